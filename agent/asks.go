@@ -23,9 +23,9 @@ const refused = time.Minute
 // server without an error. Then only a new watch shows the holder an ask.
 const watched = 5 * time.Minute
 
-// steady is the shortest duration of a watch that makes the pauses between watches
-// short again. After shorter watches the pauses grow, because a server may end each
-// watch at once without an error.
+// steady is the shortest duration of a watch that makes the pauses between watches short
+// again. After shorter watches the pauses grow. Otherwise the agent would send many
+// requests to a server that ends each watch at once.
 const steady = 10 * time.Second
 
 // watchAsks watches the next Lease of the slot until end is called.
@@ -78,8 +78,8 @@ type asker struct {
 	// lease is the next Lease in the last answer; nil if the asker has to read that
 	// Lease first.
 	lease *kube.Lease
-	// written reports that the next Lease may name the pod. writing reports that a
-	// write is under way.
+	// written reports that the next Lease may name the pod. The field writing reports that
+	// a write is under way.
 	written, writing bool
 	// at is the instant of the next write.
 	at time.Duration

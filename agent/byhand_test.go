@@ -234,7 +234,7 @@ func TestVanishedSuccessorDelaysOtherStandbysOnce(t *testing.T) {
 	})
 }
 
-func TestYieldWaitsWhileTheSlotIsPaused(t *testing.T) {
+func TestPausedSlotIsYieldedOnlyAfterThePause(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.pair()

@@ -24,8 +24,8 @@ type API interface {
 	GetLease(ctx context.Context, name string) (*kube.Lease, error)
 	// UpdateLease replaces exactly the object that was read.
 	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
-	// WatchLease calls fn with each event until the watch ends. WatchLease returns nil
-	// after an end in good order.
+	// WatchLease calls fn with each event until the watch ends. WatchLease returns nil if
+	// the watch ends without an error.
 	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
 	// PatchPodStatus returns the pod as it is after the patch.
 	PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error)
@@ -84,8 +84,9 @@ type Config struct {
 	// success, until the application has started.
 	InitContainers []string
 	// Granted reports whether a note names a grant of the hold to a shim of the init
-	// container. The agent needs this note because an init container that has succeeded
-	// never has another shim. If Granted is nil, any shim may have had the grant.
+	// container. An init container that has succeeded never gets another shim that could
+	// report. So the agent needs this note. If Granted is nil, any shim may have had the
+	// grant.
 	Granted func(container, hold string) bool
 	// Workload is the pod's workload, as Kind/name.
 	Workload string

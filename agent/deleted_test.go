@@ -20,13 +20,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// delete marks the pod as deleted. Every later answer of the API server reports that.
+// delete makes each later answer of the API server report that the pod is being deleted.
 func (p *pod) delete() {
 	p.link.set(func(l *link) { l.deleted, l.graceEnds = true, time.Now().Add(cmp.Or(p.config.Grace, api.DefaultGrace)) })
 }
 
 // A controller deletes all pods at once, and the holder's application ends first.
-func TestDeletedStandbyStartsNothingAfterARelease(t *testing.T) {
+func TestDeletedStandbyStartsNothingAfterTheSlotsRelease(t *testing.T) {
 	for name, delay := range map[string]struct{ check, write time.Duration }{
 		"the check ends first": {write: 500 * time.Millisecond},
 		"the write ends first": {check: 500 * time.Millisecond},
@@ -59,7 +59,7 @@ func TestDeletedStandbyStartsNothingAfterARelease(t *testing.T) {
 }
 
 // The API server stores the acquiring write, and delays the check of the deletion.
-func TestGrantWaitsBrieflyForTheDeletionCheck(t *testing.T) {
+func TestGrantBrieflyAwaitsTheCheckForPodDeletion(t *testing.T) {
 	for name, test := range map[string]struct {
 		slow func(l *link)
 		want time.Duration
@@ -87,7 +87,7 @@ func TestGrantWaitsBrieflyForTheDeletionCheck(t *testing.T) {
 
 // If the kubelet's SIGTERM comes too early, a shim keeps waiting in a pod that is about
 // to end.
-func TestAgentDrainsAHoldAcquiredAfterDeletion(t *testing.T) {
+func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		b := w.start("b")
@@ -113,7 +113,7 @@ func TestAgentDrainsAHoldAcquiredAfterDeletion(t *testing.T) {
 }
 
 // The agent learns of the deletion before the shim reports that the child has started.
-func TestDeletionEndsChildWhoseStartIsReportedLater(t *testing.T) {
+func TestDeletedPodsChildEndsDespiteLateStartReport(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -131,7 +131,7 @@ func TestDeletionEndsChildWhoseStartIsReportedLater(t *testing.T) {
 }
 
 // The kubelet itself ends a child that ran before the deletion.
-func TestDeletionDoesNotEndAnEarlierHold(t *testing.T) {
+func TestPodDeletionDoesNotEndAnEarlierHold(t *testing.T) {
 	again := map[string]func(w *world, a *pod) *pod{
 		"": func(_ *world, a *pod) *pod { return a },
 		"a new agent process, too": func(w *world, a *pod) *pod {
@@ -171,7 +171,7 @@ func TestDeletionDoesNotEndAnEarlierHold(t *testing.T) {
 }
 
 // The agent learns of the deletion long after its hold began.
-func TestDeletionSeenLongAfterAcquisitionEndsNoHold(t *testing.T) {
+func TestLateNewsOfPodDeletionEndsNoHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -186,9 +186,9 @@ func TestDeletionSeenLongAfterAcquisitionEndsNoHold(t *testing.T) {
 	})
 }
 
-// The agent gives back only a hold whose first answer reports the deletion. An answer
-// under an earlier hold does not end a later hold.
-func TestHoldContinuesIfDeletionWasKnownBeforeIt(t *testing.T) {
+// The agent gives back only a hold during which the API server's first answer reports the
+// deletion. An answer under an earlier hold does not end a later hold.
+func TestHoldSurvivesPodDeletionKnownBeforeTheAcquisition(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -225,7 +225,7 @@ func TestDeletedPodWithGatePodKeepsItsSlot(t *testing.T) {
 // In a hard eviction the grace is one second. The kubelet signals the agent after that
 // second, and kills the application after two seconds, its minimum. After three seconds
 // the kubelet kills the agent.
-func TestOneSecondOfGraceIsEnoughToRelease(t *testing.T) {
+func TestSlotIsReleasedWithOneSecondOfGrace(t *testing.T) {
 	for name, c := range map[string]struct {
 		// stops: the child stops when the kubelet asks. Otherwise the kubelet kills it.
 		stops bool

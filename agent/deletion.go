@@ -11,14 +11,15 @@ import (
 
 // deletion has the API server's answers about the pod's deletion.
 //
-// The kubelet stops the containers of a deleted pod by itself. But a stop signal that
-// comes before the shim's process exists is lost, and then the shim waits on until the
-// grace is over. So a pod that knows of its deletion begins no hold. The agent gives back
-// a hold that began just before, and continues an earlier one.
+// The kubelet stops the containers of a deleted pod by itself. But its stop signal is lost
+// if the shim's process does not exist yet. An application that started after such a signal
+// would run on until the grace is over. So a pod that knows of its deletion begins no hold.
+// The agent gives back a hold that began just before the agent learned of the deletion, and
+// continues an earlier one.
 //
 // A controller may delete all pods of a workload at once, and the holder may end before a
-// standby knows of that. So the agent checks for a deletion with each acquiring write, and
-// grants nothing before the check has ended.
+// standby knows of its own deletion. So the agent checks for a deletion with each acquiring
+// write, and grants nothing before the check has ended.
 type deletion struct {
 	// known reports that the pod is being deleted.
 	known bool
@@ -27,8 +28,8 @@ type deletion struct {
 	asked string
 	// seen is the hold during which the API server's first answer reported the deletion.
 	seen string
-	// begun counts the checks for a deletion. ended is the number of the latest check
-	// that has ended.
+	// begun counts the checks for a deletion. The field ended is the number of the latest
+	// check that has ended.
 	begun, ended int
 }
 
@@ -52,7 +53,8 @@ func (d *deletion) begin() (number int) {
 }
 
 // end ends a check that was sent with an acquiring write of the hold. Only a deletion
-// counts as an answer under the hold: the pod may be deleted before its first status.
+// counts as the first answer of the hold. If the pod is deleted after this check, the
+// answer to its first status has to count instead.
 func (d *deletion) end(number int, hold string, deleted bool) {
 	d.ended = max(d.ended, number)
 	if deleted {
@@ -64,8 +66,8 @@ func (d *deletion) end(number int, hold string, deleted bool) {
 func (d *deletion) open() bool { return d.ended < d.begun }
 
 // gone reports whether the API server no longer has the pod, because somebody deleted the
-// pod by force. A 404 from a proxy has no reason in it, so that answer tells nothing
-// about the pod.
+// pod by force. A proxy's 404 does not contain the status reason NotFound, so that answer
+// tells nothing about the pod.
 func gone(err error) bool {
 	status, ok := errors.AsType[*kube.StatusError](err)
 	return ok && errors.Is(err, kube.ErrNotFound) && status.Reason == "NotFound"

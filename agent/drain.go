@@ -52,8 +52,8 @@ func (d *drain) run(ctx context.Context) error {
 	}
 }
 
-// stop asks the shims of the hold to drain. Once another pod may run under a slot of
-// the hold, stop makes the shims kill the draining children.
+// stop asks the shims of the hold to drain. Once another pod may run under a slot of the
+// hold, the function also asks them to kill the draining children.
 func (d *drain) stop(s claim.State) {
 	for _, r := range d.unit.shims.Grantees(d.id) {
 		d.stopChild(r)

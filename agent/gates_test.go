@@ -31,7 +31,7 @@ type gates struct {
 	broken bool
 }
 
-// fakeShim is a shim whose child takes the time stop to end.
+// fakeShim is a shim. The field stop is the time that its child takes to end in a drain.
 type fakeShim struct {
 	report gate.Report
 	grant  gate.Grant
@@ -198,7 +198,7 @@ func (g *gates) left() []time.Duration {
 	return slices.Clone(g.graces)
 }
 
-// shim returns a copy of a shim's report.
+// shim returns a copy of a shim.
 func (g *gates) shim(id gate.ShimID) fakeShim {
 	g.mu.Lock()
 	defer g.mu.Unlock()

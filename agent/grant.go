@@ -20,8 +20,9 @@ func (h *hold) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := claim.Never
 	// A first grant waits until a renewal has followed every leap that the agent has
-	// noticed. The reason is that some gates neither report leaps nor freeze a child. A
-	// first grant also waits for the check of the pod's deletion.
+	// noticed. The Lease may have expired while the machine was paused, and without a shim
+	// nothing freezes the child. A first grant also waits for the check of the pod's
+	// deletion.
 	if h.unit.stays() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.open() {
 		for _, r := range h.grantable() {
 			wake = min(wake, h.give(s, r))
@@ -34,8 +35,8 @@ func (h *hold) grant(s claim.State) time.Duration {
 	return wake
 }
 
-// extend sends each shim of the hold another grant once the deadline has moved. That
-// grant also answers a leap, and changes the delay of a stop signal.
+// extend sends a shim of the hold another grant once the deadline, or the delay of a stop
+// signal, has changed. The function also sends the grant that answers a leap of the shim.
 func (h *hold) extend(s claim.State) time.Duration {
 	wake := claim.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {

@@ -21,7 +21,7 @@ func (w *world) watching() int {
 	return len(w.server.watchers)
 }
 
-// readings counts the reads of Leases, and begun the watches that began.
+// readings counts the reads of Leases. The function begun counts the watches that began.
 func (w *world) readings() int {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()

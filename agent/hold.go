@@ -37,15 +37,16 @@ type hold struct {
 	served  bool
 	// resumed reports that an earlier agent process began the hold.
 	resumed bool
-	// refused reports that the desk could not note the last grant in its ledger on
-	// disk.
+	// refused reports that the desk could not note a first grant on disk, so the shim did
+	// not get that grant.
 	refused bool
 	// gap is the instant since which the hold waits for the container after an init
 	// container; zero while the hold does not wait.
 	gap time.Duration
 	// paused is the pause for which the agent has already written an Event.
 	paused claim.Pause
-	// rollout is the hold's part in a rollout. turn is the last decision of package turn.
+	// rollout is the hold's part in a rollout. The field turn is the last decision of
+	// package turn.
 	rollout holdRollout
 	turn    turn.Holder
 	// leaving is the hold's way out of the pod's Services.
@@ -61,7 +62,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		h.leaving.id += "." + strconv.FormatInt(l.now.Milliseconds(), 10)
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
-		u.deletion.asked = h.id // the earlier process has had its first answer
+		u.deletion.asked = h.id // the earlier process asked about the deletion
 	}
 	h.rollout = holdRollout{rollout: u.rollout, facts: turn.Hold{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(u.claim.Record(h.slots[0])).Rollout,
@@ -195,10 +196,9 @@ func (h *hold) wish(s claim.State) ending {
 	return ending{}
 }
 
-// deletedEarly reports whether the hold began just before the agent learned that the pod
-// is being deleted. With the gate "pod" the hold goes on in any case. There only a
-// restart by the kubelet could stop the application, and the kubelet restarts nothing in
-// a deleted pod.
+// deletedEarly reports whether the hold began just before the agent learned that the pod is
+// being deleted. With the gate "pod" the hold goes on in any case, because only a restart
+// by the kubelet stops the application. In a deleted pod the kubelet restarts nothing.
 func (h *hold) deletedEarly() bool {
 	u := h.unit
 	return u.deletion.seen == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
@@ -295,8 +295,8 @@ func (h *hold) letGo(end ending) {
 		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
 		u.events.NotReleased(h.slots)
 	case reason == show.ReasonYield:
-		// The head start is one retry: a standby acts within milliseconds, or after a
-		// retry if its watch has ended.
+		// The other pods get a head start of Budget.Retry. A standby acts within
+		// milliseconds, or within that time if its watch has ended.
 		part.GiveBack, part.HeadStart = true, budget.Retry
 	case reason == show.ReasonNotGranted:
 		// The disk does not recover in a moment, so a pod with a good disk goes first. If

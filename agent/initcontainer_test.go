@@ -52,7 +52,7 @@ func TestHoldLastsFromInitContainerToApplication(t *testing.T) {
 	})
 }
 
-func TestEachContainerGetsTheWholeTimeToStart(t *testing.T) {
+func TestTimeToStartBeginsAnewForEachContainer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates, func(c *Config) {
@@ -91,7 +91,7 @@ func TestAgentReleasesIfTheApplicationNeverStarts(t *testing.T) {
 }
 
 // A slow loop receives an init container's success and its shim's death in one report.
-func TestHoldSurvivesInitContainerSuccessReportedWithDeath(t *testing.T) {
+func TestHoldSurvivesInitSuccessReportedWithShimDeath(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates)
@@ -142,7 +142,7 @@ func TestFailedInitContainerHandsOverItsSlot(t *testing.T) {
 	})
 }
 
-func TestAgentReleasesUnlessANoteNamesItsHold(t *testing.T) {
+func TestNoteThatNamesTheHoldPreventsItsRelease(t *testing.T) {
 	for name, c := range map[string]struct {
 		noted    func(running string) string
 		released bool

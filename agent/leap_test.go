@@ -115,7 +115,7 @@ func TestAgentGrantsNothingBetweenLeapAndRenewal(t *testing.T) {
 	})
 }
 
-func TestLossSeenAtLeapGivesChildNoGrace(t *testing.T) {
+func TestSlotLossSeenAtLeapGivesNoGrace(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		w.edit(func(l *kube.Lease) { l.Holder = "b_u" })

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leaving is a hold's way out of the pod's Services. Package leave decides, and leaving
+// leaving is a hold's way out of the pod's Services. Package leave decides, and this struct
 // remembers what the decisions depend on.
 type leaving struct {
 	unit    *unit

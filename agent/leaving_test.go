@@ -33,7 +33,7 @@ type service struct {
 	ports  map[*pod]*ports
 }
 
-// serve starts a holder and that many standbys, and lets the holder serve for
+// serve starts a holder and the given number of standbys, and lets the holder serve for
 // [turn.Rest].
 func (w *world) serve(standbys int, change ...func(c *Config)) *service {
 	w.free(theSlot, nextLease)
@@ -408,7 +408,7 @@ func TestUnstoredStatusDelaysALeaveOnlyBriefly(t *testing.T) {
 	})
 }
 
-func TestOnlyReadyStandbysOfTheWorkloadOffer(t *testing.T) {
+func TestOnlyReadyStandbysOfWorkloadOfferToStay(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(c *Config)
 		offers bool
@@ -436,7 +436,7 @@ func TestOnlyReadyStandbysOfTheWorkloadOffer(t *testing.T) {
 	}
 }
 
-func TestHolderTakesNoOfferInItsOwnName(t *testing.T) {
+func TestHolderIgnoresAnOfferThatNamesItself(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		hold := w.server.lease(theSlot).Annotations[api.HoldAnnotation]

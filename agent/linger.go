@@ -23,9 +23,9 @@ const (
 	lingerMargin = 2 * time.Second
 	// emptied is the longest time for which connections wait in a linger while nobody holds
 	// the slot. The pod that a release names has a head start of a second, and a newer
-	// revision waits one more. If no pod has taken the slot by then, no pod is left that
-	// could take the slot. A controller that deleted all pods makes no others before these
-	// have ended.
+	// revision waits one second more. If the slot is still free after this time, no pod is
+	// left that could take it. A controller that deleted all pods makes no others before
+	// the deleted ones have ended.
 	emptied = 3 * time.Second
 )
 

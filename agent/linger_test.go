@@ -90,7 +90,7 @@ func TestDeletedStandbyLingersBeforeItEnds(t *testing.T) {
 	}
 }
 
-func TestAgentThatForwardsNothingEndsAtOnce(t *testing.T) {
+func TestDeletedStandbyThatForwardsNothingEndsAtOnce(t *testing.T) {
 	for name, change := range map[string]func(c *Config){
 		"no ports":                     func(c *Config) { c.EndpointDelay = endpointDelay },
 		"ports that could not be open": lingering(&ports{busy: assert.AnError}),

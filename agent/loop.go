@@ -57,9 +57,8 @@ func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 	return wake
 }
 
-// appear shows the pod's status. If the status depends on whether the holder's pod
-// answers connections, appear also checks that. The result is the instant of the next
-// call.
+// appear shows the pod's status. If the status depends on whether the holder's pod answers
+// connections, the function also asks that pod. The result is the instant of the next call.
 func (l *loop) appear(ctx context.Context, look show.Look) (wake time.Duration) {
 	if !look.Keep {
 		l.unit.status.Show(look.Appearance)

@@ -171,7 +171,7 @@ func TestChildStopsInTimeInALongOutage(t *testing.T) {
 	}
 }
 
-func TestDeadlineCountsFromTheEarliestLostAttempt(t *testing.T) {
+func TestGrantsDeadlineCountsFromTheEarliestUnansweredRenewal(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -24,15 +24,15 @@ type orders struct {
 
 // sent has the orders that the agent has sent to one shim on its connection.
 type sent struct {
-	// until is the deadline of the last grant. delay is the time for which that grant
-	// lets the shim hold a stop signal back.
+	// until is the deadline of the last grant. The field delay is the time for which that
+	// grant lets the shim hold a stop signal back.
 	until, delay time.Duration
 	// answered is the shim's leap that the last grant answered.
 	answered int
 	// Each field is the hold of the last order of one kind: to drain, to kill the child
 	// at once, or to end the container.
 	drained, killed, ended string
-	// leaps is the claim's count of leaps after the shim's last leap. This count
+	// leaps is the claim's count of all leaps up to the shim's last leap. This count
 	// outlasts the connection.
 	leaps int
 }
@@ -49,7 +49,7 @@ func (o *orders) to(id gate.ShimID) sent {
 	return sent{}
 }
 
-// note notes the report r of a shim. last is the shim's previous report.
+// note notes the report r of a shim. The argument last is the shim's previous report.
 func (o *orders) note(last, r gate.Report) {
 	switch s := o.sent[r.Shim]; {
 	case r.Dead:
@@ -62,7 +62,7 @@ func (o *orders) note(last, r gate.Report) {
 	}
 }
 
-// leapt notes the claim's count of leaps after the shim's last leap.
+// leapt notes the claim's count of all leaps up to the shim's last leap.
 func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 
 // grant sends a grant to the shim. From here on the shim may have a child of the

@@ -49,7 +49,7 @@ func TestPodKeepsNoLockThatItCannotUse(t *testing.T) {
 	}
 }
 
-func TestPodTakesLocksOnlyOnceAllAreFree(t *testing.T) {
+func TestPodTakesNoLockBeforeAllAreFree(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })

@@ -47,7 +47,7 @@ func (g *gates) End(id gate.ShimID, reason string, grace time.Duration) error {
 	return nil
 }
 
-// patient is an application that fails the probes named in sick.
+// patient is an application that fails the probes that its field sick names.
 type patient struct {
 	mu   sync.Mutex
 	sick map[string]bool

@@ -27,8 +27,8 @@ type ports struct {
 	open   bool
 	target string
 	busy   error
-	// unreachable is the error of each attempt to reach the holder; asked counts the
-	// attempts.
+	// unreachable is the error of each attempt to reach the holder. The field asked counts
+	// the attempts.
 	unreachable error
 	asked       int
 	unanswered  chan string
@@ -323,7 +323,7 @@ func TestReadinessHolderMakesStandbysNotReady(t *testing.T) {
 	})
 }
 
-func TestStandbyIsNotReadyWhilePortsAreTaken(t *testing.T) {
+func TestStandbyIsUnreadyWhileItsPortsAreTaken(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		of := ports{busy: errors.New("port 6379 is in use")}
@@ -339,7 +339,7 @@ func TestStandbyIsNotReadyWhilePortsAreTaken(t *testing.T) {
 	})
 }
 
-func TestAgentRetriesOnlyTheLastStatus(t *testing.T) {
+func TestAgentRetriesOnlyTheLatestStatusWrite(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -357,7 +357,7 @@ func TestAgentRetriesOnlyTheLastStatus(t *testing.T) {
 	})
 }
 
-func TestStatusWithALostAnswerIsReplaced(t *testing.T) {
+func TestStatusIsWrittenAgainAfterALostAnswer(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server, loseStatus: false}
 		s := l.status(w)
@@ -377,7 +377,7 @@ func TestStatusWithALostAnswerIsReplaced(t *testing.T) {
 }
 
 // The API server receives a write only after the agent has given that write up.
-func TestAPIServerRefusesALateStatus(t *testing.T) {
+func TestAPIServerRefusesAnAbandonedStatusWrite(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)

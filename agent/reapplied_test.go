@@ -39,7 +39,7 @@ func (p *pod) fails(shim, next gate.ShimID) {
 	p.connect(next)
 }
 
-func TestUndoInATurnGivesTheSlotBack(t *testing.T) {
+func TestRolloutUndoneInATurnGivesSlotBack(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
 		b := w.up("b", of(newRevision))
@@ -145,7 +145,7 @@ func TestPausedSlotStallsARolloutUntilResumed(t *testing.T) {
 }
 
 // A Deployment that is paused in its rollout leaves pods of both revisions.
-func TestPausedRolloutProvesItsNewRevision(t *testing.T) {
+func TestPausedDeploymentsNewRevisionIsProven(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
 		b := w.up("b", of(newRevision))

@@ -161,8 +161,8 @@ func (q *requests) keep(slot string, l *kube.Lease) {
 	}
 }
 
-// look reads the Lease, unless the look continues from a version. Then look watches the
-// Lease until the watch ends.
+// look first reads the Lease, unless the look continues from a version. After that, the
+// function watches the Lease until the watch ends.
 func (q *requests) look(ctx context.Context, a claim.Action) {
 	ctx, cancel := context.WithCancel(ctx)
 	q.looks[a.Slot] = cancel

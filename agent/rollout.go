@@ -14,13 +14,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// rollout is the pod's part in the rollouts of its workload. Package turn decides, and
-// rollout remembers what the decisions depend on.
+// rollout is the pod's part in the rollouts of its workload. Package turn decides, and this
+// struct remembers what the decisions depend on.
 type rollout struct {
 	// pod has the zero revision if this pod takes no turns.
 	pod turn.Pod
-	// hold is the hold that the standby saw last. since is the instant at which the
-	// standby first saw that hold.
+	// hold is the hold that the standby saw last. The field since is the instant at which
+	// the standby first saw that hold.
 	hold  string
 	since time.Duration
 	// waiting has the facts for a standby's decision.
@@ -107,8 +107,8 @@ func (r *rollout) note(now time.Duration, s turn.Standby) {
 	}
 }
 
-// text returns a function for [claim.Facts]. The function returns the text about turns for
-// a standby's write. For a pod that takes no turns, text returns nil.
+// text returns a function for [claim.Facts]. That function returns the text about turns for
+// a standby's write. For a pod that takes no turns, the result is nil.
 func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease.Record, string) string {
 	if !r.takesTurns() {
 		return nil
@@ -135,8 +135,8 @@ type asks struct {
 	offers  api.Offers
 }
 
-// see notes the ask and the offers in the next Lease. The first version that the agent
-// sees may have an old ask, so see ignores that ask. A pod that still asks writes its ask
+// see notes the ask and the offers in the next Lease. The first version that the agent sees
+// may have an old ask, so that ask does not count. A pod that still asks writes its ask
 // again.
 func (a *asks) see(now time.Duration, l *kube.Lease) {
 	if l.ResourceVersion == a.version {

@@ -29,7 +29,7 @@ var (
 func of(r api.Revision) func(c *Config) { return func(c *Config) { c.Revision = r } }
 
 // rolling starts two old pods, and waits until the first one holds and has proven its
-// revision. Then rolling starts a new pod.
+// revision. Then the function starts a new pod.
 func (w *world) rolling(change ...func(c *Config)) (a, b *pod) {
 	w.free(theSlot, nextLease)
 	a = w.start("a", of(oldRevision))
@@ -165,7 +165,7 @@ func TestTurnContinuesIfTheAgentAloneEnds(t *testing.T) {
 
 // The controller wants the pod to be Ready for a minute. The agent restarts after 20 s of
 // that minute.
-func TestAgentRestartKeepsAPodInTurnReady(t *testing.T) {
+func TestPodInTurnIsReadyDespiteAgentRestart(t *testing.T) {
 	simulate(t, func(w *world) {
 		_, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
 		b.connect("s3")
@@ -224,7 +224,7 @@ func TestTurnContinuesIfTheApplicationBrieflyStopsServing(t *testing.T) {
 	}
 }
 
-func TestRevisionsHaveNoOrderWithoutANextLease(t *testing.T) {
+func TestRevisionsTakeNoTurnsWithoutANextLease(t *testing.T) {
 	c := Config{PodName: "b", PodUID: "u", Readiness: api.ReadinessForward, Revision: newRevision}
 	for slot, ordered := range map[string]bool{
 		theSlot: true, "lock.nightly": true, "singleton.job.nightly": false, "semaphore.pool.0": false,
@@ -305,7 +305,7 @@ func TestConditionExplainsWhyAPodCannotAsk(t *testing.T) {
 	})
 }
 
-func TestHolderIgnoresAnAskInItsFirstRead(t *testing.T) {
+func TestHolderIgnoresAnAskUntilItIsRewritten(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5", Holder: "b_u", Annotations: map[string]string{api.RevisionAnnotation: newRevision.String()}}
 	seen.see(time.Second, l)

@@ -8,10 +8,10 @@ import (
 	"errors"
 )
 
-// Serve runs the agent's end of the gate and the agent's loop, and returns the error of
-// the process. When one of them ends, Serve ends the other, and waits for both. Only
-// after an error of the gate, Serve returns at once: the gate is a watchdog, and the
-// loop may be blocked.
+// Serve runs the agent's end of the gate and the agent's loop, and returns the error of the
+// process. When one of them ends, Serve ends the other, and waits for both. But after an
+// error of the gate, Serve does not wait for the loop, which may be blocked. With the gate
+// "pod" the kubelet stops the application only after the end of the process.
 func Serve(ctx context.Context, gate, loop func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

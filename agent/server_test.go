@@ -104,8 +104,8 @@ func (s *server) requests() int {
 type link struct {
 	server *server
 	mu     sync.Mutex
-	// If cut is set, requests hang until they time out, and watches break. refuse is
-	// the error of all requests. If lose is set, the next write is stored, but its
+	// If cut is set, requests hang until they time out, and watches break. The field refuse
+	// is the error of all requests. If lose is set, the next write is stored, but its
 	// answer is lost.
 	cut    bool
 	refuse error

@@ -54,7 +54,7 @@ func TestGateReadinessMakesOnePodReady(t *testing.T) {
 }
 
 // The next holder is Ready at once, so this pod must first be stored as not Ready.
-func TestGateReadinessReleasesOnceStoredAsNotReady(t *testing.T) {
+func TestGateReadinessYieldsOnceNotReadyIsStored(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -76,7 +76,7 @@ func TestGateReadinessReleasesOnceStoredAsNotReady(t *testing.T) {
 }
 
 // A gate that is cut off can store nothing, and does not report its hold as over.
-func TestCutOffGateReadinessLetsItsHoldExpire(t *testing.T) {
+func TestHoldOfCutOffGateReadinessExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -95,7 +95,7 @@ func TestCutOffGateReadinessLetsItsHoldExpire(t *testing.T) {
 
 // A new agent process does not know the last status that the earlier process has
 // stored.
-func TestRestartedGateReadinessReleasesOnceStoredNotReady(t *testing.T) {
+func TestRestartedAgentKeepsSlotWhilePodShowsReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, "zebra")
 		both := func(c *Config) { c.Slots = []string{theSlot, "zebra"} }
@@ -118,7 +118,7 @@ func TestRestartedGateReadinessReleasesOnceStoredNotReady(t *testing.T) {
 
 // Another boot proves that the earlier processes are dead. But the API server still
 // shows the pod as Ready.
-func TestRebootedGateReadinessReleasesOnceStoredNotReady(t *testing.T) {
+func TestRebootedPodKeepsSlotWhileItShowsReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -143,7 +143,7 @@ func TestRebootedGateReadinessReleasesOnceStoredNotReady(t *testing.T) {
 
 // The new process does not know the status that the earlier process stored, and cannot
 // read the Lease.
-func TestRestartedGateReadinessWithoutLeaseIsNotReady(t *testing.T) {
+func TestRestartedAgentWithUnreadableLeaseShowsNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

@@ -39,7 +39,7 @@ func TestAgentWritesItsFirstStatusAtOnce(t *testing.T) {
 	})
 }
 
-func TestAgentKeepsAPersonsDeletionCost(t *testing.T) {
+func TestAgentDoesNotOverwriteAPersonsDeletionCost(t *testing.T) {
 	for cost, want := range map[string][]string{
 		"":                     {api.HolderDeletionCost, "null"},
 		api.HolderDeletionCost: {api.HolderDeletionCost, "null"},
@@ -67,7 +67,7 @@ func TestAgentKeepsAPersonsDeletionCost(t *testing.T) {
 }
 
 // The status of the next hold is equal, so the API server stores nothing for that hold.
-func TestNewHoldsEqualStatusIsNotStoredAgain(t *testing.T) {
+func TestEqualStatusOfNewHoldIsNotStored(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)

@@ -49,7 +49,7 @@ func TestTakeoverTimeWithoutUsefulWatchesIsBounded(t *testing.T) {
 	}
 }
 
-func TestRenewalDuringACutRestartsTheStandbysWait(t *testing.T) {
+func TestRenewalDuringNetworkCutRestartsTheStandbysWait(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 30})
 		a := w.start("a")

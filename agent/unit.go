@@ -40,8 +40,8 @@ type unit struct {
 	stored   stored
 	// leaps counts the leaps of the wall clock that the agent has noticed.
 	leaps int
-	// stopping reports that the agent is to end. yielding reports that the present hold
-	// is to end.
+	// stopping reports that the agent is to end. The field yielding reports that the
+	// present hold is to end.
 	stopping, yielding bool
 }
 
@@ -209,8 +209,8 @@ type stored struct{ known, ready bool }
 // linger is the state of a stopping standby that goes on forwarding. Nodes send
 // connections to a deleted pod until all of them know of its deletion.
 type linger struct {
-	// begun reports that the agent has decided whether the standby lingers. on reports
-	// that the standby lingers.
+	// begun reports that the agent has decided whether the standby lingers. The field on
+	// reports that the standby lingers.
 	begun, on bool
 	// until is the instant at which the agent cuts the connections that are left.
 	until time.Duration

@@ -80,7 +80,7 @@ func TestStaleEventsDoNotDelayARenewal(t *testing.T) {
 }
 
 // After an outage longer than the lease duration, the previous holder starts first.
-func TestPreviousHolderStartsFirstAfterALongOutage(t *testing.T) {
+func TestPreviousHoldersChildStartsFirstAfterLongOutage(t *testing.T) {
 	for _, d := range []time.Duration{api.MinLeaseDuration, 30 * time.Second} {
 		for _, mode := range []string{"refused", "hangs"} {
 			t.Run(fmt.Sprint(d, mode), func(t *testing.T) {
@@ -212,7 +212,7 @@ func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 
 // After an outage longer than the lease duration, the previous holder starts first even
 // if watches fail.
-func TestPreviousHolderStartsFirstWithoutWatches(t *testing.T) {
+func TestPreviousHoldersChildStartsFirstWithoutWatches(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"watches refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
 		"watches cut at once": func(l *link) { l.idle = 1 },

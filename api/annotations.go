@@ -106,8 +106,9 @@ var Annotations = table{
 	},
 }
 
-// planned are annotations that this version refuses by name. Otherwise a person would
-// believe that they have an effect.
+// planned are annotations that a later version may support. Their error message says that
+// this version does not support them. The message of any other unknown key is "is not
+// known".
 var planned = []string{
 	Prefix + "barrier",
 	Prefix + "once",
@@ -115,10 +116,10 @@ var planned = []string{
 	Prefix + "shards",
 }
 
-// written are annotations that only our own programs write: the webhook writes the slots
-// on pods, and the agent writes the workload on Leases. A pod that passes the webhook again
-// has the slots already. So on a pod, neither annotation is a claim or a mistake. The policy
-// on gates has the same names.
+// written are annotations that only our own programs write: the webhook writes the slots on
+// pods, and the agent writes the workload on Leases. A pod that passes the webhook again
+// already carries the annotation of its slots. So on a pod, neither annotation is a claim
+// or a mistake. The policy on gates lists the same keys.
 var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
 // Written reports whether our own programs write the annotation.

@@ -281,7 +281,7 @@ func TestHelpFlagShowsEveryArgument(t *testing.T) {
 }
 
 // A webhook reads back arguments that a later version may have written.
-func TestRecallIgnoresUnknownArguments(t *testing.T) {
+func TestWebhookIgnoresUnknownArgumentsOfLaterVersions(t *testing.T) {
 	r := RecallRunArgs([]string{"run", "-slots=lock.a", "-later=x", "-own-kernel", "-ports=x", "-probes={", "-revision=a/x/b", "-listen", "--gate=pod", "gate=pod"})
 	want := DefaultRunArgs()
 	want.Slots, want.OwnKernel = []string{"lock.a"}, true

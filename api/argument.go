@@ -17,9 +17,9 @@ import (
 // all arguments of the role, such as [RunArgs].
 type argument[T any] struct {
 	name, meaning string
-	// flag marks an argument that is written without a value.
+	// flag reports that the argument is written without a value.
 	flag bool
-	// expands marks a value in which the kubelet is to expand $(NAME).
+	// expands reports that the kubelet is to expand $(NAME) in the value.
 	expands bool
 	// where reports whether Args writes the argument; nil means always.
 	where func(T) bool
@@ -43,8 +43,9 @@ func (a argument[T]) expanded() argument[T] {
 // arguments is the table of one role, in the order in which the words are written.
 type arguments[T any] []argument[T]
 
-// words returns the arguments as a pod's spec has them. The kubelet expands $(NAME)
-// there, and makes one dollar of two. So words doubles the dollars of a value.
+// words returns the arguments as a pod's spec has them. The kubelet expands $(NAME) there,
+// and makes one dollar of two. So the function doubles the dollars of each value that the
+// kubelet must not expand.
 func (all arguments[T]) words(of T) []string {
 	var words []string
 	for _, a := range all {
@@ -84,8 +85,8 @@ func (all arguments[T]) parse(role string, into *T, words []string) ([]string, e
 	return flags.Args(), nil
 }
 
-// recall reads the arguments back from a pod's spec. recall ignores unknown words, because
-// another version of the webhook may have written them.
+// recall reads the arguments back from a pod's spec. The function ignores unknown words,
+// because another version of the webhook may have written them.
 func (all arguments[T]) recall(into *T, words []string) {
 	for _, word := range words {
 		name, value, valued := strings.Cut(word, "=")
@@ -119,7 +120,8 @@ func textArg[T any, S ~string](name, meaning string, field func(*T) *S, allowed 
 	}
 }
 
-// namesArg returns the row of an argument whose value is a list of names without commas.
+// namesArg returns the row of an argument whose value is a comma-separated list of names.
+// No name contains a comma.
 func namesArg[T any](name, meaning string, field func(*T) *[]string) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning,

@@ -5,16 +5,17 @@ package api
 
 import "strings"
 
-// mostShown bounds the part of a key or value that a message shows. Every valid key fits:
-// our prefix has 16 bytes, and Kubernetes allows 63 bytes for the name after the prefix.
+// mostShown bounds the part of a key or value that an error message shows. Every valid key
+// fits: our prefix has 16 bytes, and Kubernetes allows 63 bytes for the name after the
+// prefix.
 const mostShown = 80
 
 // cutMark ends a text that was cut.
 const cutMark = "…"
 
-// Brief cuts text to at most the given number of bytes, never inside of a character,
-// and adds a mark. A webhook sees an object before the API server has validated it, so
-// a name may be as long as a request.
+// Brief cuts a longer text to at most the given number of bytes, never inside of a
+// character, and ends it with "…". A webhook sees an object before the API server has
+// validated it, so a name may be as long as a request.
 func Brief(text string, most int) string {
 	if len(text) <= most {
 		return text

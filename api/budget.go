@@ -35,7 +35,7 @@ type Budget struct {
 	Renew time.Duration
 	// RequestTimeout bounds one request: half a renewal period.
 	RequestTimeout time.Duration
-	// Retry bounds the pause before a failed request is tried again.
+	// Retry bounds the wait before a failed request is tried again.
 	Retry time.Duration
 	// RenewDeadline is the time from the last successful renewal to the beginning of the
 	// drain.

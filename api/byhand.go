@@ -9,9 +9,10 @@ import "strings"
 type Pause string
 
 const (
-	// PauseHold: no pod acquires the slot, and its holder goes on.
+	// PauseHold keeps every pod from acquiring the slot, while its holder goes on.
 	PauseHold Pause = "hold"
-	// PauseStop: the holder drains and releases, too.
+	// PauseStop keeps every pod from acquiring the slot, and its holder drains and
+	// releases.
 	PauseStop Pause = "stop"
 )
 

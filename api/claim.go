@@ -38,7 +38,7 @@ const (
 type Kind struct {
 	// Key is the key of the annotation.
 	Key string
-	// Ask is the annotation that a message tells a person to write.
+	// Ask is the annotation that an error message tells a person to write.
 	Ask   string
 	Scope Scope
 	// Forwards reports that the standbys of a claim can forward ports, because the claim
@@ -55,8 +55,8 @@ type Kind struct {
 	// The second result is the problem with the value; empty for none.
 	parse func(value string) ([]Claim, string)
 	slots func(c Claim, of Workload) []string
-	// isSlot reports whether a claim of this kind can name the Lease. enroll gives rights
-	// on no other Lease.
+	// isSlot reports whether a claim of this kind can name the Lease. Enroll gives rights
+	// only on Leases that a claim of some kind can name, and on their next Leases.
 	isSlot func(lease string) bool
 }
 
@@ -170,8 +170,9 @@ func (r Request) Slots(of Workload) []string {
 	return slots
 }
 
-// IsSlot reports whether a claim can name the Lease. enroll gives rights on no other
-// Lease. IsSlot judges a shortened name by the part before the hash.
+// IsSlot reports whether a claim can name the Lease. Enroll gives rights only on such
+// Leases and on their next Leases. IsSlot judges a shortened name by the part before the
+// hash.
 func IsSlot(lease string) bool { return Annotations.kindOf(lease) != nil }
 
 // ScopeOf returns the scope of the claims that can name the Lease; empty if none can.

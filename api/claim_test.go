@@ -67,7 +67,7 @@ func TestSemaphoreMistakesHaveFixedMessages(t *testing.T) {
 	}
 }
 
-func TestSemaphoreIsThePodsOnlyClaim(t *testing.T) {
+func TestSemaphoreMustBeThePodsOnlyClaim(t *testing.T) {
 	for name, test := range map[string]struct {
 		key, value, want string
 	}{

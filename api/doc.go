@@ -8,9 +8,10 @@
 // The contract is data. [Annotations] is the table of all annotations that a person may
 // write. A row describes one annotation, and names the [Kind] of claim that the annotation
 // makes. [Parse] reads a pod's annotations into a [Request] by that table. [RunArgs],
-// [ExecArgs] and [ProbeArgs] are the webhook's arguments for the agent. Each type writes,
-// parses and recalls a container's words by one table. Names, paths and exit codes are
-// constants. [Budget] divides a lease duration.
+// [ExecArgs] and [ProbeArgs] are the webhook's arguments for the agent. Each type writes
+// and parses a container's words by one table. [RecallRunArgs] and [RecallExecArgs] read
+// words back from a pod's spec. Names, paths and exit codes are constants. [Budget] divides
+// a lease duration.
 //
 // Guarantee: each program reads the arguments that the other program of the same
 // version wrote. A reader of a pod's spec ignores the words of another version. A

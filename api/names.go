@@ -94,7 +94,7 @@ const (
 // The marks that the webhook writes on a gated pod.
 const (
 	// SlotsAnnotation names the Leases that the pod claims, comma-separated, in the order
-	// in which the agent acquires them. enroll makes Leases and Roles from it.
+	// in which the agent acquires them. Enroll makes Leases and Roles from this annotation.
 	SlotsAnnotation = Prefix + "slots"
 	// GatedLabel marks the pods that the webhook gated, so that enroll and the uninstaller
 	// watch and list no others.
@@ -131,8 +131,8 @@ const (
 	// annotation.
 	ServingAnnotation = Prefix + "serving-since"
 	// SuccessorAnnotation is the identity of the pod that a release names. The other
-	// standbys leave that pod a head start. The next acquiring write removes the
-	// annotation.
+	// standbys wait for a second, so that this pod can acquire first. The next acquiring
+	// write removes the annotation.
 	SuccessorAnnotation = Prefix + "successor"
 	// LeavingAnnotation shows that the holder leaves its Services. The first word of the
 	// value is the leave, as in [Offers]. The second word is [LeavingSoon], or the identity

@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// MostOffers bounds the offers to one leave. Even if one of these pods is the successor,
-// two other pods forward. More offers would only cost writes.
+// MostOffers bounds the pods that offer to stay Ready during one leave. Even if one of
+// these pods becomes the successor, the other two forward. More offers would only cost
+// writes.
 const MostOffers = 3
 
 // Offers has the standbys that offer to stay Ready, and to forward connections, while the

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// mostMisnamed bounds the unknown keys that a message names, because an object may have a
-// hundred thousand of them.
+// mostMisnamed bounds the unknown keys that the error names, because an object may have a
+// hundred thousand unknown keys.
 const mostMisnamed = 10
 
 // Parse reads the annotations of a pod, or of its template, and ignores all annotations
@@ -111,7 +111,7 @@ func (p *parser) together() {
 }
 
 // sole judges a pod with a claim that must be the only claim of the pod. Such a claim may
-// have several holders, so sole also refuses standbys that forward.
+// have several holders, so the function also refuses standbys that forward.
 func (p *parser) sole() {
 	i := slices.IndexFunc(p.request.Claimed, func(c Claim) bool { return c.Kind.Sole })
 	if i < 0 {

@@ -283,7 +283,7 @@ func FuzzParseReturnsValidRequestsOrMistakes(f *testing.F) {
 	})
 }
 
-func TestTemplatesAnnotationOverridesTheWorkloads(t *testing.T) {
+func TestEffectiveAnnotationsPreferTemplateToWorkload(t *testing.T) {
 	workload := map[string]string{
 		LockAnnotation: "theirs", OnLossAnnotation: "restart", Prefix + "unheard-of": "x",
 		SlotsAnnotation: "forged", "example.com/own": "stays there",

@@ -62,8 +62,8 @@ func (r Revision) Same(other Revision) bool {
 	return r != Revision{} && r.Workload == other.Workload && r.Hash == other.Hash
 }
 
-// NewerThan reports whether the controller rolls from the other revision to this one.
-// Of two workloads' revisions none is newer, nor is an unknown revision.
+// NewerThan reports whether the controller rolls from the other revision to this one. The
+// result is false for revisions of two workloads, and if one of the revisions is unknown.
 func (r Revision) NewerThan(other Revision) bool {
 	return r.Workload != "" && r.Workload == other.Workload && !r.Same(other) && r.Number > other.Number
 }

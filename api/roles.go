@@ -27,9 +27,9 @@ const (
 	// ExitUsage ends a role whose arguments are invalid.
 	ExitUsage = 2
 	// ExitLost is the exit code of a shim after a lost or yielded slot (EX_TEMPFAIL: try
-	// again). The code distinguishes that end from the end of the application. A shim
-	// whose signals cannot kill every descendant may end with the same code, because the
-	// kernel kills all descendants when PID 1 ends.
+	// again). The code distinguishes that end from the end of the application. A shim whose
+	// signals cannot kill every descendant may end with the same code. Then the kernel
+	// kills the rest, because the shim is PID 1.
 	ExitLost = 75
 	// RestartCode is the exit code by which the agent asks the kubelet to restart
 	// all containers of a pod with the gate "pod". No other end of an agent has this

@@ -54,8 +54,8 @@ type RunArgs struct {
 	// Listen is the address at which the agent serves metrics and probes; empty means
 	// none.
 	Listen string
-	// OwnKernel marks a pod that may run in a virtual machine of its own. A changed boot id
-	// then does not prove that an earlier child is dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. A changed
+	// boot id then does not prove that an earlier child is dead.
 	OwnKernel bool
 
 	// RunDir is the directory of the agent's sockets, its notes, and the file that the

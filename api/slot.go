@@ -15,8 +15,8 @@ func isLockSlot(lease string) bool {
 	return ok && isLock(name)
 }
 
-// isSemaphoreSlot reports whether a semaphore can have the Lease. The number of its slot
-// has one spelling: two spellings of one number would be two Leases.
+// isSemaphoreSlot reports whether a semaphore can have the Lease. Only one spelling of a
+// slot's number is valid. Otherwise one slot could have two Leases, and two holders.
 func isSemaphoreSlot(lease string) bool {
 	rest, ok := strings.CutPrefix(lease, semaphorePrefix)
 	dot := strings.LastIndexByte(rest, '.')
@@ -41,9 +41,9 @@ func isSingletonSlot(lease string) bool {
 		slices.ContainsFunc(endings, func(ending string) bool { return isSingletonLease(lease[:cutLength] + ending) })
 }
 
-// endings are possible ends of a singleton's name that [ShortName] has cut. The cut may be
-// in or before the workload's name (x). The cut may also be in the kind's part (x.x), right
-// after it (.x), or in a doubled dash (-x.x).
+// endings are the texts that complete a singleton's name after the cut of [ShortName]. The
+// cut may be in or before the workload's name (x). The cut may also be in the kind's part
+// (x.x), right after that part (.x), or in a doubled dash (-x.x).
 var endings = []string{"x", "x.x", ".x", "-x.x"}
 
 // isSingletonLease reports whether [SingletonLease] can return the name without
@@ -108,7 +108,7 @@ func isSingletonName(name string) bool {
 func isKind(kind string) bool {
 	for _, c := range []byte(kind) {
 		if c >= 0x80 {
-			return false // the lower case of some of these letters is an ASCII letter
+			return false // ToLower makes ASCII letters of some of these characters
 		}
 	}
 	lower := strings.ToLower(kind)

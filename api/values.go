@@ -40,8 +40,8 @@ func setContainers(r *Request, value string) (problem string) {
 	return problem
 }
 
-// list splits a comma-separated list, sorts it and drops doubles. If an element is
-// wrong, list returns the problem of the first one.
+// list splits a comma-separated list, sorts it and drops doubles. If elements are wrong,
+// the function returns the problem of the first wrong element.
 func list(value, noun string, problem func(string) string) ([]string, string) {
 	var names []string
 	for name := range strings.SplitSeq(value, ",") {
@@ -105,7 +105,8 @@ func duration(value, examples string) (d time.Duration, problem string) {
 }
 
 // digits reports whether the value is a number of at most six digits, which probably lacks
-// only its unit. A longer number hardly means seconds, so its message shows an example.
+// only its unit. A longer number hardly means seconds, so its error message shows an
+// example.
 func digits(s string) bool {
 	return s != "" && len(s) <= 6 && strings.Trim(s, "0123456789") == ""
 }

@@ -25,7 +25,7 @@ func testFolders(t *testing.T) (folders []string) {
 	entries, err := os.ReadDir(endToEnd)
 	require.NoError(t, err)
 	for _, entry := range entries {
-		// The harness has no tests, and the record has only unit tests.
+		// The folder harness has no tests, and the folder record has only unit tests.
 		if entry.IsDir() && entry.Name() != "harness" && entry.Name() != "record" {
 			folders = append(folders, entry.Name())
 		}

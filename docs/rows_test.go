@@ -9,14 +9,14 @@ type section struct {
 	rows  []row
 }
 
-// row is one feature of pods. Tests refer to it by section and ID:
+// row is one field or behaviour of pods. Tests refer to it by section and ID:
 // "lifecycle/exit-codes".
 type row struct{ id, text string }
 
 // notShown is the number of rows without a test. The number may only decrease.
 const notShown = 0
 
-// sections lists all rows. A directive of a test may name no other row.
+// sections lists all rows. A test may name no other row.
 var sections = map[string]section{
 	"1 command": {"Where the command comes from", []row{
 		{"command", "`command`"},

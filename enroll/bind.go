@@ -26,8 +26,9 @@ func (s store) bindRole(ctx context.Context, l *agentRole, account string) error
 	})
 }
 
-// bind creates or corrects a RoleBinding. The field roleRef is immutable. So bind deletes
-// a RoleBinding with a wrong roleRef, and the next attempt creates the RoleBinding again.
+// bind creates or corrects a RoleBinding. The field roleRef is immutable. So the function
+// deletes a RoleBinding with a wrong roleRef, and the next attempt creates the RoleBinding
+// again.
 func (s store) bind(ctx context.Context, wanted *rbacv1.RoleBinding) error {
 	wanted.Labels = map[string]string{api.ManagedLabel: managed}
 	var there rbacv1.RoleBinding
@@ -36,8 +37,9 @@ func (s store) bind(ctx context.Context, wanted *rbacv1.RoleBinding) error {
 	case apierrors.IsNotFound(err):
 		err = s.client.Create(ctx, wanted)
 		if apierrors.IsAlreadyExists(err) {
-			// Either the cache was behind, and the next attempt corrects the
-			// RoleBinding, or another program made a RoleBinding of that name.
+			// If enroll made the RoleBinding, the cache was behind, and a later attempt
+			// corrects the RoleBinding. Otherwise another program has made a RoleBinding of
+			// that name.
 			err = s.reader.Get(ctx, client.ObjectKeyFromObject(wanted), &there)
 			if err == nil && there.Labels[api.ManagedLabel] == "" {
 				err = ErrForeign
@@ -86,7 +88,7 @@ func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []
 			continue
 		}
 		// Enroll creates a Role before its RoleBinding, but the cache may know the
-		// RoleBinding first.
+		// RoleBinding first. So only the API server's answer shows that the Role is gone.
 		err := s.reader.Get(ctx, client.ObjectKey{Namespace: b.Namespace, Name: b.RoleRef.Name}, &rbacv1.Role{})
 		if apierrors.IsNotFound(err) {
 			err = client.IgnoreNotFound(s.client.Delete(ctx, b, unchanged(b)))

@@ -44,8 +44,8 @@ func Cache() (map[client.Object]cache.ByObject, error) {
 	}, nil
 }
 
-// strip drops the fields that enroll never reads. Enroll writes only Leases, Roles
-// and RoleBindings back to the API server, so strip leaves those whole.
+// strip drops the fields that enroll never reads. Enroll writes Leases, Roles and
+// RoleBindings back to the API server, so these objects lose only their managed fields.
 func strip(in any) (any, error) {
 	object, ok := in.(client.Object)
 	if !ok {

@@ -42,7 +42,7 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 	duration = min(max(duration, api.MinLeaseDuration), api.MaxLeaseDuration)
 	for _, slot := range slots {
 		if !api.IsSlot(slot) {
-			// Enroll gives no right on any other Lease, whatever a pod's annotation names.
+			// No claim can name this Lease, so enroll gives no right on it.
 			continue
 		}
 		if c[slot] == nil {
@@ -55,8 +55,8 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 
 // addPod adds the claims of a gated pod, from the annotations that the webhook wrote.
 //
-// In a namespace that is not opted in, only a pod with a gate counts. No user can
-// add a gate to a living pod.
+// In a namespace that is not opted in, only a pod with a gate counts. Users can add the
+// annotations to a living pod, but no user can add a gate.
 func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	a := asks(pod)
 	if a.ended || !optedIn && !a.gate {

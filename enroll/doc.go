@@ -5,11 +5,11 @@
 // Leases, and Roles that name them. Each service account has one Role, and a further
 // one for each 500 slots.
 //
-// Guarantee: enroll never frees a slot that an agent may hold. Enroll creates
-// every Lease with the holder [Unknown] and the longest duration ever claimed
-// under its name. So all pods wait that long. Enroll frees a new Lease at once
-// only if no Role ever named it: then no agent can have held it. A consistent
-// list of the Roles, made after the Lease exists, proves that.
+// Guarantee: enroll never frees a slot that an agent may hold. Enroll creates the Lease of
+// each slot with the holder [Unknown] and the longest duration ever claimed under its name.
+// So all pods wait that long. Enroll frees a new Lease at once only if no Role ever named
+// it: then no agent can have held it. A consistent list of the Roles, made after the Lease
+// exists, proves that no Role names it.
 //
 // Next Leases: a slot for which pods of several revisions may compete has a next Lease, too.
 // A next Lease gives no pod the slot. So enroll creates it without a holder, and its absence

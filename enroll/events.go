@@ -39,8 +39,9 @@ func watched() []watch {
 }
 
 // changes passes on every creation and deletion, and each update for which the function
-// same returns false. Each event costs a snapshot of the whole namespace. So changes drops the
-// frequent updates: status writes by kubelets and controllers, and agents' renewals.
+// same returns false. Each event costs a snapshot of the whole namespace. So the predicate
+// drops the frequent updates: status writes by kubelets and controllers, and agents'
+// renewals.
 func changes(same func(before, after client.Object) bool) predicate.Predicate {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool { return !same(e.ObjectOld, e.ObjectNew) },
@@ -59,8 +60,9 @@ func annotatedChanges() predicate.Predicate {
 	}
 }
 
-// isLease returns true for each update of a Lease, so that changes drops the update. Enroll
-// acts only when a Lease is created or deleted, and the sweep follows the clock.
+// isLease returns true for each update of a Lease, so that the predicate of [changes] drops
+// the update. Enroll acts only when a Lease is created or deleted, and the sweep follows
+// the clock.
 func isLease(_, _ client.Object) bool { return true }
 
 func sameVersion(before, after client.Object) bool {

@@ -43,8 +43,8 @@ type admission struct {
 //     that no Role names.
 //  4. The Roles name the Lease. From here on only agents write it.
 //
-// Each step is done for all slots before the next one. So admit lists the Roles
-// once, and writes each Role once.
+// Each step is done for all slots before the next step. So enroll lists the Roles once, and
+// writes each Role once.
 //
 // The next Leases are created first, so that the cache knows them before the slots' own
 // Leases. A next Lease gives no pod the slot, so no step has to protect it.
@@ -65,8 +65,9 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 			return false
 		}
 		lease.Spec.HolderIdentity = new("")
-		// Update sends uid and resourceVersion. Without the uid, the API server
-		// would create a missing Lease again.
+		// The update sends uid and resourceVersion. Without the uid, the API server would
+		// create a deleted Lease again. That Lease would be free, although an agent may
+		// have held the deleted one.
 		if err := a.client.Update(ctx, lease); err != nil {
 			errs = append(errs, fmt.Errorf("free new lease %s: %w", lease.Name, err))
 			return true
@@ -121,8 +122,8 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 	return leases, errs
 }
 
-// find reads a Lease that may exist, and returns nil if it does not. For a Lease
-// that neither the cache nor a Role knows, find sends no request.
+// find reads a Lease that may exist, and returns nil if it does not. For a Lease that
+// neither the cache nor a Role knows, the function sends no request.
 func (a *admission) find(ctx context.Context, slot string) (*coordinationv1.Lease, error) {
 	if a.seen.leases[slot] == nil && !a.seen.roles.named(slot) {
 		return nil, nil

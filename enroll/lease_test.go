@@ -24,7 +24,7 @@ func TestNewLeaseIsFreedAtOnce(t *testing.T) {
 	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 }
 
-func TestVanishedLeaseIsRecreatedForTheLongestDuration(t *testing.T) {
+func TestRecreatedLeaseHasTheLongestRememberedDuration(t *testing.T) {
 	long := lasting(gated("a", "till", "lock.x"), "90s")
 	w := newWorld(t, long, gated("b", "till", "lock.x"))
 	w.settle(w.process())
@@ -124,7 +124,7 @@ func TestRoleRemembersTheLongestLeaseDuration(t *testing.T) {
 	assert.EqualValues(t, 180, remembered(w.role("till"))["lock.x"].Seconds)
 }
 
-func TestForeignLeaseIsUsedUnchanged(t *testing.T) {
+func TestEnrollGivesRightsOnUnchangedForeignLease(t *testing.T) {
 	theirs := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new(Unknown), LeaseDurationSeconds: new(int32(15))},

@@ -52,7 +52,8 @@ func TestIsSlotAcceptsEveryClaimableName(t *testing.T) {
 	}
 }
 
-// A namespace that has opted out gates no new pod; gated pods from before live on there.
+// In a namespace that has opted out, the webhook gates no new pod, but earlier gated pods
+// live on.
 func TestMarksAloneGrantNothingAfterOptOut(t *testing.T) {
 	for name, test := range map[string]struct {
 		pod      *corev1.Pod

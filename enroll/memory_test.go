@@ -22,7 +22,7 @@ func TestRoleRemembersLeasesDespiteAnOverwrittenAnnotation(t *testing.T) {
 			role.Annotations[LeasesAnnotation] = text
 			require.NoError(t, w.server.Update(t.Context(), role))
 			w.vanish("lock.x")
-			w.named = map[string]bool{} // the world would fail the test before its assertions
+			w.named = map[string]bool{} // otherwise the world fails the test before the assertions below
 			assert.NotPanics(t, func() { w.settle(r) })
 			require.NotNil(t, w.lease("lock.x"))
 			assert.Equal(t, Unknown, holder(w.lease("lock.x")), "enroll freed the Lease while a_1 may still run")

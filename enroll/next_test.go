@@ -149,7 +149,7 @@ func TestNextLeaseWithoutASlotIsSwept(t *testing.T) {
 }
 
 // A quota on Leases, or a policy, may refuse the next Lease.
-func TestRightOnASlotNeedsNoNextLease(t *testing.T) {
+func TestRightIsGrantedDespiteAMissingNextLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.before = func(write int) error {
 		if write == 1 {

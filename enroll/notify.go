@@ -74,9 +74,9 @@ func (n *notifier) forget(namespace string) {
 }
 
 // notifyNotGated writes an Event on each workload that claims and is not gated, because it
-// was annotated before the namespace opted in. Only the workload's owner may restart the
-// workload. Each process notifies a workload once, and again if the namespace opts in
-// again.
+// was annotated before the namespace opted in. Enroll does not restart the workload,
+// because its owner must choose the time. Each process notifies a workload once, and again
+// if the namespace opts in again.
 func (n *notifier) notifyNotGated(ctx context.Context, events Recorder, s store, seen *snapshot) error {
 	if events == nil {
 		return nil
@@ -106,9 +106,9 @@ func (n *notifier) notifyNotGated(ctx context.Context, events Recorder, s store,
 	return nil
 }
 
-// ungatedWorkloads returns the workloads that claim and have pods without a gate.
-// Either the workload webhook did not exist yet, so the template lacks the
-// annotation. Or the pods were created before the policy that refuses them.
+// ungatedWorkloads returns the workloads that claim and have pods without a gate. Either
+// the webhook has not carried the annotation, so the template lacks it. Or the pods are
+// older than the policy that refuses such pods.
 func (s store) ungatedWorkloads(ctx context.Context, namespace string, workloads []workload) ([]workload, error) {
 	var (
 		ungated, unsure []workload

@@ -39,13 +39,13 @@ type Reconciler struct {
 	notifier     notifier
 }
 
-// foreignRecheck is the time after which enroll reads another program's Lease
-// again. The caches have no such Lease, so no event reports its deletion. Pods
-// wait for a deleted Lease for its duration anyway, 30 s by default.
+// foreignRecheck is the time after which enroll reads another program's Lease again. The
+// caches have no such Lease, so no event reports its deletion. A shorter time would gain
+// little, because by default pods wait 30 s for a deleted Lease anyway.
 const foreignRecheck = api.DefaultLeaseDuration
 
-// Namespace does everything that a namespace needs now. If Namespace returns a duration,
-// the caller must call Namespace again after that time at the latest.
+// Namespace does everything that a namespace needs now. If the returned duration is not
+// zero, the caller must call the function again after that time at the latest.
 func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration, error) {
 	var namespace corev1.Namespace
 	err := r.Client.Get(ctx, types.NamespacedName{Name: name}, &namespace)
@@ -86,8 +86,8 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	return again, errors.Join(errs...)
 }
 
-// sweep removes the Leases and rights that no pod has claimed for a whole duration.
-// sweep returns the time until the next sweep.
+// sweep removes the Leases and rights that no pod has claimed for a whole duration, and
+// returns the time until the next sweep.
 func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.Duration, error) {
 	now := r.now()
 	expired, again := expire(seen, r.observations.observe(seen.namespace, seen.unclaimed(), now), now)

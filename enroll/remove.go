@@ -20,20 +20,20 @@ type removal struct {
 	store
 	seen    *snapshot
 	expired expired
-	// live are the claims of pods, and roles are the Roles. Both come from
-	// consistent lists.
+	// The field live has the claims of pods, and the field roles has the Roles. Both come
+	// from consistent lists.
 	live  claims
 	roles *agentRoles
-	// gone are the Leases that are deleted or were absent, and kept those whose
-	// deletion failed.
+	// The map gone has the Leases that are deleted or were absent. The map kept has the
+	// Leases whose deletion failed.
 	gone, kept map[string]bool
 	done       []right
 	errs       []error
 }
 
-// remove deletes Leases, then removes their names from the Roles. remove returns
-// the rights that need no further sweep. A crash in between leaves a name without
-// a Lease. Then new pods wait for a duration, and a later sweep removes the name.
+// remove deletes Leases, then removes their names from the Roles. The result has the rights
+// that need no further sweep. A crash between the two steps leaves a name without a Lease.
+// Then new pods wait for a duration, and a later sweep removes the name.
 func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
 	// that Lease would be safe, but would make the pod wait.
@@ -63,7 +63,7 @@ func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, 
 	return r.done, errors.Join(r.errs...)
 }
 
-// keepClaimed takes the Leases and rights that a living pod claims out of the removal.
+// keepClaimed excludes from the removal each Lease and each right that a living pod claims.
 func (r *removal) keepClaimed() {
 	for name := range r.expired.leases {
 		if r.live[name] != nil {

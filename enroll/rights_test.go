@@ -47,7 +47,7 @@ func TestAccountThatStopsClaimingLosesItsRight(t *testing.T) {
 	assert.EqualValues(t, 60, *w.lease("lock.x").Spec.LeaseDurationSeconds)
 }
 
-func TestRightFollowsAWorkloadToAnotherAccount(t *testing.T) {
+func TestRightMovesToTheWorkloadsNewAccount(t *testing.T) {
 	d := deployment(singleton, singleton)
 	w := newWorld(t, d)
 	r := w.process()

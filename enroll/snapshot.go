@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// right is a Role's right on a Lease. If role is empty, right stands for the Lease itself,
-// with every right on it.
+// right is a Role's right on a Lease. If the field role is empty, the value stands for the
+// Lease itself, with every right on it.
 type right struct{ lease, role string }
 
 // snapshot is the state of a namespace as the caches know it.
@@ -117,7 +117,7 @@ func (s *snapshot) belonging() map[string]bool {
 }
 
 // unclaimed returns the Leases that no pod claims, including those that are gone, and the
-// next Leases without a slot. Of a Lease that is still claimed, unclaimed returns the
+// next Leases without a slot. Of a Lease that is still claimed, the function returns the
 // rights of accounts that no longer claim it. A paused Lease stays with its rights, so a
 // workload that is scaled to 0 stays paused.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {

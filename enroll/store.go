@@ -27,7 +27,7 @@ const Unknown = "unknown"
 // managed is the value of the label on each object that enroll makes.
 const managed = "true"
 
-// store reads and writes the objects of a namespace. store decides nothing.
+// store reads and writes the objects of a namespace, and decides nothing.
 type store struct {
 	// client writes. Its lists come from the cache, which may be behind.
 	client client.Client

@@ -75,7 +75,7 @@ func TestPausedLeaseIsNotSwept(t *testing.T) {
 	assert.Nil(t, w.lease("lock.x"))
 }
 
-func TestNewProcessSweepsAfterALeaseDuration(t *testing.T) {
+func TestNewEnrollProcessSweepsAfterALeaseDuration(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	w.settle(w.process())
@@ -284,7 +284,7 @@ func TestNothingIsWrittenIntoATerminatingNamespace(t *testing.T) {
 	assert.Zero(t, w.writes)
 }
 
-func TestForeignRoleBlocksOnlyItsAccount(t *testing.T) {
+func TestForeignRoleWithholdsRightsOnlyFromItsAccount(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("till")}}
 	w := newWorld(t, theirs, gated("a", "till", "lock.x"), gated("b", "other", "lock.y"))
 	_, err := w.process().Namespace(t.Context(), shop)

@@ -18,7 +18,8 @@ import (
 )
 
 // workload is a Deployment, StatefulSet, DaemonSet or CronJob that claims. Enroll does not
-// read ReplicaSets and Jobs without a controller, because their pods claim at once.
+// read ReplicaSets and Jobs without a controller, because their pods exist at once, and
+// their pods' claims are enough.
 type workload struct {
 	object   client.Object
 	group    api.Workload

@@ -153,7 +153,7 @@ func TestPullSecretsAreReadableOnlyAfterOptIn(t *testing.T) {
 
 // The cache may drop only fields that enroll does not read: the claims of a stripped
 // pod and of the whole pod must be equal.
-func TestStrippedObjectsHaveTheSameClaims(t *testing.T) {
+func TestStrippingObjectsForTheCacheChangesNoClaim(t *testing.T) {
 	before, after := claims{}, claims{}
 	for gate, test := range gates {
 		pod := lasting(gated("a", "till", "lock."+gate), "60s")

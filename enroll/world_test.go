@@ -47,12 +47,12 @@ type world struct {
 	now    time.Time
 	events []string
 
-	// writes counts enroll's writes. Each write first calls before, if set. The function
-	// before may crash the process or run another process.
+	// writes counts enroll's writes. Each write first calls the function "before", if set,
+	// which may crash the process or run another process.
 	writes int
 	before func(n int) error
-	// requests counts enroll's requests to the API server, by verb and kind.
-	// returned counts the objects in the lists that the API server returned.
+	// requests counts enroll's requests to the API server, by verb and kind. The field
+	// "returned" counts the objects in the lists that the API server returned.
 	requests map[string]int
 	returned int
 
@@ -74,8 +74,8 @@ func newWorld(t *testing.T, objects ...client.Object) *world {
 	return w
 }
 
-// create creates an object on behalf of a user. Unlike a real API server, the fake one
-// sets no uid, so create sets one.
+// create creates an object on behalf of a user. Unlike a real API server, the fake one sets
+// no uid, so the function sets a uid.
 func (w *world) create(object client.Object) {
 	w.t.Helper()
 	w.uids++

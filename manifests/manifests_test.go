@@ -136,7 +136,7 @@ func TestManifestsUseOnlyNamesOfPackageAPI(t *testing.T) {
 	}
 }
 
-func TestGatePolicyFindsInjectedParts(t *testing.T) {
+func TestGatePolicyContainsTheNamesOfInjectedParts(t *testing.T) {
 	gate := texts(t)["policies/gate.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'", "['" + api.TurnContainer + "', '" + api.AgentContainer + "', '" + api.WaitContainer + "']",
@@ -212,7 +212,7 @@ func TestStatusPolicyAllowsTheAgentsOwnWrites(t *testing.T) {
 	assert.Contains(t, status, "c.type != '"+api.ReadyCondition+"'")
 }
 
-func TestLeasePolicyContainsMaximumDurationAndIdentity(t *testing.T) {
+func TestLeasePolicyContainsMaximumDurationAndIdentityFormat(t *testing.T) {
 	lease := texts(t)["policies/lease.yaml"]
 	assert.Contains(t, lease, fmt.Sprintf("<= %d\n", int(api.MaxLeaseDuration.Seconds())))
 	assert.Equal(t, "p_u", api.Identity("p", "u"))
@@ -235,7 +235,7 @@ func TestLeasePolicyProtectsTheAnnotationsOfPeople(t *testing.T) {
 	}
 }
 
-func TestPoliciesUseTheNamesOfEnroll(t *testing.T) {
+func TestNamesInPoliciesEqualTheNamesInEnroll(t *testing.T) {
 	for _, path := range []string{"policies/enroll.yaml", "policies/lease-deletion.yaml"} {
 		assert.Contains(t, texts(t)[path], "'system:serviceaccount:"+namespace+":"+account+"'", path)
 	}
@@ -300,8 +300,8 @@ func TestPoliciesFailClosedAndAreBound(t *testing.T) {
 			}
 		}
 		for _, v := range p.Spec.Validations {
-			// A message must have one line. A message expression takes precedence over the
-			// message.
+			// A validation's message must have one line. The API server uses the message if
+			// there is no message expression, or if that expression fails.
 			assert.NotContains(t, v.Message, "\n", p.Name)
 			assert.NotEmpty(t, v.Message, p.Name)
 		}
@@ -330,7 +330,7 @@ func TestWebhookHasEveryRightThatEnrollGrants(t *testing.T) {
 	}
 }
 
-// The policies apply only to users with the agents' Role.
+// The policies on an agent's writes apply only to users with the agents' Role.
 func TestPoliciesRecognizeAgentsByTheirRole(t *testing.T) {
 	given := enroll.AgentRules("lock.x")
 	marker := given[len(given)-1]

@@ -70,7 +70,8 @@ type claimed struct {
 	of    api.Workload
 }
 
-// slots returns the Leases that several workloads claim by the examples of each kind.
+// slots returns the Leases that pods of several workloads claim by the examples of each
+// annotation.
 func slots(t *testing.T) []claimed {
 	t.Helper()
 	long := strings.Repeat("x", 253)
@@ -141,7 +142,7 @@ func TestImagePolicyNamesInjectedContainers(t *testing.T) {
 	assert.Equal(t, 2, strings.Count(policy, names), "both the condition and the validation must contain the names")
 }
 
-func TestCarriedPolicyAndWebhookSelectTheSameObjects(t *testing.T) {
+func TestWorkloadWebhookAndItsPolicySelectSameObjects(t *testing.T) {
 	policies := all[*admissionv1.ValidatingAdmissionPolicy](t)
 	i := slices.IndexFunc(policies, func(p *admissionv1.ValidatingAdmissionPolicy) bool { return p.Name == "metaparticle-carried" })
 	require.GreaterOrEqual(t, i, 0)
@@ -169,7 +170,7 @@ func TestCarriedPolicyAndWebhookSelectTheSameObjects(t *testing.T) {
 	}
 }
 
-func TestEnrollPolicyAllowsAgentRights(t *testing.T) {
+func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	for _, given := range enroll.AgentRules("lock.x") {
 		require.Len(t, given.APIGroups, 1)
@@ -188,7 +189,7 @@ func TestLeaseAboveTheLongestDurationIsRefused(t *testing.T) {
 }
 
 // The policy on gates reads the gated containers from the agent's arguments.
-func TestGatePolicyReadsContainersFromArguments(t *testing.T) {
+func TestGatePolicyReadsGatedContainersFromAgentsArguments(t *testing.T) {
 	found := regexp.MustCompile(`t\.matches\('([^']*)' \+ c\.name \+ '([^']*)'\)`).FindStringSubmatch(texts(t)["policies/gate.yaml"])
 	require.Len(t, found, 3)
 	args := api.DefaultRunArgs()

@@ -44,12 +44,13 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 }
 
 // Carry returns the operations that bring the annotations of a workload to its pod
-// template, and warnings. Carry adds the workload's annotations. Carry removes an
-// annotation that the workload has lost since old (nil at its creation), if the template
-// still has the carried value. Annotations that only the template has stay.
+// template, and warnings. The operations add the workload's annotations. The argument "old"
+// is the workload before the update, or nil at its creation. The operations remove an
+// annotation that only the workload before the update had, if the template still has the
+// carried value. An annotation stays if only the template has it.
 //
-// The warnings list the reasons to refuse the pods, as far as the template shows them.
-// Carry changes no workload that itself has a controller. Otherwise that controller would
+// The warnings list the reasons to refuse the pods, as far as the template shows them. A
+// workload that itself has a controller gets no operation. Otherwise that controller would
 // restore its own template, and Carry would change the template again, for ever.
 //
 // The warnings depend on the cluster's minor version of Kubernetes 1, which is zero if the

@@ -91,7 +91,7 @@ func TestClaimingPodIsGatedCompletelyOrRefused(t *testing.T) {
 
 // If the period of the probe is not positive, or overflows, the agent's ticker panics at
 // each start of the application.
-func TestRecordedStartupProbeWithInvalidNumbersIsRefused(t *testing.T) {
+func TestInvalidStartupProbeInAgentsArgumentsIsRefused(t *testing.T) {
 	for numbers, want := range map[string]bool{
 		`"timeoutSeconds":1,"periodSeconds":10,"successThreshold":1,"failureThreshold":3`:            true,
 		`"timeoutSeconds":1,"periodSeconds":-5,"successThreshold":1,"failureThreshold":3`:            false,

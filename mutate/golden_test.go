@@ -54,7 +54,7 @@ func TestGoldenFilesMatchTheWebhooksAnswers(t *testing.T) {
 }
 
 // golden returns the patched object, and the warnings or the refusal. For a refused object,
-// patched is empty.
+// the result patched is empty.
 func golden(t *testing.T, parts map[string][]byte) (patched, said string) {
 	t.Helper()
 	var f mutatetest.Facts

@@ -23,8 +23,8 @@ type rollout struct {
 	UpdateStrategy appsv1.StatefulSetUpdateStrategy `json:"updateStrategy"`
 }
 
-// stalls warns of a rollout that waits until its standbys are Ready, if they never become
-// Ready.
+// stalls warns of a rollout that waits until its standbys are Ready, although they never
+// become Ready.
 func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSpec) reason.Refusals {
 	if request.Standbys() != api.ReadinessHolder && !feature.HasGatedInit(template, request) {
 		return nil
@@ -48,8 +48,8 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 }
 
 // takesTurn reports whether a pod of a new revision takes a turn before the old pod is
-// deleted. Such a pod claims one slot, pods of its workload take turns, and
-// standbys may be Ready.
+// deleted. The pod must claim one slot, and its annotations must allow turns and Ready
+// standbys.
 func takesTurn(request api.Request) bool {
 	workload := api.Workload{Group: "apps", Kind: "Deployment", Name: "any"}
 	return request.Standbys() == api.ReadinessForward && request.TakesTurns() && len(request.Slots(workload)) == 1

@@ -11,9 +11,9 @@
 //	go test ./sim -run Simulation -seed=K -v
 //
 // Two runs of a seed differ only in the order in which the Go scheduler runs an agent's
-// goroutines within one instant. So in some runs a grant leaves some microseconds later,
-// and later events differ, too. If a failure does not appear again at once, repeat the run
-// with -count=10.
+// goroutines within one instant. So the desk sends a grant some microseconds later in one
+// run than in the other, and later events differ, too. If a failure does not appear again
+// at once, repeat the run with -count=10.
 //
 // # Planted bugs
 //

@@ -33,8 +33,8 @@ type Facts struct {
 	// which replaces the record r under the hold. If Rollout is nil, each write keeps
 	// the text of the record.
 	Rollout func(kind Kind, r lease.Record, hold string) string
-	// Renew asks for renewals of the slots of a held claim. Guard asks for a new watch
-	// of each slot whose watch has ended.
+	// Renew asks for renewals of the slots of a held claim. The field Guard asks for a new
+	// watch of each slot whose watch has ended.
 	Renew, Guard bool
 }
 
@@ -87,7 +87,8 @@ type Action struct {
 	slot *slot
 	// look is the number of the look that the action began.
 	look int
-	// held is the hold of a renewal, or of a read; attempt is the write itself.
+	// held is the hold of a renewal, or of a read. The field attempt has the record that is
+	// written, or the record that was known before the read.
 	held    *lease.Hold
 	attempt lease.Attempt
 	// campaign is the campaign of an acquiring write.
@@ -131,8 +132,8 @@ type Answer struct {
 	// Record is the Lease in the answer, if there is no error.
 	Record lease.Record
 	Err    error
-	// Conflict reports that the Lease has another version. Missing reports that the
-	// API server has no such Lease.
+	// Conflict reports that the Lease has another version than the one to be replaced. The
+	// field Missing reports that the API server has no such Lease.
 	Conflict, Missing bool
 	// RetryAfter is the pause that the API server asks for.
 	RetryAfter time.Duration

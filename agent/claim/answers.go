@@ -74,9 +74,9 @@ func (s *slot) guarded(now time.Duration, r lease.Record) {
 	}
 }
 
-// LookEnded takes in the end of a look. After an end in good order, the next look
-// continues the watch from the version. After an error the next look reads the Lease
-// first, because the standby may have missed changes.
+// LookEnded takes in the end of a look. After an end without an error, the next look
+// continues the watch from the version. After an error the next look reads the Lease first,
+// because the standby may have missed changes.
 func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	s := a.slot
 	switch {

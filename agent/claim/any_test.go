@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// semaphore returns pods, each of which needs any one of the slots.
+// semaphore returns a model in which each pod needs any one of the slots.
 func semaphore(t *testing.T, pods, slots int) *model {
 	m := &model{script: &script{}, began: time.Now(), traced: true}
 	t.Cleanup(func() {

@@ -46,8 +46,8 @@ type handback struct {
 	successor string
 }
 
-// take sends the acquiring write of one slot when its time has come. take returns false
-// if the slot is not free.
+// take sends the acquiring write of one slot when its time has come. The result is false if
+// the slot is paused, or is not free.
 func (c campaign) take(p *plan, s *slot) bool {
 	r, ok := s.view.Record()
 	if !ok || s.view.IsBlind() || len(s.writing) > 0 {

@@ -106,8 +106,8 @@ func (p *modelPod) stop() {
 	p.claim.Stop(p.local())
 }
 
-// play plays a schedule to its end. At the end of some schedules all faults end, and play
-// checks that every obtainable slot is held in time.
+// play plays a schedule to its end. At the end of some schedules all faults end. Then the
+// function checks that every obtainable slot is held in time.
 func play(s *script, self func(string) lease.Self, traced bool) *model {
 	heals := s.choose(8) == 7
 	m := newModel(s, self)
@@ -195,7 +195,7 @@ func judge(t testing.TB, bytes []byte, self func(string) lease.Self) {
 var schedules = flag.Int("schedules", 10_000, "random schedules that TestClaimsKeepInvariantsInRandomSchedules plays")
 
 // TestClaimsKeepInvariantsInRandomSchedules plays random schedules, most of them short,
-// without package synctest. Each processor plays its share.
+// without package synctest. Each processor plays an equal number of schedules.
 func TestClaimsKeepInvariantsInRandomSchedules(t *testing.T) {
 	workers := runtime.GOMAXPROCS(0)
 	for worker := range workers {

@@ -158,8 +158,8 @@ func (m *model) get(l *modelLease) Answer {
 	return Answer{Record: l.record}
 }
 
-// remove deletes a Lease. If the Lease is gone already, remove makes it anew as enroll
-// does, with an unknown holder.
+// remove deletes a Lease. If the Lease is gone already, the function makes it anew as
+// enroll does, with an unknown holder.
 func (m *model) remove(l *modelLease) {
 	if l.exists {
 		m.version++

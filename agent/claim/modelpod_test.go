@@ -28,8 +28,9 @@ type modelPod struct {
 	names []string
 	any   bool
 	self  lease.Self
-	// The clock counts rate twelfths of a second in each second. The wall clock is
-	// wrong by skew. The clock shows boot at the beginning.
+	// The field rate is the number of twelfths of a second that the clock counts in each
+	// second. The field skew is the error of the wall clock. The field boot is the clock's
+	// time at the beginning.
 	rate, skew, boot time.Duration
 	// fresh reports that a fresh shim waits for a grant while the restarted agent has no
 	// report of the child's shim yet.
@@ -47,18 +48,21 @@ type modelPod struct {
 	looks     []*modelLook
 	sent      map[string][]time.Duration
 
-	// waiting reports that a shim waits for a grant. The application is child, or nil
-	// for none. heard reports that the agent process has heard from the child's shim.
+	// waiting reports that a shim waits for a grant. The field heard reports that the agent
+	// process has heard from the child's shim. The field child is the application; nil for
+	// none.
 	waiting, heard bool
 	child          *modelChild
 	// begun are the holds that this process began.
 	begun []string
-	// hold is the hold of the claim. drains is the instant at which its drain began.
+	// hold is the hold of the claim. The field drains is the instant at which its drain
+	// began.
 	hold   string
 	drains time.Duration
 	// successor is the pod that the releases of a draining hold name.
 	successor string
-	// quick reports that the child stops as soon as it is asked to.
+	// quick reports that the child stops as soon as it is asked to. The field leaving
+	// reports that the agent is to end.
 	quick, leaving bool
 	// stored has, for each slot, the instant at which the hold's last stored write was
 	// sent.
@@ -236,7 +240,8 @@ func (p *modelPod) step() {
 	p.model.violate("%s: the claim decides twenty times at one instant", p.name)
 }
 
-// keep acts as an agent with a held claim: keep grants, extends, drains, or lets go.
+// keep acts as an agent with a held claim. The function grants, extends, drains, or lets
+// go.
 func (p *modelPod) keep() {
 	s, now := p.claim.State(), p.local()
 	if s.Stage != Held {

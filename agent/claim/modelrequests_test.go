@@ -98,8 +98,8 @@ func (p *modelPod) released(a Action) {
 	}
 }
 
-// deliver lets one request or answer arrive, as the link allows. deliver returns false
-// if there was none.
+// deliver lets one request or answer arrive, as the link allows. The result is false if
+// none could arrive.
 func (p *modelPod) deliver() bool {
 	if p.link == cut || p.frozen {
 		return false
@@ -142,7 +142,8 @@ func (p *modelPod) arrive(r *modelRequest) {
 	}
 }
 
-// see lets a look read, or report one event. see returns false if there is none.
+// see lets a look read, or report one event. The result is false if the look has nothing to
+// report.
 func (p *modelPod) see(l *modelLook) bool {
 	at := p.lease(l.action.Slot)
 	switch {

@@ -109,8 +109,9 @@ func (n need) soleAt(p *plan) time.Duration {
 		case n.known != nil && !n.known[r.Hold]:
 			// This hold of an earlier process expired before the last campaign.
 		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "":
-			// The claim may not acquire a paused slot. So the Lease would go on naming
-			// a hold of which a later process of the pod knows nothing.
+			// The claim may not acquire a paused slot, so its Lease goes on naming the
+			// unproven hold. If the pod took another slot, a later process of the pod would
+			// wrongly believe that this hold is proven over.
 			return Never
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))

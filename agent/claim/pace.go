@@ -6,10 +6,10 @@ package claim
 import "time"
 
 const (
-	// PerMinute bounds the requests for one slot's Lease in the long run, whatever the
-	// API server answers. A holder retries at most twice a second. This rate lets the
-	// previous holder read again within its head start. The shortest head start is a
-	// sixth of 10 s, and one hanging request may take half of that.
+	// PerMinute bounds the requests for one slot's Lease in the long run, whatever the API
+	// server answers. A holder retries at most twice a second. This rate lets the previous
+	// holder read again within its head start after an outage. The shortest head start is a
+	// sixth of 10 s, and one hanging request may take half of that time.
 	PerMinute = 120
 	// Burst bounds the requests that may come at once. A takeover and a handover take
 	// six: a read, a watch and a write each. The rest is left for collisions with other

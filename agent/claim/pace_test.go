@@ -22,7 +22,7 @@ func self(t testing.TB, name string, duration time.Duration) lease.Self {
 	return lease.Self{Identity: api.Identity(name, "u"), BootID: "boot-1", Budget: b}
 }
 
-func TestPreviousHolderRetriesWithinItsHeadStart(t *testing.T) {
+func TestPreviousHolderRetriesRequestsWithinItsHeadStart(t *testing.T) {
 	c := New(Config{Slots: []string{"lock.a"}, Self: self(t, "a", api.DefaultLeaseDuration), Random: rand.NewPCG(1, 1)}, 0)
 	s := c.need.slots[0]
 	s.look.misses = 20

@@ -56,9 +56,9 @@ func (t *terms) named(view *lease.Observer) bool {
 }
 
 // successorsHeadStart is the time in which the successor that a release names competes
-// alone. A standby whose watch has just ended in good order watches again within
-// [api.Budget]'s Retry, which is a second. A successor that is gone costs the other pods
-// no more than that second.
+// alone. A standby whose watch has just ended without an error watches again within
+// [api.Budget]'s Retry, which is a second. A successor that is gone costs the other pods no
+// more than that second.
 const successorsHeadStart = time.Second
 
 // slot is one Lease, as this claim sees and holds it.
@@ -66,8 +66,8 @@ type slot struct {
 	*terms
 	name string
 	view lease.Observer
-	// held is nil while the slot is not held. lost is the error if the Lease no longer
-	// names the hold.
+	// held is nil while the slot is not held. The field lost is the error if the Lease no
+	// longer names the hold.
 	held *lease.Hold
 	lost error
 
@@ -77,8 +77,8 @@ type slot struct {
 	// writing has an entry for each request under way, looks excepted. An acquiring write
 	// or a renewal has its hold as the entry. A release or a read has an empty entry.
 	writing []string
-	// tryAt is the instant at which the next write may begin. refused is the version
-	// that a refused write was to replace.
+	// tryAt is the instant at which the next write may begin. The field refused is the
+	// version that a refused write was to replace.
 	tryAt   time.Duration
 	refused string
 	// reread reports that the claim must read the Lease consistently before the next
@@ -95,16 +95,17 @@ type slot struct {
 
 // look is a standby's read and watch of a slot.
 type look struct {
-	// on reports that a look is under way. ended reports that the look has ended, and
-	// that the caller has to be told.
+	// on reports that a look is under way. The field ended reports that the look has ended,
+	// and that the caller has to be told.
 	on, ended bool
 	// number distinguishes the answers of the present look from late answers of earlier
 	// looks.
 	number int
-	// from is the version from which a watch that ended in good order goes on.
+	// from is the version from which the next look continues a watch that ended without an
+	// error.
 	from string
-	// at is the instant at which the next look may begin; began is the beginning of the
-	// last one.
+	// at is the instant at which the next look may begin. The field began is the instant at
+	// which the last look began.
 	at, began time.Duration
 	// misses counts the failures since the last success.
 	misses int
@@ -289,8 +290,8 @@ func (all slots) drop(now time.Duration) {
 	}
 }
 
-// earliest returns the earliest of the instants that the function of returns for the held
-// slots.
+// earliest returns the earliest of the instants that its argument, a function, returns for
+// the held slots.
 func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 	at := of(all[0].held)
 	for _, s := range all[1:] {

@@ -15,8 +15,8 @@ import (
 // State is the state of a claim.
 type State struct {
 	Stage Stage
-	// Hold is the number of the hold, or of the campaign while the claim waits. Resumed
-	// reports that an earlier agent process began the hold.
+	// Hold is the number of the hold, or of the campaign while the claim waits. The field
+	// Resumed reports that an earlier agent process began the hold.
 	Hold    string
 	Resumed bool
 	// The fields below are set only for a held claim.
@@ -25,8 +25,8 @@ type State struct {
 	Tokens []Token
 	// DrainAt and Deadline are each the earliest instant of all slots.
 	DrainAt, Deadline time.Duration
-	// Lost is the first slot that was lost, or nil. Taken reports that another pod may
-	// have one of the slots.
+	// Lost is the first slot that was lost, or nil. The field Taken reports that another
+	// pod may have one of the lost slots.
 	Lost  *Loss
 	Taken bool
 	// Paused names a paused slot of the hold. A slot whose holder must stop comes first.
@@ -36,8 +36,8 @@ type State struct {
 	// Confirmed counts the leaps of the wall clock after which a renewal of every slot
 	// was stored.
 	Confirmed int
-	// Acquired and Serving are wall clock times in the stored Lease of the first slot.
-	// Leaving is what that Lease says about the leave.
+	// Acquired and Serving are wall clock times in the stored Lease of the first slot. The
+	// field Leaving is what that Lease says about the leave.
 	Acquired, Serving time.Time
 	Leaving           string
 }
@@ -100,8 +100,8 @@ func (s *slot) taken() bool {
 // View is one slot as the claim sees it.
 type View struct {
 	Slot string
-	// Record is the Lease as it was seen last. Known is false for a Lease that was not
-	// read, or is gone.
+	// Record is the Lease as it was seen last. The field Known is false for a Lease that
+	// was not read, or is gone.
 	Record lease.Record
 	Known  bool
 	// Mine reports that the Lease names this pod.

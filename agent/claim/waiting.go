@@ -30,9 +30,9 @@ func (c *Claim) wait(p *plan) {
 	}
 }
 
-// finished reports whether a stopped claim has nothing left to do. At that time no child
-// is alive, and the claim has released every slot for which it has proof, or all its
-// slots have expired.
+// finished reports whether a stopped claim has nothing left to do. No child is alive then,
+// and the pod forwards nothing. Also, either all slots of the claim have expired, or the
+// claim has released every slot for which it has proof.
 func (c *Claim) finished(p *plan) bool {
 	if !c.stopping || p.facts.Alive || p.facts.Lingers {
 		return false

@@ -44,9 +44,9 @@ func same(a, b lease.Notes) bool {
 		a.Serving.Equal(b.Serving) && a.Leaving == b.Leaving
 }
 
-// guard keeps the watch of a held slot going: after the end of a watch, guard begins a
-// new one. So a holder learns at once that its Lease was taken, even if its next
-// renewal comes only ten minutes later.
+// guard keeps the watch of a held slot going: after the end of a watch, the function begins
+// a new one. So a holder learns at once that its Lease was taken, even if its renewals are
+// ten minutes apart.
 //
 // While a renewal is overdue the claim begins no watch. The answer to the renewal tells
 // more, and a watch would only be more work for an API server that comes back.

@@ -26,7 +26,7 @@
 //   - The end of a shim that is not PID 1 of its namespace proves nothing about its
 //     descendants. The server reports such a shim dead only if its last message said
 //     that nothing lives.
-//   - The application can connect to the shim's socket, and could lie about itself.
+//   - The application can connect to the agent's socket, and could lie about itself.
 //     An application cannot lie about other containers' processes where the kernel
 //     names the peer (SO_PEERPIDFD, Linux 6.5).
 //   - A note is not synced to the disk. If the kernel crashes before it has written

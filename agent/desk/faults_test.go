@@ -66,7 +66,7 @@ func (c *pipe) Close() error {
 	return nil
 }
 
-// mortal is a process that dies when a test closes dead.
+// mortal is a process that dies when a test closes its channel.
 type mortal struct{ dead chan struct{} }
 
 func (m mortal) AwaitDeath(ctx context.Context) error {
@@ -118,7 +118,7 @@ func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 
 // A shim that is frozen for long reads nothing, so its socket has no room for a drain.
 // Once the shim runs again, it must still get the drain.
-func TestServerRepeatsADrainAfterAFullSocket(t *testing.T) {
+func TestDrainOrderIsRepeatedAfterAFullSocket(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})

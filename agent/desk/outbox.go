@@ -15,7 +15,7 @@ import (
 // reader delays no shim.
 type outbox struct {
 	mu      sync.Mutex
-	last    map[gate.ShimID]gate.Report // as last put, to tell a change
+	last    map[gate.ShimID]gate.Report // the newest report of each shim
 	waiting []gate.ShimID               // in the order in which they changed
 	changed chan struct{}
 }

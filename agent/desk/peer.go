@@ -48,9 +48,9 @@ func (p *peer) holdToDrain() string {
 	return p.granted
 }
 
-// keep keeps a drain until the shim has answered it. Of two drains of one hold,
-// keep takes the earlier instant. If either of them ends the container, the kept
-// drain ends the container.
+// keep keeps a drain until the shim has answered it. Two drains of one hold become one
+// drain, which has the earlier of their instants. This drain ends the container if one of
+// the two drains ends the container.
 func (p *peer) keep(hold string, ask gate.Drain, now time.Duration) {
 	until := now + min(max(ask.Grace, 0), gate.Longest)
 	if p.drain == nil || p.drain.hold != hold {

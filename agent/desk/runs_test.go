@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-func TestServerReturnsTheOutcomeOfACommand(t *testing.T) {
+func TestServerReturnsTheOutcomeOfAnAside(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	pidfd, _ := ofSleeper(t)

@@ -64,7 +64,7 @@ func (s *Server) wants(p *peer, c Conn) bool {
 }
 
 // welcome processes the first message of a connection. If the shim was unknown before,
-// welcome returns its process.
+// the function also returns the shim's process.
 func (s *Server) welcome(c Conn) (*peer, Process, error) {
 	b, err := c.Receive()
 	if err != nil {
@@ -131,8 +131,8 @@ func (s *Server) watch(ctx context.Context, p *peer, process Process) {
 		s.cfg.Log.Error("shim's death cannot be seen", "shim", p.report.Shim, "err", err)
 		return
 	}
-	// The last messages of a dead shim may still be in the socket. So watch first waits
-	// until every connection of the shim has been read to its end. The shim may have
+	// The last messages of a dead shim may still be in the socket. So the server first
+	// waits until every connection of the shim has been read to its end. The shim may have
 	// connected anew before it died.
 	s.mu.Lock()
 	defer s.mu.Unlock()

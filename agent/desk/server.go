@@ -220,7 +220,7 @@ func (s *Server) askToStop(id gate.ShimID, ask gate.Drain) error {
 	}
 	hold := p.holdToDrain()
 	if hold == "" || p.over(hold) || ask.End && p.report.Phase == gate.Waiting {
-		return nil // nothing was granted or runs, or it is over already
+		return nil // nothing was granted, the hold is over, or no child runs that could end
 	}
 	p.keep(hold, ask, now)
 	if p.conn == nil {

@@ -142,7 +142,7 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	require.NoError(t, s.Drain("one", "in a hurry", time.Second))
 	require.NoError(t, s.Drain("one", "longer", time.Hour))
 
-	// The shim has not received the grant of h1, but it still has to answer the drain
+	// The shim has started no child under h1, but it still has to answer the drain
 	// of h1.
 	shim.connect(dir)
 	d := shim.order().Drain
@@ -225,7 +225,7 @@ func TestServerDisconnectsAShimWithAnInvalidState(t *testing.T) {
 	assert.ErrorIs(t, s.Drain("nobody", "", 0), gate.ErrUnknown)
 }
 
-func TestASecondAgentProcessWaitsForTheFirst(t *testing.T) {
+func TestSecondAgentProcessOpensDeskAfterFirstEnds(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	_, end := served(t, Config{Dir: dir})
@@ -324,14 +324,14 @@ func pidfdOfSelf(t *testing.T) int {
 	return fd
 }
 
-func TestDeathIsReportedAfterTheLastMessage(t *testing.T) {
+func TestShimsDeathIsReportedAfterItsLastMessage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir, oldKernel: true})
 	pidfd, kill := ofSleeper(t)
 	shim := joined(t, dir, waiting("one"), pidfd)
 	reported(t, s, func(r gate.Report) bool { return r.Connected })
-	// The shim leaves these grants unread, so the kernel reports a reset of the
+	// The shim does not read these grants, so the kernel reports a reset of the
 	// connection.
 	for range 100 {
 		require.NoError(t, s.Grant("one", grantOf("h1")))

@@ -13,9 +13,9 @@
 // in TIME_WAIT for a minute. An application that cannot bind such a port cannot restart
 // within a minute without a forwarder, either. A failure never looks like a regular
 // end. So the client gets a reset, not an end of file, if the holder dies during an
-// answer. The same happens if a waiting connection finds no holder, and at
-// [Forwarder.Close]. The number of waiting connections and their time are bounded.
-// Further connections wait in the kernel's queue.
+// answer. A waiting connection that finds no holder also gets a reset, and so does every
+// connection at [Forwarder.Close]. The number of waiting connections and their time are
+// bounded. Further connections wait in the kernel's queue.
 //
 // A standby that ends lingers. [Forwarder.Linger] accepts for a while, because nodes
 // learn late that its pod ends. Then the forwarder relays the open connections until

@@ -7,17 +7,17 @@ import (
 	"sync"
 )
 
-// door is one port of a target that refuses connections. A single waiting connection
-// dials the port for all others.
+// door is one port of a target. While the port refuses connections, a single waiting
+// connection dials the port for all others.
 type door struct {
 	mu      sync.Mutex
 	scouted bool
-	// opened is closed when the connection that dials for all stops dialling.
+	// The channel opened is closed when the connection that dials for all stops dialling.
 	opened chan struct{}
 }
 
-// scout returns the door if the caller has to dial for all. Otherwise scout returns a
-// channel that is closed when the caller has to try again.
+// scout returns the door if the caller has to dial for all. Otherwise the second result
+// is a channel that is closed when the caller has to try again.
 func (d *door) scout() (*door, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -88,7 +88,8 @@ func New(config Config) *Forwarder {
 	if config.MaxOpen == 0 {
 		config.MaxOpen = defaultMaxOpen
 	}
-	// Each accept loop occupies one place of both kinds while it waits.
+	// While it waits for a client, the accept loop of a port counts as a connection. So
+	// neither bound may be below the number of ports.
 	config.MaxHeld = max(config.MaxHeld, len(config.Ports))
 	config.MaxOpen = max(config.MaxOpen, len(config.Ports))
 	f := &Forwarder{config: config, holding: true, changed: make(chan struct{}), unanswered: make(chan string, 1)}
@@ -166,8 +167,8 @@ func (f *Forwarder) SetTarget(ip string) {
 
 // podAddress parses the address of a pod, and returns false for any other text. The
 // text comes from the Lease, so every pod that may hold the slot can write it.
-// podAddress refuses link-local addresses: no pod has one, but most metadata services
-// of clouds do.
+// podAddress refuses link-local addresses, which no pod has. Otherwise such a pod could
+// make the standbys forward their clients to the metadata service of a cloud.
 func podAddress(ip string) (addr netip.Addr, ok bool) {
 	addr, err := netip.ParseAddr(ip)
 	addr = addr.Unmap()
@@ -186,8 +187,8 @@ func (f *Forwarder) leave(r *route) {
 	}
 }
 
-// target returns the route for new connections, or nil if there is none. target
-// also returns a channel that is closed when the route changes.
+// target returns the route for new connections, or nil if there is none. The second
+// result is a channel that is closed when the route changes.
 func (f *Forwarder) target() (*route, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -182,7 +182,7 @@ func TestForwarderClosedWhileCopyingFreesItsPort(t *testing.T) {
 	assert.Zero(t, f.Stats().Open+f.Stats().Held)
 }
 
-func TestOpenFailsIfAPortIsInUse(t *testing.T) {
+func TestForwarderOpensNoPortIfOneIsTaken(t *testing.T) {
 	taken := app(t, "127.0.0.1:0", echo)
 	free := app(t, holder+":0", echo)
 	f := closed(Config{Ports: []int{free, taken}})
@@ -194,7 +194,7 @@ func TestOpenFailsIfAPortIsInUse(t *testing.T) {
 	f.Close()
 }
 
-func TestForwarderCanOpenAgainAfterClose(t *testing.T) {
+func TestClosedForwarderCanBeOpenedAgain(t *testing.T) {
 	port := app(t, holder+":0", answer("holder"))
 	f := standby(t, Config{Ports: []int{port}})
 	f.SetTarget(holder)
@@ -303,7 +303,7 @@ func TestThousandConnectionsLeakNothing(t *testing.T) {
 
 // The target, the state and the connections change concurrently. Nothing may
 // hang, and the race detector must find nothing.
-func TestConcurrentChangesNeitherHangNorRace(t *testing.T) {
+func TestConcurrentUseOfForwarderNeitherHangsNorRaces(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	app(t, otherHolder+":"+strconv.Itoa(port), echo)
 	f := standby(t, Config{Ports: []int{port}, Hold: 100 * time.Millisecond})

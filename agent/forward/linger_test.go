@@ -25,8 +25,8 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// refused reports whether nothing listens on the port. The kernel resets a connection
-// that it accepts just before the listener closes, and refused then reports false.
+// refused reports whether nothing listens on the port. If the kernel accepts the
+// connection just before the listener closes, the function returns false.
 func refused(t *testing.T, port int) bool {
 	t.Helper()
 	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))

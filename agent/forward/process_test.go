@@ -26,8 +26,8 @@ import (
 )
 
 // childEnv names the environment variable with the role of a process that runs the
-// test's program. The kernel counts only the memory and the bytes of that role in the
-// process.
+// test's program. A process has only one role, so the kernel's figures of the process
+// contain the memory and the bytes of that role alone.
 const childEnv = "FORWARD_CHILD"
 
 func TestMain(m *testing.M) {

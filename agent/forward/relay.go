@@ -35,8 +35,8 @@ func newRoute(addr netip.Addr) *route {
 type relay struct {
 	client, backend end
 	route           *route
-	// running counts the directions that have not ended. over is called after the last
-	// one has ended.
+	// running counts the directions that have not ended. The function over is called
+	// after the last one has ended.
 	running atomic.Int32
 	over    func(*relay)
 }

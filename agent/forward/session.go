@@ -20,7 +20,7 @@ type session struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	listeners []*net.TCPListener
-	// accepting ends when the session accepts no more.
+	// The context accepting ends when the session accepts no more connections.
 	accepting     context.Context
 	stopAccepting context.CancelFunc
 	// left is nil until the session lingers, and closed when the linger is over.
@@ -67,7 +67,7 @@ func (s *session) start() {
 	}
 }
 
-// close frees the ports and ends all connections. close waits until the session's
+// close frees the ports and ends all connections, and waits until the session's
 // goroutines have ended.
 func (s *session) close() {
 	s.cancel()
@@ -124,7 +124,7 @@ func (s *session) accept(listener *net.TCPListener, port int) {
 	}
 }
 
-// take waits for a place. take returns false if the session accepts no more.
+// take waits for a place. The result is false if the session accepts no more connections.
 func (s *session) take(places chan<- struct{}) bool {
 	select {
 	case places <- struct{}{}:
@@ -134,8 +134,8 @@ func (s *session) take(places chan<- struct{}) bool {
 	}
 }
 
-// pause waits for d, or until one of the channels is closed. pause returns false if the
-// session ends first.
+// pause waits for the time d, or until one of the channels is closed. The result is false
+// if the session ends first.
 func (s *session) pause(d time.Duration, wake, or <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -169,7 +169,7 @@ func (s *session) serve(client *net.TCPConn, port int) {
 	r := &relay{route: route, over: s.over}
 	r.client.TCPConn, r.backend.TCPConn = client, backend
 	s.relays.add(r)
-	// An earlier cut did not end this relay, because the relay was not yet in the list.
+	// If the session or the route ended before the call of add, nothing has cut this relay.
 	if s.ctx.Err() != nil || route.ctx.Err() != nil {
 		r.cut()
 	}
@@ -194,7 +194,7 @@ const (
 )
 
 // connect returns a connection to the first target that accepts it, and its
-// route. After [Config.Hold], or at the end of the session, connect returns nil.
+// route. After [Config.Hold], or at the end of the session, the results are nil.
 func (s *session) connect(port int) (*net.TCPConn, *route) {
 	end := time.Now().Add(s.config.Hold)
 	retry := firstRetry

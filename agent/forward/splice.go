@@ -77,8 +77,8 @@ type mover struct {
 	err    error
 }
 
-// fill moves the arrived data into a pipe. If no data has arrived, fill gives the
-// pipe back.
+// fill moves the arrived data into a pipe. If no data has arrived, the mover gives the
+// pipe back to the pool.
 func (m *mover) fill(from uintptr) bool {
 	if m.pipe == nil {
 		if m.pipe, m.err = pipes.take(); m.err != nil {

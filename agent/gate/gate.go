@@ -124,9 +124,9 @@ type Report struct {
 	PreStop bool
 	// Trouble is the last failure of this shim.
 	Trouble Trouble
-	// Leap numbers the last leap of the wall clock until a Grant answers it, and is
-	// zero otherwise. The machine may have been paused, so the child stays frozen until
-	// the answer.
+	// Leap is the number of the last leap of the wall clock, until a Grant answers that
+	// leap. Otherwise Leap is zero. The machine may have been paused, so the child stays
+	// frozen until the answer.
 	Leap int
 	// Completed reports that the child ended by itself, with exit code 0.
 	Completed bool
@@ -134,7 +134,7 @@ type Report struct {
 	// shim.
 	Connected bool
 	// Dead reports that the shim's pidfd became readable. The shim was PID 1 of its
-	// namespace, so everything in the namespace is dead. In tests the shim may not be
+	// namespace, so everything in the namespace is dead. In tests the shim need not be
 	// PID 1. Then Dead also means that its last message proved that nothing lives.
 	// Phase and Hold come from the shim's last message. No Report follows this one.
 	Dead bool
@@ -154,7 +154,8 @@ const Unreadable = "unreadable"
 
 // Trouble is a failure that the agent reports to people by an Event on the pod.
 type Trouble struct {
-	// Serial numbers the failures of one shim; zero means none.
+	// Serial is the number of the failure. Each shim counts its failures from one; zero
+	// means that there is none.
 	Serial  int    `json:"serial"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`

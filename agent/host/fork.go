@@ -13,10 +13,10 @@ import (
 // nothing.
 var forks sync.Mutex
 
-// Fork calls syscall.ForkExec, which hangs on a volume that does not answer. The
-// program must continue meanwhile. A hanging fork keeps its thread and one of the Go
-// scheduler's processors, so the shim has two of them. A garbage collection would wait
-// for both, so none runs during a fork.
+// Fork calls syscall.ForkExec, which hangs on a volume that does not answer. The other
+// goroutines must continue during a hang. A hanging fork keeps its thread and one of the
+// Go scheduler's processors, so the shim has two processors. A garbage collection would
+// wait for both processors, so none runs during a fork.
 func Fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err error) {
 	forks.Lock()
 	defer forks.Unlock()
@@ -30,9 +30,9 @@ const heapLimit = 256 << 20
 
 // uncollected calls f while no garbage collection runs or begins. Without the limit,
 // the last collection before f would give the heap an unlimited goal. The Go runtime
-// would then use huge pages of two megabytes for its tables. The limit stays after f,
-// because a collection reads the percentage first and the limit second. Otherwise a
-// collection could miss the limit, if it were lifted between the two reads.
+// would then use huge pages of two megabytes for its tables. The limit stays after f. A
+// collection reads the percentage first and the limit second, so it would miss a limit
+// that is lifted between the two reads.
 func uncollected(f func()) {
 	debug.SetMemoryLimit(heapLimit)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))

@@ -16,8 +16,8 @@ import (
 // leap is the shortest change of the wall clock that counts as the trace of a pause: a
 // quarter of the least margin (2 s). Clocks that are a thousandth off take 20 ms of
 // that margin. The rest is left for a late watchdog. The margin does not cover both an
-// unseen pause and two clocks at chronyd's full rate. Two clocks at that rate alone
-// take 1.8 s of a lease of 12 s (api.Budget).
+// unseen pause and two clocks at chronyd's full rate. Even without a pause, two clocks at
+// that rate take 1.8 s of a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock leapt, forward or back, against CLOCK_BOOTTIME.

@@ -56,7 +56,7 @@ func OwnDescendants() ([]Process, error) {
 	return Descendants(all, os.Getpid()), err
 }
 
-// ReadProcesses returns the processes in /proc, without those that end meanwhile.
+// ReadProcesses returns the processes in /proc, without those that end during the read.
 func ReadProcesses() ([]Process, error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -121,7 +121,8 @@ func Descendants(all []Process, root int) []Process {
 		var children []Process
 		for _, p := range next {
 			children = append(children, byParent[p.PID]...)
-			delete(byParent, p.PID) // a tree that changes meanwhile could have circles
+			// Process ids that changed owners during the read could form a circle.
+			delete(byParent, p.PID)
 		}
 		next = children
 	}

@@ -115,8 +115,8 @@ func copySelf(to string) error {
 	return os.Rename(fresh.Name(), to)
 }
 
-// same reports whether the file at path equals the rest of f. same returns false
-// for an unreadable file.
+// same reports whether the file at path equals the rest of f. An unreadable file is not
+// equal.
 func same(f *os.File, path string) bool {
 	there, err := os.Open(path)
 	if err != nil {

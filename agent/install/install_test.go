@@ -88,7 +88,7 @@ func TestSetgidBitOfAVolumeIsKept(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "run")
 	require.NoError(t, os.Mkdir(dir, 0o750))
-	require.NoError(t, os.Chmod(dir, os.ModeSetgid|0o750)) // the kubelet does so for an fsGroup
+	require.NoError(t, os.Chmod(dir, os.ModeSetgid|0o750)) // as the kubelet does for an fsGroup
 	require.NoError(t, openDir(dir))
 	info, err := os.Stat(dir)
 	require.NoError(t, err)

@@ -39,7 +39,7 @@ func realAPI(t *testing.T) (*Client, Config) {
 	return client, config
 }
 
-func TestRealUpdateComparesUIDAndVersion(t *testing.T) {
+func TestRealAPIServerRefusesUpdatesOfStaleLeases(t *testing.T) {
 	client, _ := realAPI(t)
 	read, err := client.GetLease(t.Context(), "client")
 	require.NoError(t, err)
@@ -67,7 +67,7 @@ func TestRealUpdateComparesUIDAndVersion(t *testing.T) {
 	require.ErrorIs(t, err, ErrForbidden, "the account has no right to read this Lease")
 }
 
-func TestRealWatchResumesFromAVersion(t *testing.T) {
+func TestRealAPIServersWatchResumesFromAVersion(t *testing.T) {
 	client, _ := realAPI(t)
 	read, err := client.GetLease(t.Context(), "client")
 	require.NoError(t, err)
@@ -99,7 +99,7 @@ func TestRealWatchResumesFromAVersion(t *testing.T) {
 	assert.Equal(t, []string{first.ResourceVersion, read.ResourceVersion}, seen)
 }
 
-func TestRealWatchWithoutVersionFirstReportsTheLease(t *testing.T) {
+func TestVersionlessWatchOfRealServerReportsLeaseFirst(t *testing.T) {
 	client, _ := realAPI(t)
 	read, err := client.GetLease(t.Context(), "client")
 	require.NoError(t, err)

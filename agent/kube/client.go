@@ -33,7 +33,8 @@ type Config struct {
 }
 
 // Client sends requests for one namespace to one API server. Its methods may be
-// called concurrently. Only the context bounds the time of a call.
+// called concurrently. The client bounds the time until it is connected, and the time
+// until an answer begins. Only the context bounds the rest of a call.
 type Client struct {
 	config    Config
 	base      string
@@ -157,9 +158,9 @@ func (c *Client) call(ctx context.Context, r request) ([]byte, error) {
 }
 
 // send sends the request and returns a successful answer, whose body the caller
-// closes. After a 401, send reads the service account token again. If the token has
-// changed, send repeats the request, because the unauthenticated request changed
-// nothing.
+// closes. After a 401, the client reads the service account token again. If the token
+// has changed, the client repeats the request, because the unauthenticated request
+// changed nothing.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	bearer, err := c.token.get(time.Now())
 	if err != nil {

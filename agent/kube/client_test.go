@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestLeaseReadIsConsistentAndAuthenticated(t *testing.T) {
+func TestReadsOfLeasesAreConsistentAndAuthenticated(t *testing.T) {
 	var seen *http.Request
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		seen = r.Clone(context.Background())

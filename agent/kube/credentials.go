@@ -74,8 +74,8 @@ type authority struct {
 	last *x509.CertPool
 }
 
-// pool returns the certificates in the file. If the file cannot be read, pool
-// returns the last valid ones.
+// pool returns the certificates in the file. If the file has no valid ones now, the
+// function returns the last valid ones.
 func (a *authority) pool() (*x509.CertPool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -27,9 +27,9 @@
 //
 // # What is not guaranteed
 //
-// An error does not prove that a write was not stored, because the answer may
-// have been lost. [Refused] tells the two cases apart. A watch may be late or
-// silent for any time, since a frozen API server keeps its connections open. So
+// An error alone does not prove that a write was not stored, because the answer may
+// have been lost. [Refused] reports whether an error is such a proof. A watch may be
+// late or silent for any time, since a frozen API server keeps its connections open. So
 // silence proves nothing. But the client notices a cut network path within 8 seconds. A
 // withdrawn CA is not trusted for new connections, but open connections stay.
 package kube

@@ -79,8 +79,8 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 // reader decodes fields until the first error.
 type reader struct{ err error }
 
-// read decodes the value at key. read leaves the target unchanged if the value is
-// absent or null.
+// read decodes the value at key. If the value is absent or null, the target stays
+// unchanged.
 func (r *reader) read(from object, key string, target any) {
 	value, ok := from[key]
 	if !ok || r.err != nil {

@@ -112,7 +112,7 @@ func TestLeaseThatWasNeverReadIsEncodedCompletely(t *testing.T) {
 			"renewTime":"1970-01-01T00:00:01.000000Z"}}`, string(written))
 }
 
-func TestChangeOfACloneLeavesTheOriginalUnchanged(t *testing.T) {
+func TestChangeOfAClonedLeaseLeavesOriginalUnchanged(t *testing.T) {
 	lease := parse(t, foreign)
 	clone := lease.Clone()
 	clone.Annotations["other"], clone.Labels["app"], clone.Holder = "changed", "changed", "changed"

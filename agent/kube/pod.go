@@ -86,9 +86,9 @@ type podAnswer struct {
 	}
 }
 
-// graceLeft returns the rest of the pod's grace at the date of the answer. Both times
-// come from API servers, and the clock of one of them may be late. So graceLeft returns
-// at most the whole grace.
+// graceLeft returns the rest of the pod's grace at the date of the answer. The end of the
+// grace may come from another API server than the date, and one of their clocks may be
+// late. So graceLeft returns at most the whole grace.
 func (a *podAnswer) graceLeft(date string) time.Duration {
 	end, err := time.Parse(time.RFC3339, a.Metadata.DeletionTimestamp)
 	now, dateErr := http.ParseTime(date)
@@ -124,7 +124,7 @@ type Event struct {
 // reporter is the agent's name in Events.
 const reporter = "metaparticle-agent"
 
-// maxEventMessage is the API's limit for an Event's note.
+// maxEventMessage is the API's limit for an Event's message, in bytes.
 const maxEventMessage = 1024
 
 // CreateEvent creates the Event, under a name that the API server generates.

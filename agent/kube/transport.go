@@ -102,8 +102,9 @@ func newTransport(ca *authority, host string) *http.Transport {
 // architectures.
 const tcpUserTimeout = 0x12
 
-// setUserTimeout makes the kernel close a connection whose data is not
-// acknowledged within silence. By default the kernel waits a quarter of an hour.
+// setUserTimeout makes the kernel close a connection whose data is not acknowledged
+// within the time in the constant silence. By default the kernel waits a quarter of an
+// hour.
 func setUserTimeout(_, _ string, raw syscall.RawConn) error {
 	if runtime.GOOS != "linux" {
 		return nil

@@ -16,7 +16,7 @@ import (
 )
 
 // The shortest lease is 10 s, so the agent must notice a cut network path earlier.
-func TestCutPathIsNoticedWithinShortestLeaseDuration(t *testing.T) {
+func TestNetworkCutIsNoticedWithinShortestLeaseDuration(t *testing.T) {
 	assert.LessOrEqual(t, probeIdle+probeCount*probeInterval, silence)
 	assert.Less(t, silence, 10*time.Second)
 

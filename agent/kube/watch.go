@@ -53,7 +53,7 @@ const (
 // WatchLease calls fn with each event of the Lease after resourceVersion, in
 // order, until the watch ends. Without a resourceVersion the watch starts with an
 // event for the current Lease, if it exists. WatchLease returns nil when the
-// server ends the watch in good order; the caller then resumes from the last
+// server ends the watch without an error; the caller then resumes from the last
 // ResourceVersion. [ErrGone] means that the resourceVersion is too old: the
 // caller must read the Lease, and watch from the version of that read. If a watch falls
 // silent, WatchLease does not return.
@@ -77,8 +77,8 @@ func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, f
 	defer response.Body.Close()
 	err = readWatch(response.Body, name, fn)
 	if err == nil {
-		// The server may end the stream in good order because the client
-		// cancelled.
+		// After the client has cancelled, the server may end the stream without an
+		// error.
 		err = ctx.Err()
 	}
 	if err != nil {
@@ -87,8 +87,8 @@ func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, f
 	return nil
 }
 
-// readWatch decodes frames until the stream ends. The end is in good order only
-// between two frames.
+// readWatch decodes frames until the stream ends. An end within a frame is an error,
+// because the event of that frame is lost.
 func readWatch(body io.Reader, name string, fn func(WatchEvent)) error {
 	bounded := &boundedReader{from: body}
 	decoder := json.NewDecoder(bounded)

@@ -26,7 +26,7 @@ func frame(kind WatchType, resourceVersion string) string {
 
 const bookmark = `{"type":"BOOKMARK","object":{"kind":"Lease","metadata":{"resourceVersion":"50","creationTimestamp":null},"spec":{}}}` + "\n"
 
-// collect watches a stream that contains body and then ends in good order.
+// collect watches a stream that contains body, and then ends without an error.
 func collect(t *testing.T, body string) (seen []string, err error) {
 	t.Helper()
 	err = serve(t, http.StatusOK, body).WatchLease(t.Context(), "biller", "41", func(e WatchEvent) {
@@ -105,7 +105,7 @@ func TestRefusedWatchReturnsTheErrorOfItsStatus(t *testing.T) {
 }
 
 // The limit applies to a frame, not to a watch, because a watch lasts for hours.
-func TestFrameLimitDoesNotBoundAWatch(t *testing.T) {
+func TestWatchMayExceedTheFrameSizeLimit(t *testing.T) {
 	one := frame(Modified, "43")
 	count := 2*maxBody/len(one) + 1
 	seen := 0

@@ -35,11 +35,10 @@
 //
 // # What is not guaranteed
 //
-// The rules cannot stop a program that ignores them, such as an elector that
-// releases before its work has ended, or a person with kubectl. If another program
-// writes the Lease and keeps its holder, the standbys only wait longer. Package
-// claim follows the annotations that a person writes: [Record.Paused] and
-// [Record.Yield]. The package does not know whether a child is dead. An agent needs
-// proof of death before it releases, or before it takes its own Lease back without
-// waiting.
+// The rules cannot stop a program that ignores them, such as an elector that releases
+// before its work has ended, or a person with kubectl. If another program writes the Lease
+// and keeps its holder, the standbys only wait longer. Package claim follows the
+// annotations that a person writes: [Record.Paused] and [Record.Yield]. Package lease does
+// not know whether a child is dead. An agent needs proof of death before it releases, or
+// before it takes its own Lease back without waiting.
 package lease

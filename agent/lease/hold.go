@@ -148,8 +148,8 @@ func (h *Hold) stored(r Record) bool {
 	return slices.ContainsFunc(h.pending, func(p pending) bool { return p.renew.Equal(r.RenewTime) })
 }
 
-// accept makes stored the state that counts. accept drops the pending attempts,
-// because the API server refuses any write against an older version.
+// accept makes the record stored the state that counts. The function drops the pending
+// attempts, because the API server refuses any write against an older version.
 func (h *Hold) accept(from time.Duration, stored Record) {
 	h.from, h.record, h.pending = from, stored, nil
 }

@@ -142,7 +142,7 @@ func TestDeadlineCountsFromTheLastAnsweredRenewal(t *testing.T) {
 	assert.Zero(t, h.Pending())
 }
 
-func TestAnswerWithTheSentVersionMovesNoDeadline(t *testing.T) {
+func TestWriteAnsweredWithSentVersionMovesNoDeadline(t *testing.T) {
 	h := held(t)
 	attempt := h.Renew(at(106), wall, notes)
 	require.ErrorIs(t, h.Answered(attempt, attempt.Record), ErrNotStored)
@@ -155,7 +155,7 @@ func TestAnswerWithTheSentVersionMovesNoDeadline(t *testing.T) {
 	assert.ErrorIs(t, err, ErrNotStored)
 }
 
-func TestDeadlineCountsFromTheEarliestUnansweredAttempt(t *testing.T) {
+func TestDeadlineCountsFromTheEarliestUnansweredRenewal(t *testing.T) {
 	h := held(t)
 	first := h.Renew(at(105), wall, notes)
 	second := h.Renew(at(106), wall.Add(time.Second), notes)
@@ -178,7 +178,7 @@ func TestLateAnswerToOldRenewalMovesNoDeadline(t *testing.T) {
 	require.NoError(t, h.Answered(second, stored(second.Record, "3")))
 	assert.Equal(t, at(131), h.Deadline())
 	// The version has changed, so the API server can no longer store the first attempt.
-	// Answered ignores an answer that claims the opposite.
+	// Answered ignores an answer that says the opposite.
 	require.NoError(t, h.Answered(first, stored(first.Record, "9")))
 	assert.Equal(t, at(131), h.Deadline())
 	assert.Equal(t, "3", h.Record().Version)
@@ -206,7 +206,7 @@ func TestForeignWriteDoesNotExtendTheHold(t *testing.T) {
 	assert.Equal(t, at(136), h.Deadline())
 }
 
-func TestReadOfTheSameVersionKeepsAttemptsPending(t *testing.T) {
+func TestReadOfTheSameVersionKeepsRenewalsPending(t *testing.T) {
 	h := held(t)
 	h.Renew(at(105), wall.Add(time.Second), notes)
 	require.NoError(t, h.Read(h.Record()))
@@ -216,7 +216,7 @@ func TestReadOfTheSameVersionKeepsAttemptsPending(t *testing.T) {
 	assert.Equal(t, at(130), h.Deadline())
 }
 
-func TestLeaseThatNamesAnotherHoldIsLost(t *testing.T) {
+func TestSlotWhoseLeaseNamesAnotherHoldIsLost(t *testing.T) {
 	for name, change := range map[string]func(r *Record){
 		"another holder":          func(r *Record) { r.Holder = "b_u" },
 		"released":                func(r *Record) { r.Holder = "" },
@@ -342,10 +342,9 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 	}
 }
 
-// The test checks every duration that a pod may claim. The holder's clock is too slow
-// by a twelfth, and the standby's clock is too fast by a twelfth: the most by which
-// chronyd slews. Even so, the child of a vanished holder is dead before any standby may
-// begin.
+// The test checks every duration that a pod may ask for. The holder's clock is too slow by
+// a twelfth, and the standby's clock is too fast by a twelfth: the most by which chronyd
+// slews. Even so, the child of a vanished holder is dead before any standby may begin.
 func TestDeadlinePassesBeforeAnyStandbyMayAcquire(t *testing.T) {
 	for d := api.MinLeaseDuration; d <= api.MaxLeaseDuration; d += time.Second {
 		b, err := api.NewBudget(d)

@@ -95,9 +95,9 @@ func (o *Observer) IsBlind() bool { return o.blind }
 // Heard returns the instant of the last read or watch event.
 func (o *Observer) Heard() time.Duration { return o.heard }
 
-// FreeAt returns the instant from which this standby may acquire the slot. While
-// the state of the Lease is unknown, FreeAt returns false. If the Lease contains
-// no duration, the standby waits for fallback.
+// FreeAt returns the instant from which this standby may acquire the slot. While the state
+// of the Lease is unknown, FreeAt returns false. If the Lease contains no duration, the
+// standby waits for the duration in the argument fallback.
 func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	switch {
 	case o.record.UID == "" || o.blind:
@@ -108,10 +108,10 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	return max(o.ExpiresAt(fallback), o.notBefore), true
 }
 
-// ExpiresAt returns the instant at which the last seen hold expires, unless a
-// renewal is seen before it. Unlike FreeAt, ExpiresAt also works while the watch
-// is broken. No pod may claim more than the longest duration. So ExpiresAt limits a
-// longer duration in the Lease, which another program may have written.
+// ExpiresAt returns the instant at which the last seen hold expires, unless a renewal is
+// seen before it. Unlike FreeAt, ExpiresAt also works while the watch is broken. No pod may
+// ask for more than the longest duration. So ExpiresAt limits a longer duration in the
+// Lease, which another program may have written.
 func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
 	switch {
 	case o.record.Duration <= 0:

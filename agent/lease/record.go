@@ -79,8 +79,8 @@ type Notes struct {
 	// zero while the application does not serve.
 	Serving time.Time
 	// Leaving is the value of [api.LeavingAnnotation], while the holder leaves its
-	// Services. Leaving is empty while the holder stays. Leave identifies the leave, so
-	// that the offers of other pods can name it.
+	// Services. That value is empty while the holder stays. The field Leave identifies the
+	// leave, so that the offers of other pods can name it.
 	Leaving, Leave string
 }
 
@@ -157,8 +157,8 @@ func (s Self) Release(r Record, wall time.Time, successor string) (Record, error
 	return next, nil
 }
 
-// distinctTime returns the wall clock's time in microseconds. If that equals
-// from, distinctTime adds a microsecond, because the API server does not store
+// distinctTime returns the wall clock's time in microseconds. If that time equals the
+// argument from, distinctTime adds a microsecond, because the API server does not store
 // equal bytes.
 func distinctTime(from, wall time.Time) time.Time {
 	now := wall.Truncate(time.Microsecond)

@@ -9,9 +9,9 @@
 // holder announces in its Lease that its pod leaves soon. The Ready standbys of its
 // workload answer with an offer in the next Lease. If enough standbys offer, the holder
 // becomes not Ready, and names the pod that follows, which becomes not Ready, too. Both
-// pods still take connections for the endpoint delay. Then the holder announces that its
-// application serves no more, so the standbys let new connections wait. A moment later
-// the application stops.
+// pods still take connections for the endpoint delay, until no node sends them any. Then
+// the holder announces that its application serves no more, so the standbys let new
+// connections wait. A moment later the application stops.
 //
 // # The guarantee
 //

@@ -69,17 +69,17 @@ type Facts struct {
 	Replaced bool
 	// Offers are the offers of other pods to this leave.
 	Offers []api.Offer
-	// Says is what the stored Lease says about the leave, like [Decision.Says]. Serving
-	// reports that the stored Lease says that the application serves.
+	// Says is what the stored Lease says about the leave, like [Decision.Says]. The field
+	// Serving reports that the stored Lease says that the application serves.
 	Says    string
 	Serving bool
 	// PreStop reports that a preStop hook runs: the application serves, and has no stop
 	// signal yet.
 	PreStop bool
-	// Known reports that the API server has answered since the kubelet's signal. Deleted
-	// reports that the pod is being deleted. Ends is the instant at which the pod's grace
-	// is over. If the pod is not deleted, the kubelet restarts a container, and Cause is
-	// never [Deletion].
+	// Known reports that the API server has told, since the kubelet's signal, whether the
+	// pod is being deleted. The field Deleted is that answer. The field Ends is the instant
+	// at which the pod's grace is over. If the pod is not deleted, the kubelet restarts a
+	// container, and Cause is never [Deletion].
 	Known, Deleted bool
 	Ends           time.Duration
 }
@@ -108,9 +108,9 @@ type Leave struct {
 	// entered is the instant at which the stage began. At the instant stored, the API
 	// server had stored the stage's write; zero before that.
 	entered, stored time.Duration
-	// signalled is the instant of the kubelet's stop signal; zero for none. hooked
-	// reports that a preStop hook runs. At the end of the hook, signalled moves to that
-	// instant, because the application gets no stop signal before the end of the hook.
+	// signalled is the instant of the kubelet's stop signal; zero for none. The field
+	// hooked reports that a preStop hook runs. The application gets no stop signal before
+	// the end of the hook, so the field signalled then becomes the instant of that end.
 	signalled time.Duration
 	hooked    bool
 	successor string
@@ -224,9 +224,9 @@ func (l *Leave) note(now time.Duration, stored bool) {
 	}
 }
 
-// begin decides whether the holder asks for offers at all. Some controllers delete old
-// pods that are not Ready. There a yielding holder does not leave, because the controller
-// would delete the holder and the successor.
+// begin decides whether the holder asks for offers at all. Some controllers delete old pods
+// that are not Ready. Under such a controller a yielding holder does not leave, because the
+// controller would delete the holder and the successor.
 func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 	l.enter(asking, now)
 	if f.Delay == 0 || !f.Ready || f.Cause != Deletion && f.Replaced {

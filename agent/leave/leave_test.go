@@ -129,7 +129,7 @@ func TestHolderLeavesOnlyIfAnotherPodStays(t *testing.T) {
 	}
 }
 
-func TestEndpointDelayBeginsOnceNotReadyIsStored(t *testing.T) {
+func TestEndpointDelayBeginsOnceUnreadyStatusIsStored(t *testing.T) {
 	p := play{facts: Facts{Cause: Yield, Delay: delay}, offers: two}
 	took := p.run(t)
 	require.NotZero(t, p.out)

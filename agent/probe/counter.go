@@ -12,8 +12,8 @@ type counter struct {
 	run  int
 }
 
-// note counts a result. note returns the new state, or Unknown if the state stays
-// the same.
+// note counts an outcome. The function returns the outcome once it has reached its
+// threshold, and Unknown before.
 func (c *counter) note(o Outcome, p *api.Probe) Outcome {
 	if o == Unknown {
 		return Unknown

@@ -19,7 +19,7 @@ const settling = time.Second
 // prompt is the period of the readiness probe until the child has passed it. Until then
 // new connections wait at the standbys, so a period of a second would lengthen each
 // handover. A command costs more than a connection, so an exec probe runs only once in
-// [settling]. The same holds for a probe of another host, which may serve many pods.
+// [settling]. A probe of another host, which may serve many pods, runs as rarely.
 const prompt = 100 * time.Millisecond
 
 // patience is the time for which the readiness probe runs more often than declared.
@@ -57,7 +57,7 @@ func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 	if p == nil || !m.started(l) {
 		return
 	}
-	// Like the kubelet, drive probes a container that is not ready more often
+	// Like the kubelet, the agent probes a container that is not ready more often
 	// than declared, so that it becomes ready sooner.
 	from := l.began.Add(p.InitialDelay())
 	if now := time.Now(); from.Before(now) {
@@ -82,9 +82,9 @@ func (m *Monitor) started(l *childState) bool {
 	return l.started
 }
 
-// every calls ask after the initial delay, and then once a period, until ask
-// returns false or ctx ends. Without an initial delay, a first failure while the
-// child is settling does not count.
+// every calls the function ask after the initial delay, and then once a period, until
+// that function returns false or ctx ends. Without an initial delay, a first failure
+// while the child is settling does not count.
 func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period time.Duration, ask func(counts bool) bool) {
 	first := p.InitialDelay()
 	if first < settling {
@@ -96,8 +96,8 @@ func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period
 	repeat(ctx, l.began.Add(first), func() time.Duration { return period }, func() bool { return ask(true) })
 }
 
-// repeat calls ask at the instant, and then once a period, until ask returns false or ctx
-// ends.
+// repeat calls the function ask at the instant, and then once a period, until that
+// function returns false or ctx ends.
 func repeat(ctx context.Context, from time.Time, period func() time.Duration, ask func() bool) {
 	timer := time.NewTimer(time.Until(from))
 	defer timer.Stop()
@@ -122,8 +122,8 @@ func repeat(ctx context.Context, from time.Time, period func() time.Duration, as
 	}
 }
 
-// startup runs the startup probe once. startup returns false when no further run
-// is needed.
+// startup runs the startup probe once. The result is false when no further run is
+// needed.
 func (m *Monitor) startup(ctx context.Context, c *container, l *childState, count *counter, counts bool) bool {
 	p := c.probes.Startup
 	r := m.run(ctx, l, p)
@@ -163,8 +163,8 @@ const startup = "startup"
 // names are the probes' names in the kubelet's Events.
 var names = map[string]string{startup: "Startup", api.LivenessProbe: "Liveness", api.ReadinessProbe: "Readiness"}
 
-// say reports a failure in an Event, in the kubelet's words. say reports the same
-// message only once. The caller holds the mutex.
+// say reports a failure in an Event, in the kubelet's words. If a probe fails again with
+// an equal message, no further Event follows. The caller holds the mutex.
 func (m *Monitor) say(c *container, l *childState, probe string, r Result) {
 	message := names[probe] + " probe failed: " + r.Output
 	if r.Outcome == Unknown {

@@ -82,8 +82,8 @@ func application(t *testing.T) http.Handler {
 	return mux
 }
 
-// short is the timeout for probes of a deaf server. long is the timeout for all
-// other probes, because the machine may be busy.
+// These are the timeouts of probes: short for a deaf server, and long for all other
+// servers, because the machine may be busy.
 const (
 	short = 300 * time.Millisecond
 	long  = 10 * time.Second
@@ -149,8 +149,8 @@ func TestTCPProbePassesIfTheConnectionOpens(t *testing.T) {
 	assert.Equal(t, Success, named.Outcome)
 }
 
-// healthServer runs a gRPC server on net/http. healthServer answers a known service
-// with status, and an unknown one with trailers alone.
+// healthServer runs a gRPC server on net/http. The server answers a request for a known
+// service with the given status, and a request for an unknown service with trailers alone.
 func healthServer(t *testing.T, secure bool, status byte) int {
 	t.Helper()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -81,8 +81,8 @@ type childState struct {
 	cancel context.CancelFunc
 	// started reports that the startup probe has passed, or that there is none.
 	started bool
-	// ready is the state of the readiness probe. While driven is set, the agent
-	// runs that probe. counted is the instant at which a result last counted.
+	// ready is the state of the readiness probe. While the field driven is set, the agent
+	// runs that probe. The field counted is the instant at which a result last counted.
 	ready   bool
 	driven  bool
 	counted time.Time

@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// app is the application behind the probes. app has an answer for each probe, and
-// records the times of each probe.
+// app is the application behind the probes. The application has an answer for each
+// probe, and records the times of each probe.
 type app struct {
 	t     *testing.T
 	began time.Time
@@ -135,7 +135,7 @@ func (a *app) notices() []string {
 }
 
 // compat: probes/standby carried
-func TestStandbyPassesProbesWithoutItsApplication(t *testing.T) {
+func TestProbesOfAStandbyPassWithoutItsApplication(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", nil), Readiness: declared("readiness", nil), Liveness: declared("liveness", nil)}
 	bubble(t, probes, func(a *app) {
 		for range 100 {
@@ -297,7 +297,7 @@ func TestNewAgentProcessKeepsAServingChildReady(t *testing.T) {
 }
 
 // compat: probes/timings carried
-func TestInitialDelayBeginsAtTheChildsStart(t *testing.T) {
+func TestInitialProbeDelayBeginsAtTheChildsStart(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", func(p *api.Probe) { p.InitialDelaySeconds = 20 })}, func(a *app) {
 		assert.False(t, a.Waits())
 		assert.True(t, a.Ready(), "without probes the pod is ready")

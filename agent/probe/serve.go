@@ -107,8 +107,8 @@ type probeRequest struct {
 	state     *childState
 }
 
-// handler returns a handler that answers for a standby itself, and calls serve while a
-// child runs.
+// handler returns a handler that answers for a standby itself, and calls the function
+// serve while a child runs.
 func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, probeRequest)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, probe, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/probe/"), "/")
@@ -148,8 +148,8 @@ func (c *container) due(p *api.Probe) bool {
 	return c.state != nil && c.state.started && time.Since(c.state.began) >= p.InitialDelay()
 }
 
-// pendingProbe is a probe in progress, shared by all clients that request it
-// meanwhile. Any client with network access to the pod may request a probe, but the
+// pendingProbe is a probe in progress. All clients that request the probe during its run
+// share it. Any client with network access to the pod may request a probe, but the
 // application gets only one at a time.
 type pendingProbe struct {
 	done   chan struct{}

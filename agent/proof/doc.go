@@ -13,7 +13,7 @@
 //   - The shim has Ended, so it starts nothing more, even under a grant.
 //   - The shim is Dead: its pidfd was readable, and the shim was PID 1.
 //
-// A hold that this agent process began, and granted to no shim, is proven as well.
+// A hold that this agent process began, and granted to no shim, is also proven to be over.
 //
 // This agent process does not know the grants of an earlier agent process. Each gated
 // container's fresh shim then accounts for the earlier shims of the container, by a report

@@ -36,7 +36,7 @@ func (s *Shims) Proven(hold string) bool {
 
 // accounted reports whether the container's earlier shims have no child of the hold.
 // The kubelet does not start an init container again after its success, so no fresh
-// shim reports; the notes of grants account for it instead.
+// shim reports. Instead, the notes of grants account for the earlier shims.
 func (s *Shims) accounted(container, hold string) bool {
 	if s.heard[container] {
 		return true

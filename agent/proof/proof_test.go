@@ -104,7 +104,7 @@ func TestDoubtedHoldIsGrantedToNoShim(t *testing.T) {
 	}
 }
 
-func TestProofNeedsAReportFromEveryContainer(t *testing.T) {
+func TestProofOfDeathNeedsEveryContainersReport(t *testing.T) {
 	s := New(Config{Containers: []string{"app", "helper"}})
 	s.Note(gate.Report{Shim: "1", Container: "app", Phase: gate.Waiting, Connected: true})
 	assert.False(t, s.Proven("h"))
@@ -141,14 +141,14 @@ func TestShimThatStartedLaterSupersedesAnEarlierOne(t *testing.T) {
 	}
 }
 
-func TestEarlierShimsReportKeepsALaterShimsDoubt(t *testing.T) {
+func TestLaterShimsDoubtSurvivesAnEarlierShimsReport(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}})
 	s.Note(gate.Report{Shim: "current", Container: "app", Phase: gate.Waiting, Began: 2, Connected: true, Unproven: "h"})
 	s.Note(gate.Report{Shim: "left", Container: "app", Phase: gate.Waiting, Began: 1, Connected: true})
 	assert.True(t, s.Doubted("h"))
 }
 
-func TestLateSuccessReportIsIgnoredAfterAGrant(t *testing.T) {
+func TestLateInitSuccessReportIsIgnoredAfterGrant(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}, InitContainers: []string{"migrate"}})
 	ended := gate.Report{Shim: "1", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true}
 	s.Note(ended)

@@ -57,11 +57,12 @@ type asides struct {
 	machine  Machine
 	all      []*aside
 	spawning int                     // the number of asides whose process id is not known yet
-	strays   map[int]unix.WaitStatus // reaped meanwhile
+	strays   map[int]unix.WaitStatus // processes that were reaped during a start
 }
 
-// launch starts an aside, and does not wait for its exec, which may hang. A process
-// that the shim reaps meanwhile may be the aside, so the shim notes it as a stray.
+// launch starts an aside, and does not wait for its exec, which may hang. Until the
+// process id of the aside is known, each process that the shim reaps may be the aside.
+// So the shim notes each such process as a stray.
 func (s *asides) launch(a *aside) {
 	s.all = append(s.all, a)
 	s.spawning++
@@ -86,8 +87,8 @@ func (s *asides) started(in Start) {
 	}
 }
 
-// reaped notes the end of an aside or an orphan. The process id of an aside may still be
-// unknown.
+// reaped notes the end of an aside or an orphan. While the process id of an aside is
+// unknown, the function keeps every other process as a stray.
 func (s *asides) reaped(pid int, status unix.WaitStatus) {
 	for _, a := range s.all {
 		if a.pid == pid {
@@ -128,7 +129,8 @@ func (s *asides) find(c *Command) *aside {
 	return nil
 }
 
-// settle passes the outcome to done, unless the aside was given up before.
+// settle calls the aside's function done with the outcome, unless the aside is settled
+// already.
 func (s *asides) settle(a *aside, o outcome) {
 	if i := slices.Index(s.all, a); i >= 0 {
 		s.all = slices.Delete(s.all, i, i+1)

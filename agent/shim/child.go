@@ -20,8 +20,8 @@ type child struct {
 	grant  gate.Grant
 	pid    int // 0 if none lives
 	status unix.WaitStatus
-	// began is the instant at which the child started. After a thaw, began moves later
-	// by the time of the freeze, because a frozen child does not grow older.
+	// began is the instant at which the child started. A thaw adds the time of the
+	// freeze to this instant, because a frozen child does not grow older.
 	began time.Duration
 	// killing reports that the shim is killing all remaining processes.
 	killing bool
@@ -30,8 +30,8 @@ type child struct {
 }
 
 // env returns the grant's variables, then the shim's own environment without
-// variables of the same names. Most programs see only the first of two such
-// variables.
+// variables of the same names. Otherwise a program could see a variable of the
+// environment instead of the grant's variable of the same name.
 func (c *child) env() []string {
 	if c.ours == nil {
 		return c.environ
@@ -39,8 +39,8 @@ func (c *child) env() []string {
 	return override(c.environ, c.ours(c.grant.Slots))
 }
 
-// override puts ours before the environment, and drops the environment's variables of
-// the same names.
+// override returns the variables in the argument ours, then the variables of the
+// environment that have other names.
 func override(environ, ours []string) []string {
 	env := ours
 	for _, v := range environ {

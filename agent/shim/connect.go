@@ -15,10 +15,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// A shim that cannot connect tries again as soon as a socket appears. Otherwise it tries
-// again after redialFirst, and then after pauses that double up to redialMost. An agent
-// process takes about redialFirst to start. If the directory cannot be watched, the
-// pod's start may take redialMost longer.
+// A shim that cannot connect tries again as soon as a socket appears. If none appears,
+// the shim tries again after redialFirst, and then after pauses that double up to
+// redialMost. An agent process takes about redialFirst to start. A shim that cannot watch
+// the directory may connect up to redialMost after the socket has appeared.
 const (
 	redialFirst = 50 * time.Millisecond
 	redialMost  = 2 * time.Second
@@ -36,8 +36,8 @@ func (c *socketConn) Send(message []byte) error {
 	return c.Conn.Send(message, fds...)
 }
 
-// connect keeps a connection to the desk for as long as the process lives, and writes
-// the desk's orders to inputs.
+// connect keeps a connection to the desk for as long as the process lives. The channel
+// inputs gets each connection, its end, and the desk's orders.
 func connect(socket string, pidfd int, inputs chan<- Input) {
 	pause := redialFirst
 	for {
@@ -112,7 +112,7 @@ func watchDir(dir string) *os.File {
 }
 
 // pauseFor waits until the pause is over, or a file was moved into the watched
-// directory, and doubles the pause. watch may be nil.
+// directory, and doubles the pause. The argument watch may be nil.
 func pauseFor(watch *os.File, pause *time.Duration) {
 	wait := *pause
 	*pause = min(2*wait, redialMost)

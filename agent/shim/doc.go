@@ -20,8 +20,8 @@
 // Every instant is CLOCK_BOOTTIME, which goes on while the machine is suspended and
 // is the same for all containers of one kernel. A grant of another boot is refused.
 // The watchdog's timer is a timerfd on that clock, because timers of the Go runtime
-// stop in suspend. The wall clock decides no deadline: after a leap the shim freezes
-// the child until the agent answers.
+// stop in suspend. The wall clock decides no deadline. But after a leap of the wall clock
+// the machine may have been paused, so the shim freezes the child until the agent answers.
 //
 // # What it does not guarantee
 //
@@ -29,8 +29,8 @@
 //     shim kills the child only when it runs again.
 //   - While a machine is paused, all its clocks stand still. Its shims freeze the
 //     child once the wall clock is set right (host.Leaps), until the agent has
-//     renewed. If nobody sets that clock, only the agent's next renewal or its
-//     watch shows that the slot is lost.
+//     renewed. If nobody sets that clock, only the agent's next renewal, or the
+//     agent's watch of the Lease, shows that the slot is lost.
 //   - A process in uninterruptible sleep is not dead, and the shim does not report it
 //     dead.
 //   - A child of another user gets no signal in a container that has neither the
@@ -39,6 +39,6 @@
 //     child. The shim leaves that process alone until its parent has ended.
 //   - Of the signals that the container runtime has set to "ignore", the child
 //     ignores only SIGHUP and SIGINT. The Go runtime replaces the setting of the
-//     others before the shim can read it. runc, which is also a Go program, does
-//     the same.
+//     other signals before the shim can read it. The container runtime runc is also a
+//     Go program, and replaces their setting in the same way.
 package shim

@@ -43,8 +43,8 @@ func (s *shim) take(in Input) event {
 	case Result:
 		s.asides.finished(in, s.child.killing)
 	case Connection:
-		// The shim sends its state first on each connection. A grant from an earlier
-		// connection no longer counts.
+		// The shim sends its state first on each connection. No order of an earlier
+		// connection comes any more.
 		s.link.conn = in.Conn
 		s.link.tell()
 	case gate.Order:
@@ -64,7 +64,7 @@ func (s *shim) tick(t Tick) {
 		}
 	case Beat:
 		s.link.tell()
-	case ClockSet: // next looks for a leap after each input
+	case ClockSet: // the function next checks for a leap after each input
 	}
 }
 
@@ -81,7 +81,7 @@ func (s *shim) order(o gate.Order) event {
 }
 
 // mostOrdered bounds the commands of the agent that run at once. A container has three
-// probes, and each may run twice.
+// probes, and two runs of one probe may overlap.
 const mostOrdered = 6
 
 // obey runs a command beside the child.
@@ -107,8 +107,8 @@ func (s *shim) obey(r *gate.Run) {
 	}
 }
 
-// wakeAt sets the alarm to the instant, or earlier for an aside to kill or a signal
-// that is held back.
+// wakeAt sets the alarm to the instant. If the shim has to kill an aside earlier, or to
+// check a signal that is held back, the alarm rings earlier.
 func (s *shim) wakeAt(at time.Duration) {
 	at = s.asides.due(at)
 	if !s.frost.on() {
@@ -118,8 +118,8 @@ func (s *shim) wakeAt(at time.Duration) {
 }
 
 // reap reaps every process that has ended, and reports whether the shim has no descendant
-// left. Orphans become the shim's children, so they count too. No other function reaps,
-// so a process id that reap has not seen still belongs to its process.
+// left. Orphans become the shim's children, so they count too. No other function reaps.
+// So a process id belongs to its process until this function has reaped the process.
 func (s *shim) reap() (none bool) {
 	for {
 		pid, status, none := s.machine.Reap()

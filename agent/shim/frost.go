@@ -29,7 +29,7 @@ type frost struct {
 	// denied reports that the kernel refused to freeze a process, and that the shim has
 	// logged it.
 	denied bool
-	// later are the stop signals that wait for the thaw.
+	// The field later has the stop signals that wait for the thaw.
 	later []stopLater
 }
 
@@ -66,12 +66,13 @@ func (f *frost) mindLeaps() {
 		f.link.tell()
 		return
 	}
-	f.freeze() // a process may have started meanwhile
+	f.freeze() // a process may have started since the last freeze
 }
 
 // freezeRounds bounds how often the shim searches for processes that were forked while
 // it stopped the others. A stopped process forks no more, so two rounds usually
-// suffice. If processes fork faster, the shim stops the rest at the next beat.
+// suffice. If processes fork faster than the shim stops them, the shim stops the rest at
+// the next beat.
 const freezeRounds = 10
 
 // freeze stops every descendant of the shim, if the child has to stand still. A process
@@ -113,7 +114,7 @@ func (f *frost) freezeDescendants() (fresh int, denied error) {
 func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 	for _, p := range processes {
 		// A process whose first thread has ended never counts as Stopped, so it gets the
-		// signal each time. So does a process that others have continued meanwhile.
+		// signal each time. A process that another process has continued gets it again.
 		if p.Stopped {
 			continue
 		}

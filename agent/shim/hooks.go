@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Hook is a command that the shim runs when the child starts or stops. The kubelet runs
-// lifecycle hooks only when the container starts or stops.
+// Hook is a command that the shim runs when the child starts or stops. The kubelet would
+// run the command only when the container starts or stops.
 type Hook struct {
 	Command []string
 	// Env returns the variables that the hook has in addition to the child's. The
@@ -26,8 +26,8 @@ const (
 	preStopFailed   = "PreStopHook failed"
 )
 
-// leastStop is the time that a slow preStop hook has to leave for the child's stop:
-// the kubelet's own minimum.
+// leastStop is the part of the grace that remains for the child's stop after a slow
+// preStop hook: the kubelet's own minimum.
 const leastStop = 2 * time.Second
 
 // hooks are the commands around one child, and the stop signal that waits for them.
@@ -50,14 +50,15 @@ type stopState struct {
 	// failed reports that the child is to be stopped, because postStart failed.
 	failed bool
 	// asked is the last stop signal for the child, and askedAt is the instant of that
-	// signal. Zero means that none came. began is the instant of the first stop signal,
-	// from which the time of preStop counts. The field drained reports that only drains have
-	// asked the child to stop.
+	// signal. Zero means that none came. The field began is the instant of the first stop
+	// signal, from which the time of preStop counts. The field drained reports that only
+	// drains have asked the child to stop.
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool
-	// held is the stop signal that waits for the end of preStop, and for the instant
-	// until; zero for none. Meanwhile the pod leaves its Services.
+	// held is the stop signal that waits; zero means none. The signal waits for the end
+	// of preStop, and for the instant in the field until. While the signal waits, the pod
+	// leaves its Services.
 	held  syscall.Signal
 	until time.Duration
 }
@@ -160,7 +161,8 @@ func (h *hooks) preStopEnds(a *aside, o outcome) {
 		h.link.trouble(gate.ReasonPreStop, preStopFailed)
 	}
 	if h.until != 0 && h.link.conn != nil {
-		h.until = max(h.until, h.machine.Now()+gate.Heard) // the agent ends the wait
+		// The agent gets time to learn that preStop has ended, and to end the wait.
+		h.until = max(h.until, h.machine.Now()+gate.Heard)
 	}
 	h.letStop()
 }

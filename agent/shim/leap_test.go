@@ -130,7 +130,7 @@ func TestLeapFreezesTheChildUntilTheAgentAnswers(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestShimKillsAFrozenChildAfterALoss(t *testing.T) {
+func TestShimKillsFrozenChildOnceSlotIsLost(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, family...)
 	a.grants("h1", time.Hour)
@@ -147,8 +147,8 @@ func TestShimKillsAFrozenChildAfterALoss(t *testing.T) {
 }
 
 // asked is a child that prints a line when it gets the stop signal, and stops. The
-// child starts no process meanwhile, because after vfork(2) a process stands still for
-// another reason.
+// child starts no process while it waits, because a process in vfork(2) stands still
+// without a freeze.
 var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
 func TestFrozenChildGetsNoStopSignalAtDeadline(t *testing.T) {

@@ -58,8 +58,9 @@ type Command struct {
 	// Path is the executable; empty to look for Argv[0] in PATH.
 	Path      string
 	Argv, Env []string
-	// Child gets the shim's own standard files and the terminal. Any other command has
-	// no input, and the machine keeps the beginning of its output.
+	// Child reports that the command is the child, which gets the shim's own standard
+	// files and the terminal. Any other command has no input, and the machine keeps the
+	// beginning of its output.
 	Child bool
 }
 

@@ -21,9 +21,9 @@ const notPermitted = "the application did not get a signal: it runs as another u
 // A child counts as young for youngFor after its start. The shim holds back a signal
 // that would end a young child only because the child has not yet set its handler. A
 // Python program that first loads large libraries set its handler after 1.3 s, on a
-// machine with ten busy processes for each processor. youngFor is about four times as
-// long. Without a shim, the kernel drops such a signal for PID 1, which then runs until
-// its grace is over. The child of a shim does not run longer than that, either.
+// machine with ten busy processes for each processor. The constant is about four times
+// as long. Without a shim, the kernel drops such a signal for PID 1, which then runs
+// until its grace is over. So no child runs longer behind a shim than without one.
 const youngFor = 5 * time.Second
 
 // The shim cannot wait for a child's handler: the kernel reports a handler only to a
@@ -40,8 +40,8 @@ type passing struct {
 	machine Machine
 	link    *link
 	child   *child
-	// early are the signals that are held back. The shim looks at them again at lookAt,
-	// and then after each pause.
+	// The field early has the signals that are held back. The shim checks them at the
+	// instant lookAt, and then again after each pause.
 	early  []syscall.Signal
 	lookAt time.Duration
 	pause  time.Duration

@@ -72,7 +72,7 @@ func (a *fakeAgent) deaf() {
 	require.Equal(a.t, "deaf\n", string(line))
 }
 
-// supervised starts a shim of the command, and receives its first message.
+// supervised starts a shim of the command, and waits for its connection.
 func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent.sock")
@@ -195,8 +195,8 @@ func (a *fakeAgent) drains(hold string) {
 	require.NoError(a.t, a.send(gate.Order{Drain: &gate.Drain{Hold: hold, Reason: "test", Grace: time.Second}}))
 }
 
-// starts grants a last hold, and returns the holds under which the shim started a child
-// until then.
+// starts grants one more hold, which is called "last". The result has each hold under
+// which the shim starts a child, up to this one.
 func (a *fakeAgent) starts() (holds []string) {
 	a.t.Helper()
 	a.grants("last", time.Hour)

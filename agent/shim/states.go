@@ -18,7 +18,7 @@ import (
 type step func() (step, int)
 
 // standbyNotice delays the log line of a standby that waits for the slot. If no other
-// pod holds the slot, the child starts before that.
+// pod holds the slot, the child starts earlier, and the log has no such line.
 const standbyNotice = 10 * time.Second
 
 // heardWithin bounds the wait until the desk has the report of the child's end. A desk
@@ -216,8 +216,8 @@ func (s *shim) extend(g *gate.Grant) {
 	s.answer(g)
 }
 
-// drain asks the child to stop, unless the kubelet has just done so. Many programs
-// treat a second signal as an order to stop at once. Grants still move the deadline,
+// drain asks the child to stop, unless the kubelet has just asked. Many programs would
+// stop at once, and lose work, after a second signal. Grants still move the deadline,
 // but nothing cancels the drain.
 func (s *shim) drain(grace time.Duration) (step, int) {
 	now := s.machine.Now()

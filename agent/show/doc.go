@@ -61,6 +61,6 @@ type Config struct {
 	Log  *slog.Logger
 }
 
-// Calm is the delay of a message for people. After this delay a handover is over, so
-// the message does not delay the handover.
+// Calm is the delay of a write that only informs people. After this delay a handover is
+// over, so the write does not delay the handover.
 const Calm = 100 * time.Millisecond

@@ -132,14 +132,14 @@ func (e *Events) Released(slot string) {
 	e.add(kube.Normal, eventReleased, slot+" is free again")
 }
 
-// Ends adds the Event with the reason why a hold ends. If the child has ended by
-// itself, Ends adds no Event, because Kubernetes reports the end of the container.
+// Ends adds the Event with the reason why a hold ends. If the child has ended by itself,
+// the function adds no Event, because Kubernetes reports the end of the container.
 func (e *Events) Ends(reason string, slots []string) {
 	names := strings.Join(slots, ", ")
 	switch reason {
 	case ReasonYield:
 		e.add(kube.Normal, reason, "draining to hand over "+names)
-	case ReasonPaused: // Paused has already written an Event
+	case ReasonPaused: // the method Paused has already added an Event
 	case ReasonTurnFailed:
 		e.add(kube.Warning, reason, "draining to give "+names+" back to an older revision: the application does not serve")
 	case ReasonPodDeleted:
@@ -174,7 +174,7 @@ func (e *Events) NotReleased(slots []string) {
 		strings.Join(slots, ", ")+" has to expire: nothing proves that every child is dead")
 }
 
-// Trouble adds the Event of a shim's failure. If a postStart hook has failed, Trouble
+// Trouble adds the Event of a shim's failure. If a postStart hook has failed, the function
 // also adds the Event Killing, as the kubelet does.
 func (e *Events) Trouble(t gate.Trouble) {
 	e.add(kube.Warning, t.Reason, t.Message)

@@ -15,8 +15,8 @@ type Holder struct {
 	Slots []string
 	// Since is the instant at which the hold began.
 	Since time.Duration
-	// Running reports that the application runs. Serves reports that it also passes its
-	// readiness probes.
+	// Running reports that the application runs. The field Serves reports that it also
+	// passes its readiness probes.
 	Running, Serves bool
 	// Waits reports that a probe delays the application's readiness.
 	Waits bool
@@ -28,8 +28,8 @@ type Holder struct {
 	Leaves bool
 }
 
-// Holder returns the look of a holder. If the application serves, Holder notes that. So
-// a handover begins when the pod is a standby again.
+// Holder decides how a holder appears. If the application serves, the function notes that.
+// So a handover begins when the pod is a standby again.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	r.follows = false
 	soon := h.Since + r.config.Budget.Retry
@@ -59,17 +59,17 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	}
 }
 
-// Draining decides how a pod appears while its child drains. The drain began at the
-// instant since.
+// Draining decides how a pod appears while its child drains. The argument since is the
+// instant at which the drain began.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration) Look {
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
-		// Most children end before the instant soon, and then the pod is a standby.
+		// Most children end within Budget.Retry, and then the pod is a standby.
 		return keep(soon)
 	}
 	return look(false, ReadyDraining, "the application is stopped: "+reason).of(hold)
 }
 
-// of returns the look of a pod that has the hold.
+// of returns the decision l for a pod that has the hold.
 func (l Look) of(hold string) Look {
 	l.Hold = hold
 	return l

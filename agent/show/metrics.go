@@ -151,8 +151,8 @@ func (m *Metrics) Text() string {
 	return b.String()
 }
 
-// Healthy reports whether the loop still reads the clock. A loop that has not read the
-// clock for three times the longest pause is stuck, and not only late.
+// Healthy reports whether the loop still reads the clock. The field longest bounds the time
+// between two reads. After three times that time the loop is stuck, and not only late.
 func (m *Metrics) Healthy() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

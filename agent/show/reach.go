@@ -31,33 +31,34 @@ const (
 // the application nothing.
 type target struct {
 	address string
-	// due reports that the agent has to ask the pod, from the instant askAt on. asking
-	// reports that a question is under way.
+	// due reports that the agent has to ask the pod, from the instant askAt on. The field
+	// asking reports that a question is under way.
 	due, asking bool
 	askAt       time.Duration
-	// err is the error of the last question; nil after an answer. The field answered reports that
-	// the pod has answered a question. since is the instant of the first answer after
-	// the last error.
+	// err is the error of the last question; nil after an answer. The field answered
+	// reports that the pod has answered a question. The field since is the instant of the
+	// first answer after the last error.
 	err      error
 	answered bool
 	since    time.Duration
 	// misses counts the questions without an answer. A pod that has answered for the
 	// time steady resets the count.
 	misses int
-	// expiry is the end of the lease at the first look after an error; zero for none.
+	// expiry is the end of the lease as the standby first saw it after an error; zero for
+	// none.
 	expiry time.Duration
-	// renewed reports that the holder has renewed since that look. A holder that
-	// neither answers nor renews may be dead, so connections wait for the next holder.
+	// renewed reports that the holder has renewed since the standby saw that end. A holder
+	// that neither answers nor renews may be dead, so connections wait for the next holder.
 	renewed bool
-	// lost reports that the standby is not Ready because a holder's pod did not answer.
-	// The next answer of a holder's pod ends this.
+	// lost reports that the standby is not Ready because a holder's pod did not answer. The
+	// next answer of a holder's pod clears the field.
 	lost bool
 }
 
 // see notes that the holder serves at the address, and that its lease ends at the instant
-// expiry. The argument kept reports that a newer revision is in its turn. A standby
-// that is not lost then stays Ready, because a controller may delete an old pod that is
-// not Ready.
+// expiry. The argument kept reports that a newer revision is in its turn. Then the function
+// does not set the field lost, because a controller may delete an old pod that is not
+// Ready.
 func (t *target) see(address string, expiry time.Duration, kept bool) {
 	if t.address != address {
 		*t = target{address: address, due: true, lost: t.lost}
@@ -79,8 +80,8 @@ func (t *target) reaches() (ready, known bool) {
 	return t.err == nil || !t.lost, t.err != nil || t.answered
 }
 
-// ask returns the address of the pod if the caller has to ask the pod now. Otherwise
-// ask returns the instant of the next question; [Never] for none.
+// ask returns the address of the pod if the caller has to ask the pod now. Otherwise the
+// result is the instant of the next question; [Never] for none.
 func (t *target) ask(now time.Duration) (address string, at time.Duration) {
 	switch {
 	case !t.due || t.asking:

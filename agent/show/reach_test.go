@@ -31,7 +31,8 @@ type scene struct {
 	now    time.Duration
 	slot   Slot
 	turn   Turn
-	// ready is the last readiness that was shown, and changes counts its changes.
+	// ready is the last readiness that was shown. The field changes counts how often that
+	// readiness has changed.
 	ready   bool
 	changes int
 }
@@ -71,7 +72,7 @@ func (s *scene) look() Look {
 	return l
 }
 
-// asks looks once, and answers the question of that look.
+// asks lets the standby decide once, and answers the question of that decision.
 func (s *scene) asks(err error) {
 	s.t.Helper()
 	address := s.look().Ask

@@ -44,13 +44,13 @@ type ReadinessConfig struct {
 // appearance, and asks the holder's pod: Readiness sends no request.
 type Readiness struct {
 	config ReadinessConfig
-	// served reports that, at the last look, one pod of this workload held all slots
+	// served reports that, at the last decision, one pod of this workload held all slots
 	// and served, or was in its turn.
 	served bool
 	// until is the instant until which a standby stays Ready after that pod has stopped
 	// serving.
 	until time.Duration
-	// began is the instant of the first look; zero for none.
+	// began is the instant of the first decision about a standby; zero for none.
 	began time.Duration
 	// open reports that the forwarder listens on the ports.
 	open bool
@@ -78,11 +78,11 @@ type Look struct {
 	Keep bool
 	// Ask is the address of the pod that the caller asks; empty for none.
 	Ask string
-	// Wake is the instant of the next look; [Never] for none.
+	// Wake is the instant of the next decision; [Never] for none.
 	Wake time.Duration
 }
 
-// keep returns a look that changes nothing until the instant.
+// keep returns the decision that nothing changes until the instant.
 func keep(until time.Duration) Look { return Look{Keep: true, Wake: until} }
 
 func look(ready bool, reason, message string) Look {
@@ -207,7 +207,7 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	return r.standby(now, h, turn, childless).by(h.until)
 }
 
-// standby returns the look of a standby that may forward.
+// standby decides how a standby that may forward appears.
 func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless bool) Look {
 	switch {
 	case !childless:
@@ -239,8 +239,8 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 	return look(false, ReadyNotServing, h.message()+", and does not serve")
 }
 
-// unless returns the look ready, unless this pod is to hold next. The next holder's
-// application soon takes the ports, so nodes must send the pod no connections.
+// unless returns the decision ready, or another one if this pod is to hold next. The next
+// holder's application soon takes the ports, so nodes must send the pod no connections.
 func (r *Readiness) unless(ready Look) Look {
 	if !r.follows {
 		return ready
@@ -248,7 +248,7 @@ func (r *Readiness) unless(ready Look) Look {
 	return look(false, ReadyFollows, ready.Message+"; this pod is to follow")
 }
 
-// by returns the look, whose next decision comes at the given instant or earlier.
+// by returns the decision l, with the next decision at the given instant or earlier.
 func (l Look) by(at time.Duration) Look {
 	l.Wake = min(l.Wake, at)
 	return l
@@ -283,8 +283,8 @@ func (h holders) message() string {
 	return text
 }
 
-// forward opens the ports and sets their target; an empty address stands for no target.
-// The result is the look ready, unless a port is in use, or the holder does not answer.
+// forward opens the ports and sets their target; an empty address stands for no target. The
+// result is the decision ready, unless a port is in use, or the holder does not answer.
 func (r *Readiness) forward(now time.Duration, address string, ready Look) Look {
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready
@@ -300,8 +300,8 @@ func (r *Readiness) forward(now time.Duration, address string, ready Look) Look 
 	return r.reach(now, address, ready)
 }
 
-// reach returns the look ready if the holder's pod answers. Without a holder, a standby
-// is not Ready if the last holder did not answer. The look also contains the next
+// reach returns the decision ready if the holder's pod answers. Without a holder, a standby
+// is not Ready if the last holder did not answer. The result also contains the next
 // question to the holder's pod.
 func (r *Readiness) reach(now time.Duration, address string, ready Look) Look {
 	if address == "" {

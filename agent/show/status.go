@@ -109,8 +109,8 @@ func (s *Status) Run(ctx context.Context) {
 	}
 }
 
-// Anything is an empty patch. Its answer contains the pod's version, because the agent
-// has no right to read its pod.
+// Anything is an empty patch. The agent has no right to read its pod, so it learns the
+// pod's version from the answer to this patch.
 var Anything = []byte("{}")
 
 // write stores the appearance over the version that the pod has now. An earlier write

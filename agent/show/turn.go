@@ -7,8 +7,8 @@ package show
 // effect.
 type Turn struct {
 	// NotReady reports that a rollout must not yet count the pod as Ready; Reason and
-	// Message say why. Ready reports that a newer revision is in its turn, and that a
-	// controller must not delete this pod meanwhile.
+	// Message say why. The field Ready reports that a newer revision is in its turn, and
+	// that a controller must not delete this pod meanwhile.
 	NotReady, Ready bool
 	Reason, Message string
 }

@@ -18,7 +18,7 @@ import (
 const (
 	// letStart is the note without which no application container may start.
 	letStart = "let-start"
-	// before is the letStart note from the time before the last restart of all
+	// The constant before is the name that the note letStart gets at a restart of all
 	// containers. The restart does not prove that the earlier processes are dead.
 	before = "let-start.before"
 )
@@ -35,7 +35,8 @@ type note struct {
 }
 
 // Turn runs in an init container in front of the agent, each time that the kubelet
-// starts all containers of the pod. Turn renames the note letStart to before.
+// starts all containers of the pod. Turn gives the note "let-start" the name
+// "let-start.before".
 func Turn(v Volume) error {
 	err := v.Rename(letStart, before)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -47,8 +47,8 @@ type Pod struct {
 	box      *mailbox
 	restart  chan string
 
-	// granting is locked while a note is written, however long that takes. No other part
-	// of the gate waits for it.
+	// granting is locked while a note is written, however long that takes. Only Grant
+	// waits for this mutex.
 	granting sync.Mutex
 
 	mu     sync.Mutex
@@ -125,8 +125,8 @@ func (p *Pod) over(n *note) bool { return n.BootID != p.bootID && !p.cfg.OwnKern
 func (p *Pod) Reports() <-chan gate.Report { return p.box.reports }
 
 // Run serves until ctx ends, or until the pod's containers must be restarted
-// ([ErrRestart]). Run also returns if stop is closed while the containers may
-// run. Then only the kubelet knows when they end, and the slot expires.
+// ([ErrRestart]). Run also returns if the channel stop is closed while the containers
+// may run. Then only the kubelet knows when they end, and the slot expires.
 func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	defer p.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -186,9 +186,9 @@ func (p *Pod) stop() bool {
 	return p.report.Phase == gate.Running
 }
 
-// ring acts as the watchdog. If the agent did not renew in time, ring restarts
-// the containers. A new agent process that cannot read the Lease does not renew either,
-// so ring then restarts the containers, too.
+// ring acts as the watchdog. If the agent did not renew in time, the watchdog restarts
+// the containers. A new agent process that cannot read the Lease does not renew, so its
+// watchdog restarts them, too.
 func (p *Pod) ring() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -242,9 +242,9 @@ func (p *Pod) note(id gate.ShimID, g gate.Grant) *note {
 	}
 }
 
-// If the application's containers already run under the note's hold, admit moves the
-// instant at which the agent's process ends. Otherwise admit returns an error if they
-// may not start under the hold.
+// admit moves the instant at which the agent's process ends, if the application's
+// containers already run under the note's hold. Otherwise the function returns an error
+// if the containers may not start under the hold.
 func (p *Pod) admit(n *note) (extends bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -277,7 +277,7 @@ func (p *Pod) mayStart(n *note) error {
 	return nil
 }
 
-// letStart lets the containers start once their note is written. letStart checks again
+// letStart lets the containers start once their note is written. The gate checks again
 // whether they may start, because the write may have taken long.
 func (p *Pod) letStart(n *note) error {
 	p.mu.Lock()
@@ -291,7 +291,8 @@ func (p *Pod) letStart(n *note) error {
 	p.report.Since, p.report.Unproven, p.report.Connected = p.machine.Now(), "", true
 	p.box.put(p.report)
 	if _, err := io.WriteString(p.waiter, goOn); err != nil {
-		// The init container connects again, and welcome notices that.
+		// The init container connects again, and the function welcome then restarts all
+		// containers.
 		p.cfg.Log.Warn("not told to go on", "err", err)
 	}
 	return nil
@@ -332,9 +333,9 @@ func (p *Pod) welcome(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.report.Phase == gate.Running {
-		// The kubelet runs the init container again, although the container has ended
-		// before. The agent does not know whether a container runs, so all of them
-		// restart.
+		// The kubelet runs the init container again, although the init container has
+		// ended before. The agent does not know whether an application container runs, so
+		// all containers restart.
 		c.Close()
 		p.restartAll("the init container runs again")
 		return false

@@ -255,7 +255,7 @@ func TestDrainBeforeAnyGrantRestartsNoContainer(t *testing.T) {
 	assert.Empty(t, s.restart)
 }
 
-func TestContainersRestartInTimeWithoutARenewal(t *testing.T) {
+func TestContainersRestartBeforeTheDeadlineWithoutARenewal(t *testing.T) {
 	s, r := letGo(t, t.TempDir(), "h1", 50*time.Millisecond)
 	extended := granting("h1", 300*time.Millisecond)
 	require.NoError(t, s.Grant(r.Shim, extended))
@@ -267,14 +267,14 @@ func TestContainersRestartInTimeWithoutARenewal(t *testing.T) {
 
 // No other process enforces the deadline of containers that an earlier agent process
 // has let start.
-func TestRestartedAgentKeepsTheDeadline(t *testing.T) {
+func TestRestartedAgentEnforcesTheEarlierGrantsDeadline(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", 100*time.Millisecond)
 	s.kill()
 	require.ErrorIs(t, serve(t, dir).ended(), ErrRestart)
 }
 
-func TestRenewalIsNotedForTheNextProcess(t *testing.T) {
+func TestRenewedDeadlineIsNotedForNextAgentProcess(t *testing.T) {
 	dir := t.TempDir()
 	s, r := letGo(t, dir, "h1", time.Minute)
 	require.NoError(t, s.Grant(r.Shim, granting("h1", time.Hour)))
@@ -284,20 +284,20 @@ func TestRenewalIsNotedForTheNextProcess(t *testing.T) {
 	assert.InDelta(t, time.Hour, n.Leave-host.Now(), float64(time.Minute/2))
 }
 
-func TestRepeatedInitContainerRestartsAllContainers(t *testing.T) {
+func TestSecondRunOfWaitRoleRestartsAllContainers(t *testing.T) {
 	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
 	s.wait()
 	require.ErrorIs(t, s.ended(), ErrRestart)
 }
 
-func TestStopEndsARunningGateAtOnce(t *testing.T) {
+func TestStopSignalEndsARunningGateAtOnce(t *testing.T) {
 	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
 	close(s.stop)
 	require.NoError(t, s.ended())
 	assert.Equal(t, 2, s.reported(), "a SIGTERM is no proof")
 }
 
-func TestStoppedGateRefusesGrantsWhileWaiting(t *testing.T) {
+func TestWaitingGateRefusesGrantsOnceItIsStopped(t *testing.T) {
 	s := serve(t, t.TempDir())
 	in := s.wait()
 	r := s.next()
@@ -354,7 +354,7 @@ func TestUnreadableEarlierNoteAllowsANewHold(t *testing.T) {
 
 // A container may run, and its deadline is in the unreadable note. So no agent
 // process could enforce the deadline.
-func TestUnreadableRunningNoteRestartsAllContainers(t *testing.T) {
+func TestUnreadableCurrentNoteRestartsAllContainers(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, letStart), []byte(text), 0o600))
@@ -367,7 +367,7 @@ func TestUnreadableRunningNoteRestartsAllContainers(t *testing.T) {
 	}
 }
 
-func TestSecondAgentProcessWaitsForTheFirst(t *testing.T) {
+func TestGatePodBlocksASecondAgentProcess(t *testing.T) {
 	s := serve(t, t.TempDir())
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -389,7 +389,7 @@ func TestGrantAfterTheDrainInstantIsRefused(t *testing.T) {
 // slowVolume is a directory in which a test slows each write down.
 type slowVolume struct {
 	kernel
-	// write is called in the middle of each write, before the note is in place.
+	// The function write runs during each write, before the note is in place.
 	write func()
 }
 
@@ -448,7 +448,7 @@ func TestWatchdogRestartsContainersWhileWritingANoteHangs(t *testing.T) {
 }
 
 // While the write of the first note hangs, the gate still obeys a stop.
-func TestGateObeysAStopDuringAHangingWrite(t *testing.T) {
+func TestStopSignalIsObeyedWhileNoteWriteHangs(t *testing.T) {
 	begun, hang := make(chan struct{}), make(chan struct{})
 	s := serveOn(t, t.TempDir(), func() {
 		close(begun)

@@ -24,8 +24,8 @@ type Readiness struct {
 
 // NewReadiness makes the gate. The gate reports nothing until the API server has
 // stored that the pod is not Ready. An earlier agent process may have stored that the
-// pod is Ready. So a report at once would claim too soon that the hold of that process
-// is over. The clock is CLOCK_BOOTTIME.
+// pod is Ready. So an earlier report would say too soon that the hold of that process is
+// over. The clock is CLOCK_BOOTTIME.
 func NewReadiness(now func() time.Duration) *Readiness {
 	r := &Readiness{now: now, box: newMailbox()}
 	r.report = gate.Report{

@@ -53,7 +53,7 @@ func TestGateReadinessRefusesUnknownShims(t *testing.T) {
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)
 }
 
-func TestReportsArriveInOrder(t *testing.T) {
+func TestReportsOfGateReadinessArriveInOrder(t *testing.T) {
 	r := NewReadiness(host.Now)
 	id := r.report.Shim
 	r.Shown(false)

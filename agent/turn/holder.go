@@ -82,8 +82,9 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 // wakeAt asks for another decision at that instant.
 func (h *Holder) wakeAt(at time.Duration) { h.Wake = min(h.Wake, at) }
 
-// passed reports whether the application has served for the span. If not yet, passed asks
-// for another decision at the end of the span.
+// passed reports whether the application has served for the span. If the application
+// serves, but not for that long yet, the function asks for another decision at the end of
+// the span.
 func (h Hold) passed(now, span time.Duration, to *Holder) bool {
 	if !h.Serves {
 		return false
@@ -183,9 +184,9 @@ func (a Ask) fresh(now, since time.Duration) bool {
 	return a.Identity != "" && a.Seen >= since && now < a.Seen+Fresh
 }
 
-// Acquired returns the rollout for the acquiring write of the hold. s is the slot before
-// that write. The hold is a turn if an older revision's release names the pod. The hold is
-// also a turn if the pod takes the slot of its own unfinished turn back.
+// Acquired returns the rollout for the acquiring write of the hold. The argument s is the
+// slot before that write. The hold is a turn if an older revision's release names the pod.
+// The hold is also a turn if the pod takes the slot of its own unfinished turn back.
 func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Rollout {
 	if !p.Revision.Valid() {
 		return s.Rollout
@@ -201,10 +202,10 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 }
 
 // Released returns the rollout for the releasing write, and the pod that is to hold next;
-// empty for any. If to is not empty, the hold yields to that pod, and turn is the
-// revision of that pod. A turn that is not proven gives the slot back to the pod that
-// yielded. If the holder yields during a turn that is not proven, a failure of the next
-// turn gives the slot back to that pod, too.
+// empty for any. If the argument to is not empty, the hold yields to that pod, and the
+// argument turn is the revision of that pod. A turn that is not proven gives the slot back
+// to the pod that yielded. If the holder yields during a turn that is not proven, a failure
+// of the next turn gives the slot back to that pod, too.
 func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
 	if !p.Revision.Valid() {
 		return s.Rollout, to

@@ -34,8 +34,8 @@ type play struct {
 // actor is one pod of a play.
 type actor struct {
 	Pod
-	// starts is the time until the application serves; zero for never. lasts is the time
-	// after which the application exits; zero for never.
+	// starts is the time until the application serves; zero for never. The field lasts is
+	// the time after which the application exits; zero for never.
 	starts, lasts time.Duration
 	// restarts is the instant until which the container of the actor is down.
 	restarts time.Duration
@@ -238,7 +238,7 @@ func TestNewRevisionReplacesRevisionThatNeverServes(t *testing.T) {
 	assert.Equal(t, 1, p.ready(newer))
 }
 
-func TestFixedRevisionFollowsABrokenOneAtOnce(t *testing.T) {
+func TestRepairedRevisionReplacesABrokenOneAtOnce(t *testing.T) {
 	p := newPlay(t, actors(2, "a", old, time.Second, 0)...)
 	p.pass(time.Hour)
 	p.pods = append(p.pods, actors(2, "b", newer, 0, 0)...)
@@ -291,7 +291,7 @@ func TestNewRevisionRunsAfterLastOldPodEnds(t *testing.T) {
 	assert.Equal(t, newer, p.slot.Revision)
 }
 
-func TestRevisionThatCrashesAfterItsProofIsStalled(t *testing.T) {
+func TestRevisionThatCrashesOnceProvenIsStalled(t *testing.T) {
 	p := newPlay(t, actors(2, "a", old, time.Second, 0)...)
 	p.pass(time.Hour)
 	began := p.now

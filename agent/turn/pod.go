@@ -50,7 +50,7 @@ type Slot struct {
 	FreeAt time.Duration
 	// Since is the instant at which the agent first saw the hold.
 	Since time.Duration
-	// Earlier: this agent process did not begin the hold. Earlier matters only for a hold
+	// Earlier: this agent process did not begin the hold. The field matters only for a hold
 	// of this pod.
 	Earlier bool
 }

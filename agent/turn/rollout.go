@@ -33,12 +33,12 @@ type Rollout struct {
 	Hold string
 	// Yields says whether the holder yields.
 	Yields Yields
-	// Yielder is the pod to which a failed turn gives the slot back. From is the
+	// Yielder is the pod to which a failed turn gives the slot back. The field From is the
 	// revision of that pod.
 	Yielder string
 	From    api.Revision
-	// Proven is the last proven revision. Start is the time that this revision took to
-	// serve; zero for unknown.
+	// Proven is the last proven revision. The field Start is the time that this revision
+	// took to serve; zero for unknown.
 	Proven api.Revision
 	Start  time.Duration
 	// Turns counts turns by revision, in the order of the last turns, until they are

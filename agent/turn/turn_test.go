@@ -267,7 +267,7 @@ func TestProvenRevisionForgetsItsTurnsAfterTenMinutes(t *testing.T) {
 	assert.Empty(t, h.Rollout.Turns)
 }
 
-func TestLeaseKeepsTheTimeOfTheNextTurn(t *testing.T) {
+func TestNextTurnsTimeIsFixedUntilItPasses(t *testing.T) {
 	p := pod("a1", old)
 	h := Hold{ID: "h1", Rollout: Rollout{}.with(1)}
 	h.Rollout = p.Hold(0, wall, h).Rollout
@@ -277,7 +277,7 @@ func TestLeaseKeepsTheTimeOfTheNextTurn(t *testing.T) {
 	assert.Zero(t, p.Hold(time.Minute, wall.Add(time.Minute), h).Rollout.of(newer).Next)
 }
 
-func TestReleaseToAnAskerCountsATurn(t *testing.T) {
+func TestReleaseToAnAskerIncreasesItsTurnCount(t *testing.T) {
 	a1, b1 := pod("a1", old), pod("b1", newer)
 	s := heldBy(a1, Now)
 	r, successor := a1.Released(s, b1.Identity, newer)
@@ -299,7 +299,7 @@ func TestReleaseToAnAskerCountsATurn(t *testing.T) {
 	assert.Equal(t, wall.Add(time.Minute), r.of(newer).Next)
 }
 
-func TestYieldInATurnKeepsTheFirstYielder(t *testing.T) {
+func TestRolloutRemembersFirstYielderDespiteALaterYield(t *testing.T) {
 	b1, c1 := pod("b1", newer), pod("c1", newest)
 	r, successor := b1.Released(inTurn(b1), c1.Identity, newest)
 	require := assert.New(t)
@@ -326,7 +326,7 @@ func TestAcquisitionBeginsATurnOnlyAfterAYield(t *testing.T) {
 	assert.Equal(t, "a1_u", b1.Acquired(0, wall, inTurn(b1), "h2").Yielder, "the turn goes on after an outage")
 }
 
-func TestDeletedHolderNamesAnAskerAtOnce(t *testing.T) {
+func TestDeletedHolderMakesAskerItsSuccessorAtOnce(t *testing.T) {
 	a1 := pod("a1", old)
 	h := Hold{ID: "h1", Serves: true, Rollout: Rollout{Hold: "h1"}, Ask: Ask{Identity: "b1_u", Revision: newer, Seen: time.Second}}
 	to, turn := a1.Deleted(5*time.Second, h)
@@ -340,7 +340,7 @@ func TestDeletedHolderNamesAnAskerAtOnce(t *testing.T) {
 	assert.Empty(t, to)
 }
 
-func TestPodWithoutARevisionKeepsTheRolloutText(t *testing.T) {
+func TestPodWithoutARevisionLeavesRolloutTextUnchanged(t *testing.T) {
 	p, s := pod("x", api.Revision{}), inTurn(pod("b1", newer))
 	assert.Equal(t, s.Rollout, p.Acquired(0, wall, s, "h2"))
 	r, successor := p.Released(s, "y_u", api.Revision{})
@@ -368,7 +368,7 @@ func TestRolloutIsReadBackFromItsText(t *testing.T) {
 	}
 }
 
-func TestLeaseRemembersOnlyTheLastRevisions(t *testing.T) {
+func TestLeaseRemembersTurnsOfOnlyTheLatestRevisions(t *testing.T) {
 	r := Rollout{}
 	for n := range int64(10) {
 		r = r.counted(api.Revision{Workload: workload, Number: n + 1, Hash: "h"})

@@ -58,8 +58,8 @@ func (c *crowd) attach(server *http.Server) {
 	})
 }
 
-// enter adds a connection. If there are too many, enter closes the worst one, which may
-// be the new one.
+// enter adds a connection. If there are too many, the worst one is closed, which may be
+// the new one.
 func (c *crowd) enter(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -108,8 +108,8 @@ func (c *crowd) find(conn net.Conn) *guest {
 	return c.guests[i]
 }
 
-// serve notes whether a guest's request is being answered. For a guest whose
-// connection enter has closed, the note has no effect.
+// serve stores whether a guest's request is being answered. For a guest whose connection
+// was closed by the method enter, the stored value has no effect.
 func (c *crowd) serve(g *guest, served bool) {
 	if g == nil {
 		return

@@ -50,8 +50,8 @@ func execConfig(args []string) (shim.Config, error) {
 		Container: e.Container,
 		Socket:    e.Socket,
 		Command:   append(image.Command, child...),
-		// For the shim, the values restart and end are the same: the shim ends the
-		// container. The kubelet decides whether the container starts again.
+		// For the shim, the values "restart" and "end" of on-loss are the same: the shim
+		// ends the container. The kubelet decides whether the container starts again.
 		StandBy: e.OnLoss == api.OnLossStandby,
 		Env:     environment,
 		Grace:   e.Grace,
@@ -81,7 +81,7 @@ func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 }
 
 // hook returns the command of a hook: the container's own command, or else this program
-// in the role handle. Without a hook, hook returns nil.
+// in the role "handle". If the container has no such hook, the result is nil.
 func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	switch {
 	case h == nil:
@@ -112,8 +112,8 @@ func stopSignal(s string) (syscall.Signal, error) {
 	return sig, err
 }
 
-// parseSignal reads SIGQUIT, QUIT or 3, SIGRTMIN+3, SIGRTMAX-3, and the second
-// names SIGCLD, SIGIOT and SIGPOLL.
+// parseSignal reads a name with or without its prefix (SIGQUIT, QUIT), a number (3), and
+// an offset (SIGRTMIN+3, SIGRTMAX-3). Second names (SIGCLD, SIGIOT, SIGPOLL) are read, too.
 func parseSignal(s string) (syscall.Signal, error) {
 	const rtmin, rtmax = 34, 64 // as container runtimes and glibc count them (musl has 35)
 	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n > 0 && n <= rtmax {

@@ -23,7 +23,8 @@ import (
 )
 
 // handleCommand carries out one lifecycle hook without a command, as the kubelet
-// would. The hook has a process of its own, so that the shim neither waits nor grows.
+// would. The hook has a process of its own, so that the shim neither waits for the hook nor
+// needs more memory.
 func handleCommand(ctx context.Context, args []string) (int, error) {
 	var h api.Handler
 	if len(args) != 1 {

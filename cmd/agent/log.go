@@ -30,7 +30,8 @@ type lines struct {
 	dropped atomic.Int64
 }
 
-// line is one line, or a request to close written once all lines before it are written.
+// line is one line of the log. If the field written is set, the line has no text, and the
+// channel is closed once all earlier lines are written.
 type line struct {
 	text    []byte
 	written chan<- struct{}
@@ -66,7 +67,7 @@ func (l *lines) run() {
 	}
 }
 
-// flush waits until every line is written, or returns an error after parting.
+// flush waits until every line is written, or returns an error after the duration parting.
 func (l *lines) flush() error {
 	late := time.After(parting)
 	written := make(chan struct{})

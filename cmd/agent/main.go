@@ -12,7 +12,7 @@
 //   - turn and wait run in init containers of a pod with the gate "pod".
 //   - yield asks a running agent to hand over.
 //
-// Package api has the arguments of each role that the webhook writes.
+// Package api has the arguments that the webhook writes for these roles.
 package main
 
 import (

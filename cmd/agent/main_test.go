@@ -31,8 +31,8 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// agentOfScripts runs the program. Only a shim has a wall clock that the script sets,
-// because no test may set the machine's clock.
+// agentOfScripts runs the program. A shim gets a simulated wall clock, which the script
+// moves, because no test may set the real clock.
 func agentOfScripts() {
 	leaps := os.Getenv("LEAPS")
 	if len(os.Args) < 2 || os.Args[1] != "exec" || leaps == "" {

@@ -22,8 +22,8 @@ import (
 )
 
 // probePatience bounds the wait for the agent's answer to a probe with a command. The
-// agent answers at once whether to run the command. The shortest probe has a second for
-// everything.
+// agent answers at once whether to run the command. The shortest timeout of a probe is one
+// second, so half of that is left for the command.
 const probePatience = 500 * time.Millisecond
 
 // asker is an exec probe, as the kubelet runs one in a gated container.
@@ -79,7 +79,7 @@ func parseProbe(args []string) (*asker, error) {
 }
 
 // ask requests the agent's verdict. Without a command, the agent carries out the
-// probe before it answers, so ask waits as long as the kubelet does.
+// probe before it answers. So this request may take as long as the kubelet waits.
 func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	if len(a.command) > 0 {
 		a.client.Timeout = probePatience
@@ -142,7 +142,7 @@ func (a *asker) run(ctx context.Context, child string) (int, error) {
 		return code, err
 	}
 	request.Header.Set(probe.ChildHeader, child)
-	// A lost report does little harm, because the next probe reports again.
+	// A lost outcome does little harm, because the next probe sends its own outcome.
 	if response, err := a.client.Do(request); err == nil {
 		response.Body.Close()
 	}

@@ -72,7 +72,7 @@ func init() {
 
 func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
-	// With thresholds of one and without a period, each report counts.
+	// With thresholds of one and without a period, each outcome counts.
 	p := &api.Probe{TimeoutSeconds: 2, SuccessThreshold: 1, FailureThreshold: 1}
 	p.TCPSocket = &api.TCPSocketAction{Port: 1}
 	if len(args) > 1 && args[1] == "exec" {

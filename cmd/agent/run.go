@@ -38,8 +38,8 @@ func runCommand(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return api.ExitUsage, err
 	}
-	// The agent waits most of the time, next to every gated pod. So garbage is collected
-	// early, and one thread runs Go.
+	// An agent runs in every gated pod, and mostly waits. So memory matters more than
+	// speed: garbage is collected early, and one thread runs Go.
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(1)
 

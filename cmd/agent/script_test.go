@@ -270,7 +270,7 @@ func alive(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // dies waits until the kernel has torn down the processes that the shim killed at its
-// end. A shim that is PID 1 ends after them; another shim may end before.
+// end. A shim that is PID 1 ends after them. A shim that is not PID 1 may end before them.
 func dies(ts *testscript.TestScript, _ bool, args []string) {
 	for _, pid := range worldOf(ts).alive(args[0]) {
 		fd, err := unix.PidfdOpen(pid, 0)

@@ -22,7 +22,7 @@ import (
 const (
 	scrapeTimeout = 10 * time.Second
 	// headerTimeout bounds the arrival of a few hundred bytes, which a peer sends as soon
-	// as it has connected. A lost packet is sent again after a second.
+	// as it has connected. One packet may be lost: TCP sends it again after a second.
 	headerTimeout = 2 * time.Second
 	scrapeHeader  = 4 << 10
 )

@@ -62,7 +62,7 @@ type shimProcess struct {
 	heardBy   string
 	exited    *os.ProcessState
 	tty       *os.File
-	leaps     *os.File // each line sets its wall clock
+	leaps     *os.File // each line moves the shim's wall clock
 }
 
 func newWorld(env *testscript.Env) *world {
@@ -75,7 +75,7 @@ func newWorld(env *testscript.Env) *world {
 	return w
 }
 
-// change calls f, and wakes every until. The caller does not hold the mutex.
+// change calls f, and wakes every call of until. The caller does not hold the mutex.
 func (w *world) change(f func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

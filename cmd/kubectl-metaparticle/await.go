@@ -15,12 +15,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// betweenWatches is the pause between two watches. An API server may end each watch at
+// betweenWatches is the time between two watches. An API server may end each watch at
 // once, but a command must not send more requests than an agent.
 const betweenWatches = time.Second
 
-// await watches the Lease until wanted returns true. If ctx ends earlier, await
-// returns the error of ctx.
+// await watches the Lease until the function wanted returns true. If ctx ends before
+// that, the result is the error of ctx.
 func (c cluster) await(ctx context.Context, key types.NamespacedName, wanted func(*coordinationv1.Lease) bool) error {
 	for {
 		done, err := c.watchOnce(ctx, key, wanted)
@@ -35,8 +35,8 @@ func (c cluster) await(ctx context.Context, key types.NamespacedName, wanted fun
 	}
 }
 
-// watchOnce watches the Lease until wanted returns true, or the watch ends. The read
-// follows the start of the watch, so no change is missed.
+// watchOnce watches the Lease until the function wanted returns true, or the watch ends.
+// The Lease is read after the start of the watch, so no change is missed.
 func (c cluster) watchOnce(ctx context.Context, key types.NamespacedName, wanted func(*coordinationv1.Lease) bool) (bool, error) {
 	changes, err := c.Watch(ctx, &coordinationv1.LeaseList{}, client.InNamespace(key.Namespace),
 		client.MatchingFieldsSelector{Selector: fields.OneTermEqualSelector("metadata.name", key.Name)})

@@ -103,8 +103,8 @@ func (b *byHand) lease(t *testing.T, name string) *coordinationv1.Lease {
 	return l
 }
 
-// after makes the pod the holder after the duration. With an empty pod, after
-// releases the Lease.
+// after makes the pod the holder after the duration. If the argument pod is empty, the
+// Lease is released instead.
 func (b *byHand) after(t *testing.T, d time.Duration, name, pod string) {
 	time.AfterFunc(d, func() {
 		l := b.lease(t, name)
@@ -149,7 +149,7 @@ func TestYieldCommandPrintsTheNextHolder(t *testing.T) {
 	}
 }
 
-func TestYieldCommandNamesHoldAndSuccessor(t *testing.T) {
+func TestYieldCommandWritesHoldAndSuccessorIntoLease(t *testing.T) {
 	for to, want := range map[string]string{"": "hold-a", "b": "hold-a b_b-uid"} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newByHand(team(nil)...)
@@ -247,7 +247,7 @@ func TestCommandsReportMissingRights(t *testing.T) {
 	assert.Equal(t, exitError, b.yield(t, yielding{to: "nobody"}, "deployment/biller"), "no such pod")
 }
 
-func TestPauseCommandKeepsTheHolder(t *testing.T) {
+func TestPauseCommandDoesNotStopTheHolder(t *testing.T) {
 	b := newByHand(team(map[string]string{api.YieldAnnotation: "hold-a"})...)
 	assert.Equal(t, exitOK, b.pause(t, pausing{pause: api.PauseHold}, "deployment/biller"))
 	assert.Equal(t, slot+": paused; a holds, and goes on\n", b.out.String())
@@ -262,7 +262,7 @@ func TestPauseCommandKeepsTheHolder(t *testing.T) {
 	assert.Equal(t, "hold-a", b.lease(t, slot).Annotations[api.HoldAnnotation])
 }
 
-func TestPauseWithStopWaitsForTheRelease(t *testing.T) {
+func TestPauseCommandWithStopWaitsForTheRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(team(nil)...)
 		b.after(t, 12*time.Second, slot, "")

@@ -73,7 +73,7 @@ func (c connection) begin(flags *flag.FlagSet, args []string) (cluster, string, 
 }
 
 // minor returns the cluster's minor version of Kubernetes 1. If the version is
-// unknown, minor returns a version with which every gate works. The webhook, however,
+// unknown, the result is a version with which every gate works. The webhook, however,
 // refuses the gate `pod` while the webhook does not know the version.
 func minor(connection *rest.Config) int {
 	discover, err := discovery.NewDiscoveryClientForConfig(connection)

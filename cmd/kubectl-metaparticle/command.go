@@ -49,8 +49,8 @@ func exitCode(code int, err error, out io.Writer) int {
 	return code
 }
 
-// parse reads flags before and after the arguments, as kubectl does. parse
-// returns the arguments.
+// parse reads flags before and after the arguments, as kubectl does. The result has the
+// arguments.
 func parse(flags *flag.FlagSet, args []string) ([]string, error) {
 	var rest []string
 	for {

@@ -101,11 +101,11 @@ func open(text []byte) ([]document, error) {
 	return items, nil
 }
 
-// change contains a document before and after, in the same style.
+// change contains a document before and after the operations, in the same YAML style.
 type change struct{ before, after string }
 
-// patch applies operations to the document. If patch can edit the text, comments, order
-// and indentation stay. Otherwise patch encodes the object anew.
+// patch applies operations to the document. If the text itself can be edited, its
+// comments, indentation and sequence of fields stay. Otherwise the object is encoded anew.
 func (d document) patch(made []operation) (change, error) {
 	result, err := apply(d.raw, made)
 	if err != nil {

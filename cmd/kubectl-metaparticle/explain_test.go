@@ -105,7 +105,8 @@ func together(lists ...any) []client.Object {
 	return all
 }
 
-// answer returns explain's answer, in a namespace that opted in or did not.
+// answer returns the answer of the command "explain", in a namespace that opted in or did
+// not.
 func answer(t *testing.T, optedIn bool, target string, there ...client.Object) string {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{}}}

@@ -18,20 +18,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// source is one kind of objects that status reads.
+// source is one kind of objects that the command "status" reads.
 type source struct {
 	name    string
 	list    func() client.ObjectList
 	options []client.ListOption
-	// replace puts all listed objects into the state. note adds, changes or removes one
-	// object.
+	// replace puts all listed objects into the state. The function note adds, changes or
+	// removes one object.
 	replace func(o *objects, list client.ObjectList)
 	note    func(o *objects, object client.Object, gone bool)
-	// spare reports that status works without these objects.
+	// spare reports that the command "status" works without these objects.
 	spare bool
 }
 
-// sources are the kinds of objects that status reads.
+// sources are the kinds of objects that the command "status" reads.
 var sources = []source{
 	{
 		name: "leases", list: func() client.ObjectList { return new(coordinationv1.LeaseList) },
@@ -77,8 +77,8 @@ func put[T any](all map[types.UID]*T, object client.Object, gone bool) {
 	}
 }
 
-// read reads the state once. The notes name the spare objects that the person has no
-// right to read.
+// read reads the state once. The result notes has a sentence for each spare kind of
+// objects that the person has no right to read.
 func (c cluster) read(ctx context.Context, namespace string) (state objects, notes []string, err error) {
 	for _, s := range sources {
 		list := s.list()
@@ -97,12 +97,12 @@ func (c cluster) read(ctx context.Context, namespace string) (state objects, not
 // complete reports whether each source has been listed.
 func (o objects) complete() bool { return o.leases != nil && o.pods != nil && o.events != nil }
 
-// settles is the time for which follow collects changes before it shows them, because a
-// handover consists of several changes within milliseconds.
+// settles is the time for which [cluster.follow] collects changes before it shows them,
+// because a handover consists of several changes within milliseconds.
 const settles = 200 * time.Millisecond
 
-// follow calls show with the state whenever it has changed, until ctx ends or show
-// returns an error.
+// follow calls the function show with the state after each change. An error of that
+// function or of a watch ends the calls, and so does the end of ctx.
 func (c cluster) follow(ctx context.Context, namespace string, show func(objects) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

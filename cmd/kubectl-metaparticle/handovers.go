@@ -19,8 +19,9 @@ type handover struct {
 	// At is the time of the acquisition.
 	At  time.Time `json:"at"`
 	Pod string    `json:"pod"`
-	// From is the pod that released the slot before this acquisition. Reason comes from
-	// the Event at the end of that pod's hold. Both are empty without these Events.
+	// From is the pod whose Event tells of the release before this acquisition. The field
+	// Reason is the reason of the Event at the end of that pod's hold. A field is empty if
+	// its Event is missing.
 	From   string `json:"from,omitempty"`
 	Reason string `json:"reason,omitempty"`
 	// Seconds is the time between release and acquisition, in whole seconds, because
@@ -86,8 +87,8 @@ func handoverOf(acquired, ending, released *corev1.Event) handover {
 	return h
 }
 
-// names reports whether the message names this very slot, and not only a slot with a
-// longer name.
+// names reports whether the Event's message names this very slot, and not only a slot
+// with a longer name.
 func names(message, slot string) bool {
 	return slices.ContainsFunc(strings.FieldsFunc(message, func(r rune) bool {
 		return strings.ContainsRune(" ,:;()", r)

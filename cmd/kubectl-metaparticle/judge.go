@@ -137,7 +137,7 @@ func (e *explainer) claimsNothing(request api.Request) string {
 }
 
 // ungated returns the reasons why existing pods have no gate. Like the admission
-// policies, ungated distinguishes the cases by each pod's own claim.
+// policies, this function distinguishes the cases by each pod's own claim.
 func (e *explainer) ungated(claims bool) []string {
 	var reasons []string
 	template, err := api.Parse(e.template.Annotations)

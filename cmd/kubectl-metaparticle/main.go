@@ -11,8 +11,8 @@
 // nothing. The commands measure durations by this machine's clock. Times in "status" come
 // from the clocks of other machines.
 //
-// A cluster may change a pod in ways that inject cannot know. A manifest does not contain
-// the cluster's defaults, LimitRanges, namespace labels and other webhooks.
+// A cluster may change a pod in ways that the command "inject" cannot know. A manifest does
+// not contain the cluster's defaults, LimitRanges, namespace labels and other webhooks.
 package main
 
 import (

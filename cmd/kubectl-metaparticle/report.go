@@ -23,7 +23,8 @@ import (
 // maxEvents keeps the answer on one screen. Older Events mostly repeat the newer ones.
 const maxEvents = 5
 
-// report returns the answer of explain. Ages are measured by this machine's clock.
+// report returns the answer of the command "explain". Ages are measured by the clock of
+// the person's computer.
 func (e *explainer) report() string {
 	var b strings.Builder
 	subject := e.group.String()
@@ -192,7 +193,7 @@ func (e *explainer) eventLines() []string {
 	var lines []string
 	seen := map[string]bool{}
 	for _, event := range e.events {
-		// A ReplicaSet repeats a refusal for pods that differ in name.
+		// A ReplicaSet repeats a refusal for each new pod, so an equal text is shown once.
 		text := fmt.Sprintf("%s/%s: %s: %s", event.InvolvedObject.Kind, event.InvolvedObject.Name, event.Reason,
 			strings.TrimSpace(event.Message))
 		if seen[text] || len(lines) == maxEvents {
@@ -220,8 +221,8 @@ func refuses(event corev1.Event) bool {
 		func(known reason.Explanation) bool { return string(known.Reason) == event.Reason })
 }
 
-// last returns the last instant of an Event. last compares several fields, because
-// authors of Events use different ones.
+// last returns the last instant of an Event. This function compares several fields,
+// because authors of Events use different ones.
 func last(event corev1.Event) time.Time {
 	at := event.CreationTimestamp.Time
 	for _, other := range []time.Time{event.LastTimestamp.Time, event.EventTime.Time} {

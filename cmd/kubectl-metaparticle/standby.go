@@ -24,8 +24,8 @@ func condition(pod corev1.Pod) (corev1.PodCondition, bool) {
 	return corev1.PodCondition{}, false
 }
 
-// unfit returns the reason why the pod cannot hold next; empty if it can. The Leases
-// are those of the pod's slots.
+// unfit returns why the pod cannot hold next; empty if it can. The Leases are those of
+// the pod's slots.
 func unfit(pod corev1.Pod, leases []*coordinationv1.Lease) string {
 	said, ok := condition(pod)
 	holds := slices.ContainsFunc(leases, func(l *coordinationv1.Lease) bool { return holderOf(l) == identityOf(pod) })

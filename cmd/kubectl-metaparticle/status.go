@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slotStatus is one slot, as status shows it.
+// slotStatus is one slot, as the command "status" shows it.
 type slotStatus struct {
 	Namespace string `json:"namespace"`
 	Slot      string `json:"slot"`
@@ -47,8 +47,8 @@ type holderStatus struct {
 	Workload string `json:"workload,omitempty"`
 	Hold     string `json:"hold,omitempty"`
 	Token    string `json:"token,omitempty"`
-	// Gone reports that no pod has the holder's identity. The identity of another elector
-	// never belongs to a pod.
+	// Gone reports that no pod has the holder's identity. That is also so if the holder is
+	// no agent, but another program.
 	Gone         bool       `json:"gone,omitempty"`
 	Deleted      bool       `json:"beingDeleted,omitempty"`
 	Since        *time.Time `json:"since,omitempty"`
@@ -66,7 +66,7 @@ type standbyStatus struct {
 	identity string
 }
 
-// objects are all objects that status reads, by uid.
+// objects are all objects that the command "status" reads, by uid.
 type objects struct {
 	leases map[types.UID]*coordinationv1.Lease
 	pods   map[types.UID]*corev1.Pod
@@ -131,8 +131,8 @@ func (s slotStatus) group() string {
 	return s.Namespace + "/" + name + " "
 }
 
-// fill stores the facts of the Lease. The holder counts as gone until join finds
-// its pod.
+// fill stores the facts of the Lease. The holder counts as gone until the method join
+// finds its pod.
 func (s *slotStatus) fill(l *coordinationv1.Lease) {
 	s.Missing, s.Paused, s.Yield = false, api.PauseOf(l.Annotations), l.Annotations[api.YieldAnnotation]
 	s.Successor, s.Transitions = l.Annotations[api.SuccessorAnnotation], ptr.Deref(l.Spec.LeaseTransitions, 0)

@@ -40,7 +40,7 @@ func (b *byHand) status(t *testing.T, v view, namespace string, args ...string) 
 	})
 }
 
-func TestStatusShowsHolderAndStandbys(t *testing.T) {
+func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
 	there := append(team(nil),
 		told(30*time.Minute, "c", "Acquired", "this pod holds "+slot+" (token 4000)"),
 		told(10*time.Minute+3*time.Second, "c", "Yielded", "draining to hand over "+slot),
@@ -89,7 +89,7 @@ lock.missing: a lock without a Lease of enroll
 	}
 }
 
-func TestStatusListsTheSlotsOfASemaphore(t *testing.T) {
+func TestStatusCommandListsTheSlotsOfASemaphore(t *testing.T) {
 	pool := []string{"semaphore.pool.0", "semaphore.pool.1"}
 	b := newByHand(slotLease(pool[0], "a", nil), slotLease(pool[1], "b", nil),
 		waiting("a", pool...), waiting("b", pool...), waiting("c", pool...))
@@ -139,7 +139,7 @@ func TestStatusOfAllNamespacesNamesEachNamespace(t *testing.T) {
 	assert.Contains(t, b.out.String(), "till/lock.a: lock, nobody holds")
 }
 
-func TestStatusShowsSlotsWithoutReadableEvents(t *testing.T) {
+func TestStatusCommandShowsSlotsDespiteUnreadableEvents(t *testing.T) {
 	b := newByHand(team(nil)...)
 	b.WithWatch = interceptor.NewClient(b.WithWatch, interceptor.Funcs{
 		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
@@ -195,7 +195,7 @@ func TestStatusCommandPrintsEachChange(t *testing.T) {
 	})
 }
 
-func TestStatusReadsHandoversOnlyFromEvents(t *testing.T) {
+func TestStatusCommandReadsHandoversOnlyFromEvents(t *testing.T) {
 	holds := "this pod holds lock.a (token 1), lock.b (token 2)"
 	for name, c := range map[string]struct {
 		events []*corev1.Event

@@ -24,8 +24,8 @@ import (
 type subject struct {
 	cluster   cluster
 	namespace string
-	// title is the person's argument. pod is the pod's name, if the argument names
-	// a pod.
+	// title is the person's argument. The field pod is the pod's name, if the argument
+	// names a pod.
 	title, pod string
 	slots      []string
 	leases     map[string]*coordinationv1.Lease
@@ -132,7 +132,8 @@ func holderOf(l *coordinationv1.Lease) string {
 	return ptr.Deref(l.Spec.HolderIdentity, "")
 }
 
-// podName returns the pod of an identity. Another elector's identity stays as it is.
+// podName returns the pod of an identity: the part before the last underscore. An
+// identity without an underscore belongs to no agent, and stays as it is.
 func podName(identity string) string {
 	if i := strings.LastIndex(identity, "_"); i > 0 {
 		return identity[:i]

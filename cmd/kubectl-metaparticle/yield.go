@@ -196,8 +196,8 @@ func (s *subject) yields(slot string, l *coordinationv1.Lease) error {
 	return nil
 }
 
-// holding stores the grace of the holder's pod. If the pod is gone or is being
-// deleted, holding returns a refusal, because the hold ends without a yield.
+// holding stores the grace of the holder's pod. If the pod is gone or is being deleted,
+// the result is a refusal, because the hold ends without a yield.
 func (s *subject) holding(h *hold) error {
 	i := slices.IndexFunc(s.pods, func(p corev1.Pod) bool { return identityOf(p) == h.identity })
 	switch {
@@ -239,9 +239,9 @@ func (s *subject) unfit(pod corev1.Pod, h hold) string {
 	return "does not claim " + strings.Join(h.slots, ", ")
 }
 
-// anyFit returns a refusal if no standby can take the slot. Otherwise the holder would
-// stop, and acquire the slot again. A pod that waits for its turn cannot take the slot,
-// because the pod leaves a free slot to the old version.
+// anyFit returns a refusal if no standby can take the slot. Without the refusal, the
+// holder would stop, and acquire the slot again. A pod that waits for its turn cannot take
+// the slot, because a free slot goes to the pods of the old version first.
 func (s *subject) anyFit(h hold) error {
 	var unfit []string
 	remedy := ""
@@ -263,8 +263,8 @@ func (s *subject) anyFit(h hold) error {
 }
 
 // annotate changes annotations of a slot's Lease. A nil value removes an annotation. The
-// patch compares no version, because a yield names its hold, and a pause is meant for every
-// holder.
+// patch compares no version, because a late patch does no harm. A yield names the only hold
+// that obeys it, and a pause is meant for every holder.
 func (s *subject) annotate(ctx context.Context, slot string, annotations map[string]any) error {
 	lease := new(coordinationv1.Lease)
 	lease.Namespace, lease.Name = s.namespace, slot

@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// crowd is a listener with a bounded number of connections. Beyond the bound the peer with
-// most connections loses one, so that no peer keeps the API server out.
+// crowd is a listener with a bounded number of connections. Beyond the bound
+// [crowd.worst] selects the connection to close, so that no peer keeps the API server out.
 type crowd struct {
 	net.Listener
 	max int
@@ -52,7 +52,8 @@ func (c *crowd) Accept() (net.Conn, error) {
 	return c.enter(connection), nil
 }
 
-// enter adds a connection, and closes another one if there are too many.
+// enter adds a connection. If there are too many, the worst one is closed, which may be
+// the new one.
 func (c *crowd) enter(connection net.Conn) *guest {
 	c.mu.Lock()
 	defer c.mu.Unlock()

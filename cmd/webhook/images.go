@@ -65,7 +65,7 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images
 }
 
 // secrets implements [registry.Secrets] with live reads, each of one object by its name.
-// The reason why an object cannot be read appears only in the log.
+// Why an object cannot be read appears only in the log.
 type secrets struct {
 	reader client.Reader
 	log    *slog.Logger

@@ -45,7 +45,7 @@ func TestGarbageCollectorKeepsToTheContainersLimit(t *testing.T) {
 }
 
 // A change of the container's limit must also change the collector's limit.
-func TestManifestPassesTheMemoryLimit(t *testing.T) {
+func TestManifestTellsTheContainerItsMemoryLimit(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/webhook.yaml")
 	require.NoError(t, err)
 	var deployment appsv1.Deployment

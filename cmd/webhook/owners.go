@@ -69,14 +69,15 @@ var known = []schema.GroupVersionKind{
 type counter struct {
 	// number is the annotation with the count.
 	number string
-	// hash is the label of the template's hash, which is a part of the selector, too. No
-	// user can change a selector.
+	// hash is the label with the template's hash. The ReplicaSet's selector contains the
+	// label, too, and no user can change a selector.
 	hash string
 }
 
 // counters are the workloads whose ReplicaSets have both, the annotation and the label.
-// Their controllers write both when they create a ReplicaSet, so its first pod finds them.
-// An undo raises the number before the controller scales the old ReplicaSet up.
+// Their controllers write both when they create a ReplicaSet, so both exist before its
+// first pod. After an undo, the controller raises the number of the old ReplicaSet before
+// it scales that ReplicaSet up.
 var counters = map[schema.GroupKind]counter{
 	{Group: "apps", Kind: "Deployment"}:     {"deployment.kubernetes.io/revision", appsv1.DefaultDeploymentUniqueLabelKey},
 	{Group: "argoproj.io", Kind: "Rollout"}: {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},
@@ -205,8 +206,8 @@ func (o owners) controllerRevision(ctx context.Context, namespace string, owner 
 }
 
 // verify reports an error if an owner is not the object that its reference means. An object
-// that the cache lacks is new or gone, so verify asks the API server. The
-// webhook knows nothing of other APIs, and accepts their kinds.
+// that the cache lacks is new or gone, so the API server is asked. The webhook knows
+// nothing of APIs that are not Kubernetes' own, and accepts their kinds.
 func (o owners) verify(ctx context.Context, namespace string, owner *metav1.OwnerReference) error {
 	version, err := schema.ParseGroupVersion(owner.APIVersion)
 	if err != nil {
@@ -233,8 +234,8 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 }
 
 // builtin returns the kind of Kubernetes with the same slot names as the owner's kind. The
-// name of a slot has its kind in lower case, and no group of Kubernetes. The second result
-// reports whether the owner's kind is that very kind.
+// name of a slot contains the owner's kind in lower case, and omits the groups of
+// Kubernetes. The second result reports whether the owner's kind is that very kind.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false

@@ -31,7 +31,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
-// shutdown leaves the calls in flight more time than any call takes.
+// shutdown is the time in which calls in flight can end. No call takes as long.
 const shutdown = 10 * time.Second
 
 func run(ctx context.Context, args []string, output io.Writer) error {
@@ -162,7 +162,7 @@ func onlyIdentities(others toolscache.TransformFunc) toolscache.TransformFunc {
 	}
 }
 
-// synced reports whether the caches are full. synced waits only a moment, because the
+// synced reports whether the caches are full. The check waits only a moment, because the
 // kubelet probes again.
 func synced(c cache.Cache) healthz.Checker {
 	return func(r *http.Request) error {

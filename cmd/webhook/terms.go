@@ -33,12 +33,13 @@ const (
 	// enrollLease is the time for which a replica that vanished blocks the next one.
 	enrollLease = 6 * time.Second
 	// enrollRenewed is the time after which a replica without a renewal gives up its term.
-	// The next replica waits for enrollLease, so its term begins about two seconds later.
+	// The next replica waits for enrollLease, so two seconds or more separate two terms.
 	enrollRenewed = 4 * time.Second
-	// enrollRetry fits three times into enrollRenewed, and is the duration of a handover.
+	// enrollRetry fits three times into enrollRenewed. If a replica gives up its election,
+	// the next replica is elected about enrollRetry later.
 	enrollRetry = time.Second
-	// enrollShutdown bounds the end of a term's manager, so that the release of the election
-	// still fits into shutdown.
+	// enrollShutdown bounds the time in which a term's manager ends. So the duration
+	// shutdown has room for the release of the election, too.
 	enrollShutdown = shutdown / 2
 )
 
@@ -48,7 +49,7 @@ const (
 	// gated pods take some seconds (docs/benchmarks.md); an API server in trouble may take
 	// much longer.
 	enrollFill = 2 * time.Minute
-	// enrollLastRetry is the longest pause between two terms: not much longer than
+	// enrollLastRetry is the longest time between two terms: not much longer than
 	// new pods wait for an election anyway.
 	enrollLastRetry = 8 * time.Second
 )

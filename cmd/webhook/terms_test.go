@@ -46,7 +46,7 @@ func TestReplicaSeeksElectionAgainAfterEachTerm(t *testing.T) {
 				terms.term = func(ctx context.Context) error {
 					at = append(at, time.Since(began))
 					switch len(at) {
-					case 6: // A term that lasts makes the next pause short again.
+					case 6: // A term that lasts makes the next wait short again.
 						<-time.After(time.Minute)
 					case 7:
 						cancel()

@@ -15,11 +15,11 @@ import (
 )
 
 const (
-	// versionAgain is the pause after a successful read. People upgrade a cluster a few
+	// versionAgain is the wait after a successful read. People upgrade a cluster a few
 	// times a year. Until the next read after an upgrade, the webhook refuses more pods
 	// than it must.
 	versionAgain = 10 * time.Minute
-	// versionRetry is the pause after a failed read. While the version is unknown, the
+	// versionRetry is the wait after a failed read. While the version is unknown, the
 	// webhook refuses some pods.
 	versionRetry = 5 * time.Second
 )

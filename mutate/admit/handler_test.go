@@ -81,7 +81,7 @@ func TestInvalidOwnerIsNeverRead(t *testing.T) {
 	}
 }
 
-func TestUpdatesAndSubresourcesGateNoPod(t *testing.T) {
+func TestUpdateAndSubresourceRequestsPatchNoPod(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}}
 	r := mutatetest.Request(ownedPod)
 	r.Operation = admissionv1.Update
@@ -95,7 +95,7 @@ func TestUpdatesAndSubresourcesGateNoPod(t *testing.T) {
 	assert.Empty(t, response.Patches)
 }
 
-func TestOutcomeOfEachAdmissionIsObserved(t *testing.T) {
+func TestObserverGetsTheOutcomeOfEachAdmission(t *testing.T) {
 	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"app"}}}}}
 	var seen []Outcome
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Observe: func(outcome Outcome) { seen = append(seen, outcome) }}

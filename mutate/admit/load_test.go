@@ -32,7 +32,7 @@ func (h handled) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer.Result(), nil
 }
 
-// busy is a handler whose calls last until end is closed.
+// busy is a handler whose calls last until the channel "end" is closed.
 type busy struct{ begun, end chan struct{} }
 
 func newBusy() busy { return busy{begun: make(chan struct{}, enough+1), end: make(chan struct{})} }

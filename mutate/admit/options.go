@@ -27,7 +27,7 @@ const defaultTimeout = 5 * time.Second
 // Owners finds the origins of pods.
 type Owners interface {
 	// Origin follows the controllers of a pod up to the top-most, such as from ReplicaSet
-	// to Deployment. The pod has a controller.
+	// to Deployment. The caller passes only a pod with a controller.
 	//
 	// The result has the template of this very pod, or nil if the template is not
 	// certain. The template of another revision could lack a container, which would then
@@ -78,7 +78,7 @@ type Options struct {
 	// Limits may be nil: the resources of the agent then ignore LimitRanges.
 	Limits Limits
 	// Kubernetes returns the cluster's minor version of Kubernetes 1, or zero while the
-	// version is unknown. With nil the version stays unknown. Kubernetes must not block.
+	// version is unknown. The function must not block. With nil the version stays unknown.
 	Kubernetes func() int
 	// Timeout bounds one request; zero means 5 s.
 	Timeout time.Duration
@@ -114,8 +114,8 @@ func (o Options) logger() *slog.Logger {
 	return o.Log
 }
 
-// malformed returns the answer to text that does not decode. malformed cuts the decoder's
-// error, which may quote the whole text.
+// malformed returns the answer to text that does not decode. The answer has only the
+// beginning of the decoder's error, which may quote the whole text.
 func malformed(err error) admission.Response {
 	return admission.Errored(http.StatusBadRequest, errors.New(api.Brief(err.Error(), reason.MaxCause)))
 }

@@ -82,8 +82,8 @@ func (h podHandler) keep(r admission.Request) admission.Response {
 }
 
 // subject gathers the facts about a pod. If the pod claims nothing, or if its annotations
-// are malformed, subject reads no owner and no LimitRanges. Inject reports malformed
-// annotations.
+// are malformed, the function reads no owner and no LimitRanges. The function mutate.Inject
+// reports malformed annotations.
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (mutate.Subject, error) {
 	s := mutate.Subject{Raw: r.Object.Raw, Pod: pod, Namespace: r.Namespace, Kubernetes: h.kubernetes()}
 	request, err := api.Parse(pod.Annotations)
@@ -103,7 +103,7 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 		return s, nil
 	}
 	if s.Workload = workloadOf(controller); len(mutate.JudgeOrigin(pod, s.Workload)) > 0 {
-		return s, nil // Inject refuses the pod, so the owner does not matter.
+		return s, nil // mutate.Inject refuses the pod, so the owner does not matter
 	}
 	s.Origin, err = h.Owners.Origin(ctx, r.Namespace, pod)
 	if err != nil {

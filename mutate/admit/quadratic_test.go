@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// mostWork bounds the processor time of one call. A handler with quadratic work needs many
-// seconds for such a call, and no timeout ends the work.
+// mostWork bounds the processor time of one call with a huge object. A handler with
+// quadratic work needs many seconds for such a call, and no timeout ends the work.
 const mostWork = 5 * time.Second
 
 // work returns the processor time that this thread has used. Other processes do not change

@@ -31,13 +31,13 @@ const maxBytes = 7 << 20
 
 var errNoReview = errors.New("not an AdmissionReview of " + admissionv1.SchemeGroupVersion.String())
 
-// Serve returns an HTTP handler that answers the API server's calls with a handler. Serve
-// uses the format of [admission.Webhook], in the only version that the webhook's
-// configuration names. Serve decodes the text only once, because each pod's start waits for
-// the answer.
+// Serve returns an HTTP handler that answers the API server's calls with a handler. The
+// format is that of [admission.Webhook], in the only version that the webhook's
+// configuration names. The HTTP handler decodes the text only once, because each pod's
+// start waits for the answer.
 //
 // A call for which the load has no room gets status 429 at once. All handlers of a process
-// share one limit. With a nil limit, Serve bounds nothing.
+// share one limit. With a nil limit, the load has no bound.
 func Serve(handler admission.Handler, limit *load.Limit) http.Handler {
 	// The library's Handle turns a panic into an answer.
 	hook := &admission.Webhook{Handler: written{handler}}
@@ -106,8 +106,8 @@ func (h written) Handle(ctx context.Context, r admission.Request) admission.Resp
 // within the time that the webhook's configuration gives a call. After that time the API
 // server refuses the pod, and the pod's controller tries again.
 func overloaded(w http.ResponseWriter) {
-	// One second is the shortest pause that the header allows. Most calls take
-	// milliseconds, so no longer pause is needed.
+	// One second is the shortest time that the header allows. Most calls take milliseconds,
+	// so the caller need not wait longer.
 	w.Header().Set("Retry-After", "1")
 	http.Error(w, load.ErrOverloaded.Error(), http.StatusTooManyRequests)
 }

@@ -20,7 +20,7 @@ func NewWorkloadHandler(o Options) admission.Handler { return workloadHandler{o}
 
 type workloadHandler struct{ Options }
 
-// Handle implements [admission.Handler]. Handle never refuses a well-formed workload. A
+// Handle implements [admission.Handler], and never refuses a well-formed workload. A
 // problem causes a warning about the workload, and later a refusal of its pods.
 func (h workloadHandler) Handle(_ context.Context, r admission.Request) admission.Response {
 	if r.SubResource != "" || (r.Operation != admissionv1.Create && r.Operation != admissionv1.Update) {

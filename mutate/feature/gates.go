@@ -11,8 +11,8 @@ import (
 )
 
 // judgeGate refuses the gate "pod" for a pod that cannot restart all of its containers at
-// once, as that gate does after a lost slot. judgeGate also refuses the init container of
-// that gate in a pod with another gate.
+// once, as that gate does after a lost slot. The function also refuses the init container
+// of the gate "pod" in a pod with another gate.
 func judgeGate(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Gate != api.GatePod {

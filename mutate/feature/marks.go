@@ -30,8 +30,8 @@ func judgeMarks(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// patchMarks writes the marks by which enroll and the policies recognize a gated pod.
-// patchMarks removes a holder's label and deletion cost, because a copy of the holder's pod
+// patchMarks writes the marks by which enroll and the policies recognize a gated pod. The
+// function removes a holder's label and deletion cost, because a copy of the holder's pod
 // holds no slot.
 func patchMarks(p *Pod, d *patch.Document) {
 	d.Set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)

@@ -18,8 +18,8 @@ type probeKind struct {
 	name string
 	// field is the name of the container's field.
 	field string
-	// in returns the container's probe; of returns the probe's field in the agent's
-	// arguments.
+	// The function "in" returns the container's probe. The function "of" returns the
+	// probe's field in the agent's arguments.
 	in func(c *corev1.Container) *corev1.Probe
 	of func(p *api.Probes) **api.Probe
 }

@@ -56,7 +56,8 @@ func sound(p *api.Probe) bool {
 func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
 	all := map[string]api.Probes{}
 	for _, c := range pod.Spec.InitContainers {
-		// A container that is left over from another gate may have old arguments.
+		// Any other injected container is left over from another gate, and may have old
+		// arguments.
 		if c.Name == api.AgentContainer && isInjected(pod, c.Name) {
 			maps.Copy(all, api.RecallRunArgs(c.Args).Probes)
 		}
@@ -131,7 +132,8 @@ func patchProbes(p *Pod, d *patch.Document) {
 			command := append(append(probeCommand(name, kind.name), "--"), probe.carried.Exec.Command...)
 			d.Set(command, at("exec", "command")...)
 		case p.Spec.HostNetwork:
-			// On the node's network, the agent's port could belong to another pod.
+			// On the node's network the agent has no port, so a command in the container
+			// asks the agent.
 			d.Remove(at("httpGet")...)
 			d.Remove(at("tcpSocket")...)
 			d.Remove(at("grpc")...)

@@ -27,7 +27,8 @@ type child struct {
 	args      []string
 	signal    string
 	platforms api.Platforms
-	// before are the arguments of the shim that an earlier pass has put in front.
+	// before are the arguments of the shim that an earlier pass has put in front of the
+	// command.
 	before api.ExecArgs
 }
 

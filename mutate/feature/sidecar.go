@@ -50,9 +50,9 @@ func (s sidecar) containers() []corev1.Container {
 	if s.Request.Gate != api.GatePod {
 		return []corev1.Container{s.agent()}
 	}
-	// The container turn runs at the pod's start, and at each restart of all containers.
+	// The first container runs at the pod's start, and at each restart of all containers.
 	// So the agent can distinguish a restart of all containers from a restart of itself
-	// alone. The container wait ends once the agent holds the slot, and then the kubelet
+	// alone. The last container ends once the agent holds the slot, and then the kubelet
 	// starts the application.
 	turn := s.helper(api.TurnContainer, api.TurnRole, false)
 	wait := s.helper(api.WaitContainer, api.WaitRole, true)
@@ -163,8 +163,8 @@ func (s sidecar) workloadName() string {
 
 // put inserts an injected container behind the pod's own init containers, so that their
 // order stays. The kubelet stops sidecars in the reverse order of their start, so a mesh's
-// proxy still carries the agent's last write. If an init container is gated, put inserts
-// the agent in front of it. put inserts the container turn in front of the agent.
+// proxy still carries the agent's last write. If an init container is gated, the agent
+// comes in front of it. The container "metaparticle-turn" comes in front of the agent.
 func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	list := []any{"spec", "initContainers"}
 	before := -1

@@ -17,9 +17,9 @@ func hasShim(c *corev1.Container) bool { return api.IsShim(c.Command) }
 // unshim returns a command without its shim, and the arguments of that shim. After an earlier
 // pass only those arguments contain the hooks, and the stop signal that the pass looked up.
 //
-// unshim also finds a shim behind a program that another injector has put in front. So a
-// second pass never puts one shim behind another. The second shim would not be PID 1, and
-// would wait for ever while the pod holds the slot.
+// The function also finds a shim behind a program that another injector has put in front.
+// So a second pass never puts one shim behind another. The second shim would not be PID 1,
+// and would wait for ever while the pod holds the slot.
 func unshim(words []string) (own []string, before api.ExecArgs) {
 	for i := range words {
 		if !api.IsShim(words[i:]) {

@@ -19,7 +19,7 @@ type Images interface {
 
 // Reader reads images with the rights of one pod, several at once.
 type Reader interface {
-	// Command reads the command of an image within a bounded time. Command fails with
+	// Command reads the command of an image within a bounded time. The error is
 	// ErrPlatforms if the command depends on more than the architecture. The pod's author
 	// sees the text of an error, so the error quotes no registry.
 	Command(ctx context.Context, image string) (Command, error)

@@ -3,9 +3,10 @@
 
 // Package load bounds the memory of the calls in flight.
 //
-// Guarantee: a call reserves its share of the load before it uses the memory: while its body
-// arrives, and again before the body is decoded. A call that has the load for itself always
-// gets what it needs, and large calls leave room for small ones.
+// Guarantee: a call reserves its share of the load before it uses the memory: while its
+// body arrives, and again before the body is decoded. A call that has the load for itself
+// is refused only if its decoded body would need more than 64 MiB. Large calls leave room
+// for small ones.
 //
 // Not guaranteed: a share is an estimate. Tests compare the estimate with the memory that
 // decoding allocates.
@@ -130,7 +131,7 @@ func (s *Share) Decode(body []byte) error {
 	return nil
 }
 
-// Fits reports whether an announced body has room now. Fits reserves nothing, but the caller
+// Fits reports whether an announced body has room now, and reserves nothing. The caller
 // need not read a body without room.
 func (s *Share) Fits(length int64) bool {
 	l := s.limit

@@ -58,7 +58,8 @@ type Error string
 
 func (e Error) Error() string { return string(e) }
 
-// Minor returns the cluster's minor version, by default one that has every feature.
+// Minor returns the cluster's minor version. The default is a version that supports every
+// gate.
 func (f Facts) Minor() int { return max(cmp.Or(f.Kubernetes, feature.RestartsAll), 0) }
 
 // For implements [image.Images].

@@ -46,8 +46,8 @@ func (d *Document) Operations() []jsonpatch.Operation { return d.operations }
 // Get returns the value at a path, or nil.
 func (d *Document) Get(path ...any) any { return d.at(path...).value() }
 
-// Set sets the member at a path to a value. Set makes the JSON objects on the path that are
-// missing. The path must end in a key, and every array element on the path must exist.
+// Set sets the member at a path to a value, and adds each JSON object that is missing on
+// the path. The path must end in a key, and every array element on the path must exist.
 func (d *Document) Set(value any, path ...any) {
 	text := marshal(value)
 	if there := d.at(path...); there.absent() || !reflect.DeepEqual(there.value(), decoded(text)) {
@@ -90,9 +90,9 @@ func (d *Document) Index(member, value string, path ...any) (int, bool) {
 }
 
 // Ensure finds, in the array at the path, the element whose member (such as "name") equals
-// the value's. Ensure sets every member of the value in that element, and keeps all others
-// (defaults, mounts and variables of other injectors). If no element matches, Ensure
-// appends the value.
+// the value's. That element gets every member of the value, and keeps all others (defaults,
+// mounts and variables of other injectors). If no element matches, the function appends the
+// value.
 func (d *Document) Ensure(member string, value any, path ...any) {
 	text := marshal(value)
 	object := node{text: text}
@@ -192,8 +192,9 @@ func (d *Document) record(operation string, value any, path ...any) {
 // escape escapes a key for a JSON pointer.
 var escape = strings.NewReplacer("~", "~0", "/", "~1")
 
-// covers reports whether a value has everything that a wanted value has. A list of
-// JSON objects may have them in any order, among others. Other lists must be equal.
+// covers reports whether a value has everything that a wanted value has. If a wanted list
+// has JSON objects, the list may have them in any order, and others beside them. Other
+// lists must be equal.
 func covers(there, wanted any) bool {
 	switch wanted := wanted.(type) {
 	case map[string]any:

@@ -147,7 +147,8 @@ func (n *node) value() any {
 	return object
 }
 
-// word returns an object's member if the member is a string. word does not unfold the object.
+// word returns an object's member if the member is a string, and does not unfold the
+// object.
 func (n *node) word(key string) string {
 	var found []byte
 	if n.text == nil {

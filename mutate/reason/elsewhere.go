@@ -3,9 +3,9 @@
 
 package reason
 
-// Elsewhere has the reasons of the admission policies and of enroll. The policies refuse
-// in the API server's own process, with texts from manifests/policies. A test requires that
-// [All] or Elsewhere lists each reason in these texts.
+// Elsewhere has the reasons of the admission policies and of enroll. The policies refuse in
+// the API server's own process, with texts from manifests/policies. A test requires that
+// [All] or this list contains each reason in these texts.
 var Elsewhere = []Explanation{
 	{
 		Reason:  "NamespaceNotOptedIn",

@@ -67,7 +67,7 @@ func (r Refusals) Lines() []string {
 	return lines
 }
 
-// Add formats a refusal. Add cuts names and causes, because an object that is not validated
+// Add formats a refusal, and cuts names and causes, because an object that is not validated
 // yet may have names of any length.
 func (r *Refusals) Add(reason Reason, format string, args ...any) {
 	for i, arg := range args {

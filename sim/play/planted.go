@@ -31,7 +31,7 @@ var (
 
 // plant is one bug: edits of the source, and the invariants that have to catch the bug.
 // Each plant is a txtar file of the folder planted/. The file has a comment, a line
-// "caught by: NAME …", and for each edit a pair of "PATH was" and "PATH is". A path
+// "caught by: NAME …", and for each edit two sections, "PATH was" and "PATH is". A path
 // begins at the module's root. A line "played by: TEST" before "caught by:" names the
 // test that plays the bug. The default is TestSimulationBreaksNoInvariant. With
 // "played by: PACKAGE/TEST" a test of that package of the product plays the bug. A line
@@ -53,7 +53,7 @@ type edit struct{ path, was, is string }
 const mostSeeds = 150
 
 // defaultTest is the test that plays a bug, unless the bug's file names another test.
-// playedBy matches the line of the file with that name.
+// The expression playedBy matches the line that names the test.
 const defaultTest = "TestSimulationBreaksNoInvariant"
 
 var playedBy = regexp.MustCompile(`played by: (?:(\S+)/)?(\w+)`)
@@ -252,8 +252,8 @@ func simulate(t *testing.T, binary string, p plant, first, last uint64) (string,
 	return run(t, binary, p.name, "-test.run=^"+p.test+"$", "-test.failfast", fmt.Sprintf("-first=%d", first), fmt.Sprintf("-seeds=%d", last))
 }
 
-// hangs is longer than any run takes. A run of 100 seeds takes 20 s on a quiet machine,
-// and ten times as long while several checkouts compile there.
+// hangs is longer than any run takes. A run of 100 seeds takes 20 s on an idle computer,
+// and ten times as long while other programs are compiled on that computer.
 const hangs = 10 * time.Minute
 
 // run runs a binary of tests with one bug switched on.

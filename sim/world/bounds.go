@@ -29,8 +29,8 @@ const quick = 100 * time.Millisecond
 // a twelfth in that time.
 const late = 900 * time.Millisecond
 
-// slowest is the longest pause between two reads of a standby that found no Lease. Enroll
-// makes no longer pause between two attempts.
+// slowest is the longest pause between two reads of a standby that found no Lease. The
+// pause of enroll between two attempts is at most as long.
 const slowest = 10 * time.Second
 
 // part is a wait that may be needed before a slot is in use. A bound is the sum of its

@@ -242,8 +242,8 @@ func (c *changing) breaks() bool {
 	return c.finishes("a broken version", 0)
 }
 
-// abandons deletes all old pods in the middle of a stall. Then the broken version takes the
-// slot, although its turns have failed.
+// abandons deletes all old pods while a broken version stalls the rollout. Then the broken
+// version takes the slot, although its turns have failed.
 func (c *changing) abandons() bool {
 	from, bound := c.now(), time.Duration(0)
 	c.do(func() {
@@ -299,9 +299,9 @@ func (c *changing) evicts() {
 	}
 }
 
-// meddles disturbs or changes the workload in the middle of a stall. A broken version
-// follows another one only if several old pods are left. Otherwise a Deployment might
-// delete the last old pod, because a new template makes the Deployment delete old pods
+// meddles disturbs or changes the workload while a broken version stalls the rollout.
+// Another broken version follows only if several old pods are left. Otherwise a
+// Deployment might delete the last old pod, because a new template makes it delete old pods
 // that are not Ready. An old pod may be not Ready because it stops or starts.
 func (c *changing) meddles() {
 	switch n := c.rng.IntN(6); {
@@ -317,8 +317,8 @@ func (c *changing) meddles() {
 }
 
 // cuts cuts the holder's node off for a while, if an old pod on another node can take the
-// slot. Before the first turn of the broken version cuts does nothing, because that
-// version could take the slot, too.
+// slot. Before the broken version has had its first turn, the function does nothing.
+// Otherwise the broken version could take the slot, and not the old pod.
 func (c *changing) cuts() {
 	last := between(c.rng, time.Second, time.Minute)
 	holder, others := c.judge.spare()

@@ -12,10 +12,10 @@ import (
 // any weather. A restarted agent counts anew, and the kubelet's back-off bounds the
 // restarts.
 const (
-	// mostOfLease bounds the requests for each slot. An agent sends two a second at most,
-	// and its clock may be a twelfth too fast: 130. After a pause an agent may send 20 more
-	// at once. An agent reads its pod less often, so the bound also holds for
-	// these reads.
+	// mostOfLease bounds the requests for each slot. In the long run an agent sends two a
+	// second, and its clock may be a twelfth too fast: 130. After a time with few requests
+	// an agent may send 20 more at once. An agent reads its pod less often than a Lease, so
+	// the bound is also right for these reads.
 	mostOfLease = 130 + 20
 	// mostOfPod bounds the patches of the pod's own status. An attempt takes two patches.
 	// At most 19 attempts fail: 7 while the pauses grow, then one in five seconds. At most

@@ -40,7 +40,7 @@ const (
 	// chatter means that an agent sends too many requests within a minute, or that it sends
 	// anything but renewals in quiet times.
 	chatter = "chatter"
-	// stopped means that a child is stopped without a reason that the rules allow.
+	// stopped means that a child is stopped although no rule allows the stop.
 	stopped = "stopped"
 	// undrained means that a child lives on after the end of its drain.
 	undrained = "undrained"

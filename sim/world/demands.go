@@ -10,7 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// demands causes a fault for a row, and checks the consequences that the rules promise.
+// demands causes the fault of a row of the [table], and checks the consequences that the
+// rules promise.
 type demands struct {
 	*recovery
 	slot   string
@@ -150,7 +151,7 @@ func (d *demands) stillRuns(c *child) {
 func (d *demands) safely(cause func(*child)) {
 	d.once(func(c *child) {
 		// The children ignore SIGTERM. Otherwise they might stop long before the
-		// deadline, and the row would not test the deadline.
+		// deadline, and nothing would test the deadline.
 		d.each(ignoreStop)(c)
 		cause(c)
 	})
@@ -163,9 +164,10 @@ func (d *demands) free(before *child) func() bool {
 	return func() bool { return d.next(before) != nil }
 }
 
-// next returns a child, other than before, that began under the slot after the instant of
-// the fault; nil for none. The child before may still be alive, because it is frozen. In
-// a pod of two containers the new child may belong to the same hold.
+// next returns a child that began under the slot after the instant of the fault; nil for
+// none. The argument before is the holder's child at that instant. This child does not
+// count, although it may still be alive (frozen). In a pod of two containers the returned
+// child may belong to the hold of this child.
 func (d *demands) next(before *child) *child {
 	for _, c := range d.checks.alive {
 		if c.has(d.slot) && c != before && c.began > d.at && !c.asked {

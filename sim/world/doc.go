@@ -62,11 +62,13 @@
 // or shim is frozen past the deadline. No child is excused from the rule that a release
 // needs proof.
 //
-// An application of the gate "pod" is excused in two cases. In the first, its agent is
-// dead, frozen or stopping when all containers have to be restarted. In the second, its
-// node is frozen at the instant by which the application must be dead. The world's kubelet
-// takes 1.5 s at most to kill all containers, and restarts nothing in a deleted pod.
+// An application of the gate "pod" is excused from exclusivity in two cases. In the first,
+// its agent is dead, frozen or stopping when all containers have to be restarted. In the
+// second, its node is frozen at the instant by which the application must be dead. The
+// world's kubelet takes 1.5 s at most to kill all containers, and restarts nothing in a
+// deleted pod.
 //
-// An endpoint of the gate "readiness" is a pod whose stored status is Ready. An endpoint
-// whose slot has expired is excused while its pod cannot store its status.
+// With the gate "readiness", the world judges a pod as a child (named "endpoint-N") while
+// the pod's stored status is Ready. After its slot has expired, this child is excused while
+// the pod cannot store its status.
 package world

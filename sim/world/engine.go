@@ -17,7 +17,7 @@ type engine struct {
 	history
 	mu    sync.Mutex
 	seed  uint64
-	rng   *rand.Rand // only the script draws from it
+	rng   *rand.Rand // only the goroutine that plays the story draws from it
 	group sync.WaitGroup
 	// ctx is the ancestor of every context of the world.
 	ctx    context.Context
@@ -70,7 +70,7 @@ func (e *engine) until(bound time.Duration, f func() bool) bool {
 	}
 }
 
-// do runs f with the mutex held, for the script.
+// do runs f with the mutex held, for a caller that does not hold the mutex.
 func (e *engine) do(f func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()

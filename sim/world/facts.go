@@ -11,7 +11,7 @@ import (
 )
 
 // checks judges the events of the world by the invariants. The struct keeps the facts of
-// earlier events, and checks compares later events with them.
+// earlier events, and its methods compare later events with these facts.
 type checks struct {
 	*engine
 	alive    []*child

@@ -73,7 +73,7 @@ func (n *node) thaw() {
 	n.goOn()
 }
 
-// goOn lets the processes of the node continue after stop.
+// goOn lets the stopped processes of the node continue.
 func (n *node) goOn() {
 	n.frozen = false
 	deferred := n.deferred

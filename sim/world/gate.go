@@ -44,8 +44,8 @@ func openGateway(a *agentProcess) (*gateway, error) {
 	return g, nil
 }
 
-// delay passes the reports on late. If a shim sent several reports meanwhile, the
-// reader gets only the last.
+// delay passes each report to the reader after a random delay. If a shim sends several
+// reports within the delay, the reader gets only the last one.
 func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
 	r := g.agent.process.w.source(g.agent.name + g.agent.pod.uid + " reader")
 	done := g.agent.process.ctx.Done()
@@ -133,8 +133,8 @@ func (g *gateway) RunAside(context.Context, gate.ShimID, []string, time.Duration
 	return gate.Result{}, errUnreachable
 }
 
-// granted reports whether a shim of the container may have been granted the hold. In a
-// dead process granted returns true.
+// granted reports whether a shim of the container may have been granted the hold. For a
+// dead process the function returns true.
 func (g *gateway) granted(container, hold string) bool {
 	return !g.agent.runs() || g.server.Granted(container, hold)
 }
@@ -148,8 +148,8 @@ func (a *agentProcess) runs() bool {
 	return true
 }
 
-// now returns the node's clock to all goroutines of the process but the loop, which
-// calls clock.
+// now reads the node's clock for all goroutines of the process but the agent's loop. The
+// loop calls the method clock instead, because a fault can block the loop alone.
 func (a *agentProcess) now() time.Duration {
 	if !a.enter() {
 		a.process.w.mu.Lock()
@@ -207,8 +207,9 @@ func (n notes) Remove(name string) error {
 	return n.touch(func(pod *pod) { delete(pod.notes, name) })
 }
 
-// touch applies the function to the pod. Unlike other calls, touch does not wait while
-// the process is frozen, because the desk holds its own mutex during the call.
+// touch applies the function to the pod. Unlike other methods, this one does not wait while
+// the process is frozen, because the desk calls it with the desk's mutex locked. Goroutines
+// that wait for a mutex stop the time of the synctest bubble.
 func (n notes) touch(do func(*pod)) error {
 	n.process.w.mu.Lock()
 	defer n.process.w.mu.Unlock()

@@ -35,7 +35,7 @@ func (d *demands) starting() time.Duration {
 // withoutShims has the rows of the table that both gates without shims share.
 type withoutShims struct {
 	*demands
-	starts time.Duration // the bound of starting
+	starts time.Duration // the bound that demands.starting returns
 }
 
 func (r withoutShims) rows() map[string]func() {
@@ -61,7 +61,7 @@ func (r withoutShims) rows() map[string]func() {
 // podRows has the rows of the table for the gate "pod".
 type podRows struct {
 	*demands
-	starts time.Duration // the bound of starting
+	starts time.Duration // the bound that demands.starting returns
 }
 
 func (r podRows) rows() map[string]func() {
@@ -105,8 +105,8 @@ func (r readinessRows) rows() map[string]func() {
 	}
 }
 
-// unstored makes the status patches of a yielding pod fail. The pod must stay an
-// endpoint until its status is stored.
+// unstored makes the status patches of a yielding pod fail. The stored status stays Ready,
+// so the child as which the world judges the pod must live on.
 func (r readinessRows) unstored() {
 	c := r.once(func(c *child) {
 		r.weather.patches = pick(r.rng, faults)

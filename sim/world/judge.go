@@ -22,7 +22,7 @@ type judge struct {
 	// free is the instant since which the slot is free, and an old pod could take it.
 	free time.Duration
 	// stood has the old pods that were Ready when the current turn of a broken version
-	// began. hold is the hold of that turn.
+	// began. The field hold is the hold of that turn.
 	stood []*pod
 	hold  string
 	// judged is the number of ended children that the judge has seen.

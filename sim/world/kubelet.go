@@ -18,7 +18,7 @@ import (
 type template struct {
 	workload string
 	slots    []string
-	// any reports that the pod needs only one of the slots, those of a semaphore.
+	// any reports that the slots are those of a semaphore, so the pod needs only one slot.
 	any        bool
 	duration   time.Duration
 	grace      time.Duration
@@ -65,8 +65,8 @@ type pod struct {
 	lock       *agentProcess // has the flock
 	notes      map[string][]byte
 	agentRuns  int
-	// stopping reports that the kubelet ends the pod, and object that the API server has
-	// the pod. A pod that is gone has no process left.
+	// stopping reports that the kubelet ends the pod. The field object reports that the API
+	// server has the pod. The field gone reports that the pod has no process left.
 	stopping, object, gone bool
 }
 
@@ -78,12 +78,12 @@ type container struct {
 	starts int
 	// app is the application's process, if the kubelet starts it.
 	app *child
-	// failures counts failed starts in a row, for the back-off. pending reports that a
-	// start is due.
+	// failures counts failed starts in a row, for the back-off. The field pending reports
+	// that a start is planned.
 	failures int
 	pending  bool
-	// init reports that the container is an init container. done reports that the init
-	// container has succeeded.
+	// init reports that the container is an init container. The field done reports that the
+	// init container has succeeded.
 	init, done bool
 	prepared   string        // the hold under which the init container succeeded
 	since      time.Duration // the instant at which the init container succeeded

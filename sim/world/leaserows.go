@@ -106,8 +106,8 @@ func (r leaseRows) loseRole(*child) {
 }
 
 // unleased deletes the Lease in a namespace that has lost its label. No pod can renew
-// until enroll has made the Lease again. Even there, enroll must make the Lease, because
-// the pods still have their gates.
+// until enroll has made the Lease again. Enroll must make the Lease even in this namespace,
+// because the pods still have their gates.
 func (r leaseRows) unleased() {
 	r.do(r.optOut)
 	r.vanished(func(*child) {})

@@ -26,11 +26,11 @@ const instant = 2 * time.Millisecond
 type link struct {
 	agent *agentProcess
 	shim  *shimProcess
-	// hungUp reports that one end has closed the connection. noticed reports that the
-	// shim has learned of that.
+	// hungUp reports that one end has closed the connection. The field noticed reports that
+	// the shim has learned of the end of the connection.
 	hungUp, noticed bool
-	// closed reports that the agent's end has closed the connection. ended reports that all
-	// messages of the shim have arrived, and no more will.
+	// closed reports that the agent's end has closed the connection. The field ended
+	// reports that all messages of the shim have arrived, and no more will.
 	closed, ended bool
 	arrived       [][]byte // the agent's end has yet to read them
 	changed       signal
@@ -47,8 +47,9 @@ func (s *shimProcess) connect(a *agentProcess) {
 	s.push(shim.Connection{Conn: shimEnd{s.link}})
 }
 
-// trip draws the time that the next message takes. The current instant seeds the draw,
-// because the goroutines of one instant have no order.
+// trip draws the time that the next message takes. The current instant seeds the draw. The
+// goroutines of one instant run in any order, so draws from a shared source would differ
+// between two runs of a seed.
 func (l *link) trip(way string) time.Duration {
 	return between(l.dice(way), 50*time.Microsecond, instant)
 }

@@ -20,9 +20,9 @@ func (r machineRows) rows() map[string]func() {
 	}
 }
 
-// reboot demands that a pod holds soon after its node has booted. The new boot id proves
-// that no process is alive. Either the pod acquires its Lease again as soon as its shim
-// waits, within 3 s, or another pod acquires the Lease.
+// reboot demands that a pod holds soon after the holder's node has booted. The new boot id
+// proves that no process of the earlier boot is alive. Either the earlier holder acquires
+// its Lease again as soon as its shim waits, within 3 s, or another pod acquires the Lease.
 func (r machineRows) reboot() {
 	c := r.once(func(c *child) { c.pod().node.crash() })
 	n := c.pod().node

@@ -81,8 +81,8 @@ func (m model) presentNext(slot string) {
 	}
 }
 
-// grant writes a Role that names all slots that a pod ever claimed, and their next Leases.
-// grant binds the Role.
+// grant writes and binds a Role that names all slots that a pod ever claimed, and their
+// next Leases.
 func (m model) grant(slots []string) {
 	missing := func(slot string) bool {
 		return !m.w.api.granted("get", slot)

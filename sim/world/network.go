@@ -54,8 +54,8 @@ func (c *clientOf) source(op string) *rand.Rand {
 	return r
 }
 
-// out reports whether the client's packets reach the server, and in whether the
-// server's packets reach the client.
+// out reports whether the client's packets reach the server. The method "in" reports
+// whether the server's packets reach the client.
 func (c *clientOf) out() bool { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutOut) }
 func (c *clientOf) in() bool  { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutIn) }
 
@@ -143,9 +143,9 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	return c.await(ctx, reply, tick)
 }
 
-// await waits for the reply or the end of ctx, and returns a tick after that end.
-// Otherwise two requests that were sent in one instant would also time out in one
-// instant.
+// await waits for the reply or the end of ctx, and returns a random tick after that end.
+// Otherwise two requests of one instant would also time out in one instant, in an order
+// that differs between two runs of a seed.
 func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Duration) ([]byte, error) {
 	var a answer
 	select {
@@ -226,8 +226,9 @@ func (c *clientOf) PatchPodStatus(ctx context.Context, _ string, patch []byte) (
 	return c.patch(ctx, "patch", patch)
 }
 
-// ReadPod implements agent.API. ReadPod and PatchPodStatus send different kinds of
-// requests, because the agent may patch and read its pod at the same time.
+// ReadPod implements agent.API. The agent may patch and read its pod at the same time. So
+// ReadPod and PatchPodStatus send different kinds of requests, which have separate random
+// sources.
 func (c *clientOf) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
 	return c.patch(ctx, "patch "+pod, []byte("{}"))
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// person writes by hand on Leases while there is trouble. Three of ten seeds of the
+// person writes by hand on Leases while there is trouble. Three of ten seeds of the story
 // chaos have a person.
 type person struct {
 	*workloads
@@ -39,7 +39,7 @@ func (p *person) later() {
 	})
 }
 
-// write pauses a slot, resumes it, or asks its hold to yield.
+// write pauses a slot, ends the pause, or asks the slot's holder to yield.
 func (p *person) write() {
 	slot, what := pick(p.rng, p.slots), p.rng.IntN(6)
 	successors := []string{"", "gone_uid"}

@@ -183,8 +183,8 @@ func (o *inOrder) restartAll() {
 }
 
 // mostKubelet is the longest time that the kubelet takes to kill all containers. The
-// shortest lease leaves 5 s for that (docs/guarantees.md), less about a second for
-// skewed clocks.
+// shortest lease allows 5 s (docs/guarantees.md), of which skewed clocks take about a
+// second.
 const mostKubelet = 1500 * time.Millisecond
 
 // beginAnew kills all processes of the pod, and starts them anew.

@@ -49,7 +49,7 @@ func (v volume) Rename(from, to string) error {
 // waits in each method, and a dead process changes nothing.
 type agentMachine struct{ a *agentProcess }
 
-// inside runs f with the mutex held. For a dead process inside returns errDead.
+// inside runs f with the mutex held. For a dead process the method returns errDead.
 func (m agentMachine) inside(f func() error) error {
 	if !m.a.enter() {
 		return errDead

@@ -61,8 +61,8 @@ func (p *process) whenThawed(f func()) {
 	}
 }
 
-// enter waits while the process is frozen, and locks the mutex. For a dead process
-// enter returns false, without the mutex.
+// enter waits while the process is frozen, and locks the mutex. For a dead process the
+// method returns false, and the mutex is not locked.
 func (p *process) enter() bool {
 	for {
 		p.w.mu.Lock()
@@ -80,7 +80,7 @@ func (p *process) enter() bool {
 }
 
 // await waits until the condition is true and the process is not frozen. For a dead
-// process await returns false. The condition runs with the mutex held.
+// process the method returns false. The condition runs with the mutex held.
 func (p *process) await(changed *signal, ready func() bool) bool {
 	for p.enter() {
 		ok, next := ready(), changed.next()

@@ -24,11 +24,11 @@ type shown struct {
 	pod     *pod
 	version int64
 	text    []byte
-	// ready is the endpoint of a pod of the gate "readiness", while the stored status is
-	// Ready.
+	// ready is the child as which the world judges a pod of the gate "readiness" while the
+	// stored status is Ready.
 	ready *child
-	// condition reports that the agent's condition in the stored status is true. cost is
-	// the pod's deletion cost.
+	// condition reports that the agent's condition in the stored status is true. The field
+	// cost is the pod's deletion cost.
 	condition bool
 	cost      int
 	// deleted reports that the pod has been deleted at the instant deletedAt. Its object stays
@@ -102,7 +102,8 @@ func (s *shown) show(raw []byte) {
 	}
 }
 
-// setReady makes the pod an endpoint, or removes the endpoint.
+// setReady begins the child as which the world judges a pod of the gate "readiness", or
+// ends this child.
 func (s *shown) setReady(ready bool) {
 	p := s.pod
 	switch {

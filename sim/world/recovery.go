@@ -47,8 +47,9 @@ func (r *recovery) heal() {
 	r.refill()
 }
 
-// killStopped kills the agents that got SIGTERM, as a kubelet does after the grace. A
-// stopped agent yields to no pod, but the next agent process in its container does.
+// killStopped kills the agents that got SIGTERM, as a kubelet does after the grace. An
+// agent that got SIGTERM yields to no pod, so the rollout could not end. The next agent
+// process in its container yields.
 func (r *recovery) killStopped() {
 	for _, p := range r.pods {
 		if a := p.agent(); a != nil && a.stopped && !p.stopping {
@@ -69,8 +70,9 @@ func (r *recovery) quiet(after string) bool {
 		}
 		ends := r.ends()
 		r.do(func() { r.note("script", "settled after %s", after) })
-		// In this time a standby with a mute watch learns that the slot is not paused any
-		// more. Otherwise the standby would learn that only during the next handover.
+		// In this time a standby with a mute watch learns that a person has ended the pause
+		// of the slot. Otherwise the next handover might wait for that standby, and exceed
+		// its bound.
 		if !r.pass(max(slow(r.longest), r.latest) + 5*time.Second + r.heeding()) {
 			return false
 		}

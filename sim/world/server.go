@@ -28,7 +28,7 @@ type server struct {
 	compacted int64
 	away      bool
 	watches   []*watch
-	dirty     []func() // called at each change but renewals
+	dirty     []func() // called at each change but updates of Leases
 	rights    rights
 	// sent is the instant at which a client sent the last write of a Lease.
 	sent time.Duration
@@ -54,7 +54,7 @@ type version struct {
 	lease *kube.Lease
 }
 
-// change is one stored change, which the server offers to all watches.
+// change is one stored change, which the server sends to all watches of the object.
 type change struct {
 	rv   int64
 	kind kube.WatchType

@@ -26,7 +26,8 @@ type shimProcess struct {
 	boot      string
 
 	child *child // until it is reaped
-	// hold is the hold of the last child. told is the last grant that the shim took.
+	// hold is the hold of the last child. The field told is the last grant that the shim
+	// took.
 	hold string
 	told gate.Grant
 	link *link // the last connection
@@ -99,8 +100,8 @@ func slotsOf(env []string) (slots []gate.SlotToken) {
 	return slots
 }
 
-// beat returns the period in which a shim repeats its state. Longer leases have longer
-// periods, because each beat costs the simulation time.
+// beat returns the period in which a shim repeats its state. The period grows with the
+// lease duration, because each repetition makes the simulation slower.
 func (t template) beat() time.Duration {
 	return gate.BeatEvery * max(1, t.duration/(30*time.Second))
 }
@@ -288,7 +289,7 @@ func (s *shimProcess) freeze() {
 	s.w.note(s.name, "shim is frozen")
 }
 
-// thaw undoes freeze.
+// thaw lets the frozen shim go on.
 func (s *shimProcess) thaw() {
 	if !s.frozen {
 		return

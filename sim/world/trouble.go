@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// trouble causes the faults of chaos.
+// trouble causes the faults of the stories chaos, changing and rolling.
 type trouble struct {
 	*workloads
 	elector *elector // nil in most worlds
@@ -18,7 +18,7 @@ type trouble struct {
 	takesLeases, takesRoles bool
 }
 
-// troubles returns the faults that can happen now. Chaos picks one of them.
+// troubles returns the faults that can happen now. The story picks one of them.
 func (c *trouble) troubles() []func() {
 	all := []func(){
 		c.shift, c.shift, c.apiTrouble, c.verbTrouble, func() { c.api.breakWatches(c.rng) }, c.enrollTrouble, c.optingOut,
@@ -148,7 +148,8 @@ func (c *trouble) podTrouble() {
 	if !p.object || p.stopping {
 		return
 	}
-	// The draws come first, because a later event must not use the script's random source.
+	// The draws come first. A draw during a later event would change the other draws of the
+	// story, which share the random source.
 	t, n := p.template, pick(c.rng, c.nodes)
 	respawn := func() {
 		if c.count(t.workload) < c.replicas[t.workload] {

@@ -101,7 +101,7 @@ func (c *clientOf) close(s *watch) {
 	c.w.api.watches = slices.DeleteFunc(c.w.api.watches, func(other *watch) bool { return other == s })
 }
 
-// offer sends a change to the client, if the stream is about its Lease.
+// offer sends a change to the client, if the stream is about the changed Lease.
 func (s *watch) offer(c change) {
 	s.mute = s.mute || s.c.w.weather.silent
 	if c.name == s.name && !s.ended && !s.mute {

@@ -14,8 +14,8 @@ import (
 // weather is the set of faults that requests have at a time.
 type weather struct {
 	// lost, replyLost, late and refused are chances of faults. A lost request never
-	// arrives, and a late request arrives after its sender gave up. The server refuses a
-	// refused request. The answer to a replyLost request never arrives.
+	// arrives, and a late request may arrive after its sender gave up. The server refuses a
+	// refused request. With replyLost the request arrives, but its answer never does.
 	lost, replyLost, late, refused float64
 	// slow is the chance that a packet takes up to a second, not milliseconds.
 	slow float64
@@ -23,19 +23,19 @@ type weather struct {
 	// by up to a minute. A close ends the watch after the event. A mute watch stays open,
 	// but silent.
 	stall, close, mute float64
-	// unanswered loses all answers to writes, and all other requests. unstored loses each
-	// write that the server would store.
+	// unanswered reports that all answers to writes, and all other requests, are lost. The
+	// field unstored reports that each write that the server would store is lost.
 	unanswered, unstored bool
-	// deaf is a Lease whose writes the server refuses. sealed is a Lease for which the
-	// server refuses all requests of agents.
+	// deaf is a Lease whose writes the server refuses. The field sealed names a Lease for
+	// which the server refuses all requests of agents.
 	deaf, sealed string
 	// gets, puts, watches and patches are the faults of all requests of one kind by agents.
 	// Agents patch only the status of their pods.
 	gets, puts, watches, patches fault
 	// idle is the silence after which a load balancer cuts a watch; 0 means never.
 	idle time.Duration
-	// silent reports that no event of any watch arrives. farewell reports that a watch is
-	// mute after the deletion of its Lease.
+	// silent reports that no event of any watch arrives. The field farewell reports that a
+	// watch is mute after the deletion of its Lease.
 	silent, farewell bool
 }
 

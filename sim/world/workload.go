@@ -35,8 +35,8 @@ type workload struct {
 type revision struct {
 	stamp     api.Revision
 	behaviour behaviour
-	// replicas is the size of the revision's ReplicaSet, and available the number of
-	// available pods in its status.
+	// replicas is the size of the revision's ReplicaSet. The field available is the number
+	// of available pods in the status of the ReplicaSet.
 	replicas, available int
 	// applied is the instant at which a person applied the template last.
 	applied time.Duration
@@ -70,8 +70,8 @@ func (l *workload) apply(b behaviour) {
 	l.again(r)
 }
 
-// again applies the template of a revision that exists. The revision gets the highest
-// number, unless it has that already.
+// again applies the template of a revision that exists. The revision gets a new highest
+// number, unless it is the newest revision already.
 func (l *workload) again(r *revision) {
 	if r != l.newest {
 		highest := int64(0)

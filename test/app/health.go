@@ -153,8 +153,8 @@ func (h *health) serveGRPC(listen string) error {
 	return server.ListenAndServe()
 }
 
-// check prints the answer of GET /health/NAME on this machine, as an application's own
-// health command does. check returns 1 for a bad answer.
+// check prints the answer of the application at 127.0.0.1:8080 to GET /health/NAME, as an
+// application's own health command does. For a bad answer the function returns 1.
 func check(probe string) (int, error) {
 	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "http://127.0.0.1:8080/health/"+probe, http.NoBody)
 	if err != nil {

@@ -50,8 +50,8 @@ func heed(dir string) (context.Context, context.CancelFunc) {
 	return ctx, stop
 }
 
-// handleNotes answers GET /note?say=TEXT with a note of that text. The note names the
-// application's own pod, or the pod in the header X-Pod.
+// handleNotes answers GET /note?say=TEXT, and appends TEXT to the file of notes. The note
+// names the application's own pod, or the pod in the header X-Pod.
 func handleNotes(mux *http.ServeMux, dir string) {
 	mux.HandleFunc("GET /note", func(w http.ResponseWriter, r *http.Request) {
 		pod := r.Header.Get("X-Pod")

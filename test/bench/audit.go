@@ -42,7 +42,8 @@ func (b *bench) auditEnd() (int64, error) {
 	return log.Size(), nil
 }
 
-// audit calls each for every request that was answered since the log had the length from.
+// audit calls a function for every request that was answered since the audit log had the
+// given length.
 func (b *bench) audit(from int64, each func(audited)) error {
 	log, err := os.Open(b.cluster.AuditLog())
 	if err != nil {

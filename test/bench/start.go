@@ -132,7 +132,7 @@ func (b *bench) start(ctx context.Context, s *starter, round int, events <-chan 
 }
 
 // execs waits until the pod has started the application's program the given number of
-// times. execs returns the instant of each exec in the pod.
+// times, and returns the instant of each exec in the pod.
 func (b *bench) execs(ctx context.Context, uid types.UID, programs int, events <-chan witness.Event, failed <-chan error) ([]time.Duration, error) {
 	var execs []time.Duration
 	limit := time.After(time.Minute)

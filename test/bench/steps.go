@@ -78,7 +78,8 @@ func printSteps(rounds []handed, writes []write) error {
 	return nil
 }
 
-// writes returns the stored writes of the slot since the audit log had the length from.
+// writes returns the stored writes of the slot's Lease since the audit log had the given
+// length.
 func (b *bench) writes(from int64) ([]write, error) {
 	zero, err := monotonicZero()
 	if err != nil {

@@ -60,7 +60,7 @@ func main() {
 	}
 }
 
-// errCommand marks the failure of the user's own command, which has printed the cause.
+// errCommand means that the user's own command has failed, and has printed the cause.
 var errCommand = errors.New("command")
 
 func run(ctx context.Context, args []string, out io.Writer) error {

@@ -14,8 +14,8 @@ import (
 )
 
 // live redraws the table of pods in place with each change of a pod or of the Lease,
-// until the caller calls stop. Without a terminal live draws nothing: the caller prints
-// the first and the last table.
+// until the caller calls the returned function. Without a terminal the method draws
+// nothing, because the caller prints the first and the last table.
 func (d *demo) live(ctx context.Context) (stop func(), err error) {
 	if !terminal(os.Stdout) {
 		return func() {}, nil

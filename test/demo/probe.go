@@ -18,8 +18,8 @@ import (
 const (
 	// every is the interval between clients.
 	every = 10 * time.Millisecond
-	// patience is the time that a client waits. A standby holds connections during a
-	// handover, so a client must not give up early.
+	// patience is the time that a client waits. During a handover a standby lets new
+	// connections wait, so a client must not give up early.
 	patience = 2 * time.Second
 )
 

@@ -13,7 +13,7 @@
 // selects tests of every folder, and client-go is linked once. The packages in harness
 // have no end-to-end tests, and package record keeps the evidence.
 //
-// # Order
+// # Parallel tests
 //
 // A test that harms only its own pods calls t.Parallel. A test that harms a node, the
 // control plane or the webhook does not. Go runs the tests without t.Parallel first, one
@@ -21,9 +21,9 @@
 //
 // # Time
 //
-// The machine may stall any process for seconds. Package lease has lease durations that
-// survive such a stall. If a test must know the state at an instant, the test asks the
-// API server or the kernel instead of a watch.
+// A busy machine may delay any process for seconds. Package lease has lease durations
+// that survive such a delay. A watch may be late. So a test that must know the state of
+// the cluster at an instant asks the API server or the kernel.
 //
 // On a cluster of the user's own (KUBECONFIG), a test that needs the test cluster's one
 // kernel or its faults is skipped, with the reason.

@@ -70,8 +70,8 @@ func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 func TestLossOfTheSlotRestartsNoContainer(t *testing.T) {
 	exclusive.TestLossOfTheSlotRestartsNoContainer(t)
 }
-func TestLossRestartsContainerIfOnLossIsRestart(t *testing.T) {
-	exclusive.TestLossRestartsContainerIfOnLossIsRestart(t)
+func TestLostSlotRestartsContainerWithOnLossRestart(t *testing.T) {
+	exclusive.TestLostSlotRestartsContainerWithOnLossRestart(t)
 }
 func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 	exclusive.TestContainerEndsWithItsChildsExitCode(t)
@@ -152,8 +152,8 @@ func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
 func TestMarksPolicyAgreesWithHasGate(t *testing.T) { injection.TestMarksPolicyAgreesWithHasGate(t) }
 func TestDryRunHasNoSideEffect(t *testing.T)        { injection.TestDryRunHasNoSideEffect(t) }
 func TestRepeatedApplyChangesNothing(t *testing.T)  { injection.TestRepeatedApplyChangesNothing(t) }
-func TestGateStaysWholeBesideAnotherInjector(t *testing.T) {
-	injection.TestGateStaysWholeBesideAnotherInjector(t)
+func TestPodIsGatedCompletelyBesideAnotherInjector(t *testing.T) {
+	injection.TestPodIsGatedCompletelyBesideAnotherInjector(t)
 }
 func TestClaimAddedByALaterWebhookIsRefused(t *testing.T) {
 	injection.TestClaimAddedByALaterWebhookIsRefused(t)
@@ -187,15 +187,17 @@ func TestPodDeletedAtStartReportsApplicationsExitCode(t *testing.T) {
 func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 	lifecycle.TestEvictionOfTheHolderCausesOneHandover(t)
 }
-func TestHardEvictionReleasesTheSlot(t *testing.T) { lifecycle.TestHardEvictionReleasesTheSlot(t) }
+func TestHardEvictedHolderReleasesItsSlot(t *testing.T) {
+	lifecycle.TestHardEvictedHolderReleasesItsSlot(t)
+}
 func TestApplicationThatChangesUserGetsTheStopSignal(t *testing.T) {
 	lifecycle.TestApplicationThatChangesUserGetsTheStopSignal(t)
 }
 func TestTerminationReasonAndMessageAreAsWithoutGate(t *testing.T) {
 	lifecycle.TestTerminationReasonAndMessageAreAsWithoutGate(t)
 }
-func TestDeletionGraceReplacesThePodsGrace(t *testing.T) {
-	lifecycle.TestDeletionGraceReplacesThePodsGrace(t)
+func TestGraceOfPodDeletionReplacesThePodsGrace(t *testing.T) {
+	lifecycle.TestGraceOfPodDeletionReplacesThePodsGrace(t)
 }
 func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	lifecycle.TestHooksRunInHoldersAndNeverInStandbys(t)
@@ -205,8 +207,8 @@ func TestHooksFailAsWithoutTheGate(t *testing.T) { lifecycle.TestHooksFailAsWith
 func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
 	lifecycle.TestGatedInitContainerRunsUnderTheApplicationsSlot(t)
 }
-func TestRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
-	lifecycle.TestRestartRulesSeeTheApplicationsExitCodes(t)
+func TestRestartRulesApplyToTheApplicationsExitCodes(t *testing.T) {
+	lifecycle.TestRestartRulesApplyToTheApplicationsExitCodes(t)
 }
 func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	lifecycle.TestStartupProbeBeginsAnewWithEachChild(t)
@@ -217,14 +219,14 @@ func TestFailedLivenessProbeRestartsAsWithoutTheGate(t *testing.T) {
 func TestFailedStartupProbeRestartsAsWithoutTheGate(t *testing.T) {
 	lifecycle.TestFailedStartupProbeRestartsAsWithoutTheGate(t)
 }
-func TestStandbysFollowTheirHoldersReadiness(t *testing.T) {
-	lifecycle.TestStandbysFollowTheirHoldersReadiness(t)
+func TestStandbysAreReadyOnlyWhileTheirHolderIs(t *testing.T) {
+	lifecycle.TestStandbysAreReadyOnlyWhileTheirHolderIs(t)
 }
 func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
 	lifecycle.TestEachKindOfProbeActsAsWithoutGate(t)
 }
-func TestProbesFollowTheApplicationOnTheHostNetwork(t *testing.T) {
-	lifecycle.TestProbesFollowTheApplicationOnTheHostNetwork(t)
+func TestKubeletProbesTheApplicationOnTheHostNetwork(t *testing.T) {
+	lifecycle.TestKubeletProbesTheApplicationOnTheHostNetwork(t)
 }
 func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
 	lifecycle.TestApplicationGetsItsOwnStopSignal(t)
@@ -232,7 +234,9 @@ func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
 
 // Tests of package operations.
 
-func TestPluginMovesAndPausesASlot(t *testing.T) { operations.TestPluginMovesAndPausesASlot(t) }
+func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
+	operations.TestKubectlPluginMovesAndPausesASlot(t)
+}
 func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	operations.TestCertificateRenewalInterruptsNoAdmission(t)
 }

@@ -86,8 +86,8 @@ func (c connector) subscribe() error {
 	return unix.Sendto(c.socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// run passes each notice to take until ctx ends, and closes the connector. A lost
-// notice is an error.
+// run passes each notice to a function until ctx ends, and then closes the connector. A
+// lost notice is an error.
 func (c connector) run(ctx context.Context, take func(notice)) error {
 	defer c.close()
 	buffer := make([]byte, 4096)

@@ -47,8 +47,8 @@ type Families struct {
 	err      error
 }
 
-// gate is the shim of a container. A process that the shim starts while its family lives,
-// such as a hook, is a part of that family.
+// gate has the pod of a shim, and the last family that the shim started. A process that the
+// shim starts while this family lives, such as a hook, is a part of the family.
 type gate struct {
 	pod    string
 	family *Family

@@ -31,7 +31,7 @@ func heard(notices ...notice) *Families {
 	return f
 }
 
-func TestFamilyLivesUntilItsLastThreadEnds(t *testing.T) {
+func TestProcessFamilyLivesUntilItsLastThreadEnds(t *testing.T) {
 	fork := func(parent, pid int) notice { return notice{what: whatFork, parent: parent, pid: pid} }
 	exit := func(pid int) notice { return notice{what: whatExit, pid: pid} }
 	thread := func(n notice, tid int) notice { n.thread = tid; return n }
@@ -71,7 +71,7 @@ func TestFamilyLivesUntilItsLastThreadEnds(t *testing.T) {
 	assert.Empty(t, got)
 }
 
-func TestForkWithoutExecMakesNoFamily(t *testing.T) {
+func TestForkWithoutExecMakesNoProcessFamily(t *testing.T) {
 	f := heard()
 	f.take(notice{what: whatFork, parent: shim, thread: main, pid: main, at: 1})
 	f.take(notice{what: whatExit, thread: main, pid: main, at: 2})

@@ -101,8 +101,8 @@ func (w *Witness) Alive() []Process {
 	return alive
 }
 
-// Run passes each event to hear, in the kernel's order, until ctx ends. The call fails
-// if events were lost.
+// Run passes each event to a function, in the kernel's order, until ctx ends. The call
+// fails if events were lost.
 func (w *Witness) Run(ctx context.Context, hear func(Event)) error {
 	return w.connector.run(ctx, func(n notice) { w.take(n, hear) })
 }

@@ -43,7 +43,8 @@ var created = v1.Time{Time: time.Unix(0, 0).UTC()}
 func (p product) index(ctx context.Context, version string, platforms []v1.Platform) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
 	for _, platform := range platforms {
-		// The first compilation of the webhook takes minutes, so index reports each one.
+		// The first compilation of the webhook takes minutes, so a line announces each
+		// compilation.
 		fmt.Fprintf(os.Stderr, "compiling %s for %s\n", p.name, platform)
 		program, err := p.compile(ctx, version, platform)
 		if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// write replaces the contents of the directory by an OCI layout of the index.
-// write also replaces the tarball beside the directory.
+// write replaces the contents of the directory by an OCI layout of the index. The
+// tarball beside the directory is replaced, too.
 func write(directory, version string, index v1.ImageIndex) error {
 	fresh := directory + ".new"
 	if err := os.RemoveAll(fresh); err != nil {

@@ -82,8 +82,8 @@ func rolledOut(ctx context.Context, c client.Client, key types.NamespacedName) e
 		key, d.Status.UpdatedReplicas, wanted, d.Status.AvailableReplicas, key.Namespace)
 }
 
-// answers waits until the webhook gates a pod. answers creates a pod that claims, as a dry
-// run in a temporary namespace. The dry run succeeds once the API server trusts the
+// answers waits until the webhook gates a pod. The function creates a pod that claims, as a
+// dry run in a temporary namespace. The dry run succeeds once the API server trusts the
 // certificate, and the webhook answers with a gate.
 func answers(ctx context.Context, c client.Client) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
@@ -121,9 +121,9 @@ func answers(ctx context.Context, c client.Client) error {
 	})
 }
 
-// whole checks that the webhook configuration still has its matchConditions. An
-// old cainjector writes the configuration back without them. Then a stopped
-// webhook also blocks unannotated pods.
+// whole checks that the webhook configuration still has its matchConditions. The
+// cainjector of an old cert-manager writes the configuration back without them. Then a
+// stopped webhook also blocks unannotated pods.
 func whole(ctx context.Context, c client.Client, objects []*unstructured.Unstructured) error {
 	for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
 		var there admissionv1.MutatingWebhookConfiguration

@@ -62,7 +62,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	})
 	flags.BoolVar(&s.uninstall, "uninstall", false, "take everything away")
 	flags.BoolVar(&s.render, "render", false, "print what would be applied")
-	// A new node needs less time to pull two images and to start a pod.
+	// A new node pulls two images and starts a pod in less than three minutes.
 	flags.DurationVar(&s.wait, "wait", 3*time.Minute, "how long to wait for the webhook")
 	if err := flags.Parse(args); err != nil {
 		return err

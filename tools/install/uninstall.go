@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// errGated means that uninstall refuses, because gated pods would lose their Leases.
+// errGated means that nothing is deleted, because gated pods would lose their Leases.
 var errGated = errors.New("gated pods exist; take the annotation off their workloads, or delete them, first")
 
 // goneTimeout bounds the deletion of one object. A namespace takes the longest.
@@ -35,8 +35,8 @@ func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Uns
 	if err := refuseGated(ctx, c, out); err != nil {
 		return err
 	}
-	// The webhook configuration goes first. From here on the policy refuses pods
-	// that claim.
+	// The webhook configuration is deleted first. From here on a policy refuses pods
+	// that claim, because nothing gates them.
 	for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
 		if err := remove(ctx, c, object); err != nil {
 			return err
@@ -73,7 +73,8 @@ func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Uns
 	return nil
 }
 
-// refuseGated returns an error that lists the gated pods that have not ended, if any.
+// refuseGated prints the gated pods that have not ended, and returns an error if there
+// are any.
 func refuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 	var pods corev1.PodList
 	if err := c.List(ctx, &pods, client.MatchingLabels{api.GatedLabel: api.Gated}); err != nil {
@@ -156,8 +157,8 @@ func noWebhookPods(ctx context.Context, c client.Client, objects []*unstructured
 	return nil
 }
 
-// removeMade deletes the objects that enroll made, in all namespaces. The policy
-// on held Leases may stay in effect for a moment, so remove tries again.
+// removeMade deletes the objects that enroll made, in all namespaces. The policy on held
+// Leases may stay in effect for a moment after its deletion, so each attempt is repeated.
 func removeMade(ctx context.Context, c client.Client) (int, error) {
 	made := 0
 	for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}, &coordinationv1.LeaseList{}} {

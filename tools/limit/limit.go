@@ -95,7 +95,7 @@ func (t *Table) Exceeded(counts Counts, join func(a, b int) int) []string {
 }
 
 // Split gives each folder a row of its own, with the limits that judged the folder before.
-// Split drops the rows of folders that are gone.
+// Rows of folders that are gone are dropped.
 func (t *Table) Split(counts Counts) {
 	rows := map[string][]int{}
 	for folder := range counts {

@@ -104,9 +104,8 @@ func (g *graph) declare(set *token.FileSet, in *pkg, name *ast.Ident, node ast.N
 	return f
 }
 
-// connect adds the functions that a function uses. If the function uses a method of an
-// interface, connect adds that method of every type of the product that implements the
-// interface.
+// connect adds the functions that a function uses. For a method of an interface, these are
+// the methods of all types of the product that implement the interface.
 func (g *graph) connect(f *function, body ast.Node, implementations map[*types.Func][]*types.Func) {
 	ast.Inspect(body, func(n ast.Node) bool {
 		name, ok := n.(*ast.Ident)

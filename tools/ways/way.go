@@ -13,15 +13,15 @@ import (
 // function is in a package at the folder or below.
 type way struct{ name, folder, from string }
 
-// walk has the functions that follow visits on a way.
+// walk has the functions that [graph.follow] visits on a way.
 type walk struct {
 	way
 	functions []*function // in the order of their first visit
 	calls     int
 	// again counts the calls that lead to a function that was visited before.
 	again int
-	// circles counts the calls that lead to a function that has not returned yet. again
-	// counts those calls, too.
+	// circles counts the calls that lead to a function that has not returned yet. The field
+	// again counts those calls, too.
 	circles int
 	// up counts the calls that go up inside a package.
 	up int

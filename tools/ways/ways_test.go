@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/limit"
 )
 
-// If a limit is exceeded, change the code and not the limit. make ways PKG=… lists the calls
-// that go up.
+// If a limit is exceeded, change the code and not the limit. The command
+// "make ways PKG=…" lists the calls that go up.
 func TestCallOrderStaysWithinItsLimits(t *testing.T) {
 	m, err := measure("../..")
 	require.NoError(t, err)
@@ -49,7 +49,7 @@ func sources(t *testing.T, files map[string]string) *program {
 	return p
 }
 
-// TestDocumentedExampleHasOneUpwardArrow checks the example of the package document.
+// TestDocumentedExampleHasOneUpwardArrow checks the example in the comment of the package.
 func TestDocumentedExampleHasOneUpwardArrow(t *testing.T) {
 	p := sources(t, map[string]string{
 		"loop.go":  "type Agent struct{ wake int }\nfunc (a *Agent) run() { a.renew() }\nfunc (a *Agent) wakeAt() {}",
@@ -64,7 +64,7 @@ func TestDocumentedExampleHasOneUpwardArrow(t *testing.T) {
 	assert.Equal(t, "Agent", found.largest)
 }
 
-func TestWalkFollowsCallsAndInterfaces(t *testing.T) {
+func TestWalkVisitsCalledFunctionsAndInterfaceImplementations(t *testing.T) {
 	p := sources(t, map[string]string{"a.go": `
 type gate interface{ grant() }
 type shim struct{}

@@ -26,8 +26,8 @@ var product = []string{"agent", "api", "cmd", "enroll", "mutate"}
 type vocabulary struct {
 	listed map[string]bool // in docs/architecture.md
 	plain  map[string]bool // in plain.txt
-	// used has all words of all names. exported has the words of exported types, and for
-	// each word the types.
+	// used has all words of all names. The field exported has the words of exported types,
+	// and for each word the types.
 	used     map[string]bool
 	exported map[string][]string
 }
@@ -67,7 +67,8 @@ func listedWords(architecture string) map[string]bool {
 	return words
 }
 
-// plainWords returns the words of plain.txt. Each line has a reason, a colon and words.
+// plainWords returns the words of plain.txt. Each line says why its words need no row, and
+// has a colon before these words.
 func plainWords(text string) map[string]bool {
 	words := map[string]bool{}
 	for l := range strings.Lines(text) {

@@ -15,8 +15,8 @@ import (
 
 const root = "../.."
 
-// If a limit is exceeded, change the sentence and not the limit. make words PKG=… prints the
-// sentences.
+// If a limit is exceeded, change the sentence and not the limit. The command
+// "make words PKG=…" prints the sentences.
 func TestLanguageStaysWithinItsLimits(t *testing.T) {
 	findings, err := measure(root)
 	require.NoError(t, err)

@@ -49,8 +49,9 @@ var (
 		"192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
 		"2001::/23", "2001:db8::/32", "3fff::/20",
 	)
-	// global has the public addresses of IPv6, and local has its private addresses. All
-	// other IPv6 addresses belong to the link, or contain an IPv4 address.
+	// The network global has the public addresses of IPv6. The network local has the
+	// private addresses of IPv6. All other IPv6 addresses belong to the link, or contain an
+	// IPv4 address.
 	global = netip.MustParsePrefix("2000::/3")
 	local  = netip.MustParsePrefix("fc00::/7")
 	// translated has the IPv6 addresses that stand for IPv4 addresses in a cluster without

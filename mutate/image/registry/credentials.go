@@ -41,8 +41,8 @@ type keyring struct {
 	unread error
 }
 
-// fill reads the pull secrets one after the other, until the context ends. Like the
-// kubelet, fill skips an unreadable secret.
+// fill reads the pull secrets one after the other, until the context ends, and skips an
+// unreadable secret, as the kubelet does.
 func (k *keyring) fill(ctx context.Context, from Secrets, rights image.PullRights) {
 	var unread []error
 	names := rights.Secrets

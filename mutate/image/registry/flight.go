@@ -79,7 +79,8 @@ func (f *flights) end(key string, one *flight) {
 	f.close(key, one)
 }
 
-// close lets no further caller join a look-up. Each caller of close has locked f.mu.
+// close lets no further caller join a look-up. The function that calls close has locked
+// f.mu.
 func (f *flights) close(key string, one *flight) {
 	if f.going[key] == one {
 		delete(f.going, key)

@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// command reads the command of an image. For an index, command reads all platforms: the
-// webhook does not know the pod's node yet.
+// command reads the command of an image. For an index, the function reads all platforms,
+// because the webhook does not know the pod's node yet.
 func (r *repository) command(ctx context.Context, digest string) (image.Command, error) {
 	var its manifest
 	if err := r.content(ctx, "manifests", descriptor{Digest: digest}, its.read); err != nil {
@@ -107,7 +107,8 @@ func (r *repository) platform(ctx context.Context, d descriptor) (image.Command,
 }
 
 // join joins the commands of all platforms into one command, by architecture if they
-// differ. The shim cannot tell variants of one architecture apart.
+// differ. The shim cannot tell variants of one architecture apart, so their commands must
+// be equal.
 func join(platforms []descriptor, commands []image.Command) (image.Command, error) {
 	if !slices.ContainsFunc(commands, func(c image.Command) bool { return !same(commands[0], c) }) {
 		return commands[0], nil

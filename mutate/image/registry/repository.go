@@ -127,8 +127,8 @@ func (r *repository) get(ctx context.Context, tag string) (v1.Hash, error) {
 	return digest, err
 }
 
-// use processes the text of an answer. A use must not keep the text, because only a few large
-// answers may be in memory.
+// use is a function that processes the text of an answer. The function must not keep the
+// text, because only a few large answers may be in memory.
 type use func(body []byte, mediaType types.MediaType) error
 
 // content reads the content of a descriptor, which the descriptor itself may contain.

@@ -36,7 +36,8 @@ type fakeRegistry struct {
 	hang      chan struct{}
 	away      atomic.Bool
 	noHead    atomic.Bool
-	// now and most count concurrent requests, and sent counts the bytes of all answers.
+	// now and most count concurrent requests. The field "sent" counts the bytes of all
+	// answers.
 	now, most atomic.Int32
 	sent      atomic.Int64
 	mu        sync.Mutex
@@ -109,7 +110,7 @@ func (f *fakeRegistry) allowed(r *http.Request) bool {
 	user, password, _ := r.BasicAuth()
 	team, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/")
 	if team == "" {
-		return user != "" // the ping tells clients which scheme to use
+		return user != "" // the answer to /v2/ tells clients how to log in
 	}
 	want, private := f.passwords[team]
 	return !private || (user == "reader" && password == want)

@@ -140,7 +140,7 @@ func TestResolverUsesLastAnswerWhileRegistryIsDown(t *testing.T) {
 	require.Error(t, err, "and not if it never was")
 }
 
-func TestDeletedTagIsForgotten(t *testing.T) {
+func TestResolverFindsNoCommandForADeletedTag(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	f.push(t, "app:1", redis)
@@ -193,7 +193,7 @@ func TestPlatformsWithEqualCommandsGetOneCommand(t *testing.T) {
 }
 
 // compat: command/platforms carried
-func TestPlatformsWithDifferentCommandsKeepTheirOwn(t *testing.T) {
+func TestPlatformsWithDifferentCommandsEachGetTheirOwn(t *testing.T) {
 	f := newRegistry(t, false)
 	differ := map[string]v1.Config{
 		"entrypoint": {Entrypoint: []string{"other"}, Cmd: redis.Cmd, StopSignal: redis.StopSignal},

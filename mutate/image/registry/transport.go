@@ -96,8 +96,8 @@ func newInner(o Options, r reach) *http.Transport {
 	}
 }
 
-// dialer stops dialling when the look-up ends. Without dialer, the standard library would go
-// on dialling, because another request might use the connection.
+// dialer stops dialling when the look-up ends. The standard library alone would go on
+// dialling, because another request might use the connection.
 type dialer struct {
 	net.Dialer
 	tls *tls.Config
@@ -157,8 +157,8 @@ func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// inner returns the transport of a request. A proxy resolves host names itself, so inner can
-// judge only a literal address in the request.
+// inner returns the transport of a request. A proxy resolves host names itself, so the
+// function can judge only a literal address in the request.
 func (g *guarded) inner(r *http.Request, its reach) (http.RoundTripper, error) {
 	proxy, err := g.proxy(r)
 	if err != nil {
@@ -195,8 +195,8 @@ func hostname(host string) string {
 	return strings.Trim(host, "[]")
 }
 
-// bounded is the body of an answer. A read fails once this body, or all bodies of the look-up,
-// are too long.
+// bounded is the body of an answer. A read fails once this body, or the sum of all bodies
+// of the look-up, is too long.
 type bounded struct {
 	io.ReadCloser
 	own int64

@@ -17,7 +17,8 @@ const namespace = "bench"
 
 // pod returns a pod of a Deployment as the API server stores it: with defaults, a service
 // account token's volume, tolerations, environment, ports and resources. Its containers
-// have no command of their own. The pod's annotations request both injectors.
+// have no command of their own. The pod's annotations request the injection of our agent
+// and of dapr's sidecar.
 func pod(containers int, image func(int) string) *corev1.Pod {
 	yes, seconds, mode := true, int64(30), int32(420)
 	p := &corev1.Pod{

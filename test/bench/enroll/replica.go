@@ -183,7 +183,7 @@ func (b *bench) newPod(ctx context.Context) (cost, error) {
 	return b.cost(func() error { return b.look(ctx) })
 }
 
-// cost measures the time, the memory and the requests of do.
+// cost measures the time, the memory and the requests of a function.
 func (b *bench) cost(do func() error) (cost, error) {
 	var before, after runtime.MemStats
 	requests, writes := b.traffic.requests.Load(), b.traffic.writes.Load()

@@ -42,13 +42,13 @@ type way struct {
 type processes struct {
 	ctx  context.Context
 	self string
-	// ends are the functions that remove processes and directories; stop calls them in
-	// reverse order.
+	// ends are the functions that remove processes and directories. The method stop calls
+	// these functions in reverse order.
 	ends []func()
 }
 
-// start starts a process. If says is true, start waits for the process's first line of
-// output.
+// start starts a process. If the argument "says" is true, the method waits for the first
+// line of the process's output.
 func (p *processes) start(says bool, words ...string) (*os.Process, error) {
 	cmd := exec.CommandContext(p.ctx, words[0], words[1:]...)
 	cmd.Stderr = os.Stderr

@@ -16,9 +16,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// Two programs share a compiled package only if all modules below it have the same
-// versions, too. With two versions of golang.org/x/sys, the first demo on a machine would
-// compile client-go twice.
+// Two programs share a compiled package only if both have the same versions of the modules
+// that the package imports. With two versions of golang.org/x/sys, the first demo on a
+// machine would compile client-go twice.
 func TestSharedModulesHaveOneVersion(t *testing.T) {
 	root, err := state.Repository()
 	require.NoError(t, err)

@@ -27,8 +27,8 @@ import (
 
 // compat: applications/nginx carried
 func TestGateKeepsNginxExclusiveAndUnchanged(t *testing.T) {
-	// If two workers of nginx end at once, nginx gets one signal or two. So the number of
-	// these log lines differs between runs.
+	// If two workers of nginx end at once, nginx gets and logs one signal or two. So the
+	// number of log lines about signals differs between runs.
 	noise := regexp.MustCompile("GET /|SIGCHLD|SIGIO|SIGALRM")
 	software.Software{Name: "nginx", Port: 80, Serves: software.Contains("/", "served by nginx"),
 		Reloaded: "signal 1 (SIGHUP) received", Unordered: true, Noise: noise}.Test(t)

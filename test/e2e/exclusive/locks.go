@@ -100,7 +100,7 @@ type elector struct {
 	s    *space.Space
 	slot string
 	name string
-	// stop ends the program; done is closed after the release.
+	// The function stop ends the program. The channel done is closed after the release.
 	stop context.CancelFunc
 	done chan struct{}
 }
@@ -117,7 +117,8 @@ func elect(s *space.Space, slot, name string) *elector {
 	// The elector runs until the work has ended, so that the work ends before the release.
 	working := make(chan struct{})
 	config := leaderelection.LeaderElectionConfig{
-		// With these times the elector survives the same stalls as a pod.
+		// With these times the elector survives the same delays as a pod with the same
+		// lease duration.
 		Lock: lock, LeaseDuration: lease.Fault, RenewDeadline: lease.Fault / 2, RetryPeriod: time.Second,
 		Callbacks: leaderelection.LeaderCallbacks{
 			OnStartedLeading: func(context.Context) { defer close(working); e.work(ctx) },

@@ -47,7 +47,7 @@ func TestLossOfTheSlotRestartsNoContainer(t *testing.T) {
 	}
 }
 
-func TestLossRestartsContainerIfOnLossIsRestart(t *testing.T) {
+func TestLostSlotRestartsContainerWithOnLossRestart(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("afresh")
 	a.Annotations[api.OnLossAnnotation] = string(api.OnLossRestart)
@@ -173,7 +173,8 @@ func TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration(t *testing.T) {
 	slot := lease.OfDeployment(h.App.Name)
 	before := h.Lease(slot)
 	at := record.Now()
-	// The policy lets only enroll delete a held Lease, so the test impersonates enroll.
+	// Except at the end of a namespace, a policy lets only enroll delete a held Lease. So
+	// the test impersonates enroll.
 	config := rest.CopyConfig(cluster.Config)
 	config.Impersonate = rest.ImpersonationConfig{UserName: enrollUser(t), Groups: []string{"system:masters"}}
 	client, err := kubernetes.NewForConfig(config)

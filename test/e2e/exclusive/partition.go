@@ -47,9 +47,9 @@ func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 func TestChildOfAThawedNodeDiesWithinSeconds(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("frozen"), "it freezes a node")
 	// No program can prevent this overlap: a child that is frozen past its deadline runs
-	// on after the thaw until its shim kills it. The shim acts at once, but the machine
-	// may run the child first and stall the shim for 3 s. A shim that waits for a renewal
-	// would let the child live longer than that.
+	// on after the thaw until its shim kills it. The shim acts at once, but a busy kernel
+	// may run the child first, and the shim up to 3 s later. A shim that waits for a
+	// renewal would let the child live for longer than 3 s.
 	const stalled = 3 * time.Second
 	h.Tolerate = func(o record.Overlap) bool { return o.A.ID == h.Before.ID && o.Active < stalled }
 	var thaw func()
@@ -103,8 +103,9 @@ func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	h.Await(space.Soon, "an Event tells of the silent shim", func() bool { return h.Event("Pod", h.Victim.Name, "ShimSilent") != nil })
 	thaw()
 	// The shim wakes after its deadline. The kernel's scheduler decides whether the shim
-	// kills the child before the next grant arrives. So the test kills the child itself.
-	// In both cases the shim reports a death, and the slot is free.
+	// kills the child before the next grant arrives. So the test kills the child, if it
+	// still lives. Whoever kills the child, the shim reports the death, and the slot is
+	// free.
 	process.Signal(h.Space, h.Victim, process.Child, unix.SIGKILL)
 	h.Await(lease.Fault+space.Soon, "another takes over", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
 	assert.Less(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "the child's death is proven")

@@ -44,7 +44,7 @@ func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	worst := map[string]time.Duration{}
 	counts := map[string]int{}
 	for end := time.Now().Add(Soak); time.Now().Before(end); {
-		// Each round injects all faults, in another order.
+		// Each round injects all faults, in a new random sequence.
 		all := fault.OfPods()
 		for _, i := range random.Perm(len(all)) {
 			worst[all[i].Name] = max(worst[all[i].Name], endure(s, a, all[i]))
@@ -92,8 +92,8 @@ func endure(s *space.Space, a app.App, b fault.Fault) time.Duration {
 }
 
 // resumed tells whether a new agent process has renewed the hold of an application that
-// runs on. The agent's PID must differ, because the old agent may outlive containerd's
-// shim for a moment.
+// runs on. The PID of the new agent must differ from the old agent's, because the old
+// agent may outlive containerd's shim for a moment.
 func resumed(s *space.Space, a app.App, before *record.Process, killed *process.Process, since time.Time) bool {
 	now, holder := s.Running(a.Name), s.Holder(lease.OfDeployment(a.Name))
 	if now == nil || now.ID != before.ID || holder == nil || holder.Name != before.Pod {

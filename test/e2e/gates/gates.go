@@ -29,12 +29,12 @@ import (
 )
 
 // rebuilt bounds the restart of all containers of a pod. A container that ignores its
-// stop signal takes the grace of 30 s. The kubelet looks at its pods once a second.
+// stop signal takes the grace of 30 s. The kubelet checks its pods once a second.
 const rebuilt = 30*time.Second + space.Soon
 
 // insistent returns an application of two replicas behind a gate. The application ends at
-// once unless it is PID 1. A lease of the shortest duration would leave the kubelet of a
-// busy machine only five seconds, so the lease is longer.
+// once unless it is PID 1. With the shortest lease, the kubelet of a busy machine would
+// have only five seconds to stop the application. So the lease is longer.
 func insistent(name string, gate api.Gate) app.App {
 	a := app.Suffering(name)
 	a.Replicas = 2
@@ -83,9 +83,9 @@ func agentRestarts(pod *corev1.Pod) int32 {
 	return 0
 }
 
-// The image's entrypoint must be PID 1. The test yields and steals the slot, and
-// deletes the pod. At the end of the test its space searches the whole record for two
-// applications at once.
+// The image's entrypoint must be PID 1. The test makes a holder yield, steals the slot
+// from a holder, and deletes a holder. At the end of the test its space searches the
+// whole record for two applications at once.
 //
 // compat: gates/pid-1 gates/loss-restarts-all carried
 func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
@@ -103,8 +103,8 @@ func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
 	var yielded time.Duration
 	// With this gate a yielded slot has to expire. The standbys count from the last
 	// renewal. The yielding pod's new agent starts to count two or three seconds later,
-	// when the application is dead. So a standby is usually first, unless the machine
-	// stalls the standbys for that time. If the yielding pod takes the slot again after a
+	// when the application is dead. So a standby is usually first, unless a busy machine
+	// delays the standbys for that time. If the yielding pod takes the slot again after a
 	// whole lease, the test repeats the yield.
 	for range 3 {
 		awaitInFront(&h)
@@ -142,9 +142,9 @@ func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
 	assert.Greater(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "nothing proves a death, so the slot expires")
 }
 
-// The kubelet restarts only the container of a killed agent, and the hold goes on. The
-// kubelet also restarts only the container of a crashed application, under the same
-// hold.
+// If the agent is killed, the kubelet restarts only the agent's container, and the hold
+// goes on. If the application crashes, the kubelet restarts only the application's
+// container, under the same hold.
 func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
 	t.Parallel()
 	a := insistent("alone", api.GatePod)
@@ -223,8 +223,9 @@ func TestGateReadinessLetsOnePodServe(t *testing.T) {
 	s := space.New(t)
 	a := insistent("serving", api.GateReadiness)
 	a.Record = "$(POD_NAME)" // each pod has a record of its own
-	// The lasting lease prevents losses, because a pod that loses its slot cannot always
-	// write its condition before the next holder does.
+	// A pod that loses its slot cannot always write its condition before the next holder
+	// does. Then two pods would be allowed to serve, so the lasting lease prevents
+	// losses.
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
 	app.Create(s, a)
 	service := app.Service(s, a)

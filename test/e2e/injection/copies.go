@@ -143,7 +143,8 @@ func TestCopiedCommandIsRefusedInEveryNamespace(t *testing.T) {
 			}, true},
 			"an agent alone, its flag with two dashes": {respelled("--slots="), true},
 			"an agent alone, its flag in two words":    {respelled("-slots", ""), true},
-			// With the gate "readiness" the application runs in all pods anyway.
+			// With the gate "readiness" the application runs in all pods anyway, so the
+			// policies admit the copy.
 			"no init containers": {noInits, gate != api.GateReadiness},
 			"a shell in the gate's volume": {func(pod *corev1.Pod) {
 				noInits(pod)
@@ -177,8 +178,9 @@ func TestCopiedCommandIsRefusedInEveryNamespace(t *testing.T) {
 	})
 }
 
-// The webhook does not see the copy in this test, which has all marks. The copy has no
-// controller, so the slots of the Deployment are not its own.
+// The copy in this test has all marks, and the webhook does not see the copy. The
+// policies must refuse it: the copy has no controller, so the slots of the Deployment are
+// not its own.
 func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -240,7 +242,7 @@ func TestPoliciesStayCheapWithManyArguments(t *testing.T) {
 	}
 	const many = 50_000
 	one, all := fastest(strings.Repeat("a ", many)), fastest(slices.Repeat([]string{"a"}, many)...)
-	// The bound is for a policy whose CEL expression loops over the arguments. Such a
-	// policy took a hundred times as long.
+	// The bound finds a policy whose CEL expression loops over the arguments. With many
+	// arguments, such a policy took a hundred times as long as with one argument.
 	assert.Less(t, all, 40*one)
 }

@@ -189,7 +189,7 @@ func shared(source *corev1.VolumeSource) func(*corev1.Pod) {
 
 var nodesOwn = &corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}
 
-// missing lists edits that break a gate of any kind.
+// The map missing has edits that break a gate of any kind.
 var missing = map[string]func(*corev1.Pod){
 	"no agent":             without(api.AgentContainer),
 	"an agent that ends":   ordinary,
@@ -202,14 +202,15 @@ var missing = map[string]func(*corev1.Pod){
 	},
 }
 
-// another names a different gate for each gate.
+// The map another has a different gate for each gate.
 var another = map[string]string{
 	string(api.GateContainer): string(api.GatePod),
 	string(api.GatePod):       string(api.GateReadiness),
 	string(api.GateReadiness): string(api.GateContainer),
 }
 
-// missingOf lists, for each kind of gate, further edits that break a gate of that kind.
+// The map missingOf has, for each kind of gate, further edits that break a gate of that
+// kind.
 var missingOf = map[api.Gate]map[string]func(*corev1.Pod){
 	api.GateContainer: {
 		"no volume":                 shared(nil),

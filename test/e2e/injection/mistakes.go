@@ -117,7 +117,8 @@ func TestUserMistakesGetExactMessages(t *testing.T) {
 				assert.Contains(t, failedCreate(s, a), told, "what kubectl describe replicaset shows")
 			}
 			assert.Empty(t, s.Pods(a.Name), "no pod of it gets in")
-			// Otherwise the ReplicaSet would try to create its pods for ever.
+			// Without the deletion, the ReplicaSet would try to create its pods again and
+			// again, and slow the other tests down.
 			kubectl.Must(s, "", "delete", "deployment", a.Name)
 		})
 	}

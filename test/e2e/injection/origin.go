@@ -91,7 +91,7 @@ func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
 }
 
 // The shim has the command of the old image, and no request can change a running
-// container's command.
+// container's command. So a policy refuses a change of the image.
 //
 // compat: impossible/image-in-place refused ImageChangedInPlace
 func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {

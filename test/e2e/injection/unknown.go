@@ -103,7 +103,8 @@ func review(s *space.Space, pod []byte) []byte {
 	}
 	body, err := json.Marshal(review)
 	require.NoError(s, err)
-	// The stream of a port-forward may break before the answer, so review tries again.
+	// The stream of a port-forward may break before the answer, so the test repeats the
+	// request.
 	s.Within(space.Soon, func() bool {
 		review, err = ofWebhook(s, body)
 		return err == nil

@@ -59,7 +59,7 @@ func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 // A hard eviction is a deletion with a grace of one second. The kubelet kills the
 // application after two seconds, its minimum, and then stops the agent. The agent must
 // still release the slot, because the slot would otherwise have to expire.
-func TestHardEvictionReleasesTheSlot(t *testing.T) {
+func TestHardEvictedHolderReleasesItsSlot(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{"obeys": nil, "ignores": {"-ignore-term"}} {
 		t.Run(name, func(t *testing.T) {

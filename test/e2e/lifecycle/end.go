@@ -42,13 +42,13 @@ func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 	})
 }
 
-// mayMiss is how many ends of a container a stalling machine may spoil. More spoilt ends
-// are a bug.
+// mayMiss is the number of ends of a container that may differ from the expected end,
+// because the machine is busy. More such ends are a bug.
 const mayMiss = 2
 
-// endsWith waits until a run of a restarting container has ended with a code. On a
-// stalling machine the kubelet may stop a run before the application handles signals.
-// endsWith reports each run with another code by a remark.
+// endsWith waits until a run of a restarting container has ended with a code. On a busy
+// machine the kubelet may stop a run before the application handles signals. The function
+// reports each run with another code by a remark.
 func endsWith(s *space.Space, pod *corev1.Pod, code int32, what string) {
 	s.Helper()
 	missed := map[string]bool{}
@@ -90,8 +90,8 @@ func TestTerminationReasonAndMessageAreAsWithoutGate(t *testing.T) {
 		}, 137, "OOMKilled", ""},
 	} {
 		plain, gated := pair(s, "ends-"+name, func(t *corev1.PodTemplateSpec) { tt.edit(&t.Spec.Containers[0]) })
-		// Both containers end again and again. A stalling machine may lose the last line
-		// of a log, or the reason of an end. A remark reports each such end.
+		// Both containers end again and again. On a busy machine the last line of a log,
+		// or the reason of an end, may be lost. A remark reports each such end.
 		missed := map[string]bool{}
 		s.Within(space.StartTimeout, func() bool {
 			before, after := last(s, plain), last(s, gated)

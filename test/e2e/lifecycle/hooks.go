@@ -38,7 +38,7 @@ func noting(what string, more ...string) *corev1.LifecycleHandler {
 	return &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}
 }
 
-// notes returns the notes of one pod, in their order.
+// notes returns the notes of one pod, the oldest first.
 func notes(s *space.Space, pod *corev1.Pod) (all []string) {
 	s.Helper()
 	text, err := os.ReadFile(filepath.Join(s.Dir, "notes"))

@@ -84,7 +84,7 @@ func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
 }
 
 // compat: lifecycle/restart-rules lifecycle/restart-never carried
-func TestRestartRulesSeeTheApplicationsExitCodes(t *testing.T) {
+func TestRestartRulesApplyToTheApplicationsExitCodes(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	run := func(name string, code int) {

@@ -23,8 +23,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// eagerly returns a probe that runs each second and fails at its first failure. Its
-// timeout is longer than a stall of the machine, which takes up to 3 s.
+// eagerly returns a probe that runs each second, with a failure threshold of one. Its
+// timeout is longer than 3 s, by which a busy machine may delay an answer.
 func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1.Probe {
 	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 1}
 	for _, f := range change {
@@ -211,11 +211,11 @@ func TestFailedStartupProbeRestartsAsWithoutTheGate(t *testing.T) {
 	assert.Equal(t, messages[other.Name], messages[one.Name])
 }
 
-// The Event quotes the output of the probe's command unchanged. While the holder is not
-// Ready, its standbys are not Ready either.
+// The Event about a failed probe quotes the output of the probe's command unchanged.
+// While the holder is not Ready, its standbys are not Ready either.
 //
 // compat: probes/readiness-exec probes/message probes/standby carried
-func TestStandbysFollowTheirHoldersReadiness(t *testing.T) {
+func TestStandbysAreReadyOnlyWhileTheirHolderIs(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("moody")
@@ -314,7 +314,7 @@ func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
 
 // sameWords waits until both pods have an equal message of a failed probe. The kubelet
 // probes a gated pod by HTTP even for a TCP probe, so a prefix differs. For gRPC the
-// agent writes an Event of its own beside the kubelet's.
+// agent writes an Event of its own beside the kubelet's, so one equal message is enough.
 func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe string) {
 	s.Helper()
 	words := func(pod *corev1.Pod) (all []string) {
@@ -337,7 +337,7 @@ func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe stri
 // On the host network an agent opens no port, so the kubelet's probes are exec probes.
 //
 // compat: pod/host-network carried
-func TestProbesFollowTheApplicationOnTheHostNetwork(t *testing.T) {
+func TestKubeletProbesTheApplicationOnTheHostNetwork(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("node")

@@ -152,8 +152,8 @@ func TestPodsOfJobsCompleteOneAtATime(t *testing.T) {
 	s.Await(space.StartTimeout, "it runs again", func() bool { return app.After(s, suspended, first) != nil })
 }
 
-// The owner is a custom resource, a kind that this project does not know. The test
-// creates its pods.
+// The owner is a custom resource, a kind that this project does not know. The test itself
+// creates the owner's pods, as a custom controller would.
 //
 // compat: kinds/custom carried
 func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {

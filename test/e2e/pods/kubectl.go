@@ -44,7 +44,7 @@ func TestKubectlCommandsSucceedOnHolderAndStandby(t *testing.T) {
 			name = "holder"
 		}
 		t.Run(name+" exec", func(t *testing.T) {
-			// A stalling machine may break a stream, or lose its first line. So the test
+			// A busy machine may break a stream, or lose its first line. So the test
 			// repeats the command until the answer is whole.
 			answers := func(stdin, want string, args ...string) {
 				var out string
@@ -84,7 +84,8 @@ func TestKubectlCommandsSucceedOnHolderAndStandby(t *testing.T) {
 	assert.Zero(t, app.Restarts(s, a))
 }
 
-// begin runs kubectl until end is called; lines is its output.
+// begin runs kubectl until the returned function end is called. The result lines reads
+// the output of kubectl.
 func begin(s *space.Space, args ...string) (stdin io.Writer, lines *bufio.Scanner, end func()) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), space.StartTimeout)
@@ -134,7 +135,7 @@ func attach(s *space.Space, pod string) {
 	go func() {
 		defer close(typist)
 		// The stream of the application's output may open later than the input, and
-		// earlier output is lost. So attach repeats its line.
+		// earlier output is lost. So the test writes its line again each second.
 		again := time.NewTicker(time.Second)
 		defer again.Stop()
 		for {

@@ -45,7 +45,7 @@ func Now() time.Duration {
 	return time.Duration(now.Nano())
 }
 
-// Meta is the report of a process about itself at its beginning.
+// Meta is what a process writes about itself at its beginning.
 type Meta struct {
 	Pod  string `json:"pod,omitempty"`
 	UID  string `json:"uid,omitempty"`

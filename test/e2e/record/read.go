@@ -60,7 +60,7 @@ func (p Process) Active() []Span {
 // Record has all processes under one name, ordered by their starts.
 type Record []Process
 
-// Read reads the record called name in dir. A record without a file is empty.
+// Read reads the record of a name from a directory. A record without a file is empty.
 func Read(dir, name string) (Record, error) {
 	data, err := os.ReadFile(recordFile(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -114,7 +114,8 @@ func (p *Process) add(l line) {
 	p.Last = max(p.Last, l.At, l.Until)
 }
 
-// Overlap is a pair of processes that lived at once, for Len.
+// Overlap is a pair of processes that lived at the same time. The field Len is the length
+// of that time.
 type Overlap struct {
 	A, B Process
 	Len  time.Duration
@@ -169,7 +170,8 @@ func together(a, b Process) time.Duration {
 }
 
 // Vacant asks the kernel whether all processes under a name are dead. Call Vacant only
-// while no process can begin, because that process would find the flock taken by Vacant.
+// while no process can begin. A process that begins during the call would find the flock
+// taken by Vacant, and the record would show an overlap.
 func Vacant(dir, name string) (bool, error) {
 	lock, err := os.OpenFile(lockFile(dir, name), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
@@ -194,7 +196,8 @@ func (r Record) Mains() Record {
 	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool { return p.Parent != "" })
 }
 
-// Running returns the processes whose last stamp is not older than recent.
+// Running returns the processes that have not ended, and whose last stamp is not older
+// than the argument recent.
 func (r Record) Running(recent time.Duration) Record {
 	now := Now()
 	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool {

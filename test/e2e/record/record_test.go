@@ -57,7 +57,7 @@ func TestSuccessiveProcessesDoNotOverlap(t *testing.T) {
 	assert.NoError(t, r.TokensGrow(), "tokens are numbers, not strings")
 }
 
-func TestDescendantKeepsTheFlock(t *testing.T) {
+func TestFlockIsKeptUntilTheLastDescendantEnds(t *testing.T) {
 	dir := t.TempDir()
 	parent, err := Begin(dir, "x", Meta{Pod: "a"})
 	require.NoError(t, err)
@@ -76,7 +76,7 @@ func TestDescendantKeepsTheFlock(t *testing.T) {
 	assert.Len(t, r.Contended(), 1)
 }
 
-func TestTokensMustGrowBetweenPods(t *testing.T) {
+func TestTokensMustGrowFromPodToPod(t *testing.T) {
 	process := func(uid, slot, token string) Process {
 		return Process{ID: uid + token, Meta: Meta{UID: uid, Slot: slot, Token: token}}
 	}

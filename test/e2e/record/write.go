@@ -30,7 +30,7 @@ type Writer struct {
 	done  chan struct{}
 }
 
-// Begin records the start of a process that must be alone under name, in dir.
+// Begin records, in a directory, the start of a process that must be alone under a name.
 func Begin(dir, name string, meta Meta) (*Writer, error) {
 	lock, err := os.OpenFile(lockFile(dir, name), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
@@ -86,7 +86,7 @@ func mapStamp(path string) (*atomic.Int64, error) {
 // Signal records that the process got its stop signal.
 func (w *Writer) Signal() error { return w.write(line{Event: signal, At: Now()}) }
 
-// End records that the process is about to exit with code.
+// End records that the process is about to exit with an exit code.
 func (w *Writer) End(code int) error {
 	close(w.stop)
 	<-w.done

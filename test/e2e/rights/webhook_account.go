@@ -29,8 +29,8 @@ import (
 type thief struct {
 	*space.Space
 	client kubernetes.Interface
-	// slot and role name a Lease and a Role that enroll made. The binding of the Role has
-	// the same name.
+	// The fields slot and role are the names of a Lease and a Role that enroll made. The
+	// binding of the Role has the same name as the Role.
 	slot, role string
 }
 
@@ -40,8 +40,8 @@ func stealAccount(s *space.Space) thief {
 	return thief{Space: s, client: asAccount(s, webhook.Namespace, webhook.Name, nil)}
 }
 
-// labelled returns the metadata of an object. If ours is true, the metadata has our
-// label, as enroll writes it.
+// labelled returns the metadata of an object. If the argument ours is true, the metadata
+// has our label, as enroll writes it.
 func labelled(name string, ours bool) metav1.ObjectMeta {
 	meta := metav1.ObjectMeta{Name: name}
 	if ours {

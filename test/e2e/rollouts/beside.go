@@ -40,10 +40,10 @@ func strictly(template *corev1.PodTemplateSpec) {
 // holder's pod.
 const unreachable = "HolderUnreachable"
 
-// forbid drops all packets from other nodes to the holder's pod until allow is called, or
-// until the test ends. A NetworkPolicy that forbids traffic between pods has the same
-// effect, but the network of the test cluster enforces no NetworkPolicy. Pods on the
-// holder's own node still connect to the holder.
+// forbid drops all packets from other nodes to the holder's pod until the returned
+// function is called, or until the test ends. A NetworkPolicy that forbids traffic
+// between pods has the same effect, but the network of the test cluster enforces no
+// NetworkPolicy. Pods on the holder's own node still connect to the holder.
 func forbid(h *holder.Holder) (allow func()) {
 	h.Helper()
 	var nodes []string
@@ -85,8 +85,8 @@ func standbys(h *holder.Holder) []*corev1.Pod {
 }
 
 // No agent polls the network path to the holder. A standby finds the path broken when it
-// forwards a client's connection. A standby that starts later tries the path once by
-// itself.
+// forwards a client's connection. A standby that starts while the path is broken tries
+// the path once by itself.
 func TestUnreachableHolderMakesStandbysNotReady(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("forbidden")
@@ -163,7 +163,7 @@ func of(a app.App, p record.Process) bool {
 }
 
 // budgeted makes a PodDisruptionBudget that keeps one pod available, and an autoscaler
-// whose target no load exceeds.
+// whose target is higher than any CPU use.
 func budgeted(h *holder.Holder) {
 	h.Helper()
 	one, beyondReach, replicas := intstr.FromInt32(1), int32(10_000), *h.App.Count()

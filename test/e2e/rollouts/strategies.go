@@ -42,8 +42,9 @@ func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 	}
 }
 
-// scalings is how often the test scales to zero. The test repeats the scaling, because a
-// standby that starts its application in a deleted pod does so only now and then.
+// scalings is the number of times that the test scales to zero. Once is not enough,
+// because a standby with a bug would start its application in a deleted pod only now and
+// then.
 const scalings = 3
 
 func TestScaledDownStandbyStartsNoApplication(t *testing.T) {

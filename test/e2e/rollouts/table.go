@@ -42,14 +42,15 @@ var (
 )
 
 const (
-	// goes bounds a good rollout. A pod of the old version serves for a minute before it
-	// yields, and a second old pod may hold for another minute before that.
+	// The constant goes bounds a good rollout. An old pod serves for a minute before it
+	// yields to a new pod. If the slot moves to a second old pod first, that pod serves
+	// for a minute, too.
 	goes = 170 * time.Second
-	// serves bounds the wait until some version runs. A busy test machine can stall an
-	// application, so that the application seems dead. Such a stall is shorter than serves.
+	// The constant serves bounds the wait until some version runs. On a busy test
+	// machine, a living application may seem dead, but for less than this time.
 	serves = 5 * time.Second
-	// waits is the time for which the test observes the rollout of a broken version. A
-	// rollout that does not stall finishes within that time.
+	// The constant waits is the time for which the test observes the rollout of a broken
+	// version. A rollout that does not stall finishes within that time.
 	waits = 20 * time.Second
 )
 
@@ -69,8 +70,8 @@ type row struct {
 	serves      string
 }
 
-// TestEachKindOfWorkloadRollsOutAsDocumented prints one table, and takes ten minutes. So make
-// rollouts runs the test, and make test does not.
+// TestEachKindOfWorkloadRollsOutAsDocumented prints one table, and takes ten minutes. So
+// "make rollouts" runs the test, and "make test" does not.
 func TestEachKindOfWorkloadRollsOutAsDocumented(t *testing.T) {
 	if Rows == "" {
 		t.Skip("make rollouts runs it")
@@ -109,8 +110,8 @@ type play struct {
 	table   *table
 }
 
-// during calls the function happens, which causes an event, and measures the effects of
-// the event. The function returns the state of the rollout for the table.
+// during measures the effects of one event for the table. The argument happens is a
+// function that causes the event, and returns the state of the rollout.
 func (p *play) during(event string, happens func(began time.Duration) (rollout string)) row {
 	p.Helper()
 	c := client.Start(p.Space, p.lab, p.lab.Nodes()[0], client.Anew, p.service.Spec.ClusterIP)

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// turnEnds bounds the time until a turn is over in which the application never
+	// turnEnds bounds the time until the end of a turn in which the application never
 	// serves. The old version serves for a minute before the turn, and the turn lasts for
 	// another minute.
 	turnEnds = 2*time.Minute + space.Soon

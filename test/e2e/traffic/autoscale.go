@@ -42,9 +42,9 @@ const (
 	load = 60
 
 	// reached and beyondReach are autoscalers' targets, in percent of a resource request.
-	// If one of two pods works, their average use is well above reached, even on a busy
-	// machine. If none works, the average is well below reached. No average is as high as
-	// beyondReach.
+	// If one of two pods works, their average use is well above the target reached, even
+	// on a busy machine. If none works, the average is well below that target. No average
+	// is as high as the target beyondReach.
 	reached, beyondReach = 60, 1000
 )
 
@@ -222,8 +222,8 @@ func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
 	assert.Equal(t, s.before.ID, app.AwaitRunning(s.Space, s.a, space.Soon).ID, "a standby went")
 }
 
-// An autoscaler leaves pods that are not Ready out of the average CPU use. So the average
-// is the use of the holder alone.
+// An autoscaler omits pods that are not Ready from the average CPU use. So the average is
+// the use of the holder alone.
 func TestAutoscalersAverageExcludesUnreadyStandbys(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("unready")

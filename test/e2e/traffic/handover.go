@@ -21,18 +21,19 @@ import (
 )
 
 const (
-	// starts is the time that the application takes until it serves, and stops the time
-	// that it takes to stop. A new connection may wait for both.
+	// The constant starts is the time that the application takes until it serves. The
+	// constant stops is the time that the application takes to stop. A new connection may
+	// wait for both.
 	starts, stops = time.Second, 500 * time.Millisecond
-	// busy is the time that a busy machine adds to a connection.
+	// The constant busy is the time that a busy machine may add to a connection.
 	busy = 3 * time.Second
 )
 
 // A planned handover among three pods refuses and resets no new connection. In each pod
-// the port passes between application and agent only when no node sends connections
-// there. The test runs alone, because tests of other workloads would use up the
-// processors. Standbys have only a bounded time to offer, and so have nodes to learn of
-// an endpoint.
+// the port passes between application and agent only when no node sends connections to
+// that pod. The test runs alone, because tests of other workloads would use up the
+// processors. Then the standbys might offer too late, or the nodes learn too late which
+// pods are Ready.
 func TestHandoversRefuseNoConnection(t *testing.T) {
 	a := app.Lasting("smooth")
 	a.Args = []string{"-start-delay=" + starts.String(), "-stop-delay=" + stops.String()}

@@ -105,8 +105,9 @@ func TestOnlyHolderIsReadyWithReadinessHolder(t *testing.T) {
 // answers collects the answers to one client.
 type answers struct {
 	mu sync.Mutex
-	// pods has the names of the pods that answered, and lost has the errors of failed
-	// requests. If one pod answers several times in a row, pods has its name once.
+	// The field pods has the names of the pods that answered, and the field lost the
+	// errors of failed requests. If one pod answers several times in a row, its name is
+	// in the field pods once.
 	pods, lost []string
 }
 
@@ -154,8 +155,8 @@ func keepAsking(s *space.Space, pod *corev1.Pod) (*answers, func()) {
 	return heard, stop
 }
 
-// A standby holds new requests during a handover, and the next holder answers them. Only
-// requests that were under way to the old holder may be lost. Afterwards the Service
+// During a handover a standby lets new requests wait, and the next holder answers them.
+// Only requests that were under way to the old holder may be lost. Afterwards the Service
 // answers as before.
 func TestServiceAnswersDuringAHandover(t *testing.T) {
 	t.Parallel()

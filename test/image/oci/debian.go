@@ -95,8 +95,8 @@ func key(packages ...string) string {
 	return fmt.Sprintf("%.6x", sum)
 }
 
-// making lets cached make one file at a time. Otherwise several images at once would each
-// make the same base.
+// making is the mutex with which the function cached makes one file at a time. Otherwise
+// several images at once would each make the same base.
 var making sync.Mutex
 
 // cached returns a file of the cache, and makes the file if it is missing.
@@ -169,7 +169,7 @@ func install(ctx context.Context, base string, packages []string, out string) er
 }
 
 func mmdebstrap(ctx context.Context, env []string, args ...string) error {
-	// The command runs under nice, because tests with deadlines may run meanwhile.
+	// The command runs under nice, because tests with deadlines may run at the same time.
 	args = append(append([]string{"mmdebstrap", "--quiet"}, settings...), args...)
 	cmd := exec.CommandContext(ctx, "nice", args...)
 	cmd.Env = append(append(os.Environ(), "SOURCE_DATE_EPOCH="+epoch), env...)

@@ -61,8 +61,8 @@ func (r *registries) kinds(calls int) []kind {
 
 func (r *registries) small(n int) string { return fmt.Sprintf("%s/good/app%d:1", r.host, n) }
 
-// ordinary returns the call for a pod whose image is named by tag. Each such call
-// causes a look-up.
+// ordinary returns the call for a pod whose image is named by tag. So for each call the
+// webhook asks the registry.
 func (r *registries) ordinary(n int) []byte {
 	return review("shop", "", fmt.Sprintf(`{"name":"app","image":%q}`, r.small(n)))
 }

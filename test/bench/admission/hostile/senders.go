@@ -59,7 +59,8 @@ func (t *tally) ordinary(answer string, took time.Duration) {
 }
 
 // wave sends all hostile calls at once, and ordinary calls until the hostile ones are
-// answered. A wave without hostile calls lasts for the given time. wave prints a row.
+// answered. A wave without hostile calls lasts for the given time. At its end the function
+// prints a row of the table.
 func (s *senders) wave(ctx context.Context, name string, calls [][]byte, least time.Duration) error {
 	t := &tally{answers: map[string]int{}, failed: map[string]int{}}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
@@ -123,8 +124,8 @@ const (
 	busy     = "turned away"
 )
 
-// insist sends a call as the API server does. After status 429 insist waits for a second
-// and sends the call again, until the time patience has passed.
+// insist sends a call as the API server does. After status 429 the function waits for a
+// second and sends the call again, for 10 s at most (the constant patience).
 func (s *senders) insist(ctx context.Context, client *http.Client, n int, call []byte) string {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -120,8 +120,8 @@ func cacheDir() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// cached returns the directory of a program's files. cached builds them if no checkout
-// has built them yet.
+// cached returns the directory of a program's files. If no checkout has built the files
+// yet, the function builds them.
 func cached(ctx context.Context, l *state.Lab, cache string, p Program, step string) (string, error) {
 	source := filepath.Join(l.Sources, p.name)
 	key, err := p.key(source)
@@ -289,7 +289,7 @@ func renderCertManager(ctx context.Context, l *state.Lab, source, dir string) er
 		return err
 	}
 	defer os.RemoveAll(chart)
-	// A release of the chart renames this file in the same way.
+	// A published chart has this file under its new name.
 	if err := os.Rename(filepath.Join(chart, "Chart.template.yaml"), filepath.Join(chart, "Chart.yaml")); err != nil {
 		return err
 	}

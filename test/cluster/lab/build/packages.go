@@ -25,7 +25,8 @@ var debian = map[string]string{
 	"mmdebstrap": "mmdebstrap",
 }
 
-// missingPackages returns the packages of the programs that find does not find.
+// missingPackages returns the packages of the programs that the given function does not
+// find.
 func missingPackages(find func(string) (string, error)) []string {
 	var missing []string
 	for program, name := range debian {

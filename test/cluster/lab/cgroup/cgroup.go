@@ -126,7 +126,7 @@ func (g Groups) Dirs(name string) []string {
 }
 
 // freezeFile returns the file that freezes a cgroup and those below. Freeze writes the
-// text write to the file, and waits until the state contains the text read.
+// second result to this file, and waits until the cgroup's state contains the third result.
 func (g Groups) freezeFile(name string, frozen bool) (file, write, read string) {
 	if g.unified {
 		value := map[bool]string{true: "1", false: "0"}[frozen]
@@ -153,7 +153,7 @@ func (g Groups) Freeze(ctx context.Context, name string, frozen bool) error {
 		state = filepath.Join(filepath.Dir(file), "cgroup.events")
 	}
 	return wait.Poll(ctx, 10*time.Second, "freezer of "+name, func() error {
-		// A process that forks meanwhile can make a second write necessary.
+		// A process that forks during the freeze can make a second write necessary.
 		if err := os.WriteFile(file, []byte(write), 0); err != nil {
 			return err
 		}

@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-func TestEveryComponentHasACommand(t *testing.T) {
+func TestEveryClusterComponentHasAStartCommand(t *testing.T) {
 	l := &state.Lab{Root: "/lab", Saved: state.Saved{Workers: 1}}
 	for _, name := range []string{state.ControlPlane, "n1"} {
 		n, err := l.Node(name)

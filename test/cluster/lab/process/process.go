@@ -56,8 +56,8 @@ type record struct {
 // milliseconds.
 const StartLimit = 30 * time.Second
 
-// Start starts a process that outlives this one, and returns when it runs
-// under its PID and in its namespaces and cgroups.
+// Start starts a process that outlives the caller's process. Start returns when the new
+// process runs under its final PID, in its namespaces and cgroups.
 func Start(ctx context.Context, l *state.Lab, p Process) error {
 	ctx, cancel := context.WithTimeout(ctx, StartLimit)
 	defer cancel()

@@ -167,8 +167,8 @@ func (l *Lab) Path(elem ...string) string {
 	return filepath.Join(append([]string{l.Root}, elem...)...)
 }
 
-// Cgroup returns the name, below each hierarchy's root, of the cgroup that holds the
-// whole cluster. Each state directory has its own.
+// Cgroup returns the name, below each hierarchy's root, of the cgroup that contains the
+// whole cluster. Each state directory has a separate cgroup.
 func (l *Lab) Cgroup() string {
 	return fmt.Sprintf("metaparticle-%x", sha256.Sum256([]byte(l.Root)))[:len("metaparticle-")+8]
 }

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock takes the flock of a file, and calls waiting once if another process has it. The
-// kernel frees the flock when the process ends.
+// Lock takes the flock of a file. If another process has the flock, Lock calls the given
+// function once, and waits. The kernel frees the flock when its process ends.
 func Lock(ctx context.Context, file string, waiting func()) (unlock func(), err error) {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -43,8 +43,8 @@ func Lock(ctx context.Context, file string, waiting func()) (unlock func(), err 
 // and long compared with the cost of one call.
 const pollInterval = 20 * time.Millisecond
 
-// Poll calls done until done returns no error. The error after the limit names the
-// awaited condition.
+// Poll calls a function until the function returns no error. The error after the limit
+// names the awaited condition.
 func Poll(ctx context.Context, limit time.Duration, what string, done func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

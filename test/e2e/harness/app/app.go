@@ -41,7 +41,8 @@ func Bare(s *space.Space, name string, annotations map[string]string) *corev1.Po
 // App is a workload of the unchanged application.
 type App struct {
 	Name string
-	// Record names the record in which no two processes may overlap; empty means Name.
+	// Record is the name of the record in which no two processes may overlap; empty means
+	// Name.
 	Record string
 	// Replicas of zero means 3, one on each node.
 	Replicas int32
@@ -96,8 +97,8 @@ func Template(s *space.Space, a App) corev1.PodTemplateSpec {
 	container := corev1.Container{
 		Name: "app", Image: cluster.Image, ImagePullPolicy: corev1.PullIfNotPresent,
 		Args: append(args, a.Args...),
-		// A pod without resource requests starves on a busy machine, and its stamps
-		// become late.
+		// A pod without resource requests starves on a busy machine. Then its stamps in
+		// the record are late, and the application seems dead.
 		Resources: corev1.ResourceRequirements{Requests: Quantities("20m", "16Mi")},
 		Ports:     []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
 		Env: []corev1.EnvVar{field("POD_NAME", "metadata.name"), field("POD_UID", "metadata.uid"),
@@ -277,8 +278,8 @@ func Restarts(s *space.Space, a App) (sum int32) {
 // Scale sets the replicas of an application's Deployment.
 func Scale(s *space.Space, a App, replicas int32) {
 	s.Helper()
-	// Scale sends a patch, as kubectl scale does, because the Deployment's controller also
-	// writes the object.
+	// The Deployment's controller also writes the Deployment, so an update could
+	// conflict. Scale sends a patch, as kubectl scale does.
 	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
 	_, err := s.Client.AppsV1().Deployments(s.Namespace).Patch(s.Context(), a.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
 	require.NoError(s, err)

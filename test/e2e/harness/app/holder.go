@@ -85,9 +85,9 @@ func AwaitStandby(s *space.Space, a App) (standby *corev1.Pod) {
 }
 
 // Yields makes the holder yield, and returns the next holder and the number of requests
-// to yield. A pod that has yielded competes again after a second. On a machine that
-// stalls, that pod may take its slot again before a standby has seen the release. Then
-// Yields repeats the request.
+// to yield. A pod that has yielded competes again after a second. On a busy machine, that
+// pod may take its slot again before a standby has seen the release. Then Yields repeats
+// the request.
 func Yields(s *space.Space, a App) (now *corev1.Pod, asked int) {
 	s.Helper()
 	slot := lease.OfDeployment(a.Name)

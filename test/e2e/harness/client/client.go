@@ -45,8 +45,8 @@ type Summary struct {
 	Slowest time.Duration
 }
 
-// Refused returns the number of refused connections. The other connections in Failed were
-// cut, or got no answer in time.
+// Refused returns the number of refused connections. The other requests in Failed were
+// cut, got no answer in time, or got an error as the answer.
 func (s Summary) Refused() (count int) {
 	for _, failed := range s.Failed {
 		if strings.Contains(failed, "connection refused") {

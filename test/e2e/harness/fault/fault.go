@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 )
 
-// Component kills a component of a node. The component starts again when up is called,
-// or when the test ends.
+// Component kills a component of a node. The component starts again when the returned
+// function is called, or when the test ends.
 func Component(t *testing.T, l *lab.Cluster, node, component string) (up func()) {
 	t.Helper()
 	require.NoError(t, l.Kill(t.Context(), node, component))
@@ -59,13 +59,13 @@ func AwaitAPI(t *testing.T) {
 }
 
 // NodeTimeout bounds the return of a node or of the API server. While the API server does
-// not answer, a kubelet tries again ever more rarely, but at least once a minute. The
-// kubelet's next report comes 10 s later, and after 5 s more the node loses its taints.
-// The remaining time is for a busy machine.
+// not answer, a kubelet tries again ever more rarely, but at least once a minute. After
+// the first answer, the kubelet sends the node's next status 10 s later. After 5 s more
+// the node loses its taints. The remaining time is for a busy machine.
 const NodeTimeout = 2 * time.Minute
 
-// Node injects a fault into a node, and repairs the node when undone is called, or when
-// the test ends.
+// Node injects a fault into a node. Node repairs the node when the returned function is
+// called, or when the test ends.
 func Node(t *testing.T, node string, do, undo func(context.Context, string) error) (undone func()) {
 	t.Helper()
 	require.NoError(t, do(t.Context(), node))

@@ -18,7 +18,8 @@ import (
 // Fault harms the pod that holds a slot.
 type Fault struct {
 	Name string
-	// Vacancy bounds the time after the fault in which no pod runs the application.
+	// Vacancy is the longest allowed time after the fault without a pod that runs the
+	// application.
 	Vacancy time.Duration
 	Strike  func(*space.Space, *corev1.Pod)
 	// Survivable tells that the application may run on after the fault.

@@ -22,11 +22,11 @@ import (
 const Short = 10 * time.Second
 
 const (
-	// Lasting is for tests in which no pod should lose its slot: a holder survives 9 s in
-	// which a starved machine renews nothing.
+	// Lasting is for tests in which no pod should lose its slot. A holder survives 9 s in
+	// which its starved agent renews nothing.
 	Lasting = 30 * time.Second
 	// Released separates a release from an expiry under a lasting lease. When a holder
-	// dies, its last renewal is up to 5 s old, so an expiry takes 25 s more.
+	// dies, its last renewal is up to 5 s old, so an expiry takes at least 25 s more.
 	Released = Lasting / 2
 )
 
@@ -81,8 +81,8 @@ func GiveBack(s *space.Space, slot string) {
 }
 
 // Fault is the lease for tests in which a holder loses its slot. A holder survives 5.6 s
-// without renewal, while a busy machine stalls for 3 s. The tests wait for the expiry, so
-// the lease is no longer than necessary.
+// without renewal, and a busy machine delays the holder's agent by 3 s at most. The tests
+// wait for the expiry, so the lease is no longer than necessary.
 const Fault = 20 * time.Second
 
 // Budget returns the budget of a lease duration.
@@ -103,9 +103,10 @@ func Renewed(s *space.Space, slot string) time.Duration {
 }
 
 const (
-	// Handover bounds a release, its watch event and an acquisition. They take tens of
-	// milliseconds; the rest is for a machine that five tests share.
+	// Handover is the bound of a release, its watch event and an acquisition. They take
+	// tens of milliseconds; the rest is for a machine that five tests share.
 	Handover = 5 * time.Second
-	// Takeover bounds an expiry of a short lease and the acquisition that follows.
+	// Takeover is the bound of an expiry of a short lease and the acquisition that
+	// follows.
 	Takeover = Short + Handover
 )

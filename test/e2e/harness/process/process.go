@@ -184,7 +184,7 @@ func MustSignal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) {
 	require.True(s, Signal(s, pod, r, signal), "no %s in %s", r, pod.Name)
 }
 
-// Freeze stops a process until thaw is called, or until the test ends.
+// Freeze stops a process until the returned function is called, or until the test ends.
 func Freeze(s *space.Space, pod *corev1.Pod, r Role) (thaw func()) {
 	s.Helper()
 	p := Find(pod, r)

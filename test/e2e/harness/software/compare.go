@@ -50,9 +50,9 @@ type Specimen struct {
 	Lives []life
 }
 
-// pairs is how many pairs of pods compare tries at most, until the logs of one pair are
-// equal. Even two ungated runs of a real application may differ. For example, gunicorn
-// leaves a line out if SIGCHLD interrupts another line.
+// pairs is the greatest number of pairs of pods that a test compares until the logs of
+// one pair are equal. Even two ungated runs of a real application may differ. For
+// example, gunicorn leaves a line out if SIGCHLD interrupts another line.
 const pairs = 3
 
 // compare treats the two pods of a pair, gated and ungated, in the same way. In each
@@ -133,7 +133,7 @@ func (w Software) live(plain, gated *Specimen) (done []string) {
 }
 
 // difference returns the lines that one log has more often than the other, or a remark
-// that the order differs.
+// that only the sequence of the lines differs.
 func difference(before, after []string) []string {
 	lines := map[string]int{}
 	for _, line := range before {
@@ -248,7 +248,7 @@ func (p *Specimen) FollowLog() {
 	}()
 }
 
-// awaitLogged waits until the log of the present run contains the text what at least
+// awaitLogged waits until the log of the present run contains the given text at least
 // runs*each times.
 func (p *Specimen) awaitLogged(runs int, what string, each int) {
 	p.Helper()
@@ -270,8 +270,8 @@ func (p *Specimen) awaitReloaded() {
 }
 
 // awaitEnd waits until the present run has ended and the next one has begun. Then the
-// kubelet returns the whole log of the ended run as the previous log. A client that
-// follows the log may miss its end on a starved machine.
+// kubelet returns the whole log of the ended run as the previous log. The function does
+// not follow the log, because on a starved machine it may miss the end of the log.
 func (p *Specimen) awaitEnd() {
 	p.Helper()
 	var end *corev1.ContainerStateTerminated

@@ -63,9 +63,10 @@ func (j *Journal) begin(t *Trial) {
 // kubectl exec may lose its first line, and redis-cli once waited for ten minutes.
 const answerTimeout = 10 * time.Second
 
-// write starts to write number after number, until the application ends or stop is
-// called. The function returns after the first acknowledgement, so that a fault comes
-// during the writing. The result is false if no number can be written.
+// write starts a client that writes number after number, until the application ends or
+// the returned function is called. The function write returns after the first
+// acknowledgement, so that a fault comes during the writing. The result is false if no
+// number can be written.
 func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) {
 	s.Helper()
 	if j == nil {
@@ -124,7 +125,8 @@ func (j *Journal) check(t *Trial) {
 	}
 	var lost []int
 	read := false
-	// A stream may lose lines, so check reads the journal again.
+	// A stream may lose lines, so the test reads the journal again if a number is
+	// missing.
 	t.Within(ServeTimeout, func() bool {
 		_, holder := t.Living()
 		if holder == nil {

@@ -35,7 +35,7 @@ type Trial struct {
 	hangUp func()
 }
 
-// ends returns the more than ten faults that the trial injects.
+// ends returns the faults that the trial injects, more than ten.
 func (t *Trial) ends() []fault.Fault {
 	// A server may delay its stop until its clients are gone, as PostgreSQL does, so
 	// hangUp ends the journal's client.
@@ -110,8 +110,8 @@ func (w Software) survives(t *testing.T) {
 	require.Greater(t, len(families), 10)
 }
 
-// awaitServing waits until a process family runs and serves. That family must differ from
-// before, unless before is nil.
+// awaitServing waits until a process family runs and serves. The family in the argument
+// before does not count; nil means that every family counts.
 func (t *Trial) awaitServing(what string, before *witness.Family) {
 	t.Helper()
 	t.Await(ServeTimeout, t.w.Name+" serves again after "+what, func() bool {
@@ -155,7 +155,7 @@ func (t *Trial) endure(b fault.Fault) {
 
 // busy starts a client that writes to the journal of the living application, and returns
 // that application's family and pod. On a starved machine the application may lose its
-// slot at any time, and then busy tries the next application.
+// slot at any time. Then the function tries the application of the next holder.
 func (t *Trial) busy() (family *witness.Family, pod *corev1.Pod) {
 	t.Helper()
 	t.Await(ServeTimeout, t.w.Name+" serves a client", func() bool {

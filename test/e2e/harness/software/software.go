@@ -37,13 +37,13 @@ type Software struct {
 	Port int32
 	// Data is the mount point of the software's volume; empty means none.
 	Data string
-	// Group owns the volume, for an image without root.
+	// Group is the group that owns the volume, for an image without root.
 	Group int64
 	// Edit changes the pod template at the very end.
 	Edit func(*corev1.PodTemplateSpec)
-	// Serves tells whether the application of a pod does its work.
+	// The function Serves tells whether the application of a pod does its work.
 	Serves func(*space.Space, *corev1.Pod) bool
-	// Journal writes numbers that must never be lost; nil means no data.
+	// Journal is a series of numbers that must never be lost; nil means no data.
 	Journal *Journal
 	// Started is a line that each process of the application logs once it has started.
 	// Boots is the number of these processes. The application may serve before it has
@@ -53,13 +53,13 @@ type Software struct {
 	// Reloaded is the application's log line after SIGHUP. If Reloaded is empty, the test
 	// sends no SIGHUP.
 	Reloaded string
-	// Check inspects the results at the end.
+	// The function Check inspects the results at the end.
 	Check func(*Trial)
 	// Unordered tells that several processes log at once, so the order of the lines
 	// differs between two runs.
 	Unordered bool
-	// Noise matches log lines about the tests' own requests, and lines whose number
-	// differs between any two runs. Nil matches no line.
+	// The pattern Noise matches log lines about the tests' own requests, and lines whose
+	// number differs between any two runs. Nil matches no line.
 	Noise *regexp.Regexp
 	// Deaf tells that the application does not handle SIGTERM. As PID 1 it survives the
 	// signal; behind a gate it ends. No other difference is allowed.
@@ -185,7 +185,8 @@ var kernel = sync.OnceValues(func() (*witness.Families, error) {
 	return families, err
 })
 
-// families are the process families of all pods of a workload, dead pods included.
+// families are the process families of all pods of a workload, dead pods included. A
+// process family is a shim's child with all its descendants.
 type families struct {
 	*space.Space
 	heard *witness.Families

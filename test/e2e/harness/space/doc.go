@@ -8,6 +8,6 @@
 // once, and fencing tokens must have grown. A failed test leaves a description of the
 // namespace among its artifacts.
 //
-// Tests await late reports of the cluster (a status, an Event) for [Soon]. A
-// cluster of the user's own has no records; tests that need them are skipped.
+// A status or an Event may arrive late, so tests wait for it up to [Soon]. A cluster of
+// the user's own has no records; tests that need them are skipped.
 package space

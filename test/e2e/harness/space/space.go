@@ -51,14 +51,14 @@ const (
 	// an image and schedules three pods. After a restart of the API server, scheduler and
 	// kubelets may reconnect up to a minute late.
 	StartTimeout = 3 * time.Minute
-	// Soon bounds a late report without a promised time, such as a status, an Event or the
-	// answer of a stream. A machine that stalls may delay each of them for seconds.
+	// Soon bounds the wait for information without a promised time, such as a status, an
+	// Event or the answer of a stream. A busy machine may delay each of them for seconds.
 	Soon = 30 * time.Second
 	// Turn is the interval between two checks of a condition while nothing changes in the
 	// namespace. The checks are necessary, because records are files and send no events.
 	Turn = 10 * time.Millisecond
-	// Fresh is the greatest age of a running application's last stamp, on a machine
-	// that is busy.
+	// Fresh is the greatest age of a running application's last stamp in the record, even
+	// on a busy machine.
 	Fresh = 300 * time.Millisecond
 )
 
@@ -89,8 +89,9 @@ var opened atomic.Bool
 // has a space. If Opened returns false, no test has run.
 func Opened() bool { return opened.Load() }
 
-// New makes a namespace that has opted in, with the edits of change. The cleanup of the
-// space fails the test if two applications of the namespace ran at once.
+// New makes a namespace that has opted in. The functions in the argument change may edit
+// the namespace first. The cleanup of the space fails the test if two applications of the
+// namespace ran at once.
 func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
@@ -215,7 +216,8 @@ func (s *Space) Within(timeout time.Duration, condition func() bool) bool {
 	}
 }
 
-// Remark prints a message even if the test passes, when go test prints no log.
+// Remark prints a message even if the test passes. Without -v, go test prints the log of
+// a failed test only.
 func (s *Space) Remark(format string, args ...any) {
 	s.Helper()
 	s.Logf(format, args...)

@@ -49,8 +49,8 @@ func Scale(t *testing.T, replicas int32) {
 	t.Helper()
 	ctx := context.Background()
 	deployments := cluster.Client.AppsV1().Deployments(Namespace)
-	// Scale sends a patch, as kubectl scale does, because the Deployment's controller also
-	// writes the object.
+	// The Deployment's controller also writes the Deployment, so an update could
+	// conflict. Scale sends a patch, as kubectl scale does.
 	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
 	_, err := deployments.Patch(ctx, Name, types.MergePatchType, patch, metav1.PatchOptions{}, "scale")
 	require.NoError(t, err)
@@ -78,7 +78,7 @@ func endpoints(ctx context.Context) (ready int) {
 type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Dial starts kubectl port-forward to one pod of the webhook. The returned dialer works
-// until end is called.
+// until the returned function end is called.
 func Dial(t *testing.T, pod string) (dial Dialer, end func(), err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), kubectl.Timeout)

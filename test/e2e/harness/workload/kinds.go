@@ -25,7 +25,7 @@ type Kind struct {
 	// slot's Lease.
 	Resource, Lease string
 	Replicas        int32
-	// Stops bounds how often a good rollout stops the application.
+	// Stops is the greatest number of times that a good rollout stops the application.
 	Stops int
 	// Protected tells that the rollout of a broken version stalls, and the old version
 	// serves on.
@@ -60,7 +60,7 @@ func Kinds() []Kind {
 	})
 }
 
-// Named returns the kind of that name, with other replicas.
+// Named returns the kind of the given name, with the given number of replicas.
 func Named(s *space.Space, name string, replicas int32) Kind {
 	s.Helper()
 	all := Kinds()
