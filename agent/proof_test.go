@@ -197,7 +197,7 @@ func TestPodWithoutAWaitingShimDoesNotCompete(t *testing.T) {
 	})
 }
 
-func TestNewAgentGrantsNothingToAnEarlierShim(t *testing.T) {
+func TestOnlyTheLatestShimOfAContainerGetsGrants(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

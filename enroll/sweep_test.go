@@ -166,8 +166,9 @@ func TestSweepKeepsLeaseThatANewPodClaims(t *testing.T) {
 	}
 }
 
-// sweepAgainstANewPod lets the new pod claim at one write of the sweep. If pod b has the
-// same account as pod a, their Role also names lock.y. Otherwise the sweep deletes the Role.
+// sweepAgainstANewPod sweeps lock.x, whose only claimant, pod a, is gone. Pod c claims
+// lock.x just before one write of the sweep. If pod b has the account of pod a, their Role
+// also names lock.y, and stays. Otherwise the sweep deletes the Role.
 func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod, gated("b", account, "lock.y"))

@@ -98,7 +98,8 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 		_ = cmd.Wait()
 	})
 	a := &fakeAgent{t: t, listener: l, stdout: r, cmd: cmd}
-	// The pipe is opened for reading and writing, so that neither end waits for the other.
+	// leaps is the path of a named pipe. The test opens the pipe for reading and writing,
+	// so that the test does not wait for the shim.
 	if leaps != "" {
 		a.leaps, err = os.OpenFile(leaps, os.O_RDWR, 0)
 		require.NoError(t, err)

@@ -113,9 +113,9 @@ func (s *Status) Run(ctx context.Context) {
 // pod's version from the answer to this patch.
 var Anything = []byte("{}")
 
-// write stores the appearance over the version that the pod has now. An earlier write
-// without an answer replaces an older version. So the API server refuses that earlier
-// write from then on, provided that this write has changed the pod.
+// write stores the appearance over the version that the pod has now. An earlier write that
+// got no answer may still be on its way, but that write names an older version. So once
+// this write has changed the pod, the API server refuses the earlier write.
 func (s *Status) write(ctx context.Context, want Appearance, since time.Time) error {
 	pod, err := s.send(ctx, Anything)
 	if err != nil {
