@@ -89,7 +89,8 @@ type asker struct {
 	offered string
 	// giveUp ends the writing of the offer to that leave; nil without an offer.
 	giveUp context.CancelFunc
-	// paid is the instant from which the offers so far are within one per [offerPause].
+	// paid is the instant until which the pod's offers so far use up its allowance: one
+	// offer per [offerPause].
 	paid time.Duration
 }
 
@@ -103,9 +104,9 @@ func (a *asker) sees(leave string) {
 }
 
 // ask sends the write of the pod's ask, or of its removal, when that write is due. The
-// result is the instant of the next decision. A pod that asks writes again every
-// [turn.Again], because only a fresh ask counts. The holder answers an ask by a release
-// of the slot.
+// result is the instant of the next decision. An asking pod repeats the write every
+// [turn.Again], because only a fresh ask counts. The holder answers an ask by a release of
+// the slot.
 func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake time.Duration) {
 	switch {
 	case a.writing || !asks && !a.written:

@@ -97,7 +97,7 @@ type Config struct {
 	// LeaseDuration is api.DefaultLeaseDuration if zero.
 	LeaseDuration time.Duration
 	// Grace is the time that a yield gives the child to stop: the pod's own grace period.
-	// api.DefaultGrace if zero.
+	// Zero means api.DefaultGrace.
 	Grace time.Duration
 	// Readiness is api.ReadinessForward if empty.
 	Readiness api.Readiness
@@ -173,8 +173,8 @@ func (c Config) check() (Config, error) {
 		c.Readiness = api.ReadinessForward
 	}
 	if _, showing := c.Gate.(Showing); showing {
-		// A boot ends all processes, but leaves the pod Ready in the API server. So
-		// another boot id proves nothing for this gate.
+		// A reboot ends all processes, but the API server still shows the pod as Ready.
+		// So with the gate "readiness" another boot id proves nothing.
 		c.OwnKernel = true
 	}
 	if c.Calm == nil {

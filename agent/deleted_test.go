@@ -131,7 +131,7 @@ func TestDeletedPodsChildEndsDespiteLateStartReport(t *testing.T) {
 }
 
 // The kubelet itself ends a child that ran before the deletion.
-func TestPodDeletionDoesNotEndAnEarlierHold(t *testing.T) {
+func TestHoldBegunBeforePodDeletionContinues(t *testing.T) {
 	again := map[string]func(w *world, a *pod) *pod{
 		"": func(_ *world, a *pod) *pod { return a },
 		"a new agent process, too": func(w *world, a *pod) *pod {
@@ -229,7 +229,7 @@ func TestSlotIsReleasedWithOneSecondOfGrace(t *testing.T) {
 	for name, c := range map[string]struct {
 		// stops: the child stops when the kubelet asks. Otherwise the kubelet kills it.
 		stops bool
-		// evicted: nobody has deleted the pod.
+		// evicted: the kubelet ends the pod, although nobody has deleted the pod.
 		evicted bool
 		// away is the time for which the API server refuses each request, from just
 		// before the child's end.

@@ -52,9 +52,9 @@ func (d *deletion) begin() (number int) {
 	return d.begun
 }
 
-// end ends a check that was sent with an acquiring write of the hold. Only a deletion
-// counts as the first answer of the hold. If the pod is deleted after this check, the
-// answer to its first status has to count instead.
+// end ends a check that was sent with an acquiring write of the hold. If the pod is being
+// deleted, the check counts as the first answer of the hold. Otherwise the answer to the
+// first status counts as the first answer, because the pod may be deleted after the check.
 func (d *deletion) end(number int, hold string, deleted bool) {
 	d.ended = max(d.ended, number)
 	if deleted {

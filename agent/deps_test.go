@@ -108,7 +108,7 @@ func TestForwarderImportsNoPackageOfTheProject(t *testing.T) {
 
 // Package probe knows neither Leases nor grants, so its answers begin or end a hold
 // only through the agent's loop.
-func TestProbeImportsOnlyTheContract(t *testing.T) {
+func TestPackageProbeImportsOnlyTheContract(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/probe") {
 		assert.True(t, standard(d) || d == module+"api", "agent/probe imports %s", d)
 	}

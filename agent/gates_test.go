@@ -19,7 +19,7 @@ type gates struct {
 	shims   map[gate.ShimID]*fakeShim
 	grants  []gate.Grant
 	drains  []string
-	// graces are the graces of the drains.
+	// graces has the grace of each drain, in the order of the drains.
 	graces []time.Duration
 	// asides are the commands that were run beside children.
 	asides []string

@@ -81,7 +81,8 @@ func (h *hold) give(s claim.State, r gate.Report) time.Duration {
 	return h.loop.now + b.Retry
 }
 
-// answers returns the leap of the shim that a grant may answer now; zero for none.
+// answers returns the number of the shim's leap, if a grant may answer that leap now;
+// otherwise zero.
 func (h *hold) answers(s claim.State, r gate.Report) int {
 	if s.Confirmed < h.unit.orders.to(r.Shim).leaps {
 		return 0

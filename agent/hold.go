@@ -144,7 +144,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	wake, asked := s.DrainAt, h.leaving.due(h.wish(s))
 	switch {
 	case s.Taken:
-		// No grace: during a grace two pods could run.
+		// The child gets no grace: during a grace two pods could run the application.
 		return ending{reason: show.ReasonLost}, 0
 	case s.Lost != nil:
 		return ending{reason: show.ReasonLost, grace: drain}, 0

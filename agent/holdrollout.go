@@ -41,9 +41,9 @@ func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
 }
 
 // part notes the text about turns that the releasing write stores, and returns the pod that
-// this write names. If the argument to is not empty, the write names that pod, and the
-// argument revision is its revision. Otherwise a pod that is about to end yields to the pod
-// that asks.
+// this write names. If the argument "to" names a pod, the write names that pod, and the
+// argument "revision" is its revision. Otherwise a pod that is about to end yields to the
+// pod that asks.
 func (h *holdRollout) part(now time.Duration, r lease.Record, to string, revision api.Revision, stays bool) (successor string) {
 	if !h.rollout.takesTurns() {
 		return to

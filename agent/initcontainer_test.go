@@ -52,7 +52,7 @@ func TestHoldLastsFromInitContainerToApplication(t *testing.T) {
 	})
 }
 
-func TestTimeToStartBeginsAnewForEachContainer(t *testing.T) {
+func TestEachContainerGetsTheFullTimeToStart(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates, func(c *Config) {
@@ -108,7 +108,7 @@ func TestHoldSurvivesInitSuccessReportedWithShimDeath(t *testing.T) {
 	})
 }
 
-func TestStopOrYieldBetweenContainersFreesTheSlot(t *testing.T) {
+func TestAgentStoppedOrYieldingBetweenContainersReleasesSlot(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"pod deleted": func(a *pod) { close(a.stop) },
 		"yield":       func(a *pod) { a.agent.Yield() },

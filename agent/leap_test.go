@@ -20,7 +20,7 @@ func (p *pod) leaps(id gate.ShimID, leap int) {
 	synctest.Wait()
 }
 
-// answer returns the last grant if it answers a leap.
+// answer returns the agent's last grant, if that grant answers a leap.
 func (p *pod) answer() (gate.Grant, bool) {
 	given := p.gates.given()
 	if len(given) == 0 || given[len(given)-1].Leap == 0 {
@@ -115,7 +115,7 @@ func TestAgentGrantsNothingBetweenLeapAndRenewal(t *testing.T) {
 	})
 }
 
-func TestSlotLossSeenAtLeapGivesNoGrace(t *testing.T) {
+func TestLeapRevealingSlotLossStopsChildWithoutGrace(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		w.edit(func(l *kube.Lease) { l.Holder = "b_u" })

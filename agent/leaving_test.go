@@ -116,7 +116,7 @@ func (p *pod) shimOf() gate.ShimID {
 	return ""
 }
 
-func TestHolderStopsSoonIfNoOtherPodStays(t *testing.T) {
+func TestYieldingHolderStopsSoonWithoutTwoOffers(t *testing.T) {
 	for standbys, wait := range []time.Duration{leave.Answers, leave.Another} {
 		t.Run(fmt.Sprint(standbys, " standbys"), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -216,7 +216,7 @@ func TestStatefulSetHolderYieldsWithoutLeavingItsServices(t *testing.T) {
 	})
 }
 
-func TestDaemonSetTurnBeginsWithoutLeavingTheServices(t *testing.T) {
+func TestDaemonSetsHolderYieldsWithoutLeavingItsServices(t *testing.T) {
 	simulate(t, func(w *world) {
 		kind := func(c *Config) { c.Workload = "DaemonSet/biller" }
 		s := w.serve(2, kind)
@@ -230,7 +230,7 @@ func TestDaemonSetTurnBeginsWithoutLeavingTheServices(t *testing.T) {
 
 // While the holder leaves, the pod of the newer revision vanishes, and the kubelet
 // restarts the container "helper".
-func TestContainersRestartDuringLeaveMakesHolderReadyAgain(t *testing.T) {
+func TestRestartedContainerMakesALeavingHolderReadyAgain(t *testing.T) {
 	for name, outage := range map[string]time.Duration{"the API server answers": 0, "the API server is away": 5 * time.Second} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -342,7 +342,7 @@ func TestHolderServesConnectionsDuringItsPreStopHook(t *testing.T) {
 
 // An ask stays fresh for a shorter time than this endpoint delay. So the asker has to
 // write its ask again while the holder leaves.
-func TestFailedAskIsSoonWrittenAgain(t *testing.T) {
+func TestPodSoonRepeatsAnAskWhoseWriteFailed(t *testing.T) {
 	simulate(t, func(w *world) {
 		long := func(c *Config) { c.EndpointDelay = time.Minute }
 		s := w.serve(2, long)
@@ -385,7 +385,7 @@ func TestLostSlotStopsALeavingHolderAtOnce(t *testing.T) {
 	})
 }
 
-func TestOutageDuringALeaveExtendsNoDeadline(t *testing.T) {
+func TestLeaveExtendsNoDeadlineDuringAPIServerOutage(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2, func(c *Config) { c.EndpointDelay = 5 * time.Minute })
 		s.holder.agent.Yield()

@@ -82,8 +82,8 @@ func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 
 // askGrace asks the API server what is left of the pod's grace. The agent knows only the
 // grace of the pod's spec. A deletion may shorten that grace, and the other containers of
-// the pod use a part of it before the kubelet signals the agent. The loop hands the
-// answer to learn.
+// the pod use a part of it before the kubelet signals the agent. The loop then calls the
+// argument learn with the answer.
 func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod kube.Pod)) {
 	c, budget := l.unit.config, l.unit.self.Budget
 	for misses := 0; ctx.Err() == nil; misses++ {

@@ -141,7 +141,8 @@ func TestLingeringStandbyTakesNoSlot(t *testing.T) {
 				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 				b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 				w.pass(time.Minute)
-				// The agent itself may not know of the deletion.
+				// The API server refuses the patches of b's status. So b's agent cannot
+				// learn of a deletion.
 				b.link.set(func(l *link) { l.noStatus = true })
 				close(b.stop)
 				w.pass(time.Second)
@@ -175,7 +176,7 @@ func TestLingeringStandbyTakesNoSlot(t *testing.T) {
 }
 
 // A controller that deleted all pods makes no other pod before they have ended.
-func TestLingerEndsWhenNobodyTakesTheSlot(t *testing.T) {
+func TestLingeringStandbyEndsIfSlotStaysFree(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		of := ports{lasts: true}

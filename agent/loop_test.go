@@ -192,7 +192,7 @@ func TestGrantsDeadlineCountsFromTheEarliestUnansweredRenewal(t *testing.T) {
 	})
 }
 
-func TestNewAgentProcessResumesItsChildsHold(t *testing.T) {
+func TestNewAgentProcessResumesTheRunningChildsHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -69,8 +69,9 @@ func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 }
 
 // Pods without a revision are those of an earlier agent, of an earlier webhook, or of a
-// webhook that was rolled back. A rollout with some of those pods ends, and starts the
-// application at most once for each old pod and once more. The next rollout ends, too.
+// webhook that was rolled back. Every rollout with such pods completes. The number of the
+// application's starts is at most the number of old pods plus one. The next rollout
+// completes, too.
 func TestRolloutsCompleteIfSomePodsHaveNoRevision(t *testing.T) {
 	for name, c := range map[string]struct{ olds, news []api.Revision }{
 		"no old pod has one":            {[]api.Revision{unordered, unordered, unordered}, []api.Revision{newRevision, newRevision, newRevision}},
@@ -119,7 +120,7 @@ func TestRolloutsCompleteIfSomePodsHaveNoRevision(t *testing.T) {
 
 // An agent of an earlier version ignores the successor that a release names, so that
 // agent may take the slot first.
-func TestAgentOfAnEarlierVersionStopsNoRollout(t *testing.T) {
+func TestOutdatedAgentBlocksNoRollout(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		a := w.up("a", of(oldRevision))

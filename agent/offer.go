@@ -14,8 +14,8 @@ import (
 )
 
 // mostTries bounds the attempts to write one offer. A conflict means that another pod has
-// written an offer or an ask. Three offers are enough, so more attempts are seldom
-// needed.
+// written an offer or an ask. After [api.MostOffers] offers this pod need not offer, so a
+// pod seldom needs more attempts than mostTries.
 const mostTries = 5
 
 // offerPause bounds the offers of a pod in the long run, and offerBurst bounds the offers

@@ -18,7 +18,7 @@ import (
 
 // An unreadable note may name the very hold in the Lease, so the pod has to wait until
 // that hold expires.
-func TestPodWaitsForExpiryAfterAnUnreadableNote(t *testing.T) {
+func TestPodWithUnreadableNoteWaitsUntilLeaseExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: boot}})
@@ -48,7 +48,7 @@ func TestDoubtRemainsAfterTheDeathOfItsShim(t *testing.T) {
 	})
 }
 
-func TestLaterShimJoinsTheHold(t *testing.T) {
+func TestShimThatConnectsDuringAHoldJoinsIt(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
@@ -136,7 +136,7 @@ func TestNewAgentDrainsChildOfLostLease(t *testing.T) {
 	})
 }
 
-func TestCutOffNewAgentStopsNoChild(t *testing.T) {
+func TestRestartedAgentStopsNoChildDuringAnOutage(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -197,7 +197,7 @@ func TestPodWithoutAWaitingShimDoesNotCompete(t *testing.T) {
 	})
 }
 
-func TestOnlyTheLatestShimOfAContainerGetsGrants(t *testing.T) {
+func TestOnlyLatestShimOfAContainerGetsGrants(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -232,7 +232,7 @@ func TestStandbyThatCannotReachHolderIsNotReady(t *testing.T) {
 	})
 }
 
-func TestCutOffStandbyStopsForwardingAfterExpiry(t *testing.T) {
+func TestCutOffStandbyStopsForwardingAfterLeaseExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -309,7 +309,7 @@ func TestStandbyForwardsNothingToAnotherWorkload(t *testing.T) {
 	}
 }
 
-func TestReadinessHolderMakesStandbysNotReady(t *testing.T) {
+func TestReadinessSetToHolderMakesStandbysNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -468,7 +468,7 @@ func TestMalformedRevisionAnnotationMeansNoRevision(t *testing.T) {
 	}
 }
 
-func TestServingAnnotationFromBeforeTheAcquisitionIsIgnored(t *testing.T) {
+func TestServingAnnotationOlderThanTheHoldIsIgnored(t *testing.T) {
 	// The elector of client-go keeps annotations of an earlier holder, since the elector
 	// does not know them.
 	acquired := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)

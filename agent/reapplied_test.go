@@ -128,7 +128,7 @@ func TestRecreatedWorkloadsFirstRevisionAsksForNoTurn(t *testing.T) {
 	})
 }
 
-func TestPausedSlotStallsARolloutUntilResumed(t *testing.T) {
+func TestRolloutStallsUntilItsPausedSlotIsResumed(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, _ := w.proven()
 		w.annotate(theSlot, api.PausedAnnotation, string(api.PauseHold))

@@ -90,9 +90,9 @@ func (q *requests) write(ctx context.Context, a claim.Action, stored func()) {
 	q.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return q.unit.config.API.UpdateLease(ctx, l) }, stored)
 }
 
-// checkDeletion asks the API server whether the pod is being deleted. An API server that
-// stores a write also answers the check. If it does not, the pause between two retries
-// bounds the wait of the grant.
+// checkDeletion asks the API server whether the pod is being deleted, and the grant waits
+// for the answer. An API server that stores a write normally answers, too. Without an
+// answer, the grant waits no longer than the pause between two retries.
 func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	u := q.unit
 	number := u.deletion.begin()

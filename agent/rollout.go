@@ -135,9 +135,9 @@ type asks struct {
 	offers  api.Offers
 }
 
-// see notes the ask and the offers in the next Lease. The first version that the agent sees
-// may have an old ask, so that ask does not count. A pod that still asks writes its ask
-// again.
+// see notes the ask and the offers in the next Lease. An ask in the first version that the
+// agent sees does not count, because the ask may be old. A pod that still asks writes its
+// ask again.
 func (a *asks) see(now time.Duration, l *kube.Lease) {
 	if l.ResourceVersion == a.version {
 		return

@@ -68,7 +68,7 @@ func TestAgentHoldsExactlyOneSlotOfASemaphore(t *testing.T) {
 	})
 }
 
-func TestLossOfAnEarlierSlotReleasesLaterOnes(t *testing.T) {
+func TestLossOfTheFirstLockReleasesTheSecond(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		a := w.start("a", both)
@@ -77,7 +77,7 @@ func TestLossOfAnEarlierSlotReleasesLaterOnes(t *testing.T) {
 		l := w.server.lease("lock.a")
 		l.Holder = "somebody"
 		w.server.put(&l)
-		// A pod must not wait for an earlier lock while the pod holds a later one, so the
+		// A pod must not wait for the first lock while the pod holds the second, so the
 		// agent releases the second lock, too.
 		w.within(8*time.Second, "given up", func() bool { return w.server.lease("lock.b").Holder == "" })
 		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
@@ -143,7 +143,7 @@ func TestYieldContinuesAfterAFailedRelease(t *testing.T) {
 	})
 }
 
-func TestStoppedAgentRetriesItsReleaseUntilExpiry(t *testing.T) {
+func TestStoppedAgentRetriesSlotReleaseUntilLeaseExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -54,7 +54,7 @@ func TestGateReadinessMakesOnePodReady(t *testing.T) {
 }
 
 // The next holder is Ready at once, so this pod must first be stored as not Ready.
-func TestGateReadinessYieldsOnceNotReadyIsStored(t *testing.T) {
+func TestGateReadinessStoresNotReadyBeforeItYields(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -76,7 +76,7 @@ func TestGateReadinessYieldsOnceNotReadyIsStored(t *testing.T) {
 }
 
 // A gate that is cut off can store nothing, and does not report its hold as over.
-func TestHoldOfCutOffGateReadinessExpires(t *testing.T) {
+func TestHoldExpiresIfGateReadinessIsCutOff(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -118,7 +118,7 @@ func TestRestartedAgentKeepsSlotWhilePodShowsReady(t *testing.T) {
 
 // Another boot proves that the earlier processes are dead. But the API server still
 // shows the pod as Ready.
-func TestRebootedPodKeepsSlotWhileItShowsReady(t *testing.T) {
+func TestReadyPodKeepsSlotAfterItsNodeReboots(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

@@ -41,7 +41,8 @@ func TestTakeoverTimeWithoutUsefulWatchesIsBounded(t *testing.T) {
 				began := w.clock()
 				w.within(c.duration*7/6+2*slowest, "taken", func() bool { return a.running("s1") })
 				assert.GreaterOrEqual(t, w.clock()-began, c.duration, "the holder may have lived until then")
-				// The shim's watchdog ends with its grant.
+				// After the agent's end, the shim's watchdog ends by the deadline of the
+				// last grant.
 				a.kill()
 				w.pass(c.duration)
 			})

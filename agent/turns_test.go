@@ -82,7 +82,7 @@ func (c *nextCounter) WatchLease(ctx context.Context, name, v string, fn func(ku
 	return c.link.WatchLease(ctx, name, v, fn)
 }
 
-func TestHolderBoundsTheRequestsForItsNextLease(t *testing.T) {
+func TestHolderLimitsItsRequestsAboutTheNextLease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		var c *nextCounter

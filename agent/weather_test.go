@@ -18,7 +18,7 @@ import (
 )
 
 // An outage within the budget stops no child, even if watches fail.
-func TestChildSurvivesAShortOutageWithoutWatches(t *testing.T) {
+func TestChildSurvivesShortOutageEvenIfWatchesFail(t *testing.T) {
 	b, _ := api.NewBudget(api.MinLeaseDuration)
 	outage := b.Outage() - 50*time.Millisecond
 	for name, weather := range map[string]func(l *link){
@@ -212,7 +212,7 @@ func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 
 // After an outage longer than the lease duration, the previous holder starts first even
 // if watches fail.
-func TestPreviousHoldersChildStartsFirstWithoutWatches(t *testing.T) {
+func TestPreviousHolderStartsChildFirstDespiteFailedWatches(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"watches refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
 		"watches cut at once": func(l *link) { l.idle = 1 },

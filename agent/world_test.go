@@ -53,7 +53,8 @@ func simulate(t *testing.T, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, server: newServer(), began: time.Now(), pods: map[string]*pod{}}
 		f(w)
-		// The shims' watchdogs end with their grants.
+		// Without an agent, the watchdog of a fake shim still runs until the shim's grant
+		// ends.
 		for _, p := range w.pods {
 			p.kill()
 		}

@@ -291,7 +291,7 @@ func TestWebhookIgnoresUnknownArgumentsOfLaterVersions(t *testing.T) {
 	assert.Nil(t, e.PreStop)
 }
 
-func TestIsShimComparesTheFirstTwoWords(t *testing.T) {
+func TestShimIsRecognizedByCommandsFirstTwoWords(t *testing.T) {
 	for _, test := range []struct {
 		command []string
 		want    bool

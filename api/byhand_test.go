@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestYieldSurvivesARoundTrip(t *testing.T) {
+func TestYieldAnnotationSurvivesARoundTrip(t *testing.T) {
 	for value, want := range map[string]Yield{
 		"":                   {},
 		"4711":               {Hold: "4711"},

@@ -64,8 +64,8 @@ func SemaphoreLease(name string, slot int) string {
 //     lock.
 //   - The second dot ends the kind. The workload's name follows, which may have dots
 //     of its own.
-//   - In the kind's part dashes of the kind and of the group are doubled. So the first
-//     single dash separates the two, and every other single dash is a dot of the group.
+//   - In the kind's part, each dash of the kind and of the group is doubled. So the first
+//     single dash separates the two, and all further single dashes are dots of the group.
 //   - Kind, group and the parts of a group begin and end with a letter or digit. So
 //     readKind can read a run of dashes in only one way.
 //   - Kinds of Kubernetes' own groups have no group appended; their names all differ.
@@ -101,8 +101,8 @@ func IsNextLease(lease string) bool { return strings.HasPrefix(lease, nextPrefix
 const hashMark = "x-"
 
 // hashBytes is the number of bytes that ShortName takes of the SHA-256. By chance, two
-// names practically never have the same 128 bits. A person who finds two such names only
-// makes two workloads share a slot.
+// names practically never have the same 128 bits. A person who finds two such names can
+// only make two workloads share a slot.
 const hashBytes = 16
 
 // cutLength is the length of a shortened name before its mark and hash.

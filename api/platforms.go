@@ -33,7 +33,8 @@ func ParsePlatforms(s string) (Platforms, error) {
 // String returns the JSON.
 func (p Platforms) String() string { return mustJSON(p) }
 
-// also maps an architecture to an older one whose images its nodes run, too.
+// The map also has, for an architecture, an older architecture whose images the same nodes
+// run.
 var also = map[string]string{"arm64": "arm", "amd64": "386"}
 
 // For returns the image's command on the architecture with the name arch (GOARCH).

@@ -22,7 +22,7 @@ func TestRevisionSurvivesARoundTrip(t *testing.T) {
 	}
 }
 
-func TestOnlyAWorkloadsHigherNumberedRevisionIsNewer(t *testing.T) {
+func TestRevisionNumbersAreComparedOnlyWithinOneWorkload(t *testing.T) {
 	a, b := Revision{"uid", 1, "a"}, Revision{"uid", 2, "b"}
 	undone := Revision{"uid", 3, "a"} // an undo: the same template under a new number
 	made := Revision{"new", 1, "b"}   // the workload was deleted and made anew

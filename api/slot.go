@@ -103,8 +103,8 @@ func isSingletonName(name string) bool {
 	return len(name) <= maxLabel && isLabel(name) && !ambiguous(name)
 }
 
-// isKind reports whether an API can have the kind: a label of RFC 1035, in upper or lower
-// case.
+// isKind reports whether the text can be the kind of a Kubernetes object: a label of RFC
+// 1035, in upper or lower case.
 func isKind(kind string) bool {
 	for _, c := range []byte(kind) {
 		if c >= 0x80 {

@@ -100,9 +100,10 @@ func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []
 	return errors.Join(errs...)
 }
 
-// rewriteRole stores a Role from which Leases were removed. If the Role names no
-// Lease any more, rewriteRole deletes its RoleBinding and then the Role. A crash in
-// between leaves a Role that gives no right; a later sweep finds it by its memory.
+// rewriteRole stores a Role from which Leases were removed. If the Role names no Lease any
+// more, rewriteRole deletes its RoleBinding and then the Role. A crash in between leaves a
+// Role that gives no right. A later sweep finds that Role by the Leases that the Role
+// remembers.
 func (s store) rewriteRole(ctx context.Context, known *agentRole) error {
 	if len(known.memories) > 0 {
 		err := known.remember()

@@ -48,8 +48,8 @@ func changes(same func(before, after client.Object) bool) predicate.Predicate {
 	}
 }
 
-// annotatedChanges passes on changes of annotated workloads, because most workloads
-// claim nothing. An update counts also if it removes the annotation.
+// annotatedChanges drops the events of workloads without an annotation, because most
+// workloads claim nothing. An update that removes the annotation is passed on.
 func annotatedChanges() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool { return isAnnotated(e.Object) },

@@ -48,7 +48,7 @@ var gates = map[string]struct {
 
 // A gated pod keeps its Lease and Role for as long as it lives, whichever its gate,
 // even after its namespace has opted out. The gate annotation alone is not a gate.
-func TestGatedPodKeepsItsLeaseAfterOptOut(t *testing.T) {
+func TestGatedPodKeepsLeaseAfterNamespaceOptsOut(t *testing.T) {
 	for name, test := range gates {
 		t.Run(name, func(t *testing.T) {
 			pod := gated("a", "till", "lock.x")

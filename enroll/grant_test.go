@@ -68,7 +68,7 @@ func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
 	assert.NotNil(t, w.lease("lock.one"))
 }
 
-func TestAccountWithTooManySlotsIsNotified(t *testing.T) {
+func TestTooManySlotsOfAccountCauseOneEvent(t *testing.T) {
 	w := newWorld(t)
 	for n := range maxRolesPerAccount {
 		full := agentRole{memories: map[string]memory{}, role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{

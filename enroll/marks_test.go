@@ -79,7 +79,7 @@ func TestMarksAloneGrantNothingAfterOptOut(t *testing.T) {
 	}
 }
 
-func TestUngatedNamespacesAreNotEnrolled(t *testing.T) {
+func TestEnrollWritesNothingInSystemNamespaces(t *testing.T) {
 	for _, name := range []string{metav1.NamespaceSystem, "metaparticle-system"} {
 		t.Run(name, func(t *testing.T) {
 			pod := gated("a", "till", "lock.x")
@@ -125,7 +125,7 @@ func TestAgentsCannotReadPods(t *testing.T) {
 	}
 }
 
-func TestRulesOfAnEarlierVersionAreRewritten(t *testing.T) {
+func TestEnrollRewritesOutdatedRulesOfARole(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.settle(w.process())
 	role, now := w.role("till"), w.role("till").Rules

@@ -78,9 +78,8 @@ func (s store) ungatedPods(ctx context.Context, namespace string) ([]labels.Labe
 	return claimed, nil
 }
 
-// eachPage lists pods page by page; all pages show the same instant. eachPage empties
-// the list before it decodes the next page, so that no field of an earlier pod
-// stays.
+// eachPage lists pods page by page; all pages show the same instant. The function empties
+// the list before it decodes the next page, so that no field of an earlier pod stays.
 func eachPage(ctx context.Context, from client.Reader, list client.ObjectList, visit func(), options ...client.ListOption) error {
 	for next := ""; ; {
 		page := append(slices.Clone(options), client.Limit(podsPerPage), client.Continue(next))

@@ -180,7 +180,7 @@ func TestRoleThatRemembersTheLongestDurationIsKept(t *testing.T) {
 
 // Roles of earlier versions had other names. Their memory counts, and enroll deletes
 // them once the Roles of this version name the same Leases.
-func TestRoleOfAnEarlierVersionIsReplaced(t *testing.T) {
+func TestRoleFromAnOldWebhookVersionIsReplaced(t *testing.T) {
 	w := newWorld(t, lasting(gated("a", "till", "lock.x"), "60s"))
 	earlier := w.process()
 	w.settle(earlier)

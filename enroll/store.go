@@ -66,7 +66,7 @@ func (s store) cachedRoles(ctx context.Context, namespace string) (*agentRoles, 
 	return listRoles(ctx, s.client, namespace)
 }
 
-// liveRoles lists the Roles that enroll made, consistently.
+// liveRoles lists the Roles that enroll made, from the API server and not from the cache.
 func (s store) liveRoles(ctx context.Context, namespace string) (*agentRoles, error) {
 	return listRoles(ctx, s.reader, namespace)
 }

@@ -72,12 +72,12 @@ func (o *observations) forget(namespace string) {
 	delete(o.all, namespace)
 }
 
-// expired has the Leases and rights that no pod has claimed for a whole duration.
+// expired has the Leases and rights that no pod has claimed for a whole lease duration.
 type expired struct {
 	// leases are to be deleted, with all rights on them.
 	leases map[string]bool
-	// rights are to be withdrawn, because the Role's account does not claim the
-	// Lease and others do.
+	// rights are to be withdrawn, because the Role's account does not claim the Lease.
+	// Other accounts claim the Lease, so the Lease itself stays.
 	rights map[right]bool
 }
 

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestUnclaimedLeaseIsSweptAfterAWholeDuration(t *testing.T) {
+func TestUnclaimedLeaseIsSweptAfterWholeLeaseDuration(t *testing.T) {
 	pod := lasting(gated("a", "till", "lock.x"), "60s")
 	w := newWorld(t, pod)
 	r := w.process()
@@ -212,7 +212,7 @@ func crashedSweep(t *testing.T, write int) *world {
 	return w
 }
 
-func TestSweepResumesAfterACrash(t *testing.T) {
+func TestEnrollThatCrashedResumesItsSweep(t *testing.T) {
 	for crash := 1; crash <= 4; crash++ {
 		w := crashedSweep(t, crash)
 		next := w.process()

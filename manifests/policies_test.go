@@ -136,7 +136,7 @@ func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 	}
 }
 
-func TestImagePolicyNamesInjectedContainers(t *testing.T) {
+func TestImagePolicyListsTheInjectedContainers(t *testing.T) {
 	policy := texts(t)["policies/image.yaml"]
 	names := "name in ['" + strings.Join(api.Injected, "', '") + "']"
 	assert.Equal(t, 2, strings.Count(policy, names), "both the condition and the validation must contain the names")

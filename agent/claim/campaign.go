@@ -9,8 +9,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// campaign is a hold whose slots are still being acquired. No grant carries its number
-// before all of them are held.
+// campaign is a hold whose slots are still being acquired. No grant carries the hold's
+// number before the pod holds all of the slots.
 type campaign struct {
 	hold string
 	// resumed reports that an earlier agent process began the hold, and that a child of

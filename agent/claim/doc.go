@@ -20,9 +20,10 @@
 // campaign only when all of them are free. If the next slot cannot be acquired within a
 // lease duration, the claim gives back the slots that it took. A claim of any one slot
 // begins a campaign for one slot at a time, chosen at random from the free ones. Each of
-// these campaigns has a number of its own, so a slot that a lost write took is released
-// under that number. A hold of an earlier agent process may have no proof. Then the claim
-// waits until that hold expires, and never releases its Lease.
+// these campaigns has a number of its own. If an acquiring write took a slot but its
+// answer was lost, the claim releases the slot under that number. A hold of an earlier
+// agent process may have no proof. Then the claim waits until that hold expires, and
+// never releases its Lease.
 //
 // # By hand
 //

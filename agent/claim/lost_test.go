@@ -22,7 +22,7 @@ func claimOfOneSlot(t *testing.T) (*Claim, Facts, lease.Record) {
 	return c, f, lease.Record{UID: "uid", Version: "1"}
 }
 
-// only returns the first action of the kind that the claim decides on.
+// The function "only" lets the claim decide, and returns the first action of the kind.
 func only(t *testing.T, c *Claim, now time.Duration, f Facts, kind Kind) Action {
 	t.Helper()
 	actions, _ := c.Next(now, f)

@@ -131,7 +131,7 @@ func (p *modelPod) next() time.Duration {
 	return next
 }
 
-// answerAt returns when the request is answered, or given up.
+// answerAt returns the instant at which the request is answered or given up.
 func (p *modelPod) answerAt(r *modelRequest) time.Duration {
 	if r.arrived && !r.lost {
 		return min(r.answerAt, r.sent+p.self.Budget.RequestTimeout)
@@ -328,7 +328,8 @@ func (p *modelPod) drain() {
 	}
 }
 
-// heed ends the hold as a person asks. A yield for another hold is a violation.
+// heed ends the hold, because a person has paused the slot or asked for a yield. If the
+// yield names another hold, heed reports a violation.
 func (p *modelPod) heed(s State) {
 	if s.Yield.Hold != "" && s.Yield.Hold != s.Hold {
 		p.model.violate("%s yields %s for %s", p.name, s.Hold, s.Yield.Hold)

@@ -13,7 +13,8 @@ import (
 type modelRequest struct {
 	action Action
 	sent   time.Duration
-	// arrived reports that the request has arrived, with this answer.
+	// arrived reports that the request has reached the API server. The field answer is the
+	// API server's answer.
 	arrived bool
 	answer  Answer
 	lost    bool
@@ -78,8 +79,7 @@ func (p *modelPod) count(a Action, now time.Duration) {
 	}
 }
 
-// ordered checks that a pod of several slots already holds every slot before the
-// acquired one.
+// ordered checks that a pod that needs all its slots acquires these slots in their order.
 func (p *modelPod) ordered(a Action) {
 	for _, v := range p.claim.Views() {
 		if p.any || v.Slot == a.Slot {

@@ -79,10 +79,10 @@ func (n need) anyOne(p *plan, c campaign) slots {
 	return free[i : i+1]
 }
 
-// begin notes the holds whose end this agent process can prove from now on. These are the
-// campaign's hold, the holds that this process wrote, and the holds proven by now. Any
-// other hold has only expired, without proof. Later that hold would wrongly seem to be
-// proven over, because a grant ends the doubts of the shims.
+// begin notes the holds for which a proof of death counts from now on. These are the
+// campaign's hold, the holds that this process wrote, and the holds proven over by now. Any
+// other hold has only expired, without proof. The campaign's grant ends the doubts of the
+// shims. Without the note, such a hold would then wrongly seem to be proven over.
 func (n need) begin(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {
@@ -98,8 +98,8 @@ func (n need) begin(p *plan, hold string) {
 }
 
 // soleAt returns the instant from which no child of an earlier agent process can be alive
-// under any slot. That child may run under a slot that this process has not seen yet. The
-// child's slot may also have a recreated Lease, which names no hold.
+// under any slot. Until then such a child may run under a slot that this process has not
+// seen yet. The child's slot may also have a recreated Lease, which names no hold.
 func (n need) soleAt(p *plan) time.Duration {
 	duration, at := n.Self.Budget.Duration, time.Duration(0)
 	for _, s := range n.slots {
@@ -107,7 +107,8 @@ func (n need) soleAt(p *plan) time.Duration {
 		case !ok:
 			at = max(at, n.began+duration)
 		case n.known != nil && !n.known[r.Hold]:
-			// This hold of an earlier process expired before the last campaign.
+			// If an earlier process wrote this hold, the last campaign began after its
+			// expiry.
 		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "":
 			// The claim may not acquire a paused slot, so its Lease goes on naming the
 			// unproven hold. If the pod took another slot, a later process of the pod would
@@ -172,9 +173,9 @@ func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 	return tokens, true
 }
 
-// lost reports whether the claim sees that the hold of a child is over, because a Lease
-// that the child needs no longer names it. The result taken reports that another pod
-// may have that Lease.
+// lost reports whether the claim sees that the hold of a child is over. Then the Lease of
+// one of the child's slots does not name that hold any more. The result taken reports that
+// another pod may have that Lease.
 func (n need) lost(child Child) (lost, taken bool) {
 	needed := n.slotsOf(child)
 	for _, s := range needed {

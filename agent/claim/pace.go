@@ -39,8 +39,8 @@ const (
 	// quick is the first pause after a miss. The pause is short because enroll may make
 	// a pod's Role and Leases only moments after the pod has started.
 	quick = 100 * time.Millisecond
-	// slowest bounds the pauses of a standby. With this bound, many standbys cost an
-	// API server that comes back no more than as many holders. For short leases the
+	// slowest bounds the pauses of a standby. With this bound, many standbys cost a
+	// returning API server no more than an equal number of holders. For short leases the
 	// bound is the period of a renewal.
 	slowest = 10 * time.Second
 	// lasts is the shortest duration of a look that resets the count of misses. One

@@ -88,7 +88,8 @@ type slot struct {
 	// is read.
 	unread string
 	// confirmed counts the leaps of the wall clock that came before the last stored
-	// renewal was sent. leaptAt is the instant at which a leap last caused an attempt.
+	// renewal was sent. The field leaptAt is the instant at which a leap last caused an
+	// attempt.
 	confirmed int
 	leaptAt   time.Duration
 }
@@ -250,8 +251,8 @@ func (all slots) endedLooks() []Action {
 	return actions
 }
 
-// lookAll looks at each slot that is not held. While a request is under way no look
-// begins, because the answer tells more.
+// lookAll looks at each slot that is not held. While another request for the slot is under
+// way, no look begins. The answer to that request tells more than a look.
 func (all slots) lookAll(p *plan) {
 	all.doubt(p)
 	for _, s := range all {
@@ -281,7 +282,7 @@ func (all slots) doubt(p *plan) {
 	}
 }
 
-// drop drops the slots that are held.
+// drop ends the hold of each held slot, and the watch of that slot.
 func (all slots) drop(now time.Duration) {
 	for _, s := range all {
 		if s.held != nil {

@@ -29,7 +29,8 @@ type State struct {
 	// pod may have one of the lost slots.
 	Lost  *Loss
 	Taken bool
-	// Paused names a paused slot of the hold. A slot whose holder must stop comes first.
+	// Paused names a paused slot of the hold, and its pause. If a slot's pause stops the
+	// holder, Paused names such a slot.
 	Paused Pause
 	// Yield is the yield by hand that names this hold; zero for none.
 	Yield api.Yield

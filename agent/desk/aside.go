@@ -15,8 +15,8 @@ import (
 
 // answerSlack is the time after a command's timeout within which the answer may come.
 // The shim kills the command at once and reaps it within a few milliseconds. A
-// starved shim takes longer, but then its beats are late as well. So the slack is the
-// time after which a shim without beats is silent.
+// starved shim takes longer, but then its beats are late as well. So the slack equals the
+// time after which a shim without beats counts as silent.
 const answerSlack = silence
 
 // RunAside runs a command beside the shim's child, in the same container and as the same

@@ -118,7 +118,7 @@ func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 
 // A shim that is frozen for long reads nothing, so its socket has no room for a drain.
 // Once the shim runs again, it must still get the drain.
-func TestDrainOrderIsRepeatedAfterAFullSocket(t *testing.T) {
+func TestShimGetsDrainAfterItsSocketWasFull(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})

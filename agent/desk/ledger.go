@@ -12,7 +12,7 @@ import (
 
 // ledger remembers the last grant of each container, its shim and its hold, across
 // the agent's restarts. The ledger removes an entry once its shim is proven dead, or
-// its hold is proven over. A note is never a grant.
+// its hold is proven over. An entry permits no child to run.
 type ledger struct {
 	notes   Notes
 	bootID  string

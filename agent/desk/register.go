@@ -115,7 +115,7 @@ func (r *register) settle(p *peer) {
 	}
 }
 
-// review reports each shim of the container whose Unproven has changed.
+// review reports each shim of the container, if the Unproven of that shim has changed.
 func (r *register) review(container string) {
 	for _, p := range r.peers {
 		if p.report.Container == container {
@@ -124,8 +124,8 @@ func (r *register) review(container string) {
 	}
 }
 
-// report puts the shim's state into the outbox, with the hold that the ledger calls
-// unproven for it.
+// report puts the shim's state into the outbox. The state of a living shim includes the
+// hold that the ledger calls unproven for this shim.
 func (r *register) report(p *peer) {
 	report := p.report
 	if !report.Dead {

@@ -70,7 +70,7 @@ func TestServerReturnsTheOutcomeOfAnAside(t *testing.T) {
 	assert.Empty(t, s.register.runs)
 }
 
-func TestDrainAfterAnEndOrderEndsTheContainer(t *testing.T) {
+func TestDrainPreservesAnOrderToEndTheContainer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	pidfd, _ := ofSleeper(t)

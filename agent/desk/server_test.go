@@ -260,7 +260,7 @@ func TestAnyUserMayConnectToTheSocket(t *testing.T) {
 	assert.Equal(t, os.ModeSocket|0o777, info.Mode())
 }
 
-func TestServerReportsADeathOnlyOnProof(t *testing.T) {
+func TestServerReportsAShimsDeathOnlyOnProof(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		pid1    bool

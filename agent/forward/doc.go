@@ -23,18 +23,17 @@
 //
 // # Memory
 //
-// The kernel moves the data by splice(2), so they do not pass this process. Where splice
-// is missing, the process copies. A slow receiver holds its sender back: the package
-// buffers no more than one pipe for each direction. An idle connection has two sockets,
+// The kernel moves the data by splice(2), so they bypass this process. Where splice is
+// missing, the process copies. A slow receiver holds its sender back: the package buffers
+// no more than one pipe for each direction. An idle connection has two sockets,
 // two goroutines with the smallest stacks, and no pipe. `go test -bench Memory
 // ./agent/forward` prints the memory of 10,000 idle connections: 7.5 KB each. The kernel
 // charges the container another 7.5 KB each. [Config.MaxOpen] bounds both.
 //
 // # Clocks
 //
-// Timers of this process bound how long a connection waits. The package decides
-// nothing about holders. [Forwarder.Unanswered] tells the caller of a target that does not
-// answer.
+// Timers of this process bound how long a connection waits. The package decides nothing
+// about holders. [Forwarder.Unanswered] reports a target that does not answer.
 //
 // # What is not guaranteed
 //

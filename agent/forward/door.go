@@ -12,7 +12,8 @@ import (
 type door struct {
 	mu      sync.Mutex
 	scouted bool
-	// The channel opened is closed when the connection that dials for all stops dialling.
+	// The function leave closes the channel opened, so that each waiting connection dials,
+	// too.
 	opened chan struct{}
 }
 
@@ -28,8 +29,8 @@ func (d *door) scout() (*door, <-chan struct{}) {
 	return d, nil
 }
 
-// leave ends the caller's duty to dial for all. Each other connection then tries once,
-// whether the port is open or not. A caller without that duty has a nil door.
+// leave ends the caller's duty to dial for all. Each waiting connection then dials once,
+// even if the port is still closed. A caller without that duty has a nil door.
 func (d *door) leave() {
 	if d == nil {
 		return

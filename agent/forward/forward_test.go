@@ -37,7 +37,7 @@ func TestConnectionReachesTheSamePortOfTheHolder(t *testing.T) {
 	eventually(t, func() bool { return f.Stats() == Stats{Forwarded: 1} })
 }
 
-func TestEachPortIsForwardedToTheSamePort(t *testing.T) {
+func TestForwardedConnectionKeepsItsDestinationPort(t *testing.T) {
 	web, admin := app(t, holder+":0", answer("web")), app(t, holder+":0", answer("admin"))
 	f := standby(t, Config{Ports: []int{web, admin}})
 	f.SetTarget(holder)

@@ -36,7 +36,7 @@ func refused(t *testing.T, port int) bool {
 	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
-func TestLingerAcceptsConnectionsDuringTheDelay(t *testing.T) {
+func TestForwarderAcceptsNewConnectionsDuringItsLingerDelay(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}})
 	f.SetTarget(holder)
@@ -86,7 +86,7 @@ func TestLingeringConnectionsWaitForATarget(t *testing.T) {
 }
 
 // An accept loop that waits for a place must not outlast the delay.
-func TestLingerDelayEndsDespiteReachedConnectionLimit(t *testing.T) {
+func TestLingeringForwarderClosesPortDespiteReachedConnectionLimit(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}, MaxOpen: 1})
 	f.SetTarget(holder)

@@ -80,7 +80,7 @@ func connect(t *testing.T, port int) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// ask sends a request, ends it, and returns the whole answer.
+// ask sends a request, closes the connection for writing, and returns the whole answer.
 func ask(t *testing.T, conn *net.TCPConn, request string) string {
 	t.Helper()
 	_, err := io.WriteString(conn, request)

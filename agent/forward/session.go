@@ -20,7 +20,7 @@ type session struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	listeners []*net.TCPListener
-	// The context accepting ends when the session accepts no more connections.
+	// accepting is the context that ends when the session accepts no more connections.
 	accepting     context.Context
 	stopAccepting context.CancelFunc
 	// left is nil until the session lingers, and closed when the linger is over.

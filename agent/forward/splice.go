@@ -14,10 +14,10 @@ import (
 )
 
 // move copies the data of one connection to another, until the first connection ends. The
-// kernel moves the data through a pipe, so they do not pass this process. The function
-// takes a pipe from the pool only while the pipe has data. io.Copy would keep a pipe for
-// each direction as long as the connection lasts. An idle connection would then have four
-// descriptors more, and 20 KB of the kernel's memory.
+// kernel moves the data through a pipe, so they bypass this process. The function takes a
+// pipe from the pool only while the pipe has data. The function io.Copy would keep a pipe
+// for each direction as long as the connection lasts. An idle connection would then have
+// four descriptors more, and 20 KB of the kernel's memory.
 func move(to, from *net.TCPConn) error {
 	in, err := from.SyscallConn()
 	if err != nil {

@@ -16,7 +16,7 @@ import (
 
 // Without the memory limit, a shim's memory grows from two to four megabytes after some
 // starts of its child.
-func TestForksUseNoHugePages(t *testing.T) {
+func TestForkAddsNoHugePagesToTheProcess(t *testing.T) {
 	// The flag hg means that huge pages are advised for the mapping, even if this
 	// kernel has none.
 	huge := func() int {

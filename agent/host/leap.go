@@ -14,10 +14,10 @@ import (
 )
 
 // leap is the shortest change of the wall clock that counts as the trace of a pause: a
-// quarter of the least margin (2 s). Clocks that are a thousandth off take 20 ms of
-// that margin. The rest is left for a late watchdog. The margin does not cover both an
-// unseen pause and two clocks at chronyd's full rate. Even without a pause, two clocks at
-// that rate take 1.8 s of a lease of 12 s (api.Budget).
+// quarter of the least margin (2 s). Two clocks, one a thousandth fast and one a thousandth
+// slow, take 20 ms of that margin. The rest is left for a late watchdog. The margin does
+// not cover both an unseen pause and two clocks at chronyd's full rate. Even without a
+// pause, two clocks at that rate take 1.8 s of a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock leapt, forward or back, against CLOCK_BOOTTIME.
@@ -121,8 +121,8 @@ func (l *Leaps) Close() error {
 	return l.file.Close()
 }
 
-// Leapt reports whether the wall clock leapt since the last Settle. Steps that are
-// too small to count add up.
+// Leapt reports whether the wall clock leapt since the last Settle. Several small steps
+// add up to a leap.
 func (l *Leaps) Leapt() bool {
 	now := l.read()
 	return now.low-l.base.high >= leap || l.base.low-now.high >= leap

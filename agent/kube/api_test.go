@@ -39,7 +39,7 @@ func realAPI(t *testing.T) (*Client, Config) {
 	return client, config
 }
 
-func TestRealAPIServerRefusesUpdatesOfStaleLeases(t *testing.T) {
+func TestRealAPIServerRefusesUpdatesFromStaleReads(t *testing.T) {
 	client, _ := realAPI(t)
 	read, err := client.GetLease(t.Context(), "client")
 	require.NoError(t, err)
@@ -116,7 +116,7 @@ func TestVersionlessWatchOfRealServerReportsLeaseFirst(t *testing.T) {
 	assert.Equal(t, read.ResourceVersion, seen[0].ResourceVersion)
 }
 
-func TestRealAPIServersRefusalsReturnTheMatchingErrors(t *testing.T) {
+func TestClientRecognizesRefusalsOfARealAPIServer(t *testing.T) {
 	client, config := realAPI(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()

@@ -312,7 +312,7 @@ func TestClientWithoutCredentialsFailsOnlyAtACall(t *testing.T) {
 	require.ErrorContains(t, err, "no certificate")
 }
 
-func TestOldTLSIsRefused(t *testing.T) {
+func TestClientRefusesServersBelowTLS12(t *testing.T) {
 	s := newServer(t, func(http.ResponseWriter, *http.Request) {})
 	s.TLS.MaxVersion = tls.VersionTLS11
 	s.TLS.MinVersion = tls.VersionTLS10

@@ -13,9 +13,8 @@ import (
 	"time"
 )
 
-// tokenAge is the age at which the client reads the service account token again. The
-// kubelet replaces that token at four fifths of its life, which is at least ten
-// minutes.
+// tokenAge is the age at which the client reads the service account token again. A token
+// lives for at least ten minutes, and the kubelet replaces it at four fifths of its life.
 const tokenAge = time.Minute
 
 // token is the service account's token. The client reads its file again because

@@ -64,7 +64,7 @@ func TestWatchDeliversEachEvent(t *testing.T) {
 }
 
 // The watch delivers the events before the fault, and reads nothing after it.
-func TestWatchEndsAtTheFirstFault(t *testing.T) {
+func TestWatchEndsAtFirstErrorOrMalformedEvent(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault string
 		is    error
@@ -97,7 +97,7 @@ func TestWatchEndsAtTheFirstFault(t *testing.T) {
 	}
 }
 
-func TestRefusedWatchReturnsTheErrorOfItsStatus(t *testing.T) {
+func TestRefusedWatchReturnsErrorForItsHTTPStatus(t *testing.T) {
 	for status, want := range map[int]error{410: ErrGone, 401: ErrUnauthorized, 403: ErrForbidden, 429: ErrTooManyRequests} {
 		err := serve(t, status, `{}`).WatchLease(t.Context(), "biller", "41", nil)
 		assert.ErrorIs(t, err, want)

@@ -94,7 +94,8 @@ func (h *Hold) RenewAt() time.Duration { return h.from + h.self.Budget.Renew }
 // ExpiresAt returns the earliest instant at which another pod may begin.
 func (h *Hold) ExpiresAt() time.Duration { return h.from + h.self.Budget.Duration }
 
-// Renew returns an attempt to be sent at now, and notes it as pending.
+// Renew returns an attempt that the caller sends at the instant now, and notes the attempt
+// as pending.
 func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 	next := h.record
 	next.RenewTime = distinctTime(h.record.RenewTime, wall)
@@ -148,7 +149,7 @@ func (h *Hold) stored(r Record) bool {
 	return slices.ContainsFunc(h.pending, func(p pending) bool { return p.renew.Equal(r.RenewTime) })
 }
 
-// accept makes the record stored the state that counts. The function drops the pending
+// accept makes the given record the state of the hold. The function drops the pending
 // attempts, because the API server refuses any write against an older version.
 func (h *Hold) accept(from time.Duration, stored Record) {
 	h.from, h.record, h.pending = from, stored, nil

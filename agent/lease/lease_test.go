@@ -65,7 +65,7 @@ func TestAcquireWritesTheFieldsThatClientGoWrites(t *testing.T) {
 	assert.NotEqual(t, r.RenewTime, again.RenewTime)
 }
 
-func TestAcquireKeepsTheLargestNumberOfTransitions(t *testing.T) {
+func TestAcquireNeverOverflowsTheNumberOfTransitions(t *testing.T) {
 	r := free()
 	r.Transitions = math.MaxInt32
 	r, err := self(t, 30*time.Second).Acquire(r, "h1", notes, wall)
@@ -142,7 +142,7 @@ func TestDeadlineCountsFromTheLastAnsweredRenewal(t *testing.T) {
 	assert.Zero(t, h.Pending())
 }
 
-func TestWriteAnsweredWithSentVersionMovesNoDeadline(t *testing.T) {
+func TestWriteCountsOnlyIfAnswerHasNewVersion(t *testing.T) {
 	h := held(t)
 	attempt := h.Renew(at(106), wall, notes)
 	require.ErrorIs(t, h.Answered(attempt, attempt.Record), ErrNotStored)
@@ -238,7 +238,7 @@ func TestSlotWhoseLeaseNamesAnotherHoldIsLost(t *testing.T) {
 	}
 }
 
-func TestResumedHoldsDeadlineCountsFromItsFirstRenewal(t *testing.T) {
+func TestDeadlineOfResumedHoldCountsFromFirstRenewal(t *testing.T) {
 	s := self(t, 30*time.Second)
 	r := held(t).Record()
 	next, err := s.Resume(r, "h1", "2", notes, wall.Add(time.Second))

@@ -21,8 +21,8 @@ type Observer struct {
 	heard time.Duration
 	// notBefore is the end of the holder's head start.
 	notBefore time.Duration
-	// headStartGiven reports that the holder has had its head start since the
-	// record expired.
+	// headStartGiven reports that the holder got a head start after the record had expired.
+	// The holder then gets no second head start for that record.
 	headStartGiven bool
 }
 

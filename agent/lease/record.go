@@ -136,9 +136,9 @@ func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Recor
 	return next, nil
 }
 
-// Release returns the write that frees r for all pods at once. The write names a
-// successor, unless that is empty. The caller must have proof that no child of the
-// hold is alive.
+// Release returns the write that frees r at once, for all pods. The write names a
+// successor, unless that is empty. The caller must have proof that no child of the hold is
+// alive.
 func (s Self) Release(r Record, wall time.Time, successor string) (Record, error) {
 	switch {
 	case r.UID == "" || r.Version == "":

@@ -14,7 +14,7 @@ import (
 const Never = time.Duration(math.MaxInt64)
 
 const (
-	// Answers is the time that the standbys have to offer. A standby offers within
+	// Answers is the time in which the standbys can offer. A standby offers within
 	// [Spread] and two requests. Without standbys, this time alone delays the end of the
 	// application.
 	Answers = 500 * time.Millisecond
@@ -31,10 +31,10 @@ const (
 	// time is enough for a retry: a write takes milliseconds, and a retry follows within
 	// a second.
 	Stored = 3 * time.Second
-	// Passing is the time after which every standby lets new connections wait. The watch
-	// event that shows the holder's write to a standby takes milliseconds, and so does
-	// accepting a connection. If the holder's own write takes longer than Passing, the
-	// event may take as long as that write.
+	// Passing is the time after which every standby lets new connections wait. A standby
+	// sees the holder's write by a watch event, which takes milliseconds. Accepting a
+	// connection takes milliseconds, too. If the holder's own write takes longer than
+	// Passing, the event may take as long as that write.
 	Passing = 50 * time.Millisecond
 )
 
@@ -105,8 +105,8 @@ type Decision struct {
 // of that hold.
 type Leave struct {
 	stage stage
-	// entered is the instant at which the stage began. At the instant stored, the API
-	// server had stored the stage's write; zero before that.
+	// entered is the instant at which the stage began. The field stored is the instant by
+	// which the API server had stored the stage's write; zero until then.
 	entered, stored time.Duration
 	// signalled is the instant of the kubelet's stop signal; zero for none. The field
 	// hooked reports that a preStop hook runs. The application gets no stop signal before
@@ -175,7 +175,7 @@ func (l *Leave) enter(s stage, now time.Duration) {
 	}
 }
 
-// says returns what the Lease is to say.
+// says returns the text about the leave that the Lease is to show.
 func (l *Leave) says() string {
 	switch {
 	case l.stage == before || l.stage == stays:

@@ -30,8 +30,8 @@ var (
 // play plays a Leave against an API server that stores each write after a while.
 type play struct {
 	facts Facts
-	// The offers arrive when the play has lasted for the duration in the field after. If
-	// mute is true, the API server stores no write.
+	// The field after is the time from the beginning of the play to the arrival of the
+	// offers. If mute is true, the API server stores no write.
 	offers  []api.Offer
 	after   time.Duration
 	mute    bool
@@ -247,7 +247,7 @@ func TestContainerRestartEndsLeaveWhoseCauseIsGone(t *testing.T) {
 	}
 }
 
-func TestLeaveForATurnSurvivesAContainerRestart(t *testing.T) {
+func TestHolderContinuesLeavingForTurnDespiteContainerRestart(t *testing.T) {
 	var l Leave
 	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	l.Next(began, f)

@@ -18,8 +18,8 @@ const settling = time.Second
 
 // prompt is the period of the readiness probe until the child has passed it. Until then
 // new connections wait at the standbys, so a period of a second would lengthen each
-// handover. A command costs more than a connection, so an exec probe runs only once in
-// [settling]. A probe of another host, which may serve many pods, runs as rarely.
+// handover. A command costs more than a connection, so the period of an exec probe is
+// [settling]. A probe of another host, which may serve many pods, has that period, too.
 const prompt = 100 * time.Millisecond
 
 // patience is the time for which the readiness probe runs more often than declared.

@@ -82,7 +82,7 @@ type childState struct {
 	// started reports that the startup probe has passed, or that there is none.
 	started bool
 	// ready is the state of the readiness probe. While the field driven is set, the agent
-	// runs that probe. The field counted is the instant at which a result last counted.
+	// runs that probe. The field counted is the instant of the last counted result.
 	ready   bool
 	driven  bool
 	counted time.Time

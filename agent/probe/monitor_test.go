@@ -357,7 +357,7 @@ func TestKubeletGetsTheApplicationsOwnAnswer(t *testing.T) {
 	}
 }
 
-func TestProbeOfAStoppedChildPasses(t *testing.T) {
+func TestLivenessProbePassesIfTheChildEndsMeanwhile(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("live", func(p *api.Probe) {
 		p.Handler = api.Handler{TCPSocket: &api.TCPSocketAction{Port: 1}}
 	})}, func(a *app) {
@@ -450,7 +450,7 @@ func TestExecProbeRunsInItsContainer(t *testing.T) {
 	})
 }
 
-func TestHostNetworkProbeIsAnsweredThroughExec(t *testing.T) {
+func TestHostNetworkPodAnswersProbesThroughExec(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", nil)}, func(a *app) {
 		a.runs("h1")
 		w := a.exec("liveness")

@@ -60,8 +60,9 @@ func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *api.Probe)
 		probe  string
-		// fails are the times of the probes until the application serves at 4.05 s. The
-		// field ready is the time at which the child is ready.
+		// fails are the times of the failed probes, in seconds; nil for 41 of them. The
+		// application serves from 4.05 s on. The field ready is the time at which the
+		// child is ready.
 		fails []float64
 		ready time.Duration
 	}{

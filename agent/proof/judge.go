@@ -28,9 +28,9 @@ func (s *Shims) Proven(hold string) bool {
 	case s.begun[hold]:
 		return true
 	}
-	// An earlier process gave the grants. Each container's fresh shim accounts for the
-	// earlier shims of the container. Before a shim has reported, nothing accounts for
-	// them.
+	// An earlier agent process gave the grants of this hold. Each container's fresh shim
+	// accounts for the earlier shims of the container. Until the fresh shim has reported,
+	// nothing accounts for the earlier shims.
 	return len(s.containers) > 0 && !slices.ContainsFunc(s.containers, func(name string) bool { return !s.accounted(name, hold) })
 }
 
@@ -71,8 +71,8 @@ func (s *Shims) connected(hold, container string) bool {
 	})
 }
 
-// Outstanding reports whether a shim may have a child of the hold by a grant, or a
-// report, that this process knows.
+// Outstanding reports whether this process knows a grant, or a report, after which a
+// shim may have a child of the hold.
 func (s *Shims) Outstanding(hold string) bool { return s.outstanding.of(hold) }
 
 // Granted reports whether the shim may have a child of the hold.

@@ -93,7 +93,8 @@ func (s *Shims) Clear(hold string, id gate.ShimID) { s.outstanding.clear(hold, i
 func (s *Shims) Note(r gate.Report) {
 	last, known := s.list.last(r.Shim)
 	if r.Dead {
-		// The death of this shim proves nothing about an earlier shim: a doubt stays.
+		// The death of this shim proves nothing about an earlier shim, so a doubt about the
+		// earlier shim stays.
 		s.outstanding.clearAll(r.Shim)
 		if !known || last.Phase != gate.Ended {
 			s.success(r)
@@ -120,8 +121,8 @@ func (s *Shims) Note(r gate.Report) {
 	}
 }
 
-// success notes that an init container has succeeded, if no other shim may have a
-// child of its hold. The report of the shim's death may be the first report that
+// success notes the hold under which an init container has succeeded, if no other shim may
+// have a child of that hold. The report of the shim's death may be the first report that
 // contains the success.
 func (s *Shims) success(r gate.Report) {
 	if r.Phase == gate.Ended && r.Completed && slices.Contains(s.inits, r.Container) && !s.outstanding.of(r.Hold) {

@@ -115,7 +115,7 @@ func TestProofOfDeathNeedsEveryContainersReport(t *testing.T) {
 
 // The shim of a container that the kubelet has forgotten may connect to a new agent
 // process after the current container's shim.
-func TestShimThatStartedLaterSupersedesAnEarlierOne(t *testing.T) {
+func TestShimThatStartedLaterSupersedesOneStartedEarlier(t *testing.T) {
 	left := gate.Report{Shim: "left", Container: "app", Phase: gate.Running, Hold: "h", Began: 1, Connected: true}
 	current := gate.Report{Shim: "current", Container: "app", Phase: gate.Running, Hold: "h", Began: 2, Connected: true}
 	for name, reports := range map[string][]gate.Report{
@@ -141,7 +141,7 @@ func TestShimThatStartedLaterSupersedesAnEarlierOne(t *testing.T) {
 	}
 }
 
-func TestLaterShimsDoubtSurvivesAnEarlierShimsReport(t *testing.T) {
+func TestReportByEarlierShimClearsNoDoubt(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}})
 	s.Note(gate.Report{Shim: "current", Container: "app", Phase: gate.Waiting, Began: 2, Connected: true, Unproven: "h"})
 	s.Note(gate.Report{Shim: "left", Container: "app", Phase: gate.Waiting, Began: 1, Connected: true})
@@ -160,7 +160,7 @@ func TestLateInitSuccessReportIsIgnoredAfterGrant(t *testing.T) {
 	assert.False(t, s.Succeeded("h"))
 }
 
-func TestInitSuccessIsIgnoredWhileTheApplicationRuns(t *testing.T) {
+func TestInitContainersSuccessIsIgnoredWhileApplicationRuns(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}, InitContainers: []string{"migrate"}})
 	s.Note(gate.Report{Shim: "1", Container: "app", Phase: gate.Running, Hold: "h", Connected: true})
 	s.Note(gate.Report{Shim: "2", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true})

@@ -167,5 +167,6 @@ func (s *asides) killLate() {
 	}
 }
 
-// killable reports whether the aside runs, and has a time limit.
+// killable reports whether the aside runs, has a time limit, and was not yet killed as
+// late.
 func (a *aside) killable() bool { return a.until != 0 && !a.late && a.pid != 0 }

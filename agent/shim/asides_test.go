@@ -98,7 +98,7 @@ func TestShimKillsAsidesWhenTheChildEnds(t *testing.T) {
 	}
 }
 
-func TestEndOrderEndsTheContainer(t *testing.T) {
+func TestShimEndsItsContainerOnTheDesksOrder(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sh", "-c", "trap 'exit 5' TERM; echo deaf; while :; do sleep 1000 & wait; done")
 	a.grants("h1", time.Hour)

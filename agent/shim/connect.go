@@ -24,7 +24,7 @@ const (
 	redialMost  = 2 * time.Second
 )
 
-// socketConn is the kernel's Conn.
+// socketConn implements [Conn] for the type kernel.
 type socketConn struct {
 	*host.Conn
 	pidfds []int // for the first message

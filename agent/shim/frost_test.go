@@ -68,7 +68,7 @@ func TestLeapFreezesAProcessWhoseFirstThreadEnded(t *testing.T) {
 	require.Eventually(t, func() bool { return threadsStand(t, pid) }, patience, time.Millisecond)
 }
 
-// beats waits for the given number of beats.
+// beats waits for the given number of the shim's beats.
 func (a *fakeAgent) beats(n int) {
 	a.t.Helper()
 	for range n {
@@ -92,7 +92,7 @@ func TestShimThatGetsSIGCONTKeepsItsChildFrozen(t *testing.T) {
 
 // A command of kubectl exec, or a process that is not frozen yet, may send the child
 // SIGCONT.
-func TestShimRefreezesAChildThatOthersContinued(t *testing.T) {
+func TestShimRefreezesAChildThatReceivedSIGCONT(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")
 	a.grants("h1", time.Hour)

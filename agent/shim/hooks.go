@@ -161,7 +161,8 @@ func (h *hooks) preStopEnds(a *aside, o outcome) {
 		h.link.trouble(gate.ReasonPreStop, preStopFailed)
 	}
 	if h.until != 0 && h.link.conn != nil {
-		// The agent gets time to learn that preStop has ended, and to end the wait.
+		// The agent gets time to learn that preStop has ended, and to end the delay of the
+		// stop signal.
 		h.until = max(h.until, h.machine.Now()+gate.Heard)
 	}
 	h.letStop()

@@ -54,7 +54,8 @@ func TestShimFreezesItsChildAfterAMachinePause(t *testing.T) {
 }
 
 // pause makes the host pause the virtual machine, and then sets the machine's wall
-// clock.
+// clock. If the argument taken is true, the agent answers the leap with a drain, otherwise
+// with a grant.
 func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")

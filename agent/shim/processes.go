@@ -122,7 +122,7 @@ func startAside(c *Command) (pid int, out *output, err error) {
 	return pid, &output{pipe: os.NewFile(uintptr(pipe[0]), "output"), ended: make(chan struct{})}, nil
 }
 
-// output is the kernel's Output.
+// output implements [Output] for the type kernel.
 type output struct {
 	pipe  *os.File
 	ended chan struct{} // closed when the process was reaped

@@ -49,8 +49,8 @@ type Config struct {
 }
 
 // shim supervises one child at a time. All work happens in one goroutine, which waits
-// in next; the machine only brings inputs. The parts of a shim act on the child, and
-// know nothing of the states.
+// in the method next; the machine only brings inputs. The parts of a shim act on the
+// child, and know nothing of the states.
 type shim struct {
 	cfg     Config
 	machine Machine

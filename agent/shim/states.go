@@ -188,7 +188,8 @@ func (s *shim) pass(sig syscall.Signal) {
 	case sig == unix.SIGCONT && s.frost.on():
 		// A SIGCONT would end the freeze too early; the thaw sends one.
 	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
-		// The kubelet stops the container: its grace covers hook and stop.
+		// The kubelet stops the container. The grace period of the pod covers the preStop
+		// hook and the stop.
 		s.stopping = true
 		if s.hooks.drained && sig == s.hooks.asked {
 			s.hooks.drained = false // a child that is stopping already is not asked twice

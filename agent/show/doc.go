@@ -45,8 +45,8 @@ type Config struct {
 	Timeout time.Duration
 	// Backoff returns the pause after the given number of misses.
 	Backoff func(misses int) time.Duration
-	// StartsWithin is the time that a hold waits for the container after an init
-	// container.
+	// StartsWithin bounds the time between the success of a gated init container and the
+	// start of the next container. After that time the agent ends the hold.
 	StartsWithin time.Duration
 	// Status calls Stored with each readiness that the API server has stored.
 	Stored func(ctx context.Context, ready bool)

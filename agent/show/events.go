@@ -56,8 +56,7 @@ func (e *Events) Run(ctx context.Context) {
 	}
 }
 
-// parting bounds how long a stopping agent waits for its last Events: the time of a
-// retry.
+// parting bounds the time in which a stopping agent sends its last Events.
 const parting = time.Second
 
 // Flush sends the queued Events before an agent with a stop signal ends. Flush also

@@ -29,7 +29,7 @@ type Holder struct {
 }
 
 // Holder decides how a holder appears. If the application serves, the function notes that.
-// So a handover begins when the pod is a standby again.
+// Once the pod is a standby again, the function note then begins the time of a handover.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	r.follows = false
 	soon := h.Since + r.config.Budget.Retry

@@ -239,8 +239,9 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 	return look(false, ReadyNotServing, h.message()+", and does not serve")
 }
 
-// unless returns the decision ready, or another one if this pod is to hold next. The next
-// holder's application soon takes the ports, so nodes must send the pod no connections.
+// unless returns the given decision. If this pod is to hold next, the pod is not Ready
+// instead. The next holder's application soon takes the ports, so nodes must send the pod
+// no connections.
 func (r *Readiness) unless(ready Look) Look {
 	if !r.follows {
 		return ready

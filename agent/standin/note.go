@@ -18,8 +18,8 @@ import (
 const (
 	// letStart is the note without which no application container may start.
 	letStart = "let-start"
-	// The constant before is the name that the note letStart gets at a restart of all
-	// containers. The restart does not prove that the earlier processes are dead.
+	// A restart of all containers gives the note letStart this name. The restart does not
+	// prove that the earlier processes are dead.
 	before = "let-start.before"
 )
 

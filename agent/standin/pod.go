@@ -242,7 +242,7 @@ func (p *Pod) note(id gate.ShimID, g gate.Grant) *note {
 	}
 }
 
-// admit moves the instant at which the agent's process ends, if the application's
+// admit sets the end of the agent's process to the note's Leave, if the application's
 // containers already run under the note's hold. Otherwise the function returns an error
 // if the containers may not start under the hold.
 func (p *Pod) admit(n *note) (extends bool, err error) {

@@ -190,7 +190,7 @@ func TestRestartedAgentResumesTheHold(t *testing.T) {
 
 // The kubelet restarts all containers, but the restart does not prove that the earlier
 // processes are dead.
-func TestHoldBeforeRestartOfAllContainersIsUnproven(t *testing.T) {
+func TestRestartOfAllContainersProvesNoProcessDead(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", time.Hour)
 	s.kill()
@@ -218,7 +218,7 @@ func TestTurnRoleDoesNothingWithoutANote(t *testing.T) {
 	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
 }
 
-func TestRebootProvesDeathOnlyOnTheNodesKernel(t *testing.T) {
+func TestRebootProvesDeathUnlessPodHasOwnKernel(t *testing.T) {
 	for name, test := range map[string]struct {
 		ownKernel bool
 		unproven  string
@@ -255,7 +255,7 @@ func TestDrainBeforeAnyGrantRestartsNoContainer(t *testing.T) {
 	assert.Empty(t, s.restart)
 }
 
-func TestContainersRestartBeforeTheDeadlineWithoutARenewal(t *testing.T) {
+func TestMissingRenewalRestartsContainersBeforeTheDeadline(t *testing.T) {
 	s, r := letGo(t, t.TempDir(), "h1", 50*time.Millisecond)
 	extended := granting("h1", 300*time.Millisecond)
 	require.NoError(t, s.Grant(r.Shim, extended))
@@ -267,7 +267,7 @@ func TestContainersRestartBeforeTheDeadlineWithoutARenewal(t *testing.T) {
 
 // No other process enforces the deadline of containers that an earlier agent process
 // has let start.
-func TestRestartedAgentEnforcesTheEarlierGrantsDeadline(t *testing.T) {
+func TestNextAgentProcessEnforcesTheNotedDeadline(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", 100*time.Millisecond)
 	s.kill()
@@ -290,7 +290,7 @@ func TestSecondRunOfWaitRoleRestartsAllContainers(t *testing.T) {
 	require.ErrorIs(t, s.ended(), ErrRestart)
 }
 
-func TestStopSignalEndsARunningGateAtOnce(t *testing.T) {
+func TestStopSignalEndsGateDespiteRunningApplication(t *testing.T) {
 	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
 	close(s.stop)
 	require.NoError(t, s.ended())
@@ -422,7 +422,7 @@ func TestNoteThatIsWrittenTooLateStartsNothing(t *testing.T) {
 }
 
 // A disk that hangs must not keep the watchdog from its work.
-func TestWatchdogRestartsContainersWhileWritingANoteHangs(t *testing.T) {
+func TestWatchdogRestartsContainersWhileNoteWriteHangs(t *testing.T) {
 	writes, hang := 0, make(chan struct{})
 	s := serveOn(t, t.TempDir(), func() {
 		if writes++; writes > 1 {

@@ -43,7 +43,7 @@ func Wait(ctx context.Context, dial Dial) error {
 	}
 }
 
-// told waits for the message on one connection.
+// told waits on one connection, and reports whether the agent has sent the message goOn.
 func told(ctx context.Context, dial Dial) bool {
 	c, err := dial(ctx)
 	if err != nil {

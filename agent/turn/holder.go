@@ -98,8 +98,8 @@ func (h Hold) passed(now, span time.Duration, to *Holder) bool {
 
 // proven returns the rollout as it is now. Once the application has served for [Proof]
 // and the controller's MinReady, the rollout names the pod's revision as proven, and the
-// turn is over. The count of turns stays for [Forget]. So a version that crashes some
-// minutes after its start does not begin to count anew.
+// turn is over. The rollout keeps the count of turns for the span [Forget]. So the count
+// does not begin anew for a version that crashes some minutes after its start.
 func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 	r := h.Rollout
 	if !h.passed(now, p.provenAfter(), to) {
@@ -118,8 +118,8 @@ func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 	return r
 }
 
-// yields returns whether the holder yields at all. A holder that does not serve has
-// nothing to lose, so that holder yields at once.
+// yields returns whether the holder yields now, later or not at all. A holder that does not
+// serve has nothing to lose, and yields at once.
 func yields(now time.Duration, h Hold, to *Holder) Yields {
 	switch {
 	case h.Paused:
@@ -204,8 +204,8 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 // Released returns the rollout for the releasing write, and the pod that is to hold next;
 // empty for any. If the argument to is not empty, the hold yields to that pod, and the
 // argument turn is the revision of that pod. A turn that is not proven gives the slot back
-// to the pod that yielded. If the holder yields during a turn that is not proven, a failure
-// of the next turn gives the slot back to that pod, too.
+// to the pod that yielded for that turn. If the holder of such a turn yields, too, a failed
+// next turn gives the slot back to the same pod.
 func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
 	if !p.Revision.Valid() {
 		return s.Rollout, to

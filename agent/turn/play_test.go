@@ -260,7 +260,7 @@ func TestTwoBrokenRevisionsAlternateSlowly(t *testing.T) {
 	assert.LessOrEqual(t, between(p.turns[newer], began+time.Hour, p.now), 2)
 }
 
-func TestUndoneRolloutKeepsTheOldPodsReady(t *testing.T) {
+func TestUndoOfStalledRolloutKeepsOldPodsReady(t *testing.T) {
 	p := newPlay(t, actors(2, "a", old, time.Second, 0)...)
 	p.pass(time.Hour)
 	broken := actors(1, "b", newer, 0, 0)
@@ -291,7 +291,7 @@ func TestNewRevisionRunsAfterLastOldPodEnds(t *testing.T) {
 	assert.Equal(t, newer, p.slot.Revision)
 }
 
-func TestRevisionThatCrashesOnceProvenIsStalled(t *testing.T) {
+func TestProvenRevisionThatCrashesGetsFewTurns(t *testing.T) {
 	p := newPlay(t, actors(2, "a", old, time.Second, 0)...)
 	p.pass(time.Hour)
 	began := p.now

@@ -41,8 +41,8 @@ type Rollout struct {
 	// took to serve; zero for unknown.
 	Proven api.Revision
 	Start  time.Duration
-	// Turns counts turns by revision, in the order of the last turns, until they are
-	// forgotten.
+	// Turns has one count of turns for each revision, in the order of the last turns. A
+	// proven revision removes its own count and those of earlier revisions.
 	Turns []Turns
 }
 

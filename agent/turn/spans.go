@@ -37,12 +37,12 @@ const (
 	// of its revision ask first. They ask as soon as they see that the holder yields.
 	elsewhere = 5 * time.Second
 
-	// shortestTurn is the least time that an application gets to serve in its turn,
-	// however fast the proven revision started.
+	// shortestTurn is the least time within which an application has to begin to serve in
+	// its turn, however fast the proven revision started.
 	shortestTurn = time.Minute
-	// longestTurn is the most time that an application gets to serve in its turn, unless
-	// the probes give more. By default, a Deployment's controller calls a rollout failed
-	// after ten minutes, too.
+	// longestTurn is the most time within which an application has to begin to serve in its
+	// turn, unless the probes give more. By default, a Deployment's controller calls a
+	// rollout failed after ten minutes, too.
 	longestTurn = 10 * time.Minute
 	// longestStartup bounds the time that probes give to a start. The time needs a bound
 	// because, while a version hangs in its turn, no pod serves.

@@ -169,7 +169,7 @@ func (s Standby) notReady(reason, message string) Standby {
 // name returns the pod's revision for people.
 func (p Pod) name() string { return fmt.Sprintf("revision %d", p.Revision.Number) }
 
-// turnOf returns the last turn of the pod's revision for people.
+// turnOf describes the last turn of the pod's revision, in words for people.
 func (p Pod) turnOf(r Rollout) string {
 	return fmt.Sprintf("turn %d of %s", max(1, r.of(p.Revision).Count), p.name())
 }

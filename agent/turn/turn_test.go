@@ -50,7 +50,7 @@ func (s Slot) turns(count int) Slot {
 	return s
 }
 
-// earlier returns the slot as a new agent process sees it.
+// earlier returns the slot as if an earlier agent process had begun the hold.
 func earlier(s Slot) Slot {
 	s.Earlier = true
 	return s
@@ -159,7 +159,7 @@ func TestStandbyTreatsAnExpiredSlotAsFree(t *testing.T) {
 	assert.Equal(t, Standby{Look: NotReady, Reason: ReasonWaits, Message: unproven, TakeFrom: 1030 * time.Second, Wake: Never}, got)
 }
 
-func TestOldStandbyStaysReadyDuringATurn(t *testing.T) {
+func TestStandbyOfOldRevisionStaysReadyDuringTurn(t *testing.T) {
 	s := inTurn(pod("b1", newer))
 	s.Since, s.FreeAt = 10*time.Second, 2*longestStartup
 	at := 10*time.Second + longestStartup
@@ -267,7 +267,7 @@ func TestProvenRevisionForgetsItsTurnsAfterTenMinutes(t *testing.T) {
 	assert.Empty(t, h.Rollout.Turns)
 }
 
-func TestNextTurnsTimeIsFixedUntilItPasses(t *testing.T) {
+func TestWrittenTimeOfNextTurnDoesNotMove(t *testing.T) {
 	p := pod("a1", old)
 	h := Hold{ID: "h1", Rollout: Rollout{}.with(1)}
 	h.Rollout = p.Hold(0, wall, h).Rollout

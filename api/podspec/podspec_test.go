@@ -36,7 +36,7 @@ func rows(t *testing.T) []row {
 	return all
 }
 
-func TestHasGateNeedsSidecarAndWaitingPart(t *testing.T) {
+func TestGateConsistsOfSidecarAndWaitingPart(t *testing.T) {
 	for _, r := range rows(t) {
 		t.Run(r.Name, func(t *testing.T) {
 			assert.Equal(t, r.Gate, HasGate(&r.Spec))
@@ -120,7 +120,7 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 	return spec
 }
 
-func FuzzHasGateGivesStrippedSpecsTheSameAnswer(f *testing.F) {
+func FuzzStrippedSpecKeepsTheAnswerOfHasGate(f *testing.F) {
 	for seed := range uint64(500) {
 		f.Add(seed)
 	}

@@ -129,8 +129,8 @@ func (w *world) startAgent(name string) {
 	}()
 }
 
-// hear notes a report under its shim. A new id belongs to the first shim of the
-// container that has not reported yet.
+// hear notes a report under its shim. An unknown id belongs to the container's first shim
+// that has not reported yet.
 func (w *world) hear(agent string, r gate.Report) {
 	for _, name := range w.order {
 		s := w.shims[name]

@@ -262,7 +262,7 @@ func TestPauseCommandDoesNotStopTheHolder(t *testing.T) {
 	assert.Equal(t, "hold-a", b.lease(t, slot).Annotations[api.HoldAnnotation])
 }
 
-func TestPauseCommandWithStopWaitsForTheRelease(t *testing.T) {
+func TestPauseCommandWithStopAwaitsTheSlotsRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(team(nil)...)
 		b.after(t, 12*time.Second, slot, "")

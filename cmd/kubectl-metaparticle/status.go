@@ -26,7 +26,8 @@ type slotStatus struct {
 	Kind   string        `json:"kind"`
 	Holder *holderStatus `json:"holder,omitempty"`
 	Paused api.Pause     `json:"paused,omitempty"`
-	// Yield is a person's request that the hold ends, until its release.
+	// Yield is a person's request that the hold ends. The release of the hold removes the
+	// request.
 	Yield string `json:"yield,omitempty"`
 	// Successor is the pod that the last release names, until a pod holds.
 	Successor string          `json:"successor,omitempty"`

@@ -130,7 +130,7 @@ func TestStatusInJSONAndYAMLHasEqualContent(t *testing.T) {
 	}]}`, fromJSON)
 }
 
-func TestStatusOfAllNamespacesNamesEachNamespace(t *testing.T) {
+func TestStatusOfAllNamespacesShowsEachSlotsNamespace(t *testing.T) {
 	other := slotLease("lock.a", "", nil)
 	other.Namespace = "till"
 	b := newByHand(append(team(nil), other)...)

@@ -195,7 +195,7 @@ func TestServerIsReadyWhenItListens(t *testing.T) {
 	require.NoError(t, s.StartedChecker()(nil))
 }
 
-func TestManifestComponentSetsTheClientCA(t *testing.T) {
+func TestKustomizeComponentSetsTheClientCAFlag(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/components/client-ca/kustomization.yaml")
 	require.NoError(t, err)
 	flag := regexp.MustCompile(`--client-ca-file=(\S+)/ca\.crt`).FindStringSubmatch(string(text))

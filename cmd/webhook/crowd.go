@@ -94,8 +94,9 @@ func (c *crowd) worst() *guest {
 	})
 }
 
-// rank returns how soon a guest of a peer has to go; the highest rank goes first. The
-// newest guest replaces a guest without a call in flight.
+// rank returns how soon a guest has to go if the counts of connections do not decide. The
+// guest with the highest rank goes first. The newest guest stays if a guest without a call
+// in flight can go instead.
 func (c *crowd) rank(g *guest) int {
 	switch {
 	case g == c.guests[len(c.guests)-1]:

@@ -258,7 +258,7 @@ func TestEventAndMetricHaveTheSameReason(t *testing.T) {
 	})
 }
 
-func TestFloodOfRefusalsIsCountedWithoutBlocking(t *testing.T) {
+func TestReporterCountsRefusalFloodButNeverBlocks(t *testing.T) {
 	admissions.Reset()
 	r := newReporter(nil, nil)
 	for range waiting + 50 {
@@ -288,7 +288,7 @@ func TestNextReplicaEnrollsSoonAfterALostLeader(t *testing.T) {
 	assert.True(t, o.LeaderElectionReleaseOnCancel)
 }
 
-// A process has a controller for each term, and all of them have one name.
+// A process makes one controller for each term, and all these controllers have one name.
 func TestProcessCanCreateControllersForSeveralLeaderTerms(t *testing.T) {
 	for range 2 {
 		o, err := termOptions(settings{})

@@ -265,7 +265,7 @@ func TestPodWithWrongOwnerJoinsNoWorkload(t *testing.T) {
 
 // The cache may be outdated if a workload is new, or has replaced another workload of
 // the same name.
-func TestUncachedOwnerIsReadLive(t *testing.T) {
+func TestUncachedOwnerIsReadFromTheAPIServer(t *testing.T) {
 	set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 	deployment := &appsv1.Deployment{ObjectMeta: named("biller")}
 	predecessor := deployment.DeepCopy()

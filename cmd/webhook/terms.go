@@ -35,7 +35,7 @@ const (
 	// enrollRenewed is the time after which a replica without a renewal gives up its term.
 	// The next replica waits for enrollLease, so two seconds or more separate two terms.
 	enrollRenewed = 4 * time.Second
-	// enrollRetry fits three times into enrollRenewed. If a replica gives up its election,
+	// enrollRetry fits three times into enrollRenewed. If a replica releases its election,
 	// the next replica is elected about enrollRetry later.
 	enrollRetry = time.Second
 	// enrollShutdown bounds the time in which a term's manager ends. So the duration
@@ -169,7 +169,8 @@ func termOptions(s settings) (ctrl.Options, error) {
 		LeaderElection:          s.leaderElection,
 		LeaderElectionID:        leaderElectionID,
 		LeaderElectionNamespace: s.namespace,
-		// Two enrolling replicas lose nothing, so the next term may begin at once.
+		// Two replicas may enroll at the same time without harm, so the next term may begin
+		// at once.
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 new(enrollLease),
 		RenewDeadline:                 new(enrollRenewed),

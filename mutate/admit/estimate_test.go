@@ -133,7 +133,7 @@ func largeWorkload(containers, variables int) string {
 		`"spec":{"template":{"spec":{"containers":[` + strings.Join(all, ",") + `]}}}}`
 }
 
-func TestLargeValidObjectsFitIntoTheLoad(t *testing.T) {
+func TestLargeValidObjectsFitIntoTheLoadLimit(t *testing.T) {
 	update := func(object string) admission.Request {
 		r := mutatetest.Request(object)
 		r.Operation, r.OldObject = admissionv1.Update, apiruntime.RawExtension{Raw: []byte(object)}

@@ -50,7 +50,7 @@ func recalled(bytes int) map[string]string {
 	return pods
 }
 
-func TestMemoryEstimateCoversArgumentsOfAnEarlierPass(t *testing.T) {
+func TestMemoryEstimateCoversJSONInGateArguments(t *testing.T) {
 	f := mutatetest.Facts{}
 	handler := NewPodHandler(Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f})
 	for name, object := range recalled(48 << 10) {

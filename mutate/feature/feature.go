@@ -49,7 +49,8 @@ var features = []feature{
 	{name: "hooks", judge: judgeHooks, patch: patchHooks},
 	{name: "fields", judge: judgeFields},
 	{name: "shims", patch: patchShims},
-	// The sidecar moves the init containers, so no later patch names them by index.
+	// This patch changes the indexes of the init containers, so no later patch names an
+	// init container by its index.
 	{name: "sidecar", patch: patchSidecar},
 	{name: "readiness", patch: patchReadiness},
 	// The marks come last, because only a pod that no other feature refuses gets marks.

@@ -160,9 +160,10 @@ func (p *Pod) probesByContainer() map[string]api.Probes {
 	return all
 }
 
-// unaim reports whether a probe asks the agent already, and returns the probe's own command
-// without the agent's. Another injector may have put words before the agent's. The probe's
-// own command is empty if the agent itself probes the application.
+// unaim reports whether a probe asks the agent already. The function also returns the
+// probe's own command, without the words of the agent's command. Another injector may have
+// put words before the agent's command. The probe's own command is empty if the agent
+// itself probes the application.
 func unaim(container string, kind probeKind, p *corev1.Probe) (own []string, aimed bool) {
 	switch {
 	case kind.takenOff():

@@ -140,7 +140,7 @@ func (s sidecar) agentArgs() []string {
 	return args.Args()
 }
 
-// grace returns the time to stop that the pod's deletion would give the application. A
+// grace returns the time that the application gets to stop after the pod's deletion. A
 // yield gives the same time. The result is never zero, which would mean the agent's
 // default.
 func (s sidecar) grace() time.Duration {

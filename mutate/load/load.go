@@ -20,9 +20,9 @@ import (
 	"sync"
 )
 
-// The estimate of a call's memory counts the length of its body, and the JSON objects in the
-// body. An empty JSON object or a zero takes a byte or two of text, and several hundred
-// bytes as a decoded container.
+// The estimate of a call's memory counts the length of its body, and the JSON objects in
+// the body. The text of an empty JSON object or a zero has only a byte or two. A container
+// decoded from such a text may take several hundred bytes.
 const (
 	// perCall is the further memory of a call whose body has arrived: buffers, and the
 	// look-ups of images. A call whose body is still to come needs only its connection, and
@@ -90,7 +90,7 @@ type Share struct {
 	size  int64
 	// body is the number of bytes that have arrived.
 	body int
-	// large is set for a call that may not use the whole load.
+	// large is set for a call that must leave a part of the load to small calls.
 	large bool
 }
 

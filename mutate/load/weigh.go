@@ -5,7 +5,7 @@ package load
 
 import "bytes"
 
-// weight counts what a decoder makes of a body.
+// weight counts the parts of a body for which a decoder allocates memory.
 type weight struct {
 	// objects counts the JSON objects, and the elements of arrays of any type. A decoder makes a
 	// whole container of each element of a list of containers, even of a number.
@@ -61,7 +61,8 @@ func weigh(text []byte) weight {
 		}
 		before = c
 	}
-	// Each comma, and each opening bracket, belongs to an element or to a member.
+	// So far, w.objects also counts each member, by the comma or the brace in front of the
+	// member.
 	w.objects -= w.members
 	return w
 }

@@ -38,7 +38,7 @@ func TestEachReasonOfAnErrorIsReturnedOnce(t *testing.T) {
 	assert.Equal(t, []Reason{BadAnnotation}, Of(api.Mistakes{{}}))
 }
 
-func TestRefusalShortensNamesMoreThanCauses(t *testing.T) {
+func TestRefusalShortensLongNamesMoreThanLongErrors(t *testing.T) {
 	var refusals Refusals
 	refusals.Add(ImageUnreadable, "container %q: %v", strings.Repeat("n", 2000), errors.New("one\ntwo"+strings.Repeat("e", 2000)))
 	refusal := refusals[0].Detail

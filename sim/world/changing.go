@@ -21,7 +21,8 @@ type changing struct {
 	trouble *trouble
 	hands   *person
 	judge   *judge
-	// protects reports that old pods are left during the rollout of a broken version.
+	// protects reports that old pods remain during the rollout of a broken version, and
+	// take turns with the new pods.
 	protects bool
 	// strict reports that the controller replaces each old pod that is not Ready.
 	strict bool

@@ -12,7 +12,8 @@ import (
 
 // chaos plays ten minutes of trouble and recovery. During trouble only the invariants of
 // safety count. After each trouble, each slot must get a holder, which must continue to
-// hold. In the end each remaining pod must hold once.
+// hold. In the end chaos deletes one holder after the other, so that each pod must hold in
+// its turn.
 type chaos struct {
 	*recovery
 	trouble *trouble
@@ -128,7 +129,8 @@ func (c *chaos) run() {
 	c.parade()
 }
 
-// disturb causes faults for the duration.
+// disturb causes faults for the time in the argument last. If the run has failed, the
+// function returns false.
 func (c *chaos) disturb(last time.Duration) bool {
 	c.do(func() { c.calm = false; c.note("script", "trouble for %v", last) })
 	pace := c.scale() * between(c.rng, 500*time.Millisecond, 10*time.Second)

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The invariants have the names that the planted bugs list. Each comment describes the
-// violation.
+// These are the names of the invariants. The file of a planted bug lists the invariants
+// that catch the bug, by these names. Each comment describes the violation.
 const (
 	// twoAtOnce means that two children of one slot live, or that a pod takes a slot while
 	// a child of an earlier hold lives.
@@ -58,8 +58,8 @@ const (
 	// unprotected means that a rollout counts a pod of a broken version as available, or
 	// that no old pod is left beside a broken version.
 	unprotected = "unprotected"
-	// withheld means that, because of a broken version, the old version does not serve
-	// for longer than the rules allow.
+	// withheld means that a broken version interrupts the service of the old version, and
+	// that this outage lasts longer than the rules allow.
 	withheld = "withheld"
 	// stopsOften means that a rollout stops the old version more often than its rule allows.
 	stopsOften = "stops-often"
@@ -94,7 +94,7 @@ func (l *checks) childBegins(c *child) {
 	l.checkCrowd(c)
 }
 
-// needed returns the number of its slots that the pod needs.
+// needed returns how many of the claimed slots a pod of the template needs.
 func (t template) needed() int {
 	if t.any {
 		return 1
@@ -199,8 +199,7 @@ func (l *checks) goesOn(c *child) {
 	}
 }
 
-// settled reports whether a child of a container that the kubelet knows runs under the
-// slot, or an elector works under it.
+// settled reports whether an elector works, or a current child runs, under the slot.
 func (l *checks) settled(slot string) bool {
 	if c := l.holder(slot); c != nil && !c.asked && c.current() {
 		return true
@@ -223,8 +222,8 @@ func (l *checks) checkRouted(c *child, d *gate.Drain) {
 	}
 }
 
-// mostDeleted bounds the time after the deletion of a pod in which a child of the pod may
-// still begin. The kubelet stops the shims within mostUntold.
+// mostDeleted bounds the time from the deletion of a pod to the last start of a child in
+// that pod. The kubelet stops the shims within mostUntold.
 const mostDeleted = mostUntold + quick
 
 // checkDeleted demands in fair times that no child begins in a pod that was deleted a

@@ -12,8 +12,8 @@ import (
 // The clock of a paused machine stands still.
 type clock struct {
 	w *World
-	// read is the reading of the clock at the true time that the field at has. Since that
-	// time the clock has run at the rate.
+	// read is the reading of the clock at a true time. That time is in the field at. Since
+	// then the clock has run at the rate.
 	read, at time.Duration
 	rate     float64
 	stands   bool
@@ -70,7 +70,7 @@ func (c *clock) arm(a *alarm) {
 	}
 	set := a.set
 	c.w.after(time.Duration(float64(a.instant-c.now())/c.rate)+1, func() {
-		// A change of the rate arms the alarm anew, with another number.
+		// If a.set has changed, a change of the clock's rate has replaced this call.
 		if i := slices.Index(c.alarms, a); i >= 0 && a.set == set {
 			c.alarms = slices.Delete(c.alarms, i, i+1)
 			a.ring()

@@ -21,7 +21,7 @@ type demands struct {
 }
 
 // ready waits until the world is healthy: a child runs, and all other pods have been
-// standbys for a while. After a violation ready returns false.
+// standbys for a while. The function returns false after a violation.
 func (d *demands) ready() bool {
 	if !d.quiet("the row before") {
 		return false
@@ -131,7 +131,7 @@ func (d *demands) expiryWithin(more time.Duration, cause func(*child)) {
 	})
 }
 
-// undisturbed demands that no child stops for twice the lease duration.
+// undisturbed demands that the child runs on for twice the lease duration after the cause.
 func (d *demands) undisturbed(cause func(*child)) {
 	c := d.once(cause)
 	d.pass(2 * d.budget.Duration)

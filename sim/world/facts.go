@@ -40,7 +40,8 @@ type renewal struct {
 	duration time.Duration
 }
 
-// free returns the instant at which the fastest clock lets a standby begin.
+// free returns the instant from which a standby with the fastest clock may acquire the
+// slot.
 func (r renewal) free() time.Duration { return r.at + time.Duration(float64(r.duration)/(1+skew)) }
 
 // start is the start of an application by the kubelet, in a boot of the pod's node.

@@ -133,8 +133,8 @@ func (g *gateway) RunAside(context.Context, gate.ShimID, []string, time.Duration
 	return gate.Result{}, errUnreachable
 }
 
-// granted reports whether a shim of the container may have been granted the hold. For a
-// dead process the function returns true.
+// granted reports whether a shim of the container may have been granted the hold. If the
+// agent process is dead, the function returns true.
 func (g *gateway) granted(container, hold string) bool {
 	return !g.agent.runs() || g.server.Granted(container, hold)
 }

@@ -105,8 +105,8 @@ func (r readinessRows) rows() map[string]func() {
 	}
 }
 
-// unstored makes the status patches of a yielding pod fail. The stored status stays Ready,
-// so the child as which the world judges the pod must live on.
+// unstored makes the status patches of a yielding pod fail, so the stored status stays
+// Ready. The world models a stored Ready as a child. That child must live on.
 func (r readinessRows) unstored() {
 	c := r.once(func(c *child) {
 		r.weather.patches = pick(r.rng, faults)

@@ -69,8 +69,8 @@ func (j *judge) olds() []*pod {
 	return slices.DeleteFunc(j.all(), func(p *pod) bool { return p.behaviour.broken() || !p.shown.stays() })
 }
 
-// spare returns the pod of the old version that holds, and the other old pods; nil if none
-// of them could take the slot.
+// spare returns the old pod that holds the slot, and the other old pods. Both results are
+// nil if no old pod holds the slot, or if no other old pod could take the slot.
 func (j *judge) spare() (holder *pod, others []*pod) {
 	child := j.checks.holder(j.slot)
 	if child == nil || child.pod().behaviour.broken() {
@@ -128,8 +128,8 @@ func (j *judge) checkServed() {
 	}
 }
 
-// shortestTurn bounds a turn in which the application does not serve, if the version's
-// probes allow less than a minute.
+// shortestTurn is the shortest limit of a turn in which the application does not serve.
+// The limit applies if the version's probes allow less than a minute.
 const shortestTurn = time.Minute
 
 // turn bounds the time for which a turn of a broken version keeps the old one from serving.
@@ -170,7 +170,7 @@ func (j *judge) checkFree() {
 }
 
 // pauses are the waits between two turns that docs/rollouts.md promises. Each further
-// wait is as long as the last one.
+// wait is an hour, too.
 var pauses = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 
 // checkTurns demands that a revision waits for its next turn, for longer each time. So a

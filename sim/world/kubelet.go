@@ -337,8 +337,8 @@ func (p *pod) stop() {
 // left is the time that the kubelet gives a sidecar after the end of the grace.
 const left = 2 * time.Second
 
-// stopAgents sends SIGTERM to the agents. After the time of the constant left, stopAgents
-// kills the agents that still run.
+// stopAgents sends SIGTERM to the agents. After two seconds ([left]) stopAgents kills the
+// agents that still run.
 func (p *pod) stopAgents() {
 	for _, a := range p.agents {
 		a.terminate()

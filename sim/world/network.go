@@ -143,9 +143,9 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	return c.await(ctx, reply, tick)
 }
 
-// await waits for the reply or the end of ctx, and returns a random tick after that end.
-// Otherwise two requests of one instant would also time out in one instant, in an order
-// that differs between two runs of a seed.
+// await waits for the reply, or for the end of ctx and then for a random tick. Without the
+// tick, two requests of one instant would also time out in one instant. Their order would
+// differ between two runs of a seed.
 func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Duration) ([]byte, error) {
 	var a answer
 	select {

@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// person writes by hand on Leases while there is trouble. Three of ten seeds of the story
-// chaos have a person.
+// person changes Leases by hand while faults happen. Three of ten seeds of the story chaos
+// have a person.
 type person struct {
 	*workloads
 	rng *rand.Rand
@@ -29,7 +29,7 @@ func newPerson(c *workloads) *person {
 	return p
 }
 
-// later plans a write, and after it the next one.
+// later plans the person's next write. After that write, later plans another write.
 func (p *person) later() {
 	p.after(p.scale()*between(p.rng, 0, 20*time.Second), func() {
 		if !p.calm {

@@ -59,7 +59,8 @@ func (a *agentProcess) runReadiness(config agent.Config) error {
 	return a.serve(config, g.Run)
 }
 
-// patch stores a patch of the pod's status, unless the patch names another version.
+// patch stores a patch of the pod's status. If the patch names a resourceVersion other than
+// the stored one, the result is a conflict.
 func (s *shown) patch(patch []byte) ([]byte, error) {
 	body := decode(patch)
 	version := meta(body, "resourceVersion")
@@ -102,8 +103,8 @@ func (s *shown) show(raw []byte) {
 	}
 }
 
-// setReady begins the child as which the world judges a pod of the gate "readiness", or
-// ends this child.
+// setReady begins a child when a pod of the gate "readiness" becomes Ready, and ends that
+// child when the pod becomes not Ready. The world judges the pod by that child.
 func (s *shown) setReady(ready bool) {
 	p := s.pod
 	switch {

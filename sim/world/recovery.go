@@ -88,8 +88,8 @@ func (r *recovery) inUse() bool { return !slices.ContainsFunc(r.slots, r.stuck) 
 // stuck reports whether a healthy pod claims the slot, and no child runs under it.
 func (r *recovery) stuck(slot string) bool { return r.wanted(slot) && !r.checks.settled(slot) }
 
-// stuckSlots reports a violation of the invariant nobody for each slot that is not in use
-// after the bound.
+// stuckSlots reports each slot that is not in use after the bound, as a violation of the
+// invariant "nobody".
 func (r *recovery) stuckSlots(after string, bound time.Duration) {
 	for _, s := range r.slots {
 		if r.stuck(s) {

@@ -143,8 +143,8 @@ func (s *shimProcess) whenThawed(f func()) {
 	}
 }
 
-// current reports whether the shim is the newest one of its container that the kubelet
-// knows.
+// current reports whether the shim is its container's newest, and the kubelet knows the
+// shim.
 func (s *shimProcess) current() bool {
 	all := s.container.shims
 	return len(all) > 0 && all[len(all)-1] == s && !s.forgotten

@@ -48,8 +48,8 @@ func newTable(w *World) *table {
 	return t
 }
 
-// played is the number of rows that a seed plays for pods with shims. To save time, a seed
-// plays about three fifths of these rows.
+// played is the number of rows that a seed plays for pods with shims: about three fifths of
+// all such rows, to save time.
 const played = 30
 
 // run plays rows in a random order.

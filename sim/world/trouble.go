@@ -142,7 +142,7 @@ func (c *trouble) nodeTrouble() {
 	}
 }
 
-// podTrouble deletes a pod, some by force, and starts a successor.
+// podTrouble deletes a pod, sometimes by force, and starts a successor.
 func (c *trouble) podTrouble() {
 	p := pick(c.rng, c.pods)
 	if !p.object || p.stopping {

@@ -58,7 +58,7 @@ const (
 	unheard
 )
 
-// faults has the faults that a row of the [table] or chaos may draw.
+// faults has the faults from which chaos, or a row of the [table], may draw.
 var faults = []fault{busy, forbidden, failing, unheard}
 
 func (f fault) err() error {

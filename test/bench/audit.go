@@ -60,7 +60,8 @@ func (b *bench) audit(from int64, each func(audited)) error {
 		if json.Unmarshal(lines.Bytes(), &event) != nil {
 			continue // the last line may be half written
 		}
-		// A watch has a line when it begins, and one when it ends.
+		// The log has one line for the beginning of a watch, and one for its end. The
+		// function audit skips the line for the end.
 		if began := event.Stage == "ResponseStarted"; began == (event.Verb == "watch") {
 			each(event)
 		}

@@ -83,7 +83,7 @@ func (b *bench) remove() {
 	os.RemoveAll(b.dir)
 }
 
-// deploy starts the annotated application and waits for its roll-out.
+// deploy starts the annotated application, and waits until its rollout has ended.
 func (b *bench) deploy(ctx context.Context) error {
 	binary := filepath.Join(b.dir, "app")
 	if err := oci.Compile(ctx, oci.TestApp, binary); err != nil {

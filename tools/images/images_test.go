@@ -175,7 +175,7 @@ func TestEqualSourcesMakeEqualDigests(t *testing.T) {
 	sources := t.TempDir()
 	source, err := os.ReadFile("testdata/hello/main.go")
 	require.NoError(t, err)
-	// The program contains the module's name, but not its place.
+	// The compiled program contains the module's name, but not the folder of the sources.
 	place := filepath.Join(sources, "tools/images/testdata/hello")
 	require.NoError(t, os.MkdirAll(place, 0o700))
 	require.NoError(t, os.WriteFile(filepath.Join(place, "main.go"), source, 0o600))

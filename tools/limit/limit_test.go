@@ -23,7 +23,7 @@ func table(t *testing.T, text string) *Table {
 
 const example = "# Why.\nfolder long short\nagent 5 2\nagent/kube 1 0\n"
 
-func TestExceededReportsFolderColumnAndLimit(t *testing.T) {
+func TestExceededReportsFolderAndColumnAndLimit(t *testing.T) {
 	for name, c := range map[string]struct {
 		counts Counts
 		want   []string
@@ -46,7 +46,7 @@ func TestMaxJudgesLargestFolderInsteadOfSum(t *testing.T) {
 	assert.Empty(t, table(t, example).Exceeded(counts, Max))
 }
 
-func TestLowerNeverRaisesALimit(t *testing.T) {
+func TestLimitsAreLoweredButNeverRaised(t *testing.T) {
 	limits := table(t, example)
 	limits.Lower(Counts{"agent": {9, 1}}, Sum)
 	file := filepath.Join(t.TempDir(), "limits.txt")
@@ -57,7 +57,7 @@ func TestLowerNeverRaisesALimit(t *testing.T) {
 	assert.Equal(t, []string{"# Why.\n"}, again.comments)
 }
 
-func TestSplitGivesEachFolderItsRow(t *testing.T) {
+func TestFoldersGetOwnRowsWhenLimitsAreSplit(t *testing.T) {
 	limits := table(t, example)
 	limits.Split(Counts{"agent": {0, 0}, "agent/claim": {0, 0}, "api": {0, 0}})
 	assert.Equal(t, map[string][]int{"agent": {5, 2}, "agent/claim": {5, 2}, "api": {0, 0}}, limits.rows)

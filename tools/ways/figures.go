@@ -107,7 +107,8 @@ func receiverName(of types.Type) string {
 }
 
 // layersOf orders the files of a package. An arrow leads from one file to another if the
-// first names a thing that the second declares, and the function counts accepts the thing.
+// first file names a thing that the second file declares. Only things for which the
+// argument counts returns true make an arrow.
 func layersOf(p *program, its *pkg, counts func(types.Object) bool) layers {
 	file := func(at token.Pos) string { return stem(filepath.Base(p.set.Position(at).Filename)) }
 	var names []string

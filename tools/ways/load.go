@@ -25,8 +25,8 @@ const module = "github.com/metaparticle-io/metaparticle"
 // product has the packages that are shipped.
 var product = []string{"./agent/...", "./api/...", "./cmd/...", "./enroll/...", "./mutate/..."}
 
-// simulation has the packages of the simulation. The command measures them, too, because
-// they are as large as a part of the product.
+// simulation has the packages of the simulation. The command measures these packages, too,
+// because the simulation has more code than most folders of the product.
 var simulation = []string{"./sim/..."}
 
 // pkg is a package, without its tests.

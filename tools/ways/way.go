@@ -21,7 +21,7 @@ type walk struct {
 	// again counts the calls that lead to a function that was visited before.
 	again int
 	// circles counts the calls that lead to a function that has not returned yet. The field
-	// again counts those calls, too.
+	// "again" counts those calls, too.
 	circles int
 	// up counts the calls that go up inside a package.
 	up int

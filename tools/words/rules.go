@@ -20,7 +20,7 @@ const (
 	// noun marks a function that its comment does not describe by a verb: "startsBy is …"
 	// instead of "startsBy returns …".
 	noun = "noun"
-	// name marks the name of a test with more than eight words.
+	// name marks a test name of more than eight words.
 	name = "name"
 )
 

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// onlyInDocuments are listed words that only documents use, and no name of the code.
+// onlyInDocuments are listed words that occur in documents, but in no name of the code.
 var onlyInDocuments = []string{"takeover"}
 
 // Each word in the name of an exported type is in docs/architecture.md or in plain.txt.
@@ -22,7 +22,7 @@ func TestExportedTypesUseTheVocabulary(t *testing.T) {
 	assert.Subset(t, onlyInDocuments, v.unused(), "no name of the code has these words of docs/architecture.md")
 }
 
-func TestVocabularyReadsTableAndPlainWords(t *testing.T) {
+func TestVocabularyIsReadFromTableAndTextFile(t *testing.T) {
 	listed := listedWords("| a | b |\n\n## Words\n\n| word | meaning |\n|---|---|\n| stand-in, Slots; mark | x |\n\n## More\n| c | d |\n")
 	assert.Equal(t, map[string]bool{"standin": true, "slot": true, "mark": true}, listed)
 	assert.Equal(t, map[string]bool{"pod": true, "lease": true}, plainWords("# why: not\nKubernetes: pod lease\n"))

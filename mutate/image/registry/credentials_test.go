@@ -173,7 +173,7 @@ func TestUnnamedPullSecretsAreNeverRead(t *testing.T) {
 	assert.Zero(t, store.asked.Load())
 }
 
-func TestPullSecretKeysMatchAsInTheKubelet(t *testing.T) {
+func TestPullSecretKeysMatchImagesAsInKubelet(t *testing.T) {
 	tests := []struct {
 		key, image string
 		fits       bool

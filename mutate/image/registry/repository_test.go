@@ -36,8 +36,8 @@ type fakeRegistry struct {
 	hang      chan struct{}
 	away      atomic.Bool
 	noHead    atomic.Bool
-	// now and most count concurrent requests. The field "sent" counts the bytes of all
-	// answers.
+	// now counts the concurrent requests. The field "most" is the largest number of them so
+	// far. The field "sent" counts the bytes of all answers.
 	now, most atomic.Int32
 	sent      atomic.Int64
 	mu        sync.Mutex

@@ -79,7 +79,8 @@ func (r *reader) Command(ctx context.Context, named string) (image.Command, erro
 	}
 	var failed []*failure
 	for i, ref := range places {
-		// Each mirror gets half of the remaining time, so that time is left for the next place.
+		// Each mirror gets half of the remaining time. So some time is left for the next
+		// place.
 		within := r.options.Budget
 		if i < len(places)-1 {
 			within >>= i + 1

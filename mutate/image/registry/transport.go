@@ -126,7 +126,7 @@ func (d *dialer) secure(ctx context.Context, network, address string) (net.Conn,
 	return secured, nil
 }
 
-// whileAsked returns a context that ends with its look-up.
+// whileAsked returns a copy of ctx that also ends when the look-up of ctx ends.
 func whileAsked(ctx context.Context) (context.Context, context.CancelFunc) {
 	q := questionOf(ctx)
 	if q == nil {

@@ -26,7 +26,7 @@ type object struct {
 	raw      []byte
 }
 
-// change is an entry of the log that watches follow.
+// change is one entry of the server's log. Each watch follows this log.
 type change struct {
 	collection string
 	kind       string

@@ -72,7 +72,8 @@ func enter() error {
 	if err != nil {
 		return err
 	}
-	// The new process also gets the terminal's signals, and ends first.
+	// The terminal also interrupts the new process. So this process ignores the
+	// interrupt, and waits until the new process has ended.
 	signal.Ignore(os.Interrupt)
 	cmd := exec.Command("unshare", append([]string{"--net", self, "measure"}, os.Args[1:]...)...) //nolint:noctx // it ends by itself
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr

@@ -72,8 +72,8 @@ func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 	h.Await(space.Soon, "somebody takes the slot", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
 	assert.Less(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Released)
 	if next.Pod == h.Before.Pod {
-		// After a first end the kubelet restarts a container at once, perhaps before any
-		// standby acts. Then the same pod holds again, in a restarted container.
+		// When a container ends for the first time, the kubelet restarts the container at
+		// once, perhaps before any standby acts. Then the same pod holds again.
 		h.Await(space.Soon, "the container is restarted", func() bool { return status.Restarted(h.Space, h.Victim) > 0 })
 	}
 	h.Await(space.StartTimeout, "the kubelet sees the application's own exit code", func() bool {

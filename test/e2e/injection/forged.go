@@ -189,7 +189,7 @@ func shared(source *corev1.VolumeSource) func(*corev1.Pod) {
 
 var nodesOwn = &corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}
 
-// The map missing has edits that break a gate of any kind.
+// Each edit in the map missing breaks a gate, whatever the kind of the gate.
 var missing = map[string]func(*corev1.Pod){
 	"no agent":             without(api.AgentContainer),
 	"an agent that ends":   ordinary,
@@ -202,7 +202,7 @@ var missing = map[string]func(*corev1.Pod){
 	},
 }
 
-// The map another has a different gate for each gate.
+// The map named another gives each kind of gate a different kind.
 var another = map[string]string{
 	string(api.GateContainer): string(api.GatePod),
 	string(api.GatePod):       string(api.GateReadiness),

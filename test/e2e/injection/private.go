@@ -146,7 +146,7 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	require.NoError(t, err)
 	t.Run("refused before anybody has read it", func(t *testing.T) { refusesToRead(s, t, img) })
 
-	// enroll gives the webhook the right to read the secrets soon after the opt-in.
+	// Soon after the opt-in, enroll gives the webhook the right to read the secrets.
 	s.Await(space.StartTimeout, "the webhook reads the secret", func() bool {
 		_, err := webhook.Try(s, wouldPull(s, webhook.Claims, pulling(img.digest, "good")))
 		return err == nil

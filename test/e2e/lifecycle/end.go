@@ -42,8 +42,8 @@ func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 	})
 }
 
-// mayMiss is the number of ends of a container that may differ from the expected end,
-// because the machine is busy. More such ends are a bug.
+// mayMiss bounds the unexpected ends of one container, which a busy machine may cause. More
+// unexpected ends are a bug.
 const mayMiss = 2
 
 // endsWith waits until a run of a restarting container has ended with a code. On a busy

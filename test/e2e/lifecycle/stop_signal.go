@@ -73,7 +73,7 @@ func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
 		assert.Equal(t, tt.own, stopSignal(second))
 		told := slices.Repeat([]string{tt.want}, asked)
 		assert.Equal(t, told, notes(s, first), "%s yields", first.Name)
-		// The pod stands by now, and its shim ends at the stop signal.
+		// The pod is a standby now, and its shim ends at the stop signal.
 		assert.Less(t, gone(s, first), atOnce, "a standby ends at once")
 		assert.Equal(t, told, notes(s, first), "%s is gone", first.Name)
 		app.AwaitRunning(s, gated, space.Soon)

@@ -42,7 +42,8 @@ func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	defer ticker.Stop()
 	for n := 0; !allServe(served, secretCertificate(t), before); n++ {
 		require.True(t, time.Now().Before(deadline), "the webhook does not serve the renewed certificate: %v", served)
-		// The test proposes a pod each time, and reads the certificates each second.
+		// Each round proposes a pod. One round of twenty, about once a second, also reads
+		// the certificates that the replicas serve.
 		if n%20 == 0 {
 			served = servedCertificates(t)
 		}

@@ -19,7 +19,7 @@ func finish(t *testing.T, w *Writer) {
 	require.NoError(t, w.Lock.Close())
 }
 
-func TestConcurrentProcessesOverlap(t *testing.T) {
+func TestRecordShowsConcurrentProcessesAsAnOverlap(t *testing.T) {
 	dir := t.TempDir()
 	a, err := Begin(dir, "x", Meta{Pod: "a", Token: "1"})
 	require.NoError(t, err)

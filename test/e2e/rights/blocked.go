@@ -30,9 +30,10 @@ func ghost(name string, ours bool, seconds int32) *coordinationv1.Lease {
 	}}
 }
 
-// A person with the right to create Leases can give a Lease the name of a slot. A Lease
-// with our label blocks the slot for an hour at most, and the refusal of its deletion
-// names the remedy. An administrator deletes a Lease without the label.
+// A person with the right to create Leases can give a Lease the name of a slot. With our
+// label, the Lease blocks the slot for an hour at most. The API server refuses the deletion
+// of such a Lease, and names the remedy. Without the label, an administrator can delete the
+// Lease.
 func TestAdministratorCanFreeABlockedSlot(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

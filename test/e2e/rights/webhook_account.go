@@ -34,7 +34,7 @@ type thief struct {
 	slot, role string
 }
 
-// stealAccount returns a thief of this space.
+// stealAccount returns a thief with a new token of the webhook's account.
 func stealAccount(s *space.Space) thief {
 	s.Helper()
 	return thief{Space: s, client: asAccount(s, webhook.Namespace, webhook.Name, nil)}
@@ -120,7 +120,7 @@ func (th thief) attempts() map[string]func(context.Context) error {
 		"the election's Lease elsewhere": func(ctx context.Context) error {
 			return th.createLease(ctx, th.Namespace, "metaparticle-enroll", false)
 		},
-		// Another controller's election may be in any namespace.
+		// Another controller may keep the Lease of its election in any namespace.
 		"another's election, made first": func(ctx context.Context) error {
 			return th.createLease(ctx, metav1.NamespaceDefault, "cert-manager-controller", true)
 		},

@@ -105,9 +105,9 @@ func TestOnlyHolderIsReadyWithReadinessHolder(t *testing.T) {
 // answers collects the answers to one client.
 type answers struct {
 	mu sync.Mutex
-	// The field pods has the names of the pods that answered, and the field lost the
-	// errors of failed requests. If one pod answers several times in a row, its name is
-	// in the field pods once.
+	// The field pods has the names of the pods that answered. If one pod answers several
+	// times in a row, its name is in the field pods once. The field named lost has the
+	// errors of failed requests.
 	pods, lost []string
 }
 

@@ -63,7 +63,7 @@ func TestScriptsInAnImageAreExecutable(t *testing.T) {
 	assert.Equal(t, map[string]int64{"usr/bin/start": 0o755, "etc/app.conf": 0o644}, modes)
 }
 
-func TestLayerOfAFileEqualsLayerInMemory(t *testing.T) {
+func TestLayerReadFromFileEqualsLayerFromMemory(t *testing.T) {
 	data := tarred(t, "./app", "not really a program").Bytes()
 	file := filepath.Join(t.TempDir(), "layer.tar")
 	require.NoError(t, os.WriteFile(file, data, 0o600))

@@ -92,9 +92,10 @@ func Make(ctx context.Context, l *state.Lab, list []Program) error {
 	return linkNames(l)
 }
 
-// download fetches the modules of the programs that the cache lacks, while the first
-// program compiles. So the compiler need not wait for the network. The returned function
-// ends the download. The program's own build reports any error again.
+// download fetches the modules of every program that is missing from the cache, while the
+// first program compiles. So the compiler need not wait for the network. The returned
+// function ends the download. The function download ignores errors, because the build of
+// the program reports them again.
 func download(ctx context.Context, l *state.Lab, cache string, list []Program) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var over sync.WaitGroup

@@ -84,7 +84,8 @@ func (g Groups) Make(name string) error {
 	return nil
 }
 
-// delegate enables the controllers that a kubelet needs in the cgroups below (version 2).
+// delegate enables, in the cgroups below the folder, the controllers that a kubelet needs.
+// Only version 2 of cgroups needs that.
 func delegate(dir string) error {
 	for _, controller := range []string{"cpuset", "cpu", "memory", "pids"} {
 		err := os.WriteFile(filepath.Join(dir, "cgroup.subtree_control"), []byte("+"+controller), 0)

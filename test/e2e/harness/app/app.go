@@ -228,9 +228,8 @@ func Create(s *space.Space, a App) *appsv1.Deployment {
 	s.Within(space.StartTimeout, func() bool {
 		d, err = s.Client.AppsV1().Deployments(s.Namespace).Create(s.Context(), Deployment(s, a), metav1.CreateOptions{})
 		tries++
-		// The policy "carried" refuses a workload that the API server admits without a
-		// call of the webhook. Its template lacks the annotations that the webhook
-		// carries there.
+		// If the API server did not call the webhook, the policy "carried" refuses the
+		// workload. The template then lacks the annotations that the webhook carries there.
 		if !apierrors.IsInternalError(err) && (err == nil || !strings.Contains(err.Error(), "NotCarried: ")) {
 			return true
 		}

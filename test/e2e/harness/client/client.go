@@ -91,7 +91,7 @@ func Run(kind, address string, in io.Reader, out io.Writer) error {
 	}
 }
 
-// run has the results so far.
+// run is one call of [Run], with its results so far.
 type run struct {
 	address  string
 	out      io.Writer

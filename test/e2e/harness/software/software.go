@@ -39,7 +39,7 @@ type Software struct {
 	Data string
 	// Group is the group that owns the volume, for an image without root.
 	Group int64
-	// Edit changes the pod template at the very end.
+	// Edit changes the pod template after all other fields have changed the template.
 	Edit func(*corev1.PodTemplateSpec)
 	// The function Serves tells whether the application of a pod does its work.
 	Serves func(*space.Space, *corev1.Pod) bool
@@ -194,7 +194,8 @@ type families struct {
 	pods  map[string]string // names by UID
 }
 
-// newFamilies returns the families of a workload from now on.
+// newFamilies begins to follow the families of a workload's pods. Pods that are gone by now
+// do not count.
 func newFamilies(s *space.Space, app string) *families {
 	heard, err := kernel()
 	require.NoError(s, err)
