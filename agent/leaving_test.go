@@ -150,7 +150,7 @@ func TestDeletedHolderServesForTheEndpointDelay(t *testing.T) {
 	})
 }
 
-func TestUselessDelayOfTheStopSignalEndsSoon(t *testing.T) {
+func TestStopSignalWaitsBrieflyIfLeavingIsUseless(t *testing.T) {
 	for name, c := range map[string]struct {
 		standbys int
 		change   func(s *service)

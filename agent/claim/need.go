@@ -107,8 +107,8 @@ func (n need) soleAt(p *plan) time.Duration {
 		case !ok:
 			at = max(at, n.began+duration)
 		case n.known != nil && !n.known[r.Hold]:
-			// If an earlier process wrote this hold, the last campaign began after its
-			// expiry.
+			// The hold needs no wait. If an earlier process wrote the hold, the hold had
+			// expired before the last campaign began.
 		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "":
 			// The claim may not acquire a paused slot, so its Lease goes on naming the
 			// unproven hold. If the pod took another slot, a later process of the pod would
