@@ -138,7 +138,8 @@ func (all *relays) cut(only *route) {
 	}
 }
 
-// door returns the door of a port of the route's target.
+// door returns the [door] of the port, which all connections of the route share. If the route
+// has none yet, the function makes one.
 func (r *route) door(port int) *door {
 	r.mu.Lock()
 	defer r.mu.Unlock()

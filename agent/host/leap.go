@@ -131,8 +131,8 @@ func (l *Leaps) Leapt() bool {
 // Settle makes the clocks' present distance the base of later comparisons.
 func (l *Leaps) Settle() { l.base = l.read() }
 
-// narrow is the width of a good reading of both clocks: two system calls
-// that nothing interrupts take a microsecond.
+// narrow is the width below which a reading of both clocks is good enough. Two system calls
+// that nothing interrupts take a microsecond, so only an interrupted reading is wider.
 const narrow = time.Millisecond
 
 // read reads both clocks, in as narrow a window as it gets in a few attempts. A

@@ -160,8 +160,8 @@ func TestDeadlineCountsFromTheEarliestUnansweredRenewal(t *testing.T) {
 	first := h.Renew(at(105), wall, notes)
 	second := h.Renew(at(106), wall.Add(time.Second), notes)
 	third := h.Renew(at(107), wall.Add(2*time.Second), notes)
-	// The API server stored a single attempt, but the read cannot show which
-	// answer was lost.
+	// In each round the API server has stored one of the three attempts, and all answers are
+	// lost. The deadline counts from the first attempt, whichever attempt the read shows.
 	for _, one := range []Attempt{first, second, third} {
 		h := *h
 		require.NoError(t, h.Read(stored(one.Record, "3")))
