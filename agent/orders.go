@@ -32,8 +32,8 @@ type sent struct {
 	// Each field is the hold of the last order of one kind: to drain, to kill the child
 	// at once, or to end the container.
 	drained, killed, ended string
-	// leaps is the claim's count of all leaps up to the shim's last leap. This count
-	// outlasts the connection.
+	// leaps is the claim's counter of leaps at the moment of this shim's last leap. The
+	// claim counts the leaps of all shims. A new connection keeps the value.
 	leaps int
 }
 
