@@ -152,7 +152,8 @@ func (i *index) ImageIndex(h v1.Hash) (v1.ImageIndex, error) {
 	return &index{i.archive, raw, manifest.MediaType}, nil
 }
 
-// archived has the parts of an image in an archive that the library cannot derive.
+// archived is an image in an archive. The type has only the methods that
+// go-containerregistry cannot derive from the others.
 type archived struct {
 	archive *archive
 	raw     []byte
