@@ -65,7 +65,7 @@ func TestLeapTimerIsCancelledWhenClockIsSet(t *testing.T) {
 	assert.Empty(t, l.C, "nobody has set the clock")
 }
 
-func TestSettingTheWallClockWakesTheWatchForLeaps(t *testing.T) {
+func TestSettingTheWallClockWakesTheLeapWatch(t *testing.T) {
 	l := LeapsOf(Now, Wall)
 	errs := []error{unix.ECANCELED, unix.ECANCELED, os.ErrClosed}
 	l.pass(func([]byte) (n int, err error) {
