@@ -209,7 +209,7 @@ func TestNamedSuccessorTakesTheYieldedSlot(t *testing.T) {
 	}
 }
 
-func TestStaleYieldDoesNotEndTheNextHold(t *testing.T) {
+func TestYieldRequestForAnEndedHoldIsIgnored(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.pair()

@@ -225,7 +225,7 @@ func TestDeletedPodWithGatePodKeepsItsSlot(t *testing.T) {
 // In a hard eviction the grace is one second. The kubelet signals the agent after that
 // second, and kills the application after two seconds, its minimum. After three seconds
 // the kubelet kills the agent.
-func TestSlotIsReleasedWithOneSecondOfGrace(t *testing.T) {
+func TestPodWithOneSecondGraceReleasesItsSlot(t *testing.T) {
 	for name, c := range map[string]struct {
 		// stops: the child stops when the kubelet asks. Otherwise the kubelet kills it.
 		stops bool
@@ -292,7 +292,7 @@ func (g *goneAPI) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
 	return g.link.ReadPod(ctx, pod)
 }
 
-func TestPodDeletedByForceStartsNothing(t *testing.T) {
+func TestForceDeletedPodAcquiresNoSlot(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer kube.StatusError
 		starts bool

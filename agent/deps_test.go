@@ -83,7 +83,7 @@ func TestPurePackagesImportOnlyTheContract(t *testing.T) {
 
 // Package proof decides about deaths by reports alone. Package proof knows no Lease and
 // sends no request, so a test can list the reports in a table.
-func TestProofImportsNeitherLeaseNorKube(t *testing.T) {
+func TestPackageProofImportsNeitherLeaseNorKube(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/proof") {
 		assert.NotEqual(t, module+"agent/kube", d)
 		assert.NotEqual(t, module+"agent/lease", d)
@@ -148,7 +148,7 @@ func TestDeskAndShimDoNotImportEachOther(t *testing.T) {
 }
 
 // Package host knows no slot, no grant and no child, so package host decides nothing.
-func TestHostImportsNoOtherPackageOfTheProject(t *testing.T) {
+func TestPackageHostImportsNoPackageOfTheProject(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/host") {
 		assert.False(t, strings.HasPrefix(d, module), "agent/host imports %s", d)
 	}

@@ -52,7 +52,7 @@ func TestHoldLastsFromInitContainerToApplication(t *testing.T) {
 	})
 }
 
-func TestEachContainerGetsTheFullTimeToStart(t *testing.T) {
+func TestStartTimeoutBeginsAnewForEachContainer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates, func(c *Config) {

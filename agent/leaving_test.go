@@ -116,7 +116,7 @@ func (p *pod) shimOf() gate.ShimID {
 	return ""
 }
 
-func TestYieldingHolderStopsSoonWithoutTwoOffers(t *testing.T) {
+func TestYieldingHolderWithoutTwoOffersSkipsTheLeave(t *testing.T) {
 	for standbys, wait := range []time.Duration{leave.Answers, leave.Another} {
 		t.Run(fmt.Sprint(standbys, " standbys"), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -302,7 +302,7 @@ func TestStopSignalWaitsBrieflyWhileGraceIsUnknown(t *testing.T) {
 	}
 }
 
-func TestKnownGraceProlongsTheStopSignalsDelay(t *testing.T) {
+func TestStopSignalDelaySparesHalfOfTheGrace(t *testing.T) {
 	for name, c := range map[string]struct{ grace, delay time.Duration }{
 		"ample": {30 * time.Second, endpointDelay + 2*leave.Stored},
 		"short": {3 * time.Second, 1500 * time.Millisecond},
@@ -398,7 +398,7 @@ func TestLeaveExtendsNoDeadlineDuringAPIServerOutage(t *testing.T) {
 	})
 }
 
-func TestUnstoredStatusDelaysALeaveOnlyBriefly(t *testing.T) {
+func TestFailedPodStatusWriteDelaysLeaveOnlyBriefly(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		s.holder.link.set(func(l *link) { l.noStatus = true })
@@ -480,7 +480,7 @@ func TestOfferDoesNotEndAnAsk(t *testing.T) {
 
 // The holder's node vanishes in the middle of a leave. An agent of an earlier version takes
 // the slot, and keeps annotations that it does not know.
-func TestStandbyIgnoresTheLeaveOfAnEarlierHold(t *testing.T) {
+func TestStandbyIgnoresTheLeaveOfAReplacedHolder(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		s.holder.agent.Yield()

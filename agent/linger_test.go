@@ -111,7 +111,7 @@ func TestDeletedStandbyThatForwardsNothingEndsAtOnce(t *testing.T) {
 	}
 }
 
-func TestStoppedHolderDoesNotLinger(t *testing.T) {
+func TestDeletedHolderDoesNotLingerAfterChildEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		of := ports{lasts: true}

@@ -139,7 +139,7 @@ func TestOutageWithinTheBudgetStopsNoChild(t *testing.T) {
 	}
 }
 
-func TestChildStopsInTimeInALongOutage(t *testing.T) {
+func TestChildDiesByItsDeadlineDuringAnOutage(t *testing.T) {
 	for name, broken := range map[string]func(l *link){
 		"hanging": func(l *link) { l.cut = true },
 		"refused": func(l *link) { l.refuse = &kube.StatusError{Code: 503} },
@@ -217,7 +217,7 @@ func TestNewAgentProcessResumesTheRunningChildsHold(t *testing.T) {
 	})
 }
 
-func TestSilentContainerKeepsNewAgentFromReleasing(t *testing.T) {
+func TestRestartedAgentReleasesNothingBeforeEveryShimConnects(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		two := func(c *Config) { c.Containers = []string{"app", "helper"} }
@@ -267,7 +267,7 @@ func TestRebootProvesThatNoChildIsAlive(t *testing.T) {
 	})
 }
 
-func TestRebootOfThePodsOwnKernelProvesNothing(t *testing.T) {
+func TestRebootOfAPodsKernelProvesNoDeath(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})

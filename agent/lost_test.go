@@ -71,7 +71,7 @@ func TestLostSlotEndsTheGraceOfADrain(t *testing.T) {
 	})
 }
 
-func TestNewAgentKillsChildOfLostSlot(t *testing.T) {
+func TestRestartedAgentKillsChildOfALostSlot(t *testing.T) {
 	for name, phase := range map[string]gate.Phase{"running": gate.Running, "draining": gate.Draining} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

@@ -120,7 +120,7 @@ func TestRolloutsCompleteIfSomePodsHaveNoRevision(t *testing.T) {
 
 // An agent of an earlier version ignores the successor that a release names, so that
 // agent may take the slot first.
-func TestOutdatedAgentBlocksNoRollout(t *testing.T) {
+func TestRolloutContinuesOnceTheOutdatedAgentIsGone(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		a := w.up("a", of(oldRevision))

@@ -61,7 +61,7 @@ func TestAgentBoundsItsRequestsDuringEveryFault(t *testing.T) {
 	}
 }
 
-func TestHolderBoundsItsRequestsDespiteForeignWrites(t *testing.T) {
+func TestHolderBoundsItsRequestsDespiteConflictingWrites(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -97,7 +97,7 @@ func TestStandbyReadsALeaseRecreatedWithoutAnEvent(t *testing.T) {
 	})
 }
 
-func TestStandbyWatchesALeaseDespiteAnExpiredVersion(t *testing.T) {
+func TestStandbyWatchesLeaseDespiteExpiredResourceVersion(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "other", DurationSeconds: 600})
 		a := w.start("a")

@@ -17,7 +17,7 @@ var first = func(c *Config) { c.Slots = []string{"lock.a"} }
 
 // Pod x claims two locks, and cannot acquire the second one. Pod y claims only the first
 // lock, and runs.
-func TestPodKeepsNoLockThatItCannotUse(t *testing.T) {
+func TestPodKeepsNoLockWhileAnotherIsUnavailable(t *testing.T) {
 	for name, c := range map[string]struct {
 		keep   func(w *world, x *pod)
 		within time.Duration

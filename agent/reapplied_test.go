@@ -39,7 +39,7 @@ func (p *pod) fails(shim, next gate.ShimID) {
 	p.connect(next)
 }
 
-func TestRolloutUndoneInATurnGivesSlotBack(t *testing.T) {
+func TestUndoneRolloutReturnsSlotToTheOldRevision(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
 		b := w.up("b", of(newRevision))
@@ -89,7 +89,7 @@ func TestSecondRolloutReplacesAnUnfinishedOne(t *testing.T) {
 	}
 }
 
-func TestTemplateAppliedAgainBeginsItsTurnsAnew(t *testing.T) {
+func TestReappliedPodTemplateBeginsWithItsFirstTurn(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, _ := w.proven()
 		b := w.up("b", of(newRevision))

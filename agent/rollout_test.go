@@ -67,7 +67,7 @@ func (w *world) rollout() turn.Rollout {
 	return turn.Parse(l.Annotations[api.RolloutAnnotation])
 }
 
-func TestGoodRevisionIsReadyOnceProven(t *testing.T) {
+func TestPodOfNewRevisionIsReadyOnceProven(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		w.pass(time.Second)
@@ -99,7 +99,7 @@ func TestGoodRevisionIsReadyOnceProven(t *testing.T) {
 	})
 }
 
-func TestBrokenRevisionGivesTheSlotBack(t *testing.T) {
+func TestBrokenRevisionReturnsSlotToTheOldRevision(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		b.connect("s3")
@@ -165,7 +165,7 @@ func TestTurnContinuesIfTheAgentAloneEnds(t *testing.T) {
 
 // The controller wants the pod to be Ready for a minute. The agent restarts after 20 s of
 // that minute.
-func TestPodInTurnIsReadyDespiteAgentRestart(t *testing.T) {
+func TestPodInTurnStaysReadyDespiteAgentRestart(t *testing.T) {
 	simulate(t, func(w *world) {
 		_, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
 		b.connect("s3")

@@ -39,7 +39,7 @@ func TestServeReturnsTheErrorOfGateOrLoop(t *testing.T) {
 
 // With the gate "pod" the kubelet stops the application only after the agent's process
 // has ended.
-func TestServeReturnsWhileTheLoopIsBlocked(t *testing.T) {
+func TestServeReturnsAnErrorDespiteABlockedLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken, blocked := errors.New("broken"), make(chan struct{})
 		defer close(blocked)

@@ -16,7 +16,7 @@ import (
 
 var both = func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
 
-func TestTheDeadlineOfSeveralSlotsIsTheEarliest(t *testing.T) {
+func TestHoldOfTwoSlotsHasTheEarlierDeadline(t *testing.T) {
 	for _, broken := range []string{"lock.a", "lock.b"} {
 		t.Run(broken, func(t *testing.T) {
 			simulate(t, func(w *world) {

@@ -160,7 +160,7 @@ func TestRestartedAgentWithUnreadableLeaseShowsNotReady(t *testing.T) {
 }
 
 // A status needs two requests, and each of them may take as long as a renewal.
-func TestGateReadinessMakesPodReadyDespiteSlowServer(t *testing.T) {
+func TestGateReadinessReadiesPodDespiteSlowAPIServer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

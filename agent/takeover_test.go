@@ -17,7 +17,7 @@ import (
 // A standby without a useful watch takes the slot of a vanished holder in a bounded
 // time. The bound is the Lease's duration, the holder's head start (a sixth of it),
 // and the longest pause between two reads.
-func TestTakeoverTimeWithoutUsefulWatchesIsBounded(t *testing.T) {
+func TestTakeoverTimeIsBoundedEvenIfWatchesFail(t *testing.T) {
 	for name, c := range map[string]struct {
 		duration time.Duration
 		trouble  func(l *link)

@@ -117,7 +117,7 @@ func TestNextTurnWaitsUntilASlowHolderServes(t *testing.T) {
 	assert.Empty(t, got.To)
 }
 
-func TestPodAsksAHolderWhoseReadinessFlaps(t *testing.T) {
+func TestPodAsksForTurnDespiteHoldersFlappingReadiness(t *testing.T) {
 	r := newRollout(Config{PodName: "b", PodUID: "u", Slots: []string{theSlot}, Readiness: api.ReadinessForward, Revision: newRevision})
 	r.waiting.Failed = true
 	asked := false
@@ -138,7 +138,7 @@ func TestPodAsksAHolderWhoseReadinessFlaps(t *testing.T) {
 	assert.True(t, asked)
 }
 
-func TestPodAcquiresAFreeSlotDespiteForeignWrites(t *testing.T) {
+func TestPodAcquiresFreeSlotDespiteFrequentLeaseWrites(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		b.connect("s3")

@@ -61,7 +61,7 @@ func TestChildSurvivesShortOutageEvenIfWatchesFail(t *testing.T) {
 }
 
 // Stale events never keep a holder from renewing.
-func TestStaleEventsDoNotDelayARenewal(t *testing.T) {
+func TestStaleWatchEventsDoNotDelayARenewal(t *testing.T) {
 	for _, every := range []time.Duration{time.Second, 500 * time.Millisecond, 200 * time.Millisecond, 50 * time.Millisecond} {
 		t.Run(every.String(), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -265,7 +265,7 @@ func TestPreviousHolderStartsChildFirstDespiteFailedWatches(t *testing.T) {
 
 // A pod of two locks has a watch that keeps reporting the second lock as free. That pod
 // does not keep the first lock from another pod that needs only the first lock.
-func TestPodWithStaleEventsBlocksNoOtherPod(t *testing.T) {
+func TestStaleWatchEventsMakeNoPodBlockAnother(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })

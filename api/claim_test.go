@@ -36,7 +36,7 @@ func TestSemaphoreRequestNamesAllSlotsAndNeedsOne(t *testing.T) {
 	assert.False(t, r.Any())
 }
 
-func TestSemaphoresOfDifferentSizesUseCommonSlots(t *testing.T) {
+func TestSameSemaphoreWithDifferentSizesUsesSameSlots(t *testing.T) {
 	three, err := Parse(map[string]string{SemaphoreAnnotation: "pool=3"})
 	require.NoError(t, err)
 	five, err := Parse(map[string]string{SemaphoreAnnotation: "pool=5"})
@@ -44,7 +44,7 @@ func TestSemaphoresOfDifferentSizesUseCommonSlots(t *testing.T) {
 	assert.Equal(t, three.Slots(Workload{}), five.Slots(Workload{})[:3], "at most the greatest size runs")
 }
 
-func TestSemaphoreMistakesHaveFixedMessages(t *testing.T) {
+func TestErrorExplainsEachInvalidSemaphoreAnnotation(t *testing.T) {
 	long := strings.Repeat("a", maxSemaphoreName)
 	_, err := Parse(map[string]string{SemaphoreAnnotation: long + "=32"})
 	require.NoError(t, err)

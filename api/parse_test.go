@@ -219,7 +219,7 @@ func TestParseReportsAllMistakesInOrder(t *testing.T) {
 	assert.Equal(t, []string{LeaseDurationAnnotation, LockAnnotation, OnLossAnnotation, Prefix + "shards"}, keys)
 }
 
-func TestMisspeltClaimCausesNoSecondMistake(t *testing.T) {
+func TestMisspeltClaimIsReportedAsOneMistake(t *testing.T) {
 	_, err := Parse(map[string]string{Prefix + "singelton": "true", OnLossAnnotation: "restart"})
 	require.EqualError(t, err, "metaparticle.io/singelton is not known: did you mean metaparticle.io/singleton?")
 }

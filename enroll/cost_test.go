@@ -222,7 +222,7 @@ func TestOnlyRelevantUpdatesCauseASnapshot(t *testing.T) {
 	}
 }
 
-func TestRelabelledOrDeletedNamespaceCausesASnapshot(t *testing.T) {
+func TestEnrollReactsToRelabelledOrDeletedNamespaces(t *testing.T) {
 	before := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}
 	annotated, labelled, deleted := before.DeepCopy(), before.DeepCopy(), before.DeepCopy()
 	annotated.Annotations = map[string]string{"example.com/seen": "today"}

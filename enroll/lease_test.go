@@ -38,7 +38,7 @@ func TestRecreatedLeaseHasTheLongestRememberedDuration(t *testing.T) {
 	assert.Equal(t, memory{Seconds: 90, UID: w.lease("lock.x").UID}, remembered(w.role("till"))["lock.x"])
 }
 
-func TestHeldLeaseIsNotWritten(t *testing.T) {
+func TestEnrollDoesNotWriteAHeldLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.settle(w.process())
 	w.holds("lock.x", "a_1")
@@ -89,7 +89,7 @@ func TestCrashAtAnyWriteFreesNoHeldLease(t *testing.T) {
 
 // At each write of one process, a second process does all its work. Then a fast agent
 // acquires the slot at once.
-func TestTwoProcessesNeverFreeAHeldLease(t *testing.T) {
+func TestTwoEnrollProcessesNeverFreeAHeldLease(t *testing.T) {
 	for at := 1; at <= 8; at++ {
 		t.Run(fmt.Sprintf("write %d", at), func(t *testing.T) {
 			w := newWorld(t, gated("a", "till", "lock.x"), gated("b", "other", "lock.x"))
@@ -124,7 +124,7 @@ func TestRoleRemembersTheLongestLeaseDuration(t *testing.T) {
 	assert.EqualValues(t, 180, remembered(w.role("till"))["lock.x"].Seconds)
 }
 
-func TestForeignLeaseStaysUnchangedButAccountGetsRights(t *testing.T) {
+func TestEnrollGrantsButNeverChangesAnotherProgramsLease(t *testing.T) {
 	theirs := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new(Unknown), LeaseDurationSeconds: new(int32(15))},
@@ -146,7 +146,7 @@ func TestForeignLeaseStaysUnchangedButAccountGetsRights(t *testing.T) {
 	assert.Nil(t, w.role("till"))
 }
 
-func TestSteadyStateCausesNoWrites(t *testing.T) {
+func TestEnrollWritesNothingIfNothingHasChanged(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x,lock.y"), gated("b", "other", "lock.x"))
 	r := w.process()
 	w.settle(r)
@@ -159,7 +159,7 @@ func TestSteadyStateCausesNoWrites(t *testing.T) {
 
 // The caches contain only Leases that enroll made, so no event reports the deletion
 // of a foreign Lease.
-func TestForeignLeaseIsCheckedPeriodically(t *testing.T) {
+func TestEnrollPeriodicallyChecksLeasesItDidNotMake(t *testing.T) {
 	theirs := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new("elector"), LeaseDurationSeconds: new(int32(15))},

@@ -136,7 +136,7 @@ func TestEnrollRewritesOutdatedRulesOfARole(t *testing.T) {
 }
 
 // Annotations of a living pod can change without a check by the webhook.
-func TestLeaseDurationStaysWithinItsBounds(t *testing.T) {
+func TestEnrollLimitsTheAnnotatedLeaseDuration(t *testing.T) {
 	for written, want := range map[string]time.Duration{
 		"4294967297s": api.MaxLeaseDuration, // the low 32 bits of this number are 1
 		"1s":          api.MinLeaseDuration,

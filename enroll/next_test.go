@@ -61,7 +61,7 @@ func TestNewNextLeaseHasNoHolder(t *testing.T) {
 
 // No Role has named the slot before, so enroll frees its new Lease at once, although the
 // next Lease existed already.
-func TestExistingNextLeaseDoesNotAffectItsSlot(t *testing.T) {
+func TestEnrollFreesNewLeaseDespiteExistingNextLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.create(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: "next.lock.x", Labels: map[string]string{api.ManagedLabel: managed},
@@ -103,7 +103,7 @@ func TestVanishedNextLeaseDoesNotAffectItsSlot(t *testing.T) {
 
 // An earlier version of enroll takes each name in a Role's rules for a slot, also the name
 // of a next Lease. This version drops next Leases from the Role's memory.
-func TestRoleRemembersNoNextLease(t *testing.T) {
+func TestNextLeaseRememberedAsSlotIsNotDeleted(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	w.settle(r)
@@ -132,7 +132,7 @@ func TestNextLeaseIsSweptWithItsSlot(t *testing.T) {
 	assert.Equal(t, withNext("lock.y"), w.role("till").Rules[0].ResourceNames)
 }
 
-func TestNextLeaseWithoutASlotIsSwept(t *testing.T) {
+func TestNextLeaseWhoseSlotIsGoneIsDeleted(t *testing.T) {
 	for crash := 1; crash <= 5; crash++ {
 		t.Run(fmt.Sprintf("write %d", crash), func(t *testing.T) {
 			w := crashedSweep(t, crash)
@@ -167,7 +167,7 @@ func TestRightIsGrantedDespiteAMissingNextLease(t *testing.T) {
 	assert.NotNil(t, w.lease("next.lock.x"))
 }
 
-func TestForeignNextLeaseIsKeptUnchanged(t *testing.T) {
+func TestEnrollNeverChangesAnotherProgramsNextLease(t *testing.T) {
 	theirs := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "next.lock.x"}}
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, theirs, pod)

@@ -87,7 +87,7 @@ func TestAccountThatClaimsKeepsItsRight(t *testing.T) {
 	}
 }
 
-func TestPodMissingFromTheCacheKeepsItsRight(t *testing.T) {
+func TestPodMissingFromCacheKeepsItsLeaseRights(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"), cronJobOf("biller", "x"))
 	r := w.process()
 	w.settle(r)

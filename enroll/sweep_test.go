@@ -86,7 +86,7 @@ func TestNewEnrollProcessSweepsAfterALeaseDuration(t *testing.T) {
 	assert.NotNil(t, w.lease("lock.x"))
 }
 
-func TestSweepKeepsARolesOtherLeases(t *testing.T) {
+func TestSweepKeepsTheClaimedLeasesOfARole(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod, gated("b", "till", "lock.y"))
 	r := w.process()
@@ -102,7 +102,7 @@ func TestSweepKeepsARolesOtherLeases(t *testing.T) {
 
 // A vanished Lease may still have a holder. The Role must name the Lease for as long
 // as that holder may run.
-func TestRoleRemembersAVanishedLeaseUntilExpiry(t *testing.T) {
+func TestLeaseRecreatedBeforeExpiryHasUnknownHolder(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	r := w.process()
@@ -117,7 +117,7 @@ func TestRoleRemembersAVanishedLeaseUntilExpiry(t *testing.T) {
 	assert.Equal(t, Unknown, holder(w.lease("lock.x")))
 }
 
-func TestRoleForgetsAVanishedLeaseAfterExpiry(t *testing.T) {
+func TestEnrollDeletesRoleOfVanishedLeaseAfterExpiry(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	r := w.process()
@@ -285,7 +285,7 @@ func TestNothingIsWrittenIntoATerminatingNamespace(t *testing.T) {
 	assert.Zero(t, w.writes)
 }
 
-func TestForeignRoleWithholdsRightsOnlyFromItsAccount(t *testing.T) {
+func TestUnmanagedRoleWithholdsRightsOnlyFromItsAccount(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("till")}}
 	w := newWorld(t, theirs, gated("a", "till", "lock.x"), gated("b", "other", "lock.y"))
 	_, err := w.process().Namespace(t.Context(), shop)

@@ -94,7 +94,7 @@ func TestLeaseOfAnIdleWorkloadIsNotSwept(t *testing.T) {
 	assert.NotNil(t, w.lease("singleton.cronjob.nightly"))
 }
 
-func TestWorkloadAnnotatedBeforeOptInGetsOneEvent(t *testing.T) {
+func TestAnnotatedButUngatedWorkloadGetsOneEvent(t *testing.T) {
 	w := newWorld(t, deployment(singleton, nil))
 	r := w.process()
 	w.settle(r)

@@ -205,7 +205,7 @@ func TestGatePolicyListsAnnotationsThatClaimNothing(t *testing.T) {
 	}
 }
 
-func TestStatusPolicyAllowsTheAgentsOwnWrites(t *testing.T) {
+func TestStatusPolicyNamesTheFieldsTheAgentWrites(t *testing.T) {
 	status := texts(t)["policies/status.yaml"]
 	assert.Contains(t, status, "k == '"+api.RoleLabel+"' ?\n          variables.newLabels[k] == '"+api.RoleHolder+"'")
 	assert.Contains(t, status, "k == '"+api.DeletionCostAnnotation+"'")
@@ -229,7 +229,7 @@ func TestLeasePolicyNamesTheAnnotationsOfAgents(t *testing.T) {
 	assert.ElementsMatch(t, onLeases, keys)
 }
 
-func TestLeasePolicyProtectsTheAnnotationsOfPeople(t *testing.T) {
+func TestLeasePolicyProtectsPauseAndYieldAnnotations(t *testing.T) {
 	for _, key := range []string{api.PausedAnnotation, api.YieldAnnotation} {
 		assert.Equal(t, 2, strings.Count(texts(t)["policies/lease.yaml"], "[?'"+key+"']"), key)
 	}

@@ -23,7 +23,7 @@ func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The random schedules in the tests of agent/claim catch these bugs, because the bugs are
 // in pure packages.
-func TestPlantedBugsAreCaughtByClaimSchedules(t *testing.T) {
+func TestRandomClaimSchedulesCatchPlantedBugs(t *testing.T) {
 	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",
 		"from-renew-time", "giving-up", "gone-is-free", "identity-is-proof", "latest-deadline",
 		"margin-of-a-tenth", "no-margin", "own-duration",

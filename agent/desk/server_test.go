@@ -89,7 +89,7 @@ func TestServerReadsUnprovenHoldsFromItsNotes(t *testing.T) {
 }
 
 // A shim that ends may connect once more, and end before its first message.
-func TestShimWithoutAFirstMessageCausesNoWarning(t *testing.T) {
+func TestShimThatDisconnectsSilentlyCausesNoWarning(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	dir := t.TempDir()
@@ -164,7 +164,7 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	assert.Equal(t, "h2", shim.order().Drain.Hold)
 }
 
-func TestSlowReaderGetsEachShimsLastReport(t *testing.T) {
+func TestSlowAgentLoopGetsEachShimsLastReport(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})
@@ -260,7 +260,7 @@ func TestAnyUserMayConnectToTheSocket(t *testing.T) {
 	assert.Equal(t, os.ModeSocket|0o777, info.Mode())
 }
 
-func TestServerReportsAShimsDeathOnlyOnProof(t *testing.T) {
+func TestDeskReportsAShimsDeathOnlyOnProof(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
 		pid1    bool

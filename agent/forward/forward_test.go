@@ -268,7 +268,7 @@ func TestForwarderReportsASilentTarget(t *testing.T) {
 	}
 }
 
-func TestThousandConnectionsLeakNothing(t *testing.T) {
+func TestThousandForwardedConnectionsLeakNoGoroutine(t *testing.T) {
 	before := runtime.NumGoroutine()
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}})

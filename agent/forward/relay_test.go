@@ -94,7 +94,7 @@ func TestForwarderConnectsIPv4AndIPv6(t *testing.T) {
 	}
 }
 
-func TestConnectionIsRelayedWithoutSplice(t *testing.T) {
+func TestConnectionIsRelayedIfSpliceIsUnavailable(t *testing.T) {
 	for name, refusal := range map[string]error{"no descriptor is left": syscall.EMFILE, "a sandbox": syscall.ENOSYS} {
 		t.Run(name, func(t *testing.T) {
 			require.True(t, unsupported(refusal))

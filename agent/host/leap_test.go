@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestLeaptReportsOnlyStepsAboveTheBound(t *testing.T) {
+func TestWallClockStepsAboveTheBoundAreLeaps(t *testing.T) {
 	for name, c := range map[string]struct {
 		steps []time.Duration
 		leapt bool
@@ -44,7 +44,7 @@ func TestLeaptReportsOnlyStepsAboveTheBound(t *testing.T) {
 
 // The kernel shows the flags of a timer: absolute (1), and cancelled when the clock
 // is set (2).
-func TestLeapTimerIsCancelledWhenClockIsSet(t *testing.T) {
+func TestKernelCancelsLeapTimerWhenClockIsSet(t *testing.T) {
 	l := NewLeaps()
 	defer l.Close()
 	require.NotNil(t, l.file)

@@ -99,7 +99,7 @@ func TestRealAPIServersWatchResumesFromAVersion(t *testing.T) {
 	assert.Equal(t, []string{first.ResourceVersion, read.ResourceVersion}, seen)
 }
 
-func TestVersionlessWatchOfRealServerReportsLeaseFirst(t *testing.T) {
+func TestWatchWithoutResourceVersionReportsTheLeaseFirst(t *testing.T) {
 	client, _ := realAPI(t)
 	read, err := client.GetLease(t.Context(), "client")
 	require.NoError(t, err)

@@ -43,7 +43,7 @@ func TestGetRefusesALeaseOfAnotherName(t *testing.T) {
 	assert.ErrorIs(t, err, ErrMalformed)
 }
 
-func TestUpdateReplacesTheVersionThatWasRead(t *testing.T) {
+func TestLeaseUpdateRequiresTheVersionThatWasRead(t *testing.T) {
 	var sent Lease
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		assert.Equal(t, http.MethodPut, r.Method)
@@ -83,7 +83,7 @@ func TestUpdateThatIsNotStoredReturnsAnError(t *testing.T) {
 	assert.True(t, Refused(err))
 }
 
-func TestAnswerWithAnotherLeaseIsNotARefusal(t *testing.T) {
+func TestWriteAnsweredWithAnotherLeaseMayBeStored(t *testing.T) {
 	answer := replace(t, foreign, `"u-1"`, `"u-2"`, `"41"`, `"42"`)
 	_, err := serve(t, http.StatusOK, answer).UpdateLease(t.Context(), parse(t, foreign))
 	require.ErrorIs(t, err, ErrMalformed)

@@ -171,7 +171,7 @@ func TestDeadlineCountsFromTheEarliestUnansweredRenewal(t *testing.T) {
 	}
 }
 
-func TestLateAnswerToOldRenewalMovesNoDeadline(t *testing.T) {
+func TestAnswerToASupersededRenewalMovesNoDeadline(t *testing.T) {
 	h := held(t)
 	first := h.Renew(at(105), wall, notes)
 	second := h.Renew(at(106), wall.Add(time.Second), notes)
@@ -184,7 +184,7 @@ func TestLateAnswerToOldRenewalMovesNoDeadline(t *testing.T) {
 	assert.Equal(t, "3", h.Record().Version)
 }
 
-func TestForeignWriteDoesNotExtendTheHold(t *testing.T) {
+func TestAnotherProgramsWriteDoesNotExtendTheHold(t *testing.T) {
 	h := held(t)
 	annotated := stored(h.Record(), "7")
 	require.NoError(t, h.Read(annotated))
@@ -206,7 +206,7 @@ func TestForeignWriteDoesNotExtendTheHold(t *testing.T) {
 	assert.Equal(t, at(136), h.Deadline())
 }
 
-func TestReadOfTheSameVersionKeepsRenewalsPending(t *testing.T) {
+func TestReadOfUnchangedLeaseKeepsRenewalsPending(t *testing.T) {
 	h := held(t)
 	h.Renew(at(105), wall.Add(time.Second), notes)
 	require.NoError(t, h.Read(h.Record()))

@@ -164,7 +164,7 @@ func TestPreStopHookProlongsTheLeave(t *testing.T) {
 	}
 }
 
-func TestEveryWaitOfALeaveIsBounded(t *testing.T) {
+func TestHolderLeavesWithinABoundedTime(t *testing.T) {
 	for name, c := range map[string]struct {
 		play play
 		most time.Duration
@@ -247,7 +247,7 @@ func TestContainerRestartEndsLeaveWhoseCauseIsGone(t *testing.T) {
 	}
 }
 
-func TestHolderContinuesLeavingForTurnDespiteContainerRestart(t *testing.T) {
+func TestContainerRestartCancelsNoLeaveForATurn(t *testing.T) {
 	var l Leave
 	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	l.Next(began, f)

@@ -357,7 +357,7 @@ func TestKubeletGetsTheApplicationsOwnAnswer(t *testing.T) {
 	}
 }
 
-func TestLivenessProbePassesIfTheChildEndsMeanwhile(t *testing.T) {
+func TestLivenessProbePassesIfChildEndsDuringIt(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("live", func(p *api.Probe) {
 		p.Handler = api.Handler{TCPSocket: &api.TCPSocketAction{Port: 1}}
 	})}, func(a *app) {

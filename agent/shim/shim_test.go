@@ -273,7 +273,7 @@ func TestReconnectedShimSendsItsStateFirst(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestGrantWithTooLittleTimeStartsNothing(t *testing.T) {
+func TestGrantWithTooLittleTimeStartsNoChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("short", 250*time.Millisecond)
@@ -304,7 +304,7 @@ func TestGrantOfAnotherHoldMovesNoDeadline(t *testing.T) {
 	a.until(gate.Waiting, "h3")
 }
 
-func TestRenewalDuringADrainMovesOnlyTheDeadline(t *testing.T) {
+func TestRenewalProlongsTheDeadlineWithoutCancellingTheDrain(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, deaf...)
 	a.grants("h1", kill+2*time.Second)
@@ -352,7 +352,7 @@ func TestUnreadLogDoesNotStopTheWatchdog(t *testing.T) {
 	assert.Less(t, host.Now(), deadline)
 }
 
-func TestBrokenLogDoesNotAffectTheChild(t *testing.T) {
+func TestClosedLogPipeDoesNotShortenTheGrace(t *testing.T) {
 	t.Parallel()
 	r, w, err := os.Pipe()
 	require.NoError(t, err)

@@ -163,7 +163,7 @@ func TestWaitRoleSurvivesARestartOfTheAgent(t *testing.T) {
 	require.NoError(t, <-done)
 }
 
-func TestWaitRoleEndsWithItsContainer(t *testing.T) {
+func TestGrantIsRefusedAfterTheWaitContainerEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := serve(t, t.TempDir())
 	done := make(chan error, 1)
@@ -297,7 +297,7 @@ func TestStopSignalEndsGateDespiteRunningApplication(t *testing.T) {
 	assert.Equal(t, 2, s.reported(), "a SIGTERM is no proof")
 }
 
-func TestWaitingGateRefusesGrantsOnceItIsStopped(t *testing.T) {
+func TestStoppedPodGateRefusesGrants(t *testing.T) {
 	s := serve(t, t.TempDir())
 	in := s.wait()
 	r := s.next()
@@ -333,7 +333,7 @@ func TestGrantIsRefusedIfItsNoteIsUnwritable(t *testing.T) {
 
 // A crash of the machine may leave half a note. If the note is older than the last
 // restart of all containers, the application may still start under another hold.
-func TestUnreadableEarlierNoteAllowsANewHold(t *testing.T) {
+func TestRestartedPodAcceptsNewHoldDespiteUnreadableNote(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(dir, before), []byte(text), 0o600))
@@ -411,7 +411,7 @@ func serveOn(t *testing.T, dir string, write func()) *served {
 }
 
 // The disk may take longer for the note than the Lease lasts. Another pod may run by then.
-func TestNoteThatIsWrittenTooLateStartsNothing(t *testing.T) {
+func TestNoteWriteOutlastingTheGrantStartsNoApplication(t *testing.T) {
 	leave := 200 * time.Millisecond
 	s := serveOn(t, t.TempDir(), func() { <-time.After(2 * leave) })
 	in := s.wait()

@@ -212,7 +212,7 @@ func TestBrokenRevisionRarelyStopsTheOldRevision(t *testing.T) {
 	}
 }
 
-func TestGoodRevisionStopsTheOldRevisionOnce(t *testing.T) {
+func TestWorkingRevisionStopsTheOldRevisionOnlyOnce(t *testing.T) {
 	p := newPlay(t, actors(3, "a", old, time.Second, 0)...)
 	p.pass(time.Hour)
 	p.pods = append(p.pods, actors(2, "b", newer, 2*time.Second, 0)...)

@@ -159,7 +159,7 @@ func TestClientCAMustContainACertificate(t *testing.T) {
 	require.ErrorIs(t, err, errNoCertificates)
 }
 
-func TestSlowCallersAreCutOff(t *testing.T) {
+func TestWebhookDisconnectsCallersThatSendTooSlowly(t *testing.T) {
 	s := newCallServer(settings{})
 	s.greeting, s.call = 50*time.Millisecond, 100*time.Millisecond
 	address := listening(t, s)

@@ -42,7 +42,7 @@ func secured(connection net.Conn, certificates ...tls.Certificate) *tls.Conn {
 	return tls.Client(connection, &tls.Config{InsecureSkipVerify: true, Certificates: certificates})
 }
 
-func TestStrangersDoNotBlockOtherCallers(t *testing.T) {
+func TestConnectionFloodDoesNotBlockOtherCallers(t *testing.T) {
 	ca := newAuthority(t)
 	file := filepath.Join(t.TempDir(), "ca.crt")
 	require.NoError(t, os.WriteFile(file, ca.pem(), 0o600))

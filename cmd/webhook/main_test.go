@@ -276,7 +276,7 @@ func TestReporterCountsRefusalFloodButNeverBlocks(t *testing.T) {
 }
 
 // While no replica enrolls, new pods wait. So another replica must follow soon.
-func TestNextReplicaEnrollsSoonAfterALostLeader(t *testing.T) {
+func TestLeaderElectionReplacesALostLeaderWithinSeconds(t *testing.T) {
 	o, err := termOptions(settings{leaderElection: true})
 	require.NoError(t, err)
 	assert.True(t, o.LeaderElection)

@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-func TestGarbageCollectorKeepsToTheContainersLimit(t *testing.T) {
+func TestGoMemoryLimitDerivesFromTheContainersLimit(t *testing.T) {
 	before := debug.SetMemoryLimit(-1)
 	t.Cleanup(func() { debug.SetMemoryLimit(before) })
 	env := map[string]string{}

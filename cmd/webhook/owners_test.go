@@ -217,7 +217,7 @@ func counting(c client.WithWatch, reads *int) client.Reader {
 }
 
 // The creator of a pod writes its owner references, so the webhook must check them.
-func TestPodWithWrongOwnerJoinsNoWorkload(t *testing.T) {
+func TestPodWithMismatchedOwnerReferenceJoinsNoWorkload(t *testing.T) {
 	wrong := func(version, kind, name string) metav1.OwnerReference {
 		owner := controlledBy(version, kind, name)
 		owner.UID = "of-another"

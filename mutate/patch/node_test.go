@@ -58,7 +58,7 @@ func FuzzJSONNodeHasTheDecodersValue(f *testing.F) {
 	})
 }
 
-func TestMarshalledWordsDecodeToTheSameWords(t *testing.T) {
+func TestMarshalledStringsDecodeToTheSameStrings(t *testing.T) {
 	for _, words := range [][]string{nil, {}, {""}, {"a", "b c"}, {`"`, `\`, "\n", "é", "<&>", "\x7f", "\xff"}} {
 		var got []string
 		require.NoError(t, json.Unmarshal(marshal(words), &got))

@@ -89,8 +89,8 @@ func TestDeletionOfAHeldLeaseIsRefused(t *testing.T) { exclusive.TestDeletionOfA
 func TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration(t *testing.T) {
 	exclusive.TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration(t)
 }
-func TestChildOnCutNodeDiesBeforeTakeover(t *testing.T) {
-	exclusive.TestChildOnCutNodeDiesBeforeTakeover(t)
+func TestChildOnDisconnectedNodeDiesBeforeTakeover(t *testing.T) {
+	exclusive.TestChildOnDisconnectedNodeDiesBeforeTakeover(t)
 }
 func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 	exclusive.TestForceDeletedPodKeepsItsSlotUntilExpiry(t)
@@ -99,8 +99,8 @@ func TestChildOfAThawedNodeDiesWithinSeconds(t *testing.T) {
 	exclusive.TestChildOfAThawedNodeDiesWithinSeconds(t)
 }
 func TestPodOnCrashedNodeLosesItsSlot(t *testing.T) { exclusive.TestPodOnCrashedNodeLosesItsSlot(t) }
-func TestShimDrainsInTimeWhileAgentIsFrozen(t *testing.T) {
-	exclusive.TestShimDrainsInTimeWhileAgentIsFrozen(t)
+func TestShimDrainsByDeadlineWhileAgentIsFrozen(t *testing.T) {
+	exclusive.TestShimDrainsByDeadlineWhileAgentIsFrozen(t)
 }
 func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	exclusive.TestAgentNeverReleasesWhileTheShimIsFrozen(t)
@@ -140,8 +140,8 @@ func TestCopyOfAGatedPodIsRefused(t *testing.T)     { injection.TestCopyOfAGated
 func TestCopiedCommandIsRefusedInEveryNamespace(t *testing.T) {
 	injection.TestCopiedCommandIsRefusedInEveryNamespace(t)
 }
-func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
-	injection.TestMarkedCopyIsRefusedWithoutTheWebhook(t)
+func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
+	injection.TestCopyOfGatedPodIsRefusedWithoutWebhook(t)
 }
 func TestPoliciesStayCheapWithManyArguments(t *testing.T) {
 	injection.TestPoliciesStayCheapWithManyArguments(t)
@@ -155,10 +155,12 @@ func TestRepeatedApplyChangesNothing(t *testing.T)  { injection.TestRepeatedAppl
 func TestPodIsGatedCompletelyBesideAnotherInjector(t *testing.T) {
 	injection.TestPodIsGatedCompletelyBesideAnotherInjector(t)
 }
-func TestClaimAddedByALaterWebhookIsRefused(t *testing.T) {
-	injection.TestClaimAddedByALaterWebhookIsRefused(t)
+func TestClaimAddedAfterThePodWebhookIsRefused(t *testing.T) {
+	injection.TestClaimAddedAfterThePodWebhookIsRefused(t)
 }
-func TestUserMistakesGetExactMessages(t *testing.T) { injection.TestUserMistakesGetExactMessages(t) }
+func TestUserMistakesCauseWarningsAndEvents(t *testing.T) {
+	injection.TestUserMistakesCauseWarningsAndEvents(t)
+}
 func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
 	injection.TestPodWithAWrongOwnerJoinsNoWorkload(t)
 }
@@ -175,8 +177,8 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 func TestRefusalWarningEventAndMetricNameOneReason(t *testing.T) {
 	injection.TestRefusalWarningEventAndMetricNameOneReason(t)
 }
-func TestInjectionKeepsUnknownFieldsInTheirContainers(t *testing.T) {
-	injection.TestInjectionKeepsUnknownFieldsInTheirContainers(t)
+func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
+	injection.TestInjectionKeepsFieldsUnknownToTheWebhook(t)
 }
 
 // Tests of package lifecycle.
@@ -216,8 +218,8 @@ func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 func TestFailedLivenessProbeRestartsAsWithoutTheGate(t *testing.T) {
 	lifecycle.TestFailedLivenessProbeRestartsAsWithoutTheGate(t)
 }
-func TestFailedStartupProbeRestartsAsWithoutTheGate(t *testing.T) {
-	lifecycle.TestFailedStartupProbeRestartsAsWithoutTheGate(t)
+func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
+	lifecycle.TestFailedStartupProbeRestartsContainerAsWithoutGate(t)
 }
 func TestStandbysAreReadyOnlyWhileTheirHolderIs(t *testing.T) {
 	lifecycle.TestStandbysAreReadyOnlyWhileTheirHolderIs(t)

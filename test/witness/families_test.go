@@ -71,7 +71,7 @@ func TestProcessFamilyLivesUntilItsLastThreadEnds(t *testing.T) {
 	assert.Empty(t, got)
 }
 
-func TestForkWithoutExecMakesNoProcessFamily(t *testing.T) {
+func TestForkWithoutExecIsNotCountedAsApplication(t *testing.T) {
 	f := heard()
 	f.take(notice{what: whatFork, parent: shim, thread: main, pid: main, at: 1})
 	f.take(notice{what: whatExit, thread: main, pid: main, at: 2})

@@ -145,7 +145,7 @@ func TestEachPlatformHasItsOwnProgram(t *testing.T) {
 }
 
 // The webhook writes the agent's path into a hook, so the image must have the agent there.
-func TestImageHasTheAgentAtTheWebhooksPath(t *testing.T) {
+func TestImageHasAgentWhereInjectedHooksExpectIt(t *testing.T) {
 	agent := slices.IndexFunc(products, func(p product) bool { return p.source == "./cmd/agent" })
 	require.GreaterOrEqual(t, agent, 0)
 	assert.Equal(t, api.ImageBinary, "/"+products[agent].name)
@@ -195,7 +195,7 @@ func TestEqualSourcesMakeEqualDigests(t *testing.T) {
 	}
 }
 
-func TestSecondBuildReplacesTheFirst(t *testing.T) {
+func TestSecondBuildLeavesNoFilesOfTheFirst(t *testing.T) {
 	directory, _ := build(t, "-platforms", "linux/amd64", "-version", "one")
 	var out bytes.Buffer
 	require.NoError(t, run(t.Context(), []string{"-out", directory, "-platforms", "linux/amd64", "-version", "two"}, hello, &out))

@@ -34,7 +34,7 @@ func TestSingularDropsThePluralEnding(t *testing.T) {
 	}
 }
 
-func TestOutputListsMissingAndNeedlessWords(t *testing.T) {
+func TestVocabularyCheckPrintsMissingAndNeedlessWords(t *testing.T) {
 	v := vocabulary{
 		listed:   map[string]bool{"slot": true, "bid": true},
 		plain:    map[string]bool{"clock": true, "idle": true},

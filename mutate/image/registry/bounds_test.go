@@ -204,7 +204,7 @@ func TestNumberOfPullSecretsIsBounded(t *testing.T) {
 	assert.LessOrEqual(t, int(store.asked.Load()), 32)
 }
 
-func TestLateLookUpReadsNoFurtherPullSecrets(t *testing.T) {
+func TestExpiredLookUpReadsNoFurtherPullSecrets(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	store := &secrets{late: make(chan struct{})}
@@ -277,7 +277,7 @@ func TestRefusalContainsNoTextOfTheRegistry(t *testing.T) {
 	}
 }
 
-func TestRealmsAndRedirectsLeadToNoPrivateAddress(t *testing.T) {
+func TestRegistryAnswerLeadsToNoPrivateAddress(t *testing.T) {
 	port, connections := counting(t)
 	for what, answer := range map[string]func(w http.ResponseWriter, r *http.Request, self string){
 		"realm": func(w http.ResponseWriter, _ *http.Request, _ string) {

@@ -165,7 +165,7 @@ func TestLookUpAtHangingRegistryEndsInTime(t *testing.T) {
 	require.ErrorContains(t, err, "no answer within 100ms")
 }
 
-func TestLastDigestIsUsedWhileTheRegistryHangs(t *testing.T) {
+func TestCachedCommandIsUsedWhileTheRegistryHangs(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: time.Second})
 	f.push(t, "app:1", redis)
@@ -193,7 +193,7 @@ func TestPlatformsWithEqualCommandsGetOneCommand(t *testing.T) {
 }
 
 // compat: command/platforms carried
-func TestPlatformsWithDifferentCommandsEachGetTheirOwn(t *testing.T) {
+func TestResolverReturnsTheDifferingCommandsOfAllPlatforms(t *testing.T) {
 	f := newRegistry(t, false)
 	differ := map[string]v1.Config{
 		"entrypoint": {Entrypoint: []string{"other"}, Cmd: redis.Cmd, StopSignal: redis.StopSignal},

@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-func TestChildOnCutNodeDiesBeforeTakeover(t *testing.T) {
+func TestChildOnDisconnectedNodeDiesBeforeTakeover(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("cut"), "it cuts a node off")
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })
@@ -82,7 +82,7 @@ func TestPodOnCrashedNodeLosesItsSlot(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the booted node disturbs nobody")
 }
 
-func TestShimDrainsInTimeWhileAgentIsFrozen(t *testing.T) {
+func TestShimDrainsByDeadlineWhileAgentIsFrozen(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Suffering("agent-frozen"), "it freezes a process")
 	var thaw func()

@@ -181,7 +181,7 @@ func TestCopiedCommandIsRefusedInEveryNamespace(t *testing.T) {
 // The copy in this test has all marks, and the webhook does not see the copy. The
 // policies must refuse it: the copy has no controller, so the slots of the Deployment are
 // not its own.
-func TestMarkedCopyIsRefusedWithoutTheWebhook(t *testing.T) {
+func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("marked")

@@ -88,7 +88,7 @@ func mistakes() []mistake {
 	}
 }
 
-func TestUserMistakesGetExactMessages(t *testing.T) {
+func TestUserMistakesCauseWarningsAndEvents(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for i, m := range mistakes() {

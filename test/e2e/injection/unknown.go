@@ -38,7 +38,7 @@ const newerPod = `{
 }`
 
 // compat: pod/ungated carried
-func TestInjectionKeepsUnknownFieldsInTheirContainers(t *testing.T) {
+func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	patched := review(s, []byte(newerPod))

@@ -183,7 +183,7 @@ func TestFailedLivenessProbeRestartsAsWithoutTheGate(t *testing.T) {
 }
 
 // compat: probes/startup-exec probes/message lifecycle/exit-codes carried
-func TestFailedStartupProbeRestartsAsWithoutTheGate(t *testing.T) {
+func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	// The application never serves.

@@ -43,7 +43,7 @@ func TestRecordShowsConcurrentProcessesAsAnOverlap(t *testing.T) {
 	assert.Equal(t, "b", r.Contended()[0].Pod)
 }
 
-func TestSuccessiveProcessesDoNotOverlap(t *testing.T) {
+func TestRecordShowsNoOverlapOfSuccessiveProcesses(t *testing.T) {
 	dir := t.TempDir()
 	for _, token := range []string{"9", "10"} {
 		w, err := Begin(dir, "x", Meta{Pod: "p" + token, UID: token, Slot: "s", Token: token})
