@@ -171,7 +171,7 @@ func TestHoldBegunBeforePodDeletionContinues(t *testing.T) {
 }
 
 // The agent learns of the deletion long after its hold began.
-func TestLateNewsOfPodDeletionEndsNoHold(t *testing.T) {
+func TestAgentThatMissedPodDeletionKeepsItsHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -119,7 +119,7 @@ func TestAgentDrainsTheChildOfAnEarlierShim(t *testing.T) {
 	})
 }
 
-func TestNewAgentDrainsChildOfLostLease(t *testing.T) {
+func TestRestartedAgentDrainsChildIfSlotWasLost(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

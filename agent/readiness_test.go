@@ -377,7 +377,7 @@ func TestStatusIsWrittenAgainAfterALostAnswer(t *testing.T) {
 }
 
 // The API server receives a write only after the agent has given that write up.
-func TestAPIServerRefusesAnAbandonedStatusWrite(t *testing.T) {
+func TestLateArrivalOfOldStatusWriteChangesNothing(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)

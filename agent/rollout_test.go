@@ -305,7 +305,7 @@ func TestConditionExplainsWhyAPodCannotAsk(t *testing.T) {
 	})
 }
 
-func TestHolderIgnoresAskUntilTheAskIsRewritten(t *testing.T) {
+func TestHolderIgnoresAskReadAtItsFirstLook(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5", Holder: "b_u", Annotations: map[string]string{api.RevisionAnnotation: newRevision.String()}}
 	seen.see(time.Second, l)

@@ -133,7 +133,7 @@ func TestPreviousHoldersChildStartsFirstAfterLongOutage(t *testing.T) {
 
 // The holder keeps its slot while another program often writes the Lease (a label, an
 // annotation), with and without watches.
-func TestHolderKeepsItsSlotDespiteForeignWrites(t *testing.T) {
+func TestHolderKeepsSlotWhileAnotherProgramWritesLease(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 12 * time.Second, 30 * time.Second} {
 		for _, refused := range []bool{false, true} {
 			for _, every := range []time.Duration{time.Second, 400 * time.Millisecond, 300 * time.Millisecond} {
@@ -360,7 +360,7 @@ func TestPodTakesAFreeSlotWithoutWatches(t *testing.T) {
 
 // After an outage, the Leases of both locks still name the pod, and the pod takes them
 // back.
-func TestPodTakesItsLocksBackWithoutWatches(t *testing.T) {
+func TestPodReacquiresBothLocksAfterOutageWithoutWatches(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute} {
 		for _, stale := range []bool{false, true} {
 			t.Run(fmt.Sprint(d, stale), func(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 )
 
 // A user who may annotate a pod must not choose the rights of its service account.
-func TestMarksGrantRightsOnSlotsOnly(t *testing.T) {
+func TestPodAnnotationsGrantRightsOnSlotsOnly(t *testing.T) {
 	theirs := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "somebodys-elector"}}
 	for _, slots := range []string{"somebodys-elector", "metaparticle-enroll", "singletons", "lock", "*"} {
 		t.Run(slots, func(t *testing.T) {

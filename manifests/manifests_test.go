@@ -235,7 +235,7 @@ func TestLeasePolicyProtectsPauseAndYieldAnnotations(t *testing.T) {
 	}
 }
 
-func TestNamesInPoliciesEqualTheNamesInEnroll(t *testing.T) {
+func TestPoliciesUseTheObjectNamesOfPackageEnroll(t *testing.T) {
 	for _, path := range []string{"policies/enroll.yaml", "policies/lease-deletion.yaml"} {
 		assert.Contains(t, texts(t)[path], "'system:serviceaccount:"+namespace+":"+account+"'", path)
 	}

@@ -73,7 +73,7 @@ func TestLingerRelaysConnectionsUntilTheyEnd(t *testing.T) {
 	}
 }
 
-func TestLingeringConnectionsWaitForATarget(t *testing.T) {
+func TestWaitingConnectionsReachNextHolderThroughLingeringForwarder(t *testing.T) {
 	port := app(t, holder+":0", answer("holder"))
 	f := standby(t, Config{Ports: []int{port}})
 	conn := connect(t, port)

@@ -401,7 +401,7 @@ func TestNewClientRequiresNamespaceAndAddress(t *testing.T) {
 	assert.Equal(t, "https://[fd00::1]:443", client.base)
 }
 
-func TestLongTextIsCutBetweenCharacters(t *testing.T) {
+func TestTextIsTruncatedAtRuneBoundary(t *testing.T) {
 	assert.Equal(t, "aä", cut("aäö", 4))
 	assert.Equal(t, "aäö", cut("aäö", 5))
 }

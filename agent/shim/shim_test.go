@@ -242,7 +242,7 @@ func TestShimReportsNoHoldBeforeItsChildRuns(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestDrainVoidsALaterGrantOfItsHold(t *testing.T) {
+func TestShimIgnoresAGrantOfTheDrainedHold(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.drains("h1")

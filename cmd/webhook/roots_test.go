@@ -13,9 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestPublicRegistriesAreTrustedInAnEmptyImage runs itself without the system's
+// TestWebhookTrustsPublicCAsWithoutSystemCertificates runs itself without the system's
 // certificates, as in an empty image.
-func TestPublicRegistriesAreTrustedInAnEmptyImage(t *testing.T) {
+func TestWebhookTrustsPublicCAsWithoutSystemCertificates(t *testing.T) {
 	if os.Getenv("EMPTY_IMAGE") != "" {
 		pool, err := x509.SystemCertPool()
 		require.NoError(t, err)

@@ -17,7 +17,7 @@ import (
 )
 
 // The API server calls the webhook before it validates an object, so the object may be huge.
-func TestHugeObjectsGetShortAnswers(t *testing.T) {
+func TestWebhookAnswersHugeObjectsWithShortMessages(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	claim := `"annotations":{"metaparticle.io/singleton":"true"}`
 	many := func(format string) string {

@@ -41,7 +41,7 @@ func TestExceededReportsFolderAndColumnAndLimit(t *testing.T) {
 	}
 }
 
-func TestMaxJudgesLargestFolderInsteadOfSum(t *testing.T) {
+func TestMaxComparesLimitWithLargestFolderNotSum(t *testing.T) {
 	counts := Counts{"agent": {3, 0}, "agent/gate": {5, 2}}
 	assert.Empty(t, table(t, example).Exceeded(counts, Max))
 }

@@ -139,7 +139,7 @@ func TestSiftedOrderIsCloseToTheBestOrder(t *testing.T) {
 	}
 }
 
-func TestOutputListsPackagesAndWays(t *testing.T) {
+func TestOutputShowsFiguresOfPackagesAndCallPaths(t *testing.T) {
 	p := sources(t, map[string]string{"a.go": "func a() { b() }", "b.go": "func b() { a() }"})
 	g := newGraph(p)
 	away, err := g.follow(way{"away", "p", "a"})

@@ -58,7 +58,7 @@ func TestSentenceEndsAtPeriodOrEndOfBlock(t *testing.T) {
 	}
 }
 
-func TestRulesFindBadSentences(t *testing.T) {
+func TestLanguageRulesFindLongSentencesAndVagueSubjects(t *testing.T) {
 	many := strings.Repeat("word ", mostWords)
 	for text, want := range map[string][]string{
 		"The shim kills the child.":             nil,
@@ -112,13 +112,13 @@ func TestOneTwoThreeFourFiveSixSevenEightNine() {}
 	}, found)
 }
 
-func TestGeneratedDocumentsAreNotJudged(t *testing.T) {
+func TestLanguageRulesSkipGeneratedDocuments(t *testing.T) {
 	found, err := inspectDocument([]byte("<!-- Generated from x. -->\n\nIt is."))
 	require.NoError(t, err)
 	assert.Empty(t, found)
 }
 
-func TestNamesSplitIntoWords(t *testing.T) {
+func TestGoIdentifiersAreSplitIntoWords(t *testing.T) {
 	for name, want := range map[string][]string{
 		"Lease":          {"Lease"},
 		"APIServer":      {"API", "Server"},
