@@ -85,8 +85,8 @@ func TestGrantBrieflyAwaitsTheCheckForPodDeletion(t *testing.T) {
 	}
 }
 
-// If the kubelet's SIGTERM comes too early, a shim keeps waiting in a pod that is about
-// to end.
+// A shim that has no signal handler yet misses the kubelet's SIGTERM, and waits on in a deleted
+// pod. So the agent drains the hold once the agent learns of the deletion.
 func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -166,9 +166,10 @@ func TestSweepKeepsLeaseThatANewPodClaims(t *testing.T) {
 	}
 }
 
-// sweepAgainstANewPod sweeps lock.x, whose only claimant, pod a, is gone. Pod c claims
-// lock.x just before one write of the sweep. If pod b has the account of pod a, their Role
-// also names lock.y, and stays. Otherwise the sweep deletes the Role.
+// sweepAgainstANewPod sweeps lock.x after its only claimant, pod a, is gone. Just before the
+// write of the sweep with the number at, pod c claims lock.x. Pod b claims lock.y under the
+// account. If pod a had the same account, the Role has another name to keep. Otherwise the
+// sweep is about to delete the whole Role.
 func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod, gated("b", account, "lock.y"))
