@@ -58,6 +58,34 @@ func TestDeletedStandbyStartsNothingAfterTheSlotsRelease(t *testing.T) {
 	}
 }
 
+// A check is a patch of a pod, which costs the API server more than a write of a Lease. If no
+// release names a pod, all standbys write at once, and only the pod with the slot checks.
+func TestOnlyNamedStandbyChecksDeletionBesideItsWrite(t *testing.T) {
+	for _, named := range []bool{false, true} {
+		t.Run(fmt.Sprintf("named=%v", named), func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a, b := w.pair()
+				answered, before, after := make(chan struct{}), 0, 0
+				b.link.set(func(l *link) { before, l.withheld = l.podReads, answered })
+				if named {
+					y := api.Yield{Hold: a.gates.hold("s1"), Successor: b.identity()}
+					w.annotate(theSlot, api.YieldAnnotation, y.String())
+				} else {
+					a.gates.end("s1")
+				}
+				w.within(time.Second, "the write is stored", func() bool { return w.holder() == b.identity() })
+				b.link.set(func(l *link) { after = l.podReads })
+				assert.Equal(t, named, after > before)
+				close(answered)
+				w.within(time.Second, "child runs", func() bool { return b.running("s2") })
+				b.link.set(func(l *link) { after = l.podReads })
+				assert.Equal(t, before+1, after)
+			})
+		})
+	}
+}
+
 // The API server stores the acquiring write, and delays the check of the deletion.
 func TestGrantBrieflyAwaitsTheCheckForPodDeletion(t *testing.T) {
 	for name, test := range map[string]struct {

@@ -56,7 +56,7 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 	case claim.StandBack:
 		q.unit.config.Log.Info("giving slots back", "missing", a.Slot, "hold", a.Hold)
 	case claim.Read:
-		q.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return q.unit.config.API.GetLease(ctx, a.Slot) }, func() {})
+		q.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return q.unit.config.API.GetLease(ctx, a.Slot) }, nil)
 	case claim.Acquire:
 		if !a.Resumed {
 			q.unit.shims.Begin(a.Record.Hold)
@@ -64,7 +64,7 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 		}
 		q.acquire(ctx, a)
 	case claim.Renew, claim.Release:
-		q.write(ctx, a, func() {})
+		q.write(ctx, a, nil)
 	}
 }
 
@@ -75,16 +75,17 @@ func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
 	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {
 	case a.Resumed:
-		q.write(ctx, a, func() {})
+		q.write(ctx, a, nil)
 	case named:
-		q.write(ctx, a, func() {})
+		q.write(ctx, a, nil)
 		check()
 	default:
 		q.write(ctx, a, check)
 	}
 }
 
-// write sends a write. The loop calls stored once the API server has stored the write.
+// write sends a write. The loop calls stored, which may be nil, once the API server has stored
+// the write.
 func (q *requests) write(ctx context.Context, a claim.Action, stored func()) {
 	l := leaseOf(q.leases[a.Slot], a.Record)
 	q.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return q.unit.config.API.UpdateLease(ctx, l) }, stored)
@@ -107,8 +108,8 @@ func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	})
 }
 
-// send sends a request and hands its answer to the claim. The loop calls done unless the
-// answer is an error.
+// send sends a request and hands its answer to the claim. The loop calls done, which
+// may be nil, unless the answer is an error.
 func (q *requests) send(ctx context.Context, a claim.Action, request func(context.Context) (*kube.Lease, error), done func()) {
 	q.group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, q.timeout)
@@ -116,7 +117,7 @@ func (q *requests) send(ctx context.Context, a claim.Action, request func(contex
 		l, err := request(bounded)
 		q.posts.post(ctx, func(now time.Duration) {
 			q.answered(now, a, l, err)
-			if err == nil {
+			if err == nil && done != nil {
 				done()
 			}
 		})

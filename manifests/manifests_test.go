@@ -300,8 +300,8 @@ func TestPoliciesFailClosedAndAreBound(t *testing.T) {
 			}
 		}
 		for _, v := range p.Spec.Validations {
-			// A validation's message must have one line. The API server uses the message if
-			// there is no message expression, or if that expression fails.
+			// A validation's message must have one line. If a validation has no message
+			// expression, or the expression fails, the API server uses the message.
 			assert.NotContains(t, v.Message, "\n", p.Name)
 			assert.NotEmpty(t, v.Message, p.Name)
 		}

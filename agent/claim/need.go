@@ -173,8 +173,8 @@ func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 	return tokens, true
 }
 
-// lost reports whether the claim sees that the hold of a child is over. Then the Lease of
-// one of the child's slots does not name that hold any more. The result taken reports that
+// lost reports whether the claim sees that the hold of a child is over. Then a Lease of
+// the child no longer names that hold. The result taken reports that
 // another pod may have that Lease.
 func (n need) lost(child Child) (lost, taken bool) {
 	needed := n.slotsOf(child)

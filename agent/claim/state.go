@@ -38,7 +38,7 @@ type State struct {
 	// was stored.
 	Confirmed int
 	// Acquired and Serving are wall clock times in the stored Lease of the first slot. The
-	// field Leaving is what that Lease says about the leave.
+	// field Leaving has the word of that Lease about the leave.
 	Acquired, Serving time.Time
 	Leaving           string
 }

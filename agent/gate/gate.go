@@ -109,8 +109,8 @@ type Report struct {
 	// Slots are the slots of the grant under which the child runs. A new agent process
 	// resumes the hold from them.
 	Slots []SlotToken
-	// Began is the CLOCK_BOOTTIME instant at which the shim started: of two shims of
-	// one container, the shim that started later is the current shim.
+	// Began is the CLOCK_BOOTTIME instant at which the shim started. The shim of a
+	// container that started last is the current shim.
 	Began time.Duration
 	// Since is the CLOCK_BOOTTIME instant at which Phase began.
 	Since time.Duration

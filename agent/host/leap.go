@@ -25,7 +25,7 @@ const leap = 500 * time.Millisecond
 // A machine cannot see its own pause, because all of its clocks stand still. Only the
 // wall clock is corrected afterwards, by the hypervisor or by a time server. A wall
 // clock that was set for another reason looks the same. Slewing changes both clocks
-// alike, so it is no leap. Suspend is no leap either, because both clocks go on.
+// alike, so slewing is no leap. Suspend is no leap, because both clocks go on.
 type Leaps struct {
 	// C delivers a value after the wall clock was set.
 	C         chan struct{}

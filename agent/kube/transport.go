@@ -16,8 +16,8 @@ import (
 const (
 	// silence bounds the time until the agent notices a cut network path.
 	// TCP_USER_TIMEOUT covers data in flight; keepalive covers an idle connection (5 s
-	// idle, then three probes a second apart). The shortest lease is 10 s, so time for
-	// one new connection is left.
+	// idle, then three probes a second apart). The shortest lease is 10 s, so a new
+	// connection still has time.
 	silence       = 8 * time.Second
 	probeIdle     = 5 * time.Second
 	probeInterval = time.Second

@@ -69,7 +69,7 @@ type Facts struct {
 	Replaced bool
 	// Offers are the offers of other pods to this leave.
 	Offers []api.Offer
-	// Says is what the stored Lease says about the leave, like [Decision.Says]. The field
+	// Says has the word of the stored Lease about the leave, like [Decision.Says]. The field
 	// Serving reports that the stored Lease says that the application serves.
 	Says    string
 	Serving bool

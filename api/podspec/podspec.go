@@ -25,7 +25,7 @@ import (
 // the agent. That part is a shim, the init container of the gate "pod", or the pod's
 // readiness gate.
 //
-// An ordinary init container is no agent, whatever its name. The container ends before the
+// HasGate never takes an ordinary init container for the agent. Such a container ends before the
 // kubelet starts the application, so no agent would renew.
 func HasGate(spec *corev1.PodSpec) bool {
 	return slices.ContainsFunc(spec.InitContainers, isAgent) &&

@@ -76,8 +76,8 @@ type counter struct {
 
 // counters are the workloads whose ReplicaSets have both, the annotation and the label.
 // Their controllers write both when they create a ReplicaSet, so both exist before its
-// first pod. After an undo, the controller raises the number of the old ReplicaSet before
-// it scales that ReplicaSet up.
+// first pod. After an undo, the controller first raises the number of the old ReplicaSet,
+// and then scales that ReplicaSet up.
 var counters = map[schema.GroupKind]counter{
 	{Group: "apps", Kind: "Deployment"}:     {"deployment.kubernetes.io/revision", appsv1.DefaultDeploymentUniqueLabelKey},
 	{Group: "argoproj.io", Kind: "Rollout"}: {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},

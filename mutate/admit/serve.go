@@ -106,8 +106,8 @@ func (h written) Handle(ctx context.Context, r admission.Request) admission.Resp
 // within the time that the webhook's configuration gives a call. After that time the API
 // server refuses the pod, and the pod's controller tries again.
 func overloaded(w http.ResponseWriter) {
-	// One second is the shortest time that the header allows. Most calls take milliseconds,
-	// so the caller need not wait longer.
+	// The header allows no time below a second. Most calls take milliseconds, so the
+	// caller need not wait longer.
 	w.Header().Set("Retry-After", "1")
 	http.Error(w, load.ErrOverloaded.Error(), http.StatusTooManyRequests)
 }

@@ -78,8 +78,8 @@ func invalidPort(port int) string {
 	return ""
 }
 
-// loopback returns the problem with a loopback address: the address means the node for the
-// kubelet, but the pod for the agent. On the node's network there is no difference.
+// loopback returns the problem with a loopback address. To the kubelet such an address means
+// the node, and to the agent the pod. On the node's network there is no difference.
 func (f Facts) loopback(host string) string {
 	ip := net.ParseIP(host)
 	if f.Spec.HostNetwork || host != "localhost" && (ip == nil || !ip.IsLoopback()) {
