@@ -74,7 +74,7 @@ func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 	shown := p.run(0, "status")
 	assert.Contains(t, shown, slot+": singleton, held by "+first.Name)
 	assert.Contains(t, shown, "2 standbys")
-	assert.Contains(t, shown, "StandingBy: "+first.Name+" holds "+slot)
+	assert.Contains(t, shown, "StandingBy: a holder of "+slot+" serves")
 
 	var named string
 	for _, pod := range s.Pods(a.Name) {
