@@ -15,6 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -99,6 +100,7 @@ func TestYieldingHolderLeavesItsServicesBeforeItStops(t *testing.T) {
 		assert.Equal(t, "True Holding", next.ready())
 		assert.Equal(t, []string{"True", "False", "True"}, next.readiness(), "not Ready until its child serves")
 		assert.Equal(t, []string{"True"}, other.readiness(), "throughout")
+		w.pass(show.WordsDelay)
 		assert.Equal(t, "True StandingBy", s.holder.ready())
 		open, target := s.ports[s.holder].state()
 		assert.True(t, open)

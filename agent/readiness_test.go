@@ -164,18 +164,18 @@ func TestStandbyForwardsToTheHolderThatServes(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Second)
 		assert.Equal(t, "True StandingBy", b.ready())
-		assert.Equal(t, "a holds "+theSlot, b.looks().Status.Conditions[0].Message)
+		assert.Equal(t, "a holder of "+theSlot+" serves", b.looks().Status.Conditions[0].Message)
 		open, target := of.state()
 		assert.True(t, open)
 		assert.Equal(t, a.config.PodIP, target)
 
 		a.gates.end("s1")
-		w.pass(time.Second)
+		w.pass(show.WordsDelay)
 		assert.Equal(t, "True HandingOver", b.ready())
 		open, target = of.state()
 		assert.True(t, open)
 		assert.Empty(t, target, "connections are held")
-		w.pass(33 * time.Second)
+		w.pass(29 * time.Second)
 		assert.Equal(t, "True HandingOver", b.ready())
 		w.pass(2 * time.Second)
 		assert.Equal(t, "False NoHolder", b.ready(), "a lease duration and a renewal's period")
@@ -323,13 +323,56 @@ func TestReadinessSetToHolderMakesStandbysNotReady(t *testing.T) {
 	})
 }
 
+func TestHandoverWritesNoStatusOfOtherStandbys(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		var of ports
+		a, b, c := w.start("a"), w.start("b"), w.start("c", forwarding(&of))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Second)
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.pass(show.WordsDelay)
+		written := len(c.link.patches)
+		for _, change := range []struct{ from, to *pod }{{a, b}, {b, a}} {
+			change.from.agent.Yield()
+			w.within(time.Second, "the other pod holds", func() bool { return w.holder() == change.to.identity() })
+			w.pass(time.Minute)
+			assert.Len(t, c.link.patches, written)
+		}
+		assert.Equal(t, "True StandingBy", c.ready())
+	})
+}
+
+// Words that differ for a long time are written once, after the delay.
+func TestStandbyWritesNewWordsAfterADelay(t *testing.T) {
+	simulate(t, func(w *world) {
+		l := &link{server: w.server}
+		s := l.status(w)
+		say := func(message string) {
+			s.Show(show.Appearance{Ready: true, Reason: show.ReadyStandingBy, Message: message})
+		}
+		say("first")
+		w.pass(time.Second)
+		require.Len(t, l.patches, 1)
+		for range 10 {
+			say("second")
+			w.pass(show.WordsDelay / 25)
+			say("third")
+			w.pass(show.WordsDelay / 25)
+		}
+		w.pass(show.WordsDelay / 5)
+		require.Len(t, l.patches, 2, "changes do not put the write off")
+		assert.Contains(t, l.patches[1], "third")
+	})
+}
+
 func TestStandbyIsUnreadyWhileItsPortsAreTaken(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		of := ports{busy: errors.New("port 6379 is in use")}
 		a, b := w.start("a"), w.start("b", forwarding(&of))
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.pass(time.Second)
+		w.pass(show.WordsDelay)
 		assert.Equal(t, "False PortsInUse", b.ready())
 		of.mu.Lock()
 		of.busy = nil

@@ -78,6 +78,7 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 	return show.Config{
 		PodName: c.PodName, PodUID: c.PodUID, API: c.API, Timeout: b.RequestTimeout, StartsWithin: startsWithin,
 		Backoff: func(misses int) time.Duration { return jitter(random, claim.Backoff(misses)) },
+		Delay:   func() time.Duration { return jitter(random, show.WordsDelay) },
 		Stored: func(_ context.Context, ready bool) {
 			if g, ok := c.Gate.(Showing); ok {
 				g.Shown(ready)

@@ -45,6 +45,9 @@ type Config struct {
 	Timeout time.Duration
 	// Backoff returns the pause after the given number of misses.
 	Backoff func(misses int) time.Duration
+	// Delay returns the delay of a write that changes only the words of a standby's
+	// condition. The random delay keeps many standbys from writing at the same time.
+	Delay func() time.Duration
 	// StartsWithin bounds the time between the success of a gated init container and the
 	// start of the next container. After that time the agent ends the hold.
 	StartsWithin time.Duration
@@ -60,6 +63,10 @@ type Config struct {
 	Wall func() time.Time
 	Log  *slog.Logger
 }
+
+// WordsDelay is the longest delay of a write that changes only the words of a standby's
+// condition. Most handovers are over within half of this delay.
+const WordsDelay = 5 * time.Second
 
 // Calm is the delay of a write that only informs people. After this delay a handover is
 // over, so the write does not delay the handover.

@@ -221,7 +221,7 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 		r.Close()
 		return look(false, ReadyOther, h.message()+"; it is of another workload, so this pod forwards nothing")
 	case h.serving:
-		return r.forward(now, h.address, r.unless(look(true, ReadyStandingBy, h.message())))
+		return r.forward(now, h, r.unless(look(true, ReadyStandingBy, h.served())))
 	case h.reason() == ReadyPaused:
 		r.Close()
 		return look(false, ReadyPaused, h.message())
@@ -230,7 +230,8 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 		if turn.Ready {
 			until = Never // the caller knows how long the turn may last
 		}
-		return r.forward(now, "", r.unless(look(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves"))).by(until)
+		h.address = ""
+		return r.forward(now, h, r.unless(look(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves"))).by(until)
 	case h.holder == "":
 		r.Close()
 		return look(false, ReadyNoHolder, h.message())
@@ -274,19 +275,28 @@ func (h holders) reason() string {
 }
 
 func (h holders) message() string {
-	text := h.holder + " holds " + h.slot
 	if h.holder == "" {
-		text = "nobody holds " + h.slot
+		return h.and("nobody holds " + h.slot)
 	}
-	if h.paused != "" {
-		text += "; " + h.paused
-	}
-	return text
+	return h.and(h.holder + " holds " + h.slot)
 }
 
-// forward opens the ports and sets their target; an empty address stands for no target. The
-// result is the decision ready, unless a port is in use, or the holder does not answer.
-func (r *Readiness) forward(now time.Duration, address string, ready Look) Look {
+// served returns the message of a Ready standby. The message does not name the holder. So a
+// handover changes nothing in the standby's status, and costs no write.
+func (h holders) served() string { return h.and("a holder of " + h.slot + " serves") }
+
+// and appends the pause of a slot to the text.
+func (h holders) and(text string) string {
+	if h.paused == "" {
+		return text
+	}
+	return text + "; " + h.paused
+}
+
+// forward opens the ports, and sets the holder's address as their target; an empty address
+// stands for no target. The result is the decision ready, unless a port is in use, or the
+// holder does not answer.
+func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready
 	}
@@ -297,15 +307,15 @@ func (r *Readiness) forward(now time.Duration, address string, ready Look) Look 
 		return look(false, ReadyPortsInUse, err.Error()).by(now + r.config.Budget.Retry)
 	}
 	r.open = true
-	r.config.Forwarder.SetTarget(address)
-	return r.reach(now, address, ready)
+	r.config.Forwarder.SetTarget(h.address)
+	return r.reach(now, h, ready)
 }
 
 // reach returns the decision ready if the holder's pod answers. Without a holder, a standby
 // is not Ready if the last holder did not answer. The result also contains the next
 // question to the holder's pod.
-func (r *Readiness) reach(now time.Duration, address string, ready Look) Look {
-	if address == "" {
+func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
+	if h.address == "" {
 		if r.target.lost {
 			return look(false, ReadyUnreachable, ready.Message+" and answers this pod, as the last one did not")
 		}
@@ -315,7 +325,7 @@ func (r *Readiness) reach(now time.Duration, address string, ready Look) Look {
 	case !known:
 		ready = keep(Never) // the first answer takes milliseconds
 	case !well:
-		ready = look(false, ReadyUnreachable, ready.Message+", and does not answer: "+r.target.err.Error())
+		ready = look(false, ReadyUnreachable, h.message()+", and does not answer: "+r.target.err.Error())
 	}
 	ask, at := r.target.ask(now)
 	ready.Ask = ask

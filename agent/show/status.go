@@ -69,15 +69,26 @@ func (s *Status) Run(ctx context.Context) {
 	// lost, or an earlier process, may have stored one.
 	unsure := true
 	misses := 0
+	// delayed reports that a write of a standby's words is due when the timer fires.
+	delayed := false
 	retry := time.NewTimer(0)
 	<-retry.C
 	for {
 		select {
 		case <-s.changed:
-			if !unsure && s.wanted().Ready == written.Ready {
+			switch want := s.wanted(); {
+			case unsure || want.Ready != written.Ready:
+			case want.Hold != "" || written.Hold != "":
 				// Readiness has not changed. The rest may change again at once, so the
 				// write waits.
+				delayed = false
 				retry.Reset(Calm)
+				continue
+			default:
+				if !delayed {
+					delayed = true
+					retry.Reset(s.config.Delay())
+				}
 				continue
 			}
 		case <-retry.C:
@@ -85,6 +96,7 @@ func (s *Status) Run(ctx context.Context) {
 			retry.Stop()
 			return
 		}
+		delayed = false
 		want := s.wanted()
 		if !unsure && want == written {
 			s.config.Stored(ctx, written.Ready)
