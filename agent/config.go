@@ -94,6 +94,9 @@ type Config struct {
 	Revision api.Revision
 	// MinReady is the time for which the pod's controller wants a new pod to be Ready.
 	MinReady time.Duration
+	// ReplacesUnready reports that the pod's controller replaces each old pod that is not
+	// Ready, however many pods are unavailable.
+	ReplacesUnready bool
 	// LeaseDuration is api.DefaultLeaseDuration if zero.
 	LeaseDuration time.Duration
 	// Grace is the time that a yield gives the child to stop: the pod's own grace period.

@@ -274,7 +274,7 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	}
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
 		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
-		Turn: h.turn.Message, Leaves: h.leaving.Out,
+		Turn: h.turn.Message, Leaves: h.leaving.Out, Stays: h.turn.Starting && u.spared(),
 	}))
 }
 

@@ -60,6 +60,11 @@ func (u *unit) replaced() bool {
 	return kind == "StatefulSet" || kind == "DaemonSet"
 }
 
+// spared reports whether the pod stays Ready while the slot moves, and no application serves.
+// Otherwise, in the rollout of a broken version, some controllers would replace one old pod
+// after the other.
+func (u *unit) spared() bool { return u.config.ReplacesUnready && u.stored.ready }
+
 // delay returns the longest time for which a shim may hold a kubelet's stop signal back.
 // A living agent ends that wait earlier, so only a shim whose agent has died waits for
 // the whole time. The time is short until the agent knows what is left of the pod's

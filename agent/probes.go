@@ -26,7 +26,7 @@ const reasonProbeFailed = "startup probe failed"
 
 func newProbes(c Config) *probe.Monitor {
 	return probe.New(probe.Config{
-		Probes: c.Probes, Address: c.PodIP, Grace: c.Grace, Do: c.Probe,
+		Probes: c.Probes, Address: c.PodIP, Grace: c.Grace, StartsReady: c.ReplacesUnready, Do: c.Probe,
 		Run: func(ctx context.Context, child probe.Child, command []string, timeout time.Duration) probe.Result {
 			r, err := c.Asides.RunAside(ctx, gate.ShimID(child.Shim), command, timeout)
 			return probe.Ran(command, timeout, r.Code, string(r.Output), r.TimedOut, err)

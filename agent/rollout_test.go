@@ -5,6 +5,7 @@ package agent
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -129,6 +130,50 @@ func TestBrokenRevisionReturnsSlotToTheOldRevision(t *testing.T) {
 		assert.Equal(t, []string{"False"}, b.readiness())
 		assert.Equal(t, []string{"True"}, w.pods["a2"].readiness())
 	})
+}
+
+// Some controllers replace each old pod that is not Ready. Such a controller must not see that
+// the application of an old pod stops for a turn, or starts after that turn.
+func TestOldPodStaysReadyAroundAFailedTurn(t *testing.T) {
+	for name, tt := range map[string]struct {
+		replaces bool
+		serves   []string
+		hangs    []string
+	}{
+		"its controller would replace it": {true, []string{"True"}, []string{"True", "False"}},
+		"its controller would keep it":    {false, []string{"True", "False", "True", "False", "True"}, []string{"True", "False", "True", "False"}},
+	} {
+		for _, hangs := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, hangs %v", name, hangs), func(t *testing.T) {
+				simulate(t, func(w *world) {
+					w.free(theSlot, nextLease)
+					app := newPatient()
+					a := w.start("a", of(oldRevision), app.probed("readiness"), func(c *Config) { c.ReplacesUnready = tt.replaces })
+					a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 3 * time.Second
+					w.pass(turn.Rest + time.Second)
+					require.Equal(t, "True Holding", a.ready())
+					seen := len(a.link.patches) - 1
+					app.be(true, "readiness")
+					b := w.start("b", of(newRevision))
+					b.connect("s3")
+					w.within(4*time.Second, "the new child runs", func() bool { return b.running("s3") })
+					b.gates.end("s3")
+					w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+					w.pass(20 * time.Second)
+					if !hangs {
+						app.be(false, "readiness")
+					}
+					w.pass(50 * time.Second)
+					a.link.patches = a.link.patches[seen:]
+					want := tt.serves
+					if hangs {
+						want = tt.hangs
+					}
+					assert.Equal(t, want, a.readiness())
+				})
+			})
+		}
+	}
 }
 
 func TestTurnFailsIfAgentAndApplicationEnd(t *testing.T) {

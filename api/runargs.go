@@ -39,6 +39,9 @@ type RunArgs struct {
 	Revision Revision
 	// MinReady is the minReadySeconds of the pod's controller.
 	MinReady time.Duration
+	// ReplacesUnready reports that the pod's controller replaces each old pod that is not
+	// Ready, however many pods are unavailable.
+	ReplacesUnready bool
 	// InitContainers are the gated init containers.
 	InitContainers []string
 	// Install is the path to which the agent copies its binary; empty means nowhere.
@@ -132,6 +135,8 @@ var runArguments = arguments[RunArgs]{
 	durationArg("min-ready", "for how long a new pod has to be Ready, by its controller",
 		func(r *RunArgs) *time.Duration { return &r.MinReady }).
 		written(func(r RunArgs) bool { return r.MinReady != 0 }),
+	optionArg("replaces-unready", "the pod's controller replaces each old pod that is not Ready",
+		func(r *RunArgs) *bool { return &r.ReplacesUnready }),
 	namesArg("init-containers", "gated init containers, comma-separated",
 		func(r *RunArgs) *[]string { return &r.InitContainers }).written(func(r RunArgs) bool { return len(r.InitContainers) > 0 }),
 	textArg("install", "where the binary is copied to, for gated containers; empty: nowhere",

@@ -21,6 +21,9 @@
 // readiness probe. The kubelet always runs the liveness probe. The package learns the
 // results of the kubelet's probes from the kubelet's requests.
 //
+// Some controllers replace a pod that is not Ready. In their pods the kubelet's readiness
+// probe passes until the application has passed it once ([Config.StartsReady]).
+//
 // # What is not guaranteed
 //
 // The gRPC probe does not support all of HTTP/2, only the part that one call needs.

@@ -22,6 +22,9 @@ type Config struct {
 	// Grace is the time to stop for a child whose startup probe has failed,
 	// unless the probe declares its own.
 	Grace time.Duration
+	// StartsReady reports that the kubelet's readiness probe passes until the application
+	// has passed it once. Then only the pod's condition shows that the application starts.
+	StartsReady bool
 	// Run runs a command beside a child.
 	Run func(ctx context.Context, child Child, command []string, timeout time.Duration) Result
 	// Do carries out the other probes; if nil, the package's Do is used.

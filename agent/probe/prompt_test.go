@@ -55,6 +55,25 @@ func TestGatedPodIsReadyNoLaterThanUngated(t *testing.T) {
 	}
 }
 
+// Otherwise a controller that replaces unready pods would see that the application starts.
+func TestKubeletSeesNoStartOfASparedPod(t *testing.T) {
+	probes := api.Probes{Readiness: declared("readiness", nil)}
+	for _, spared := range []bool{false, true} {
+		bubble(t, probes, func(a *app) {
+			a.config.StartsReady = spared
+			a.runs("h1")
+			a.pass(time.Second)
+			assert.Equal(t, spared, a.kubelet(api.ReadinessProbe).Code == http.StatusOK)
+			assert.False(t, a.Ready(), "the pod's condition shows it")
+			a.answer("readiness", passes)
+			a.pass(time.Minute)
+			assert.True(t, a.Ready())
+			a.answer("readiness", fails)
+			assert.NotEqual(t, http.StatusOK, a.kubelet(api.ReadinessProbe).Code, "once it has served, the application answers")
+		})
+	}
+}
+
 // New connections wait at the standbys until the new holder is ready.
 func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -26,6 +26,8 @@ type Holder struct {
 	Turn string
 	// Leaves reports that the pod leaves its Services before its application stops.
 	Leaves bool
+	// Stays reports that the controller would replace the pod if it was not Ready.
+	Stays bool
 }
 
 // Holder decides how a holder appears. If the application serves, the function notes that.
@@ -48,6 +50,8 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	case h.Serves:
 		r.served = true
 		return look(true, ReadyHolding, holds).of(h.Hold)
+	case h.Stays:
+		return look(true, ReadyStarting, holds+"; its application is about to start, and the controller would replace an unready pod").of(h.Hold)
 	case h.Running:
 		return look(false, ReadyNotReady, holds+"; its application does not pass its probes").of(h.Hold)
 	case now < soon && !h.Waits:
@@ -60,8 +64,12 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 }
 
 // Draining decides how a pod appears while its child drains. The argument since is the
-// instant at which the drain began.
-func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration) Look {
+// instant at which the drain began. The argument stays reports that the controller would
+// replace the pod if it was not Ready.
+func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, stays bool) Look {
+	if stays {
+		return keep(Never)
+	}
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
 		// Most children end within Budget.Retry, and then the pod is a standby.
 		return keep(soon)

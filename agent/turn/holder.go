@@ -51,6 +51,8 @@ type Holder struct {
 	Turn api.Revision
 	// Failed: the turn has failed, so the hold has to end.
 	Failed bool
+	// Starting: the revision is proven, and its application starts.
+	Starting bool
 	// Wake is the instant of the next decision, if nothing happens before it.
 	Wake time.Duration
 }
@@ -73,6 +75,7 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 		}
 		holding.Failed = p.failed(now, h, &holding)
 	}
+	holding.Starting = p.starting(now, h, &holding)
 	if h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) && r.Yields == Now {
 		holding.To, holding.Turn = h.Ask.Identity, h.Ask.Revision
 	}
@@ -176,6 +179,17 @@ func (p Pod) failed(now time.Duration, h Hold, to *Holder) bool {
 		to.wakeAt(at)
 	}
 	return now >= at
+}
+
+// starting reports whether the application of a proven revision has not served yet in this
+// hold. The application has as much time as in a turn.
+func (p Pod) starting(now time.Duration, h Hold, to *Holder) bool {
+	at := h.Since + p.lasts(h.Rollout.Start)
+	if h.Serves || h.Serving != 0 || now >= at || !p.Revision.Same(h.Rollout.Proven) {
+		return false
+	}
+	to.wakeAt(at)
+	return true
 }
 
 // fresh reports whether the holder saw the ask change during this hold, and within

@@ -204,7 +204,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		"asker waits an hour":            {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 3599 * s, ask: asks, yields: Now, wake: 3600 * s},
 		"newest asks meanwhile":          {pod: pod("a1", old), hold: Hold{Rollout: counted(9)}, serving: 1 * s, now: 700 * s, ask: Ask{Identity: "c_u", Revision: newest}, yields: Now, to: "c_u", wake: 3600 * s},
 		"hangs":                          {pod: pod("a1", old), now: 2 * s, ask: asks, yields: Now, to: "b1_u"},
-		"hangs, its probes wait long":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 3600 * s}, hold: Hold{Rollout: counted(1)}, now: 600 * s, ask: asks, yields: Now, to: "b1_u"},
+		"hangs, its probes wait long":    {pod: Pod{Identity: "a1_u", Revision: old, Startup: 3600 * s}, hold: Hold{Rollout: counted(1)}, now: 600 * s, ask: asks, yields: Now, to: "b1_u", wake: 3600 * s},
 		"hangs, asker has failed":        {pod: pod("a1", old), hold: Hold{Rollout: counted(1)}, now: 59 * s, ask: asks, yields: Now, wake: 60 * s},
 		"is paused":                      {pod: pod("a1", old), hold: Hold{Paused: true}, serving: 1 * s, now: 99 * s, ask: asks, yields: Not, wake: 611 * s},
 		"turn, does not serve":           {pod: pod("b1", newer), hold: Hold{Rollout: turn}, now: 59 * s, yields: Now, proving: true, wake: 60 * s},
@@ -253,6 +253,32 @@ func (r Rollout) with(count int) Rollout {
 func (r Rollout) startedIn(d time.Duration) Rollout {
 	r.Start = d
 	return r
+}
+
+func TestStartOfAProvenRevisionIsBounded(t *testing.T) {
+	for name, c := range map[string]struct {
+		revision api.Revision
+		hold     Hold
+		now      time.Duration
+		want     bool
+	}{
+		"begins":             {revision: old, want: true},
+		"template is undone": {revision: undone, want: true},
+		"in time":            {revision: old, now: shortestTurn - 1, want: true},
+		"for too long":       {revision: old, now: shortestTurn},
+		"serves":             {revision: old, hold: Hold{Serves: true, Serving: 1}},
+		"has served":         {revision: old, hold: Hold{Serving: 1}},
+		"is not proven":      {revision: newer},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.hold.ID, c.hold.Rollout = "h1", Rollout{Hold: "h1", Proven: old}
+			got := pod("a1", c.revision).Hold(c.now, wall, c.hold)
+			assert.Equal(t, c.want, got.Starting)
+			if c.want {
+				assert.Equal(t, shortestTurn, got.Wake)
+			}
+		})
+	}
 }
 
 func TestProvenRevisionForgetsItsTurnsAfterTenMinutes(t *testing.T) {

@@ -113,7 +113,9 @@ func (o owners) statefulSet(ctx context.Context, namespace string, owner *metav1
 	}
 	// The label's value is the whole name of the ControllerRevision.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
-	return o.controllerRevision(ctx, namespace, owner, hash, hash, set.Spec.MinReadySeconds)
+	origin, err := o.controllerRevision(ctx, namespace, owner, hash, hash, set.Spec.MinReadySeconds)
+	origin.ReplacesUnready = origin.Revision.Valid() && set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement
+	return origin, err
 }
 
 func (o owners) daemonSet(ctx context.Context, namespace string, owner *metav1.OwnerReference, pod *corev1.Pod) (feature.Origin, error) {
@@ -123,7 +125,9 @@ func (o owners) daemonSet(ctx context.Context, namespace string, owner *metav1.O
 	}
 	// The label's value is the last part of the ControllerRevision's name.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
-	return o.controllerRevision(ctx, namespace, owner, owner.Name+"-"+hash, hash, set.Spec.MinReadySeconds)
+	origin, err := o.controllerRevision(ctx, namespace, owner, owner.Name+"-"+hash, hash, set.Spec.MinReadySeconds)
+	origin.ReplacesUnready = origin.Revision.Valid()
+	return origin, err
 }
 
 func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.OwnerReference) (feature.Origin, error) {

@@ -133,6 +133,9 @@ func TestOriginReadsTheRevisionOfTheController(t *testing.T) {
 	unselected.Spec.Selector = nil
 	dbRevision := storedRevision(t, "db-7c9", "app", db)
 	dbRevision.Revision = 4
+	cache := controlledBy("apps/v1", "StatefulSet", "cache")
+	cacheRevision := storedRevision(t, "cache-7c9", "app", cache)
+	cacheRevision.Revision = 1
 	nodeRevision := storedRevision(t, "node-7c9", "app", node)
 	nodeRevision.Revision = 5
 	job := &batchv1.Job{ObjectMeta: named("nightly-1", controlledBy("batch/v1", "CronJob", "nightly"))}
@@ -152,6 +155,8 @@ func TestOriginReadsTheRevisionOfTheController(t *testing.T) {
 		storedRevision(t, "db-unnumbered", "app", db),
 		&appsv1.Deployment{ObjectMeta: named("biller")},
 		&appsv1.StatefulSet{ObjectMeta: named("db"), Spec: appsv1.StatefulSetSpec{MinReadySeconds: 20}},
+		&appsv1.StatefulSet{ObjectMeta: named("cache"), Spec: appsv1.StatefulSetSpec{PodManagementPolicy: appsv1.ParallelPodManagement}},
+		cacheRevision,
 		&appsv1.DaemonSet{ObjectMeta: named("node"), Spec: appsv1.DaemonSetSpec{MinReadySeconds: 20}},
 		&batchv1.CronJob{ObjectMeta: named("nightly")},
 	).Build()
@@ -160,6 +165,16 @@ func TestOriginReadsTheRevisionOfTheController(t *testing.T) {
 		origin, err := owners{c, c}.Origin(t.Context(), "shop", patient)
 		require.NoError(t, err)
 		assert.Equal(t, 20*time.Second, origin.MinReady)
+	}
+	for replaces, pods := range map[bool][]*corev1.Pod{
+		true:  {pod("7c9", node), pod("cache-7c9", cache)},
+		false: {of("biller-5d4f"), pod("db-7c9", db), pod("", node)},
+	} {
+		for _, pod := range pods {
+			origin, err := owners{c, c}.Origin(t.Context(), "shop", pod)
+			require.NoError(t, err)
+			assert.Equal(t, replaces, origin.ReplacesUnready, pod.OwnerReferences)
+		}
 	}
 	for name, test := range map[string]struct {
 		pod  *corev1.Pod

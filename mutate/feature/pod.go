@@ -27,6 +27,9 @@ type Origin struct {
 	Revision api.Revision
 	// MinReady is the controller's minReadySeconds; zero if the value is not known.
 	MinReady time.Duration
+	// ReplacesUnready reports that the controller replaces each old pod that is not Ready,
+	// however many pods are unavailable. The field is false without a Revision.
+	ReplacesUnready bool
 }
 
 // Facts is everything that the webhook knows about a pod that claims, or about a pod

@@ -129,7 +129,7 @@ func (s sidecar) agentArgs() []string {
 		args.Gate = s.Request.Gate
 	}
 	if s.Request.TakesTurns() {
-		args.Revision, args.MinReady = s.Revision, s.MinReady
+		args.Revision, args.MinReady, args.ReplacesUnready = s.Revision, s.MinReady, s.ReplacesUnready
 	}
 	if s.Spec.HostNetwork {
 		// A pod must not take a port of the node for its agent.

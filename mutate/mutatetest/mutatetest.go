@@ -40,6 +40,8 @@ type Facts struct {
 	Revision string `json:"revision"`
 	// MinReadySeconds is the minReadySeconds of the pod's controller.
 	MinReadySeconds int `json:"minReadySeconds"`
+	// ReplacesUnready reports that the pod's controller replaces unready old pods.
+	ReplacesUnready bool `json:"replacesUnready"`
 	// Images are the images by name; an image with an error cannot be read.
 	Images map[string]Image    `json:"images"`
 	Limits []corev1.LimitRange `json:"limits"`
@@ -86,7 +88,10 @@ func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 		return feature.Origin{}, Error("not found")
 	}
 	revision, err := api.ParseRevision(f.Revision)
-	origin := feature.Origin{Workload: *f.Group, Revision: revision, MinReady: time.Duration(f.MinReadySeconds) * time.Second}
+	origin := feature.Origin{
+		Workload: *f.Group, Revision: revision,
+		MinReady: time.Duration(f.MinReadySeconds) * time.Second, ReplacesUnready: f.ReplacesUnready,
+	}
 	if err != nil || f.Template == nil {
 		return origin, err
 	}

@@ -87,7 +87,7 @@ func (a *agentProcess) begin() {
 		Random: rand.NewPCG(w.seed, w.source(a.name+p.uid).Uint64()),
 	}
 	if p.revision.Valid() {
-		config.Revision, config.Readiness = p.revision, api.ReadinessForward
+		config.Revision, config.Readiness, config.ReplacesUnready = p.revision, api.ReadinessForward, p.strict
 	}
 	if p.endpointDelay > 0 {
 		config.Ports, config.EndpointDelay = []int{80}, p.endpointDelay

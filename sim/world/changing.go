@@ -24,8 +24,6 @@ type changing struct {
 	// protects reports that old pods remain during the rollout of a broken version, and
 	// take turns with the new pods.
 	protects bool
-	// strict reports that the controller replaces each old pod that is not Ready.
-	strict bool
 	// ordered reports that the controller waits until each pod is available, even if that
 	// pod is broken.
 	ordered bool
@@ -80,7 +78,7 @@ func (c *changing) controlled() controller {
 	l, n := c.workload, c.workload.replicas
 	switch c.rng.IntN(6) {
 	case 0:
-		l.replicas, c.protects, c.most, c.fixed, c.strict = len(l.nodes), true, 2, true, true
+		l.replicas, c.protects, c.most, c.fixed, l.template.strict = len(l.nodes), true, 2, true, true
 		c.note("script", "a DaemonSet")
 		return daemonSet{l}
 	case 1:
@@ -88,7 +86,7 @@ func (c *changing) controlled() controller {
 		c.note("script", "a StatefulSet with OrderedReady, %d replicas", n)
 		return &statefulSet{workload: l, unavailable: 1}
 	case 2:
-		c.protects, c.most, c.strict = n > 1, 2, true
+		c.protects, c.most, l.template.strict = n > 1, 2, true
 		c.note("script", "a StatefulSet with Parallel, %d replicas", n)
 		return &statefulSet{workload: l, unavailable: 1, parallel: true}
 	case 3:
@@ -180,7 +178,7 @@ func (c *changing) ending() time.Duration {
 func (c *changing) improves() bool {
 	before, most := 0, c.most
 	c.do(func() {
-		if before = len(c.checks.ends); c.replacesStarting() {
+		if before = len(c.checks.ends); c.replacesRestarting() {
 			most = c.workload.replicas
 		}
 		c.apply(goodVersion(c.rng))
@@ -205,7 +203,7 @@ func (c *changing) improves() bool {
 // breaks applies a broken version. Then a person undoes the change, or mends the version.
 func (c *changing) breaks() bool {
 	before := c.newest
-	if !c.protects || c.replacesStarting() {
+	if !c.protects || c.replacesRestarting() {
 		return c.improves()
 	}
 	c.do(func() {
@@ -270,13 +268,11 @@ func (c *changing) abandons() bool {
 	return false
 }
 
-// replacesStarting reports whether the controller may delete old pods during a handover.
-// A strict controller deletes each old pod that is not Ready. An old pod is not Ready
-// while its application starts, and after the first second of a drain. A pod of two
-// containers is not Ready between the ends of its children.
-func (c *changing) replacesStarting() bool {
-	t := c.workload.template
-	return c.strict && (c.newest.behaviour.probed || !t.obedient || len(t.containers) > 1)
+// replacesRestarting reports whether the controller may delete old pods during a handover.
+// A strict controller deletes each old pod that is not Ready. If a shim ends with its
+// child, the kubelet restarts the container, and meanwhile the pod is not Ready.
+func (c *changing) replacesRestarting() bool {
+	return c.workload.template.strict && !c.workload.template.standBy
 }
 
 // unblock deletes the pods for which a StatefulSet with OrderedReady waits in vain. In a

@@ -43,6 +43,8 @@ type template struct {
 	// endpointDelay is the time that a holder takes to leave its Services; zero for a pod
 	// without ports.
 	endpointDelay time.Duration
+	// strict reports that the controller replaces each old pod that is not Ready.
+	strict bool
 }
 
 // gates are the gates that a pod may have.

@@ -178,8 +178,14 @@ func (s *shown) stays() bool { return s.pod.object && !s.deleted }
 // isReady reports whether the pod is Ready: its agent's condition is true, and all its
 // containers are ready.
 func (s *shown) isReady() bool {
-	unready := func(c *container) bool { return !c.ready() }
+	unready := func(c *container) bool { return !c.seemsReady() }
 	return s.stays() && s.condition && s.pod.node.up && !slices.ContainsFunc(s.pod.containers, unready)
+}
+
+// seemsReady reports whether the kubelet counts the container as ready. In a strict
+// workload the kubelet's probe passes while the child starts.
+func (c *container) seemsReady() bool {
+	return c.ready() || c.pod.strict && len(c.shims) > 0 && !c.shims[len(c.shims)-1].dead
 }
 
 // isPending reports whether no container has started yet.

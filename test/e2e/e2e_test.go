@@ -332,6 +332,9 @@ func TestEachKindOfWorkloadRollsOutAsDocumented(t *testing.T) {
 func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
 	rollouts.TestRolloutStallsForEachKindOfBrokenVersion(t)
 }
+func TestStalledRolloutReplacesNoFurtherOldPod(t *testing.T) {
+	rollouts.TestStalledRolloutReplacesNoFurtherOldPod(t)
+}
 
 // Tests of package traffic.
 

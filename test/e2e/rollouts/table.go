@@ -180,6 +180,7 @@ func (p *play) yields() {
 		kubectl.Must(p.Space, "", "exec", holder.Name, "-c", api.AgentContainer, "--", "/agent", "yield")
 		p.awaitStart(began)
 		p.AwaitVersion(good)
+		p.awaitStop(began)
 		return "-"
 	})
 	assert.Equal(p, good.Name, r.serves)
@@ -216,6 +217,12 @@ func (p *play) breaks() {
 func (p *play) awaitStart(after time.Duration) {
 	p.Helper()
 	p.Await(space.StartTimeout, "the application starts", func() bool { return len(p.Starts(after)) > 0 })
+}
+
+// awaitStop waits until the record shows a stop after the instant.
+func (p *play) awaitStop(after time.Duration) {
+	p.Helper()
+	p.Await(space.Soon, "the application has stopped", func() bool { stops, _ := p.Stops(after); return stops > 0 })
 }
 
 func (t *table) add(r row) {

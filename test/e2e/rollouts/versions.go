@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/workload"
@@ -86,6 +87,38 @@ func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
 			assert.Equal(t, 1, pods)
 			assert.Zero(t, readies, "no pod of the broken version is Ready")
 			w.Await(space.Soon, "the old pod is Ready", func() bool { _, readies := w.Left(old); return readies == 1 })
+		})
+	}
+}
+
+// Some controllers replace each old pod that is not Ready. So an old pod stays Ready while its
+// application stops for a turn, and starts after that turn. Otherwise the stalled rollout
+// of a broken version would replace one old pod after the other.
+func TestStalledRolloutReplacesNoFurtherOldPod(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	// The kubelet would notice the start after three seconds.
+	old := workload.Version{Name: "old", Args: []string{"-start-delay=6s", "-stop-delay=2s"}, Edit: probed("/health/ready")}
+	broken := workload.Version{Name: "broken", Args: []string{"-exit-code=1", "-run-for=1ms"}, Edit: probed("/health/ready")}
+	for _, name := range []string{"daemonset", "statefulset-3-parallel"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := space.New(t)
+			w := workload.Start(s, workload.Named(s, name, 3), old, grace)
+			w.Await(space.StartTimeout, "the old version is proven", func() bool {
+				return strings.Contains(s.Lease(w.Slot()).Annotations[api.RolloutAnnotation], "proven")
+			})
+			began := record.Now()
+			w.Apply(broken)
+			w.Await(turnEnds, "the broken version has its turn", func() bool { return len(w.Failed(began)) > 0 })
+			w.Await(space.StartTimeout, "the old version serves again", func() bool {
+				return s.Lease(w.Slot()).Annotations[api.ServingAnnotation] != "" && w.Runs() == old.Name
+			})
+			_, ready := w.Left(old)
+			assert.Equal(t, 2, ready)
+			require.Error(t, w.Finishes(time.Second))
+			pods, _ := w.Left(broken)
+			assert.Equal(t, 1, pods, "one old pod was replaced")
 		})
 	}
 }
