@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -110,7 +111,7 @@ func (a *asker) sees(leave string) {
 func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake time.Duration) {
 	switch {
 	case a.writing || !asks && !a.written:
-		return claim.Never
+		return instant.Never
 	case now < a.at && a.written:
 		return a.at
 	}
@@ -129,7 +130,7 @@ func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake tim
 			}
 		})
 	})
-	return claim.Never
+	return instant.Never
 }
 
 // pause returns the time until the asker writes its ask again after a failed write. The

@@ -9,6 +9,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
@@ -83,7 +84,7 @@ func (d *drain) renews() bool {
 // renewOn renews the hold while its children stop, and notes whether they still serve.
 // The result is the instant of the next renewal.
 func (d *drain) renewOn(ctx context.Context, s claim.State) time.Duration {
-	wake := claim.Never
+	wake := instant.Never
 	switch soon := d.began + stopsAtOnce; {
 	case !d.needed(s):
 	case !d.serves() && d.loop.now < soon:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
@@ -18,7 +19,7 @@ import (
 // drained. The result is the instant at which to try again.
 func (h *hold) grant(s claim.State) time.Duration {
 	h.refused = false
-	wake := claim.Never
+	wake := instant.Never
 	// A first grant waits until a renewal has followed every leap that the agent has
 	// noticed. The Lease may have expired while the machine was paused, and without a shim
 	// nothing freezes the child. A first grant also waits for the check of the pod's
@@ -38,7 +39,7 @@ func (h *hold) grant(s claim.State) time.Duration {
 // extend sends a shim of the hold another grant once the deadline, or the delay of a stop
 // signal, has changed. The function also sends the grant that answers a leap of the shim.
 func (h *hold) extend(s claim.State) time.Duration {
-	wake := claim.Never
+	wake := instant.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {
 		if !r.Connected {
 			continue
@@ -75,7 +76,7 @@ func (h *hold) give(s claim.State, r gate.Report) time.Duration {
 		Delay:    h.leaving.delay(),
 	})
 	if err == nil {
-		return claim.Never
+		return instant.Never
 	}
 	h.refused = h.refused || errors.Is(err, gate.ErrNotNoted)
 	return h.loop.now + b.Retry

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
@@ -270,7 +271,7 @@ func (h *hold) noteServing(s claim.State) {
 func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
 	if u.deletion.open() {
-		return claim.Never
+		return instant.Never
 	}
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
 		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),

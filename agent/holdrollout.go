@@ -6,6 +6,7 @@ package agent
 import (
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -33,7 +34,7 @@ func (h *holdRollout) note(now, since time.Duration, serves, paused bool) {
 // decide returns the decision of package turn about the hold.
 func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
 	if !h.rollout.takesTurns() {
-		return turn.Holder{Wake: turn.Never}
+		return turn.Holder{Wake: instant.Never}
 	}
 	got := h.rollout.pod.Hold(now, wall, h.facts)
 	h.facts.Rollout = got.Rollout

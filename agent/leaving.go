@@ -11,6 +11,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/show"
@@ -99,12 +100,12 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	u, now := l.unit, l.loop.now
 	cause, successor, turn := wish.cause(), wish.successor, wish.turn
 	signalled, preStop := l.reported()
-	askAt := leave.Never
+	askAt := instant.Never
 	if signalled && l.signalled == 0 {
 		askAt = l.asked + u.self.Budget.Retry
 	}
 	if now >= askAt {
-		l.signalled, l.asked, askAt = now, now, leave.Never
+		l.signalled, l.asked, askAt = now, now, instant.Never
 		l.askDeletion(ctx)
 	}
 	if signalled && !l.restarts() {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
@@ -44,22 +45,22 @@ func (l *loop) linger(ctx context.Context) time.Duration {
 	until := min(u.linger.until, max(u.linger.accepts, emptiedAt(u.claim.Views())))
 	switch {
 	case !u.linger.on:
-		return claim.Never
+		return instant.Never
 	case now < until:
 		return until
 	}
 	u.readiness.Close()
 	u.linger.on = false
-	return claim.Never
+	return instant.Never
 }
 
 // emptiedAt returns the instant from which no pod is expected to take the slots. The
-// result is [claim.Never] while a pod may hold one of them.
+// result is [instant.Never] while a pod may hold one of them.
 func emptiedAt(views []claim.View) time.Duration {
 	at := time.Duration(0)
 	for _, v := range views {
-		if !v.Known || v.Record.Holder != "" || v.FreeAt == claim.Never {
-			return claim.Never
+		if !v.Known || v.Record.Holder != "" || v.FreeAt == instant.Never {
+			return instant.Never
 		}
 		at = max(at, v.FreeAt+emptied)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
@@ -86,7 +87,7 @@ const longest = 10 * time.Second
 func (l *loop) wait(ctx context.Context, wake time.Duration) error {
 	l.unit.metrics.Looked()
 	pause := longest
-	if wake != claim.Never {
+	if wake != instant.Never {
 		pause = min(max(wake-l.config.Clock(), 0), longest)
 	}
 	timer := time.NewTimer(pause)

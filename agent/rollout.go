@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
@@ -80,7 +81,7 @@ func slotOf(r lease.Record) turn.Slot {
 // argument begun lists the holds of this agent process.
 func (r *rollout) standing(now time.Duration, views []claim.View, begun []string) turn.Standby {
 	if !r.takesTurns() {
-		return turn.Standby{Wake: turn.Never}
+		return turn.Standby{Wake: instant.Never}
 	}
 	s := slotOf(views[0].Record)
 	s.Known, s.FreeAt, s.Since = views[0].Known, views[0].FreeAt, r.since

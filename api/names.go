@@ -3,6 +3,8 @@
 
 package api
 
+import "strings"
+
 // Prefix starts every annotation, label and condition of this project.
 const Prefix = "metaparticle.io/"
 
@@ -190,3 +192,12 @@ const (
 // Identity returns the holderIdentity of a pod. The identity contains the UID, because a
 // StatefulSet's new pod has the name of its predecessor.
 func Identity(podName, podUID string) string { return podName + "_" + podUID }
+
+// PodOf returns the pod's name in an identity. An identity without an underscore belongs to
+// no agent, and stays unchanged.
+func PodOf(identity string) string {
+	if i := strings.LastIndex(identity, "_"); i > 0 {
+		return identity[:i]
+	}
+	return identity
+}

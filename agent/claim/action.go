@@ -4,7 +4,6 @@
 package claim
 
 import (
-	"math"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -96,9 +95,6 @@ type Action struct {
 	// leaps counts the leaps that the claim knew when it sent the write.
 	leaps int
 }
-
-// Never is an instant that never comes.
-const Never = time.Duration(math.MaxInt64)
 
 // plan collects the actions of one decision, and the instant of the next decision.
 type plan struct {

@@ -6,6 +6,7 @@ package claim
 import (
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
@@ -111,7 +112,7 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 // refuse the write for a while. A resumed hold keeps its slots until its child is dead.
 func (c campaign) patientUntil(duration time.Duration) time.Duration {
 	if c.resumed {
-		return Never
+		return instant.Never
 	}
 	return c.since + duration
 }

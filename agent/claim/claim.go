@@ -5,6 +5,8 @@ package claim
 
 import (
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 )
 
 // Stage is the stage of a claim.
@@ -44,7 +46,7 @@ func New(c Config, now time.Duration) *Claim {
 // Next returns what to do now, and the instant of the next decision if no answer comes
 // before it.
 func (c *Claim) Next(now time.Duration, f Facts) (actions []Action, wake time.Duration) {
-	p := &plan{now: now, facts: f, wake: Never}
+	p := &plan{now: now, facts: f, wake: instant.Never}
 	switch c.stage {
 	case Waiting:
 		c.wait(p)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -93,8 +94,8 @@ func (p *modelPod) local() time.Duration { return p.boot + p.model.now*p.rate/12
 
 // at returns the true instant at which the pod's clock shows the local instant.
 func (p *modelPod) at(local time.Duration) time.Duration {
-	if local == Never {
-		return Never
+	if local == instant.Never {
+		return instant.Never
 	}
 	return ((local-p.boot)*12 + p.rate - 1) / p.rate
 }
@@ -112,7 +113,7 @@ func (p *modelPod) start() {
 
 // next returns the true instant of the pod's next event.
 func (p *modelPod) next() time.Duration {
-	next := Never
+	next := instant.Never
 	if p.child != nil {
 		next = p.at(p.child.deadline)
 	}
@@ -231,7 +232,7 @@ func (p *modelPod) step() {
 		switch state := p.claim.State(); {
 		case state.Stage == Held && p.hold != state.Hold:
 		case state.Stage == Done:
-			p.wake = Never
+			p.wake = instant.Never
 			return
 		case wake > p.local():
 			return

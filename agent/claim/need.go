@@ -6,6 +6,8 @@ package claim
 import (
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 )
 
 // need decides which slots a claim needs: all of them, or any one.
@@ -113,7 +115,7 @@ func (n need) soleAt(p *plan) time.Duration {
 			// The claim may not acquire a paused slot, so its Lease goes on naming the
 			// unproven hold. If the pod took another slot, a later process of the pod would
 			// wrongly believe that this hold is proven over.
-			return Never
+			return instant.Never
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))
 		case r.Holder != "" && r.Hold == "":

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
@@ -180,7 +181,7 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 	case ok && s.proven(p.facts, r):
 		return p.now
 	case !ok || !sees && !recent:
-		return Never
+		return instant.Never
 	}
 	return at
 }
@@ -193,7 +194,7 @@ func (s *slot) choosableAt(p *plan) time.Duration {
 	at, sees := s.freeAt(p.facts, &s.view)
 	switch {
 	case !ok || !sees || len(s.writing) > 0 || r.Paused != "":
-		return Never
+		return instant.Never
 	case s.proven(p.facts, r):
 		at = p.now
 	}

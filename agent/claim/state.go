@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -108,7 +109,7 @@ type View struct {
 	// Mine reports that the Lease names this pod.
 	Mine bool
 	// ExpiresAt is the instant from which the Lease's holder is known to hold no
-	// longer. FreeAt is the instant from which the slot is free; [Never] while the
+	// longer. FreeAt is the instant from which the slot is free; [instant.Never] while the
 	// claim does not see the Lease.
 	ExpiresAt, FreeAt time.Duration
 }
@@ -120,7 +121,7 @@ func (c *Claim) Views() []View {
 		r, ok := s.view.Record()
 		free, sees := s.view.FreeAt(s.Self.Budget.Duration)
 		if !sees {
-			free = Never
+			free = instant.Never
 		}
 		views = append(views, View{
 			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r),

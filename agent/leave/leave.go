@@ -4,14 +4,11 @@
 package leave
 
 import (
-	"math"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// Never is the instant that does not come.
-const Never = time.Duration(math.MaxInt64)
 
 const (
 	// Answers is the time in which the standbys can offer. A standby offers within
@@ -144,13 +141,13 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 		l.enter(stays, now)
 		fallthrough
 	case f.Cause == None:
-		return Decision{Wake: Never}
+		return Decision{Wake: instant.Never}
 	}
 	if l.hooked && !f.PreStop && l.signalled != 0 {
 		l.signalled = now
 	}
 	l.hooked = f.PreStop
-	wake := Never
+	wake := instant.Never
 	for ended := true; ended; {
 		switch l.stage {
 		case before:
@@ -162,7 +159,7 @@ func (l *Leave) Next(now time.Duration, f Facts) Decision {
 		case closing:
 			ended, wake = l.close(now, f)
 		default:
-			ended, wake = false, Never
+			ended, wake = false, instant.Never
 		}
 	}
 	return l.decision(wake)
@@ -294,7 +291,7 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	case f.PreStop && f.Known && now < f.Ends:
 		return false, f.Ends
 	case f.PreStop && !f.Known:
-		return false, Never
+		return false, instant.Never
 	}
 	l.enter(closing, now)
 	return true, 0

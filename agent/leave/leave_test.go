@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -203,11 +204,11 @@ func TestSlowAPIServerProlongsTheWaitForOffers(t *testing.T) {
 func TestHolderIsReadyAgainIfTheAskerVanishes(t *testing.T) {
 	var l Leave
 	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
-	assert.Equal(t, Decision{Wake: Never}, l.Next(began, Facts{}))
+	assert.Equal(t, Decision{Wake: instant.Never}, l.Next(began, Facts{}))
 	got := l.Next(began, f)
 	assert.True(t, got.Out)
 	assert.Equal(t, "n", got.Says)
-	assert.Equal(t, Decision{Wake: Never}, l.Next(began+time.Second, Facts{Ready: true}), "the asker is gone")
+	assert.Equal(t, Decision{Wake: instant.Never}, l.Next(began+time.Second, Facts{Ready: true}), "the asker is gone")
 	got = l.Next(began+time.Minute, f)
 	assert.True(t, got.Over, "a hold leaves once")
 	assert.False(t, got.Out)
@@ -241,8 +242,8 @@ func TestContainerRestartEndsLeaveWhoseCauseIsGone(t *testing.T) {
 			unknown.Cause, unknown.Successor, unknown.Offers = Deletion, "", none
 			known.Cause, known.Successor, known.Known = None, "", true
 			l.Next(at, unknown)
-			assert.Equal(t, Decision{Wake: Never}, l.Next(at+written, known), "the application goes on")
-			assert.Equal(t, Decision{Wake: Never}, l.Next(at+time.Hour, Facts{Delay: delay, Ready: true}))
+			assert.Equal(t, Decision{Wake: instant.Never}, l.Next(at+written, known), "the application goes on")
+			assert.Equal(t, Decision{Wake: instant.Never}, l.Next(at+time.Hour, Facts{Delay: delay, Ready: true}))
 		})
 	}
 }
@@ -266,5 +267,5 @@ func TestContainerRestartCancelsNoLeaveForATurn(t *testing.T) {
 func TestUnreadyHolderStopsWithoutALeave(t *testing.T) {
 	var l Leave
 	got := l.Next(began, Facts{Cause: Yield, Delay: delay, Offers: two})
-	assert.Equal(t, Decision{Over: true, Wake: Never}, got)
+	assert.Equal(t, Decision{Over: true, Wake: instant.Never}, got)
 }

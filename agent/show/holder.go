@@ -6,6 +6,8 @@ package show
 import (
 	"strings"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 )
 
 // Holder has the facts that the readiness of a holder depends on.
@@ -68,7 +70,7 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 // replace the pod if it was not Ready.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, stays bool) Look {
 	if stays {
-		return keep(Never)
+		return keep(instant.Never)
 	}
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
 		// Most children end within Budget.Retry, and then the pod is a standby.

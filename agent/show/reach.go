@@ -4,12 +4,10 @@
 package show
 
 import (
-	"math"
 	"time"
-)
 
-// Never is an instant that never comes.
-const Never = time.Duration(math.MaxInt64)
+	"github.com/metaparticle-io/metaparticle/agent/instant"
+)
 
 const (
 	// shortestPause is the time between two questions to the holder's pod ([target]).
@@ -81,16 +79,16 @@ func (t *target) reaches() (ready, known bool) {
 }
 
 // ask returns the address of the pod if the caller has to ask the pod now. Otherwise the
-// result is the instant of the next question; [Never] for none.
+// result is the instant of the next question; [instant.Never] for none.
 func (t *target) ask(now time.Duration) (address string, at time.Duration) {
 	switch {
 	case !t.due || t.asking:
-		return "", Never
+		return "", instant.Never
 	case now < t.askAt:
 		return "", t.askAt
 	}
 	t.asking = true
-	return t.address, Never
+	return t.address, instant.Never
 }
 
 // note notes the answer of the pod, or an error instead of one.

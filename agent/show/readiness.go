@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -78,7 +79,7 @@ type Look struct {
 	Keep bool
 	// Ask is the address of the pod that the caller asks; empty for none.
 	Ask string
-	// Wake is the instant of the next decision; [Never] for none.
+	// Wake is the instant of the next decision; [instant.Never] for none.
 	Wake time.Duration
 }
 
@@ -86,7 +87,7 @@ type Look struct {
 func keep(until time.Duration) Look { return Look{Keep: true, Wake: until} }
 
 func look(ready bool, reason, message string) Look {
-	return Look{Appearance: Appearance{Ready: ready, Reason: reason, Message: message}, Wake: Never}
+	return Look{Appearance: Appearance{Ready: ready, Reason: reason, Message: message}, Wake: instant.Never}
 }
 
 // Handover returns the time for which a standby stays Ready without a holder that
@@ -136,13 +137,13 @@ type holders struct {
 
 // holders returns the facts about the pods that hold the slots.
 func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
-	h := holders{known: true, serving: true, until: Never}
+	h := holders{known: true, serving: true, until: instant.Never}
 	for _, s := range slots {
 		if !s.Known {
-			return holders{until: Never}
+			return holders{until: instant.Never}
 		}
 		if h.slot == "" || s.Record.Holder != "" && !s.Mine {
-			h.holder, h.slot = podOf(s.Record), s.Name
+			h.holder, h.slot = holderName(s.Record), s.Name
 		}
 		h.mine = h.mine || s.Mine
 		if h.paused == "" {
@@ -154,7 +155,7 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 		case s.Record.Notes.Workload != r.config.Workload || r.config.Workload == "":
 			h.serving, h.foreign = false, true
 			h.stranger = s.Record.Notes.Workload == ""
-			h.holder, h.slot = podOf(s.Record), s.Name
+			h.holder, h.slot = holderName(s.Record), s.Name
 			return h
 		case s.Record.Notes.Serving.IsZero(), now >= s.ExpiresAt:
 			// After the expiry, the address may belong to another pod.
@@ -167,13 +168,13 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 	return h
 }
 
-// podOf returns the name of the holder's pod, or the unchanged identity of another
+// holderName returns the name of the holder's pod, or the unchanged identity of another
 // elector.
-func podOf(r lease.Record) string {
-	if i := strings.LastIndex(r.Holder, "_"); i > 0 && r.Hold != "" {
-		return r.Holder[:i]
+func holderName(r lease.Record) string {
+	if r.Hold == "" {
+		return r.Holder
 	}
-	return r.Holder
+	return api.PodOf(r.Holder)
 }
 
 // Standby decides how a standby that sees these slots appears. If childless is false, a
@@ -188,7 +189,7 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 		// An earlier process may have stored that the pod is Ready.
 		return look(false, ReadyNoHolder, "the Leases of "+r.names()+" have not been read")
 	case !h.known:
-		return keep(Never) // nothing better than the last appearance is known
+		return keep(instant.Never) // nothing better than the last appearance is known
 	case h.mine && now < soon && !r.config.Gate:
 		return keep(soon) // an earlier process held, and this one resumes that hold within milliseconds
 	case r.config.Mode == api.ReadinessHolder:
@@ -228,7 +229,7 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 	case now < r.until || turn.Ready:
 		until := r.until
 		if turn.Ready {
-			until = Never // the caller knows how long the turn may last
+			until = instant.Never // the caller knows how long the turn may last
 		}
 		h.address = ""
 		return r.forward(now, h, r.unless(look(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves"))).by(until)
@@ -301,7 +302,7 @@ func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 		return ready
 	}
 	if r.lingers && !r.open {
-		return keep(Never)
+		return keep(instant.Never)
 	}
 	if err := r.config.Forwarder.Open(); err != nil {
 		return look(false, ReadyPortsInUse, err.Error()).by(now + r.config.Budget.Retry)
@@ -323,7 +324,7 @@ func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
 	}
 	switch well, known := r.target.reaches(); {
 	case !known:
-		ready = keep(Never) // the first answer takes milliseconds
+		ready = keep(instant.Never) // the first answer takes milliseconds
 	case !well:
 		ready = look(false, ReadyUnreachable, h.message()+", and does not answer: "+r.target.err.Error())
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -60,7 +61,7 @@ type Holder struct {
 // Hold returns the decision about a holder. A holder without a revision keeps the
 // rollout in the Lease.
 func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
-	holding := Holder{Rollout: h.Rollout, Wake: Never}
+	holding := Holder{Rollout: h.Rollout, Wake: instant.Never}
 	if !p.Revision.Valid() {
 		return holding
 	}

@@ -45,7 +45,7 @@ type Slot struct {
 	Rollout Rollout
 	// Successor is the pod that the release names; empty for none.
 	Successor string
-	// FreeAt is the instant from which the slot is free, as far as the agent sees; [Never]
+	// FreeAt is the instant from which the slot is free, as far as the agent sees; [instant.Never]
 	// while the agent does not see the Lease.
 	FreeAt time.Duration
 	// Since is the instant at which the agent first saw the hold.

@@ -4,12 +4,8 @@
 package turn
 
 import (
-	"math"
 	"time"
 )
-
-// Never is the instant that does not come.
-const Never = time.Duration(math.MaxInt64)
 
 const (
 	// Proof is the time for which the application has to serve before its pod is Ready in

@@ -5,9 +5,9 @@ package turn
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -57,7 +57,7 @@ type Standby struct {
 
 // Standby returns the decision about a standby that sees the slot s.
 func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
-	standing := Standby{Wake: Never}
+	standing := Standby{Wake: instant.Never}
 	switch {
 	case !p.Revision.Valid() || !s.Known:
 		return standing
@@ -82,7 +82,7 @@ func (p Pod) takeFrom(s Slot) time.Duration {
 		from = min(from, s.Since) // a later write by another program must not delay the pod
 	}
 	switch {
-	case named || s.FreeAt == Never || !p.Revision.NewerThan(s.Rollout.Proven):
+	case named || s.FreeAt == instant.Never || !p.Revision.NewerThan(s.Rollout.Proven):
 		return 0
 	case s.Rollout.of(p.Revision).Count == 0:
 		return from + oldFirst
@@ -116,7 +116,7 @@ func (p Pod) afterOwn(to Standby, s Slot) Standby {
 
 // behind decides for a standby of a holder whose agent writes a [Rollout].
 func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
-	holder := podOf(s.Holder)
+	holder := api.PodOf(s.Holder)
 	switch {
 	case p.Revision.Same(s.Revision) && s.Rollout.inTurn(s.Hold):
 		return to.notReady(ReasonWaits, fmt.Sprintf("%s has %s", holder, p.turnOf(s.Rollout)))
@@ -137,7 +137,7 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 
 // newer decides for a standby of a newer revision than the holder's.
 func (p Pod) newer(now time.Duration, to Standby, s Slot, w Facts) Standby {
-	holder, turns := podOf(s.Holder), s.Rollout.of(p.Revision)
+	holder, turns := api.PodOf(s.Holder), s.Rollout.of(p.Revision)
 	switch {
 	case s.Rollout.Yields == Not:
 		return to.notReady(ReasonWaits, holder+" holds the slot, which is paused")
@@ -172,10 +172,4 @@ func (p Pod) name() string { return fmt.Sprintf("revision %d", p.Revision.Number
 // turnOf describes the last turn of the pod's revision, in words for people.
 func (p Pod) turnOf(r Rollout) string {
 	return fmt.Sprintf("turn %d of %s", max(1, r.of(p.Revision).Count), p.name())
-}
-
-// podOf returns the pod's name in an identity.
-func podOf(identity string) string {
-	name, _, _ := strings.Cut(identity, "_")
-	return name
 }

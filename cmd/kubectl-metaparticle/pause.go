@@ -114,7 +114,7 @@ func (p pausing) said(before *coordinationv1.Lease) string {
 	case holder == "":
 		return "paused; nobody holds"
 	}
-	return "paused; " + podName(holder) + " holds, and goes on"
+	return "paused; " + api.PodOf(holder) + " holds, and goes on"
 }
 
 // await waits until every slot is released.
@@ -141,14 +141,14 @@ func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, e
 		case errors.Is(err, context.DeadlineExceeded):
 			// A pod with the gate "pod" releases nothing, so its slot expires later.
 			fmt.Fprintf(p.std.err, "%s: paused; %s still holds after %s, and has not renewed for %s\n",
-				slot, podName(holder), took, round(time.Since(seen)))
+				slot, api.PodOf(holder), took, round(time.Since(seen)))
 			code = exitUnreached
 		case err != nil:
 			return exitError, err
 		case holderOf(s.leases[slot]) == "":
 			fmt.Fprintf(p.std.out, "%s: paused; nobody holds\n", slot)
 		default:
-			fmt.Fprintf(p.std.out, "%s: paused; %s has stopped, %s after the request\n", slot, podName(holderOf(s.leases[slot])), took)
+			fmt.Fprintf(p.std.out, "%s: paused; %s has stopped, %s after the request\n", slot, api.PodOf(holderOf(s.leases[slot])), took)
 		}
 	}
 	return code, nil

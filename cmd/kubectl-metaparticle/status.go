@@ -142,7 +142,7 @@ func (s *slotStatus) fill(l *coordinationv1.Lease) {
 		return
 	}
 	s.Holder = &holderStatus{
-		Pod: podName(identity), Identity: identity, Workload: l.Annotations[api.WorkloadAnnotation],
+		Pod: api.PodOf(identity), Identity: identity, Workload: l.Annotations[api.WorkloadAnnotation],
 		Hold: l.Annotations[api.HoldAnnotation], Token: l.Annotations[api.TokenAnnotation], Gone: true,
 	}
 	if l.Spec.AcquireTime != nil {

@@ -132,14 +132,5 @@ func holderOf(l *coordinationv1.Lease) string {
 	return ptr.Deref(l.Spec.HolderIdentity, "")
 }
 
-// podName returns the pod of an identity: the part before the last underscore. An
-// identity without an underscore belongs to no agent, and stays as it is.
-func podName(identity string) string {
-	if i := strings.LastIndex(identity, "_"); i > 0 {
-		return identity[:i]
-	}
-	return identity
-}
-
 // ours reports whether an agent holds the Lease.
 func ours(l *coordinationv1.Lease) bool { return l.Annotations[api.HoldAnnotation] != "" }

@@ -209,7 +209,7 @@ func (v view) summary(s slotStatus) string {
 		add("asked to yield")
 	}
 	if s.Successor != "" {
-		add("%s is to hold next", podName(s.Successor))
+		add("%s is to hold next", api.PodOf(s.Successor))
 	}
 	if n := len(s.Standbys); n == 1 {
 		add("1 standby")

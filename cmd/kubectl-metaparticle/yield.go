@@ -68,7 +68,7 @@ func (y yielding) run(ctx context.Context, c cluster, namespace string, args []s
 	case y.to == "":
 		err = s.anyFit(held)
 	case held.expires:
-		err = refusal(fmt.Sprintf("%s has the gate pod: its slot runs out, and any standby takes it; leave out --to", podName(held.identity)))
+		err = refusal(fmt.Sprintf("%s has the gate pod: its slot runs out, and any standby takes it; leave out --to", api.PodOf(held.identity)))
 	default:
 		asked.Successor, err = s.fit(ctx, held, y.to)
 	}
@@ -110,21 +110,21 @@ func (y yielding) await(ctx context.Context, s *subject, held hold, slot string,
 	took := round(time.Since(began))
 	switch {
 	case errors.Is(err, context.DeadlineExceeded) && released > 0:
-		fmt.Fprintf(y.std.err, "%s: %s released after %s, and nobody holds after %s\n", slot, podName(held.identity), round(released), took)
+		fmt.Fprintf(y.std.err, "%s: %s released after %s, and nobody holds after %s\n", slot, api.PodOf(held.identity), round(released), took)
 		return exitUnreached, nil
 	case errors.Is(err, context.DeadlineExceeded):
 		fmt.Fprintf(y.std.err, "%s: %s still holds after %s; it yields when its agent reads the Lease, unless that is of an earlier version\n",
-			slot, podName(held.identity), took)
+			slot, api.PodOf(held.identity), took)
 		return exitUnreached, nil
 	case err != nil:
 		return exitError, err
 	}
-	fmt.Fprintf(y.std.out, "%s: %s holds, %s after the request\n", slot, podName(next), took)
+	fmt.Fprintf(y.std.out, "%s: %s holds, %s after the request\n", slot, api.PodOf(next), took)
 	if next == held.identity {
 		fmt.Fprintln(y.std.err, "no other pod took the slot")
 		return exitUnreached, nil
 	}
-	if y.to != "" && podName(next) != y.to {
+	if y.to != "" && api.PodOf(next) != y.to {
 		fmt.Fprintf(y.std.err, "%s did not take the slot within its head start\n", y.to)
 		return exitUnreached, nil
 	}
@@ -155,7 +155,7 @@ func (s *subject) held() (hold, error) {
 	for _, slot := range s.slots {
 		l := s.leases[slot]
 		holder := holderOf(l)
-		if holder == "" || s.pod != "" && podName(holder) != s.pod {
+		if holder == "" || s.pod != "" && api.PodOf(holder) != s.pod {
 			continue
 		}
 		if err := s.yields(slot, l); err != nil {
@@ -178,7 +178,7 @@ func (s *subject) held() (hold, error) {
 	case len(holds) > 1:
 		var names []string
 		for _, h := range holds {
-			names = append(names, "pod/"+podName(h.identity))
+			names = append(names, "pod/"+api.PodOf(h.identity))
 		}
 		return hold{}, refusal(fmt.Sprintf("%d pods hold slots of %s: name one of %s", len(holds), s.title, strings.Join(names, ", ")))
 	}
@@ -203,9 +203,9 @@ func (s *subject) holding(h *hold) error {
 	switch {
 	case i < 0:
 		return refusal(fmt.Sprintf("%s, which holds %s, is gone: the slot is free when it has not been renewed for %s",
-			podName(h.identity), h.slots[0], h.duration))
+			api.PodOf(h.identity), h.slots[0], h.duration))
 	case s.pods[i].DeletionTimestamp != nil:
-		return refusal(fmt.Sprintf("%s, which holds %s, is being deleted, and hands over as it ends", podName(h.identity), h.slots[0]))
+		return refusal(fmt.Sprintf("%s, which holds %s, is being deleted, and hands over as it ends", api.PodOf(h.identity), h.slots[0]))
 	}
 	h.expires = s.pods[i].Annotations[api.GateAnnotation] == string(api.GatePod)
 	h.grace = time.Duration(ptr.Deref(s.pods[i].Spec.TerminationGracePeriodSeconds, corev1.DefaultTerminationGracePeriodSeconds)) * time.Second
@@ -259,7 +259,7 @@ func (s *subject) anyFit(h hold) error {
 		}
 	}
 	return refusal(fmt.Sprintf("no pod stands by for %s: %s would stop, and start again%s%s",
-		h.slots[0], podName(h.identity), strings.Join(unfit, ""), remedy))
+		h.slots[0], api.PodOf(h.identity), strings.Join(unfit, ""), remedy))
 }
 
 // annotate changes annotations of a slot's Lease. A nil value removes an annotation. The

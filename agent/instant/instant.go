@@ -1,0 +1,14 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package instant has the instant that the deciding packages share. An instant is the time
+// since boot (CLOCK_BOOTTIME), as a [time.Duration].
+package instant
+
+import (
+	"math"
+	"time"
+)
+
+// Never is the instant that does not come.
+const Never = time.Duration(math.MaxInt64)
