@@ -65,48 +65,71 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 	if !p.Revision.Valid() {
 		return holding
 	}
-	r := p.proven(now, h, &holding)
+	r := p.proven(now, h)
 	r.Hold = h.ID
-	r.Yields = yields(now, h, &holding)
-	r = p.timed(now, wall, h, r, &holding)
+	r.Yields = yields(now, h)
+	r = p.timed(now, wall, h, r)
 	holding.Rollout = r
 	if r.inTurn(h.ID) {
-		if holding.Proving = !h.passed(now, Proof, &holding); holding.Proving {
+		if holding.Proving = !h.passed(now, Proof); holding.Proving {
 			holding.Message = p.turnOf(r)
 		}
-		holding.Failed = p.failed(now, h, &holding)
+		holding.Failed = p.failed(now, h)
 	}
-	holding.Starting = p.starting(now, h, &holding)
+	holding.Starting = p.starting(now, h)
+	for _, at := range h.instants(p, r) {
+		if now < at {
+			holding.Wake = min(holding.Wake, at)
+		}
+	}
 	if h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) && r.Yields == Now {
 		holding.To, holding.Turn = h.Ask.Identity, h.Ask.Revision
 	}
 	return holding
 }
 
-// wakeAt asks for another decision at that instant.
-func (h *Holder) wakeAt(at time.Duration) { h.Wake = min(h.Wake, at) }
-
-// passed reports whether the application has served for the span. If the application
-// serves, but not for that long yet, the function asks for another decision at the end of
-// the span.
-func (h Hold) passed(now, span time.Duration, to *Holder) bool {
-	if !h.Serves {
-		return false
+// instants returns the instants at which the decision may change, if nothing happens before.
+// The argument r is the rollout as it is now.
+func (h Hold) instants(p Pod, r Rollout) []time.Duration {
+	var all []time.Duration
+	if h.Serves {
+		all = append(all, h.Serving+p.provenAfter(), h.Serving+p.provenAfter()+Forget)
+		if !h.Paused {
+			all = append(all, h.Serving+Rest)
+		}
 	}
-	at := h.Serving + span
-	if now < at {
-		to.wakeAt(at)
+	if r.inTurn(h.ID) {
+		if h.Serves {
+			all = append(all, h.Serving+Proof)
+		}
+		if at := h.failsAt(p); !h.servedBy(at) {
+			all = append(all, at)
+		}
 	}
-	return now >= at
+	if h.mayStart(p) {
+		all = append(all, h.startsBy(p))
+	}
+	for _, one := range r.Turns {
+		if one.Revision.NewerThan(p.Revision) {
+			all = append(all, h.Since+wait(one.Count))
+		}
+	}
+	return all
 }
+
+// passed reports whether the application has served for the span.
+func (h Hold) passed(now, span time.Duration) bool { return h.Serves && now >= h.Serving+span }
+
+// servedBy reports whether the application serves since an earlier instant.
+func (h Hold) servedBy(at time.Duration) bool { return h.Serves && h.Serving < at }
 
 // proven returns the rollout as it is now. Once the application has served for [Proof]
 // and the controller's MinReady, the rollout names the pod's revision as proven, and the
 // turn is over. The rollout keeps the count of turns for the span [Forget]. So the count
 // does not begin anew for a version that crashes some minutes after its start.
-func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
+func (p Pod) proven(now time.Duration, h Hold) Rollout {
 	r := h.Rollout
-	if !h.passed(now, p.provenAfter(), to) {
+	if !h.passed(now, p.provenAfter()) {
 		return r
 	}
 	r.Yielder, r.From = "", api.Revision{}
@@ -116,7 +139,7 @@ func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 			r.Start = min(h.Serving-h.Since, longestTurn).Truncate(time.Millisecond)
 		}
 	}
-	if h.passed(now, p.provenAfter()+Forget, to) {
+	if h.passed(now, p.provenAfter()+Forget) {
 		r = r.forgotten(p.Revision)
 	}
 	return r
@@ -124,11 +147,11 @@ func (p Pod) proven(now time.Duration, h Hold, to *Holder) Rollout {
 
 // yields returns whether the holder yields now, later or not at all. A holder that does not
 // serve has nothing to lose, and yields at once.
-func yields(now time.Duration, h Hold, to *Holder) Yields {
+func yields(now time.Duration, h Hold) Yields {
 	switch {
 	case h.Paused:
 		return Not
-	case h.Serves && !h.passed(now, Rest, to):
+	case h.Serves && !h.passed(now, Rest):
 		return Later
 	}
 	return Now
@@ -150,7 +173,7 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 
 // timed returns the rollout with the times of the next turns. The Lease keeps a time,
 // once written, until that time comes.
-func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Holder) Rollout {
+func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout) Rollout {
 	r.Turns = slices.Clone(r.Turns)
 	for i, one := range r.Turns {
 		at := h.Since + wait(one.Count)
@@ -159,9 +182,6 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Hol
 			r.Turns[i].Next = time.Time{}
 		case one.Next.IsZero():
 			r.Turns[i].Next = wall.Add(at - now).Truncate(time.Second)
-			fallthrough
-		default:
-			to.wakeAt(at)
 		}
 	}
 	return r
@@ -171,27 +191,29 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout, to *Hol
 // serve in time. An application that began in time may go on until its revision is
 // proven. If the pod was Ready and then stops serving, the time begins anew, as the
 // controller's own count does.
-func (p Pod) failed(now time.Duration, h Hold, to *Holder) bool {
-	at := max(h.Since, h.Stopped) + p.lasts(h.Rollout.Start)
-	if h.Serves && h.Serving < at {
-		return false // the next decision: the revision is proven, or no longer serves
-	}
-	if now < at {
-		to.wakeAt(at)
-	}
-	return now >= at
+func (p Pod) failed(now time.Duration, h Hold) bool {
+	at := h.failsAt(p)
+	return now >= at && !h.servedBy(at)
+}
+
+// failsAt returns the instant at which a turn fails whose application does not serve.
+func (h Hold) failsAt(p Pod) time.Duration {
+	return max(h.Since, h.Stopped) + p.lasts(h.Rollout.Start)
 }
 
 // starting reports whether the application of a proven revision has not served yet in this
 // hold. The application has as much time as in a turn.
-func (p Pod) starting(now time.Duration, h Hold, to *Holder) bool {
-	at := h.Since + p.lasts(h.Rollout.Start)
-	if h.Serves || h.Serving != 0 || now >= at || !p.Revision.Same(h.Rollout.Proven) {
-		return false
-	}
-	to.wakeAt(at)
-	return true
+func (p Pod) starting(now time.Duration, h Hold) bool {
+	return h.mayStart(p) && now < h.startsBy(p)
 }
+
+// mayStart reports whether the revision is proven, and has not served yet in this hold.
+func (h Hold) mayStart(p Pod) bool {
+	return !h.Serves && h.Serving == 0 && p.Revision.Same(h.Rollout.Proven)
+}
+
+// startsBy returns the instant from which such a start has taken too long.
+func (h Hold) startsBy(p Pod) time.Duration { return h.Since + p.lasts(h.Rollout.Start) }
 
 // fresh reports whether the holder saw the ask change during this hold, and within
 // [Fresh].
