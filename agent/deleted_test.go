@@ -60,7 +60,7 @@ func TestDeletedStandbyStartsNothingAfterTheSlotsRelease(t *testing.T) {
 
 // A check is a patch of a pod, which costs the API server more than a write of a Lease. If no
 // release names a pod, all standbys write at once, and only the pod with the slot checks.
-func TestOnlyNamedStandbyChecksDeletionBesideItsWrite(t *testing.T) {
+func TestOnlyNamedSuccessorChecksItsDeletionWhileAcquiring(t *testing.T) {
 	for _, named := range []bool{false, true} {
 		t.Run(fmt.Sprintf("named=%v", named), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -141,7 +141,7 @@ func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 }
 
 // The agent learns of the deletion before the shim reports that the child has started.
-func TestDeletedPodsChildEndsDespiteLateStartReport(t *testing.T) {
+func TestChildFirstReportedAfterPodDeletionIsStopped(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -199,7 +199,7 @@ func TestHoldBegunBeforePodDeletionContinues(t *testing.T) {
 }
 
 // The agent learns of the deletion long after its hold began.
-func TestAgentThatMissedPodDeletionKeepsItsHold(t *testing.T) {
+func TestDeletionLearnedLongAfterAcquisitionEndsNoHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

@@ -169,7 +169,7 @@ func TestWebhookAndAgentDoNotImportEachOther(t *testing.T) {
 
 // Each package of mutate imports only packages of lower layers. So a feature never waits
 // for the network while the feature judges a pod, and only package admit answers calls.
-func TestAdmissionPackagesImportOnlyLowerPackages(t *testing.T) {
+func TestMutatePackagesImportOnlyPackagesOfLowerLayers(t *testing.T) {
 	own := func(pkg string) (all []string) {
 		for _, d := range dependencies(t, module+pkg) {
 			if name, ok := strings.CutPrefix(d, module); ok {

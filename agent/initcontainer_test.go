@@ -108,7 +108,7 @@ func TestHoldSurvivesInitSuccessReportedWithShimDeath(t *testing.T) {
 	})
 }
 
-func TestAgentStoppedOrYieldingBetweenContainersReleasesSlot(t *testing.T) {
+func TestStopOrYieldAfterInitContainerReleasesSlot(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"pod deleted": func(a *pod) { close(a.stop) },
 		"yield":       func(a *pod) { a.agent.Yield() },
@@ -142,7 +142,7 @@ func TestFailedInitContainerHandsOverItsSlot(t *testing.T) {
 	})
 }
 
-func TestNoteThatNamesTheHoldPreventsItsRelease(t *testing.T) {
+func TestHoldNotedForInitContainerIsNotReleased(t *testing.T) {
 	for name, c := range map[string]struct {
 		noted    func(running string) string
 		released bool

@@ -129,7 +129,7 @@ func TestLeapRevealingSlotLossStopsChildWithoutGrace(t *testing.T) {
 
 // A waiting shim may have reported a leap long ago, or between a renewal and the grant
 // that follows the renewal.
-func TestWaitingShimGetsAGrantDespiteEarlierLeap(t *testing.T) {
+func TestWaitingShimGetsGrantAfterReportingALeap(t *testing.T) {
 	t.Run("before the slot was acquired", func(t *testing.T) {
 		simulate(t, func(w *world) {
 			w.free(theSlot)
@@ -156,7 +156,7 @@ func TestWaitingShimGetsAGrantDespiteEarlierLeap(t *testing.T) {
 	})
 }
 
-func TestNewAgentAnswersLeapFromBeforeItsStart(t *testing.T) {
+func TestAgentGrantsAgainAfterLeapDuringItsRestart(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		a.kill()

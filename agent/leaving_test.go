@@ -152,7 +152,7 @@ func TestDeletedHolderServesForTheEndpointDelay(t *testing.T) {
 	})
 }
 
-func TestStopSignalWaitsBrieflyIfLeavingIsUseless(t *testing.T) {
+func TestStopSignalWaitsBrieflyIfLeaveCannotComplete(t *testing.T) {
 	for name, c := range map[string]struct {
 		standbys int
 		change   func(s *service)
@@ -304,7 +304,7 @@ func TestStopSignalWaitsBrieflyWhileGraceIsUnknown(t *testing.T) {
 	}
 }
 
-func TestStopSignalDelaySparesHalfOfTheGrace(t *testing.T) {
+func TestStopSignalDelayNeverExceedsHalfTheGrace(t *testing.T) {
 	for name, c := range map[string]struct{ grace, delay time.Duration }{
 		"ample": {30 * time.Second, endpointDelay + 2*leave.Stored},
 		"short": {3 * time.Second, 1500 * time.Millisecond},
@@ -452,7 +452,7 @@ func TestHolderIgnoresAnOfferThatNamesItself(t *testing.T) {
 	})
 }
 
-func TestOfferDoesNotEndAnAsk(t *testing.T) {
+func TestAskSurvivesAStandbysOfferInNextLease(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5"}
 	seen.see(time.Second, l)

@@ -89,7 +89,7 @@ func TestStandbyWritesNothingWhileAHolderRenews(t *testing.T) {
 	})
 }
 
-func TestStandbyTakesOverAtOnceAfterARelease(t *testing.T) {
+func TestStandbyAcquiresAReleasedSlotAtOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")
@@ -267,7 +267,7 @@ func TestRebootProvesThatNoChildIsAlive(t *testing.T) {
 	})
 }
 
-func TestRebootOfAPodsKernelProvesNoDeath(t *testing.T) {
+func TestRebootOfPodsVirtualMachineProvesNoDeath(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})

@@ -31,7 +31,7 @@ func (o *slowOffers) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Leas
 	return o.link.UpdateLease(ctx, l)
 }
 
-func TestDelayedOfferKeepsOffersToTheNextHold(t *testing.T) {
+func TestDelayedOfferErasesNoOffersToNextHolder(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(1)
 		slow := &slowOffers{goOn: make(chan struct{})}

@@ -17,7 +17,7 @@ var first = func(c *Config) { c.Slots = []string{"lock.a"} }
 
 // Pod x claims two locks, and cannot acquire the second one. Pod y claims only the first
 // lock, and runs.
-func TestPodKeepsNoLockWhileAnotherIsUnavailable(t *testing.T) {
+func TestPodThatCannotAcquireBothLocksKeepsNeither(t *testing.T) {
 	for name, c := range map[string]struct {
 		keep   func(w *world, x *pod)
 		within time.Duration
@@ -82,7 +82,7 @@ func TestPodWaitsForTheSecondLockToExpire(t *testing.T) {
 }
 
 // An agent whose watches are refused never sees both locks at one instant.
-func TestPodTakesBothLocksWithoutWatches(t *testing.T) {
+func TestPodWithTwoLocksAcquiresBothWithoutWatches(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", both)

@@ -31,7 +31,7 @@ func TestPodWithUnreadableNoteWaitsUntilLeaseExpires(t *testing.T) {
 	})
 }
 
-func TestDoubtRemainsAfterTheDeathOfItsShim(t *testing.T) {
+func TestDoubtOutlivesTheShimThatReportedIt(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: boot}})
@@ -99,7 +99,7 @@ func TestAgentDrainsTheChildAfterAnotherShimsDoubt(t *testing.T) {
 	})
 }
 
-func TestAgentDrainsTheChildOfAnEarlierShim(t *testing.T) {
+func TestFreshShimsDoubtDrainsTheEarlierShimsChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

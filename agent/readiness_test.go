@@ -232,7 +232,7 @@ func TestStandbyThatCannotReachHolderIsNotReady(t *testing.T) {
 	})
 }
 
-func TestCutOffStandbyStopsForwardingAfterLeaseExpires(t *testing.T) {
+func TestAPIServerOutageEndsForwardingOnceLeaseExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -344,7 +344,7 @@ func TestHandoverWritesNoStatusOfOtherStandbys(t *testing.T) {
 }
 
 // Words that differ for a long time are written once, after the delay.
-func TestStandbyWritesNewWordsAfterADelay(t *testing.T) {
+func TestStandbyWritesChangedStatusMessageAfterADelay(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)
@@ -420,7 +420,7 @@ func TestStatusIsWrittenAgainAfterALostAnswer(t *testing.T) {
 }
 
 // The API server receives a write only after the agent has given that write up.
-func TestLateArrivalOfOldStatusWriteChangesNothing(t *testing.T) {
+func TestDelayedStatusWriteCannotOverwriteANewerStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)

@@ -89,7 +89,7 @@ func TestSecondRolloutReplacesAnUnfinishedOne(t *testing.T) {
 	}
 }
 
-func TestReappliedPodTemplateBeginsWithItsFirstTurn(t *testing.T) {
+func TestReapplyingATemplateResetsItsTurnCount(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, _ := w.proven()
 		b := w.up("b", of(newRevision))

@@ -134,7 +134,7 @@ func TestBrokenRevisionReturnsSlotToTheOldRevision(t *testing.T) {
 
 // Some controllers replace each old pod that is not Ready. Such a controller must not see that
 // the application of an old pod stops for a turn, or starts after that turn.
-func TestOldPodStaysReadyAroundAFailedTurn(t *testing.T) {
+func TestOldPodStaysReadyDespiteAFailedTurn(t *testing.T) {
 	for name, tt := range map[string]struct {
 		replaces bool
 		serves   []string
@@ -351,7 +351,7 @@ func TestConditionExplainsWhyAPodCannotAsk(t *testing.T) {
 	})
 }
 
-func TestHolderIgnoresAskReadAtItsFirstLook(t *testing.T) {
+func TestHolderIgnoresAskUntilTheNextLeaseChanges(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5", Holder: "b_u", Annotations: map[string]string{api.RevisionAnnotation: newRevision.String()}}
 	seen.see(time.Second, l)

@@ -36,7 +36,7 @@ func (p *pod) shown() bool {
 	return len(p.patches) > 0 && strings.Contains(p.patches[len(p.patches)-1], `"status":"True"`)
 }
 
-func TestGateReadinessMakesOnePodReady(t *testing.T) {
+func TestGateReadinessKeepsAtMostOnePodReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -76,7 +76,7 @@ func TestGateReadinessStoresNotReadyBeforeItYields(t *testing.T) {
 }
 
 // A gate that is cut off can store nothing, and does not report its hold as over.
-func TestHoldExpiresIfGateReadinessIsCutOff(t *testing.T) {
+func TestHoldOfGateReadinessExpiresDuringAPartition(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -95,7 +95,7 @@ func TestHoldExpiresIfGateReadinessIsCutOff(t *testing.T) {
 
 // A new agent process does not know the last status that the earlier process has
 // stored.
-func TestRestartedAgentKeepsSlotWhilePodShowsReady(t *testing.T) {
+func TestRestartedAgentKeepsSlotUntilUnreadinessIsStored(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, "zebra")
 		both := func(c *Config) { c.Slots = []string{theSlot, "zebra"} }

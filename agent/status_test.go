@@ -67,7 +67,7 @@ func TestAgentDoesNotOverwriteAPersonsDeletionCost(t *testing.T) {
 }
 
 // The status of the next hold is equal, so the API server stores nothing for that hold.
-func TestUnchangedStatusIsNotStoredForNextHold(t *testing.T) {
+func TestNewHoldStoresNoUnchangedPodStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)

@@ -69,7 +69,7 @@ func TestRenewalDuringNetworkCutRestartsTheStandbysWait(t *testing.T) {
 	})
 }
 
-func TestStandbyWaitsAnHourAtMostForExpiry(t *testing.T) {
+func TestStandbyLimitsHugeLeaseDurationsToAnHour(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "somebody", DurationSeconds: 1<<31 - 1})
 		a := w.start("a")

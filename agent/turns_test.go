@@ -96,7 +96,7 @@ func TestHolderLimitsItsRequestsAboutTheNextLease(t *testing.T) {
 	})
 }
 
-func TestHolderSendsNothingForAnUnchangedNextLease(t *testing.T) {
+func TestHolderSendsNoRequestForUnchangedNextLease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		var c *nextCounter
@@ -173,7 +173,7 @@ func TestRevisionIsNotProvenDuringPostStartHook(t *testing.T) {
 	})
 }
 
-func TestDeletedHolderYieldsToAnAsker(t *testing.T) {
+func TestDeletedHolderYieldsToANewerRevision(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		a.agent.unit.deletion.known = true // as after any status write of a deleted pod

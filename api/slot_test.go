@@ -41,7 +41,7 @@ func TestIsSlotAcceptsOnlyLeaseNamesFromClaims(t *testing.T) {
 	}
 }
 
-func TestImpossibleKindsAndNamesAreInvalidWorkloads(t *testing.T) {
+func TestWorkloadWithMalformedKindOrNameIsInvalid(t *testing.T) {
 	for w, want := range map[Workload]bool{
 		{"apps", "Deployment", "biller"}:                        true,
 		{"", "Pod", "a.b"}:                                      true,

@@ -129,9 +129,9 @@ func written(t *testing.T, cell string) float64 {
 	return value * units[match[2]]
 }
 
-// TestSecurityPageMatchesTheConstants compares each bound, and each formula of bounds, with
+// TestBoundsOnSecurityPageEqualTheCodesConstants compares each bound, and each formula of bounds, with
 // the constants of the code.
-func TestSecurityPageMatchesTheConstants(t *testing.T) {
+func TestBoundsOnSecurityPageEqualTheCodesConstants(t *testing.T) {
 	all := constants(t)
 	named, derived := map[string]bool{}, 0
 	for _, row := range rowsOf(t, securityPage) {

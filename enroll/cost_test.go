@@ -34,7 +34,7 @@ func podsWithSlots(n int) []client.Object {
 	return pods
 }
 
-func TestSnapshotAllocatesInProportionToSlots(t *testing.T) {
+func TestEnrollAllocatesMemoryInProportionToSlots(t *testing.T) {
 	allocations := func(n int) float64 {
 		w := newWorld(t, podsWithSlots(n)...)
 		r := w.process()
@@ -172,7 +172,7 @@ func TestPodsAreListedPageByPage(t *testing.T) {
 
 // Each event costs a snapshot of the namespace, so an irrelevant update must not
 // be an event.
-func TestOnlyRelevantUpdatesCauseASnapshot(t *testing.T) {
+func TestEnrollActsOnlyOnUpdatesThatChangeClaims(t *testing.T) {
 	change := func(object client.Object, by func()) event.UpdateEvent {
 		object.SetResourceVersion("1")
 		before := object.DeepCopyObject().(client.Object)

@@ -54,7 +54,7 @@ func TestIsSlotAcceptsEveryClaimableName(t *testing.T) {
 
 // In a namespace that has opted out, the webhook gates no new pod, but earlier gated pods
 // live on.
-func TestMarksAloneGrantNothingAfterOptOut(t *testing.T) {
+func TestEnrollIgnoresMarksWithoutGateAfterOptOut(t *testing.T) {
 	for name, test := range map[string]struct {
 		pod      *corev1.Pod
 		optedOut bool
@@ -110,7 +110,7 @@ func TestRoleAnnotationGrantsRightsOnSlotsOnly(t *testing.T) {
 	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 }
 
-func TestRoleWithoutNamesGrantsNoLease(t *testing.T) {
+func TestNoRuleGrantsLeasesWithoutResourceNames(t *testing.T) {
 	given := append(AgentRules(), rules(map[string]memory{"somebodys-elector": {}})...)
 	for _, rule := range given {
 		assert.NotContains(t, rule.Resources, "leases", "a rule without names applies to all Leases")

@@ -30,7 +30,7 @@ func (w *world) leaseNames() []string {
 	return names
 }
 
-func TestSlotsWithRevisionsHaveANextLease(t *testing.T) {
+func TestEnrollMakesNextLeasesOnlyWhereRevisionsCompete(t *testing.T) {
 	for slot, wanted := range map[string]bool{
 		"lock.x": true, "singleton.deployment.x": true, "singleton-writer.statefulset.x": true,
 		"singleton.daemonset.x": true, "singleton.rollout-argoproj-io.x": true, longLock(0): true,
@@ -117,7 +117,7 @@ func TestNextLeaseRememberedAsSlotIsNotDeleted(t *testing.T) {
 	require.NotNil(t, w.lease("next.lock.x"))
 }
 
-func TestNextLeaseIsSweptWithItsSlot(t *testing.T) {
+func TestEnrollDeletesUnusedSlotWithItsNextLease(t *testing.T) {
 	pod := lasting(gated("a", "till", "lock.x"), "60s")
 	w := newWorld(t, pod, gated("b", "till", "lock.y"))
 	r := w.process()
@@ -149,7 +149,7 @@ func TestNextLeaseWhoseSlotIsGoneIsDeleted(t *testing.T) {
 }
 
 // A quota on Leases, or a policy, may refuse the next Lease.
-func TestRightIsGrantedDespiteAMissingNextLease(t *testing.T) {
+func TestAccountGetsLeaseRightsDespiteMissingNextLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.before = func(write int) error {
 		if write == 1 {

@@ -61,7 +61,7 @@ func TestRightMovesToTheWorkloadsNewAccount(t *testing.T) {
 	assert.NotNil(t, w.role("biller"))
 }
 
-func TestAccountThatClaimsKeepsItsRight(t *testing.T) {
+func TestServiceAccountKeepsRightWhileAClaimRemains(t *testing.T) {
 	ending := gated("a", "till", "lock.nightly")
 	ending.Finalizers = []string{"example.com/slow"}
 	job := cronJob(map[string]string{api.LockAnnotation: "nightly"})

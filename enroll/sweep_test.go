@@ -47,7 +47,7 @@ func TestUnclaimedLeaseIsSweptAfterWholeLeaseDuration(t *testing.T) {
 	assert.Empty(t, holder(w.lease("lock.x")), "a swept Lease must be created free")
 }
 
-func TestPausedLeaseIsNotSwept(t *testing.T) {
+func TestEnrollKeepsAPausedLeaseWithoutPods(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	r := w.process()
@@ -226,7 +226,7 @@ func TestEnrollThatCrashedResumesItsSweep(t *testing.T) {
 	}
 }
 
-func TestOptOutKeepsLeasesOfGatedPods(t *testing.T) {
+func TestNamespaceOptOutKeepsLeasesOfGatedPods(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	r := w.process()

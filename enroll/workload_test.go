@@ -85,7 +85,7 @@ func TestWorkloadHasItsLeaseBeforeItsPods(t *testing.T) {
 	}
 }
 
-func TestLeaseOfAnIdleWorkloadIsNotSwept(t *testing.T) {
+func TestSweepKeepsLeaseOfWorkloadWithoutPods(t *testing.T) {
 	w := newWorld(t, cronJob(singleton))
 	r := w.process()
 	w.settle(r)
@@ -123,7 +123,7 @@ func TestUngatedPodsFromBeforeInstallationAreReported(t *testing.T) {
 	assert.Len(t, w.events, 1)
 }
 
-func TestUngatedPodOfARolloutIsNotReported(t *testing.T) {
+func TestEnrollReportsNoUngatedPodDuringARollout(t *testing.T) {
 	before := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: "a", Labels: map[string]string{"app": "biller"},
 	}}

@@ -74,7 +74,7 @@ func all[T client.Object](t *testing.T) []T {
 	return of
 }
 
-func TestEveryManifestHasOnlyKnownFields(t *testing.T) {
+func TestManifestsHaveOnlyFieldsOfTheirKubernetesTypes(t *testing.T) {
 	assert.NotEmpty(t, build(t, "."))
 }
 
@@ -120,7 +120,7 @@ var onLeases = []string{
 	api.LeavingAnnotation, api.OffersAnnotation, api.YieldAnnotation,
 }
 
-func TestManifestsUseOnlyNamesOfPackageAPI(t *testing.T) {
+func TestMetaparticleNamesInManifestsExistInPackageAPI(t *testing.T) {
 	known := []string{
 		api.InjectionLabel, api.ReadyCondition, api.RoleLabel, api.GatedLabel, api.SlotsAnnotation,
 		api.ManagedLabel, api.PausedAnnotation, api.Prefix,
@@ -219,7 +219,7 @@ func TestLeasePolicyContainsMaximumDurationAndIdentityFormat(t *testing.T) {
 	assert.Contains(t, lease, "variables.pod + '_' + variables.uid")
 }
 
-func TestLeasePolicyNamesTheAnnotationsOfAgents(t *testing.T) {
+func TestLeasePolicyNamesAnnotationsThatAgentsWrite(t *testing.T) {
 	written := regexp.MustCompile(`(?s)- name: written\n.*?\[(.*?)\]`).FindStringSubmatch(texts(t)["policies/lease.yaml"])
 	require.Len(t, written, 2)
 	var keys []string

@@ -184,7 +184,7 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 	}
 }
 
-func TestLeaseAboveTheLongestDurationIsRefused(t *testing.T) {
+func TestLeaseDurationAboveTheMaximumIsRefused(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
 }
 

@@ -18,7 +18,7 @@ import (
 
 // The carried annotations must be enough to refuse the pods, because an unknown annotation
 // may be a misspelt claim.
-func TestUnknownAnnotationsAreCarriedUpToABound(t *testing.T) {
+func TestCarryCopiesALimitedNumberOfUnknownAnnotations(t *testing.T) {
 	var all []string
 	for i := range 20_000 {
 		all = append(all, fmt.Sprintf(`"metaparticle.io/x%d":"1"`, i))

@@ -27,7 +27,7 @@ const (
 	otherHolder = "127.0.0.3"
 )
 
-func TestConnectionReachesTheSamePortOfTheHolder(t *testing.T) {
+func TestClientsHalfCloseReachesTheApplication(t *testing.T) {
 	port := app(t, holder+":0", answer("holder"))
 	f := standby(t, Config{Ports: []int{port}})
 	f.SetTarget(holder)
@@ -75,7 +75,7 @@ func TestConnectionsWaitUntilTheHolderListens(t *testing.T) {
 	assert.Equal(t, "holder read early late", ask(t, conn, "late"))
 }
 
-func TestNewTargetEndsEstablishedConnections(t *testing.T) {
+func TestForwarderResetsConnectionsWhenTheHolderChanges(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	app(t, otherHolder+":"+strconv.Itoa(port), answer("other"))
 	f := standby(t, Config{Ports: []int{port}})
@@ -106,7 +106,7 @@ func TestForwarderResetsAConnectionThatWaitsTooLong(t *testing.T) {
 	}
 }
 
-func TestWaitingConnectionsAreBounded(t *testing.T) {
+func TestForwarderBoundsConnectionsThatAwaitAHolder(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}, MaxHeld: 3})
 	var waiting []*net.TCPConn
@@ -215,7 +215,7 @@ func TestForwarderWithoutPortsReportsNoError(t *testing.T) {
 	assert.Empty(t, f.Ports())
 }
 
-func TestOnlyAddressesOfOtherPodsAreTargets(t *testing.T) {
+func TestForwarderTargetsOnlyAddressesOfOtherPods(t *testing.T) {
 	f := New(Config{Self: []string{"203.0.113.7", "2001:db8::7", "not an address"}})
 	own := []string{"203.0.113.7", "::ffff:203.0.113.7", "2001:db8::7", "127.0.0.1", "127.9.9.9", "::1", "0.0.0.0", "::", "", "host.example", "169.254.169.254", "224.0.0.1", "fe80::1", "fe80::1%eth0"}
 	interfaces, err := net.InterfaceAddrs()

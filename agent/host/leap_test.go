@@ -65,7 +65,7 @@ func TestKernelCancelsLeapTimerWhenClockIsSet(t *testing.T) {
 	assert.Empty(t, l.C, "nobody has set the clock")
 }
 
-func TestSettingTheWallClockWakesTheLeapWatch(t *testing.T) {
+func TestSettingTheWallClockPromptsALeapCheck(t *testing.T) {
 	l := LeapsOf(Now, Wall)
 	errs := []error{unix.ECANCELED, unix.ECANCELED, os.ErrClosed}
 	l.pass(func([]byte) (n int, err error) {

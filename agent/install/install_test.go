@@ -95,7 +95,7 @@ func TestSetgidBitOfAVolumeIsKept(t *testing.T) {
 	assert.Equal(t, os.ModeDir|os.ModeSetgid|0o777, info.Mode())
 }
 
-func TestInstallErrorNamesTheFaultOfTheVolume(t *testing.T) {
+func TestInstallErrorExplainsFullOrReadOnlyVolume(t *testing.T) {
 	t.Parallel()
 	for cause, want := range map[unix.Errno]error{
 		unix.ENOSPC: ErrFull, unix.EDQUOT: ErrFull, unix.EROFS: ErrReadOnly,

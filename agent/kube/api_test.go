@@ -67,7 +67,7 @@ func TestRealAPIServerRefusesUpdatesFromStaleReads(t *testing.T) {
 	require.ErrorIs(t, err, ErrForbidden, "the account has no right to read this Lease")
 }
 
-func TestRealAPIServersWatchResumesFromAVersion(t *testing.T) {
+func TestRealAPIServerResumesWatchFromResourceVersion(t *testing.T) {
 	client, _ := realAPI(t)
 	read, err := client.GetLease(t.Context(), "client")
 	require.NoError(t, err)

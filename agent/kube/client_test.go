@@ -83,7 +83,7 @@ func TestUpdateThatIsNotStoredReturnsAnError(t *testing.T) {
 	assert.True(t, Refused(err))
 }
 
-func TestWriteAnsweredWithAnotherLeaseMayBeStored(t *testing.T) {
+func TestReplyWithAnotherLeaseIsNotARefusal(t *testing.T) {
 	answer := replace(t, foreign, `"u-1"`, `"u-2"`, `"41"`, `"42"`)
 	_, err := serve(t, http.StatusOK, answer).UpdateLease(t.Context(), parse(t, foreign))
 	require.ErrorIs(t, err, ErrMalformed)
@@ -401,7 +401,7 @@ func TestNewClientRequiresNamespaceAndAddress(t *testing.T) {
 	assert.Equal(t, "https://[fd00::1]:443", client.base)
 }
 
-func TestTextIsTruncatedAtRuneBoundary(t *testing.T) {
+func TestLongMessageIsCutAtARuneBoundary(t *testing.T) {
 	assert.Equal(t, "aä", cut("aäö", 4))
 	assert.Equal(t, "aäö", cut("aäö", 5))
 }

@@ -154,7 +154,7 @@ func TestNullLeaseFieldsAreReadAsAbsent(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestLeaseKeysAreComparedCaseSensitively(t *testing.T) {
+func TestJSONKeysOfALeaseAreCaseSensitive(t *testing.T) {
 	lease := parse(t, `{"metadata":{"name":"n","uid":"u","resourceVersion":"1","UID":"x"},
 		"spec":{"HolderIdentity":"somebody"}}`)
 	assert.Equal(t, "u", lease.UID)

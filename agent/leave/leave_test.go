@@ -215,7 +215,7 @@ func TestHolderIsReadyAgainIfTheAskerVanishes(t *testing.T) {
 	assert.Empty(t, got.Successor)
 }
 
-func TestContainerRestartEndsLeaveWhoseCauseIsGone(t *testing.T) {
+func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
 	turn := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	unoffered := turn
 	unoffered.Offers = none

@@ -310,7 +310,7 @@ func TestInitialProbeDelayBeginsAtTheChildsStart(t *testing.T) {
 	})
 }
 
-func TestKubeletGetsTheApplicationsOwnAnswer(t *testing.T) {
+func TestKubeletGetsTheApplicationsAnswerToAProbe(t *testing.T) {
 	teapot := Result{Outcome: Failure, Status: 418, Output: "HTTP probe failed with statuscode: 418"}
 	host := []api.HTTPHeader{{Name: "host", Value: "shop.example"}}
 	for _, tt := range []struct {

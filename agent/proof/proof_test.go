@@ -141,7 +141,7 @@ func TestShimThatStartedLaterSupersedesOneStartedEarlier(t *testing.T) {
 	}
 }
 
-func TestReportByEarlierShimClearsNoDoubt(t *testing.T) {
+func TestReportByReplacedShimClearsNoDoubt(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}})
 	s.Note(gate.Report{Shim: "current", Container: "app", Phase: gate.Waiting, Began: 2, Connected: true, Unproven: "h"})
 	s.Note(gate.Report{Shim: "left", Container: "app", Phase: gate.Waiting, Began: 1, Connected: true})

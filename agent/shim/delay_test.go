@@ -35,7 +35,7 @@ func (a *fakeAgent) ends() time.Duration {
 	return host.Now() - began
 }
 
-func TestStopSignalWaitsForTheGrantsDelay(t *testing.T) {
+func TestShimDelaysStopSignalAsTheGrantSays(t *testing.T) {
 	for name, c := range map[string]struct {
 		within, delay time.Duration
 		then          func(a *fakeAgent)

@@ -190,7 +190,7 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	a.exits(0)
 }
 
-func TestGrantThatIgnoresALeapStartsNothing(t *testing.T) {
+func TestGrantThatIgnoresALeapStartsNoChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	leap, _ := a.leapt(time.Minute)

@@ -129,7 +129,7 @@ func TestStandbyChecksTheHolderAfterAnUnansweredConnection(t *testing.T) {
 	assert.Equal(t, 1, s.changes)
 }
 
-func TestStandbyChecksAnUnreachableHolderLessOften(t *testing.T) {
+func TestStandbyChecksUnreachableHolderAtGrowingIntervals(t *testing.T) {
 	s := cutOff(t)
 	var pauses []time.Duration
 	for range 6 {
@@ -167,7 +167,7 @@ func TestStandbyOfADeadHolderStaysReady(t *testing.T) {
 	assert.Equal(t, 1, s.changes)
 }
 
-func TestCutOffStandbyStaysNotReadyDuringHandover(t *testing.T) {
+func TestUnreachableHolderKeepsStandbyNotReadyThroughHandover(t *testing.T) {
 	s := cutOff(t)
 	s.slot.Record.Holder, s.slot.Record.Hold = "", ""
 	l := s.look()
@@ -186,7 +186,7 @@ func TestCutOffStandbyStaysNotReadyDuringHandover(t *testing.T) {
 }
 
 // A controller deletes an old pod that is not Ready, and the slot may go back to that pod.
-func TestOldPodStaysReadyDuringUnreachableHoldersTurn(t *testing.T) {
+func TestOldRevisionStaysReadyDuringUnreachableHoldersTurn(t *testing.T) {
 	s := reached(t)
 	s.turn = Turn{Ready: true}
 	s.held("b", "10.0.0.2")

@@ -212,7 +212,7 @@ func TestRestartOfAllContainersProvesNoProcessDead(t *testing.T) {
 	assert.Equal(t, "h2", serve(t, dir).next().Hold)
 }
 
-func TestTurnRoleDoesNothingWithoutANote(t *testing.T) {
+func TestTurnInitContainerSucceedsWithoutANote(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, Turn(Dir(dir)))
 	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
@@ -290,14 +290,14 @@ func TestSecondRunOfWaitRoleRestartsAllContainers(t *testing.T) {
 	require.ErrorIs(t, s.ended(), ErrRestart)
 }
 
-func TestStopSignalEndsGateDespiteRunningApplication(t *testing.T) {
+func TestStandInStopsWithoutReportingTheApplicationsDeath(t *testing.T) {
 	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
 	close(s.stop)
 	require.NoError(t, s.ended())
 	assert.Equal(t, 2, s.reported(), "a SIGTERM is no proof")
 }
 
-func TestStoppedPodGateRefusesGrants(t *testing.T) {
+func TestGatePodRefusesGrantsOnceTheAgentStops(t *testing.T) {
 	s := serve(t, t.TempDir())
 	in := s.wait()
 	r := s.next()
@@ -377,7 +377,7 @@ func TestGatePodBlocksASecondAgentProcess(t *testing.T) {
 
 // An agent that was frozen after it acquired may grant when another pod already
 // holds the slot.
-func TestGrantAfterTheDrainInstantIsRefused(t *testing.T) {
+func TestGrantIsRefusedOnceItsDrainIsDue(t *testing.T) {
 	s := serve(t, t.TempDir())
 	s.wait()
 	r := s.next()

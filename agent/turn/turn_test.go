@@ -256,7 +256,7 @@ func (r Rollout) startedIn(d time.Duration) Rollout {
 	return r
 }
 
-func TestStartOfAProvenRevisionIsBounded(t *testing.T) {
+func TestProvenRevisionCountsAsStartingForLimitedTime(t *testing.T) {
 	for name, c := range map[string]struct {
 		revision api.Revision
 		hold     Hold
@@ -304,7 +304,7 @@ func TestHolderWritesTheTimeOfNextTurnOnce(t *testing.T) {
 	assert.Zero(t, p.Hold(time.Minute, wall.Add(time.Minute), h).Rollout.of(newer).Next)
 }
 
-func TestReleaseToAnAskerIncreasesItsTurnCount(t *testing.T) {
+func TestYieldToNewerRevisionIncreasesItsTurnCount(t *testing.T) {
 	a1, b1 := pod("a1", old), pod("b1", newer)
 	s := heldBy(a1, Now)
 	r, successor := a1.Released(s, b1.Identity, newer)

@@ -36,7 +36,7 @@ func rows(t *testing.T) []row {
 	return all
 }
 
-func TestGateConsistsOfSidecarAndWaitingPart(t *testing.T) {
+func TestHasGateIsFalseForAnIncompleteGate(t *testing.T) {
 	for _, r := range rows(t) {
 		t.Run(r.Name, func(t *testing.T) {
 			assert.Equal(t, r.Gate, HasGate(&r.Spec))
@@ -63,7 +63,7 @@ func TestHasGateRecognizesTheArgumentsOfEveryGate(t *testing.T) {
 }
 
 // The golden files of package mutate contain pods that the webhook has gated.
-func TestGoldenPodsHaveGatesAndKnownArguments(t *testing.T) {
+func TestGatesAndArgumentsOfGoldenPodsAreRecognized(t *testing.T) {
 	files, err := filepath.Glob("../../mutate/testdata/*.txtar")
 	require.NoError(t, err)
 	gates, shims := 0, 0

@@ -279,7 +279,7 @@ func TestPauseCommandWithStopAwaitsTheSlotsRelease(t *testing.T) {
 	})
 }
 
-func TestLocksAndSemaphoresArePausedByName(t *testing.T) {
+func TestPauseCommandAcceptsNamesOfLocksAndSemaphores(t *testing.T) {
 	var there []client.Object
 	for _, name := range []string{"lock.nightly", "semaphore.pool.0", "semaphore.pool.10", "semaphore.pool.2", "semaphore.pool.x.0"} {
 		there = append(there, slotLease(name, "", nil))

@@ -158,7 +158,7 @@ func TestStatusCommandShowsSlotsDespiteUnreadableEvents(t *testing.T) {
 	assert.Equal(t, "no slots\n", b.err.String())
 }
 
-func TestStatusCommandPrintsEachChange(t *testing.T) {
+func TestStatusCommandWithWatchPrintsOnlyChangedSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(append(team(nil), slotLease("lock.a", "", nil))...)
 		ctx, cancel := context.WithCancel(t.Context())

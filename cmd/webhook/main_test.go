@@ -258,7 +258,7 @@ func TestEventAndMetricHaveTheSameReason(t *testing.T) {
 	})
 }
 
-func TestReporterCountsRefusalFloodButNeverBlocks(t *testing.T) {
+func TestRefusalFloodIsCountedAndBlocksNoCall(t *testing.T) {
 	admissions.Reset()
 	r := newReporter(nil, nil)
 	for range waiting + 50 {

@@ -75,7 +75,7 @@ func TestReplicaEndsIfItCanNeverEnroll(t *testing.T) {
 }
 
 // A real manager gives up when its caches do not fill, but the replica must go on.
-func TestReplicaSurvivesCachesThatDoNotFill(t *testing.T) {
+func TestWebhookReplicaSurvivesFailedCacheSync(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		http.Error(w, "the server is overloaded", http.StatusServiceUnavailable)
 	}))

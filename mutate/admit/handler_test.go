@@ -66,7 +66,7 @@ func TestMirrorPodWithoutClaimIsAdmitted(t *testing.T) {
 	}
 }
 
-func TestInvalidOwnerIsNeverRead(t *testing.T) {
+func TestWebhookRefusesInvalidOwnerWithoutReadingIt(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}}
 	for _, owner := range []string{
 		`{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"a,b","uid":"1","controller":true}`,

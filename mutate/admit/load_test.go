@@ -202,7 +202,7 @@ func TestAnnouncedBodyLengthReservesNoMemory(t *testing.T) {
 }
 
 // A caller that sends a header and waits occupies nothing but its connection.
-func TestCallsWithoutABodyHinderNoOtherCalls(t *testing.T) {
+func TestCallsWhoseBodyNeverArrivesBlockNoOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := newBusy()
 		close(handler.end)

@@ -95,8 +95,8 @@ func TestChildOnDisconnectedNodeDiesBeforeTakeover(t *testing.T) {
 func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 	exclusive.TestForceDeletedPodKeepsItsSlotUntilExpiry(t)
 }
-func TestChildOfAThawedNodeDiesWithinSeconds(t *testing.T) {
-	exclusive.TestChildOfAThawedNodeDiesWithinSeconds(t)
+func TestChildOnNodeThawedPastDeadlineDiesSoon(t *testing.T) {
+	exclusive.TestChildOnNodeThawedPastDeadlineDiesSoon(t)
 }
 func TestPodOnCrashedNodeLosesItsSlot(t *testing.T) { exclusive.TestPodOnCrashedNodeLosesItsSlot(t) }
 func TestShimDrainsByDeadlineWhileAgentIsFrozen(t *testing.T) {
@@ -121,8 +121,8 @@ func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
 func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 	gates.TestGatePodStopsApplicationAfterAnUnreadableNote(t)
 }
-func TestGatePodStopsApplicationOnACutNode(t *testing.T) {
-	gates.TestGatePodStopsApplicationOnACutNode(t)
+func TestGatePodStopsApplicationOnADisconnectedNode(t *testing.T) {
+	gates.TestGatePodStopsApplicationOnADisconnectedNode(t)
 }
 func TestGateReadinessLetsOnePodServe(t *testing.T) { gates.TestGateReadinessLetsOnePodServe(t) }
 
@@ -161,8 +161,8 @@ func TestClaimAddedAfterThePodWebhookIsRefused(t *testing.T) {
 func TestUserMistakesCauseWarningsAndEvents(t *testing.T) {
 	injection.TestUserMistakesCauseWarningsAndEvents(t)
 }
-func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
-	injection.TestPodWithAWrongOwnerJoinsNoWorkload(t)
+func TestPodWithAFalseOwnerReferenceIsRefused(t *testing.T) {
+	injection.TestPodWithAFalseOwnerReferenceIsRefused(t)
 }
 func TestStaticPodThatClaimsIsRefused(t *testing.T) { injection.TestStaticPodThatClaimsIsRefused(t) }
 func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
@@ -174,8 +174,8 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	injection.TestPrivateImageNeedsThePodsOwnCredentials(t)
 }
-func TestRefusalWarningEventAndMetricNameOneReason(t *testing.T) {
-	injection.TestRefusalWarningEventAndMetricNameOneReason(t)
+func TestRefusalWarningEventAndMetricShareOneReason(t *testing.T) {
+	injection.TestRefusalWarningEventAndMetricShareOneReason(t)
 }
 func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 	injection.TestInjectionKeepsFieldsUnknownToTheWebhook(t)
@@ -215,8 +215,8 @@ func TestRestartRulesApplyToTheApplicationsExitCodes(t *testing.T) {
 func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	lifecycle.TestStartupProbeBeginsAnewWithEachChild(t)
 }
-func TestFailedLivenessProbeRestartsAsWithoutTheGate(t *testing.T) {
-	lifecycle.TestFailedLivenessProbeRestartsAsWithoutTheGate(t)
+func TestLivenessFailureRestartsContainerAsWithoutTheGate(t *testing.T) {
+	lifecycle.TestLivenessFailureRestartsContainerAsWithoutTheGate(t)
 }
 func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 	lifecycle.TestFailedStartupProbeRestartsContainerAsWithoutGate(t)
@@ -230,8 +230,8 @@ func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
 func TestKubeletProbesTheApplicationOnTheHostNetwork(t *testing.T) {
 	lifecycle.TestKubeletProbesTheApplicationOnTheHostNetwork(t)
 }
-func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
-	lifecycle.TestApplicationGetsItsOwnStopSignal(t)
+func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
+	lifecycle.TestApplicationGetsOnlyItsDeclaredStopSignal(t)
 }
 
 // Tests of package operations.
@@ -297,8 +297,8 @@ func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
 
 // Tests of package rights.
 
-func TestAdministratorCanFreeABlockedSlot(t *testing.T) {
-	rights.TestAdministratorCanFreeABlockedSlot(t)
+func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
+	rights.TestAdministratorFreesSlotBlockedByAUsersLease(t)
 }
 func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheRightsOfItsAgent(t) }
 func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
@@ -313,8 +313,8 @@ func TestUnreachableHolderMakesStandbysNotReady(t *testing.T) {
 func TestCrashingHolderLosesTheLockToAnotherWorkload(t *testing.T) {
 	rollouts.TestCrashingHolderLosesTheLockToAnotherWorkload(t)
 }
-func TestRolloutFinishesDespiteBudgetAndAutoscaler(t *testing.T) {
-	rollouts.TestRolloutFinishesDespiteBudgetAndAutoscaler(t)
+func TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t *testing.T) {
+	rollouts.TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t)
 }
 func TestRolloutOfABrokenRevisionStalls(t *testing.T) { rollouts.TestRolloutOfABrokenRevisionStalls(t) }
 func TestBrokenRevisionStallsARolloutOfOneReplica(t *testing.T) {

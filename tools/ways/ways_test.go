@@ -96,7 +96,7 @@ func start(g gate) {
 	assert.ErrorContains(t, err, "lost of p, which does not exist")
 }
 
-func TestLimitIgnoresTypesWithFewMethods(t *testing.T) {
+func TestPackageLimitsIgnoreTypesWithFewMethods(t *testing.T) {
 	m := measured{packages: []figures{
 		{folder: "small", methods: 20, long: nil, large: nil},
 		{folder: "large", methods: 21, long: []string{"f", "g"}, large: []string{"a.go"}},
@@ -104,7 +104,7 @@ func TestLimitIgnoresTypesWithFewMethods(t *testing.T) {
 	assert.Equal(t, limit.Counts{"small": {0, 0, 0, 0, 0}, "large": {0, 0, 21, 2, 1}}, m.counts()[packageLimits])
 }
 
-func TestBestFileOrderHasFewestUpwardArrows(t *testing.T) {
+func TestBestFileOrderMinimizesCallsToEarlierFiles(t *testing.T) {
 	for name, c := range map[string]struct {
 		arrows []uint64
 		up     int
@@ -125,7 +125,7 @@ func TestBestFileOrderHasFewestUpwardArrows(t *testing.T) {
 }
 
 // Long circles are ordered by sifting, which is close to the best order.
-func TestSiftedOrderIsCloseToTheBestOrder(t *testing.T) {
+func TestHeuristicOrderOfCallCycleIsNearlyOptimal(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 20 {
 		circle, arrows := []int{}, make([]uint64, 10)

@@ -17,7 +17,7 @@ const root = "../.."
 
 // If a limit is exceeded, change the sentence and not the limit. The command
 // "make words PKG=…" prints the sentences.
-func TestFoldersKeepTheirLimitsOfBrokenLanguageRules(t *testing.T) {
+func TestLanguageRuleViolationsStayWithinEachFoldersLimits(t *testing.T) {
 	findings, err := measure(root)
 	require.NoError(t, err)
 	require.NotEmpty(t, findings)

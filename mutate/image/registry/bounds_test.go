@@ -149,7 +149,7 @@ func TestLookUpEndsOnceNoPodWaits(t *testing.T) {
 		"a look-up goes on that no pod waits for")
 }
 
-func TestConcurrentReadsOfPlatformsAreBounded(t *testing.T) {
+func TestResolverBoundsConcurrentReadsOfImagePlatforms(t *testing.T) {
 	f := newRegistry(t, false)
 	var images []v1.Image
 	for i := range 32 {

@@ -145,7 +145,7 @@ func TestPrivateImageCommandIsHiddenFromOtherNamespaces(t *testing.T) {
 	}
 }
 
-func TestLookUpsOfTwoNamespacesAreNeverJoined(t *testing.T) {
+func TestNamespacesNeverShareOneImageLookUp(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	f.push(t, "private/app:1", redis)
@@ -164,7 +164,7 @@ func TestLookUpsOfTwoNamespacesAreNeverJoined(t *testing.T) {
 	wait.Wait()
 }
 
-func TestUnnamedPullSecretsAreNeverRead(t *testing.T) {
+func TestResolverReadsOnlyPullSecretsOfThePod(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	store := &secrets{secrets: map[string]*corev1.Secret{"shop/pull": pullSecret(t, f.host(), "x")}}

@@ -24,7 +24,7 @@ import (
 
 // A pod's creator writes the pod's owner references, so an owner reference alone proves
 // nothing.
-func TestPodWithAWrongOwnerJoinsNoWorkload(t *testing.T) {
+func TestPodWithAFalseOwnerReferenceIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	set, err := s.Client.AppsV1().StatefulSets(s.Namespace).Create(t.Context(), &appsv1.StatefulSet{

@@ -138,7 +138,7 @@ func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 }
 
 // compat: probes/liveness-exec probes/liveness-http probes/message lifecycle/grace-of-probe lifecycle/ignores-term carried
-func TestFailedLivenessProbeRestartsAsWithoutTheGate(t *testing.T) {
+func TestLivenessFailureRestartsContainerAsWithoutTheGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for name, tt := range map[string]struct {

@@ -34,7 +34,7 @@ func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 // sends this signal as without the gate, and the shim sends it at a yield.
 //
 // compat: lifecycle/stop-signal lifecycle/image-stop-signal carried
-func TestApplicationGetsItsOwnStopSignal(t *testing.T) {
+func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 	cluster.NeedLab(t, "it needs a feature gate, and reads the signals' notes")
 	t.Parallel()
 	s := space.New(t)

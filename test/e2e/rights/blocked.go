@@ -34,7 +34,7 @@ func ghost(name string, ours bool, seconds int32) *coordinationv1.Lease {
 // label, the Lease blocks the slot for an hour at most. The API server refuses the deletion
 // of such a Lease, and names the remedy. Without the label, an administrator can delete the
 // Lease.
-func TestAdministratorCanFreeABlockedSlot(t *testing.T) {
+func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

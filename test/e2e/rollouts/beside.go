@@ -215,7 +215,7 @@ func installed(h *holder.Holder) bool {
 
 // The test evicts two holders, one after the other, as kubectl drain does. Then a rollout
 // finishes despite the budget, the autoscaler and a strict topology spread.
-func TestRolloutFinishesDespiteBudgetAndAutoscaler(t *testing.T) {
+func TestRolloutFinishesDespiteDisruptionBudgetAndAutoscaler(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("budgeted")
 	a.Replicas = 2

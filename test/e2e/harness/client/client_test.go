@@ -37,7 +37,7 @@ func runAgainst(t *testing.T, handler http.HandlerFunc) Summary {
 	return sum
 }
 
-func TestAllRequestsOfAClientShareOneConnection(t *testing.T) {
+func TestClientOfKindKeptReusesOneConnection(t *testing.T) {
 	from := map[string]bool{}
 	sum := runAgainst(t, func(_ http.ResponseWriter, r *http.Request) { from[r.RemoteAddr] = true })
 	assert.Empty(t, sum.Failed)
@@ -45,7 +45,7 @@ func TestAllRequestsOfAClientShareOneConnection(t *testing.T) {
 	assert.Len(t, from, 1)
 }
 
-func TestBrokenConnectionIsReportedOnce(t *testing.T) {
+func TestClientCountsABrokenConnectionAsOneFailure(t *testing.T) {
 	in, input := io.Pipe()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
