@@ -86,7 +86,8 @@ type asker struct {
 	at time.Duration
 	// err is the answer to the last write.
 	err error
-	// offered is the last leave to which the pod has offered to stay Ready.
+	// offered identifies the leave to which the pod offers to stay Ready; empty once the
+	// Lease shows another leave, or none.
 	offered string
 	// giveUp ends the writing of the offer to that leave; nil without an offer.
 	giveUp context.CancelFunc

@@ -43,7 +43,7 @@ func (d *drain) run(ctx context.Context) error {
 		// The order to drain comes first: the gate "readiness" counts only a status that
 		// is stored after the order.
 		d.stop(state)
-		wake := min(state.Deadline, d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began, d.reason == show.ReasonYield && u.spared())))
+		wake := min(state.Deadline, d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began, d.reason == show.ReasonYield && d.hold.turn.Proven && u.spared())))
 		if d.renews() {
 			wake = min(wake, d.renewOn(ctx, state), d.extend(state))
 		}

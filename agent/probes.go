@@ -26,7 +26,7 @@ const reasonProbeFailed = "startup probe failed"
 
 func newProbes(c Config) *probe.Monitor {
 	return probe.New(probe.Config{
-		Probes: c.Probes, Address: c.PodIP, Grace: c.Grace, StartsReady: c.ReplacesUnready, Do: c.Probe,
+		Probes: c.Probes, Address: c.PodIP, Grace: c.Grace, Do: c.Probe,
 		Run: func(ctx context.Context, child probe.Child, command []string, timeout time.Duration) probe.Result {
 			r, err := c.Asides.RunAside(ctx, gate.ShimID(child.Shim), command, timeout)
 			return probe.Ran(command, timeout, r.Code, string(r.Output), r.TimedOut, err)
@@ -38,6 +38,7 @@ func newProbes(c Config) *probe.Monitor {
 // hook is over and while they are not drained.
 func (h *hold) follow() {
 	u := h.unit
+	proven := u.rollout.takesTurns() && u.config.Revision.Same(h.rollout.facts.Rollout.Proven)
 	children := map[string]probe.Child{}
 	for _, r := range u.shims.Reports() {
 		if r.Phase != gate.Running || r.Hold != h.id || r.Starting {
@@ -45,7 +46,7 @@ func (h *hold) follow() {
 		}
 		children[r.Container] = probe.Child{
 			Shim: string(r.Shim), Hold: r.Hold, Age: max(h.loop.now-r.Since, 0),
-			Serving: h.served && r.Since < h.since,
+			Serving: h.served && r.Since < h.since, StartsReady: proven && u.config.ReplacesUnready,
 		}
 	}
 	u.probes.Follow(children)

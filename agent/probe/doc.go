@@ -21,8 +21,8 @@
 // readiness probe. The kubelet always runs the liveness probe. The package learns the
 // results of the kubelet's probes from the kubelet's requests.
 //
-// Some controllers replace a pod that is not Ready. In their pods the kubelet's readiness
-// probe passes until the application has passed it once ([Config.StartsReady]).
+// Some controllers replace a pod that is not Ready. In a proven pod of theirs the kubelet's readiness
+// probe passes until the application has passed it once ([Child.StartsReady]).
 //
 // # What is not guaranteed
 //

@@ -22,9 +22,6 @@ type Config struct {
 	// Grace is the time to stop for a child whose startup probe has failed,
 	// unless the probe declares its own.
 	Grace time.Duration
-	// StartsReady reports that the kubelet's readiness probe passes until the application
-	// has passed it once. Then only the pod's condition shows that the application starts.
-	StartsReady bool
 	// Run runs a command beside a child.
 	Run func(ctx context.Context, child Child, command []string, timeout time.Duration) Result
 	// Do carries out the other probes; if nil, the package's Do is used.
@@ -40,6 +37,9 @@ type Child struct {
 	// Serving reports that the child passed its probes under an earlier agent
 	// process.
 	Serving bool
+	// StartsReady reports that the kubelet's readiness probe passes until the child has
+	// passed it once. Then only the pod's condition shows that the child starts.
+	StartsReady bool
 }
 
 // Notice is an Event to write, or an instruction for the agent.

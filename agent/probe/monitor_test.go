@@ -24,6 +24,8 @@ import (
 type app struct {
 	t     *testing.T
 	began time.Time
+	// startsReady is the field of the same name of each child.
+	startsReady bool
 	*Monitor
 
 	mu      sync.Mutex
@@ -108,8 +110,11 @@ func (a *app) pass(d time.Duration) {
 	synctest.Wait()
 }
 
-func (a *app) runs(hold string) { a.Follow(map[string]Child{"app": {Shim: "s1", Hold: hold}}) }
-func (a *app) stops()           { a.Follow(nil) }
+func (a *app) runs(hold string) {
+	a.Follow(map[string]Child{"app": {Shim: "s1", Hold: hold, StartsReady: a.startsReady}})
+}
+
+func (a *app) stops() { a.Follow(nil) }
 
 // kubelet sends a request like the kubelet's, without following redirects.
 func (a *app) kubelet(probe string) *httptest.ResponseRecorder {

@@ -60,7 +60,7 @@ func TestKubeletSeesNoStartOfASparedPod(t *testing.T) {
 	probes := api.Probes{Readiness: declared("readiness", nil)}
 	for _, spared := range []bool{false, true} {
 		bubble(t, probes, func(a *app) {
-			a.config.StartsReady = spared
+			a.startsReady = spared
 			a.runs("h1")
 			a.pass(time.Second)
 			assert.Equal(t, spared, a.kubelet(api.ReadinessProbe).Code == http.StatusOK)

@@ -146,9 +146,9 @@ func TestShimKillsFrozenChildOnceSlotIsLost(t *testing.T) {
 	}
 }
 
-// asked is a child that prints a line when it gets the stop signal, and stops. The
-// child starts no process while it waits, because a process in vfork(2) stands still
-// without a freeze.
+// asked is a child that prints a line when it gets the stop signal, and stops. While the
+// child waits, it starts no process. During vfork(2) the kernel suspends the parent, so the
+// child would be silent without any freeze.
 var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
 func TestFrozenChildGetsNoStopSignalAtDeadline(t *testing.T) {

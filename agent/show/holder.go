@@ -28,7 +28,8 @@ type Holder struct {
 	Turn string
 	// Leaves reports that the pod leaves its Services before its application stops.
 	Leaves bool
-	// Stays reports that the controller would replace the pod if it was not Ready.
+	// Stays reports that the application starts, and that the controller would replace an
+	// unready pod.
 	Stays bool
 }
 
@@ -70,6 +71,7 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 // replace the pod if it was not Ready.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, stays bool) Look {
 	if stays {
+		r.served = true // the time of a handover begins at the end of the drain
 		return keep(instant.Never)
 	}
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {

@@ -30,6 +30,9 @@ type ReadinessConfig struct {
 	// Mode decides whether a standby can be Ready.
 	Mode   api.Readiness
 	Budget api.Budget
+	// Spare is the time for which a standby stays Ready beyond a handover. Some
+	// controllers would otherwise replace the standby while the holder stops or starts.
+	Spare time.Duration
 	// Ports are the ports that the gated containers declare.
 	Ports []int
 	// Forwarder is nil if the pod forwards nothing.
@@ -261,7 +264,7 @@ func (l Look) by(at time.Duration) Look {
 // handover begins.
 func (r *Readiness) note(now time.Duration, serving bool) {
 	if r.served && !serving {
-		r.until = now + Handover(r.config.Budget)
+		r.until = now + Handover(r.config.Budget) + r.config.Spare
 	}
 	r.served = serving
 }
@@ -283,7 +286,7 @@ func (h holders) message() string {
 }
 
 // served returns the message of a Ready standby. The message does not name the holder. So a
-// handover changes nothing in the standby's status, and costs no write.
+// short handover changes nothing in the standby's status, and costs no write.
 func (h holders) served() string { return h.and("a holder of " + h.slot + " serves") }
 
 // and appends the pause of a slot to the text.

@@ -178,7 +178,8 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// stop refuses all further grants, and reports whether a container may run.
+// stop refuses all further grants, and reports whether a container may still be
+// running.
 func (p *Pod) stop() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -52,8 +52,8 @@ type Holder struct {
 	Turn api.Revision
 	// Failed: the turn has failed, so the hold has to end.
 	Failed bool
-	// Starting: the revision is proven, and its application starts.
-	Starting bool
+	// Proven: the revision is proven. Starting: its application also starts.
+	Proven, Starting bool
 	// Wake is the instant of the next decision, if nothing happens before it.
 	Wake time.Duration
 }
@@ -76,6 +76,7 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 		}
 		holding.Failed = p.failed(now, h)
 	}
+	holding.Proven = p.Revision.Same(r.Proven)
 	holding.Starting = p.starting(now, h)
 	for _, at := range h.instants(p, r) {
 		if now < at {
@@ -166,7 +167,7 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 		// After a turn that failed, the holder's application starts again, and gets time
 		// for its start. That time is bounded, because the turn may have broken the data
 		// so that only a newer version can serve.
-		from = max(from, h.Since+min(p.lasts(h.Rollout.Start), longestTurn))
+		from = max(from, h.Since+min(p.Lasts(h.Rollout.Start), longestTurn))
 	}
 	return revision.NewerThan(p.Revision) && now >= from
 }
@@ -198,7 +199,7 @@ func (p Pod) failed(now time.Duration, h Hold) bool {
 
 // failsAt returns the instant at which a turn fails whose application does not serve.
 func (h Hold) failsAt(p Pod) time.Duration {
-	return max(h.Since, h.Stopped) + p.lasts(h.Rollout.Start)
+	return max(h.Since, h.Stopped) + p.Lasts(h.Rollout.Start)
 }
 
 // starting reports whether the application of a proven revision has not served yet in this
@@ -213,7 +214,7 @@ func (h Hold) mayStart(p Pod) bool {
 }
 
 // startsBy returns the instant from which such a start has taken too long.
-func (h Hold) startsBy(p Pod) time.Duration { return h.Since + p.lasts(h.Rollout.Start) }
+func (h Hold) startsBy(p Pod) time.Duration { return h.Since + p.Lasts(h.Rollout.Start) }
 
 // fresh reports whether the holder saw the ask change during this hold, and within
 // [Fresh].

@@ -114,7 +114,8 @@ func (o owners) statefulSet(ctx context.Context, namespace string, owner *metav1
 	// The label's value is the whole name of the ControllerRevision.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
 	origin, err := o.controllerRevision(ctx, namespace, owner, hash, hash, set.Spec.MinReadySeconds)
-	origin.ReplacesUnready = origin.Revision.Valid() && set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement
+	origin.ReplacesUnready = origin.Revision.Valid() && set.Spec.PodManagementPolicy == appsv1.ParallelPodManagement &&
+		set.Spec.UpdateStrategy.Type == appsv1.RollingUpdateStatefulSetStrategyType
 	return origin, err
 }
 
@@ -126,7 +127,7 @@ func (o owners) daemonSet(ctx context.Context, namespace string, owner *metav1.O
 	// The label's value is the last part of the ControllerRevision's name.
 	hash := pod.Labels[appsv1.ControllerRevisionHashLabelKey]
 	origin, err := o.controllerRevision(ctx, namespace, owner, owner.Name+"-"+hash, hash, set.Spec.MinReadySeconds)
-	origin.ReplacesUnready = origin.Revision.Valid()
+	origin.ReplacesUnready = origin.Revision.Valid() && set.Spec.UpdateStrategy.Type == appsv1.RollingUpdateDaemonSetStrategyType
 	return origin, err
 }
 

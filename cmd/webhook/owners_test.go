@@ -136,6 +136,9 @@ func TestOriginReadsTheRevisionOfTheController(t *testing.T) {
 	cache := controlledBy("apps/v1", "StatefulSet", "cache")
 	cacheRevision := storedRevision(t, "cache-7c9", "app", cache)
 	cacheRevision.Revision = 1
+	byHand := controlledBy("apps/v1", "StatefulSet", "by-hand")
+	byHandRevision := storedRevision(t, "by-hand-7c9", "app", byHand)
+	byHandRevision.Revision = 1
 	nodeRevision := storedRevision(t, "node-7c9", "app", node)
 	nodeRevision.Revision = 5
 	job := &batchv1.Job{ObjectMeta: named("nightly-1", controlledBy("batch/v1", "CronJob", "nightly"))}
@@ -155,9 +158,19 @@ func TestOriginReadsTheRevisionOfTheController(t *testing.T) {
 		storedRevision(t, "db-unnumbered", "app", db),
 		&appsv1.Deployment{ObjectMeta: named("biller")},
 		&appsv1.StatefulSet{ObjectMeta: named("db"), Spec: appsv1.StatefulSetSpec{MinReadySeconds: 20}},
-		&appsv1.StatefulSet{ObjectMeta: named("cache"), Spec: appsv1.StatefulSetSpec{PodManagementPolicy: appsv1.ParallelPodManagement}},
+		&appsv1.StatefulSet{ObjectMeta: named("cache"), Spec: appsv1.StatefulSetSpec{
+			PodManagementPolicy: appsv1.ParallelPodManagement,
+			UpdateStrategy:      appsv1.StatefulSetUpdateStrategy{Type: appsv1.RollingUpdateStatefulSetStrategyType},
+		}},
+		&appsv1.StatefulSet{ObjectMeta: named("by-hand"), Spec: appsv1.StatefulSetSpec{
+			PodManagementPolicy: appsv1.ParallelPodManagement,
+			UpdateStrategy:      appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType},
+		}},
+		byHandRevision,
 		cacheRevision,
-		&appsv1.DaemonSet{ObjectMeta: named("node"), Spec: appsv1.DaemonSetSpec{MinReadySeconds: 20}},
+		&appsv1.DaemonSet{ObjectMeta: named("node"), Spec: appsv1.DaemonSetSpec{
+			MinReadySeconds: 20, UpdateStrategy: appsv1.DaemonSetUpdateStrategy{Type: appsv1.RollingUpdateDaemonSetStrategyType},
+		}},
 		&batchv1.CronJob{ObjectMeta: named("nightly")},
 	).Build()
 	of := func(set string) *corev1.Pod { return pod("", controlledBy("apps/v1", "ReplicaSet", set)) }
@@ -168,7 +181,7 @@ func TestOriginReadsTheRevisionOfTheController(t *testing.T) {
 	}
 	for replaces, pods := range map[bool][]*corev1.Pod{
 		true:  {pod("7c9", node), pod("cache-7c9", cache)},
-		false: {of("biller-5d4f"), pod("db-7c9", db), pod("", node)},
+		false: {of("biller-5d4f"), pod("db-7c9", db), pod("", node), pod("by-hand-7c9", byHand)},
 	} {
 		for _, pod := range pods {
 			origin, err := owners{c, c}.Origin(t.Context(), "shop", pod)

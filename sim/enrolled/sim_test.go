@@ -27,7 +27,7 @@ func realEnroll(e *world.Enroller) world.Reconciler {
 
 // Package world repeats these names of package enroll, because world must not link
 // enroll.
-func TestWorldRepeatsEnrollsRoleAndHolderNames(t *testing.T) {
+func TestWorldsRoleAndHolderNamesMatchEnrolls(t *testing.T) {
 	assert.Equal(t, enroll.Unknown, world.Unknown)
 	assert.Equal(t, enroll.RoleName("default"), world.RoleName)
 }

@@ -292,6 +292,7 @@ func (c *changing) unblock() {
 func (c *changing) evicts() {
 	if holder, _ := c.judge.spare(); holder != nil {
 		c.note("script", "%s is evicted", holder.name)
+		c.judge.excused++
 		holder.shown.delete()
 	}
 }
@@ -324,6 +325,7 @@ func (c *changing) cuts() {
 		return
 	}
 	holder.node.cut(true, true)
+	c.judge.excused++
 	c.judge.disturbed(last + c.settling())
 	c.after(last, holder.node.heal)
 }

@@ -19,6 +19,9 @@ type judge struct {
 	// served is the last instant at which the old version served. A disturbance moves the
 	// instant into the future.
 	served time.Duration
+	// had is the number of old pods at the beginning of a rollout. The field excused is the
+	// number of them that a fault or a person may have removed since.
+	had, excused int
 	// free is the instant since which the slot is free, and an old pod could take it.
 	free time.Duration
 	// stood has the old pods that were Ready when the current turn of a broken version
@@ -45,6 +48,7 @@ func newJudge(l *workload, slot string) *judge {
 func (j *judge) begin() {
 	j.on, j.served, j.free = true, j.now(), 0
 	j.judged = len(j.checks.ends)
+	j.had, j.excused = len(j.olds()), 0
 }
 
 // every is the period in which the judge checks the rollout.
@@ -84,10 +88,14 @@ func (j *judge) spare() (holder *pod, others []*pod) {
 }
 
 // checkProtected demands that no pod of a broken version is Ready, and that an old pod is
-// left.
+// left. A strict controller may replace only one old pod.
 func (j *judge) checkProtected() {
-	if len(j.olds()) == 0 {
-		j.violate(unprotected, "no old pod of %s is left", j.template.workload)
+	least := 1
+	if j.template.strict {
+		least = max(least, j.had-1-j.excused)
+	}
+	if left := len(j.olds()); left < least {
+		j.violate(unprotected, "%d old pods of %s are left, not %d", left, j.template.workload, least)
 	}
 	for _, p := range j.all() {
 		if p.behaviour.broken() && p.shown.isReady() {

@@ -16,6 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -182,10 +183,17 @@ func (s *shown) isReady() bool {
 	return s.stays() && s.condition && s.pod.node.up && !slices.ContainsFunc(s.pod.containers, unready)
 }
 
-// seemsReady reports whether the kubelet counts the container as ready. In a strict
-// workload the kubelet's probe passes while the child starts.
+// seemsReady reports whether the kubelet counts the container as ready. In a proven pod of a
+// strict workload the kubelet's probe passes while the child starts.
 func (c *container) seemsReady() bool {
-	return c.ready() || c.pod.strict && len(c.shims) > 0 && !c.shims[len(c.shims)-1].dead
+	lives := len(c.shims) > 0 && !c.shims[len(c.shims)-1].dead
+	return c.ready() || lives && c.pod.strict && c.proven()
+}
+
+// proven reports whether the Lease of the pod's slot names the pod's revision as proven.
+func (c *container) proven() bool {
+	l, ok := c.pod.w.api.lease(c.pod.slots[0])
+	return ok && c.pod.revision.Same(turn.Parse(l.Annotations[api.RolloutAnnotation]).Proven)
 }
 
 // isPending reports whether no container has started yet.

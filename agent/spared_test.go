@@ -1,0 +1,140 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/turn"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// replacing configures a pod whose controller replaces unready old pods.
+func replacing(c *Config) { c.ReplacesUnready = true }
+
+// returning starts an old holder and a new pod, whose turn fails. The old holder then starts
+// its application again, which does not pass its readiness probe.
+func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
+	w.free(theSlot, nextLease)
+	app = newPatient()
+	a = w.start("a", append(change, of(oldRevision), app.probed("readiness"), replacing)...)
+	a.connect("s1")
+	w.pass(turn.Rest + time.Second)
+	require.Equal(w.t, "True Holding", a.ready())
+	app.be(true, "readiness")
+	b = w.start("b", of(newRevision), replacing, newPatient("readiness").probed("readiness"))
+	b.connect("s3")
+	w.within(4*time.Second, "the new child runs", func() bool { return b.running("s3") })
+	return a, b, app
+}
+
+// The standbys wait longer than the holder stops or starts.
+func TestSlowStopOrStartKeepsOldPodsReady(t *testing.T) {
+	const stops, starts = 110 * time.Second, 45 * time.Second
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		app := newPatient()
+		a := w.start("a", of(oldRevision), app.probed("readiness"), replacing, func(c *Config) { c.Grace = 2 * time.Minute })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = stops
+		w.within(time.Second, "the old child runs", func() bool { return a.running("s1") })
+		standby := w.start("a2", of(oldRevision), replacing, func(c *Config) { c.Grace = 2 * time.Minute })
+		standby.connect("s2")
+		w.pass(turn.Rest + time.Second)
+		seen := len(a.link.patches) - 1
+		app.be(true, "readiness")
+		b := w.start("b", of(newRevision), replacing)
+		b.connect("s3")
+		w.within(stops+time.Second, "the new child runs", func() bool { return b.running("s3") })
+		b.gates.end("s3")
+		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+		w.pass(starts)
+		app.be(false, "readiness")
+		w.pass(turn.Rest / 2)
+		a.link.patches = a.link.patches[seen:]
+		assert.Equal(t, []string{"True"}, a.readiness())
+		assert.Equal(t, []string{"True"}, standby.readiness())
+	})
+}
+
+func TestYieldDuringStartKeepsOldPodReady(t *testing.T) {
+	for name, yields := range map[string]func(w *world, a *pod){
+		"to a newer revision": func(w *world, _ *pod) {
+			w.start("c", of(api.Revision{Workload: oldRevision.Workload, Number: 8, Hash: "newer"}), replacing).connect("s4")
+		},
+		"by hand": func(w *world, a *pod) {
+			w.start("a2", of(oldRevision), replacing).connect("s2")
+			w.pass(time.Second)
+			a.agent.Yield()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				a, b, _ := w.returning()
+				b.gates.end("s3")
+				w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+				w.pass(45 * time.Second)
+				require.Equal(t, "True Starting", a.ready())
+				seen := len(a.link.patches) - 1
+				yields(w, a)
+				w.within(5*time.Second, "another pod holds", func() bool { return w.holder() != a.identity() && w.holder() != "" })
+				w.pass(5 * time.Second)
+				a.link.patches = a.link.patches[seen:]
+				assert.Equal(t, []string{"True"}, a.readiness())
+			})
+		})
+	}
+}
+
+func TestKubeletSeesTheStartOfAnUnprovenPod(t *testing.T) {
+	simulate(t, func(w *world) {
+		a, b, app := w.returning()
+		w.pass(time.Second)
+		assert.NotEqual(t, http.StatusOK, b.kubelet(api.ReadinessProbe))
+		b.gates.end("s3")
+		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+		w.pass(time.Second)
+		assert.Equal(t, http.StatusOK, a.kubelet(api.ReadinessProbe))
+		app.be(false, "readiness")
+		w.pass(time.Second)
+		app.be(true, "readiness")
+		assert.NotEqual(t, http.StatusOK, a.kubelet(api.ReadinessProbe), "the application has served")
+	})
+}
+
+// Only a proven pod that takes turns is worth a Ready pod without an application.
+func TestUnprovenPodIsNotReadyDuringItsStop(t *testing.T) {
+	const stops = 5 * time.Minute
+	slow := func(c *Config) { c.Grace = 2 * stops }
+	for name, start := range map[string]func(w *world) *pod{
+		"in its turn": func(w *world) *pod {
+			w.start("a", of(oldRevision), replacing).connect("s1")
+			w.pass(turn.Rest + time.Second)
+			return w.start("b", of(newRevision), replacing, slow, func(c *Config) { c.MinReady = 30 * time.Second })
+		},
+		"readiness is holder": func(w *world) *pod {
+			return w.start("b", of(oldRevision), replacing, slow, func(c *Config) { c.Readiness = api.ReadinessHolder })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot, nextLease)
+				b := start(w)
+				b.gates.connect(gate.Report{Shim: "s3", Container: "app"}).stop = stops
+				w.within(4*time.Second, "the child runs", func() bool { return b.running("s3") })
+				w.pass(turn.Proof + 2*time.Second)
+				require.Equal(t, "True Holding", b.ready())
+				b.agent.Yield()
+				w.pass(stops / 2)
+				assert.Equal(t, "False Draining", b.ready())
+				w.pass(stops)
+			})
+		})
+	}
+}
