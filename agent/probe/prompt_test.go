@@ -56,7 +56,7 @@ func TestGatedPodIsReadyNoLaterThanUngated(t *testing.T) {
 }
 
 // Otherwise a controller that replaces unready pods would see that the application starts.
-func TestKubeletSeesNoStartOfASparedPod(t *testing.T) {
+func TestPodThatMustStayReadyHidesItsStart(t *testing.T) {
 	probes := api.Probes{Readiness: declared("readiness", nil)}
 	for _, spared := range []bool{false, true} {
 		bubble(t, probes, func(a *app) {

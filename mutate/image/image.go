@@ -21,7 +21,7 @@ type Images interface {
 type Reader interface {
 	// Command reads the command of an image within a bounded time. The error is
 	// ErrPlatforms if the command depends on more than the architecture. The pod's author
-	// sees the text of an error, so the error quotes no registry.
+	// sees the text of an error, so that text contains no word of a registry's answer.
 	Command(ctx context.Context, image string) (Command, error)
 }
 

@@ -118,8 +118,8 @@ func respelled(words ...string) func(*corev1.Pod) {
 	}
 }
 
-// The policies recognize a copy by the command of its containers. The policies refuse
-// each copy in every namespace, and refuse no other pod.
+// The policies recognize a copy of a gated pod by its spec, without labels and annotations.
+// The policies refuse such a copy in every namespace, and refuse no other pod.
 func TestCopiedCommandIsRefusedInEveryNamespace(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

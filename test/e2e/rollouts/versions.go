@@ -97,9 +97,14 @@ func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
 func TestStalledRolloutReplacesNoFurtherOldPod(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
-	// The kubelet would notice the start after three seconds.
-	old := workload.Version{Name: "old", Args: []string{"-start-delay=6s", "-stop-delay=2s"}, Edit: probed("/health/ready")}
-	broken := workload.Version{Name: "broken", Args: []string{"-exit-code=1", "-run-for=1ms"}, Edit: probed("/health/ready")}
+	// The kubelet would notice the start after six seconds. The timeout is long, because on a
+	// busy machine an application that serves may answer late.
+	patient := func(c *corev1.Container) {
+		probed("/health/ready")(c)
+		c.ReadinessProbe.PeriodSeconds, c.ReadinessProbe.TimeoutSeconds = 2, 15
+	}
+	old := workload.Version{Name: "old", Args: []string{"-start-delay=10s", "-stop-delay=2s"}, Edit: patient}
+	broken := workload.Version{Name: "broken", Args: []string{"-exit-code=1", "-run-for=1ms"}, Edit: patient}
 	for _, name := range []string{"daemonset", "statefulset-3-parallel"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
