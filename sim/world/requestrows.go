@@ -15,7 +15,7 @@ type requestRows struct{ *demands }
 func (r requestRows) rows() map[string]func() {
 	d := r.budget.Duration
 	return map[string]func(){
-		"network gone":                      func() { r.expiry(func(c *child) { c.pod().node.cut(true, true) }) },
+		"network gone":                      func() { r.expiry(r.driftApart) },
 		"replies gone":                      func() { r.expiry(func(c *child) { c.pod().node.cut(false, true) }) },
 		"API away for long":                 r.retaken,
 		"API away for less than the budget": r.outage,
@@ -185,4 +185,19 @@ func (r requestRows) starving() {
 		modest.stop()
 	})
 	r.until(modest.grace+left, func() bool { return modest.gone })
+}
+
+// driftApart makes the holder's clock as slow, and the other clocks as fast, as they may be,
+// and cuts the holder off. Its children ignore SIGTERM. So the margin of the lease alone keeps
+// them from living beside the next child.
+func (r requestRows) driftApart(c *child) {
+	r.each(ignoreStop)(c)
+	for _, n := range r.nodes {
+		rate := 1 + skew
+		if n == c.pod().node {
+			rate = 1 - skew
+		}
+		n.change(rate, n.stands)
+	}
+	c.pod().node.cut(true, true)
 }
