@@ -64,7 +64,8 @@ func TestContractImportsOnlyTheStandardLibrary(t *testing.T) {
 }
 
 // Packages claim, lease, turn and leave only decide. These packages take the time as an
-// argument and do no I/O, so a simulation and a fuzz test can drive them.
+// argument and do no I/O, so a simulation and a fuzz test can drive them. Besides the contract
+// they share only package instant, and claim the rules of package lease.
 func TestPurePackagesImportOnlyTheContract(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},

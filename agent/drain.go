@@ -43,7 +43,7 @@ func (d *drain) run(ctx context.Context) error {
 		// The order to drain comes first: the gate "readiness" counts only a status that
 		// is stored after the order.
 		d.stop(state)
-		wake := min(state.Deadline, d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began, d.reason == show.ReasonYield && d.hold.turn.Proven && u.spared())))
+		wake := min(state.Deadline, d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began, d.spared())))
 		if d.renews() {
 			wake = min(wake, d.renewOn(ctx, state), d.extend(state))
 		}
@@ -73,6 +73,12 @@ func (d *drain) stopChild(r gate.Report) {
 		return
 	}
 	d.unit.orders.drain(r, d.id, d.reason, d.grace)
+}
+
+// spared reports whether the pod stays Ready while it drains, because a proven revision
+// yields.
+func (d *drain) spared() bool {
+	return d.reason == show.ReasonYield && d.hold.turn.Proven && d.unit.spared()
 }
 
 // renews reports whether the hold is renewed while it drains. A hold that is lost or in

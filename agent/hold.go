@@ -275,9 +275,15 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	}
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
 		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
-		Turn: h.turn.Message, Leaves: h.leaving.Out, Stays: h.turn.Starting && u.spared(),
+		Turn: h.turn.Message, Leaves: h.leaving.Out, Spared: h.turn.Starting && u.spared(),
 	}))
 }
+
+// spared reports whether the pod may stay Ready although its application does not serve. A
+// strict controller would replace an unready pod. So in the rollout of a broken version such a
+// controller would replace one old pod after the other. The caller knows whether the
+// revision is proven.
+func (u *unit) spared() bool { return u.config.ReplacesUnready && u.stored.ready }
 
 // letGo ends the hold, and the claim waits again. If all children are proven dead, the
 // claim releases the slots at once, unless the pod competes for them again. Without proof

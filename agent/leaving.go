@@ -54,17 +54,13 @@ func (u *unit) endpointDelay() time.Duration {
 	return u.config.EndpointDelay
 }
 
-// replaced reports whether the pod's controller deletes an old pod that is not Ready,
-// however few of the other pods are Ready.
+// replaced reports whether the pod is of a StatefulSet or DaemonSet. Some of their
+// controllers delete each old pod that is not Ready ([Config.ReplacesUnready]). A leave
+// treats all of them alike.
 func (u *unit) replaced() bool {
 	kind, _, _ := strings.Cut(u.config.Workload, "/")
 	return kind == "StatefulSet" || kind == "DaemonSet"
 }
-
-// spared reports whether the pod stays Ready while the slot moves, and no application serves.
-// Otherwise, in the rollout of a broken version, some controllers would replace one old pod
-// after the other.
-func (u *unit) spared() bool { return u.config.ReplacesUnready && u.stored.ready }
 
 // delay returns the longest time for which a shim may hold a kubelet's stop signal back.
 // A living agent ends that wait earlier, so only a shim whose agent has died waits for

@@ -38,6 +38,8 @@ func newProbes(c Config) *probe.Monitor {
 // hook is over and while they are not drained.
 func (h *hold) follow() {
 	u := h.unit
+	// The field h.turn has the decision of the round before, which may not know the rollout in
+	// the Lease yet.
 	proven := u.rollout.takesTurns() && u.config.Revision.Same(h.rollout.facts.Rollout.Proven)
 	children := map[string]probe.Child{}
 	for _, r := range u.shims.Reports() {
@@ -46,7 +48,7 @@ func (h *hold) follow() {
 		}
 		children[r.Container] = probe.Child{
 			Shim: string(r.Shim), Hold: r.Hold, Age: max(h.loop.now-r.Since, 0),
-			Serving: h.served && r.Since < h.since, StartsReady: proven && u.config.ReplacesUnready,
+			Serving: h.served && r.Since < h.since, Spared: proven && u.config.ReplacesUnready,
 		}
 	}
 	u.probes.Follow(children)

@@ -19,8 +19,8 @@ import (
 // replacing configures a pod whose controller replaces unready old pods.
 func replacing(c *Config) { c.ReplacesUnready = true }
 
-// returning starts an old holder and a new pod, whose turn fails. The old holder then starts
-// its application again, which does not pass its readiness probe.
+// returning starts an old holder and a new pod, and waits until the new pod's child runs in its
+// turn. From then on the old application fails its readiness probe. The caller ends the turn.
 func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 	w.free(theSlot, nextLease)
 	app = newPatient()
@@ -35,7 +35,7 @@ func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 	return a, b, app
 }
 
-// The standbys wait longer than the holder stops or starts.
+// The stop and the start each take longer than a handover.
 func TestSlowStopOrStartKeepsOldPodsReady(t *testing.T) {
 	const stops, starts = 110 * time.Second, 45 * time.Second
 	simulate(t, func(w *world) {
@@ -52,6 +52,9 @@ func TestSlowStopOrStartKeepsOldPodsReady(t *testing.T) {
 		b := w.start("b", of(newRevision), replacing)
 		b.connect("s3")
 		w.within(stops+time.Second, "the new child runs", func() bool { return b.running("s3") })
+		late := w.start("a3", of(oldRevision), replacing, func(c *Config) { c.Grace = time.Second })
+		w.pass(time.Second)
+		require.Equal(t, "True", late.readiness()[len(late.readiness())-1])
 		b.gates.end("s3")
 		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
 		w.pass(starts)
@@ -60,6 +63,7 @@ func TestSlowStopOrStartKeepsOldPodsReady(t *testing.T) {
 		a.link.patches = a.link.patches[seen:]
 		assert.Equal(t, []string{"True"}, a.readiness())
 		assert.Equal(t, []string{"True"}, standby.readiness())
+		assert.Equal(t, []string{"True"}, late.readiness())
 	})
 }
 
@@ -108,8 +112,8 @@ func TestKubeletSeesTheStartOfAnUnprovenPod(t *testing.T) {
 	})
 }
 
-// Only a proven pod that takes turns is worth a Ready pod without an application.
-func TestUnprovenPodIsNotReadyDuringItsStop(t *testing.T) {
+// Only a proven pod that takes turns may be Ready without an application.
+func TestUnsparedPodIsUnreadyWhileItStops(t *testing.T) {
 	const stops = 5 * time.Minute
 	slow := func(c *Config) { c.Grace = 2 * stops }
 	for name, start := range map[string]func(w *world) *pod{

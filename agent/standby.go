@@ -9,6 +9,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/agent/show"
@@ -45,7 +46,9 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 			return nil, nil
 		case claim.Waiting:
 		}
-		look := s.unit.readiness.Standby(s.loop.now, s.seen(), shown(standing, s.loop.asker.err), !s.unit.shims.Alive())
+		turn := shown(standing, s.loop.asker.err)
+		turn.Beyond = s.unit.beyond(views[0].Record)
+		look := s.unit.readiness.Standby(s.loop.now, s.seen(), turn, !s.unit.shims.Alive())
 		s.offer(ctx, look, standing)
 		wake = min(wake, until, s.loop.appear(ctx, look))
 		if err := s.loop.wait(ctx, wake); err != nil {
@@ -71,6 +74,16 @@ func shown(s turn.Standby, asked error) show.Turn {
 		t.Message += ", but cannot write that: " + asked.Error()
 	}
 	return t
+}
+
+// beyond returns the time for which a standby of a strict controller stays Ready beyond a
+// handover. The holder has its grace to stop. Then the next holder has the time of a turn to
+// start.
+func (u *unit) beyond(r lease.Record) time.Duration {
+	if !u.config.ReplacesUnready || !u.rollout.takesTurns() {
+		return 0
+	}
+	return max(u.config.Grace, u.rollout.pod.Lasts(slotOf(r).Rollout.Start))
 }
 
 // drainOrphans drains the children whose hold is over. Either the agent sees a Lease that

@@ -67,9 +67,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 	}
 	u.status, u.events = show.NewStatus(shown), show.NewEvents(shown)
 	seen := readinessConfig(c, b)
-	if seen.Jitter = u.jitter; c.ReplacesUnready && u.rollout.takesTurns() {
-		seen.Spare = max(c.Grace, u.rollout.pod.Lasts(0))
-	}
+	seen.Jitter = u.jitter
 	u.readiness = show.NewReadiness(seen)
 	u.metrics = show.NewMetrics(c.Clock, longest)
 	return u

@@ -130,8 +130,8 @@ func play(s *script, self func(string) lease.Self, traced bool) *model {
 
 // inTime bounds how long slots are without a holder after the last fault. A standby
 // waits for the expiry of a Lease. Then the last holder has a head start of a sixth of the
-// lease duration. Before and after that wait, a pause between two looks may pass. A campaign that fails ends after another lease
-// duration.
+// lease duration. Before and after that wait, a pause between two looks may pass. A
+// campaign that fails ends after another lease duration.
 const inTime = 2*(api.DefaultLeaseDuration*7/6*13/12) + 4*slowest
 
 // heal ends all faults, and checks that the slots are held in time.

@@ -62,7 +62,8 @@ type Facts struct {
 	Ready bool
 	// Unready reports that the API server has stored that the pod is not Ready.
 	Unready bool
-	// Replaced reports that the workload's controller deletes old pods that are not Ready.
+	// Replaced reports that the pod is of a StatefulSet or DaemonSet. Some of their
+	// controllers delete old pods that are not Ready.
 	Replaced bool
 	// Offers are the offers of other pods to this leave.
 	Offers []api.Offer

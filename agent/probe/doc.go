@@ -8,7 +8,7 @@
 //
 // A standby passes every probe, because a standby is alive. The pod's condition shows
 // without an Event that the pod does not serve. Once a child runs, the application
-// answers the kubelet's probes. Where possible, the agent redirects the kubelet to the
+// answers the kubelet's probes, with one exception (below). Where possible, the agent redirects the kubelet to the
 // application, so that status, timeout and error are the same as without a gate.
 // Otherwise the agent probes the application while the kubelet waits. Counting begins
 // anew with each child, with the declared thresholds.
@@ -21,8 +21,9 @@
 // readiness probe. The kubelet always runs the liveness probe. The package learns the
 // results of the kubelet's probes from the kubelet's requests.
 //
-// Some controllers replace a pod that is not Ready. In a proven pod of theirs the kubelet's readiness
-// probe passes until the application has passed it once ([Child.StartsReady]).
+// Some controllers replace each old pod that is not Ready. In a proven pod of such a
+// controller, the kubelet's readiness probe passes until the application has passed the probe
+// for the first time ([Child.Spared]).
 //
 // # What is not guaranteed
 //

@@ -37,9 +37,10 @@ type Child struct {
 	// Serving reports that the child passed its probes under an earlier agent
 	// process.
 	Serving bool
-	// StartsReady reports that the kubelet's readiness probe passes until the child has
-	// passed it once. Then only the pod's condition shows that the child starts.
-	StartsReady bool
+	// Spared reports that the kubelet's readiness probe passes until the child has passed
+	// the probe once. Until then only the reason of the pod's condition shows that the
+	// child starts.
+	Spared bool
 }
 
 // Notice is an Event to write, or an instruction for the agent.

@@ -24,8 +24,8 @@ import (
 type app struct {
 	t     *testing.T
 	began time.Time
-	// startsReady is the field of the same name of each child.
-	startsReady bool
+	// spared is the field of the same name of each child.
+	spared bool
 	*Monitor
 
 	mu      sync.Mutex
@@ -111,7 +111,7 @@ func (a *app) pass(d time.Duration) {
 }
 
 func (a *app) runs(hold string) {
-	a.Follow(map[string]Child{"app": {Shim: "s1", Hold: hold, StartsReady: a.startsReady}})
+	a.Follow(map[string]Child{"app": {Shim: "s1", Hold: hold, Spared: a.spared}})
 }
 
 func (a *app) stops() { a.Follow(nil) }

@@ -60,11 +60,11 @@ func TestPodThatMustStayReadyHidesItsStart(t *testing.T) {
 	probes := api.Probes{Readiness: declared("readiness", nil)}
 	for _, spared := range []bool{false, true} {
 		bubble(t, probes, func(a *app) {
-			a.startsReady = spared
+			a.spared = spared
 			a.runs("h1")
 			a.pass(time.Second)
 			assert.Equal(t, spared, a.kubelet(api.ReadinessProbe).Code == http.StatusOK)
-			assert.False(t, a.Ready(), "the pod's condition shows it")
+			assert.False(t, a.Ready(), "the holder's Lease does not say yet that it serves")
 			a.answer("readiness", passes)
 			a.pass(time.Minute)
 			assert.True(t, a.Ready())

@@ -121,7 +121,7 @@ func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, probeRe
 		a := probeRequest{container: c, name: probe, probe: c.probe(probe)}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(a.probe.Timeout() + slack))
 		m.mu.Lock()
-		due := c.due(a.probe) && !c.starts(probe)
+		due := c.due(a.probe) && !c.spares(probe)
 		a.state = c.state
 		m.mu.Unlock()
 		if !due {
@@ -148,10 +148,10 @@ func (c *container) due(p *api.Probe) bool {
 	return c.state != nil && c.state.started && time.Since(c.state.began) >= p.InitialDelay()
 }
 
-// starts reports whether the kubelet's readiness probe passes, although the child has not
+// spares reports whether the kubelet's readiness probe passes, although the child has not
 // passed that probe yet.
-func (c *container) starts(probe string) bool {
-	return probe == api.ReadinessProbe && c.state != nil && c.state.child.StartsReady && c.state.driven
+func (c *container) spares(probe string) bool {
+	return probe == api.ReadinessProbe && c.state != nil && c.state.child.Spared && c.state.driven
 }
 
 // pendingProbe is a probe in progress. All clients that request the probe during its run

@@ -19,7 +19,8 @@
 // # What is not guaranteed
 //
 // An Event may be dropped, because the log has the same fact. The pod's condition may
-// be out of date while the API server does not answer.
+// be out of date while the API server does not answer. The reason and message of a standby
+// are up to [WordsDelay] old.
 package show
 
 import (
@@ -68,6 +69,6 @@ type Config struct {
 // condition. Most handovers are over within half of this delay.
 const WordsDelay = 5 * time.Second
 
-// Calm is the delay of a write that only informs people. After this delay a handover is
-// over, so the write does not delay the handover.
+// Calm is the delay of a write that only informs people. By then the requests of most
+// handovers have been sent, so the write delays none of them.
 const Calm = 100 * time.Millisecond

@@ -28,9 +28,9 @@ type Holder struct {
 	Turn string
 	// Leaves reports that the pod leaves its Services before its application stops.
 	Leaves bool
-	// Stays reports that the application starts, and that the controller would replace an
-	// unready pod.
-	Stays bool
+	// Spared reports that a strict controller would replace the pod, and that the revision is
+	// proven. Its application has not served yet in this hold.
+	Spared bool
 }
 
 // Holder decides how a holder appears. If the application serves, the function notes that.
@@ -53,8 +53,8 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	case h.Serves:
 		r.served = true
 		return look(true, ReadyHolding, holds).of(h.Hold)
-	case h.Stays:
-		return look(true, ReadyStarting, holds+"; its application is about to start, and the controller would replace an unready pod").of(h.Hold)
+	case h.Spared:
+		return look(true, ReadyStarting, holds+"; its application has not served yet, and the controller would replace an unready pod").of(h.Hold)
 	case h.Running:
 		return look(false, ReadyNotReady, holds+"; its application does not pass its probes").of(h.Hold)
 	case now < soon && !h.Waits:
@@ -67,10 +67,10 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 }
 
 // Draining decides how a pod appears while its child drains. The argument since is the
-// instant at which the drain began. The argument stays reports that the controller would
-// replace the pod if it was not Ready.
-func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, stays bool) Look {
-	if stays {
+// instant at which the drain began. The argument spared reports that a proven, Ready pod of
+// a strict controller drains for a yield.
+func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Look {
+	if spared {
 		r.served = true // the time of a handover begins at the end of the drain
 		return keep(instant.Never)
 	}

@@ -30,9 +30,6 @@ type ReadinessConfig struct {
 	// Mode decides whether a standby can be Ready.
 	Mode   api.Readiness
 	Budget api.Budget
-	// Spare is the time for which a standby stays Ready beyond a handover. Some
-	// controllers would otherwise replace the standby while the holder stops or starts.
-	Spare time.Duration
 	// Ports are the ports that the gated containers declare.
 	Ports []int
 	// Forwarder is nil if the pod forwards nothing.
@@ -96,7 +93,8 @@ func look(ready bool, reason, message string) Look {
 // Handover returns the time for which a standby stays Ready without a holder that
 // serves. A vanished holder blocks the slot for a lease duration, and its successor
 // has the period of a renewal to start. A longer time is an outage, which Services
-// should see.
+// should see. A strict controller would replace the standby then, so [Turn.Beyond]
+// prolongs the time.
 func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
 
 // Slot is one slot as a standby sees it.
@@ -200,7 +198,7 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	}
 	// At the end of a turn a handover begins, too, because an old pod's application has
 	// to start again.
-	r.note(now, (h.serving || turn.Ready) && !turn.NotReady)
+	r.note(now, (h.serving || turn.Ready) && !turn.NotReady, turn.Beyond)
 	// A pod that follows stays out of its Services from the holder's release until its
 	// own hold. The watch may show the pod's acquiring write before the answer to that
 	// write begins the hold.
@@ -225,7 +223,7 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 		r.Close()
 		return look(false, ReadyOther, h.message()+"; it is of another workload, so this pod forwards nothing")
 	case h.serving:
-		return r.forward(now, h, r.unless(look(true, ReadyStandingBy, h.served())))
+		return r.forward(now, h, r.unless(look(true, ReadyStandingBy, h.readyMessage())))
 	case h.reason() == ReadyPaused:
 		r.Close()
 		return look(false, ReadyPaused, h.message())
@@ -261,10 +259,10 @@ func (l Look) by(at time.Duration) Look {
 }
 
 // note notes whether the holder serves. When the holder stops serving, the time of a
-// handover begins.
-func (r *Readiness) note(now time.Duration, serving bool) {
+// handover begins. The argument beyond prolongs that time.
+func (r *Readiness) note(now time.Duration, serving bool, beyond time.Duration) {
 	if r.served && !serving {
-		r.until = now + Handover(r.config.Budget) + r.config.Spare
+		r.until = now + Handover(r.config.Budget) + beyond
 	}
 	r.served = serving
 }
@@ -285,9 +283,9 @@ func (h holders) message() string {
 	return h.and(h.holder + " holds " + h.slot)
 }
 
-// served returns the message of a Ready standby. The message does not name the holder. So a
-// short handover changes nothing in the standby's status, and costs no write.
-func (h holders) served() string { return h.and("a holder of " + h.slot + " serves") }
+// readyMessage returns the message of a Ready standby. The message does not name the holder.
+// So after a short handover the standby looks as before, and nothing is written.
+func (h holders) readyMessage() string { return h.and("a holder of " + h.slot + " serves") }
 
 // and appends the pause of a slot to the text.
 func (h holders) and(text string) string {

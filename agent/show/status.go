@@ -85,6 +85,8 @@ func (s *Status) Run(ctx context.Context) {
 				retry.Reset(Calm)
 				continue
 			default:
+				// Only the words of a standby have changed. A short handover restores
+				// them, so the write waits. Later changes do not put the write off.
 				if !delayed {
 					delayed = true
 					retry.Reset(s.config.Delay())

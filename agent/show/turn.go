@@ -3,6 +3,8 @@
 
 package show
 
+import "time"
+
 // Turn is the effect of a rollout on a standby's readiness. The zero value has no
 // effect.
 type Turn struct {
@@ -11,4 +13,6 @@ type Turn struct {
 	// that a controller must not delete this pod meanwhile.
 	NotReady, Ready bool
 	Reason, Message string
+	// Beyond is the time for which the standby stays Ready beyond a handover.
+	Beyond time.Duration
 }

@@ -27,7 +27,8 @@
 //
 // # What is not guaranteed
 //
-// The package decides only whether an agent wants a slot. Packages claim and lease decide
+// The package decides whether an agent wants a slot, and what a rollout demands of its
+// pod's readiness. Packages claim and lease decide
 // whether the agent may have that slot. Nothing protects a rollout after its last old pod
 // is gone. Pods of two workloads take no turns, nor do pods of an unknown revision. A
 // standby takes no turn if its holder's agent writes no [Rollout]. Without turns each

@@ -52,7 +52,8 @@ type Holder struct {
 	Turn api.Revision
 	// Failed: the turn has failed, so the hold has to end.
 	Failed bool
-	// Proven: the revision is proven. Starting: its application also starts.
+	// Proven: the revision is proven. Starting: its application has not served yet in this
+	// hold, but is in time.
 	Proven, Starting bool
 	// Wake is the instant of the next decision, if nothing happens before it.
 	Wake time.Duration
@@ -90,7 +91,8 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 }
 
 // instants returns the instants at which the decision may change, if nothing happens before.
-// The argument r is the rollout as it is now.
+// The instants of asks are missing, because an asker writes again. The argument r is the
+// rollout as it is now.
 func (h Hold) instants(p Pod, r Rollout) []time.Duration {
 	var all []time.Duration
 	if h.Serves {
@@ -107,7 +109,7 @@ func (h Hold) instants(p Pod, r Rollout) []time.Duration {
 			all = append(all, at)
 		}
 	}
-	if h.mayStart(p) {
+	if h.unserved(p) {
 		all = append(all, h.startsBy(p))
 	}
 	for _, one := range r.Turns {
@@ -121,7 +123,7 @@ func (h Hold) instants(p Pod, r Rollout) []time.Duration {
 // passed reports whether the application has served for the span.
 func (h Hold) passed(now, span time.Duration) bool { return h.Serves && now >= h.Serving+span }
 
-// servedBy reports whether the application serves since an earlier instant.
+// servedBy reports whether the application serves, and began to serve before the instant.
 func (h Hold) servedBy(at time.Duration) bool { return h.Serves && h.Serving < at }
 
 // proven returns the rollout as it is now. Once the application has served for [Proof]
@@ -197,7 +199,8 @@ func (p Pod) failed(now time.Duration, h Hold) bool {
 	return now >= at && !h.servedBy(at)
 }
 
-// failsAt returns the instant at which a turn fails whose application does not serve.
+// failsAt returns the instant at which the turn fails, unless the application began to serve
+// before.
 func (h Hold) failsAt(p Pod) time.Duration {
 	return max(h.Since, h.Stopped) + p.Lasts(h.Rollout.Start)
 }
@@ -205,15 +208,17 @@ func (h Hold) failsAt(p Pod) time.Duration {
 // starting reports whether the application of a proven revision has not served yet in this
 // hold. The application has as much time as in a turn.
 func (p Pod) starting(now time.Duration, h Hold) bool {
-	return h.mayStart(p) && now < h.startsBy(p)
+	return h.unserved(p) && now < h.startsBy(p)
 }
 
-// mayStart reports whether the revision is proven, and has not served yet in this hold.
-func (h Hold) mayStart(p Pod) bool {
+// unserved reports whether the revision is proven, and its application has not served yet
+// in this hold.
+func (h Hold) unserved(p Pod) bool {
 	return !h.Serves && h.Serving == 0 && p.Revision.Same(h.Rollout.Proven)
 }
 
-// startsBy returns the instant from which such a start has taken too long.
+// startsBy returns the instant from which an application that has not served counts no
+// longer as starting.
 func (h Hold) startsBy(p Pod) time.Duration { return h.Since + p.Lasts(h.Rollout.Start) }
 
 // fresh reports whether the holder saw the ask change during this hold, and within

@@ -113,7 +113,8 @@ func (e *explainer) holding(lease *coordinationv1.Lease) string {
 	if identity == "" {
 		return "free"
 	}
-	name, _, ours := strings.Cut(identity, "_")
+	name := api.PodOf(identity)
+	ours := name != identity
 	text := "held by " + name
 	if token := lease.Annotations[api.TokenAnnotation]; token != "" {
 		text += ", token " + token

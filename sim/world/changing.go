@@ -290,7 +290,7 @@ func (c *changing) unblock() {
 
 // evicts deletes the holder, if another old pod can take the slot.
 func (c *changing) evicts() {
-	if holder, _ := c.judge.spare(); holder != nil {
+	if holder, _ := c.judge.replaceable(); holder != nil {
 		c.note("script", "%s is evicted", holder.name)
 		c.judge.excused++
 		holder.shown.delete()
@@ -319,7 +319,7 @@ func (c *changing) meddles() {
 // Otherwise the broken version could take the slot, and not the old pod.
 func (c *changing) cuts() {
 	last := between(c.rng, time.Second, time.Minute)
-	holder, others := c.judge.spare()
+	holder, others := c.judge.replaceable()
 	elsewhere := func(p *pod) bool { return p.node != holder.node && c.available(p) }
 	if holder == nil || c.judge.turns[c.newest.stamp].count == 0 || !slices.ContainsFunc(others, elsewhere) {
 		return

@@ -73,9 +73,9 @@ func (j *judge) olds() []*pod {
 	return slices.DeleteFunc(j.all(), func(p *pod) bool { return p.behaviour.broken() || !p.shown.stays() })
 }
 
-// spare returns the old pod that holds the slot, and the other old pods. Both results are
+// replaceable returns the old pod that holds the slot, and the other old pods. Both results are
 // nil if no old pod holds the slot, or if no other old pod could take the slot.
-func (j *judge) spare() (holder *pod, others []*pod) {
+func (j *judge) replaceable() (holder *pod, others []*pod) {
 	child := j.checks.holder(j.slot)
 	if child == nil || child.pod().behaviour.broken() {
 		return nil, nil
@@ -88,7 +88,8 @@ func (j *judge) spare() (holder *pod, others []*pod) {
 }
 
 // checkProtected demands that no pod of a broken version is Ready, and that an old pod is
-// left. A strict controller may replace only one old pod.
+// left. A strict controller may replace only one old pod, besides those that a fault or a
+// person removed.
 func (j *judge) checkProtected() {
 	least := 1
 	if j.template.strict {

@@ -186,8 +186,8 @@ func (s *shown) isReady() bool {
 // seemsReady reports whether the kubelet counts the container as ready. In a proven pod of a
 // strict workload the kubelet's probe passes while the child starts.
 func (c *container) seemsReady() bool {
-	lives := len(c.shims) > 0 && !c.shims[len(c.shims)-1].dead
-	return c.ready() || lives && c.pod.strict && c.proven()
+	runs := len(c.shims) > 0 && !c.shims[len(c.shims)-1].dead
+	return c.ready() || runs && c.pod.strict && c.proven()
 }
 
 // proven reports whether the Lease of the pod's slot names the pod's revision as proven.

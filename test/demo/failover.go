@@ -21,6 +21,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
@@ -263,8 +264,7 @@ func (s *scene) play(ctx context.Context, old corev1.Pod) error {
 				released = true
 				s.noteWrite("slot released")
 			case now != "" && !strings.HasSuffix(now, "_"+string(old.UID)) && !s.noted("acquired"):
-				pod, _, _ := strings.Cut(now, "_")
-				s.noteWrite(fmt.Sprintf("slot acquired by %s, token %s", pod, lease.ResourceVersion))
+				s.noteWrite(fmt.Sprintf("slot acquired by %s, token %s", api.PodOf(now), lease.ResourceVersion))
 			}
 			s.version = lease.ResourceVersion
 		case a, ok := <-s.answers:

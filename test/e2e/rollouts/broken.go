@@ -29,13 +29,13 @@ import (
 // minute later.
 const stalled = 100 * time.Second
 
-// mostlyAnswered asserts that the Service has lost less than a tenth of the connections. A
-// pod's port refuses connections while it passes between application and agent. A busy
-// machine prolongs that time, which the table of `make rollouts` shows.
+// mostlyAnswered asserts that the Service has lost at most one connection for twenty that it
+// answered. A pod's port refuses connections while it passes between application and agent. A
+// busy machine prolongs that time, which the table of `make rollouts` shows.
 func mostlyAnswered(t *testing.T, seen client.Summary) {
 	t.Helper()
 	assert.Greater(t, seen.Answered, 1000)
-	assert.Less(t, len(seen.Failed), seen.Answered/10, "lost %q", seen.Failed)
+	assert.LessOrEqual(t, len(seen.Failed), seen.Answered/20, "lost %q", seen.Failed)
 }
 
 // args gives the application other arguments, which makes a new revision.
