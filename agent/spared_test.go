@@ -67,7 +67,10 @@ func TestSlowStopOrStartKeepsOldPodsReady(t *testing.T) {
 	})
 }
 
+// The start before the yield and the stop after it take longer together than the time of one
+// handover.
 func TestYieldDuringStartKeepsOldPodReady(t *testing.T) {
+	const starts, stops, grace = 45 * time.Second, 115 * time.Second, 2 * time.Minute
 	for name, yields := range map[string]func(w *world, a *pod){
 		"to a newer revision": func(w *world, _ *pod) {
 			w.start("c", of(api.Revision{Workload: oldRevision.Workload, Number: 8, Hash: "newer"}), replacing).connect("s4")
@@ -80,20 +83,54 @@ func TestYieldDuringStartKeepsOldPodReady(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
-				a, b, _ := w.returning()
+				a, b, _ := w.returning(func(c *Config) { c.Grace = grace })
 				b.gates.end("s3")
 				w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
-				w.pass(45 * time.Second)
+				w.pass(starts)
 				require.Equal(t, "True Starting", a.ready())
 				seen := len(a.link.patches) - 1
+				a.gates.mu.Lock()
+				a.gates.shims["s1"].stop = stops
+				a.gates.mu.Unlock()
 				yields(w, a)
-				w.within(5*time.Second, "another pod holds", func() bool { return w.holder() != a.identity() && w.holder() != "" })
+				w.within(grace, "another pod holds", func() bool { return w.holder() != a.identity() && w.holder() != "" })
 				w.pass(5 * time.Second)
 				a.link.patches = a.link.patches[seen:]
 				assert.Equal(t, []string{"True"}, a.readiness())
 			})
 		})
 	}
+}
+
+// The old version's own start takes longer than the shortest turn.
+func TestSlowVersionsStandbyStaysReadyDuringStart(t *testing.T) {
+	const starts = 4 * time.Minute
+	simulate(t, func(w *world) {
+		w.free(theSlot, nextLease)
+		app := newPatient("readiness")
+		a := w.start("a", of(oldRevision), app.probed("readiness"), replacing)
+		a.connect("s1")
+		w.within(time.Second, "the child runs", func() bool { return a.running("s1") })
+		w.pass(starts)
+		app.be(false, "readiness")
+		w.pass(turn.Rest + time.Second)
+		require.Equal(t, "True Holding", a.ready())
+		standby := w.start("a2", of(oldRevision), replacing)
+		standby.connect("s2")
+		w.pass(time.Second)
+		seen := len(standby.link.patches) - 1
+		app.be(true, "readiness")
+		b := w.start("b", of(newRevision), replacing)
+		b.connect("s3")
+		w.within(4*time.Second, "the new child runs", func() bool { return b.running("s3") })
+		b.gates.end("s3")
+		w.within(time.Second, "the old child runs again", func() bool { return a.running("s1") })
+		w.pass(starts)
+		app.be(false, "readiness")
+		w.pass(turn.Rest)
+		standby.link.patches = standby.link.patches[seen:]
+		assert.Equal(t, []string{"True"}, standby.readiness())
+	})
 }
 
 func TestKubeletSeesTheStartOfAnUnprovenPod(t *testing.T) {

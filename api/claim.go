@@ -91,7 +91,7 @@ var (
 		Key: SemaphoreAnnotation, Ask: SemaphoreAnnotation, Scope: ScopeNamespace, Sole: true,
 		parse:  parseSemaphore,
 		slots:  semaphoreSlots,
-		isSlot: isSemaphoreSlot,
+		isSlot: IsSemaphoreSlot,
 	}
 )
 

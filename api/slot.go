@@ -15,9 +15,9 @@ func isLockSlot(lease string) bool {
 	return ok && isLock(name)
 }
 
-// isSemaphoreSlot reports whether a semaphore can have the Lease. Only one spelling of a
+// IsSemaphoreSlot reports whether a semaphore can have the Lease. Only one spelling of a
 // slot's number is valid. Otherwise one slot could have two Leases, and two holders.
-func isSemaphoreSlot(lease string) bool {
+func IsSemaphoreSlot(lease string) bool {
 	rest, ok := strings.CutPrefix(lease, semaphorePrefix)
 	dot := strings.LastIndexByte(rest, '.')
 	if !ok || dot < 0 {

@@ -24,8 +24,9 @@ const leap = 500 * time.Millisecond
 //
 // A machine cannot see its own pause, because all of its clocks stand still. Only the
 // wall clock is corrected afterwards, by the hypervisor or by a time server. A wall
-// clock that was set for another reason looks the same. Slewing changes both clocks
-// alike, so slewing is no leap. Suspend is no leap, because both clocks go on.
+// clock that was set for another reason looks the same. Neither slewing
+// nor a suspend is a leap: slewing changes both clocks alike, and both clocks go on
+// during a suspend.
 type Leaps struct {
 	// C delivers a value after the wall clock was set.
 	C         chan struct{}

@@ -107,10 +107,9 @@ func (s *shim) admits(g *gate.Grant) bool {
 	return true
 }
 
-// start opens the gate. The child may hang in its exec, on an image or volume that
-// does not answer; the watchdog must not hang with it. Before the shim
-// knows the child's process id, the shim reaps nothing. Otherwise the shim could reap the
-// child and not notice.
+// start opens the gate. The child may hang in its exec, on an image or volume that does not
+// answer; the watchdog must not hang with it. Before the shim knows the child's process id,
+// the shim reaps nothing. Otherwise the shim could reap the child and not notice.
 func (s *shim) start() (step, int) {
 	grant, self := &s.child.grant, &s.link.state
 	s.machine.Start(&Command{Path: s.cfg.Path, Argv: s.cfg.Command, Env: s.child.env(), Child: true})

@@ -78,8 +78,9 @@ func invalidPort(port int) string {
 	return ""
 }
 
-// loopback returns the problem with a loopback address. To the kubelet such an address means
-// the node, and to the agent the pod. On the node's network there is no difference.
+// loopback returns the problem with a loopback address. The kubelet would reach the node at
+// such an address, but the agent would reach the pod. On the node's network both reach the
+// node.
 func (f Facts) loopback(host string) string {
 	ip := net.ParseIP(host)
 	if f.Spec.HostNetwork || host != "localhost" && (ip == nil || !ip.IsLoopback()) {

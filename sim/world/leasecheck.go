@@ -4,7 +4,6 @@
 package world
 
 import (
-	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -104,10 +103,10 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 // checkOrder demands that a pod acquires its slots in sorted order. After the pod has
 // acquired another slot, the pod must not renew a slot that sorts later and was acquired
 // earlier. A renewal that the agent sent before the later acquisition does not count.
-// One slot of a semaphore is enough, so its slots have no order. A late write can give a
-// holder a second slot, which the holder then gives back.
+// The slots of a semaphore have no order, because a pod needs only one of them. A late write
+// can give a holder a second slot, which the holder then gives back.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
-	if strings.HasPrefix(slot, "semaphore.") {
+	if api.IsSemaphoreSlot(slot) {
 		return
 	}
 	mine := l.acquired[slot]

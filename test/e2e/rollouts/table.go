@@ -168,6 +168,7 @@ func (p *play) losesItsHolder() {
 			return now == nil || now.UID != holder.UID
 		})
 		p.AwaitVersion(good)
+		p.awaitStop(began)
 		return "-"
 	})
 	assert.Equal(p, good.Name, r.serves)
