@@ -69,6 +69,19 @@ type Forwarder interface {
 	Close()
 }
 
+// Course is the decision of a pod that may skip. The pod decides once, and a new agent
+// process keeps the decision. Otherwise a pod whose application was killed in the middle
+// could still end with success.
+type Course string
+
+const (
+	// CourseRun means that the application has started, or was about to. The pod never
+	// skips.
+	CourseRun Course = "run"
+	// CourseSkip means that the application never starts in this pod.
+	CourseSkip Course = "skip"
+)
+
 // Config has the settings of an agent. Zero values mean the defaults.
 type Config struct {
 	// PodName, PodUID and PodIP are those of the agent's own pod.
@@ -102,6 +115,14 @@ type Config struct {
 	// Grace is the time that a yield gives the child to stop: the pod's own grace period.
 	// Zero means api.DefaultGrace.
 	Grace time.Duration
+	// OnBusy selects what the pod does while another pod holds; empty means that the pod
+	// waits. Course is the pod's earlier decision, and empty if there is none. NoteCourse
+	// stores a decision for the next agent process. Without skipping, NoteCourse may be nil.
+	OnBusy     api.OnBusy
+	Course     Course
+	NoteCourse func(Course) error
+	// WaitAtMost bounds each wait of a container; zero means no bound.
+	WaitAtMost time.Duration
 	// Readiness is api.ReadinessForward if empty.
 	Readiness api.Readiness
 	// Ports are the ports that the gated containers declare.
@@ -126,6 +147,9 @@ type Config struct {
 	Gate Gate
 	// Asides runs the commands of probes. Asides may be nil only without probes.
 	Asides Asides
+	// Dismiss ends a waiting shim without a child. Dismiss may be nil only for a pod that
+	// waits without a bound.
+	Dismiss func(gate.ShimID, gate.Dismiss) error
 	// Probe carries out an HTTP, TCP or gRPC probe. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
 	// The agent calls Calm at the end of a busy moment, after a write of the pod's status
@@ -165,6 +189,8 @@ func (c Config) check() (Config, error) {
 		return c, errors.New("agent: an API, a gate, a clock and a random source are needed")
 	case len(c.Probes) > 0 && c.Asides == nil:
 		return c, errors.New("agent: probes, and nobody to run their commands")
+	case c.OnBusy == api.OnBusySkip && (c.Dismiss == nil || c.NoteCourse == nil), c.WaitAtMost > 0 && c.Dismiss == nil:
+		return c, errors.New("agent: a bounded wait, and nobody to end it")
 	}
 	if c.LeaseDuration == 0 {
 		c.LeaseDuration = api.DefaultLeaseDuration

@@ -23,6 +23,8 @@ type gates struct {
 	graces []time.Duration
 	// asides are the commands that were run beside children.
 	asides []string
+	// dismissed has the dismissals of waiting shims, in their order.
+	dismissed []gate.Dismiss
 	// granting is called at each grant.
 	granting func()
 	// slow reports that a shim with a grant does not start its child yet.
@@ -61,6 +63,9 @@ func (g *gates) connect(r gate.Report) *fakeShim {
 	}
 	if r.Phase == "" {
 		r.Phase = gate.Waiting
+	}
+	if r.Since == 0 {
+		r.Since = g.clock()
 	}
 	r.Connected = true
 	s.report = r
@@ -163,6 +168,28 @@ func (g *gates) Drain(id gate.ShimID, reason string, grace time.Duration) error 
 		}
 	}()
 	return nil
+}
+
+// dismiss ends a waiting shim.
+func (g *gates) dismiss(id gate.ShimID, d gate.Dismiss) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s := g.shims[id]; s.report.Phase == gate.Waiting {
+		g.dismissed = append(g.dismissed, d)
+		g.change(s, func(r *gate.Report) { r.Phase = gate.Ended })
+	}
+	return nil
+}
+
+// codes returns the exit codes of all dismissals so far.
+func (g *gates) codes() []int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var codes []int
+	for _, d := range g.dismissed {
+		codes = append(codes, d.Code)
+	}
+	return codes
 }
 
 // end lets the child end by itself.

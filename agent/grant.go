@@ -26,6 +26,11 @@ func (h *hold) grant(s claim.State) time.Duration {
 	// deletion.
 	if h.unit.stays() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.open() {
 		for _, r := range h.grantable() {
+			if err := h.unit.waits.run(); err != nil {
+				h.unit.config.Log.Warn("grant was not sent", "shim", r.Shim, "err", err)
+				h.refused, wake = true, min(wake, h.loop.now+h.unit.self.Budget.Retry)
+				continue
+			}
 			wake = min(wake, h.give(s, r))
 		}
 	}

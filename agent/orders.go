@@ -17,9 +17,11 @@ import (
 type orders struct {
 	gate   Gate
 	asides Asides
-	proof  *proof.Shims
-	log    *slog.Logger
-	sent   map[gate.ShimID]*sent
+	// dismissals sends the order to end without a child.
+	dismissals func(gate.ShimID, gate.Dismiss) error
+	proof      *proof.Shims
+	log        *slog.Logger
+	sent       map[gate.ShimID]*sent
 }
 
 // sent has the orders that the agent has sent to one shim on its connection.
@@ -35,10 +37,12 @@ type sent struct {
 	// leaps is the claim's counter of leaps at the moment of this shim's last leap. The
 	// claim counts the leaps of all shims. A new connection keeps the value.
 	leaps int
+	// dismissed is the beginning of the wait that the shim was last asked to end.
+	dismissed time.Duration
 }
 
 func newOrders(c Config, p *proof.Shims) *orders {
-	return &orders{gate: c.Gate, asides: c.Asides, proof: p, log: c.Log, sent: map[gate.ShimID]*sent{}}
+	return &orders{gate: c.Gate, asides: c.Asides, dismissals: c.Dismiss, proof: p, log: c.Log, sent: map[gate.ShimID]*sent{}}
 }
 
 // to returns the orders that were sent to the shim.
@@ -126,4 +130,18 @@ func (o *orders) kill(r gate.Report, reason string) {
 	if err := o.gate.Drain(r.Shim, reason, 0); err != nil {
 		o.log.Warn("drain was not sent", "shim", r.Shim, "err", err)
 	}
+}
+
+// dismiss asks a waiting shim to end without a child, once for each wait on a connection.
+// The result tells whether the order was sent now.
+func (o *orders) dismiss(r gate.Report, d gate.Dismiss) bool {
+	s := o.sent[r.Shim]
+	if s.dismissed == r.Since {
+		return false
+	}
+	s.dismissed = r.Since
+	if err := o.dismissals(r.Shim, d); err != nil {
+		o.log.Warn("dismissal was not sent", "shim", r.Shim, "err", err)
+	}
+	return true
 }

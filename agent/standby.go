@@ -35,8 +35,11 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		r.see(s.loop.now, views, s.unit.whole())
 		standing := r.standing(s.loop.now, views, s.unit.shims.Begun())
 		r.note(s.loop.now, standing)
+		if s.unit.stays() {
+			s.unit.waits.decide(s.loop.now)
+		}
 		facts := s.unit.facts()
-		facts.Compete = facts.Compete && !standing.Failed
+		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips()
 		facts.TakeFrom, facts.Rollout = standing.TakeFrom, r.text(s.loop.now, facts.Wall)
 		wake := min(s.loop.act(ctx, facts), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
 		switch state := s.unit.claim.State(); state.Stage {
@@ -50,7 +53,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		turn.Beyond = s.unit.beyond(views[0].Record)
 		look := s.unit.readiness.Standby(s.loop.now, s.seen(), turn, !s.unit.shims.Alive())
 		s.offer(ctx, look, standing)
-		wake = min(wake, until, s.loop.appear(ctx, look))
+		wake = min(wake, until, s.unit.waits.dismiss(s.loop.now), s.loop.appear(ctx, look))
 		if err := s.loop.wait(ctx, wake); err != nil {
 			return nil, err
 		}

@@ -40,6 +40,7 @@ type unit struct {
 	stored   stored
 	// leaps counts the leaps of the wall clock that the agent has noticed.
 	leaps int
+	waits *waits
 	// stopping reports that the agent is to end. The field yielding reports that the
 	// present hold is to end.
 	stopping, yielding bool
@@ -66,6 +67,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		p.post(ctx, func(time.Duration) { u.deletion.note(hold, deleted) })
 	}
 	u.status, u.events = show.NewStatus(shown), show.NewEvents(shown)
+	u.waits = &waits{config: c, claim: u.claim, shims: u.shims, orders: u.orders, events: u.events, course: c.Course}
 	seen := readinessConfig(c, b)
 	seen.Jitter = u.jitter
 	u.readiness = show.NewReadiness(seen)

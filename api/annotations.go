@@ -74,6 +74,20 @@ var Annotations = table{
 		set:      oneOf(func(r *Request) *OnLoss { return &r.OnLoss }, OnLossStandby, OnLossRestart),
 	},
 	{
+		Key: OnBusyAnnotation, Value: "`wait` or `skip`", Default: "`wait`",
+		Meaning: "With `skip` a pod that finds its slot held by a living holder ends its containers with the exit code 0, " +
+			"and never starts its application: a nightly job does not overlap. A pod whose application has started " +
+			"once never skips. Only for pods that end (restartPolicy `Never` or `OnFailure`), without gated init containers.",
+		Examples: []string{"wait", "skip"},
+		set:      oneOf(func(r *Request) *OnBusy { return &r.OnBusy }, OnBusyWait, OnBusySkip),
+	},
+	{
+		Key: WaitAtMostAnnotation, Value: "`30s`, `10m`, …", Default: "no bound",
+		Meaning: "The time for which a container waits for its slot, from `1s` to `8760h`. Then the container ends with the exit " +
+			"code 69. The time begins when the container begins to wait. Only for pods that end (restartPolicy `Never` or `OnFailure`).",
+		Examples: []string{"30s", "10m", "1h30m"}, set: setWaitAtMost,
+	},
+	{
 		Key: ReadinessAnnotation, Value: "`forward` or `holder`", Default: "`forward`",
 		Meaning: "With `forward` a standby is Ready while a holder serves and answers it, and forwards its declared " +
 			"TCP ports to the holder. The standbys of a StatefulSet forward only if the annotation is written out. " +

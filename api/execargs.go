@@ -11,6 +11,10 @@ type ExecArgs struct {
 	// Container is the name of the container in which the shim runs.
 	Container string
 	OnLoss    OnLoss
+	// OnBusy permits the shim to end with exit code 0 before its child has started.
+	// WaitAtMost permits the shim to end with [ExitWaited].
+	OnBusy     OnBusy
+	WaitAtMost time.Duration
 	// StopSignal is the name or number of the signal that asks the child to stop. If
 	// StopSignal is empty, the image's stop signal counts, or SIGTERM if the image has
 	// none.
@@ -68,6 +72,12 @@ var execArguments = arguments[ExecArgs]{
 		func(e *ExecArgs) *string { return &e.Container }),
 	textArg("on-loss", "after a lost slot: standby, restart or end",
 		func(e *ExecArgs) *OnLoss { return &e.OnLoss }, OnLossStandby, OnLossRestart, OnLossEnd),
+	textArg("on-busy", "what the container does while another pod holds the slot: wait or skip",
+		func(e *ExecArgs) *OnBusy { return &e.OnBusy }, OnBusyWait, OnBusySkip).
+		written(func(e ExecArgs) bool { return e.OnBusy == OnBusySkip }),
+	durationArg("wait-at-most", "how long the container waits for the slot; 0: without a bound",
+		func(e *ExecArgs) *time.Duration { return &e.WaitAtMost }).
+		written(func(e ExecArgs) bool { return e.WaitAtMost != 0 }),
 	textArg("stop-signal", "the signal that asks the child to stop, by name or number; SIGTERM by default",
 		func(e *ExecArgs) *string { return &e.StopSignal }).written(func(e ExecArgs) bool { return e.StopSignal != "" }),
 	{

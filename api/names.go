@@ -22,6 +22,8 @@ const (
 	ContainersAnnotation    = Prefix + "containers"
 	LeaseDurationAnnotation = Prefix + "lease-duration"
 	OnLossAnnotation        = Prefix + "on-loss"
+	OnBusyAnnotation        = Prefix + "on-busy"
+	WaitAtMostAnnotation    = Prefix + "wait-at-most"
 	ReadinessAnnotation     = Prefix + "readiness"
 	EndpointDelayAnnotation = Prefix + "endpoint-delay"
 	GateAnnotation          = Prefix + "gate"

@@ -160,6 +160,11 @@ func (p *parser) withoutShims() {
 	case p.request.OnLoss == OnLossStandby:
 		p.wrong(OnLossAnnotation, "is %q, but with %s: %s a lost slot restarts all containers: remove one of the two", OnLossStandby, GateAnnotation, gate)
 	}
+	for _, key := range []string{OnBusyAnnotation, WaitAtMostAnnotation} {
+		if _, ok := p.annotations[key]; ok {
+			p.wrong(key, "has no effect with %s: %s, under which no shim waits: remove one of the two", GateAnnotation, gate)
+		}
+	}
 	if p.request.Readiness == ReadinessForward {
 		p.wrong(ReadinessAnnotation, "is %q, but with %s: %s the holder alone is Ready: remove one of the two", ReadinessForward, GateAnnotation, gate)
 	}

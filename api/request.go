@@ -23,6 +23,9 @@ type Request struct {
 	// OnLoss and Readiness are empty where the annotation is absent.
 	OnLoss    OnLoss
 	Readiness Readiness
+	// OnBusy is empty, and WaitAtMost zero, where the annotation is absent.
+	OnBusy     OnBusy
+	WaitAtMost time.Duration
 	// Gate is empty where the annotation is absent.
 	Gate Gate
 	// OptOut is set by inject: "false".
@@ -53,6 +56,20 @@ const (
 	// writes it for a container that the kubelet does not restart.
 	OnLossEnd OnLoss = "end"
 )
+
+// OnBusy selects what a pod does whose slot is held by another pod.
+type OnBusy string
+
+const (
+	// OnBusyWait waits for the slot (the default).
+	OnBusyWait OnBusy = "wait"
+	// OnBusySkip ends the waiting containers with exit code 0.
+	OnBusySkip OnBusy = "skip"
+)
+
+// Hurries reports whether the pod may end without its application having run, because
+// another pod holds the slot.
+func (r Request) Hurries() bool { return r.OnBusy == OnBusySkip || r.WaitAtMost > 0 }
 
 // Readiness selects whether standbys are Ready for Services and rollouts.
 type Readiness string

@@ -28,6 +28,9 @@ type RunArgs struct {
 	Any           bool
 	LeaseDuration time.Duration
 	Readiness     Readiness
+	// OnBusy is empty for a pod that waits. WaitAtMost is zero for a wait without a bound.
+	OnBusy     OnBusy
+	WaitAtMost time.Duration
 	// Grace is the time to stop that a yield gives the application.
 	Grace time.Duration
 	// Containers are the gated containers.
@@ -114,6 +117,12 @@ var runArguments = arguments[RunArgs]{
 		func(r *RunArgs) *time.Duration { return &r.LeaseDuration }),
 	textArg("readiness", "how a standby looks: forward or holder",
 		func(r *RunArgs) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
+	textArg("on-busy", "what the pod does while another pod holds the slot: wait or skip",
+		func(r *RunArgs) *OnBusy { return &r.OnBusy }, OnBusyWait, OnBusySkip).
+		written(func(r RunArgs) bool { return r.OnBusy == OnBusySkip }),
+	durationArg("wait-at-most", "how long a container waits for the slot; 0: without a bound",
+		func(r *RunArgs) *time.Duration { return &r.WaitAtMost }).
+		written(func(r RunArgs) bool { return r.WaitAtMost != 0 }),
 	durationArg("grace", "the time that the application has to stop at a yield",
 		func(r *RunArgs) *time.Duration { return &r.Grace }),
 	namesArg("containers", "gated containers, comma-separated",

@@ -92,6 +92,22 @@ func setEndpointDelay(r *Request, value string) string {
 	return ""
 }
 
+// maxWait bounds the time for which a container waits, so that no sum of durations
+// overflows: one year.
+const maxWait = 365 * 24 * time.Hour
+
+func setWaitAtMost(r *Request, value string) string {
+	d, problem := duration(value, `"30s" or "10m"`)
+	switch {
+	case problem != "":
+		return problem
+	case d < time.Second || d > maxWait:
+		return fmt.Sprintf("write a duration from 1s to %vh", maxWait.Hours())
+	}
+	r.WaitAtMost = d
+	return ""
+}
+
 // duration reads a duration, or returns the problem of the value.
 func duration(value, examples string) (d time.Duration, problem string) {
 	d, err := time.ParseDuration(value)

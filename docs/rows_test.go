@@ -66,6 +66,7 @@ var sections = map[string]section{
 		{"restart-on-failure", "… OnFailure"},
 		{"restart-never", "… Never"},
 		{"restart-rules", "container restart rules"},
+		{"bounded-wait", "an end instead of a wait: `on-busy: skip` and `wait-at-most`, in pods that end"},
 		{"crash-loop", "CrashLoopBackOff"},
 		{"exit-codes", "exit codes"},
 		{"termination-messages", "termination messages"},

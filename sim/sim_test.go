@@ -19,6 +19,8 @@ func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOf
 
 func TestRolloutsBreakNoInvariant(t *testing.T) { play.Rollouts(t, world.ModelOfEnroll) }
 
+func TestJobsBreakNoInvariant(t *testing.T) { play.Jobs(t, world.ModelOfEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The random schedules in the tests of agent/claim catch these bugs, because the bugs are

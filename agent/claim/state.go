@@ -108,6 +108,8 @@ type View struct {
 	Known  bool
 	// Mine reports that the Lease names this pod.
 	Mine bool
+	// Alive reports that the claim saw the holder acquire or renew.
+	Alive bool
 	// ExpiresAt is the instant from which the Lease's holder is known to hold no
 	// longer. FreeAt is the instant from which the slot is free; [instant.Never] while the
 	// claim does not see the Lease.
@@ -124,7 +126,7 @@ func (c *Claim) Views() []View {
 			free = instant.Never
 		}
 		views = append(views, View{
-			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r),
+			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r), Alive: s.view.Alive(),
 			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration), FreeAt: free,
 		})
 	}

@@ -210,6 +210,24 @@ func (s *Server) End(id gate.ShimID, reason string, grace time.Duration) error {
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace, End: true})
 }
 
+// Dismiss asks a waiting shim to end its container without a child. The order is not
+// repeated to a shim that reconnects.
+func (s *Server) Dismiss(id gate.ShimID, d gate.Dismiss) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.register.find(id)
+	switch {
+	case p == nil:
+		return gate.ErrUnknown
+	case p.conn == nil:
+		return gate.ErrNotConnected
+	}
+	if err := p.send(gate.Order{Dismiss: &d}); err != nil {
+		return fmt.Errorf("send dismissal: %w", err)
+	}
+	return nil
+}
+
 func (s *Server) askToStop(id gate.ShimID, ask gate.Drain) error {
 	now := s.machine.Now()
 	s.mu.Lock()

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // BeatEvery is the period in which a shim repeats its state: half of the least margin
@@ -65,6 +67,17 @@ type Order struct {
 	Grant *Grant `json:"grant,omitempty"`
 	Drain *Drain `json:"drain,omitempty"`
 	Run   *Run   `json:"run,omitempty"`
+	// Dismiss is the last order of a waiting shim.
+	Dismiss *Dismiss `json:"dismiss,omitempty"`
+}
+
+// Dismiss asks a waiting shim to end its container without a child, because the pod is
+// not to wait any longer. A shim with a child ignores the order.
+type Dismiss struct {
+	// Code is the exit code: zero, or [api.ExitWaited].
+	Code int `json:"code"`
+	// Reason is for the container's log.
+	Reason string `json:"reason"`
 }
 
 // Drain asks the shim to stop the hold's child, and to start nothing under that
@@ -148,6 +161,9 @@ func DecodeOrder(b []byte) (Order, error) {
 	}
 	if o.Drain != nil && (o.Drain.Hold == "" || o.Drain.Grace < 0 || o.Drain.Grace > Longest) {
 		return Order{}, fmt.Errorf("%w: drain of %q in %v", ErrMessage, o.Drain.Hold, o.Drain.Grace)
+	}
+	if o.Dismiss != nil && o.Dismiss.Code != 0 && o.Dismiss.Code != api.ExitWaited {
+		return Order{}, fmt.Errorf("%w: dismiss with code %d", ErrMessage, o.Dismiss.Code)
 	}
 	if o.Run != nil {
 		if err := o.Run.Check(); err != nil {

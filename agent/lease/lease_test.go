@@ -5,6 +5,7 @@ package lease
 
 import (
 	"math"
+	"strconv"
 	"testing"
 	"time"
 
@@ -338,6 +339,42 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 			got, ok := o.FreeAt(own)
 			assert.Equal(t, !c.never, ok)
 			assert.Equal(t, c.at, got)
+		})
+	}
+}
+
+func TestStandbySeesThatAHolderLives(t *testing.T) {
+	held := func(hold string, renewed int) Record {
+		return Record{UID: "uid", Version: hold + strconv.Itoa(renewed), Holder: "b_u", Hold: hold, RenewTime: time.Unix(int64(renewed), 0)}
+	}
+	noted := held("h1", 1)
+	noted.Version, noted.Paused = "paused", api.PauseHold
+	again := held("h1", 2)
+	again.UID = "uid 2"
+	for name, c := range map[string]struct {
+		seen  []Record
+		alive bool
+	}{
+		"nothing seen":             {},
+		"seen once":                {seen: []Record{held("h1", 1)}},
+		"seen twice unchanged":     {seen: []Record{held("h1", 1), held("h1", 1)}},
+		"renewed":                  {seen: []Record{held("h1", 1), held("h1", 2)}, alive: true},
+		"paused by a person":       {seen: []Record{held("h1", 1), noted}},
+		"renewed, then paused":     {seen: []Record{held("h1", 0), held("h1", 1), noted}, alive: true},
+		"acquired by another hold": {seen: []Record{held("h1", 1), held("h2", 1)}, alive: true},
+		"acquired while free":      {seen: []Record{free(), held("h1", 1)}, alive: true},
+		"released":                 {seen: []Record{held("h1", 1), held("h1", 2), stored(free(), "3")}},
+		"recreated":                {seen: []Record{held("h1", 0), held("h1", 1), again}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var o Observer
+			for i, r := range c.seen {
+				o.Watched(at(float64(i)), r)
+			}
+			assert.Equal(t, c.alive, o.Alive())
+			o.Gone()
+			o.Read(at(60), held("h3", 60))
+			assert.False(t, o.Alive(), "a new Lease shows no life")
 		})
 	}
 }

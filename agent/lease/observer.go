@@ -13,6 +13,8 @@ import (
 // nothing, and an unknown Lease is never free.
 type Observer struct {
 	record Record
+	// alive reports that this standby saw the holder of the record write.
+	alive bool
 	// since is the instant at which this standby last saw the record change.
 	since time.Duration
 	// blind reports that the watch broke and no read has followed.
@@ -75,12 +77,32 @@ func (o *Observer) see(now time.Duration, r Record) {
 	if r.UID == o.record.UID && r.Version == o.record.Version {
 		return
 	}
+	o.alive = o.showsLife(r)
 	o.record, o.since = r, now
 	// A changed record gives its holder a whole new duration, so the head start of the
 	// earlier record ends. If a person has shortened the duration, that head start
 	// could last longer than the new duration.
 	o.notBefore, o.headStartGiven = 0, false
 }
+
+// showsLife reports whether the change to the record r shows that the holder of r lives.
+// Then r is of another hold than the record before, or a renewal of the same hold. The first
+// record shows no life. Another program's write of an annotation shows none, either.
+func (o *Observer) showsLife(r Record) bool {
+	was := o.record
+	switch {
+	case was.UID != r.UID || r.Holder == "":
+		return false
+	case was.Holder != r.Holder || was.Hold != r.Hold || !was.RenewTime.Equal(r.RenewTime):
+		return true
+	}
+	return o.alive
+}
+
+// Alive reports whether this standby saw the present holder acquire or renew. A holder that
+// died before this standby's first read never counts as alive. While the Lease is gone, the
+// result has no meaning.
+func (o *Observer) Alive() bool { return o.alive }
 
 // Gone notes that the Lease does not exist. Absence does not prove that the holder
 // has stopped. The standby has nothing to acquire until a new Lease exists.

@@ -14,12 +14,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// event is at most one of signal, grant and drain. An empty event means that time has
+// event is at most one of signal, grant, drain and dismiss. An empty event means that time has
 // passed, a process has ended, or the connection has changed.
 type event struct {
 	signal syscall.Signal
 	grant  *gate.Grant
 	drain  *gate.Drain
+	// dismiss asks a waiting shim to end.
+	dismiss *gate.Dismiss
 }
 
 // next waits for an input, and does the work that is the same in every state: reaping,
@@ -77,7 +79,7 @@ func (s *shim) order(o gate.Order) event {
 		s.obey(o.Run)
 		return event{}
 	}
-	return event{grant: o.Grant, drain: o.Drain}
+	return event{grant: o.Grant, drain: o.Drain, dismiss: o.Dismiss}
 }
 
 // mostOrdered bounds the commands of the agent that run at once. A container has three

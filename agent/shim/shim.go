@@ -12,6 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Config has the command of a shim, and the settings of its child.
@@ -24,6 +25,9 @@ type Config struct {
 	Path    string
 	// StandBy makes the shim stand by again after a loss, instead of ending.
 	StandBy bool
+	// MaySkip permits the agent to end the waiting shim with exit code 0, and MayGiveUp with
+	// [api.ExitWaited].
+	MaySkip, MayGiveUp bool
 	// StopSignal asks the child to stop; zero means SIGTERM.
 	StopSignal syscall.Signal
 	// The shim runs PostStart when the child has started, and PreStop before the first
@@ -46,6 +50,12 @@ type Config struct {
 	Leaps *host.Leaps
 	// Stderr is the output for the shim's lines; nil for the process's own.
 	Stderr io.Writer
+}
+
+// permits reports whether a waiting shim may end with the exit code. Otherwise a mistake of
+// the agent could end a container that is to wait for ever.
+func (c Config) permits(code int) bool {
+	return code == 0 && c.MaySkip || code == api.ExitWaited && c.MayGiveUp
 }
 
 // shim supervises one child at a time. All work happens in one goroutine, which waits

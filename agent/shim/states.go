@@ -50,6 +50,11 @@ func (s *shim) wait() (step, int) {
 			// A grant of that hold may be on its way, or was refused. The report
 			// promises that the shim starts no child under that hold.
 			s.over(e.drain.Hold)
+		case e.dismiss != nil && !s.cfg.permits(e.dismiss.Code):
+			s.link.say("going on to wait: nothing permits this container to end with exit code %d", e.dismiss.Code)
+		case e.dismiss != nil:
+			s.link.say("ending with exit code %d, and the application was not started: %s", e.dismiss.Code, e.dismiss.Reason)
+			return s.end(e.dismiss.Code)
 		case e.grant != nil && s.admits(e.grant):
 			s.child.grant = *e.grant
 			s.answer(e.grant)

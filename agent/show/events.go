@@ -7,12 +7,14 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Events writes Events on the pod for people, beside the agent's loop. An Event that
@@ -165,6 +167,16 @@ func (e *Events) Paused(pause string, stops bool) {
 		part = ": draining, and no pod takes the slot"
 	}
 	e.add(kube.Normal, ReasonPaused, pause+part)
+}
+
+// Skipped adds the Event that the pod ends instead of waiting, with the holder as the cause.
+func (e *Events) Skipped(holder string) {
+	e.add(kube.Normal, eventSkipped, holder+": this pod ends with exit code 0 and does not start its application")
+}
+
+// GaveUp adds the Event that a container has waited for as long as it may.
+func (e *Events) GaveUp(container, reason string) {
+	e.add(kube.Warning, eventGaveUp, reason+": container "+container+" ends with exit code "+strconv.Itoa(api.ExitWaited))
 }
 
 // NotReleased adds the Event that the slots have to expire.

@@ -61,4 +61,6 @@ const (
 	eventNotReleased = "NotReleased"
 	eventShimSilent  = "ShimSilent"
 	eventKilling     = "Killing" // as the kubelet calls it
+	eventSkipped     = "Skipped"
+	eventGaveUp      = "WaitedTooLong"
 )

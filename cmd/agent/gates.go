@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/desk"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -25,6 +26,8 @@ type opened struct {
 	// granted reports whether a shim of the container had a grant of the hold. A gate
 	// without shims has no such function.
 	granted func(container, hold string) bool
+	// dismiss ends a waiting shim. A gate without shims has no such function.
+	dismiss func(gate.ShimID, gate.Dismiss) error
 }
 
 // openGate opens the gate. If the agent is stopped while it waits for another agent
@@ -59,7 +62,7 @@ func (s runSettings) openShims(ctx context.Context, _ <-chan struct{}, log *slog
 	if err != nil {
 		return opened{}, err
 	}
-	return opened{Gate: g, run: g.Run, close: g.Close, granted: g.Granted, asides: g}, nil
+	return opened{Gate: g, run: g.Run, close: g.Close, granted: g.Granted, asides: g, dismiss: g.Dismiss}, nil
 }
 
 func (s runSettings) openPod(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {

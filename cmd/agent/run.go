@@ -68,6 +68,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 		PodName: env(api.PodNameEnv), PodUID: env(api.PodUIDEnv), PodIP: env(api.PodIPEnv),
 		Slots: r.Slots, Any: r.Any, Containers: r.Containers, InitContainers: r.InitContainers,
 		LeaseDuration: r.LeaseDuration, Grace: r.Grace, Readiness: r.Readiness,
+		OnBusy: r.OnBusy, WaitAtMost: r.WaitAtMost,
 		Workload: r.Workload, Revision: r.Revision, MinReady: r.MinReady, ReplacesUnready: r.ReplacesUnready, Ports: r.Ports, EndpointDelay: r.EndpointDelay, Probes: r.Probes, OwnKernel: r.OwnKernel,
 	}
 	if r.Gate != api.GateContainer {
@@ -108,7 +109,11 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	}
 	var seed [32]byte
 	_, _ = crand.Read(seed[:]) // never fails
-	c.API, c.Gate, c.Asides, c.Granted = client, server.Gate, server.asides, server.granted
+	c.API, c.Gate, c.Asides, c.Granted, c.Dismiss = client, server.Gate, server.asides, server.granted, server.dismiss
+	if c.OnBusy == api.OnBusySkip {
+		note := courseNote(s.RunDir)
+		c.Course, c.NoteCourse = note.read(), note.write
+	}
 	c.Clock, c.Log, c.Reconnect = host.Now, log, client.Close
 	if s.Gate != api.GateContainer {
 		// Without a shim, the agent itself has to watch for leaps.

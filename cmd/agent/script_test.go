@@ -33,6 +33,7 @@ import (
 //	shim [-pid1 -tty -uid N -caps NAMES -container C] NAME [exec's flags] -- COMMAND…
 //	grant SHIM HOLD DEADLINE DRAIN KILL [SLOT=TOKEN…]   DEADLINE from now
 //	drain SHIM GRACE [REASON]
+//	dismiss SHIM CODE [REASON]        ask a waiting shim to end without its child
 //	end SHIM GRACE [REASON]           as drain, and the container ends
 //	aside SHIM TIMEOUT COMMAND…       run a command beside the child, and print its result
 //	report SHIM KEY=VALUE…            wait until the shim's last report has these values
@@ -56,14 +57,15 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 		a.cancel()
 		<-a.done
 	},
-	"acting": acting,
-	"shim":   shimCommand,
-	"grant":  grantCommand,
-	"drain":  drainCommand,
-	"end":    endCommand,
-	"aside":  asideCommand,
-	"report": report,
-	"says":   says,
+	"acting":  acting,
+	"shim":    shimCommand,
+	"grant":   grantCommand,
+	"drain":   drainCommand,
+	"dismiss": dismissCommand,
+	"end":     endCommand,
+	"aside":   asideCommand,
+	"report":  report,
+	"says":    says,
 	"types": func(ts *testscript.TestScript, _ bool, args []string) {
 		_, err := io.WriteString(shimOf(ts, args[0]).tty, strings.NewReplacer("^C", "\x03", "^Z", "\x1a", `\n`, "\n").Replace(args[1]))
 		ts.Check(err)
@@ -181,6 +183,13 @@ func drainCommand(ts *testscript.TestScript, _ bool, args []string) {
 	grace, err := time.ParseDuration(args[1])
 	ts.Check(err)
 	ts.Check(worldOf(ts).actingAgent().server.Drain(worldOf(ts).idOf(shimOf(ts, args[0])), strings.Join(args[2:], " "), grace))
+}
+
+func dismissCommand(ts *testscript.TestScript, _ bool, args []string) {
+	code, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	d := gate.Dismiss{Code: code, Reason: strings.Join(args[2:], " ")}
+	ts.Check(worldOf(ts).actingAgent().server.Dismiss(worldOf(ts).idOf(shimOf(ts, args[0])), d))
 }
 
 func endCommand(ts *testscript.TestScript, _ bool, args []string) {

@@ -41,6 +41,7 @@ var features = []feature{
 	// From here to the sidecar, patches name the pod's containers by their indices.
 	{name: "probes", judgeContainer: judgeProbes, patch: patchProbes},
 	{name: "rules", judgeContainer: judgeRules},
+	{name: "waits", judgeContainer: judgeWaits},
 	{name: "leftovers", judge: judgeLeftovers},
 	{name: "volumes", judgeContainer: judgeMounts, patch: patchVolumes},
 	{name: "ports", judgeContainer: judgePorts},

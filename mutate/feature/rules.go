@@ -4,6 +4,7 @@
 package feature
 
 import (
+	"cmp"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -16,18 +17,22 @@ import (
 // restart a container whose restart policy is Never. So its shim may not start the child
 // again either.
 func (p *Pod) onLoss(c *corev1.Container) api.OnLoss {
-	never := p.Spec.RestartPolicy == corev1.RestartPolicyNever
-	if c.RestartPolicy != nil {
-		never = *c.RestartPolicy == corev1.ContainerRestartPolicyNever
-	}
 	switch asked := api.OnLoss(p.Annotations[api.OnLossAnnotation]); {
-	case never:
+	case p.restarts(c) == corev1.ContainerRestartPolicyNever:
 		return api.OnLossEnd
 	case asked == "":
 		return api.OnLossStandby
 	default:
 		return asked
 	}
+}
+
+// restarts returns the restart policy of a container: its own, or else the pod's.
+func (p *Pod) restarts(c *corev1.Container) corev1.ContainerRestartPolicy {
+	if c.RestartPolicy != nil {
+		return *c.RestartPolicy
+	}
+	return cmp.Or(corev1.ContainerRestartPolicy(p.Spec.RestartPolicy), corev1.ContainerRestartPolicyAlways)
 }
 
 // judgeRules refuses a restart rule that matches the shim's exit code after a lost slot: the

@@ -32,6 +32,7 @@ const (
 	KubernetesTooOld Reason = "KubernetesTooOld"
 	NeverRestarted   Reason = "NeverRestarted"
 	RestartRule      Reason = "RestartRule"
+	NeverEnds        Reason = "NeverEnds"
 	PodWithoutName   Reason = "PodWithoutName"
 	WorkloadUnknown  Reason = "WorkloadUnknown"
 	BadOwner         Reason = "BadOwner"

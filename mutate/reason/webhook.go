@@ -37,8 +37,8 @@ var All = []Explanation{
 	},
 	{
 		Reason:  InitContainer,
-		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated. Either the init container is a native sidecar, which the containers after it need. Or no main container is named, so nothing would keep the slot after the init container.",
-		Do:      "name ordinary init containers, and the main containers that run after them",
+		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated. Either the init container is a native sidecar, which the containers after it need. Or no main container is named, so nothing would keep the slot after the init container. Or `metaparticle.io/on-busy` is skip, and the containers after a skipped init container would start without its work.",
+		Do:      "name ordinary init containers, and the main containers that run after them; with on-busy: skip name main containers only",
 	},
 	{
 		Reason:  ContainerLimit,
@@ -94,6 +94,11 @@ var All = []Explanation{
 		Reason:  RestartRule,
 		Meaning: "With `metaparticle.io/on-loss: restart` or restartPolicy Never a lost slot ends a gated container with exit code 75. A restart rule of the container matches that code, and would treat it as the application's.",
 		Do:      "leave 75 out of the rule, or let the container stand by instead (the default, where its restartPolicy is not Never)",
+	},
+	{
+		Reason:  NeverEnds,
+		Meaning: "`metaparticle.io/on-busy: skip` or `metaparticle.io/wait-at-most` is set on a pod whose gated container the kubelet always starts again: its restartPolicy is Always, or a restart rule matches exit code 0. Such a container would end and start for ever.",
+		Do:      "set the restartPolicy Never or OnFailure, as in a Job, or remove the annotation: pods that serve stand by without a bound",
 	},
 	{
 		Reason:  PodWithoutName,

@@ -46,6 +46,12 @@ func Rollouts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayRollouts)
 }
 
+// Jobs plays, for each seed, the story of pods that end. Like [Seeds], Jobs plays the seeds
+// that the flags ask for.
+func Jobs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayJobs)
+}
+
 // play plays a story of one seed in a synctest bubble, and reports the violation.
 func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	var w *world.World

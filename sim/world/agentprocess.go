@@ -119,11 +119,23 @@ func (a *agentProcess) runShims(config agent.Config) error {
 	if err != nil {
 		return err // the process is dead already
 	}
-	config.Gate, config.Granted, config.Asides = g, g.granted, g
+	config.Gate, config.Granted, config.Asides, config.Dismiss = g, g.granted, g, g.dismiss
+	config.OnBusy, config.WaitAtMost, config.NoteCourse = a.pod.onBusy, a.pod.waitAtMost, a.noteCourse
+	a.process.w.do(func() { config.Course = a.pod.course })
 	made, err := agent.New(config)
 	must(err)
 	a.process.w.do(func() { a.gateway, a.agent = g, made })
 	return made.Run(a.process.ctx, a.stop)
+}
+
+// noteCourse stores the course of the pod, which outlives the agent's process.
+func (a *agentProcess) noteCourse(c agent.Course) error {
+	if !a.enter() {
+		return errDead
+	}
+	defer a.process.w.mu.Unlock()
+	a.pod.course = c
+	return nil
 }
 
 // probe carries out the readiness probe of the pod's first container.

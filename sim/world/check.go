@@ -53,6 +53,10 @@ const (
 	routed = "routed"
 	// deletedBegins means that a child begins although its pod was deleted a while ago.
 	deletedBegins = "deleted-begins"
+	// skipped means that a pod skips although its application has begun, or although no
+	// other pod held. A child that begins in a pod that skips, and a shim that gives up too
+	// early, break the same invariant.
+	skipped = "skipped"
 	// unfinished means that the rollout of a good version does not end in time.
 	unfinished = "unfinished"
 	// unprotected means that a rollout counts a pod of a broken version as available, or
@@ -72,6 +76,10 @@ const (
 func (l *checks) childBegins(c *child) {
 	l.note(c.where, "%s BEGINS under %s %v", c.name, c.hold, c.slots)
 	l.checkDeleted(c)
+	c.pod().ran = true
+	if c.pod().skips {
+		l.violate(skipped, "%s begins in a pod that skips", c.name)
+	}
 	for _, t := range c.slots {
 		for _, other := range l.alive {
 			together := other.pod() == c.pod() && other.hold == c.hold && other.container != c.container

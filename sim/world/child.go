@@ -239,6 +239,9 @@ func (p *pod) live(c *child) {
 	if last := p.behaviour.lasts; last > 0 {
 		p.w.after(last, func() { c.exits("crashes, as its version does", 1) })
 	}
+	if p.ends > 0 {
+		p.w.after(between(p.rng, p.ends/10, 2*p.ends), func() { c.exits("has done its work", 0) })
+	}
 	if p.restless > 0 {
 		p.w.after(between(p.rng, p.restless/10, 2*p.restless), func() {
 			if !p.w.calm {

@@ -103,6 +103,14 @@ func (g *gateway) lateness(r *rand.Rand) time.Duration {
 // Reports implements agent.Gate.
 func (g *gateway) Reports() <-chan gate.Report { return g.reports }
 
+// dismiss ends a waiting shim.
+func (g *gateway) dismiss(id gate.ShimID, d gate.Dismiss) error {
+	if !g.agent.runs() {
+		return errDead
+	}
+	return g.server.Dismiss(id, d)
+}
+
 // Grant implements agent.Gate.
 func (g *gateway) Grant(id gate.ShimID, grant gate.Grant) error {
 	if !g.agent.runs() {

@@ -10,45 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// template describes the pods of a workload.
-type template struct {
-	workload string
-	slots    []string
-	// any reports that the slots are those of a semaphore, so the pod needs only one slot.
-	any        bool
-	duration   time.Duration
-	grace      time.Duration
-	containers []string
-	// inits are gated init containers, which run before the other containers.
-	inits   []string
-	standBy bool
-	// stable is the name that a pod of a StatefulSet shares with its successor. If stable
-	// is empty, each pod gets a new name.
-	stable string
-	// restless is the approximate time after which a child ends by itself; 0 means never.
-	restless time.Duration
-	// obedient reports that the children stop at once after SIGTERM.
-	obedient bool
-	// lateReader bounds the delay with which an agent reads the reports of its shims.
-	lateReader time.Duration
-	// gate selects the mechanism that keeps the child from running.
-	gate api.Gate
-	// revision is zero if the pods take no turns.
-	revision  api.Revision
-	behaviour behaviour
-	// endpointDelay is the time that a holder takes to leave its Services; zero for a pod
-	// without ports.
-	endpointDelay time.Duration
-	// strict reports that the controller replaces each old pod that is not Ready.
-	strict bool
-}
-
-// gates are the gates that a pod may have.
-var gates = []api.Gate{api.GateContainer, api.GatePod, api.GateReadiness}
 
 // pod is one pod on its node.
 type pod struct {
@@ -67,6 +32,12 @@ type pod struct {
 	lock       *agentProcess // has the flock
 	notes      map[string][]byte
 	agentRuns  int
+	// began is the instant at which the pod was made. The field course is the pod's note
+	// about skipping. The fields ran and skips report that a child has begun in the pod, and
+	// that a shim has ended with success without a child.
+	began      time.Duration
+	course     agent.Course
+	ran, skips bool
 	// stopping reports that the kubelet ends the pod. The field object reports that the API
 	// server has the pod. The field gone reports that the pod has no process left.
 	stopping, object, gone bool
@@ -85,7 +56,7 @@ type container struct {
 	failures int
 	pending  bool
 	// init reports that the container is an init container. The field done reports that the
-	// init container has succeeded.
+	// init container, or the container of a pod that ends, has succeeded.
 	init, done bool
 	prepared   string        // the hold under which the init container succeeded
 	since      time.Duration // the instant at which the init container succeeded
@@ -93,7 +64,7 @@ type container struct {
 
 func (w *World) newPod(t template, n *node) *pod {
 	w.serial++
-	p := &pod{template: t, w: w, name: t.stable, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string][]byte{}}
+	p := &pod{template: t, w: w, name: t.stable, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string][]byte{}, began: w.now()}
 	if t.stable == "" {
 		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
 	}
@@ -137,7 +108,7 @@ func (p *pod) startAll() {
 		return // the application runs in standbys, too, or never starts
 	}
 	for _, c := range p.containers {
-		if c.init && c.done {
+		if c.done {
 			continue
 		}
 		if !c.known() && !c.pending {
@@ -266,6 +237,11 @@ func (c *container) shimGone(s *shimProcess) {
 	case !current || !p.node.up || c.done:
 	case c.init && s.ended && s.code == 0:
 		c.complete(s)
+	case p.ends > 0 && s.ended && s.code == 0:
+		c.done = true
+		if !slices.ContainsFunc(p.containers, func(c *container) bool { return !c.done }) {
+			p.stop()
+		}
 	default:
 		c.restart()
 	}
@@ -376,20 +352,4 @@ func (p *pod) tidy() {
 	p.w.note(p.name, "pod is gone")
 	p.unregister()
 	p.w.pods = slices.DeleteFunc(p.w.pods, func(other *pod) bool { return other == p })
-}
-
-// stops draws the time that a child takes to stop; negative if the child ignores
-// SIGTERM.
-func (t template) stops(r *rand.Rand) time.Duration {
-	switch n := r.IntN(10); {
-	case t.behaviour.stubborn:
-		return -1
-	case t.obedient, n < 5:
-		return between(r, time.Millisecond, 300*time.Millisecond)
-	case n < 7:
-		return between(r, time.Second, 5*time.Second)
-	case n < 9:
-		return between(r, 5*time.Second, t.grace+5*time.Second)
-	}
-	return -1
 }

@@ -51,6 +51,14 @@ func (w *World) PlayRollouts() {
 	story.run()
 }
 
+// PlayJobs plays the story of the seed in which pods that end compete for a lock.
+func (w *World) PlayJobs() {
+	defer w.end()
+	var story *jobs
+	w.do(func() { story = newJobs(w) })
+	story.run()
+}
+
 // end stops all processes, and waits for their goroutines.
 func (w *World) end() {
 	w.do(func() {

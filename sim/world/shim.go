@@ -13,6 +13,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // shimProcess is the real shim on a modelled machine. The shim is PID 1 of its
@@ -40,6 +41,7 @@ type shimProcess struct {
 	// containers with the same deadline would ring at the same instant.
 	late time.Duration
 
+	began time.Duration
 	// code is the exit code of a shim that has ended by itself.
 	code  int
 	ended bool
@@ -59,7 +61,7 @@ func (c *container) startShim() {
 	w.serial++
 	s := &shimProcess{
 		w: w, container: c, id: gate.ShimID(fmt.Sprintf("shim-%d", w.serial)), boot: p.node.boot,
-		changed: newSignal(), empty: make(chan struct{}),
+		changed: newSignal(), empty: make(chan struct{}), began: w.now(),
 	}
 	c.starts++
 	s.name = fmt.Sprintf("%s/%s#%d", p.name, c.name, c.starts)
@@ -69,18 +71,51 @@ func (c *container) startShim() {
 	w.note(s.name, "shim starts")
 	cfg := shim.Config{
 		Container: c.name, Command: []string{"app"}, Path: "app", StandBy: p.standBy, Grace: p.grace, Env: environment,
+		MaySkip: p.onBusy == api.OnBusySkip, MayGiveUp: p.waitAtMost > 0,
 	}
 	w.group.Go(func() {
 		code := shim.Run(cfg, shim.Identity{Shim: s.id, BootID: s.boot, PID1: true}, newMachine(s))
 		w.do(func() {
 			if !s.dead {
 				s.code, s.ended = code, true
+				if s.hold == "" {
+					checkCode(s)
+				}
 				s.exit()
 			}
 		})
 	})
 	s.beat(between(s.rng, 0, p.beat()))
 	s.dial()
+}
+
+// checkCode judges the exit code of a shim that has ended without a child.
+func checkCode(s *shimProcess) {
+	p, l := s.container.pod, s.w.checks
+	switch {
+	case s.code == api.ExitWaited && l.now()-s.began < time.Duration(float64(p.waitAtMost)/(1+skew)):
+		l.violate(skipped, "%s gives up after %v, not after %v", s.name, l.now()-s.began, p.waitAtMost)
+	case s.code != 0:
+	case p.ran:
+		l.violate(skipped, "%s skips, and a child of its pod has begun before", s.name)
+	default:
+		p.skips = true
+		checkSkipped(s)
+	}
+}
+
+// checkSkipped demands that another pod wrote the Lease of the slot while the pod existed.
+func checkSkipped(s *shimProcess) {
+	p, l := s.container.pod, s.w.checks
+	for _, slot := range p.slots {
+		seen := false
+		for holder, at := range l.written[slot] {
+			seen = seen || holder != p.identity() && at >= p.began
+		}
+		if !seen {
+			l.violate(skipped, "%s skips, and no other pod held %s while its pod existed", s.name, slot)
+		}
+	}
 }
 
 // environment returns the child's environment, which has each slot with its token.

@@ -183,6 +183,10 @@ func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 
 // Tests of package lifecycle.
 
+func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
+	lifecycle.TestJobSkipsOnlyWhileALivingPodHolds(t)
+}
+func TestJobFailsAfterItsBoundedWait(t *testing.T) { lifecycle.TestJobFailsAfterItsBoundedWait(t) }
 func TestPodDeletedAtStartReportsApplicationsExitCode(t *testing.T) {
 	lifecycle.TestPodDeletedAtStartReportsApplicationsExitCode(t)
 }

@@ -1,0 +1,126 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/proof"
+	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// waits decides about the ends of waits: a pod that skips, and a wait that has a bound.
+type waits struct {
+	config Config
+	claim  *claim.Claim
+	shims  *proof.Shims
+	orders *orders
+	events *show.Events
+	// course is empty until a pod that may skip has decided.
+	course Course
+}
+
+// skips reports whether the application never starts in this pod.
+func (w *waits) skips() bool { return w.course == CourseSkip }
+
+// decide decides that the pod skips, if a living holder has the slot for which a shim
+// waits. Without its note the decision is not made.
+func (w *waits) decide(now time.Duration) {
+	if w.config.OnBusy != api.OnBusySkip || w.course != "" || len(w.shims.Waiting()) == 0 {
+		return
+	}
+	holder := w.livingHolder(now)
+	if holder == "" {
+		return
+	}
+	if err := w.note(CourseSkip); err != nil {
+		w.config.Log.Warn("the pod does not skip: the decision could not be noted", "err", err)
+		return
+	}
+	w.config.Log.Info("skips", "because", holder)
+	w.events.Skipped(holder)
+}
+
+// run notes that the pod starts its application. Only a pod that may skip needs the note.
+func (w *waits) run() error {
+	if w.config.OnBusy != api.OnBusySkip {
+		return nil
+	}
+	return w.note(CourseRun)
+}
+
+var errDecided = errors.New("agent: the pod has decided already")
+
+// note notes the pod's course, before anything follows from the course.
+func (w *waits) note(c Course) error {
+	switch w.course {
+	case c:
+		return nil
+	case "":
+	default:
+		return errDecided
+	}
+	if err := w.config.NoteCourse(c); err != nil {
+		return err
+	}
+	w.course = c
+	return nil
+}
+
+// livingHolder returns a text about the living holder of a slot without which the pod
+// cannot run. Without such a holder the text is empty. A vanished holder does not count: its
+// Lease expires, and this pod takes over.
+func (w *waits) livingHolder(now time.Duration) string {
+	text := ""
+	for _, v := range w.claim.Views() {
+		living := v.Known && v.Record.Holder != "" && !v.Mine && v.Alive && now < v.ExpiresAt
+		switch {
+		case living:
+			text = fmt.Sprintf("%s is held by %s", v.Slot, v.Record.Holder)
+			if !w.config.Any {
+				return text
+			}
+		case w.config.Any:
+			return "" // one slot is enough, and this slot is not held
+		}
+	}
+	return text
+}
+
+// dismiss ends the waits that are over. The result is the instant at which the next wait
+// ends.
+func (w *waits) dismiss(now time.Duration) time.Duration {
+	wake := instant.Never
+	for _, r := range w.shims.Waiting() {
+		order, at := w.dismissal(now, r)
+		wake = min(wake, at)
+		if order != nil && w.orders.dismiss(r, *order) && order.Code == api.ExitWaited {
+			w.config.Log.Info("gives up", "container", r.Container, "because", order.Reason)
+			w.events.GaveUp(r.Container, order.Reason)
+		}
+	}
+	return wake
+}
+
+// dismissal returns the order that ends the shim's wait now, or the instant at which the
+// wait ends. Without an order the first result is nil.
+func (w *waits) dismissal(now time.Duration, r gate.Report) (*gate.Dismiss, time.Duration) {
+	most := w.config.WaitAtMost
+	switch at := r.Since + most; {
+	case w.skips():
+		return &gate.Dismiss{Reason: "another pod held the slot, and " + api.OnBusyAnnotation + " is skip"}, instant.Never
+	case most == 0:
+		return nil, instant.Never
+	case now < at:
+		return nil, at
+	}
+	reason := fmt.Sprintf("the slot was not free within %v (%s)", most, api.WaitAtMostAnnotation)
+	return &gate.Dismiss{Code: api.ExitWaited, Reason: reason}, instant.Never
+}

@@ -1,0 +1,48 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// judgeWaits refuses a bounded wait of a container that the kubelet would start again, and
+// so would wait for ever. The function also refuses a gated init container that may skip:
+// the kubelet would take its exit code 0 for success, and start the application.
+func judgeWaits(p *Pod, at place) reason.Refusals {
+	var refusals reason.Refusals
+	c, request := p.container(at), p.Request
+	if !p.getsShim(at) || !request.Hurries() {
+		return nil
+	}
+	key := api.WaitAtMostAnnotation
+	skips := request.OnBusy == api.OnBusySkip
+	if skips {
+		key = api.OnBusyAnnotation
+	}
+	switch {
+	case skips && at.list != mainContainers:
+		refusals.Add(reason.InitContainer, "%s is skip, and %s names the init container %q: what comes after it counts on its work",
+			key, api.ContainersAnnotation, c.Name)
+	case at.list == mainContainers && p.restarts(c) == corev1.ContainerRestartPolicyAlways:
+		refusals.Add(reason.NeverEnds, "%s is set, and the kubelet always restarts container %q", key, c.Name)
+	case skips && slices.ContainsFunc(c.RestartPolicyRules, restartsAfterSuccess):
+		refusals.Add(reason.NeverEnds, "%s is skip, and a restart rule of container %q matches exit code 0", key, c.Name)
+	}
+	return refusals
+}
+
+// restartsAfterSuccess reports whether the rule restarts a container after exit code 0.
+func restartsAfterSuccess(rule corev1.ContainerRestartRule) bool {
+	if rule.ExitCodes == nil {
+		return false
+	}
+	in := rule.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn
+	return in == slices.Contains(rule.ExitCodes.Values, 0)
+}

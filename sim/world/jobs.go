@@ -1,0 +1,89 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// jobs is a story of pods that end. The pods come one after the other, in the middle of
+// trouble, and compete for one lock. Some skip while another pod holds, and some wait for
+// a bounded time. The invariants of safety count all the time. After each trouble every pod
+// must end.
+type jobs struct {
+	*recovery
+	trouble *trouble
+}
+
+// mostJobs bounds the pods of the story at one instant.
+const mostJobs = 5
+
+func newJobs(w *World) *jobs {
+	all := &workloads{World: w, replicas: map[string]int{}}
+	j := &jobs{recovery: &recovery{workloads: all}}
+	j.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
+	for i := range 3 {
+		w.newNode(fmt.Sprintf("node-%d", i+1))
+	}
+	t := anyTemplate(w, durations, "job", 0, []string{api.LockLease("a")})
+	t.gate, t.inits, t.restless = api.GateContainer, nil, 0
+	t.ends = between(w.rng, time.Second, time.Minute)
+	if chance(w.rng, .7) {
+		t.onBusy = api.OnBusySkip
+	}
+	if t.onBusy == "" || chance(w.rng, .3) {
+		t.waitAtMost = between(w.rng, 5*time.Second, 2*time.Minute)
+	}
+	all.add(t, 0)
+	w.newEnroller("enroll-1")
+	w.latest = max(w.latest, j.longest)
+	return j
+}
+
+// run plays the whole story of one seed.
+func (j *jobs) run() {
+	for range 3 {
+		if !j.works(between(j.rng, 2*time.Minute, 6*time.Minute)) {
+			return
+		}
+		j.do(func() {
+			j.heal()
+			j.killStopped()
+		})
+		bound := j.ending()
+		if !j.until(bound, func() bool { return len(j.pods) == 0 }) {
+			j.do(func() { j.violate(nobody, "%v after the trouble %s has not ended", bound, j.pods[0].name) })
+			return
+		}
+	}
+}
+
+// ending bounds the time until every pod has ended. The pods run one after the other. A
+// container that has waited for too long fails, and starts again after its back-off.
+func (j *jobs) ending() time.Duration {
+	t := j.templates[0]
+	return j.settling() + mostJobs*(2*t.ends+j.settling()+t.waitAtMost+mostBackOff)
+}
+
+// works makes pods, and trouble in the middle of them.
+func (j *jobs) works(last time.Duration) bool {
+	j.do(func() { j.calm = false; j.note("script", "jobs for %v", last) })
+	for end := j.now() + last; j.now() < end; {
+		j.do(func() {
+			switch {
+			case len(j.pods) < mostJobs && chance(j.rng, .4):
+				j.newPod(j.templates[0], j.place())
+			default:
+				pick(j.rng, j.trouble.troubles())()
+			}
+		})
+		if !j.pass(between(j.rng, time.Millisecond, 20*time.Second)) {
+			return false
+		}
+	}
+	return true
+}

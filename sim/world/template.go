@@ -1,0 +1,69 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// template describes the pods of a workload.
+type template struct {
+	workload string
+	slots    []string
+	// any reports that the slots are those of a semaphore, so the pod needs only one slot.
+	any        bool
+	duration   time.Duration
+	grace      time.Duration
+	containers []string
+	// inits are gated init containers, which run before the other containers.
+	inits   []string
+	standBy bool
+	// stable is the name that a pod of a StatefulSet shares with its successor. If stable
+	// is empty, each pod gets a new name.
+	stable string
+	// restless is the approximate time after which a child ends by itself; 0 means never.
+	restless time.Duration
+	// obedient reports that the children stop at once after SIGTERM.
+	obedient bool
+	// lateReader bounds the delay with which an agent reads the reports of its shims.
+	lateReader time.Duration
+	// gate selects the mechanism that keeps the child from running.
+	gate api.Gate
+	// revision is zero if the pods take no turns.
+	revision  api.Revision
+	behaviour behaviour
+	// endpointDelay is the time that a holder takes to leave its Services; zero for a pod
+	// without ports.
+	endpointDelay time.Duration
+	// strict reports that the controller replaces each old pod that is not Ready.
+	strict bool
+	// ends is the approximate time after which a child ends with success. The kubelet then
+	// does not restart its container, and the pod ends. Zero means never.
+	ends time.Duration
+	// onBusy and waitAtMost bound the waits of the pod.
+	onBusy     api.OnBusy
+	waitAtMost time.Duration
+}
+
+// gates are the gates that a pod may have.
+var gates = []api.Gate{api.GateContainer, api.GatePod, api.GateReadiness}
+
+// stops draws the time that a child takes to stop; negative if the child ignores
+// SIGTERM.
+func (t template) stops(r *rand.Rand) time.Duration {
+	switch n := r.IntN(10); {
+	case t.behaviour.stubborn:
+		return -1
+	case t.obedient, n < 5:
+		return between(r, time.Millisecond, 300*time.Millisecond)
+	case n < 7:
+		return between(r, time.Second, 5*time.Second)
+	case n < 9:
+		return between(r, 5*time.Second, t.grace+5*time.Second)
+	}
+	return -1
+}
