@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
-
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // BeatEvery is the period in which a shim repeats its state: half of the least margin
@@ -74,7 +72,7 @@ type Order struct {
 // Dismiss asks a waiting shim to end its container without a child, because the pod is
 // not to wait any longer. A shim with a child ignores the order.
 type Dismiss struct {
-	// Code is the exit code: zero, or [api.ExitWaited].
+	// Code is the exit code. The shim's own arguments say which codes are permitted.
 	Code int `json:"code"`
 	// Reason is for the container's log.
 	Reason string `json:"reason"`
@@ -162,7 +160,7 @@ func DecodeOrder(b []byte) (Order, error) {
 	if o.Drain != nil && (o.Drain.Hold == "" || o.Drain.Grace < 0 || o.Drain.Grace > Longest) {
 		return Order{}, fmt.Errorf("%w: drain of %q in %v", ErrMessage, o.Drain.Hold, o.Drain.Grace)
 	}
-	if o.Dismiss != nil && o.Dismiss.Code != 0 && o.Dismiss.Code != api.ExitWaited {
+	if o.Dismiss != nil && (o.Dismiss.Code < 0 || o.Dismiss.Code > 255) {
 		return Order{}, fmt.Errorf("%w: dismiss with code %d", ErrMessage, o.Dismiss.Code)
 	}
 	if o.Run != nil {

@@ -50,6 +50,7 @@ func TestDecoderRefusesMalformedMessages(t *testing.T) {
 		"run of nothing":       `{"run":{"id":"r","timeout":1}}`,
 		"run without an id":    `{"run":{"command":["x"],"timeout":1}}`,
 		"run without an end":   `{"run":{"id":"r","command":["x"]}}`,
+		"impossible code":      `{"dismiss":{"code":256}}`,
 		"endless run":          `{"run":{"id":"r","command":["x"],"timeout":9223372036854775807}}`,
 	} {
 		_, err := DecodeOrder([]byte(message))
