@@ -28,10 +28,10 @@ const (
 	// time is enough for a retry: a write takes milliseconds, and a retry follows within
 	// a second.
 	Stored = 3 * time.Second
-	// Passing is the time after which every standby lets new connections wait. A standby
-	// sees the holder's write by a watch event, which takes milliseconds. Accepting a
-	// connection takes milliseconds, too. If the holder's own write takes longer than
-	// Passing, the event may take as long as that write.
+	// Passing counts from the write by which the holder asks the standbys to hold new
+	// connections. After Passing every standby does so. The watch event of that write takes
+	// milliseconds, and so does accepting a connection. If the write itself takes longer
+	// than Passing, the event may take as long as the write.
 	Passing = 50 * time.Millisecond
 )
 

@@ -24,7 +24,7 @@ import (
 type app struct {
 	t     *testing.T
 	began time.Time
-	// spared is the field of the same name of each child.
+	// spared is the value of the field Spared of each child that the test starts.
 	spared bool
 	*Monitor
 

@@ -238,7 +238,7 @@ func write(t *testing.T, dir, path, text string) string {
 	return full
 }
 
-// rewrite writes the line of the seed that is played first.
+// rewrite replaces the line "first seed:" in the plant's file.
 func (p plant) rewrite(t *testing.T, first string) {
 	archive, err := txtar.ParseFile(p.file)
 	require.NoError(t, err)
