@@ -86,10 +86,10 @@ type asker struct {
 	at time.Duration
 	// err is the answer to the last write.
 	err error
-	// offered identifies the leave to which the pod offers to stay Ready; empty once the
-	// Lease shows another leave, or none.
+	// offered identifies the leave during which the pod has offered to stay Ready. The field
+	// is empty once the Lease shows another leave, or none.
 	offered string
-	// giveUp ends the writing of the offer to that leave; nil without an offer.
+	// giveUp ends the writing of the offer for that leave; nil without an offer.
 	giveUp context.CancelFunc
 	// paid is the instant until which the pod's offers so far use up its allowance: one
 	// offer per [offerPause].

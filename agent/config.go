@@ -118,7 +118,9 @@ type Config struct {
 	// OnBusy selects what the pod does while another pod holds; empty means that the pod
 	// waits. Course is the pod's earlier decision, and empty if there is none. NoteCourse
 	// stores a decision for the next agent process. Without skipping, NoteCourse may be nil.
-	OnBusy     api.OnBusy
+	OnBusy api.OnBusy
+	// Job is the UID of the pod's Job. Pods of one Job do not skip because of each other.
+	Job        string
 	Course     Course
 	NoteCourse func(Course) error
 	// WaitAtMost bounds each wait of a container; zero means no bound.

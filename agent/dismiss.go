@@ -80,9 +80,8 @@ func (w *waits) note(c Course) error {
 func (w *waits) livingHolder(now time.Duration) string {
 	text := ""
 	for _, v := range w.claim.Views() {
-		living := v.Known && v.Record.Holder != "" && !v.Mine && v.Alive && now < v.ExpiresAt
 		switch {
-		case living:
+		case w.living(now, v):
 			text = fmt.Sprintf("%s is held by %s", v.Slot, v.Record.Holder)
 			if !w.config.Any {
 				return text
@@ -94,14 +93,31 @@ func (w *waits) livingHolder(now time.Duration) string {
 	return text
 }
 
-// dismiss ends the waits that are over. The result is the instant at which the next wait
-// ends.
+// living reports whether another pod does its work under the slot. A pod of the same Job
+// does not count: a Job's next pod must not skip because of the pod that it replaces. A
+// holder whose application does not run does not count, either. Another program's elector
+// publishes no more than its renewals.
+func (w *waits) living(now time.Duration, v claim.View) bool {
+	r := v.Record
+	if !v.Known || r.Holder == "" || v.Mine || !v.Alive || now >= v.ExpiresAt {
+		return false
+	}
+	works := r.Hold == "" || !r.Notes.Serving.IsZero()
+	return works && (w.config.Job == "" || r.Notes.Job != w.config.Job)
+}
+
+// dismiss ends the waits that are over. The result is the instant of the next call.
 func (w *waits) dismiss(now time.Duration) time.Duration {
 	wake := instant.Never
 	for _, r := range w.shims.Waiting() {
 		order, at := w.dismissal(now, r)
-		wake = min(wake, at)
-		if order != nil && w.orders.dismiss(r, *order) && order.Code == api.ExitWaited {
+		if order == nil {
+			wake = min(wake, at)
+			continue
+		}
+		first, again := w.orders.dismiss(now, r, *order)
+		wake = min(wake, again)
+		if first && order.Code == api.ExitWaited {
 			w.config.Log.Info("gives up", "container", r.Container, "because", order.Reason)
 			w.events.GaveUp(r.Container, order.Reason)
 		}

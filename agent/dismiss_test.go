@@ -54,7 +54,7 @@ func TestPodSkipsOnceALivingHolderIsSeen(t *testing.T) {
 				w.pass(time.Second)
 				b := w.start("b", slots, skips)
 				b.connect("s2")
-				took := w.within(6*time.Second, "the pod skips", b.dismissed)
+				took := w.within(11*time.Second, "the pod skips", b.dismissed)
 				assert.NotZero(t, took, "the pod first sees a renewal")
 				assert.Equal(t, []int{0}, b.gates.codes())
 				assert.Equal(t, CourseSkip, b.config.Course)
@@ -112,21 +112,109 @@ func TestPodWhoseApplicationStartedNeverSkips(t *testing.T) {
 		b := w.start("b", skips)
 		b.connect("s2")
 		w.within(time.Second, "the pod runs", func() bool { return b.running("s2") })
-		robbed := w.server.lease(theSlot)
-		robbed.Holder = ""
-		w.server.put(&robbed)
-		a := w.start("a")
-		a.connect("s1")
-		w.within(time.Minute, "another pod runs", func() bool { return a.running("s1") })
+		stop := w.elector()
 		w.pass(time.Minute)
+		assert.False(t, b.running("s2"), "the slot is lost")
 		b.kill()
 		w.start("b")
 		b.again("s2")
 		w.pass(time.Minute)
 		assert.Empty(t, b.gates.codes())
-		a.gates.end("s1")
+		stop()
 		w.within(time.Minute, "the pod runs again", func() bool { return b.running("s2") })
 	})
+}
+
+// elector lets another program's elector take the slot, and renew its Lease, until the
+// returned function ends the elector.
+func (w *world) elector() (stop func()) {
+	done := make(chan struct{})
+	l := w.server.lease(theSlot)
+	l.Holder, l.Annotations, l.DurationSeconds = "elector", nil, 15
+	renew := func() {
+		l.RenewTime = time.Now()
+		l = *w.server.put(&l)
+	}
+	renew()
+	go func() {
+		for {
+			select {
+			case <-time.After(2 * time.Second):
+				renew()
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done) }
+}
+
+func TestPodSkipsForAnotherProgramsElector(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		stop := w.elector()
+		b := w.start("b", skips)
+		b.connect("s2")
+		w.within(10*time.Second, "the pod skips", b.dismissed)
+		stop()
+	})
+}
+
+func TestPodDoesNotSkipForItsOwnJob(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		of := func(job string) func(c *Config) { return func(c *Config) { c.Job = job } }
+		a := w.start("a", skips, of("job-1"))
+		a.connect("s1")
+		w.within(time.Second, "the first pod runs", func() bool { return a.running("s1") })
+		same, other := w.start("b", skips, of("job-1")), w.start("c", skips, of("job-2"))
+		same.connect("s2")
+		other.connect("s3")
+		w.within(10*time.Second, "another Job's pod skips", other.dismissed)
+		w.pass(time.Minute)
+		assert.Empty(t, same.gates.codes())
+		a.gates.end("s1")
+		w.within(10*time.Second, "the next pod of the Job runs", func() bool { return same.running("s2") })
+	})
+}
+
+// A holder may renew a slot that it gives back later, because it cannot get its other slot.
+func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		a := w.start("a")
+		a.gates.slow = true
+		a.connect("s1")
+		w.pass(time.Second)
+		b := w.start("b", skips)
+		b.connect("s2")
+		w.pass(20 * time.Second)
+		assert.Equal(t, a.identity(), w.holder())
+		assert.Empty(t, b.gates.codes())
+	})
+}
+
+// The image of the second pod takes a while to arrive, so its shim waits late.
+func TestHolderThatVanishedMeanwhileCausesNoSkip(t *testing.T) {
+	for name, gap := range map[string]bool{"seen": false, "in a gap": true} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				stop := w.elector()
+				w.pass(time.Second)
+				b := w.start("b", skips)
+				w.pass(100 * time.Millisecond)
+				b.set(func(l *link) { l.cut = gap })
+				w.pass(10 * time.Second)
+				stop()
+				w.pass(10 * time.Minute)
+				b.connect("s2")
+				b.set(func(l *link) { l.cut = false })
+				w.within(2*time.Minute, "the pod runs", func() bool { return b.running("s2") })
+				assert.Empty(t, b.gates.codes())
+			})
+		})
+	}
 }
 
 func TestNewAgentProcessKeepsTheDecisionToSkip(t *testing.T) {
@@ -170,19 +258,45 @@ func TestUnnotedDecisionIsNotMade(t *testing.T) {
 	})
 }
 
-func TestDismissalIsSentOnceForEachWait(t *testing.T) {
-	sent := 0
-	o := newOrders(Config{Dismiss: func(gate.ShimID, gate.Dismiss) error { sent++; return nil }}, nil)
+func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		w.start("a").connect("s1")
+		w.pass(time.Second)
+		tries := 0
+		b := w.start("b", skips)
+		b.agent.loop.unit.orders.dismissals = func(id gate.ShimID, d gate.Dismiss) error {
+			if tries++; tries < 3 {
+				return gate.ErrNotConnected
+			}
+			return b.gates.dismiss(id, d)
+		}
+		b.connect("s2")
+		w.within(time.Minute, "the pod skips", b.dismissed)
+		w.pass(time.Minute)
+		assert.Equal(t, 3, tries)
+	})
+}
+
+// The first order of a wait causes the Event.
+func TestOnlyFirstDismissalOfAWaitIsNew(t *testing.T) {
+	o := newOrders(Config{Dismiss: func(gate.ShimID, gate.Dismiss) error { return nil }}, nil)
 	r := gate.Report{Shim: "s1", Since: time.Second, Connected: true}
 	o.note(gate.Report{}, r)
-	for _, since := range []time.Duration{time.Second, time.Second, time.Minute} {
-		r.Since = since
-		o.dismiss(r, gate.Dismiss{})
+	for _, c := range []struct {
+		at, since time.Duration
+		first     bool
+	}{
+		{at: time.Minute, since: time.Second, first: true},
+		{at: time.Minute + dismissAgain/2, since: time.Second},
+		{at: time.Minute + dismissAgain, since: time.Second},
+		{at: time.Hour, since: 30 * time.Minute, first: true}, // a shim with a child ignores the order, and may wait again
+	} {
+		r.Since = c.since
+		first, again := o.dismiss(c.at, r, gate.Dismiss{})
+		assert.Equal(t, c.first, first)
+		assert.Greater(t, again, c.at)
 	}
-	assert.Equal(t, 2, sent, "a shim with a child ignores the order, and may wait again later")
-	o.note(gate.Report{}, r)
-	o.dismiss(r, gate.Dismiss{})
-	assert.Equal(t, 3, sent, "the order may be lost with its connection")
 }
 
 func TestContainerEndsWhenItsWaitIsOver(t *testing.T) {

@@ -37,8 +37,9 @@ type sent struct {
 	// leaps is the claim's counter of leaps at the moment of this shim's last leap. The
 	// claim counts the leaps of all shims. A new connection keeps the value.
 	leaps int
-	// dismissed is the beginning of the wait that the shim was last asked to end.
-	dismissed time.Duration
+	// dismissed is the beginning of the wait that the shim was last asked to end. At the
+	// instant dismissAt the agent asks again.
+	dismissed, dismissAt time.Duration
 }
 
 func newOrders(c Config, p *proof.Shims) *orders {
@@ -132,16 +133,22 @@ func (o *orders) kill(r gate.Report, reason string) {
 	}
 }
 
-// dismiss asks a waiting shim to end without a child, once for each wait on a connection.
-// The result tells whether the order was sent now.
-func (o *orders) dismiss(r gate.Report, d gate.Dismiss) bool {
+// dismissAgain is the time after which an order without effect is repeated. A shim that is
+// not starved ends within milliseconds, so a repetition is rare.
+const dismissAgain = time.Second
+
+// dismiss asks a waiting shim to end without a child, and repeats the order until the shim
+// has ended. The result first reports that the order is the first one in this wait. The
+// result again is the instant of the repetition.
+func (o *orders) dismiss(now time.Duration, r gate.Report, d gate.Dismiss) (first bool, again time.Duration) {
 	s := o.sent[r.Shim]
-	if s.dismissed == r.Since {
-		return false
+	first = s.dismissed != r.Since
+	if !first && now < s.dismissAt {
+		return false, s.dismissAt
 	}
-	s.dismissed = r.Since
+	s.dismissed, s.dismissAt = r.Since, now+dismissAgain
 	if err := o.dismissals(r.Shim, d); err != nil {
 		o.log.Warn("dismissal was not sent", "shim", r.Shim, "err", err)
 	}
-	return true
+	return first, s.dismissAt
 }

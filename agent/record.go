@@ -40,6 +40,7 @@ func recordOf(l *kube.Lease) lease.Record {
 		Notes: lease.Notes{
 			Address:  l.Annotations[api.AddressAnnotation],
 			Workload: l.Annotations[api.WorkloadAnnotation],
+			Job:      l.Annotations[api.JobAnnotation],
 			Revision: revision,
 			Serving:  serving,
 			Leaving:  leaving,
@@ -96,6 +97,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	set(api.BootAnnotation, r.BootID)
 	set(api.AddressAnnotation, r.Notes.Address)
 	set(api.WorkloadAnnotation, r.Notes.Workload)
+	set(api.JobAnnotation, r.Notes.Job)
 	set(api.RevisionAnnotation, r.Notes.Revision.String())
 	set(api.ServingAnnotation, serving)
 	set(api.LeavingAnnotation, leaving)

@@ -134,7 +134,7 @@ func TestBrokenRevisionReturnsSlotToTheOldRevision(t *testing.T) {
 
 // Some controllers replace each old pod that is not Ready. Such a controller must not see that
 // the application of an old pod stops for a turn, or starts after that turn.
-func TestControllerDecidesIfOldPodStaysReady(t *testing.T) {
+func TestOldPodStaysReadyUnderStrictControllersOnly(t *testing.T) {
 	for name, tt := range map[string]struct {
 		replaces bool
 		serves   []string

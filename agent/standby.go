@@ -35,9 +35,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		r.see(s.loop.now, views, s.unit.whole())
 		standing := r.standing(s.loop.now, views, s.unit.shims.Begun())
 		r.note(s.loop.now, standing)
-		if s.unit.stays() {
-			s.unit.waits.decide(s.loop.now)
-		}
+		s.unit.waits.decide(s.loop.now)
 		facts := s.unit.facts()
 		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips()
 		facts.TakeFrom, facts.Rollout = standing.TakeFrom, r.text(s.loop.now, facts.Wall)

@@ -175,7 +175,7 @@ func (u *unit) facts() claim.Facts {
 		Alive:    u.shims.Alive(),
 		Children: u.resumable(),
 		Proven:   u.shims.Proven,
-		Notes:    lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload, Revision: u.config.Revision},
+		Notes:    lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload, Job: u.config.Job, Revision: u.config.Revision},
 	}
 }
 

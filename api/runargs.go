@@ -28,6 +28,8 @@ type RunArgs struct {
 	Any           bool
 	LeaseDuration time.Duration
 	Readiness     Readiness
+	// Job is the UID of the Job of a pod that may skip; otherwise empty.
+	Job string
 	// OnBusy is empty for a pod that waits. WaitAtMost is zero for a wait without a bound.
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
@@ -120,6 +122,8 @@ var runArguments = arguments[RunArgs]{
 	textArg("on-busy", "what the pod does while another pod holds the slot: wait or skip",
 		func(r *RunArgs) *OnBusy { return &r.OnBusy }, OnBusyWait, OnBusySkip).
 		written(func(r RunArgs) bool { return r.OnBusy == OnBusySkip }),
+	textArg("job", "the UID of the pod's Job, if the pod may skip",
+		func(r *RunArgs) *string { return &r.Job }).written(func(r RunArgs) bool { return r.Job != "" }),
 	durationArg("wait-at-most", "how long a container waits for the slot; 0: without a bound",
 		func(r *RunArgs) *time.Duration { return &r.WaitAtMost }).
 		written(func(r RunArgs) bool { return r.WaitAtMost != 0 }),

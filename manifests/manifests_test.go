@@ -116,7 +116,7 @@ func texts(t *testing.T) map[string]string {
 // onLeases are the annotations that an agent writes into, or removes from, a Lease.
 var onLeases = []string{
 	api.HoldAnnotation, api.TokenAnnotation, api.BootAnnotation, api.AddressAnnotation, api.WorkloadAnnotation,
-	api.RevisionAnnotation, api.RolloutAnnotation, api.ServingAnnotation, api.SuccessorAnnotation,
+	api.JobAnnotation, api.RevisionAnnotation, api.RolloutAnnotation, api.ServingAnnotation, api.SuccessorAnnotation,
 	api.LeavingAnnotation, api.OffersAnnotation, api.YieldAnnotation,
 }
 

@@ -108,7 +108,7 @@ type View struct {
 	Known  bool
 	// Mine reports that the Lease names this pod.
 	Mine bool
-	// Alive reports that the claim saw the holder acquire or renew.
+	// Alive reports that the claim saw the holder renew.
 	Alive bool
 	// ExpiresAt is the instant from which the Lease's holder is known to hold no
 	// longer. FreeAt is the instant from which the slot is free; [instant.Never] while the

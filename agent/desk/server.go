@@ -210,8 +210,8 @@ func (s *Server) End(id gate.ShimID, reason string, grace time.Duration) error {
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace, End: true})
 }
 
-// Dismiss asks a waiting shim to end its container without a child. The order is not
-// repeated to a shim that reconnects.
+// Dismiss asks a waiting shim to end its container without a child. The caller repeats the
+// order while the shim goes on to report that it waits.
 func (s *Server) Dismiss(id gate.ShimID, d gate.Dismiss) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -223,6 +223,7 @@ func (s *Server) Dismiss(id gate.ShimID, d gate.Dismiss) error {
 		return gate.ErrNotConnected
 	}
 	if err := p.send(gate.Order{Dismiss: &d}); err != nil {
+		p.conn.Close() // as after a drain that cannot be sent
 		return fmt.Errorf("send dismissal: %w", err)
 	}
 	return nil

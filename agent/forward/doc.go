@@ -10,8 +10,8 @@
 //
 // After [Forwarder.Close] no port is open and no connection is left, so the child
 // can bind the ports. As after the end of any server, earlier connections may still be
-// in TIME_WAIT for a minute. An application that cannot bind such a port cannot restart
-// within a minute without a forwarder, either. A failure never looks like a regular
+// in TIME_WAIT for a minute. An application that cannot bind such a port has to wait a
+// minute at each restart, with or without a forwarder. A failure never looks like a regular
 // end. So the client gets a reset, not an end of file, if the holder dies during an
 // answer. A waiting connection that finds no holder also gets a reset, and so does every
 // connection at [Forwarder.Close]. The number of waiting connections and their time are

@@ -13,7 +13,7 @@ import (
 // nothing, and an unknown Lease is never free.
 type Observer struct {
 	record Record
-	// alive reports that this standby saw the holder of the record write.
+	// alive reports that this standby saw the holder of the record renew.
 	alive bool
 	// since is the instant at which this standby last saw the record change.
 	since time.Duration
@@ -85,23 +85,21 @@ func (o *Observer) see(now time.Duration, r Record) {
 	o.notBefore, o.headStartGiven = 0, false
 }
 
-// showsLife reports whether the change to the record r shows that the holder of r lives.
-// Then r is of another hold than the record before, or a renewal of the same hold. The first
-// record shows no life. Another program's write of an annotation shows none, either.
+// showsLife reports whether the change to the record r shows that the holder of r lives. Then
+// this standby saw the hold before, and now sees its renewal. An acquisition shows no life, because
+// a pod of several slots may give that slot back. After a gap the renewal may be old, so the
+// first change after a gap shows no life, either. A renewal of a clock that was set back does
+// not count.
 func (o *Observer) showsLife(r Record) bool {
 	was := o.record
-	switch {
-	case was.UID != r.UID || r.Holder == "":
+	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {
 		return false
-	case was.Holder != r.Holder || was.Hold != r.Hold || !was.RenewTime.Equal(r.RenewTime):
-		return true
 	}
-	return o.alive
+	return o.alive || r.RenewTime.After(was.RenewTime)
 }
 
-// Alive reports whether this standby saw the present holder acquire or renew. A holder that
-// died before this standby's first read never counts as alive. While the Lease is gone, the
-// result has no meaning.
+// Alive reports whether this standby saw the present hold, and then its renewal, without a
+// gap between them. While the Lease is gone, the result has no meaning.
 func (o *Observer) Alive() bool { return o.alive }
 
 // Gone notes that the Lease does not exist. Absence does not prove that the holder

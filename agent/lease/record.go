@@ -73,6 +73,8 @@ type Notes struct {
 	// Address is the IP address of the holder's pod. Workload is the pod's workload, as
 	// Kind/name.
 	Address, Workload string
+	// Job is the UID of the pod's Job, if the pod may skip; otherwise empty.
+	Job string
 	// Revision is the revision of the holder's pod.
 	Revision api.Revision
 	// Serving is the instant at which the application began to serve. Serving is

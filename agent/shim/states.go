@@ -88,6 +88,10 @@ func (s *shim) ends(sig syscall.Signal) bool {
 func (s *shim) over(hold string) {
 	s.noChild()
 	s.link.state.Hold, s.link.state.Slots = hold, nil
+	if s.link.state.Phase == gate.Waiting {
+		s.link.tell() // the wait goes on
+		return
+	}
 	s.link.enter(gate.Waiting)
 }
 

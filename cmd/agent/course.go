@@ -31,16 +31,35 @@ func (n courseNote) read() agent.Course {
 	return agent.CourseRun
 }
 
-// write replaces the note atomically. A crash of the machine may leave an empty note, which
-// counts as the course "run".
+// write replaces the note atomically, and waits until the disk has the note. Unlike a grant,
+// the course must outlive a crash of the machine.
 func (n courseNote) write(c agent.Course) error {
 	fresh := n.path() + ".new"
-	err := os.WriteFile(fresh, []byte(c), 0o644)
+	err := writeThrough(fresh, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, []byte(c))
 	if err == nil {
 		err = os.Rename(fresh, n.path())
+	}
+	if err == nil {
+		err = writeThrough(string(n), os.O_RDONLY, nil) // the directory has the new name
 	}
 	if err != nil {
 		return fmt.Errorf("note the course %q: %w", c, err)
 	}
 	return nil
+}
+
+// writeThrough opens the file or directory, writes the text if there is one, and waits until
+// the disk has everything.
+func writeThrough(path string, flags int, text []byte) error {
+	f, err := os.OpenFile(path, flags, 0o644)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if len(text) > 0 {
+		if _, err := f.Write(text); err != nil {
+			return err
+		}
+	}
+	return f.Sync()
 }

@@ -115,7 +115,7 @@ func (s sidecar) agentArgs() []string {
 	args := api.DefaultRunArgs()
 	args.Slots, args.Any = s.slots(), s.Request.Any()
 	args.LeaseDuration = cmp.Or(s.Request.LeaseDuration, api.DefaultLeaseDuration)
-	args.OnBusy, args.WaitAtMost = s.Request.OnBusy, s.Request.WaitAtMost
+	args.OnBusy, args.WaitAtMost, args.Job = s.Request.OnBusy, s.Request.WaitAtMost, jobOf(s.Facts)
 	args.Readiness, args.Grace, args.Workload = s.Request.Standbys(), s.grace(), s.workloadName()
 	for _, i := range s.gated {
 		args.Containers = append(args.Containers, s.Spec.Containers[i].Name)

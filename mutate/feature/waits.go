@@ -5,8 +5,10 @@ package feature
 
 import (
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
@@ -27,6 +29,8 @@ func judgeWaits(p *Pod, at place) reason.Refusals {
 		key = api.OnBusyAnnotation
 	}
 	switch {
+	case p.Spec.RestartPolicy == "" || p.Spec.RestartPolicy == corev1.RestartPolicyAlways:
+		refusals.Add(reason.NeverEnds, "%s is set, and the pod's restartPolicy is Always", key)
 	case skips && at.list != mainContainers:
 		refusals.Add(reason.InitContainer, "%s is skip, and %s names the init container %q: what comes after it counts on its work",
 			key, api.ContainersAnnotation, c.Name)
@@ -45,4 +49,21 @@ func restartsAfterSuccess(rule corev1.ContainerRestartRule) bool {
 	}
 	in := rule.ExitCodes.Operator == corev1.ContainerRestartRuleOnExitCodesOpIn
 	return in == slices.Contains(rule.ExitCodes.Values, 0)
+}
+
+// jobOf returns the UID of the Job of a pod that may skip. Without a Job, the result is empty.
+func jobOf(f Facts) string {
+	if f.Request.OnBusy != api.OnBusySkip {
+		return ""
+	}
+	if owner := metav1.GetControllerOf(f.Pod); owner != nil && owner.Kind == "Job" && validUID(string(owner.UID)) {
+		return string(owner.UID)
+	}
+	return ""
+}
+
+// validUID reports whether the API server can have made the UID (RFC 9562). A person may
+// write another text into an owner reference.
+func validUID(uid string) bool {
+	return len(uid) <= 36 && strings.Trim(uid, "0123456789abcdef-") == ""
 }

@@ -25,8 +25,6 @@ type checks struct {
 	// started has the starts of applications whose death nothing in their pods can prove,
 	// by slot and hold.
 	started map[string]start
-	// written has the last write of each holder, by slot.
-	written map[string]map[string]time.Duration
 	// acquired has the last acquisition of each slot.
 	acquired map[string]acquisition
 	ends     []ending
@@ -68,7 +66,7 @@ type ending struct {
 func newChecks(e *engine) *checks {
 	return &checks{
 		engine: e, tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{}, started: map[string]start{},
-		acquired: map[string]acquisition{}, written: map[string]map[string]time.Duration{},
+		acquired: map[string]acquisition{},
 	}
 }
 

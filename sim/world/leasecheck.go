@@ -40,10 +40,6 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 		l.note(by, "renews %s (version %d)", slot, after.rv)
 	}
 	if is.Holder != "" {
-		if l.written[slot] == nil {
-			l.written[slot] = map[string]time.Duration{}
-		}
-		l.written[slot][is.Holder] = l.now()
 		for _, c := range l.alive {
 			if !acquires && c.has(slot) && c.pod().identity() == is.Holder && c.hold == hold {
 				l.checkOutlived(c) // a renewal after the deadline excuses nothing

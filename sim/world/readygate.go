@@ -25,8 +25,8 @@ type shown struct {
 	pod     *pod
 	version int64
 	text    []byte
-	// ready is the child as which the world judges a pod of the gate "readiness" while the
-	// stored status is Ready.
+	// ready is a child that the world makes up for a pod of the gate "readiness". The made-up
+	// child lives while the stored status is Ready.
 	ready *child
 	// condition reports that the agent's condition in the stored status is true. The field
 	// cost is the pod's deletion cost.

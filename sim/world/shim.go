@@ -104,16 +104,15 @@ func checkCode(s *shimProcess) {
 	}
 }
 
-// checkSkipped demands that another pod wrote the Lease of the slot while the pod existed.
+// checkSkipped demands that a child of another pod lived under the slot while the pod existed.
 func checkSkipped(s *shimProcess) {
 	p, l := s.container.pod, s.w.checks
+	other := func(c *child, slot string) bool { return c.pod() != p && c.has(slot) }
 	for _, slot := range p.slots {
-		seen := false
-		for holder, at := range l.written[slot] {
-			seen = seen || holder != p.identity() && at >= p.began
-		}
-		if !seen {
-			l.violate(skipped, "%s skips, and no other pod held %s while its pod existed", s.name, slot)
+		lives := slices.ContainsFunc(l.alive, func(c *child) bool { return other(c, slot) })
+		lived := slices.ContainsFunc(l.ends, func(e ending) bool { return e.at >= p.began && other(e.child, slot) })
+		if !lives && !lived {
+			l.violate(skipped, "%s skips, and no child of another pod lived under %s while its pod existed", s.name, slot)
 		}
 	}
 }
