@@ -323,7 +323,7 @@ func TestContainerEndsWhenItsWaitIsOver(t *testing.T) {
 	})
 }
 
-func TestWaitOfARunningContainerDoesNotCount(t *testing.T) {
+func TestChildsLifeDoesNotCountAsWait(t *testing.T) {
 	const most = time.Minute
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -80,7 +80,7 @@ func reset(conn *net.TCPConn) {
 // end is one of the two connections of a relay.
 type end struct {
 	*net.TCPConn
-	// finished reports that this side has sent its end of file.
+	// finished reports that the relay has sent an end of file over this connection.
 	finished atomic.Bool
 }
 

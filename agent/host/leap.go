@@ -13,10 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leap is the shortest change of the wall clock that counts as the trace of a pause: a
-// quarter of the least margin (2 s). Two clocks, one a thousandth fast and one a thousandth
-// slow, take 20 ms of that margin. The rest is left for a late watchdog. The margin does
-// not cover both an unseen pause and two clocks at chronyd's full rate. Even without a
+// leap is the shortest change of the wall clock that counts as the trace of a pause. A
+// shorter pause goes unseen, and takes up to a quarter of the least margin, which is 2 s. Two
+// clocks, one a thousandth fast and one a thousandth slow, take 20 ms more. The margin's
+// remainder is for a late watchdog. The margin does not cover both an unseen pause and two
+// clocks at chronyd's full rate. Even without a
 // pause, two clocks at that rate take 1.8 s of a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 

@@ -27,8 +27,8 @@ type source struct {
 	// removes one object.
 	replace func(o *objects, list client.ObjectList)
 	note    func(o *objects, object client.Object, gone bool)
-	// spare reports that the command "status" works without these objects.
-	spare bool
+	// optional reports that the command "status" works without these objects.
+	optional bool
 }
 
 // sources are the kinds of objects that the command "status" reads.
@@ -47,7 +47,7 @@ var sources = []source{
 		note:    func(o *objects, object client.Object, gone bool) { put(o.pods, object, gone) },
 	},
 	{
-		name: "events", list: func() client.ObjectList { return new(corev1.EventList) }, spare: true,
+		name: "events", list: func() client.ObjectList { return new(corev1.EventList) }, optional: true,
 		replace: func(o *objects, list client.ObjectList) { o.events = byUID(list.(*corev1.EventList).Items) },
 		note:    func(o *objects, object client.Object, gone bool) { put(o.events, object, gone) },
 	},
@@ -77,13 +77,13 @@ func put[T any](all map[types.UID]*T, object client.Object, gone bool) {
 	}
 }
 
-// read reads the state once. The result notes has a sentence for each spare kind of
+// read reads the state once. The result notes has a sentence for each optional kind of
 // objects that the person has no right to read.
 func (c cluster) read(ctx context.Context, namespace string) (state objects, notes []string, err error) {
 	for _, s := range sources {
 		list := s.list()
 		err := c.List(ctx, list, append(s.options, client.InNamespace(namespace))...)
-		if s.spare && apierrors.IsForbidden(err) {
+		if s.optional && apierrors.IsForbidden(err) {
 			notes, err = append(notes, fmt.Sprintf("no handovers: read %s: %v", s.name, err)), nil
 		}
 		if err != nil {
@@ -153,7 +153,7 @@ func (c cluster) feedOnce(ctx context.Context, namespace string, s source, chang
 		defer watching.Stop()
 		err = c.List(ctx, list, options...)
 	}
-	if s.spare && apierrors.IsForbidden(err) {
+	if s.optional && apierrors.IsForbidden(err) {
 		send(ctx, changes, func(o *objects) { s.replace(o, s.list()) })
 		<-ctx.Done()
 		return ctx.Err()
