@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -23,8 +24,10 @@ type waits struct {
 	shims  *proof.Shims
 	orders *orders
 	events *show.Events
-	// course is empty until a pod that may skip has decided.
-	course Course
+	// course is empty until a pod that may skip has decided. The field because has the
+	// holder on account of which this agent process decided to skip.
+	course  Course
+	because string
 }
 
 // skips reports whether the application never starts in this pod.
@@ -44,6 +47,7 @@ func (w *waits) decide(now time.Duration) {
 		w.config.Log.Warn("the pod does not skip: the decision could not be noted", "err", err)
 		return
 	}
+	w.because = holder
 	w.config.Log.Info("skips", "because", holder)
 	w.events.Skipped(holder)
 }
@@ -82,7 +86,7 @@ func (w *waits) livingHolder(now time.Duration) string {
 	for _, v := range w.claim.Views() {
 		switch {
 		case w.living(now, v):
-			text = fmt.Sprintf("%s is held by %s", v.Slot, v.Record.Holder)
+			text = fmt.Sprintf("%s is held by %s", v.Slot, api.PodOf(v.Record.Holder))
 			if !w.config.Any {
 				return text
 			}
@@ -95,8 +99,8 @@ func (w *waits) livingHolder(now time.Duration) string {
 
 // living reports whether another pod does its work under the slot. A pod of the same Job
 // does not count: a Job's next pod must not skip because of the pod that it replaces. A
-// holder whose application does not run does not count, either. Another program's elector
-// publishes no more than its renewals.
+// holder whose application does not run, or fails its probes, does not count, either.
+// Another program's elector publishes no more than its renewals.
 func (w *waits) living(now time.Duration, v claim.View) bool {
 	r := v.Record
 	if !v.Known || r.Holder == "" || v.Mine || !v.Alive || now >= v.ExpiresAt {
@@ -131,7 +135,8 @@ func (w *waits) dismissal(now time.Duration, r gate.Report) (*gate.Dismiss, time
 	most := w.config.WaitAtMost
 	switch at := r.Since + most; {
 	case w.skips():
-		return &gate.Dismiss{Reason: "another pod held the slot, and " + api.OnBusyAnnotation + " is skip"}, instant.Never
+		because := cmp.Or(w.because, "another pod held the slot")
+		return &gate.Dismiss{Reason: fmt.Sprintf("%s (%s)", because, api.OnBusyAnnotation)}, instant.Never
 	case most == 0:
 		return nil, instant.Never
 	case now < at:

@@ -297,6 +297,10 @@ func TestOnlyFirstDismissalOfAWaitIsNew(t *testing.T) {
 		assert.Equal(t, c.first, first)
 		assert.Greater(t, again, c.at)
 	}
+	o.note(gate.Report{}, r)
+	first, again := o.dismiss(time.Hour+time.Millisecond, r, gate.Dismiss{})
+	assert.False(t, first, "a new connection begins no new wait")
+	assert.Equal(t, time.Hour+time.Millisecond+dismissAgain, again, "and gets the order at once")
 }
 
 func TestContainerEndsWhenItsWaitIsOver(t *testing.T) {

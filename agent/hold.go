@@ -38,8 +38,8 @@ type hold struct {
 	served  bool
 	// resumed reports that an earlier agent process began the hold.
 	resumed bool
-	// refused reports that the desk could not note a first grant on disk, so the shim did
-	// not get that grant.
+	// refused reports that a first grant, or the pod's course, could not be noted on disk. So
+	// the shim did not get that grant.
 	refused bool
 	// gap is the instant since which the hold waits for the container after an init
 	// container; zero while the hold does not wait.

@@ -63,7 +63,7 @@ func (o *orders) note(last, r gate.Report) {
 		o.sent[r.Shim] = &sent{}
 	case r.Connected && !last.Connected:
 		// The orders of the old connection may not have arrived.
-		*s = sent{leaps: s.leaps}
+		*s = sent{leaps: s.leaps, dismissed: s.dismissed}
 	}
 }
 

@@ -40,7 +40,7 @@ func recordOf(l *kube.Lease) lease.Record {
 		Notes: lease.Notes{
 			Address:  l.Annotations[api.AddressAnnotation],
 			Workload: l.Annotations[api.WorkloadAnnotation],
-			Job:      l.Annotations[api.JobAnnotation],
+			Job:      jobOf(l.Annotations),
 			Revision: revision,
 			Serving:  serving,
 			Leaving:  leaving,
@@ -62,6 +62,16 @@ func leavingOf(annotations map[string]string) (leave, says string) {
 		return "", ""
 	}
 	return leave, says
+}
+
+// jobOf returns the Job of the holder's pod. jobOf ignores the text of an earlier hold, as
+// leavingOf does.
+func jobOf(annotations map[string]string) string {
+	hold, job, _ := strings.Cut(annotations[api.JobAnnotation], " ")
+	if hold != annotations[api.HoldAnnotation] {
+		return ""
+	}
+	return job
 }
 
 // leaseOf returns the Lease base with the fields of r. A write keeps all other fields.
@@ -92,12 +102,16 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	if r.Notes.Leaving != "" {
 		leaving = r.Notes.Leave + " " + r.Notes.Leaving
 	}
+	job := ""
+	if r.Notes.Job != "" {
+		job = r.Hold + " " + r.Notes.Job
+	}
 	set(api.HoldAnnotation, r.Hold)
 	set(api.TokenAnnotation, r.Token)
 	set(api.BootAnnotation, r.BootID)
 	set(api.AddressAnnotation, r.Notes.Address)
 	set(api.WorkloadAnnotation, r.Notes.Workload)
-	set(api.JobAnnotation, r.Notes.Job)
+	set(api.JobAnnotation, job)
 	set(api.RevisionAnnotation, r.Notes.Revision.String())
 	set(api.ServingAnnotation, serving)
 	set(api.LeavingAnnotation, leaving)

@@ -265,7 +265,7 @@ func TestHolderReturnsFirstAfterOutageDespiteFailedWatches(t *testing.T) {
 
 // A pod of two locks has a watch that keeps reporting the second lock as free. That pod
 // does not keep the first lock from another pod that needs only the first lock.
-func TestStaleWatchEventsMakeNoPodBlockALock(t *testing.T) {
+func TestStaleEventsLetNoPodBlockALock(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })

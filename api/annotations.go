@@ -75,10 +75,11 @@ var Annotations = table{
 	},
 	{
 		Key: OnBusyAnnotation, Value: "`wait` or `skip`", Default: "`wait`",
-		Meaning: "With `skip` a pod whose slot another, living pod holds ends its gated containers with the exit code 0, " +
-			"and never starts its application: a nightly job does not overlap. Pods of one Job do not skip because of " +
-			"each other. A pod whose application has started once never skips. Only for pods that end (restartPolicy " +
-			"`Never` or `OnFailure`), without gated init containers.",
+		Meaning: "With `skip` a pod does not wait while the application of another pod runs under the slot and passes its " +
+			"probes: the gated containers end with the exit code 0, and the application never starts. So a nightly job does not " +
+			"overlap. In any other case the pod waits. Pods of one Job do not skip because of each other. A pod whose " +
+			"application has started once never skips. Only for pods that end (restartPolicy `Never` or `OnFailure`), without " +
+			"gated init containers, and with the gate `container`.",
 		Examples: []string{"wait", "skip"},
 		set:      oneOf(func(r *Request) *OnBusy { return &r.OnBusy }, OnBusyWait, OnBusySkip),
 	},
@@ -86,7 +87,8 @@ var Annotations = table{
 		Key: WaitAtMostAnnotation, Value: "`30s`, `10m`, …", Default: "no bound",
 		Meaning: "The time for which a container waits for its slot, from `1s` to `8760h`. Then the container ends with the exit " +
 			"code 69: with the restartPolicy `Never` the pod fails, and with `OnFailure` the container starts and waits again. " +
-			"Each wait has a time of its own. Only for pods that end.",
+			"Each container, and each wait, has a time of its own. A Job's `backoffLimit` counts each pod that failed. " +
+			"Only for pods that end, with the gate `container`.",
 		Examples: []string{"30s", "10m", "1h30m"}, set: setWaitAtMost,
 	},
 	{

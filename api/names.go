@@ -125,7 +125,8 @@ const (
 	// WorkloadAnnotation is the workload of the holder's pod, as Kind/name.
 	// Standbys of another workload do not forward to that pod.
 	WorkloadAnnotation = Prefix + "workload"
-	// JobAnnotation is the UID of the Job of the holder's pod, if that pod may skip.
+	// JobAnnotation is the number of the hold and the UID of the Job of the holder's pod, if
+	// that pod may skip.
 	JobAnnotation = Prefix + "job"
 	// RevisionAnnotation is the revision of the holder's pod, as UID/NUMBER/HASH.
 	RevisionAnnotation = Prefix + "revision"

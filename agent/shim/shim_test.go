@@ -375,3 +375,17 @@ func TestShimReconnectsAfterAMalformedMessage(t *testing.T) {
 	a.accept()
 	assert.Equal(t, gate.Waiting, a.next().Phase)
 }
+
+// The agent's bound of a wait counts from the time in the report.
+func TestDrainOfAWaitingShimProlongsNoWait(t *testing.T) {
+	a := supervised(t, os.Stderr, "true")
+	began := a.next()
+	require.Equal(t, gate.Waiting, began.Phase)
+	a.drains("h1")
+	late := host.Now() + patience
+	st := a.next()
+	for ; st.Hold != "h1"; st = a.next() {
+		require.Less(t, host.Now(), late)
+	}
+	assert.Equal(t, began.Since, st.Since)
+}

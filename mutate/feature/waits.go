@@ -14,9 +14,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeWaits refuses a bounded wait of a container that the kubelet would start again, and
-// so would wait for ever. The function also refuses a gated init container that may skip:
-// the kubelet would take its exit code 0 for success, and start the application.
+// judgeWaits refuses a bounded wait in a pod that never ends. The function also refuses a
+// gated init container that may skip: the kubelet would take its exit code 0 for success, and
+// start the application. A container that gives up with [api.ExitWaited] may start again, as
+// the pod's restartPolicy says.
 func judgeWaits(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c, request := p.container(at), p.Request
@@ -62,8 +63,8 @@ func jobOf(f Facts) string {
 	return ""
 }
 
-// validUID reports whether the API server can have made the UID (RFC 9562). A person may
-// write another text into an owner reference.
+// validUID reports whether the UID has only characters of RFC 9562. A person may write
+// another text into an owner reference, and the kubelet would expand $(NAME) in it.
 func validUID(uid string) bool {
 	return len(uid) <= 36 && strings.Trim(uid, "0123456789abcdef-") == ""
 }

@@ -97,7 +97,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  NeverEnds,
-		Meaning: "`metaparticle.io/on-busy: skip` or `metaparticle.io/wait-at-most` is set on a pod that never ends: its restartPolicy, or the one of a gated container, is Always, or a restart rule matches exit code 0. Such a pod, or another one in its place, would end and start for ever.",
+		Meaning: "`metaparticle.io/on-busy: skip` or `metaparticle.io/wait-at-most` is set on a pod that never ends: its restartPolicy, or the one of a gated container, is Always. Or, with skip, a restart rule matches exit code 0. Such a pod, or another one in its place, would end and start for ever.",
 		Do:      "set the restartPolicy Never or OnFailure, as in a Job, or remove the annotation: pods that serve stand by without a bound",
 	},
 	{

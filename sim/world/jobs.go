@@ -17,6 +17,7 @@ import (
 type jobs struct {
 	*recovery
 	trouble *trouble
+	made    int // the number of pods so far
 }
 
 // mostJobs bounds the pods of the story at one instant.
@@ -76,7 +77,7 @@ func (j *jobs) works(last time.Duration) bool {
 		j.do(func() {
 			switch {
 			case len(j.pods) < mostJobs && chance(j.rng, .4):
-				j.newPod(j.templates[0], j.place())
+				j.newPod(j.templates[0], j.place()).job = j.nextJob()
 			default:
 				pick(j.rng, j.trouble.troubles())()
 			}
@@ -86,4 +87,11 @@ func (j *jobs) works(last time.Duration) bool {
 		}
 	}
 	return true
+}
+
+// nextJob returns the Job of the next pod. Each Job has two pods, as if the second replaced
+// the first.
+func (j *jobs) nextJob() string {
+	j.made++
+	return fmt.Sprintf("job-%d", (j.made+1)/2)
 }

@@ -32,11 +32,10 @@ type pod struct {
 	lock       *agentProcess // has the flock
 	notes      map[string][]byte
 	agentRuns  int
-	// began is the instant at which the pod was made. The field course is the pod's note
-	// about skipping. The fields ran and skips report that a child has begun in the pod, and
-	// that a shim has ended with success without a child.
-	began      time.Duration
+	// course is the pod's note about skipping. The fields ran and skips report that a child
+	// has begun in the pod, and that a shim has ended with success without a child.
 	course     agent.Course
+	job        string // the Job of the pod, in the story of Jobs
 	ran, skips bool
 	// stopping reports that the kubelet ends the pod. The field object reports that the API
 	// server has the pod. The field gone reports that the pod has no process left.
@@ -64,7 +63,7 @@ type container struct {
 
 func (w *World) newPod(t template, n *node) *pod {
 	w.serial++
-	p := &pod{template: t, w: w, name: t.stable, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string][]byte{}, began: w.now()}
+	p := &pod{template: t, w: w, name: t.stable, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string][]byte{}}
 	if t.stable == "" {
 		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
 	}

@@ -104,16 +104,16 @@ func checkCode(s *shimProcess) {
 	}
 }
 
-// checkSkipped demands that a child of another pod lived under the slot while the pod existed.
+// checkSkipped demands that a child of another Job's pod lived under the slot within the last
+// lease duration. An agent that was frozen may renew just after the death of its child.
 func checkSkipped(s *shimProcess) {
 	p, l := s.container.pod, s.w.checks
-	other := func(c *child, slot string) bool { return c.pod() != p && c.has(slot) }
-	for _, slot := range p.slots {
-		lives := slices.ContainsFunc(l.alive, func(c *child) bool { return other(c, slot) })
-		lived := slices.ContainsFunc(l.ends, func(e ending) bool { return e.at >= p.began && other(e.child, slot) })
-		if !lives && !lived {
-			l.violate(skipped, "%s skips, and no child of another pod lived under %s while its pod existed", s.name, slot)
-		}
+	since := l.now() - time.Duration(float64(p.duration)/(1-skew)) - time.Second
+	other := func(c *child) bool { return c.pod().job != p.job && c.has(p.slots[0]) }
+	lives := slices.ContainsFunc(l.alive, other)
+	lived := slices.ContainsFunc(l.ends, func(e ending) bool { return e.at >= since && other(e.child) })
+	if !lives && !lived {
+		l.violate(skipped, "%s skips, and no child of another Job lived under %s since %v", s.name, p.slots[0], since)
 	}
 }
 
