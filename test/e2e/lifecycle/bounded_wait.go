@@ -18,17 +18,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
-	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
+
+// duration is the lease duration of the Jobs. A busy machine costs a holder no slot: a pod that
+// lost its slot would end, because it never restarts.
+const duration = 30 * time.Second
 
 // job creates a Job of the lock, with a further annotation. Its pod never restarts.
 func job(s *space.Space, name, lock, key, value string, args ...string) app.App {
 	s.Helper()
 	a := app.Locked(name, lock)
 	a.Args = args
-	a.Annotations[key] = value
+	a.Annotations[key], a.Annotations[api.LeaseDurationAnnotation] = value, duration.String()
 	none := int32(0)
 	spec := app.Job(s, a).Spec
 	spec.BackoffLimit, spec.Template.Spec.RestartPolicy = &none, corev1.RestartPolicyNever
@@ -96,7 +99,7 @@ func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
 	s.Await(space.StartTimeout, "the lock is free", func() bool { return s.Identity(api.LockLease(lock)) == "" })
 	// A holder that is gone renews nothing, so the next run takes over instead of skipping.
 	kubectl.Must(s, "", "patch", "lease", api.LockLease(lock), "--type=merge", "-p",
-		fmt.Sprintf(`{"spec":{"holderIdentity":"gone","leaseDurationSeconds":%d}}`, int(lease.Short/time.Second)))
+		fmt.Sprintf(`{"spec":{"holderIdentity":"gone","leaseDurationSeconds":%d}}`, int(duration/time.Second)))
 	skips("third", "-run-for=300ms")
 	assert.Zero(t, exitCode(s, ended(s, "third", batchv1.JobComplete)))
 	assert.Len(t, runs(s, lock, "third"), 1)
