@@ -103,10 +103,7 @@ func (w *waits) livingHolder(now time.Duration) string {
 // Another program's elector publishes no more than its renewals.
 func (w *waits) living(now time.Duration, v claim.View) bool {
 	r := v.Record
-	switch {
-	case !v.Known || r.Holder == "" || v.Mine || !v.Alive:
-		return false
-	case now >= v.ExpiresAt:
+	if !v.Known || r.Holder == "" || v.Mine || !v.Alive || now >= v.ExpiresAt {
 		return false
 	}
 	works := r.Hold == "" || !r.Notes.Serving.IsZero()

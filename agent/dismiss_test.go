@@ -178,6 +178,15 @@ func TestPodDoesNotSkipForItsOwnJob(t *testing.T) {
 	})
 }
 
+func TestJobOfAnEarlierHoldIsIgnored(t *testing.T) {
+	r := recordOf(&kube.Lease{UID: "u", Holder: "a_u", Annotations: map[string]string{api.HoldAnnotation: "h1"}})
+	r.Notes.Job = "job-1"
+	l := leaseOf(&kube.Lease{}, r)
+	assert.Equal(t, "job-1", recordOf(l).Notes.Job)
+	l.Annotations[api.HoldAnnotation] = "h2" // an agent without the annotation keeps it
+	assert.Empty(t, recordOf(l).Notes.Job)
+}
+
 // A holder may renew a slot that it gives back later, because it cannot get its other slot.
 func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
 	simulate(t, func(w *world) {

@@ -65,7 +65,7 @@ type Order struct {
 	Grant *Grant `json:"grant,omitempty"`
 	Drain *Drain `json:"drain,omitempty"`
 	Run   *Run   `json:"run,omitempty"`
-	// Dismiss is the last order of a waiting shim.
+	// Dismiss has an effect on a waiting shim alone.
 	Dismiss *Dismiss `json:"dismiss,omitempty"`
 }
 
