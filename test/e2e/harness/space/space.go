@@ -80,6 +80,8 @@ type Space struct {
 	pods   corelisters.PodNamespaceLister
 	leases coordinationlisters.LeaseNamespaceLister
 	events corelisters.EventNamespaceLister
+
+	history history
 }
 
 // opened reports whether a test has had a space.
@@ -158,8 +160,8 @@ func watch(s *Space, ctx context.Context) {
 		core.Pods().Informer(), core.Events().Informer(), coordination.Leases().Informer(),
 	} {
 		_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { s.Changed() },
-			UpdateFunc: func(any, any) { s.Changed() },
+			AddFunc:    func(object any) { s.history.note(object); s.Changed() },
+			UpdateFunc: func(_, object any) { s.history.note(object); s.Changed() },
 			DeleteFunc: func(any) { s.Changed() },
 		})
 		require.NoError(s, err)
