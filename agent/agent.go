@@ -58,7 +58,7 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 }
 
 // hold runs the hold until something ends it, and then drains it. On every path the
-// release comes last, and needs proof.
+// release comes last, and needs proof that every child is dead.
 func (a *Agent) hold(ctx context.Context, h *hold) error {
 	end := ending{}
 	defer func() { h.letGo(end) }()

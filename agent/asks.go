@@ -91,8 +91,8 @@ type asker struct {
 	offered string
 	// giveUp ends the writing of the offer for that leave; nil without an offer.
 	giveUp context.CancelFunc
-	// paid is the instant until which the pod's offers so far use up its allowance: one
-	// offer per [offerPause].
+	// paid is the instant from which the pod's offers no longer count. Each offer moves that
+	// instant by one [offerPause].
 	paid time.Duration
 }
 

@@ -113,8 +113,8 @@ func TestGrantBrieflyAwaitsTheCheckForPodDeletion(t *testing.T) {
 	}
 }
 
-// A shim that has no signal handler yet misses the kubelet's SIGTERM, and waits on in a deleted
-// pod. So the agent drains the hold once the agent learns of the deletion.
+// Before the shim has a signal handler, the kubelet's SIGTERM is lost, and the shim waits in a
+// deleted pod. So the agent drains the hold once the agent learns of the deletion.
 func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -93,7 +93,7 @@ func TestPackageProofImportsNeitherLeaseNorKube(t *testing.T) {
 
 // Package show makes the pod's appearance from plain values, and can neither begin nor
 // end a hold.
-func TestPackageShowImportsNoPackageThatDecides(t *testing.T) {
+func TestDisplayPackageDoesNotImportTheDecisionPackages(t *testing.T) {
 	for _, decides := range []string{"agent/claim", "agent/proof", "agent/desk", "agent/turn", "agent/leave"} {
 		assert.NotContains(t, dependencies(t, module+"agent/show"), module+decides)
 	}

@@ -122,8 +122,8 @@ func (w *waits) dismiss(now time.Duration) time.Duration {
 		first, again := w.orders.dismiss(now, r, *order)
 		wake = min(wake, again)
 		if first && order.Code == api.ExitWaited {
-			w.config.Log.Info("gives up", "container", r.Container, "because", order.Reason)
-			w.events.GaveUp(r.Container, order.Reason)
+			w.config.Log.Info("waited too long", "container", r.Container, "because", order.Reason)
+			w.events.WaitedTooLong(r.Container, order.Reason)
 		}
 	}
 	return wake

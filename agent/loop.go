@@ -82,8 +82,8 @@ func (l *loop) askHolder(ctx context.Context, address string) {
 // shim's deadline does not depend on the loop.
 const longest = 10 * time.Second
 
-// wait waits for one event, or until the instant wake, and hands the event to the unit.
-// Timers only wake the loop; only the clock tells the time.
+// wait waits for one event, or until the instant wake, and notes the event in the agent's
+// state. Timers only wake the loop; only the clock tells the time.
 func (l *loop) wait(ctx context.Context, wake time.Duration) error {
 	l.unit.metrics.Looked()
 	pause := longest

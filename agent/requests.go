@@ -92,8 +92,8 @@ func (q *requests) write(ctx context.Context, a claim.Action, stored func()) {
 }
 
 // checkDeletion asks the API server whether the pod is being deleted, and the grant waits
-// for the answer. An API server that stores a write normally answers, too. Without an
-// answer, the grant waits no longer than the pause between two retries.
+// for the answer. The API server has just stored the acquiring write, so the answer normally
+// comes soon. Without an answer, the grant waits no longer than the pause between two retries.
 func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	u := q.unit
 	number := u.deletion.begin()

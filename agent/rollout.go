@@ -157,7 +157,7 @@ func (a *asks) see(now time.Duration, l *kube.Lease) {
 	a.last = turn.Ask{Identity: l.Holder, Revision: revision, Seen: now}
 }
 
-// offersTo returns the offers to the leave.
+// offersTo returns what other pods have promised in answer to the leave of that id.
 func (a *asks) offersTo(leave string) []api.Offer {
 	if a.offers.Leave != leave {
 		return nil

@@ -8,10 +8,11 @@ import (
 	"errors"
 )
 
-// Serve runs the agent's end of the gate and the agent's loop, and returns the error of the
-// process. When one of them ends, Serve ends the other, and waits for both. But after an
-// error of the gate, Serve does not wait for the loop, which may be blocked. With the gate
-// "pod" the kubelet stops the application only after the end of the process.
+// Serve runs the agent's end of the gate and the agent's loop. The result is the error with
+// which the agent's process ends. When one of the two ends, Serve ends the other, and waits
+// for both. But after an error of the gate, Serve does not wait for the loop, which may be
+// blocked. With the gate "pod", only the end of the agent's process makes the kubelet stop
+// the application.
 func Serve(ctx context.Context, gate, loop func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

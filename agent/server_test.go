@@ -145,8 +145,8 @@ type link struct {
 	// the test stores it later.
 	loseStatus, lateStatus bool
 	late                   []byte
-	// patches are the stored patches of the status, without the version that each one
-	// replaced.
+	// patches are the stored patches of the status. The resourceVersion that each patch names
+	// is removed.
 	patches []string
 	// deleted reports that the pod is being deleted.
 	deleted bool

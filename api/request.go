@@ -57,7 +57,7 @@ const (
 	OnLossEnd OnLoss = "end"
 )
 
-// OnBusy selects what a pod does whose slot is held by another pod.
+// OnBusy selects what a pod does while another pod holds its slot.
 type OnBusy string
 
 const (
@@ -67,9 +67,9 @@ const (
 	OnBusySkip OnBusy = "skip"
 )
 
-// Hurries reports whether the pod may end without its application having run, because
+// BoundsWaits reports whether the pod may end without its application having run, because
 // another pod holds the slot.
-func (r Request) Hurries() bool { return r.OnBusy == OnBusySkip || r.WaitAtMost > 0 }
+func (r Request) BoundsWaits() bool { return r.OnBusy == OnBusySkip || r.WaitAtMost > 0 }
 
 // Readiness selects whether standbys are Ready for Services and rollouts.
 type Readiness string
@@ -105,9 +105,10 @@ func (r Request) TakesTurns() bool {
 	return r.Shims() && !slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.TakesTurns })
 }
 
-// Standbys returns the readiness of standbys. A standby without a shim in its
-// containers cannot be Ready: its application has not started, or must not serve. A
-// standby of a claim with several holders has no single address to forward to.
+// Standbys returns the readiness of standbys. The holders of a claim with several holders
+// are Ready alone, because a standby has no single address to forward to. Without shims, no
+// standby can be Ready, either. With the gate "pod" the kubelet has not started the main
+// containers, and with the gate "readiness" the standby's application must not serve.
 func (r Request) Standbys() Readiness {
 	several := slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.Forwards })
 	switch {

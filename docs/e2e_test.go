@@ -41,9 +41,9 @@ func inTestFolder(t *testing.T, path string) bool {
 	return err == nil && slices.Contains(testFolders(t), inside)
 }
 
-// TestEndToEndTestsAreAllStarted compares test/e2e/e2e_test.go with the tests of the
+// TestTestBinaryCallsEveryEndToEndTest compares test/e2e/e2e_test.go with the tests of the
 // folders. With -update the test rewrites e2e_test.go.
-func TestEndToEndTestsAreAllStarted(t *testing.T) {
+func TestTestBinaryCallsEveryEndToEndTest(t *testing.T) {
 	var imports, starts strings.Builder
 	for _, folder := range testFolders(t) {
 		fmt.Fprintf(&imports, "\t\"github.com/metaparticle-io/metaparticle/test/e2e/%s\"\n", folder)

@@ -74,8 +74,8 @@ func (s store) grantRole(ctx context.Context, to *assignment, account string) er
 // assignment is a Role that is going to name Leases.
 type assignment struct {
 	*agentRole
-	// changed reports that the Role must be written, because its rules or its memory
-	// differ from the wanted ones.
+	// changed reports that the Role must be written, because its rules, or the annotation
+	// with its memory, differ from the wanted ones.
 	changed bool
 }
 

@@ -187,7 +187,7 @@ func TestMarksPolicyCoversEveryWriteOfMarks(t *testing.T) {
 // everywhere are the policies that apply in every namespace.
 var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover", "metaparticle-enroll"}
 
-func TestGatePolicyListsAnnotationsThatClaimNothing(t *testing.T) {
+func TestGatePolicyKnowsEachAnnotationThatClaimsNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
 	for _, a := range api.Annotations {
 		if a.Kind == nil {

@@ -131,9 +131,9 @@ func TestNewAgentResumesOnlyAReportedChildsHold(t *testing.T) {
 	}
 }
 
-// A grant of the next hold ends the doubts of the pod's shims. Then the hold of an
-// earlier process seems to be proven over, although that hold has only expired, without
-// proof.
+// A grant of the next hold ends the doubts of the pod's shims. Without doubts, the claim
+// could conclude that the hold of an earlier process has ended with proof. That hold has only
+// expired.
 func TestClaimDoesNotReleaseAnExpiredHold(t *testing.T) {
 	waitedOut := 0
 	for seed := range uint64(10) {

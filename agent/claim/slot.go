@@ -170,9 +170,9 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
 	at, sees := s.freeAt(p.facts, &s.view)
-	// If the API server refuses watches, an agent never sees all slots at one instant.
-	// So a read of the other slots within the last lease duration is enough. Each slot
-	// is read again before it is taken.
+	// If the API server refuses watches, an agent never sees all slots at one instant. So
+	// a campaign may begin if the agent has read each slot within the last lease duration.
+	// Each slot is read again before it is taken.
 	recent := p.now < s.view.Heard()+duration
 	if !sees && r.Holder != "" {
 		at = s.view.ExpiresAt(duration)

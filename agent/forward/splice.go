@@ -14,10 +14,10 @@ import (
 )
 
 // move copies the data of one connection to another, until the first connection ends. The
-// kernel moves the data through a pipe, so they bypass this process. The function takes a
-// pipe from the pool only while the pipe has data. The function io.Copy would keep a pipe
-// for each direction as long as the connection lasts. An idle connection would then have
-// four descriptors more, and 20 KB of the kernel's memory.
+// kernel moves the data through a pipe, so the data bypasses this process. An idle connection
+// has no pipe: move takes one from the pool for data that has come, and then returns the pipe.
+// The function io.Copy would keep a pipe for each direction as long as the connection lasts.
+// Each idle connection would then cost four more descriptors, and 20 KB of kernel memory.
 func move(to, from *net.TCPConn) error {
 	in, err := from.SyscallConn()
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 const (
 	// threads is the number of threads that a shim starts within its first seconds.
 	threads = 7
-	// gap is wider than the differences between containers. A container's threads
-	// begin at a later id if the container runtime has used some ids before.
+	// gap is a distance between ids. Equal programs in two containers have threads whose ids
+	// differ by less than gap, because the container runtime may have used some ids before.
 	gap = 32
 )
 

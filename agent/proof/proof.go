@@ -33,8 +33,8 @@ type Shims struct {
 	// list has the last report of each shim, in the order in which the shims started.
 	// After a restart of this agent the shims connect in any order.
 	list reports
-	// outstanding has, for each hold, the shims that may have a child of it. Such a
-	// shim got a grant or reported a child, and is not yet proven dead.
+	// outstanding has, for each hold, the shims that may have a child of that hold. Such a
+	// shim got a grant or reported a child, and the end of the child is not proven.
 	outstanding grants
 	// begun are the holds that this process itself began. No other process can have
 	// given a grant of such a hold.

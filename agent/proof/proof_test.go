@@ -113,8 +113,8 @@ func TestProofOfDeathNeedsEveryContainersReport(t *testing.T) {
 	assert.False(t, New(Config{}).Proven("h"), "an agent that knows no containers has no proof")
 }
 
-// The shim of a container that the kubelet has forgotten may connect to a new agent
-// process after the current container's shim.
+// Two shims may connect to a new agent process. The second one may belong to an older
+// container, which the kubelet has forgotten.
 func TestShimThatStartedLaterSupersedesOneStartedEarlier(t *testing.T) {
 	left := gate.Report{Shim: "left", Container: "app", Phase: gate.Running, Hold: "h", Began: 1, Connected: true}
 	current := gate.Report{Shim: "current", Container: "app", Phase: gate.Running, Hold: "h", Began: 2, Connected: true}
@@ -148,7 +148,7 @@ func TestReportByReplacedShimClearsNoDoubt(t *testing.T) {
 	assert.True(t, s.Doubted("h"))
 }
 
-func TestLateInitSuccessReportIsIgnoredAfterGrant(t *testing.T) {
+func TestInitContainersSuccessIsIgnoredAfterApplicationsGrant(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}, InitContainers: []string{"migrate"}})
 	ended := gate.Report{Shim: "1", Container: "migrate", Phase: gate.Ended, Hold: "h", Completed: true, Connected: true}
 	s.Note(ended)

@@ -175,8 +175,8 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	leap, _ := a.leapt(time.Minute)
 	assert.NotEmpty(t, a.runs(time.Second, "true").Error, "nothing is run beside a frozen child")
 	// During a deletion, both the kubelet and the agent ask the child to stop, but the
-	// child gets one signal. The agent's order also ends the container, because the
-	// kubelet's signal may come later.
+	// child gets one signal. If the agent's order comes first, the shim does not wait for the
+	// kubelet's signal: the order ends the container.
 	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "test", Grace: time.Hour, End: true}}))
 	a.until(gate.Draining, "h1")
 	require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
@@ -206,7 +206,7 @@ func TestGrantThatIgnoresALeapStartsNoChild(t *testing.T) {
 
 // CLOCK_BOOTTIME goes on while only the container is frozen. So the shim sees the
 // passed deadline, although the wall clock does not leap.
-func TestShimFrozenPastItsDeadlineKillsItsChild(t *testing.T) {
+func TestShimResumedAfterItsDeadlineKillsItsChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")
 	killAt := host.Now() + 500*time.Millisecond

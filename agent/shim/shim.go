@@ -25,9 +25,9 @@ type Config struct {
 	Path    string
 	// StandBy makes the shim stand by again after a loss, instead of ending.
 	StandBy bool
-	// MaySkip permits the agent to end the waiting shim with exit code 0, and MayGiveUp with
+	// MaySkip permits the agent to end the waiting shim with exit code 0, and MayEndWait with
 	// [api.ExitWaited].
-	MaySkip, MayGiveUp bool
+	MaySkip, MayEndWait bool
 	// StopSignal asks the child to stop; zero means SIGTERM.
 	StopSignal syscall.Signal
 	// The shim runs PostStart when the child has started, and PreStop before the first
@@ -55,7 +55,7 @@ type Config struct {
 // permits reports whether a waiting shim may end with the exit code. Otherwise a mistake of
 // the agent could end a container that is to wait for ever.
 func (c Config) permits(code int) bool {
-	return code == 0 && c.MaySkip || code == api.ExitWaited && c.MayGiveUp
+	return code == 0 && c.MaySkip || code == api.ExitWaited && c.MayEndWait
 }
 
 // shim supervises one child at a time. All work happens in one goroutine, which waits

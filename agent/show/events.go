@@ -174,9 +174,9 @@ func (e *Events) Skipped(holder string) {
 	e.add(kube.Normal, eventSkipped, holder+": this pod ends with exit code 0 and does not start its application")
 }
 
-// GaveUp adds the Event that a container has waited for as long as it may.
-func (e *Events) GaveUp(container, reason string) {
-	e.add(kube.Warning, eventGaveUp, reason+": container "+container+" ends with exit code "+strconv.Itoa(api.ExitWaited))
+// WaitedTooLong adds the Event that a container has waited for as long as it may.
+func (e *Events) WaitedTooLong(container, reason string) {
+	e.add(kube.Warning, eventWaited, reason+": container "+container+" ends with exit code "+strconv.Itoa(api.ExitWaited))
 }
 
 // NotReleased adds the Event that the slots have to expire.

@@ -48,10 +48,11 @@ type Readiness struct {
 	// served reports that, at the last decision, one pod of this workload held all slots
 	// and served, or was in its turn.
 	served bool
-	// until is the instant until which a standby stays Ready after that pod has stopped
+	// until is the instant until which a standby stays Ready after the holder has stopped
 	// serving.
 	until time.Duration
-	// began is the instant of the first decision about a standby; zero for none.
+	// began is the instant at which this pod first decided, as a standby, whether the pod is
+	// Ready; zero before that.
 	began time.Duration
 	// open reports that the forwarder listens on the ports.
 	open bool
@@ -91,9 +92,9 @@ func look(ready bool, reason, message string) Look {
 }
 
 // Handover returns the time for which a standby stays Ready without a holder that
-// serves. A vanished holder blocks the slot for a lease duration, and its successor
-// has the period of a renewal to start. A longer time is an outage, which Services
-// should see. A strict controller would replace the standby then, so [Turn.Beyond]
+// serves. A vanished holder blocks the slot for a lease duration. The next application may
+// then take as long as one renewal period to start. A longer time is an outage, which
+// Services should see. A strict controller would replace the standby then, so [Turn.Beyond]
 // prolongs the time.
 func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
 

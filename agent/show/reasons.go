@@ -62,5 +62,5 @@ const (
 	eventShimSilent  = "ShimSilent"
 	eventKilling     = "Killing" // as the kubelet calls it
 	eventSkipped     = "Skipped"
-	eventGaveUp      = "WaitedTooLong"
+	eventWaited      = "WaitedTooLong"
 )

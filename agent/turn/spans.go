@@ -17,9 +17,9 @@ const (
 	// asker that dies after the yield costs the holder a stop. So Rest allows one such
 	// stop a minute.
 	Rest = time.Minute
-	// Forget is the time for which a proven revision keeps the count of its turns. So a
-	// version that crashes some minutes after its start still waits for its next turn
-	// while an old pod is left.
+	// Forget is the time after which the count of a proven revision's turns is cleared. Until
+	// then each turn delays the next one. So a version that crashes some minutes after its
+	// start still waits for its next turn while an old pod is left.
 	Forget = 10 * time.Minute
 	// LastResort is the time for which a slot stays free before a revision with a
 	// failed turn takes the slot. An old pod would take the slot within seconds, so

@@ -58,8 +58,8 @@ func (c *crowd) attach(server *http.Server) {
 	})
 }
 
-// enter adds a connection. If there are too many, the worst one is closed, which may be
-// the new one.
+// enter adds a connection. If there are too many, enter closes the one that [crowd.worst]
+// returns. That may be the new one.
 func (c *crowd) enter(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

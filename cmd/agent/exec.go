@@ -54,7 +54,7 @@ func execConfig(args []string) (shim.Config, error) {
 		// ends the container. The kubelet decides whether the container starts again.
 		StandBy:   e.OnLoss == api.OnLossStandby,
 		MaySkip:   e.OnBusy == api.OnBusySkip,
-		MayGiveUp: e.WaitAtMost > 0,
+		MayEndWait: e.WaitAtMost > 0,
 		Env:       environment,
 		Grace:     e.Grace,
 	}

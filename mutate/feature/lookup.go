@@ -84,8 +84,8 @@ func isKnown(images image.Images, named string) bool {
 }
 
 // signal returns the image's stop signal if all architectures have the same. After a failed
-// look-up, the result is empty, and the pod is admitted. So an explicit command helps a pod
-// whose image cannot be read.
+// look-up, the result is empty, and no pod is refused for that. So the webhook admits a pod
+// with an explicit command even if nobody can read its image.
 func (l lookUp) signal() string {
 	if l.err != nil {
 		return ""

@@ -104,8 +104,8 @@ func (c *changing) controlled() controller {
 	return d
 }
 
-// begins starts the workload. In some seeds its first version hangs, and the next version
-// mends that.
+// begins starts the workload, and reports whether a version works from now on. In some seeds
+// the first version hangs, and the next version mends that.
 func (c *changing) begins() bool {
 	if chance(c.rng, .15) {
 		c.do(func() { c.apply(behaviour{name: "hangs", starts: -1, probed: true}) })

@@ -54,7 +54,7 @@ const (
 	// deletedBegins means that a child begins although its pod was deleted a while ago.
 	deletedBegins = "deleted-begins"
 	// skipped means that a pod skips although its application has begun, or although no
-	// other pod held. A child that begins in a pod that skips, and a shim that gives up too
+	// other pod held. A child that begins in a pod that skips, and a shim that ends its wait too
 	// early, break the same invariant.
 	skipped = "skipped"
 	// unfinished means that the rollout of a good version does not end in time.

@@ -108,8 +108,8 @@ func (d *demands) notByFormer() {
 // expiry demands that another child begins as soon as the slot has expired.
 func (d *demands) expiry(cause func(*child)) { d.expiryWithin(0, cause) }
 
-// expiryWithin demands that another child begins in time after the slot has expired, by
-// the slowest clock. The argument more prolongs that time.
+// expiryWithin demands that another child begins soon after the slot has expired. The slowest
+// clock decides when the slot has expired. The argument allows that much more time.
 func (d *demands) expiryWithin(more time.Duration, cause func(*child)) {
 	c := d.once(cause)
 	slack := late + more + quick*time.Duration(len(d.slots))

@@ -58,7 +58,7 @@ func (r withoutShims) rows() map[string]func() {
 	}
 }
 
-// podRows has the rows of the table for the gate "pod".
+// podRows are the rows of the story "table" that hold for the gate "pod" alone.
 type podRows struct {
 	*demands
 	starts time.Duration // the bound that demands.starting returns

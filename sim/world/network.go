@@ -161,8 +161,8 @@ func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Dur
 	return a.raw, a.err
 }
 
-// latest bounds the delay of a request. The stories chaos, changing and rolling raise the
-// bound to their longest lease duration. So even with a lease of half a minute, a renewal
+// latest is the default bound of a request's delay. The types chaos, changing and rolling
+// raise the bound to their longest lease duration. So even with a lease of 30 s, a renewal
 // may arrive after the drain has begun.
 const latest = 25 * time.Second
 

@@ -87,7 +87,8 @@ func (s *shown) patch(patch []byte) ([]byte, error) {
 	return json.Marshal(is)
 }
 
-// show applies the agent's condition in the stored status to the pod.
+// show reads the agent's condition from the stored status, and makes the pod Ready or not
+// Ready accordingly.
 func (s *shown) show(raw []byte) {
 	var stored struct {
 		Conditions []struct{ Type, Status string }

@@ -41,9 +41,9 @@ func (r requestRows) breakWatches(*child) { r.api.breakWatches(r.rng) }
 // outage demands that an outage shorter than the budget stops no child.
 func (r requestRows) outage() {
 	c := r.once(func(*child) { r.api.goDown() })
-	// The outage may begin at any instant, also while requests are on their way. The
-	// holder's clock measures the outage. The agent's timers run by true time, so the
-	// renewal and the retry may be late by a twelfth.
+	// The outage may begin at any instant, also while requests are on their way. The holder's
+	// clock is skewed, and measures the outage. The agent's timers run by true time. So by the
+	// holder's clock, the renewal and the retry are late by up to a twelfth of their periods.
 	missed := time.Duration(skew * float64(r.budget.Renew+r.budget.Retry))
 	last := time.Duration(float64(r.budget.Outage())/c.pod().node.rate) - missed - 20*time.Millisecond
 	r.pass(last)

@@ -71,7 +71,7 @@ func (c *container) startShim() {
 	w.note(s.name, "shim starts")
 	cfg := shim.Config{
 		Container: c.name, Command: []string{"app"}, Path: "app", StandBy: p.standBy, Grace: p.grace, Env: environment,
-		MaySkip: p.onBusy == api.OnBusySkip, MayGiveUp: p.waitAtMost > 0,
+		MaySkip: p.onBusy == api.OnBusySkip, MayEndWait: p.waitAtMost > 0,
 	}
 	w.group.Go(func() {
 		code := shim.Run(cfg, shim.Identity{Shim: s.id, BootID: s.boot, PID1: true}, newMachine(s))
@@ -94,7 +94,7 @@ func checkCode(s *shimProcess) {
 	p, l := s.container.pod, s.w.checks
 	switch {
 	case s.code == api.ExitWaited && l.now()-s.began < time.Duration(float64(p.waitAtMost)/(1+skew)):
-		l.violate(skipped, "%s gives up after %v, not after %v", s.name, l.now()-s.began, p.waitAtMost)
+		l.violate(skipped, "%s waited for %v, not for %v", s.name, l.now()-s.began, p.waitAtMost)
 	case s.code != 0:
 	case p.ran:
 		l.violate(skipped, "%s skips, and a child of its pod has begun before", s.name)

@@ -110,7 +110,7 @@ func (s *watch) offer(c change) {
 	}
 }
 
-// move delivers the first event of the queue, and then the next.
+// move delivers the events of the queue, one after the other.
 func (s *watch) move() {
 	if s.moving || s.ended || len(s.queue) == 0 {
 		return

@@ -49,7 +49,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/limit"
 )
 
-// ways are the ways that a reader follows first.
+// ways are the chains of calls that a new reader of the code follows first.
 var ways = []way{
 	{"renewal", "agent", "(*hold).renew"},
 	{"grant", "agent", "(*hold).grant"},

@@ -211,8 +211,8 @@ func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 	assert.Equal(t, messages[other.Name], messages[one.Name])
 }
 
-// The Event about a failed probe quotes the output of the probe's command unchanged.
-// While the holder is not Ready, its standbys are not Ready either.
+// While the probe of the holder fails, neither the holder nor a standby is Ready. The Event
+// about the failed probe quotes the output of the probe's command unchanged.
 //
 // compat: probes/readiness-exec probes/message probes/standby carried
 func TestStandbysAreReadyOnlyWhileTheirHolderIs(t *testing.T) {

@@ -110,8 +110,8 @@ type play struct {
 	table   *table
 }
 
-// during measures the effects of one event for the table. The argument happens is a
-// function that causes the event, and returns the state of the rollout.
+// during measures the effects of one event for the table. The caller's function causes the
+// event, and returns the state of the rollout.
 func (p *play) during(event string, happens func(began time.Duration) (rollout string)) row {
 	p.Helper()
 	c := client.Start(p.Space, p.lab, p.lab.Nodes()[0], client.Anew, p.service.Spec.ClusterIP)

@@ -80,9 +80,9 @@ func GiveBack(s *space.Space, slot string) {
 	Write(s, slot, func(lease *coordinationv1.Lease) { lease.Spec.HolderIdentity = &nobody })
 }
 
-// Fault is the lease for tests in which a holder loses its slot. A holder survives 5.6 s
-// without renewal, and a busy machine delays the holder's agent by 3 s at most. The tests
-// wait for the expiry, so the lease is no longer than necessary.
+// Fault is the lease duration of tests in which a holder loses its slot. The tests wait for
+// the expiry, so the duration is short. With this duration a holder survives 5.6 s without a
+// renewal. That is enough, because a busy machine delays the holder's agent by 3 s at most.
 const Fault = 20 * time.Second
 
 // Budget returns the budget of a lease duration.

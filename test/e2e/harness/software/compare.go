@@ -320,8 +320,8 @@ var (
 	spaces  = regexp.MustCompile(` +`)
 )
 
-// comparable returns the lines of a log, without the differences between any two runs and
-// without the shim's own lines.
+// comparable returns the lines of a log without what differs in every run, like times and
+// process ids, and without the shim's own lines.
 func (w Software) comparable(log string) []string {
 	lines := []string{}
 	for line := range strings.Lines(log) {
