@@ -52,11 +52,11 @@ func execConfig(args []string) (shim.Config, error) {
 		Command:   append(image.Command, child...),
 		// For the shim, the values "restart" and "end" of on-loss are the same: the shim
 		// ends the container. The kubelet decides whether the container starts again.
-		StandBy:   e.OnLoss == api.OnLossStandby,
-		MaySkip:   e.OnBusy == api.OnBusySkip,
+		StandBy:    e.OnLoss == api.OnLossStandby,
+		MaySkip:    e.OnBusy == api.OnBusySkip,
 		MayEndWait: e.WaitAtMost > 0,
-		Env:       environment,
-		Grace:     e.Grace,
+		Env:        environment,
+		Grace:      e.Grace,
 	}
 	if cfg.StopSignal, err = stopSignal(cmp.Or(e.StopSignal, image.StopSignal, "SIGTERM")); err != nil {
 		return cfg, err
