@@ -41,10 +41,10 @@ PKG ?=
 ##@ The two commands of a fresh machine
 
 .PHONY: demo
-demo: ## Bring up a real cluster, run redis under one annotation, fail it over three ways.
+demo: ## Bring up a real cluster, run redis under one annotation, fail it over three ways; EXAMPLE=nightly runs a folder of examples/.
 	@./tools/announce $(CACHE)
 	@$(MAKE) --no-print-directory install
-	cd test && $(GO_RUN) ./demo
+	cd test && $(GO_RUN) ./demo $(if $(EXAMPLE),example $(EXAMPLE))
 
 .PHONY: test
 test: ## Every test: lint, unit (race detector), simulation, end to end on the real cluster, the test cluster itself.

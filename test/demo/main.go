@@ -3,7 +3,8 @@
 
 // Command demo runs three replicas of Debian's redis-server under one annotation, on
 // the test cluster. Then the demo ends the holder in three ways and prints each event
-// to the millisecond.
+// to the millisecond. The arguments "example" and a name run a folder of the examples
+// instead.
 package main
 
 import (
@@ -34,8 +35,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	run := run
-	if len(os.Args) == 3 && os.Args[1] == "probe" {
-		run = func(ctx context.Context) error { return probe(ctx, os.Args[2]) }
+	if len(os.Args) == 3 {
+		named := map[string]func(context.Context, string) error{"probe": probe, "example": runExample}[os.Args[1]]
+		if named != nil {
+			run = func(ctx context.Context) error { return named(ctx, os.Args[2]) }
+		}
 	}
 	if err := run(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/metaparticle-io/metaparticle/test/e2e/applications"
+	"github.com/metaparticle-io/metaparticle/test/e2e/examples"
 	"github.com/metaparticle-io/metaparticle/test/e2e/exclusive"
 	"github.com/metaparticle-io/metaparticle/test/e2e/gates"
 	"github.com/metaparticle-io/metaparticle/test/e2e/injection"
@@ -42,6 +43,18 @@ func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
 }
 func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 	applications.TestGateKeepsCronExclusiveAndUnchanged(t)
+}
+
+// Tests of package examples.
+
+func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
+	examples.TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t)
+}
+func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
+	examples.TestLicenceExampleRunsThreeTasksAtMost(t)
+}
+func TestLeaderExampleServesEverywhereAndWorksOnce(t *testing.T) {
+	examples.TestLeaderExampleServesEverywhereAndWorksOnce(t)
 }
 
 // Tests of package exclusive.

@@ -73,6 +73,7 @@ func Start(ctx context.Context, l *state.Lab) error {
 		func() error { return daemon.Start(ctx, l, cp, "apiserver") },
 		func() error { return issueKubeconfigs(ctx, l) },
 		func() error { return allowPlainHTTP(l, cp, state.RegistryInCluster, state.PrivateRegistry) },
+		func() error { return mirrorOthers(l, cp) },
 	}
 	for _, name := range l.Nodes() {
 		n, err := l.Node(name)
@@ -97,6 +98,12 @@ func allowPlainHTTP(l *state.Lab, cp state.Node, registries ...string) error {
 		}
 	}
 	return nil
+}
+
+// mirrorOthers makes the nodes' containerd ask the cluster's registry first, whichever registry
+// an image's name contains. The nodes cannot reach the internet.
+func mirrorOthers(l *state.Lab, cp state.Node) error {
+	return config.RenderTo(l, l.Path("conf", "certs.d", "_default", "hosts.toml"), "mirror.toml", config.Values(l, cp))
 }
 
 // writeKubeconfig makes the administrator's kubeconfig usable from the host.

@@ -27,7 +27,7 @@ import (
 
 // Trial is a deployed application that the test kills again and again.
 type Trial struct {
-	*families
+	*Families
 	w    Software
 	a    app.App
 	slot string
@@ -89,7 +89,7 @@ func (w Software) survives(t *testing.T) {
 		volume = claimVolume(s, w)
 	}
 	a := app.App{Name: w.Name, Replicas: 2, Annotations: app.Claim(api.SingletonAnnotation, "true"), Edit: w.Template(t, volume)}
-	tr := &Trial{families: newFamilies(s, w.Name), w: w, a: a, slot: lease.OfDeployment(w.Name)}
+	tr := &Trial{Families: NewFamilies(s, w.Name), w: w, a: a, slot: lease.OfDeployment(w.Name)}
 	app.Create(s, a)
 	tr.awaitServing("it was deployed", nil)
 	app.AwaitGated(s, a)
@@ -104,8 +104,8 @@ func (w Software) survives(t *testing.T) {
 	if w.Check != nil {
 		w.Check(tr)
 	}
-	tr.neverTwo()
-	families := tr.all()
+	tr.NeverMoreThan(1)
+	families := tr.All()
 	t.Logf("%d families, of %v", len(families), families[len(families)-1].Programs)
 	require.Greater(t, len(families), 10)
 }
@@ -181,7 +181,7 @@ func (t *Trial) runsOn(before *witness.Family, victim *corev1.Pod, killed *proce
 
 // vacancyAfter returns the time between the end of a family and the next start.
 func (t *Trial) vacancyAfter(before *witness.Family) time.Duration {
-	all := t.all()
+	all := t.All()
 	i := slices.IndexFunc(all, func(f witness.Family) bool { return f.Start == before.Start })
 	if i < 0 || i+1 == len(all) {
 		return 0

@@ -185,25 +185,25 @@ var kernel = sync.OnceValues(func() (*witness.Families, error) {
 	return families, err
 })
 
-// families are the process families of all pods of a workload, dead pods included. A
+// Families are the process families of all pods of a workload, dead pods included. A
 // process family is a shim's child with all its descendants.
-type families struct {
+type Families struct {
 	*space.Space
 	heard *witness.Families
 	app   string
 	pods  map[string]string // names by UID
 }
 
-// newFamilies begins to follow the families of a workload's pods. Pods that are gone by now
+// NewFamilies begins to follow the families of a workload's pods. Pods that are gone by now
 // do not count.
-func newFamilies(s *space.Space, app string) *families {
+func NewFamilies(s *space.Space, app string) *Families {
 	heard, err := kernel()
 	require.NoError(s, err)
-	return &families{Space: s, heard: heard, app: app, pods: map[string]string{}}
+	return &Families{Space: s, heard: heard, app: app, pods: map[string]string{}}
 }
 
-// all returns the families so far.
-func (f *families) all() []witness.Family {
+// All returns the families so far, in the order of their starts.
+func (f *Families) All() []witness.Family {
 	uids := []string{}
 	for _, pod := range f.Space.Pods(f.app) {
 		f.pods[string(pod.UID)] = pod.Name
@@ -217,8 +217,8 @@ func (f *families) all() []witness.Family {
 }
 
 // Living returns the latest family that still lives, and its pod, or nil.
-func (f *families) Living() (*witness.Family, *corev1.Pod) {
-	for _, family := range slices.Backward(f.all()) {
+func (f *Families) Living() (*witness.Family, *corev1.Pod) {
+	for _, family := range slices.Backward(f.All()) {
 		if family.End == 0 {
 			return &family, f.Pod(f.pods[family.Pod])
 		}
@@ -226,13 +226,18 @@ func (f *families) Living() (*witness.Family, *corev1.Pod) {
 	return nil, nil
 }
 
-// neverTwo fails the test unless each family was dead before the next one started.
-func (f *families) neverTwo() {
-	all := f.all()
+// NeverMoreThan fails the test if more families than permitted were alive at one instant.
+func (f *Families) NeverMoreThan(permitted int) {
+	f.Helper()
+	all := f.All()
 	for i, next := range all {
+		beside := []witness.Family{next}
 		for _, before := range all[:i] {
-			require.True(f, before.End > 0 && before.End <= next.Start, "two at once: %v and %v", before, next)
+			if before.End == 0 || before.End > next.Start {
+				beside = append(beside, before)
+			}
 		}
+		require.LessOrEqual(f, len(beside), permitted, "at once: %v", beside)
 	}
 }
 

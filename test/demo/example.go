@@ -1,0 +1,194 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/image/public"
+)
+
+// plays show an example whose files are applied.
+var plays = map[string]func(*example, context.Context) error{
+	"leader": (*example).leader, "licence": (*example).licence, "nightly": (*example).nightly,
+}
+
+// exampleTimeout bounds a wait for pods. On a busy machine a pod starts within a minute.
+const exampleTimeout = 3 * time.Minute
+
+// example is one folder of the examples, applied in a namespace of its own.
+type example struct {
+	*demo
+	namespace string
+}
+
+// runExample applies a folder of the examples, as a person does, and deletes a pod in the
+// middle.
+func runExample(ctx context.Context, name string) error {
+	play, known := plays[name]
+	if !known {
+		return fmt.Errorf("no example %q: choose EXAMPLE=%s", name, strings.Join(slices.Sorted(maps.Keys(plays)), ", EXAMPLE="))
+	}
+	d, err := newDemo()
+	if err != nil {
+		return err
+	}
+	// A person runs kubectl in the project's root, so the demo prints the same paths.
+	if err := os.Chdir(".."); err != nil {
+		return err
+	}
+	e := &example{d, "example-" + name}
+	d.title("The files of examples/" + name + ", in a namespace that has opted in")
+	if err := public.Push(ctx, d.cluster.Registry()); err != nil {
+		return err
+	}
+	if err := d.quietly(ctx, "delete", "namespace", e.namespace, "--ignore-not-found"); err != nil {
+		return err
+	}
+	err = e.steps(ctx,
+		[]string{"create", "namespace", e.namespace},
+		[]string{"label", "namespace", e.namespace, api.InjectionLabel + "=" + api.InjectionEnabled},
+		[]string{"-n", e.namespace, "apply", "-f", "examples/" + name})
+	if err != nil {
+		return err
+	}
+	if err := play(e, ctx); err != nil {
+		return err
+	}
+	d.title("The cluster stays up. Try next")
+	fmt.Printf("  export KUBECONFIG=%s\n  alias kubectl='%s'\n", d.cluster.Kubeconfig(), d.cluster.Dir()+"/bin/kubectl")
+	fmt.Printf("  kubectl -n %[1]s get pods -L %[2]s\n  kubectl delete namespace %[1]s\n", e.namespace, api.RoleLabel)
+	fmt.Println("  make cluster-down   # nothing is left behind")
+	return nil
+}
+
+// steps runs commands that a person could run.
+func (d *demo) steps(ctx context.Context, all ...[]string) error {
+	for _, step := range all {
+		if err := d.kubectl(ctx, nil, step...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// in returns the words of a kubectl command in the namespace of the example.
+func (e *example) in(command string) []string {
+	return append([]string{"-n", e.namespace}, strings.Fields(command)...)
+}
+
+// pods is the command that shows the pods with their roles.
+const pods = "get pods -L " + api.RoleLabel
+
+// nightly shows that a run skips while another one works, and that a deleted pod is replaced.
+func (e *example) nightly(ctx context.Context) error {
+	e.title("One run, and another run before the first one has ended")
+	if err := e.steps(ctx, e.in("create job --from=cronjob/nightly first")); err != nil {
+		return err
+	}
+	holders, err := e.holders(ctx, 1, "")
+	if err != nil {
+		return err
+	}
+	err = e.steps(ctx,
+		e.in("create job --from=cronjob/nightly second"),
+		e.in("wait --for=condition=complete job/second --timeout=120s"),
+		e.in("logs job/second -c backup"))
+	if err != nil {
+		return err
+	}
+	e.title("The pod of the first run is deleted in the middle")
+	if err := e.steps(ctx, e.in("logs "+holders[0]+" -c backup --tail=2"), e.in("delete pod "+holders[0])); err != nil {
+		return err
+	}
+	if holders, err = e.holders(ctx, 1, holders[0]); err != nil {
+		return err
+	}
+	return e.steps(ctx, e.in(pods), e.in("logs "+holders[0]+" -c backup"))
+}
+
+// licence shows that three tasks of six run at once, and that all of them finish.
+func (e *example) licence(ctx context.Context) error {
+	e.title("Three tasks run, and three wait")
+	holders, err := e.holders(ctx, 3, "")
+	if err != nil {
+		return err
+	}
+	if err := e.steps(ctx, e.in(pods)); err != nil {
+		return err
+	}
+	e.title("A pod that has a permit is deleted in the middle")
+	return e.steps(ctx,
+		e.in("delete pod "+holders[0]),
+		e.in("wait --for=condition=complete job/solver --timeout=170s"),
+		e.in(pods))
+}
+
+// leader shows that each replica serves, and that the worker moves to another replica.
+func (e *example) leader(ctx context.Context) error {
+	e.title("Three replicas serve, and one works")
+	if err := e.steps(ctx, e.in("rollout status deployment/shop --timeout=170s")); err != nil {
+		return err
+	}
+	holders, err := e.holders(ctx, 1, "")
+	if err != nil {
+		return err
+	}
+	if err := e.steps(ctx, e.in(pods), e.in("logs "+holders[0]+" -c worker --tail=2")); err != nil {
+		return err
+	}
+	e.title("The replica that works is deleted")
+	if err := e.steps(ctx, e.in("delete pod "+holders[0])); err != nil {
+		return err
+	}
+	if holders, err = e.holders(ctx, 1, holders[0]); err != nil {
+		return err
+	}
+	return e.steps(ctx, e.in(pods), e.in("logs "+holders[0]+" -c worker"))
+}
+
+// holders waits until so many pods hold a slot, and returns their names. The pod of the last
+// argument does not count.
+func (e *example) holders(ctx context.Context, count int, except string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, exampleTimeout)
+	defer cancel()
+	client := e.client.CoreV1().Pods(e.namespace)
+	watch, err := client.Watch(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	defer watch.Stop()
+	for {
+		list, err := client.List(ctx, metav1.ListOptions{LabelSelector: api.RoleLabel + "=" + api.RoleHolder})
+		if err != nil {
+			return nil, err
+		}
+		names := []string{}
+		for _, pod := range list.Items {
+			if pod.Name != except && pod.DeletionTimestamp == nil {
+				names = append(names, pod.Name)
+			}
+		}
+		if len(names) >= count {
+			return names, nil
+		}
+		select {
+		case _, open := <-watch.ResultChan():
+			if !open {
+				return nil, fmt.Errorf("%d pods of %d hold a slot, and the watch of the pods has ended", len(names), count)
+			}
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%d pods of %d hold a slot: %w", len(names), count, ctx.Err())
+		}
+	}
+}

@@ -1,0 +1,117 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package examples
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/software"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+	"github.com/metaparticle-io/metaparticle/test/image/public"
+	"github.com/metaparticle-io/metaparticle/test/witness"
+)
+
+// images puts the images of the examples into the registry, once for all tests.
+var images = sync.OnceValue(func() error { return public.Push(context.Background(), cluster.Lab.Registry()) })
+
+// example is an applied folder of the examples.
+type example struct {
+	*space.Space
+	*software.Families
+}
+
+// apply applies the folder in a namespace of its own. The label app selects the pods.
+func apply(t *testing.T, folder, app string) example {
+	t.Helper()
+	cluster.NeedLab(t, "its registry has the images, and its machine shows the processes")
+	t.Parallel()
+	require.NoError(t, images())
+	s := space.New(t)
+	e := example{s, software.NewFamilies(s, app)}
+	kubectl.Must(s, "", "apply", "-f", filepath.Join("..", "..", "examples", folder))
+	return e
+}
+
+// living returns the applications that run now.
+func (e example) living() []witness.Family {
+	return slices.DeleteFunc(e.All(), func(f witness.Family) bool { return f.End > 0 })
+}
+
+// awaitOther waits until an application runs in another pod than the given one, and returns
+// its pod.
+func (e example) awaitOther(than *corev1.Pod) (now *corev1.Pod) {
+	e.Space.Helper()
+	e.Await(space.StartTimeout, "the application runs in another pod", func() bool {
+		_, now = e.Living()
+		return now != nil && (than == nil || now.UID != than.UID)
+	})
+	return now
+}
+
+// complete waits until the Job has succeeded.
+func (e example) complete(job string) {
+	e.Space.Helper()
+	kubectl.Must(e.Space, "", "wait", "--for=condition=complete", "job/"+job, "--timeout=170s")
+}
+
+func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
+	e := apply(t, "nightly", "nightly")
+	start := func(job string) { kubectl.Must(e.Space, "", "create", "job", "--from=cronjob/nightly", job) }
+	start("first")
+	first := e.awaitOther(nil)
+	start("second")
+	e.complete("second")
+	assert.NotContains(t, kubectl.Must(e.Space, "", "logs", "job/second", "-c", "backup"), "the backup begins")
+	assert.Len(t, e.living(), 1, "the second run has skipped the first one, not waited for its end")
+
+	app.DeletePod(e.Space, first)
+	next := e.awaitOther(first)
+	e.complete("first")
+	assert.Contains(t, kubectl.Must(e.Space, "", "logs", next.Name, "-c", "backup"), "the backup is complete")
+	assert.Len(t, e.All(), 2)
+	e.NeverMoreThan(1)
+}
+
+func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
+	e := apply(t, "licence", "solver")
+	e.Await(space.StartTimeout, "three tasks run", func() bool { return len(e.living()) == 3 })
+	_, victim := e.Living()
+	require.NotNil(t, victim)
+	app.DeletePod(e.Space, victim)
+	e.complete("solver")
+	assert.Equal(t, "0-5", kubectl.Must(e.Space, "", "get", "job", "solver", "-o", "jsonpath={.status.completedIndexes}"))
+	assert.GreaterOrEqual(t, len(e.All()), 7, "six tasks, and the one that was deleted")
+	e.NeverMoreThan(3)
+}
+
+func TestLeaderExampleServesEverywhereAndWorksOnce(t *testing.T) {
+	e := apply(t, "leader", "shop")
+	kubectl.Must(e.Space, "", "rollout", "status", "deployment/shop", "--timeout=170s")
+	leader := e.awaitOther(nil)
+	require.Len(t, e.Pods("shop"), 3)
+	for _, pod := range e.Pods("shop") {
+		assert.True(t, status.Ready(pod), "%s serves, whether it leads or not", pod.Name)
+		assert.NotNil(t, status.Container(pod.Status, "server").State.Running)
+	}
+	process.Signal(e.Space, leader, process.Child, unix.SIGKILL)
+	e.Await(space.StartTimeout, "the worker runs again", func() bool { return len(e.All()) == 2 && len(e.living()) == 1 })
+	_, leader = e.Living()
+	app.DeletePod(e.Space, leader)
+	e.awaitOther(leader)
+	e.NeverMoreThan(1)
+}
