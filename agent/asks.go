@@ -145,9 +145,9 @@ func (q *requests) pause(err error) time.Duration {
 	return q.unit.self.Budget.Retry
 }
 
-// writeAsk replaces the Lease base. Without a base, or after a conflict, writeAsk
-// reads the next Lease first. A conflict means that another pod has asked or offered. A pod
-// removes only its own ask.
+// writeAsk writes or removes the pod's ask in the next Lease. The argument base is the version
+// that the write replaces. Without a base, or after a conflict, writeAsk reads the Lease
+// first. A conflict means that another pod has asked or offered. A pod removes only its own ask.
 func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l *kube.Lease, err error) {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()

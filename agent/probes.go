@@ -38,8 +38,8 @@ func newProbes(c Config) *probe.Monitor {
 // hook is over and while they are not drained.
 func (h *hold) follow() {
 	u := h.unit
-	// The field h.turn has the decision of the round before, which may not know the rollout in
-	// the Lease yet.
+	// The field h.turn still has the loop's last decision. The agent may have read the rollout
+	// from the Lease after that decision, so the rollout itself counts here.
 	proven := u.rollout.takesTurns() && u.config.Revision.Same(h.rollout.facts.Rollout.Proven)
 	children := map[string]probe.Child{}
 	for _, r := range u.shims.Reports() {

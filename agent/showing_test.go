@@ -76,7 +76,7 @@ func TestGateReadinessStoresNotReadyBeforeItYields(t *testing.T) {
 }
 
 // A gate that is cut off can store nothing, and does not report its hold as over.
-func TestHoldOfGateReadinessExpiresDuringAPartition(t *testing.T) {
+func TestHoldWithReadinessGateExpiresDuringAPartition(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

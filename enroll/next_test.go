@@ -61,7 +61,7 @@ func TestNewNextLeaseHasNoHolder(t *testing.T) {
 
 // No Role has named the slot before, so enroll frees its new Lease at once, although the
 // next Lease existed already.
-func TestEnrollFreesNewLeaseDespiteExistingNextLease(t *testing.T) {
+func TestEnrollRemovesUnknownHolderDespiteExistingNextLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.create(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: "next.lock.x", Labels: map[string]string{api.ManagedLabel: managed},

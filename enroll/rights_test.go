@@ -105,7 +105,7 @@ func cronJobOf(account, lock string) client.Object {
 }
 
 // In each run, the process crashes at another write of the withdrawal. The world checks
-// that enroll never frees a Lease that a Role has named.
+// that enroll never removes the holder from a Lease that a Role has named.
 func TestCrashWhileRevokingRightsFreesNoHeldLease(t *testing.T) {
 	for crash := 1; crash <= 4; crash++ {
 		t.Run(strconv.Itoa(crash), func(t *testing.T) {

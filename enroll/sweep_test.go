@@ -75,7 +75,7 @@ func TestEnrollKeepsAPausedLeaseWithoutPods(t *testing.T) {
 	assert.Nil(t, w.lease("lock.x"))
 }
 
-func TestNewEnrollProcessSweepsAfterALeaseDuration(t *testing.T) {
+func TestNewEnrollProcessWaitsLeaseDurationBeforeSweeping(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	w.settle(w.process())

@@ -157,7 +157,7 @@ func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
 
 // If the pod took another slot, a later agent process would wrongly believe that the hold
 // of the paused slot is proven over.
-func TestPodWithUnprovenHoldTakesNoOtherSlot(t *testing.T) {
+func TestPodWithoutProofTakesNoOtherSlot(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]
 	own := p.lease(p.child.tokens[0].Slot)

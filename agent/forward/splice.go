@@ -120,8 +120,8 @@ const (
 	// pipeSize is four times the kernel's default. A pipe has a place for each packet, and
 	// a pipe of this size takes 64 packets. The kernel lets a user have 256 such pipes.
 	pipeSize = 256 << 10
-	// maxIdlePipes bounds the empty pipes in the pool. More pipes are in use only while
-	// receivers are slow.
+	// maxIdlePipes bounds the empty pipes that the pool keeps. Connections use more pipes than
+	// that at once only while receivers are slow.
 	maxIdlePipes = 16
 )
 

@@ -248,7 +248,7 @@ func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
 	}
 }
 
-func TestContainerRestartCancelsNoLeaveForATurn(t *testing.T) {
+func TestContainerRestartCancelsNoLeaveCausedByTurn(t *testing.T) {
 	var l Leave
 	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	l.Next(began, f)

@@ -38,7 +38,7 @@ func (m *Monitor) asKubelet(ctx context.Context) context.Context {
 	return context.WithValue(ctx, userAgentKey{}, m.kubelet)
 }
 
-// userAgentOf returns the User-Agent of a probe under ctx.
+// userAgentOf returns the kubelet's User-Agent that ctx carries for a probe.
 func userAgentOf(ctx context.Context) string {
 	name, _ := ctx.Value(userAgentKey{}).(string)
 	return cmp.Or(name, userAgent)

@@ -377,7 +377,7 @@ func TestShimReconnectsAfterAMalformedMessage(t *testing.T) {
 }
 
 // The agent's bound of a wait counts from the time in the report.
-func TestDrainOfAWaitingShimProlongsNoWait(t *testing.T) {
+func TestDrainedShimThatWaitsKeepsItsBound(t *testing.T) {
 	a := supervised(t, os.Stderr, "true")
 	began := a.next()
 	require.Equal(t, gate.Waiting, began.Phase)

@@ -65,8 +65,9 @@ type Config struct {
 	Log  *slog.Logger
 }
 
-// WordsDelay is the longest delay of a write that changes only the words of a standby's
-// condition. Most handovers are over within half of this delay.
+// WordsDelay is the longest delay of a write that changes only the reason and message of a
+// standby's condition. The shortest delay is half of that. Most handovers are over by then,
+// and make the write needless.
 const WordsDelay = 5 * time.Second
 
 // Calm is the delay of a write that only informs people. By then the requests of most

@@ -167,7 +167,7 @@ func TestStandbyOfADeadHolderStaysReady(t *testing.T) {
 	assert.Equal(t, 1, s.changes)
 }
 
-func TestUnreachableHolderKeepsStandbyNotReadyThroughHandover(t *testing.T) {
+func TestStandbyWithoutReachStaysUnreadyThroughHandover(t *testing.T) {
 	s := cutOff(t)
 	s.slot.Record.Holder, s.slot.Record.Hold = "", ""
 	l := s.look()

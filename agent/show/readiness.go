@@ -122,7 +122,7 @@ type holders struct {
 	address string
 	// foreign reports that a pod of another workload holds one of the slots.
 	foreign bool
-	// stranger reports that the Lease with that foreign holder names no workload.
+	// stranger reports that the Lease with the foreign holder has no workload's name.
 	stranger bool
 	// next is the identity of the pod that follows a holder that leaves its Services.
 	next string

@@ -9,8 +9,8 @@ import "time"
 // effect.
 type Turn struct {
 	// NotReady reports that a rollout must not yet count the pod as Ready; Reason and
-	// Message say why. The field Ready reports that a newer revision is in its turn, and
-	// that a controller must not delete this pod meanwhile.
+	// Message say why. The field Ready reports that the pod may stay Ready although no holder
+	// serves. A newer revision is in its turn then, and no controller must delete this pod.
 	NotReady, Ready bool
 	Reason, Message string
 	// Beyond is the time for which the standby stays Ready beyond a handover.

@@ -23,11 +23,11 @@ type play struct {
 	t    *testing.T
 	now  time.Duration
 	slot Slot
-	// aside is the end of a successor's head start.
-	aside time.Duration
-	holds int
-	ask   Ask
-	pods  []*actor
+	// othersAt is the instant until which only the named successor may acquire the slot.
+	othersAt time.Duration
+	holds    int
+	ask      Ask
+	pods     []*actor
 	// turns are the instants at which a revision got the slot.
 	turns map[api.Revision][]time.Duration
 }
@@ -111,9 +111,9 @@ func (p *play) act(a *actor) {
 func (p *play) release(a *actor, to string, turn api.Revision) {
 	rollout, successor := a.Released(p.slot, to, turn)
 	p.slot = Slot{Known: true, FreeAt: p.now, Rollout: Parse(rollout.String()), Successor: successor}
-	p.aside = 0
+	p.othersAt = 0
 	if successor != "" {
-		p.aside = p.now + time.Second
+		p.othersAt = p.now + time.Second
 	}
 }
 
@@ -145,7 +145,7 @@ func (p *play) take() {
 	for _, a := range p.pods {
 		named := p.slot.Successor == a.Identity
 		may := p.now >= a.Standby(p.now, p.slot, a.waiting).TakeFrom && p.now >= a.restarts
-		if a.gone || !may || !named && p.now < p.aside {
+		if a.gone || !may || !named && p.now < p.othersAt {
 			continue
 		}
 		p.holds++

@@ -27,9 +27,9 @@ type Pod struct {
 // instant.
 func (p Pod) provenAfter() time.Duration { return Proof + p.MinReady }
 
-// Lasts returns the time within which the application has to begin to serve, in its turn or
-// as a proven revision that starts. The argument start is the time that the proven revision
-// took to serve.
+// Lasts returns the time within which the application has to begin to serve. The time counts
+// in a turn, and at the start of a hold by a pod of the proven revision. The argument start is
+// the time that the proven revision took until it served; zero for unknown.
 func (p Pod) Lasts(start time.Duration) time.Duration {
 	return max(shortestTurn, min(p.Startup, longestStartup), min(slower*start, longestTurn))
 }

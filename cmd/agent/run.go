@@ -122,9 +122,9 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		c.Leaps = leaps.Watch(ctx)
 	}
 	c.Random = rand.NewChaCha8(seed)
-	// By itself the Go runtime collects garbage only after a megabyte. Most of that memory
-	// would stay in use, because living Go objects are spread over it. So the agent collects
-	// at the end of each busy moment.
+	// By itself the Go runtime collects garbage only after a megabyte of new objects. Most of
+	// that megabyte would stay in use, because living objects are spread over its pages. So
+	// the agent collects garbage each time that its work pauses.
 	c.Calm = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})

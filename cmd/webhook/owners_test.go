@@ -155,7 +155,7 @@ func TestOriginTellsIfControllerReplacesUnreadyPods(t *testing.T) {
 	}
 }
 
-func TestOriginReadsTheRevisionOfTheController(t *testing.T) {
+func TestOriginHasPodsRevisionFromItsController(t *testing.T) {
 	const (
 		number, hash         = "deployment.kubernetes.io/revision", "pod-template-hash"
 		argoNumber, argoHash = "rollout.argoproj.io/revision", "rollouts-pod-template-hash"

@@ -41,9 +41,9 @@ var timingFields = []string{
 	"terminationGracePeriodSeconds",
 }
 
-// lostOfProbe returns a field that the patch would lose, or an empty text. The agent must
-// know each field of an action that it takes over. If the patch removes the whole probe
-// (all), the agent must know every field. A null counts as absent.
+// lostOfProbe returns a field that the patch would lose because the agent does not know that
+// field; empty for none. The agent takes over the action of a probe. If the argument all is
+// set, the agent takes over the whole probe, with every field. A null counts as absent.
 func lostOfProbe(probe map[string]any, all bool) string {
 	for _, name := range slices.Sorted(maps.Keys(probe)) {
 		known, action := probeFields[name]

@@ -32,7 +32,7 @@ func (d *demands) starting() time.Duration {
 	return 0
 }
 
-// withoutShims has the rows of the table that both gates without shims share.
+// withoutShims are the rows of the story "table" that hold for both gates without shims.
 type withoutShims struct {
 	*demands
 	starts time.Duration // the bound that demands.starting returns

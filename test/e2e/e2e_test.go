@@ -134,8 +134,8 @@ func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
 func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 	gates.TestGatePodStopsApplicationAfterAnUnreadableNote(t)
 }
-func TestGatePodStopsApplicationOnADisconnectedNode(t *testing.T) {
-	gates.TestGatePodStopsApplicationOnADisconnectedNode(t)
+func TestPodsGateStopsApplicationOnADisconnectedNode(t *testing.T) {
+	gates.TestPodsGateStopsApplicationOnADisconnectedNode(t)
 }
 func TestGateReadinessLetsOnePodServe(t *testing.T) { gates.TestGateReadinessLetsOnePodServe(t) }
 
@@ -372,8 +372,8 @@ func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
 	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
 }
 func TestRolloutRaisesTheRevisionNumber(t *testing.T) { traffic.TestRolloutRaisesTheRevisionNumber(t) }
-func TestChangeOfAnnotationRollsOutTheDeployment(t *testing.T) {
-	traffic.TestChangeOfAnnotationRollsOutTheDeployment(t)
+func TestChangedClaimRollsOutPodsOfItsDeployment(t *testing.T) {
+	traffic.TestChangedClaimRollsOutPodsOfItsDeployment(t)
 }
 func TestOnlyHolderIsReadyWithReadinessHolder(t *testing.T) {
 	traffic.TestOnlyHolderIsReadyWithReadinessHolder(t)

@@ -61,8 +61,8 @@ func (g *graph) follow(w way) (walk, error) {
 	return found, fmt.Errorf("the way of %s begins in %s of %s, which does not exist", w.name, w.from, w.folder)
 }
 
-// countUp counts the calls of the walk that go up: to a file above the caller's file, in
-// the best order of the package's files.
+// countUp counts the calls of the walk that go up, to a file above the caller's file. The
+// files are in the order in which the fewest calls of the package go up.
 func (w *walk) countUp(packages []figures) {
 	for _, f := range w.functions {
 		its := packages[slices.IndexFunc(packages, func(p figures) bool { return p.folder == f.in.folder })]

@@ -20,7 +20,8 @@ const (
 	// private is the reach of the registry that the pod's author names, because many
 	// registries are on private networks.
 	private
-	// anywhere is the reach of the registries that the webhook's flags name.
+	// anywhere permits requests to every address. Only registries that the webhook's flags
+	// name have this reach.
 	anywhere
 )
 

@@ -79,7 +79,7 @@ func (f *failure) Error() string {
 // Unwrap returns the class, and not the cause, which no caller may print by mistake.
 func (f *failure) Unwrap() error { return f.class }
 
-// classify returns the class of an error.
+// classify returns the class of a look-up's error: one of [classes], or how long to wait.
 func classify(err error) error {
 	if its, ok := errors.AsType[late](err); ok {
 		return its

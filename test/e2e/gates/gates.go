@@ -196,7 +196,7 @@ func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 
 // With the gate "pod" the kubelet stops the application at the deadline. The kubelet
 // needs no API server for that.
-func TestGatePodStopsApplicationOnADisconnectedNode(t *testing.T) {
+func TestPodsGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 	h := deployInFront(t, insistent("insistent-cut", api.GatePod))
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })

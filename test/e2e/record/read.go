@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process is one process of the record.
+// Process has what the record shows of one process: its start, its end and its gaps.
 type Process struct {
 	Meta
 	ID    string

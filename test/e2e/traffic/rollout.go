@@ -37,7 +37,7 @@ const underWay = 3
 // removed.
 //
 // compat: kinds/deployment carried
-func TestChangeOfAnnotationRollsOutTheDeployment(t *testing.T) {
+func TestChangedClaimRollsOutPodsOfItsDeployment(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
