@@ -39,7 +39,7 @@ func TestNamesOfRolesAreShortAndDiffer(t *testing.T) {
 	assert.Empty(t, keyOf("metaparticle-default"), "a name of an earlier version")
 }
 
-func TestNoRoleNameCollidesWithPullSecrets(t *testing.T) {
+func TestNoRoleNameCollidesWithPullSecretsRole(t *testing.T) {
 	for _, account := range []string{"pull-secrets", "metaparticle-pull-secrets", "secrets"} {
 		t.Run(account, func(t *testing.T) {
 			w := newWorld(t, gated("a", account, "lock.x"))

@@ -113,8 +113,9 @@ func (n need) soleAt(p *plan) time.Duration {
 			// expired before the last campaign began.
 		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "":
 			// The claim may not acquire a paused slot, so its Lease goes on naming the
-			// unproven hold. If the pod took another slot, a later process of the pod would
-			// wrongly believe that this hold is proven over.
+			// unproven hold. If the pod took another slot, the grant would end the shims'
+			// doubts. Then a later process of the pod would wrongly believe that the
+			// unproven hold is proven over.
 			return instant.Never
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))

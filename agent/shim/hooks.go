@@ -116,8 +116,9 @@ func (h *hooks) delay(time time.Duration) {
 	h.until = 0 // a second signal waits no longer
 }
 
-// extend moves the end of the delay to a later instant, never to an earlier one. The
-// new delay counts from the first stop signal. A delay of zero ends the wait.
+// extend ends the delay at once if the new delay is zero. Otherwise extend moves the end of a
+// delay under way to a later instant, never to an earlier one. The new delay counts from the
+// first stop signal.
 func (h *hooks) extend(delay time.Duration) {
 	switch {
 	case delay == 0:

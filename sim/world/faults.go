@@ -46,7 +46,7 @@ func (n *node) freeze() {
 	n.stop()
 }
 
-// stop stops every process of the node.
+// stop suspends every process of the node, until goOn.
 func (n *node) stop() {
 	n.frozen = true
 	for _, p := range n.pods() {

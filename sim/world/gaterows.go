@@ -99,8 +99,8 @@ func (r readinessRows) rows() map[string]func() {
 		"yield":        func() { r.handover(yield); r.notByFormer() },
 		"pod deletion": func() { r.handover(stopPod) },
 		"yield unread": r.unstored,
-		// enroll recognizes the gate "readiness" by the agent's arguments, so enroll's
-		// cache must keep them.
+		// After the opt-out, enroll makes a Lease again only for pods with a gate. Enroll
+		// recognizes the gate "readiness" by the agent's arguments, so its cache keeps them.
 		"opted out, then lease lost": leaseRows(r).unleased,
 	}
 }

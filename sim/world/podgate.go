@@ -204,7 +204,7 @@ func (o *inOrder) beginAnew() {
 	o.soon()
 }
 
-// killAll kills all processes but the agent. The next start of the pod begins with
+// killAll kills all processes but the agent. Then the pod starts again from its first process,
 // "agent turn".
 func (o *inOrder) killAll() {
 	p := o.pod

@@ -52,7 +52,7 @@ func runExample(ctx context.Context, name string) error {
 	if err := public.Push(ctx, d.cluster.Registry()); err != nil {
 		return err
 	}
-	if err := d.quietly(ctx, "delete", "namespace", e.namespace, "--ignore-not-found"); err != nil {
+	if err := d.clear(ctx, e.namespace); err != nil {
 		return err
 	}
 	err = e.steps(ctx,
@@ -90,6 +90,10 @@ func (e *example) in(command string) []string {
 // pods is the command that shows the pods with their roles.
 const pods = "get pods -L " + api.RoleLabel
 
+// untilReady returns the command that waits until a pod is Ready. A holder is Ready once its
+// application runs.
+func untilReady(pod string) string { return "wait --for=condition=Ready pod/" + pod + " --timeout=60s" }
+
 // nightly shows that a run skips while another one works, and that a deleted pod is replaced.
 func (e *example) nightly(ctx context.Context) error {
 	e.title("One run, and another run before the first one has ended")
@@ -114,7 +118,7 @@ func (e *example) nightly(ctx context.Context) error {
 	if holders, err = e.holders(ctx, 1, holders[0]); err != nil {
 		return err
 	}
-	return e.steps(ctx, e.in(pods), e.in("logs "+holders[0]+" -c backup"))
+	return e.steps(ctx, e.in(untilReady(holders[0])), e.in(pods), e.in("logs "+holders[0]+" -c backup"))
 }
 
 // licence shows that three tasks of six run at once, and that all of them finish.
@@ -154,7 +158,7 @@ func (e *example) leader(ctx context.Context) error {
 	if holders, err = e.holders(ctx, 1, holders[0]); err != nil {
 		return err
 	}
-	return e.steps(ctx, e.in(pods), e.in("logs "+holders[0]+" -c worker"))
+	return e.steps(ctx, e.in(untilReady(holders[0])), e.in(pods), e.in("logs "+holders[0]+" -c worker"))
 }
 
 // holders waits until so many pods hold a slot, and returns their names. The pod of the last

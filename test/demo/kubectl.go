@@ -52,7 +52,7 @@ func (d *demo) kubectl(ctx context.Context, stdin []byte, args ...string) error 
 	cmd.Stdin = bytes.NewReader(stdin)
 	cmd.Stdout, cmd.Stderr = indent{}, indent{}
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("kubectl %s: %w", args[0], err)
+		return fmt.Errorf("kubectl %s: %w", strings.Join(args, " "), err)
 	}
 	return nil
 }

@@ -92,13 +92,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("  image demo/redis:7, entrypoint %s, pushed (%.1f s)\n", program, time.Since(started).Seconds())
-	// An interrupted demo may have left a node cut, or a Deployment half done.
-	for _, node := range d.cluster.Nodes() {
-		if err := d.cluster.Heal(ctx, node); err != nil {
-			return err
-		}
-	}
-	if err := d.quietly(ctx, "delete", "namespace", namespace, "--ignore-not-found"); err != nil {
+	if err := d.clear(ctx, namespace); err != nil {
 		return err
 	}
 	yaml := bytes.ReplaceAll(manifest, []byte("IMAGE"), []byte(lab.RegistryInCluster+"/demo/redis:7"))
@@ -112,6 +106,16 @@ func (d *demo) prepare(ctx context.Context) error {
 		}
 	}
 	return d.showPods(ctx)
+}
+
+// clear removes what an interrupted demo may have left: a node cut, or a namespace.
+func (d *demo) clear(ctx context.Context, namespace string) error {
+	for _, node := range d.cluster.Nodes() {
+		if err := d.cluster.Heal(ctx, node); err != nil {
+			return err
+		}
+	}
+	return d.quietly(ctx, "delete", "namespace", namespace, "--ignore-not-found")
 }
 
 // annotate opts the namespace in and annotates the Deployment, as a user does.

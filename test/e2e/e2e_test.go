@@ -150,8 +150,8 @@ func TestEventTellsHowToGateRunningUngatedPods(t *testing.T) {
 }
 func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedPodsStayUnchanged(t) }
 func TestCopyOfAGatedPodIsRefused(t *testing.T)     { injection.TestCopyOfAGatedPodIsRefused(t) }
-func TestCopiedCommandIsRefusedInEveryNamespace(t *testing.T) {
-	injection.TestCopiedCommandIsRefusedInEveryNamespace(t)
+func TestUnmarkedCopyIsRefusedInEveryNamespace(t *testing.T) {
+	injection.TestUnmarkedCopyIsRefusedInEveryNamespace(t)
 }
 func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
 	injection.TestCopyOfGatedPodIsRefusedWithoutWebhook(t)

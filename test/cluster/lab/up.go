@@ -25,7 +25,8 @@ import (
 const defaultWorkers = 3
 
 // Up starts the cluster, and builds its programs first if necessary. Up returns when
-// all parts of the cluster work. Up does not change a cluster that is up.
+// all parts of the cluster work. A cluster that is up only gets a file that an earlier version
+// did not write.
 func (c *Cluster) Up(ctx context.Context) error {
 	unlock, err := c.lockState(ctx)
 	if err != nil {
@@ -37,7 +38,7 @@ func (c *Cluster) Up(ctx context.Context) error {
 	}
 	if process.PID(c.Lab, state.ControlPlane, state.Holder) != 0 && c.complete() {
 		c.Say("the cluster is up already")
-		return nil
+		return control.MirrorOthers(c.Lab)
 	}
 	if err := build.EnsurePackages(ctx, c.Lab); err != nil {
 		return err

@@ -9,11 +9,13 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
@@ -43,7 +45,8 @@ func apply(t *testing.T, folder, app string) example {
 	require.NoError(t, images())
 	s := space.New(t)
 	e := example{s, software.NewFamilies(s, app)}
-	kubectl.Must(s, "", "apply", "-f", filepath.Join("..", "..", "examples", folder))
+	out := kubectl.Must(s, "", "apply", "-f", filepath.Join("..", "..", "examples", folder))
+	assert.NotContains(t, out, "Warning", "an example is free of mistakes")
 	return e
 }
 
@@ -63,21 +66,33 @@ func (e example) awaitOther(than *corev1.Pod) (now *corev1.Pod) {
 	return now
 }
 
+// jobTimeout is longer than the longest run of an example's Job on a busy machine.
+const jobTimeout = 6 * time.Minute
+
 // complete waits until the Job has succeeded.
-func (e example) complete(job string) {
+func (e example) complete(name string) {
 	e.Space.Helper()
-	kubectl.Must(e.Space, "", "wait", "--for=condition=complete", "job/"+job, "--timeout=170s")
+	e.Await(jobTimeout, "Job "+name+" is complete", func() bool {
+		job, err := e.Client.BatchV1().Jobs(e.Namespace).Get(e.Context(), name, metav1.GetOptions{})
+		require.NoError(e, err)
+		return status.Complete(job)
+	})
 }
 
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	e := apply(t, "nightly", "nightly")
+	// The test starts each run itself, whatever the time of day.
+	kubectl.Must(e.Space, "", "patch", "cronjob", "nightly", "-p", `{"spec":{"suspend":true}}`)
 	start := func(job string) { kubectl.Must(e.Space, "", "create", "job", "--from=cronjob/nightly", job) }
 	start("first")
 	first := e.awaitOther(nil)
+	// On a busy machine the first run must not end before the second one has begun.
+	thaw := process.Freeze(e.Space, first, "sh")
 	start("second")
 	e.complete("second")
 	assert.NotContains(t, kubectl.Must(e.Space, "", "logs", "job/second", "-c", "backup"), "the backup begins")
 	assert.Len(t, e.living(), 1, "the second run has skipped the first one, not waited for its end")
+	thaw()
 
 	app.DeletePod(e.Space, first)
 	next := e.awaitOther(first)
@@ -103,15 +118,25 @@ func TestLeaderExampleServesEverywhereAndWorksOnce(t *testing.T) {
 	e := apply(t, "leader", "shop")
 	kubectl.Must(e.Space, "", "rollout", "status", "deployment/shop", "--timeout=170s")
 	leader := e.awaitOther(nil)
-	require.Len(t, e.Pods("shop"), 3)
-	for _, pod := range e.Pods("shop") {
-		assert.True(t, status.Ready(pod), "%s serves, whether it leads or not", pod.Name)
-		assert.NotNil(t, status.Container(pod.Status, "server").State.Running)
+	serve := func() {
+		t.Helper()
+		e.Await(space.StartTimeout, "three pods serve, whether they lead or not", func() bool {
+			pods := slices.DeleteFunc(e.Pods("shop"), func(pod *corev1.Pod) bool { return !status.Ready(pod) || pod.DeletionTimestamp != nil })
+			return len(pods) == 3
+		})
 	}
-	process.Signal(e.Space, leader, process.Child, unix.SIGKILL)
-	e.Await(space.StartTimeout, "the worker runs again", func() bool { return len(e.All()) == 2 && len(e.living()) == 1 })
-	_, leader = e.Living()
+	serve()
+	killed, _ := e.Living()
+	require.NotNil(t, killed)
+	process.SignalMain(e.Space, leader, unix.SIGKILL)
+	e.Await(space.StartTimeout, "the worker runs again", func() bool {
+		now, pod := e.Living()
+		leader = pod
+		return pod != nil && now.Start > killed.Start
+	})
+	serve()
 	app.DeletePod(e.Space, leader)
 	e.awaitOther(leader)
+	serve()
 	e.NeverMoreThan(1)
 }

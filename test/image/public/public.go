@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// images are the images of the examples. Each one contains the same Debian packages as the
-// official image of that name, as far as an example uses them.
+// images are the images of the examples. Each one has the programs that an example uses, in the
+// version of the official image.
 var images = []struct {
 	name     string
 	packages []string
@@ -26,7 +26,7 @@ var images = []struct {
 // Push puts the images of the examples into the registry.
 func Push(ctx context.Context, registry string) error {
 	for _, one := range images {
-		image, err := oci.Debian(ctx, one.packages, one.config, oci.Compressed)
+		image, err := oci.Debian(ctx, one.packages, one.config, oci.Uncompressed)
 		if err != nil {
 			return err
 		}

@@ -73,7 +73,7 @@ func Start(ctx context.Context, l *state.Lab) error {
 		func() error { return daemon.Start(ctx, l, cp, "apiserver") },
 		func() error { return issueKubeconfigs(ctx, l) },
 		func() error { return allowPlainHTTP(l, cp, state.RegistryInCluster, state.PrivateRegistry) },
-		func() error { return mirrorOthers(l, cp) },
+		func() error { return MirrorOthers(l) },
 	}
 	for _, name := range l.Nodes() {
 		n, err := l.Node(name)
@@ -100,9 +100,14 @@ func allowPlainHTTP(l *state.Lab, cp state.Node, registries ...string) error {
 	return nil
 }
 
-// mirrorOthers makes the nodes' containerd ask the cluster's registry first, whichever registry
-// an image's name contains. The nodes cannot reach the internet.
-func mirrorOthers(l *state.Lab, cp state.Node) error {
+// MirrorOthers makes the nodes' containerd ask the cluster's registry first, whichever registry
+// an image's name contains. The nodes cannot reach the internet. Containerd reads the file at
+// each pull.
+func MirrorOthers(l *state.Lab) error {
+	cp, err := l.Node(state.ControlPlane)
+	if err != nil {
+		return err
+	}
 	return config.RenderTo(l, l.Path("conf", "certs.d", "_default", "hosts.toml"), "mirror.toml", config.Values(l, cp))
 }
 

@@ -82,7 +82,8 @@ func (g *Gauge) end(now time.Time) {
 	g.began = time.Time{}
 }
 
-// Stalled returns for how long the API server has stored no write since an instant.
+// Stalled returns for how long the gauge's writes have stalled since an instant. A test process
+// that gets no processor stalls them, too.
 func (g *Gauge) Stalled(since time.Time) (total time.Duration) {
 	now := time.Now()
 	g.mu.Lock()
@@ -92,9 +93,11 @@ func (g *Gauge) Stalled(since time.Time) (total time.Duration) {
 		all = append(slices.Clip(all), stall{g.began, now})
 	}
 	for _, one := range all {
-		if one.until.After(since) {
-			total += one.until.Sub(one.from)
+		from := one.from
+		if from.Before(since) {
+			from = since
 		}
+		total += max(0, one.until.Sub(from))
 	}
 	return total
 }
