@@ -42,6 +42,7 @@ PKG ?=
 
 .PHONY: demo
 demo: ## Bring up a real cluster, run redis under one annotation, fail it over three ways; EXAMPLE=nightly runs a folder of examples/.
+	@test -d 'examples/$(EXAMPLE)' || { echo "no example '$(EXAMPLE)': choose one of $(notdir $(patsubst %/,%,$(wildcard examples/*/)))"; exit 2; }
 	@./tools/announce $(CACHE)
 	@$(MAKE) --no-print-directory install
 	cd test && $(GO_RUN) ./demo $(if $(EXAMPLE),example $(EXAMPLE))
