@@ -27,14 +27,15 @@ import (
 
 var update = flag.Bool("update", false, "rewrite generated documents")
 
-// A directive in a test's comment names the rows that the test shows:
+// A directive in a test's comment names the rows that the test shows. Either the gate carries
+// the feature, or the webhook refuses the pod with a reason:
 //
-//	compat: lifecycle/exit-codes lifecycle/crash-loop carried
-//	compat: pod/host-pid refused SharedProcesses
-var directive = regexp.MustCompile(`(?m)^(?:// |# )?compat: ((?:[a-z0-9]+/[a-z0-9-]+ )+)(carried|refused ([A-Z]\w+))$`)
+//	docs/compatibility.md: lifecycle/exit-codes lifecycle/crash-loop carried
+//	docs/compatibility.md: pod/host-pid refused SharedProcesses
+var directive = regexp.MustCompile(`(?m)^(?:// |# )?docs/compatibility\.md: ((?:[a-z0-9]+/[a-z0-9-]+ )+)(carried|refused ([A-Z]\w+))$`)
 
 // mention matches every directive, also a misspelt one.
-var mention = regexp.MustCompile(`(?m)^(?:// |# )?compat:`)
+var mention = regexp.MustCompile(`(?m)^(?:// |# )?(?:docs/)?compat[a-z]*(?:\.md)?:`)
 
 // evidence is one test of one row.
 type evidence struct{ row, how, test string }

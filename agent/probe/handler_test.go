@@ -96,7 +96,7 @@ func allowed(silence bool) time.Duration {
 	return long
 }
 
-// compat: probes/headers probes/host probes/https carried
+// docs/compatibility.md: probes/headers probes/host probes/https carried
 func TestHTTPProbeResultEqualsTheKubeletsResult(t *testing.T) {
 	plain, secure := httptest.NewServer(application(t)), httptest.NewTLSServer(application(t))
 	defer plain.Close()
@@ -139,7 +139,7 @@ func TestHTTPProbeResultEqualsTheKubeletsResult(t *testing.T) {
 	})
 }
 
-// compat: probes/readiness-tcp carried
+// docs/compatibility.md: probes/readiness-tcp carried
 func TestTCPProbePassesIfTheConnectionOpens(t *testing.T) {
 	open := Do(t.Context(), api.Handler{TCPSocket: &api.TCPSocketAction{Port: deaf(t)}}, loopback, long)
 	assert.Equal(t, Result{Outcome: Success}, open)
@@ -193,7 +193,7 @@ func healthServer(t *testing.T, secure bool, status byte) int {
 	return portOf(t, server.Listener.Addr().String())
 }
 
-// compat: probes/liveness-grpc probes/startup-grpc probes/readiness-grpc carried
+// docs/compatibility.md: probes/liveness-grpc probes/startup-grpc probes/readiness-grpc carried
 func TestGRPCProbePassesOnlyForAHealthyService(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

@@ -139,7 +139,7 @@ func (a *app) notices() []string {
 	return all
 }
 
-// compat: probes/standby carried
+// docs/compatibility.md: probes/standby carried
 func TestProbesOfAStandbyPassWithoutItsApplication(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", nil), Readiness: declared("readiness", nil), Liveness: declared("liveness", nil)}
 	bubble(t, probes, func(a *app) {
@@ -156,7 +156,7 @@ func TestProbesOfAStandbyPassWithoutItsApplication(t *testing.T) {
 	})
 }
 
-// compat: probes/timings probes/startup-anew carried
+// docs/compatibility.md: probes/timings probes/startup-anew carried
 func TestStartupProbeStartsAnewForEachChild(t *testing.T) {
 	probes := api.Probes{Startup: declared("startup", func(p *api.Probe) {
 		p.InitialDelaySeconds, p.FailureThreshold = 5, 4
@@ -189,7 +189,7 @@ func TestStartupProbeStartsAnewForEachChild(t *testing.T) {
 	})
 }
 
-// compat: lifecycle/grace-of-probe carried
+// docs/compatibility.md: lifecycle/grace-of-probe carried
 func TestFailedStartupProbeEndsChildWithProbesGrace(t *testing.T) {
 	own := int64(7)
 	for name, tt := range map[string]struct {
@@ -301,7 +301,7 @@ func TestNewAgentProcessKeepsAServingChildReady(t *testing.T) {
 	})
 }
 
-// compat: probes/timings carried
+// docs/compatibility.md: probes/timings carried
 func TestInitialProbeDelayBeginsAtTheChildsStart(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", func(p *api.Probe) { p.InitialDelaySeconds = 20 })}, func(a *app) {
 		assert.False(t, a.Waits())

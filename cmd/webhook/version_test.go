@@ -60,7 +60,7 @@ func TestUnknownOrUpgradedClusterVersionIsReadAgain(t *testing.T) {
 	})
 }
 
-// compat: gates/too-old refused KubernetesTooOld
+// docs/compatibility.md: gates/too-old refused KubernetesTooOld
 func TestGatePodNeedsAKnownRecentKubernetesVersion(t *testing.T) {
 	k := &kubernetes{log: slog.New(slog.DiscardHandler)}
 	handler := admit.NewPodHandler(admit.Options{AgentImage: "agent:1", Kubernetes: k.minor})

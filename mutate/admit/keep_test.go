@@ -53,7 +53,7 @@ func updated(t *testing.T, before, now *corev1.Pod) (admission.Response, *corev1
 	return response, pod
 }
 
-// compat: pod/labels-replaced carried
+// docs/compatibility.md: pod/labels-replaced carried
 func TestGatedPodKeepsItsMarksAfterUpdates(t *testing.T) {
 	for _, pair := range []string{"deployment-pod", "gate-pod", "gate-readiness"} {
 		before := living(t, pair)

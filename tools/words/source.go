@@ -111,7 +111,7 @@ func testName(f *ast.FuncDecl) (string, bool) {
 }
 
 // directive matches comments that are for programs.
-var directive = regexp.MustCompile(`^//(?:[a-z]+:|nolint| SPDX-| compat: |line )`)
+var directive = regexp.MustCompile(`^//(?:[a-z]+:|nolint| SPDX-| docs/compatibility\.md: |line )`)
 
 // commentLines returns the lines of a comment, without the slashes.
 func commentLines(set *token.FileSet, group *ast.CommentGroup) []line {

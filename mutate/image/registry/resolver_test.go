@@ -25,7 +25,7 @@ var redis = v1.Config{Entrypoint: []string{"docker-entrypoint.sh"}, Cmd: []strin
 
 var redisCommand = image.Command{Entrypoint: redis.Entrypoint, Cmd: redis.Cmd, StopSignal: "SIGQUIT"}
 
-// compat: command/entrypoint command/cmd carried
+// docs/compatibility.md: command/entrypoint command/cmd carried
 func TestResolverReturnsTheCommandOfTheImage(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "library/redis:7", redis)
@@ -34,7 +34,7 @@ func TestResolverReturnsTheCommandOfTheImage(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-// compat: command/pull-always command/tag carried
+// docs/compatibility.md: command/pull-always command/tag carried
 func TestMovedTagIsResolvedAnew(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
@@ -71,7 +71,7 @@ func TestUnchangedTagCostsOneHeadRequest(t *testing.T) {
 	assert.Equal(t, 1, manifests, "a pull is counted against a limit")
 }
 
-// compat: command/digest carried
+// docs/compatibility.md: command/digest carried
 func TestCommandOfAPublicDigestIsCached(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
@@ -113,7 +113,7 @@ func TestRefusedHeadRequestIsFollowedByGet(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-// compat: command/registry-away carried
+// docs/compatibility.md: command/registry-away carried
 func TestResolverUsesLastAnswerWhileRegistryIsDown(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
@@ -153,7 +153,7 @@ func TestResolverFindsNoCommandForADeletedTag(t *testing.T) {
 	require.ErrorIs(t, err, errAbsent)
 }
 
-// compat: command/registry-away carried
+// docs/compatibility.md: command/registry-away carried
 func TestLookUpAtHangingRegistryEndsInTime(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{Budget: 100 * time.Millisecond})
@@ -192,7 +192,7 @@ func TestPlatformsWithEqualCommandsGetOneCommand(t *testing.T) {
 	assert.Equal(t, redisCommand, command)
 }
 
-// compat: command/platforms carried
+// docs/compatibility.md: command/platforms carried
 func TestResolverReturnsTheDifferingCommandsOfAllPlatforms(t *testing.T) {
 	f := newRegistry(t, false)
 	differ := map[string]v1.Config{
@@ -213,7 +213,7 @@ func TestResolverReturnsTheDifferingCommandsOfAllPlatforms(t *testing.T) {
 	}
 }
 
-// compat: command/platforms refused ImagePlatforms
+// docs/compatibility.md: command/platforms refused ImagePlatforms
 func TestImageWhoseArchitectureVariantsDifferIsRefused(t *testing.T) {
 	f := newRegistry(t, false)
 	other := v1.Config{Entrypoint: []string{"other"}}
@@ -240,7 +240,7 @@ func TestPlainHTTPIsRefusedUnlessAllowed(t *testing.T) {
 	require.ErrorIs(t, err, errPlainHTTP)
 }
 
-// compat: command/private-ca carried
+// docs/compatibility.md: command/private-ca carried
 func TestConfiguredPrivateCAIsTrusted(t *testing.T) {
 	f := newRegistry(t, true)
 	f.push(t, "app:1", redis)

@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// compat: applications/nginx carried
+// docs/compatibility.md: applications/nginx carried
 func TestGateKeepsNginxExclusiveAndUnchanged(t *testing.T) {
 	// If two workers of nginx end at once, nginx gets and logs one signal or two. So the
 	// number of log lines about signals differs between runs.
@@ -34,14 +34,14 @@ func TestGateKeepsNginxExclusiveAndUnchanged(t *testing.T) {
 		Reloaded: "signal 1 (SIGHUP) received", Unordered: true, Noise: noise}.Test(t)
 }
 
-// compat: applications/python carried
+// docs/compatibility.md: applications/python carried
 func TestGateKeepsGunicornExclusiveAndUnchanged(t *testing.T) {
 	software.Software{Name: "gunicorn", Port: 8000, Serves: software.Contains("/", "served by gunicorn"),
 		Started: "Booting worker", Boots: 3, Reloaded: "Hang up: Master", Unordered: true,
 		Noise: regexp.MustCompile("was terminated due to signal")}.Test(t) // gunicorn logs this line only sometimes
 }
 
-// compat: applications/postgresql carried
+// docs/compatibility.md: applications/postgresql carried
 func TestGateKeepsPostgreSQLExclusiveAndUnchanged(t *testing.T) {
 	// During its recovery PostgreSQL logs each client that connects. The log lines about
 	// the recovery differ with its length.
@@ -61,7 +61,7 @@ func TestGateKeepsPostgreSQLExclusiveAndUnchanged(t *testing.T) {
 		Reloaded: "received SIGHUP", Unordered: true, Noise: noise}.Test(t)
 }
 
-// compat: applications/redis carried
+// docs/compatibility.md: applications/redis carried
 func TestGateKeepsRedisExclusiveAndUnchanged(t *testing.T) {
 	ping := func(s *space.Space, pod *corev1.Pod) bool {
 		out, err := kubectl.Run(s, "", "exec", pod.Name, "-c", "app", "--", "redis-cli", "ping")
@@ -82,7 +82,7 @@ func TestGateKeepsRedisExclusiveAndUnchanged(t *testing.T) {
 		}}.Test(t)
 }
 
-// compat: applications/jvm carried
+// docs/compatibility.md: applications/jvm carried
 func TestGateKeepsTomcatExclusiveAndUnchanged(t *testing.T) {
 	get := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromString("app")}}
 	// A standby may wait for longer than this probe allows. So the test fails if the
@@ -98,7 +98,7 @@ func TestGateKeepsTomcatExclusiveAndUnchanged(t *testing.T) {
 		Noise: regexp.MustCompile("SecureRandom|did not stop cleanly")}.Test(t)
 }
 
-// compat: applications/shell carried
+// docs/compatibility.md: applications/shell carried
 func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
 	// The script serves once its traps are set.
 	locked := func(s *space.Space, pod *corev1.Pod) bool {
@@ -112,7 +112,7 @@ func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
 		}}.Test(t)
 }
 
-// compat: applications/cron carried
+// docs/compatibility.md: applications/cron carried
 func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 	serves := func(s *space.Space, pod *corev1.Pod) bool {
 		p := process.Main(pod)

@@ -34,7 +34,7 @@ func ran(s *space.Space, lock, app string) bool {
 	return false
 }
 
-// compat: kinds/cron-job kinds/stateful-set-parallel kinds/job carried
+// docs/compatibility.md: kinds/cron-job kinds/stateful-set-parallel kinds/job carried
 func TestLockExcludesWorkloadsOfDifferentKinds(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

@@ -59,7 +59,7 @@ func TestLostSlotRestartsContainerWithOnLossRestart(t *testing.T) {
 	h.Await(space.StartTimeout, "somebody takes the slot again", func() bool { return app.After(h.Space, a, h.Before) != nil })
 }
 
-// compat: lifecycle/exit-codes carried
+// docs/compatibility.md: lifecycle/exit-codes carried
 func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("ends"), "it needs the record")
@@ -86,7 +86,7 @@ func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 	})
 }
 
-// compat: lifecycle/crash-loop lifecycle/restart-always carried
+// docs/compatibility.md: lifecycle/crash-loop lifecycle/restart-always carried
 func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("crashes"), "it needs the record")
@@ -129,7 +129,7 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	t.Logf("vacant for %v after a grace that ran out", app.VacancyAfter(h.Space, a, h.Before))
 }
 
-// compat: lifecycle/grace carried
+// docs/compatibility.md: lifecycle/grace carried
 func TestDeletedHolderGetsPodsGraceThenReleasesSlot(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("graceful")

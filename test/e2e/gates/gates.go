@@ -87,7 +87,7 @@ func agentRestarts(pod *corev1.Pod) int32 {
 // from a holder, and deletes a holder. At the end of the test its space searches the
 // whole record for two applications at once.
 //
-// compat: gates/pid-1 gates/loss-restarts-all carried
+// docs/compatibility.md: gates/pid-1 gates/loss-restarts-all carried
 func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("insistent", api.GatePod))
@@ -216,7 +216,7 @@ func TestPodsGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 
 // The application runs in every pod, and one pod serves.
 //
-// compat: gates/readiness carried
+// docs/compatibility.md: gates/readiness carried
 func TestGateReadinessLetsOnePodServe(t *testing.T) {
 	cluster.NeedLab(t, "it signals processes of pods")
 	t.Parallel()

@@ -48,7 +48,7 @@ func copies() map[string][]string {
 	}
 }
 
-// compat: impossible/copies refused Leftover
+// docs/compatibility.md: impossible/copies refused Leftover
 func TestCopyOfAGatedPodIsRefused(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

@@ -21,7 +21,7 @@ import (
 // Another injector adds a container, and a variable to all containers. The injector's
 // name decides whether the API server calls it before our webhook or after ours.
 //
-// compat: pod/injector-before pod/injector-after carried
+// docs/compatibility.md: pod/injector-before pod/injector-after carried
 func TestPodIsGatedCompletelyBesideAnotherInjector(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()

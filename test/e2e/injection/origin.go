@@ -93,7 +93,7 @@ func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
 // The shim has the command of the old image, and no request can change a running
 // container's command. So a policy refuses a change of the image.
 //
-// compat: impossible/image-in-place refused ImageChangedInPlace
+// docs/compatibility.md: impossible/image-in-place refused ImageChangedInPlace
 func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

@@ -37,7 +37,7 @@ const newerPod = `{
       {"name": "side", "image": "x", "command": ["side"], "newOfContainer": "side"}]}
 }`
 
-// compat: pod/ungated carried
+// docs/compatibility.md: pod/ungated carried
 func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

@@ -77,7 +77,7 @@ func runs(s *space.Space, lock, name string) []string {
 	return found
 }
 
-// compat: lifecycle/bounded-wait carried
+// docs/compatibility.md: lifecycle/bounded-wait carried
 func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

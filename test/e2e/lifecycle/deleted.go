@@ -26,7 +26,7 @@ import (
 // The agent and the kubelet may learn of the pod's deletion at the same instant. Both
 // then stop an application that started milliseconds ago.
 //
-// compat: lifecycle/exit-codes carried
+// docs/compatibility.md: lifecycle/exit-codes carried
 func TestPodDeletedAtStartReportsApplicationsExitCode(t *testing.T) {
 	cluster.NeedLab(t, "it kills processes of pods")
 	t.Parallel()

@@ -66,7 +66,7 @@ func endsWith(s *space.Space, pod *corev1.Pod, code int32, what string) {
 	assert.LessOrEqual(s, len(missed), mayMiss, what)
 }
 
-// compat: lifecycle/termination-messages lifecycle/out-of-memory carried
+// docs/compatibility.md: lifecycle/termination-messages lifecycle/out-of-memory carried
 func TestTerminationReasonAndMessageAreAsWithoutGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

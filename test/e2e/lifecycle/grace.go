@@ -18,7 +18,7 @@ import (
 
 // A person deletes the holder with a shorter grace than the pod's.
 //
-// compat: lifecycle/grace-of-deletion lifecycle/ignores-term carried
+// docs/compatibility.md: lifecycle/grace-of-deletion lifecycle/ignores-term carried
 func TestGraceOfPodDeletionReplacesThePodsGrace(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("hurried")

@@ -104,7 +104,7 @@ func pair(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args 
 	return plain, gated
 }
 
-// compat: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby lifecycle/term-of-a-standby carried
+// docs/compatibility.md: lifecycle/post-start-exec lifecycle/pre-stop-exec lifecycle/hooks-of-a-standby lifecycle/term-of-a-standby carried
 func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
@@ -142,7 +142,7 @@ func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	noted(first, lives(there+1)...)
 }
 
-// compat: lifecycle/post-start-http lifecycle/pre-stop-http lifecycle/post-start-sleep lifecycle/pre-stop-sleep carried
+// docs/compatibility.md: lifecycle/post-start-http lifecycle/pre-stop-http lifecycle/post-start-sleep lifecycle/pre-stop-sleep carried
 func TestHooksRunAsWithoutTheGate(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
@@ -188,7 +188,7 @@ func TestHooksRunAsWithoutTheGate(t *testing.T) {
 
 // Kubernetes accepts hooks with tcpSocket, but each call of such a hook fails.
 //
-// compat: lifecycle/post-start-tcp lifecycle/pre-stop-tcp carried
+// docs/compatibility.md: lifecycle/post-start-tcp lifecycle/pre-stop-tcp carried
 func TestHooksFailAsWithoutTheGate(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()

@@ -32,7 +32,7 @@ func of(s *space.Space, name, pod string) (found []record.Process) {
 
 // The init container prepares the application's data, as a migration does.
 //
-// compat: pod/init-gated carried
+// docs/compatibility.md: pod/init-gated carried
 func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
@@ -83,7 +83,7 @@ func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
 	assert.NotEqual(t, processes[0].Token, after[0].Token)
 }
 
-// compat: lifecycle/restart-rules lifecycle/restart-never carried
+// docs/compatibility.md: lifecycle/restart-rules lifecycle/restart-never carried
 func TestRestartRulesApplyToTheApplicationsExitCodes(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

@@ -91,7 +91,7 @@ func twins(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args
 // A pod may stand by for longer than its startup probe allows. The probe's failures are
 // counted anew at each start of the child, even in the same container.
 //
-// compat: probes/startup-http probes/readiness-http probes/liveness-http probes/named-port probes/startup-anew probes/standby carried
+// docs/compatibility.md: probes/startup-http probes/readiness-http probes/liveness-http probes/named-port probes/startup-anew probes/standby carried
 func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -137,7 +137,7 @@ func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	}
 }
 
-// compat: probes/liveness-exec probes/liveness-http probes/message lifecycle/grace-of-probe lifecycle/ignores-term carried
+// docs/compatibility.md: probes/liveness-exec probes/liveness-http probes/message lifecycle/grace-of-probe lifecycle/ignores-term carried
 func TestLivenessFailureRestartsContainerAsWithoutTheGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -182,7 +182,7 @@ func TestLivenessFailureRestartsContainerAsWithoutTheGate(t *testing.T) {
 	}
 }
 
-// compat: probes/startup-exec probes/message lifecycle/exit-codes carried
+// docs/compatibility.md: probes/startup-exec probes/message lifecycle/exit-codes carried
 func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -214,7 +214,7 @@ func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 // While the probe of the holder fails, neither the holder nor a standby is Ready. The Event
 // about the failed probe quotes the output of the probe's command unchanged.
 //
-// compat: probes/readiness-exec probes/message probes/standby carried
+// docs/compatibility.md: probes/readiness-exec probes/message probes/standby carried
 func TestStandbysAreReadyOnlyWhileTheirHolderIs(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -269,10 +269,10 @@ func byHTTPS(name string) corev1.ProbeHandler {
 // Each kind of probe works as without the gate, with the same messages. A probe delays the
 // start, takes the pod out of its Services, or restarts the container.
 //
-// compat: probes/liveness-exec probes/liveness-http probes/liveness-tcp probes/liveness-grpc carried
-// compat: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried
-// compat: probes/startup-exec probes/startup-http probes/startup-tcp probes/startup-grpc carried
-// compat: probes/named-port probes/headers probes/https probes/timings probes/message carried
+// docs/compatibility.md: probes/liveness-exec probes/liveness-http probes/liveness-tcp probes/liveness-grpc carried
+// docs/compatibility.md: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried
+// docs/compatibility.md: probes/startup-exec probes/startup-http probes/startup-tcp probes/startup-grpc carried
+// docs/compatibility.md: probes/named-port probes/headers probes/https probes/timings probes/message carried
 func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -337,7 +337,7 @@ func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe stri
 
 // On the host network an agent opens no port, so the kubelet's probes are exec probes.
 //
-// compat: pod/host-network carried
+// docs/compatibility.md: pod/host-network carried
 func TestKubeletProbesTheApplicationOnTheHostNetwork(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

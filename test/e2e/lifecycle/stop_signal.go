@@ -33,7 +33,7 @@ func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 // The application gets its own stop signal, once, and no other signal. The kubelet
 // sends this signal as without the gate, and the shim sends it at a yield.
 //
-// compat: lifecycle/stop-signal lifecycle/image-stop-signal carried
+// docs/compatibility.md: lifecycle/stop-signal lifecycle/image-stop-signal carried
 func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 	cluster.NeedLab(t, "it needs a feature gate, and reads the signals' notes")
 	t.Parallel()

@@ -138,9 +138,9 @@ func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 // Each container of the pod has its command in another place: in the pod, in the image,
 // or in both.
 //
-// compat: command/command command/args command/entrypoint command/cmd command/shell-form command/expansion carried
-// compat: command/path command/working-dir command/environment command/tag command/digest carried
-// compat: kinds/pod lifecycle/restart-never pod/several pod/logs carried
+// docs/compatibility.md: command/command command/args command/entrypoint command/cmd command/shell-form command/expansion carried
+// docs/compatibility.md: command/path command/working-dir command/environment command/tag command/digest carried
+// docs/compatibility.md: kinds/pod lifecycle/restart-never pod/several pod/logs carried
 func TestChildStartsExactlyLikeTheUngatedProcess(t *testing.T) {
 	cluster.NeedLab(t, "it pushes images")
 	t.Parallel()

@@ -38,7 +38,7 @@ func fresher(s *space.Space, a app.App, before *record.Process) bool {
 
 // All workloads share one namespace, and each has a slot and a record of its own.
 //
-// compat: kinds/replica-set kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
+// docs/compatibility.md: kinds/replica-set kinds/deployment-recreate kinds/stateful-set kinds/stateful-set-parallel kinds/daemon-set carried
 func TestEachKindOfWorkloadRollsOutWithoutOverlap(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
@@ -102,7 +102,7 @@ func jobNow(s *space.Space, name string) *batchv1.Job {
 	return job
 }
 
-// compat: kinds/job kinds/job-parallel kinds/job-indexed kinds/job-failure-policy kinds/job-suspend lifecycle/restart-on-failure carried
+// docs/compatibility.md: kinds/job kinds/job-parallel kinds/job-indexed kinds/job-failure-policy kinds/job-suspend lifecycle/restart-on-failure carried
 func TestPodsOfJobsCompleteOneAtATime(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
@@ -155,7 +155,7 @@ func TestPodsOfJobsCompleteOneAtATime(t *testing.T) {
 // The owner is a custom resource, a kind that this project does not know. The test itself
 // creates the owner's pods, as a custom controller would.
 //
-// compat: kinds/custom carried
+// docs/compatibility.md: kinds/custom carried
 func TestPodsOfACustomControllerShareOneSlot(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

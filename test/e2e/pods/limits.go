@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// compat: identity/user identity/fs-group identity/capabilities identity/seccomp identity/read-only-root carried
+// docs/compatibility.md: identity/user identity/fs-group identity/capabilities identity/seccomp identity/read-only-root carried
 func TestChildKeepsTheContainersUserAndCapabilities(t *testing.T) {
 	cluster.NeedLab(t, "it needs an image of a numeric user")
 	t.Parallel()
@@ -75,7 +75,7 @@ func TestChildKeepsTheContainersUserAndCapabilities(t *testing.T) {
 // The machine's kernel may lack AppArmor, so the test compares only the profiles in the
 // pod's spec.
 //
-// compat: identity/apparmor carried
+// docs/compatibility.md: identity/apparmor carried
 func TestWebhookKeepsAppArmorProfiles(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -93,7 +93,7 @@ func TestWebhookKeepsAppArmorProfiles(t *testing.T) {
 	}
 }
 
-// compat: identity/resize carried
+// docs/compatibility.md: identity/resize carried
 func TestGatedContainerIsResizedInPlace(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("resized"), "it needs the record")
@@ -111,7 +111,7 @@ func TestGatedContainerIsResizedInPlace(t *testing.T) {
 	assert.Equal(t, h.Before.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the application ran on")
 }
 
-// compat: identity/pdb carried
+// docs/compatibility.md: identity/pdb carried
 func TestDisruptionBudgetAllowsOneEvictionAtATime(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("budgeted"), "it needs the record")

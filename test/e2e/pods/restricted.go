@@ -42,7 +42,7 @@ func secured(name string, resources corev1.ResourceRequirements) app.App {
 	return a
 }
 
-// compat: identity/restricted identity/quota identity/limit-range identity/seccomp identity/capabilities identity/read-only-root carried
+// docs/compatibility.md: identity/restricted identity/quota identity/limit-range identity/seccomp identity/capabilities identity/read-only-root carried
 func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 	cluster.NeedLab(t, "it needs an image of a numeric user")
 	t.Parallel()
@@ -107,7 +107,7 @@ func answers(s *space.Space, pod *corev1.Pod) bool {
 	return err == nil
 }
 
-// compat: identity/qos carried
+// docs/compatibility.md: identity/qos carried
 func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

@@ -36,7 +36,7 @@ const underWay = 3
 // A Deployment of three replicas rolls out when the annotation is added, and when it is
 // removed.
 //
-// compat: kinds/deployment carried
+// docs/compatibility.md: kinds/deployment carried
 func TestChangedClaimRollsOutPodsOfItsDeployment(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
