@@ -44,10 +44,10 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 }
 
 // Carry returns the operations that bring the annotations of a workload to its pod
-// template, and warnings. The operations add the workload's annotations. The argument "old"
-// is the workload before the update, or nil at its creation. The operations remove an
-// annotation that only the workload before the update had, if the template still has the
-// carried value. An annotation stays if only the template has it.
+// template, and warnings. The argument "old" is the workload before the update, or nil at
+// its creation. The operations add the workload's annotations. If an update removes an
+// annotation from the workload, the operations remove the carried value from the template.
+// An annotation or a value that only the template has stays there.
 //
 // The warnings list the reasons to refuse the pods, as far as the template shows them. A
 // workload that itself has a controller gets no operation. Otherwise that controller would

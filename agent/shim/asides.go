@@ -106,9 +106,9 @@ func (a *aside) reaped(status unix.WaitStatus) {
 	a.output.End()
 }
 
-// finished notes the output of an aside that has ended. After the shim's own SIGKILL
-// the outcome is errChildEnded, because the exit code then says nothing about the
-// application.
+// finished settles an aside that has ended. The argument killing reports that the shim is
+// killing all remaining processes. Then the outcome is errChildEnded, because the exit code
+// says nothing about the application.
 func (s *asides) finished(in Result, killing bool) {
 	switch a := s.find(in.Command); {
 	case a == nil:
@@ -119,7 +119,7 @@ func (s *asides) finished(in Result, killing bool) {
 	}
 }
 
-// find returns the aside of a command, unless it was given up.
+// find returns the aside of a command; nil if the aside is settled already.
 func (s *asides) find(c *Command) *aside {
 	for _, a := range s.all {
 		if &a.Command == c {

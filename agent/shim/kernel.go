@@ -58,7 +58,7 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	if id.PID1 {
 		host.SpreadNumbers()
 	} else {
-		// Orphans become children of the shim, as they become children of PID 1.
+		// The kernel gives orphans to PID 1 by default, and from now on to the shim.
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return id, fmt.Errorf("become the reaper: %w", err)
 		}
@@ -69,8 +69,9 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	if k.Leaps = cfg.Leaps; k.Leaps == nil {
 		k.Leaps = host.NewLeaps()
 	}
-	// Without a pidfd (Linux before 5.3) the desk may still get one from the kernel.
-	// Otherwise the desk refuses the shim, and logs why.
+	// The call fails on Linux before 5.3, or if seccomp forbids it. From Linux 6.5 on the
+	// desk gets a pidfd from its kernel anyway. A desk without any pidfd refuses the shim,
+	// and logs why.
 	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
 		pidfd = -1

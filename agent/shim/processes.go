@@ -69,8 +69,8 @@ func (k *kernel) startChild(c *Command) (pid int, err error) {
 	return pid, nil
 }
 
-// giveTerminal gives the terminal up, if the shim has one. The kernel then sends SIGHUP
-// and SIGCONT to the shim, which must not pass them to the child.
+// giveTerminal gives the terminal up, if the shim has one, and reports whether it did. The
+// kernel then sends SIGHUP and SIGCONT to the shim, which must not pass them to the child.
 func (k *kernel) giveTerminal() bool {
 	if k.tty.FD < 0 {
 		return false

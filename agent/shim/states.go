@@ -47,8 +47,8 @@ func (s *shim) wait() (step, int) {
 			s.link.enter(gate.Ended)
 			return nil, 128 + int(e.signal)
 		case e.drain != nil:
-			// A grant of that hold may be on its way, or was refused. The report
-			// promises that the shim starts no child under that hold.
+			// A grant of the drain's hold may be on its way, or was refused. The report
+			// promises that the shim starts no child under this hold.
 			s.over(e.drain.Hold)
 		case e.dismiss != nil && !s.cfg.permits(e.dismiss.Code):
 			s.link.say("going on to wait: nothing permits this container to end with exit code %d", e.dismiss.Code)
@@ -187,8 +187,8 @@ func (s *shim) run() (step, int) {
 	return s.ended, 0
 }
 
-// pass gives a signal to the child alone, and not to the child's descendants, as the
-// kernel does with PID 1.
+// pass gives a signal to the child, and not to the child's descendants. Without a shim, too,
+// only PID 1 of the container gets the signal.
 func (s *shim) pass(sig syscall.Signal) {
 	switch {
 	case sig == 0 || sig == unix.SIGPIPE:
@@ -298,9 +298,9 @@ func (s *shim) end(code int) (step, int) {
 	return nil, code
 }
 
-// killAll kills the shim's descendants until none is left. If the shim may not kill a
-// descendant, or the time is up, killAll gives up. Then the end of PID 1 kills the
-// rest.
+// killAll kills the shim's descendants until none is left, and then returns true. If the
+// shim may not kill a descendant, or the time is up, killAll returns false. Then the end of
+// PID 1 kills the rest.
 func (s *shim) killAll() bool {
 	patience := s.machine.Now() + killPatience
 	s.child.killing = true

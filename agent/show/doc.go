@@ -44,7 +44,8 @@ type Config struct {
 	API             API
 	// Timeout bounds one request.
 	Timeout time.Duration
-	// Backoff returns the pause after the given number of misses.
+	// Backoff returns the pause after a write that failed. The argument misses counts the
+	// failed writes just before that one.
 	Backoff func(misses int) time.Duration
 	// Delay returns the delay of a write that changes only the words of a standby's
 	// condition. The random delay keeps many standbys from writing at the same time.
@@ -58,8 +59,8 @@ type Config struct {
 	// hold when the request was sent, or empty. The argument deleted reports that the
 	// pod is being deleted.
 	Asked func(ctx context.Context, hold string, deleted bool)
-	// Calm is called after each write of the pod's status or Events, at the end of a
-	// busy moment.
+	// Calm is called after each write of the pod's status or Events, because the agent's
+	// work usually pauses then.
 	Calm func()
 	Wall func() time.Time
 	Log  *slog.Logger

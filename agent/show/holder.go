@@ -28,13 +28,13 @@ type Holder struct {
 	Turn string
 	// Leaves reports that the pod leaves its Services before its application stops.
 	Leaves bool
-	// Spared reports that a strict controller would replace the pod, and that the revision is
-	// proven. Its application has not served yet in this hold.
+	// Spared reports that the pod stays Ready although its application has not served yet in
+	// this hold. The pod is a proven pod of a strict controller.
 	Spared bool
 }
 
-// Holder decides how a holder appears. If the application serves, the function notes that.
-// Once the pod is a standby again, the function note then begins the time of a handover.
+// Holder decides how a holder appears, and sets the field served if the application serves.
+// Once the pod is a standby again, the method note begins the time of a handover.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	r.follows = false
 	soon := h.Since + r.config.Budget.Retry

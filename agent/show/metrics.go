@@ -81,7 +81,8 @@ func resultOf(err error) string {
 }
 
 // family is a metric. A metric without a label has one value. A metric with a label has
-// a count for each value of its label. docs/metrics.md is made from this table.
+// a count for each value of its label. The file docs/metrics.md is made from the variable
+// families.
 type family struct {
 	name, kind, label, help string
 

@@ -18,15 +18,16 @@ const (
 	// network path works again.
 	longestPause = 10 * time.Second
 	// steady is the time for which the holder's pod has to answer until the pauses are
-	// short again. So a path that fails again and again changes the pod's readiness at
-	// most every 5 s.
+	// short again. On a path that fails again and again each pause stays at longestPause,
+	// of which the jitter takes at most half. So the pod's readiness changes at most once
+	// in 5 s.
 	steady = time.Minute
 )
 
 // target is the pod to which a standby forwards. The agent asks each holder's pod once
 // whether it answers. The agent asks again only after the pod did not answer a
-// connection. A question is a connection to the application, so an idle standby costs
-// the application nothing.
+// connection. Each question costs the application a connection, but an idle standby asks
+// no further question.
 type target struct {
 	address string
 	// due reports that the agent has to ask the pod, from the instant askAt on. The field
@@ -45,8 +46,9 @@ type target struct {
 	// expiry is the end of the lease as the standby first saw it after an error; zero for
 	// none.
 	expiry time.Duration
-	// renewed reports that the holder has renewed since the standby saw that end. A holder
-	// that neither answers nor renews may be dead, so connections wait for the next holder.
+	// renewed reports that the holder has renewed since the standby noted expiry. A holder
+	// that no longer answers, and does not renew, may be dead. Then the standby stays Ready,
+	// and its connections wait for the next holder.
 	renewed bool
 	// lost reports that the standby is not Ready because a holder's pod did not answer. The
 	// next answer of a holder's pod clears the field.

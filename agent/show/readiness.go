@@ -78,7 +78,8 @@ type Look struct {
 	Appearance
 	// Keep reports that the pod keeps its last appearance.
 	Keep bool
-	// Ask is the address of the pod that the caller asks; empty for none.
+	// Ask is the address at which the caller now asks the holder's pod whether it answers;
+	// empty for no question.
 	Ask string
 	// Wake is the instant of the next decision; [instant.Never] for none.
 	Wake time.Duration
@@ -94,8 +95,8 @@ func look(ready bool, reason, message string) Look {
 // Handover returns the time for which a standby stays Ready without a holder that
 // serves. A vanished holder blocks the slot for a lease duration. The next application may
 // then take as long as one renewal period to start. A longer time is an outage, which
-// Services should see. A strict controller would replace the standby then, so [Turn.Beyond]
-// prolongs the time.
+// Services should see. A strict controller would delete a standby that is not Ready, so
+// [Turn.Beyond] prolongs the time.
 func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
 
 // Slot is one slot as a standby sees it.
@@ -268,8 +269,8 @@ func (r *Readiness) note(now time.Duration, serving bool, beyond time.Duration) 
 	r.served = serving
 }
 
-// reason returns the reason of the condition for a standby: a pause without a holder,
-// or StandingBy.
+// reason returns the reason of a standby's condition: ReadyPaused for a paused slot
+// without a holder, otherwise ReadyStandingBy.
 func (h holders) reason() string {
 	if h.holder == "" && h.paused != "" {
 		return ReadyPaused

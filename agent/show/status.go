@@ -108,8 +108,8 @@ func (s *Status) Run(ctx context.Context) {
 		if unsure || want.Ready != written.Ready {
 			at = s.config.Wall()
 		}
-		// The next hold may have an equal appearance. Then the API server stores
-		// nothing, and the stored appearance is right.
+		// Two holds may differ in no field that the API server stores. Then the write
+		// returns ErrUnchanged, and the stored appearance is right.
 		if err := s.write(ctx, want, at); err != nil && (unsure || !errors.Is(err, kube.ErrUnchanged)) {
 			s.config.Log.Debug("status is not written", "err", err)
 			unsure = unsure || !errors.Is(err, kube.ErrConflict)

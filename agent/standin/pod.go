@@ -243,9 +243,9 @@ func (p *Pod) note(id gate.ShimID, g gate.Grant) *note {
 	}
 }
 
-// admit sets the end of the agent's process to the note's Leave, if the application's
-// containers already run under the note's hold. Otherwise the function returns an error
-// if the containers may not start under the hold.
+// admit returns extends if the application's containers already run under the note's hold.
+// Then admit moves the end of the agent's process to the note's Leave. Otherwise admit
+// returns an error if the containers may not start under the hold.
 func (p *Pod) admit(n *note) (extends bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -329,7 +329,8 @@ func (p *Pod) accept(tasks *sync.WaitGroup) error {
 	}
 }
 
-// welcome keeps a connection of the init container, unless a container may run already.
+// welcome reports whether it keeps the connection of the init container. If a container
+// may run already, welcome restarts all containers instead.
 func (p *Pod) welcome(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -43,7 +43,8 @@ type Hold struct {
 type Holder struct {
 	// Rollout is the rollout that the next renewal writes.
 	Rollout Rollout
-	// Proving: the pod is not Ready, though its application may serve.
+	// Proving: the pod is in its turn, and has not served for [Proof] yet. So the pod is
+	// not Ready.
 	Proving bool
 	Message string
 	// To is the pod to which the holder yields, and Turn is the revision of that pod;
@@ -206,7 +207,7 @@ func (h Hold) failsAt(p Pod) time.Duration {
 }
 
 // starting reports whether the application of a proven revision has not served yet in this
-// hold. The application has as much time as in a turn.
+// hold, but still has time to begin. That time is as long as in a turn.
 func (p Pod) starting(now time.Duration, h Hold) bool {
 	return h.unserved(p) && now < h.startsBy(p)
 }
@@ -268,7 +269,8 @@ func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successo
 	return r, to
 }
 
-// Deleted returns the pod that the release of a deleted pod names: the asker, unless the
+// Deleted returns the pod that the release of a deleted pod names, and that pod's revision.
+// The pod is the asker. The result is empty if the slot is paused, nobody asks, or the
 // asker's revision has to wait for its next turn.
 func (p Pod) Deleted(now time.Duration, h Hold) (to string, turn api.Revision) {
 	if p.Revision.Valid() && !h.Paused && h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) {

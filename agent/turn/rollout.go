@@ -24,8 +24,8 @@ const (
 	Not Yields = "no"
 )
 
-// Rollout is the text of a Lease about turns. Each write of a slot
-// keeps that text, so the counts outlast a hold.
+// Rollout has the facts about turns that a Lease contains as text ([Rollout.String]). Each
+// write of a slot keeps the counts of turns, so the counts outlast a hold.
 type Rollout struct {
 	// Hold is the hold whose agent wrote the rollout; empty in a released Lease. An
 	// agent of an earlier version keeps the text of an earlier hold in the Lease. So a
@@ -41,8 +41,9 @@ type Rollout struct {
 	// took to serve; zero for unknown.
 	Proven api.Revision
 	Start  time.Duration
-	// Turns has one count of turns for each revision, in the order of the last turns. A
-	// proven revision removes its own count and those of earlier revisions.
+	// Turns has one count of turns for each revision, in the order of the last turns. At
+	// the time [Forget] after its proof a revision removes its own count and those of
+	// earlier revisions.
 	Turns []Turns
 }
 

@@ -72,10 +72,10 @@ func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
 	return standing
 }
 
-// takeFrom returns the instant from which the pod takes a free slot. A pod of a newer
-// revision than the proven one leaves the slot to the pods of the proven revision
-// first. After a turn of its own revision the pod waits longer. A pod that the release
-// names does not wait.
+// takeFrom returns the instant from which the pod takes a free slot; zero for at once. A
+// pod of a newer revision than the proven one leaves the slot to the pods of the proven
+// revision first. After a turn of its own revision the pod waits longer. A pod that the
+// release names does not wait.
 func (p Pod) takeFrom(s Slot) time.Duration {
 	named, from := s.Holder == "" && s.Successor == p.Identity, s.FreeAt
 	if s.Holder == "" && s.Since > 0 {

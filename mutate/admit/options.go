@@ -52,7 +52,7 @@ type Outcome struct {
 	Owner *metav1.OwnerReference
 	// Changed is true if the answer has a patch.
 	Changed bool
-	// Denied is true if the webhook refuses the object. The Reasons of a workload are
+	// Denied is true if the webhook refuses the object. If Denied is false, all Reasons are
 	// warnings.
 	Denied bool
 	// Reasons and Message are empty if the webhook has no objection.

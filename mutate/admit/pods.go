@@ -114,7 +114,8 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 	return s, nil
 }
 
-// ownerOf returns a pod's controller, or nil if no object can have its kind or name.
+// ownerOf returns a pod's controller. The result is nil without a controller, and if no
+// object can have the controller's kind or name.
 func ownerOf(pod *corev1.Pod) *metav1.OwnerReference {
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil || !workloadOf(owner).Valid() {
@@ -125,7 +126,8 @@ func ownerOf(pod *corev1.Pod) *metav1.OwnerReference {
 
 // workloadOf returns the workload that an owner reference names.
 func workloadOf(owner *metav1.OwnerReference) api.Workload {
-	// A malformed version has no group, and names no object.
+	// From a malformed version the parser makes an empty group. The error does not matter,
+	// because no object has such a version.
 	version, _ := schema.ParseGroupVersion(owner.APIVersion)
 	return api.Workload{Group: version.Group, Kind: owner.Kind, Name: owner.Name}
 }

@@ -31,8 +31,8 @@ const maxBytes = 7 << 20
 
 var errNoReview = errors.New("not an AdmissionReview of " + admissionv1.SchemeGroupVersion.String())
 
-// Serve returns an HTTP handler that answers the API server's calls with a handler. The
-// format is that of [admission.Webhook], in the only version that the webhook's
+// Serve returns an HTTP handler, which passes the API server's calls to an admission
+// handler. The format is that of [admission.Webhook], in the only version that the webhook's
 // configuration names. The HTTP handler decodes the text only once, because each pod's
 // start waits for the answer.
 //

@@ -36,8 +36,8 @@ var proxies = []string{
 	"vault-agent",      // Vault's injector
 }
 
-// judgeNumber bounds the cost of a pod. The other features compare each container with all
-// others, so judgeNumber comes before them.
+// judgeNumber refuses a pod with too many containers. The features compare each container
+// with all others, so judgeNumber comes before all features.
 func judgeNumber(pod *corev1.Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if n := len(pod.Spec.InitContainers) + len(pod.Spec.Containers); n > maxContainers {
@@ -46,9 +46,10 @@ func judgeNumber(pod *corev1.Pod) reason.Refusals {
 	return refusals
 }
 
-// gatedContainers returns the indices of the containers that wait for the slot. If neither
-// the annotation nor the template names these containers, the containers with a shim of an
-// earlier pass count. So a container that another injector adds later stays ungated.
+// gatedContainers returns the indices of the main containers that wait for the slot. The
+// first source with containers decides: the annotation, the template, the shims of an
+// earlier pass, all containers without the proxies, or all containers. With the shims as the
+// source, a container that another injector has added since stays ungated.
 func gatedContainers(f Facts) []int {
 	indices := func(match func(*corev1.Container) bool) []int {
 		var found []int

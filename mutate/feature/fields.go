@@ -42,8 +42,8 @@ var timingFields = []string{
 }
 
 // lostOfProbe returns a field that the patch would lose because the agent does not know that
-// field; empty for none. The agent takes over the action of a probe. If the argument all is
-// set, the agent takes over the whole probe, with every field. A null counts as absent.
+// field; empty for none. The agent takes over the action of a probe. If the argument "all"
+// is true, the agent takes over the whole probe, with every field. A null counts as absent.
 func lostOfProbe(probe map[string]any, all bool) string {
 	for _, name := range slices.Sorted(maps.Keys(probe)) {
 		known, action := probeFields[name]

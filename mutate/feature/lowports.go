@@ -16,8 +16,8 @@ import (
 // unprivilegedPorts is a sysctl that lets the agent of a standby, which is not root, listen
 // on ports below 1024. Some container runtimes set the sysctl in every container, others in
 // none. A standby that cannot listen is never Ready, so a rollout would never end.
-// Kubernetes counts the sysctl as safe, and every level of Pod Security allows it. No
-// container runtime allows more ports than the value zero does.
+// Kubernetes counts the sysctl as safe, and every level of Pod Security allows it. The
+// value zero opens every port, so no container runtime's own setting opens more.
 var unprivilegedPorts = corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}
 
 // judgeLowPorts refuses a low port on the node's network, where a pod may not set the

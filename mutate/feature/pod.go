@@ -138,8 +138,8 @@ func (f Facts) container(at place) *corev1.Container {
 }
 
 // own returns the places of the pod's own containers, without the injected containers. With
-// shims the main containers come first, because most features concern them. With any
-// other gate the containers are in the order of their start.
+// shims the main containers come first, because most features concern them. Without shims
+// the containers are in the order of their start.
 func (f Facts) own() []place {
 	mains, inits := make([]place, 0, len(f.Spec.Containers)), make([]place, 0, len(f.Spec.InitContainers))
 	for i := range f.Spec.Containers {

@@ -26,8 +26,8 @@ func judgePorts(p *Pod, at place) reason.Refusals {
 }
 
 // ports returns the TCP ports that a standby forwards: those that gated containers declare.
-// The pods of a StatefulSet have addresses of their own, because its Service is headless. So
-// their standbys forward only if the annotation readiness is written out.
+// The Service of a StatefulSet is headless, so clients reach each pod at its own address.
+// Standbys of a StatefulSet forward ports only if the pod sets the annotation readiness.
 func (p *Pod) ports() []int {
 	if !p.Request.Shims() {
 		return nil

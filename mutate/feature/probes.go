@@ -118,8 +118,8 @@ func judgeProbes(p *Pod, at place) reason.Refusals {
 }
 
 // patchProbes makes the probes of the gated containers ask the agent, and takes the
-// startup probes off. All other fields of a probe stay: the kubelet's timings, and the
-// headers, which the kubelet carries to the application when the agent redirects it.
+// startup probes off. All other fields of a probe stay. The kubelet keeps to the timings,
+// and sends the headers to the application if the agent redirects the kubelet there.
 func patchProbes(p *Pod, d *patch.Document) {
 	for _, probe := range p.probes {
 		name, kind := probe.container.Name, probe.kind

@@ -125,7 +125,7 @@ func imageArgs(c *corev1.Container, command image.Command) []string {
 // imagePlatforms returns the image's commands by architecture, if they differ. The shim
 // appends the container's args to the command that it picks. The kubelet must expand the
 // variables of the args, so the args stay in the container's own field. The kubelet must not
-// expand the image's command, so that field does not have the command.
+// expand the image's command, so the command is in the shim's arguments instead.
 func imagePlatforms(c *corev1.Container, command image.Command) api.Platforms {
 	all := api.Platforms{}
 	some := len(c.Args) > 0

@@ -98,9 +98,9 @@ func (s sidecar) agent() corev1.Container {
 	}
 }
 
-// installs returns the hook that copies the agent's binary to the gated containers. The
-// kubelet starts no further container before the hook has ended. An init container would
-// also work, but the kubelet takes a second to notice its end.
+// installs returns the hook that copies the agent's binary into the shared volume, for the
+// gated containers. The kubelet starts no further container before the hook has ended. An
+// init container would also work, but the kubelet takes a second to notice its end.
 func (s sidecar) installs() *corev1.Lifecycle {
 	if !s.Request.Shims() {
 		return nil
@@ -136,7 +136,8 @@ func (s sidecar) agentArgs() []string {
 		// A pod must not take a port of the node for its agent.
 		args.Listen = ""
 	}
-	// A runtime class may run pods in virtual machines, but its name does not say so.
+	// Some runtime classes run pods in virtual machines. The name of a class does not tell,
+	// so every class counts.
 	args.OwnKernel = s.Spec.RuntimeClassName != nil
 	return args.Args()
 }

@@ -67,7 +67,8 @@ func sharedMount(readOnly bool) corev1.VolumeMount {
 }
 
 // credentialsVolume returns a copy of the volume that the API server adds to pods for the
-// service account. The agent needs the volume even in a pod that switches it off.
+// service account. The agent needs the volume even in a pod that sets
+// automountServiceAccountToken to false.
 func credentialsVolume() corev1.Volume {
 	seconds := tokenSeconds
 	return corev1.Volume{

@@ -143,7 +143,7 @@ func (s *Share) Fits(length int64) bool {
 	return s.room(perByte*length, true)
 }
 
-// grow adds bytes to the share, if the load has room for them.
+// grow adds bytes to the share if the load has room for them, and reports whether it has.
 func (s *Share) grow(by int64) bool {
 	l := s.limit
 	if l == nil {

@@ -7,8 +7,9 @@ import "bytes"
 
 // weight counts the parts of a body for which a decoder allocates memory.
 type weight struct {
-	// objects counts the JSON objects, and the elements of arrays of any type. A decoder makes a
-	// whole container of each element of a list of containers, even of a number.
+	// objects counts the JSON objects, and all other elements of arrays, except words. A
+	// decoder makes a whole container of each element in a list of containers, even if the
+	// element is a number.
 	objects int
 	// members counts the members of JSON objects.
 	members int
@@ -101,7 +102,7 @@ func countNested(word []byte) int {
 }
 
 // countWords counts the strings at the beginning of a list, and the JSON nested in them.
-// The result end is the index behind them.
+// The result "end" is the index at which the rest of the list begins.
 func countWords(text []byte, i int) (words, nested, end int) {
 	i = spaces(text, i)
 	for i < len(text) && text[i] == '"' {

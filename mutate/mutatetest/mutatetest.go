@@ -45,7 +45,8 @@ type Facts struct {
 	// Images are the images by name; an image with an error cannot be read.
 	Images map[string]Image    `json:"images"`
 	Limits []corev1.LimitRange `json:"limits"`
-	// Kubernetes is the cluster's minor version; negative if the version is not known.
+	// Kubernetes is the cluster's minor version. Zero means [feature.RestartsAll], and a
+	// negative number means that the version is not known.
 	Kubernetes int `json:"kubernetes"`
 }
 

@@ -89,10 +89,10 @@ func (d *Document) Index(member, value string, path ...any) (int, bool) {
 	return 0, false
 }
 
-// Ensure finds, in the array at the path, the element whose member (such as "name") equals
-// the value's. That element gets every member of the value, and keeps all others (defaults,
-// mounts and variables of other injectors). If no element matches, the function appends the
-// value.
+// Ensure looks in the array at the path for the element that has the value's name. The
+// argument "member" is the key of the name. That element gets every member of the value, and
+// keeps all others (defaults, mounts and variables of other injectors). If no element
+// matches, the function appends the value.
 func (d *Document) Ensure(member string, value any, path ...any) {
 	text := marshal(value)
 	object := node{text: text}
@@ -193,8 +193,8 @@ func (d *Document) record(operation string, value any, path ...any) {
 var escape = strings.NewReplacer("~", "~0", "/", "~1")
 
 // covers reports whether a value has everything that a wanted value has. If a wanted list
-// has JSON objects, the list may have them in any order, and others beside them. Other
-// lists must be equal.
+// consists of JSON objects, the value's list may have them in any order, and others beside
+// them. Other lists must be equal.
 func covers(there, wanted any) bool {
 	switch wanted := wanted.(type) {
 	case map[string]any:

@@ -147,8 +147,8 @@ func (n *node) value() any {
 	return object
 }
 
-// word returns an object's member if the member is a string, and does not unfold the
-// object.
+// word returns an object's member; empty if the member is missing or not a string. The
+// function does not unfold the object.
 func (n *node) word(key string) string {
 	var found []byte
 	if n.text == nil {

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// MaxName fits every name that Kubernetes allows, of at most 253 bytes, and most names
-	// of images.
+	// MaxName bounds a name in a message, in bytes. A name that Kubernetes allows has at
+	// most 253 bytes, and most names of images are shorter.
 	MaxName = 256
 	// MaxCause keeps the cause of a failure readable: a name or two, and the step
 	// that failed.

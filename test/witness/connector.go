@@ -19,8 +19,8 @@ const (
 	netlinkHeader   = 16
 	connectorHeader = 20
 	eventAt         = netlinkHeader + connectorHeader
-	// An exec and an exit begin with the ids of one thread. A fork has the ids of two
-	// threads.
+	// After the header, the event of an exec or exit has the ids of one thread: pid and
+	// tgid. The event of a fork has the ids of two threads, the parent and the child.
 	eventLength = eventAt + 16 + 8
 	forkLength  = eventAt + 16 + 16
 

@@ -21,8 +21,8 @@ type Family struct {
 	Pod string
 	// Start is the instant at which the shim forked the process.
 	Start time.Duration
-	// End is the instant at which the last thread of the process ended; zero while the
-	// process lives.
+	// End is the instant at which the last process of the family ended; zero while a
+	// process of the family lives.
 	End time.Duration
 	// Programs are the names of the executed programs. A process that a shim forks
 	// without an exec is not an application, so [Families.Of] omits it.

@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind is the kind of the event.
+// Kind tells whether an event is a start or an end.
 type Kind string
 
 const (
@@ -40,7 +40,7 @@ type Event struct {
 	Kind Kind
 	// At is the instant of the event, by the kernel's CLOCK_MONOTONIC.
 	At time.Duration
-	// Process is the process of the event.
+	// Process is the process that started or ended.
 	Process Process
 }
 
@@ -127,7 +127,8 @@ func (w *Witness) take(n notice, hear func(Event)) {
 // podOf finds a pod's UID in a cgroup's path, for both cgroup drivers.
 var podOf = regexp.MustCompile(`pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})`)
 
-// identify notes and returns a process of the program in a pod.
+// identify returns the process with a PID, and notes that it lives. The bool is false if the
+// process does not run the program, or runs it outside of pods.
 func (w *Witness) identify(pid int) (Process, bool) {
 	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	// The kernel keeps 15 characters of a name.

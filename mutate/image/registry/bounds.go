@@ -31,8 +31,8 @@ const (
 	// maxOfNamespace bounds the concurrent look-ups of one namespace to a quarter of all. So
 	// only four hostile namespaces together can make another namespace wait.
 	maxOfNamespace = maxAtOnce / 4
-	// maxWaiting bounds the waiting look-ups of a namespace. About as many look-ups end
-	// within the budget, if each takes 40 ms for a pull secret and a tag's digest.
+	// maxWaiting bounds the waiting look-ups of a namespace. If each look-up takes 40 ms for
+	// a pull secret and a tag's digest, about 500 look-ups end within the budget.
 	maxWaiting = 512
 	// maxRequests bounds the concurrent requests of one look-up. Popular images have about
 	// eight platforms. Each platform needs two requests: for a manifest and a configuration.

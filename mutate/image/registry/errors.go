@@ -62,7 +62,8 @@ func (e statusError) Error() string { return http.StatusText(int(e)) }
 // failure is an error whose text has no word of a registry.
 type failure struct {
 	class error
-	// hints are further texts of this package.
+	// hints are further texts for the pod's author: about pull secrets, and the classes of
+	// failures at other places.
 	hints []error
 	// cause may contain text of a registry. Only the webhook's own log gets the cause.
 	cause error
@@ -76,10 +77,11 @@ func (f *failure) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// Unwrap returns the class, and not the cause, which no caller may print by mistake.
+// Unwrap returns the class, and hides the cause, so that no caller prints it by mistake.
 func (f *failure) Unwrap() error { return f.class }
 
-// classify returns the class of a look-up's error: one of [classes], or how long to wait.
+// classify returns the class of a look-up's error: one of [classes], a [late] error,
+// or [context.Canceled].
 func classify(err error) error {
 	if its, ok := errors.AsType[late](err); ok {
 		return its

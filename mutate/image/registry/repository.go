@@ -44,7 +44,8 @@ type repository struct {
 	client *http.Client
 }
 
-// login logs in as part of the first request, and tries three times if connections break.
+// login logs in, and makes the client. Each request has up to three attempts if connections
+// break or the registry's status is temporary.
 func (r *repository) login(ctx context.Context) error {
 	patient := transport.NewRetry(r.transport,
 		transport.WithRetryBackoff(transport.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 3}),
@@ -64,7 +65,8 @@ func (r *repository) login(ctx context.Context) error {
 	return nil
 }
 
-// broken reports whether a connection broke. A second attempt may succeed.
+// broken reports whether a second attempt may succeed, because a connection broke or the
+// error is temporary.
 func broken(err error) bool {
 	if temporary, ok := errors.AsType[interface {
 		error
@@ -131,7 +133,8 @@ func (r *repository) get(ctx context.Context, tag string) (v1.Hash, error) {
 // text, because only a few large answers may be in memory.
 type use func(body []byte, mediaType types.MediaType) error
 
-// content reads the content of a descriptor, which the descriptor itself may contain.
+// content reads the content that a descriptor names, and checks its digest. The descriptor
+// may contain this content itself, in Data.
 func (r *repository) content(ctx context.Context, kind string, d descriptor, use use) error {
 	digest, err := v1.NewHash(d.Digest)
 	if err != nil {

@@ -52,7 +52,7 @@ func (s *said) taken() string {
 
 // forgery proposes pods in a namespace that has opted in, while the webhook sees none of
 // these pods. A refusal names only one of the policies that refuse a pod. So the policy
-// "gate" also answers with a warning.
+// "gate" also answers with a warning for each pod that it refuses.
 type forgery struct {
 	*space.Space
 	warnings *said
@@ -189,7 +189,7 @@ func shared(source *corev1.VolumeSource) func(*corev1.Pod) {
 
 var nodesOwn = &corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}
 
-// Each edit in the map missing breaks a gate, whatever the kind of the gate.
+// The map named missing has edits of a pod. Each of them breaks a gate of any kind.
 var missing = map[string]func(*corev1.Pod){
 	"no agent":             without(api.AgentContainer),
 	"an agent that ends":   ordinary,
@@ -202,7 +202,7 @@ var missing = map[string]func(*corev1.Pod){
 	},
 }
 
-// The map named another gives each kind of gate a different kind.
+// The map named another has, for each kind of gate, one of the other kinds.
 var another = map[string]string{
 	string(api.GateContainer): string(api.GatePod),
 	string(api.GatePod):       string(api.GateReadiness),

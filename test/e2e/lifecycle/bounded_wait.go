@@ -22,11 +22,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// duration is the lease duration of the Jobs. A busy machine costs a holder no slot: a pod that
-// lost its slot would end, because it never restarts.
+// duration is the lease duration of the Jobs. The duration is long, so that a holder keeps its
+// slot on a busy machine. A pod that lost the slot would end, because it never restarts.
 const duration = 30 * time.Second
 
-// job creates a Job of the lock, with a further annotation. Its pod never restarts.
+// job creates a Job that claims a lock, and gives it the annotation key with a value. The
+// Job's pod never restarts.
 func job(s *space.Space, name, lock, key, value string, args ...string) app.App {
 	s.Helper()
 	a := app.Locked(name, lock)
@@ -66,7 +67,8 @@ func exitCode(s *space.Space, pod *corev1.Pod) int32 {
 	return end.ExitCode
 }
 
-// runs returns the names of the pods of an application that have run under the lock.
+// runs returns the names of an application's pods in which the application has run under the
+// lock.
 func runs(s *space.Space, lock, name string) []string {
 	var found []string
 	for _, p := range s.Record(lock) {

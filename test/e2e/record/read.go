@@ -115,7 +115,7 @@ func (p *Process) add(l line) {
 }
 
 // Overlap is a pair of processes that lived at the same time. The field Len is the length
-// of that time.
+// of that time; zero if only the flock shows the overlap.
 type Overlap struct {
 	A, B Process
 	Len  time.Duration
@@ -156,7 +156,7 @@ func (p Process) family() string {
 	return p.ID
 }
 
-// together returns the time in which both processes ran.
+// together returns for how long both processes ran at once, without the gaps of either.
 func together(a, b Process) time.Duration {
 	var sum time.Duration
 	for _, x := range a.Active() {
@@ -232,7 +232,8 @@ func (r Record) TokensGrow() error {
 	return nil
 }
 
-// yieldsTo tells whether the process next may follow p in a slot, by the tokens of both.
+// yieldsTo tells whether the process next, with a token, may follow p in a slot. The token
+// must be greater than p's token, or equal to it in the same pod.
 func (p Process) yieldsTo(next Process, slot string, token uint64) bool {
 	i := slices.Index(strings.Split(p.Slot, ","), slot)
 	last, err := strconv.ParseUint(strings.Split(p.Token, ",")[i], 10, 64)

@@ -233,8 +233,8 @@ func (r rights) word(slot, key, value string) func(context.Context) error {
 	return r.hold(slot, func(lease *coordinationv1.Lease) { metav1.SetMetaDataAnnotation(&lease.ObjectMeta, key, value) })
 }
 
-// lastTransition takes the slot, and sets the number of transitions to its maximum. No
-// later holder could count a transition.
+// lastTransition takes the slot, and sets the number of transitions to its maximum. If the
+// API server admitted that, no later holder could count its own transition.
 func (r rights) lastTransition(ctx context.Context) error {
 	return r.hold(r.slot, func(lease *coordinationv1.Lease) { lease.Spec.LeaseTransitions = new(int32(math.MaxInt32)) })(ctx)
 }

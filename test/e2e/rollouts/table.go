@@ -42,12 +42,12 @@ var (
 )
 
 const (
-	// The constant goes bounds a good rollout. An old pod serves for a minute before it
-	// yields to a new pod. If the slot moves to a second old pod first, that pod serves
-	// for a minute, too.
+	// The constant named goes is the bound of the rollout of a good version. An old pod
+	// serves for a minute before it yields to a new pod. If the slot moves to a second old
+	// pod first, that pod serves for a minute, too.
 	goes = 170 * time.Second
-	// The constant serves bounds the wait until some version runs. On a busy test
-	// machine, a living application may seem dead, but for less than this time.
+	// The constant named serves is the bound of the wait until some version runs. On a busy
+	// test machine, a living application may seem dead, but for less than this time.
 	serves = 5 * time.Second
 	// The constant waits is the time for which the test observes the rollout of a broken
 	// version. A rollout that does not stall finishes within that time.

@@ -42,9 +42,9 @@ const (
 	load = 60
 
 	// reached and beyondReach are autoscalers' targets, in percent of a resource request.
-	// If one of two pods works, their average use is well above the target reached, even
-	// on a busy machine. If none works, the average is well below that target. No average
-	// is as high as the target beyondReach.
+	// If one of two pods works, their average use is well above the first target, even on
+	// a busy machine. If none works, the average is well below the first target. No average
+	// is as high as the second target.
 	reached, beyondReach = 60, 1000
 )
 
@@ -183,8 +183,8 @@ func (s scaled) awaitShare(atLeast, atMost float64) {
 	s.Logf("the average is %.2f of what the holder uses", share)
 }
 
-// uses returns the CPU use of each pod's application container, from the output of
-// kubectl top.
+// uses returns the CPU use of each pod's application container in processors, by the pod's
+// name. The argument top is the output of kubectl top.
 func uses(top string) map[string]float64 {
 	used := map[string]float64{}
 	for line := range strings.Lines(top) {

@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	// The constant starts is the time that the application takes until it serves. The
-	// constant stops is the time that the application takes to stop. A new connection may
-	// wait for both.
+	// The constant named starts is the time that the application takes until it serves. The
+	// constant named stops is the time that the application takes to stop. A new connection
+	// may wait for both.
 	starts, stops = time.Second, 500 * time.Millisecond
 	// The constant busy is the time that a busy machine may add to a connection.
 	busy = 3 * time.Second

@@ -76,7 +76,8 @@ func Of(pod *corev1.Pod) []Process {
 	return found
 }
 
-// read reads a process from its directory in /proc.
+// read reads a process from its directory in /proc. The bool is false if the process is gone
+// or has no command line.
 func read(dir string) (Process, bool) {
 	pid, err := strconv.Atoi(filepath.Base(dir))
 	if err != nil {
@@ -97,13 +98,15 @@ func read(dir string) (Process, bool) {
 	return p, true
 }
 
-// born returns the parent of a process and the instant of its start.
+// born returns the parent of a process, and its start time in clock ticks since the boot. The
+// bool ok is false if the process is gone.
 func born(dir string) (parent int, started string, ok bool) {
 	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
 	if err != nil {
 		return 0, "", false
 	}
-	// The program's name in field 2 may contain spaces and parentheses.
+	// Field 2, the program's name, may contain spaces and parentheses. So born splits only
+	// the text after the last parenthesis.
 	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 	parent, err = strconv.Atoi(fields[1])
 	return parent, fields[19], err == nil
@@ -151,8 +154,8 @@ func Find(pod *corev1.Pod, r Role) *Process {
 	return nil
 }
 
-// Signal sends a signal to a pod's process in a role, and tells whether a process has
-// that role and still lived.
+// Signal sends a signal to a pod's process in a role. The result is false if no process has
+// that role, or if the process has just ended.
 func Signal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) bool {
 	s.Helper()
 	p := Find(pod, r)

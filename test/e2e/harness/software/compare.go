@@ -307,8 +307,8 @@ func (p *Specimen) AwaitDeleted() {
 	}
 }
 
-// The patterns match text that differs between any two runs: hexadecimal addresses, and
-// numbers (times, process ids, sizes and durations).
+// The patterns match text that differs between any two runs: hexadecimal addresses, numbers
+// (times, process ids, sizes and durations), weekdays, and the width of blanks.
 var (
 	hexadecimal = regexp.MustCompile(`\b[0-9A-F]+/[0-9A-F]+\b|\b0x[0-9a-f]+\b`)
 	// Without the gate the log names no sender of a signal, because the sender is outside

@@ -65,8 +65,8 @@ const answerTimeout = 10 * time.Second
 
 // write starts a client that writes number after number, until the application ends or
 // the returned function is called. The function write returns after the first
-// acknowledgement, so that a fault comes during the writing. The result is false if no
-// number can be written.
+// acknowledgement, so that a fault comes during the writing. The result ok is false if no
+// acknowledgement comes in time. If j is nil, write only returns true.
 func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) {
 	s.Helper()
 	if j == nil {

@@ -35,7 +35,8 @@ type Trial struct {
 	hangUp func()
 }
 
-// ends returns the faults that the trial injects, more than ten.
+// ends returns the faults that the trial injects: all faults of [fault.OfPods] but one, and
+// some more.
 func (t *Trial) ends() []fault.Fault {
 	// A server may delay its stop until its clients are gone, as PostgreSQL does, so
 	// hangUp ends the journal's client.
@@ -179,7 +180,8 @@ func (t *Trial) runsOn(before *witness.Family, victim *corev1.Pod, killed *proce
 	return fresh != nil && killed != nil && fresh.PID != killed.PID && t.Lease(t.slot).Spec.RenewTime.After(since)
 }
 
-// vacancyAfter returns the time between the end of a family and the next start.
+// vacancyAfter returns the time from the end of a family to the start of the next one; zero
+// if no family follows.
 func (t *Trial) vacancyAfter(before *witness.Family) time.Duration {
 	all := t.All()
 	i := slices.IndexFunc(all, func(f witness.Family) bool { return f.Start == before.Start })

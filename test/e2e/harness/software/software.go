@@ -175,8 +175,8 @@ func claimVolume(s *space.Space, w Software) corev1.VolumeSource {
 	return corev1.VolumeSource{PersistentVolumeClaim: &corev1.PersistentVolumeClaimVolumeSource{ClaimName: w.Name}}
 }
 
-// kernel makes the kernel report every application that a shim starts. All tests share
-// one listener.
+// kernel returns the listener that all tests share. The first call begins to listen to the
+// kernel's reports of the applications that shims start.
 var kernel = sync.OnceValues(func() (*witness.Families, error) {
 	families, err := witness.ListenToFamilies()
 	if err == nil {
@@ -216,7 +216,8 @@ func (f *Families) All() []witness.Family {
 	return all
 }
 
-// Living returns the latest family that still lives, and its pod, or nil.
+// Living returns the latest family that still lives, and its pod. Both are nil if no family
+// lives. The pod alone is nil if its object is gone.
 func (f *Families) Living() (*witness.Family, *corev1.Pod) {
 	for _, family := range slices.Backward(f.All()) {
 		if family.End == 0 {

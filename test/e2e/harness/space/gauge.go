@@ -19,8 +19,8 @@ const (
 	// gaugePeriod is the pause between two writes of a gauge. Four writes per second are
 	// a small part of the load of one test.
 	gaugePeriod = 250 * time.Millisecond
-	// stalls is the time from which a write counts as stalled. An agent with a short lease
-	// gives its own requests less than a second.
+	// stalls is the duration above which a write counts as stalled. The bound is low, because
+	// an agent with a short lease gives its own requests less than a second.
 	stalls = 500 * time.Millisecond
 )
 
@@ -53,7 +53,7 @@ func NewGauge(s *Space) *Gauge {
 		for ctx.Err() == nil {
 			g.begin(time.Now())
 			patch := `{"data":{"now":"` + time.Now().Format(time.RFC3339Nano) + `"}}`
-			// An error says no more than the time that it took.
+			// The gauge measures only how long a request takes, so its error does not matter.
 			_, _ = maps.Patch(ctx, gauge.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 			g.end(time.Now())
 			select {

@@ -28,7 +28,7 @@ type version struct {
 	lease *coordinationv1.Lease
 }
 
-// note notes what the watch shows.
+// note adds a Lease that the watch shows, with the present time. Other objects are ignored.
 func (h *history) note(object any) {
 	lease, ok := object.(*coordinationv1.Lease)
 	if !ok {
@@ -39,8 +39,9 @@ func (h *history) note(object any) {
 	h.versions = append(h.versions, version{time.Now(), lease})
 }
 
-// History returns the versions of a slot's Lease since an instant, one in each line. If the
-// watch showed a version long after its holder wrote the time, the API server was slow.
+// History returns the versions of a slot's Lease since an instant, one in each line. A line
+// begins with the time at which the watch showed the version. If the time after
+// "written at" is much earlier, the API server was slow.
 func (s *Space) History(slot string, since time.Time) string {
 	s.history.mu.Lock()
 	defer s.history.mu.Unlock()

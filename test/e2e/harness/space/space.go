@@ -73,7 +73,8 @@ type Space struct {
 	// Dir is the host's directory of the namespace's records; empty on a cluster of the
 	// user's own.
 	Dir string
-	// Tolerate tells whether the test's fault makes an overlap unavoidable.
+	// Tolerate tells whether the test's fault makes an overlap unavoidable; nil means
+	// never.
 	Tolerate func(record.Overlap) bool
 
 	change chan struct{}
@@ -298,7 +299,8 @@ func (s *Space) Record(name string) record.Record {
 	return r
 }
 
-// Running returns the process of a record that runs the application now, or nil.
+// Running returns the application's process that runs now, from the record of a name, or nil.
+// If several run, Running returns the latest.
 func (s *Space) Running(name string) *record.Process {
 	running := s.Record(name).Mains().Running(Fresh)
 	if len(running) == 0 {
