@@ -32,7 +32,7 @@ func annotationsDoc(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("<!-- Generated from api/annotations.go by make golden. Do not edit. -->\n\n# Annotations\n\n")
-	b.WriteString("Annotations count on a workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, CronJob, Job) and on its pod\n" +
+	b.WriteString("Metaparticle reads annotations of a workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, CronJob, Job) and of its pod\n" +
 		"template, in namespaces with the label `" + InjectionLabel + "=" + InjectionEnabled + "`. The webhook carries an annotation\n" +
 		"of a workload to its template, and removes it there when it is removed from the workload. A Job's annotations\n" +
 		"count only at its creation.\n\n")

@@ -59,14 +59,14 @@ func webhook(mutate func(pod json.RawMessage) ([]operation, error)) http.Handler
 	}
 }
 
-// inject adds a container and an environment variable with these names.
+// The operations of inject add a container and an environment variable with these names.
 const (
 	injectedContainer = "proxy"
 	injectedVariable  = "INJECTED"
 )
 
-// inject adds only the missing parts, because the API server may call a webhook twice for
-// one pod.
+// inject returns the operations that add the missing parts to a pod. The API server may
+// call a webhook twice for one pod, so a second call finds the parts in place.
 func inject(raw json.RawMessage) ([]operation, error) {
 	type container struct {
 		Name  string `json:"name"`

@@ -21,7 +21,7 @@ type facts struct {
 	Status []string
 	// Limits are the lines of /proc/self/limits.
 	Limits []string
-	// Root is the error of a write to the root directory.
+	// Root is the error of a write to the root directory; empty if the write succeeded.
 	Root string
 	// Volume is the group ID of /volume, or -1 without that directory.
 	Volume int

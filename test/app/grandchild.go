@@ -25,7 +25,8 @@ func (l life) fork(c config) error {
 		parents = append(parents, w.ID)
 		locks = append(locks, w.Lock)
 	}
-	// The process in between ends at once, so its child becomes an orphan.
+	// The child of the application starts the orphan, and ends at once. So the orphan's
+	// parent is dead.
 	return respawn(c, "fork:"+strings.Join(parents, ","), locks).Run()
 }
 
@@ -37,8 +38,8 @@ func respawn(c config, descendant string, locks []*os.File) *exec.Cmd {
 	return cmd
 }
 
-// descend runs one of two descendants: the process in between, which starts the orphan, or
-// the orphan itself.
+// descend runs one of the application's two descendants: the process that starts the
+// orphan, or the orphan itself.
 func descend(c config) error {
 	names := strings.Split(c.names, ",")
 	var locks []*os.File

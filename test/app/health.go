@@ -80,9 +80,9 @@ func (h *health) open(ports string) error {
 	return nil
 }
 
-// handle serves GET /health/NAME, and GET /set?probe=NAME&code=N. With a code of 0 the
-// application does not answer. A request with ?host=HOST gets status 421 unless its Host
-// header is HOST.
+// handle serves GET /health/NAME, and GET /set?probe=NAME&code=N. While the code of a
+// probe is 0, the application does not answer that probe. A request with ?host=HOST gets
+// status 421 unless its Host header is HOST.
 func (h *health) handle(mux *http.ServeMux) {
 	mux.HandleFunc("GET /health/{probe}", func(w http.ResponseWriter, r *http.Request) {
 		code := h.code(r.PathValue("probe"))

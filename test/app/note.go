@@ -64,7 +64,7 @@ func handleNotes(mux *http.ServeMux, dir string) {
 	})
 }
 
-// eat takes memory, a megabyte at a time.
+// eat takes memory without end, a megabyte at a time.
 func eat() {
 	var eaten [][]byte
 	for {

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// audited is an answered request of a pod, as the API server's audit log has it. A watch counts
-// when it begins.
+// audited is an answered request, as a line of the API server's audit log has it. A watch
+// has two lines, and only the line about its beginning counts.
 type audited struct {
 	Verb, Stage                              string
 	RequestReceivedTimestamp, StageTimestamp time.Time

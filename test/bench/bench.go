@@ -29,8 +29,8 @@ import (
 const (
 	namespace = "bench"
 	slot      = "singleton.deployment.app"
-	// fewestStandbys is more than one, because a pod that yielded lets the others go
-	// first for a second. With two pods, a handover within that second waits.
+	// fewestStandbys is more than one. For a second after its yield, a pod does not compete
+	// for the slot. If that pod is the only standby, a handover in that second waits.
 	fewestStandbys = 2
 )
 

@@ -31,8 +31,8 @@ type starter struct {
 	// fresh gives each pod a new name, and so a new slot.
 	fresh bool
 	taken samples.Times
-	// phases are the three phases of a gated pod's start. They end when the agent, the shim
-	// and the application run.
+	// phases are the three phases of a gated pod's start. The first one ends with the agent's
+	// exec, the second one with the shim's, and the third one with the application's.
 	phases [3]samples.Times
 }
 
@@ -54,7 +54,8 @@ func (b *bench) starts(ctx context.Context, rounds int) error {
 	claim := map[string]string{api.SingletonAnnotation: "true"}
 	always := corev1.ContainerRestartPolicyAlways
 	image := lab.RegistryInCluster + "/bench/app:latest"
-	// This container shows the cost of an installation by an init container.
+	// This container shows the cost of an ordinary init container. The gated pods here
+	// avoid that cost, because the agent's hook installs the program.
 	first := corev1.Container{Name: "first", Image: image, Args: []string{"-run-for=50ms"}}
 	sidecar := corev1.Container{Name: "sidecar", Image: image, RestartPolicy: &always}
 	starters := []*starter{

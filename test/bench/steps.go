@@ -29,7 +29,7 @@ type write struct {
 	received, stored time.Duration
 }
 
-// The steps between the old application's exit and the new one's exec.
+// steps describes each step between the old application's exit and the new one's exec.
 var steps = []string{
 	"exit → release PUT received: the shim reaps and reports, the agent writes",
 	"release PUT stored",

@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/public"
 )
 
-// plays show an example whose files are applied.
+// plays has for each example the function that shows it, after its files are applied.
 var plays = map[string]func(*example, context.Context) error{
 	"leader": (*example).leader, "licence": (*example).licence, "nightly": (*example).nightly,
 }
@@ -161,8 +161,8 @@ func (e *example) leader(ctx context.Context) error {
 	return e.steps(ctx, e.in(untilReady(holders[0])), e.in(pods), e.in("logs "+holders[0]+" -c worker"))
 }
 
-// holders waits until so many pods hold a slot, and returns their names. The pod of the last
-// argument does not count.
+// holders waits until the given number of pods hold a slot, and returns their names. The
+// pod with the name except does not count.
 func (e *example) holders(ctx context.Context, count int, except string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, exampleTimeout)
 	defer cancel()

@@ -108,7 +108,8 @@ func (d *demo) prepare(ctx context.Context) error {
 	return d.showPods(ctx)
 }
 
-// clear removes what an interrupted demo may have left: a node cut, or a namespace.
+// clear repairs what an interrupted demo may have left: the cut link of a node, or a
+// namespace.
 func (d *demo) clear(ctx context.Context, namespace string) error {
 	for _, node := range d.cluster.Nodes() {
 		if err := d.cluster.Heal(ctx, node); err != nil {

@@ -31,7 +31,7 @@ import (
 // most is the number of images: one for each container of the largest pod.
 const most = 20
 
-// images has the images of a registry on loopback.
+// images names the images in a registry on loopback, by tag and by digest.
 type images struct {
 	host    string
 	digests []string
@@ -96,7 +96,8 @@ func (i *images) resolver() *registry.Resolver {
 	return registry.New(registry.Options{PlainHTTP: []string{i.host}})
 }
 
-// handler is the webhook's pod handler, with replaceable images and a fixed owner.
+// handler is the webhook's pod handler. A benchmark can replace the image resolver of the
+// handler, and every pod has the same owner.
 type handler struct {
 	webhook http.Handler
 	images  *registry.Resolver

@@ -88,7 +88,7 @@ func measure(subjects []*subject) error {
 		if s.before != nil {
 			s.before()
 		}
-		// The first calls also fill the caches.
+		// This call is not measured. The call fills the caches, and its answer is checked.
 		if err := check(s.ask()); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}

@@ -67,8 +67,8 @@ func review(r io.Reader) ([]byte, error) {
 	return json.Marshal(answer)
 }
 
-// daprPatch configures the patcher as dapr's injector does with its chart's
-// values.
+// daprPatch returns the patch of dapr's patcher. The patcher has the settings that dapr's
+// injector uses with the values of its chart.
 func daprPatch(pod *corev1.Pod, namespace string) (jsonpatch.Patch, error) {
 	const control, domain = "dapr-system", "cluster.local"
 	sidecar := patcher.NewSidecarConfig(pod)

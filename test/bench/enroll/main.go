@@ -110,7 +110,8 @@ type figures struct {
 }
 
 type cost struct {
-	// CPU is the used processor time, also in milliseconds.
+	// Milliseconds is the elapsed time, and CPU the used processor time in milliseconds.
+	// Megabytes is the size of all allocations.
 	Milliseconds, CPU, Megabytes float64
 	Requests, Writes             int
 	// Resident is the peak of the process's memory in megabytes; zero if it was not

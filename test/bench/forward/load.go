@@ -158,7 +158,8 @@ func processorTime(p *os.Process) time.Duration {
 	_, rest, _ := strings.Cut(string(text), ") ")
 	var skip string
 	var user, system int64
-	// The process's state is the third field, and the times are the 14th and the 15th.
+	// The text rest begins with the third field. The times are the 14th and the 15th field,
+	// in ticks of 10 ms.
 	_, _ = fmt.Sscan(rest, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system)
 	return time.Duration(user+system) * 10 * time.Millisecond
 }

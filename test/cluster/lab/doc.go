@@ -44,8 +44,9 @@
 //	10.215.0.0/16    services; DNS is 10.215.0.10
 //
 // All nodes share one kernel, and so one clock, one boot id and one page cache. The
-// directory <state>/shared of the host is /var/lib/shared on every worker. Pods of
-// different nodes mount it by hostPath, so they share flocks, and append to one record.
+// directory <state>/shared of the host is /var/lib/shared on every worker. Pods on
+// different nodes mount this directory by hostPath. So the pods share flocks, and append
+// to the same files.
 //
 // # What the lab is not
 //

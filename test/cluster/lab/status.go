@@ -26,7 +26,7 @@ type Status struct {
 	Nodes             []NodeStatus `json:"nodes"`
 }
 
-// NodeStatus describes a node; the control plane comes first.
+// NodeStatus describes a node. In a [Status] the control plane is the first node.
 type NodeStatus struct {
 	Name       string         `json:"name"`
 	Address    string         `json:"address"`

@@ -25,8 +25,8 @@ import (
 const defaultWorkers = 3
 
 // Up starts the cluster, and builds its programs first if necessary. Up returns when
-// all parts of the cluster work. A cluster that is up only gets a file that an earlier version
-// did not write.
+// all parts of the cluster work. If the cluster is up already, Up only writes the file of
+// [control.MirrorOthers]. A cluster that an earlier version of Up started may lack that file.
 func (c *Cluster) Up(ctx context.Context) error {
 	unlock, err := c.lockState(ctx)
 	if err != nil {

@@ -100,7 +100,7 @@ func TestGateKeepsTomcatExclusiveAndUnchanged(t *testing.T) {
 
 // docs/compatibility.md: applications/shell carried
 func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
-	// The script serves once its traps are set.
+	// The script writes this file once its traps are set. From then on the script serves.
 	locked := func(s *space.Space, pod *corev1.Pod) bool {
 		_, err := kubectl.Run(s, "", "exec", pod.Name, "-c", "app", "--", "test", "-e", "/tmp/worker.lock")
 		return err == nil

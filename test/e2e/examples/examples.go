@@ -37,7 +37,8 @@ type example struct {
 	*software.Families
 }
 
-// apply applies the folder in a namespace of its own. The label app selects the pods.
+// apply applies the folder in a namespace of its own. The argument app is the value of the
+// label "app" of the example's pods.
 func apply(t *testing.T, folder, app string) example {
 	t.Helper()
 	cluster.NeedLab(t, "its registry has the images, and its machine shows the processes")
@@ -56,7 +57,7 @@ func (e example) living() []witness.Family {
 }
 
 // awaitOther waits until an application runs in another pod than the given one, and returns
-// its pod.
+// the other pod. Without a given pod (nil), any pod will do.
 func (e example) awaitOther(than *corev1.Pod) (now *corev1.Pod) {
 	e.Space.Helper()
 	e.Await(space.StartTimeout, "the application runs in another pod", func() bool {

@@ -44,10 +44,11 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 	return pod
 }
 
-// The kubelet signals a deleted standby only after a slow preStop hook, so until then its
-// agent does not know of the deletion. If the agent takes a slot, it gives the slot back
-// and takes none again. With the gate "container" the shim runs the hook, so an agent
-// misses the deletion only if the kubelet's signal is lost.
+// The kubelet signals a deleted standby only after a slow preStop hook. Until then the
+// agent learns of the deletion only by its check at each acquiring write. So the agent may
+// take a slot once. The agent then gives the slot back, and takes none again. With the gate
+// "container" the shim runs the hook, so an agent misses the deletion only if the kubelet's
+// signal is lost.
 func TestDeletedStandbyGivesBackTheSlotItTakes(t *testing.T) {
 	t.Parallel()
 	s, slot := space.New(t), api.LockLease("desk")

@@ -124,7 +124,8 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	h.Await(space.StartTimeout, "a new pod runs", func() bool { return app.After(h.Space, a, h.Before) != nil })
 	old := h.Process(h.Before.ID)
 	assert.GreaterOrEqual(t, old.Last, at+grace-time.Second, "the old one had its whole grace period")
-	// The kubelet may kill the agent before the agent has proof; then the slot expires.
+	// The kubelet may kill the agent before the agent knows that the child is dead. Then the
+	// slot expires.
 	assert.Less(t, app.VacancyAfter(h.Space, a, h.Before), lease.Lasting+lease.Released)
 	t.Logf("vacant for %v after a grace that ran out", app.VacancyAfter(h.Space, a, h.Before))
 }

@@ -58,8 +58,8 @@ func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 }
 
 // endure injects a fault into the holder, and waits until the application runs again.
-// endure returns the time for which no pod ran the application. The bound of that time is
-// for an API server that stores writes.
+// endure returns the time for which no pod ran the application. The bound of that time
+// grows by the time for which the API server stored no writes, up to [lease.Takeover].
 func endure(s *space.Space, a app.App, gauge *space.Gauge, b fault.Fault) time.Duration {
 	s.Helper()
 	before := app.AwaitRunning(s, a, lease.Takeover)

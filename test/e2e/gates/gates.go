@@ -176,8 +176,9 @@ func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
 	assert.Equal(t, int32(1), agentRestarts(h.Pod(h.Victim.Name)))
 }
 
-// A crash of the machine may leave half of the agent's note. A new agent process cannot
-// read the application's deadline in such a note, so the agent stops the application.
+// The agent notes its hold in a file of the pod. A crash of the machine may leave half of
+// that note. Then a new agent process does not know the application's deadline. So that
+// process stops the application.
 func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("unreadable", api.GatePod))
@@ -194,8 +195,8 @@ func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 	awaitInFront(&h)
 }
 
-// With the gate "pod" the kubelet stops the application at the deadline. The kubelet
-// needs no API server for that.
+// With the gate "pod" the agent ends at the beginning of the drain, and so makes the
+// kubelet stop the application. The kubelet needs no API server for that.
 func TestPodsGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 	h := deployInFront(t, insistent("insistent-cut", api.GatePod))
 	var heal func()

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// kind is one kind of hostile calls.
+// kind has the calls of one attack on the webhook, and the attack's name in the table.
 type kind struct {
 	name  string
 	calls [][]byte

@@ -68,7 +68,7 @@ func serve(ctx context.Context, plainHTTP []string) error {
 	return nil
 }
 
-// memoryLimit returns the memory limit of the webhook's container.
+// memoryLimit returns the memory limit of the webhook's container, in bytes.
 func memoryLimit(manifest string) (int64, error) {
 	text, err := os.ReadFile(manifest)
 	if err != nil {
@@ -139,7 +139,7 @@ func confine(name string, pid int, limit int64) (string, error) {
 	return "", errors.New("no memory cgroup")
 }
 
-// peak returns the replica's highest resident memory so far.
+// peak returns the replica's highest resident memory so far, in bytes.
 func (p *process) peak() (int64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
 	if err != nil {

@@ -222,7 +222,7 @@ func compile(ctx context.Context, l *state.Lab, p Program, source, dir, step str
 	bar := newProgress(l, title)
 	defer bar.stop()
 
-	// The command also downloads the modules.
+	// This command downloads the modules, and lists the packages that are not compiled yet.
 	list := goCommand(ctx, source, append(append([]string{"list", "-deps", "-f={{if .Stale}}{{.ImportPath}}{{end}}"}, shared...), p.target)...)
 	stale, err := bar.run(list, "downloading modules")
 	if err != nil {

@@ -88,8 +88,8 @@ func (p *progress) line(elapsed time.Duration) string {
 	return fmt.Sprintf("%s: %s %s, %d s", p.title, count, what, int(elapsed.Seconds()))
 }
 
-// run runs a command of the go tool and counts its lines of progress. All other output
-// goes into the error.
+// run runs a command of the go tool, and returns the command's standard output. On
+// standard error run counts the lines of progress. An error of run has the other lines.
 func (p *progress) run(cmd *exec.Cmd, what string) ([]byte, error) {
 	p.mu.Lock()
 	p.what, p.done = what, 0

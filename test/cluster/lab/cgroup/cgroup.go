@@ -60,8 +60,8 @@ func Open() (Groups, error) {
 	return parse(string(mounts))
 }
 
-// Make makes the directories of a cgroup, such as "lab/n1/system", in every hierarchy.
-// Processes can join the cgroup afterwards.
+// Make makes the directories of a cgroup, such as "lab/n1/system", in every hierarchy of
+// the field joined. Processes can join the cgroup afterwards.
 func (g Groups) Make(name string) error {
 	for _, root := range g.joined {
 		parent := root
@@ -126,8 +126,9 @@ func (g Groups) Dirs(name string) []string {
 	return dirs
 }
 
-// freezeFile returns the file that freezes a cgroup and those below. Freeze writes the
-// second result to this file, and waits until the cgroup's state contains the third result.
+// freezeFile returns the file that freezes a cgroup and those below; empty if the host has
+// no freezer. Freeze writes the second result to this file, and waits until the cgroup's
+// state contains the third result.
 func (g Groups) freezeFile(name string, frozen bool) (file, write, read string) {
 	if g.unified {
 		value := map[bool]string{true: "1", false: "0"}[frozen]

@@ -9,8 +9,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// These are the components of the control plane and of a worker, in the order of their
-// start.
+// These are the components of the control plane and of a worker.
 var (
 	controlComponents = []string{"etcd", "registry", "apiserver", "kcm", "scheduler", "api-forward", "registry-forward", Metrics}
 	workerComponents  = []string{"containerd", "kubelet", "proxy"}

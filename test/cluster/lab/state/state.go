@@ -109,7 +109,8 @@ func Open(dir string) (*Lab, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
-	// The nodes mount over these directories, which would hide the state from them.
+	// A node has mounts of its own on these directories. A state directory below one of
+	// them would be invisible on the node.
 	for _, hidden := range []string{"/run", "/var/lib", "/var/log", "/proc", "/sys"} {
 		if dir == hidden || strings.HasPrefix(dir, hidden+"/") {
 			return nil, fmt.Errorf("state directory %s: must not be below %s", dir, hidden)

@@ -25,8 +25,8 @@ func Power(ctx context.Context, l *state.Lab, n state.Node) error {
 	if err != nil {
 		return err
 	}
-	// A crash leaves pods in the old kubelet's cgroups, which would delay the new
-	// kubelet. A crash also leaves the address reservations of dead pods.
+	// A crash leaves the cgroups of the old kubelet's pods. These cgroups would delay the
+	// new kubelet. A crash also leaves the address reservations of dead pods.
 	if err := groups.Drop(ctx, l.NodeCgroup(n.Name)); err != nil {
 		return err
 	}

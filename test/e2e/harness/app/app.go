@@ -264,7 +264,8 @@ func AwaitRunning(s *space.Space, a App, timeout time.Duration) (now *record.Pro
 	return now
 }
 
-// Restarts returns the sum of the restart counts of all containers of the pods.
+// Restarts returns the sum of the restart counts of all containers of the application's
+// pods. Restarts of the agent and of other init containers do not count.
 func Restarts(s *space.Space, a App) (sum int32) {
 	for _, pod := range s.Pods(a.Name) {
 		for _, status := range pod.Status.ContainerStatuses {

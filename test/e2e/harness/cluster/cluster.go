@@ -30,8 +30,9 @@ var (
 	Kubeconfig string
 )
 
-// Connect finds the cluster (that of KUBECONFIG, or the checkout's own) and pushes the
-// test application's images to its registry.
+// Connect finds the cluster (that of KUBECONFIG, or the checkout's own). Then Connect
+// pushes the test application's images to the given registry; empty means the test
+// cluster's own.
 func Connect(ctx context.Context, registry string) error {
 	own, err := lab.Open("")
 	if err != nil {
