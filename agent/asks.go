@@ -84,15 +84,15 @@ type asker struct {
 	written, writing bool
 	// at is the instant of the next write.
 	at time.Duration
-	// err is the answer to the last write.
+	// err is the error of the last write; nil after a success.
 	err error
 	// offered identifies the leave during which the pod has offered to stay Ready. The field
 	// is empty once the Lease shows another leave, or none.
 	offered string
 	// giveUp ends the writing of the offer for that leave; nil without an offer.
 	giveUp context.CancelFunc
-	// paid is the instant from which the pod's offers no longer count. Each offer moves that
-	// instant by one [offerPause].
+	// paid is the instant until which the pod's past offers count against its bounds. Each
+	// offer moves that instant one [offerPause] later.
 	paid time.Duration
 }
 

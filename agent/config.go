@@ -154,8 +154,8 @@ type Config struct {
 	Dismiss func(gate.ShimID, gate.Dismiss) error
 	// Probe carries out an HTTP, TCP or gRPC probe. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
-	// The agent calls Calm at the end of a busy moment, after a write of the pod's status
-	// or Events. The default does nothing.
+	// The agent calls Calm after each write of the pod's status or Events, because a burst of
+	// requests is usually over then. The default does nothing.
 	Calm func()
 	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
@@ -167,7 +167,7 @@ type Config struct {
 	Reconnect func()
 	// Clock returns the time since boot (CLOCK_BOOTTIME), by which the agent decides
 	// everything. Wall returns the time that the agent writes into the Lease for
-	// people. The default is time.Now.
+	// people. The default of Wall is time.Now.
 	Clock func() time.Duration
 	Wall  func() time.Time
 	// Random is the only source of randomness, so that a simulation can repeat a run.

@@ -14,8 +14,8 @@ import (
 // The kubelet stops the containers of a deleted pod by itself. But its stop signal is lost
 // if the shim's process does not exist yet. An application that started after such a signal
 // would run on until the grace is over. So a pod that knows of its deletion begins no hold.
-// The agent gives back a hold that began just before the agent learned of the deletion, and
-// continues an earlier one.
+// The agent gives back a hold that began just before the agent learned of the deletion. An
+// older hold goes on.
 //
 // A controller may delete all pods of a workload at once, and the holder may end before a
 // standby knows of its own deletion. So the agent checks for a deletion with each acquiring
@@ -26,7 +26,7 @@ type deletion struct {
 	// asked is the last hold during which the API server told the agent whether the pod
 	// is being deleted.
 	asked string
-	// seen is the hold during which the API server's first answer reported the deletion.
+	// seen is the hold whose first answer from the API server reported the deletion.
 	seen string
 	// begun counts the checks for a deletion. The field ended is the number of the latest
 	// check that has ended.
@@ -54,7 +54,8 @@ func (d *deletion) begin() (number int) {
 
 // end ends a check that was sent with an acquiring write of the hold. If the pod is being
 // deleted, the check counts as the first answer of the hold. Otherwise the answer to the
-// first status counts as the first answer, because the pod may be deleted after the check.
+// hold's first status write counts as the first answer, because the pod may be deleted
+// after the check.
 func (d *deletion) end(number int, hold string, deleted bool) {
 	d.ended = max(d.ended, number)
 	if deleted {

@@ -24,8 +24,8 @@ type waits struct {
 	shims  *proof.Shims
 	orders *orders
 	events *show.Events
-	// course is empty until a pod that may skip has decided. The field because has the
-	// holder on account of which this agent process decided to skip.
+	// course is empty until a pod that may skip has decided. The field because names in words
+	// the holder that made this agent process skip; empty if an earlier process decided.
 	course  Course
 	because string
 }
@@ -34,7 +34,7 @@ type waits struct {
 func (w *waits) skips() bool { return w.course == CourseSkip }
 
 // decide decides that the pod skips, if a living holder has the slot for which a shim
-// waits. Without its note the decision is not made.
+// waits. If the decision cannot be noted, the pod does not skip.
 func (w *waits) decide(now time.Duration) {
 	if w.config.OnBusy != api.OnBusySkip || w.course != "" || len(w.shims.Waiting()) == 0 {
 		return
@@ -99,8 +99,8 @@ func (w *waits) livingHolder(now time.Duration) string {
 
 // living reports whether another pod does its work under the slot. A pod of the same Job
 // does not count: a Job's next pod must not skip because of the pod that it replaces. A
-// holder whose application does not run, or fails its probes, does not count, either.
-// Another program's elector publishes no more than its renewals.
+// holder whose application does not run, or fails its probes, does not count, either. A
+// holder that is another program's elector shows only renewals, so its renewals are enough.
 func (w *waits) living(now time.Duration, v claim.View) bool {
 	r := v.Record
 	if !v.Known || r.Holder == "" || v.Mine || !v.Alive || now >= v.ExpiresAt {

@@ -22,8 +22,8 @@
 // proof, so the agent may keep the hold without proof.
 //
 // These facts prove nothing: a pod or a Lease that is gone, a SIGTERM to the agent, and
-// the identity in a Lease. Without proof the agent neither renews nor releases the
-// hold. Then this pod waits until the Lease expires, like every other pod.
+// the identity in a Lease. While an ended hold lacks proof, the agent neither renews nor
+// releases that hold. Then this pod waits until the Lease expires, like every other pod.
 //
 // # Clocks
 //

@@ -174,9 +174,9 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 }
 
 // wish returns the end that a person, or package turn, wishes for. No pod may
-// take a paused slot, so a yield waits until the slot is resumed. With the gate "pod" a
-// deleted pod goes on, because the kubelet no longer restarts its containers, and only a
-// restart stops the application.
+// take a paused slot, so a yield waits for the end of the pause. With the gate "pod" a
+// deleted pod keeps its hold in spite of any wish. Only a restart by the kubelet stops the
+// application there, and in a deleted pod the kubelet restarts nothing.
 func (h *hold) wish(s claim.State) ending {
 	u := h.unit
 	grace := u.config.Grace

@@ -78,7 +78,7 @@ func (l *leaving) delay() time.Duration {
 }
 
 // restarts reports whether the kubelet's stop signal belongs to the restart of one
-// container, because the pod is not deleted.
+// container: by the API server's answer, the pod is not being deleted.
 func (l *leaving) restarts() bool { return l.known && !l.deleted }
 
 // due returns the wished end, or no end while the wished one is not due. A yield is due

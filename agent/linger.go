@@ -81,10 +81,10 @@ func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 	})
 }
 
-// askGrace asks the API server what is left of the pod's grace. The agent knows only the
+// askGrace asks the API server what is left of the pod's grace, until an answer comes. The
+// loop then calls the argument learn with the answer. The agent itself knows only the
 // grace of the pod's spec. A deletion may shorten that grace, and the other containers of
-// the pod use a part of it before the kubelet signals the agent. The loop then calls the
-// argument learn with the answer.
+// the pod use a part of it before the kubelet signals the agent.
 func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod kube.Pod)) {
 	c, budget := l.unit.config, l.unit.self.Budget
 	for misses := 0; ctx.Err() == nil; misses++ {

@@ -17,7 +17,8 @@ import (
 // ErrGateClosed means that the gate ended under a running agent.
 var ErrGateClosed = errors.New("agent: the gate is closed")
 
-// loop alone sends the agent's requests and waits for its events.
+// loop alone waits for the agent's events. The loop also starts all requests of the agent, except
+// those of package show.
 type loop struct {
 	config   Config
 	unit     *unit

@@ -57,9 +57,9 @@ func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer
 	return err
 }
 
-// offerOn returns the next Lease with one more offer to the leave; false if enough pods
-// have offered. The offer replaces an ask in the Lease, because an agent may write no
-// identity but its own. The pod that asks writes its ask again.
+// offerOn returns the next Lease with one more offer to the leave; false if this pod, or
+// enough other pods, have offered. The offer replaces an ask in the Lease, because an agent
+// may write no identity but its own. The pod that asks writes its ask again.
 func offerOn(base *kube.Lease, leave string, offer api.Offer, wall time.Time) (l *kube.Lease, more bool) {
 	offers := api.ParseOffers(base.Annotations[api.OffersAnnotation])
 	if offers.Leave != leave {

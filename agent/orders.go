@@ -90,7 +90,8 @@ func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
 	return err
 }
 
-// drain asks a shim to drain. A shim drops a grant of the hold that it has not used.
+// drain asks a shim to drain. If the shim has not used its grant of the hold, the shim
+// drops that grant.
 func (o *orders) drain(r gate.Report, hold, reason string, grace time.Duration) {
 	s := o.sent[r.Shim]
 	if !r.Connected || s.drained == hold {

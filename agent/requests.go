@@ -68,9 +68,10 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 	}
 }
 
-// acquire sends an acquiring write, and checks whether the pod is being deleted. If a
-// release names this pod, the check goes beside the write, so the grant comes no later.
-// Otherwise other standbys write, too, and only the pod whose write is stored checks.
+// acquire sends an acquiring write. For a hold that is not resumed, acquire also checks
+// whether the pod is being deleted. If a release names this pod, the check goes beside the
+// write, so the grant comes no later. Otherwise other standbys write, too, and only the pod
+// whose write is stored checks.
 func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
 	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {
@@ -92,8 +93,8 @@ func (q *requests) write(ctx context.Context, a claim.Action, stored func()) {
 }
 
 // checkDeletion asks the API server whether the pod is being deleted, and the grant waits
-// for the answer. The API server has just stored the acquiring write, so the answer normally
-// comes soon. Without an answer, the grant waits no longer than the pause between two retries.
+// for the answer. The API server stores the acquiring write at about the same time, so the
+// answer normally comes soon. Without an answer, the grant waits no longer than Budget.Retry.
 func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	u := q.unit
 	number := u.deletion.begin()

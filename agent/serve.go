@@ -10,9 +10,9 @@ import (
 
 // Serve runs the agent's end of the gate and the agent's loop. The result is the error with
 // which the agent's process ends. When one of the two ends, Serve ends the other, and waits
-// for both. But after an error of the gate, Serve does not wait for the loop, which may be
-// blocked. With the gate "pod", only the end of the agent's process makes the kubelet stop
-// the application.
+// for both. But after an error of the gate, Serve returns at once, because the loop may be
+// blocked. The agent's process has to end then: with the gate "pod", nothing else makes the
+// kubelet stop the application.
 func Serve(ctx context.Context, gate, loop func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

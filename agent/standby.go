@@ -78,8 +78,8 @@ func shown(s turn.Standby, asked error) show.Turn {
 }
 
 // beyond returns the time for which a standby of a strict controller stays Ready beyond a
-// handover. The holder has its grace to stop. Then the next holder has the time of a turn to
-// start.
+// handover. This time is the longer of two: the pod's grace, and a turn's time to start.
+// The result is zero without a strict controller, or without turns.
 func (u *unit) beyond(r lease.Record) time.Duration {
 	if !u.config.ReplacesUnready || !u.rollout.takesTurns() {
 		return 0
@@ -87,8 +87,8 @@ func (u *unit) beyond(r lease.Record) time.Duration {
 	return max(u.config.Grace, u.rollout.pod.Lasts(slotOf(r).Rollout.Start))
 }
 
-// drainOrphans drains the children whose hold is over. Either the agent sees a Lease that
-// no longer names the hold, or an earlier shim may still have a child of that hold. A
+// drainOrphans drains the children whose hold is lost or in doubt. Either the agent sees a
+// Lease that no longer names the hold, or an earlier shim may have a child of that hold. A
 // Lease that the agent does not see ends no hold, because each child has its deadline.
 func (s standby) drainOrphans() {
 	u := s.unit

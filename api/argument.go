@@ -62,8 +62,8 @@ func (all arguments[T]) words(of T) []string {
 	return words
 }
 
-// parse reads the arguments as a process gets them, and returns the words that
-// follow. An argument that is unknown or malformed is an error.
+// parse reads the arguments as a process gets them, and returns the words behind the
+// arguments. An argument that is unknown or malformed is an error.
 func (all arguments[T]) parse(role string, into *T, words []string) ([]string, error) {
 	var usage strings.Builder
 	flags := flag.NewFlagSet("agent "+role, flag.ContinueOnError)

@@ -109,8 +109,8 @@ func parseSingleton(value string) ([]Claim, string) {
 	return []Claim{{Name: value, Size: 1}}, ""
 }
 
-// ambiguous reports whether a person may mean the value as a boolean. Otherwise "no"
-// would claim a singleton of that name.
+// ambiguous reports whether a person may mean the value as a boolean. Without this check,
+// the value "no" would claim a singleton with the name "no".
 func ambiguous(value string) bool {
 	return slices.Contains([]string{"0", "1", "f", "false", "n", "no", "off", "on", "t", "true", "y", "yes"}, strings.ToLower(value))
 }

@@ -11,8 +11,8 @@ type ExecArgs struct {
 	// Container is the name of the container in which the shim runs.
 	Container string
 	OnLoss    OnLoss
-	// OnBusy permits the shim to end with exit code 0 before its child has started.
-	// WaitAtMost permits the shim to end with [ExitWaited].
+	// The value [OnBusySkip] permits the shim to end with exit code 0 before its child has
+	// started. A WaitAtMost above zero permits the shim to end with [ExitWaited].
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
 	// StopSignal is the name or number of the signal that asks the child to stop. If

@@ -58,8 +58,8 @@ const (
 	ImageBinary = "/agent"
 	// AgentBinary is the path of the binary in gated containers.
 	AgentBinary = MountPath + "/bin/agent"
-	// RunPath is the directory of the agent's sockets, of the file that it flocks,
-	// and of its notes.
+	// RunPath is the directory of the agent's sockets, its notes, and the file that the
+	// agent flocks.
 	RunPath = MountPath + "/run"
 	// Socket is the socket of the shims.
 	Socket = RunPath + "/" + SocketName
@@ -89,8 +89,8 @@ const (
 	// RoleLabel marks the holder's pod.
 	RoleLabel  = Prefix + "role"
 	RoleHolder = "holder"
-	// DeletionCostAnnotation is on the holder's pod. Of its Ready pods, a ReplicaSet
-	// deletes the one with the highest cost last (KEP-2255).
+	// DeletionCostAnnotation is on the holder's pod. A ReplicaSet deletes the Ready pod
+	// with the highest cost last (KEP-2255).
 	DeletionCostAnnotation = "controller.kubernetes.io/pod-deletion-cost"
 	HolderDeletionCost     = "2147483647"
 )
@@ -108,7 +108,7 @@ const (
 
 // The words that enroll and the agents write on Leases.
 const (
-	// ManagedLabel marks the Leases and Roles that enroll made.
+	// ManagedLabel marks the Leases, Roles and RoleBindings that enroll made.
 	ManagedLabel = Prefix + "managed"
 
 	// HoldAnnotation is a random number that names one hold of a slot. A new agent
@@ -142,8 +142,9 @@ const (
 	// write removes the annotation.
 	SuccessorAnnotation = Prefix + "successor"
 	// LeavingAnnotation shows that the holder leaves its Services. The first word of the
-	// value is the leave, as in [Offers]. The second word is [LeavingSoon], or the identity
-	// of the successor, which leaves its Services, too.
+	// value is the leave, as in [Offers]. The second word is the identity of the successor,
+	// which leaves its Services, too. Without a successor, and while the holder asks for
+	// offers, the second word is [LeavingSoon].
 	LeavingAnnotation = Prefix + "leaving"
 	LeavingSoon       = "soon"
 	// OffersAnnotation is on a next Lease, and names pods that stay Ready while a holder

@@ -105,9 +105,9 @@ func (r Request) TakesTurns() bool {
 	return r.Shims() && !slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.TakesTurns })
 }
 
-// Standbys returns the readiness of standbys. The holders of a claim with several holders
-// are Ready alone, because a standby has no single address to forward to. Without shims, no
-// standby can be Ready, either. With the gate "pod" the kubelet has not started the main
+// Standbys returns the readiness of standbys. If a claim may have several holders, only
+// holders are Ready, because a standby has no single address to forward to. Without shims,
+// no standby can be Ready, either. With the gate "pod" the kubelet has not started the main
 // containers, and with the gate "readiness" the standby's application must not serve.
 func (r Request) Standbys() Readiness {
 	several := slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.Forwards })

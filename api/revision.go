@@ -57,7 +57,8 @@ func ParseRevision(text string) (Revision, error) {
 }
 
 // Same reports whether two pods come from one template. The number does not count: an
-// undo gives an old template a new number.
+// undo gives an old template a new number. The result is false if one of the revisions is
+// unknown.
 func (r Revision) Same(other Revision) bool {
 	return r != Revision{} && r.Workload == other.Workload && r.Hash == other.Hash
 }

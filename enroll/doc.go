@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package enroll gives gated pods what they need to compete for their slots: the
-// Leases, and Roles that name them. Each service account has one Role, and a further
-// one for each 500 slots.
+// Leases, and Roles that name them. Each service account has one Role for its first 500
+// slots, and another one for each further 500 slots.
 //
 // Guarantee: enroll never frees a slot that an agent may hold. Enroll creates the Lease of
 // each slot with the holder [Unknown] and the longest duration ever claimed under its name.
@@ -13,8 +13,8 @@
 //
 // Next Leases: a slot for which pods of several revisions may compete has a next Lease, too.
 // A next Lease gives no pod the slot. So enroll creates it without a holder, and its absence
-// tells nothing. Its name follows from the name of the slot, so a Role that remembers the
-// slot names both Leases.
+// tells nothing about the slot's holder. The name of a next Lease follows from the name of
+// the slot, so a Role that remembers the slot names both Leases.
 //
 // Sweep: enroll deletes an unclaimed Lease once this process has seen it
 // unchanged for a whole lease duration, unless a person has paused its slot. Enroll deletes the

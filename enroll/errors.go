@@ -14,12 +14,13 @@ var (
 	// ErrForeign means that another program made an object whose name enroll needs.
 	ErrForeign = errors.New("exists and is not ours")
 
-	// errAgain means that a step is half done. The next attempt does the rest.
+	// errAgain means that a step is half done, or that the cache is behind. The next
+	// attempt does the rest.
 	errAgain = errors.New("to be done again")
 )
 
-// raced reports whether the whole error comes from races with other processes: from a
-// compare-and-swap that failed, or from a creation that came second.
+// raced reports whether a new attempt is enough after the error. Each part of the error is
+// a compare-and-swap that failed, a creation that came second, or errAgain.
 func raced(err error) bool {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		return !slices.ContainsFunc(joined.Unwrap(), func(err error) bool { return !raced(err) })

@@ -31,9 +31,9 @@ type admission struct {
 // admit creates the Leases and lets their claimants compete for them. The order
 // of the steps makes that safe:
 //
-//  1. Each Lease exists, and its holder is [Unknown]. A crash here is harmless: no
-//     agent may write a Lease that no Role names, and all agents wait if a Role
-//     names the Lease.
+//  1. Each Lease exists, and the holder of a new one is [Unknown]. A crash here is
+//     harmless: no agent may write a Lease that no Role names, and all agents wait if a
+//     Role names the Lease.
 //  2. A consistent list of the Roles is read. If the slot ever had a holder, a Role
 //     names the Lease: a Role names it before any agent can hold it. The last Role
 //     forgets the name only after enroll has deleted the Lease, which was not held.

@@ -99,8 +99,8 @@ func (rs *agentRoles) of(key, lease string) []*agentRole {
 	return found
 }
 
-// remembered decodes a Role's memory. If another program wrote an annotation that
-// does not parse, the names in the Role's rules are its memory.
+// remembered decodes a Role's memory from the Role's annotation. The memory of a Lease that
+// only the Role's rules name is the longest lease duration that is possible.
 func remembered(role *rbacv1.Role) map[string]memory {
 	memories := map[string]memory{}
 	if json.Unmarshal([]byte(role.Annotations[LeasesAnnotation]), &memories) != nil || memories == nil {

@@ -26,7 +26,7 @@ type Reconciler struct {
 	Reader client.Reader
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
-	// Events, if not nil, receives Events on workloads that claim and are not gated.
+	// Events, if not nil, receives the Events [NotGated] and [TooManySlots].
 	Events Recorder
 	// PullSecrets is the service account that may read the pull secrets of
 	// namespaces that opted in. If empty, enroll gives nobody that right.

@@ -120,7 +120,8 @@ func (r *removal) reduceRole(ctx context.Context, known *agentRole, longest map[
 	r.done = append(r.done, done...)
 }
 
-// deleteLease deletes an expired Lease once, and reports whether the Lease is gone.
+// deleteLease deletes an expired Lease, and reports whether the Lease is gone. A second call
+// for the same Lease only repeats the first answer.
 func (r *removal) deleteLease(ctx context.Context, name string) bool {
 	if r.gone[name] || r.kept[name] {
 		return r.gone[name]

@@ -62,7 +62,8 @@ func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated 
 	return seen, nil
 }
 
-// incomplete returns the claimed slots that lack a Lease, or a right on it.
+// incomplete returns the claimed slots that lack their Lease, their next Lease, or a right
+// of a claimant.
 func (s *snapshot) incomplete() []string {
 	var slots []string
 	for slot := range s.wanted {

@@ -29,7 +29,7 @@ const managed = "true"
 
 // store reads and writes the objects of a namespace, and decides nothing.
 type store struct {
-	// client writes. Its lists come from the cache, which may be behind.
+	// client writes. Its reads come from the cache, which may be behind.
 	client client.Client
 	// reader reads from the API server.
 	reader client.Reader

@@ -14,9 +14,9 @@ import (
 // observation is the state of an unclaimed right, and the instant since which this process
 // has seen that state.
 type observation struct {
-	// uid and version are those of the Lease. Both are empty for a Role's right, and
-	// for a Lease that is gone while a Role still names that Lease. The holder of a
-	// lost Lease may be alive, so the Role must name that Lease for a whole duration.
+	// uid and version are those of the Lease. Both are empty for a Role's right, and for
+	// a Lease that is gone while a Role still names that Lease. The holder of a Lease
+	// that is gone may be alive, so the Role must name that Lease for a whole duration.
 	uid     types.UID
 	version string
 	since   time.Time

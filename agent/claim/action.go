@@ -28,9 +28,9 @@ type Facts struct {
 	Notes lease.Notes
 	// TakeFrom is the instant before which the pod leaves a free slot to other pods.
 	TakeFrom time.Duration
-	// Rollout returns the text about turns for a write of the kind,
-	// which replaces the record r under the hold. If Rollout is nil, each write keeps
-	// the text of the record.
+	// Rollout returns the text about turns for one write. The arguments are the write's
+	// kind, the record that the write replaces, and the hold. If Rollout is nil, each
+	// write keeps the text of the record.
 	Rollout func(kind Kind, r lease.Record, hold string) string
 	// Renew asks for renewals of the slots of a held claim. The field Guard asks for a new
 	// watch of each slot whose watch has ended.

@@ -64,9 +64,9 @@ func (a Action) Gone(now time.Duration) {
 }
 
 // guarded notes what a look has seen of a held Lease. An event that shows another hold,
-// or another annotation of a person, may be old, so the claim only reads the Lease. If
-// a renewal is due, the claim sends the renewal instead. Otherwise a series of events
-// could delay the renewal for ever.
+// pause or yield may be old, so the claim only reads the Lease. If a renewal is due, the
+// claim sends the renewal instead. Otherwise a series of events could delay the renewal
+// for ever.
 func (s *slot) guarded(now time.Duration, r lease.Record) {
 	held := s.held.Record()
 	if !s.Self.Holds(r, s.held.ID()) || r.Paused != held.Paused || r.Yield != held.Yield {
@@ -121,8 +121,8 @@ func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 }
 
 // acquired takes in the answer to an acquiring write. After a lost answer the standby
-// only reads again, because nothing is granted yet. If the Lease then names the
-// campaign's hold, no child of that hold can be alive.
+// only reads again. If the Lease then names the hold of a new campaign, no child of that
+// hold can be alive, because no grant was sent.
 func (c *Claim) acquired(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
 	if answer.Err == nil {

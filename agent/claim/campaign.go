@@ -25,7 +25,7 @@ type campaign struct {
 	since time.Duration
 }
 
-// token returns the slot's token of a resumed hold.
+// token returns the slot's token of a resumed hold; empty if the campaign knows none.
 func (c campaign) token(slot string) string {
 	for _, t := range c.tokens {
 		if t.Slot == slot {

@@ -27,8 +27,8 @@ type Claim struct {
 	stage    Stage
 	campaign campaign
 	handback handback
-	// stopping reports that the claim is to end. leaveBy is the instant at which its
-	// last slots have expired, so that nothing is left to release.
+	// stopping reports that the claim is to end. leaveBy is the instant by which every
+	// slot that the claim held has expired. Then nothing is left to release.
 	stopping bool
 	leaveBy  time.Duration
 }

@@ -29,10 +29,10 @@
 //
 // A person may pause a slot on its Lease. No claim acquires a paused slot, even after
 // its Lease has expired. A campaign that needs a paused slot gives back the slots that
-// it took. A hold goes on, and the caller ends it if [State.Paused] says stop. A person
-// may also ask one hold to yield, by its number. The releases of a hold may name a
-// successor ([Parting]). The other claims leave that pod a head start, counted from the
-// instant at which they see the release.
+// it took. A pause alone ends no hold: the caller ends the hold if [State.Paused] says
+// stop. A person may also ask one hold to yield, by its number. The releases of a hold
+// may name a successor ([Parting]). The other claims leave that pod a head start, counted
+// from the instant at which they see the release.
 //
 // # The guarantee
 //

@@ -82,9 +82,9 @@ func (n need) anyOne(p *plan, c campaign) slots {
 }
 
 // begin notes the holds for which a proof of death counts from now on. These are the
-// campaign's hold, the holds that this process wrote, and the holds proven over by now. Any
+// campaign's hold, the holds of unanswered writes, and the holds proven over by now. Any
 // other hold has only expired, without proof. The campaign's grant ends the doubts of the
-// shims. Without the note, such a hold would then wrongly seem to be proven over.
+// shims. If every proof still counted, the expired hold would then wrongly seem proven over.
 func (n need) begin(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {

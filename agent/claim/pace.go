@@ -11,9 +11,9 @@ const (
 	// holder read again within its head start after an outage. The shortest head start is a
 	// sixth of 10 s, and one hanging request may take half of that time.
 	PerMinute = 120
-	// Burst bounds the requests that may come at once. A takeover and a handover take
-	// six: a read, a watch and a write each. The rest is left for collisions with other
-	// pods.
+	// Burst bounds the requests that may come at once. A takeover takes three requests: a
+	// read, a watch and a write. A handover takes three, too. The rest is left for
+	// collisions with other pods.
 	Burst = 20
 )
 

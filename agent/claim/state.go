@@ -24,14 +24,15 @@ type State struct {
 
 	// Tokens are the slots and their fencing tokens, in the order of acquisition.
 	Tokens []Token
-	// DrainAt and Deadline are each the earliest instant of all slots.
+	// DrainAt is the instant at which the drain begins, unless renewals succeed before.
+	// Deadline is the deadline of grants. Each is the earliest such instant of all slots.
 	DrainAt, Deadline time.Duration
 	// Lost is the first slot that was lost, or nil. The field Taken reports that another
 	// pod may have one of the lost slots.
 	Lost  *Loss
 	Taken bool
-	// Paused names a paused slot of the hold, and its pause. If a slot's pause stops the
-	// holder, Paused names such a slot.
+	// Paused names a paused slot of the hold, and its pause. A slot whose pause stops the
+	// holder comes first.
 	Paused Pause
 	// Yield is the yield by hand that names this hold; zero for none.
 	Yield api.Yield
@@ -39,7 +40,7 @@ type State struct {
 	// was stored.
 	Confirmed int
 	// Acquired and Serving are wall clock times in the stored Lease of the first slot. The
-	// field Leaving has the word of that Lease about the leave.
+	// field Leaving is what that Lease says about the leave; empty while the holder stays.
 	Acquired, Serving time.Time
 	Leaving           string
 }
@@ -110,8 +111,8 @@ type View struct {
 	Mine bool
 	// Alive reports that the claim saw the holder renew.
 	Alive bool
-	// ExpiresAt is the instant from which the Lease's holder is known to hold no
-	// longer. FreeAt is the instant from which the slot is free; [instant.Never] while the
+	// ExpiresAt is the instant at which the Lease expires, unless the claim sees a renewal
+	// before. FreeAt is the instant from which the slot is free; [instant.Never] while the
 	// claim does not see the Lease.
 	ExpiresAt, FreeAt time.Duration
 }

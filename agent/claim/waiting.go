@@ -116,8 +116,8 @@ func (c *Claim) run(p *plan) {
 	c.stage = Held
 }
 
-// abandon drops the slots that the campaign has acquired so far. No grant used them, so
-// the claim releases them, or a new campaign acquires them again.
+// abandon drops the slots that the campaign has acquired so far. Later the claim releases
+// them if there is proof, or a campaign acquires them again.
 func (c *Claim) abandon(p *plan) {
 	c.need.slots.drop(p.now)
 	c.campaign = campaign{}

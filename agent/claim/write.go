@@ -5,9 +5,9 @@ package claim
 
 import "github.com/metaparticle-io/metaparticle/agent/lease"
 
-// crowd bounds the attempts that are under way for one slot. The pause between two
-// attempts is at most Budget.Retry, even while earlier attempts hang. With leases of up
-// to 90 s an attempt times out before the bound matters.
+// crowd bounds the attempts that are under way for one slot, because a new attempt does not
+// wait for the earlier ones. The pauses last half a Budget.Retry or more. So with leases of
+// up to 48 s an attempt times out before the bound delays a retry.
 const crowd = 8
 
 // renew sends the renewal of the slot if it is due. The next renewal is due a sixth of

@@ -81,8 +81,8 @@ func (l *ledger) clear(container string) error {
 	return nil
 }
 
-// unproven returns the hold of the last grant to another shim of the container, while
-// that shim is not known to be dead. The given shim gets no grant of this hold.
+// unproven returns the hold that the ledger notes for another shim of the container; empty
+// for none. The given shim gets no grant of this hold.
 func (l *ledger) unproven(container string, shim gate.ShimID) string {
 	e := l.entries[container]
 	if e.Shim == shim {

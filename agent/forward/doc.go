@@ -23,8 +23,8 @@
 //
 // # Memory
 //
-// The kernel moves the data by splice(2), so they bypass this process. Where splice is
-// missing, the process copies. A slow receiver holds its sender back: the package buffers
+// The kernel moves the data by splice(2), so the data bypasses this process. Where splice
+// is missing, the process copies. A slow receiver holds its sender back: the package buffers
 // no more than one pipe for each direction. An idle connection has two sockets,
 // two goroutines with the smallest stacks, and no pipe. `go test -bench Memory
 // ./agent/forward` prints the memory of 10,000 idle connections: 7.5 KB each. The kernel

@@ -12,8 +12,8 @@ import (
 type door struct {
 	mu      sync.Mutex
 	scouted bool
-	// The function leave closes the channel opened, so that each waiting connection dials,
-	// too.
+	// opened is the channel for which the waiting connections wait. The method leave closes
+	// that channel, so that each of these connections dials once, and makes a new channel.
 	opened chan struct{}
 }
 

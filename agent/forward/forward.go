@@ -21,8 +21,8 @@ import (
 var ErrNoTarget = errors.New("no target")
 
 const (
-	// defaultHold is the default lease duration. After that time a vanished
-	// holder has a successor, or there is no standby left.
+	// defaultHold equals the default lease duration. Within about that time a
+	// standby takes over from a vanished holder.
 	defaultHold = 30 * time.Second
 	// defaultMaxHeld bounds the connections that wait during a handover.
 	// defaultMaxHeld is twice the usual backlog of an application (128).
@@ -166,17 +166,17 @@ func (f *Forwarder) SetTarget(ip string) {
 }
 
 // podAddress parses the address of a pod, and returns false for any other text. The
-// text comes from the Lease, so every pod that may hold the slot can write it.
-// podAddress refuses link-local addresses, which no pod has. Otherwise such a pod could
-// make the standbys forward their clients to the metadata service of a cloud.
+// text comes from the Lease, which every pod that may hold the slot can write.
+// podAddress refuses link-local addresses, because no pod has one. Otherwise a malicious
+// holder could make the standbys forward their clients to a cloud's metadata service.
 func podAddress(ip string) (addr netip.Addr, ok bool) {
 	addr, err := netip.ParseAddr(ip)
 	addr = addr.Unmap()
 	return addr, err == nil && addr.Zone() == "" && !addr.IsMulticast() && !addr.IsLinkLocalUnicast()
 }
 
-// leave ends a route and, in another goroutine, its connections. The caller must not
-// wait, because thousands of connections take a while to close.
+// leave ends a route, and closes its connections in another goroutine. Thousands of
+// connections take a while to close, and the caller holds the mutex.
 func (f *Forwarder) leave(r *route) {
 	if r == nil {
 		return
@@ -199,9 +199,9 @@ func (f *Forwarder) target() (*route, <-chan struct{}) {
 }
 
 // Reachable checks that the pod at ip answers on every port. A refused connection
-// is an answer, because the application may not serve a declared port. If a port
-// does not answer until ctx ends, or has no route, Reachable returns an error
-// with that port.
+// is an answer, because the application may not serve a declared port. Reachable
+// returns an error with the first port that gives no answer within dialTimeout and
+// before the end of ctx.
 func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 	addr, ok := podAddress(ip)
 	if !ok {

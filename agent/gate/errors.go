@@ -5,13 +5,13 @@ package gate
 
 import "errors"
 
-// Errors of orders to a shim. An order that returns one of these errors has had no
-// effect, except with ErrNotRun.
+// These are the errors of orders to a shim. A command may have run despite ErrNotRun or
+// ErrNotConnected. With any other of these errors the order has had no effect.
 var (
 	// ErrUnknown means that no shim has the id of the order, or that the shim is dead.
 	ErrUnknown = errors.New("unknown shim")
-	// ErrNotConnected means that the shim cannot be reached now. The agent's end
-	// keeps a drain for the shim's next connection, but no grant.
+	// ErrNotConnected means that the shim cannot be reached now. A drain never returns
+	// this error: the desk keeps the drain for the shim's next connection.
 	ErrNotConnected = errors.New("shim is not connected")
 	// ErrOver means that the shim has drained under the hold of the order, or that its
 	// container ends. The shim starts nothing under this hold any more.

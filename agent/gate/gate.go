@@ -13,7 +13,7 @@ type ShimID string
 
 // Grant is the permission to run the child. A grant exists only on the live
 // connection between a shim and an agent process; nothing on disk is a grant.
-// A later Grant of the same Hold moves the deadline forward.
+// A further Grant of the same Hold makes the deadline later.
 type Grant struct {
 	// Hold names the hold that permits this grant.
 	Hold string `json:"hold"`
@@ -109,8 +109,8 @@ type Report struct {
 	// Slots are the slots of the grant under which the child runs. A new agent process
 	// resumes the hold from them.
 	Slots []SlotToken
-	// Began is the CLOCK_BOOTTIME instant at which the shim started. The shim of a
-	// container that started last is the current shim.
+	// Began is the CLOCK_BOOTTIME instant at which the shim started. Of a container's
+	// shims, the one that started last is the current shim.
 	Began time.Duration
 	// Since is the CLOCK_BOOTTIME instant at which Phase began.
 	Since time.Duration

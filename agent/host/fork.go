@@ -28,11 +28,12 @@ func Fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err erro
 // gigabyte on, the Go runtime gives its own tables huge pages.
 const heapLimit = 256 << 20
 
-// uncollected calls f while no garbage collection runs or begins. The function sets the GC percentage to off during f. A collection that ends just before f
-// already reads "off". Without a memory limit that collection would set an unlimited goal for the
-// heap. The Go runtime would then use huge pages of two megabytes for its tables. The
-// memory limit stays after f, because a collection reads the percentage before the limit. If
-// the limit were lifted between the two reads, the goal would be unlimited after all.
+// uncollected calls f while no garbage collection runs or begins: the GC percentage is off
+// during f. A collection that ends just before f already reads this setting. Without a
+// memory limit that collection would set an unlimited goal for the heap. The Go runtime would
+// then use huge pages of two megabytes for its tables. The memory limit stays after f, because
+// a collection reads the percentage before the limit. If the limit were lifted between the two
+// reads, the goal would be unlimited after all.
 func uncollected(f func()) {
 	debug.SetMemoryLimit(heapLimit)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))

@@ -14,11 +14,11 @@ import (
 )
 
 // leap is the shortest change of the wall clock that counts as the trace of a pause. A
-// shorter pause goes unseen, and takes up to a quarter of the least margin, which is 2 s. Two
-// clocks, one a thousandth fast and one a thousandth slow, take 20 ms more. The margin's
-// remainder is for a late watchdog. The margin does not cover both an unseen pause and two
-// clocks at chronyd's full rate. Even without a
-// pause, two clocks at that rate take 1.8 s of a lease of 12 s (api.Budget).
+// shorter pause goes unseen, and costs up to a quarter of the least margin, which is 2 s. Two
+// clocks, one a thousandth fast and one a thousandth slow, cost 20 ms more. The rest of the
+// margin is for a late watchdog. The margin does not cover both an unseen pause and two
+// clocks at chronyd's full rate. Even without a pause, two such clocks drift apart by 1.8 s
+// in a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock leapt, forward or back, against CLOCK_BOOTTIME.

@@ -18,8 +18,9 @@ import (
 const (
 	// threads is the number of threads that a shim starts within its first seconds.
 	threads = 7
-	// gap is a distance between ids. Equal programs in two containers have threads whose ids
-	// differ by less than gap, because the container runtime may have used some ids before.
+	// gap is the number of ids between the threads and the children. The container runtime
+	// may use some ids before a shim starts. So the ids of the threads differ between two
+	// containers, but by less than gap.
 	gap = 32
 )
 
@@ -41,8 +42,8 @@ func SpreadNumbers() {
 	}
 	ready.Wait()
 	close(release)
-	// The Go runtime reuses only idle threads, so the next lines wait until no
-	// goroutine holds one.
+	// The Go runtime reuses only idle threads. So SpreadNumbers waits until no goroutine
+	// holds one of the new threads.
 	given.Wait()
 	for range gap {
 		// Each fork uses up one process id, and ends because its exec finds no file. A fork

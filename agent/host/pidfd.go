@@ -47,6 +47,6 @@ func IsPidfd(f *os.File) bool {
 	errControl := raw.Control(func(fd uintptr) {
 		link, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	})
-	// anon_inode:[pidfd], and pidfd:[inode] since Linux 6.9.
+	// The link of a pidfd is anon_inode:[pidfd], or pidfd:[inode] since Linux 6.9.
 	return errors.Join(err, errControl) == nil && strings.Contains(link, "pidfd") && !strings.HasPrefix(link, "/")
 }

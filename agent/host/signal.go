@@ -45,7 +45,8 @@ func signalAs(uid, pid int, sig syscall.Signal) error {
 		if err == nil {
 			err = unix.Kill(pid, sig)
 			if errBack := setThreadUser(own); errBack != nil {
-				// The thread ends with its goroutine, which has locked it.
+				// The thread still has the other user, so it must run nothing else. The
+				// thread ends with this goroutine, because the goroutine keeps it locked.
 				done <- errors.Join(err, errBack)
 				return
 			}

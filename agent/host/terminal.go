@@ -32,7 +32,8 @@ func FindTerminal() Terminal {
 }
 
 // Give gives the terminal up, so that the child can lead the session that the
-// terminal controls. Job control and keys then work as in a container without a shim.
+// terminal controls. The result is false if this process has no terminal to give.
+// Job control and keys then work as in a container without a shim.
 // The kernel sends SIGHUP and SIGCONT to the foreground group, which is this process.
 func (t Terminal) Give() bool {
 	return t.FD >= 0 && unix.IoctlSetInt(t.FD, unix.TIOCNOTTY, 0) == nil

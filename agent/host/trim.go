@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// trimEvery is the period in which Trim gives memory back to the kernel, which takes a
-// few milliseconds. The Go runtime, made for larger programs, gives none back in a
-// small process.
+// trimEvery is the period in which Trim gives memory back to the kernel. Each time takes
+// a few milliseconds. The Go runtime is made for larger programs, and gives no memory of
+// a small process back.
 const trimEvery = time.Minute
 
 // Trim gives back, until ctx ends, the memory that busy moments have left. An agent or

@@ -21,9 +21,10 @@
 //
 // # Clocks
 //
-// The package compares no clocks. The client reads only its own process's clock,
-// for the age of its copy of the service account token. The client does not compare
-// AcquireTime and RenewTime.
+// The package compares its own clock with no other clock. The client reads only its own
+// process's clock, for the age of its copy of the service account token.
+// [Pod.GraceLeft] is the difference of two instants in one answer of the API server.
+// The client compares AcquireTime and RenewTime with nothing.
 //
 // # What is not guaranteed
 //

@@ -123,7 +123,7 @@ func (l *Lease) MarshalJSON() ([]byte, error) {
 	return json.Marshal(whole)
 }
 
-// writer encodes fields until the first error.
+// writer encodes fields. The field err is the last error, or nil.
 type writer struct{ err error }
 
 // over returns a copy of base with the fields replaced. A nil field removes its

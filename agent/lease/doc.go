@@ -8,8 +8,9 @@
 //
 // # The guarantee
 //
-// Of all programs that follow these rules, at most one holds a slot at any instant. The
-// holder's deadline passes a margin before another program may acquire the slot.
+// Of all programs that follow these rules, at most one holds a slot at any instant. A
+// margin separates the holder's deadline from the instant at which another program may
+// acquire the slot.
 //
 //   - Every write replaces exactly the object that was read ([Record.UID] and
 //     [Record.Version]). If two agents read the same version, only one of their

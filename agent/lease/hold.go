@@ -91,7 +91,8 @@ func (h *Hold) DrainAt() time.Duration { return h.from + h.self.Budget.RenewDead
 // RenewAt returns the instant at which the next renewal is due.
 func (h *Hold) RenewAt() time.Duration { return h.from + h.self.Budget.Renew }
 
-// ExpiresAt returns the earliest instant at which another pod may begin.
+// ExpiresAt returns the earliest instant at which another pod may acquire the slot, unless
+// a renewal succeeds before.
 func (h *Hold) ExpiresAt() time.Duration { return h.from + h.self.Budget.Duration }
 
 // Renew returns an attempt that the caller sends at the instant now, and notes the attempt
@@ -125,10 +126,10 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	return nil
 }
 
-// Read takes a consistent read, which must follow a refused or unanswered
-// attempt. Read returns an error if the slot is lost. If the Lease contains the renew
-// time of a pending renewal, that renewal was stored. The deadline then counts from the
-// earliest pending renewal. Any other write moves no deadline.
+// Read takes the result of a consistent read. The caller has to make such a read after a
+// refused or unanswered attempt. Read returns an error if the slot is lost. If the Lease
+// contains the renew time of a pending renewal, that renewal was stored. The deadline then
+// counts from the earliest pending renewal. Any other write moves no deadline.
 func (h *Hold) Read(r Record) error {
 	switch {
 	case r.UID != h.record.UID || !h.self.Holds(r, h.id):

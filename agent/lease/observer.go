@@ -85,11 +85,11 @@ func (o *Observer) see(now time.Duration, r Record) {
 	o.notBefore, o.headStartGiven = 0, false
 }
 
-// showsLife reports whether the change to the record r shows that the holder of r lives. Then
-// this standby saw the hold before, and now sees its renewal. An acquisition shows no life, because
-// a pod of several slots may give that slot back. After a gap the renewal may be old, so the
-// first change after a gap shows no life, either. A renewal of a clock that was set back does
-// not count.
+// showsLife reports whether the change to the record r shows that the holder of r lives. The
+// result is true if this standby saw the hold before, and now sees its renewal. An
+// acquisition shows no life, because a pod of several slots may give that slot back. After a
+// gap the renewal may be old, so the first change after a gap shows no life, either. The
+// first renewal that counts must have a later renew time than the record before.
 func (o *Observer) showsLife(r Record) bool {
 	was := o.record
 	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {

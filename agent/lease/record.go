@@ -124,8 +124,9 @@ func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Recor
 	next := r
 	next.RenewTime = distinctTime(r.RenewTime, wall)
 	next.AcquireTime = next.RenewTime
-	// A thief of a service account token may have written the largest number. The API
-	// server refuses a larger number, so no pod could then acquire the slot.
+	// A thief of a service account token may have written the largest number of
+	// transitions. The API server refuses a larger number, so no pod could then acquire
+	// the slot.
 	if r.Holder != s.Identity && r.Transitions < math.MaxInt32 {
 		next.Transitions++
 	}

@@ -28,10 +28,10 @@ const (
 	// time is enough for a retry: a write takes milliseconds, and a retry follows within
 	// a second.
 	Stored = 3 * time.Second
-	// Passing counts from the write by which the holder asks the standbys to hold new
-	// connections. After Passing every standby does so. The watch event of that write takes
-	// milliseconds, and so does accepting a connection. If the write itself takes longer
-	// than Passing, the event may take as long as the write.
+	// Passing is the time after which every standby lets new connections wait. This time
+	// counts from the write by which the holder asks for that. The watch event of the write
+	// takes milliseconds, and so does accepting a connection. If the write itself takes
+	// longer than Passing, the event may take as long as the write.
 	Passing = 50 * time.Millisecond
 )
 
@@ -67,7 +67,7 @@ type Facts struct {
 	Replaced bool
 	// Offers are the offers of other pods to this leave.
 	Offers []api.Offer
-	// Says has the word of the stored Lease about the leave, like [Decision.Says]. The field
+	// Says is what the stored Lease says about the leave, like [Decision.Says]. The field
 	// Serving reports that the stored Lease says that the application serves.
 	Says    string
 	Serving bool
@@ -255,9 +255,9 @@ func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration)
 }
 
 // follows returns the pod that follows the holder, and whether enough pods have offered.
-// Enough means that one Ready pod stays beside the pod that follows. Once the time for
-// offers is over (last), a deleted pod needs only one offer, because nodes send no
-// connections to a deleted pod anyway.
+// Enough means that one Ready pod stays beside the pod that follows. A deleted pod without
+// [Facts.Successor] needs only one offer in two cases: the pod is Replaced, or the time for
+// offers is over (last). Nodes send no connections to a deleted pod anyway.
 func (f Facts) follows(last bool) (successor string, enough bool) {
 	stay := 0
 	for _, o := range f.Offers {

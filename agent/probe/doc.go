@@ -7,8 +7,9 @@
 // # The guarantee
 //
 // A standby passes every probe, because a standby is alive. The pod's condition shows
-// without an Event that the pod does not serve. Once a child runs, the application
-// answers the kubelet's probes, with one exception (below). Where possible, the agent redirects the kubelet to the
+// without an Event that the pod does not serve. Once a child has passed its startup probe,
+// the application answers the kubelet's probes after their initial delays, with one
+// exception (below). Where possible, the agent redirects the kubelet to the
 // application, so that status, timeout and error are the same as without a gate.
 // Otherwise the agent probes the application while the kubelet waits. Counting begins
 // anew with each child, with the declared thresholds.

@@ -181,7 +181,8 @@ func (h health) String() string {
 
 var errAnswer = errors.New("the answer is no HealthCheckResponse")
 
-// decode reads the status from the bytes that have arrived.
+// decode reads the status from the bytes that have arrived. The result whole is false
+// while the message is incomplete.
 func decode(b []byte) (status health, whole bool, err error) {
 	const prefix = 5
 	if len(b) < prefix {

@@ -34,7 +34,7 @@ const (
 // Result is the result of a probe.
 type Result struct {
 	Outcome Outcome
-	// Output contains the kubelet's own words.
+	// Output is the text that the kubelet would report for this result.
 	Output string
 	// Status is the application's HTTP status, or zero if it sent none. Location
 	// is the application's redirect to another host, if any.
@@ -116,7 +116,7 @@ func get(ctx context.Context, action *api.HTTPGetAction, address string, timeout
 	return r
 }
 
-// target returns the application's own URL.
+// target returns the URL that the probe requests.
 func target(action *api.HTTPGetAction, address string) *url.URL {
 	u, err := url.Parse(action.Path)
 	if err != nil {

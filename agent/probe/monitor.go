@@ -19,8 +19,8 @@ type Config struct {
 	Probes map[string]api.Probes
 	// Address is the pod's own address.
 	Address string
-	// Grace is the time to stop for a child whose startup probe has failed,
-	// unless the probe declares its own.
+	// Grace is the time in which a child has to stop after its startup probe has
+	// failed. A probe may declare another time.
 	Grace time.Duration
 	// Run runs a command beside a child.
 	Run func(ctx context.Context, child Child, command []string, timeout time.Duration) Result

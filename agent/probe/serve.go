@@ -20,8 +20,8 @@ const (
 	// it.
 	StatusPass = http.StatusOK
 	StatusFail = http.StatusServiceUnavailable
-	// StatusRun means that "agent probe" must run the command itself. The command
-	// then sends its result with the same ChildHeader.
+	// StatusRun means that "agent probe" must run the probe's command itself. After a
+	// readiness probe, "agent probe" posts the result with the ChildHeader of this answer.
 	StatusRun   = http.StatusAccepted
 	ChildHeader = "Metaparticle-Child"
 	// PassedParameter is the command's result: "true" or "false".
@@ -107,8 +107,8 @@ type probeRequest struct {
 	state     *childState
 }
 
-// handler returns a handler that answers for a standby itself, and calls the function
-// serve while a child runs.
+// handler returns a handler that answers for a standby or a starting child itself.
+// Otherwise this handler calls the function serve.
 func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, probeRequest)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, probe, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/probe/"), "/")

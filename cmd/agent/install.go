@@ -47,8 +47,8 @@ func prepare(runDir, binary string) error {
 	if _, absent := os.Stat(binary); absent != nil {
 		return err
 	}
-	// The present binary works, too, even if it has another version. So the agent goes on,
-	// because its end would give up a slot.
+	// The present binary works, even if it has another version. If the agent ended here,
+	// the agent would give up a slot.
 	fmt.Fprintf(os.Stderr, "metaparticle: goes on with the binary that is there: %v\n", err)
 	return nil
 }

@@ -30,8 +30,8 @@ type lines struct {
 	dropped atomic.Int64
 }
 
-// line is one line of the log. If the field written is set, the line has no text, and the
-// channel is closed once all earlier lines are written.
+// line is one line of the log, or a request of flush. A request has no text, but a channel,
+// which is closed once all earlier lines are written.
 type line struct {
 	text    []byte
 	written chan<- struct{}

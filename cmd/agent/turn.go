@@ -12,8 +12,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// turnCommand gives the note from before a restart of all containers another name. The
-// command runs in the init container in front of the agent, in a pod with the gate "pod".
+// turnCommand gives the note "let-start" the name "let-start.before", each time that all
+// containers of a pod with the gate "pod" start. The command runs in the init container in
+// front of the agent.
 func turnCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent turn", flag.ContinueOnError)
 	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, flock and notes")

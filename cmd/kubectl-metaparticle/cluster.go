@@ -17,7 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
-// cluster is a client of the API server, and the server's minor version of Kubernetes 1.
+// cluster is a client of the API server. The field minor has the number after the dot of
+// the server's version, such as 35 for Kubernetes 1.35.
 type cluster struct {
 	client.WithWatch
 	minor int
@@ -72,8 +73,8 @@ func (c connection) begin(flags *flag.FlagSet, args []string) (cluster, string, 
 	return opened, namespace, rest, err
 }
 
-// minor returns the cluster's minor version of Kubernetes 1. If the version is
-// unknown, the result is a version with which every gate works. The webhook, however,
+// minor returns the cluster's minor version, such as 35 for Kubernetes 1.35. If the version
+// is unknown, the result is a version with which every gate works. The webhook, however,
 // refuses the gate `pod` while the webhook does not know the version.
 func minor(connection *rest.Config) int {
 	discover, err := discovery.NewDiscoveryClientForConfig(connection)

@@ -209,7 +209,8 @@ func editOne(at *kyaml.Node, o operation) error {
 	return nil
 }
 
-// find returns the index of a member's value, or of an element, in the node's content.
+// find returns the index of a member's value, or of an element, in the node's content. The
+// second result reports whether the node has that member or element.
 func find(at *kyaml.Node, step string) (int, bool) {
 	switch at.Kind {
 	case kyaml.MappingNode:

@@ -23,8 +23,8 @@ type source struct {
 	name    string
 	list    func() client.ObjectList
 	options []client.ListOption
-	// replace puts all listed objects into the state. The function note adds, changes or
-	// removes one object.
+	// replace puts all listed objects into the state; note adds, changes or removes one
+	// object.
 	replace func(o *objects, list client.ObjectList)
 	note    func(o *objects, object client.Object, gone bool)
 	// optional reports that the command "status" works without these objects.
@@ -77,7 +77,7 @@ func put[T any](all map[types.UID]*T, object client.Object, gone bool) {
 	}
 }
 
-// read reads the state once. The result notes has a sentence for each optional kind of
+// read reads the state once. The second result has a sentence for each optional kind of
 // objects that the person has no right to read.
 func (c cluster) read(ctx context.Context, namespace string) (state objects, notes []string, err error) {
 	for _, s := range sources {

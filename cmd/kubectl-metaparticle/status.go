@@ -29,7 +29,7 @@ type slotStatus struct {
 	// Yield is a person's request that the hold ends. The release of the hold removes the
 	// request.
 	Yield string `json:"yield,omitempty"`
-	// Successor is the pod that the last release names, until a pod holds.
+	// Successor is the identity that the last release names, until a pod holds.
 	Successor string          `json:"successor,omitempty"`
 	Standbys  []standbyStatus `json:"standbys"`
 	// Transitions counts the changes of the holder since the Lease was made.

@@ -149,7 +149,7 @@ type hold struct {
 	expires bool
 }
 
-// held returns the one hold that may yield.
+// held returns the one hold that may yield, or a refusal if there is none, or more than one.
 func (s *subject) held() (hold, error) {
 	var holds []hold
 	for _, slot := range s.slots {
@@ -241,7 +241,7 @@ func (s *subject) unfit(pod corev1.Pod, h hold) string {
 
 // anyFit returns a refusal if no standby can take the slot. Without the refusal, the
 // holder would stop, and acquire the slot again. A pod that waits for its turn cannot take
-// the slot, because a free slot goes to the pods of the old version first.
+// the slot, because a free slot goes to the pods of the old revision first.
 func (s *subject) anyFit(h hold) error {
 	var unfit []string
 	remedy := ""

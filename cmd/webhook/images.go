@@ -27,8 +27,8 @@ var (
 	errMayNotRead     = registry.MayNotRead("the webhook may not read the namespace's pull secrets; the namespace's owner allows that by binding" +
 		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
 	// errNone is the same for every problem with a pull secret or a service account. The
-	// author of a pod, or a caller of the webhook, reads the answer. Otherwise they could
-	// learn which Secrets exist, without a right to know that.
+	// author of a pod, or a caller of the webhook, reads the answer. Different answers would
+	// tell them which Secrets exist, without a right to know that.
 	errNone = errors.New("no pull secret that can be read")
 )
 

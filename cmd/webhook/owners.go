@@ -238,9 +238,9 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 	return o.get(ctx, namespace, owner, &metadata)
 }
 
-// builtin returns the kind of Kubernetes with the same slot names as the owner's kind. The
-// name of a slot contains the owner's kind in lower case, and omits the groups of
-// Kubernetes. The second result reports whether the owner's kind is that very kind.
+// builtin returns the kind of Kubernetes with the same slot names as the owner's kind; empty
+// if there is none. The name of a slot contains the owner's kind in lower case, and omits
+// the groups of Kubernetes. The second result reports whether the two kinds are the same.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false

@@ -35,11 +35,12 @@ const (
 	// enrollRenewed is the time after which a replica without a renewal gives up its term.
 	// The next replica waits for enrollLease, so two seconds or more separate two terms.
 	enrollRenewed = 4 * time.Second
-	// enrollRetry fits three times into enrollRenewed. If a replica releases its election,
-	// the next replica is elected about enrollRetry later.
+	// enrollRetry is the time between two attempts to renew or to be elected. At least
+	// three attempts fit into enrollRenewed. If a replica releases its election, the next
+	// replica is elected about enrollRetry later.
 	enrollRetry = time.Second
-	// enrollShutdown bounds the time in which a term's manager ends. So the duration
-	// shutdown has room for the release of the election, too.
+	// enrollShutdown bounds the time in which a term's manager ends. The other half of
+	// [shutdown] is for the release of the election.
 	enrollShutdown = shutdown / 2
 )
 

@@ -177,7 +177,7 @@ func (a *agentProcess) leapt() {
 }
 
 // clock reads the node's clock for the agent's loop. The read waits while the process
-// is frozen or blocked.
+// is frozen, or its loop is blocked.
 func (a *agentProcess) clock() time.Duration {
 	for a.enter() {
 		blocked, now := a.blocked, a.pod.node.now()

@@ -19,9 +19,9 @@ func budgetOf(d time.Duration) api.Budget {
 	return budget
 }
 
-// quick bounds a handover in fair weather, from the death of the last child. The report
-// or the pidfd takes 10 ms, two writes take 16 ms, a watch event 4 ms, and a grant 2 ms.
-// The time doubles if two standbys collide.
+// quick bounds a handover in fair weather, from the death of the last child. The agent
+// learns of the death within 10 ms, by a report or the pidfd. Two writes take 16 ms, a
+// watch event 4 ms, and a grant 2 ms. The time doubles if two standbys collide.
 const quick = 100 * time.Millisecond
 
 // late bounds the delay with which an agent notices an instant. The timers of the agent's
@@ -91,8 +91,8 @@ func (c *workloads) restarting() time.Duration {
 }
 
 // unmuting bounds the time that standbys lose because their watches are mute. A standby
-// with a mute watch writes once the state that it saw last expires, and the server
-// refuses the write. The standby tries one slot after the other.
+// with a mute watch writes as soon as the state that it saw last expires. The server
+// refuses this write. The standby tries one slot after the other.
 func (c *workloads) unmuting() time.Duration {
 	return time.Duration(len(c.slots)) * (slow(c.longest) + budgetOf(c.longest).Retry)
 }

@@ -104,8 +104,8 @@ func (c *changing) controlled() controller {
 	return d
 }
 
-// begins starts the workload, and reports whether a version works from now on. In some seeds
-// the first version hangs, and the next version mends that.
+// begins starts the workload, and returns false after a violation. In some seeds the first
+// version hangs, and a second version that works replaces it.
 func (c *changing) begins() bool {
 	if chance(c.rng, .15) {
 		c.do(func() { c.apply(behaviour{name: "hangs", starts: -1, probed: true}) })
@@ -120,7 +120,9 @@ func (c *changing) begins() bool {
 	return c.finishes("the start", 0)
 }
 
-// finishes demands that the rollout of a good version ends.
+// finishes demands that the rollout of a good version ends, and returns false after a
+// violation. The argument more prolongs the bound after trouble; 0 means that no trouble came
+// before.
 func (c *changing) finishes(after string, more time.Duration) bool {
 	bound := more
 	c.do(func() { bound += c.ending() })
@@ -174,7 +176,8 @@ func (c *changing) ending() time.Duration {
 	})
 }
 
-// improves applies a good version, and counts the stops of the old one.
+// improves applies a good version, and demands that its rollout does not stop the old one too
+// often. After a violation improves returns false.
 func (c *changing) improves() bool {
 	before, most := 0, c.most
 	c.do(func() {

@@ -10,7 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// chaos plays ten minutes of trouble and recovery. During trouble only the invariants of
+// chaos plays three rounds of trouble and recovery. During trouble only the invariants of
 // safety count. After each trouble, each slot must get a holder, which must continue to
 // hold. In the end chaos deletes one holder after the other, so that each pod must hold in
 // its turn.

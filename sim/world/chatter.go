@@ -18,8 +18,8 @@ const (
 	// the bound is also right for these reads.
 	mostOfLease = 130 + 20
 	// mostOfPod bounds the patches of the pod's own status. An attempt takes two patches.
-	// At most 19 attempts fail: 7 while the pauses grow, then one in five seconds. At most
-	// 30 attempts write a new status: five between two holds, with six holds a minute.
+	// At most 19 attempts fail: 7 while the pauses grow, then one every five seconds. At
+	// most 30 attempts write a new status: five between two holds, with six holds a minute.
 	mostOfPod = 2 * (19 + 30)
 	// mostOfEvents bounds the Events. Each hold may have four: its beginning, its end, a
 	// silent shim, and an unreleased slot.

@@ -184,7 +184,7 @@ func (l *checks) checkOutlived(c *child) {
 }
 
 // lingers checks a child whose machine has just woken. A child that has outlived its
-// slot must be dead within the time that the constant lingering bounds.
+// slot must be dead or frozen within the time of the constant lingering.
 func (l *checks) lingers(c *child) {
 	l.after(lingering+time.Millisecond, func() {
 		if c.alive {
@@ -207,7 +207,8 @@ func (l *checks) goesOn(c *child) {
 	}
 }
 
-// settled reports whether an elector works, or a current child runs, under the slot.
+// settled reports whether the slot is in use: an elector works under it, or a current child
+// runs under it. A child that was asked to stop does not count.
 func (l *checks) settled(slot string) bool {
 	if c := l.holder(slot); c != nil && !c.asked && c.current() {
 		return true

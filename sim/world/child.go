@@ -163,7 +163,8 @@ func (c *child) slowed(took time.Duration) time.Duration {
 // exits ends the child's main process with an exit code.
 func (c *child) exits(how string, code int) { c.ends(how, unix.WaitStatus(code<<8)) }
 
-// ends ends the child's main process, if it still lives and can end.
+// ends ends the child's main process, if it still lives. A frozen or stuck process ends
+// later.
 func (c *child) ends(how string, status unix.WaitStatus) {
 	if c.shim == nil {
 		c.endsAlone(how)
@@ -220,8 +221,8 @@ func (c *child) drainWithin(grace time.Duration) {
 	c.drainBy = min(c.drainBy, until)
 }
 
-// current reports whether the child's container process is the newest one that the
-// kubelet knows.
+// current reports whether the child's shim is the newest one of its container, and the
+// kubelet knows the shim. Without a shim every child is current.
 func (c *child) current() bool { return c.shim == nil || c.shim.current() }
 
 // unwatched reports whether no process could stop the child in time. The shim is frozen,
@@ -234,7 +235,8 @@ func (c *child) unwatched() bool {
 	return c.shim.frozen
 }
 
-// live ends a restless child after some time, and a child whose version crashes.
+// live plans the end of the child: its version crashes, its work is done, or the child is
+// restless.
 func (p *pod) live(c *child) {
 	if last := p.behaviour.lasts; last > 0 {
 		p.w.after(last, func() { c.exits("crashes, as its version does", 1) })

@@ -108,8 +108,8 @@ func (d *demands) notByFormer() {
 // expiry demands that another child begins as soon as the slot has expired.
 func (d *demands) expiry(cause func(*child)) { d.expiryWithin(0, cause) }
 
-// expiryWithin demands that another child begins soon after the slot has expired. The slowest
-// clock decides when the slot has expired. The argument allows that much more time.
+// expiryWithin demands that another child begins soon after the slot has expired by the
+// slowest clock. The argument more prolongs the bound.
 func (d *demands) expiryWithin(more time.Duration, cause func(*child)) {
 	c := d.once(cause)
 	slack := late + more + quick*time.Duration(len(d.slots))
@@ -166,8 +166,7 @@ func (d *demands) free(before *child) func() bool {
 
 // next returns a child that began under the slot after the instant of the fault; nil for
 // none. The argument before is the holder's child at that instant. This child does not
-// count, although it may still be alive (frozen). In a pod of two containers the returned
-// child may belong to the hold of this child.
+// count, even if it still lives. In a pod of two containers, both children may have one hold.
 func (d *demands) next(before *child) *child {
 	for _, c := range d.checks.alive {
 		if c.has(d.slot) && c != before && c.began > d.at && !c.asked {

@@ -112,8 +112,8 @@ func (d *deployment) roll() {
 	d.shrink(available-least, func(r *revision) int { return r.replicas })
 }
 
-// shrink takes replicas from the old revisions, the oldest first, and from each at most
-// the number that the function returns.
+// shrink takes at most the number down of replicas from the old revisions, the oldest first.
+// The argument most returns the number that a revision can lose.
 func (d *deployment) shrink(down int, most func(*revision) int) {
 	for _, r := range d.revisions {
 		if r != d.newest {
@@ -137,8 +137,8 @@ func (d *deployment) replace() {
 	}
 }
 
-// resize distributes another number of replicas over the ReplicaSets that have some, in
-// proportion to their sizes.
+// resize distributes a changed number of replicas over the ReplicaSets that are not empty,
+// in proportion to their sizes.
 func (d *deployment) resize() {
 	active := slices.DeleteFunc(slices.Clone(d.revisions), func(r *revision) bool { return r.replicas == 0 })
 	switch {

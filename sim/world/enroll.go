@@ -14,7 +14,8 @@ import (
 // Namespace is the only namespace of the world.
 const Namespace = "shop"
 
-// RoleName is the name of the Role, and of its binding, of the account of all pods.
+// RoleName is the name of the Role that gives rights to the account of all pods. The
+// RoleBinding has the same name.
 const RoleName = "metaparticle:" + account
 
 // account is the service account of all pods.
@@ -160,7 +161,8 @@ func (e *Enroller) ListCached(kind string, selects func(labels map[string]string
 	return e.w.api.list(kind, selects, func(o *object) version { return o.asOf(at) }), nil
 }
 
-// lag returns the instant whose state the cache shows.
+// lag moves the cache forward, unless it is pinned, and returns the instant whose state the
+// cache shows.
 func (e *Enroller) lag() time.Duration {
 	if e.cache.pinned {
 		return e.cache.at
@@ -196,8 +198,8 @@ func (e *Enroller) Delete(ctx context.Context, kind, name, uid, rv string) error
 	return err
 }
 
-// list returns the objects of a kind as a list's JSON, each in the state that the
-// function at returns.
+// list returns the objects of a kind as a list's JSON. The argument at selects the state of
+// each object.
 func (s *server) list(kind string, selects func(labels map[string]string) bool, at func(*object) version) []byte {
 	items := []json.RawMessage{}
 	for _, name := range s.names {

@@ -150,8 +150,8 @@ func (n *node) reboot() {
 	n.catchUp()
 }
 
-// forget deletes a pod by force. The API server removes its object, but its processes
-// stay. The pod's successor starts on another node.
+// forget deletes a pod by force. The API server removes the pod's object, but the pod's
+// processes stay.
 func (p *pod) forget() {
 	if !p.object {
 		return

@@ -16,8 +16,8 @@ func (r initRows) rows() map[string]func() {
 	}
 }
 
-// replaceStandbys replaces the standbys by pods whose init containers have not run. If
-// the pods have no init containers, replaceStandbys returns false.
+// replaceStandbys replaces the standbys by pods whose init containers have not run. The
+// function returns false if the pods have no init containers, or after a violation.
 func (r initRows) replaceStandbys() bool {
 	if len(r.templates[0].inits) == 0 {
 		return false

@@ -22,8 +22,8 @@ type judge struct {
 	// had is the number of old pods at the beginning of a rollout. The field excused is the
 	// number of them that a fault or a person may have removed since.
 	had, excused int
-	// free is the instant since which two things hold: the slot is free, and a pod of the old
-	// version could take the slot.
+	// free is the instant since which the slot is free and an old pod could take it. Zero
+	// means that the slot is not free, or that no old pod could take it.
 	free time.Duration
 	// stood has the old pods that were Ready when the current turn of a broken version
 	// began. The field hold is the hold of that turn.

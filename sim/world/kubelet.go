@@ -32,8 +32,9 @@ type pod struct {
 	lock       *agentProcess // has the flock
 	notes      map[string][]byte
 	agentRuns  int
-	// course is the pod's note about skipping. The fields ran and skips report that a child
-	// has begun in the pod, and that a shim has ended with success without a child.
+	// course is the pod's decision to run or to skip. The field ran reports that a child has
+	// begun in the pod. The field skips reports that a shim has ended with success without a
+	// child.
 	course     agent.Course
 	job        string // the Job of the pod, in the story of Jobs
 	ran, skips bool
@@ -50,8 +51,8 @@ type container struct {
 	starts int
 	// app is the application's process, if the kubelet starts it.
 	app *child
-	// failures counts failed starts in a row, for the back-off. The field pending reports
-	// that a start is planned.
+	// failures counts the restarts since the last recovery, for the back-off. The field
+	// pending reports that a start is planned.
 	failures int
 	pending  bool
 	// init reports that the container is an init container. The field done reports that the

@@ -46,7 +46,8 @@ func (r leaseRows) vanished(more func(*child)) {
 	})
 }
 
-// forgetful deletes the Lease just after enroll has started, with no Role in its cache.
+// forgetful replaces the processes of enroll by a new one, and deletes the Lease. The cache
+// of the new process shows no Role yet.
 func (r leaseRows) forgetful() {
 	r.do(func() {
 		for _, e := range slices.Clone(r.enrolls) {
@@ -98,15 +99,15 @@ func (r leaseRows) blocked() {
 	}
 }
 
-// loseRole deletes the Role in a namespace that has lost its label. No pod can renew
-// until enroll has made the Role again.
+// loseRole removes the namespace's label, and deletes the Role. No pod can renew until
+// enroll has made the Role again.
 func (r leaseRows) loseRole(*child) {
 	r.optOut()
 	must(r.api.remove("somebody", "Role", RoleName, "", ""))
 }
 
-// unleased deletes the Lease in a namespace that has lost its label. No pod can renew
-// until enroll has made the Lease again. Enroll must make the Lease even in this namespace,
+// unleased removes the namespace's label, and deletes the Lease. No pod can acquire the slot
+// until enroll has made the Lease again. Enroll must make the Lease even without the label,
 // because the pods still have their gates.
 func (r leaseRows) unleased() {
 	r.do(r.optOut)

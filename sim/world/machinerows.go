@@ -21,8 +21,8 @@ func (r machineRows) rows() map[string]func() {
 }
 
 // reboot demands that a pod holds soon after the holder's node has booted. The new boot id
-// proves that no process of the earlier boot is alive. Either the earlier holder acquires its
-// Lease again within 3 s after its shim has begun to wait, or another pod acquires the Lease.
+// proves that no process of the earlier boot is alive. The kubelet starts the earlier holder's
+// pod within 3 s. Then this pod acquires its Lease again, or another pod acquires the Lease.
 func (r machineRows) reboot() {
 	c := r.once(func(c *child) { c.pod().node.crash() })
 	n := c.pod().node

@@ -106,7 +106,8 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	}
 	broken := c.broken(op)
 	lost = lost || broken == unheard
-	// A watch has no deadline, but its client notices that the path is cut.
+	// A request without an answer fails at once, or hangs until its deadline. A watch has no
+	// deadline, but its client notices that the path is cut.
 	silence := func() {
 		if watching := strings.HasPrefix(op, "watch "); watching || abrupt {
 			pause := back
@@ -161,9 +162,9 @@ func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Dur
 	return a.raw, a.err
 }
 
-// latest is the default bound of a request's delay. The types chaos, changing and rolling
-// raise the bound to their longest lease duration. So even with a lease of 30 s, a renewal
-// may arrive after the drain has begun.
+// latest is the default bound of a request's delay. All stories but the table raise the bound
+// to their longest lease duration. So even with a lease of 30 s, a renewal may arrive after
+// the drain has begun.
 const latest = 25 * time.Second
 
 // trip draws the time of a packet's way in one direction.

@@ -12,14 +12,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// person changes Leases by hand while faults happen. Three of ten seeds of the story chaos
-// have a person.
+// person changes Leases by hand. In three of ten seeds of the story chaos, a person writes
+// while faults happen. In other stories a person writes only when the story says so.
 type person struct {
 	*workloads
 	rng *rand.Rand
 }
 
-// newPerson returns the person of the seed, or nil.
+// newPerson returns the person of the seed; nil if the seed has none.
 func newPerson(c *workloads) *person {
 	p := &person{workloads: c, rng: c.source("person")}
 	if c.byHand = chance(p.rng, .3); !c.byHand {

@@ -182,9 +182,9 @@ func (o *inOrder) restartAll() {
 	p.w.after(between(p.rng, 50*time.Millisecond, mostKubelet), func() { p.node.whenAwake(o.beginAnew) })
 }
 
-// mostKubelet is the longest time in which the simulated kubelet kills all containers. A real
-// kubelet may take about 4 s with the shortest lease: 5 s (docs/guarantees.md) less a second
-// for skewed clocks.
+// mostKubelet is the longest time in which the simulated kubelet kills all containers. With
+// the shortest lease, docs/guarantees.md gives a real kubelet 5 s. About a second of them is
+// lost to skewed clocks.
 const mostKubelet = 1500 * time.Millisecond
 
 // beginAnew kills all processes of the pod, and starts them anew.

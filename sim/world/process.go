@@ -96,7 +96,8 @@ func (p *process) await(changed *signal, ready func() bool) bool {
 	return false
 }
 
-// signal wakes all goroutines that wait for a change. Its caller holds the mutex.
+// signal wakes all goroutines that wait for a change. The caller of its methods holds the
+// mutex.
 type signal struct{ given chan struct{} }
 
 func newSignal() signal { return signal{make(chan struct{})} }

@@ -47,7 +47,7 @@ func (r *rolling) apply(t *template) {
 	r.note("script", "applies revision %d", r.number)
 }
 
-// mostSurge bounds the pods of a rollout beyond the replicas.
+// mostSurge bounds the number of pods that a rollout makes in addition to the replicas.
 const mostSurge = 2
 
 // roll applies another template, or goes on with the rollout: a controller makes a pod, or

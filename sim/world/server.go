@@ -188,7 +188,8 @@ func (s *server) store(by string, o *object, body map[string]any, uid string) []
 // next advances the resourceVersion. Other objects of the cluster use some versions up.
 func (s *server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
 
-// changed tells caches and watches of a change.
+// changed tells the watches and the processes of enroll of a change. An update of a Lease
+// concerns the watches alone.
 func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 	if o.kind != "Lease" || how != kube.Modified {
 		for _, f := range s.dirty {

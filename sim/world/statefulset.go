@@ -75,8 +75,8 @@ func (s *statefulSet) unhealthy() *pod {
 	return nil
 }
 
-// update deletes old pods, the highest ordinal first. With Parallel, old pods that are not
-// available are deleted whatever their number.
+// update deletes old pods, the highest ordinal first. With Parallel, update deletes all old
+// pods that are not available at once.
 func (s *statefulSet) update() {
 	left := s.unavailable
 	for i := range s.replicas {

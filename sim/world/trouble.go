@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// trouble causes the faults of the stories chaos, changing and rolling.
+// trouble causes the faults of all stories but the table.
 type trouble struct {
 	*workloads
 	elector *elector // nil in most worlds

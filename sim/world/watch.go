@@ -201,7 +201,8 @@ func (s *watch) signal() {
 	}
 }
 
-// breakWatches ends all watches, and may compact the history so that no watch resumes.
+// breakWatches ends all watches. This function may also compact the history, so that no watch can
+// resume from an earlier version.
 func (s *server) breakWatches(r *rand.Rand) {
 	orderly := chance(r, .5)
 	if chance(r, .5) {

@@ -20,14 +20,15 @@ type weather struct {
 	// slow is the chance that a packet takes up to a second, not milliseconds.
 	slow float64
 	// stall, close and mute are chances at each event of a watch. A stall delays the event
-	// by up to a minute. A close ends the watch after the event. A mute watch stays open,
-	// but silent.
+	// by up to a minute, or by up to World.latest if that is longer. A close ends the watch
+	// after the event. A mute watch stays open, but silent.
 	stall, close, mute float64
-	// unanswered reports that all answers to writes, and all other requests, are lost. The
-	// field unstored reports that each write that the server would store is lost.
+	// unanswered reports that the answers to all PUT requests are lost, and that no other
+	// request arrives. The field unstored reports that each write of a Lease is lost if the
+	// server would store it.
 	unanswered, unstored bool
-	// deaf is a Lease whose writes the server refuses. The field sealed names a Lease for
-	// which the server refuses all requests of agents.
+	// deaf names a Lease for which the server refuses all writes. The field sealed names a
+	// Lease for which the server refuses all requests of agents.
 	deaf, sealed string
 	// gets, puts, watches and patches are the faults of all requests of one kind by agents.
 	// Agents patch only the status of their pods.
@@ -44,7 +45,8 @@ var (
 	foul = weather{lost: .05, replyLost: .08, late: .05, refused: .05, slow: .1, stall: .03, close: .05, mute: .02}
 )
 
-// fault is a fault that all requests of one kind have.
+// fault is the way in which all requests of one kind fail. The zero value means that they
+// work.
 type fault int
 
 const (
@@ -58,7 +60,7 @@ const (
 	unheard
 )
 
-// faults has the faults from which chaos, or a row of the [table], may draw.
+// faults has the faults from which [trouble], or a row of the [table], may draw.
 var faults = []fault{busy, forbidden, failing, unheard}
 
 func (f fault) err() error {

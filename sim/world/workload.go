@@ -90,7 +90,8 @@ func (l *workload) scale(replicas int) {
 	l.note("a person", "scales %s to %d", l.template.workload, replicas)
 }
 
-// remove deletes the pods of the workload, as the garbage collector does.
+// remove deletes the workload, and makes it anew with another uid. The garbage collector
+// deletes the old pods a little later.
 func (l *workload) remove() {
 	l.note("a person", "deletes %s", l.template.workload)
 	for _, p := range l.all() {

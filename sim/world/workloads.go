@@ -47,7 +47,7 @@ func (c *workloads) refill() {
 	}
 }
 
-// place returns a node with as few pods as any other.
+// place returns the node that has the fewest pods.
 func (c *workloads) place() *node {
 	return slices.MinFunc(c.nodes, func(a, b *node) int { return len(a.pods()) - len(b.pods()) })
 }

@@ -157,8 +157,9 @@ func noWebhookPods(ctx context.Context, c client.Client, objects []*unstructured
 	return nil
 }
 
-// removeMade deletes the objects that enroll made, in all namespaces. The policy on held
-// Leases may stay in effect for a moment after its deletion, so each attempt is repeated.
+// removeMade deletes the objects that enroll made, in all namespaces, and returns their
+// number. The policy on held Leases may stay in effect for a moment after its deletion, so a
+// refused deletion is tried again.
 func removeMade(ctx context.Context, c client.Client) (int, error) {
 	made := 0
 	for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}, &coordinationv1.LeaseList{}} {

@@ -11,9 +11,9 @@
 //	agent      12       40
 //	agent/kube  0        1
 //
-// A folder is judged by the row with the longest path at or above it. The counts
-// of all folders of a row are joined, by their sum or by their maximum. A folder
-// without a row has no room: its limits are zero.
+// A folder is judged by its own row, or else by the row of the nearest folder above. The
+// counts of all folders of a row are joined, by their sum or by their maximum. A folder
+// that no row judges has no room: its limits are zero.
 package limit
 
 import (

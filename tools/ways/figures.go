@@ -107,8 +107,8 @@ func receiverName(of types.Type) string {
 }
 
 // layersOf orders the files of a package. An arrow leads from one file to another if the
-// first file names a thing that the second file declares. Only things for which the
-// argument counts returns true make an arrow.
+// first file names a thing that the second file declares. A thing makes an arrow only if
+// counts(thing) is true.
 func layersOf(p *program, its *pkg, counts func(types.Object) bool) layers {
 	file := func(at token.Pos) string { return stem(filepath.Base(p.set.Position(at).Filename)) }
 	var names []string

@@ -79,7 +79,8 @@ func bare(word string) string {
 	return strings.ToLower(strings.TrimFunc(word, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) }))
 }
 
-// describesByNoun reports whether the comment of a function says what the function is.
+// describesByNoun reports whether the comment of a function says what the function is,
+// instead of what the function does.
 func describesByNoun(function, comment string) bool {
 	fields := strings.Fields(comment)
 	return len(fields) > 1 && fields[0] == function &&
