@@ -57,7 +57,7 @@ func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 }
 
 // Webhook and agent link package api, and each gated pod pays for its size.
-func TestContractImportsOnlyTheStandardLibrary(t *testing.T) {
+func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 	for _, d := range dependencies(t, module+"api") {
 		assert.True(t, standard(d), "api imports %s", d)
 	}
@@ -109,14 +109,14 @@ func TestForwarderImportsNoPackageOfTheProject(t *testing.T) {
 
 // Package probe knows neither Leases nor grants, so its answers begin or end a hold
 // only through the agent's loop.
-func TestPackageProbeImportsOnlyTheContract(t *testing.T) {
+func TestPackageProbeImportsOnlyPackageAPI(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/probe") {
 		assert.True(t, standard(d) || d == module+"api", "agent/probe imports %s", d)
 	}
 }
 
-// Only package agent joins the proofs of death with the Leases. So neither side can
-// take a Lease for a proof of death, or a proof for a Lease.
+// Only package agent joins the proofs of death with the Leases. So the packages of the gate
+// conclude no death from a Lease, and package lease concludes nothing from the gate.
 func TestLeaseAndGateDoNotImportEachOther(t *testing.T) {
 	ends := []string{module + "agent/gate", module + "agent/desk", module + "agent/shim", module + "agent/host"}
 	for _, end := range ends {

@@ -128,10 +128,10 @@ func play(s *script, self func(string) lease.Self, traced bool) *model {
 	return m
 }
 
-// inTime bounds how long slots are without a holder after the last fault. A standby
-// waits for the expiry of a Lease. Then the last holder has a head start of a sixth of the
-// lease duration. Before and after that wait, a pause between two looks may pass. A
-// campaign that fails ends after another lease duration.
+// inTime bounds how long slots are without a holder after the last fault. A standby waits for
+// the expiry of a Lease, and then for the last holder's head start, a sixth of the duration.
+// Before and after these two waits, a pause between two looks may pass. Both waits may come
+// twice, because a campaign may fail. The factor 13/12 is for the pods' clocks.
 const inTime = 2*(api.DefaultLeaseDuration*7/6*13/12) + 4*slowest
 
 // heal ends all faults, and checks that the slots are held in time.

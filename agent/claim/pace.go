@@ -20,7 +20,8 @@ const (
 // pace bounds the requests for one slot's Lease. Pauses between misses keep an agent
 // far below that bound. The bound is for unforeseen cases.
 type pace struct {
-	// paid is the instant from which all requests so far are within the permitted rate.
+	// paid is the instant until which all requests so far take at the permitted rate. A burst
+	// puts that instant ahead of the clock.
 	paid time.Duration
 }
 

@@ -297,7 +297,7 @@ func TestStandInStopsWithoutReportingTheApplicationsDeath(t *testing.T) {
 	assert.Equal(t, 2, s.reported(), "a SIGTERM is no proof")
 }
 
-func TestGatePodRefusesGrantsOnceTheAgentStops(t *testing.T) {
+func TestPodGateRefusesGrantsOnceTheAgentStops(t *testing.T) {
 	s := serve(t, t.TempDir())
 	in := s.wait()
 	r := s.next()
@@ -367,7 +367,7 @@ func TestUnreadableCurrentNoteRestartsAllContainers(t *testing.T) {
 	}
 }
 
-func TestGatePodBlocksASecondAgentProcess(t *testing.T) {
+func TestPodGateBlocksASecondAgentProcess(t *testing.T) {
 	s := serve(t, t.TempDir())
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()

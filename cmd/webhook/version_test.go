@@ -61,7 +61,7 @@ func TestUnknownOrUpgradedClusterVersionIsReadAgain(t *testing.T) {
 }
 
 // docs/compatibility.md: gates/too-old refused KubernetesTooOld
-func TestGatePodNeedsAKnownRecentKubernetesVersion(t *testing.T) {
+func TestPodGateNeedsAKnownRecentKubernetesVersion(t *testing.T) {
 	k := &kubernetes{log: slog.New(slog.DiscardHandler)}
 	handler := admit.NewPodHandler(admit.Options{AgentImage: "agent:1", Kubernetes: k.minor})
 	ask := func() admission.Response {

@@ -127,15 +127,15 @@ func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 
 // Tests of package gates.
 
-func TestGatePodRunsImagesThatMustBePID1(t *testing.T) { gates.TestGatePodRunsImagesThatMustBePID1(t) }
-func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
-	gates.TestGatePodRestartsAgentAndApplicationSeparately(t)
+func TestPodGateRunsImagesThatMustBePID1(t *testing.T) { gates.TestPodGateRunsImagesThatMustBePID1(t) }
+func TestPodGateRestartsAgentAndApplicationSeparately(t *testing.T) {
+	gates.TestPodGateRestartsAgentAndApplicationSeparately(t)
 }
-func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
-	gates.TestGatePodStopsApplicationAfterAnUnreadableNote(t)
+func TestPodGateStopsApplicationAfterAnUnreadableNote(t *testing.T) {
+	gates.TestPodGateStopsApplicationAfterAnUnreadableNote(t)
 }
-func TestPodsGateStopsApplicationOnADisconnectedNode(t *testing.T) {
-	gates.TestPodsGateStopsApplicationOnADisconnectedNode(t)
+func TestPodGateStopsApplicationOnADisconnectedNode(t *testing.T) {
+	gates.TestPodGateStopsApplicationOnADisconnectedNode(t)
 }
 func TestGateReadinessLetsOnePodServe(t *testing.T) { gates.TestGateReadinessLetsOnePodServe(t) }
 

@@ -142,7 +142,8 @@ func (t *Table) Write(file string) error {
 	return os.WriteFile(file, []byte(b.String()), 0o644)
 }
 
-// joined returns the counts of each row, and of each folder that has no row.
+// joined returns the counts of each row: the counts of all folders that the row judges are
+// joined into one. A folder that no row judges keeps its own counts.
 func (t *Table) joined(counts Counts, join func(a, b int) int) Counts {
 	all := Counts{}
 	for folder, each := range counts {

@@ -88,7 +88,7 @@ func agentRestarts(pod *corev1.Pod) int32 {
 // whole record for two applications at once.
 //
 // docs/compatibility.md: gates/pid-1 gates/loss-restarts-all carried
-func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
+func TestPodGateRunsImagesThatMustBePID1(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("insistent", api.GatePod))
 	slot := lease.OfDeployment(h.App.Name)
@@ -145,7 +145,7 @@ func TestGatePodRunsImagesThatMustBePID1(t *testing.T) {
 // If the agent is killed, the kubelet restarts only the agent's container, and the hold
 // goes on. If the application crashes, the kubelet restarts only the application's
 // container, under the same hold.
-func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
+func TestPodGateRestartsAgentAndApplicationSeparately(t *testing.T) {
 	t.Parallel()
 	a := insistent("alone", api.GatePod)
 	// The long lease prevents a loss. A kubelet once took twelve seconds to restart the
@@ -179,7 +179,7 @@ func TestGatePodRestartsAgentAndApplicationSeparately(t *testing.T) {
 // The agent notes its hold in a file of the pod. A crash of the machine may leave half of
 // that note. Then a new agent process does not know the application's deadline. So that
 // process stops the application.
-func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
+func TestPodGateStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 	t.Parallel()
 	h := deployInFront(t, insistent("unreadable", api.GatePod))
 	a := process.Find(h.Victim, process.Agent)
@@ -197,7 +197,7 @@ func TestGatePodStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 
 // With the gate "pod" the agent ends at the beginning of the drain, and so makes the
 // kubelet stop the application. The kubelet needs no API server for that.
-func TestPodsGateStopsApplicationOnADisconnectedNode(t *testing.T) {
+func TestPodGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 	h := deployInFront(t, insistent("insistent-cut", api.GatePod))
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })

@@ -120,7 +120,8 @@ func (th thief) attempts() map[string]func(context.Context) error {
 		"the election's Lease elsewhere": func(ctx context.Context) error {
 			return th.createLease(ctx, th.Namespace, "metaparticle-enroll", false)
 		},
-		// Another controller may keep the Lease of its election in any namespace.
+		// A thief could make the Lease of another controller's election before that controller
+		// does. Such a Lease may be in any namespace.
 		"another's election, made first": func(ctx context.Context) error {
 			return th.createLease(ctx, metav1.NamespaceDefault, "cert-manager-controller", true)
 		},
