@@ -57,33 +57,46 @@ func (p *passing) reset() { p.early, p.denied = nil, false }
 func (p *passing) give(sig syscall.Signal) {
 	switch {
 	case p.child.pid == 0 || slices.Contains(p.early, sig):
-	case p.tooEarly(sig):
-		if len(p.early) == 0 {
-			p.pause = lookFirst
-			p.lookAt = p.machine.Now() + p.pause
-		}
+	case len(p.early) > 0:
 		p.early = append(p.early, sig)
+		p.release()
+	case p.tooEarly(sig):
+		p.early = []syscall.Signal{sig}
+		p.pause = lookFirst
+		p.lookAt = p.machine.Now() + p.pause
 	default:
 		p.send(sig)
 	}
 }
 
-// giveEarly gives the child those signals for which it has become ready.
+// giveEarly looks again whether the child has become ready for the signals that are held
+// back.
 func (p *passing) giveEarly() {
 	if len(p.early) == 0 || p.machine.Now() < p.lookAt {
 		return
 	}
-	held := p.early
-	p.early = nil
-	for _, sig := range held {
-		if p.tooEarly(sig) {
-			p.early = append(p.early, sig)
-		} else {
-			p.send(sig)
-		}
-	}
+	p.release()
 	p.pause = min(2*p.pause, lookMost)
 	p.lookAt = p.machine.Now() + p.pause
+}
+
+// release gives the child those signals for which it has become ready, in the order of their
+// arrival. Between two checks the child may set both handlers. So the last signal is checked
+// first: otherwise a SIGTERM could overtake an earlier signal, and end the child before it.
+func (p *passing) release() {
+	var held, ready []syscall.Signal
+	for _, sig := range slices.Backward(p.early) {
+		if p.tooEarly(sig) {
+			held = append(held, sig)
+		} else {
+			ready = append(ready, sig)
+		}
+	}
+	slices.Reverse(held)
+	p.early = held
+	for _, sig := range slices.Backward(ready) {
+		p.send(sig)
+	}
 }
 
 // due returns the instant at which the shim looks at the held signals, or the given

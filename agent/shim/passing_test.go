@@ -1,0 +1,51 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"golang.org/x/sys/unix"
+)
+
+// lateHandlers is a machine whose child sets all its handlers after so many checks.
+type lateHandlers struct {
+	Machine
+	now    time.Duration
+	checks int
+	sent   []syscall.Signal
+}
+
+func (m *lateHandlers) Now() time.Duration { return m.now }
+
+func (m *lateHandlers) Expects(int, syscall.Signal) bool {
+	m.checks--
+	return m.checks < 0
+}
+
+func (m *lateHandlers) Signal(_ int, sig syscall.Signal) error {
+	m.sent = append(m.sent, sig)
+	return nil
+}
+
+// A child may set its handlers at any instant, also between two checks of the shim.
+func TestHeldSignalsReachTheChildInTheirOrder(t *testing.T) {
+	for checks := range 8 {
+		m := &lateHandlers{checks: checks}
+		p := passing{machine: m, child: &child{pid: 7}}
+		for _, sig := range []syscall.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGTERM} {
+			p.give(sig)
+			m.now += time.Millisecond
+		}
+		for range 4 {
+			m.now += lookMost
+			p.giveEarly()
+		}
+		assert.Equal(t, []syscall.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGTERM}, m.sent, "handlers after %d checks", checks)
+		assert.Empty(t, p.early)
+	}
+}
