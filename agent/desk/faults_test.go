@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -38,6 +39,8 @@ type pipe struct {
 	process Process
 	once    sync.Once
 	closed  chan struct{}
+	// broken is the error of all orders; nil for none.
+	broken error
 }
 
 func newPipe(t *testing.T, p Process, st gate.State) *pipe {
@@ -49,7 +52,7 @@ func newPipe(t *testing.T, p Process, st gate.State) *pipe {
 	return c
 }
 
-func (c *pipe) Send([]byte) error         { return nil }
+func (c *pipe) Send([]byte) error         { return c.broken }
 func (c *pipe) Process() (Process, error) { return c.process, nil }
 
 func (c *pipe) Receive() ([]byte, error) {
@@ -114,6 +117,42 @@ func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 	reported(t, s, func(r gate.Report) bool { return r.Since == 1 })
 	second.Close()
 	reported(t, s, func(r gate.Report) bool { return r.Dead })
+}
+
+// An agent that was frozen may send a drain to a shim that has succeeded and ended meanwhile.
+// The report of the success is still in the socket.
+func TestFailedDrainLosesNoReportOfASuccess(t *testing.T) {
+	t.Parallel()
+	for name, broken := range map[string]error{"pipe": syscall.EPIPE, "reset": syscall.ECONNRESET} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			l, shim := make(pipes), mortal{dead: make(chan struct{})}
+			s, err := New(Config{}, Machine{BootID: "boot", Now: host.Now, Shims: l, Notes: noNotes{}})
+			require.NoError(t, err)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- s.Run(ctx) }()
+			t.Cleanup(func() {
+				cancel()
+				close(l)
+				<-done
+			})
+			st := waiting("one")
+			st.BootID, st.Phase, st.Hold = "boot", gate.Running, "h1"
+			c := newPipe(t, shim, st)
+			c.broken = broken
+			l <- c
+			reported(t, s, func(r gate.Report) bool { return r.Connected })
+			require.ErrorIs(t, s.Drain("one", "why", time.Second), broken)
+			st.Phase, st.Completed = gate.Ended, true
+			b, err := gate.Encode(st)
+			require.NoError(t, err)
+			c.said <- b
+			close(shim.dead)
+			r := reported(t, s, func(r gate.Report) bool { return r.Dead })
+			require.True(t, r.Completed)
+		})
+	}
 }
 
 // A shim that is frozen for long reads nothing, so its socket has no room for a drain.

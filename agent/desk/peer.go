@@ -4,7 +4,9 @@
 package desk
 
 import (
+	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
@@ -70,12 +72,20 @@ func (p *peer) sendDrain(now time.Duration) error {
 		Hold: d.hold, Reason: d.reason, Grace: max(d.until-now, 0), End: d.end,
 	}})
 	if err != nil {
-		// The socket of a shim that was frozen for long has no room for another order.
-		// After the hang-up the shim connects anew, and then receives the drain.
-		p.conn.Close()
+		p.hangUpAfter(err)
 		return fmt.Errorf("send drain: %w", err)
 	}
 	return nil
+}
+
+// hangUpAfter closes a connection over which an order cannot be sent. The socket of a shim
+// that was frozen for long has no room for another order. After the hang-up the shim
+// connects anew, and then receives the order. If the shim itself has closed the connection,
+// hangUpAfter does nothing, because the shim's last messages may still be in the socket.
+func (p *peer) hangUpAfter(err error) {
+	if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
+		p.conn.Close()
+	}
 }
 
 func (p *peer) send(o gate.Order) error {

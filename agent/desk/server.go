@@ -223,7 +223,7 @@ func (s *Server) Dismiss(id gate.ShimID, d gate.Dismiss) error {
 		return gate.ErrNotConnected
 	}
 	if err := p.send(gate.Order{Dismiss: &d}); err != nil {
-		p.conn.Close() // as after a drain that cannot be sent
+		p.hangUpAfter(err)
 		return fmt.Errorf("send dismissal: %w", err)
 	}
 	return nil

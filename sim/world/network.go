@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -20,7 +21,7 @@ import (
 var (
 	errDead        = errors.New("this process is dead")
 	errUnreachable = errors.New("connection refused")
-	errBroken      = errors.New("connection reset")
+	errBroken      = fmt.Errorf("connection: %w", syscall.ECONNRESET)
 	errDropped     = errors.New("lost on the way")
 )
 
