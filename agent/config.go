@@ -123,6 +123,9 @@ type Config struct {
 	Job        string
 	Course     Course
 	NoteCourse func(Course) error
+	// Once is the key of the pod's once claim, which needs exactly one gated container;
+	// empty for other claims.
+	Once string
 	// WaitAtMost bounds each wait of a container; zero means no bound.
 	WaitAtMost time.Duration
 	// Readiness is api.ReadinessForward if empty.
@@ -150,7 +153,7 @@ type Config struct {
 	// Asides runs the commands of probes. Asides may be nil only without probes.
 	Asides Asides
 	// Dismiss ends a waiting shim without a child. Dismiss may be nil only for a pod that
-	// waits without a bound.
+	// waits without a bound, and without a once claim.
 	Dismiss func(gate.ShimID, gate.Dismiss) error
 	// Probe carries out an HTTP, TCP or gRPC probe. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
@@ -191,7 +194,7 @@ func (c Config) check() (Config, error) {
 		return c, errors.New("agent: an API, a gate, a clock and a random source are needed")
 	case len(c.Probes) > 0 && c.Asides == nil:
 		return c, errors.New("agent: probes, and nobody to run their commands")
-	case c.OnBusy == api.OnBusySkip && (c.Dismiss == nil || c.NoteCourse == nil), c.WaitAtMost > 0 && c.Dismiss == nil:
+	case c.OnBusy == api.OnBusySkip && (c.Dismiss == nil || c.NoteCourse == nil), (c.WaitAtMost > 0 || c.Once != "") && c.Dismiss == nil:
 		return c, errors.New("agent: a bounded wait, and nobody to end it")
 	}
 	if c.LeaseDuration == 0 {

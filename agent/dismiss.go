@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
@@ -17,7 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// waits decides about the ends of waits: a pod that skips, and a wait that has a bound.
+// waits decides about the ends of waits: a pod that skips, a wait that has a bound, and work
+// that is done.
 type waits struct {
 	config Config
 	claim  *claim.Claim
@@ -28,14 +30,20 @@ type waits struct {
 	// the holder that made this agent process skip; empty if an earlier process decided.
 	course  Course
 	because string
+	// done reports that the agent has seen the pod's key among the done keys.
+	done bool
 }
 
 // skips reports whether the application never starts in this pod.
 func (w *waits) skips() bool { return w.course == CourseSkip }
 
-// decide decides that the pod skips, if a living holder has the slot for which a shim
-// waits. If the decision cannot be noted, the pod does not skip.
+// decide notes that the pod's key is done. The function also decides that the pod skips, if a
+// living holder has the slot for which a shim waits. If the decision cannot be noted, the pod
+// does not skip.
 func (w *waits) decide(now time.Duration) {
+	w.done = w.done || slices.ContainsFunc(w.claim.Views(), func(v claim.View) bool {
+		return v.Known && v.Record.Done.Has(w.config.Once)
+	})
 	if w.config.OnBusy != api.OnBusySkip || w.course != "" || len(w.shims.Waiting()) == 0 {
 		return
 	}
@@ -110,6 +118,11 @@ func (w *waits) living(now time.Duration, v claim.View) bool {
 	return works && (w.config.Job == "" || r.Notes.Job != w.config.Job)
 }
 
+// work names the work that is done.
+func (w *waits) work() string {
+	return fmt.Sprintf("%s is done for the key %s", w.config.Slots[0], w.config.Once)
+}
+
 // dismiss ends the waits that are over. The result is the instant of the next call.
 func (w *waits) dismiss(now time.Duration) time.Duration {
 	wake := instant.Never
@@ -121,9 +134,14 @@ func (w *waits) dismiss(now time.Duration) time.Duration {
 		}
 		first, again := w.orders.dismiss(now, r, *order)
 		wake = min(wake, again)
-		if first && order.Code == api.ExitWaited {
+		switch {
+		case !first:
+		case order.Code == api.ExitWaited:
 			w.config.Log.Info("waited too long", "container", r.Container, "because", order.Reason)
 			w.events.WaitedTooLong(r.Container, order.Reason)
+		case w.done:
+			w.config.Log.Info("already done", "container", r.Container, "because", order.Reason)
+			w.events.AlreadyDone(r.Container, order.Reason)
 		}
 	}
 	return wake
@@ -134,6 +152,8 @@ func (w *waits) dismiss(now time.Duration) time.Duration {
 func (w *waits) dismissal(now time.Duration, r gate.Report) (*gate.Dismiss, time.Duration) {
 	most := w.config.WaitAtMost
 	switch at := r.Since + most; {
+	case w.done:
+		return &gate.Dismiss{Reason: w.work()}, instant.Never
 	case w.skips():
 		because := cmp.Or(w.because, "another pod held the slot")
 		return &gate.Dismiss{Reason: fmt.Sprintf("%s (%s)", because, api.OnBusyAnnotation)}, instant.Never

@@ -159,6 +159,8 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 		return ending{reason: show.ReasonNotGranted, grace: drain}, 0
 	case h.deletedEarly():
 		return ending{reason: show.ReasonPodDeleted, grace: u.config.Grace}, 0
+	case u.done(h.id) != "":
+		return ending{reason: show.ReasonSucceeded, grace: drain}, 0
 	case u.shims.Succeeded(h.id) && u.stays() && asked.reason == "":
 		startsBy := h.gap + startsWithin
 		if now >= startsBy {
@@ -309,7 +311,7 @@ func (h *hold) letGo(end ending) {
 		// The disk does not recover in a moment, so a pod with a good disk goes first. If
 		// no other pod competes, this pod writes no more often than a holder.
 		part.GiveBack, part.HeadStart = true, budget.Renew
-	case reason == show.ReasonEnded, reason == show.ReasonNotStarted, reason == show.ReasonPaused,
+	case reason == show.ReasonEnded, reason == show.ReasonSucceeded, reason == show.ReasonNotStarted, reason == show.ReasonPaused,
 		reason == show.ReasonTurnFailed:
 		part.GiveBack = true
 	}

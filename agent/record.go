@@ -50,6 +50,7 @@ func recordOf(l *kube.Lease) lease.Record {
 		Yield:     api.ParseYield(l.Annotations[api.YieldAnnotation]),
 		Successor: l.Annotations[api.SuccessorAnnotation],
 		Rollout:   l.Annotations[api.RolloutAnnotation],
+		Done:      api.Done(l.Annotations[api.DoneAnnotation]),
 	}
 }
 
@@ -118,6 +119,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	set(api.YieldAnnotation, r.Yield.String())
 	set(api.SuccessorAnnotation, r.Successor)
 	set(api.RolloutAnnotation, r.Rollout)
+	set(api.DoneAnnotation, string(r.Done))
 	l.Annotations = annotations
 	return l
 }

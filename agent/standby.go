@@ -37,7 +37,8 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		r.note(s.loop.now, standing)
 		s.unit.waits.decide(s.loop.now)
 		facts := s.unit.facts()
-		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips()
+		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips() && !s.unit.waits.done
+		facts.Settled = s.unit.waits.done && !facts.Alive
 		facts.TakeFrom, facts.Rollout = standing.TakeFrom, r.text(s.loop.now, facts.Wall)
 		wake := min(s.loop.act(ctx, facts), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
 		switch state := s.unit.claim.State(); state.Stage {
@@ -50,6 +51,9 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		turn := shown(standing, s.loop.asker.err)
 		turn.Beyond = s.unit.beyond(views[0].Record)
 		look := s.unit.readiness.Standby(s.loop.now, s.seen(), turn, !s.unit.shims.Alive())
+		if facts.Settled {
+			look = show.Done(s.unit.waits.work())
+		}
 		s.offer(ctx, look, standing)
 		wake = min(wake, until, s.unit.waits.dismiss(s.loop.now), s.loop.appear(ctx, look))
 		if err := s.loop.wait(ctx, wake); err != nil {

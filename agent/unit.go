@@ -175,8 +175,17 @@ func (u *unit) facts() claim.Facts {
 		Alive:    u.shims.Alive(),
 		Children: u.resumable(),
 		Proven:   u.shims.Proven,
+		Done:     u.done,
 		Notes:    lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload, Job: u.config.Job, Revision: u.config.Revision},
 	}
+}
+
+// done returns the key of the pod's once claim if its work has succeeded under the hold.
+func (u *unit) done(hold string) string {
+	if u.shims.Completed(hold) {
+		return u.config.Once
+	}
+	return ""
 }
 
 // resumable returns the children whose hold this agent may resume.

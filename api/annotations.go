@@ -57,12 +57,21 @@ var Annotations = table{
 		Examples: []string{"pool=3", "db.pool=1", "a=32"},
 	},
 	{
+		Key: OnceAnnotation, Value: "`name=key`", Default: "no claim", Kind: Once,
+		Meaning: "One container runs to success once per key: of all pods in the namespace that name the work, one at a time " +
+			"runs that container. Its success (exit code 0) is recorded in the Lease, and every other pod then skips the container, " +
+			"now and later. For an ordinary init container, which `metaparticle.io/containers` names, or the one container of a " +
+			"pod that ends. The container runs at least once, not at most once (docs/guarantees.md). A pod of a once claim has " +
+			"no other claim, and its readiness stays as it was.",
+		Examples: []string{"schema=7", "db.migrate=v1.2_a", "a=" + strings.Repeat("z", maxLabel)},
+	},
+	{
 		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; without a known template, all containers but well-known proxies",
 		Meaning:  "The containers that wait for the slot. Ordinary init containers wait, too, if they are named. All others run at once.",
 		Examples: []string{"app", "app,migrate"}, set: setContainers,
 	},
 	{
-		Key: LeaseDurationAnnotation, Value: "`30s`, `2m`, …", Default: "`30s`",
+		Key: LeaseDurationAnnotation, Value: "`30s`, `2m`, …", Default: "`30s`; with once `2m`",
 		Meaning: "The time for which a holder that vanished without a release blocks the others. " +
 			"The value is in whole seconds, from `10s` to `1h`.",
 		Examples: []string{"30s", "2m"}, set: setLeaseDuration,
@@ -129,7 +138,6 @@ var Annotations = table{
 // known".
 var planned = []string{
 	Prefix + "barrier",
-	Prefix + "once",
 	Prefix + "ports",
 	Prefix + "shards",
 }

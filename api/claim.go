@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Claim is one request of a pod for slots, by annotation.
@@ -18,6 +19,9 @@ type Claim struct {
 	// Size is the number of pods that may hold at once. The claim has Size slots, and a
 	// pod needs one of these slots.
 	Size int
+	// Key is the work that runs to success once; empty for a claim that is held until the
+	// application ends.
+	Key string
 }
 
 // Slots returns the names of the Leases of a claim by a pod of the workload.
@@ -48,6 +52,9 @@ type Kind struct {
 	// a new one. A claim with several holders does not take turns, because no pod has to wait
 	// for the end of another.
 	TakesTurns bool
+	// UntilSuccess reports that a hold lasts until one container has succeeded. The releasing
+	// write then adds the claim's Key to the done keys of the Lease.
+	UntilSuccess bool
 	// Sole reports that a pod with a claim of this kind can have no other claim.
 	Sole bool
 
@@ -92,6 +99,14 @@ var (
 		parse:  parseSemaphore,
 		slots:  semaphoreSlots,
 		isSlot: IsSemaphoreSlot,
+	}
+	// Once claims one slot, under which pods of a namespace run one container until it
+	// succeeds. The success is recorded under a key, and no other pod repeats that key.
+	Once = &Kind{
+		Key: OnceAnnotation, Ask: OnceAnnotation, Scope: ScopeNamespace, UntilSuccess: true, Sole: true,
+		parse:  parseOnce,
+		slots:  func(c Claim, _ Workload) []string { return []string{OnceLease(c.Name)} },
+		isSlot: isOnceSlot,
 	}
 )
 
@@ -145,6 +160,21 @@ func parseSemaphore(value string) ([]Claim, string) {
 	return []Claim{{Name: name, Size: size}}, ""
 }
 
+func parseOnce(value string) ([]Claim, string) {
+	name, key, keyed := strings.Cut(strings.TrimSpace(value), "=")
+	switch {
+	case strings.Contains(value, ","):
+		return nil, "name one work: several in one pod come with a later version"
+	case !keyed:
+		return nil, "write a name and the key of the work that is to run once, as in schema=7"
+	case !isOnce(name):
+		return nil, fmt.Sprintf("a name before the = is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxOnce)
+	case !isKey(key):
+		return nil, fmt.Sprintf("a key after the = is at most %d letters, digits, dashes, dots and underscores, with a letter or digit at both ends", maxLabel)
+	}
+	return []Claim{{Name: name, Size: 1, Key: key}}, ""
+}
+
 func semaphoreSlots(c Claim, _ Workload) []string {
 	var slots []string
 	for i := range c.Size {
@@ -157,6 +187,27 @@ func semaphoreSlots(c Claim, _ Workload) []string {
 // needs all of them.
 func (r Request) Any() bool {
 	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Size > 1 })
+}
+
+// Once returns the key of the pod's once claim; empty for a pod without one.
+func (r Request) Once() string {
+	i := slices.IndexFunc(r.Claimed, func(c Claim) bool { return c.Kind.UntilSuccess })
+	if i < 0 {
+		return ""
+	}
+	return r.Claimed[i].Key
+}
+
+// Lease returns the lease duration of the pod's claims. The default of a once claim is
+// longer, because an outage of the API server ends a hold, and with it a migration.
+func (r Request) Lease() time.Duration {
+	switch {
+	case r.LeaseDuration != 0:
+		return r.LeaseDuration
+	case slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Kind.UntilSuccess }):
+		return onceLeaseDuration
+	}
+	return DefaultLeaseDuration
 }
 
 // Slots returns the names of the Leases that a pod of the workload claims, in the

@@ -71,7 +71,7 @@ func annotationsDoc(t *testing.T) string {
 	}
 	b.WriteString("\n## On the Lease of a slot\n\n" +
 		"A person, or a program with the right to patch Leases, writes these on the Lease itself. `kubectl metaparticle\n" +
-		"pause`, `resume` and `yield` do. Standbys and the holder watch the Lease, so they act at once.\n\n" +
+		"pause`, `resume`, `yield` and `forget` do. Standbys and the holder watch the Lease, so they act at once.\n\n" +
 		"| annotation | value | what it does |\n|---|---|---|\n")
 	for _, a := range byHand {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", a.Key, a.Value, a.Meaning)
@@ -94,5 +94,10 @@ var byHand = []Annotation{
 		Meaning: "The hold with the number `HOLD` (`" + HoldAnnotation + "` of the same Lease) drains with its pod's grace, and releases " +
 			"all of its slots. A later hold ignores it. The release names the identity `POD_UID` in `" + SuccessorAnnotation + "`: the " +
 			"other standbys leave that pod a second. While the slot is paused, the yield waits.",
+	},
+	{
+		Key: DoneAnnotation, Value: "`key[,key…]`",
+		Meaning: "The done keys of a once claim, at most 50, the oldest first. The agent of the holder adds a key with the release after a success. " +
+			"A person removes a key with `kubectl metaparticle forget`, and its work runs again.",
 	},
 }

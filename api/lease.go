@@ -13,6 +13,7 @@ import (
 const (
 	lockPrefix      = "lock."
 	semaphorePrefix = "semaphore."
+	oncePrefix      = "once."
 	singletonPrefix = "singleton"
 	nextPrefix      = "next."
 )
@@ -48,6 +49,10 @@ func (w Workload) Valid() bool {
 
 // LockLease returns the name of the Lease of a lock.
 func LockLease(name string) string { return lockPrefix + name }
+
+// OnceLease returns the name of the Lease of a once claim. All keys of one name share the
+// Lease, so two of them never run at once.
+func OnceLease(name string) string { return oncePrefix + name }
 
 // SemaphoreLease returns the name of the Lease of one slot of a semaphore. The slot's
 // number follows the last dot, because a semaphore's name may have dots, too.

@@ -19,6 +19,7 @@ const (
 	SingletonAnnotation     = Prefix + "singleton"
 	LockAnnotation          = Prefix + "lock"
 	SemaphoreAnnotation     = Prefix + "semaphore"
+	OnceAnnotation          = Prefix + "once"
 	ContainersAnnotation    = Prefix + "containers"
 	LeaseDurationAnnotation = Prefix + "lease-duration"
 	OnLossAnnotation        = Prefix + "on-loss"
@@ -130,6 +131,9 @@ const (
 	JobAnnotation = Prefix + "job"
 	// RevisionAnnotation is the revision of the holder's pod, as UID/NUMBER/HASH.
 	RevisionAnnotation = Prefix + "revision"
+	// DoneAnnotation has the done keys of a once claim, as [Done]. The write that releases
+	// the Lease after a success adds the holder's key.
+	DoneAnnotation = Prefix + "done"
 	// RolloutAnnotation is the holders' record of a rollout, as JSON: the
 	// proven revision, the turns of other revisions, and whether the holder yields.
 	RolloutAnnotation = Prefix + "rollout"

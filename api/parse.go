@@ -124,8 +124,25 @@ func (p *parser) sole() {
 			break
 		}
 	}
+	if sole.UntilSuccess {
+		p.once()
+		return
+	}
 	if p.request.Shims() && p.request.Readiness == ReadinessForward {
 		p.wrong(ReadinessAnnotation, "is %q, but with %s only the holders are Ready, for there may be several: remove it", ReadinessForward, sole.Key)
+	}
+}
+
+// once refuses the settings that have no meaning beside a claim that ends with a success.
+func (p *parser) once() {
+	if !p.request.Shims() {
+		p.wrong(GateAnnotation, "is %q, but with %s a shim must see the success: remove one of the two", p.request.Gate, OnceAnnotation)
+	}
+	if p.request.Readiness != "" {
+		p.wrong(ReadinessAnnotation, "has no effect with %s, which leaves the pod's readiness as it was: remove it", OnceAnnotation)
+	}
+	if p.request.OnBusy == OnBusySkip {
+		p.wrong(OnBusyAnnotation, "is %q, but with %s a pod waits, and skips what is done: remove one of the two", OnBusySkip, OnceAnnotation)
 	}
 }
 

@@ -27,6 +27,12 @@ func IsSemaphoreSlot(lease string) bool {
 	return err == nil && n >= 0 && n < maxSemaphore && strconv.Itoa(n) == rest[dot+1:] && isSemaphore(rest[:dot])
 }
 
+// isOnceSlot reports whether a once claim can have the Lease.
+func isOnceSlot(lease string) bool {
+	name, ok := strings.CutPrefix(lease, oncePrefix)
+	return ok && isOnce(name)
+}
+
 // isSingletonSlot reports whether a singleton can have the Lease. In a shortened name,
 // isSingletonSlot can judge only the part before the hash.
 func isSingletonSlot(lease string) bool {
@@ -94,6 +100,9 @@ func readKind(part string) (Workload, bool) {
 
 // isLock reports whether a lock can have the name.
 func isLock(name string) bool { return len(name) <= maxLock && isSubdomain(name) }
+
+// isOnce reports whether a once claim can have the name.
+func isOnce(name string) bool { return len(name) <= maxOnce && isSubdomain(name) }
 
 // isSemaphore reports whether a semaphore can have the name.
 func isSemaphore(name string) bool { return len(name) <= maxSemaphoreName && isSubdomain(name) }

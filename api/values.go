@@ -18,6 +18,8 @@ const (
 	maxName = 253
 	// maxLock leaves room for the prefix of the Lease's name.
 	maxLock = maxName - len(lockPrefix)
+	// maxOnce leaves room for the prefix of the Lease's name.
+	maxOnce = maxName - len(oncePrefix)
 	// maxSemaphore bounds the slots of a semaphore, because a standby watches all of them.
 	maxSemaphore = maxListed
 	// maxSemaphoreName leaves room for the prefix, and for the number of a slot.

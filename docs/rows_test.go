@@ -66,6 +66,7 @@ var sections = map[string]section{
 		{"restart-on-failure", "… OnFailure"},
 		{"restart-never", "… Never"},
 		{"restart-rules", "container restart rules"},
+		{"once", "work that runs to success once per key: `once`, for an init container or the container of a pod that ends"},
 		{"bounded-wait", "an end instead of a wait: `on-busy: skip` and `wait-at-most`, in pods that end"},
 		{"crash-loop", "CrashLoopBackOff"},
 		{"exit-codes", "exit codes"},

@@ -120,12 +120,13 @@ func (s *snapshot) belonging() map[string]bool {
 // unclaimed returns the Leases that no pod claims, including those that are gone, and the
 // next Leases without a slot. Of a Lease that is still claimed, the function returns the
 // rights of accounts that no longer claim it. A paused Lease stays with its rights, so a
-// workload that is scaled to 0 stays paused.
+// workload that is scaled to 0 stays paused. A Lease with done keys stays, too, because work
+// that is done must not run again.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()
 	for name, lease := range s.leases {
-		if s.wanted[name] == nil && !belonging[name] && !paused(lease) {
+		if s.wanted[name] == nil && !belonging[name] && !stays(lease) {
 			unclaimed[right{lease: name}] = lease
 		}
 	}
@@ -133,7 +134,7 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 		for name := range known.memories {
 			c := s.wanted[name]
 			switch {
-			case c == nil && paused(s.leases[name]):
+			case c == nil && stays(s.leases[name]):
 			case c == nil:
 				unclaimed[right{lease: name}] = s.leases[name]
 			case c.accounts[known.key] == "":
@@ -144,9 +145,10 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	return unclaimed
 }
 
-// paused reports whether a person has paused the slot of the Lease.
-func paused(lease *coordinationv1.Lease) bool {
-	return lease != nil && api.PauseOf(lease.Annotations) != ""
+// stays reports whether a Lease that no pod claims stays. Either a person has paused its
+// slot, or the Lease has done keys.
+func stays(lease *coordinationv1.Lease) bool {
+	return lease != nil && (api.PauseOf(lease.Annotations) != "" || lease.Annotations[api.DoneAnnotation] != "")
 }
 
 // sweepAfter returns the time for which a Lease must not change before enroll sweeps

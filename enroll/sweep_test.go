@@ -75,6 +75,24 @@ func TestEnrollKeepsAPausedLeaseWithoutPods(t *testing.T) {
 	assert.Nil(t, w.lease("lock.x"))
 }
 
+func TestEnrollKeepsALeaseWithDoneKeys(t *testing.T) {
+	pod := gated("a", "till", "once.schema")
+	w := newWorld(t, pod)
+	r := w.process()
+	w.settle(r)
+	lease := w.lease("once.schema")
+	lease.Annotations = map[string]string{api.DoneAnnotation: "7"}
+	require.NoError(t, w.server.Update(t.Context(), lease))
+	w.remove(pod)
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	assert.Zero(t, w.settle(r))
+	require.NotNil(t, w.lease("once.schema"))
+	w.create(gated("b", "other", "once.schema"))
+	w.settle(r)
+	assert.Equal(t, "7", w.lease("once.schema").Annotations[api.DoneAnnotation], "a later workload finds the record")
+}
+
 func TestNewEnrollProcessWaitsLeaseDurationBeforeSweeping(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)

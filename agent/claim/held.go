@@ -20,13 +20,20 @@ func (c *Claim) keep(p *plan) {
 	c.tidy(p)
 }
 
-// tidy ends the looks of the slots that the hold does not need. A slot that a lost write
-// may have taken is first read, and released.
+// tidy ends the looks of the slots that the hold does not need.
 func (c *Claim) tidy(p *plan) {
-	for _, s := range c.need.slots {
-		if slices.Contains(c.campaign.slots, s) {
-			continue
-		}
+	c.need.slots.except(c.campaign.slots).rest(p)
+}
+
+// except returns the slots that are not among the needed ones.
+func (all slots) except(needed slots) slots {
+	return slices.DeleteFunc(slices.Clone(all), func(s *slot) bool { return slices.Contains(needed, s) })
+}
+
+// rest ends the looks of slots that the pod does not need. A slot that a lost write may have
+// taken is first read, and released.
+func (all slots) rest(p *plan) {
+	for _, s := range all {
 		s.giveBack(p)
 		r, ok := s.view.Record()
 		switch {

@@ -25,6 +25,8 @@ func (c *Claim) wait(p *plan) {
 	case c.stage == Held:
 	case c.finished(p):
 		c.stage = Done
+	case p.facts.Settled:
+		c.need.slots.rest(p)
 	default:
 		c.need.slots.lookAll(p)
 	}

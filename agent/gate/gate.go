@@ -128,7 +128,9 @@ type Report struct {
 	// leap. Otherwise Leap is zero. The machine may have been paused, so the child stays
 	// frozen until the answer.
 	Leap int
-	// Completed reports that the child ended by itself, with exit code 0.
+	// Completed reports that the child ended with exit code 0, and that nothing had asked
+	// the child to stop. A program that is told to stop often ends with 0 in the middle of
+	// its work.
 	Completed bool
 	// Connected reports that the connection is up, so that grants and drains reach the
 	// shim.

@@ -66,6 +66,9 @@ type Record struct {
 	// Rollout is the value of [api.RolloutAnnotation]. The rules never read Rollout.
 	// Each write keeps its value, unless the caller sets another value.
 	Rollout string
+	// Done are the done keys of a once claim. Each write keeps them, and a release may add
+	// one.
+	Done api.Done
 }
 
 // Notes are the facts that a holder publishes about itself for its standbys.

@@ -100,7 +100,13 @@ func (s *Shims) Supported(hold string) bool {
 
 // Succeeded reports whether an init container has succeeded under the hold, and no
 // grant has followed.
-func (s *Shims) Succeeded(hold string) bool { return hold != "" && s.succeeded == hold }
+func (s *Shims) Succeeded(hold string) bool { return hold != "" && s.success.init == hold }
+
+// Completed reports whether a container has succeeded under the hold, and no shim may have a
+// child of that hold.
+func (s *Shims) Completed(hold string) bool {
+	return hold != "" && s.success.any == hold && !s.outstanding.of(hold)
+}
 
 // Running reports whether the application runs as a child of the hold, and does not
 // drain. Init containers do not count, because they serve no clients.

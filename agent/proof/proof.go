@@ -42,10 +42,17 @@ type Shims struct {
 	// heard are the containers from which a shim connected to this process.
 	heard map[string]bool
 	// doubts has, for each container, the doubt of its fresh shim.
-	doubts map[string]doubt
-	// succeeded is the hold under which an init container of the pod succeeded last.
-	// The next grant under that hold makes succeeded empty.
-	succeeded string
+	doubts  map[string]doubt
+	success success
+}
+
+// success has the holds of the last successes.
+type success struct {
+	// init is the hold under which an init container of the pod succeeded last. The next
+	// grant under that hold makes init empty.
+	init string
+	// any is the hold under which any container of the pod succeeded last.
+	any string
 }
 
 // doubt is a fresh shim's report that an earlier shim may have a child of a hold.
@@ -80,8 +87,8 @@ func (s *Shims) Forget(named func(hold string) bool) {
 // Grant notes that a grant of the hold is sent to the shim. From now on the shim may
 // have a child of the hold.
 func (s *Shims) Grant(hold string, id gate.ShimID) {
-	if s.succeeded == hold {
-		s.succeeded = ""
+	if s.success.init == hold {
+		s.success.init = ""
 	}
 	s.outstanding.add(hold, id)
 }
@@ -97,7 +104,7 @@ func (s *Shims) Note(r gate.Report) {
 		// earlier shim stays.
 		s.outstanding.clearAll(r.Shim)
 		if !known || last.Phase != gate.Ended {
-			s.success(r)
+			s.success.note(r, s)
 		}
 		s.list = slices.DeleteFunc(s.list, func(k gate.Report) bool { return k.Shim == r.Shim })
 		return
@@ -117,16 +124,20 @@ func (s *Shims) Note(r gate.Report) {
 	case gate.Ended:
 		// The container ends, so the shim starts nothing more, even under a grant.
 		s.outstanding.clearAll(r.Shim)
-		s.success(r)
+		s.success.note(r, s)
 	}
 }
 
-// success notes the hold under which an init container has succeeded, if no other shim may
-// have a child of that hold. The report of the shim's death may be the first report that
-// contains the success.
-func (s *Shims) success(r gate.Report) {
-	if r.Phase == gate.Ended && r.Completed && slices.Contains(s.inits, r.Container) && !s.outstanding.of(r.Hold) {
-		s.succeeded = r.Hold
+// note notes the hold under which a container has succeeded, if no other shim may have a
+// child of that hold. The report of the shim's death may be the first report that contains
+// the success.
+func (k *success) note(r gate.Report, s *Shims) {
+	if r.Phase != gate.Ended || !r.Completed || s.outstanding.of(r.Hold) {
+		return
+	}
+	k.any = r.Hold
+	if slices.Contains(s.inits, r.Container) {
+		k.init = r.Hold
 	}
 }
 

@@ -281,7 +281,7 @@ func (s *shim) ended() (step, int) {
 	if !s.killAll() {
 		return nil, code
 	}
-	s.link.state.Completed = code == 0
+	s.link.state.Completed = code == 0 && !s.stopping
 	return s.end(code)
 }
 

@@ -141,6 +141,8 @@ func (e *Events) Ends(reason string, slots []string) {
 	case ReasonYield:
 		e.add(kube.Normal, reason, "draining to hand over "+names)
 	case ReasonPaused: // the method Paused has already added an Event
+	case ReasonSucceeded:
+		e.add(kube.Normal, reason, "recording the success in "+names)
 	case ReasonTurnFailed:
 		e.add(kube.Warning, reason, "draining to give "+names+" back to an older revision: the application does not serve")
 	case ReasonPodDeleted:
@@ -173,6 +175,11 @@ func (e *Events) Paused(pause string, stops bool) {
 // Skipped adds the Event that the pod ends instead of waiting, with the holder as the cause.
 func (e *Events) Skipped(holder string) {
 	e.add(kube.Normal, eventSkipped, holder+": this pod ends with exit code 0 and does not start its application")
+}
+
+// AlreadyDone adds the Event that a container ends because its work is done.
+func (e *Events) AlreadyDone(container, reason string) {
+	e.add(kube.Normal, eventDone, reason+": container "+container+" ends with exit code 0 and does not run")
 }
 
 // WaitedTooLong adds the Event that a container has waited for as long as it may.

@@ -211,6 +211,9 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	return r.standby(now, h, turn, childless).by(h.until)
 }
 
+// Done returns how a pod looks whose work is done. The argument tells which work.
+func Done(work string) Look { return look(true, ReadyDone, work) }
+
 // standby decides how a standby that may forward appears.
 func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless bool) Look {
 	switch {

@@ -8,13 +8,15 @@ import "github.com/metaparticle-io/metaparticle/api"
 // Reasons why a hold ends, as they appear in logs, in Events, in metrics and at the
 // shims.
 const (
-	ReasonEnded    = "Ended"
-	ReasonYield    = "Yielded"
-	ReasonPaused   = "Paused"
-	ReasonLost     = "Lost"
-	ReasonCutOff   = "RenewDeadlinePassed"
-	ReasonUnproven = "EarlierShimUnproven"
-	ReasonDrained  = "ShimDrained"
+	ReasonEnded = "Ended"
+	// ReasonSucceeded ends the hold of a once claim whose work has succeeded.
+	ReasonSucceeded = "Succeeded"
+	ReasonYield     = "Yielded"
+	ReasonPaused    = "Paused"
+	ReasonLost      = "Lost"
+	ReasonCutOff    = "RenewDeadlinePassed"
+	ReasonUnproven  = "EarlierShimUnproven"
+	ReasonDrained   = "ShimDrained"
 	// ReasonPodDeleted ends a hold that began before the agent knew of the pod's
 	// deletion.
 	ReasonPodDeleted = "PodDeleted"
@@ -52,6 +54,8 @@ const (
 	// ReadyInTurn means that the revision is in its turn, and has not served for long
 	// enough yet.
 	ReadyInTurn = "InItsTurn"
+	// ReadyDone means that the work of the pod's once claim is done.
+	ReadyDone = "Done"
 )
 
 // Reasons of the Events on the pod that do not report the end of a hold.
@@ -63,4 +67,5 @@ const (
 	eventKilling     = "Killing" // as the kubelet calls it
 	eventSkipped     = "Skipped"
 	eventWaited      = "WaitedTooLong"
+	eventDone        = "AlreadyDone"
 )

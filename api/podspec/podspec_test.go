@@ -141,7 +141,7 @@ func TestPoliciesRecognizeTheSameGatesAsHasGate(t *testing.T) {
 	const shim = "c.?command[?0].orValue('') == '" + api.AgentBinary + "' && c.?command[?1].orValue('') == '" + api.ExecRole + "'"
 	marks := `[request.operation == 'CREATE' ? object : oldObject].all(o,
 		o.spec.?initContainers.orValue([]).exists(c, c.name == '` + api.AgentContainer + `' && c.?restartPolicy.orValue('') == '` + string(corev1.ContainerRestartPolicyAlways) + `') &&
-		(o.spec.containers.exists(c, ` + shim + `) ||
+		((o.spec.containers + o.spec.initContainers).exists(c, ` + shim + `) ||
 		o.spec.initContainers.exists(c, c.name == '` + api.WaitContainer + `') ||
 		o.spec.initContainers.exists(c, c.name == '` + api.AgentContainer + `' && '` + api.ReadinessGateArg + `' in c.?args.orValue([])) &&
 		o.spec.?readinessGates.orValue([]).exists(g, g.conditionType == '` + api.ReadyCondition + `')))`
@@ -149,7 +149,7 @@ func TestPoliciesRecognizeTheSameGatesAsHasGate(t *testing.T) {
 	gate := words(t, "gate")
 	for _, part := range []string{
 		"variables.inits.filter(c, c.name == '" + api.AgentContainer + "' && c.?restartPolicy.orValue('') == '" + string(corev1.ContainerRestartPolicyAlways) + "')",
-		"!(" + shim + ")", "object.spec.containers.exists(c, " + shim + ")",
+		"!(" + shim + ")", "(object.spec.containers + ('" + api.OnceAnnotation + "' in object.metadata.annotations ? variables.inits : [])).exists(c, " + shim + ")",
 		"variables.agents.exists(c, '" + api.ReadinessGateArg + "' in c.?args.orValue([]))",
 	} {
 		assert.Contains(t, gate, part)

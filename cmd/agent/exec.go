@@ -53,7 +53,7 @@ func execConfig(args []string) (shim.Config, error) {
 		// For the shim, the values "restart" and "end" of on-loss are the same: the shim
 		// ends the container. The kubelet decides whether the container starts again.
 		StandBy:    e.OnLoss == api.OnLossStandby,
-		MaySkip:    e.OnBusy == api.OnBusySkip,
+		MaySkip:    e.OnBusy == api.OnBusySkip || e.Once,
 		MayEndWait: e.WaitAtMost > 0,
 		Env:        environment,
 		Grace:      e.Grace,

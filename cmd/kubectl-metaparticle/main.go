@@ -6,8 +6,8 @@
 // "explain" shows why a pod or workload of a cluster is, or is not, gated. Both
 // run the webhook's own code, so that their messages are the webhook's.
 //
-// The command "status" shows slots. The commands "yield", "pause" and "resume"
-// write annotations on the Leases of slots, which agents watch. A refusal writes
+// The command "status" shows slots. The commands "yield", "pause", "resume" and
+// "forget" write annotations on the Leases of slots, which agents watch. A refusal writes
 // nothing. The commands measure durations by this machine's clock. Times in "status" come
 // from the clocks of other machines.
 //
@@ -30,14 +30,15 @@ const usage = `Usage:
   kubectl metaparticle yield [-n NAMESPACE] [--to POD] SLOTS
   kubectl metaparticle pause [-n NAMESPACE] [--stop] SLOTS
   kubectl metaparticle resume [-n NAMESPACE] SLOTS
+  kubectl metaparticle forget [-n NAMESPACE] once/NAME KEY
 
 inject shows what the webhook would make of a manifest; explain says why a pod
 or workload of the cluster is, or is not, gated. status shows slots with their
 holders and standbys. yield hands a slot over; pause lets no pod acquire it,
-until resume. -h after each says more.
+until resume. forget lets the work of a key run again. -h after each says more.
 
 SLOTS are those of KIND/NAME, as deployment/biller or pod/biller-0, or of
-lock/NAME or semaphore/NAME.
+lock/NAME, once/NAME or semaphore/NAME.
 
 Exit codes: 0 done; 1 refused, or for status: a claimed slot has no holder that
 serves, and is not paused; 2 the command could not answer; 3 the request was
@@ -54,7 +55,7 @@ func main() {
 func run(ctx context.Context, args []string, std stdio) int {
 	command := map[string]func(context.Context, []string, stdio) (int, error){
 		"inject": injectCommand, "explain": explainCommand, "status": statusCommand,
-		"yield": yieldCommand, "pause": pauseCommand, "resume": resumeCommand,
+		"yield": yieldCommand, "pause": pauseCommand, "resume": resumeCommand, "forget": forgetCommand,
 	}
 	if len(args) > 0 && (args[0] == "-h" || args[0] == "--help" || args[0] == "help") {
 		fmt.Fprint(std.out, usage)

@@ -22,7 +22,7 @@ import (
 type slotStatus struct {
 	Namespace string `json:"namespace"`
 	Slot      string `json:"slot"`
-	// Kind is singleton, lock or semaphore.
+	// Kind is singleton, lock, once or semaphore.
 	Kind   string        `json:"kind"`
 	Holder *holderStatus `json:"holder,omitempty"`
 	Paused api.Pause     `json:"paused,omitempty"`
@@ -30,8 +30,10 @@ type slotStatus struct {
 	// request.
 	Yield string `json:"yield,omitempty"`
 	// Successor is the identity that the last release names, until a pod holds.
-	Successor string          `json:"successor,omitempty"`
-	Standbys  []standbyStatus `json:"standbys"`
+	Successor string `json:"successor,omitempty"`
+	// Done are the done keys of a once claim, the oldest first.
+	Done     []string        `json:"done,omitempty"`
+	Standbys []standbyStatus `json:"standbys"`
 	// Transitions counts the changes of the holder since the Lease was made.
 	Transitions int32 `json:"transitions"`
 	// Handovers are the last handovers that Events report, the latest first.
@@ -135,6 +137,7 @@ func (s slotStatus) group() string {
 // fill stores the facts of the Lease. The holder counts as gone until the method join
 // finds its pod.
 func (s *slotStatus) fill(l *coordinationv1.Lease) {
+	s.Done = api.Done(l.Annotations[api.DoneAnnotation]).Keys()
 	s.Missing, s.Paused, s.Yield = false, api.PauseOf(l.Annotations), l.Annotations[api.YieldAnnotation]
 	s.Successor, s.Transitions = l.Annotations[api.SuccessorAnnotation], ptr.Deref(l.Spec.LeaseTransitions, 0)
 	identity := holderOf(l)
@@ -165,6 +168,9 @@ func (s *slotStatus) join(pod corev1.Pod) {
 	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return
 	}
+	if s.finished(pod) {
+		return
+	}
 	standby := standbyStatus{Pod: pod.Name, identity: identityOf(pod), Reason: "Unknown", Message: "its agent has said nothing yet"}
 	if said, ok := condition(pod); ok {
 		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, said.Reason, said.Message
@@ -175,9 +181,16 @@ func (s *slotStatus) join(pod corev1.Pod) {
 	s.Standbys = append(s.Standbys, standby)
 }
 
+// finished reports whether the key of the pod's once claim is done, so the pod does not wait
+// for the slot.
+func (s *slotStatus) finished(pod corev1.Pod) bool {
+	request, err := api.Parse(pod.Annotations)
+	return err == nil && slices.Contains(s.Done, request.Once())
+}
+
 // healthy reports whether the slot has a holder that serves, is paused, or has neither a
-// holder nor a standby.
+// holder nor a standby. The holder of a once claim need not serve.
 func (s slotStatus) healthy() bool {
-	serves := s.Holder != nil && s.Holder.ServingSince != nil && !s.Holder.Gone
+	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once") && !s.Holder.Gone
 	return serves || s.Paused != "" || s.Holder == nil && len(s.Standbys) == 0
 }

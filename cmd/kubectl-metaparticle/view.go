@@ -211,6 +211,9 @@ func (v view) summary(s slotStatus) string {
 	if s.Successor != "" {
 		add("%s is to hold next", api.PodOf(s.Successor))
 	}
+	if len(s.Done) > 0 {
+		add("done: %s", strings.Join(s.Done, " "))
+	}
 	if n := len(s.Standbys); n == 1 {
 		add("1 standby")
 	} else {

@@ -110,8 +110,11 @@ func judgeContainers(p *Pod) reason.Refusals {
 }
 
 // patchContainers makes a gated container kubectl's default, unless the pod names a
-// default.
+// default. A gated init container is no default.
 func patchContainers(p *Pod, d *patch.Document) {
+	if len(p.gated) == 0 {
+		return
+	}
 	if _, ok := p.Annotations[defaultContainer]; !ok {
 		d.Set(p.Spec.Containers[p.gated[0]].Name, "metadata", "annotations", defaultContainer)
 	}

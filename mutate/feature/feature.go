@@ -42,6 +42,7 @@ var features = []feature{
 	{name: "probes", judgeContainer: judgeProbes, patch: patchProbes},
 	{name: "rules", judgeContainer: judgeRules},
 	{name: "waits", judgeContainer: judgeWaits},
+	{name: "once", judge: judgeOnce, warn: warnOfFiles},
 	{name: "leftovers", judge: judgeLeftovers},
 	{name: "volumes", judgeContainer: judgeMounts, patch: patchVolumes},
 	{name: "ports", judgeContainer: judgePorts},

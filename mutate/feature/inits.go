@@ -44,7 +44,7 @@ func judgeInits(p *Pod) reason.Refusals {
 		case c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways:
 			refusals.Add(reason.InitContainer, "%s names %q, which is a native sidecar: what comes after it counts on its running",
 				api.ContainersAnnotation, c.Name)
-		case len(p.gated) == 0:
+		case len(p.gated) == 0 && p.Request.Once() == "":
 			refusals.Add(reason.InitContainer, "%s names the init container %q and no main container: nothing would keep the slot after it",
 				api.ContainersAnnotation, c.Name)
 		}

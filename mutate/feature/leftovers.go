@@ -42,7 +42,7 @@ func JudgeUnclaimed(pod *corev1.Pod) reason.Refusals {
 
 // copied returns the slot of another workload's singleton in the pod's marks, or an empty
 // text. A pod with a controller is no copy, because tools that copy a pod drop its
-// controller. The slots of locks and semaphores do not count, because any pod of the
+// controller. Slots of the whole namespace do not count, because any pod of the
 // namespace may claim them.
 func (f Facts) copied() string {
 	if metav1.GetControllerOfNoCopy(f.Pod) != nil {

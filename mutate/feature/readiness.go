@@ -10,7 +10,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 )
 
-// patchReadiness makes the pod's readiness depend on the agent's condition.
-func patchReadiness(_ *Pod, d *patch.Document) {
+// patchReadiness makes the pod's readiness depend on the agent's condition. After a once
+// claim's success the application runs in every pod, so its readiness stays as it was.
+func patchReadiness(p *Pod, d *patch.Document) {
+	if p.Request.Once() != "" {
+		return
+	}
 	d.Ensure("conditionType", corev1.PodReadinessGate{ConditionType: api.ReadyCondition}, "spec", "readinessGates")
 }

@@ -63,6 +63,11 @@ var Elsewhere = []Explanation{
 		Do:      "delete the pod that holds, or wait until the lease has run out; shorten leaseDurationSeconds in the Lease if that is too long",
 	},
 	{
+		Reason:  "WorkDone",
+		Meaning: "A Lease with done keys cannot be deleted, because the work of `metaparticle.io/once` would run again.",
+		Do:      "nothing, or let the work of a key run again: kubectl metaparticle forget once/NAME KEY",
+	},
+	{
 		Reason:  "NotYourself",
 		Meaning: "With an agent's rights a pod may change only its own status, and only our parts of the status. Such a pod may report Events only about itself.",
 		Do:      "use an account with the right to update pods/status, or to patch Events",

@@ -33,6 +33,8 @@ const (
 	NeverRestarted   Reason = "NeverRestarted"
 	RestartRule      Reason = "RestartRule"
 	NeverEnds        Reason = "NeverEnds"
+	OnceRestarts     Reason = "OnceRestarts"
+	OnceContainers   Reason = "OnceContainers"
 	PodWithoutName   Reason = "PodWithoutName"
 	WorkloadUnknown  Reason = "WorkloadUnknown"
 	BadOwner         Reason = "BadOwner"
@@ -41,6 +43,7 @@ const (
 	JobImmutable     Reason = "JobImmutable"
 	TemplateDiffers  Reason = "TemplateDiffers"
 	RolloutStalls    Reason = "RolloutStalls"
+	OnceWritesPod    Reason = "OnceWritesPod"
 	TokenInReach     Reason = "TokenInReach"
 	MarksKept        Reason = "MarksKept"
 )

@@ -101,6 +101,16 @@ var All = []Explanation{
 		Do:      "set the restartPolicy Never or OnFailure, as in a Job, or remove the annotation: pods that serve stand by without a bound",
 	},
 	{
+		Reason:  OnceRestarts,
+		Meaning: "`metaparticle.io/once` gates a container that the kubelet starts again after its success: a main container whose restartPolicy is Always, a native sidecar, or a container with a restart rule for exit code 0. The container would skip and start for ever.",
+		Do:      "name an ordinary init container in metaparticle.io/containers, or set the restartPolicy Never or OnFailure, as in a Job",
+	},
+	{
+		Reason:  OnceContainers,
+		Meaning: "`metaparticle.io/once` records the success of one container, and the pod has several gated containers.",
+		Do:      "name one container in metaparticle.io/containers",
+	},
+	{
 		Reason:  PodWithoutName,
 		Meaning: "The slot of a pod without a controller is named after the pod. With generateName the pod has no name yet.",
 		Do:      "give the pod a name, or use metaparticle.io/lock",
@@ -139,6 +149,11 @@ var All = []Explanation{
 		Reason: RolloutStalls, WarnOnly: true,
 		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container, under a semaphore, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops the rollout. A Deployment of one replica goes on with a gated init container, because its one new pod takes its turn.",
 		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or its strategy Recreate, a DaemonSet's maxUnavailable of 100%, a StatefulSet's or DaemonSet's updateStrategy OnDelete), or leave the annotation out",
+	},
+	{
+		Reason: OnceWritesPod, WarnOnly: true,
+		Meaning: "The container of `metaparticle.io/once` mounts an emptyDir volume for writing, and a later container mounts the same volume. Only the pod that runs the container has the files; all other pods skip the container.",
+		Do:      "keep files for each pod out of the container that runs once, or leave the annotation out",
 	},
 	{
 		Reason: TokenInReach, WarnOnly: true,

@@ -229,6 +229,10 @@ func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
 func TestRestartRulesApplyToTheApplicationsExitCodes(t *testing.T) {
 	lifecycle.TestRestartRulesApplyToTheApplicationsExitCodes(t)
 }
+func TestOnceInitContainerSucceedsOncePerKey(t *testing.T) {
+	lifecycle.TestOnceInitContainerSucceedsOncePerKey(t)
+}
+func TestOnceJobRunsOncePerKey(t *testing.T) { lifecycle.TestOnceJobRunsOncePerKey(t) }
 func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	lifecycle.TestStartupProbeBeginsAnewWithEachChild(t)
 }

@@ -69,7 +69,7 @@ func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Uns
 			return err
 		}
 	}
-	fmt.Fprintf(out, "uninstalled; deleted %d Leases, Roles and bindings. Labels on namespaces and annotations on workloads are yours and stay.\n", made)
+	fmt.Fprintf(out, "uninstalled; deleted %d Leases, Roles and bindings. Labels on namespaces and annotations on workloads are yours and stay, and so do Leases with done keys (metaparticle.io/done).\n", made)
 	return nil
 }
 
@@ -158,7 +158,8 @@ func noWebhookPods(ctx context.Context, c client.Client, objects []*unstructured
 }
 
 // removeMade deletes the objects that enroll made, in all namespaces, and returns their
-// number. The policy on held Leases may stay in effect for a moment after its deletion, so a
+// number. A Lease with done keys stays, because after another installation its work must
+// not run again. The policy on held Leases may stay in effect for a moment after its deletion, so a
 // refused deletion is tried again.
 func removeMade(ctx context.Context, c client.Client) (int, error) {
 	made := 0
@@ -172,6 +173,9 @@ func removeMade(ctx context.Context, c client.Client) (int, error) {
 		}
 		for _, item := range items {
 			object := item.(client.Object)
+			if object.GetAnnotations()[api.DoneAnnotation] != "" {
+				continue
+			}
 			gvk, err := c.GroupVersionKindFor(object)
 			if err != nil {
 				return made, fmt.Errorf("kind of %s: %w", object.GetName(), err)

@@ -1,0 +1,159 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// onceSlot is the slot of the once claims in these tests.
+var onceSlot = api.OnceLease("schema")
+
+// once gives the pod a once claim with a gated init container.
+func once(key string) func(c *Config) {
+	return func(c *Config) {
+		c.Slots, c.Once, c.Readiness = []string{onceSlot}, key, api.ReadinessHolder
+		c.Containers, c.InitContainers = nil, []string{"migrate"}
+		c.LeaseDuration = 2 * time.Minute
+	}
+}
+
+// migrate connects the shim of the pod's init container.
+func (p *pod) migrate(id gate.ShimID) { p.gates.connect(gate.Report{Shim: id, Container: "migrate"}) }
+
+// done returns the done keys in the Lease.
+func (w *world) done() api.Done {
+	return api.Done(w.server.lease(onceSlot).Annotations[api.DoneAnnotation])
+}
+
+func TestWorkRunsOncePerKey(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(onceSlot)
+		a, b, later := w.start("a", once("7")), w.start("b", once("7")), w.start("c", once("8"))
+		a.migrate("s1")
+		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+		b.migrate("s2")
+		later.migrate("s3")
+		w.pass(10 * time.Minute)
+		assert.Empty(t, b.gates.codes(), "the work is not done yet")
+		assert.Equal(t, gate.Waiting, later.gates.phase("s3"), "another key of the name waits, too")
+		a.gates.succeed("s1")
+		w.within(time.Second, "the second pod goes on", b.dismissed)
+		assert.Equal(t, []int{0}, b.gates.codes())
+		assert.Empty(t, b.gates.given())
+		w.within(time.Second, "the next key runs", func() bool { return later.running("s3") })
+		assert.Equal(t, api.Done("7"), w.done())
+		later.gates.succeed("s3")
+		w.within(time.Second, "both are done", func() bool { return w.done() == "7,8" })
+		assert.Empty(t, w.server.lease(onceSlot).Holder)
+		d := w.start("d", once("7"))
+		d.migrate("s4")
+		w.within(time.Second, "a pod of a later day goes on", d.dismissed)
+		w.pass(time.Second)
+		assert.Contains(t, w.server.told(), "AlreadyDone")
+	})
+}
+
+func TestUnfinishedWorkIsRepeated(t *testing.T) {
+	for name, end := range map[string]func(a *pod){
+		"failure": func(a *pod) { a.gates.end("s1") },
+		"success after a stop signal": func(a *pod) {
+			a.gates.end("s1") // the shim reports no completion
+		},
+		"yield": func(a *pod) { a.agent.Yield() },
+		"dead agent": func(a *pod) {
+			a.kill()
+			close(a.gates.shims["s1"].ended)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(onceSlot)
+				a, b := w.start("a", once("7")), w.start("b", once("7"))
+				a.migrate("s1")
+				w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+				b.migrate("s2")
+				w.pass(time.Second)
+				end(a)
+				w.within(3*time.Minute, "the work runs again", func() bool { return b.running("s2") })
+				assert.Empty(t, w.done())
+				b.gates.succeed("s2")
+				w.within(time.Second, "the work is done", func() bool { return w.done().Has("7") })
+			})
+		})
+	}
+}
+
+func TestSuccessIsRecordedDespiteALostAnswer(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(onceSlot)
+		a := w.start("a", once("7"))
+		a.migrate("s1")
+		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+		w.server.mu.Lock()
+		a.link.mu.Lock()
+		a.link.unwritten = &kube.StatusError{Code: 503}
+		a.link.mu.Unlock()
+		w.server.mu.Unlock()
+		a.gates.succeed("s1")
+		w.pass(5 * time.Second)
+		assert.Empty(t, w.done())
+		a.link.mu.Lock()
+		a.link.unwritten = nil
+		a.link.lose = true
+		a.link.mu.Unlock()
+		w.within(30*time.Second, "the work is done", func() bool { return w.done().Has("7") })
+		b := w.start("b", once("7"))
+		b.migrate("s2")
+		w.within(time.Second, "another pod goes on", b.dismissed)
+		require.Empty(t, b.gates.given())
+	})
+}
+
+// A pod whose container ended long ago may not cost the API server a watch for ever.
+func TestPodWatchesNothingAfterItsWorkIsDone(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(onceSlot)
+		a, b := w.start("a", once("7")), w.start("b", once("7"))
+		a.migrate("s1")
+		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+		b.migrate("s2")
+		w.pass(time.Second)
+		a.gates.succeed("s1")
+		w.within(time.Second, "the second pod goes on", b.dismissed)
+		w.pass(10 * time.Second)
+		w.server.mu.Lock()
+		watchers := len(w.server.watchers)
+		w.server.mu.Unlock()
+		assert.Zero(t, watchers)
+		sent := w.server.requests()
+		w.pass(time.Hour)
+		assert.Equal(t, sent, w.server.requests())
+	})
+}
+
+// The agent's new process has not seen the success of the earlier process.
+func TestContainerIsSkippedAfterItsOwnSuccess(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(onceSlot)
+		a := w.start("a", once("7"))
+		a.migrate("s1")
+		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+		a.gates.succeed("s1")
+		w.within(time.Second, "the work is done", func() bool { return w.done().Has("7") })
+		a.kill()
+		a = w.start("a")
+		a.migrate("s2")
+		w.within(time.Second, "the container is skipped", a.dismissed)
+		assert.Empty(t, a.gates.given())
+	})
+}

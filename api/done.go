@@ -1,0 +1,53 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// onceLeaseDuration is the lease duration of a once claim without an annotation.
+const onceLeaseDuration = 2 * time.Minute
+
+// MaxDone bounds the done keys of one Lease. With a further key, the oldest one goes.
+const MaxDone = 50
+
+// Done is the value of [DoneAnnotation]: the keys whose work has succeeded, the oldest
+// first.
+type Done string
+
+// Keys returns the done keys.
+func (d Done) Keys() []string { return split(string(d)) }
+
+// Without returns the done keys except the given one.
+func (d Done) Without(key string) Done {
+	return Done(strings.Join(slices.DeleteFunc(d.Keys(), func(k string) bool { return k == key }), ","))
+}
+
+// Has reports whether the work of the key has succeeded.
+func (d Done) Has(key string) bool {
+	return slices.Contains(d.Keys(), key)
+}
+
+// With returns the done keys and the given key.
+func (d Done) With(key string) Done {
+	if key == "" || d.Has(key) {
+		return d
+	}
+	keys := append(d.Keys(), key)
+	return Done(strings.Join(keys[max(0, len(keys)-MaxDone):], ","))
+}
+
+// isKey reports whether the text can be the key of a once claim: the value of a label that
+// is not empty.
+func isKey(key string) bool {
+	letter := func(c rune) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' }
+	inner := func(c rune) bool { return letter(c) || strings.ContainsRune("-._", c) }
+	if key == "" || len(key) > maxLabel || !letter(rune(key[0])) || !letter(rune(key[len(key)-1])) {
+		return false
+	}
+	return !strings.ContainsFunc(key, func(c rune) bool { return !inner(c) })
+}

@@ -1,0 +1,97 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestDoneKeepsTheLatestFiftyKeys(t *testing.T) {
+	var d Done
+	assert.False(t, d.Has(""))
+	assert.Empty(t, d.Keys())
+	for i := range 60 {
+		d = d.With(fmt.Sprintf("v%d", i))
+		d = d.With(fmt.Sprintf("v%d", i))
+	}
+	assert.Len(t, d.Keys(), MaxDone)
+	assert.True(t, d.Has("v59"))
+	assert.True(t, d.Has("v10"))
+	assert.False(t, d.Has("v9"))
+	assert.False(t, d.Has("v"))
+	assert.Equal(t, d, d.With(""))
+	assert.Equal(t, Done("a,c"), Done("a,b,c").Without("b"))
+	assert.Equal(t, Done("a,c"), Done("a,c").Without("b"))
+	longest := Done("")
+	for i := range MaxDone {
+		longest = longest.With(fmt.Sprintf("%02d%s", i, strings.Repeat("x", maxLabel-2)))
+	}
+	assert.Less(t, len(longest), 8192, "the policy on Leases refuses longer annotations")
+}
+
+func TestOnceRequestHasOneSlotAndAKey(t *testing.T) {
+	r, err := Parse(map[string]string{OnceAnnotation: "schema=v1.2_a"})
+	require.NoError(t, err)
+	assert.Equal(t, claimed(Claim{Kind: Once, Name: "schema", Size: 1, Key: "v1.2_a"}), r.Claimed)
+	assert.Equal(t, "v1.2_a", r.Once())
+	assert.Equal(t, []string{"once.schema"}, r.Slots(Workload{"apps", "Deployment", "a"}))
+	assert.Equal(t, r.Slots(Workload{}), r.Slots(Workload{"batch", "Job", "b"}), "the work is of the namespace")
+	assert.Equal(t, 2*time.Minute, r.Lease())
+	assert.False(t, r.TakesTurns())
+	assert.False(t, HasNextLease("once.schema"))
+
+	r, err = Parse(map[string]string{OnceAnnotation: "schema=7", LeaseDurationAnnotation: "20s"})
+	require.NoError(t, err)
+	assert.Equal(t, 20*time.Second, r.Lease())
+	r, err = Parse(map[string]string{LockAnnotation: "a"})
+	require.NoError(t, err)
+	assert.Empty(t, r.Once())
+	assert.Equal(t, DefaultLeaseDuration, r.Lease())
+}
+
+func TestErrorExplainsEachInvalidOnceAnnotation(t *testing.T) {
+	key := "a key after the = is at most 63 letters, digits, dashes, dots and underscores, with a letter or digit at both ends"
+	name := "a name before the = is at most 248 lower-case letters, digits, dashes and dots, with a letter or digit at both ends"
+	for value, want := range map[string]string{
+		"":                              "write a name and the key of the work that is to run once, as in schema=7",
+		"true":                          "write a name and the key of the work that is to run once, as in schema=7",
+		"a=1,b=2":                       "name one work: several in one pod come with a later version",
+		"Schema=7":                      name,
+		"=7":                            name,
+		strings.Repeat("a", 249) + "=7": name,
+		"schema=":                       key,
+		"schema=-7":                     key,
+		"schema=7 8":                    key,
+		"schema=$(X)":                   key,
+		"schema=é":                      key,
+		"a=" + strings.Repeat("z", 64):  key,
+	} {
+		_, err := Parse(map[string]string{OnceAnnotation: value})
+		require.Error(t, err, value)
+		assert.True(t, strings.HasPrefix(err.Error(), "metaparticle.io/once is ") && strings.HasSuffix(err.Error(), ": "+want), "%s: %v", value, err)
+	}
+}
+
+func TestSettingsThatContradictOnceAreRefused(t *testing.T) {
+	for name, test := range map[string]struct {
+		key, value, want string
+	}{
+		"lock":      {LockAnnotation, "a", "metaparticle.io/once is in one pod with metaparticle.io/lock, which comes with a later version: remove one of the two"},
+		"readiness": {ReadinessAnnotation, "holder", "metaparticle.io/readiness has no effect with metaparticle.io/once, which leaves the pod's readiness as it was: remove it"},
+		"skip":      {OnBusyAnnotation, "skip", `metaparticle.io/on-busy is "skip", but with metaparticle.io/once a pod waits, and skips what is done: remove one of the two`},
+		"gate":      {GateAnnotation, "pod", `metaparticle.io/gate is "pod", but with metaparticle.io/once a shim must see the success: remove one of the two`},
+		"delay":     {EndpointDelayAnnotation, "1s", "metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Parse(map[string]string{OnceAnnotation: "schema=7", test.key: test.value})
+			assert.EqualError(t, err, test.want)
+		})
+	}
+}

@@ -1,0 +1,67 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+func TestForgetCommandRemovesOneKey(t *testing.T) {
+	for name, c := range map[string]struct {
+		args      []string
+		code      int
+		done, out string
+		err       string
+	}{
+		"one of two":  {[]string{"once/schema", "7"}, exitOK, "8", "once.schema: 7 is forgotten\n", ""},
+		"not done":    {[]string{"once/schema", "9"}, exitRefused, "7,8", "", `refused: once.schema has the done keys "7,8", not 9` + "\n"},
+		"no key":      {[]string{"once/schema"}, exitRefused, "7,8", "", "refused: name the work and its key, as in once/schema 7\n"},
+		"no work":     {[]string{"lock/a", "7"}, exitRefused, "7,8", "", "refused: name the work and its key, as in once/schema 7\n"},
+		"other name":  {[]string{"once/seed", "7"}, exitRefused, "7,8", "", "refused: once.seed has no Lease in the namespace shop: no pod has claimed the work there\n"},
+		"unnamed one": {[]string{"once/", "7"}, exitRefused, "7,8", "", "refused: name the work and its key, as in once/schema 7\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newByHand(slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "7,8"}))
+			code := b.carry(t, func(std stdio, cl cluster) (int, error) { return forget(t.Context(), cl, "shop", c.args, std) })
+			assert.Equal(t, c.code, code)
+			assert.Equal(t, c.out, b.out.String())
+			assert.Equal(t, c.err, b.err.String())
+			assert.Equal(t, c.done, b.lease(t, "once.schema").Annotations[api.DoneAnnotation])
+		})
+	}
+	b := newByHand(slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "7"}))
+	b.carry(t, func(std stdio, cl cluster) (int, error) {
+		return forget(t.Context(), cl, "shop", []string{"once/schema", "7"}, std)
+	})
+	assert.NotContains(t, b.lease(t, "once.schema").Annotations, api.DoneAnnotation)
+}
+
+func TestStatusListsDoneKeysAndWaitingPods(t *testing.T) {
+	waits, goesOn := waiting("a", "once.schema"), waiting("b", "once.schema")
+	for pod, value := range map[*corev1.Pod]string{waits: "schema=8", goesOn: "schema=7"} {
+		delete(pod.Annotations, api.SingletonAnnotation)
+		pod.Annotations[api.OnceAnnotation] = value
+	}
+	b := newByHand([]client.Object{waits, goesOn, slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "6,7"})}...)
+	var state objects
+	b.carry(t, func(_ stdio, cl cluster) (int, error) {
+		var err error
+		state, _, err = cl.read(t.Context(), "shop")
+		return exitOK, err
+	})
+	all := state.statuses(nil)
+	if assert.Len(t, all, 1) {
+		assert.Equal(t, []string{"6", "7"}, all[0].Done)
+		assert.Equal(t, "once", all[0].Kind)
+		if assert.Len(t, all[0].Standbys, 1) {
+			assert.Equal(t, "a", all[0].Standbys[0].Pod)
+		}
+	}
+}
