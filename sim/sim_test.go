@@ -21,6 +21,8 @@ func TestRolloutsBreakNoInvariant(t *testing.T) { play.Rollouts(t, world.ModelOf
 
 func TestJobsBreakNoInvariant(t *testing.T) { play.Jobs(t, world.ModelOfEnroll) }
 
+func TestWorksBreakNoInvariant(t *testing.T) { play.Works(t, world.ModelOfEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The random schedules in the tests of agent/claim catch these bugs, because the bugs are

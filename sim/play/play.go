@@ -52,6 +52,12 @@ func Jobs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayJobs)
 }
 
+// Works plays, for each seed, the story of work that is to run once. Like [Seeds], Works
+// plays the seeds that the flags ask for.
+func Works(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayWorks)
+}
+
 // play plays a story of one seed in a synctest bubble, and reports the violation.
 func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	var w *world.World

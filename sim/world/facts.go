@@ -22,6 +22,7 @@ type checks struct {
 	renewals map[string]renewal
 	// released has the released holds, by slot and hold.
 	released map[string]bool
+	done     doneCheck
 	// started has the starts of applications whose death nothing in their pods can prove,
 	// by slot and hold.
 	started map[string]start
@@ -65,7 +66,7 @@ type ending struct {
 
 func newChecks(e *engine) *checks {
 	return &checks{
-		engine: e, tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{}, started: map[string]start{},
+		engine: e, tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{}, done: newDoneCheck(e), started: map[string]start{},
 		acquired: map[string]acquisition{},
 	}
 }

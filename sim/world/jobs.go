@@ -18,6 +18,8 @@ type jobs struct {
 	*recovery
 	trouble *trouble
 	made    int // the number of pods so far
+	// assign gives a new pod its Job, or its key.
+	assign func(*pod)
 }
 
 // mostJobs bounds the pods of the story at one instant.
@@ -39,10 +41,16 @@ func newJobs(w *World) *jobs {
 	if t.onBusy == "" || chance(w.rng, .3) {
 		t.waitAtMost = between(w.rng, 5*time.Second, 2*time.Minute)
 	}
-	all.add(t, 0)
-	w.newEnroller("enroll-1")
-	w.latest = max(w.latest, j.longest)
+	j.assign = func(p *pod) { p.job = j.nextJob() }
+	j.begin(t)
 	return j
+}
+
+// begin adds the template of all pods, and enroll.
+func (j *jobs) begin(t template) {
+	j.workloads.add(t, 0)
+	j.newEnroller("enroll-1")
+	j.latest = max(j.latest, j.longest)
 }
 
 // run plays the whole story of one seed.
@@ -77,7 +85,7 @@ func (j *jobs) works(last time.Duration) bool {
 		j.do(func() {
 			switch {
 			case len(j.pods) < mostJobs && chance(j.rng, .4):
-				j.newPod(j.templates[0], j.place()).job = j.nextJob()
+				j.assign(j.newPod(j.templates[0], j.place()))
 			default:
 				pick(j.rng, j.trouble.troubles())()
 			}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -37,6 +38,7 @@ type pod struct {
 	// child.
 	course     agent.Course
 	job        string // the Job of the pod, in the story of Jobs
+	key        string // the key of the pod's once claim, in the story of works
 	ran, skips bool
 	// stopping reports that the kubelet ends the pod. The field object reports that the API
 	// server has the pod. The field gone reports that the pod has no process left.
@@ -87,6 +89,12 @@ func (w *World) newPod(t template, n *node) *pod {
 }
 
 func (p *pod) identity() string { return api.Identity(p.name, p.uid) }
+
+// leaseOf returns the Lease of the pod's first slot; nil if there is none.
+func leaseOf(p *pod) *kube.Lease {
+	l, _ := p.w.api.lease(p.slots[0])
+	return l
+}
 
 // startAll starts the processes that the pod lacks, in the order of the kubelet.
 func (p *pod) startAll() {
@@ -139,7 +147,16 @@ func (c *container) ready() bool {
 // image is there.
 func (c *container) complete(s *shimProcess) {
 	c.done, c.prepared, c.since = true, s.hold, c.pod.w.now()
-	c.pod.w.after(between(c.pod.rng, 10*time.Millisecond, time.Second), c.pod.startAll)
+	next := c.pod.startAll
+	if finished(c.pod) {
+		next = c.pod.stop
+	}
+	c.pod.w.after(between(c.pod.rng, 10*time.Millisecond, time.Second), next)
+}
+
+// finished reports whether every container of a pod that ends has succeeded.
+func finished(p *pod) bool {
+	return p.ends > 0 && !slices.ContainsFunc(p.containers, func(c *container) bool { return !c.done })
 }
 
 // register stores the pod's object in the API server, for enroll.
@@ -239,7 +256,7 @@ func (c *container) shimGone(s *shimProcess) {
 		c.complete(s)
 	case p.ends > 0 && s.ended && s.code == 0:
 		c.done = true
-		if !slices.ContainsFunc(p.containers, func(c *container) bool { return !c.done }) {
+		if finished(p) {
 			p.stop()
 		}
 	default:

@@ -22,6 +22,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 		l.note(by, "writes %s of %q (version %d)", slot, is.Holder, after.rv)
 		return // a next Lease gives no pod the slot
 	}
+	l.done.stored(by, slot, &was, &is)
 	hold, held := is.Annotations[api.HoldAnnotation], was.Annotations[api.HoldAnnotation]
 	acquires := is.Holder != "" && is.Holder != Unknown && (is.Holder != was.Holder || hold != held)
 	switch {

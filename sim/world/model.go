@@ -19,10 +19,6 @@ type model struct{ *Enroller }
 // ModelOfEnroll returns the model, for a world without the real enroll.
 func ModelOfEnroll(e *Enroller) Reconciler { return model{e} }
 
-// remembered has the slots that ever had a Lease, each with the longest duration that a
-// pod ever claimed.
-type remembered map[string]time.Duration
-
 // Namespace implements Reconciler.
 func (m model) Namespace(context.Context, string) (time.Duration, error) {
 	if !m.enter() {

@@ -59,6 +59,14 @@ func (w *World) PlayJobs() {
 	story.run()
 }
 
+// PlayWorks plays the story of the seed in which pods do work that is to run once.
+func (w *World) PlayWorks() {
+	defer w.end()
+	var story *jobs
+	w.do(func() { story = newWorks(w) })
+	story.run()
+}
+
 // end stops all processes, and waits for their goroutines.
 func (w *World) end() {
 	w.do(func() {

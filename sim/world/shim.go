@@ -71,7 +71,7 @@ func (c *container) startShim() {
 	w.note(s.name, "shim starts")
 	cfg := shim.Config{
 		Container: c.name, Command: []string{"app"}, Path: "app", StandBy: p.standBy, Grace: p.grace, Env: environment,
-		MaySkip: p.onBusy == api.OnBusySkip, MayEndWait: p.waitAtMost > 0,
+		MaySkip: p.onBusy == api.OnBusySkip || p.key != "", MayEndWait: p.waitAtMost > 0,
 	}
 	w.group.Go(func() {
 		code := shim.Run(cfg, shim.Identity{Shim: s.id, BootID: s.boot, PID1: true}, newMachine(s))
@@ -96,6 +96,10 @@ func checkCode(s *shimProcess) {
 	case s.code == api.ExitWaited && l.now()-s.began < time.Duration(float64(p.waitAtMost)/(1+skew)):
 		l.violate(skipped, "%s waited for %v, not for %v", s.name, l.now()-s.began, p.waitAtMost)
 	case s.code != 0:
+	case p.key != "":
+		if !l.done.has(leaseOf(p), p.key) {
+			l.violate(skipped, "%s skips the work %s, which is not done", s.name, p.key)
+		}
 	case p.ran:
 		l.violate(skipped, "%s skips, and a child of its pod has begun before", s.name)
 	default:

@@ -27,3 +27,7 @@ type World struct {
 	reconciler func(*Enroller) Reconciler
 	remembered remembered // by the model of enroll
 }
+
+// remembered has the slots that ever had a Lease, each with the longest duration that a
+// pod ever claimed.
+type remembered map[string]time.Duration
