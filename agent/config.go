@@ -123,9 +123,9 @@ type Config struct {
 	Job        string
 	Course     Course
 	NoteCourse func(Course) error
-	// Once is the key of the pod's once claim, which needs exactly one gated container;
+	// OnceKey is the key of the pod's once claim, which needs exactly one gated container;
 	// empty for other claims.
-	Once string
+	OnceKey string
 	// WaitAtMost bounds each wait of a container; zero means no bound.
 	WaitAtMost time.Duration
 	// Readiness is api.ReadinessForward if empty.
@@ -194,8 +194,8 @@ func (c Config) check() (Config, error) {
 		return c, errors.New("agent: an API, a gate, a clock and a random source are needed")
 	case len(c.Probes) > 0 && c.Asides == nil:
 		return c, errors.New("agent: probes, and nobody to run their commands")
-	case c.OnBusy == api.OnBusySkip && (c.Dismiss == nil || c.NoteCourse == nil), (c.WaitAtMost > 0 || c.Once != "") && c.Dismiss == nil:
-		return c, errors.New("agent: a bounded wait, and nobody to end it")
+	case c.OnBusy == api.OnBusySkip && (c.Dismiss == nil || c.NoteCourse == nil), (c.WaitAtMost > 0 || c.OnceKey != "") && c.Dismiss == nil:
+		return c, errors.New("agent: a wait that may end, and no Dismiss to end it")
 	}
 	if c.LeaseDuration == 0 {
 		c.LeaseDuration = api.DefaultLeaseDuration

@@ -42,7 +42,7 @@ func (w *waits) skips() bool { return w.course == CourseSkip }
 // does not skip.
 func (w *waits) decide(now time.Duration) {
 	w.done = w.done || slices.ContainsFunc(w.claim.Views(), func(v claim.View) bool {
-		return v.Known && v.Record.Done.Has(w.config.Once)
+		return v.Known && v.Record.Done.Has(w.config.OnceKey)
 	})
 	if w.config.OnBusy != api.OnBusySkip || w.course != "" || len(w.shims.Waiting()) == 0 {
 		return
@@ -120,7 +120,7 @@ func (w *waits) living(now time.Duration, v claim.View) bool {
 
 // work names the work that is done.
 func (w *waits) work() string {
-	return fmt.Sprintf("%s is done for the key %s", w.config.Slots[0], w.config.Once)
+	return fmt.Sprintf("the work of %s is done for the key %s", w.config.Slots[0], w.config.OnceKey)
 }
 
 // dismiss ends the waits that are over. The result is the instant of the next call.

@@ -159,7 +159,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 		return ending{reason: show.ReasonNotGranted, grace: drain}, 0
 	case h.deletedEarly():
 		return ending{reason: show.ReasonPodDeleted, grace: u.config.Grace}, 0
-	case u.done(h.id) != "":
+	case u.doneKey(h.id) != "":
 		return ending{reason: show.ReasonSucceeded, grace: drain}, 0
 	case u.shims.Succeeded(h.id) && u.stays() && asked.reason == "":
 		startsBy := h.gap + startsWithin

@@ -21,7 +21,7 @@ var onceSlot = api.OnceLease("schema")
 // once gives the pod a once claim with a gated init container.
 func once(key string) func(c *Config) {
 	return func(c *Config) {
-		c.Slots, c.Once, c.Readiness = []string{onceSlot}, key, api.ReadinessHolder
+		c.Slots, c.OnceKey, c.Readiness = []string{onceSlot}, key, api.ReadinessHolder
 		c.Containers, c.InitContainers = nil, []string{"migrate"}
 		c.LeaseDuration = 2 * time.Minute
 	}
@@ -119,7 +119,7 @@ func TestSuccessIsRecordedDespiteALostAnswer(t *testing.T) {
 	})
 }
 
-// A pod whose container ended long ago may not cost the API server a watch for ever.
+// A pod whose container ended long ago must not cost the API server a watch for ever.
 func TestPodWatchesNothingAfterItsWorkIsDone(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(onceSlot)
@@ -141,7 +141,7 @@ func TestPodWatchesNothingAfterItsWorkIsDone(t *testing.T) {
 	})
 }
 
-// The agent's new process has not seen the success of the earlier process.
+// A new agent process has no report of the shim's success.
 func TestContainerIsSkippedAfterItsOwnSuccess(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(onceSlot)
@@ -155,5 +155,29 @@ func TestContainerIsSkippedAfterItsOwnSuccess(t *testing.T) {
 		a.migrate("s2")
 		w.within(time.Second, "the container is skipped", a.dismissed)
 		assert.Empty(t, a.gates.given())
+	})
+}
+
+// The kubelet runs an init container again after the pod's sandbox has died.
+func TestSuccessIsRecordedBeforeTheContainerRunsAgain(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(onceSlot)
+		a := w.start("a", once("7"))
+		a.migrate("s1")
+		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+		a.link.mu.Lock()
+		a.link.unwritten = &kube.StatusError{Code: 503}
+		a.link.mu.Unlock()
+		w.pass(70 * time.Second) // the hold ends at the end of its renewals, and not by the success
+		a.gates.succeed("s1")
+		a.migrate("s2")
+		w.pass(5 * time.Second)
+		assert.Equal(t, gate.Waiting, a.gates.phase("s2"))
+		a.link.mu.Lock()
+		a.link.unwritten = nil
+		a.link.mu.Unlock()
+		w.within(time.Minute, "the container is skipped", a.dismissed)
+		assert.Equal(t, api.Done("7"), w.done())
+		assert.Len(t, a.gates.given(), 1)
 	})
 }

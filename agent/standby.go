@@ -37,7 +37,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		r.note(s.loop.now, standing)
 		s.unit.waits.decide(s.loop.now)
 		facts := s.unit.facts()
-		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips() && !s.unit.waits.done
+		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips() && !s.unit.waits.done && !s.unit.records()
 		facts.Settled = s.unit.waits.done && !facts.Alive
 		facts.TakeFrom, facts.Rollout = standing.TakeFrom, r.text(s.loop.now, facts.Wall)
 		wake := min(s.loop.act(ctx, facts), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))

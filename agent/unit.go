@@ -6,6 +6,7 @@ package agent
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
@@ -175,17 +176,25 @@ func (u *unit) facts() claim.Facts {
 		Alive:    u.shims.Alive(),
 		Children: u.resumable(),
 		Proven:   u.shims.Proven,
-		Done:     u.done,
+		DoneKey:  u.doneKey,
 		Notes:    lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload, Job: u.config.Job, Revision: u.config.Revision},
 	}
 }
 
-// done returns the key of the pod's once claim if its work has succeeded under the hold.
-func (u *unit) done(hold string) string {
+// doneKey returns the key of the pod's once claim if its work has succeeded under the hold.
+func (u *unit) doneKey(hold string) string {
 	if u.shims.Completed(hold) {
-		return u.config.Once
+		return u.config.OnceKey
 	}
 	return ""
+}
+
+// records reports whether a Lease still names a hold whose success is to be recorded. The
+// release records the success, so the pod must not take the slot back.
+func (u *unit) records() bool {
+	return slices.ContainsFunc(u.claim.Views(), func(v claim.View) bool {
+		return v.Mine && u.doneKey(v.Record.Hold) != "" && u.shims.Proven(v.Record.Hold)
+	})
 }
 
 // resumable returns the children whose hold this agent may resume.

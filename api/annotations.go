@@ -58,11 +58,11 @@ var Annotations = table{
 	},
 	{
 		Key: OnceAnnotation, Value: "`name=key`", Default: "no claim", Kind: Once,
-		Meaning: "One container runs to success once per key: of all pods in the namespace that name the work, one at a time " +
-			"runs that container. Its success (exit code 0) is recorded in the Lease, and every other pod then skips the container, " +
-			"now and later. For an ordinary init container, which `metaparticle.io/containers` names, or the one container of a " +
-			"pod that ends. The container runs at least once, not at most once (docs/guarantees.md). A pod of a once claim has " +
-			"no other claim, and its readiness stays as it was.",
+		Meaning: "Of all pods in the namespace with the same name, one pod at a time runs the gated container, whatever the key. " +
+			"A success (exit code 0) makes the key done in the Lease. From then on every pod of that key skips the container. " +
+			"A failure is repeated, and the work may run more than once (docs/guarantees.md). The claim gates one ordinary init " +
+			"container, which `metaparticle.io/containers` names, or the one container of a pod that ends. The pod's readiness " +
+			"stays as it was. A pod of a once claim has no other claim. `kubectl metaparticle forget` lets the work run again.",
 		Examples: []string{"schema=7", "db.migrate=v1.2_a", "a=" + strings.Repeat("z", maxLabel)},
 	},
 	{
@@ -71,7 +71,7 @@ var Annotations = table{
 		Examples: []string{"app", "app,migrate"}, set: setContainers,
 	},
 	{
-		Key: LeaseDurationAnnotation, Value: "`30s`, `2m`, …", Default: "`30s`; with once `2m`",
+		Key: LeaseDurationAnnotation, Value: "`30s`, `2m`, …", Default: "`30s`; with `once` `2m`",
 		Meaning: "The time for which a holder that vanished without a release blocks the others. " +
 			"The value is in whole seconds, from `10s` to `1h`.",
 		Examples: []string{"30s", "2m"}, set: setLeaseDuration,

@@ -4,6 +4,7 @@
 package api
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -19,8 +20,7 @@ type Claim struct {
 	// Size is the number of pods that may hold at once. The claim has Size slots, and a
 	// pod needs one of these slots.
 	Size int
-	// Key is the work that runs to success once; empty for a claim that is held until the
-	// application ends.
+	// Key is the key of a once claim; empty for other kinds.
 	Key string
 }
 
@@ -101,7 +101,7 @@ var (
 		isSlot: IsSemaphoreSlot,
 	}
 	// Once claims one slot, under which pods of a namespace run one container until it
-	// succeeds. The success is recorded under a key, and no other pod repeats that key.
+	// succeeds. The Lease records the key, and no other pod repeats the work of that key.
 	Once = &Kind{
 		Key: OnceAnnotation, Ask: OnceAnnotation, Scope: ScopeNamespace, UntilSuccess: true, Sole: true,
 		parse:  parseOnce,
@@ -164,7 +164,7 @@ func parseOnce(value string) ([]Claim, string) {
 	name, key, keyed := strings.Cut(strings.TrimSpace(value), "=")
 	switch {
 	case strings.Contains(value, ","):
-		return nil, "name one work: several in one pod come with a later version"
+		return nil, "write one name=key: several once claims in one pod come with a later version"
 	case !keyed:
 		return nil, "write a name and the key of the work that is to run once, as in schema=7"
 	case !isOnce(name):
@@ -189,8 +189,8 @@ func (r Request) Any() bool {
 	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Size > 1 })
 }
 
-// Once returns the key of the pod's once claim; empty for a pod without one.
-func (r Request) Once() string {
+// OnceKey returns the key of the pod's once claim; empty for a pod without one.
+func (r Request) OnceKey() string {
 	i := slices.IndexFunc(r.Claimed, func(c Claim) bool { return c.Kind.UntilSuccess })
 	if i < 0 {
 		return ""
@@ -198,14 +198,27 @@ func (r Request) Once() string {
 	return r.Claimed[i].Key
 }
 
-// Lease returns the lease duration of the pod's claims. The default of a once claim is
-// longer, because an outage of the API server ends a hold, and with it a migration.
-func (r Request) Lease() time.Duration {
-	switch {
-	case r.LeaseDuration != 0:
-		return r.LeaseDuration
-	case slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Kind.UntilSuccess }):
+// Duration returns the lease duration of the pod's claims.
+func (r Request) Duration() time.Duration {
+	if r.LeaseDuration == 0 && len(r.Claimed) > 0 {
+		return r.Claimed[0].Kind.duration()
+	}
+	return cmp.Or(r.LeaseDuration, DefaultLeaseDuration)
+}
+
+// duration returns the lease duration of a claim of the kind without an annotation.
+func (k *Kind) duration() time.Duration {
+	if k.UntilSuccess {
 		return onceLeaseDuration
+	}
+	return DefaultLeaseDuration
+}
+
+// DurationOf returns the lease duration by which a pod claims the Lease without an
+// annotation.
+func DurationOf(lease string) time.Duration {
+	if kind := Annotations.kindOf(lease); kind != nil {
+		return kind.duration()
 	}
 	return DefaultLeaseDuration
 }

@@ -61,7 +61,7 @@ func annotationsDoc(t *testing.T) string {
 		"to stop than a pod's usual grace period.\n\n" +
 		"| `" + LeaseDurationAnnotation + "` | renewed every | stopped after | time to stop | killed, then margin | an outage that stops nothing |\n" +
 		"|---|---|---|---|---|---|\n")
-	for _, d := range []string{"15s", "30s", "60s"} {
+	for _, d := range []string{"15s", "30s", "60s", "2m0s"} {
 		r, err := Parse(map[string]string{SingletonAnnotation: "true", LeaseDurationAnnotation: d})
 		require.NoError(t, err)
 		budget, err := NewBudget(r.LeaseDuration)
@@ -71,7 +71,8 @@ func annotationsDoc(t *testing.T) string {
 	}
 	b.WriteString("\n## On the Lease of a slot\n\n" +
 		"A person, or a program with the right to patch Leases, writes these on the Lease itself. `kubectl metaparticle\n" +
-		"pause`, `resume`, `yield` and `forget` do. Standbys and the holder watch the Lease, so they act at once.\n\n" +
+		"pause`, `resume`, `yield` and `forget` do. Standbys and the holder watch the Lease, so they act at once. A pod whose\n" +
+		"work is done watches no Lease.\n\n" +
 		"| annotation | value | what it does |\n|---|---|---|\n")
 	for _, a := range byHand {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", a.Key, a.Value, a.Meaning)
@@ -98,6 +99,7 @@ var byHand = []Annotation{
 	{
 		Key: DoneAnnotation, Value: "`key[,key…]`",
 		Meaning: "The done keys of a once claim, at most 50, the oldest first. The agent of the holder adds a key with the release after a success. " +
-			"A person removes a key with `kubectl metaparticle forget`, and its work runs again.",
+			"A person may add the key of work that is done already. A new pod repeats the work of a key that a person removes (`kubectl metaparticle forget`). " +
+			"Enroll keeps a Lease with done keys, and a policy refuses its deletion (`WorkDone`).",
 	},
 }

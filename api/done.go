@@ -9,10 +9,13 @@ import (
 	"time"
 )
 
-// onceLeaseDuration is the lease duration of a once claim without an annotation.
+// onceLeaseDuration is the lease duration of a once claim that states none. An outage of
+// the API server kills the work unless [Budget.Outage] is longer. So the duration is four
+// times that of a claim whose application soon starts again elsewhere.
 const onceLeaseDuration = 2 * time.Minute
 
-// MaxDone bounds the done keys of one Lease. With a further key, the oldest one goes.
+// MaxDone bounds the done keys of one Lease, so that they fit the annotation that the policy
+// on Leases permits. Each further key removes the oldest one.
 const MaxDone = 50
 
 // Done is the value of [DoneAnnotation]: the keys whose work has succeeded, the oldest

@@ -40,20 +40,20 @@ func TestOnceRequestHasOneSlotAndAKey(t *testing.T) {
 	r, err := Parse(map[string]string{OnceAnnotation: "schema=v1.2_a"})
 	require.NoError(t, err)
 	assert.Equal(t, claimed(Claim{Kind: Once, Name: "schema", Size: 1, Key: "v1.2_a"}), r.Claimed)
-	assert.Equal(t, "v1.2_a", r.Once())
+	assert.Equal(t, "v1.2_a", r.OnceKey())
 	assert.Equal(t, []string{"once.schema"}, r.Slots(Workload{"apps", "Deployment", "a"}))
 	assert.Equal(t, r.Slots(Workload{}), r.Slots(Workload{"batch", "Job", "b"}), "the work is of the namespace")
-	assert.Equal(t, 2*time.Minute, r.Lease())
+	assert.Equal(t, 2*time.Minute, r.Duration())
 	assert.False(t, r.TakesTurns())
 	assert.False(t, HasNextLease("once.schema"))
 
 	r, err = Parse(map[string]string{OnceAnnotation: "schema=7", LeaseDurationAnnotation: "20s"})
 	require.NoError(t, err)
-	assert.Equal(t, 20*time.Second, r.Lease())
+	assert.Equal(t, 20*time.Second, r.Duration())
 	r, err = Parse(map[string]string{LockAnnotation: "a"})
 	require.NoError(t, err)
-	assert.Empty(t, r.Once())
-	assert.Equal(t, DefaultLeaseDuration, r.Lease())
+	assert.Empty(t, r.OnceKey())
+	assert.Equal(t, DefaultLeaseDuration, r.Duration())
 }
 
 func TestErrorExplainsEachInvalidOnceAnnotation(t *testing.T) {
@@ -62,7 +62,7 @@ func TestErrorExplainsEachInvalidOnceAnnotation(t *testing.T) {
 	for value, want := range map[string]string{
 		"":                              "write a name and the key of the work that is to run once, as in schema=7",
 		"true":                          "write a name and the key of the work that is to run once, as in schema=7",
-		"a=1,b=2":                       "name one work: several in one pod come with a later version",
+		"a=1,b=2":                       "write one name=key: several once claims in one pod come with a later version",
 		"Schema=7":                      name,
 		"=7":                            name,
 		strings.Repeat("a", 249) + "=7": name,
@@ -85,7 +85,7 @@ func TestSettingsThatContradictOnceAreRefused(t *testing.T) {
 	}{
 		"lock":      {LockAnnotation, "a", "metaparticle.io/once is in one pod with metaparticle.io/lock, which comes with a later version: remove one of the two"},
 		"readiness": {ReadinessAnnotation, "holder", "metaparticle.io/readiness has no effect with metaparticle.io/once, which leaves the pod's readiness as it was: remove it"},
-		"skip":      {OnBusyAnnotation, "skip", `metaparticle.io/on-busy is "skip", but with metaparticle.io/once a pod waits, and skips what is done: remove one of the two`},
+		"skip":      {OnBusyAnnotation, "skip", `metaparticle.io/on-busy is "skip", but with metaparticle.io/once a pod waits until the work is done: remove one of the two`},
 		"gate":      {GateAnnotation, "pod", `metaparticle.io/gate is "pod", but with metaparticle.io/once a shim must see the success: remove one of the two`},
 		"delay":     {EndpointDelayAnnotation, "1s", "metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it"},
 	} {

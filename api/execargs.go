@@ -15,8 +15,8 @@ type ExecArgs struct {
 	// started. A WaitAtMost above zero permits the shim to end with [ExitWaited].
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
-	// Once permits the shim to end with exit code 0, because the container's work is done.
-	Once bool
+	// MayBeDone permits the shim to end with exit code 0, because the container's work is done.
+	MayBeDone bool
 	// StopSignal is the name or number of the signal that asks the child to stop. If
 	// StopSignal is empty, the image's stop signal counts, or SIGTERM if the image has
 	// none.
@@ -81,7 +81,7 @@ var execArguments = arguments[ExecArgs]{
 		func(e *ExecArgs) *time.Duration { return &e.WaitAtMost }).
 		written(func(e ExecArgs) bool { return e.WaitAtMost != 0 }),
 	optionArg("once", "the container ends with exit code 0 if its work is done already",
-		func(e *ExecArgs) *bool { return &e.Once }),
+		func(e *ExecArgs) *bool { return &e.MayBeDone }),
 	textArg("stop-signal", "the signal that asks the child to stop, by name or number; SIGTERM by default",
 		func(e *ExecArgs) *string { return &e.StopSignal }).written(func(e ExecArgs) bool { return e.StopSignal != "" }),
 	{

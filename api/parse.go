@@ -110,8 +110,8 @@ func (p *parser) together() {
 	}
 }
 
-// sole judges a pod with a claim that must be the only claim of the pod. Such a claim may
-// have several holders, so the function also refuses standbys that forward.
+// sole judges a pod with a claim that must be the only claim of the pod. Such a claim has no
+// standby that forwards, so the function also refuses the setting for that.
 func (p *parser) sole() {
 	i := slices.IndexFunc(p.request.Claimed, func(c Claim) bool { return c.Kind.Sole })
 	if i < 0 {
@@ -125,7 +125,7 @@ func (p *parser) sole() {
 		}
 	}
 	if sole.UntilSuccess {
-		p.once()
+		p.untilSuccess()
 		return
 	}
 	if p.request.Shims() && p.request.Readiness == ReadinessForward {
@@ -133,8 +133,8 @@ func (p *parser) sole() {
 	}
 }
 
-// once refuses the settings that have no meaning beside a claim that ends with a success.
-func (p *parser) once() {
+// untilSuccess refuses the settings that have no meaning beside a claim that ends with a success.
+func (p *parser) untilSuccess() {
 	if !p.request.Shims() {
 		p.wrong(GateAnnotation, "is %q, but with %s a shim must see the success: remove one of the two", p.request.Gate, OnceAnnotation)
 	}
@@ -142,7 +142,7 @@ func (p *parser) once() {
 		p.wrong(ReadinessAnnotation, "has no effect with %s, which leaves the pod's readiness as it was: remove it", OnceAnnotation)
 	}
 	if p.request.OnBusy == OnBusySkip {
-		p.wrong(OnBusyAnnotation, "is %q, but with %s a pod waits, and skips what is done: remove one of the two", OnBusySkip, OnceAnnotation)
+		p.wrong(OnBusyAnnotation, "is %q, but with %s a pod waits until the work is done: remove one of the two", OnBusySkip, OnceAnnotation)
 	}
 }
 

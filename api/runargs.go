@@ -33,8 +33,8 @@ type RunArgs struct {
 	// OnBusy is empty for a pod that waits. WaitAtMost is zero for a wait without a bound.
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
-	// Once is the key of the pod's once claim; otherwise empty.
-	Once string
+	// OnceKey is the key of the pod's once claim; otherwise empty.
+	OnceKey string
 	// Grace is the time to stop that a yield gives the application.
 	Grace time.Duration
 	// Containers are the gated containers.
@@ -130,7 +130,7 @@ var runArguments = arguments[RunArgs]{
 		func(r *RunArgs) *time.Duration { return &r.WaitAtMost }).
 		written(func(r RunArgs) bool { return r.WaitAtMost != 0 }),
 	textArg("once", "the key under which the container's success is recorded",
-		func(r *RunArgs) *string { return &r.Once }).written(func(r RunArgs) bool { return r.Once != "" }),
+		func(r *RunArgs) *string { return &r.OnceKey }).written(func(r RunArgs) bool { return r.OnceKey != "" }),
 	durationArg("grace", "the time that the application has to stop at a yield",
 		func(r *RunArgs) *time.Duration { return &r.Grace }),
 	namesArg("containers", "gated containers, comma-separated",

@@ -4,6 +4,7 @@
 package enroll
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -34,12 +35,6 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 		account = "default"
 	}
 	key := roleKey(account)
-	if duration == 0 {
-		duration = api.DefaultLeaseDuration
-	}
-	// A user can change an annotation of a living pod to a value that the webhook would
-	// refuse. So add enforces the bounds of the webhook.
-	duration = min(max(duration, api.MinLeaseDuration), api.MaxLeaseDuration)
 	for _, slot := range slots {
 		if !api.IsSlot(slot) {
 			// No claim can name this Lease, so enroll gives no right on it.
@@ -48,7 +43,10 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 		if c[slot] == nil {
 			c[slot] = &claim{accounts: map[string]string{}, first: by}
 		}
-		c[slot].duration = max(c[slot].duration, duration)
+		// A user can change an annotation of a living pod to a value that the webhook would
+		// refuse. So add enforces the bounds of the webhook.
+		asked := min(max(cmp.Or(duration, api.DurationOf(slot)), api.MinLeaseDuration), api.MaxLeaseDuration)
+		c[slot].duration = max(c[slot].duration, asked)
 		c[slot].accounts[key] = account
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 func TestNamesOfRolesAreShortAndDiffer(t *testing.T) {
@@ -52,5 +54,22 @@ func TestNoRoleNameCollidesWithPullSecretsRole(t *testing.T) {
 			require.NoError(t, w.server.Get(t.Context(), key, binding))
 			assert.Equal(t, "ClusterRole", binding.RoleRef.Kind)
 		})
+	}
+}
+
+// A new Lease must block the slot for as long as a holder of the old Lease may run.
+func TestEnrollExpectsTheLeaseDurationOfEachKind(t *testing.T) {
+	for _, a := range api.Annotations {
+		if a.Kind == nil {
+			continue
+		}
+		request, err := api.Parse(map[string]string{a.Key: a.Examples[0]})
+		require.NoError(t, err)
+		for _, slot := range request.Slots(api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}) {
+			c := claims{}
+			c.addPod(gated("a", "till", slot), true)
+			require.Contains(t, c, slot)
+			assert.Equal(t, request.Duration(), c[slot].duration, slot)
+		}
 	}
 }

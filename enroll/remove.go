@@ -103,7 +103,7 @@ func (r *removal) reduceRole(ctx context.Context, known *agentRole, longest map[
 		switch {
 		case r.expired.leases[name] && r.deleteLease(ctx, name):
 			done = append(done, right{lease: name})
-		case r.expired.rights[own] && claimed && seconds >= known.memories[name].Seconds:
+		case r.expired.rights[own] && (claimed && seconds >= known.memories[name].Seconds || recorded(r.seen.leases[name])):
 			done = append(done, own)
 		default:
 			continue

@@ -121,7 +121,7 @@ func (s *snapshot) belonging() map[string]bool {
 // next Leases without a slot. Of a Lease that is still claimed, the function returns the
 // rights of accounts that no longer claim it. A paused Lease stays with its rights, so a
 // workload that is scaled to 0 stays paused. A Lease with done keys stays, too, because work
-// that is done must not run again.
+// that is done must not run again. But the rights on a Lease with done keys go.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()
@@ -134,6 +134,8 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 		for name := range known.memories {
 			c := s.wanted[name]
 			switch {
+			case c == nil && recorded(s.leases[name]):
+				unclaimed[right{lease: name, role: known.role.Name}] = nil
 			case c == nil && stays(s.leases[name]):
 			case c == nil:
 				unclaimed[right{lease: name}] = s.leases[name]
@@ -148,7 +150,12 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 // stays reports whether a Lease that no pod claims stays. Either a person has paused its
 // slot, or the Lease has done keys.
 func stays(lease *coordinationv1.Lease) bool {
-	return lease != nil && (api.PauseOf(lease.Annotations) != "" || lease.Annotations[api.DoneAnnotation] != "")
+	return lease != nil && api.PauseOf(lease.Annotations) != "" || recorded(lease)
+}
+
+// recorded reports whether the Lease has done keys, and is neither paused nor held.
+func recorded(lease *coordinationv1.Lease) bool {
+	return lease != nil && lease.Annotations[api.DoneAnnotation] != "" && api.PauseOf(lease.Annotations) == ""
 }
 
 // sweepAfter returns the time for which a Lease must not change before enroll sweeps
@@ -159,7 +166,7 @@ func (s *snapshot) sweepAfter(name string) time.Duration {
 		d = max(d, time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0))*time.Second)
 	}
 	if d == 0 {
-		return api.DefaultLeaseDuration
+		return api.DurationOf(name)
 	}
 	return d
 }

@@ -32,10 +32,10 @@ type Facts struct {
 	// kind, the record that the write replaces, and the hold. If Rollout is nil, each
 	// write keeps the text of the record.
 	Rollout func(kind Kind, r lease.Record, hold string) string
-	// Done returns the key whose work has succeeded under the hold; empty for none. The
-	// release of that hold adds the key to the done keys of the Lease. If Done is nil, no
-	// release adds a key.
-	Done func(hold string) string
+	// DoneKey returns the key whose work has succeeded under the hold; empty for none. The
+	// release of that hold adds the key to the done keys of the Lease. If DoneKey is nil,
+	// no release adds a key.
+	DoneKey func(hold string) string
 	// Settled reports that the pod needs no slot any more. The claim then looks at no slot,
 	// except to give it back.
 	Settled bool

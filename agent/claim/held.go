@@ -22,7 +22,7 @@ func (c *Claim) keep(p *plan) {
 
 // tidy ends the looks of the slots that the hold does not need.
 func (c *Claim) tidy(p *plan) {
-	c.need.slots.except(c.campaign.slots).rest(p)
+	c.need.slots.except(c.campaign.slots).endLooks(p)
 }
 
 // except returns the slots that are not among the needed ones.
@@ -30,9 +30,9 @@ func (all slots) except(needed slots) slots {
 	return slices.DeleteFunc(slices.Clone(all), func(s *slot) bool { return slices.Contains(needed, s) })
 }
 
-// rest ends the looks of slots that the pod does not need. A slot that a lost write may have
+// endLooks ends the looks of slots that the pod does not need. A slot that a lost write may have
 // taken is first read, and released.
-func (all slots) rest(p *plan) {
+func (all slots) endLooks(p *plan) {
 	for _, s := range all {
 		s.giveBack(p)
 		r, ok := s.view.Record()

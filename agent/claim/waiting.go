@@ -26,7 +26,7 @@ func (c *Claim) wait(p *plan) {
 	case c.finished(p):
 		c.stage = Done
 	case p.facts.Settled:
-		c.need.slots.rest(p)
+		c.need.slots.endLooks(p)
 	default:
 		c.need.slots.lookAll(p)
 	}

@@ -89,8 +89,8 @@ func (s *slot) release(p *plan, r lease.Record) {
 		return
 	}
 	next.Rollout = p.facts.rollout(Release, r, r.Hold)
-	if p.facts.Done != nil {
-		next.Done = r.Done.With(p.facts.Done(r.Hold))
+	if p.facts.DoneKey != nil {
+		next.Done = r.Done.With(p.facts.DoneKey(r.Hold))
 	}
 	s.send(p, Action{Kind: Release, Record: next, Hold: r.Hold}, "")
 }

@@ -46,7 +46,7 @@ type Shims struct {
 	success success
 }
 
-// success has the holds of the last successes.
+// success has the holds under which containers succeeded last.
 type success struct {
 	// init is the hold under which an init container of the pod succeeded last. The next
 	// grant under that hold makes init empty.

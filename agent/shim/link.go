@@ -14,6 +14,8 @@ type link struct {
 	machine Machine
 	state   gate.State
 	conn    Conn // nil while there is none
+	// unsent reports that the last message could not be sent.
+	unsent bool
 }
 
 // tell sends the state. If the state cannot be sent now, the next beat or the next
@@ -24,11 +26,11 @@ func (l *link) tell() { l.send(gate.Message{State: &l.state}) }
 func (l *link) answer(r gate.Outcome) { l.send(gate.Message{Ran: &r}) }
 
 func (l *link) send(m gate.Message) {
-	if l.conn == nil {
+	if l.unsent = l.conn == nil; l.unsent {
 		return
 	}
 	if b, err := gate.Encode(m); err == nil {
-		_ = l.conn.Send(b)
+		l.unsent = l.conn.Send(b) != nil
 	}
 }
 

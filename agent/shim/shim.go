@@ -25,6 +25,9 @@ type Config struct {
 	Path    string
 	// StandBy makes the shim stand by again after a loss, instead of ending.
 	StandBy bool
+	// Records reports that the agent records the child's success. A shim whose child has
+	// succeeded then waits for the agent.
+	Records bool
 	// MaySkip permits the agent to end the waiting shim with exit code 0, and MayEndWait with
 	// [api.ExitWaited].
 	MaySkip, MayEndWait bool
@@ -75,7 +78,10 @@ type shim struct {
 	// stopping reports that the container ends after the child, with the child's
 	// exit code.
 	stopping bool
-	refused  string // the hold whose grant was logged as too short
+	// signalled reports that a signal was passed to the child that may have asked the child
+	// to stop.
+	signalled bool
+	refused   string // the hold whose grant was logged as too short
 }
 
 func newShim(cfg Config, id Identity, m Machine) *shim {

@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 		c := Config{
 			Container: "app", Socket: socket, Command: os.Args[1:], StandBy: true, Leaps: testLeaps(os.Getenv("GATE_LEAPS")),
 		}
+		c.Records = os.Getenv("GATE_RECORDS") != ""
 		if os.Getenv("GATE_PRESTOP") != "" {
 			c.PreStop, c.Grace = &Hook{Command: []string{"sh", "-c", `read x < "$GATE_PRESTOP"`}}, time.Hour
 		}

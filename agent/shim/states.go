@@ -4,6 +4,7 @@
 package shim
 
 import (
+	"slices"
 	"syscall"
 	"time"
 
@@ -133,7 +134,7 @@ func (s *shim) start() (step, int) {
 				s.link.say("%v", in.Err)
 				return s.end(startCode(in.Err))
 			}
-			s.child.pid, s.child.began = in.PID, s.machine.Now()
+			s.child.pid, s.child.began, s.signalled = in.PID, s.machine.Now(), false
 			s.hooks.start()
 			s.link.enter(gate.Running)
 			s.reap()
@@ -208,9 +209,14 @@ func (s *shim) pass(sig syscall.Signal) {
 		}
 		s.stop(sig, s.machine.Now()+s.cfg.Grace)
 	default:
+		s.signalled = s.signalled || !slices.Contains(silent, sig)
 		s.signals.give(sig)
 	}
 }
+
+// silent are the signals that ask no program to stop. Any other signal may be the stop
+// signal of an image that the webhook has not read.
+var silent = []syscall.Signal{unix.SIGCONT, unix.SIGCHLD, unix.SIGURG}
 
 // extend moves the deadline forward: never back, never under another hold.
 func (s *shim) extend(g *gate.Grant) {
@@ -281,7 +287,7 @@ func (s *shim) ended() (step, int) {
 	if !s.killAll() {
 		return nil, code
 	}
-	s.link.state.Completed = code == 0 && !s.stopping
+	s.link.state.Completed = code == 0 && !s.stopping && !s.signalled
 	return s.end(code)
 }
 
@@ -290,6 +296,14 @@ func (s *shim) ended() (step, int) {
 func (s *shim) end(code int) (step, int) {
 	s.noChild()
 	s.link.enter(gate.Ended)
+	// If the agent is starting again, the report of a success waits for the new process.
+	// Without the report, another pod would repeat the work. A stop signal ends the wait.
+	for at := s.child.grant.DrainAt(); s.cfg.Records && s.link.state.Completed && s.link.unsent && s.machine.Now() < at; {
+		s.machine.Wake(at)
+		if e := s.next(); s.ends(e.signal) {
+			break
+		}
+	}
 	until := s.machine.Now() + heardWithin
 	for s.link.conn != nil && s.machine.Now() < until {
 		s.machine.Wake(until)

@@ -211,7 +211,7 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	return r.standby(now, h, turn, childless).by(h.until)
 }
 
-// Done returns how a pod looks whose work is done. The argument tells which work.
+// Done returns the look of a pod whose work is done. The argument names the work.
 func Done(work string) Look { return look(true, ReadyDone, work) }
 
 // standby decides how a standby that may forward appears.

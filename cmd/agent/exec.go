@@ -53,8 +53,9 @@ func execConfig(args []string) (shim.Config, error) {
 		// For the shim, the values "restart" and "end" of on-loss are the same: the shim
 		// ends the container. The kubelet decides whether the container starts again.
 		StandBy:    e.OnLoss == api.OnLossStandby,
-		MaySkip:    e.OnBusy == api.OnBusySkip || e.Once,
+		MaySkip:    e.OnBusy == api.OnBusySkip || e.MayBeDone,
 		MayEndWait: e.WaitAtMost > 0,
+		Records:    e.MayBeDone,
 		Env:        environment,
 		Grace:      e.Grace,
 	}

@@ -12,12 +12,14 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-const forgetUsage = `Forgets that the work of a key has succeeded. The next pod that claims the key
-runs its container again. A container that was skipped before does not run.
+const forgetUsage = `Forgets that the work of a key has succeeded. A new pod that claims the key does
+the work again. A pod that exists already does not: make new pods with kubectl
+rollout restart, or a new Job.
 
 Exit codes: 0 forgotten; 1 refused, nothing is written; 2 error.
 
@@ -33,7 +35,8 @@ func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	return forget(ctx, c, namespace, rest, std)
 }
 
-// forget removes the key from the done keys of the Lease.
+// forget removes the key from the done keys of the Lease. If the Lease has changed meanwhile,
+// the patch is refused, and forget reads the Lease again.
 func forget(ctx context.Context, c cluster, namespace string, args []string, std stdio) (int, error) {
 	var name string
 	if len(args) == 2 {
@@ -48,19 +51,23 @@ func forget(ctx context.Context, c cluster, namespace string, args []string, std
 		if err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: slot}, l); err != nil {
 			return err
 		}
+		before := l.DeepCopy()
 		done := api.Done(l.Annotations[api.DoneAnnotation])
-		if !done.Has(key) {
-			return refusal(fmt.Sprintf("%s has the done keys %q, not %s", slot, done, key))
-		}
-		l.Annotations[api.DoneAnnotation] = string(done.Without(key))
-		if l.Annotations[api.DoneAnnotation] == "" {
+		switch left := done.Without(key); {
+		case done == "":
+			return refusal(slot + " has no done keys: there is nothing to forget")
+		case !done.Has(key):
+			return refusal(fmt.Sprintf("%s has no done key %s: name one of %s", slot, key, strings.Join(done.Keys(), ", ")))
+		case left == "":
 			delete(l.Annotations, api.DoneAnnotation)
+		default:
+			l.Annotations[api.DoneAnnotation] = string(left)
 		}
-		return c.Update(ctx, l)
+		return c.Patch(ctx, l, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	})
 	switch {
 	case apierrors.IsNotFound(err):
-		return exitError, refusal(fmt.Sprintf("%s has no Lease in the namespace %s: no pod has claimed the work there", slot, namespace))
+		return exitError, refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name, and the namespace (-n)", slot, namespace))
 	case err != nil:
 		return exitError, err
 	}

@@ -21,10 +21,10 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 		err       string
 	}{
 		"one of two":  {[]string{"once/schema", "7"}, exitOK, "8", "once.schema: 7 is forgotten\n", ""},
-		"not done":    {[]string{"once/schema", "9"}, exitRefused, "7,8", "", `refused: once.schema has the done keys "7,8", not 9` + "\n"},
+		"not done":    {[]string{"once/schema", "9"}, exitRefused, "7,8", "", "refused: once.schema has no done key 9: name one of 7, 8\n"},
 		"no key":      {[]string{"once/schema"}, exitRefused, "7,8", "", "refused: name the work and its key, as in once/schema 7\n"},
 		"no work":     {[]string{"lock/a", "7"}, exitRefused, "7,8", "", "refused: name the work and its key, as in once/schema 7\n"},
-		"other name":  {[]string{"once/seed", "7"}, exitRefused, "7,8", "", "refused: once.seed has no Lease in the namespace shop: no pod has claimed the work there\n"},
+		"other name":  {[]string{"once/seed", "7"}, exitRefused, "7,8", "", "refused: there is no Lease once.seed in the namespace shop: check the name, and the namespace (-n)\n"},
 		"unnamed one": {[]string{"once/", "7"}, exitRefused, "7,8", "", "refused: name the work and its key, as in once/schema 7\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -41,6 +41,10 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 		return forget(t.Context(), cl, "shop", []string{"once/schema", "7"}, std)
 	})
 	assert.NotContains(t, b.lease(t, "once.schema").Annotations, api.DoneAnnotation)
+	b.carry(t, func(std stdio, cl cluster) (int, error) {
+		return forget(t.Context(), cl, "shop", []string{"once/schema", "7"}, std)
+	})
+	assert.Equal(t, "refused: once.schema has no done keys: there is nothing to forget\n", b.err.String())
 }
 
 func TestStatusListsDoneKeysAndWaitingPods(t *testing.T) {

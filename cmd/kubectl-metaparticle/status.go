@@ -181,11 +181,18 @@ func (s *slotStatus) join(pod corev1.Pod) {
 	s.Standbys = append(s.Standbys, standby)
 }
 
-// finished reports whether the key of the pod's once claim is done, so the pod does not wait
-// for the slot.
+// finished reports whether a pod with a once claim does not wait for the slot. Either its key
+// is done, or its init containers have ended, and none of its main containers waits.
 func (s *slotStatus) finished(pod corev1.Pod) bool {
 	request, err := api.Parse(pod.Annotations)
-	return err == nil && slices.Contains(s.Done, request.Once())
+	if err != nil || request.OnceKey() == "" {
+		return false
+	}
+	waits := slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
+	begun := slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodInitialized && c.Status == corev1.ConditionTrue
+	})
+	return slices.Contains(s.Done, request.OnceKey()) || begun && !waits
 }
 
 // healthy reports whether the slot has a holder that serves, is paused, or has neither a

@@ -29,8 +29,8 @@ between the Events of release and acquisition, in whole seconds; without such
 Events there is none. -w goes on, and shows each slot that changes; a renewal
 is no change.
 
-Exit codes: 0 each claimed slot has a holder that serves, or is paused; 1 one
-has none; 2 error.
+Exit codes: 0 each claimed slot has a holder that serves (of a once claim: a
+holder), or is paused; 1 one has none; 2 error.
 
   kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
 `
@@ -200,7 +200,7 @@ func (v view) summary(s slotStatus) string {
 		add("%s, nobody holds", s.Kind)
 	default:
 		add("%s, held by %s", s.Kind, h.Pod)
-		v.holder(h, add)
+		v.holder(s, add)
 	}
 	if s.Paused != "" {
 		add("paused (%s)", s.Paused)
@@ -223,7 +223,8 @@ func (v view) summary(s slotStatus) string {
 }
 
 // holder adds the facts about the holder to a slot's line.
-func (v view) holder(h *holderStatus, add func(string, ...any)) {
+func (v view) holder(s slotStatus, add func(string, ...any)) {
+	h := s.Holder
 	switch {
 	case h.Gone:
 		add("a pod that is gone")
@@ -241,7 +242,7 @@ func (v view) holder(h *holderStatus, add func(string, ...any)) {
 	}
 	if h.ServingSince != nil {
 		add("serves for %s", age(v.now(), *h.ServingSince))
-	} else if h.Hold != "" {
+	} else if h.Hold != "" && s.Kind != "once" {
 		add("does not serve")
 	}
 }

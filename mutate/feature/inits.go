@@ -31,8 +31,8 @@ func HasGatedInit(template *corev1.PodSpec, request api.Request) bool {
 	return len(gatedInits(Facts{Pod: &corev1.Pod{Spec: *template}, Request: request})) > 0
 }
 
-// judgeInits refuses gated native sidecars, and gated init containers without a gated main
-// container.
+// judgeInits refuses gated native sidecars. Without a once claim, the function also refuses
+// gated init containers without a gated main container.
 func judgeInits(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if !p.Request.Shims() {
@@ -44,7 +44,7 @@ func judgeInits(p *Pod) reason.Refusals {
 		case c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways:
 			refusals.Add(reason.InitContainer, "%s names %q, which is a native sidecar: what comes after it counts on its running",
 				api.ContainersAnnotation, c.Name)
-		case len(p.gated) == 0 && p.Request.Once() == "":
+		case len(p.gated) == 0 && p.Request.OnceKey() == "":
 			refusals.Add(reason.InitContainer, "%s names the init container %q and no main container: nothing would keep the slot after it",
 				api.ContainersAnnotation, c.Name)
 		}

@@ -17,7 +17,7 @@ import (
 func judgeOnce(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	places := p.places()
-	if p.Request.Once() == "" || len(places) == 0 {
+	if p.Request.OnceKey() == "" || len(places) == 0 {
 		return nil
 	}
 	if len(places) > 1 {
@@ -35,23 +35,25 @@ func judgeOnce(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// warnOfFiles warns of a volume of the pod that the container of a once claim writes, and
-// that a later container mounts. Only the pod that runs the container has these files.
+// warnOfFiles warns of a volume of the pod, or of its node. The container of a once claim
+// writes such a volume, and a later container mounts it. Only the pod that runs the
+// container has these files.
 func warnOfFiles(p *Pod) reason.Refusals {
 	var warnings reason.Refusals
 	places := p.places()
-	if p.Request.Once() == "" || len(places) != 1 || places[0].list != initContainers {
+	if p.Request.OnceKey() == "" || len(places) != 1 || places[0].list != initContainers {
 		return nil
 	}
 	c := p.container(places[0])
 	for _, v := range p.Spec.Volumes {
-		if v.EmptyDir == nil || v.Name == api.Volume || !writes(c, v.Name) {
+		own := v.EmptyDir != nil || v.Ephemeral != nil || v.HostPath != nil
+		if !own || v.Name == api.Volume || !writes(c, v.Name) {
 			continue
 		}
 		for _, at := range p.own() {
 			later := at.list == mainContainers || at.index > places[0].index
 			if reader := p.container(at); later && mounts(reader, v.Name) {
-				warnings.Add(reason.OnceWritesPod, "%s is set on container %q, which shares the volume %q with %q", api.OnceAnnotation, c.Name, v.Name, reader.Name)
+				warnings.Add(reason.OnceWritesPod, "container %q of %s writes the volume %q, which container %q mounts", c.Name, api.OnceAnnotation, v.Name, reader.Name)
 				break
 			}
 		}

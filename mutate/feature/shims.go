@@ -76,7 +76,7 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 func (p *Pod) shimCommand(at place, its child) []string {
 	c, exec := p.container(at), api.DefaultExecArgs()
 	exec.Container, exec.OnLoss, exec.StopSignal, exec.Platforms = c.Name, p.onLoss(c), its.signal, its.platforms
-	exec.OnBusy, exec.WaitAtMost, exec.Once = p.Request.OnBusy, p.Request.WaitAtMost, p.Request.Once() != ""
+	exec.OnBusy, exec.WaitAtMost, exec.MayBeDone = p.Request.OnBusy, p.Request.WaitAtMost, p.Request.OnceKey() != ""
 	if at.list == mainContainers {
 		p.carryHooks(&exec, c, its.before)
 	}

@@ -65,7 +65,7 @@ var Elsewhere = []Explanation{
 	{
 		Reason:  "WorkDone",
 		Meaning: "A Lease with done keys cannot be deleted, because the work of `metaparticle.io/once` would run again.",
-		Do:      "nothing, or let the work of a key run again: kubectl metaparticle forget once/NAME KEY",
+		Do:      "nothing; to delete the Lease, first forget each of its keys: kubectl metaparticle forget -n NAMESPACE once/NAME KEY",
 	},
 	{
 		Reason:  "NotYourself",

@@ -37,8 +37,8 @@ var All = []Explanation{
 	},
 	{
 		Reason:  InitContainer,
-		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated. Either the init container is a native sidecar, which the containers after it need. Or no main container is named, so nothing would keep the slot after the init container. Or `metaparticle.io/on-busy` is skip, and the containers after a skipped init container would start without its work.",
-		Do:      "name ordinary init containers, and the main containers that run after them; with on-busy: skip name main containers only",
+		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated. Either the init container is a native sidecar, which the containers after it need. Or, without `metaparticle.io/once`, no main container is named, so nothing would keep the slot after the init container. Or `metaparticle.io/on-busy` is skip, and the containers after a skipped init container would start without its work.",
+		Do:      "name ordinary init containers, and the main containers that run after them; with on-busy: skip name main containers only, and with once one ordinary init container only",
 	},
 	{
 		Reason:  ContainerLimit,
@@ -102,7 +102,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  OnceRestarts,
-		Meaning: "`metaparticle.io/once` gates a container that the kubelet starts again after its success: a main container whose restartPolicy is Always, a native sidecar, or a container with a restart rule for exit code 0. The container would skip and start for ever.",
+		Meaning: "`metaparticle.io/once` gates a container that the kubelet starts again after its success: a main container whose restartPolicy is Always, or a container with a restart rule for exit code 0. The container would skip and start for ever.",
 		Do:      "name an ordinary init container in metaparticle.io/containers, or set the restartPolicy Never or OnFailure, as in a Job",
 	},
 	{
@@ -147,13 +147,13 @@ var All = []Explanation{
 	},
 	{
 		Reason: RolloutStalls, WarnOnly: true,
-		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container, under a semaphore, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops the rollout. A Deployment of one replica goes on with a gated init container, because its one new pod takes its turn.",
+		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container (unless it runs once), under a semaphore, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops the rollout. A Deployment of one replica goes on with a gated init container, because its one new pod takes its turn.",
 		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or its strategy Recreate, a DaemonSet's maxUnavailable of 100%, a StatefulSet's or DaemonSet's updateStrategy OnDelete), or leave the annotation out",
 	},
 	{
 		Reason: OnceWritesPod, WarnOnly: true,
-		Meaning: "The container of `metaparticle.io/once` mounts an emptyDir volume for writing, and a later container mounts the same volume. Only the pod that runs the container has the files; all other pods skip the container.",
-		Do:      "keep files for each pod out of the container that runs once, or leave the annotation out",
+		Meaning: "The container of `metaparticle.io/once` mounts a volume of the pod or its node (emptyDir, ephemeral, hostPath) for writing, and a later container mounts the same volume. In every pod that skips the container, the volume stays empty.",
+		Do:      "write these files in another init container, which runs in every pod, or leave metaparticle.io/once out",
 	},
 	{
 		Reason: TokenInReach, WarnOnly: true,

@@ -121,7 +121,7 @@ func (a *agentProcess) runShims(config agent.Config) error {
 	}
 	config.Gate, config.Granted, config.Asides, config.Dismiss = g, g.granted, g, g.dismiss
 	config.OnBusy, config.WaitAtMost, config.NoteCourse = a.pod.onBusy, a.pod.waitAtMost, a.noteCourse
-	config.Job, config.Once = a.pod.job, a.pod.key
+	config.Job, config.OnceKey = a.pod.job, a.pod.key
 	a.process.w.do(func() { config.Course = a.pod.course })
 	made, err := agent.New(config)
 	must(err)

@@ -46,9 +46,9 @@ type child struct {
 	stops time.Duration
 	began time.Duration
 	asked bool // a signal has asked the child to stop, and the child obeys
-	// told reports that a signal has asked the child to stop, even if the child ignores
-	// that signal.
-	told bool
+	// signalled reports that a signal has asked the child to stop, even if the child
+	// ignores that signal.
+	signalled bool
 	// drainBy is the end of a drain's grace, on the node's clock.
 	drainBy time.Duration
 	// drainGrace is the grace of the drain that was noted last.
@@ -128,7 +128,7 @@ func (c *child) gets(p *containerProcess, sig syscall.Signal) {
 			})
 		}
 	default:
-		c.told = true
+		c.signalled = true
 		if p == c.main() && !c.asked && c.stops >= 0 {
 			c.asked = true
 			w.after(c.stops, func() { c.ends("stops", unix.WaitStatus(sig)) })
@@ -186,7 +186,7 @@ func (c *child) ends(how string, status unix.WaitStatus) {
 			w.after(c.stuck-w.now(), again)
 		default:
 			w.note(c.where, "%s %s", c.name, how)
-			if key := c.pod().key; status == 0 && key != "" && !c.told {
+			if key := c.pod().key; status == 0 && key != "" && !c.signalled {
 				w.checks.done.succeeds(c.hold, key)
 			}
 			c.loses(c.main(), status)

@@ -36,12 +36,12 @@ type doneCheck struct {
 	*engine
 	// earned has the key whose work has succeeded under a hold.
 	earned map[string]string
-	// told has the holds of whose success an agent process has a report of the shim.
-	told map[string]bool
+	// reported has the holds whose success a shim has reported to an agent process.
+	reported map[string]bool
 }
 
 func newDoneCheck(e *engine) doneCheck {
-	return doneCheck{engine: e, earned: map[string]string{}, told: map[string]bool{}}
+	return doneCheck{engine: e, earned: map[string]string{}, reported: map[string]bool{}}
 }
 
 // begins demands that no child does work that is recorded as done.
@@ -63,14 +63,14 @@ func (d doneCheck) arrives(message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	must(err)
 	if answer == nil && st.Completed {
-		d.told[st.Hold] = d.earned[st.Hold] != ""
+		d.reported[st.Hold] = d.earned[st.Hold] != ""
 	}
 }
 
 // stored judges the write of a Lease. The write must drop no done key. The write may add
 // only the key whose work has succeeded under the hold that the write releases. If the
 // agent has a report of the success, that release must add the key. Without such a report
-// the work is done again.
+// the work runs again.
 func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 	before, after := doneOf(was).Keys(), doneOf(is).Keys()
 	hold := was.Annotations[api.HoldAnnotation]
@@ -79,7 +79,7 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 			d.violate(unrecorded, "%s drops the done key %s of %s", by, key, slot)
 		}
 	}
-	if earned := d.earned[hold]; d.told[hold] && is.Holder == "" && was.Holder != "" && !slices.Contains(after, earned) {
+	if earned := d.earned[hold]; d.reported[hold] && is.Holder == "" && was.Holder != "" && !slices.Contains(after, earned) {
 		d.violate(unrecorded, "%s releases hold %s of %s without the key %s", by, hold, slot, earned)
 	}
 	for _, key := range after {

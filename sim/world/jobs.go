@@ -11,8 +11,8 @@ import (
 )
 
 // jobs is a story of pods that end. The pods come one after the other, in the middle of
-// trouble, and compete for one lock. Some skip while another pod holds, and some wait for
-// a bounded time. The invariants of safety count all the time. After each trouble every pod
+// trouble, and compete for one slot. With a lock, some skip while another pod holds, and
+// some wait for a bounded time. The invariants of safety count all the time. After each trouble every pod
 // must end.
 type jobs struct {
 	*recovery

@@ -71,7 +71,7 @@ func (c *container) startShim() {
 	w.note(s.name, "shim starts")
 	cfg := shim.Config{
 		Container: c.name, Command: []string{"app"}, Path: "app", StandBy: p.standBy, Grace: p.grace, Env: environment,
-		MaySkip: p.onBusy == api.OnBusySkip || p.key != "", MayEndWait: p.waitAtMost > 0,
+		MaySkip: p.onBusy == api.OnBusySkip || p.key != "", MayEndWait: p.waitAtMost > 0, Records: p.key != "",
 	}
 	w.group.Go(func() {
 		code := shim.Run(cfg, shim.Identity{Shim: s.id, BootID: s.boot, PID1: true}, newMachine(s))

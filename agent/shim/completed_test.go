@@ -1,0 +1,79 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package shim
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+)
+
+// ended returns the state with which the shim ends.
+func (a *fakeAgent) ended() gate.State {
+	a.t.Helper()
+	st := a.next()
+	for st.Phase != gate.Ended {
+		st = a.next()
+	}
+	return st
+}
+
+// Any signal may be the stop signal of an image that the webhook has not read.
+func TestExitAfterASignalIsNoSuccess(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		signal    unix.Signal
+		completed bool
+	}{
+		"SIGTERM": {unix.SIGTERM, false}, "SIGINT": {unix.SIGINT, false}, "SIGQUIT": {unix.SIGQUIT, false},
+		"SIGUSR1": {unix.SIGUSR1, false}, "SIGWINCH": {unix.SIGWINCH, false}, "SIGCONT": {unix.SIGCONT, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := supervised(t, os.Stderr, "sh", "-c", "trap 'exit 0' TERM INT QUIT USR1 WINCH CONT; echo deaf; while :; do sleep 1000 & wait; done")
+			a.grants("h1", time.Hour)
+			a.until(gate.Running, "h1")
+			a.deaf()
+			require.NoError(t, a.cmd.Process.Signal(c.signal))
+			assert.Equal(t, c.completed, a.ended().Completed)
+			require.NoError(t, a.Close())
+			a.exits(0)
+		})
+	}
+}
+
+// The agent's container may be starting again when the work succeeds.
+func TestSuccessAwaitsANewAgentProcess(t *testing.T) {
+	t.Setenv("GATE_RECORDS", "yes")
+	gone := filepath.Join(t.TempDir(), "done")
+	require.NoError(t, unix.Mkfifo(gone, 0o600))
+	a := supervised(t, os.Stderr, "sh", "-c", `read x < "$0"`, gone)
+	a.grants("h1", time.Hour)
+	a.until(gate.Running, "h1")
+	socket := strings.TrimSuffix(a.listener.Addr().String(), ".new")
+	require.NoError(t, a.listener.Close())
+	require.NoError(t, a.Close())
+	require.NoError(t, os.WriteFile(gone, []byte("\n"), 0o600))
+	require.Eventually(t, func() bool {
+		processes, err := host.ReadProcesses()
+		return err == nil && len(host.Descendants(processes, a.cmd.Process.Pid)) == 0
+	}, patience, time.Millisecond)
+	l, err := host.Socket("unixpacket", socket, 0o777)
+	require.NoError(t, err)
+	t.Cleanup(func() { l.Close() })
+	a.listener = l
+	a.accept()
+	assert.True(t, a.ended().Completed)
+	require.NoError(t, a.Close())
+	a.exits(0)
+}
