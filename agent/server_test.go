@@ -25,11 +25,13 @@ type server struct {
 	version  int
 	leases   map[string]*kube.Lease
 	watchers map[*watcher]bool
-	patches  int
-	events   []kube.Event
-	writes   int
-	reads    int
-	watches  int
+	// removed has the deletion of each Lease that was deleted.
+	removed map[string]kube.WatchEvent
+	patches int
+	events  []kube.Event
+	writes  int
+	reads   int
+	watches int
 }
 
 type watcher struct {
@@ -39,7 +41,7 @@ type watcher struct {
 }
 
 func newServer() *server {
-	return &server{version: 100, leases: map[string]*kube.Lease{}, watchers: map[*watcher]bool{}}
+	return &server{version: 100, leases: map[string]*kube.Lease{}, watchers: map[*watcher]bool{}, removed: map[string]kube.WatchEvent{}}
 }
 
 // put makes or replaces a Lease as enroll, or a person, would.
@@ -69,11 +71,11 @@ func (s *server) remove(name string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.version++
-	l := s.leases[name]
+	s.removed[name] = kube.WatchEvent{Type: kube.Deleted, Lease: s.leases[name].Clone(), ResourceVersion: strconv.Itoa(s.version)}
 	delete(s.leases, name)
 	for w := range s.watchers {
 		if w.name == name {
-			w.events <- kube.WatchEvent{Type: kube.Deleted, Lease: l.Clone(), ResourceVersion: strconv.Itoa(s.version)}
+			w.events <- s.removed[name]
 		}
 	}
 }
@@ -283,7 +285,10 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 		return unwatched
 	}
 	l.server.watchers[w] = true
-	if found := l.server.leases[name]; found != nil && found.ResourceVersion != version {
+	switch found := l.server.leases[name]; {
+	case found == nil && version != "":
+		w.events <- l.server.removed[name] // the deletion came after that version
+	case found != nil && found.ResourceVersion != version:
 		w.events <- kube.WatchEvent{Type: kube.Modified, Lease: found.Clone(), ResourceVersion: found.ResourceVersion}
 	}
 	l.server.mu.Unlock()

@@ -60,8 +60,8 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	if a.ended || !optedIn && !a.gate {
 		return
 	}
-	// Without the annotation of the lease duration, the default counts, as for the agent. A
-	// value that does not parse counts as absent.
+	// Without the annotation of the lease duration, the default of the slot's kind counts, as
+	// for the agent. A value that does not parse counts as absent.
 	duration, _ := time.ParseDuration(a.duration)
 	slots := slices.DeleteFunc(strings.Split(a.slots, ","), func(slot string) bool { return slot == "" })
 	c.add(pod, a.account, duration, slots...)

@@ -153,7 +153,7 @@ func stays(lease *coordinationv1.Lease) bool {
 	return lease != nil && api.PauseOf(lease.Annotations) != "" || recorded(lease)
 }
 
-// recorded reports whether the Lease has done keys, and is neither paused nor held.
+// recorded reports whether the Lease has done keys, and is not paused.
 func recorded(lease *coordinationv1.Lease) bool {
 	return lease != nil && lease.Annotations[api.DoneAnnotation] != "" && api.PauseOf(lease.Annotations) == ""
 }
