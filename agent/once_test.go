@@ -66,10 +66,7 @@ func TestWorkRunsOncePerKey(t *testing.T) {
 func TestUnfinishedWorkIsRepeated(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"failure": func(a *pod) { a.gates.end("s1") },
-		"success after a stop signal": func(a *pod) {
-			a.gates.end("s1") // the shim reports no completion
-		},
-		"yield": func(a *pod) { a.agent.Yield() },
+		"yield":   func(a *pod) { a.agent.Yield() },
 		"dead agent": func(a *pod) {
 			a.kill()
 			close(a.gates.shims["s1"].ended)
@@ -99,18 +96,11 @@ func TestSuccessIsRecordedDespiteALostAnswer(t *testing.T) {
 		a := w.start("a", once("7"))
 		a.migrate("s1")
 		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
-		w.server.mu.Lock()
-		a.link.mu.Lock()
-		a.link.unwritten = &kube.StatusError{Code: 503}
-		a.link.mu.Unlock()
-		w.server.mu.Unlock()
+		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
 		a.gates.succeed("s1")
 		w.pass(5 * time.Second)
 		assert.Empty(t, w.done())
-		a.link.mu.Lock()
-		a.link.unwritten = nil
-		a.link.lose = true
-		a.link.mu.Unlock()
+		a.link.set(func(l *link) { l.unwritten, l.lose = nil, true })
 		w.within(30*time.Second, "the work is done", func() bool { return w.done().Has("7") })
 		b := w.start("b", once("7"))
 		b.migrate("s2")
@@ -165,17 +155,13 @@ func TestSuccessIsRecordedBeforeTheContainerRunsAgain(t *testing.T) {
 		a := w.start("a", once("7"))
 		a.migrate("s1")
 		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
-		a.link.mu.Lock()
-		a.link.unwritten = &kube.StatusError{Code: 503}
-		a.link.mu.Unlock()
+		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
 		w.pass(70 * time.Second) // the hold ends at the end of its renewals, and not by the success
 		a.gates.succeed("s1")
 		a.migrate("s2")
 		w.pass(5 * time.Second)
 		assert.Equal(t, gate.Waiting, a.gates.phase("s2"))
-		a.link.mu.Lock()
-		a.link.unwritten = nil
-		a.link.mu.Unlock()
+		a.link.set(func(l *link) { l.unwritten = nil })
 		w.within(time.Minute, "the container is skipped", a.dismissed)
 		assert.Equal(t, api.Done("7"), w.done())
 		assert.Len(t, a.gates.given(), 1)

@@ -90,11 +90,10 @@ func (noNotes) Read() (map[string][]byte, error) { return nil, nil }
 func (noNotes) Write(string, []byte) error       { return nil }
 func (noNotes) Remove(string) error              { return nil }
 
-// A shim may connect anew and die before the server has noticed the end of the first
-// connection, or accepted the second.
-func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
-	t.Parallel()
-	l, shim := make(pipes), mortal{dead: make(chan struct{})}
+// serving runs a server until the end of the test. The test sends the shims' connections.
+func serving(t *testing.T) (*Server, pipes) {
+	t.Helper()
+	l := make(pipes)
 	s, err := New(Config{}, Machine{BootID: "boot", Now: host.Now, Shims: l, Notes: noNotes{}})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -105,8 +104,22 @@ func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 		close(l)
 		<-done
 	})
+	return s, l
+}
+
+// runningWith returns the state of a shim that runs its child with a hold.
+func runningWith(hold string) gate.State {
 	st := waiting("one")
-	st.BootID, st.Phase, st.Hold = "boot", gate.Running, "h1"
+	st.BootID, st.Phase, st.Hold = "boot", gate.Running, hold
+	return st
+}
+
+// A shim may connect anew and die before the server has noticed the end of the first
+// connection, or accepted the second.
+func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
+	t.Parallel()
+	s, l := serving(t)
+	shim, st := mortal{dead: make(chan struct{})}, runningWith("h1")
 	l <- newPipe(t, shim, st)
 	reported(t, s, func(r gate.Report) bool { return r.Connected })
 	close(shim.dead)
@@ -126,19 +139,8 @@ func TestFailedDrainLosesNoReportOfASuccess(t *testing.T) {
 	for name, broken := range map[string]error{"pipe": syscall.EPIPE, "reset": syscall.ECONNRESET} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			l, shim := make(pipes), mortal{dead: make(chan struct{})}
-			s, err := New(Config{}, Machine{BootID: "boot", Now: host.Now, Shims: l, Notes: noNotes{}})
-			require.NoError(t, err)
-			ctx, cancel := context.WithCancel(t.Context())
-			done := make(chan error, 1)
-			go func() { done <- s.Run(ctx) }()
-			t.Cleanup(func() {
-				cancel()
-				close(l)
-				<-done
-			})
-			st := waiting("one")
-			st.BootID, st.Phase, st.Hold = "boot", gate.Running, "h1"
+			s, l := serving(t)
+			shim, st := mortal{dead: make(chan struct{})}, runningWith("h1")
 			c := newPipe(t, shim, st)
 			c.broken = broken
 			l <- c

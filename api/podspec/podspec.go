@@ -22,14 +22,17 @@ import (
 )
 
 // HasGate reports whether the pod has the agent as a sidecar, and a part that waits for
-// the agent. That part is a shim in any container, the init container of the gate "pod", or the pod's
-// readiness gate.
+// the agent. That part is a shim in any container, the init container of the gate "pod",
+// or the pod's readiness gate.
 //
-// HasGate never takes an ordinary init container for the agent. Such a container ends before the
-// kubelet starts the application, so no agent would renew.
+// HasGate never takes an ordinary init container for the agent. Such a container ends
+// before the kubelet starts the application, so no agent would renew.
 func HasGate(spec *corev1.PodSpec) bool {
-	return slices.ContainsFunc(spec.InitContainers, isAgent) &&
-		(slices.ContainsFunc(spec.Containers, isShim) || slices.ContainsFunc(spec.InitContainers, isShim) || slices.ContainsFunc(spec.InitContainers, waits) || showsReadiness(spec))
+	if !slices.ContainsFunc(spec.InitContainers, isAgent) {
+		return false
+	}
+	return slices.ContainsFunc(spec.InitContainers, waits) || showsReadiness(spec) ||
+		slices.ContainsFunc(slices.Concat(spec.InitContainers, spec.Containers), isShim)
 }
 
 func isAgent(c corev1.Container) bool {

@@ -12,8 +12,8 @@ import (
 
 // jobs is a story of pods that end. The pods come one after the other, in the middle of
 // trouble, and compete for one slot. With a lock, some skip while another pod holds, and
-// some wait for a bounded time. The invariants of safety count all the time. After each trouble every pod
-// must end.
+// some wait for a bounded time. The invariants of safety count all the time. After each
+// trouble every pod must end.
 type jobs struct {
 	*recovery
 	trouble *trouble
@@ -26,15 +26,7 @@ type jobs struct {
 const mostJobs = 5
 
 func newJobs(w *World) *jobs {
-	all := &workloads{World: w, replicas: map[string]int{}}
-	j := &jobs{recovery: &recovery{workloads: all}}
-	j.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
-	for i := range 3 {
-		w.newNode(fmt.Sprintf("node-%d", i+1))
-	}
-	t := anyTemplate(w, durations, "job", 0, []string{api.LockLease("a")})
-	t.gate, t.inits, t.restless = api.GateContainer, nil, 0
-	t.ends = between(w.rng, time.Second, time.Minute)
+	j, t := newEnding(w, "job", api.LockLease("a"))
 	if chance(w.rng, .7) {
 		t.onBusy = api.OnBusySkip
 	}
@@ -44,6 +36,20 @@ func newJobs(w *World) *jobs {
 	j.assign = func(p *pod) { p.job = j.nextJob() }
 	j.begin(t)
 	return j
+}
+
+// newEnding returns the story without its template, and a template of pods that end.
+func newEnding(w *World, name, slot string) (*jobs, template) {
+	all := &workloads{World: w, replicas: map[string]int{}}
+	j := &jobs{recovery: &recovery{workloads: all}}
+	j.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
+	for i := range 3 {
+		w.newNode(fmt.Sprintf("node-%d", i+1))
+	}
+	t := anyTemplate(w, durations, name, 0, []string{slot})
+	t.gate, t.inits, t.restless = api.GateContainer, nil, 0
+	t.ends = between(w.rng, time.Second, time.Minute)
+	return j, t
 }
 
 // begin adds the template of all pods, and enroll.

@@ -5,7 +5,6 @@ package world
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -14,15 +13,8 @@ import (
 // key come one after the other, and old keys come back. In some worlds the work is an init
 // container's.
 func newWorks(w *World) *jobs {
-	all := &workloads{World: w, replicas: map[string]int{}}
-	j := &jobs{recovery: &recovery{workloads: all}}
-	j.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
-	for i := range 3 {
-		w.newNode(fmt.Sprintf("node-%d", i+1))
-	}
-	t := anyTemplate(w, durations, "work", 0, []string{api.OnceLease("a")})
-	t.gate, t.inits, t.containers, t.restless = api.GateContainer, nil, []string{"app"}, 0
-	t.ends = between(w.rng, time.Second, time.Minute)
+	j, t := newEnding(w, "work", api.OnceLease("a"))
+	t.containers = []string{"app"}
 	if chance(w.rng, .4) {
 		t.inits, t.containers = []string{"migrate"}, nil
 	}

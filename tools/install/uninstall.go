@@ -159,8 +159,8 @@ func noWebhookPods(ctx context.Context, c client.Client, objects []*unstructured
 
 // removeMade deletes the objects that enroll made, in all namespaces, and returns their
 // number. A Lease with done keys stays, because after another installation its work must
-// not run again. The policy on held Leases may stay in effect for a moment after its deletion, so a
-// refused deletion is tried again.
+// not run again. The policy on held Leases may stay in effect for a moment after its
+// deletion, so a refused deletion is tried again.
 func removeMade(ctx context.Context, c client.Client) (int, error) {
 	made := 0
 	for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}, &coordinationv1.LeaseList{}} {
