@@ -28,7 +28,7 @@ endif
 export KUBECONFIG
 
 RUN ?= .
-SEEDS ?= 200
+SEEDS ?= 100
 SEED ?=
 SOAK ?= 2m
 V ?=

@@ -57,13 +57,16 @@ var Annotations = table{
 		Examples: []string{"pool=3", "db.pool=1", "a=32"},
 	},
 	{
-		Key: OnceAnnotation, Value: "`name=key`", Default: "no claim", Kind: Once,
+		Key: OnceAnnotation, Value: "`\"true\"` or `name=key`", Default: "no claim", Kind: Once,
 		Meaning: "Of all pods in the namespace with the same name, one pod at a time runs the gated container, whatever the key. " +
+			"With `true` the pods are those of this workload, and each version of the container has its own key. " +
+			"The key is a hash of the image, command, arguments, working directory and environment in the pod, and of the " +
+			"workload's UID. A changed ConfigMap, and another image under the same tag, change no key. `\"false\"` claims nothing. " +
 			"A success (exit code 0) makes the key done in the Lease. From then on every pod of that key skips the container. " +
 			"A failure is repeated, and the work may run more than once (docs/guarantees.md). The claim gates one ordinary init " +
 			"container, which `metaparticle.io/containers` names, or the one container of a pod that ends. The pod's readiness " +
 			"stays as it was. A pod of a once claim has no other claim. `kubectl metaparticle forget` lets the work run again.",
-		Examples: []string{"schema=7", "db.migrate=v1.2_a", "a=" + strings.Repeat("z", maxLabel)},
+		Examples: []string{"true", "schema=7", "db.migrate=v1.2_a", "a=" + strings.Repeat("z", maxLabel)},
 	},
 	{
 		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; without a known template, all containers but well-known proxies",

@@ -15,13 +15,23 @@ import (
 // Claim is one request of a pod for slots, by annotation.
 type Claim struct {
 	Kind *Kind
-	// Name distinguishes claims of one kind; empty for the plain singleton.
+	// Name distinguishes claims of one kind; empty for a claim whose slot has the name of
+	// the pod's workload.
 	Name string
 	// Size is the number of pods that may hold at once. The claim has Size slots, and a
 	// pod needs one of these slots.
 	Size int
-	// Key is the key of a once claim; empty for other kinds.
+	// Key is the key of a once claim with a name; empty for other claims. The webhook derives
+	// the key of a once claim without a name from the gated container.
 	Key string
+}
+
+// Scope returns the group of pods that compete for the claim's slots.
+func (c Claim) Scope() Scope {
+	if c.Name == "" {
+		return ScopeWorkload
+	}
+	return c.Kind.Scope
 }
 
 // Slots returns the names of the Leases of a claim by a pod of the workload.
@@ -43,7 +53,8 @@ type Kind struct {
 	// Key is the key of the annotation.
 	Key string
 	// Ask is the annotation that an error message tells a person to write.
-	Ask   string
+	Ask string
+	// Scope is the scope of a claim with a name.
 	Scope Scope
 	// Forwards reports that the standbys of a claim can forward ports, because the claim
 	// has one holder.
@@ -102,11 +113,12 @@ var (
 	}
 	// Once claims one slot, under which pods of a namespace run one container until it
 	// succeeds. The Lease records the key, and no other pod repeats the work of that key.
+	// Without a name, the pods are those of one workload.
 	Once = &Kind{
 		Key: OnceAnnotation, Ask: OnceAnnotation, Scope: ScopeNamespace, UntilSuccess: true, Sole: true,
 		parse:  parseOnce,
-		slots:  func(c Claim, _ Workload) []string { return []string{OnceLease(c.Name)} },
-		isSlot: isOnceSlot,
+		slots:  onceSlots,
+		isSlot: IsOnceSlot,
 	}
 )
 
@@ -163,16 +175,27 @@ func parseSemaphore(value string) ([]Claim, string) {
 func parseOnce(value string) ([]Claim, string) {
 	name, key, keyed := strings.Cut(strings.TrimSpace(value), "=")
 	switch {
+	case value == "true":
+		return []Claim{{Size: 1}}, ""
+	case value == "false":
+		return nil, ""
 	case strings.Contains(value, ","):
 		return nil, "write one name=key: several once claims in one pod come with a later version"
 	case !keyed:
-		return nil, "write a name and the key of the work that is to run once, as in schema=7"
+		return nil, `write "true", "false", or a name and the key of the work that is to run once, as in schema=7`
 	case !isOnce(name):
 		return nil, fmt.Sprintf("a name before the = is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxOnce)
 	case !isKey(key):
 		return nil, fmt.Sprintf("a key after the = is at most %d letters, digits, dashes, dots and underscores, with a letter or digit at both ends", maxLabel)
 	}
 	return []Claim{{Name: name, Size: 1, Key: key}}, ""
+}
+
+func onceSlots(c Claim, of Workload) []string {
+	if c.Name == "" {
+		return []string{WorkloadOnceLease(of)}
+	}
+	return []string{OnceLease(c.Name)}
 }
 
 func semaphoreSlots(c Claim, _ Workload) []string {
@@ -189,13 +212,22 @@ func (r Request) Any() bool {
 	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Size > 1 })
 }
 
-// OnceKey returns the key of the pod's once claim; empty for a pod without one.
-func (r Request) OnceKey() string {
-	i := slices.IndexFunc(r.Claimed, func(c Claim) bool { return c.Kind.UntilSuccess })
+// Within returns the first claim of the scope, if there is one.
+func (r Request) Within(scope Scope) (Claim, bool) {
+	return r.first(func(c Claim) bool { return c.Scope() == scope })
+}
+
+func (r Request) first(is func(Claim) bool) (Claim, bool) {
+	i := slices.IndexFunc(r.Claimed, is)
 	if i < 0 {
-		return ""
+		return Claim{}, false
 	}
-	return r.Claimed[i].Key
+	return r.Claimed[i], true
+}
+
+// Once returns the pod's once claim, if there is one.
+func (r Request) Once() (Claim, bool) {
+	return r.first(func(c Claim) bool { return c.Kind.UntilSuccess })
 }
 
 // Duration returns the lease duration of the pod's claims.

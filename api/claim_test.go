@@ -123,7 +123,7 @@ func checkRow(t *testing.T, all table, a Annotation) {
 			for _, slot := range slots {
 				kinds := slices.DeleteFunc(slices.Clone(all), func(a Annotation) bool { return a.Kind == nil || !a.Kind.isSlot(slot) })
 				assert.Len(t, kinds, 1, "%s is a slot of one kind", slot)
-				assert.Equal(t, c.Kind.Scope == ScopeWorkload, !slices.Contains(c.Slots(Workload{"apps", "Deployment", "other"}), slot), slot)
+				assert.Equal(t, c.Scope() == ScopeWorkload, !slices.Contains(c.Slots(Workload{"apps", "Deployment", "other"}), slot), slot)
 			}
 		}
 	}

@@ -40,7 +40,10 @@ func TestOnceRequestHasOneSlotAndAKey(t *testing.T) {
 	r, err := Parse(map[string]string{OnceAnnotation: "schema=v1.2_a"})
 	require.NoError(t, err)
 	assert.Equal(t, claimed(Claim{Kind: Once, Name: "schema", Size: 1, Key: "v1.2_a"}), r.Claimed)
-	assert.Equal(t, "v1.2_a", r.OnceKey())
+	c, once := r.Once()
+	assert.True(t, once)
+	assert.Equal(t, "v1.2_a", c.Key)
+	assert.Equal(t, ScopeNamespace, c.Scope())
 	assert.Equal(t, []string{"once.schema"}, r.Slots(Workload{"apps", "Deployment", "a"}))
 	assert.Equal(t, r.Slots(Workload{}), r.Slots(Workload{"batch", "Job", "b"}), "the work is of the namespace")
 	assert.Equal(t, 2*time.Minute, r.Duration())
@@ -52,16 +55,41 @@ func TestOnceRequestHasOneSlotAndAKey(t *testing.T) {
 	assert.Equal(t, 20*time.Second, r.Duration())
 	r, err = Parse(map[string]string{LockAnnotation: "a"})
 	require.NoError(t, err)
-	assert.Empty(t, r.OnceKey())
+	_, once = r.Once()
+	assert.False(t, once)
 	assert.Equal(t, DefaultLeaseDuration, r.Duration())
+}
+
+func TestUnnamedOnceClaimIsOfTheWorkload(t *testing.T) {
+	r, err := Parse(map[string]string{OnceAnnotation: "true"})
+	require.NoError(t, err)
+	c, once := r.Once()
+	assert.True(t, once)
+	assert.Empty(t, c.Key, "the webhook derives the key")
+	assert.Equal(t, ScopeWorkload, c.Scope())
+	long := strings.Repeat("w", 253)
+	for workload, want := range map[Workload]string{
+		{"apps", "Deployment", "web"}:           "once.deployment.web",
+		{"", "Pod", "web"}:                      "once.pod.web",
+		{"argoproj.io", "Rollout", "web.front"}: "once.rollout-argoproj-io.web.front",
+		{"apps", "Deployment", long}:            ShortName("once.deployment." + long),
+	} {
+		assert.Equal(t, []string{want}, r.Slots(workload))
+		assert.True(t, IsSlot(want), want)
+		assert.True(t, IsOnceSlot(want), want)
+		assert.Equal(t, 2*time.Minute, DurationOf(want), want)
+	}
+	r, err = Parse(map[string]string{OnceAnnotation: "false"})
+	require.NoError(t, err)
+	assert.False(t, r.Claims())
 }
 
 func TestErrorExplainsEachInvalidOnceAnnotation(t *testing.T) {
 	key := "a key after the = is at most 63 letters, digits, dashes, dots and underscores, with a letter or digit at both ends"
 	name := "a name before the = is at most 248 lower-case letters, digits, dashes and dots, with a letter or digit at both ends"
 	for value, want := range map[string]string{
-		"":                              "write a name and the key of the work that is to run once, as in schema=7",
-		"true":                          "write a name and the key of the work that is to run once, as in schema=7",
+		"":                              `write "true", "false", or a name and the key of the work that is to run once, as in schema=7`,
+		"yes":                           `write "true", "false", or a name and the key of the work that is to run once, as in schema=7`,
 		"a=1,b=2":                       "write one name=key: several once claims in one pod come with a later version",
 		"Schema=7":                      name,
 		"=7":                            name,

@@ -54,6 +54,12 @@ func LockLease(name string) string { return lockPrefix + name }
 // Lease, so two of them never run at once.
 func OnceLease(name string) string { return oncePrefix + name }
 
+// WorkloadOnceLease returns the name of the Lease of a workload's once claim without a name.
+// A person may name a once claim like that, too, and then the two claims share the Lease.
+func WorkloadOnceLease(of Workload) string {
+	return ShortName(oncePrefix + of.kindPart() + "." + of.Name)
+}
+
 // SemaphoreLease returns the name of the Lease of one slot of a semaphore. The slot's
 // number follows the last dot, because a semaphore's name may have dots, too.
 func SemaphoreLease(name string, slot int) string {
@@ -84,13 +90,17 @@ func SingletonLease(group Workload, name string) string {
 	if name != "" {
 		b.WriteString("-" + name)
 	}
-	double := strings.NewReplacer("-", "--", ".", "-")
-	b.WriteString("." + strings.ReplaceAll(strings.ToLower(group.Kind), "-", "--"))
-	if !group.builtin() {
-		b.WriteString("-" + double.Replace(group.Group))
-	}
-	b.WriteString("." + group.Name)
+	b.WriteString("." + group.kindPart() + "." + group.Name)
 	return ShortName(b.String())
+}
+
+// kindPart returns the part of a Lease's name that has the kind and the group.
+func (w Workload) kindPart() string {
+	part := strings.ReplaceAll(strings.ToLower(w.Kind), "-", "--")
+	if w.builtin() {
+		return part
+	}
+	return part + "-" + strings.NewReplacer("-", "--", ".", "-").Replace(w.Group)
 }
 
 // NextLease returns the name of the next Lease of a slot. A pod of a newer revision writes

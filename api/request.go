@@ -35,15 +35,6 @@ type Request struct {
 // Claims reports whether the request asks for at least one slot.
 func (r Request) Claims() bool { return len(r.Claimed) > 0 }
 
-// Within returns the first claim of the scope, if there is one.
-func (r Request) Within(scope Scope) (Claim, bool) {
-	i := slices.IndexFunc(r.Claimed, func(c Claim) bool { return c.Kind.Scope == scope })
-	if i < 0 {
-		return Claim{}, false
-	}
-	return r.Claimed[i], true
-}
-
 // OnLoss selects how a container goes on after its pod has lost or yielded the slot.
 type OnLoss string
 

@@ -27,8 +27,8 @@ func IsSemaphoreSlot(lease string) bool {
 	return err == nil && n >= 0 && n < maxSemaphore && strconv.Itoa(n) == rest[dot+1:] && isSemaphore(rest[:dot])
 }
 
-// isOnceSlot reports whether a once claim can have the Lease.
-func isOnceSlot(lease string) bool {
+// IsOnceSlot reports whether a once claim can have the Lease.
+func IsOnceSlot(lease string) bool {
 	name, ok := strings.CutPrefix(lease, oncePrefix)
 	return ok && isOnce(name)
 }

@@ -114,6 +114,12 @@ func (r randomPod) pod() map[string]any {
 	if r.chance(25) {
 		annotations[api.ContainersAnnotation] = r.one("c0", "c1", "c0,c1", "c0,i0", "c0,i1", "i0,i1,c0,c1")
 	}
+	if r.chance(10) {
+		annotations = map[string]any{
+			api.OnceAnnotation:       r.one("true", "true", "a=7", "false", "odd"),
+			api.ContainersAnnotation: r.one("c0", "i0", "i1"),
+		}
+	}
 	if r.chance(20) {
 		annotations[api.GateAnnotation] = r.one("container", "pod", "readiness")
 	}

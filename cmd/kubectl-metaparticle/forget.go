@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -23,7 +24,10 @@ rollout restart, or a new Job.
 
 Exit codes: 0 forgotten; 1 refused, nothing is written; 2 error.
 
-  kubectl metaparticle forget [-n NAMESPACE] once/NAME KEY
+SLOT is once/NAME, or KIND/NAME of a workload with metaparticle.io/once: "true", as
+deployment/web.
+
+  kubectl metaparticle forget [-n NAMESPACE] SLOT KEY
 `
 
 func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
@@ -38,15 +42,15 @@ func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 // forget removes the key from the done keys of the Lease. If the Lease has changed meanwhile,
 // the patch is refused, and forget reads the Lease again.
 func forget(ctx context.Context, c cluster, namespace string, args []string, std stdio) (int, error) {
-	var name string
-	if len(args) == 2 {
-		name, _ = strings.CutPrefix(args[0], "once/")
-	}
-	if name == "" || name == args[0] {
+	if len(args) != 2 {
 		return exitError, refusal("name the work and its key, as in once/schema 7")
 	}
-	slot, key := api.OnceLease(name), args[1]
-	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	slot, err := onceSlot(ctx, c, namespace, args[0])
+	if err != nil {
+		return exitError, err
+	}
+	key := args[1]
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		l := new(coordinationv1.Lease)
 		if err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: slot}, l); err != nil {
 			return err
@@ -73,4 +77,17 @@ func forget(ctx context.Context, c cluster, namespace string, args []string, std
 	}
 	fmt.Fprintf(std.out, "%s: %s is forgotten\n", slot, key)
 	return exitOK, nil
+}
+
+// onceSlot returns the slot of a once claim that a person names.
+func onceSlot(ctx context.Context, c cluster, namespace, name string) (string, error) {
+	s, err := findSlots(ctx, c, namespace, []string{name})
+	if err != nil {
+		return "", err
+	}
+	i := slices.IndexFunc(s.slots, api.IsOnceSlot)
+	if i < 0 {
+		return "", refusal(name + " has no once claim: name the work and its key, as in once/schema 7")
+	}
+	return s.slots[i], nil
 }

@@ -23,9 +23,9 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 		"one of two":  {[]string{"once/schema", "7"}, exitOK, "8", "once.schema: 7 is forgotten\n", ""},
 		"not done":    {[]string{"once/schema", "9"}, exitRefused, "7,8", "", "refused: once.schema has no done key 9: name one of 7, 8\n"},
 		"no key":      {[]string{"once/schema"}, exitRefused, "7,8", "", "refused: name the work and its key, as in once/schema 7\n"},
-		"no work":     {[]string{"lock/a", "7"}, exitRefused, "7,8", "", "refused: name the work and its key, as in once/schema 7\n"},
+		"no work":     {[]string{"lock/a", "7"}, exitRefused, "7,8", "", "refused: lock/a has no once claim: name the work and its key, as in once/schema 7\n"},
 		"other name":  {[]string{"once/seed", "7"}, exitRefused, "7,8", "", "refused: there is no Lease once.seed in the namespace shop: check the name, and the namespace (-n)\n"},
-		"unnamed one": {[]string{"once/", "7"}, exitRefused, "7,8", "", "refused: name the work and its key, as in once/schema 7\n"},
+		"unnamed one": {[]string{"once/", "7"}, exitError, "7,8", "", "error: \"once/\": write KIND/NAME, as deployment/biller\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newByHand(slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "7,8"}))
@@ -47,13 +47,26 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 	assert.Equal(t, "refused: once.schema has no done keys: there is nothing to forget\n", b.err.String())
 }
 
+func TestForgetCommandFindsTheSlotOfAWorkload(t *testing.T) {
+	b := newByHand(append(deployment(map[string]string{api.OnceAnnotation: "true"}, nil),
+		slotLease("once.deployment.biller", "", map[string]string{api.DoneAnnotation: "7,8"}))...)
+	code := b.carry(t, func(std stdio, cl cluster) (int, error) {
+		return forget(t.Context(), cl, "shop", []string{"deployment/biller", "7"}, std)
+	})
+	assert.Equal(t, exitOK, code, b.err.String())
+	assert.Equal(t, "8", b.lease(t, "once.deployment.biller").Annotations[api.DoneAnnotation])
+}
+
 func TestStatusListsDoneKeysAndWaitingPods(t *testing.T) {
-	waits, goesOn := waiting("a", "once.schema"), waiting("b", "once.schema")
-	for pod, value := range map[*corev1.Pod]string{waits: "schema=8", goesOn: "schema=7"} {
+	waits, goesOn, begun := waiting("a", "once.schema"), waiting("b", "once.schema"), waiting("c", "once.schema")
+	for pod, key := range map[*corev1.Pod]string{waits: "8", goesOn: "7", begun: "8"} {
 		delete(pod.Annotations, api.SingletonAnnotation)
-		pod.Annotations[api.OnceAnnotation] = value
+		pod.Annotations[api.OnceAnnotation] = "true"
+		pod.Spec.InitContainers[0].Args = []string{api.RunRole, "-once=" + key}
 	}
-	b := newByHand([]client.Object{waits, goesOn, slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "6,7"})}...)
+	begun.Spec.Containers[0].Command = []string{"app"}
+	begun.Status.Conditions = append(begun.Status.Conditions, corev1.PodCondition{Type: corev1.PodInitialized, Status: corev1.ConditionTrue})
+	b := newByHand([]client.Object{waits, goesOn, begun, slotLease("once.schema", "", map[string]string{api.DoneAnnotation: "6,7"})}...)
 	var state objects
 	b.carry(t, func(_ stdio, cl cluster) (int, error) {
 		var err error

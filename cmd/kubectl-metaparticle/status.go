@@ -184,15 +184,26 @@ func (s *slotStatus) join(pod corev1.Pod) {
 // finished reports whether a pod with a once claim does not wait for the slot. Either its key
 // is done, or its init containers have ended, and none of its main containers waits.
 func (s *slotStatus) finished(pod corev1.Pod) bool {
-	request, err := api.Parse(pod.Annotations)
-	if err != nil || request.OnceKey() == "" {
+	key := onceKey(pod)
+	if key == "" {
 		return false
 	}
 	waits := slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
 	begun := slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
 		return c.Type == corev1.PodInitialized && c.Status == corev1.ConditionTrue
 	})
-	return slices.Contains(s.Done, request.OnceKey()) || begun && !waits
+	return slices.Contains(s.Done, key) || begun && !waits
+}
+
+// onceKey returns the key of a pod's once claim from the arguments of its agent; empty
+// without one. The annotation does not have every key.
+func onceKey(pod corev1.Pod) string {
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name == api.AgentContainer {
+			return api.RecallRunArgs(c.Args).OnceKey
+		}
+	}
+	return ""
 }
 
 // healthy reports whether the slot has a holder that serves, is paused, or has neither a

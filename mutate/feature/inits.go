@@ -38,13 +38,14 @@ func judgeInits(p *Pod) reason.Refusals {
 	if !p.Request.Shims() {
 		return nil
 	}
+	_, once := p.Request.Once()
 	for _, i := range p.inits {
 		c := p.Spec.InitContainers[i]
 		switch {
 		case c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways:
 			refusals.Add(reason.InitContainer, "%s names %q, which is a native sidecar: what comes after it counts on its running",
 				api.ContainersAnnotation, c.Name)
-		case len(p.gated) == 0 && p.Request.OnceKey() == "":
+		case len(p.gated) == 0 && !once:
 			refusals.Add(reason.InitContainer, "%s names the init container %q and no main container: nothing would keep the slot after it",
 				api.ContainersAnnotation, c.Name)
 		}

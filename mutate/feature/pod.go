@@ -27,6 +27,8 @@ type Origin struct {
 	Revision api.Revision
 	// MinReady is the controller's minReadySeconds; zero if the value is not known.
 	MinReady time.Duration
+	// UID is the UID of the workload; empty for a pod without a controller.
+	UID string
 	// ReplacesUnready reports that the controller replaces each old pod that is not Ready,
 	// however many pods are unavailable. The field is false without a Revision.
 	ReplacesUnready bool
@@ -79,6 +81,7 @@ type carriedProbe struct {
 type shim struct {
 	place
 	command, args []string
+	platforms     api.Platforms
 }
 
 // isTemplate reports whether the pod is a pod template of a workload.

@@ -13,7 +13,7 @@ import (
 // patchReadiness makes the pod's readiness depend on the agent's condition. After a once
 // claim's success the application runs in every pod, so the pod's readiness stays as it was.
 func patchReadiness(p *Pod, d *patch.Document) {
-	if p.Request.OnceKey() != "" {
+	if _, once := p.Request.Once(); once {
 		return
 	}
 	d.Ensure("conditionType", corev1.PodReadinessGate{ConditionType: api.ReadyCondition}, "spec", "readinessGates")

@@ -69,14 +69,15 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 		refusals.Add(reason.Hooks, "container %q is stopped by %s, which a gate is not told of", c.Name, its.signal)
 		return shim{}, refusals
 	}
-	return shim{place: at, command: p.shimCommand(at, its), args: its.args}, nil
+	return shim{place: at, command: p.shimCommand(at, its), args: its.args, platforms: its.platforms}, nil
 }
 
 // shimCommand returns the command that starts the shim of the container at a place.
 func (p *Pod) shimCommand(at place, its child) []string {
 	c, exec := p.container(at), api.DefaultExecArgs()
 	exec.Container, exec.OnLoss, exec.StopSignal, exec.Platforms = c.Name, p.onLoss(c), its.signal, its.platforms
-	exec.OnBusy, exec.WaitAtMost, exec.MayBeDone = p.Request.OnBusy, p.Request.WaitAtMost, p.Request.OnceKey() != ""
+	exec.OnBusy, exec.WaitAtMost = p.Request.OnBusy, p.Request.WaitAtMost
+	_, exec.MayBeDone = p.Request.Once()
 	if at.list == mainContainers {
 		p.carryHooks(&exec, c, its.before)
 	}

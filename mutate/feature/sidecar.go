@@ -113,7 +113,7 @@ func (s sidecar) installs() *corev1.Lifecycle {
 func (s sidecar) agentArgs() []string {
 	args := api.DefaultRunArgs()
 	args.Slots, args.Any = s.slots(), s.Request.Any()
-	args.LeaseDuration, args.OnceKey = s.Request.Duration(), s.Request.OnceKey()
+	args.LeaseDuration, args.OnceKey = s.Request.Duration(), s.onceKey()
 	args.OnBusy, args.WaitAtMost, args.Job = s.Request.OnBusy, s.Request.WaitAtMost, jobOf(s.Facts)
 	args.Readiness, args.Grace, args.Workload = s.Request.Standbys(), s.grace(), s.workloadName()
 	for _, i := range s.gated {

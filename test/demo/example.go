@@ -20,7 +20,8 @@ import (
 
 // plays has for each example the function that shows it, after its files are applied.
 var plays = map[string]func(*example, context.Context) error{
-	"leader": (*example).leader, "licence": (*example).licence, "nightly": (*example).nightly,
+	"leader": (*example).leader, "licence": (*example).licence, "migration": (*example).migration,
+	"nightly": (*example).nightly,
 }
 
 // exampleTimeout bounds a wait for pods. On a busy machine a pod starts within a minute.
@@ -159,6 +160,24 @@ func (e *example) leader(ctx context.Context) error {
 		return err
 	}
 	return e.steps(ctx, e.in(untilReady(holders[0])), e.in(pods), e.in("logs "+holders[0]+" -c worker"))
+}
+
+// migration shows that one pod of eight migrates, and another one after its deletion.
+func (e *example) migration(ctx context.Context) error {
+	e.title("Eight pods start, and one of them migrates")
+	holders, err := e.holders(ctx, 1, "")
+	if err != nil {
+		return err
+	}
+	e.title("The pod that migrates is deleted in the middle")
+	table := func(name string) []string {
+		return append(e.in("exec deployment/database -- psql --user=postgres"), "--command=TABLE "+name)
+	}
+	return e.steps(ctx,
+		e.in(pods+" -l app=shop"),
+		e.in("delete pod "+holders[0]),
+		e.in("rollout status deployment/shop --timeout=170s"),
+		table("attempts"), table("migrations"))
 }
 
 // holders waits until the given number of pods hold a slot, and returns their names. The

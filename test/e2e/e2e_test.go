@@ -53,6 +53,9 @@ func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 	examples.TestLicenceExampleRunsThreeTasksAtMost(t)
 }
+func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
+	examples.TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t)
+}
 func TestLeaderExampleServesEverywhereAndWorksOnce(t *testing.T) {
 	examples.TestLeaderExampleServesEverywhereAndWorksOnce(t)
 }

@@ -7,6 +7,8 @@ import (
 	"context"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -113,6 +115,38 @@ func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 	assert.Equal(t, "0-5", kubectl.Must(e.Space, "", "get", "job", "solver", "-o", "jsonpath={.status.completedIndexes}"))
 	assert.GreaterOrEqual(t, len(e.All()), 7, "six tasks, and the one that was deleted")
 	e.NeverMoreThan(3)
+}
+
+func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
+	e := apply(t, "migration", "shop")
+	query := func(sql string) string {
+		out, err := kubectl.Run(e.Space, "", "exec", "deployment/database", "--", "psql", "--user=postgres", "-qtAc", sql)
+		if err != nil {
+			return err.Error()
+		}
+		return strings.TrimSpace(out)
+	}
+	attempts := func(n int) {
+		t.Helper()
+		e.Await(space.StartTimeout, "a migration is in its middle", func() bool { return query("SELECT count(*) FROM attempts") == strconv.Itoa(n) })
+	}
+	first := e.awaitOther(nil)
+	attempts(1)
+	app.DeletePod(e.Space, first)
+	second := e.awaitOther(first)
+	attempts(2)
+	process.SignalMain(e.Space, second, unix.SIGKILL)
+	done := func() {
+		t.Helper()
+		kubectl.Must(e.Space, "", "rollout", "status", "deployment/shop", "--timeout=170s")
+		assert.Equal(t, "1", query("SELECT count(*) FROM migrations"))
+		assert.Equal(t, "1000", query("SELECT count(*) FROM orders"))
+		assert.Equal(t, "3", query("SELECT count(*) FROM attempts"), "one was deleted, one was killed, and one succeeded")
+	}
+	done()
+	e.NeverMoreThan(1)
+	kubectl.Must(e.Space, "", "set", "env", "deployment/shop", "-c", "shop", "COLOUR=blue")
+	done()
 }
 
 func TestLeaderExampleServesEverywhereAndWorksOnce(t *testing.T) {

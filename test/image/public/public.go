@@ -9,28 +9,37 @@ package public
 import (
 	"context"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"github.com/metaparticle-io/metaparticle/test/image/apps"
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
 // images are the images of the examples. Each one has the programs that an example uses, in the
 // version of the official image.
-var images = []struct {
-	name     string
-	packages []string
-	config   oci.Config
-}{
-	{"debian:bookworm-slim", nil, oci.Config{Cmd: []string{"bash"}}},
-	{"python:3.11-slim-bookworm", []string{"python3"}, oci.Config{Cmd: []string{"python3"}}},
+var images = map[string]func(context.Context) (v1.Image, error){
+	"debian:bookworm-slim":      debian(oci.Config{Cmd: []string{"bash"}}),
+	"python:3.11-slim-bookworm": debian(oci.Config{Cmd: []string{"python3"}}, "python3"),
+	"postgres:15-bookworm": func(ctx context.Context) (v1.Image, error) {
+		return apps.Image(ctx, "postgresql", oci.Uncompressed)
+	},
+}
+
+// debian returns a function that makes an image of Debian packages.
+func debian(config oci.Config, packages ...string) func(context.Context) (v1.Image, error) {
+	return func(ctx context.Context) (v1.Image, error) {
+		return oci.Debian(ctx, packages, config, oci.Uncompressed)
+	}
 }
 
 // Push puts the images of the examples into the registry.
 func Push(ctx context.Context, registry string) error {
-	for _, one := range images {
-		image, err := oci.Debian(ctx, one.packages, one.config, oci.Uncompressed)
+	for name, build := range images {
+		image, err := build(ctx)
 		if err != nil {
 			return err
 		}
-		if err := oci.Push(ctx, registry+"/library/"+one.name, image); err != nil {
+		if err := oci.Push(ctx, registry+"/library/"+name, image); err != nil {
 			return err
 		}
 	}

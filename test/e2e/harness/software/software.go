@@ -71,16 +71,15 @@ type Software struct {
 const ServeTimeout = 90 * time.Second
 
 // Test protects two promises for a real application. One pod at a time runs it, and the
-// gate changes nothing else.
+// gate changes nothing else. The two parts are not parallel: Go would start them after all
+// other parallel tests, and these parts are the longest.
 func (w Software) Test(t *testing.T) {
 	cluster.NeedLab(t, "it makes images, kills processes of pods and hears of them from the kernel")
 	t.Parallel()
 	t.Run("one at a time, whatever is killed", func(t *testing.T) {
-		t.Parallel()
 		w.survives(t)
 	})
 	t.Run("the same as without the annotation", func(t *testing.T) {
-		t.Parallel()
 		w.compare(t)
 	})
 }
