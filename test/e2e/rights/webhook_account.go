@@ -68,6 +68,9 @@ func (th thief) binding(name string, ours bool) *rbacv1.RoleBinding {
 	}
 }
 
+// recorded is the name of a Lease with a done key.
+const recorded = "once.recorded"
+
 // A stranger with the webhook's service account token can do the work of enroll and
 // nothing else. The stranger can change no object of a node, of the control plane or of
 // another program.
@@ -78,6 +81,10 @@ func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	th := stealAccount(s)
 	const others = "metaparticle-others"
 	_, err := s.Client.CoordinationV1().Leases(s.Namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: labelled(others, false)}, metav1.CreateOptions{})
+	require.NoError(t, err)
+	record := &coordinationv1.Lease{ObjectMeta: labelled(recorded, true)}
+	record.Annotations = map[string]string{api.DoneAnnotation: "7"}
+	_, err = s.Client.CoordinationV1().Leases(s.Namespace).Create(ctx, record, metav1.CreateOptions{})
 	require.NoError(t, err)
 	_, err = s.Client.RbacV1().Roles(s.Namespace).Create(ctx, agentsRole(others, false), metav1.CreateOptions{})
 	require.NoError(t, err)
@@ -99,7 +106,7 @@ func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 			require.Error(t, err)
 			assert.True(t, apierrors.IsForbidden(err), "%v", err)
 			// The API server names only one of the policies that refuse a request.
-			assert.Regexp(t, "NotYours: |NotYourself: ", err.Error())
+			assert.Regexp(t, "NotYours: |NotYourself: |WorkDone: ", err.Error())
 		})
 	}
 	for what, work := range th.work() {
@@ -110,6 +117,9 @@ func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 // attempts lists the requests that the policies must refuse.
 func (th thief) attempts() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
+		// An earlier version of enroll would sweep this Lease.
+		"a Lease with done keys, deleted": func(context.Context) error { return th.deleteLease(th.Namespace, recorded) },
+
 		"a pod's status":              th.patchStatus(th.Namespace, "victim"),
 		"a node's heartbeat":          th.node(func(name string) error { return th.updateLease(corev1.NamespaceNodeLease, name) }),
 		"a node's heartbeat, deleted": th.node(func(name string) error { return th.deleteLease(corev1.NamespaceNodeLease, name) }),
