@@ -32,18 +32,25 @@ type waits struct {
 	because string
 	// done reports that the agent has seen the pod's key among the done keys.
 	done bool
+	// failures are the failures of the pod's work in the Lease. The pod leaves a free slot
+	// alone until retryAt, and so do all pods of the key.
+	failures api.Failures
+	retryAt  time.Duration
 }
 
 // skips reports whether the application never starts in this pod.
 func (w *waits) skips() bool { return w.course == CourseSkip }
 
-// decide notes that the pod's key is done. The function also decides that the pod skips, if a
+// decide notes that the pod's key is done, or that its work has failed. The function also decides that the pod skips, if a
 // living holder has the slot for which a shim waits. If the decision cannot be noted, the pod
 // does not skip.
 func (w *waits) decide(now time.Duration) {
 	w.done = w.done || slices.ContainsFunc(w.claim.Views(), func(v claim.View) bool {
 		return v.Known && v.Record.Done.Has(w.config.OnceKey)
 	})
+	for _, v := range w.claim.Views() {
+		w.delay(now, v.Record.Failures)
+	}
 	if w.config.OnBusy != api.OnBusySkip || w.course != "" || len(w.shims.Waiting()) == 0 {
 		return
 	}
@@ -58,6 +65,19 @@ func (w *waits) decide(now time.Duration) {
 	w.because = holder
 	w.config.Log.Info("skips", "because", holder)
 	w.events.Skipped(holder)
+}
+
+// delay notes new failures of the pod's work, and delays the next attempt. The delay counts
+// from the instant at which this agent process has seen the failures.
+func (w *waits) delay(now time.Duration, f api.Failures) {
+	if f == w.failures {
+		return
+	}
+	delay := f.Delay(w.config.OnceKey)
+	w.failures, w.retryAt = f, now+delay
+	if delay > 0 {
+		w.config.Log.Info("waits after a failure", "key", f.Key, "failures", f.Count, "for", delay)
+	}
 }
 
 // run notes that the pod starts its application. Only a pod that may skip needs the note.

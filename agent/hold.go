@@ -161,6 +161,8 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 		return ending{reason: show.ReasonPodDeleted, grace: u.config.Grace}, 0
 	case u.doneKey(h.id) != "":
 		return ending{reason: show.ReasonSucceeded, grace: drain}, 0
+	case u.failedKey(h.id) != "":
+		return ending{reason: show.ReasonEnded, grace: drain}, 0
 	case u.shims.Succeeded(h.id) && u.stays() && asked.reason == "":
 		startsBy := h.gap + startsWithin
 		if now >= startsBy {

@@ -27,6 +27,13 @@ func (g *gates) succeed(id gate.ShimID) {
 	g.report(id, func(r *gate.Report) { r.Connected, r.Dead = false, true })
 }
 
+// fail ends the child of a shim with an exit code that nothing has asked for.
+func (g *gates) fail(id gate.ShimID) {
+	g.report(id, func(r *gate.Report) { r.Phase, r.Failed = gate.Ended, true })
+	close(g.shims[id].ended)
+	g.report(id, func(r *gate.Report) { r.Connected, r.Dead = false, true })
+}
+
 func TestHoldLastsFromInitContainerToApplication(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -109,6 +109,36 @@ func TestSuccessIsRecordedDespiteALostAnswer(t *testing.T) {
 	})
 }
 
+// After a failure the pods of the key wait together, as one container does in the kubelet's
+// back-off. The pods of another key do not wait.
+func TestFailureDelaysAllPodsOfItsKey(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(onceSlot)
+		a, b := w.start("a", once("7")), w.start("b", once("7"))
+		failures := func() string { return w.server.lease(onceSlot).Annotations[api.FailuresAnnotation] }
+		a.migrate("s1")
+		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+		b.migrate("s2")
+		a.gates.fail("s1")
+		w.within(time.Second, "the failure is counted", func() bool { return failures() == "7 1" })
+		a.migrate("s3")
+		w.pass(9 * time.Second)
+		assert.False(t, a.running("s3") || b.running("s2"), "both pods wait")
+		w.within(2*time.Second, "one pod works again", func() bool { return a.running("s3") != b.running("s2") })
+		other := w.start("c", once("8"))
+		other.migrate("s4")
+		again, id := a, gate.ShimID("s3")
+		if b.running("s2") {
+			again, id = b, "s2"
+		}
+		again.gates.fail(id)
+		w.within(2*time.Second, "the work of another key runs", func() bool { return other.running("s4") })
+		assert.Equal(t, "7 2", failures())
+		other.gates.succeed("s4")
+		w.within(time.Second, "the failures are over", func() bool { return failures() == "" && w.done() == "8" })
+	})
+}
+
 // A pod whose container ended long ago must not cost the API server a watch for ever.
 func TestPodWatchesNothingAfterItsWorkIsDone(t *testing.T) {
 	simulate(t, func(w *world) {

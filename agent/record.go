@@ -51,6 +51,7 @@ func recordOf(l *kube.Lease) lease.Record {
 		Successor: l.Annotations[api.SuccessorAnnotation],
 		Rollout:   l.Annotations[api.RolloutAnnotation],
 		Done:      api.Done(l.Annotations[api.DoneAnnotation]),
+		Failures:  api.ParseFailures(l.Annotations[api.FailuresAnnotation]),
 	}
 }
 
@@ -120,6 +121,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	set(api.SuccessorAnnotation, r.Successor)
 	set(api.RolloutAnnotation, r.Rollout)
 	set(api.DoneAnnotation, string(r.Done))
+	set(api.FailuresAnnotation, r.Failures.String())
 	l.Annotations = annotations
 	return l
 }

@@ -39,7 +39,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		facts := s.unit.facts()
 		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips() && !s.unit.waits.done && !s.unit.records()
 		facts.Settled = s.unit.waits.done && !facts.Alive
-		facts.TakeFrom, facts.Rollout = standing.TakeFrom, r.text(s.loop.now, facts.Wall)
+		facts.TakeFrom, facts.Rollout = max(standing.TakeFrom, s.unit.waits.retryAt), r.text(s.loop.now, facts.Wall)
 		wake := min(s.loop.act(ctx, facts), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
 		switch state := s.unit.claim.State(); state.Stage {
 		case claim.Held:

@@ -176,24 +176,33 @@ func (u *unit) facts() claim.Facts {
 		Alive:    u.shims.Alive(),
 		Children: u.resumable(),
 		Proven:   u.shims.Proven,
-		DoneKey:  u.doneKey,
-		Notes:    lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload, Job: u.config.Job, Revision: u.config.Revision},
+		DoneKey:  u.doneKey, FailedKey: u.failedKey,
+		Notes: lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload, Job: u.config.Job, Revision: u.config.Revision},
 	}
 }
 
 // doneKey returns the key of the pod's once claim if its work has succeeded under the hold.
 func (u *unit) doneKey(hold string) string {
-	if u.shims.Completed(hold) {
+	if completed, _ := u.shims.Outcome(hold); completed {
 		return u.config.OnceKey
 	}
 	return ""
 }
 
-// records reports whether a Lease still names a hold whose success is to be recorded. The
-// release records the success, so the pod must not take the slot back.
+// failedKey returns the key of the pod's once claim if its work has failed under the hold.
+func (u *unit) failedKey(hold string) string {
+	if _, failed := u.shims.Outcome(hold); failed {
+		return u.config.OnceKey
+	}
+	return ""
+}
+
+// records reports whether a Lease still names a hold whose success or failure is to be
+// recorded. The release records that, so the pod must not take the slot back.
 func (u *unit) records() bool {
 	return slices.ContainsFunc(u.claim.Views(), func(v claim.View) bool {
-		return v.Mine && u.doneKey(v.Record.Hold) != "" && u.shims.Proven(v.Record.Hold)
+		ended := u.doneKey(v.Record.Hold) != "" || u.failedKey(v.Record.Hold) != ""
+		return v.Mine && ended && u.shims.Proven(v.Record.Hold)
 	})
 }
 

@@ -102,4 +102,10 @@ var byHand = []Annotation{
 			"A person may add the key of work that is done already. A new pod repeats the work of a key that a person removes (`kubectl metaparticle forget`). " +
 			"Enroll keeps a Lease with done keys, and a policy refuses its deletion (`WorkDone`).",
 	},
+	{
+		Key: FailuresAnnotation, Value: "`KEY COUNT`",
+		Meaning: "The work of the once claim's key has failed so many times in a row. The agent of the holder counts with the " +
+			"release after a failure, and all pods of the key wait: 10 s, then twice as long each time, at most 5 min. " +
+			"A person who has mended the cause may remove the annotation: then the next attempt comes at once.",
+	},
 }

@@ -134,6 +134,10 @@ const (
 	// DoneAnnotation has the done keys of a once claim, as [Done]. The write that releases
 	// the Lease after a success adds the holder's key.
 	DoneAnnotation = Prefix + "done"
+	// FailuresAnnotation counts the failures of a once claim, as [Failures]. The write that
+	// releases the Lease after a failure adds one. The release after a success removes the
+	// annotation.
+	FailuresAnnotation = Prefix + "failures"
 	// RolloutAnnotation is the holders' record of a rollout, as JSON: the
 	// proven revision, the turns of other revisions, and whether the holder yields.
 	RolloutAnnotation = Prefix + "rollout"

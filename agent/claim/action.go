@@ -36,6 +36,9 @@ type Facts struct {
 	// release of that hold adds the key to the done keys of the Lease. If DoneKey is nil,
 	// no release adds a key.
 	DoneKey func(hold string) string
+	// FailedKey returns the key whose work has failed under the hold; empty for none. The
+	// release of that hold counts the failure. If FailedKey is nil, no release counts one.
+	FailedKey func(hold string) string
 	// Settled reports that the pod needs no slot any more. The claim then looks at no slot,
 	// except to give it back.
 	Settled bool

@@ -45,7 +45,7 @@ func same(a, b gate.Report) bool {
 	slots := slices.Equal(a.Slots, b.Slots)
 	a.Slots, b.Slots = nil, nil
 	return slots && a.Shim == b.Shim && a.Container == b.Container && a.Phase == b.Phase &&
-		a.Hold == b.Hold && a.Began == b.Began && a.Since == b.Since && a.Completed == b.Completed &&
+		a.Hold == b.Hold && a.Began == b.Began && a.Since == b.Since && a.Completed == b.Completed && a.Failed == b.Failed &&
 		a.Leap == b.Leap && a.Connected == b.Connected &&
 		a.Starting == b.Starting && a.Stopping == b.Stopping && a.PreStop == b.PreStop &&
 		a.Trouble == b.Trouble && a.Dead == b.Dead && a.Silent == b.Silent && a.Unproven == b.Unproven

@@ -66,7 +66,7 @@ func (r *register) learn(p *peer, st gate.State, now time.Duration) {
 	p.report = gate.Report{
 		Shim: st.Shim, Container: st.Container, Phase: st.Phase, Hold: st.Hold,
 		Slots: st.Slots, Began: st.Began, Since: st.Since, Starting: st.Starting, Stopping: st.Stopping, PreStop: st.PreStop,
-		Trouble: st.Trouble, Completed: st.Completed, Leap: st.Leap, Connected: true,
+		Trouble: st.Trouble, Completed: st.Completed, Failed: st.Failed, Leap: st.Leap, Connected: true,
 	}
 	if p.drain != nil && p.over(p.drain.hold) {
 		p.drain = nil

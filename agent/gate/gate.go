@@ -132,6 +132,9 @@ type Report struct {
 	// the child to stop. A program that is told to stop often ends with 0 in the middle of
 	// its work.
 	Completed bool
+	// Failed reports that the child ended with another exit code, or by a signal, and that
+	// nothing had asked the child to stop.
+	Failed bool
 	// Connected reports that the connection is up, so that grants and drains reach the
 	// shim.
 	Connected bool

@@ -48,6 +48,7 @@ type State struct {
 	PreStop   bool          `json:"preStop,omitempty"`
 	Trouble   Trouble       `json:"trouble,omitzero"`
 	Completed bool          `json:"completed,omitempty"`
+	Failed    bool          `json:"failed,omitempty"`
 	Leap      int           `json:"leap,omitempty"`
 }
 

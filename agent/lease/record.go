@@ -69,6 +69,9 @@ type Record struct {
 	// Done are the done keys of a once claim. Each write keeps them, and a release may add
 	// one.
 	Done api.Done
+	// Failures are the failures of a once claim. Each write keeps them, except a release
+	// after a success or a failure.
+	Failures api.Failures
 }
 
 // Notes are the facts that a holder publishes about itself for its standbys.

@@ -102,10 +102,11 @@ func (s *Shims) Supported(hold string) bool {
 // grant has followed.
 func (s *Shims) Succeeded(hold string) bool { return hold != "" && s.success.init == hold }
 
-// Completed reports whether a container has succeeded under the hold, and no shim may have a
-// child of that hold.
-func (s *Shims) Completed(hold string) bool {
-	return hold != "" && s.success.any == hold && !s.outstanding.of(hold)
+// Outcome reports whether a container has succeeded, and whether a container has failed, under
+// the hold. Both results are false while a shim may have a child of that hold.
+func (s *Shims) Outcome(hold string) (completed, failed bool) {
+	over := hold != "" && !s.outstanding.of(hold)
+	return over && s.success.any == hold, over && s.success.failed == hold
 }
 
 // Running reports whether the application runs as a child of the hold, and does not

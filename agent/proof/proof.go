@@ -51,8 +51,9 @@ type success struct {
 	// init is the hold under which an init container of the pod succeeded last. The next
 	// grant under that hold makes init empty.
 	init string
-	// any is the hold under which any container of the pod succeeded last.
-	any string
+	// any is the hold under which any container of the pod succeeded last. The field failed
+	// is the hold under which a container failed last.
+	any, failed string
 }
 
 // doubt is a fresh shim's report that an earlier shim may have a child of a hold.
@@ -132,7 +133,13 @@ func (s *Shims) Note(r gate.Report) {
 // child of that hold. The report of the shim's death may be the first report that contains
 // the success.
 func (k *success) note(r gate.Report, s *Shims) {
-	if r.Phase != gate.Ended || !r.Completed || s.outstanding.of(r.Hold) {
+	if r.Phase != gate.Ended || s.outstanding.of(r.Hold) {
+		return
+	}
+	if r.Failed {
+		k.failed = r.Hold
+	}
+	if !r.Completed {
 		return
 	}
 	k.any = r.Hold

@@ -287,7 +287,9 @@ func (s *shim) ended() (step, int) {
 	if !s.killAll() {
 		return nil, code
 	}
-	s.link.state.Completed = code == 0 && !s.stopping && !s.signalled
+	alone := !s.stopping && !s.signalled
+	s.link.state.Completed = alone && code == 0
+	s.link.state.Failed = alone && code != 0
 	return s.end(code)
 }
 

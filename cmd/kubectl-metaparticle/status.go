@@ -32,7 +32,9 @@ type slotStatus struct {
 	// Successor is the identity that the last release names, until a pod holds.
 	Successor string `json:"successor,omitempty"`
 	// Done are the done keys of a once claim, the oldest first.
-	Done     []string        `json:"done,omitempty"`
+	Done []string `json:"done,omitempty"`
+	// Failures are the failures of a once claim's work, as KEY COUNT.
+	Failures string          `json:"failures,omitempty"`
 	Standbys []standbyStatus `json:"standbys"`
 	// Transitions counts the changes of the holder since the Lease was made.
 	Transitions int32 `json:"transitions"`
@@ -138,6 +140,7 @@ func (s slotStatus) group() string {
 // finds its pod.
 func (s *slotStatus) fill(l *coordinationv1.Lease) {
 	s.Done = api.Done(l.Annotations[api.DoneAnnotation]).Keys()
+	s.Failures = api.ParseFailures(l.Annotations[api.FailuresAnnotation]).String()
 	s.Missing, s.Paused, s.Yield = false, api.PauseOf(l.Annotations), l.Annotations[api.YieldAnnotation]
 	s.Successor, s.Transitions = l.Annotations[api.SuccessorAnnotation], ptr.Deref(l.Spec.LeaseTransitions, 0)
 	identity := holderOf(l)
@@ -196,7 +199,7 @@ func (s *slotStatus) finished(pod corev1.Pod) bool {
 }
 
 // onceKey returns the key of a pod's once claim from the arguments of its agent; empty
-// without one. The annotation does not have every key.
+// without one. The annotation "true" has no key.
 func onceKey(pod corev1.Pod) string {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == api.AgentContainer {

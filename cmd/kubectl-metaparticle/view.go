@@ -211,6 +211,9 @@ func (v view) summary(s slotStatus) string {
 	if s.Successor != "" {
 		add("%s is to hold next", api.PodOf(s.Successor))
 	}
+	if failed := api.ParseFailures(s.Failures); failed.Count > 0 {
+		add("failed for %s: %d times in a row", failed.Key, failed.Count)
+	}
 	if len(s.Done) > 0 {
 		add("done: %s", strings.Join(s.Done, " "))
 	}

@@ -128,7 +128,9 @@ func (c *child) gets(p *containerProcess, sig syscall.Signal) {
 			})
 		}
 	default:
-		c.signalled = true
+		if c.signalled = true; p.alive {
+			w.checks.done.asks(c.hold)
+		}
 		if p == c.main() && !c.asked && c.stops >= 0 {
 			c.asked = true
 			w.after(c.stops, func() { c.ends("stops", unix.WaitStatus(sig)) })
@@ -186,8 +188,8 @@ func (c *child) ends(how string, status unix.WaitStatus) {
 			w.after(c.stuck-w.now(), again)
 		default:
 			w.note(c.where, "%s %s", c.name, how)
-			if key := c.pod().key; status == 0 && key != "" && !c.signalled {
-				w.checks.done.succeeds(c.hold, key)
+			if key := c.pod().key; key != "" && !c.signalled {
+				w.checks.done.ends(c.hold, key, status == 0)
 			}
 			c.loses(c.main(), status)
 		}

@@ -5,6 +5,7 @@ package world
 
 import (
 	"slices"
+	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -21,6 +22,12 @@ const (
 	// unrecorded means that a done key is lost, or that the release after a success records
 	// no key.
 	unrecorded = "unrecorded"
+	// uncounted means that the release after a failure does not count the failure.
+	uncounted = "uncounted"
+	// miscounted means that a failure is counted although a signal had asked the child to stop.
+	miscounted = "miscounted"
+	// hasty means that a child begins work that has just failed.
+	hasty = "hasty"
 )
 
 // doneOf returns the done keys in a Lease, which may be nil.
@@ -36,18 +43,36 @@ type doneCheck struct {
 	*engine
 	// earned has the key whose work has succeeded under a hold.
 	earned map[string]string
-	// reported has the holds whose success a shim has reported to an agent process.
-	reported map[string]bool
+	// failed has the key whose work has failed under a hold. The field asked has the holds whose
+	// child a signal has asked to stop.
+	failed map[string]string
+	asked  map[string]bool
+	// reported has the holds whose success or failure a shim has reported to an agent process.
+	// The function reports whether that process has died.
+	reported map[string]func() bool
+	// counted has, for each key, the instant at which the last failure was stored.
+	counted map[string]time.Duration
 }
 
 func newDoneCheck(e *engine) doneCheck {
-	return doneCheck{engine: e, earned: map[string]string{}, reported: map[string]bool{}}
+	return doneCheck{
+		engine: e, earned: map[string]string{}, failed: map[string]string{}, asked: map[string]bool{},
+		reported: map[string]func() bool{}, counted: map[string]time.Duration{},
+	}
 }
 
-// begins demands that no child does work that is recorded as done.
-func (d doneCheck) begins(child, key string, l *kube.Lease) {
+// begins demands that no child does work that is recorded as done, or has just failed. The
+// argument speed is that of the fastest clock.
+func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 	if key != "" && d.has(l, key) {
 		d.violate(repeated, "%s begins the work %s, which is done", child, key)
+	}
+	if l == nil {
+		return
+	}
+	f := api.ParseFailures(l.Annotations[api.FailuresAnnotation])
+	if since := d.now() - d.counted[key]; f.Key == key && f.Count > 0 && since < time.Duration(float64(f.Delay(key))/speed) {
+		d.violate(hasty, "%s begins the work %s %v after its failure %d", child, key, since, f.Count)
 	}
 }
 
@@ -55,15 +80,24 @@ func (d doneCheck) begins(child, key string, l *kube.Lease) {
 // judges.
 func (doneCheck) has(l *kube.Lease, key string) bool { return slices.Contains(doneOf(l).Keys(), key) }
 
-// succeeds notes that the work of a hold has succeeded.
-func (d doneCheck) succeeds(hold, key string) { d.earned[hold] = key }
+// ends notes that the work of a hold has ended by itself.
+func (d doneCheck) ends(hold, key string, succeeded bool) {
+	if succeeded {
+		d.earned[hold] = key
+	} else {
+		d.failed[hold] = key
+	}
+}
 
-// arrives notes a shim's report of a success.
-func (d doneCheck) arrives(message []byte) {
+// asks notes that a signal has asked the child of a hold to stop.
+func (d doneCheck) asks(hold string) { d.asked[hold] = true }
+
+// arrives notes a shim's report of a success or a failure.
+func (d doneCheck) arrives(died func() bool, message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	must(err)
-	if answer == nil && st.Completed {
-		d.reported[st.Hold] = d.earned[st.Hold] != ""
+	if answer == nil && (st.Completed && d.earned[st.Hold] != "" || st.Failed && d.failed[st.Hold] != "") {
+		d.reported[st.Hold] = died
 	}
 }
 
@@ -79,12 +113,32 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 			d.violate(unrecorded, "%s drops the done key %s of %s", by, key, slot)
 		}
 	}
-	if earned := d.earned[hold]; d.reported[hold] && is.Holder == "" && was.Holder != "" && !slices.Contains(after, earned) {
+	released := is.Holder == "" && was.Holder != ""
+	if earned := d.earned[hold]; d.reported[hold] != nil && earned != "" && released && !slices.Contains(after, earned) {
 		d.violate(unrecorded, "%s releases hold %s of %s without the key %s", by, hold, slot, earned)
 	}
 	for _, key := range after {
 		if !slices.Contains(before, key) && (d.earned[hold] != key || is.Holder != "") {
 			d.violate(unearned, "%s records %s in %s, and the work has not succeeded under hold %s", by, key, slot, hold)
 		}
+	}
+	over := released || is.Holder == was.Holder && is.Annotations[api.HoldAnnotation] != hold
+	d.counts(by, hold, over, api.ParseFailures(was.Annotations[api.FailuresAnnotation]), api.ParseFailures(is.Annotations[api.FailuresAnnotation]))
+}
+
+// counts judges the failures in the write of a Lease. The argument over reports that the holder
+// itself ends the hold by the write. An agent process that has died may have lost the report of
+// a failure.
+func (d doneCheck) counts(by, hold string, over bool, before, after api.Failures) {
+	key, died := d.failed[hold], d.reported[hold]
+	more := after.Count > 0 && (after.Key != before.Key || after.Count > before.Count)
+	switch {
+	case over && died != nil && !died() && key != "" && (!more || after.Key != key):
+		d.violate(uncounted, "%s ends hold %s without its failure of %s", by, hold, key)
+	case more && d.asked[hold] && key == "":
+		d.violate(miscounted, "%s counts a failure of %s under hold %s, whose child was asked to stop", by, after.Key, hold)
+	}
+	if more {
+		d.counted[after.Key] = d.now()
 	}
 }

@@ -81,8 +81,12 @@ func (j *jobs) run() {
 // container that has waited for too long fails, and starts again after its back-off.
 func (j *jobs) ending() time.Duration {
 	t := j.templates[0]
-	return j.settling() + mostJobs*(2*t.ends+j.settling()+t.waitAtMost+mostBackOff)
+	return j.settling() + mostDelay + mostJobs*(2*t.ends+j.settling()+t.waitAtMost+mostBackOff)
 }
+
+// mostDelay bounds the time for which all pods of a key wait after failures in the trouble: the
+// longest delay, by the slowest clock. Later nothing fails any more.
+const mostDelay = 6 * time.Minute
 
 // works makes pods, and trouble in the middle of them.
 func (j *jobs) works(last time.Duration) bool {

@@ -98,7 +98,7 @@ func (l shimEnd) Send(message []byte) error {
 	l.shim.tells(message)
 	l.later("up", &l.toAgent, func() {
 		l.arrived = append(l.arrived, message)
-		w.checks.done.arrives(message)
+		w.checks.done.arrives(func() bool { return l.agent.dead }, message)
 		l.changed.give()
 	})
 	return nil

@@ -168,6 +168,7 @@ func (r rights) attempts() map[string]attempt {
 		"finalizers of its own":                {status(r.Namespace, r.standby, `{"metadata":{"finalizers":["a.b/c"]}}`), ""},
 		"a label of a Lease":                   {r.labelLease, ""},
 		"pause a slot in its own name":         {r.word(r.slot, api.PausedAnnotation, string(api.PauseHold)), notYours},
+		"count a failure that it has not had":  {r.word(r.slot, api.FailuresAnnotation, "7 9"), "only the holder of a once claim"},
 		"record work that it has not done":     {r.word(r.slot, api.DoneAnnotation, "7"), "only the holder of a once claim"},
 		"ask a holder to yield":                {r.word(r.slot, api.YieldAnnotation, "4711"), notYours},
 		"an annotation of a Lease, not ours":   {r.word(r.slot, "example.com/word", "a"), notYours},
