@@ -59,9 +59,9 @@ var Annotations = table{
 	{
 		Key: OnceAnnotation, Value: "`\"true\"` or `name=key`", Default: "no claim", Kind: Once,
 		Meaning: "Of all pods in the namespace with the same name, one pod at a time runs the gated container, whatever the key. " +
-			"With `true` the pods are those of this workload, and each version of the container has its own key. " +
-			"The key is a hash of the image, command, arguments, working directory and environment in the pod, and of the " +
-			"workload's UID. A changed ConfigMap, and another image under the same tag, change no key. `\"false\"` claims nothing. " +
+			"With `true` the pods are those of this workload, and each revision of its pod template has its own key. " +
+			"A Deployment, StatefulSet, DaemonSet and Rollout (argoproj.io) have revisions. For pods of a Job, the Job itself " +
+			"is the key. Other pods need a name and a key. `\"false\"` claims nothing. " +
 			"A success (exit code 0) makes the key done in the Lease. From then on every pod of that key skips the container. " +
 			"A failure is repeated, and the work may run more than once (docs/guarantees.md). The claim gates one ordinary init " +
 			"container, which `metaparticle.io/containers` names, or the one container of a pod that ends. The pod's readiness " +

@@ -21,8 +21,8 @@ type Claim struct {
 	// Size is the number of pods that may hold at once. The claim has Size slots, and a
 	// pod needs one of these slots.
 	Size int
-	// Key is the key of a once claim with a name; empty for other claims. The webhook derives
-	// the key of a once claim without a name from the gated container.
+	// Key is the key of a once claim with a name; empty for other claims. The key of a once
+	// claim without a name is the revision of the pod, which the webhook knows.
 	Key string
 }
 
@@ -193,7 +193,7 @@ func parseOnce(value string) ([]Claim, string) {
 
 func onceSlots(c Claim, of Workload) []string {
 	if c.Name == "" {
-		return []string{WorkloadOnceLease(of)}
+		return []string{RevisionLease(of)}
 	}
 	return []string{OnceLease(c.Name)}
 }
@@ -273,6 +273,9 @@ func IsSlot(lease string) bool { return Annotations.kindOf(lease) != nil }
 
 // ScopeOf returns the scope of the claims that can name the Lease; empty if none can.
 func ScopeOf(lease string) Scope {
+	if strings.HasPrefix(lease, revisionPrefix) {
+		return ScopeWorkload
+	}
 	if kind := Annotations.kindOf(lease); kind != nil {
 		return kind.Scope
 	}

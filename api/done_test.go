@@ -65,18 +65,20 @@ func TestUnnamedOnceClaimIsOfTheWorkload(t *testing.T) {
 	require.NoError(t, err)
 	c, once := r.Once()
 	assert.True(t, once)
-	assert.Empty(t, c.Key, "the webhook derives the key")
+	assert.Empty(t, c.Key, "the webhook knows the revision")
 	assert.Equal(t, ScopeWorkload, c.Scope())
 	long := strings.Repeat("w", 253)
 	for workload, want := range map[Workload]string{
-		{"apps", "Deployment", "web"}:           "once.deployment.web",
-		{"", "Pod", "web"}:                      "once.pod.web",
-		{"argoproj.io", "Rollout", "web.front"}: "once.rollout-argoproj-io.web.front",
-		{"apps", "Deployment", long}:            ShortName("once.deployment." + long),
+		{"apps", "Deployment", "web"}:           "once-revision.deployment.web",
+		{"batch", "CronJob", "web"}:             "once-revision.cronjob.web",
+		{"argoproj.io", "Rollout", "web.front"}: "once-revision.rollout-argoproj-io.web.front",
+		{"apps", "Deployment", long}:            ShortName("once-revision.deployment." + long),
 	} {
 		assert.Equal(t, []string{want}, r.Slots(workload))
 		assert.True(t, IsSlot(want), want)
 		assert.True(t, IsOnceSlot(want), want)
+		assert.True(t, IsRevisionSlot(want), want)
+		assert.Equal(t, ScopeWorkload, ScopeOf(want), want)
 		assert.Equal(t, 2*time.Minute, DurationOf(want), want)
 	}
 	r, err = Parse(map[string]string{OnceAnnotation: "false"})

@@ -14,6 +14,9 @@ const (
 	lockPrefix      = "lock."
 	semaphorePrefix = "semaphore."
 	oncePrefix      = "once."
+	// revisionPrefix begins the Leases of once claims without a name. No person can name such
+	// a Lease.
+	revisionPrefix  = "once-revision."
 	singletonPrefix = "singleton"
 	nextPrefix      = "next."
 )
@@ -54,10 +57,9 @@ func LockLease(name string) string { return lockPrefix + name }
 // Lease, so two of them never run at once.
 func OnceLease(name string) string { return oncePrefix + name }
 
-// WorkloadOnceLease returns the name of the Lease of a workload's once claim without a name.
-// A person may name a once claim like that, too, and then the two claims share the Lease.
-func WorkloadOnceLease(of Workload) string {
-	return ShortName(oncePrefix + of.kindPart() + "." + of.Name)
+// RevisionLease returns the name of the Lease of a workload's once claim without a name.
+func RevisionLease(of Workload) string {
+	return ShortName(revisionPrefix + of.kindPart() + "." + of.Name)
 }
 
 // SemaphoreLease returns the name of the Lease of one slot of a semaphore. The slot's

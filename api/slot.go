@@ -30,7 +30,13 @@ func IsSemaphoreSlot(lease string) bool {
 // IsOnceSlot reports whether a once claim can have the Lease.
 func IsOnceSlot(lease string) bool {
 	name, ok := strings.CutPrefix(lease, oncePrefix)
-	return ok && isOnce(name)
+	return ok && isOnce(name) || IsRevisionSlot(lease)
+}
+
+// IsRevisionSlot reports whether a once claim without a name can have the Lease. In a
+// shortened name, IsRevisionSlot can judge only the part before the hash.
+func IsRevisionSlot(lease string) bool {
+	return strings.HasPrefix(lease, revisionPrefix) && isUnshortened(lease, isRevisionLease)
 }
 
 // isSingletonSlot reports whether a singleton can have the Lease. In a shortened name,
@@ -39,15 +45,21 @@ func isSingletonSlot(lease string) bool {
 	if !strings.HasPrefix(lease, singletonPrefix) {
 		return false // saves the time to read the name
 	}
+	return isUnshortened(lease, isSingletonLease)
+}
+
+// isUnshortened reports whether the function accepts the name. If [ShortName] has cut the
+// name, the function has to accept the part before the cut with any of the endings.
+func isUnshortened(lease string, is func(string) bool) bool {
 	if len(lease) != maxName {
-		return len(lease) < maxName && isSingletonLease(lease)
+		return len(lease) < maxName && is(lease)
 	}
 	mark, hash := lease[cutLength:cutLength+len(hashMark)], lease[cutLength+len(hashMark):]
 	return mark == hashMark && strings.Trim(hash, "0123456789abcdef") == "" &&
-		slices.ContainsFunc(endings, func(ending string) bool { return isSingletonLease(lease[:cutLength] + ending) })
+		slices.ContainsFunc(endings, func(ending string) bool { return is(lease[:cutLength] + ending) })
 }
 
-// endings are the texts that complete a singleton's name after the cut of [ShortName]. The
+// endings are the texts that complete a workload's slot after the cut of [ShortName]. The
 // cut may be in or before the workload's name (x). The cut may also be in the kind's part
 // (x.x), right after that part (.x), or in a doubled dash (-x.x).
 var endings = []string{"x", "x.x", ".x", "-x.x"}
@@ -56,16 +68,28 @@ var endings = []string{"x", "x.x", ".x", "-x.x"}
 // shortening it.
 func isSingletonLease(lease string) bool {
 	first, rest, _ := strings.Cut(lease, ".")
-	kind, workload, _ := strings.Cut(rest, ".")
 	if name, named := strings.CutPrefix(first, singletonPrefix+"-"); named {
 		first = singletonPrefix
 		if !isSingletonName(name) {
 			return false
 		}
 	}
+	return first == singletonPrefix && isWorkload(rest)
+}
+
+// isRevisionLease reports whether [RevisionLease] can return the name without shortening it.
+func isRevisionLease(lease string) bool {
+	rest, ok := strings.CutPrefix(lease, revisionPrefix)
+	return ok && isWorkload(rest)
+}
+
+// isWorkload reports whether the text is the kind's part of a Lease's name, a dot, and the
+// name of a workload.
+func isWorkload(text string) bool {
+	kind, name, _ := strings.Cut(text, ".")
 	of, ok := readKind(kind)
-	of.Name = workload
-	return first == singletonPrefix && ok && of.Valid()
+	of.Name = name
+	return ok && of.Valid()
 }
 
 // readKind reads the kind's part of a singleton's Lease. The first single dash

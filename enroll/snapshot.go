@@ -121,7 +121,8 @@ func (s *snapshot) belonging() map[string]bool {
 // next Leases without a slot. Of a Lease that is still claimed, the function returns the
 // rights of accounts that no longer claim it. A paused Lease stays with its rights, so a
 // workload that is scaled to 0 stays paused. A Lease with done keys stays, too, because work
-// that is done must not run again. But the rights on a Lease with done keys go.
+// that is done must not run again. But the rights on a Lease with done keys go. The revisions
+// of a workload end with the workload, so their Lease goes.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()
@@ -155,7 +156,7 @@ func stays(lease *coordinationv1.Lease) bool {
 
 // recorded reports whether the Lease has done keys, and is not paused.
 func recorded(lease *coordinationv1.Lease) bool {
-	return lease != nil && lease.Annotations[api.DoneAnnotation] != "" && api.PauseOf(lease.Annotations) == ""
+	return lease != nil && lease.Annotations[api.DoneAnnotation] != "" && api.PauseOf(lease.Annotations) == "" && !api.IsRevisionSlot(lease.Name)
 }
 
 // sweepAfter returns the time for which a Lease must not change before enroll sweeps

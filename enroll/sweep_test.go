@@ -96,6 +96,23 @@ func TestEnrollKeepsALeaseWithDoneKeys(t *testing.T) {
 	assert.Equal(t, "7", w.lease("once.schema").Annotations[api.DoneAnnotation], "a later workload finds the record")
 }
 
+// A workload that is created again has other revisions.
+func TestEnrollSweepsTheRevisionsOfADeletedWorkload(t *testing.T) {
+	const slot = "once-revision.deployment.shop"
+	pod := gated("a", "till", slot)
+	w := newWorld(t, pod)
+	r := w.process()
+	w.settle(r)
+	lease := w.lease(slot)
+	lease.Annotations = map[string]string{api.DoneAnnotation: "6d4b.5b7e0a11"}
+	require.NoError(t, w.server.Update(t.Context(), lease))
+	w.remove(pod)
+	w.settle(r)
+	w.now = w.now.Add(time.Hour)
+	w.settle(r)
+	assert.Nil(t, w.lease(slot))
+}
+
 func TestNewEnrollProcessWaitsLeaseDurationBeforeSweeping(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)

@@ -50,7 +50,7 @@ func TestLeftoverPolicyRecognizesSlotsOfBarePods(t *testing.T) {
 		return regexp.MustCompile("^" + strings.ReplaceAll(found[1]+regexp.QuoteMeta(pod)+found[2], `\\`, `\`) + "$")
 	}
 	for _, slot := range slots(t) {
-		if slot.kind.Scope == api.ScopeNamespace {
+		if api.ScopeOf(slot.lease) == api.ScopeNamespace {
 			assert.Regexp(t, own("solo.1"), slot.lease)
 			continue
 		}

@@ -11,99 +11,93 @@ import (
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
-	"github.com/metaparticle-io/metaparticle/mutate/image"
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// migration returns a pod with a once claim without a name.
-func migration() mutate.Subject {
-	origin := feature.Origin{Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "shop"}, UID: "u1"}
-	return mutate.Subject{Namespace: "shop", Origin: origin, Pod: &corev1.Pod{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{Name: "shop-1", Annotations: map[string]string{
-			api.OnceAnnotation: "true", api.ContainersAnnotation: "migrate",
-		}},
-		Spec: corev1.PodSpec{
-			InitContainers: []corev1.Container{{Name: "migrate", Image: "app:1", Args: []string{"up"}, Env: []corev1.EnvVar{{Name: "DB", Value: "shop"}}}},
-			Containers:     []corev1.Container{{Name: "app", Image: "app:1"}},
+// unnamed returns a pod of the workload, with a once claim without a name.
+func unnamed(kind, group, uid, hash string) mutate.Subject {
+	return mutate.Subject{
+		Namespace: "shop",
+		Origin: feature.Origin{
+			Workload: api.Workload{Group: group, Kind: kind, Name: "shop"},
+			Revision: api.Revision{Workload: uid, Number: 1, Hash: hash},
 		},
-	}}
+		Pod: &corev1.Pod{
+			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+			ObjectMeta: metav1.ObjectMeta{Name: "shop-1", Annotations: map[string]string{api.OnceAnnotation: "true", api.ContainersAnnotation: "migrate"}},
+			Spec: corev1.PodSpec{
+				InitContainers: []corev1.Container{{Name: "migrate", Image: "app:1", Command: []string{"up"}}},
+				Containers:     []corev1.Container{{Name: "app", Image: "app:1"}},
+			},
+		},
+	}
 }
 
-// keyOf gates the pod, and returns the gated pod and the key of its once claim.
-func keyOf(t *testing.T, s mutate.Subject, agentImage string) (*corev1.Pod, string) {
+// ownedBy makes a Job the controller of the pod.
+func ownedBy(s mutate.Subject, version, kind, uid string) mutate.Subject {
+	s.Pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: "shop", UID: types.UID(uid), Controller: new(true)}}
+	return s
+}
+
+// keyOf gates the pod, and returns the key of its once claim, or the webhook's error.
+func keyOf(t *testing.T, s mutate.Subject) (string, error) {
 	t.Helper()
-	images := mutatetest.Facts{Images: map[string]mutatetest.Image{
-		"app:1": {Command: image.Command{Entrypoint: []string{"app", "$x"}}},
-		"app:2": {Command: image.Command{Platforms: map[string]image.Command{
-			"amd64": {Entrypoint: []string{"a"}}, "arm64": {Entrypoint: []string{"b"}},
-		}}},
-	}}
-	raw, err := json.Marshal(s.Pod)
+	var err error
+	s.Raw, err = json.Marshal(s.Pod)
 	require.NoError(t, err)
-	s.Raw = raw
-	ops, _, err := mutate.Inject(t.Context(), s, agentImage, images)
-	require.NoError(t, err)
-	gated := new(corev1.Pod)
-	require.NoError(t, json.Unmarshal(mutatetest.Apply(t, raw, ops), gated))
+	ops, _, err := mutate.Inject(t.Context(), s, mutatetest.AgentImage, mutatetest.Facts{})
+	if err != nil {
+		return "", err
+	}
+	var gated corev1.Pod
+	require.NoError(t, json.Unmarshal(mutatetest.Apply(t, s.Raw, ops), &gated))
 	for _, c := range gated.Spec.InitContainers {
 		if c.Name == api.AgentContainer {
-			return gated, api.RecallRunArgs(c.Args).OnceKey
+			return api.RecallRunArgs(c.Args).OnceKey, nil
 		}
 	}
 	require.Fail(t, "the pod has no agent")
-	return nil, ""
+	return "", nil
 }
 
-func TestVersionOfTheContainerIsItsOnceKey(t *testing.T) {
-	_, key := keyOf(t, migration(), mutatetest.AgentImage)
-	assert.Equal(t, "18e5322cc0191f4b", key, "the keys of an installed version outlive an upgrade")
-	keys := map[string]string{key: "the version itself"}
-	for name, change := range map[string]func(s *mutate.Subject, c *corev1.Container){
-		"workload of the same name": func(s *mutate.Subject, _ *corev1.Container) { s.UID = "u2" },
-		"image":                     func(_ *mutate.Subject, c *corev1.Container) { c.Image = "app:2" },
-		"command":                   func(_ *mutate.Subject, c *corev1.Container) { c.Command = []string{"other"} },
-		"arguments":                 func(_ *mutate.Subject, c *corev1.Container) { c.Args = []string{"down"} },
-		"working directory":         func(_ *mutate.Subject, c *corev1.Container) { c.WorkingDir = "/srv" },
-		"environment":               func(_ *mutate.Subject, c *corev1.Container) { c.Env[0].Value = "other" },
-		"environment from a secret": func(_ *mutate.Subject, c *corev1.Container) {
-			c.EnvFrom = []corev1.EnvFromSource{{Prefix: "X", SecretRef: &corev1.SecretEnvSource{LocalObjectReference: corev1.LocalObjectReference{Name: "a"}}}}
-		},
+func TestRevisionIsAnUnnamedOnceClaimsKey(t *testing.T) {
+	const uid = "5b7e0a11-37a1-4c7d-9f66-0e9b3c7e1a2b"
+	preview := unnamed("Deployment", "apps", "", "")
+	preview.Preview = true
+	for name, c := range map[string]struct {
+		subject mutate.Subject
+		want    string
+	}{
+		"deployment":                 {unnamed("Deployment", "apps", uid, "6d4b75cb6d"), "6d4b75cb6d.5b7e0a11"},
+		"next revision":              {unnamed("Deployment", "apps", uid, "77f8c5b49"), "77f8c5b49.5b7e0a11"},
+		"deleted and created again":  {unnamed("Deployment", "apps", "c0ffee00-1", "6d4b75cb6d"), "6d4b75cb6d.c0ffee00"},
+		"stateful set":               {unnamed("StatefulSet", "apps", uid, "shop-6d4b75cb6d"), "6d4b75cb6d.5b7e0a11"},
+		"job":                        {ownedBy(unnamed("Job", "batch", "", ""), "batch/v1", "Job", uid), uid},
+		"job of a cron job":          {ownedBy(unnamed("CronJob", "batch", "", ""), "batch/v1", "Job", uid), uid},
+		"manifest without a cluster": {preview, "REVISION"},
 	} {
-		s := migration()
-		change(&s, &s.Pod.Spec.InitContainers[0])
-		_, other := keyOf(t, s, mutatetest.AgentImage)
-		assert.Empty(t, keys[other], name)
-		keys[other] = name
-	}
-	for name, change := range map[string]func(s *mutate.Subject, c *corev1.Container){
-		"pod": func(s *mutate.Subject, _ *corev1.Container) { s.Pod.Name, s.Pod.Spec.NodeName = "shop-2", "n" },
-		"wait": func(s *mutate.Subject, _ *corev1.Container) {
-			s.Pod.Annotations[api.LeaseDurationAnnotation] = "1m"
-		},
-		"another container": func(s *mutate.Subject, _ *corev1.Container) { s.Pod.Spec.Containers[0].Image = "app:2" },
-		"resources": func(_ *mutate.Subject, c *corev1.Container) {
-			c.ImagePullPolicy, c.TerminationMessagePath = corev1.PullAlways, "/x"
-		},
-	} {
-		s := migration()
-		change(&s, &s.Pod.Spec.InitContainers[0])
-		_, same := keyOf(t, s, "registry.example/agent:v2")
-		assert.Equal(t, key, same, name)
+		key, err := keyOf(t, c.subject)
+		require.NoError(t, err, name)
+		assert.Equal(t, c.want, key, name)
 	}
 }
 
-func TestOnceKeyStaysInALaterPass(t *testing.T) {
-	for _, image := range []string{"app:1", "app:2"} {
-		s := migration()
-		s.Pod.Spec.InitContainers[0].Image = image
-		first, key := keyOf(t, s, mutatetest.AgentImage)
-		s.Pod = first
-		_, again := keyOf(t, s, "registry.example/agent:v2")
-		assert.Equal(t, key, again, image)
+func TestUnnamedOnceClaimWithoutARevisionIsRefused(t *testing.T) {
+	for name, s := range map[string]mutate.Subject{
+		"no controller":          unnamed("Pod", "", "", ""),
+		"bare ReplicaSet":        ownedBy(unnamed("ReplicaSet", "apps", "", ""), "apps/v1", "ReplicaSet", "1"),
+		"another API's Job":      ownedBy(unnamed("Job", "example.com", "", ""), "example.com/v1", "Job", "1"),
+		"text in place of a UID": ownedBy(unnamed("Job", "batch", "", ""), "batch/v1", "Job", "$(X)"),
+	} {
+		_, err := keyOf(t, s)
+		var refusals reason.Refusals
+		require.ErrorAs(t, err, &refusals, name)
+		assert.Equal(t, []reason.Reason{reason.NoRevision}, reason.Of(err), name)
 	}
 }

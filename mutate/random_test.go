@@ -193,7 +193,9 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	raw, err := json.Marshal(random.pod())
 	require.NoError(t, err)
 	said := fmt.Sprintf("seed %d: %s", seed, raw)
-	subject := mutate.Subject{Raw: raw, Namespace: "shop", Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}}, Kubernetes: feature.RestartsAll}
+	subject := mutate.Subject{Raw: raw, Namespace: "shop", Origin: feature.Origin{
+		Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "d"}, Revision: api.Revision{Workload: "5b7e0a11-1", Number: 1, Hash: "6d4b"},
+	}, Kubernetes: feature.RestartsAll}
 	images := mutatetest.Facts{Images: map[string]mutatetest.Image{
 		"a:1": {Command: image.Command{Entrypoint: []string{"e"}, Cmd: []string{"$(c)"}, StopSignal: "SIGQUIT"}},
 		"b:1": {},

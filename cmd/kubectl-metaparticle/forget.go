@@ -45,11 +45,11 @@ func forget(ctx context.Context, c cluster, namespace string, args []string, std
 	if len(args) != 2 {
 		return exitError, refusal("name the work and its key, as in once/schema 7")
 	}
-	slot, err := onceSlot(ctx, c, namespace, args[0])
+	key := args[1]
+	slot, err := onceSlot(ctx, c, namespace, args[0], key)
 	if err != nil {
 		return exitError, err
 	}
-	key := args[1]
 	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		l := new(coordinationv1.Lease)
 		if err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: slot}, l); err != nil {
@@ -79,15 +79,24 @@ func forget(ctx context.Context, c cluster, namespace string, args []string, std
 	return exitOK, nil
 }
 
-// onceSlot returns the slot of a once claim that a person names.
-func onceSlot(ctx context.Context, c cluster, namespace, name string) (string, error) {
+// onceSlot returns the slot of a once claim that a person names. After a change of the claim, the
+// pods of a workload may have several such slots. Then the slot with the done key counts.
+func onceSlot(ctx context.Context, c cluster, namespace, name, key string) (string, error) {
+	if name, ok := strings.CutPrefix(name, "once/"); ok && name != "" {
+		return api.OnceLease(name), nil
+	}
 	s, err := findSlots(ctx, c, namespace, []string{name})
 	if err != nil {
 		return "", err
 	}
-	i := slices.IndexFunc(s.slots, api.IsOnceSlot)
-	if i < 0 {
+	once := slices.DeleteFunc(slices.Clone(s.slots), func(slot string) bool { return !api.IsOnceSlot(slot) })
+	for _, slot := range once {
+		if l := s.leases[slot]; l != nil && api.Done(l.Annotations[api.DoneAnnotation]).Has(key) {
+			return slot, nil
+		}
+	}
+	if len(once) == 0 {
 		return "", refusal(name + " has no once claim: name the work and its key, as in once/schema 7")
 	}
-	return s.slots[i], nil
+	return once[0], nil
 }

@@ -49,12 +49,12 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 
 func TestForgetCommandFindsTheSlotOfAWorkload(t *testing.T) {
 	b := newByHand(append(deployment(map[string]string{api.OnceAnnotation: "true"}, nil),
-		slotLease("once.deployment.biller", "", map[string]string{api.DoneAnnotation: "7,8"}))...)
+		slotLease("once-revision.deployment.biller", "", map[string]string{api.DoneAnnotation: "7,8"}))...)
 	code := b.carry(t, func(std stdio, cl cluster) (int, error) {
 		return forget(t.Context(), cl, "shop", []string{"deployment/biller", "7"}, std)
 	})
 	assert.Equal(t, exitOK, code, b.err.String())
-	assert.Equal(t, "8", b.lease(t, "once.deployment.biller").Annotations[api.DoneAnnotation])
+	assert.Equal(t, "8", b.lease(t, "once-revision.deployment.biller").Annotations[api.DoneAnnotation])
 }
 
 func TestStatusListsDoneKeysAndWaitingPods(t *testing.T) {

@@ -30,7 +30,7 @@ const usage = `Usage:
   kubectl metaparticle yield [-n NAMESPACE] [--to POD] SLOTS
   kubectl metaparticle pause [-n NAMESPACE] [--stop] SLOTS
   kubectl metaparticle resume [-n NAMESPACE] SLOTS
-  kubectl metaparticle forget [-n NAMESPACE] once/NAME KEY
+  kubectl metaparticle forget [-n NAMESPACE] SLOT KEY
 
 inject shows what the webhook would make of a manifest; explain says why a pod
 or workload of the cluster is, or is not, gated. status shows slots with their

@@ -64,7 +64,7 @@ func (o owner) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	if o.template == nil {
 		return feature.Origin{}, errOtherController
 	}
-	return feature.Origin{Workload: o.workload, Template: o.template}, nil
+	return feature.Origin{Workload: o.workload, Template: o.template, Preview: true}, nil
 }
 
 // podOf returns a pod of the workload, as the API server would receive it, and

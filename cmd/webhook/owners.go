@@ -103,7 +103,7 @@ func (o owners) Origin(ctx context.Context, namespace string, pod *corev1.Pod) (
 	case "batch/Job":
 		return o.job(ctx, namespace, owner)
 	}
-	return feature.Origin{Workload: workload(owner), UID: string(owner.UID)}, o.verify(ctx, namespace, owner)
+	return feature.Origin{Workload: workload(owner)}, o.verify(ctx, namespace, owner)
 }
 
 func (o owners) statefulSet(ctx context.Context, namespace string, owner *metav1.OwnerReference, pod *corev1.Pod) (feature.Origin, error) {
@@ -140,9 +140,9 @@ func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.
 	if above == nil {
 		// A person may have edited the template after the controller had made the pod. So
 		// the template of the pod is unknown.
-		return feature.Origin{Workload: workload(owner), UID: string(owner.UID)}, nil
+		return feature.Origin{Workload: workload(owner)}, nil
 	}
-	origin := feature.Origin{Workload: workload(above), UID: string(above.UID), Template: &set.Spec.Template.Spec}
+	origin := feature.Origin{Workload: workload(above), Template: &set.Spec.Template.Spec}
 	of := counters[schema.GroupKind{Group: origin.Workload.Group, Kind: origin.Workload.Kind}]
 	number, err := strconv.ParseInt(set.Annotations[of.number], 10, 64)
 	if err == nil && set.Spec.Selector != nil {
@@ -172,9 +172,9 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 	// A Job's template is immutable.
 	template := &job.Spec.Template.Spec
 	if above := metav1.GetControllerOf(&job); above != nil {
-		return feature.Origin{Workload: workload(above), UID: string(above.UID), Template: template}, o.verify(ctx, namespace, above)
+		return feature.Origin{Workload: workload(above), Template: template}, o.verify(ctx, namespace, above)
 	}
-	return feature.Origin{Workload: workload(owner), UID: string(owner.UID), Template: template}, nil
+	return feature.Origin{Workload: workload(owner), Template: template}, nil
 }
 
 // controllerRevision reads the template from which a StatefulSet or DaemonSet made a pod.
@@ -182,7 +182,7 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 // The template of a pod without a revision's name is unknown, because no controller made
 // the pod.
 func (o owners) controllerRevision(ctx context.Context, namespace string, owner *metav1.OwnerReference, name, hash string, minReadySeconds int32) (feature.Origin, error) {
-	origin := feature.Origin{Workload: workload(owner), UID: string(owner.UID)}
+	origin := feature.Origin{Workload: workload(owner)}
 	if name == "" {
 		return origin, nil
 	}

@@ -4,13 +4,12 @@
 package feature
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
-	"fmt"
 	"slices"
+	"strings"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
@@ -19,7 +18,7 @@ import (
 // judgeOnce refuses a once claim of several containers, and of a container that the kubelet
 // starts again after its success.
 func judgeOnce(p *Pod) reason.Refusals {
-	var refusals reason.Refusals
+	refusals := judgeRevision(p)
 	places := p.places()
 	if _, once := p.Request.Once(); !once || len(places) == 0 {
 		return nil
@@ -31,6 +30,8 @@ func judgeOnce(p *Pod) reason.Refusals {
 	at := places[0]
 	c := p.container(at)
 	switch {
+	case at.list == mainContainers && p.indexed():
+		refusals.Add(reason.OnceIndexed, "%s gates container %q of an Indexed Job", api.OnceAnnotation, c.Name)
 	case at.list == mainContainers && p.restarts(c) == corev1.ContainerRestartPolicyAlways:
 		refusals.Add(reason.OnceRestarts, "%s is set, and the kubelet always restarts container %q", api.OnceAnnotation, c.Name)
 	case slices.ContainsFunc(c.RestartPolicyRules, restartsAfterSuccess):
@@ -39,46 +40,56 @@ func judgeOnce(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// onceKey returns the key of the pod's once claim; empty without one. The key of a claim
-// without a name is the version of the gated container.
+// indexed reports whether the pod belongs to an Indexed Job.
+func (f Facts) indexed() bool {
+	if f.isTemplate() {
+		return f.Document.Get(append(slices.Clone(f.Path[:len(f.Path)-1]), "completionMode")...) == string(batchv1.IndexedCompletion)
+	}
+	_, index := f.Annotations[batchv1.JobCompletionIndexAnnotation]
+	return index
+}
+
+// onceKey returns the key of the pod's once claim; empty without one, and if the claim has no
+// name and the pod's revision is unknown. A revision's key has the hash that the controller
+// writes into its pods' labels, and the beginning of the workload's UID.
 func (p *Pod) onceKey() string {
 	claim, once := p.Request.Once()
-	if !once || claim.Name != "" || len(p.shims) != 1 {
+	owner := metav1.GetControllerOf(p.Pod)
+	switch {
+	case !once || claim.Name != "":
 		return claim.Key
+	case p.Preview:
+		return "REVISION"
+	case owner != nil && owner.Kind == "Job" && strings.HasPrefix(owner.APIVersion, "batch/") && validUID(string(owner.UID)):
+		return string(owner.UID)
+	case !p.Revision.Valid():
+		return ""
 	}
-	s := p.shims[0]
-	c := p.container(s.place)
-	work := workVersion{p.UID, c.Image, s.args, s.platforms, c.WorkingDir, c.Env, c.EnvFrom}
-	return work.hash()
+	// The hash of a StatefulSet's revision is a whole name, which ends in the hash.
+	hash, uid := p.Revision.Hash, p.Revision.Workload
+	return hash[strings.LastIndexByte(hash, '-')+1:] + "." + uid[:min(len(uid), uidLength)]
 }
 
-// workVersion is everything in a pod that tells two versions of a container's work apart. A
-// later pass of the webhook finds the same version, because the shim's own arguments are no
-// part of it. A new agent must not change the hash of a version, because all work would run
-// again.
-type workVersion struct {
-	Workload   string                 `json:"workload,omitempty"`
-	Image      string                 `json:"image"`
-	Args       []string               `json:"args,omitempty"`
-	Platforms  api.Platforms          `json:"platforms,omitempty"`
-	WorkingDir string                 `json:"workingDir,omitempty"`
-	Env        []corev1.EnvVar        `json:"env,omitempty"`
-	EnvFrom    []corev1.EnvFromSource `json:"envFrom,omitempty"`
-}
+// uidLength is the length of a UID's beginning in a key. Two workloads that had the same name,
+// one after the other, practically never share these 32 random bits.
+const uidLength = 8
 
-// versionBytes is the number of bytes that a key takes of the SHA-256. Two versions of one
-// container practically never share 64 bits.
-const versionBytes = 8
-
-// hash returns the key of the version.
-func (v workVersion) hash() string {
-	text, err := json.Marshal(v)
-	if err != nil {
-		panic(fmt.Sprintf("marshal %T: %v", v, err)) // strings and numbers always have a JSON text
+// judgeRevision refuses a once claim without a name and without a revision.
+func judgeRevision(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	claim, once := p.Request.Once()
+	switch {
+	case !once || claim.Name != "":
+	case p.isTemplate() && !slices.Contains(revisioned, p.Workload.Kind):
+		refusals.Add(reason.NoRevision, "the pods of a %s have no revision", p.Workload.Kind)
+	case !p.isTemplate() && p.onceKey() == "":
+		refusals.Add(reason.NoRevision, "no controller has numbered the template of the pod")
 	}
-	sum := sha256.Sum256(text)
-	return hex.EncodeToString(sum[:versionBytes])
+	return refusals
 }
+
+// revisioned are the kinds of Kubernetes whose pods have a key without a name.
+var revisioned = []string{"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"}
 
 // warnOfFiles warns of a volume of the pod, or of its node. The container of a once claim
 // writes such a volume, and a later container mounts it. Only the pod that runs the

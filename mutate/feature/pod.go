@@ -27,11 +27,12 @@ type Origin struct {
 	Revision api.Revision
 	// MinReady is the controller's minReadySeconds; zero if the value is not known.
 	MinReady time.Duration
-	// UID is the UID of the workload; empty for a pod without a controller.
-	UID string
 	// ReplacesUnready reports that the controller replaces each old pod that is not Ready,
 	// however many pods are unavailable. The field is false without a Revision.
 	ReplacesUnready bool
+	// Preview reports that no controller has made the pod: "kubectl metaparticle inject" shows
+	// the pod of a manifest.
+	Preview bool
 }
 
 // Facts is everything that the webhook knows about a pod that claims, or about a pod
@@ -81,7 +82,6 @@ type carriedProbe struct {
 type shim struct {
 	place
 	command, args []string
-	platforms     api.Platforms
 }
 
 // isTemplate reports whether the pod is a pod template of a workload.

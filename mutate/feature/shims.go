@@ -69,7 +69,7 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 		refusals.Add(reason.Hooks, "container %q is stopped by %s, which a gate is not told of", c.Name, its.signal)
 		return shim{}, refusals
 	}
-	return shim{place: at, command: p.shimCommand(at, its), args: its.args, platforms: its.platforms}, nil
+	return shim{place: at, command: p.shimCommand(at, its), args: its.args}, nil
 }
 
 // shimCommand returns the command that starts the shim of the container at a place.

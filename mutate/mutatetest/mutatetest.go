@@ -34,8 +34,6 @@ const AgentImage = "registry.example/agent:v1"
 type Facts struct {
 	// Group is the workload that the pod belongs to.
 	Group *api.Workload `json:"group"`
-	// UID is the workload's UID.
-	UID string `json:"uid"`
 	// Template has the names of the containers in the pod's template.
 	Template []string `json:"template"`
 	// Revision is the pod's revision, as UID/NUMBER/HASH.
@@ -92,7 +90,7 @@ func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	}
 	revision, err := api.ParseRevision(f.Revision)
 	origin := feature.Origin{
-		Workload: *f.Group, UID: f.UID, Revision: revision,
+		Workload: *f.Group, Revision: revision,
 		MinReady: time.Duration(f.MinReadySeconds) * time.Second, ReplacesUnready: f.ReplacesUnready,
 	}
 	if err != nil || f.Template == nil {

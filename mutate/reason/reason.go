@@ -35,6 +35,8 @@ const (
 	NeverEnds        Reason = "NeverEnds"
 	OnceRestarts     Reason = "OnceRestarts"
 	OnceContainers   Reason = "OnceContainers"
+	OnceIndexed      Reason = "OnceIndexed"
+	NoRevision       Reason = "NoRevision"
 	PodWithoutName   Reason = "PodWithoutName"
 	WorkloadUnknown  Reason = "WorkloadUnknown"
 	BadOwner         Reason = "BadOwner"

@@ -111,6 +111,16 @@ var All = []Explanation{
 		Do:      "name one container in metaparticle.io/containers",
 	},
 	{
+		Reason:  OnceIndexed,
+		Meaning: "`metaparticle.io/once` gates a main container of an Indexed Job. Each index has work of its own, but after the success of one index all others would skip their work.",
+		Do:      "leave metaparticle.io/once out, or name an init container in metaparticle.io/containers",
+	},
+	{
+		Reason:  NoRevision,
+		Meaning: "`metaparticle.io/once: \"true\"` takes the revision of the pod's template as the key. This pod has no revision: its controller numbers no templates, or the pod has no controller.",
+		Do:      "write a name and a key, as in metaparticle.io/once: schema=7",
+	},
+	{
 		Reason:  PodWithoutName,
 		Meaning: "The slot of a pod without a controller is named after the pod. With generateName the pod has no name yet.",
 		Do:      "give the pod a name, or use metaparticle.io/lock",

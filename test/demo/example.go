@@ -165,14 +165,21 @@ func (e *example) leader(ctx context.Context) error {
 // migration shows that one pod of eight migrates, and another one after its deletion.
 func (e *example) migration(ctx context.Context) error {
 	e.title("Eight pods start, and one of them migrates")
+	table := func(name string) []string {
+		return append(e.in("exec deployment/database -- psql --user=postgres"), "--command=TABLE "+name)
+	}
+	if err := e.steps(ctx, e.in("rollout status deployment/database --timeout=170s")); err != nil {
+		return err
+	}
 	holders, err := e.holders(ctx, 1, "")
 	if err != nil {
 		return err
 	}
-	e.title("The pod that migrates is deleted in the middle")
-	table := func(name string) []string {
-		return append(e.in("exec deployment/database -- psql --user=postgres"), "--command=TABLE "+name)
+	// The attempt writes its row before the migration.
+	if err := e.until(ctx, "1", append(e.in("exec deployment/database -- psql --user=postgres -qtAc"), "SELECT count(*) FROM attempts")); err != nil {
+		return err
 	}
+	e.title("The pod that migrates is deleted in the middle")
 	return e.steps(ctx,
 		e.in(pods+" -l app=shop"),
 		e.in("delete pod "+holders[0]),
@@ -212,6 +219,26 @@ func (e *example) holders(ctx context.Context, count int, except string) ([]stri
 			}
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%d pods of %d hold a slot: %w", len(names), count, ctx.Err())
+		}
+	}
+}
+
+// until repeats a query until its output is the wanted text. PostgreSQL has no event for a
+// new row, so the function asks each second.
+func (e *example) until(ctx context.Context, want string, query []string) error {
+	ctx, cancel := context.WithTimeout(ctx, exampleTimeout)
+	defer cancel()
+	again := time.NewTicker(time.Second)
+	defer again.Stop()
+	for {
+		out, err := e.cluster.Kubectl(ctx, query...).Output()
+		if err == nil && strings.TrimSpace(string(out)) == want {
+			return nil
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return fmt.Errorf("kubectl %s: %w", strings.Join(query, " "), ctx.Err())
 		}
 	}
 }

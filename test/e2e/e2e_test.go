@@ -272,7 +272,9 @@ func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)
 }
-func TestUninstallLeavesOnlyDoneKeysBehind(t *testing.T) { operations.TestUninstallLeavesOnlyDoneKeysBehind(t) }
+func TestUninstallLeavesOnlyDoneKeysBehind(t *testing.T) {
+	operations.TestUninstallLeavesOnlyDoneKeysBehind(t)
+}
 func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
 	operations.TestLostWebhookBlocksAnnotatedPodsOnly(t)
 }
