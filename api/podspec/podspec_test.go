@@ -149,7 +149,7 @@ func TestPoliciesRecognizeTheSameGatesAsHasGate(t *testing.T) {
 	gate := words(t, "gate")
 	for _, part := range []string{
 		"variables.inits.filter(c, c.name == '" + api.AgentContainer + "' && c.?restartPolicy.orValue('') == '" + string(corev1.ContainerRestartPolicyAlways) + "')",
-		"!(" + shim + ")", "(object.spec.containers + ('" + api.OnceAnnotation + "' in object.metadata.annotations ? variables.inits : [])).exists(c, " + shim + ")",
+		"!(" + shim + ")", "(object.spec.containers + (object.metadata.annotations[?'" + api.OnceAnnotation + "'].orValue('false') != 'false' ? variables.inits : [])).exists(c, " + shim + ")",
 		"variables.agents.exists(c, '" + api.ReadinessGateArg + "' in c.?args.orValue([]))",
 	} {
 		assert.Contains(t, gate, part)
