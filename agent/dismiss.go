@@ -32,24 +32,26 @@ type waits struct {
 	because string
 	// done reports that the agent has seen the pod's key among the done keys.
 	done bool
-	// failures are the failures of the pod's work in the Lease. The pod leaves a free slot
-	// alone until retryAt, and so do all pods of the key.
-	failures api.Failures
+	// failures is the number of failures of the pod's key in the Lease. The pod leaves a free
+	// slot alone until retryAt.
+	failures int
 	retryAt  time.Duration
 }
 
 // skips reports whether the application never starts in this pod.
 func (w *waits) skips() bool { return w.course == CourseSkip }
 
-// decide notes that the pod's key is done, or that its work has failed. The function also decides that the pod skips, if a
-// living holder has the slot for which a shim waits. If the decision cannot be noted, the pod
-// does not skip.
+// decide notes that the pod's key is done, or that its work has failed. The function also
+// decides that the pod skips, if a living holder has the slot for which a shim waits. If the
+// decision cannot be noted, the pod does not skip.
 func (w *waits) decide(now time.Duration) {
 	w.done = w.done || slices.ContainsFunc(w.claim.Views(), func(v claim.View) bool {
 		return v.Known && v.Record.Done.Has(w.config.OnceKey)
 	})
 	for _, v := range w.claim.Views() {
-		w.delay(now, v.Record.Failures)
+		if v.Known {
+			w.delay(now, v.Record.Failures)
+		}
 	}
 	if w.config.OnBusy != api.OnBusySkip || w.course != "" || len(w.shims.Waiting()) == 0 {
 		return
@@ -70,14 +72,21 @@ func (w *waits) decide(now time.Duration) {
 // delay notes new failures of the pod's work, and delays the next attempt. The delay counts
 // from the instant at which this agent process has seen the failures.
 func (w *waits) delay(now time.Duration, f api.Failures) {
-	if f == w.failures {
+	key := w.config.OnceKey
+	n := f.Count(key)
+	if n == w.failures {
 		return
 	}
-	delay := f.Delay(w.config.OnceKey)
-	w.failures, w.retryAt = f, now+delay
+	delay := f.Delay(key)
+	w.failures, w.retryAt = n, now+delay
 	if delay > 0 {
-		w.config.Log.Info("waits after a failure", "key", f.Key, "failures", f.Count, "for", delay)
+		w.config.Log.Info("waits after a failure", "key", key, "failures", n, "for", delay)
 	}
+}
+
+// failed describes the failures after which the pod waits.
+func (w *waits) failed() string {
+	return fmt.Sprintf("the work of %s has failed %d times in a row for the key %s", w.config.Slots[0], w.failures, w.config.OnceKey)
 }
 
 // run notes that the pod starts its application. Only a pod that may skip needs the note.
@@ -171,7 +180,7 @@ func (w *waits) dismiss(now time.Duration) time.Duration {
 // wait ends. Without an order the first result is nil.
 func (w *waits) dismissal(now time.Duration, r gate.Report) (*gate.Dismiss, time.Duration) {
 	most := w.config.WaitAtMost
-	switch at := r.Since + most; {
+	switch at := max(r.Since, w.retryAt) + most; {
 	case w.done:
 		return &gate.Dismiss{Reason: w.work()}, instant.Never
 	case w.skips():

@@ -135,7 +135,21 @@ func TestFailureDelaysAllPodsOfItsKey(t *testing.T) {
 		w.within(2*time.Second, "the work of another key runs", func() bool { return other.running("s4") })
 		assert.Equal(t, "7 2", failures())
 		other.gates.succeed("s4")
-		w.within(time.Second, "the failures are over", func() bool { return failures() == "" && w.done() == "8" })
+		w.within(time.Second, "the other key is done", func() bool { return w.done() == "8" })
+		assert.Equal(t, "7 2", failures(), "each key has a count of its own")
+		again.migrate("s5")
+		waiting := map[*pod]gate.ShimID{a: "s3", b: "s2"}
+		waiting[again] = "s5"
+		running := func(p *pod) bool { return p.running(waiting[p]) }
+		w.pass(15 * time.Second)
+		assert.False(t, running(a) || running(b), "the second delay is twice as long")
+		w.within(5*time.Second, "the work runs again", func() bool { return running(a) || running(b) })
+		last := a
+		if running(b) {
+			last = b
+		}
+		last.gates.succeed(waiting[last])
+		w.within(time.Second, "the failures are over", func() bool { return failures() == "" && w.done() == "8,7" })
 	})
 }
 

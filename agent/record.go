@@ -51,7 +51,7 @@ func recordOf(l *kube.Lease) lease.Record {
 		Successor: l.Annotations[api.SuccessorAnnotation],
 		Rollout:   l.Annotations[api.RolloutAnnotation],
 		Done:      api.Done(l.Annotations[api.DoneAnnotation]),
-		Failures:  api.ParseFailures(l.Annotations[api.FailuresAnnotation]),
+		Failures:  api.Failures(l.Annotations[api.FailuresAnnotation]),
 	}
 }
 
@@ -121,7 +121,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	set(api.SuccessorAnnotation, r.Successor)
 	set(api.RolloutAnnotation, r.Rollout)
 	set(api.DoneAnnotation, string(r.Done))
-	set(api.FailuresAnnotation, r.Failures.String())
+	set(api.FailuresAnnotation, string(r.Failures))
 	l.Annotations = annotations
 	return l
 }

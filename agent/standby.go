@@ -53,6 +53,8 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		look := s.unit.readiness.Standby(s.loop.now, s.seen(), turn, !s.unit.shims.Alive())
 		if facts.Settled {
 			look = show.Done(s.unit.waits.work())
+		} else if s.loop.now < s.unit.waits.retryAt {
+			look = show.Failed(s.unit.waits.failed())
 		}
 		s.offer(ctx, look, standing)
 		wake = min(wake, until, s.unit.waits.dismiss(s.loop.now), s.loop.appear(ctx, look))

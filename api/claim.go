@@ -22,7 +22,7 @@ type Claim struct {
 	// pod needs one of these slots.
 	Size int
 	// Key is the key of a once claim with a name; empty for other claims. The key of a once
-	// claim without a name is the revision of the pod, which the webhook knows.
+	// claim without a name is the revision of the pod or its Job, which the webhook knows.
 	Key string
 }
 

@@ -100,12 +100,13 @@ var byHand = []Annotation{
 		Key: DoneAnnotation, Value: "`key[,key…]`",
 		Meaning: "The done keys of a once claim, at most 50, the oldest first. The agent of the holder adds a key with the release after a success. " +
 			"A person may add the key of work that is done already. A new pod repeats the work of a key that a person removes (`kubectl metaparticle forget`). " +
-			"Enroll keeps a Lease with done keys, and a policy refuses its deletion (`WorkDone`).",
+			"Enroll keeps a Lease with done keys, and a policy refuses its deletion (`WorkDone`). Enroll deletes a Lease " +
+			"`once-revision…` that no pod and no workload claims.",
 	},
 	{
-		Key: FailuresAnnotation, Value: "`KEY COUNT`",
-		Meaning: "The work of the once claim's key has failed so many times in a row. The agent of the holder counts with the " +
-			"release after a failure, and all pods of the key wait: 10 s, then twice as long each time, at most 5 min. " +
+		Key: FailuresAnnotation, Value: "`KEY COUNT[,…]`",
+		Meaning: "The work of a key has failed so many times in a row. The agent of the holder counts with the release after a " +
+			"failure. Each pod of the key then leaves the slot alone: 10 s, then twice as long each time, at most 5 min. " +
 			"A person who has mended the cause may remove the annotation: then the next attempt comes at once.",
 	},
 }

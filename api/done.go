@@ -44,6 +44,9 @@ func (d Done) With(key string) Done {
 	return Done(strings.Join(keys[max(0, len(keys)-MaxDone):], ","))
 }
 
+// IsKey reports whether the text can be the key of a once claim.
+func IsKey(key string) bool { return isKey(key) }
+
 // isKey reports whether the text can be the key of a once claim: the value of a label that
 // is not empty.
 func isKey(key string) bool {

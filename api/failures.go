@@ -4,6 +4,7 @@
 package api
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,50 +17,66 @@ const (
 	longestFailureDelay = 5 * time.Minute
 	// mostFailures bounds the count, so that its text stays short.
 	mostFailures = 1_000_000
+	// mostFailing bounds the keys of one Lease. Each further key removes the oldest one.
+	mostFailing = 8
 )
 
-// Failures is the value of [FailuresAnnotation]: how many times in a row the work of one key
-// has failed. The zero value stands for none.
-type Failures struct {
-	Key   string
-	Count int
+// Failures is the value of [FailuresAnnotation]: how many times in a row the work of each key
+// has failed, as KEY COUNT, comma-separated. A malformed part counts as no failure.
+type Failures string
+
+// Count returns the failures of the key in a row.
+func (f Failures) Count(key string) int {
+	for _, part := range split(string(f)) {
+		if name, text, _ := strings.Cut(part, " "); name == key && isKey(key) {
+			n, err := strconv.Atoi(text)
+			if err != nil {
+				return 0
+			}
+			return min(max(n, 0), mostFailures)
+		}
+	}
+	return 0
 }
 
-// ParseFailures reads the text KEY COUNT. A malformed text stands for no failures, because
-// failures only delay the next attempt.
-func ParseFailures(text string) Failures {
-	key, count, _ := strings.Cut(text, " ")
-	n, err := strconv.Atoi(count)
-	if err != nil || n < 1 || n > mostFailures || !isKey(key) {
-		return Failures{}
+// Keys returns the keys with failures, the oldest first.
+func (f Failures) Keys() []string {
+	var keys []string
+	for _, part := range split(string(f)) {
+		if key, _, _ := strings.Cut(part, " "); f.Count(key) > 0 && !slices.Contains(keys, key) {
+			keys = append(keys, key)
+		}
 	}
-	return Failures{Key: key, Count: n}
-}
-
-// String returns the text that [ParseFailures] reads; empty for no failures.
-func (f Failures) String() string {
-	if f.Count == 0 {
-		return ""
-	}
-	return f.Key + " " + strconv.Itoa(f.Count)
+	return keys
 }
 
 // With returns the failures after another failure of the key; f itself for an empty key.
 func (f Failures) With(key string) Failures {
-	switch key {
-	case "":
+	if key == "" {
 		return f
-	case f.Key:
-		return Failures{Key: key, Count: min(f.Count+1, mostFailures)}
 	}
-	return Failures{Key: key, Count: 1}
+	parts := split(string(f.Without(key)))
+	parts = append(parts, key+" "+strconv.Itoa(min(f.Count(key)+1, mostFailures)))
+	return Failures(strings.Join(parts[max(0, len(parts)-mostFailing):], ","))
 }
 
-// Delay returns the time from the last failure to the next attempt. The time doubles with
-// each failure, and is zero for another key.
+// Without returns the failures of the other keys.
+func (f Failures) Without(key string) Failures {
+	var parts []string
+	for _, other := range f.Keys() {
+		if other != key {
+			parts = append(parts, other+" "+strconv.Itoa(f.Count(other)))
+		}
+	}
+	return Failures(strings.Join(parts, ","))
+}
+
+// Delay returns the time for which a pod of the key leaves the slot alone after it has seen
+// the failures. The time doubles with each failure.
 func (f Failures) Delay(key string) time.Duration {
-	if f.Count == 0 || f.Key != key {
+	n := f.Count(key)
+	if n == 0 {
 		return 0
 	}
-	return min(firstFailureDelay<<min(f.Count-1, 10), longestFailureDelay)
+	return min(firstFailureDelay<<min(n-1, 10), longestFailureDelay)
 }

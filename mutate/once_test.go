@@ -90,6 +90,7 @@ func TestRevisionIsAnUnnamedOnceClaimsKey(t *testing.T) {
 
 func TestUnnamedOnceClaimWithoutARevisionIsRefused(t *testing.T) {
 	for name, s := range map[string]mutate.Subject{
+		"hash that is no key":    unnamed("Deployment", "apps", "5b7e", "-"),
 		"no controller":          unnamed("Pod", "", "", ""),
 		"bare ReplicaSet":        ownedBy(unnamed("ReplicaSet", "apps", "", ""), "apps/v1", "ReplicaSet", "1"),
 		"another API's Job":      ownedBy(unnamed("Job", "example.com", "", ""), "example.com/v1", "Job", "1"),

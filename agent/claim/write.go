@@ -3,10 +3,7 @@
 
 package claim
 
-import (
-	"github.com/metaparticle-io/metaparticle/agent/lease"
-	"github.com/metaparticle-io/metaparticle/api"
-)
+import "github.com/metaparticle-io/metaparticle/agent/lease"
 
 // crowd bounds the attempts that are under way for one slot, because a new attempt does not
 // wait for the earlier ones. The pauses last half a Budget.Retry or more. So with leases of
@@ -93,13 +90,14 @@ func (s *slot) release(p *plan, r lease.Record) {
 	}
 	next.Rollout = p.facts.rollout(Release, r, r.Hold)
 	if p.facts.DoneKey != nil {
-		next.Done = r.Done.With(p.facts.DoneKey(r.Hold))
+		done := p.facts.DoneKey(r.Hold)
+		next.Done = r.Done.With(done)
+		if r.Failures.Count(done) > 0 {
+			next.Failures = r.Failures.Without(done)
+		}
 	}
-	switch {
-	case next.Done != r.Done:
-		next.Failures = api.Failures{}
-	case p.facts.FailedKey != nil:
-		next.Failures = r.Failures.With(p.facts.FailedKey(r.Hold))
+	if p.facts.FailedKey != nil {
+		next.Failures = next.Failures.With(p.facts.FailedKey(r.Hold))
 	}
 	s.send(p, Action{Kind: Release, Record: next, Hold: r.Hold}, "")
 }

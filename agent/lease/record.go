@@ -69,7 +69,7 @@ type Record struct {
 	// Done are the done keys of a once claim. Each write keeps them, and a release may add
 	// one.
 	Done api.Done
-	// Failures are the failures of a once claim. Each write keeps them, except a release
+	// Failures are the failures of a once claim. Each write keeps their text, except a release
 	// after a success or a failure.
 	Failures api.Failures
 }

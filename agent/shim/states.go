@@ -132,6 +132,7 @@ func (s *shim) start() (step, int) {
 			self.Hold, self.Slots = grant.Hold, grant.Slots
 			if in.Err != nil {
 				s.link.say("%v", in.Err)
+				self.Failed = true
 				return s.end(startCode(in.Err))
 			}
 			s.child.pid, s.child.began, s.signalled = in.PID, s.machine.Now(), false

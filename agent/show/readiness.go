@@ -214,6 +214,9 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 // Done returns the look of a pod whose work is done. The argument names the work.
 func Done(work string) Look { return look(true, ReadyDone, work) }
 
+// Failed returns the look of a pod that waits after a failure. The argument names the work.
+func Failed(work string) Look { return look(false, ReadyFailed, work+", and the pod waits") }
+
 // standby decides how a standby that may forward appears.
 func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless bool) Look {
 	switch {

@@ -56,6 +56,9 @@ const (
 	ReadyInTurn = "InItsTurn"
 	// ReadyDone means that the work of the pod's once claim is done.
 	ReadyDone = "Done"
+	// ReadyFailed means that the work of the pod's once claim has failed, and that the pod waits
+	// before another attempt.
+	ReadyFailed = "WorkFailed"
 )
 
 // Reasons of the Events on the pod that do not report the end of a hold.

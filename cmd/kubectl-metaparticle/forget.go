@@ -67,6 +67,9 @@ func forget(ctx context.Context, c cluster, namespace string, args []string, std
 		default:
 			l.Annotations[api.DoneAnnotation] = string(left)
 		}
+		if f := api.Failures(l.Annotations[api.FailuresAnnotation]); f.Count(key) > 0 {
+			l.Annotations[api.FailuresAnnotation] = string(f.Without(key))
+		}
 		return c.Patch(ctx, l, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	})
 	switch {

@@ -33,8 +33,8 @@ type slotStatus struct {
 	Successor string `json:"successor,omitempty"`
 	// Done are the done keys of a once claim, the oldest first.
 	Done []string `json:"done,omitempty"`
-	// Failures are the failures of a once claim's work, as KEY COUNT.
-	Failures string          `json:"failures,omitempty"`
+	// Failures has the failures in a row of a once claim's work, by key.
+	Failures map[string]int  `json:"failures,omitempty"`
 	Standbys []standbyStatus `json:"standbys"`
 	// Transitions counts the changes of the holder since the Lease was made.
 	Transitions int32 `json:"transitions"`
@@ -140,7 +140,13 @@ func (s slotStatus) group() string {
 // finds its pod.
 func (s *slotStatus) fill(l *coordinationv1.Lease) {
 	s.Done = api.Done(l.Annotations[api.DoneAnnotation]).Keys()
-	s.Failures = api.ParseFailures(l.Annotations[api.FailuresAnnotation]).String()
+	failures := api.Failures(l.Annotations[api.FailuresAnnotation])
+	for _, key := range failures.Keys() {
+		if s.Failures == nil {
+			s.Failures = map[string]int{}
+		}
+		s.Failures[key] = failures.Count(key)
+	}
 	s.Missing, s.Paused, s.Yield = false, api.PauseOf(l.Annotations), l.Annotations[api.YieldAnnotation]
 	s.Successor, s.Transitions = l.Annotations[api.SuccessorAnnotation], ptr.Deref(l.Spec.LeaseTransitions, 0)
 	identity := holderOf(l)

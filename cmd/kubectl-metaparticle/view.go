@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -211,8 +213,8 @@ func (v view) summary(s slotStatus) string {
 	if s.Successor != "" {
 		add("%s is to hold next", api.PodOf(s.Successor))
 	}
-	if failed := api.ParseFailures(s.Failures); failed.Count > 0 {
-		add("failed for %s: %d times in a row", failed.Key, failed.Count)
+	for _, key := range slices.Sorted(maps.Keys(s.Failures)) {
+		add("failed for %s: %d times in a row", key, s.Failures[key])
 	}
 	if len(s.Done) > 0 {
 		add("done: %s", strings.Join(s.Done, " "))

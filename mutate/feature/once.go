@@ -65,9 +65,15 @@ func (p *Pod) onceKey() string {
 	case !p.Revision.Valid():
 		return ""
 	}
-	// The hash of a StatefulSet's revision is a whole name, which ends in the hash.
 	hash, uid := p.Revision.Hash, p.Revision.Workload
-	return hash[strings.LastIndexByte(hash, '-')+1:] + "." + uid[:min(len(uid), uidLength)]
+	if p.Workload.Kind == "StatefulSet" {
+		// The hash of a StatefulSet's revision is a whole name, which ends in the hash.
+		hash = hash[strings.LastIndexByte(hash, '-')+1:]
+	}
+	if key := hash + "." + uid[:min(len(uid), uidLength)]; api.IsKey(key) {
+		return key
+	}
+	return ""
 }
 
 // uidLength is the length of a UID's beginning in a key. Two workloads that had the same name,

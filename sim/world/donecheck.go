@@ -70,9 +70,9 @@ func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 	if l == nil {
 		return
 	}
-	f := api.ParseFailures(l.Annotations[api.FailuresAnnotation])
-	if since := d.now() - d.counted[key]; f.Key == key && f.Count > 0 && since < time.Duration(float64(f.Delay(key))/speed) {
-		d.violate(hasty, "%s begins the work %s %v after its failure %d", child, key, since, f.Count)
+	f := api.Failures(l.Annotations[api.FailuresAnnotation])
+	if since := d.now() - d.counted[key]; f.Count(key) > 0 && since < time.Duration(float64(f.Delay(key))/speed) {
+		d.violate(hasty, "%s begins the work %s %v after its failure %d", child, key, since, f.Count(key))
 	}
 }
 
@@ -123,7 +123,7 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 		}
 	}
 	over := released || is.Holder == was.Holder && is.Annotations[api.HoldAnnotation] != hold
-	d.counts(by, hold, over, api.ParseFailures(was.Annotations[api.FailuresAnnotation]), api.ParseFailures(is.Annotations[api.FailuresAnnotation]))
+	d.counts(by, hold, over, api.Failures(was.Annotations[api.FailuresAnnotation]), api.Failures(is.Annotations[api.FailuresAnnotation]))
 }
 
 // counts judges the failures in the write of a Lease. The argument over reports that the holder
@@ -131,14 +131,21 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 // a failure.
 func (d doneCheck) counts(by, hold string, over bool, before, after api.Failures) {
 	key, died := d.failed[hold], d.reported[hold]
-	more := after.Count > 0 && (after.Key != before.Key || after.Count > before.Count)
-	switch {
-	case over && died != nil && !died() && key != "" && (!more || after.Key != key):
+	if over && died != nil && !died() && key != "" && after.Count(key) != before.Count(key)+1 {
 		d.violate(uncounted, "%s ends hold %s without its failure of %s", by, hold, key)
-	case more && d.asked[hold] && key == "":
-		d.violate(miscounted, "%s counts a failure of %s under hold %s, whose child was asked to stop", by, after.Key, hold)
 	}
-	if more {
-		d.counted[after.Key] = d.now()
+	for _, counted := range after.Keys() {
+		if after.Count(counted) <= before.Count(counted) {
+			continue
+		}
+		if d.asked[hold] && key == "" {
+			d.violate(miscounted, "%s counts a failure of %s under hold %s, whose child was asked to stop", by, counted, hold)
+		}
+		d.counted[counted] = d.now()
+	}
+	for _, counted := range before.Keys() {
+		if after.Count(counted) == 0 && d.earned[hold] != counted && len(after.Keys()) < 8 {
+			d.violate(uncounted, "%s drops the failures of %s", by, counted)
+		}
 	}
 }
