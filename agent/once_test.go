@@ -109,6 +109,25 @@ func TestSuccessIsRecordedDespiteALostAnswer(t *testing.T) {
 	})
 }
 
+func TestFailureIsCountedBeforeTheContainerRunsAgain(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(onceSlot)
+		a := w.start("a", once("7"))
+		a.migrate("s1")
+		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
+		a.gates.fail("s1")
+		w.pass(time.Second)
+		a.migrate("s2")
+		w.pass(5 * time.Second)
+		a.link.set(func(l *link) { l.unwritten = nil })
+		w.pass(8 * time.Second)
+		assert.Equal(t, "7 1", w.server.lease(onceSlot).Annotations[api.FailuresAnnotation])
+		assert.False(t, a.running("s2"), "the pod waits")
+		w.within(time.Minute, "the work runs again", func() bool { return a.running("s2") })
+	})
+}
+
 // After a failure the pods of the key wait together, as one container does in the kubelet's
 // back-off. The pods of another key do not wait.
 func TestFailureDelaysAllPodsOfItsKey(t *testing.T) {

@@ -197,12 +197,11 @@ func (u *unit) failedKey(hold string) string {
 	return ""
 }
 
-// records reports whether a Lease still names a hold whose success or failure is to be
-// recorded. The release records that, so the pod must not take the slot back.
+// records reports whether a Lease still names a hold whose success is to be recorded. The
+// release records the success, so the pod must not take the slot back.
 func (u *unit) records() bool {
 	return slices.ContainsFunc(u.claim.Views(), func(v claim.View) bool {
-		ended := u.doneKey(v.Record.Hold) != "" || u.failedKey(v.Record.Hold) != ""
-		return v.Mine && ended && u.shims.Proven(v.Record.Hold)
+		return v.Mine && u.doneKey(v.Record.Hold) != "" && u.shims.Proven(v.Record.Hold)
 	})
 }
 

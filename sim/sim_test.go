@@ -38,6 +38,8 @@ func TestRandomClaimSchedulesCatchPlantedBugs(t *testing.T) {
 // because it seldom deletes a holder while a pod asks for its turn.
 func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agent/turn") }
 
+func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
+
 // The package compiles in less than a minute without the libraries of Kubernetes, and
 // in four minutes with them.
 func TestSimLinksNoKubernetesLibrary(t *testing.T) {
