@@ -30,6 +30,16 @@ func once(key string) func(c *Config) {
 // migrate connects the shim of the pod's init container.
 func (p *pod) migrate(id gate.ShimID) { p.gates.connect(gate.Report{Shim: id, Container: "migrate"}) }
 
+// working starts a pod whose shim s1 does the work of the key 7.
+func (w *world) working(options ...func(*Config)) *pod {
+	w.t.Helper()
+	w.free(onceSlot)
+	a := w.start("a", append(options, once("7"))...)
+	a.migrate("s1")
+	w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+	return a
+}
+
 // done returns the done keys in the Lease.
 func (w *world) done() api.Done {
 	return api.Done(w.server.lease(onceSlot).Annotations[api.DoneAnnotation])
@@ -65,7 +75,8 @@ func TestWorkRunsOncePerKey(t *testing.T) {
 
 func TestUnfinishedWorkIsRepeated(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
-		"failure": func(a *pod) { a.gates.end("s1") },
+		"failure": func(a *pod) { a.gates.fail("s1") },
+		"stop":    func(a *pod) { a.gates.end("s1") },
 		"yield":   func(a *pod) { a.agent.Yield() },
 		"dead agent": func(a *pod) {
 			a.kill()
@@ -92,10 +103,7 @@ func TestUnfinishedWorkIsRepeated(t *testing.T) {
 
 func TestSuccessIsRecordedDespiteALostAnswer(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(onceSlot)
-		a := w.start("a", once("7"))
-		a.migrate("s1")
-		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+		a := w.working()
 		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
 		a.gates.succeed("s1")
 		w.pass(5 * time.Second)
@@ -111,10 +119,7 @@ func TestSuccessIsRecordedDespiteALostAnswer(t *testing.T) {
 
 func TestFailureIsCountedBeforeTheContainerRunsAgain(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(onceSlot)
-		a := w.start("a", once("7"))
-		a.migrate("s1")
-		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+		a := w.working()
 		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
 		a.gates.fail("s1")
 		w.pass(time.Second)
@@ -125,6 +130,17 @@ func TestFailureIsCountedBeforeTheContainerRunsAgain(t *testing.T) {
 		assert.Equal(t, "7 1", w.server.lease(onceSlot).Annotations[api.FailuresAnnotation])
 		assert.False(t, a.running("s2"), "the pod waits")
 		w.within(time.Minute, "the work runs again", func() bool { return a.running("s2") })
+	})
+}
+
+func TestBoundedWaitBeginsAfterTheDelay(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := w.working(func(c *Config) { c.WaitAtMost = 5 * time.Second })
+		a.gates.fail("s1")
+		w.pass(time.Second)
+		a.migrate("s2")
+		w.within(11*time.Second, "the work runs again", func() bool { return a.running("s2") })
+		assert.Empty(t, a.gates.codes(), "the delay is no part of the wait")
 	})
 }
 
@@ -197,10 +213,7 @@ func TestPodWatchesNothingAfterItsWorkIsDone(t *testing.T) {
 // A new agent process has no report of the shim's success.
 func TestContainerIsSkippedAfterItsOwnSuccess(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(onceSlot)
-		a := w.start("a", once("7"))
-		a.migrate("s1")
-		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+		a := w.working()
 		a.gates.succeed("s1")
 		w.within(time.Second, "the work is done", func() bool { return w.done().Has("7") })
 		a.kill()
@@ -214,10 +227,7 @@ func TestContainerIsSkippedAfterItsOwnSuccess(t *testing.T) {
 // The kubelet runs an init container again after the pod's sandbox has died.
 func TestSuccessIsRecordedBeforeTheContainerRunsAgain(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(onceSlot)
-		a := w.start("a", once("7"))
-		a.migrate("s1")
-		w.within(time.Second, "the work runs", func() bool { return a.running("s1") })
+		a := w.working()
 		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
 		w.pass(70 * time.Second) // the hold ends at the end of its renewals, and not by the success
 		a.gates.succeed("s1")

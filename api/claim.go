@@ -185,7 +185,7 @@ func parseOnce(value string) ([]Claim, string) {
 		return nil, `write "true", "false", or a name and the key of the work that is to run once, as in schema=7`
 	case !isOnce(name):
 		return nil, fmt.Sprintf("a name before the = is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxOnce)
-	case !isKey(key):
+	case !IsKey(key):
 		return nil, fmt.Sprintf("a key after the = is at most %d letters, digits, dashes, dots and underscores, with a letter or digit at both ends", maxLabel)
 	}
 	return []Claim{{Name: name, Size: 1, Key: key}}, ""

@@ -44,12 +44,9 @@ func (d Done) With(key string) Done {
 	return Done(strings.Join(keys[max(0, len(keys)-MaxDone):], ","))
 }
 
-// IsKey reports whether the text can be the key of a once claim.
-func IsKey(key string) bool { return isKey(key) }
-
-// isKey reports whether the text can be the key of a once claim: the value of a label that
+// IsKey reports whether the text can be the key of a once claim: the value of a label that
 // is not empty.
-func isKey(key string) bool {
+func IsKey(key string) bool {
 	letter := func(c rune) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' }
 	inner := func(c rune) bool { return letter(c) || strings.ContainsRune("-._", c) }
 	if key == "" || len(key) > maxLabel || !letter(rune(key[0])) || !letter(rune(key[len(key)-1])) {

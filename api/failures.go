@@ -28,7 +28,7 @@ type Failures string
 // Count returns the failures of the key in a row.
 func (f Failures) Count(key string) int {
 	for _, part := range split(string(f)) {
-		if name, text, _ := strings.Cut(part, " "); name == key && isKey(key) {
+		if name, text, _ := strings.Cut(part, " "); name == key && IsKey(key) {
 			n, err := strconv.Atoi(text)
 			if err != nil {
 				return 0

@@ -75,18 +75,25 @@ func TestEnrollKeepsAPausedLeaseWithoutPods(t *testing.T) {
 	assert.Nil(t, w.lease("lock.x"))
 }
 
-func TestEnrollKeepsALeaseWithDoneKeys(t *testing.T) {
-	pod := gated("a", "till", "once.schema")
+// leaveBehind makes a Lease with a done key, and lets an hour pass after the deletion of its pod.
+func leaveBehind(t *testing.T, slot, key string) (*world, *Reconciler) {
+	t.Helper()
+	pod := gated("a", "till", slot)
 	w := newWorld(t, pod)
 	r := w.process()
 	w.settle(r)
-	lease := w.lease("once.schema")
-	lease.Annotations = map[string]string{api.DoneAnnotation: "7"}
+	lease := w.lease(slot)
+	lease.Annotations = map[string]string{api.DoneAnnotation: key}
 	require.NoError(t, w.server.Update(t.Context(), lease))
 	w.remove(pod)
 	w.settle(r)
 	w.now = w.now.Add(time.Hour)
 	w.settle(r)
+	return w, r
+}
+
+func TestEnrollKeepsALeaseWithDoneKeys(t *testing.T) {
+	w, r := leaveBehind(t, "once.schema", "7")
 	w.now = w.now.Add(time.Hour)
 	assert.Zero(t, w.settle(r))
 	require.NotNil(t, w.lease("once.schema"))
@@ -99,17 +106,7 @@ func TestEnrollKeepsALeaseWithDoneKeys(t *testing.T) {
 // A workload that is created again has other revisions.
 func TestEnrollSweepsTheRevisionsOfADeletedWorkload(t *testing.T) {
 	const slot = "once-revision.deployment.shop"
-	pod := gated("a", "till", slot)
-	w := newWorld(t, pod)
-	r := w.process()
-	w.settle(r)
-	lease := w.lease(slot)
-	lease.Annotations = map[string]string{api.DoneAnnotation: "6d4b.5b7e0a11"}
-	require.NoError(t, w.server.Update(t.Context(), lease))
-	w.remove(pod)
-	w.settle(r)
-	w.now = w.now.Add(time.Hour)
-	w.settle(r)
+	w, _ := leaveBehind(t, slot, "6d4b.5b7e0a11")
 	assert.Nil(t, w.lease(slot))
 }
 

@@ -130,9 +130,9 @@ func (s *Shims) Note(r gate.Report) {
 }
 
 // note notes the hold under which a container has succeeded or failed, if no other shim may
-// have a child of that hold. The report of the shim's death may be the first report that
-// contains the success. The death of a shim alone is no failure, because the kubelet may have
-// killed the container at the end of its grace.
+// have a child of that hold. The first report with that outcome may be the report of the
+// shim's death. That death alone is no failure, because the kubelet may have killed the
+// container at the end of its grace.
 func (k *success) note(r gate.Report, s *Shims) {
 	if r.Phase != gate.Ended || s.outstanding.of(r.Hold) {
 		return

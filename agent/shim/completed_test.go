@@ -52,6 +52,38 @@ func TestExitAfterASignalIsNoSuccess(t *testing.T) {
 	}
 }
 
+func TestOnlyAnUnaskedEndIsAFailure(t *testing.T) {
+	t.Parallel()
+	broken := filepath.Join(t.TempDir(), "broken")
+	require.NoError(t, os.WriteFile(broken, []byte("\x7fELF"), 0o755)) //nolint:gosec // a program must be executable
+	for name, c := range map[string]struct {
+		command []string
+		asked   bool
+		code    int
+		failed  bool
+	}{
+		"exit code":      {[]string{"sh", "-c", "exit 3"}, false, 3, true},
+		"signal":         {[]string{"sh", "-c", "kill -9 $$"}, false, 137, true},
+		"broken program": {[]string{broken}, false, 126, true},
+		"success":        {[]string{"true"}, false, 0, false},
+		"stop":           {[]string{"sh", "-c", "trap 'exit 3' TERM; echo deaf; while :; do sleep 1000 & wait; done"}, true, 3, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			a := supervised(t, os.Stderr, c.command...)
+			a.grants("h1", time.Hour)
+			if c.asked {
+				a.until(gate.Running, "h1")
+				a.deaf()
+				require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
+			}
+			assert.Equal(t, c.failed, a.ended().Failed)
+			require.NoError(t, a.Close())
+			a.exits(c.code)
+		})
+	}
+}
+
 // The agent's container may be starting again when the work succeeds.
 func TestSuccessAwaitsANewAgentProcess(t *testing.T) {
 	t.Setenv("GATE_RECORDS", "yes")

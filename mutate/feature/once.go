@@ -18,11 +18,11 @@ import (
 // judgeOnce refuses a once claim of several containers, and of a container that the kubelet
 // starts again after its success.
 func judgeOnce(p *Pod) reason.Refusals {
-	refusals := judgeRevision(p)
 	places := p.places()
 	if _, once := p.Request.Once(); !once || len(places) == 0 {
 		return nil
 	}
+	refusals := judgeRevision(p)
 	if len(places) > 1 {
 		refusals.Add(reason.OnceContainers, "%s is for one container, and the pod gates %d", api.OnceAnnotation, len(places))
 		return refusals
@@ -76,8 +76,8 @@ func (p *Pod) onceKey() string {
 	return ""
 }
 
-// uidLength is the length of a UID's beginning in a key. Two workloads that had the same name,
-// one after the other, practically never share these 32 random bits.
+// uidLength is the length of a UID's beginning in a key. A workload and its successor of the
+// same name practically never share these 32 random bits.
 const uidLength = 8
 
 // judgeRevision refuses a once claim without a name and without a revision.
