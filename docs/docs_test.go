@@ -70,18 +70,24 @@ func TestGuaranteesPageNamesExistingTests(t *testing.T) {
 			return ast.GoToNext
 		}
 		items++
-		named := 0
-		ast.WalkFunc(item, func(node ast.Node, entering bool) ast.WalkStatus {
-			if code, ok := node.(*ast.Code); ok && entering && testName.Match(code.Literal) {
-				named++
-				assert.True(t, exist[string(code.Literal)], "guarantees.md names %s, which does not exist", code.Literal)
-			}
-			return ast.GoToNext
-		})
-		assert.NotZero(t, named, "guarantee without a test: %s", ast.GetFirstChild(item))
+		assert.NotZero(t, namedTests(t, "guarantees.md", item, exist), "guarantee without a test: %s", ast.GetFirstChild(item))
 		return ast.SkipChildren
 	})
 	assert.NotZero(t, items)
+}
+
+// namedTests returns the number of tests that the part of the page names. Each of them must
+// exist.
+func namedTests(t *testing.T, page string, part ast.Node, exist map[string]bool) (named int) {
+	t.Helper()
+	ast.WalkFunc(part, func(node ast.Node, entering bool) ast.WalkStatus {
+		if code, ok := node.(*ast.Code); ok && entering && testName.Match(code.Literal) {
+			named++
+			assert.True(t, exist[string(code.Literal)], "%s names %s, which does not exist", page, code.Literal)
+		}
+		return ast.GoToNext
+	})
+	return named
 }
 
 var testFunction = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Z]\w*)\(`)

@@ -1,0 +1,132 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package docs
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/gomarkdown/markdown/ast"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/yaml"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// recipe is a part of library.md: a heading of the third level, and what follows.
+type recipe struct {
+	title string
+	nodes []ast.Node
+}
+
+func recipes(t *testing.T) []recipe {
+	t.Helper()
+	var found []recipe
+	inside := false
+	for _, node := range parse(t, "library.md").GetChildren() {
+		heading, ok := node.(*ast.Heading)
+		switch {
+		case ok && heading.Level < 3:
+			inside = false
+		case ok && heading.Level == 3:
+			inside = true
+			found = append(found, recipe{title: text(heading)})
+		case inside:
+			last := &found[len(found)-1]
+			last.nodes = append(last.nodes, node)
+		}
+	}
+	require.NotEmpty(t, found)
+	return found
+}
+
+// text returns the words of a node, without their marks.
+func text(node ast.Node) string {
+	var b strings.Builder
+	ast.WalkFunc(node, func(node ast.Node, entering bool) ast.WalkStatus {
+		if leaf := node.AsLeaf(); leaf != nil && entering {
+			b.Write(leaf.Literal)
+		}
+		return ast.GoToNext
+	})
+	return b.String()
+}
+
+// annotations returns the annotations that the blocks of YAML in the recipe have.
+func (r recipe) annotations(t *testing.T) []map[string]string {
+	t.Helper()
+	var all []map[string]string
+	for _, node := range r.nodes {
+		if block, ok := node.(*ast.CodeBlock); ok && string(block.Info) == "yaml" {
+			var annotations map[string]string
+			require.NoError(t, yaml.UnmarshalStrict(block.Literal, &annotations), r.title)
+			all = append(all, annotations)
+		}
+	}
+	return all
+}
+
+func TestLibraryPageNamesExistingTests(t *testing.T) {
+	exist := tests(t)
+	assert.NotZero(t, namedTests(t, "library.md", parse(t, "library.md"), exist))
+	for _, r := range recipes(t) {
+		named := 0
+		for _, node := range r.nodes {
+			named += namedTests(t, "library.md", node, exist)
+		}
+		assert.NotZero(t, named, "recipe without a test: %s", r.title)
+	}
+}
+
+func TestEachRecipeHasValidAnnotationsAndItsLimits(t *testing.T) {
+	for _, r := range recipes(t) {
+		blocks := r.annotations(t)
+		assert.NotEmpty(t, blocks, "recipe without annotations: %s", r.title)
+		for _, annotations := range blocks {
+			request, err := api.Parse(annotations)
+			require.NoError(t, err, r.title)
+			assert.True(t, request.Claims(), r.title)
+		}
+		words := ""
+		for _, node := range r.nodes {
+			words += text(node) + "\n"
+		}
+		for _, part := range []string{"Guaranteed: ", "Not guaranteed: ", "Tests: "} {
+			assert.Contains(t, words, part, r.title)
+		}
+	}
+}
+
+// A new kind of claim, and a new example, need a recipe.
+func TestLibraryPageHasEachClaimAndEachExample(t *testing.T) {
+	claims, examples := map[string]bool{}, map[string]bool{}
+	for _, r := range recipes(t) {
+		for _, annotations := range r.annotations(t) {
+			for key := range annotations {
+				claims[key] = true
+			}
+		}
+		for _, node := range r.nodes {
+			ast.WalkFunc(node, func(node ast.Node, entering bool) ast.WalkStatus {
+				if link, ok := node.(*ast.Link); ok && entering {
+					examples[filepath.Dir(string(link.Destination))] = true
+				}
+				return ast.GoToNext
+			})
+		}
+	}
+	for _, a := range api.Annotations {
+		if a.Kind != nil {
+			assert.True(t, claims[a.Key], "library.md has no recipe with %s", a.Key)
+		}
+	}
+	folders, err := filepath.Glob(filepath.Join(root, "examples", "*", "*.yaml"))
+	require.NoError(t, err)
+	require.NotEmpty(t, folders)
+	for _, file := range folders {
+		assert.True(t, examples[filepath.Dir(file)], "library.md has no recipe with a link to %s", file)
+	}
+}
