@@ -188,6 +188,30 @@ func TestFailureDelaysAllPodsOfItsKey(t *testing.T) {
 	})
 }
 
+// The pause keeps every pod from working after the delay.
+func TestConditionShowsTheFailureUntilTheDelayEnds(t *testing.T) {
+	simulate(t, func(w *world) {
+		a := w.working()
+		b, other := w.start("b", once("7")), w.start("c", once("8"))
+		b.migrate("s2")
+		other.migrate("s3")
+		w.pass(10 * time.Second)
+		w.annotate(onceSlot, api.PausedAnnotation, "hold")
+		a.gates.fail("s1")
+		a.migrate("s4")
+		w.pass(6 * time.Second) // a change of a standby's words alone waits for up to 5 s
+		for _, p := range []*pod{a, b} {
+			assert.Equal(t, "False WorkFailed", p.ready())
+			assert.Equal(t, "the work of once.schema has failed 1 times in a row for the key 7, and the pod waits", p.message())
+		}
+		assert.Equal(t, "False Paused", other.ready(), "the key 8 has not failed")
+		w.pass(10 * time.Second)
+		for _, p := range []*pod{a, b} {
+			assert.Equal(t, "False Paused", p.ready(), "the delay is over")
+		}
+	})
+}
+
 // A pod whose container ended long ago must not cost the API server a watch for ever.
 func TestPodWatchesNothingAfterItsWorkIsDone(t *testing.T) {
 	simulate(t, func(w *world) {

@@ -55,6 +55,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 			look = show.Done(s.unit.waits.work())
 		} else if s.loop.now < s.unit.waits.retryAt {
 			look = show.Failed(s.unit.waits.failed())
+			wake = min(wake, s.unit.waits.retryAt)
 		}
 		s.offer(ctx, look, standing)
 		wake = min(wake, until, s.unit.waits.dismiss(s.loop.now), s.loop.appear(ctx, look))
