@@ -105,6 +105,19 @@ func TestStatusCommandListsTheSlotsOfASemaphore(t *testing.T) {
 	}
 }
 
+func TestStatusCommandShowsTheFailuresOfEachKey(t *testing.T) {
+	b := newByHand(slotLease("once.schema", "", map[string]string{api.FailuresAnnotation: "8 1,7 3,-9 4", api.DoneAnnotation: "6"}))
+	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+	assert.Equal(t, "once.schema: once, nobody holds, failed for 7: 3 times in a row, failed for 8: 1 times in a row, done: 6, 0 standbys\n", b.out.String())
+	b.out.Reset()
+	assert.Equal(t, exitOK, b.status(t, view{output: "json"}, "shop"))
+	var shown struct{ Slots []slotStatus }
+	require.NoError(t, json.Unmarshal(b.out.Bytes(), &shown))
+	require.Len(t, shown.Slots, 1)
+	assert.Equal(t, map[string]int{"7": 3, "8": 1}, shown.Slots[0].Failures)
+	assert.Contains(t, b.out.String(), `"failures": {`)
+}
+
 func TestStatusInJSONAndYAMLHasEqualContent(t *testing.T) {
 	b := newByHand(append(team(map[string]string{api.PausedAnnotation: "hold"}),
 		told(10*time.Minute, "a", "Acquired", "this pod holds "+slot+" (token 4711)"))...)
