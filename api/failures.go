@@ -17,9 +17,11 @@ const (
 	longestFailureDelay = 5 * time.Minute
 	// mostFailures bounds the count, so that its text stays short.
 	mostFailures = 1_000_000
-	// mostFailing bounds the keys of one Lease. Each further key removes the oldest one.
-	mostFailing = 8
 )
+
+// MostFailing bounds the keys with failures of one Lease, as the policy on Leases does. Each
+// further key removes the oldest one.
+const MostFailing = 8
 
 // Failures is the value of [FailuresAnnotation]: how many times in a row the work of each key
 // has failed, as KEY COUNT, comma-separated. A malformed part counts as no failure.
@@ -57,7 +59,7 @@ func (f Failures) With(key string) Failures {
 	}
 	parts := split(string(f.Without(key)))
 	parts = append(parts, key+" "+strconv.Itoa(min(f.Count(key)+1, mostFailures)))
-	return Failures(strings.Join(parts[max(0, len(parts)-mostFailing):], ","))
+	return Failures(strings.Join(parts[max(0, len(parts)-MostFailing):], ","))
 }
 
 // Without returns the failures of the other keys.

@@ -5,6 +5,7 @@ package manifests_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"regexp"
 	"slices"
 	"strings"
@@ -105,6 +106,54 @@ func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	found := regexp.MustCompile(place).FindStringSubmatch(policy)
 	require.Len(t, found, 2)
 	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(found[1], `\\`, `\`), `\x00`, "\x00"))
+}
+
+func TestLeasePolicyAdmitsOnlyCountsThatAgentsWrite(t *testing.T) {
+	policy := texts(t)["policies/lease.yaml"]
+	counts := expression(t, policy, `newFailures\.matches\('(.*?)'\)`)
+	random := rand.New(rand.NewPCG(1, 2))
+	keys := make([]string, 3*api.MostFailing)
+	for i := range keys {
+		keys[i] = strings.Repeat(string("azAZ09"[random.IntN(6)]), 1+random.IntN(61)) + fmt.Sprintf("%02d", i)
+		require.True(t, api.IsKey(keys[i]))
+	}
+	keys[0], keys[1] = "v1.2_a-b", "7"
+	most := 0
+	for range 50 {
+		failures := api.Failures(keys[2] + " 999999")
+		for range 60 {
+			key := keys[random.IntN(len(keys))]
+			if random.IntN(8) == 0 {
+				failures = failures.Without(key)
+			} else {
+				failures = failures.With(key)
+			}
+			require.Regexp(t, counts, string(failures))
+			most = max(most, len(failures.Keys()))
+		}
+	}
+	require.Equal(t, api.MostFailing, most)
+	failing := make([]string, api.MostFailing)
+	for i := range failing {
+		failing[i] = fmt.Sprintf("%063d 1000000", i)
+	}
+	full := strings.Join(failing, ",")
+	assert.Regexp(t, counts, full)
+	assert.LessOrEqual(t, len(full), 8192, "the policy admits no longer annotation")
+	assert.Regexp(t, counts, string(api.Failures("7 999999").With("7").With("7")), "the largest count")
+	for _, text := range []string{
+		full + ",8 1", "7", "7 ", "7 x", "7 -1", " 1", "7  1", "7 1 1", "7 1,", ",7 1", "7 1, 8 1", "7 1\n", "7\n1", "7 1;8 1", "7 10000000",
+		"ké 1", "k/k 1", strings.Repeat("k", 64) + " 1",
+	} {
+		assert.NotRegexp(t, counts, text)
+	}
+}
+
+func TestLeasePolicyContainsMaximumOfDoneKeys(t *testing.T) {
+	policy := texts(t)["policies/lease.yaml"]
+	for _, bound := range []string{"variables.oldDone.split(',').size() < %d ?", "variables.newDone.split(',').size() == %d)"} {
+		assert.Contains(t, policy, fmt.Sprintf(bound, api.MaxDone))
+	}
 }
 
 // A comprehension over the arguments would have a quadratic cost, and only the size of the
