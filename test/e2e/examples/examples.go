@@ -19,6 +19,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
@@ -135,6 +136,8 @@ func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 	app.DeletePod(e.Space, first)
 	second := e.awaitOther(first)
 	attempts(2)
+	killed, _ := e.Living()
+	require.NotNil(t, killed)
 	process.SignalMain(e.Space, second, unix.SIGKILL)
 	done := func(attempts, why string) {
 		t.Helper()
@@ -144,6 +147,11 @@ func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 		assert.Equal(t, attempts, query("SELECT count(*) FROM attempts"), why)
 	}
 	done("3", "one was deleted, one was killed, and one succeeded")
+	// Nobody asked the killed attempt to stop, so the attempt counts as a failure.
+	all := e.All()
+	i := slices.IndexFunc(all, func(f witness.Family) bool { return f.Start == killed.Start })
+	require.Less(t, i+1, len(all), "an attempt follows")
+	assert.GreaterOrEqual(t, all[i+1].Start-all[i].End, api.Failures("7 1").Delay("7"), "after a failure all pods wait")
 	kubectl.Must(e.Space, "", "set", "env", "deployment/shop", "-c", "shop", "COLOUR=blue")
 	done("4", "the next revision migrates once")
 	kubectl.Must(e.Space, "", "rollout", "undo", "deployment/shop")
