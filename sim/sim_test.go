@@ -4,6 +4,7 @@
 package sim
 
 import (
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -14,6 +15,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/play"
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
+
+func TestMain(m *testing.M) {
+	play.UseOneProcessor()
+	os.Exit(m.Run())
+}
 
 func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, world.ModelOfEnroll) }
 

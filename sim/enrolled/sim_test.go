@@ -4,6 +4,7 @@
 package enrolled
 
 import (
+	"os"
 	"testing"
 	"time"
 
@@ -13,6 +14,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/play"
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
+
+func TestMain(m *testing.M) {
+	play.UseOneProcessor()
+	os.Exit(m.Run())
+}
 
 func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, realEnroll) }
 
