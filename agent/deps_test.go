@@ -115,6 +115,14 @@ func TestPackageProbeImportsOnlyPackageAPI(t *testing.T) {
 	}
 }
 
+// Package after waits beside the agent's loop, and knows neither grants nor children. So a
+// condition can never begin or end a hold.
+func TestPackageAfterImportsOnlyAPIAndKube(t *testing.T) {
+	for _, d := range dependencies(t, module+"agent/after") {
+		assert.True(t, standard(d) || d == module+"api" || d == module+"agent/kube", "agent/after imports %s", d)
+	}
+}
+
 // Only package agent joins the proofs of death with the Leases. So the packages of the gate
 // conclude no death from a Lease, and package lease concludes nothing from the gate.
 func TestLeaseAndGateDoNotImportEachOther(t *testing.T) {

@@ -69,6 +69,16 @@ var Annotations = table{
 		Examples: []string{"true", "schema=7", "db.migrate=v1.2_a", "a=" + strings.Repeat("z", maxLabel)},
 	},
 	{
+		Key: AfterAnnotation, Value: "`condition[,condition…]`", Default: "no condition", Alone: true,
+		Meaning: "The pod waits until each condition was met once, in an init container (`metaparticle-after`) that ends then. " +
+			"The pod needs no claim. `once.NAME=KEY` is met when the key is done (`metaparticle.io/once`). The name of a singleton's or " +
+			"a lock's Lease (`singleton.deployment.db`, `lock.a`) is met when its holder serves: the holder's application passes its " +
+			"probes, and the holder has renewed since the wait began. The Leases are those of the pod's namespace. A Lease that does " +
+			"not exist yet means \"not yet\". A condition that was met holds for the life of the pod; what ends later stops nothing. " +
+			"At most 8 conditions.",
+		Examples: []string{"once.schema=7", "lock.a,singleton.deployment.db", "singleton-writer.statefulset.a.b"}, set: setAfter,
+	},
+	{
 		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; without a known template, all containers but well-known proxies",
 		Meaning:  "The containers that wait for the slot. Ordinary init containers wait, too, if they are named. All others run at once.",
 		Examples: []string{"app", "app,migrate"}, set: setContainers,

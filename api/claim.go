@@ -249,7 +249,7 @@ func (k *Kind) duration() time.Duration {
 // DurationOf returns the lease duration by which a pod claims the Lease without an
 // annotation.
 func DurationOf(lease string) time.Duration {
-	if kind := Annotations.kindOf(lease); kind != nil {
+	if kind := kindOf(lease); kind != nil {
 		return kind.duration()
 	}
 	return DefaultLeaseDuration
@@ -269,14 +269,14 @@ func (r Request) Slots(of Workload) []string {
 // IsSlot reports whether a claim can name the Lease. Enroll gives rights only on such
 // Leases and on their next Leases. IsSlot judges a shortened name by the part before the
 // hash.
-func IsSlot(lease string) bool { return Annotations.kindOf(lease) != nil }
+func IsSlot(lease string) bool { return kindOf(lease) != nil }
 
 // ScopeOf returns the scope of the claims that can name the Lease; empty if none can.
 func ScopeOf(lease string) Scope {
 	if strings.HasPrefix(lease, revisionPrefix) {
 		return ScopeWorkload
 	}
-	if kind := Annotations.kindOf(lease); kind != nil {
+	if kind := kindOf(lease); kind != nil {
 		return kind.Scope
 	}
 	return ""
@@ -290,7 +290,7 @@ var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argopr
 // may compete for it. A lock always has one, because pods of any workload may compete. A
 // singleton has one if its name contains the kind of a workload with revisions.
 func HasNextLease(slot string) bool {
-	kind := Annotations.kindOf(slot)
+	kind := kindOf(slot)
 	if kind == nil || !kind.TakesTurns {
 		return false
 	}
@@ -299,12 +299,14 @@ func HasNextLease(slot string) bool {
 	return kind.Scope == ScopeNamespace || slices.Contains(rolling, of)
 }
 
+// kinds are all kinds of claims.
+var kinds = []*Kind{Singleton, Lock, Semaphore, Once}
+
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.
-func (all table) kindOf(lease string) *Kind {
-	for _, a := range all {
-		if a.Kind != nil && a.Kind.isSlot(lease) {
-			return a.Kind
-		}
+func kindOf(lease string) *Kind {
+	i := slices.IndexFunc(kinds, func(k *Kind) bool { return k.isSlot(lease) })
+	if i < 0 {
+		return nil
 	}
-	return nil
+	return kinds[i]
 }

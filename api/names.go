@@ -20,6 +20,7 @@ const (
 	LockAnnotation          = Prefix + "lock"
 	SemaphoreAnnotation     = Prefix + "semaphore"
 	OnceAnnotation          = Prefix + "once"
+	AfterAnnotation         = Prefix + "after"
 	ContainersAnnotation    = Prefix + "containers"
 	LeaseDurationAnnotation = Prefix + "lease-duration"
 	OnLossAnnotation        = Prefix + "on-loss"
@@ -43,6 +44,9 @@ const (
 	// WaitContainer is the last init container of a pod with the gate "pod". The container
 	// ends once the slot is held, and then the kubelet starts the application.
 	WaitContainer = "metaparticle-wait"
+	// AfterContainer is the init container of a pod with conditions. The container ends once
+	// all conditions were met.
+	AfterContainer = "metaparticle-after"
 
 	// Volume is the emptyDir that the agent and the gated containers share. The gated
 	// containers mount it read-only, but a process can still connect to a socket
@@ -81,7 +85,7 @@ const (
 )
 
 // Injected are the names of the containers that the webhook puts into pods.
-var Injected = []string{AgentContainer, TurnContainer, WaitContainer}
+var Injected = []string{AgentContainer, TurnContainer, WaitContainer, AfterContainer}
 
 // The words that the agent writes to its own pod, through pods/status.
 const (
@@ -101,10 +105,12 @@ const (
 	// SlotsAnnotation names the Leases that the pod claims, comma-separated, in the order
 	// in which the agent acquires them. Enroll makes Leases and Roles from this annotation.
 	SlotsAnnotation = Prefix + "slots"
-	// GatedLabel marks the pods that the webhook gated, so that enroll and the uninstaller
-	// watch and list no others.
+	// GatedLabel marks the pods into which the webhook injected containers, so that enroll and
+	// the uninstaller watch and list no others. Gated is the value for a pod that claims.
+	// GatedAfter is the value for a pod that has conditions and claims nothing.
 	GatedLabel = Prefix + "gated"
 	Gated      = "true"
+	GatedAfter = "after"
 )
 
 // The words that enroll and the agents write on Leases.

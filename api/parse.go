@@ -93,6 +93,9 @@ func (p *parser) together() {
 	if p.request.OptOut && p.request.Claims() {
 		p.wrong(InjectAnnotation, `is "false", but %s claims a slot: remove one of the two`, p.request.Claimed[0].Kind.Key)
 	}
+	if p.request.OptOut && len(p.request.After) > 0 {
+		p.wrong(InjectAnnotation, `is "false", but %s needs an injected container: remove one of the two`, AfterAnnotation)
+	}
 	if !p.request.Shims() {
 		p.withoutShims()
 	}

@@ -26,6 +26,9 @@ type Request struct {
 	// OnBusy is empty, and WaitAtMost zero, where the annotation is absent.
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
+	// After are the conditions that must be met before the pod competes for its slots, or
+	// starts its application. They are sorted by their text, without doubles.
+	After []Condition
 	// Gate is empty where the annotation is absent.
 	Gate Gate
 	// OptOut is set by inject: "false".
@@ -34,6 +37,38 @@ type Request struct {
 
 // Claims reports whether the request asks for at least one slot.
 func (r Request) Claims() bool { return len(r.Claimed) > 0 }
+
+// Injects reports whether the pod needs an injected container: the pod claims, or has
+// conditions.
+func (r Request) Injects() bool { return r.Claims() || len(r.After) > 0 }
+
+// MetBySelf returns the first condition that a pod with the claims could only meet by itself.
+func (r Request) MetBySelf(slots []string, key string) (Condition, bool) {
+	i := slices.IndexFunc(r.After, func(c Condition) bool {
+		return slices.Contains(slots, c.Lease) && (c.Key == "" || c.Key == key)
+	})
+	if i < 0 {
+		return Condition{}, false
+	}
+	return r.After[i], true
+}
+
+// Condition is what one pod waits for before it starts. A condition holds no slot.
+type Condition struct {
+	// Lease is the name of a slot's Lease, in the namespace of the pod.
+	Lease string
+	// Key is the key of a once claim, which must be done. With an empty key, the holder of the
+	// slot must serve.
+	Key string
+}
+
+// String returns the text of the condition, as a person writes it.
+func (c Condition) String() string {
+	if c.Key == "" {
+		return c.Lease
+	}
+	return c.Lease + "=" + c.Key
+}
 
 // OnLoss selects how a container goes on after its pod has lost or yielded the slot.
 type OnLoss string

@@ -18,6 +18,8 @@ const (
 	// TurnRole and WaitRole are the init containers of the gate "pod".
 	TurnRole = "turn"
 	WaitRole = "wait"
+	// AfterRole is the init container that waits for the conditions of its pod.
+	AfterRole = "after"
 	// YieldRole asks a running agent to yield.
 	YieldRole = "yield"
 )

@@ -24,6 +24,9 @@ const (
 	maxSemaphore = maxListed
 	// maxSemaphoreName leaves room for the prefix, and for the number of a slot.
 	maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
+	// maxAfter bounds the conditions of a pod. The pod's service account gets rights on as
+	// many Leases.
+	maxAfter = 8
 	// maxListed bounds the names in one annotation. A pod with hundreds of slots is a
 	// mistake, but the API server accepts annotations of 256 KiB.
 	maxListed = 32

@@ -39,8 +39,9 @@ type State struct {
 	// Confirmed counts the leaps of the wall clock after which a renewal of every slot
 	// was stored.
 	Confirmed int
-	// Acquired and Serving are wall clock times in the stored Lease of the first slot. The
-	// field Leaving is what that Lease says about the leave; empty while the holder stays.
+	// Acquired is the latest wall clock time of an acquisition in the stored Leases. Serving
+	// is the time in the Lease of the first slot. The field Leaving is what that Lease says
+	// about the leave; empty while the holder stays.
 	Acquired, Serving time.Time
 	Leaving           string
 }
@@ -66,11 +67,14 @@ func (c *Claim) State() State {
 	s.Deadline, s.DrainAt = c.campaign.slots.earliest((*lease.Hold).Deadline), c.campaign.slots.earliest((*lease.Hold).DrainAt)
 	s.Confirmed = c.campaign.slots[0].confirmed
 	first := c.campaign.slots[0].held.Record()
-	s.Acquired, s.Serving, s.Leaving = first.AcquireTime, first.Notes.Serving, first.Notes.Leaving
+	s.Serving, s.Leaving = first.Notes.Serving, first.Notes.Leaving
 	for _, slot := range c.campaign.slots {
 		s.Tokens = append(s.Tokens, Token{Slot: slot.name, Token: slot.held.Token()})
 		s.Confirmed = min(s.Confirmed, slot.confirmed)
 		s.note(slot.name, slot.held.Record())
+		if at := slot.held.Record().AcquireTime; at.After(s.Acquired) {
+			s.Acquired = at
+		}
 		if slot.lost == nil {
 			continue
 		}

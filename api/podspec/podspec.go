@@ -35,6 +35,22 @@ func HasGate(spec *corev1.PodSpec) bool {
 		slices.ContainsFunc(slices.Concat(spec.InitContainers, spec.Containers), isShim)
 }
 
+// ConditionsOf returns the conditions for which the pod waits in the container
+// [api.AfterContainer].
+func ConditionsOf(spec *corev1.PodSpec) []api.Condition {
+	i := slices.IndexFunc(spec.InitContainers, isAfter)
+	if i < 0 {
+		return nil
+	}
+	return api.RecallConditions(spec.InitContainers[i].Args)
+}
+
+// isAfter reports whether the container waits for conditions. An init container with a
+// restartPolicy would not hold back the containers behind it.
+func isAfter(c corev1.Container) bool {
+	return c.Name == api.AfterContainer && len(c.Command) == 0 && c.RestartPolicy == nil
+}
+
 func isAgent(c corev1.Container) bool {
 	return c.Name == api.AgentContainer && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
@@ -54,7 +70,7 @@ func toldReadiness(c corev1.Container) bool {
 
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
 
-// Strip returns a spec with only the fields that [HasGate] reads, and the service account.
+// Strip returns a spec with only the fields that [HasGate] and [ConditionsOf] read, and the service account.
 // The webhook's enroll keeps stripped specs in memory, because there may be ten thousand
 // pods.
 func Strip(spec *corev1.PodSpec) corev1.PodSpec {
@@ -83,8 +99,11 @@ func strip(containers []corev1.Container) []corev1.Container {
 		if isShim(c) {
 			kept[i].Command = shimCommand
 		}
-		if toldReadiness(c) {
+		switch {
+		case toldReadiness(c):
 			kept[i].Args = readinessArgs
+		case isAfter(c):
+			kept[i].Args = c.Args
 		}
 	}
 	return kept

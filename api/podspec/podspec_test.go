@@ -79,6 +79,12 @@ func TestGatesAndArgumentsOfGoldenPodsAreRecognized(t *testing.T) {
 		if pod.Kind != "Pod" || pod.Labels[api.GatedLabel] == "" {
 			continue
 		}
+		if _, waits := pod.Annotations[api.AfterAnnotation]; waits {
+			assert.NotEmpty(t, ConditionsOf(&pod.Spec), file)
+		}
+		if pod.Labels[api.GatedLabel] == api.GatedAfter {
+			continue
+		}
 		gates++
 		assert.True(t, HasGate(&pod.Spec), file)
 		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
@@ -102,11 +108,11 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 		var all []corev1.Container
 		for range r.IntN(3) {
 			all = append(all, corev1.Container{
-				Name:          []string{api.AgentContainer, api.WaitContainer, api.TurnContainer, "app"}[r.IntN(4)],
+				Name:          []string{api.AgentContainer, api.WaitContainer, api.TurnContainer, api.AfterContainer, "app"}[r.IntN(5)],
 				Image:         "x",
 				RestartPolicy: []*corev1.ContainerRestartPolicy{nil, &always, &never}[r.IntN(3)],
 				Command:       [][]string{nil, {api.AgentBinary}, {api.AgentBinary, api.ExecRole, "--"}, {"sh", api.AgentBinary, api.ExecRole}}[r.IntN(4)],
-				Args:          [][]string{nil, {api.RunRole, api.ReadinessGateArg}, {"-" + api.ReadinessGateArg}}[r.IntN(3)],
+				Args:          [][]string{nil, {api.RunRole, api.ReadinessGateArg}, {"-" + api.ReadinessGateArg}, {api.AfterRole, "-conditions=lock.a"}}[r.IntN(4)],
 			})
 		}
 		return all
@@ -120,7 +126,7 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 	return spec
 }
 
-func FuzzStrippedSpecKeepsTheAnswerOfHasGate(f *testing.F) {
+func FuzzStrippedSpecKeepsTheAnswers(f *testing.F) {
 	for seed := range uint64(500) {
 		f.Add(seed)
 	}
@@ -130,10 +136,34 @@ func FuzzStrippedSpecKeepsTheAnswerOfHasGate(f *testing.F) {
 		stripped := Strip(spec)
 		require.Equal(t, before, spec, "the pod itself stays as it is")
 		require.Equal(t, HasGate(spec), HasGate(&stripped))
+		require.Equal(t, ConditionsOf(spec), ConditionsOf(&stripped))
 		require.Equal(t, stripped, Strip(&stripped))
 		require.Equal(t, "till", stripped.ServiceAccountName)
 		require.Empty(t, stripped.NodeName)
 	})
+}
+
+func TestConditionsOfIgnoresForeignContainers(t *testing.T) {
+	always := corev1.ContainerRestartPolicyAlways
+	waits := corev1.Container{Name: api.AfterContainer, Args: []string{api.AfterRole, "-conditions=once.schema=7,lock.a"}}
+	edited := func(edit func(*corev1.Container)) []corev1.Container {
+		c := waits
+		edit(&c)
+		return []corev1.Container{{Name: "warm"}, c}
+	}
+	assert.Equal(t, []api.Condition{{Lease: "lock.a"}, {Lease: "once.schema", Key: "7"}},
+		ConditionsOf(&corev1.PodSpec{InitContainers: edited(func(*corev1.Container) {})}))
+	for what, containers := range map[string][]corev1.Container{
+		"none":           nil,
+		"another name":   edited(func(c *corev1.Container) { c.Name = "after" }),
+		"a sidecar":      edited(func(c *corev1.Container) { c.RestartPolicy = &always }),
+		"a shell":        edited(func(c *corev1.Container) { c.Command = []string{"sh"} }),
+		"another role":   edited(func(c *corev1.Container) { c.Args = []string{"run", "-conditions=lock.a"} }),
+		"no slot's name": edited(func(c *corev1.Container) { c.Args = []string{"after", "-conditions=kube-scheduler"} }),
+	} {
+		assert.Empty(t, ConditionsOf(&corev1.PodSpec{InitContainers: containers}), what)
+	}
+	assert.Empty(t, ConditionsOf(&corev1.PodSpec{Containers: []corev1.Container{waits}}))
 }
 
 // CEL can parse no arguments, so the policies on marks and gates compare words.

@@ -10,6 +10,7 @@
 //   - handle carries out a lifecycle hook for the shim.
 //   - probe carries out an exec probe of a gated container.
 //   - turn and wait run in init containers of a pod with the gate "pod".
+//   - after waits in an init container for the conditions of its pod.
 //   - yield asks a running agent to hand over.
 //
 // Package api has the arguments that the webhook writes for these roles.
@@ -24,9 +25,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// version is stamped by tools/images.
-var version = "dev"
-
 // commands return the exit code, and an error to be shown, if any.
 var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	api.InstallRole: installCommand,
@@ -37,6 +35,7 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	api.YieldRole:   yieldCommand,
 	api.TurnRole:    turnCommand,
 	api.WaitRole:    waitCommand,
+	api.AfterRole:   afterCommand,
 }
 
 func main() {
@@ -48,7 +47,7 @@ func main() {
 
 func run(ctx context.Context, args []string) int {
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: agent run|install|exec|handle|probe|turn|wait|yield [flags]")
+		fmt.Fprintln(os.Stderr, "usage: agent run|install|exec|handle|probe|turn|wait|after|yield [flags]")
 		return api.ExitUsage
 	}
 	code, err := commands[args[0]](ctx, args[1:])

@@ -12,7 +12,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"syscall"
@@ -20,7 +19,6 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/forward"
 	"github.com/metaparticle-io/metaparticle/agent/host"
-	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -89,14 +87,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		}
 	}
 	c := s.config
-	client, err := kube.New(kube.Config{
-		Namespace: s.namespace,
-		Host:      os.Getenv("KUBERNETES_SERVICE_HOST"),
-		Port:      os.Getenv("KUBERNETES_SERVICE_PORT"),
-		TokenFile: filepath.Join(s.Credentials, "token"),
-		CAFile:    filepath.Join(s.Credentials, "ca.crt"),
-		Version:   version,
-	})
+	client, err := newClient(s.namespace, s.Credentials)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,107 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package after
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Texts of the warning, for people who check why the condition is not met.
+const (
+	noLease  = "The Lease does not exist. Check its name, and that a pod claims it."
+	noHolder = "No pod holds the Lease. Check that a pod claims it."
+)
+
+// judge decides from the states of one Lease whether the condition is met.
+type judge struct {
+	condition api.Condition
+	first     sight
+}
+
+// sight is the first state that the wait saw of a hold. Its zero value is none.
+type sight struct {
+	uid, holder, hold string
+	acquired          time.Time
+	version           string
+	renewed           time.Time
+}
+
+// see judges the next state of the Lease; nil means that the Lease does not exist. The
+// result is empty if the condition is met, and otherwise a text for people.
+func (j *judge) see(l *kube.Lease) string {
+	switch {
+	case l == nil:
+		j.first = sight{}
+		return noLease
+	case j.condition.Key != "":
+		return notDone(l, j.condition.Key)
+	}
+	lives := j.lives(l)
+	if missing := notServing(l); missing != "" {
+		return missing
+	}
+	if !lives {
+		return fmt.Sprintf("The holder %s has not renewed the Lease since the wait began. Check that its pod lives.", holder(l))
+	}
+	return ""
+}
+
+// lives reports whether the state is a renewal of a hold that the wait saw before. A state
+// of another hold becomes the first one of that hold.
+func (j *judge) lives(l *kube.Lease) bool {
+	next := sight{
+		uid: l.UID, holder: l.Holder, hold: l.Annotations[api.HoldAnnotation], acquired: l.AcquireTime,
+		version: l.ResourceVersion, renewed: l.RenewTime,
+	}
+	first := j.first
+	if first.uid != next.uid || first.holder != next.holder || first.hold != next.hold || !first.acquired.Equal(next.acquired) {
+		j.first = next
+		return false
+	}
+	// A person may write the Lease of a dead holder, and keeps its time of renewal.
+	return first.version != next.version && !first.renewed.Equal(next.renewed)
+}
+
+// notDone returns why the key is not done; empty if the key is done.
+func notDone(l *kube.Lease, key string) string {
+	switch {
+	case api.Done(l.Annotations[api.DoneAnnotation]).Has(key):
+		return ""
+	case !isIdentity(l.Holder):
+		return "Key " + key + " is not done, and no pod holds the Lease. Check that a pod claims it with this key."
+	}
+	return fmt.Sprintf("Key %s is not done. Check the pod %s, which holds the Lease.", key, holder(l))
+}
+
+// notServing returns why the holder does not serve, by this state alone; empty if the holder
+// serves or is dead.
+func notServing(l *kube.Lease) string {
+	if !isIdentity(l.Holder) {
+		return noHolder
+	}
+	if l.Annotations[api.HoldAnnotation] == "" {
+		return fmt.Sprintf("The holder %s is no gated pod. Check that a pod claims the Lease.", holder(l))
+	}
+	serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation])
+	// An elector that does not know our annotations leaves them in the Lease. So a time of
+	// serving before the acquisition belongs to an earlier hold. That time may lack the
+	// fraction of its second.
+	if err != nil || l.AcquireTime.IsZero() || serving.Before(l.AcquireTime.Truncate(time.Second)) {
+		return fmt.Sprintf("The holder %s does not serve. Check the application of that pod.", holder(l))
+	}
+	return ""
+}
+
+// isIdentity reports whether an agent may have written the holder. Enroll writes "unknown",
+// and a release writes nothing.
+func isIdentity(holder string) bool { return strings.Contains(holder, "_") }
+
+// holder returns the name of the holder's pod, for people. Any program may have written that
+// text.
+func holder(l *kube.Lease) string { return fmt.Sprintf("%.253q", api.PodOf(l.Holder)) }

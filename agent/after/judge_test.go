@@ -1,0 +1,139 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package after
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const database = "singleton.deployment.db"
+
+// noon is the acquisition of the holder, with a fraction of a second.
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 700_000_000, time.UTC)
+
+// held returns a Lease whose holder serves, after the given number of renewals.
+func held(renewals int) kube.Lease {
+	return kube.Lease{
+		Name: database, UID: "lease-1", ResourceVersion: "v" + strconv.Itoa(renewals), Holder: "db-0_u-7", DurationSeconds: 30,
+		AcquireTime: noon, RenewTime: noon.Add(time.Duration(renewals) * 10 * time.Second),
+		Annotations: map[string]string{
+			api.HoldAnnotation: "h1", api.ServingAnnotation: noon.Add(time.Second).Format(time.RFC3339Nano),
+		},
+	}
+}
+
+// changed returns the Lease after the change.
+func changed(l kube.Lease, change func(*kube.Lease)) kube.Lease {
+	l = *l.Clone()
+	change(&l)
+	return l
+}
+
+// annotated returns the Lease with another value of one annotation; empty for none.
+func annotated(l kube.Lease, key, value string) kube.Lease {
+	return changed(l, func(l *kube.Lease) {
+		l.Annotations[key] = value
+		if value == "" {
+			delete(l.Annotations, key)
+		}
+	})
+}
+
+// The states are those that a wait sees one after another. Only the last one may meet the
+// condition.
+func TestHolderMeetsTheConditionByARenewal(t *testing.T) {
+	again := func(l kube.Lease) kube.Lease { return changed(l, func(l *kube.Lease) { l.ResourceVersion += "'" }) }
+	since := func(l kube.Lease, text string) kube.Lease { return annotated(l, api.ServingAnnotation, text) }
+	other := func(l kube.Lease) kube.Lease {
+		l = annotated(l, api.HoldAnnotation, "h2")
+		l.AcquireTime, l.Holder = l.RenewTime, "db-1_u-8"
+		return l
+	}
+	gone := kube.Lease{}
+	for name, test := range map[string]struct {
+		states []kube.Lease
+		want   string
+	}{
+		"a renewal":                           {[]kube.Lease{held(1), held(2)}, ""},
+		"the first state alone":               {[]kube.Lease{held(1)}, "has not renewed"},
+		"the same state twice":                {[]kube.Lease{held(1), held(1)}, "has not renewed"},
+		"another version, the same renewal":   {[]kube.Lease{held(1), again(held(1))}, "has not renewed"},
+		"a renewal, then an annotation":       {[]kube.Lease{held(1), since(held(2), ""), again(held(2))}, ""},
+		"serves at last":                      {[]kube.Lease{since(held(1), ""), held(2)}, ""},
+		"serves no more":                      {[]kube.Lease{held(1), since(held(2), "")}, "does not serve"},
+		"no instant":                          {[]kube.Lease{held(1), since(held(2), "true")}, "does not serve"},
+		"serves since the second it acquired": {[]kube.Lease{held(1), since(held(2), "2026-03-01T12:00:00Z")}, ""},
+		"served before it acquired":           {[]kube.Lease{held(1), since(held(2), "2026-03-01T11:59:59Z")}, "does not serve"},
+		"served in another zone, before":      {[]kube.Lease{held(1), since(held(2), "2026-03-01T12:59:59+01:00")}, "does not serve"},
+		"no acquisition": {[]kube.Lease{
+			changed(held(1), func(l *kube.Lease) { l.AcquireTime = time.Time{} }),
+			changed(held(2), func(l *kube.Lease) { l.AcquireTime = time.Time{} }),
+		}, "does not serve"},
+		"a new hold":                       {[]kube.Lease{held(1), other(since(held(4), "2026-03-01T12:00:41Z"))}, "has not renewed"},
+		"a new hold, old serving":          {[]kube.Lease{held(1), other(held(4)), other(held(4))}, "does not serve"},
+		"another number of the hold alone": {[]kube.Lease{held(1), annotated(held(2), api.HoldAnnotation, "h2")}, "has not renewed"},
+		"another acquisition of the hold": {[]kube.Lease{
+			held(1), changed(held(2), func(l *kube.Lease) { l.AcquireTime = noon.Add(time.Second) }),
+		}, "has not renewed"},
+		"a renewal in another Lease": {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.UID = "lease-2" })}, "has not renewed"},
+		"the Lease is gone":          {[]kube.Lease{held(1), held(2), gone}, "does not exist"},
+		"gone and back":              {[]kube.Lease{held(1), gone, held(2)}, "has not renewed"},
+		"released between":           {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.Holder = "" }), held(3)}, "has not renewed"},
+		"released":                   {[]kube.Lease{held(1), changed(held(2), func(l *kube.Lease) { l.Holder = "" })}, "No pod holds"},
+		"made by enroll": {[]kube.Lease{
+			changed(held(1), func(l *kube.Lease) { l.Holder = "unknown" }), changed(held(2), func(l *kube.Lease) { l.Holder = "unknown" }),
+		}, "No pod holds"},
+		"a foreign elector": {[]kube.Lease{
+			annotated(held(1), api.HoldAnnotation, ""), annotated(held(2), api.HoldAnnotation, ""), annotated(held(3), api.HoldAnnotation, ""),
+		}, "no gated pod"},
+		"a foreign elector after a hold": {[]kube.Lease{
+			held(1), changed(held(4), func(l *kube.Lease) { l.Holder, l.AcquireTime = "host_9", l.RenewTime }),
+			changed(held(5), func(l *kube.Lease) { l.Holder, l.AcquireTime = "host_9", held(4).RenewTime }),
+		}, "does not serve"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			j := judge{condition: api.Condition{Lease: database}}
+			for i, l := range test.states {
+				seen := &l
+				if l.Name == "" {
+					seen = nil
+				}
+				got := j.see(seen)
+				if i+1 < len(test.states) {
+					continue
+				}
+				if test.want == "" {
+					assert.Empty(t, got)
+				}
+				assert.Contains(t, got, test.want)
+				assert.Equal(t, test.want == "", got == "")
+			}
+		})
+	}
+}
+
+func TestKeyIsMetOnlyByItsOwnEntry(t *testing.T) {
+	for name, test := range map[string]struct{ done, holder, want string }{
+		"done":                {"6,7,8", "", ""},
+		"done, and held":      {"7", "db-0_u", ""},
+		"no annotation":       {"", "", "no pod holds the Lease"},
+		"made by enroll":      {"", "unknown", "no pod holds the Lease"},
+		"other keys":          {"6,77", "db-0_u", `Check the pod "db-0"`},
+		"a part of other key": {"17", "a\nb_u", `Check the pod "a\nb"`},
+	} {
+		j := judge{condition: api.Condition{Lease: "once.schema", Key: "7"}}
+		got := j.see(&kube.Lease{Holder: test.holder, Annotations: map[string]string{api.DoneAnnotation: test.done}})
+		assert.Contains(t, got, test.want, name)
+		assert.Equal(t, test.want == "", got == "", name)
+	}
+	j := judge{condition: api.Condition{Lease: "once.schema", Key: "7"}}
+	assert.Equal(t, noLease, j.see(nil))
+}

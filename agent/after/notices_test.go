@@ -1,0 +1,160 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package after
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+func TestShortWaitSaysNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.put(schema(""))
+		r := start(t, s, key7)
+		r.lasts(t, 9*time.Second)
+		s.put(schema("7"))
+		r.ends(t, atOnce)
+		assert.Empty(t, s.sent())
+		assert.Empty(t, s.log.String())
+	})
+}
+
+func TestEachNoticeAppearsOnceForACondition(t *testing.T) {
+	for name, test := range map[string]struct {
+		condition   api.Condition
+		waits, warn string
+		prepare     func(s *server)
+		meet        []kube.Lease
+	}{
+		"a key": {
+			key7, "The pod waits until key 7 of once.schema is done.",
+			"The pod still waits until key 7 of once.schema is done. Key 7 is not done, and no pod holds the Lease. " +
+				"Check that a pod claims it with this key. See: kubectl metaparticle status",
+			func(s *server) { s.put(schema("")) }, []kube.Lease{schema("7")},
+		},
+		"a holder": {
+			serves, "The pod waits until the holder of singleton.deployment.db serves.",
+			"The pod still waits until the holder of singleton.deployment.db serves. " +
+				`The holder "db-0" has not renewed the Lease since the wait began. ` +
+				"Check that its pod lives. See: kubectl metaparticle status",
+			func(s *server) { s.put(held(1)) }, []kube.Lease{held(2)},
+		},
+		"no Lease": {
+			serves, "The pod waits until the holder of singleton.deployment.db serves.",
+			"The pod still waits until the holder of singleton.deployment.db serves. The Lease does not exist. " +
+				"Check its name, and that a pod claims it. See: kubectl metaparticle status",
+			func(*server) {}, []kube.Lease{held(1), held(2)},
+		},
+		"a version that is gone": {
+			key7, "The pod waits until key 7 of once.schema is done.",
+			"The pod still waits until key 7 of once.schema is done. " +
+				`Key 7 is not done. Check the pod "db-0", which holds the Lease. See: kubectl metaparticle status`,
+			func(s *server) {
+				s.put(changed(schema(""), func(l *kube.Lease) { l.Holder = "db-0_u-7" }))
+				s.compacted = 1
+			}, []kube.Lease{schema("7")},
+		},
+		"no right": {
+			key7, "The pod waits until key 7 of once.schema is done.",
+			"The pod still waits until key 7 of once.schema is done. The pod has no right to read the Lease. " +
+				"Check the log of Metaparticle's webhook, which grants the right (watch lease once.schema: 403). See: kubectl metaparticle status",
+			func(s *server) {
+				s.put(schema(""))
+				s.refuseWatch = func(context.Context) error { return &kube.StatusError{Code: 403} }
+			}, []kube.Lease{schema("7")},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *server) {
+				test.prepare(s)
+				r := start(t, s, test.condition)
+				r.lasts(t, 9*time.Second)
+				assert.Empty(t, s.sent())
+				r.lasts(t, time.Second)
+				assert.Len(t, s.sent(), 1)
+				r.lasts(t, 289*time.Second)
+				assert.Len(t, s.sent(), 1)
+				r.lasts(t, time.Hour-299*time.Second)
+				for _, l := range test.meet {
+					s.put(l)
+				}
+				r.ends(t, 15*time.Second)
+				require.Len(t, s.sent(), 2)
+				assert.Equal(t, kube.Event{
+					PodName: "web-0", PodUID: "u-1", Type: kube.Normal, Reason: "WaitsForCondition",
+					Message: test.waits, Time: r.began.Add(10 * time.Second),
+				}, s.sent()[0])
+				assert.Equal(t, kube.Event{
+					PodName: "web-0", PodUID: "u-1", Type: kube.Warning, Reason: "ConditionNotMet",
+					Message: test.warn, Time: r.began.Add(5 * time.Minute),
+				}, s.sent()[1])
+				assert.Equal(t, "metaparticle: "+test.waits+"\nmetaparticle: "+test.warn+"\n"+
+					"metaparticle: The pod has waited "+r.took.Round(time.Second).String()+" until "+goal(test.condition)+".\n", s.log.String())
+			})
+		})
+	}
+}
+
+func TestUnreachableServerIsNamedInTheWarning(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.refuseRead = func(context.Context) error { return errors.New("connection refused") }
+		r := start(t, s, key7)
+		r.lasts(t, 6*time.Minute)
+		assert.Contains(t, s.sent()[1].Message, "Check the API server (get lease once.schema: connection refused).")
+		r.ended()
+	})
+}
+
+func TestEachConditionHasItsOwnNotices(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.put(schema(""))
+		r := start(t, s, key7, serves)
+		r.lasts(t, 20*time.Second)
+		s.put(schema("7"))
+		r.lasts(t, 9*time.Second)
+		assert.Len(t, s.sent(), 1)
+		r.lasts(t, 2*time.Second)
+		require.Len(t, s.sent(), 2)
+		assert.Equal(t, "The pod waits until the holder of singleton.deployment.db serves.", s.sent()[1].Message)
+		r.ended()
+	})
+}
+
+func TestFailingEventDelaysNoWait(t *testing.T) {
+	for name, refuse := range map[string]func(context.Context) error{
+		"refused": func(context.Context) error { return &kube.StatusError{Code: 403} },
+		"hanging": func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *server) {
+				s.put(schema(""))
+				s.refuseEvent = refuse
+				r := start(t, s, key7)
+				r.lasts(t, 12*time.Second)
+				s.put(schema("7"))
+				r.ends(t, atOnce)
+			})
+			bubble(t, func(t *testing.T, s *server) {
+				s.put(schema(""))
+				s.refuseEvent = refuse
+				r := start(t, s, key7)
+				r.lasts(t, time.Hour)
+				require.Len(t, s.sent(), 6, "each Event is sent three times")
+				assert.Equal(t, r.began.Add(5*time.Minute), s.sent()[3].Time, "late Events delay no other one")
+				r.ended()
+			})
+		})
+	}
+}

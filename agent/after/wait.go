@@ -1,0 +1,126 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package after
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const (
+	// readTimeout bounds a read: 5 s to connect, and 15 s in the API server's queue.
+	readTimeout = 20 * time.Second
+
+	// A watch lasts for watchMin to watchMin+watchSpread. A watch may fall silent, and the API
+	// server checks the right to watch only at the start. So a pod waits at most 24 minutes too
+	// long. The spread keeps watches that began together from ending together.
+	watchMin    = 12 * time.Minute
+	watchSpread = 12 * time.Minute
+)
+
+// wait is the wait for one condition.
+type wait struct {
+	api       API
+	condition api.Condition
+	random    *rand.Rand
+	judge     judge
+	pace      pace
+	notices   *notices
+	met       bool
+}
+
+func newWait(c Config, condition api.Condition, random *rand.Rand) *wait {
+	return &wait{
+		api: c.API, condition: condition, random: random, judge: judge{condition: condition},
+		pace: pace{random: random}, notices: newNotices(c, condition),
+	}
+}
+
+// run looks at the Lease until the condition is met, or until ctx ends.
+func (w *wait) run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop() // ends the notices, too
+	go w.notices.run(ctx)
+	for {
+		lasted, err := w.look(ctx)
+		switch {
+		case w.met:
+			w.notices.met()
+			return nil
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case err != nil:
+			w.notices.because(failure(err))
+		}
+		select {
+		case <-time.After(w.pace.pause(lasted, err)):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// look reads the Lease, and watches the Lease from the version of that read. The result is
+// the duration of the watch.
+func (w *wait) look(ctx context.Context) (time.Duration, error) {
+	version, err := w.read(ctx)
+	if err != nil || w.met {
+		return 0, err
+	}
+	began := time.Now()
+	err = w.watch(ctx, version)
+	return time.Since(began), err
+}
+
+// read judges the current state of the Lease, and returns its version. Without a version, a
+// watch begins with the current state. So a Lease that appears after the read is not missed.
+func (w *wait) read(ctx context.Context) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	l, err := w.api.GetLease(ctx, w.condition.Lease)
+	switch {
+	case errors.Is(err, kube.ErrNotFound):
+		w.see(nil)
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	w.see(l)
+	return l.ResourceVersion, nil
+}
+
+// watch judges each state after the version, until the condition is met or the watch ends.
+// The end of a watch is no error if the next read repairs it.
+func (w *wait) watch(ctx context.Context, version string) error {
+	ctx, cancel := context.WithTimeout(ctx, watchMin+upTo(w.random, watchSpread))
+	defer cancel()
+	err := w.api.WatchLease(ctx, w.condition.Lease, version, func(e kube.WatchEvent) {
+		switch {
+		case w.met || e.Type == kube.Bookmark:
+		case e.Type == kube.Deleted:
+			w.see(nil)
+		default:
+			w.see(e.Lease)
+		}
+		if w.met {
+			cancel()
+		}
+	})
+	if errors.Is(err, kube.ErrGone) || ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// see judges one state of the Lease; nil if the Lease does not exist.
+func (w *wait) see(l *kube.Lease) {
+	missing := w.judge.see(l)
+	w.met = missing == ""
+	w.notices.because(missing)
+}

@@ -1,0 +1,27 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"fmt"
+	"strings"
+)
+
+// parseCondition reads the text of [Condition.String], or returns the problem of the text.
+func parseCondition(text string) (Condition, string) {
+	lease, key, keyed := strings.Cut(text, "=")
+	c := Condition{Lease: lease, Key: key}
+	kind := kindOf(lease)
+	switch {
+	case kind == Once && strings.HasPrefix(lease, revisionPrefix), kind == Semaphore, kind == nil:
+		return c, fmt.Sprintf("%q is no condition: write once.NAME=KEY, lock.NAME or a singleton's Lease, as in singleton.deployment.db", brief(text))
+	case kind == Once && !keyed:
+		return c, fmt.Sprintf("%q lacks a key: write once.NAME=KEY", brief(text))
+	case kind == Once && !IsKey(key):
+		return c, fmt.Sprintf("the key of %q is not valid: write at most %d letters, digits, dashes, dots and underscores, with a letter or digit at both ends", brief(text), maxLabel)
+	case kind != Once && keyed:
+		return c, fmt.Sprintf("%q has a key, and only a once claim has keys: leave out the = and what follows", brief(text))
+	}
+	return c, ""
+}

@@ -1,0 +1,53 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	crand "crypto/rand"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/metaparticle-io/metaparticle/agent/after"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// afterCommand runs in an init container of a pod with conditions, and ends with code 0 once
+// each condition was met.
+func afterCommand(ctx context.Context, args []string) (int, error) {
+	a, err := api.ParseConditionArgs(args)
+	if err != nil {
+		return api.ExitUsage, err
+	}
+	// The container may wait for hours, so memory matters more than speed.
+	debug.SetGCPercent(20)
+	runtime.GOMAXPROCS(1)
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	client, err := newClient(os.Getenv(api.PodNamespaceEnv), a.Credentials)
+	if err != nil {
+		return 1, err
+	}
+	defer client.Close()
+	log := newLines(os.Stderr)
+	// The error of flush is ignored, because no log is left to report it.
+	defer func() { _ = log.flush() }()
+	var seed [32]byte
+	_, _ = crand.Read(seed[:]) // never fails
+	err = after.Run(ctx, after.Config{
+		API: client, Conditions: a.Conditions, Log: log, Random: rand.NewChaCha8(seed),
+		PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv),
+	})
+	switch {
+	case ctx.Err() != nil && err != nil:
+		return exitTerminated, nil
+	case err != nil:
+		return 1, err
+	}
+	return 0, nil
+}

@@ -1,0 +1,27 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// version is stamped by tools/images.
+var version = "dev"
+
+// newClient returns a client of the API server, which reads its credentials from the
+// directory.
+func newClient(namespace, credentials string) (*kube.Client, error) {
+	return kube.New(kube.Config{
+		Namespace: namespace,
+		Host:      os.Getenv("KUBERNETES_SERVICE_HOST"),
+		Port:      os.Getenv("KUBERNETES_SERVICE_PORT"),
+		TokenFile: filepath.Join(credentials, "token"),
+		CAFile:    filepath.Join(credentials, "ca.crt"),
+		Version:   version,
+	})
+}
