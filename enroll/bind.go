@@ -18,11 +18,11 @@ import (
 )
 
 // bindRole binds a Role to its account.
-func (s store) bindRole(ctx context.Context, l *agentRole, account string) error {
+func (s store) bindRole(ctx context.Context, role *rbacv1.Role, account string) error {
 	return s.bind(ctx, &rbacv1.RoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Namespace: l.role.Namespace, Name: l.role.Name},
-		RoleRef:    roleRef(l.role.Name),
-		Subjects:   []rbacv1.Subject{subject(l.role.Namespace, account)},
+		ObjectMeta: metav1.ObjectMeta{Namespace: role.Namespace, Name: role.Name},
+		RoleRef:    roleRef(role.Name),
+		Subjects:   []rbacv1.Subject{subject(role.Namespace, account)},
 	})
 }
 
@@ -77,9 +77,12 @@ func (s store) unbind(ctx context.Context, namespace, name string) error {
 // unbindOrphans deletes the RoleBindings whose Role is gone. Either the cache did not know
 // the RoleBinding when enroll deleted the Role, or another program deleted the Role.
 func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []rbacv1.RoleBinding) error {
-	roles := make(map[string]bool, len(known.all))
+	roles := make(map[string]bool, len(known.all)+len(known.readers))
 	for _, r := range known.all {
 		roles[r.role.Name] = true
+	}
+	for name := range known.readers {
+		roles[name] = true
 	}
 	var errs []error
 	for i := range bindings {
@@ -100,27 +103,15 @@ func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []
 	return errors.Join(errs...)
 }
 
-// rewriteRole stores a Role from which Leases were removed. If the Role names no Lease any
-// more, rewriteRole deletes its RoleBinding and then the Role. A crash in between leaves a
-// Role that gives no right. A later sweep finds that Role by the Leases that the Role
-// remembers.
-func (s store) rewriteRole(ctx context.Context, known *agentRole) error {
-	if len(known.memories) > 0 {
-		err := known.remember()
-		if err == nil {
-			err = s.client.Update(ctx, known.role)
-		}
-		if err != nil {
-			return fmt.Errorf("revoke leases: %w", err)
-		}
-		return nil
-	}
-	if err := s.unbind(ctx, known.role.Namespace, known.role.Name); err != nil {
+// deleteRole deletes a Role's RoleBinding, and then the Role. A crash in between leaves a Role
+// that gives no right.
+func (s store) deleteRole(ctx context.Context, role *rbacv1.Role) error {
+	if err := s.unbind(ctx, role.Namespace, role.Name); err != nil {
 		return err
 	}
-	err := s.client.Delete(ctx, known.role, unchanged(known.role))
+	err := s.client.Delete(ctx, role, unchanged(role))
 	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete role %s: %w", known.role.Name, err)
+		return fmt.Errorf("delete role %s: %w", role.Name, err)
 	}
 	return nil
 }

@@ -31,7 +31,10 @@ func Cache() (map[client.Object]cache.ByObject, error) {
 		return nil, err
 	}
 	ours := labels.NewSelector().Add(*exists)
-	gated := labels.SelectorFromSet(labels.Set{api.GatedLabel: api.Gated})
+	gated, err := gatedPods()
+	if err != nil {
+		return nil, err
+	}
 	return map[client.Object]cache.ByObject{
 		&corev1.Pod{}:           {Label: gated, Transform: strip},
 		&coordinationv1.Lease{}: {Label: ours, Transform: strip},

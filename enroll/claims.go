@@ -81,19 +81,19 @@ func asks(pod *corev1.Pod) ask {
 		account:  pod.Spec.ServiceAccountName,
 		slots:    pod.Annotations[api.SlotsAnnotation],
 		duration: pod.Annotations[api.LeaseDurationAnnotation],
-		ended:    pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
+		ended:    ended(pod),
 		gate:     podspec.HasGate(&pod.Spec),
 	}
 }
 
-// addWorkloads adds the claims of the pods that workloads are going to create. So a first
-// pod finds its Lease, and a Lease stays between two Jobs of a CronJob.
-func (c claims) addWorkloads(workloads []workload) {
-	for _, w := range workloads {
-		request, err := api.Parse(w.effective())
-		if err != nil || !request.Claims() {
-			continue
-		}
+func ended(pod *corev1.Pod) bool {
+	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+}
+
+// addWorkload adds the claims of the pods that a workload is going to create. So a first pod
+// finds its Lease, and a Lease stays between two Jobs of a CronJob.
+func (c claims) addWorkload(w workload, request api.Request) {
+	if request.Claims() {
 		c.add(w.object, w.template.Spec.ServiceAccountName, request.LeaseDuration, request.Slots(w.group)...)
 	}
 }

@@ -5,6 +5,10 @@
 // Leases, and Roles that name them. Each service account has one Role for its first 500
 // slots, and another one for each further 500 slots.
 //
+// Conditions: a further Role lets the account read the Leases for which its pods wait, by name,
+// and at most 500. A condition is no claim: enroll creates no Lease for it, and keeps none.
+// These Roles let nobody hold a slot, so they count as no memory of a Lease.
+//
 // Guarantee: enroll never frees a slot that an agent may hold. Enroll creates the Lease of
 // each slot with the holder [Unknown] and the longest duration ever claimed under its name.
 // So all pods wait that long. Enroll frees a new Lease at once only if no Role ever named
@@ -25,9 +29,11 @@
 // Cost: a snapshot takes time and memory in proportion to the namespace's pods,
 // workloads and slots. If nothing is to be done, enroll sends the API server no
 // request. A new Lease costs two writes, and a new next Lease one write. Each Role that is
-// to name new Leases costs one write, too.
+// to name new Leases costs one write, too. A Role for conditions costs one write whenever the
+// conditions of its account change.
 //
 // Enroll gives rights only on Leases that a claim can name, and on their next Leases.
+// Conditions count only by the container that waits for them, which nobody can change.
 // Where the namespace did not opt in, the marks of a pod without a gate count for
 // nothing. Otherwise a user who may annotate pods could choose the rights of their
 // service accounts.

@@ -5,6 +5,7 @@ package enroll
 
 import (
 	"maps"
+	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
@@ -16,6 +17,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
+
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // watch is a kind of object, and the changes of it that matter to enroll.
@@ -74,8 +77,11 @@ func sameNamespace(before, after client.Object) bool {
 		before.GetDeletionTimestamp().IsZero() == after.GetDeletionTimestamp().IsZero()
 }
 
+// sameAsk also compares the conditions, which nobody can change in a pod. A cache that was
+// behind reports the next pod of the same name as an update.
 func sameAsk(before, after client.Object) bool {
-	return asks(before.(*corev1.Pod)) == asks(after.(*corev1.Pod))
+	was, is := before.(*corev1.Pod), after.(*corev1.Pod)
+	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec))
 }
 
 // sameWorkload compares the fields of a workload that enroll reads.

@@ -30,7 +30,7 @@ const (
 )
 
 // TooManySlots is the reason of the Event on a pod or workload whose service
-// account has no room for its slot.
+// account has no room for its slot, or for its condition.
 const TooManySlots = "TooManySlots"
 
 // grant gives each account the rights to those of the Leases that the account claims.
@@ -68,7 +68,7 @@ func (s store) grantRole(ctx context.Context, to *assignment, account string) er
 			return fmt.Errorf("grant leases to %s: %w", account, err)
 		}
 	}
-	return s.bindRole(ctx, to.agentRole, account)
+	return s.bindRole(ctx, to.role, account)
 }
 
 // assignment is a Role that is going to name Leases.

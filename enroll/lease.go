@@ -78,6 +78,16 @@ func (a *admission) admit(ctx context.Context, slots []string) error {
 	return errors.Join(append(errs, err)...)
 }
 
+// excess returns the slots for which an account has no room, with their first claimants.
+func (a *admission) excess() []excess {
+	var all []excess
+	for _, slot := range a.left {
+		all = append(all, excess{first: a.seen.wanted[slot].first, problem: fmt.Sprintf(
+			"Slot %s waits: its service account claims more than %d slots in this namespace", slot, maxSlotsPerRole*maxRolesPerAccount)})
+	}
+	return all
+}
+
 // createNextLeases creates the next Leases that the cache does not know, without a holder:
 // no pod asks yet. An error delays no slot, because a pod can hold without a next Lease.
 func (a *admission) createNextLeases(ctx context.Context, names []string) []error {

@@ -43,11 +43,22 @@ type agentRole struct {
 	bound bool
 }
 
+// readerRole is a Role by which an account reads the Leases of its pods' conditions.
+type readerRole struct {
+	role *rbacv1.Role
+	// account is the only account to which the Role is bound. Without a correct binding, the
+	// account is empty.
+	account string
+}
+
 // agentRoles are the Roles that enroll made in a namespace.
 type agentRoles struct {
 	all []*agentRole
 	// byKey are the Roles of each account.
 	byKey map[string][]*agentRole
+	// readers are the Roles for conditions, by name. No agent can hold a Lease by such a Role,
+	// so the Leases that only these Roles name count as unnamed.
+	readers map[string]*readerRole
 	// longest are the longest durations, in seconds, that any Role remembers for
 	// each Lease. Every Lease that a Role names has an entry.
 	longest map[string]int32
@@ -70,10 +81,21 @@ func (rs *agentRoles) markBound(bindings []rbacv1.RoleBinding) {
 		byName[bindings[i].Name] = &bindings[i]
 	}
 	for _, r := range rs.all {
-		b := byName[r.role.Name]
-		r.bound = b != nil && r.key != "" && b.RoleRef == roleRef(r.role.Name) && len(b.Subjects) == 1 &&
-			b.Subjects[0] == subject(r.role.Namespace, b.Subjects[0].Name) && roleKey(b.Subjects[0].Name) == r.key
+		r.bound = r.key != "" && roleKey(boundTo(byName[r.role.Name], r.role)) == r.key
 	}
+	for name, r := range rs.readers {
+		r.account = boundTo(byName[name], r.role)
+	}
+}
+
+// boundTo returns the service account to which the RoleBinding binds the Role, if the binding
+// binds only that account.
+func boundTo(b *rbacv1.RoleBinding, role *rbacv1.Role) string {
+	if b == nil || b.RoleRef != roleRef(role.Name) || len(b.Subjects) != 1 ||
+		b.Subjects[0] != subject(role.Namespace, b.Subjects[0].Name) {
+		return ""
+	}
+	return b.Subjects[0].Name
 }
 
 // named reports whether a Role remembers the Lease.
@@ -109,7 +131,7 @@ func remembered(role *rbacv1.Role) map[string]memory {
 	// Another program may have overwritten the annotation. A Lease that the rules
 	// name may have been held, so the Role remembers it all the same.
 	for _, rule := range role.Rules {
-		if slices.Contains(rule.Resources, "leases") {
+		if slices.Contains(rule.Resources, leaseResource) {
 			for _, name := range rule.ResourceNames {
 				if _, ok := memories[name]; !ok {
 					memories[name] = memory{Seconds: seconds(api.MaxLeaseDuration)}

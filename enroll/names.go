@@ -15,10 +15,15 @@ const (
 	// RoleBinding, [PullSecretsRole]. With a hyphen instead, the Role of an account named
 	// pull-secrets would have that name.
 	rolePrefix = "metaparticle:"
+	// readerPrefix begins the names of the Roles for conditions. An agent's Role has another
+	// prefix, because no account's name has a colon.
+	readerPrefix = "metaparticle-after:"
 	// maxRoleName is the longest name that most objects may have.
 	maxRoleName = 253
 	// maxKey leaves room for the prefix, and for a colon with a two-digit number.
 	maxKey = maxRoleName - len(rolePrefix) - 3
+	// maxReaderKey leaves room for the prefix.
+	maxReaderKey = maxRoleName - len(readerPrefix)
 )
 
 // RoleName returns the name of the first Role of a service account, and of its
@@ -34,17 +39,26 @@ func roleName(account string, n int) string {
 	return name
 }
 
-// roleKey returns the part that the names of all Roles of an account share. The
-// key is the account's name. If the name is too long, the key is the name's
-// beginning, a colon and the name's hash. Two accounts never share a key, because
-// no name contains a colon.
-func roleKey(account string) string {
-	if len(account) <= maxKey {
+// roleKey returns the part that the names of all Roles of an account's agents share.
+func roleKey(account string) string { return shortened(account, maxKey) }
+
+// ReaderRoleName returns the name of the Role by which a service account reads the Leases of
+// its pods' conditions. The RoleBinding has the same name.
+func ReaderRoleName(account string) string { return readerPrefix + shortened(account, maxReaderKey) }
+
+// isReader reports whether [ReaderRoleName] makes such a name.
+func isReader(role string) bool { return strings.HasPrefix(role, readerPrefix) }
+
+// shortened returns the account's name. If the name is longer than limit, the result is the
+// name's beginning, a colon and the name's hash. Two accounts never share a result, because no
+// name contains a colon.
+func shortened(account string, limit int) string {
+	if len(account) <= limit {
 		return account
 	}
 	sum := sha256.Sum256([]byte(account))
 	hash := hex.EncodeToString(sum[:16])
-	return account[:maxKey-1-len(hash)] + ":" + hash
+	return account[:limit-1-len(hash)] + ":" + hash
 }
 
 // keyOf returns the key in a Role's name. keyOf returns an empty key for a name

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
 // NotGated is the reason of the Event on a workload that claims while its pods
@@ -64,7 +65,7 @@ func (n *notified) forget(namespace string) {
 type notifier struct {
 	// notGated are the workloads that have an Event NotGated.
 	notGated notified
-	// tooMany are the claimants that have an Event TooManySlots.
+	// tooMany are the pods and workloads that have an Event TooManySlots.
 	tooMany notified
 }
 
@@ -151,23 +152,28 @@ func (w workload) remedy() string {
 	return fmt.Sprintf("kubectl -n %s rollout restart %s", w.object.GetNamespace(), name)
 }
 
-// notifyTooMany writes an Event for each slot for which a service account has no
-// room. Each process notifies the first claimant of the slot once.
-func (n *notifier) notifyTooMany(events Recorder, seen *snapshot, left []string) {
+// excess is a Lease for which the Roles of a service account have no room.
+type excess struct {
+	// first is the first pod or workload that needs the Lease.
+	first   client.Object
+	problem string
+}
+
+// notifyTooMany writes an Event for each Lease for which a service account has no
+// room. Each process notifies the first pod or workload that needs the Lease once.
+func (n *notifier) notifyTooMany(events Recorder, namespace string, left []excess) {
 	if events == nil {
 		return
 	}
-	already := n.tooMany.in(seen.namespace)
+	already := n.tooMany.in(namespace)
 	waiting := map[types.UID]bool{}
-	for _, slot := range left {
-		first := seen.wanted[slot].first
-		if !already[first.GetUID()] && !waiting[first.GetUID()] {
-			events.Eventf(first, nil, corev1.EventTypeWarning, TooManySlots, "Enroll",
-				"Slot %s waits: its service account claims more than %d slots in this namespace. "+
-					"Give workloads service accounts of their own, or delete what is not needed.",
-				slot, maxSlotsPerRole*maxRolesPerAccount)
+	for _, e := range left {
+		uid := e.first.GetUID()
+		if !already[uid] && !waiting[uid] {
+			events.Eventf(e.first, nil, corev1.EventTypeWarning, TooManySlots, "Enroll",
+				"%s. Give workloads service accounts of their own, or delete what is not needed.", e.problem)
 		}
-		waiting[first.GetUID()] = true
+		waiting[uid] = true
 	}
-	n.tooMany.set(seen.namespace, waiting)
+	n.tooMany.set(namespace, waiting)
 }

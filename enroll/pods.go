@@ -21,14 +21,18 @@ import (
 // podsPerPage bounds the memory of a list of pods. Each pod takes about 10 KB.
 const podsPerPage = 500
 
-// cachedPods adds the claims of the gated pods that the cache knows.
-func (s store) cachedPods(ctx context.Context, namespace string, optedIn bool, wanted claims) error {
+// cachedPods visits the gated pods that the cache knows.
+func (s store) cachedPods(ctx context.Context, namespace string, visit func(*corev1.Pod)) error {
 	var pods corev1.PodList
-	if err := s.client.List(ctx, &pods, append(gatedIn(namespace), client.UnsafeDisableDeepCopy)...); err != nil {
+	selected, err := gatedIn(namespace)
+	if err == nil {
+		err = s.client.List(ctx, &pods, append(selected, client.UnsafeDisableDeepCopy)...)
+	}
+	if err != nil {
 		return fmt.Errorf("list gated pods: %w", err)
 	}
 	for i := range pods.Items {
-		wanted.addPod(&pods.Items[i], optedIn)
+		visit(&pods.Items[i])
 	}
 	return nil
 }
@@ -38,19 +42,32 @@ func (s store) cachedPods(ctx context.Context, namespace string, optedIn bool, w
 func (s store) livePods(ctx context.Context, namespace string) (claims, error) {
 	wanted := claims{}
 	var pods corev1.PodList
-	err := eachPage(ctx, s.reader, &pods, func() {
-		for i := range pods.Items {
-			wanted.addPod(&pods.Items[i], true)
-		}
-	}, gatedIn(namespace)...)
+	selected, err := gatedIn(namespace)
+	if err == nil {
+		err = eachPage(ctx, s.reader, &pods, func() {
+			for i := range pods.Items {
+				wanted.addPod(&pods.Items[i], true)
+			}
+		}, selected...)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list gated pods: %w", err)
 	}
 	return wanted, nil
 }
 
-func gatedIn(namespace string) []client.ListOption {
-	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabels{api.GatedLabel: api.Gated}}
+func gatedIn(namespace string) ([]client.ListOption, error) {
+	gated, err := gatedPods()
+	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: gated}}, err
+}
+
+// gatedPods selects the pods that claim, and the pods that only have conditions.
+func gatedPods() (labels.Selector, error) {
+	gated, err := labels.NewRequirement(api.GatedLabel, selection.In, []string{api.Gated, api.GatedAfter})
+	if err != nil {
+		return nil, fmt.Errorf("select gated pods: %w", err)
+	}
+	return labels.NewSelector().Add(*gated), nil
 }
 
 // ungatedPods returns the labels of the pods that claim and have no gate. There are few,

@@ -120,6 +120,23 @@ func (r *removal) reduceRole(ctx context.Context, known *agentRole, longest map[
 	r.done = append(r.done, done...)
 }
 
+// rewriteRole stores a Role from which Leases were removed. If the Role names no Lease any
+// more, rewriteRole deletes the Role. After a crash in between, a later sweep finds the Role
+// by the Leases that the Role remembers.
+func (r *removal) rewriteRole(ctx context.Context, known *agentRole) error {
+	if len(known.memories) == 0 {
+		return r.deleteRole(ctx, known.role)
+	}
+	err := known.remember()
+	if err == nil {
+		err = r.client.Update(ctx, known.role)
+	}
+	if err != nil {
+		return fmt.Errorf("revoke leases: %w", err)
+	}
+	return nil
+}
+
 // deleteLease deletes an expired Lease, and reports whether the Lease is gone. A second call
 // for the same Lease only repeats the first answer.
 func (r *removal) deleteLease(ctx context.Context, name string) bool {

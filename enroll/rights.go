@@ -14,35 +14,49 @@ import (
 
 // AgentRules returns an agent's rights on the given Leases. The policies in
 // manifests/policies restrict each agent to its own pod. They recognize an agent by
-// the last rule, which no other Role has. That rule allows a verb on a resource that
+// the last rule, which only enroll's Roles have. That rule allows a verb on a resource that
 // does not exist.
 func AgentRules(leases ...string) []rbacv1.PolicyRule {
-	marker := rbacv1.PolicyRule{
-		APIGroups: []string{strings.TrimSuffix(api.Prefix, "/")},
-		Resources: []string{"agents"},
-		Verbs:     []string{"be"},
-	}
 	if len(leases) == 0 {
 		// A rule without resource names would apply to all Leases.
-		return []rbacv1.PolicyRule{marker}
+		return []rbacv1.PolicyRule{marker()}
 	}
-	return []rbacv1.PolicyRule{{
-		APIGroups:     []string{coordinationv1.GroupName},
-		Resources:     []string{"leases"},
-		ResourceNames: leases,
-		Verbs:         []string{"get", "watch", "update"},
-	}, {
-		APIGroups: []string{""},
-		Resources: []string{"pods/status"},
-		Verbs:     []string{"patch"},
-	}, {
-		APIGroups: []string{""},
-		Resources: []string{"events"},
-		Verbs:     []string{"create"},
-	}, marker}
+	return []rbacv1.PolicyRule{
+		leaseRule(leases, "get", "watch", "update"),
+		{APIGroups: []string{""}, Resources: []string{"pods/status"}, Verbs: []string{"patch"}},
+		eventRule(), marker(),
+	}
 }
 
-const roleKind = "Role"
+// ReaderRules returns the rights of pods that wait for conditions on the given Leases. The
+// marker restricts their Events to their own pod. Without Leases there are no rights.
+func ReaderRules(leases ...string) []rbacv1.PolicyRule {
+	if len(leases) == 0 {
+		return nil
+	}
+	return []rbacv1.PolicyRule{leaseRule(leases, "get", "watch"), eventRule(), marker()}
+}
+
+func leaseRule(leases []string, verbs ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{
+		APIGroups: []string{coordinationv1.GroupName}, Resources: []string{leaseResource}, ResourceNames: leases, Verbs: verbs,
+	}
+}
+
+func eventRule() rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create"}}
+}
+
+func marker() rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{
+		APIGroups: []string{strings.TrimSuffix(api.Prefix, "/")}, Resources: []string{"agents"}, Verbs: []string{"be"},
+	}
+}
+
+const (
+	roleKind      = "Role"
+	leaseResource = "leases"
+)
 
 func roleRef(role string) rbacv1.RoleRef {
 	return rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: roleKind, Name: role}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/utils/ptr"
 
@@ -26,6 +27,7 @@ type snapshot struct {
 	namespace string
 	optedIn   bool
 	wanted    claims
+	awaited   conditions
 	workloads []workload
 	// leases are the Leases that enroll made, by name.
 	leases   map[string]*coordinationv1.Lease
@@ -34,20 +36,24 @@ type snapshot struct {
 }
 
 // snapshot reads the state of a namespace from the caches. In an ungated namespace,
-// one whose pods no webhook gates, pods claim nothing.
+// one whose pods no webhook gates, pods claim nothing and have no conditions.
 func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated bool) (*snapshot, error) {
-	seen := &snapshot{namespace: namespace, optedIn: optedIn, wanted: claims{}}
+	seen := &snapshot{namespace: namespace, optedIn: optedIn, wanted: claims{}, awaited: conditions{}}
+	var err error
 	if !ungated {
-		if err := s.cachedPods(ctx, namespace, optedIn, seen.wanted); err != nil {
+		err = s.cachedPods(ctx, namespace, func(pod *corev1.Pod) {
+			seen.wanted.addPod(pod, optedIn)
+			seen.awaited.addPod(pod)
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
-	var err error
 	if optedIn {
 		if seen.workloads, err = s.workloads(ctx, namespace); err != nil {
 			return nil, err
 		}
-		seen.wanted.addWorkloads(seen.workloads)
+		seen.addWorkloads()
 	}
 	if seen.leases, err = s.leases(ctx, namespace); err != nil {
 		return nil, err
@@ -60,6 +66,18 @@ func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated 
 	}
 	seen.roles.markBound(seen.bindings)
 	return seen, nil
+}
+
+// addWorkloads adds the claims and the conditions of the pods that workloads are going to create.
+func (s *snapshot) addWorkloads() {
+	for _, w := range s.workloads {
+		request, err := api.Parse(w.effective())
+		if err != nil {
+			continue
+		}
+		s.wanted.addWorkload(w, request)
+		s.awaited.add(w.object, w.template.Spec.ServiceAccountName, request.After)
+	}
 }
 
 // incomplete returns the claimed slots that lack their Lease, their next Lease, or a right

@@ -77,9 +77,13 @@ func listRoles(ctx context.Context, from client.Reader, namespace string) (*agen
 	if err != nil {
 		return nil, fmt.Errorf("list roles: %w", err)
 	}
-	roles := &agentRoles{byKey: map[string][]*agentRole{}, longest: map[string]int32{}}
+	roles := &agentRoles{byKey: map[string][]*agentRole{}, readers: map[string]*readerRole{}, longest: map[string]int32{}}
 	for i := range list.Items {
 		role := &list.Items[i]
+		if isReader(role.Name) {
+			roles.readers[role.Name] = &readerRole{role: role}
+			continue
+		}
 		memories := remembered(role)
 		roles.add(&agentRole{
 			role: role, key: keyOf(role.Name), memories: memories,

@@ -226,8 +226,8 @@ func (w *world) write(verb string, object client.Object) error {
 // note records the Leases that Roles have named.
 func (w *world) note(object client.Object, err error) {
 	role, ok := object.(*rbacv1.Role)
-	if !ok || err != nil {
-		return
+	if !ok || err != nil || isReader(role.Name) {
+		return // an agent cannot hold a Lease by a Role for conditions
 	}
 	for name := range remembered(role) {
 		w.named[name] = true
@@ -278,8 +278,13 @@ func (w *world) lease(name string) *coordinationv1.Lease {
 
 func (w *world) role(account string) *rbacv1.Role {
 	w.t.Helper()
+	return w.roleNamed(RoleName(account))
+}
+
+func (w *world) roleNamed(name string) *rbacv1.Role {
+	w.t.Helper()
 	role := new(rbacv1.Role)
-	err := w.server.Get(w.t.Context(), types.NamespacedName{Namespace: shop, Name: RoleName(account)}, role)
+	err := w.server.Get(w.t.Context(), types.NamespacedName{Namespace: shop, Name: name}, role)
 	if apierrors.IsNotFound(err) {
 		return nil
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/enroll"
@@ -221,6 +222,7 @@ func TestWorkloadWebhookAndItsPolicySelectSameObjects(t *testing.T) {
 
 func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
+	assert.Equal(t, "metaparticle:", strings.TrimSuffix(enroll.RoleName("x"), "x"))
 	for _, given := range enroll.AgentRules("lock.x") {
 		require.Len(t, given.APIGroups, 1)
 		require.Len(t, given.Resources, 1)
@@ -230,6 +232,31 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 		}
 		assert.Regexp(t, regexp.QuoteMeta(fmt.Sprintf("r.?apiGroups.orValue([]) == ['%s'] && r.?resources.orValue([]) == ['%s'] &&",
 			given.APIGroups[0], given.Resources[0]))+`\s+`+regexp.QuoteMeta(verbs), policy)
+	}
+}
+
+// The rules of a Role for conditions are among those of agents, with fewer verbs.
+func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
+	policy := texts(t)["policies/enroll.yaml"]
+	prefix := strings.TrimSuffix(enroll.ReaderRoleName("x"), "x")
+	assert.Contains(t, policy, "(b.roleRef.name.startsWith('metaparticle:') || b.roleRef.name.startsWith('"+prefix+"')) &&")
+	found := regexp.MustCompile(`variables\.rules\.all\(r,\s+!object\.metadata\.name\.startsWith\('(.*?)'\) \|\| r\.verbs\.all\(v, v in \['(.*?)'\]\)\)\n`).
+		FindStringSubmatch(policy)
+	require.Len(t, found, 3)
+	assert.Equal(t, prefix, found[1])
+	var verbs []string
+	agents := enroll.AgentRules("lock.x")
+	for _, given := range enroll.ReaderRules("lock.x") {
+		verbs = append(verbs, given.Verbs...)
+		i := slices.IndexFunc(agents, func(of rbacv1.PolicyRule) bool { return slices.Equal(of.Resources, given.Resources) })
+		require.GreaterOrEqual(t, i, 0, "the policy allows only the rules of agents")
+		assert.Subset(t, agents[i].Verbs, given.Verbs)
+		given.Verbs = agents[i].Verbs
+		assert.Equal(t, agents[i], given)
+	}
+	assert.Equal(t, verbs, strings.Split(found[2], "', '"))
+	for _, verb := range []string{"update", "patch"} {
+		assert.NotContains(t, verbs, verb)
 	}
 }
 
