@@ -85,7 +85,7 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 		}
 		return d.Operations(), warnings, nil
 	}
-	if !request.Claims() {
+	if !request.Injects() {
 		return d.Operations(), warnings, nil
 	}
 	warnings = append(warnings, foresee(feature.Facts{

@@ -40,8 +40,9 @@ type Subject struct {
 }
 
 // Inject returns the operations that gate a pod, and warnings. A pod that is gated already
-// gets no operation. For a pod that claims nothing, the operations only remove marks. The
-// error is [api.Mistakes], [reason.Refusals] or [ErrMalformed].
+// gets no operation. A pod that has conditions and claims nothing only gets the container that
+// waits. For any other pod that claims nothing, the operations only remove marks. The error is
+// [api.Mistakes], [reason.Refusals] or [ErrMalformed].
 func Inject(ctx context.Context, s Subject, agentImage string, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if s.Pod == nil {
 		s.Pod = new(corev1.Pod)
@@ -58,9 +59,11 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	if !request.Claims() {
-		if refusals := feature.JudgeUnclaimed(s.Pod); len(refusals) > 0 {
+		if refusals := feature.JudgeUnclaimed(s.Pod, request); len(refusals) > 0 {
 			return nil, nil, refusals
 		}
+	}
+	if !request.Injects() {
 		feature.RemoveMarks(d)
 		return d.Operations(), nil, nil
 	}
@@ -76,7 +79,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 	}, images)
 }
 
-// gate judges a pod that claims, looks its images up and patches the pod. An image is read
+// gate judges a pod that needs an injected container, looks its images up and patches the pod. An image is read
 // only for a pod that no feature refuses.
 func gate(ctx context.Context, f feature.Facts, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
 	p, refusals := feature.NewPod(f)

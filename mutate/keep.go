@@ -19,7 +19,7 @@ import (
 // Keep returns the operations that put the marks of a gated pod back, and warnings. An
 // update that replaces all labels or annotations leaves the marks out, and the policy on
 // marks would refuse the update. A changed mark stays as it is, so that the policy refuses
-// the update. An update may remove the marks of a pod without a gate.
+// the update. An update may remove the marks of a pod without injected parts.
 func Keep(raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if len(old) == 0 {
 		return nil, nil, nil
@@ -30,7 +30,7 @@ func Keep(raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 			return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
 	}
-	if !podspec.HasGate(&before.Spec) {
+	if !podspec.HasGate(&before.Spec) && len(podspec.ConditionsOf(&before.Spec)) == 0 {
 		return nil, nil, nil
 	}
 	d, err := patch.Open(raw)

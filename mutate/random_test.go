@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate"
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
 	"github.com/metaparticle-io/metaparticle/mutate/image"
@@ -129,6 +130,9 @@ func (r randomPod) pod() map[string]any {
 	if r.chance(10) {
 		annotations[api.OnLossAnnotation] = "restart"
 	}
+	if r.chance(15) {
+		annotations[api.AfterAnnotation] = r.one("lock.z", "once.a=7", "singleton.deployment.e, lock.a")
+	}
 	spec := map[string]any{"unknown": []any{map[string]any{"a": 1.0}}}
 	var containers []any
 	for i := range r.IntN(4) + 1 {
@@ -144,7 +148,7 @@ func (r randomPod) pod() map[string]any {
 			inits[0].(map[string]any)["restartPolicy"] = "Always"
 		}
 		if r.chance(10) {
-			inits = append(inits, r.container(r.one(api.AgentContainer, api.TurnContainer).(string)))
+			inits = append(inits, r.container(r.one(api.AgentContainer, api.TurnContainer, api.AfterContainer).(string)))
 		}
 		spec["initContainers"] = r.one(inits, inits, inits, nil)
 	}
@@ -165,7 +169,7 @@ func (r randomPod) pod() map[string]any {
 	}
 	metadata := map[string]any{"annotations": annotations, "unknown": 1.0, "name": "p"}
 	if r.chance(20) {
-		metadata["labels"] = r.one(nil, map[string]any{}, map[string]any{"a/b~c": "d", api.RoleLabel: "holder"})
+		metadata["labels"] = r.one(nil, map[string]any{}, map[string]any{"a/b~c": "d", api.RoleLabel: "holder"}, map[string]any{api.GatedLabel: api.GatedAfter})
 	}
 	return map[string]any{"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec, "unknown": 1.0}
 }
@@ -215,7 +219,7 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	require.NoError(t, err, said)
 	require.Empty(t, again, said)
 	checkSurvival(t, raw, once, said)
-	if !strings.Contains(string(once), api.AgentBinary) {
+	if !strings.Contains(string(once), api.AgentBinary) && !strings.Contains(string(once), api.AfterContainer) {
 		return false
 	}
 	var before, after corev1.Pod
@@ -227,9 +231,15 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	if turn := order(api.TurnContainer); turn >= 0 {
 		require.Less(t, turn, order(api.AgentContainer), said)
 	}
+	if first := order(api.AfterContainer); first >= 0 {
+		for _, behind := range []string{api.TurnContainer, api.AgentContainer} {
+			require.True(t, order(behind) < 0 || first < order(behind), said)
+		}
+		require.NotEmpty(t, podspec.ConditionsOf(&after.Spec), said)
+	}
 	// The comparison excludes a pod with marks of an earlier pass, because its injected
 	// containers would count for its QoS class.
-	if _, came := before.Annotations[api.SlotsAnnotation]; !came {
+	if _, came := before.Annotations[api.SlotsAnnotation]; !came && before.Labels[api.GatedLabel] == "" {
 		require.Equal(t, classOf(&before), classOf(&after), said)
 	}
 	return true
@@ -282,8 +292,8 @@ func checkSurvival(t *testing.T, raw, patched []byte, said string) {
 // withoutOurs returns a list without the injected containers, which may come first.
 func withoutOurs(list []any) []any {
 	return slices.DeleteFunc(slices.Clone(list), func(element any) bool {
-		name := element.(map[string]any)["name"]
-		return name == api.AgentContainer || name == api.TurnContainer || name == api.WaitContainer
+		name, _ := element.(map[string]any)["name"].(string)
+		return slices.Contains(api.Injected, name)
 	})
 }
 

@@ -82,12 +82,12 @@ func (h podHandler) keep(r admission.Request) admission.Response {
 }
 
 // subject gathers the facts about a pod. If the pod claims nothing, or if its annotations
-// are malformed, the function reads no owner and no LimitRanges. The function mutate.Inject
-// reports malformed annotations.
+// are malformed, the function reads no owner. The function mutate.Inject reports malformed
+// annotations.
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (mutate.Subject, error) {
 	s := mutate.Subject{Raw: r.Object.Raw, Pod: pod, Namespace: r.Namespace, Kubernetes: h.kubernetes()}
 	request, err := api.Parse(pod.Annotations)
-	if err != nil || !request.Claims() {
+	if err != nil || !request.Injects() {
 		return s, nil //nolint:nilerr // Inject finds the same mistakes.
 	}
 	if h.Limits != nil {
@@ -102,8 +102,9 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 		s.Workload = api.Workload{Kind: "Pod", Name: pod.Name}
 		return s, nil
 	}
-	if s.Workload = workloadOf(controller); len(mutate.JudgeOrigin(pod, s.Workload)) > 0 {
-		return s, nil // mutate.Inject refuses the pod, so the owner does not matter
+	if s.Workload = workloadOf(controller); len(mutate.JudgeOrigin(pod, s.Workload)) > 0 || !request.Claims() {
+		// Either mutate.Inject refuses the pod, or no slot depends on the owner.
+		return s, nil
 	}
 	s.Origin, err = h.Owners.Origin(ctx, r.Namespace, pod)
 	if err != nil {

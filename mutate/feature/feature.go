@@ -12,6 +12,8 @@
 package feature
 
 import (
+	"slices"
+
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
@@ -19,6 +21,9 @@ import (
 // feature is one concern of a gate. Nil functions are skipped.
 type feature struct {
 	name string
+	// unclaimed reports that the feature concerns a pod that claims nothing, too. Such a pod
+	// has conditions, and gets only the container that waits for them.
+	unclaimed bool
 	// judge returns the refusals of the gate that the pod asks for.
 	judge func(*Pod) reason.Refusals
 	// judgeContainer returns the refusals of one of the pod's own containers.
@@ -35,16 +40,17 @@ var features = []feature{
 	// These features decide whether the pod can have a gate at all.
 	{name: "containers", judge: judgeContainers, patch: patchContainers},
 	{name: "processes", judge: judgeProcesses, warn: warnOfToken},
-	{name: "platform", judge: judgePlatform},
+	{name: "platform", unclaimed: true, judge: judgePlatform},
 	{name: "inits", judge: judgeInits},
-	{name: "names", judge: judgeNames},
+	{name: "names", unclaimed: true, judge: judgeNames},
 	// From here to the sidecar, patches name the pod's containers by their indices.
 	{name: "probes", judgeContainer: judgeProbes, patch: patchProbes},
 	{name: "rules", judgeContainer: judgeRules},
 	{name: "waits", judgeContainer: judgeWaits},
 	{name: "once", judge: judgeOnce, warn: warnOfFiles},
+	{name: "after", judge: judgeAfter},
 	{name: "leftovers", judge: judgeLeftovers},
-	{name: "volumes", judgeContainer: judgeMounts, patch: patchVolumes},
+	{name: "volumes", unclaimed: true, judgeContainer: judgeMounts, patch: patchVolumes},
 	{name: "ports", judgeContainer: judgePorts},
 	{name: "gates", judge: judgeGate},
 	{name: "lowports", judge: judgeLowPorts, patch: patchLowPorts},
@@ -53,10 +59,18 @@ var features = []feature{
 	{name: "shims", patch: patchShims},
 	// This patch changes the indexes of the init containers, so no later patch names an
 	// init container by its index.
-	{name: "sidecar", patch: patchSidecar},
+	{name: "sidecar", unclaimed: true, patch: patchSidecar},
 	{name: "readiness", patch: patchReadiness},
 	// The marks come last, because only a pod that no other feature refuses gets marks.
-	{name: "marks", judge: judgeMarks, patch: patchMarks},
+	{name: "marks", unclaimed: true, judge: judgeMarks, patch: patchMarks},
+}
+
+// featuresOf returns the features that concern the pod.
+func featuresOf(p *Pod) []feature {
+	if p.Request.Claims() {
+		return features
+	}
+	return slices.DeleteFunc(slices.Clone(features), func(f feature) bool { return !f.unclaimed })
 }
 
 // NewPod returns the pod of the facts, or the refusal of a pod that is too large to judge.
@@ -65,6 +79,9 @@ func NewPod(f Facts) (*Pod, reason.Refusals) {
 		return nil, refusals
 	}
 	p := &Pod{Facts: f}
+	if !f.Request.Claims() {
+		return p, nil
+	}
 	p.gated, p.inits = gatedContainers(f), gatedInits(f)
 	if f.Request.Shims() {
 		p.probes = carryProbes(f, p.gated)
@@ -78,7 +95,7 @@ func NewPod(f Facts) (*Pod, reason.Refusals) {
 func (p *Pod) Judge() reason.Refusals {
 	var refusals reason.Refusals
 	own := p.own()
-	for rest := features; len(rest) > 0; {
+	for rest := featuresOf(p); len(rest) > 0; {
 		turns := turnsOf(rest)
 		for _, at := range own {
 			for _, f := range rest[:turns] {
@@ -109,7 +126,7 @@ func turnsOf(list []feature) int {
 // Warn returns the warnings about a pod that no feature refuses.
 func (p *Pod) Warn() reason.Refusals {
 	var warnings reason.Refusals
-	for _, f := range features {
+	for _, f := range featuresOf(p) {
 		if f.warn != nil {
 			warnings = append(warnings, f.warn(p)...)
 		}
@@ -120,7 +137,7 @@ func (p *Pod) Warn() reason.Refusals {
 // Patch gates the pod in its document. The caller has judged the pod and looked up its
 // images.
 func (p *Pod) Patch() {
-	for _, f := range features {
+	for _, f := range featuresOf(p) {
 		if f.patch != nil {
 			f.patch(p, p.Document)
 		}

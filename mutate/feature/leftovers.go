@@ -27,15 +27,18 @@ func judgeLeftovers(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// JudgeUnclaimed refuses injected parts in a pod that claims nothing. The copy of a gated
-// pod without its claim would wait for ever.
-func JudgeUnclaimed(pod *corev1.Pod) reason.Refusals {
+// JudgeUnclaimed refuses injected parts in a pod that claims nothing, unless its conditions
+// need these parts. The copy of a gated pod without its claim would wait for ever.
+func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	var refusals reason.Refusals
 	for _, name := range shimmed(pod) {
 		refusals.Add(reason.Leftover, "container %q starts with %s", name, api.AgentBinary)
 	}
 	if waits(pod) {
 		refusals.Add(reason.Leftover, "init container %q waits for a slot", api.WaitContainer)
+	}
+	if len(request.After) == 0 && slices.ContainsFunc(pod.Spec.InitContainers, waitsForConditions) {
+		refusals.Add(reason.Leftover, "init container %q waits for conditions", api.AfterContainer)
 	}
 	return refusals
 }

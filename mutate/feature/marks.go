@@ -18,7 +18,7 @@ func (p *Pod) slots() []string { return p.Request.Slots(p.Workload) }
 // pod, which carries that pod's slots. A pod template has neither problem.
 func judgeMarks(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
-	if p.isTemplate() {
+	if p.isTemplate() || !p.Request.Claims() {
 		return nil
 	}
 	if claim, ok := p.Request.Within(api.ScopeWorkload); ok && p.Workload.Name == "" {
@@ -34,8 +34,13 @@ func judgeMarks(p *Pod) reason.Refusals {
 // function removes a holder's label and deletion cost, because a copy of the holder's pod
 // holds no slot.
 func patchMarks(p *Pod, d *patch.Document) {
-	d.Set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)
-	d.Set(api.Gated, "metadata", "labels", api.GatedLabel)
+	if p.Request.Claims() {
+		d.Set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)
+		d.Set(api.Gated, "metadata", "labels", api.GatedLabel)
+	} else {
+		d.Remove("metadata", "annotations", api.SlotsAnnotation)
+		d.Set(api.GatedAfter, "metadata", "labels", api.GatedLabel)
+	}
 	d.Remove("metadata", "labels", api.RoleLabel)
 	if p.Annotations[api.DeletionCostAnnotation] == api.HolderDeletionCost {
 		d.Remove("metadata", "annotations", api.DeletionCostAnnotation)

@@ -35,8 +35,8 @@ type Origin struct {
 	Preview bool
 }
 
-// Facts is everything that the webhook knows about a pod that claims, or about a pod
-// template whose pods claim.
+// Facts is everything that the webhook knows about a pod that claims or has conditions, or
+// about the template of such pods.
 type Facts struct {
 	// Pod is the decoded pod. No feature changes it.
 	*corev1.Pod
@@ -55,7 +55,7 @@ type Facts struct {
 	AgentImage string
 }
 
-// Pod is a pod that claims, as the features see it.
+// Pod is a pod that claims or has conditions, as the features see it.
 type Pod struct {
 	Facts
 	// gated and inits are the indices of the containers, and of the init containers,
@@ -160,10 +160,11 @@ func (f Facts) own() []place {
 }
 
 // passed reports whether the pod has passed the webhook before. Only the webhook writes the
-// annotation metaparticle.io/slots, together with all injected parts.
+// annotation metaparticle.io/slots, or the label of a pod that claims nothing, together with
+// all injected parts.
 func passed(pod *corev1.Pod) bool {
 	_, ok := pod.Annotations[api.SlotsAnnotation]
-	return ok
+	return ok || pod.Labels[api.GatedLabel] == api.GatedAfter
 }
 
 // isInjected reports whether the pod's init container with the name is an injected one.

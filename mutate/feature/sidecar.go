@@ -5,6 +5,7 @@ package feature
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -44,9 +45,20 @@ func patchSidecar(p *Pod, d *patch.Document) {
 	}
 }
 
-// containers returns the containers that the gate needs, in their order.
+// containers returns the containers that the pod needs, in their order.
 func (s sidecar) containers() []corev1.Container {
-	if s.Request.Gate != api.GatePod {
+	if len(s.Request.After) == 0 {
+		return s.gate()
+	}
+	return append([]corev1.Container{s.after()}, s.gate()...)
+}
+
+// gate returns the containers of the pod's gate; none for a pod that claims nothing.
+func (s sidecar) gate() []corev1.Container {
+	switch {
+	case !s.Request.Claims():
+		return nil
+	case s.Request.Gate != api.GatePod:
 		return []corev1.Container{s.agent()}
 	}
 	// The first container runs at the pod's start, and at each restart of all containers.
@@ -56,6 +68,20 @@ func (s sidecar) containers() []corev1.Container {
 	turn := s.helper(api.TurnContainer, api.TurnRole, false)
 	wait := s.helper(api.WaitContainer, api.WaitRole, true)
 	return []corev1.Container{turn, s.agent(), wait}
+}
+
+// after returns the container that waits for the conditions, and then ends. The agent behind
+// that container competes for no slot before.
+func (s sidecar) after() corev1.Container {
+	return corev1.Container{
+		Name:            api.AfterContainer,
+		Image:           s.AgentImage,
+		Args:            api.ConditionArgs{Conditions: s.Request.After, Credentials: api.CredentialsPath}.Args(),
+		Env:             podFacts(),
+		Resources:       resourcesOf(s.Pod),
+		SecurityContext: s.security(),
+		VolumeMounts:    []corev1.VolumeMount{credentialsMount()},
+	}
 }
 
 // helper returns an injected container that runs a small role of the agent and ends.
@@ -74,7 +100,7 @@ func (s sidecar) helper(name, role string, readOnly bool) corev1.Container {
 // for the agent instead.
 func (s sidecar) agent() corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
-	mounts := []corev1.VolumeMount{{Name: api.CredentialsVolume, MountPath: api.CredentialsPath, ReadOnly: true}}
+	mounts := []corev1.VolumeMount{credentialsMount()}
 	if s.Request.Gate != api.GateReadiness {
 		mounts = append([]corev1.VolumeMount{sharedMount(false)}, mounts...)
 	}
@@ -85,15 +111,10 @@ func (s sidecar) agent() corev1.Container {
 		Args:               s.agentArgs(),
 		RestartPolicy:      &always,
 		RestartPolicyRules: s.restartRules(),
-		Env: []corev1.EnvVar{
-			fromField(api.PodNameEnv, "metadata.name"),
-			fromField(api.PodUIDEnv, "metadata.uid"),
-			fromField(api.PodNamespaceEnv, "metadata.namespace"),
-			fromField(api.PodIPEnv, "status.podIP"),
-		},
-		Resources:       resourcesOf(s.Pod),
-		SecurityContext: s.security(),
-		VolumeMounts:    mounts,
+		Env:                append(podFacts(), fromField(api.PodIPEnv, "status.podIP")),
+		Resources:          resourcesOf(s.Pod),
+		SecurityContext:    s.security(),
+		VolumeMounts:       mounts,
 	}
 }
 
@@ -165,22 +186,21 @@ func (s sidecar) workloadName() string {
 // put inserts an injected container behind the pod's own init containers, so that their
 // order stays. The kubelet stops sidecars in the reverse order of their start, so a mesh's
 // proxy still carries the agent's last write. If an init container is gated, the agent
-// comes in front of it. The container "metaparticle-turn" comes in front of the agent.
+// comes in front of it.
 func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	list := []any{"spec", "initContainers"}
 	before := -1
-	after := s.initNames()
-	if c.Name == api.TurnContainer {
-		after = append(after, api.AgentContainer)
+	if c.Name == api.AfterContainer && s.hasProxy() && len(s.Spec.InitContainers) > 0 {
+		before = 0
 	}
-	for _, name := range after {
+	for _, name := range s.behind(c.Name) {
 		if i, ok := d.Index("name", name, list...); ok && (before < 0 || i < before) {
 			before = i
 		}
 	}
 	at, there := d.Index("name", c.Name, list...)
 	switch {
-	case before < 0, there && at < before:
+	case before < 0, there && at <= before:
 	case there:
 		value := d.Get(append(list, at)...)
 		d.Delete(at, list...)
@@ -189,6 +209,26 @@ func (s sidecar) put(d *patch.Document, c corev1.Container) {
 		d.Insert(c, before, list...)
 	}
 	d.Ensure("name", c, list...)
+}
+
+// behind returns the containers that come behind an injected container: the gated init
+// containers, and behind a container that runs once also the agent.
+func (s sidecar) behind(injected string) []string {
+	switch behind := s.initNames(); injected {
+	case api.AfterContainer:
+		return append(behind, api.TurnContainer, api.AgentContainer)
+	case api.TurnContainer:
+		return append(behind, api.AgentContainer)
+	default:
+		return behind
+	}
+}
+
+// hasProxy reports whether a main container is the proxy of a mesh. An init container of that
+// mesh may redirect all connections to the proxy, which does not run yet. So the container
+// with the conditions comes in front of that init container.
+func (s sidecar) hasProxy() bool {
+	return slices.ContainsFunc(s.Spec.Containers, func(c corev1.Container) bool { return slices.Contains(proxies, c.Name) })
 }
 
 // restartRules returns the restart rules of the agent's container. With the gate "pod" the
@@ -222,6 +262,15 @@ func (s sidecar) security() *corev1.SecurityContext {
 		context.RunAsUser = &user
 	}
 	return context
+}
+
+// podFacts returns the variables by which an injected container knows its pod.
+func podFacts() []corev1.EnvVar {
+	return []corev1.EnvVar{
+		fromField(api.PodNameEnv, "metadata.name"),
+		fromField(api.PodUIDEnv, "metadata.uid"),
+		fromField(api.PodNamespaceEnv, "metadata.namespace"),
+	}
 }
 
 func fromField(name, path string) corev1.EnvVar {

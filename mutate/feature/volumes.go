@@ -46,7 +46,7 @@ func patchVolumes(p *Pod, d *patch.Document) {
 	for _, at := range p.places() {
 		d.Ensure("name", sharedMount(true), at.path("volumeMounts")...)
 	}
-	if p.Request.Gate != api.GateReadiness {
+	if p.Request.Claims() && p.Request.Gate != api.GateReadiness {
 		d.Ensure("name", sharedVolume(), "spec", "volumes")
 	}
 	d.Ensure("name", credentialsVolume(), "spec", "volumes")
@@ -64,6 +64,12 @@ func sharedVolume() corev1.Volume {
 // connect to a socket.
 func sharedMount(readOnly bool) corev1.VolumeMount {
 	return corev1.VolumeMount{Name: api.Volume, MountPath: api.MountPath, ReadOnly: readOnly}
+}
+
+// credentialsMount returns the mount of the service account token, which injected containers
+// alone have.
+func credentialsMount() corev1.VolumeMount {
+	return corev1.VolumeMount{Name: api.CredentialsVolume, MountPath: api.CredentialsPath, ReadOnly: true}
 }
 
 // credentialsVolume returns a copy of the volume that the API server adds to pods for the

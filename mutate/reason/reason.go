@@ -37,6 +37,7 @@ const (
 	OnceContainers   Reason = "OnceContainers"
 	OnceIndexed      Reason = "OnceIndexed"
 	NoRevision       Reason = "NoRevision"
+	AfterItself      Reason = "AfterItself"
 	PodWithoutName   Reason = "PodWithoutName"
 	WorkloadUnknown  Reason = "WorkloadUnknown"
 	BadOwner         Reason = "BadOwner"

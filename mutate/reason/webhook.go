@@ -121,6 +121,11 @@ var All = []Explanation{
 		Do:      "write a name and a key, as in metaparticle.io/once: schema=7",
 	},
 	{
+		Reason:  AfterItself,
+		Meaning: "`metaparticle.io/after` names a slot, or the key of a once claim, which the pod itself claims. The pod would wait for itself, for ever.",
+		Do:      "name the claim of another workload, or remove the condition",
+	},
+	{
 		Reason:  PodWithoutName,
 		Meaning: "The slot of a pod without a controller is named after the pod. With generateName the pod has no name yet.",
 		Do:      "give the pod a name, or use metaparticle.io/lock",
@@ -143,7 +148,7 @@ var All = []Explanation{
 	{
 		Reason:  Leftover,
 		Meaning: "The pod carries injected parts, but claims nothing, asks for another gate, or belongs to another workload than these parts. The pod was probably copied from a running pod. It would wait for ever, or take a slot of the original pod.",
-		Do:      "add the claim again, or remove the injected parts and restore the containers' commands; to look into a gated pod, kubectl debug -it POD --image=IMAGE --target=CONTAINER needs no copy",
+		Do:      "add the annotation again, or remove the injected parts and restore the containers' commands; to look into a gated pod, kubectl debug -it POD --image=IMAGE --target=CONTAINER needs no copy",
 	},
 	{
 		Reason: JobImmutable, WarnOnly: true,

@@ -1,0 +1,36 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// judgeAfter refuses a condition on the pod's own claim. The pod would have to hold the slot
+// before it may compete for the slot. The function also refuses a copy without its conditions.
+func judgeAfter(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	workload := p.Workload
+	if p.isTemplate() {
+		workload.Name, _ = p.Document.Get("metadata", "name").(string)
+	}
+	if c, own := p.Request.MetBySelf(p.Request.Slots(workload), p.onceKey()); own {
+		refusals.Add(reason.AfterItself, "%s names %s, which the pod itself claims", api.AfterAnnotation, c)
+	}
+	if len(p.Request.After) == 0 && slices.ContainsFunc(p.Spec.InitContainers, waitsForConditions) {
+		refusals.Add(reason.Leftover, "init container %q waits for conditions", api.AfterContainer)
+	}
+	return refusals
+}
+
+// waitsForConditions reports whether the container is the injected one that waits for
+// conditions.
+func waitsForConditions(c corev1.Container) bool {
+	return c.Name == api.AfterContainer && len(api.RecallConditions(c.Args)) > 0
+}
