@@ -147,6 +147,51 @@ pods:
 	assert.NotContains(t, one, "Holding")
 }
 
+// waitingPod returns a pod of biller that claims nothing and has conditions.
+func waitingPod(name, conditions string, met bool) *corev1.Pod {
+	p := plainPod(name, map[string]string{api.AfterAnnotation: conditions})
+	p.Labels = map[string]string{api.GatedLabel: api.GatedAfter}
+	p.Spec.InitContainers = []corev1.Container{{Name: api.AfterContainer, Args: []string{api.AfterRole, "-conditions=" + conditions}}}
+	p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: api.AfterContainer}}
+	if met {
+		p.Status.InitContainerStatuses[0].State.Terminated = &corev1.ContainerStateTerminated{}
+	}
+	return p
+}
+
+func TestExplainCommandShowsWhichConditionsAreMet(t *testing.T) {
+	const conditions = "lock.a,lock.b,lock.c,once.schema=7,once.schema=8,once.seed=1"
+	after := map[string]string{api.AfterAnnotation: conditions}
+	lock := func(name, pod string, serves bool) *coordinationv1.Lease {
+		l := leaseOf(pod)
+		l.Name = api.LockLease(name)
+		if !serves {
+			l.Annotations = nil
+		}
+		return l
+	}
+	work := &coordinationv1.Lease{ObjectMeta: meta(api.OnceLease("schema"), map[string]string{api.DoneAnnotation: "6,7"})}
+	assert.Equal(t, `Deployment/biller in shop: gated, 2 pods
+namespace:
+  shop  opted in
+annotations:
+  metaparticle.io/after=`+conditions+`  on the workload and its template
+conditions:
+  lock.a         met with the next renewal: db serves
+  lock.b         not met: the application of db does not serve
+  lock.c         not met: no pod holds
+  once.schema=7  met: the key is done
+  once.schema=8  not met: the key is not done
+  once.seed=1    not met: no Lease, so no pod has claimed it yet
+pods:
+  a  its conditions were met
+  b  waits for its conditions
+`, answer(t, true, "Deployment/biller", together(deployment(after, after), work,
+		lock("a", "db", true), lock("b", "db", false), lock("c", "", false),
+		waitingPod("a", conditions, true), waitingPod("b", conditions, false))...))
+	assert.Contains(t, answer(t, false, "Deployment/biller", together(deployment(after, after))...), "NamespaceNotOptedIn")
+}
+
 func TestExplainCommandTellsWhyAPodIsUngated(t *testing.T) {
 	misspelt := map[string]string{"metaparticle.io/singelton": "true"}
 	job := &batchv1.Job{ObjectMeta: meta("once", claim)}

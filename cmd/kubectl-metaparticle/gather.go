@@ -23,6 +23,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // webhookName is the name of our MutatingWebhookConfiguration.
@@ -199,8 +200,8 @@ func (e *explainer) readPods(ctx context.Context) error {
 	return nil
 }
 
-// readLeases reads the slots that the pods claim, and those that the next pods
-// will claim.
+// readLeases reads the slots that the pods claim, and those that the next pods will claim.
+// The function also reads the Leases of their conditions.
 func (e *explainer) readLeases(ctx context.Context) {
 	for _, pod := range e.pods {
 		if claimed := pod.Annotations[api.SlotsAnnotation]; gated(pod) && claimed != "" {
@@ -212,8 +213,15 @@ func (e *explainer) readLeases(ctx context.Context) {
 	}
 	slices.Sort(e.slots)
 	e.slots = slices.Compact(e.slots)
+	needed := slices.Clone(e.slots)
+	for _, c := range conditionsOf(e) {
+		needed = append(needed, c.Lease)
+	}
 	e.leases = map[string]*coordinationv1.Lease{}
-	for _, slot := range e.slots {
+	for _, slot := range needed {
+		if _, read := e.leases[slot]; read {
+			continue
+		}
 		lease := new(coordinationv1.Lease)
 		err := e.get(ctx, slot, lease)
 		switch {
@@ -225,6 +233,27 @@ func (e *explainer) readLeases(ctx context.Context) {
 			e.unread = append(e.unread, err.Error())
 		}
 	}
+}
+
+// conditionsOf returns the conditions of the pods, and those of the next pods.
+func conditionsOf(e *explainer) []api.Condition {
+	var all []api.Condition
+	add := func(more []api.Condition) {
+		for _, c := range more {
+			if !slices.Contains(all, c) {
+				all = append(all, c)
+			}
+		}
+	}
+	for _, pod := range e.pods {
+		if injected(pod) {
+			add(podspec.ConditionsOf(&pod.Spec))
+		}
+	}
+	if request, err := api.Parse(e.effective()); err == nil {
+		add(request.After)
+	}
+	return all
 }
 
 // readEvents finds the Events about the workload, its controllers and its pods.
@@ -271,4 +300,38 @@ func (e *explainer) effective() map[string]string {
 // gated reports whether the webhook has gated the pod.
 func gated(pod corev1.Pod) bool {
 	return pod.Labels[api.GatedLabel] == api.Gated && podspec.HasGate(&pod.Spec)
+}
+
+// injected reports whether the webhook has gated the pod, or has given it the container that
+// waits for its conditions.
+func injected(pod corev1.Pod) bool {
+	return gated(pod) || pod.Labels[api.GatedLabel] == api.GatedAfter && len(podspec.ConditionsOf(&pod.Spec)) > 0
+}
+
+// refuses reports whether the Event is about a refused or ungated pod.
+func refuses(event corev1.Event) bool {
+	if event.Type != corev1.EventTypeWarning {
+		return false
+	}
+	if event.Reason == "FailedCreate" {
+		return strings.Contains(event.Message, api.Prefix) || strings.Contains(event.Message, ".metaparticle.io") ||
+			strings.Contains(event.Message, "metaparticle-")
+	}
+	return slices.ContainsFunc(slices.Concat(reason.All, reason.Elsewhere),
+		func(known reason.Explanation) bool { return string(known.Reason) == event.Reason })
+}
+
+// last returns the last instant of an Event. This function compares several fields,
+// because authors of Events use different ones.
+func last(event corev1.Event) time.Time {
+	at := event.CreationTimestamp.Time
+	for _, other := range []time.Time{event.LastTimestamp.Time, event.EventTime.Time} {
+		if other.After(at) {
+			at = other
+		}
+	}
+	if event.Series != nil && event.Series.LastObservedTime.After(at) {
+		at = event.Series.LastObservedTime.Time
+	}
+	return at
 }

@@ -19,15 +19,15 @@ import (
 func (e *explainer) judge() {
 	e.reasons = e.obstacles()
 	request, err := api.Parse(e.effective())
-	claims := err == nil && request.Claims()
+	claims := err == nil && request.Injects()
 	n := 0
 	for _, pod := range e.pods {
-		if gated(pod) {
+		if injected(pod) {
 			n++
 		}
 	}
 	switch all := len(e.pods); {
-	case e.asked != nil && gated(*e.asked):
+	case e.asked != nil && injected(*e.asked):
 		e.verdict = "gated"
 	case e.asked != nil:
 		e.verdict = "not gated"
@@ -46,7 +46,7 @@ func (e *explainer) judge() {
 		e.reasons = append([]string{e.claimsNothing(request)}, e.reasons...)
 	}
 	switch {
-	case e.asked != nil && gated(*e.asked), n > 0 && n == len(e.pods):
+	case e.asked != nil && injected(*e.asked), n > 0 && n == len(e.pods):
 		if len(e.reasons) > 0 {
 			e.verdict += "; of those to come:"
 		}
@@ -68,7 +68,7 @@ func (e *explainer) obstacles() []string {
 	annotations := e.effective()
 	request, err := api.Parse(annotations)
 	mistakes, mistaken := errors.AsType[api.Mistakes](err)
-	if mistaken || request.Claims() {
+	if mistaken || request.Injects() {
 		reasons = e.namespaceObstacles()
 	}
 	if e.workload == nil {
@@ -141,18 +141,18 @@ func (e *explainer) claimsNothing(request api.Request) string {
 func (e *explainer) ungated(claims bool) []string {
 	var reasons []string
 	template, err := api.Parse(e.template.Annotations)
-	rolling := err == nil && template.Claims()
+	rolling := err == nil && template.Injects()
 	for _, pod := range e.pods {
-		if gated(pod) || pod.DeletionTimestamp != nil || e.asked != nil && pod.UID != e.asked.UID {
+		if injected(pod) || pod.DeletionTimestamp != nil || e.asked != nil && pod.UID != e.asked.UID {
 			continue
 		}
 		request, err := api.Parse(pod.Annotations)
 		switch {
 		case err != nil:
 			continue // the template has the same mistakes
-		case request.Claims() && e.optedIn():
+		case request.Injects() && e.optedIn():
 			reasons = append(reasons, policyReason("NotInjected"))
-		case request.Claims() || !claims:
+		case request.Injects() || !claims:
 			continue // another reason covers this pod
 		case rolling:
 			reasons = append(reasons, "pods from before the annotation run ungated until a rollout has replaced them")

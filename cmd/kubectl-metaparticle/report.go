@@ -17,7 +17,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
 // maxEvents keeps the answer on one screen. Older Events mostly repeat the newer ones.
@@ -45,6 +44,7 @@ func (e *explainer) report() string {
 	section(&b, "namespace", []string{e.namespace + "\t" + optedIn})
 	section(&b, "annotations", e.annotationLines())
 	section(&b, "slots", e.slotLines())
+	section(&b, "conditions", conditionLines(e))
 	section(&b, "pods", e.podLines())
 	section(&b, "events", e.eventLines())
 	section(&b, "not readable", e.unread)
@@ -151,8 +151,10 @@ func (e *explainer) podLines() []string {
 func (e *explainer) podLine(pod corev1.Pod) string {
 	var text string
 	switch held := e.heldBy(pod); {
-	case !gated(pod):
+	case !injected(pod):
 		text = "not gated"
+	case !gated(pod):
+		text = conditionState(pod)
 	case len(held) > 0:
 		text = "holds " + strings.Join(held, ", ")
 	default:
@@ -208,31 +210,3 @@ func (e *explainer) eventLines() []string {
 
 // age returns the time since an instant, as kubectl writes it.
 func age(now, at time.Time) string { return duration.HumanDuration(max(0, now.Sub(at))) }
-
-// refuses reports whether the Event is about a refused or ungated pod.
-func refuses(event corev1.Event) bool {
-	if event.Type != corev1.EventTypeWarning {
-		return false
-	}
-	if event.Reason == "FailedCreate" {
-		return strings.Contains(event.Message, api.Prefix) || strings.Contains(event.Message, ".metaparticle.io") ||
-			strings.Contains(event.Message, "metaparticle-")
-	}
-	return slices.ContainsFunc(slices.Concat(reason.All, reason.Elsewhere),
-		func(known reason.Explanation) bool { return string(known.Reason) == event.Reason })
-}
-
-// last returns the last instant of an Event. This function compares several fields,
-// because authors of Events use different ones.
-func last(event corev1.Event) time.Time {
-	at := event.CreationTimestamp.Time
-	for _, other := range []time.Time{event.LastTimestamp.Time, event.EventTime.Time} {
-		if other.After(at) {
-			at = other
-		}
-	}
-	if event.Series != nil && event.Series.LastObservedTime.After(at) {
-		at = event.Series.LastObservedTime.Time
-	}
-	return at
-}

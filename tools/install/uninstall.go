@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,7 +78,7 @@ func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Uns
 // are any.
 func refuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 	var pods corev1.PodList
-	if err := c.List(ctx, &pods, client.MatchingLabels{api.GatedLabel: api.Gated}); err != nil {
+	if err := c.List(ctx, &pods, client.HasLabels{api.GatedLabel}); err != nil {
 		return fmt.Errorf("list gated pods: %w", err)
 	}
 	alive := slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool {
@@ -87,7 +88,7 @@ func refuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 		return nil
 	}
 	for _, pod := range alive {
-		fmt.Fprintf(out, "%s/%s\t%s\n", pod.Namespace, pod.Name, pod.Annotations[api.SlotsAnnotation])
+		fmt.Fprintf(out, "%s/%s\t%s\n", pod.Namespace, pod.Name, cmp.Or(pod.Annotations[api.SlotsAnnotation], pod.Annotations[api.AfterAnnotation]))
 	}
 	return errGated
 }
