@@ -34,6 +34,7 @@ SOAK ?= 2m
 V ?=
 ROUNDS ?= 1000
 STANDBYS ?= 2
+CROWD ?= 100
 NAMED ?= false
 ROWS ?= .+
 PKG ?=
@@ -127,6 +128,10 @@ bench-enroll: ## Measure enroll in a namespace of up to 10,000 slots; needs no c
 bench-forward: ## A standby's forwarder beside the direct connection and HAProxy; needs no cluster.
 	@./tools/packages haproxy
 	cd test && $(GO_RUN) ./bench/forward
+
+.PHONY: bench-works
+bench-works: install ## The waits for one work alone; CROWD=n pods wait.
+	cd test && $(GO_RUN) ./bench -only-works -crowd $(CROWD)
 
 .PHONY: bench-handover
 bench-handover: install ## Handovers alone, with their steps; STANDBYS=n pods wait, NAMED=true names the next holder.

@@ -4,7 +4,8 @@
 // Command bench prints the figures of docs/benchmarks.md, measured on the test cluster.
 // One run measures a handover, the floor (the API server's part) and client-go's
 // elector. The run also measures the memory of agent and shim, their requests to the
-// API server, and the cost of injection at a start.
+// API server, and the cost of injection at a start. The last figure is the end of the waits for
+// one work.
 package main
 
 import (
@@ -46,6 +47,8 @@ func run(ctx context.Context) error {
 	standbys := flag.Int("standbys", fewestStandbys, "pods that wait for the slot")
 	named := flag.Bool("named", false, "each yield names the next holder")
 	handovers := flag.Bool("only-handovers", false, "measure nothing but handovers")
+	waits := flag.Bool("only-works", false, "measure nothing but waits for one work")
+	crowd := flag.Int("crowd", 100, "pods that wait for one work")
 	images := flag.String("images", "../out/images", "the OCI layouts that make images wrote")
 	flag.Parse()
 	if *standbys < fewestStandbys {
@@ -66,6 +69,9 @@ func run(ctx context.Context) error {
 	if *handovers {
 		return b.handovers(ctx, *rounds, 0)
 	}
+	if *waits {
+		return b.works(ctx, *crowd)
+	}
 	if err := b.handovers(ctx, *rounds, *peers); err != nil {
 		return err
 	}
@@ -73,6 +79,9 @@ func run(ctx context.Context) error {
 		return err
 	}
 	if err := b.starts(ctx, *starts); err != nil {
+		return err
+	}
+	if err := b.works(ctx, *crowd); err != nil {
 		return err
 	}
 	if err := b.weights(*images); err != nil {
