@@ -88,7 +88,7 @@ func TestEachRecipeHasValidAnnotationsAndItsLimits(t *testing.T) {
 		for _, annotations := range blocks {
 			request, err := api.Parse(annotations)
 			require.NoError(t, err, r.title)
-			assert.True(t, request.Claims(), r.title)
+			assert.True(t, request.Injects(), r.title)
 		}
 		words := ""
 		for _, node := range r.nodes {

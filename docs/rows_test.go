@@ -89,6 +89,7 @@ var sections = map[string]section{
 		{"ungated", "ungated containers"},
 		{"init-gated", "gated init containers"},
 		{"init", "init containers"},
+		{"conditions", "conditions (`metaparticle.io/after`)"},
 		{"native-sidecars", "the user's own native sidecars"},
 		{"injector-before", "another injector before ours"},
 		{"injector-after", "… after ours"},
@@ -154,6 +155,8 @@ var sections = map[string]section{
 		{"static", "static pods"},
 		{"image-in-place", "another image for a gated container of a living pod"},
 		{"copies", "a copy of a gated pod that claims nothing"},
+		{"own-condition", "a condition on the pod's own claim"},
+		{"conditions-by-hand", "a pod with conditions that no webhook has seen"},
 	}},
 	"9 applications": {"Real applications, unmodified", []row{
 		{"postgresql", "PostgreSQL"},

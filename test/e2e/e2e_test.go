@@ -152,7 +152,10 @@ func TestEventTellsHowToGateRunningUngatedPods(t *testing.T) {
 	injection.TestEventTellsHowToGateRunningUngatedPods(t)
 }
 func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedPodsStayUnchanged(t) }
-func TestCopyOfAGatedPodIsRefused(t *testing.T)     { injection.TestCopyOfAGatedPodIsRefused(t) }
+func TestPodWithConditionsNeedsItsContainer(t *testing.T) {
+	injection.TestPodWithConditionsNeedsItsContainer(t)
+}
+func TestCopyOfAGatedPodIsRefused(t *testing.T) { injection.TestCopyOfAGatedPodIsRefused(t) }
 func TestUnmarkedCopyIsRefusedInEveryNamespace(t *testing.T) {
 	injection.TestUnmarkedCopyIsRefusedInEveryNamespace(t)
 }
@@ -199,6 +202,8 @@ func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 
 // Tests of package lifecycle.
 
+func TestPodStartsAfterTheWorkIsDone(t *testing.T)   { lifecycle.TestPodStartsAfterTheWorkIsDone(t) }
+func TestPodStartsAfterTheHolderServes(t *testing.T) { lifecycle.TestPodStartsAfterTheHolderServes(t) }
 func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
 	lifecycle.TestJobSkipsOnlyWhileALivingPodHolds(t)
 }
@@ -325,6 +330,9 @@ func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
 
 func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 	rights.TestAdministratorFreesSlotBlockedByAUsersLease(t)
+}
+func TestPodWithConditionsOnlyReadsItsLeases(t *testing.T) {
+	rights.TestPodWithConditionsOnlyReadsItsLeases(t)
 }
 func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheRightsOfItsAgent(t) }
 func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {

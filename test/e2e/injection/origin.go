@@ -109,10 +109,12 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 	change := func(op, path string, value any) error { return changed(pod, op, "containers/0/"+path, value) }
 	assert.ErrorContains(t, change("replace", "image", "another:1"), "ImageChangedInPlace: ")
 	assert.ErrorContains(t, change("add", "args/-", "another"), "pod updates may not change fields other than")
+	claims := map[string]map[string]string{"conditions": {api.AfterAnnotation: "lock.never"}}
 	for gate := range missingOf {
-		pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "with-"+string(gate), map[string]string{
-			api.LockAnnotation: "with-" + string(gate), api.GateAnnotation: string(gate),
-		}), metav1.CreateOptions{})
+		claims[string(gate)] = map[string]string{api.LockAnnotation: "with-" + string(gate), api.GateAnnotation: string(gate)}
+	}
+	for gate, annotations := range claims {
+		pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "with-"+gate, annotations), metav1.CreateOptions{})
 		require.NoError(t, err)
 		for i, injected := range pod.Spec.InitContainers {
 			assert.ErrorContains(t, changed(pod, "replace", fmt.Sprintf("initContainers/%d/image", i), "another:1"),
