@@ -48,7 +48,7 @@ func TestPodStartsAfterTheWorkIsDone(t *testing.T) {
 	assert.Equal(t, api.GatedAfter, pod.Labels[api.GatedLabel])
 	assert.Len(t, pod.Spec.InitContainers, 1)
 	s.Await(space.StartTimeout, "an Event says so", func() bool { return s.Event("Pod", pod.Name, "WaitsForCondition") != nil })
-	assert.Nil(t, s.Lease(api.OnceLease(work)), "no pod has claimed the work")
+	assert.Empty(t, s.Lease(api.OnceLease(work)).UID, "no pod has claimed the work, so enroll has made no Lease")
 
 	app.Create(s, migrated("1"))
 	started := app.AwaitRunning(s, a, space.StartTimeout)
