@@ -86,7 +86,7 @@ func (w *waits) delay(now time.Duration, f api.Failures) {
 
 // failed describes the failures after which the pod waits.
 func (w *waits) failed() string {
-	return fmt.Sprintf("the work of %s has failed %d times in a row for the key %s", w.config.Slots[0], w.failures, w.config.OnceKey)
+	return fmt.Sprintf("the work of %s has failed %s for the key %s", w.config.Slots[0], api.TimesInARow(w.failures), w.config.OnceKey)
 }
 
 // run notes that the pod starts its application. Only a pod that may skip needs the note.

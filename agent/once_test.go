@@ -202,7 +202,7 @@ func TestConditionShowsTheFailureUntilTheDelayEnds(t *testing.T) {
 		w.pass(6 * time.Second) // a change of a standby's words alone waits for up to 5 s
 		for _, p := range []*pod{a, b} {
 			assert.Equal(t, "False WorkFailed", p.ready())
-			assert.Equal(t, "the work of once.schema has failed 1 times in a row for the key 7, and the pod waits", p.message())
+			assert.Equal(t, "the work of once.schema has failed 1 time for the key 7, and the pod waits", p.message())
 		}
 		assert.Equal(t, "False Paused", other.ready(), "the key 8 has not failed")
 		w.pass(10 * time.Second)

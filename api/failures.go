@@ -41,6 +41,14 @@ func (f Failures) Count(key string) int {
 	return 0
 }
 
+// TimesInARow returns the number of failures in words.
+func TimesInARow(n int) string {
+	if n == 1 {
+		return "1 time"
+	}
+	return strconv.Itoa(n) + " times in a row"
+}
+
 // Keys returns the keys with failures, the oldest first.
 func (f Failures) Keys() []string {
 	var keys []string

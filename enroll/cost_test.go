@@ -187,8 +187,9 @@ func TestEnrollActsOnlyOnUpdatesThatChangeClaims(t *testing.T) {
 		return pod
 	}
 	running, ready, ended, longer, deleted := pod(), pod(), pod(), pod(), pod()
+	waits, met, replaced := waiting("a", "till", "lock.a"), waiting("a", "till", "lock.a"), waiting("a", "till", "lock.a")
 	scaled, moved, claimed, lost := deployment(singleton, nil), deployment(singleton, nil), deployment(nil, nil), deployment(singleton, nil)
-	foreign := deployment(nil, nil)
+	foreign, awaiting := deployment(nil, nil), deployment(nil, nil)
 	renewed := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{api.ManagedLabel: managed}}}
 	set := &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Annotations: singleton}}
 	tests := map[string]struct {
@@ -200,11 +201,17 @@ func TestEnrollActsOnlyOnUpdatesThatChangeClaims(t *testing.T) {
 		"a pod is deleted":        {change(deleted, func() { deleted.DeletionTimestamp = new(metav1.Now()) }), false},
 		"a pod ends":              {change(ended, func() { ended.Status.Phase = corev1.PodFailed }), true},
 		"a pod claims for longer": {change(longer, func() { lasting(longer, "2m") }), true},
+		"a pod waits":             {change(waits, func() { waits.Status.Phase = corev1.PodPending }), false},
+		"a condition was met": {change(met, func() {
+			met.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: api.AfterContainer, Ready: true}}
+		}), false},
+		"a pod with other conditions follows": {change(replaced, func() { replaced.Spec = waiting("a", "till", "lock.b").Spec }), true},
 		"a workload is scaled": {change(scaled, func() {
 			scaled.Spec.Replicas, scaled.Status.Replicas, scaled.Generation = new(int32(3)), 3, 2
 			scaled.Annotations = map[string]string{api.SingletonAnnotation: "true", "deployment.kubernetes.io/revision": "2"}
 		}), false},
 		"a workload changes its account":  {change(moved, func() { moved.Spec.Template.Spec.ServiceAccountName = "biller" }), true},
+		"a workload begins to wait":       {change(awaiting, func() { awaiting.Annotations = map[string]string{api.AfterAnnotation: "lock.a"} }), true},
 		"a workload begins to claim":      {change(claimed, func() { claimed.Annotations = singleton }), true},
 		"a workload stops claiming":       {change(lost, func() { lost.Annotations = nil }), true},
 		"an unannotated workload changes": {change(foreign, func() { foreign.Spec.Template.Spec.ServiceAccountName = "biller" }), false},

@@ -172,6 +172,15 @@ func TestStrippingObjectsForTheCacheChangesNoClaim(t *testing.T) {
 		assert.Equal(t, before[slot].duration, after[slot].duration)
 	}
 
+	pod := waiting("b", "till", "lock.a", "once.schema")
+	stripped, err := strip(pod.DeepCopy())
+	require.NoError(t, err)
+	whole, bare := conditions{}, conditions{}
+	whole.addPod(pod)
+	bare.addPod(stripped.(*corev1.Pod))
+	require.Len(t, whole["till"], 2)
+	assert.Equal(t, slices.Sorted(maps.Keys(whole["till"])), slices.Sorted(maps.Keys(bare["till"])))
+
 	for _, object := range []client.Object{deployment(singleton, nil), deployment(nil, singleton), cronJob(singleton)} {
 		object.SetManagedFields([]metav1.ManagedFieldsEntry{{Manager: "kubectl"}})
 		whole := object.DeepCopyObject().(client.Object)

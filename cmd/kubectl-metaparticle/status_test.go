@@ -108,7 +108,7 @@ func TestStatusCommandListsTheSlotsOfASemaphore(t *testing.T) {
 func TestStatusCommandShowsTheFailuresOfEachKey(t *testing.T) {
 	b := newByHand(slotLease("once.schema", "", map[string]string{api.FailuresAnnotation: "8 1,7 3,-9 4", api.DoneAnnotation: "6"}))
 	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
-	assert.Equal(t, "once.schema: once, nobody holds, failed for 7: 3 times in a row, failed for 8: 1 times in a row, done: 6, 0 standbys\n", b.out.String())
+	assert.Equal(t, "once.schema: once, nobody holds, failed for 7: 3 times in a row, failed for 8: 1 time, done: 6, 0 standbys\n", b.out.String())
 	b.out.Reset()
 	assert.Equal(t, exitOK, b.status(t, view{output: "json"}, "shop"))
 	var shown struct{ Slots []slotStatus }

@@ -214,7 +214,7 @@ func (v view) summary(s slotStatus) string {
 		add("%s is to hold next", api.PodOf(s.Successor))
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.Failures)) {
-		add("failed for %s: %d times in a row", key, s.Failures[key])
+		add("failed for %s: %s", key, api.TimesInARow(s.Failures[key]))
 	}
 	if len(s.Done) > 0 {
 		add("done: %s", strings.Join(s.Done, " "))
