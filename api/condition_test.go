@@ -21,7 +21,7 @@ func TestConditionsAreSortedWithoutDoubles(t *testing.T) {
 
 func TestMistakenConditionIsRefusedWithTheRemedy(t *testing.T) {
 	many := []string{}
-	for _, name := range strings.Split("abcdefghi", "") {
+	for name := range strings.SplitSeq("abcdefghi", "") {
 		many = append(many, "lock."+name)
 	}
 	for value, problem := range map[string]string{
