@@ -40,7 +40,9 @@ func TestRoleKeepsItsLeasesBeyondFiveHundred(t *testing.T) {
 	for _, pod := range late {
 		w.create(pod)
 	}
+	clear(w.requests)
 	w.settle(r)
+	assert.Equal(t, map[string]int{"update Role": 1}, w.requests)
 	w.settle(r)
 	named := w.readable("till")
 	require.Len(t, named, maxSlotsPerRole)
@@ -112,6 +114,10 @@ func TestChangedRoleOrBindingForConditionsIsRestored(t *testing.T) {
 		},
 		"bound to another account": func(w *world, _ *rbacv1.Role, b *rbacv1.RoleBinding) {
 			b.Subjects[0].Name = "thief"
+			require.NoError(w.t, w.server.Update(w.t.Context(), b))
+		},
+		"bound to a second account": func(w *world, _ *rbacv1.Role, b *rbacv1.RoleBinding) {
+			b.Subjects = append(b.Subjects, subject(shop, "thief"))
 			require.NoError(w.t, w.server.Update(w.t.Context(), b))
 		},
 	} {

@@ -34,7 +34,7 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "TooManySlots",
-		Meaning: "An Event: a service account claims more slots in one namespace than its Roles can contain (16,000), so the slot waits.",
+		Meaning: "An Event: a service account claims more slots in one namespace than its Roles can contain (16,000), or its pods wait for more Leases than its Role can contain (500). So the slot, or the pod with the condition, waits.",
 		Do:      "give workloads service accounts of their own, or delete what is not needed",
 	},
 	{
