@@ -261,6 +261,7 @@ func TestSuccessIsRecordedBeforeTheContainerRunsAgain(t *testing.T) {
 		a.link.set(func(l *link) { l.unwritten = nil })
 		w.within(time.Minute, "the container is skipped", a.dismissed)
 		assert.Equal(t, api.Done("7"), w.done())
-		assert.Len(t, a.gates.given(), 1)
+		// The first shim may get its grant twice, if its report is late.
+		assert.Zero(t, a.gates.shim("s2").grant)
 	})
 }
