@@ -94,7 +94,7 @@ func TestPodWithConditionsMayOnlyReadTheirLeases(t *testing.T) {
 					ResourceNames: []string{"lock.a", "once.schema", "singleton.deployment.db"},
 				},
 				{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create"}},
-				{APIGroups: []string{"metaparticle.io"}, Resources: []string{"agents"}, Verbs: []string{"be"}},
+				{APIGroups: []string{"metaparticle.io"}, Resources: []string{"waiters"}, Verbs: []string{"be"}},
 			}, role.Rules)
 			assert.Equal(t, []string{role.Name}, w.bindings())
 			assert.Equal(t, []rbacv1.Subject{subject(shop, account)}, w.boundAccounts(role.Name))

@@ -19,12 +19,12 @@ import (
 func AgentRules(leases ...string) []rbacv1.PolicyRule {
 	if len(leases) == 0 {
 		// A rule without resource names would apply to all Leases.
-		return []rbacv1.PolicyRule{marker()}
+		return []rbacv1.PolicyRule{marker("agents")}
 	}
 	return []rbacv1.PolicyRule{
 		leaseRule(leases, "get", "watch", "update"),
 		{APIGroups: []string{""}, Resources: []string{"pods/status"}, Verbs: []string{"patch"}},
-		eventRule(), marker(),
+		eventRule(), marker("agents"),
 	}
 }
 
@@ -34,7 +34,7 @@ func ReaderRules(leases ...string) []rbacv1.PolicyRule {
 	if len(leases) == 0 {
 		return nil
 	}
-	return []rbacv1.PolicyRule{leaseRule(leases, "get", "watch"), eventRule(), marker()}
+	return []rbacv1.PolicyRule{leaseRule(leases, "get", "watch"), eventRule(), marker("waiters")}
 }
 
 func leaseRule(leases []string, verbs ...string) rbacv1.PolicyRule {
@@ -47,9 +47,11 @@ func eventRule() rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create"}}
 }
 
-func marker() rbacv1.PolicyRule {
+// marker returns the rule by which policies recognize a Role of enroll. The resource does not
+// exist.
+func marker(resource string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{
-		APIGroups: []string{strings.TrimSuffix(api.Prefix, "/")}, Resources: []string{"agents"}, Verbs: []string{"be"},
+		APIGroups: []string{strings.TrimSuffix(api.Prefix, "/")}, Resources: []string{resource}, Verbs: []string{"be"},
 	}
 }
 
