@@ -74,8 +74,7 @@ var Annotations = table{
 			"The pod needs no claim. `once.NAME=KEY` is met when the key is done (`metaparticle.io/once`). The name of a singleton's or " +
 			"a lock's Lease (`singleton.deployment.db`, `lock.a`) is met when its holder serves: the holder's application passes its " +
 			"probes, and the holder has renewed since the wait began. The Leases are those of the pod's namespace. A Lease that does " +
-			"not exist yet means \"not yet\". A condition that was met holds for the life of the pod; what ends later stops nothing. " +
-			"At most 8 conditions.",
+			"not exist yet means \"not yet\". What ends later stops nothing. A key counts until 50 newer keys are done. At most 8 conditions.",
 		Examples: []string{"once.schema=7", "lock.a,singleton.deployment.db", "singleton-writer.statefulset.a.b"}, set: setAfter,
 	},
 	{

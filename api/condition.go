@@ -5,6 +5,7 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -20,8 +21,23 @@ func parseCondition(text string) (Condition, string) {
 		return c, fmt.Sprintf("%q lacks a key: write once.NAME=KEY", brief(text))
 	case kind == Once && !IsKey(key):
 		return c, fmt.Sprintf("the key of %q is not valid: write at most %d letters, digits, dashes, dots and underscores, with a letter or digit at both ends", brief(text), maxLabel)
+	case kind == Singleton && !hasKnownKind(lease):
+		return c, fmt.Sprintf("%q names a kind of workload that Kubernetes does not have: write one of %s, as in singleton.deployment.db", brief(text), strings.Join(workloadKinds, ", "))
 	case kind != Once && keyed:
 		return c, fmt.Sprintf("%q has a key, and only a once claim has keys: leave out the = and what follows", brief(text))
 	}
 	return c, ""
+}
+
+// workloadKinds are the kinds of Kubernetes' own groups that can own pods, as the names of
+// Leases spell them.
+var workloadKinds = []string{"deployment", "statefulset", "daemonset", "replicaset", "job", "cronjob", "replicationcontroller", "pod"}
+
+// hasKnownKind reports whether the Lease of a singleton names a kind that can own pods. Any
+// kind of another group may own pods.
+func hasKnownKind(lease string) bool {
+	_, rest, _ := strings.Cut(lease, ".")
+	kind, _, _ := strings.Cut(rest, ".")
+	of, _ := readKind(kind)
+	return of.Group != "" || slices.Contains(workloadKinds, of.Kind)
 }

@@ -8,7 +8,14 @@ import (
 	"strings"
 )
 
+// maxAfterText bounds the text of all conditions. The policy "after" has the same bound, and
+// eight conditions are shorter.
+const maxAfterText = 4096
+
 func setAfter(r *Request, value string) string {
+	if len(value) > maxAfterText {
+		return fmt.Sprintf("write at most %d characters", maxAfterText)
+	}
 	texts, problem := list(value, "condition", func(text string) string {
 		_, problem := parseCondition(text)
 		return problem

@@ -99,11 +99,11 @@ func strip(containers []corev1.Container) []corev1.Container {
 		if isShim(c) {
 			kept[i].Command = shimCommand
 		}
-		switch {
-		case toldReadiness(c):
+		if toldReadiness(c) {
 			kept[i].Args = readinessArgs
-		case isAfter(c):
-			kept[i].Args = c.Args
+		}
+		if conditions := api.RecallConditions(c.Args); isAfter(c) && len(conditions) > 0 {
+			kept[i].Args = api.ConditionArgs{Conditions: conditions, Credentials: api.CredentialsPath}.Args()
 		}
 	}
 	return kept

@@ -143,6 +143,17 @@ func FuzzStrippedSpecKeepsTheAnswers(f *testing.F) {
 	})
 }
 
+// The author of a pod may write a megabyte of arguments, and enroll keeps each pod.
+func TestStrippedSpecKeepsOnlyTheConditions(t *testing.T) {
+	huge := strings.Repeat("x", 1<<20)
+	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
+		{Name: api.AfterContainer, Args: []string{api.AfterRole, "-conditions=lock.a", huge}},
+		{Name: api.AfterContainer, Args: []string{api.AfterRole, "-conditions=" + huge}},
+	}})
+	assert.Equal(t, []string{api.AfterRole, "-conditions=lock.a"}, stripped.InitContainers[0].Args)
+	assert.Empty(t, stripped.InitContainers[1].Args)
+}
+
 func TestConditionsOfIgnoresForeignContainers(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	waits := corev1.Container{Name: api.AfterContainer, Args: []string{api.AfterRole, "-conditions=once.schema=7,lock.a"}}

@@ -29,8 +29,6 @@ func judgeAfter(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// waitsForConditions reports whether the container is the injected one that waits for
-// conditions.
-func waitsForConditions(c corev1.Container) bool {
-	return c.Name == api.AfterContainer && len(api.RecallConditions(c.Args)) > 0
-}
+// waitsForConditions reports whether the container has the name of the injected one that waits
+// for conditions.
+func waitsForConditions(c corev1.Container) bool { return c.Name == api.AfterContainer }

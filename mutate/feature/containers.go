@@ -27,13 +27,17 @@ const defaultContainer = "kubectl.kubernetes.io/default-container"
 // template is not known, only the name distinguishes a proxy from the application. A gated
 // proxy of a mesh would carry no traffic before the pod holds the slot. So the agent could
 // not acquire the slot.
-var proxies = []string{
+var proxies = append([]string{
+	"daprd",       // Dapr
+	"vault-agent", // Vault's injector
+}, meshes...)
+
+// meshes are the proxies to which an init container redirects the connections of the pod.
+var meshes = []string{
 	"istio-proxy",      // Istio, Cloud Service Mesh
 	"linkerd-proxy",    // Linkerd
 	"consul-dataplane", // Consul
 	"kuma-sidecar",     // Kuma, Kong Mesh
-	"daprd",            // Dapr
-	"vault-agent",      // Vault's injector
 }
 
 // judgeNumber refuses a pod with too many containers. The features compare each container

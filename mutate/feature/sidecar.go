@@ -37,6 +37,10 @@ func patchSidecar(p *Pod, d *patch.Document) {
 		for _, field := range foreign {
 			d.Remove("spec", "initContainers", i, field)
 		}
+		if c.RestartPolicy == nil {
+			// A sidecar would hold back no container behind it.
+			d.Remove("spec", "initContainers", i, "restartPolicy")
+		}
 		if c.Lifecycle == nil {
 			d.Remove("spec", "initContainers", i, "lifecycle")
 		} else {
@@ -228,7 +232,7 @@ func (s sidecar) behind(injected string) []string {
 // mesh may redirect all connections to the proxy, which does not run yet. So the container
 // with the conditions comes in front of that init container.
 func (s sidecar) hasProxy() bool {
-	return slices.ContainsFunc(s.Spec.Containers, func(c corev1.Container) bool { return slices.Contains(proxies, c.Name) })
+	return slices.ContainsFunc(s.Spec.Containers, func(c corev1.Container) bool { return slices.Contains(meshes, c.Name) })
 }
 
 // restartRules returns the restart rules of the agent's container. With the gate "pod" the
