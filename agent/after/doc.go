@@ -26,10 +26,9 @@
 //
 // # What is not guaranteed
 //
-// A met condition is not watched any further: the holder may die before the pod goes on. If
-// the wall clock of a holder steps back between acquisition and serving, that hold meets no
-// condition. A foreign elector leaves the annotations of an earlier hold in the Lease. Its
+// A met condition is not watched any further: the holder may die before the pod goes on. A
+// foreign elector leaves the annotations of an earlier hold in the Lease. Its
 // renewals count as those of that hold if its wall clock is behind the time of serving.
 // Once 50 further keys of a once claim are done, the Lease lacks the oldest key. Events are
-// written beside the wait: some may be lost, and one may appear twice after a lost answer.
+// written beside the wait, and one may appear twice after a lost answer.
 package after

@@ -47,7 +47,7 @@ func (j *judge) see(l *kube.Lease) string {
 		return missing
 	}
 	if !lives {
-		return fmt.Sprintf("The holder %s has not renewed the Lease since the wait began. Check that its pod lives.", holder(l))
+		return fmt.Sprintf("The holder %s has not renewed the Lease since the wait began. A holder renews in each sixth of its lease duration. Check that its pod lives.", holder(l))
 	}
 	return ""
 }
@@ -70,9 +70,11 @@ func (j *judge) lives(l *kube.Lease) bool {
 
 // notDone returns why the key is not done; empty if the key is done.
 func notDone(l *kube.Lease, key string) string {
-	switch {
-	case api.Done(l.Annotations[api.DoneAnnotation]).Has(key):
+	switch done := api.Done(l.Annotations[api.DoneAnnotation]); {
+	case done.Has(key):
 		return ""
+	case len(done.Keys()) >= api.MaxDone:
+		return fmt.Sprintf("Key %s is not among the last %d done keys. Check whether its work was done long ago.", key, api.MaxDone)
 	case !isIdentity(l.Holder):
 		return "Key " + key + " is not done, and no pod holds the Lease. Check that a pod claims it with this key."
 	}

@@ -21,11 +21,11 @@ const (
 	// should look.
 	warnAfter = 5 * time.Minute
 
-	// An Event is sent three times at most. The API server may be restarting, or enroll has
-	// not granted the right yet, so the pause is longer than either takes.
-	eventAttempts = 3
-	eventTimeout  = 10 * time.Second
-	eventPause    = 15 * time.Second
+	// An Event is sent again until it is stored, because a missing right also keeps the pod from
+	// reporting. The first pause is longer than a restart of the API server takes.
+	eventTimeout       = 10 * time.Second
+	shortestEventPause = 15 * time.Second
+	longestEventPause  = 5 * time.Minute
 )
 
 // Reasons of the Events.
@@ -63,41 +63,52 @@ func (n *notices) met() {
 	}
 }
 
-// run writes both notices in their time, until ctx ends.
+// run writes both notices in their time, until ctx ends. An Event that the API server does not
+// store is sent again, with longer and longer pauses. The warning replaces the first notice.
 func (n *notices) run(ctx context.Context) {
-	notice, warning := time.After(noticeAfter), time.After(warnAfter)
-	for {
-		select {
-		case <-notice:
-			n.tell(ctx, kube.Normal, eventWaits, "The pod waits until "+goal(n.condition)+".")
-		case <-warning:
-			n.mu.Lock()
-			cause := n.cause
-			n.mu.Unlock()
-			n.tell(ctx, kube.Warning, eventNotMet, fmt.Sprintf(
-				"The pod still waits until %s. %s See: kubectl metaparticle status", goal(n.condition), cause))
-		case <-ctx.Done():
-			return
-		}
+	warning := time.After(warnAfter)
+	select {
+	case <-time.After(noticeAfter):
+	case <-ctx.Done():
+		return
 	}
+	notice := func() (kube.EventType, string, string) {
+		return kube.Normal, eventWaits, "The pod waits until " + goal(n.condition) + "."
+	}
+	n.tell(ctx, warning, notice)
+	n.tell(ctx, nil, n.warning)
 }
 
-// tell writes a line, and the same text as an Event.
-func (n *notices) tell(ctx context.Context, kind kube.EventType, reason, message string) {
+// warning returns the notice of a long wait, with the present cause.
+func (n *notices) warning() (kube.EventType, string, string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return kube.Warning, eventNotMet, fmt.Sprintf(
+		"The pod still waits until %s. %s See: kubectl metaparticle explain", goal(n.condition), n.cause)
+}
+
+// tell writes a line, and the same notice as an Event, until ctx ends or the next notice is due.
+// If the Event was stored, the function waits for the next notice.
+func (n *notices) tell(ctx context.Context, next <-chan time.Time, notice func() (kube.EventType, string, string)) {
+	kind, reason, message := notice()
 	n.log(message)
-	event := kube.Event{
-		PodName: n.config.PodName, PodUID: n.config.PodUID,
-		Type: kind, Reason: reason, Message: message, Time: time.Now(),
-	}
-	for attempt := range eventAttempts {
-		if attempt > 0 {
-			select {
-			case <-time.After(eventPause):
-			case <-ctx.Done():
-				return
+	at := time.Now()
+	again := time.After(0)
+	for pause := shortestEventPause; ; pause = min(2*pause, longestEventPause) {
+		select {
+		case <-again:
+			kind, reason, message = notice()
+			event := kube.Event{
+				PodName: n.config.PodName, PodUID: n.config.PodUID,
+				Type: kind, Reason: reason, Message: message, Time: at,
 			}
-		}
-		if n.send(ctx, event) == nil {
+			again = nil
+			if n.send(ctx, event) != nil {
+				again = time.After(pause)
+			}
+		case <-next:
+			return
+		case <-ctx.Done():
 			return
 		}
 	}

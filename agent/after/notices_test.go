@@ -6,6 +6,7 @@ package after
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -38,26 +39,26 @@ func TestEachNoticeAppearsOnceForACondition(t *testing.T) {
 		"a key": {
 			key7, "The pod waits until key 7 of once.schema is done.",
 			"The pod still waits until key 7 of once.schema is done. Key 7 is not done, and no pod holds the Lease. " +
-				"Check that a pod claims it with this key. See: kubectl metaparticle status",
+				"Check that a pod claims it with this key. See: kubectl metaparticle explain",
 			func(s *server) { s.put(schema("")) }, []kube.Lease{schema("7")},
 		},
 		"a holder": {
 			serves, "The pod waits until the holder of singleton.deployment.db serves.",
 			"The pod still waits until the holder of singleton.deployment.db serves. " +
-				`The holder "db-0" has not renewed the Lease since the wait began. ` +
-				"Check that its pod lives. See: kubectl metaparticle status",
+				`The holder "db-0" has not renewed the Lease since the wait began. A holder renews in each sixth of its lease duration. ` +
+				"Check that its pod lives. See: kubectl metaparticle explain",
 			func(s *server) { s.put(held(1)) }, []kube.Lease{held(2)},
 		},
 		"no Lease": {
 			serves, "The pod waits until the holder of singleton.deployment.db serves.",
 			"The pod still waits until the holder of singleton.deployment.db serves. The Lease does not exist. " +
-				"Check its name, and that a pod claims it. See: kubectl metaparticle status",
+				"Check its name, and that a pod claims it. See: kubectl metaparticle explain",
 			func(*server) {}, []kube.Lease{held(1), held(2)},
 		},
 		"a version that is gone": {
 			key7, "The pod waits until key 7 of once.schema is done.",
 			"The pod still waits until key 7 of once.schema is done. " +
-				`Key 7 is not done. Check the pod "db-0", which holds the Lease. See: kubectl metaparticle status`,
+				`Key 7 is not done. Check the pod "db-0", which holds the Lease. See: kubectl metaparticle explain`,
 			func(s *server) {
 				s.put(changed(schema(""), func(l *kube.Lease) { l.Holder = "db-0_u-7" }))
 				s.compacted = 1
@@ -66,7 +67,7 @@ func TestEachNoticeAppearsOnceForACondition(t *testing.T) {
 		"no right": {
 			key7, "The pod waits until key 7 of once.schema is done.",
 			"The pod still waits until key 7 of once.schema is done. The pod has no right to read the Lease. " +
-				"Check the log of Metaparticle's webhook, which grants the right (watch lease once.schema: 403). See: kubectl metaparticle status",
+				"Check the log of Metaparticle's webhook, which grants the right (watch lease once.schema: 403). See: kubectl metaparticle explain",
 			func(s *server) {
 				s.put(schema(""))
 				s.refuseWatch = func(context.Context) error { return &kube.StatusError{Code: 403} }
@@ -151,10 +152,43 @@ func TestFailingEventDelaysNoWait(t *testing.T) {
 				s.refuseEvent = refuse
 				r := start(t, s, key7)
 				r.lasts(t, time.Hour)
-				require.Len(t, s.sent(), 6, "each Event is sent three times")
-				assert.Equal(t, r.began.Add(5*time.Minute), s.sent()[3].Time, "late Events delay no other one")
+				var warnings []kube.Event
+				for _, e := range s.sent() {
+					if e.Type == kube.Warning {
+						warnings = append(warnings, e)
+					}
+				}
+				assert.Less(t, len(s.sent()), 25, "the pauses grow")
+				assert.Equal(t, r.began.Add(5*time.Minute), warnings[0].Time, "late Events delay no other one")
 				r.ended()
 			})
 		})
 	}
+}
+
+// Without the Role of its account, a pod may neither read its Lease nor write an Event.
+func TestLateRightStillBringsTheWarning(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.put(schema(""))
+		refused := func(context.Context) error { return &kube.StatusError{Code: 403} }
+		s.refuseEvent, s.refuseRead = refused, refused
+		r := start(t, s, key7)
+		r.lasts(t, 6*time.Minute)
+		sent := len(s.sent())
+		s.mu.Lock()
+		s.refuseEvent, s.refuseRead = nil, nil
+		s.mu.Unlock()
+		r.lasts(t, 6*time.Minute)
+		require.Len(t, s.sent(), sent+1, "once, and stored")
+		assert.Contains(t, s.sent()[sent].Message, "Key 7 is not done", "the present cause")
+		r.ended()
+	})
+}
+
+func TestWarningNamesAFullListOfKeys(t *testing.T) {
+	var done api.Done
+	for n := range api.MaxDone {
+		done = done.With(fmt.Sprint("n", n))
+	}
+	assert.Contains(t, (&judge{condition: key7}).see(new(schema(string(done)))), "not among the last 50 done keys")
 }
