@@ -4,14 +4,19 @@
 package main
 
 import (
+	"fmt"
+	"slices"
+	"time"
+
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// conditionLines returns a line for each condition. The Lease alone does not show whether its
-// holder still lives; the pod's own container waits for a renewal.
+// conditionLines returns a line for each condition.
 func conditionLines(e *explainer) []string {
 	var lines []string
 	for _, c := range conditionsOf(e) {
@@ -19,35 +24,55 @@ func conditionLines(e *explainer) []string {
 		if !read {
 			continue // reported in the section "not readable"
 		}
-		lines = append(lines, c.String()+"\t"+leaseState(c, lease))
+		lines = append(lines, c.String()+"\t"+leaseState(e, c, lease))
 	}
 	return lines
 }
 
 // leaseState returns the words about a condition. The Lease may be nil.
-func leaseState(c api.Condition, lease *coordinationv1.Lease) string {
+func leaseState(e *explainer, c api.Condition, lease *coordinationv1.Lease) string {
 	switch {
 	case lease == nil:
 		return "not met: no Lease, so no pod has claimed it yet"
-	case c.Key != "" && api.Done(lease.Annotations[api.DoneAnnotation]).Has(c.Key):
-		return "met: the key is done"
-	case c.Key != "":
-		return "not met: the key is not done"
-	case holderOf(lease) == "":
-		return "not met: no pod holds"
-	case lease.Annotations[api.ServingAnnotation] == "":
-		return "not met: the application of " + api.PodOf(holderOf(lease)) + " does not serve"
-	default:
-		return "met with the next renewal: " + api.PodOf(holderOf(lease)) + " serves"
+	case c.Key == "":
+		return holderState(e, lease)
 	}
+	switch done := api.Done(lease.Annotations[api.DoneAnnotation]); {
+	case done.Has(c.Key):
+		return "met: the key is done"
+	case len(done.Keys()) >= api.MaxDone:
+		return fmt.Sprintf("not met: the key is not among the last %d done keys", api.MaxDone)
+	}
+	return "not met: the key is not done"
 }
 
-// conditionState returns the words about a pod that claims nothing and has conditions.
-func conditionState(pod corev1.Pod) string {
-	for _, s := range pod.Status.InitContainerStatuses {
-		if s.Name == api.AfterContainer && s.State.Terminated != nil && s.State.Terminated.ExitCode == 0 {
-			return "its conditions were met"
-		}
+// holderState returns the words about a condition that the holder of the Lease can meet. The
+// pod's own container also waits for a renewal, which this command cannot see.
+func holderState(e *explainer, lease *coordinationv1.Lease) string {
+	identity := holderOf(lease)
+	name := api.PodOf(identity)
+	serving, err := time.Parse(time.RFC3339, lease.Annotations[api.ServingAnnotation])
+	renewed := lease.Spec.RenewTime
+	lasts := time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)) * time.Second
+	switch {
+	case identity == "" || name == identity:
+		return "not met: no pod holds"
+	case !ours(lease):
+		return "not met: the holder " + name + " is no gated pod"
+	case e.others[identity] == "":
+		return "not met: the holder " + name + " is gone"
+	case err != nil || lease.Spec.AcquireTime == nil || serving.Before(lease.Spec.AcquireTime.Time):
+		return "not met: the application of " + name + " does not serve"
+	case renewed == nil || e.now.Sub(renewed.Time) > lasts:
+		return "not met: the holder " + name + " does not renew"
 	}
-	return "waits for its conditions"
+	return "met with the next renewal: " + name + " serves"
+}
+
+// waitsForConditions reports whether the pod has conditions that were not met yet.
+func waitsForConditions(pod corev1.Pod) bool {
+	met := slices.ContainsFunc(pod.Status.InitContainerStatuses, func(s corev1.ContainerStatus) bool {
+		return s.Name == api.AfterContainer && s.State.Terminated != nil && s.State.Terminated.ExitCode == 0
+	})
+	return len(podspec.ConditionsOf(&pod.Spec)) > 0 && !met
 }

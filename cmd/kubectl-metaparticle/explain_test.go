@@ -160,35 +160,50 @@ func waitingPod(name, conditions string, met bool) *corev1.Pod {
 }
 
 func TestExplainCommandShowsWhichConditionsAreMet(t *testing.T) {
-	const conditions = "lock.a,lock.b,lock.c,once.schema=7,once.schema=8,once.seed=1"
+	const conditions = "lock.a,lock.b,lock.c,lock.d,lock.e,once.schema=7,once.schema=8,once.seed=1"
 	after := map[string]string{api.AfterAnnotation: conditions}
-	lock := func(name, pod string, serves bool) *coordinationv1.Lease {
+	lock := func(name, pod string, change func(*coordinationv1.Lease)) *coordinationv1.Lease {
 		l := leaseOf(pod)
 		l.Name = api.LockLease(name)
-		if !serves {
-			l.Annotations = nil
-		}
+		l.Annotations = map[string]string{api.HoldAnnotation: "h", api.ServingAnnotation: noon.Add(-9 * time.Minute).Format(time.RFC3339)}
+		change(l)
 		return l
 	}
+	same := func(*coordinationv1.Lease) {}
 	work := &coordinationv1.Lease{ObjectMeta: meta(api.OnceLease("schema"), map[string]string{api.DoneAnnotation: "6,7"})}
-	assert.Equal(t, `Deployment/biller in shop: gated, 2 pods
-namespace:
-  shop  opted in
-annotations:
-  metaparticle.io/after=`+conditions+`  on the workload and its template
-conditions:
-  lock.a         met with the next renewal: db serves
-  lock.b         not met: the application of db does not serve
-  lock.c         not met: no pod holds
-  once.schema=7  met: the key is done
-  once.schema=8  not met: the key is not done
-  once.seed=1    not met: no Lease, so no pod has claimed it yet
-pods:
-  a  its conditions were met
-  b  waits for its conditions
-`, answer(t, true, "Deployment/biller", together(deployment(after, after), work,
-		lock("a", "db", true), lock("b", "db", false), lock("c", "", false),
-		waitingPod("a", conditions, true), waitingPod("b", conditions, false))...))
+	full := &coordinationv1.Lease{ObjectMeta: meta(api.OnceLease("full"), map[string]string{api.DoneAnnotation: "2" + strings.Repeat(",2", api.MaxDone-1)})}
+	claims := waitingPod("c", "lock.a", false)
+	claims.Labels[api.GatedLabel] = api.Gated
+	claims.Spec.InitContainers = append(claims.Spec.InitContainers,
+		corev1.Container{Name: api.AgentContainer, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)})
+	claims.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}}
+	shown := answer(t, true, "Deployment/biller", together(deployment(after, after), work, full,
+		lock("a", "a", same),
+		lock("b", "a", func(l *coordinationv1.Lease) {
+			l.Annotations[api.ServingAnnotation] = noon.Add(-time.Hour).Format(time.RFC3339)
+		}),
+		lock("c", "", same),
+		lock("d", "db", same),
+		lock("e", "a", func(l *coordinationv1.Lease) { delete(l.Annotations, api.HoldAnnotation) }),
+		lock("f", "a", func(l *coordinationv1.Lease) { l.Spec.RenewTime = &metav1.MicroTime{Time: noon.Add(-5 * time.Minute)} }),
+		waitingPod("a", "lock.f,once.full=1", true), waitingPod("b", "lock.a", false), claims)...)
+	for _, line := range []string{
+		"lock.a         met with the next renewal: a serves",
+		"lock.b         not met: the application of a does not serve",
+		"lock.c         not met: no pod holds",
+		"lock.d         not met: the holder db is gone",
+		"lock.e         not met: the holder a is no gated pod",
+		"lock.f         not met: the holder a does not renew",
+		"once.schema=7  met: the key is done",
+		"once.schema=8  not met: the key is not done",
+		"once.full=1    not met: the key is not among the last 50 done keys",
+		"once.seed=1    not met: no Lease, so no pod has claimed it yet",
+		"a  its conditions were met\n",
+		"b  waits for its conditions\n",
+		"c  waits for its conditions  not Ready",
+	} {
+		assert.Contains(t, shown, "  "+line)
+	}
 	assert.Contains(t, answer(t, false, "Deployment/biller", together(deployment(after, after))...), "NamespaceNotOptedIn")
 }
 

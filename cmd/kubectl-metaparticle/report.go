@@ -153,8 +153,10 @@ func (e *explainer) podLine(pod corev1.Pod) string {
 	switch held := e.heldBy(pod); {
 	case !injected(pod):
 		text = "not gated"
+	case waitsForConditions(pod):
+		text = "waits for its conditions"
 	case !gated(pod):
-		text = conditionState(pod)
+		text = "its conditions were met"
 	case len(held) > 0:
 		text = "holds " + strings.Join(held, ", ")
 	default:
