@@ -50,6 +50,7 @@ func TestPodWithConditionsNeedsItsContainer(t *testing.T) {
 		"a container beside":     sidecar(api.AfterContainer),
 		"another condition":      args(api.AfterContainer, "after", "-conditions=once.schema=7"),
 		"a longer name":          args(api.AfterContainer, "after", "-conditions=lock.ab,once.schema=7"),
+		"two lists":              args(api.AfterContainer, "after", "-conditions=lock.a,once.schema=7", "-conditions=once.other=1"),
 		"no argument":            args(api.AfterContainer, "after"),
 		"no label":               func(pod *corev1.Pod) { delete(pod.Labels, api.GatedLabel) },
 		"the label of a claim":   func(pod *corev1.Pod) { pod.Labels[api.GatedLabel] = api.Gated },
