@@ -90,14 +90,14 @@ func (n *notices) warning() (kube.EventType, string, string) {
 // tell writes a line, and the same notice as an Event, until ctx ends or the next notice is due.
 // If the Event was stored, the function waits for the next notice.
 func (n *notices) tell(ctx context.Context, next <-chan time.Time, notice func() (kube.EventType, string, string)) {
-	kind, reason, message := notice()
+	_, _, message := notice()
 	n.log(message)
 	at := time.Now()
 	again := time.After(0)
 	for pause := shortestEventPause; ; pause = min(2*pause, longestEventPause) {
 		select {
 		case <-again:
-			kind, reason, message = notice()
+			kind, reason, message := notice()
 			event := kube.Event{
 				PodName: n.config.PodName, PodUID: n.config.PodUID,
 				Type: kind, Reason: reason, Message: message, Time: at,
