@@ -24,6 +24,11 @@ const (
 	// mostOfEvents bounds the Events. Each hold may have four: its beginning, its end, a
 	// silent shim, and an unreleased slot.
 	mostOfEvents = 24
+	// mostOfWait bounds the requests of a pod that waits, about one Lease. A look takes two: a
+	// read and a watch. A watch of 10 s resets the pauses, which then grow from 250 ms. The
+	// most looks come with four failures after each such watch: five in 13.75 s. Each further
+	// condition brings five quick looks more, and a pod has two conditions.
+	mostOfWait = 2 * (5*5 + 5)
 )
 
 // minute has the instants of the requests that one client sent in the last minute, for
@@ -40,15 +45,18 @@ func (m *minute) add(now time.Duration) int {
 	return len(m.sent)
 }
 
-// count notes a request of an agent, and judges the number of requests of the last
+// count notes a request of an agent or of a pod that waits, and judges the number of requests of the last
 // minute.
 func (c *clientOf) count(op string) {
-	if c.pod == nil {
+	if c.allowed == nil {
 		return
 	}
 	about, most := op, map[string]int{"patch": mostOfPod, "event": mostOfEvents}[op]
 	if _, slot, ok := strings.Cut(op, " "); ok {
 		about, most = slot, mostOfLease
+		if c.pod == nil {
+			most = mostOfWait
+		}
 	}
 	m := c.recent[about]
 	if m == nil {
@@ -56,7 +64,7 @@ func (c *clientOf) count(op string) {
 		c.recent[about] = m
 	}
 	if n := m.add(c.w.now()); n > most {
-		c.w.violate(chatter, "an agent of %s sent %d requests about %s within a minute, not %d: in all %v",
-			c.pod.name, n, about, most, c.sent)
+		c.w.violate(chatter, "%s sent %d requests about %s within a minute, not %d: in all %v",
+			c.name, n, about, most, c.sent)
 	}
 }

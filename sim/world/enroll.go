@@ -18,6 +18,9 @@ const Namespace = "shop"
 // RoleBinding has the same name.
 const RoleName = "metaparticle:" + account
 
+// ReaderRoleName is the name of the Role by which pods read the Leases of their conditions.
+const ReaderRoleName = "metaparticle-after:" + account
+
 // account is the service account of all pods.
 const account = "default"
 

@@ -62,6 +62,9 @@ func (n *node) stop() {
 			p.order.waiter.freeze()
 		}
 	}
+	for _, t := range n.tenants {
+		t.freeze()
+	}
 }
 
 // thaw ends the suspension of the node.
@@ -95,6 +98,9 @@ func (n *node) goOn() {
 		if p.order.waiter != nil {
 			p.order.waiter.thaw()
 		}
+	}
+	for _, t := range n.tenants {
+		t.thaw()
 	}
 }
 
@@ -137,6 +143,9 @@ func (n *node) crash() {
 			p.tidy()
 		}
 	}
+	for _, t := range n.tenants {
+		t.crash()
+	}
 	n.w.api.severed()
 }
 
@@ -146,6 +155,9 @@ func (n *node) reboot() {
 	n.bootUp()
 	for _, p := range n.pods() {
 		n.w.after(between(n.rng, 500*time.Millisecond, 3*time.Second), p.startAll)
+	}
+	for _, t := range n.tenants {
+		t.boot()
 	}
 	n.catchUp()
 }

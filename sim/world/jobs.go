@@ -5,6 +5,7 @@ package world
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -19,7 +20,10 @@ type jobs struct {
 	trouble *trouble
 	made    int // the number of pods so far
 	// assign gives a new pod its Job, or its key.
-	assign func(*pod)
+	assign  func(*pod)
+	waiters *waiters
+	// last ends the story.
+	last func()
 }
 
 // mostJobs bounds the pods of the story at one instant.
@@ -35,6 +39,8 @@ func newJobs(w *World) *jobs {
 	}
 	j.assign = func(p *pod) { p.job = j.nextJob() }
 	j.begin(t)
+	j.waiters = newWaiters(w, func(*rand.Rand) []api.Condition { return []api.Condition{{Lease: t.slots[0]}} })
+	j.last = j.lastHolder
 	return j
 }
 
@@ -67,6 +73,7 @@ func (j *jobs) run() {
 		}
 		j.do(func() {
 			j.heal()
+			j.waiters.recover()
 			j.killStopped()
 		})
 		bound := j.ending()
@@ -74,7 +81,27 @@ func (j *jobs) run() {
 			j.do(func() { j.violate(nobody, "%v after the trouble %s has not ended", bound, j.pods[0].name) })
 			return
 		}
+		if !j.waiters.afterTrouble(false) {
+			return
+		}
 	}
+	j.last()
+}
+
+// lastHolder makes a pod that holds until all pods that wait for a holder have gone on. A
+// pod whose watch is mute may wait for longer.
+func (j *jobs) lastHolder() {
+	t := j.templates[0]
+	t.ends, t.onBusy, t.waitAtMost = 0, "", 0
+	j.do(func() {
+		if len(j.waiters.all) > 0 {
+			j.assign(j.newPod(t, j.place()))
+		}
+	})
+	// The first event of a waiter is a renewal of the hold, and the second one meets its
+	// condition.
+	bound := j.settling() + j.waiters.looking() + slow(2*budgetOf(t.duration).Renew)
+	j.waiters.proceed(bound, func(p *waiter) bool { return !j.waiters.mute(p) })
 }
 
 // ending bounds the time until every pod has ended. The pods run one after the other. A

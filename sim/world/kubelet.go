@@ -233,7 +233,7 @@ func (p *pod) allowed(verb, lease string) error {
 	if !p.object {
 		return status(401, "Unauthorized", "the token's pod is gone")
 	}
-	if !p.w.api.granted(verb, lease) {
+	if !p.w.api.granted(RoleName, verb, lease) {
 		return status(403, "Forbidden", verb+" "+lease)
 	}
 	return nil

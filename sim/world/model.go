@@ -5,6 +5,7 @@ package world
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -41,6 +42,7 @@ func (m model) Namespace(context.Context, string) (time.Duration, error) {
 		m.present(slot)
 	}
 	m.grant(slots)
+	m.grantReads()
 	return 0, nil
 }
 
@@ -81,7 +83,7 @@ func (m model) presentNext(slot string) {
 // next Leases.
 func (m model) grant(slots []string) {
 	missing := func(slot string) bool {
-		return !m.w.api.granted("get", slot)
+		return !m.w.api.granted(RoleName, "get", slot)
 	}
 	if !slices.ContainsFunc(slots, missing) {
 		return
@@ -94,12 +96,23 @@ func (m model) grant(slots []string) {
 		}
 	}
 	slices.Sort(names)
-	role := map[string]any{"rules": []rule{{
-		APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"},
-		ResourceNames: slices.Compact(names), Verbs: []string{"get", "watch", "update"},
-	}}}
-	m.create("Role", RoleName, role)
-	m.create("RoleBinding", RoleName, map[string]any{})
+	m.bind(RoleName, slices.Compact(names), "get", "watch", "update")
+}
+
+// grantReads writes and binds a Role that names the Leases of all conditions.
+func (m model) grantReads() {
+	names := slices.Sorted(maps.Keys(m.w.read))
+	if slices.ContainsFunc(names, func(lease string) bool { return !m.w.api.granted(ReaderRoleName, "get", lease) }) {
+		m.bind(ReaderRoleName, names, "get", "watch")
+	}
+}
+
+// bind writes the Role, and its RoleBinding.
+func (m model) bind(name string, leases []string, verbs ...string) {
+	m.create("Role", name, map[string]any{"rules": []rule{{
+		APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: leases, Verbs: verbs,
+	}}})
+	m.create("RoleBinding", name, map[string]any{})
 }
 
 // create stores an object, and replaces an earlier object of that name.

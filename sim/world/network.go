@@ -32,7 +32,8 @@ type clientOf struct {
 	node    *node // nil for a process beside the API server
 	pod     *pod  // the agent's pod; nil for other processes
 	sources map[string]*rand.Rand
-	// allowed authorizes a request for a Lease: get, watch or update.
+	// allowed authorizes a request for a Lease: get, watch or update. The function is nil for
+	// a process that is in no pod.
 	allowed func(verb, lease string) error
 	// sent counts the requests by kind, including watches and Events.
 	sent map[string]int

@@ -31,6 +31,17 @@ type node struct {
 	paused bool
 	wokeAt time.Duration
 	due    []func()
+	// tenants has the pods of the node that claim no slot.
+	tenants []tenant
+}
+
+// tenant is a pod that claims no slot. The faults of its node call these methods.
+type tenant interface {
+	freeze()
+	thaw()
+	// crash ends the process of the pod, and boot starts a process again.
+	crash()
+	boot()
 }
 
 // skew bounds the error of a clock's rate: chronyd slews a clock by a twelfth at most.

@@ -11,7 +11,7 @@ import (
 // New returns the world of a seed, in a synctest bubble. Each Enroller runs a
 // Reconciler that the function enroll returns.
 func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *World {
-	w := &World{reconciler: enroll, remembered: remembered{}}
+	w := &World{reconciler: enroll, remembered: remembered{}, read: map[string]bool{}}
 	w.seed, w.start, w.failed = seed, time.Now(), make(chan struct{})
 	w.rng = w.source("script")
 	w.ctx, w.cancel = context.WithCancel(ctx)
@@ -81,10 +81,17 @@ func (w *World) end() {
 				}
 			}
 		}
+		for _, n := range w.nodes {
+			for _, t := range n.tenants {
+				t.crash()
+			}
+		}
 		for _, e := range w.enrolls {
 			e.die()
 		}
 		w.cancel()
 	})
 	w.group.Wait()
+	// The notices of package after may outlive Run until the tick of their last request.
+	<-time.After(time.Millisecond)
 }

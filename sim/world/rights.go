@@ -22,19 +22,19 @@ type rule struct {
 	Verbs         []string `json:"verbs"`
 }
 
-// granted reports whether the pods' account has the right. A Role must give the right,
-// and a RoleBinding must bind the Role.
-func (s *server) granted(verb, lease string) bool {
-	role := s.object("Role", RoleName).last()
-	if role.raw == nil || s.object("RoleBinding", RoleName).last().raw == nil {
+// granted reports whether the pods' account has the right by the named Role. The Role must
+// give the right, and a RoleBinding of that name must bind the Role.
+func (s *server) granted(name, verb, lease string) bool {
+	role := s.object("Role", name).last()
+	if role.raw == nil || s.object("RoleBinding", name).last().raw == nil {
 		return false
 	}
-	if s.rights.version != role.rv {
+	if s.rights[name].version != role.rv {
 		var r struct{ Rules []rule }
 		must(json.Unmarshal(role.raw, &r))
-		s.rights = rights{version: role.rv, rules: r.Rules}
+		s.rights[name] = rights{version: role.rv, rules: r.Rules}
 	}
-	return slices.ContainsFunc(s.rights.rules, func(r rule) bool {
+	return slices.ContainsFunc(s.rights[name].rules, func(r rule) bool {
 		return slices.Contains(r.Resources, "leases") && slices.Contains(r.Verbs, verb) && slices.Contains(r.ResourceNames, lease)
 	})
 }

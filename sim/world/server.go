@@ -28,8 +28,8 @@ type server struct {
 	compacted int64
 	away      bool
 	watches   []*watch
-	dirty     []func() // called at each change but updates of Leases
-	rights    rights
+	dirty     []func()          // called at each change but updates of Leases
+	rights    map[string]rights // by the name of the Role
 	// sent is the instant at which a client sent the last write of a Lease.
 	sent time.Duration
 }
@@ -65,7 +65,7 @@ type change struct {
 func newServer(w *World) *server {
 	// Fencing tokens are numbers. The first versions are below 1000, so a program that
 	// compares tokens as text fails when the versions reach 1000.
-	return &server{w: w, rng: w.source("server"), rv: 990, objects: map[string]*object{}}
+	return &server{w: w, rng: w.source("server"), rv: 990, objects: map[string]*object{}, rights: map[string]rights{}}
 }
 
 // object returns the object of a key, without a state if the key is new.

@@ -68,11 +68,12 @@ func (f fault) err() error {
 	return refusals[slices.IndexFunc(refusals, func(r refusal) bool { return r.code == code })].err()
 }
 
-// broken returns the fault that the request of an agent has in the current weather.
+// broken returns the fault that the request of an agent, or of a pod that waits, has in the
+// current weather.
 func (c *clientOf) broken(op string) fault {
 	verb, lease, _ := strings.Cut(op, " ")
 	switch f := c.w.weather; {
-	case c.pod == nil:
+	case c.allowed == nil:
 		return sound
 	case lease != "" && lease == f.sealed:
 		return forbidden

@@ -5,6 +5,7 @@ package world
 
 import (
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -20,7 +21,23 @@ func newWorks(w *World) *jobs {
 	}
 	j.assign = func(p *pod) { p.key = j.nextKey() }
 	j.begin(t)
+	j.waiters = newWaiters(w, j.conditions)
+	j.last = func() { j.waiters.afterTrouble(true) }
 	return j
+}
+
+// conditions draws one or two conditions of a pod that waits. Some of the keys belong to no
+// pod yet, and some never will. In a world whose work is an init container's, no holder
+// serves.
+func (j *jobs) conditions(r *rand.Rand) []api.Condition {
+	all := make([]api.Condition, 1+r.IntN(2))
+	for i := range all {
+		all[i].Lease = j.slots[0]
+		if chance(r, .8) {
+			all[i].Key = fmt.Sprintf("v%d", 1+r.IntN(j.made/3+3))
+		}
+	}
+	return all
 }
 
 // nextKey returns the key of the next pod.

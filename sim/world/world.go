@@ -26,6 +26,8 @@ type World struct {
 	// reconciler makes the Reconciler of an Enroller.
 	reconciler func(*Enroller) Reconciler
 	remembered remembered // by the model of enroll
+	// read has the Leases that conditions of pods name.
+	read map[string]bool
 }
 
 // remembered has the slots that ever had a Lease, each with the longest duration that a

@@ -1,0 +1,84 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// These are the names of the invariants of pods with conditions, as the names in check.go.
+// Each comment describes the violation. The begin of a wait is the start of its process, or
+// the instant at which the conditions before it were met at the earliest.
+const (
+	// unmetKey means that a pod goes on, and that no state of the Lease had its key between
+	// the begin of the wait and now.
+	unmetKey = "unmet-key"
+	// unmetHolder means that a pod goes on, and that no holder served and renewed between
+	// the begin of its wait and now.
+	unmetHolder = "unmet-holder"
+	// waitsOn means that a pod waits for longer than the rules allow, in quiet times, after
+	// its conditions were met.
+	waitsOn = "waits-on"
+)
+
+// checkMet demands that each condition of a pod that goes on was met, one after the other. The
+// process of the pod began at the instant.
+func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duration) {
+	for _, c := range conditions {
+		states := statesSince(w.api.object("Lease", c.Lease), at)
+		met, how := keyMet(states, c.Key), unmetKey
+		if c.Key == "" {
+			met, how = holderMet(states), unmetHolder
+		}
+		if met < 0 {
+			w.violate(how, "%s goes on, and %v was never met since %v", pod, c, at)
+			return
+		}
+		at = max(at, states[met].at)
+	}
+}
+
+// statesSince returns the state of the object at the instant, and all later states.
+func statesSince(o *object, at time.Duration) []version {
+	later, _ := slices.BinarySearchFunc(o.versions, at, func(v version, at time.Duration) int { return int(v.at - at) })
+	return o.versions[max(0, later-1):]
+}
+
+// keyMet returns the first state in which the key is done; negative if there is none.
+func keyMet(states []version, key string) int {
+	return slices.IndexFunc(states, func(v version) bool { return slices.Contains(doneOf(v.lease).Keys(), key) })
+}
+
+// holderMet returns the first state that a holder has renewed, and in which that holder
+// serves. The function returns a negative number if there is none.
+func holderMet(states []version) int {
+	for i := 1; i < len(states); i++ {
+		if renews(states[i-1], states[i]) && states[i].lease.Annotations[api.ServingAnnotation] != "" {
+			return i
+		}
+	}
+	return -1
+}
+
+// renews reports whether the write that made the second state renews the hold of the first
+// state.
+func renews(before, after version) bool {
+	was, is := before.lease, after.lease
+	if was == nil || is == nil || before.uid != after.uid || is.Holder == "" || is.Holder == Unknown {
+		return false
+	}
+	same := was.Holder == is.Holder && was.Annotations[api.HoldAnnotation] == is.Annotations[api.HoldAnnotation]
+	return same && is.RenewTime != was.RenewTime
+}
+
+// keysDone reports whether all the keys are done now. With a condition on a holder the answer
+// is no, because a holder may die at any time.
+func (w *World) keysDone(conditions []api.Condition) bool {
+	return !slices.ContainsFunc(conditions, func(c api.Condition) bool {
+		return c.Key == "" || !slices.Contains(doneOf(w.api.object("Lease", c.Lease).last().lease).Keys(), c.Key)
+	})
+}

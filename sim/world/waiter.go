@@ -1,0 +1,161 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/after"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// waiter is a pod with conditions. The init container of the pod runs package after. The
+// world judges only that container, so the pod is gone as soon as the container succeeds.
+type waiter struct {
+	w          *World
+	name       string
+	node       *node
+	rng        *rand.Rand
+	conditions []api.Condition
+	// succeeded is called when the container has succeeded.
+	succeeded func(*waiter)
+	// client is that of the last process; nil before the first start. The field began is
+	// the instant at which that process started.
+	client *clientOf
+	began  time.Duration
+	starts int
+	// frozen reports that the process is frozen, but not its node.
+	frozen bool
+}
+
+// newWaiter adds the pod to the node, whose kubelet soon starts the container.
+func newWaiter(w *World, name string, n *node, conditions []api.Condition, succeeded func(*waiter)) *waiter {
+	p := &waiter{w: w, name: name, node: n, rng: w.source(name), conditions: conditions, succeeded: succeeded}
+	n.tenants = append(n.tenants, p)
+	w.note(name, "pod on %s waits until %v", n.name, conditions)
+	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.start)
+	return p
+}
+
+// runs reports whether a process of the container lives.
+func (p *waiter) runs() bool { return p.client != nil && !p.client.dead }
+
+// start starts the container, unless it runs.
+func (p *waiter) start() {
+	switch {
+	case p.runs() || !p.node.up:
+		return
+	case p.node.paused:
+		p.node.whenUnpaused(p.start)
+		return
+	}
+	p.starts++
+	name := fmt.Sprintf("%s#%d", p.name, p.starts)
+	c := p.w.newClient(p.w.newProcess(), name, p.node)
+	c.allowed = p.allowed
+	p.client, p.began, p.frozen = c, p.w.now(), false
+	if p.node.frozen {
+		c.process.freeze()
+	}
+	p.w.note(name, "agent after starts")
+	config := after.Config{
+		API: c, Conditions: p.conditions, PodName: p.name, PodUID: "uid-of-" + p.name, Log: p,
+		Random: rand.NewPCG(p.w.seed, p.w.source(name).Uint64()),
+	}
+	p.w.group.Go(func() {
+		err := after.Run(c.ctx, config)
+		p.w.do(func() { p.exited(c, err) })
+	})
+}
+
+// allowed returns nil, or the error with which the API server refuses a request for a
+// Lease.
+func (p *waiter) allowed(verb, lease string) error {
+	if !p.w.api.granted(ReaderRoleName, verb, lease) {
+		return status(403, "Forbidden", verb+" "+lease)
+	}
+	return nil
+}
+
+// Write adds a line of the process to the history.
+func (p *waiter) Write(line []byte) (int, error) {
+	p.w.do(func() { p.w.note(p.name, "%s", strings.TrimSpace(string(line))) })
+	return len(line), nil
+}
+
+// exited cleans up after the process has ended by itself.
+func (p *waiter) exited(c *clientOf, err error) {
+	if c.dead {
+		return
+	}
+	p.w.note(p.name, "agent after exits: %v", err)
+	c.die()
+	if err != nil {
+		p.again()
+		return
+	}
+	p.w.checkMet(p.name, p.conditions, p.began)
+	p.succeeded(p)
+}
+
+// mostAgain bounds the back-off of the container.
+const mostAgain = 10 * time.Second
+
+// again starts the container after its back-off.
+func (p *waiter) again() { p.w.after(between(p.rng, 200*time.Millisecond, mostAgain), p.start) }
+
+// kill ends the process, and the kubelet starts the container again.
+func (p *waiter) kill() {
+	p.crash()
+	p.again()
+}
+
+// pauseAlone freezes the process, but not its node.
+func (p *waiter) pauseAlone(last time.Duration) {
+	p.frozen = true
+	p.freeze()
+	p.w.note(p.name, "agent after is frozen for %v", last)
+	c := p.client
+	p.w.after(last, func() {
+		if p.client == c {
+			p.resume()
+		}
+	})
+}
+
+// resume undoes pauseAlone.
+func (p *waiter) resume() {
+	p.frozen = false
+	if !p.node.frozen {
+		p.thaw()
+	}
+}
+
+// freeze implements tenant.
+func (p *waiter) freeze() {
+	if p.runs() {
+		p.client.process.freeze()
+	}
+}
+
+// thaw implements tenant.
+func (p *waiter) thaw() {
+	if p.runs() && !p.frozen {
+		p.client.process.thaw()
+	}
+}
+
+// crash implements tenant.
+func (p *waiter) crash() {
+	if p.runs() {
+		p.client.die()
+		p.w.note(p.name, "agent after is dead")
+	}
+}
+
+// boot implements tenant.
+func (p *waiter) boot() { p.w.after(between(p.rng, 500*time.Millisecond, 3*time.Second), p.start) }

@@ -1,0 +1,151 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// waiters adds pods with conditions to a story of jobs, and makes trouble for them. The
+// waiters draw from a source of their own, so the draws of the story do not depend on them.
+type waiters struct {
+	*World
+	random *rand.Rand
+	all    []*waiter
+	made   int
+	// draw returns the conditions of the next waiter.
+	draw func(*rand.Rand) []api.Condition
+}
+
+// mostWaiters bounds the waiters at one instant. Each one watches every renewal.
+const mostWaiters = 3
+
+func newWaiters(w *World, draw func(*rand.Rand) []api.Condition) *waiters {
+	ws := &waiters{World: w, random: w.source("waiters"), draw: draw}
+	ws.plan()
+	return ws
+}
+
+// plan acts after a while, again and again. In quiet times nothing happens.
+func (ws *waiters) plan() {
+	ws.after(between(ws.random, time.Millisecond, 20*time.Second), func() {
+		if !ws.calm {
+			ws.act()
+		}
+		ws.plan()
+	})
+}
+
+// act adds a waiter, or makes trouble for a waiter.
+func (ws *waiters) act() {
+	if len(ws.all) == 0 || len(ws.all) < mostWaiters && chance(ws.random, .5) {
+		ws.add()
+		return
+	}
+	p := pick(ws.random, ws.all)
+	pause := between(ws.random, 100*time.Millisecond, time.Minute)
+	switch n := ws.random.IntN(6); {
+	case n == 0 && p.node.up && !p.node.paused:
+		p.kill()
+	case n == 1 && p.runs() && !p.frozen:
+		p.pauseAlone(pause)
+	case n == 2:
+		ws.takeRole()
+	}
+}
+
+// add makes a waiter. Enroll grants the right to read a little later.
+func (ws *waiters) add() {
+	ws.made++
+	p := newWaiter(ws.World, fmt.Sprintf("waiter-%d", ws.made), pick(ws.random, ws.nodes), ws.draw(ws.random), ws.remove)
+	ws.all = append(ws.all, p)
+	for _, c := range p.conditions {
+		ws.read[c.Lease] = true
+	}
+	for _, e := range ws.enrolls {
+		e.nudge()
+	}
+}
+
+// remove deletes the pod of a waiter that goes on.
+func (ws *waiters) remove(p *waiter) {
+	ws.all = slices.DeleteFunc(ws.all, func(other *waiter) bool { return other == p })
+	p.node.tenants = slices.DeleteFunc(p.node.tenants, func(other tenant) bool { return other == p })
+}
+
+// takeRole deletes the Role by which waiters read. A watch that is open goes on.
+func (ws *waiters) takeRole() {
+	if ws.api.object("Role", ReaderRoleName).last().raw != nil {
+		must(ws.api.remove("somebody", "Role", ReaderRoleName, "", ""))
+	}
+}
+
+// recover ends the faults of all waiters.
+func (ws *waiters) recover() {
+	for _, p := range ws.all {
+		p.resume()
+	}
+}
+
+// mute reports whether the waiter has a watch that carries no event any more.
+func (ws *waiters) mute(p *waiter) bool {
+	return slices.ContainsFunc(ws.api.watches, func(s *watch) bool { return s.c == p.client && s.mute })
+}
+
+// looking bounds the time in which a waiter without a mute watch sees the Lease, after
+// the last fault.
+func (ws *waiters) looking() time.Duration {
+	return sum([]part{
+		{"a node boots, and the kubelet starts the container again", 3*time.Second + mostAgain},
+		{"a late request arrives, or a read without an answer ends", max(ws.latest, 20*time.Second)},
+		{"enroll begins anew, and grants the right", 5 * time.Second},
+		{"the longest pause after a failure, twice", 2 * 15 * time.Second},
+		{"a read, and the first event of its watch", time.Second},
+	})
+}
+
+// longestWatch bounds a watch of package after: its watchMin and its watchSpread.
+const longestWatch = 24 * time.Minute
+
+// proceed demands that no waiter is due for longer than the bound. The function returns
+// once no waiter is due.
+func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
+	since := map[*waiter]time.Duration{}
+	for {
+		none := true
+		ws.do(func() {
+			for _, p := range ws.all {
+				if !due(p) {
+					delete(since, p)
+					continue
+				}
+				none = false
+				if _, ok := since[p]; !ok {
+					since[p] = ws.now()
+				}
+				if ws.now()-since[p] > bound {
+					ws.violate(waitsOn, "%s has waited on for %v, until %v", p.name, bound, p.conditions)
+				}
+			}
+		})
+		if none || !ws.pass(time.Second) {
+			return none
+		}
+	}
+}
+
+// afterTrouble demands that each waiter goes on whose keys are done. A mute watch may
+// delay the waiter, unless patient reports that the story waits for the end of that watch.
+func (ws *waiters) afterTrouble(patient bool) bool {
+	bound := ws.looking()
+	if patient {
+		bound += longestWatch
+	}
+	return ws.proceed(bound, func(p *waiter) bool { return ws.keysDone(p.conditions) && (patient || !ws.mute(p)) })
+}
