@@ -46,6 +46,10 @@ func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agen
 
 func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
 
+// The tests of agent/after catch these bugs. In the simulation no person writes a Lease in
+// these stories, no key is forgotten, and each new Lease has a UID of its own.
+func TestPlantedBugsAreCaughtByAfterTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
+
 // The package compiles in less than a minute without the libraries of Kubernetes, and
 // in four minutes with them.
 func TestSimLinksNoKubernetesLibrary(t *testing.T) {

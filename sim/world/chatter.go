@@ -26,9 +26,9 @@ const (
 	mostOfEvents = 24
 	// mostOfWait bounds the requests of a pod that waits, about one Lease. A look takes two: a
 	// read and a watch. A watch of 10 s resets the pauses, which then grow from 250 ms. The
-	// most looks come with four failures after each such watch: five in 13.75 s. Each further
-	// condition brings five quick looks more, and a pod has two conditions.
-	mostOfWait = 2 * (5*5 + 5)
+	// most looks come with three failures after each such watch: four in 13.75 s. The first
+	// look and the second condition bring six quick looks more.
+	mostOfWait = 2 * (5*4 + 6)
 )
 
 // minute has the instants of the requests that one client sent in the last minute, for

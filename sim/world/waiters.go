@@ -57,6 +57,8 @@ func (ws *waiters) act() {
 		p.pauseAlone(pause)
 	case n == 2:
 		ws.takeRole()
+	case n == 3:
+		ws.silence(p)
 	}
 }
 
@@ -83,6 +85,16 @@ func (ws *waiters) remove(p *waiter) {
 func (ws *waiters) takeRole() {
 	if ws.api.object("Role", ReaderRoleName).last().raw != nil {
 		must(ws.api.remove("somebody", "Role", ReaderRoleName, "", ""))
+	}
+}
+
+// silence makes the open watches of a waiter carry no event any more.
+func (ws *waiters) silence(p *waiter) {
+	for _, s := range ws.api.watches {
+		if s.c == p.client {
+			ws.note(p.name, "its watch falls silent")
+			s.mute = true
+		}
 	}
 }
 
@@ -114,7 +126,7 @@ func (ws *waiters) looking() time.Duration {
 const longestWatch = 24 * time.Minute
 
 // proceed demands that no waiter is due for longer than the bound. The function returns
-// once no waiter is due.
+// once no waiter is due, or after a violation.
 func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 	since := map[*waiter]time.Duration{}
 	for {
@@ -134,7 +146,7 @@ func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 				}
 			}
 		})
-		if none || !ws.pass(time.Second) {
+		if none || !ws.pass(bound/200) {
 			return none
 		}
 	}
