@@ -10,7 +10,8 @@
 //
 // The agent is real: agent.Agent with agent/lease, agent/kube's Lease, and agent/standin
 // for the gates "pod" and "readiness". Both ends of the shim's gate are real, too:
-// desk.Server, and the states of agent/shim with host.Leaps. Package sim/enrolled adds
+// desk.Server, and the states of agent/shim with host.Leaps. In the stories of Jobs and of
+// works, pods with conditions run the real agent/after. Package sim/enrolled adds
 // enroll.Reconciler. Package sim has a model of enroll instead (model.go), because enroll
 // links controller-runtime, which takes minutes to compile.
 //
@@ -38,6 +39,17 @@
 // each slot that a pod can acquire is in use within a bound, which is a sum of parts
 // (bounds.go). The world demands the same under the lasting faults of a seed's climate:
 // watches that are cut, refused or silent.
+//
+// # Conditions
+//
+// Some pods of two stories have conditions (waiter.go). The server's states between the start
+// of such a pod's process and its end show whether the pod may go on (waitcheck.go). After a
+// trouble, each pod goes on whose keys are done. At the end of the story of Jobs, one pod
+// holds until each other pod has gone on. A silent watch delays a pod for 24 minutes at
+// most. Only the story of works plays so long, because there no renewals fill that time.
+// The model of enroll grants these pods the right to read by a Role of its own. The pods are
+// no objects of the server, so the real enroll would grant nothing. Package sim/enrolled does
+// not play the two stories.
 //
 // # Controllers
 //

@@ -4,6 +4,7 @@
 package world
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -44,7 +45,7 @@ func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duratio
 
 // statesSince returns the state of the object at the instant, and all later states.
 func statesSince(o *object, at time.Duration) []version {
-	later, _ := slices.BinarySearchFunc(o.versions, at, func(v version, at time.Duration) int { return int(v.at - at) })
+	later, _ := slices.BinarySearchFunc(o.versions, at+1, func(v version, at time.Duration) int { return cmp.Compare(v.at, at) })
 	return o.versions[max(0, later-1):]
 }
 
@@ -72,7 +73,7 @@ func renews(before, after version) bool {
 		return false
 	}
 	same := was.Holder == is.Holder && was.Annotations[api.HoldAnnotation] == is.Annotations[api.HoldAnnotation]
-	return same && is.RenewTime != was.RenewTime
+	return same && !is.RenewTime.Equal(was.RenewTime)
 }
 
 // keysDone reports whether all the keys are done now. With a condition on a holder the answer

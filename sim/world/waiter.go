@@ -28,8 +28,9 @@ type waiter struct {
 	client *clientOf
 	began  time.Duration
 	starts int
-	// frozen reports that the process is frozen, but not its node.
-	frozen bool
+	// frozen reports that the process is frozen, but not its node. The field gone reports that
+	// the container has succeeded.
+	frozen, gone bool
 }
 
 // newWaiter adds the pod to the node, whose kubelet soon starts the container.
@@ -44,10 +45,10 @@ func newWaiter(w *World, name string, n *node, conditions []api.Condition, succe
 // runs reports whether a process of the container lives.
 func (p *waiter) runs() bool { return p.client != nil && !p.client.dead }
 
-// start starts the container, unless it runs.
+// start starts the container, unless it runs or has succeeded.
 func (p *waiter) start() {
 	switch {
-	case p.runs() || !p.node.up:
+	case p.gone || p.runs() || !p.node.up:
 		return
 	case p.node.paused:
 		p.node.whenUnpaused(p.start)
@@ -99,6 +100,7 @@ func (p *waiter) exited(c *clientOf, err error) {
 		return
 	}
 	p.w.checkMet(p.name, p.conditions, p.began)
+	p.gone = true
 	p.succeeded(p)
 }
 
