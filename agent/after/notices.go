@@ -90,6 +90,9 @@ func (n *notices) warning() (kube.EventType, string, string) {
 // tell writes a line, and the same notice as an Event, until ctx ends or the next notice is due.
 // If the Event was stored, the function waits for the next notice.
 func (n *notices) tell(ctx context.Context, next <-chan time.Time, notice func() (kube.EventType, string, string)) {
+	if ctx.Err() != nil {
+		return
+	}
 	_, _, message := notice()
 	n.log(message)
 	at := time.Now()

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -45,8 +46,10 @@ func newWait(c Config, condition api.Condition, random *rand.Rand) *wait {
 // run looks at the Lease until the condition is met, or until ctx ends.
 func (w *wait) run(ctx context.Context) error {
 	ctx, stop := context.WithCancel(ctx)
-	defer stop() // ends the notices, too
-	go w.notices.run(ctx)
+	var notices sync.WaitGroup
+	notices.Go(func() { w.notices.run(ctx) })
+	defer notices.Wait()
+	defer stop() // ends the notices
 	for {
 		lasted, err := w.look(ctx)
 		switch {
