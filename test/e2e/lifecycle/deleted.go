@@ -43,12 +43,22 @@ func TestPodDeletedAtStartReportsApplicationsExitCode(t *testing.T) {
 	for _, p := range all {
 		p.Start()
 		pod := p.Pod(p.Name)
-		first := process.Main(pod)
+		// The application begins its record once it handles SIGTERM. A program in Go that gets
+		// the signal earlier ends by the signal, with or without a gate.
+		begins := func(after string) (id string) {
+			p.Await(space.StartTimeout, p.Name+" runs", func() bool {
+				now := p.Running(p.Name)
+				if now == nil || now.ID == after {
+					return false
+				}
+				id = now.ID
+				return true
+			})
+			return id
+		}
+		first := begins("")
 		process.SignalMain(p.Space, pod, unix.SIGKILL)
-		p.Await(space.StartTimeout, p.Name+" starts anew", func() bool {
-			now := process.Main(pod)
-			return now != nil && now.PID != first.PID
-		})
+		begins(first)
 		app.DeletePod(p.Space, pod)
 		select {
 		case last := <-p.Final:
