@@ -53,7 +53,8 @@ func (r Request) MetBySelf(slots []string, key string) (Condition, bool) {
 	return r.After[i], true
 }
 
-// Condition is what one pod waits for before it starts. A condition holds no slot.
+// Condition names a Lease, and the state that the Lease must show before a pod starts. A
+// condition holds no slot.
 type Condition struct {
 	// Lease is the name of a slot's Lease, in the namespace of the pod.
 	Lease string

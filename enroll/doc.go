@@ -5,8 +5,8 @@
 // Leases, and Roles that name them. Each service account has one Role for its first 500
 // slots, and another one for each further 500 slots.
 //
-// Conditions: a further Role lets the account read the Leases for which its pods wait, by name,
-// and at most 500. A condition is no claim: enroll creates no Lease for it, and keeps none.
+// Conditions: a further Role lets the account read at most 500 Leases for which its pods wait,
+// by name. A condition is no claim: enroll creates no Lease for a condition, and keeps none.
 // These Roles let nobody hold a slot, so they count as no memory of a Lease.
 //
 // Guarantee: enroll never frees a slot that an agent may hold. Enroll creates the Lease of

@@ -35,8 +35,8 @@ type snapshot struct {
 	bindings []rbacv1.RoleBinding
 }
 
-// snapshot reads the state of a namespace from the caches. In an ungated namespace,
-// one whose pods no webhook gates, pods claim nothing and have no conditions.
+// snapshot reads the state of a namespace from the caches. No webhook gates the pods of an
+// ungated namespace, so these pods claim nothing and have no conditions.
 func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated bool) (*snapshot, error) {
 	seen := &snapshot{namespace: namespace, optedIn: optedIn, wanted: claims{}, awaited: conditions{}}
 	var err error

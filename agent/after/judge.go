@@ -90,11 +90,7 @@ func notServing(l *kube.Lease) string {
 	if l.Annotations[api.HoldAnnotation] == "" {
 		return fmt.Sprintf("The holder %s is no gated pod. Check that a pod claims the Lease.", holder(l))
 	}
-	serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation])
-	// An elector that does not know our annotations leaves them in the Lease. So a time of
-	// serving before the acquisition belongs to an earlier hold. That time may lack the
-	// fraction of its second.
-	if err != nil || l.AcquireTime.IsZero() || serving.Before(l.AcquireTime.Truncate(time.Second)) {
+	if !api.ServesInHold(l.Annotations[api.ServingAnnotation], l.AcquireTime) {
 		return fmt.Sprintf("The holder %s does not serve. Check the application of that pod.", holder(l))
 	}
 	return ""

@@ -99,7 +99,7 @@ func (w *wait) read(ctx context.Context) (string, error) {
 }
 
 // watch judges each state after the version, until the condition is met or the watch ends.
-// The end of a watch is no error if the next read repairs it.
+// The function returns no error for an end that the next read repairs.
 func (w *wait) watch(ctx context.Context, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, watchMin+upTo(w.random, watchSpread))
 	defer cancel()

@@ -39,9 +39,9 @@ type State struct {
 	// Confirmed counts the leaps of the wall clock after which a renewal of every slot
 	// was stored.
 	Confirmed int
-	// Acquired is the latest wall clock time of an acquisition in the stored Leases. Serving
-	// is the time in the Lease of the first slot. The field Leaving is what that Lease says
-	// about the leave; empty while the holder stays.
+	// Acquired is the latest wall clock time of an acquisition in the stored Leases. The fields
+	// Serving and Leaving come from the Lease of the first slot: since when the application
+	// serves, and the words about the leave. Leaving is empty while the holder stays.
 	Acquired, Serving time.Time
 	Leaving           string
 }

@@ -70,9 +70,9 @@ func toldReadiness(c corev1.Container) bool {
 
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
 
-// Strip returns a spec with only the fields that [HasGate] and [ConditionsOf] read, and the service account.
-// The webhook's enroll keeps stripped specs in memory, because there may be ten thousand
-// pods.
+// Strip returns a spec with only the fields that [HasGate] and [ConditionsOf] read, and the
+// service account. The webhook's enroll keeps stripped specs in memory, because there may be
+// ten thousand pods.
 func Strip(spec *corev1.PodSpec) corev1.PodSpec {
 	return corev1.PodSpec{
 		ServiceAccountName: spec.ServiceAccountName,
@@ -102,7 +102,10 @@ func strip(containers []corev1.Container) []corev1.Container {
 		if toldReadiness(c) {
 			kept[i].Args = readinessArgs
 		}
-		if conditions := api.RecallConditions(c.Args); isAfter(c) && len(conditions) > 0 {
+		if !isAfter(c) {
+			continue
+		}
+		if conditions := api.RecallConditions(c.Args); len(conditions) > 0 {
 			kept[i].Args = api.ConditionArgs{Conditions: conditions, Credentials: api.CredentialsPath}.Args()
 		}
 	}

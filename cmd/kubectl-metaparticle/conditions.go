@@ -10,6 +10,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -51,7 +52,6 @@ func leaseState(e *explainer, c api.Condition, lease *coordinationv1.Lease) stri
 func holderState(e *explainer, lease *coordinationv1.Lease) string {
 	identity := holderOf(lease)
 	name := api.PodOf(identity)
-	serving, err := time.Parse(time.RFC3339, lease.Annotations[api.ServingAnnotation])
 	renewed := lease.Spec.RenewTime
 	lasts := time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)) * time.Second
 	switch {
@@ -61,7 +61,7 @@ func holderState(e *explainer, lease *coordinationv1.Lease) string {
 		return "not met: the holder " + name + " is no gated pod"
 	case e.others[identity] == "":
 		return "not met: the holder " + name + " is gone"
-	case err != nil || lease.Spec.AcquireTime == nil || serving.Before(lease.Spec.AcquireTime.Time):
+	case !api.ServesInHold(lease.Annotations[api.ServingAnnotation], ptr.Deref(lease.Spec.AcquireTime, metav1.MicroTime{}).Time):
 		return "not met: the application of " + name + " does not serve"
 	case renewed == nil || e.now.Sub(renewed.Time) > lasts:
 		return "not met: the holder " + name + " does not renew"

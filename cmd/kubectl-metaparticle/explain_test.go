@@ -178,7 +178,9 @@ func TestExplainCommandShowsWhichConditionsAreMet(t *testing.T) {
 		corev1.Container{Name: api.AgentContainer, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)})
 	claims.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}}
 	shown := answer(t, true, "Deployment/biller", together(deployment(after, after), work, full,
-		lock("a", "a", same),
+		lock("a", "a", func(l *coordinationv1.Lease) { // the time of serving may lack the fraction of its second
+			l.Spec.AcquireTime = &metav1.MicroTime{Time: noon.Add(-9*time.Minute + 500*time.Millisecond)}
+		}),
 		lock("b", "a", func(l *coordinationv1.Lease) {
 			l.Annotations[api.ServingAnnotation] = noon.Add(-time.Hour).Format(time.RFC3339)
 		}),

@@ -5,6 +5,7 @@ package lifecycle
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -82,7 +83,8 @@ func TestPodStartsAfterTheHolderServes(t *testing.T) {
 	assert.Empty(t, s.Identity(api.LockLease("later")), "a pod that waits holds nothing")
 
 	app.Deploy(s, database)
-	app.AwaitRunning(s, a, space.StartTimeout)
+	started := app.AwaitRunning(s, a, space.StartTimeout)
+	assert.GreaterOrEqual(t, started.Start-s.Record(database.Name)[0].Start, 5*time.Second, "the holder serves after five seconds")
 	assert.NotEmpty(t, s.Lease(slot).Annotations[api.ServingAnnotation])
 
 	kubectl.Must(s, "", "scale", "deployment/"+database.Name, "--replicas=0")

@@ -1,0 +1,15 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import "time"
+
+// ServesInHold reports whether the value of [ServingAnnotation] belongs to the hold that was
+// acquired at the instant. An elector that does not know the annotation leaves it in the
+// Lease, so an earlier time belongs to an earlier hold. The value may lack the fraction of
+// its second.
+func ServesInHold(serving string, acquired time.Time) bool {
+	since, err := time.Parse(time.RFC3339, serving)
+	return err == nil && !acquired.IsZero() && !since.Before(acquired.Truncate(time.Second))
+}
