@@ -300,7 +300,7 @@ func HasNextLease(slot string) bool {
 }
 
 // kinds are all kinds of claims.
-var kinds = []*Kind{Singleton, Lock, Semaphore, Once}
+var kinds = []*Kind{Singleton, Lock, Semaphore, Once, Election}
 
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.
 func kindOf(lease string) *Kind {

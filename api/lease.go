@@ -12,6 +12,7 @@ import (
 
 const (
 	lockPrefix      = "lock."
+	electionPrefix  = "election."
 	semaphorePrefix = "semaphore."
 	oncePrefix      = "once."
 	// revisionPrefix begins the Leases of once claims without a name. No person can name such

@@ -20,6 +20,7 @@ const (
 	LockAnnotation          = Prefix + "lock"
 	SemaphoreAnnotation     = Prefix + "semaphore"
 	OnceAnnotation          = Prefix + "once"
+	LocalAnnotation         = Prefix + "api"
 	AfterAnnotation         = Prefix + "after"
 	ContainersAnnotation    = Prefix + "containers"
 	LeaseDurationAnnotation = Prefix + "lease-duration"

@@ -120,6 +120,9 @@ const (
 	GatePod Gate = "pod"
 	// GateReadiness lets the application run in every pod; the holder alone is Ready.
 	GateReadiness Gate = "readiness"
+	// GateProgram leaves the containers as they are: the program itself asks for its slots
+	// by the local API. No annotation selects GateProgram, because [LocalAnnotation] does.
+	GateProgram Gate = "program"
 )
 
 // Shims reports whether the gate consists of shims in the containers.

@@ -20,6 +20,10 @@ const (
 	WaitRole = "wait"
 	// AfterRole is the init container that waits for the conditions of its pod.
 	AfterRole = "after"
+	// LocalRole is the sidecar of a pod whose program uses the local API.
+	LocalRole = "api"
+	// ReadyRole ends once the local API of its pod accepts connections.
+	ReadyRole = "ready"
 	// YieldRole asks a running agent to yield.
 	YieldRole = "yield"
 )

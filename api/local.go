@@ -1,0 +1,185 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// LocalPort is the port of the local API, on the addresses 127.0.0.1 and ::1 of the pod.
+const LocalPort = 13131
+
+// maxLocal bounds the claims of one pod by the local API.
+const maxLocal = 8
+
+// localKinds are the kinds of claims by the local API, by the word that names them there.
+var localKinds = map[string]*Kind{"lock": Lock, "election": Election, "semaphore": Semaphore}
+
+// Word returns the word that names the kind in the local API; empty if the local API has no
+// such claim.
+func (k *Kind) Word() string {
+	for word, kind := range localKinds {
+		if kind == k {
+			return word
+		}
+	}
+	return ""
+}
+
+// Election claims one slot, for which pods of a namespace compete by the local API. A lock
+// with the same name has another slot.
+var Election = &Kind{
+	Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
+	slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },
+	isSlot: isElectionSlot,
+}
+
+// ElectionLease returns the name of the Lease of an election.
+func ElectionLease(name string) string { return electionPrefix + name }
+
+// isElectionSlot reports whether an election can have the Lease.
+func isElectionSlot(lease string) bool {
+	name, ok := strings.CutPrefix(lease, electionPrefix)
+	return ok && len(lease) <= maxName && isSubdomain(name)
+}
+
+// LocalText returns the text of a claim by the local API, as a person writes it.
+func (c Claim) LocalText() string {
+	text := c.Kind.Word() + "/" + c.Name
+	if c.Kind == Semaphore {
+		text += "=" + strconv.Itoa(c.Size)
+	}
+	return text
+}
+
+// parseLocal reads the text of [Claim.LocalText], or returns the problem of the text.
+func parseLocal(text string) (Claim, string) {
+	word, name, _ := strings.Cut(text, "/")
+	kind := localKinds[word]
+	switch kind {
+	case nil:
+		return Claim{}, fmt.Sprintf("%q is no claim of the local API: write lock/NAME, election/NAME or semaphore/NAME=SIZE", brief(text))
+	case Election:
+		if !isElectionSlot(ElectionLease(name)) {
+			return Claim{}, fmt.Sprintf("%q needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends", brief(text))
+		}
+		return Claim{Kind: kind, Name: name, Size: 1}, ""
+	}
+	claims, problem := kind.claims(name)
+	switch {
+	case problem != "":
+		return Claim{}, fmt.Sprintf("%q: %s", brief(text), problem)
+	case len(claims) != 1:
+		return Claim{}, fmt.Sprintf("%q: write one claim between two commas", brief(text))
+	}
+	return claims[0], ""
+}
+
+// parseLocals reads the claims of the local API, which are separated by commas.
+func parseLocals(value string) ([]Claim, string) {
+	texts, problem := list(value, "claim", func(text string) string {
+		_, problem := parseLocal(text)
+		return problem
+	})
+	switch {
+	case problem != "":
+		return nil, problem
+	case len(texts) > maxLocal:
+		return nil, fmt.Sprintf("name at most %d claims", maxLocal)
+	}
+	var claims []Claim
+	for _, text := range texts {
+		c, _ := parseLocal(text)
+		for _, other := range claims {
+			if other.Kind == c.Kind && other.Name == c.Name {
+				return nil, fmt.Sprintf("%s and %s are one semaphore with two sizes: remove one of the two", other.LocalText(), c.LocalText())
+			}
+		}
+		claims = append(claims, c)
+	}
+	return claims, ""
+}
+
+// LocalArgs are the arguments of the agent's sidecar in a pod whose program uses the local
+// API. The webhook writes the first three, and tests set the others.
+type LocalArgs struct {
+	// Claims are the claims that the program may make.
+	Claims        []Claim
+	LeaseDuration time.Duration
+	// OwnKernel reports that the pod may run in a virtual machine of its own. Another boot
+	// id is then no proof that the program of the earlier boot is dead.
+	OwnKernel bool
+	// Port is the port of the local API.
+	Port int
+	// Credentials is the directory of the service account token and the cluster's CA.
+	Credentials string
+}
+
+// DefaultLocalArgs returns the arguments that count where a word is absent.
+func DefaultLocalArgs() LocalArgs {
+	return LocalArgs{LeaseDuration: DefaultLeaseDuration, Port: LocalPort, Credentials: CredentialsPath}
+}
+
+var localArguments = arguments[LocalArgs]{
+	{
+		name: "claims", meaning: "what the program may ask for, comma-separated: lock/NAME, election/NAME, semaphore/NAME=SIZE",
+		text: func(of LocalArgs) string { return localTexts(of.Claims) },
+		read: func(into *LocalArgs, value string) error {
+			claims, problem := parseLocals(value)
+			if problem != "" {
+				return fmt.Errorf("claims: %s", problem)
+			}
+			into.Claims = claims
+			return nil
+		},
+	},
+	durationArg("lease-duration", "how long a holder that vanished blocks the others",
+		func(r *LocalArgs) *time.Duration { return &r.LeaseDuration }),
+	optionArg("own-kernel", "the pod may run in a virtual machine of its own: another boot id proves nothing",
+		func(r *LocalArgs) *bool { return &r.OwnKernel }),
+	{
+		name: "port", meaning: "the port of the local API, on the pod's own addresses for local traffic",
+		where: func(r LocalArgs) bool { return r.Port != LocalPort },
+		text:  func(r LocalArgs) string { return strconv.Itoa(r.Port) },
+		read: func(r *LocalArgs, value string) error {
+			port, err := strconv.ParseUint(value, 10, 16)
+			if err == nil {
+				r.Port = int(port)
+			}
+			return err
+		},
+	},
+	textArg("credentials", "directory of the service account token and the cluster's CA", func(r *LocalArgs) *string { return &r.Credentials }).
+		written(func(r LocalArgs) bool { return r.Credentials != CredentialsPath }),
+}
+
+func localTexts(claims []Claim) string {
+	var texts []string
+	for _, c := range claims {
+		texts = append(texts, c.LocalText())
+	}
+	return strings.Join(texts, ",")
+}
+
+// Args returns the words of the container [AgentContainer], as a pod's spec has them.
+func (a LocalArgs) Args() []string {
+	return append([]string{LocalRole}, localArguments.words(a)...)
+}
+
+// ParseLocalArgs reads the words that follow the role.
+func ParseLocalArgs(words []string) (LocalArgs, error) {
+	a := DefaultLocalArgs()
+	rest, err := localArguments.parse(LocalRole, &a, words)
+	switch {
+	case err != nil:
+	case len(rest) > 0:
+		err = fmt.Errorf("agent %s: unexpected arguments %q", LocalRole, rest)
+	case len(a.Claims) == 0:
+		err = fmt.Errorf("agent %s: no -claims", LocalRole)
+	}
+	return a, err
+}
