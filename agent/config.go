@@ -12,6 +12,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/probe"
@@ -20,13 +21,7 @@ import (
 
 // API has the agent's requests to the API server. agent/kube implements API.
 type API interface {
-	// GetLease reads a Lease consistently.
-	GetLease(ctx context.Context, name string) (*kube.Lease, error)
-	// UpdateLease replaces exactly the object that was read.
-	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
-	// WatchLease calls fn with each event until the watch ends. WatchLease returns nil if
-	// the watch ends without an error.
-	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
+	courier.Leases
 	// PatchPodStatus returns the pod as it is after the patch.
 	PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error)
 	// ReadPod returns the pod as it is now.

@@ -123,6 +123,15 @@ func TestPackageAfterImportsOnlyAPIAndKube(t *testing.T) {
 	}
 }
 
+// Package courier sends what a claim decided. The loops of agent and local use the same
+// courier, so both write Leases by the same code.
+func TestPackageCourierKnowsOnlyClaimsAndRequests(t *testing.T) {
+	allowed := []string{"api", "agent/claim", "agent/instant", "agent/kube", "agent/lease"}
+	for _, d := range dependencies(t, module+"agent/courier") {
+		assert.True(t, standard(d) || slices.Contains(allowed, strings.TrimPrefix(d, module)), "agent/courier imports %s", d)
+	}
+}
+
 // Only package agent joins the proofs of death with the Leases. So the packages of the gate
 // conclude no death from a Lease, and package lease concludes nothing from the gate.
 func TestLeaseAndGateDoNotImportEachOther(t *testing.T) {

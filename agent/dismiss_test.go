@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
+	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -179,12 +180,12 @@ func TestPodDoesNotSkipForItsOwnJob(t *testing.T) {
 }
 
 func TestJobOfAnEarlierHoldIsIgnored(t *testing.T) {
-	r := recordOf(&kube.Lease{UID: "u", Holder: "a_u", Annotations: map[string]string{api.HoldAnnotation: "h1"}})
+	r := courier.RecordOf(&kube.Lease{UID: "u", Holder: "a_u", Annotations: map[string]string{api.HoldAnnotation: "h1"}})
 	r.Notes.Job = "job-1"
-	l := leaseOf(&kube.Lease{}, r)
-	assert.Equal(t, "job-1", recordOf(l).Notes.Job)
+	l := courier.LeaseOf(&kube.Lease{}, r)
+	assert.Equal(t, "job-1", courier.RecordOf(l).Notes.Job)
 	l.Annotations[api.HoldAnnotation] = "h2" // an agent without the annotation keeps it
-	assert.Empty(t, recordOf(l).Notes.Job)
+	assert.Empty(t, courier.RecordOf(l).Notes.Job)
 }
 
 // A holder may renew a slot that it gives back later, because it cannot get its other slot.

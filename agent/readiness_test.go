@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/show"
@@ -507,7 +508,7 @@ func TestEachHookFailureIsReportedOnce(t *testing.T) {
 func TestMalformedRevisionAnnotationMeansNoRevision(t *testing.T) {
 	for _, text := range []string{"", "u/7", "u/seven/5d4f", "u/0/5d4f"} {
 		l := &kube.Lease{Annotations: map[string]string{api.RevisionAnnotation: text}}
-		assert.Zero(t, recordOf(l).Notes.Revision, text)
+		assert.Zero(t, courier.RecordOf(l).Notes.Revision, text)
 	}
 }
 
@@ -518,7 +519,7 @@ func TestServingAnnotationOlderThanTheHoldIsIgnored(t *testing.T) {
 	l := &kube.Lease{AcquireTime: acquired, Annotations: map[string]string{
 		api.ServingAnnotation: acquired.Add(-time.Second).Format(time.RFC3339Nano),
 	}}
-	assert.True(t, recordOf(l).Notes.Serving.IsZero())
+	assert.True(t, courier.RecordOf(l).Notes.Serving.IsZero())
 	l.AcquireTime = acquired.Add(-time.Second)
-	assert.False(t, recordOf(l).Notes.Serving.IsZero())
+	assert.False(t, courier.RecordOf(l).Notes.Serving.IsZero())
 }

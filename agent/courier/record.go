@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package courier
 
 import (
 	"errors"
@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// recordOf returns the record in the Lease.
-func recordOf(l *kube.Lease) lease.Record {
+// RecordOf returns the record in the Lease.
+func RecordOf(l *kube.Lease) lease.Record {
 	serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation])
 	// An elector that does not know our annotations leaves them in the Lease. So a time
 	// of serving before the acquisition belongs to an earlier holder.
@@ -76,9 +76,9 @@ func jobOf(annotations map[string]string) string {
 	return job
 }
 
-// leaseOf returns the Lease base with the fields of r. A write keeps all other fields.
+// LeaseOf returns the Lease base with the fields of r. A write keeps all other fields.
 // A write also keeps the pause, because only a person writes that annotation.
-func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
+func LeaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	l := base.Clone()
 	l.UID, l.ResourceVersion = r.UID, r.Version
 	l.Holder = r.Holder
@@ -129,7 +129,7 @@ func leaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 // answerOf returns the answer to a request in the form that the claim expects.
 func answerOf(l *kube.Lease, err error) claim.Answer {
 	if err == nil && l != nil {
-		return claim.Answer{Record: recordOf(l)}
+		return claim.Answer{Record: RecordOf(l)}
 	}
 	a := claim.Answer{Err: err, Conflict: errors.Is(err, kube.ErrConflict), Missing: errors.Is(err, kube.ErrNotFound)}
 	if status, ok := errors.AsType[*kube.StatusError](err); ok {

@@ -1,0 +1,179 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package courier carries the actions of a claim to the API server, and the answers back to
+// the claim. A loop owns the claim: the courier starts each request in a goroutine of its
+// own, and posts the answer to the loop.
+//
+// Guarantee: a write replaces exactly the object that the claim read, and keeps every field
+// that the claim does not know. No goroutine of the courier touches the claim.
+package courier
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// Leases has the requests for Leases. agent/kube implements Leases.
+type Leases interface {
+	// GetLease reads a Lease consistently.
+	GetLease(ctx context.Context, name string) (*kube.Lease, error)
+	// UpdateLease replaces exactly the object that was read.
+	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
+	// WatchLease calls fn with each event until the watch ends. WatchLease returns nil if
+	// the watch ends without an error.
+	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
+}
+
+// Config has the settings of a courier. All of them are needed.
+type Config struct {
+	Leases Leases
+	Claim  *claim.Claim
+	// Timeout bounds each request except a watch.
+	Timeout time.Duration
+	// Post hands a function to the loop, which calls that function with the instant of its
+	// arrival. Post drops the function when ctx ends.
+	Post func(ctx context.Context, f func(now time.Duration))
+	// Group counts the goroutines of the courier.
+	Group *sync.WaitGroup
+	// Answered is told of each answer, on the loop: the API server's error, and the refusal
+	// by the claim. A look has no such answer.
+	Answered func(a claim.Action, err, refusal error)
+	Log      *slog.Logger
+}
+
+// Courier carries the actions of one claim. Only the loop calls its methods.
+type Courier struct {
+	Config
+	// leases has, for each slot, the Lease that the claim's next write replaces. A
+	// write keeps the fields that the claim does not know.
+	leases map[string]*kube.Lease
+	// looks has, for each slot, the function that ends the present look at the slot.
+	looks map[string]context.CancelFunc
+}
+
+// New returns a courier that has carried nothing yet.
+func New(c Config) *Courier {
+	return &Courier{Config: c, leases: map[string]*kube.Lease{}, looks: map[string]context.CancelFunc{}}
+}
+
+// Carry sends the request of an action.
+func (c *Courier) Carry(ctx context.Context, a claim.Action) {
+	switch a.Kind {
+	case claim.Look:
+		c.look(ctx, a)
+	case claim.EndLook:
+		c.looks[a.Slot]()
+	case claim.StandBack:
+		c.Log.Info("giving slots back", "missing", a.Slot, "hold", a.Hold)
+	case claim.Read:
+		c.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return c.Leases.GetLease(ctx, a.Slot) }, nil)
+	case claim.Acquire, claim.Renew, claim.Release:
+		c.Write(ctx, a, nil)
+	}
+}
+
+// Write sends a write. The loop calls stored, which may be nil, once the API server has stored
+// the write.
+func (c *Courier) Write(ctx context.Context, a claim.Action, stored func()) {
+	l := LeaseOf(c.leases[a.Slot], a.Record)
+	c.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return c.Leases.UpdateLease(ctx, l) }, stored)
+}
+
+// send sends a request and hands its answer to the claim. The loop calls done, which
+// may be nil, unless the answer is an error.
+func (c *Courier) send(ctx context.Context, a claim.Action, request func(context.Context) (*kube.Lease, error), done func()) {
+	c.Group.Go(func() {
+		bounded, cancel := context.WithTimeout(ctx, c.Timeout)
+		defer cancel()
+		l, err := request(bounded)
+		c.Post(ctx, func(now time.Duration) {
+			refusal := c.Claim.Answered(now, a, answerOf(l, err))
+			c.keep(a.Slot, l)
+			c.Answered(a, err, refusal)
+			if err == nil && done != nil {
+				done()
+			}
+		})
+	})
+}
+
+// keep stores the Lease for the slot's next write, if that write replaces this version of
+// the Lease.
+func (c *Courier) keep(slot string, l *kube.Lease) {
+	if l == nil {
+		return
+	}
+	if r := c.Claim.Record(slot); r.UID == l.UID && r.Version == l.ResourceVersion {
+		c.leases[slot] = l
+	}
+}
+
+// look first reads the Lease, unless the look continues from a version. After that, the
+// function watches the Lease until the watch ends.
+func (c *Courier) look(ctx context.Context, a claim.Action) {
+	ctx, cancel := context.WithCancel(ctx)
+	c.looks[a.Slot] = cancel
+	c.Group.Go(func() {
+		version, err := a.From, error(nil)
+		if version == "" {
+			version, err = c.read(ctx, a)
+		}
+		watch := func(from string) error {
+			return c.Leases.WatchLease(ctx, a.Slot, from, func(e kube.WatchEvent) {
+				version = e.ResourceVersion
+				c.Post(ctx, func(now time.Duration) { c.watched(now, a, e) })
+			})
+		}
+		if err == nil {
+			err = watch(version)
+		}
+		if errors.Is(err, kube.ErrGone) && a.From == "" {
+			// The Lease was written so long ago that the server has forgotten its
+			// version. A watch without a version begins with the present Lease.
+			c.Post(ctx, func(now time.Duration) { a.WatchSent(now) })
+			err = watch("")
+		}
+		c.Post(ctx, func(now time.Duration) {
+			cancel()
+			a.LookEnded(now, version, answerOf(nil, err))
+			if err != nil {
+				c.Log.Debug("lease is out of sight", "lease", a.Slot, "err", err)
+			}
+		})
+	})
+}
+
+// read reads the Lease, and returns the version from which a watch can continue.
+func (c *Courier) read(ctx context.Context, a claim.Action) (version string, err error) {
+	bounded, cancel := context.WithTimeout(ctx, c.Timeout)
+	defer cancel()
+	l, err := c.Leases.GetLease(bounded, a.Slot)
+	if err != nil {
+		return "", err
+	}
+	c.Post(ctx, func(now time.Duration) {
+		a.Read(now, RecordOf(l))
+		c.keep(a.Slot, l)
+	})
+	return l.ResourceVersion, nil
+}
+
+// watched hands an event of a watch to the claim.
+func (c *Courier) watched(now time.Duration, a claim.Action, e kube.WatchEvent) {
+	switch {
+	case e.Lease == nil:
+	case e.Type == kube.Deleted:
+		c.Log.Warn("lease is gone", "lease", a.Slot)
+		a.Gone(now)
+	default:
+		a.Watched(now, RecordOf(e.Lease))
+		c.keep(a.Slot, e.Lease)
+	}
+}
