@@ -36,6 +36,8 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	api.TurnRole:    turnCommand,
 	api.WaitRole:    waitCommand,
 	api.AfterRole:   afterCommand,
+	api.LocalRole:   localCommand,
+	api.ReadyRole:   readyCommand,
 }
 
 func main() {
@@ -47,7 +49,7 @@ func main() {
 
 func run(ctx context.Context, args []string) int {
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: agent run|install|exec|handle|probe|turn|wait|after|yield [flags]")
+		fmt.Fprintln(os.Stderr, "usage: agent run|install|exec|handle|probe|turn|wait|after|api|ready|yield [flags]")
 		return api.ExitUsage
 	}
 	code, err := commands[args[0]](ctx, args[1:])

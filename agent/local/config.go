@@ -1,0 +1,70 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Config has the settings of a local API. Zero values mean the defaults.
+type Config struct {
+	// PodName, PodUID and PodIP are those of the agent's own pod.
+	PodName, PodUID, PodIP string
+	// Claims are the claims that the program may make.
+	Claims []api.Claim
+	// LeaseDuration is api.DefaultLeaseDuration if zero.
+	LeaseDuration time.Duration
+	// BootID is the boot id of the running kernel.
+	BootID string
+	// OwnKernel reports that the pod may run in a virtual machine of its own. Another boot
+	// id is then no proof that the program of the earlier boot is dead.
+	OwnKernel bool
+	Leases    courier.Leases
+	// Leaps delivers a value after each leap of the wall clock; nil delivers none.
+	Leaps <-chan struct{}
+	// Clock returns the time since boot (CLOCK_BOOTTIME). Wall returns the time that the
+	// agent writes into the Lease for people; time.Now is the default.
+	Clock func() time.Duration
+	Wall  func() time.Time
+	// Random makes the source of randomness of one claim. Only the loop of that claim uses
+	// the source.
+	Random func() rand.Source
+	Log    *slog.Logger
+}
+
+// check refuses settings that cannot work, and fills in the defaults.
+func (c Config) check() (Config, error) {
+	switch {
+	case c.PodName == "" || c.PodUID == "":
+		return c, errors.New("local: no name or uid of the pod")
+	case len(c.Claims) == 0:
+		return c, errors.New("local: no claims")
+	case c.BootID == "":
+		return c, errors.New("local: no boot id")
+	case c.Leases == nil || c.Clock == nil || c.Random == nil:
+		return c, errors.New("local: requests for Leases, a clock and a random source are needed")
+	}
+	for _, claim := range c.Claims {
+		if claim.Kind.Word() == "" {
+			return c, fmt.Errorf("local: the local API has no claim %q", claim.Name)
+		}
+	}
+	if c.LeaseDuration == 0 {
+		c.LeaseDuration = api.DefaultLeaseDuration
+	}
+	if c.Wall == nil {
+		c.Wall = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}

@@ -1,0 +1,35 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package local serves the local API, by which a program asks for the claims of its own pod
+// over HTTP. The agent renews each hold for as long as the program shows that it lives.
+//
+// A keeper keeps one claim. Its loop alone decides about that claim, and alone knows the bids
+// of the program. A handler posts each call to the loop, and waits for the answer. At most one
+// bid has the hold; the others wait in the order of their arrival.
+//
+// # The guarantee
+//
+// While an answer to the program is good, no other pod acquires the slot. Each answer says
+// for how long it is good. That time counts from the sending of the last stored renewal, and
+// ends a margin before another pod may acquire the slot ([api.Budget]).
+//
+//   - A hold is released only after the program has given it back, or never had it. The end
+//     of a connection is no proof that the program stopped its work. So the end of a stream,
+//     and the absence of heartbeats, end the renewals. Then the Lease expires.
+//   - An agent never resumes a hold of an earlier agent process, because that process may have
+//     told the program anything.
+//   - Each hold has a new fencing token, which is greater than all earlier tokens of the slot.
+//   - After a leap of the wall clock the machine may have been paused. Then no answer is good
+//     before a renewal has been stored.
+//
+// # What is not guaranteed
+//
+// No shim stops the program. A program that ignores the end of its hold works on, beside the
+// next holder. Only the fencing token protects a resource from such a program.
+//
+// # Requests
+//
+// Without a bid, a hold, or a call within the last minute, the agent sends no request, and
+// watches no Lease. All requests of a claim stay within the bounds of package claim.
+package local

@@ -1,0 +1,322 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// interest is the time for which the agent watches the Leases after a call that only reads
+// them. A program that reads in a loop costs one watch, and no reads.
+const interest = time.Minute
+
+// longest is the longest time without a check of the clock, because Go's timers stop while
+// the machine sleeps. Only a timer of a hold, or of a bid, depends on the clock.
+const longest = 10 * time.Second
+
+// keeper keeps one claim. Only the goroutine of run uses the fields below posts.
+type keeper struct {
+	config Config
+	of     api.Claim
+	self   lease.Self
+	posts  chan func(now time.Duration)
+	// ended is closed at the end of run, so that no call waits for the loop any more.
+	ended chan struct{}
+
+	claim    *claim.Claim
+	courier  *courier.Courier
+	group    sync.WaitGroup
+	now      time.Duration
+	stopping bool
+	bids     []*bid
+	// hold is nil while the pod does not hold.
+	hold *hold
+	// numbers has the holds of this process that a Lease may still name. The value reports
+	// that a program may be working under the hold.
+	numbers map[string]bool
+	// interestedUntil is the instant until which the agent watches without a bid.
+	interestedUntil time.Duration
+	// leaps counts the leaps of the wall clock.
+	leaps int
+	// syncHeld reports that a client of metaparticle/sync has held.
+	syncHeld bool
+	// changed is closed, and replaced, when the state of a Lease or of the hold may have
+	// changed.
+	changed chan struct{}
+	// quiet reports that the present event only reads the state. Without quiet, two calls that
+	// follow the state would wake each other for ever.
+	quiet bool
+}
+
+func newKeeper(c Config, budget api.Budget, of api.Claim) *keeper {
+	k := &keeper{
+		config: c, of: of,
+		self:  lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Budget: budget},
+		posts: make(chan func(time.Duration)), ended: make(chan struct{}),
+		numbers: map[string]bool{}, changed: make(chan struct{}),
+	}
+	k.claim = claim.New(claim.Config{
+		Slots: of.Slots(api.Workload{}), Any: of.Size > 1, Self: k.self, OwnKernel: c.OwnKernel, Random: c.Random(),
+	}, c.Clock())
+	k.courier = courier.New(courier.Config{
+		Leases: c.Leases, Claim: k.claim, Timeout: budget.RequestTimeout, Post: k.post, Group: &k.group, Answered: k.answered, Log: c.Log,
+	})
+	return k
+}
+
+// run decides about the claim until stop is closed and nothing is left to release, or until
+// ctx ends.
+func (k *keeper) run(ctx context.Context, stop <-chan struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer k.group.Wait()
+	defer close(k.ended)
+	defer cancel()
+	k.now = k.config.Clock()
+	for {
+		wake := k.decide(ctx)
+		if k.claim.State().Stage == claim.Done {
+			return nil
+		}
+		timer := time.NewTimer(k.pause(wake))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-stop:
+			stop = nil
+			k.now = k.config.Clock()
+			k.stop()
+		case f := <-k.posts:
+			k.now = k.config.Clock()
+			f(k.now)
+		case <-timer.C:
+			k.now = k.config.Clock()
+		}
+		timer.Stop()
+		if !k.quiet {
+			k.tell()
+		}
+		k.quiet = false
+	}
+}
+
+// pause returns the time until the next check of the clock.
+func (k *keeper) pause(wake time.Duration) time.Duration {
+	bound := time.Duration(instant.Never)
+	if k.hold != nil || len(k.bids) > 0 {
+		bound = longest
+	}
+	if wake == instant.Never {
+		return bound
+	}
+	return min(max(wake-k.config.Clock(), 0), bound)
+}
+
+// decide carries out what the claim decides, until nothing more is to be decided now. The
+// result is the instant of the next decision.
+func (k *keeper) decide(ctx context.Context) time.Duration {
+	for {
+		f := k.facts()
+		actions, wake := k.claim.Next(k.now, f)
+		for _, a := range actions {
+			if a.Kind == claim.Acquire {
+				k.numbers[a.Record.Hold] = k.numbers[a.Record.Hold] // no program has the hold yet
+			}
+			k.courier.Carry(ctx, a)
+		}
+		for number := range k.numbers {
+			if !k.claim.Named(number) && (k.hold == nil || k.hold.number != number) {
+				delete(k.numbers, number)
+			}
+		}
+		state := k.claim.State()
+		switch {
+		case state.Stage == claim.Held && k.hold == nil:
+			k.begin(state)
+		case k.hold != nil:
+			at, over := k.keep(state)
+			if !over {
+				return min(wake, at)
+			}
+		default:
+			k.refuse()
+			if f.Settled || k.hasWaiting() {
+				return wake
+			}
+			return min(wake, k.interestedUntil)
+		}
+	}
+}
+
+// hasWaiting reports whether a bid waits for the slot.
+func (k *keeper) hasWaiting() bool { return len(k.bids) > 0 }
+
+// facts returns the inputs of the claim's next decision.
+func (k *keeper) facts() claim.Facts {
+	f := claim.Facts{
+		Wall:    k.config.Wall(),
+		Compete: k.hasWaiting() && k.hold == nil && !k.stopping,
+		Proven:  k.proven,
+		Notes:   lease.Notes{Address: k.config.PodIP},
+		Settled: k.hold == nil && !k.hasWaiting() && k.now >= k.interestedUntil,
+	}
+	if k.hold != nil {
+		f.Notes.Serving = k.hold.since
+		f.Renew, f.Guard = k.hold.supported(k.now) && !k.hold.returned, true
+	}
+	return f
+}
+
+// proven reports whether no program can be working under the hold. The agent knows nothing
+// about the hold of an earlier process.
+func (k *keeper) proven(number string) bool {
+	works, ours := k.numbers[number]
+	return ours && !works
+}
+
+// answered reports in the log which request failed.
+func (k *keeper) answered(a claim.Action, _, refusal error) {
+	switch {
+	case refusal == nil && a.Kind == claim.Release:
+		k.config.Log.Info("released", "lease", a.Slot, "hold", a.Hold)
+	case refusal != nil && a.Kind == claim.Renew:
+		k.config.Log.Warn("not renewed", "lease", a.Slot, "hold", a.Record.Hold, "err", refusal)
+	case refusal != nil:
+		k.config.Log.Debug("request failed", "lease", a.Slot, "err", refusal)
+	}
+}
+
+// begin gives the hold to the first bid. Without a bid the agent releases the slot.
+func (k *keeper) begin(s claim.State) {
+	if !k.hasWaiting() || k.stopping {
+		k.claim.LetGo(k.now, claim.Parting{GiveBack: true})
+		return
+	}
+	first := k.bids[0]
+	k.bids = k.bids[1:]
+	since := k.config.Wall()
+	if since.Before(s.Acquired) {
+		since = s.Acquired // the wall clock was set back
+	}
+	h := &hold{
+		number: s.Hold, token: s.Tokens[0].Token, slot: s.Tokens[0].Slot, bid: first, since: since,
+		deadline: s.Deadline, drainAt: s.DrainAt, doubted: s.Confirmed < k.leaps, beats: first.every, beatBy: k.now + first.every,
+	}
+	if first.stream {
+		h.streams = 1
+	}
+	k.hold, k.numbers[s.Hold] = h, true
+	k.syncHeld = k.syncHeld || first.anyProgram
+	k.config.Log.Info("acquired", "lease", h.slot, "hold", h.number, "token", h.token)
+	first.done <- outcome{hold: h, good: h.good(k.now)}
+}
+
+// keep watches over the hold. The result over reports that the hold has ended, so the caller
+// decides again. The result at is the instant at which the hold may have to end.
+func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
+	h := k.hold
+	h.deadline, h.drainAt, h.doubted = s.Deadline, s.DrainAt, s.Confirmed < k.leaps
+	h.asked = s.Yield.Hold != "" || s.Paused.Pause == api.PauseStop
+	part := claim.Parting{}
+	switch {
+	case h.returned:
+		k.numbers[h.number] = false
+		part.GiveBack = true
+	case s.Lost != nil || k.now >= s.Deadline:
+	case k.stopping && h.streams == 0:
+		// The kubelet stops the agent when the containers of the program have ended, or when
+		// the grace of the pod is over. Only the first would be a proof.
+	default:
+		return min(s.Deadline, h.wake(k.now)), false
+	}
+	k.config.Log.Info("hold ends", "lease", h.slot, "hold", h.number, "returned", h.returned)
+	h.over = true
+	k.hold = nil
+	k.tell()
+	k.claim.LetGo(k.now, part)
+	return 0, true
+}
+
+// stop begins no further hold, and refuses all bids.
+func (k *keeper) stop() {
+	k.stopping = true
+	k.claim.Stop(k.now)
+	for _, b := range k.bids {
+		b.done <- outcome{problem: stoppingProblem}
+	}
+	k.bids = nil
+}
+
+// refuse ends each bid that waits no longer, because another pod has the slot.
+func (k *keeper) refuse() {
+	holder, busy := k.busy()
+	k.bids = slices.DeleteFunc(k.bids, func(b *bid) bool {
+		refused := b.now && busy
+		if refused {
+			b.done <- outcome{problem: busyProblem(holder)}
+		}
+		return refused
+	})
+}
+
+// busy reports whether the agent sees that no slot is free now, and returns the pod that holds
+// the first one. A slot of this pod is free again if no program can be working under its hold.
+func (k *keeper) busy() (holder string, busy bool) {
+	for _, v := range k.claim.Views() {
+		free := v.FreeAt <= k.now || v.Mine && k.proven(v.Record.Hold)
+		if v.FreeAt == instant.Never || free && v.Record.Paused == "" {
+			return "", false
+		}
+		if holder == "" {
+			holder = api.PodOf(v.Record.Holder)
+		}
+	}
+	return holder, true
+}
+
+// leapt makes the claim renew at once. No answer is good before that renewal is stored.
+func (k *keeper) leapt(now time.Duration) {
+	k.leaps = k.claim.Leapt(now)
+}
+
+// tell wakes all calls that follow the state.
+func (k *keeper) tell() {
+	close(k.changed)
+	k.changed = make(chan struct{})
+}
+
+// post hands f to the loop, and drops f when ctx or the loop ends.
+func (k *keeper) post(ctx context.Context, f func(now time.Duration)) {
+	select {
+	case k.posts <- f:
+	case <-ctx.Done():
+	case <-k.ended:
+	}
+}
+
+// call lets the loop call f, and waits for the end of that call.
+func (k *keeper) call(ctx context.Context, f func(now time.Duration)) error {
+	done := make(chan struct{})
+	k.post(ctx, func(now time.Duration) {
+		f(now)
+		close(done)
+	})
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-k.ended:
+		return errEnded
+	}
+}

@@ -1,0 +1,81 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// API is the local API of one pod.
+type API struct {
+	config  Config
+	keepers []*keeper
+}
+
+// New makes a local API. No goroutine starts before [API.Run].
+func New(config Config) (*API, error) {
+	config, err := config.check()
+	if err != nil {
+		return nil, err
+	}
+	budget, err := api.NewBudget(config.LeaseDuration)
+	if err != nil {
+		return nil, fmt.Errorf("local: %w", err)
+	}
+	a := &API{config: config}
+	for _, claim := range config.Claims {
+		a.keepers = append(a.keepers, newKeeper(config, budget, claim))
+	}
+	return a, nil
+}
+
+// Run keeps all claims until stop is closed, and no slot is left to release. Then Run returns
+// nil. If ctx ends first, Run releases nothing, and the Leases expire.
+func (a *API) Run(ctx context.Context, stop <-chan struct{}) error {
+	errs := make([]error, len(a.keepers))
+	var group sync.WaitGroup
+	for i, k := range a.keepers {
+		group.Go(func() { errs[i] = k.run(ctx, stop) })
+	}
+	if a.config.Leaps != nil {
+		watching, end := context.WithCancel(ctx)
+		defer end()
+		go a.passLeaps(watching)
+	}
+	group.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// passLeaps tells each keeper of each leap of the wall clock.
+func (a *API) passLeaps(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-a.config.Leaps:
+			for _, k := range a.keepers {
+				k.post(ctx, k.leapt)
+			}
+		}
+	}
+}
+
+// keeper returns the keeper of a claim; nil if the pod has no such claim.
+func (a *API) keeper(word, name string) *keeper {
+	for _, k := range a.keepers {
+		if k.of.Kind.Word() == word && k.of.Name == name {
+			return k
+		}
+	}
+	return nil
+}

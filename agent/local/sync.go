@@ -1,0 +1,115 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// The clients of metaparticle/sync send GET and PUT of /locks/NAME, and read only the status
+// code. PUT answers 200 to a program that holds, and 409 to any other. GET answers 200 for a
+// lock that exists, and 404 otherwise. Some of these clients crash at any other code, or at a
+// body that is no JSON.
+
+// syncGood is the least time for which an answer 200 is good. These clients send the next
+// heartbeat after 10 s.
+const syncGood = 12 * time.Second
+
+// syncLock is the lock in the words of metaparticle/sync.
+type syncLock struct {
+	Kind       string `json:"kind"`
+	APIVersion string `json:"apiVersion"`
+	Metadata   struct {
+		Name string `json:"name"`
+	} `json:"metadata"`
+	Spec struct {
+		Owner  string `json:"owner"`
+		Expiry string `json:"expiry"`
+	} `json:"spec"`
+}
+
+// syncLock answers the clients of metaparticle/sync.
+func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
+	name := r.PathValue("name")
+	k := a.keeper("lock", name)
+	switch {
+	case r.Method == http.MethodGet && k == nil:
+		answerSync(w, http.StatusNotFound, name, "", 0)
+	case r.Method == http.MethodPut && k == nil:
+		a.config.Log.Warn("the pod does not declare a lock that its program asks for", "lock", name)
+		answerSync(w, http.StatusConflict, name, "", 0)
+	case r.Method == http.MethodGet:
+		k.getSync(w, r)
+	case r.Method == http.MethodPut:
+		k.putSync(w, r)
+	case r.Method == http.MethodDelete && k != nil:
+		_ = k.call(context.WithoutCancel(r.Context()), func(time.Duration) {
+			if k.hold != nil && k.hold.bid.anyProgram {
+				k.hold.returned = true
+			}
+		})
+		answerSync(w, http.StatusOK, name, "", 0)
+	default:
+		w.Header().Set("Allow", "GET, PUT, DELETE")
+		newProblem(http.StatusMethodNotAllowed, "BadRequest", "Use GET, PUT or DELETE.").write(w)
+	}
+}
+
+// getSync answers 404 to a program that held and does not hold any more, because one of the
+// clients learns of its loss only by GET.
+func (k *keeper) getSync(w http.ResponseWriter, r *http.Request) {
+	status, owner := http.StatusOK, ""
+	_ = k.call(r.Context(), func(now time.Duration) {
+		if k.syncHeld && (k.hold == nil || k.hold.good(now) < syncGood) {
+			status = http.StatusNotFound
+		}
+		if k.hold != nil {
+			owner = k.config.PodName
+		}
+	})
+	answerSync(w, status, k.of.Name, owner, 0)
+}
+
+// putSync acquires the lock, or takes in a heartbeat.
+func (k *keeper) putSync(w http.ResponseWriter, r *http.Request) {
+	good := k.beatSync(r.Context())
+	if good == 0 {
+		o := k.bidFor(r.Context(), &bid{now: true, every: defaultBeats, anyProgram: true}, 0)
+		if o.problem != nil {
+			answerSync(w, http.StatusConflict, k.of.Name, o.problem.Holder, 0)
+			return
+		}
+		good = o.good
+	}
+	if good < syncGood {
+		answerSync(w, http.StatusConflict, k.of.Name, k.config.PodName, 0)
+		return
+	}
+	answerSync(w, http.StatusOK, k.of.Name, k.config.PodName, good)
+}
+
+// beatSync takes in a heartbeat for a hold that a client of metaparticle/sync acquired. These
+// clients have no name, so each of them in the pod counts as the same program.
+func (k *keeper) beatSync(ctx context.Context) (good time.Duration) {
+	_ = k.call(ctx, func(now time.Duration) {
+		if k.hold != nil && k.hold.bid.anyProgram && k.hold.phase(now) != lost {
+			k.hold.beatBy = now + k.hold.beats
+			good = k.hold.good(now)
+		}
+	})
+	return good
+}
+
+func answerSync(w http.ResponseWriter, status int, name, owner string, good time.Duration) {
+	l := syncLock{Kind: "Lock", APIVersion: api.Prefix + "v1"}
+	l.Metadata.Name, l.Spec.Owner = name, owner
+	if good > 0 {
+		l.Spec.Expiry = time.Now().Add(good).UTC().Format(time.RFC3339Nano)
+	}
+	reply(w, status, l)
+}

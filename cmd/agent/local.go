@@ -1,0 +1,110 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	crand "crypto/rand"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/agent/local"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// localIdle is the time for which an idle connection of a program stays open. A program may
+// send a heartbeat every 30 s over one connection.
+const localIdle = 2 * time.Minute
+
+// localCommand serves the local API in a sidecar, until the kubelet stops it.
+func localCommand(ctx context.Context, args []string) (int, error) {
+	a, err := api.ParseLocalArgs(args)
+	if err != nil {
+		return api.ExitUsage, err
+	}
+	// The sidecar runs for as long as its pod, so memory matters more than speed.
+	debug.SetGCPercent(20)
+	runtime.GOMAXPROCS(1)
+	stop := make(chan struct{})
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-signals
+		close(stop)
+	}()
+	if err := serveLocal(ctx, a, stop); err != nil {
+		return 1, err
+	}
+	return 0, nil
+}
+
+// serveLocal puts the local API together.
+func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) error {
+	out := newLines(os.Stderr)
+	// The error of flush is ignored, because no log is left to report it.
+	defer func() { _ = out.flush() }()
+	client, err := newClient(os.Getenv(api.PodNamespaceEnv), a.Credentials)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	boot, err := host.BootID()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	leaps := host.NewLeaps()
+	defer leaps.Close()
+	serves, err := local.New(local.Config{
+		PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv), PodIP: os.Getenv(api.PodIPEnv),
+		Claims: a.Claims, LeaseDuration: a.LeaseDuration, BootID: boot, OwnKernel: a.OwnKernel,
+		Leases: client, Leaps: leaps.Watch(ctx), Clock: host.Now, Random: newRandom,
+		Log: slog.New(slog.NewJSONHandler(out, nil)),
+	})
+	if err != nil {
+		return err
+	}
+	for _, address := range []string{"127.0.0.1", "::1"} {
+		if err := listenLocal(ctx, net.JoinHostPort(address, strconv.Itoa(a.Port)), serves.Handler()); err != nil && address == "127.0.0.1" {
+			return err // the pod may have no address of IPv6
+		}
+	}
+	go host.Trim(ctx)
+	return serves.Run(ctx, stop)
+}
+
+// newRandom returns a source of randomness that no other process has.
+func newRandom() rand.Source {
+	var seed [32]byte
+	_, _ = crand.Read(seed[:]) // never fails
+	return rand.NewChaCha8(seed)
+}
+
+// listenLocal serves the local API at the address until ctx ends. A stream stays open for as
+// long as the program follows it, so no timeout bounds a whole answer.
+func listenLocal(ctx context.Context, address string, handler http.Handler) error {
+	var listen net.ListenConfig
+	l, err := listen.Listen(ctx, "tcp", address)
+	if err != nil {
+		return fmt.Errorf("serve the local API: %w", err)
+	}
+	server := &http.Server{
+		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: localIdle, MaxHeaderBytes: scrapeHeader,
+	}
+	context.AfterFunc(ctx, func() { server.Close() })
+	go func() { _ = server.Serve(l) }()
+	return nil
+}

@@ -1,0 +1,50 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// readyWithin bounds the wait for the local API. Its server listens before its first request,
+// so a longer wait means that another process has the port.
+const readyWithin = 30 * time.Second
+
+// readyAgain is the pause between two attempts to connect. A TCP port tells nobody that a
+// process begins to listen on it.
+const readyAgain = 5 * time.Millisecond
+
+// readyCommand runs as the postStart hook of the local API's sidecar. The kubelet starts no
+// further container before the hook has ended, so the program finds the local API.
+func readyCommand(ctx context.Context, args []string) (int, error) {
+	port := api.LocalPort
+	if len(args) > 0 {
+		own, err := strconv.ParseUint(args[0], 10, 16)
+		if err != nil || len(args) > 1 {
+			return api.ExitUsage, fmt.Errorf("usage: agent %s [PORT]", api.ReadyRole)
+		}
+		port = int(own)
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	again := time.NewTicker(readyAgain)
+	defer again.Stop()
+	for {
+		connection, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			return 0, connection.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return 1, fmt.Errorf("the local API does not listen: %w", err)
+		case <-again.C:
+		}
+	}
+}
