@@ -26,9 +26,19 @@ type Annotation struct {
 	// Alone reports that the setting has a meaning without a claim.
 	Alone bool
 
+	// parse reads the claims of an annotation whose claims have several kinds; nil for others.
+	parse func(value string) ([]Claim, string)
 	// set reads the value of a setting into a request, and returns the problem of the
 	// value; empty for none.
 	set func(r *Request, value string) string
+}
+
+// claims returns the claims of the annotation's value, or the problem of the value.
+func (a Annotation) claims(value string) ([]Claim, string) {
+	if a.parse != nil {
+		return a.parse(value)
+	}
+	return a.Kind.claims(value)
 }
 
 // table is a list of annotations, in the order in which the documentation has them.
@@ -67,6 +77,16 @@ var Annotations = table{
 			"container, which `metaparticle.io/containers` names, or the one container of a pod that ends. The pod's readiness " +
 			"stays as it was. A pod of a once claim has no other claim. `kubectl metaparticle forget` lets the work run again.",
 		Examples: []string{"true", "schema=7", "db.migrate=v1.2_a", "a=" + strings.Repeat("z", maxLabel)},
+	},
+	{
+		Key: LocalAnnotation, Value: "`claim[,claim…]`", Default: "no claim", Kind: Election,
+		Meaning: "The program itself asks for these claims, over HTTP at `localhost:13131` (the local API): `lock/NAME`, " +
+			"`election/NAME` or `semaphore/NAME=SIZE`. All pods in the namespace that name a claim compete for it, whatever " +
+			"their workload. A lock of `metaparticle.io/lock` with the same name is the same slot. The containers run at once, " +
+			"and stay as they are: no part of Metaparticle stops the program, and the pod's readiness stays as it was. The program " +
+			"must stop its work when it loses a claim. Beside the annotation only `metaparticle.io/lease-duration` and " +
+			"`metaparticle.io/after` have an effect. A pod with hostNetwork is refused. At most 8 claims.",
+		Examples: []string{"lock/a", "lock/a, election/main, semaphore/pool=3", "election/db.main"}, parse: parseLocals,
 	},
 	{
 		Key: AfterAnnotation, Value: "`condition[,condition…]`", Default: "no condition", Alone: true,

@@ -16,6 +16,10 @@ const LocalPort = 13131
 // maxLocal bounds the claims of one pod by the local API.
 const maxLocal = 8
 
+// maxLocalText bounds the text of all claims by the local API. The policy on gates has the
+// same bound, and eight claims are shorter.
+const maxLocalText = 4096
+
 // localKinds are the kinds of claims by the local API, by the word that names them there.
 var localKinds = map[string]*Kind{"lock": Lock, "election": Election, "semaphore": Semaphore}
 
@@ -73,14 +77,17 @@ func parseLocal(text string) (Claim, string) {
 	switch {
 	case problem != "":
 		return Claim{}, fmt.Sprintf("%q: %s", brief(text), problem)
-	case len(claims) != 1:
-		return Claim{}, fmt.Sprintf("%q: write one claim between two commas", brief(text))
+	case claims[0].LocalText() != text:
+		return Claim{}, fmt.Sprintf("%q: write %s", brief(text), brief(claims[0].LocalText()))
 	}
 	return claims[0], ""
 }
 
 // parseLocals reads the claims of the local API, which are separated by commas.
 func parseLocals(value string) ([]Claim, string) {
+	if len(value) > maxLocalText {
+		return nil, fmt.Sprintf("write at most %d characters", maxLocalText)
+	}
 	texts, problem := list(value, "claim", func(text string) string {
 		_, problem := parseLocal(text)
 		return problem
@@ -168,6 +175,20 @@ func localTexts(claims []Claim) string {
 // Args returns the words of the container [AgentContainer], as a pod's spec has them.
 func (a LocalArgs) Args() []string {
 	return append([]string{LocalRole}, localArguments.words(a)...)
+}
+
+// IsLocal reports whether the arguments of the container [AgentContainer] select the role
+// that serves the local API.
+func IsLocal(args []string) bool { return len(args) > 0 && args[0] == LocalRole }
+
+// RecallLocalArgs reads the arguments back from the words of [LocalArgs.Args]. Other words
+// have no claims.
+func RecallLocalArgs(words []string) LocalArgs {
+	a := DefaultLocalArgs()
+	if IsLocal(words) {
+		localArguments.recall(&a, words[1:])
+	}
+	return a
 }
 
 // ParseLocalArgs reads the words that follow the role.

@@ -35,6 +35,8 @@ type parser struct {
 	annotations map[string]string
 	request     Request
 	mistakes    Mistakes
+	// claiming are the keys of the annotations that claim.
+	claiming []string
 	// misnamed is set if this version does not support a key that has our prefix.
 	misnamed bool
 }
@@ -77,8 +79,11 @@ func (p *parser) values() {
 			problem = a.set(&p.request, value)
 		} else {
 			var claims []Claim
-			claims, problem = a.Kind.claims(value)
+			claims, problem = a.claims(value)
 			p.request.Claimed = append(p.request.Claimed, claims...)
+			if len(claims) > 0 {
+				p.claiming = append(p.claiming, a.Key)
+			}
 		}
 		if problem != "" {
 			p.wrong(a.Key, "is %q: %s", brief(value), problem)
@@ -91,17 +96,15 @@ func (p *parser) values() {
 // "false"). They also stay beside a misspelt key, which may be the missing claim.
 func (p *parser) together() {
 	if p.request.OptOut && p.request.Claims() {
-		p.wrong(InjectAnnotation, `is "false", but %s claims a slot: remove one of the two`, p.request.Claimed[0].Kind.Key)
+		p.wrong(InjectAnnotation, `is "false", but %s claims a slot: remove one of the two`, p.claiming[0])
 	}
 	if p.request.OptOut && len(p.request.After) > 0 {
 		p.wrong(InjectAnnotation, `is "false", but %s needs an injected container: remove one of the two`, AfterAnnotation)
 	}
-	if !p.request.Shims() {
-		p.withoutShims()
-	}
-	p.sole()
-	if p.request.EndpointDelay != nil && p.request.Standbys() != ReadinessForward {
-		p.wrong(EndpointDelayAnnotation, "has no effect here, because standbys that are never Ready forward nothing: remove it")
+	if p.has(LocalAnnotation) {
+		p.program()
+	} else {
+		p.gated()
 	}
 	if p.request.OptOut || p.misnamed || p.hasClaimKey() {
 		return
@@ -110,6 +113,39 @@ func (p *parser) together() {
 		if _, ok := p.annotations[a.Key]; ok && !a.Alone {
 			p.wrong(a.Key, "has no effect without a claim: add %s, or remove it", p.table.asks())
 		}
+	}
+}
+
+// has reports whether the pod has the annotation.
+func (p *parser) has(key string) bool {
+	_, ok := p.annotations[key]
+	return ok
+}
+
+// program judges a pod whose program asks for its slots by the local API. The function
+// refuses any other claim, and the settings of gates that hold the application back.
+func (p *parser) program() {
+	p.request.Gate = GateProgram
+	for _, key := range p.claiming {
+		if key != LocalAnnotation {
+			p.wrong(LocalAnnotation, "is in one pod with %s, which comes with a later version: remove one of the two", key)
+		}
+	}
+	for _, a := range p.table {
+		if a.Kind == nil && !a.Alone && a.Key != LeaseDurationAnnotation && p.has(a.Key) {
+			p.wrong(a.Key, "has no effect with %s, because the containers stay as they are and their program asks for its slots: remove it", LocalAnnotation)
+		}
+	}
+}
+
+// gated judges the settings and claims of a pod whose gate holds the application back.
+func (p *parser) gated() {
+	if !p.request.Shims() {
+		p.withoutShims()
+	}
+	p.sole()
+	if p.request.EndpointDelay != nil && p.request.Standbys() != ReadinessForward {
+		p.wrong(EndpointDelayAnnotation, "has no effect here, because standbys that are never Ready forward nothing: remove it")
 	}
 }
 
@@ -152,8 +188,7 @@ func (p *parser) untilSuccess() {
 // hasClaimKey reports whether the pod has an annotation that can claim, whatever the value.
 func (p *parser) hasClaimKey() bool {
 	return slices.ContainsFunc(p.table, func(a Annotation) bool {
-		_, ok := p.annotations[a.Key]
-		return ok && a.Kind != nil
+		return a.Kind != nil && p.has(a.Key)
 	})
 }
 

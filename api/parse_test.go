@@ -137,11 +137,11 @@ func TestAnnotationMistakesHaveFixedMessages(t *testing.T) {
 		{key: "metaparticle.io/gates", value: "pod", want: `metaparticle.io/gates is not known: did you mean metaparticle.io/gate?`},
 		{key: "metaparticle.io/ports", value: "80", want: `metaparticle.io/ports is not supported by this version: remove it`},
 		{key: "metaparticle.io/containers", value: "metaparticle-wait", want: `metaparticle.io/containers is "metaparticle-wait": metaparticle-wait is injected and cannot wait for itself`},
-		{key: "metaparticle.io/gate", value: "pod", alone: true, want: `metaparticle.io/gate has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once, or remove it`},
-		{key: "metaparticle.io/containers", value: "a", alone: true, want: `metaparticle.io/containers has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once, or remove it`},
-		{key: "metaparticle.io/lease-duration", value: "1m", alone: true, want: `metaparticle.io/lease-duration has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once, or remove it`},
-		{key: "metaparticle.io/on-loss", value: "restart", alone: true, want: `metaparticle.io/on-loss has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once, or remove it`},
-		{key: "metaparticle.io/readiness", value: "holder", alone: true, want: `metaparticle.io/readiness has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once, or remove it`},
+		{key: "metaparticle.io/gate", value: "pod", alone: true, want: `metaparticle.io/gate has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once or metaparticle.io/api, or remove it`},
+		{key: "metaparticle.io/containers", value: "a", alone: true, want: `metaparticle.io/containers has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once or metaparticle.io/api, or remove it`},
+		{key: "metaparticle.io/lease-duration", value: "1m", alone: true, want: `metaparticle.io/lease-duration has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once or metaparticle.io/api, or remove it`},
+		{key: "metaparticle.io/on-loss", value: "restart", alone: true, want: `metaparticle.io/on-loss has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once or metaparticle.io/api, or remove it`},
+		{key: "metaparticle.io/readiness", value: "holder", alone: true, want: `metaparticle.io/readiness has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once or metaparticle.io/api, or remove it`},
 	}
 	for _, test := range tests {
 		t.Run(test.key+"="+test.value, func(t *testing.T) {
@@ -191,6 +191,86 @@ func TestSettingsThatAGateIgnoresAreMistakes(t *testing.T) {
 			}
 			require.EqualError(t, err, test.want)
 		})
+	}
+}
+
+func TestParseReadsClaimsOfTheLocalAPI(t *testing.T) {
+	tests := map[string][]Claim{
+		"lock/a":                                     {lock("a")},
+		"lock/b, election/main,lock/b ":              {{Kind: Election, Name: "main", Size: 1}, lock("b")},
+		"semaphore/pool=3,lock/a":                    {lock("a"), {Kind: Semaphore, Name: "pool", Size: 3}},
+		"semaphore/a=1,semaphore/b=32":               {{Kind: Semaphore, Name: "a", Size: 1}, {Kind: Semaphore, Name: "b", Size: 32}},
+		"election/" + strings.Repeat("a", maxLock-4): {{Kind: Election, Name: strings.Repeat("a", maxLock-4), Size: 1}},
+	}
+	for value, want := range tests {
+		got, err := Parse(map[string]string{LocalAnnotation: value, LeaseDurationAnnotation: "1m", AfterAnnotation: "once.a=7", InjectAnnotation: "true"})
+		require.NoError(t, err)
+		assert.Equal(t, Request{Claimed: want, Gate: GateProgram, LeaseDuration: time.Minute, After: []Condition{{Lease: "once.a", Key: "7"}}}, got)
+		assert.False(t, got.Shims())
+		assert.False(t, got.TakesTurns())
+		assert.Equal(t, ReadinessHolder, got.Standbys())
+		for _, slot := range got.Slots(Workload{Kind: "Pod", Name: "p"}) {
+			assert.Equal(t, ScopeNamespace, ScopeOf(slot), slot)
+		}
+	}
+}
+
+func TestLocalAPIRefusesMalformedClaims(t *testing.T) {
+	const form = ` is no claim of the local API: write lock/NAME, election/NAME or semaphore/NAME=SIZE`
+	tests := map[string]string{
+		"":                            `name at least one claim, and none empty, separated by commas`,
+		"lock/a,,lock/b":              `name at least one claim, and none empty, separated by commas`,
+		"a":                           `"a"` + form,
+		"once/a=7":                    `"once/a=7"` + form,
+		"singleton/a":                 `"singleton/a"` + form,
+		"Lock/a":                      `"Lock/a"` + form,
+		"lock/A":                      `"lock/A": a lock's name is at most 248 lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
+		"lock/a/b":                    `"lock/a/b": a lock's name is at most 248 lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
+		"lock/":                       `"lock/": name at least one lock, and none empty, separated by commas`,
+		"lock/ a":                     `"lock/ a": write lock/a`,
+		"semaphore/a":                 `"semaphore/a": write a name and how many pods may run, as in pool=3`,
+		"semaphore/ a=3":              `"semaphore/ a=3": write semaphore/a=3`,
+		"semaphore/a=33":              `"semaphore/a=33": after the = write how many pods may run: a number from 1 to 32`,
+		"election/a=3":                `"election/a=3" needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
+		"election/":                   `"election/" needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
+		"semaphore/a=1,semaphore/a=2": `semaphore/a=1 and semaphore/a=2 are one semaphore with two sizes: remove one of the two`,
+		"lock/a,lock/b,lock/c,lock/d,lock/e,lock/f,lock/g,lock/h,lock/i": `name at most 8 claims`,
+		strings.Repeat("lock/a,", 586) + "lock/a":                        `write at most 4096 characters`,
+	}
+	for value, want := range tests {
+		_, err := Parse(map[string]string{LocalAnnotation: value})
+		require.ErrorContains(t, err, `metaparticle.io/api is "`)
+		require.ErrorContains(t, err, `": `+want)
+	}
+}
+
+func TestLocalAPIRefusesSettingsOfOtherGates(t *testing.T) {
+	const idle = " has no effect with metaparticle.io/api, because the containers stay as they are and their program asks for its slots: remove it"
+	tests := []struct{ key, value, want string }{
+		{SingletonAnnotation, "true", `metaparticle.io/api is in one pod with metaparticle.io/singleton, which comes with a later version: remove one of the two`},
+		{SingletonAnnotation, "false", ""},
+		{LockAnnotation, "a", `metaparticle.io/api is in one pod with metaparticle.io/lock, which comes with a later version: remove one of the two`},
+		{SemaphoreAnnotation, "a=3", `metaparticle.io/api is in one pod with metaparticle.io/semaphore, which comes with a later version: remove one of the two`},
+		{OnceAnnotation, "a=3", `metaparticle.io/api is in one pod with metaparticle.io/once, which comes with a later version: remove one of the two`},
+		{OnceAnnotation, "false", ""},
+		{ContainersAnnotation, "a", ContainersAnnotation + idle},
+		{OnLossAnnotation, "restart", OnLossAnnotation + idle},
+		{OnBusyAnnotation, "wait", OnBusyAnnotation + idle},
+		{WaitAtMostAnnotation, "1m", WaitAtMostAnnotation + idle},
+		{ReadinessAnnotation, "holder", ReadinessAnnotation + idle},
+		{ReadinessAnnotation, "forward", ReadinessAnnotation + idle},
+		{EndpointDelayAnnotation, "1s", EndpointDelayAnnotation + idle},
+		{GateAnnotation, "container", GateAnnotation + idle},
+		{GateAnnotation, "readiness", GateAnnotation + idle},
+		{InjectAnnotation, "false", `metaparticle.io/inject is "false", but metaparticle.io/api claims a slot: remove one of the two`},
+	}
+	for _, test := range tests {
+		_, err := Parse(map[string]string{LocalAnnotation: "lock/a,semaphore/b=2", test.key: test.value})
+		if test.want == "" {
+			assert.NoError(t, err, test.key)
+			continue
+		}
+		assert.EqualError(t, err, test.want)
 	}
 }
 

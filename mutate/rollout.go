@@ -24,9 +24,10 @@ type rollout struct {
 }
 
 // stalls warns of a rollout that waits until its standbys are Ready, although they never
-// become Ready. With a once claim all pods go on after one success.
+// become Ready. With a once claim all pods go on after one success. With the local API the
+// pods' readiness stays as it was.
 func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSpec) reason.Refusals {
-	if _, once := request.Once(); once || request.Standbys() != api.ReadinessHolder && !feature.HasGatedInit(template, request) {
+	if _, once := request.Once(); once || request.Gate == api.GateProgram || request.Standbys() != api.ReadinessHolder && !feature.HasGatedInit(template, request) {
 		return nil
 	}
 	replicas := 1

@@ -23,7 +23,8 @@ import (
 
 // HasGate reports whether the pod has the agent as a sidecar, and a part that waits for
 // the agent. That part is a shim in any container, the init container of the gate "pod",
-// or the pod's readiness gate.
+// or the pod's readiness gate. The agent of the local API needs no other part, because the
+// program itself asks.
 //
 // HasGate never takes an ordinary init container for the agent. Such a container ends
 // before the kubelet starts the application, so no agent would renew.
@@ -31,9 +32,15 @@ func HasGate(spec *corev1.PodSpec) bool {
 	if !slices.ContainsFunc(spec.InitContainers, isAgent) {
 		return false
 	}
-	return slices.ContainsFunc(spec.InitContainers, waits) || showsReadiness(spec) ||
+	return slices.ContainsFunc(spec.InitContainers, waits) || showsReadiness(spec) || ServesLocal(spec) ||
 		slices.ContainsFunc(slices.Concat(spec.InitContainers, spec.Containers), isShim)
 }
+
+// ServesLocal reports whether the pod has the agent that serves the local API.
+func ServesLocal(spec *corev1.PodSpec) bool { return slices.ContainsFunc(spec.InitContainers, isLocal) }
+
+// isLocal reports whether the container is the agent that serves the local API.
+func isLocal(c corev1.Container) bool { return isAgent(c) && api.IsLocal(c.Args) }
 
 // ConditionsOf returns the conditions for which the pod waits in the container
 // [api.AfterContainer].
@@ -87,6 +94,7 @@ var (
 	always        = corev1.ContainerRestartPolicyAlways
 	shimCommand   = []string{api.AgentBinary, api.ExecRole}
 	readinessArgs = []string{api.ReadinessGateArg}
+	localArgs     = []string{api.LocalRole}
 )
 
 func strip(containers []corev1.Container) []corev1.Container {
@@ -101,6 +109,9 @@ func strip(containers []corev1.Container) []corev1.Container {
 		}
 		if toldReadiness(c) {
 			kept[i].Args = readinessArgs
+		}
+		if isLocal(c) {
+			kept[i].Args = localArgs
 		}
 		if !isAfter(c) {
 			continue

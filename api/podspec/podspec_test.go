@@ -88,7 +88,10 @@ func TestGatesAndArgumentsOfGoldenPodsAreRecognized(t *testing.T) {
 		gates++
 		assert.True(t, HasGate(&pod.Spec), file)
 		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-			if isAgent(c) {
+			switch {
+			case isLocal(c):
+				assert.Equal(t, c.Args, api.RecallLocalArgs(c.Args).Args(), file)
+			case isAgent(c):
 				assert.Equal(t, c.Args, api.RecallRunArgs(c.Args).Args(), file)
 			}
 			if isShim(c) {
@@ -184,6 +187,7 @@ func TestPoliciesRecognizeTheSameGatesAsHasGate(t *testing.T) {
 		o.spec.?initContainers.orValue([]).exists(c, c.name == '` + api.AgentContainer + `' && c.?restartPolicy.orValue('') == '` + string(corev1.ContainerRestartPolicyAlways) + `') &&
 		((o.spec.containers + o.spec.initContainers).exists(c, ` + shim + `) ||
 		o.spec.initContainers.exists(c, c.name == '` + api.WaitContainer + `') ||
+		o.spec.initContainers.exists(c, c.name == '` + api.AgentContainer + `' && c.?restartPolicy.orValue('') == '` + string(corev1.ContainerRestartPolicyAlways) + `' && c.?args[?0].orValue('') == '` + api.LocalRole + `') ||
 		o.spec.initContainers.exists(c, c.name == '` + api.AgentContainer + `' && '` + api.ReadinessGateArg + `' in c.?args.orValue([])) &&
 		o.spec.?readinessGates.orValue([]).exists(g, g.conditionType == '` + api.ReadyCondition + `')))`
 	assert.Contains(t, words(t, "marks"), strings.Join(strings.Fields(marks), " "))

@@ -14,6 +14,7 @@ package feature
 import (
 	"slices"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
@@ -49,6 +50,7 @@ var features = []feature{
 	{name: "waits", judgeContainer: judgeWaits},
 	{name: "once", judge: judgeOnce, warn: warnOfFiles},
 	{name: "after", judge: judgeAfter},
+	{name: "local", judge: judgeLocal},
 	{name: "leftovers", judge: judgeLeftovers},
 	{name: "volumes", unclaimed: true, judgeContainer: judgeMounts, patch: patchVolumes},
 	{name: "ports", judgeContainer: judgePorts},
@@ -79,7 +81,7 @@ func NewPod(f Facts) (*Pod, reason.Refusals) {
 		return nil, refusals
 	}
 	p := &Pod{Facts: f}
-	if !f.Request.Claims() {
+	if !f.Request.Claims() || f.Request.Gate == api.GateProgram {
 		return p, nil
 	}
 	p.gated, p.inits = gatedContainers(f), gatedInits(f)

@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
@@ -36,6 +37,9 @@ func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	}
 	if waits(pod) {
 		refusals.Add(reason.Leftover, "init container %q waits for a slot", api.WaitContainer)
+	}
+	if podspec.ServesLocal(&pod.Spec) {
+		refusals.Add(reason.Leftover, "init container %q serves the local API", api.AgentContainer)
 	}
 	if len(request.After) == 0 && slices.ContainsFunc(pod.Spec.InitContainers, waitsForConditions) {
 		refusals.Add(reason.Leftover, "init container %q waits for conditions", api.AfterContainer)

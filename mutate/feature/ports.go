@@ -16,9 +16,12 @@ import (
 // the agent has no port.
 func judgePorts(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
-	c := p.container(at)
+	c, own := p.container(at), int32(api.AgentPort)
+	if p.Request.Gate == api.GateProgram {
+		own = api.LocalPort
+	}
 	for _, port := range c.Ports {
-		if port.ContainerPort == api.AgentPort && isTCP(port) && !p.Spec.HostNetwork {
+		if port.ContainerPort == own && isTCP(port) && !p.Spec.HostNetwork {
 			refusals.Add(reason.PortTaken, "container %q declares port %d", c.Name, port.ContainerPort)
 		}
 	}

@@ -36,7 +36,11 @@ func warnOfToken(p *Pod) reason.Refusals {
 	var warnings reason.Refusals
 	shares := p.Spec.HostPID || p.sharesProcesses()
 	without := p.Spec.AutomountServiceAccountToken != nil && !*p.Spec.AutomountServiceAccountToken
-	if p.Request.Claims() && !p.Request.Shims() && shares && without {
+	switch {
+	case !p.Request.Claims() || p.Request.Shims() || !shares || !without:
+	case p.Request.Gate == api.GateProgram:
+		warnings.Add(reason.TokenInReach, "%s is set, and the pod shares its processes", api.LocalAnnotation)
+	default:
 		warnings.Add(reason.TokenInReach, "%s is %q, and the pod shares its processes", api.GateAnnotation, p.Request.Gate)
 	}
 	return warnings

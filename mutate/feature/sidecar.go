@@ -105,12 +105,12 @@ func (s sidecar) helper(name, role string, readOnly bool) corev1.Container {
 func (s sidecar) agent() corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
 	mounts := []corev1.VolumeMount{credentialsMount()}
-	if s.Request.Gate != api.GateReadiness {
+	if s.sharesVolume() {
 		mounts = append([]corev1.VolumeMount{sharedMount(false)}, mounts...)
 	}
 	return corev1.Container{
 		Name:               api.AgentContainer,
-		Lifecycle:          s.installs(),
+		Lifecycle:          s.hook(),
 		Image:              s.AgentImage,
 		Args:               s.agentArgs(),
 		RestartPolicy:      &always,
@@ -122,20 +122,41 @@ func (s sidecar) agent() corev1.Container {
 	}
 }
 
-// installs returns the hook that copies the agent's binary into the shared volume, for the
-// gated containers. The kubelet starts no further container before the hook has ended. An
-// init container would also work, but the kubelet takes a second to notice its end.
-func (s sidecar) installs() *corev1.Lifecycle {
-	if !s.Request.Shims() {
+// hook returns the hook of the agent's start. The kubelet starts no further container before
+// the hook has ended. An init container would also work, but the kubelet takes a second to
+// notice its end.
+//
+// With shims, the hook copies the agent's binary into the shared volume, for the gated
+// containers. With the local API, the hook ends once that API serves.
+func (s sidecar) hook() *corev1.Lifecycle {
+	role := api.InstallRole
+	switch {
+	case s.Request.Gate == api.GateProgram:
+		role = api.ReadyRole
+	case !s.Request.Shims():
 		return nil
 	}
 	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
-		Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, api.InstallRole}},
+		Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, role}},
 	}}
 }
 
+// localArgs returns the arguments of the agent that serves the local API.
+func (s sidecar) localArgs() []string {
+	args := api.DefaultLocalArgs()
+	args.Claims, args.LeaseDuration, args.OwnKernel = s.Request.Claimed, s.Request.Duration(), s.ownKernel()
+	return args.Args()
+}
+
+// ownKernel reports whether the pod may run in a virtual machine of its own. The name of a
+// runtime class does not tell, so every class counts.
+func (s sidecar) ownKernel() bool { return s.Spec.RuntimeClassName != nil }
+
 // agentArgs returns the arguments of the agent.
 func (s sidecar) agentArgs() []string {
+	if s.Request.Gate == api.GateProgram {
+		return s.localArgs()
+	}
 	args := api.DefaultRunArgs()
 	args.Slots, args.Any = s.slots(), s.Request.Any()
 	args.LeaseDuration, args.OnceKey = s.Request.Duration(), s.onceKey()
@@ -160,9 +181,7 @@ func (s sidecar) agentArgs() []string {
 		// A pod must not take a port of the node for its agent.
 		args.Listen = ""
 	}
-	// Some runtime classes run pods in virtual machines. The name of a class does not tell,
-	// so every class counts.
-	args.OwnKernel = s.Spec.RuntimeClassName != nil
+	args.OwnKernel = s.ownKernel()
 	return args.Args()
 }
 

@@ -46,10 +46,15 @@ func patchVolumes(p *Pod, d *patch.Document) {
 	for _, at := range p.places() {
 		d.Ensure("name", sharedMount(true), at.path("volumeMounts")...)
 	}
-	if p.Request.Claims() && p.Request.Gate != api.GateReadiness {
+	if p.Request.Claims() && p.sharesVolume() {
 		d.Ensure("name", sharedVolume(), "spec", "volumes")
 	}
 	d.Ensure("name", credentialsVolume(), "spec", "volumes")
+}
+
+// sharesVolume reports whether containers of the pod's gate share a volume with the agent.
+func (p *Pod) sharesVolume() bool {
+	return p.Request.Gate != api.GateReadiness && p.Request.Gate != api.GateProgram
 }
 
 func sharedVolume() corev1.Volume {

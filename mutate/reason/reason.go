@@ -16,6 +16,7 @@ type Reason string
 const (
 	BadAnnotation    Reason = "BadAnnotation"
 	HostNetwork      Reason = "HostNetwork"
+	LocalAPIOnNode   Reason = "LocalAPIOnNode"
 	SharedProcesses  Reason = "SharedProcesses"
 	Windows          Reason = "Windows"
 	Probes           Reason = "Probes"

@@ -16,6 +16,11 @@ var All = []Explanation{
 		Do:      "set metaparticle.io/readiness: holder, with which nothing is forwarded, or declare a port from 1024 on",
 	},
 	{
+		Reason:  LocalAPIOnNode,
+		Meaning: "The pod has `metaparticle.io/api` and uses its node's network. The local API would take its port from the node, and serve every process of the node.",
+		Do:      "leave hostNetwork out, or claim by another annotation (metaparticle.io/lock), which needs no port of the node",
+	},
+	{
 		Reason:  SharedProcesses,
 		Meaning: "The pod's containers share a process namespace (shareProcessNamespace or hostPID). There the end of a container does not prove that its processes are dead.",
 		Do:      "use metaparticle.io/gate: pod, which needs no such proof, or remove the setting or the claim",
@@ -62,7 +67,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  PortTaken,
-		Meaning: "A container declares the port on which the agent serves its metrics.",
+		Meaning: "A container declares the port on which the agent serves its metrics (13132), or the local API (13131).",
 		Do:      "use another port",
 	},
 	{

@@ -1,0 +1,33 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// judgeLocal refuses the local API in a pod on its node's network. Each process of the node
+// could then ask for the pod's slots. The function also refuses the readiness gate of
+// another gate, because the agent of the local API never makes the pod Ready.
+func judgeLocal(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	if p.Request.Gate != api.GateProgram {
+		return nil
+	}
+	if p.Spec.HostNetwork {
+		refusals.Add(reason.LocalAPIOnNode, "%s is set, and the pod sets hostNetwork", api.LocalAnnotation)
+	}
+	if slices.ContainsFunc(p.Spec.ReadinessGates, isReady) {
+		refusals.Add(reason.Leftover, "the pod has the readiness gate %s, which %s does not need", api.ReadyCondition, api.LocalAnnotation)
+	}
+	return refusals
+}
+
+// isReady reports whether the readiness gate is the one of the agent.
+func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
