@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command app is the unchanged application of the end-to-end tests, and knows nothing
-// of Metaparticle. The application records its life (package record) and serves HTTP.
+// of Metaparticle, unless -bid lets it ask the local API. The application records its life (package record) and serves HTTP.
 // Its flags decide when and how it stops:
 //
 //	app [flags]
@@ -47,6 +47,7 @@ type config struct {
 	signals    bool
 	eat        bool
 	echo       bool
+	bid        string
 }
 
 func main() {
@@ -75,6 +76,7 @@ func main() {
 	flag.BoolVar(&c.echo, "echo", false, "echo standard input; without -listen, end with it")
 	flag.StringVar(&c.tcp, "tcp", "", "ports that are open while a probe is healthy, with -listen: NAME=ADDRESS, separated by commas")
 	flag.StringVar(&c.https, "https", "", "address to serve the same as -listen by HTTPS")
+	flag.StringVar(&c.bid, "bid", "", "run only while the local API gives a hold of this claim: KIND/NAME")
 	flag.Parse()
 	// The names may contain $METAPARTICLE_SLOT, so that each slot of a semaphore is a name
 	// of its own.
@@ -105,6 +107,16 @@ func run(c config) (int, error) {
 	}
 	terminated, stop := askedToStop(c)
 	defer stop()
+	if c.bid != "" {
+		giveBack, err := bid(terminated, c.bid)
+		switch {
+		case terminated.Err() != nil:
+			return c.stopCode, nil
+		case err != nil:
+			return 0, err
+		}
+		defer func() { _ = giveBack() }() // after the end of the record
+	}
 	life, err := begin(c)
 	if err != nil {
 		return 0, err

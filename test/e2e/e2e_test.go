@@ -121,6 +121,12 @@ func TestShimDrainsByDeadlineWhileAgentIsFrozen(t *testing.T) {
 func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	exclusive.TestAgentNeverReleasesWhileTheShimIsFrozen(t)
 }
+func TestProgramsOfAnElectionLeadOneByOne(t *testing.T) {
+	exclusive.TestProgramsOfAnElectionLeadOneByOne(t)
+}
+func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
+	exclusive.TestProgramOnDisconnectedNodeEndsBeforeTakeover(t)
+}
 func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 	exclusive.TestSemaphoreLetsThreeOfFivePodsRun(t)
 }

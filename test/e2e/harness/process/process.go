@@ -132,7 +132,7 @@ func roleOf(args []string) Role {
 	switch {
 	case name == "agent" && slices.Contains(args, "exec"):
 		return Shim
-	case name == "agent" && slices.Contains(args, "run"):
+	case name == "agent" && (slices.Contains(args, "run") || slices.Contains(args, "api")):
 		return Agent
 	case name == "agent" && slices.Contains(args, "wait"):
 		return Waiter

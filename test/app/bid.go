@@ -1,0 +1,95 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// localAPI is the address of the local API in each pod.
+const localAPI = "http://localhost:13131/v1/"
+
+// lostCode ends a program that lost its hold.
+const lostCode = 75
+
+// line is one line of the stream about a hold.
+type line struct {
+	Hold           string  `json:"hold"`
+	Slot           string  `json:"slot"`
+	FencingToken   string  `json:"fencingToken"`
+	State          string  `json:"state"`
+	GoodForSeconds float64 `json:"goodForSeconds"`
+}
+
+// bid waits until the local API gives the program a hold of the claim. From then on the program
+// ends at once when the hold does. The result gives the hold back.
+func bid(ctx context.Context, claim string) (giveBack func() error, err error) {
+	request, err := http.NewRequest(http.MethodPost, localAPI+claim+"/holds?stream=true&wait=24h", http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	waiting, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(ctx, cancel) // a program that waits may go at once
+	answer, err := http.DefaultClient.Do(request.WithContext(waiting))
+	if err != nil {
+		return nil, err
+	}
+	lines := json.NewDecoder(answer.Body)
+	var first line
+	if err := lines.Decode(&first); err != nil || first.State != "held" {
+		return nil, fmt.Errorf("bid for %s: %s, %+v, %w", claim, answer.Status, first, err)
+	}
+	stop()
+	os.Setenv("METAPARTICLE_SLOT", first.Slot)
+	os.Setenv("METAPARTICLE_FENCING_TOKEN", first.FencingToken)
+	go obey(lines, first)
+	return func() error {
+		back, err := http.NewRequest(http.MethodDelete, localAPI+claim+"/holds/"+first.Hold, http.NoBody)
+		if err != nil {
+			return err
+		}
+		answer, err := http.DefaultClient.Do(back)
+		if err != nil {
+			return err
+		}
+		return answer.Body.Close()
+	}, nil
+}
+
+// obey ends the program when a line says that the hold ends, or when no line has prolonged the
+// hold in time.
+func obey(lines *json.Decoder, first line) {
+	until := make(chan time.Duration, 1)
+	until <- deadline(first)
+	go func() {
+		last := time.Duration(0)
+		for {
+			select {
+			case last = <-until:
+			case <-time.After(max(last-record.Now(), 0)):
+				os.Exit(lostCode)
+			}
+		}
+	}()
+	for {
+		var next line
+		if err := lines.Decode(&next); err != nil || next.State != "held" {
+			fmt.Fprintf(os.Stderr, "app: the hold ends: %+v, %v\n", next, err)
+			os.Exit(lostCode)
+		}
+		until <- deadline(next)
+	}
+}
+
+// deadline returns the instant by which the program must hear again.
+func deadline(of line) time.Duration {
+	return record.Now() + time.Duration(of.GoodForSeconds*float64(time.Second))
+}

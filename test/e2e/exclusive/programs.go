@@ -1,0 +1,96 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package exclusive
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// voters returns an application of three programs that ask the local API for an election.
+func voters(name string) app.App {
+	a := app.App{Name: name, Args: []string{"-bid=election/main"}, Annotations: app.Claim(api.LocalAnnotation, "election/main")}
+	a.Annotations[api.LeaseDurationAnnotation] = lease.Fault.String()
+	return a
+}
+
+// electionSlot is the Lease of the voters.
+var electionSlot = api.ElectionLease("main")
+
+// leads waits until another program leads than before.
+func leads(s *space.Space, a app.App, before *record.Process) (next *record.Process) {
+	s.Helper()
+	s.Await(lease.Fault+space.Soon, "another program leads", func() bool {
+		next = app.After(s, a, before)
+		return next != nil
+	})
+	return next
+}
+
+func TestProgramsOfAnElectionLeadOneByOne(t *testing.T) {
+	t.Parallel()
+	cluster.NeedLab(t, "it needs the record")
+	s, a := space.New(t), voters("voters")
+	app.Deploy(s, a)
+	for _, pod := range s.Pods(a.Name) {
+		assert.True(t, status.Ready(pod), "the pod's readiness is its own: %s", pod.Name)
+		assert.Nil(t, process.Find(pod, process.Shim), "the containers stay unchanged")
+	}
+	first := app.AwaitRunning(s, a, space.Soon)
+	assert.Equal(t, electionSlot, first.Slot)
+	assert.Equal(t, first.Pod, s.AwaitHolder(electionSlot).Name)
+
+	// A program that stops gives its hold back.
+	app.DeletePod(s, s.Pod(first.Pod))
+	second := leads(s, a, first)
+	assert.Less(t, app.VacancyAfter(s, a, first), lease.Fault/4, "the hold was given back")
+
+	// The kubelet starts a killed program again. The agent has no proof that the program ended.
+	process.Signal(s, s.Pod(second.Pod), process.Child, unix.SIGKILL)
+	seen := lease.Renewed(s, electionSlot)
+	third := leads(s, a, second)
+	assert.GreaterOrEqual(t, third.Start, seen+lease.Fault, "the Lease has expired")
+
+	// Without its agent a program hears nothing, and ends.
+	process.MustSignal(s, s.Pod(third.Pod), process.Agent, unix.SIGKILL)
+	seen = lease.Renewed(s, electionSlot)
+	fourth := leads(s, a, third)
+	assert.GreaterOrEqual(t, fourth.Start, seen+lease.Fault, "a new agent resumes nothing")
+}
+
+func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
+	l := cluster.NeedLab(t, "it cuts a node off")
+	s, a := space.New(t), voters("cut-voters")
+	app.Deploy(s, a)
+	before := app.AwaitRunning(s, a, space.Soon)
+	victim := s.Pod(before.Pod)
+	require.NotNil(t, victim)
+	seen := lease.Renewed(s, electionSlot)
+	heal := fault.Node(t, victim.Spec.NodeName, l.Cut, l.Heal)
+	at := record.Now()
+	next := leads(s, a, before)
+	budget := lease.Budget(t, lease.Fault)
+	assert.GreaterOrEqual(t, next.Start, seen+budget.Duration, "no program leads before the Lease has expired")
+	assert.NotEqual(t, before.Node, next.Node)
+	for _, p := range s.Record(a.RecordName()) {
+		if p.ID == before.ID {
+			assert.LessOrEqual(t, p.Last, at+budget.Deadline(), "the program has ended by the deadline")
+		}
+	}
+	heal()
+	assert.Equal(t, next.ID, app.AwaitRunning(s, a, space.Soon).ID, "the healed pod disturbs no program")
+}
