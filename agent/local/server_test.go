@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -162,7 +163,8 @@ type pod struct {
 	ended   chan error
 }
 
-var booted = time.Now
+// starts counts the processes, so that each has a randomness of its own.
+var starts atomic.Uint64
 
 // start starts the local API of a pod with the claims.
 func start(t *testing.T, s *server, name, claims string) *pod {
@@ -174,16 +176,20 @@ func start(t *testing.T, s *server, name, claims string) *pod {
 	a, err := New(Config{
 		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, LeaseDuration: args.LeaseDuration, BootID: "boot",
 		Leases: s, Leaps: p.leaps, Clock: func() time.Duration { return time.Since(began) },
-		Random: func() rand.Source { return rand.NewPCG(1, uint64(len(name))) },
+		Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) },
 	})
 	require.NoError(t, err)
 	p.handler = a.Handler()
 	ctx, kill := context.WithCancel(t.Context())
 	p.kill = kill
-	go func() { p.ended <- a.Run(ctx, p.stop) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.ended <- a.Run(ctx, p.stop)
+	}()
 	t.Cleanup(func() {
 		kill()
-		synctest.Wait()
+		<-done
 	})
 	return p
 }

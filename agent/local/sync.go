@@ -97,9 +97,13 @@ func (k *keeper) putSync(w http.ResponseWriter, r *http.Request) {
 // clients have no name, so each of them in the pod counts as the same program.
 func (k *keeper) beatSync(ctx context.Context) (good time.Duration) {
 	_ = k.call(ctx, func(now time.Duration) {
-		if k.hold != nil && k.hold.bid.anyProgram && k.hold.phase(now) != lost {
-			k.hold.beatBy = now + k.hold.beats
-			good = k.hold.good(now)
+		if k.hold == nil || !k.hold.bid.anyProgram || k.hold.phase(now) == lost {
+			return
+		}
+		good = k.hold.good(now)
+		k.hold.beatBy = now + k.hold.beats
+		if good < syncGood {
+			k.hold.beatBy = now // the answer 409 tells the program that the hold is lost
 		}
 	})
 	return good

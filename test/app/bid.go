@@ -67,11 +67,9 @@ func bid(ctx context.Context, claim string) (giveBack func() error, err error) {
 // obey ends the program when a line says that the hold ends, or when no line has prolonged the
 // hold in time.
 func obey(lines *json.Decoder, first line) {
-	until := make(chan time.Duration, 1)
-	until <- deadline(first)
+	until := make(chan time.Duration)
 	go func() {
-		last := time.Duration(0)
-		for {
+		for last := deadline(first); ; {
 			select {
 			case last = <-until:
 			case <-time.After(max(last-record.Now(), 0)):

@@ -1,0 +1,151 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestMistakenCallIsRefusedWithTheReason(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer("lock.a"), "first", "lock/a")
+		for call, reason := range map[[2]string]string{
+			{http.MethodGet, "/v1/lock/b"}:                                  "NotDeclared",
+			{http.MethodGet, "/v1/election/a"}:                              "NotDeclared",
+			{http.MethodPost, "/v1/lock/b/holds"}:                           "NotDeclared",
+			{http.MethodGet, "/v2/lock/a"}:                                  "NoSuchPath",
+			{http.MethodPost, "/v1/lock/a/holds?wait=soon"}:                 "BadRequest",
+			{http.MethodPost, "/v1/lock/a/holds?wait=-1s"}:                  "BadRequest",
+			{http.MethodPost, "/v1/lock/a/holds?heartbeat=1ms"}:             "BadRequest",
+			{http.MethodPut, "/v1/lock/a/holds/0123"}:                       "Lost",
+			{http.MethodGet, "/v1/lock/a/holds/0123"}:                       "Lost",
+			{http.MethodPost, "/locks/a"}:                                   "BadRequest",
+			{http.MethodPost, "/v1/lock/a/holds?wait=9999999999999999h"}:    "BadRequest",
+			{http.MethodPost, "/v1/lock/a/holds?heartbeat=%00&stream=1"}:    "BadRequest",
+			{http.MethodDelete, "/v1/lock/%2e%2e%2fa/holds/0123"}:           "NotDeclared",
+			{http.MethodPut, "/v1/lock/a/holds/" + string(make([]byte, 0))}: "NoSuchPath",
+		} {
+			_, body := p.call(call[0], call[1])
+			assert.Equal(t, reason, body["reason"], call)
+			assert.NotEmpty(t, body["detail"], call)
+		}
+	})
+}
+
+func TestCallUnderAForeignHostIsRefused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer("lock.a"), "first", "lock/a")
+		for host, code := range map[string]int{
+			"localhost": 200, "localhost:13131": 200, "LOCALHOST:1": 200, "127.0.0.1:13131": 200, "[::1]:13131": 200, "[::1]": 200,
+			"evil.example": 403, "evil.example:13131": 403, "localhost.evil.example": 403, "10.0.0.1": 403, "": 403, "127.0.0.1.evil.example": 403,
+		} {
+			r := request(t.Context(), http.MethodGet, "/v1/lock/a")
+			r.Host = host
+			w := httptest.NewRecorder()
+			p.handler.ServeHTTP(w, r)
+			assert.Equal(t, code, w.Code, host)
+		}
+	})
+}
+
+func TestStateTellsTheHolderAndItsAddress(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
+		slot := func(p *pod) map[string]any {
+			code, body := p.call(http.MethodGet, "/v1/lock/a")
+			require.Equal(t, http.StatusOK, code)
+			return body["slots"].([]any)[0].(map[string]any)
+		}
+		assert.NotContains(t, slot(second), "holder")
+		number := first.hold("?heartbeat=1h")
+		<-time.After(10 * time.Second) // the first renewal adds the token
+		for _, p := range []*pod{first, second} {
+			of := slot(p)
+			assert.Equal(t, "first", of["holder"])
+			assert.Equal(t, "10.0.0.1", of["address"])
+			assert.Equal(t, "2", of["fencingToken"])
+			assert.NotEmpty(t, of["since"])
+		}
+		_, body := first.call(http.MethodGet, "/v1/lock/a")
+		assert.Equal(t, true, body["held"])
+		first.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
+		<-time.After(time.Second)
+		assert.NotContains(t, slot(second), "holder")
+
+		s.change(func() { s.away = true })
+		<-time.After(2 * time.Minute)
+		code, body := second.call(http.MethodGet, "/v1/lock/a")
+		assert.Equal(t, http.StatusServiceUnavailable, code)
+		assert.Equal(t, "Unavailable", body["reason"])
+	})
+}
+
+func TestWatchOfAStateShowsEachHolder(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
+		watch := second.stream(http.MethodGet, "/v1/lock/a?watch=true")
+		<-time.After(10 * time.Minute)
+		number := first.hold("?heartbeat=1h")
+		<-time.After(10 * time.Minute)
+		first.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
+		<-time.After(time.Second)
+		watch.mu.Lock()
+		defer watch.mu.Unlock()
+		text := watch.text.String()
+		assert.Contains(t, text, `"holder":"first"`)
+		assert.Contains(t, text[len(text)-80:], `"slots":[{"slot":"lock.a"}]`)
+	})
+}
+
+func TestClientsOfMetaparticleSyncGetTheirCodes(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
+		code := func(p *pod, method, path string) int {
+			t.Helper()
+			code, body := p.call(method, path)
+			assert.Equal(t, "Lock", body["kind"])
+			assert.Equal(t, "metaparticle.io/v1", body["apiVersion"])
+			return code
+		}
+		assert.Equal(t, 404, code(first, http.MethodGet, "/locks/unknown"))
+		assert.Equal(t, 409, code(first, http.MethodPut, "/locks/unknown"))
+		assert.Equal(t, 200, code(first, http.MethodGet, "/locks/a"))
+		assert.Equal(t, 200, code(first, http.MethodPut, "/locks/a"))
+		assert.Equal(t, 409, code(second, http.MethodPut, "/locks/a"))
+		assert.Equal(t, 200, code(second, http.MethodGet, "/locks/a"))
+		for range 12 {
+			<-time.After(10 * time.Second)
+			require.Equal(t, 200, code(first, http.MethodPut, "/locks/a"))
+		}
+		assert.Equal(t, "first", holder(s))
+
+		s.change(func() { s.away = true })
+		lost := time.Duration(0)
+		for began := time.Now(); lost == 0; {
+			<-time.After(time.Second)
+			if code(first, http.MethodPut, "/locks/a") == 409 {
+				lost = time.Since(began)
+			}
+		}
+		assert.LessOrEqual(t, lost, budget.Deadline()-syncGood+time.Second, "an answer 200 is good for 12 s more")
+		assert.Equal(t, 404, code(first, http.MethodGet, "/locks/a"), "one client learns of its loss only so")
+		s.change(func() { s.away = false })
+		for tries := 0; code(second, http.MethodPut, "/locks/a") != 200; tries++ {
+			<-time.After(5 * time.Second)
+			require.Less(t, tries, 10, "the Lease expires")
+		}
+		assert.Equal(t, 200, code(second, http.MethodDelete, "/locks/a"))
+		<-time.After(time.Second)
+		assert.Empty(t, holder(s))
+	})
+}

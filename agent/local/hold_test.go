@@ -1,0 +1,317 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"net/http"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// budget divides the lease duration of the tests: 30 s.
+var budget, _ = api.NewBudget(api.DefaultLeaseDuration)
+
+// holder returns the pod that the Lease names; empty for none.
+func holder(s *server) string { return api.PodOf(s.lease("lock.a").Holder) }
+
+func TestEndOfAStreamEndsRenewalsOnly(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
+		stream := first.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
+		<-time.After(time.Minute)
+		assert.Equal(t, []string{"held"}, stream.states())
+		waits := second.stream(http.MethodPost, "/v1/lock/a/holds?stream=true&wait=1h")
+		<-time.After(time.Second)
+		stream.end()
+		<-stream.done
+		ended, renewed := time.Now(), s.lease("lock.a").RenewTime
+		<-time.After(budget.Duration - time.Since(renewed) - time.Second)
+		synctest.Wait()
+		assert.Equal(t, "first", holder(s), "the end of a connection is no proof")
+		assert.Equal(t, renewed, s.lease("lock.a").RenewTime)
+		assert.Empty(t, waits.states())
+		<-time.After(2 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, []string{"held"}, waits.states())
+		assert.LessOrEqual(t, time.Since(ended), budget.Duration+time.Second)
+	})
+}
+
+func TestHeartbeatsKeepAHoldAndTheirAbsenceEndsIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
+		number := first.hold("?heartbeat=10s")
+		for range 20 {
+			<-time.After(9 * time.Second)
+			code, body := first.call(http.MethodPut, "/v1/lock/a/holds/"+number)
+			require.Equal(t, http.StatusOK, code, body)
+			assert.Equal(t, "held", body["state"])
+			assert.Greater(t, body["goodForSeconds"], 10.0)
+		}
+		<-time.After(10*time.Second + budget.Duration + time.Second)
+		code, _ := first.call(http.MethodPut, "/v1/lock/a/holds/"+number)
+		assert.Equal(t, http.StatusGone, code)
+		began := time.Now()
+		second.hold("?wait=5m")
+		assert.Equal(t, "second", holder(s))
+		assert.GreaterOrEqual(t, time.Since(began), budget.Duration, "a pod that did not watch before sees no expiry before")
+	})
+}
+
+func TestAnswersAreGoodUntilTheDeadlineOnly(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		stream := p.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
+		<-time.After(time.Second)
+		synctest.Wait()
+		s.change(func() { s.away = true })
+		renewed := s.lease("lock.a").RenewTime // the write was sent then, by the same clock
+		last := ""
+		for last != "lost" {
+			<-time.After(100 * time.Millisecond)
+			synctest.Wait()
+			states := stream.states()
+			last = states[len(states)-1]
+			switch since := time.Since(renewed); {
+			case since < budget.RenewDeadline-100*time.Millisecond:
+				assert.Equal(t, "held", last, since)
+			case since > budget.RenewDeadline+100*time.Millisecond && since < budget.Deadline()-100*time.Millisecond:
+				assert.Equal(t, "ending", last, since)
+			}
+			require.LessOrEqual(t, time.Since(renewed), budget.Deadline()+200*time.Millisecond)
+		}
+		assert.GreaterOrEqual(t, time.Since(renewed), budget.Deadline()-100*time.Millisecond)
+		assert.Equal(t, []string{"held", "ending", "lost"}, stream.states())
+	})
+}
+
+func TestHoldAfterAnOutageNeedsANewBid(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		number := p.hold("?heartbeat=5m")
+		token := s.lease("lock.a").ResourceVersion
+		s.change(func() { s.away = true })
+		<-time.After(budget.Deadline() + time.Second)
+		s.change(func() { s.away = false })
+		code, body := p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
+		assert.Equal(t, http.StatusGone, code, "the Lease still names the pod, but the hold is over")
+		assert.Equal(t, "Lost", body["reason"])
+		code, body = p.call(http.MethodPost, "/v1/lock/a/holds?wait=2m")
+		require.Equal(t, http.StatusCreated, code, body)
+		before, _ := strconv.Atoi(token)
+		after, _ := strconv.Atoi(body["fencingToken"].(string))
+		assert.Greater(t, after, before)
+		assert.NotEqual(t, number, body["hold"])
+	})
+}
+
+func TestNoAnswerIsGoodAfterALeapUntilARenewal(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		number := p.hold("?heartbeat=5m")
+		stream := p.stream(http.MethodGet, "/v1/lock/a/holds/"+number)
+		<-time.After(7 * time.Second)
+		s.change(func() { s.away = true })
+		p.leaps <- struct{}{}
+		<-time.After(time.Millisecond)
+		code, body := p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
+		assert.Equal(t, http.StatusOK, code)
+		assert.Equal(t, "uncertain", body["state"])
+		assert.Zero(t, body["goodForSeconds"])
+		s.change(func() { s.away = false })
+		<-time.After(3 * time.Second)
+		code, body = p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
+		assert.Equal(t, http.StatusOK, code)
+		assert.Equal(t, "held", body["state"])
+		assert.Greater(t, body["goodForSeconds"], 10.0)
+		synctest.Wait()
+		assert.Equal(t, []string{"held", "uncertain", "held"}, stream.states())
+	})
+}
+
+func TestNewProcessResumesNoHoldOfAnEarlierOne(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		earlier := start(t, s, "first", "lock/a")
+		number := earlier.hold("?heartbeat=5m")
+		<-time.After(time.Minute)
+		earlier.kill()
+		synctest.Wait()
+		renewed := s.lease("lock.a").RenewTime
+		later := start(t, s, "first", "lock/a")
+		code, _ := later.call(http.MethodPut, "/v1/lock/a/holds/"+number)
+		assert.Equal(t, http.StatusGone, code)
+		code, _ = later.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
+		assert.Equal(t, http.StatusNoContent, code)
+		assert.Equal(t, "first", holder(s), "the earlier program may work on")
+		began := time.Now()
+		again := later.hold("?wait=5m")
+		assert.NotEqual(t, number, again)
+		assert.GreaterOrEqual(t, time.Since(began), budget.Duration, "the Lease expired")
+		assert.GreaterOrEqual(t, time.Since(renewed), budget.Duration)
+	})
+}
+
+func TestHoldWithoutALivingBidIsReleased(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		l := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1m")
+		<-time.After(1500 * time.Microsecond) // the write is under way
+		l.end()
+		<-l.done
+		<-time.After(time.Second)
+		synctest.Wait()
+		assert.Empty(t, holder(s))
+		assert.NotContains(t, l.text.String(), "held", "the program never learned of a hold")
+		p.hold("")
+	})
+}
+
+func TestBidsOfOnePodHoldOneByOne(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		number := p.hold("?heartbeat=1h")
+		code, body := p.call(http.MethodPost, "/v1/lock/a/holds")
+		assert.Equal(t, http.StatusConflict, code)
+		assert.Equal(t, "first", body["holder"])
+		second := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
+		<-time.After(time.Second)
+		third := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
+		<-time.After(time.Minute)
+		assert.Empty(t, second.states())
+		p.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
+		<-time.After(time.Second)
+		synctest.Wait()
+		assert.Equal(t, []string{"held"}, second.states())
+		assert.Empty(t, third.states())
+		second.end()
+		<-time.After(budget.Duration + time.Second)
+		synctest.Wait()
+		assert.Equal(t, []string{"held"}, third.states())
+	})
+}
+
+func TestLostAnswerOfAWriteHoldsNothingTwice(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
+		s.change(func() { s.loses = true })
+		code, body := first.call(http.MethodPost, "/v1/lock/a/holds")
+		assert.Equal(t, http.StatusServiceUnavailable, code, body)
+		s.change(func() { s.loses = false })
+		<-time.After(10 * time.Second)
+		synctest.Wait()
+		assert.Empty(t, holder(s), "no program has the hold, so the agent gave the slot back")
+		second.hold("")
+	})
+}
+
+func TestStolenLeaseEndsTheHoldAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		stream := p.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
+		<-time.After(time.Second)
+		s.edit("lock.a", func(l *kube.Lease) { l.Holder = "thief" })
+		<-time.After(100 * time.Millisecond)
+		synctest.Wait()
+		assert.Equal(t, []string{"held", "lost"}, stream.states())
+		<-stream.done
+		assert.Equal(t, "thief", holder(s))
+	})
+}
+
+func TestYieldByHandAsksTheProgram(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		number := p.hold("?heartbeat=1h")
+		stream := p.stream(http.MethodGet, "/v1/lock/a/holds/"+number)
+		<-time.After(time.Second)
+		s.edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = api.Yield{Hold: number}.String() })
+		<-time.After(10 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, []string{"held", "asked"}, stream.states())
+		assert.Equal(t, "first", holder(s), "only the program can stop its work")
+		p.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
+		<-time.After(time.Second)
+		assert.Empty(t, holder(s))
+	})
+}
+
+func TestStoppedAgentReleasesOnlyWhatWasGivenBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a", "lock.b")
+		p := start(t, s, "first", "lock/a,lock/b")
+		p.hold("?heartbeat=1h")
+		code, body := p.call(http.MethodPost, "/v1/lock/b/holds?heartbeat=1h")
+		require.Equal(t, http.StatusCreated, code)
+		p.call(http.MethodDelete, "/v1/lock/b/holds/"+body["hold"].(string))
+		close(p.stop)
+		require.NoError(t, <-p.ended)
+		assert.Equal(t, "first", holder(s))
+		assert.Empty(t, s.lease("lock.b").Holder)
+		code, body = p.call(http.MethodPost, "/v1/lock/b/holds")
+		assert.Equal(t, http.StatusServiceUnavailable, code)
+		assert.Equal(t, "Stopping", body["reason"])
+	})
+}
+
+func TestIdleAPISendsNoRequest(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p := start(t, s, "first", "lock/a")
+		<-time.After(time.Hour)
+		assert.Zero(t, s.count())
+		code, _ := p.call(http.MethodGet, "/v1/lock/a")
+		assert.Equal(t, http.StatusOK, code)
+		for range 100 {
+			<-time.After(100 * time.Millisecond)
+			p.call(http.MethodGet, "/v1/lock/a")
+		}
+		assert.Equal(t, 2, s.count(), "one read and one watch serve all calls")
+		<-time.After(24 * time.Hour)
+		assert.Equal(t, 2, s.count())
+	})
+}
+
+func TestSemaphoreLetsThreeOfFivePodsHold(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("semaphore.pool.0", "semaphore.pool.1", "semaphore.pool.2")
+		var held []*lines
+		for i := range 5 {
+			p := start(t, s, "pod-"+strconv.Itoa(i)+"-x"[:i%2], "semaphore/pool=3")
+			held = append(held, p.stream(http.MethodPost, "/v1/semaphore/pool/holds?stream=true&wait=1h"))
+			<-time.After(time.Second)
+		}
+		count := func() (n int) {
+			synctest.Wait()
+			for _, l := range held {
+				if states := l.states(); len(states) > 0 && states[len(states)-1] == "held" {
+					n++
+				}
+			}
+			return n
+		}
+		assert.Equal(t, 3, count())
+		held[0].end()
+		<-time.After(budget.Duration + 2*time.Second)
+		assert.Equal(t, 4, count(), "the last line of the ended stream is still there")
+	})
+}
