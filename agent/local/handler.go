@@ -5,7 +5,6 @@ package local
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"net"
 	"net/http"
@@ -45,7 +44,7 @@ func isLocal(host string) bool {
 }
 
 // with finds the keeper of the claim that the path names.
-func (a *API) with(handle func(*keeper, http.ResponseWriter, *http.Request)) http.HandlerFunc {
+func (a *API) with(handle func(calls, http.ResponseWriter, *http.Request)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		word, name := r.PathValue("kind"), r.PathValue("name")
 		k := a.keeper(word, name)
@@ -53,31 +52,12 @@ func (a *API) with(handle func(*keeper, http.ResponseWriter, *http.Request)) htt
 			undeclaredProblem(word, name).write(w)
 			return
 		}
-		handle(k, w, r)
-	}
-}
-
-// holding is the answer about a hold of the program.
-type holding struct {
-	Claim string `json:"claim"`
-	Hold  string `json:"hold"`
-	// Slot is the Lease of the hold. FencingToken is a decimal number that only grows.
-	Slot         string `json:"slot"`
-	FencingToken string `json:"fencingToken"`
-	State        phase  `json:"state"`
-	// GoodForSeconds is the time within which the program must hear again, or stop.
-	GoodForSeconds float64 `json:"goodForSeconds"`
-}
-
-// holding returns the answer about a hold.
-func (k *keeper) holding(h *hold, now phase, good time.Duration) holding {
-	return holding{
-		Claim: k.of.LocalText(), Hold: h.number, Slot: h.slot, FencingToken: h.token, State: now, GoodForSeconds: good.Seconds(),
+		handle(calls{k}, w, r)
 	}
 }
 
 // postHold bids for the slot.
-func postHold(k *keeper, w http.ResponseWriter, r *http.Request) {
+func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	wait, problem := seconds(query.Get("wait"), 0, "wait")
 	every, other := seconds(query.Get("heartbeat"), defaultBeats, "heartbeat")
@@ -105,20 +85,12 @@ func postHold(k *keeper, w http.ResponseWriter, r *http.Request) {
 	case b.stream:
 		k.follow(w, r, o.hold)
 	default:
-		reply(w, http.StatusCreated, k.holding(o.hold, held, o.good))
+		reply(w, http.StatusCreated, newHolding(k.of, o.hold, held, o.good))
 	}
 }
 
-// bidFor bids for the slot, and waits for at most the time wait. A bid that does not wait for
-// another pod still needs two requests to the API server.
-func (k *keeper) bidFor(ctx context.Context, b *bid, wait time.Duration) outcome {
-	ctx, cancel := context.WithTimeout(ctx, max(wait, 4*k.self.Budget.RequestTimeout))
-	defer cancel()
-	return k.acquire(ctx, b)
-}
-
 // putHold takes in a heartbeat.
-func putHold(k *keeper, w http.ResponseWriter, r *http.Request) {
+func putHold(k calls, w http.ResponseWriter, r *http.Request) {
 	h, good, now, err := k.beat(r.Context(), r.PathValue("hold"))
 	switch {
 	case errors.Is(err, errEnded):
@@ -127,12 +99,12 @@ func putHold(k *keeper, w http.ResponseWriter, r *http.Request) {
 	case h == nil || now == lost:
 		lostProblem.write(w)
 	default:
-		reply(w, http.StatusOK, k.holding(h, now, good))
+		reply(w, http.StatusOK, newHolding(k.of, h, now, good))
 	}
 }
 
 // deleteHold gives the hold back. The program says by this call that its work has ended.
-func deleteHold(k *keeper, w http.ResponseWriter, r *http.Request) {
+func deleteHold(k calls, w http.ResponseWriter, r *http.Request) {
 	if err := k.giveBack(context.WithoutCancel(r.Context()), r.PathValue("hold")); err != nil {
 		stoppingProblem.write(w)
 		return
@@ -150,11 +122,4 @@ func seconds(text string, otherwise time.Duration, name string) (time.Duration, 
 		return 0, usageProblem("The value of ?" + name + " is no duration between 0s and 24h. Write 30s or 5m.")
 	}
 	return d, nil
-}
-
-// reply sends the answer as JSON.
-func reply(w http.ResponseWriter, status int, body any) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the program is gone if this fails
 }

@@ -47,7 +47,7 @@ func TestEndOfAStreamEndsRenewalsOnly(t *testing.T) {
 	})
 }
 
-func TestHeartbeatsKeepAHoldAndTheirAbsenceEndsIt(t *testing.T) {
+func TestAbsenceOfHeartbeatsEndsTheHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
@@ -118,7 +118,7 @@ func TestHoldAfterAnOutageNeedsANewBid(t *testing.T) {
 	})
 }
 
-func TestNoAnswerIsGoodAfterALeapUntilARenewal(t *testing.T) {
+func TestNoAnswerIsGoodBetweenLeapAndRenewal(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -143,7 +143,7 @@ func TestNoAnswerIsGoodAfterALeapUntilARenewal(t *testing.T) {
 	})
 }
 
-func TestNewProcessResumesNoHoldOfAnEarlierOne(t *testing.T) {
+func TestNewProcessResumesNoEarlierHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		earlier := start(t, s, "first", "lock/a")

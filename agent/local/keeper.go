@@ -303,20 +303,3 @@ func (k *keeper) post(ctx context.Context, f func(now time.Duration)) {
 	case <-k.ended:
 	}
 }
-
-// call lets the loop call f, and waits for the end of that call.
-func (k *keeper) call(ctx context.Context, f func(now time.Duration)) error {
-	done := make(chan struct{})
-	k.post(ctx, func(now time.Duration) {
-		f(now)
-		close(done)
-	})
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-k.ended:
-		return errEnded
-	}
-}

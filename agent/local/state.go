@@ -31,7 +31,7 @@ type slotState struct {
 }
 
 // getState answers what the agent sees of a claim: once, or with each change (?watch=true).
-func getState(k *keeper, w http.ResponseWriter, r *http.Request) {
+func getState(k calls, w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), 4*k.self.Budget.RequestTimeout)
 	defer cancel()
 	s, changed, ok := k.seen(ctx)
@@ -46,7 +46,7 @@ func getState(k *keeper, w http.ResponseWriter, r *http.Request) {
 }
 
 // followState writes a line for the state, and for each later state that differs.
-func (k *keeper) followState(w http.ResponseWriter, r *http.Request, s claimState, changed <-chan struct{}) {
+func (k calls) followState(w http.ResponseWriter, r *http.Request, s claimState, changed <-chan struct{}) {
 	lines := newStream(w)
 	again := time.NewTicker(interest / 2) // the agent's watch ends without interest
 	defer again.Stop()
@@ -76,7 +76,7 @@ func (k *keeper) followState(w http.ResponseWriter, r *http.Request, s claimStat
 }
 
 // seen returns the state of the claim as soon as the agent sees each Lease.
-func (k *keeper) seen(ctx context.Context) (s claimState, changed <-chan struct{}, ok bool) {
+func (k calls) seen(ctx context.Context) (s claimState, changed <-chan struct{}, ok bool) {
 	for {
 		seen := false
 		if k.call(ctx, func(now time.Duration) { s, seen, changed = k.look(now) }) != nil {
@@ -97,7 +97,7 @@ func (k *keeper) seen(ctx context.Context) (s claimState, changed <-chan struct{
 
 // look returns the state of the claim, and whether the agent sees each Lease now. The channel
 // is closed at the next change. The agent watches the Leases for a minute more.
-func (k *keeper) look(now time.Duration) (s claimState, seen bool, changed <-chan struct{}) {
+func (k calls) look(now time.Duration) (s claimState, seen bool, changed <-chan struct{}) {
 	k.quiet, k.interestedUntil = true, now+interest
 	s, seen = claimState{Claim: k.of.LocalText(), Held: k.hold != nil && k.hold.phase(now) != lost}, true
 	for _, v := range k.claim.Views() {

@@ -36,18 +36,18 @@ type syncLock struct {
 // syncLock answers the clients of metaparticle/sync.
 func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
-	k := a.keeper("lock", name)
+	k := calls{a.keeper("lock", name)}
 	switch {
-	case r.Method == http.MethodGet && k == nil:
+	case r.Method == http.MethodGet && k.keeper == nil:
 		answerSync(w, http.StatusNotFound, name, "", 0)
-	case r.Method == http.MethodPut && k == nil:
+	case r.Method == http.MethodPut && k.keeper == nil:
 		a.config.Log.Warn("the pod does not declare a lock that its program asks for", "lock", name)
 		answerSync(w, http.StatusConflict, name, "", 0)
 	case r.Method == http.MethodGet:
 		k.getSync(w, r)
 	case r.Method == http.MethodPut:
 		k.putSync(w, r)
-	case r.Method == http.MethodDelete && k != nil:
+	case r.Method == http.MethodDelete && k.keeper != nil:
 		_ = k.call(context.WithoutCancel(r.Context()), func(time.Duration) {
 			if k.hold != nil && k.hold.bid.anyProgram {
 				k.hold.returned = true
@@ -60,9 +60,9 @@ func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// getSync answers 404 to a program that held and does not hold any more, because one of the
-// clients learns of its loss only by GET.
-func (k *keeper) getSync(w http.ResponseWriter, r *http.Request) {
+// getSync answers 404 to a program that has lost its hold. The client
+// in Rust learns of that loss only by GET.
+func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 	status, owner := http.StatusOK, ""
 	_ = k.call(r.Context(), func(now time.Duration) {
 		if k.syncHeld && (k.hold == nil || k.hold.good(now) < syncGood) {
@@ -76,7 +76,7 @@ func (k *keeper) getSync(w http.ResponseWriter, r *http.Request) {
 }
 
 // putSync acquires the lock, or takes in a heartbeat.
-func (k *keeper) putSync(w http.ResponseWriter, r *http.Request) {
+func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 	good := k.beatSync(r.Context())
 	if good == 0 {
 		o := k.bidFor(r.Context(), &bid{now: true, every: defaultBeats, anyProgram: true}, 0)
@@ -95,7 +95,7 @@ func (k *keeper) putSync(w http.ResponseWriter, r *http.Request) {
 
 // beatSync takes in a heartbeat for a hold that a client of metaparticle/sync acquired. These
 // clients have no name, so each of them in the pod counts as the same program.
-func (k *keeper) beatSync(ctx context.Context) (good time.Duration) {
+func (k calls) beatSync(ctx context.Context) (good time.Duration) {
 	_ = k.call(ctx, func(now time.Duration) {
 		if k.hold == nil || !k.hold.bid.anyProgram || k.hold.phase(now) == lost {
 			return

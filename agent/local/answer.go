@@ -1,0 +1,64 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// holding is the answer about a hold of the program.
+type holding struct {
+	Claim string `json:"claim"`
+	Hold  string `json:"hold"`
+	// Slot is the Lease of the hold. FencingToken is a decimal number that only grows.
+	Slot         string `json:"slot"`
+	FencingToken string `json:"fencingToken"`
+	State        phase  `json:"state"`
+	// GoodForSeconds is the time within which the program must hear again, or stop.
+	GoodForSeconds float64 `json:"goodForSeconds"`
+}
+
+// newHolding returns the answer about a hold of the claim.
+func newHolding(of api.Claim, h *hold, now phase, good time.Duration) holding {
+	return holding{
+		Claim: of.LocalText(), Hold: h.number, Slot: h.slot, FencingToken: h.token, State: now, GoodForSeconds: good.Seconds(),
+	}
+}
+
+// reply sends the answer as JSON.
+func reply(w http.ResponseWriter, status int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(body) // the program is gone if this fails
+}
+
+// lineTimeout bounds the writing of one line of a stream. A program that does not read does
+// not show that it lives.
+const lineTimeout = 10 * time.Second
+
+// stream writes lines of JSON.
+type stream struct {
+	to      *http.ResponseController
+	encoder *json.Encoder
+}
+
+func newStream(w http.ResponseWriter) stream {
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Cache-Control", "no-store")
+	return stream{to: http.NewResponseController(w), encoder: json.NewEncoder(w)}
+}
+
+// line writes one line.
+func (s stream) line(of any) error {
+	// An error means that the connection knows no deadlines, as in tests.
+	_ = s.to.SetWriteDeadline(time.Now().Add(lineTimeout))
+	if err := s.encoder.Encode(of); err != nil {
+		return err
+	}
+	return s.to.Flush()
+}

@@ -1,0 +1,139 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// errEnded means that the loop of a claim has ended.
+var errEnded = errors.New("local: the agent stops")
+
+// mostBids bounds the bids of one claim.
+const mostBids = 256
+
+// defaultBeats is the time between two heartbeats of a program that states none. The clients
+// of metaparticle/sync send one every 10 s.
+const defaultBeats = 30 * time.Second
+
+// calls carries the calls of programs to the loop of one claim.
+type calls struct{ *keeper }
+
+// call lets the loop call f, and waits for the end of that call.
+func (k calls) call(ctx context.Context, f func(now time.Duration)) error {
+	done := make(chan struct{})
+	k.post(ctx, func(now time.Duration) {
+		f(now)
+		close(done)
+	})
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-k.ended:
+		return errEnded
+	}
+}
+
+// bidFor bids for the slot, and waits for at most the time wait. A bid that does not wait for
+// another pod still needs two requests to the API server.
+func (k calls) bidFor(ctx context.Context, b *bid, wait time.Duration) outcome {
+	ctx, cancel := context.WithTimeout(ctx, max(wait, 4*k.self.Budget.RequestTimeout))
+	defer cancel()
+	return k.acquire(ctx, b)
+}
+
+// acquire bids for the slot, and waits for the outcome. If ctx ends first, the program never
+// learns of a hold.
+func (k calls) acquire(ctx context.Context, b *bid) outcome {
+	b.done = make(chan outcome, 1)
+	err := k.call(ctx, func(now time.Duration) {
+		switch {
+		case k.stopping:
+			b.done <- outcome{problem: stoppingProblem}
+		case len(k.bids) >= mostBids:
+			b.done <- outcome{problem: tooManyProblem}
+		case b.now && k.hold != nil:
+			b.done <- outcome{problem: busyProblem(k.config.PodName)}
+		default:
+			k.bids = append(k.bids, b)
+			k.interestedUntil = now + interest
+		}
+	})
+	if errors.Is(err, errEnded) {
+		return outcome{problem: stoppingProblem}
+	}
+	select {
+	case o := <-b.done:
+		return o
+	case <-ctx.Done():
+	case <-k.ended:
+	}
+	return k.giveUp(b)
+}
+
+// giveUp withdraws a bid. A hold that the bid has got meanwhile was never told to the
+// program, so the agent releases the slot.
+func (k calls) giveUp(b *bid) outcome {
+	ctx, cancel := context.WithTimeout(context.Background(), k.self.Budget.RequestTimeout)
+	defer cancel()
+	o := outcome{problem: unavailableProblem}
+	_ = k.call(ctx, func(time.Duration) { //nolint:contextcheck // the call outlives the bid
+		k.bids = slices.DeleteFunc(k.bids, func(other *bid) bool { return other == b })
+		if k.hold != nil && k.hold.bid == b {
+			k.hold.returned = true
+		}
+		if holder, busy := k.busy(); busy || k.hold != nil {
+			o.problem = busyProblem(cmp.Or(holder, k.config.PodName))
+		}
+	})
+	return o
+}
+
+// beat takes in a heartbeat of the program for the hold with the number. The hold is nil if
+// the pod does not have that hold. The result good is the time for which the answer is good.
+func (k calls) beat(ctx context.Context, number string) (h *hold, good time.Duration, now phase, err error) {
+	err = k.call(ctx, func(at time.Duration) {
+		if k.hold == nil || k.hold.number != number {
+			return
+		}
+		if k.hold.phase(at) != lost {
+			k.hold.beatBy = at + cmp.Or(k.hold.beats, defaultBeats)
+		}
+		h, good, now = k.hold, k.hold.good(at), k.hold.phase(at)
+	})
+	return h, good, now, err
+}
+
+// giveBack ends the hold with the number, if the pod has it.
+func (k calls) giveBack(ctx context.Context, number string) error {
+	return k.call(ctx, func(time.Duration) {
+		if k.hold != nil && k.hold.number == number {
+			k.hold.returned = true
+		}
+	})
+}
+
+// attach takes in a connection by which the program shows that it lives, if the pod has the
+// hold with the number. Otherwise the result is nil.
+func (k calls) attach(ctx context.Context, number string) (has *hold, err error) {
+	err = k.call(ctx, func(now time.Duration) {
+		if k.hold != nil && k.hold.number == number && k.hold.phase(now) != lost {
+			has = k.hold
+			has.streams++
+		}
+	})
+	return has, err
+}
+
+// detach takes in the end of a connection by which the program showed that it lives. That end
+// proves nothing about the program, so only the renewals end.
+func (k calls) detach(h *hold) {
+	_ = k.call(context.Background(), func(time.Duration) { h.streams-- })
+}
