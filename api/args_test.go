@@ -164,6 +164,39 @@ func FuzzRunArgsSurviveARoundTrip(f *testing.F) {
 	})
 }
 
+// local draws random arguments with up to eight claims.
+func (s source) local(t *testing.T) LocalArgs {
+	a := DefaultLocalArgs()
+	var texts []string
+	for range 1 + s.IntN(maxLocal) {
+		name := []string{"a", "b", "a.b", "1-c"}[s.IntN(4)]
+		texts = append(texts, []string{"lock/" + name, "election/" + name, "semaphore/" + name + "=3"}[s.IntN(3)])
+	}
+	claims, problem := parseLocals(strings.Join(texts, ", "))
+	require.Empty(t, problem)
+	a.Claims, a.OwnKernel = claims, s.some()
+	a.LeaseDuration = time.Duration(10+s.IntN(3591)) * time.Second
+	if s.some() {
+		a.Port, a.Credentials = 1+s.IntN(math.MaxUint16), s.text()
+	}
+	return a
+}
+
+func FuzzLocalArgsSurviveARoundTrip(f *testing.F) {
+	for seed := range uint64(200) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		a := source{rand.New(rand.NewPCG(seed, 0))}.local(t)
+		words := a.Args()
+		require.True(t, IsLocal(words))
+		read, err := ParseLocalArgs(expand(words[1:], nil))
+		require.NoError(t, err)
+		require.Equal(t, a, read)
+		require.Equal(t, a, RecallLocalArgs(words))
+	})
+}
+
 func FuzzExecArgsSurviveARoundTrip(f *testing.F) {
 	for seed := range uint64(200) {
 		f.Add(seed)
@@ -226,6 +259,31 @@ func TestRunArgsStayTheSameAcrossVersions(t *testing.T) {
 	read, err := ParseRunArgs(expand(r.Args()[1:], map[string]string{PodNameEnv: "solo"}))
 	require.NoError(t, err)
 	assert.Equal(t, "Pod/solo", read.Workload)
+}
+
+// The policy on gates reads these words, too.
+func TestLocalArgsStayTheSameAcrossVersions(t *testing.T) {
+	a := DefaultLocalArgs()
+	a.Claims, _ = parseLocals("semaphore/pool=3, lock/a,election/main")
+	assert.Equal(t, []string{"api", "-claims=election/main,lock/a,semaphore/pool=3", "-lease-duration=30s"}, a.Args())
+	a.LeaseDuration, a.OwnKernel, a.Port, a.Credentials = time.Hour, true, 4711, "/x"
+	assert.Equal(t, []string{
+		"api", "-claims=election/main,lock/a,semaphore/pool=3", "-lease-duration=1h0m0s", "-own-kernel", "-port=4711", "-credentials=/x",
+	}, a.Args())
+}
+
+func TestParseLocalArgsReportsMistakes(t *testing.T) {
+	for _, words := range [][]string{
+		nil, {"-claims="}, {"-claims=lock/a,x"}, {"-claims=lock/a", "-lease-duration=1"}, {"-claims=lock/a", "-port=70000"},
+		{"-claims=lock/a", "-later"}, {"-claims=lock/a", "rest"},
+	} {
+		_, err := ParseLocalArgs(words)
+		assert.ErrorContains(t, err, "agent api: ", words)
+	}
+	for _, words := range [][]string{nil, {}, {"run", "-claims=lock/a"}, {"-claims=lock/a"}} {
+		assert.False(t, IsLocal(words))
+		assert.Equal(t, DefaultLocalArgs(), RecallLocalArgs(words))
+	}
 }
 
 func TestExecArgsStayTheSameAcrossVersions(t *testing.T) {

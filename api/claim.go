@@ -120,6 +120,13 @@ var (
 		slots:  onceSlots,
 		isSlot: IsOnceSlot,
 	}
+	// Election claims one slot, for which pods of a namespace compete by the local API. A lock
+	// with the same name has another slot.
+	Election = &Kind{
+		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
+		slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },
+		isSlot: isElectionSlot,
+	}
 )
 
 func parseSingleton(value string) ([]Claim, string) {

@@ -31,6 +31,7 @@ func TestMistakenConditionIsRefusedWithTheRemedy(t *testing.T) {
 		"kube-scheduler":                   "is no condition",
 		"next.lock.a":                      "is no condition",
 		"semaphore.pool.0":                 "is no condition",
+		"election.main":                    "is no condition",
 		"once-revision.deployment.a":       "is no condition",
 		"once.schema":                      `"once.schema" lacks a key`,
 		"once.schema=":                     `the key of "once.schema=" is not valid`,

@@ -58,6 +58,9 @@ func LockLease(name string) string { return lockPrefix + name }
 // Lease, so two of them never run at once.
 func OnceLease(name string) string { return oncePrefix + name }
 
+// ElectionLease returns the name of the Lease of an election.
+func ElectionLease(name string) string { return electionPrefix + name }
+
 // RevisionLease returns the name of the Lease of a workload's once claim without a name.
 func RevisionLease(of Workload) string {
 	return ShortName(revisionPrefix + of.kindPart() + "." + of.Name)

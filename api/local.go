@@ -34,23 +34,6 @@ func (k *Kind) Word() string {
 	return ""
 }
 
-// Election claims one slot, for which pods of a namespace compete by the local API. A lock
-// with the same name has another slot.
-var Election = &Kind{
-	Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
-	slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },
-	isSlot: isElectionSlot,
-}
-
-// ElectionLease returns the name of the Lease of an election.
-func ElectionLease(name string) string { return electionPrefix + name }
-
-// isElectionSlot reports whether an election can have the Lease.
-func isElectionSlot(lease string) bool {
-	name, ok := strings.CutPrefix(lease, electionPrefix)
-	return ok && len(lease) <= maxName && isSubdomain(name)
-}
-
 // LocalText returns the text of a claim by the local API, as a person writes it.
 func (c Claim) LocalText() string {
 	text := c.Kind.Word() + "/" + c.Name

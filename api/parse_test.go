@@ -322,8 +322,9 @@ func TestMoreThan32LocksAreAMistake(t *testing.T) {
 
 func FuzzParseReturnsValidRequestsOrMistakes(f *testing.F) {
 	for _, a := range Annotations {
-		for _, value := range []string{"true", "false", "a,b", "30s", "30", "", "standby", "holder"} {
+		for _, value := range append([]string{"true", "false", "a,b", "30s", "30", "", "standby", "holder"}, a.Examples...) {
 			f.Add(a.Key, value, SingletonAnnotation, "true")
+			f.Add(a.Key, value, LocalAnnotation, "lock/a, election/main,semaphore/pool=3")
 		}
 	}
 	f.Add(Prefix+"x", "", LockAnnotation, "a.b,c")
@@ -349,6 +350,9 @@ func FuzzParseReturnsValidRequestsOrMistakes(f *testing.F) {
 			if _, err := NewBudget(got.LeaseDuration); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if (got.Gate == GateProgram) != (got.Claims() && annotations[LocalAnnotation] != "") {
+			t.Fatalf("gate %q", got.Gate)
 		}
 		slots := got.Slots(Workload{Group: "apps", Kind: "Deployment", Name: strings.Repeat("n", 253)})
 		if !slices.IsSorted(slots) || len(slices.Compact(slices.Clone(slots))) != len(slots) {

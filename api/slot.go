@@ -39,6 +39,12 @@ func IsRevisionSlot(lease string) bool {
 	return strings.HasPrefix(lease, revisionPrefix) && isUnshortened(lease, isRevisionLease)
 }
 
+// isElectionSlot reports whether an election can have the Lease.
+func isElectionSlot(lease string) bool {
+	name, ok := strings.CutPrefix(lease, electionPrefix)
+	return ok && len(lease) <= maxName && isSubdomain(name)
+}
+
 // isSingletonSlot reports whether a singleton can have the Lease. In a shortened name,
 // isSingletonSlot can judge only the part before the hash.
 func isSingletonSlot(lease string) bool {

@@ -30,6 +30,13 @@ var gates = map[string]struct {
 		InitContainers: []corev1.Container{agent("run", "-gate=readiness")},
 		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: "example.com/other"}, {ConditionType: api.ReadyCondition}},
 	}, true},
+	string(api.GateProgram): {corev1.PodSpec{
+		InitContainers: []corev1.Container{agent("api", "-claims=lock/x")},
+		Containers:     []corev1.Container{{Name: "app"}},
+	}, true},
+	"with a local API that ends": {corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: api.AgentContainer, Args: []string{"api", "-claims=lock/x"}}},
+	}, false},
 	"with an agent that ends": {corev1.PodSpec{
 		InitContainers: []corev1.Container{{Name: api.AgentContainer}, {Name: api.WaitContainer}},
 	}, false},
@@ -44,6 +51,22 @@ var gates = map[string]struct {
 		InitContainers: []corev1.Container{agent()},
 		ReadinessGates: []corev1.PodReadinessGate{{ConditionType: api.ReadyCondition}},
 	}, false},
+}
+
+// The program may ask for each slot, and for no other Lease.
+func TestPodWithLocalClaimsGetsLeasesAndRole(t *testing.T) {
+	pod := lasting(gated("a", "till", "election.main,lock.b,semaphore.pool.0,semaphore.pool.1"), "1m")
+	pod.Annotations[api.LocalAnnotation] = "lock/b,election/main,semaphore/pool=2"
+	pod.Spec.InitContainers, pod.Spec.Containers = gates[string(api.GateProgram)].spec.InitContainers, gates[string(api.GateProgram)].spec.Containers
+	w := newWorld(t, pod)
+	w.settle(w.process())
+	for _, slot := range []string{"election.main", "lock.b", "semaphore.pool.0", "semaphore.pool.1"} {
+		require.NotNil(t, w.lease(slot), slot)
+		assert.Empty(t, holder(w.lease(slot)), slot)
+		assert.EqualValues(t, 60, *w.lease(slot).Spec.LeaseDurationSeconds)
+		assert.Contains(t, w.role("till").Rules[0].ResourceNames, slot)
+	}
+	assert.Nil(t, w.lease("next.election.main"), "no pod of an election takes turns")
 }
 
 // A gated pod keeps its Lease and Role for as long as it lives, whichever its gate,

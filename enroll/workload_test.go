@@ -165,7 +165,7 @@ func TestStrippingObjectsForTheCacheChangesNoClaim(t *testing.T) {
 		require.NoError(t, err)
 		after.addPod(stripped.(*corev1.Pod), false)
 	}
-	assert.Len(t, before, 3)
+	assert.Len(t, before, 4)
 	for _, slot := range slices.Sorted(maps.Keys(before)) {
 		require.Contains(t, after, slot)
 		assert.Equal(t, before[slot].accounts, after[slot].accounts)

@@ -65,6 +65,33 @@ func TestLeftoverPolicyRecognizesSlotsOfBarePods(t *testing.T) {
 	}
 }
 
+// The longest claims must pass the bound of the policy on gates.
+func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
+	gate, leftover := texts(t)["policies/gate.yaml"], texts(t)["policies/leftover.yaml"]
+	shown := expression(t, gate, `matches\('(\^api.*?)'\)`)
+	long := strings.Repeat("x", 247)
+	var longest []string
+	for i := range 8 {
+		longest = append(longest, fmt.Sprintf("lock/%s%d", long, i))
+	}
+	for _, value := range []string{"lock/a", "election/main", "semaphore/pool=3", strings.Join(longest, ",")} {
+		request, err := api.Parse(map[string]string{api.LocalAnnotation: value})
+		require.NoError(t, err)
+		args := api.DefaultLocalArgs()
+		args.Claims, args.LeaseDuration, args.OwnKernel = request.Claimed, api.MaxLeaseDuration, true
+		words := args.Args()
+		text := strings.Join(words, "\x00")
+		assert.Regexp(t, shown, text)
+		assert.NotRegexp(t, shown, text+"\x00-claims=lock/other")
+		assert.NotRegexp(t, shown, "run\x00"+text)
+		assert.LessOrEqual(t, len(text), 4096)
+		kind, _, _ := strings.Cut(value, "/")
+		prefix := "'-claims=" + kind + "/'"
+		assert.Equal(t, 2, strings.Count(leftover, prefix), "both the condition and the variable must find %s", words[1])
+	}
+	assert.Contains(t, gate, "'"+api.LocalAnnotation+"' in object.metadata.annotations ?")
+}
+
 // claimed is a Lease that a pod of the workload can claim.
 type claimed struct {
 	lease string
@@ -177,7 +204,7 @@ func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 		}
 	}
 	for _, lease := range []string{
-		"next", "next.x", "next.kube-scheduler", "next.semaphore.x.0", "next.next.lock.x", "x.next.lock.x", "nextlock.x",
+		"next", "next.x", "next.kube-scheduler", "next.semaphore.x.0", "next.next.lock.x", "next.election.x", "election", "election.", "elections.x", "x.next.lock.x", "nextlock.x",
 		"cert-manager-controller", "kube-scheduler", "metaparticle-enroll", "lock", "locks.x", "lock.", "a.lock.x",
 		"singleton", "singleton-elector", "singletons.deployment.x", "singleton.x", "singleton..x",
 	} {

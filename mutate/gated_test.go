@@ -146,6 +146,14 @@ func checkGate(t *testing.T, seed uint64) bool {
 	require.True(t, podspec.HasGate(&pod.Spec), said)
 	i := slices.IndexFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })
 	args := pod.Spec.InitContainers[i].Args
+	if request.Gate == api.GateProgram {
+		require.Equal(t, api.LocalRole, args[0], said)
+		local, err := api.ParseLocalArgs(expanded(args[1:]))
+		require.NoError(t, err, said)
+		require.Equal(t, request.Claimed, local.Claims, said)
+		require.Equal(t, strings.Join(request.Slots(subject.Workload), ","), pod.Annotations[api.SlotsAnnotation], said)
+		return true
+	}
 	run, err := api.ParseRunArgs(expanded(args[1:]))
 	require.NoError(t, err, said)
 	require.Equal(t, request.Slots(subject.Workload), run.Slots, said)

@@ -121,13 +121,15 @@ func (r randomPod) pod() map[string]any {
 			api.ContainersAnnotation: r.one("c0", "i0", "i1"),
 		}
 	}
-	if r.chance(20) {
+	if r.chance(10) {
+		annotations = map[string]any{api.LocalAnnotation: r.one("lock/a", "semaphore/p=2, lock/b,election/m", "lock/a,election/a", "once/a")}
+	} else if r.chance(20) {
 		annotations[api.GateAnnotation] = r.one("container", "pod", "readiness")
 	}
 	if r.chance(10) {
 		annotations[api.SlotsAnnotation] = "forged"
 	}
-	if r.chance(10) {
+	if _, local := annotations[api.LocalAnnotation]; !local && r.chance(10) {
 		annotations[api.OnLossAnnotation] = "restart"
 	}
 	if r.chance(15) {
@@ -219,12 +221,14 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 	require.NoError(t, err, said)
 	require.Empty(t, again, said)
 	checkSurvival(t, raw, once, said)
-	if !strings.Contains(string(once), api.AgentBinary) && !strings.Contains(string(once), api.AfterContainer) {
-		return false
-	}
 	var before, after corev1.Pod
 	require.NoError(t, json.Unmarshal(raw, &before))
 	require.NoError(t, json.Unmarshal(once, &after))
+	if _, asks := before.Annotations[api.LocalAnnotation]; asks {
+		checkLocal(t, &before, &after, said)
+	} else if !strings.Contains(string(once), api.AgentBinary) && !strings.Contains(string(once), api.AfterContainer) {
+		return false
+	}
 	order := func(name string) int {
 		return slices.IndexFunc(after.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
 	}
@@ -243,6 +247,20 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 		require.Equal(t, classOf(&before), classOf(&after), said)
 	}
 	return true
+}
+
+// checkLocal requires that a pod with the local API gets the agent, and keeps its containers.
+func checkLocal(t *testing.T, before, after *corev1.Pod, said string) {
+	t.Helper()
+	require.Equal(t, before.Spec.Containers, after.Spec.Containers, said)
+	require.Equal(t, before.Spec.ReadinessGates, after.Spec.ReadinessGates, said)
+	require.Equal(t, before.Spec.SecurityContext, after.Spec.SecurityContext, said)
+	require.True(t, podspec.ServesLocal(&after.Spec), said)
+	i := slices.IndexFunc(after.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })
+	request, err := api.Parse(before.Annotations)
+	require.NoError(t, err, said)
+	require.Equal(t, request.Claimed, api.RecallLocalArgs(after.Spec.InitContainers[i].Args).Claims, said)
+	require.Equal(t, strings.Join(request.Slots(api.Workload{}), ","), after.Annotations[api.SlotsAnnotation], said)
 }
 
 // checkSurvival requires that the pod's own members keep their values and places.

@@ -57,6 +57,9 @@ func TestHasGateRecognizesTheArgumentsOfEveryGate(t *testing.T) {
 		}), gate)
 	}
 	assert.True(t, HasGate(&corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: api.AgentContainer, RestartPolicy: &always, Args: api.DefaultLocalArgs().Args()}},
+	}))
+	assert.True(t, HasGate(&corev1.PodSpec{
 		InitContainers: []corev1.Container{{Name: api.AgentContainer, RestartPolicy: &always}},
 		Containers:     []corev1.Container{{Command: append([]string{api.AgentBinary}, api.DefaultExecArgs().Args()...)}},
 	}))
@@ -115,7 +118,7 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 				Image:         "x",
 				RestartPolicy: []*corev1.ContainerRestartPolicy{nil, &always, &never}[r.IntN(3)],
 				Command:       [][]string{nil, {api.AgentBinary}, {api.AgentBinary, api.ExecRole, "--"}, {"sh", api.AgentBinary, api.ExecRole}}[r.IntN(4)],
-				Args:          [][]string{nil, {api.RunRole, api.ReadinessGateArg}, {"-" + api.ReadinessGateArg}, {api.AfterRole, "-conditions=lock.a"}}[r.IntN(4)],
+				Args:          [][]string{nil, {api.RunRole, api.ReadinessGateArg}, {"-" + api.ReadinessGateArg}, {api.AfterRole, "-conditions=lock.a"}, {api.LocalRole, "-claims=lock/a"}, {api.RunRole, api.LocalRole}}[r.IntN(6)],
 			})
 		}
 		return all
@@ -139,11 +142,23 @@ func FuzzStrippedSpecKeepsTheAnswers(f *testing.F) {
 		stripped := Strip(spec)
 		require.Equal(t, before, spec, "the pod itself stays as it is")
 		require.Equal(t, HasGate(spec), HasGate(&stripped))
+		require.Equal(t, ServesLocal(spec), ServesLocal(&stripped))
 		require.Equal(t, ConditionsOf(spec), ConditionsOf(&stripped))
 		require.Equal(t, stripped, Strip(&stripped))
 		require.Equal(t, "till", stripped.ServiceAccountName)
 		require.Empty(t, stripped.NodeName)
 	})
+}
+
+// The author of a pod may write a megabyte of arguments, and enroll keeps each pod.
+func TestStrippedSpecKeepsOnlyTheLocalRole(t *testing.T) {
+	always := corev1.ContainerRestartPolicyAlways
+	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
+		{Name: api.AgentContainer, RestartPolicy: &always, Args: []string{api.LocalRole, strings.Repeat("x", 1<<20)}},
+		{Name: "app", RestartPolicy: &always, Args: []string{api.LocalRole, "-claims=lock/a"}},
+	}})
+	assert.Equal(t, []string{api.LocalRole}, stripped.InitContainers[0].Args)
+	assert.Empty(t, stripped.InitContainers[1].Args)
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod.

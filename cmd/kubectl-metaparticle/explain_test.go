@@ -159,6 +159,38 @@ func waitingPod(name, conditions string, met bool) *corev1.Pod {
 	return p
 }
 
+// localPod returns a pod of biller whose program asks by the local API.
+func localPod(name string, ready corev1.ConditionStatus, slots ...string) *corev1.Pod {
+	p := plainPod(name, map[string]string{api.LocalAnnotation: "lock/a,election/main", api.SlotsAnnotation: strings.Join(slots, ",")})
+	p.Labels = map[string]string{api.GatedLabel: api.Gated}
+	p.Spec.InitContainers = []corev1.Container{{
+		Name: api.AgentContainer, RestartPolicy: new(corev1.ContainerRestartPolicyAlways), Args: []string{api.LocalRole, "-claims=lock/a,election/main"},
+	}}
+	p.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{"app"}}}
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: ready}}
+	return p
+}
+
+func TestExplainCommandShowsPodsOfTheLocalAPI(t *testing.T) {
+	asks := map[string]string{api.LocalAnnotation: "lock/a,election/main"}
+	held := leaseOf("a")
+	held.Name = "lock.a"
+	shown := answer(t, true, "Deployment/biller", together(deployment(asks, asks), held,
+		localPod("a", corev1.ConditionTrue, "election.main", "lock.a"), localPod("b", corev1.ConditionFalse, "election.main", "lock.a"))...)
+	assert.Equal(t, `Deployment/biller in shop: gated, 2 pods
+namespace:
+  shop  opted in
+annotations:
+  metaparticle.io/api=lock/a,election/main  on the workload and its template
+slots:
+  election.main  has no Lease yet; enroll makes it where the namespace is opted in
+  lock.a         held by a, token 4711, since 2026-01-02T11:50:00Z (10m), renewed 3s ago
+pods:
+  a  holds lock.a   the program asks by the local API
+  b  holds nothing  the program asks by the local API
+`, shown)
+}
+
 func TestExplainCommandShowsWhichConditionsAreMet(t *testing.T) {
 	const conditions = "lock.a,lock.b,lock.c,lock.d,lock.e,once.schema=7,once.schema=8,once.seed=1"
 	after := map[string]string{api.AfterAnnotation: conditions}

@@ -17,6 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // maxEvents keeps the answer on one screen. Older Events mostly repeat the newer ones.
@@ -159,6 +160,8 @@ func (e *explainer) podLine(pod corev1.Pod) string {
 		text = "its conditions were met"
 	case len(held) > 0:
 		text = "holds " + strings.Join(held, ", ")
+	case podspec.ServesLocal(&pod.Spec):
+		text = "holds nothing"
 	default:
 		text = "stands by"
 	}
@@ -167,8 +170,11 @@ func (e *explainer) podLine(pod corev1.Pod) string {
 	} else if pod.Status.Phase != corev1.PodRunning {
 		text += ", " + string(pod.Status.Phase)
 	}
-	if !gated(pod) {
+	switch {
+	case !gated(pod):
 		return text
+	case podspec.ServesLocal(&pod.Spec):
+		return text + "\t" + asksItself
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type != api.ReadyCondition {

@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // condition returns the condition that the pod's agent wrote; false if there is
@@ -24,8 +25,21 @@ func condition(pod corev1.Pod) (corev1.PodCondition, bool) {
 	return corev1.PodCondition{}, false
 }
 
+// The words about a pod whose program asks for its slots itself.
+const (
+	localReason = "LocalAPI"
+	asksItself  = "the program asks by the local API"
+)
+
+// ready reports whether the pod is Ready.
+func ready(pod corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
 // unfit returns why the pod cannot hold next; empty if it can. The Leases are those of
-// the pod's slots.
+// the pod's slots. A pod that asks by the local API can, because its program may ask.
 func unfit(pod corev1.Pod, leases []*coordinationv1.Lease) string {
 	said, ok := condition(pod)
 	holds := slices.ContainsFunc(leases, func(l *coordinationv1.Lease) bool { return holderOf(l) == identityOf(pod) })
@@ -38,6 +52,8 @@ func unfit(pod corev1.Pod, leases []*coordinationv1.Lease) string {
 		return "holds already"
 	case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
 		return "has ended"
+	case podspec.ServesLocal(&pod.Spec):
+		return ""
 	case !ok:
 		return "does not wait yet: its agent has said nothing"
 	case said.Reason == api.ReasonChildRunning:

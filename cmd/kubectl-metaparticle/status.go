@@ -16,13 +16,14 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // slotStatus is one slot, as the command "status" shows it.
 type slotStatus struct {
 	Namespace string `json:"namespace"`
 	Slot      string `json:"slot"`
-	// Kind is singleton, lock, once or semaphore.
+	// Kind is singleton, lock, election, once or semaphore.
 	Kind   string        `json:"kind"`
 	Holder *holderStatus `json:"holder,omitempty"`
 	Paused api.Pause     `json:"paused,omitempty"`
@@ -67,6 +68,9 @@ type standbyStatus struct {
 	Ready   bool   `json:"ready"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
+	// Program reports that the program of the pod asks for its slots by the local API. The
+	// cluster does not show whether it asks at present.
+	Program bool `json:"program,omitempty"`
 
 	identity string
 }
@@ -181,7 +185,11 @@ func (s *slotStatus) join(pod corev1.Pod) {
 		return
 	}
 	standby := standbyStatus{Pod: pod.Name, identity: identityOf(pod), Reason: "Unknown", Message: "its agent has said nothing yet"}
-	if said, ok := condition(pod); ok {
+	switch said, ok := condition(pod); {
+	case podspec.ServesLocal(&pod.Spec):
+		standby.Program, standby.Ready = true, ready(pod)
+		standby.Reason, standby.Message = localReason, asksItself
+	case ok:
 		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, said.Reason, said.Message
 	}
 	if pod.DeletionTimestamp != nil {
@@ -216,8 +224,10 @@ func onceKey(pod corev1.Pod) string {
 }
 
 // healthy reports whether the slot has a holder that serves, is paused, or has neither a
-// holder nor a standby. The holder of a once claim need not serve.
+// holder nor a standby. The holder of a once claim need not serve. A pod that asks by the
+// local API is no standby here, because its program may want no slot.
 func (s slotStatus) healthy() bool {
 	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once") && !s.Holder.Gone
-	return serves || s.Paused != "" || s.Holder == nil && len(s.Standbys) == 0
+	wanted := slices.ContainsFunc(s.Standbys, func(p standbyStatus) bool { return !p.Program })
+	return serves || s.Paused != "" || s.Holder == nil && !wanted
 }

@@ -58,6 +58,25 @@ func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
 	assert.Empty(t, b.err.String())
 }
 
+// The program may want no slot, so a slot without a holder is no problem.
+func TestStatusCommandShowsPodsOfTheLocalAPI(t *testing.T) {
+	b := newByHand(slotLease("lock.a", "a", nil), slotLease("election.main", "", nil),
+		localPod("a", corev1.ConditionTrue, "election.main", "lock.a"), localPod("b", corev1.ConditionFalse, "election.main", "lock.a"))
+	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+	assert.Equal(t, `election.main: election, nobody holds, 2 standbys
+  standby  a  Ready      LocalAPI: the program asks by the local API
+  standby  b  not Ready  LocalAPI: the program asks by the local API
+lock.a: lock, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, 1 standby
+  standby  b  not Ready  LocalAPI: the program asks by the local API
+`, b.out.String())
+	b = newByHand(slotLease("election.main", "", nil), localPod("a", corev1.ConditionTrue, "election.main"))
+	assert.Equal(t, exitOK, b.status(t, view{output: "yaml"}, "shop", "election/main"))
+	assert.Contains(t, b.out.String(), "program: true")
+	assert.Empty(t, unfit(*localPod("b", corev1.ConditionFalse, "lock.a"), nil), "the program may ask")
+	b = newByHand(slotLease("lock.a", "", nil), localPod("a", corev1.ConditionTrue, "lock.a"), waiting("b", "lock.a"))
+	assert.Equal(t, exitRefused, b.status(t, view{}, "shop"), "the other pod waits")
+}
+
 func TestStatusCommandNamesEachProblem(t *testing.T) {
 	changed := slotLease("lock.a", "", map[string]string{api.SuccessorAnnotation: "b_b-uid"})
 	changed.Spec.LeaseTransitions = new(int32(7))

@@ -32,7 +32,8 @@ type subject struct {
 	pods       []corev1.Pod
 }
 
-// findSlots finds the slots of KIND/NAME, lock/NAME, once/NAME or semaphore/NAME.
+// findSlots finds the slots of KIND/NAME, lock/NAME, election/NAME, once/NAME or
+// semaphore/NAME.
 func findSlots(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
 	s := &subject{cluster: c, namespace: namespace, title: strings.Join(args, "/")}
 	var leases coordinationv1.LeaseList
@@ -43,6 +44,8 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 	switch {
 	case kind == "lock" && name != "":
 		s.slots = []string{api.LockLease(name)}
+	case kind == "election" && name != "":
+		s.slots = []string{api.ElectionLease(name)}
 	case kind == "once" && name != "":
 		s.slots = []string{api.OnceLease(name)}
 	case kind == "semaphore" && name != "":

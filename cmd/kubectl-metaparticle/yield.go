@@ -23,8 +23,8 @@ import (
 
 const yieldUsage = `Hands a slot over: the holder drains with its pod's grace, and releases. The
 command waits until another pod holds, and says which, and how long it took.
-SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, lock/NAME, once/NAME
-or semaphore/NAME. If several pods hold, name one of them as pod/NAME.
+SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, lock/NAME, election/NAME,
+once/NAME or semaphore/NAME. If several pods hold, name one of them as pod/NAME.
 
 Exit codes: 0 another pod holds; 1 refused, nothing is written; 2 error;
 3 written, but in time nobody holds, or a pod other than POD.

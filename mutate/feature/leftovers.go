@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
@@ -38,7 +37,7 @@ func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	if waits(pod) {
 		refusals.Add(reason.Leftover, "init container %q waits for a slot", api.WaitContainer)
 	}
-	if podspec.ServesLocal(&pod.Spec) {
+	if slices.ContainsFunc(pod.Spec.InitContainers, servesLocal) {
 		refusals.Add(reason.Leftover, "init container %q serves the local API", api.AgentContainer)
 	}
 	if len(request.After) == 0 && slices.ContainsFunc(pod.Spec.InitContainers, waitsForConditions) {
@@ -46,6 +45,9 @@ func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	}
 	return refusals
 }
+
+// servesLocal reports whether the container is the agent that serves the local API.
+func servesLocal(c corev1.Container) bool { return c.Name == api.AgentContainer && api.IsLocal(c.Args) }
 
 // copied returns the slot of another workload's singleton in the pod's marks, or an empty
 // text. A pod with a controller is no copy, because tools that copy a pod drop its

@@ -105,7 +105,7 @@ func (s sidecar) helper(name, role string, readOnly bool) corev1.Container {
 func (s sidecar) agent() corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
 	mounts := []corev1.VolumeMount{credentialsMount()}
-	if s.sharesVolume() {
+	if sharesVolume(s.Request.Gate) {
 		mounts = append([]corev1.VolumeMount{sharedMount(false)}, mounts...)
 	}
 	return corev1.Container{

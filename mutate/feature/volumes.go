@@ -46,16 +46,14 @@ func patchVolumes(p *Pod, d *patch.Document) {
 	for _, at := range p.places() {
 		d.Ensure("name", sharedMount(true), at.path("volumeMounts")...)
 	}
-	if p.Request.Claims() && p.sharesVolume() {
+	if p.Request.Claims() && sharesVolume(p.Request.Gate) {
 		d.Ensure("name", sharedVolume(), "spec", "volumes")
 	}
 	d.Ensure("name", credentialsVolume(), "spec", "volumes")
 }
 
-// sharesVolume reports whether containers of the pod's gate share a volume with the agent.
-func (p *Pod) sharesVolume() bool {
-	return p.Request.Gate != api.GateReadiness && p.Request.Gate != api.GateProgram
-}
+// sharesVolume reports whether containers of the gate share a volume with the agent.
+func sharesVolume(gate api.Gate) bool { return gate != api.GateReadiness && gate != api.GateProgram }
 
 func sharedVolume() corev1.Volume {
 	size := volumeSize.DeepCopy()
