@@ -240,18 +240,26 @@ func TestStolenLeaseEndsTheHoldAtOnce(t *testing.T) {
 func TestYieldByHandAsksTheProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
-		p := start(t, s, "first", "lock/a")
+		p, other, successor := start(t, s, "first", "lock/a"), start(t, s, "other", "lock/a"), start(t, s, "successor", "lock/a")
 		number := p.hold("?heartbeat=1h")
 		stream := p.stream(http.MethodGet, "/v1/lock/a/holds/"+number)
+		again := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
+		waits := other.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
+		named := successor.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
 		<-time.After(time.Second)
-		s.edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = api.Yield{Hold: number}.String() })
+		yield := api.Yield{Hold: number, Successor: api.Identity("successor", "u")}
+		s.edit("lock.a", func(l *kube.Lease) { l.Annotations[api.YieldAnnotation] = yield.String() })
 		<-time.After(10 * time.Second)
 		synctest.Wait()
 		assert.Equal(t, []string{"held", "asked"}, stream.states())
 		assert.Equal(t, "first", holder(s), "only the program can stop its work")
 		p.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
-		<-time.After(time.Second)
-		assert.Empty(t, holder(s))
+		<-time.After(100 * time.Millisecond)
+		synctest.Wait()
+		assert.Equal(t, "successor", holder(s))
+		assert.Equal(t, []string{"held"}, named.states())
+		assert.Empty(t, waits.states())
+		assert.Empty(t, again.states())
 	})
 }
 

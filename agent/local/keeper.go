@@ -232,6 +232,10 @@ func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 	case h.returned:
 		k.numbers[h.number] = false
 		part.GiveBack = true
+		if s.Yield.Hold != "" {
+			// The other pods get a head start, as after a yield of a shim's child.
+			part.HeadStart, part.Successor = k.self.Budget.Retry, s.Yield.Successor
+		}
 	case s.Lost != nil || k.now >= s.Deadline:
 	case k.stopping && h.streams == 0:
 		// The kubelet stops the agent when the containers of the program have ended, or when

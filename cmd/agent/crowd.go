@@ -19,7 +19,9 @@ const mostConnections = 64
 // crowd bounds the connections of a server. Beyond the bound, the peer with the most
 // connections loses one, so that no pod keeps the kubelet's probes out.
 type crowd struct {
-	mu sync.Mutex
+	// most is the bound.
+	most int
+	mu   sync.Mutex
 	// guests are in the order in which they came.
 	guests []*guest
 }
@@ -64,7 +66,7 @@ func (c *crowd) enter(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.guests = append(c.guests, &guest{conn: conn, from: source(conn)})
-	if len(c.guests) <= mostConnections {
+	if len(c.guests) <= c.most {
 		return
 	}
 	worst := c.worst()

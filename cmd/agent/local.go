@@ -28,6 +28,10 @@ import (
 // send a heartbeat every 30 s over one connection.
 const localIdle = 2 * time.Minute
 
+// mostPrograms bounds the connections to the local API. Only processes of the pod can open them,
+// and a program may open one for each of its threads.
+const mostPrograms = 512
+
 // localCommand serves the local API in a sidecar, until the kubelet stops it.
 func localCommand(ctx context.Context, args []string) (int, error) {
 	a, err := api.ParseLocalArgs(args)
@@ -104,6 +108,7 @@ func listenLocal(ctx context.Context, address string, handler http.Handler) erro
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: localIdle, MaxHeaderBytes: scrapeHeader,
 	}
+	(&crowd{most: mostPrograms}).attach(server)
 	context.AfterFunc(ctx, func() { server.Close() })
 	go func() { _ = server.Serve(l) }()
 	return nil

@@ -57,7 +57,7 @@ func serveHTTP(ctx context.Context, l net.Listener, handler http.Handler) {
 		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: scrapeTimeout, WriteTimeout: scrapeTimeout,
 		IdleTimeout: scrapeTimeout, MaxHeaderBytes: scrapeHeader,
 	}
-	new(crowd).attach(server)
+	(&crowd{most: mostConnections}).attach(server)
 	context.AfterFunc(ctx, func() { server.Close() })
 	go func() { _ = server.Serve(l) }()
 }

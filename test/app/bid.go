@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"time"
@@ -85,6 +86,17 @@ func obey(lines *json.Decoder, first line) {
 		}
 		until <- deadline(next)
 	}
+}
+
+// follow reads the state of the claim for as long as the program runs. Each call has a
+// connection of its own, because a stream never ends.
+func follow(claim string) {
+	answer, err := http.Get(localAPI + claim + "?watch=true")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "app: follow:", err)
+		return
+	}
+	_, _ = io.Copy(io.Discard, answer.Body)
 }
 
 // deadline returns the instant by which the program must hear again.

@@ -48,6 +48,7 @@ type config struct {
 	eat        bool
 	echo       bool
 	bid        string
+	follow     int
 }
 
 func main() {
@@ -77,6 +78,7 @@ func main() {
 	flag.StringVar(&c.tcp, "tcp", "", "ports that are open while a probe is healthy, with -listen: NAME=ADDRESS, separated by commas")
 	flag.StringVar(&c.https, "https", "", "address to serve the same as -listen by HTTPS")
 	flag.StringVar(&c.bid, "bid", "", "run only while the local API gives a hold of this claim: KIND/NAME")
+	flag.IntVar(&c.follow, "follow", 0, "with -bid: follow the state of the claim by so many connections")
 	flag.Parse()
 	// The names may contain $METAPARTICLE_SLOT, so that each slot of a semaphore is a name
 	// of its own.
@@ -108,6 +110,9 @@ func run(c config) (int, error) {
 	terminated, stop := askedToStop(c)
 	defer stop()
 	if c.bid != "" {
+		for range c.follow {
+			go follow(c.bid)
+		}
 		giveBack, err := bid(terminated, c.bid)
 		switch {
 		case terminated.Err() != nil:

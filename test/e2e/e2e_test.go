@@ -127,6 +127,9 @@ func TestProgramsOfAnElectionLeadOneByOne(t *testing.T) {
 func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	exclusive.TestProgramOnDisconnectedNodeEndsBeforeTakeover(t)
 }
+func TestLocalAPIServesHundredConnectionsInTenMegabytes(t *testing.T) {
+	exclusive.TestLocalAPIServesHundredConnectionsInTenMegabytes(t)
+}
 func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 	exclusive.TestSemaphoreLetsThreeOfFivePodsRun(t)
 }

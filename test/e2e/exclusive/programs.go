@@ -94,3 +94,28 @@ func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	heal()
 	assert.Equal(t, next.ID, app.AwaitRunning(s, a, space.Soon).ID, "the healed pod disturbs no program")
 }
+
+// mostResident bounds the memory of an agent whose local API is in use by a hundred connections.
+const mostResident = 10 << 20
+
+func TestLocalAPIServesHundredConnectionsInTenMegabytes(t *testing.T) {
+	t.Parallel()
+	cluster.NeedLab(t, "it measures processes")
+	s, a := space.New(t), voters("followers")
+	a.Replicas = 1
+	a.Args = append(a.Args, "-follow=100")
+	app.Deploy(s, a)
+	leader := app.AwaitRunning(s, a, space.Soon)
+	agent := process.Find(s.Pod(leader.Pod), process.Agent)
+	require.NotNil(t, agent)
+	s.Await(space.Soon, "a hundred connections are open", func() bool { return agent.Sockets() > 100 })
+	app.DeletePod(s, s.AwaitHolder(electionSlot)) // each connection sees the next leader
+	next := leads(s, a, leader)
+	agent = process.Find(s.Pod(next.Pod), process.Agent)
+	require.NotNil(t, agent)
+	s.Await(space.Soon, "a hundred connections are open", func() bool { return agent.Sockets() > 100 })
+	all, own := agent.Resident()
+	t.Logf("%d kB resident, of which no file backs %d kB", all>>10, own>>10)
+	assert.NotZero(t, all)
+	assert.Less(t, all, mostResident)
+}

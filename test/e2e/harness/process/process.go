@@ -98,6 +98,36 @@ func read(dir string) (Process, bool) {
 	return p, true
 }
 
+// Sockets counts the open sockets of the process; zero if the process is gone.
+func (p *Process) Sockets() (n int) {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", p.PID))
+	for _, file := range files {
+		if to, err := os.Readlink(file); err == nil && strings.HasPrefix(to, "socket:") {
+			n++
+		}
+	}
+	return n
+}
+
+// Resident returns the resident memory of the process in bytes; zero if the process is gone. The
+// result own has only the memory that no file backs.
+func (p *Process) Resident() (all, own int) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
+	if err != nil {
+		return 0, 0
+	}
+	for line := range strings.Lines(string(status)) {
+		var kilobytes int
+		if n, _ := fmt.Sscanf(line, "VmRSS: %d kB", &kilobytes); n == 1 {
+			all = kilobytes << 10
+		}
+		if n, _ := fmt.Sscanf(line, "RssAnon: %d kB", &kilobytes); n == 1 {
+			own = kilobytes << 10
+		}
+	}
+	return all, own
+}
+
 // born returns the parent of a process, and its start time in clock ticks since the boot. The
 // bool ok is false if the process is gone.
 func born(dir string) (parent int, started string, ok bool) {
