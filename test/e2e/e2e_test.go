@@ -202,6 +202,7 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	injection.TestPrivateImageNeedsThePodsOwnCredentials(t)
 }
+func TestPodOfTheLocalAPINeedsItsAgent(t *testing.T) { injection.TestPodOfTheLocalAPINeedsItsAgent(t) }
 func TestRefusalWarningEventAndMetricShareOneReason(t *testing.T) {
 	injection.TestRefusalWarningEventAndMetricShareOneReason(t)
 }

@@ -1,0 +1,78 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package injection
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
+)
+
+// asking is a pod whose program asks the local API, for tests of admission.
+var asking = map[string]string{api.LocalAnnotation: "lock/a, semaphore/pool=3"}
+
+// A person wrote or copied the pod, and no webhook has seen it. The policies refuse the pod if
+// its agent obeys other claims than the annotation shows.
+//
+// docs/compatibility.md: impossible/local-api-by-hand refused NotInjected
+func TestPodOfTheLocalAPINeedsItsAgent(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
+	var whole *corev1.Pod
+	s.Await(space.StartTimeout, "the webhook answers", func() bool {
+		gated, err := webhook.Try(s, app.Bare(s, "asker", asking))
+		if err != nil {
+			return false
+		}
+		whole = &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: gated.Name, Labels: gated.Labels, Annotations: gated.Annotations}, Spec: gated.Spec,
+		}
+		return true
+	})
+	require.Equal(t, "lock.a,semaphore.pool.0,semaphore.pool.1,semaphore.pool.2", whole.Annotations[api.SlotsAnnotation])
+	require.Equal(t, api.Gated, whole.Labels[api.GatedLabel])
+	f := forge(s)
+	_, err := webhook.Try(f.Space, whole.DeepCopy())
+	require.NoError(t, err, "with all its parts")
+	const lasts = "-lease-duration=30s"
+	for what, take := range map[string]func(*corev1.Pod){
+		"no agent":                without(api.AgentContainer),
+		"a command of a shell":    func(pod *corev1.Pod) { initContainer(pod, api.AgentContainer).Command = []string{"sh"} },
+		"an agent that ends":      func(pod *corev1.Pod) { initContainer(pod, api.AgentContainer).RestartPolicy = nil },
+		"a claim more":            args(api.AgentContainer, "api", "-claims=election/b,lock/a,semaphore/pool=3", lasts),
+		"a claim less":            args(api.AgentContainer, "api", "-claims=lock/a", lasts),
+		"another size":            args(api.AgentContainer, "api", "-claims=lock/a,semaphore/pool=30", lasts),
+		"a longer name":           args(api.AgentContainer, "api", "-claims=lock/ab,semaphore/pool=3", lasts),
+		"two lists":               args(api.AgentContainer, "api", "-claims=lock/a,semaphore/pool=3", "-claims=lock/b", lasts),
+		"other credentials":       args(api.AgentContainer, "api", "-claims=lock/a,semaphore/pool=3", lasts, "-credentials=/x"),
+		"no argument":             args(api.AgentContainer, "api"),
+		"no label":                func(pod *corev1.Pod) { delete(pod.Labels, api.GatedLabel) },
+		"the label of conditions": func(pod *corev1.Pod) { pod.Labels[api.GatedLabel] = api.GatedAfter },
+		"no slots":                func(pod *corev1.Pod) { delete(pod.Annotations, api.SlotsAnnotation) },
+		"a lock beside":           func(pod *corev1.Pod) { pod.Annotations[api.LockAnnotation] = "b" },
+		"no annotation":           func(pod *corev1.Pod) { delete(pod.Annotations, api.LocalAnnotation) },
+		"an opt-out":              func(pod *corev1.Pod) { pod.Annotations[api.InjectAnnotation] = "false" },
+	} {
+		t.Run(what, func(t *testing.T) {
+			pod := whole.DeepCopy()
+			take(pod)
+			_, err := webhook.Try(f.Space, pod)
+			assert.Regexp(t, "NotInjected: |MarksForged: |Leftover: |OptedOut: ", fmt.Sprint(err))
+			_, err = webhook.Try(elsewhere, pod)
+			assert.Regexp(t, "NamespaceNotOptedIn: |MarksForged: |Leftover: |OptedOut: ", fmt.Sprint(err))
+		})
+	}
+	_, err = webhook.Try(elsewhere, app.Bare(elsewhere, "asker", asking))
+	assert.ErrorContains(t, err, "NamespaceNotOptedIn: the pod has metaparticle.io/api")
+}
