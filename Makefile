@@ -113,7 +113,7 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../../.golangci.yaml ./...
 
 .PHONY: bench
-bench: bench-admission bench-enroll bench-forward install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
+bench: bench-admission bench-enroll bench-forward bench-local install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
 	cd test && $(GO_RUN) ./bench -rounds $(ROUNDS)
 
 .PHONY: bench-admission
@@ -128,6 +128,10 @@ bench-enroll: ## Measure enroll in a namespace of up to 10,000 slots; needs no c
 bench-forward: ## A standby's forwarder beside the direct connection and HAProxy; needs no cluster.
 	@./tools/packages haproxy
 	cd test && $(GO_RUN) ./bench/forward
+
+.PHONY: bench-local
+bench-local: ## Calls of the local API, and the agent's memory beside them; needs no cluster.
+	cd test && $(GO_RUN) ./bench/local
 
 .PHONY: bench-works
 bench-works: install ## The waits for one work alone; CROWD=n pods wait.

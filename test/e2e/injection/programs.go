@@ -47,9 +47,12 @@ func TestPodOfTheLocalAPINeedsItsAgent(t *testing.T) {
 	require.NoError(t, err, "with all its parts")
 	const lasts = "-lease-duration=30s"
 	for what, take := range map[string]func(*corev1.Pod){
-		"no agent":                without(api.AgentContainer),
-		"a command of a shell":    func(pod *corev1.Pod) { initContainer(pod, api.AgentContainer).Command = []string{"sh"} },
-		"an agent that ends":      func(pod *corev1.Pod) { initContainer(pod, api.AgentContainer).RestartPolicy = nil },
+		"no agent":             without(api.AgentContainer),
+		"a command of a shell": func(pod *corev1.Pod) { initContainer(pod, api.AgentContainer).Command = []string{"sh"} },
+		"an agent that ends": func(pod *corev1.Pod) {
+			agent := initContainer(pod, api.AgentContainer)
+			agent.RestartPolicy, agent.Lifecycle = nil, nil
+		},
 		"a claim more":            args(api.AgentContainer, "api", "-claims=election/b,lock/a,semaphore/pool=3", lasts),
 		"a claim less":            args(api.AgentContainer, "api", "-claims=lock/a", lasts),
 		"another size":            args(api.AgentContainer, "api", "-claims=lock/a,semaphore/pool=30", lasts),
@@ -61,7 +64,6 @@ func TestPodOfTheLocalAPINeedsItsAgent(t *testing.T) {
 		"the label of conditions": func(pod *corev1.Pod) { pod.Labels[api.GatedLabel] = api.GatedAfter },
 		"no slots":                func(pod *corev1.Pod) { delete(pod.Annotations, api.SlotsAnnotation) },
 		"a lock beside":           func(pod *corev1.Pod) { pod.Annotations[api.LockAnnotation] = "b" },
-		"no annotation":           func(pod *corev1.Pod) { delete(pod.Annotations, api.LocalAnnotation) },
 		"an opt-out":              func(pod *corev1.Pod) { pod.Annotations[api.InjectAnnotation] = "false" },
 	} {
 		t.Run(what, func(t *testing.T) {

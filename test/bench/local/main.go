@@ -1,0 +1,203 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command local prints how many calls of the local API an agent answers, how long the calls
+// take, and the agent's memory beside a hundred open connections. The agent is the real
+// binary, as in its image. The command needs no cluster: a minimal API server is in the
+// command's own process.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// port is a port of this machine that the local API gets. Its usual port may be in use.
+const port = "13931"
+
+// base is the address of the claim in the local API.
+const base = "http://127.0.0.1:" + port + "/v1/lock/a"
+
+func main() {
+	if err := run(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "local:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	lasts := flag.Duration("for", 3*time.Second, "the time of each row")
+	flag.Parse()
+	dir, err := os.MkdirTemp("", "local")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "agent")
+	// The flags are those of the image (tools/images).
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", "nethttpomithttp2", "-gcflags", "all=-l",
+		"-ldflags=-s -w -buildid= -funcalign=8", "-o", binary, "./cmd/agent")
+	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the agent: %w: %s", err, out)
+	}
+	environment, err := serve(dir)
+	if err != nil {
+		return err
+	}
+	agent := exec.CommandContext(ctx, binary, "api", "-claims=lock/a", "-lease-duration=30s", "-port="+port, "-credentials="+dir)
+	agent.Env, agent.Stderr = environment, io.Discard
+	if err := agent.Start(); err != nil {
+		return err
+	}
+	defer func() { _ = agent.Wait() }()
+	defer func() { _ = agent.Process.Kill() }()
+	if out, err := exec.CommandContext(ctx, binary, "ready", port).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	fmt.Println("Calls of the local API, over loopback, each client with one connection.")
+	fmt.Println("\n| call | clients | per second | p50 ms | p99 ms |\n|---|---|---|---|---|")
+	state := call{"the state of a lock that no pod holds", http.MethodGet, base}
+	weights := []string{weight(agent.Process.Pid, "just started")}
+	if err := state.rows(*lasts); err != nil {
+		return err
+	}
+	hold, err := acquire()
+	if err != nil {
+		return err
+	}
+	for _, c := range []call{
+		{"the state of a lock that the pod holds", http.MethodGet, base},
+		{"a heartbeat", http.MethodPut, base + "/holds/" + hold},
+		{"a bid that finds the lock held", http.MethodPost, base + "/holds"},
+	} {
+		if err := c.rows(*lasts); err != nil {
+			return err
+		}
+	}
+	if err := follow(); err != nil {
+		return err
+	}
+	weights = append(weights, weight(agent.Process.Pid, "beside 100 connections that follow the lock, after these calls"))
+	fmt.Println("\nMemory of the agent in kB.\n\n| | resident | of which anonymous |\n|---|---|---|\n" + strings.Join(weights, "\n"))
+	return nil
+}
+
+// acquire bids for the lock, and returns the number of the hold.
+func acquire() (string, error) {
+	answer, err := http.Post(base+"/holds?heartbeat=5m", "", http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	defer answer.Body.Close()
+	var of struct{ Hold string }
+	if err := json.NewDecoder(answer.Body).Decode(&of); err != nil || of.Hold == "" {
+		return "", fmt.Errorf("bid: %s: %w", answer.Status, err)
+	}
+	return of.Hold, nil
+}
+
+// call is one kind of call.
+type call struct{ name, method, url string }
+
+func (c call) rows(lasts time.Duration) error {
+	for _, clients := range []int{1, 10, 100} {
+		times, err := c.repeat(clients, lasts)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		slices.Sort(times)
+		at := func(part float64) float64 {
+			return float64(times[int(part*float64(len(times)-1))]) / float64(time.Millisecond)
+		}
+		fmt.Printf("| %s | %d | %.0f | %.2f | %.2f |\n", c.name, clients, float64(len(times))/lasts.Seconds(), at(.5), at(.99))
+	}
+	return nil
+}
+
+// repeat sends the call again and again from some clients, and returns how long each call took.
+func (c call) repeat(clients int, lasts time.Duration) (times []time.Duration, err error) {
+	var mu sync.Mutex
+	var group sync.WaitGroup
+	end := time.Now().Add(lasts)
+	for range clients {
+		group.Go(func() {
+			var own []time.Duration
+			client := &http.Client{Transport: &http.Transport{}}
+			defer client.CloseIdleConnections()
+			for time.Now().Before(end) {
+				began := time.Now()
+				if failed := c.send(client); failed != nil {
+					mu.Lock()
+					err = failed
+					mu.Unlock()
+					return
+				}
+				own = append(own, time.Since(began))
+			}
+			mu.Lock()
+			times = append(times, own...)
+			mu.Unlock()
+		})
+	}
+	group.Wait()
+	return times, err
+}
+
+func (c call) send(client *http.Client) error {
+	request, err := http.NewRequest(c.method, c.url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode >= http.StatusInternalServerError {
+		return fmt.Errorf("status %s", answer.Status)
+	}
+	_, err = io.Copy(io.Discard, answer.Body)
+	return err
+}
+
+// follow opens a hundred connections that follow the lock, until the command ends.
+func follow() error {
+	for range 100 {
+		answer, err := (&http.Client{Transport: &http.Transport{}}).Get(base + "?watch=true")
+		if err != nil {
+			return err
+		}
+		if _, err := bufio.NewReader(answer.Body).ReadString('\n'); err != nil {
+			return err
+		}
+	}
+	<-time.After(10 * time.Second) // two renewals, which every connection sees
+	return nil
+}
+
+// weight returns the row with the memory of a process.
+func weight(pid int, when string) string {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return err.Error()
+	}
+	var resident, anonymous int
+	for line := range strings.Lines(string(status)) {
+		_, _ = fmt.Sscanf(line, "VmRSS: %d kB", &resident)
+		_, _ = fmt.Sscanf(line, "RssAnon: %d kB", &anonymous)
+	}
+	return fmt.Sprintf("| %s | %d | %d |", when, resident, anonymous)
+}
