@@ -85,7 +85,7 @@ func (doc openAPI) operations(t *testing.T) map[string]operation {
 	return found
 }
 
-// source is the package without its tests.
+// source parses the package without its tests.
 func source(t *testing.T) (files []*ast.File) {
 	t.Helper()
 	names, err := filepath.Glob("*.go")
@@ -241,8 +241,8 @@ func TestDocumentedSchemasEqualTheAnswers(t *testing.T) {
 	}
 }
 
-// assertSchema compares the properties with the fields of the answer. An omitted field is the only one
-// that is not required.
+// assertSchema compares the properties with the fields of the answer. Only fields that may be
+// omitted are not required.
 func assertSchema(t *testing.T, name string, s schema, answer reflect.Type) {
 	t.Helper()
 	assert.Equal(t, "object", s.Type, name)
