@@ -1,0 +1,303 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// openAPI is the part of docs/openapi.json that the tests compare with the handlers.
+type openAPI struct {
+	Servers []struct {
+		URL string `json:"url"`
+	} `json:"servers"`
+	// Paths have a method, or the word "parameters", as keys.
+	Paths      map[string]map[string]json.RawMessage `json:"paths"`
+	Components struct {
+		Parameters map[string]parameter `json:"parameters"`
+		Schemas    map[string]schema    `json:"schemas"`
+	} `json:"components"`
+}
+
+type operation struct {
+	Parameters []parameter               `json:"parameters"`
+	Responses  map[string]map[string]any `json:"responses"`
+}
+
+type parameter struct {
+	Name   string `json:"name"`
+	In     string `json:"in"`
+	Schema schema `json:"schema"`
+}
+
+type schema struct {
+	Ref        string            `json:"$ref"`
+	Type       string            `json:"type"`
+	Enum       []string          `json:"enum"`
+	Required   []string          `json:"required"`
+	Properties map[string]schema `json:"properties"`
+	Items      *schema           `json:"items"`
+}
+
+func readOpenAPI(t *testing.T) (doc openAPI) {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/openapi.json")
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &doc))
+	return doc
+}
+
+// operations returns each operation of the document, by its method and path.
+func (doc openAPI) operations(t *testing.T) map[string]operation {
+	t.Helper()
+	found := map[string]operation{}
+	for path, methods := range doc.Paths {
+		for method, text := range methods {
+			if method == "parameters" {
+				continue
+			}
+			var o operation
+			require.NoError(t, json.Unmarshal(text, &o))
+			found[strings.ToUpper(method)+" "+path] = o
+		}
+	}
+	require.NotEmpty(t, found)
+	return found
+}
+
+// source parses the package without its tests.
+func source(t *testing.T) (files []*ast.File) {
+	t.Helper()
+	names, err := filepath.Glob("*.go")
+	require.NoError(t, err)
+	for _, name := range names {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, parser.SkipObjectResolution)
+		require.NoError(t, err)
+		files = append(files, file)
+	}
+	require.NotEmpty(t, files)
+	return files
+}
+
+// words returns the literal words that the package gives to a function as the argument with
+// the index.
+func words(t *testing.T, function string, index int) (found []string) {
+	t.Helper()
+	for _, file := range source(t) {
+		ast.Inspect(file, func(node ast.Node) bool {
+			call, ok := node.(*ast.CallExpr)
+			if !ok || called(call) != function || len(call.Args) <= index {
+				return true
+			}
+			if word, ok := literal(call.Args[index]); ok {
+				found = append(found, word)
+			}
+			return true
+		})
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// called returns the name of the function or the method.
+func called(call *ast.CallExpr) string {
+	switch f := call.Fun.(type) {
+	case *ast.Ident:
+		return f.Name
+	case *ast.SelectorExpr:
+		return f.Sel.Name
+	}
+	return ""
+}
+
+func literal(e ast.Expr) (word string, ok bool) {
+	l, ok := e.(*ast.BasicLit)
+	if !ok || l.Kind != token.STRING {
+		return "", false
+	}
+	word, err := strconv.Unquote(l.Value)
+	return word, err == nil
+}
+
+// states returns the values of all constants of the type phase.
+func states(t *testing.T) (found []string) {
+	t.Helper()
+	for _, file := range source(t) {
+		ast.Inspect(file, func(node ast.Node) bool {
+			if spec, ok := node.(*ast.ValueSpec); ok {
+				if typed, ok := spec.Type.(*ast.Ident); ok && typed.Name == "phase" {
+					for _, value := range spec.Values {
+						word, _ := literal(value)
+						found = append(found, word)
+					}
+				}
+			}
+			return true
+		})
+	}
+	require.NotEmpty(t, found)
+	return found
+}
+
+// anyCall sends a request for a path of the document to a pod of its own, and returns the
+// answer.
+func anyCall(t *testing.T, method, path string) (code int, header http.Header, reason any) {
+	t.Helper()
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer("lock.a"), "pod", "lock/a")
+		w := httptest.NewRecorder()
+		path := strings.NewReplacer("{kind}", "lock", "{name}", "a", "{hold}", "none").Replace(path)
+		p.handler.ServeHTTP(w, request(t.Context(), method, path))
+		<-time.After(time.Second) // a request to the fake API server ends by itself alone
+		body := map[string]any{}
+		_ = json.Unmarshal(w.Body.Bytes(), &body) // a 204 has no body
+		code, header, reason = w.Code, w.Header(), body["reason"]
+	})
+	return code, header, reason
+}
+
+func TestEachDocumentedOperationIsServed(t *testing.T) {
+	doc := readOpenAPI(t)
+	require.Len(t, doc.Servers, 1)
+	assert.Equal(t, fmt.Sprintf("http://localhost:%d", api.LocalPort), doc.Servers[0].URL)
+	for name, o := range doc.operations(t) {
+		method, path, _ := strings.Cut(name, " ")
+		code, _, reason := anyCall(t, method, path)
+		assert.NotEqual(t, wildProblem.Reason, reason, name)
+		assert.NotEqual(t, http.StatusMethodNotAllowed, code, name)
+		assert.Contains(t, o.Responses, strconv.Itoa(code), "%s: the document lacks this answer", name)
+	}
+}
+
+func TestEachServedOperationIsDocumented(t *testing.T) {
+	operations := readOpenAPI(t).operations(t)
+	patterns := words(t, "HandleFunc", 0)
+	require.Greater(t, len(patterns), 1)
+	for _, pattern := range patterns {
+		methods, path, ok := strings.Cut(pattern, " ")
+		if !ok {
+			if path = pattern; path == "/" {
+				continue // all other paths have the reason NoSuchPath
+			}
+			_, header, _ := anyCall(t, http.MethodPatch, path)
+			methods = header.Get("Allow")
+			require.NotEmpty(t, methods, pattern)
+		}
+		for method := range strings.SplitSeq(methods, ", ") {
+			assert.Contains(t, operations, method+" "+path)
+		}
+	}
+}
+
+func TestDocumentedParametersEqualTheHandlersParameters(t *testing.T) {
+	doc := readOpenAPI(t)
+	var found []string
+	for _, o := range doc.operations(t) {
+		for _, p := range o.Parameters {
+			if p.In == "query" {
+				found = append(found, p.Name)
+			}
+		}
+	}
+	assert.ElementsMatch(t, words(t, "Get", 0), found)
+	var kinds []string
+	for _, kind := range []*api.Kind{api.Lock, api.Election, api.Semaphore} {
+		kinds = append(kinds, kind.Word())
+	}
+	assert.ElementsMatch(t, kinds, doc.Components.Parameters["kind"].Schema.Enum)
+}
+
+func TestDocumentedSchemasEqualTheAnswers(t *testing.T) {
+	schemas := readOpenAPI(t).Components.Schemas
+	for name, answer := range map[string]any{
+		"Holding": holding{}, "ClaimState": claimState{}, "SlotState": slotState{}, "Problem": problem{}, "SyncLock": syncLock{},
+	} {
+		if assert.Contains(t, schemas, name) {
+			assertSchema(t, name, schemas[name], reflect.TypeOf(answer))
+		}
+	}
+}
+
+// assertSchema compares the properties with the fields of the answer. Only fields that may be
+// omitted are not required.
+func assertSchema(t *testing.T, name string, s schema, answer reflect.Type) {
+	t.Helper()
+	assert.Equal(t, "object", s.Type, name)
+	var fields, required []string
+	for i := range answer.NumField() {
+		f := answer.Field(i)
+		field, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		fields = append(fields, field)
+		if options != "omitempty" {
+			required = append(required, field)
+		}
+		p, ok := s.Properties[field]
+		if !ok {
+			continue
+		}
+		want := map[reflect.Kind]string{
+			reflect.String: "string", reflect.Bool: "boolean", reflect.Int: "integer", reflect.Float64: "number",
+			reflect.Slice: "array", reflect.Struct: "object", reflect.Pointer: "string",
+		}[f.Type.Kind()]
+		switch {
+		case p.Ref != "":
+			assert.Equal(t, reflect.TypeFor[phase](), f.Type, "%s.%s", name, field)
+			assert.Equal(t, "#/components/schemas/State", p.Ref)
+		default:
+			assert.Equal(t, want, p.Type, "%s.%s", name, field)
+		}
+		if f.Type.Kind() == reflect.Struct {
+			assertSchema(t, name+"."+field, p, f.Type)
+		}
+		if p.Items != nil {
+			assert.Equal(t, "#/components/schemas/SlotState", p.Items.Ref)
+		}
+	}
+	var documented []string
+	for field := range s.Properties {
+		documented = append(documented, field)
+	}
+	assert.ElementsMatch(t, fields, documented, name)
+	assert.ElementsMatch(t, required, s.Required, name)
+}
+
+func TestDocumentedStatesAndReasonsEqualTheAnswers(t *testing.T) {
+	schemas := readOpenAPI(t).Components.Schemas
+	page, err := os.ReadFile("../../docs/api.md")
+	require.NoError(t, err)
+	reasons := words(t, "newProblem", 1)
+	require.NotEmpty(t, reasons)
+	assert.ElementsMatch(t, states(t), schemas["State"].Enum)
+	assert.ElementsMatch(t, reasons, schemas["Problem"].Properties["reason"].Enum)
+	for _, word := range slices.Concat(states(t), reasons) {
+		assert.Contains(t, string(page), "`"+word+"`", "docs/api.md lacks the word")
+	}
+	for name := range readOpenAPI(t).operations(t) {
+		_, path, _ := strings.Cut(name, " ")
+		path = strings.NewReplacer("{kind}", "KIND", "{name}", "NAME", "{hold}", "HOLD").Replace(path)
+		assert.Contains(t, string(page), path, "docs/api.md lacks the path")
+	}
+}
