@@ -127,8 +127,8 @@ func TestProgramsOfAnElectionLeadOneByOne(t *testing.T) {
 func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	exclusive.TestProgramOnDisconnectedNodeEndsBeforeTakeover(t)
 }
-func TestLocalAPIServesHundredConnectionsInTenMegabytes(t *testing.T) {
-	exclusive.TestLocalAPIServesHundredConnectionsInTenMegabytes(t)
+func TestHundredConnectionsToLocalAPICostFewMegabytes(t *testing.T) {
+	exclusive.TestHundredConnectionsToLocalAPICostFewMegabytes(t)
 }
 func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 	exclusive.TestSemaphoreLetsThreeOfFivePodsRun(t)
