@@ -10,7 +10,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 
-	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -177,15 +176,6 @@ func TestPodDoesNotSkipForItsOwnJob(t *testing.T) {
 		a.gates.end("s1")
 		w.within(10*time.Second, "the next pod of the Job runs", func() bool { return same.running("s2") })
 	})
-}
-
-func TestJobOfAnEarlierHoldIsIgnored(t *testing.T) {
-	r := courier.RecordOf(&kube.Lease{UID: "u", Holder: "a_u", Annotations: map[string]string{api.HoldAnnotation: "h1"}})
-	r.Notes.Job = "job-1"
-	l := courier.LeaseOf(&kube.Lease{}, r)
-	assert.Equal(t, "job-1", courier.RecordOf(l).Notes.Job)
-	l.Annotations[api.HoldAnnotation] = "h2" // an agent without the annotation keeps it
-	assert.Empty(t, courier.RecordOf(l).Notes.Job)
 }
 
 // A holder may renew a slot that it gives back later, because it cannot get its other slot.

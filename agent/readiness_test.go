@@ -15,7 +15,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/show"
@@ -503,23 +502,4 @@ func TestEachHookFailureIsReportedOnce(t *testing.T) {
 			"FailedPostStartHook: as the kubelet says it", "Killing: FailedPostStartHook",
 		}, said[1:])
 	})
-}
-
-func TestMalformedRevisionAnnotationMeansNoRevision(t *testing.T) {
-	for _, text := range []string{"", "u/7", "u/seven/5d4f", "u/0/5d4f"} {
-		l := &kube.Lease{Annotations: map[string]string{api.RevisionAnnotation: text}}
-		assert.Zero(t, courier.RecordOf(l).Notes.Revision, text)
-	}
-}
-
-func TestServingAnnotationOlderThanTheHoldIsIgnored(t *testing.T) {
-	// The elector of client-go keeps annotations of an earlier holder, since the elector
-	// does not know them.
-	acquired := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	l := &kube.Lease{AcquireTime: acquired, Annotations: map[string]string{
-		api.ServingAnnotation: acquired.Add(-time.Second).Format(time.RFC3339Nano),
-	}}
-	assert.True(t, courier.RecordOf(l).Notes.Serving.IsZero())
-	l.AcquireTime = acquired.Add(-time.Second)
-	assert.False(t, courier.RecordOf(l).Notes.Serving.IsZero())
 }

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command local prints how many calls of the local API an agent answers, how long the calls
-// take, and the agent's memory beside a hundred open connections. The agent is the real
+// Command local prints how many calls of the local API an agent answers, and how long the calls
+// take. The command also prints the agent's memory beside a hundred connections. The agent is the real
 // binary, as in its image. The command needs no cluster: a minimal API server is in the
 // command's own process.
 package main

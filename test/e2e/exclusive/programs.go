@@ -95,8 +95,8 @@ func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(s, a, space.Soon).ID, "the healed pod disturbs no program")
 }
 
-// mostOwn bounds the memory of an agent whose local API is in use by a hundred connections,
-// without the pages of the binary, which all agents of a node share.
+// mostOwn bounds the memory of an agent whose local API is in use by a hundred connections. The
+// pages of the binary do not count, because all agents of a node share them.
 const mostOwn = 10 << 20
 
 func TestHundredConnectionsToLocalAPICostFewMegabytes(t *testing.T) {
