@@ -20,7 +20,7 @@ import (
 
 // plays has for each example the function that shows it, after its files are applied.
 var plays = map[string]func(*example, context.Context) error{
-	"leader": (*example).leader, "licence": (*example).licence, "migration": (*example).migration,
+	"election": (*example).election, "leader": (*example).leader, "licence": (*example).licence, "migration": (*example).migration,
 	"nightly": (*example).nightly,
 }
 
@@ -162,6 +162,30 @@ func (e *example) leader(ctx context.Context) error {
 	return e.steps(ctx, e.in(untilReady(holders[0])), e.in(pods), e.in("logs "+holders[0]+" -c worker"))
 }
 
+// election shows that three programs run, and that another one leads after the leader's end.
+func (e *example) election(ctx context.Context) error {
+	e.title("Three replicas run, and one leads")
+	if err := e.steps(ctx, e.in("rollout status deployment/election --timeout=170s")); err != nil {
+		return err
+	}
+	lease := e.in("get lease " + api.ElectionLease("main"))
+	leader, err := e.elected(ctx, "")
+	if err != nil {
+		return err
+	}
+	if err := e.steps(ctx, e.in("get pods"), lease, e.in("logs "+leader+" -c program --tail=3")); err != nil {
+		return err
+	}
+	e.title("The leader is deleted")
+	if err := e.steps(ctx, e.in("delete pod "+leader)); err != nil {
+		return err
+	}
+	if leader, err = e.elected(ctx, leader); err != nil {
+		return err
+	}
+	return e.steps(ctx, e.in("get pods"), lease, e.in("logs "+leader+" -c program"))
+}
+
 // migration shows that one pod of eight migrates, and another one after its deletion.
 func (e *example) migration(ctx context.Context) error {
 	e.title("Eight pods start, and one of them migrates")
@@ -223,16 +247,35 @@ func (e *example) holders(ctx context.Context, count int, except string) ([]stri
 	}
 }
 
-// until repeats a query until its output is the wanted text. PostgreSQL has no event for a
-// new row, so the function asks each second.
+// elected waits until a pod of the election works as the leader, and returns its name. The pod with
+// the name except does not count.
+func (e *example) elected(ctx context.Context, except string) (leader string, err error) {
+	holder := e.in("get lease " + api.ElectionLease("main") + " -o jsonpath={.spec.holderIdentity}")
+	err = e.poll(ctx, holder, func(identity string) bool {
+		leader = api.PodOf(identity)
+		return leader != "" && leader != except
+	})
+	if err != nil {
+		return "", err
+	}
+	return leader, e.poll(ctx, e.in("logs "+leader+" -c program"), func(log string) bool { return strings.Contains(log, "works with token") })
+}
+
+// until repeats a query until its output is the wanted text.
 func (e *example) until(ctx context.Context, want string, query []string) error {
+	return e.poll(ctx, query, func(out string) bool { return out == want })
+}
+
+// poll repeats a query until the function accepts its output. Neither a new row of PostgreSQL nor a
+// new line of a log is an event, so the function asks each second.
+func (e *example) poll(ctx context.Context, query []string, accepts func(out string) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, exampleTimeout)
 	defer cancel()
 	again := time.NewTicker(time.Second)
 	defer again.Stop()
 	for {
 		out, err := e.cluster.Kubectl(ctx, query...).Output()
-		if err == nil && strings.TrimSpace(string(out)) == want {
+		if err == nil && accepts(strings.TrimSpace(string(out))) {
 			return nil
 		}
 		select {

@@ -59,6 +59,9 @@ func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 func TestLeaderExampleServesEverywhereAndWorksOnce(t *testing.T) {
 	examples.TestLeaderExampleServesEverywhereAndWorksOnce(t)
 }
+func TestElectionExampleElectsOneLeaderAtATime(t *testing.T) {
+	examples.TestElectionExampleElectsOneLeaderAtATime(t)
+}
 
 // Tests of package exclusive.
 

@@ -5,7 +5,9 @@ package examples
 
 import (
 	"context"
+	"io"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -184,4 +186,79 @@ func TestLeaderExampleServesEverywhereAndWorksOnce(t *testing.T) {
 	e.awaitOther(leader)
 	serve()
 	e.NeverMoreThan(1)
+}
+
+// ledLine matches what a program of the election prints when it begins to lead, and for each step
+// of its work.
+var ledLine = regexp.MustCompile(`(?m)^(leads|works) with token (\d+)$`)
+
+// terms returns the tokens under which a program led, by its log. The program must not work
+// without the token of its last lead.
+func terms(t *testing.T, log string) (tokens []uint64) {
+	t.Helper()
+	for _, match := range ledLine.FindAllStringSubmatch(log, -1) {
+		token, err := strconv.ParseUint(match[2], 10, 64)
+		require.NoError(t, err)
+		if match[1] == "leads" {
+			tokens = append(tokens, token)
+			continue
+		}
+		require.NotEmpty(t, tokens, "no pod works before it leads: %s", log)
+		assert.Equal(t, tokens[len(tokens)-1], token, "the work has the token of its hold")
+	}
+	assert.IsIncreasing(t, append([]uint64{0}, tokens...), log)
+	return tokens
+}
+
+// awaitLeader waits until another pod than the given one works as the leader, and returns that
+// pod.
+func (e example) awaitLeader(than *corev1.Pod) (leader *corev1.Pod) {
+	e.Space.Helper()
+	e.Await(space.StartTimeout, "a pod leads, and works", func() bool {
+		leader = e.Holder(api.ElectionLease("main"))
+		if leader == nil || than != nil && leader.UID == than.UID {
+			return false
+		}
+		log, err := kubectl.Run(e.Space, "", "logs", leader.Name, "-c", "program")
+		return err == nil && strings.Contains(log, "works with token")
+	})
+	return leader
+}
+
+func TestElectionExampleElectsOneLeaderAtATime(t *testing.T) {
+	e := apply(t, "election", "election")
+	kubectl.Must(e.Space, "", "rollout", "status", "deployment/election", "--timeout=170s")
+	assert.Len(t, slices.DeleteFunc(e.Pods("election"), func(pod *corev1.Pod) bool { return !status.Ready(pod) }), 3,
+		"the readiness of a pod is its own")
+	first := e.awaitLeader(nil)
+	whole := make(chan string, 1)
+	following := kubectl.Command(e.Context(), e.Namespace, "logs", "--follow", first.Name, "-c", "program")
+	out, err := following.StdoutPipe()
+	require.NoError(t, err)
+	require.NoError(t, following.Start())
+	go func() {
+		text, _ := io.ReadAll(out) // a log that is cut lacks the last line
+		_ = following.Wait()
+		whole <- string(text)
+	}()
+
+	app.DeletePod(e.Space, first)
+	second := e.awaitLeader(first)
+	log := <-whole
+	assert.True(t, strings.HasSuffix(strings.TrimSpace(log), "works no more"), "the program stops its work, and gives the hold back: %s", log)
+	all := terms(t, log)
+	assert.NotEmpty(t, all)
+	for _, pod := range e.Pods("election") {
+		if pod.UID == first.UID {
+			continue
+		}
+		its := terms(t, kubectl.Must(e.Space, "", "logs", pod.Name, "-c", "program"))
+		if pod.UID == second.UID {
+			require.NotEmpty(t, its)
+			assert.Greater(t, slices.Max(its), slices.Max(all), "tokens grow from hold to hold")
+		}
+		for _, token := range its {
+			assert.NotContains(t, all, token, "no two holds have one token")
+		}
+	}
 }
