@@ -24,15 +24,17 @@ const defaultBeats = 30 * time.Second
 // calls carries the calls of programs to the loop of one claim.
 type calls struct{ *keeper }
 
-// call lets the loop call f, and waits for the end of that call.
+// call lets the loop call f, and waits for the end of that call. If the result is an error, the
+// loop does not call f.
 func (k calls) call(ctx context.Context, f func(now time.Duration)) error {
 	done := make(chan struct{})
-	k.post(ctx, func(now time.Duration) {
+	g := func(now time.Duration) {
 		f(now)
 		close(done)
-	})
+	}
 	select {
-	case <-done:
+	case k.posts <- g:
+		<-done
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -120,10 +122,10 @@ func (k calls) giveBack(ctx context.Context, number string) error {
 }
 
 // attach takes in a connection by which the program shows that it lives, if the pod has the
-// hold with the number. Otherwise the result is nil. The call outlives ctx, because each
-// connection that counts needs a call of detach.
+// hold with the number. Otherwise the result is nil. Each connection that counts needs
+// a call of detach.
 func (k calls) attach(ctx context.Context, number string) (has *hold, err error) {
-	err = k.call(context.WithoutCancel(ctx), func(now time.Duration) {
+	err = k.call(ctx, func(now time.Duration) {
 		if k.hold != nil && k.hold.number == number && k.hold.phase(now) != lost {
 			has = k.hold
 			has.streams++
