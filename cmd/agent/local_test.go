@@ -1,0 +1,173 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// lockServer serves the Lease of one lock, which only the agent changes. So a watch sends
+// nothing.
+type lockServer struct {
+	mu      sync.Mutex
+	lease   map[string]any
+	version int
+	dir     string
+	address string
+}
+
+const lockPath = "/apis/coordination.k8s.io/v1/namespaces/shop/leases"
+
+func newLockServer(t *testing.T) *lockServer {
+	t.Helper()
+	s := &lockServer{dir: t.TempDir(), version: 1, lease: map[string]any{
+		"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": map[string]any{},
+		"metadata": map[string]any{"name": "lock.a", "namespace": "shop", "uid": "u", "resourceVersion": "1"},
+	}}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+lockPath+"/lock.a", func(w http.ResponseWriter, _ *http.Request) { s.answer(w) })
+	mux.HandleFunc("PUT "+lockPath+"/lock.a", func(w http.ResponseWriter, r *http.Request) {
+		var next map[string]any
+		if err := json.NewDecoder(r.Body).Decode(&next); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		s.mu.Lock()
+		s.version++
+		next["metadata"].(map[string]any)["resourceVersion"] = strconv.Itoa(s.version)
+		s.lease = next
+		s.mu.Unlock()
+		s.answer(w)
+	})
+	mux.HandleFunc("GET "+lockPath, func(w http.ResponseWriter, r *http.Request) {
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	of := httptest.NewTLSServer(mux)
+	t.Cleanup(of.Close)
+	t.Cleanup(of.CloseClientConnections)
+	s.address = of.Listener.Addr().String()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: of.Certificate().Raw})
+	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "ca.crt"), ca, 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(s.dir, "token"), []byte("secret"), 0o600))
+	return s
+}
+
+func (s *lockServer) answer(w http.ResponseWriter) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_ = json.NewEncoder(w).Encode(s.lease)
+}
+
+// holder returns the holder that the Lease names.
+func (s *lockServer) holder() any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.lease["spec"].(map[string]any)["holderIdentity"]
+}
+
+// freePort returns a port of the loopback addresses on which nothing listens.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	require.NoError(t, err)
+	return port
+}
+
+// start starts the local API at the port.
+func (s *lockServer) start(t *testing.T, port string, output *bytes.Buffer) *exec.Cmd {
+	t.Helper()
+	host, of, err := net.SplitHostPort(s.address)
+	require.NoError(t, err)
+	c := exec.CommandContext(t.Context(), "agent", api.LocalRole, "-claims=lock/a", "-lease-duration=30s", "-port="+port, "-credentials="+s.dir)
+	c.Stdout, c.Stderr = output, output
+	c.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+of,
+		api.PodNamespaceEnv+"=shop", api.PodNameEnv+"=web-0", api.PodUIDEnv+"=u-1", api.PodIPEnv+"=10.0.0.1")
+	require.NoError(t, c.Start())
+	return c
+}
+
+func ask(ctx context.Context, t *testing.T, method, url string) (code int, body map[string]any) {
+	t.Helper()
+	r, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
+	require.NoError(t, err)
+	answer, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusNoContent {
+		require.NoError(t, json.NewDecoder(answer.Body).Decode(&body))
+	}
+	return answer.StatusCode, body
+}
+
+func TestLocalRoleHoldsAndReleasesForAProgram(t *testing.T) {
+	s, port := newLockServer(t), freePort(t)
+	var output bytes.Buffer
+	c := s.start(t, port, &output)
+	require.NoError(t, exec.CommandContext(t.Context(), "agent", api.ReadyRole, port).Run(), "the local API listens")
+	for _, host := range []string{"127.0.0.1", "localhost"} {
+		at := fmt.Sprintf("http://%s/v1/lock/a/holds", net.JoinHostPort(host, port))
+		code, body := ask(t.Context(), t, http.MethodPost, at)
+		require.Equal(t, http.StatusCreated, code, body)
+		assert.Equal(t, "web-0_u-1", s.holder())
+		code, beat := ask(t.Context(), t, http.MethodPut, at+"/"+body["hold"].(string))
+		assert.Equal(t, http.StatusOK, code)
+		assert.Equal(t, "held", beat["state"])
+		code, _ = ask(t.Context(), t, http.MethodDelete, at+"/"+body["hold"].(string))
+		assert.Equal(t, http.StatusNoContent, code)
+		assert.Eventually(t, func() bool { return s.holder() == "" }, scrapeTimeout, scrapeTimeout/1000)
+	}
+	require.NoError(t, c.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, c.Wait(), output.String())
+}
+
+func TestLocalRoleEndsWhereAnotherProcessListens(t *testing.T) {
+	s := newLockServer(t)
+	var output bytes.Buffer
+	_, port, err := net.SplitHostPort(s.address)
+	require.NoError(t, err)
+	c := s.start(t, port, &output)
+	require.Error(t, c.Wait())
+	assert.Equal(t, 1, c.ProcessState.ExitCode())
+	assert.Contains(t, output.String(), "serve the local API: listen tcp 127.0.0.1:"+port)
+}
+
+func TestLocalRoleRefusesMalformedArguments(t *testing.T) {
+	for want, args := range map[string][]string{
+		"no -claims":           {api.LocalRole},
+		"is no claim of":       {api.LocalRole, "-claims=barrier/a"},
+		"is not between":       {api.LocalRole, "-claims=lock/a", "-lease-duration=1s"},
+		"unexpected arguments": {api.LocalRole, "-claims=lock/a", "more"},
+		"usage: agent ready":   {api.ReadyRole, "port"},
+	} {
+		c := exec.CommandContext(t.Context(), "agent", args...)
+		c.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST=127.0.0.1", "KUBERNETES_SERVICE_PORT=1", api.PodNamespaceEnv+"=shop",
+			api.PodNameEnv+"=a", api.PodUIDEnv+"=u")
+		out, err := c.CombinedOutput()
+		require.Error(t, err, want)
+		assert.Contains(t, string(out), want)
+	}
+}
