@@ -130,7 +130,7 @@ func (k *keeper) decide(ctx context.Context) time.Duration {
 		actions, wake := k.claim.Next(k.now, f)
 		for _, a := range actions {
 			if a.Kind == claim.Acquire {
-				k.numbers[a.Record.Hold] = k.numbers[a.Record.Hold] // no program has the hold yet
+				k.numbers[a.Record.Hold] = false // no program has the hold yet
 			}
 			k.courier.Carry(ctx, a)
 		}

@@ -30,16 +30,26 @@ type line struct {
 	GoodForSeconds float64 `json:"goodForSeconds"`
 }
 
+// bidAndFollow bids for the claim, and follows its state by further connections. A program that
+// is asked to stop while it waits has no error.
+func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err error) {
+	for range c.follow {
+		go follow(c.bid)
+	}
+	giveBack, err = bid(ctx, c.bid)
+	if ctx.Err() != nil {
+		err = nil
+	}
+	return giveBack, err
+}
+
 // bid waits until the local API gives the program a hold of the claim. From then on the program
 // ends at once when the hold does. The result gives the hold back.
 func bid(ctx context.Context, claim string) (giveBack func() error, err error) {
-	request, err := http.NewRequest(http.MethodPost, localAPI+claim+"/holds?stream=true&wait=24h", http.NoBody)
-	if err != nil {
-		return nil, err
-	}
 	waiting, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(ctx, cancel) // a program that waits may go at once
-	answer, err := http.DefaultClient.Do(request.WithContext(waiting))
+	// The stream stays open for as long as the program runs.
+	answer, err := send(waiting, http.MethodPost, claim+"/holds?stream=true&wait=24h") //nolint:bodyclose // see above
 	if err != nil {
 		return nil, err
 	}
@@ -53,16 +63,21 @@ func bid(ctx context.Context, claim string) (giveBack func() error, err error) {
 	os.Setenv("METAPARTICLE_FENCING_TOKEN", first.FencingToken)
 	go obey(lines, first)
 	return func() error {
-		back, err := http.NewRequest(http.MethodDelete, localAPI+claim+"/holds/"+first.Hold, http.NoBody)
-		if err != nil {
-			return err
-		}
-		answer, err := http.DefaultClient.Do(back)
+		answer, err := send(context.Background(), http.MethodDelete, claim+"/holds/"+first.Hold)
 		if err != nil {
 			return err
 		}
 		return answer.Body.Close()
 	}, nil
+}
+
+// send sends one call, and leaves the body of the answer open.
+func send(ctx context.Context, method, path string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, localAPI+path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	return http.DefaultClient.Do(request)
 }
 
 // obey ends the program when a line says that the hold ends, or when no line has prolonged the
@@ -91,11 +106,12 @@ func obey(lines *json.Decoder, first line) {
 // follow reads the state of the claim for as long as the program runs. Each call has a
 // connection of its own, because a stream never ends.
 func follow(claim string) {
-	answer, err := http.Get(localAPI + claim + "?watch=true")
+	answer, err := send(context.Background(), http.MethodGet, claim+"?watch=true")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "app: follow:", err)
 		return
 	}
+	defer answer.Body.Close()
 	_, _ = io.Copy(io.Discard, answer.Body)
 }
 

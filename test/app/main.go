@@ -110,15 +110,9 @@ func run(c config) (int, error) {
 	terminated, stop := askedToStop(c)
 	defer stop()
 	if c.bid != "" {
-		for range c.follow {
-			go follow(c.bid)
-		}
-		giveBack, err := bid(terminated, c.bid)
-		switch {
-		case terminated.Err() != nil:
-			return c.stopCode, nil
-		case err != nil:
-			return 0, err
+		giveBack, err := bidAndFollow(terminated, c)
+		if err != nil || terminated.Err() != nil {
+			return c.stopCode, err
 		}
 		defer func() { _ = giveBack() }() // after the end of the record
 	}

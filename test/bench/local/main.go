@@ -31,7 +31,10 @@ const port = "13931"
 const base = "http://127.0.0.1:" + port + "/v1/lock/a"
 
 func main() {
-	if err := run(context.Background()); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	err := run(ctx)
+	cancel()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "local:", err)
 		os.Exit(1)
 	}
@@ -71,10 +74,10 @@ func run(ctx context.Context) error {
 	fmt.Println("\n| call | clients | per second | p50 ms | p99 ms |\n|---|---|---|---|---|")
 	state := call{"the state of a lock that no pod holds", http.MethodGet, base}
 	weights := []string{weight(agent.Process.Pid, "just started")}
-	if err := state.rows(*lasts); err != nil {
+	if err := state.rows(ctx, *lasts); err != nil {
 		return err
 	}
-	hold, err := acquire()
+	hold, err := acquire(ctx)
 	if err != nil {
 		return err
 	}
@@ -83,11 +86,11 @@ func run(ctx context.Context) error {
 		{"a heartbeat", http.MethodPut, base + "/holds/" + hold},
 		{"a bid that finds the lock held", http.MethodPost, base + "/holds"},
 	} {
-		if err := c.rows(*lasts); err != nil {
+		if err := c.rows(ctx, *lasts); err != nil {
 			return err
 		}
 	}
-	if err := follow(); err != nil {
+	if err := follow(ctx); err != nil {
 		return err
 	}
 	weights = append(weights, weight(agent.Process.Pid, "beside 100 connections that follow the lock, after these calls"))
@@ -96,8 +99,8 @@ func run(ctx context.Context) error {
 }
 
 // acquire bids for the lock, and returns the number of the hold.
-func acquire() (string, error) {
-	answer, err := http.Post(base+"/holds?heartbeat=5m", "", http.NoBody)
+func acquire(ctx context.Context) (string, error) {
+	answer, err := send(ctx, http.DefaultClient, http.MethodPost, base+"/holds?heartbeat=5m")
 	if err != nil {
 		return "", err
 	}
@@ -112,9 +115,9 @@ func acquire() (string, error) {
 // call is one kind of call.
 type call struct{ name, method, url string }
 
-func (c call) rows(lasts time.Duration) error {
+func (c call) rows(ctx context.Context, lasts time.Duration) error {
 	for _, clients := range []int{1, 10, 100} {
-		times, err := c.repeat(clients, lasts)
+		times, err := c.repeat(ctx, clients, lasts)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -128,7 +131,7 @@ func (c call) rows(lasts time.Duration) error {
 }
 
 // repeat sends the call again and again from some clients, and returns how long each call took.
-func (c call) repeat(clients int, lasts time.Duration) (times []time.Duration, err error) {
+func (c call) repeat(ctx context.Context, clients int, lasts time.Duration) (times []time.Duration, err error) {
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	end := time.Now().Add(lasts)
@@ -139,7 +142,7 @@ func (c call) repeat(clients int, lasts time.Duration) (times []time.Duration, e
 			defer client.CloseIdleConnections()
 			for time.Now().Before(end) {
 				began := time.Now()
-				if failed := c.send(client); failed != nil {
+				if failed := c.once(ctx, client); failed != nil {
 					mu.Lock()
 					err = failed
 					mu.Unlock()
@@ -156,12 +159,9 @@ func (c call) repeat(clients int, lasts time.Duration) (times []time.Duration, e
 	return times, err
 }
 
-func (c call) send(client *http.Client) error {
-	request, err := http.NewRequest(c.method, c.url, http.NoBody)
-	if err != nil {
-		return err
-	}
-	answer, err := client.Do(request)
+// once sends the call, and reads its answer.
+func (c call) once(ctx context.Context, client *http.Client) error {
+	answer, err := send(ctx, client, c.method, c.url)
 	if err != nil {
 		return err
 	}
@@ -173,13 +173,23 @@ func (c call) send(client *http.Client) error {
 	return err
 }
 
+// send sends one call, and leaves the body of the answer open.
+func send(ctx context.Context, client *http.Client, method, url string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	return client.Do(request)
+}
+
 // follow opens a hundred connections that follow the lock, until the command ends.
-func follow() error {
+func follow(ctx context.Context) error {
 	for range 100 {
-		answer, err := (&http.Client{Transport: &http.Transport{}}).Get(base + "?watch=true")
+		answer, err := send(ctx, &http.Client{Transport: &http.Transport{}}, http.MethodGet, base+"?watch=true")
 		if err != nil {
 			return err
 		}
+		context.AfterFunc(ctx, func() { answer.Body.Close() })
 		if _, err := bufio.NewReader(answer.Body).ReadString('\n'); err != nil {
 			return err
 		}
