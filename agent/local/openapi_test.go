@@ -248,8 +248,7 @@ func assertSchema(t *testing.T, name string, s schema, answer reflect.Type) {
 	t.Helper()
 	assert.Equal(t, "object", s.Type, name)
 	var fields, required []string
-	for i := range answer.NumField() {
-		f := answer.Field(i)
+	for f := range answer.Fields() {
 		field, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		fields = append(fields, field)
 		if options != "omitempty" {
