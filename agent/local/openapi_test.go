@@ -335,7 +335,7 @@ func TestAPIPageHasTheCodesFigures(t *testing.T) {
 		fmt.Sprintf("http://localhost:%d", api.LocalPort),
 		fmt.Sprintf("%d bids wait", mostBids),
 		"(" + short(defaultBeats) + " if none was given)",
-		"does not read a line for " + short(lineTimeout),
+		"takes no line for " + short(lineTimeout),
 		"the pod holds, for at least " + short(syncGood) + " more",
 		"duration of " + short(b.Duration) + " that is at most " + short(b.Deadline()),
 		"begins " + short(b.Drain+b.Kill) + " before the end",
