@@ -9,6 +9,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -247,8 +248,7 @@ func assertSchema(t *testing.T, name string, s schema, answer reflect.Type) {
 	t.Helper()
 	assert.Equal(t, "object", s.Type, name)
 	var fields, required []string
-	for i := range answer.NumField() {
-		f := answer.Field(i)
+	for f := range answer.Fields() {
 		field, options, _ := strings.Cut(f.Tag.Get("json"), ",")
 		fields = append(fields, field)
 		if options != "omitempty" {
@@ -300,4 +300,50 @@ func TestDocumentedStatesAndReasonsEqualTheAnswers(t *testing.T) {
 		path = strings.NewReplacer("{kind}", "KIND", "{name}", "NAME", "{hold}", "HOLD").Replace(path)
 		assert.Contains(t, string(page), path, "docs/api.md lacks the path")
 	}
+}
+
+func TestDocumentedStatusesEqualTheProblems(t *testing.T) {
+	status := map[string]int{}
+	for _, p := range []*problem{
+		stoppingProblem, unavailableProblem, tooManyProblem, lostProblem, hostProblem, wildProblem,
+		busyProblem(""), undeclaredProblem("", ""), usageProblem(""),
+	} {
+		status[p.Reason] = p.Status
+	}
+	assert.ElementsMatch(t, words(t, "newProblem", 1), slices.Collect(maps.Keys(status)))
+	for name, o := range readOpenAPI(t).operations(t) {
+		assert.Contains(t, o.Responses, strconv.Itoa(hostProblem.Status), name)
+		for code, response := range o.Responses {
+			ref, ok := response["$ref"].(string)
+			if !ok || code == strconv.Itoa(http.StatusMethodNotAllowed) {
+				continue
+			}
+			assert.Equal(t, strconv.Itoa(status[strings.TrimPrefix(ref, "#/components/responses/")]), code, "%s: %s", name, ref)
+		}
+	}
+}
+
+// Each figure of the page comes from a constant, or from the budget of the default duration.
+func TestAPIPageHasTheCodesFigures(t *testing.T) {
+	text, err := os.ReadFile("../../docs/api.md")
+	require.NoError(t, err)
+	page := strings.Join(strings.Fields(string(text)), " ")
+	b, err := api.NewBudget(api.DefaultLeaseDuration)
+	require.NoError(t, err)
+	short := func(d time.Duration) string { return fmt.Sprintf("%.0f s", d.Seconds()) }
+	for _, figure := range []string{
+		fmt.Sprintf("http://localhost:%d", api.LocalPort),
+		fmt.Sprintf("%d bids wait", mostBids),
+		"(" + short(defaultBeats) + " if none was given)",
+		"takes no line for " + short(lineTimeout),
+		"the pod holds, for at least " + short(syncGood) + " more",
+		"duration of " + short(b.Duration) + " that is at most " + short(b.Deadline()),
+		"begins " + short(b.Drain+b.Kill) + " before the end",
+		"(" + short(b.Renew) + " of " + short(b.Duration) + ")",
+		"(" + short(4*b.RequestTimeout) + " of " + short(b.Duration) + ")",
+		"until the Lease expires, " + short(b.Duration) + " by default",
+	} {
+		assert.Contains(t, page, figure)
+	}
+	assert.Equal(t, time.Minute, interest, "the agent watches the Leases for a minute after a call that only reads")
 }
