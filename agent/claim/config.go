@@ -17,6 +17,9 @@ type Config struct {
 	// OwnKernel reports that the pod may run in a virtual machine of its own. Another
 	// boot id is then no proof that the children of the earlier boot are dead.
 	OwnKernel bool
+	// OwnProofs reports that a proof of death never concerns a hold of an earlier agent process.
+	// Then no later process can believe in a proof that this one has made wrong.
+	OwnProofs bool
 	// Random is the only source of randomness.
 	Random interface{ Uint64() uint64 }
 }

@@ -111,7 +111,7 @@ func (n need) soleAt(p *plan) time.Duration {
 		case n.known != nil && !n.known[r.Hold]:
 			// The hold needs no wait. If an earlier process wrote the hold, the hold had
 			// expired before the last campaign began.
-		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "":
+		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "" && !n.OwnProofs:
 			// The claim may not acquire a paused slot, so its Lease goes on naming the
 			// unproven hold. If the pod took another slot, the grant would end the shims'
 			// doubts. Then a later process of the pod would wrongly believe that the

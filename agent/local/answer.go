@@ -19,15 +19,19 @@ type holding struct {
 	Slot         string `json:"slot"`
 	FencingToken string `json:"fencingToken"`
 	State        phase  `json:"state"`
-	// GoodForSeconds is the time within which the program must hear again, or stop.
+	// GoodForSeconds is the time within which the program must hear again, or stop. GoodUntil is
+	// the end of that time, in seconds of CLOCK_BOOTTIME; zero if the answer is not good.
 	GoodForSeconds float64 `json:"goodForSeconds"`
+	GoodUntil      float64 `json:"goodUntil"`
 }
 
-// newHolding returns the answer about a hold of the claim.
-func newHolding(of api.Claim, h *hold, now phase, good time.Duration) holding {
-	return holding{
-		Claim: of.LocalText(), Hold: h.number, Slot: h.slot, FencingToken: h.token, State: now, GoodForSeconds: good.Seconds(),
+// newHolding returns the answer about a hold of the claim, for the instant now.
+func newHolding(of api.Claim, h *hold, now time.Duration) holding {
+	answer := holding{Claim: of.LocalText(), Hold: h.number, Slot: h.slot, FencingToken: h.token, State: h.phase(now)}
+	if good := h.good(now); good > 0 {
+		answer.GoodForSeconds, answer.GoodUntil = good.Seconds(), (now + good).Seconds()
 	}
+	return answer
 }
 
 // reply sends the answer as JSON.
@@ -37,8 +41,8 @@ func reply(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body) // the program is gone if this fails
 }
 
-// lineTimeout bounds the writing of one line of a stream. A program that does not read does
-// not show that it lives.
+// lineTimeout bounds the writing of one line of a stream. The kernel buffers many lines, so the
+// bound only ends a connection whose program has not read for long.
 const lineTimeout = 10 * time.Second
 
 // stream writes lines of JSON.

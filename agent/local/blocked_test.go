@@ -58,7 +58,7 @@ func TestWithdrawnBidNeverHoldsHoweverLateTheLoop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first := start(t, s, "first", "lock/a")
-		number := first.hold("?heartbeat=10m")
+		number := first.hold("?heartbeat=5m")
 		p, block := blockable(t, s)
 		waits := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
 		<-time.After(time.Minute)

@@ -17,10 +17,6 @@ var errEnded = errors.New("local: the agent stops")
 // mostBids bounds the bids of one claim.
 const mostBids = 256
 
-// defaultBeats is the time between two heartbeats of a program that states none. The clients
-// of metaparticle/sync send one every 10 s.
-const defaultBeats = 30 * time.Second
-
 // calls carries the calls of programs to the loop of one claim.
 type calls struct{ *keeper }
 
@@ -44,12 +40,18 @@ func (k calls) call(ctx context.Context, f func(now time.Duration)) error {
 }
 
 // bidFor bids for the slot, and waits for at most the time wait. A bid that does not wait for
-// another pod still needs two requests to the API server.
+// another pod still waits for some requests to the API server.
 func (k calls) bidFor(ctx context.Context, b *bid, wait time.Duration) outcome {
-	ctx, cancel := context.WithTimeout(ctx, max(wait, 4*k.self.Budget.RequestTimeout))
+	ctx, cancel := context.WithTimeout(ctx, cmp.Or(wait, k.patience()))
 	defer cancel()
 	return k.acquire(ctx, b)
 }
+
+// patience returns how long a call waits for the API server.
+func (k calls) patience() time.Duration { return min(4*k.self.Budget.RequestTimeout, mostPatience) }
+
+// mostPatience bounds [calls.patience] under a long lease.
+const mostPatience = 10 * time.Second
 
 // acquire bids for the slot, and waits for the outcome. If ctx ends first, the program never
 // learns of a hold.
@@ -61,8 +63,6 @@ func (k calls) acquire(ctx context.Context, b *bid) outcome {
 			b.done <- outcome{problem: stoppingProblem}
 		case len(k.bids) >= mostBids:
 			b.done <- outcome{problem: tooManyProblem}
-		case b.now && k.hold != nil:
-			b.done <- outcome{problem: busyProblem(k.config.PodName)}
 		default:
 			k.bids = append(k.bids, b)
 			k.interestedUntil = now + interest
@@ -80,43 +80,45 @@ func (k calls) acquire(ctx context.Context, b *bid) outcome {
 	return k.giveUp(b)
 }
 
-// giveUp withdraws a bid. A hold that the bid has got meanwhile was never told to the
-// program, so the agent releases the slot. However late the loop is, the call waits for the
+// giveUp withdraws a bid. A hold that the bid has got meanwhile was told to no program, so the
+// agent releases the slot. However late the loop is, the call waits for the
 // loop: a bid that stays would hold for ever.
 func (k calls) giveUp(b *bid) outcome {
 	o := outcome{problem: unavailableProblem}
 	_ = k.call(context.Background(), func(time.Duration) { //nolint:contextcheck // the call outlives the bid
 		k.bids = slices.DeleteFunc(k.bids, func(other *bid) bool { return other == b })
-		if k.hold != nil && k.hold.bid == b {
+		if k.hold != nil && k.hold.bid == b && !k.hold.told {
 			k.hold.returned = true
 		}
-		if holder, busy := k.busy(); busy || k.hold != nil {
-			o.problem = busyProblem(cmp.Or(holder, k.config.PodName))
+		if problem := k.obstacle(); problem != nil {
+			o.problem = problem
 		}
 	})
 	return o
 }
 
-// beat takes in a heartbeat of the program for the hold with the number. The hold is nil if
-// the pod does not have that hold. The result good is the time for which the answer is good.
-func (k calls) beat(ctx context.Context, number string) (h *hold, good time.Duration, now phase, err error) {
-	err = k.call(ctx, func(at time.Duration) {
-		if k.hold == nil || k.hold.number != number {
+// beat takes in a heartbeat of the program for the hold with the number. The result has is false
+// if the pod does not have that hold.
+func (k calls) beat(ctx context.Context, number string) (answer holding, has bool, err error) {
+	err = k.call(ctx, func(now time.Duration) {
+		if k.hold == nil || k.hold.number != number || k.hold.phase(now) == lost {
 			return
 		}
-		if k.hold.phase(at) != lost {
-			k.hold.beatBy = at + cmp.Or(k.hold.beats, defaultBeats)
-		}
-		h, good, now = k.hold, k.hold.good(at), k.hold.phase(at)
+		k.quiet = true // a heartbeat changes nothing that other calls see
+		k.hold.beat(now)
+		answer, has = newHolding(k.of, k.hold, now), true
 	})
-	return h, good, now, err
+	return answer, has, err
 }
 
-// giveBack ends the hold with the number, if the pod has it.
+// giveBack ends the hold with the number, if the pod has it. If that hold has ended already, the
+// agent releases the slot without waiting for the Lease to expire.
 func (k calls) giveBack(ctx context.Context, number string) error {
 	return k.call(ctx, func(time.Duration) {
-		if k.hold != nil && k.hold.number == number {
+		if _, ours := k.numbers[number]; k.hold != nil && k.hold.number == number {
 			k.hold.returned = true
+		} else if ours {
+			k.numbers[number] = false // the hold has ended, and now its work has, too
 		}
 	})
 }

@@ -4,8 +4,10 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -24,13 +26,40 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("/locks/{name}", a.syncLock)
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { wildProblem.write(w) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A web page in some browser can send requests to localhost under a name of its own.
-		if !isLocal(r.Host) {
+		// A web page in some browser can send requests to localhost, also under a name of its own.
+		// Then the browser adds the origin of the page. Programs send no Origin.
+		if !isLocal(r.Host) || len(r.Header["Origin"]) > 0 {
 			hostProblem.write(w)
+			return
+		}
+		if !readBody(w, r) {
+			usageProblem("The local API takes no body.").write(w)
 			return
 		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// bodyTimeout bounds the arrival of a request's body.
+const bodyTimeout = 2 * time.Second
+
+// mostBody bounds a request's body, which the local API ignores.
+const mostBody = 4 << 10
+
+// readBody reads the body of a request. Before the end of the body, package http does not notice
+// the end of a connection. So a program that is dead could still bid.
+func readBody(w http.ResponseWriter, r *http.Request) bool {
+	if r.ContentLength == 0 {
+		return true
+	}
+	control := http.NewResponseController(w)
+	// The errors mean that the connection knows no deadlines, as in tests.
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, mostBody)); err != nil {
+		return false // package http reads the rest of the body, too, within this deadline
+	}
+	_ = control.SetReadDeadline(time.Time{})
+	return true
 }
 
 // isLocal reports whether the Host header names this machine.
@@ -61,18 +90,16 @@ func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	wait, problem := seconds(query.Get("wait"), 0, "wait")
 	every, other := seconds(query.Get("heartbeat"), defaultBeats, "heartbeat")
-	switch {
+	stream, third := flagOf(query.Get("stream"), "stream")
+	switch problem := cmp.Or(problem, other, third); {
 	case problem != nil:
 		problem.write(w)
 		return
-	case other != nil:
-		other.write(w)
-		return
-	case every < time.Second:
-		usageProblem("The heartbeat is at least 1s.").write(w)
+	case every < leastBeats || every > mostBeats:
+		usageProblem("The value of ?heartbeat is not between 1s and 5m.").write(w)
 		return
 	}
-	b := &bid{now: wait == 0, stream: query.Get("stream") == "true", every: every}
+	b := &bid{now: wait == 0, stream: stream, every: every}
 	if b.stream {
 		b.every = 0
 	}
@@ -85,21 +112,21 @@ func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 	case b.stream:
 		k.follow(w, r, o.hold)
 	default:
-		reply(w, http.StatusCreated, newHolding(k.of, o.hold, held, o.good))
+		reply(w, http.StatusCreated, o.answer)
 	}
 }
 
 // putHold takes in a heartbeat.
 func putHold(k calls, w http.ResponseWriter, r *http.Request) {
-	h, good, now, err := k.beat(r.Context(), r.PathValue("hold"))
+	answer, has, err := k.beat(r.Context(), r.PathValue("hold"))
 	switch {
 	case errors.Is(err, errEnded):
 		stoppingProblem.write(w)
 	case err != nil:
-	case h == nil || now == lost:
+	case !has:
 		lostProblem.write(w)
 	default:
-		reply(w, http.StatusOK, newHolding(k.of, h, now, good))
+		reply(w, http.StatusOK, answer)
 	}
 }
 
@@ -112,14 +139,9 @@ func deleteHold(k calls, w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// seconds reads a duration of the query.
-func seconds(text string, otherwise time.Duration, name string) (time.Duration, *problem) {
-	if text == "" {
-		return otherwise, nil
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 || d > 24*time.Hour {
-		return 0, usageProblem("The value of ?" + name + " is no duration between 0s and 24h. Write 30s or 5m.")
-	}
-	return d, nil
-}
+// leastBeats and mostBeats bound the time between two heartbeats. A heartbeat costs no request to
+// the API server, and a dead program keeps its slot for that time.
+const (
+	leastBeats = time.Second
+	mostBeats  = 5 * time.Minute
+)

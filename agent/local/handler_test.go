@@ -48,7 +48,7 @@ func TestStateTellsTheHolderAndItsAddress(t *testing.T) {
 			return body["slots"].([]any)[0].(map[string]any)
 		}
 		assert.NotContains(t, slot(second), "holder")
-		number := first.hold("?heartbeat=1h")
+		number := first.hold("?heartbeat=5m")
 		<-time.After(10 * time.Second) // the first renewal adds the token
 		for _, p := range []*pod{first, second} {
 			of := slot(p)
@@ -76,16 +76,16 @@ func TestWatchOfAStateShowsEachHolder(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
 		watch := second.stream(http.MethodGet, "/v1/lock/a?watch=true")
-		<-time.After(10 * time.Minute)
-		number := first.hold("?heartbeat=1h")
-		<-time.After(10 * time.Minute)
+		<-time.After(4 * time.Minute)
+		number := first.hold("?heartbeat=5m")
+		<-time.After(4 * time.Minute)
 		first.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
 		<-time.After(time.Second)
 		watch.mu.Lock()
 		defer watch.mu.Unlock()
 		text := watch.text.String()
 		assert.Contains(t, text, `"holder":"first"`)
-		assert.Contains(t, text[len(text)-80:], `"slots":[{"slot":"lock.a"}]`)
+		assert.Contains(t, text[len(text)-80:], `"slots":[{"slot":"lock.a","state":"free"}]`)
 	})
 }
 
@@ -127,8 +127,5 @@ func TestClientsOfMetaparticleSyncGetTheirCodes(t *testing.T) {
 			<-time.After(5 * time.Second)
 			require.Less(t, tries, 10, "the Lease expires")
 		}
-		assert.Equal(t, 200, code(second, http.MethodDelete, "/locks/a"))
-		<-time.After(time.Second)
-		assert.Empty(t, holder(s))
 	})
 }

@@ -4,10 +4,15 @@
 package local
 
 import (
+	"cmp"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 )
+
+// defaultBeats is the time between two heartbeats of a program that states none. The clients
+// of metaparticle/sync send one every 10 s.
+const defaultBeats = 30 * time.Second
 
 // bid is a program's wish to hold.
 type bid struct {
@@ -27,7 +32,7 @@ type bid struct {
 // outcome is the answer to a bid: a hold, or the reason why there is none.
 type outcome struct {
 	hold    *hold
-	good    time.Duration
+	answer  holding
 	problem *problem
 }
 
@@ -42,10 +47,12 @@ type hold struct {
 	// agent expects no renewal in time.
 	deadline, drainAt time.Duration
 	// streams counts the connections by which the program shows that it lives. Without a
-	// connection the program sends the next heartbeat before beatBy, at most beats after the
-	// last one.
+	// connection the program sends the next heartbeat at most beats after the last one, which
+	// came at beatAt.
 	streams       int
-	beats, beatBy time.Duration
+	beats, beatAt time.Duration
+	// told reports that another call than the bid's has an answer about the hold.
+	told bool
 	// doubted reports that no renewal was stored since the last leap of the wall clock.
 	doubted bool
 	// asked reports that a person asks the program to give the hold back.
@@ -56,12 +63,26 @@ type hold struct {
 }
 
 // supported reports whether the program shows that it lives.
-func (h *hold) supported(now time.Duration) bool { return h.streams > 0 || now < h.beatBy }
+func (h *hold) supported(now time.Duration) bool { return h.streams > 0 || now < h.beatBy() }
+
+// beatBy returns the instant by which the program must send its next heartbeat. If a person asks
+// for the slot, the time between two heartbeats is not longer than [defaultBeats].
+func (h *hold) beatBy() time.Duration {
+	if h.asked {
+		return h.beatAt + min(h.beats, defaultBeats)
+	}
+	return h.beatAt + h.beats
+}
+
+// beat takes in a heartbeat. A program whose stream has ended may go on by heartbeats.
+func (h *hold) beat(now time.Duration) {
+	h.beatAt, h.beats, h.told = now, cmp.Or(h.beats, defaultBeats), true
+}
 
 // wake returns the instant at which the answers of the hold may change by themselves.
 func (h *hold) wake(now time.Duration) time.Duration {
 	at := time.Duration(instant.Never)
-	for _, next := range []time.Duration{h.drainAt, h.beatBy} {
+	for _, next := range []time.Duration{h.drainAt, h.beatBy()} {
 		if now < next {
 			at = min(at, next)
 		}

@@ -186,7 +186,7 @@ func TestBidsOfOnePodHoldOneByOne(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
-		number := p.hold("?heartbeat=1h")
+		number := p.hold("?heartbeat=5m")
 		code, body := p.call(http.MethodPost, "/v1/lock/a/holds")
 		assert.Equal(t, http.StatusConflict, code)
 		assert.Equal(t, "first", body["holder"])
@@ -241,7 +241,7 @@ func TestYieldByHandAsksTheProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, other, successor := start(t, s, "first", "lock/a"), start(t, s, "other", "lock/a"), start(t, s, "successor", "lock/a")
-		number := p.hold("?heartbeat=1h")
+		number := p.hold("?heartbeat=5m")
 		stream := p.stream(http.MethodGet, "/v1/lock/a/holds/"+number)
 		again := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
 		waits := other.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
@@ -267,8 +267,8 @@ func TestStoppedAgentReleasesOnlyWhatWasGivenBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a", "lock.b")
 		p := start(t, s, "first", "lock/a,lock/b")
-		p.hold("?heartbeat=1h")
-		code, body := p.call(http.MethodPost, "/v1/lock/b/holds?heartbeat=1h")
+		p.hold("?heartbeat=5m")
+		code, body := p.call(http.MethodPost, "/v1/lock/b/holds?heartbeat=5m")
 		require.Equal(t, http.StatusCreated, code)
 		p.call(http.MethodDelete, "/v1/lock/b/holds/"+body["hold"].(string))
 		close(p.stop)

@@ -39,6 +39,11 @@ func TestForeignHostReachesNoPath(t *testing.T) {
 			assert.Equal(t, http.StatusNotFound, code, host)
 			assert.Equal(t, wildProblem.Reason, reason, host)
 		}
+		w, r := httptest.NewRecorder(), request(t.Context(), http.MethodPost, "/v1/lock/a/holds")
+		r.Header.Set("Origin", "https://page.example")
+		p.handler.ServeHTTP(w, r)
+		assert.Equal(t, http.StatusForbidden, w.Code, "a web page sends calls to localhost, too")
 		<-time.After(time.Second)
+		assert.Empty(t, s.lease("lock.a").Holder)
 	})
 }

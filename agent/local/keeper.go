@@ -66,7 +66,7 @@ func newKeeper(c Config, budget api.Budget, of api.Claim) *keeper {
 		numbers: map[string]bool{}, changed: make(chan struct{}),
 	}
 	k.claim = claim.New(claim.Config{
-		Slots: of.Slots(api.Workload{}), Any: of.Size > 1, Self: k.self, OwnKernel: c.OwnKernel, Random: c.Random(),
+		Slots: of.Slots(api.Workload{}), Any: of.Size > 1, Self: k.self, OwnKernel: c.OwnKernel, OwnProofs: true, Random: c.Random(),
 	}, c.Clock())
 	k.courier = courier.New(courier.Config{
 		Leases: c.Leases, Claim: k.claim, Timeout: budget.RequestTimeout, Post: k.post, Group: &k.group, Answered: k.answered, Log: c.Log,
@@ -146,6 +146,7 @@ func (k *keeper) decide(ctx context.Context) time.Duration {
 		case k.hold != nil:
 			at, over := k.keep(state)
 			if !over {
+				k.refuse()
 				return min(wake, at)
 			}
 		default:
@@ -210,7 +211,7 @@ func (k *keeper) begin(s claim.State) {
 	}
 	h := &hold{
 		number: s.Hold, token: s.Tokens[0].Token, slot: s.Tokens[0].Slot, bid: first, since: since,
-		deadline: s.Deadline, drainAt: s.DrainAt, doubted: s.Confirmed < k.leaps, beats: first.every, beatBy: k.now + first.every,
+		deadline: s.Deadline, drainAt: s.DrainAt, doubted: s.Confirmed < k.leaps, beats: first.every, beatAt: k.now,
 	}
 	if first.stream {
 		h.streams = 1
@@ -218,7 +219,7 @@ func (k *keeper) begin(s claim.State) {
 	k.hold, k.numbers[s.Hold] = h, true
 	k.syncHeld = k.syncHeld || first.anyProgram
 	k.config.Log.Info("acquired", "lease", h.slot, "hold", h.number, "token", h.token)
-	first.done <- outcome{hold: h, good: h.good(k.now)}
+	first.done <- outcome{hold: h, answer: newHolding(k.of, h, k.now)}
 }
 
 // keep watches over the hold. The result over reports that the hold has ended, so the caller
@@ -261,31 +262,40 @@ func (k *keeper) stop() {
 	k.bids = nil
 }
 
-// refuse ends each bid that waits no longer, because another pod has the slot.
+// refuse ends each bid that waits no longer, because no slot is free.
 func (k *keeper) refuse() {
-	holder, busy := k.busy()
+	problem := k.obstacle()
+	if problem == nil {
+		return
+	}
 	k.bids = slices.DeleteFunc(k.bids, func(b *bid) bool {
-		refused := b.now && busy
-		if refused {
-			b.done <- outcome{problem: busyProblem(holder)}
+		if b.now {
+			b.done <- outcome{problem: problem}
 		}
-		return refused
+		return b.now
 	})
 }
 
-// busy reports whether the agent sees that no slot is free now, and returns the pod that holds
-// the first one. A slot of this pod is free again if no program can be working under its hold.
-func (k *keeper) busy() (holder string, busy bool) {
+// obstacle returns what keeps the bids from a hold now; nil if a slot may be free. A slot of this
+// pod is free again if no program can be working under its hold.
+func (k *keeper) obstacle() *problem {
+	if k.hold != nil {
+		return busyProblem(k.config.PodName)
+	}
+	holder := ""
 	for _, v := range k.claim.Views() {
 		free := v.FreeAt <= k.now || v.Mine && k.proven(v.Record.Hold)
-		if v.FreeAt == instant.Never || free && v.Record.Paused == "" {
-			return "", false
-		}
-		if holder == "" {
+		switch {
+		case v.FreeAt == instant.Never || free && v.Record.Paused == "":
+			return nil
+		case !free && holder == "":
 			holder = api.PodOf(v.Record.Holder)
 		}
 	}
-	return holder, true
+	if holder == "" {
+		return pausedProblem
+	}
+	return busyProblem(holder)
 }
 
 // leapt makes the claim renew at once. No answer is good before that renewal is stored.

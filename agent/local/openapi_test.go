@@ -305,7 +305,7 @@ func TestDocumentedStatesAndReasonsEqualTheAnswers(t *testing.T) {
 func TestDocumentedStatusesEqualTheProblems(t *testing.T) {
 	status := map[string]int{}
 	for _, p := range []*problem{
-		stoppingProblem, unavailableProblem, tooManyProblem, lostProblem, hostProblem, wildProblem,
+		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, lostProblem, hostProblem, wildProblem,
 		busyProblem(""), undeclaredProblem("", ""), usageProblem(""),
 	} {
 		status[p.Reason] = p.Status
@@ -340,7 +340,8 @@ func TestAPIPageHasTheCodesFigures(t *testing.T) {
 		"duration of " + short(b.Duration) + " that is at most " + short(b.Deadline()),
 		"begins " + short(b.Drain+b.Kill) + " before the end",
 		"(" + short(b.Renew) + " of " + short(b.Duration) + ")",
-		"(" + short(4*b.RequestTimeout) + " of " + short(b.Duration) + ")",
+		"a third of the lease duration, and " + short(mostPatience) + " at most",
+		fmt.Sprintf("from `1s` to `%.0fm`", mostBeats.Minutes()),
 		"until the Lease expires, " + short(b.Duration) + " by default",
 	} {
 		assert.Contains(t, page, figure)

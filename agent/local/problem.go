@@ -29,9 +29,10 @@ var (
 	unavailableProblem = newProblem(http.StatusServiceUnavailable, "Unavailable",
 		"The agent cannot read or write the Lease. Check that the API server answers, and that the Lease exists.")
 	tooManyProblem = newProblem(http.StatusTooManyRequests, "TooManyBids", "256 calls wait for this claim already. End some of them.")
+	pausedProblem  = newProblem(http.StatusConflict, "Paused", "A person has paused the slot. Wait for the end of the pause, or use kubectl metaparticle resume.")
 	lostProblem    = newProblem(http.StatusGone, "Lost", "The pod does not have that hold. Stop the work, and bid again.")
 	hostProblem    = newProblem(http.StatusForbidden, "ForeignHost",
-		"The Host header does not name this machine. Use localhost, 127.0.0.1 or [::1].")
+		"The Host header does not name this machine, or a web page sent the call. Use localhost, 127.0.0.1 or [::1], and no Origin.")
 	wildProblem = newProblem(http.StatusNotFound, "NoSuchPath",
 		"The local API has the paths /v1/KIND/NAME, /v1/KIND/NAME/holds, /v1/KIND/NAME/holds/HOLD and /locks/NAME.")
 )

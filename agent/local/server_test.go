@@ -169,12 +169,24 @@ var starts atomic.Uint64
 // start starts the local API of a pod with the claims.
 func start(t *testing.T, s *server, name, claims string) *pod {
 	t.Helper()
+	p, _ := begin(t, s, name, claims, 0)
+	return p
+}
+
+// startFor starts the local API of a pod with the claim lock/a, and a lease duration.
+func startFor(t *testing.T, s *server, name string, duration time.Duration) (*pod, *API) {
+	t.Helper()
+	return begin(t, s, name, "lock/a", duration)
+}
+
+func begin(t *testing.T, s *server, name, claims string, duration time.Duration) (*pod, *API) {
+	t.Helper()
 	args, err := api.ParseLocalArgs([]string{"-claims=" + claims})
 	require.NoError(t, err)
 	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // the beginning of each bubble
 	p := &pod{t: t, name: name, leaps: make(chan struct{}), stop: make(chan struct{}), ended: make(chan error, 1)}
 	a, err := New(Config{
-		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, LeaseDuration: args.LeaseDuration, BootID: "boot",
+		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, LeaseDuration: duration, BootID: "boot",
 		Leases: s, Leaps: p.leaps, Clock: func() time.Duration { return time.Since(began) },
 		Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) },
 	})
@@ -191,7 +203,7 @@ func start(t *testing.T, s *server, name, claims string) *pod {
 		kill()
 		<-done
 	})
-	return p
+	return p, a
 }
 
 // call sends one request, and returns the answer.

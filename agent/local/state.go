@@ -21,101 +21,125 @@ type claimState struct {
 	Slots []slotState `json:"slots"`
 }
 
-// slotState tells which pod has a slot. All fields but the first are empty for a free slot.
+// slotState tells which pod has a slot. The fields behind State are empty unless a pod has the
+// slot.
 type slotState struct {
 	Slot         string     `json:"slot"`
+	State        sight      `json:"state"`
 	Holder       string     `json:"holder,omitempty"`
 	Address      string     `json:"address,omitempty"`
 	FencingToken string     `json:"fencingToken,omitempty"`
 	Since        *time.Time `json:"since,omitempty"`
 }
 
+// sight is what the agent sees of a slot.
+type sight string
+
+const (
+	// isFree means that no pod has the slot.
+	isFree sight = "free"
+	// isHeld means that a pod has the slot.
+	isHeld sight = "held"
+	// isUnseen means that the agent does not watch the slot. An agent whose pod has one slot of a
+	// semaphore watches no other.
+	isUnseen sight = "unseen"
+)
+
 // getState answers what the agent sees of a claim: once, or with each change (?watch=true).
 func getState(k calls, w http.ResponseWriter, r *http.Request) {
-	ctx, cancel := context.WithTimeout(r.Context(), 4*k.self.Budget.RequestTimeout)
+	watch, problem := flagOf(r.URL.Query().Get("watch"), "watch")
+	if problem != nil {
+		problem.write(w)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), k.patience())
 	defer cancel()
-	s, changed, ok := k.seen(ctx)
+	g, ok := k.seen(ctx)
 	switch {
 	case !ok:
 		unavailableProblem.write(w)
-	case r.URL.Query().Get("watch") != "true":
-		reply(w, http.StatusOK, s)
+	case watch:
+		k.followState(w, r, g)
 	default:
-		k.followState(w, r, s, changed)
+		reply(w, http.StatusOK, g.state)
 	}
 }
 
+// glance is what the agent sees of a claim at one instant.
+type glance struct {
+	state claimState
+	// seen reports that the agent sees each Lease.
+	seen bool
+	// changed is closed at the next change. The state also changes after the time lasts.
+	changed <-chan struct{}
+	lasts   time.Duration
+}
+
 // followState writes a line for the state, and for each later state that differs.
-func (k calls) followState(w http.ResponseWriter, r *http.Request, s claimState, changed <-chan struct{}) {
+func (k calls) followState(w http.ResponseWriter, r *http.Request, g glance) {
 	lines := newStream(w)
-	again := time.NewTicker(interest / 2) // the agent's watch ends without interest
-	defer again.Stop()
 	for told := (claimState{}); ; {
-		if !reflect.DeepEqual(s, told) {
-			if lines.line(s) != nil {
+		if g.seen && !reflect.DeepEqual(g.state, told) {
+			if lines.line(g.state) != nil {
 				return
 			}
-			told = s
+			told = g.state
 		}
-		select {
-		case <-changed:
-		case <-again.C:
-		case <-r.Context().Done():
+		var ok bool
+		if g, ok = k.next(r.Context(), g); !ok {
 			return
-		case <-k.ended:
-			return
-		}
-		next, later, seen := claimState{}, (<-chan struct{})(nil), false
-		if k.call(r.Context(), func(now time.Duration) { next, seen, later = k.look(now) }) != nil {
-			return
-		}
-		if changed = later; seen {
-			s = next
 		}
 	}
 }
 
 // seen returns the state of the claim as soon as the agent sees each Lease.
-func (k calls) seen(ctx context.Context) (s claimState, changed <-chan struct{}, ok bool) {
-	for {
-		seen := false
-		if k.call(ctx, func(now time.Duration) { s, seen, changed = k.look(now) }) != nil {
-			return claimState{}, nil, false
-		}
-		if seen {
-			return s, changed, true
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return claimState{}, nil, false
-		case <-k.ended:
-			return claimState{}, nil, false
-		}
+func (k calls) seen(ctx context.Context) (g glance, ok bool) {
+	for ok = k.call(ctx, func(now time.Duration) { g = k.glance(now) }) == nil; ok && !g.seen; {
+		g, ok = k.next(ctx, g)
 	}
+	return g, ok
 }
 
-// look returns the state of the claim, and whether the agent sees each Lease now. The channel
-// is closed at the next change. The agent watches the Leases for a minute more.
-func (k calls) look(now time.Duration) (s claimState, seen bool, changed <-chan struct{}) {
+// next returns the state after the next change. The agent's watch ends without interest, so the
+// wait is not longer than half of that time.
+func (k calls) next(ctx context.Context, g glance) (next glance, ok bool) {
+	timer := time.NewTimer(min(g.lasts, interest/2))
+	defer timer.Stop()
+	select {
+	case <-g.changed:
+	case <-timer.C:
+	case <-ctx.Done():
+		return g, false
+	case <-k.ended:
+		return g, false
+	}
+	err := k.call(ctx, func(now time.Duration) { next = k.glance(now) })
+	return next, err == nil
+}
+
+// glance returns what the agent sees now. The agent watches the Leases for a minute more.
+func (k calls) glance(now time.Duration) glance {
 	k.quiet, k.interestedUntil = true, now+interest
-	s, seen = claimState{Claim: k.of.LocalText(), Held: k.hold != nil && k.hold.phase(now) != lost}, true
+	g := glance{seen: true, changed: k.changed, lasts: interest}
+	g.state = claimState{Claim: k.of.LocalText(), Held: k.hold != nil && k.hold.phase(now) != lost}
 	for _, v := range k.claim.Views() {
 		own := k.hold != nil && k.hold.slot == v.Slot
-		slot := slotState{Slot: v.Slot}
+		slot := slotState{Slot: v.Slot, State: isFree}
 		switch r := v.Record; {
 		case own:
 			since := k.hold.since.UTC()
-			slot = slotState{Slot: v.Slot, Holder: k.config.PodName, Address: k.config.PodIP, FencingToken: k.hold.token, Since: &since}
+			slot = slotState{Slot: v.Slot, State: isHeld, Holder: k.config.PodName, Address: k.config.PodIP, FencingToken: k.hold.token, Since: &since}
 		case v.FreeAt == instant.Never:
-			seen = seen && k.hold != nil // a holder watches no other slot of its semaphore
+			slot.State = isUnseen
+			g.seen = g.seen && k.hold != nil
 		case r.Holder != "" && v.FreeAt > now:
-			slot.Holder, slot.Address, slot.FencingToken = api.PodOf(r.Holder), r.Notes.Address, r.Token
+			g.lasts = min(g.lasts, v.FreeAt-now)
+			slot.State, slot.Holder, slot.Address, slot.FencingToken = isHeld, api.PodOf(r.Holder), r.Notes.Address, r.Token
 			if !r.AcquireTime.IsZero() {
 				slot.Since = &r.AcquireTime
 			}
 		}
-		s.Slots = append(s.Slots, slot)
+		g.state.Slots = append(g.state.Slots, slot)
 	}
-	return s, seen, k.changed
+	return g
 }

@@ -53,7 +53,7 @@ func (k calls) follow(w http.ResponseWriter, r *http.Request, h *hold) {
 func (k calls) lineOf(ctx context.Context, h *hold) (line holding, changed <-chan struct{}, ok bool) {
 	err := k.call(ctx, func(now time.Duration) {
 		k.quiet = true
-		line, changed = newHolding(k.of, h, h.phase(now), h.good(now)), k.changed
+		line, changed = newHolding(k.of, h, now), k.changed
 	})
 	return line, changed, err == nil
 }

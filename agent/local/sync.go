@@ -47,16 +47,9 @@ func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 		k.getSync(w, r)
 	case r.Method == http.MethodPut:
 		k.putSync(w, r)
-	case r.Method == http.MethodDelete && k.keeper != nil:
-		_ = k.call(context.WithoutCancel(r.Context()), func(time.Duration) {
-			if k.hold != nil && k.hold.bid.anyProgram {
-				k.hold.returned = true
-			}
-		})
-		answerSync(w, http.StatusOK, name, "", 0)
 	default:
-		w.Header().Set("Allow", "GET, PUT, DELETE")
-		newProblem(http.StatusMethodNotAllowed, "BadRequest", "Use GET, PUT or DELETE.").write(w)
+		w.Header().Set("Allow", "GET, PUT")
+		newProblem(http.StatusMethodNotAllowed, "BadRequest", "Use GET or PUT.").write(w)
 	}
 }
 
@@ -84,7 +77,13 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 			answerSync(w, http.StatusConflict, k.of.Name, o.problem.Holder, 0)
 			return
 		}
-		good = o.good
+		good = time.Duration(o.answer.GoodForSeconds * float64(time.Second))
+		if good < syncGood {
+			// The lease duration is too short for these clients. The answer tells the program
+			// that another pod holds.
+			k.config.Log.Warn("lease duration is too short for heartbeats of 10 s", "lease", o.hold.slot)
+			_ = k.giveBack(context.WithoutCancel(r.Context()), o.hold.number)
+		}
 	}
 	if good < syncGood {
 		answerSync(w, http.StatusConflict, k.of.Name, k.config.PodName, 0)
@@ -100,10 +99,11 @@ func (k calls) beatSync(ctx context.Context) (good time.Duration) {
 		if k.hold == nil || !k.hold.bid.anyProgram || k.hold.phase(now) == lost {
 			return
 		}
+		k.quiet = true // a heartbeat changes nothing that other calls see
 		good = k.hold.good(now)
-		k.hold.beatBy = now + k.hold.beats
+		k.hold.beat(now)
 		if good < syncGood {
-			k.hold.beatBy = now // the answer 409 tells the program that the hold is lost
+			k.hold.beatAt = now - k.hold.beats // the answer 409 tells the program that the hold is lost
 		}
 	})
 	return good

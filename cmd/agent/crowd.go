@@ -19,9 +19,11 @@ const mostConnections = 64
 // crowd bounds the connections of a server. Beyond the bound, the peer with the most
 // connections loses one, so that no pod keeps the kubelet's probes out.
 type crowd struct {
-	// most is the bound.
-	most int
-	mu   sync.Mutex
+	// most is the bound. If refuses is set, a new connection beyond the bound is closed, and no
+	// other connection.
+	most    int
+	refuses bool
+	mu      sync.Mutex
 	// guests are in the order in which they came.
 	guests []*guest
 }
@@ -60,8 +62,8 @@ func (c *crowd) attach(server *http.Server) {
 	})
 }
 
-// enter adds a connection. If there are too many, enter closes the one that [crowd.worst]
-// returns. That may be the new one.
+// enter adds a connection. If there are too many, enter closes the new one, or the one that
+// [crowd.worst] returns.
 func (c *crowd) enter(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -69,7 +71,10 @@ func (c *crowd) enter(conn net.Conn) {
 	if len(c.guests) <= c.most {
 		return
 	}
-	worst := c.worst()
+	worst := c.guests[len(c.guests)-1]
+	if !c.refuses {
+		worst = c.worst()
+	}
 	worst.conn.Close()
 	c.guests = slices.DeleteFunc(c.guests, func(g *guest) bool { return g == worst })
 }

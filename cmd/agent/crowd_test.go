@@ -117,3 +117,21 @@ func TestConnectionWithoutAWholeHeaderIsClosed(t *testing.T) {
 	_, err := io.ReadAll(c)
 	require.NoError(t, err, "hung up on")
 }
+
+func TestServerThatRefusesKeepsItsOldConnections(t *testing.T) {
+	c := &crowd{most: 2, refuses: true}
+	var conns []net.Conn
+	for range 3 {
+		ours, theirs := net.Pipe()
+		t.Cleanup(func() { ours.Close() })
+		c.enter(theirs)
+		conns = append(conns, ours)
+	}
+	_, err := conns[2].Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF, "the new connection is closed")
+	for _, old := range conns[:2] {
+		require.NoError(t, old.SetReadDeadline(time.Now()))
+		_, err := old.Read(make([]byte, 1))
+		assert.ErrorIs(t, err, os.ErrDeadlineExceeded, "an old connection stays open")
+	}
+}

@@ -6,6 +6,7 @@ package main
 import (
 	"context"
 	crand "crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -28,8 +29,9 @@ import (
 // send a heartbeat every 30 s over one connection.
 const localIdle = 2 * time.Minute
 
-// mostPrograms bounds the connections to the local API. Only processes of the pod can open them,
-// and a program may open one for each of its threads.
+// mostPrograms bounds the connections to each address of the local API. Each takes about 30 KiB
+// of the container's limit of 64 MiB. A connection beyond the bound is refused, because an older
+// one may keep a hold.
 const mostPrograms = 512
 
 // localCommand serves the local API in a sidecar, until the kubelet stops it.
@@ -82,8 +84,9 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 		return err
 	}
 	for _, address := range []string{"127.0.0.1", "::1"} {
-		if err := listenLocal(ctx, net.JoinHostPort(address, strconv.Itoa(a.Port)), serves.Handler()); err != nil && address == "127.0.0.1" {
-			return err // the pod may have no address of IPv6
+		err := listenLocal(ctx, net.JoinHostPort(address, strconv.Itoa(a.Port)), serves.Handler())
+		if err != nil && (address == "127.0.0.1" || errors.Is(err, syscall.EADDRINUSE)) {
+			return err // any other error means that the pod has no address of IPv6
 		}
 	}
 	go host.Trim(ctx)
@@ -108,7 +111,7 @@ func listenLocal(ctx context.Context, address string, handler http.Handler) erro
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: localIdle, MaxHeaderBytes: scrapeHeader,
 	}
-	(&crowd{most: mostPrograms}).attach(server)
+	(&crowd{most: mostPrograms, refuses: true}).attach(server)
 	context.AfterFunc(ctx, func() { server.Close() })
 	go func() { _ = server.Serve(l) }()
 	return nil

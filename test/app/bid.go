@@ -23,11 +23,11 @@ const lostCode = 75
 
 // line is one line of the stream about a hold.
 type line struct {
-	Hold           string  `json:"hold"`
-	Slot           string  `json:"slot"`
-	FencingToken   string  `json:"fencingToken"`
-	State          string  `json:"state"`
-	GoodForSeconds float64 `json:"goodForSeconds"`
+	Hold         string  `json:"hold"`
+	Slot         string  `json:"slot"`
+	FencingToken string  `json:"fencingToken"`
+	State        string  `json:"state"`
+	GoodUntil    float64 `json:"goodUntil"`
 }
 
 // bidAndFollow bids for the claim, and follows its state by further connections. A program that
@@ -117,5 +117,5 @@ func follow(claim string) {
 
 // deadline returns the instant by which the program must hear again.
 func deadline(of line) time.Duration {
-	return record.Now() + time.Duration(of.GoodForSeconds*float64(time.Second))
+	return time.Duration(of.GoodUntil * float64(time.Second))
 }

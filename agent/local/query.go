@@ -1,0 +1,26 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import "time"
+
+// flagOf reads a flag of the query.
+func flagOf(text, name string) (bool, *problem) {
+	if text != "" && text != "true" && text != "false" {
+		return false, usageProblem("The value of ?" + name + " is neither true nor false.")
+	}
+	return text == "true", nil
+}
+
+// seconds reads a duration of the query.
+func seconds(text string, otherwise time.Duration, name string) (time.Duration, *problem) {
+	if text == "" {
+		return otherwise, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d < 0 || d > 24*time.Hour {
+		return 0, usageProblem("The value of ?" + name + " is no duration between 0s and 24h. Write 30s or 5m.")
+	}
+	return d, nil
+}
