@@ -93,6 +93,7 @@ func (l *checks) childBegins(c *child) {
 			l.violate(withoutProof, "%s begins under hold %s of %s, which is released", c.name, c.hold, t.Slot)
 		}
 		if !l.absent(c, t.Slot) {
+			l.takenFromWork(t.Slot, c.pod().identity(), c.hold)
 			l.checkToken(t, c.hold)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 type checks struct {
 	*engine
 	alive    []*child
+	works    []*work // of programs
 	electors []*elector
 	// tokens has the last token of each slot.
 	tokens map[string]token
