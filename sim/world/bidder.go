@@ -129,7 +129,7 @@ func (b *bidder) answered(int) {
 	case b.hold == nil:
 		b.later(b.idle())
 	case b.streams && chance(b.rng, .5):
-		b.call = b.ask(http.MethodGet, "/holds/"+b.hold.Hold, b.told, b.broken)
+		b.in(between(b.rng, time.Millisecond, time.Second), b.follow)
 	case !b.streams:
 		b.beat()
 	}
@@ -166,4 +166,25 @@ func (b *bidder) beat() {
 func (b *bidder) hangUp() {
 	b.call.hangUp()
 	b.call, b.bids = nil, false
+}
+
+// lets closes the connection of the bid, or of the hold. A program that works goes on, and may
+// follow its hold again after the pause.
+func (b *bidder) lets(pause time.Duration) {
+	b.hangUp()
+	b.pod.w.note(b.name, "closes its connection")
+	if b.hold == nil {
+		b.later(b.idle())
+		return
+	}
+	if chance(b.rng, .5) {
+		b.in(pause, b.follow)
+	}
+}
+
+// follow opens a connection about the hold that the program has.
+func (b *bidder) follow() {
+	if b.hold != nil && b.call == nil {
+		b.call = b.ask(http.MethodGet, "/holds/"+b.hold.Hold, b.told, b.broken)
+	}
 }

@@ -107,9 +107,10 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 // acquired another slot, the pod must not renew a slot that sorts later and was acquired
 // earlier. A renewal that the agent sent before the later acquisition does not count.
 // The slots of a semaphore have no order, because a pod needs only one of them. A late write
-// can give a holder a second slot, which the holder then gives back.
+// can give a holder a second slot, which the holder then gives back. Separate claims have no
+// order, either.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
-	if api.IsSemaphoreSlot(slot) {
+	if api.IsSemaphoreSlot(slot) || l.apart[is.Holder] {
 		return
 	}
 	mine := l.acquired[slot]

@@ -28,20 +28,22 @@ type localPod struct {
 	bidders        []*bidder
 }
 
-// newLocalPod adds the pod to the node, whose kubelet soon starts the containers. Each of the
-// bidders asks for one claim.
+// newLocalPod adds the pod to the node, whose kubelet soon starts the containers. For each
+// claim the program has one or two bidders.
 func newLocalPod(w *World, name string, n *node, duration time.Duration, claims []api.Claim) *localPod {
 	w.serial++
 	p := &localPod{
 		w: w, name: name, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, rng: w.source(name), claims: claims, duration: duration,
 	}
-	for i, c := range claims {
-		for range 1 + i%2*p.rng.IntN(2) {
+	for _, c := range claims {
+		p.bidders = append(p.bidders, newBidder(p, c))
+		if chance(p.rng, .3) {
 			p.bidders = append(p.bidders, newBidder(p, c))
 		}
 	}
 	n.tenants = append(n.tenants, p)
 	w.locals = append(w.locals, p)
+	w.checks.apart[p.identity()] = true
 	w.note(name, "pod on %s, lease duration %v, claims %s", n.name, duration, claims[0].LocalText())
 	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.boot)
 	return p

@@ -5,7 +5,6 @@ package world
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -14,12 +13,11 @@ import (
 
 // programs is a story of pods whose programs use the local API. Programs bid for one lock, one
 // election and one semaphore, in the middle of trouble. The invariants of safety count all the
-// time. After each trouble every bidder must hold once more.
+// time. After each trouble every bidder must hold once more. In the end all agents fall silent.
 type programs struct {
 	*recovery
 	trouble *trouble
-	// random is the source of the faults of agents and programs.
-	random *rand.Rand
+	faults  *localFaults
 }
 
 // claims are the claims that the pods of the story declare.
@@ -29,7 +27,7 @@ var claims = []api.Claim{
 
 func newPrograms(w *World) *programs {
 	all := &workloads{World: w, replicas: map[string]int{}}
-	s := &programs{recovery: &recovery{workloads: all}, random: w.source("programs")}
+	s := &programs{recovery: &recovery{workloads: all}}
 	s.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
@@ -42,6 +40,12 @@ func newPrograms(w *World) *programs {
 	}
 	w.newEnroller("enroll-1")
 	w.latest = max(w.latest, s.longest)
+	if chance(w.rng, .3) {
+		s.climate = pick(w.rng, climates(s.longest))
+		w.weather = s.climate
+		w.note("script", "climate %+v", s.climate)
+	}
+	s.faults = newLocalFaults(w, s.longest)
 	return s
 }
 
@@ -55,37 +59,79 @@ func (s *programs) claims() []api.Claim {
 
 // run plays the whole story of one seed.
 func (s *programs) run() {
-	s.do(func() { s.calm = false })
-	s.pass(2 * time.Minute)
-	s.do(func() { s.calm = true })
-	s.proceed()
+	for range 2 {
+		if !s.disturb(between(s.rng, time.Minute, 3*time.Minute)) {
+			return
+		}
+		s.do(func() {
+			s.heal()
+			s.faults.recover()
+		})
+		if !s.proceed() {
+			return
+		}
+	}
+	s.fallSilent()
+}
+
+// disturb causes faults for the time in the argument last. If the run has failed, the function
+// returns false.
+func (s *programs) disturb(last time.Duration) bool {
+	s.do(func() { s.calm = false; s.note("script", "trouble for %v", last) })
+	for end := s.now() + last; s.now() < end; {
+		s.do(func() { pick(s.rng, s.trouble.troubles())() })
+		if !s.pass(between(s.rng, time.Millisecond, 20*time.Second)) {
+			return false
+		}
+	}
+	return true
 }
 
 // proceed demands that each bidder holds once more within the bound.
 func (s *programs) proceed() bool {
-	bidders := 0
+	all := s.bidders()
 	s.do(func() {
-		for _, p := range s.locals {
-			for _, b := range p.bidders {
-				b.due = true
-				bidders++
-			}
+		for _, b := range all {
+			b.due = true
 		}
 	})
-	bound := s.settling() + time.Duration(bidders)*(mostWork+s.handingOver()+5*time.Second)
-	if !s.until(bound, func() bool { return s.due() == nil }) {
-		s.do(func() { s.violate(nobody, "%s has not held within %v", s.due().name, bound) })
+	bound := s.settling() + time.Duration(len(all))*(mostWork+s.handingOver()+5*time.Second)
+	due := func() bool { return slices.ContainsFunc(all, func(b *bidder) bool { return b.due }) }
+	if !s.until(bound, func() bool { return !due() }) {
+		s.do(func() {
+			i := slices.IndexFunc(all, func(b *bidder) bool { return b.due })
+			s.violate(nobody, "%s has not held within %v", all[i].name, bound)
+		})
 		return false
 	}
 	return true
 }
 
-// due returns a bidder that is to hold once more; nil for none.
-func (s *programs) due() *bidder {
+// bidders returns the bidders of all pods.
+func (s *programs) bidders() (all []*bidder) {
 	for _, p := range s.locals {
-		if i := slices.IndexFunc(p.bidders, func(b *bidder) bool { return b.due }); i >= 0 {
-			return p.bidders[i]
-		}
+		all = append(all, p.bidders...)
 	}
-	return nil
+	return all
+}
+
+// fallSilent demands that no agent sends a request without a bid, a hold or a call.
+func (s *programs) fallSilent() {
+	sent := map[*localAgent]int{}
+	// The minute of interest passes by the slowest clock. A last release may take several
+	// attempts.
+	s.pass(slow(time.Minute) + s.settling())
+	s.do(func() {
+		for _, p := range s.locals {
+			sent[p.agent] = p.agent.total()
+		}
+	})
+	s.pass(3 * time.Minute)
+	s.do(func() {
+		for _, p := range s.locals {
+			if n := p.agent.total() - sent[p.agent]; n > 0 {
+				s.violate(chatter, "%s sent %d requests without a bid: in all %v", p.agent.where, n, p.agent.sent)
+			}
+		}
+	})
 }
