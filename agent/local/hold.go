@@ -147,12 +147,11 @@ func (k *keeper) acquire(ctx context.Context, b *bid) outcome {
 }
 
 // giveUp withdraws a bid. A hold that the bid has got meanwhile was never told to the
-// program, so the agent releases the slot.
+// program, so the agent releases the slot. However late the loop is, the call waits for the loop:
+// a bid that nobody has withdrawn would hold for ever.
 func (k *keeper) giveUp(b *bid) outcome {
-	ctx, cancel := context.WithTimeout(context.Background(), k.self.Budget.RequestTimeout)
-	defer cancel()
 	o := outcome{problem: unavailableProblem}
-	_ = k.call(ctx, func(time.Duration) { //nolint:contextcheck // the call outlives the bid
+	_ = k.call(context.Background(), func(time.Duration) { //nolint:contextcheck // the call outlives the bid
 		k.bids = slices.DeleteFunc(k.bids, func(other *bid) bool { return other == b })
 		if k.hold != nil && k.hold.bid == b {
 			k.hold.returned = true
@@ -189,9 +188,10 @@ func (k *keeper) giveBack(ctx context.Context, number string) error {
 }
 
 // attach takes in a connection by which the program shows that it lives, if the pod has the
-// hold with the number. Otherwise the result is nil.
+// hold with the number. Otherwise the result is nil. The call outlives ctx, because each
+// connection that is counted needs a call of detach.
 func (k *keeper) attach(ctx context.Context, number string) (has *hold, err error) {
-	err = k.call(ctx, func(now time.Duration) {
+	err = k.call(context.WithoutCancel(ctx), func(now time.Duration) {
 		if k.hold != nil && k.hold.number == number && k.hold.phase(now) != lost {
 			has = k.hold
 			has.streams++

@@ -1,0 +1,93 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"math/rand/v2"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// blockable starts the local API of a pod. Its loops stand still between block and the call of
+// the returned function, as they do while no processor runs them.
+func blockable(t *testing.T, s *server) (p *pod, block func() (unblock func())) {
+	t.Helper()
+	open := make(chan struct{})
+	close(open)
+	var gate atomic.Value
+	gate.Store(open)
+	began := time.Now()
+	args, err := api.ParseLocalArgs([]string{"-claims=lock/a"})
+	require.NoError(t, err)
+	a, err := New(Config{
+		PodName: "blocked", PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, BootID: "boot", Leases: s,
+		Clock: func() time.Duration {
+			<-gate.Load().(chan struct{})
+			return time.Since(began)
+		},
+		Random: func() rand.Source { return rand.NewPCG(1, 2) },
+	})
+	require.NoError(t, err)
+	ctx, kill := context.WithCancel(t.Context())
+	go func() { _ = a.Run(ctx, nil) }()
+	t.Cleanup(func() {
+		kill()
+		synctest.Wait()
+	})
+	return &pod{t: t, name: "blocked", handler: a.Handler()}, func() func() {
+		closed := make(chan struct{})
+		gate.Store(closed)
+		return func() {
+			gate.Store(open)
+			close(closed)
+		}
+	}
+}
+
+func TestBidGivenUpWhileTheLoopStandsStillNeverHolds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		first := start(t, s, "first", "lock/a")
+		number := first.hold("?heartbeat=10m")
+		p, block := blockable(t, s)
+		waits := p.stream(http.MethodPost, "/v1/lock/a/holds?wait=1h&stream=true")
+		<-time.After(time.Minute)
+		unblock := block()
+		<-time.After(2 * longest)
+		waits.end()
+		<-time.After(time.Minute)
+		unblock()
+		first.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
+		<-time.After(5 * time.Minute)
+		synctest.Wait()
+		assert.Empty(t, s.lease("lock.a").Holder)
+	})
+}
+
+func TestFollowerGoneWhileTheLoopStandsStillSupportsNothing(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, block := blockable(t, s)
+		number := p.hold("?heartbeat=10s")
+		unblock := block()
+		follows := p.stream(http.MethodGet, "/v1/lock/a/holds/"+number)
+		synctest.Wait()
+		follows.end()
+		<-time.After(time.Second)
+		unblock()
+		<-time.After(time.Minute)
+		before := s.count()
+		<-time.After(time.Minute)
+		assert.Equal(t, before, s.count(), "nobody supports the hold, so the agent does not renew")
+	})
+}
