@@ -130,8 +130,13 @@ func (a *localAgent) thawAlone() {
 		a.frozen = false
 		a.process.w.note(a.where, "agent local thaws")
 		if !a.pod.node.frozen {
-			a.thawedAt = a.process.w.now()
-			a.process.thaw()
+			a.goOn()
 		}
 	}
+}
+
+// goOn lets the process go on after a freeze.
+func (a *localAgent) goOn() {
+	a.thawedAt = a.process.w.now()
+	a.process.thaw()
 }

@@ -103,7 +103,7 @@ func (p *localPod) thaw() {
 		p.program.goOn()
 	}
 	if p.serves() && !p.agent.frozen {
-		p.agent.process.thaw()
+		p.agent.goOn()
 	}
 }
 

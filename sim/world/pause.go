@@ -67,6 +67,7 @@ func (n *node) unpause() {
 		n.step(lost)
 		n.amiss--
 		n.rightAt = n.w.now()
+		n.w.checks.hear(n)
 	})
 	n.change(n.rate, false)
 	for _, c := range slices.Clone(n.w.checks.alive) {

@@ -39,13 +39,13 @@ func (p *localPod) startProgram() {
 
 // kill ends the program with its work at once. The kernel closes its connections.
 func (g *program) kill() {
-	g.die()
 	g.w.note(g.where, "program is dead")
 	for _, b := range g.pod.bidders {
 		b.ends("dies with its program")
 		b.hangUp()
 		b.hold = nil
 	}
+	g.die()
 }
 
 // freezeAlone freezes the program, but not its node.

@@ -18,6 +18,8 @@ type programs struct {
 	*recovery
 	trouble *trouble
 	faults  *localFaults
+	// made counts the pods that claim by annotation. In some worlds there are none.
+	made int
 }
 
 // claims are the claims that the pods of the story declare.
@@ -32,11 +34,16 @@ func newPrograms(w *World) *programs {
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
-	s.longest = pick(w.rng, durations)
 	of := s.claims()
 	for i := range 3 + w.rng.IntN(2) {
-		p := newLocalPod(w, fmt.Sprintf("local-%d", i+1), w.nodes[i%3], s.longest, of)
-		s.slots = p.slots()
+		p := newLocalPod(w, fmt.Sprintf("local-%d", i+1), w.nodes[i%3], pick(w.rng, durations), of)
+		s.slots, s.longest = p.slots(), max(s.longest, p.duration)
+	}
+	if c := pick(w.rng, of); c.Kind != api.Election && chance(w.rng, .5) {
+		t := anyTemplate(w, durations, "gated", 0, c.Slots(api.Workload{}))
+		t.gate, t.inits, t.restless = api.GateContainer, nil, 0
+		t.containers, t.ends = []string{"app"}, between(w.rng, time.Second, time.Minute)
+		s.workloads.add(t, 0)
 	}
 	w.newEnroller("enroll-1")
 	w.latest = max(w.latest, s.longest)
@@ -65,6 +72,7 @@ func (s *programs) run() {
 		}
 		s.do(func() {
 			s.heal()
+			s.killStopped()
 			s.faults.recover()
 		})
 		if !s.proceed() {
@@ -79,7 +87,13 @@ func (s *programs) run() {
 func (s *programs) disturb(last time.Duration) bool {
 	s.do(func() { s.calm = false; s.note("script", "trouble for %v", last) })
 	for end := s.now() + last; s.now() < end; {
-		s.do(func() { pick(s.rng, s.trouble.troubles())() })
+		s.do(func() {
+			if len(s.templates) > 0 && len(s.pods) < mostGated && chance(s.rng, .2) {
+				s.newPod(s.templates[0], s.place())
+				return
+			}
+			pick(s.rng, s.trouble.troubles())()
+		})
 		if !s.pass(between(s.rng, time.Millisecond, 20*time.Second)) {
 			return false
 		}
@@ -87,7 +101,11 @@ func (s *programs) disturb(last time.Duration) bool {
 	return true
 }
 
-// proceed demands that each bidder holds once more within the bound.
+// mostGated bounds the pods that claim by annotation at one instant.
+const mostGated = 2
+
+// proceed demands that each bidder holds once more within the bound, and that each pod that
+// claims by annotation ends.
 func (s *programs) proceed() bool {
 	all := s.bidders()
 	s.do(func() {
@@ -96,11 +114,18 @@ func (s *programs) proceed() bool {
 		}
 	})
 	bound := s.settling() + time.Duration(len(all))*(mostWork+s.handingOver()+5*time.Second)
-	due := func() bool { return slices.ContainsFunc(all, func(b *bidder) bool { return b.due }) }
-	if !s.until(bound, func() bool { return !due() }) {
+	for _, t := range s.templates {
+		bound += mostGated * (2*t.ends + s.settling() + mostBackOff)
+	}
+	due := func() []*bidder { return slices.DeleteFunc(slices.Clone(all), func(b *bidder) bool { return !b.due }) }
+	if !s.until(bound, func() bool { return len(due()) == 0 && len(s.pods) == 0 }) {
 		s.do(func() {
-			i := slices.IndexFunc(all, func(b *bidder) bool { return b.due })
-			s.violate(nobody, "%s has not held within %v", all[i].name, bound)
+			for _, b := range due() {
+				s.violate(nobody, "%s has not held within %v", b.name, bound)
+			}
+			for _, p := range s.pods {
+				s.violate(nobody, "%s has not ended within %v", p.name, bound)
+			}
 		})
 		return false
 	}

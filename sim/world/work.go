@@ -6,8 +6,6 @@ package world
 import (
 	"net/http"
 	"time"
-
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // work is what a bidder does under its hold, without a break.
@@ -147,6 +145,3 @@ func (b *bidder) giveBack(number string, times int) {
 		b.later(b.idle())
 	})
 }
-
-// size returns how many pods may hold the claim.
-func (b *bidder) size() int { return len(b.claim.Slots(api.Workload{})) }

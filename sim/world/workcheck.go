@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // tooLong means that an answer of the local API is good beyond the instant at which another
@@ -40,13 +41,18 @@ func (l *checks) workBegins(k *work) {
 
 // checkWorkCrowd demands that no more programs work under a claim than its size allows.
 func (l *checks) checkWorkCrowd(b *bidder) {
-	n := 0
+	n, slots := 0, b.claim.Slots(api.Workload{})
 	for _, other := range l.works {
 		if other.bidder.claim == b.claim && !l.workAbsent(other) {
 			n++
 		}
 	}
-	if n > b.size() {
+	for _, c := range l.alive {
+		if slices.ContainsFunc(slots, func(slot string) bool { return c.has(slot) && !l.absent(c, slot) }) {
+			n++
+		}
+	}
+	if n > len(slots) {
 		l.violate(tooMany, "%d programs work under %s", n, b.claim.LocalText())
 	}
 }
@@ -110,3 +116,21 @@ func (l *checks) checkTold(a *localAgent, t told) {
 // misled reports whether the machine was paused, and its wall clock was set right only after
 // the instant. Nothing on the machine could know of the pause at that instant.
 func (n *node) misled(at time.Duration) bool { return n.paused || n.amiss > 0 || at <= n.rightAt }
+
+// hear demands that each program with an open connection hears of a leap of its machine's wall
+// clock at once.
+func (l *checks) hear(n *node) {
+	for _, k := range l.works {
+		b, a := k.bidder, k.bidder.pod.agent
+		if b.pod.node != n || !b.streams || b.call == nil || b.call.agent != a || a.handler == nil {
+			continue
+		}
+		before := k.toldAt
+		l.after(quick, func() {
+			stands := b.program.still() || b.call == nil || b.call.agent.dead || a.process.thawed != nil
+			if b.work == k && k.toldAt == before && !stands && a.thawedAt < n.rightAt {
+				l.violate(outlived, "%s works on, and has heard nothing since the leap at %v", b.name, n.rightAt)
+			}
+		})
+	}
+}
