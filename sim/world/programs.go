@@ -118,7 +118,8 @@ func (s *programs) proceed() bool {
 		bound += mostGated * (2*t.ends + s.settling() + mostBackOff)
 	}
 	due := func() []*bidder { return slices.DeleteFunc(slices.Clone(all), func(b *bidder) bool { return !b.due }) }
-	if !s.until(bound, func() bool { return len(due()) == 0 && len(s.pods) == 0 }) {
+	waits := &waits{programs: s, since: map[*bidder]time.Duration{}, bound: s.settling()}
+	if !s.until(bound, func() bool { return waits.judge() && len(due()) == 0 && len(s.pods) == 0 }) {
 		s.do(func() {
 			for _, b := range due() {
 				s.violate(nobody, "%s has not held within %v", b.name, bound)
@@ -156,6 +157,9 @@ func (s *programs) fallSilent() {
 		for _, p := range s.locals {
 			if n := p.agent.total() - sent[p.agent]; n > 0 {
 				s.violate(chatter, "%s sent %d requests without a bid: in all %v", p.agent.where, n, p.agent.sent)
+			}
+			if slices.ContainsFunc(s.api.watches, func(o *watch) bool { return o.c == p.agent.clientOf && !o.ended }) {
+				s.violate(chatter, "%s watches without a bid", p.agent.where)
 			}
 		}
 	})
