@@ -54,7 +54,7 @@ func blockable(t *testing.T, s *server) (p *pod, block func() (unblock func())) 
 	}
 }
 
-func TestBidGivenUpWhileTheLoopStandsStillNeverHolds(t *testing.T) {
+func TestBidGivenUpLateNeverHolds(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first := start(t, s, "first", "lock/a")
@@ -74,7 +74,7 @@ func TestBidGivenUpWhileTheLoopStandsStillNeverHolds(t *testing.T) {
 	})
 }
 
-func TestFollowerGoneWhileTheLoopStandsStillSupportsNothing(t *testing.T) {
+func TestFollowerGoneEarlySupportsNothing(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, block := blockable(t, s)

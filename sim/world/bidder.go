@@ -92,7 +92,7 @@ func (b *bidder) bid() {
 		query += "&wait=" + between(b.rng, time.Second, 10*time.Minute).String()
 	}
 	b.bids, b.since = true, w.now()
-	b.call = b.ask(http.MethodPost, "/holds"+query, b.told, b.answered)
+	b.call = b.ask(http.MethodPost, "/holds"+query, b.told, b.endBid)
 	if !w.calm && chance(b.rng, .1) { // the program gives up
 		b.in(between(b.rng, time.Millisecond, 20*time.Second), func() {
 			if b.bids {
@@ -121,9 +121,9 @@ func (b *bidder) ask(method, path string, took func(int, told), ended func(int))
 	return c
 }
 
-// answered is called at the end of the answer to a bid: of a stream, of a refusal, or of a
+// endBid is called at the end of the answer to a bid: of a stream, of a refusal, or of a
 // hold with heartbeats.
-func (b *bidder) answered(int) {
+func (b *bidder) endBid(int) {
 	b.bids, b.call = false, nil
 	switch {
 	case b.hold == nil:
@@ -135,8 +135,8 @@ func (b *bidder) answered(int) {
 	}
 }
 
-// broken is called at the end of the answer to a program that follows its hold again.
-func (b *bidder) broken(code int) {
+// endFollowing is called at the end of the answer to a program that follows its hold again.
+func (b *bidder) endFollowing(code int) {
 	b.call = nil
 	if code == http.StatusGone {
 		b.lose("is told that the hold is gone")
@@ -185,6 +185,6 @@ func (b *bidder) lets(pause time.Duration) {
 // follow opens a connection about the hold that the program has.
 func (b *bidder) follow() {
 	if b.hold != nil && b.call == nil {
-		b.call = b.ask(http.MethodGet, "/holds/"+b.hold.Hold, b.told, b.broken)
+		b.call = b.ask(http.MethodGet, "/holds/"+b.hold.Hold, b.told, b.endFollowing)
 	}
 }
