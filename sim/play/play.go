@@ -65,6 +65,12 @@ func Works(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayWorks)
 }
 
+// Programs plays, for each seed, the story of programs that use the local API. Like [Seeds],
+// Programs plays the seeds that the flags ask for.
+func Programs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayPrograms)
+}
+
 // play plays a story of one seed in a synctest bubble, and reports the violation.
 func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	var w *world.World

@@ -54,7 +54,7 @@ func (c *clientOf) count(op string) {
 	about, most := op, map[string]int{"patch": mostOfPod, "event": mostOfEvents}[op]
 	if _, slot, ok := strings.Cut(op, " "); ok {
 		about, most = slot, mostOfLease
-		if c.pod == nil {
+		if c.waits {
 			most = mostOfWait
 		}
 	}

@@ -93,6 +93,7 @@ func (l *checks) childBegins(c *child) {
 			l.violate(withoutProof, "%s begins under hold %s of %s, which is released", c.name, c.hold, t.Slot)
 		}
 		if !l.absent(c, t.Slot) {
+			l.takenFromWork(t.Slot, c.pod().identity(), c.hold)
 			l.checkToken(t, c.hold)
 		}
 	}
@@ -124,8 +125,14 @@ func (l *checks) checkCrowd(c *child) {
 			holds[other.hold] = true
 		}
 	}
-	if most := len(c.pod().slots); len(holds) > most {
-		l.violate(tooMany, "%s begins under one of %d holds, not of %d", c.name, len(holds), most)
+	n := len(holds)
+	for _, k := range l.works {
+		if slices.Contains(c.pod().slots, k.slot) && !l.workAbsent(k) {
+			n++
+		}
+	}
+	if most := len(c.pod().slots); n > most {
+		l.violate(tooMany, "%s begins under one of %d holds, not of %d", c.name, n, most)
 	}
 }
 

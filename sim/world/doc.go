@@ -51,6 +51,17 @@
 // no objects of the server, so the real enroll would grant nothing. Package sim/enrolled does
 // not play the two stories.
 //
+// # Programs
+//
+// In a story of their own, pods have programs that use the local API (localpod.go, bidder.go).
+// The agent's process runs the real agent/local, and a program calls its handler in process.
+// Some pods claim the same slots by annotation. A program works while an answer is good, on the
+// clock of its machine. Each line says until when it is good, so a program that stands still may
+// read its lines late.
+//
+// A program that stands still is excused from exclusivity, until it looks at its clock again.
+// So is a program that got its last answer before the wall clock was set right after a pause.
+//
 // # Controllers
 //
 // The controllers of Deployments, ReplicaSets, StatefulSets and DaemonSets are models of

@@ -15,6 +15,7 @@ import (
 type checks struct {
 	*engine
 	alive    []*child
+	works    []*work // of programs
 	electors []*elector
 	// tokens has the last token of each slot.
 	tokens map[string]token
@@ -29,6 +30,8 @@ type checks struct {
 	// acquired has the last acquisition of each slot.
 	acquired map[string]acquisition
 	ends     []ending
+	// apart has the identities of the pods whose slots are of separate claims.
+	apart map[string]bool
 }
 
 type token struct {
@@ -67,7 +70,7 @@ type ending struct {
 func newChecks(e *engine) *checks {
 	return &checks{
 		engine: e, tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{}, done: newDoneCheck(e), started: map[string]start{},
-		acquired: map[string]acquisition{},
+		acquired: map[string]acquisition{}, apart: map[string]bool{},
 	}
 }
 

@@ -64,6 +64,7 @@ func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
 				is.Holder, slot, hold, c.name, c.where, c.hold)
 		}
 	}
+	l.takenFromWork(slot, is.Holder, hold)
 	for _, e := range l.electors {
 		if e.slot == slot && e.working && e.name != is.Holder {
 			l.violate(twoAtOnce, "%s takes %s while %s works", is.Holder, slot, e.name)
@@ -82,6 +83,7 @@ func (l *checks) checkPaused(slot string, was, is *kube.Lease) {
 
 func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 	l.released[key(slot, was.Holder, hold)] = true
+	l.releasedFromWork(by, slot, hold)
 	if was.Holder == Unknown {
 		if c := l.holder(slot); c != nil && !l.absent(c, slot) {
 			l.violate(freed, "%s frees %s while %s of %s lives", by, slot, c.name, c.where)
@@ -105,9 +107,10 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 // acquired another slot, the pod must not renew a slot that sorts later and was acquired
 // earlier. A renewal that the agent sent before the later acquisition does not count.
 // The slots of a semaphore have no order, because a pod needs only one of them. A late write
-// can give a holder a second slot, which the holder then gives back.
+// can give a holder a second slot, which the holder then gives back. Separate claims have no
+// order, either.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
-	if api.IsSemaphoreSlot(slot) {
+	if api.IsSemaphoreSlot(slot) || l.apart[is.Holder] {
 		return
 	}
 	mine := l.acquired[slot]

@@ -35,6 +35,9 @@ func (m model) Namespace(context.Context, string) (time.Duration, error) {
 			slots = append(slots, p.slots...)
 		}
 	}
+	for _, p := range m.w.locals {
+		slots = append(slots, p.slots()...)
+	}
 	slices.Sort(slots)
 	slots = slices.Compact(slots)
 	for _, slot := range slots {
@@ -54,6 +57,11 @@ func (m model) present(slot string) {
 	longest := before
 	for _, p := range m.w.pods {
 		if p.object && slices.Contains(p.slots, slot) {
+			longest = max(longest, p.duration)
+		}
+	}
+	for _, p := range m.w.locals {
+		if slices.Contains(p.slots(), slot) {
 			longest = max(longest, p.duration)
 		}
 	}

@@ -35,6 +35,8 @@ type clientOf struct {
 	// allowed authorizes a request for a Lease: get, watch or update. The function is nil for
 	// a process that is in no pod.
 	allowed func(verb, lease string) error
+	// waits reports that the process waits until conditions are met.
+	waits bool
 	// sent counts the requests by kind, including watches and Events.
 	sent map[string]int
 	// recent has the requests of the last minute, by slot or kind.

@@ -31,17 +31,23 @@ type node struct {
 	paused bool
 	wokeAt time.Duration
 	due    []func()
-	// tenants has the pods of the node that claim no slot.
+	// amiss counts the pauses after which the wall clock was not set right yet. The field
+	// rightAt is the instant at which the wall clock was set right last.
+	amiss   int
+	rightAt time.Duration
+	// tenants has the pods of the node that have no gate.
 	tenants []tenant
 }
 
-// tenant is a pod that claims no slot. The faults of its node call these methods.
+// tenant is a pod that has no gate. The faults of its node call these methods.
 type tenant interface {
 	freeze()
 	thaw()
 	// crash ends the process of the pod, and boot starts a process again.
 	crash()
 	boot()
+	// leapt is called when the wall clock was set.
+	leapt()
 }
 
 // skew bounds the error of a clock's rate: chronyd slews a clock by a twelfth at most.

@@ -32,6 +32,9 @@ func (n *node) step(by time.Duration) {
 			a.leapt()
 		}
 	}
+	for _, t := range n.tenants {
+		t.leapt()
+	}
 }
 
 // anyStep draws a step of the wall clock, as a time daemon or a person may set it.
@@ -59,7 +62,13 @@ func (n *node) unpause() {
 	n.paused = false
 	n.wallOff -= lost
 	n.wokeAt = n.w.now()
-	n.w.after(between(n.rng, 0, setRight), func() { n.step(lost) })
+	n.amiss++
+	n.w.after(between(n.rng, 0, setRight), func() {
+		n.step(lost)
+		n.amiss--
+		n.rightAt = n.w.now()
+		n.w.checks.hear(n)
+	})
 	n.change(n.rate, false)
 	for _, c := range slices.Clone(n.w.checks.alive) {
 		if c.pod().node == n {

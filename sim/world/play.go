@@ -67,6 +67,14 @@ func (w *World) PlayWorks() {
 	story.run()
 }
 
+// PlayPrograms plays the story of the seed in which programs use the local API.
+func (w *World) PlayPrograms() {
+	defer w.end()
+	var story *programs
+	w.do(func() { story = newPrograms(w) })
+	story.run()
+}
+
 // end stops all processes, and waits for their goroutines.
 func (w *World) end() {
 	w.do(func() {

@@ -57,7 +57,7 @@ func (p *waiter) start() {
 	p.starts++
 	name := fmt.Sprintf("%s#%d", p.name, p.starts)
 	c := p.w.newClient(p.w.newProcess(), name, p.node)
-	c.allowed = p.allowed
+	c.allowed, c.waits = p.allowed, true
 	p.client, p.began, p.frozen = c, p.w.now(), false
 	if p.node.frozen {
 		c.process.freeze()
@@ -158,6 +158,9 @@ func (p *waiter) crash() {
 		p.w.note(p.name, "agent after is dead")
 	}
 }
+
+// leapt implements tenant. Package after reads no clock.
+func (p *waiter) leapt() {}
 
 // boot implements tenant.
 func (p *waiter) boot() { p.w.after(between(p.rng, 500*time.Millisecond, 3*time.Second), p.start) }

@@ -28,6 +28,8 @@ type World struct {
 	remembered remembered // by the model of enroll
 	// read has the Leases that conditions of pods name.
 	read map[string]bool
+	// locals has the pods whose programs use the local API.
+	locals []*localPod
 }
 
 // remembered has the slots that ever had a Lease, each with the longest duration that a

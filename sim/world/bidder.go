@@ -1,0 +1,190 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// bidder is the part of a program that asks for one claim. A bidder bids, works under its hold
+// while an answer is good, gives the hold back, and begins anew.
+type bidder struct {
+	pod     *localPod
+	claim   api.Claim
+	name    string
+	rng     *rand.Rand
+	program *program
+	// round counts the bids, so that late events of an earlier bid change nothing.
+	round int
+	// bids reports that a bid waits since the instant since.
+	bids  bool
+	since time.Duration
+	call  *call // the bid, and then its stream
+	// streams reports that an open connection shows that the program lives. Otherwise the
+	// program sends heartbeats, at most every apart.
+	streams bool
+	every   time.Duration
+	// hold is the hold that the agent has told; nil for none. The field until is the instant
+	// on the node's clock by which the program must hear again.
+	hold  *told
+	until time.Duration
+	work  *work
+	// due reports that the bidder is to hold once more, in quiet times.
+	due bool
+}
+
+func newBidder(p *localPod, c api.Claim) *bidder {
+	name := fmt.Sprintf("%s/%s-%d", p.name, c.Kind.Word(), len(p.bidders))
+	return &bidder{pod: p, claim: c, name: name, rng: p.w.source(name)}
+}
+
+// begin makes the bidder a part of a new program.
+func (b *bidder) begin(g *program) {
+	b.program, b.bids, b.hold, b.call, b.work = g, false, nil, nil, nil
+	b.later(between(b.rng, time.Millisecond, 2*time.Second))
+}
+
+// later bids after the pause.
+func (b *bidder) later(pause time.Duration) {
+	b.round++
+	b.in(pause, b.bid)
+}
+
+// in calls f after the time, unless the bidder has begun another round, or its program is dead.
+func (b *bidder) in(d time.Duration, f func()) {
+	round, g := b.round, b.program
+	b.pod.w.after(d, func() {
+		g.whenThawed(func() {
+			if b.round == round && b.program == g {
+				f()
+			}
+		})
+	})
+}
+
+// idle draws the pause between two bids.
+func (b *bidder) idle() time.Duration {
+	if b.pod.w.calm {
+		return between(b.rng, 10*time.Millisecond, 2*time.Second)
+	}
+	return between(b.rng, 10*time.Millisecond, 30*time.Second)
+}
+
+// bid asks for the claim.
+func (b *bidder) bid() {
+	w := b.pod.w
+	if w.calm && !b.due {
+		b.later(between(b.rng, time.Second, 5*time.Second))
+		return
+	}
+	b.streams, b.every = chance(b.rng, .6), between(b.rng, 2*time.Second, 15*time.Second).Round(time.Millisecond)
+	query := "?heartbeat=" + b.every.String()
+	if b.streams {
+		query = "?stream=true"
+	}
+	if w.calm || chance(b.rng, .8) {
+		query += "&wait=" + between(b.rng, time.Second, 10*time.Minute).String()
+	}
+	b.bids, b.since = true, w.now()
+	b.call = b.ask(http.MethodPost, "/holds"+query, b.told, b.endBid)
+	if !w.calm && chance(b.rng, .1) { // the program gives up
+		b.in(between(b.rng, time.Millisecond, 20*time.Second), func() {
+			if b.bids {
+				b.hangUp()
+				b.later(b.idle())
+			}
+		})
+	}
+}
+
+// ask sends a request about the claim.
+func (b *bidder) ask(method, path string, took func(int, told), ended func(int)) *call {
+	c := &call{program: b.program, rng: b.rng}
+	round := b.round
+	c.took = func(code int, t told) {
+		if b.round == round {
+			took(code, t)
+		}
+	}
+	c.ended = func(code int) {
+		if b.round == round {
+			ended(code)
+		}
+	}
+	c.begin(method, "/v1/"+b.claim.Kind.Word()+"/"+b.claim.Name+path)
+	return c
+}
+
+// endBid is called at the end of the answer to a bid: of a stream, of a refusal, or of a
+// hold with heartbeats.
+func (b *bidder) endBid(int) {
+	b.bids, b.call = false, nil
+	switch {
+	case b.hold == nil:
+		b.later(b.idle())
+	case b.streams && chance(b.rng, .5):
+		b.in(between(b.rng, time.Millisecond, time.Second), b.follow)
+	case !b.streams:
+		b.beat()
+	}
+}
+
+// endFollowing is called at the end of the answer to a program that follows its hold again.
+func (b *bidder) endFollowing(code int) {
+	b.call = nil
+	if code == http.StatusGone {
+		b.lose("is told that the hold is gone")
+	}
+}
+
+// beat sends heartbeats until the hold is over.
+func (b *bidder) beat() {
+	pause := time.Duration(float64(b.every) * (.2 + .7*b.rng.Float64()))
+	if !b.pod.w.calm && chance(b.rng, .03) {
+		pause = 3 * b.every // the program is late
+	}
+	b.in(pause, func() {
+		if b.hold == nil {
+			return
+		}
+		b.ask(http.MethodPut, "/holds/"+b.hold.Hold, b.told, func(code int) {
+			if code == http.StatusGone {
+				b.lose("is told that the hold is gone")
+			}
+		})
+		b.beat()
+	})
+}
+
+// hangUp closes the connection of the bid.
+func (b *bidder) hangUp() {
+	b.call.hangUp()
+	b.call, b.bids = nil, false
+}
+
+// lets closes the connection of the bid, or of the hold. A program that works goes on, and may
+// follow its hold again after the pause.
+func (b *bidder) lets(pause time.Duration) {
+	b.hangUp()
+	b.pod.w.note(b.name, "closes its connection")
+	if b.hold == nil {
+		b.later(b.idle())
+		return
+	}
+	if chance(b.rng, .5) {
+		b.in(pause, b.follow)
+	}
+}
+
+// follow opens a connection about the hold that the program has.
+func (b *bidder) follow() {
+	if b.hold != nil && b.call == nil {
+		b.call = b.ask(http.MethodGet, "/holds/"+b.hold.Hold, b.told, b.endFollowing)
+	}
+}

@@ -1,0 +1,142 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/local"
+)
+
+// localAgent is a process of the agent that serves the local API.
+type localAgent struct {
+	*clientOf
+	pod   *localPod
+	where string
+	// handler is nil until the process listens.
+	handler http.Handler
+	calls   []*call // that are open
+	leaps   chan struct{}
+	stop    chan struct{}
+	stopped bool
+	// frozen reports that the process is frozen, but not its node.
+	frozen bool
+	// thawedAt is the true time at which the process went on last.
+	thawedAt time.Duration
+}
+
+// startAgent starts an agent process, unless one lives.
+func (p *localPod) startAgent() {
+	switch {
+	case p.serves() || !p.node.up:
+		return
+	case p.node.paused:
+		p.node.whenUnpaused(p.startAgent)
+		return
+	}
+	p.agents++
+	a := &localAgent{
+		pod: p, where: fmt.Sprintf("%s/agent#%d", p.name, p.agents),
+		leaps: make(chan struct{}, 1), stop: make(chan struct{}),
+	}
+	a.clientOf = p.w.newClient(p.w.newProcess(), p.identity(), p.node)
+	a.allowed = p.allowed
+	if p.node.frozen {
+		a.process.freeze()
+	}
+	p.agent = a
+	p.w.note(a.where, "agent local starts")
+	config := local.Config{
+		PodName: p.name, PodUID: p.uid, PodIP: "10.0.1." + p.uid[len("pod-uid-"):], Claims: p.claims,
+		LeaseDuration: p.duration, BootID: p.node.boot, Leases: a.clientOf, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
+		Random: a.random(),
+	}
+	p.w.group.Go(func() {
+		made, err := local.New(config)
+		must(err)
+		p.w.do(func() { a.handler = made.Handler() })
+		err = made.Run(a.ctx, a.stop)
+		p.w.do(func() { a.exited(err) })
+	})
+}
+
+// random returns a function that makes the random source of one claim.
+func (a *localAgent) random() func() rand.Source {
+	n, of := uint64(0), a.pod.w.source(a.where).Uint64()
+	return func() rand.Source {
+		n++
+		return rand.NewPCG(of, n)
+	}
+}
+
+// clock reads the node's clock. The read waits while the process is frozen.
+func (a *localAgent) clock() time.Duration {
+	if !a.enter() {
+		a.process.w.mu.Lock()
+	}
+	defer a.process.w.mu.Unlock()
+	return a.pod.node.now()
+}
+
+// wall returns the node's wall clock.
+func (a *localAgent) wall() time.Time {
+	a.process.w.mu.Lock()
+	defer a.process.w.mu.Unlock()
+	return time.Now().Add(a.pod.node.wallOff)
+}
+
+// exited cleans up after the process has ended by itself.
+func (a *localAgent) exited(err error) {
+	if a.dead {
+		return
+	}
+	a.process.w.note(a.where, "agent local exits: %v", err)
+	a.pod.killAgent(between(a.pod.rng, 200*time.Millisecond, 2*time.Second))
+}
+
+// kill ends the process at once. The kernel ends its connections.
+func (a *localAgent) kill() {
+	a.die()
+	a.process.w.note(a.where, "agent local is dead")
+	for _, c := range slices.Clone(a.calls) {
+		c.breaks()
+	}
+}
+
+// terminate sends SIGTERM to the agent.
+func (a *localAgent) terminate() {
+	if !a.stopped {
+		a.stopped = true
+		a.process.w.note(a.where, "agent local is told to stop")
+		close(a.stop)
+	}
+}
+
+// freezeAlone freezes the process, but not its node.
+func (a *localAgent) freezeAlone() {
+	a.frozen = true
+	a.process.w.note(a.where, "agent local is frozen")
+	a.process.freeze()
+}
+
+// thawAlone undoes freezeAlone.
+func (a *localAgent) thawAlone() {
+	if a.frozen {
+		a.frozen = false
+		a.process.w.note(a.where, "agent local thaws")
+		if !a.pod.node.frozen {
+			a.goOn()
+		}
+	}
+}
+
+// goOn lets the process go on after a freeze.
+func (a *localAgent) goOn() {
+	a.thawedAt = a.process.w.now()
+	a.process.thaw()
+}

@@ -1,0 +1,155 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"encoding/json"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// call is one HTTP request of a program to the agent of its pod. The call implements
+// http.ResponseWriter in the agent's process.
+type call struct {
+	program *program
+	agent   *localAgent
+	rng     *rand.Rand
+	ctx     context.Context
+	cancel  context.CancelFunc
+	header  http.Header
+	code    int
+	// arrives is the instant at which the last part of the answer arrives.
+	arrives time.Duration
+	// over reports that the program has closed the connection, or that the agent is dead.
+	over bool
+	// took gets each line of the answer, and ended the end of the answer. The code is zero
+	// after a broken connection.
+	took  func(code int, t told)
+	ended func(code int)
+}
+
+// told is one line of an answer, which the agent wrote at the true instant.
+type told struct {
+	Hold, Slot, FencingToken, State, Reason string
+	GoodForSeconds, GoodUntil               float64
+	at                                      time.Duration
+}
+
+// good returns the time for which the line is good.
+func (t told) good() time.Duration { return time.Duration(t.GoodForSeconds * float64(time.Second)) }
+
+// until returns the instant until which the line is good, on the node's clock.
+func (t told) until() time.Duration { return time.Duration(t.GoodUntil * float64(time.Second)) }
+
+// begin sends the request.
+func (c *call) begin(method, path string) {
+	w := c.program.w
+	c.ctx, c.cancel = context.WithCancel(w.ctx)
+	c.header, c.code = http.Header{}, http.StatusOK
+	if a := c.program.pod.agent; a != nil && !a.dead && a.handler != nil {
+		c.agent = a
+		a.calls = append(a.calls, c)
+	}
+	r, err := http.NewRequestWithContext(c.ctx, method, "http://localhost"+path, http.NoBody)
+	must(err)
+	w.after(c.trip(), func() {
+		switch {
+		case c.over:
+		case c.agent == nil || c.agent.dead:
+			c.breaks()
+		default:
+			w.group.Go(func() {
+				c.agent.handler.ServeHTTP(c, r)
+				w.do(c.closes)
+			})
+		}
+	})
+}
+
+// trip draws the time that a part of the answer takes.
+func (c *call) trip() time.Duration { return between(c.rng, 50*time.Microsecond, instant) }
+
+// Header, WriteHeader, Write and Flush implement http.ResponseWriter and http.Flusher.
+func (c *call) Header() http.Header  { return c.header }
+func (c *call) WriteHeader(code int) { c.code = code }
+func (c *call) Flush()               {}
+
+// Write sends one line. The write waits while the agent's process is frozen.
+func (c *call) Write(line []byte) (int, error) {
+	if !c.agent.enter() {
+		return 0, errDead
+	}
+	w := c.program.w
+	defer w.mu.Unlock()
+	if c.over {
+		return 0, errBroken
+	}
+	var t told
+	must(json.Unmarshal(line, &t))
+	t.at = w.now()
+	w.checks.checkTold(c.agent, t)
+	code := c.code
+	c.arrive(func() {
+		c.program.whenThawed(func() { c.hands(func() { c.took(code, t) }) })
+	})
+	return len(line), nil
+}
+
+// hands calls f, unless the connection is closed.
+func (c *call) hands(f func()) {
+	if !c.over {
+		f()
+	}
+}
+
+// arrive calls f when the next part of the answer arrives.
+func (c *call) arrive(f func()) {
+	now := c.program.w.now()
+	c.arrives = max(c.arrives+1, now+c.trip())
+	c.program.w.after(c.arrives-now, f)
+}
+
+// closes ends the answer after its last line.
+func (c *call) closes() {
+	if c.agent.dead {
+		return
+	}
+	c.drop()
+	c.arrive(func() { c.program.whenThawed(func() { c.finish(c.code) }) })
+}
+
+// breaks ends the connection, because the agent is dead.
+func (c *call) breaks() {
+	c.drop()
+	c.arrive(func() { c.program.whenThawed(func() { c.finish(0) }) })
+}
+
+// finish tells the program once that the answer has ended.
+func (c *call) finish(code int) {
+	if !c.over {
+		c.over = true
+		c.cancel()
+		c.ended(code)
+	}
+}
+
+// hangUp closes the connection from the program's end. The agent notices that a little later.
+func (c *call) hangUp() {
+	if c == nil || c.over {
+		return
+	}
+	c.over = true
+	c.program.w.after(c.trip(), c.cancel)
+	c.drop()
+}
+
+// drop removes the call from the open calls of the agent.
+func (c *call) drop() {
+	if c.agent != nil {
+		c.agent.calls = slices.DeleteFunc(c.agent.calls, func(other *call) bool { return other == c })
+	}
+}

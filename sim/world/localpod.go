@@ -1,0 +1,132 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// localPod is a pod whose program uses the local API. The pod has one container besides the
+// agent.
+type localPod struct {
+	w         *World
+	name, uid string
+	node      *node
+	rng       *rand.Rand
+	claims    []api.Claim
+	duration  time.Duration
+	// agent is the last process of the agent, and program that of the container; each is nil
+	// before its first start.
+	agent          *localAgent
+	program        *program
+	agents, starts int
+	bidders        []*bidder
+}
+
+// newLocalPod adds the pod to the node, whose kubelet soon starts the containers. For each
+// claim the program has one or two bidders.
+func newLocalPod(w *World, name string, n *node, duration time.Duration, claims []api.Claim) *localPod {
+	w.serial++
+	p := &localPod{
+		w: w, name: name, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, rng: w.source(name), claims: claims, duration: duration,
+	}
+	for _, c := range claims {
+		p.bidders = append(p.bidders, newBidder(p, c))
+		if chance(p.rng, .3) {
+			p.bidders = append(p.bidders, newBidder(p, c))
+		}
+	}
+	n.tenants = append(n.tenants, p)
+	w.locals = append(w.locals, p)
+	w.checks.apart[p.identity()] = true
+	w.note(name, "pod on %s, lease duration %v, claims %s", n.name, duration, claims[0].LocalText())
+	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.boot)
+	return p
+}
+
+func (p *localPod) identity() string { return api.Identity(p.name, p.uid) }
+
+// slots returns the slots of all claims.
+func (p *localPod) slots() (slots []string) {
+	for _, c := range p.claims {
+		slots = append(slots, c.Slots(api.Workload{})...)
+	}
+	return slots
+}
+
+// allowed returns nil, or the error with which the API server refuses a request for a Lease.
+func (p *localPod) allowed(verb, lease string) error {
+	if !p.w.api.granted(RoleName, verb, lease) {
+		return status(403, "Forbidden", verb+" "+lease)
+	}
+	return nil
+}
+
+// serves reports whether an agent process lives. The method runs reports that of the program.
+func (p *localPod) serves() bool { return p.agent != nil && !p.agent.dead }
+func (p *localPod) runs() bool   { return p.program != nil && !p.program.dead }
+
+// killAgent ends the agent's process, and the kubelet starts a new one.
+func (p *localPod) killAgent(back time.Duration) {
+	if p.serves() {
+		p.agent.kill()
+	}
+	p.w.after(back, p.startAgent)
+}
+
+// killProgram ends the program, and the kubelet starts the program again.
+func (p *localPod) killProgram(back time.Duration) {
+	if p.runs() {
+		p.program.kill()
+	}
+	p.w.after(back, p.startProgram)
+}
+
+// freeze implements tenant.
+func (p *localPod) freeze() {
+	if p.serves() {
+		p.agent.process.freeze()
+	}
+	if p.runs() {
+		p.program.process.freeze()
+	}
+}
+
+// thaw implements tenant.
+func (p *localPod) thaw() {
+	if p.runs() && !p.program.frozen {
+		p.program.goOn()
+	}
+	if p.serves() && !p.agent.frozen {
+		p.agent.goOn()
+	}
+}
+
+// crash implements tenant.
+func (p *localPod) crash() {
+	if p.runs() {
+		p.program.kill()
+	}
+	if p.serves() {
+		p.agent.kill()
+	}
+}
+
+// boot implements tenant. The kubelet starts a sidecar first.
+func (p *localPod) boot() {
+	pause := between(p.rng, 500*time.Millisecond, 2*time.Second)
+	p.w.after(pause, p.startAgent)
+	p.w.after(pause+between(p.rng, 10*time.Millisecond, time.Second), p.startProgram)
+}
+
+// leapt implements tenant.
+func (p *localPod) leapt() {
+	if p.serves() {
+		p.agent.whenThawed(func() { wakeUp(p.agent.leaps) })
+	}
+}

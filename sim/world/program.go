@@ -1,0 +1,79 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"time"
+)
+
+// program is a process that uses the local API of its pod, by several bidders.
+type program struct {
+	*process
+	pod   *localPod
+	where string
+	// frozen reports that the process is frozen, but not its node.
+	frozen bool
+}
+
+// startProgram starts the program, unless it runs.
+func (p *localPod) startProgram() {
+	switch {
+	case p.runs() || !p.node.up:
+		return
+	case p.node.paused:
+		p.node.whenUnpaused(p.startProgram)
+		return
+	}
+	p.starts++
+	p.program = &program{process: p.w.newProcess(), pod: p, where: fmt.Sprintf("%s/app#%d", p.name, p.starts)}
+	if p.node.frozen {
+		p.program.process.freeze()
+	}
+	p.w.note(p.program.where, "program starts")
+	for _, b := range p.bidders {
+		b.begin(p.program)
+	}
+}
+
+// kill ends the program with its work at once. The kernel closes its connections.
+func (g *program) kill() {
+	g.w.note(g.where, "program is dead")
+	for _, b := range g.pod.bidders {
+		b.ends("dies with its program")
+		b.hangUp()
+		b.hold = nil
+	}
+	g.die()
+}
+
+// freezeAlone freezes the program, but not its node.
+func (g *program) freezeAlone(last time.Duration) {
+	g.frozen = true
+	g.process.freeze()
+	g.w.note(g.where, "program is frozen for %v", last)
+	g.w.after(last, g.thawAlone)
+}
+
+// thawAlone undoes freezeAlone.
+func (g *program) thawAlone() {
+	if g.frozen && !g.dead {
+		g.frozen = false
+		g.w.note(g.where, "program thaws")
+		if !g.pod.node.frozen {
+			g.goOn()
+		}
+	}
+}
+
+// goOn lets the program go on after a freeze. The program first looks at its clock.
+func (g *program) goOn() {
+	for _, b := range g.pod.bidders {
+		b.look()
+	}
+	g.process.thaw()
+}
+
+// still reports whether the program stands still.
+func (g *program) still() bool { return g.thawed != nil }

@@ -1,0 +1,166 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// programs is a story of pods whose programs use the local API. Programs bid for one lock, one
+// election and one semaphore, in the middle of trouble. The invariants of safety count all the
+// time. After each trouble every bidder must hold once more. In the end all agents fall silent.
+type programs struct {
+	*recovery
+	trouble *trouble
+	faults  *localFaults
+	// made counts the pods that claim by annotation. In some worlds there are none.
+	made int
+}
+
+// claims are the claims that the pods of the story declare.
+var claims = []api.Claim{
+	{Kind: api.Lock, Name: "a", Size: 1}, {Kind: api.Election, Name: "a", Size: 1}, {Kind: api.Semaphore, Name: "pool", Size: 3},
+}
+
+func newPrograms(w *World) *programs {
+	all := &workloads{World: w, replicas: map[string]int{}}
+	s := &programs{recovery: &recovery{workloads: all}}
+	s.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
+	for i := range 3 {
+		w.newNode(fmt.Sprintf("node-%d", i+1))
+	}
+	of := s.claims()
+	for i := range 3 + w.rng.IntN(2) {
+		p := newLocalPod(w, fmt.Sprintf("local-%d", i+1), w.nodes[i%3], pick(w.rng, durations), of)
+		s.slots, s.longest = p.slots(), max(s.longest, p.duration)
+	}
+	if c := pick(w.rng, of); c.Kind != api.Election && chance(w.rng, .5) {
+		t := anyTemplate(w, durations, "gated", 0, c.Slots(api.Workload{}))
+		t.gate, t.inits, t.restless = api.GateContainer, nil, 0
+		t.containers, t.ends = []string{"app"}, between(w.rng, time.Second, time.Minute)
+		s.workloads.add(t, 0)
+	}
+	w.newEnroller("enroll-1")
+	w.latest = max(w.latest, s.longest)
+	if chance(w.rng, .3) {
+		s.climate = pick(w.rng, climates(s.longest))
+		w.weather = s.climate
+		w.note("script", "climate %+v", s.climate)
+	}
+	s.faults = newLocalFaults(w, s.longest)
+	return s
+}
+
+// claims draws the claims of all pods.
+func (s *programs) claims() []api.Claim {
+	if chance(s.rng, .3) {
+		return claims
+	}
+	return []api.Claim{pick(s.rng, claims)}
+}
+
+// run plays the whole story of one seed.
+func (s *programs) run() {
+	for range 2 {
+		if !s.disturb(between(s.rng, time.Minute, 3*time.Minute)) {
+			return
+		}
+		s.do(func() {
+			s.heal()
+			s.killStopped()
+			s.faults.recover()
+		})
+		if !s.proceed() {
+			return
+		}
+	}
+	s.fallSilent()
+}
+
+// disturb causes faults for the time in the argument last. If the run has failed, the function
+// returns false.
+func (s *programs) disturb(last time.Duration) bool {
+	s.do(func() { s.calm = false; s.note("script", "trouble for %v", last) })
+	for end := s.now() + last; s.now() < end; {
+		s.do(func() {
+			if len(s.templates) > 0 && len(s.pods) < mostGated && chance(s.rng, .2) {
+				s.newPod(s.templates[0], s.place())
+				return
+			}
+			pick(s.rng, s.trouble.troubles())()
+		})
+		if !s.pass(between(s.rng, time.Millisecond, 20*time.Second)) {
+			return false
+		}
+	}
+	return true
+}
+
+// mostGated bounds the pods that claim by annotation at one instant.
+const mostGated = 2
+
+// proceed demands that each bidder holds once more within the bound, and that each pod that
+// claims by annotation ends.
+func (s *programs) proceed() bool {
+	all := s.bidders()
+	s.do(func() {
+		for _, b := range all {
+			b.due = true
+		}
+	})
+	bound := s.settling() + time.Duration(len(all))*(mostWork+s.handingOver()+5*time.Second)
+	for _, t := range s.templates {
+		bound += mostGated * (2*t.ends + s.settling() + mostBackOff)
+	}
+	due := func() []*bidder { return slices.DeleteFunc(slices.Clone(all), func(b *bidder) bool { return !b.due }) }
+	waits := &waits{programs: s, since: map[*bidder]time.Duration{}, bound: s.settling()}
+	if !s.until(bound, func() bool { return waits.judge() && len(due()) == 0 && len(s.pods) == 0 }) {
+		s.do(func() {
+			for _, b := range due() {
+				s.violate(nobody, "%s has not held within %v", b.name, bound)
+			}
+			for _, p := range s.pods {
+				s.violate(nobody, "%s has not ended within %v", p.name, bound)
+			}
+		})
+		return false
+	}
+	return true
+}
+
+// bidders returns the bidders of all pods.
+func (s *programs) bidders() (all []*bidder) {
+	for _, p := range s.locals {
+		all = append(all, p.bidders...)
+	}
+	return all
+}
+
+// fallSilent demands that no agent sends a request without a bid, a hold or a call.
+func (s *programs) fallSilent() {
+	sent := map[*localAgent]int{}
+	// The minute of interest passes by the slowest clock. A last release may take several
+	// attempts.
+	s.pass(slow(time.Minute) + s.settling())
+	s.do(func() {
+		for _, p := range s.locals {
+			sent[p.agent] = p.agent.total()
+		}
+	})
+	s.pass(3 * time.Minute)
+	s.do(func() {
+		for _, p := range s.locals {
+			if n := p.agent.total() - sent[p.agent]; n > 0 {
+				s.violate(chatter, "%s sent %d requests without a bid: in all %v", p.agent.where, n, p.agent.sent)
+			}
+			if slices.ContainsFunc(s.api.watches, func(o *watch) bool { return o.c == p.agent.clientOf && !o.ended }) {
+				s.violate(chatter, "%s watches without a bid", p.agent.where)
+			}
+		}
+	})
+}

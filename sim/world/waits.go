@@ -1,0 +1,63 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// waits judges in quiet times the waiting of bids for slots that nobody uses.
+type waits struct {
+	*programs
+	// since has, for each bid that waits for such a slot, the instant since which it waits.
+	since map[*bidder]time.Duration
+	bound time.Duration
+	// next is the instant of the next judgement.
+	next time.Duration
+}
+
+// judge demands that no bid waits for longer than the bound for a slot that nobody uses. The
+// result is always true.
+func (s *waits) judge() bool {
+	if s.now() < s.next {
+		return true
+	}
+	s.next = s.now() + time.Second
+	for _, b := range s.bidders() {
+		if !b.bids || s.used(b) {
+			delete(s.since, b)
+			continue
+		}
+		if _, ok := s.since[b]; !ok {
+			s.since[b] = s.now()
+		}
+		if s.now()-s.since[b] > s.bound {
+			s.violate(nobody, "%s has waited for %v, and nobody uses its slot", b.name, s.bound)
+		}
+	}
+	return true
+}
+
+// used reports whether the bid has to wait: another bid of its pod has a hold, or all slots
+// are in use.
+func (s *waits) used(b *bidder) bool {
+	n, slots := 0, b.claim.Slots(api.Workload{})
+	for _, other := range s.bidders() {
+		if other.claim != b.claim || other.hold == nil {
+			continue
+		}
+		if n++; other.pod == b.pod {
+			return true
+		}
+	}
+	for _, slot := range slots {
+		if s.checks.holder(slot) != nil {
+			n++
+		}
+	}
+	return n >= len(slots) || slices.ContainsFunc(s.pods, func(p *pod) bool { return p.slots[0] == slots[0] && len(slots) == 1 })
+}

@@ -1,0 +1,147 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"net/http"
+	"time"
+)
+
+// work is what a bidder does under its hold, without a break.
+type work struct {
+	bidder            *bidder
+	slot, hold, token string
+	// toldAt is the true instant at which the agent wrote the last answer.
+	toldAt time.Duration
+	// excused reports that the program stood still at the end of its time.
+	excused bool
+}
+
+// told takes in a line about the hold. The program compares its clock with the end of the line's
+// time, however late the program reads the line.
+func (b *bidder) told(code int, t told) {
+	if code >= http.StatusBadRequest || t.Hold == "" {
+		return
+	}
+	b.bids = false
+	first := b.hold == nil || b.hold.Hold != t.Hold
+	b.hold, b.until = &t, t.until()
+	b.pod.w.note(b.name, "is told %s of %s for %v", t.State, t.Hold, t.good())
+	switch t.State {
+	case "lost":
+		b.lose("is told that the hold is lost")
+		return
+	case "ending", "asked":
+		if chance(b.rng, .7) {
+			b.in(between(b.rng, time.Millisecond, 2*time.Second), b.done)
+		}
+	case "uncertain":
+		b.ends("stops, for the hold is uncertain")
+	}
+	b.look()
+	if first {
+		b.in(b.lasts(), b.done)
+	}
+	if b.until <= b.pod.node.now() || t.State == "uncertain" {
+		return
+	}
+	b.works(t)
+	b.watches(b.until)
+}
+
+// lasts draws the time that the work takes.
+func (b *bidder) lasts() time.Duration {
+	if b.pod.w.calm {
+		return between(b.rng, 10*time.Millisecond, mostWork)
+	}
+	return between(b.rng, 10*time.Millisecond, 90*time.Second)
+}
+
+// mostWork bounds the work under one hold in quiet times.
+const mostWork = 3 * time.Second
+
+// works begins the work, or goes on with it.
+func (b *bidder) works(t told) {
+	if b.work != nil && b.work.hold == t.Hold {
+		b.work.toldAt = t.at
+		return
+	}
+	b.ends("has another hold")
+	b.work = &work{bidder: b, slot: t.Slot, hold: t.Hold, token: t.FencingToken, toldAt: t.at}
+	b.pod.w.checks.workBegins(b.work)
+}
+
+// watches ends the work when the node's clock shows the instant, unless a later answer
+// prolongs the work.
+func (b *bidder) watches(until time.Duration) {
+	work, g := b.work, b.program
+	b.pod.node.ring(until, func() {
+		if b.work != work || b.until != until {
+			return
+		}
+		work.excused = g.still()
+		g.whenThawed(b.look)
+	})
+}
+
+// look ends the work if its time has passed. Without a connection the hold is lost.
+func (b *bidder) look() {
+	if b.hold == nil || b.pod.node.now() < b.until {
+		return
+	}
+	b.ends("ends, for its time has passed")
+	if b.call == nil {
+		b.lose("gives its hold up")
+	}
+}
+
+// ends ends the work.
+func (b *bidder) ends(how string) {
+	if work := b.work; work != nil {
+		b.work = nil
+		b.pod.w.checks.workEnds(work, how)
+	}
+}
+
+// lose ends the hold, and bids anew.
+func (b *bidder) lose(how string) {
+	b.pod.w.note(b.name, "%s", how)
+	b.ends("ends")
+	b.hold = nil
+	b.hangUp()
+	b.later(b.idle())
+}
+
+// done ends the work, because nothing is left to do. Mostly the program gives the hold back.
+func (b *bidder) done() {
+	if b.hold == nil {
+		return
+	}
+	number, calm := b.hold.Hold, b.pod.w.calm
+	b.ends("is done")
+	switch {
+	case !calm && chance(b.rng, .15): // the program goes without a word
+		b.lose("goes")
+		return
+	case !calm && chance(b.rng, .1): // the program hangs on to the connection
+		b.in(between(b.rng, time.Second, time.Minute), b.done)
+		return
+	}
+	b.round++
+	b.hold = nil
+	b.giveBack(number, 3)
+}
+
+// giveBack sends that the work has ended, a few times if there is no answer.
+func (b *bidder) giveBack(number string, times int) {
+	b.ask(http.MethodDelete, "/holds/"+number, func(int, told) {}, func(code int) {
+		if code != http.StatusNoContent && times > 1 {
+			b.in(time.Second, func() { b.giveBack(number, times-1) })
+			return
+		}
+		b.due = b.due && !b.pod.w.calm
+		b.hangUp()
+		b.later(b.idle())
+	})
+}

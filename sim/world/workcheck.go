@@ -1,0 +1,136 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// tooLong means that an answer of the local API is good beyond the instant at which another
+// pod may acquire the slot. The other invariants of check.go count for programs, too.
+const tooLong = "too-long"
+
+// key returns the name of the hold of the work.
+func (k *work) key() string { return key(k.slot, k.bidder.pod.identity(), k.hold) }
+
+// workBegins checks the invariants when a program begins to work.
+func (l *checks) workBegins(k *work) {
+	l.note(k.bidder.name, "WORKS under %s of %s, token %s", k.hold, k.slot, k.token)
+	if l.released[k.key()] {
+		l.violate(withoutProof, "%s works under hold %s of %s, which is released", k.bidder.name, k.hold, k.slot)
+	}
+	if !l.workAbsent(k) {
+		for _, other := range l.works {
+			if other.slot == k.slot && !l.workAbsent(other) {
+				l.violate(twoAtOnce, "%s works while %s works, both under %s", k.bidder.name, other.bidder.name, k.slot)
+			}
+		}
+		if c := l.holder(k.slot); c != nil && !l.absent(c, k.slot) {
+			l.violate(twoAtOnce, "%s works while %s lives, both under %s", k.bidder.name, c.name, k.slot)
+		}
+		l.checkToken(gate.SlotToken{Slot: k.slot, Token: k.token}, k.hold)
+	}
+	l.works = append(l.works, k)
+	l.checkWorkCrowd(k.bidder)
+}
+
+// checkWorkCrowd demands that no more programs work under a claim than its size allows.
+func (l *checks) checkWorkCrowd(b *bidder) {
+	n, slots := 0, b.claim.Slots(api.Workload{})
+	for _, other := range l.works {
+		if other.bidder.claim == b.claim && !l.workAbsent(other) {
+			n++
+		}
+	}
+	for _, c := range l.alive {
+		if slices.ContainsFunc(slots, func(slot string) bool { return c.has(slot) && !l.absent(c, slot) }) {
+			n++
+		}
+	}
+	if n > len(slots) {
+		l.violate(tooMany, "%d programs work under %s", n, b.claim.LocalText())
+	}
+}
+
+// workEnds checks the invariants when a program has stopped its work.
+func (l *checks) workEnds(k *work, how string) {
+	l.works = slices.DeleteFunc(l.works, func(other *work) bool { return other == k })
+	l.note(k.bidder.name, "%s", how)
+	l.checkWorkOutlived(k)
+}
+
+// checkWorkOutlived demands that the work ends before any standby may take its slot.
+func (l *checks) checkWorkOutlived(k *work) {
+	r, ok := l.renewals[k.key()]
+	if free := r.free(); !k.excused && !l.workAbsent(k) && (!ok || l.now() > free) {
+		l.violate(outlived, "%s worked until %v, %s was free from %v on", k.bidder.name, l.now(), k.slot, free)
+	}
+}
+
+// workAbsent reports whether the work is excused from exclusivity. The program stands still, or
+// its machine was paused after the last answer and before the leap.
+func (l *checks) workAbsent(k *work) bool {
+	return k.bidder.program.still() || k.bidder.pod.node.misled(k.toldAt)
+}
+
+// takenFromWork demands that no program works under a slot that another hold takes.
+func (l *checks) takenFromWork(slot, holder, hold string) {
+	for _, k := range l.works {
+		if k.slot == slot && !l.workAbsent(k) && (k.bidder.pod.identity() != holder || k.hold != hold) {
+			l.violate(twoAtOnce, "%s takes %s (hold %s) while %s works under hold %s", holder, slot, hold, k.bidder.name, k.hold)
+		}
+	}
+}
+
+// releasedFromWork demands that no program works under a slot that becomes free.
+func (l *checks) releasedFromWork(by, slot, hold string) {
+	for _, k := range l.works {
+		if k.slot == slot && (k.hold == hold || !l.workAbsent(k)) {
+			l.violate(withoutProof, "%s releases %s (hold %s) while %s works under hold %s", by, slot, hold, k.bidder.name, k.hold)
+		}
+	}
+}
+
+// checkTold demands that an answer is good only while no other pod may acquire the slot, by
+// any clock. An agent cannot know of a pause before the wall clock is set right.
+func (l *checks) checkTold(a *localAgent, t told) {
+	good := t.good()
+	if good == 0 || a.pod.node.misled(t.at) || a.thawedAt == t.at {
+		return
+	}
+	of := key(t.Slot, a.pod.identity(), t.Hold)
+	r, ok := l.renewals[of]
+	switch until := t.at + time.Duration(float64(good)/(1-skew)); {
+	case !ok || l.released[of]:
+		l.violate(tooLong, "%s tells %s of %s for %v, and has no such hold", a.where, t.State, t.Hold, good)
+	case until > r.free():
+		l.violate(tooLong, "%s tells %s of %s for %v, until %v, and %s is free from %v on", a.where, t.State, t.Hold, good, until, t.Slot, r.free())
+	}
+}
+
+// misled reports whether the machine was paused, and its wall clock was set right only after
+// the instant. Nothing on the machine could know of the pause at that instant.
+func (n *node) misled(at time.Duration) bool { return n.paused || n.amiss > 0 || at <= n.rightAt }
+
+// hear demands that each program with an open connection hears of a leap of its machine's wall
+// clock at once.
+func (l *checks) hear(n *node) {
+	for _, k := range l.works {
+		b, a := k.bidder, k.bidder.pod.agent
+		if b.pod.node != n || !b.streams || b.call == nil || b.call.agent != a || a.handler == nil {
+			continue
+		}
+		before := k.toldAt
+		l.after(quick, func() {
+			stands := b.program.still() || b.call == nil || b.call.agent.dead || a.process.thawed != nil
+			if b.work == k && k.toldAt == before && !stands && a.thawedAt < n.rightAt {
+				l.violate(outlived, "%s works on, and has heard nothing since the leap at %v", b.name, n.rightAt)
+			}
+		})
+	}
+}
