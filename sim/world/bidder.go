@@ -69,7 +69,7 @@ func (b *bidder) in(d time.Duration, f func()) {
 }
 
 // idle draws the pause between two bids.
-func (b *bidder) idle() time.Duration {
+func idle(b *bidder) time.Duration {
 	if b.pod.w.calm {
 		return between(b.rng, 10*time.Millisecond, 2*time.Second)
 	}
@@ -97,7 +97,7 @@ func (b *bidder) bid() {
 		b.in(between(b.rng, time.Millisecond, 20*time.Second), func() {
 			if b.bids {
 				b.hangUp()
-				b.later(b.idle())
+				b.later(idle(b))
 			}
 		})
 	}
@@ -121,13 +121,13 @@ func (b *bidder) ask(method, path string, took func(int, told), ended func(int))
 	return c
 }
 
-// endBid is called at the end of the answer to a bid: of a stream, of a refusal, or of a
-// hold with heartbeats.
+// endBid takes in the end of the answer to a bid: of a stream, of a refusal, or of a hold with
+// heartbeats.
 func (b *bidder) endBid(int) {
 	b.bids, b.call = false, nil
 	switch {
 	case b.hold == nil:
-		b.later(b.idle())
+		b.later(idle(b))
 	case b.streams && chance(b.rng, .5):
 		b.in(between(b.rng, time.Millisecond, time.Second), b.follow)
 	case !b.streams:
@@ -135,7 +135,7 @@ func (b *bidder) endBid(int) {
 	}
 }
 
-// endFollowing is called at the end of the answer to a program that follows its hold again.
+// endFollowing takes in the end of the answer to a program that follows its hold again.
 func (b *bidder) endFollowing(code int) {
 	b.call = nil
 	if code == http.StatusGone {
@@ -174,7 +174,7 @@ func (b *bidder) lets(pause time.Duration) {
 	b.hangUp()
 	b.pod.w.note(b.name, "closes its connection")
 	if b.hold == nil {
-		b.later(b.idle())
+		b.later(idle(b))
 		return
 	}
 	if chance(b.rng, .5) {

@@ -93,7 +93,7 @@ func (l *checks) childBegins(c *child) {
 			l.violate(withoutProof, "%s begins under hold %s of %s, which is released", c.name, c.hold, t.Slot)
 		}
 		if !l.absent(c, t.Slot) {
-			l.takenFromWork(t.Slot, c.pod().identity(), c.hold)
+			takenFromWork(l, t.Slot, c.pod().identity(), c.hold)
 			l.checkToken(t, c.hold)
 		}
 	}
@@ -127,7 +127,7 @@ func (l *checks) checkCrowd(c *child) {
 	}
 	n := len(holds)
 	for _, k := range l.works {
-		if slices.Contains(c.pod().slots, k.slot) && !l.workAbsent(k) {
+		if slices.Contains(c.pod().slots, k.slot) && !workAbsent(k) {
 			n++
 		}
 	}

@@ -64,7 +64,7 @@ func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
 				is.Holder, slot, hold, c.name, c.where, c.hold)
 		}
 	}
-	l.takenFromWork(slot, is.Holder, hold)
+	takenFromWork(l, slot, is.Holder, hold)
 	for _, e := range l.electors {
 		if e.slot == slot && e.working && e.name != is.Holder {
 			l.violate(twoAtOnce, "%s takes %s while %s works", is.Holder, slot, e.name)
@@ -83,7 +83,7 @@ func (l *checks) checkPaused(slot string, was, is *kube.Lease) {
 
 func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 	l.released[key(slot, was.Holder, hold)] = true
-	l.releasedFromWork(by, slot, hold)
+	releasedFromWork(l, by, slot, hold)
 	if was.Holder == Unknown {
 		if c := l.holder(slot); c != nil && !l.absent(c, slot) {
 			l.violate(freed, "%s frees %s while %s of %s lives", by, slot, c.name, c.where)

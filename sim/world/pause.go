@@ -67,7 +67,7 @@ func (n *node) unpause() {
 		n.step(lost)
 		n.amiss--
 		n.rightAt = n.w.now()
-		n.w.checks.hear(n)
+		hear(n.w.checks, n)
 	})
 	n.change(n.rate, false)
 	for _, c := range slices.Clone(n.w.checks.alive) {

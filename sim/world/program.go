@@ -20,7 +20,7 @@ type program struct {
 // startProgram starts the program, unless it runs.
 func (p *localPod) startProgram() {
 	switch {
-	case p.runs() || !p.node.up:
+	case p.program != nil && !p.program.dead || !p.node.up:
 		return
 	case p.node.paused:
 		p.node.whenUnpaused(p.startProgram)

@@ -18,8 +18,6 @@ type programs struct {
 	*recovery
 	trouble *trouble
 	faults  *localFaults
-	// made counts the pods that claim by annotation. In some worlds there are none.
-	made int
 }
 
 // claims are the claims that the pods of the story declare.
@@ -119,7 +117,11 @@ func (s *programs) proceed() bool {
 	}
 	due := func() []*bidder { return slices.DeleteFunc(slices.Clone(all), func(b *bidder) bool { return !b.due }) }
 	waits := &waits{programs: s, since: map[*bidder]time.Duration{}, bound: s.settling()}
-	if !s.until(bound, func() bool { return waits.judge() && len(due()) == 0 && len(s.pods) == 0 }) {
+	over := func() bool {
+		waits.judge()
+		return len(due()) == 0 && len(s.pods) == 0
+	}
+	if !s.until(bound, over) {
 		s.do(func() {
 			for _, b := range due() {
 				s.violate(nobody, "%s has not held within %v", b.name, bound)

@@ -20,11 +20,10 @@ type waits struct {
 	next time.Duration
 }
 
-// judge demands that no bid waits for longer than the bound for a slot that nobody uses. The
-// result is always true.
-func (s *waits) judge() bool {
+// judge demands that no bid waits for longer than the bound for a slot that nobody uses.
+func (s *waits) judge() {
 	if s.now() < s.next {
-		return true
+		return
 	}
 	s.next = s.now() + time.Second
 	for _, b := range s.bidders() {
@@ -39,7 +38,6 @@ func (s *waits) judge() bool {
 			s.violate(nobody, "%s has waited for %v, and nobody uses its slot", b.name, s.bound)
 		}
 	}
-	return true
 }
 
 // used reports whether the bid has to wait: another bid of its pod has a hold, or all slots

@@ -41,7 +41,7 @@ func (b *bidder) told(code int, t told) {
 	}
 	b.look()
 	if first {
-		b.in(b.lasts(), b.done)
+		b.in(lasts(b), b.done)
 	}
 	if b.until <= b.pod.node.now() || t.State == "uncertain" {
 		return
@@ -51,7 +51,7 @@ func (b *bidder) told(code int, t told) {
 }
 
 // lasts draws the time that the work takes.
-func (b *bidder) lasts() time.Duration {
+func lasts(b *bidder) time.Duration {
 	if b.pod.w.calm {
 		return between(b.rng, 10*time.Millisecond, mostWork)
 	}
@@ -69,7 +69,7 @@ func (b *bidder) works(t told) {
 	}
 	b.ends("has another hold")
 	b.work = &work{bidder: b, slot: t.Slot, hold: t.Hold, token: t.FencingToken, toldAt: t.at}
-	b.pod.w.checks.workBegins(b.work)
+	workBegins(b.pod.w.checks, b.work)
 }
 
 // watches ends the work when the node's clock shows the instant, unless a later answer
@@ -100,7 +100,7 @@ func (b *bidder) look() {
 func (b *bidder) ends(how string) {
 	if work := b.work; work != nil {
 		b.work = nil
-		b.pod.w.checks.workEnds(work, how)
+		workEnds(b.pod.w.checks, work, how)
 	}
 }
 
@@ -110,7 +110,7 @@ func (b *bidder) lose(how string) {
 	b.ends("ends")
 	b.hold = nil
 	b.hangUp()
-	b.later(b.idle())
+	b.later(idle(b))
 }
 
 // done ends the work, because nothing is left to do. Mostly the program gives the hold back.
@@ -142,6 +142,6 @@ func (b *bidder) giveBack(number string, times int) {
 		}
 		b.due = b.due && !b.pod.w.calm
 		b.hangUp()
-		b.later(b.idle())
+		b.later(idle(b))
 	})
 }

@@ -19,14 +19,14 @@ const tooLong = "too-long"
 func (k *work) key() string { return key(k.slot, k.bidder.pod.identity(), k.hold) }
 
 // workBegins checks the invariants when a program begins to work.
-func (l *checks) workBegins(k *work) {
+func workBegins(l *checks, k *work) {
 	l.note(k.bidder.name, "WORKS under %s of %s, token %s", k.hold, k.slot, k.token)
 	if l.released[k.key()] {
 		l.violate(withoutProof, "%s works under hold %s of %s, which is released", k.bidder.name, k.hold, k.slot)
 	}
-	if !l.workAbsent(k) {
+	if !workAbsent(k) {
 		for _, other := range l.works {
-			if other.slot == k.slot && !l.workAbsent(other) {
+			if other.slot == k.slot && !workAbsent(other) {
 				l.violate(twoAtOnce, "%s works while %s works, both under %s", k.bidder.name, other.bidder.name, k.slot)
 			}
 		}
@@ -36,14 +36,14 @@ func (l *checks) workBegins(k *work) {
 		l.checkToken(gate.SlotToken{Slot: k.slot, Token: k.token}, k.hold)
 	}
 	l.works = append(l.works, k)
-	l.checkWorkCrowd(k.bidder)
+	checkWorkCrowd(l, k.bidder)
 }
 
 // checkWorkCrowd demands that no more programs work under a claim than its size allows.
-func (l *checks) checkWorkCrowd(b *bidder) {
+func checkWorkCrowd(l *checks, b *bidder) {
 	n, slots := 0, b.claim.Slots(api.Workload{})
 	for _, other := range l.works {
-		if other.bidder.claim == b.claim && !l.workAbsent(other) {
+		if other.bidder.claim == b.claim && !workAbsent(other) {
 			n++
 		}
 	}
@@ -58,39 +58,39 @@ func (l *checks) checkWorkCrowd(b *bidder) {
 }
 
 // workEnds checks the invariants when a program has stopped its work.
-func (l *checks) workEnds(k *work, how string) {
+func workEnds(l *checks, k *work, how string) {
 	l.works = slices.DeleteFunc(l.works, func(other *work) bool { return other == k })
 	l.note(k.bidder.name, "%s", how)
-	l.checkWorkOutlived(k)
+	checkWorkOutlived(l, k)
 }
 
 // checkWorkOutlived demands that the work ends before any standby may take its slot.
-func (l *checks) checkWorkOutlived(k *work) {
+func checkWorkOutlived(l *checks, k *work) {
 	r, ok := l.renewals[k.key()]
-	if free := r.free(); !k.excused && !l.workAbsent(k) && (!ok || l.now() > free) {
+	if free := r.free(); !k.excused && !workAbsent(k) && (!ok || l.now() > free) {
 		l.violate(outlived, "%s worked until %v, %s was free from %v on", k.bidder.name, l.now(), k.slot, free)
 	}
 }
 
 // workAbsent reports whether the work is excused from exclusivity. The program stands still, or
 // its machine was paused after the last answer and before the leap.
-func (l *checks) workAbsent(k *work) bool {
-	return k.bidder.program.still() || k.bidder.pod.node.misled(k.toldAt)
+func workAbsent(k *work) bool {
+	return k.bidder.program.still() || misled(k.bidder.pod.node, k.toldAt)
 }
 
 // takenFromWork demands that no program works under a slot that another hold takes.
-func (l *checks) takenFromWork(slot, holder, hold string) {
+func takenFromWork(l *checks, slot, holder, hold string) {
 	for _, k := range l.works {
-		if k.slot == slot && !l.workAbsent(k) && (k.bidder.pod.identity() != holder || k.hold != hold) {
+		if k.slot == slot && !workAbsent(k) && (k.bidder.pod.identity() != holder || k.hold != hold) {
 			l.violate(twoAtOnce, "%s takes %s (hold %s) while %s works under hold %s", holder, slot, hold, k.bidder.name, k.hold)
 		}
 	}
 }
 
 // releasedFromWork demands that no program works under a slot that becomes free.
-func (l *checks) releasedFromWork(by, slot, hold string) {
+func releasedFromWork(l *checks, by, slot, hold string) {
 	for _, k := range l.works {
-		if k.slot == slot && (k.hold == hold || !l.workAbsent(k)) {
+		if k.slot == slot && (k.hold == hold || !workAbsent(k)) {
 			l.violate(withoutProof, "%s releases %s (hold %s) while %s works under hold %s", by, slot, hold, k.bidder.name, k.hold)
 		}
 	}
@@ -98,9 +98,9 @@ func (l *checks) releasedFromWork(by, slot, hold string) {
 
 // checkTold demands that an answer is good only while no other pod may acquire the slot, by
 // any clock. An agent cannot know of a pause before the wall clock is set right.
-func (l *checks) checkTold(a *localAgent, t told) {
+func checkTold(l *checks, a *localAgent, t told) {
 	good := t.good()
-	if good == 0 || a.pod.node.misled(t.at) || a.thawedAt == t.at {
+	if good == 0 || misled(a.pod.node, t.at) || a.thawedAt == t.at {
 		return
 	}
 	of := key(t.Slot, a.pod.identity(), t.Hold)
@@ -115,11 +115,11 @@ func (l *checks) checkTold(a *localAgent, t told) {
 
 // misled reports whether the machine was paused, and its wall clock was set right only after
 // the instant. Nothing on the machine could know of the pause at that instant.
-func (n *node) misled(at time.Duration) bool { return n.paused || n.amiss > 0 || at <= n.rightAt }
+func misled(n *node, at time.Duration) bool { return n.paused || n.amiss > 0 || at <= n.rightAt }
 
 // hear demands that each program with an open connection hears of a leap of its machine's wall
 // clock at once.
-func (l *checks) hear(n *node) {
+func hear(l *checks, n *node) {
 	for _, k := range l.works {
 		b, a := k.bidder, k.bidder.pod.agent
 		if b.pod.node != n || !b.streams || b.call == nil || b.call.agent != a || a.handler == nil {
