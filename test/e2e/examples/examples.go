@@ -249,8 +249,8 @@ func TestElectionExampleElectsOneLeaderAtATime(t *testing.T) {
 	all := terms(t, log)
 	assert.NotEmpty(t, all)
 	for _, pod := range e.Pods("election") {
-		if pod.UID == first.UID {
-			continue
+		if pod.UID == first.UID || !status.ContainersRun(pod) {
+			continue // the new pod may not have begun yet
 		}
 		its := terms(t, kubectl.Must(e.Space, "", "logs", pod.Name, "-c", "program"))
 		if pod.UID == second.UID {
