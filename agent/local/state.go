@@ -32,7 +32,7 @@ type slotState struct {
 	Since        *time.Time `json:"since,omitempty"`
 }
 
-// sight is what the agent sees of a slot.
+// sight is the agent's view of a slot.
 type sight string
 
 const (
@@ -65,7 +65,7 @@ func getState(k calls, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// glance is what the agent sees of a claim at one instant.
+// glance is the agent's view of a claim at one instant.
 type glance struct {
 	state claimState
 	// seen reports that the agent sees each Lease.

@@ -53,8 +53,8 @@ func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// getSync answers 404 to a program that has lost its hold. The client
-// in Rust learns of that loss only by GET.
+// getSync answers 404 to a program that has lost its hold. The client in Rust learns of that
+// loss only by GET.
 func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 	status, owner := http.StatusOK, ""
 	_ = k.call(r.Context(), func(now time.Duration) {

@@ -5,12 +5,8 @@ package main
 
 import (
 	"context"
-	crand "crypto/rand"
-	"math/rand/v2"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/metaparticle-io/metaparticle/agent/after"
@@ -24,9 +20,7 @@ func afterCommand(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return api.ExitUsage, err
 	}
-	// The container may wait for hours, so memory matters more than speed.
-	debug.SetGCPercent(20)
-	runtime.GOMAXPROCS(1)
+	saveMemory()
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	client, err := newClient(os.Getenv(api.PodNamespaceEnv), a.Credentials)
@@ -37,10 +31,8 @@ func afterCommand(ctx context.Context, args []string) (int, error) {
 	log := newLines(os.Stderr)
 	// The error of flush is ignored, because no log is left to report it.
 	defer func() { _ = log.flush() }()
-	var seed [32]byte
-	_, _ = crand.Read(seed[:]) // never fails
 	err = after.Run(ctx, after.Config{
-		API: client, Conditions: a.Conditions, Log: log, Random: rand.NewChaCha8(seed),
+		API: client, Conditions: a.Conditions, Log: log, Random: newRandom(),
 		PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv),
 	})
 	switch {

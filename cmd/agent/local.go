@@ -5,17 +5,12 @@ package main
 
 import (
 	"context"
-	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"strconv"
 	"syscall"
 	"time"
@@ -30,8 +25,8 @@ import (
 const localIdle = 2 * time.Minute
 
 // mostPrograms bounds the connections to each address of the local API. Each takes about 30 KiB
-// of the container's limit of 64 MiB. A connection beyond the bound is refused, because an older
-// one may keep a hold.
+// of the container's limit of 64 MiB. A new connection beyond the bound is refused, because an
+// older connection may keep a hold.
 const mostPrograms = 512
 
 // localCommand serves the local API in a sidecar, until the kubelet stops it.
@@ -40,17 +35,8 @@ func localCommand(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return api.ExitUsage, err
 	}
-	// The sidecar runs for as long as its pod, so memory matters more than speed.
-	debug.SetGCPercent(20)
-	runtime.GOMAXPROCS(1)
-	stop := make(chan struct{})
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	go func() {
-		<-signals
-		close(stop)
-	}()
-	if err := serveLocal(ctx, a, stop); err != nil {
+	saveMemory()
+	if err := serveLocal(ctx, a, toldToStop()); err != nil {
 		return 1, err
 	}
 	return 0, nil
@@ -91,13 +77,6 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	}
 	go host.Trim(ctx)
 	return serves.Run(ctx, stop)
-}
-
-// newRandom returns a source of randomness that no other process has.
-func newRandom() rand.Source {
-	var seed [32]byte
-	_, _ = crand.Read(seed[:]) // never fails
-	return rand.NewChaCha8(seed)
 }
 
 // listenLocal serves the local API at the address until ctx ends. A stream stays open for as

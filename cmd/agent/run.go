@@ -5,16 +5,12 @@ package main
 
 import (
 	"context"
-	crand "crypto/rand"
 	"errors"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"os/signal"
 	"runtime"
-	"runtime/debug"
-	"syscall"
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/forward"
@@ -36,22 +32,8 @@ func runCommand(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return api.ExitUsage, err
 	}
-	// An agent runs in every gated pod, and mostly waits. So memory matters more than
-	// speed: garbage is collected early, and one thread runs Go.
-	debug.SetGCPercent(20)
-	runtime.GOMAXPROCS(1)
-
-	// SIGTERM asks the agent to end as soon as the end of the application's containers is
-	// proven. The kubelet sends SIGTERM to a sidecar after these containers have ended. A
-	// second signal has no further effect.
-	stop := make(chan struct{})
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	go func() {
-		<-signals
-		close(stop)
-	}()
-	switch err := s.run(ctx, stop); {
+	saveMemory()
+	switch err := s.run(ctx, toldToStop()); {
 	case errors.Is(err, standin.ErrRestart):
 		return api.RestartCode, err
 	case err != nil:
@@ -98,8 +80,6 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	if server.Gate == nil {
 		return err
 	}
-	var seed [32]byte
-	_, _ = crand.Read(seed[:]) // never fails
 	c.API, c.Gate, c.Asides, c.Granted, c.Dismiss = client, server.Gate, server.asides, server.granted, server.dismiss
 	if c.OnBusy == api.OnBusySkip {
 		note := courseNote(s.RunDir)
@@ -112,7 +92,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		defer leaps.Close()
 		c.Leaps = leaps.Watch(ctx)
 	}
-	c.Random = rand.NewChaCha8(seed)
+	c.Random = newRandom()
 	// By itself the Go runtime collects garbage only after a megabyte of new objects. Most of
 	// that megabyte would stay in use, because living objects are spread over its pages. So
 	// the agent collects garbage each time that its work pauses.

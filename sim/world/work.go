@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// work is what a bidder does under its hold, without a break.
+// work is the unbroken activity of a bidder under its hold.
 type work struct {
 	bidder            *bidder
 	slot, hold, token string
@@ -133,7 +133,7 @@ func (b *bidder) done() {
 	b.giveBack(number, 3)
 }
 
-// giveBack sends that the work has ended, a few times if there is no answer.
+// giveBack tells the agent that the work has ended, and repeats that without an answer.
 func (b *bidder) giveBack(number string, times int) {
 	b.ask(http.MethodDelete, "/holds/"+number, func(int, told) {}, func(code int) {
 		if code != http.StatusNoContent && times > 1 {

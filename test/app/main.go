@@ -129,21 +129,7 @@ func run(c config) (int, error) {
 	if c.runFor > 0 {
 		byItself = time.After(c.runFor)
 	}
-	if c.eat {
-		go eat()
-	}
-	asked := make(chan int, 1)
-	if c.listen != "" {
-		go serve(c, asked)
-	}
-	if c.echo {
-		go func() {
-			_, _ = io.Copy(os.Stdout, os.Stdin)
-			if c.listen == "" {
-				asked <- 0
-			}
-		}()
-	}
+	asked := work(c)
 	select {
 	case <-byItself:
 		return c.exitCode, life.end(c.exitCode)
@@ -166,6 +152,27 @@ func run(c config) (int, error) {
 		<-time.After(c.stopDelay)
 	}
 	return c.stopCode, life.end(c.stopCode)
+}
+
+// work begins what the flags ask for. The channel delivers the exit code of an end that a caller,
+// or the end of the standard input, asks for.
+func work(c config) <-chan int {
+	asked := make(chan int, 1)
+	if c.eat {
+		go eat()
+	}
+	if c.listen != "" {
+		go serve(c, asked)
+	}
+	if c.echo {
+		go func() {
+			_, _ = io.Copy(os.Stdout, os.Stdin)
+			if c.listen == "" {
+				asked <- 0
+			}
+		}()
+	}
+	return asked
 }
 
 // askedToStop returns a context that ends with the signal that asks the application to

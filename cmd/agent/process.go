@@ -1,0 +1,42 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	crand "crypto/rand"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+)
+
+// saveMemory prepares a process that runs beside an application, and mostly waits. So memory
+// matters more than speed: garbage is collected early, and one thread runs Go.
+func saveMemory() {
+	debug.SetGCPercent(20)
+	runtime.GOMAXPROCS(1)
+}
+
+// toldToStop returns a channel that SIGTERM closes. The kubelet sends SIGTERM to a sidecar after
+// the application's containers have ended, or when the pod's grace is over. A second signal has
+// no further effect.
+func toldToStop() <-chan struct{} {
+	stop := make(chan struct{})
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-signals
+		close(stop)
+	}()
+	return stop
+}
+
+// newRandom returns a source of randomness that no other process has.
+func newRandom() rand.Source {
+	var seed [32]byte
+	_, _ = crand.Read(seed[:]) // never fails
+	return rand.NewChaCha8(seed)
+}
