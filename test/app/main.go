@@ -114,11 +114,14 @@ func run(c config) (int, error) {
 		if err != nil || terminated.Err() != nil {
 			return c.stopCode, err
 		}
-		defer func() { _ = giveBack() }() // after the end of the record
+		defer func() { _ = giveBack() }() // after the end of the record, and of its flock
 	}
 	life, err := begin(c)
 	if err != nil {
 		return 0, err
+	}
+	if c.bid != "" {
+		defer life.unlock() // before the slot is given back
 	}
 	if c.grandchild {
 		if err := life.fork(c); err != nil {
@@ -216,6 +219,12 @@ func (l life) signalled() error {
 		}
 	}
 	return nil
+}
+
+func (l life) unlock() {
+	for _, w := range l {
+		_ = w.Unlock()
+	}
 }
 
 func (l life) end(code int) error {
