@@ -62,7 +62,7 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 func (a *Agent) hold(ctx context.Context, h *hold) error {
 	end := ending{}
 	defer func() { h.letGo(end) }()
-	if a.unit.rollout.takesTurns() {
+	if a.unit.rollout.takesTurns() { // such a pod has one slot
 		defer a.loop.requests.watchAsks(ctx, h.slots[0])()
 	}
 	var err error

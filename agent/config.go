@@ -81,11 +81,14 @@ const (
 type Config struct {
 	// PodName, PodUID and PodIP are those of the agent's own pod.
 	PodName, PodUID, PodIP string
-	// Slots are the Leases to hold, in the order in which they are acquired.
+	// Slots are the Leases to hold for life, in the order in which they are acquired. A pod with a
+	// start lock alone has none.
 	Slots []string
 	// Any reports that any one of the slots is enough. Otherwise the pod needs all of
 	// them.
 	Any bool
+	// StartSlots are the Leases of start locks, which the pod holds during each start of a child.
+	StartSlots []string
 	// Containers are the gated containers.
 	Containers []string
 	// InitContainers are the gated init containers. A hold continues after their
@@ -179,7 +182,7 @@ func (c Config) check() (Config, error) {
 	switch {
 	case c.PodName == "" || c.PodUID == "":
 		return c, errors.New("agent: no name or uid of the pod")
-	case len(c.Slots) == 0:
+	case len(c.Slots) == 0 && len(c.StartSlots) == 0:
 		return c, errors.New("agent: no slots")
 	case !slices.IsSorted(c.Slots) || len(slices.Compact(slices.Clone(c.Slots))) != len(c.Slots):
 		return c, fmt.Errorf("agent: slots %q are not in the order of acquisition", c.Slots)

@@ -115,12 +115,14 @@ func (g *gates) Grant(id gate.ShimID, grant gate.Grant) error {
 	}
 	g.grants = append(g.grants, grant)
 	s.grant = grant
-	if s.report.Phase != gate.Waiting || g.slow {
+	if s.report.Phase != gate.Waiting || g.slow || grant.StartBy != 0 && g.clock() >= grant.StartBy {
 		return nil
 	}
 	g.change(s, func(r *gate.Report) { r.Phase, r.Hold, r.Slots, r.Unproven = gate.Running, grant.Hold, grant.Slots, "" })
 	s.ended = make(chan struct{})
-	go g.watchdog(s, s.ended)
+	if grant.Deadline != gate.Unbounded {
+		go g.watchdog(s, s.ended)
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"time"
@@ -14,24 +15,48 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
+// grants sends the grants of a hold.
+type grants struct{ *hold }
+
+// start carries out what the start lock needs. The result is the instant of the next call.
+func (h grants) start(ctx context.Context, s claim.State) time.Duration {
+	waits := h.mayGrant(s) && len(h.grantable()) > 0
+	return min(h.loop.starts.act(ctx, h.loop.now, startFacts{waits: waits, serves: h.serves()}), h.dismiss())
+}
+
+// dismiss ends the waits for the start lock that are over.
+func (h grants) dismiss() time.Duration {
+	if h.loop.starts.open() {
+		return instant.Never
+	}
+	return h.unit.waits.dismiss(h.loop.now)
+}
+
+// waitsToStart reports whether a shim waits for the start lock.
+func (h grants) waitsToStart() bool { return !h.loop.starts.open() && len(h.grantable()) > 0 }
+
 // grant sends a first grant to each waiting shim of the pod, and extends the other
 // grants as far as the renewals allow. A shim whose container has a fresher shim is
 // drained. The result is the instant at which to try again.
-func (h *hold) grant(s claim.State) time.Duration {
+func (h grants) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := instant.Never
 	// A first grant waits until a renewal has followed every leap that the agent has
 	// noticed. The Lease may have expired while the machine was paused, and without a shim
 	// nothing freezes the child. A first grant also waits for the check of the pod's
 	// deletion.
-	if h.unit.stays() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.open() {
+	if h.mayGrant(s) && h.loop.starts.open() {
 		for _, r := range h.grantable() {
 			if err := h.unit.waits.run(); err != nil {
 				h.unit.config.Log.Warn("grant was not sent", "shim", r.Shim, "err", err)
 				h.refused, wake = true, min(wake, h.loop.now+h.unit.self.Budget.Retry)
 				continue
 			}
-			wake = min(wake, h.give(s, r))
+			again := h.give(s, r)
+			if again == instant.Never {
+				h.loop.starts.begins(r.Shim)
+			}
+			wake = min(wake, again)
 		}
 	}
 	wake = min(wake, h.extend(s))
@@ -41,9 +66,14 @@ func (h *hold) grant(s claim.State) time.Duration {
 	return wake
 }
 
+// mayGrant reports whether a first grant may be sent, but for the start lock.
+func (h grants) mayGrant(s claim.State) bool {
+	return h.unit.stays() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.open()
+}
+
 // extend sends a shim of the hold another grant once the deadline, or the delay of a stop
 // signal, has changed. The function also sends the grant that answers a leap of the shim.
-func (h *hold) extend(s claim.State) time.Duration {
+func (h grants) extend(s claim.State) time.Duration {
 	wake := instant.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {
 		if !r.Connected {
@@ -59,7 +89,7 @@ func (h *hold) extend(s claim.State) time.Duration {
 
 // grantable returns the shims that may have a grant of the hold now. A shim that was
 // told to drain the hold gets no grant of that hold.
-func (h *hold) grantable() []gate.Report {
+func (h grants) grantable() []gate.Report {
 	return slices.DeleteFunc(h.unit.shims.Grantable(h.id), func(r gate.Report) bool {
 		return h.unit.orders.to(r.Shim).drained == h.id
 	})
@@ -67,7 +97,7 @@ func (h *hold) grantable() []gate.Report {
 
 // give sends a grant. The result is the instant at which to try again, if the gate
 // refuses a first grant.
-func (h *hold) give(s claim.State, r gate.Report) time.Duration {
+func (h grants) give(s claim.State, r gate.Report) time.Duration {
 	b := h.unit.self.Budget
 	err := h.unit.orders.grant(r.Shim, gate.Grant{
 		Hold:     h.id,
@@ -77,6 +107,7 @@ func (h *hold) give(s claim.State, r gate.Report) time.Duration {
 		Drain:    b.Drain,
 		Kill:     b.Kill,
 		PodIP:    h.unit.config.PodIP,
+		StartBy:  h.loop.starts.startBy(),
 		Leap:     h.answers(s, r),
 		Delay:    h.leaving.delay(),
 	})
@@ -89,7 +120,7 @@ func (h *hold) give(s claim.State, r gate.Report) time.Duration {
 
 // answers returns the number of the shim's leap, if a grant may answer that leap now;
 // otherwise zero.
-func (h *hold) answers(s claim.State, r gate.Report) int {
+func (h grants) answers(s claim.State, r gate.Report) int {
 	if s.Confirmed < h.unit.orders.to(r.Shim).leaps {
 		return 0
 	}
@@ -98,7 +129,7 @@ func (h *hold) answers(s claim.State, r gate.Report) int {
 
 // unanswered reports whether a first grant waits for a renewal that follows the last
 // leap.
-func (h *hold) unanswered(s claim.State) bool {
+func (h grants) unanswered(s claim.State) bool {
 	return s.Confirmed < h.unit.leaps && len(h.grantable()) > 0
 }
 

@@ -66,7 +66,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		u.deletion.asked = h.id // the earlier process asked about the deletion
 	}
 	h.rollout = holdRollout{rollout: u.rollout, facts: turn.Hold{
-		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(u.claim.Record(h.slots[0])).Rollout,
+		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
 	}}
 	// A yield that was requested before the hold began is void.
 	u.yielding = false
@@ -75,13 +75,23 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 	return h
 }
 
+// record returns the Lease of the first slot; the zero value for a hold without slots.
+func (h *hold) record() lease.Record {
+	if len(h.slots) == 0 {
+		return lease.Record{}
+	}
+	return h.unit.claim.Record(h.slots[0])
+}
+
 // run grants, renews and watches over the children until something ends the hold. The
 // result has the reason.
 func (h *hold) run(ctx context.Context) (ending, error) {
 	u := h.unit
 	state := u.claim.State()
 	u.readiness.Close()
-	if h.resumed {
+	if len(h.slots) == 0 {
+		h.beginUnbounded()
+	} else if h.resumed {
 		u.config.Log.Info("resumed", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
 	} else {
 		u.metrics.Acquired()
@@ -90,9 +100,12 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 	}
 	running, stop := context.WithCancel(ctx)
 	defer stop()
+	g := grants{h}
 	for {
 		state = u.claim.State()
-		u.metrics.Holding(state.Deadline)
+		if len(h.slots) > 0 {
+			u.metrics.Holding(state.Deadline)
+		}
 		h.noteGap()
 		h.tellPause(state)
 		h.follow() // before the decisions, which depend on the probes
@@ -104,7 +117,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 			h.tellEnd(state, end)
 			return end, nil
 		}
-		wake = min(wake, h.grant(state))
+		wake = min(wake, g.start(ctx, state), g.grant(state))
 		if h.needed(state) {
 			h.noteServing(state)
 		}
@@ -114,6 +127,15 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 			return ending{}, err
 		}
 	}
+}
+
+// beginUnbounded notes a hold without slots. Such a hold lasts for as long as the pod has a child, or
+// a shim that waits.
+func (h *hold) beginUnbounded() {
+	if !h.resumed {
+		h.unit.shims.Begin(h.id)
+	}
+	h.unit.shims.Forget(func(hold string) bool { return hold == h.id })
 }
 
 // tellEnd reports in the log, in the metrics and in an Event why the hold ends.
@@ -169,7 +191,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 			return ending{reason: show.ReasonNotStarted, grace: drain}, 0
 		}
 		wake = min(wake, startsBy)
-	case !u.shims.Outstanding(h.id) && (!u.stays() || len(h.grantable()) == 0):
+	case !u.shims.Outstanding(h.id) && (!u.stays() || len(grants{h}.grantable()) == 0):
 		return ending{reason: show.ReasonEnded, grace: drain}, 0
 	case asked.reason != "":
 		return asked, 0
@@ -191,7 +213,7 @@ func (h *hold) wish(s claim.State) ending {
 	case s.Paused.Slot != "":
 	case s.Yield.Hold != "":
 		return ending{reason: show.ReasonYield, grace: grace, successor: s.Yield.Successor}
-	case u.yielding:
+	case u.yielding && len(h.slots) > 0:
 		return ending{reason: show.ReasonYield, grace: grace}
 	case h.turn.To != "":
 		return ending{reason: show.ReasonYield, grace: grace, successor: h.turn.To, turn: h.turn.Turn}
@@ -222,7 +244,7 @@ func (h *hold) noteGap() {
 
 // needed reports whether a child needs renewals, or a grant waits for one.
 func (h *hold) needed(s claim.State) bool {
-	return h.unit.shims.Supported(h.id) || h.unanswered(s)
+	return h.unit.shims.Supported(h.id) || grants{h}.unanswered(s) || grants{h}.waitsToStart()
 }
 
 // renew renews each slot whose renewal is due, as long as the hold is needed. The
@@ -277,8 +299,16 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	if u.deletion.open() {
 		return instant.Never
 	}
+	start := ""
+	if (grants{h}).waitsToStart() {
+		start = h.loop.starts.obstacle(h.loop.now)
+	}
+	if len(h.slots) == 0 {
+		return h.loop.appear(ctx, show.Starts(u.shims.Running(h.id), h.serves(), start))
+	}
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{
-		Hold: h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
+		Start: start,
+		Hold:  h.id, Slots: h.slots, Since: h.since, Running: u.shims.Running(h.id), Serves: h.serves(), Waits: u.probes.Waits(), Paused: pauseOf(s),
 		Turn: h.turn.Message, Leaves: h.leaving.Out, Spared: h.turn.Starting && u.spared(),
 	}))
 }
@@ -299,7 +329,7 @@ func (h *hold) letGo(end ending) {
 	if end.successor == "" {
 		end.successor, end.turn = h.leaving.Successor, h.leaving.turn
 	}
-	successor := h.rollout.part(h.loop.now, u.claim.Record(h.slots[0]), end.successor, end.turn, u.stays())
+	successor := h.rollout.part(h.loop.now, h.record(), end.successor, end.turn, u.stays())
 	part := claim.Parting{Successor: successor}
 	switch reason := end.reason; {
 	case !u.shims.Proven(h.id):

@@ -24,6 +24,7 @@ type loop struct {
 	unit     *unit
 	requests *requests
 	asker    *asker
+	starts   *starts
 	posts    posts
 	yields   chan struct{}
 	group    sync.WaitGroup
@@ -38,6 +39,7 @@ type loop struct {
 func newLoop(c Config, u *unit, p posts) *loop {
 	l := &loop{config: c, unit: u, posts: p, yields: make(chan struct{}, 1)}
 	l.requests = newRequests(u, p, &l.group)
+	l.starts = newStarts(u, l.requests)
 	l.asker = &asker{requests: l.requests}
 	if c.Forwarder != nil {
 		l.unanswered = c.Forwarder.Unanswered()

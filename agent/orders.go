@@ -29,6 +29,8 @@ type sent struct {
 	// until is the deadline of the last grant. The field delay is the time for which that
 	// grant lets the shim hold a stop signal back.
 	until, delay time.Duration
+	// granted is the hold of the last grant.
+	granted string
 	// answered is the shim's leap that the last grant answered.
 	answered int
 	// Each field is the hold of the last order of one kind: to drain, to kill the child
@@ -77,7 +79,7 @@ func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
 	granted := o.proof.Granted(g.Hold, id)
 	o.proof.Grant(g.Hold, id)
 	s := o.sent[id]
-	s.until, s.delay, s.answered = g.Deadline, g.Delay, g.Leap
+	s.granted, s.until, s.delay, s.answered = g.Hold, g.Deadline, g.Delay, g.Leap
 	err := o.gate.Grant(id, g)
 	if err == nil {
 		return nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
 // posts carries functions from other goroutines to the loop. The loop calls each with
@@ -91,13 +92,7 @@ func (q *requests) checkDeletion(ctx context.Context, hold string) {
 
 // answered reports the outcome of a request in the log, the metrics and an Event.
 func (q *requests) answered(a claim.Action, err, refusal error) {
-	switch a.Kind {
-	case claim.Renew:
-		q.unit.metrics.Renewed(err)
-	case claim.Acquire, claim.Release:
-		q.unit.metrics.Wrote(err)
-	default: // a read is no write
-	}
+	count(q.unit.metrics, a, err)
 	log := q.unit.config.Log
 	switch {
 	case a.Kind == claim.Release && refusal == nil:
@@ -110,5 +105,16 @@ func (q *requests) answered(a claim.Action, err, refusal error) {
 		log.Warn("not read", "lease", a.Slot, "err", refusal)
 	default:
 		log.Debug("write was not stored", "lease", a.Slot, "err", refusal)
+	}
+}
+
+// count counts the answer to a write in the metrics.
+func count(m *show.Metrics, a claim.Action, err error) {
+	switch a.Kind {
+	case claim.Renew:
+		m.Renewed(err)
+	case claim.Acquire, claim.Release:
+		m.Wrote(err)
+	default: // a read is no write
 	}
 }

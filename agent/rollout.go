@@ -92,7 +92,11 @@ func (r *rollout) standing(now time.Duration, views []claim.View, begun []string
 // see notes which hold the standby sees, and whether a grant would start the whole
 // application.
 func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
-	if hold := views[0].Record.Hold; hold != r.hold || r.since == 0 {
+	hold := ""
+	if len(views) > 0 {
+		hold = views[0].Record.Hold
+	}
+	if hold != r.hold || r.since == 0 {
 		r.hold, r.since, r.waiting.Due = hold, now, 0
 	}
 	r.waiting.Whole = whole

@@ -9,7 +9,6 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
-	"github.com/metaparticle-io/metaparticle/agent/lease"
 	"github.com/metaparticle-io/metaparticle/agent/leave"
 	"github.com/metaparticle-io/metaparticle/agent/proof"
 	"github.com/metaparticle-io/metaparticle/agent/show"
@@ -40,16 +39,18 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips() && !s.unit.waits.done && !s.unit.records()
 		facts.Settled = s.unit.waits.done && !facts.Alive
 		facts.TakeFrom, facts.Rollout = max(standing.TakeFrom, s.unit.waits.retryAt), r.text(s.loop.now, facts.Wall)
-		wake := min(s.loop.act(ctx, facts), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
+		wake := min(s.loop.act(ctx, facts), s.loop.starts.act(ctx, s.loop.now, startFacts{}), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
 		switch state := s.unit.claim.State(); state.Stage {
 		case claim.Held:
 			return newHold(s.unit, s.loop, state), nil
 		case claim.Done:
-			return nil, nil
+			if s.loop.starts.done() {
+				return nil, nil
+			}
 		case claim.Waiting:
 		}
 		turn := shown(standing, s.loop.asker.err)
-		turn.Beyond = s.unit.beyond(views[0].Record)
+		turn.Beyond = s.unit.beyond(views)
 		look := s.unit.readiness.Standby(s.loop.now, s.seen(), turn, !s.unit.shims.Alive())
 		if facts.Settled {
 			look = show.Done(s.unit.waits.work())
@@ -87,11 +88,11 @@ func shown(s turn.Standby, asked error) show.Turn {
 // beyond returns the time for which a standby of a strict controller stays Ready beyond a
 // handover. This time is the longer of two: the pod's grace, and a turn's time to start.
 // The result is zero without a strict controller, or without turns.
-func (u *unit) beyond(r lease.Record) time.Duration {
+func (u *unit) beyond(views []claim.View) time.Duration {
 	if !u.config.ReplacesUnready || !u.rollout.takesTurns() {
 		return 0
 	}
-	return max(u.config.Grace, u.rollout.pod.Lasts(slotOf(r).Rollout.Start))
+	return max(u.config.Grace, u.rollout.pod.Lasts(slotOf(views[0].Record).Rollout.Start))
 }
 
 // drainOrphans drains the children whose hold is lost or in doubt. Either the agent sees a
@@ -124,12 +125,15 @@ func (s standby) drainOrphans() {
 // standby is Ready. A standby offers once to each leave.
 func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standby) {
 	u, a := s.unit, s.loop.asker
+	if !u.rollout.takesTurns() {
+		return
+	}
 	v := u.claim.Views()[0]
 	to, leaves := v.Record.Notes.Leave, v.Record.Notes.Leaving == api.LeavingSoon
 	a.sees(to)
 	ours := v.Known && !v.Mine && v.Record.Notes.Workload == u.config.Workload && s.loop.now < v.ExpiresAt
 	ready := u.stored.ready && (look.Ready || look.Keep)
-	if len(u.config.Ports) == 0 || !u.rollout.takesTurns() || !u.stays() || !leaves || !ours || !ready || a.offered == to {
+	if len(u.config.Ports) == 0 || !u.stays() || !leaves || !ours || !ready || a.offered == to {
 		return
 	}
 	if !a.spendOffer(s.loop.now) {

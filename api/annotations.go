@@ -79,6 +79,15 @@ var Annotations = table{
 		Examples: []string{"true", "schema=7", "db.migrate=v1.2_a", "a=" + strings.Repeat("z", maxLabel)},
 	},
 	{
+		Key: StartLockAnnotation, Value: "`name`", Default: "no claim", Kind: StartLock,
+		Meaning: "Of all pods in the namespace that name the start lock, whatever their workload, one at a time starts its " +
+			"application. The others wait, and are not Ready. The start is over when the application is ready, or proven dead. Then the " +
+			"application runs beside the others, and no part of Metaparticle stops it. Each start of a container is a new start. Each gated container needs " +
+			"a readiness or startup probe. Only with the gate `container`, and without gated init containers. Beside a " +
+			"singleton, locks or a semaphore, the pod takes the start lock last.",
+		Examples: []string{"db", "warm.cache", "1.a-b"},
+	},
+	{
 		Key: LocalAnnotation, Value: "`claim[,claim…]`", Default: "no claim", Kind: Election,
 		Meaning: "The program itself asks for these claims, over HTTP at `localhost:13131` (the local API): `lock/NAME`, " +
 			"`election/NAME` or `semaphore/NAME=SIZE`. All pods in the namespace that name a claim compete for it, whatever " +

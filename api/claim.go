@@ -66,6 +66,9 @@ type Kind struct {
 	// UntilSuccess reports that a hold lasts until one container has succeeded. The releasing
 	// write then adds the claim's Key to the done keys of the Lease.
 	UntilSuccess bool
+	// UntilReady reports that a hold lasts until the started application is ready. The
+	// application then goes on without the slot.
+	UntilReady bool
 	// Sole reports that a pod with a claim of this kind can have no other claim.
 	Sole bool
 
@@ -119,6 +122,14 @@ var (
 		parse:  parseOnce,
 		slots:  onceSlots,
 		isSlot: IsOnceSlot,
+	}
+	// StartLock claims one slot, under which pods of a namespace start their application one at
+	// a time. The applications then run beside each other.
+	StartLock = &Kind{
+		Key: StartLockAnnotation, Ask: StartLockAnnotation, Scope: ScopeNamespace, UntilReady: true,
+		parse:  parseStartLock,
+		slots:  func(c Claim, _ Workload) []string { return []string{StartLockLease(c.Name)} },
+		isSlot: isStartLockSlot,
 	}
 	// Election claims one slot, for which pods of a namespace compete by the local API. A lock
 	// with the same name has another slot.
@@ -198,6 +209,17 @@ func parseOnce(value string) ([]Claim, string) {
 	return []Claim{{Name: name, Size: 1, Key: key}}, ""
 }
 
+func parseStartLock(value string) ([]Claim, string) {
+	name := strings.TrimSpace(value)
+	switch {
+	case strings.Contains(value, ","):
+		return nil, "name one start lock: a pod can have no other"
+	case !isStartLock(name):
+		return nil, fmt.Sprintf("a start lock's name is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxStartLock)
+	}
+	return []Claim{{Name: name, Size: 1}}, ""
+}
+
 func onceSlots(c Claim, of Workload) []string {
 	if c.Name == "" {
 		return []string{RevisionLease(of)}
@@ -235,6 +257,33 @@ func (r Request) first(is func(Claim) bool) (Claim, bool) {
 // Once returns the pod's once claim, if there is one.
 func (r Request) Once() (Claim, bool) {
 	return r.first(func(c Claim) bool { return c.Kind.UntilSuccess })
+}
+
+// StartsInTurn reports whether the pod has a start lock.
+func (r Request) StartsInTurn() bool {
+	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Kind.UntilReady })
+}
+
+// ForLife returns the claims whose slots the pod holds for as long as its application runs.
+func (r Request) ForLife() []Claim {
+	return slices.DeleteFunc(slices.Clone(r.Claimed), func(c Claim) bool { return c.Kind.UntilReady })
+}
+
+// StartsOnly reports whether the pod has a start lock, and no other claim. Once its application
+// is ready, the pod holds no slot.
+func (r Request) StartsOnly() bool { return r.StartsInTurn() && len(r.ForLife()) == 0 }
+
+// SplitSlots divides the slots of a pod into the slots that the pod holds for life, and those
+// that the pod holds for a start.
+func SplitSlots(slots []string) (life, start []string) {
+	for _, s := range slots {
+		if isStartLockSlot(s) {
+			start = append(start, s)
+		} else {
+			life = append(life, s)
+		}
+	}
+	return life, start
 }
 
 // Duration returns the lease duration of the pod's claims.
@@ -307,7 +356,7 @@ func HasNextLease(slot string) bool {
 }
 
 // kinds are all kinds of claims.
-var kinds = []*Kind{Singleton, Lock, Semaphore, Once, Election}
+var kinds = []*Kind{Singleton, Lock, Semaphore, Once, StartLock, Election}
 
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.
 func kindOf(lease string) *Kind {

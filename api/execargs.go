@@ -17,6 +17,9 @@ type ExecArgs struct {
 	WaitAtMost time.Duration
 	// MayBeDone permits the shim to end with exit code 0, because the container's work is done.
 	MayBeDone bool
+	// Unbounded permits the child to run without a deadline, because the pod holds no slot for
+	// life.
+	Unbounded bool
 	// StopSignal is the name or number of the signal that asks the child to stop. If
 	// StopSignal is empty, the image's stop signal counts, or SIGTERM if the image has
 	// none.
@@ -82,6 +85,8 @@ var execArguments = arguments[ExecArgs]{
 		written(func(e ExecArgs) bool { return e.WaitAtMost != 0 }),
 	optionArg("once", "the container ends with exit code 0 if its work is done already",
 		func(e *ExecArgs) *bool { return &e.MayBeDone }),
+	optionArg("unbounded", "the application may run without a deadline, because the pod holds no slot for life",
+		func(e *ExecArgs) *bool { return &e.Unbounded }),
 	textArg("stop-signal", "the signal that asks the child to stop, by name or number; SIGTERM by default",
 		func(e *ExecArgs) *string { return &e.StopSignal }).written(func(e ExecArgs) bool { return e.StopSignal != "" }),
 	{

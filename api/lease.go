@@ -13,6 +13,7 @@ import (
 const (
 	lockPrefix      = "lock."
 	electionPrefix  = "election."
+	startPrefix     = "start-lock."
 	semaphorePrefix = "semaphore."
 	oncePrefix      = "once."
 	// revisionPrefix begins the Leases of once claims without a name. No person can name such
@@ -60,6 +61,9 @@ func OnceLease(name string) string { return oncePrefix + name }
 
 // ElectionLease returns the name of the Lease of an election.
 func ElectionLease(name string) string { return electionPrefix + name }
+
+// StartLockLease returns the name of the Lease of a start lock.
+func StartLockLease(name string) string { return startPrefix + name }
 
 // RevisionLease returns the name of the Lease of a workload's once claim without a name.
 func RevisionLease(of Workload) string {

@@ -20,6 +20,7 @@ const (
 	LockAnnotation          = Prefix + "lock"
 	SemaphoreAnnotation     = Prefix + "semaphore"
 	OnceAnnotation          = Prefix + "once"
+	StartLockAnnotation     = Prefix + "start-lock"
 	LocalAnnotation         = Prefix + "api"
 	AfterAnnotation         = Prefix + "after"
 	ContainersAnnotation    = Prefix + "containers"

@@ -144,6 +144,9 @@ func (p *parser) gated() {
 		p.withoutShims()
 	}
 	p.sole()
+	if p.request.StartsInTurn() {
+		p.startsInTurn()
+	}
 	if p.request.EndpointDelay != nil && p.request.Standbys() != ReadinessForward {
 		p.wrong(EndpointDelayAnnotation, "has no effect here, because standbys that are never Ready forward nothing: remove it")
 	}
@@ -158,7 +161,7 @@ func (p *parser) sole() {
 	}
 	sole := p.request.Claimed[i].Kind
 	for _, c := range p.request.Claimed {
-		if c.Kind != sole {
+		if c.Kind != sole && (sole.UntilSuccess || !c.Kind.UntilReady) {
 			p.wrong(sole.Key, "is in one pod with %s, which comes with a later version: remove one of the two", c.Kind.Key)
 			break
 		}
@@ -169,6 +172,21 @@ func (p *parser) sole() {
 	}
 	if p.request.Shims() && p.request.Readiness == ReadinessForward {
 		p.wrong(ReadinessAnnotation, "is %q, but with %s only the holders are Ready, for there may be several: remove it", ReadinessForward, sole.Key)
+	}
+}
+
+// startsInTurn refuses the settings that have no meaning with a start lock.
+func (p *parser) startsInTurn() {
+	if !p.request.Shims() {
+		p.wrong(GateAnnotation, "is %q, but with %s a shim must start the application: remove one of the two", p.request.Gate, StartLockAnnotation)
+	}
+	if !p.request.StartsOnly() {
+		return
+	}
+	for _, key := range []string{OnLossAnnotation, OnBusyAnnotation, ReadinessAnnotation} {
+		if p.has(key) {
+			p.wrong(key, "has no effect with %s alone, under which the application runs without a slot: remove it", StartLockAnnotation)
+		}
 	}
 }
 

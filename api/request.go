@@ -132,17 +132,18 @@ func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
 // give its slot to a new pod, and get the slot back. With a gate outside of the containers,
 // pods take no turns.
 func (r Request) TakesTurns() bool {
-	return r.Shims() && !slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.TakesTurns })
+	return r.Shims() && !r.StartsOnly() && !slices.ContainsFunc(r.ForLife(), func(c Claim) bool { return !c.Kind.TakesTurns })
 }
 
 // Standbys returns the readiness of standbys. If a claim may have several holders, only
 // holders are Ready, because a standby has no single address to forward to. Without shims,
 // no standby can be Ready, either. With the gate "pod" the kubelet has not started the main
-// containers, and with the gate "readiness" the standby's application must not serve.
+// containers, and with the gate "readiness" the standby's application must not serve. A pod
+// with a start lock alone has no holder to forward to.
 func (r Request) Standbys() Readiness {
-	several := slices.ContainsFunc(r.Claimed, func(c Claim) bool { return !c.Kind.Forwards })
+	several := slices.ContainsFunc(r.ForLife(), func(c Claim) bool { return !c.Kind.Forwards })
 	switch {
-	case several || !r.Shims():
+	case several || r.StartsOnly() || !r.Shims():
 		return ReadinessHolder
 	case r.Readiness == "":
 		return ReadinessForward

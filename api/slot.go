@@ -45,6 +45,12 @@ func isElectionSlot(lease string) bool {
 	return ok && len(lease) <= maxName && isSubdomain(name)
 }
 
+// isStartLockSlot reports whether a start lock can have the Lease.
+func isStartLockSlot(lease string) bool {
+	name, ok := strings.CutPrefix(lease, startPrefix)
+	return ok && isStartLock(name)
+}
+
 // isSingletonSlot reports whether a singleton can have the Lease. In a shortened name,
 // isSingletonSlot can judge only the part before the hash.
 func isSingletonSlot(lease string) bool {
@@ -133,6 +139,9 @@ func isLock(name string) bool { return len(name) <= maxLock && isSubdomain(name)
 
 // isOnce reports whether a once claim can have the name.
 func isOnce(name string) bool { return len(name) <= maxOnce && isSubdomain(name) }
+
+// isStartLock reports whether a start lock can have the name.
+func isStartLock(name string) bool { return len(name) <= maxStartLock && isSubdomain(name) }
 
 // isSemaphore reports whether a semaphore can have the name.
 func isSemaphore(name string) bool { return len(name) <= maxSemaphoreName && isSubdomain(name) }

@@ -20,6 +20,8 @@ const (
 	maxLock = maxName - len(lockPrefix)
 	// maxOnce leaves room for the prefix of the Lease's name.
 	maxOnce = maxName - len(oncePrefix)
+	// maxStartLock leaves room for the prefix of the Lease's name.
+	maxStartLock = maxName - len(startPrefix)
 	// maxSemaphore bounds the slots of a semaphore, because a standby watches all of them.
 	maxSemaphore = maxListed
 	// maxSemaphoreName leaves room for the prefix, and for the number of a slot.

@@ -67,6 +67,7 @@ var sections = map[string]section{
 		{"restart-never", "… Never"},
 		{"restart-rules", "container restart rules"},
 		{"once", "work that runs to success once per key: `once`, for an init container or the container of a pod that ends"},
+		{"start-lock", "starts one at a time: `start-lock`, for containers with a readiness or startup probe"},
 		{"bounded-wait", "an end instead of a wait: `on-busy: skip` and `wait-at-most`, in pods that end"},
 		{"crash-loop", "CrashLoopBackOff"},
 		{"exit-codes", "exit codes"},

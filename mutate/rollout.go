@@ -24,10 +24,10 @@ type rollout struct {
 }
 
 // stalls warns of a rollout that waits until its standbys are Ready, although they never
-// become Ready. With a once claim all pods go on after one success. With the local API the
-// pods' readiness stays as it was.
+// become Ready. With a once claim all pods go on after one success, and with a start lock alone
+// one after the other. With the local API the pods' readiness stays as it was.
 func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSpec) reason.Refusals {
-	if _, once := request.Once(); once || request.Gate == api.GateProgram || request.Standbys() != api.ReadinessHolder && !feature.HasGatedInit(template, request) {
+	if _, once := request.Once(); once || request.StartsOnly() || request.Gate == api.GateProgram || request.Standbys() != api.ReadinessHolder && !feature.HasGatedInit(template, request) {
 		return nil
 	}
 	replicas := 1
@@ -49,11 +49,12 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 }
 
 // takesTurn reports whether a pod of a new revision takes a turn before the old pod is
-// deleted. The pod must claim one slot, and its annotations must allow turns and Ready
+// deleted. The pod must claim one slot for life, and its annotations must allow turns and Ready
 // standbys.
 func takesTurn(request api.Request) bool {
 	workload := api.Workload{Group: "apps", Kind: "Deployment", Name: "any"}
-	return request.Standbys() == api.ReadinessForward && request.TakesTurns() && len(request.Slots(workload)) == 1
+	life, _ := api.SplitSlots(request.Slots(workload))
+	return request.Standbys() == api.ReadinessForward && request.TakesTurns() && len(life) == 1
 }
 
 // allUnavailable reports whether the rollout of a DaemonSet may stop all of its pods at

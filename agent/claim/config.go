@@ -7,7 +7,8 @@ import "github.com/metaparticle-io/metaparticle/agent/lease"
 
 // Config names the claimed slots, and the pod that claims them.
 type Config struct {
-	// Slots are the names of the Leases, in the order in which they are acquired.
+	// Slots are the names of the Leases, in the order in which they are acquired. The list may be
+	// empty.
 	Slots []string
 	// Any reports that any one of the slots is enough. Otherwise the claim needs all of
 	// them.

@@ -25,6 +25,9 @@
 // agent process may have no proof. Then the claim waits until that hold expires, and
 // never releases its Lease.
 //
+// A claim without slots is held as soon as the pod competes, and no API server ends that
+// hold. The pod of such a claim has only a start lock, which is another claim.
+//
 // # By hand
 //
 // A person may pause a slot on its Lease. No claim acquires a paused slot, even after

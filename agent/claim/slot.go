@@ -293,8 +293,11 @@ func (all slots) drop(now time.Duration) {
 }
 
 // earliest returns the earliest of the instants that its argument, a function, returns for
-// the held slots.
+// the held slots; [instant.Never] without slots.
 func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
+	if len(all) == 0 {
+		return instant.Never
+	}
 	at := of(all[0].held)
 	for _, s := range all[1:] {
 		at = min(at, of(s.held))

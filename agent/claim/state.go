@@ -25,7 +25,8 @@ type State struct {
 	// Tokens are the slots and their fencing tokens, in the order of acquisition.
 	Tokens []Token
 	// DrainAt is the instant at which the drain begins, unless renewals succeed before.
-	// Deadline is the deadline of grants. Each is the earliest such instant of all slots.
+	// Deadline is the deadline of grants. Each is the earliest such instant of all slots;
+	// [instant.Never] without slots.
 	DrainAt, Deadline time.Duration
 	// Lost is the first slot that was lost, or nil. The field Taken reports that another
 	// pod may have one of the lost slots.
@@ -65,7 +66,10 @@ func (c *Claim) State() State {
 		return s
 	}
 	s.Deadline, s.DrainAt = c.campaign.slots.earliest((*lease.Hold).Deadline), c.campaign.slots.earliest((*lease.Hold).DrainAt)
-	s.Confirmed = c.campaign.slots[0].confirmed
+	s.Confirmed = c.need.leaps
+	if len(c.campaign.slots) == 0 {
+		return s
+	}
 	first := c.campaign.slots[0].held.Record()
 	s.Serving, s.Leaving = first.Notes.Serving, first.Notes.Leaving
 	for _, slot := range c.campaign.slots {

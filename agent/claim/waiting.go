@@ -78,7 +78,7 @@ func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 		return campaign{}, false
 	}
 	slots := c.need.candidates(p, c.campaign)
-	if len(slots) == 0 {
+	if len(slots) == 0 && len(c.need.slots) > 0 {
 		return campaign{}, false
 	}
 	if c.campaign.hold != "" && !c.campaign.resumed && slices.Equal(slots, c.campaign.slots) {

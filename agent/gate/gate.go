@@ -21,7 +21,7 @@ type Grant struct {
 	// acquisition.
 	Slots []SlotToken `json:"slots"`
 	// Deadline is the CLOCK_BOOTTIME instant (since boot) at which the child
-	// must be dead.
+	// must be dead; [Unbounded] for a child that no deadline stops.
 	Deadline time.Duration `json:"deadline"`
 	// BootID is the boot that Deadline counts from.
 	BootID string `json:"bootID"`
@@ -30,6 +30,9 @@ type Grant struct {
 	// descendants of the shim get SIGKILL.
 	Drain time.Duration `json:"drain"`
 	Kill  time.Duration `json:"kill"`
+	// StartBy is the CLOCK_BOOTTIME instant from which no child may be started under this grant;
+	// zero means that only the Deadline counts.
+	StartBy time.Duration `json:"startBy,omitempty"`
 	// PodIP is the pod's address, to which the hooks connect by default.
 	PodIP string `json:"podIP,omitempty"`
 	// Leap is the Leap of the Report that this grant answers; zero means none. Every
@@ -40,6 +43,16 @@ type Grant struct {
 	// lengthen this time. A grant without a delay ends the wait.
 	Delay time.Duration `json:"delay,omitempty"`
 }
+
+// Unbounded is the deadline of a child that holds no slot for life. Only a shim whose own
+// arguments permit that starts a child under such a grant.
+const Unbounded = time.Duration(1<<63 - 1)
+
+// farthest bounds the time until the deadline of any other grant. No Lease lasts longer.
+const farthest = time.Hour
+
+// Bounded reports whether the deadline is no farther away than a Lease can last.
+func (g *Grant) Bounded(now time.Duration) bool { return g.Deadline-now <= farthest }
 
 // Heard bounds the time for which a shim waits for the agent's answer to a report. An
 // agent that is not starved answers within milliseconds, even if it asks the API server
@@ -64,6 +77,8 @@ func (g *Grant) Check() error {
 		return fmt.Errorf("%w: grant without hold or boot id", ErrMessage)
 	case g.Deadline <= 0 || g.Drain < 0 || g.Kill < 0 || g.Drain > Longest || g.Kill > Longest:
 		return fmt.Errorf("%w: grant until %v, drain %v, kill %v", ErrMessage, g.Deadline, g.Drain, g.Kill)
+	case g.StartBy < 0:
+		return fmt.Errorf("%w: grant with a start by %v", ErrMessage, g.StartBy)
 	case g.Delay < 0 || g.Delay > Longest:
 		return fmt.Errorf("%w: grant with a delay of %v", ErrMessage, g.Delay)
 	}

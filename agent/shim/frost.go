@@ -22,8 +22,11 @@ type frost struct {
 	machine Machine
 	link    *link
 	child   *child
-	leaps   int   // so far
-	pids    []int // of the stopped processes, parents first
+	// never reports that the child holds no slot that another pod could have taken. Such a child
+	// is not frozen.
+	never bool
+	leaps int   // so far
+	pids  []int // of the stopped processes, parents first
 	// since is the instant of the freeze; zero while nothing is frozen.
 	since time.Duration
 	// denied reports that the kernel refused to freeze a process, and that the shim has
@@ -45,7 +48,7 @@ func (f *frost) reset() { f.pids, f.later, f.denied, f.since = nil, nil, false, 
 
 // on reports whether the child has to stand still until the agent answers.
 func (f *frost) on() bool {
-	return f.link.state.Leap != 0 && f.child.pid != 0 && !f.child.killing
+	return !f.never && f.link.state.Leap != 0 && f.child.pid != 0 && !f.child.killing
 }
 
 // keep keeps a stop signal until the thaw. A second signal of the same kind is dropped.

@@ -31,6 +31,9 @@ type Config struct {
 	// MaySkip permits the agent to end the waiting shim with exit code 0, and MayEndWait with
 	// [api.ExitWaited].
 	MaySkip, MayEndWait bool
+	// Unbounded permits a grant without a deadline. Otherwise a mistake of the agent could let a
+	// child outlive its slot.
+	Unbounded bool
 	// StopSignal asks the child to stop; zero means SIGTERM.
 	StopSignal syscall.Signal
 	// The shim runs PostStart when the child has started, and PreStop before the first
@@ -97,7 +100,7 @@ func newShim(cfg Config, id Identity, m Machine) *shim {
 	s.child = child{environ: cfg.Environ, ours: cfg.Env}
 	s.asides = asides{machine: m, strays: map[int]unix.WaitStatus{}}
 	s.signals = passing{machine: m, link: &s.link, child: &s.child}
-	s.frost = frost{machine: m, link: &s.link, child: &s.child}
+	s.frost = frost{machine: m, link: &s.link, child: &s.child, never: cfg.Unbounded}
 	s.hooks = hooks{
 		machine: m, link: &s.link, child: &s.child, asides: &s.asides, signals: &s.signals,
 		stopSignal: cfg.StopSignal, onStart: cfg.PostStart, onStop: cfg.PreStop,

@@ -107,6 +107,11 @@ func (s *shim) admits(g *gate.Grant) bool {
 		return false // this hold is over; the agent sent the grant before it had the report
 	case self.Leap != 0 && g.Leap != self.Leap:
 		return false // the grant is older than the leap; the agent sends another
+	case !s.cfg.Unbounded && !g.Bounded(s.machine.Now()):
+		s.link.say("grant refused: its deadline is farther away than a lease lasts")
+		return false
+	case g.StartBy != 0 && s.machine.Now() >= g.StartBy:
+		return false // the start lock may be another pod's; the agent sends another grant
 	case s.machine.Now() >= g.DrainAt():
 		if s.refused != g.Hold {
 			s.link.say("grant refused: less is left of it than the child has to stop in")
@@ -222,6 +227,9 @@ var silent = []syscall.Signal{unix.SIGCONT, unix.SIGCHLD, unix.SIGURG}
 // extend moves the deadline forward: never back, never under another hold.
 func (s *shim) extend(g *gate.Grant) {
 	if g == nil || g.Hold != s.child.grant.Hold || g.BootID != s.link.state.BootID {
+		return
+	}
+	if !s.cfg.Unbounded && !g.Bounded(s.machine.Now()) {
 		return
 	}
 	if g.Deadline > s.child.grant.Deadline {

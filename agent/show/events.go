@@ -134,9 +134,13 @@ func (e *Events) Released(slot string) {
 }
 
 // Ends adds the Event with the reason why a hold ends. If the child has ended by itself,
-// the function adds no Event, because Kubernetes reports the end of the container.
+// the function adds no Event, because Kubernetes reports the end of the container. A hold without
+// slots has no Event, either.
 func (e *Events) Ends(reason string, slots []string) {
 	names := strings.Join(slots, ", ")
+	if names == "" {
+		return
+	}
 	switch reason {
 	case ReasonYield:
 		e.add(kube.Normal, reason, "draining to hand over "+names)
@@ -187,8 +191,16 @@ func (e *Events) WaitedTooLong(container, reason string) {
 	e.add(kube.Warning, eventWaited, reason+": container "+container+" ends with exit code "+strconv.Itoa(api.ExitWaited))
 }
 
+// StartsSlowly adds the Event that a start keeps the start lock for long.
+func (e *Events) StartsSlowly(slot string, since time.Duration) {
+	e.add(kube.Warning, eventSlowStart, "this pod has held "+slot+" for "+since.String()+": its application is not ready, and other pods wait to start")
+}
+
 // NotReleased adds the Event that the slots have to expire.
 func (e *Events) NotReleased(slots []string) {
+	if len(slots) == 0 {
+		return
+	}
 	e.add(kube.Warning, eventNotReleased,
 		strings.Join(slots, ", ")+" has to expire: nothing proves that every child is dead")
 }

@@ -22,6 +22,8 @@ type Holder struct {
 	Running, Serves bool
 	// Waits reports that a probe delays the application's readiness.
 	Waits bool
+	// Start describes what the application's start waits for; empty for nothing.
+	Start string
 	// Paused is the pause of a slot, in words; empty for none.
 	Paused string
 	// Turn is the turn of a revision that is not proven, in words; empty for none.
@@ -57,6 +59,8 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 		return look(true, ReadyStarting, holds+"; its application has not served yet, and the controller would replace an unready pod").of(h.Hold)
 	case h.Running:
 		return look(false, ReadyNotReady, holds+"; its application does not pass its probes").of(h.Hold)
+	case h.Start != "":
+		return look(false, ReadyStarting, holds+"; its application is to start: "+h.Start).of(h.Hold)
 	case now < soon && !h.Waits:
 		// A child starts within milliseconds. A pod that is not Ready only for so short
 		// a time would make its Services flap.
@@ -64,6 +68,20 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	default:
 		return look(false, ReadyStarting, holds+"; its application is about to start").of(h.Hold)
 	}
+}
+
+// Starts decides how a pod with a start lock alone appears. The argument start describes what
+// the start waits for; empty for nothing.
+func Starts(running, serves bool, start string) Look {
+	switch {
+	case start != "":
+		return look(false, ReadyStarting, "the application is to start: "+start)
+	case serves:
+		return look(true, ReadyStarted, "the application has started")
+	case running:
+		return look(false, ReadyNotReady, "the application does not pass its probes")
+	}
+	return look(false, ReadyStarting, "the application is about to start")
 }
 
 // Draining decides how a pod appears while its child drains. The argument since is the

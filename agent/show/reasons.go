@@ -54,6 +54,8 @@ const (
 	// ReadyInTurn means that the revision is in its turn, and has not served for long
 	// enough yet.
 	ReadyInTurn = "InItsTurn"
+	// ReadyStarted means that the application runs, and that the pod needs no slot for that.
+	ReadyStarted = "Started"
 	// ReadyDone means that the work of the pod's once claim is done.
 	ReadyDone = "Done"
 	// ReadyFailed means that the work of the pod's once claim has failed, and that the pod waits
@@ -70,5 +72,6 @@ const (
 	eventKilling     = "Killing" // as the kubelet calls it
 	eventSkipped     = "Skipped"
 	eventWaited      = "WaitedTooLong"
+	eventSlowStart   = "StartsSlowly"
 	eventDone        = "AlreadyDone"
 )

@@ -56,6 +56,7 @@ func execConfig(args []string) (shim.Config, error) {
 		MaySkip:    e.OnBusy == api.OnBusySkip || e.MayBeDone,
 		MayEndWait: e.WaitAtMost > 0,
 		Records:    e.MayBeDone,
+		Unbounded:  e.Unbounded,
 		Env:        environment,
 		Grace:      e.Grace,
 	}

@@ -44,9 +44,10 @@ func runCommand(ctx context.Context, args []string) (int, error) {
 
 func parseRun(args []string, env func(string) string) (runSettings, error) {
 	r, err := api.ParseRunArgs(args)
+	life, start := api.SplitSlots(r.Slots)
 	c := agent.Config{
 		PodName: env(api.PodNameEnv), PodUID: env(api.PodUIDEnv), PodIP: env(api.PodIPEnv),
-		Slots: r.Slots, Any: r.Any, Containers: r.Containers, InitContainers: r.InitContainers,
+		Slots: life, StartSlots: start, Any: r.Any, Containers: r.Containers, InitContainers: r.InitContainers,
 		LeaseDuration: r.LeaseDuration, Grace: r.Grace, Readiness: r.Readiness,
 		OnBusy: r.OnBusy, Job: r.Job, WaitAtMost: r.WaitAtMost, OnceKey: r.OnceKey,
 		Workload: r.Workload, Revision: r.Revision, MinReady: r.MinReady, ReplacesUnready: r.ReplacesUnready, Ports: r.Ports, EndpointDelay: r.EndpointDelay, Probes: r.Probes, OwnKernel: r.OwnKernel,

@@ -38,6 +38,7 @@ const (
 	OnceContainers   Reason = "OnceContainers"
 	OnceIndexed      Reason = "OnceIndexed"
 	NoRevision       Reason = "NoRevision"
+	NoProbe          Reason = "NoProbe"
 	AfterItself      Reason = "AfterItself"
 	PodWithoutName   Reason = "PodWithoutName"
 	WorkloadUnknown  Reason = "WorkloadUnknown"

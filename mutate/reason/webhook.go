@@ -43,7 +43,7 @@ var All = []Explanation{
 	{
 		Reason:  InitContainer,
 		Meaning: "`metaparticle.io/containers` names an init container that cannot be gated. Either the init container is a native sidecar, which the containers after it need. Or, without `metaparticle.io/once`, no main container is named, so nothing would keep the slot after the init container. Or `metaparticle.io/on-busy` is skip, and the containers after a skipped init container would start without its work.",
-		Do:      "name ordinary init containers, and the main containers that run after them; with on-busy: skip name main containers only, and with once one ordinary init container only",
+		Do:      "name ordinary init containers, and the main containers that run after them; with on-busy: skip or start-lock name main containers only, and with once one ordinary init container only",
 	},
 	{
 		Reason:  ContainerLimit,
@@ -124,6 +124,11 @@ var All = []Explanation{
 		Reason:  NoRevision,
 		Meaning: "`metaparticle.io/once: \"true\"` takes the revision of the pod's template as the key. This pod has no revision: its controller numbers no templates, or the pod has no controller.",
 		Do:      "write a name and a key, as in metaparticle.io/once: schema=7",
+	},
+	{
+		Reason:  NoProbe,
+		Meaning: "`metaparticle.io/start-lock` lets one pod at a time start, until its application is ready. A gated container has neither a readiness nor a startup probe, so nothing would tell when its start is over.",
+		Do:      "add a readiness or startup probe to the container, or leave the container out of metaparticle.io/containers",
 	},
 	{
 		Reason:  AfterItself,

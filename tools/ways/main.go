@@ -52,7 +52,7 @@ import (
 // ways are the chains of calls that a new reader of the code follows first.
 var ways = []way{
 	{"renewal", "agent", "(*hold).renew"},
-	{"grant", "agent", "(*hold).grant"},
+	{"grant", "agent", "(grants).grant"},
 	{"pod", "mutate/admit", "(podHandler).Handle"},
 }
 

@@ -1,0 +1,285 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/agent/proof"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// slowStart is the time after which an Event tells of a start that has not ended. No timeout
+// ends a start, because the pods that wait would then start beside it.
+const slowStart = 10 * time.Minute
+
+// starts keeps the pod's start lock, which is a claim of its own. A first grant waits until that
+// claim is held. The claim is released once each child that it started is ready or dead. If
+// the claim is lost meanwhile, these children go on.
+//
+// A nil *starts is of a pod without a start lock.
+type starts struct {
+	unit    *unit
+	claim   *claim.Claim
+	courier *courier.Courier
+	// starting has the shims whose child is starting, with the number of the hold of the start
+	// lock.
+	starting map[gate.ShimID]string
+	// own are the holds of this process that a Lease may still name.
+	own map[string]bool
+	// hold is the present hold; empty for none. The instant since is its beginning.
+	hold  string
+	since time.Duration
+	// told reports that an Event has told of the slow start.
+	told bool
+	// leaps counts the leaps of the wall clock that the claim knows. The field stopped reports that
+	// the claim ends.
+	leaps   int
+	stopped bool
+	// fresh reports that the Lease names no hold of an earlier agent process of the pod.
+	fresh bool
+}
+
+// newStarts returns the start lock of the unit; nil for a pod without one.
+func newStarts(u *unit, q *requests) *starts {
+	c := u.config
+	if len(c.StartSlots) == 0 {
+		return nil
+	}
+	s := &starts{unit: u, starting: map[gate.ShimID]string{}, own: map[string]bool{}}
+	s.claim = claim.New(claim.Config{Slots: c.StartSlots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
+	s.courier = courier.New(courier.Config{
+		Leases: c.API, Claim: s.claim, Timeout: q.timeout, Post: q.posts.post, Group: q.group, Answered: s.answered, Log: c.Log,
+	})
+	return s
+}
+
+// answered counts the request in the metrics, and reports a failure in the log.
+func (s *starts) answered(a claim.Action, err, refusal error) {
+	count(s.unit.metrics, a, err)
+	if refusal != nil {
+		s.unit.config.Log.Debug("request for the start lock failed", "lease", a.Slot, "err", refusal)
+	}
+}
+
+// startFacts are the inputs of a decision about the start lock.
+type startFacts struct {
+	// waits reports that a shim waits for a first grant, and may have that grant but for the
+	// start lock.
+	waits bool
+	// serves reports that all children of the pod pass their probes.
+	serves bool
+}
+
+// act carries out what the claim of the start lock decides. The result is the instant of the next
+// call.
+func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.Duration {
+	if s == nil {
+		return instant.Never
+	}
+	s.follow(now)
+	s.settle(f.serves)
+	s.fresh = s.fresh || s.hold != "" || s.sawOther()
+	for {
+		actions, wake := s.claim.Next(now, s.facts(f))
+		for _, a := range actions {
+			if a.Kind == claim.Acquire {
+				s.own[a.Record.Hold] = true
+			}
+			s.courier.Carry(ctx, a)
+		}
+		maps.DeleteFunc(s.own, func(hold string, _ bool) bool { return hold != s.hold && !s.claim.Named(hold) })
+		state := s.claim.State()
+		if state.Stage != claim.Held {
+			return wake
+		}
+		s.begin(now, state)
+		part, over := s.ends(now, state, f)
+		if !over {
+			return min(wake, state.Deadline, s.tellSlow(now))
+		}
+		s.unit.config.Log.Info("start lock ends", "lease", state.Tokens[0].Slot, "hold", s.hold, "released", part.GiveBack)
+		s.hold = ""
+		s.claim.LetGo(now, part)
+	}
+}
+
+// follow tells the claim of the leaps of the wall clock, because the machine may have been paused. A
+// stopping agent also ends the claim.
+func (s *starts) follow(now time.Duration) {
+	for ; s.leaps < s.unit.leaps; s.leaps++ {
+		s.claim.Leapt(now)
+	}
+	if s.unit.stopping && !s.stopped {
+		s.claim.Stop(now)
+		s.stopped = true
+	}
+}
+
+// settle forgets each child whose start is over: the child is ready, or proven dead.
+func (s *starts) settle(serves bool) {
+	maps.DeleteFunc(s.starting, func(id gate.ShimID, _ string) bool {
+		r, known := s.unit.shims.Last(id)
+		switch {
+		case !known || r.Phase == gate.Ended:
+			return true
+		case r.Phase == gate.Waiting:
+			// The grant is on its way, or was refused, or its child is dead. Only a dead child
+			// has made the shim name the hold of the grant.
+			return s.unit.orders.to(id).granted == r.Hold
+		}
+		return serves && r.Phase == gate.Running && !r.Starting
+	})
+}
+
+// facts returns the inputs of the claim's next decision.
+func (s *starts) facts(f startFacts) claim.Facts {
+	u := s.unit
+	needed := f.waits || len(s.starting) > 0
+	facts := claim.Facts{
+		Wall:    u.config.Wall(),
+		Compete: f.waits && s.hold == "" && u.stays(),
+		Proven:  func(hold string) bool { return s.proven(hold, f.serves) },
+		Notes:   lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload},
+		Settled: s.hold == "" && !needed && !s.inherits(),
+		Renew:   s.hold != "" && needed, Guard: true,
+	}
+	if s.inherits() && !f.serves {
+		for _, v := range s.claim.Views() {
+			if v.Mine && v.Known {
+				facts.Children = append(facts.Children, claim.Child{
+					Hold: v.Record.Hold, Tokens: []claim.Token{{Slot: v.Slot, Token: cmp.Or(v.Record.Token, v.Record.Version)}},
+				})
+			}
+		}
+	}
+	return facts
+}
+
+// inherits reports whether an earlier agent process may have held the start lock for a child. If
+// that child is still starting, the new process resumes the hold. Otherwise the process
+// releases the lock.
+func (s *starts) inherits() bool { return !s.fresh && s.hasChild() }
+
+// sawOther reports whether the Lease of the start lock does not name this pod.
+func (s *starts) sawOther() bool {
+	return !slices.ContainsFunc(s.claim.Views(), func(v claim.View) bool { return !v.Known || v.Mine })
+}
+
+// hasChild reports whether a shim of the pod has a child.
+func (s *starts) hasChild() bool {
+	return slices.ContainsFunc(s.unit.shims.Reports(), proof.HasChild)
+}
+
+// proven reports whether no child can be starting under the hold.
+func (s *starts) proven(hold string, serves bool) bool {
+	if s.own[hold] {
+		for _, of := range s.starting {
+			if of == hold {
+				return false
+			}
+		}
+		return true
+	}
+	return serves || !s.hasChild() && s.unit.shims.Proven(hold)
+}
+
+// begin notes a hold that has begun. A resumed hold has each child of the pod.
+func (s *starts) begin(now time.Duration, state claim.State) {
+	if s.hold == state.Hold {
+		return
+	}
+	s.hold, s.since, s.told = state.Hold, now, false
+	if state.Resumed {
+		s.own[s.hold] = true
+		for _, r := range s.unit.shims.Reports() {
+			if proof.HasChild(r) {
+				s.starting[r.Shim] = s.hold
+			}
+		}
+	}
+	s.unit.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
+}
+
+// ends reports whether the hold ends now, and how the claim lets go.
+func (s *starts) ends(now time.Duration, state claim.State, f startFacts) (part claim.Parting, over bool) {
+	switch {
+	case state.Lost != nil, now >= state.Deadline:
+		return claim.Parting{}, true
+	case len(s.starting) == 0 && (!f.waits || !s.unit.stays()):
+		return claim.Parting{GiveBack: true}, true
+	}
+	return claim.Parting{}, false
+}
+
+// tellSlow adds an Event if the start lasts for long. The result is the instant of the next call.
+func (s *starts) tellSlow(now time.Duration) time.Duration {
+	at := s.since + slowStart
+	switch {
+	case s.told || len(s.starting) == 0:
+		return instant.Never
+	case now < at:
+		return at
+	}
+	s.told = true
+	s.unit.events.StartsSlowly(s.unit.config.StartSlots[0], slowStart)
+	return instant.Never
+}
+
+// startBy returns the instant from which no child may be started; zero for a pod without a start
+// lock. Without a hold the instant is long past.
+func (s *starts) startBy() time.Duration {
+	switch {
+	case s == nil:
+		return 0
+	case !s.open():
+		return 1
+	}
+	return s.claim.State().DrainAt
+}
+
+// open reports whether a first grant may be sent now.
+func (s *starts) open() bool {
+	if s == nil {
+		return true
+	}
+	state := s.claim.State()
+	return s.hold != "" && state.Stage == claim.Held && state.Lost == nil && state.Confirmed >= s.unit.leaps
+}
+
+// begins notes that a first grant is sent to the shim.
+func (s *starts) begins(id gate.ShimID) {
+	if s != nil {
+		s.starting[id] = s.hold
+	}
+}
+
+// done reports that nothing is left to release.
+func (s *starts) done() bool { return s == nil || s.claim.State().Stage == claim.Done }
+
+// obstacle describes in words for which start the pod waits; empty without an obstacle.
+func (s *starts) obstacle(now time.Duration) string {
+	if s == nil || s.open() {
+		return ""
+	}
+	for _, v := range s.claim.Views() {
+		holder := api.PodOf(v.Record.Holder)
+		switch {
+		case v.Known && v.Record.Paused != "":
+			return v.Slot + " is paused"
+		case v.Known && !v.Mine && holder != "" && now < v.ExpiresAt:
+			return v.Slot + " is held by " + cmp.Or(holder, v.Record.Holder) + ", whose application starts"
+		}
+	}
+	return "waiting for " + s.unit.config.StartSlots[0]
+}

@@ -1,0 +1,217 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/show"
+)
+
+const startSlot = "start-lock.db"
+
+// starter gives a pod a start lock alone, and an application with a readiness probe.
+func starter(app *patient) func(c *Config) {
+	return func(c *Config) {
+		c.Slots, c.StartSlots = nil, []string{startSlot}
+		app.probed("readiness")(c)
+	}
+}
+
+func (w *world) starting() string { return w.server.lease(startSlot).Holder }
+
+func TestStartLockLastsUntilApplicationIsReady(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(startSlot)
+		first, second := newPatient("readiness"), newPatient()
+		a := w.start("a", starter(first))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "first child runs", func() bool { return a.running("s1") })
+		b := w.start("b", starter(second))
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.pass(5 * time.Minute)
+		assert.Equal(t, gate.Waiting, b.gates.phase("s2"), "no timeout ends a start")
+		assert.Equal(t, a.identity(), w.starting())
+		assert.Contains(t, b.status(), "start-lock.db is held by a, whose application starts")
+
+		first.be(false, "readiness")
+		w.within(6*time.Second, "second child runs", func() bool { return b.running("s2") })
+		w.within(6*time.Second, "start lock is free", func() bool { return w.starting() == "" })
+		assert.True(t, a.running("s1"), "the application goes on without the slot")
+		assert.Contains(t, a.status(), `"reason":"`+show.ReadyStarted)
+		assert.Contains(t, a.status(), `"metaparticle.io/role":null`, "no pod holds a slot for life")
+
+		// From now on neither pod needs the API server.
+		before := w.server.requests()
+		w.pass(time.Hour)
+		assert.Equal(t, before, w.server.requests())
+		assert.True(t, a.running("s1") && b.running("s2"))
+		a.gates.end("s1")
+		b.gates.end("s2")
+	})
+}
+
+// status returns the last status that the agent has stored.
+func (p *pod) status() string {
+	p.link.mu.Lock()
+	defer p.link.mu.Unlock()
+	return p.link.patches[len(p.link.patches)-1]
+}
+
+func TestEachStartOfAChildNeedsTheLock(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(startSlot)
+		app := newPatient()
+		a := w.start("a", starter(app))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(6*time.Second, "first start is over", func() bool { return a.running("s1") && w.starting() == "" })
+
+		l := w.server.lease(startSlot)
+		l.Holder, l.RenewTime, l.DurationSeconds = "other_u", time.Now(), 30
+		w.server.put(&l)
+		a.gates.end("s1")
+		a.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.pass(20 * time.Second)
+		assert.Equal(t, gate.Waiting, a.gates.phase("s2"), "another pod starts")
+		w.within(15*time.Second, "second start follows the expiry", func() bool { return a.running("s2") })
+		a.gates.end("s2")
+	})
+}
+
+func TestDeadChildEndsItsStart(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(startSlot)
+		a := w.start("a", starter(newPatient("readiness")))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		a.gates.end("s1")
+		w.within(time.Second, "start lock is free", func() bool { return w.starting() == "" })
+	})
+}
+
+func TestLostStartLockStopsNoChild(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(startSlot)
+		a := w.start("a", starter(newPatient("readiness")))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		a.link.set(func(l *link) { l.cut = true })
+		w.pass(2 * time.Minute)
+		assert.True(t, a.running("s1"))
+		b := w.start("b", starter(newPatient()))
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.within(35*time.Second, "another pod starts", func() bool { return b.running("s2") })
+		a.link.set(func(l *link) { l.cut = false })
+		w.pass(2 * time.Minute)
+		assert.True(t, a.running("s1"))
+		assert.Empty(t, a.gates.told())
+		assert.Empty(t, w.starting(), "the pod that lost the lock leaves it alone")
+		a.gates.end("s1")
+		b.gates.end("s2")
+	})
+}
+
+func TestRestartedAgentKeepsTheStartLock(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(startSlot)
+		app := newPatient("readiness")
+		a := w.start("a", starter(app))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		a.kill()
+		hold := a.gates.shim("s1").report.Hold
+		a = w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app", Phase: gate.Running, Hold: hold})
+		b := w.start("b", starter(newPatient()))
+		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.pass(2 * time.Minute)
+		assert.Equal(t, a.identity(), w.starting(), "the new process renews the hold of the earlier one")
+		assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
+		app.be(false, "readiness")
+		w.within(6*time.Second, "other pod starts", func() bool { return b.running("s2") })
+		assert.True(t, a.running("s1"))
+		a.gates.end("s1")
+		b.gates.end("s2")
+	})
+}
+
+func TestRestartedAgentReleasesLockOfReadyChild(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(startSlot)
+		app := newPatient("readiness")
+		a := w.start("a", starter(app))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		a.kill()
+		hold := a.gates.shim("s1").report.Hold
+		app.be(false, "readiness")
+		a = w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app", Phase: gate.Running, Hold: hold})
+		w.within(6*time.Second, "start lock is free", func() bool { return w.starting() == "" })
+		assert.True(t, a.running("s1"))
+		a.gates.end("s1")
+	})
+}
+
+func TestPodTakesTheStartLockAfterItsSingleton(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		w.server.put(&kube.Lease{Name: startSlot, DurationSeconds: 30, Holder: "other_u", RenewTime: time.Now()})
+		app := newPatient("readiness")
+		a := w.start("a", func(c *Config) { c.StartSlots = []string{startSlot} }, app.probed("readiness"))
+		w.pass(time.Minute)
+		assert.Equal(t, "other_u", w.starting(), "no shim waits")
+		l := w.server.lease(startSlot)
+		l.RenewTime = time.Now()
+		w.server.put(&l)
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(25 * time.Second)
+		assert.Equal(t, a.identity(), w.holder(), "the pod renews its singleton while it waits for the start lock")
+		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
+		w.within(10*time.Second, "child runs", func() bool { return a.running("s1") })
+		assert.Equal(t, a.identity(), w.starting())
+		grants := a.gates.given()
+		assert.NotEqual(t, gate.Unbounded, grants[0].Deadline)
+		assert.NotZero(t, grants[0].StartBy)
+		require.Len(t, grants[0].Slots, 1, "the start lock has no token for the application")
+
+		app.be(false, "readiness")
+		w.within(6*time.Second, "start lock is free", func() bool { return w.starting() == "" })
+		w.pass(time.Minute)
+		assert.Equal(t, a.identity(), w.holder())
+		assert.True(t, a.running("s1"))
+	})
+}
+
+func TestPausedStartLockStartsNoChild(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.server.put(&kube.Lease{Name: startSlot, DurationSeconds: 30, Annotations: map[string]string{"metaparticle.io/paused": "continue"}})
+		a := w.start("a", starter(newPatient()))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.pass(time.Minute)
+		assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
+		assert.Contains(t, a.status(), "start-lock.db is paused")
+	})
+}
+
+func TestStoppedAgentReleasesTheStartLock(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(startSlot)
+		a := w.start("a", starter(newPatient("readiness")))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		close(a.stop)
+		w.pass(time.Minute)
+		assert.Equal(t, a.identity(), w.starting(), "the kubelet has not stopped the child")
+		a.gates.end("s1")
+		require.NoError(t, <-a.done)
+		assert.Empty(t, w.starting())
+	})
+}
