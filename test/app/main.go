@@ -49,6 +49,7 @@ type config struct {
 	echo       bool
 	bid        string
 	follow     int
+	starts     string
 }
 
 func main() {
@@ -79,6 +80,7 @@ func main() {
 	flag.StringVar(&c.https, "https", "", "address to serve the same as -listen by HTTPS")
 	flag.StringVar(&c.bid, "bid", "", "run only while the local API gives a hold of this claim: KIND/NAME")
 	flag.IntVar(&c.follow, "follow", 0, "with -bid: follow the state of the claim by so many connections")
+	flag.StringVar(&c.starts, "starts", "", "with -listen: be alone under this name until the application serves")
 	flag.Parse()
 	// The names may contain $METAPARTICLE_SLOT, so that each slot of a semaphore is a name
 	// of its own.
@@ -132,7 +134,13 @@ func run(c config) (int, error) {
 	if c.runFor > 0 {
 		byItself = time.After(c.runFor)
 	}
-	asked := work(c)
+	serves := func() {}
+	if c.starts != "" {
+		if serves, err = beginStart(c); err != nil {
+			return 0, err
+		}
+	}
+	asked := work(c, serves)
 	select {
 	case <-byItself:
 		return c.exitCode, life.end(c.exitCode)
@@ -157,15 +165,27 @@ func run(c config) (int, error) {
 	return c.stopCode, life.end(c.stopCode)
 }
 
-// work begins what the flags ask for. The channel delivers the exit code of an end that a caller,
+// beginStart records the start of the application. The result records the end of the start.
+func beginStart(c config) (serves func(), err error) {
+	c.names = c.starts
+	start, err := begin(c)
+	return func() {
+		if err := start.end(0); err != nil {
+			fail(err)
+		}
+		start.unlock()
+	}, err
+}
+
+// work begins what the flags ask for, and calls serves before the application serves. The channel delivers the exit code of an end that a caller,
 // or the end of the standard input, asks for.
-func work(c config) <-chan int {
+func work(c config, serves func()) <-chan int {
 	asked := make(chan int, 1)
 	if c.eat {
 		go eat()
 	}
 	if c.listen != "" {
-		go serve(c, asked)
+		go serve(c, serves, asked)
 	}
 	if c.echo {
 		go func() {

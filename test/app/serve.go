@@ -15,10 +15,11 @@ import (
 // serve answers GET / with the process's own description, and answers probes. GET
 // /exit?code=N ends the application with N, and GET /burn makes the application use
 // processor time.
-func serve(c config, asked chan<- int) {
+func serve(c config, serves func(), asked chan<- int) {
 	if c.startDelay > 0 {
 		<-time.After(c.startDelay)
 	}
+	serves()
 	mux := http.NewServeMux()
 	handleNotes(mux, c.dir)
 	handleBurn(mux)

@@ -1,0 +1,132 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package exclusive
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// starts is the record of all starts, in which no two may overlap.
+const starts = "starts"
+
+// warm is the Lease of the start lock.
+var warm = api.StartLockLease("warm")
+
+// warming returns an application that takes two seconds to start, under the start lock.
+func warming(name string, replicas int32) app.App {
+	a := app.App{Name: name, Record: "$POD_NAME", Replicas: replicas, Annotations: app.Claim(api.StartLockAnnotation, "warm")}
+	a.Args = []string{"-start-delay=2s", "-starts=" + starts}
+	a.Edit = func(t *corev1.PodTemplateSpec) {
+		t.Spec.Containers[0].ReadinessProbe = &corev1.Probe{
+			ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/health/readiness", Port: intstr.FromInt32(8080)}},
+			PeriodSeconds: 1,
+		}
+	}
+	return a
+}
+
+// awaitReady waits until so many pods of the application, and no others, are Ready, and the start lock is
+// free.
+func awaitReady(s *space.Space, a app.App, replicas int) {
+	s.Helper()
+	s.Await(space.StartTimeout, "all pods have started", func() bool {
+		pods := s.Pods(a.Name)
+		ready := slices.DeleteFunc(slices.Clone(pods), func(pod *corev1.Pod) bool { return !status.Condition(pod, corev1.PodReady) })
+		return len(pods) == replicas && len(ready) == replicas && s.Identity(warm) == ""
+	})
+}
+
+// lives returns the living processes of the pods, by pod.
+func lives(s *space.Space, a app.App) map[string]*record.Process {
+	all := map[string]*record.Process{}
+	for _, pod := range s.Pods(a.Name) {
+		if now := s.Running(pod.Name); now != nil {
+			all[pod.Name] = now
+		}
+	}
+	return all
+}
+
+func TestPodsOfAStartLockStartOneByOne(t *testing.T) {
+	l := cluster.NeedLab(t, "it cuts a node off")
+	s, a := space.New(t), warming("caches", 5)
+	app.Create(s, a)
+	awaitReady(s, a, 5)
+	require.Len(t, s.Record(starts).Mains(), 5)
+	before := lives(s, a)
+	require.Len(t, before, 5, "all applications run beside each other")
+	for _, pod := range s.Pods(a.Name) {
+		assert.NotContains(t, pod.Labels, api.RoleLabel, "no pod holds a slot for life")
+	}
+
+	// Each further start of a child is a start, too. The other applications run on.
+	victim := s.Pods(a.Name)[0]
+	process.MustSignal(s, victim, process.Child, unix.SIGKILL)
+	s.Await(space.StartTimeout, "the application has started again", func() bool { return len(s.Record(starts).Mains()) == 6 })
+	awaitReady(s, a, 5)
+	for name, now := range lives(s, a) {
+		if name != victim.Name {
+			assert.Equal(t, before[name].ID, now.ID)
+		}
+	}
+
+	// The node of a starting pod is cut off. The start goes on there, and the next one begins
+	// when the Lease has expired.
+	kubectl.Must(s, "", "rollout", "restart", "deployment/"+a.Name)
+	starter := s.AwaitHolder(warm)
+	heal := fault.Node(t, starter.Spec.NodeName, l.Cut, l.Heal)
+	s.Await(lease.Short+space.Soon, "another pod starts", func() bool {
+		holder := s.Holder(warm)
+		return holder != nil && holder.Name != starter.Name
+	})
+	assert.NotNil(t, s.Running(starter.Name), "the pod that was cut off runs its application")
+	heal()
+	awaitReady(s, a, 5)
+}
+
+func TestSingletonsShareAStartLock(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	var all []app.App
+	for _, name := range []string{"one", "two", "three"} {
+		a := warming(name, 2)
+		a.Record = name
+		a.Annotations[api.SingletonAnnotation] = "true"
+		a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
+		app.Create(s, a)
+		all = append(all, a)
+	}
+	for _, a := range all {
+		app.AwaitRunning(s, a, space.StartTimeout)
+	}
+	s.Await(space.StartTimeout, "all starts are over", func() bool {
+		over := slices.DeleteFunc(s.Record(starts).Mains(), func(p record.Process) bool { return !p.Ended })
+		return len(over) == len(all) && s.Identity(warm) == ""
+	})
+	// A handover starts the application again, under the start lock.
+	before := s.Running(all[0].Name)
+	app.DeletePod(s, s.AwaitHolder(lease.OfDeployment(all[0].Name)))
+	app.After(s, all[0], before)
+	s.Await(space.StartTimeout, "the fourth start is over", func() bool {
+		return len(s.Record(starts).Mains()) == len(all)+1 && s.Identity(warm) == ""
+	})
+}
