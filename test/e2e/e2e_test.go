@@ -139,6 +139,8 @@ func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
 }
+func TestPodsOfAStartLockStartOneByOne(t *testing.T) { exclusive.TestPodsOfAStartLockStartOneByOne(t) }
+func TestSingletonsShareAStartLock(t *testing.T)     { exclusive.TestSingletonsShareAStartLock(t) }
 
 // Tests of package gates.
 
