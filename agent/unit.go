@@ -52,7 +52,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		config:  c,
 		self:    lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Budget: b},
 		random:  rand.New(c.Random),
-		shims:   proof.New(proof.Config{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted}),
+		shims:   proof.New(proof.Config{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: len(c.Slots) == 0}),
 		probes:  newProbes(c),
 		rollout: newRollout(c),
 	}

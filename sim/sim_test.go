@@ -31,6 +31,8 @@ func TestWorksBreakNoInvariant(t *testing.T) { play.Works(t, world.ModelOfEnroll
 
 func TestProgramsBreakNoInvariant(t *testing.T) { play.Programs(t, world.ModelOfEnroll) }
 
+func TestStartsBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOfEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The random schedules in the tests of agent/claim catch these bugs, because the bugs are

@@ -34,6 +34,9 @@ type Config struct {
 	// OwnKernel reports that the pod may run in a virtual machine of its own. Then a
 	// note with another boot id does not prove that the noted shim is dead.
 	OwnKernel bool
+	// Unbounded reports that the children have no deadline, because the pod holds no slot for life.
+	// A child of an earlier shim then harms no other pod, so the Server keeps no notes of grants.
+	Unbounded bool
 	// Silence is the time without a message after which a shim is reported Silent; zero
 	// means two beats and a half.
 	Silence time.Duration
@@ -88,7 +91,11 @@ func New(cfg Config, m Machine) (*Server, error) {
 	s := &Server{cfg: cfg, machine: m, outbox: newOutbox(), reports: make(chan gate.Report)}
 	s.register = register{outbox: s.outbox, runs: runs{}, log: cfg.Log}
 	var err error
-	s.register.ledger, err = openLedger(m.Notes, m.BootID, cfg.OwnKernel)
+	notes := m.Notes
+	if cfg.Unbounded {
+		notes = noNotes{}
+	}
+	s.register.ledger, err = openLedger(notes, m.BootID, cfg.OwnKernel)
 	return s, err
 }
 

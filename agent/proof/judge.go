@@ -48,6 +48,9 @@ func (s *Shims) accounted(container, hold string) bool {
 // the hold. A connected earlier shim reports for itself: the agent drains it when a
 // fresher shim comes.
 func (s *Shims) Doubted(hold string) bool {
+	if s.unbounded {
+		return false
+	}
 	for container, d := range s.doubts {
 		if hold != "" && s.mayMean(d.hold, hold) && !s.connected(hold, container) {
 			return true
@@ -172,7 +175,7 @@ func (s *Shims) occupied(hold string, r gate.Report) bool {
 // Drained reports whether a shim that had a child of the hold waits again. Such a shim
 // has drained by itself, so the whole hold must end.
 func (s *Shims) Drained(hold string) bool {
-	return slices.ContainsFunc(s.list, func(r gate.Report) bool {
+	return !s.unbounded && slices.ContainsFunc(s.list, func(r gate.Report) bool {
 		return r.Connected && r.Phase == gate.Waiting && r.Hold == hold
 	})
 }

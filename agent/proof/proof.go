@@ -16,6 +16,9 @@ type Config struct {
 	Containers []string
 	// InitContainers are the gated init containers.
 	InitContainers []string
+	// Unbounded reports that the children have no deadline, because the pod holds no slot for life.
+	// Then no earlier shim is doubted, and the drain of one container ends no hold.
+	Unbounded bool
 	// Granted reports whether a note names a grant of the hold to a shim of the init
 	// container. Nil means that any shim may have had such a grant.
 	Granted func(container, hold string) bool
@@ -30,6 +33,8 @@ type Shims struct {
 	inits []string
 	// granted reads the notes of grants, and is nil for a gate without notes.
 	granted func(container, hold string) bool
+	// unbounded reports that the children have no deadline.
+	unbounded bool
 	// list has the last report of each shim, in the order in which the shims started.
 	// After a restart of this agent the shims connect in any order.
 	list reports
@@ -68,6 +73,7 @@ func New(c Config) *Shims {
 		containers:  slices.Concat(c.InitContainers, c.Containers),
 		inits:       c.InitContainers,
 		granted:     c.Granted,
+		unbounded:   c.Unbounded,
 		outstanding: grants{},
 		begun:       map[string]bool{},
 		heard:       map[string]bool{},

@@ -71,6 +71,11 @@ func Programs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayPrograms)
 }
 
+// Starts plays, for each seed, the story of pods with a start lock.
+func Starts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayStarts)
+}
+
 // play plays a story of one seed in a synctest bubble, and reports the violation.
 func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	var w *world.World

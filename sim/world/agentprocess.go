@@ -77,8 +77,9 @@ func (p *pod) relock() {
 // begin runs the agent in the process, as cmd/agent does for the pod's gate.
 func (a *agentProcess) begin() {
 	p, w := a.pod, a.pod.w
+	life, start := api.SplitSlots(p.slots)
 	config := agent.Config{
-		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: p.slots, Any: p.any,
+		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: life, StartSlots: start, Any: p.any,
 		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
 		InitContainers: p.inits,
 		LeaseDuration:  p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,

@@ -67,6 +67,9 @@ const (
 	withheld = "withheld"
 	// stopsOften means that a rollout stops the old version more often than its rule allows.
 	stopsOften = "stops-often"
+	// startsBeside means that a child begins although its pod has no start lock, or that the lock
+	// is released while a child starts.
+	startsBeside = "starts-beside"
 	// freed means that a Lease becomes free although its holder has not released the
 	// Lease.
 	freed = "freed"
@@ -76,6 +79,7 @@ const (
 func (l *checks) childBegins(c *child) {
 	l.note(c.where, "%s BEGINS under %s %v", c.name, c.hold, c.slots)
 	l.checkDeleted(c)
+	l.checkStart(c)
 	l.done.begins(c.name, c.pod().key, leaseOf(c.pod()), 1+skew)
 	c.pod().ran = true
 	if c.pod().skips {
@@ -109,7 +113,7 @@ func (t template) needed() int {
 	if t.any {
 		return 1
 	}
-	return len(t.slots)
+	return len(t.forLife())
 }
 
 // checkCrowd demands that a semaphore has no more holds with children than it has

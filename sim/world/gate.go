@@ -28,7 +28,7 @@ type gateway struct {
 func openGateway(a *agentProcess) (*gateway, error) {
 	beat := a.pod.beat()
 	server, err := desk.New(
-		desk.Config{RequirePID1: true, Silence: beat * 5 / 2},
+		desk.Config{RequirePID1: true, Silence: beat * 5 / 2, Unbounded: a.pod.startsOnly()},
 		desk.Machine{BootID: a.pod.node.boot, Now: a.now, Shims: listener{a}, Notes: notes{a}},
 	)
 	if err != nil {

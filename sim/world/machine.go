@@ -80,6 +80,10 @@ func (m machine) take(starting bool) (shim.Input, bool) {
 	return in, true
 }
 
+// farAway is later than the end of every story. A child that no deadline stops has an alarm later
+// than that.
+const farAway = 1000 * time.Hour
+
 // Wake implements shim.Machine.
 func (m machine) Wake(at time.Duration) {
 	m.w.mu.Lock()
@@ -89,7 +93,10 @@ func (m machine) Wake(at time.Duration) {
 		return
 	}
 	n.cancel(s.alarm)
-	s.rings = at
+	s.rings, s.alarm = at, nil
+	if at > s.w.now()+farAway {
+		return
+	}
 	s.alarm = n.ring(at+s.late, func() {
 		s.alarm = nil
 		s.push(shim.Rang)

@@ -75,6 +75,14 @@ func (w *World) PlayPrograms() {
 	story.run()
 }
 
+// PlayStarts plays the story of the seed in which pods have a start lock.
+func (w *World) PlayStarts() {
+	defer w.end()
+	var story *starting
+	w.do(func() { story = newStarting(w) })
+	story.run()
+}
+
 // end stops all processes, and waits for their goroutines.
 func (w *World) end() {
 	w.do(func() {

@@ -71,7 +71,7 @@ func (c *container) startShim() {
 	w.note(s.name, "shim starts")
 	cfg := shim.Config{
 		Container: c.name, Command: []string{"app"}, Path: "app", StandBy: p.standBy, Grace: p.grace, Env: environment,
-		MaySkip: p.onBusy == api.OnBusySkip || p.key != "", MayEndWait: p.waitAtMost > 0, Records: p.key != "",
+		MaySkip: p.onBusy == api.OnBusySkip || p.key != "", MayEndWait: p.waitAtMost > 0, Records: p.key != "", Unbounded: p.startsOnly(),
 	}
 	w.group.Go(func() {
 		code := shim.Run(cfg, shim.Identity{Shim: s.id, BootID: s.boot, PID1: true}, newMachine(s))
@@ -219,6 +219,7 @@ func (s *shimProcess) takes(in shim.Input) {
 		}
 		if d := in.Drain; d != nil && s.child != nil && s.child.hold == d.Hold {
 			s.w.checks.checkRouted(s.child, d)
+			s.w.checks.checkUnstopped(s.child, d)
 			s.child.drainWithin(d.Grace)
 		}
 	}
@@ -238,6 +239,9 @@ func (s *shimProcess) extends(c *child, g *gate.Grant) {
 // shim.
 func (s *shimProcess) watches(c *child, g gate.Grant) {
 	c.grant = g
+	if g.Deadline == gate.Unbounded {
+		return
+	}
 	n := s.container.pod.node
 	n.ring(g.KillAt(), func() {
 		if c.alive && c.grant.Deadline == g.Deadline && s.isFrozen() {

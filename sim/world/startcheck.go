@@ -1,0 +1,44 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+)
+
+// checkStart demands that the start lock is the pod's when a child begins. The check excuses a
+// machine that has just woken from a pause, because its clock stood still.
+func (l *checks) checkStart(c *child) {
+	p := c.pod()
+	if !slices.Contains(p.slots, startSlot) || c.excused || l.now() <= p.node.wokeAt+lingering && p.node.wokeAt > 0 {
+		return
+	}
+	if lease, ok := p.w.api.lease(startSlot); !ok || lease.Holder != p.identity() {
+		l.violate(startsBeside, "%s begins, and %s is not its pod's", c.name, startSlot)
+	}
+}
+
+// checkStartReleased demands that a pod releases the start lock only after its application is
+// ready, or dead. A container that the kubelet has replaced does not count.
+func (l *checks) checkStartReleased(slot, holder string) {
+	if slot != startSlot {
+		return
+	}
+	for _, c := range l.alive {
+		p := c.pod()
+		if p.identity() == holder && c.current() && c.container == p.containers[0] && !p.behaviour.serves(l.now()-c.began) {
+			l.violate(startsBeside, "%s releases %s while %s starts", holder, slot, c.name)
+		}
+	}
+}
+
+// checkUnstopped demands that no agent stops an application that needs no slot. A deleted pod
+// stops, and a container that the kubelet has replaced.
+func (l *checks) checkUnstopped(c *child, d *gate.Drain) {
+	if p := c.pod(); p.startsOnly() && !p.stopping && !p.shown.deleted && c.current() {
+		l.violate(stopped, "%s is to stop, because %s", c.name, d.Reason)
+	}
+}

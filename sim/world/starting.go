@@ -1,0 +1,128 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// starting is a story of pods with a start lock. In some worlds the pods also claim a lock,
+// which they hold for life. The invariants of safety count all the time. After each trouble
+// every pod that is able to start must have started, and the start lock must be free.
+type starting struct {
+	*recovery
+	trouble *trouble
+}
+
+// startSlot is the Lease of the start lock.
+var startSlot = api.StartLockLease("db")
+
+func newStarting(w *World) *starting {
+	all := &workloads{World: w, replicas: map[string]int{}}
+	s := &starting{recovery: &recovery{workloads: all}}
+	for i := range 3 {
+		w.newNode(fmt.Sprintf("node-%d", i+1))
+	}
+	slots := []string{startSlot}
+	if chance(w.rng, .4) {
+		slots = []string{api.LockLease("a"), startSlot}
+	}
+	t := anyTemplate(w, durations, "web", 0, slots)
+	t.gate, t.inits = api.GateContainer, nil
+	t.behaviour = behaviour{name: "starts", starts: between(w.rng, 100*time.Millisecond, 20*time.Second), probed: true}
+	all.add(t, 2+w.rng.IntN(4))
+	w.newEnroller("enroll-1")
+	w.latest = max(w.latest, s.longest)
+	s.trouble = &trouble{workloads: all}
+	return s
+}
+
+// run plays the story of one seed.
+func (s *starting) run() {
+	if !s.started("the start") {
+		return
+	}
+	for range 3 {
+		if !s.disturb(between(s.rng, 30*time.Second, 2*time.Minute)) {
+			return
+		}
+		s.do(func() {
+			s.heal()
+			s.killStopped()
+		})
+		if !s.started("the trouble") {
+			return
+		}
+	}
+}
+
+// disturb causes faults for the time in the argument last. If the run has failed, the
+// function returns false.
+func (s *starting) disturb(last time.Duration) bool {
+	s.do(func() { s.calm = false; s.note("script", "trouble for %v", last) })
+	for end := s.now() + last; s.now() < end; {
+		s.do(func() { pick(s.rng, s.trouble.troubles())() })
+		if !s.pass(between(s.rng, time.Millisecond, 10*time.Second)) {
+			return false
+		}
+	}
+	return true
+}
+
+// started demands that all pods have started in time, and then that no pod sends a request but
+// for a slot that it holds for life.
+func (s *starting) started(after string) bool {
+	bound := s.lasting()
+	for end := s.now() + bound; ; {
+		if !s.until(end-s.now(), s.over) {
+			s.do(func() { s.violate(nobody, "%v after %s a pod has not started", bound, after) })
+			return false
+		}
+		ends := s.ends()
+		if !s.pass(slow(s.longest) + 5*time.Second) {
+			return false
+		}
+		if s.ends() == ends || s.now() > end {
+			return s.steady(20 * time.Second)
+		}
+	}
+}
+
+// lasting bounds the time until every pod has started, one after the other.
+func (s *starting) lasting() time.Duration {
+	t := s.templates[0]
+	one := t.behaviour.starts + slow(t.duration) + s.handingOver() + mostBackOff + 5*time.Second
+	return s.settling() + time.Duration(s.replicas[t.workload]+1)*one
+}
+
+// over reports whether all starts are over.
+func (s *starting) over() bool {
+	l, ok := s.api.lease(startSlot)
+	return ok && l.Holder == "" && !slices.ContainsFunc(s.slots, func(slot string) bool { return slot != startSlot && s.stuck(slot) }) &&
+		!slices.ContainsFunc(s.pods, func(p *pod) bool { return p.startsOnly() && p.healthy() && !s.serves(p) })
+}
+
+// serves reports whether each container of the pod has a child that serves.
+func (s *starting) serves(p *pod) bool {
+	n := 0
+	for _, c := range s.checks.alive {
+		if c.pod() == p && !c.asked && c.current() && p.behaviour.serves(s.now()-c.began) {
+			n++
+		}
+	}
+	return n == len(p.containers)
+}
+
+// startsOnly reports whether the pods hold no slot for life.
+func (t template) startsOnly() bool { return len(t.forLife()) == 0 }
+
+// forLife returns the slots that the pods hold for life.
+func (t template) forLife() []string {
+	life, _ := api.SplitSlots(t.slots)
+	return life
+}
