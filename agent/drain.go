@@ -43,7 +43,7 @@ func (d *drain) run(ctx context.Context) error {
 		// The order to drain comes first: the gate "readiness" counts only a status that
 		// is stored after the order.
 		d.stop(state)
-		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{}), d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began, d.spared())))
+		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{holds: true}), d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began, d.spared())))
 		if d.renews() {
 			wake = min(wake, d.renewOn(ctx, state), grants{d.hold}.extend(state))
 		}

@@ -6,7 +6,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
@@ -21,7 +20,7 @@ type grants struct{ *hold }
 // start carries out what the start lock needs. The result is the instant of the next call.
 func (h grants) start(ctx context.Context, s claim.State) time.Duration {
 	waits := h.mayGrant(s) && len(h.grantable()) > 0
-	return min(h.loop.starts.act(ctx, h.loop.now, startFacts{waits: waits, serves: h.serves()}), h.dismiss())
+	return min(h.loop.starts.act(ctx, h.loop.now, startFacts{holds: true, waits: waits, serves: h.serves()}), h.dismiss())
 }
 
 // dismiss ends the waits for the start lock that are over.
@@ -61,9 +60,20 @@ func (h grants) grant(s claim.State) time.Duration {
 	}
 	wake = min(wake, h.extend(s))
 	for _, r := range h.unit.shims.Superseded() {
-		h.unit.orders.drain(r, r.Hold, show.ReasonUnproven, h.unit.self.Budget.Drain)
+		h.stopSuperseded(r)
 	}
 	return wake
+}
+
+// stopSuperseded drains a shim whose container has a fresher shim. Without slots the drained shim
+// could have no further hold, so its container ends.
+func (h grants) stopSuperseded(r gate.Report) {
+	reason, grace := show.ReasonUnproven, h.unit.self.Budget.Drain
+	if len(h.slots) == 0 {
+		h.unit.orders.end(r, r.Hold, reason, grace)
+		return
+	}
+	h.unit.orders.drain(r, r.Hold, reason, grace)
 }
 
 // mayGrant reports whether a first grant may be sent, but for the start lock.
@@ -87,13 +97,8 @@ func (h grants) extend(s claim.State) time.Duration {
 	return wake
 }
 
-// grantable returns the shims that may have a grant of the hold now. A shim that was
-// told to drain the hold gets no grant of that hold.
-func (h grants) grantable() []gate.Report {
-	return slices.DeleteFunc(h.unit.shims.Grantable(h.id), func(r gate.Report) bool {
-		return h.unit.orders.to(r.Shim).drained == h.id
-	})
-}
+// grantable returns the shims that may have a grant of the hold now.
+func (h grants) grantable() []gate.Report { return h.unit.grantable(h.id) }
 
 // give sends a grant. The result is the instant at which to try again, if the gate
 // refuses a first grant.

@@ -135,7 +135,6 @@ func (h *hold) beginUnbounded() {
 	if !h.resumed {
 		h.unit.shims.Begin(h.id)
 	}
-	h.unit.shims.Forget(func(hold string) bool { return hold == h.id })
 }
 
 // tellEnd reports in the log, in the metrics and in an Event why the hold ends.

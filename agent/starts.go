@@ -46,6 +46,10 @@ type starts struct {
 	// the claim ends.
 	leaps   int
 	stopped bool
+	// began is the instant at which this process began. The field resumed reports that an earlier
+	// process began the present hold.
+	began   time.Duration
+	resumed bool
 	// fresh reports that the Lease names no hold of an earlier agent process of the pod.
 	fresh bool
 }
@@ -56,7 +60,7 @@ func newStarts(u *unit, q *requests) *starts {
 	if len(c.StartSlots) == 0 {
 		return nil
 	}
-	s := &starts{unit: u, starting: map[gate.ShimID]string{}, own: map[string]bool{}}
+	s := &starts{unit: u, starting: map[gate.ShimID]string{}, own: map[string]bool{}, began: c.Clock()}
 	s.claim = claim.New(claim.Config{Slots: c.StartSlots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
 	s.courier = courier.New(courier.Config{
 		Leases: c.API, Claim: s.claim, Timeout: q.timeout, Post: q.posts.post, Group: q.group, Answered: s.answered, Log: c.Log,
@@ -74,6 +78,9 @@ func (s *starts) answered(a claim.Action, err, refusal error) {
 
 // startFacts are the inputs of a decision about the start lock.
 type startFacts struct {
+	// holds reports that the pod has the slots that it needs for life. Without them the agent
+	// renews no start lock: two pods that each wait for the other's slot would wait for ever.
+	holds bool
 	// waits reports that a shim waits for a first grant, and may have that grant but for the
 	// start lock.
 	waits bool
@@ -88,10 +95,11 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		return instant.Never
 	}
 	s.follow(now)
+	s.adopt()
 	s.settle(f.serves)
 	s.fresh = s.fresh || s.hold != "" || s.sawOther()
 	for {
-		actions, wake := s.claim.Next(now, s.facts(f))
+		actions, wake := s.claim.Next(now, s.facts(now, f))
 		for _, a := range actions {
 			if a.Kind == claim.Acquire {
 				s.own[a.Record.Hold] = true
@@ -109,7 +117,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 			return min(wake, state.Deadline, s.tellSlow(now))
 		}
 		s.unit.config.Log.Info("start lock ends", "lease", state.Tokens[0].Slot, "hold", s.hold, "released", part.GiveBack)
-		s.hold = ""
+		s.hold, s.resumed = "", false
 		s.claim.LetGo(now, part)
 	}
 }
@@ -143,16 +151,16 @@ func (s *starts) settle(serves bool) {
 }
 
 // facts returns the inputs of the claim's next decision.
-func (s *starts) facts(f startFacts) claim.Facts {
+func (s *starts) facts(now time.Duration, f startFacts) claim.Facts {
 	u := s.unit
 	needed := f.waits || len(s.starting) > 0
 	facts := claim.Facts{
 		Wall:    u.config.Wall(),
 		Compete: f.waits && s.hold == "" && u.stays(),
-		Proven:  func(hold string) bool { return s.proven(hold, f.serves) },
+		Proven:  func(hold string) bool { return s.proven(now, hold, f.serves) },
 		Notes:   lease.Notes{Address: u.config.PodIP, Workload: u.config.Workload},
 		Settled: s.hold == "" && !needed && !s.inherits(),
-		Renew:   s.hold != "" && needed, Guard: true,
+		Renew:   s.hold != "" && needed && f.holds, Guard: true,
 	}
 	if s.inherits() && !f.serves {
 		for _, v := range s.claim.Views() {
@@ -182,7 +190,7 @@ func (s *starts) hasChild() bool {
 }
 
 // proven reports whether no child can be starting under the hold.
-func (s *starts) proven(hold string, serves bool) bool {
+func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
 	if s.own[hold] {
 		for _, of := range s.starting {
 			if of == hold {
@@ -191,7 +199,13 @@ func (s *starts) proven(hold string, serves bool) bool {
 		}
 		return true
 	}
-	return serves || !s.hasChild() && s.unit.shims.Proven(hold)
+	return s.heard(now) && (serves || !s.hasChild())
+}
+
+// heard reports whether each container's shim has reported to this agent process. After a lease
+// duration the agent waits for no further report: the kubelet may never start a container.
+func (s *starts) heard(now time.Duration) bool {
+	return s.unit.shims.Heard() || now >= s.began+s.unit.self.Budget.Duration
 }
 
 // begin notes a hold that has begun. A resumed hold has each child of the pod.
@@ -199,16 +213,19 @@ func (s *starts) begin(now time.Duration, state claim.State) {
 	if s.hold == state.Hold {
 		return
 	}
-	s.hold, s.since, s.told = state.Hold, now, false
-	if state.Resumed {
-		s.own[s.hold] = true
-		for _, r := range s.unit.shims.Reports() {
-			if proof.HasChild(r) {
-				s.starting[r.Shim] = s.hold
-			}
+	s.hold, s.since, s.told, s.resumed = state.Hold, now, false, state.Resumed
+	s.own[s.hold] = true
+	s.adopt()
+	s.unit.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
+}
+
+// adopt counts each child of the pod as starting under a resumed hold.
+func (s *starts) adopt() {
+	for _, r := range s.unit.shims.Reports() {
+		if s.resumed && proof.HasChild(r) {
+			s.starting[r.Shim] = s.hold
 		}
 	}
-	s.unit.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
 }
 
 // ends reports whether the hold ends now, and how the claim lets go.
@@ -216,6 +233,7 @@ func (s *starts) ends(now time.Duration, state claim.State, f startFacts) (part 
 	switch {
 	case state.Lost != nil, now >= state.Deadline:
 		return claim.Parting{}, true
+	case s.resumed && !s.heard(now):
 	case len(s.starting) == 0 && (!f.waits || !s.unit.stays()):
 		return claim.Parting{GiveBack: true}, true
 	}

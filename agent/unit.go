@@ -167,11 +167,28 @@ func (u *unit) whole() bool {
 	return len(waiting) > 0
 }
 
+// grantable returns the shims that may have a grant of the hold now. A shim that was
+// told to drain the hold gets no grant of that hold.
+func (u *unit) grantable(hold string) []gate.Report {
+	return slices.DeleteFunc(u.shims.Grantable(hold), func(r gate.Report) bool {
+		return u.orders.to(r.Shim).drained == hold
+	})
+}
+
+// wanting reports whether a shim waits for a hold. All holds without slots have one number, so only a
+// shim that may have a grant of that number counts.
+func (u *unit) wanting() bool {
+	if len(u.config.Slots) == 0 {
+		return len(u.grantable(claim.Slotless)) > 0
+	}
+	return len(u.shims.Waiting()) > 0
+}
+
 // facts returns the inputs of the claim's next decision.
 func (u *unit) facts() claim.Facts {
 	return claim.Facts{
 		Wall:     u.config.Wall(),
-		Compete:  u.stays() && len(u.shims.Waiting()) > 0,
+		Compete:  u.stays() && u.wanting(),
 		Lingers:  u.linger.on,
 		Alive:    u.shims.Alive(),
 		Children: u.resumable(),

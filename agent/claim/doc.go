@@ -25,8 +25,9 @@
 // agent process may have no proof. Then the claim waits until that hold expires, and
 // never releases its Lease.
 //
-// A claim without slots is held as soon as the pod competes, and no API server ends that
-// hold. The pod of such a claim has only a start lock, which is another claim.
+// A claim without slots is held as soon as the pod competes, under the number [Slotless]. No
+// API server ends that hold. The pod of such a claim has only a start lock, which is another
+// claim.
 //
 // # By hand
 //

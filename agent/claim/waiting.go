@@ -67,6 +67,10 @@ func (c *Claim) settleHandback(p *plan) {
 // may a pod with a child of an earlier hold.
 func (c *Claim) mayCompete(f Facts) bool { return f.Compete && !f.Alive && !c.stopping }
 
+// Slotless is the number of each hold without slots. All children of such a pod have this number,
+// whichever agent process started them.
+const Slotless = "slotless"
+
 // nextCampaign returns the campaign that continues or begins, or false if this pod does
 // not compete. The campaign's number stays the same until a slot is given up.
 func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
@@ -85,6 +89,9 @@ func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 		return c.campaign, true
 	}
 	next := campaign{hold: fmt.Sprintf("%016x", c.need.Random.Uint64()), slots: slots, since: p.now}
+	if len(slots) == 0 {
+		next.hold = Slotless
+	}
 	if c.need.Any {
 		c.need.begin(p, next.hold)
 	}

@@ -57,9 +57,9 @@ type Notes interface {
 	Remove(name string) error
 }
 
-// noNotes are the Notes of a pod whose children have no deadline.
-type noNotes struct{}
+// forgetful are the Notes of a pod whose children have no deadline: nothing is kept.
+type forgetful struct{}
 
-func (noNotes) Read() (map[string][]byte, error) { return nil, nil }
-func (noNotes) Write(string, []byte) error       { return nil }
-func (noNotes) Remove(string) error              { return nil }
+func (forgetful) Read() (map[string][]byte, error) { return nil, nil }
+func (forgetful) Write(string, []byte) error       { return nil }
+func (forgetful) Remove(string) error              { return nil }

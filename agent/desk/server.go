@@ -93,7 +93,7 @@ func New(cfg Config, m Machine) (*Server, error) {
 	var err error
 	notes := m.Notes
 	if cfg.Unbounded {
-		notes = noNotes{}
+		notes = forgetful{}
 	}
 	s.register.ledger, err = openLedger(notes, m.BootID, cfg.OwnKernel)
 	return s, err

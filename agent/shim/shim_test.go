@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func TestMain(m *testing.M) {
 		c := Config{
 			Container: "app", Socket: socket, Command: os.Args[1:], StandBy: true, Leaps: testLeaps(os.Getenv("GATE_LEAPS")),
 		}
-		c.Records = os.Getenv("GATE_RECORDS") != ""
+		c.Records, c.Unbounded = os.Getenv("GATE_RECORDS") != "", os.Getenv("GATE_UNBOUNDED") != ""
 		if os.Getenv("GATE_PRESTOP") != "" {
 			c.PreStop, c.Grace = &Hook{Command: []string{"sh", "-c", `read x < "$GATE_PRESTOP"`}}, time.Hour
 		}
@@ -281,6 +282,42 @@ func TestGrantWithTooLittleTimeStartsNoChild(t *testing.T) {
 	a.grants("past", -time.Second)
 	require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{Hold: "other boot", BootID: "other", Deadline: host.Now() + time.Hour}}))
 	assert.Equal(t, []string{"last"}, a.starts())
+}
+
+func TestGrantAfterItsStartByStartsNoChild(t *testing.T) {
+	t.Parallel()
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	for i, startBy := range []time.Duration{1, host.Now() - time.Second} {
+		require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{
+			Hold: "late" + strconv.Itoa(i), BootID: a.boot, Deadline: host.Now() + time.Hour, Drain: time.Second, Kill: kill, StartBy: startBy,
+		}}))
+	}
+	require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{
+		Hold: "in time", BootID: a.boot, Deadline: host.Now() + time.Hour, Drain: time.Second, Kill: kill, StartBy: host.Now() + time.Minute,
+	}}))
+	assert.Equal(t, []string{"in time", "last"}, a.starts())
+}
+
+func TestOnlyAnUnboundedShimTakesAFarDeadline(t *testing.T) {
+	far := func(a *fakeAgent, hold string, deadline time.Duration) {
+		require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{Hold: hold, BootID: a.boot, Deadline: deadline, Drain: time.Second, Kill: kill}}))
+	}
+	a := supervised(t, os.Stderr, "sleep", "1000")
+	far(a, "unbounded", gate.Unbounded)
+	far(a, "two hours", host.Now()+2*time.Hour)
+	a.grants("h1", kill+time.Second)
+	a.until(gate.Running, "h1")
+	far(a, "h1", gate.Unbounded) // prolongs nothing
+	a.until(gate.Waiting, "h1")
+
+	t.Run("unbounded", func(t *testing.T) {
+		t.Setenv("GATE_UNBOUNDED", "1")
+		b := supervised(t, os.Stderr, "sleep", "1000")
+		far(b, "h1", gate.Unbounded)
+		b.until(gate.Running, "h1")
+		b.drains("h1")
+		b.until(gate.Waiting, "h1")
+	})
 }
 
 func TestGrantOfAnotherHoldMovesNoDeadline(t *testing.T) {

@@ -109,9 +109,9 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 // earlier. A renewal that the agent sent before the later acquisition does not count.
 // The slots of a semaphore have no order, because a pod needs only one of them. A late write
 // can give a holder a second slot, which the holder then gives back. Separate claims have no
-// order, either.
+// order, either. A pod that lost its other slots renews no start lock, so others wait only for a while.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
-	if api.IsSemaphoreSlot(slot) || l.apart[is.Holder] {
+	if api.IsSemaphoreSlot(slot) || slot == startSlot || l.apart[is.Holder] {
 		return
 	}
 	mine := l.acquired[slot]

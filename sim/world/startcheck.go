@@ -19,20 +19,32 @@ func (l *checks) checkStart(c *child) {
 	if lease, ok := p.w.api.lease(startSlot); !ok || lease.Holder != p.identity() {
 		l.violate(startsBeside, "%s begins, and %s is not its pod's", c.name, startSlot)
 	}
+	// After a fault the lock of a start may have expired.
+	for _, other := range l.alive {
+		if p.w.calm && other.began > p.w.healed && other.pod() != p && startsNow(other) {
+			l.violate(startsBeside, "%s begins while %s starts", c.name, other.name)
+		}
+	}
 }
 
 // checkStartReleased demands that a pod releases the start lock only after its application is
-// ready, or dead. A container that the kubelet has replaced does not count.
+// ready, or dead.
 func (l *checks) checkStartReleased(slot, holder string) {
 	if slot != startSlot {
 		return
 	}
 	for _, c := range l.alive {
-		p := c.pod()
-		if p.identity() == holder && c.current() && c.container == p.containers[0] && !p.behaviour.serves(l.now()-c.began) {
+		if c.pod().identity() == holder && startsNow(c) {
 			l.violate(startsBeside, "%s releases %s while %s starts", holder, slot, c.name)
 		}
 	}
+}
+
+// startsNow reports whether the child of a pod's first container does not pass its probe yet. A
+// container that the kubelet has replaced does not count.
+func startsNow(c *child) bool {
+	p := c.pod()
+	return c.current() && c.container == p.containers[0] && !p.behaviour.serves(p.w.now()-c.began)
 }
 
 // checkUnstopped demands that no agent stops an application that needs no slot. A deleted pod

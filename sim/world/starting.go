@@ -84,7 +84,7 @@ func (s *starting) started(after string) bool {
 			return false
 		}
 		ends := s.ends()
-		if !s.pass(slow(s.longest) + 5*time.Second) {
+		if !s.pass(slow(s.longest) + s.grace + left + 5*time.Second) {
 			return false
 		}
 		if s.ends() == ends || s.now() > end {
