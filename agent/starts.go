@@ -199,13 +199,14 @@ func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
 		}
 		return true
 	}
-	return s.heard(now) && (serves || !s.hasChild())
+	return s.heard(now, hold) && (serves || !s.hasChild())
 }
 
-// heard reports whether each container's shim has reported to this agent process. After a lease
+// heard reports whether each container's shim has reported to this agent process. No grant names the
+// hold of the start lock, so nothing else keeps that hold from being proven. After a lease
 // duration the agent waits for no further report: the kubelet may never start a container.
-func (s *starts) heard(now time.Duration) bool {
-	return s.unit.shims.Heard() || now >= s.began+s.unit.self.Budget.Duration
+func (s *starts) heard(now time.Duration, hold string) bool {
+	return s.unit.shims.Proven(hold) || now >= s.began+s.unit.self.Budget.Duration
 }
 
 // begin notes a hold that has begun. A resumed hold has each child of the pod.
@@ -233,7 +234,7 @@ func (s *starts) ends(now time.Duration, state claim.State, f startFacts) (part 
 	switch {
 	case state.Lost != nil, now >= state.Deadline:
 		return claim.Parting{}, true
-	case s.resumed && !s.heard(now):
+	case s.resumed && !s.heard(now, s.hold):
 	case len(s.starting) == 0 && (!f.waits || !s.unit.stays()):
 		return claim.Parting{GiveBack: true}, true
 	}

@@ -34,11 +34,6 @@ func (s *Shims) Proven(hold string) bool {
 	return len(s.containers) > 0 && !slices.ContainsFunc(s.containers, func(name string) bool { return !s.accounted(name, hold) })
 }
 
-// Heard reports whether a shim of each container has connected to this agent process.
-func (s *Shims) Heard() bool {
-	return !slices.ContainsFunc(s.containers, func(name string) bool { return !s.heard[name] })
-}
-
 // accounted reports whether the container's earlier shims have no child of the hold.
 // The kubelet does not start an init container again after its success, so no fresh
 // shim reports. Instead, the notes of grants account for the earlier shims.

@@ -79,7 +79,7 @@ const (
 func (l *checks) childBegins(c *child) {
 	l.note(c.where, "%s BEGINS under %s %v", c.name, c.hold, c.slots)
 	l.checkDeleted(c)
-	l.checkStart(c)
+	checkStart(l, c)
 	l.done.begins(c.name, c.pod().key, leaseOf(c.pod()), 1+skew)
 	c.pod().ran = true
 	if c.pod().skips {

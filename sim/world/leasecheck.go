@@ -33,7 +33,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 	case is.Holder == "" && was.Holder != "":
 		l.note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.rv)
 		l.checkReleased(by, slot, &was, held)
-		l.checkStartReleased(slot, was.Holder)
+		checkStartReleased(l, slot, was.Holder)
 	case is.Holder == Unknown && was.Holder == "":
 		l.note(by, "creates %s held by %s for %ds", slot, is.Holder, is.DurationSeconds)
 	case before.raw == nil:

@@ -219,7 +219,7 @@ func (s *shimProcess) takes(in shim.Input) {
 		}
 		if d := in.Drain; d != nil && s.child != nil && s.child.hold == d.Hold {
 			s.w.checks.checkRouted(s.child, d)
-			s.w.checks.checkUnstopped(s.child, d)
+			checkUnstopped(s.w.checks, s.child, d)
 			s.child.drainWithin(d.Grace)
 		}
 	}

@@ -7,11 +7,15 @@ import (
 	"slices"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/api"
 )
+
+// startSlot is the Lease of the start lock.
+var startSlot = api.StartLockLease("db")
 
 // checkStart demands that the start lock is the pod's when a child begins. The check excuses a
 // machine that has just woken from a pause, because its clock stood still.
-func (l *checks) checkStart(c *child) {
+func checkStart(l *checks, c *child) {
 	p := c.pod()
 	if !slices.Contains(p.slots, startSlot) || c.excused || l.now() <= p.node.wokeAt+lingering && p.node.wokeAt > 0 {
 		return
@@ -29,7 +33,7 @@ func (l *checks) checkStart(c *child) {
 
 // checkStartReleased demands that a pod releases the start lock only after its application is
 // ready, or dead.
-func (l *checks) checkStartReleased(slot, holder string) {
+func checkStartReleased(l *checks, slot, holder string) {
 	if slot != startSlot {
 		return
 	}
@@ -49,7 +53,7 @@ func startsNow(c *child) bool {
 
 // checkUnstopped demands that no agent stops an application that needs no slot. A deleted pod
 // stops, and a container that the kubelet has replaced.
-func (l *checks) checkUnstopped(c *child, d *gate.Drain) {
+func checkUnstopped(l *checks, c *child, d *gate.Drain) {
 	if p := c.pod(); p.startsOnly() && !p.stopping && !p.shown.deleted && c.current() {
 		l.violate(stopped, "%s is to stop, because %s", c.name, d.Reason)
 	}

@@ -19,9 +19,6 @@ type starting struct {
 	trouble *trouble
 }
 
-// startSlot is the Lease of the start lock.
-var startSlot = api.StartLockLease("db")
-
 func newStarting(w *World) *starting {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	s := &starting{recovery: &recovery{workloads: all}}
@@ -74,7 +71,7 @@ func (s *starting) disturb(last time.Duration) bool {
 	return true
 }
 
-// started demands that all pods have started in time, and then that no pod sends a request but
+// started demands that all pods have started in time. After that a pod may send a request only
 // for a slot that it holds for life.
 func (s *starting) started(after string) bool {
 	bound := s.lasting()
@@ -116,13 +113,4 @@ func (s *starting) serves(p *pod) bool {
 		}
 	}
 	return n == len(p.containers)
-}
-
-// startsOnly reports whether the pods hold no slot for life.
-func (t template) startsOnly() bool { return len(t.forLife()) == 0 }
-
-// forLife returns the slots that the pods hold for life.
-func (t template) forLife() []string {
-	life, _ := api.SplitSlots(t.slots)
-	return life
 }

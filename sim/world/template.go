@@ -68,3 +68,12 @@ func (t template) stops(r *rand.Rand) time.Duration {
 	}
 	return -1
 }
+
+// startsOnly reports whether the pods hold no slot for life.
+func (t template) startsOnly() bool { return len(t.forLife()) == 0 }
+
+// forLife returns the slots that the pods hold for life.
+func (t template) forLife() []string {
+	life, _ := api.SplitSlots(t.slots)
+	return life
+}

@@ -21,7 +21,7 @@ import (
 // plays has for each example the function that shows it, after its files are applied.
 var plays = map[string]func(*example, context.Context) error{
 	"election": (*example).election, "leader": (*example).leader, "licence": (*example).licence, "migration": (*example).migration,
-	"nightly": (*example).nightly,
+	"nightly": (*example).nightly, "warmup": (*example).warmup,
 }
 
 // exampleTimeout bounds a wait for pods. On a busy machine a pod starts within a minute.
@@ -137,6 +137,19 @@ func (e *example) licence(ctx context.Context) error {
 		e.in("delete pod "+holders[0]),
 		e.in("wait --for=condition=complete job/solver --timeout=170s"),
 		e.in(pods))
+}
+
+// warmup shows that the replicas start one at a time, in a rollout, too.
+func (e *example) warmup(ctx context.Context) error {
+	e.title("Four replicas start, one at a time")
+	if err := e.steps(ctx, e.in("rollout status deployment/cache --timeout=170s"), e.in("logs -l app=cache -c cache --prefix")); err != nil {
+		return err
+	}
+	e.title("A rollout replaces all of them, and each new replica starts alone")
+	return e.steps(ctx,
+		e.in("rollout restart deployment/cache"),
+		e.in("rollout status deployment/cache --timeout=170s"),
+		e.in("logs -l app=cache -c cache --prefix"))
 }
 
 // leader shows that each replica serves, and that the worker moves to another replica.

@@ -53,6 +53,9 @@ func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 	examples.TestLicenceExampleRunsThreeTasksAtMost(t)
 }
+func TestWarmupExampleStartsOneReplicaAtATime(t *testing.T) {
+	examples.TestWarmupExampleStartsOneReplicaAtATime(t)
+}
 func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 	examples.TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t)
 }
@@ -139,8 +142,8 @@ func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
 }
-func TestPodsOfAStartLockStartOneByOne(t *testing.T) { exclusive.TestPodsOfAStartLockStartOneByOne(t) }
-func TestSingletonsShareAStartLock(t *testing.T)     { exclusive.TestSingletonsShareAStartLock(t) }
+func TestStartLockStartsPodsOneByOne(t *testing.T) { exclusive.TestStartLockStartsPodsOneByOne(t) }
+func TestSingletonsShareAStartLock(t *testing.T)   { exclusive.TestSingletonsShareAStartLock(t) }
 
 // Tests of package gates.
 

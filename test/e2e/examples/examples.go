@@ -4,6 +4,7 @@
 package examples
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"path/filepath"
@@ -118,6 +119,47 @@ func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 	assert.Equal(t, "0-5", kubectl.Must(e.Space, "", "get", "job", "solver", "-o", "jsonpath={.status.completedIndexes}"))
 	assert.GreaterOrEqual(t, len(e.All()), 7, "six tasks, and the one that was deleted")
 	e.NeverMoreThan(3)
+}
+
+// warmUp is the time in which one replica of the example warmup reads, and then is warm.
+type warmUp struct{ reads, warm float64 }
+
+// warmUps returns the times of all living replicas, in the order of their starts.
+func (e example) warmUps() []warmUp {
+	e.Space.Helper()
+	var all []warmUp
+	line := regexp.MustCompile(`reads from (\d+\.\d+)\n(?:warm at (\d+\.\d+))?`)
+	for _, pod := range e.Pods("cache") {
+		for _, found := range line.FindAllStringSubmatch(kubectl.Must(e.Space, "", "logs", pod.Name, "-c", "cache"), -1) {
+			var w warmUp
+			w.reads, _ = strconv.ParseFloat(found[1], 64)
+			w.warm, _ = strconv.ParseFloat(found[2], 64)
+			all = append(all, w)
+		}
+	}
+	slices.SortFunc(all, func(a, b warmUp) int { return cmp.Compare(a.reads, b.reads) })
+	return all
+}
+
+func TestWarmupExampleStartsOneReplicaAtATime(t *testing.T) {
+	e := apply(t, "warmup", "cache")
+	rolled := func() {
+		t.Helper()
+		kubectl.Must(e.Space, "", "rollout", "status", "deployment/cache", "--timeout=170s")
+		all := e.warmUps()
+		require.GreaterOrEqual(t, len(all), 4)
+		for i := 1; i < len(all); i++ {
+			assert.NotZero(t, all[i-1].warm)
+			assert.Greater(t, all[i].reads, all[i-1].warm, "%v", all)
+		}
+	}
+	rolled()
+	// A process is killed in the middle of a rollout, and a pod is deleted.
+	kubectl.Must(e.Space, "", "rollout", "restart", "deployment/cache")
+	starter := e.AwaitHolder(api.StartLockLease("database"))
+	process.SignalMain(e.Space, starter, unix.SIGKILL)
+	app.DeletePod(e.Space, e.AwaitHolder(api.StartLockLease("database")))
+	rolled()
 }
 
 func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {

@@ -66,7 +66,7 @@ func lives(s *space.Space, a app.App) map[string]*record.Process {
 	return all
 }
 
-func TestPodsOfAStartLockStartOneByOne(t *testing.T) {
+func TestStartLockStartsPodsOneByOne(t *testing.T) {
 	l := cluster.NeedLab(t, "it cuts a node off")
 	s, a := space.New(t), warming("caches", 5)
 	app.Create(s, a)
