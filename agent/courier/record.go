@@ -17,11 +17,9 @@ import (
 
 // RecordOf returns the record in the Lease.
 func RecordOf(l *kube.Lease) lease.Record {
-	serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation])
-	// An elector that does not know our annotations leaves them in the Lease. So a time
-	// of serving before the acquisition belongs to an earlier holder.
-	if err != nil || serving.Before(l.AcquireTime) {
-		serving = time.Time{}
+	var serving time.Time
+	if text := l.Annotations[api.ServingAnnotation]; api.ServesInHold(text, l.AcquireTime) {
+		serving, _ = time.Parse(time.RFC3339, text) // ServesInHold has parsed the text
 	}
 	// A holder without a readable revision takes no turns.
 	revision, _ := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
