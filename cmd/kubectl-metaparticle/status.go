@@ -23,7 +23,7 @@ import (
 type slotStatus struct {
 	Namespace string `json:"namespace"`
 	Slot      string `json:"slot"`
-	// Kind is singleton, lock, election, once or semaphore.
+	// Kind is singleton, lock, election, once, semaphore or start-lock.
 	Kind   string        `json:"kind"`
 	Holder *holderStatus `json:"holder,omitempty"`
 	Paused api.Pause     `json:"paused,omitempty"`
@@ -89,10 +89,8 @@ func (o objects) statuses(only []string) []slotStatus {
 	at := func(namespace, name string) *slotStatus {
 		key := types.NamespacedName{Namespace: namespace, Name: name}
 		if slots[key] == nil {
-			kind, _, _ := strings.Cut(name, ".")
-			kind, _, _ = strings.Cut(kind, "-")
 			slots[key] = &slotStatus{
-				Namespace: namespace, Slot: name, Kind: kind, Missing: true,
+				Namespace: namespace, Slot: name, Kind: kindOf(name), Missing: true,
 				Standbys: []standbyStatus{}, Handovers: []handover{},
 			}
 		}
@@ -198,9 +196,25 @@ func (s *slotStatus) join(pod corev1.Pod) {
 	s.Standbys = append(s.Standbys, standby)
 }
 
-// finished reports whether a pod with a once claim does not wait for the slot. Either its key
-// is done, or its init containers have ended, and none of its main containers waits.
+// startLock is the kind of start locks.
+const startLock = "start-lock"
+
+// kindOf returns the kind of a slot, in the words of a person.
+func kindOf(slot string) string {
+	kind, _, _ := strings.Cut(slot, ".")
+	if kind != startLock {
+		kind, _, _ = strings.Cut(kind, "-")
+	}
+	return kind
+}
+
+// finished reports whether a pod does not wait for the slot of a once claim, or for a start lock.
+// A pod with a once claim is finished if its key is done. The pod is also finished if its init containers
+// have ended, and none of its main containers waits. A pod that is Ready has started.
 func (s *slotStatus) finished(pod corev1.Pod) bool {
+	if said, ok := condition(pod); s.Kind == startLock {
+		return ok && said.Status == corev1.ConditionTrue
+	}
 	key := onceKey(pod)
 	if key == "" {
 		return false

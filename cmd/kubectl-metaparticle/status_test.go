@@ -77,6 +77,21 @@ lock.a: lock, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, 1 s
 	assert.Equal(t, exitRefused, b.status(t, view{}, "shop"), "the other pod waits")
 }
 
+func TestStatusCommandShowsPodsThatWaitToStart(t *testing.T) {
+	const slot = "start-lock.db"
+	waits := waiting("b", slot)
+	for i := range waits.Status.Conditions {
+		waits.Status.Conditions[i].Status = corev1.ConditionFalse
+	}
+	b := newByHand(slotLease(slot, "a", nil), waiting("a", slot), waits, waiting("c", slot))
+	assert.Equal(t, exitOK, b.status(t, view{}, "shop", "start-lock/db"))
+	assert.Contains(t, b.out.String(), "start-lock.db: start-lock, held by a, for 10m")
+	assert.Contains(t, b.out.String(), "1 standby")
+	assert.NotContains(t, b.out.String(), "  standby  c")
+	assert.Equal(t, exitRefused, b.yield(t, yielding{}, "start-lock/db"))
+	assert.Contains(t, b.err.String(), "start-lock/db is a start lock, which ends when the application is ready")
+}
+
 func TestStatusCommandNamesEachProblem(t *testing.T) {
 	changed := slotLease("lock.a", "", map[string]string{api.SuccessorAnnotation: "b_b-uid"})
 	changed.Spec.LeaseTransitions = new(int32(7))

@@ -32,7 +32,7 @@ type subject struct {
 	pods       []corev1.Pod
 }
 
-// findSlots finds the slots of KIND/NAME, lock/NAME, election/NAME, once/NAME or
+// findSlots finds the slots of KIND/NAME, lock/NAME, election/NAME, once/NAME, start-lock/NAME or
 // semaphore/NAME.
 func findSlots(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
 	s := &subject{cluster: c, namespace: namespace, title: strings.Join(args, "/")}
@@ -48,6 +48,8 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 		s.slots = []string{api.ElectionLease(name)}
 	case kind == "once" && name != "":
 		s.slots = []string{api.OnceLease(name)}
+	case kind == startLock && name != "":
+		s.slots = []string{api.StartLockLease(name)}
 	case kind == "semaphore" && name != "":
 		s.slots = semaphoreSlots(name, leases.Items)
 	case kindsByName[strings.ToLower(kind)] == "Pod" && name != "":
