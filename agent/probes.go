@@ -46,9 +46,13 @@ func (h *hold) follow() {
 		if r.Phase != gate.Running || r.Hold != h.id || r.Starting {
 			continue
 		}
+		started, known := h.loop.starts.started(r)
+		if !known {
+			continue // a startup probe could end an application that has served for long
+		}
 		children[r.Container] = probe.Child{
 			Shim: string(r.Shim), Hold: r.Hold, Age: max(h.loop.now-r.Since, 0),
-			Serving: h.served && r.Since < h.since, Spared: proven && u.config.ReplacesUnready,
+			Serving: h.served && r.Since < h.since || started && len(h.slots) == 0, Spared: proven && u.config.ReplacesUnready,
 		}
 	}
 	u.probes.Follow(children)

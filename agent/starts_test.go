@@ -215,3 +215,26 @@ func TestStoppedAgentReleasesTheStartLock(t *testing.T) {
 		assert.Empty(t, w.starting())
 	})
 }
+
+func TestRestartedAgentRunsNoStartupProbeAgain(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(startSlot)
+		app := newPatient()
+		a := w.start("a", starter(app), app.probed("startup"))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "first start is over", func() bool { return a.running("s1") && w.starting() == "" })
+		w.pass(time.Minute)
+		a.kill()
+		app.be(true, "startup")
+		hold, since := a.gates.shim("s1").report.Hold, a.gates.shim("s1").report.Since
+		a.link.set(func(l *link) { l.unread = true })
+		a = w.start("a")
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app", Phase: gate.Running, Hold: hold, Since: since})
+		w.pass(time.Minute)
+		a.link.set(func(l *link) { l.unread = false })
+		w.pass(time.Minute)
+		assert.True(t, a.running("s1"), "the application has started long ago")
+		assert.Contains(t, a.status(), `"reason":"`+show.ReadyStarted)
+		a.gates.end("s1")
+	})
+}
