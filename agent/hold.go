@@ -108,7 +108,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		}
 		h.noteGap()
 		h.tellPause(state)
-		h.follow() // before the decisions, which depend on the probes
+		h.follow(h.loop.starts.started) // before the decisions, which depend on the probes
 		h.rollout.note(h.loop.now, servesSince(h), h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.rollout.decide(h.loop.now, u.config.Wall())
 		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())

@@ -196,9 +196,6 @@ func (s *slotStatus) join(pod corev1.Pod) {
 	s.Standbys = append(s.Standbys, standby)
 }
 
-// startLock is the kind of start locks.
-const startLock = "start-lock"
-
 // kindOf returns the kind of a slot, in the words of a person.
 func kindOf(slot string) string {
 	kind, _, _ := strings.Cut(slot, ".")

@@ -32,6 +32,9 @@ type subject struct {
 	pods       []corev1.Pod
 }
 
+// startLock is the kind of start locks.
+const startLock = "start-lock"
+
 // findSlots finds the slots of KIND/NAME, lock/NAME, election/NAME, once/NAME, start-lock/NAME or
 // semaphore/NAME.
 func findSlots(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
