@@ -74,7 +74,7 @@ func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 	for i := range 8 {
 		longest = append(longest, fmt.Sprintf("lock/%s%d", long, i))
 	}
-	for _, value := range []string{"lock/a", "election/main", "semaphore/pool=3", strings.Join(longest, ",")} {
+	for _, value := range []string{"lock/a", "election/main", "semaphore/pool=3", "variable/hits", strings.Join(longest, ",")} {
 		request, err := api.Parse(map[string]string{api.LocalAnnotation: value})
 		require.NoError(t, err)
 		args := api.DefaultLocalArgs()
@@ -267,7 +267,7 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	prefix := strings.TrimSuffix(enroll.ReaderRoleName("x"), "x")
-	assert.Contains(t, policy, "(b.roleRef.name.startsWith('metaparticle:') || b.roleRef.name.startsWith('"+prefix+"')) &&")
+	assert.Contains(t, policy, "(b.roleRef.name.startsWith('metaparticle:') || b.roleRef.name.startsWith('"+prefix+"') ||")
 	found := regexp.MustCompile(`variables\.rules\.all\(r,\s+!object\.metadata\.name\.startsWith\('(.*?)'\) \|\| r\.verbs\.all\(v, v in \['(.*?)'\]\)\)\n`).
 		FindStringSubmatch(policy)
 	require.Len(t, found, 3)

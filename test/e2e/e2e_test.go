@@ -47,6 +47,9 @@ func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 
 // Tests of package examples.
 
+func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
+	examples.TestCounterExampleCountsExactlyDespiteKills(t)
+}
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	examples.TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t)
 }
@@ -348,6 +351,15 @@ func TestPodWithConditionsOnlyReadsItsLeases(t *testing.T) {
 	rights.TestPodWithConditionsOnlyReadsItsLeases(t)
 }
 func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheRightsOfItsAgent(t) }
+func TestVariableRefusesAPausedWritersSmallerToken(t *testing.T) {
+	rights.TestVariableRefusesAPausedWritersSmallerToken(t)
+}
+func TestVariableKeepsItsTypeAndItsBounds(t *testing.T) {
+	rights.TestVariableKeepsItsTypeAndItsBounds(t)
+}
+func TestAgentWritesOnlyItsOwnVariablesInItsOwnName(t *testing.T) {
+	rights.TestAgentWritesOnlyItsOwnVariablesInItsOwnName(t)
+}
 func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	rights.TestWebhooksAccountHasOnlyTheRightsOfEnroll(t)
 }

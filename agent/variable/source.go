@@ -1,0 +1,55 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package variable
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+const (
+	// patience bounds a call, and requestTimeout each of its requests to the API server.
+	patience       = 10 * time.Second
+	requestTimeout = 3 * time.Second
+	// mostCalls bounds the actions, the reads and the watches that wait for one Variable.
+	mostCalls = 256
+	// mostAtOnce bounds the adds that one write carries. Below the number of kept keys, a write
+	// never drops a key of its own.
+	mostAtOnce = 32
+)
+
+// Requests has the requests for Variables. agent/kube implements Requests.
+type Requests interface {
+	// GetVariable reads a Variable consistently.
+	GetVariable(ctx context.Context, name string) (*kube.Variable, error)
+	// UpdateVariable replaces exactly the object that was read.
+	UpdateVariable(ctx context.Context, v *kube.Variable) (*kube.Variable, error)
+	// WatchVariable calls fn with each event until the watch ends. WatchVariable returns nil if
+	// the watch ends without an error.
+	WatchVariable(ctx context.Context, name, resourceVersion string, fn func(v *kube.Variable, gone bool)) error
+}
+
+// Config has the settings of a Variable. All of them are needed.
+type Config struct {
+	Name     string
+	Requests Requests
+	// PodUID is the uid of the agent's pod, and Process names this process of the agent.
+	PodUID, Process string
+	// Random is used by the loop alone.
+	Random rand.Source
+	Log    *slog.Logger
+}
+
+// source reads one Variable.
+type source struct{ Config }
+
+func (s source) read(ctx context.Context) (*kube.Variable, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return s.Requests.GetVariable(ctx, s.Name)
+}
