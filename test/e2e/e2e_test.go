@@ -357,8 +357,8 @@ func TestVariableRefusesAPausedWritersSmallerToken(t *testing.T) {
 func TestVariableKeepsItsTypeAndItsBounds(t *testing.T) {
 	rights.TestVariableKeepsItsTypeAndItsBounds(t)
 }
-func TestAgentWritesOnlyItsOwnVariablesInItsOwnName(t *testing.T) {
-	rights.TestAgentWritesOnlyItsOwnVariablesInItsOwnName(t)
+func TestAgentWritesVariablesInItsOwnNameOnly(t *testing.T) {
+	rights.TestAgentWritesVariablesInItsOwnNameOnly(t)
 }
 func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	rights.TestWebhooksAccountHasOnlyTheRightsOfEnroll(t)

@@ -44,7 +44,7 @@ func (v variables) send(method, name string, kind types.PatchType, body any, que
 		require.NoError(v, err)
 		request = request.Body(text)
 	}
-	raw, err := request.DoRaw(v.Context())
+	raw, err := request.Do(v.Context()).Raw()
 	if err == nil {
 		require.NoError(v, json.Unmarshal(raw, &answer))
 	}
@@ -170,7 +170,7 @@ func TestVariableKeepsItsTypeAndItsBounds(t *testing.T) {
 	}
 }
 
-func TestAgentWritesOnlyItsOwnVariablesInItsOwnName(t *testing.T) {
+func TestAgentWritesVariablesInItsOwnNameOnly(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	admin := variables{s, s.Client}
