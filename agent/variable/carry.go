@@ -18,7 +18,7 @@ import (
 const (
 	shortestPause = 2 * time.Millisecond
 	longestPause  = 250 * time.Millisecond
-	errorPause    = time.Second
+	errorPause    = 2 * time.Second
 )
 
 // Run carries actions until stop is closed, or ctx ends. An action whose write is under way ends
@@ -89,10 +89,15 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 		}
 		v.writes++
 		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)
-		if v.write(ctx, calls, base, next) {
+		decided, refused := v.write(ctx, calls, base, next)
+		switch {
+		case decided:
 			return
+		case refused:
+			v.pause(ctx, attempt+5, errorPause)
+		default:
+			v.pause(ctx, attempt, longestPause)
 		}
-		v.pause(ctx, attempt, longestPause)
 	}
 }
 
@@ -125,8 +130,9 @@ func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, set
 }
 
 // write sends the write that replaces base by next, and answers the calls if the outcome is
-// decided. Otherwise nothing was stored, and nothing will be.
-func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Variable) (decided bool) {
+// decided. Otherwise nothing was stored, and nothing will be. The result refused reports that the
+// API server has refused the write for another reason than a conflict.
+func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Variable) (decided, refused bool) {
 	v.known = nil
 	doubt := false // a write without an answer may be stored, or may be stored later
 	for attempt := 0; ; attempt++ {
@@ -135,36 +141,33 @@ func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Va
 		case err == nil:
 			v.known = stored
 			accept(calls, stored)
-			return true
+			return true, false
 		case kube.Refused(err) && !doubt:
 			v.config.Log.Debug("variable not written", "variable", v.config.Name, "err", err)
-			if !errors.Is(err, kube.ErrConflict) {
-				v.pause(ctx, attempt+7, errorPause)
-			}
-			return false
+			return false, !errors.Is(err, kube.ErrConflict)
 		}
 		doubt = true
 		there := v.look(ctx, calls)
 		if there == nil {
 			refuse(calls, Unknown)
-			return true
+			return true, false
 		}
 		switch proof(base, next, there) {
 		case isStored:
 			v.known = there
 			accept(calls, there)
-			return true
+			return true, false
 		case isLost:
-			return false
+			return false, false
 		case isDoubtful:
 			refuse(calls, Unknown)
-			return true
+			return true, false
 		}
 		// The Variable is as before, so the same write cannot be stored twice.
 		if calls = expire(calls, Unknown); len(calls) == 0 {
-			return true
+			return true, false
 		}
-		v.pause(ctx, attempt, longestPause)
+		v.pause(ctx, attempt+3, errorPause)
 	}
 }
 

@@ -93,7 +93,7 @@ func (s *server) UpdateVariable(_ context.Context, v *kube.Variable) (*kube.Vari
 	return s.of.Clone(), nil
 }
 
-// admitsAfter is the rule of the schema.
+// admitsAfter reports whether the schema admits the write.
 func admitsAfter(before, next *kube.Variable) bool {
 	return before.Fence == nil || next.Fence != nil && admits(before.Fence, *next.Fence)
 }

@@ -44,11 +44,14 @@ func (v variables) send(method, name string, kind types.PatchType, body any, que
 		require.NoError(v, err)
 		request = request.Body(text)
 	}
-	raw, err := request.Do(v.Context()).Raw()
-	if err == nil {
-		require.NoError(v, json.Unmarshal(raw, &answer))
+	result := request.Do(v.Context())
+	if err := result.Error(); err != nil {
+		return nil, err
 	}
-	return answer, err
+	raw, err := result.Raw()
+	require.NoError(v, err)
+	require.NoError(v, json.Unmarshal(raw, &answer))
+	return answer, nil
 }
 
 const (
