@@ -360,6 +360,9 @@ func TestVariableKeepsItsTypeAndItsBounds(t *testing.T) {
 func TestAgentWritesVariablesInItsOwnNameOnly(t *testing.T) {
 	rights.TestAgentWritesVariablesInItsOwnNameOnly(t)
 }
+func TestWebhooksAccountOnlyCreatesEmptyVariables(t *testing.T) {
+	rights.TestWebhooksAccountOnlyCreatesEmptyVariables(t)
+}
 func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	rights.TestWebhooksAccountHasOnlyTheRightsOfEnroll(t)
 }

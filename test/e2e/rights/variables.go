@@ -240,3 +240,18 @@ func TestAgentWritesVariablesInItsOwnNameOnly(t *testing.T) {
 	require.NoError(t, err)
 	assert.EqualValues(t, 1, left["spec"].(object)["integer"])
 }
+
+func TestWebhooksAccountOnlyCreatesEmptyVariables(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	admin := variables{s, s.Client}
+	v := variables{s, asAccount(s, "metaparticle-system", "metaparticle-webhook", nil)}
+	require.NoError(t, v.create("empty", object{}))
+	require.NoError(t, admin.create("hits", object{"integer": 7}))
+	assert.ErrorContains(t, v.create("full", object{"integer": 7}), "NotYours: enroll creates Variables without a value")
+	assert.ErrorContains(t, v.put("hits", func(_, spec object) { spec["integer"] = 8 }), "NotYours: enroll creates Variables without a value")
+	_, deleted := v.send(http.MethodDelete, "hits", plainJSON, nil)
+	for what, err := range map[string]error{"delete": deleted, "patch": v.merge("hits", object{"integer": 8})} {
+		assert.True(t, apierrors.IsForbidden(err), "%s: %v", what, err)
+	}
+}
