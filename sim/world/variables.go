@@ -128,8 +128,8 @@ func (c *clientOf) WatchVariable(ctx context.Context, name, from string, fn func
 	}
 }
 
-// counted means that a Variable does not have the sum of the adds that took effect: an acknowledged
-// add is missing, or an add counts twice. fencedOff means that a write has another fence than the
+// counted means that an acknowledged add is missing in the sum of a Variable, or that an add counts
+// twice. fencedOff means that a write has another fence than the
 // hold that its program named.
 const (
 	counted   = "counted"
