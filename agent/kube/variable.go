@@ -196,15 +196,14 @@ func updateVariable(ctx context.Context, c *Client, v *Variable) (*Variable, err
 // nil and [ErrGone] as [Client.WatchLease] does.
 func (c *Client) WatchVariable(ctx context.Context, name, resourceVersion string, fn func(v *Variable, gone bool)) error {
 	err := c.watch(ctx, variablesPath(c.config.Namespace), name, resourceVersion, func(kind WatchType, object []byte) error {
-		switch kind {
-		case Added, Modified, Deleted:
-			v, err := decodeVariable(object, name)
-			if err == nil {
-				fn(v, kind == Deleted)
-			}
+		if kind != Added && kind != Modified && kind != Deleted {
+			_, err := decodeBookmark(kind, object)
 			return err
 		}
-		_, err := decodeBookmark(kind, object)
+		v, err := decodeVariable(object, name)
+		if err == nil {
+			fn(v, kind == Deleted)
+		}
 		return err
 	})
 	if err != nil {

@@ -133,25 +133,23 @@ func readWatch(body io.Reader, take func(kind WatchType, object []byte) error) e
 // frame.
 func decodeEvent(kind WatchType, object []byte) (WatchEvent, error) {
 	event := WatchEvent{Type: kind}
-	switch kind {
-	case Added, Modified, Deleted:
-		lease, err := decodeLease(object)
-		if err != nil {
-			return event, err
-		}
-		event.Lease, event.ResourceVersion = lease, lease.ResourceVersion
-		return event, nil
+	if kind != Added && kind != Modified && kind != Deleted {
+		var err error
+		event.ResourceVersion, err = decodeBookmark(kind, object)
+		return event, err
 	}
-	var err error
-	event.ResourceVersion, err = decodeBookmark(kind, object)
-	return event, err
+	lease, err := decodeLease(object)
+	if err != nil {
+		return event, err
+	}
+	event.Lease, event.ResourceVersion = lease, lease.ResourceVersion
+	return event, nil
 }
 
 // decodeBookmark returns the version in a frame without an object, or the error of an ERROR
 // frame.
 func decodeBookmark(kind WatchType, object []byte) (string, error) {
-	switch kind {
-	case Bookmark:
+	if kind == Bookmark {
 		var bookmark struct {
 			Metadata struct {
 				ResourceVersion string `json:"resourceVersion"`
@@ -162,7 +160,8 @@ func decodeBookmark(kind WatchType, object []byte) (string, error) {
 			return "", fmt.Errorf("%w: bookmark without resource version", ErrMalformed)
 		}
 		return bookmark.Metadata.ResourceVersion, nil
-	case failed:
+	}
+	if kind == failed {
 		return "", decodeStatus(object)
 	}
 	return "", fmt.Errorf("%w: event of type %.20q", ErrMalformed, string(kind))

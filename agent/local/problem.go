@@ -75,6 +75,7 @@ func problemOf(refusal variable.Refusal) *problem {
 		return callsProblem
 	case variable.Stopping:
 		return stoppingProblem
+	case variable.Unavailable, variable.Absent:
 	}
 	return unavailableProblem
 }

@@ -162,8 +162,8 @@ func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Va
 		case isDoubtful:
 			refuse(calls, Unknown)
 			return true, false
+		case isOpen: // the Variable is as before, so the same write cannot be stored twice
 		}
-		// The Variable is as before, so the same write cannot be stored twice.
 		if calls = expire(calls, Unknown); len(calls) == 0 {
 			return true, false
 		}

@@ -114,10 +114,10 @@ func (a *adder) hits() {
 	l, by := a.pod.w.variables.ledgers["hits"], 1+int64(a.rng.IntN(9))
 	l.open += by
 	a.ask(http.MethodPost, fmt.Sprintf("/v1/variable/hits/add?by=%d", by), "", func(code int, t told) {
-		switch {
-		case code == http.StatusOK:
+		switch code {
+		case http.StatusOK:
 			l.acks(a.name, by, t.Value)
-		case code == 0 || code == http.StatusGatewayTimeout:
+		case 0, http.StatusGatewayTimeout:
 		default: // the agent has written nothing
 			l.open -= by
 			l.check()
