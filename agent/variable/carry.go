@@ -24,6 +24,7 @@ const (
 // Run carries actions until stop is closed, or ctx ends. An action whose write is under way ends
 // first if stop is closed.
 func (v *Variable) Run(ctx context.Context, stop <-chan struct{}) {
+	defer v.tasks.wait()
 	defer close(v.ended)
 	for {
 		select {

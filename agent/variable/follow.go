@@ -24,6 +24,7 @@ const (
 // follow is the one watch that all followers of the Variable share.
 type follow struct {
 	source
+	tasks *tasks
 
 	mu        sync.Mutex
 	followers int
@@ -63,9 +64,9 @@ func (f *follow) begin(first *kube.Variable) {
 	if f.followers > 1 {
 		return
 	}
-	ctx, end := context.WithCancel(context.Background())
+	ctx, end := context.WithCancel(f.tasks.ctx)
 	f.state, f.gone, f.changed, f.cancel = first, false, make(chan struct{}), end
-	go f.watch(ctx, first)
+	f.tasks.start(func(context.Context) { f.watch(ctx, first) })
 }
 
 // end ends the watch with the last follower.

@@ -23,7 +23,7 @@ func (v *Variable) Get(ctx context.Context) Answer {
 	v.reads.running = true
 	v.mu.Unlock()
 	if begin {
-		go v.readAll(context.WithoutCancel(ctx)) // other calls share the answer
+		v.tasks.start(v.readAll)
 	}
 	select {
 	case a := <-answer:

@@ -7,6 +7,7 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -52,4 +53,37 @@ func (s source) read(ctx context.Context) (*kube.Variable, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	return s.Requests.GetVariable(ctx, s.Name)
+}
+
+// tasks are the goroutines of a Variable beside its loop. They end with the loop.
+type tasks struct {
+	ctx   context.Context //nolint:containedctx // the context of all tasks, which many calls share
+	end   context.CancelFunc
+	mu    sync.Mutex
+	over  bool
+	group sync.WaitGroup
+}
+
+func newTasks() *tasks {
+	t := new(tasks)
+	t.ctx, t.end = context.WithCancel(context.Background())
+	return t
+}
+
+// start starts a task, unless the loop has ended.
+func (t *tasks) start(f func(ctx context.Context)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over {
+		t.group.Go(func() { f(t.ctx) })
+	}
+}
+
+// wait ends all tasks, and waits for their ends.
+func (t *tasks) wait() {
+	t.mu.Lock()
+	t.over = true
+	t.mu.Unlock()
+	t.end()
+	t.group.Wait()
 }

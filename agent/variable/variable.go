@@ -19,6 +19,7 @@ type Variable struct {
 	calls  chan *call
 	// ended is closed at the end of Run.
 	ended chan struct{}
+	tasks *tasks
 	// writes counts the names of the writes.
 	writes int
 	// known is the Variable after the last write; nil if the loop must read first.
@@ -38,8 +39,9 @@ type reads struct {
 
 // New makes the agent's end of a Variable. No goroutine starts before [Variable.Run].
 func New(config Config) *Variable {
+	beside := newTasks()
 	return &Variable{
-		config: config, follow: follow{source: source{config}}, random: rand.New(config.Random), //nolint:gosec // only jitter
+		config: config, tasks: beside, follow: follow{source: source{config}, tasks: beside}, random: rand.New(config.Random), //nolint:gosec // only jitter
 		calls: make(chan *call), ended: make(chan struct{}),
 	}
 }

@@ -293,8 +293,8 @@ func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)
 }
-func TestUninstallLeavesOnlyDoneKeysBehind(t *testing.T) {
-	operations.TestUninstallLeavesOnlyDoneKeysBehind(t)
+func TestUninstallLeavesDoneKeysAndVariablesBehind(t *testing.T) {
+	operations.TestUninstallLeavesDoneKeysAndVariablesBehind(t)
 }
 func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
 	operations.TestLostWebhookBlocksAnnotatedPodsOnly(t)
