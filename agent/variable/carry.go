@@ -76,7 +76,7 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 		}
 		fresh := v.known == nil
 		next := base.Clone()
-		carried, settled := v.try(calls, next)
+		carried, settled, rest := v.try(calls, next)
 		if !fresh && len(settled) > 0 {
 			v.known = nil // a refusal needs a state that is read now
 			continue
@@ -84,16 +84,15 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 		for c, answer := range settled {
 			c.answer <- answer
 		}
-		calls = carried
-		if len(calls) == 0 {
+		if calls = slices.Concat(carried, rest); len(calls) == 0 {
 			return
 		}
 		v.writes++
 		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)
-		decided, refused := v.write(ctx, calls, base, next)
+		decided, refused := v.write(ctx, slices.Clone(carried), base, next)
 		switch {
 		case decided:
-			return
+			calls, attempt = rest, -1
 		case refused:
 			v.pause(ctx, attempt+5, errorPause)
 		default:
@@ -111,8 +110,9 @@ func (v *Variable) base(ctx context.Context) (*kube.Variable, error) {
 }
 
 // try applies the actions to next, in their order. The results are the calls that next carries,
-// and the answers to the others.
-func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, settled map[*call]Answer) {
+// and the answers to calls that change nothing. Such an answer must not depend on a write that
+// is not stored yet. So a call that changes nothing after a carried one is among the rest.
+func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, settled map[*call]Answer, rest []*call) {
 	settled = map[*call]Answer{}
 	for _, c := range calls {
 		version := next.ResourceVersion
@@ -120,14 +120,17 @@ func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, set
 			version = "" // an earlier action changes the version
 		}
 		result, changed, refusal := c.apply(next, v.config.PodUID, version)
-		if !changed {
+		switch {
+		case changed:
+			c.result = result
+			carried = append(carried, c)
+		case len(carried) > 0:
+			rest = append(rest, c)
+		default:
 			settled[c] = Answer{Refusal: refusal, Result: result}
-			continue
 		}
-		c.result = result
-		carried = append(carried, c)
 	}
-	return carried, settled
+	return carried, settled, rest
 }
 
 // write sends the write that replaces base by next, and answers the calls if the outcome is

@@ -4,6 +4,7 @@
 package variable
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -103,6 +104,72 @@ func TestLostAnswersNeverMakeTheSumWrong(t *testing.T) {
 			})
 		})
 	}
+}
+
+// carriedTogether lets the two actions wait until one write carries both.
+func carriedTogether(ctx context.Context, v *Variable, first, second Action, cancelled context.Context) (one, two <-chan Answer) {
+	answers := []chan Answer{make(chan Answer, 1), make(chan Answer, 1)}
+	busy := make(chan struct{})
+	go func() {
+		close(busy)
+		v.Do(ctx, Action{Add: 100})
+	}()
+	<-busy
+	<-time.After(time.Millisecond / 2) // the loop is busy with the first add
+	go func() { answers[0] <- v.Do(ctx, first) }()
+	<-time.After(time.Microsecond)
+	go func() { answers[1] <- v.Do(cancelled, second) }()
+	return answers[0], answers[1]
+}
+
+// One write carries both calls. The second one must not be answered by a write that has no answer.
+func TestAnswerDependsOnStoredWritesOnly(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		puts := 0
+		s.put = func(*kube.Variable) (bool, bool) {
+			puts++
+			return puts == 1, puts == 1
+		}
+		s.get = func() error {
+			if puts > 1 {
+				return errAway
+			}
+			return nil
+		}
+		a := Action{Add: 5, Key: "k"}
+		one, two := carriedTogether(t.Context(), v, a, a, t.Context())
+		assert.NotEmpty(t, (<-one).Refusal, "nothing is stored")
+		assert.NotEmpty(t, (<-two).Refusal, "nothing is stored")
+		assert.EqualValues(t, 100, s.integer())
+		s.mu.Lock()
+		s.put, s.get = nil, nil
+		s.mu.Unlock()
+		one, two = carriedTogether(t.Context(), v, a, a, t.Context())
+		assert.Equal(t, <-one, <-two)
+		assert.EqualValues(t, 205, s.integer())
+	})
+}
+
+// The program of the second call hangs up while the outcome of the write is open.
+func TestCallThatEndsDoesNotDisturbTheOthers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		puts := 0
+		s.put = func(*kube.Variable) (bool, bool) {
+			puts++
+			return puts == 1 || puts > 12, puts == 1 || puts > 12
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(20*time.Millisecond, cancel)
+		one, two := carriedTogether(t.Context(), v, Action{Add: 1, Key: "k"}, Action{Add: 1000, Key: "l"}, ctx)
+		assert.Equal(t, Unknown, (<-two).Refusal)
+		s.edit(func(v *kube.Variable) { *v.Integer += 10000 })
+		assert.Empty(t, (<-one).Refusal)
+		assert.EqualValues(t, 10101, s.integer())
+	})
 }
 
 // The write is stored only after the agent has read that it was not.
