@@ -345,6 +345,11 @@ func TestAPIPageHasTheCodesFigures(t *testing.T) {
 		"a third of the lease duration, and " + short(mostPatience) + " at most",
 		fmt.Sprintf("from `1s` to `%.0fm`", mostBeats.Minutes()),
 		"until the Lease expires, " + short(b.Duration) + " by default",
+		fmt.Sprintf("The Variable keeps the last %d keys", api.MaxKeys),
+		fmt.Sprintf("with five pods, the last %d of each pod are certain", api.MaxKeys/5),
+		fmt.Sprintf("a text of 1 to %d characters", api.MaxIdempotencyKey),
+		fmt.Sprintf("at most %d bytes", api.MaxValue),
+		fmt.Sprintf("The epoch is %d.", api.FirstEpoch),
 	} {
 		assert.Contains(t, page, figure)
 	}
