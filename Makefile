@@ -133,6 +133,10 @@ bench-forward: ## A standby's forwarder beside the direct connection and HAProxy
 bench-local: ## Calls of the local API, and the agent's memory beside them; needs no cluster.
 	cd test && $(GO_RUN) ./bench/local
 
+.PHONY: bench-variables
+bench-variables: install ## Adds to one Variable by 1 and by 20 pods, beside bare GET and PUT.
+	cd test && $(GO_RUN) ./bench/variables
+
 .PHONY: bench-works
 bench-works: install ## The waits for one work alone; CROWD=n pods wait.
 	cd test && $(GO_RUN) ./bench -only-works -crowd $(CROWD)

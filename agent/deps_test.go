@@ -123,6 +123,14 @@ func TestPackageAfterImportsOnlyAPIAndKube(t *testing.T) {
 	}
 }
 
+// Package variable knows no claim and no hold. A hold's fence comes as a function, so no code of
+// that package can make up a token.
+func TestPackageVariableImportsOnlyAPIAndKube(t *testing.T) {
+	for _, d := range dependencies(t, module+"agent/variable") {
+		assert.True(t, standard(d) || d == module+"api" || d == module+"agent/kube", "agent/variable imports %s", d)
+	}
+}
+
 // Package courier sends what a claim decided. The loops of agent and local use the same
 // courier, so both write Leases by the same code.
 func TestPackageCourierKnowsOnlyClaimsAndRequests(t *testing.T) {

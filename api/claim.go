@@ -138,6 +138,14 @@ var (
 		slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },
 		isSlot: isElectionSlot,
 	}
+	// Variable claims no slot: the pods of a namespace use one Variable by the local API, at the
+	// same time.
+	Variable = &Kind{
+		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
+		parse:  parseVariable,
+		slots:  func(Claim, Workload) []string { return nil },
+		isSlot: func(string) bool { return false },
+	}
 )
 
 func parseSingleton(value string) ([]Claim, string) {
@@ -320,6 +328,16 @@ func (r Request) Slots(of Workload) []string {
 	}
 	slices.Sort(slots)
 	return slots
+}
+
+// Marks returns the slots of [Request.Slots], and the marks of the Variables that the pod uses.
+func (r Request) Marks(of Workload) []string {
+	marks := r.Slots(of)
+	for _, name := range r.Variables() {
+		marks = append(marks, VariableMark(name))
+	}
+	slices.Sort(marks)
+	return marks
 }
 
 // IsSlot reports whether a claim can name the Lease. Enroll gives rights only on such

@@ -9,6 +9,9 @@
 // by name. A condition is no claim: enroll creates no Lease for a condition, and keeps none.
 // These Roles let nobody hold a slot, so they count as no memory of a Lease.
 //
+// Variables: a further Role lets the account's agents use at most 500 Variables, by name. Enroll
+// creates a Variable without a value before a Role first names it, and never changes or deletes one.
+//
 // Guarantee: enroll never frees a slot that an agent may hold. Enroll creates the Lease of
 // each slot with the holder [Unknown] and the longest duration ever claimed under its name.
 // So all pods wait that long. Enroll frees a new Lease at once only if no Role ever named

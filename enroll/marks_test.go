@@ -44,7 +44,7 @@ func TestIsSlotAcceptsEveryClaimableName(t *testing.T) {
 			}
 			request, err := api.Parse(map[string]string{a.Key: value})
 			require.NoError(t, err)
-			require.NotEmpty(t, request.Slots(of), "%s: %s", a.Key, value)
+			require.NotEmpty(t, request.Marks(of), "%s: %s", a.Key, value)
 			for _, slot := range request.Slots(of) {
 				assert.True(t, api.IsSlot(slot), slot)
 			}

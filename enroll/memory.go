@@ -43,7 +43,8 @@ type agentRole struct {
 	bound bool
 }
 
-// readerRole is a Role by which an account reads the Leases of its pods' conditions.
+// readerRole is a Role by which an account reads the Leases of its pods' conditions, or uses the
+// Variables of its pods.
 type readerRole struct {
 	role *rbacv1.Role
 	// account is the only account to which the Role is bound. Without a correct binding, the
@@ -56,7 +57,7 @@ type agentRoles struct {
 	all []*agentRole
 	// byKey are the Roles of each account.
 	byKey map[string][]*agentRole
-	// readers are the Roles for conditions, by name. No agent can hold a Lease by such a Role,
+	// readers are the Roles for conditions and for Variables, by name. No agent can hold a Lease by such a Role,
 	// so the Leases that only these Roles name count as unnamed.
 	readers map[string]*readerRole
 	// longest are the longest durations, in seconds, that any Role remembers for

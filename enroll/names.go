@@ -18,12 +18,12 @@ const (
 	// readerPrefix begins the names of the Roles for conditions. An agent's Role has another
 	// prefix, because no account's name has a colon.
 	readerPrefix = "metaparticle-after:"
+	// userPrefix begins the names of the Roles for Variables.
+	userPrefix = "metaparticle-variable:"
 	// maxRoleName is the longest name that most objects may have.
 	maxRoleName = 253
 	// maxKey leaves room for the prefix, and for a colon with a two-digit number.
 	maxKey = maxRoleName - len(rolePrefix) - 3
-	// maxReaderKey leaves room for the prefix.
-	maxReaderKey = maxRoleName - len(readerPrefix)
 )
 
 // RoleName returns the name of the first Role of a service account, and of its
@@ -44,10 +44,20 @@ func roleKey(account string) string { return shortened(account, maxKey) }
 
 // ReaderRoleName returns the name of the Role by which a service account reads the Leases of
 // its pods' conditions. The RoleBinding has the same name.
-func ReaderRoleName(account string) string { return readerPrefix + shortened(account, maxReaderKey) }
+func ReaderRoleName(account string) string { return namedRole(readerPrefix, account) }
 
-// isReader reports whether [ReaderRoleName] makes such a name.
-func isReader(role string) bool { return strings.HasPrefix(role, readerPrefix) }
+// UserRoleName returns the name of the Role by which a service account uses the Variables of its
+// pods. The RoleBinding has the same name.
+func UserRoleName(account string) string { return namedRole(userPrefix, account) }
+
+func namedRole(prefix, account string) string {
+	return prefix + shortened(account, maxRoleName-len(prefix))
+}
+
+// isReader reports whether [ReaderRoleName] or [UserRoleName] makes such a name.
+func isReader(role string) bool {
+	return strings.HasPrefix(role, readerPrefix) || strings.HasPrefix(role, userPrefix)
+}
 
 // shortened returns the account's name. If the name is longer than limit, the result is the
 // name's beginning, a colon and the name's hash. Two accounts never share a result, because no

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,41 +19,57 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// reading gives accounts the right to read the Leases of their pods' conditions. Each
-// account has one Role for that, whose rules are all that enroll remembers.
-type reading struct {
+// naming gives accounts rights on objects by their names. Each account has one Role for that,
+// whose rules are all that enroll remembers.
+type naming struct {
 	store
 	seen *snapshot
-	// left are the Leases for which a Role has no room.
-	left []excess
+	// prefix begins the names of the Roles, and rules are the rights on the named objects.
+	prefix string
+	rules  func(names ...string) []rbacv1.PolicyRule
+	// awaited are the objects that the pods of each account name.
+	awaited map[string]map[string]client.Object
+	// prepare, if not nil, is called for each object before a Role first names the object.
+	prepare func(ctx context.Context, name string) error
+	// waits describes an object for which a Role has no room. Such objects are in left.
+	waits string
+	left  []excess
+}
+
+// newReading lets accounts read the Leases of their pods' conditions.
+func newReading(s store, seen *snapshot) *naming {
+	return &naming{
+		store: s, seen: seen, prefix: readerPrefix, rules: ReaderRules, awaited: seen.awaited,
+		waits: "A condition on %s waits: its service account has conditions on more than %d Leases in this namespace",
+	}
 }
 
 // grant writes the Roles that differ from the conditions, and withdraws the Roles of accounts
 // without conditions.
 //
-// Unlike the right of an agent, the right of a reader protects no slot. So enroll withdraws that
-// right at once, and lists no pods before. A pod that the cache does not know yet only waits
+// Unlike the right of an agent on a Lease, these rights protect no slot. So enroll withdraws
+// them at once, and lists no pods before. A pod that the cache does not know yet only waits
 // longer. Its arrival in the cache is an event, after which its account has the right again.
-func (r *reading) grant(ctx context.Context) error {
+func (r *naming) grant(ctx context.Context) error {
 	var errs []error
-	needed := make(map[string]bool, len(r.seen.awaited))
-	for _, account := range slices.Sorted(maps.Keys(r.seen.awaited)) {
-		needed[ReaderRoleName(account)] = true
-		errs = append(errs, r.grantTo(ctx, account, r.seen.awaited[account]))
+	needed := make(map[string]bool, len(r.awaited))
+	for _, account := range slices.Sorted(maps.Keys(r.awaited)) {
+		needed[namedRole(r.prefix, account)] = true
+		errs = append(errs, r.grantTo(ctx, account, r.awaited[account]))
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.seen.roles.readers)) {
-		if !needed[name] {
+		if strings.HasPrefix(name, r.prefix) && !needed[name] {
 			errs = append(errs, r.deleteRole(ctx, r.seen.roles.readers[name].role))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// grantTo lets an account read the Leases of its conditions, and no others.
-func (r *reading) grantTo(ctx context.Context, account string, awaited map[string]client.Object) error {
+// grantTo gives an account the rights on the objects that its pods name, and on no others.
+func (r *naming) grantTo(ctx context.Context, account string, awaited map[string]client.Object) error {
 	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
 		Namespace: r.seen.namespace,
-		Name:      ReaderRoleName(account),
+		Name:      namedRole(r.prefix, account),
 		Labels:    map[string]string{api.ManagedLabel: managed},
 	}}
 	bound := ""
@@ -61,21 +78,51 @@ func (r *reading) grantTo(ctx context.Context, account string, awaited map[strin
 	}
 	names, left := readable(role, awaited)
 	for _, name := range left {
-		r.left = append(r.left, excess{first: awaited[name], problem: fmt.Sprintf(
-			"A condition on %s waits: its service account has conditions on more than %d Leases in this namespace", name, maxSlotsPerRole)})
+		r.left = append(r.left, excess{first: awaited[name], problem: fmt.Sprintf(r.waits, name, maxSlotsPerRole)})
 	}
-	wanted := ReaderRules(names...)
+	wanted := r.rules(names...)
 	if !reflect.DeepEqual(role.Rules, wanted) {
+		if err := r.prepareNew(ctx, role, names); err != nil {
+			return err
+		}
 		// The cache owns the Role.
 		role = role.DeepCopy()
 		role.Rules = wanted
 		if err := r.writeRole(ctx, role); err != nil {
-			return fmt.Errorf("let %s read leases: %w", account, err)
+			return fmt.Errorf("grant %s to %s: %w", role.Name, account, err)
 		}
 	} else if bound == account {
 		return nil
 	}
 	return r.bindRole(ctx, role, account)
+}
+
+// prepareNew prepares each object that the Role does not name yet.
+func (r *naming) prepareNew(ctx context.Context, role *rbacv1.Role, names []string) error {
+	if r.prepare == nil {
+		return nil
+	}
+	already := namedBy(role)
+	for _, name := range names {
+		if already[name] {
+			continue
+		}
+		if err := r.prepare(ctx, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// namedBy returns the names of the objects that the rules of a Role name.
+func namedBy(role *rbacv1.Role) map[string]bool {
+	already := map[string]bool{}
+	for _, rule := range role.Rules {
+		for _, name := range rule.ResourceNames {
+			already[name] = true
+		}
+	}
+	return already
 }
 
 // readable returns the Leases that a Role is to name, sorted, and those for which the Role has
@@ -86,12 +133,7 @@ func readable(role *rbacv1.Role, awaited map[string]client.Object) (names, left 
 	if len(names) <= maxSlotsPerRole {
 		return names, nil
 	}
-	already := map[string]bool{}
-	for _, rule := range role.Rules {
-		for _, name := range rule.ResourceNames {
-			already[name] = true
-		}
-	}
+	already := namedBy(role)
 	first := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !already[name] })
 	rest := slices.DeleteFunc(names, func(name string) bool { return already[name] })
 	all := append(first, rest...)

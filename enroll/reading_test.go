@@ -61,6 +61,7 @@ func TestRoleKeepsItsLeasesBeyondFiveHundred(t *testing.T) {
 }
 
 func TestRolesForConditionsHaveNamesOfTheirOwn(t *testing.T) {
+	const maxReaderKey = maxRoleName - len(readerPrefix)
 	long := strings.Repeat("a", 253)
 	accounts := []string{
 		"after", "default", "1", "after.1", "after-after", "metaparticle-after", "pull-secrets", long, long[:252] + "b",

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -76,11 +77,11 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	if slots := seen.incomplete(); len(slots) > 0 {
 		errs = append(errs, a.admit(ctx, slots))
 	}
-	reads := &reading{store: s, seen: seen}
-	errs = append(errs, reads.grant(ctx), s.pullSecrets(ctx, r.PullSecrets, seen), s.unbindOrphans(ctx, seen.roles, seen.bindings))
+	reads, uses := newReading(s, seen), newUsing(s, seen)
+	errs = append(errs, reads.grant(ctx), uses.grant(ctx), s.pullSecrets(ctx, r.PullSecrets, seen), s.unbindOrphans(ctx, seen.roles, seen.bindings))
 	again, err := r.sweep(ctx, s, seen)
 	errs = append(errs, err, r.notifier.notifyNotGated(ctx, r.Events, s, seen))
-	r.notifier.notifyTooMany(r.Events, seen.namespace, append(a.excess(), reads.left...))
+	r.notifier.notifyTooMany(r.Events, seen.namespace, slices.Concat(a.excess(), reads.left, uses.left))
 	if a.foreign && (again == 0 || again > foreignRecheck) {
 		again = foreignRecheck
 	}

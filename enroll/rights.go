@@ -37,6 +37,17 @@ func ReaderRules(leases ...string) []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{leaseRule(leases, "get", "watch"), eventRule(), marker("waiters")}
 }
 
+// UserRules returns the rights of agents whose programs use the given Variables. The marker makes
+// the policy on Variables restrict each agent to its own pod. Without Variables there are no rights.
+func UserRules(variables ...string) []rbacv1.PolicyRule {
+	if len(variables) == 0 {
+		return nil
+	}
+	return []rbacv1.PolicyRule{{
+		APIGroups: []string{api.VariableGroup}, Resources: []string{api.VariableResource}, ResourceNames: variables, Verbs: []string{"get", "watch", "update"},
+	}, marker("agents")}
+}
+
 func leaseRule(leases []string, verbs ...string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{
 		APIGroups: []string{coordinationv1.GroupName}, Resources: []string{leaseResource}, ResourceNames: leases, Verbs: verbs,

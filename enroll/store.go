@@ -13,6 +13,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -138,6 +139,21 @@ func (s store) requireAbsent(ctx context.Context, namespace, slot string) error 
 		return errAgain
 	}
 	return client.IgnoreNotFound(err)
+}
+
+// createVariable creates a Variable without a value, unless it exists. The first write of a program
+// decides the type. The Variable has no label of enroll, because enroll never deletes it.
+func createVariable(ctx context.Context, s store, namespace, name string) error {
+	err := s.client.Create(ctx, &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": api.VariableGroup + "/" + api.VariableVersion,
+		"kind":       api.VariableKind,
+		"metadata":   map[string]any{"namespace": namespace, "name": name},
+		"spec":       map[string]any{},
+	}})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("create variable %s: %w", name, err)
+	}
+	return nil
 }
 
 // writeRole creates or updates a Role.

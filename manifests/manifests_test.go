@@ -21,6 +21,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -45,6 +46,7 @@ func build(t *testing.T, directory string) []client.Object {
 	scheme := runtime.NewScheme()
 	require.NoError(t, clientgoscheme.AddToScheme(scheme))
 	require.NoError(t, certmanager.AddToScheme(scheme))
+	require.NoError(t, apiextensionsv1.AddToScheme(scheme))
 	built, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), directory)
 	require.NoError(t, err)
 	var objects []client.Object
@@ -312,7 +314,7 @@ func TestPoliciesFailClosedAndAreBound(t *testing.T) {
 func TestWebhookHasEveryRightThatEnrollGrants(t *testing.T) {
 	roles := all[*rbacv1.ClusterRole](t)
 	i := slices.IndexFunc(roles, func(r *rbacv1.ClusterRole) bool { return r.Name == account })
-	for _, given := range enroll.AgentRules("lock.x") {
+	for _, given := range slices.Concat(enroll.AgentRules("lock.x"), enroll.UserRules("x")) {
 		for _, verb := range given.Verbs {
 			assert.True(t, slices.ContainsFunc(roles[i].Rules, func(r rbacv1.PolicyRule) bool {
 				return slices.Contains(r.APIGroups, given.APIGroups[0]) && slices.Contains(r.Resources, given.Resources[0]) &&
@@ -322,6 +324,8 @@ func TestWebhookHasEveryRightThatEnrollGrants(t *testing.T) {
 		switch given.Resources[0] {
 		case "leases":
 			assert.NotContains(t, given.Verbs, "create", "the policy on Leases would judge no agent")
+		case api.VariableResource:
+			assert.NotContains(t, given.Verbs, "create", "the policy on Variables would judge no agent")
 		case "pods/status":
 			assert.NotContains(t, given.Verbs, "update", "the policy on pods/status would judge no agent")
 		case "events":
@@ -337,7 +341,7 @@ func TestPoliciesRecognizeAgentsByTheirRole(t *testing.T) {
 	require.Empty(t, marker.ResourceNames, "the policies check the right without a name")
 	check := fmt.Sprintf("authorizer.group('%s').resource('%s').namespace(request.namespace).check('%s').allowed()",
 		marker.APIGroups[0], marker.Resources[0], marker.Verbs[0])
-	for _, path := range []string{"policies/lease.yaml", "policies/status.yaml", "policies/events.yaml"} {
+	for _, path := range []string{"policies/lease.yaml", "policies/status.yaml", "policies/events.yaml", "policies/variable.yaml"} {
 		assert.Contains(t, texts(t)[path], check, path)
 		assert.NotContains(t, texts(t)[path], "system:serviceaccount:", path)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/enroll"
@@ -74,7 +75,7 @@ func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 	for i := range 8 {
 		longest = append(longest, fmt.Sprintf("lock/%s%d", long, i))
 	}
-	for _, value := range []string{"lock/a", "election/main", "semaphore/pool=3", strings.Join(longest, ",")} {
+	for _, value := range []string{"lock/a", "election/main", "semaphore/pool=3", "variable/hits", strings.Join(longest, ",")} {
 		request, err := api.Parse(map[string]string{api.LocalAnnotation: value})
 		require.NoError(t, err)
 		args := api.DefaultLocalArgs()
@@ -250,6 +251,11 @@ func TestWorkloadWebhookAndItsPolicySelectSameObjects(t *testing.T) {
 func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	assert.Equal(t, "metaparticle:", strings.TrimSuffix(enroll.RoleName("x"), "x"))
+	assert.Contains(t, policy, "b.roleRef.name.startsWith('"+strings.TrimSuffix(enroll.UserRoleName("x"), "x")+"')")
+	for _, given := range enroll.UserRules("x")[:1] {
+		assert.Contains(t, policy, fmt.Sprintf("r.?apiGroups.orValue([]) == ['%s'] && r.?resources.orValue([]) == ['%s'] &&", given.APIGroups[0], given.Resources[0]))
+		assert.Contains(t, policy, "r.?resourceNames.orValue([]).size() > 0 && r.verbs.all(v, v in ['"+strings.Join(given.Verbs, "', '")+"'])")
+	}
 	for _, given := range enroll.AgentRules("lock.x") {
 		require.Len(t, given.APIGroups, 1)
 		require.Len(t, given.Resources, 1)
@@ -267,7 +273,7 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	prefix := strings.TrimSuffix(enroll.ReaderRoleName("x"), "x")
-	assert.Contains(t, policy, "(b.roleRef.name.startsWith('metaparticle:') || b.roleRef.name.startsWith('"+prefix+"')) &&")
+	assert.Contains(t, policy, "(b.roleRef.name.startsWith('metaparticle:') || b.roleRef.name.startsWith('"+prefix+"') ||")
 	found := regexp.MustCompile(`variables\.rules\.all\(r,\s+!object\.metadata\.name\.startsWith\('(.*?)'\) \|\| r\.verbs\.all\(v, v in \['(.*?)'\]\)\)\n`).
 		FindStringSubmatch(policy)
 	require.Len(t, found, 3)
@@ -295,6 +301,31 @@ func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 
 func TestLeaseDurationAboveTheMaximumIsRefused(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
+}
+
+// The bounds of the schema are those of the agents, and each rule that compares two states names its
+// reason.
+func TestSchemaOfVariablesHasTheAgentsBounds(t *testing.T) {
+	all := all[*apiextensionsv1.CustomResourceDefinition](t)
+	require.Len(t, all, 1)
+	assert.Equal(t, api.VariableResource+"."+api.VariableGroup, all[0].Name)
+	assert.Equal(t, api.VariableKind, all[0].Spec.Names.Kind)
+	assert.Equal(t, apiextensionsv1.NamespaceScoped, all[0].Spec.Scope)
+	require.Len(t, all[0].Spec.Versions, 1)
+	assert.Equal(t, api.VariableVersion, all[0].Spec.Versions[0].Name)
+	schema := all[0].Spec.Versions[0].Schema.OpenAPIV3Schema
+	assert.Equal(t, []string{"spec"}, schema.Required, "without a spec no rule would judge")
+	spec := schema.Properties["spec"]
+	assert.EqualValues(t, api.MaxValue, *spec.Properties["value"].MaxLength)
+	assert.EqualValues(t, api.MaxKeys, *spec.Properties["keys"].MaxItems)
+	assert.EqualValues(t, api.MaxIdempotencyKey, *spec.Properties["keys"].Items.Schema.Properties["key"].MaxLength)
+	assert.EqualValues(t, api.FirstEpoch, *spec.Properties["fence"].Properties["epoch"].Minimum)
+	for _, rule := range spec.XValidations {
+		assert.Regexp(t, "^[A-Z][A-Za-z]+: ", rule.Message)
+	}
+	policy := texts(t)["policies/variable.yaml"]
+	assert.Contains(t, policy, fmt.Sprintf("oldObject.spec.?keyed.orValue(0) <= %d", api.MaxKeys))
+	assert.Contains(t, policy, fmt.Sprintf("oldObject.spec.fence.epoch : %d)", api.FirstEpoch))
 }
 
 // The policy on gates reads the gated containers from the agent's arguments.

@@ -54,6 +54,10 @@ func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agen
 // these stories, no key is forgotten, and each new Lease has a UID of its own.
 func TestPlantedBugsAreCaughtByAfterTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
 
+// The tests of agent/variable catch these bugs. In the simulation few calls wait at one instant, and
+// the Variable has room for all keys.
+func TestPlantedBugsAreCaughtByVariableTests(t *testing.T) { play.PlantedIn(t, "agent/variable") }
+
 // The package compiles in less than a minute without the libraries of Kubernetes, and
 // in four minutes with them.
 func TestSimLinksNoKubernetesLibrary(t *testing.T) {

@@ -55,7 +55,7 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &lease.raw); err != nil {
 		return fmt.Errorf("lease: %w", err)
 	}
-	r := reader{}
+	r := reader{of: "lease"}
 	r.read(lease.raw, "metadata", &lease.metadata)
 	r.read(lease.raw, "spec", &lease.spec)
 	r.read(lease.metadata, "name", &lease.Name)
@@ -77,7 +77,11 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 }
 
 // reader decodes fields until the first error.
-type reader struct{ err error }
+type reader struct {
+	// of is the kind of the object.
+	of  string
+	err error
+}
 
 // read decodes the value at key. If the value is absent or null, the target stays
 // unchanged.
@@ -87,7 +91,7 @@ func (r *reader) read(from object, key string, target any) {
 		return
 	}
 	if err := json.Unmarshal(value, target); err != nil {
-		r.err = fmt.Errorf("lease: %s: %w", key, err)
+		r.err = fmt.Errorf("%s: %s: %w", r.of, key, err)
 	}
 }
 

@@ -58,11 +58,36 @@ const (
 // caller must read the Lease, and watch from the version of that read. If a watch falls
 // silent, WatchLease does not return.
 func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, fn func(WatchEvent)) error {
+	err := c.watch(ctx, c.leasesPath(), name, resourceVersion, leaseEvents(name, fn))
+	if err != nil {
+		return fmt.Errorf("watch lease %s: %w", name, err)
+	}
+	return nil
+}
+
+// leaseEvents gives each frame of a watch to fn, as an event of the Lease.
+func leaseEvents(name string, fn func(WatchEvent)) func(kind WatchType, object []byte) error {
+	return func(kind WatchType, object []byte) error {
+		event, err := decodeEvent(kind, object)
+		if err != nil {
+			return err
+		}
+		if event.Lease != nil && event.Lease.Name != name {
+			return fmt.Errorf("%w: event of lease %q", ErrMalformed, event.Lease.Name)
+		}
+		fn(event)
+		return nil
+	}
+}
+
+// watch watches one object of a collection, and gives each frame to take. An error of take ends
+// the watch.
+func (c *Client) watch(ctx context.Context, collection, name, resourceVersion string, take func(kind WatchType, object []byte) error) error {
 	// The API server cannot watch one object, only a collection with a selector.
-	// A Role that names the Lease allows exactly this selector.
+	// A Role that names the object allows exactly this selector.
 	response, err := c.send(ctx, request{
 		method: http.MethodGet,
-		path:   c.leasesPath(),
+		path:   collection,
 		query: url.Values{
 			"watch":               {"1"},
 			"fieldSelector":       {"metadata.name=" + name},
@@ -72,24 +97,19 @@ func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, f
 		},
 	})
 	if err != nil {
-		return fmt.Errorf("watch lease %s: %w", name, err)
+		return err
 	}
 	defer response.Body.Close()
-	err = readWatch(response.Body, name, fn)
-	if err == nil {
-		// After the client has cancelled, the server may end the stream without an
-		// error.
-		err = ctx.Err()
+	if err := readWatch(response.Body, take); err != nil {
+		return err
 	}
-	if err != nil {
-		return fmt.Errorf("watch lease %s: %w", name, err)
-	}
-	return nil
+	// After the client has cancelled, the server may end the stream without an error.
+	return ctx.Err()
 }
 
 // readWatch decodes frames until the stream ends. An end within a frame is an error,
 // because the event of that frame is lost.
-func readWatch(body io.Reader, name string, fn func(WatchEvent)) error {
+func readWatch(body io.Reader, take func(kind WatchType, object []byte) error) error {
 	bounded := &boundedReader{from: body}
 	decoder := json.NewDecoder(bounded)
 	for {
@@ -103,14 +123,9 @@ func readWatch(body io.Reader, name string, fn func(WatchEvent)) error {
 		} else if err != nil {
 			return fmt.Errorf("read event: %w", err)
 		}
-		event, err := decodeEvent(frame.Type, frame.Object)
-		if err != nil {
+		if err := take(frame.Type, frame.Object); err != nil {
 			return err
 		}
-		if event.Lease != nil && event.Lease.Name != name {
-			return fmt.Errorf("%w: event of lease %q", ErrMalformed, event.Lease.Name)
-		}
-		fn(event)
 	}
 }
 
@@ -118,30 +133,38 @@ func readWatch(body io.Reader, name string, fn func(WatchEvent)) error {
 // frame.
 func decodeEvent(kind WatchType, object []byte) (WatchEvent, error) {
 	event := WatchEvent{Type: kind}
-	switch kind {
-	case Added, Modified, Deleted:
-		lease, err := decodeLease(object)
-		if err != nil {
-			return event, err
-		}
-		event.Lease, event.ResourceVersion = lease, lease.ResourceVersion
-		return event, nil
-	case Bookmark:
+	if kind != Added && kind != Modified && kind != Deleted {
+		var err error
+		event.ResourceVersion, err = decodeBookmark(kind, object)
+		return event, err
+	}
+	lease, err := decodeLease(object)
+	if err != nil {
+		return event, err
+	}
+	event.Lease, event.ResourceVersion = lease, lease.ResourceVersion
+	return event, nil
+}
+
+// decodeBookmark returns the version in a frame without an object, or the error of an ERROR
+// frame.
+func decodeBookmark(kind WatchType, object []byte) (string, error) {
+	if kind == Bookmark {
 		var bookmark struct {
 			Metadata struct {
 				ResourceVersion string `json:"resourceVersion"`
 			} `json:"metadata"`
 		}
 		err := json.Unmarshal(object, &bookmark)
-		event.ResourceVersion = bookmark.Metadata.ResourceVersion
-		if err != nil || event.ResourceVersion == "" {
-			return event, fmt.Errorf("%w: bookmark without resource version", ErrMalformed)
+		if err != nil || bookmark.Metadata.ResourceVersion == "" {
+			return "", fmt.Errorf("%w: bookmark without resource version", ErrMalformed)
 		}
-		return event, nil
-	case failed:
-		return event, decodeStatus(object)
+		return bookmark.Metadata.ResourceVersion, nil
 	}
-	return event, fmt.Errorf("%w: event of type %.20q", ErrMalformed, string(kind))
+	if kind == failed {
+		return "", decodeStatus(object)
+	}
+	return "", fmt.Errorf("%w: event of type %.20q", ErrMalformed, string(kind))
 }
 
 // boundedReader bounds the bytes of one frame.

@@ -109,7 +109,7 @@ func TestEventSizeLimitDoesNotBoundAWatch(t *testing.T) {
 	one := frame(Modified, "43")
 	count := 2*maxBody/len(one) + 1
 	seen := 0
-	require.NoError(t, readWatch(strings.NewReader(strings.Repeat(one, count)), "biller", func(WatchEvent) { seen++ }))
+	require.NoError(t, readWatch(strings.NewReader(strings.Repeat(one, count)), leaseEvents("biller", func(WatchEvent) { seen++ })))
 	assert.Equal(t, count, seen)
 }
 
@@ -170,11 +170,11 @@ func FuzzEveryWatchEventHasAResourceVersion(f *testing.F) {
 	f.Add([]byte("garbage\n" + frame(Modified, "1")))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		events := 0
-		err := readWatch(bytes.NewReader(data), "biller", func(e WatchEvent) {
+		err := readWatch(bytes.NewReader(data), leaseEvents("biller", func(e WatchEvent) {
 			events++
 			require.NotEmpty(t, e.ResourceVersion)
 			require.Equal(t, e.Type == Bookmark, e.Lease == nil)
-		})
+		}))
 		if err == nil && events == 0 {
 			require.Empty(t, bytes.TrimSpace(data))
 		}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/variable"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -28,6 +29,8 @@ type Config struct {
 	// id is then no proof that the program of the earlier boot is dead.
 	OwnKernel bool
 	Leases    courier.Leases
+	// Variables is needed for the claims of Variables.
+	Variables variable.Requests
 	// Leaps delivers a value after each leap of the wall clock; nil delivers none.
 	Leaps <-chan struct{}
 	// Clock returns the time since boot (CLOCK_BOOTTIME). Wall returns the time that the
@@ -53,8 +56,11 @@ func (c Config) check() (Config, error) {
 		return c, errors.New("local: requests for Leases, a clock and a random source are needed")
 	}
 	for _, claim := range c.Claims {
-		if claim.Kind.Word() == "" {
+		switch {
+		case claim.Kind.Word() == "":
 			return c, fmt.Errorf("local: the local API has no claim %q", claim.Name)
+		case claim.Kind == api.Variable && c.Variables == nil:
+			return c, errors.New("local: requests for Variables are needed")
 		}
 	}
 	if c.LeaseDuration == 0 {

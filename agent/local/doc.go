@@ -28,6 +28,11 @@
 // No shim stops the program. A program that ignores the end of its hold works on, beside the
 // next holder. Only the fencing token protects a resource from such a program.
 //
+// # Variables
+//
+// Package variable reads and writes the Variables. For a write under a hold, the keeper of that hold
+// tells its fence before each attempt. A hold that is not good has none.
+//
 // # Requests
 //
 // Without a bid, a hold, or a call within the last minute, the agent sends no request, and

@@ -4,6 +4,7 @@
 package local
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -12,6 +13,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Handler returns the handler of the local API, which is served on the pod's addresses for
@@ -24,6 +27,9 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("PUT /v1/{kind}/{name}/holds/{hold}", a.with(putHold))
 	mux.HandleFunc("DELETE /v1/{kind}/{name}/holds/{hold}", a.with(deleteHold))
 	mux.HandleFunc("/locks/{name}", a.syncLock)
+	mux.HandleFunc("GET /v1/variable/{name}", a.withVariable(getVariable))
+	mux.HandleFunc("PUT /v1/variable/{name}", a.withVariable(a.putVariable))
+	mux.HandleFunc("POST /v1/variable/{name}/add", a.withVariable(a.addVariable))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { wildProblem.write(w) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A web page in some browser can send requests to localhost, also under a name of its own.
@@ -33,7 +39,7 @@ func (a *API) Handler() http.Handler {
 			return
 		}
 		if !readBody(w, r) {
-			usageProblem("The local API takes no body.").write(w)
+			usageProblem("The body is too large or too late. Only a variable takes a body, of at most 4096 bytes.").write(w)
 			return
 		}
 		mux.ServeHTTP(w, r)
@@ -43,11 +49,12 @@ func (a *API) Handler() http.Handler {
 // bodyTimeout bounds the arrival of a request's body.
 const bodyTimeout = 2 * time.Second
 
-// mostBody bounds a request's body, which the local API ignores.
-const mostBody = 4 << 10
+// mostBody bounds a request's body. Only the value of a Variable comes in a body.
+const mostBody = api.MaxValue
 
-// readBody reads the body of a request. Before the end of the body, package http does not notice
-// the end of a connection. So a program that is dead could still bid.
+// readBody reads the body of a request, and keeps the body for the handler. Before the end of the
+// body, package http does not notice the end of a connection. So a program that is dead could
+// still bid.
 func readBody(w http.ResponseWriter, r *http.Request) bool {
 	if r.ContentLength == 0 {
 		return true
@@ -55,9 +62,11 @@ func readBody(w http.ResponseWriter, r *http.Request) bool {
 	control := http.NewResponseController(w)
 	// The errors mean that the connection knows no deadlines, as in tests.
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
-	if _, err := io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, mostBody)); err != nil {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mostBody))
+	if err != nil {
 		return false // package http reads the rest of the body, too, within this deadline
 	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
 	_ = control.SetReadDeadline(time.Time{})
 	return true
 }

@@ -218,12 +218,13 @@ func TestDocumentedParametersEqualTheHandlersParameters(t *testing.T) {
 	var found []string
 	for _, o := range doc.operations(t) {
 		for _, p := range o.Parameters {
-			if p.In == "query" {
+			if p.In == "query" || p.Name == "Idempotency-Key" {
 				found = append(found, p.Name)
 			}
 		}
 	}
-	assert.ElementsMatch(t, words(t, "Get", 0), found)
+	slices.Sort(found)
+	assert.Equal(t, words(t, "Get", 0), slices.Compact(found))
 	var kinds []string
 	for _, kind := range []*api.Kind{api.Lock, api.Election, api.Semaphore} {
 		kinds = append(kinds, kind.Word())
@@ -234,7 +235,7 @@ func TestDocumentedParametersEqualTheHandlersParameters(t *testing.T) {
 func TestDocumentedSchemasEqualTheAnswers(t *testing.T) {
 	schemas := readOpenAPI(t).Components.Schemas
 	for name, answer := range map[string]any{
-		"Holding": holding{}, "ClaimState": claimState{}, "SlotState": slotState{}, "Problem": problem{}, "SyncLock": syncLock{},
+		"Holding": holding{}, "ClaimState": claimState{}, "SlotState": slotState{}, "Problem": problem{}, "SyncLock": syncLock{}, "VariableState": variableState{},
 	} {
 		if assert.Contains(t, schemas, name) {
 			assertSchema(t, name, schemas[name], reflect.TypeOf(answer))
@@ -307,6 +308,7 @@ func TestDocumentedStatusesEqualTheProblems(t *testing.T) {
 	for _, p := range []*problem{
 		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, lostProblem, hostProblem, wildProblem,
 		busyProblem(""), undeclaredProblem("", ""), usageProblem(""),
+		unknownProblem, mismatchProblem, typeProblem, overflowProblem, reusedProblem, fencedProblem, uncertainProblem, callsProblem,
 	} {
 		status[p.Reason] = p.Status
 	}
@@ -343,6 +345,11 @@ func TestAPIPageHasTheCodesFigures(t *testing.T) {
 		"a third of the lease duration, and " + short(mostPatience) + " at most",
 		fmt.Sprintf("from `1s` to `%.0fm`", mostBeats.Minutes()),
 		"until the Lease expires, " + short(b.Duration) + " by default",
+		fmt.Sprintf("The Variable keeps the last %d keys", api.MaxKeys),
+		fmt.Sprintf("with five pods, the last %d of each pod are certain", api.MaxKeys/5),
+		fmt.Sprintf("a text of 1 to %d characters", api.MaxIdempotencyKey),
+		fmt.Sprintf("at most %d bytes", api.MaxValue),
+		fmt.Sprintf("The epoch is %d.", api.FirstEpoch),
 	} {
 		assert.Contains(t, page, figure)
 	}

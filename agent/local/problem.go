@@ -6,6 +6,8 @@ package local
 import (
 	"encoding/json"
 	"net/http"
+
+	"github.com/metaparticle-io/metaparticle/agent/variable"
 )
 
 // problem is an error, as RFC 9457 has it. The field Reason is one of a closed set.
@@ -27,15 +29,56 @@ func newProblem(status int, reason, detail string) *problem {
 var (
 	stoppingProblem    = newProblem(http.StatusServiceUnavailable, "Stopping", "The pod stops, so the agent begins no hold.")
 	unavailableProblem = newProblem(http.StatusServiceUnavailable, "Unavailable",
-		"The agent cannot read or write the Lease. Check that the API server answers, and that the Lease exists.")
+		"The agent cannot read or write the Lease or the Variable. Check that the API server answers, and that the object exists.")
 	tooManyProblem = newProblem(http.StatusTooManyRequests, "TooManyBids", "256 calls wait for this claim already. End some of them.")
 	pausedProblem  = newProblem(http.StatusConflict, "Paused", "A person has paused the slot. Wait for the end of the pause, or use kubectl metaparticle resume.")
 	lostProblem    = newProblem(http.StatusGone, "Lost", "The pod does not have that hold. Stop the work, and bid again.")
 	hostProblem    = newProblem(http.StatusForbidden, "ForeignHost",
 		"The Host header does not name this machine, or a web page sent the call. Use localhost, 127.0.0.1 or [::1], and no Origin.")
 	wildProblem = newProblem(http.StatusNotFound, "NoSuchPath",
-		"The local API has the paths /v1/KIND/NAME, /v1/KIND/NAME/holds, /v1/KIND/NAME/holds/HOLD and /locks/NAME.")
+		"The local API has the paths /v1/KIND/NAME, /v1/KIND/NAME/holds, /v1/KIND/NAME/holds/HOLD, /v1/variable/NAME, /v1/variable/NAME/add and /locks/NAME.")
 )
+
+// The problems of Variables.
+var (
+	unknownProblem  = newProblem(http.StatusGatewayTimeout, "Unknown", "The write had no answer, and may have been stored. Read the variable, or repeat an add with the same Idempotency-Key.")
+	mismatchProblem = newProblem(http.StatusPreconditionFailed, "Mismatch", "The variable has another version, or has a value already. Read it again.")
+	typeProblem     = newProblem(http.StatusConflict, "WrongType", "The variable has the other type, which never changes.")
+	overflowProblem = newProblem(http.StatusConflict, "Overflow", "The sum does not fit into 64 bits. The variable stays as it was.")
+	reusedProblem   = newProblem(http.StatusUnprocessableEntity, "KeyReused", "The Idempotency-Key belongs to an add of another number. Use a new key for each add.")
+	fencedProblem   = newProblem(http.StatusConflict, "Fenced",
+		"The fence of the variable refuses the write: a later hold has written, or another lock protects it, or the call names no hold with ?fence=HOLD.")
+	uncertainProblem = newProblem(http.StatusConflict, "Uncertain", "The machine may have been paused. Write again once the state of the hold is held.")
+	callsProblem     = newProblem(http.StatusTooManyRequests, "TooManyCalls", "256 calls wait for this variable already. End some of them.")
+)
+
+// problemOf returns the problem of an action that a Variable refuses.
+func problemOf(refusal variable.Refusal) *problem {
+	switch refusal {
+	case variable.Unknown:
+		return unknownProblem
+	case variable.Mismatch:
+		return mismatchProblem
+	case variable.WrongType:
+		return typeProblem
+	case variable.Overflow:
+		return overflowProblem
+	case variable.KeyReused:
+		return reusedProblem
+	case variable.Fenced:
+		return fencedProblem
+	case variable.LostHold:
+		return lostProblem
+	case variable.UncertainHold:
+		return uncertainProblem
+	case variable.TooMany:
+		return callsProblem
+	case variable.Stopping:
+		return stoppingProblem
+	case variable.Unavailable, variable.Absent:
+	}
+	return unavailableProblem
+}
 
 func busyProblem(holder string) *problem {
 	p := newProblem(http.StatusConflict, "Busy", "Another pod, or another call, holds the slot. Wait with ?wait=30s.")

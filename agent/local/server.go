@@ -8,13 +8,15 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/metaparticle-io/metaparticle/agent/variable"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // API is the local API of one pod.
 type API struct {
-	config  Config
-	keepers []*keeper
+	config    Config
+	keepers   []*keeper
+	variables []*variable.Variable
 }
 
 // New makes a local API. No goroutine starts before [API.Run].
@@ -29,9 +31,23 @@ func New(config Config) (*API, error) {
 	}
 	a := &API{config: config}
 	for _, claim := range config.Claims {
+		if claim.Kind == api.Variable {
+			a.variables = append(a.variables, newVariable(config, claim))
+			continue
+		}
 		a.keepers = append(a.keepers, newKeeper(config, budget, claim))
 	}
 	return a, nil
+}
+
+// newVariable makes the agent's end of a Variable. The names of its writes differ from those of
+// an earlier process.
+func newVariable(c Config, of api.Claim) *variable.Variable {
+	random := c.Random()
+	return variable.New(variable.Config{
+		Name: of.Name, Requests: c.Variables, PodUID: c.PodUID, Process: fmt.Sprintf("%08x", uint32(random.Uint64())),
+		Random: random, Log: c.Log,
+	})
 }
 
 // Run keeps all claims until stop is closed, and no slot is left to release. Then Run returns
@@ -41,6 +57,9 @@ func (a *API) Run(ctx context.Context, stop <-chan struct{}) error {
 	var group sync.WaitGroup
 	for i, k := range a.keepers {
 		group.Go(func() { errs[i] = k.run(ctx, stop) })
+	}
+	for _, v := range a.variables {
+		group.Go(func() { v.Run(ctx, stop) })
 	}
 	if a.config.Leaps != nil {
 		watching, end := context.WithCancel(ctx)

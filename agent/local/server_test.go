@@ -38,6 +38,7 @@ type server struct {
 	requests []string
 	// away refuses all requests. The field loses lets a write be stored without an answer.
 	away, loses bool
+	variables   variables
 }
 
 func newServer(leases ...string) *server {
@@ -187,7 +188,7 @@ func begin(t *testing.T, s *server, name, claims string, duration time.Duration)
 	p := &pod{t: t, name: name, leaps: make(chan struct{}), stop: make(chan struct{}), ended: make(chan error, 1)}
 	a, err := New(Config{
 		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, LeaseDuration: duration, BootID: "boot",
-		Leases: s, Leaps: p.leaps, Clock: func() time.Duration { return time.Since(began) },
+		Leases: s, Variables: &s.variables, Leaps: p.leaps, Clock: func() time.Duration { return time.Since(began) },
 		Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) },
 	})
 	require.NoError(t, err)

@@ -191,6 +191,20 @@ pods:
 `, shown)
 }
 
+// A Variable is no slot, so a pod that only uses one holds nothing.
+func TestExplainCommandShowsPodsThatUseVariables(t *testing.T) {
+	asks := map[string]string{api.LocalAnnotation: "variable/hits"}
+	shown := answer(t, true, "Deployment/biller", together(deployment(asks, asks), localPod("a", corev1.ConditionTrue, "variable.hits"))...)
+	assert.Equal(t, `Deployment/biller in shop: gated, 1 pod
+namespace:
+  shop  opted in
+annotations:
+  metaparticle.io/api=variable/hits  on the workload and its template
+pods:
+  a  holds nothing  the program asks by the local API
+`, shown)
+}
+
 func TestExplainCommandShowsWhichConditionsAreMet(t *testing.T) {
 	const conditions = "lock.a,lock.b,lock.c,lock.d,lock.e,once.schema=7,once.schema=8,once.seed=1"
 	after := map[string]string{api.AfterAnnotation: conditions}

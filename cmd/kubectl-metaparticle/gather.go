@@ -204,9 +204,7 @@ func (e *explainer) readPods(ctx context.Context) error {
 // The function also reads the Leases of their conditions.
 func (e *explainer) readLeases(ctx context.Context) {
 	for _, pod := range e.pods {
-		if claimed := pod.Annotations[api.SlotsAnnotation]; gated(pod) && claimed != "" {
-			e.slots = append(e.slots, strings.Split(claimed, ",")...)
-		}
+		e.slots = append(e.slots, claimed(pod)...)
 	}
 	if request, err := api.Parse(e.effective()); err == nil && e.group.Name != "" {
 		e.slots = append(e.slots, request.Slots(e.group)...)
@@ -300,6 +298,15 @@ func (e *explainer) effective() map[string]string {
 // gated reports whether the webhook has gated the pod.
 func gated(pod corev1.Pod) bool {
 	return pod.Labels[api.GatedLabel] == api.Gated && podspec.HasGate(&pod.Spec)
+}
+
+// claimed returns the slots that a gated pod claims, in their order. A Variable is no slot.
+func claimed(pod corev1.Pod) []string {
+	written := pod.Annotations[api.SlotsAnnotation]
+	if !gated(pod) || written == "" {
+		return nil
+	}
+	return slices.DeleteFunc(strings.Split(written, ","), func(mark string) bool { return !api.IsSlot(mark) })
 }
 
 // injected reports whether the webhook has gated the pod, or has given it the container that

@@ -122,15 +122,6 @@ func (s *subject) readPods(ctx context.Context, leases []coordinationv1.Lease) e
 // gatedPods selects the pods that the webhook has gated.
 var gatedPods = client.MatchingLabels{api.GatedLabel: api.Gated}
 
-// claimed returns the slots that a gated pod claims, in their order.
-func claimed(pod corev1.Pod) []string {
-	written := pod.Annotations[api.SlotsAnnotation]
-	if !gated(pod) || written == "" {
-		return nil
-	}
-	return strings.Split(written, ",")
-}
-
 // identityOf returns the identity by which a pod holds.
 func identityOf(pod corev1.Pod) string { return api.Identity(pod.Name, string(pod.UID)) }
 

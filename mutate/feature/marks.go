@@ -35,7 +35,7 @@ func judgeMarks(p *Pod) reason.Refusals {
 // holds no slot.
 func patchMarks(p *Pod, d *patch.Document) {
 	if p.Request.Claims() {
-		d.Set(strings.Join(p.slots(), ","), "metadata", "annotations", api.SlotsAnnotation)
+		d.Set(strings.Join(p.Request.Marks(p.Workload), ","), "metadata", "annotations", api.SlotsAnnotation)
 		d.Set(api.Gated, "metadata", "labels", api.GatedLabel)
 	} else {
 		d.Remove("metadata", "annotations", api.SlotsAnnotation)

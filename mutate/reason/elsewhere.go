@@ -53,8 +53,13 @@ var Elsewhere = []Explanation{
 		Do:      "change the workload's claim instead",
 	},
 	{
+		Reason:  "NotYourLock",
+		Meaning: "An agent may fence a Variable only by the Lease of a lock or an election that the pods of its service account claim.",
+		Do:      "nothing, if it was an agent; otherwise name a lock of the pod's own",
+	},
+	{
 		Reason:  "NotYourIdentity",
-		Meaning: "An agent may write only its own identity into a Lease, and remove only its own identity. An agent offers to stay Ready only in its own name.",
+		Meaning: "An agent may write only its own identity into a Lease, and remove only its own identity. An agent offers to stay Ready only in its own name, and names its own pod in each write of a Variable.",
 		Do:      "nothing, if it was an agent, which stands by; to free a slot yourself, delete the pod that holds it",
 	},
 	{

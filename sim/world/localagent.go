@@ -52,7 +52,7 @@ func (p *localPod) startAgent() {
 	p.agent = a
 	p.w.note(a.where, "agent local starts")
 	config := local.Config{
-		PodName: p.name, PodUID: p.uid, PodIP: "10.0.1." + p.uid[len("pod-uid-"):], Claims: p.claims,
+		PodName: p.name, PodUID: p.uid, PodIP: "10.0.1." + p.uid[len("pod-uid-"):], Claims: slices.Concat(p.claims, shared), Variables: a.clientOf,
 		LeaseDuration: p.duration, BootID: p.node.boot, Leases: a.clientOf, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
 		Random: a.random(),
 	}

@@ -24,6 +24,8 @@ type call struct {
 	code    int
 	// arrives is the instant at which the last part of the answer arrives.
 	arrives time.Duration
+	// key is the idempotency key of the request; empty for none.
+	key string
 	// over reports that the program has closed the connection, or that the agent is dead.
 	over bool
 	// took gets each line of the answer, and ended the end of the answer. The code is zero
@@ -35,6 +37,7 @@ type call struct {
 // told is one line of an answer, which the agent wrote at the true instant.
 type told struct {
 	Hold, Slot, FencingToken, State, Reason string
+	Value                                   string
 	GoodForSeconds, GoodUntil               float64
 	at                                      time.Duration
 }
@@ -56,6 +59,9 @@ func (c *call) begin(method, path string) {
 	}
 	r, err := http.NewRequestWithContext(c.ctx, method, "http://localhost"+path, http.NoBody)
 	must(err)
+	if c.key != "" {
+		r.Header.Set("Idempotency-Key", c.key)
+	}
 	w.after(c.trip(), func() {
 		switch {
 		case c.over:

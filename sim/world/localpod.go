@@ -26,6 +26,7 @@ type localPod struct {
 	program        *program
 	agents, starts int
 	bidders        []*bidder
+	adder          *adder
 }
 
 // newLocalPod adds the pod to the node, whose kubelet soon starts the containers. For each
@@ -41,6 +42,7 @@ func newLocalPod(w *World, name string, n *node, duration time.Duration, claims 
 			p.bidders = append(p.bidders, newBidder(p, c))
 		}
 	}
+	p.adder = newAdder(p)
 	n.tenants = append(n.tenants, p)
 	w.locals = append(w.locals, p)
 	w.checks.apart[p.identity()] = true

@@ -35,6 +35,7 @@ func (p *localPod) startProgram() {
 	for _, b := range p.bidders {
 		b.begin(p.program)
 	}
+	p.adder.begin(p.program)
 }
 
 // kill ends the program with its work at once. The kernel closes its connections.
@@ -45,6 +46,7 @@ func (g *program) kill() {
 		b.hangUp()
 		b.hold = nil
 	}
+	g.pod.adder.die()
 	g.die()
 }
 

@@ -29,6 +29,7 @@ func newPrograms(w *World) *programs {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	s := &programs{recovery: &recovery{workloads: all}}
 	s.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
+	w.variables = newVariables(w)
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
@@ -106,6 +107,9 @@ const mostGated = 2
 // claims by annotation ends.
 func (s *programs) proceed() bool {
 	all := s.bidders()
+	noted := func() bool {
+		return slices.ContainsFunc(s.locals, func(p *localPod) bool { return p.adder.note != nil })
+	}
 	s.do(func() {
 		for _, b := range all {
 			b.due = true
@@ -119,12 +123,15 @@ func (s *programs) proceed() bool {
 	waits := &waits{programs: s, since: map[*bidder]time.Duration{}, bound: s.settling()}
 	over := func() bool {
 		waits.judge()
-		return len(due()) == 0 && len(s.pods) == 0
+		return len(due()) == 0 && len(s.pods) == 0 && !noted()
 	}
 	if !s.until(bound, over) {
 		s.do(func() {
 			for _, b := range due() {
 				s.violate(nobody, "%s has not held within %v", b.name, bound)
+			}
+			if noted() {
+				s.violate(counted, "an add with a key has no answer within %v", bound)
 			}
 			for _, p := range s.pods {
 				s.violate(nobody, "%s has not ended within %v", p.name, bound)
@@ -145,6 +152,7 @@ func (s *programs) bidders() (all []*bidder) {
 
 // fallSilent demands that no agent sends a request without a bid, a hold or a call.
 func (s *programs) fallSilent() {
+	s.do(func() { s.silent = true })
 	sent := map[*localAgent]int{}
 	// The minute of interest passes by the slowest clock. A last release may take several
 	// attempts.

@@ -30,6 +30,9 @@ type World struct {
 	read map[string]bool
 	// locals has the pods whose programs use the local API.
 	locals []*localPod
+	// variables has the Variables of these pods. The field silent ends all calls for them.
+	variables *variables
+	silent    bool
 }
 
 // remembered has the slots that ever had a Lease, each with the longest duration that a

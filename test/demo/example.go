@@ -20,7 +20,7 @@ import (
 
 // plays has for each example the function that shows it, after its files are applied.
 var plays = map[string]func(*example, context.Context) error{
-	"election": (*example).election, "leader": (*example).leader, "licence": (*example).licence, "migration": (*example).migration,
+	"counter": (*example).counter, "election": (*example).election, "leader": (*example).leader, "licence": (*example).licence, "migration": (*example).migration,
 	"nightly": (*example).nightly, "warmup": (*example).warmup,
 }
 
@@ -197,6 +197,17 @@ func (e *example) election(ctx context.Context) error {
 		return err
 	}
 	return e.steps(ctx, e.in("get pods"), lease, e.in("logs "+leader+" -c program"))
+}
+
+// counter shows the sum in the middle, and in the end.
+func (e *example) counter(ctx context.Context) error {
+	e.title("Five pods count together")
+	sum := e.in("get variable hits")
+	if err := e.steps(ctx, e.in("wait --for=jsonpath={.spec.integer} variable/hits --timeout=170s"), e.in("get pods"), sum); err != nil {
+		return err
+	}
+	e.title("A thousand adds are in the sum")
+	return e.steps(ctx, e.in("wait --for=condition=complete job/counter --timeout=170s"), sum)
 }
 
 // migration shows that one pod of eight migrates, and another one after its deletion.

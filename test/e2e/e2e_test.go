@@ -47,6 +47,9 @@ func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 
 // Tests of package examples.
 
+func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
+	examples.TestCounterExampleCountsExactlyDespiteKills(t)
+}
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	examples.TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t)
 }
@@ -295,8 +298,8 @@ func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)
 }
-func TestUninstallLeavesOnlyDoneKeysBehind(t *testing.T) {
-	operations.TestUninstallLeavesOnlyDoneKeysBehind(t)
+func TestUninstallLeavesDoneKeysAndVariablesBehind(t *testing.T) {
+	operations.TestUninstallLeavesDoneKeysAndVariablesBehind(t)
 }
 func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
 	operations.TestLostWebhookBlocksAnnotatedPodsOnly(t)
@@ -353,6 +356,18 @@ func TestPodWithConditionsOnlyReadsItsLeases(t *testing.T) {
 	rights.TestPodWithConditionsOnlyReadsItsLeases(t)
 }
 func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheRightsOfItsAgent(t) }
+func TestVariableRefusesAPausedWritersSmallerToken(t *testing.T) {
+	rights.TestVariableRefusesAPausedWritersSmallerToken(t)
+}
+func TestVariableKeepsItsTypeAndItsBounds(t *testing.T) {
+	rights.TestVariableKeepsItsTypeAndItsBounds(t)
+}
+func TestAgentWritesVariablesInItsOwnNameOnly(t *testing.T) {
+	rights.TestAgentWritesVariablesInItsOwnNameOnly(t)
+}
+func TestWebhooksAccountOnlyCreatesEmptyVariables(t *testing.T) {
+	rights.TestWebhooksAccountOnlyCreatesEmptyVariables(t)
+}
 func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	rights.TestWebhooksAccountHasOnlyTheRightsOfEnroll(t)
 }

@@ -27,6 +27,9 @@ import (
 // errGated means that nothing is deleted, because gated pods would lose their Leases.
 var errGated = errors.New("gated pods exist; take the annotation off their workloads, or delete them, first")
 
+// definition is the kind of the definition of Variables. Its deletion would delete all Variables.
+const definition = "CustomResourceDefinition"
+
 // goneTimeout bounds the deletion of one object. A namespace takes the longest.
 const goneTimeout = time.Minute
 
@@ -66,11 +69,14 @@ func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Uns
 		return err
 	}
 	for _, object := range slices.Backward(objects) {
+		if object.GetKind() == definition {
+			continue
+		}
 		if err := remove(ctx, c, object); err != nil {
 			return err
 		}
 	}
-	fmt.Fprintf(out, "uninstalled; deleted %d Leases, Roles and bindings. Labels on namespaces and annotations on workloads are yours and stay, and so do Leases with done keys (metaparticle.io/done).\n", made)
+	fmt.Fprintf(out, "uninstalled; deleted %d Leases, Roles and bindings. Labels on namespaces and annotations on workloads are yours and stay, and so do Leases with done keys (metaparticle.io/done), and all Variables with their definition.\n", made)
 	return nil
 }
 

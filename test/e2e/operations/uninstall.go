@@ -59,7 +59,7 @@ func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	h.Never(lease.Handover, "another application", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
 }
 
-func TestUninstallLeavesOnlyDoneKeysBehind(t *testing.T) {
+func TestUninstallLeavesDoneKeysAndVariablesBehind(t *testing.T) {
 	cluster.NeedLab(t, "it uninstalls")
 	s := space.New(t)
 	// For this Deployment enroll makes Leases and Roles, which the uninstallation must
@@ -71,6 +71,7 @@ func TestUninstallLeavesOnlyDoneKeysBehind(t *testing.T) {
 	}}
 	_, err := s.Client.CoordinationV1().Leases(s.Namespace).Create(t.Context(), record, metav1.CreateOptions{})
 	require.NoError(t, err)
+	kubectl.Must(s, `{"apiVersion":"metaparticle.io/v1alpha1","kind":"Variable","metadata":{"name":"hits"},"spec":{"integer":7}}`, "create", "-f", "-")
 	kubectl.Must(s, "", "delete", "deployment", "passing")
 	s.Await(space.StartTimeout, "no gated pods of the tests", func() bool {
 		for _, pod := range gatedPods(t) {
@@ -91,7 +92,8 @@ func TestUninstallLeavesOnlyDoneKeysBehind(t *testing.T) {
 		webhook.AwaitGating(s)
 	})
 	require.NoError(t, err, out)
-	assert.Equal(t, []string{"Lease " + s.Namespace + "/" + record.Name}, leftBehind(t))
+	assert.ElementsMatch(t, []string{"Lease " + s.Namespace + "/" + record.Name, "CustomResourceDefinition /variables.metaparticle.io"}, leftBehind(t))
+	assert.Equal(t, "7", kubectl.Must(s, "", "get", "variable", "hits", "-o", "jsonpath={.spec.integer}"))
 	_, err = webhook.Try(s, app.Bare(s, "plain", nil))
 	assert.NoError(t, err)
 }

@@ -1,0 +1,221 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Variable is a metaparticle.io Variable. Variable keeps the fields that it does not declare,
+// and writes them back unchanged.
+type Variable struct {
+	Name            string
+	UID             string
+	ResourceVersion string
+
+	// Value is the text, and Integer the integer. At most one of the two is not nil. A new
+	// Variable has neither.
+	Value   *string
+	Integer *int64
+	// Fence names the hold under which the Variable was written last; nil for none.
+	Fence *Fence
+	// Write names the last write of an agent.
+	Write string
+	// Keyed counts the adds with a key, and Keys has the last of them.
+	Keyed int64
+	Keys  []Key
+
+	// raw, metadata and spec contain the object as it was read. They never
+	// change, so clones share them.
+	raw, metadata, spec object
+}
+
+// Fence names a hold by its lock, and by a token that only grows within an epoch.
+type Fence struct {
+	Lock  string `json:"lock"`
+	Epoch int64  `json:"epoch"`
+	Token int64  `json:"token"`
+}
+
+// Key is the record of one add with an idempotency key.
+type Key struct {
+	Key    string `json:"key"`
+	Add    int64  `json:"add"`
+	Result int64  `json:"result"`
+	// Pod is the uid of the pod that added, and At the count of adds with a key at that add.
+	Pod string `json:"pod"`
+	At  int64  `json:"at"`
+}
+
+// Clone returns a copy that can be changed without changing the original.
+func (v *Variable) Clone() *Variable {
+	clone := *v
+	if v.Value != nil {
+		clone.Value = new(*v.Value)
+	}
+	if v.Integer != nil {
+		clone.Integer = new(*v.Integer)
+	}
+	if v.Fence != nil {
+		clone.Fence = new(*v.Fence)
+	}
+	clone.Keys = slices.Clone(v.Keys)
+	return &clone
+}
+
+// UnmarshalJSON decodes a Variable from the API server.
+func (v *Variable) UnmarshalJSON(data []byte) error {
+	var of Variable
+	if err := json.Unmarshal(data, &of.raw); err != nil {
+		return fmt.Errorf("variable: %w", err)
+	}
+	r := reader{of: "variable"}
+	r.read(of.raw, "metadata", &of.metadata)
+	r.read(of.raw, "spec", &of.spec)
+	r.read(of.metadata, "name", &of.Name)
+	r.read(of.metadata, "uid", &of.UID)
+	r.read(of.metadata, "resourceVersion", &of.ResourceVersion)
+	r.read(of.spec, "value", &of.Value)
+	r.read(of.spec, "integer", &of.Integer)
+	r.read(of.spec, "fence", &of.Fence)
+	r.read(of.spec, "write", &of.Write)
+	r.read(of.spec, "keyed", &of.Keyed)
+	r.read(of.spec, "keys", &of.Keys)
+	if r.err != nil {
+		return r.err
+	}
+	*v = of
+	return nil
+}
+
+// MarshalJSON encodes the object as it was read, with the fields of v replaced.
+func (v *Variable) MarshalJSON() ([]byte, error) {
+	w := writer{}
+	fields := map[string]any{
+		"value": nil, "integer": nil, "fence": nil, "keys": nil,
+		"write": unlessZero(v.Write), "keyed": unlessZero(v.Keyed),
+	}
+	if v.Value != nil {
+		fields["value"] = *v.Value
+	}
+	if v.Integer != nil {
+		fields["integer"] = *v.Integer
+	}
+	if v.Fence != nil {
+		fields["fence"] = *v.Fence
+	}
+	if len(v.Keys) > 0 {
+		fields["keys"] = v.Keys
+	}
+	whole := w.over(v.raw, map[string]any{
+		"apiVersion": api.VariableGroup + "/" + api.VariableVersion,
+		"kind":       api.VariableKind,
+		"metadata": w.over(v.metadata, map[string]any{
+			"name": unlessZero(v.Name), "uid": unlessZero(v.UID), "resourceVersion": unlessZero(v.ResourceVersion),
+		}),
+		"spec": w.over(v.spec, fields),
+	})
+	if w.err != nil {
+		return nil, fmt.Errorf("variable: %w", w.err)
+	}
+	return json.Marshal(whole)
+}
+
+// decodeVariable decodes a Variable from the API server. decodeVariable requires the name, the uid
+// and the resourceVersion, without which the Variable cannot be written again.
+func decodeVariable(data []byte, name string) (*Variable, error) {
+	v := new(Variable)
+	if err := json.Unmarshal(data, v); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if v.Name != name || v.UID == "" || v.ResourceVersion == "" {
+		return nil, fmt.Errorf("%w: variable %q without uid or resource version, or of another name", ErrMalformed, v.Name)
+	}
+	return v, nil
+}
+
+// GetVariable reads a Variable consistently: the answer is not older than the request.
+func (c *Client) GetVariable(ctx context.Context, name string) (*Variable, error) {
+	body, err := c.call(ctx, request{method: http.MethodGet, path: variablePath(c.config.Namespace, name)})
+	if err != nil {
+		return nil, fmt.Errorf("get variable %s: %w", name, err)
+	}
+	v, err := decodeVariable(body, name)
+	if err != nil {
+		return nil, fmt.Errorf("get variable %s: %w", name, err)
+	}
+	return v, nil
+}
+
+// UpdateVariable replaces exactly the object that the Variable was read from, and returns the
+// stored Variable. [Refused] tells which errors prove that nothing was stored.
+func (c *Client) UpdateVariable(ctx context.Context, v *Variable) (*Variable, error) {
+	stored, err := updateVariable(ctx, c, v)
+	if err != nil {
+		return nil, fmt.Errorf("update variable %s: %w", v.Name, err)
+	}
+	return stored, nil
+}
+
+func updateVariable(ctx context.Context, c *Client, v *Variable) (*Variable, error) {
+	if v.UID == "" || v.ResourceVersion == "" {
+		return nil, ErrNoUID
+	}
+	data, err := v.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	body, err := c.call(ctx, request{
+		method: http.MethodPut, path: variablePath(c.config.Namespace, v.Name), contentType: "application/json", body: data,
+	})
+	if err != nil {
+		return nil, err
+	}
+	stored, err := decodeVariable(body, v.Name)
+	switch {
+	case err != nil:
+		return nil, err
+	case stored.UID != v.UID:
+		return nil, fmt.Errorf("%w: it is about uid %s", ErrMalformed, stored.UID)
+	case stored.ResourceVersion == v.ResourceVersion:
+		return nil, ErrUnchanged
+	}
+	return stored, nil
+}
+
+// WatchVariable calls fn with each event of the Variable after resourceVersion, in order, until
+// the watch ends. The argument gone reports that the Variable was deleted. WatchVariable returns
+// nil and [ErrGone] as [Client.WatchLease] does.
+func (c *Client) WatchVariable(ctx context.Context, name, resourceVersion string, fn func(v *Variable, gone bool)) error {
+	err := c.watch(ctx, variablesPath(c.config.Namespace), name, resourceVersion, func(kind WatchType, object []byte) error {
+		if kind != Added && kind != Modified && kind != Deleted {
+			_, err := decodeBookmark(kind, object)
+			return err
+		}
+		v, err := decodeVariable(object, name)
+		if err == nil {
+			fn(v, kind == Deleted)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("watch variable %s: %w", name, err)
+	}
+	return nil
+}
+
+func variablesPath(namespace string) string {
+	return "/apis/" + api.VariableGroup + "/" + api.VariableVersion + "/namespaces/" + url.PathEscape(namespace) + "/" + api.VariableResource
+}
+
+func variablePath(namespace, name string) string {
+	return variablesPath(namespace) + "/" + url.PathEscape(name)
+}

@@ -1,0 +1,280 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/variable"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// variableState is the answer about a Variable.
+type variableState struct {
+	Variable string `json:"variable"`
+	// Type is the type of the value. The value of an integer is its decimal text, because some
+	// languages read each number as a float.
+	Type  valueType `json:"type"`
+	Value string    `json:"value"`
+	// Version is the version for If-Match; empty after an add.
+	Version string `json:"version,omitempty"`
+	// FenceLock and FencingToken name the hold under which the Variable was written last.
+	FenceLock    string `json:"fenceLock,omitempty"`
+	FencingToken string `json:"fencingToken,omitempty"`
+}
+
+// valueType is the type of a Variable's value.
+type valueType string
+
+const (
+	// isNone means that the Variable has no value yet.
+	isNone valueType = "none"
+	// isText and isInteger are the two types.
+	isText    valueType = "text"
+	isInteger valueType = "integer"
+)
+
+func newVariableState(v *kube.Variable) variableState {
+	s := variableState{Variable: "variable/" + v.Name, Type: isNone, Version: v.ResourceVersion}
+	switch {
+	case v.Integer != nil:
+		s.Type, s.Value = isInteger, strconv.FormatInt(*v.Integer, 10)
+	case v.Value != nil:
+		s.Type, s.Value = isText, *v.Value
+	}
+	if v.Fence != nil {
+		s.FenceLock, s.FencingToken = v.Fence.Lock, strconv.FormatInt(v.Fence.Token, 10)
+	}
+	return s
+}
+
+// withVariable finds the Variable that the path names.
+func (a *API) withVariable(handle func(*variable.Variable, http.ResponseWriter, *http.Request)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		name := r.PathValue("name")
+		for _, v := range a.variables {
+			if v.Name() == name {
+				handle(v, w, r)
+				return
+			}
+		}
+		undeclaredProblem("variable", name).write(w)
+	}
+}
+
+// getVariable answers the value: once, or with each change (?watch=true).
+func getVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
+	watch, problem := flagOf(r.URL.Query().Get("watch"), "watch")
+	if problem != nil {
+		problem.write(w)
+		return
+	}
+	answer := v.Get(r.Context())
+	switch {
+	case answer.Refusal != "":
+		problemOf(answer.Refusal).write(w)
+	case watch:
+		followVariable(v, w, r, answer.State)
+	default:
+		replyVariable(w, answer.State)
+	}
+}
+
+// followVariable writes a line for the state, and for each later state.
+func followVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request, first *kube.Variable) {
+	var lines *stream
+	refusal := v.Follow(r.Context(), first, func(now *kube.Variable) bool {
+		if lines == nil {
+			lines = new(newStream(w))
+		}
+		return lines.line(newVariableState(now)) == nil
+	})
+	if refusal != "" && lines == nil {
+		problemOf(refusal).write(w)
+	}
+}
+
+// replyVariable sends the state of a Variable, with its version.
+func replyVariable(w http.ResponseWriter, state *kube.Variable) {
+	w.Header().Set("ETag", `"`+state.ResourceVersion+`"`)
+	reply(w, http.StatusOK, newVariableState(state))
+}
+
+// putVariable sets the value.
+func (a *API) putVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
+	action, problem := a.actionOf(r)
+	if problem == nil {
+		problem = setValue(action, r)
+	}
+	if problem != nil {
+		problem.write(w)
+		return
+	}
+	answer := v.Do(r.Context(), *action)
+	if answer.Refusal != "" {
+		problemOf(answer.Refusal).write(w)
+		return
+	}
+	replyVariable(w, answer.State)
+}
+
+// setValue reads the new value from the body.
+func setValue(action *variable.Action, r *http.Request) *problem {
+	text, err := io.ReadAll(r.Body)
+	value := string(text)
+	switch {
+	case err != nil || !utf8.ValidString(value) || len(value) > api.MaxValue:
+		return usageProblem("The body is no text in UTF-8 of at most 4096 bytes.")
+	case r.Header.Get("Idempotency-Key") != "":
+		return usageProblem("Only an add takes an Idempotency-Key. Use If-Match.")
+	}
+	switch valueType(r.URL.Query().Get("type")) {
+	case "":
+		action.Typed = &value
+	case isText:
+		action.Text = &value
+	case isInteger:
+		n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+		if err != nil {
+			return usageProblem("The body is no integer of 64 bits.")
+		}
+		action.Integer = &n
+	default:
+		return usageProblem("The value of ?type is neither text nor integer.")
+	}
+	return nil
+}
+
+// addVariable adds to the integer.
+func (a *API) addVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
+	action, problem := a.actionOf(r)
+	if problem == nil {
+		problem = setAddend(action, r)
+	}
+	if problem != nil {
+		problem.write(w)
+		return
+	}
+	answer := v.Do(r.Context(), *action)
+	if answer.Refusal != "" {
+		problemOf(answer.Refusal).write(w)
+		return
+	}
+	reply(w, http.StatusOK, variableState{Variable: "variable/" + v.Name(), Type: isInteger, Value: strconv.FormatInt(answer.Result, 10)})
+}
+
+// setAddend reads the addend and the key of an add.
+func setAddend(action *variable.Action, r *http.Request) *problem {
+	action.Add = 1
+	if by := r.URL.Query().Get("by"); by != "" {
+		n, err := strconv.ParseInt(by, 10, 64)
+		if err != nil {
+			return usageProblem("The value of ?by is no integer of 64 bits.")
+		}
+		action.Add = n
+	}
+	keys := r.Header.Values("Idempotency-Key")
+	if len(keys) == 0 {
+		return nil
+	}
+	key, ok := unquoted(keys[0])
+	if len(keys) > 1 || !ok || len(key) > api.MaxIdempotencyKey {
+		return usageProblem("The Idempotency-Key is no text of 1 to 64 printable characters of ASCII, without quotes and spaces.")
+	}
+	action.Key = key
+	return nil
+}
+
+// unquoted returns the text between the quotes of a header, if there are any. The text is not
+// empty, and has neither quotes nor spaces.
+func unquoted(header string) (text string, ok bool) {
+	text = header
+	if len(text) >= 2 && text[0] == '"' && text[len(text)-1] == '"' {
+		text = text[1 : len(text)-1]
+	}
+	return text, text != "" && strings.IndexFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '\\' }) < 0
+}
+
+// actionOf reads what all writes have in common: the version, and the hold.
+func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
+	action := new(variable.Action)
+	match, none := r.Header.Values("If-Match"), r.Header.Values("If-None-Match")
+	switch {
+	case len(match)+len(none) > 1:
+		return nil, usageProblem("Send one If-Match, or one If-None-Match.")
+	case len(match) == 1:
+		text, ok := unquoted(match[0])
+		if !ok || text == "*" {
+			return nil, usageProblem("The value of If-Match is no version. Send the ETag of an earlier answer.")
+		}
+		action.Match = text
+	case len(none) == 1:
+		if none[0] != "*" {
+			return nil, usageProblem("The value of If-None-Match is not *.")
+		}
+		action.Fresh = true
+	}
+	number := r.URL.Query().Get("fence")
+	if number == "" {
+		if r.URL.Query().Has("fence") {
+			return nil, lostProblem
+		}
+		return action, nil
+	}
+	k := a.holding(r.Context(), number)
+	switch {
+	case k == nil:
+		return nil, lostProblem
+	case k.of.Kind == api.Semaphore:
+		return nil, usageProblem("A semaphore has several holders, so its hold is no fence. Use a lock or an election.")
+	}
+	ctx := context.WithoutCancel(r.Context())
+	action.Fence = func() (kube.Fence, variable.Refusal) { return calls{k}.fence(ctx, number) }
+	return action, nil
+}
+
+// holding returns the keeper of the claim whose hold has the number; nil if the pod has no such
+// hold.
+func (a *API) holding(ctx context.Context, number string) (found *keeper) {
+	for _, k := range a.keepers {
+		_ = calls{k}.call(ctx, func(time.Duration) {
+			k.quiet = true
+			if k.hold != nil && k.hold.number == number {
+				found = k
+			}
+		})
+	}
+	return found
+}
+
+// fence returns the fence of the hold with the number, as the keeper of the claim knows the hold
+// now. A hold that is not good has none.
+func (k calls) fence(ctx context.Context, number string) (fence kube.Fence, refusal variable.Refusal) {
+	err := k.call(ctx, func(now time.Duration) {
+		k.quiet = true
+		switch {
+		case k.hold == nil || k.hold.number != number || k.hold.phase(now) == lost:
+			refusal = variable.LostHold
+		case k.hold.good(now) <= 0:
+			refusal = variable.UncertainHold
+		default:
+			token, err := strconv.ParseInt(k.hold.token, 10, 64)
+			if err != nil || token < 1 {
+				refusal = variable.Unavailable
+			}
+			fence = kube.Fence{Lock: k.hold.slot, Epoch: api.FirstEpoch, Token: token}
+		}
+	})
+	if err != nil {
+		return fence, variable.Stopping
+	}
+	return fence, refusal
+}

@@ -1,0 +1,146 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package variable
+
+import (
+	"strconv"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// Action is what a program asks of a Variable.
+type Action struct {
+	// Text and Integer are the new value; both are nil for an add.
+	Text    *string
+	Integer *int64
+	// Typed is a new value of the type that the Variable has; text for a Variable without a value.
+	Typed *string
+	// Add is the addend, and Key its idempotency key; empty for none.
+	Add int64
+	Key string
+	// Match is the version that the Variable must have; empty for any. Fresh requires that the
+	// Variable has no value.
+	Match string
+	Fresh bool
+	// Fence tells the fence of the hold under which the program writes, or the refusal of a hold
+	// that is not good any more. A nil function means no hold.
+	Fence func() (kube.Fence, Refusal)
+}
+
+// adds reports whether the action adds to an integer.
+func (a *Action) adds() bool { return a.Text == nil && a.Integer == nil && a.Typed == nil }
+
+// Refusal says why an action did not take effect; empty if it did. Only after [Unknown] the
+// action may have taken effect.
+type Refusal string
+
+const (
+	// Unknown means that a write has no answer, and that nothing proves its outcome.
+	Unknown Refusal = "unknown"
+	// Unavailable means that the Variable could not be read or written in time, and that
+	// nothing was written.
+	Unavailable Refusal = "unavailable"
+	// Absent means that the API server has no such Variable.
+	Absent Refusal = "absent"
+	// Mismatch means that the Variable has another version, or has a value already.
+	Mismatch Refusal = "mismatch"
+	// WrongType means that the Variable has the other type.
+	WrongType Refusal = "type"
+	// Overflow means that the sum would need more than 64 bits.
+	Overflow Refusal = "overflow"
+	// KeyReused means that the key belongs to an add with another addend.
+	KeyReused Refusal = "reused"
+	// Fenced means that the fence of the Variable refuses the write. A later hold has written, or
+	// another lock protects the Variable, or the program names no hold.
+	Fenced Refusal = "fenced"
+	// LostHold means that the hold is not good any more, and UncertainHold that the hold is not
+	// good before the next renewal.
+	LostHold, UncertainHold Refusal = "lost", "uncertain"
+	// TooMany means that too many actions wait for the Variable.
+	TooMany Refusal = "many"
+	// Stopping means that the agent stops.
+	Stopping Refusal = "stopping"
+)
+
+// apply lets the action take effect in v, which nobody else sees. The result is the integer after
+// an add. The result changed reports whether v must be written.
+func (a *Action) apply(v *kube.Variable, pod, version string) (result int64, changed bool, refusal Refusal) {
+	var fence kube.Fence
+	if a.Fence != nil {
+		if fence, refusal = a.Fence(); refusal != "" {
+			return 0, false, refusal
+		}
+	}
+	if a.Key != "" {
+		if k, ok := keptKey(v, a.Key); ok {
+			if k.Add != a.Add {
+				return 0, false, KeyReused
+			}
+			return k.Result, false, ""
+		}
+	}
+	switch {
+	case a.Fence == nil && v.Fence != nil, a.Fence != nil && !admits(v.Fence, fence):
+		return 0, false, Fenced
+	case a.Match != "" && a.Match != version, a.Fresh && (v.Value != nil || v.Integer != nil):
+		return 0, false, Mismatch
+	case a.adds():
+		result, refusal = a.add(v, pod)
+	default:
+		refusal = a.set(v)
+	}
+	if refusal != "" {
+		return 0, false, refusal
+	}
+	if a.Fence != nil {
+		v.Fence = &fence
+	}
+	return result, true, ""
+}
+
+// admits reports whether a write under the hold of the fence next may follow a write under the
+// hold of the fence before. The schema has the same rule.
+func admits(before *kube.Fence, next kube.Fence) bool {
+	return before == nil || before.Lock == next.Lock &&
+		(next.Epoch > before.Epoch || next.Epoch == before.Epoch && next.Token >= before.Token)
+}
+
+func (a *Action) add(v *kube.Variable, pod string) (int64, Refusal) {
+	if v.Value != nil {
+		return 0, WrongType
+	}
+	sum := int64(0)
+	if v.Integer != nil {
+		sum = *v.Integer
+	}
+	before := sum
+	sum += a.Add
+	if (sum < before) != (a.Add < 0) && a.Add != 0 {
+		return 0, Overflow
+	}
+	v.Integer = &sum
+	if a.Key != "" {
+		keep(v, kube.Key{Key: a.Key, Add: a.Add, Result: sum, Pod: pod})
+	}
+	return sum, ""
+}
+
+func (a *Action) set(v *kube.Variable) Refusal {
+	text, integer := a.Text, a.Integer
+	if a.Typed != nil {
+		text = a.Typed
+		if v.Integer != nil {
+			n, err := strconv.ParseInt(*a.Typed, 10, 64)
+			if err != nil {
+				return WrongType
+			}
+			text, integer = nil, &n
+		}
+	}
+	if text != nil && v.Integer != nil || integer != nil && v.Value != nil {
+		return WrongType
+	}
+	v.Value, v.Integer = text, integer
+	return ""
+}

@@ -1,0 +1,270 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package variable
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// The pauses between attempts. After a conflict the pause only separates the pods, and after an
+// error the pause spares the API server.
+const (
+	shortestPause = 2 * time.Millisecond
+	longestPause  = 250 * time.Millisecond
+	errorPause    = 2 * time.Second
+)
+
+// Run carries actions until stop is closed, or ctx ends. An action whose write is under way ends
+// first if stop is closed.
+func (v *Variable) Run(ctx context.Context, stop <-chan struct{}) {
+	defer v.tasks.wait()
+	defer close(v.ended)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-stop:
+			return
+		case first := <-v.calls:
+			v.carry(ctx, v.gather(first))
+		}
+	}
+}
+
+// gather returns the calls that one write carries: adds that wait already, and at most one
+// other action at their end.
+func (v *Variable) gather(first *call) []*call {
+	all := []*call{first}
+	for all[len(all)-1].adds() && len(all) < mostAtOnce {
+		select {
+		case next := <-v.calls:
+			all = append(all, next)
+			continue
+		default:
+		}
+		break
+	}
+	return all
+}
+
+// carry answers the calls, by one write for all that change the Variable.
+func (v *Variable) carry(ctx context.Context, calls []*call) {
+	for attempt := 0; ; attempt++ {
+		if ctx.Err() != nil {
+			refuse(calls, Unavailable)
+			return
+		}
+		if calls = expire(calls, Unavailable); len(calls) == 0 {
+			return
+		}
+		base, err := v.base(ctx)
+		if err != nil {
+			if errors.Is(err, kube.ErrNotFound) {
+				refuse(calls, Absent)
+				return
+			}
+			v.config.Log.Debug("variable not read", "variable", v.config.Name, "err", err)
+			v.pause(ctx, attempt, errorPause)
+			continue
+		}
+		fresh := v.known == nil
+		next := base.Clone()
+		carried, settled, rest := v.try(calls, next)
+		if !fresh && len(settled) > 0 {
+			v.known = nil // a refusal needs a state that is read now
+			continue
+		}
+		for c, answer := range settled {
+			c.answer <- answer
+		}
+		if calls = slices.Concat(carried, rest); len(calls) == 0 {
+			return
+		}
+		v.writes++
+		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)
+		decided, refused := v.write(ctx, slices.Clone(carried), base, next)
+		switch {
+		case decided:
+			calls, attempt = rest, -1
+		case refused:
+			v.pause(ctx, attempt+5, errorPause)
+		default:
+			v.pause(ctx, attempt, longestPause)
+		}
+	}
+}
+
+// base returns the state that the next write replaces.
+func (v *Variable) base(ctx context.Context) (*kube.Variable, error) {
+	if v.known != nil {
+		return v.known, nil
+	}
+	return source{v.config}.read(ctx)
+}
+
+// try applies the actions to next, in their order. The results are the calls that next carries,
+// and the answers to calls that change nothing. Such an answer must not depend on a write that
+// is not stored yet. So a call that changes nothing after a carried one is among the rest.
+func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, settled map[*call]Answer, rest []*call) {
+	settled = map[*call]Answer{}
+	for _, c := range calls {
+		version := next.ResourceVersion
+		if len(carried) > 0 {
+			version = "" // an earlier action changes the version
+		}
+		result, changed, refusal := c.apply(next, v.config.PodUID, version)
+		switch {
+		case changed:
+			c.result = result
+			carried = append(carried, c)
+		case len(carried) > 0:
+			rest = append(rest, c)
+		default:
+			settled[c] = Answer{Refusal: refusal, Result: result}
+		}
+	}
+	return carried, settled, rest
+}
+
+// write sends the write that replaces base by next, and answers the calls if the outcome is
+// decided. Otherwise nothing was stored, and nothing will be. The result refused reports that the
+// API server has refused the write for another reason than a conflict.
+func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Variable) (decided, refused bool) {
+	v.known = nil
+	doubt := false // a write without an answer may be stored, or may be stored later
+	for attempt := 0; ; attempt++ {
+		stored, err := v.put(ctx, next)
+		switch {
+		case err == nil:
+			v.known = stored
+			accept(calls, stored)
+			return true, false
+		case kube.Refused(err) && !doubt:
+			v.config.Log.Debug("variable not written", "variable", v.config.Name, "err", err)
+			return false, !errors.Is(err, kube.ErrConflict)
+		}
+		doubt = true
+		there := v.look(ctx, calls)
+		if there == nil {
+			refuse(calls, Unknown)
+			return true, false
+		}
+		switch proof(base, next, there) {
+		case isStored:
+			v.known = there
+			accept(calls, there)
+			return true, false
+		case isLost:
+			return false, false
+		case isDoubtful:
+			refuse(calls, Unknown)
+			return true, false
+		case isOpen: // the Variable is as before, so the same write cannot be stored twice
+		}
+		if calls = expire(calls, Unknown); len(calls) == 0 {
+			return true, false
+		}
+		v.pause(ctx, attempt+3, errorPause)
+	}
+}
+
+func (v *Variable) put(ctx context.Context, next *kube.Variable) (*kube.Variable, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return v.config.Requests.UpdateVariable(ctx, next)
+}
+
+// look reads the Variable after a write without an answer, until the last call is over. The result
+// is nil if no read succeeded.
+func (v *Variable) look(ctx context.Context, calls []*call) *kube.Variable {
+	for attempt := 0; ; attempt++ {
+		there, err := source{v.config}.read(ctx)
+		if err == nil {
+			return there
+		}
+		if errors.Is(err, kube.ErrNotFound) || ctx.Err() != nil || !slices.ContainsFunc(calls, func(c *call) bool { return !c.over() }) {
+			return nil
+		}
+		v.pause(ctx, attempt, errorPause)
+	}
+}
+
+// verdict is what a read proves about a write without an answer.
+type verdict int
+
+const (
+	// isOpen means that the write may still be stored.
+	isOpen verdict = iota
+	// isStored means that the write was stored, and isLost that it never will be.
+	isStored
+	isLost
+	// isDoubtful means that the write will not be stored any more, and may have been.
+	isDoubtful
+)
+
+// proof tells whether the write that replaces base by next was stored, from a later state.
+func proof(base, next, there *kube.Variable) verdict {
+	switch {
+	case there.UID != base.UID:
+		return isDoubtful
+	case there.Write == next.Write:
+		return isStored
+	case there.ResourceVersion == base.ResourceVersion:
+		return isOpen
+	case next.Keyed == base.Keyed:
+		return isDoubtful
+	}
+	newest := next.Keys[len(next.Keys)-1]
+	if k, ok := keptKey(there, newest.Key); ok && k == newest {
+		return isStored
+	}
+	if keepsNewest(there, base.Keyed) {
+		return isLost
+	}
+	return isDoubtful
+}
+
+// accept answers all calls whose write is stored.
+func accept(calls []*call, stored *kube.Variable) {
+	for _, c := range calls {
+		answer := Answer{Result: c.result}
+		if !c.adds() {
+			answer.State = stored
+		}
+		c.answer <- answer
+	}
+}
+
+func refuse(calls []*call, refusal Refusal) {
+	for _, c := range calls {
+		c.answer <- Answer{Refusal: refusal}
+	}
+}
+
+// expire answers the calls that are over, and returns the others.
+func expire(calls []*call, refusal Refusal) []*call {
+	return slices.DeleteFunc(calls, func(c *call) bool {
+		if c.over() {
+			c.answer <- Answer{Refusal: refusal}
+		}
+		return c.over()
+	})
+}
+
+// pause waits for a random time, which grows with the attempts.
+func (v *Variable) pause(ctx context.Context, attempt int, longest time.Duration) {
+	bound := min(shortestPause<<min(attempt, 12), longest)
+	timer := time.NewTimer(time.Duration(v.random.Int64N(int64(bound))) + bound/4)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}

@@ -1,0 +1,309 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package variable
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+func TestOneWriteCarriesTheWaitingAdds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		var group sync.WaitGroup
+		for range 60 {
+			group.Go(func() { assert.Empty(t, v.Do(t.Context(), Action{Add: 1}).Refusal) })
+		}
+		group.Wait()
+		assert.EqualValues(t, 60, s.integer())
+		assert.LessOrEqual(t, s.count("put"), 4)
+		assert.Equal(t, 1, s.count("get"), "no other pod has written")
+	})
+}
+
+func TestConflictsWithOtherPodsLoseNoAdd(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		var group sync.WaitGroup
+		for pod := range 5 {
+			v := start(t, s, fmt.Sprint("pod-", pod)+string(make([]byte, pod)))
+			group.Go(func() {
+				for range 40 {
+					assert.Empty(t, v.Do(t.Context(), Action{Add: 1}).Refusal)
+				}
+			})
+		}
+		group.Wait()
+		assert.EqualValues(t, 200, s.integer())
+	})
+}
+
+// An answer is lost in each of the ways, while other pods write or do not.
+func TestLostAnswersNeverMakeTheSumWrong(t *testing.T) {
+	for name, test := range map[string]struct {
+		stored, others, keyed bool
+		want                  Refusal
+	}{
+		"stored, alone":                  {stored: true},
+		"stored, alone, with a key":      {stored: true, keyed: true},
+		"not stored, alone":              {},
+		"stored, beside others":          {stored: true, others: true, want: Unknown},
+		"not stored, beside others":      {others: true, want: Unknown},
+		"stored, with a key, others":     {stored: true, others: true, keyed: true},
+		"not stored, with a key, others": {others: true, keyed: true},
+		"not stored, with a key, alone":  {keyed: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newServer()
+				v := start(t, s, "pod")
+				lost := 0
+				s.put = func(next *kube.Variable) (bool, bool) {
+					if lost++; lost > 1 {
+						return true, true
+					}
+					if test.stored {
+						s.store(next)
+					}
+					if test.others {
+						other := s.of.Clone()
+						_, _, _ = (&Action{Add: 100}).apply(other, "other", "")
+						other.Write = "other.1"
+						s.store(other)
+					}
+					return false, false
+				}
+				action := Action{Add: 1}
+				if test.keyed {
+					action.Key = "k"
+				}
+				answer := v.Do(t.Context(), action)
+				assert.Equal(t, test.want, answer.Refusal)
+				own := s.integer() % 100
+				if test.want == "" {
+					assert.EqualValues(t, 1, own)
+				} else {
+					assert.Equal(t, test.stored, own == 1)
+				}
+				if test.keyed {
+					again := v.Do(t.Context(), action)
+					assert.Equal(t, answer, again, "the first result")
+					assert.EqualValues(t, 1, s.integer()%100)
+				}
+			})
+		})
+	}
+}
+
+// carriedTogether lets the two actions wait until one write carries both.
+func carriedTogether(ctx context.Context, v *Variable, first, second Action, cancelled context.Context) (one, two <-chan Answer) {
+	answers := []chan Answer{make(chan Answer, 1), make(chan Answer, 1)}
+	busy := make(chan struct{})
+	go func() {
+		close(busy)
+		v.Do(ctx, Action{Add: 100})
+	}()
+	<-busy
+	<-time.After(time.Millisecond / 2) // the loop is busy with the first add
+	go func() { answers[0] <- v.Do(ctx, first) }()
+	<-time.After(time.Microsecond)
+	go func() { answers[1] <- v.Do(cancelled, second) }()
+	return answers[0], answers[1]
+}
+
+// One write carries both calls. The second one must not be answered by a write that has no answer.
+func TestAnswerDependsOnStoredWritesOnly(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		puts := 0
+		s.put = func(*kube.Variable) (bool, bool) {
+			puts++
+			return puts == 1, puts == 1
+		}
+		s.get = func() error {
+			if puts > 1 {
+				return errAway
+			}
+			return nil
+		}
+		a := Action{Add: 5, Key: "k"}
+		one, two := carriedTogether(t.Context(), v, a, a, t.Context())
+		assert.NotEmpty(t, (<-one).Refusal, "nothing is stored")
+		assert.NotEmpty(t, (<-two).Refusal, "nothing is stored")
+		assert.EqualValues(t, 100, s.integer())
+		s.mu.Lock()
+		s.put, s.get = nil, nil
+		s.mu.Unlock()
+		one, two = carriedTogether(t.Context(), v, a, a, t.Context())
+		assert.Equal(t, <-one, <-two)
+		assert.EqualValues(t, 205, s.integer())
+	})
+}
+
+// The program of the second call hangs up while the outcome of the write is open.
+func TestCallThatEndsDoesNotDisturbTheOthers(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		puts := 0
+		s.put = func(*kube.Variable) (bool, bool) {
+			puts++
+			return puts == 1 || puts > 12, puts == 1 || puts > 12
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(20*time.Millisecond, cancel)
+		one, two := carriedTogether(t.Context(), v, Action{Add: 1, Key: "k"}, Action{Add: 1000, Key: "l"}, ctx)
+		assert.Equal(t, Unknown, (<-two).Refusal)
+		s.edit(func(v *kube.Variable) { *v.Integer += 10000 })
+		assert.Empty(t, (<-one).Refusal)
+		assert.EqualValues(t, 10101, s.integer())
+	})
+}
+
+// The write is stored only after the agent has read that it was not.
+func TestDelayedWriteIsStoredAtMostOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		var late *kube.Variable
+		s.put = func(next *kube.Variable) (bool, bool) {
+			switch {
+			case late == nil:
+				late = next.Clone()
+				return false, false
+			case s.of.ResourceVersion == late.ResourceVersion:
+				s.store(late) // before the second write, which is the same
+			}
+			return true, true
+		}
+		assert.Empty(t, v.Do(t.Context(), Action{Add: 1}).Refusal)
+		assert.EqualValues(t, 1, s.integer())
+	})
+}
+
+func TestOutageMakesAnActionUnknownOrUnavailable(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		require.Empty(t, v.Do(t.Context(), Action{Add: 1}).Refusal)
+		s.mu.Lock()
+		s.put = func(*kube.Variable) (bool, bool) { return false, false }
+		s.get = func() error { return errAway }
+		s.mu.Unlock()
+		began := time.Now()
+		assert.Equal(t, Unknown, v.Do(t.Context(), Action{Add: 1}).Refusal, "a write was sent")
+		assert.LessOrEqual(t, time.Since(began), patience+requestTimeout+time.Second)
+		assert.Equal(t, Unavailable, v.Do(t.Context(), Action{Add: 1}).Refusal, "no write was sent")
+		assert.Equal(t, Unavailable, v.Get(t.Context()).Refusal)
+		requests := s.count("get")
+		s.mu.Lock()
+		s.put, s.get = nil, nil
+		s.mu.Unlock()
+		assert.Less(t, requests, 100, "an outage causes few requests")
+		assert.Empty(t, v.Do(t.Context(), Action{Add: 1}).Refusal)
+		assert.EqualValues(t, 2, s.integer())
+		s.remove()
+		assert.Equal(t, Absent, v.Do(t.Context(), Action{Add: 1}).Refusal)
+		assert.Equal(t, Absent, v.Get(t.Context()).Refusal)
+	})
+}
+
+// The hold ends between two attempts, so the second attempt must not be sent.
+func TestEachAttemptAsksForTheHoldsFence(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		asked := 0
+		fence := func() (kube.Fence, Refusal) {
+			if asked++; asked > 1 {
+				return kube.Fence{}, LostHold
+			}
+			return kube.Fence{Lock: "lock.a", Epoch: 1, Token: 10}, ""
+		}
+		s.put = func(*kube.Variable) (bool, bool) {
+			s.put = nil
+			other := s.of.Clone()
+			other.Fence = &kube.Fence{Lock: "lock.a", Epoch: 1, Token: 20}
+			s.store(other)
+			return true, true
+		}
+		assert.Equal(t, LostHold, v.Do(t.Context(), Action{Text: new("x"), Fence: fence}).Refusal)
+		assert.Nil(t, s.of.Value)
+		assert.EqualValues(t, 20, s.of.Fence.Token)
+		assert.Equal(t, Fenced, v.Do(t.Context(), Action{Text: new("x"), Fence: under("lock.a", 1, 10)}).Refusal)
+		assert.Equal(t, Fenced, v.Do(t.Context(), Action{Text: new("x")}).Refusal)
+	})
+}
+
+func TestSetReportsTheVersionOfItsWrite(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		first := v.Do(t.Context(), Action{Text: new("a"), Fresh: true})
+		require.Empty(t, first.Refusal)
+		assert.Equal(t, Mismatch, v.Do(t.Context(), Action{Text: new("b"), Fresh: true}).Refusal)
+		second := v.Do(t.Context(), Action{Text: new("b"), Match: first.State.ResourceVersion})
+		require.Empty(t, second.Refusal)
+		s.edit(func(v *kube.Variable) { v.Value = new("theirs") })
+		assert.Equal(t, Mismatch, v.Do(t.Context(), Action{Text: new("c"), Match: second.State.ResourceVersion}).Refusal)
+		assert.Equal(t, "theirs", *v.Get(t.Context()).State.Value)
+	})
+}
+
+func TestCallsAboveTheBoundAreRefused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		var group sync.WaitGroup
+		var mu sync.Mutex
+		refusals := map[Refusal]int{}
+		for range mostCalls + 10 {
+			group.Go(func() {
+				refusal := v.Do(t.Context(), Action{Add: 1}).Refusal
+				mu.Lock()
+				defer mu.Unlock()
+				refusals[refusal]++
+			})
+		}
+		group.Wait()
+		assert.Equal(t, map[Refusal]int{"": mostCalls, TooMany: 10}, refusals)
+		assert.EqualValues(t, mostCalls, s.integer())
+	})
+}
+
+func TestReadsThatWaitShareOneRequest(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		var group sync.WaitGroup
+		for range 100 {
+			group.Go(func() { assert.Empty(t, v.Get(t.Context()).Refusal) })
+		}
+		group.Wait()
+		assert.LessOrEqual(t, s.count("get"), 2)
+	})
+}
+
+func TestStoppedVariableRefusesCalls(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := New(Config{Name: "hits", Requests: s, PodUID: "p", Process: "p", Random: rand.NewPCG(1, 1)})
+		stop := make(chan struct{})
+		close(stop)
+		v.Run(t.Context(), stop)
+		assert.Equal(t, Stopping, v.Do(t.Context(), Action{Add: 1}).Refusal)
+		assert.Equal(t, Stopping, v.Follow(t.Context(), s.of, func(*kube.Variable) bool { return true }))
+	})
+}

@@ -1,0 +1,127 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package variable
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+const (
+	// mostWatched bounds one watch of the API server, because a watch may fall silent.
+	mostWatched = 5 * time.Minute
+	// watchPause is the shortest pause after a watch that failed.
+	watchPause = time.Second
+)
+
+// follow is the one watch that all followers of the Variable share.
+type follow struct {
+	source
+	tasks *tasks
+
+	mu        sync.Mutex
+	followers int
+	cancel    context.CancelFunc
+	// state is the last state; nil before the first, and after a deletion. The channel changed is
+	// closed and replaced at each change.
+	state   *kube.Variable
+	gone    bool
+	changed chan struct{}
+}
+
+// later reports whether the state is later than the state before, which may be nil. The versions of
+// one object grow as numbers.
+func later(state, before *kube.Variable) bool {
+	if before == nil || state.UID != before.UID {
+		return true
+	}
+	of := func(v *kube.Variable) uint64 {
+		n, _ := strconv.ParseUint(v.ResourceVersion, 10, 64) // other versions count as equal
+		return n
+	}
+	return of(state) > of(before)
+}
+
+// now returns the last state, and the channel that is closed at the next change.
+func (f *follow) now() (state *kube.Variable, gone bool, changed <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.state, f.gone, f.changed
+}
+
+// begin counts a follower, and starts the watch for the first one.
+func (f *follow) begin(first *kube.Variable) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.followers++
+	if f.followers > 1 {
+		return
+	}
+	ctx, end := context.WithCancel(f.tasks.ctx)
+	f.state, f.gone, f.changed, f.cancel = first, false, make(chan struct{}), end
+	f.tasks.start(func(context.Context) { f.watch(ctx, first) })
+}
+
+// end ends the watch with the last follower.
+func (f *follow) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.followers--; f.followers == 0 {
+		f.cancel()
+	}
+}
+
+// watch follows the Variable until ctx ends, from the state on.
+func (f *follow) watch(ctx context.Context, state *kube.Variable) {
+	for ctx.Err() == nil {
+		if state == nil {
+			read, err := f.read(ctx)
+			if errors.Is(err, kube.ErrNotFound) {
+				f.tell(ctx, nil, true)
+				return
+			}
+			if err == nil {
+				state = read
+				f.tell(ctx, read, false)
+			}
+		}
+		began := time.Now()
+		if state != nil {
+			bounded, cancel := context.WithTimeout(ctx, mostWatched)
+			err := f.Requests.WatchVariable(bounded, f.Name, state.ResourceVersion, func(now *kube.Variable, gone bool) {
+				state = now
+				f.tell(ctx, now, gone)
+			})
+			cancel()
+			f.Log.Debug("watch ended", "variable", f.Name, "err", err)
+			state = nil // events may be lost, so a read comes first
+		}
+		if time.Since(began) < watchPause {
+			timer := time.NewTimer(watchPause + rand.N(watchPause)) //nolint:gosec // only jitter
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+			}
+			timer.Stop()
+		}
+	}
+}
+
+// tell passes a state to all followers.
+func (f *follow) tell(ctx context.Context, state *kube.Variable, gone bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if ctx.Err() != nil {
+		return // another watch has begun
+	}
+	f.state, f.gone = state, f.gone || gone
+	close(f.changed)
+	f.changed = make(chan struct{})
+}

@@ -1,0 +1,109 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package variable
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// follows follows the Variable until the end, and collects the integers.
+func follows(ctx context.Context, v *Variable, first *kube.Variable) (seen func() []int64, done <-chan Refusal) {
+	var mu sync.Mutex
+	var all []int64
+	ended := make(chan Refusal, 1)
+	go func() {
+		ended <- v.Follow(ctx, first, func(now *kube.Variable) bool {
+			mu.Lock()
+			defer mu.Unlock()
+			n := int64(-1)
+			if now.Integer != nil {
+				n = *now.Integer
+			}
+			all = append(all, n)
+			return true
+		})
+	}()
+	return func() []int64 {
+		mu.Lock()
+		defer mu.Unlock()
+		return append([]int64(nil), all...)
+	}, ended
+}
+
+func set(n int64) func(*kube.Variable) { return func(v *kube.Variable) { v.Integer = &n } }
+
+func TestFollowersShareOneWatchWithoutPolling(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		first := v.Get(t.Context()).State
+		seen, done := follows(t.Context(), v, first)
+		ctx, end := context.WithCancel(t.Context())
+		other, otherDone := follows(ctx, v, first)
+		<-time.After(time.Second)
+		s.edit(set(1))
+		synctest.Wait()
+		s.edit(set(2))
+		<-time.After(mostWatched - 2*time.Second)
+		synctest.Wait()
+		assert.Equal(t, []int64{-1, 1, 2}, seen())
+		assert.Equal(t, []int64{-1, 1, 2}, other())
+		assert.Equal(t, 1, s.count("get"))
+		assert.Equal(t, 1, s.count("watch"))
+		end()
+		assert.Empty(t, <-otherDone)
+		<-time.After(3 * mostWatched)
+		s.edit(set(3))
+		synctest.Wait()
+		assert.Equal(t, []int64{-1, 1, 2, 3}, seen())
+		assert.Equal(t, []int64{-1, 1, 2}, other())
+		s.remove()
+		assert.Equal(t, Absent, <-done)
+		<-time.After(time.Second) // the last request ends
+	})
+}
+
+func TestFollowerHearsOfChangesDuringABrokenWatch(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		s.mu.Lock()
+		s.mute = errors.New("410")
+		s.mu.Unlock()
+		seen, _ := follows(t.Context(), v, v.Get(t.Context()).State)
+		<-time.After(time.Second / 2)
+		s.edit(set(1))
+		<-time.After(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, []int64{-1, 1}, seen())
+		assert.LessOrEqual(t, s.count("watch"), 61, "a broken watch is not polled")
+	})
+}
+
+// A follower that joins late has read a newer state than the watch delivered.
+func TestFollowerNeverSeesAnOlderState(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer()
+		v := start(t, s, "pod")
+		s.mu.Lock()
+		s.mute = errors.New("410")
+		s.mu.Unlock()
+		_, _ = follows(t.Context(), v, v.Get(t.Context()).State)
+		<-time.After(time.Millisecond * 10)
+		s.edit(set(5))
+		seen, _ := follows(t.Context(), v, v.Get(t.Context()).State)
+		<-time.After(time.Minute)
+		synctest.Wait()
+		assert.Equal(t, []int64{5}, seen())
+	})
+}

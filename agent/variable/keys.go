@@ -1,0 +1,62 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package variable
+
+import (
+	"slices"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// oldAfter is the number of newer keys after which a key is old. At a hundred adds a second that is
+// ten seconds, longer than the patience of a call.
+const oldAfter = 1000
+
+// keptKey returns the record of a kept key.
+func keptKey(v *kube.Variable, key string) (kube.Key, bool) {
+	i := slices.IndexFunc(v.Keys, func(k kube.Key) bool { return k.Key == key })
+	if i < 0 {
+		return kube.Key{}, false
+	}
+	return v.Keys[i], true
+}
+
+// keep adds a key to the kept keys, and drops another key if there is no room.
+func keep(v *kube.Variable, k kube.Key) {
+	v.Keyed++
+	k.At = v.Keyed
+	v.Keys = append(v.Keys, k)
+	for len(v.Keys) > api.MaxKeys {
+		i := surplus(v)
+		v.Keys = slices.Delete(v.Keys, i, i+1)
+	}
+}
+
+// surplus returns the index of the key to drop. An old first key goes first, and then the first key
+// of the pod that has most keys. Of several such pods the one with the first key loses.
+func surplus(v *kube.Variable) int {
+	if v.Keyed-v.Keys[0].At >= oldAfter {
+		return 0
+	}
+	counts := map[string]int{}
+	most := 0
+	for _, k := range v.Keys {
+		counts[k.Pod]++
+		most = max(most, counts[k.Pod])
+	}
+	return slices.IndexFunc(v.Keys, func(k kube.Key) bool { return counts[k.Pod] == most })
+}
+
+// keepsNewest reports whether the Variable would still have the newest key of a pod, if that key had
+// been added right after the count. Such a key goes only once it is old, or if 64 other pods have
+// one newer key each.
+func keepsNewest(v *kube.Variable, count int64) bool {
+	pods := map[string]bool{}
+	for _, k := range v.Keys {
+		pods[k.Pod] = true
+	}
+	newer := v.Keyed - count
+	return newer < api.MaxKeys || newer < oldAfter && len(pods) < api.MaxKeys
+}

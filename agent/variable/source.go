@@ -1,0 +1,89 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package variable
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+const (
+	// patience bounds a call, and requestTimeout each of its requests to the API server.
+	patience       = 10 * time.Second
+	requestTimeout = 3 * time.Second
+	// mostCalls bounds the actions, the reads and the watches that wait for one Variable.
+	mostCalls = 256
+	// mostAtOnce bounds the adds that one write carries. Below the number of kept keys, a write
+	// never drops a key of its own.
+	mostAtOnce = 32
+)
+
+// Requests has the requests for Variables. agent/kube implements Requests.
+type Requests interface {
+	// GetVariable reads a Variable consistently.
+	GetVariable(ctx context.Context, name string) (*kube.Variable, error)
+	// UpdateVariable replaces exactly the object that was read.
+	UpdateVariable(ctx context.Context, v *kube.Variable) (*kube.Variable, error)
+	// WatchVariable calls fn with each event until the watch ends. WatchVariable returns nil if
+	// the watch ends without an error.
+	WatchVariable(ctx context.Context, name, resourceVersion string, fn func(v *kube.Variable, gone bool)) error
+}
+
+// Config has the settings of a Variable. All of them are needed.
+type Config struct {
+	Name     string
+	Requests Requests
+	// PodUID is the uid of the agent's pod, and Process names this process of the agent.
+	PodUID, Process string
+	// Random is used by the loop alone.
+	Random rand.Source
+	Log    *slog.Logger
+}
+
+// source reads one Variable.
+type source struct{ Config }
+
+func (s source) read(ctx context.Context) (*kube.Variable, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	return s.Requests.GetVariable(ctx, s.Name)
+}
+
+// tasks are the goroutines of a Variable beside its loop. They end with the loop.
+type tasks struct {
+	ctx   context.Context //nolint:containedctx // the context of all tasks, which many calls share
+	end   context.CancelFunc
+	mu    sync.Mutex
+	over  bool
+	group sync.WaitGroup
+}
+
+func newTasks() *tasks {
+	t := new(tasks)
+	t.ctx, t.end = context.WithCancel(context.Background())
+	return t
+}
+
+// start starts a task, unless the loop has ended.
+func (t *tasks) start(f func(ctx context.Context)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over {
+		t.group.Go(func() { f(t.ctx) })
+	}
+}
+
+// wait ends all tasks, and waits for their ends.
+func (t *tasks) wait() {
+	t.mu.Lock()
+	t.over = true
+	t.mu.Unlock()
+	t.end()
+	t.group.Wait()
+}

@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package variable
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// Variable is the agent's end of one Variable.
+type Variable struct {
+	config Config
+	random *rand.Rand
+	calls  chan *call
+	// ended is closed at the end of Run.
+	ended chan struct{}
+	tasks *tasks
+	// writes counts the names of the writes.
+	writes int
+	// known is the Variable after the last write; nil if the loop must read first.
+	known *kube.Variable
+
+	mu      sync.Mutex
+	waiting int
+	reads   reads
+	follow  follow
+}
+
+// reads has the reads that wait. Those that wait when a request begins share its answer.
+type reads struct {
+	next    []chan Answer
+	running bool
+}
+
+// New makes the agent's end of a Variable. No goroutine starts before [Variable.Run].
+func New(config Config) *Variable {
+	beside := newTasks()
+	return &Variable{
+		config: config, tasks: beside, follow: follow{source: source{config}, tasks: beside}, random: rand.New(config.Random), //nolint:gosec // only jitter
+		calls: make(chan *call), ended: make(chan struct{}),
+	}
+}
+
+// Name returns the name of the Variable.
+func (v *Variable) Name() string { return v.config.Name }
+
+// Answer is the outcome of an action or a read.
+type Answer struct {
+	// Refusal is empty if the action took effect.
+	Refusal Refusal
+	// Result is the integer after an add.
+	Result int64
+	// State is the Variable after the action; nil after an add, because later adds may be in the
+	// same write.
+	State *kube.Variable
+}
+
+// call is one action that waits for its answer.
+type call struct {
+	Action
+	ctx    context.Context
+	until  time.Time
+	answer chan Answer
+	// result is the result of the add, once the write that carries it is stored.
+	result int64
+}
+
+// over reports whether the program waits no longer.
+func (c *call) over() bool { return c.ctx.Err() != nil || !time.Now().Before(c.until) }
+
+// Do lets an action take effect. Do returns within about the patience of a call.
+func (v *Variable) Do(ctx context.Context, a Action) Answer {
+	if !v.enter() {
+		return Answer{Refusal: TooMany}
+	}
+	defer v.leave()
+	c := &call{Action: a, ctx: ctx, until: time.Now().Add(patience), answer: make(chan Answer, 1)}
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case v.calls <- c:
+	case <-v.ended:
+		return Answer{Refusal: Stopping}
+	case <-timer.C:
+		return Answer{Refusal: Unavailable}
+	case <-ctx.Done():
+		return Answer{Refusal: Unavailable}
+	}
+	select {
+	case answer := <-c.answer:
+		return answer
+	case <-v.ended:
+		select {
+		case answer := <-c.answer:
+			return answer
+		default:
+			return Answer{Refusal: Unknown}
+		}
+	}
+}
+
+// enter counts a call, unless there are too many. Each call that enters needs a call of leave.
+func (v *Variable) enter() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.waiting >= mostCalls {
+		return false
+	}
+	v.waiting++
+	return true
+}
+
+func (v *Variable) leave() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.waiting--
+}

@@ -1,0 +1,61 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import "strings"
+
+// These words name Variables, which are custom resources.
+const (
+	// VariableGroup and VariableVersion are the group and the version of the resource.
+	VariableGroup   = "metaparticle.io"
+	VariableVersion = "v1alpha1"
+	// VariableKind is the kind of a Variable, and VariableResource that of its collection.
+	VariableKind     = "Variable"
+	VariableResource = "variables"
+)
+
+// These bounds are those of the schema in manifests/variables.yaml.
+const (
+	// MaxValue is the largest number of bytes of a text.
+	MaxValue = 4096
+	// MaxKeys is the largest number of kept keys, and MaxIdempotencyKey the longest key.
+	MaxKeys           = 64
+	MaxIdempotencyKey = 64
+)
+
+// FirstEpoch is the epoch of a fence. A restore of the cluster raises the epoch, because the
+// tokens may begin anew. No command raises the epoch yet.
+const FirstEpoch = 1
+
+// variablePrefix begins the mark of a Variable among the slots of a pod. No Lease of a slot has
+// such a name.
+const variablePrefix = "variable."
+
+// VariableMark returns the mark by which a pod names a Variable among its slots.
+func VariableMark(name string) string { return variablePrefix + name }
+
+// VariableOf returns the Variable that a mark names, if the mark names one.
+func VariableOf(mark string) (name string, ok bool) {
+	name, ok = strings.CutPrefix(mark, variablePrefix)
+	return name, ok && len(mark) <= maxName && isSubdomain(name)
+}
+
+// parseVariable reads the name of a Variable, which has no slots.
+func parseVariable(value string) ([]Claim, string) {
+	if _, ok := VariableOf(VariableMark(value)); !ok {
+		return nil, "a variable needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends"
+	}
+	return []Claim{{Name: value}}, ""
+}
+
+// Variables returns the names of the Variables that the pod uses.
+func (r Request) Variables() []string {
+	var names []string
+	for _, c := range r.Claimed {
+		if c.Kind == Variable {
+			names = append(names, c.Name)
+		}
+	}
+	return names
+}

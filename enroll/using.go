@@ -1,0 +1,19 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import "context"
+
+// newUsing lets the accounts use the Variables of their pods. Enroll creates a Variable once, before
+// a Role first names it. So a Variable that a person deletes stays away, and the programs learn of
+// that. An agent may create none, because no rule of RBAC restricts a creation to a name.
+func newUsing(s store, seen *snapshot) *naming {
+	return &naming{
+		store: s, seen: seen, prefix: userPrefix, rules: UserRules, awaited: seen.used,
+		waits: "Variable %s waits: the pods of its service account name more than %d Variables in this namespace",
+		prepare: func(ctx context.Context, name string) error {
+			return createVariable(ctx, s, seen.namespace, name)
+		},
+	}
+}

@@ -1,0 +1,172 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// adder is the part of a program that uses the Variables of its pod. The adder notes each add with
+// a key on a disk, which outlives the process, and repeats that add until the answer.
+type adder struct {
+	pod     *localPod
+	name    string
+	rng     *rand.Rand
+	program *program
+	// note is the add with a key that has no answer yet; nil for none.
+	note *note
+	adds int
+	// numbers are the holds that the program had, with their tokens.
+	numbers []told
+	// calls are those of the present program.
+	calls []*call
+}
+
+// note is an add with a key.
+type note struct {
+	key string
+	by  int64
+}
+
+func newAdder(p *localPod) *adder {
+	name := p.name + "/adder"
+	return &adder{pod: p, name: name, rng: p.w.source(name)}
+}
+
+// begin makes the adder a part of a new program.
+func (a *adder) begin(g *program) {
+	a.program, a.calls = g, nil
+	a.later(a.keyed)
+	a.later(a.hits)
+	a.later(a.write)
+	if chance(a.rng, .3) {
+		a.later(a.watch)
+	}
+}
+
+// die ends the adder with its program. The kernel closes the connections.
+func (a *adder) die() {
+	for _, c := range a.calls {
+		c.hangUp()
+	}
+	a.program, a.calls = nil, nil
+}
+
+// later calls f after a pause, unless the program is dead by then.
+func (a *adder) later(f func()) {
+	g := a.program
+	a.pod.w.after(between(a.rng, 50*time.Millisecond, 20*time.Second), func() {
+		g.whenThawed(func() {
+			if a.program == g && !a.pod.w.silent {
+				f()
+			}
+		})
+	})
+}
+
+// ask sends a request. The function took gets the status and the line of the answer; the status
+// is zero after a broken connection.
+func (a *adder) ask(method, path, key string, took func(code int, t told)) {
+	c := &call{program: a.program, rng: a.rng, key: key}
+	var last told
+	c.took = func(_ int, t told) { last = t }
+	c.ended = func(code int) { took(code, last) }
+	a.calls = append(a.calls, c)
+	c.begin(method, path)
+}
+
+// keyed adds with a key, which the program repeats until the answer.
+func (a *adder) keyed() {
+	l := a.pod.w.variables.ledgers["keyed"]
+	if a.note == nil {
+		if a.pod.w.calm {
+			a.later(a.keyed)
+			return
+		}
+		a.adds++
+		a.note = &note{key: fmt.Sprintf("%s-%d", a.name, a.adds), by: 1 + int64(a.rng.IntN(9))}
+		l.open += a.note.by
+	}
+	n := a.note
+	a.ask(http.MethodPost, fmt.Sprintf("/v1/variable/keyed/add?by=%d", n.by), n.key, func(code int, t told) {
+		if code == http.StatusOK && a.note == n {
+			l.acks(a.name, n.by, t.Value)
+			a.note = nil
+		}
+		a.later(a.keyed)
+	})
+}
+
+// hits adds without a key, and never repeats an add.
+func (a *adder) hits() {
+	if a.pod.w.calm {
+		a.later(a.hits)
+		return
+	}
+	l, by := a.pod.w.variables.ledgers["hits"], 1+int64(a.rng.IntN(9))
+	l.open += by
+	a.ask(http.MethodPost, fmt.Sprintf("/v1/variable/hits/add?by=%d", by), "", func(code int, t told) {
+		switch code {
+		case http.StatusOK:
+			l.acks(a.name, by, t.Value)
+		case 0, http.StatusGatewayTimeout:
+		default: // the agent has written nothing
+			l.open -= by
+			l.check()
+		}
+		a.later(a.hits)
+	})
+}
+
+// write sets a Variable under a hold, which may have ended long ago.
+func (a *adder) write() {
+	for _, b := range a.pod.bidders {
+		if b.claim.Kind == api.Lock && b.hold != nil && b.hold.Hold != "" {
+			a.numbers = append(a.numbers, *b.hold)
+		}
+	}
+	if len(a.numbers) == 0 || a.pod.w.calm {
+		a.later(a.write)
+		return
+	}
+	a.numbers = a.numbers[max(0, len(a.numbers)-5):]
+	of := pick(a.rng, a.numbers)
+	if chance(a.rng, .7) {
+		of = a.numbers[len(a.numbers)-1]
+	}
+	l := a.pod.w.variables.ledgers["fenced"]
+	token, _ := strconv.ParseInt(of.FencingToken, 10, 64)
+	l.holds[a.pod.uid] = append(l.holds[a.pod.uid], kube.Fence{Lock: of.Slot, Epoch: api.FirstEpoch, Token: token})
+	a.ask(http.MethodPut, "/v1/variable/fenced?type=text&fence="+of.Hold, "", func(int, told) { a.later(a.write) })
+}
+
+// watch follows a Variable. A sum never falls, because nobody subtracts.
+func (a *adder) watch() {
+	sum := int64(0)
+	c := &call{program: a.program, rng: a.rng}
+	c.took = func(_ int, t told) {
+		n, err := strconv.ParseInt(t.Value, 10, 64)
+		if err == nil && n < sum {
+			a.pod.w.violate(counted, "%s sees %d after %d", a.name, n, sum)
+		}
+		sum = max(sum, n)
+	}
+	c.ended = func(int) { a.later(a.watch) }
+	a.calls = append(a.calls, c)
+	c.begin(http.MethodGet, "/v1/variable/keyed?watch=true")
+	g := a.program
+	a.pod.w.after(between(a.rng, time.Second, time.Minute), func() {
+		if a.program == g && !c.over {
+			c.hangUp()
+			a.later(a.watch)
+		}
+	})
+}
