@@ -4,6 +4,7 @@
 package examples
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"io"
@@ -278,10 +279,14 @@ func TestElectionExampleElectsOneLeaderAtATime(t *testing.T) {
 	out, err := following.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, following.Start())
+	// Without this wait, kubectl may find no container any more.
+	text := bufio.NewReader(out)
+	begun, err := text.ReadString('\n')
+	require.NoError(t, err)
 	go func() {
-		text, _ := io.ReadAll(out) // a log that is cut lacks the last line
+		rest, _ := io.ReadAll(text) // a log that is cut lacks the last line
 		_ = following.Wait()
-		whole <- string(text)
+		whole <- begun + string(rest)
 	}()
 
 	app.DeletePod(e.Space, first)
