@@ -86,6 +86,8 @@ type Config struct {
 	// Any reports that any one of the slots is enough. Otherwise the pod needs all of
 	// them.
 	Any bool
+	// Shards is the number of shards of the pod's work; zero for other claims.
+	Shards int
 	// Containers are the gated containers.
 	Containers []string
 	// InitContainers are the gated init containers. A hold continues after their

@@ -111,6 +111,14 @@ var (
 		slots:  semaphoreSlots,
 		isSlot: IsSemaphoreSlot,
 	}
+	// Shards claims any one of several slots, for which the pods of a workload compete. The
+	// number of a slot tells its holder which part of the work is its own.
+	Shards = &Kind{
+		Key: ShardsAnnotation, Ask: ShardsAnnotation, Scope: ScopeWorkload, Sole: true,
+		parse:  parseShards,
+		slots:  shardSlots,
+		isSlot: isShardSlot,
+	}
 	// Once claims one slot, under which pods of a namespace run one container until it
 	// succeeds. The Lease records the key, and no other pod repeats the work of that key.
 	// Without a name, the pods are those of one workload.
@@ -237,6 +245,12 @@ func (r Request) Once() (Claim, bool) {
 	return r.first(func(c Claim) bool { return c.Kind.UntilSuccess })
 }
 
+// Shards returns the number of shards of the pod's work; zero for other claims.
+func (r Request) Shards() int {
+	c, _ := r.first(func(c Claim) bool { return c.Kind == Shards })
+	return c.Size
+}
+
 // Duration returns the lease duration of the pod's claims.
 func (r Request) Duration() time.Duration {
 	if r.LeaseDuration == 0 && len(r.Claimed) > 0 {
@@ -307,7 +321,7 @@ func HasNextLease(slot string) bool {
 }
 
 // kinds are all kinds of claims.
-var kinds = []*Kind{Singleton, Lock, Semaphore, Once, Election}
+var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, Election}
 
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.
 func kindOf(lease string) *Kind {

@@ -3,7 +3,11 @@
 
 package api
 
-import "time"
+import (
+	"errors"
+	"strconv"
+	"time"
+)
 
 // ExecArgs are the arguments of the shim. The child's own command follows them. A
 // writer begins with [DefaultExecArgs].
@@ -17,6 +21,8 @@ type ExecArgs struct {
 	WaitAtMost time.Duration
 	// MayBeDone permits the shim to end with exit code 0, because the container's work is done.
 	MayBeDone bool
+	// Shards is the number of shards of the pod's work; zero for other claims.
+	Shards int
 	// StopSignal is the name or number of the signal that asks the child to stop. If
 	// StopSignal is empty, the image's stop signal counts, or SIGTERM if the image has
 	// none.
@@ -82,6 +88,19 @@ var execArguments = arguments[ExecArgs]{
 		written(func(e ExecArgs) bool { return e.WaitAtMost != 0 }),
 	optionArg("once", "the container ends with exit code 0 if its work is done already",
 		func(e *ExecArgs) *bool { return &e.MayBeDone }),
+	{
+		name: "shards", meaning: "how many shards the work of the pod has",
+		where: func(e ExecArgs) bool { return e.Shards != 0 },
+		text:  func(e ExecArgs) string { return strconv.Itoa(e.Shards) },
+		read: func(e *ExecArgs, value string) error {
+			claims, problem := parseShards(value)
+			if problem != "" {
+				return errors.New(problem)
+			}
+			e.Shards = claims[0].Size
+			return nil
+		},
+	},
 	textArg("stop-signal", "the signal that asks the child to stop, by name or number; SIGTERM by default",
 		func(e *ExecArgs) *string { return &e.StopSignal }).written(func(e ExecArgs) bool { return e.StopSignal != "" }),
 	{

@@ -167,6 +167,9 @@ func (p *parser) sole() {
 		p.untilSuccess()
 		return
 	}
+	if sole == Shards && !p.request.Shims() {
+		p.wrong(GateAnnotation, "is %q, but with %s a shim must tell the application its shard: remove one of the two", p.request.Gate, ShardsAnnotation)
+	}
 	if p.request.Shims() && p.request.Readiness == ReadinessForward {
 		p.wrong(ReadinessAnnotation, "is %q, but with %s only the holders are Ready, for there may be several: remove it", ReadinessForward, sole.Key)
 	}

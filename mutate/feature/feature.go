@@ -49,6 +49,7 @@ var features = []feature{
 	{name: "rules", judgeContainer: judgeRules},
 	{name: "waits", judgeContainer: judgeWaits},
 	{name: "once", judge: judgeOnce, warn: warnOfFiles},
+	{name: "shards", judge: judgeShards},
 	{name: "after", judge: judgeAfter},
 	{name: "local", judge: judgeLocal},
 	{name: "leftovers", judge: judgeLeftovers},
