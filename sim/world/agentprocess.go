@@ -78,7 +78,7 @@ func (p *pod) relock() {
 func (a *agentProcess) begin() {
 	p, w := a.pod, a.pod.w
 	config := agent.Config{
-		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: p.slots, Any: p.any,
+		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: p.slots, Any: p.any, Shards: p.shards,
 		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
 		InitContainers: p.inits,
 		LeaseDuration:  p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
