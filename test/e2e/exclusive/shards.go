@@ -149,12 +149,19 @@ func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
 	}
 	kubectl.Must(p.Space, "", "rollout", "status", "deployment/"+a.Name, "--timeout=120s")
 
+	p.neverMixed(2, 3, 5)
+}
+
+// neverMixed demands that no two processes of different numbers lived at one instant, and
+// never two under one shard.
+func (p partitioned) neverMixed(numbers ...int) {
+	p.Helper()
 	type life struct {
 		record.Process
 		shards int
 	}
 	var all []life
-	for _, shards := range []int{2, 3, 5} {
+	for _, shards := range numbers {
 		for _, of := range p.ever(shards) {
 			for _, r := range of {
 				all = append(all, life{r, shards})
@@ -164,11 +171,11 @@ func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
 	for _, a := range all {
 		for _, b := range all {
 			if a.shards < b.shards {
-				assert.False(t, a.Start <= b.Last && b.Start <= a.Last, "%v of %d shards and %v of %d shards at once", a.Process, a.shards, b.Process, b.shards)
+				assert.False(p, a.Start <= b.Last && b.Start <= a.Last, "%v of %d shards and %v of %d shards at once", a.Process, a.shards, b.Process, b.shards)
 			}
 		}
 	}
-	for shard := range 5 {
-		assert.Empty(t, p.Record(slotOf(shard)).Overlaps(), "never two processes under shard %d", shard)
+	for shard := range slices.Max(numbers) {
+		assert.Empty(p, p.Record(slotOf(shard)).Overlaps(), "never two processes under shard %d", shard)
 	}
 }
