@@ -89,6 +89,8 @@ type Config struct {
 	Any bool
 	// StartSlots are the Leases of start locks, which the pod holds during each start of a child.
 	StartSlots []string
+	// Shards is the number of shards of the pod's work; zero for other claims.
+	Shards int
 	// Containers are the gated containers.
 	Containers []string
 	// InitContainers are the gated init containers. A hold continues after their
@@ -186,6 +188,9 @@ func (c Config) check() (Config, error) {
 		return c, errors.New("agent: no slots")
 	case !slices.IsSorted(c.Slots) || len(slices.Compact(slices.Clone(c.Slots))) != len(c.Slots):
 		return c, fmt.Errorf("agent: slots %q are not in the order of acquisition", c.Slots)
+	case c.Shards == 0 && slices.ContainsFunc(c.Slots, isShard):
+		// Without the number, the claim would ignore the stamps.
+		return c, fmt.Errorf("agent: slots %q are not all shards of one workload", c.Slots)
 	case c.BootID == "":
 		return c, errors.New("agent: no boot id")
 	case c.API == nil || c.Gate == nil || c.Clock == nil || c.Random == nil:
@@ -222,4 +227,10 @@ func (c Config) check() (Config, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c, nil
+}
+
+// isShard reports whether the slot is a shard of a workload.
+func isShard(slot string) bool {
+	_, _, ok := api.ReadShard(slot)
+	return ok
 }

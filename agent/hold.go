@@ -198,7 +198,7 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	return ending{}, wake
 }
 
-// wish returns the end that a person, or package turn, wishes for. No pod may
+// wish returns the end that a person, enroll, or package turn, wishes for. No pod may
 // take a paused slot, so a yield waits for the end of the pause. With the gate "pod" a
 // deleted pod keeps its hold in spite of any wish. Only a restart by the kubelet stops the
 // application there, and in a deleted pod the kubelet restarts nothing.
@@ -207,6 +207,8 @@ func (h *hold) wish(s claim.State) ending {
 	grace := u.config.Grace
 	switch {
 	case u.deletion.known && u.config.KubeletStops:
+	case s.Closed != "":
+		return ending{reason: show.ReasonShardsChanged, grace: grace}
 	case s.Paused.Pause == api.PauseStop:
 		return ending{reason: show.ReasonPaused, grace: grace}
 	case s.Paused.Slot != "":
@@ -343,7 +345,7 @@ func (h *hold) letGo(end ending) {
 		// no other pod competes, this pod writes no more often than a holder.
 		part.GiveBack, part.HeadStart = true, budget.Renew
 	case reason == show.ReasonEnded, reason == show.ReasonSucceeded, reason == show.ReasonNotStarted, reason == show.ReasonPaused,
-		reason == show.ReasonTurnFailed:
+		reason == show.ReasonShardsChanged, reason == show.ReasonTurnFailed:
 		part.GiveBack = true
 	}
 	u.claim.LetGo(h.loop.now, part)

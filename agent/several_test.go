@@ -172,3 +172,13 @@ func TestStoppedAgentRetriesSlotReleaseUntilLeaseExpires(t *testing.T) {
 		assert.Len(t, b.done, 1, "not for ever")
 	})
 }
+
+// Without the number of shards, a claim would ignore the stamps of its Leases.
+func TestAgentRefusesShardsWithoutTheirNumber(t *testing.T) {
+	for _, slots := range [][]string{{"shards.deployment.web.1"}, {"lock.a", "shards.deployment.web.0"}} {
+		_, err := New(Config{PodName: "a", PodUID: "u", BootID: boot, Slots: slots})
+		assert.ErrorContains(t, err, "are not all shards of one workload")
+	}
+	_, err := New(Config{PodName: "a", PodUID: "u", BootID: boot, Slots: []string{"shards.deployment.web.0"}, Shards: 1})
+	assert.ErrorContains(t, err, "a gate", "the next check")
+}

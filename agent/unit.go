@@ -57,7 +57,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		rollout: newRollout(c),
 	}
 	u.orders = newOrders(c, u.shims)
-	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
+	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, Shards: c.Shards, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
 	shown := showConfig(c, b, rand.New(rand.NewPCG(u.random.Uint64(), 0)))
 	toGate := shown.Stored
 	shown.Stored = func(ctx context.Context, ready bool) {
@@ -79,7 +79,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 // showConfig returns the settings of package show.
 func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 	return show.Config{
-		PodName: c.PodName, PodUID: c.PodUID, API: c.API, Timeout: b.RequestTimeout, StartsWithin: startsWithin,
+		PodName: c.PodName, PodUID: c.PodUID, Shards: c.Shards, API: c.API, Timeout: b.RequestTimeout, StartsWithin: startsWithin,
 		Backoff: func(misses int) time.Duration { return jitter(random, claim.Backoff(misses)) },
 		Delay:   func() time.Duration { return jitter(random, show.WordsDelay) },
 		Stored: func(_ context.Context, ready bool) {
@@ -93,7 +93,7 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 
 func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
 	_, gate := c.Gate.(Showing)
-	r := show.ReadinessConfig{Slots: c.Slots, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness, Budget: b, Ports: c.Ports, Gate: gate}
+	r := show.ReadinessConfig{Slots: c.Slots, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness, Shards: c.Shards, Budget: b, Ports: c.Ports, Gate: gate}
 	if c.Forwarder != nil {
 		r.Forwarder = c.Forwarder
 	}

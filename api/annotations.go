@@ -67,6 +67,17 @@ var Annotations = table{
 		Examples: []string{"pool=3", "db.pool=1", "a=32"},
 	},
 	{
+		Key: ShardsAnnotation, Value: "a number", Default: "no claim", Kind: Shards,
+		Meaning: "The work of this workload has so many shards: 1 to 32. Each shard runs in exactly one pod, and further " +
+			"pods stand by. The application finds the number of its shard, from 0, in `METAPARTICLE_SHARD`, and the number of all shards in " +
+			"`METAPARTICLE_SHARDS`. The label `metaparticle.io/shard` of a holder's pod has the same number. A standby forwards " +
+			"nothing: it is Ready if its gated containers declare no ports and `metaparticle.io/readiness` is not set. " +
+			"A new number begins to count when a pod with that number runs: then all shards of the old number stop, " +
+			"and only then the first shard of the new number starts. Only for pods of a workload that keeps them running, and with the gate " +
+			"`container`. A pod with shards has no other claim.",
+		Examples: []string{"1", "8", "32"},
+	},
+	{
 		Key: OnceAnnotation, Value: "`\"true\"` or `name=key`", Default: "no claim", Kind: Once,
 		Meaning: "Of all pods in the namespace with the same name, one pod at a time runs the gated container, whatever the key. " +
 			"With `true` the pods are those of this workload, and each revision of its pod template has its own key. " +
@@ -180,7 +191,6 @@ var Annotations = table{
 var planned = []string{
 	Prefix + "barrier",
 	Prefix + "ports",
-	Prefix + "shards",
 }
 
 // written are annotations that only our own programs write: the webhook writes the slots on

@@ -114,6 +114,14 @@ var (
 		slots:  semaphoreSlots,
 		isSlot: IsSemaphoreSlot,
 	}
+	// Shards claims any one of several slots, for which the pods of a workload compete. The
+	// number of a slot tells its holder which part of the work is its own.
+	Shards = &Kind{
+		Key: ShardsAnnotation, Ask: ShardsAnnotation, Scope: ScopeWorkload, Sole: true,
+		parse:  parseShards,
+		slots:  shardSlots,
+		isSlot: isShardSlot,
+	}
 	// Once claims one slot, under which pods of a namespace run one container until it
 	// succeeds. The Lease records the key, and no other pod repeats the work of that key.
 	// Without a name, the pods are those of one workload.
@@ -235,6 +243,22 @@ func onceSlots(c Claim, of Workload) []string {
 	return []string{OnceLease(c.Name)}
 }
 
+func parseShards(value string) ([]Claim, string) {
+	count, err := strconv.Atoi(value)
+	if err != nil || count < 1 || count > maxShards || strconv.Itoa(count) != value {
+		return nil, fmt.Sprintf("write how many shards the work has: a number from 1 to %d", maxShards)
+	}
+	return []Claim{{Size: count}}, ""
+}
+
+func shardSlots(c Claim, of Workload) []string {
+	var slots []string
+	for i := range c.Size {
+		slots = append(slots, ShardLease(ShardGroup(of), i))
+	}
+	return slots
+}
+
 func semaphoreSlots(c Claim, _ Workload) []string {
 	var slots []string
 	for i := range c.Size {
@@ -281,17 +305,10 @@ func (r Request) ForLife() []Claim {
 // is ready, the pod holds no slot.
 func (r Request) StartsOnly() bool { return r.StartsInTurn() && len(r.ForLife()) == 0 }
 
-// SplitSlots divides the slots of a pod into the slots that the pod holds for life, and those
-// that the pod holds for a start.
-func SplitSlots(slots []string) (life, start []string) {
-	for _, s := range slots {
-		if isStartLockSlot(s) {
-			start = append(start, s)
-		} else {
-			life = append(life, s)
-		}
-	}
-	return life, start
+// Shards returns the number of shards of the pod's work; zero for other claims.
+func (r Request) Shards() int {
+	c, _ := r.first(func(c Claim) bool { return c.Kind == Shards })
+	return c.Size
 }
 
 // Duration returns the lease duration of the pod's claims.
@@ -374,7 +391,7 @@ func HasNextLease(slot string) bool {
 }
 
 // kinds are all kinds of claims.
-var kinds = []*Kind{Singleton, Lock, Semaphore, Once, StartLock, Election}
+var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election}
 
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.
 func kindOf(lease string) *Kind {

@@ -3,7 +3,11 @@
 
 package api
 
-import "time"
+import (
+	"errors"
+	"strconv"
+	"time"
+)
 
 // ExecArgs are the arguments of the shim. The child's own command follows them. A
 // writer begins with [DefaultExecArgs].
@@ -20,6 +24,8 @@ type ExecArgs struct {
 	// Unbounded permits the child to run without a deadline, because the pod holds no slot for
 	// life.
 	Unbounded bool
+	// Shards is the number of shards of the pod's work; zero for other claims.
+	Shards int
 	// StopSignal is the name or number of the signal that asks the child to stop. If
 	// StopSignal is empty, the image's stop signal counts, or SIGTERM if the image has
 	// none.
@@ -87,6 +93,19 @@ var execArguments = arguments[ExecArgs]{
 		func(e *ExecArgs) *bool { return &e.MayBeDone }),
 	optionArg("unbounded", "the application may run without a deadline, because the pod holds no slot for life",
 		func(e *ExecArgs) *bool { return &e.Unbounded }),
+	{
+		name: "shards", meaning: "how many shards the work of the pod has",
+		where: func(e ExecArgs) bool { return e.Shards != 0 },
+		text:  func(e ExecArgs) string { return strconv.Itoa(e.Shards) },
+		read: func(e *ExecArgs, value string) error {
+			claims, problem := parseShards(value)
+			if problem != "" {
+				return errors.New(problem)
+			}
+			e.Shards = claims[0].Size
+			return nil
+		},
+	},
 	textArg("stop-signal", "the signal that asks the child to stop, by name or number; SIGTERM by default",
 		func(e *ExecArgs) *string { return &e.StopSignal }).written(func(e ExecArgs) bool { return e.StopSignal != "" }),
 	{

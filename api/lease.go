@@ -15,6 +15,7 @@ const (
 	electionPrefix  = "election."
 	startPrefix     = "start-lock."
 	semaphorePrefix = "semaphore."
+	shardPrefix     = "shards."
 	oncePrefix      = "once."
 	// revisionPrefix begins the Leases of once claims without a name. No person can name such
 	// a Lease.
@@ -130,16 +131,19 @@ const hashMark = "x-"
 // only make two workloads share a slot.
 const hashBytes = 16
 
-// cutLength is the length of a shortened name before its mark and hash.
-const cutLength = maxName - len(hashMark) - 2*hashBytes
+// endLength is the length of the mark and the hash that end a shortened name.
+const endLength = len(hashMark) + 2*hashBytes
 
 // ShortName keeps a name within the limit for the names of objects, by the hash of
 // the whole name. A shortened name has exactly as many bytes as the limit. ShortName leaves
 // only shorter names unchanged, so an unchanged name never equals a shortened one.
-func ShortName(name string) string {
-	if len(name) < maxName {
+func ShortName(name string) string { return shorten(name, maxName) }
+
+// shorten keeps a name within the limit as [ShortName] does.
+func shorten(name string, limit int) string {
+	if len(name) < limit {
 		return name
 	}
 	sum := sha256.Sum256([]byte(name))
-	return name[:cutLength] + hashMark + hex.EncodeToString(sum[:hashBytes])
+	return name[:limit-endLength] + hashMark + hex.EncodeToString(sum[:hashBytes])
 }

@@ -19,6 +19,7 @@ const (
 	SingletonAnnotation     = Prefix + "singleton"
 	LockAnnotation          = Prefix + "lock"
 	SemaphoreAnnotation     = Prefix + "semaphore"
+	ShardsAnnotation        = Prefix + "shards"
 	OnceAnnotation          = Prefix + "once"
 	StartLockAnnotation     = Prefix + "start-lock"
 	LocalAnnotation         = Prefix + "api"
@@ -96,6 +97,8 @@ const (
 	// RoleLabel marks the holder's pod.
 	RoleLabel  = Prefix + "role"
 	RoleHolder = "holder"
+	// ShardLabel has the number of the holder's shard, so that a Service can select a shard.
+	ShardLabel = Prefix + "shard"
 	// DeletionCostAnnotation is on the holder's pod. A ReplicaSet deletes the Ready pod
 	// with the highest cost last (KEP-2255).
 	DeletionCostAnnotation = "controller.kubernetes.io/pod-deletion-cost"
@@ -163,6 +166,9 @@ const (
 	// offers, the second word is [LeavingSoon].
 	LeavingAnnotation = Prefix + "leaving"
 	LeavingSoon       = "soon"
+	// StampAnnotation is on the Lease of a shard. Enroll alone writes the annotation, whose
+	// value is a [Stamp].
+	StampAnnotation = Prefix + "stamp"
 	// OffersAnnotation is on a next Lease, and names pods that stay Ready while a holder
 	// leaves its Services. Its value is [Offers].
 	OffersAnnotation = Prefix + "offers"
@@ -201,6 +207,10 @@ const (
 	FencingTokenEnv = "METAPARTICLE_FENCING_TOKEN"
 	// SlotEnv names the Leases that the pod holds, comma-separated.
 	SlotEnv = "METAPARTICLE_SLOT"
+	// ShardEnv is the number of the shard that the pod holds, from 0. ShardsEnv is the number
+	// of all shards.
+	ShardEnv  = "METAPARTICLE_SHARD"
+	ShardsEnv = "METAPARTICLE_SHARDS"
 )
 
 // The environment of the agent's container (downward API).

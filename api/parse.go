@@ -161,7 +161,7 @@ func (p *parser) sole() {
 	}
 	sole := p.request.Claimed[i].Kind
 	for _, c := range p.request.Claimed {
-		if c.Kind != sole && (sole.UntilSuccess || !c.Kind.UntilReady) {
+		if c.Kind != sole && (sole != Semaphore || !c.Kind.UntilReady) {
 			p.wrong(sole.Key, "is in one pod with %s, which comes with a later version: remove one of the two", c.Kind.Key)
 			break
 		}
@@ -169,6 +169,9 @@ func (p *parser) sole() {
 	if sole.UntilSuccess {
 		p.untilSuccess()
 		return
+	}
+	if sole == Shards && !p.request.Shims() {
+		p.wrong(GateAnnotation, "is %q, but with %s a shim must tell the application its shard: remove one of the two", p.request.Gate, ShardsAnnotation)
 	}
 	if p.request.Shims() && p.request.Readiness == ReadinessForward {
 		p.wrong(ReadinessAnnotation, "is %q, but with %s only the holders are Ready, for there may be several: remove it", ReadinessForward, sole.Key)

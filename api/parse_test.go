@@ -130,18 +130,18 @@ func TestAnnotationMistakesHaveFixedMessages(t *testing.T) {
 		{key: "metaparticle.io/wibble", value: "", want: `metaparticle.io/wibble is not known: remove it`},
 		{key: "metaparticle.io/", value: "", want: `metaparticle.io/ is not known: remove it`},
 		{key: "metaparticle.io/injection", value: "enabled", want: `metaparticle.io/injection is a label of the namespace, not an annotation: kubectl label namespace NAME metaparticle.io/injection=enabled`},
-		{key: "metaparticle.io/shards", value: "8", want: `metaparticle.io/shards is not supported by this version: remove it`},
-		{key: "metaparticle.io/shards", value: "8", alone: true, want: `metaparticle.io/shards is not supported by this version: remove it`},
+		{key: "metaparticle.io/barrier", value: "8", want: `metaparticle.io/barrier is not supported by this version: remove it`},
+		{key: "metaparticle.io/barrier", value: "8", alone: true, want: `metaparticle.io/barrier is not supported by this version: remove it`},
 		{key: "metaparticle.io/barrier", value: "a=2", want: `metaparticle.io/barrier is not supported by this version: remove it`},
 		{key: "metaparticle.io/gate", value: "Pod", want: `metaparticle.io/gate is "Pod": write "container", "pod" or "readiness"`},
 		{key: "metaparticle.io/gates", value: "pod", want: `metaparticle.io/gates is not known: did you mean metaparticle.io/gate?`},
 		{key: "metaparticle.io/ports", value: "80", want: `metaparticle.io/ports is not supported by this version: remove it`},
 		{key: "metaparticle.io/containers", value: "metaparticle-wait", want: `metaparticle.io/containers is "metaparticle-wait": metaparticle-wait is injected and cannot wait for itself`},
-		{key: "metaparticle.io/gate", value: "pod", alone: true, want: `metaparticle.io/gate has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
-		{key: "metaparticle.io/containers", value: "a", alone: true, want: `metaparticle.io/containers has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
-		{key: "metaparticle.io/lease-duration", value: "1m", alone: true, want: `metaparticle.io/lease-duration has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
-		{key: "metaparticle.io/on-loss", value: "restart", alone: true, want: `metaparticle.io/on-loss has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
-		{key: "metaparticle.io/readiness", value: "holder", alone: true, want: `metaparticle.io/readiness has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
+		{key: "metaparticle.io/gate", value: "pod", alone: true, want: `metaparticle.io/gate has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/shards or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
+		{key: "metaparticle.io/containers", value: "a", alone: true, want: `metaparticle.io/containers has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/shards or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
+		{key: "metaparticle.io/lease-duration", value: "1m", alone: true, want: `metaparticle.io/lease-duration has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/shards or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
+		{key: "metaparticle.io/on-loss", value: "restart", alone: true, want: `metaparticle.io/on-loss has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/shards or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
+		{key: "metaparticle.io/readiness", value: "holder", alone: true, want: `metaparticle.io/readiness has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/shards or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
 	}
 	for _, test := range tests {
 		t.Run(test.key+"="+test.value, func(t *testing.T) {
@@ -289,7 +289,7 @@ func TestParseReportsAllMistakesInOrder(t *testing.T) {
 	_, err := Parse(map[string]string{
 		LockAnnotation:          "A",
 		OnLossAnnotation:        "x",
-		Prefix + "shards":       "3",
+		Prefix + "unknown":      "3",
 		LeaseDurationAnnotation: "30",
 	})
 	var mistakes Mistakes
@@ -298,7 +298,7 @@ func TestParseReportsAllMistakesInOrder(t *testing.T) {
 	for _, m := range mistakes {
 		keys = append(keys, m.Key)
 	}
-	assert.Equal(t, []string{LeaseDurationAnnotation, LockAnnotation, OnLossAnnotation, Prefix + "shards"}, keys)
+	assert.Equal(t, []string{LeaseDurationAnnotation, LockAnnotation, OnLossAnnotation, Prefix + "unknown"}, keys)
 }
 
 func TestMisspeltClaimIsReportedAsOneMistake(t *testing.T) {

@@ -107,6 +107,9 @@ const (
 	ReadinessForward Readiness = "forward"
 	// ReadinessHolder makes the holder alone Ready.
 	ReadinessHolder Readiness = "holder"
+	// ReadinessAll makes each standby Ready. No annotation selects ReadinessAll: the webhook
+	// writes it for pods of shards that declare no ports.
+	ReadinessAll Readiness = "all"
 )
 
 // Gate selects the mechanism that keeps a standby's application from running or serving.

@@ -119,8 +119,8 @@ var runArguments = arguments[RunArgs]{
 	optionArg("any", "one of the slots is enough, whichever it is", func(r *RunArgs) *bool { return &r.Any }),
 	durationArg("lease-duration", "how long a holder that vanished blocks the others",
 		func(r *RunArgs) *time.Duration { return &r.LeaseDuration }),
-	textArg("readiness", "how a standby looks: forward or holder",
-		func(r *RunArgs) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder),
+	textArg("readiness", "how a standby looks: forward, holder or all",
+		func(r *RunArgs) *Readiness { return &r.Readiness }, ReadinessForward, ReadinessHolder, ReadinessAll),
 	textArg("on-busy", "what the pod does while another pod holds the slot: wait or skip",
 		func(r *RunArgs) *OnBusy { return &r.OnBusy }, OnBusyWait, OnBusySkip).
 		written(func(r RunArgs) bool { return r.OnBusy == OnBusySkip }),

@@ -51,6 +51,19 @@ func isStartLockSlot(lease string) bool {
 	return ok && isStartLock(name)
 }
 
+// SplitSlots divides the slots of a pod into the slots that the pod holds for life, and those
+// that the pod holds for a start.
+func SplitSlots(slots []string) (life, start []string) {
+	for _, s := range slots {
+		if isStartLockSlot(s) {
+			start = append(start, s)
+		} else {
+			life = append(life, s)
+		}
+	}
+	return life, start
+}
+
 // isSingletonSlot reports whether a singleton can have the Lease. In a shortened name,
 // isSingletonSlot can judge only the part before the hash.
 func isSingletonSlot(lease string) bool {
@@ -62,13 +75,17 @@ func isSingletonSlot(lease string) bool {
 
 // isUnshortened reports whether the function accepts the name. If [ShortName] has cut the
 // name, the function has to accept the part before the cut with any of the endings.
-func isUnshortened(lease string, is func(string) bool) bool {
-	if len(lease) != maxName {
-		return len(lease) < maxName && is(lease)
+func isUnshortened(lease string, is func(string) bool) bool { return isShortenedTo(lease, maxName, is) }
+
+// isShortenedTo judges a name that has been kept within the limit, as isUnshortened does.
+func isShortenedTo(name string, limit int, is func(string) bool) bool {
+	if len(name) != limit {
+		return len(name) < limit && is(name)
 	}
-	mark, hash := lease[cutLength:cutLength+len(hashMark)], lease[cutLength+len(hashMark):]
+	cut := limit - endLength
+	mark, hash := name[cut:cut+len(hashMark)], name[cut+len(hashMark):]
 	return mark == hashMark && strings.Trim(hash, "0123456789abcdef") == "" &&
-		slices.ContainsFunc(endings, func(ending string) bool { return is(lease[:cutLength] + ending) })
+		slices.ContainsFunc(endings, func(ending string) bool { return is(name[:cut] + ending) })
 }
 
 // endings are the texts that complete a workload's slot after the cut of [ShortName]. The

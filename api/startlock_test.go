@@ -71,6 +71,7 @@ func TestErrorExplainsEachInvalidStartLock(t *testing.T) {
 		{ReadinessAnnotation, "holder", `metaparticle.io/readiness has no effect with metaparticle.io/start-lock alone, under which the application runs without a slot: remove it`},
 		{OnBusyAnnotation, "skip", `metaparticle.io/on-busy has no effect with metaparticle.io/start-lock alone, under which the application runs without a slot: remove it`},
 		{OnceAnnotation, "schema=7", `metaparticle.io/once is in one pod with metaparticle.io/start-lock, which comes with a later version: remove one of the two`},
+		{ShardsAnnotation, "3", `metaparticle.io/shards is in one pod with metaparticle.io/start-lock, which comes with a later version: remove one of the two`},
 		{LocalAnnotation, "lock/a", `metaparticle.io/api is in one pod with metaparticle.io/start-lock, which comes with a later version: remove one of the two`},
 	} {
 		t.Run(test.key+"="+test.value, func(t *testing.T) {

@@ -26,6 +26,8 @@ const (
 	maxSemaphore = maxListed
 	// maxSemaphoreName leaves room for the prefix, and for the number of a slot.
 	maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
+	// maxShards bounds the shards of a workload, because a standby watches all of them.
+	maxShards = maxListed
 	// maxAfter bounds the conditions of a pod. The pod's service account gets rights on as
 	// many Leases.
 	maxAfter = 8

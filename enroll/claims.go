@@ -57,14 +57,13 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 // annotations to a living pod, but no user can add a gate.
 func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	a := asks(pod)
-	if a.ended || !optedIn && !a.gate {
+	if !a.counts(optedIn) {
 		return
 	}
 	// Without the annotation of the lease duration, the default of the slot's kind counts, as
 	// for the agent. A value that does not parse counts as absent.
 	duration, _ := time.ParseDuration(a.duration)
-	slots := slices.DeleteFunc(strings.Split(a.slots, ","), func(slot string) bool { return slot == "" })
-	c.add(pod, a.account, duration, slots...)
+	c.add(pod, a.account, duration, slotsOf(pod)...)
 }
 
 // ask has the fields of a pod on which its claims depend.
@@ -74,16 +73,36 @@ type ask struct {
 	// claims.
 	ended bool
 	gate  bool
+	// runsShard is set for a sharded pod that can wait for its shard.
+	runsShard bool
 }
 
+// counts reports whether the claims of the pod count.
+func (a ask) counts(optedIn bool) bool { return !a.ended && (optedIn || a.gate) }
+
 func asks(pod *corev1.Pod) ask {
+	_, shards := api.ShardsOf(slotsOf(pod))
 	return ask{
 		account:  pod.Spec.ServiceAccountName,
 		slots:    pod.Annotations[api.SlotsAnnotation],
 		duration: pod.Annotations[api.LeaseDurationAnnotation],
 		ended:    ended(pod),
 		gate:     podspec.HasGate(&pod.Spec),
+
+		runsShard: shards > 0 && runsShard(pod),
 	}
+}
+
+// slotsOf returns the Leases that the webhook has written for the pod.
+func slotsOf(pod *corev1.Pod) []string {
+	return slices.DeleteFunc(strings.Split(pod.Annotations[api.SlotsAnnotation], ","), func(slot string) bool { return slot == "" })
+}
+
+// runsShard reports whether a sharded pod can wait for its shard. A pod with gated init
+// containers does not reach the phase Running before it has a shard.
+func runsShard(pod *corev1.Pod) bool {
+	gatesInit := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
+	return pod.DeletionTimestamp == nil && (pod.Status.Phase == corev1.PodRunning || gatesInit && !ended(pod))
 }
 
 func ended(pod *corev1.Pod) bool {

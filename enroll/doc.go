@@ -29,6 +29,11 @@
 // that no longer claims a Lease loses its right after a lease duration, too. While other
 // accounts claim the Lease, at least one Role remembers the Lease and its longest duration.
 //
+// Shards: the Leases of a workload's shards have stamps. Package enroll/stamp decides what
+// enroll writes, so that pods of two numbers of shards never hold at once. Enroll frees a
+// closed Lease once this process has seen it unchanged for its whole duration, as a
+// standby would take it then.
+//
 // Cost: a snapshot takes time and memory in proportion to the namespace's pods,
 // workloads and slots. If nothing is to be done, enroll sends the API server no
 // request. A new Lease costs two writes, and a new next Lease one write. Each Role that is

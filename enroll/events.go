@@ -31,7 +31,7 @@ type watch struct {
 func watched() []watch {
 	return []watch{
 		{&corev1.Pod{}, changes(sameAsk)},
-		{&coordinationv1.Lease{}, changes(isLease)},
+		{&coordinationv1.Lease{}, changes(sameStamp)},
 		{&rbacv1.Role{}, changes(sameVersion)},
 		{&rbacv1.RoleBinding{}, changes(sameVersion)},
 		{&appsv1.Deployment{}, annotatedChanges()},
@@ -63,10 +63,13 @@ func annotatedChanges() predicate.Predicate {
 	}
 }
 
-// isLease returns true for each update of a Lease, so that the predicate of [changes] drops
-// the update. Enroll acts only when a Lease is created or deleted, and the sweep follows
-// the clock.
-func isLease(_, _ client.Object) bool { return true }
+// sameStamp returns false for an update of a stamp, and for the release of a closed Lease.
+// Of other updates, the agents' renewals among them, enroll needs to know none. Enroll acts
+// when a Lease is created or deleted, and the sweep follows the clock.
+func sameStamp(before, after client.Object) bool {
+	was, is := before.(*coordinationv1.Lease), after.(*coordinationv1.Lease)
+	return stampOf(was) == stampOf(is) && (!stampOf(is).Closed || (holder(was) == "") == (holder(is) == ""))
+}
 
 func sameVersion(before, after client.Object) bool {
 	return before.GetResourceVersion() == after.GetResourceVersion()

@@ -37,7 +37,9 @@ type Reconciler struct {
 	Home string
 
 	observations observations
-	notifier     notifier
+	// shut are the closed Leases of shards that have a holder.
+	shut     observations
+	notifier notifier
 }
 
 // foreignRecheck is the time after which enroll reads another program's Lease again. The
@@ -82,6 +84,11 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	again, err := r.sweep(ctx, s, seen)
 	errs = append(errs, err, r.notifier.notifyNotGated(ctx, r.Events, s, seen))
 	r.notifier.notifyTooMany(r.Events, seen.namespace, slices.Concat(a.excess(), reads.left, uses.left))
+	stamps := &stamping{store: s, seen: seen, shut: &r.shut, now: r.now}
+	errs = append(errs, stamps.stamp(ctx))
+	if stamps.again > 0 && (again == 0 || again > stamps.again) {
+		again = stamps.again
+	}
 	if a.foreign && (again == 0 || again > foreignRecheck) {
 		again = foreignRecheck
 	}
@@ -104,6 +111,7 @@ func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.D
 // forget drops everything that this process remembers of a namespace that is gone.
 func (r *Reconciler) forget(namespace string) {
 	r.observations.forget(namespace)
+	r.shut.forget(namespace)
 	r.notifier.forget(namespace)
 }
 

@@ -29,6 +29,7 @@ type snapshot struct {
 	wanted    claims
 	awaited   conditions
 	used      variables
+	shards    shardedGroups
 	workloads []workload
 	// leases are the Leases that enroll made, by name.
 	leases   map[string]*coordinationv1.Lease
@@ -39,13 +40,18 @@ type snapshot struct {
 // snapshot reads the state of a namespace from the caches. No webhook gates the pods of an
 // ungated namespace, so these pods claim nothing and have no conditions.
 func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated bool) (*snapshot, error) {
-	seen := &snapshot{namespace: namespace, optedIn: optedIn, wanted: claims{}, awaited: conditions{}, used: variables{}}
+	seen := &snapshot{
+		namespace: namespace, optedIn: optedIn, wanted: claims{}, awaited: conditions{}, used: variables{}, shards: shardedGroups{},
+	}
 	var err error
 	if !ungated {
 		err = s.cachedPods(ctx, namespace, func(pod *corev1.Pod) {
 			seen.wanted.addPod(pod, optedIn)
 			seen.awaited.addPod(pod)
 			seen.used.addPod(pod, optedIn)
+			if asks(pod).counts(optedIn) {
+				seen.shards.addPod(pod)
+			}
 		})
 		if err != nil {
 			return nil, err
@@ -78,6 +84,7 @@ func (s *snapshot) addWorkloads() {
 			continue
 		}
 		s.wanted.addWorkload(w, request)
+		s.shards.addWorkload(w, request)
 		s.awaited.add(w.object, w.template.Spec.ServiceAccountName, request.After)
 		s.used.add(w.object, w.template.Spec.ServiceAccountName, request.Variables())
 	}

@@ -38,8 +38,12 @@ type store struct {
 
 // leases lists the Leases that enroll made, from the cache, by name.
 func (s store) leases(ctx context.Context, namespace string) (map[string]*coordinationv1.Lease, error) {
+	return listLeases(ctx, s.client, namespace)
+}
+
+func listLeases(ctx context.Context, from client.Reader, namespace string) (map[string]*coordinationv1.Lease, error) {
 	var list coordinationv1.LeaseList
-	err := s.client.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
+	err := from.List(ctx, &list, client.InNamespace(namespace), client.HasLabels{api.ManagedLabel}, client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return nil, fmt.Errorf("list leases: %w", err)
 	}

@@ -58,10 +58,12 @@ type world struct {
 
 	uids  int
 	named map[string]bool
+	// held has the instants at which agents last wrote the Leases.
+	held map[string]time.Time
 }
 
 func newWorld(t *testing.T, objects ...client.Object) *world {
-	w := &world{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), named: map[string]bool{}, requests: map[string]int{}}
+	w := &world{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), named: map[string]bool{}, held: map[string]time.Time{}, requests: map[string]int{}}
 	objects = append(objects, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: shop, Labels: map[string]string{api.InjectionLabel: api.InjectionEnabled},
 	}})
@@ -125,11 +127,10 @@ func (w *world) process() *Reconciler {
 			if err := w.sameUID(ctx, object, object.GetUID()); err != nil {
 				return err
 			}
+			before := w.lease(object.GetName())
 			err := c.Update(ctx, object)
 			if lease, ok := object.(*coordinationv1.Lease); ok && err == nil {
-				require.False(w.t, api.IsNextLease(lease.Name), "enroll wrote %s", lease.Name)
-				require.Empty(w.t, holder(lease), "enroll wrote a holder")
-				require.False(w.t, w.named[lease.Name], "enroll freed %s, which a Role had named", lease.Name)
+				w.wrote(before, lease)
 			}
 			w.note(object, err)
 			return err
@@ -223,6 +224,20 @@ func (w *world) write(verb string, object client.Object) error {
 	return nil
 }
 
+// wrote checks a write of enroll to a Lease.
+func (w *world) wrote(before, lease *coordinationv1.Lease) {
+	require.False(w.t, api.IsNextLease(lease.Name), "enroll wrote %s", lease.Name)
+	if stampOf(before) != stampOf(lease) {
+		require.Equal(w.t, before.Spec, lease.Spec, "a new stamp changes nothing else")
+		return
+	}
+	require.Empty(w.t, holder(lease), "enroll wrote a holder")
+	if w.named[lease.Name] {
+		require.True(w.t, stampOf(lease).Closed, "enroll freed %s, which a Role had named", lease.Name)
+		require.GreaterOrEqual(w.t, w.now.Sub(w.held[lease.Name]), 30*time.Second, "enroll freed %s, which had not expired", lease.Name)
+	}
+}
+
 // note records the Leases that Roles have named.
 func (w *world) note(object client.Object, err error) {
 	role, ok := object.(*rbacv1.Role)
@@ -313,6 +328,7 @@ func (w *world) holds(name, who string) {
 	now := metav1.NewMicroTime(w.now)
 	lease.Spec.RenewTime = &now
 	lease.Spec.LeaseDurationSeconds = new(int32(30))
+	w.held[name] = w.now
 	require.NoError(w.t, w.server.Update(w.t.Context(), lease))
 }
 

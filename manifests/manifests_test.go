@@ -125,7 +125,7 @@ var onLeases = []string{
 func TestMetaparticleNamesInManifestsExistInPackageAPI(t *testing.T) {
 	known := []string{
 		api.InjectionLabel, api.ReadyCondition, api.RoleLabel, api.GatedLabel, api.SlotsAnnotation,
-		api.ManagedLabel, api.PausedAnnotation, api.Prefix,
+		api.ManagedLabel, api.PausedAnnotation, api.ShardLabel, api.StampAnnotation, api.Prefix,
 	}
 	known = append(known, onLeases...)
 	for _, a := range api.Annotations {
@@ -210,6 +210,8 @@ func TestGatePolicyKnowsEachAnnotationThatClaimsNothing(t *testing.T) {
 func TestStatusPolicyNamesTheFieldsTheAgentWrites(t *testing.T) {
 	status := texts(t)["policies/status.yaml"]
 	assert.Contains(t, status, "k == '"+api.RoleLabel+"' ?\n          variables.newLabels[k] == '"+api.RoleHolder+"'")
+	assert.Contains(t, status, "k == '"+api.ShardLabel+"' ?\n          variables.newLabels[k].matches('^[0-9]{1,2}$')")
+	assert.Contains(t, status, "k in ['"+api.RoleLabel+"', '"+api.ShardLabel+"'] || k in variables.newLabels")
 	assert.Contains(t, status, "k == '"+api.DeletionCostAnnotation+"'")
 	assert.Contains(t, status, "c.type != '"+api.ReadyCondition+"'")
 }

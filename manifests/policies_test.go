@@ -57,6 +57,10 @@ func TestLeftoverPolicyRecognizesSlotsOfBarePods(t *testing.T) {
 			assert.Regexp(t, own("solo.1"), slot.lease)
 			continue
 		}
+		if slot.kind == api.Shards {
+			assert.NotRegexp(t, own(slot.of.Name), slot.lease, "a pod without a controller has no shard")
+			continue
+		}
 		if slot.of.Kind == "Pod" && slot.of.Group == "" {
 			assert.Regexp(t, own(slot.of.Name), slot.lease, "a pod's own slot must match, also a shortened one")
 		}
@@ -207,6 +211,7 @@ func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 	for _, lease := range []string{
 		"next", "next.x", "next.kube-scheduler", "next.semaphore.x.0", "next.next.lock.x", "next.election.x", "election", "election.", "elections.x", "x.next.lock.x", "nextlock.x",
 		"cert-manager-controller", "kube-scheduler", "metaparticle-enroll", "lock", "locks.x", "lock.", "a.lock.x",
+		"shards", "shards.x", "shards.deployment.x", "shards.deployment.0", "shards.deployment.x.100", "shards.deployment..0", "next.shards.deployment.x.0",
 		"singleton", "singleton-elector", "singletons.deployment.x", "singleton.x", "singleton..x",
 	} {
 		require.False(t, api.IsSlot(lease), lease)
@@ -340,4 +345,12 @@ func TestGatePolicyReadsGatedContainersFromAgentsArguments(t *testing.T) {
 		named := regexp.MustCompile(strings.ReplaceAll(found[1]+name+found[2], `\x00`, "\x00"))
 		assert.Equal(t, gated, named.MatchString(told), name)
 	}
+}
+
+// An open stamp of an old number would let pods of two numbers run at once.
+func TestStampPolicyLetsOnlyEnrollStamp(t *testing.T) {
+	policy := texts(t)["policies/stamp.yaml"]
+	assert.Equal(t, 2, strings.Count(policy, "annotations[?'"+api.StampAnnotation+"'].orValue('')"))
+	assert.Contains(t, policy, "request.userInfo.username != 'system:serviceaccount:metaparticle-system:metaparticle-webhook'")
+	assert.NotContains(t, texts(t)["policies/lease.yaml"], api.StampAnnotation, "an agent keeps the annotations that the policy on Leases does not name")
 }

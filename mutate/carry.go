@@ -92,7 +92,7 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 		Pod: &corev1.Pod{Spec: template.Spec}, Document: d, Path: path, Request: request,
 		Origin: feature.Origin{Workload: api.Workload{Group: "apps", Kind: kind}, Template: &template.Spec}, Kubernetes: kubernetes,
 	})...)
-	return d.Operations(), append(warnings, now.Spec.stalls(kind, request, &template.Spec)...), nil
+	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(kind, request, &template.Spec), now.Spec.fewer(kind, request)), nil
 }
 
 // annotate turns the annotations at a path into the wanted ones.

@@ -27,6 +27,9 @@ type rollout struct {
 // become Ready. With a once claim all pods go on after one success, and with a start lock alone
 // one after the other. With the local API the pods' readiness stays as it was.
 func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSpec) reason.Refusals {
+	if feature.ShardsNeedNoPorts(template, request) && !feature.HasGatedInit(template, request) {
+		return nil
+	}
 	if _, once := request.Once(); once || request.StartsOnly() || request.Gate == api.GateProgram || request.Standbys() != api.ReadinessHolder && !feature.HasGatedInit(template, request) {
 		return nil
 	}
@@ -44,6 +47,21 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 		// The one new pod takes its turn, and becomes Ready in it.
 	case kind == "Deployment" && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.unavailable(replicas) == 0:
 		warnings.Add(reason.RolloutStalls, "with maxUnavailable 0 a Deployment keeps its old pod until the new one is Ready")
+	}
+	return warnings
+}
+
+// fewer warns of a workload with fewer pods than shards, because some shards then wait. A
+// DaemonSet has as many pods as nodes, which the webhook does not know. A workload that is
+// scaled to 0 is to run no shard.
+func (r rollout) fewer(kind string, request api.Request) reason.Refusals {
+	replicas, shards := 1, request.Shards()
+	if r.Replicas != nil {
+		replicas = int(*r.Replicas)
+	}
+	var warnings reason.Refusals
+	if shards > replicas && replicas > 0 && (kind == "Deployment" || kind == "StatefulSet" || kind == "ReplicaSet") {
+		warnings.Add(reason.FewerPods, "%d replicas, and %s is %d", replicas, api.ShardsAnnotation, shards)
 	}
 	return warnings
 }

@@ -29,6 +29,8 @@ func TestJobsBreakNoInvariant(t *testing.T) { play.Jobs(t, world.ModelOfEnroll) 
 
 func TestWorksBreakNoInvariant(t *testing.T) { play.Works(t, world.ModelOfEnroll) }
 
+func TestShardsBreakNoInvariant(t *testing.T) { play.Shards(t, world.ModelOfEnroll) }
+
 func TestProgramsBreakNoInvariant(t *testing.T) { play.Programs(t, world.ModelOfEnroll) }
 
 func TestStartsBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOfEnroll) }

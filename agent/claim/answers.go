@@ -64,12 +64,12 @@ func (a Action) Gone(now time.Duration) {
 }
 
 // guarded notes what a look has seen of a held Lease. An event that shows another hold,
-// pause or yield may be old, so the claim only reads the Lease. If a renewal is due, the
+// pause, yield or stamp may be old, so the claim only reads the Lease. If a renewal is due, the
 // claim sends the renewal instead. Otherwise a series of events could delay the renewal
 // for ever.
 func (s *slot) guarded(now time.Duration, r lease.Record) {
 	held := s.held.Record()
-	if !s.Self.Holds(r, s.held.ID()) || r.Paused != held.Paused || r.Yield != held.Yield {
+	if !s.Self.Holds(r, s.held.ID()) || r.Paused != held.Paused || r.Yield != held.Yield || r.Stamp != held.Stamp {
 		s.reread, s.tryAt = s.reread || now < s.held.RenewAt(), now
 	}
 }

@@ -48,14 +48,14 @@ type handback struct {
 }
 
 // take sends the acquiring write of one slot when its time has come. The result is false if
-// the slot is paused, or is not free.
+// the slot is shut, or is not free.
 func (c campaign) take(p *plan, s *slot) bool {
 	r, ok := s.view.Record()
 	if !ok || s.view.IsBlind() || len(s.writing) > 0 {
 		return true // an answer is on its way
 	}
-	if !c.resumed && r.Paused != "" {
-		return false // no pod acquires a paused slot, even after its Lease has expired
+	if !c.resumed && s.shut(r) {
+		return false // no pod acquires a shut slot, even after its Lease has expired
 	}
 	if !c.resumed && !s.proven(p.facts, r) {
 		if at, _ := s.freeAt(p.facts, &s.view); p.now < at {

@@ -13,6 +13,9 @@ type Config struct {
 	// Any reports that any one of the slots is enough. Otherwise the claim needs all of
 	// them.
 	Any bool
+	// Shards is the number of shards of the pod's work; zero for slots without a stamp. The
+	// claim acquires and keeps only a slot whose stamp admits this number.
+	Shards int
 	// Self is the pod.
 	Self lease.Self
 	// OwnKernel reports that the pod may run in a virtual machine of its own. Another

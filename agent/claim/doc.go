@@ -38,6 +38,12 @@
 // may name a successor ([Parting]). The other claims leave that pod a head start, counted
 // from the instant at which they see the release.
 //
+// # Shards
+//
+// The slots of a sharded workload have a stamp. A claim acquires only a slot whose stamp
+// admits the pod's own number of shards, however long the Lease has been free. If the stamp
+// of a held slot changes, the caller ends the hold ([State.Closed]).
+//
 // # The guarantee
 //
 // A claim is held only while every slot of its campaign is held by the rules of package

@@ -27,7 +27,7 @@ func (n need) candidates(p *plan, c campaign) slots {
 	if n.Any {
 		return n.anyOne(p, c)
 	}
-	if n.slots.paused() {
+	if n.slots.shut() {
 		return nil // an event of the watch leads to the next decision
 	}
 	if len(n.slots) == 1 || slices.ContainsFunc(n.slots, func(s *slot) bool { return s.held != nil }) {
@@ -111,8 +111,8 @@ func (n need) soleAt(p *plan) time.Duration {
 		case n.known != nil && !n.known[r.Hold]:
 			// The hold needs no wait. If an earlier process wrote the hold, the hold had
 			// expired before the last campaign began.
-		case n.Self.Mine(r) && !s.proven(p.facts, r) && r.Paused != "" && !n.OwnProofs:
-			// The claim may not acquire a paused slot, so its Lease goes on naming the
+		case n.Self.Mine(r) && !s.proven(p.facts, r) && s.shut(r) && !n.OwnProofs:
+			// The claim may not acquire a shut slot, so its Lease goes on naming the
 			// unproven hold. If the pod took another slot, the grant would end the shims'
 			// doubts. Then a later process of the pod would wrongly believe that the
 			// unproven hold is proven over.

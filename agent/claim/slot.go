@@ -37,7 +37,15 @@ func (t *terms) proven(f Facts, r lease.Record) bool {
 	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
 }
 
-// freeAt returns the instant from which this pod may acquire a slot that is not paused;
+// shut reports whether no pod like this one may acquire the slot, although the Lease may be
+// free. A person has paused the slot, or the stamp does not admit the pod's number of shards.
+func (t *terms) shut(r lease.Record) bool { return r.Paused != "" || t.unstamped(r) }
+
+// unstamped reports whether the slot is a shard whose stamp does not admit the pod's number
+// of shards.
+func (t *terms) unstamped(r lease.Record) bool { return t.Shards > 0 && !r.Stamp.Admits(t.Shards) }
+
+// freeAt returns the instant from which this pod may acquire a slot that is not shut;
 // false while the Lease is out of sight. A pod that a release does not name leaves the
 // named pod its head start. [Facts.TakeFrom] may make a pod of an unproven revision wait
 // for longer.
@@ -193,7 +201,7 @@ func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	at, sees := s.freeAt(p.facts, &s.view)
 	switch {
-	case !ok || !sees || len(s.writing) > 0 || r.Paused != "":
+	case !ok || !sees || len(s.writing) > 0 || s.shut(r):
 		return instant.Never
 	case s.proven(p.facts, r):
 		at = p.now
@@ -216,8 +224,8 @@ func (s *slot) beginLook(p *plan) {
 	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
 }
 
-// pausedLook is the longest time for which a standby trusts a silent watch of a paused
-// slot. No pod may take a paused slot, so no refused write would reveal a broken watch.
+// pausedLook is the longest time for which a standby trusts a silent watch of a slot that is
+// shut. No pod may take such a slot, so no refused write would reveal a broken watch.
 // The API server ends a broken watch only after hours. A new look costs two requests,
 // fewer than a holder sends in five minutes.
 const pausedLook = 5 * time.Minute
@@ -267,13 +275,13 @@ func (all slots) lookAll(p *plan) {
 	}
 }
 
-// doubt ends the looks of paused slots whose watches have been silent for [pausedLook].
+// doubt ends the looks of shut slots whose watches have been silent for [pausedLook].
 func (all slots) doubt(p *plan) {
 	for _, s := range all {
 		r, _ := s.view.Record()
 		at := s.view.Heard() + pausedLook
 		switch {
-		case s.held != nil || r.Paused == "" || !s.look.on:
+		case s.held != nil || !s.shut(r) || !s.look.on:
 		case p.now < at:
 			p.wakeAt(at)
 		default:
@@ -310,9 +318,9 @@ func (all slots) named() bool {
 	return slices.ContainsFunc(all, func(s *slot) bool { return s.named(&s.view) })
 }
 
-// paused reports whether a person has paused any of the slots.
-func (all slots) paused() bool {
-	return slices.ContainsFunc(all, func(s *slot) bool { return s.record().Paused != "" })
+// shut reports whether any of the slots is shut.
+func (all slots) shut() bool {
+	return slices.ContainsFunc(all, func(s *slot) bool { return s.shut(s.record()) })
 }
 
 // mineProven reports whether a Lease names this pod although no child of its hold can

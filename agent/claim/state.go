@@ -35,6 +35,9 @@ type State struct {
 	// Paused names a paused slot of the hold, and its pause. A slot whose pause stops the
 	// holder comes first.
 	Paused Pause
+	// Closed names a slot of the hold whose stamp does not admit the pod's number of shards;
+	// empty for none.
+	Closed string
 	// Yield is the yield by hand that names this hold; zero for none.
 	Yield api.Yield
 	// Confirmed counts the leaps of the wall clock after which a renewal of every slot
@@ -76,6 +79,9 @@ func (c *Claim) State() State {
 		s.Tokens = append(s.Tokens, Token{Slot: slot.name, Token: slot.held.Token()})
 		s.Confirmed = min(s.Confirmed, slot.confirmed)
 		s.note(slot.name, slot.held.Record())
+		if slot.unstamped(slot.held.Record()) {
+			s.Closed = slot.name
+		}
 		if at := slot.held.Record().AcquireTime; at.After(s.Acquired) {
 			s.Acquired = at
 		}

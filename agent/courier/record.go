@@ -46,6 +46,7 @@ func RecordOf(l *kube.Lease) lease.Record {
 		},
 		Paused:    api.PauseOf(l.Annotations),
 		Yield:     api.ParseYield(l.Annotations[api.YieldAnnotation]),
+		Stamp:     api.ParseStamp(l.Annotations[api.StampAnnotation]),
 		Successor: l.Annotations[api.SuccessorAnnotation],
 		Rollout:   l.Annotations[api.RolloutAnnotation],
 		Done:      api.Done(l.Annotations[api.DoneAnnotation]),
@@ -75,7 +76,7 @@ func jobOf(annotations map[string]string) string {
 }
 
 // LeaseOf returns the Lease base with the fields of r. A write keeps all other fields.
-// A write also keeps the pause, because only a person writes that annotation.
+// A write also keeps the pause and the stamp, because no agent writes these annotations.
 func LeaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	l := base.Clone()
 	l.UID, l.ResourceVersion = r.UID, r.Version

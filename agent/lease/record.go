@@ -61,6 +61,9 @@ type Record struct {
 	// holder to yield. No pod acquires a paused slot.
 	Paused api.Pause
 	Yield  api.Yield
+	// Stamp is the stamp of the Lease of a shard. Each write keeps the stamp, because enroll
+	// alone writes stamps.
+	Stamp api.Stamp
 	// Successor is the identity of the pod that a release names; empty for none.
 	Successor string
 	// Rollout is the value of [api.RolloutAnnotation]. The rules never read Rollout.

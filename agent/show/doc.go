@@ -41,7 +41,9 @@ type API interface {
 // Config names the pod for which this package writes, and the API to which it writes.
 type Config struct {
 	PodName, PodUID string
-	API             API
+	// Shards is the number of shards of the pod's work; zero for other claims.
+	Shards int
+	API    API
 	// Timeout bounds one request.
 	Timeout time.Duration
 	// Backoff returns the pause after a write that failed. The argument misses counts the

@@ -145,6 +145,8 @@ func (e *Events) Ends(reason string, slots []string) {
 	case ReasonYield:
 		e.add(kube.Normal, reason, "draining to hand over "+names)
 	case ReasonPaused: // the method Paused has already added an Event
+	case ReasonShardsChanged:
+		e.add(kube.Normal, reason, "draining to release "+names+": the number of shards changes")
 	case ReasonSucceeded:
 		e.add(kube.Normal, reason, "recording the success in "+names)
 	case ReasonTurnFailed:

@@ -38,7 +38,14 @@ type Holder struct {
 // Holder decides how a holder appears, and sets the field served if the application serves.
 // Once the pod is a standby again, the method note begins the time of a handover.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
-	r.follows = false
+	r.follows, r.shard = false, shardOf(h.Slots)
+	shown := r.holder(now, h)
+	shown.Shard = r.shard
+	return shown
+}
+
+// holder decides how a holder appears, without its shard.
+func (r *Readiness) holder(now time.Duration, h Holder) Look {
 	soon := h.Since + r.config.Budget.Retry
 	holds := "this pod holds " + strings.Join(h.Slots, ", ")
 	if h.Paused != "" {
@@ -96,8 +103,16 @@ func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.
 		// Most children end within Budget.Retry, and then the pod is a standby.
 		return keep(soon)
 	}
-	return look(false, ReadyDraining, "the application is stopped: "+reason).of(hold)
+	draining := look(false, ReadyDraining, "the application is stopped: "+reason).of(hold)
+	draining.Shard = r.shard
+	return draining
 }
+
+// Done returns the look of a pod whose work is done. The argument names the work.
+func Done(work string) Look { return look(true, ReadyDone, work) }
+
+// Failed returns the look of a pod that waits after a failure. The argument names the work.
+func Failed(work string) Look { return look(false, ReadyFailed, work+", and the pod waits") }
 
 // of returns the decision l for a pod that has the hold.
 func (l Look) of(hold string) Look {

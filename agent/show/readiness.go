@@ -28,7 +28,9 @@ type ReadinessConfig struct {
 	// Workload is the pod's workload, as Kind/name.
 	Workload string
 	// Mode decides whether a standby can be Ready.
-	Mode   api.Readiness
+	Mode api.Readiness
+	// Shards is the number of shards of the pod's work; zero for other claims.
+	Shards int
 	Budget api.Budget
 	// Ports are the ports that the gated containers declare.
 	Ports []int
@@ -61,6 +63,8 @@ type Readiness struct {
 	follows bool
 	// lingers reports that the pod is ending, and opens no port any more.
 	lingers bool
+	// shard is the number of the shard that the pod held last; empty for none.
+	shard string
 	// target is the holder that the ports are forwarded to.
 	target target
 }
@@ -99,20 +103,6 @@ func look(ready bool, reason, message string) Look {
 // [Turn.Beyond] prolongs the time.
 func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
 
-// Slot is one slot as a standby sees it.
-type Slot struct {
-	Name string
-	// Record is the Lease as it was seen last; Known is false if no Lease was seen, or it
-	// was gone.
-	Record lease.Record
-	Known  bool
-	// Mine reports that the Lease names this pod.
-	Mine bool
-	// ExpiresAt is the instant from which the Lease's holder is known to hold no
-	// longer.
-	ExpiresAt time.Duration
-}
-
 // holders has the facts about the pods that hold the slots.
 type holders struct {
 	// known reports that every slot was seen.
@@ -134,6 +124,9 @@ type holders struct {
 	holder, slot string
 	// paused is the pause of a slot, in words; empty for none.
 	paused string
+	// closed tells that a Lease does not admit the pod's number of shards; empty if each
+	// Lease does.
+	closed string
 	// until is the instant until which these facts stay true if nothing new is seen.
 	until time.Duration
 }
@@ -149,6 +142,9 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 			h.holder, h.slot = holderName(s.Record), s.Name
 		}
 		h.mine = h.mine || s.Mine
+		if h.closed == "" && r.config.Shards > 0 && !s.Record.Stamp.Admits(r.config.Shards) {
+			h.closed = closedOf(s.Name, s.Record.Stamp, r.config.Shards)
+		}
 		if h.paused == "" {
 			h.paused = PauseOf(s.Name, s.Record.Paused)
 		}
@@ -195,6 +191,10 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 		return keep(instant.Never) // nothing better than the last appearance is known
 	case h.mine && now < soon && !r.config.Gate:
 		return keep(soon) // an earlier process held, and this one resumes that hold within milliseconds
+	case h.closed != "" && r.config.Mode == api.ReadinessHolder:
+		return look(false, ReadyNumberWaits, h.closed).by(h.until)
+	case r.config.Mode == api.ReadinessAll:
+		return r.withoutPorts(h, childless)
 	case r.config.Mode == api.ReadinessHolder:
 		return look(false, h.reason(), h.message()).by(h.until)
 	}
@@ -211,11 +211,17 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	return r.standby(now, h, turn, childless).by(h.until)
 }
 
-// Done returns the look of a pod whose work is done. The argument names the work.
-func Done(work string) Look { return look(true, ReadyDone, work) }
-
-// Failed returns the look of a pod that waits after a failure. The argument names the work.
-func Failed(work string) Look { return look(false, ReadyFailed, work+", and the pod waits") }
+// withoutPorts decides how a standby of a sharded workload appears whose pod declares no
+// ports. The words name no holder, so that the change of one shard's holder causes no write.
+func (r *Readiness) withoutPorts(h holders, childless bool) Look {
+	switch {
+	case !childless:
+		return look(false, ReadyChildRunning, "a child of an earlier hold has not ended yet")
+	case h.closed != "":
+		return look(true, ReadyNumberWaits, h.closed)
+	}
+	return look(true, ReadyStandingBy, "this pod takes the first shard that becomes free")
+}
 
 // standby decides how a standby that may forward appears.
 func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless bool) Look {

@@ -13,10 +13,12 @@ const (
 	ReasonSucceeded = "Succeeded"
 	ReasonYield     = "Yielded"
 	ReasonPaused    = "Paused"
-	ReasonLost      = "Lost"
-	ReasonCutOff    = "RenewDeadlinePassed"
-	ReasonUnproven  = "EarlierShimUnproven"
-	ReasonDrained   = "ShimDrained"
+	// ReasonShardsChanged ends the hold of a shard, because the number of shards changes.
+	ReasonShardsChanged = "ShardsChanged"
+	ReasonLost          = "Lost"
+	ReasonCutOff        = "RenewDeadlinePassed"
+	ReasonUnproven      = "EarlierShimUnproven"
+	ReasonDrained       = "ShimDrained"
 	// ReasonPodDeleted ends a hold that began before the agent knew of the pod's
 	// deletion.
 	ReasonPodDeleted = "PodDeleted"
@@ -51,6 +53,8 @@ const (
 	ReadyFollows = "FollowsTheHolder"
 	// ReadyPaused means that the slot is paused, and that no pod holds the slot.
 	ReadyPaused = "Paused"
+	// ReadyNumberWaits means that a Lease does not admit the pod's number of shards yet.
+	ReadyNumberWaits = "NumberOfShardsWaits"
 	// ReadyInTurn means that the revision is in its turn, and has not served for long
 	// enough yet.
 	ReadyInTurn = "InItsTurn"

@@ -23,6 +23,8 @@ type Appearance struct {
 	// label of a holder, and the highest deletion cost, unless a person has set another
 	// cost.
 	Hold string
+	// Shard is the number of the shard that the pod holds; empty for none.
+	Shard string
 }
 
 // Status writes the appearance into the pod's status, beside the loop. The last
@@ -136,7 +138,7 @@ func (s *Status) write(ctx context.Context, want Appearance, since time.Time) er
 		return err
 	}
 	s.config.Asked(ctx, want.Hold, pod.Deleted)
-	patch, err := want.patch(pod, since)
+	patch, err := want.patch(pod, since, s.config.Shards > 0)
 	if err != nil {
 		return err
 	}
@@ -156,13 +158,18 @@ func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
 }
 
 // patch returns a strategic merge patch of the pod. The API server merges conditions by
-// their type, and null removes a key. A cost that a person has set stays.
-func (a Appearance) patch(pod kube.Pod, since time.Time) ([]byte, error) {
+// their type, and null removes a key. A cost that a person has set stays. The argument
+// sharded reports that the pod claims a shard.
+func (a Appearance) patch(pod kube.Pod, since time.Time, sharded bool) ([]byte, error) {
 	value := func(v string) any {
-		if a.Hold == "" {
+		if a.Hold == "" || v == "" {
 			return nil
 		}
 		return v
+	}
+	labels := map[string]any{api.RoleLabel: value(api.RoleHolder)}
+	if sharded {
+		labels[api.ShardLabel] = value(a.Shard)
 	}
 	ready := "False"
 	if a.Ready {
@@ -170,7 +177,7 @@ func (a Appearance) patch(pod kube.Pod, since time.Time) ([]byte, error) {
 	}
 	metadata := map[string]any{
 		"resourceVersion": pod.ResourceVersion,
-		"labels":          map[string]any{api.RoleLabel: value(api.RoleHolder)},
+		"labels":          labels,
 	}
 	if pod.DeletionCost == "" || pod.DeletionCost == api.HolderDeletionCost {
 		metadata["annotations"] = map[string]any{api.DeletionCostAnnotation: value(api.HolderDeletionCost)}

@@ -57,7 +57,7 @@ func execConfig(args []string) (shim.Config, error) {
 		MayEndWait: e.WaitAtMost > 0,
 		Records:    e.MayBeDone,
 		Unbounded:  e.Unbounded,
-		Env:        environment,
+		Env:        func(slots []gate.SlotToken) []string { return environment(slots, e.Shards) },
 		Grace:      e.Grace,
 	}
 	if cfg.StopSignal, err = stopSignal(cmp.Or(e.StopSignal, image.StopSignal, "SIGTERM")); err != nil {
@@ -153,13 +153,19 @@ func parseSignal(s string) (syscall.Signal, error) {
 }
 
 // environment returns the variables that an application finds while its pod holds.
-func environment(slots []gate.SlotToken) []string {
+// The argument shards is the number of shards of the pod's work; zero for other claims.
+func environment(slots []gate.SlotToken, shards int) []string {
 	var names, tokens []string
 	for _, s := range slots {
 		names, tokens = append(names, s.Slot), append(tokens, s.Token)
 	}
-	return []string{
+	all := []string{
 		api.SlotEnv + "=" + strings.Join(names, ","),
 		api.FencingTokenEnv + "=" + strings.Join(tokens, ","),
 	}
+	if shards == 0 || len(names) == 0 {
+		return all
+	}
+	_, shard, _ := api.ReadShard(names[0])
+	return append(all, api.ShardEnv+"="+strconv.Itoa(shard), api.ShardsEnv+"="+strconv.Itoa(shards))
 }

@@ -52,6 +52,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 		OnBusy: r.OnBusy, Job: r.Job, WaitAtMost: r.WaitAtMost, OnceKey: r.OnceKey,
 		Workload: r.Workload, Revision: r.Revision, MinReady: r.MinReady, ReplacesUnready: r.ReplacesUnready, Ports: r.Ports, EndpointDelay: r.EndpointDelay, Probes: r.Probes, OwnKernel: r.OwnKernel,
 	}
+	_, c.Shards = api.ShardsOf(r.Slots)
 	if r.Gate != api.GateContainer {
 		c.Containers = []string{standin.Container}
 		c.KubeletStops = r.Gate == api.GatePod

@@ -23,13 +23,16 @@ import (
 type slotStatus struct {
 	Namespace string `json:"namespace"`
 	Slot      string `json:"slot"`
-	// Kind is singleton, lock, election, once, semaphore or start-lock.
+	// Kind is singleton, lock, election, once, semaphore, shards or start-lock.
 	Kind   string        `json:"kind"`
 	Holder *holderStatus `json:"holder,omitempty"`
 	Paused api.Pause     `json:"paused,omitempty"`
 	// Yield is a person's request that the hold ends. The release of the hold removes the
 	// request.
 	Yield string `json:"yield,omitempty"`
+	// Stamp is the stamp of a shard's Lease: the epoch, the number of shards, and whether the
+	// Lease is closed.
+	Stamp string `json:"stamp,omitempty"`
 	// Successor is the identity that the last release names, until a pod holds.
 	Successor string `json:"successor,omitempty"`
 	// Done are the done keys of a once claim, the oldest first.
@@ -128,11 +131,11 @@ func (o objects) statuses(only []string) []slotStatus {
 	return all
 }
 
-// group returns the same key for all slots of a semaphore, because a pod needs only one of
-// them. Every other slot has a key of its own.
+// group returns the same key for all slots of a semaphore, or all shards of a workload. A pod
+// needs only one of them. Every other slot has a key of its own.
 func (s slotStatus) group() string {
 	name := s.Slot
-	if i := strings.LastIndexByte(name, '.'); s.Kind == "semaphore" && i > 0 {
+	if i := strings.LastIndexByte(name, '.'); (s.Kind == "semaphore" || s.Kind == "shards") && i > 0 {
 		name = name[:i]
 	}
 	return s.Namespace + "/" + name + " "
@@ -150,6 +153,7 @@ func (s *slotStatus) fill(l *coordinationv1.Lease) {
 		s.Failures[key] = failures.Count(key)
 	}
 	s.Missing, s.Paused, s.Yield = false, api.PauseOf(l.Annotations), l.Annotations[api.YieldAnnotation]
+	s.Stamp = l.Annotations[api.StampAnnotation]
 	s.Successor, s.Transitions = l.Annotations[api.SuccessorAnnotation], ptr.Deref(l.Spec.LeaseTransitions, 0)
 	identity := holderOf(l)
 	if identity == "" {

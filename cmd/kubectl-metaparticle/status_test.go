@@ -139,6 +139,15 @@ func TestStatusCommandListsTheSlotsOfASemaphore(t *testing.T) {
 	}
 }
 
+func TestStatusCommandShowsTheStampOfEachShard(t *testing.T) {
+	all := []string{"shards.deployment.web.0", "shards.deployment.web.1"}
+	b := newByHand(slotLease(all[0], "a", map[string]string{api.StampAnnotation: "4/2"}), slotLease(all[1], "", map[string]string{api.StampAnnotation: "5/3 closed"}),
+		waiting("a", all...), waiting("b", all...))
+	assert.Equal(t, exitRefused, b.status(t, view{}, "shop"), "nobody holds a shard")
+	assert.Contains(t, b.out.String(), "shards.deployment.web.0: shards, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, for 2 shards, 1 standby\n")
+	assert.Contains(t, b.out.String(), "shards.deployment.web.1: shards, nobody holds, closed for a change to 3 shards, 1 standby\n")
+}
+
 func TestStatusCommandShowsTheFailuresOfEachKey(t *testing.T) {
 	b := newByHand(slotLease("once.schema", "", map[string]string{api.FailuresAnnotation: "8 1,7 3,-9 4", api.DoneAnnotation: "6"}))
 	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))

@@ -204,6 +204,11 @@ func (v view) summary(s slotStatus) string {
 		add("%s, held by %s", s.Kind, h.Pod)
 		v.holder(s, add)
 	}
+	if stamp := api.ParseStamp(s.Stamp); s.Kind == "shards" && !stamp.Closed {
+		add("for %d shards", stamp.Count)
+	} else if stamp.Closed {
+		add("closed for a change to %d shards", stamp.Count)
+	}
 	if s.Paused != "" {
 		add("paused (%s)", s.Paused)
 	}

@@ -50,6 +50,7 @@ var features = []feature{
 	{name: "waits", judgeContainer: judgeWaits},
 	{name: "once", judge: judgeOnce, warn: warnOfFiles},
 	{name: "startlock", judge: judgeStartLock},
+	{name: "shards", judge: judgeShards},
 	{name: "after", judge: judgeAfter},
 	{name: "local", judge: judgeLocal},
 	{name: "leftovers", judge: judgeLeftovers},

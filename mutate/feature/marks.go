@@ -42,6 +42,7 @@ func patchMarks(p *Pod, d *patch.Document) {
 		d.Set(api.GatedAfter, "metadata", "labels", api.GatedLabel)
 	}
 	d.Remove("metadata", "labels", api.RoleLabel)
+	d.Remove("metadata", "labels", api.ShardLabel)
 	if p.Annotations[api.DeletionCostAnnotation] == api.HolderDeletionCost {
 		d.Remove("metadata", "annotations", api.DeletionCostAnnotation)
 	}

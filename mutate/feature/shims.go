@@ -79,6 +79,7 @@ func (p *Pod) shimCommand(at place, its child) []string {
 	exec.OnBusy, exec.WaitAtMost = p.Request.OnBusy, p.Request.WaitAtMost
 	_, exec.MayBeDone = p.Request.Once()
 	exec.Unbounded = p.Request.StartsOnly()
+	exec.Shards = p.Request.Shards()
 	if at.list == mainContainers {
 		p.carryHooks(&exec, c, its.before)
 	}

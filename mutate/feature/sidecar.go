@@ -161,7 +161,7 @@ func (s sidecar) agentArgs() []string {
 	args.Slots, args.Any = s.slots(), s.Request.Any()
 	args.LeaseDuration, args.OnceKey = s.Request.Duration(), s.onceKey()
 	args.OnBusy, args.WaitAtMost, args.Job = s.Request.OnBusy, s.Request.WaitAtMost, jobOf(s.Facts)
-	args.Readiness, args.Grace, args.Workload = s.Request.Standbys(), s.grace(), s.workloadName()
+	args.Readiness, args.Grace, args.Workload = s.standbys(), s.grace(), s.workloadName()
 	for _, i := range s.gated {
 		args.Containers = append(args.Containers, s.Spec.Containers[i].Name)
 	}
@@ -183,6 +183,16 @@ func (s sidecar) agentArgs() []string {
 	}
 	args.OwnKernel = s.ownKernel()
 	return args.Args()
+}
+
+// standbys returns the readiness of standbys. A standby of a sharded workload forwards to no
+// holder, because each holder has another shard. Without ports nobody sends the pod any
+// connection, so the standby can be Ready for the sake of rollouts.
+func (s sidecar) standbys() api.Readiness {
+	if s.Request.Shards() > 0 && s.Request.Readiness == "" && !declaresPorts(s.Pod) {
+		return api.ReadinessAll
+	}
+	return s.Request.Standbys()
 }
 
 // grace returns the time that the application gets to stop after the pod's deletion. A

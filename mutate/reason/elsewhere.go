@@ -83,6 +83,11 @@ var Elsewhere = []Explanation{
 		Do:      "use the token that is mounted in the pod, or an account of your own",
 	},
 	{
+		Reason:  "EnrollStamps",
+		Meaning: "A client other than enroll tried to write the stamp of a shard's Lease. Another stamp could let pods of two numbers of shards run at once.",
+		Do:      "leave the annotation metaparticle.io/stamp as it is, or out of a new Lease: enroll stamps it",
+	},
+	{
 		Reason:  "NotYours",
 		Meaning: "A client with the rights of an agent, or of the webhook's service account, tried to write a foreign object or field. The message names the allowed ones.",
 		Do:      "use an account of your own that has the right to write it",

@@ -121,6 +121,16 @@ var All = []Explanation{
 		Do:      "leave metaparticle.io/once out, or name an init container in metaparticle.io/containers",
 	},
 	{
+		Reason:  ShardsEnd,
+		Meaning: "`metaparticle.io/shards` gives each shard to a pod that keeps running. This pod ends: it belongs to a Job, or its restartPolicy is not Always. Another pod would start a finished shard again.",
+		Do:      "leave metaparticle.io/shards out, and use an Indexed Job: each index is one part of the work. Or put the workers into a Deployment or StatefulSet",
+	},
+	{
+		Reason:  ShardsAlone,
+		Meaning: "`metaparticle.io/shards` divides the work among the pods of a workload. This pod has no controller, so no other pod would have the other shards.",
+		Do:      "put the pod into a Deployment, StatefulSet, DaemonSet or ReplicaSet",
+	},
+	{
 		Reason:  NoRevision,
 		Meaning: "`metaparticle.io/once: \"true\"` takes the revision of the pod's template as the key. This pod has no revision: its controller numbers no templates, or the pod has no controller.",
 		Do:      "write a name and a key, as in metaparticle.io/once: schema=7",
@@ -171,8 +181,13 @@ var All = []Explanation{
 		Do:      "remove one of the two",
 	},
 	{
+		Reason: FewerPods, WarnOnly: true,
+		Meaning: "`metaparticle.io/shards` divides the work into more shards than the workload has pods. A pod has one shard, so the other shards wait.",
+		Do:      "set replicas to the number of shards at least; one pod more stands by",
+	},
+	{
 		Reason: RolloutStalls, WarnOnly: true,
-		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container (unless it runs once), under a semaphore, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops the rollout. A Deployment of one replica goes on with a gated init container, because its one new pod takes its turn.",
+		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container (unless it runs once), under a semaphore, with shards if a gated container declares a port, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops the rollout. A Deployment of one replica goes on with a gated init container, because its one new pod takes its turn.",
 		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or its strategy Recreate, a DaemonSet's maxUnavailable of 100%, a StatefulSet's or DaemonSet's updateStrategy OnDelete), or leave the annotation out",
 	},
 	{

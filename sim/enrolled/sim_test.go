@@ -24,6 +24,8 @@ func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, realEnroll) }
 
 func TestRolloutsBreakNoInvariant(t *testing.T) { play.Rollouts(t, realEnroll) }
 
+func TestShardsBreakNoInvariant(t *testing.T) { play.Shards(t, realEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // realEnroll returns an enroll.Reconciler whose requests go through the world's network.

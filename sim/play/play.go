@@ -65,6 +65,12 @@ func Works(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayWorks)
 }
 
+// Shards plays, for each seed, the story in which the number of a workload's shards changes.
+// Like [Seeds], Shards plays the seeds that the flags ask for.
+func Shards(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayShards)
+}
+
 // Programs plays, for each seed, the story of programs that use the local API. Like [Seeds],
 // Programs plays the seeds that the flags ask for.
 func Programs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {

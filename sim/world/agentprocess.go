@@ -79,7 +79,7 @@ func (a *agentProcess) begin() {
 	p, w := a.pod, a.pod.w
 	life, start := api.SplitSlots(p.slots)
 	config := agent.Config{
-		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: life, StartSlots: start, Any: p.any,
+		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: life, StartSlots: start, Any: p.any, Shards: p.shards,
 		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
 		InitContainers: p.inits,
 		LeaseDuration:  p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,

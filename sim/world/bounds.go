@@ -61,8 +61,29 @@ func (c *workloads) settling() time.Duration {
 		{"containers and enroll begin anew", 5 * time.Second},
 		{"a kubelet restarts all containers of a pod, and its slot expires", c.restarting()},
 		{"a person has written on the Lease", c.heeding()},
+		{"the number of shards changes", c.changingShards()},
 	})
 }
+
+// changingShards bounds the time for which a change of the number of shards keeps all Leases
+// closed, beside the grace of the old holders.
+func (c *workloads) changingShards() time.Duration {
+	if c.sharded == 0 {
+		return 0
+	}
+	return sum([]part{
+		{"enroll decides, closes and opens, each time after a pause", 5 * time.Second},
+		{"an old holder learns that its Lease is closed, at the latest by a renewal", slow(c.longest)},
+		{"the Lease of an old holder that is gone expires for enroll", c.longest},
+		{"a sweep withdraws the right to a Lease that is gone", 2 * c.longest},
+		{"an opened Lease expires for a standby that saw no release", slow(c.longest)},
+		{"a standby has a mute watch", c.reopening()},
+	})
+}
+
+// reopening bounds the time until a standby whose watch is mute reads that a closed Lease is
+// open.
+func (c *workloads) reopening() time.Duration { return slow(5 * time.Minute) }
 
 // heeding bounds the time for which a slot has no holder after a person's last write to
 // its Lease.
@@ -115,6 +136,8 @@ func (c *workloads) unseeing() time.Duration {
 // second.
 func (c *workloads) handingOver() time.Duration {
 	switch {
+	case c.sharded > 0:
+		return 3*time.Second + slow(c.longest) + c.unmuting() + c.unseeing() + c.reopening()
 	case c.climate.silent:
 		return sum([]part{
 			{"a standby waits until the state that it saw last expires", slow(c.longest)},

@@ -104,6 +104,9 @@ func (l *checks) childBegins(c *child) {
 	if needed := c.pod().needed(); len(c.slots) != needed {
 		l.violate(twoAtOnce, "%s begins under %v, not under %d of %v", c.name, c.slots, needed, c.pod().slots)
 	}
+	if !l.absent(c, c.slots[0].Slot) {
+		checkNumbers(l, c.name+" begins", c.pod())
+	}
 	l.alive = append(l.alive, c)
 	l.checkCrowd(c)
 }
@@ -125,7 +128,7 @@ func (l *checks) checkCrowd(c *child) {
 	holds := map[string]bool{}
 	for _, other := range l.alive {
 		absent := slices.ContainsFunc(other.slots, func(t gate.SlotToken) bool { return l.absent(other, t.Slot) })
-		if other.pod().any && !absent {
+		if other.pod().any && other.pod().shards == c.pod().shards && !absent {
 			holds[other.hold] = true
 		}
 	}
@@ -208,6 +211,9 @@ func (l *checks) lingers(c *child) {
 // goesOn checks the invariants when the shim thaws its child.
 func (l *checks) goesOn(c *child) {
 	l.checkOutlived(c)
+	if !c.excused {
+		checkNumbers(l, c.name+" goes on", c.pod())
+	}
 	for _, t := range c.slots {
 		for _, other := range l.alive {
 			together := other.pod() == c.pod() && other.hold == c.hold

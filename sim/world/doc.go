@@ -62,6 +62,14 @@
 // A program that stands still is excused from exclusivity, until it looks at its clock again.
 // So is a program that got its last answer before the wall clock was set right after a pause.
 //
+// # Shards
+//
+// In a story of their own, the number of a workload's shards changes in the middle of trouble
+// (shards.go). No pods of two numbers may hold or run at once (shardcheck.go). The model of
+// enroll decides by the real package enroll/stamp, and writes over the network (stamping.go).
+// A process of that model may believe in another number for a while. Package sim/enrolled plays
+// the story with the real enroll.
+//
 // # Controllers
 //
 // The controllers of Deployments, ReplicaSets, StatefulSets and DaemonSets are models of

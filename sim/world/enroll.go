@@ -45,6 +45,9 @@ type Enroller struct {
 	rng    *rand.Rand
 	wake   chan struct{}
 	cache  cache
+	// believes is the number of shards that a confused process believes to count; zero for
+	// the number that the template and the pods say. Only the model of enroll is ever confused.
+	believes int
 	// nudged is the instant of the last change. The Reconciler runs once the informers have
 	// seen the change.
 	nudged time.Duration

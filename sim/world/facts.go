@@ -32,6 +32,8 @@ type checks struct {
 	ends     []ending
 	// apart has the identities of the pods whose slots are of separate claims.
 	apart map[string]bool
+	// sharded has the pods of the sharded workload, by identity.
+	sharded map[string]*pod
 }
 
 type token struct {
@@ -70,7 +72,7 @@ type ending struct {
 func newChecks(e *engine) *checks {
 	return &checks{
 		engine: e, tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{}, done: newDoneCheck(e), started: map[string]start{},
-		acquired: map[string]acquisition{}, apart: map[string]bool{},
+		acquired: map[string]acquisition{}, apart: map[string]bool{}, sharded: map[string]*pod{},
 	}
 }
 

@@ -81,6 +81,9 @@ func (w *World) newPod(t template, n *node) *pod {
 	for _, name := range t.containers {
 		p.containers = append(p.containers, &container{pod: p, name: name})
 	}
+	if p.shards > 0 {
+		w.checks.sharded[p.identity()] = p
+	}
 	p.register()
 	w.pods = append(w.pods, p)
 	w.note(p.name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.name, n.rate, p.duration, p.slots)
@@ -166,12 +169,12 @@ func (p *pod) register() {
 	body := map[string]any{
 		"apiVersion": "v1", "kind": "Pod",
 		"metadata": map[string]any{
-			"name": p.name, "namespace": Namespace, "labels": map[string]any{api.GatedLabel: api.Gated},
+			"name": p.name, "namespace": Namespace, "creationTimestamp": time.Now().UTC().Format(time.RFC3339), "labels": map[string]any{api.GatedLabel: api.Gated},
 			"annotations": map[string]any{
 				api.SlotsAnnotation: strings.Join(p.slots, ","), api.LeaseDurationAnnotation: p.duration.String(),
 			},
 		},
-		"spec": p.spec(),
+		"spec": p.spec(), "status": map[string]any{"phase": "Running"},
 	}
 	_, err := p.w.api.put("kubelet", "Pod", p.name, encode(body))
 	if err != nil {

@@ -30,6 +30,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 		l.note(by, "ACQUIRES %s as %s (hold %s, version %d)", slot, is.Holder, hold, after.rv)
 		l.checkAcquired(slot, &is, hold)
 		l.checkPaused(slot, &was, &is)
+		checkStamp(l, slot, &was, &is)
 	case is.Holder == "" && was.Holder != "":
 		l.note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.rv)
 		l.checkReleased(by, slot, &was, held)
@@ -83,6 +84,10 @@ func (l *checks) checkPaused(slot string, was, is *kube.Lease) {
 }
 
 func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
+	if was.Holder != Unknown && by != was.Holder && stampOf(was).Closed {
+		checkFreed(l, by, slot, was, hold)
+		return
+	}
 	l.released[key(slot, was.Holder, hold)] = true
 	releasedFromWork(l, by, slot, hold)
 	if was.Holder == Unknown {
@@ -111,7 +116,7 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 // can give a holder a second slot, which the holder then gives back. Separate claims have no
 // order, either. A pod that lost its other slots renews no start lock, so others wait only for a while.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
-	if api.IsSemaphoreSlot(slot) || slot == startSlot || l.apart[is.Holder] {
+	if _, _, shard := api.ReadShard(slot); shard || slot == startSlot || api.IsSemaphoreSlot(slot) || l.apart[is.Holder] {
 		return
 	}
 	mine := l.acquired[slot]

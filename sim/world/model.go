@@ -15,13 +15,27 @@ import (
 // model provides the guarantees of package enroll, in one step and without a cache.
 // Each claimed slot has a Lease, and the pods' account has the right to use the Lease.
 // Package sim/enrolled replaces the model by the real enroll.
-type model struct{ *Enroller }
+type model struct {
+	*Enroller
+	stamper stamper
+}
 
 // ModelOfEnroll returns the model, for a world without the real enroll.
-func ModelOfEnroll(e *Enroller) Reconciler { return model{e} }
+func ModelOfEnroll(e *Enroller) Reconciler {
+	return model{e, stamper{Enroller: e, seen: map[string]sighting{}, gone: map[string]time.Duration{}}}
+}
 
 // Namespace implements Reconciler.
-func (m model) Namespace(context.Context, string) (time.Duration, error) {
+func (m model) Namespace(ctx context.Context, _ string) (time.Duration, error) {
+	again, err := m.provide()
+	if err != nil || m.w.sharded == 0 {
+		return again, err
+	}
+	return m.stamper.stamp(ctx)
+}
+
+// provide gives the pods their Leases and rights.
+func (m model) provide() (time.Duration, error) {
 	if !m.enter() {
 		return 0, errDead
 	}
@@ -44,6 +58,7 @@ func (m model) Namespace(context.Context, string) (time.Duration, error) {
 		m.presentNext(slot)
 		m.present(slot)
 	}
+	m.stamper.forget(slots)
 	m.grant(slots)
 	m.grantReads()
 	return 0, nil

@@ -67,6 +67,14 @@ func (w *World) PlayWorks() {
 	story.run()
 }
 
+// PlayShards plays the story of the seed in which the number of a workload's shards changes.
+func (w *World) PlayShards() {
+	defer w.end()
+	var story *sharding
+	w.do(func() { story = newSharding(w) })
+	story.run()
+}
+
 // PlayPrograms plays the story of the seed in which programs use the local API.
 func (w *World) PlayPrograms() {
 	defer w.end()

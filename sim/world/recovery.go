@@ -98,10 +98,11 @@ func (r *recovery) stuckSlots(after string, bound time.Duration) {
 	}
 }
 
-// wanted reports whether a healthy pod claims the slot, and is able to acquire it.
+// wanted reports whether a healthy pod claims the slot, and is able to acquire it. A pod of
+// another number of shards than the template's waits for ever.
 func (r *recovery) wanted(slot string) bool {
 	return slices.ContainsFunc(r.pods, func(p *pod) bool {
-		return p.healthy() && slices.Contains(p.slots, slot) && !r.barred(p, slot)
+		return p.healthy() && p.shards == r.sharded && slices.Contains(p.slots, slot) && !r.barred(p, slot)
 	})
 }
 

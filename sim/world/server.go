@@ -181,8 +181,18 @@ func (s *server) store(by string, o *object, body map[string]any, uid string) []
 	if o.kind == "Lease" {
 		s.w.checks.leaseStored(by, o.name, s.sent, before, v)
 	}
+	if o.kind == "Lease" && how == kube.Modified && restamped(before.lease, v.lease) {
+		s.tellEnroll()
+	}
 	s.changed(how, o, v.raw)
 	return v.raw
+}
+
+// tellEnroll tells each process of enroll of a change.
+func (s *server) tellEnroll() {
+	for _, f := range s.dirty {
+		f()
+	}
 }
 
 // next advances the resourceVersion. Other objects of the cluster use some versions up.
@@ -192,9 +202,7 @@ func (s *server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
 // concerns the watches alone.
 func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 	if o.kind != "Lease" || how != kube.Modified {
-		for _, f := range s.dirty {
-			f()
-		}
+		s.tellEnroll()
 	}
 	if o.kind != "Lease" {
 		return

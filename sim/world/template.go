@@ -15,7 +15,9 @@ type template struct {
 	workload string
 	slots    []string
 	// any reports that the slots are those of a semaphore, so the pod needs only one slot.
-	any        bool
+	any bool
+	// shards is the number of shards of the workload; zero for other claims.
+	shards     int
 	duration   time.Duration
 	grace      time.Duration
 	containers []string

@@ -28,6 +28,9 @@ type World struct {
 	remembered remembered // by the model of enroll
 	// read has the Leases that conditions of pods name.
 	read map[string]bool
+	// sharded is the number of shards in the template of the sharded workload; zero without
+	// such a workload.
+	sharded int
 	// locals has the pods whose programs use the local API.
 	locals []*localPod
 	// variables has the Variables of these pods. The field silent ends all calls for them.

@@ -142,6 +142,10 @@ func TestHundredConnectionsToLocalAPICostFewMegabytes(t *testing.T) {
 func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 	exclusive.TestSemaphoreLetsThreeOfFivePodsRun(t)
 }
+func TestEachShardRunsInOneOfFivePods(t *testing.T) { exclusive.TestEachShardRunsInOneOfFivePods(t) }
+func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
+	exclusive.TestChangeOfShardsNeverMixesTwoNumbers(t)
+}
 func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
 }

@@ -1,0 +1,91 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// claimOf returns the claim of a pod for two shards of so many, and reads both Leases with
+// the stamp. The instant counts from the start of the agent.
+func claimOf(t *testing.T, shards int, stamp string) (c *Claim, now time.Duration, actions []Action) {
+	budget, err := api.NewBudget(api.DefaultLeaseDuration)
+	require.NoError(t, err)
+	self := lease.Self{Identity: "a_1", BootID: "boot", Budget: budget}
+	now = time.Hour
+	c = New(Config{Slots: []string{"s.0", "s.1"}, Any: true, Shards: shards, Self: self, Random: rand.New(rand.NewPCG(1, 2))}, now)
+	looks, _ := c.Next(now, competing(now))
+	for _, a := range looks {
+		if a.Kind == Look {
+			a.Read(now, lease.Record{UID: a.Slot, Version: "1", Stamp: api.ParseStamp(stamp)})
+		}
+	}
+	now += time.Second
+	actions, _ = c.Next(now, competing(now))
+	return c, now, actions
+}
+
+func competing(now time.Duration) Facts {
+	return Facts{Wall: time.Unix(0, 0).Add(now), Compete: true, Proven: func(string) bool { return true }}
+}
+
+func TestClaimAcquiresOnlyShardsOfItsOwnNumber(t *testing.T) {
+	for stamp, acquires := range map[string]bool{"1/2": true, "1/3": false, "1/2 closed": false, "": false} {
+		_, _, actions := claimOf(t, 2, stamp)
+		acquired := 0
+		for _, a := range actions {
+			if a.Kind == Acquire {
+				acquired++
+				assert.Equal(t, api.ParseStamp(stamp), a.Record.Stamp, "a write keeps the stamp")
+			}
+		}
+		assert.Equal(t, acquires, acquired == 1, stamp)
+	}
+	_, _, actions := claimOf(t, 0, "")
+	assert.NotEmpty(t, actions, "a claim without shards needs no stamp")
+}
+
+func TestHolderLearnsThatItsShardIsClosed(t *testing.T) {
+	c, now, actions := claimOf(t, 2, "1/2")
+	for _, a := range actions {
+		if a.Kind == Acquire {
+			stored := a.Record
+			stored.Version = "2"
+			require.NoError(t, c.Answered(now, a, Answer{Record: stored}))
+		}
+	}
+	_, _ = c.Next(now, competing(now))
+	held := c.State()
+	require.Equal(t, Held, held.Stage)
+	assert.Empty(t, held.Closed)
+
+	// The next renewal replaces a version that enroll has closed.
+	now += 10 * time.Second
+	f := competing(now)
+	f.Renew = true
+	for range 3 {
+		actions, _ = c.Next(now, f)
+		for _, a := range actions {
+			switch a.Kind {
+			case Renew:
+				_ = c.Answered(now, a, Answer{Err: lease.ErrNotStored, Conflict: true})
+			case Read:
+				r := c.Record(a.Slot)
+				r.Version, r.Stamp = "3", api.ParseStamp("2/5 closed")
+				require.NoError(t, c.Answered(now, a, Answer{Record: r}))
+			default:
+			}
+		}
+		now += time.Second
+	}
+	assert.NotEmpty(t, c.State().Closed)
+}

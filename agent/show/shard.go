@@ -1,0 +1,51 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package show
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Slot is one slot as a standby sees it.
+type Slot struct {
+	Name string
+	// Record is the Lease as it was seen last; Known is false if no Lease was seen, or it
+	// was gone.
+	Record lease.Record
+	Known  bool
+	// Mine reports that the Lease names this pod.
+	Mine bool
+	// ExpiresAt is the instant from which the Lease's holder is known to hold no
+	// longer.
+	ExpiresAt time.Duration
+}
+
+// shardOf returns the number of the shard that a holder of the slots has; empty for other
+// slots.
+func shardOf(slots []string) string {
+	if len(slots) != 1 {
+		return ""
+	}
+	_, shard, ok := api.ReadShard(slots[0])
+	if !ok {
+		return ""
+	}
+	return strconv.Itoa(shard)
+}
+
+// closedOf tells why the stamp of a slot does not admit a pod with the number of shards.
+func closedOf(slot string, s api.Stamp, shards int) string {
+	switch {
+	case s == (api.Stamp{}):
+		return fmt.Sprintf("%s has no stamp of the number of shards yet", slot)
+	case s.Closed:
+		return fmt.Sprintf("%s is closed until no pod holds a shard of another number than %d", slot, s.Count)
+	}
+	return fmt.Sprintf("%s is for %d shards, and this pod is for %d", slot, s.Count, shards)
+}

@@ -1,0 +1,64 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"strconv"
+	"strings"
+)
+
+// maxShardBase bounds the name of a shard's Lease before the last dot. The bound leaves room
+// for the number of the shard.
+const maxShardBase = maxName - len(".31")
+
+// ShardGroup returns the part of the names that the Leases of a workload's shards share.
+// The part follows the rules of [SingletonLease], and leaves room for a number.
+func ShardGroup(of Workload) string {
+	return shorten(shardPrefix+of.kindPart()+"."+of.Name, maxShardBase)
+}
+
+// ShardLease returns the name of the Lease of one shard. Workloads with different numbers of
+// shards share their first Leases. So not even two pods with different numbers hold one
+// shard together.
+func ShardLease(group string, shard int) string { return group + "." + strconv.Itoa(shard) }
+
+// ReadShard returns the group and the number of the shard whose Lease has the name. The
+// last result is false for any other Lease. Only one spelling of a number is valid.
+// Otherwise one shard could have two Leases, and two holders.
+func ReadShard(lease string) (group string, shard int, ok bool) {
+	dot := strings.LastIndexByte(lease, '.')
+	if dot < 0 || !strings.HasPrefix(lease, shardPrefix) {
+		return "", 0, false
+	}
+	n, err := strconv.Atoi(lease[dot+1:])
+	ok = err == nil && n >= 0 && n < maxShards && strconv.Itoa(n) == lease[dot+1:] && isShortenedTo(lease[:dot], maxShardBase, isShardGroup)
+	return lease[:dot], n, ok
+}
+
+// isShardSlot reports whether a shard can have the Lease. In a shortened name, isShardSlot
+// can judge only the part before the hash.
+func isShardSlot(lease string) bool {
+	_, _, ok := ReadShard(lease)
+	return ok
+}
+
+// isShardGroup reports whether [ShardGroup] can return the name without shortening it.
+func isShardGroup(group string) bool {
+	rest, ok := strings.CutPrefix(group, shardPrefix)
+	return ok && isWorkload(rest)
+}
+
+// ShardsOf returns the group and the number of the shards that a pod with the slots claims.
+// The slots must be exactly the shards from 0; for any other slots the results are zero.
+func ShardsOf(slots []string) (group string, count int) {
+	seen := map[int]bool{}
+	for i, slot := range slots {
+		of, shard, ok := ReadShard(slot)
+		if !ok || shard >= len(slots) || seen[shard] || i > 0 && of != group {
+			return "", 0
+		}
+		group, seen[shard] = of, true
+	}
+	return group, len(slots)
+}

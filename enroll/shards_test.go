@@ -1,0 +1,200 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+var web = api.ShardGroup(api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"})
+
+// worker returns a pod that runs, with so many shards.
+func worker(name string, shards int) *corev1.Pod {
+	pod := gated(name, "till", strings.Join(api.Claim{Kind: api.Shards, Size: shards}.Slots(api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}), ","))
+	pod.Status.Phase = corev1.PodRunning
+	return pod
+}
+
+// sharding returns the annotations of a workload with so many shards.
+func sharding(shards int) map[string]string {
+	return map[string]string{api.ShardsAnnotation: strconv.Itoa(shards)}
+}
+
+// stamps returns the stamps of the Leases, by shard.
+func (w *world) stamps() []string {
+	w.t.Helper()
+	var all []string
+	for n := range 32 {
+		if lease := w.lease(api.ShardLease(web, n)); lease != nil {
+			all = append(all, strconv.Itoa(n)+": "+stampOf(lease).String())
+		}
+	}
+	return all
+}
+
+// releases makes an agent release the slot.
+func (w *world) releases(name string) {
+	w.t.Helper()
+	lease := w.lease(name)
+	lease.Spec.HolderIdentity = new("")
+	require.NoError(w.t, w.server.Update(w.t.Context(), lease))
+}
+
+func TestEnrollStampsTheLeasesOfNewShards(t *testing.T) {
+	w := newWorld(t, deployment(sharding(3), nil), worker("a", 3))
+	r := w.process()
+	w.settle(r)
+	assert.Equal(t, []string{"0: 1/3", "1: 1/3", "2: 1/3"}, w.stamps())
+	w.requests = map[string]int{}
+	w.settle(r)
+	assert.Empty(t, w.requests, "a group in order costs no request")
+}
+
+func TestChangeOfShardsWaitsForEachHolder(t *testing.T) {
+	w := newWorld(t, deployment(sharding(2), nil), worker("a", 2), worker("b", 2))
+	r := w.process()
+	w.settle(r)
+	w.holds(api.ShardLease(web, 0), "a")
+	w.holds(api.ShardLease(web, 1), "b")
+
+	w.remove(deployment(nil, nil))
+	w.create(deployment(sharding(3), nil))
+	pending := worker("c", 3)
+	pending.Status.Phase = corev1.PodPending
+	w.create(pending)
+	w.settle(r)
+	assert.Equal(t, []string{"0: 1/2", "1: 1/2", "2: "}, w.stamps(), "the template alone stops no shard, nor does a pod that does not run")
+
+	w.create(worker("d", 3))
+	w.settle(r)
+	closed := []string{"0: 2/3 closed", "1: 2/3 closed", "2: 2/3 closed"}
+	assert.Equal(t, closed, w.stamps())
+	w.releases(api.ShardLease(web, 0))
+	w.now = w.now.Add(29 * time.Second)
+	w.settle(r)
+	assert.Equal(t, closed, w.stamps(), "the second holder has not expired")
+	w.holds(api.ShardLease(web, 1), "b")
+	w.now = w.now.Add(29 * time.Second)
+	w.settle(r)
+	assert.Equal(t, closed, w.stamps(), "the second holder has renewed")
+	w.now = w.now.Add(time.Second)
+	assert.Equal(t, closed, w.stamps())
+	w.settle(r)
+	w.now = w.now.Add(29 * time.Second)
+	w.settle(r)
+	assert.Equal(t, []string{"0: 2/3", "1: 2/3", "2: 2/3"}, w.stamps())
+	assert.Empty(t, holder(w.lease(api.ShardLease(web, 1))))
+}
+
+func TestShardsStayClosedWhileALeaseIsAbsent(t *testing.T) {
+	w := newWorld(t, worker("a", 2))
+	r := w.process()
+	w.settle(r)
+	w.holds(api.ShardLease(web, 1), "a")
+	w.remove(worker("a", 2))
+	w.create(worker("b", 1))
+	w.vanish(api.ShardLease(web, 1))
+	w.settle(r)
+	assert.Equal(t, []string{"0: 2/1 closed"}, w.stamps(), "the last holder of shard 1 may be alive")
+	w.now = w.now.Add(30 * time.Second)
+	w.settle(r)
+	w.settle(r)
+	assert.Equal(t, []string{"0: 2/1"}, w.stamps(), "the sweep has withdrawn the right to shard 1")
+}
+
+// Another process stamps for another number between the list and each write.
+func TestTwoProcessesOpenShardsForOneNumberOnly(t *testing.T) {
+	for crash := range 12 {
+		w := newWorld(t, worker("a", 2))
+		first, second := w.process(), w.process()
+		w.settle(first)
+		w.holds(api.ShardLease(web, 1), "a")
+		w.releases(api.ShardLease(web, 1))
+		w.remove(worker("a", 2))
+		w.create(worker("b", 3))
+		w.writes = 0
+		w.before = func(n int) error {
+			if n != crash+1 {
+				return nil
+			}
+			w.before = nil
+			w.remove(worker("b", 3))
+			w.create(worker("c", 4))
+			w.settle(second)
+			return nil
+		}
+		_, err := first.Namespace(t.Context(), shop)
+		if err != nil {
+			require.True(t, raced(err), err)
+		}
+		w.before = nil
+		open := map[int]bool{}
+		for n := range 4 {
+			if lease := w.lease(api.ShardLease(web, n)); lease != nil && !stampOf(lease).Closed {
+				open[stampOf(lease).Count] = true
+			}
+		}
+		delete(open, 0)
+		assert.LessOrEqual(t, len(open), 1, "%d: %v", crash, w.stamps())
+		w.settle(first)
+	}
+}
+
+func TestNumberFollowsTemplateOnceItsPodRuns(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	for name, test := range map[string]struct {
+		template, current, want int
+		pods                    []shardedPod
+	}{
+		"no pod yet":                     {3, 0, 3, nil},
+		"no pod any more":                {3, 5, 3, nil},
+		"the template's pod runs":        {5, 3, 5, []shardedPod{{3, at(1), true}, {5, at(2), true}}},
+		"the template's pod is to come":  {5, 3, 3, []shardedPod{{3, at(1), true}}},
+		"the template's pod is broken":   {5, 3, 3, []shardedPod{{3, at(1), true}, {5, at(2), false}}},
+		"an undo":                        {3, 5, 3, []shardedPod{{3, at(1), true}, {5, at(2), true}}},
+		"pods of a third number":         {5, 0, 4, []shardedPod{{4, at(1), true}, {5, at(2), false}}},
+		"no template, the youngest":      {0, 3, 5, []shardedPod{{3, at(1), true}, {5, at(2), true}}},
+		"no template, the youngest runs": {0, 3, 3, []shardedPod{{3, at(1), true}, {5, at(2), false}}},
+		"no template, of one age":        {0, 3, 5, []shardedPod{{5, at(1), true}, {3, at(1), true}}},
+		"no template, nobody runs":       {0, 0, 5, []shardedPod{{3, at(1), false}, {5, at(2), false}}},
+	} {
+		s := sharded{template: test.template, pods: test.pods}
+		assert.Equal(t, test.want, s.number(test.current), name)
+	}
+}
+
+func TestPodWithGatedInitContainerCountsAsRunning(t *testing.T) {
+	pod := worker("a", 3)
+	assert.True(t, runsShard(pod))
+	pod.Status.Phase = corev1.PodPending
+	assert.False(t, runsShard(pod))
+	pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: "migrate", Command: []string{api.AgentBinary, api.ExecRole}})
+	assert.True(t, runsShard(pod))
+	pod.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+	assert.False(t, runsShard(pod))
+}
+
+func TestOnlyStampsAndClosedReleasesMatterToEnroll(t *testing.T) {
+	lease := func(stamp, holder string) *coordinationv1.Lease {
+		l := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
+		l.Annotations = map[string]string{api.StampAnnotation: stamp}
+		return l
+	}
+	assert.True(t, sameStamp(lease("1/3", "a"), lease("1/3", "")), "an open Lease changes hands without enroll")
+	assert.True(t, sameStamp(lease("1/3 closed", "a"), lease("1/3 closed", "a")), "a renewal")
+	assert.False(t, sameStamp(lease("1/3 closed", "a"), lease("1/3 closed", "")))
+	assert.False(t, sameStamp(lease("1/3", ""), lease("1/3 closed", "")))
+	assert.False(t, sameStamp(lease("1/3", ""), lease("", "")), "somebody has removed the stamp")
+}

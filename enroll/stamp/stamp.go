@@ -1,0 +1,91 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package stamp
+
+import (
+	"slices"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Shard is the Lease of one shard, as a consistent list shows it.
+type Shard struct {
+	Number int
+	Stamp  api.Stamp
+	// Held reports that the Lease names a holder. Expired reports that the Lease has not
+	// changed for its whole duration.
+	Held, Expired bool
+}
+
+// Stamp is one write to the Lease of a shard.
+type Stamp struct {
+	Number int
+	Stamp  api.Stamp
+	// Free reports that the write removes the holder, too.
+	Free bool
+}
+
+// InOrder reports whether the Leases need no write: the number is decided, and each of its
+// shards has an open stamp of one epoch.
+func InOrder(shards []Shard, count int) bool {
+	open := 0
+	decided := decision(shards)
+	for _, s := range shards {
+		switch {
+		case s.Stamp.Closed || s.Stamp == (api.Stamp{}):
+		case s.Stamp != decided || s.Number >= count:
+			return false
+		default:
+			open++
+		}
+	}
+	return decided.Count == count && open == count
+}
+
+// Next returns the writes that the Leases need now, so that pods with the number of shards can
+// hold. The argument absent reports that an agent may hold a Lease which the list lacks.
+func Next(shards []Shard, count int, absent bool) []Stamp {
+	decided := decision(shards)
+	if !slices.ContainsFunc(shards, func(s Shard) bool { return s.Number == 0 }) {
+		return nil // no decision can be written yet
+	}
+	last := int64(0)
+	for _, s := range shards {
+		last = max(last, s.Stamp.Epoch)
+	}
+	if decided.Count != count || last > decided.Epoch {
+		return []Stamp{{Number: 0, Stamp: api.Stamp{Epoch: last + 1, Count: count, Closed: true}}}
+	}
+	closed := api.Stamp{Epoch: decided.Epoch, Count: count, Closed: true}
+	open := api.Stamp{Epoch: decided.Epoch, Count: count}
+	var orders, opens []Stamp
+	waits := absent
+	for _, s := range shards {
+		switch {
+		case s.Stamp != closed && s.Stamp != open:
+			orders = append(orders, Stamp{Number: s.Number, Stamp: closed})
+		case s.Stamp == closed && s.Held:
+			waits = true
+			if s.Expired {
+				orders = append(orders, Stamp{Number: s.Number, Stamp: closed, Free: true})
+			}
+		case s.Stamp == closed && s.Number < count:
+			opens = append(opens, Stamp{Number: s.Number, Stamp: open})
+		}
+	}
+	if waits || len(orders) > 0 {
+		return orders
+	}
+	return opens
+}
+
+// decision returns the stamp of shard 0.
+func decision(shards []Shard) api.Stamp {
+	for _, s := range shards {
+		if s.Number == 0 {
+			return api.Stamp{Epoch: s.Stamp.Epoch, Count: s.Stamp.Count}
+		}
+	}
+	return api.Stamp{}
+}

@@ -1,0 +1,142 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package stamp
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// leases returns the Leases with these stamps, from shard 0 on. A text with the ending "!" is
+// held, and with "?" expired.
+func leases(texts ...string) []Shard {
+	var all []Shard
+	for i, text := range texts {
+		s := Shard{Number: i}
+		if n := len(text); n > 0 && (text[n-1] == '!' || text[n-1] == '?') {
+			s.Held, s.Expired, text = true, text[n-1] == '?', text[:n-1]
+		}
+		s.Stamp = api.ParseStamp(text)
+		all = append(all, s)
+	}
+	return all
+}
+
+func TestNextDecidesClosesFreesAndOpens(t *testing.T) {
+	closed, open := api.Stamp{Epoch: 2, Count: 3, Closed: true}, api.Stamp{Epoch: 2, Count: 3}
+	for name, test := range map[string]struct {
+		shards []Shard
+		absent bool
+		want   []Stamp
+	}{
+		"no Lease":                     {nil, false, nil},
+		"no shard 0":                   {leases("", "")[1:], false, nil},
+		"new":                          {leases("", "", ""), false, []Stamp{{Stamp: api.Stamp{Epoch: 1, Count: 3, Closed: true}}}},
+		"another number":               {leases("1/2!", "1/2!"), false, []Stamp{{Stamp: closed}}},
+		"the decision is recreated":    {leases("", "1/3!", "1/3"), false, []Stamp{{Stamp: closed}}},
+		"decided":                      {leases("2/3 closed!", "1/2!", ""), false, []Stamp{{Number: 1, Stamp: closed}, {Number: 2, Stamp: closed}}},
+		"a Lease beyond the number":    {leases("2/3 closed", "2/3 closed", "2/3 closed", "1/4!"), false, []Stamp{{Number: 3, Stamp: closed}}},
+		"one is held":                  {leases("2/3 closed", "2/3 closed!", "2/3 closed"), false, nil},
+		"one has expired":              {leases("2/3 closed", "2/3 closed?", "2/3 closed"), false, []Stamp{{Number: 1, Stamp: closed, Free: true}}},
+		"one is absent":                {leases("2/3 closed", "2/3 closed", "2/3 closed"), true, nil},
+		"all are free":                 {leases("2/3 closed", "2/3 closed", "2/3 closed", "2/3 closed"), false, []Stamp{{Number: 0, Stamp: open}, {Number: 1, Stamp: open}, {Number: 2, Stamp: open}}},
+		"one is open already":          {leases("2/3!", "2/3 closed", "2/3 closed"), false, []Stamp{{Number: 1, Stamp: open}, {Number: 2, Stamp: open}}},
+		"one is recreated":             {leases("2/3!", "!", "2/3"), false, []Stamp{{Number: 1, Stamp: closed}}},
+		"in order":                     {leases("2/3!", "2/3", "2/3!", "2/3 closed"), false, nil},
+		"another number, in the epoch": {leases("2/3 closed", "2/5 closed", "2/3 closed"), false, []Stamp{{Number: 1, Stamp: closed}}},
+	} {
+		assert.Equal(t, test.want, Next(test.shards, 3, test.absent), name)
+	}
+}
+
+func TestLeasesInOrderNeedNoWrite(t *testing.T) {
+	for _, test := range []struct {
+		shards []Shard
+		want   bool
+	}{
+		{leases("2/3!", "2/3", "2/3!"), true}, {leases("2/3!", "2/3", "2/3!", "2/3 closed", ""), true},
+		{leases("2/3!", "2/3"), false}, {leases("2/3!", "2/3", "2/3", "2/3"), false}, {leases("2/3!", "1/3", "2/3"), false},
+		{leases("2/3!", "2/3", "2/3 closed"), false}, {leases("2/2!", "2/2"), false}, {nil, false},
+	} {
+		assert.Equal(t, test.want, InOrder(test.shards, 3), test.shards)
+		if test.want {
+			assert.Empty(t, Next(slices.DeleteFunc(test.shards, func(s Shard) bool { return s.Stamp == (api.Stamp{}) }), 3, false))
+		}
+	}
+}
+
+// writer is a process of enroll that writes the orders of one list one by one, as late as it
+// likes. In between other processes and agents write.
+type writer struct {
+	count  int
+	orders []Stamp
+	at     []int
+}
+
+// FuzzTwoNumbersAreNeverOpenTogether plays random schedules of three processes with random numbers,
+// and of agents that acquire, and release what is closed.
+func FuzzTwoNumbersAreNeverOpenTogether(f *testing.F) {
+	for seed := range uint64(300) {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, seed uint64) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		shards, versions, held := leases("", "", "", ""), make([]int, 4), make([]int, 4)
+		writers := []*writer{{count: 2}, {count: 4}, {count: 3}}
+		for range 400 {
+			w := writers[r.IntN(len(writers))]
+			switch i := r.IntN(4); r.IntN(6) {
+			case 0, 1: // a list
+				for j := range shards {
+					shards[j].Held = held[j] > 0
+				}
+				w.orders, w.at = Next(shards, w.count, false), slices.Clone(versions)
+			case 2, 3: // one write of the list
+				if len(w.orders) == 0 {
+					continue
+				}
+				o := w.orders[0]
+				w.orders = w.orders[1:]
+				if w.at[o.Number] == versions[o.Number] {
+					shards[o.Number].Stamp = o.Stamp
+					versions[o.Number]++
+				}
+			case 4: // an agent acquires
+				if s := shards[i].Stamp; s.Admits(s.Count) && held[i] == 0 {
+					held[i] = s.Count
+					versions[i]++
+				}
+			default: // an agent releases
+				if held[i] > 0 && !shards[i].Stamp.Admits(held[i]) {
+					held[i] = 0
+					versions[i]++
+				}
+			}
+			numbers := slices.Compact(slices.Sorted(slices.Values(held)))
+			numbers = slices.DeleteFunc(numbers, func(n int) bool { return n == 0 })
+			require.LessOrEqual(t, len(numbers), 1, "pods of two numbers hold: %v under %v", held, shards)
+			if chance := r.IntN(50); chance == 0 {
+				w.count = 1 + r.IntN(4)
+			}
+		}
+		for range 20 {
+			for j := range shards {
+				if !shards[j].Stamp.Admits(held[j]) {
+					held[j] = 0
+				}
+				shards[j].Held = held[j] > 0
+			}
+			for _, o := range Next(shards, 3, false) {
+				shards[o.Number].Stamp = o.Stamp
+			}
+		}
+		assert.True(t, InOrder(shards, 3), "alone, a process opens all: %v", shards)
+	})
+}

@@ -1,0 +1,161 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/stamp"
+)
+
+// stampRounds bounds the lists of one reconciliation. A change of the number of shards whose
+// Leases are free needs three writes after another: to decide, to close and to open.
+const stampRounds = 4
+
+// stamping writes the stamps of the Leases of shards. Package stamp decides.
+type stamping struct {
+	store
+	seen *snapshot
+	// shut are the closed Leases that have a holder, and the instants since which this
+	// process has seen their versions.
+	shut *observations
+	now  func() time.Time
+	// again is the time until a closed Lease expires; zero for none.
+	again time.Duration
+}
+
+// stamp writes the stamps of all groups that are not in order. If every group is in order by
+// the cache, stamp sends no request.
+func (s *stamping) stamp(ctx context.Context) error {
+	var groups []string
+	cached := map[string][]stamp.Shard{}
+	if len(s.seen.shards) > 0 {
+		cached = byGroup(s.seen.leases)
+	}
+	for _, group := range slices.Sorted(maps.Keys(s.seen.shards)) {
+		if shards := cached[group]; !stamp.InOrder(shards, s.seen.shards[group].number(decided(shards))) {
+			groups = append(groups, group)
+		}
+	}
+	if len(groups) == 0 {
+		s.shut.forget(s.seen.namespace)
+		return nil
+	}
+	for range stampRounds {
+		wrote, err := s.round(ctx, groups)
+		if err != nil || !wrote {
+			return err
+		}
+	}
+	return errAgain
+}
+
+// round lists the Leases consistently, and writes the stamps that they need. The result is
+// false if nothing was to be written.
+func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
+	leases, err := listLeases(ctx, s.reader, s.seen.namespace)
+	if err != nil {
+		return false, err
+	}
+	waiting := s.observe(leases)
+	s.again = 0
+	wrote := false
+	var errs []error
+	live := byGroup(leases)
+	for _, group := range groups {
+		shards := live[group]
+		for i, shard := range shards {
+			shards[i].Expired = s.expired(waiting, leases[api.ShardLease(group, shard.Number)])
+		}
+		orders, err := s.orders(ctx, group, shards, s.seen.shards[group].number(decided(shards)))
+		errs = append(errs, err)
+		for _, order := range orders {
+			errs = append(errs, s.write(ctx, leases[api.ShardLease(group, order.Number)], order))
+			wrote = true
+		}
+	}
+	return wrote, errors.Join(errs...)
+}
+
+// orders returns the writes to the Leases of a group. Before the Leases are opened, a
+// consistent list of the Roles must name no Lease that is absent: its last holder may live.
+func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shard, count int) ([]stamp.Stamp, error) {
+	if orders := stamp.Next(shards, count, true); len(orders) > 0 {
+		return orders, nil
+	}
+	orders := stamp.Next(shards, count, false)
+	if len(orders) == 0 {
+		return nil, nil
+	}
+	roles, err := s.liveRoles(ctx, s.seen.namespace)
+	if err != nil {
+		return nil, err
+	}
+	for name := range roles.longest {
+		of, n, ok := api.ReadShard(name)
+		if ok && of == group && !slices.ContainsFunc(shards, func(known stamp.Shard) bool { return known.Number == n }) {
+			return nil, nil // the Lease is created, or its name is swept, before long
+		}
+	}
+	return orders, nil
+}
+
+// observe notes the versions of the closed Leases that have a holder.
+func (s *stamping) observe(leases map[string]*coordinationv1.Lease) map[right]observation {
+	waiting := map[right]*coordinationv1.Lease{}
+	for name, lease := range leases {
+		if stampOf(lease).Closed && holder(lease) != "" {
+			waiting[right{lease: name}] = lease
+		}
+	}
+	return s.shut.observe(s.seen.namespace, waiting, s.now())
+}
+
+// expired reports whether this process has seen a closed Lease unchanged for its whole
+// duration, as a standby counts.
+func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.Lease) bool {
+	seen, ok := waiting[right{lease: lease.Name}]
+	if !ok {
+		return false
+	}
+	duration := max(s.seen.sweepAfter(lease.Name), time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0))*time.Second)
+	left := seen.since.Add(duration).Sub(s.now())
+	if left > 0 && (s.again == 0 || left < s.again) {
+		s.again = left
+	}
+	return left <= 0
+}
+
+// write stores an order over the version of the Lease that was listed.
+func (s *stamping) write(ctx context.Context, lease *coordinationv1.Lease, order stamp.Stamp) error {
+	if lease.Annotations == nil {
+		lease.Annotations = map[string]string{}
+	}
+	lease.Annotations[api.StampAnnotation] = order.Stamp.String()
+	if order.Free {
+		lease.Spec.HolderIdentity = new("")
+		for _, key := range ofHolder {
+			delete(lease.Annotations, key)
+		}
+	}
+	if err := s.client.Update(ctx, lease); err != nil {
+		return fmt.Errorf("stamp lease %s: %w", lease.Name, err)
+	}
+	return nil
+}
+
+// ofHolder are the annotations that describe the holder of a Lease.
+var ofHolder = []string{
+	api.HoldAnnotation, api.TokenAnnotation, api.BootAnnotation, api.AddressAnnotation, api.WorkloadAnnotation, api.JobAnnotation,
+	api.RevisionAnnotation, api.ServingAnnotation, api.LeavingAnnotation, api.SuccessorAnnotation, api.YieldAnnotation,
+}

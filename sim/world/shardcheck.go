@@ -1,0 +1,57 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// These are the names of the invariants about shards. Each comment describes the violation.
+const (
+	// twoNumbers means that a child begins or goes on, or that a pod acquires a shard, while a
+	// child of another number of shards lives.
+	twoNumbers = "two-numbers"
+	// unstamped means that a pod acquires a shard whose stamp does not admit the pod's number.
+	unstamped = "unstamped"
+)
+
+// checkNumbers demands that no child of another number of shards lives. The text names the
+// event that makes the pod run or hold.
+func checkNumbers(l *checks, event string, p *pod) {
+	if p.shards == 0 {
+		return
+	}
+	for _, other := range l.alive {
+		if of := other.pod().shards; of > 0 && of != p.shards && !l.absent(other, other.slots[0].Slot) {
+			l.violate(twoNumbers, "%s for %d shards while %s of %s lives for %d shards", event, p.shards, other.name, other.where, of)
+		}
+	}
+}
+
+// checkStamp demands that a pod acquires a shard only by a stamp that admits the pod.
+func checkStamp(l *checks, slot string, was, is *kube.Lease) {
+	p := l.sharded[is.Holder]
+	if p == nil || is.Annotations[api.HoldAnnotation] == was.Annotations[api.HoldAnnotation] {
+		return
+	}
+	if s := stampOf(was); !s.Admits(p.shards) {
+		l.violate(unstamped, "%s of %d shards takes %s with the stamp %q", is.Holder, p.shards, slot, s)
+	}
+	checkNumbers(l, is.Holder+" takes "+slot, p)
+}
+
+// checkFreed demands that enroll frees a closed Lease only after its expiry, and after the
+// death of the holder's child.
+func checkFreed(l *checks, by, slot string, was *kube.Lease, hold string) {
+	r, ok := l.renewals[key(slot, was.Holder, hold)]
+	if ok && l.now() < r.at+r.duration {
+		l.violate(freed, "%s frees %s of %s, which has not expired", by, slot, was.Holder)
+	}
+	for _, c := range l.alive {
+		if c.has(slot) && c.pod().identity() == was.Holder && !l.absent(c, slot) {
+			l.violate(freed, "%s frees %s while %s of %s lives", by, slot, c.name, c.where)
+		}
+	}
+}

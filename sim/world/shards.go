@@ -1,0 +1,249 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// sharding is a story of one workload with shards, whose number changes in the middle of
+// trouble. The invariants of safety count all the time: never two pods under one shard, and
+// never two numbers at once. After each trouble, and after each change, each shard that a
+// pod can take must run.
+type sharding struct {
+	*chaos
+	// numbers are the numbers of shards that the template has in its turn.
+	numbers []int
+	made    int // the number of changes so far
+}
+
+// of is the workload with shards.
+var shardedWorkload = api.Workload{Group: "apps", Kind: "Deployment", Name: "web"}
+
+// shardGroup is the group of the workload's Leases.
+var shardGroup = api.ShardGroup(shardedWorkload)
+
+// slotsOfShards returns the Leases of so many shards.
+func slotsOfShards(count int) []string {
+	slots := api.Claim{Kind: api.Shards, Size: count}.Slots(shardedWorkload)
+	slices.Sort(slots)
+	return slots
+}
+
+func newSharding(w *World) *sharding {
+	all := &workloads{World: w, replicas: map[string]int{}}
+	s := &sharding{chaos: &chaos{recovery: &recovery{workloads: all}}}
+	takesLeases := chance(w.rng, .2)
+	takesRoles := !takesLeases && chance(w.rng, .2)
+	for i := range 3 {
+		w.newNode(fmt.Sprintf("node-%d", i+1))
+	}
+	for len(s.numbers) < 3 {
+		if n := 1 + w.rng.IntN(4); !slices.Contains(s.numbers, n) {
+			s.numbers = append(s.numbers, n)
+		}
+	}
+	t := anyTemplate(w, durations, "web", 2, slotsOfShards(s.numbers[0]))
+	t.gate, t.shards, t.any = api.GateContainer, s.numbers[0], s.numbers[0] > 1
+	w.sharded = t.shards
+	all.add(t, 2+w.rng.IntN(4))
+	all.slots = slotsOfShards(slices.Max(s.numbers))
+	w.newEnroller("enroll-1")
+	if chance(w.rng, .5) {
+		w.newEnroller("enroll-2")
+	}
+	w.latest = max(w.latest, all.longest)
+	if chance(w.rng, .3) {
+		s.climate = pick(w.rng, climates(all.longest))
+		w.weather = s.climate
+		w.note("script", "climate %+v", s.climate)
+	}
+	s.trouble = &trouble{workloads: all, takesLeases: takesLeases, takesRoles: takesRoles}
+	return s
+}
+
+// run plays the story of one seed.
+func (s *sharding) run() {
+	if !s.quiet("the start") {
+		return
+	}
+	for range 2 {
+		if !s.disturbChanges(between(s.rng, 60*time.Second, 150*time.Second)) {
+			return
+		}
+		s.do(s.recover)
+		if !s.quiet("the trouble") || !s.rollsOut() {
+			return
+		}
+	}
+	s.parade()
+}
+
+// disturbChanges causes faults, and changes the number of shards in the middle of them.
+func (s *sharding) disturbChanges(last time.Duration) bool {
+	s.do(func() { s.calm = false; s.note("script", "trouble for %v", last) })
+	for end := s.now() + last; s.now() < end; {
+		s.do(func() {
+			switch n := s.rng.IntN(10); {
+			case n == 0:
+				s.change()
+			case n < 3:
+				s.replace()
+			case n == 3:
+				s.confuse()
+			case n == 4:
+				s.strand()
+			default:
+				pick(s.rng, s.trouble.troubles())()
+			}
+		})
+		if !s.pass(between(s.rng, time.Millisecond, 8*time.Second)) {
+			return false
+		}
+	}
+	return true
+}
+
+// strand changes the number while a holder is out of reach. Its machine is paused. Or its
+// machine is cut off, and a person deletes by force all pods, and the Lease of its shard, which
+// the new number lacks.
+func (s *sharding) strand() {
+	i := slices.IndexFunc(s.checks.alive, func(c *child) bool { return c.pod().shards == s.sharded && c.pod().healthy() && !c.pod().node.paused })
+	if i < 0 {
+		return
+	}
+	stranded := s.checks.alive[i]
+	n, last := stranded.pod().node, between(s.rng, s.longest/4, 2*s.longest)
+	_, shard, _ := api.ReadShard(stranded.slots[0].Slot)
+	fewer := slices.IndexFunc(s.numbers, func(number int) bool { return number <= shard })
+	if fewer < 0 || !s.trouble.takesLeases {
+		s.note("script", "%s is paused during a change", n.name)
+		n.pause()
+		s.after(last, n.unpause)
+		s.change()
+		return
+	}
+	s.note("script", "%s is lost with its Lease", stranded.name)
+	n.cut(true, true)
+	s.after(last, func() { n.cutOut, n.cutIn = false, false; s.note(n.name, "is connected again") })
+	for _, p := range slices.Clone(s.pods) {
+		if p.object && !p.stopping {
+			p.forget()
+			s.after(last, p.stop)
+		}
+	}
+	must(s.api.remove("somebody", "Lease", stranded.slots[0].Slot, "", ""))
+	t := s.templates[0]
+	t.shards = s.numbers[fewer]
+	t.slots, t.any = slotsOfShards(t.shards), t.shards > 1
+	s.become(t)
+	s.refill()
+}
+
+// recover ends all faults, and the rollout: no pod of another number is left.
+func (s *sharding) recover() {
+	for _, e := range s.enrolls {
+		e.believes = 0
+	}
+	for _, p := range slices.Clone(s.pods) {
+		if p.shards != s.sharded && p.object && !p.stopping {
+			p.stop()
+		}
+	}
+	s.heal()
+	for _, e := range s.enrolls {
+		e.nudge()
+	}
+}
+
+// rollsOut changes the number in fair times, by a rolling update. The shards of the new number
+// must run although old pods are left. In some rollouts a person undoes the change in the
+// middle.
+func (s *sharding) rollsOut() bool {
+	undone := chance(s.rng, .3)
+	s.do(func() {
+		before := s.templates[0]
+		s.change()
+		if undone {
+			s.after(between(s.rng, time.Millisecond, 10*time.Second), func() { s.become(before) })
+		}
+	})
+	if !s.pass(10 * time.Second) {
+		return false
+	}
+	for s.old() != nil {
+		s.do(s.replace)
+		if !s.quietly("a part of a rollout") {
+			return false
+		}
+	}
+	s.do(s.refill)
+	return s.quiet("a rollout")
+}
+
+// quietly demands that each shard which a pod of the present number can take runs in time.
+func (s *sharding) quietly(after string) bool {
+	bound := s.settling()
+	if !s.until(bound, s.inUse) {
+		s.do(func() { s.stuckSlots(after, bound) })
+		return false
+	}
+	return true
+}
+
+// change gives the template another number of shards, and starts one pod with that number.
+func (s *sharding) change() {
+	s.made++
+	t := s.templates[0]
+	t.shards = s.numbers[s.made%len(s.numbers)]
+	t.slots, t.any = slotsOfShards(t.shards), t.shards > 1
+	s.become(t)
+}
+
+// become makes the template that of the workload, and starts one pod of it.
+func (s *sharding) become(t template) {
+	s.note("script", "%d shards instead of %d", t.shards, s.sharded)
+	s.templates[0], s.sharded = t, t.shards
+	if s.count(t.workload) < 8 {
+		s.newPod(t, s.place())
+	}
+	for _, e := range s.enrolls {
+		e.nudge()
+	}
+}
+
+// old returns a pod of another number; nil if there is none.
+func (s *sharding) old() *pod {
+	i := slices.IndexFunc(s.pods, func(p *pod) bool { return p.shards != s.sharded && p.object && !p.stopping })
+	if i < 0 {
+		return nil
+	}
+	return s.pods[i]
+}
+
+// replace stops a pod of another number, and starts one of the present number.
+func (s *sharding) replace() {
+	if old := s.old(); old != nil {
+		old.stop()
+		if s.count(old.workload) < s.replicas[old.workload] {
+			s.newPod(s.templates[0], s.place())
+		}
+	}
+}
+
+// confuse makes a process of enroll believe in another number for a while.
+func (s *sharding) confuse() {
+	if len(s.enrolls) == 0 {
+		return
+	}
+	e, n := pick(s.rng, s.enrolls), pick(s.rng, s.numbers)
+	s.note(e.name, "believes in %d shards", n)
+	e.believes = n
+	e.nudge()
+	s.after(between(s.rng, 100*time.Millisecond, 800*time.Millisecond), func() { e.believes = 0; e.nudge() })
+}

@@ -1,0 +1,163 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/enroll/stamp"
+)
+
+// stamper is the part of the model of enroll that stamps the Leases of shards. The real
+// package stamp decides, from a list. The writes go over the network, so other processes may
+// write in between.
+type stamper struct {
+	*Enroller
+	// seen has the versions of the closed Leases with a holder, and the instants at which this
+	// process first saw them.
+	seen map[string]sighting
+	// gone has the shards that no pod claims and whose Lease is gone, and the instants since
+	// which this process has seen that.
+	gone map[string]time.Duration
+}
+
+// sighting is a version of a Lease, and the instant since which a process has seen it.
+type sighting struct {
+	version string
+	since   time.Duration
+}
+
+// forget forgets the shards that no pod has claimed for their whole duration, and whose Lease is
+// gone, as a sweep does. The argument has the slots that pods claim.
+func (s *stamper) forget(claimed []string) {
+	for slot, duration := range s.w.remembered {
+		_, exists := s.w.api.lease(slot)
+		if _, _, ok := api.ReadShard(slot); !ok || exists || slices.Contains(claimed, slot) {
+			delete(s.gone, slot)
+			continue
+		}
+		if since, known := s.gone[slot]; !known {
+			s.gone[slot] = s.w.now()
+		} else if s.w.now() >= since+duration {
+			delete(s.w.remembered, slot)
+		}
+	}
+}
+
+// number returns the number of shards that this process believes to count. A confused process
+// believes the number of some pod.
+func (s *stamper) number(current int) int {
+	if s.believes > 0 {
+		return s.believes
+	}
+	has := func(count int) bool {
+		return slices.ContainsFunc(s.w.pods, func(p *pod) bool { return p.object && p.shards == count })
+	}
+	if has(s.w.sharded) || !has(current) {
+		return s.w.sharded
+	}
+	return current
+}
+
+// stamp writes the stamps, until there is nothing to be written. The result is the time until
+// a closed Lease expires; zero for none.
+func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
+	for range 4 {
+		listed, err := s.List(ctx, "Lease", func(map[string]string) bool { return true })
+		if err != nil {
+			return 0, err
+		}
+		var all struct{ Items []json.RawMessage }
+		must(json.Unmarshal(listed, &all))
+		leases := map[string]json.RawMessage{}
+		var shards []stamp.Shard
+		var again time.Duration
+		for _, raw := range all.Items {
+			l := leaseFrom(raw)
+			_, n, ok := api.ReadShard(l.Name)
+			if !ok {
+				continue
+			}
+			expired, left := s.expired(l)
+			if left > 0 && (again == 0 || left < again) {
+				again = left
+			}
+			leases[l.Name] = raw
+			shards = append(shards, stamp.Shard{Number: n, Stamp: stampOf(l), Held: l.Holder != "", Expired: expired})
+		}
+		slices.SortFunc(shards, func(a, b stamp.Shard) int { return a.Number - b.Number })
+		orders := s.orders(shards)
+		if len(orders) == 0 {
+			return again, nil
+		}
+		for _, order := range orders {
+			name := api.ShardLease(shardGroup, order.Number)
+			if err := s.write(ctx, name, leases[name], order); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return time.Second, nil
+}
+
+// orders returns the writes that the Leases need. A Lease that is gone is remembered, and
+// may have a living holder.
+func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
+	if !s.enter() {
+		return nil
+	}
+	defer s.w.mu.Unlock()
+	current := 0
+	if len(shards) > 0 && shards[0].Number == 0 {
+		current = shards[0].Stamp.Count
+	}
+	count, absent := s.number(current), false
+	for slot := range s.w.remembered {
+		_, n, ok := api.ReadShard(slot)
+		absent = absent || ok && !slices.ContainsFunc(shards, func(known stamp.Shard) bool { return known.Number == n })
+	}
+	if count == 0 || stamp.InOrder(shards, count) {
+		return nil
+	}
+	return stamp.Next(shards, count, absent)
+}
+
+// expired reports whether this process has seen a closed Lease unchanged for its duration,
+// and returns the time that is left.
+func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
+	if !stampOf(l).Closed || l.Holder == "" {
+		delete(s.seen, l.Name)
+		return false, 0
+	}
+	s.w.mu.Lock()
+	defer s.w.mu.Unlock()
+	now := s.w.now()
+	if s.seen[l.Name].version != l.ResourceVersion {
+		s.seen[l.Name] = sighting{l.ResourceVersion, now}
+	}
+	left := s.seen[l.Name].since + time.Duration(l.DurationSeconds)*time.Second - now
+	return left <= 0, left
+}
+
+// write stores an order over the version that was listed.
+func (s *stamper) write(ctx context.Context, name string, raw json.RawMessage, order stamp.Stamp) error {
+	body := decode(raw)
+	annotations, _ := metadata(body)["annotations"].(map[string]any)
+	if annotations == nil {
+		annotations = map[string]any{}
+		metadata(body)["annotations"] = annotations
+	}
+	annotations[api.StampAnnotation] = order.Stamp.String()
+	if order.Free {
+		body["spec"].(map[string]any)["holderIdentity"] = ""
+		delete(annotations, api.HoldAnnotation)
+	}
+	_, err := s.Update(ctx, "Lease", name, encode(body))
+	return err
+}

@@ -1,0 +1,19 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// stampOf returns the stamp of a Lease.
+func stampOf(l *kube.Lease) api.Stamp { return api.ParseStamp(l.Annotations[api.StampAnnotation]) }
+
+// restamped reports whether the update of a Lease matters to enroll: the stamp of a shard
+// has changed, or the holder of a closed Lease.
+func restamped(was, is *kube.Lease) bool {
+	before, after := stampOf(was), stampOf(is)
+	return before != after || after.Closed && was.Holder != is.Holder
+}

@@ -1,0 +1,181 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package exclusive
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// partitioned is a workload with shards. Each process is alone under the name of its slot,
+// whatever the number of shards. The process has another record for its shard and number.
+type partitioned struct{ *space.Space }
+
+// worker returns an application of five replicas with so many shards, and without ports.
+func worker(shards int) app.App {
+	a := app.App{
+		Name: "workers", Record: "$" + api.SlotEnv + ",of$" + api.ShardsEnv + "-$" + api.ShardEnv,
+		Replicas: 5, Annotations: app.Claim(api.ShardsAnnotation, strconv.Itoa(shards)),
+		Edit: func(t *corev1.PodTemplateSpec) { t.Spec.Containers[0].Ports = nil },
+	}
+	a.Annotations[api.LeaseDurationAnnotation] = lease.Fault.String()
+	return a
+}
+
+// slotOf returns the Lease of a shard.
+func slotOf(shard int) string {
+	return api.ShardLease(api.ShardGroup(api.Workload{Group: "apps", Kind: "Deployment", Name: "workers"}), shard)
+}
+
+// ever returns all processes that ever ran with the number of shards, by shard.
+func (p partitioned) ever(shards int) []record.Record {
+	var all []record.Record
+	for i := range shards {
+		all = append(all, p.Record(fmt.Sprintf("of%d-%d", shards, i)).Mains())
+	}
+	return all
+}
+
+// now returns the processes that run now with the number of shards, in the order of the shards.
+func (p partitioned) now(shards int) (now record.Record) {
+	for _, of := range p.ever(shards) {
+		now = append(now, of.Running(space.Fresh)...)
+	}
+	return now
+}
+
+// awaitAll waits until each shard runs in one pod, and none of the processes has the ID
+// former.
+func (p partitioned) awaitAll(bound time.Duration, shards int, former string) (now record.Record) {
+	p.Helper()
+	p.Await(bound, fmt.Sprintf("all of %d shards run", shards), func() bool {
+		now = p.now(shards)
+		return len(now) == shards && !slices.ContainsFunc(now, func(r record.Process) bool { return r.ID == former })
+	})
+	pods := map[string]bool{}
+	for i, r := range now {
+		assert.Equal(p, slotOf(i), r.Slot, "each shard runs once")
+		pods[r.Pod] = true
+	}
+	assert.Len(p, pods, shards, "each shard has a pod of its own")
+	return now
+}
+
+// docs/compatibility.md: lifecycle/shards carried
+func TestEachShardRunsInOneOfFivePods(t *testing.T) {
+	l := cluster.NeedLab(t, "it cuts a node off")
+	p := partitioned{space.New(t)}
+	a := worker(3)
+	app.Create(p.Space, a)
+	app.AwaitGated(p.Space, a)
+	now := p.awaitAll(space.StartTimeout, 3, "")
+	p.Await(space.Soon, "all pods are Ready, because they declare no ports", func() bool {
+		return !slices.ContainsFunc(p.Pods(a.Name), func(pod *corev1.Pod) bool { return !status.Condition(pod, corev1.PodReady) })
+	})
+	p.Await(space.Soon, "each holder has the label of its shard", func() bool {
+		return !slices.ContainsFunc(now, func(r record.Process) bool {
+			return slotOf(0)[:len(slotOf(0))-1]+p.Pod(r.Pod).Labels[api.ShardLabel] != r.Slot
+		})
+	})
+
+	for _, f := range fault.OfPods() {
+		victim := now[0]
+		f.Strike(p.Space, p.Pod(victim.Pod))
+		former := victim.ID
+		if f.Survivable {
+			former = ""
+		}
+		now = p.awaitAll(lease.Fault+f.Vacancy+space.Soon, 3, former)
+		t.Logf("%s: %v", f.Name, now)
+	}
+
+	victim := now[1]
+	heal := fault.Node(t, victim.Node, l.Cut, l.Heal)
+	cut := record.Now()
+	budget := lease.Budget(t, lease.Fault)
+	now = p.awaitAll(budget.Duration+budget.Duration/2+space.Soon, 3, victim.ID)
+	mine := p.ever(3)[1]
+	i := slices.IndexFunc(mine, func(r record.Process) bool { return r.ID == victim.ID })
+	require.GreaterOrEqual(t, i, 0)
+	assert.LessOrEqual(t, mine[i].Last, cut+budget.Deadline(), "the child is dead at the deadline")
+	heal()
+	before := now
+	p.Never(lease.Handover, "the healed pods disturb somebody", func() bool { return len(p.now(3)) > 3 })
+	for j, r := range p.awaitAll(space.Soon, 3, "") {
+		assert.Equal(t, before[j].ID, r.ID)
+	}
+	for shard := range 3 {
+		assert.Empty(t, p.Record(slotOf(shard)).Overlaps(), "never two processes under shard %d", shard)
+	}
+}
+
+func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
+	cluster.NeedLab(t, "its record shows the processes of all nodes")
+	p := partitioned{space.New(t)}
+	a := worker(3)
+	app.Create(p.Space, a)
+	app.AwaitGated(p.Space, a)
+	p.awaitAll(space.StartTimeout, 3, "")
+	for _, stamp := range []string{"=9/5", "-"} {
+		said, err := kubectl.Run(p.Space, "", "annotate", "--overwrite", "lease/"+slotOf(0), api.StampAnnotation+stamp)
+		require.Error(t, err)
+		assert.Contains(t, said, "EnrollStamps", "not even an administrator stamps")
+	}
+	numbers := []int{3, 5, 2, 3}
+	for _, to := range numbers[1:] {
+		since := record.Now()
+		kubectl.Must(p.Space, "", "annotate", "--overwrite", "deployment/"+a.Name, api.ShardsAnnotation+"="+strconv.Itoa(to))
+		now := p.awaitAll(space.StartTimeout+2*lease.Fault, to, "")
+		first := slices.MinFunc(now, func(a, b record.Process) int { return int(a.Start - b.Start) })
+		t.Logf("%d shards: the first runs after %v, all after %v", to, first.Start-since, record.Now()-since)
+	}
+	kubectl.Must(p.Space, "", "rollout", "status", "deployment/"+a.Name, "--timeout=120s")
+
+	p.neverMixed(2, 3, 5)
+}
+
+// neverMixed demands that no two processes of different numbers lived at one instant, and
+// never two under one shard.
+func (p partitioned) neverMixed(numbers ...int) {
+	p.Helper()
+	type life struct {
+		record.Process
+		shards int
+	}
+	var all []life
+	for _, shards := range numbers {
+		for _, of := range p.ever(shards) {
+			for _, r := range of {
+				all = append(all, life{r, shards})
+			}
+		}
+	}
+	for _, a := range all {
+		for _, b := range all {
+			if a.shards < b.shards {
+				assert.False(p, a.Start <= b.Last && b.Start <= a.Last, "%v of %d shards and %v of %d shards at once", a.Process, a.shards, b.Process, b.shards)
+			}
+		}
+	}
+	for shard := range slices.Max(numbers) {
+		assert.Empty(p, p.Record(slotOf(shard)).Overlaps(), "never two processes under shard %d", shard)
+	}
+}
