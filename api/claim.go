@@ -291,20 +291,6 @@ func (r Request) Once() (Claim, bool) {
 	return r.first(func(c Claim) bool { return c.Kind.UntilSuccess })
 }
 
-// StartsInTurn reports whether the pod has a start lock.
-func (r Request) StartsInTurn() bool {
-	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Kind.UntilReady })
-}
-
-// ForLife returns the claims whose slots the pod holds for as long as its application runs.
-func (r Request) ForLife() []Claim {
-	return slices.DeleteFunc(slices.Clone(r.Claimed), func(c Claim) bool { return c.Kind.UntilReady })
-}
-
-// StartsOnly reports whether the pod has a start lock, and no other claim. Once its application
-// is ready, the pod holds no slot.
-func (r Request) StartsOnly() bool { return r.StartsInTurn() && len(r.ForLife()) == 0 }
-
 // Shards returns the number of shards of the pod's work; zero for other claims.
 func (r Request) Shards() int {
 	c, _ := r.first(func(c Claim) bool { return c.Kind == Shards })

@@ -42,6 +42,20 @@ func (r Request) Claims() bool { return len(r.Claimed) > 0 }
 // conditions.
 func (r Request) Injects() bool { return r.Claims() || len(r.After) > 0 }
 
+// StartsInTurn reports whether the pod has a start lock.
+func (r Request) StartsInTurn() bool {
+	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Kind.UntilReady })
+}
+
+// ForLife returns the claims whose slots the pod holds for as long as its application runs.
+func (r Request) ForLife() []Claim {
+	return slices.DeleteFunc(slices.Clone(r.Claimed), func(c Claim) bool { return c.Kind.UntilReady })
+}
+
+// StartsOnly reports whether the pod has a start lock, and no other claim. Once its application
+// is ready, the pod holds no slot.
+func (r Request) StartsOnly() bool { return r.StartsInTurn() && len(r.ForLife()) == 0 }
+
 // MetBySelf returns the first condition that a pod with the claims could only meet by itself.
 func (r Request) MetBySelf(slots []string, key string) (Condition, bool) {
 	i := slices.IndexFunc(r.After, func(c Condition) bool {

@@ -104,7 +104,7 @@ func (l *checks) childBegins(c *child) {
 	if needed := c.pod().needed(); len(c.slots) != needed {
 		l.violate(twoAtOnce, "%s begins under %v, not under %d of %v", c.name, c.slots, needed, c.pod().slots)
 	}
-	if !l.absent(c, c.slots[0].Slot) {
+	if len(c.slots) > 0 && !l.absent(c, c.slots[0].Slot) {
 		checkNumbers(l, c.name+" begins", c.pod())
 	}
 	l.alive = append(l.alive, c)
