@@ -43,7 +43,7 @@ func (d *drain) run(ctx context.Context) error {
 		// The order to drain comes first: the gate "readiness" counts only a status that
 		// is stored after the order.
 		d.stop(state)
-		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{holds: true}), d.loop.appear(ctx, u.readiness.Draining(now, d.id, d.reason, d.began, d.spared())))
+		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{holds: true}), d.loop.appear(ctx, u.readiness.Draining(now, d.shown(), d.reason, d.began, d.spared())))
 		if d.renews() {
 			wake = min(wake, d.renewOn(ctx, state), grants{d.hold}.extend(state))
 		}
@@ -79,6 +79,14 @@ func (d *drain) stopChild(r gate.Report) {
 // yields.
 func (d *drain) spared() bool {
 	return d.reason == show.ReasonYield && d.hold.turn.Proven && d.unit.spared()
+}
+
+// shown returns the hold that the pod's labels show; empty for a hold without slots.
+func (d *drain) shown() string {
+	if len(d.slots) == 0 {
+		return ""
+	}
+	return d.id
 }
 
 // renews reports whether the hold is renewed while it drains. A hold that is lost or in

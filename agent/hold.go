@@ -108,7 +108,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		}
 		h.noteGap()
 		h.tellPause(state)
-		h.follow(h.loop.starts.started) // before the decisions, which depend on the probes
+		h.follow() // before the decisions, which depend on the probes
 		h.rollout.note(h.loop.now, servesSince(h), h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.rollout.decide(h.loop.now, u.config.Wall())
 		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())
@@ -130,12 +130,8 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 }
 
 // beginUnbounded notes a hold without slots. Such a hold lasts for as long as the pod has a child, or
-// a shim that waits.
-func (h *hold) beginUnbounded() {
-	if !h.resumed {
-		h.unit.shims.Begin(h.id)
-	}
-}
+// a shim that waits. A child of an earlier agent process needs no proof of its death.
+func (h *hold) beginUnbounded() { h.unit.shims.Begin(h.id) }
 
 // tellEnd reports in the log, in the metrics and in an Event why the hold ends.
 func (h *hold) tellEnd(state claim.State, end ending) {

@@ -35,9 +35,8 @@ func newProbes(c Config) *probe.Monitor {
 }
 
 // follow names the children whose probes count: those of the hold, once the postStart
-// hook is over and while they are not drained. The function started reports whether the start of a
-// child of an earlier agent process is over.
-func (h *hold) follow(started func(gate.Report) (over, known bool)) {
+// hook is over and while they are not drained.
+func (h *hold) follow() {
 	u := h.unit
 	// The field h.turn still has the loop's last decision. The agent may have read the rollout
 	// from the Lease after that decision, so the rollout itself counts here.
@@ -47,13 +46,9 @@ func (h *hold) follow(started func(gate.Report) (over, known bool)) {
 		if r.Phase != gate.Running || r.Hold != h.id || r.Starting {
 			continue
 		}
-		begun, known := started(r)
-		if !known {
-			continue // a startup probe could end an application that has served for long
-		}
 		children[r.Container] = probe.Child{
 			Shim: string(r.Shim), Hold: r.Hold, Age: max(h.loop.now-r.Since, 0),
-			Serving: h.served && r.Since < h.since || begun && len(h.slots) == 0, Spared: proven && u.config.ReplacesUnready,
+			Serving: h.served && r.Since < h.since, Adopted: len(h.slots) == 0 && r.Since < u.began, Spared: proven && u.config.ReplacesUnready,
 		}
 	}
 	u.probes.Follow(children)

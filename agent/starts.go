@@ -50,9 +50,6 @@ type starts struct {
 	// process began the present hold.
 	began   time.Duration
 	resumed bool
-	// idle reports that the Lease did not name this pod when this process first saw it. Then no child of
-	// an earlier process is starting.
-	idle bool
 	// fresh reports that the Lease names no hold of an earlier agent process of the pod.
 	fresh bool
 }
@@ -100,7 +97,6 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 	s.follow(now)
 	s.adopt()
 	s.settle(f.serves)
-	s.idle = s.idle || !s.fresh && s.hold == "" && s.sawOther()
 	s.fresh = s.fresh || s.hold != "" || s.sawOther()
 	for {
 		actions, wake := s.claim.Next(now, s.facts(now, f))
@@ -182,15 +178,6 @@ func (s *starts) facts(now time.Duration, f startFacts) claim.Facts {
 // that child is still starting, the new process resumes the hold. Otherwise the process
 // releases the lock.
 func (s *starts) inherits() bool { return !s.fresh && s.hasChild() }
-
-// started reports whether the start of a child of an earlier agent process is over. The result known
-// is false until the agent has seen the Lease.
-func (s *starts) started(r gate.Report) (over, known bool) {
-	if s == nil || r.Since >= s.began {
-		return false, true
-	}
-	return s.idle, s.fresh
-}
 
 // sawOther reports whether the Lease of the start lock does not name this pod.
 func (s *starts) sawOther() bool {

@@ -216,7 +216,7 @@ func TestStoppedAgentReleasesTheStartLock(t *testing.T) {
 	})
 }
 
-func TestRestartedAgentRunsNoStartupProbeAgain(t *testing.T) {
+func TestStartupProbeEndsNoAdoptedChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(startSlot)
 		app := newPatient()
@@ -224,17 +224,83 @@ func TestRestartedAgentRunsNoStartupProbeAgain(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "first start is over", func() bool { return a.running("s1") && w.starting() == "" })
 		w.pass(time.Minute)
-		a.kill()
 		app.be(true, "startup")
-		hold, since := a.gates.shim("s1").report.Hold, a.gates.shim("s1").report.Since
-		a.link.set(func(l *link) { l.unread = true })
-		a = w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app", Phase: gate.Running, Hold: hold, Since: since})
+		a = w.restart(a)
 		w.pass(time.Minute)
-		a.link.set(func(l *link) { l.unread = false })
+		assert.True(t, a.running("s1"), "the application may have started long ago")
+		app.be(false, "startup")
 		w.pass(time.Minute)
-		assert.True(t, a.running("s1"), "the application has started long ago")
 		assert.Contains(t, a.status(), `"reason":"`+show.ReadyStarted)
 		a.gates.end("s1")
 	})
+}
+
+// restart kills the agent of a pod whose shim s1 has a child, and starts another agent process.
+func (w *world) restart(p *pod) *pod {
+	p.kill()
+	r := p.gates.shim("s1").report
+	p = w.start(p.config.PodName)
+	p.gates.connect(gate.Report{Shim: "s1", Container: "app", Phase: gate.Running, Hold: r.Hold, Slots: r.Slots, Since: r.Since})
+	return p
+}
+
+func TestMissingStartLeaseKeepsTheHolderReady(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot, startSlot)
+		app := newPatient()
+		a := w.start("a", func(c *Config) { c.StartSlots = []string{startSlot} }, app.probed("readiness"))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		w.pass(time.Minute)
+		assert.Contains(t, a.status(), `"status":"True"`)
+		w.server.remove(startSlot)
+		a = w.restart(a)
+		w.pass(5 * time.Minute)
+		assert.True(t, a.running("s1"))
+		assert.NotContains(t, a.status(), show.ReadyNotReady)
+	})
+}
+
+func TestLossOfTheStartLockEndsNoStart(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(startSlot)
+		app := newPatient("startup", "liveness")
+		a := w.start("a", starter(app), app.probed("startup", "liveness"))
+		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		before := a.kubelet("liveness")
+		l := w.server.lease(startSlot)
+		l.Holder = "other_u"
+		a.kill()
+		w.server.put(&l)
+		a = w.restart(a)
+		w.pass(4 * time.Second)
+		assert.Equal(t, before, a.kubelet("liveness"), "no liveness probe counts before the end of the start")
+		assert.NotContains(t, a.status(), show.ReadyStarted)
+		a.gates.end("s1")
+	})
+}
+
+func TestDrainWithoutSlotsNeedsNoProof(t *testing.T) {
+	for name, restart := range map[string]bool{"same agent": false, "restarted agent": true} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(startSlot)
+				a := w.start("a", starter(newPatient()), func(c *Config) { c.Containers = []string{"app", "side"} })
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"}) // the container side never starts
+				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+				w.pass(time.Minute)
+				if restart {
+					a = w.restart(a)
+					w.pass(time.Minute)
+				}
+				a.gates.end("s1")
+				w.pass(10 * time.Second)
+				assert.NotContains(t, a.status(), `"metaparticle.io/role":"holder"`)
+				a.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+				w.within(time.Minute, "the container starts again", func() bool { return a.running("s2") })
+				a.gates.end("s2")
+			})
+		})
+	}
 }

@@ -39,6 +39,8 @@ type unit struct {
 	deletion deletion
 	linger   linger
 	stored   stored
+	// began is the instant at which this agent process began.
+	began time.Duration
 	// leaps counts the leaps of the wall clock that the agent has noticed.
 	leaps int
 	waits *waits
@@ -52,6 +54,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		config:  c,
 		self:    lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Budget: b},
 		random:  rand.New(c.Random),
+		began:   c.Clock(),
 		shims:   proof.New(proof.Config{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: len(c.Slots) == 0}),
 		probes:  newProbes(c),
 		rollout: newRollout(c),

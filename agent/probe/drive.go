@@ -143,6 +143,9 @@ func (m *Monitor) startup(ctx context.Context, c *container, l *childState, coun
 		}
 		m.tell()
 		return false
+	case state == Failure && l.child.Adopted:
+		*count = counter{}
+		m.say(c, l, startup, r)
 	case state == Failure:
 		delete(l.reported, startup) // the next Event repeats this failure and adds its consequence
 		m.say(c, l, startup, r)

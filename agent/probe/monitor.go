@@ -37,6 +37,9 @@ type Child struct {
 	// Serving reports that the child passed its probes under an earlier agent
 	// process.
 	Serving bool
+	// Adopted reports that an earlier agent process started the child, and that nothing tells
+	// whether the child passed its startup probe. A failure of that probe then ends nothing.
+	Adopted bool
 	// Spared reports that the kubelet's readiness probe passes until the child has passed
 	// the probe once. Until then only the reason of the pod's condition shows that the
 	// child starts.

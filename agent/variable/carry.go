@@ -251,10 +251,11 @@ func refuse(calls []*call, refusal Refusal) {
 // expire answers the calls that are over, and returns the others.
 func expire(calls []*call, refusal Refusal) []*call {
 	return slices.DeleteFunc(calls, func(c *call) bool {
-		if c.over() {
+		over := c.over() // once, because the answer may change meanwhile
+		if over {
 			c.answer <- Answer{Refusal: refusal}
 		}
-		return c.over()
+		return over
 	})
 }
 
