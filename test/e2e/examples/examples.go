@@ -142,6 +142,16 @@ func (e example) warmUps() []warmUp {
 	return all
 }
 
+// awaitStarter waits until a replica holds the start lock and its application runs.
+func (e example) awaitStarter() (starter *corev1.Pod) {
+	e.Space.Helper()
+	e.Await(space.StartTimeout, "a replica starts", func() bool {
+		starter = e.Holder(api.StartLockLease("database"))
+		return starter != nil && process.Main(starter) != nil
+	})
+	return starter
+}
+
 func TestWarmupExampleStartsOneReplicaAtATime(t *testing.T) {
 	e := apply(t, "warmup", "cache")
 	rolled := func() {
@@ -157,9 +167,8 @@ func TestWarmupExampleStartsOneReplicaAtATime(t *testing.T) {
 	rolled()
 	// A process is killed in the middle of a rollout, and a pod is deleted.
 	kubectl.Must(e.Space, "", "rollout", "restart", "deployment/cache")
-	starter := e.AwaitHolder(api.StartLockLease("database"))
-	process.SignalMain(e.Space, starter, unix.SIGKILL)
-	app.DeletePod(e.Space, e.AwaitHolder(api.StartLockLease("database")))
+	process.SignalMain(e.Space, e.awaitStarter(), unix.SIGKILL)
+	app.DeletePod(e.Space, e.awaitStarter())
 	rolled()
 }
 
