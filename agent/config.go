@@ -179,12 +179,15 @@ type Config struct {
 	Log    *slog.Logger
 }
 
+// slotless reports that the pod needs no slot for life. Then a hold ends only with its children.
+func (c Config) slotless() bool { return len(c.Slots) == 0 }
+
 // check refuses settings that cannot work, and fills in the defaults.
 func (c Config) check() (Config, error) {
 	switch {
 	case c.PodName == "" || c.PodUID == "":
 		return c, errors.New("agent: no name or uid of the pod")
-	case len(c.Slots) == 0 && len(c.StartSlots) == 0:
+	case c.slotless() && len(c.StartSlots) == 0:
 		return c, errors.New("agent: no slots")
 	case !slices.IsSorted(c.Slots) || len(slices.Compact(slices.Clone(c.Slots))) != len(c.Slots):
 		return c, fmt.Errorf("agent: slots %q are not in the order of acquisition", c.Slots)

@@ -83,7 +83,7 @@ func (d *drain) spared() bool {
 
 // shown returns the hold that the pod's labels show; empty for a hold without slots.
 func (d *drain) shown() string {
-	if len(d.slots) == 0 {
+	if d.unit.config.slotless() {
 		return ""
 	}
 	return d.id

@@ -69,7 +69,7 @@ func (h grants) grant(s claim.State) time.Duration {
 // could have no further hold, so its container ends.
 func (h grants) stopSuperseded(r gate.Report) {
 	reason, grace := show.ReasonUnproven, h.unit.self.Budget.Drain
-	if len(h.slots) == 0 {
+	if h.unit.config.slotless() {
 		h.unit.orders.end(r, r.Hold, reason, grace)
 		return
 	}

@@ -77,7 +77,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 
 // record returns the Lease of the first slot; the zero value for a hold without slots.
 func (h *hold) record() lease.Record {
-	if len(h.slots) == 0 {
+	if h.unit.config.slotless() {
 		return lease.Record{}
 	}
 	return h.unit.claim.Record(h.slots[0])
@@ -89,7 +89,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 	u := h.unit
 	state := u.claim.State()
 	u.readiness.Close()
-	if len(h.slots) == 0 {
+	if u.config.slotless() {
 		h.beginUnbounded()
 	} else if h.resumed {
 		u.config.Log.Info("resumed", "hold", h.id, "slots", slotTokens(state), "deadline", state.Deadline)
@@ -103,7 +103,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 	g := grants{h}
 	for {
 		state = u.claim.State()
-		if len(h.slots) > 0 {
+		if !u.config.slotless() {
 			u.metrics.Holding(state.Deadline)
 		}
 		h.noteGap()
@@ -210,7 +210,7 @@ func (h *hold) wish(s claim.State) ending {
 	case s.Paused.Slot != "":
 	case s.Yield.Hold != "":
 		return ending{reason: show.ReasonYield, grace: grace, successor: s.Yield.Successor}
-	case u.yielding && len(h.slots) > 0:
+	case u.yielding && !u.config.slotless():
 		return ending{reason: show.ReasonYield, grace: grace}
 	case h.turn.To != "":
 		return ending{reason: show.ReasonYield, grace: grace, successor: h.turn.To, turn: h.turn.Turn}
@@ -300,7 +300,7 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	if (grants{h}).waitsToStart() {
 		start = h.loop.starts.obstacle(h.loop.now)
 	}
-	if len(h.slots) == 0 {
+	if u.config.slotless() {
 		return h.loop.appear(ctx, show.Starts(u.shims.Running(h.id), h.serves(), start))
 	}
 	return h.loop.appear(ctx, u.readiness.Holder(h.loop.now, show.Holder{

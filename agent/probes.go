@@ -48,7 +48,7 @@ func (h *hold) follow() {
 		}
 		children[r.Container] = probe.Child{
 			Shim: string(r.Shim), Hold: r.Hold, Age: max(h.loop.now-r.Since, 0),
-			Serving: h.served && r.Since < h.since, Adopted: len(h.slots) == 0 && r.Since < u.began, Spared: proven && u.config.ReplacesUnready,
+			Serving: h.served && r.Since < h.since, Adopted: u.config.slotless() && r.Since < u.began, Spared: proven && u.config.ReplacesUnready,
 		}
 	}
 	u.probes.Follow(children)

@@ -46,10 +46,6 @@ type starts struct {
 	// the claim ends.
 	leaps   int
 	stopped bool
-	// began is the instant at which this process began. The field resumed reports that an earlier
-	// process began the present hold.
-	began   time.Duration
-	resumed bool
 	// fresh reports that the Lease names no hold of an earlier agent process of the pod.
 	fresh bool
 }
@@ -60,7 +56,7 @@ func newStarts(u *unit, q *requests) *starts {
 	if len(c.StartSlots) == 0 {
 		return nil
 	}
-	s := &starts{unit: u, starting: map[gate.ShimID]string{}, own: map[string]bool{}, began: c.Clock()}
+	s := &starts{unit: u, starting: map[gate.ShimID]string{}, own: map[string]bool{}}
 	s.claim = claim.New(claim.Config{Slots: c.StartSlots, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
 	s.courier = courier.New(courier.Config{
 		Leases: c.API, Claim: s.claim, Timeout: q.timeout, Post: q.posts.post, Group: q.group, Answered: s.answered, Log: c.Log,
@@ -95,7 +91,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 		return instant.Never
 	}
 	s.follow(now)
-	s.adopt()
+	s.adopt(s.claim.State())
 	s.settle(f.serves)
 	s.fresh = s.fresh || s.hold != "" || s.sawOther()
 	for {
@@ -117,7 +113,7 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 			return min(wake, state.Deadline, s.tellSlow(now))
 		}
 		s.unit.config.Log.Info("start lock ends", "lease", state.Tokens[0].Slot, "hold", s.hold, "released", part.GiveBack)
-		s.hold, s.resumed = "", false
+		s.hold = ""
 		s.claim.LetGo(now, part)
 	}
 }
@@ -206,7 +202,7 @@ func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
 // hold of the start lock, so nothing else keeps that hold from being proven. After a lease
 // duration the agent waits for no further report: the kubelet may never start a container.
 func (s *starts) heard(now time.Duration, hold string) bool {
-	return s.unit.shims.Proven(hold) || now >= s.began+s.unit.self.Budget.Duration
+	return s.unit.shims.Proven(hold) || now >= s.unit.began+s.unit.self.Budget.Duration
 }
 
 // begin notes a hold that has begun. A resumed hold has each child of the pod.
@@ -214,17 +210,17 @@ func (s *starts) begin(now time.Duration, state claim.State) {
 	if s.hold == state.Hold {
 		return
 	}
-	s.hold, s.since, s.told, s.resumed = state.Hold, now, false, state.Resumed
+	s.hold, s.since, s.told = state.Hold, now, false
 	s.own[s.hold] = true
-	s.adopt()
+	s.adopt(state)
 	s.unit.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
 }
 
 // adopt counts each child of the pod as starting under a resumed hold.
-func (s *starts) adopt() {
+func (s *starts) adopt(state claim.State) {
 	for _, r := range s.unit.shims.Reports() {
-		if s.resumed && proof.HasChild(r) {
-			s.starting[r.Shim] = s.hold
+		if state.Stage == claim.Held && state.Resumed && proof.HasChild(r) {
+			s.starting[r.Shim] = state.Hold
 		}
 	}
 }
@@ -234,7 +230,7 @@ func (s *starts) ends(now time.Duration, state claim.State, f startFacts) (part 
 	switch {
 	case state.Lost != nil, now >= state.Deadline:
 		return claim.Parting{}, true
-	case s.resumed && !s.heard(now, s.hold):
+	case state.Resumed && !s.heard(now, s.hold):
 	case len(s.starting) == 0 && (!f.waits || !s.unit.stays()):
 		return claim.Parting{GiveBack: true}, true
 	}

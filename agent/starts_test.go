@@ -13,6 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/agent/show"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 const startSlot = "start-lock.db"
@@ -26,6 +27,24 @@ func starter(app *patient) func(c *Config) {
 }
 
 func (w *world) starting() string { return w.server.lease(startSlot).Holder }
+
+// startsUnderLock starts the pod a with a start lock, and its child under the shim s1.
+func (w *world) startsUnderLock(app *patient, change ...func(c *Config)) *pod {
+	w.free(startSlot)
+	a := w.start("a", append([]func(c *Config){starter(app)}, change...)...)
+	a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+	w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+	return a
+}
+
+// restart kills the agent of a pod whose shim s1 has a child, and starts another agent process.
+func (w *world) restart(p *pod) *pod {
+	p.kill()
+	r := p.gates.shim("s1").report
+	p = w.start(p.config.PodName)
+	p.gates.connect(gate.Report{Shim: "s1", Container: "app", Phase: gate.Running, Hold: r.Hold, Slots: r.Slots, Since: r.Since})
+	return p
+}
 
 func TestStartLockLastsUntilApplicationIsReady(t *testing.T) {
 	simulate(t, func(w *world) {
@@ -87,10 +106,7 @@ func TestEachStartOfAChildNeedsTheLock(t *testing.T) {
 
 func TestDeadChildEndsItsStart(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(startSlot)
-		a := w.start("a", starter(newPatient("readiness")))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		a := w.startsUnderLock(newPatient("readiness"))
 		a.gates.end("s1")
 		w.within(time.Second, "start lock is free", func() bool { return w.starting() == "" })
 	})
@@ -98,10 +114,7 @@ func TestDeadChildEndsItsStart(t *testing.T) {
 
 func TestLostStartLockStopsNoChild(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(startSlot)
-		a := w.start("a", starter(newPatient("readiness")))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		a := w.startsUnderLock(newPatient("readiness"))
 		a.link.set(func(l *link) { l.cut = true })
 		w.pass(2 * time.Minute)
 		assert.True(t, a.running("s1"))
@@ -120,15 +133,8 @@ func TestLostStartLockStopsNoChild(t *testing.T) {
 
 func TestRestartedAgentKeepsTheStartLock(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(startSlot)
 		app := newPatient("readiness")
-		a := w.start("a", starter(app))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		a.kill()
-		hold := a.gates.shim("s1").report.Hold
-		a = w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app", Phase: gate.Running, Hold: hold})
+		a := w.restart(w.startsUnderLock(app))
 		b := w.start("b", starter(newPatient()))
 		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 		w.pass(2 * time.Minute)
@@ -144,16 +150,10 @@ func TestRestartedAgentKeepsTheStartLock(t *testing.T) {
 
 func TestRestartedAgentReleasesLockOfReadyChild(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(startSlot)
 		app := newPatient("readiness")
-		a := w.start("a", starter(app))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		a.kill()
-		hold := a.gates.shim("s1").report.Hold
+		a := w.startsUnderLock(app)
 		app.be(false, "readiness")
-		a = w.start("a")
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app", Phase: gate.Running, Hold: hold})
+		a = w.restart(a)
 		w.within(6*time.Second, "start lock is free", func() bool { return w.starting() == "" })
 		assert.True(t, a.running("s1"))
 		a.gates.end("s1")
@@ -203,10 +203,7 @@ func TestPausedStartLockStartsNoChild(t *testing.T) {
 
 func TestStoppedAgentReleasesTheStartLock(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(startSlot)
-		a := w.start("a", starter(newPatient("readiness")))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		a := w.startsUnderLock(newPatient("readiness"))
 		close(a.stop)
 		w.pass(time.Minute)
 		assert.Equal(t, a.identity(), w.starting(), "the kubelet has not stopped the child")
@@ -235,15 +232,6 @@ func TestStartupProbeEndsNoAdoptedChild(t *testing.T) {
 	})
 }
 
-// restart kills the agent of a pod whose shim s1 has a child, and starts another agent process.
-func (w *world) restart(p *pod) *pod {
-	p.kill()
-	r := p.gates.shim("s1").report
-	p = w.start(p.config.PodName)
-	p.gates.connect(gate.Report{Shim: "s1", Container: "app", Phase: gate.Running, Hold: r.Hold, Slots: r.Slots, Since: r.Since})
-	return p
-}
-
 func TestMissingStartLeaseKeepsTheHolderReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, startSlot)
@@ -263,11 +251,8 @@ func TestMissingStartLeaseKeepsTheHolderReady(t *testing.T) {
 
 func TestLossOfTheStartLockEndsNoStart(t *testing.T) {
 	simulate(t, func(w *world) {
-		w.free(startSlot)
 		app := newPatient("startup", "liveness")
-		a := w.start("a", starter(app), app.probed("startup", "liveness"))
-		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
-		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+		a := w.startsUnderLock(app, app.probed("startup", "liveness"))
 		before := a.kubelet("liveness")
 		l := w.server.lease(startSlot)
 		l.Holder = "other_u"
@@ -285,10 +270,8 @@ func TestDrainWithoutSlotsNeedsNoProof(t *testing.T) {
 	for name, restart := range map[string]bool{"same agent": false, "restarted agent": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
-				w.free(startSlot)
-				a := w.start("a", starter(newPatient()), func(c *Config) { c.Containers = []string{"app", "side"} })
-				a.gates.connect(gate.Report{Shim: "s1", Container: "app"}) // the container side never starts
-				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
+				// The container side never starts.
+				a := w.startsUnderLock(newPatient(), func(c *Config) { c.Containers = []string{"app", "side"} })
 				w.pass(time.Minute)
 				if restart {
 					a = w.restart(a)
@@ -303,4 +286,43 @@ func TestDrainWithoutSlotsNeedsNoProof(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestWaitForTheStartLockHasABound(t *testing.T) {
+	bounded := func(c *Config) { c.WaitAtMost = time.Minute }
+	for name, change := range map[string]func(c *Config){
+		"start lock alone": starter(newPatient()),
+		"beside a singleton": func(c *Config) {
+			starter(newPatient())(c)
+			c.Slots = []string{theSlot}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				w.server.put(&kube.Lease{Name: startSlot, DurationSeconds: 3600, Holder: "other_u", RenewTime: time.Now()})
+				a := w.start("a", change, bounded)
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				w.pass(59 * time.Second)
+				assert.Equal(t, gate.Waiting, a.gates.phase("s1"))
+				w.within(2*time.Second, "the wait ends", func() bool { return a.gates.phase("s1") == gate.Ended })
+				assert.Equal(t, []int{api.ExitWaited}, a.gates.codes())
+			})
+		})
+	}
+}
+
+func TestPodTakesTheStartLockAfterASemaphore(t *testing.T) {
+	pool := []string{"semaphore.pool.0", "semaphore.pool.1"}
+	simulate(t, func(w *world) {
+		w.free(pool...)
+		app := newPatient("readiness")
+		a := w.startsUnderLock(app, func(c *Config) { c.Slots, c.Any = pool, true })
+		require.Len(t, a.gates.given()[0].Slots, 1)
+		assert.Equal(t, a.identity(), w.starting())
+		app.be(false, "readiness")
+		w.within(6*time.Second, "start lock is free", func() bool { return w.starting() == "" })
+		w.pass(time.Minute)
+		assert.True(t, a.running("s1"))
+	})
 }

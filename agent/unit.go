@@ -55,7 +55,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		self:    lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Budget: b},
 		random:  rand.New(c.Random),
 		began:   c.Clock(),
-		shims:   proof.New(proof.Config{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: len(c.Slots) == 0}),
+		shims:   proof.New(proof.Config{Containers: c.Containers, InitContainers: c.InitContainers, Granted: c.Granted, Unbounded: c.slotless()}),
 		probes:  newProbes(c),
 		rollout: newRollout(c),
 	}
@@ -181,7 +181,7 @@ func (u *unit) grantable(hold string) []gate.Report {
 // wanting reports whether a shim waits for a hold. All holds without slots have one number, so only a
 // shim that may have a grant of that number counts.
 func (u *unit) wanting() bool {
-	if len(u.config.Slots) == 0 {
+	if u.config.slotless() {
 		return len(u.grantable(claim.Slotless)) > 0
 	}
 	return len(u.shims.Waiting()) > 0

@@ -51,7 +51,7 @@ const Unbounded = time.Duration(1<<63 - 1)
 // farthest bounds the time until the deadline of any other grant. No Lease lasts longer.
 const farthest = time.Hour
 
-// Bounded reports whether the deadline is no farther away than a Lease can last.
+// Bounded reports whether a Lease can last until the deadline.
 func (g *Grant) Bounded(now time.Duration) bool { return g.Deadline-now <= farthest }
 
 // Heard bounds the time for which a shim waits for the agent's answer to a report. An

@@ -110,20 +110,28 @@ func replyVariable(w http.ResponseWriter, state *kube.Variable) {
 
 // putVariable sets the value.
 func (a *API) putVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
+	if answer, done := a.writeVariable(v, w, r, setValue); done {
+		replyVariable(w, answer.State)
+	}
+}
+
+// writeVariable lets the action of a call take effect. The function set reads what is special to
+// the path. If the result done is false, the program has its answer already.
+func (a *API) writeVariable(
+	v *variable.Variable, w http.ResponseWriter, r *http.Request, set func(*variable.Action, *http.Request) *problem,
+) (answer variable.Answer, done bool) {
 	action, problem := a.actionOf(r)
 	if problem == nil {
-		problem = setValue(action, r)
+		problem = set(action, r)
 	}
-	if problem != nil {
-		problem.write(w)
-		return
+	if problem == nil {
+		if answer = v.Do(r.Context(), *action); answer.Refusal == "" {
+			return answer, true
+		}
+		problem = problemOf(answer.Refusal)
 	}
-	answer := v.Do(r.Context(), *action)
-	if answer.Refusal != "" {
-		problemOf(answer.Refusal).write(w)
-		return
-	}
-	replyVariable(w, answer.State)
+	problem.write(w)
+	return answer, false
 }
 
 // setValue reads the new value from the body.
@@ -155,20 +163,9 @@ func setValue(action *variable.Action, r *http.Request) *problem {
 
 // addVariable adds to the integer.
 func (a *API) addVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
-	action, problem := a.actionOf(r)
-	if problem == nil {
-		problem = setAddend(action, r)
+	if answer, done := a.writeVariable(v, w, r, setAddend); done {
+		reply(w, http.StatusOK, variableState{Variable: "variable/" + v.Name(), Type: isInteger, Value: strconv.FormatInt(answer.Result, 10)})
 	}
-	if problem != nil {
-		problem.write(w)
-		return
-	}
-	answer := v.Do(r.Context(), *action)
-	if answer.Refusal != "" {
-		problemOf(answer.Refusal).write(w)
-		return
-	}
-	reply(w, http.StatusOK, variableState{Variable: "variable/" + v.Name(), Type: isInteger, Value: strconv.FormatInt(answer.Result, 10)})
 }
 
 // setAddend reads the addend and the key of an add.

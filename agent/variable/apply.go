@@ -9,7 +9,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// Action is what a program asks of a Variable.
+// Action changes a Variable. A program asks for the change.
 type Action struct {
 	// Text and Integer are the new value; both are nil for an add.
 	Text    *string

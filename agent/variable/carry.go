@@ -84,15 +84,16 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 		for c, answer := range settled {
 			c.answer <- answer
 		}
-		if calls = slices.Concat(carried, rest); len(calls) == 0 {
-			return
+		if len(carried) == 0 {
+			return // only a carried call leaves a rest
 		}
 		v.writes++
 		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)
-		decided, refused := v.write(ctx, slices.Clone(carried), base, next)
+		open, refused := v.write(ctx, carried, base, next)
+		calls = slices.Concat(open, rest)
 		switch {
-		case decided:
-			calls, attempt = rest, -1
+		case len(open) == 0:
+			attempt = -1
 		case refused:
 			v.pause(ctx, attempt+5, errorPause)
 		default:
@@ -134,9 +135,10 @@ func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, set
 }
 
 // write sends the write that replaces base by next, and answers the calls if the outcome is
-// decided. Otherwise nothing was stored, and nothing will be. The result refused reports that the
-// API server has refused the write for another reason than a conflict.
-func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Variable) (decided, refused bool) {
+// decided. The result open has the calls without an answer: for them nothing was stored, and
+// nothing will be. The result refused reports that the API server has refused the write for
+// another reason than a conflict.
+func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Variable) (open []*call, refused bool) {
 	v.known = nil
 	doubt := false // a write without an answer may be stored, or may be stored later
 	for attempt := 0; ; attempt++ {
@@ -145,31 +147,31 @@ func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Va
 		case err == nil:
 			v.known = stored
 			accept(calls, stored)
-			return true, false
+			return nil, false
 		case kube.Refused(err) && !doubt:
 			v.config.Log.Debug("variable not written", "variable", v.config.Name, "err", err)
-			return false, !errors.Is(err, kube.ErrConflict)
+			return calls, !errors.Is(err, kube.ErrConflict)
 		}
 		doubt = true
 		there := v.look(ctx, calls)
 		if there == nil {
 			refuse(calls, Unknown)
-			return true, false
+			return nil, false
 		}
 		switch proof(base, next, there) {
 		case isStored:
 			v.known = there
 			accept(calls, there)
-			return true, false
+			return nil, false
 		case isLost:
-			return false, false
+			return calls, false
 		case isDoubtful:
 			refuse(calls, Unknown)
-			return true, false
+			return nil, false
 		case isOpen: // the Variable is as before, so the same write cannot be stored twice
 		}
 		if calls = expire(calls, Unknown); len(calls) == 0 {
-			return true, false
+			return nil, false
 		}
 		v.pause(ctx, attempt+3, errorPause)
 	}
@@ -196,7 +198,7 @@ func (v *Variable) look(ctx context.Context, calls []*call) *kube.Variable {
 	}
 }
 
-// verdict is what a read proves about a write without an answer.
+// verdict names the outcome of a write without an answer, as a later read proves the outcome.
 type verdict int
 
 const (

@@ -122,7 +122,7 @@ func carriedTogether(ctx context.Context, v *Variable, first, second Action, can
 	return answers[0], answers[1]
 }
 
-// One write carries both calls. The second one must not be answered by a write that has no answer.
+// A single write carries both calls. Without an answer to that write, neither call has an answer.
 func TestAnswerDependsOnStoredWritesOnly(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()

@@ -36,8 +36,8 @@ type follow struct {
 	changed chan struct{}
 }
 
-// later reports whether the state is later than the state before, which may be nil. The versions of
-// one object grow as numbers.
+// later reports whether the state is later than the state before, which may be nil. The versions
+// of an object grow as numbers.
 func later(state, before *kube.Variable) bool {
 	if before == nil || state.UID != before.UID {
 		return true

@@ -23,7 +23,7 @@ func keptKey(v *kube.Variable, key string) (kube.Key, bool) {
 	return v.Keys[i], true
 }
 
-// keep adds a key to the kept keys, and drops another key if there is no room.
+// keep adds a key to the kept keys. A full list first drops another key.
 func keep(v *kube.Variable, k kube.Key) {
 	v.Keyed++
 	k.At = v.Keyed
@@ -50,8 +50,8 @@ func surplus(v *kube.Variable) int {
 }
 
 // keepsNewest reports whether the Variable would still have the newest key of a pod, if that key had
-// been added right after the count. Such a key goes only once it is old, or if 64 other pods have
-// one newer key each.
+// been added right after the count. Such a key leaves the list when the key is
+// old, or when each of 64 other pods has a newer key.
 func keepsNewest(v *kube.Variable, count int64) bool {
 	pods := map[string]bool{}
 	for _, k := range v.Keys {
