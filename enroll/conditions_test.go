@@ -263,10 +263,7 @@ func TestConditionsGrantRightsOnSlotsOnly(t *testing.T) {
 		w.settle(w.process())
 		assert.Zero(t, w.writes, lease)
 
-		c := conditions{}
-		c.add(waiting("a", "till"), "till", []api.Condition{{Lease: lease}, {Lease: "lock.a"}})
-		assert.Len(t, c["till"], 1, lease)
-		assert.Contains(t, c["till"], "lock.a")
+		assert.Equal(t, []string{"lock.a"}, leasesOf([]api.Condition{{Lease: lease}, {Lease: "lock.a"}}), lease)
 	}
 }
 

@@ -28,7 +28,7 @@ type naming struct {
 	prefix string
 	rules  func(names ...string) []rbacv1.PolicyRule
 	// awaited are the objects that the pods of each account name.
-	awaited map[string]map[string]client.Object
+	awaited named
 	// prepare, if not nil, is called for each object before a Role first names the object.
 	prepare func(ctx context.Context, name string) error
 	// waits describes an object for which a Role has no room. Such objects are in left.

@@ -62,16 +62,16 @@ func (g shardedGroups) addWorkload(w workload, request api.Request) {
 // then a change of the template would only stop the shards. If enroll does not know the
 // template, the youngest pod that runs has the number.
 func (s *sharded) number(current int) int {
-	template, running := s.template, s.youngest(func(p shardedPod) bool { return p.runs })
-	switch has := func(count int) func(shardedPod) bool { return func(p shardedPod) bool { return p.count == count } }; {
-	case template > 0 && slices.ContainsFunc(s.pods, func(p shardedPod) bool { return p.runs && p.count == template }):
-		return template
-	case template > 0 && slices.ContainsFunc(s.pods, has(current)):
-		return current
-	case running > 0:
-		return running
+	runs := func(p shardedPod) bool { return p.runs }
+	if s.template > 0 {
+		switch {
+		case slices.ContainsFunc(s.pods, func(p shardedPod) bool { return p.runs && p.count == s.template }):
+			return s.template
+		case slices.ContainsFunc(s.pods, func(p shardedPod) bool { return p.count == current }):
+			return current
+		}
 	}
-	return cmp.Or(template, current, s.youngest(func(shardedPod) bool { return true }))
+	return cmp.Or(s.youngest(runs), s.template, current, s.youngest(func(shardedPod) bool { return true }))
 }
 
 // youngest returns the number of the youngest pod that the function selects; zero for none.

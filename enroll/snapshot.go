@@ -27,8 +27,8 @@ type snapshot struct {
 	namespace string
 	optedIn   bool
 	wanted    claims
-	awaited   conditions
-	used      variables
+	awaited   named
+	used      named
 	shards    shardedGroups
 	workloads []workload
 	// leases are the Leases that enroll made, by name.
@@ -41,15 +41,16 @@ type snapshot struct {
 // ungated namespace, so these pods claim nothing and have no conditions.
 func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated bool) (*snapshot, error) {
 	seen := &snapshot{
-		namespace: namespace, optedIn: optedIn, wanted: claims{}, awaited: conditions{}, used: variables{}, shards: shardedGroups{},
+		namespace: namespace, optedIn: optedIn, wanted: claims{}, awaited: named{}, used: named{}, shards: shardedGroups{},
 	}
 	var err error
 	if !ungated {
 		err = s.cachedPods(ctx, namespace, func(pod *corev1.Pod) {
 			seen.wanted.addPod(pod, optedIn)
-			seen.awaited.addPod(pod)
-			seen.used.addPod(pod, optedIn)
+			account := pod.Spec.ServiceAccountName
+			seen.awaited.add(pod, account, awaitedBy(pod))
 			if asks(pod).counts(optedIn) {
+				seen.used.add(pod, account, variablesOf(pod))
 				seen.shards.addPod(pod)
 			}
 		})
@@ -85,7 +86,7 @@ func (s *snapshot) addWorkloads() {
 		}
 		s.wanted.addWorkload(w, request)
 		s.shards.addWorkload(w, request)
-		s.awaited.add(w.object, w.template.Spec.ServiceAccountName, request.After)
+		s.awaited.add(w.object, w.template.Spec.ServiceAccountName, leasesOf(request.After))
 		s.used.add(w.object, w.template.Spec.ServiceAccountName, request.Variables())
 	}
 }

@@ -1,0 +1,26 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"cmp"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// named are the objects that the pods of a namespace name, by service account. With each name is
+// the first pod or workload that has it.
+type named map[string]map[string]client.Object
+
+func (n named) add(by client.Object, account string, names []string) {
+	account = cmp.Or(account, "default")
+	for _, name := range names {
+		if n[account] == nil {
+			n[account] = map[string]client.Object{}
+		}
+		if n[account][name] == nil {
+			n[account][name] = by
+		}
+	}
+}
