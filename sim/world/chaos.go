@@ -132,15 +132,8 @@ func (c *chaos) run() {
 // disturb causes faults for the time in the argument last. If the run has failed, the
 // function returns false.
 func (c *chaos) disturb(last time.Duration) bool {
-	c.do(func() { c.calm = false; c.note("script", "trouble for %v", last) })
 	pace := c.scale() * between(c.rng, 500*time.Millisecond, 10*time.Second)
-	for end := c.now() + last; c.now() < end; {
-		c.do(func() { pick(c.rng, c.trouble.troubles())() })
-		if !c.pass(between(c.rng, time.Millisecond, 2*pace)) {
-			return false
-		}
-	}
-	return true
+	return disturbFor(c.World, last, 2*pace, c.trouble.one)
 }
 
 // parade deletes one holder after the other, so that each pod holds once.

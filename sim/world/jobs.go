@@ -117,21 +117,13 @@ const mostDelay = 6 * time.Minute
 
 // works makes pods, and trouble in the middle of them.
 func (j *jobs) works(last time.Duration) bool {
-	j.do(func() { j.calm = false; j.note("script", "jobs for %v", last) })
-	for end := j.now() + last; j.now() < end; {
-		j.do(func() {
-			switch {
-			case len(j.pods) < mostJobs && chance(j.rng, .4):
-				j.assign(j.newPod(j.templates[0], j.place()))
-			default:
-				pick(j.rng, j.trouble.troubles())()
-			}
-		})
-		if !j.pass(between(j.rng, time.Millisecond, 20*time.Second)) {
-			return false
+	return disturbFor(j.World, last, 20*time.Second, func() {
+		if len(j.pods) < mostJobs && chance(j.rng, .4) {
+			j.assign(j.newPod(j.templates[0], j.place()))
+			return
 		}
-	}
-	return true
+		j.trouble.one()
+	})
 }
 
 // nextJob returns the Job of the next pod. Each Job has two pods, as if the second replaced

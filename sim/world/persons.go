@@ -111,22 +111,19 @@ func (c persons) pauses() bool {
 // suffers changes the workload in the middle of trouble.
 func (c persons) suffers() bool {
 	replicas := c.workload.replicas
-	c.do(func() { c.calm = false; c.note("script", "changes and trouble") })
-	for end := c.now() + between(c.rng, time.Minute, 4*time.Minute); c.now() < end; {
-		c.do(func() {
-			switch {
-			case chance(c.rng, .1):
-				c.remove()
-				c.apply(goodVersion(c.rng))
-			case chance(c.rng, .3):
-				c.anyVersion()
-			default:
-				pick(c.rng, c.trouble.troubles())()
-			}
-		})
-		if !c.pass(between(c.rng, time.Millisecond, 20*time.Second)) {
-			return false
+	fine := disturbFor(c.World, between(c.rng, time.Minute, 4*time.Minute), 20*time.Second, func() {
+		switch {
+		case chance(c.rng, .1):
+			c.remove()
+			c.apply(goodVersion(c.rng))
+		case chance(c.rng, .3):
+			c.anyVersion()
+		default:
+			c.trouble.one()
 		}
+	})
+	if !fine {
+		return false
 	}
 	c.do(func() {
 		c.heal()

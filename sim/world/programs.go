@@ -84,20 +84,13 @@ func (s *programs) run() {
 // disturb causes faults for the time in the argument last. If the run has failed, the function
 // returns false.
 func (s *programs) disturb(last time.Duration) bool {
-	s.do(func() { s.calm = false; s.note("script", "trouble for %v", last) })
-	for end := s.now() + last; s.now() < end; {
-		s.do(func() {
-			if len(s.templates) > 0 && len(s.pods) < mostGated && chance(s.rng, .2) {
-				s.newPod(s.templates[0], s.place())
-				return
-			}
-			pick(s.rng, s.trouble.troubles())()
-		})
-		if !s.pass(between(s.rng, time.Millisecond, 20*time.Second)) {
-			return false
+	return disturbFor(s.World, last, 20*time.Second, func() {
+		if len(s.templates) > 0 && len(s.pods) < mostGated && chance(s.rng, .2) {
+			s.newPod(s.templates[0], s.place())
+			return
 		}
-	}
-	return true
+		pick(s.rng, s.trouble.troubles())()
+	})
 }
 
 // mostGated bounds the pods that claim by annotation at one instant.

@@ -93,20 +93,13 @@ func (r *rolling) run() {
 
 // rolls makes trouble for a while, and rollouts in the middle of it.
 func (r *rolling) rolls(last time.Duration) bool {
-	r.do(func() { r.calm = false; r.note("script", "rollouts for %v", last) })
-	for end := r.now() + last; r.now() < end; {
-		r.do(func() {
-			if chance(r.rng, .4) {
-				r.roll()
-			} else {
-				pick(r.rng, r.trouble.troubles())()
-			}
-		})
-		if !r.pass(between(r.rng, time.Millisecond, 20*time.Second)) {
-			return false
+	return disturbFor(r.World, last, 20*time.Second, func() {
+		if chance(r.rng, .4) {
+			r.roll()
+		} else {
+			r.trouble.one()
 		}
-	}
-	return true
+	})
 }
 
 // proven reports whether the Lease names the newest revision as proven.

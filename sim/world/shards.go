@@ -73,7 +73,7 @@ func (s *sharding) run() {
 		return
 	}
 	for range 2 {
-		if !s.disturbChanges(between(s.rng, 60*time.Second, 150*time.Second)) {
+		if !disturbFor(s.World, between(s.rng, 60*time.Second, 150*time.Second), 8*time.Second, s.disturbChange) {
 			return
 		}
 		s.do(s.recover)
@@ -84,29 +84,20 @@ func (s *sharding) run() {
 	s.parade()
 }
 
-// disturbChanges causes faults, and changes the number of shards in the middle of them.
-func (s *sharding) disturbChanges(last time.Duration) bool {
-	s.do(func() { s.calm = false; s.note("script", "trouble for %v", last) })
-	for end := s.now() + last; s.now() < end; {
-		s.do(func() {
-			switch n := s.rng.IntN(10); {
-			case n == 0:
-				s.change()
-			case n < 3:
-				s.replace()
-			case n == 3:
-				s.confuse()
-			case n == 4:
-				s.strand()
-			default:
-				pick(s.rng, s.trouble.troubles())()
-			}
-		})
-		if !s.pass(between(s.rng, time.Millisecond, 8*time.Second)) {
-			return false
-		}
+// disturbChange causes a fault, or a step of a change of the number of shards.
+func (s *sharding) disturbChange() {
+	switch n := s.rng.IntN(10); {
+	case n == 0:
+		s.change()
+	case n < 3:
+		s.replace()
+	case n == 3:
+		s.confuse()
+	case n == 4:
+		s.strand()
+	default:
+		s.trouble.one()
 	}
-	return true
 }
 
 // strand changes the number while a holder is out of reach. Its machine is paused. Or its

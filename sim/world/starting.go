@@ -45,7 +45,7 @@ func (s *starting) run() {
 		return
 	}
 	for range 3 {
-		if !s.disturb(between(s.rng, 30*time.Second, 2*time.Minute)) {
+		if !disturbFor(s.World, between(s.rng, 30*time.Second, 2*time.Minute), 10*time.Second, s.trouble.one) {
 			return
 		}
 		s.do(func() {
@@ -56,19 +56,6 @@ func (s *starting) run() {
 			return
 		}
 	}
-}
-
-// disturb causes faults for the time in the argument last. If the run has failed, the
-// function returns false.
-func (s *starting) disturb(last time.Duration) bool {
-	s.do(func() { s.calm = false; s.note("script", "trouble for %v", last) })
-	for end := s.now() + last; s.now() < end; {
-		s.do(func() { pick(s.rng, s.trouble.troubles())() })
-		if !s.pass(between(s.rng, time.Millisecond, 10*time.Second)) {
-			return false
-		}
-	}
-	return true
 }
 
 // started demands that all pods have started in time. After that a pod may send a request only

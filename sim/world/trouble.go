@@ -39,6 +39,22 @@ func (c *trouble) troubles() []func() {
 	return all
 }
 
+// one causes one of the faults that can happen now.
+func (c *trouble) one() { pick(c.rng, c.troubles())() }
+
+// disturbFor calls the function disturb for the time in the argument d, with random pauses below
+// the argument pause. If the run has failed, the result is false.
+func disturbFor(w *World, d, pause time.Duration, disturb func()) bool {
+	w.do(func() { w.calm = false; w.note("script", "trouble for %v", d) })
+	for end := w.now() + d; w.now() < end; {
+		w.do(disturb)
+		if !w.pass(between(w.rng, time.Millisecond, pause)) {
+			return false
+		}
+	}
+	return true
+}
+
 // shift changes the weather from fair to foul, or back.
 func (c *trouble) shift() {
 	if c.weather == c.climate && chance(c.rng, .7) {
