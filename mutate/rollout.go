@@ -24,8 +24,8 @@ type rollout struct {
 }
 
 // stalls warns of a rollout that waits until its standbys are Ready, although they never
-// become Ready. With a once claim all pods go on after one success, and with a start lock alone
-// one after the other. With the local API the pods' readiness stays as it was.
+// become Ready. With a once claim all pods go on after one success. With a start lock alone, each
+// pod becomes Ready after its start. With the local API the pods' readiness stays as it was.
 func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSpec) reason.Refusals {
 	if feature.ShardsNeedNoPorts(template, request) && !feature.HasGatedInit(template, request) {
 		return nil

@@ -191,7 +191,7 @@ pods:
 `, shown)
 }
 
-// A Variable is no slot, so a pod that only uses one holds nothing.
+// A pod that only uses a Variable holds nothing, because a Variable has no Lease.
 func TestExplainCommandShowsPodsThatUseVariables(t *testing.T) {
 	asks := map[string]string{api.LocalAnnotation: "variable/hits"}
 	shown := answer(t, true, "Deployment/biller", together(deployment(asks, asks), localPod("a", corev1.ConditionTrue, "variable.hits"))...)

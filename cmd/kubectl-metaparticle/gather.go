@@ -300,7 +300,7 @@ func gated(pod corev1.Pod) bool {
 	return pod.Labels[api.GatedLabel] == api.Gated && podspec.HasGate(&pod.Spec)
 }
 
-// claimed returns the slots that a gated pod claims, in their order. A Variable is no slot.
+// claimed returns the slots that a gated pod claims, in their order, without the marks of Variables.
 func claimed(pod corev1.Pod) []string {
 	written := pod.Annotations[api.SlotsAnnotation]
 	if !gated(pod) || written == "" {

@@ -29,7 +29,7 @@ func judgePorts(p *Pod, at place) reason.Refusals {
 }
 
 // ports returns the TCP ports that a standby forwards: those that gated containers declare.
-// With a start lock alone there is no standby.
+// A pod with a start lock alone is never a standby.
 // The Service of a StatefulSet is headless, so clients reach each pod at its own address.
 // Standbys of a StatefulSet forward ports only if the pod sets the annotation readiness.
 func (p *Pod) ports() []int {
