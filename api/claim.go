@@ -146,6 +146,14 @@ var (
 		slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },
 		isSlot: isElectionSlot,
 	}
+	// RWLock claims any one of several slots for a reader, or all of them for a writer. The
+	// program says at each bid which of the two it wants to be.
+	RWLock = &Kind{
+		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
+		parse:  parseRWLock,
+		slots:  rwLockSlots,
+		isSlot: IsRWLockSlot,
+	}
 	// Variable claims no slot: the pods of a namespace use one Variable by the local API, at the
 	// same time.
 	Variable = &Kind{
@@ -377,7 +385,7 @@ func HasNextLease(slot string) bool {
 }
 
 // kinds are all kinds of claims.
-var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election}
+var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election, RWLock}
 
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.
 func kindOf(lease string) *Kind {
