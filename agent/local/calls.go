@@ -61,6 +61,8 @@ func (k calls) acquire(ctx context.Context, b *bid) outcome {
 		switch {
 		case k.stopping:
 			b.done <- outcome{problem: stoppingProblem}
+		case b.writes && k.hold != nil && !k.hold.bid.writes && k.hold.phase(now) != lost:
+			b.done <- outcome{problem: upgradeProblem}
 		case len(k.bids) >= mostBids:
 			b.done <- outcome{problem: tooManyProblem}
 		default:
@@ -90,7 +92,7 @@ func (k calls) giveUp(b *bid) outcome {
 		if k.hold != nil && k.hold.bid == b && !k.hold.told {
 			k.hold.returned = true
 		}
-		if problem := k.obstacle(); problem != nil {
+		if problem := k.obstacle(b); problem != nil {
 			o.problem = problem
 		}
 	})

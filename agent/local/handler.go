@@ -100,7 +100,8 @@ func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 	wait, problem := seconds(query.Get("wait"), 0, "wait")
 	every, other := seconds(query.Get("heartbeat"), defaultBeats, "heartbeat")
 	stream, third := flagOf(query.Get("stream"), "stream")
-	switch problem := cmp.Or(problem, other, third); {
+	writes, fourth := k.writes(query.Get("as"))
+	switch problem := cmp.Or(problem, other, third, fourth); {
 	case problem != nil:
 		problem.write(w)
 		return
@@ -108,7 +109,7 @@ func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 		usageProblem("The value of ?heartbeat is not between 1s and 5m.").write(w)
 		return
 	}
-	b := &bid{now: wait == 0, stream: stream, every: every}
+	b := &bid{now: wait == 0, stream: stream, every: every, writes: writes}
 	if b.stream {
 		b.every = 0
 	}

@@ -3,7 +3,11 @@
 
 package local
 
-import "time"
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
 
 // flagOf reads a flag of the query.
 func flagOf(text, name string) (bool, *problem) {
@@ -23,4 +27,15 @@ func seconds(text string, otherwise time.Duration, name string) (time.Duration, 
 		return 0, usageProblem("The value of ?" + name + " is no duration between 0s and 24h. Write 30s or 5m.")
 	}
 	return d, nil
+}
+
+// writes reads the kind of hold of a read-write lock, and reports whether it is a writer's.
+func (k calls) writes(text string) (bool, *problem) {
+	switch {
+	case k.of.Kind != api.RWLock && text != "":
+		return false, usageProblem("Only a read-write lock (rwlock) takes ?as.")
+	case k.of.Kind == api.RWLock && role(text) != asReader && role(text) != asWriter:
+		return false, usageProblem("A read-write lock needs ?as=reader or ?as=writer.")
+	}
+	return role(text) == asWriter, nil
 }
