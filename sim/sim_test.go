@@ -33,6 +33,8 @@ func TestShardsBreakNoInvariant(t *testing.T) { play.Shards(t, world.ModelOfEnro
 
 func TestProgramsBreakNoInvariant(t *testing.T) { play.Programs(t, world.ModelOfEnroll) }
 
+func TestReadersBreakNoInvariant(t *testing.T) { play.Readers(t, world.ModelOfEnroll) }
+
 func TestStartsBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOfEnroll) }
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }

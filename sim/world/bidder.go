@@ -35,6 +35,8 @@ type bidder struct {
 	hold  *told
 	until time.Duration
 	work  *work
+	// writes reports that the bidder of a read-write lock wants to write, for this bid.
+	writes bool
 	// due reports that the bidder is to hold once more, in quiet times.
 	due bool
 }
@@ -79,7 +81,7 @@ func idle(b *bidder) time.Duration {
 // bid asks for the claim.
 func (b *bidder) bid() {
 	w := b.pod.w
-	if w.calm && !b.due {
+	if w.calm && !b.due && !b.readsOn() {
 		b.later(between(b.rng, time.Second, 5*time.Second))
 		return
 	}
@@ -91,6 +93,7 @@ func (b *bidder) bid() {
 	if w.calm || chance(b.rng, .8) {
 		query += "&wait=" + between(b.rng, time.Second, 10*time.Minute).String()
 	}
+	query += b.as()
 	b.bids, b.since = true, w.now()
 	b.call = b.ask(http.MethodPost, "/holds"+query, b.told, b.endBid)
 	if !w.calm && chance(b.rng, .1) { // the program gives up

@@ -32,6 +32,8 @@ type checks struct {
 	ends     []ending
 	// apart has the identities of the pods whose slots are of separate claims.
 	apart map[string]bool
+	// rivals has the pods that name a read-write lock.
+	rivals []*localPod
 	// sharded has the pods of the sharded workload, by identity.
 	sharded map[string]*pod
 }

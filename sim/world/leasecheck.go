@@ -31,6 +31,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 		l.checkAcquired(slot, &is, hold)
 		l.checkPaused(slot, &was, &is)
 		checkStamp(l, slot, &was, &is)
+		checkPassing(l, slot, &is, sent)
 	case is.Holder == "" && was.Holder != "":
 		l.note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.rv)
 		l.checkReleased(by, slot, &was, held)

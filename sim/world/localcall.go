@@ -37,6 +37,7 @@ type call struct {
 // told is one line of an answer, which the agent wrote at the true instant.
 type told struct {
 	Hold, Slot, FencingToken, State, Reason string
+	As                                      string
 	Value                                   string
 	GoodForSeconds, GoodUntil               float64
 	at                                      time.Duration

@@ -79,7 +79,15 @@ func (w *World) PlayShards() {
 func (w *World) PlayPrograms() {
 	defer w.end()
 	var story *programs
-	w.do(func() { story = newPrograms(w) })
+	w.do(func() { story = newPrograms(w, (*programs).claims) })
+	story.run()
+}
+
+// PlayReaders plays the story of the seed in which programs read and write under one lock.
+func (w *World) PlayReaders() {
+	defer w.end()
+	var story *programs
+	w.do(func() { story = newPrograms(w, readersClaims) })
 	story.run()
 }
 

@@ -43,6 +43,9 @@ func (s *waits) judge() {
 // used reports whether the bid has to wait: another bid of its pod has a hold, or all slots
 // are in use.
 func (s *waits) used(b *bidder) bool {
+	if b.claim.Kind == api.RWLock {
+		return s.readWriteUsed(b)
+	}
 	n, slots := 0, b.claim.Slots(api.Workload{})
 	for _, other := range s.bidders() {
 		if other.claim != b.claim || other.hold == nil {
