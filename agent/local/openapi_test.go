@@ -226,7 +226,7 @@ func TestDocumentedParametersEqualTheHandlersParameters(t *testing.T) {
 	slices.Sort(found)
 	assert.Equal(t, words(t, "Get", 0), slices.Compact(found))
 	var kinds []string
-	for _, kind := range []*api.Kind{api.Lock, api.Election, api.Semaphore} {
+	for _, kind := range []*api.Kind{api.Lock, api.Election, api.Semaphore, api.RWLock} {
 		kinds = append(kinds, kind.Word())
 	}
 	assert.ElementsMatch(t, kinds, doc.Components.Parameters["kind"].Schema.Enum)
@@ -306,7 +306,7 @@ func TestDocumentedStatesAndReasonsEqualTheAnswers(t *testing.T) {
 func TestDocumentedStatusesEqualTheProblems(t *testing.T) {
 	status := map[string]int{}
 	for _, p := range []*problem{
-		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, lostProblem, hostProblem, wildProblem,
+		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, upgradeProblem, lostProblem, hostProblem, wildProblem,
 		busyProblem(""), undeclaredProblem("", ""), usageProblem(""),
 		unknownProblem, mismatchProblem, typeProblem, overflowProblem, reusedProblem, fencedProblem, uncertainProblem, callsProblem,
 	} {
