@@ -150,8 +150,11 @@ var (
 	// program says at each bid which of the two it wants to be.
 	RWLock = &Kind{
 		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
-		parse:  parseRWLock,
-		slots:  rwLockSlots,
+		parse: func(value string) ([]Claim, string) {
+			name, size, problem := parseRWLock(value)
+			return []Claim{{Name: name, Size: size}}, problem
+		},
+		slots:  func(c Claim, _ Workload) []string { return rwLockSlots(c.Name) },
 		isSlot: IsRWLockSlot,
 	}
 	// Variable claims no slot: the pods of a namespace use one Variable by the local API, at the

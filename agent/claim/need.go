@@ -104,9 +104,14 @@ func (n need) reading(p *plan, c campaign) slots {
 	if one := of.begun(c); len(one) > 0 {
 		return one
 	}
-	// Without watches a reader never sees the intent and a slot at one instant, so a recent read of
-	// the intent is enough.
-	if at := n.slots[0].obtainableAt(p); p.now < at {
+	intent := n.slots[0]
+	at, sees := intent.freeAt(p.facts, &intent.view)
+	switch r, _ := intent.view.Record(); {
+	case intent.proven(p.facts, r):
+		// A bid of this pod has ended, and the intent goes back.
+	case !sees:
+		return nil
+	case p.now < at:
 		p.wakeAt(at)
 		return nil
 	}

@@ -100,7 +100,7 @@ func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 	wait, problem := seconds(query.Get("wait"), 0, "wait")
 	every, other := seconds(query.Get("heartbeat"), defaultBeats, "heartbeat")
 	stream, third := flagOf(query.Get("stream"), "stream")
-	writes, fourth := k.writes(query.Get("as"))
+	writes, fourth := writesAs(k.of, query.Get("as"))
 	switch problem := cmp.Or(problem, other, third, fourth); {
 	case problem != nil:
 		problem.write(w)

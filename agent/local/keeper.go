@@ -288,52 +288,16 @@ func (k *keeper) obstacle(b *bid) *problem {
 	if k.hold != nil {
 		return busyProblem(k.config.PodName)
 	}
+	// A slot of this pod is free again if no program can be working under its hold.
+	free := func(v claim.View) bool { return v.FreeAt <= k.now || v.Mine && k.proven(v.Record.Hold) }
 	views := k.claim.Views()
 	switch {
 	case k.of.Kind != api.RWLock:
-		return k.allTaken(views)
+		return allTaken(views, free)
 	case b.writes:
-		return k.anyTaken(views)
+		return anyTaken(views, free)
 	}
-	return cmp.Or(k.anyTaken(views[:1]), k.allTaken(views[1:1+k.of.Size]))
-}
-
-// allTaken returns what keeps a bid from each of the slots; nil if any of them may be free.
-func (k *keeper) allTaken(views []claim.View) *problem {
-	holder := ""
-	for _, v := range views {
-		free := k.free(v)
-		switch {
-		case v.FreeAt == instant.Never || free && v.Record.Paused == "":
-			return nil
-		case !free && holder == "":
-			holder = api.PodOf(v.Record.Holder)
-		}
-	}
-	if holder == "" {
-		return pausedProblem
-	}
-	return busyProblem(holder)
-}
-
-// anyTaken returns what keeps a bid from all of the slots together; nil if each of them may be free.
-func (k *keeper) anyTaken(views []claim.View) *problem {
-	for _, v := range views {
-		switch {
-		case v.FreeAt == instant.Never:
-		case !k.free(v):
-			return busyProblem(api.PodOf(v.Record.Holder))
-		case v.Record.Paused != "" && len(views) > 1:
-			return pausedProblem
-		}
-	}
-	return nil
-}
-
-// free reports whether the agent may acquire the slot, unless a person has paused it. A slot of
-// this pod is free again if no program can be working under its hold.
-func (k *keeper) free(v claim.View) bool {
-	return v.FreeAt <= k.now || v.Mine && k.proven(v.Record.Hold)
+	return cmp.Or(anyTaken(views[:1], free), allTaken(views[1:1+k.of.Size], free))
 }
 
 // leapt makes the claim renew at once. No answer is good before that renewal is stored.

@@ -29,12 +29,12 @@ func seconds(text string, otherwise time.Duration, name string) (time.Duration, 
 	return d, nil
 }
 
-// writes reads the kind of hold of a read-write lock, and reports whether it is a writer's.
-func (k calls) writes(text string) (bool, *problem) {
+// writesAs reads the kind of hold of a read-write lock, and reports whether it is a writer's.
+func writesAs(of api.Claim, text string) (bool, *problem) {
 	switch {
-	case k.of.Kind != api.RWLock && text != "":
+	case of.Kind != api.RWLock && text != "":
 		return false, usageProblem("Only a read-write lock (rwlock) takes ?as.")
-	case k.of.Kind == api.RWLock && role(text) != asReader && role(text) != asWriter:
+	case of.Kind == api.RWLock && role(text) != asReader && role(text) != asWriter:
 		return false, usageProblem("A read-write lock needs ?as=reader or ?as=writer.")
 	}
 	return role(text) == asWriter, nil

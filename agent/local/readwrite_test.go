@@ -284,7 +284,7 @@ func TestReadWriteLockStatesShowItsIntent(t *testing.T) {
 	})
 }
 
-func TestBidOfAReadWriteLockNamesItsKind(t *testing.T) {
+func TestBidOfAnRWLockNamesItsKind(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := start(t, newServer("lock.a"), "first", "lock/a,rwlock/c=2")
 		for _, path := range []string{

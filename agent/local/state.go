@@ -123,7 +123,7 @@ func (k calls) glance(now time.Duration) glance {
 	k.quiet, k.interestedUntil = true, now+interest
 	g := glance{seen: true, changed: k.changed, lasts: interest}
 	g.state = claimState{Claim: k.of.LocalText(), Held: k.hold != nil && k.hold.phase(now) != lost}
-	for _, v := range k.shown() {
+	for _, v := range shown(k) {
 		own := k.hold != nil && k.hold.tokenOf(v.Slot) != ""
 		slot := slotState{Slot: v.Slot, State: isFree}
 		switch r := v.Record; {
@@ -147,7 +147,7 @@ func (k calls) glance(now time.Duration) glance {
 
 // shown returns the slots that a program sees. Of a read-write lock these are the intent, and as many
 // slots as readers may hold at once.
-func (k calls) shown() []claim.View {
+func shown(k calls) []claim.View {
 	views := k.claim.Views()
 	if k.of.Kind == api.RWLock {
 		return views[:1+k.of.Size]

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -81,7 +82,7 @@ func idle(b *bidder) time.Duration {
 // bid asks for the claim.
 func (b *bidder) bid() {
 	w := b.pod.w
-	if w.calm && !b.due && !b.readsOn() {
+	if w.calm && !b.due && !readsOn(b) {
 		b.later(between(b.rng, time.Second, 5*time.Second))
 		return
 	}
@@ -93,7 +94,7 @@ func (b *bidder) bid() {
 	if w.calm || chance(b.rng, .8) {
 		query += "&wait=" + between(b.rng, time.Second, 10*time.Minute).String()
 	}
-	query += b.as()
+	query += as(b)
 	b.bids, b.since = true, w.now()
 	b.call = b.ask(http.MethodPost, "/holds"+query, b.told, b.endBid)
 	if !w.calm && chance(b.rng, .1) { // the program gives up
@@ -190,4 +191,23 @@ func (b *bidder) follow() {
 	if b.hold != nil && b.call == nil {
 		b.call = b.ask(http.MethodGet, "/holds/"+b.hold.Hold, b.told, b.endFollowing)
 	}
+}
+
+// as draws the kind of the bidder's next hold, and returns the query that asks for that kind.
+func as(b *bidder) string {
+	if b.claim.Kind != api.RWLock {
+		return ""
+	}
+	if b.writes = !readsOn(b) && chance(b.rng, .4); b.writes {
+		return "&as=writer"
+	}
+	return "&as=reader"
+}
+
+// readsOn reports whether the bidder reads again and again in quiet times, because a writer waits.
+func readsOn(b *bidder) bool {
+	w := b.pod.w
+	return b.claim.Kind == api.RWLock && w.calm && !w.silent && !b.due && slices.ContainsFunc(w.locals, func(p *localPod) bool {
+		return slices.ContainsFunc(p.bidders, func(o *bidder) bool { return o.due && o.bids && o.writes })
+	})
 }

@@ -62,3 +62,21 @@ func (s *waits) used(b *bidder) bool {
 	}
 	return n >= len(slots) || slices.ContainsFunc(s.pods, func(p *pod) bool { return p.slots[0] == slots[0] && len(slots) == 1 })
 }
+
+// readWriteUsed reports whether the bid has to wait. Another bid of its pod has a hold, or waits as a
+// writer. Or a writer holds, or readers hold that keep the bid out. A reader also waits for a
+// writer that bids.
+func (s *waits) readWriteUsed(b *bidder) bool {
+	readers := 0
+	for _, other := range s.bidders() {
+		switch {
+		case other == b || other.hold == nil && !other.bids:
+		case other.pod == b.pod && (other.hold != nil || other.since < b.since), other.hold != nil && (other.writes || b.writes),
+			other.hold == nil && other.writes && !b.writes:
+			return true
+		case other.hold != nil:
+			readers++
+		}
+	}
+	return !b.writes && readers >= b.claim.Size
+}
