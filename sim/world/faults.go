@@ -48,7 +48,7 @@ func (n *node) freeze() {
 
 // stop suspends every process of the node, until goOn.
 func (n *node) stop() {
-	n.frozen = true
+	n.frozen, n.stoppedAt = true, n.w.now()
 	for _, p := range n.pods() {
 		for _, c := range n.w.checks.alive {
 			if c.pod() == p {
@@ -73,8 +73,21 @@ func (n *node) thaw() {
 		return
 	}
 	n.w.note(n.name, "wakes")
+	if n.lingered() {
+		// No shim could freeze its child meanwhile.
+		n.lingersUntil = max(n.lingersUntil, n.w.now()+quick)
+		for _, c := range slices.Clone(n.w.checks.alive) {
+			if c.pod().node == n {
+				n.w.checks.lingers(c)
+			}
+		}
+	}
 	n.goOn()
 }
+
+// lingered reports whether the node stopped just after a pause, before its shims had frozen the
+// children that outlived their slots.
+func (n *node) lingered() bool { return n.wokeAt > 0 && n.stoppedAt <= n.lingersUntil }
 
 // goOn lets the stopped processes of the node continue.
 func (n *node) goOn() {
