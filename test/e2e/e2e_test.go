@@ -44,6 +44,9 @@ func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
 func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 	applications.TestGateKeepsCronExclusiveAndUnchanged(t)
 }
+func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
+	applications.TestProgramsOfMetaparticleSyncHoldOneByOne(t)
+}
 
 // Tests of package examples.
 
