@@ -92,7 +92,10 @@ func (e example) test(t *testing.T, references map[string]string) {
 	held := awaitLine(s, "second", e.holds)
 	t.Logf("the first program ended at %s, and the second one held at %s", ended, held)
 	assert.False(t, held.Before(ended), "%s is before %s", held, ended)
-	assert.Equal(t, "second", s.AwaitHolder(api.LockLease(e.lock)).Name)
+	s.Await(space.Soon, "the Lease names the second pod", func() bool {
+		holder := s.Holder(api.LockLease(e.lock))
+		return holder != nil && holder.Name == "second"
+	})
 }
 
 // start creates a pod of the program.
