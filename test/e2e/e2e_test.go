@@ -139,6 +139,9 @@ func TestProgramsOfAnElectionLeadOneByOne(t *testing.T) {
 func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	exclusive.TestProgramOnDisconnectedNodeEndsBeforeTakeover(t)
 }
+func TestProgramsOnNodeNetworkLeadBySocket(t *testing.T) {
+	exclusive.TestProgramsOnNodeNetworkLeadBySocket(t)
+}
 func TestHundredConnectionsToLocalAPICostFewMegabytes(t *testing.T) {
 	exclusive.TestHundredConnectionsToLocalAPICostFewMegabytes(t)
 }
