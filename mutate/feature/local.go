@@ -34,7 +34,7 @@ func judgeLocal(p *Pod) reason.Refusals {
 }
 
 // hasLocalVolume reports whether the pod asks for the socket of the local API.
-func (p *Pod) hasLocalVolume() bool { return slices.ContainsFunc(p.Spec.Volumes, isLocalVolume) }
+func hasLocalVolume(p *Pod) bool { return slices.ContainsFunc(p.Spec.Volumes, isLocalVolume) }
 
 // isLocalVolume reports whether the volume is for the socket of the local API.
 func isLocalVolume(v corev1.Volume) bool { return v.Name == api.LocalVolume }

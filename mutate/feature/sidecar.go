@@ -108,7 +108,7 @@ func (s sidecar) agent() corev1.Container {
 	if sharesVolume(s.Request.Gate) {
 		mounts = append([]corev1.VolumeMount{sharedMount(false)}, mounts...)
 	}
-	if s.Request.Gate == api.GateProgram && s.hasLocalVolume() {
+	if s.Request.Gate == api.GateProgram && hasLocalVolume(s.Pod) {
 		mounts = append(mounts, corev1.VolumeMount{Name: api.LocalVolume, MountPath: api.LocalMountPath})
 	}
 	return corev1.Container{
@@ -148,7 +148,7 @@ func (s sidecar) hook() *corev1.Lifecycle {
 func (s sidecar) localArgs() []string {
 	args := api.DefaultLocalArgs()
 	args.Claims, args.LeaseDuration, args.OwnKernel = s.Request.Claimed, s.Request.Duration(), s.ownKernel()
-	if s.hasLocalVolume() {
+	if hasLocalVolume(s.Pod) {
 		args.Socket = api.LocalSocket
 	}
 	if s.Spec.HostNetwork {
