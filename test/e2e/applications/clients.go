@@ -6,7 +6,6 @@ package applications
 import (
 	"bufio"
 	"context"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -35,7 +34,7 @@ var SyncTree string
 
 // example is an example program of metaparticle/sync, as its source is.
 type example struct {
-	name string
+	name, image string
 	// command is the program and its arguments; empty for an image of one program.
 	command []string
 	// lock is the lock that the source names.
@@ -46,6 +45,14 @@ type example struct {
 	stays bool
 	// relayed reports that the program calls port 8080.
 	relayed bool
+}
+
+// The images scripts and java have the programs in Python and JavaScript, and those in Java.
+const scripts, java = "scripts", "java"
+
+// inJava compiles the sources in the pod, and runs a class with its arguments.
+func inJava(class string) []string {
+	return []string{"sh", "-c", "javac -cp '/usr/share/java/*' -d /tmp/classes $(find /java -name '*.java') && exec java -Xmx64m -cp '/tmp/classes:/usr/share/java/*' " + class}
 }
 
 // holdTimeout bounds the wait for a line of a program. A program holds for 45 s, and ends a minute
@@ -63,12 +70,15 @@ func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
 	t.Parallel()
 	references := pushExamples(t)
 	for _, e := range []example{
-		{name: "python-lock", command: []string{"python3", "-u", "/lock.py"}, lock: "test", holds: "I have the lock!"},
-		{name: "python-election", command: []string{"python3", "-u", "/election.py"}, lock: "test", holds: "I am the master"},
-		{name: "javascript-lock", command: []string{"node", "/lock.js"}, lock: "test", holds: "I have the lock!"},
-		{name: "javascript-election", command: []string{"node", "/elector.js"}, lock: "test", holds: "I am the master", stays: true},
-		{name: "go-lock", lock: "just-a-lock", holds: "Got the lock!", relayed: true},
-		{name: "go-election", lock: "election-lock", holds: "LEADER!", relayed: true},
+		{name: "python-lock", image: scripts, command: []string{"python3", "-u", "/lock.py"}, lock: "test", holds: "I have the lock!"},
+		{name: "python-election", image: scripts, command: []string{"python3", "-u", "/election.py"}, lock: "test", holds: "I am the master"},
+		{name: "javascript-lock", image: scripts, command: []string{"node", "/lock.js"}, lock: "test", holds: "I have the lock!"},
+		{name: "javascript-election", image: scripts, command: []string{"node", "/elector.js"}, lock: "test", holds: "I am the master", stays: true},
+		{name: "go-lock", image: "lock", lock: "just-a-lock", holds: "Got the lock!", relayed: true},
+		{name: "go-election", image: "election", lock: "election-lock", holds: "LEADER!", relayed: true},
+		{name: "java-lock", image: java, command: inJava("io.metaparticle.containerlib.elector.examples.Main"), lock: "test", holds: "Sleeping."},
+		{name: "java-election", image: java, command: inJava("io.metaparticle.sync.examples.ElectionMain http://localhost:13131"),
+			lock: "test", holds: "I am the master.", stays: true},
 	} {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
@@ -101,20 +111,16 @@ func (e example) test(t *testing.T, references map[string]string) {
 // start creates a pod of the program.
 func (e example) start(s *space.Space, references map[string]string, name string, restart corev1.RestartPolicy) {
 	s.Helper()
-	image, scripts := references[e.name], references["scripts"]
-	if image == "" {
-		image = scripts
-	}
 	pod := app.Bare(s, name, app.Claim(api.LocalAnnotation, "lock/"+e.lock))
 	pod.Annotations[api.LeaseDurationAnnotation] = api.DefaultLeaseDuration.String()
 	pod.Spec.Volumes, pod.Spec.RestartPolicy, pod.Spec.TerminationGracePeriodSeconds = nil, restart, new(int64(1))
 	pod.Spec.Containers = []corev1.Container{{
-		Name: "app", Image: image, Command: e.command, ImagePullPolicy: corev1.PullIfNotPresent,
+		Name: "app", Image: references[e.image], Command: e.command, ImagePullPolicy: corev1.PullIfNotPresent,
 		Resources: corev1.ResourceRequirements{Requests: app.Quantities("20m", "32Mi")},
 	}}
 	if e.relayed {
 		pod.Spec.InitContainers = []corev1.Container{{
-			Name: "relay", Image: scripts, ImagePullPolicy: corev1.PullIfNotPresent, RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
+			Name: "relay", Image: references[scripts], ImagePullPolicy: corev1.PullIfNotPresent, RestartPolicy: new(corev1.ContainerRestartPolicyAlways),
 			Command: []string{"socat", "TCP-LISTEN:8080,bind=127.0.0.1,fork,reuseaddr", "TCP:127.0.0.1:13131"},
 		}}
 	}
@@ -173,18 +179,19 @@ func awaitLine(s *space.Space, pod, text string) time.Time {
 	}
 }
 
-// pushExamples builds the example programs from unchanged sources, and returns the references
-// of their images. The image "scripts" has the programs in Python and JavaScript.
+// pushExamples builds images of the example programs from unchanged sources, and returns their
+// references.
 func pushExamples(t *testing.T) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
-	files, module := filepath.Join(dir, "files"), filepath.Join(dir, "module")
+	files, module, sources := filepath.Join(dir, "files"), filepath.Join(dir, "module"), filepath.Join(dir, "sources")
 	libraries := filepath.Join(files, "node_modules/@metaparticle/sync")
 	for from, to := range map[string]string{
 		"python/examples": files, "javascript/examples": files, "javascript/lib": libraries,
 		"python/metaparticle_sync": filepath.Join(files, "usr/lib/python3/dist-packages/metaparticle_sync"),
 		"go/sync":                  filepath.Join(module, "go/sync"),
 		"go/examples":              filepath.Join(module, "go/examples"),
+		"java/src/main/java":       filepath.Join(sources, "java"),
 	} {
 		require.NoError(t, os.CopyFS(to, os.DirFS(filepath.Join(SyncTree, from))))
 	}
@@ -196,12 +203,19 @@ func pushExamples(t *testing.T) map[string]string {
 		command(t, module, "go", "build", "-mod=mod", "-o", name, "./go/examples/"+name)
 		image, err := oci.Static(filepath.Join(module, name), name, oci.Config{}, oci.Uncompressed)
 		require.NoError(t, err)
-		found["go-"+name] = pushed(t, "go-"+name, image)
+		found[name] = pushed(t, name, image)
 	}
-	var own fs.FS = os.DirFS(files)
-	image, err := oci.Debian(t.Context(), []string{"nodejs", "python3", "python3-six", "socat"}, oci.Config{Files: own}, oci.Uncompressed)
-	require.NoError(t, err)
-	found["scripts"] = pushed(t, "scripts", image)
+	for name, made := range map[string]struct {
+		packages []string
+		files    string
+	}{
+		scripts: {[]string{"nodejs", "python3", "python3-six", "socat"}, files},
+		java:    {[]string{"libunirest-java-java", "openjdk-17-jdk-headless"}, sources},
+	} {
+		image, err := oci.Debian(t.Context(), made.packages, oci.Config{Files: os.DirFS(made.files)}, oci.Uncompressed)
+		require.NoError(t, err)
+		found[name] = pushed(t, name, image)
+	}
 	return found
 }
 
