@@ -105,7 +105,8 @@ var Annotations = table{
 			"their workload. All of them use a Variable together. A lock of `metaparticle.io/lock` with the same name is the same slot. The containers run at once, " +
 			"and stay as they are: no part of Metaparticle stops the program, and the pod's readiness stays as it was. The program " +
 			"must stop its work when it loses a claim. Beside the annotation only `metaparticle.io/lease-duration` and " +
-			"`metaparticle.io/after` have an effect. A pod with hostNetwork is refused. At most 8 claims.",
+			"`metaparticle.io/after` have an effect. A pod with hostNetwork needs an emptyDir volume `metaparticle-api`, " +
+			"in which its programs find the socket (docs/api.md). At most 8 claims.",
 		Examples: []string{"lock/a", "lock/a, election/main, semaphore/pool=3", "election/db.main", "variable/hits"}, parse: parseLocals,
 	},
 	{

@@ -62,6 +62,13 @@ const (
 	CredentialsVolume = "metaparticle-credentials"
 	CredentialsPath   = "/var/run/secrets/kubernetes.io/serviceaccount"
 
+	// LocalVolume is the emptyDir for the socket of the local API. A pod that declares the
+	// volume asks for the socket, and mounts the volume in the containers that call.
+	LocalVolume    = "metaparticle-api"
+	LocalMountPath = MountPath + "/api"
+	// LocalSocket is the path of that socket in the agent's container.
+	LocalSocket = LocalMountPath + "/api.sock"
+
 	// ImageBinary is the path of the binary in the agent's own image.
 	ImageBinary = "/agent"
 	// AgentBinary is the path of the binary in gated containers.

@@ -84,10 +84,13 @@ func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 		require.NoError(t, err)
 		args := api.DefaultLocalArgs()
 		args.Claims, args.LeaseDuration, args.OwnKernel = request.Claimed, api.MaxLeaseDuration, true
+		args.Port, args.Socket = 0, api.LocalSocket
 		words := args.Args()
 		text := strings.Join(words, "\x00")
 		assert.Regexp(t, shown, text)
 		assert.NotRegexp(t, shown, text+"\x00-claims=lock/other")
+		assert.NotRegexp(t, shown, strings.Replace(text, "=0", "=80", 1))
+		assert.NotRegexp(t, shown, strings.Replace(text, api.LocalSocket, "/node/api.sock", 1))
 		assert.NotRegexp(t, shown, "run\x00"+text)
 		assert.LessOrEqual(t, len(text), 4096)
 		kind, _, _ := strings.Cut(value, "/")
@@ -95,6 +98,8 @@ func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 		assert.Equal(t, 2, strings.Count(leftover, prefix), "both the condition and the variable must find %s", words[1])
 	}
 	assert.Contains(t, gate, "'"+api.LocalAnnotation+"' in object.metadata.annotations ?")
+	assert.Contains(t, gate, "'-socket="+api.LocalSocket+"' in")
+	assert.Contains(t, gate, "v.name == '"+api.LocalVolume+"' && has(v.emptyDir)")
 }
 
 // claimed is a Lease that a pod of the workload can claim.

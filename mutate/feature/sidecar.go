@@ -108,6 +108,9 @@ func (s sidecar) agent() corev1.Container {
 	if sharesVolume(s.Request.Gate) {
 		mounts = append([]corev1.VolumeMount{sharedMount(false)}, mounts...)
 	}
+	if s.Request.Gate == api.GateProgram && hasLocalVolume(s.Pod) {
+		mounts = append(mounts, corev1.VolumeMount{Name: api.LocalVolume, MountPath: api.LocalMountPath})
+	}
 	return corev1.Container{
 		Name:               api.AgentContainer,
 		Lifecycle:          s.hook(),
@@ -129,22 +132,28 @@ func (s sidecar) agent() corev1.Container {
 // With shims, the hook copies the agent's binary into the shared volume, for the gated
 // containers. With the local API, the hook ends once that API serves.
 func (s sidecar) hook() *corev1.Lifecycle {
-	role := api.InstallRole
+	command := []string{api.ImageBinary, api.InstallRole}
 	switch {
+	case s.Request.Gate == api.GateProgram && s.Spec.HostNetwork:
+		command = []string{api.ImageBinary, api.ReadyRole, api.LocalSocket}
 	case s.Request.Gate == api.GateProgram:
-		role = api.ReadyRole
+		command[1] = api.ReadyRole
 	case !s.Request.Shims():
 		return nil
 	}
-	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
-		Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, role}},
-	}}
+	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}}
 }
 
 // localArgs returns the arguments of the agent that serves the local API.
 func (s sidecar) localArgs() []string {
 	args := api.DefaultLocalArgs()
 	args.Claims, args.LeaseDuration, args.OwnKernel = s.Request.Claimed, s.Request.Duration(), s.ownKernel()
+	if hasLocalVolume(s.Pod) {
+		args.Socket = api.LocalSocket
+	}
+	if s.Spec.HostNetwork {
+		args.Port = 0 // each process of the node could call
+	}
 	return args.Args()
 }
 

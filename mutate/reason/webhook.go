@@ -17,8 +17,8 @@ var All = []Explanation{
 	},
 	{
 		Reason:  LocalAPIOnNode,
-		Meaning: "The pod has `metaparticle.io/api` and uses its node's network. The local API would take its port from the node, and serve every process of the node.",
-		Do:      "leave hostNetwork out, or claim by another annotation (metaparticle.io/lock), which needs no port of the node",
+		Meaning: "The pod has `metaparticle.io/api`, uses its node's network, and has no volume for a socket. The local API would take its port from the node, and serve every process of the node.",
+		Do:      "add an emptyDir volume metaparticle-api, in which the program finds the socket api.sock (docs/api.md), or leave hostNetwork out",
 	},
 	{
 		Reason:  SharedProcesses,

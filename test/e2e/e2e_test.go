@@ -44,6 +44,9 @@ func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
 func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 	applications.TestGateKeepsCronExclusiveAndUnchanged(t)
 }
+func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
+	applications.TestProgramsOfMetaparticleSyncHoldOneByOne(t)
+}
 
 // Tests of package examples.
 
@@ -135,6 +138,9 @@ func TestProgramsOfAnElectionLeadOneByOne(t *testing.T) {
 }
 func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	exclusive.TestProgramOnDisconnectedNodeEndsBeforeTakeover(t)
+}
+func TestProgramsOnNodeNetworkLeadBySocket(t *testing.T) {
+	exclusive.TestProgramsOnNodeNetworkLeadBySocket(t)
 }
 func TestHundredConnectionsToLocalAPICostFewMegabytes(t *testing.T) {
 	exclusive.TestHundredConnectionsToLocalAPICostFewMegabytes(t)
