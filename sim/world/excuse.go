@@ -25,7 +25,7 @@ func (l *checks) absent(c *child, slot string) bool {
 		return false
 	}
 	r := l.renewals[key(slot, c.pod().identity(), c.hold)]
-	return n.wokeAt > r.at && (l.now() <= n.lingersUntil || n.frozen && n.lingered()) ||
+	return n.wokeAt > r.at && (l.now() <= n.lingersUntil || n.frozen && n.stoppedAt <= n.lingersUntil) ||
 		c.pod().gate == api.GateReadiness && c.pod().shown.unstorable()
 }
 

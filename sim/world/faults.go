@@ -73,8 +73,8 @@ func (n *node) thaw() {
 		return
 	}
 	n.w.note(n.name, "wakes")
-	if n.lingered() {
-		// No shim could freeze its child meanwhile.
+	if n.stoppedAt <= n.lingersUntil {
+		// The node stopped just after a pause, before its shims had frozen their children.
 		n.lingersUntil = max(n.lingersUntil, n.w.now()+quick)
 		for _, c := range slices.Clone(n.w.checks.alive) {
 			if c.pod().node == n {
@@ -84,10 +84,6 @@ func (n *node) thaw() {
 	}
 	n.goOn()
 }
-
-// lingered reports whether the node stopped just after a pause, before its shims had frozen the
-// children that outlived their slots.
-func (n *node) lingered() bool { return n.wokeAt > 0 && n.stoppedAt <= n.lingersUntil }
 
 // goOn lets the stopped processes of the node continue.
 func (n *node) goOn() {
