@@ -118,6 +118,16 @@ var Annotations = table{
 		Examples: []string{"once.schema=7", "lock.a,singleton.deployment.db", "singleton-writer.statefulset.a.b"}, set: setAfter,
 	},
 	{
+		Key: BarrierAnnotation, Value: "`name=size`", Default: "no barrier", Alone: true,
+		Meaning: "No pod of a Job starts its application before so many pods of the Job wait at the barrier: 1 to 32. Each Job has " +
+			"a barrier of its own, also if another Job has the same name or the same annotation. The pod waits in an init container " +
+			"(`metaparticle-barrier`), after its conditions and before it competes for its slots. The pod needs no claim. A pod that " +
+			"is gone counts for one lease duration at most. Once open, the barrier stays open for its Job: a pod that replaces another " +
+			"one goes through at once. Only for pods of a Job whose `parallelism` and `completions` are not below the size. " +
+			"`metaparticle.io/lease-duration` and `metaparticle.io/wait-at-most` count.",
+		Examples: []string{"warm=5", "a.b=1", "1.a-b=32"}, set: setBarrier,
+	},
+	{
 		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; without a known template, all containers but well-known proxies",
 		Meaning:  "The containers that wait for the slot. Ordinary init containers wait, too, if they are named. All others run at once.",
 		Examples: []string{"app", "app,migrate"}, set: setContainers,
@@ -189,7 +199,6 @@ var Annotations = table{
 // this version does not support them. The message of any other unknown key is "is not
 // known".
 var planned = []string{
-	Prefix + "barrier",
 	Prefix + "ports",
 }
 

@@ -29,6 +29,9 @@ type Request struct {
 	// After are the conditions that must be met before the pod competes for its slots, or
 	// starts its application. They are sorted by their text, without doubles.
 	After []Condition
+	// Barrier is the barrier at which the pod waits, after its conditions and before it competes
+	// for its slots. The zero value is none.
+	Barrier Barrier
 	// Gate is empty where the annotation is absent.
 	Gate Gate
 	// OptOut is set by inject: "false".
@@ -39,8 +42,8 @@ type Request struct {
 func (r Request) Claims() bool { return len(r.Claimed) > 0 }
 
 // Injects reports whether the pod needs an injected container: the pod claims, or has
-// conditions.
-func (r Request) Injects() bool { return r.Claims() || len(r.After) > 0 }
+// conditions or a barrier.
+func (r Request) Injects() bool { return r.Claims() || len(r.After) > 0 || r.Barrier.Size > 0 }
 
 // StartsInTurn reports whether the pod has a start lock.
 func (r Request) StartsInTurn() bool {
@@ -75,6 +78,9 @@ type Condition struct {
 	// Key is the key of a once claim, which must be done. With an empty key, the holder of the
 	// slot must serve.
 	Key string
+	// Opened is the number of pods for which the barrier must have opened whose first Lease this
+	// is; zero for other conditions. Only the wait at a barrier sets the field.
+	Opened int
 }
 
 // String returns the text of the condition, as a person writes it.

@@ -30,9 +30,18 @@ type Origin struct {
 	// ReplacesUnready reports that the controller replaces each old pod that is not Ready,
 	// however many pods are unavailable. The field is false without a Revision.
 	ReplacesUnready bool
+	// Job has the facts about the Job that has made this very pod; zero without one.
+	Job Job
 	// Preview reports that no controller has made the pod: "kubectl metaparticle inject" shows
 	// the pod of a manifest.
 	Preview bool
+}
+
+// Job is a Job that makes pods.
+type Job struct {
+	UID string
+	// AtOnce is the number of pods that the Job runs at once.
+	AtOnce int
 }
 
 // Facts is everything that the webhook knows about a pod that claims or has conditions, or

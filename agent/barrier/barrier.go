@@ -1,0 +1,77 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package barrier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/after"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// API has the requests of a wait at a barrier. [kube.Client] documents them. They may be called
+// concurrently.
+type API interface {
+	after.API
+	// UpdateLease replaces exactly the object that was read.
+	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
+}
+
+// Config has the barrier, and what the wait needs.
+type Config struct {
+	API API
+	// Leases are those of the barrier, one for each pod that must arrive. The first Lease gets
+	// the record.
+	Leases []string
+	// Duration is the time for which a pod that is gone counts.
+	Duration time.Duration
+	// PodName and PodUID identify the pod, in its Lease and its Events.
+	PodName, PodUID string
+	// Clock returns the instant of CLOCK_BOOTTIME.
+	Clock func() time.Duration
+	// Log receives a line for each notice. Its Write may be called concurrently, and must not
+	// block.
+	Log io.Writer
+	// Random is the only source of randomness.
+	Random rand.Source
+}
+
+// leaving bounds the release of a Lease after the wait. A Lease that is not released expires.
+const leaving = 2 * time.Second
+
+// Run arrives at the barrier, and waits until the barrier is open. If ctx ends first, Run releases
+// its Lease and returns the cause.
+func Run(ctx context.Context, c Config) error {
+	budget, err := api.NewBudget(c.Duration)
+	switch {
+	case err != nil:
+		return fmt.Errorf("barrier: %w", err)
+	case c.API == nil || c.Log == nil || c.Random == nil || c.Clock == nil || len(c.Leases) == 0:
+		return errors.New("barrier: no API, log, randomness, clock or Leases")
+	}
+	random := rand.New(c.Random)
+	a := newArrival(c, budget, rand.New(rand.NewPCG(random.Uint64(), random.Uint64())))
+	arriving, stop := context.WithCancel(ctx)
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		a.run(arriving)
+	}()
+	err = after.Run(ctx, after.Config{
+		API: c.API, Conditions: []api.Condition{{Lease: c.Leases[0], Opened: len(c.Leases)}},
+		PodName: c.PodName, PodUID: c.PodUID, Log: c.Log, Random: rand.NewPCG(random.Uint64(), random.Uint64()),
+	})
+	stop()
+	<-gone
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaving)
+	defer cancel()
+	a.leave(ctx)
+	return err
+}

@@ -1,0 +1,106 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package barrier
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// sight is what reads of one Lease prove. Each read is consistent: its answer is not older than
+// its sending.
+type sight struct {
+	// known reports that the Lease was read.
+	known       bool
+	uid, holder string
+	version     string
+	renewed     time.Time
+	// asked is the instant at which the last read was sent. The field since is the instant of the
+	// first answer with the present version.
+	asked, since time.Duration
+	// lives reports that the holder has written the Lease after the instant wrote.
+	lives bool
+	wrote time.Duration
+}
+
+// next returns the sight after a read that was sent at an instant, and answered at another one.
+// A state that the read before did not show is no older than the sending of that read. A person
+// may also write a Lease, and keeps the holder and its time of renewal.
+func (s sight) next(l *kube.Lease, sent, answered time.Duration) sight {
+	n := sight{
+		known: true, uid: l.UID, holder: l.Holder, version: l.ResourceVersion, renewed: l.RenewTime,
+		asked: sent, since: answered, lives: s.lives, wrote: s.wrote,
+	}
+	if s.known && s.uid == n.uid && s.version == n.version {
+		n.since = s.since
+	}
+	if s.uid != n.uid || s.holder != n.holder {
+		n.lives = false
+	}
+	wrote := s.uid != n.uid || s.holder != n.holder || !s.renewed.Equal(n.renewed)
+	if s.known && wrote && isIdentity(n.holder) {
+		n.lives, n.wrote = true, s.asked
+	}
+	return n
+}
+
+// isIdentity reports whether an agent may have written the holder. Enroll writes "unknown",
+// and a release writes nothing.
+func isIdentity(holder string) bool { return strings.Contains(holder, "_") }
+
+// readsPerSecond bounds the reads of the pod that opens the barrier.
+const readsPerSecond = 8
+
+// survey reads the Leases of all other pods, and opens the barrier if all pods have arrived. The
+// renewal of the pod's own Lease comes first.
+func (a *arrival) survey(ctx context.Context) time.Duration {
+	for _, name := range a.Leases[1:] {
+		if a.Clock()-a.renewed >= a.budget.Renew || ctx.Err() != nil {
+			return 0
+		}
+		if _, err := a.read(ctx, name); err != nil {
+			return min(a.backOff(), a.untilRenewal())
+		}
+	}
+	if a.complete(a.Clock()) {
+		return a.record(ctx)
+	}
+	pause := max(time.Second, time.Duration(len(a.Leases))*time.Second/readsPerSecond)
+	return min(a.spread(2*pause), a.untilRenewal())
+}
+
+// complete reports whether each Lease has a holder of its own that lived within the last lease
+// duration, at the instant. A pod and its successor may have one name, and then count once.
+func (a *arrival) complete(now time.Duration) bool {
+	names := map[string]bool{a.PodName: true}
+	for _, name := range a.Leases[1:] {
+		s := a.seen[name]
+		if !s.lives || now-s.wrote >= a.Duration || names[api.PodOf(s.holder)] {
+			return false
+		}
+		names[api.PodOf(s.holder)] = true
+	}
+	return true
+}
+
+// record writes that the barrier is open, and releases the Lease by the same write.
+func (a *arrival) record(ctx context.Context) time.Duration {
+	opened := a.held.Clone()
+	if opened.Annotations == nil {
+		opened.Annotations = map[string]string{}
+	}
+	opened.Annotations[api.OpenedAnnotation] = strconv.Itoa(len(a.Leases))
+	opened.Holder = ""
+	if a.store(ctx, opened) != nil {
+		a.recall(ctx)
+		return a.backOff()
+	}
+	a.held, a.open = nil, true
+	return 0
+}
