@@ -148,10 +148,10 @@ func TestWaitSendsFewRequests(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)
-		before := s.puts
+		before := s.written()
 		lasts(t, time.Hour, a, b)
-		assert.LessOrEqual(t, s.puts-before, 2*12*60+2, "each pod renews twelve times a minute")
-		assert.GreaterOrEqual(t, s.puts-before, 2*9*60)
+		assert.LessOrEqual(t, s.written()-before, 2*12*60+2, "each pod renews twelve times a minute")
+		assert.GreaterOrEqual(t, s.written()-before, 2*9*60)
 	})
 }
 

@@ -79,6 +79,13 @@ func (s *server) lease(name string) *kube.Lease {
 	return s.leases[name].Clone()
 }
 
+// written returns the number of writes so far.
+func (s *server) written() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.puts
+}
+
 // opened returns the record of the first Lease.
 func (s *server) opened() int { return api.Opened(s.lease(leases[0]).Annotations[api.OpenedAnnotation]) }
 
