@@ -164,6 +164,7 @@ var sections = map[string]section{
 		{"copies", "a copy of a gated pod that claims nothing"},
 		{"own-condition", "a condition on the pod's own claim"},
 		{"conditions-by-hand", "a pod with conditions that no webhook has seen"},
+		{"barrier-by-hand", "a pod with a barrier that no webhook has seen"},
 		{"local-api-by-hand", "a pod of the local API that no webhook has seen"},
 	}},
 	"9 applications": {"Real applications, unmodified", []row{
