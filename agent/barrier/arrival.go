@@ -25,13 +25,16 @@ type arrival struct {
 	budget   api.Budget
 	random   *rand.Rand
 	identity string
+	// failures counts the failures since the last stored write.
 	failures int
 	// held is the Lease by which the pod has arrived, as it was stored last; nil before. The
 	// field renewed is the instant at which that write was sent.
 	held    *kube.Lease
 	renewed time.Duration
-	// open reports that the first Lease had the record of an open barrier when it was read last.
+	// open reports that the first Lease had the record of an open barrier.
 	open bool
+	// surveys is the instant of the next survey.
+	surveys time.Duration
 	// seen are the Leases of other pods, by name.
 	seen map[string]sight
 	// next is the index of the Lease that the pod reads next.
@@ -45,9 +48,9 @@ func newArrival(c Config, budget api.Budget, random *rand.Rand) *arrival {
 	}
 }
 
-// run arrives, and stays until ctx ends.
+// run arrives, and stays until the barrier is open or ctx ends.
 func (a *arrival) run(ctx context.Context) {
-	for ctx.Err() == nil {
+	for ctx.Err() == nil && !a.open {
 		pause := a.step(ctx)
 		select {
 		case <-time.After(pause):
@@ -59,17 +62,17 @@ func (a *arrival) run(ctx context.Context) {
 // step does what is due, and returns the pause until the next step.
 func (a *arrival) step(ctx context.Context) time.Duration {
 	switch {
-	case a.open: // the other wait of this process is about to see the record
-		_, _ = a.read(ctx, a.Leases[0])
-		return a.spread(a.budget.Renew)
 	case a.held == nil:
 		return a.acquire(ctx)
 	case a.Clock()-a.renewed >= a.budget.Renew:
 		return a.renew(ctx)
-	case a.held.Name == a.Leases[0]:
-		return a.survey(ctx)
+	case a.held.Name != a.Leases[0]:
+		return a.untilRenewal()
+	case a.Clock() < a.surveys:
+		return min(a.surveys-a.Clock(), a.untilRenewal())
 	}
-	return a.untilRenewal()
+	a.surveys = a.Clock() + a.survey(ctx)
+	return 0
 }
 
 // untilRenewal returns the time until the next renewal.
@@ -128,9 +131,13 @@ func (a *arrival) take(ctx context.Context, l *kube.Lease) time.Duration {
 	return 0
 }
 
-// renew writes the Lease again. If the write fails, the pod reads which pod holds.
+// renew writes the Lease again, and reads whether the barrier is open. If the write fails, the
+// pod reads which pod holds.
 func (a *arrival) renew(ctx context.Context) time.Duration {
 	if a.store(ctx, a.held.Clone()) == nil {
+		if a.held.Name != a.Leases[0] {
+			_, _ = a.read(ctx, a.Leases[0])
+		}
 		return 0
 	}
 	a.recall(ctx)
@@ -176,8 +183,6 @@ func (a *arrival) read(ctx context.Context, name string) (*kube.Lease, error) {
 		l = new(kube.Lease)
 	case err != nil:
 		return nil, err
-	default:
-		a.failures = 0
 	}
 	a.seen[name] = a.seen[name].next(l, sent, a.Clock())
 	if name == a.Leases[0] {
@@ -213,8 +218,8 @@ func (a *arrival) backOff() time.Duration {
 	return a.spread(pause)
 }
 
-// spread returns a duration between a half and the whole of the argument, so that pods that began
-// together do not stay together.
+// spread returns a duration between the argument and one and a half times the argument, so that pods
+// that began together do not stay together.
 func (a *arrival) spread(d time.Duration) time.Duration {
-	return d/2 + time.Duration(a.random.Int64N(int64(d/2)))
+	return d + time.Duration(a.random.Int64N(int64(d/2)))
 }

@@ -58,20 +58,30 @@ func Run(ctx context.Context, c Config) error {
 	}
 	random := rand.New(c.Random)
 	a := newArrival(c, budget, rand.New(rand.NewPCG(random.Uint64(), random.Uint64())))
-	arriving, stop := context.WithCancel(ctx)
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
 	gone := make(chan struct{})
 	go func() {
 		defer close(gone)
-		a.run(arriving)
+		defer stop()
+		a.run(waiting)
 	}()
-	err = after.Run(ctx, after.Config{
+	// The watch of package after sees the opening at once. The reads of the arrival see the opening
+	// even if that watch is silent.
+	err = after.Run(waiting, after.Config{
 		API: c.API, Conditions: []api.Condition{{Lease: c.Leases[0], Opened: len(c.Leases)}},
 		PodName: c.PodName, PodUID: c.PodUID, Log: c.Log, Random: rand.NewPCG(random.Uint64(), random.Uint64()),
 	})
 	stop()
 	<-gone
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaving)
+	if a.open {
+		err = nil
+	}
+	if ctx.Err() != nil && err != nil {
+		err = fmt.Errorf("wait at the barrier: %w", context.Cause(ctx))
+	}
+	leaves, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaving)
 	defer cancel()
-	a.leave(ctx)
+	a.leave(leaves)
 	return err
 }

@@ -16,7 +16,8 @@
 //
 // No process closes a barrier: an agent adds the record and never removes it. A Lease of a barrier
 // has the run in its name, so pods of two runs never see the same Lease. An open barrier lets
-// each later pod of its run through by the first read. With so many living pods the barrier
+// each later pod of its run through by the first read. No silent watch delays a pod for longer than
+// a period of renewals. With so many living pods the barrier
 // opens: the Lease of a dead pod expires, and a pod that lacks a Lease acquires that Lease.
 //
 // # Clocks

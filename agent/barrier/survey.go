@@ -54,25 +54,29 @@ func (s sight) next(l *kube.Lease, sent, answered time.Duration) sight {
 // and a release writes nothing.
 func isIdentity(holder string) bool { return strings.Contains(holder, "_") }
 
-// readsPerSecond bounds the reads of the pod that opens the barrier.
-const readsPerSecond = 8
+const (
+	// surveyPause is short beside the start of a pod. One pod of each barrier reads each of the other
+	// Leases less than fifty times a minute.
+	surveyPause = 1250 * time.Millisecond
+	// readsPerSecond bounds the reads of that pod.
+	readsPerSecond = 8
+)
 
 // survey reads the Leases of all other pods, and opens the barrier if all pods have arrived. The
-// renewal of the pod's own Lease comes first.
+// renewal of the pod's own Lease comes first. The result is the pause until the next survey.
 func (a *arrival) survey(ctx context.Context) time.Duration {
 	for _, name := range a.Leases[1:] {
 		if a.Clock()-a.renewed >= a.budget.Renew || ctx.Err() != nil {
 			return 0
 		}
 		if _, err := a.read(ctx, name); err != nil {
-			return min(a.backOff(), a.untilRenewal())
+			return a.backOff()
 		}
 	}
 	if a.complete(a.Clock()) {
 		return a.record(ctx)
 	}
-	pause := max(time.Second, time.Duration(len(a.Leases))*time.Second/readsPerSecond)
-	return min(a.spread(2*pause), a.untilRenewal())
+	return a.spread(max(surveyPause, time.Duration(len(a.Leases))*time.Second/readsPerSecond))
 }
 
 // complete reports whether each Lease has a holder of its own that lived within the last lease
