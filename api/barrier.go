@@ -4,23 +4,10 @@
 package api
 
 import (
-	"cmp"
 	"fmt"
 	"strconv"
 	"strings"
-	"time"
 )
-
-// Barrier is the barrier of a pod. No pod of a run goes on before so many pods have arrived. The
-// run is a Job.
-type Barrier struct {
-	Name string
-	// Size is the number of pods that must arrive.
-	Size int
-}
-
-// String returns the text of the barrier, as a person writes it.
-func (b Barrier) String() string { return b.Name + "=" + strconv.Itoa(b.Size) }
 
 // Leases returns the names of the Leases by which pods of the run arrive. The run is a part of
 // each name, so two runs have no Lease in common. The record of an open barrier is in the first
@@ -66,19 +53,6 @@ func Opened(value string) int {
 		return 0
 	}
 	return n
-}
-
-// BarrierDuration returns the lease duration of the pod's arrival at its barrier.
-func (r Request) BarrierDuration() time.Duration {
-	return cmp.Or(r.LeaseDuration, DefaultLeaseDuration)
-}
-
-func setBarrier(r *Request, value string) string {
-	b, problem := parseBarrier(strings.TrimSpace(value))
-	if problem == "" {
-		r.Barrier = b
-	}
-	return problem
 }
 
 // parseBarrier reads the text of [Barrier.String], or returns the problem of the text.

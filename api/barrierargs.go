@@ -5,8 +5,17 @@ package api
 
 import (
 	"fmt"
+	"strings"
 	"time"
 )
+
+func setBarrier(r *Request, value string) string {
+	b, problem := parseBarrier(strings.TrimSpace(value))
+	if problem == "" {
+		r.Barrier = b
+	}
+	return problem
+}
 
 // BarrierArgs are the arguments of the role "barrier". The webhook writes all but the directory,
 // which tests set.

@@ -4,7 +4,9 @@
 package api
 
 import (
+	"cmp"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -59,6 +61,11 @@ func (r Request) ForLife() []Claim {
 // is ready, the pod holds no slot.
 func (r Request) StartsOnly() bool { return r.StartsInTurn() && len(r.ForLife()) == 0 }
 
+// BarrierDuration returns the lease duration of the pod's arrival at its barrier.
+func (r Request) BarrierDuration() time.Duration {
+	return cmp.Or(r.LeaseDuration, DefaultLeaseDuration)
+}
+
 // MetBySelf returns the first condition that a pod with the claims could only meet by itself.
 func (r Request) MetBySelf(slots []string, key string) (Condition, bool) {
 	i := slices.IndexFunc(r.After, func(c Condition) bool {
@@ -90,6 +97,17 @@ func (c Condition) String() string {
 	}
 	return c.Lease + "=" + c.Key
 }
+
+// Barrier is the barrier of a pod. No pod of a run goes on before so many pods have arrived. The
+// run is a Job.
+type Barrier struct {
+	Name string
+	// Size is the number of pods that must arrive.
+	Size int
+}
+
+// String returns the text of the barrier, as a person writes it.
+func (b Barrier) String() string { return b.Name + "=" + strconv.Itoa(b.Size) }
 
 // OnLoss selects how a container goes on after its pod has lost or yielded the slot.
 type OnLoss string

@@ -38,7 +38,7 @@ func gathered(name, run, job string) *corev1.Pod {
 // leasesOfRun returns the Leases of the barrier of a run.
 func leasesOfRun(run string) []string { return api.Barrier{Name: "warm", Size: 2}.Leases(run) }
 
-func TestPodAtABarrierGetsTheLeasesOfItsRun(t *testing.T) {
+func TestPodGetsTheLeasesOfItsRun(t *testing.T) {
 	w := newWorld(t, gathered("a", firstRun, firstRun), gathered("b", secondRun, secondRun))
 	w.settle(w.process())
 	for _, run := range []string{firstRun, secondRun} {
@@ -78,7 +78,7 @@ func TestMalformedBarrierGivesNoRight(t *testing.T) {
 	}
 }
 
-func TestOpenBarrierOutlivesItsPodsButNotItsJob(t *testing.T) {
+func TestOpenBarrierOutlivesItsPodsNotItsJob(t *testing.T) {
 	for name, c := range map[string]struct {
 		opened string
 		owned  bool

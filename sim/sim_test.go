@@ -63,7 +63,7 @@ func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enr
 func TestPlantedBugsAreCaughtByAfterTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
 
 // The tests of agent/barrier catch these bugs. In the simulation no person writes the Lease of a pod
-// that waits, and the bounds of the invariants are wider than the time between two reads.
+// that waits. The bounds of the invariants are wider than the time between two reads.
 func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
 
 // The tests of agent/variable catch these bugs. In the simulation few calls wait at one instant, and

@@ -29,7 +29,7 @@ func TestBarrierOpensOnceAllPodsHaveArrived(t *testing.T) {
 	})
 }
 
-func TestOpenBarrierLetsALaterPodThroughAtOnce(t *testing.T) {
+func TestOpenBarrierLetsLaterPodThrough(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		ends(t, soon, s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c"))
 		ends(t, time.Second, s.arrive(t, "d"))
@@ -62,7 +62,7 @@ func TestDeadPodCountsForOneLeaseAtMost(t *testing.T) {
 	})
 }
 
-func TestWaitingPodReplacesADeadHolderOfAnyLease(t *testing.T) {
+func TestWaitingPodReplacesAnyDeadHolder(t *testing.T) {
 	for victim := range pods - 1 {
 		bubble(t, func(t *testing.T, s *server) {
 			all := map[string]*waiting{"a": s.arrive(t, "a"), "b": s.arrive(t, "b")}

@@ -61,7 +61,7 @@ func (s *server) put(l *kube.Lease) *kube.Lease {
 	return s.store(l)
 }
 
-// store is put for a caller that holds the mutex.
+// store stores a Lease as a new version, for a caller that holds the mutex.
 func (s *server) store(l *kube.Lease) *kube.Lease {
 	s.version++
 	stored := l.Clone()
@@ -87,7 +87,9 @@ func (s *server) written() int {
 }
 
 // opened returns the record of the first Lease.
-func (s *server) opened() int { return api.Opened(s.lease(leases[0]).Annotations[api.OpenedAnnotation]) }
+func (s *server) opened() int {
+	return api.Opened(s.lease(leases[0]).Annotations[api.OpenedAnnotation])
+}
 
 // holders returns the pods that hold a Lease, by the Lease's index.
 func (s *server) holders() (names [pods]string) {

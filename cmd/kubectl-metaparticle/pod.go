@@ -64,7 +64,7 @@ const previewUID = "job-uid"
 type owner struct {
 	workload api.Workload
 	template *corev1.PodSpec
-	job      feature.Job
+	run      feature.Run
 }
 
 // Origin implements admit.Owners. A manifest has no revision, because only a controller
@@ -73,7 +73,7 @@ func (o owner) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	if o.template == nil {
 		return feature.Origin{}, errOtherController
 	}
-	return feature.Origin{Workload: o.workload, Template: o.template, Job: o.job, Preview: true}, nil
+	return feature.Origin{Workload: o.workload, Template: o.template, Run: o.run, Preview: true}, nil
 }
 
 // podOf returns a pod of the workload, as the API server would receive it, and
@@ -123,7 +123,7 @@ func podOf(d document, raw []byte) (document, owner, error) {
 	}
 	o := owner{workload: api.Workload{Group: version.Group, Kind: d.Kind, Name: d.Name}, template: new(corev1.PodSpec)}
 	if d.Kind == "Job" || d.Kind == "CronJob" {
-		o.job = feature.Job{UID: previewUID, AtOnce: feature.PodsAtOnce(of.Parallelism, of.Completions)}
+		o.run = feature.Run{UID: previewUID, AtOnce: feature.PodsAtOnce(of.Parallelism, of.Completions)}
 	}
 	if err := json.Unmarshal(spec, o.template); err != nil {
 		return document{}, owner{}, fmt.Errorf("read %s: %w", d, err)

@@ -172,7 +172,7 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 	// A Job's template is immutable.
 	origin := feature.Origin{
 		Workload: workload(owner), Template: &job.Spec.Template.Spec,
-		Job: feature.Job{UID: string(owner.UID), AtOnce: feature.PodsAtOnce(job.Spec.Parallelism, job.Spec.Completions)},
+		Run: feature.Run{UID: string(owner.UID), AtOnce: feature.PodsAtOnce(job.Spec.Parallelism, job.Spec.Completions)},
 	}
 	if above := metav1.GetControllerOf(&job); above != nil {
 		origin.Workload = workload(above)

@@ -43,13 +43,13 @@ func (f Facts) ofJob() bool {
 	if f.isTemplate() {
 		return f.Workload.Kind == "Job" || f.Workload.Kind == "CronJob"
 	}
-	return f.Job.UID != ""
+	return f.Run.UID != ""
 }
 
 // atOnce returns the number of pods that the Job runs at once.
 func (f Facts) atOnce() int {
 	if !f.isTemplate() {
-		return f.Job.AtOnce
+		return f.Run.AtOnce
 	}
 	job := f.Path[:len(f.Path)-1]
 	return PodsAtOnce(f.count(job, "parallelism"), f.count(job, "completions"))

@@ -30,15 +30,15 @@ type Origin struct {
 	// ReplacesUnready reports that the controller replaces each old pod that is not Ready,
 	// however many pods are unavailable. The field is false without a Revision.
 	ReplacesUnready bool
-	// Job has the facts about the Job that has made this very pod; zero without one.
-	Job Job
+	// Run is the Job that has made this very pod; zero without one.
+	Run Run
 	// Preview reports that no controller has made the pod: "kubectl metaparticle inject" shows
 	// the pod of a manifest.
 	Preview bool
 }
 
-// Job is a Job that makes pods.
-type Job struct {
+// Run is a Job, whose pods may wait for each other.
+type Run struct {
 	UID string
 	// AtOnce is the number of pods that the Job runs at once.
 	AtOnce int

@@ -59,7 +59,7 @@ func (s sidecar) containers() []corev1.Container {
 	}
 	if s.Request.Barrier.Size > 0 {
 		all = append(all, s.waiting(api.BarrierContainer, api.BarrierArgs{
-			Barrier: s.Request.Barrier, Run: s.Job.UID, LeaseDuration: s.Request.BarrierDuration(),
+			Barrier: s.Request.Barrier, Run: s.Run.UID, LeaseDuration: s.Request.BarrierDuration(),
 			WaitAtMost: s.Request.WaitAtMost, Credentials: api.CredentialsPath,
 		}.Args()))
 	}

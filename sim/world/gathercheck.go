@@ -22,8 +22,8 @@ const (
 	through = "through"
 	// closed means that the record of an open barrier is gone, or smaller.
 	closed = "closed"
-	// heldUp means that a pod waits for longer than the rules allow, in quiet times, at an
-	// open barrier, or that so many pods wait at a closed one.
+	// heldUp means that a pod waits for longer than the rules allow, in quiet times. Its barrier is
+	// open, or enough pods of its run wait.
 	heldUp = "held-up"
 )
 
@@ -49,7 +49,7 @@ func checkOpened(w *World, by, lease string, sent time.Duration, was, is *kube.L
 }
 
 // checkArrived demands that so many pods of the run lived within the last lease duration before the
-// opening write was sent, and have a Lease each. A request on its way may have renewed a Lease
+// sending of the opening write. Each of them must have a Lease. A request on its way may have renewed a Lease
 // after the death of its pod.
 func checkArrived(w *World, of *run, by string, sent time.Duration) {
 	alive, bound := 0, sent-slow(of.duration)
