@@ -104,8 +104,8 @@ var Annotations = table{
 			"`election/NAME`, `semaphore/NAME=SIZE` or `variable/NAME`. All pods in the namespace that name a slot compete for it, whatever " +
 			"their workload. All of them use a Variable together. A lock of `metaparticle.io/lock` with the same name is the same slot. The containers run at once, " +
 			"and stay as they are: no part of Metaparticle stops the program, and the pod's readiness stays as it was. The program " +
-			"must stop its work when it loses a claim. Beside the annotation only `metaparticle.io/lease-duration` and " +
-			"`metaparticle.io/after` have an effect. A pod with hostNetwork is refused. At most 8 claims.",
+			"must stop its work when it loses a claim. Beside the annotation only `metaparticle.io/lease-duration`, " +
+			"`metaparticle.io/after` and `metaparticle.io/barrier` have an effect. A pod with hostNetwork is refused. At most 8 claims.",
 		Examples: []string{"lock/a", "lock/a, election/main, semaphore/pool=3", "election/db.main", "variable/hits"}, parse: parseLocals,
 	},
 	{
