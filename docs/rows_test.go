@@ -92,6 +92,9 @@ var sections = map[string]section{
 		{"init-gated", "gated init containers"},
 		{"init", "init containers"},
 		{"conditions", "conditions (`metaparticle.io/after`)"},
+		{"barrier", "a common start of a Job's pods (`metaparticle.io/barrier`)"},
+		{"barrier-few", "… that has fewer pods at once than the barrier"},
+		{"barrier-other", "… in pods of other workloads, and in bare pods"},
 		{"local-api", "slots that the program itself asks for (`metaparticle.io/api`)"},
 		{"local-api-socket", "… by a Unix socket, on the node's network"},
 		{"native-sidecars", "the user's own native sidecars"},
@@ -162,6 +165,7 @@ var sections = map[string]section{
 		{"copies", "a copy of a gated pod that claims nothing"},
 		{"own-condition", "a condition on the pod's own claim"},
 		{"conditions-by-hand", "a pod with conditions that no webhook has seen"},
+		{"barrier-by-hand", "a pod with a barrier that no webhook has seen"},
 		{"local-api-by-hand", "a pod of the local API that no webhook has seen"},
 	}},
 	"9 applications": {"Real applications, unmodified", []row{

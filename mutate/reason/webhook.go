@@ -146,6 +146,16 @@ var All = []Explanation{
 		Do:      "name the claim of another workload, or remove the condition",
 	},
 	{
+		Reason:  BarrierNeedsJob,
+		Meaning: "`metaparticle.io/barrier` lets the pods of one Job start together, once. This pod belongs to no Job, so no run begins or ends with its pods: after a rollout or a failure the barrier would be open already, or would wait for pods that never come.",
+		Do:      "put the pods into a Job, or use metaparticle.io/after to wait for other work",
+	},
+	{
+		Reason:  BarrierNeverOpens,
+		Meaning: "`metaparticle.io/barrier` waits for more pods than the Job ever runs at once. So the barrier would never open.",
+		Do:      "set parallelism, and completions, of the Job to at least the size of the barrier",
+	},
+	{
 		Reason:  PodWithoutName,
 		Meaning: "The slot of a pod without a controller is named after the pod. With generateName the pod has no name yet.",
 		Do:      "give the pod a name, or use metaparticle.io/lock",

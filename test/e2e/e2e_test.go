@@ -181,7 +181,8 @@ func TestClaimWithoutAnOptInIsRefused(t *testing.T) { injection.TestClaimWithout
 func TestEventTellsHowToGateRunningUngatedPods(t *testing.T) {
 	injection.TestEventTellsHowToGateRunningUngatedPods(t)
 }
-func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedPodsStayUnchanged(t) }
+func TestUnannotatedPodsStayUnchanged(t *testing.T)  { injection.TestUnannotatedPodsStayUnchanged(t) }
+func TestPodWithABarrierNeedsItsOwnRun(t *testing.T) { injection.TestPodWithABarrierNeedsItsOwnRun(t) }
 func TestPodWithConditionsNeedsItsContainer(t *testing.T) {
 	injection.TestPodWithConditionsNeedsItsContainer(t)
 }
@@ -235,6 +236,7 @@ func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 
 func TestPodStartsAfterTheWorkIsDone(t *testing.T)   { lifecycle.TestPodStartsAfterTheWorkIsDone(t) }
 func TestPodStartsAfterTheHolderServes(t *testing.T) { lifecycle.TestPodStartsAfterTheHolderServes(t) }
+func TestPodsOfAJobStartTogether(t *testing.T)       { lifecycle.TestPodsOfAJobStartTogether(t) }
 func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
 	lifecycle.TestJobSkipsOnlyWhileALivingPodHolds(t)
 }
