@@ -157,6 +157,9 @@ var (
 		slots:  func(c Claim, _ Workload) []string { return rwLockSlots(c.Name) },
 		isSlot: IsRWLockSlot,
 	}
+	// arrivals claims no slot for an application: the init container of a pod with a barrier
+	// arrives by one of these Leases.
+	arrivals = &Kind{Key: BarrierAnnotation, Ask: BarrierAnnotation, Scope: ScopeWorkload, isSlot: isArrival}
 	// Variable claims no slot: the pods of a namespace use one Variable by the local API, at the
 	// same time.
 	Variable = &Kind{
@@ -388,7 +391,7 @@ func HasNextLease(slot string) bool {
 }
 
 // kinds are all kinds of claims.
-var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election, RWLock}
+var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election, RWLock, arrivals}
 
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.
 func kindOf(lease string) *Kind {

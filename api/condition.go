@@ -15,7 +15,7 @@ func parseCondition(text string) (Condition, string) {
 	c := Condition{Lease: lease, Key: key}
 	kind := kindOf(lease)
 	switch {
-	case kind == Once && strings.HasPrefix(lease, revisionPrefix), kind == Semaphore, kind == StartLock, kind == Shards, kind == Election, kind == RWLock, kind == nil:
+	case kind == Once && strings.HasPrefix(lease, revisionPrefix), kind == Semaphore, kind == StartLock, kind == arrivals, kind == Shards, kind == Election, kind == RWLock, kind == nil:
 		return c, fmt.Sprintf("%q is no condition: write once.NAME=KEY, lock.NAME or a singleton's Lease, as in singleton.deployment.db", brief(text))
 	case kind == Once && !keyed:
 		return c, fmt.Sprintf("%q lacks a key: write once.NAME=KEY", brief(text))

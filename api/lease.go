@@ -22,6 +22,7 @@ const (
 	// a Lease.
 	revisionPrefix  = "once-revision."
 	singletonPrefix = "singleton"
+	barrierPrefix   = "barrier."
 	nextPrefix      = "next."
 )
 

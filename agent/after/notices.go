@@ -127,6 +127,9 @@ func (n *notices) log(text string) { fmt.Fprintf(n.config.Log, "metaparticle: %s
 
 // goal returns the condition in words, as the end of a sentence.
 func goal(c api.Condition) string {
+	if c.Opened > 0 {
+		return fmt.Sprintf("%d pods have arrived at the barrier of %s", c.Opened, c.Lease)
+	}
 	if c.Key == "" {
 		return "the holder of " + c.Lease + " serves"
 	}

@@ -27,7 +27,11 @@ Exit codes: 0 forgotten; 1 refused, nothing is written; 2 error.
 SLOT is once/NAME, or KIND/NAME of a workload with metaparticle.io/once: "true", as
 deployment/web.
 
+With barrier/NAME.UID.0, the Lease with the record of an open barrier, later pods of that Job wait
+at the barrier again.
+
   kubectl metaparticle forget [-n NAMESPACE] SLOT KEY
+  kubectl metaparticle forget [-n NAMESPACE] barrier/NAME.UID.0
 `
 
 func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
@@ -42,6 +46,9 @@ func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 // forget removes the key from the done keys of the Lease. If the Lease has changed meanwhile,
 // the patch is refused, and forget reads the Lease again.
 func forget(ctx context.Context, c cluster, namespace string, args []string, std stdio) (int, error) {
+	if len(args) == 1 && strings.HasPrefix(args[0], atBarrier+"/") {
+		return closeBarrier(ctx, c, namespace, strings.Replace(args[0], "/", ".", 1), std)
+	}
 	if len(args) != 2 {
 		return exitError, refusal("name the work and its key, as in once/schema 7")
 	}
@@ -72,13 +79,39 @@ func forget(ctx context.Context, c cluster, namespace string, args []string, std
 		}
 		return c.Patch(ctx, l, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	})
-	switch {
-	case apierrors.IsNotFound(err):
-		return exitError, refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name, and the namespace (-n)", slot, namespace))
-	case err != nil:
-		return exitError, err
+	if err != nil {
+		return exitError, unlessMissing(err, namespace, slot)
 	}
 	fmt.Fprintf(std.out, "%s: %s is forgotten\n", slot, key)
+	return exitOK, nil
+}
+
+// unlessMissing returns the error, or a refusal if there is no such Lease.
+func unlessMissing(err error, namespace, slot string) error {
+	if apierrors.IsNotFound(err) {
+		return refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name, and the namespace (-n)", slot, namespace))
+	}
+	return err
+}
+
+// closeBarrier removes the record of an open barrier from its Lease.
+func closeBarrier(ctx context.Context, c cluster, namespace, slot string, std stdio) (int, error) {
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		l := new(coordinationv1.Lease)
+		if err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: slot}, l); err != nil {
+			return err
+		}
+		if l.Annotations[api.OpenedAnnotation] == "" {
+			return refusal(slot + " has no record of an open barrier: there is nothing to forget")
+		}
+		before := l.DeepCopy()
+		delete(l.Annotations, api.OpenedAnnotation)
+		return c.Patch(ctx, l, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	})
+	if err != nil {
+		return exitError, unlessMissing(err, namespace, slot)
+	}
+	fmt.Fprintf(std.out, "%s: later pods of the Job wait at the barrier again\n", slot)
 	return exitOK, nil
 }
 

@@ -170,11 +170,15 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 		return feature.Origin{}, err
 	}
 	// A Job's template is immutable.
-	template := &job.Spec.Template.Spec
-	if above := metav1.GetControllerOf(&job); above != nil {
-		return feature.Origin{Workload: workload(above), Template: template}, o.verify(ctx, namespace, above)
+	origin := feature.Origin{
+		Workload: workload(owner), Template: &job.Spec.Template.Spec,
+		Run: feature.Run{UID: string(owner.UID), AtOnce: feature.PodsAtOnce(job.Spec.Parallelism, job.Spec.Completions)},
 	}
-	return feature.Origin{Workload: workload(owner), Template: template}, nil
+	if above := metav1.GetControllerOf(&job); above != nil {
+		origin.Workload = workload(above)
+		return origin, o.verify(ctx, namespace, above)
+	}
+	return origin, nil
 }
 
 // controllerRevision reads the template from which a StatefulSet or DaemonSet made a pod.

@@ -30,9 +30,18 @@ type Origin struct {
 	// ReplacesUnready reports that the controller replaces each old pod that is not Ready,
 	// however many pods are unavailable. The field is false without a Revision.
 	ReplacesUnready bool
+	// Run is the Job that has made this very pod; zero without one.
+	Run Run
 	// Preview reports that no controller has made the pod: "kubectl metaparticle inject" shows
 	// the pod of a manifest.
 	Preview bool
+}
+
+// Run is a Job, whose pods may wait for each other.
+type Run struct {
+	UID string
+	// AtOnce is the number of pods that the Job runs at once.
+	AtOnce int
 }
 
 // Facts is everything that the webhook knows about a pod that claims or has conditions, or

@@ -42,6 +42,8 @@ type Facts struct {
 	MinReadySeconds int `json:"minReadySeconds"`
 	// ReplacesUnready reports that the pod's controller replaces unready old pods.
 	ReplacesUnready bool `json:"replacesUnready"`
+	// Run is the pod's own Job.
+	Run feature.Run `json:"run"`
 	// Images are the images by name; an image with an error cannot be read.
 	Images map[string]Image    `json:"images"`
 	Limits []corev1.LimitRange `json:"limits"`
@@ -91,7 +93,7 @@ func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	revision, err := api.ParseRevision(f.Revision)
 	origin := feature.Origin{
 		Workload: *f.Group, Revision: revision,
-		MinReady: time.Duration(f.MinReadySeconds) * time.Second, ReplacesUnready: f.ReplacesUnready,
+		MinReady: time.Duration(f.MinReadySeconds) * time.Second, ReplacesUnready: f.ReplacesUnready, Run: f.Run,
 	}
 	if err != nil || f.Template == nil {
 		return origin, err
