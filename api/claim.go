@@ -146,17 +146,6 @@ var (
 		slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },
 		isSlot: isElectionSlot,
 	}
-	// RWLock claims any one of several slots for a reader, or all of them for a writer. The
-	// program says at each bid which of the two it wants to be.
-	RWLock = &Kind{
-		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
-		parse: func(value string) ([]Claim, string) {
-			name, size, problem := parseRWLock(value)
-			return []Claim{{Name: name, Size: size}}, problem
-		},
-		slots:  func(c Claim, _ Workload) []string { return rwLockSlots(c.Name) },
-		isSlot: IsRWLockSlot,
-	}
 	// arrivals claims no slot for an application: the init container of a pod with a barrier
 	// arrives by one of these Leases.
 	arrivals = &Kind{Key: BarrierAnnotation, Ask: BarrierAnnotation, Scope: ScopeWorkload, isSlot: isArrival}

@@ -77,8 +77,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 		// The API server refused this version as old, and the standby still sees it. So
 		// the watch is late or silent.
 		s.refused = ""
-		s.endLook()
-		s.view.Blind()
+		unsee(s, p.now)
 		p.wakeAt(p.now)
 		return true
 	}
@@ -123,7 +122,7 @@ func (c campaign) patientUntil(s *slot) time.Duration {
 	case c.writes && sees:
 		return instant.Never
 	case c.writes:
-		return max(c.since, s.view.Heard()) + duration
+		return max(c.since, s.unseenAt) + duration
 	}
 	return c.since + duration
 }

@@ -114,8 +114,27 @@ func (n need) reading(p *plan, c campaign) slots {
 	case p.now < at:
 		p.wakeAt(at)
 		return nil
+	case n.unsure(at):
+		return nil
 	}
 	return of.anyOne(p, c)
+}
+
+// unsure reports whether only the silence of a watch says that the writer with the intent is
+// dead. The watch may be broken, and no refused write would show that: a reader writes no intent.
+func (n need) unsure(expiry time.Duration) bool {
+	r, _ := n.slots[0].view.Record()
+	return r.Holder != "" && n.slots[0].view.Heard() < expiry
+}
+
+// makeSure lets a reader read the intent again after its expiry.
+func (n need) makeSure(p *plan) {
+	if n.Readers == 0 || p.facts.Writes || !p.facts.Compete {
+		return
+	}
+	if at, sees := n.slots[0].freeAt(p.facts, &n.slots[0].view); sees && p.now >= at && n.unsure(at) {
+		unsee(n.slots[0], p.now)
+	}
 }
 
 // writing returns all slots, the intent first. A writer acquires the intent without

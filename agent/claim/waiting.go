@@ -12,6 +12,7 @@ import (
 func (c *Claim) wait(p *plan) {
 	c.settleHandback(p)
 	p.successor = c.handback.successor
+	c.need.makeSure(p)
 	if resumed, ok := c.need.resumable(p.facts); ok {
 		c.campaign, c.handback = resumed, handback{}
 		c.run(p)
