@@ -4,7 +4,6 @@
 package api
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -145,6 +144,17 @@ var (
 		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
 		slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },
 		isSlot: isElectionSlot,
+	}
+	// RWLock claims any one of several slots for a reader, or all of them for a writer. The
+	// program says at each bid which of the two it wants to be.
+	RWLock = &Kind{
+		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
+		parse: func(value string) ([]Claim, string) {
+			name, size, problem := parseRWLock(value)
+			return []Claim{{Name: name, Size: size}}, problem
+		},
+		slots:  func(c Claim, _ Workload) []string { return rwLockSlots(c.Name) },
+		isSlot: IsRWLockSlot,
 	}
 	// arrivals claims no slot for an application: the init container of a pod with a barrier
 	// arrives by one of these Leases.
@@ -298,14 +308,6 @@ func (r Request) Once() (Claim, bool) {
 func (r Request) Shards() int {
 	c, _ := r.first(func(c Claim) bool { return c.Kind == Shards })
 	return c.Size
-}
-
-// Duration returns the lease duration of the pod's claims.
-func (r Request) Duration() time.Duration {
-	if r.LeaseDuration == 0 && len(r.Claimed) > 0 {
-		return r.Claimed[0].Kind.duration()
-	}
-	return cmp.Or(r.LeaseDuration, DefaultLeaseDuration)
 }
 
 // duration returns the lease duration of a claim of the kind without an annotation.

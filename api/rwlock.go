@@ -9,18 +9,6 @@ import (
 	"strings"
 )
 
-// RWLock claims any one of several slots for a reader, or all of them for a writer. The
-// program says at each bid which of the two it wants to be.
-var RWLock = &Kind{
-	Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
-	parse: func(value string) ([]Claim, string) {
-		name, size, problem := parseRWLock(value)
-		return []Claim{{Name: name, Size: size}}, problem
-	},
-	slots:  func(c Claim, _ Workload) []string { return rwLockSlots(c.Name) },
-	isSlot: IsRWLockSlot,
-}
-
 // parseRWLock reads NAME=SIZE. The size says how many pods may read at once.
 func parseRWLock(value string) (name string, size int, problem string) {
 	name, text, sized := strings.Cut(value, "=")
