@@ -50,6 +50,10 @@ func TestRandomClaimSchedulesCatchPlantedBugs(t *testing.T) {
 		"paused-taken", "polling", "read-makes-pauses-short", "stands-aside-for-ever")
 }
 
+// The tests of agent/claim catch these bugs. In the simulation a watch is seldom silent while a
+// writer of a short lease waits for a reader of a long one.
+func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "agent/claim") }
+
 // The tests of agent/turn catch these bugs. The simulation seldom catches these bugs,
 // because it seldom deletes a holder while a pod asks for its turn.
 func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agent/turn") }
