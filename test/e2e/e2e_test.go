@@ -53,6 +53,9 @@ func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
 func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
 	examples.TestCounterExampleCountsExactlyDespiteKills(t)
 }
+func TestSumOfUnkeyedAddsStaysWithinItsBounds(t *testing.T) {
+	examples.TestSumOfUnkeyedAddsStaysWithinItsBounds(t)
+}
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	examples.TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t)
 }
@@ -151,6 +154,9 @@ func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 func TestEachShardRunsInOneOfFivePods(t *testing.T) { exclusive.TestEachShardRunsInOneOfFivePods(t) }
 func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
 	exclusive.TestChangeOfShardsNeverMixesTwoNumbers(t)
+}
+func TestChangeOfShardsOutlivesItsCutNode(t *testing.T) {
+	exclusive.TestChangeOfShardsOutlivesItsCutNode(t)
 }
 func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
