@@ -142,6 +142,10 @@ bench-variables: install ## Adds to one Variable by 1 and by 20 pods, beside bar
 bench-works: install ## The waits for one work alone; CROWD=n pods wait.
 	cd test && $(GO_RUN) ./bench -only-works -crowd $(CROWD)
 
+.PHONY: bench-slots
+bench-slots: install ## Handovers and costs of singletons, semaphores and shards, and a change of shards.
+	cd test && $(GO_RUN) ./bench -only-slots -rounds $(ROUNDS)
+
 .PHONY: bench-handover
 bench-handover: install ## Handovers alone, with their steps; STANDBYS=n pods wait, NAMED=true names the next holder.
 	cd test && $(GO_RUN) ./bench -only-handovers -rounds $(ROUNDS) -standbys $(STANDBYS) -named=$(NAMED)
