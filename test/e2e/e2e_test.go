@@ -310,6 +310,9 @@ func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	operations.TestCertificateRenewalInterruptsNoAdmission(t)
 }
+func TestCheckCommandJudgesTheInstallation(t *testing.T) {
+	operations.TestCheckCommandJudgesTheInstallation(t)
+}
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
 }
