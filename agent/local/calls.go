@@ -14,6 +14,9 @@ import (
 // errEnded means that the loop of a claim has ended.
 var errEnded = errors.New("local: the agent stops")
 
+// errAsked means that the pod is to give back a hold, or has lost that hold.
+var errAsked = errors.New("local: a hold ends")
+
 // mostBids bounds the bids of one claim.
 const mostBids = 256
 

@@ -123,6 +123,9 @@ func (h *hold) beat(now time.Duration) {
 	h.beatAt, h.beats, h.told = now, cmp.Or(h.beats, defaultBeats), true
 }
 
+// expect begins the time until the first heartbeat of a program that has shown by a call that it lives.
+func (h *hold) expect(now, every time.Duration) { h.beatAt, h.beats, h.told = now, every, true }
+
 // wake returns the instant at which the answers of the hold may change by themselves.
 func (h *hold) wake(now time.Duration) time.Duration {
 	at := time.Duration(instant.Never)

@@ -235,7 +235,7 @@ func TestDocumentedParametersEqualTheHandlersParameters(t *testing.T) {
 func TestDocumentedSchemasEqualTheAnswers(t *testing.T) {
 	schemas := readOpenAPI(t).Components.Schemas
 	for name, answer := range map[string]any{
-		"Holding": holding{}, "ClaimState": claimState{}, "SlotState": slotState{}, "Problem": problem{}, "SyncLock": syncLock{}, "VariableState": variableState{},
+		"Holding": holding{}, "Holdings": holdings{}, "ClaimState": claimState{}, "SlotState": slotState{}, "Problem": problem{}, "SyncLock": syncLock{}, "VariableState": variableState{},
 	} {
 		if assert.Contains(t, schemas, name) {
 			assertSchema(t, name, schemas[name], reflect.TypeOf(answer))
@@ -274,7 +274,8 @@ func assertSchema(t *testing.T, name string, s schema, answer reflect.Type) {
 			assertSchema(t, name+"."+field, p, f.Type)
 		}
 		if p.Items != nil {
-			assert.Equal(t, "#/components/schemas/SlotState", p.Items.Ref)
+			items := map[reflect.Type]string{reflect.TypeFor[slotState](): "SlotState", reflect.TypeFor[holding](): "Holding"}
+			assert.Equal(t, "#/components/schemas/"+items[f.Type.Elem()], p.Items.Ref)
 		}
 	}
 	var documented []string

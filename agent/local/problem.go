@@ -37,7 +37,7 @@ var (
 	hostProblem    = newProblem(http.StatusForbidden, "ForeignHost",
 		"The Host header does not name this machine, or a web page sent the call. Use localhost, 127.0.0.1 or [::1], and no Origin.")
 	wildProblem = newProblem(http.StatusNotFound, "NoSuchPath",
-		"The local API has the paths /v1/KIND/NAME, /v1/KIND/NAME/holds, /v1/KIND/NAME/holds/HOLD, /v1/variable/NAME, /v1/variable/NAME/add and /locks/NAME.")
+		"The local API has the paths /v1/holds, /v1/KIND/NAME, /v1/KIND/NAME/holds, /v1/KIND/NAME/holds/HOLD, /v1/variable/NAME, /v1/variable/NAME/add and /locks/NAME.")
 )
 
 // The problems of Variables.

@@ -4,6 +4,8 @@
 package local
 
 import (
+	"cmp"
+	"net/url"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -38,4 +40,21 @@ func writesAs(of api.Claim, text string) (bool, *problem) {
 		return false, usageProblem("A read-write lock needs ?as=reader or ?as=writer.")
 	}
 	return role(text) == asWriter, nil
+}
+
+// leastBeats and mostBeats bound the time between two heartbeats. A heartbeat costs no request to
+// the API server, and a dead program keeps its slot for that time.
+const (
+	leastBeats = time.Second
+	mostBeats  = 5 * time.Minute
+)
+
+// timesOf reads the longest wait of a bid, and the time between two heartbeats.
+func timesOf(query url.Values) (wait, every time.Duration, p *problem) {
+	wait, first := seconds(query.Get("wait"), 0, "wait")
+	every, second := seconds(query.Get("heartbeat"), defaultBeats, "heartbeat")
+	if p = cmp.Or(first, second); p == nil && (every < leastBeats || every > mostBeats) {
+		p = usageProblem("The value of ?heartbeat is not between 1s and 5m.")
+	}
+	return wait, every, p
 }
