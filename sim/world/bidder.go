@@ -40,6 +40,10 @@ type bidder struct {
 	writes bool
 	// due reports that the bidder is to hold once more, in quiet times.
 	due bool
+	// idles reports that the bidder will bid after a pause. The field joint is the open call for several
+	// claims in which the bidder takes part; nil for none.
+	idles bool
+	joint *joint
 }
 
 func newBidder(p *localPod, c api.Claim) *bidder {
@@ -49,13 +53,14 @@ func newBidder(p *localPod, c api.Claim) *bidder {
 
 // begin makes the bidder a part of a new program.
 func (b *bidder) begin(g *program) {
-	b.program, b.bids, b.hold, b.call, b.work = g, false, nil, nil, nil
+	b.program, b.bids, b.hold, b.call, b.work, b.joint = g, false, nil, nil, nil, nil
 	b.later(between(b.rng, time.Millisecond, 2*time.Second))
 }
 
 // later bids after the pause.
 func (b *bidder) later(pause time.Duration) {
 	b.round++
+	b.idles = true
 	b.in(pause, b.bid)
 }
 
@@ -86,6 +91,11 @@ func (b *bidder) bid() {
 		b.later(between(b.rng, time.Second, 5*time.Second))
 		return
 	}
+	if partners := b.partners(); len(partners) > 0 {
+		b.join(partners)
+		return
+	}
+	b.idles = false
 	b.streams, b.every = chance(b.rng, .6), between(b.rng, 2*time.Second, 15*time.Second).Round(time.Millisecond)
 	query := "?heartbeat=" + b.every.String()
 	if b.streams {
@@ -170,6 +180,9 @@ func (b *bidder) beat() {
 func (b *bidder) hangUp() {
 	b.call.hangUp()
 	b.call, b.bids = nil, false
+	if b.joint != nil {
+		b.joint.part()
+	}
 }
 
 // lets closes the connection of the bid, or of the hold. A program that works goes on, and may

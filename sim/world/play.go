@@ -91,6 +91,14 @@ func (w *World) PlayReaders() {
 	story.run()
 }
 
+// PlayJoints plays the story of the seed in which programs call for several claims at once.
+func (w *World) PlayJoints() {
+	defer w.end()
+	var story *programs
+	w.do(func() { story = newPrograms(w, jointClaims) })
+	story.run()
+}
+
 // PlayStarts plays the story of the seed in which pods have a start lock.
 func (w *World) PlayStarts() {
 	defer w.end()

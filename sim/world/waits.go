@@ -27,7 +27,7 @@ func (s *waits) judge() {
 	}
 	s.next = s.now() + time.Second
 	for _, b := range s.bidders() {
-		if !b.bids || s.used(b) {
+		if !b.bids || s.jointUsed(b) {
 			delete(s.since, b)
 			continue
 		}
@@ -70,7 +70,7 @@ func (s *waits) readWriteUsed(b *bidder) bool {
 	readers := 0
 	for _, other := range s.bidders() {
 		switch {
-		case other == b || other.hold == nil && !other.bids:
+		case other == b || other.claim.Kind != api.RWLock || other.hold == nil && !other.bids:
 		case other.pod == b.pod && (other.hold != nil || other.since < b.since), other.hold != nil && (other.writes || b.writes),
 			other.hold == nil && other.writes && !b.writes:
 			return true

@@ -38,6 +38,8 @@ type World struct {
 	// variables has the Variables of these pods. The field silent ends all calls for them.
 	variables *variables
 	silent    bool
+	// joins reports that programs call for several claims at once.
+	joins bool
 }
 
 // remembered has the slots that ever had a Lease, each with the longest duration that a
