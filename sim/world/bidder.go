@@ -91,8 +91,8 @@ func (b *bidder) bid() {
 		b.later(between(b.rng, time.Second, 5*time.Second))
 		return
 	}
-	if partners := b.partners(); len(partners) > 0 {
-		b.join(partners)
+	if partners := partnersOf(b); len(partners) > 0 {
+		join(b, partners)
 		return
 	}
 	b.idles = false

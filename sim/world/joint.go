@@ -20,7 +20,7 @@ type joint struct {
 	rounds []int
 }
 
-// jointClaims draws the claims of the story in which programs call for several claims. One of them is a
+// jointClaims draws the claims of the story in which programs call for several claims. The last claim is a
 // read-write lock.
 func jointClaims(s *programs) func() []api.Claim {
 	s.joins = true
@@ -29,9 +29,9 @@ func jointClaims(s *programs) func() []api.Claim {
 	}
 }
 
-// partners draws idle bidders of other claims in the pod, for a joint call; none for a call of the
+// partnersOf draws idle bidders of other claims in the pod, for a joint call; none for a call of the
 // bidder alone.
-func (b *bidder) partners() (all []*bidder) {
+func partnersOf(b *bidder) (all []*bidder) {
 	if !b.pod.w.joins || !chance(b.rng, .6) {
 		return nil
 	}
@@ -45,7 +45,7 @@ func (b *bidder) partners() (all []*bidder) {
 }
 
 // join calls for the claims of the bidder and of its partners. Afterwards each bidder has a hold of its own.
-func (b *bidder) join(partners []*bidder) {
+func join(b *bidder, partners []*bidder) {
 	w := b.pod.w
 	j := &joint{bidders: append([]*bidder{b}, partners...)}
 	every := between(b.rng, 2*time.Second, 15*time.Second).Round(time.Millisecond)
