@@ -37,6 +37,8 @@ func TestStartsBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOfEnro
 
 func TestBarriersBreakNoInvariant(t *testing.T) { play.Barriers(t, world.ModelOfEnroll) }
 
+func TestRestoresBreakNoInvariant(t *testing.T) { play.Restores(t, world.ModelOfEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The random schedules in the tests of agent/claim catch these bugs, because the bugs are

@@ -87,6 +87,11 @@ func Barriers(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayBarriers)
 }
 
+// Restores plays, for each seed, the story in which a person restores the API server's objects.
+func Restores(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayRestores)
+}
+
 // play plays a story of one seed in a synctest bubble, and reports the violation.
 func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	var w *world.World

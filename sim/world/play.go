@@ -99,6 +99,17 @@ func (w *World) PlayBarriers() {
 	story.run()
 }
 
+// PlayRestores plays the story of the seed in which a person restores the API server's objects.
+func (w *World) PlayRestores() {
+	defer w.end()
+	var story restoring
+	w.do(func() {
+		w.restores = true
+		story = restoring{newChaos(w)}
+	})
+	story.run()
+}
+
 // end stops all processes, and waits for their goroutines.
 func (w *World) end() {
 	w.do(func() {

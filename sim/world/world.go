@@ -38,6 +38,9 @@ type World struct {
 	// variables has the Variables of these pods. The field silent ends all calls for them.
 	variables *variables
 	silent    bool
+	// restores reports that a person restores the objects of an earlier instant. No pod has the gate
+	// "readiness" then, because that gate stops no application.
+	restores bool
 }
 
 // remembered has the slots that ever had a Lease, each with the longest duration that a
