@@ -5,6 +5,7 @@ package api
 
 import (
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -59,7 +60,8 @@ func (r Request) StartsOnly() bool { return r.StartsInTurn() && len(r.ForLife())
 // MetBySelf returns the first condition that a pod with the claims could only meet by itself.
 func (r Request) MetBySelf(slots []string, key string) (Condition, bool) {
 	i := slices.IndexFunc(r.After, func(c Condition) bool {
-		return slices.Contains(slots, c.Lease) && (c.Key == "" || c.Key == key)
+		own := slices.ContainsFunc(c.Leases(), func(lease string) bool { return slices.Contains(slots, lease) })
+		return own && (c.Key == "" || c.Key == key)
 	})
 	if i < 0 {
 		return Condition{}, false
@@ -70,11 +72,51 @@ func (r Request) MetBySelf(slots []string, key string) (Condition, bool) {
 // Condition names a Lease, and the state that the Lease must show before a pod starts. A
 // condition holds no slot.
 type Condition struct {
-	// Lease is the name of a slot's Lease, in the namespace of the pod.
+	// Lease is the name of a slot's Lease, in the namespace of the pod. For all shards of a
+	// workload, Lease is the part that the names of their Leases share.
 	Lease string
 	// Key is the key of a once claim, which must be done. With an empty key, the holder of the
-	// slot must serve.
+	// slot must serve. For shards, Key is the run, and empty for the run that the stamps name.
 	Key string
+}
+
+// Sharded reports whether the condition waits for all shards of a workload.
+func (c Condition) Sharded() bool { return isRunGroup(c.Lease) }
+
+// Job returns the name of the Job whose shards the condition waits for; empty for any other
+// condition.
+func (c Condition) Job() string {
+	job, ok := strings.CutPrefix(c.Lease, ShardGroup(Workload{Kind: "Job"}))
+	if !ok || !c.Sharded() {
+		return ""
+	}
+	return job
+}
+
+// InRuns returns the conditions, of which each one on the shards of a Job names the Job's run. So a
+// pod does not go on because of an earlier Job with the same name. The runs are the UIDs of the
+// Jobs, by their names.
+func InRuns(conditions []Condition, runs map[string]string) []Condition {
+	named := slices.Clone(conditions)
+	for i, c := range named {
+		if run := runs[c.Job()]; c.Job() != "" && c.Key == "" && IsRun(run) {
+			named[i].Key = run
+		}
+	}
+	return named
+}
+
+// Leases returns the Leases that the condition may read. The stamps tell how many shards a
+// workload has, so the condition on shards may read as many Leases as there can be.
+func (c Condition) Leases() []string {
+	if !c.Sharded() {
+		return []string{c.Lease}
+	}
+	leases := make([]string, maxShards)
+	for i := range leases {
+		leases[i] = ShardLease(c.Lease, i)
+	}
+	return leases
 }
 
 // String returns the text of the condition, as a person writes it.

@@ -160,18 +160,42 @@ func TestNumberFollowsTemplateOnceItsPodRuns(t *testing.T) {
 	}{
 		"no pod yet":                     {3, 0, 3, nil},
 		"no pod any more":                {3, 5, 3, nil},
-		"the template's pod runs":        {5, 3, 5, []shardedPod{{3, at(1), true}, {5, at(2), true}}},
-		"the template's pod is to come":  {5, 3, 3, []shardedPod{{3, at(1), true}}},
-		"the template's pod is broken":   {5, 3, 3, []shardedPod{{3, at(1), true}, {5, at(2), false}}},
-		"an undo":                        {3, 5, 3, []shardedPod{{3, at(1), true}, {5, at(2), true}}},
-		"pods of a third number":         {5, 0, 4, []shardedPod{{4, at(1), true}, {5, at(2), false}}},
-		"no template, the youngest":      {0, 3, 5, []shardedPod{{3, at(1), true}, {5, at(2), true}}},
-		"no template, the youngest runs": {0, 3, 3, []shardedPod{{3, at(1), true}, {5, at(2), false}}},
-		"no template, of one age":        {0, 3, 5, []shardedPod{{5, at(1), true}, {3, at(1), true}}},
-		"no template, nobody runs":       {0, 0, 5, []shardedPod{{3, at(1), false}, {5, at(2), false}}},
+		"the template's pod runs":        {5, 3, 5, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: true}}},
+		"the template's pod is to come":  {5, 3, 3, []shardedPod{{count: 3, created: at(1), runs: true}}},
+		"the template's pod is broken":   {5, 3, 3, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: false}}},
+		"an undo":                        {3, 5, 3, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: true}}},
+		"pods of a third number":         {5, 0, 4, []shardedPod{{count: 4, created: at(1), runs: true}, {count: 5, created: at(2), runs: false}}},
+		"no template, the youngest":      {0, 3, 5, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: true}}},
+		"no template, the youngest runs": {0, 3, 3, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: false}}},
+		"no template, of one age":        {0, 3, 5, []shardedPod{{count: 5, created: at(1), runs: true}, {count: 3, created: at(1), runs: true}}},
+		"no template, nobody runs":       {0, 0, 5, []shardedPod{{count: 3, created: at(1), runs: false}, {count: 5, created: at(2), runs: false}}},
 	} {
 		s := sharded{template: test.template, pods: test.pods}
-		assert.Equal(t, test.want, s.number(test.current), name)
+		count, run := s.number(api.Stamp{Count: test.current})
+		assert.Equal(t, test.want, count, name)
+		assert.Empty(t, run, name)
+	}
+}
+
+func TestRunLastsAsLongAsItsPodStays(t *testing.T) {
+	pod := func(run string, age int, stays bool) shardedPod {
+		return shardedPod{count: 3, run: run, stays: stays, created: time.Unix(int64(-age), 0)}
+	}
+	for name, test := range map[string]struct {
+		current, want string
+		pods          []shardedPod
+	}{
+		"the first run":             {"", "a", []shardedPod{pod("a", 1, true)}},
+		"a younger run waits":       {"a", "a", []shardedPod{pod("a", 2, true), pod("b", 1, true)}},
+		"a deleted pod is no vote":  {"a", "b", []shardedPod{pod("a", 2, false), pod("b", 3, true)}},
+		"the youngest run is next":  {"x", "b", []shardedPod{pod("a", 2, true), pod("b", 1, true)}},
+		"all pods are deleted":      {"x", "x", []shardedPod{pod("a", 2, false)}},
+		"no run, and a deleted pod": {"", "a", []shardedPod{pod("a", 2, false)}},
+	} {
+		s := sharded{pods: test.pods}
+		count, run := s.number(api.Stamp{Count: 3, Run: test.current})
+		assert.Equal(t, test.want, run, name)
+		assert.Equal(t, 3, count, name)
 	}
 }
 

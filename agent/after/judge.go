@@ -18,10 +18,12 @@ const (
 	noHolder = "No pod holds the Lease. Check that a pod claims it."
 )
 
-// judge decides from the states of one Lease whether the condition is met.
+// judge decides from the states of one Lease whether the condition is met. A condition on shards
+// needs the Leases of all shards, one after the other.
 type judge struct {
 	condition api.Condition
 	first     sight
+	shards    shards
 }
 
 // sight is the first state that the wait saw of a hold. Its zero value is none.
@@ -36,6 +38,8 @@ type sight struct {
 // result is empty if the condition is met, and otherwise a text for people.
 func (j *judge) see(l *kube.Lease) string {
 	switch {
+	case j.condition.Sharded():
+		return j.shards.see(j.condition, l)
 	case l == nil:
 		j.first = sight{}
 		return noLease

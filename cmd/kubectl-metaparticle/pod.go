@@ -60,6 +60,8 @@ type owner struct {
 
 // Origin implements admit.Owners. A manifest has no revision, because only a controller
 // numbers revisions.
+func (o owner) Run(context.Context, string, string) (string, error) { return "", nil }
+
 func (o owner) Origin(context.Context, string, *corev1.Pod) (feature.Origin, error) {
 	if o.template == nil {
 		return feature.Origin{}, errOtherController

@@ -170,11 +170,19 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 		return feature.Origin{}, err
 	}
 	// A Job's template is immutable.
-	template := &job.Spec.Template.Spec
+	origin := feature.Origin{Workload: workload(owner), Template: &job.Spec.Template.Spec, Completions: job.Spec.Completions}
 	if above := metav1.GetControllerOf(&job); above != nil {
-		return feature.Origin{Workload: workload(above), Template: template}, o.verify(ctx, namespace, above)
+		origin.Workload = workload(above)
+		return origin, o.verify(ctx, namespace, above)
 	}
-	return feature.Origin{Workload: workload(owner), Template: template}, nil
+	return origin, nil
+}
+
+// Run implements [admit.Owners].
+func (o owners) Run(ctx context.Context, namespace, job string) (string, error) {
+	var found batchv1.Job
+	err := o.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: job}, &found)
+	return string(found.UID), client.IgnoreNotFound(err)
 }
 
 // controllerRevision reads the template from which a StatefulSet or DaemonSet made a pod.

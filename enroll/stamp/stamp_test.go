@@ -52,7 +52,7 @@ func TestNextDecidesClosesFreesAndOpens(t *testing.T) {
 		"in order":                     {leases("2/3!", "2/3", "2/3!", "2/3 closed"), false, nil},
 		"another number, in the epoch": {leases("2/3 closed", "2/5 closed", "2/3 closed"), false, []Stamp{{Number: 1, Stamp: closed}}},
 	} {
-		assert.Equal(t, test.want, Next(test.shards, 3, test.absent), name)
+		assert.Equal(t, test.want, Next(test.shards, 3, "", test.absent), name)
 	}
 }
 
@@ -65,9 +65,9 @@ func TestLeasesInOrderNeedNoWrite(t *testing.T) {
 		{leases("2/3!", "2/3"), false}, {leases("2/3!", "2/3", "2/3", "2/3"), false}, {leases("2/3!", "1/3", "2/3"), false},
 		{leases("2/3!", "2/3", "2/3 closed"), false}, {leases("2/2!", "2/2"), false}, {nil, false},
 	} {
-		assert.Equal(t, test.want, InOrder(test.shards, 3), test.shards)
+		assert.Equal(t, test.want, InOrder(test.shards, 3, ""), test.shards)
 		if test.want {
-			assert.Empty(t, Next(slices.DeleteFunc(test.shards, func(s Shard) bool { return s.Stamp == (api.Stamp{}) }), 3, false))
+			assert.Empty(t, Next(slices.DeleteFunc(test.shards, func(s Shard) bool { return s.Stamp == (api.Stamp{}) }), 3, "", false))
 		}
 	}
 }
@@ -97,7 +97,7 @@ func FuzzTwoNumbersAreNeverOpenTogether(f *testing.F) {
 				for j := range shards {
 					shards[j].Held = held[j] > 0
 				}
-				w.orders, w.at = Next(shards, w.count, false), slices.Clone(versions)
+				w.orders, w.at = Next(shards, w.count, "", false), slices.Clone(versions)
 			case 2, 3: // one write of the list
 				if len(w.orders) == 0 {
 					continue
@@ -109,12 +109,12 @@ func FuzzTwoNumbersAreNeverOpenTogether(f *testing.F) {
 					versions[o.Number]++
 				}
 			case 4: // an agent acquires
-				if s := shards[i].Stamp; s.Admits(s.Count) && held[i] == 0 {
+				if s := shards[i].Stamp; s.Admits(s.Count, "") && held[i] == 0 {
 					held[i] = s.Count
 					versions[i]++
 				}
 			default: // an agent releases
-				if held[i] > 0 && !shards[i].Stamp.Admits(held[i]) {
+				if held[i] > 0 && !shards[i].Stamp.Admits(held[i], "") {
 					held[i] = 0
 					versions[i]++
 				}
@@ -128,15 +128,15 @@ func FuzzTwoNumbersAreNeverOpenTogether(f *testing.F) {
 		}
 		for range 20 {
 			for j := range shards {
-				if !shards[j].Stamp.Admits(held[j]) {
+				if !shards[j].Stamp.Admits(held[j], "") {
 					held[j] = 0
 				}
 				shards[j].Held = held[j] > 0
 			}
-			for _, o := range Next(shards, 3, false) {
+			for _, o := range Next(shards, 3, "", false) {
 				shards[o.Number].Stamp = o.Stamp
 			}
 		}
-		assert.True(t, InOrder(shards, 3), "alone, a process opens all: %v", shards)
+		assert.True(t, InOrder(shards, 3, ""), "alone, a process opens all: %v", shards)
 	})
 }

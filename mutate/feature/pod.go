@@ -30,6 +30,8 @@ type Origin struct {
 	// ReplacesUnready reports that the controller replaces each old pod that is not Ready,
 	// however many pods are unavailable. The field is false without a Revision.
 	ReplacesUnready bool
+	// Completions are the completions of the Job that controls the pod; nil if the Job has none.
+	Completions *int32
 	// Preview reports that no controller has made the pod: "kubectl metaparticle inject" shows
 	// the pod of a manifest.
 	Preview bool
