@@ -49,8 +49,8 @@ func isShardGroup(group string) bool {
 	return ok && isWorkload(rest)
 }
 
-// isRunGroup reports whether the text is the group of the shards of a workload that can own Jobs:
-// a Job, a CronJob, or an object of another API.
+// isRunGroup reports whether the text is the group of the shards of a workload that can own Jobs.
+// Such a workload is a Job, a CronJob, or an object of another API.
 func isRunGroup(text string) bool {
 	rest, _ := strings.CutPrefix(text, shardPrefix)
 	kind, _, _ := strings.Cut(rest, ".")

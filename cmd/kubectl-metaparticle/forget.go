@@ -90,8 +90,8 @@ func forgetKey(ctx context.Context, c cluster, namespace, slot, key string) erro
 	return err
 }
 
-// doneSlots returns the slots that a person names: one slot of a once claim, or the shards of a
-// Job that are done for the key.
+// doneSlots returns the slots that a person names. The result is one slot of a once claim, or the
+// shards of a Job that are done for the key.
 func doneSlots(ctx context.Context, c cluster, namespace, name, key string) ([]string, error) {
 	lease := strings.Replace(name, "/", ".", 1)
 	shards := api.Condition{Lease: lease}

@@ -26,8 +26,8 @@ type Stamp struct {
 	Free bool
 }
 
-// InOrder reports whether the Leases need no write: the number and the run are decided, and each
-// shard of that number has an open stamp of one epoch.
+// InOrder reports whether the Leases need no write. The number and the run are decided then, and
+// each shard of that number has an open stamp of one epoch.
 func InOrder(shards []Shard, count int, run string) bool {
 	open := 0
 	decided := decision(shards)

@@ -39,7 +39,6 @@ type pod struct {
 	course     agent.Course
 	job        string // the Job of the pod, in the story of Jobs
 	key        string // the key of the pod's once claim, in the story of works
-	run        string // the run of the pod's shard, in the story of runs
 	ran, skips bool
 	// stopping reports that the kubelet ends the pod. The field object reports that the API
 	// server has the pod. The field gone reports that the pod has no process left.

@@ -36,7 +36,7 @@ func checkStamp(l *checks, slot string, was, is *kube.Lease) {
 	if p == nil || is.Annotations[api.HoldAnnotation] == was.Annotations[api.HoldAnnotation] {
 		return
 	}
-	if s := stampOf(was); !s.Admits(p.shards, p.run) {
+	if s := stampOf(was); !s.Admits(p.shards, "") {
 		l.violate(unstamped, "%s of %d shards takes %s with the stamp %q", is.Holder, p.shards, slot, s)
 	}
 	checkNumbers(l, is.Holder+" takes "+slot, p)

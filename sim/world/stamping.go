@@ -122,10 +122,10 @@ func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 		_, n, ok := api.ReadShard(slot)
 		absent = absent || ok && !slices.ContainsFunc(shards, func(known stamp.Shard) bool { return known.Number == n })
 	}
-	if count == 0 || stamp.InOrder(shards, count) {
+	if count == 0 || stamp.InOrder(shards, count, "") {
 		return nil
 	}
-	return stamp.Next(shards, count, absent)
+	return stamp.Next(shards, count, "", absent)
 }
 
 // expired reports whether this process has seen a closed Lease unchanged for its duration,
