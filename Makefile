@@ -38,6 +38,7 @@ CROWD ?= 100
 NAMED ?= false
 ROWS ?= .+
 PKG ?=
+SYNC ?=
 
 ##@ The two commands of a fresh machine
 
@@ -79,13 +80,13 @@ unit: packages ## Unit, golden, fuzz seeds and real-binary tests, with the race 
 
 .PHONY: sim
 sim: ## The seeded simulation; SEEDS=n how many, SEED=n replays one.
-	go test -count=1 -timeout 30m ./sim ./sim/enrolled -run 'Simulation|Rollouts|Jobs|Works|Programs|Planted' -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED) -v)
+	go test -count=1 -timeout 30m ./sim ./sim/enrolled -run 'Simulation|Rollouts|Jobs|Works|Programs|Barriers|Planted' -seeds=$(SEEDS) $(if $(SEED),-seed=$(SEED) -v)
 
 .PHONY: e2e
-e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, V=-v says more.
+e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, V=-v says more; SYNC=directory has the sources of metaparticle/sync.
 	@mkdir -p out/e2e
 	$(if $(OWN_CLUSTER),,cd test && $(GO_RUN) ./cluster metrics)
-	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
 
 .PHONY: rollouts
 rollouts: install ## Measure the table of docs/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).

@@ -163,8 +163,8 @@ type Config struct {
 	Calm func()
 	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
-	// Leaps delivers a value after each leap of the wall clock. Gates without shims
-	// need Leaps, because no shim reports leaps to them. A nil channel delivers none.
+	// Leaps delivers a value after each leap of the wall clock. A shim reports leaps, too, but
+	// between two containers of a pod no shim lives.
 	Leaps <-chan struct{}
 	// Reconnect closes the idle connections to the API server, because a pause may have
 	// outlasted them. The default does nothing.
@@ -205,8 +205,8 @@ func (c Config) check() (Config, error) {
 		return c, fmt.Errorf("agent: slots %q are not all shards of one workload", c.Slots)
 	case c.BootID == "":
 		return c, errors.New("agent: no boot id")
-	case c.API == nil || c.Gate == nil || c.Clock == nil || c.Random == nil:
-		return c, errors.New("agent: an API, a gate, a clock and a random source are needed")
+	case c.API == nil || c.Gate == nil || c.Clock == nil || c.Leaps == nil || c.Random == nil:
+		return c, errors.New("agent: an API, a gate, a clock, its leaps and a random source are needed")
 	case len(c.Probes) > 0 && c.Asides == nil:
 		return c, errors.New("agent: probes, and nobody to run their commands")
 	case c.OnBusy == api.OnBusySkip && (c.Dismiss == nil || c.NoteCourse == nil), (c.WaitAtMost > 0 || c.OnceKey != "") && c.Dismiss == nil:

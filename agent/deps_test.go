@@ -123,6 +123,15 @@ func TestPackageAfterImportsOnlyAPIAndKube(t *testing.T) {
 	}
 }
 
+// Package barrier waits beside the agent's loop, too. No claim's hold depends on an arrival, so the
+// package knows no claim.
+func TestPackageBarrierKnowsNoClaims(t *testing.T) {
+	allowed := []string{"api", "agent/kube", "agent/after"}
+	for _, d := range dependencies(t, module+"agent/barrier") {
+		assert.True(t, standard(d) || slices.Contains(allowed, strings.TrimPrefix(d, module)), "agent/barrier imports %s", d)
+	}
+}
+
 // Package variable knows no claim and no hold. A hold's fence comes as a function, so no code of
 // that package can make up a token.
 func TestPackageVariableImportsOnlyAPIAndKube(t *testing.T) {

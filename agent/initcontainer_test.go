@@ -191,3 +191,25 @@ func (s *server) told() []string {
 	}
 	return reasons
 }
+
+// The machine may have been paused between two containers of a pod. Then no shim lives that
+// could report the leap, and another pod may have the slot.
+func TestLeapBetweenContainersDelaysTheNextGrant(t *testing.T) {
+	simulate(t, func(w *world) {
+		leaps := make(chan struct{})
+		w.free(theSlot)
+		a := w.start("a", migrates, func(c *Config) { c.Leaps = leaps })
+		a.gates.connect(gate.Report{Shim: "s1", Container: "migrate"})
+		w.within(time.Second, "init container runs", func() bool { return a.running("s1") })
+		w.pass(time.Second)
+		a.gates.succeed("s1")
+		w.pass(time.Second)
+		a.link.set(func(l *link) { l.cut = true })
+		leaps <- struct{}{}
+		a.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.pass(time.Second)
+		assert.Equal(t, gate.Waiting, a.gates.phase("s2"), "no renewal has followed the leap")
+		a.link.set(func(l *link) { l.cut = false })
+		w.within(10*time.Second, "application runs", func() bool { return a.running("s2") })
+	})
+}

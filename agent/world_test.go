@@ -79,7 +79,7 @@ func (w *world) start(name string, change ...func(c *Config)) *pod {
 		p.config = Config{
 			PodName: name, PodUID: "u", PodIP: "10.0.0." + strconv.Itoa(len(w.pods)+1),
 			Slots: []string{theSlot}, Containers: []string{"app"}, Workload: "Deployment/biller",
-			BootID: boot, Clock: w.clock, Log: slog.New(slog.DiscardHandler),
+			BootID: boot, Clock: w.clock, Leaps: make(chan struct{}), Log: slog.New(slog.DiscardHandler),
 		}
 		w.pods[name] = p
 	} else {

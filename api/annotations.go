@@ -106,8 +106,9 @@ var Annotations = table{
 			"`election/NAME`, `semaphore/NAME=SIZE` or `variable/NAME`. All pods in the namespace that name a slot compete for it, whatever " +
 			"their workload. All of them use a Variable together. A lock of `metaparticle.io/lock` with the same name is the same slot. The containers run at once, " +
 			"and stay as they are: no part of Metaparticle stops the program, and the pod's readiness stays as it was. The program " +
-			"must stop its work when it loses a claim. Beside the annotation only `metaparticle.io/lease-duration` and " +
-			"`metaparticle.io/after` have an effect. A pod with hostNetwork is refused. At most 8 claims.",
+			"must stop its work when it loses a claim. Beside the annotation only `metaparticle.io/lease-duration`, " +
+			"`metaparticle.io/after` and `metaparticle.io/barrier` have an effect. A pod with hostNetwork needs an emptyDir volume `metaparticle-api`, " +
+			"in which its programs find the socket (docs/api.md). At most 8 claims.",
 		Examples: []string{"lock/a", "lock/a, election/main, semaphore/pool=3", "election/db.main", "variable/hits"}, parse: parseLocals,
 	},
 	{
@@ -119,6 +120,16 @@ var Annotations = table{
 			"exists when the pod is created counts, and no earlier or later Job with its name. A Lease that does " +
 			"not exist yet means \"not yet\". What ends later stops nothing. A key counts until 50 newer keys are done. At most 8 conditions.",
 		Examples: []string{"once.schema=7", "shards.job.map", "lock.a,singleton.deployment.db", "singleton-writer.statefulset.a.b"}, set: setAfter,
+	},
+	{
+		Key: BarrierAnnotation, Value: "`name=size`", Default: "no barrier", Alone: true,
+		Meaning: "No pod of a Job starts its application before so many pods of the Job wait at the barrier: 1 to 32. Each Job has " +
+			"a barrier of its own, also if another Job has the same name or the same annotation. The pod waits in an init container " +
+			"(`metaparticle-barrier`), after its conditions and before it competes for its slots. The pod needs no claim. A pod that " +
+			"is gone counts for one lease duration at most. Once open, the barrier stays open for its Job: a pod that replaces another " +
+			"one goes through at once. Only for pods of a Job whose `parallelism` and `completions` are not below the size. " +
+			"`metaparticle.io/lease-duration` and `metaparticle.io/wait-at-most` count.",
+		Examples: []string{"warm=5", "a.b=1", "1.a-b=32"}, set: setBarrier,
 	},
 	{
 		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; without a known template, all containers but well-known proxies",
@@ -192,7 +203,6 @@ var Annotations = table{
 // this version does not support them. The message of any other unknown key is "is not
 // known".
 var planned = []string{
-	Prefix + "barrier",
 	Prefix + "ports",
 }
 

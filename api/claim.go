@@ -146,6 +146,9 @@ var (
 		slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },
 		isSlot: isElectionSlot,
 	}
+	// arrivals claims no slot for an application: the init container of a pod with a barrier
+	// arrives by one of these Leases.
+	arrivals = &Kind{Key: BarrierAnnotation, Ask: BarrierAnnotation, Scope: ScopeWorkload, isSlot: isArrival}
 	// Variable claims no slot: the pods of a namespace use one Variable by the local API, at the
 	// same time.
 	Variable = &Kind{
@@ -377,7 +380,7 @@ func HasNextLease(slot string) bool {
 }
 
 // kinds are all kinds of claims.
-var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election}
+var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election, arrivals}
 
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.
 func kindOf(lease string) *Kind {

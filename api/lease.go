@@ -21,6 +21,7 @@ const (
 	// a Lease.
 	revisionPrefix  = "once-revision."
 	singletonPrefix = "singleton"
+	barrierPrefix   = "barrier."
 	nextPrefix      = "next."
 )
 

@@ -95,7 +95,7 @@ func parseLocals(value string) ([]Claim, string) {
 }
 
 // LocalArgs are the arguments of the agent's sidecar in a pod whose program uses the local
-// API. The webhook writes the first three, and tests set the others.
+// API. The webhook writes all but the last, which tests set.
 type LocalArgs struct {
 	// Claims are the claims that the program may make.
 	Claims        []Claim
@@ -103,8 +103,10 @@ type LocalArgs struct {
 	// OwnKernel reports that the pod may run in a virtual machine of its own. Another boot
 	// id is then no proof that the program of the earlier boot is dead.
 	OwnKernel bool
-	// Port is the port of the local API.
+	// Port is the port of the local API; zero for none, on the node's network.
 	Port int
+	// Socket is the path of the local API's socket; empty for none.
+	Socket string
 	// Credentials is the directory of the service account token and the cluster's CA.
 	Credentials string
 }
@@ -132,7 +134,7 @@ var localArguments = arguments[LocalArgs]{
 	optionArg("own-kernel", "the pod may run in a virtual machine of its own: another boot id proves nothing",
 		func(r *LocalArgs) *bool { return &r.OwnKernel }),
 	{
-		name: "port", meaning: "the port of the local API, on the pod's own addresses for local traffic",
+		name: "port", meaning: "the port of the local API, on the pod's own addresses for local traffic; 0 for none",
 		where: func(r LocalArgs) bool { return r.Port != LocalPort },
 		text:  func(r LocalArgs) string { return strconv.Itoa(r.Port) },
 		read: func(r *LocalArgs, value string) error {
@@ -143,6 +145,8 @@ var localArguments = arguments[LocalArgs]{
 			return err
 		},
 	},
+	textArg("socket", "the path of the local API's socket", func(r *LocalArgs) *string { return &r.Socket }).
+		written(func(r LocalArgs) bool { return r.Socket != "" }),
 	textArg("credentials", "directory of the service account token and the cluster's CA", func(r *LocalArgs) *string { return &r.Credentials }).
 		written(func(r LocalArgs) bool { return r.Credentials != CredentialsPath }),
 }
@@ -184,6 +188,8 @@ func ParseLocalArgs(words []string) (LocalArgs, error) {
 		err = fmt.Errorf("agent %s: unexpected arguments %q", LocalRole, rest)
 	case len(a.Claims) == 0:
 		err = fmt.Errorf("agent %s: no -claims", LocalRole)
+	case a.Port == 0 && a.Socket == "":
+		err = fmt.Errorf("agent %s: neither -port nor -socket", LocalRole)
 	}
 	return a, err
 }

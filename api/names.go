@@ -24,6 +24,7 @@ const (
 	StartLockAnnotation     = Prefix + "start-lock"
 	LocalAnnotation         = Prefix + "api"
 	AfterAnnotation         = Prefix + "after"
+	BarrierAnnotation       = Prefix + "barrier"
 	ContainersAnnotation    = Prefix + "containers"
 	LeaseDurationAnnotation = Prefix + "lease-duration"
 	OnLossAnnotation        = Prefix + "on-loss"
@@ -50,6 +51,9 @@ const (
 	// AfterContainer is the init container of a pod with conditions. The container ends once
 	// all conditions were met.
 	AfterContainer = "metaparticle-after"
+	// BarrierContainer is the init container of a pod with a barrier. The container ends once
+	// the barrier is open.
+	BarrierContainer = "metaparticle-barrier"
 
 	// Volume is the emptyDir that the agent and the gated containers share. The gated
 	// containers mount it read-only, but a process can still connect to a socket
@@ -61,6 +65,13 @@ const (
 	// agent's container alone mounts it.
 	CredentialsVolume = "metaparticle-credentials"
 	CredentialsPath   = "/var/run/secrets/kubernetes.io/serviceaccount"
+
+	// LocalVolume is the emptyDir for the socket of the local API. A pod that declares the
+	// volume asks for the socket, and mounts the volume in the containers that call.
+	LocalVolume    = "metaparticle-api"
+	LocalMountPath = MountPath + "/api"
+	// LocalSocket is the path of that socket in the agent's container.
+	LocalSocket = LocalMountPath + "/api.sock"
 
 	// ImageBinary is the path of the binary in the agent's own image.
 	ImageBinary = "/agent"
@@ -88,7 +99,7 @@ const (
 )
 
 // Injected are the names of the containers that the webhook puts into pods.
-var Injected = []string{AgentContainer, TurnContainer, WaitContainer, AfterContainer}
+var Injected = []string{AgentContainer, TurnContainer, WaitContainer, AfterContainer, BarrierContainer}
 
 // The words that the agent writes to its own pod, through pods/status.
 const (
@@ -112,7 +123,7 @@ const (
 	SlotsAnnotation = Prefix + "slots"
 	// GatedLabel marks the pods into which the webhook injected containers, so that enroll and
 	// the uninstaller watch and list no others. Gated is the value for a pod that claims.
-	// GatedAfter is the value for a pod that has conditions and claims nothing.
+	// GatedAfter is the value for a pod that has conditions or a barrier, and claims nothing.
 	GatedLabel = Prefix + "gated"
 	Gated      = "true"
 	GatedAfter = "after"
@@ -145,6 +156,9 @@ const (
 	// DoneAnnotation has the done keys of a once claim, as [Done]. The write that releases
 	// the Lease after a success adds the holder's key.
 	DoneAnnotation = Prefix + "done"
+	// OpenedAnnotation is on the first Lease of a barrier, and says that the barrier is open. Its
+	// value is the number of pods that had arrived. The holder writes it with its release.
+	OpenedAnnotation = Prefix + "opened"
 	// FailuresAnnotation counts the failures of a once claim, as [Failures]. The write that
 	// releases the Lease after a failure adds one. The release after a success removes the
 	// annotation.

@@ -101,6 +101,9 @@ func (p *parser) together() {
 	if p.request.OptOut && len(p.request.After) > 0 {
 		p.wrong(InjectAnnotation, `is "false", but %s needs an injected container: remove one of the two`, AfterAnnotation)
 	}
+	if p.request.OptOut && p.request.Barrier.Size > 0 {
+		p.wrong(InjectAnnotation, `is "false", but %s needs an injected container: remove one of the two`, BarrierAnnotation)
+	}
 	if p.has(LocalAnnotation) {
 		p.program()
 	} else {
@@ -110,7 +113,7 @@ func (p *parser) together() {
 		return
 	}
 	for _, a := range p.table {
-		if _, ok := p.annotations[a.Key]; ok && !a.Alone {
+		if p.has(a.Key) && !a.Alone && !p.ofBarrier(a.Key) {
 			p.wrong(a.Key, "has no effect without a claim: add %s, or remove it", p.table.asks())
 		}
 	}
@@ -120,6 +123,11 @@ func (p *parser) together() {
 func (p *parser) has(key string) bool {
 	_, ok := p.annotations[key]
 	return ok
+}
+
+// ofBarrier reports whether the setting has an effect on the wait at the pod's barrier.
+func (p *parser) ofBarrier(key string) bool {
+	return p.has(BarrierAnnotation) && (key == LeaseDurationAnnotation || key == WaitAtMostAnnotation)
 }
 
 // program judges a pod whose program asks for its slots by the local API. The function
@@ -132,7 +140,7 @@ func (p *parser) program() {
 		}
 	}
 	for _, a := range p.table {
-		if a.Kind == nil && !a.Alone && a.Key != LeaseDurationAnnotation && p.has(a.Key) {
+		if a.Kind == nil && !a.Alone && a.Key != LeaseDurationAnnotation && p.has(a.Key) && !p.ofBarrier(a.Key) {
 			p.wrong(a.Key, "has no effect with %s, because the containers stay as they are and their program asks for its slots: remove it", LocalAnnotation)
 		}
 	}

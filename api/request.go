@@ -4,7 +4,9 @@
 package api
 
 import (
+	"cmp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -30,6 +32,9 @@ type Request struct {
 	// After are the conditions that must be met before the pod competes for its slots, or
 	// starts its application. They are sorted by their text, without doubles.
 	After []Condition
+	// Barrier is the barrier at which the pod waits, after its conditions and before it competes
+	// for its slots. The zero value is none.
+	Barrier Barrier
 	// Gate is empty where the annotation is absent.
 	Gate Gate
 	// OptOut is set by inject: "false".
@@ -40,8 +45,8 @@ type Request struct {
 func (r Request) Claims() bool { return len(r.Claimed) > 0 }
 
 // Injects reports whether the pod needs an injected container: the pod claims, or has
-// conditions.
-func (r Request) Injects() bool { return r.Claims() || len(r.After) > 0 }
+// conditions or a barrier.
+func (r Request) Injects() bool { return r.Claims() || len(r.After) > 0 || r.Barrier.Size > 0 }
 
 // StartsInTurn reports whether the pod has a start lock.
 func (r Request) StartsInTurn() bool {
@@ -56,6 +61,11 @@ func (r Request) ForLife() []Claim {
 // StartsOnly reports whether the pod has a start lock, and no other claim. Once its application
 // is ready, the pod holds no slot.
 func (r Request) StartsOnly() bool { return r.StartsInTurn() && len(r.ForLife()) == 0 }
+
+// BarrierDuration returns the lease duration of the pod's arrival at its barrier.
+func (r Request) BarrierDuration() time.Duration {
+	return cmp.Or(r.LeaseDuration, DefaultLeaseDuration)
+}
 
 // MetBySelf returns the first condition that a pod with the claims could only meet by itself.
 func (r Request) MetBySelf(slots []string, key string) (Condition, bool) {
@@ -78,6 +88,9 @@ type Condition struct {
 	// Key is the key of a once claim, which must be done. With an empty key, the holder of the
 	// slot must serve. For shards, Key is the run, and empty for the run that the stamps name.
 	Key string
+	// Opened is the number of pods for which the barrier must have opened whose first Lease this
+	// is; zero for other conditions. Only the wait at a barrier sets the field.
+	Opened int
 }
 
 // reads reports whether the condition reads the Lease of the slot.
@@ -93,6 +106,17 @@ func (c Condition) String() string {
 	}
 	return c.Lease + "=" + c.Key
 }
+
+// Barrier is the barrier of a pod. No pod of a run goes on before so many pods have arrived. The
+// run is a Job.
+type Barrier struct {
+	Name string
+	// Size is the number of pods that must arrive.
+	Size int
+}
+
+// String returns the text of the barrier, as a person writes it.
+func (b Barrier) String() string { return b.Name + "=" + strconv.Itoa(b.Size) }
 
 // OnLoss selects how a container goes on after its pod has lost or yielded the slot.
 type OnLoss string

@@ -20,6 +20,8 @@ const (
 	WaitRole = "wait"
 	// AfterRole is the init container that waits for the conditions of its pod.
 	AfterRole = "after"
+	// BarrierRole is the init container that arrives at the barrier of its pod, and waits there.
+	BarrierRole = "barrier"
 	// LocalRole is the sidecar of a pod whose program uses the local API.
 	LocalRole = "api"
 	// ReadyRole ends once the local API of its pod accepts connections.
@@ -32,8 +34,8 @@ const (
 const (
 	// ExitUsage ends a role whose arguments are invalid.
 	ExitUsage = 2
-	// ExitWaited ends a shim that has waited for as long as a person permits
-	// (EX_UNAVAILABLE). Its application never started in that wait.
+	// ExitWaited ends a shim, or the wait at a barrier, that has waited for as long as a person
+	// permits (EX_UNAVAILABLE). Its application never started in that wait.
 	ExitWaited = 69
 	// ExitLost is the exit code of a shim after a lost or yielded slot (EX_TEMPFAIL: try
 	// again). The code distinguishes that end from the end of the application. A shim whose

@@ -157,6 +157,9 @@ func isLock(name string) bool { return len(name) <= maxLock && isSubdomain(name)
 // isOnce reports whether a once claim can have the name.
 func isOnce(name string) bool { return len(name) <= maxOnce && isSubdomain(name) }
 
+// isBarrier reports whether a barrier can have the name.
+func isBarrier(name string) bool { return len(name) <= maxBarrierName && isSubdomain(name) }
+
 // isStartLock reports whether a start lock can have the name.
 func isStartLock(name string) bool { return len(name) <= maxStartLock && isSubdomain(name) }
 

@@ -68,6 +68,3 @@ func ParseStamp(text string) Stamp {
 func IsRun(text string) bool {
 	return text != "" && len(text) <= maxRun && strings.Trim(text, "0123456789abcdef-") == ""
 }
-
-// maxRun is the length of a UID.
-const maxRun = 36

@@ -28,6 +28,12 @@ const (
 	maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
 	// maxShards bounds the shards of a workload, because a standby watches all of them.
 	maxShards = maxListed
+	// maxBarrier bounds the pods of a barrier, because one of them reads the Leases of all others.
+	maxBarrier = maxListed
+	// maxRun is the length of a UID.
+	maxRun = 36
+	// maxBarrierName leaves room for the prefix, for the run, and for the number of a Lease.
+	maxBarrierName = maxName - len(barrierPrefix) - len(".") - maxRun - len(".31")
 	// maxAfter bounds the conditions of a pod. The pod's service account gets rights on as
 	// many Leases.
 	maxAfter = 8

@@ -66,6 +66,14 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	c.add(pod, a.account, duration, slotsOf(pod)...)
 }
 
+// addBarrier adds the Leases of the barrier at which a gated pod waits. They come from the spec,
+// as conditions do, so they count in each namespace.
+func (c claims) addBarrier(pod *corev1.Pod) {
+	if barrier := podspec.BarrierOf(&pod.Spec); !ended(pod) {
+		c.add(pod, pod.Spec.ServiceAccountName, barrier.LeaseDuration, barrier.Leases()...)
+	}
+}
+
 // ask has the fields of a pod on which its claims depend.
 type ask struct {
 	account, slots, duration string

@@ -80,11 +80,12 @@ func sameNamespace(before, after client.Object) bool {
 		before.GetDeletionTimestamp().IsZero() == after.GetDeletionTimestamp().IsZero()
 }
 
-// sameAsk also compares the conditions, which nobody can change in a pod. A cache that was
+// sameAsk also compares the conditions and the barrier, which nobody can change in a pod. A cache that was
 // behind reports the next pod of the same name as an update.
 func sameAsk(before, after client.Object) bool {
 	was, is := before.(*corev1.Pod), after.(*corev1.Pod)
-	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec))
+	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec)) &&
+		podspec.BarrierOf(&was.Spec) == podspec.BarrierOf(&is.Spec)
 }
 
 // sameWorkload compares the fields of a workload that enroll reads.

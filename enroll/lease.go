@@ -120,7 +120,7 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 			before, err = a.liveRoles(ctx, a.seen.namespace)
 		}
 		if err == nil && lease == nil {
-			lease, err = a.createLease(ctx, a.seen.namespace, slot, max(a.seen.wanted[slot].duration, before.duration(slot)), a.now)
+			lease, err = a.createLease(ctx, a.seen.namespace, slot, max(a.seen.wanted[slot].duration, before.duration(slot)), a.now, ownersOf(slot, a.seen.wanted[slot].first)...)
 		}
 		if err != nil {
 			errs = append(errs, err)

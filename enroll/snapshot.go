@@ -47,6 +47,7 @@ func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated 
 	if !ungated {
 		err = s.cachedPods(ctx, namespace, func(pod *corev1.Pod) {
 			seen.wanted.addPod(pod, optedIn)
+			seen.wanted.addBarrier(pod)
 			account := pod.Spec.ServiceAccountName
 			seen.awaited.add(pod, account, awaitedBy(pod))
 			if asks(pod).counts(optedIn) {
@@ -151,7 +152,8 @@ func (s *snapshot) belonging() map[string]bool {
 // rights of accounts that no longer claim it. A paused Lease stays with its rights, so a
 // workload that is scaled to 0 stays paused. A Lease with done keys stays, too, because work
 // that is done must not run again. But the rights on a Lease with done keys go. The revisions
-// of a workload end with the workload, so their Lease goes.
+// of a workload end with the workload, so their Lease goes. The record of an open barrier stays for
+// as long as the Job lives.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()
@@ -178,14 +180,19 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 }
 
 // stays reports whether a Lease that no pod claims stays. Either a person has paused its
-// slot, or the Lease has done keys.
+// slot, or the Lease has done keys or the record of an open barrier.
 func stays(lease *coordinationv1.Lease) bool {
 	return lease != nil && api.PauseOf(lease.Annotations) != "" || recorded(lease)
 }
 
-// recorded reports whether the Lease has done keys, and is not paused.
+// recorded reports whether the Lease has a record, and is not paused. The record of an open
+// barrier counts only in a Lease that the API server deletes together with the Job.
 func recorded(lease *coordinationv1.Lease) bool {
-	return lease != nil && lease.Annotations[api.DoneAnnotation] != "" && api.PauseOf(lease.Annotations) == "" && !api.IsRevisionSlot(lease.Name)
+	if lease == nil || api.PauseOf(lease.Annotations) != "" {
+		return false
+	}
+	done := lease.Annotations[api.DoneAnnotation] != "" && !api.IsRevisionSlot(lease.Name)
+	return done || api.Opened(lease.Annotations[api.OpenedAnnotation]) > 0 && len(lease.OwnerReferences) > 0
 }
 
 // sweepAfter returns the time for which a Lease must not change before enroll sweeps

@@ -109,13 +109,15 @@ func (s store) lease(ctx context.Context, namespace, slot string) (*coordination
 
 // createLease creates a Lease whose holder is [Unknown]. If another process or
 // program has created the Lease already, createLease reads it.
-func (s store) createLease(ctx context.Context, namespace, slot string, duration time.Duration, at time.Time) (*coordinationv1.Lease, error) {
+func (s store) createLease(ctx context.Context, namespace, slot string, duration time.Duration, at time.Time, owners ...metav1.OwnerReference) (*coordinationv1.Lease, error) {
 	now := metav1.NewMicroTime(at)
 	lease := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace,
 			Name:      slot,
 			Labels:    map[string]string{api.ManagedLabel: managed},
+			// Only the Leases of barriers have an owner.
+			OwnerReferences: owners,
 		},
 		Spec: coordinationv1.LeaseSpec{
 			HolderIdentity:       new(Unknown),

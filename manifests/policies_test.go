@@ -8,8 +8,10 @@ import (
 	"math/rand/v2"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -84,10 +86,13 @@ func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 		require.NoError(t, err)
 		args := api.DefaultLocalArgs()
 		args.Claims, args.LeaseDuration, args.OwnKernel = request.Claimed, api.MaxLeaseDuration, true
+		args.Port, args.Socket = 0, api.LocalSocket
 		words := args.Args()
 		text := strings.Join(words, "\x00")
 		assert.Regexp(t, shown, text)
 		assert.NotRegexp(t, shown, text+"\x00-claims=lock/other")
+		assert.NotRegexp(t, shown, strings.Replace(text, "=0", "=80", 1))
+		assert.NotRegexp(t, shown, strings.Replace(text, api.LocalSocket, "/node/api.sock", 1))
 		assert.NotRegexp(t, shown, "run\x00"+text)
 		assert.LessOrEqual(t, len(text), 4096)
 		kind, _, _ := strings.Cut(value, "/")
@@ -95,6 +100,8 @@ func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 		assert.Equal(t, 2, strings.Count(leftover, prefix), "both the condition and the variable must find %s", words[1])
 	}
 	assert.Contains(t, gate, "'"+api.LocalAnnotation+"' in object.metadata.annotations ?")
+	assert.Contains(t, gate, "'-socket="+api.LocalSocket+"' in")
+	assert.Contains(t, gate, "v.name == '"+api.LocalVolume+"' && has(v.emptyDir)")
 }
 
 // claimed is a Lease that a pod of the workload can claim.
@@ -186,6 +193,36 @@ func TestLeasePolicyContainsMaximumOfDoneKeys(t *testing.T) {
 	policy := texts(t)["policies/lease.yaml"]
 	for _, bound := range []string{"variables.oldDone.split(',').size() < %d ?", "variables.newDone.split(',').size() == %d)"} {
 		assert.Contains(t, policy, fmt.Sprintf(bound, api.MaxDone))
+	}
+}
+
+// An arrival at the barrier of another Job would open that barrier too early.
+func TestBarrierPolicyDemandsThePodsOwnJob(t *testing.T) {
+	policy := texts(t)["policies/barrier.yaml"]
+	shown := expression(t, policy, `t\.matches\('(.*?)'\)`)
+	const run = "0b1c2d3e-0000-4000-8000-0123456789ab"
+	args := api.BarrierArgs{Barrier: api.Barrier{Name: "a.b", Size: 32}, Run: run, LeaseDuration: time.Hour, Credentials: api.CredentialsPath}
+	assert.Regexp(t, shown, strings.Join(args.Args(), "\x00"))
+	args.WaitAtMost = 90*time.Second + time.Millisecond
+	text := strings.Join(args.Args(), "\x00")
+	assert.Regexp(t, shown, text)
+	assert.NotRegexp(t, shown, text+"\x00-run=other")
+	assert.NotRegexp(t, shown, strings.Replace(text, "-run=", "-run=other\x00-run=", 1))
+	assert.True(t, strings.HasPrefix(text, "barrier\x00-barrier="+args.Barrier.String()+"\x00-run="+run+"\x00"))
+	assert.Contains(t, policy, `t.startsWith('barrier\x00-barrier=' + variables.barrier.trim() + '\x00-run=' + j + '\x00')`)
+}
+
+// A Lease of a barrier has one record, which only grows.
+func TestLeasePolicyLetsOnlyTheFirstLeaseOpen(t *testing.T) {
+	lease := texts(t)["policies/lease.yaml"]
+	name := expression(t, lease, `name\.matches\('(\^barrier.*?)'\)`)
+	for i, of := range (api.Barrier{Name: "a", Size: 32}).Leases("0b1c2d3e") {
+		assert.Equal(t, i == 0, name.MatchString(of), of)
+		assert.Regexp(t, expression(t, strings.ReplaceAll(texts(t)["policies/enroll.yaml"], `\\`, `\`), `"'(\^.*?)'"`), of)
+	}
+	size := expression(t, lease, `newOpened\.matches\('(.*?)'\)`)
+	for i := range 100 {
+		assert.Equal(t, api.Opened(strconv.Itoa(i)) > 0, size.MatchString(strconv.Itoa(i)))
 	}
 }
 

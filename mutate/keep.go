@@ -30,7 +30,7 @@ func Keep(raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 			return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 		}
 	}
-	if !podspec.HasGate(&before.Spec) && len(podspec.ConditionsOf(&before.Spec)) == 0 {
+	if !podspec.HasGate(&before.Spec) && len(podspec.ConditionsOf(&before.Spec)) == 0 && podspec.BarrierOf(&before.Spec).Leases() == nil {
 		return nil, nil, nil
 	}
 	d, err := patch.Open(raw)

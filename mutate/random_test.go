@@ -163,6 +163,14 @@ func (r randomPod) pod() map[string]any {
 	if r.chance(3) {
 		spec["hostNetwork"] = true
 	}
+	if _, local := annotations[api.LocalAnnotation]; local && r.chance(40) {
+		socket := map[string]any{"name": api.LocalVolume, "emptyDir": map[string]any{}}
+		if r.chance(10) {
+			socket = map[string]any{"name": api.LocalVolume, "hostPath": map[string]any{"path": "/run"}}
+		}
+		spec["volumes"] = []any{socket}
+		spec["hostNetwork"] = r.chance(50)
+	}
 	if r.chance(20) {
 		spec["restartPolicy"] = r.one("Never", "Always", "OnFailure")
 	}
@@ -259,7 +267,12 @@ func checkLocal(t *testing.T, before, after *corev1.Pod, said string) {
 	i := slices.IndexFunc(after.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == api.AgentContainer })
 	request, err := api.Parse(before.Annotations)
 	require.NoError(t, err, said)
-	require.Equal(t, request.Claimed, api.RecallLocalArgs(after.Spec.InitContainers[i].Args).Claims, said)
+	args := api.RecallLocalArgs(after.Spec.InitContainers[i].Args)
+	require.Equal(t, request.Claimed, args.Claims, said)
+	require.Equal(t, before.Spec.HostNetwork, args.Port == 0, said)
+	socket := slices.IndexFunc(after.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == api.LocalVolume && v.EmptyDir != nil })
+	require.Equal(t, socket >= 0, args.Socket != "", said)
+	require.True(t, args.Socket != "" || !before.Spec.HostNetwork, said)
 	require.Equal(t, strings.Join(request.Slots(api.Workload{}), ","), after.Annotations[api.SlotsAnnotation], said)
 }
 

@@ -35,6 +35,8 @@ func TestProgramsBreakNoInvariant(t *testing.T) { play.Programs(t, world.ModelOf
 
 func TestStartsBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOfEnroll) }
 
+func TestBarriersBreakNoInvariant(t *testing.T) { play.Barriers(t, world.ModelOfEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // The random schedules in the tests of agent/claim catch these bugs, because the bugs are
@@ -59,6 +61,10 @@ func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enr
 // The tests of agent/after catch these bugs. In the simulation no person writes a Lease in
 // these stories, no key is forgotten, and each new Lease has a UID of its own.
 func TestPlantedBugsAreCaughtByAfterTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
+
+// The tests of agent/barrier catch these bugs. In the simulation no person writes the Lease of a pod
+// that waits. The bounds of the invariants are wider than the time between two reads.
+func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
 
 // The tests of agent/variable catch these bugs. In the simulation few calls wait at one instant, and
 // the Variable has room for all keys.

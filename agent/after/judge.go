@@ -43,6 +43,8 @@ func (j *judge) see(l *kube.Lease) string {
 	case l == nil:
 		j.first = sight{}
 		return noLease
+	case j.condition.Opened > 0:
+		return notOpen(l, j.condition.Opened)
 	case j.condition.Key != "":
 		return notDone(l, j.condition.Key)
 	}
@@ -83,6 +85,14 @@ func notDone(l *kube.Lease, key string) string {
 		return "Key " + key + " is not done, and no pod holds the Lease. Check that a pod claims it with this key."
 	}
 	return fmt.Sprintf("Key %s is not done. Check the pod %s, which holds the Lease.", key, holder(l))
+}
+
+// notOpen returns why the barrier is not open for so many pods; empty if it is.
+func notOpen(l *kube.Lease, pods int) string {
+	if api.Opened(l.Annotations[api.OpenedAnnotation]) >= pods {
+		return ""
+	}
+	return fmt.Sprintf("Fewer than %d living pods of the Job have arrived. Check that all of them are created, and that their init containers run.", pods)
 }
 
 // notServing returns why the holder does not serve, by this state alone; empty if the holder

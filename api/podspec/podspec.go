@@ -58,6 +58,21 @@ func isAfter(c corev1.Container) bool {
 	return c.Name == api.AfterContainer && len(c.Command) == 0 && c.RestartPolicy == nil
 }
 
+// BarrierOf returns the barrier at which the pod waits, in the container [api.BarrierContainer].
+// Without that container, no barrier can have the Leases of the result.
+func BarrierOf(spec *corev1.PodSpec) api.BarrierArgs {
+	i := slices.IndexFunc(spec.InitContainers, isBarrier)
+	if i < 0 {
+		return api.BarrierArgs{}
+	}
+	return api.RecallBarrier(spec.InitContainers[i].Args)
+}
+
+// isBarrier reports whether the container waits at a barrier, as isAfter does for conditions.
+func isBarrier(c corev1.Container) bool {
+	return c.Name == api.BarrierContainer && len(c.Command) == 0 && c.RestartPolicy == nil
+}
+
 func isAgent(c corev1.Container) bool {
 	return c.Name == api.AgentContainer && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
@@ -77,8 +92,8 @@ func toldReadiness(c corev1.Container) bool {
 
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
 
-// Strip returns a spec with only the fields that [HasGate] and [ConditionsOf] read, and the
-// service account. The webhook's enroll keeps stripped specs in memory, because there may be
+// Strip returns a spec with only the fields that [HasGate], [ConditionsOf] and [BarrierOf] read, and
+// the service account. The webhook's enroll keeps stripped specs in memory, because there may be
 // ten thousand pods.
 func Strip(spec *corev1.PodSpec) corev1.PodSpec {
 	return corev1.PodSpec{
@@ -112,6 +127,12 @@ func strip(containers []corev1.Container) []corev1.Container {
 		}
 		if isLocal(c) {
 			kept[i].Args = localArgs
+		}
+		if isBarrier(c) {
+			if barrier := api.RecallBarrier(c.Args); len(barrier.Leases()) > 0 {
+				barrier.Credentials = api.CredentialsPath
+				kept[i].Args = barrier.Args()
+			}
 		}
 		if !isAfter(c) {
 			continue

@@ -114,11 +114,11 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 		var all []corev1.Container
 		for range r.IntN(3) {
 			all = append(all, corev1.Container{
-				Name:          []string{api.AgentContainer, api.WaitContainer, api.TurnContainer, api.AfterContainer, "app"}[r.IntN(5)],
+				Name:          []string{api.AgentContainer, api.WaitContainer, api.TurnContainer, api.AfterContainer, api.BarrierContainer, "app"}[r.IntN(6)],
 				Image:         "x",
 				RestartPolicy: []*corev1.ContainerRestartPolicy{nil, &always, &never}[r.IntN(3)],
 				Command:       [][]string{nil, {api.AgentBinary}, {api.AgentBinary, api.ExecRole, "--"}, {"sh", api.AgentBinary, api.ExecRole}}[r.IntN(4)],
-				Args:          [][]string{nil, {api.RunRole, api.ReadinessGateArg}, {"-" + api.ReadinessGateArg}, {api.AfterRole, "-conditions=lock.a"}, {api.LocalRole, "-claims=lock/a"}, {api.RunRole, api.LocalRole}}[r.IntN(6)],
+				Args:          [][]string{nil, {api.RunRole, api.ReadinessGateArg}, {"-" + api.ReadinessGateArg}, {api.AfterRole, "-conditions=lock.a"}, {api.BarrierRole, "-barrier=warm=2", "-run=a", "-lease-duration=30s"}, {api.LocalRole, "-claims=lock/a"}, {api.RunRole, api.LocalRole}}[r.IntN(7)],
 			})
 		}
 		return all
@@ -144,6 +144,7 @@ func FuzzStrippedSpecKeepsTheAnswers(f *testing.F) {
 		require.Equal(t, HasGate(spec), HasGate(&stripped))
 		require.Equal(t, ServesLocal(spec), ServesLocal(&stripped))
 		require.Equal(t, ConditionsOf(spec), ConditionsOf(&stripped))
+		require.Equal(t, BarrierOf(spec).Leases(), BarrierOf(&stripped).Leases())
 		require.Equal(t, stripped, Strip(&stripped))
 		require.Equal(t, "till", stripped.ServiceAccountName)
 		require.Empty(t, stripped.NodeName)
@@ -170,6 +171,29 @@ func TestStrippedSpecKeepsOnlyTheConditions(t *testing.T) {
 	}})
 	assert.Equal(t, []string{api.AfterRole, "-conditions=lock.a"}, stripped.InitContainers[0].Args)
 	assert.Empty(t, stripped.InitContainers[1].Args)
+}
+
+// The author of a pod may write a megabyte of arguments, and enroll keeps each pod.
+func TestStrippedSpecKeepsOnlyTheBarrier(t *testing.T) {
+	huge := strings.Repeat("x", 1<<20)
+	words := []string{api.BarrierRole, "-barrier=warm=2", "-run=a", "-lease-duration=30s"}
+	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
+		{Name: api.BarrierContainer, Args: append(slices.Clone(words), "-credentials="+huge, huge)},
+		{Name: api.BarrierContainer, Args: []string{api.BarrierRole, "-barrier=warm=2", "-run=" + huge}},
+	}})
+	assert.Equal(t, words, stripped.InitContainers[0].Args)
+	assert.Empty(t, stripped.InitContainers[1].Args)
+	for what, change := range map[string]func(*corev1.Container){
+		"another name": func(c *corev1.Container) { c.Name = "barrier" },
+		"a shell":      func(c *corev1.Container) { c.Command = []string{"sh"} },
+		"a sidecar":    func(c *corev1.Container) { c.RestartPolicy = new(corev1.ContainerRestartPolicyAlways) },
+		"another role": func(c *corev1.Container) { c.Args = append([]string{api.RunRole}, words[1:]...) },
+	} {
+		c := corev1.Container{Name: api.BarrierContainer, Args: slices.Clone(words)}
+		require.Len(t, BarrierOf(&corev1.PodSpec{InitContainers: []corev1.Container{c}}).Leases(), 2)
+		change(&c)
+		assert.Empty(t, BarrierOf(&corev1.PodSpec{InitContainers: []corev1.Container{c}}).Leases(), what)
+	}
 }
 
 func TestConditionsOfIgnoresForeignContainers(t *testing.T) {

@@ -24,9 +24,9 @@ import (
 // send a heartbeat every 30 s over one connection.
 const localIdle = 2 * time.Minute
 
-// mostPrograms bounds the connections to each address of the local API. Each takes about 30 KiB
-// of the container's limit of 64 MiB. A new connection beyond the bound is refused, because an
-// older connection may keep a hold.
+// mostPrograms bounds the connections to the port of the local API, and those to its socket.
+// Each takes about 30 KiB of the container's limit of 64 MiB. A new connection beyond the bound
+// is refused, because an older connection may keep a hold.
 const mostPrograms = 512
 
 // localCommand serves the local API in a sidecar, until the kubelet stops it.
@@ -69,29 +69,51 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	if err != nil {
 		return err
 	}
-	for _, address := range []string{"127.0.0.1", "::1"} {
-		err := listenLocal(ctx, net.JoinHostPort(address, strconv.Itoa(a.Port)), serves.Handler())
-		if err != nil && (address == "127.0.0.1" || errors.Is(err, syscall.EADDRINUSE)) {
-			return err // any other error means that the pod has no address of IPv6
-		}
+	if err := listenLocal(ctx, a, serves.Handler()); err != nil {
+		return fmt.Errorf("serve the local API: %w", err)
 	}
 	go host.Trim(ctx)
 	return serves.Run(ctx, stop)
 }
 
-// listenLocal serves the local API at the address until ctx ends. A stream stays open for as
-// long as the program follows it, so no timeout bounds a whole answer.
-func listenLocal(ctx context.Context, address string, handler http.Handler) error {
-	var listen net.ListenConfig
-	l, err := listen.Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("serve the local API: %w", err)
+// anyUser lets the programs of every user call by the socket. Only containers that mount the
+// volume find the socket.
+const anyUser = 0o666
+
+// listenLocal serves the local API at its socket and its port until ctx ends. The port comes last,
+// because "agent ready" waits for the port, and the program may call by the socket.
+func listenLocal(ctx context.Context, a api.LocalArgs, handler http.Handler) error {
+	if a.Socket != "" {
+		l, err := host.Socket("unix", a.Socket, anyUser)
+		if err != nil {
+			return err
+		}
+		answer(ctx, l, handler, &crowd{most: mostPrograms, refuses: true})
 	}
+	if a.Port == 0 {
+		return nil
+	}
+	ofPort := &crowd{most: mostPrograms, refuses: true}
+	for _, address := range []string{"127.0.0.1", "::1"} {
+		var listen net.ListenConfig
+		l, err := listen.Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(a.Port)))
+		switch {
+		case err == nil:
+			answer(ctx, l, handler, ofPort)
+		case address == "127.0.0.1" || errors.Is(err, syscall.EADDRINUSE):
+			return err // any other error means that the pod has no address of IPv6
+		}
+	}
+	return nil
+}
+
+// answer answers the connections of a listener until ctx ends. A stream stays open for as long as
+// the program follows it, so no timeout bounds a whole answer.
+func answer(ctx context.Context, l net.Listener, handler http.Handler, bound *crowd) {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: localIdle, MaxHeaderBytes: scrapeHeader,
 	}
-	(&crowd{most: mostPrograms, refuses: true}).attach(server)
+	bound.attach(server)
 	context.AfterFunc(ctx, func() { server.Close() })
 	go func() { _ = server.Serve(l) }()
-	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -16,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -97,12 +99,13 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// start starts the local API at the port.
-func (s *lockServer) start(t *testing.T, port string, output *bytes.Buffer) *exec.Cmd {
+// start starts the local API at the port, with further arguments.
+func (s *lockServer) start(t *testing.T, port string, output *bytes.Buffer, more ...string) *exec.Cmd {
 	t.Helper()
 	host, of, err := net.SplitHostPort(s.address)
 	require.NoError(t, err)
-	c := exec.CommandContext(t.Context(), "agent", api.LocalRole, "-claims=lock/a", "-lease-duration=30s", "-port="+port, "-credentials="+s.dir)
+	args := append([]string{api.LocalRole, "-claims=lock/a", "-lease-duration=30s", "-port=" + port, "-credentials=" + s.dir}, more...)
+	c := exec.CommandContext(t.Context(), "agent", args...)
 	c.Stdout, c.Stderr = output, output
 	c.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+of,
 		api.PodNamespaceEnv+"=shop", api.PodNameEnv+"=web-0", api.PodUIDEnv+"=u-1", api.PodIPEnv+"=10.0.0.1")
@@ -112,9 +115,24 @@ func (s *lockServer) start(t *testing.T, port string, output *bytes.Buffer) *exe
 
 func ask(ctx context.Context, t *testing.T, method, url string) (code int, body map[string]any) {
 	t.Helper()
+	return askBy(ctx, t, http.DefaultClient, method, url)
+}
+
+// bySocket returns a client that calls by the socket, whatever the host of the URL.
+func bySocket(t *testing.T, socket string) *http.Client {
+	t.Helper()
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport}
+}
+
+func askBy(ctx context.Context, t *testing.T, client *http.Client, method, url string) (code int, body map[string]any) {
+	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, method, url, http.NoBody)
 	require.NoError(t, err)
-	answer, err := http.DefaultClient.Do(r)
+	answer, err := client.Do(r)
 	require.NoError(t, err)
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusNoContent {
@@ -144,6 +162,87 @@ func TestLocalRoleHoldsAndReleasesForAProgram(t *testing.T) {
 	require.NoError(t, c.Wait(), output.String())
 }
 
+func TestLocalRoleServesTheSocketAlone(t *testing.T) {
+	s, socket := newLockServer(t), filepath.Join(t.TempDir(), "api.sock")
+	require.NoError(t, os.WriteFile(socket, nil, 0o600)) // an earlier agent left its socket
+	var output bytes.Buffer
+	c := s.start(t, "0", &output, "-socket="+socket)
+	require.NoError(t, exec.CommandContext(t.Context(), "agent", api.ReadyRole, socket).Run(), "the local API listens")
+	client := bySocket(t, socket)
+	code, body := askBy(t.Context(), t, client, http.MethodPost, "http://localhost/v1/lock/a/holds")
+	require.Equal(t, http.StatusCreated, code, body)
+	code, body = askBy(t.Context(), t, client, http.MethodPost, "http://web-0.shop/v1/lock/a/holds")
+	assert.Equal(t, http.StatusForbidden, code)
+	assert.Equal(t, "ForeignHost", body["reason"])
+	info, err := os.Stat(socket)
+	require.NoError(t, err)
+	assert.Equal(t, os.FileMode(anyUser), info.Mode().Perm(), "a program may have any user")
+	assert.Empty(t, listeners(t, c.Process.Pid), "each process of the node could call")
+	require.NoError(t, c.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, c.Wait(), output.String())
+}
+
+// listeners returns the sockets of TCP on which the process listens.
+func listeners(t *testing.T, pid int) (found []string) {
+	t.Helper()
+	own := map[string]bool{}
+	dir := fmt.Sprintf("/proc/%d/", pid)
+	descriptors, err := os.ReadDir(dir + "fd")
+	require.NoError(t, err)
+	for _, descriptor := range descriptors {
+		target, err := os.Readlink(dir + "fd/" + descriptor.Name())
+		if inode, ok := strings.CutPrefix(target, "socket:["); err == nil && ok {
+			own[strings.TrimSuffix(inode, "]")] = true
+		}
+	}
+	require.NotEmpty(t, own)
+	for _, table := range []string{"net/tcp", "net/tcp6"} {
+		text, err := os.ReadFile(dir + table)
+		require.NoError(t, err)
+		for line := range strings.Lines(string(text)) {
+			// The fields are the number, both addresses, the state (0A listens), and further on the inode.
+			if fields := strings.Fields(line); len(fields) > 9 && fields[3] == "0A" && own[fields[9]] {
+				found = append(found, fields[1])
+			}
+		}
+	}
+	return found
+}
+
+func TestPortAndSocketServeTheSameHolds(t *testing.T) {
+	s, port, socket := newLockServer(t), freePort(t), filepath.Join(t.TempDir(), "api.sock")
+	var output bytes.Buffer
+	c := s.start(t, port, &output, "-socket="+socket)
+	require.NoError(t, exec.CommandContext(t.Context(), "agent", api.ReadyRole, port).Run(), "the local API listens")
+	code, body := askBy(t.Context(), t, bySocket(t, socket), http.MethodPost, "http://localhost/v1/lock/a/holds")
+	require.Equal(t, http.StatusCreated, code, body)
+	code, _ = ask(t.Context(), t, http.MethodPut, fmt.Sprintf("http://localhost:%s/v1/lock/a/holds/%s", port, body["hold"]))
+	assert.Equal(t, http.StatusOK, code)
+	assert.NotEmpty(t, listeners(t, c.Process.Pid))
+	require.NoError(t, c.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, c.Wait(), output.String())
+}
+
+func TestFullSocketLeavesThePortFree(t *testing.T) {
+	port, socket := freePort(t), filepath.Join(t.TempDir(), "api.sock")
+	a := api.DefaultLocalArgs()
+	a.Port, _ = strconv.Atoi(port)
+	a.Socket = socket
+	require.NoError(t, listenLocal(t.Context(), a, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })))
+	for range mostPrograms {
+		c, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
+		require.NoError(t, err)
+		defer c.Close()
+	}
+	one, err := new(net.Dialer).DialContext(t.Context(), "unix", socket)
+	require.NoError(t, err)
+	defer one.Close()
+	_, err = one.Read(make([]byte, 1))
+	require.ErrorIs(t, err, io.EOF, "one connection too many is refused")
+	code, _ := ask(t.Context(), t, http.MethodGet, "http://localhost:"+port)
+	assert.Equal(t, http.StatusNoContent, code)
+}
+
 func TestLocalRoleEndsWhereAnotherProcessListens(t *testing.T) {
 	s := newLockServer(t)
 	var output bytes.Buffer
@@ -160,6 +259,7 @@ func TestLocalRoleRefusesMalformedArguments(t *testing.T) {
 		"no -claims":           {api.LocalRole},
 		"is no claim of":       {api.LocalRole, "-claims=barrier/a"},
 		"is not between":       {api.LocalRole, "-claims=lock/a", "-lease-duration=1s"},
+		"neither -port nor":    {api.LocalRole, "-claims=lock/a", "-port=0"},
 		"unexpected arguments": {api.LocalRole, "-claims=lock/a", "more"},
 		"usage: agent ready":   {api.ReadyRole, "port"},
 	} {

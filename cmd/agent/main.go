@@ -11,6 +11,7 @@
 //   - probe carries out an exec probe of a gated container.
 //   - turn and wait run in init containers of a pod with the gate "pod".
 //   - after waits in an init container for the conditions of its pod.
+//   - barrier waits in an init container at the barrier of its pod.
 //   - yield asks a running agent to hand over.
 //
 // Package api has the arguments that the webhook writes for these roles.
@@ -36,6 +37,7 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	api.TurnRole:    turnCommand,
 	api.WaitRole:    waitCommand,
 	api.AfterRole:   afterCommand,
+	api.BarrierRole: barrierCommand,
 	api.LocalRole:   localCommand,
 	api.ReadyRole:   readyCommand,
 }
@@ -49,7 +51,7 @@ func main() {
 
 func run(ctx context.Context, args []string) int {
 	if len(args) == 0 || commands[args[0]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: agent run|install|exec|handle|probe|turn|wait|after|api|ready|yield [flags]")
+		fmt.Fprintln(os.Stderr, "usage: agent run|install|exec|handle|probe|turn|wait|after|barrier|api|ready|yield [flags]")
 		return api.ExitUsage
 	}
 	code, err := commands[args[0]](ctx, args[1:])

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -14,30 +15,34 @@ import (
 )
 
 // readyWithin bounds the wait for the local API. Its server listens before its first request,
-// so a longer wait means that another process has the port.
+// so a longer wait means that another process has the port, or that the socket cannot be made.
 const readyWithin = 30 * time.Second
 
-// readyAgain is the pause between two attempts to connect. A TCP port tells nobody that a
-// process begins to listen on it.
+// readyAgain is the pause between two attempts to connect. Neither a port nor a socket tells
+// anybody that a process begins to listen.
 const readyAgain = 5 * time.Millisecond
 
 // readyCommand runs as the postStart hook of the local API's sidecar. The kubelet starts no
 // further container before the hook has ended, so the program finds the local API.
 func readyCommand(ctx context.Context, args []string) (int, error) {
-	port := api.LocalPort
+	network, address := "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(api.LocalPort))
 	if len(args) > 0 {
 		own, err := strconv.ParseUint(args[0], 10, 16)
-		if err != nil || len(args) > 1 {
-			return api.ExitUsage, fmt.Errorf("usage: agent %s [PORT]", api.ReadyRole)
+		switch {
+		case len(args) == 1 && filepath.IsAbs(args[0]):
+			network, address = "unix", args[0]
+		case err != nil || len(args) > 1:
+			return api.ExitUsage, fmt.Errorf("usage: agent %s [PORT | SOCKET]", api.ReadyRole)
+		default:
+			address = net.JoinHostPort("127.0.0.1", strconv.Itoa(int(own)))
 		}
-		port = int(own)
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	again := time.NewTicker(readyAgain)
 	defer again.Stop()
 	for {
-		connection, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		connection, err := new(net.Dialer).DialContext(ctx, network, address)
 		if err == nil {
 			return 0, connection.Close()
 		}

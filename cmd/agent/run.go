@@ -101,12 +101,9 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		c.Course, c.NoteCourse = note.read(), note.write
 	}
 	c.Clock, c.Log, c.Reconnect = host.Now, log, client.Close
-	if s.Gate != api.GateContainer {
-		// Without a shim, the agent itself has to watch for leaps.
-		leaps := host.NewLeaps()
-		defer leaps.Close()
-		c.Leaps = leaps.Watch(ctx)
-	}
+	leaps := host.NewLeaps()
+	defer leaps.Close()
+	c.Leaps = leaps.Watch(ctx)
 	c.Random = newRandom()
 	// By itself the Go runtime collects garbage only after a megabyte of new objects. Most of
 	// that megabyte would stay in use, because living objects are spread over its pages. So

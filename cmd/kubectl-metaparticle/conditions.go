@@ -101,8 +101,17 @@ func holderState(e *explainer, lease *coordinationv1.Lease) string {
 
 // waitsForConditions reports whether the pod has conditions that were not met yet.
 func waitsForConditions(pod corev1.Pod) bool {
-	met := slices.ContainsFunc(pod.Status.InitContainerStatuses, func(s corev1.ContainerStatus) bool {
-		return s.Name == api.AfterContainer && s.State.Terminated != nil && s.State.Terminated.ExitCode == 0
+	return len(podspec.ConditionsOf(&pod.Spec)) > 0 && !succeeded(pod, api.AfterContainer)
+}
+
+// waitsAtBarrier reports whether the pod has a barrier that was not open yet.
+func waitsAtBarrier(pod corev1.Pod) bool {
+	return len(podspec.BarrierOf(&pod.Spec).Leases()) > 0 && !succeeded(pod, api.BarrierContainer)
+}
+
+// succeeded reports whether an init container of the pod has ended with code 0.
+func succeeded(pod corev1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Status.InitContainerStatuses, func(s corev1.ContainerStatus) bool {
+		return s.Name == name && s.State.Terminated != nil && s.State.Terminated.ExitCode == 0
 	})
-	return len(podspec.ConditionsOf(&pod.Spec)) > 0 && !met
 }

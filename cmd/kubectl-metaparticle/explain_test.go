@@ -159,6 +159,21 @@ func waitingPod(name, conditions string, met bool) *corev1.Pod {
 	return p
 }
 
+func TestExplainCommandShowsPodsAtABarrier(t *testing.T) {
+	barrier := map[string]string{api.BarrierAnnotation: "warm=2"}
+	at := func(name string, open bool) *corev1.Pod {
+		p := waitingPod(name, "lock.a", open)
+		p.Annotations = barrier
+		p.Spec.InitContainers = []corev1.Container{{Name: api.BarrierContainer, Args: []string{api.BarrierRole, "-barrier=warm=2", "-run=0b1c2d3e", "-lease-duration=30s"}}}
+		p.Status.InitContainerStatuses[0].Name = api.BarrierContainer
+		return p
+	}
+	shown := answer(t, false, "Deployment/biller", together(deployment(barrier, barrier), at("a", false), at("b", true))...)
+	assert.Contains(t, shown, "a  waits at its barrier")
+	assert.Contains(t, shown, "b  its barrier was open")
+	assert.NotContains(t, shown, "not gated")
+}
+
 // localPod returns a pod of biller whose program asks by the local API.
 func localPod(name string, ready corev1.ConditionStatus, slots ...string) *corev1.Pod {
 	p := plainPod(name, map[string]string{api.LocalAnnotation: "lock/a,election/main", api.SlotsAnnotation: strings.Join(slots, ",")})

@@ -28,7 +28,11 @@ SLOT is once/NAME, or KIND/NAME of a workload with metaparticle.io/once: "true",
 deployment/web. For all shards of a Job, SLOT is shards/job.NAME, and KEY is the UID of
 the Job.
 
+With barrier/NAME.UID.0, the Lease with the record of an open barrier, later pods of that Job wait
+at the barrier again.
+
   kubectl metaparticle forget [-n NAMESPACE] SLOT KEY
+  kubectl metaparticle forget [-n NAMESPACE] barrier/NAME.UID.0
 `
 
 func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
@@ -43,6 +47,9 @@ func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 // forget removes the key from the done keys of the Lease, or of the Leases of all shards. If a
 // Lease has changed meanwhile, the patch is refused, and forget reads the Lease again.
 func forget(ctx context.Context, c cluster, namespace string, args []string, std stdio) (int, error) {
+	if len(args) == 1 && strings.HasPrefix(args[0], atBarrier+"/") {
+		return closeBarrier(ctx, c, namespace, strings.Replace(args[0], "/", ".", 1), std)
+	}
 	if len(args) != 2 {
 		return exitError, refusal("name the work and its key, as in once/schema 7")
 	}
@@ -84,10 +91,10 @@ func forgetKey(ctx context.Context, c cluster, namespace, slot, key string) erro
 		}
 		return c.Patch(ctx, l, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	})
-	if apierrors.IsNotFound(err) {
-		return refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name, and the namespace (-n)", slot, namespace))
+	if err != nil {
+		return unlessMissing(err, namespace, slot)
 	}
-	return err
+	return nil
 }
 
 // doneSlots returns the slots that a person names. The result is one slot of a once claim, or the
@@ -116,6 +123,35 @@ func doneSlots(ctx context.Context, c cluster, namespace, name, key string) ([]s
 		return nil, refusal(fmt.Sprintf("no shard of %s is done in the run %s: name the UID of the Job", name, key))
 	}
 	return done, nil
+}
+
+// unlessMissing returns the error, or a refusal if there is no such Lease.
+func unlessMissing(err error, namespace, slot string) error {
+	if apierrors.IsNotFound(err) {
+		return refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name, and the namespace (-n)", slot, namespace))
+	}
+	return err
+}
+
+// closeBarrier removes the record of an open barrier from its Lease.
+func closeBarrier(ctx context.Context, c cluster, namespace, slot string, std stdio) (int, error) {
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		l := new(coordinationv1.Lease)
+		if err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: slot}, l); err != nil {
+			return err
+		}
+		if l.Annotations[api.OpenedAnnotation] == "" {
+			return refusal(slot + " has no record of an open barrier: there is nothing to forget")
+		}
+		before := l.DeepCopy()
+		delete(l.Annotations, api.OpenedAnnotation)
+		return c.Patch(ctx, l, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	})
+	if err != nil {
+		return exitError, unlessMissing(err, namespace, slot)
+	}
+	fmt.Fprintf(std.out, "%s: later pods of the Job wait at the barrier again\n", slot)
+	return exitOK, nil
 }
 
 // onceSlot returns the slot of a once claim that a person names. After a change of the claim, the

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -69,6 +70,49 @@ func TestForgetCommandFindsTheSlotOfAWorkload(t *testing.T) {
 	})
 	assert.Equal(t, exitOK, code, b.err.String())
 	assert.Equal(t, "8", b.lease(t, "once-revision.deployment.biller").Annotations[api.DoneAnnotation])
+}
+
+const openLease = "barrier.warm.0b1c2d3e-0000-4000-8000-0123456789ab.0"
+
+func TestForgetCommandClosesABarrier(t *testing.T) {
+	for name, c := range map[string]struct {
+		slot   string
+		opened string
+		code   int
+		said   string
+	}{
+		"open":   {openLease, "3", exitOK, openLease + ": later pods of the Job wait at the barrier again\n"},
+		"closed": {openLease, "", exitRefused, "refused: " + openLease + " has no record of an open barrier: there is nothing to forget\n"},
+		"absent": {"barrier.x", "3", exitRefused, "refused: there is no Lease barrier.x in the namespace shop: check the name, and the namespace (-n)\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newByHand(slotLease(openLease, "", map[string]string{api.OpenedAnnotation: c.opened, api.PausedAnnotation: "hold"}))
+			code := b.carry(t, func(std stdio, cl cluster) (int, error) {
+				return forget(t.Context(), cl, "shop", []string{strings.Replace(c.slot, ".", "/", 1)}, std)
+			})
+			assert.Equal(t, c.code, code)
+			assert.Equal(t, c.said, b.out.String()+b.err.String())
+			_, open := b.lease(t, openLease).Annotations[api.OpenedAnnotation]
+			assert.Equal(t, c.code != exitOK, open)
+			assert.Contains(t, b.lease(t, openLease).Annotations, api.PausedAnnotation)
+		})
+	}
+}
+
+func TestStatusCommandShowsBarriers(t *testing.T) {
+	second := strings.TrimSuffix(openLease, "0") + "1"
+	arrived := slotLease(second, "a", nil)
+	delete(arrived.Annotations, api.HoldAnnotation)
+	delete(arrived.Annotations, api.ServingAnnotation)
+	b := newByHand(slotLease(openLease, "", map[string]string{api.OpenedAnnotation: "2"}), arrived, slotLease("lock.a", "", nil))
+	assert.Equal(t, exitOK, b.status(t, view{}, "shop", "barrier/warm"))
+	assert.Contains(t, b.out.String(), openLease+": barrier, nobody holds, open for 2 pods, 0 standbys\n")
+	assert.Contains(t, b.out.String(), second+": barrier, held by a, for 10m")
+	assert.NotContains(t, b.out.String(), "lock.a")
+	assert.NotContains(t, b.out.String(), "gone")
+	assert.Equal(t, exitRefused, b.yield(t, yielding{}, "barrier/warm"))
+	assert.Contains(t, b.err.String(), "barrier/warm is a barrier, at which pods wait")
+	assert.Equal(t, exitRefused, b.status(t, view{}, "shop", "barrier/other"))
 }
 
 func TestStatusListsDoneKeysAndWaitingPods(t *testing.T) {

@@ -310,9 +310,10 @@ func claimed(pod corev1.Pod) []string {
 }
 
 // injected reports whether the webhook has gated the pod, or has given it the container that
-// waits for its conditions.
+// waits for its conditions, or at its barrier.
 func injected(pod corev1.Pod) bool {
-	return gated(pod) || pod.Labels[api.GatedLabel] == api.GatedAfter && len(podspec.ConditionsOf(&pod.Spec)) > 0
+	waits := len(podspec.ConditionsOf(&pod.Spec)) > 0 || len(podspec.BarrierOf(&pod.Spec).Leases()) > 0
+	return gated(pod) || pod.Labels[api.GatedLabel] == api.GatedAfter && waits
 }
 
 // refuses reports whether the Event is about a refused or ungated pod.

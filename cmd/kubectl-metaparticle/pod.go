@@ -35,11 +35,9 @@ func (d document) pod() bool { return d.APIVersion == "v1" && d.Kind == "Pod" }
 // this build does not know.
 type shape struct {
 	Spec struct {
-		Template    template `json:"template"`
+		jobShape    `json:",inline"`
 		JobTemplate struct {
-			Spec struct {
-				Template template `json:"template"`
-			} `json:"spec"`
+			Spec jobShape `json:"spec"`
 		} `json:"jobTemplate"`
 		VolumeClaimTemplates []struct {
 			metav1.ObjectMeta `json:"metadata"`
@@ -47,27 +45,39 @@ type shape struct {
 	} `json:"spec"`
 }
 
+// jobShape has the pod template, and the fields of a Job's spec that bound its pods.
+type jobShape struct {
+	Template    template `json:"template"`
+	Parallelism *int32   `json:"parallelism"`
+	Completions *int32   `json:"completions"`
+}
+
 type template struct {
 	Metadata map[string]any `json:"metadata"`
 	Spec     map[string]any `json:"spec"`
 }
 
+// previewUID stands for the UID of a Job that does not exist yet.
+const previewUID = "job-uid"
+
 // owner implements admit.Owners for a generated pod, whose workload is known.
 type owner struct {
 	workload api.Workload
 	template *corev1.PodSpec
+	run      feature.Run
 }
 
 // Origin implements admit.Owners. A manifest has no revision, because only a controller
 // numbers revisions.
-func (o owner) Run(context.Context, string, string) (string, error) { return "", nil }
-
 func (o owner) Origin(context.Context, string, *corev1.Pod) (feature.Origin, error) {
 	if o.template == nil {
 		return feature.Origin{}, errOtherController
 	}
-	return feature.Origin{Workload: o.workload, Template: o.template, Preview: true}, nil
+	return feature.Origin{Workload: o.workload, Template: o.template, Run: o.run, Preview: true}, nil
 }
+
+// JobUID implements admit.Owners. No other Job is known.
+func (o owner) JobUID(context.Context, string, string) (string, error) { return "", nil }
 
 // podOf returns a pod of the workload, as the API server would receive it, and
 // the pod's owner.
@@ -76,10 +86,11 @@ func podOf(d document, raw []byte) (document, owner, error) {
 	if err := json.Unmarshal(raw, &w); err != nil {
 		return document{}, owner{}, fmt.Errorf("read %s: %w", d, err)
 	}
-	t := w.Spec.Template
+	of := w.Spec.jobShape
 	if d.Kind == "CronJob" {
-		t = w.Spec.JobTemplate.Spec.Template
+		of = w.Spec.JobTemplate.Spec
 	}
+	t := of.Template
 	metadata := map[string]any{}
 	for _, key := range []string{"labels", "annotations"} {
 		if t.Metadata[key] != nil {
@@ -114,6 +125,9 @@ func podOf(d document, raw []byte) (document, owner, error) {
 		return document{}, owner{}, err
 	}
 	o := owner{workload: api.Workload{Group: version.Group, Kind: d.Kind, Name: d.Name}, template: new(corev1.PodSpec)}
+	if d.Kind == "Job" || d.Kind == "CronJob" {
+		o.run = feature.Run{UID: previewUID, AtOnce: feature.PodsAtOnce(of.Parallelism, of.Completions), Completions: of.Completions}
+	}
 	if err := json.Unmarshal(spec, o.template); err != nil {
 		return document{}, owner{}, fmt.Errorf("read %s: %w", d, err)
 	}

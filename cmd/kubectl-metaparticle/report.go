@@ -156,6 +156,10 @@ func (e *explainer) podLine(pod corev1.Pod) string {
 		text = "not gated"
 	case waitsForConditions(pod):
 		text = "waits for its conditions"
+	case waitsAtBarrier(pod):
+		text = "waits at its barrier"
+	case !gated(pod) && len(podspec.ConditionsOf(&pod.Spec)) == 0:
+		text = "its barrier was open"
 	case !gated(pod):
 		text = "its conditions were met"
 	case len(held) > 0:

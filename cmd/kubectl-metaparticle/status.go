@@ -23,7 +23,7 @@ import (
 type slotStatus struct {
 	Namespace string `json:"namespace"`
 	Slot      string `json:"slot"`
-	// Kind is singleton, lock, election, once, semaphore, shards or start-lock.
+	// Kind is singleton, lock, election, once, semaphore, shards, start-lock or barrier.
 	Kind   string        `json:"kind"`
 	Holder *holderStatus `json:"holder,omitempty"`
 	Paused api.Pause     `json:"paused,omitempty"`
@@ -37,6 +37,8 @@ type slotStatus struct {
 	Successor string `json:"successor,omitempty"`
 	// Done are the done keys of a once claim, the oldest first.
 	Done []string `json:"done,omitempty"`
+	// Opened is the number of pods for which a barrier was opened, in its first Lease.
+	Opened int `json:"opened,omitempty"`
 	// Failures has the failures in a row of a once claim's work, by key.
 	Failures map[string]int  `json:"failures,omitempty"`
 	Standbys []standbyStatus `json:"standbys"`
@@ -142,7 +144,7 @@ func (s slotStatus) group() string {
 }
 
 // fill stores the facts of the Lease. The holder counts as gone until the method join
-// finds its pod.
+// finds its pod. A pod at a barrier is not looked for: its Lease expires if the pod is gone.
 func (s *slotStatus) fill(l *coordinationv1.Lease) {
 	s.Done = api.Done(l.Annotations[api.DoneAnnotation]).Keys()
 	failures := api.Failures(l.Annotations[api.FailuresAnnotation])
@@ -153,7 +155,7 @@ func (s *slotStatus) fill(l *coordinationv1.Lease) {
 		s.Failures[key] = failures.Count(key)
 	}
 	s.Missing, s.Paused, s.Yield = false, api.PauseOf(l.Annotations), l.Annotations[api.YieldAnnotation]
-	s.Stamp = l.Annotations[api.StampAnnotation]
+	s.Stamp, s.Opened = l.Annotations[api.StampAnnotation], api.Opened(l.Annotations[api.OpenedAnnotation])
 	s.Successor, s.Transitions = l.Annotations[api.SuccessorAnnotation], ptr.Deref(l.Spec.LeaseTransitions, 0)
 	identity := holderOf(l)
 	if identity == "" {
@@ -161,7 +163,7 @@ func (s *slotStatus) fill(l *coordinationv1.Lease) {
 	}
 	s.Holder = &holderStatus{
 		Pod: api.PodOf(identity), Identity: identity, Workload: l.Annotations[api.WorkloadAnnotation],
-		Hold: l.Annotations[api.HoldAnnotation], Token: l.Annotations[api.TokenAnnotation], Gone: true,
+		Hold: l.Annotations[api.HoldAnnotation], Token: l.Annotations[api.TokenAnnotation], Gone: s.Kind != atBarrier,
 	}
 	if l.Spec.AcquireTime != nil {
 		s.Holder.Since = &l.Spec.AcquireTime.Time
@@ -239,10 +241,10 @@ func onceKey(pod corev1.Pod) string {
 }
 
 // healthy reports whether the slot has a holder that serves, is paused, or has neither a
-// holder nor a standby. The holder of a once claim need not serve. A pod that asks by the
+// holder nor a standby. The holder of a once claim need not serve, nor does a pod at a barrier. A pod that asks by the
 // local API is no standby here, because its program may want no slot.
 func (s slotStatus) healthy() bool {
-	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once") && !s.Holder.Gone
+	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == atBarrier) && !s.Holder.Gone
 	wanted := slices.ContainsFunc(s.Standbys, func(p standbyStatus) bool { return !p.Program })
 	return serves || s.Paused != "" || s.Holder == nil && !wanted
 }

@@ -35,8 +35,11 @@ type subject struct {
 // startLock is the kind of start locks.
 const startLock = "start-lock"
 
-// findSlots finds the slots of KIND/NAME, lock/NAME, election/NAME, once/NAME, start-lock/NAME or
-// semaphore/NAME.
+// atBarrier is the kind of the Leases of barriers.
+const atBarrier = "barrier"
+
+// findSlots finds the slots of KIND/NAME, lock/NAME, election/NAME, once/NAME, start-lock/NAME,
+// semaphore/NAME or barrier/NAME.
 func findSlots(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
 	s := &subject{cluster: c, namespace: namespace, title: strings.Join(args, "/")}
 	var leases coordinationv1.LeaseList
@@ -55,6 +58,8 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 		s.slots = []string{api.StartLockLease(name)}
 	case kind == "semaphore" && name != "":
 		s.slots = semaphoreSlots(name, leases.Items)
+	case kind == atBarrier && name != "":
+		s.slots = barrierLeases(name, leases.Items)
 	case kindsByName[strings.ToLower(kind)] == "Pod" && name != "":
 		var pod corev1.Pod
 		if err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &pod); err != nil {
@@ -94,6 +99,18 @@ func semaphoreSlots(name string, leases []coordinationv1.Lease) (slots []string)
 		}
 	}
 	slices.SortFunc(slots, func(a, b string) int { return number(a) - number(b) })
+	return slots
+}
+
+// barrierLeases returns the Leases of the barriers of that name, of all Jobs.
+func barrierLeases(name string, leases []coordinationv1.Lease) (slots []string) {
+	for _, l := range leases {
+		run := api.RunOf(l.Name)
+		first := (api.Barrier{Name: name, Size: 1}).Leases(run)[0]
+		if run != "" && strings.TrimSuffix(first, "0") == l.Name[:strings.LastIndexByte(l.Name, '.')+1] {
+			slots = append(slots, l.Name)
+		}
+	}
 	return slots
 }
 

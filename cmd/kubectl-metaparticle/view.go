@@ -209,6 +209,9 @@ func (v view) summary(s slotStatus) string {
 	} else if stamp.Closed {
 		add("closed for a change to %d shards", stamp.Count)
 	}
+	if s.Opened > 0 {
+		add("open for %d pods", s.Opened)
+	}
 	if s.Paused != "" {
 		add("paused (%s)", s.Paused)
 	}

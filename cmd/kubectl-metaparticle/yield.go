@@ -62,6 +62,9 @@ func (y yielding) run(ctx context.Context, c cluster, namespace string, args []s
 	if s.slots, _ = api.SplitSlots(s.slots); len(s.slots) == 0 {
 		return exitError, refusal(s.title + " is a start lock, which ends when the application is ready: delete its pod to end the start")
 	}
+	if api.RunOf(s.slots[0]) != "" {
+		return exitError, refusal(s.title + " is a barrier, at which pods wait: delete a pod to make room for another one")
+	}
 	held, err := s.held()
 	if err != nil {
 		return exitError, err

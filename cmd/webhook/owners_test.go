@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
 // named returns the metadata of an object, with a controller if one is given.
@@ -151,6 +152,30 @@ func TestOriginTellsIfControllerReplacesUnreadyPods(t *testing.T) {
 			origin, err := owners{reader, reader}.Origin(t.Context(), "shop", pod(c.hash, of))
 			require.NoError(t, err)
 			assert.Equal(t, c.want, origin.ReplacesUnready)
+		})
+	}
+}
+
+func TestOriginHasPodsOwnJob(t *testing.T) {
+	for name, c := range map[string]struct {
+		parallelism, completions *int32
+		want                     int
+	}{
+		"default":           {nil, nil, 1},
+		"a queue":           {new(int32(5)), nil, 5},
+		"few completions":   {new(int32(5)), new(int32(3)), 3},
+		"few pods at once":  {new(int32(2)), new(int32(3)), 2},
+		"completions alone": {nil, new(int32(3)), 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			job := &batchv1.Job{ObjectMeta: named("nightly-1", controlledBy("batch/v1", "CronJob", "nightly"))}
+			job.Spec.Parallelism, job.Spec.Completions = c.parallelism, c.completions
+			reader := fake.NewClientBuilder().WithObjects(job, &batchv1.CronJob{ObjectMeta: named("nightly")}).Build()
+			of := controlledBy("batch/v1", "Job", "nightly-1")
+			origin, err := owners{reader, reader}.Origin(t.Context(), "shop", pod("", of))
+			require.NoError(t, err)
+			assert.Equal(t, feature.Run{UID: string(of.UID), AtOnce: c.want, Completions: c.completions}, origin.Run)
+			assert.Equal(t, "CronJob", origin.Workload.Kind)
 		})
 	}
 }

@@ -105,8 +105,8 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 		s.Workload = api.Workload{Kind: "Pod", Name: pod.Name}
 		return s, nil
 	}
-	if s.Workload = workloadOf(controller); len(mutate.JudgeOrigin(pod, s.Workload)) > 0 || !request.Claims() {
-		// Either mutate.Inject refuses the pod, or no slot depends on the owner.
+	if s.Workload = workloadOf(controller); len(mutate.JudgeOrigin(pod, s.Workload)) > 0 || !request.Claims() && request.Barrier.Size == 0 {
+		// Either mutate.Inject refuses the pod, or nothing depends on the owner.
 		return s, nil
 	}
 	s.Origin, err = h.Owners.Origin(ctx, r.Namespace, pod)
@@ -126,7 +126,7 @@ func (h podHandler) runs(ctx context.Context, namespace string, conditions []api
 		if job == "" || c.Key != "" {
 			continue
 		}
-		run, err := h.Owners.Run(ctx, namespace, job)
+		run, err := h.Owners.JobUID(ctx, namespace, job)
 		if err != nil {
 			var refusals reason.Refusals
 			refusals.Add(reason.WorkloadUnknown, "Job %q of %s: %v", job, api.AfterAnnotation, err)

@@ -23,7 +23,7 @@ import (
 type feature struct {
 	name string
 	// unclaimed reports that the feature concerns a pod that claims nothing, too. Such a pod
-	// has conditions, and gets only the container that waits for them.
+	// has conditions or a barrier, and gets only the containers that wait for them.
 	unclaimed bool
 	// judge returns the refusals of the gate that the pod asks for.
 	judge func(*Pod) reason.Refusals
@@ -52,6 +52,7 @@ var features = []feature{
 	{name: "startlock", judge: judgeStartLock},
 	{name: "shards", judge: judgeShards},
 	{name: "after", judge: judgeAfter},
+	{name: "barrier", unclaimed: true, judge: judgeBarrier},
 	{name: "local", judge: judgeLocal},
 	{name: "leftovers", judge: judgeLeftovers},
 	{name: "volumes", unclaimed: true, judgeContainer: judgeMounts, patch: patchVolumes},

@@ -43,6 +43,9 @@ func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	if len(request.After) == 0 && slices.ContainsFunc(pod.Spec.InitContainers, waitsForConditions) {
 		refusals.Add(reason.Leftover, "init container %q waits for conditions", api.AfterContainer)
 	}
+	if request.Barrier.Size == 0 && slices.ContainsFunc(pod.Spec.InitContainers, waitsAtBarrier) {
+		refusals.Add(reason.Leftover, "init container %q waits at a barrier", api.BarrierContainer)
+	}
 	return refusals
 }
 

@@ -12,15 +12,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeLocal refuses the local API in a pod on its node's network. Each process of the node
-// could then ask for the pod's slots. The function also refuses the readiness gate of
-// another gate, because the agent of the local API never makes the pod Ready.
+// judgeLocal refuses the local API in a pod on its node's network without a volume for the
+// socket. By the port, each process of the node could ask for the pod's slots. The function also
+// refuses the readiness gate of another gate, because the agent of the local API never makes the
+// pod Ready.
 func judgeLocal(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Gate != api.GateProgram {
 		return nil
 	}
-	if p.Spec.HostNetwork {
+	switch at := slices.IndexFunc(p.Spec.Volumes, isLocalVolume); {
+	case at >= 0 && p.Spec.Volumes[at].EmptyDir == nil:
+		refusals.Add(reason.NameTaken, "the volume %q, which is for the socket of the local API, is no emptyDir", api.LocalVolume)
+	case at < 0 && p.Spec.HostNetwork:
 		refusals.Add(reason.LocalAPIOnNode, "%s is set, and the pod sets hostNetwork", api.LocalAnnotation)
 	}
 	if slices.ContainsFunc(p.Spec.ReadinessGates, isReady) {
@@ -28,6 +32,12 @@ func judgeLocal(p *Pod) reason.Refusals {
 	}
 	return refusals
 }
+
+// hasLocalVolume reports whether the pod asks for the socket of the local API.
+func hasLocalVolume(p *Pod) bool { return slices.ContainsFunc(p.Spec.Volumes, isLocalVolume) }
+
+// isLocalVolume reports whether the volume is for the socket of the local API.
+func isLocalVolume(v corev1.Volume) bool { return v.Name == api.LocalVolume }
 
 // isReady reports whether the readiness gate is the one of the agent.
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }

@@ -30,11 +30,20 @@ type Origin struct {
 	// ReplacesUnready reports that the controller replaces each old pod that is not Ready,
 	// however many pods are unavailable. The field is false without a Revision.
 	ReplacesUnready bool
-	// Completions are the completions of the Job that controls the pod; nil if the Job has none.
-	Completions *int32
+	// Run is the Job that has made this very pod; zero without one.
+	Run Run
 	// Preview reports that no controller has made the pod: "kubectl metaparticle inject" shows
 	// the pod of a manifest.
 	Preview bool
+}
+
+// Run is a Job, whose pods may wait for each other.
+type Run struct {
+	UID string
+	// AtOnce is the number of pods that the Job runs at once.
+	AtOnce int
+	// Completions are the completions of the Job; nil if the Job has none.
+	Completions *int32
 }
 
 // Facts is everything that the webhook knows about a pod that claims or has conditions, or

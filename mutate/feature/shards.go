@@ -4,13 +4,12 @@
 package feature
 
 import (
-	"fmt"
 	"slices"
 	"strconv"
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
@@ -35,23 +34,15 @@ func judgeShards(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// ofJob reports whether the pod's controller is a Job.
-func (f Facts) ofJob() bool {
-	if f.isTemplate() || f.Preview {
-		return f.Workload.Kind == "Job" || f.Workload.Kind == "CronJob"
-	}
-	return ownedByJob(metav1.GetControllerOf(f.Pod))
-}
-
 // run returns the run of a sharded pod of a Job; empty for any other pod.
 func (f Facts) run() string {
 	switch {
 	case f.Request.Shards() == 0 || !f.ofJob():
 		return ""
-	case f.Preview, f.isTemplate():
+	case f.isTemplate():
 		return "RUN"
 	}
-	return string(metav1.GetControllerOf(f.Pod).UID)
+	return f.Run.UID
 }
 
 // judgeRun refuses a pod of a Job that would end although shards are not done. A shard is done
@@ -75,7 +66,6 @@ func judgeRun(p *Pod) reason.Refusals {
 	index, ok := p.Annotations[batchv1.JobCompletionIndexAnnotation]
 	number, err := strconv.Atoi(index)
 	switch {
-	case p.Preview:
 	case completions < 0:
 		refusals.Add(reason.ShardsLeft, "the Job has no completions, and %s is %d", api.ShardsAnnotation, shards)
 	case p.indexed() && completions != shards, completions < shards:
@@ -88,18 +78,11 @@ func judgeRun(p *Pod) reason.Refusals {
 
 // completions returns the completions of the pod's Job; a negative number if the Job has none.
 func (f Facts) completions() int {
-	if !f.isTemplate() {
-		if f.Completions == nil {
-			return -1
-		}
-		return int(*f.Completions)
+	completions := f.Run.Completions
+	if f.isTemplate() {
+		completions = f.count(f.Path[:len(f.Path)-1], "completions")
 	}
-	value := f.Document.Get(append(slices.Clone(f.Path[:len(f.Path)-1]), "completions")...)
-	n, err := strconv.Atoi(fmt.Sprint(value))
-	if err != nil {
-		return -1
-	}
-	return n
+	return int(ptr.Deref(completions, -1))
 }
 
 // declaresPorts reports whether a gated container of the pod declares a port.

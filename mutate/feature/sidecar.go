@@ -53,10 +53,19 @@ func patchSidecar(p *Pod, d *patch.Document) {
 
 // containers returns the containers that the pod needs, in their order.
 func (s sidecar) containers() []corev1.Container {
-	if len(s.Request.After) == 0 {
-		return s.gate()
+	var all []corev1.Container
+	if len(s.Request.After) > 0 {
+		all = append(all, s.waiting(api.AfterContainer, api.ConditionArgs{
+			Conditions: s.Request.After, Credentials: api.CredentialsPath,
+		}.Args()))
 	}
-	return append([]corev1.Container{s.after()}, s.gate()...)
+	if s.Request.Barrier.Size > 0 {
+		all = append(all, s.waiting(api.BarrierContainer, api.BarrierArgs{
+			Barrier: s.Request.Barrier, Run: s.Run.UID, LeaseDuration: s.Request.BarrierDuration(),
+			WaitAtMost: s.Request.WaitAtMost, Credentials: api.CredentialsPath,
+		}.Args()))
+	}
+	return append(all, s.gate()...)
 }
 
 // gate returns the containers of the pod's gate; none for a pod that claims nothing.
@@ -76,13 +85,13 @@ func (s sidecar) gate() []corev1.Container {
 	return []corev1.Container{turn, s.agent(), wait}
 }
 
-// after returns the container that waits for the conditions, and then ends. The agent behind
-// that container competes for no slot before.
-func (s sidecar) after() corev1.Container {
+// waiting returns a container that waits for the conditions, or at the barrier, and then ends. The
+// agent behind that container competes for no slot before.
+func (s sidecar) waiting(name string, args []string) corev1.Container {
 	return corev1.Container{
-		Name:            api.AfterContainer,
+		Name:            name,
 		Image:           s.AgentImage,
-		Args:            api.ConditionArgs{Conditions: s.Request.After, Credentials: api.CredentialsPath}.Args(),
+		Args:            args,
 		Env:             podFacts(),
 		Resources:       resourcesOf(s.Pod),
 		SecurityContext: s.security(),
@@ -110,6 +119,9 @@ func (s sidecar) agent() corev1.Container {
 	if sharesVolume(s.Request.Gate) {
 		mounts = append([]corev1.VolumeMount{sharedMount(false)}, mounts...)
 	}
+	if s.Request.Gate == api.GateProgram && hasLocalVolume(s.Pod) {
+		mounts = append(mounts, corev1.VolumeMount{Name: api.LocalVolume, MountPath: api.LocalMountPath})
+	}
 	return corev1.Container{
 		Name:               api.AgentContainer,
 		Lifecycle:          s.hook(),
@@ -131,22 +143,28 @@ func (s sidecar) agent() corev1.Container {
 // With shims, the hook copies the agent's binary into the shared volume, for the gated
 // containers. With the local API, the hook ends once that API serves.
 func (s sidecar) hook() *corev1.Lifecycle {
-	role := api.InstallRole
+	command := []string{api.ImageBinary, api.InstallRole}
 	switch {
+	case s.Request.Gate == api.GateProgram && s.Spec.HostNetwork:
+		command = []string{api.ImageBinary, api.ReadyRole, api.LocalSocket}
 	case s.Request.Gate == api.GateProgram:
-		role = api.ReadyRole
+		command[1] = api.ReadyRole
 	case !s.Request.Shims():
 		return nil
 	}
-	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{
-		Exec: &corev1.ExecAction{Command: []string{api.ImageBinary, role}},
-	}}
+	return &corev1.Lifecycle{PostStart: &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}}
 }
 
 // localArgs returns the arguments of the agent that serves the local API.
 func (s sidecar) localArgs() []string {
 	args := api.DefaultLocalArgs()
 	args.Claims, args.LeaseDuration, args.OwnKernel = s.Request.Claimed, s.Request.Duration(), s.ownKernel()
+	if hasLocalVolume(s.Pod) {
+		args.Socket = api.LocalSocket
+	}
+	if s.Spec.HostNetwork {
+		args.Port = 0 // each process of the node could call
+	}
 	return args.Args()
 }
 
@@ -228,8 +246,13 @@ func (s sidecar) workloadName() string {
 func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	list := []any{"spec", "initContainers"}
 	before := -1
-	if c.Name == api.AfterContainer && s.hasProxy() && len(s.Spec.InitContainers) > 0 {
-		before = 0
+	if s.hasProxy() && len(s.Spec.InitContainers) > 0 {
+		switch i, ok := d.Index("name", api.AfterContainer, list...); {
+		case c.Name == api.AfterContainer, c.Name == api.BarrierContainer && !ok:
+			before = 0
+		case c.Name == api.BarrierContainer:
+			before = i + 1
+		}
 	}
 	for _, name := range s.behind(c.Name) {
 		if i, ok := d.Index("name", name, list...); ok && (before < 0 || i < before) {
@@ -254,6 +277,8 @@ func (s sidecar) put(d *patch.Document, c corev1.Container) {
 func (s sidecar) behind(injected string) []string {
 	switch behind := s.initNames(); injected {
 	case api.AfterContainer:
+		return append(behind, api.BarrierContainer, api.TurnContainer, api.AgentContainer)
+	case api.BarrierContainer:
 		return append(behind, api.TurnContainer, api.AgentContainer)
 	case api.TurnContainer:
 		return append(behind, api.AgentContainer)

@@ -42,8 +42,8 @@ type Facts struct {
 	MinReadySeconds int `json:"minReadySeconds"`
 	// ReplacesUnready reports that the pod's controller replaces unready old pods.
 	ReplacesUnready bool `json:"replacesUnready"`
-	// Completions are the completions of the pod's Job.
-	Completions *int32 `json:"completions"`
+	// Run is the pod's own Job.
+	Run feature.Run `json:"run"`
 	// Runs are the UIDs of Jobs, by name.
 	Runs map[string]string `json:"runs"`
 	// Images are the images by name; an image with an error cannot be read.
@@ -95,7 +95,7 @@ func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	revision, err := api.ParseRevision(f.Revision)
 	origin := feature.Origin{
 		Workload: *f.Group, Revision: revision,
-		MinReady: time.Duration(f.MinReadySeconds) * time.Second, ReplacesUnready: f.ReplacesUnready, Completions: f.Completions,
+		MinReady: time.Duration(f.MinReadySeconds) * time.Second, ReplacesUnready: f.ReplacesUnready, Run: f.Run,
 	}
 	if err != nil || f.Template == nil {
 		return origin, err
@@ -108,8 +108,8 @@ func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	return origin, nil
 }
 
-// Run implements the interface Owners of package admit.
-func (f Facts) Run(_ context.Context, _, job string) (string, error) { return f.Runs[job], nil }
+// JobUID implements the interface Owners of package admit.
+func (f Facts) JobUID(_ context.Context, _, job string) (string, error) { return f.Runs[job], nil }
 
 // LimitRanges implements the interface Limits of package admit.
 func (f Facts) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {

@@ -73,6 +73,11 @@ var Elsewhere = []Explanation{
 		Do:      "nothing; to delete the Lease, first forget each of its keys: kubectl metaparticle forget -n NAMESPACE once/NAME KEY",
 	},
 	{
+		Reason:  "BarrierOpen",
+		Meaning: "A Lease with the record of an open barrier cannot be deleted, because later pods of the Job would wait at a closed barrier. The API server deletes the Lease together with the Job.",
+		Do:      "nothing, or delete the Job; to close the barrier for later pods, forget its record: kubectl metaparticle forget -n NAMESPACE barrier/NAME.UID.0",
+	},
+	{
 		Reason:  "NotYourself",
 		Meaning: "With an agent's rights a pod may change only its own status, and only our parts of the status. Such a pod may report Events only about itself.",
 		Do:      "use an account with the right to update pods/status, or to patch Events",

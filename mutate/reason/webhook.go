@@ -17,8 +17,8 @@ var All = []Explanation{
 	},
 	{
 		Reason:  LocalAPIOnNode,
-		Meaning: "The pod has `metaparticle.io/api` and uses its node's network. The local API would take its port from the node, and serve every process of the node.",
-		Do:      "leave hostNetwork out, or claim by another annotation (metaparticle.io/lock), which needs no port of the node",
+		Meaning: "The pod has `metaparticle.io/api`, uses its node's network, and has no volume for a socket. The local API would take its port from the node, and serve every process of the node.",
+		Do:      "add an emptyDir volume metaparticle-api, in which the program finds the socket api.sock (docs/api.md), or leave hostNetwork out",
 	},
 	{
 		Reason:  SharedProcesses,
@@ -149,6 +149,16 @@ var All = []Explanation{
 		Reason:  AfterItself,
 		Meaning: "`metaparticle.io/after` names a slot, or the key of a once claim, which the pod itself claims. The pod would wait for itself, for ever.",
 		Do:      "name the claim of another workload, or remove the condition",
+	},
+	{
+		Reason:  BarrierNeedsJob,
+		Meaning: "`metaparticle.io/barrier` lets the pods of one Job start together, once. This pod belongs to no Job, so no run begins or ends with its pods: after a rollout or a failure the barrier would be open already, or would wait for pods that never come.",
+		Do:      "put the pods into a Job, or use metaparticle.io/after to wait for other work",
+	},
+	{
+		Reason:  BarrierNeverOpens,
+		Meaning: "`metaparticle.io/barrier` waits for more pods than the Job ever runs at once. So the barrier would never open.",
+		Do:      "set parallelism, and completions, of the Job to at least the size of the barrier",
 	},
 	{
 		Reason:  PodWithoutName,

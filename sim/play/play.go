@@ -82,6 +82,11 @@ func Starts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayStarts)
 }
 
+// Barriers plays, for each seed, the story of Jobs whose pods start together.
+func Barriers(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayBarriers)
+}
+
 // play plays a story of one seed in a synctest bubble, and reports the violation.
 func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	var w *world.World

@@ -28,7 +28,7 @@ type agentProcess struct {
 	stopped bool
 	frozen  bool
 	began   time.Duration
-	leaps   chan struct{} // signals each leap of the wall clock to an agent without shims
+	leaps   chan struct{} // signals each leap of the wall clock
 	// backlog has the connections that the desk has yet to accept.
 	backlog    []*link
 	connected  signal
@@ -83,7 +83,7 @@ func (a *agentProcess) begin() {
 		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
 		InitContainers: p.inits,
 		LeaseDuration:  p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
-		API: a.clientOf, Clock: a.clock,
+		API: a.clientOf, Clock: a.clock, Leaps: a.leaps,
 		Wall:   a.wall,
 		Random: rand.NewPCG(w.seed, w.source(a.name+p.uid).Uint64()),
 	}
@@ -171,8 +171,8 @@ func (a *agentProcess) yieldWhenStopped() {
 	})
 }
 
-// leapt tells an agent without shims that the wall clock was set. Shims notice that by
-// themselves.
+// leapt tells an agent that the wall clock was set. Shims notice that by themselves, but between
+// two containers of a pod no shim lives.
 func (a *agentProcess) leapt() {
 	a.whenThawed(func() { wakeUp(a.leaps) })
 }

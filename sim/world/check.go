@@ -199,10 +199,12 @@ func (l *checks) checkOutlived(c *child) {
 }
 
 // lingers checks a child whose machine has just woken. A child that has outlived its
-// slot must be dead or frozen within the time of the constant lingering.
+// slot must be dead or frozen within the time of the constant lingering. A frozen shim can
+// freeze no child, so its child is excused.
 func (l *checks) lingers(c *child) {
 	l.after(lingering+time.Millisecond, func() {
 		if c.alive {
+			c.excused = c.excused || c.shim != nil && c.shim.frozen
 			l.checkOutlived(c)
 		}
 	})

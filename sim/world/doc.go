@@ -11,7 +11,8 @@
 // The agent is real: agent.Agent with agent/lease, agent/kube's Lease, and agent/standin
 // for the gates "pod" and "readiness". Both ends of the shim's gate are real, too:
 // desk.Server, and the states of agent/shim with host.Leaps. In the stories of Jobs and of
-// works, pods with conditions run the real agent/after. Package sim/enrolled adds
+// works, pods with conditions run the real agent/after. In the story of barriers, pods run the real
+// agent/barrier. Package sim/enrolled adds
 // enroll.Reconciler. Package sim has a model of enroll instead (model.go), because enroll
 // links controller-runtime, which takes minutes to compile.
 //

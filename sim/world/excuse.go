@@ -12,7 +12,8 @@ const lingering = setRight + quick
 
 // absent reports whether docs/guarantees.md excuses the child from exclusivity, for good
 // (the field excused) or for a time. A child is excused while its shim has frozen it, while
-// its machine is paused, and just after a pause that outlasted the slot. With the gate
+// its machine is paused, and just after a pause that outlasted the slot. A suspended machine
+// prolongs the time after the pause, because no shim can freeze its child. With the gate
 // "readiness" a child whose slot has expired is excused, too, while its pod cannot store
 // its status.
 func (l *checks) absent(c *child, slot string) bool {
@@ -24,7 +25,7 @@ func (l *checks) absent(c *child, slot string) bool {
 		return false
 	}
 	r := l.renewals[key(slot, c.pod().identity(), c.hold)]
-	return n.wokeAt > r.at && l.now() <= n.wokeAt+lingering ||
+	return n.wokeAt > r.at && (l.now() <= n.lingersUntil || n.frozen && n.stoppedAt <= n.lingersUntil) ||
 		c.pod().gate == api.GateReadiness && c.pod().shown.unstorable()
 }
 

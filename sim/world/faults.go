@@ -48,7 +48,7 @@ func (n *node) freeze() {
 
 // stop suspends every process of the node, until goOn.
 func (n *node) stop() {
-	n.frozen = true
+	n.frozen, n.stoppedAt = true, n.w.now()
 	for _, p := range n.pods() {
 		for _, c := range n.w.checks.alive {
 			if c.pod() == p {
@@ -73,6 +73,15 @@ func (n *node) thaw() {
 		return
 	}
 	n.w.note(n.name, "wakes")
+	if n.stoppedAt <= n.lingersUntil {
+		// The node stopped just after a pause, before its shims had frozen their children.
+		n.lingersUntil = max(n.lingersUntil, n.w.now()+quick)
+		for _, c := range slices.Clone(n.w.checks.alive) {
+			if c.pod().node == n {
+				n.w.checks.lingers(c)
+			}
+		}
+	}
 	n.goOn()
 }
 

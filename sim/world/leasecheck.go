@@ -112,11 +112,11 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 // checkOrder demands that a pod acquires its slots in sorted order. After the pod has
 // acquired another slot, the pod must not renew a slot that sorts later and was acquired
 // earlier. A renewal that the agent sent before the later acquisition does not count.
-// The slots of a semaphore have no order, because a pod needs only one of them. A late write
+// The slots of a semaphore or a barrier have no order, because a pod needs only one of them. A late write
 // can give a holder a second slot, which the holder then gives back. Separate claims have no
 // order, either. A pod that lost its other slots renews no start lock, so others wait only for a while.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
-	if _, _, shard := api.ReadShard(slot); shard || slot == startSlot || api.IsSemaphoreSlot(slot) || l.apart[is.Holder] {
+	if _, _, shard := api.ReadShard(slot); shard || slot == startSlot || api.IsSemaphoreSlot(slot) || api.RunOf(slot) != "" || l.apart[is.Holder] {
 		return
 	}
 	mine := l.acquired[slot]

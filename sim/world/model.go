@@ -52,6 +52,11 @@ func (m model) provide() (time.Duration, error) {
 	for _, p := range m.w.locals {
 		slots = append(slots, p.slots()...)
 	}
+	for _, of := range m.w.gathered {
+		if len(of.pods) > 0 {
+			slots = append(slots, of.leases...)
+		}
+	}
 	slices.Sort(slots)
 	slots = slices.Compact(slots)
 	for _, slot := range slots {
@@ -78,6 +83,11 @@ func (m model) present(slot string) {
 	for _, p := range m.w.locals {
 		if slices.Contains(p.slots(), slot) {
 			longest = max(longest, p.duration)
+		}
+	}
+	for _, of := range m.w.gathered {
+		if slices.Contains(of.leases, slot) {
+			longest = max(longest, of.duration)
 		}
 	}
 	m.w.remembered[slot] = longest

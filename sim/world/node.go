@@ -31,6 +31,9 @@ type node struct {
 	paused bool
 	wokeAt time.Duration
 	due    []func()
+	// lingersUntil is the instant by which the shims have frozen each child that outlived its
+	// slot in the last pause. The field stoppedAt is the instant at which the node last stopped.
+	lingersUntil, stoppedAt time.Duration
 	// amiss counts the pauses after which the wall clock was not set right yet. The field
 	// rightAt is the instant at which the wall clock was set right last.
 	amiss   int

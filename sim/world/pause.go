@@ -62,6 +62,7 @@ func (n *node) unpause() {
 	n.paused = false
 	n.wallOff -= lost
 	n.wokeAt = n.w.now()
+	n.lingersUntil = n.wokeAt + lingering
 	n.amiss++
 	n.w.after(between(n.rng, 0, setRight), func() {
 		n.step(lost)

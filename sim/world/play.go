@@ -91,6 +91,14 @@ func (w *World) PlayStarts() {
 	story.run()
 }
 
+// PlayBarriers plays the story of the seed in which pods of Jobs start together.
+func (w *World) PlayBarriers() {
+	defer w.end()
+	var story *gathering
+	w.do(func() { story = newGathering(w) })
+	story.run()
+}
+
 // end stops all processes, and waits for their goroutines.
 func (w *World) end() {
 	w.do(func() {

@@ -214,7 +214,6 @@ func (s *shown) restarts() int {
 // serve runs a gate without shims, and the agent, as cmd/agent does.
 func (a *agentProcess) serve(config agent.Config, gate func(context.Context) error) error {
 	config.Containers, config.InitContainers, config.Granted = []string{standin.Container}, nil, nil
-	config.Leaps = a.leaps
 	made, err := agent.New(config)
 	must(err)
 	a.process.w.do(func() { a.agent = made })

@@ -180,6 +180,7 @@ func (s *server) store(by string, o *object, body map[string]any, uid string) []
 	o.versions = append(o.versions, v)
 	if o.kind == "Lease" {
 		s.w.checks.leaseStored(by, o.name, s.sent, before, v)
+		checkOpened(s.w, by, o.name, s.sent, before.lease, v.lease)
 	}
 	if o.kind == "Lease" && how == kube.Modified && restamped(before.lease, v.lease) {
 		s.tellEnroll()

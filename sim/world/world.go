@@ -28,6 +28,8 @@ type World struct {
 	remembered remembered // by the model of enroll
 	// read has the Leases that conditions of pods name.
 	read map[string]bool
+	// gathered has the runs whose pods wait at a barrier.
+	gathered []*run
 	// sharded is the number of shards in the template of the sharded workload; zero without
 	// such a workload.
 	sharded int

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"time"
@@ -33,6 +34,9 @@ type line struct {
 // bidAndFollow bids for the claim, and follows its state by further connections. A program that
 // is asked to stop while it waits has no error.
 func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err error) {
+	if c.socket != "" {
+		callBy(c.socket)
+	}
 	for range c.follow {
 		go follow(c.bid)
 	}
@@ -41,6 +45,13 @@ func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err err
 		err = nil
 	}
 	return giveBack, err
+}
+
+// callBy makes all calls by the socket.
+func callBy(socket string) {
+	http.DefaultTransport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}
 }
 
 // bid waits until the local API gives the program a hold of the claim. From then on the program

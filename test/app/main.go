@@ -49,6 +49,7 @@ type config struct {
 	echo       bool
 	bid        string
 	follow     int
+	socket     string
 	starts     string
 }
 
@@ -80,6 +81,7 @@ func main() {
 	flag.StringVar(&c.https, "https", "", "address to serve the same as -listen by HTTPS")
 	flag.StringVar(&c.bid, "bid", "", "run only while the local API gives a hold of this claim: KIND/NAME")
 	flag.IntVar(&c.follow, "follow", 0, "with -bid: follow the state of the claim by so many connections")
+	flag.StringVar(&c.socket, "socket", "", "with -bid: the path of the local API's socket, instead of its port")
 	flag.StringVar(&c.starts, "starts", "", "with -listen: be alone under this name until the application serves")
 	flag.Parse()
 	// The names may contain $METAPARTICLE_SLOT, so that each slot of a semaphore is a name

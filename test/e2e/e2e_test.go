@@ -44,6 +44,9 @@ func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
 func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 	applications.TestGateKeepsCronExclusiveAndUnchanged(t)
 }
+func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
+	applications.TestProgramsOfMetaparticleSyncHoldOneByOne(t)
+}
 
 // Tests of package examples.
 
@@ -136,6 +139,9 @@ func TestProgramsOfAnElectionLeadOneByOne(t *testing.T) {
 func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	exclusive.TestProgramOnDisconnectedNodeEndsBeforeTakeover(t)
 }
+func TestProgramsOnNodeNetworkLeadBySocket(t *testing.T) {
+	exclusive.TestProgramsOnNodeNetworkLeadBySocket(t)
+}
 func TestHundredConnectionsToLocalAPICostFewMegabytes(t *testing.T) {
 	exclusive.TestHundredConnectionsToLocalAPICostFewMegabytes(t)
 }
@@ -175,7 +181,8 @@ func TestClaimWithoutAnOptInIsRefused(t *testing.T) { injection.TestClaimWithout
 func TestEventTellsHowToGateRunningUngatedPods(t *testing.T) {
 	injection.TestEventTellsHowToGateRunningUngatedPods(t)
 }
-func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedPodsStayUnchanged(t) }
+func TestUnannotatedPodsStayUnchanged(t *testing.T)  { injection.TestUnannotatedPodsStayUnchanged(t) }
+func TestPodWithABarrierNeedsItsOwnRun(t *testing.T) { injection.TestPodWithABarrierNeedsItsOwnRun(t) }
 func TestPodWithConditionsNeedsItsContainer(t *testing.T) {
 	injection.TestPodWithConditionsNeedsItsContainer(t)
 }
@@ -229,6 +236,7 @@ func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 
 func TestPodStartsAfterTheWorkIsDone(t *testing.T)   { lifecycle.TestPodStartsAfterTheWorkIsDone(t) }
 func TestPodStartsAfterTheHolderServes(t *testing.T) { lifecycle.TestPodStartsAfterTheHolderServes(t) }
+func TestPodsOfAJobStartTogether(t *testing.T)       { lifecycle.TestPodsOfAJobStartTogether(t) }
 func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
 	lifecycle.TestJobSkipsOnlyWhileALivingPodHolds(t)
 }

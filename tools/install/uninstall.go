@@ -94,7 +94,7 @@ func refuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 		return nil
 	}
 	for _, pod := range alive {
-		fmt.Fprintf(out, "%s/%s\t%s\n", pod.Namespace, pod.Name, cmp.Or(pod.Annotations[api.SlotsAnnotation], pod.Annotations[api.AfterAnnotation]))
+		fmt.Fprintf(out, "%s/%s\t%s\n", pod.Namespace, pod.Name, cmp.Or(pod.Annotations[api.SlotsAnnotation], pod.Annotations[api.AfterAnnotation], pod.Annotations[api.BarrierAnnotation]))
 	}
 	return errGated
 }
@@ -166,7 +166,7 @@ func noWebhookPods(ctx context.Context, c client.Client, objects []*unstructured
 
 // removeMade deletes the objects that enroll made, in all namespaces, and returns their
 // number. A Lease with done keys stays, because after another installation its work must
-// not run again. The policy on held Leases may stay in effect for a moment after its
+// not run again. The record of an open barrier stays until the API server deletes its Job. The policy on held Leases may stay in effect for a moment after its
 // deletion, so a refused deletion is tried again.
 func removeMade(ctx context.Context, c client.Client) (int, error) {
 	made := 0
@@ -181,6 +181,9 @@ func removeMade(ctx context.Context, c client.Client) (int, error) {
 		for _, item := range items {
 			object := item.(client.Object)
 			if object.GetAnnotations()[api.DoneAnnotation] != "" {
+				continue
+			}
+			if object.GetAnnotations()[api.OpenedAnnotation] != "" && len(object.GetOwnerReferences()) > 0 {
 				continue
 			}
 			gvk, err := c.GroupVersionKindFor(object)

@@ -120,8 +120,8 @@ func (h *handler) Known(image string) (image.Command, bool) { return h.images.Kn
 // owner names the same Deployment for every pod, with the pod's own spec as its template.
 type owner struct{}
 
-// Run implements [admit.Owners].
-func (owner) Run(context.Context, string, string) (string, error) { return "", nil }
+// JobUID implements [admit.Owners].
+func (owner) JobUID(context.Context, string, string) (string, error) { return "", nil }
 
 // Origin implements [admit.Owners].
 func (owner) Origin(_ context.Context, _ string, pod *corev1.Pod) (feature.Origin, error) {

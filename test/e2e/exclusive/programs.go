@@ -9,6 +9,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
@@ -93,6 +95,58 @@ func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	}
 	heal()
 	assert.Equal(t, next.ID, app.AwaitRunning(s, a, space.Soon).ID, "the healed pod disturbs no program")
+}
+
+// onNode returns an application of two programs on one node, on that node's network. Their
+// programs ask for the election by the socket.
+func onNode(name, election, node string) app.App {
+	a := voters(name)
+	a.Replicas, a.Args = 2, []string{"-bid=election/" + election, "-socket=/run/api/api.sock", "-listen=127.0.0.1:0"}
+	a.Annotations[api.LocalAnnotation] = "election/" + election
+	a.Edit = func(template *corev1.PodTemplateSpec) {
+		spec, container := &template.Spec, &template.Spec.Containers[0]
+		spec.HostNetwork, spec.NodeName = true, node
+		spec.Volumes = append(spec.Volumes, corev1.Volume{
+			Name: api.LocalVolume, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}},
+		})
+		container.Ports = nil
+		container.VolumeMounts = append(container.VolumeMounts, corev1.VolumeMount{Name: api.LocalVolume, MountPath: "/run/api", ReadOnly: true})
+	}
+	return a
+}
+
+// Four agents serve on one node, and none of them takes a port. A program that met another pod's
+// agent would find its claim undeclared, and end.
+//
+// docs/compatibility.md: pod/local-api-socket carried
+func TestProgramsOnNodeNetworkLeadBySocket(t *testing.T) {
+	t.Parallel()
+	cluster.NeedLab(t, "it needs the record, and reads the ports of a node")
+	s := space.New(t)
+	nodes, err := s.Client.CoreV1().Nodes().List(s.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	node := nodes.Items[len(nodes.Items)-1].Name
+	a, beside := onNode("on-node", "main", node), onNode("beside", "other", node)
+	app.Deploy(s, a)
+	app.Deploy(s, beside)
+	first, other := app.AwaitRunning(s, a, space.Soon), app.AwaitRunning(s, beside, space.Soon)
+	assert.Equal(t, electionSlot, first.Slot)
+	assert.Equal(t, api.ElectionLease("other"), other.Slot)
+	agent := process.Find(s.Pod(first.Pod), process.Agent)
+	require.NotNil(t, agent)
+	assert.True(t, agent.Listens(10250), "the kubelet listens on the node's network")
+	assert.False(t, agent.Listens(api.LocalPort))
+
+	app.DeletePod(s, s.Pod(first.Pod))
+	second := leads(s, a, first)
+	assert.Less(t, app.VacancyAfter(s, a, first), lease.Fault/4, "the hold was given back")
+	assert.Equal(t, other.ID, app.AwaitRunning(s, beside, space.Soon).ID)
+
+	// Without its agent a program hears nothing, and ends.
+	process.MustSignal(s, s.Pod(second.Pod), process.Agent, unix.SIGKILL)
+	seen := lease.Renewed(s, electionSlot)
+	third := leads(s, a, second)
+	assert.GreaterOrEqual(t, third.Start, seen+lease.Fault, "the Lease has expired")
 }
 
 // mostOwn bounds the memory of an agent whose local API is in use by a hundred connections. The

@@ -53,12 +53,19 @@ func TestPodOfTheLocalAPINeedsItsAgent(t *testing.T) {
 			agent := initContainer(pod, api.AgentContainer)
 			agent.RestartPolicy, agent.Lifecycle = nil, nil
 		},
-		"a claim more":            args(api.AgentContainer, "api", "-claims=election/b,lock/a,semaphore/pool=3", lasts),
-		"a claim less":            args(api.AgentContainer, "api", "-claims=lock/a", lasts),
-		"another size":            args(api.AgentContainer, "api", "-claims=lock/a,semaphore/pool=30", lasts),
-		"a longer name":           args(api.AgentContainer, "api", "-claims=lock/ab,semaphore/pool=3", lasts),
-		"two lists":               args(api.AgentContainer, "api", "-claims=lock/a,semaphore/pool=3", "-claims=lock/b", lasts),
-		"other credentials":       args(api.AgentContainer, "api", "-claims=lock/a,semaphore/pool=3", lasts, "-credentials=/x"),
+		"a claim more":       args(api.AgentContainer, "api", "-claims=election/b,lock/a,semaphore/pool=3", lasts),
+		"a claim less":       args(api.AgentContainer, "api", "-claims=lock/a", lasts),
+		"another size":       args(api.AgentContainer, "api", "-claims=lock/a,semaphore/pool=30", lasts),
+		"a longer name":      args(api.AgentContainer, "api", "-claims=lock/ab,semaphore/pool=3", lasts),
+		"two lists":          args(api.AgentContainer, "api", "-claims=lock/a,semaphore/pool=3", "-claims=lock/b", lasts),
+		"other credentials":  args(api.AgentContainer, "api", "-claims=lock/a,semaphore/pool=3", lasts, "-credentials=/x"),
+		"the node's network": func(pod *corev1.Pod) { pod.Spec.HostNetwork = true },
+		"a socket on the node": func(pod *corev1.Pod) {
+			pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: api.LocalVolume, VolumeSource: corev1.VolumeSource{
+				HostPath: &corev1.HostPathVolumeSource{Path: "/run"},
+			}})
+			args(api.AgentContainer, "api", "-claims=lock/a,semaphore/pool=3", lasts, "-socket="+api.LocalSocket)(pod)
+		},
 		"no argument":             args(api.AgentContainer, "api"),
 		"no label":                func(pod *corev1.Pod) { delete(pod.Labels, api.GatedLabel) },
 		"the label of conditions": func(pod *corev1.Pod) { pod.Labels[api.GatedLabel] = api.GatedAfter },

@@ -98,6 +98,7 @@ func TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly(t *testing.T) {
 	webhook.Refused(s, app.Bare(s, "orphan", webhook.Claims), `NotInjected: the pod has metaparticle.io/singleton, but no gate was injected: `+
 		`the webhook configuration "metaparticle" is missing or was changed, or another webhook added the annotation after ours had passed`)
 	webhook.Refused(s, app.Bare(s, "orphan", map[string]string{api.AfterAnnotation: "lock.a"}), "NotInjected: the pod has metaparticle.io/after")
+	webhook.Refused(s, app.Bare(s, "orphan", map[string]string{api.BarrierAnnotation: "warm=3"}), "NotInjected: the pod has metaparticle.io/barrier")
 	_, err = webhook.Try(s, app.Bare(s, "plain", nil))
 	assert.NoError(t, err)
 }

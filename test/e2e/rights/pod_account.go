@@ -172,6 +172,7 @@ func (r rights) attempts() map[string]attempt {
 		"record work that it has not done":     {r.word(r.slot, api.DoneAnnotation, "7"), "only the holder of a once claim"},
 		"ask a holder to yield":                {r.word(r.slot, api.YieldAnnotation, "4711"), notYours},
 		"stamp the Lease of a shard":           {r.word(r.slot, api.StampAnnotation, "1/3"), ""},
+		"open a barrier by another Lease":      {r.word(r.slot, api.OpenedAnnotation, "3"), notYours},
 		"a shard's label that is no number":    {status(r.Namespace, r.standby, fmt.Sprintf(`{"metadata":{"labels":{%q:"x"}}}`, api.ShardLabel)), notYours},
 		"an annotation of a Lease, not ours":   {r.word(r.slot, "example.com/word", "a"), notYours},
 		"a Lease full of text":                 {r.word(r.slot, api.AddressAnnotation, strings.Repeat("a", 100_000)), notYours},

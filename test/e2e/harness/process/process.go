@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,6 +108,18 @@ func (p *Process) Sockets() (n int) {
 		}
 	}
 	return n
+}
+
+// Listens reports whether anything in the network namespace of the process listens on the port.
+func (p *Process) Listens(port int) bool {
+	for _, table := range []string{"tcp", "tcp6"} {
+		// A line has the number, both addresses in hexadecimal digits, and the state (0A listens).
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.PID, table))
+		if err == nil && regexp.MustCompile(fmt.Sprintf(`: [0-9A-F]+:%04X [0-9A-F]+:0000 0A `, port)).Match(text) {
+			return true
+		}
+	}
+	return false
 }
 
 // Resident returns the resident memory of the process in bytes; zero if the process is gone. The

@@ -1,0 +1,120 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package barrier
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// run arrives, and stays until the barrier is open or ctx ends.
+func (a *arrival) run(ctx context.Context) {
+	for ctx.Err() == nil && !a.open {
+		pause := a.step(ctx)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// step does what is due, and returns the pause until the next step.
+func (a *arrival) step(ctx context.Context) time.Duration {
+	switch {
+	case a.held == nil:
+		return a.acquire(ctx)
+	case a.Clock()-a.renewed >= a.budget.Renew:
+		return a.renew(ctx)
+	case a.held.Name != a.Leases[0]:
+		return a.untilRenewal()
+	case a.Clock() < a.surveys:
+		return min(a.surveys-a.Clock(), a.untilRenewal())
+	}
+	a.surveys = a.Clock() + a.survey(ctx)
+	return 0
+}
+
+// acquire reads one Lease after the other, and takes the first that is free. If all of them are
+// held, the pod looks again later.
+func (a *arrival) acquire(ctx context.Context) time.Duration {
+	for range a.Leases {
+		name := a.Leases[a.next]
+		l, err := a.read(ctx, name)
+		if a.open {
+			return 0
+		}
+		if err == nil && a.isFree(l) {
+			return a.take(ctx, l)
+		}
+		if err != nil && !errors.Is(err, kube.ErrNotFound) || ctx.Err() != nil {
+			return a.backOff()
+		}
+		a.next = (a.next + 1) % len(a.Leases)
+	}
+	return a.spread(a.budget.Renew)
+}
+
+// isFree reports whether the pod may take the Lease. The Lease has no holder, or its holder has not
+// renewed for as long as the Lease says. A Lease of this very pod comes from an earlier process.
+func (a *arrival) isFree(l *kube.Lease) bool {
+	switch {
+	case api.PauseOf(l.Annotations) != "":
+		return false
+	case l.Holder == "" || l.Holder == a.identity:
+		return true
+	}
+	duration := cmp.Or(time.Duration(l.DurationSeconds)*time.Second, a.Duration)
+	return a.Clock()-a.seen[l.Name].since >= duration
+}
+
+// take writes the pod into the Lease. If another pod was faster, the next Lease follows at once. An
+// error that proves nothing leads to another read of the same Lease.
+func (a *arrival) take(ctx context.Context, l *kube.Lease) time.Duration {
+	mine := l.Clone()
+	if mine.Holder != a.identity {
+		mine.Transitions++
+		mine.AcquireTime = time.Now()
+	}
+	mine.Holder, mine.DurationSeconds = a.identity, int(a.Duration/time.Second)
+	switch err := a.store(ctx, mine); {
+	case errors.Is(err, kube.ErrConflict):
+		a.next = (a.next + 1) % len(a.Leases)
+	case err != nil:
+		return a.backOff()
+	}
+	return 0
+}
+
+// renew writes the Lease again, and reads whether the barrier is open. If the write fails, the
+// pod reads which pod holds.
+func (a *arrival) renew(ctx context.Context) time.Duration {
+	if a.store(ctx, a.held.Clone()) == nil {
+		if a.held.Name != a.Leases[0] {
+			_, _ = a.read(ctx, a.Leases[0])
+		}
+		return 0
+	}
+	a.recall(ctx)
+	return a.backOff()
+}
+
+// leave releases the Lease, so that a pod that is gone counts no longer.
+func (a *arrival) leave(ctx context.Context) {
+	for range 2 {
+		if a.held == nil || a.held.Holder != a.identity {
+			return
+		}
+		free := a.held.Clone()
+		free.Holder, free.RenewTime = "", time.Now()
+		if _, err := a.API.UpdateLease(ctx, free); err == nil {
+			return
+		}
+		a.recall(ctx)
+	}
+}

@@ -1,0 +1,58 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package barrier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/after"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// leaving bounds the release of a Lease after the wait. A Lease that is not released expires.
+const leaving = 2 * time.Second
+
+// Run arrives at the barrier, and waits until the barrier is open. If ctx ends first, Run releases
+// its Lease and returns the cause.
+func Run(ctx context.Context, c Config) error {
+	budget, err := api.NewBudget(c.Duration)
+	switch {
+	case err != nil:
+		return fmt.Errorf("barrier: %w", err)
+	case c.API == nil || c.Log == nil || c.Random == nil || c.Clock == nil || len(c.Leases) == 0:
+		return errors.New("barrier: no API, log, randomness, clock or Leases")
+	}
+	random := rand.New(c.Random)
+	a := newArrival(c, budget, rand.New(rand.NewPCG(random.Uint64(), random.Uint64())))
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		defer stop()
+		a.run(waiting)
+	}()
+	// The watch of package after sees the opening at once. The reads of the arrival see the opening
+	// even if that watch is silent.
+	err = after.Run(waiting, after.Config{
+		API: c.API, Conditions: []api.Condition{{Lease: c.Leases[0], Opened: len(c.Leases)}},
+		PodName: c.PodName, PodUID: c.PodUID, Log: c.Log, Random: rand.NewPCG(random.Uint64(), random.Uint64()),
+	})
+	stop()
+	<-gone
+	if a.open {
+		err = nil
+	}
+	if ctx.Err() != nil && err != nil {
+		err = fmt.Errorf("wait at the barrier: %w", context.Cause(ctx))
+	}
+	leaves, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaving)
+	defer cancel()
+	a.leave(leaves)
+	return err
+}

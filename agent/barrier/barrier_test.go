@@ -1,0 +1,215 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package barrier
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// soon bounds the time from the last arrival to the opening: a renewal of each other pod, and two
+// surveys.
+const soon = duration/6 + 5*time.Second
+
+func TestBarrierOpensOnceAllPodsHaveArrived(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		a, b := s.arrive(t, "a"), s.arrive(t, "b")
+		lasts(t, time.Hour, a, b)
+		c := s.arrive(t, "c")
+		ends(t, soon, a, b, c)
+		assert.Equal(t, pods, s.opened())
+		assert.Equal(t, [pods]string{}, s.holders(), "each pod releases its Lease")
+	})
+}
+
+func TestOpenBarrierLetsLaterPodThrough(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		ends(t, soon, s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c"))
+		ends(t, time.Second, s.arrive(t, "d"))
+		assert.Equal(t, pods, s.opened())
+	})
+}
+
+func TestSmallerRecordOpensNoLargerBarrier(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		first := s.lease(leases[0])
+		first.Annotations = map[string]string{api.OpenedAnnotation: "2"}
+		s.put(first)
+		a, b := s.arrive(t, "a"), s.arrive(t, "b")
+		lasts(t, time.Minute, a, b)
+		ends(t, soon, a, b, s.arrive(t, "c"))
+		assert.Equal(t, pods, s.opened())
+	})
+}
+
+func TestDeadPodCountsForOneLeaseAtMost(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		a, b := s.arrive(t, "a"), s.arrive(t, "b")
+		lasts(t, time.Minute, a, b)
+		s.kill("a")
+		lasts(t, duration, b)
+		c := s.arrive(t, "c")
+		lasts(t, time.Hour, b, c)
+		// The new pod sees for itself that the Lease of the dead pod expires.
+		ends(t, duration+duration/6+soon, b, c, s.arrive(t, "d"))
+	})
+}
+
+func TestWaitingPodReplacesAnyDeadHolder(t *testing.T) {
+	for victim := range pods - 1 {
+		bubble(t, func(t *testing.T, s *server) {
+			all := map[string]*waiting{"a": s.arrive(t, "a"), "b": s.arrive(t, "b")}
+			lasts(t, time.Minute, all["a"], all["b"])
+			dead := [pods - 1]string{"a", "b"}[victim]
+			s.kill(dead)
+			delete(all, dead)
+			lasts(t, 2*duration, all[map[string]string{"a": "b", "b": "a"}[dead]])
+			c, d := s.arrive(t, "c"), s.arrive(t, "d")
+			ends(t, 2*duration+soon, c, d)
+			for _, w := range all {
+				ends(t, soon, w)
+			}
+		})
+	}
+}
+
+func TestStoppedPodGivesItsLeaseBack(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		a, b := s.arrive(t, "a"), s.arrive(t, "b")
+		lasts(t, time.Minute, a, b)
+		require.True(t, s.holds("a"))
+		a.stop()
+		<-a.done
+		require.Error(t, a.err)
+		assert.False(t, s.holds("a"))
+		c := s.arrive(t, "c")
+		lasts(t, time.Minute, b, c)
+		assert.Zero(t, s.opened())
+	})
+}
+
+func TestUnansweredWritesDelayOnly(t *testing.T) {
+	for name, lost := range map[string]func(l *kube.Lease) bool{
+		"openings":     func(l *kube.Lease) bool { return l.Annotations[api.OpenedAnnotation] != "" },
+		"acquisitions": func(l *kube.Lease) bool { return l.Holder != "" && l.AcquireTime.Equal(l.RenewTime) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *server) {
+				s.answer = func(l *kube.Lease) error {
+					if lost(l) {
+						return errUnanswered
+					}
+					return nil
+				}
+				ends(t, 2*duration, s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c"))
+				assert.Equal(t, pods, s.opened())
+			})
+		})
+	}
+}
+
+func TestPausedLeaseKeepsTheBarrierClosed(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		paused := s.lease(leases[1])
+		paused.Annotations = map[string]string{api.PausedAnnotation: "hold"}
+		s.put(paused)
+		a, b, c := s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c")
+		lasts(t, time.Hour, a, b, c)
+		resumed := s.lease(leases[1])
+		resumed.Annotations = nil
+		s.put(resumed)
+		ends(t, soon+duration/6, a, b, c)
+	})
+}
+
+func TestMissingLeasesAreAwaited(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		first := s.lease(leases[0])
+		s.mu.Lock()
+		delete(s.leases, leases[0])
+		s.mu.Unlock()
+		a, b, c := s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c")
+		lasts(t, time.Hour, a, b, c)
+		first.UID, first.Holder, first.DurationSeconds = "other", "unknown", 60
+		s.put(first)
+		lasts(t, 60*time.Second, a, b, c)
+		ends(t, soon+2*duration, a, b, c)
+	})
+}
+
+func TestWaitSendsFewRequests(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		a, b := s.arrive(t, "a"), s.arrive(t, "b")
+		lasts(t, time.Minute, a, b)
+		before := s.written()
+		lasts(t, time.Hour, a, b)
+		assert.LessOrEqual(t, s.written()-before, 2*12*60+2, "each pod renews twelve times a minute")
+		assert.GreaterOrEqual(t, s.written()-before, 2*9*60)
+	})
+}
+
+func TestSightCountsAHoldersOwnWritesOnly(t *testing.T) {
+	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
+	state := func(version, holder string, renewed int) *kube.Lease {
+		return &kube.Lease{UID: "u", ResourceVersion: version, Holder: holder, RenewTime: at(renewed)}
+	}
+	first := sight{}.next(state("1", "a_1", 1), 10, 11)
+	assert.False(t, first.lives, "the first read proves nothing")
+	for name, c := range map[string]struct {
+		next  *kube.Lease
+		lives bool
+		since time.Duration
+	}{
+		"the same state":  {state("1", "a_1", 1), false, 11},
+		"a renewal":       {state("2", "a_1", 2), true, 21},
+		"a person's edit": {state("2", "a_1", 1), false, 21},
+		"another holder":  {state("2", "b_1", 1), true, 21},
+		"a release":       {state("2", "", 2), false, 21},
+		"enroll":          {state("2", "unknown", 2), false, 21},
+		"another Lease":   {&kube.Lease{UID: "v", ResourceVersion: "2", Holder: "a_1", RenewTime: at(1)}, true, 21},
+	} {
+		got := first.next(c.next, 20, 21)
+		assert.Equal(t, c.lives, got.lives, name)
+		assert.Equal(t, c.since, got.since, name)
+		if c.lives {
+			assert.EqualValues(t, 10, got.wrote, "%s: the write is no older than the read before", name)
+		}
+	}
+	renewed := first.next(state("2", "a_1", 2), 20, 21).next(state("2", "a_1", 2), 30, 31)
+	assert.True(t, renewed.lives)
+	assert.EqualValues(t, 10, renewed.wrote, "an unchanged Lease proves nothing new")
+	assert.False(t, renewed.next(state("3", "", 3), 40, 41).lives)
+}
+
+func TestBarrierNeedsPodsOfDifferentNames(t *testing.T) {
+	for name, c := range map[string]struct {
+		holders [pods - 1]string
+		wrote   time.Duration
+		want    bool
+	}{
+		"all":               {[pods - 1]string{"b_1", "c_1"}, 10, true},
+		"a proof too old":   {[pods - 1]string{"b_1", "c_1"}, 9, false},
+		"one pod twice":     {[pods - 1]string{"b_1", "b_1"}, 10, false},
+		"a pod's successor": {[pods - 1]string{"b_1", "b_2"}, 10, false},
+		"the pod itself":    {[pods - 1]string{"b_1", "a_0"}, 10, false},
+		"a hole":            {[pods - 1]string{"b_1", ""}, 10, false},
+	} {
+		a := &arrival{Config: Config{Leases: leases, Duration: 10, PodName: "a"}, seen: map[string]sight{}}
+		for i, holder := range c.holders {
+			a.seen[leases[i+1]] = sight{holder: holder, lives: holder != "", wrote: c.wrote}
+		}
+		assert.Equal(t, c.want, a.complete(19), name)
+	}
+}
+
+func TestConfigIsChecked(t *testing.T) {
+	assert.ErrorContains(t, Run(t.Context(), Config{}), "lease duration")
+	assert.ErrorContains(t, Run(t.Context(), Config{Duration: duration, Leases: leases}), "no API")
+}

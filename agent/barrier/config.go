@@ -1,0 +1,41 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package barrier
+
+import (
+	"context"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/after"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// API has the requests of a wait at a barrier. [kube.Client] documents them. They may be called
+// concurrently.
+type API interface {
+	after.API
+	// UpdateLease replaces exactly the object that was read.
+	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
+}
+
+// Config has the barrier, and what the wait needs.
+type Config struct {
+	API API
+	// Leases are those of the barrier, one for each pod that must arrive. The first Lease gets
+	// the record.
+	Leases []string
+	// Duration is the time for which a pod that is gone counts.
+	Duration time.Duration
+	// PodName and PodUID identify the pod, in its Lease and its Events.
+	PodName, PodUID string
+	// Clock returns the instant of CLOCK_BOOTTIME.
+	Clock func() time.Duration
+	// Log receives a line for each notice. Its Write may be called concurrently, and must not
+	// block.
+	Log io.Writer
+	// Random is the only source of randomness.
+	Random rand.Source
+}

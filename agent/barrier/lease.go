@@ -1,0 +1,118 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package barrier
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// shortestPause is the first pause after a failure. Most failures end within a second: enroll
+// has not granted the right yet.
+const shortestPause = 250 * time.Millisecond
+
+// arrival acquires one of the barrier's Leases, and renews it. With the first Lease, the arrival
+// also opens the barrier.
+type arrival struct {
+	Config
+	budget   api.Budget
+	random   *rand.Rand
+	identity string
+	// failures counts the failures since the last stored write.
+	failures int
+	// held is the Lease by which the pod has arrived, as it was stored last; nil before. The
+	// field renewed is the instant at which that write was sent.
+	held    *kube.Lease
+	renewed time.Duration
+	// open reports that the first Lease had the record of an open barrier.
+	open bool
+	// surveys is the instant of the next survey.
+	surveys time.Duration
+	// seen are the Leases of other pods, by name.
+	seen map[string]sight
+	// next is the index of the Lease that the pod reads next.
+	next int
+}
+
+func newArrival(c Config, budget api.Budget, random *rand.Rand) *arrival {
+	return &arrival{
+		Config: c, budget: budget, random: random, identity: api.Identity(c.PodName, c.PodUID),
+		seen: map[string]sight{}, next: random.IntN(len(c.Leases)),
+	}
+}
+
+// store sends a write. If the write was stored, the pod has arrived since the instant of its sending.
+func (a *arrival) store(ctx context.Context, l *kube.Lease) error {
+	l.RenewTime = time.Now()
+	ctx, cancel := context.WithTimeout(ctx, a.budget.Renew)
+	defer cancel()
+	sent := a.Clock()
+	stored, err := a.API.UpdateLease(ctx, l)
+	if err != nil {
+		return err
+	}
+	a.failures = 0
+	a.held, a.renewed = stored, sent
+	return nil
+}
+
+// read reads a Lease, and keeps what the read proves about its holder. A Lease that does not exist
+// counts as a Lease without a UID and a holder.
+func (a *arrival) read(ctx context.Context, name string) (*kube.Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, a.budget.Renew)
+	defer cancel()
+	sent := a.Clock()
+	l, err := a.API.GetLease(ctx, name)
+	switch {
+	case errors.Is(err, kube.ErrNotFound):
+		l = new(kube.Lease)
+	case err != nil:
+		return nil, err
+	}
+	a.seen[name] = a.seen[name].next(l, sent, a.Clock())
+	if name == a.Leases[0] {
+		a.open = api.Opened(l.Annotations[api.OpenedAnnotation]) >= len(a.Leases)
+	}
+	return l, err
+}
+
+// recall reads the Lease by which the pod has arrived. If another pod holds it, or if the
+// Lease is gone, the pod has to arrive again.
+func (a *arrival) recall(ctx context.Context) {
+	l, err := a.read(ctx, a.held.Name)
+	switch {
+	case err == nil && l.Holder == a.identity:
+		a.held = l
+	case err == nil || errors.Is(err, kube.ErrNotFound):
+		a.held = nil
+	}
+}
+
+// untilRenewal returns the time until the next renewal.
+func (a *arrival) untilRenewal() time.Duration {
+	return max(a.budget.Renew-(a.Clock()-a.renewed), 0) + time.Millisecond
+}
+
+// backOff returns the pause after a failure. The pauses grow up to the period of renewals.
+func (a *arrival) backOff() time.Duration {
+	pause := shortestPause
+	for range a.failures {
+		pause = min(2*pause, a.budget.Renew)
+	}
+	if pause < a.budget.Renew {
+		a.failures++
+	}
+	return a.spread(pause)
+}
+
+// spread returns a duration between the argument and one and a half times the argument, so that pods
+// that began together do not stay together.
+func (a *arrival) spread(d time.Duration) time.Duration {
+	return d + time.Duration(a.random.Int64N(int64(d/2)))
+}

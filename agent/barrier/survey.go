@@ -1,0 +1,67 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package barrier
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const (
+	// surveyPause is short beside the start of a pod. One pod of each barrier reads each of the other
+	// Leases less than fifty times a minute.
+	surveyPause = 1250 * time.Millisecond
+	// readsPerSecond bounds the reads of that pod.
+	readsPerSecond = 8
+)
+
+// survey reads the Leases of all other pods, and opens the barrier if all pods have arrived. The
+// renewal of the pod's own Lease comes first. The result is the pause until the next survey.
+func (a *arrival) survey(ctx context.Context) time.Duration {
+	for _, name := range a.Leases[1:] {
+		if a.Clock()-a.renewed >= a.budget.Renew || ctx.Err() != nil {
+			return 0
+		}
+		if _, err := a.read(ctx, name); err != nil {
+			return a.backOff()
+		}
+	}
+	if a.complete(a.Clock()) {
+		return a.record(ctx)
+	}
+	return a.spread(max(surveyPause, time.Duration(len(a.Leases))*time.Second/readsPerSecond))
+}
+
+// complete reports whether each Lease has a holder of its own that lived within the last lease
+// duration, at the instant. A pod and its successor may have one name, and then count once.
+func (a *arrival) complete(now time.Duration) bool {
+	names := map[string]bool{a.PodName: true}
+	for _, name := range a.Leases[1:] {
+		s := a.seen[name]
+		if !s.lives || now-s.wrote >= a.Duration || names[api.PodOf(s.holder)] {
+			return false
+		}
+		names[api.PodOf(s.holder)] = true
+	}
+	return true
+}
+
+// record writes that the barrier is open, and releases the Lease by the same write.
+func (a *arrival) record(ctx context.Context) time.Duration {
+	opened := a.held.Clone()
+	if opened.Annotations == nil {
+		opened.Annotations = map[string]string{}
+	}
+	opened.Annotations[api.OpenedAnnotation] = strconv.Itoa(len(a.Leases))
+	opened.Holder = ""
+	if a.store(ctx, opened) != nil {
+		a.recall(ctx)
+		return a.backOff()
+	}
+	a.held, a.open = nil, true
+	return 0
+}

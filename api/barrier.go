@@ -1,0 +1,73 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Leases returns the names of the Leases by which pods of the run arrive. The run is a part of
+// each name, so two runs have no Lease in common. The record of an open barrier is in the first
+// Lease.
+func (b Barrier) Leases(run string) []string {
+	var leases []string
+	for i := range b.Size {
+		leases = append(leases, barrierPrefix+b.Name+"."+run+"."+strconv.Itoa(i))
+	}
+	return leases
+}
+
+// RunOf returns the run of a barrier's Lease. The result is empty if no barrier can have the Lease.
+func RunOf(lease string) string {
+	rest, ok := strings.CutPrefix(lease, barrierPrefix)
+	rest, number, numbered := cutLast(rest)
+	name, run, named := cutLast(rest)
+	n, err := strconv.Atoi(number)
+	if !ok || !numbered || !named || err != nil || n < 0 || n >= maxBarrier || strconv.Itoa(n) != number ||
+		len(run) > maxRun || !isLabel(run) || !isBarrier(name) {
+		return ""
+	}
+	return run
+}
+
+// isArrival reports whether a barrier can have the Lease.
+func isArrival(lease string) bool { return RunOf(lease) != "" }
+
+// cutLast cuts a text at its last dot.
+func cutLast(text string) (before, after string, found bool) {
+	i := strings.LastIndexByte(text, '.')
+	if i < 0 {
+		return text, "", false
+	}
+	return text[:i], text[i+1:], true
+}
+
+// Opened returns the number of pods for which a barrier was opened, by the value of
+// [OpenedAnnotation]. The result is zero for a barrier that is not open.
+func Opened(value string) int {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > maxBarrier || strconv.Itoa(n) != value {
+		return 0
+	}
+	return n
+}
+
+// parseBarrier reads the text of [Barrier.String], or returns the problem of the text.
+func parseBarrier(text string) (Barrier, string) {
+	name, number, sized := strings.Cut(text, "=")
+	size, err := strconv.Atoi(number)
+	switch {
+	case strings.Contains(text, ","):
+		return Barrier{}, "name one barrier: a pod can have no other"
+	case !sized:
+		return Barrier{}, "write a name and how many pods must wait, as in warm=5"
+	case err != nil || size < 1 || size > maxBarrier || strconv.Itoa(size) != number:
+		return Barrier{}, fmt.Sprintf("after the = write how many pods must wait: a number from 1 to %d", maxBarrier)
+	case !isBarrier(name):
+		return Barrier{}, fmt.Sprintf("a barrier's name is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxBarrierName)
+	}
+	return Barrier{Name: name, Size: size}, ""
+}

@@ -1,0 +1,22 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// ownersOf returns the owner of a barrier's Lease: the Job of the claimant. So the API server
+// deletes the record of an open barrier together with the Job. Without the Job the Lease
+// has no owner, and is swept as other Leases are. Other Leases outlive their workloads.
+func ownersOf(slot string, claimant client.Object) []metav1.OwnerReference {
+	owner := metav1.GetControllerOf(claimant)
+	if owner == nil || owner.Kind != "Job" || api.RunOf(slot) != string(owner.UID) {
+		return nil
+	}
+	return []metav1.OwnerReference{{APIVersion: owner.APIVersion, Kind: owner.Kind, Name: owner.Name, UID: owner.UID}}
+}

@@ -1,0 +1,122 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// The runs of two Jobs of one name.
+const (
+	firstRun  = "0b1c2d3e-0000-4000-8000-0123456789ab"
+	secondRun = "1b1c2d3e-0000-4000-8000-0123456789ab"
+)
+
+// gathered returns a pod of a Job that waits at the barrier of a run, as the webhook injects it.
+func gathered(name, run, job string) *corev1.Pod {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: shop, Name: name, Labels: map[string]string{api.GatedLabel: api.GatedAfter},
+		Annotations:     map[string]string{api.BarrierAnnotation: "warm=2"},
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "train", UID: types.UID(job), Controller: new(true)}},
+	}}
+	pod.Spec.ServiceAccountName = "till"
+	args := api.BarrierArgs{Barrier: api.Barrier{Name: "warm", Size: 2}, Run: run, LeaseDuration: 20 * time.Second, Credentials: api.CredentialsPath}
+	pod.Spec.InitContainers = []corev1.Container{{Name: api.BarrierContainer, Args: args.Args()}}
+	return pod
+}
+
+// leasesOfRun returns the Leases of the barrier of a run.
+func leasesOfRun(run string) []string { return api.Barrier{Name: "warm", Size: 2}.Leases(run) }
+
+func TestPodGetsTheLeasesOfItsRun(t *testing.T) {
+	w := newWorld(t, gathered("a", firstRun, firstRun), gathered("b", secondRun, secondRun))
+	w.settle(w.process())
+	for _, run := range []string{firstRun, secondRun} {
+		for _, name := range leasesOfRun(run) {
+			lease := w.lease(name)
+			require.NotNil(t, lease, name)
+			assert.Empty(t, *lease.Spec.HolderIdentity)
+			assert.EqualValues(t, 20, *lease.Spec.LeaseDurationSeconds)
+			require.Len(t, lease.OwnerReferences, 1, "the API server deletes the Lease with the Job")
+			assert.Equal(t, metav1.OwnerReference{APIVersion: "batch/v1", Kind: "Job", Name: "train", UID: types.UID(run)}, lease.OwnerReferences[0])
+		}
+	}
+	role := w.role("till")
+	require.NotNil(t, role)
+	assert.ElementsMatch(t, append(leasesOfRun(firstRun), leasesOfRun(secondRun)...), role.Rules[0].ResourceNames)
+}
+
+// Only a Job's own pods make it the owner.
+func TestLeaseOfAnotherRunHasNoOwner(t *testing.T) {
+	w := newWorld(t, gathered("a", firstRun, secondRun))
+	w.settle(w.process())
+	assert.Empty(t, w.lease(leasesOfRun(firstRun)[0]).OwnerReferences)
+}
+
+func TestMalformedBarrierGivesNoRight(t *testing.T) {
+	for name, change := range map[string]func(*corev1.Pod){
+		"a lock":               func(p *corev1.Pod) { p.Spec.InitContainers[0].Args[1] = "-barrier=/lock.a=1" },
+		"another command":      func(p *corev1.Pod) { p.Spec.InitContainers[0].Command = []string{"sh"} },
+		"a container beside":   func(p *corev1.Pod) { p.Spec.InitContainers[0].RestartPolicy = new(corev1.ContainerRestartPolicyAlways) },
+		"a pod that has ended": func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed },
+	} {
+		pod := gathered("a", firstRun, firstRun)
+		change(pod)
+		w := newWorld(t, pod)
+		w.settle(w.process())
+		assert.Nil(t, w.role("till"), name)
+	}
+}
+
+func TestOpenBarrierOutlivesItsPodsNotItsJob(t *testing.T) {
+	for name, c := range map[string]struct {
+		opened string
+		owned  bool
+		stays  bool
+	}{
+		"open":             {"2", true, true},
+		"closed":           {"", true, false},
+		"open without Job": {"2", false, false},
+		"malformed record": {"two", true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := gathered("a", firstRun, firstRun)
+			w := newWorld(t, pod)
+			r := w.process()
+			w.settle(r)
+			first := leasesOfRun(firstRun)[0]
+			lease := w.lease(first)
+			lease.Annotations = map[string]string{api.OpenedAnnotation: c.opened}
+			if !c.owned {
+				lease.OwnerReferences = nil
+			}
+			require.NoError(t, w.server.Update(t.Context(), lease))
+			w.remove(pod)
+			w.settle(r)
+			w.now = w.now.Add(time.Hour)
+			w.settle(r)
+			w.now = w.now.Add(time.Hour)
+			w.settle(r)
+			assert.Equal(t, c.stays, w.lease(first) != nil)
+			assert.Nil(t, w.lease(leasesOfRun(firstRun)[1]), "only the record stays")
+			assert.Nil(t, w.role("till"), "the account keeps no right")
+			if !c.stays {
+				return
+			}
+			w.create(gathered("b", firstRun, firstRun))
+			w.settle(r)
+			assert.Equal(t, c.opened, w.lease(first).Annotations[api.OpenedAnnotation], "a later pod finds the barrier open")
+			assert.ElementsMatch(t, leasesOfRun(firstRun), w.role("till").Rules[0].ResourceNames)
+		})
+	}
+}

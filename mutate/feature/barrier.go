@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package feature
+
+import (
+	"encoding/json"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/mutate/reason"
+)
+
+// judgeBarrier refuses a barrier in a pod without a Job, because a run of other workloads has no
+// end. The function also refuses a barrier that never opens, because the Job makes fewer pods at
+// once. A copy without its barrier is refused, too.
+func judgeBarrier(p *Pod) reason.Refusals {
+	var refusals reason.Refusals
+	size := p.Request.Barrier.Size
+	switch {
+	case size == 0 && slices.ContainsFunc(p.Spec.InitContainers, waitsAtBarrier):
+		refusals.Add(reason.Leftover, "init container %q waits at a barrier", api.BarrierContainer)
+	case size == 0:
+	case !p.ofJob() && p.Workload.Kind == "Pod":
+		refusals.Add(reason.BarrierNeedsJob, "%s is set, and the pod has no controller", api.BarrierAnnotation)
+	case !p.ofJob():
+		refusals.Add(reason.BarrierNeedsJob, "%s is in a pod of a %s", api.BarrierAnnotation, p.Workload.Kind)
+	case p.atOnce() < size:
+		refusals.Add(reason.BarrierNeverOpens, "%s needs %d pods, and the Job runs %d at once", api.BarrierAnnotation, size, p.atOnce())
+	}
+	return refusals
+}
+
+// waitsAtBarrier reports whether the container has the name of the injected one that waits at a
+// barrier.
+func waitsAtBarrier(c corev1.Container) bool { return c.Name == api.BarrierContainer }
+
+// ofJob reports whether a Job makes the pod, or the pods of the template.
+func (f Facts) ofJob() bool {
+	if f.isTemplate() {
+		return f.Workload.Kind == "Job" || f.Workload.Kind == "CronJob"
+	}
+	return f.Run.UID != ""
+}
+
+// atOnce returns the number of pods that the Job runs at once.
+func (f Facts) atOnce() int {
+	if !f.isTemplate() {
+		return f.Run.AtOnce
+	}
+	job := f.Path[:len(f.Path)-1]
+	return PodsAtOnce(f.count(job, "parallelism"), f.count(job, "completions"))
+}
+
+// count returns the number at a field of the object, or nil if the field is absent or no number.
+func (f Facts) count(of []any, field string) *int32 {
+	text, err := json.Marshal(f.Document.Get(append(slices.Clone(of), field)...))
+	var n *int32
+	if err != nil || json.Unmarshal(text, &n) != nil {
+		return nil
+	}
+	return n
+}
+
+// PodsAtOnce returns the number of pods that a Job runs at once, by the fields of its spec.
+func PodsAtOnce(parallelism, completions *int32) int {
+	most := ptr.Deref(parallelism, 1)
+	return int(min(most, ptr.Deref(completions, most)))
+}

@@ -1,0 +1,240 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/barrier"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// run is a Job whose pods wait at a barrier. Its name is a part of the names of the Leases.
+type run struct {
+	name     string
+	barrier  api.Barrier
+	duration time.Duration
+	leases   []string
+	// pods are the pods of the run that exist, and all has also the others.
+	pods, all []*comer
+	// want is the number of pods that the Job keeps.
+	want int
+}
+
+// comer is a pod with a barrier. The init container of the pod runs package barrier. The world
+// judges only that container. Once the container has succeeded, the pod is gone after a while.
+type comer struct {
+	w    *World
+	of   *run
+	name string
+	node *node
+	rng  *rand.Rand
+	// client is that of the last process; nil before the first start. The field began is the
+	// instant at which that process started, and died the instant at which it ended.
+	client      *clientOf
+	began, died time.Duration
+	starts      int
+	// stop sends SIGTERM to the process.
+	stop context.CancelFunc
+	// stopping reports that the pod is deleted, and gone that it is no more. The field passed
+	// reports that its container has succeeded.
+	stopping, gone, passed bool
+	frozen                 bool
+	// since is the instant since which nothing keeps the pod from going on.
+	since time.Duration
+}
+
+// newComer adds a pod of the run to the node, whose kubelet soon starts the container.
+func newComer(w *World, of *run, name string, n *node) *comer {
+	p := &comer{w: w, of: of, name: name, node: n, rng: w.source(name)}
+	of.pods, of.all = append(of.pods, p), append(of.all, p)
+	n.tenants = append(n.tenants, p)
+	w.note(name, "pod on %s waits at %v of %s", n.name, of.barrier, of.name)
+	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.start)
+	return p
+}
+
+// identity returns the identity of the pod.
+func (p *comer) identity() string { return api.Identity(p.name, "uid-of-"+p.name) }
+
+// runs reports whether a process of the container lives.
+func (p *comer) runs() bool { return p.client != nil && !p.client.dead }
+
+// lived returns the last instant at which a process of the container lived, up to now.
+func (p *comer) lived() time.Duration {
+	if p.runs() {
+		return p.w.now()
+	}
+	return p.died
+}
+
+// start starts the container, unless it runs or has succeeded.
+func (p *comer) start() {
+	switch {
+	case p.gone || p.passed || p.stopping || p.runs() || !p.node.up:
+		return
+	case p.node.paused:
+		p.node.whenUnpaused(p.start)
+		return
+	}
+	p.starts++
+	c := p.w.newClient(p.w.newProcess(), fmt.Sprintf("%s#%d", p.name, p.starts), p.node)
+	random := rand.NewPCG(p.w.seed, p.w.source(c.name).Uint64())
+	c.name, c.allowed = p.identity(), p.allowed
+	ctx, stop := context.WithCancel(c.ctx)
+	p.client, p.began, p.frozen, p.stop = c, p.w.now(), false, stop
+	if p.node.frozen {
+		c.process.freeze()
+	}
+	p.w.note(p.name, "agent barrier starts")
+	config := barrier.Config{
+		API: c, Leases: p.of.leases, Duration: p.of.duration, PodName: p.name, PodUID: "uid-of-" + p.name, Log: p, Random: random,
+		Clock: func() time.Duration { return p.clock(c) },
+	}
+	p.w.group.Go(func() {
+		defer stop()
+		err := barrier.Run(ctx, config)
+		p.w.do(func() { p.exited(c, err) })
+	})
+}
+
+// clock reads the clock of the node. The read waits while the process is frozen.
+func (p *comer) clock(c *clientOf) time.Duration {
+	if !c.enter() {
+		p.w.mu.Lock()
+	}
+	defer p.w.mu.Unlock()
+	return p.node.now()
+}
+
+// allowed returns nil, or the error with which the API server refuses a request for a Lease.
+func (p *comer) allowed(verb, lease string) error {
+	if !p.w.api.granted(RoleName, verb, lease) {
+		return status(403, "Forbidden", verb+" "+lease)
+	}
+	return nil
+}
+
+// Write adds a line of the process to the history.
+func (p *comer) Write(line []byte) (int, error) {
+	p.w.do(func() { p.w.note(p.name, "%s", strings.TrimSpace(string(line))) })
+	return len(line), nil
+}
+
+// exited cleans up after the process has ended by itself.
+func (p *comer) exited(c *clientOf, err error) {
+	if c.dead {
+		return
+	}
+	p.w.note(p.name, "agent barrier exits: %v", err)
+	p.died = p.w.now()
+	c.die()
+	switch {
+	case p.stopping:
+		p.remove()
+	case err != nil:
+		p.again()
+	default:
+		checkThrough(p)
+		p.passed = true
+		p.w.after(between(p.rng, 100*time.Millisecond, time.Minute), p.remove)
+	}
+}
+
+// again starts the container after its back-off.
+func (p *comer) again() { p.w.after(between(p.rng, 200*time.Millisecond, mostAgain), p.start) }
+
+// kill ends the process, and the kubelet starts the container again.
+func (p *comer) kill() {
+	p.crash()
+	p.again()
+}
+
+// graceOfComers is the grace of these pods.
+const graceOfComers = 10 * time.Second
+
+// delete deletes the pod. The kubelet kills the process after the grace. With force the process
+// dies at once.
+func (p *comer) delete(force bool) {
+	if p.stopping || p.gone {
+		return
+	}
+	p.stopping = true
+	p.w.note(p.name, "pod is deleted (force %v)", force)
+	if force || !p.runs() {
+		p.crash()
+		p.remove()
+		return
+	}
+	p.stop()
+	p.w.after(graceOfComers, func() {
+		p.crash()
+		p.remove()
+	})
+}
+
+// remove forgets the pod.
+func (p *comer) remove() {
+	if p.gone {
+		return
+	}
+	p.gone = true
+	p.of.pods = slices.DeleteFunc(p.of.pods, func(other *comer) bool { return other == p })
+	p.node.tenants = slices.DeleteFunc(p.node.tenants, func(other tenant) bool { return other == p })
+}
+
+// freeze implements tenant.
+func (p *comer) freeze() {
+	if p.runs() {
+		p.client.process.freeze()
+	}
+}
+
+// thaw implements tenant.
+func (p *comer) thaw() {
+	if p.runs() && !p.frozen {
+		p.client.process.thaw()
+	}
+}
+
+// pauseAlone freezes the process, but not its node.
+func (p *comer) pauseAlone(last time.Duration) {
+	p.frozen = true
+	p.freeze()
+	p.w.note(p.name, "agent barrier is frozen for %v", last)
+	c := p.client
+	p.w.after(last, func() {
+		if p.client == c {
+			p.resume()
+		}
+	})
+}
+
+// resume undoes pauseAlone.
+func (p *comer) resume() {
+	p.frozen = false
+	if !p.node.frozen {
+		p.thaw()
+	}
+}
+
+// crash implements tenant.
+func (p *comer) crash() {
+	if p.runs() {
+		p.died = p.w.now()
+		p.client.die()
+		p.w.note(p.name, "agent barrier is dead")
+	}
+}
+
+// leapt implements tenant. Package barrier reads no wall clock.
+func (p *comer) leapt() {}
+
+// boot implements tenant.
+func (p *comer) boot() { p.w.after(between(p.rng, 500*time.Millisecond, 3*time.Second), p.start) }

@@ -1,0 +1,96 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// These are the names of the invariants of pods with a barrier, as the names in check.go. Each
+// comment describes the violation.
+const (
+	// early means that a barrier opens before so many pods of its run have arrived. A pod that
+	// is dead counts for one lease duration.
+	early = "early"
+	// through means that a pod goes on, and that the barrier of its run was not open.
+	through = "through"
+	// closed means that the record of an open barrier is gone, or smaller.
+	closed = "closed"
+	// heldUp means that a pod waits for longer than the rules allow, in quiet times. Its barrier is
+	// open, or enough pods of its run wait.
+	heldUp = "held-up"
+)
+
+// checkOpened judges a stored write of a barrier's Lease. The state before is nil for a new Lease.
+func checkOpened(w *World, by, lease string, sent time.Duration, was, is *kube.Lease) {
+	if was == nil {
+		was = new(kube.Lease)
+	}
+	before, after := api.Opened(was.Annotations[api.OpenedAnnotation]), api.Opened(is.Annotations[api.OpenedAnnotation])
+	i := slices.IndexFunc(w.gathered, func(r *run) bool { return slices.Contains(r.leases, lease) })
+	if i < 0 || before == after {
+		return
+	}
+	of := w.gathered[i]
+	w.note(by, "OPENS %s for %d pods", lease, after)
+	switch {
+	case after < before:
+		w.violate(closed, "%s makes the record of %s %d instead of %d", by, lease, after, before)
+	case lease != of.leases[0] || after != of.barrier.Size || is.Holder != "" || was.Holder != by:
+		w.violate(early, "%s opens %s for %d pods, which %q held", by, lease, after, was.Holder)
+	}
+	checkArrived(w, of, by, sent)
+}
+
+// checkArrived demands that so many pods of the run lived within the last lease duration before the
+// sending of the opening write. Each of them must have a Lease. A request on its way may have renewed a Lease
+// after the death of its pod.
+func checkArrived(w *World, of *run, by string, sent time.Duration) {
+	alive, bound := 0, sent-slow(of.duration)
+	for _, p := range of.all {
+		switch {
+		case p.identity() == by && p.node.wokeAt > bound:
+			return // the clock of this machine stood still
+		case p.client != nil && p.lived() >= bound-w.latest:
+			alive++
+		}
+	}
+	if alive < of.barrier.Size {
+		w.violate(early, "%s opens the barrier of %s, and only %d pods were alive since %v", by, of.name, alive, bound-w.latest)
+	}
+	holders := map[string]bool{by: true}
+	for _, lease := range of.leases[1:] {
+		if holder := renewedSince(w.api.object("Lease", lease), bound); holder != "" {
+			holders[holder] = true
+		}
+	}
+	if len(holders) < of.barrier.Size {
+		w.violate(early, "%s opens the barrier of %s, and only %d pods had arrived since %v", by, of.name, len(holders), bound)
+	}
+}
+
+// renewedSince returns the last pod that has written its identity into the Lease since the instant.
+func renewedSince(o *object, at time.Duration) (holder string) {
+	for _, v := range statesSince(o, at) {
+		if v.at >= at && v.lease != nil && strings.Contains(v.lease.Holder, "_") {
+			holder = v.lease.Holder
+		}
+	}
+	return holder
+}
+
+// checkThrough demands that the barrier of a pod that goes on was open since its process began.
+func checkThrough(p *comer) {
+	opened := func(v version) bool {
+		return v.lease != nil && api.Opened(v.lease.Annotations[api.OpenedAnnotation]) >= p.of.barrier.Size
+	}
+	if !slices.ContainsFunc(statesSince(p.w.api.object("Lease", p.of.leases[0]), p.began), opened) {
+		p.w.violate(through, "%s goes on, and the barrier of %s is not open", p.name, p.of.name)
+	}
+}

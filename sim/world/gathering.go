@@ -1,0 +1,182 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// gathering is a story of Jobs whose pods start together. Two Jobs of one name follow each other,
+// and some of their pods exist at the same time. The invariants of safety count all the time. After
+// each trouble the pods of an open barrier must go on, and a barrier with enough pods must open.
+type gathering struct {
+	*recovery
+	trouble *trouble
+	random  *rand.Rand
+	made    int
+}
+
+// mostRuns bounds the Jobs of the story.
+const mostRuns = 5
+
+func newGathering(w *World) *gathering {
+	all := &workloads{World: w, replicas: map[string]int{}}
+	g := &gathering{recovery: &recovery{workloads: all}, random: w.source("gathering")}
+	g.trouble = &trouble{workloads: all}
+	for i := range 3 {
+		w.newNode(fmt.Sprintf("node-%d", i+1))
+	}
+	// No pod of this template exists. Its duration paces the faults.
+	all.add(anyTemplate(w, durations, "web", 0, []string{api.LockLease("a")}), 0)
+	w.newEnroller("enroll-1")
+	w.latest = max(w.latest, g.longest)
+	g.begin()
+	g.plan()
+	return g
+}
+
+// begin begins the next run. The pods of an earlier run may go on.
+func (g *gathering) begin() {
+	name := fmt.Sprintf("run-%d", len(g.gathered)+1)
+	of := &run{name: name, barrier: api.Barrier{Name: "warm", Size: 1 + g.random.IntN(4)}, duration: g.longest}
+	of.leases, of.want = of.barrier.Leases(name), of.barrier.Size+g.random.IntN(2)
+	g.gathered = append(g.gathered, of)
+	g.note("script", "%s begins, with %d pods", name, of.want)
+	g.nudge()
+}
+
+// nudge tells enroll of a change of pods.
+func (g *gathering) nudge() {
+	for _, e := range g.enrolls {
+		e.nudge()
+	}
+}
+
+// plan acts after a while, again and again. The Jobs make their pods in quiet times, too.
+func (g *gathering) plan() {
+	g.after(between(g.random, time.Millisecond, 10*time.Second), func() {
+		for _, of := range g.gathered {
+			if len(of.pods) < of.want && (g.calm || chance(g.random, .5)) {
+				g.made++
+				newComer(g.World, of, fmt.Sprintf("%s-pod-%d", of.name, g.made), pick(g.random, g.nodes))
+				g.nudge()
+			}
+		}
+		if !g.calm {
+			g.act()
+		}
+		g.plan()
+	})
+}
+
+// act makes trouble for a pod, for a run, or for a Lease.
+func (g *gathering) act() {
+	of := pick(g.random, g.gathered)
+	pause := between(g.random, 100*time.Millisecond, 3*g.longest)
+	n := g.random.IntN(9)
+	switch {
+	case n == 0 && len(g.gathered) < mostRuns:
+		g.begin()
+	case n == 1:
+		g.takeLease(pick(g.random, of.leases))
+	case n == 2 && len(g.gathered) > 1: // the Job is deleted, and its pods follow
+		of.want = 0
+		for _, p := range slices.Clone(of.pods) {
+			p.delete(chance(g.random, .3))
+		}
+	case len(of.pods) == 0:
+	case n < 5:
+		pick(g.random, of.pods).delete(chance(g.random, .5))
+	case n < 7:
+		if p := pick(g.random, of.pods); p.runs() && p.node.up && !p.node.paused {
+			p.kill()
+		}
+	default:
+		if p := pick(g.random, of.pods); p.runs() && !p.frozen {
+			p.pauseAlone(pause)
+		}
+	}
+}
+
+// takeLease deletes a Lease of a barrier. The policy on deletions refuses to delete a record.
+func (g *gathering) takeLease(name string) {
+	if l, ok := g.api.lease(name); ok && l.Annotations[api.OpenedAnnotation] == "" && chance(g.random, .3) {
+		must(g.api.remove("somebody", "Lease", name, "", ""))
+	}
+}
+
+// run plays the story of one seed.
+func (g *gathering) run() {
+	for range 3 {
+		if !disturbFor(g.World, between(g.rng, 2*time.Minute, 6*time.Minute), 20*time.Second, g.trouble.one) {
+			return
+		}
+		g.do(func() {
+			g.heal()
+			for _, of := range g.gathered {
+				for _, p := range of.pods {
+					p.since = 0
+					p.resume()
+				}
+			}
+		})
+		if !g.proceed() {
+			return
+		}
+	}
+}
+
+// proceed demands that no pod waits for too long. In these times the Jobs make the pods that they
+// lack.
+func (g *gathering) proceed() bool {
+	bound := g.opening()
+	for end := g.now() + 2*bound; g.now() < end; {
+		g.do(func() {
+			for _, of := range g.gathered {
+				g.judge(of, bound)
+			}
+		})
+		if !g.pass(bound / 200) {
+			return false
+		}
+	}
+	return true
+}
+
+// judge demands that no pod of the run has been able to go on for longer than the bound.
+func (g *gathering) judge(of *run, bound time.Duration) {
+	waiting := slices.DeleteFunc(slices.Clone(of.pods), func(p *comer) bool { return p.passed || p.stopping || !p.runs() })
+	l, ok := g.api.lease(of.leases[0])
+	open := ok && api.Opened(l.Annotations[api.OpenedAnnotation]) > 0
+	for _, p := range of.pods {
+		switch {
+		case !slices.Contains(waiting, p), !open && len(waiting) < of.barrier.Size:
+			p.since = 0
+		case p.since == 0:
+			p.since = g.now()
+		case g.now()-p.since > bound:
+			g.violate(heldUp, "%s of %s has waited for %v (open: %v, %d pods wait)", p.name, of.name, bound, open, len(waiting))
+		}
+	}
+}
+
+// opening bounds the time in which a barrier opens, once enough pods wait in quiet times.
+func (g *gathering) opening() time.Duration {
+	renew := budgetOf(g.longest).Renew
+	return sum([]part{
+		{"a late request arrives, or a request without an answer ends", max(g.latest, 20*time.Second)},
+		{"enroll begins anew, makes the Leases and grants the right", 10 * time.Second},
+		{"each pod looks at the Leases again", slow(2 * renew)},
+		{"an unknown holder's time is over", slow(g.longest)},
+		{"a pod that holds by two Leases loses one", slow(g.longest)},
+		{"a pod acquires the Lease of a dead pod", slow(g.longest + 2*renew)},
+		{"each holder renews, and the first one reads all Leases twice", slow(3*renew) + 10*time.Second},
+		{"each pod learns of the opening", slow(2*renew) + 5*time.Second},
+	})
+}
