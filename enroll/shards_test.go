@@ -14,6 +14,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -175,6 +176,35 @@ func TestNumberFollowsTemplateOnceItsPodRuns(t *testing.T) {
 		assert.Equal(t, test.want, count, name)
 		assert.Empty(t, run, name)
 	}
+}
+
+func TestNextRunBeginsOnceNoPodHolds(t *testing.T) {
+	of := func(name, run string) *corev1.Pod {
+		pod := worker(name, 2)
+		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "map", UID: types.UID(run), Controller: new(true)}}
+		return pod
+	}
+	w := newWorld(t, of("a", "1-a"))
+	r := w.process()
+	w.settle(r)
+	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a"}, w.stamps())
+	w.holds(api.ShardLease(web, 1), "a")
+	w.create(of("b", "2-b"))
+	w.settle(r)
+	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a"}, w.stamps(), "a pod of the first run stays")
+
+	w.remove(of("a", "1-a"))
+	ended := of("c", "1-a")
+	ended.Status.Phase = corev1.PodSucceeded
+	w.create(ended)
+	w.settle(r)
+	assert.Equal(t, []string{"0: 2/2/2-b closed", "1: 2/2/2-b closed"}, w.stamps(), "a pod of the first run may run on")
+	w.releases(api.ShardLease(web, 1))
+	w.settle(r)
+	assert.Equal(t, []string{"0: 2/2/2-b", "1: 2/2/2-b"}, w.stamps())
+	w.remove(of("b", "2-b"))
+	w.settle(r)
+	assert.Equal(t, []string{"0: 2/2/2-b", "1: 2/2/2-b"}, w.stamps(), "the records of the last run stay")
 }
 
 func TestRunLastsAsLongAsItsPodStays(t *testing.T) {

@@ -48,10 +48,19 @@ func (s *shards) see(c api.Condition, l *kube.Lease) string {
 	case stamp != s.stamp:
 		return fmt.Sprintf("The Lease %s is for an earlier run.", name)
 	case !api.Done(l.Annotations[api.DoneAnnotation]).Has(stamp.Run):
-		return fmt.Sprintf("Shard %d of %d is not done. Check the pods of the Job with the UID %s.", s.next, stamp.Count, stamp.Run)
+		return undone(l, s.next, stamp)
 	}
 	if s.next++; s.next < stamp.Count {
 		return fmt.Sprintf("Shard %d of %d has not been read yet.", s.next, stamp.Count)
 	}
 	return ""
+}
+
+// undone returns what a person checks about a shard that is not done.
+func undone(l *kube.Lease, shard int, stamp api.Stamp) string {
+	if isIdentity(l.Holder) {
+		return fmt.Sprintf("Shard %d of %d is not done. Check the pod %s, which holds the Lease.", shard, stamp.Count, holder(l))
+	}
+	return fmt.Sprintf("Shard %d of %d is not done, and no pod holds it. Check the pods of the Job with the UID %s. "+
+		"If that Job is complete, it makes no pod for the shard: delete it, and create it again.", shard, stamp.Count, stamp.Run)
 }

@@ -91,3 +91,23 @@ func TestWaitBeginsAgainWithAnotherRun(t *testing.T) {
 		r.ends(t, 15*time.Second)
 	})
 }
+
+func TestWarningTellsOfAnUndoneShard(t *testing.T) {
+	for holder, want := range map[string]string{
+		"":        "Shard 1 of 2 is not done, and no pod holds it. Check the pods of the Job with the UID a. If that Job is complete",
+		"map-1_2": `Shard 1 of 2 is not done. Check the pod "map-1", which holds the Lease.`,
+	} {
+		bubble(t, func(t *testing.T, s *server) {
+			s.put(shard(0, "1/2/a", "a"))
+			l := shard(1, "1/2/a", "b")
+			l.Holder = holder
+			s.put(l)
+			r := start(t, s, mapped)
+			r.lasts(t, 6*time.Minute)
+			sent := s.sent()
+			last := sent[len(sent)-1]
+			assert.Equal(t, kube.Warning, last.Type)
+			assert.Contains(t, last.Message, want)
+		})
+	}
+}
