@@ -27,6 +27,7 @@ type sharded struct {
 
 // shardedPod is a pod that claims one of count shards.
 type shardedPod struct {
+	object  *corev1.Pod
 	count   int
 	created time.Time
 	// run is the UID of the pod's Job; empty for a pod that keeps running. The field stays reports
@@ -54,7 +55,7 @@ func (g shardedGroups) addPod(pod *corev1.Pod) {
 	if group, count := api.ShardsOf(slotsOf(pod)); count > 0 {
 		of := g.of(group)
 		of.pods = append(of.pods, shardedPod{
-			count: count, created: pod.CreationTimestamp.Time, runs: runsShard(pod), run: runOf(pod), stays: pod.DeletionTimestamp == nil,
+			object: pod, count: count, created: pod.CreationTimestamp.Time, runs: runsShard(pod), run: runOf(pod), stays: pod.DeletionTimestamp == nil,
 		})
 	}
 }

@@ -205,6 +205,11 @@ func TestNextRunBeginsOnceNoPodHolds(t *testing.T) {
 	w.remove(of("b", "2-b"))
 	w.settle(r)
 	assert.Equal(t, []string{"0: 2/2/2-b", "1: 2/2/2-b"}, w.stamps(), "the records of the last run stay")
+	w.create(of("d", "2-b"))
+	w.settle(r)
+	w.now = w.now.Add(shortageNotice)
+	w.settle(r)
+	assert.Empty(t, w.events, "the pods of a Job take the shards one after the other")
 }
 
 func TestRunLastsAsLongAsItsPodStays(t *testing.T) {

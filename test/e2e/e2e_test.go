@@ -53,6 +53,9 @@ func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
 func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
 	examples.TestCounterExampleCountsExactlyDespiteKills(t)
 }
+func TestSumOfUnkeyedAddsStaysWithinItsBounds(t *testing.T) {
+	examples.TestSumOfUnkeyedAddsStaysWithinItsBounds(t)
+}
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	examples.TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t)
 }
@@ -154,6 +157,9 @@ func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 func TestEachShardRunsInOneOfFivePods(t *testing.T) { exclusive.TestEachShardRunsInOneOfFivePods(t) }
 func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
 	exclusive.TestChangeOfShardsNeverMixesTwoNumbers(t)
+}
+func TestChangeOfShardsOutlivesItsCutNode(t *testing.T) {
+	exclusive.TestChangeOfShardsOutlivesItsCutNode(t)
 }
 func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
@@ -310,6 +316,9 @@ func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 }
 func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	operations.TestCertificateRenewalInterruptsNoAdmission(t)
+}
+func TestCheckCommandJudgesTheInstallation(t *testing.T) {
+	operations.TestCheckCommandJudgesTheInstallation(t)
 }
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)

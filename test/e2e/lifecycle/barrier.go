@@ -29,7 +29,10 @@ const together = 3
 // gathered returns an application whose pods start together. Each pod has a record of its own, and
 // waits for the test before a node runs any of its containers.
 func gathered() app.App {
-	a := app.App{Name: "train", Record: "$POD_NAME", Annotations: app.Claim(api.BarrierAnnotation, "warm=3")}
+	// A pod that is deleted fails, so the Job makes another one, however late its controller looks.
+	a := app.App{
+		Name: "train", Record: "$POD_NAME", Args: []string{"-stop-code=1"}, Annotations: app.Claim(api.BarrierAnnotation, "warm=3"),
+	}
 	a.Edit = func(t *corev1.PodTemplateSpec) {
 		t.Spec.RestartPolicy = corev1.RestartPolicyNever
 		t.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "example.com/late"}}
