@@ -211,7 +211,6 @@ func TestEachFaultOfAnInstallationIsFound(t *testing.T) {
 		"a policy that only warns":    {func(s *scene) { s.bindings[0].Spec.ValidationActions[0] = admissionv1.Warn }, "policies", Failed, "not bound"},
 		"a policy that was changed":   {func(s *scene) { s.policies[0].Spec.Validations[0].Expression = "true" }, "policies", Warning, "policies differ"},
 		"a policy that may fail":      {func(s *scene) { s.policies[0].Spec.FailurePolicy = new(admissionv1.Ignore) }, "policies", Warning, "policies differ"},
-		"a policy with warnings":      {func(s *scene) { s.policies[0].Status.TypeChecking = typeWarning() }, "policies", Warning, "does not understand"},
 		"no Variables":                {func(s *scene) { s.definition.SetName("") }, "Variables", Failed, "does not exist"},
 		"Variables that come":         {func(s *scene) { delete(s.definition.Object, "status") }, "Variables", Failed, "not served yet"},
 		"nobody enrolls":              {func(s *scene) { s.elected.Spec.HolderIdentity = new("") }, "enroll", Failed, "no replica enrolls"},
@@ -289,10 +288,6 @@ func (s *scene) oldNode() corev1.Node {
 
 func (s *scene) ends(at time.Time) {
 	s.certificate.Object["status"] = map[string]any{"notAfter": at.Format(time.RFC3339)}
-}
-
-func typeWarning() *admissionv1.TypeChecking {
-	return &admissionv1.TypeChecking{ExpressionWarnings: []admissionv1.ExpressionWarning{{Warning: "undefined field"}}}
 }
 
 // pod returns a pod that claims, with the label of a gate and the agent's image.
