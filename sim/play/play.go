@@ -71,6 +71,11 @@ func Shards(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayShards)
 }
 
+// Maps plays, for each seed, the story of Jobs with shards.
+func Maps(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayMaps)
+}
+
 // Programs plays, for each seed, the story of programs that use the local API. Like [Seeds],
 // Programs plays the seeds that the flags ask for.
 func Programs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {

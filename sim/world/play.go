@@ -75,6 +75,14 @@ func (w *World) PlayShards() {
 	story.run()
 }
 
+// PlayMaps plays the story of the seed in which the pods of Jobs do each shard once.
+func (w *World) PlayMaps() {
+	defer w.end()
+	var story *mapping
+	w.do(func() { story = newMapping(w) })
+	story.run()
+}
+
 // PlayPrograms plays the story of the seed in which programs use the local API.
 func (w *World) PlayPrograms() {
 	defer w.end()

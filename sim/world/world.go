@@ -33,6 +33,8 @@ type World struct {
 	// sharded is the number of shards in the template of the sharded workload; zero without
 	// such a workload.
 	sharded int
+	// mapped has the Jobs with shards; the last one exists, and the others are deleted.
+	mapped []shardedJob
 	// locals has the pods whose programs use the local API.
 	locals []*localPod
 	// variables has the Variables of these pods. The field silent ends all calls for them.
