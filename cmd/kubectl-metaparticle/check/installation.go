@@ -220,7 +220,7 @@ func policies() ([]admissionv1.ValidatingAdmissionPolicy, error) {
 }
 
 // expressions returns all expressions of a policy. The API server adds defaults to other
-// fields.
+// fields. An installer may fold the lines of an expression in another way.
 func expressions(p admissionv1.ValidatingAdmissionPolicy) []string {
 	var all []string
 	for _, m := range p.Spec.MatchConditions {
@@ -231,6 +231,9 @@ func expressions(p admissionv1.ValidatingAdmissionPolicy) []string {
 	}
 	for _, v := range p.Spec.Validations {
 		all = append(all, v.Expression, v.Message, v.MessageExpression)
+	}
+	for i, text := range all {
+		all[i] = strings.Join(strings.Fields(text), " ")
 	}
 	return all
 }
