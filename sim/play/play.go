@@ -89,7 +89,7 @@ func Readers(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 
 // Joints plays, for each seed, the story of programs that call for several claims at once.
 func Joints(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).PlayJoints)
+	each(t, enroll, world.PlayJoints)
 }
 
 // Starts plays, for each seed, the story of pods with a start lock.

@@ -100,7 +100,7 @@ func (w *World) PlayReaders() {
 }
 
 // PlayJoints plays the story of the seed in which programs call for several claims at once.
-func (w *World) PlayJoints() {
+func PlayJoints(w *World) {
 	defer w.end()
 	var story *programs
 	w.do(func() { story = newPrograms(w, jointClaims) })
