@@ -42,7 +42,7 @@ var places = []place{
 	in("\n{{- with .Values.podAnnotations }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod[:2], "metadata", "annotations", "+")...),
 	in("\n{{- with .Values.priorityClassName }}\npriorityClassName: {{ . }}\n{{- end }}", of(pod, "priorityClassName")...),
 	in("\nnodeSelector:\n{{- toYaml .Values.nodeSelector | nindent @2 }}", of(pod, "nodeSelector")...),
-	in("\ntolerations:\n{{- toYaml .Values.tolerations | nindent @0 }}", of(pod, "tolerations")...),
+	in("\ntolerations:\n{{- toYaml .Values.tolerations | nindent @2 }}", of(pod, "tolerations")...),
 	in("\n{{- with .Values.imagePullSecrets }}\nimagePullSecrets:\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod, "+")...),
 	in("\n{{- if not .Values.hostNetwork }}\n{{- with .Values.affinity }}\naffinity:\n{{- toYaml . | nindent @2 }}\n{{- end }}\n{{- end }}", of(pod, "+")...),
 	in("\n{{- with omit .Values.affinity \"podAntiAffinity\" }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod, "affinity", "+")...),
