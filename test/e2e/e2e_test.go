@@ -307,6 +307,9 @@ func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
 }
+func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
+	operations.TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t)
+}
 func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)
 }
