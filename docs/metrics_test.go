@@ -70,6 +70,7 @@ var programs = []struct {
 		[]label{
 			{"result", []string{"unchanged", "patched", "denied"}, "The answer to the API server"},
 			{"reason", nil, "A name of [reasons](reasons.md), or nothing"},
+			{"namespace", nil, "A namespace with pods that claim shards"},
 		},
 	},
 }

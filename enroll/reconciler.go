@@ -27,8 +27,10 @@ type Reconciler struct {
 	Reader client.Reader
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
-	// Events, if not nil, receives the Events [NotGated] and [TooManySlots].
+	// Events, if not nil, receives the Events [NotGated], [TooManySlots] and [ShardsLackPods].
 	Events Recorder
+	// Shortage, if not nil, receives how many shards of a namespace have no pod that runs.
+	Shortage func(namespace string, shards int)
 	// PullSecrets is the service account that may read the pull secrets of
 	// namespaces that opted in. If empty, enroll gives nobody that right.
 	PullSecrets types.NamespacedName
@@ -38,8 +40,9 @@ type Reconciler struct {
 
 	observations observations
 	// shut are the closed Leases of shards that have a holder.
-	shut     observations
-	notifier notifier
+	shut      observations
+	shortages shortages
+	notifier  notifier
 }
 
 // foreignRecheck is the time after which enroll reads another program's Lease again. The
@@ -89,6 +92,11 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	if stamps.again > 0 && (again == 0 || again > stamps.again) {
 		again = stamps.again
 	}
+	lacking, next := r.shortages.observe(r.Events, seen, r.now())
+	r.report(seen.namespace, lacking)
+	if next > 0 && (again == 0 || again > next) {
+		again = next
+	}
 	if a.foreign && (again == 0 || again > foreignRecheck) {
 		again = foreignRecheck
 	}
@@ -112,7 +120,16 @@ func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.D
 func (r *Reconciler) forget(namespace string) {
 	r.observations.forget(namespace)
 	r.shut.forget(namespace)
+	r.shortages.forget(namespace)
+	r.report(namespace, 0)
 	r.notifier.forget(namespace)
+}
+
+// report tells how many shards of a namespace have no pod that runs.
+func (r *Reconciler) report(namespace string, shards int) {
+	if r.Shortage != nil {
+		r.Shortage(namespace, shards)
+	}
 }
 
 func (r *Reconciler) now() time.Time {

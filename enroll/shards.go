@@ -25,6 +25,7 @@ type sharded struct {
 
 // shardedPod is a pod that claims one of count shards.
 type shardedPod struct {
+	object  *corev1.Pod
 	count   int
 	created time.Time
 	// runs reports that the pod waits for its shard, or has one. A pod whose image does not
@@ -47,7 +48,7 @@ func (g shardedGroups) of(group string) *sharded {
 func (g shardedGroups) addPod(pod *corev1.Pod) {
 	if group, count := api.ShardsOf(slotsOf(pod)); count > 0 {
 		of := g.of(group)
-		of.pods = append(of.pods, shardedPod{count: count, created: pod.CreationTimestamp.Time, runs: runsShard(pod)})
+		of.pods = append(of.pods, shardedPod{object: pod, count: count, created: pod.CreationTimestamp.Time, runs: runsShard(pod)})
 	}
 }
 

@@ -160,15 +160,15 @@ func TestNumberFollowsTemplateOnceItsPodRuns(t *testing.T) {
 	}{
 		"no pod yet":                     {3, 0, 3, nil},
 		"no pod any more":                {3, 5, 3, nil},
-		"the template's pod runs":        {5, 3, 5, []shardedPod{{3, at(1), true}, {5, at(2), true}}},
-		"the template's pod is to come":  {5, 3, 3, []shardedPod{{3, at(1), true}}},
-		"the template's pod is broken":   {5, 3, 3, []shardedPod{{3, at(1), true}, {5, at(2), false}}},
-		"an undo":                        {3, 5, 3, []shardedPod{{3, at(1), true}, {5, at(2), true}}},
-		"pods of a third number":         {5, 0, 4, []shardedPod{{4, at(1), true}, {5, at(2), false}}},
-		"no template, the youngest":      {0, 3, 5, []shardedPod{{3, at(1), true}, {5, at(2), true}}},
-		"no template, the youngest runs": {0, 3, 3, []shardedPod{{3, at(1), true}, {5, at(2), false}}},
-		"no template, of one age":        {0, 3, 5, []shardedPod{{5, at(1), true}, {3, at(1), true}}},
-		"no template, nobody runs":       {0, 0, 5, []shardedPod{{3, at(1), false}, {5, at(2), false}}},
+		"the template's pod runs":        {5, 3, 5, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: true}}},
+		"the template's pod is to come":  {5, 3, 3, []shardedPod{{count: 3, created: at(1), runs: true}}},
+		"the template's pod is broken":   {5, 3, 3, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: false}}},
+		"an undo":                        {3, 5, 3, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: true}}},
+		"pods of a third number":         {5, 0, 4, []shardedPod{{count: 4, created: at(1), runs: true}, {count: 5, created: at(2), runs: false}}},
+		"no template, the youngest":      {0, 3, 5, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: true}}},
+		"no template, the youngest runs": {0, 3, 3, []shardedPod{{count: 3, created: at(1), runs: true}, {count: 5, created: at(2), runs: false}}},
+		"no template, of one age":        {0, 3, 5, []shardedPod{{count: 5, created: at(1), runs: true}, {count: 3, created: at(1), runs: true}}},
+		"no template, nobody runs":       {0, 0, 5, []shardedPod{{count: 3, created: at(1), runs: false}, {count: 5, created: at(2), runs: false}}},
 	} {
 		s := sharded{template: test.template, pods: test.pods}
 		assert.Equal(t, test.want, s.number(test.current), name)

@@ -64,9 +64,22 @@ var (
 		Name: "metaparticle_enroll_interruptions_total",
 		Help: "Terms of enrolling that ended by a lost election or without a working API server, while the process continued.",
 	})
+	lacking = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "metaparticle_shards_lacking_pods",
+		Help: "Shards without a pod that runs, because their workload has fewer pods than shards. Only the replica that enrolls has the value.",
+	}, []string{"namespace"})
 )
 
-func init() { metrics.Registry.MustRegister(enrolling, interruptions) }
+func init() { metrics.Registry.MustRegister(enrolling, interruptions, lacking) }
+
+// lacks sets the number of shards of a namespace that have no pod that runs.
+func lacks(namespace string, shards int) {
+	if shards == 0 {
+		lacking.DeleteLabelValues(namespace)
+		return
+	}
+	lacking.WithLabelValues(namespace).Set(float64(shards))
+}
 
 // terms enrolls while this replica is elected, term after term. A manager stops for good
 // when it loses its election or cannot fill its caches. If the process then ended, the API
@@ -137,7 +150,10 @@ func (t *terms) enroll(ctx context.Context) error {
 		Reader: m.GetAPIReader(),
 		Events: m.GetEventRecorder("metaparticle-enroll"),
 		Home:   t.s.namespace,
+		// The next term may belong to another replica, which then has the values.
+		Shortage: lacks,
 	}
+	defer lacking.Reset()
 	if t.s.bindPullSecrets {
 		reconciler.PullSecrets = types.NamespacedName{Namespace: t.s.namespace, Name: t.s.webhookAccount}
 	}

@@ -38,6 +38,11 @@ var Elsewhere = []Explanation{
 		Do:      "give workloads service accounts of their own, or delete what is not needed",
 	},
 	{
+		Reason:  "ShardsLackPods",
+		Meaning: "An Event: for 5 minutes a workload has had fewer pods that run than shards. The shards without a pod do not run, and all others do.",
+		Do:      "scale the workload, or make metaparticle.io/shards smaller",
+	},
+	{
 		Reason:  "ImageChangedInPlace",
 		Meaning: "An update would change the image of a gated or an injected container in an existing pod. Then the old image's command would run in the new image, or no agent would run.",
 		Do:      "change the workload's template instead",

@@ -43,8 +43,17 @@ func (b *bench) auditEnd() (int64, error) {
 }
 
 // audit calls a function for every request that was answered since the audit log had the
-// given length.
+// given length. Of the two lines about a watch, audit skips the line for its end.
 func (b *bench) audit(from int64, each func(audited)) error {
+	return b.lines(from, func(event audited) {
+		if began := event.Stage == "ResponseStarted"; began == (event.Verb == "watch") {
+			each(event)
+		}
+	})
+}
+
+// lines calls a function for each line of the audit log since its given length.
+func (b *bench) lines(from int64, each func(audited)) error {
 	log, err := os.Open(b.cluster.AuditLog())
 	if err != nil {
 		return err
@@ -60,11 +69,7 @@ func (b *bench) audit(from int64, each func(audited)) error {
 		if json.Unmarshal(lines.Bytes(), &event) != nil {
 			continue // the last line may be half written
 		}
-		// The log has one line for the beginning of a watch, and one for its end. The
-		// function audit skips the line for the end.
-		if began := event.Stage == "ResponseStarted"; began == (event.Verb == "watch") {
-			each(event)
-		}
+		each(event)
 	}
 	if err := lines.Err(); err != nil {
 		return fmt.Errorf("read the audit log: %w", err)

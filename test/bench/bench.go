@@ -67,7 +67,7 @@ func newBench(ctx context.Context, standbys int, named bool) (*bench, error) {
 		return nil, err
 	}
 	b := &bench{cluster: cluster, client: client, dir: dir, standbys: standbys, named: named}
-	if err := b.deploy(ctx); err != nil {
+	if err := b.build(ctx); err != nil {
 		b.remove()
 		return nil, err
 	}
@@ -83,8 +83,8 @@ func (b *bench) remove() {
 	os.RemoveAll(b.dir)
 }
 
-// deploy starts the annotated application, and waits until its rollout has ended.
-func (b *bench) deploy(ctx context.Context) error {
+// build makes the application's image.
+func (b *bench) build(ctx context.Context) error {
 	binary := filepath.Join(b.dir, "app")
 	if err := oci.Compile(ctx, oci.TestApp, binary); err != nil {
 		return err
@@ -93,18 +93,26 @@ func (b *bench) deploy(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := oci.Push(ctx, b.cluster.Registry()+"/bench/app:latest", image); err != nil {
-		return err
-	}
+	return oci.Push(ctx, b.cluster.Registry()+"/bench/app:latest", image)
+}
+
+// deploy starts the application with one singleton, and waits until its rollout has ended.
+func (b *bench) deploy(ctx context.Context) error {
+	return b.apply(ctx, claims[0], b.standbys, "rollout", "status", "deployment/app", "--timeout=900s")
+}
+
+// apply starts the application anew with a claim, in as many pods as can hold, and standbys. The
+// arguments tell kubectl for which event apply then waits.
+func (b *bench) apply(ctx context.Context, c claim, standbys int, wait ...string) error {
 	yaml := []byte(strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest",
-		"REPLICAS", strconv.Itoa(b.standbys+1)).Replace(manifest))
+		"CLAIM", c.annotation(), "REPLICAS", strconv.Itoa(c.holders+standbys)).Replace(manifest))
 	for _, step := range []struct {
 		stdin []byte
 		args  []string
 	}{
 		{nil, []string{"delete", "namespace", namespace, "--ignore-not-found"}},
 		{yaml, []string{"apply", "-f", "-"}},
-		{nil, []string{"-n", namespace, "rollout", "status", "deployment/app", "--timeout=900s"}},
+		{nil, append([]string{"-n", namespace}, wait...)},
 	} {
 		if err := b.kubectl(ctx, step.stdin, step.args...); err != nil {
 			return err

@@ -48,6 +48,7 @@ func run(ctx context.Context) error {
 	named := flag.Bool("named", false, "each yield names the next holder")
 	handovers := flag.Bool("only-handovers", false, "measure nothing but handovers")
 	waits := flag.Bool("only-works", false, "measure nothing but waits for one work")
+	slots := flag.Bool("only-slots", false, "measure nothing but singletons, semaphores and shards beside each other")
 	crowd := flag.Int("crowd", 100, "pods that wait for one work")
 	images := flag.String("images", "../out/images", "the OCI layouts that make images wrote")
 	flag.Parse()
@@ -63,6 +64,12 @@ func run(ctx context.Context) error {
 	fmt.Printf("Kubernetes %s, etcd without fsync, 3 nodes in one machine of %d CPUs, %s\n\n",
 		lab.KubernetesVersion, runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly))
 	began := time.Now()
+	if *slots {
+		return b.slots(ctx, *rounds)
+	}
+	if err := b.deploy(ctx); err != nil {
+		return err
+	}
 	if *only {
 		return b.starts(ctx, *starts)
 	}

@@ -53,6 +53,9 @@ func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
 func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
 	examples.TestCounterExampleCountsExactlyDespiteKills(t)
 }
+func TestSumOfUnkeyedAddsStaysWithinItsBounds(t *testing.T) {
+	examples.TestSumOfUnkeyedAddsStaysWithinItsBounds(t)
+}
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	examples.TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t)
 }
@@ -151,6 +154,9 @@ func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 func TestEachShardRunsInOneOfFivePods(t *testing.T) { exclusive.TestEachShardRunsInOneOfFivePods(t) }
 func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
 	exclusive.TestChangeOfShardsNeverMixesTwoNumbers(t)
+}
+func TestChangeOfShardsOutlivesItsCutNode(t *testing.T) {
+	exclusive.TestChangeOfShardsOutlivesItsCutNode(t)
 }
 func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
@@ -304,11 +310,17 @@ func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	operations.TestCertificateRenewalInterruptsNoAdmission(t)
 }
+func TestCheckCommandJudgesTheInstallation(t *testing.T) {
+	operations.TestCheckCommandJudgesTheInstallation(t)
+}
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
 }
 func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
 	operations.TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t)
+}
+func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
+	operations.TestRestoredEtcdKeepsSlotsExclusive(t)
 }
 func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)

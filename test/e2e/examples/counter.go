@@ -4,6 +4,8 @@
 package examples
 
 import (
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -11,17 +13,22 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// integer returns the integer of a Variable; 0 without a value.
-func (e example) integer(name string) int {
-	out, err := kubectl.Run(e.Space, "", "get", "variable", name, "-o", "jsonpath={.spec.integer}")
+// hits returns the integer of the Variable hits; 0 without a value.
+func (e example) hits() int {
+	out, err := kubectl.Run(e.Space, "", "get", "variable", "hits", "-o", "jsonpath={.spec.integer}")
 	if err != nil {
 		return 0 // enroll has not created the Variable yet
 	}
@@ -29,34 +36,116 @@ func (e example) integer(name string) int {
 	return n
 }
 
+// running returns the pods of the label whose containers all run.
+func (e example) running(app string) (found []*corev1.Pod) {
+	for _, pod := range e.Pods(app) {
+		if pod.DeletionTimestamp == nil && status.ContainersRun(pod) {
+			found = append(found, pod)
+		}
+	}
+	return found
+}
+
 func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
 	e := apply(t, "counter", "counter")
 	reach := func(n int) {
 		t.Helper()
-		e.Await(space.StartTimeout, "the sum reaches "+strconv.Itoa(n), func() bool { return e.integer("hits") >= n })
+		e.Await(space.StartTimeout, "the sum reaches "+strconv.Itoa(n), func() bool { return e.hits() >= n })
 	}
 	reach(100)
-	running := func() (found []*corev1.Pod) {
-		for _, pod := range e.Pods("counter") {
-			if status.ContainersRun(pod) {
-				found = append(found, pod)
-			}
-		}
-		return found
-	}
-	pods := running()
+	pods := e.running("counter")
 	require.GreaterOrEqual(t, len(pods), 2)
 	process.Signal(e.Space, pods[0], "python3", unix.SIGKILL)
 	process.Signal(e.Space, pods[1], process.Agent, unix.SIGKILL)
 	reach(400)
-	for _, pod := range running() {
+	for _, pod := range e.running("counter") {
 		process.Signal(e.Space, pod, process.Agent, unix.SIGKILL)
 	}
 	reach(600)
-	for _, pod := range running() {
+	for _, pod := range e.running("counter") {
 		process.Signal(e.Space, pod, "python3", unix.SIGKILL)
 	}
 	e.complete("counter")
-	assert.Equal(t, 1000, e.integer("hits"))
+	assert.Equal(t, 1000, e.hits())
 	assert.Equal(t, "1000", kubectl.Must(e.Space, "", "get", "variable", "hits", "-o", "jsonpath={.spec.keyed}"))
+}
+
+// unkeyed is a program that adds 200 times without a key, and repeats no add. The journal of its
+// process gets "a" before each add, "k" for a stored add, and "n" for a refused one. An add without
+// either is unknown. While no agent listens, the kernel refuses the connection.
+const unkeyed = `
+import http.client, json, os, signal, time, uuid
+
+signal.signal(signal.SIGTERM, lambda *_: os._exit(1))
+journal = os.open("/record/" + str(uuid.uuid4()) + ".adds", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+stored = 0
+while stored < 200:
+    os.write(journal, b"a")
+    try:
+        agent = http.client.HTTPConnection("localhost", 13131, timeout=30)
+        agent.request("POST", "/v1/variable/hits/add")
+        answer = agent.getresponse()
+        body = json.load(answer)
+        if answer.status == 200:
+            os.write(journal, b"k")
+            stored += 1
+        elif body["reason"] != "Unknown":
+            os.write(journal, b"n")
+            print(body)
+    except ConnectionRefusedError:
+        os.write(journal, b"n")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        print("no answer:", error)
+    time.sleep(0.05)
+`
+
+// adds returns the sums of all journals: the stored adds, and the unknown ones.
+func (e example) adds() (stored, unknown int) {
+	journals, err := filepath.Glob(filepath.Join(e.Dir, "*.adds"))
+	require.NoError(e.Space, err)
+	for _, name := range journals {
+		journal, err := os.ReadFile(name)
+		require.NoError(e.Space, err)
+		count := func(sign string) int { return strings.Count(string(journal), sign) }
+		stored += count("k")
+		unknown += count("a") - count("k") - count("n")
+	}
+	return stored, unknown
+}
+
+func TestSumOfUnkeyedAddsStaysWithinItsBounds(t *testing.T) {
+	cluster.NeedLab(t, "its registry has the image, and its directory has the journals")
+	t.Parallel()
+	require.NoError(t, images())
+	s := space.New(t)
+	e := example{Space: s}
+	a := app.App{Name: "adder", Edit: func(template *corev1.PodTemplateSpec) {
+		container := &template.Spec.Containers[0]
+		container.Image, container.Command, container.Args, container.Ports = "python:3.11-slim-bookworm", []string{"python3", "-u", "-c", unkeyed}, nil, nil
+	}}
+	job := &batchv1.Job{ObjectMeta: app.Meta(s, a), Spec: app.Job(s, a).Spec}
+	job.Annotations = map[string]string{api.LocalAnnotation: "variable/hits"}
+	job.Spec.Completions, job.Spec.Parallelism, job.Spec.BackoffLimit = new(int32(5)), new(int32(5)), new(int32(40))
+	_, err := s.Client.BatchV1().Jobs(s.Namespace).Create(s.Context(), job, metav1.CreateOptions{})
+	require.NoError(t, err)
+
+	reach := func(n int) {
+		t.Helper()
+		e.Await(space.StartTimeout, "the sum reaches "+strconv.Itoa(n), func() bool { return e.hits() >= n })
+	}
+	for round := 1; round <= 3; round++ {
+		reach(150 * round)
+		pods := e.running("adder")
+		require.GreaterOrEqual(t, len(pods), 3)
+		process.Signal(s, pods[0], process.Agent, unix.SIGKILL)
+		process.Signal(s, pods[1], "python3", unix.SIGKILL)
+		app.DeletePod(s, pods[2])
+	}
+	e.complete("adder")
+	stored, unknown := e.adds()
+	sum := e.hits()
+	t.Logf("%d adds were stored, %d are unknown, and the sum is %d", stored, unknown, sum)
+	assert.GreaterOrEqual(t, stored, 1000)
+	assert.GreaterOrEqual(t, sum, stored, "each acknowledged add counts")
+	assert.LessOrEqual(t, sum, stored+unknown, "an add without an answer counts once at most")
 }

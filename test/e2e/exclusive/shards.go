@@ -152,6 +152,34 @@ func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
 	p.neverMixed(2, 3, 5)
 }
 
+func TestChangeOfShardsOutlivesItsCutNode(t *testing.T) {
+	l := cluster.NeedLab(t, "it cuts a node off")
+	p := partitioned{space.New(t)}
+	a := worker(3)
+	app.Create(p.Space, a)
+	app.AwaitGated(p.Space, a)
+	victim := p.awaitAll(space.StartTimeout, 3, "")[0]
+	heal := fault.Node(t, victim.Node, l.Cut, l.Heal)
+	cut := record.Now()
+	kubectl.Must(p.Space, "", "annotate", "--overwrite", "deployment/"+a.Name, api.ShardsAnnotation+"=2")
+	budget := lease.Budget(t, lease.Fault)
+	now := p.awaitAll(space.StartTimeout+2*lease.Fault, 2, "")
+	first := slices.MinFunc(now, func(a, b record.Process) int { return int(a.Start - b.Start) })
+	t.Logf("the node was cut off at 0; the first of 2 shards runs after %v", first.Start-cut)
+	for _, of := range p.ever(3) {
+		for _, r := range of {
+			assert.Less(t, r.Last, first.Start, "%v has ended before any shard of the new number runs", r)
+			if r.Node == victim.Node {
+				assert.LessOrEqual(t, r.Last, cut+budget.Deadline(), "the child on the cut node is dead at the deadline")
+			}
+		}
+	}
+	heal()
+	p.Never(lease.Handover, "the healed node's pods run again with the old number", func() bool { return len(p.now(3)) > 0 })
+	p.awaitAll(space.Soon, 2, "")
+	p.neverMixed(2, 3)
+}
+
 // neverMixed demands that no two processes of different numbers lived at one instant, and
 // never two under one shard.
 func (p partitioned) neverMixed(numbers ...int) {

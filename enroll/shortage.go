@@ -1,0 +1,112 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package enroll
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// ShardsLackPods is the reason of the Event on a workload with more shards than pods that run.
+const ShardsLackPods = "ShardsLackPods"
+
+// shortageNotice is the time after which a shortage of pods causes an Event. Rollouts and
+// evictions cause short ones.
+const shortageNotice = 5 * time.Minute
+
+// shortages remembers, by namespace and group of shards, since when a group has fewer pods than
+// shards.
+type shortages struct {
+	mu  sync.Mutex
+	all map[string]map[string]shortage
+}
+
+// shortage is the lack of pods of one group.
+type shortage struct {
+	since    time.Time
+	notified bool
+}
+
+// shortage returns how many shards have no pod; zero for a workload without any pod, because a
+// person scaled that workload to 0.
+func (s *sharded) shortage(count int) int {
+	running := 0
+	for _, p := range s.pods {
+		if p.runs && p.count == count {
+			running++
+		}
+	}
+	if len(s.pods) == 0 {
+		return 0
+	}
+	return max(count-running, 0)
+}
+
+// observe writes an Event for each group that has lacked pods for shortageNotice. The results are
+// the number of shards without a pod, and the time until the next Event; zero for none.
+func (n *shortages) observe(events Recorder, seen *snapshot, now time.Time) (lacking int, again time.Duration) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := n.all[seen.namespace]
+	after := map[string]shortage{}
+	cached := byGroup(seen.leases)
+	for _, group := range slices.Sorted(maps.Keys(seen.shards)) {
+		of := seen.shards[group]
+		count := of.number(decided(cached[group]))
+		missing := of.shortage(count)
+		if missing == 0 {
+			continue
+		}
+		lacking += missing
+		s, known := before[group]
+		if !known {
+			s.since = now
+		}
+		if left := s.since.Add(shortageNotice).Sub(now); left > 0 {
+			if again == 0 || left < again {
+				again = left
+			}
+		} else if !s.notified && events != nil {
+			s.notified = true
+			events.Eventf(seen.shardedObject(group), nil, corev1.EventTypeWarning, ShardsLackPods, "Enroll",
+				"Only %d of %d shards can run, because no more pods of the workload run. Scale the workload to %d pods, or make %s smaller.",
+				count-missing, count, count, api.ShardsAnnotation)
+		}
+		after[group] = s
+	}
+	if n.all == nil {
+		n.all = map[string]map[string]shortage{}
+	}
+	if n.all[seen.namespace] = after; len(after) == 0 {
+		delete(n.all, seen.namespace)
+	}
+	return lacking, again
+}
+
+// forget drops all shortages of a namespace that is gone.
+func (n *shortages) forget(namespace string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.all, namespace)
+}
+
+// shardedObject returns the workload of a group, or a pod of the group if enroll does not know the
+// workload.
+func (s *snapshot) shardedObject(group string) client.Object {
+	for _, w := range s.workloads {
+		if api.ShardGroup(w.group) == group {
+			return w.object
+		}
+	}
+	pods := s.shards[group].pods
+	return slices.MinFunc(pods, func(a, b shardedPod) int { return cmp.Compare(a.object.Name, b.object.Name) }).object
+}

@@ -1,0 +1,310 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/bench/samples"
+	"github.com/metaparticle-io/metaparticle/test/witness"
+)
+
+// claim is one way in which pods hold slots.
+type claim struct {
+	name, key, value string
+	// holders is the number of pods that hold a slot at once.
+	holders int
+}
+
+func (c claim) annotation() string { return fmt.Sprintf("%s: %q", c.key, c.value) }
+
+// claims are the claims that one run sets beside each other. The singleton is the first.
+var claims = []claim{
+	{"singleton", api.SingletonAnnotation, "true", 1},
+	{"semaphore of 3", api.SemaphoreAnnotation, "pool=3", 3},
+	{"8 shards", api.ShardsAnnotation, "8", 8},
+	{"32 shards", api.ShardsAnnotation, "32", 32},
+}
+
+// scale is the number of shards after the measured change. The change begins at the third claim.
+const scale = 32
+
+// slots measures the handover of one slot, and what a holder and a standby cost the API server, for
+// each claim. Each claim has as many standbys as holders, and two at least. Then slots measures a
+// change of the number of shards.
+func (b *bench) slots(ctx context.Context, rounds int) error {
+	handovers, costs := map[string]samples.Times{}, []string{}
+	for _, c := range claims {
+		if err := b.fill(ctx, c, max(c.holders, fewestStandbys)); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		cost, err := b.cost(ctx, c)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		costs = append(costs, cost...)
+		rounded, err := b.handover(ctx, rounds)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		for _, h := range rounded {
+			handovers[c.name] = append(handovers[c.name], h.exec-h.exit)
+		}
+	}
+	fmt.Println("Handover of one slot, in milliseconds: from the old application's exit to the new one's exec, both stamped by the kernel.")
+	fmt.Println("\n| claim, as many standbys as holders | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
+	for _, c := range claims {
+		handovers[c.name].Print(c.name)
+	}
+	fmt.Println("\nRequests of one pod in a minute without an event, its open watches, and the kilobytes in its network namespace.")
+	fmt.Println("\n| claim | | pods | get | update | patch | watches | kB received | kB sent |\n|---|---|---|---|---|---|---|---|---|")
+	for _, row := range costs {
+		fmt.Println(row)
+	}
+	return b.change(ctx, claims[2], scale)
+}
+
+// fill deploys the application under a claim, and waits until all slots have holders and all other
+// pods stand by.
+func (b *bench) fill(ctx context.Context, c claim, standbys int) error {
+	pods := strconv.Itoa(c.holders + standbys)
+	if err := b.apply(ctx, c, standbys, "wait", "deployment/app", "--for=jsonpath={.status.replicas}="+pods, "--timeout=60s"); err != nil {
+		return err
+	}
+	if err := b.kubectl(ctx, nil, "-n", namespace, "wait", "pod", "-l", "app=app", "--for=jsonpath={.status.phase}=Running", "--timeout=900s"); err != nil {
+		return err
+	}
+	run, err := b.listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer run.stop()
+	return run.await(ctx, func() bool { return len(run.alive) == c.holders })
+}
+
+// runs are the applications that run in the pods of the benchmark.
+type runs struct {
+	alive  map[int]witness.Process
+	events chan witness.Event
+	failed chan error
+	stop   context.CancelFunc
+}
+
+func (b *bench) listen(ctx context.Context) (*runs, error) {
+	agents, err := b.agents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w, err := witness.Listen("app")
+	if err != nil {
+		return nil, err
+	}
+	r := &runs{alive: map[int]witness.Process{}, events: make(chan witness.Event, 1024), failed: make(chan error, 1)}
+	for _, p := range w.Alive() {
+		if _, ours := agents[p.Pod]; ours {
+			r.alive[p.PID] = p
+		}
+	}
+	ctx, r.stop = context.WithCancel(ctx)
+	go func() { r.failed <- w.Run(ctx, func(e witness.Event) { r.events <- e }) }()
+	return r, nil
+}
+
+// await takes events until the condition holds.
+func (r *runs) await(ctx context.Context, reached func() bool) error {
+	limit := time.After(5 * time.Minute)
+	for !reached() {
+		select {
+		case e := <-r.events:
+			r.take(e)
+		case err := <-r.failed:
+			return cmp.Or(err, ctx.Err())
+		case <-limit:
+			return errors.New("the applications did not start within five minutes")
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (r *runs) take(e witness.Event) {
+	if e.Kind == witness.Exit {
+		delete(r.alive, e.Process.PID)
+	} else {
+		r.alive[e.Process.PID] = e.Process
+	}
+}
+
+// cost counts the requests of each pod in a minute without an event. Its rows show the holder and
+// the standby that received most.
+func (b *bench) cost(ctx context.Context, c claim) ([]string, error) {
+	agents, err := b.agents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	begin, err := b.auditEnd()
+	if err != nil {
+		return nil, err
+	}
+	before := traffic(agents)
+	select {
+	case <-time.After(time.Minute):
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	after := traffic(agents)
+	counts := map[string]map[string]int{}
+	if err := b.audit(begin, func(event audited) {
+		_, uid := event.pod()
+		if counts[uid] == nil {
+			counts[uid] = map[string]int{}
+		}
+		counts[uid][event.Verb]++
+	}); err != nil {
+		return nil, err
+	}
+	watches, err := b.watches()
+	if err != nil {
+		return nil, err
+	}
+	holds := map[string]bool{}
+	for _, p := range witness.Processes("app") {
+		holds[p.Pod] = true
+	}
+	var rows []string
+	for _, role := range []string{"holder", "standby"} {
+		most, pods := "", 0
+		for uid := range agents {
+			if holds[uid] == (role == "holder") {
+				pods++
+				if most == "" || after[uid].received-before[uid].received > after[most].received-before[most].received {
+					most = uid
+				}
+			}
+		}
+		n, kB := counts[most], func(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/1000) }
+		rows = append(rows, fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %d | %s | %s |", c.name, role, pods, n["get"], n["update"], n["patch"],
+			watches[most], kB(after[most].received-before[most].received), kB(after[most].sent-before[most].sent)))
+	}
+	return rows, nil
+}
+
+// watches counts the open watches of each pod: the audit log has one line for the beginning of a
+// watch, and one for its end.
+func (b *bench) watches() (map[string]int, error) {
+	open := map[string]int{}
+	err := b.lines(0, func(event audited) {
+		_, uid := event.pod()
+		switch {
+		case event.Verb != "watch":
+		case event.Stage == "ResponseStarted":
+			open[uid]++
+		default:
+			open[uid]--
+		}
+	})
+	return open, err
+}
+
+type volume struct{ received, sent int64 }
+
+// traffic returns the bytes that crossed each pod's network interface.
+func traffic(agents map[string]processes) map[string]volume {
+	all := map[string]volume{}
+	for uid, p := range agents {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", p.agent))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			name, counters, ok := strings.Cut(line, ":")
+			fields := strings.Fields(counters)
+			if !ok || strings.TrimSpace(name) == "lo" || len(fields) < 9 {
+				continue
+			}
+			received, _ := strconv.ParseInt(fields[0], 10, 64)
+			sent, _ := strconv.ParseInt(fields[8], 10, 64)
+			all[uid] = volume{all[uid].received + received, all[uid].sent + sent}
+		}
+	}
+	return all
+}
+
+// change changes the number of shards in the template, and prints how long each shard of the first
+// number stood still.
+func (b *bench) change(ctx context.Context, from claim, to int) error {
+	if err := b.fill(ctx, from, to); err != nil {
+		return err
+	}
+	run, err := b.listen(ctx)
+	if err != nil {
+		return err
+	}
+	defer run.stop()
+	shards := map[int]string{} // by process
+	for pid := range run.alive {
+		shards[pid] = variable(pid, api.ShardEnv)
+	}
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"%d"}}}`, from.key, to)
+	if err := b.kubectl(ctx, nil, "-n", namespace, "patch", "deployment/app", "--type=merge", "-p", patch); err != nil {
+		return err
+	}
+	ended, still, running := map[string]time.Duration{}, map[string]time.Duration{}, map[string]bool{}
+	began := witness.Now()
+	var complete time.Duration
+	limit := time.After(10 * time.Minute)
+	for len(running) < to {
+		select {
+		case e := <-run.events:
+			if e.Kind == witness.Exit {
+				if shard, known := shards[e.Process.PID]; known {
+					ended[shard] = e.At
+				}
+				continue
+			}
+			shard, of := variable(e.Process.PID, api.ShardEnv), variable(e.Process.PID, api.ShardsEnv)
+			if of != strconv.Itoa(to) {
+				shards[e.Process.PID] = shard
+				continue
+			}
+			if at, stood := ended[shard]; stood && !running[shard] {
+				still[shard] = e.At - at
+			}
+			running[shard], complete = true, e.At
+		case err := <-run.failed:
+			return cmp.Or(err, ctx.Err())
+		case <-limit:
+			return fmt.Errorf("%d of %d shards run ten minutes after the change", len(running), to)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	fmt.Printf("\nA change from %d to %d shards, in %d pods, in milliseconds.\n", from.holders, to, from.holders+to)
+	fmt.Println("\n| | shards | p50 | p99 | max |\n|---|---|---|---|---|")
+	samples.Times(slices.Collect(maps.Values(still))).Print("a shard of the first number: from its last exit to its first exec")
+	samples.Times{complete - began}.Print("from the change of the template to the start of the last shard")
+	return nil
+}
+
+// variable returns an environment variable of a process; empty if the process is gone.
+func variable(pid int, name string) string {
+	environment, _ := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	for one := range strings.SplitSeq(string(environment), "\x00") {
+		if value, ok := strings.CutPrefix(one, name+"="); ok {
+			return value
+		}
+	}
+	return ""
+}
