@@ -88,8 +88,8 @@ func monitored(kind, text string, path ...string) place {
 	return place{kind: kind, path: path, text: "\n" + text}
 }
 
-// mark is the text that stands for the place of this number until expand. As a key, the mark
-// is the last one of its map, because a list's dash is in front of the first one.
+// mark returns the text that stands for the place of this number until expand. As a key, the
+// mark is the last one of its map, because a list's dash is in front of the first one.
 func mark(number int) string { return fmt.Sprintf("zPLACE%03d", number) }
 
 // sign writes the marks of all places into one object. A place that the object lacks belongs

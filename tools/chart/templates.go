@@ -13,14 +13,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/render"
 )
 
-// components are the components of the manifests that change an object, in the order in which
-// a kustomization lists them, with the conditions of the chart.
+// components are all components of the manifests, with the conditions of the chart. A later
+// component sees the changes of an earlier one.
 var components = []struct{ name, condition string }{
 	{"host-network", ".Values.hostNetwork"},
 	{"client-ca", ".Values.clientCA.configMap"},
 	{"no-pull-secrets", "not .Values.readPullSecrets"},
 	{"network-policy", ".Values.networkPolicy.enabled"},
-	{"monitoring", ""}, // has two conditions
+	{"monitoring", ""}, // changes no object, and adds two
 }
 
 // conditions are those of whole objects.
