@@ -107,7 +107,6 @@ func (s settings) stamp(name, text string) (string, error) {
 	case "values.yaml":
 		return replaceOnce(text,
 			"registry: \"\"\n", fmt.Sprintf("registry: %q\n", s.registry),
-			"repository: webhook\n", "repository: webhook\n",
 			"    # A digest (sha256:…) is used instead of the tag.\n    digest: \"\"\n",
 			fmt.Sprintf("    # A digest (sha256:…) is used instead of the tag.\n    digest: %q\n", s.webhookDigest),
 			"    repository: agent\n    tag: \"\"\n    digest: \"\"\n",

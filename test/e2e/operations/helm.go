@@ -128,10 +128,7 @@ func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
 	require.Error(t, err)
 	assert.Contains(t, out, "SecondRelease: the cluster has the release metaparticle")
 
-	c.must(append([]string{"upgrade", releaseName, c.dir, "--wait", "--set", "replicas=3"}, c.values...)...)
-	assert.Equal(t, int32(3), webhook.Deployment(t).Status.ReadyReplicas)
-	c.must("rollback", releaseName, "1", "--wait")
-	assert.Equal(t, int32(2), *webhook.Deployment(t).Spec.Replicas)
+	c.changesAPolicyAndRollsBack()
 	c.tests()
 	c.refusesUninstallWhileGatedPodsExist(h)
 
@@ -142,6 +139,39 @@ func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
 	assert.Equal(t, h.Before.ID, app.AwaitRunning(h.Space, h.App, space.Soon).ID, "the application never stopped")
 	app.HandsOver(h.Space, h.App)
 	c.uninstallsAllButRecords(h.Space, h.App)
+}
+
+// changesAPolicyAndRollsBack upgrades to a chart with one more variable in front of a policy's
+// others. A variable sees only those in front of itself, and Helm sends patches of the list.
+func (c chart) changesAPolicyAndRollsBack() {
+	c.t.Helper()
+	before := variables(c.t)
+	file := filepath.Join(c.dir, "templates", "policies", "gate.yaml")
+	text, err := os.ReadFile(file)
+	require.NoError(c.t, err)
+	changed := strings.Replace(string(text), "\n  variables:\n", "\n  variables:\n  - name: first\n    expression: 1 == 1\n", 1)
+	require.NotEqual(c.t, string(text), changed)
+	require.NoError(c.t, os.WriteFile(file, []byte(changed), 0o600))
+	c.must(append([]string{"upgrade", releaseName, c.dir, "--wait", "--set", "replicas=3"}, c.values...)...)
+	require.NoError(c.t, os.WriteFile(file, text, 0o600))
+	assert.Equal(c.t, int32(3), webhook.Deployment(c.t).Status.ReadyReplicas)
+	assert.Equal(c.t, append([]string{"first"}, before...), variables(c.t))
+	c.tests()
+	c.must("rollback", releaseName, "1", "--wait")
+	assert.Equal(c.t, int32(2), *webhook.Deployment(c.t).Spec.Replicas)
+	assert.Equal(c.t, before, variables(c.t))
+}
+
+// variables returns the names of a policy's variables, in their order.
+func variables(t *testing.T) (names []string) {
+	t.Helper()
+	policy, err := cluster.Client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(t.Context(), "metaparticle-gate", metav1.GetOptions{})
+	require.NoError(t, err)
+	for _, variable := range policy.Spec.Variables {
+		names = append(names, variable.Name)
+	}
+	require.NotEmpty(t, names)
+	return names
 }
 
 // refusesUninstallWhileGatedPodsExist also checks the remedy for the release's record, which Helm
@@ -160,8 +190,12 @@ func (c chart) refusesUninstallWhileGatedPodsExist(h holder.Holder) {
 	for _, object := range leftBehind(c.t) {
 		assert.NotRegexp(c.t, "^(ClusterRole|ClusterRoleBinding|ServiceAccount) .*uninstall", object)
 	}
+	upgrade := append([]string{"upgrade", releaseName, c.dir, "--wait"}, c.values...)
+	out, err = c.run(upgrade...)
+	require.Error(c.t, err)
+	assert.Contains(c.t, out, "has no deployed releases")
 	c.must("rollback", releaseName, "3", "--wait")
-	c.must(append([]string{"upgrade", releaseName, c.dir, "--wait"}, c.values...)...)
+	c.must(upgrade...)
 	c.tests()
 }
 
