@@ -19,7 +19,6 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -93,7 +92,7 @@ func TestRemoveMadeKeepsRecords(t *testing.T) {
 	made := map[string]string{api.ManagedLabel: "true"}
 	lease := func(name string, annotations map[string]string, owners ...metav1.OwnerReference) *coordinationv1.Lease {
 		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: made, Annotations: annotations, OwnerReferences: owners},
-			Spec: coordinationv1.LeaseSpec{HolderIdentity: ptr.To("gone_1")}}
+			Spec: coordinationv1.LeaseSpec{HolderIdentity: new("gone_1")}}
 	}
 	job := metav1.OwnerReference{APIVersion: "batch/v1", Kind: "Job", Name: "j", UID: "1"}
 	theirs := lease("theirs", nil)

@@ -5,6 +5,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"sigs.k8s.io/kustomize/kyaml/yaml"
@@ -29,11 +30,11 @@ func in(text string, path ...string) place {
 // pod and container lead to the webhook's pods, and to their container.
 var (
 	pod       = []string{"spec", "template", "spec"}
-	container = append(pod[:3:3], "containers", "[name=webhook]")
+	container = of(pod, "containers", "[name=webhook]")
 )
 
 // of appends to a path.
-func of(base []string, path ...string) []string { return append(base[:len(base):len(base)], path...) }
+func of(base []string, path ...string) []string { return slices.Concat(base, path) }
 
 // places are all places of values in the objects.
 var places = []place{
