@@ -91,7 +91,7 @@ func TestReadersHoldTogetherAndAWriterAlone(t *testing.T) {
 		after(time.Minute)
 		assert.Empty(t, reads.states())
 
-		number := strings.Split(strings.Split(line, `"hold":"`)[1], `"`)[0]
+		number := numberIn(writes)
 		writer.call(http.MethodDelete, "/v1/rwlock/c/holds/"+number)
 		after(time.Second)
 		assert.Equal(t, []string{"held"}, reads.states())
@@ -258,10 +258,7 @@ func TestTwoWritersWithReadersNeverBlockEachOther(t *testing.T) {
 					continue
 				}
 				done++
-				l.mu.Lock()
-				text := l.text.String()
-				l.mu.Unlock()
-				number := strings.Split(strings.Split(text, `"hold":"`)[1], `"`)[0]
+				number := numberIn(l)
 				pods[i].call(http.MethodDelete, "/v1/rwlock/c/holds/"+number)
 			}
 			if done == len(writes) {

@@ -5,6 +5,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/url"
 	"slices"
@@ -111,7 +112,7 @@ func (s several) acquire(ctx context.Context) *problem {
 		case o.problem == nil:
 			m.hold = o.hold
 			go m.guard(ctx, cancel)
-		case context.Cause(ctx) == errAsked:
+		case errors.Is(context.Cause(ctx), errAsked):
 			return lostProblem
 		default:
 			return o.problem

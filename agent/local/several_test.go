@@ -29,7 +29,9 @@ func startPair(t *testing.T) (s *server, one, two *pod) {
 func numberIn(l *lines) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return strings.Split(strings.Split(l.text.String(), `"hold":"`)[1], `"`)[0]
+	_, rest, _ := strings.Cut(l.text.String(), `"hold":"`)
+	number, _, _ := strings.Cut(rest, `"`)
+	return number
 }
 
 // holdsIn returns the holds in an answer about several claims.

@@ -50,19 +50,19 @@ func join(b *bidder, partners []*bidder) {
 	j := &joint{bidders: append([]*bidder{b}, partners...)}
 	every := between(b.rng, 2*time.Second, 15*time.Second).Round(time.Millisecond)
 	var claims []string
-	query := "&heartbeat=" + every.String()
+	query := []string{"&heartbeat=" + every.String()}
 	if w.calm || chance(b.rng, .8) {
-		query += "&wait=" + between(b.rng, time.Second, 5*time.Minute).String()
+		query = append(query, "&wait="+between(b.rng, time.Second, 5*time.Minute).String())
 	}
 	for _, m := range j.bidders {
 		m.round++
 		m.joint, m.idles, m.bids, m.since, m.streams, m.every = j, false, true, w.now(), false, every
 		j.rounds = append(j.rounds, m.round)
 		claims = append(claims, m.claim.Kind.Word()+"/"+m.claim.Name)
-		query += as(m)
+		query = append(query, as(m))
 	}
 	b.call = &call{program: b.program, rng: b.rng, took: j.took, ended: j.ended}
-	b.call.begin(http.MethodPost, "/v1/holds?claims="+strings.Join(claims, ",")+query)
+	b.call.begin(http.MethodPost, "/v1/holds?claims="+strings.Join(claims, ",")+strings.Join(query, ""))
 	if !w.calm && chance(b.rng, .1) { // the program gives up
 		b.in(between(b.rng, time.Millisecond, 20*time.Second), func() {
 			if b.joint == j {

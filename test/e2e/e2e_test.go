@@ -326,6 +326,9 @@ func TestCheckCommandJudgesTheInstallation(t *testing.T) {
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
 }
+func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
+	operations.TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t)
+}
 func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 	operations.TestRestoredEtcdKeepsSlotsExclusive(t)
 }
