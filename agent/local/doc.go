@@ -22,6 +22,8 @@
 //   - Each hold has a new fencing token, which is greater than all earlier tokens of the slot.
 //   - After a leap of the wall clock the machine may have been paused. Then no answer is good
 //     before a renewal has been stored.
+//   - A call for several claims has a hold of each, or keeps none. The answer is good until the
+//     first of the holds ends.
 //
 // # What is not guaranteed
 //
