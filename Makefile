@@ -180,6 +180,11 @@ else
 	@$(GO_RUN) ./tools/chart -version $(VERSION)
 endif
 
+.PHONY: release
+release: ## All files of a release in out/release, with VERSION=v1.2.3 and REGISTRY=host/prefix; PUSH=1 pushes images and chart.
+	@test -n "$(REGISTRY)" || { echo "name the registry that nodes pull from: make release VERSION=v1.2.3 REGISTRY=host/prefix" >&2; exit 2; }
+	@$(GO_RUN) ./tools/release -version $(VERSION) -registry $(REGISTRY) $(if $(PUSH),-push)
+
 # The pods name the images by digest, because a node may have an older build under the
 # same tag.
 define INSTALL
