@@ -77,7 +77,7 @@ ways: ## Measure the code: calls against the order of the files, sizes; PKG=fold
 unit: packages ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
 	go test -race -timeout 20m -skip TestPlantedBugsAreCaught ./...
 	cd test && go test -race -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
-	cd test/helm && go test -timeout 15m ./...
+	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
 
 .PHONY: sim
 sim: ## The seeded simulation; SEEDS=n how many, SEED=n replays one.
