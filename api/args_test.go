@@ -170,7 +170,7 @@ func (s source) local(t *testing.T) LocalArgs {
 	var texts []string
 	for range 1 + s.IntN(maxLocal) {
 		name := []string{"a", "b", "a.b", "1-c"}[s.IntN(4)]
-		texts = append(texts, []string{"lock/" + name, "election/" + name, "semaphore/" + name + "=3", "variable/" + name}[s.IntN(4)])
+		texts = append(texts, []string{"lock/" + name, "election/" + name, "semaphore/" + name + "=3", "variable/" + name, "rwlock/" + name + "=3"}[s.IntN(5)])
 	}
 	claims, problem := parseLocals(strings.Join(texts, ", "))
 	require.Empty(t, problem)

@@ -4,7 +4,6 @@
 package api
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -145,6 +144,17 @@ var (
 		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
 		slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },
 		isSlot: isElectionSlot,
+	}
+	// RWLock claims any one of several slots for a reader, or all of them for a writer. The
+	// program says at each bid which of the two it wants to be.
+	RWLock = &Kind{
+		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
+		parse: func(value string) ([]Claim, string) {
+			name, size, problem := parseRWLock(value)
+			return []Claim{{Name: name, Size: size}}, problem
+		},
+		slots:  func(c Claim, _ Workload) []string { return rwLockSlots(c.Name) },
+		isSlot: IsRWLockSlot,
 	}
 	// arrivals claims no slot for an application: the init container of a pod with a barrier
 	// arrives by one of these Leases.
@@ -300,14 +310,6 @@ func (r Request) Shards() int {
 	return c.Size
 }
 
-// Duration returns the lease duration of the pod's claims.
-func (r Request) Duration() time.Duration {
-	if r.LeaseDuration == 0 && len(r.Claimed) > 0 {
-		return r.Claimed[0].Kind.duration()
-	}
-	return cmp.Or(r.LeaseDuration, DefaultLeaseDuration)
-}
-
 // duration returns the lease duration of a claim of the kind without an annotation.
 func (k *Kind) duration() time.Duration {
 	if k.UntilSuccess {
@@ -380,7 +382,7 @@ func HasNextLease(slot string) bool {
 }
 
 // kinds are all kinds of claims.
-var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election, arrivals}
+var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election, RWLock, arrivals}
 
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.
 func kindOf(lease string) *Kind {

@@ -119,6 +119,10 @@ func checkRow(t *testing.T, all table, a Annotation) {
 		require.True(t, r.Claims())
 		for _, c := range r.Claimed {
 			slots := c.Slots(Workload{"apps", "Deployment", "biller"})
+			if c.Kind == RWLock { // no annotation of its own has the kind
+				assert.Subset(t, slots, []string{"rwlock.catalog.intent", "rwlock.catalog.15"})
+				continue
+			}
 			assert.Len(t, slots, c.Size)
 			for _, slot := range slots {
 				kinds := slices.DeleteFunc(slices.Clone(all), func(a Annotation) bool { return a.Kind == nil || !a.Kind.isSlot(slot) })
@@ -136,4 +140,18 @@ func TestRequestReturnsItsFirstClaimWithinAScope(t *testing.T) {
 	assert.Equal(t, named("writer"), c)
 	_, ok = Request{Claimed: claimed(lock("a"))}.Within(ScopeWorkload)
 	assert.False(t, ok)
+}
+
+func TestRWLocksOfAllSizesHaveSameSlots(t *testing.T) {
+	two, err := Parse(map[string]string{LocalAnnotation: "rwlock/a=2"})
+	require.NoError(t, err)
+	sixteen, err := Parse(map[string]string{LocalAnnotation: "rwlock/a=16"})
+	require.NoError(t, err)
+	slots := two.Claimed[0].Slots(Workload{})
+	require.Len(t, slots, 1+RWLockSlots)
+	assert.Equal(t, []string{"rwlock.a.intent", "rwlock.a.0", "rwlock.a.1"}, slots[:3], "a writer acquires the intent first")
+	assert.Equal(t, slots, sixteen.Claimed[0].Slots(Workload{}))
+	for _, slot := range slots {
+		assert.False(t, HasNextLease(slot))
+	}
 }

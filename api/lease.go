@@ -13,6 +13,7 @@ import (
 const (
 	lockPrefix      = "lock."
 	electionPrefix  = "election."
+	rwLockPrefix    = "rwlock."
 	startPrefix     = "start-lock."
 	semaphorePrefix = "semaphore."
 	shardPrefix     = "shards."
@@ -63,6 +64,16 @@ func OnceLease(name string) string { return oncePrefix + name }
 
 // ElectionLease returns the name of the Lease of an election.
 func ElectionLease(name string) string { return electionPrefix + name }
+
+// RWLockLease returns the name of the Lease of one slot of a read-write lock.
+func RWLockLease(name string, slot int) string { return rwLockPrefix + name + "." + strconv.Itoa(slot) }
+
+// IntentLease returns the name of the Lease that a writer of a read-write lock acquires before
+// the slots. Its ending is no slot's number.
+func IntentLease(name string) string { return rwLockPrefix + name + intentEnding }
+
+// intentEnding ends the name of each [IntentLease].
+const intentEnding = ".intent"
 
 // StartLockLease returns the name of the Lease of a start lock.
 func StartLockLease(name string) string { return startPrefix + name }

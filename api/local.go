@@ -21,7 +21,7 @@ const maxLocal = 8
 const maxLocalText = 4096
 
 // localKinds are the kinds of claims by the local API, by the word that names them there.
-var localKinds = map[string]*Kind{"lock": Lock, "election": Election, "semaphore": Semaphore, "variable": Variable}
+var localKinds = map[string]*Kind{"lock": Lock, "election": Election, "rwlock": RWLock, "semaphore": Semaphore, "variable": Variable}
 
 // Word returns the word that names the kind in the local API; empty if the local API has no
 // such claim.
@@ -37,7 +37,7 @@ func (k *Kind) Word() string {
 // LocalText returns the text of a claim by the local API, as a person writes it.
 func (c Claim) LocalText() string {
 	text := c.Kind.Word() + "/" + c.Name
-	if c.Kind == Semaphore {
+	if c.Kind == Semaphore || c.Kind == RWLock {
 		text += "=" + strconv.Itoa(c.Size)
 	}
 	return text
@@ -49,7 +49,7 @@ func parseLocal(text string) (Claim, string) {
 	kind := localKinds[word]
 	switch kind {
 	case nil:
-		return Claim{}, fmt.Sprintf("%q is no claim of the local API: write lock/NAME, election/NAME, semaphore/NAME=SIZE or variable/NAME", brief(text))
+		return Claim{}, fmt.Sprintf("%q is no claim of the local API: write lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE or variable/NAME", brief(text))
 	case Election:
 		if !isElectionSlot(ElectionLease(name)) {
 			return Claim{}, fmt.Sprintf("%q needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends", brief(text))
@@ -86,7 +86,7 @@ func parseLocals(value string) ([]Claim, string) {
 		c, _ := parseLocal(text)
 		for _, other := range claims {
 			if other.Kind == c.Kind && other.Name == c.Name {
-				return nil, fmt.Sprintf("%s and %s are one semaphore with two sizes: remove one of the two", other.LocalText(), c.LocalText())
+				return nil, fmt.Sprintf("%s and %s are one claim with two sizes: remove one of the two", other.LocalText(), c.LocalText())
 			}
 		}
 		claims = append(claims, c)
@@ -118,7 +118,7 @@ func DefaultLocalArgs() LocalArgs {
 
 var localArguments = arguments[LocalArgs]{
 	{
-		name: "claims", meaning: "what the program may ask for, comma-separated: lock/NAME, election/NAME, semaphore/NAME=SIZE, variable/NAME",
+		name: "claims", meaning: "what the program may ask for, comma-separated: lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE, variable/NAME",
 		text: func(of LocalArgs) string { return localTexts(of.Claims) },
 		read: func(into *LocalArgs, value string) error {
 			claims, problem := parseLocals(value)

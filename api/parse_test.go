@@ -199,6 +199,7 @@ func TestParseReadsClaimsOfTheLocalAPI(t *testing.T) {
 		"lock/a":                                     {lock("a")},
 		"lock/b, election/main,lock/b ":              {{Kind: Election, Name: "main", Size: 1}, lock("b")},
 		"semaphore/pool=3,lock/a":                    {lock("a"), {Kind: Semaphore, Name: "pool", Size: 3}},
+		"rwlock/a=1,rwlock/b.c=16":                   {{Kind: RWLock, Name: "a", Size: 1}, {Kind: RWLock, Name: "b.c", Size: 16}},
 		"variable/hits,lock/a":                       {lock("a"), {Kind: Variable, Name: "hits"}},
 		"semaphore/a=1,semaphore/b=32":               {{Kind: Semaphore, Name: "a", Size: 1}, {Kind: Semaphore, Name: "b", Size: 32}},
 		"election/" + strings.Repeat("a", maxLock-4): {{Kind: Election, Name: strings.Repeat("a", maxLock-4), Size: 1}},
@@ -217,7 +218,7 @@ func TestParseReadsClaimsOfTheLocalAPI(t *testing.T) {
 }
 
 func TestLocalAPIRefusesMalformedClaims(t *testing.T) {
-	const form = ` is no claim of the local API: write lock/NAME, election/NAME, semaphore/NAME=SIZE or variable/NAME`
+	const form = ` is no claim of the local API: write lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE or variable/NAME`
 	tests := map[string]string{
 		"":                            `name at least one claim, and none empty, separated by commas`,
 		"lock/a,,lock/b":              `name at least one claim, and none empty, separated by commas`,
@@ -232,11 +233,17 @@ func TestLocalAPIRefusesMalformedClaims(t *testing.T) {
 		"semaphore/a":                 `"semaphore/a": write a name and how many pods may run, as in pool=3`,
 		"semaphore/ a=3":              `"semaphore/ a=3": write semaphore/a=3`,
 		"semaphore/a=33":              `"semaphore/a=33": after the = write how many pods may run: a number from 1 to 32`,
+		"rwlock/a":                    `"rwlock/a": write a name and how many pods may read at once, as in rwlock/catalog=8`,
+		"rwlock/a=17":                 `"rwlock/a=17": after the = write how many pods may read at once: a number from 1 to 16`,
+		"rwlock/a=0":                  `"rwlock/a=0": after the = write how many pods may read at once: a number from 1 to 16`,
+		"rwlock/a=08":                 `"rwlock/a=08": after the = write how many pods may read at once: a number from 1 to 16`,
+		"rwlock/A=1":                  `"rwlock/A=1": a read-write lock's name is at most 239 lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
+		"rwlock/a=1,rwlock/a=2":       `rwlock/a=1 and rwlock/a=2 are one claim with two sizes: remove one of the two`,
 		"election/a=3":                `"election/a=3" needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
 		"variable/":                   `"variable/": a variable needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
 		"variable/a=3":                `"variable/a=3": a variable needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
 		"election/":                   `"election/" needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
-		"semaphore/a=1,semaphore/a=2": `semaphore/a=1 and semaphore/a=2 are one semaphore with two sizes: remove one of the two`,
+		"semaphore/a=1,semaphore/a=2": `semaphore/a=1 and semaphore/a=2 are one claim with two sizes: remove one of the two`,
 		"lock/a,lock/b,lock/c,lock/d,lock/e,lock/f,lock/g,lock/h,lock/i": `name at most 8 claims`,
 		strings.Repeat("lock/a,", 586) + "lock/a":                        `write at most 4096 characters`,
 	}

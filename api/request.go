@@ -200,3 +200,11 @@ func (r Request) Standbys() Readiness {
 	}
 	return r.Readiness
 }
+
+// Duration returns the lease duration of the pod's claims.
+func (r Request) Duration() time.Duration {
+	if r.LeaseDuration == 0 && len(r.Claimed) > 0 {
+		return r.Claimed[0].Kind.duration()
+	}
+	return cmp.Or(r.LeaseDuration, DefaultLeaseDuration)
+}

@@ -19,12 +19,8 @@ func isLockSlot(lease string) bool {
 // slot's number is valid. Otherwise one slot could have two Leases, and two holders.
 func IsSemaphoreSlot(lease string) bool {
 	rest, ok := strings.CutPrefix(lease, semaphorePrefix)
-	dot := strings.LastIndexByte(rest, '.')
-	if !ok || dot < 0 {
-		return false
-	}
-	n, err := strconv.Atoi(rest[dot+1:])
-	return err == nil && n >= 0 && n < maxSemaphore && strconv.Itoa(n) == rest[dot+1:] && isSemaphore(rest[:dot])
+	name, number := cutNumber(rest)
+	return ok && number >= 0 && number < maxSemaphore && isSemaphore(name)
 }
 
 // IsOnceSlot reports whether a once claim can have the Lease.
@@ -43,6 +39,30 @@ func IsRevisionSlot(lease string) bool {
 func isElectionSlot(lease string) bool {
 	name, ok := strings.CutPrefix(lease, electionPrefix)
 	return ok && len(lease) <= maxName && isSubdomain(name)
+}
+
+// IsRWLockSlot reports whether a read-write lock can have the Lease, as a slot or as its intent.
+func IsRWLockSlot(lease string) bool {
+	rest, ok := strings.CutPrefix(lease, rwLockPrefix)
+	if name, is := strings.CutSuffix(rest, intentEnding); is {
+		return ok && isRWLock(name)
+	}
+	name, number := cutNumber(rest)
+	return ok && number >= 0 && number < RWLockSlots && isRWLock(name)
+}
+
+// cutNumber divides a name at its last dot. The number behind the dot is -1 unless the name has
+// its only valid spelling.
+func cutNumber(name string) (before string, number int) {
+	dot := strings.LastIndexByte(name, '.')
+	if dot < 0 {
+		return name, -1
+	}
+	n, err := strconv.Atoi(name[dot+1:])
+	if err != nil || strconv.Itoa(n) != name[dot+1:] {
+		return name, -1
+	}
+	return name[:dot], n
 }
 
 // isStartLockSlot reports whether a start lock can have the Lease.
@@ -165,6 +185,9 @@ func isStartLock(name string) bool { return len(name) <= maxStartLock && isSubdo
 
 // isSemaphore reports whether a semaphore can have the name.
 func isSemaphore(name string) bool { return len(name) <= maxSemaphoreName && isSubdomain(name) }
+
+// isRWLock reports whether a read-write lock can have the name.
+func isRWLock(name string) bool { return len(name) <= maxRWLock && isSubdomain(name) }
 
 // isSingletonName reports whether a singleton can have the name.
 func isSingletonName(name string) bool {

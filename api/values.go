@@ -24,6 +24,12 @@ const (
 	maxStartLock = maxName - len(startPrefix)
 	// maxSemaphore bounds the slots of a semaphore, because a standby watches all of them.
 	maxSemaphore = maxListed
+	// RWLockSlots is the number of slots of each read-write lock, whatever its size. A writer takes
+	// all of them. So a writer excludes the readers of every size. Another number would
+	// need Leases with other names, or an old writer would overlook a new reader.
+	RWLockSlots = 16
+	// maxRWLock leaves room for the prefix, and for the ending of an intent.
+	maxRWLock = maxName - len(rwLockPrefix) - len(intentEnding)
 	// maxSemaphoreName leaves room for the prefix, and for the number of a slot.
 	maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
 	// maxShards bounds the shards of a workload, because a standby watches all of them.

@@ -4,6 +4,8 @@
 package enroll
 
 import (
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -67,6 +69,23 @@ func TestPodWithLocalClaimsGetsLeasesAndRole(t *testing.T) {
 		assert.Contains(t, w.role("till").Rules[0].ResourceNames, slot)
 	}
 	assert.Nil(t, w.lease("next.election.main"), "no pod of an election takes turns")
+}
+
+// A writer takes all slots, so a pod of each size has the right to all of them.
+func TestPodWithRWLockGetsAllItsLeases(t *testing.T) {
+	slots := api.Claim{Kind: api.RWLock, Name: "catalog", Size: 2}.Slots(api.Workload{})
+	require.Len(t, slots, 1+api.RWLockSlots)
+	pod := gated("a", "till", strings.Join(slices.Sorted(slices.Values(slots)), ","))
+	pod.Annotations[api.LocalAnnotation] = "rwlock/catalog=2"
+	pod.Spec.InitContainers, pod.Spec.Containers = gates[string(api.GateProgram)].spec.InitContainers, gates[string(api.GateProgram)].spec.Containers
+	w := newWorld(t, pod)
+	w.settle(w.process())
+	for _, slot := range slots {
+		require.NotNil(t, w.lease(slot), slot)
+		assert.Empty(t, holder(w.lease(slot)), slot)
+		assert.Nil(t, w.lease("next."+slot))
+	}
+	assert.ElementsMatch(t, slots, w.role("till").Rules[0].ResourceNames)
 }
 
 // A gated pod keeps its Lease and Role for as long as it lives, whichever its gate,

@@ -81,7 +81,7 @@ func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 	for i := range 8 {
 		longest = append(longest, fmt.Sprintf("lock/%s%d", long, i))
 	}
-	for _, value := range []string{"lock/a", "election/main", "semaphore/pool=3", "variable/hits", strings.Join(longest, ",")} {
+	for _, value := range []string{"lock/a", "election/main", "semaphore/pool=3", "rwlock/catalog=8", "variable/hits", strings.Join(longest, ",")} {
 		request, err := api.Parse(map[string]string{api.LocalAnnotation: value})
 		require.NoError(t, err)
 		args := api.DefaultLocalArgs()
@@ -246,7 +246,7 @@ func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 		}
 	}
 	for _, lease := range []string{
-		"next", "next.x", "next.kube-scheduler", "next.semaphore.x.0", "next.next.lock.x", "next.election.x", "election", "election.", "elections.x", "x.next.lock.x", "nextlock.x",
+		"next", "next.x", "next.kube-scheduler", "next.semaphore.x.0", "next.next.lock.x", "next.election.x", "next.rwlock.x.0", "rwlock.x", "rwlock.x.100", "rwlock..intent", "election", "election.", "elections.x", "x.next.lock.x", "nextlock.x",
 		"cert-manager-controller", "kube-scheduler", "metaparticle-enroll", "lock", "locks.x", "lock.", "a.lock.x",
 		"shards", "shards.x", "shards.deployment.x", "shards.deployment.0", "shards.deployment.x.100", "shards.deployment..0", "next.shards.deployment.x.0",
 		"singleton", "singleton-elector", "singletons.deployment.x", "singleton.x", "singleton..x",

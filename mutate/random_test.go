@@ -122,7 +122,7 @@ func (r randomPod) pod() map[string]any {
 		}
 	}
 	if r.chance(10) {
-		annotations = map[string]any{api.LocalAnnotation: r.one("lock/a", "semaphore/p=2, lock/b,election/m", "lock/a,election/a", "once/a")}
+		annotations = map[string]any{api.LocalAnnotation: r.one("lock/a", "semaphore/p=2, lock/b,election/m", "lock/a,election/a", "rwlock/c=2,lock/a", "once/a")}
 	} else if r.chance(20) {
 		annotations[api.GateAnnotation] = r.one("container", "pod", "readiness")
 	}

@@ -35,6 +35,10 @@ func TestShardsOfJobsBreakNoInvariant(t *testing.T) { play.Maps(t, world.ModelOf
 
 func TestProgramsBreakNoInvariant(t *testing.T) { play.Programs(t, world.ModelOfEnroll) }
 
+func TestReadersBreakNoInvariant(t *testing.T) { play.Readers(t, world.ModelOfEnroll) }
+
+func TestJointCallsBreakNoInvariant(t *testing.T) { play.Joints(t, world.ModelOfEnroll) }
+
 func TestStartsBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOfEnroll) }
 
 func TestBarriersBreakNoInvariant(t *testing.T) { play.Barriers(t, world.ModelOfEnroll) }
@@ -51,6 +55,13 @@ func TestRandomClaimSchedulesCatchPlantedBugs(t *testing.T) {
 		"margin-of-a-tenth", "no-margin", "own-duration",
 		"paused-taken", "polling", "read-makes-pauses-short", "stands-aside-for-ever")
 }
+
+// The tests of agent/claim catch these bugs. In the simulation a watch is seldom silent while a
+// writer of a short lease waits for a reader of a long one.
+func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "agent/claim") }
+
+// The tests of agent/local catch these bugs. In the simulation each wait ends at last.
+func TestPlantedBugsAreCaughtByLocalTests(t *testing.T) { play.PlantedIn(t, "agent/local") }
 
 // The tests of agent/turn catch these bugs. The simulation seldom catches these bugs,
 // because it seldom deletes a holder while a pod asks for its turn.

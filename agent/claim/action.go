@@ -15,6 +15,9 @@ type Facts struct {
 	Wall time.Time
 	// Compete reports that a shim waits for a grant, and that the pod is to stay.
 	Compete bool
+	// Writes reports that the pod competes as the writer of a read-write lock. Otherwise the
+	// pod competes as a reader.
+	Writes bool
 	// Lingers reports that a stopped claim still looks at its slots, because the pod
 	// still forwards.
 	Lingers bool

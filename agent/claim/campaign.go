@@ -17,6 +17,8 @@ type campaign struct {
 	// resumed reports that an earlier agent process began the hold, and that a child of
 	// the hold runs.
 	resumed bool
+	// writes reports that the hold is a writer's.
+	writes bool
 	// slots are the slots that the campaign needs, in the order of acquisition.
 	slots slots
 	// tokens are the fencing tokens of a resumed hold.
@@ -75,8 +77,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 		// The API server refused this version as old, and the standby still sees it. So
 		// the watch is late or silent.
 		s.refused = ""
-		s.endLook()
-		s.view.Blind()
+		unsee(s, p.now)
 		p.wakeAt(p.now)
 		return true
 	}
@@ -109,10 +110,19 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 // patientUntil returns the instant until which the campaign keeps its slots while it
 // cannot acquire the next one: a lease duration after the last acquisition. The campaign
 // waits because another pod may hold the next slot only briefly, or the API server may
-// refuse the write for a while. A resumed hold keeps its slots until its child is dead.
-func (c campaign) patientUntil(duration time.Duration) time.Duration {
+// refuse the write for a while. A resumed hold keeps its slots until its child is dead. A
+// writer keeps its slots while it sees the reader for which it waits.
+func (c campaign) patientUntil(s *slot) time.Duration {
+	duration := s.Self.Budget.Duration
 	if c.resumed {
 		return instant.Never
+	}
+	_, sees := s.view.FreeAt(duration)
+	switch {
+	case c.writes && sees:
+		return instant.Never
+	case c.writes:
+		return max(c.since, s.unseenAt) + duration
 	}
 	return c.since + duration
 }

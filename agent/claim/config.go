@@ -13,6 +13,10 @@ type Config struct {
 	// Any reports that any one of the slots is enough. Otherwise the claim needs all of
 	// them.
 	Any bool
+	// Readers is the size of a read-write lock, and zero for any other claim. The first slot
+	// is the intent. A reader needs any one of the next slots, as many as the size says. A writer needs
+	// the intent and all other slots, also those beyond the size ([Facts.Writes]).
+	Readers int
 	// Shards is the number of shards of the pod's work; zero for slots without a stamp. The
 	// claim acquires and keeps only a slot whose stamp admits this number.
 	Shards int

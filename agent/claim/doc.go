@@ -29,6 +29,17 @@
 // API server ends that hold. The pod of such a claim has only a start lock, which is another
 // claim.
 //
+// # Readers and a writer
+//
+// The first slot of a read-write lock is its intent. A reader needs one of the slots behind the
+// intent. A writer needs all slots, also the intent. The
+// two exclude each other by the slots alone, as any two pods do that need one slot. So
+// the intent is only for progress: no reader begins a campaign while another pod has the intent. A
+// writer acquires the intent, then each slot as soon as its reader has gone. So two writers
+// never wait for each other. A writer keeps what it has while the claim sees the reader for which it waits. If that Lease
+// is out of sight for a lease duration, the writer gives all slots back. If the caller
+// asks for the other kind of hold, the claim first gives back all slots.
+//
 // # By hand
 //
 // A person may pause a slot on its Lease. No claim acquires a paused slot, even after

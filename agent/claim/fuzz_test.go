@@ -6,6 +6,7 @@ package claim
 import (
 	"flag"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -106,16 +107,19 @@ func (p *modelPod) stop() {
 	p.claim.Stop(p.local())
 }
 
-// play plays a schedule to its end. At the end of some schedules all faults end. Then the
+// playModel plays a schedule to its end. At the end of some schedules all faults end. Then the
 // function checks that every obtainable slot is held in time.
-func play(s *script, self func(string) lease.Self, traced bool) *model {
+func playModel(s *script, model func(*script, func(string) lease.Self) *model, self func(string) lease.Self, traced bool) *model {
 	heals := s.choose(8) == 7
-	m := newModel(s, self)
+	m := model(s, self)
 	m.traced = traced
 	m.settle()
 	for s.at < len(s.bytes) && m.broken == "" {
 		p := m.pods[s.choose(len(m.pods))]
 		l := m.leases[s.choose(len(m.leases))]
+		if p.readers > 0 && s.choose(4) == 0 {
+			p.writes = !p.writes
+		}
 		events[s.choose(len(events))](m, p, l)
 		if !p.frozen {
 			p.step()
@@ -166,8 +170,8 @@ func (m *model) heal() {
 		}
 	}
 	want := min(stay, 1)
-	if m.pods[0].any {
-		want = min(stay, len(m.leases))
+	if m.pods[0].any || m.pods[0].readers > 0 && !slices.ContainsFunc(m.pods, (*modelPod).isWriter) {
+		want = min(stay, m.places())
 	}
 	if holders < want {
 		m.violate("%d pods run, of %d that could", holders, want)
@@ -184,10 +188,28 @@ func identities(t testing.TB) func(string) lease.Self {
 	return func(name string) lease.Self { return known[name] }
 }
 
+// isWriter reports whether the pod wants to write, or has a child that may write.
+func (p *modelPod) isWriter() bool { return p.writes || p.child != nil && p.child.writes }
+
+// places returns how many pods can run at once, if none of them writes.
+func (m *model) places() int {
+	if n := m.pods[0].readers; n > 0 {
+		for _, p := range m.pods {
+			n = min(n, p.readers)
+		}
+		return n
+	}
+	return len(m.leases)
+}
+
 // judge fails the test with the trace of a schedule that breaks an invariant.
 func judge(t testing.TB, bytes []byte, self func(string) lease.Self) {
-	if m := play(&script{bytes: bytes}, self, false); m.broken != "" {
-		m = play(&script{bytes: bytes}, self, true)
+	judgeModel(t, bytes, newModel, self)
+}
+
+func judgeModel(t testing.TB, bytes []byte, model func(*script, func(string) lease.Self) *model, self func(string) lease.Self) {
+	if m := playModel(&script{bytes: bytes}, model, self, false); m.broken != "" {
+		m = playModel(&script{bytes: bytes}, model, self, true)
 		require.FailNow(t, m.broken, "schedule %x:\n%s", bytes, strings.Join(m.trace, "\n"))
 	}
 }

@@ -40,8 +40,7 @@ func (all slots) endLooks(p *plan) {
 		case s.unread != "" || ok && s.proven(p.facts, r):
 			slots{s}.lookAll(p)
 		case s.look.on || !s.view.IsBlind():
-			s.endLook()
-			s.view.Blind()
+			unsee(s, p.now)
 		}
 	}
 }

@@ -4,6 +4,7 @@
 package claim
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -56,4 +57,24 @@ func TestStoppedClaimReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	require.NoError(t, c.Answered(6*time.Second, release, Answer{Record: freed}))
 	c.Next(6*time.Second, f)
 	assert.Equal(t, Done, c.State().Stage)
+}
+
+// A read that was sent before a release can be answered after it. If the watch is silent, only
+// another read shows that the Lease is free.
+func TestRefusedReleaseIsRepeatedOnlyAfterARead(t *testing.T) {
+	c, f, free := claimOfOneSlot(t)
+	f.Compete = false
+	mine := lease.Record{UID: free.UID, Version: "1", Holder: "a_u", Hold: "1", Duration: 30 * time.Second}
+	only(t, c, 0, f, Look).Read(0, mine)
+	release := only(t, c, 0, f, Release)
+	require.Error(t, c.Answered(time.Second, release, Answer{Err: errors.New("old"), Conflict: true}))
+	sent, wake := kinds(c, time.Second, f)
+	require.Empty(t, sent)
+	sent, _ = kinds(c, wake, f)
+	require.Equal(t, []Kind{EndLook, Look}, sent, "the refused version is old")
+	sent, _ = kinds(c, wake+time.Minute, f)
+	require.Empty(t, sent, "the read has no answer yet")
+	look := c.need.slots[0].look.number
+	Action{slot: c.need.slots[0], look: look}.Read(wake+time.Minute, mine)
+	only(t, c, wake+time.Minute, f, Release)
 }

@@ -28,7 +28,11 @@ type modelPod struct {
 	name  string
 	names []string
 	any   bool
-	self  lease.Self
+	// readers is the size of a read-write lock, or zero. The first slot is then the intent, and
+	// writes reports that the pod wants to write.
+	readers int
+	writes  bool
+	self    lease.Self
 	// The field rate is the number of twelfths of a second that the clock counts in each
 	// second. The field skew is the error of the wall clock. The field boot is the clock's
 	// time at the beginning.
@@ -75,6 +79,7 @@ type modelChild struct {
 	hold     string
 	tokens   []Token
 	deadline time.Duration
+	writes   bool
 }
 
 // modelRandom is a random source that needs little time.
@@ -104,7 +109,7 @@ func (p *modelPod) at(local time.Duration) time.Duration {
 func (p *modelPod) start() {
 	p.processes++
 	p.random = modelRandom(p.processes*1000 + uint64(p.name[0])) //nolint:gosec // a seed
-	p.claim = New(Config{Slots: p.names, Any: p.any, Self: p.self, Random: &p.random}, p.local())
+	p.claim = New(Config{Slots: p.names, Any: p.any, Readers: p.readers, Self: p.self, OwnProofs: p.readers > 0, Random: &p.random}, p.local())
 	p.requests, p.looks, p.begun, p.hold, p.drains = nil, nil, nil, "", 0
 	p.sent, p.stored = map[string][]time.Duration{}, map[string]time.Duration{}
 	p.heard = p.child == nil
@@ -196,8 +201,25 @@ func (p *modelPod) lease(name string) *modelLease {
 	return p.model.leases[int(name[len(name)-1]-'0')]
 }
 
+// programFacts returns what the agent process knows that serves a program. The process
+// knows nothing of an earlier process's child.
+func (p *modelPod) programFacts() Facts {
+	own := p.child != nil && slices.Contains(p.begun, p.child.hold)
+	return Facts{
+		Wall:    p.model.began.Add(p.model.now + p.skew),
+		Compete: p.waiting && !p.leaving && !own, Alive: own, Writes: p.writes,
+		Proven: func(hold string) bool {
+			return slices.Contains(p.begun, hold) && (p.child == nil || p.child.hold != hold)
+		},
+		Renew: own, Guard: p.drains == 0,
+	}
+}
+
 // facts returns what the agent process knows.
 func (p *modelPod) facts() Facts {
+	if p.readers > 0 {
+		return p.programFacts()
+	}
 	alive := p.child != nil && p.heard
 	f := Facts{
 		Wall:    p.model.began.Add(p.model.now + p.skew),
@@ -269,7 +291,7 @@ func (p *modelPod) keep() {
 	case s.Paused.Pause == api.PauseStop || s.Yield.Hold != "":
 		p.heed(s)
 	case p.child == nil && p.waiting && !p.leaving && now < s.Deadline:
-		p.child = &modelChild{hold: s.Hold, tokens: s.Tokens, deadline: s.Deadline}
+		p.child = &modelChild{hold: s.Hold, tokens: s.Tokens, deadline: s.Deadline, writes: s.Writes}
 		p.run(s)
 	case p.child == nil:
 		p.letGo(true)
@@ -292,7 +314,9 @@ func (p *modelPod) begin(s State) {
 		}
 		l.token = token
 	}
-	if need := len(p.names); p.any && len(s.Tokens) != 1 || !p.any && len(s.Tokens) != need {
+	if p.readers > 0 {
+		p.beginReadWrite(s)
+	} else if need := len(p.names); p.any && len(s.Tokens) != 1 || !p.any && len(s.Tokens) != need {
 		p.model.violate("%s holds %v", p.name, s.Tokens)
 	}
 }
@@ -312,6 +336,9 @@ func (p *modelPod) run(s State) {
 	for _, o := range p.model.pods {
 		if o == p || o.child == nil || o.local() >= o.child.deadline {
 			continue
+		}
+		if s.Writes || o.child.writes {
+			p.model.violate("%s and %s run, and one of them writes", p.name, o.name)
 		}
 		for _, t := range s.Tokens {
 			if slices.ContainsFunc(o.child.tokens, func(u Token) bool { return u.Slot == t.Slot }) {

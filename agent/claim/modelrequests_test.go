@@ -82,7 +82,7 @@ func (p *modelPod) count(a Action, now time.Duration) {
 // ordered checks that a pod that needs all its slots acquires these slots in their order.
 func (p *modelPod) ordered(a Action) {
 	for _, v := range p.claim.Views() {
-		if p.any || v.Slot == a.Slot {
+		if p.any || v.Slot == a.Slot || p.readers > 0 && !p.writes {
 			return
 		}
 		if !v.Mine {

@@ -27,6 +27,12 @@ func (n need) candidates(p *plan, c campaign) slots {
 	if n.Any {
 		return n.anyOne(p, c)
 	}
+	switch {
+	case n.Readers > 0 && p.facts.Writes:
+		return n.writing()
+	case n.Readers > 0:
+		return n.reading(p, c)
+	}
 	if n.slots.shut() {
 		return nil // an event of the watch leads to the next decision
 	}
@@ -47,10 +53,8 @@ func (n need) candidates(p *plan, c campaign) slots {
 // proven dead, or a slot whose release names this pod. Otherwise the campaign keeps its
 // choice while that slot is free, or chooses another free slot.
 func (n need) anyOne(p *plan, c campaign) slots {
-	for _, s := range n.slots {
-		if s.held != nil || slices.Contains(c.slots, s) && len(s.writing) > 0 {
-			return slots{s}
-		}
+	if one := n.begun(c); len(one) > 0 {
+		return one
 	}
 	if at := n.soleAt(p); p.now < at {
 		p.wakeAt(at)
@@ -79,6 +83,83 @@ func (n need) anyOne(p *plan, c campaign) slots {
 	// The claim chooses at random, because standbys then collide less.
 	i := int(n.Random.Uint64() % uint64(len(free))) //nolint:gosec // less than len(free)
 	return free[i : i+1]
+}
+
+// begun returns the one slot that is held, or that has a write of the campaign under way; none
+// without such a slot.
+func (n need) begun(c campaign) slots {
+	for _, s := range n.slots {
+		if s.held != nil || slices.Contains(c.slots, s) && len(s.writing) > 0 {
+			return slots{s}
+		}
+	}
+	return nil
+}
+
+// reading returns the one slot that a reader's campaign is to acquire. A reader chooses no slot
+// while another pod has the intent, so no reader passes a writer that waits. The intent protects
+// nothing: a writer excludes a reader by the reader's own slot.
+func (n need) reading(p *plan, c campaign) slots {
+	of := need{terms: n.terms, slots: n.slots[1 : 1+n.Readers], began: n.began}
+	if one := of.begun(c); len(one) > 0 {
+		return one
+	}
+	intent := n.slots[0]
+	at, sees := intent.freeAt(p.facts, &intent.view)
+	switch r, _ := intent.view.Record(); {
+	case intent.proven(p.facts, r):
+		// A bid of this pod has ended, and the intent goes back.
+	case !sees:
+		return nil
+	case p.now < at:
+		p.wakeAt(at)
+		return nil
+	case n.unsure(at):
+		return nil
+	}
+	return of.anyOne(p, c)
+}
+
+// unsure reports whether only the silence of a watch says that the writer with the intent is
+// dead. The watch may be broken, and no refused write would show that: a reader writes no intent.
+func (n need) unsure(expiry time.Duration) bool {
+	r, _ := n.slots[0].view.Record()
+	return r.Holder != "" && n.slots[0].view.Heard() < expiry
+}
+
+// makeSure lets a reader read the intent again after its expiry.
+func (n need) makeSure(p *plan) {
+	if n.Readers == 0 || p.facts.Writes || !p.facts.Compete {
+		return
+	}
+	if at, sees := n.slots[0].freeAt(p.facts, &n.slots[0].view); sees && p.now >= at && n.unsure(at) {
+		unsee(n.slots[0], p.now)
+	}
+}
+
+// writing returns all slots, the intent first. A writer acquires the intent without
+// seeing the slots free, and then waits for the readers. If a person has paused any of the slots,
+// the writer would wait in vain, and keep all readers from reading.
+func (n need) writing() slots {
+	if n.slots.shut() {
+		return nil
+	}
+	return n.slots
+}
+
+// inSight returns the slots that a standby looks at. A reader needs neither the slots beyond the
+// size of its claim, nor their watches.
+func (n need) inSight(f Facts) slots {
+	if n.Readers > 0 && !f.Writes {
+		return n.slots[:1+n.Readers]
+	}
+	return n.slots
+}
+
+// turns reports whether the campaign is for the other kind of hold: for a reader's instead of a
+// writer's, or the reverse.
+func (n need) turns(c campaign, f Facts) bool {
+	return n.Readers > 0 && c.hold != "" && c.writes != f.Writes
 }
 
 // begin notes the holds for which a proof of death counts from now on. These are the

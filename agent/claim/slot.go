@@ -96,8 +96,10 @@ type slot struct {
 	tryAt   time.Duration
 	refused string
 	// reread reports that the claim must read the Lease consistently before the next
-	// renewal.
+	// renewal, or before the next release.
 	reread bool
+	// unseenAt is the instant at which the slot was last lost from sight.
+	unseenAt time.Duration
 	// unread is the hold of an acquiring write whose answer was lost, until the Lease
 	// is read.
 	unread string
@@ -143,13 +145,22 @@ func (s *slot) endLook() {
 	s.look.from, s.look.at = "", 0
 }
 
+// unsee ends the slot's look, whose watch shows nothing more. Until the next read, the slot does not
+// count as free.
+func unsee(s *slot, now time.Duration) {
+	if !s.view.IsBlind() {
+		s.unseenAt = now
+	}
+	s.endLook()
+	s.view.Blind()
+}
+
 // drop ends the hold of the slot, and its watch. So the slot does not count as free
 // before the next read.
 func (s *slot) drop(now time.Duration) {
 	s.view.Read(now, s.held.Record())
-	s.view.Blind()
+	unsee(s, now)
 	s.held, s.lost, s.reread, s.refused, s.tryAt = nil, nil, false, "", 0
-	s.endLook()
 }
 
 // obtain records that the slot is held.
@@ -237,8 +248,7 @@ const pausedLook = 5 * time.Minute
 
 // lookAgain ends a look that can show nothing more, and delays the next look.
 func (s *slot) lookAgain(now, retryAfter time.Duration) {
-	s.endLook()
-	s.view.Blind()
+	unsee(s, now)
 	s.look.at = now + s.backoff(now, retryAfter)
 }
 
@@ -290,8 +300,7 @@ func (all slots) doubt(p *plan) {
 		case p.now < at:
 			p.wakeAt(at)
 		default:
-			s.endLook()
-			s.view.Blind()
+			unsee(s, p.now)
 		}
 	}
 }

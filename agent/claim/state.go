@@ -22,6 +22,8 @@ type State struct {
 	Resumed bool
 	// The fields below are set only for a held claim.
 
+	// Writes reports that the hold is a writer's.
+	Writes bool
 	// Tokens are the slots and their fencing tokens, in the order of acquisition.
 	Tokens []Token
 	// DrainAt is the instant at which the drain begins, unless renewals succeed before.
@@ -69,7 +71,7 @@ func (c *Claim) State() State {
 		return s
 	}
 	s.Deadline, s.DrainAt = c.campaign.slots.earliest((*lease.Hold).Deadline), c.campaign.slots.earliest((*lease.Hold).DrainAt)
-	s.Confirmed = c.need.leaps
+	s.Confirmed, s.Writes = c.need.leaps, c.campaign.writes
 	if len(c.campaign.slots) == 0 {
 		return s
 	}

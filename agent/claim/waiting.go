@@ -12,12 +12,17 @@ import (
 func (c *Claim) wait(p *plan) {
 	c.settleHandback(p)
 	p.successor = c.handback.successor
+	c.need.makeSure(p)
 	if resumed, ok := c.need.resumable(p.facts); ok {
 		c.campaign, c.handback = resumed, handback{}
 		c.run(p)
 	} else if next, ok := c.nextCampaign(p); ok {
 		c.campaign = next
 		c.run(p)
+		if c.need.Readers > 0 {
+			// An acquiring write whose answer was lost may have taken another slot.
+			c.need.slots.except(next.slots).giveBack(p)
+		}
 	} else {
 		c.need.slots.giveBack(p)
 	}
@@ -28,7 +33,9 @@ func (c *Claim) wait(p *plan) {
 	case p.facts.Settled:
 		c.need.slots.endLooks(p)
 	default:
-		c.need.slots.lookAll(p)
+		sight := c.need.inSight(p.facts)
+		sight.lookAll(p)
+		c.need.slots.except(sight).endLooks(p)
 	}
 }
 
@@ -81,6 +88,11 @@ func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 		p.wakeAt(c.handback.competeAt)
 		return campaign{}, false
 	}
+	if c.need.turns(c.campaign, p.facts) {
+		c.handback = handback{due: true}
+		c.abandon(p)
+		return campaign{}, false
+	}
 	slots := c.need.candidates(p, c.campaign)
 	if len(slots) == 0 && len(c.need.slots) > 0 {
 		return campaign{}, false
@@ -88,7 +100,7 @@ func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 	if c.campaign.hold != "" && !c.campaign.resumed && slices.Equal(slots, c.campaign.slots) {
 		return c.campaign, true
 	}
-	next := campaign{hold: fmt.Sprintf("%016x", c.need.Random.Uint64()), slots: slots, since: p.now}
+	next := campaign{hold: fmt.Sprintf("%016x", c.need.Random.Uint64()), slots: slots, since: p.now, writes: p.facts.Writes}
 	if len(slots) == 0 {
 		next.hold = Slotless
 	}
@@ -111,7 +123,7 @@ func (c *Claim) run(p *plan) {
 			s.renew(p, s.held.Record().Notes)
 			continue
 		}
-		if until := c.campaign.patientUntil(s.Self.Budget.Duration); i > 0 && p.now >= until {
+		if until := c.campaign.patientUntil(s); i > 0 && p.now >= until {
 			c.standBack(p, s)
 			return
 		} else if i > 0 {

@@ -77,7 +77,17 @@ func (s *slot) giveBack(p *plan) {
 		p.wakeAt(max(s.tryAt, s.look.at, s.pace.nextAt()))
 		return
 	}
-	s.refused = ""
+	if s.refused == r.Version {
+		// The API server refused this version as old. A read that came late has shown it, and the
+		// watch may be silent.
+		s.refused, s.reread = "", true
+		unsee(s, p.now)
+		p.wakeAt(p.now)
+	}
+	if s.reread && s.view.IsBlind() {
+		return // the next look reads
+	}
+	s.reread = false
 	s.release(p, r)
 }
 

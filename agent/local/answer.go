@@ -18,7 +18,9 @@ type holding struct {
 	// Slot is the Lease of the hold. FencingToken is a decimal number that only grows.
 	Slot         string `json:"slot"`
 	FencingToken string `json:"fencingToken"`
-	State        phase  `json:"state"`
+	// As says which kind of hold of a read-write lock the program has; empty for other claims.
+	As    role  `json:"as,omitempty"`
+	State phase `json:"state"`
 	// GoodForSeconds is the time within which the program must hear again, or stop. GoodUntil is
 	// the end of that time, in seconds of CLOCK_BOOTTIME; zero if the answer is not good.
 	GoodForSeconds float64 `json:"goodForSeconds"`
@@ -28,6 +30,9 @@ type holding struct {
 // newHolding returns the answer about a hold of the claim, for the instant now.
 func newHolding(of api.Claim, h *hold, now time.Duration) holding {
 	answer := holding{Claim: of.LocalText(), Hold: h.number, Slot: h.slot, FencingToken: h.token, State: h.phase(now)}
+	if of.Kind == api.RWLock {
+		answer.As = h.bid.as()
+	}
 	if good := h.good(now); good > 0 {
 		answer.GoodForSeconds, answer.GoodUntil = good.Seconds(), (now + good).Seconds()
 	}

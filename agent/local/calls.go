@@ -14,6 +14,9 @@ import (
 // errEnded means that the loop of a claim has ended.
 var errEnded = errors.New("local: the agent stops")
 
+// errAsked means that the pod is to give back a hold, or has lost that hold.
+var errAsked = errors.New("local: a hold ends")
+
 // mostBids bounds the bids of one claim.
 const mostBids = 256
 
@@ -61,6 +64,8 @@ func (k calls) acquire(ctx context.Context, b *bid) outcome {
 		switch {
 		case k.stopping:
 			b.done <- outcome{problem: stoppingProblem}
+		case b.writes && k.hold != nil && !k.hold.bid.writes && k.hold.phase(now) != lost:
+			b.done <- outcome{problem: upgradeProblem}
 		case len(k.bids) >= mostBids:
 			b.done <- outcome{problem: tooManyProblem}
 		default:
@@ -90,7 +95,7 @@ func (k calls) giveUp(b *bid) outcome {
 		if k.hold != nil && k.hold.bid == b && !k.hold.told {
 			k.hold.returned = true
 		}
-		if problem := k.obstacle(); problem != nil {
+		if problem := k.obstacle(b); problem != nil {
 			o.problem = problem
 		}
 	})

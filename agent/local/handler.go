@@ -23,6 +23,7 @@ func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/{kind}/{name}", a.with(getState))
 	mux.HandleFunc("POST /v1/{kind}/{name}/holds", a.with(postHold))
+	mux.HandleFunc("POST /v1/holds", a.postHolds)
 	mux.HandleFunc("GET /v1/{kind}/{name}/holds/{hold}", a.with(followHold))
 	mux.HandleFunc("PUT /v1/{kind}/{name}/holds/{hold}", a.with(putHold))
 	mux.HandleFunc("DELETE /v1/{kind}/{name}/holds/{hold}", a.with(deleteHold))
@@ -97,18 +98,14 @@ func (a *API) with(handle func(calls, http.ResponseWriter, *http.Request)) http.
 // postHold bids for the slot.
 func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
-	wait, problem := seconds(query.Get("wait"), 0, "wait")
-	every, other := seconds(query.Get("heartbeat"), defaultBeats, "heartbeat")
-	stream, third := flagOf(query.Get("stream"), "stream")
-	switch problem := cmp.Or(problem, other, third); {
-	case problem != nil:
+	wait, every, problem := timesOf(query)
+	stream, other := flagOf(query.Get("stream"), "stream")
+	writes, third := writesAs(k.of, query.Get("as"))
+	if problem := cmp.Or(problem, other, third); problem != nil {
 		problem.write(w)
 		return
-	case every < leastBeats || every > mostBeats:
-		usageProblem("The value of ?heartbeat is not between 1s and 5m.").write(w)
-		return
 	}
-	b := &bid{now: wait == 0, stream: stream, every: every}
+	b := &bid{now: wait == 0, stream: stream, every: every, writes: writes}
 	if b.stream {
 		b.every = 0
 	}
@@ -147,10 +144,3 @@ func deleteHold(k calls, w http.ResponseWriter, r *http.Request) {
 	}
 	w.WriteHeader(http.StatusNoContent)
 }
-
-// leastBeats and mostBeats bound the time between two heartbeats. A heartbeat costs no request to
-// the API server, and a dead program keeps its slot for that time.
-const (
-	leastBeats = time.Second
-	mostBeats  = 5 * time.Minute
-)

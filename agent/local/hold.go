@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 )
 
@@ -22,6 +23,8 @@ type bid struct {
 	// the program sends heartbeats, at most every apart.
 	stream bool
 	every  time.Duration
+	// writes reports that the program wants to be the writer of a read-write lock.
+	writes bool
 	// anyProgram reports that any program of the pod may send the heartbeats, because the
 	// protocol of metaparticle/sync does not name programs.
 	anyProgram bool
@@ -41,6 +44,8 @@ type outcome struct {
 type hold struct {
 	number, token, slot string
 	bid                 *bid
+	// tokens are the slots of the hold, and their tokens. A writer has several.
+	tokens []claim.Token
 	// since is the wall clock's time of the grant.
 	since time.Time
 	// deadline is the instant by which the program must have stopped. From drainAt on, the
@@ -62,6 +67,45 @@ type hold struct {
 	returned, over bool
 }
 
+// latest returns the slot with the greatest token. Every earlier hold of any of the slots has a
+// smaller token, because the tokens of each slot grow.
+func latest(tokens []claim.Token) (slot, token string) {
+	for _, t := range tokens {
+		if len(t.Token) > len(token) || len(t.Token) == len(token) && t.Token > token {
+			slot, token = t.Slot, t.Token
+		}
+	}
+	return slot, token
+}
+
+// tokenOf returns the token of the slot; empty if the hold does not have the slot.
+func (h *hold) tokenOf(slot string) string {
+	for _, t := range h.tokens {
+		if t.Slot == slot {
+			return t.Token
+		}
+	}
+	return ""
+}
+
+// as returns the word for the bid's kind of hold of a read-write lock.
+func (b *bid) as() role {
+	if b.writes {
+		return asWriter
+	}
+	return asReader
+}
+
+// role is the kind of a hold of a read-write lock.
+type role string
+
+const (
+	// asReader means that other readers may hold, too.
+	asReader role = "reader"
+	// asWriter means that no other pod holds.
+	asWriter role = "writer"
+)
+
 // supported reports whether the program shows that it lives.
 func (h *hold) supported(now time.Duration) bool { return h.streams > 0 || now < h.beatBy() }
 
@@ -78,6 +122,9 @@ func (h *hold) beatBy() time.Duration {
 func (h *hold) beat(now time.Duration) {
 	h.beatAt, h.beats, h.told = now, cmp.Or(h.beats, defaultBeats), true
 }
+
+// expect begins the time until the first heartbeat of a program that has shown by a call that it lives.
+func (h *hold) expect(now, every time.Duration) { h.beatAt, h.beats, h.told = now, every, true }
 
 // wake returns the instant at which the answers of the hold may change by themselves.
 func (h *hold) wake(now time.Duration) time.Duration {

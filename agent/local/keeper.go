@@ -4,6 +4,7 @@
 package local
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -65,8 +66,12 @@ func newKeeper(c Config, budget api.Budget, of api.Claim) *keeper {
 		posts: make(chan func(time.Duration)), ended: make(chan struct{}),
 		numbers: map[string]bool{}, changed: make(chan struct{}),
 	}
+	readers := 0
+	if of.Kind == api.RWLock {
+		readers = of.Size
+	}
 	k.claim = claim.New(claim.Config{
-		Slots: of.Slots(api.Workload{}), Any: of.Size > 1, Self: k.self, OwnKernel: c.OwnKernel, OwnProofs: true, Random: c.Random(),
+		Slots: of.Slots(api.Workload{}), Any: of.Size > 1 && readers == 0, Readers: readers, Self: k.self, OwnKernel: c.OwnKernel, OwnProofs: true, Random: c.Random(),
 	}, c.Clock())
 	k.courier = courier.New(courier.Config{
 		Leases: c.Leases, Claim: k.claim, Timeout: budget.RequestTimeout, Post: k.post, Group: &k.group, Answered: k.answered, Log: c.Log,
@@ -165,6 +170,7 @@ func (k *keeper) hasWaiting() bool { return len(k.bids) > 0 }
 // facts returns the inputs of the claim's next decision.
 func (k *keeper) facts() claim.Facts {
 	f := claim.Facts{
+		Writes:  k.hasWaiting() && k.bids[0].writes,
 		Wall:    k.config.Wall(),
 		Compete: k.hasWaiting() && k.hold == nil && !k.stopping,
 		Proven:  k.proven,
@@ -199,7 +205,7 @@ func (k *keeper) answered(a claim.Action, _, refusal error) {
 
 // begin gives the hold to the first bid. Without a bid the agent releases the slot.
 func (k *keeper) begin(s claim.State) {
-	if !k.hasWaiting() || k.stopping {
+	if !k.hasWaiting() || k.stopping || k.bids[0].writes != s.Writes {
 		k.claim.LetGo(k.now, claim.Parting{GiveBack: true})
 		return
 	}
@@ -210,9 +216,10 @@ func (k *keeper) begin(s claim.State) {
 		since = s.Acquired // the wall clock was set back
 	}
 	h := &hold{
-		number: s.Hold, token: s.Tokens[0].Token, slot: s.Tokens[0].Slot, bid: first, since: since,
+		number: s.Hold, tokens: s.Tokens, bid: first, since: since,
 		deadline: s.Deadline, drainAt: s.DrainAt, doubted: s.Confirmed < k.leaps, beats: first.every, beatAt: k.now,
 	}
+	h.slot, h.token = latest(s.Tokens)
 	if first.stream {
 		h.streams = 1
 	}
@@ -264,38 +271,33 @@ func (k *keeper) stop() {
 
 // refuse ends each bid that waits no longer, because no slot is free.
 func (k *keeper) refuse() {
-	problem := k.obstacle()
-	if problem == nil {
-		return
-	}
 	k.bids = slices.DeleteFunc(k.bids, func(b *bid) bool {
-		if b.now {
+		if !b.now {
+			return false
+		}
+		problem := k.obstacle(b)
+		if problem != nil {
 			b.done <- outcome{problem: problem}
 		}
-		return b.now
+		return problem != nil
 	})
 }
 
-// obstacle returns what keeps the bids from a hold now; nil if a slot may be free. A slot of this
-// pod is free again if no program can be working under its hold.
-func (k *keeper) obstacle() *problem {
+// obstacle returns what keeps the bid from a hold now; nil if its slots may be free.
+func (k *keeper) obstacle(b *bid) *problem {
 	if k.hold != nil {
 		return busyProblem(k.config.PodName)
 	}
-	holder := ""
-	for _, v := range k.claim.Views() {
-		free := v.FreeAt <= k.now || v.Mine && k.proven(v.Record.Hold)
-		switch {
-		case v.FreeAt == instant.Never || free && v.Record.Paused == "":
-			return nil
-		case !free && holder == "":
-			holder = api.PodOf(v.Record.Holder)
-		}
+	// A slot of this pod is free again if no program can be working under its hold.
+	free := func(v claim.View) bool { return v.FreeAt <= k.now || v.Mine && k.proven(v.Record.Hold) }
+	views := k.claim.Views()
+	switch {
+	case k.of.Kind != api.RWLock:
+		return allTaken(views, free)
+	case b.writes:
+		return anyTaken(views, free)
 	}
-	if holder == "" {
-		return pausedProblem
-	}
-	return busyProblem(holder)
+	return cmp.Or(anyTaken(views[:1], free), allTaken(views[1:1+k.of.Size], free))
 }
 
 // leapt makes the claim renew at once. No answer is good before that renewal is stored.

@@ -226,7 +226,7 @@ func TestDocumentedParametersEqualTheHandlersParameters(t *testing.T) {
 	slices.Sort(found)
 	assert.Equal(t, words(t, "Get", 0), slices.Compact(found))
 	var kinds []string
-	for _, kind := range []*api.Kind{api.Lock, api.Election, api.Semaphore} {
+	for _, kind := range []*api.Kind{api.Lock, api.Election, api.Semaphore, api.RWLock} {
 		kinds = append(kinds, kind.Word())
 	}
 	assert.ElementsMatch(t, kinds, doc.Components.Parameters["kind"].Schema.Enum)
@@ -235,7 +235,7 @@ func TestDocumentedParametersEqualTheHandlersParameters(t *testing.T) {
 func TestDocumentedSchemasEqualTheAnswers(t *testing.T) {
 	schemas := readOpenAPI(t).Components.Schemas
 	for name, answer := range map[string]any{
-		"Holding": holding{}, "ClaimState": claimState{}, "SlotState": slotState{}, "Problem": problem{}, "SyncLock": syncLock{}, "VariableState": variableState{},
+		"Holding": holding{}, "Holdings": holdings{}, "ClaimState": claimState{}, "SlotState": slotState{}, "Problem": problem{}, "SyncLock": syncLock{}, "VariableState": variableState{},
 	} {
 		if assert.Contains(t, schemas, name) {
 			assertSchema(t, name, schemas[name], reflect.TypeOf(answer))
@@ -274,7 +274,8 @@ func assertSchema(t *testing.T, name string, s schema, answer reflect.Type) {
 			assertSchema(t, name+"."+field, p, f.Type)
 		}
 		if p.Items != nil {
-			assert.Equal(t, "#/components/schemas/SlotState", p.Items.Ref)
+			items := map[reflect.Type]string{reflect.TypeFor[slotState](): "SlotState", reflect.TypeFor[holding](): "Holding"}
+			assert.Equal(t, "#/components/schemas/"+items[f.Type.Elem()], p.Items.Ref)
 		}
 	}
 	var documented []string
@@ -306,7 +307,7 @@ func TestDocumentedStatesAndReasonsEqualTheAnswers(t *testing.T) {
 func TestDocumentedStatusesEqualTheProblems(t *testing.T) {
 	status := map[string]int{}
 	for _, p := range []*problem{
-		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, lostProblem, hostProblem, wildProblem,
+		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, upgradeProblem, lostProblem, hostProblem, wildProblem,
 		busyProblem(""), undeclaredProblem("", ""), usageProblem(""),
 		unknownProblem, mismatchProblem, typeProblem, overflowProblem, reusedProblem, fencedProblem, uncertainProblem, callsProblem,
 	} {

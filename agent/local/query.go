@@ -3,7 +3,13 @@
 
 package local
 
-import "time"
+import (
+	"cmp"
+	"net/url"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
 
 // flagOf reads a flag of the query.
 func flagOf(text, name string) (bool, *problem) {
@@ -23,4 +29,32 @@ func seconds(text string, otherwise time.Duration, name string) (time.Duration, 
 		return 0, usageProblem("The value of ?" + name + " is no duration between 0s and 24h. Write 30s or 5m.")
 	}
 	return d, nil
+}
+
+// writesAs reads the kind of hold of a read-write lock, and reports whether it is a writer's.
+func writesAs(of api.Claim, text string) (bool, *problem) {
+	switch {
+	case of.Kind != api.RWLock && text != "":
+		return false, usageProblem("Only a read-write lock (rwlock) takes ?as.")
+	case of.Kind == api.RWLock && role(text) != asReader && role(text) != asWriter:
+		return false, usageProblem("A read-write lock needs ?as=reader or ?as=writer.")
+	}
+	return role(text) == asWriter, nil
+}
+
+// leastBeats and mostBeats bound the time between two heartbeats. A heartbeat costs no request to
+// the API server, and a dead program keeps its slot for that time.
+const (
+	leastBeats = time.Second
+	mostBeats  = 5 * time.Minute
+)
+
+// timesOf reads the longest wait of a bid, and the time between two heartbeats.
+func timesOf(query url.Values) (wait, every time.Duration, p *problem) {
+	wait, first := seconds(query.Get("wait"), 0, "wait")
+	every, second := seconds(query.Get("heartbeat"), defaultBeats, "heartbeat")
+	if p = cmp.Or(first, second); p == nil && (every < leastBeats || every > mostBeats) {
+		p = usageProblem("The value of ?heartbeat is not between 1s and 5m.")
+	}
+	return wait, every, p
 }

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/claim"
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -122,13 +123,13 @@ func (k calls) glance(now time.Duration) glance {
 	k.quiet, k.interestedUntil = true, now+interest
 	g := glance{seen: true, changed: k.changed, lasts: interest}
 	g.state = claimState{Claim: k.of.LocalText(), Held: k.hold != nil && k.hold.phase(now) != lost}
-	for _, v := range k.claim.Views() {
-		own := k.hold != nil && k.hold.slot == v.Slot
+	for _, v := range shown(k) {
+		own := k.hold != nil && k.hold.tokenOf(v.Slot) != ""
 		slot := slotState{Slot: v.Slot, State: isFree}
 		switch r := v.Record; {
 		case own:
 			since := k.hold.since.UTC()
-			slot = slotState{Slot: v.Slot, State: isHeld, Holder: k.config.PodName, Address: k.config.PodIP, FencingToken: k.hold.token, Since: &since}
+			slot = slotState{Slot: v.Slot, State: isHeld, Holder: k.config.PodName, Address: k.config.PodIP, FencingToken: k.hold.tokenOf(v.Slot), Since: &since}
 		case v.FreeAt == instant.Never:
 			slot.State = isUnseen
 			g.seen = g.seen && k.hold != nil
@@ -142,4 +143,14 @@ func (k calls) glance(now time.Duration) glance {
 		g.state.Slots = append(g.state.Slots, slot)
 	}
 	return g
+}
+
+// shown returns the slots that a program sees. Of a read-write lock these are the intent, and as many
+// slots as readers may hold at once.
+func shown(k calls) []claim.View {
+	views := k.claim.Views()
+	if k.of.Kind == api.RWLock {
+		return views[:1+k.of.Size]
+	}
+	return views
 }

@@ -230,8 +230,8 @@ func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
 	switch {
 	case k == nil:
 		return nil, lostProblem
-	case k.of.Kind == api.Semaphore:
-		return nil, usageProblem("A semaphore has several holders, so its hold is no fence. Use a lock or an election.")
+	case k.of.Kind == api.Semaphore || k.of.Kind == api.RWLock:
+		return nil, usageProblem("A semaphore, or a read-write lock, has several slots, so its hold is no fence. Use a lock or an election.")
 	}
 	ctx := context.WithoutCancel(r.Context())
 	action.Fence = func() (kube.Fence, variable.Refusal) { return calls{k}.fence(ctx, number) }

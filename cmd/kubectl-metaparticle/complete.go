@@ -126,7 +126,7 @@ func targetOf(slot string) string {
 	switch kind {
 	case "lock", "election", "once", startLock:
 		return kind + "/" + rest
-	case "semaphore":
+	case "semaphore", rwLock:
 		return kind + "/" + rest[:strings.LastIndexByte(rest, '.')]
 	case atBarrier:
 		run := api.RunOf(slot)

@@ -43,10 +43,11 @@ func TestShellProposesSlotsByTheirArguments(t *testing.T) {
 		slotLease(api.SemaphoreLease("pool", 0), "", nil), slotLease(api.SemaphoreLease("pool", 1), "", nil),
 		slotLease(api.SingletonLease(deployment, ""), "", nil), slotLease(api.ShardLease(api.ShardGroup(deployment), 3), "", nil),
 		slotLease(api.SingletonLease(api.Workload{Group: "argoproj.io", Kind: "Rollout", Name: "x"}, ""), "", nil),
-		slotLease(api.Barrier{Name: "warm.a", Size: 1}.Leases("0a-1")[0], "", nil), slotLease("next.lock.a", "", nil), leaseOf("foreign"))
+		slotLease(api.Barrier{Name: "warm.a", Size: 1}.Leases("0a-1")[0], "", nil), slotLease("next.lock.a", "", nil), leaseOf("foreign"),
+		slotLease(api.RWLockLease("catalog", 3), "", nil), slotLease(api.IntentLease("catalog"), "", nil))
 	proposed := cluster{WithWatch: b}.targets(t.Context(), "shop")
 	assert.Equal(t, []string{
-		"barrier/warm.a", "deployment/till.v2", "election/main", "lock/a.b", "once/schema", "semaphore/pool", "start-lock/db",
+		"barrier/warm.a", "deployment/till.v2", "election/main", "lock/a.b", "once/schema", "rwlock/catalog", "semaphore/pool", "start-lock/db",
 	}, proposed)
 	for _, target := range proposed {
 		if target == "deployment/till.v2" {

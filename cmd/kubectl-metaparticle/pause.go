@@ -22,7 +22,8 @@ const pauseUsage = `Lets no pod acquire a slot, until resume. The holder goes on
 application that ends is not started again, by any pod. With --stop the holder
 drains with its pod's grace, and releases; the command waits for that.
 SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, lock/NAME, election/NAME,
-once/NAME, start-lock/NAME or semaphore/NAME, of which each slot is paused.
+once/NAME, start-lock/NAME, or rwlock/NAME or semaphore/NAME, of which each
+slot is paused.
 
 Exit codes: 0 paused; 1 refused, nothing is written; 2 error; 3 paused, but a
 pod still holds.

@@ -95,6 +95,9 @@ func (e *explainer) slotLines() []string {
 		if !read {
 			continue // reported in the section "not readable"
 		}
+		if api.IsRWLockSlot(slot) && !isIntent(slot) && (lease == nil || holderOf(lease) == "" && api.PauseOf(lease.Annotations) == "") {
+			continue // the intent stands for the lock
+		}
 		if lease == nil {
 			lines = append(lines, slot+"\thas no Lease yet; enroll makes it where the namespace is opted in")
 			continue
@@ -163,7 +166,7 @@ func (e *explainer) podLine(pod corev1.Pod) string {
 	case !gated(pod):
 		text = "its conditions were met"
 	case len(held) > 0:
-		text = "holds " + strings.Join(held, ", ")
+		text = "holds " + strings.Join(shortened(held), ", ")
 	case podspec.ServesLocal(&pod.Spec):
 		text = "holds nothing"
 	default:

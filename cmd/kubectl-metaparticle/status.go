@@ -23,7 +23,7 @@ import (
 type slotStatus struct {
 	Namespace string `json:"namespace"`
 	Slot      string `json:"slot"`
-	// Kind is singleton, lock, election, once, semaphore, shards, start-lock or barrier.
+	// Kind is singleton, lock, election, once, semaphore, shards, start-lock, rwlock or barrier.
 	Kind   string        `json:"kind"`
 	Holder *holderStatus `json:"holder,omitempty"`
 	Paused api.Pause     `json:"paused,omitempty"`
@@ -137,7 +137,7 @@ func (o objects) statuses(only []string) []slotStatus {
 // needs only one of them. Every other slot has a key of its own.
 func (s slotStatus) group() string {
 	name := s.Slot
-	if i := strings.LastIndexByte(name, '.'); (s.Kind == "semaphore" || s.Kind == "shards") && i > 0 {
+	if i := strings.LastIndexByte(name, '.'); (s.Kind == "semaphore" || s.Kind == "shards" || s.Kind == rwLock) && i > 0 {
 		name = name[:i]
 	}
 	return s.Namespace + "/" + name + " "
@@ -244,7 +244,52 @@ func onceKey(pod corev1.Pod) string {
 // holder nor a standby. The holder of a once claim need not serve, nor does a pod at a barrier. A pod that asks by the
 // local API is no standby here, because its program may want no slot.
 func (s slotStatus) healthy() bool {
-	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == atBarrier) && !s.Holder.Gone
+	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == atBarrier || s.Kind == rwLock) && !s.Holder.Gone
 	wanted := slices.ContainsFunc(s.Standbys, func(p standbyStatus) bool { return !p.Program })
 	return serves || s.Paused != "" || s.Holder == nil && !wanted
+}
+
+// possession has the slots of a read-write lock that one pod has under one hold.
+type possession struct {
+	slots []slotStatus
+	// writes reports that the pod has all slots. The field waits reports that the pod has the intent, and
+	// waits for readers.
+	writes, waits bool
+}
+
+// possessions returns what each pod has of a read-write lock, writers first.
+func possessions(lock []slotStatus) (all []possession) {
+	for _, s := range lock {
+		if s.Holder == nil {
+			continue
+		}
+		i := slices.IndexFunc(all, func(p possession) bool {
+			h := p.slots[0].Holder
+			return h.Identity == s.Holder.Identity && h.Hold == s.Holder.Hold
+		})
+		if i < 0 {
+			i, all = len(all), append(all, possession{})
+		}
+		all[i].slots = append(all[i].slots, s)
+		all[i].waits = all[i].waits || isIntent(s.Slot)
+	}
+	for i := range all {
+		all[i].writes = len(all[i].slots) == 1+api.RWLockSlots
+		all[i].waits = all[i].waits && !all[i].writes
+		// A token is a decimal number, and the program has the greatest one.
+		slices.SortStableFunc(all[i].slots, func(a, b slotStatus) int {
+			return cmp.Or(len(b.Holder.Token)-len(a.Holder.Token), strings.Compare(b.Holder.Token, a.Holder.Token))
+		})
+	}
+	slices.SortStableFunc(all, func(a, b possession) int { return len(b.slots) - len(a.slots) })
+	return all
+}
+
+// whole returns the slots, and with them all slots of their read-write locks.
+func whole(changed, all []slotStatus) []slotStatus {
+	return slices.DeleteFunc(slices.Clone(all), func(s slotStatus) bool {
+		return !slices.ContainsFunc(changed, func(c slotStatus) bool {
+			return c.Namespace == s.Namespace && (c.Slot == s.Slot || c.Kind == rwLock && s.group() == c.group())
+		})
+	})
 }

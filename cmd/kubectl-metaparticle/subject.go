@@ -39,7 +39,7 @@ const startLock = "start-lock"
 const atBarrier = "barrier"
 
 // findSlots finds the slots of KIND/NAME, lock/NAME, election/NAME, once/NAME, start-lock/NAME,
-// semaphore/NAME or barrier/NAME.
+// rwlock/NAME, semaphore/NAME or barrier/NAME.
 func findSlots(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
 	s := &subject{cluster: c, namespace: namespace, title: strings.Join(args, "/")}
 	var leases coordinationv1.LeaseList
@@ -58,6 +58,8 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 		s.slots = []string{api.StartLockLease(name)}
 	case kind == "semaphore" && name != "":
 		s.slots = semaphoreSlots(name, leases.Items)
+	case kind == rwLock && name != "":
+		s.slots = api.Claim{Kind: api.RWLock, Name: name}.Slots(api.Workload{})
 	case kind == atBarrier && name != "":
 		s.slots = barrierLeases(name, leases.Items)
 	case kindsByName[strings.ToLower(kind)] == "Pod" && name != "":

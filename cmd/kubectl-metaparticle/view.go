@@ -113,7 +113,8 @@ func (v view) follow(ctx context.Context, c cluster, namespace string, only []st
 	shown := map[types.NamespacedName]slotStatus{}
 	err := c.follow(ctx, namespace, func(state objects) error {
 		var changed []slotStatus
-		for _, s := range state.statuses(only) {
+		all := state.statuses(only)
+		for _, s := range all {
 			key := types.NamespacedName{Namespace: s.Namespace, Name: s.Slot}
 			if before, ok := shown[key]; !ok || !reflect.DeepEqual(lasting(before), lasting(s)) {
 				changed = append(changed, s)
@@ -122,6 +123,9 @@ func (v view) follow(ctx context.Context, c cluster, namespace string, only []st
 		}
 		if len(changed) == 0 {
 			return nil
+		}
+		if v.output == "" {
+			changed = whole(changed, all)
 		}
 		return v.write(changed, namespace == "")
 	})
@@ -159,8 +163,15 @@ func (v view) write(slots []slotStatus, namespaces bool) error {
 		return err
 	}
 	var b strings.Builder
+	shown := map[string]bool{}
 	for _, s := range slots {
-		v.text(&b, s, namespaces)
+		switch {
+		case s.Kind != rwLock:
+			v.text(&b, s, namespaces)
+		case !shown[s.group()]:
+			shown[s.group()] = true
+			v.lock(&b, slices.DeleteFunc(slices.Clone(slots), func(o slotStatus) bool { return o.group() != s.group() }), namespaces)
+		}
 	}
 	_, err := io.WriteString(v.std.out, b.String())
 	return err
@@ -175,13 +186,7 @@ func (v view) text(b *strings.Builder, s slotStatus, namespaces bool) {
 	}
 	fmt.Fprintf(b, "%s: %s\n", name, v.summary(s))
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	for _, p := range s.Standbys {
-		ready := "not Ready"
-		if p.Ready {
-			ready = "Ready"
-		}
-		fmt.Fprintf(table, "  standby\t%s\t%s\t%s: %s\n", p.Pod, ready, p.Reason, p.Message)
-	}
+	writeStandbys(table, s.Standbys)
 	for _, h := range s.Handovers {
 		fmt.Fprintf(table, "  handover\t%s\t%s ago\t%s\n", h.Pod, age(v.now(), h.At), h.text())
 	}
@@ -189,6 +194,76 @@ func (v view) text(b *strings.Builder, s slotStatus, namespaces bool) {
 	if len(s.Handovers) == 0 && s.Transitions > 0 {
 		fmt.Fprintf(b, "  the holder has changed %d times; no Event tells more\n", s.Transitions)
 	}
+}
+
+// lock writes a read-write lock for people: a line, and below it a line for each pod.
+func (v view) lock(b *strings.Builder, lock []slotStatus, namespaces bool) {
+	name := lockOf(lock[0].Slot)
+	if namespaces {
+		name = lock[0].Namespace + "/" + name
+	}
+	if !slices.ContainsFunc(lock, func(s slotStatus) bool { return !s.Missing }) {
+		fmt.Fprintf(b, "%s: a %s without a Lease of enroll\n", name, rwLock)
+		return
+	}
+	var rows []string
+	readers, writer := 0, "nobody writes"
+	for _, p := range possessions(lock) {
+		row := func(role string, with ...string) {
+			s := p.slots[0]
+			v.holder(s, func(format string, args ...any) { with = append(with, fmt.Sprintf(format, args...)) })
+			rows = append(rows, fmt.Sprintf("%s\t%s\t%s", role, s.Holder.Pod, strings.Join(with, ", ")))
+		}
+		switch {
+		case p.writes:
+			writer = p.slots[0].Holder.Pod + " writes"
+			row("writer")
+		case p.waits:
+			writer = p.slots[0].Holder.Pod + " waits to write"
+			row("waits", fmt.Sprintf("has %d of %d slots", len(p.slots)-1, api.RWLockSlots))
+		default:
+			readers += len(p.slots)
+			row("reader", p.slots[0].Slot)
+		}
+	}
+	parts := []string{fmt.Sprintf("%d read", readers), writer}
+	var standbys []standbyStatus
+	for _, s := range lock {
+		if s.Paused != "" {
+			parts = append(parts, fmt.Sprintf("%s is paused (%s)", s.Slot, s.Paused))
+		}
+		for _, p := range s.Standbys {
+			if !slices.ContainsFunc(standbys, func(o standbyStatus) bool { return o.identity == p.identity }) {
+				standbys = append(standbys, p)
+			}
+		}
+	}
+	fmt.Fprintf(b, "%s: %s, %s, %s\n", name, rwLock, strings.Join(parts, ", "), standing(len(standbys)))
+	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintf(table, "  %s\n", row)
+	}
+	writeStandbys(table, standbys)
+	table.Flush()
+}
+
+// writeStandbys writes a line for each standby.
+func writeStandbys(table *tabwriter.Writer, standbys []standbyStatus) {
+	for _, p := range standbys {
+		ready := "not Ready"
+		if p.Ready {
+			ready = "Ready"
+		}
+		fmt.Fprintf(table, "  standby\t%s\t%s\t%s: %s\n", p.Pod, ready, p.Reason, p.Message)
+	}
+}
+
+// standing tells how many pods stand by.
+func standing(n int) string {
+	if n == 1 {
+		return "1 standby"
+	}
+	return fmt.Sprintf("%d standbys", n)
 }
 
 // summary returns a slot's line for people.
@@ -225,11 +300,7 @@ func (v view) summary(s slotStatus) string {
 	if len(s.Done) > 0 {
 		add("done: %s", strings.Join(s.Done, " "))
 	}
-	if n := len(s.Standbys); n == 1 {
-		add("1 standby")
-	} else {
-		add("%d standbys", n)
-	}
+	add("%s", standing(len(s.Standbys)))
 	return strings.Join(parts, ", ")
 }
 
@@ -253,7 +324,7 @@ func (v view) holder(s slotStatus, add func(string, ...any)) {
 	}
 	if h.ServingSince != nil {
 		add("serves for %s", age(v.now(), *h.ServingSince))
-	} else if h.Hold != "" && s.Kind != "once" {
+	} else if h.Hold != "" && s.Kind != "once" && s.Kind != rwLock {
 		add("does not serve")
 	}
 }

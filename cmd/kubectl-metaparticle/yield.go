@@ -24,7 +24,7 @@ import (
 const yieldUsage = `Hands a slot over: the holder drains with its pod's grace, and releases. The
 command waits until another pod holds, and says which, and how long it took.
 SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, lock/NAME, election/NAME,
-once/NAME or semaphore/NAME. If several pods hold, name one of them as pod/NAME.
+once/NAME, rwlock/NAME or semaphore/NAME. If several pods hold, name one of them as pod/NAME.
 
 Exit codes: 0 another pod holds; 1 refused, nothing is written; 2 error;
 3 written, but in time nobody holds, or a pod other than POD.
@@ -111,6 +111,9 @@ func (y yielding) await(ctx context.Context, s *subject, held hold, slot string,
 			released = time.Since(began)
 		}
 		next = holderOf(l)
+		if next == "" && api.IsRWLockSlot(slot) {
+			return true // no pod need write next
+		}
 		return next != "" && (next != held.identity || l.Annotations[api.HoldAnnotation] != held.number)
 	})
 	took := round(time.Since(began))
@@ -124,6 +127,10 @@ func (y yielding) await(ctx context.Context, s *subject, held hold, slot string,
 		return exitUnreached, nil
 	case err != nil:
 		return exitError, err
+	}
+	if next == "" {
+		fmt.Fprintf(y.std.out, "%s: %s has released, %s after the request\n", slot, api.PodOf(held.identity), took)
+		return exitOK, nil
 	}
 	fmt.Fprintf(y.std.out, "%s: %s holds, %s after the request\n", slot, api.PodOf(next), took)
 	if next == held.identity {

@@ -82,6 +82,16 @@ func Programs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayPrograms)
 }
 
+// Readers plays, for each seed, the story of programs that read and write under one lock.
+func Readers(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayReaders)
+}
+
+// Joints plays, for each seed, the story of programs that call for several claims at once.
+func Joints(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, world.PlayJoints)
+}
+
 // Starts plays, for each seed, the story of pods with a start lock.
 func Starts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayStarts)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -35,8 +36,14 @@ type bidder struct {
 	hold  *told
 	until time.Duration
 	work  *work
+	// writes reports that the bidder of a read-write lock wants to write, for this bid.
+	writes bool
 	// due reports that the bidder is to hold once more, in quiet times.
 	due bool
+	// idles reports that the bidder will bid after a pause. The field joint is the open call for several
+	// claims in which the bidder takes part; nil for none.
+	idles bool
+	joint *joint
 }
 
 func newBidder(p *localPod, c api.Claim) *bidder {
@@ -46,13 +53,14 @@ func newBidder(p *localPod, c api.Claim) *bidder {
 
 // begin makes the bidder a part of a new program.
 func (b *bidder) begin(g *program) {
-	b.program, b.bids, b.hold, b.call, b.work = g, false, nil, nil, nil
+	b.program, b.bids, b.hold, b.call, b.work, b.joint = g, false, nil, nil, nil, nil
 	b.later(between(b.rng, time.Millisecond, 2*time.Second))
 }
 
 // later bids after the pause.
 func (b *bidder) later(pause time.Duration) {
 	b.round++
+	b.idles = true
 	b.in(pause, b.bid)
 }
 
@@ -79,10 +87,15 @@ func idle(b *bidder) time.Duration {
 // bid asks for the claim.
 func (b *bidder) bid() {
 	w := b.pod.w
-	if w.calm && !b.due {
+	if w.calm && !b.due && !readsOn(b) {
 		b.later(between(b.rng, time.Second, 5*time.Second))
 		return
 	}
+	if partners := partnersOf(b); len(partners) > 0 {
+		join(b, partners)
+		return
+	}
+	b.idles = false
 	b.streams, b.every = chance(b.rng, .6), between(b.rng, 2*time.Second, 15*time.Second).Round(time.Millisecond)
 	query := "?heartbeat=" + b.every.String()
 	if b.streams {
@@ -91,6 +104,7 @@ func (b *bidder) bid() {
 	if w.calm || chance(b.rng, .8) {
 		query += "&wait=" + between(b.rng, time.Second, 10*time.Minute).String()
 	}
+	query += as(b)
 	b.bids, b.since = true, w.now()
 	b.call = b.ask(http.MethodPost, "/holds"+query, b.told, b.endBid)
 	if !w.calm && chance(b.rng, .1) { // the program gives up
@@ -166,6 +180,9 @@ func (b *bidder) beat() {
 func (b *bidder) hangUp() {
 	b.call.hangUp()
 	b.call, b.bids = nil, false
+	if b.joint != nil {
+		b.joint.part()
+	}
 }
 
 // lets closes the connection of the bid, or of the hold. A program that works goes on, and may
@@ -187,4 +204,23 @@ func (b *bidder) follow() {
 	if b.hold != nil && b.call == nil {
 		b.call = b.ask(http.MethodGet, "/holds/"+b.hold.Hold, b.told, b.endFollowing)
 	}
+}
+
+// as draws the kind of the bidder's next hold, and returns the query that asks for that kind.
+func as(b *bidder) string {
+	if b.claim.Kind != api.RWLock {
+		return ""
+	}
+	if b.writes = !readsOn(b) && chance(b.rng, .4); b.writes {
+		return "&as=writer"
+	}
+	return "&as=reader"
+}
+
+// readsOn reports whether the bidder reads again and again in quiet times, because a writer waits.
+func readsOn(b *bidder) bool {
+	w := b.pod.w
+	return b.claim.Kind == api.RWLock && w.calm && !w.silent && !b.due && slices.ContainsFunc(w.locals, func(p *localPod) bool {
+		return slices.ContainsFunc(p.bidders, func(o *bidder) bool { return o.due && o.bids && o.writes })
+	})
 }

@@ -134,7 +134,7 @@ func (l *checks) checkCrowd(c *child) {
 	}
 	n := len(holds)
 	for _, k := range l.works {
-		if slices.Contains(c.pod().slots, k.slot) && !workAbsent(k) {
+		if slices.ContainsFunc(c.pod().slots, k.has) && !workAbsent(k) {
 			n++
 		}
 	}

@@ -32,6 +32,8 @@ type checks struct {
 	ends     []ending
 	// apart has the identities of the pods whose slots are of separate claims.
 	apart map[string]bool
+	// rivals has the pods that name a read-write lock, by identity.
+	rivals map[string]*localPod
 	// sharded has the pods of the sharded workload, by identity.
 	sharded map[string]*pod
 }
@@ -72,7 +74,7 @@ type ending struct {
 func newChecks(e *engine) *checks {
 	return &checks{
 		engine: e, tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{}, done: newDoneCheck(e), started: map[string]start{},
-		acquired: map[string]acquisition{}, apart: map[string]bool{}, sharded: map[string]*pod{},
+		acquired: map[string]acquisition{}, apart: map[string]bool{}, rivals: map[string]*localPod{}, sharded: map[string]*pod{},
 	}
 }
 

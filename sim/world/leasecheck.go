@@ -4,6 +4,7 @@
 package world
 
 import (
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -31,6 +32,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 		l.checkAcquired(slot, &is, hold)
 		l.checkPaused(slot, &was, &is)
 		checkStamp(l, slot, &was, &is)
+		checkPassing(l, slot, &is, sent)
 	case is.Holder == "" && was.Holder != "":
 		l.note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.rv)
 		l.checkReleased(by, slot, &was, held)
@@ -132,4 +134,28 @@ func (l *checks) checkSwept(slot string) {
 	if c := l.holder(slot); c != nil && !l.absent(c, slot) {
 		l.violate(freed, "%s is swept while %s of %s lives", slot, c.name, c.where)
 	}
+}
+
+// checkPassing demands in fair quiet times that no reader takes a slot while another pod has had the intent
+// for a while. A reader with a mute watch may not know of the intent.
+func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
+	if !api.IsRWLockSlot(slot) {
+		return
+	}
+	p := l.rivals[is.Holder]
+	if p == nil || !p.w.calm || p.w.weather != fair || p.agent == nil || mute(p.agent.clientOf) {
+		return
+	}
+	intent := api.IntentLease(p.claims[0].Name)
+	has, ok := l.acquired[intent]
+	lease, _ := p.w.api.lease(intent)
+	live := ok && lease.Holder == has.holder && l.renewals[key(intent, has.holder, has.hold)].free() > l.now()
+	if slot != intent && live && has.holder != is.Holder && sent > max(has.at, p.w.healed)+time.Second {
+		l.violate(passing, "%s takes %s, and %s has had %s since %v", p.name, slot, has.holder, intent, has.at)
+	}
+}
+
+// mute reports whether the client has a watch that carries no event any more.
+func mute(c *clientOf) bool {
+	return slices.ContainsFunc(c.w.api.watches, func(s *watch) bool { return s.c == c && s.mute })
 }

@@ -36,10 +36,13 @@ type call struct {
 
 // told is one line of an answer, which the agent wrote at the true instant.
 type told struct {
-	Hold, Slot, FencingToken, State, Reason string
-	Value                                   string
-	GoodForSeconds, GoodUntil               float64
-	at                                      time.Duration
+	Claim, Hold, Slot, FencingToken, State, Reason string
+	As                                             string
+	Value                                          string
+	GoodForSeconds, GoodUntil                      float64
+	// Holds are the holds of an answer about several claims.
+	Holds []told
+	at    time.Duration
 }
 
 // good returns the time for which the line is good.
@@ -97,7 +100,12 @@ func (c *call) Write(line []byte) (int, error) {
 	var t told
 	must(json.Unmarshal(line, &t))
 	t.at = w.now()
-	checkTold(w.checks, c.agent, t)
+	for i := range t.Holds {
+		t.Holds[i].at = t.at
+	}
+	if checkJoint(w.checks, c.agent, t); len(t.Holds) == 0 {
+		checkTold(w.checks, c.agent, t)
+	}
 	code := c.code
 	c.arrive(func() {
 		c.program.whenThawed(func() { c.hands(func() { c.took(code, t) }) })

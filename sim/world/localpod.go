@@ -46,6 +46,9 @@ func newLocalPod(w *World, name string, n *node, duration time.Duration, claims 
 	n.tenants = append(n.tenants, p)
 	w.locals = append(w.locals, p)
 	w.checks.apart[p.identity()] = true
+	if claims[0].Kind == api.RWLock {
+		w.checks.rivals[p.identity()] = p
+	}
 	w.note(name, "pod on %s, lease duration %v, claims %s", n.name, duration, claims[0].LocalText())
 	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.boot)
 	return p

@@ -87,7 +87,23 @@ func (w *World) PlayMaps() {
 func (w *World) PlayPrograms() {
 	defer w.end()
 	var story *programs
-	w.do(func() { story = newPrograms(w) })
+	w.do(func() { story = newPrograms(w, (*programs).claims) })
+	story.run()
+}
+
+// PlayReaders plays the story of the seed in which programs read and write under one lock.
+func (w *World) PlayReaders() {
+	defer w.end()
+	var story *programs
+	w.do(func() { story = newPrograms(w, readersClaims) })
+	story.run()
+}
+
+// PlayJoints plays the story of the seed in which programs call for several claims at once.
+func PlayJoints(w *World) {
+	defer w.end()
+	var story *programs
+	w.do(func() { story = newPrograms(w, jointClaims) })
 	story.run()
 }
 

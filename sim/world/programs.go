@@ -25,7 +25,7 @@ var claims = []api.Claim{
 	{Kind: api.Lock, Name: "a", Size: 1}, {Kind: api.Election, Name: "a", Size: 1}, {Kind: api.Semaphore, Name: "pool", Size: 3},
 }
 
-func newPrograms(w *World) *programs {
+func newPrograms(w *World, draw func(*programs) func() []api.Claim) *programs {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	s := &programs{recovery: &recovery{workloads: all}}
 	s.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
@@ -33,12 +33,12 @@ func newPrograms(w *World) *programs {
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
-	of := s.claims()
+	of := draw(s)
 	for i := range 3 + w.rng.IntN(2) {
-		p := newLocalPod(w, fmt.Sprintf("local-%d", i+1), w.nodes[i%3], pick(w.rng, durations), of)
+		p := newLocalPod(w, fmt.Sprintf("local-%d", i+1), w.nodes[i%3], pick(w.rng, durations), of())
 		s.slots, s.longest = p.slots(), max(s.longest, p.duration)
 	}
-	if c := pick(w.rng, of); c.Kind != api.Election && chance(w.rng, .5) {
+	if c := pick(w.rng, of()); c.Kind != api.Election && c.Kind != api.RWLock && chance(w.rng, .5) {
 		t := anyTemplate(w, durations, "gated", 0, c.Slots(api.Workload{}))
 		t.gate, t.inits, t.restless = api.GateContainer, nil, 0
 		t.containers, t.ends = []string{"app"}, between(w.rng, time.Second, time.Minute)
@@ -55,12 +55,13 @@ func newPrograms(w *World) *programs {
 	return s
 }
 
-// claims draws the claims of all pods.
-func (s *programs) claims() []api.Claim {
-	if chance(s.rng, .3) {
-		return claims
+// claims draws the claims of all pods, which are the same.
+func (s *programs) claims() func() []api.Claim {
+	of := claims
+	if !chance(s.rng, .3) {
+		of = []api.Claim{pick(s.rng, claims)}
 	}
-	return []api.Claim{pick(s.rng, claims)}
+	return func() []api.Claim { return of }
 }
 
 // run plays the whole story of one seed.

@@ -27,7 +27,7 @@ func (s *waits) judge() {
 	}
 	s.next = s.now() + time.Second
 	for _, b := range s.bidders() {
-		if !b.bids || s.used(b) {
+		if !b.bids || s.jointUsed(b) {
 			delete(s.since, b)
 			continue
 		}
@@ -43,6 +43,9 @@ func (s *waits) judge() {
 // used reports whether the bid has to wait: another bid of its pod has a hold, or all slots
 // are in use.
 func (s *waits) used(b *bidder) bool {
+	if b.claim.Kind == api.RWLock {
+		return s.readWriteUsed(b)
+	}
 	n, slots := 0, b.claim.Slots(api.Workload{})
 	for _, other := range s.bidders() {
 		if other.claim != b.claim || other.hold == nil {
@@ -58,4 +61,22 @@ func (s *waits) used(b *bidder) bool {
 		}
 	}
 	return n >= len(slots) || slices.ContainsFunc(s.pods, func(p *pod) bool { return p.slots[0] == slots[0] && len(slots) == 1 })
+}
+
+// readWriteUsed reports whether the bid has to wait. Another bid of its pod has a hold, or waits as a
+// writer. Or a writer holds, or readers hold that keep the bid out. A reader also waits for a
+// writer that bids.
+func (s *waits) readWriteUsed(b *bidder) bool {
+	readers := 0
+	for _, other := range s.bidders() {
+		switch {
+		case other == b || other.claim.Kind != api.RWLock || other.hold == nil && !other.bids:
+		case other.pod == b.pod && (other.hold != nil || other.since < b.since), other.hold != nil && (other.writes || b.writes),
+			other.hold == nil && other.writes && !b.writes:
+			return true
+		case other.hold != nil:
+			readers++
+		}
+	}
+	return !b.writes && readers >= b.claim.Size
 }

@@ -12,6 +12,8 @@ import (
 type work struct {
 	bidder            *bidder
 	slot, hold, token string
+	// slots are all slots of the hold. A writer has several, and slot is the one with its token.
+	slots []string
 	// toldAt is the true instant at which the agent wrote the last answer.
 	toldAt time.Duration
 	// excused reports that the program stood still at the end of its time.
@@ -68,7 +70,7 @@ func (b *bidder) works(t told) {
 		return
 	}
 	b.ends("has another hold")
-	b.work = &work{bidder: b, slot: t.Slot, hold: t.Hold, token: t.FencingToken, toldAt: t.at}
+	b.work = &work{bidder: b, slot: t.Slot, slots: t.slots(), hold: t.Hold, token: t.FencingToken, toldAt: t.at}
 	workBegins(b.pod.w.checks, b.work)
 }
 

@@ -15,28 +15,42 @@ import (
 // pod may acquire the slot. The other invariants of check.go count for programs, too.
 const tooLong = "too-long"
 
-// key returns the name of the hold of the work.
-func (k *work) key() string { return key(k.slot, k.bidder.pod.identity(), k.hold) }
+// key returns the name of the hold of the work, for one of its slots.
+func (k *work) key(slot string) string { return key(slot, k.bidder.pod.identity(), k.hold) }
+
+// has reports whether the hold of the work has the slot.
+func (k *work) has(slot string) bool { return slices.Contains(k.slots, slot) }
 
 // workBegins checks the invariants when a program begins to work.
 func workBegins(l *checks, k *work) {
 	l.note(k.bidder.name, "WORKS under %s of %s, token %s", k.hold, k.slot, k.token)
-	if l.released[k.key()] {
-		l.violate(withoutProof, "%s works under hold %s of %s, which is released", k.bidder.name, k.hold, k.slot)
+	for _, slot := range k.slots {
+		workBeginsUnder(l, k, slot)
 	}
 	if !workAbsent(k) {
-		for _, other := range l.works {
-			if other.slot == k.slot && !workAbsent(other) {
-				l.violate(twoAtOnce, "%s works while %s works, both under %s", k.bidder.name, other.bidder.name, k.slot)
-			}
-		}
-		if c := l.holder(k.slot); c != nil && !l.absent(c, k.slot) {
-			l.violate(twoAtOnce, "%s works while %s lives, both under %s", k.bidder.name, c.name, k.slot)
-		}
 		l.checkToken(gate.SlotToken{Slot: k.slot, Token: k.token}, k.hold)
+		checkReadWrite(l, k)
 	}
 	l.works = append(l.works, k)
 	checkWorkCrowd(l, k.bidder)
+}
+
+// workBeginsUnder checks that the hold of the work has the slot alone.
+func workBeginsUnder(l *checks, k *work, slot string) {
+	if l.released[k.key(slot)] {
+		l.violate(withoutProof, "%s works under hold %s of %s, which is released", k.bidder.name, k.hold, slot)
+	}
+	if workAbsent(k) {
+		return
+	}
+	for _, other := range l.works {
+		if other.has(slot) && !workAbsent(other) {
+			l.violate(twoAtOnce, "%s works while %s works, both under %s", k.bidder.name, other.bidder.name, slot)
+		}
+	}
+	if c := l.holder(slot); c != nil && !l.absent(c, slot) {
+		l.violate(twoAtOnce, "%s works while %s lives, both under %s", k.bidder.name, c.name, slot)
+	}
 }
 
 // checkWorkCrowd demands that no more programs work under a claim than its size allows.
@@ -66,9 +80,11 @@ func workEnds(l *checks, k *work, how string) {
 
 // checkWorkOutlived demands that the work ends before any standby may take its slot.
 func checkWorkOutlived(l *checks, k *work) {
-	r, ok := l.renewals[k.key()]
-	if free := r.free(); !k.excused && !workAbsent(k) && (!ok || l.now() > free) {
-		l.violate(outlived, "%s worked until %v, %s was free from %v on", k.bidder.name, l.now(), k.slot, free)
+	for _, slot := range k.slots {
+		r, ok := l.renewals[k.key(slot)]
+		if free := r.free(); !k.excused && !workAbsent(k) && (!ok || l.now() > free) {
+			l.violate(outlived, "%s worked until %v, %s was free from %v on", k.bidder.name, l.now(), slot, free)
+		}
 	}
 }
 
@@ -81,7 +97,7 @@ func workAbsent(k *work) bool {
 // takenFromWork demands that no program works under a slot that another hold takes.
 func takenFromWork(l *checks, slot, holder, hold string) {
 	for _, k := range l.works {
-		if k.slot == slot && !workAbsent(k) && (k.bidder.pod.identity() != holder || k.hold != hold) {
+		if k.has(slot) && !workAbsent(k) && (k.bidder.pod.identity() != holder || k.hold != hold) {
 			l.violate(twoAtOnce, "%s takes %s (hold %s) while %s works under hold %s", holder, slot, hold, k.bidder.name, k.hold)
 		}
 	}
@@ -90,7 +106,7 @@ func takenFromWork(l *checks, slot, holder, hold string) {
 // releasedFromWork demands that no program works under a slot that becomes free.
 func releasedFromWork(l *checks, by, slot, hold string) {
 	for _, k := range l.works {
-		if k.slot == slot && (k.hold == hold || !workAbsent(k)) {
+		if k.has(slot) && (k.hold == hold || !workAbsent(k)) {
 			l.violate(withoutProof, "%s releases %s (hold %s) while %s works under hold %s", by, slot, hold, k.bidder.name, k.hold)
 		}
 	}
@@ -103,13 +119,15 @@ func checkTold(l *checks, a *localAgent, t told) {
 	if good == 0 || misled(a.pod.node, t.at) || a.thawedAt == t.at {
 		return
 	}
-	of := key(t.Slot, a.pod.identity(), t.Hold)
-	r, ok := l.renewals[of]
-	switch until := t.at + time.Duration(float64(good)/(1-skew)); {
-	case !ok || l.released[of]:
-		l.violate(tooLong, "%s tells %s of %s for %v, and has no such hold", a.where, t.State, t.Hold, good)
-	case until > r.free():
-		l.violate(tooLong, "%s tells %s of %s for %v, until %v, and %s is free from %v on", a.where, t.State, t.Hold, good, until, t.Slot, r.free())
+	for _, slot := range t.slots() {
+		of := key(slot, a.pod.identity(), t.Hold)
+		r, ok := l.renewals[of]
+		switch until := t.at + time.Duration(float64(good)/(1-skew)); {
+		case !ok || l.released[of]:
+			l.violate(tooLong, "%s tells %s of %s for %v, and has no such hold of %s", a.where, t.State, t.Hold, good, slot)
+		case until > r.free():
+			l.violate(tooLong, "%s tells %s of %s for %v, until %v, and %s is free from %v on", a.where, t.State, t.Hold, good, until, slot, r.free())
+		}
 	}
 }
 

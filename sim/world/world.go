@@ -40,6 +40,8 @@ type World struct {
 	// variables has the Variables of these pods. The field silent ends all calls for them.
 	variables *variables
 	silent    bool
+	// joins reports that programs call for several claims at once.
+	joins bool
 	// restores reports that a person restores the objects of an earlier instant. No pod has the gate
 	// "readiness" then, because that gate stops no application.
 	restores bool

@@ -40,7 +40,7 @@ func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err err
 	for range c.follow {
 		go follow(c.bid)
 	}
-	giveBack, err = bid(ctx, c.bid)
+	giveBack, err = bid(ctx, c.bid, c.as)
 	if ctx.Err() != nil {
 		err = nil
 	}
@@ -56,11 +56,15 @@ func callBy(socket string) {
 
 // bid waits until the local API gives the program a hold of the claim. From then on the program
 // ends at once when the hold does. The result gives the hold back.
-func bid(ctx context.Context, claim string) (giveBack func() error, err error) {
+func bid(ctx context.Context, claim, as string) (giveBack func() error, err error) {
 	waiting, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(ctx, cancel) // a program that waits may go at once
 	// The stream stays open for as long as the program runs.
-	answer, err := send(waiting, http.MethodPost, claim+"/holds?stream=true&wait=24h") //nolint:bodyclose // see above
+	query := "/holds?stream=true&wait=24h"
+	if as != "" {
+		query += "&as=" + as
+	}
+	answer, err := send(waiting, http.MethodPost, claim+query) //nolint:bodyclose // see above
 	if err != nil {
 		return nil, err
 	}

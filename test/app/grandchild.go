@@ -31,7 +31,7 @@ func (l life) fork(c config) error {
 }
 
 func respawn(c config, descendant string, locks []*os.File) *exec.Cmd {
-	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", "-record", c.dir, "-alone", c.names, "-descendant", descendant)
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", "-record", c.dir, "-alone", expand(c.names), "-descendant", descendant)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.ExtraFiles = locks
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

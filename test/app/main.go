@@ -48,6 +48,7 @@ type config struct {
 	eat        bool
 	echo       bool
 	bid        string
+	as         string
 	follow     int
 	socket     string
 	starts     string
@@ -80,13 +81,11 @@ func main() {
 	flag.StringVar(&c.tcp, "tcp", "", "ports that are open while a probe is healthy, with -listen: NAME=ADDRESS, separated by commas")
 	flag.StringVar(&c.https, "https", "", "address to serve the same as -listen by HTTPS")
 	flag.StringVar(&c.bid, "bid", "", "run only while the local API gives a hold of this claim: KIND/NAME")
+	flag.StringVar(&c.as, "as", "", "with -bid: reader or writer, for a read-write lock")
 	flag.IntVar(&c.follow, "follow", 0, "with -bid: follow the state of the claim by so many connections")
 	flag.StringVar(&c.socket, "socket", "", "with -bid: the path of the local API's socket, instead of its port")
 	flag.StringVar(&c.starts, "starts", "", "with -listen: be alone under this name until the application serves")
 	flag.Parse()
-	// The names may contain $METAPARTICLE_SLOT, so that each slot of a semaphore is a name
-	// of its own.
-	c.names = os.ExpandEnv(c.names)
 	code, err := run(c)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "app:", err)
@@ -212,12 +211,16 @@ func askedToStop(c config) (context.Context, context.CancelFunc) {
 // life has a record for each name under which only one application may run.
 type life []*record.Writer
 
+// expand puts the slot into the names that contain $METAPARTICLE_SLOT. So each slot of a semaphore is
+// a name of its own.
+func expand(names string) string { return os.ExpandEnv(names) }
+
 func begin(c config) (life, error) {
 	if c.dir == "" {
 		return nil, nil
 	}
 	var l life
-	for name := range strings.SplitSeq(c.names, ",") {
+	for name := range strings.SplitSeq(expand(c.names), ",") {
 		w, err := record.Begin(c.dir, name, meta())
 		if err != nil {
 			return nil, err

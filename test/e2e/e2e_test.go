@@ -151,6 +151,9 @@ func TestProgramsOnNodeNetworkLeadBySocket(t *testing.T) {
 func TestHundredConnectionsToLocalAPICostFewMegabytes(t *testing.T) {
 	exclusive.TestHundredConnectionsToLocalAPICostFewMegabytes(t)
 }
+func TestReadersAndWritersNeverRunTogetherDespiteKills(t *testing.T) {
+	exclusive.TestReadersAndWritersNeverRunTogetherDespiteKills(t)
+}
 func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 	exclusive.TestSemaphoreLetsThreeOfFivePodsRun(t)
 }

@@ -1,0 +1,164 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"errors"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/lease"
+)
+
+// newReadWriteModel returns the model of a read-write lock, with an intent and three slots. The pods
+// name different sizes, and change between reading and writing.
+func newReadWriteModel(s *script, self func(name string) lease.Self) *model {
+	m := &model{script: s, began: time.Now()}
+	var names []string
+	for i := range 4 {
+		l := &modelLease{}
+		names = append(names, "slot-"+strconv.Itoa(i))
+		m.leases = append(m.leases, l)
+		m.store(l, lease.Record{UID: "uid-" + names[i]})
+	}
+	for i := range 2 + s.choose(2) {
+		p := &modelPod{
+			model: m, name: string(rune('a' + i)), waiting: true, rate: time.Duration(11 + s.choose(3)), readers: 1 + s.choose(3),
+			skew: time.Duration(s.choose(3)-1) * 45 * time.Second, names: names, writes: s.choose(2) == 1, boot: time.Duration(i) * time.Hour,
+		}
+		p.self = self(p.name)
+		m.pods = append(m.pods, p)
+		p.start()
+	}
+	return m
+}
+
+// beginReadWrite checks the slots of a new hold. A reader has one slot within its size, and a writer has
+// all slots.
+func (p *modelPod) beginReadWrite(s State) {
+	switch {
+	case s.Writes && len(s.Tokens) != len(p.names):
+		p.model.violate("%s writes under %v", p.name, s.Tokens)
+	case !s.Writes && (len(s.Tokens) != 1 || s.Tokens[0].Slot == p.names[0] || s.Tokens[0].Slot > p.names[p.readers]):
+		p.model.violate("%s reads under %v", p.name, s.Tokens)
+	}
+}
+
+// TestReadersAndWritersKeepInvariantsInRandomSchedules plays random schedules of pods that read and
+// write under one lock.
+func TestReadersAndWritersKeepInvariantsInRandomSchedules(t *testing.T) {
+	workers := runtime.GOMAXPROCS(0)
+	for worker := range workers {
+		t.Run(strconv.Itoa(worker), func(t *testing.T) {
+			t.Parallel()
+			self, random := identities(t), modelRandom(worker+100) //nolint:gosec // a seed
+			for range *schedules / workers / 3 {
+				judgeModel(t, random.schedule(), newReadWriteModel, self)
+			}
+		})
+	}
+}
+
+// readWriteClaim returns a claim of a read-write lock of the size 1, and its looks by the slots.
+func readWriteClaim(t *testing.T, f Facts) (c *Claim, looks map[string]Action) {
+	t.Helper()
+	random := modelRandom(1)
+	c = New(Config{Slots: []string{"intent", "0", "1"}, Readers: 1, Self: self(t, "a", 12*time.Second), OwnProofs: true, Random: &random}, 0)
+	actions, _ := c.Next(0, f)
+	return c, looksOf(actions)
+}
+
+// looksOf returns the looks among the actions, by the slots.
+func looksOf(actions []Action) map[string]Action {
+	looks := map[string]Action{}
+	for _, a := range actions {
+		if a.Kind == Look {
+			looks[a.Slot] = a
+		}
+	}
+	return looks
+}
+
+var (
+	byReader  = Facts{Wall: time.Now(), Compete: true, Proven: func(string) bool { return false }}
+	byWriter  = Facts{Wall: time.Now(), Compete: true, Proven: func(string) bool { return false }, Writes: true}
+	ofAnother = lease.Record{UID: "uid", Version: "7", Holder: "b_u", Hold: "b", Duration: 30 * time.Second}
+)
+
+func TestReaderReadsASilentIntentAgain(t *testing.T) {
+	c, looks := readWriteClaim(t, byReader)
+	looks["intent"].Read(0, ofAnother)
+	looks["0"].Read(0, lease.Record{UID: "uid", Version: "1"})
+	sent, wake := kinds(c, time.Second, byReader)
+	require.Empty(t, sent)
+	require.Equal(t, 30*time.Second, wake, "the intent may expire")
+	actions, _ := c.Next(wake, byReader)
+	again := looksOf(actions)
+	require.Len(t, again, 1, "the writer may have renewed unseen")
+	renewed := ofAnother
+	renewed.Version = "8"
+	again["intent"].Read(wake, renewed)
+	sent, wake = kinds(c, wake, byReader)
+	require.Empty(t, sent, "the writer lives")
+	var acquired []Action
+	for at := wake - time.Second; at < wake+20*time.Second && len(acquired) == 0; at += time.Second / 2 {
+		actions, _ = c.Next(at, byReader)
+		if look, ok := looksOf(actions)["intent"]; ok {
+			look.Read(at, renewed)
+			acquired, _ = c.Next(at, byReader)
+		}
+	}
+	require.Len(t, acquired, 1, "the writer is dead")
+	assert.Equal(t, Acquire, acquired[0].Kind)
+	assert.Equal(t, "0", acquired[0].Slot)
+}
+
+func TestWriterReadsASilentSlotAgain(t *testing.T) {
+	c, looks := readWriteClaim(t, byWriter)
+	free := lease.Record{UID: "uid", Version: "1"}
+	looks["intent"].Read(0, free)
+	looks["0"].Read(0, ofAnother)
+	looks["1"].Read(0, free)
+	intent := only(t, c, 0, byWriter, Acquire)
+	stored := intent.Record
+	stored.Version = "2"
+	require.NoError(t, c.Answered(0, intent, Answer{Record: stored}))
+	for at := time.Duration(0); at < 29*time.Second; at += time.Second {
+		renewStored(t, c, at)
+	}
+	acquire := only(t, c, 30*time.Second, byWriter, Acquire)
+	require.Equal(t, "0", acquire.Slot)
+	require.Error(t, c.Answered(30*time.Second, acquire, Answer{Err: errors.New("old"), Conflict: true}))
+	var looked bool
+	for at := 30 * time.Second; at < 36*time.Second; at += time.Second {
+		looked = renewStored(t, c, at) || looked
+	}
+	assert.True(t, looked, "the watch is silent, and the writer reads")
+	assert.NotNil(t, c.need.slots[0].held, "the writer keeps the intent for the read")
+	for at := 36 * time.Second; at < 46*time.Second; at += time.Second {
+		renewStored(t, c, at)
+	}
+	assert.Nil(t, c.need.slots[0].held, "a reader out of sight is not waited for")
+}
+
+// renewStored lets the claim of a writer decide, and answers its renewals. The result reports whether
+// the claim has begun a look.
+func renewStored(t *testing.T, c *Claim, at time.Duration) (looked bool) {
+	t.Helper()
+	actions, _ := c.Next(at, byWriter)
+	for _, a := range actions {
+		looked = looked || a.Kind == Look
+		if a.Kind == Renew {
+			stored := a.Record
+			stored.Version += "0"
+			require.NoError(t, c.Answered(at, a, Answer{Record: stored}))
+		}
+	}
+	return looked
+}

@@ -1,0 +1,42 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"github.com/metaparticle-io/metaparticle/agent/claim"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// allTaken returns what keeps a bid from each of the slots; nil if any of them may be free.
+func allTaken(views []claim.View, available func(claim.View) bool) *problem {
+	holder := ""
+	for _, v := range views {
+		free := available(v)
+		switch {
+		case v.FreeAt == instant.Never || free && v.Record.Paused == "":
+			return nil
+		case !free && holder == "":
+			holder = api.PodOf(v.Record.Holder)
+		}
+	}
+	if holder == "" {
+		return pausedProblem
+	}
+	return busyProblem(holder)
+}
+
+// anyTaken returns what keeps a bid from all of the slots together; nil if each of them may be free.
+func anyTaken(views []claim.View, available func(claim.View) bool) *problem {
+	for _, v := range views {
+		switch {
+		case v.FreeAt == instant.Never:
+		case !available(v):
+			return busyProblem(api.PodOf(v.Record.Holder))
+		case v.Record.Paused != "" && len(views) > 1:
+			return pausedProblem
+		}
+	}
+	return nil
+}

@@ -1,0 +1,314 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"maps"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+const (
+	readPath  = "/v1/rwlock/c/holds?as=reader&heartbeat=5m"
+	writePath = "/v1/rwlock/c/holds?as=writer&heartbeat=5m"
+)
+
+// newRWServer returns an API server with the Leases of the read-write lock c.
+func newRWServer() *server {
+	return newServer(api.Claim{Kind: api.RWLock, Name: "c", Size: 1}.Slots(api.Workload{})...)
+}
+
+// heldOf returns how many Leases name the pod.
+func (s *server) heldOf(name string) (n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.leases {
+		if api.PodOf(l.Holder) == name {
+			n++
+		}
+	}
+	return n
+}
+
+// after lets the time pass, and then all work that is due.
+func after(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+func tokenIn(body map[string]any) int {
+	n, _ := strconv.Atoi(body["fencingToken"].(string))
+	return n
+}
+
+func TestReadersHoldTogetherAndAWriterAlone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newRWServer()
+		first, second := start(t, s, "first", "rwlock/c=2"), start(t, s, "second", "rwlock/c=2")
+		third, writer := start(t, s, "third", "rwlock/c=2"), start(t, s, "writer", "rwlock/c=2")
+		code, one := first.call(http.MethodPost, readPath)
+		require.Equal(t, http.StatusCreated, code, one)
+		assert.Equal(t, "reader", one["as"])
+		code, two := second.call(http.MethodPost, readPath)
+		require.Equal(t, http.StatusCreated, code, two)
+		code, body := third.call(http.MethodPost, readPath)
+		assert.Equal(t, http.StatusConflict, code, "two pods read already: %v", body)
+
+		code, body = writer.call(http.MethodPost, writePath)
+		assert.Equal(t, http.StatusConflict, code, body)
+		assert.Equal(t, "Busy", body["reason"])
+		after(time.Second)
+		assert.Zero(t, s.heldOf("writer"), "a bid that failed keeps nothing")
+
+		writes := writer.stream(http.MethodPost, "/v1/rwlock/c/holds?as=writer&stream=true&wait=1h")
+		after(2 * time.Minute)
+		assert.Empty(t, writes.states())
+		first.call(http.MethodDelete, "/v1/rwlock/c/holds/"+one["hold"].(string))
+		after(time.Second)
+		assert.Empty(t, writes.states(), "the second pod reads")
+		reads := third.stream(http.MethodPost, "/v1/rwlock/c/holds?as=reader&stream=true&wait=1h")
+		after(time.Minute)
+		assert.Empty(t, reads.states(), "no reader passes a writer that waits")
+		second.call(http.MethodDelete, "/v1/rwlock/c/holds/"+two["hold"].(string))
+		after(time.Second)
+		assert.Equal(t, []string{"held"}, writes.states())
+		assert.Equal(t, 1+api.RWLockSlots, s.heldOf("writer"))
+		writes.mu.Lock()
+		line := writes.text.String()
+		writes.mu.Unlock()
+		assert.Contains(t, line, `"as":"writer"`)
+		after(time.Minute)
+		assert.Empty(t, reads.states())
+
+		number := strings.Split(strings.Split(line, `"hold":"`)[1], `"`)[0]
+		writer.call(http.MethodDelete, "/v1/rwlock/c/holds/"+number)
+		after(time.Second)
+		assert.Equal(t, []string{"held"}, reads.states())
+		assert.Zero(t, s.heldOf("writer"))
+	})
+}
+
+func TestWritersTokenIsGreaterThanEachEarlierToken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newRWServer()
+		a, b := start(t, s, "a", "rwlock/c=3"), start(t, s, "b", "rwlock/c=3")
+		last := 0
+		for i := range 6 {
+			p, path, word := []*pod{a, b}[i%2], writePath, "writer"
+			if i%3 == 1 {
+				path, word = readPath, "reader"
+			}
+			code, body := p.call(http.MethodPost, path+"&wait=1m")
+			require.Equal(t, http.StatusCreated, code, body)
+			assert.Equal(t, word, body["as"])
+			assert.Greater(t, tokenIn(body), last)
+			if last = tokenIn(body); word == "writer" {
+				for _, slot := range (api.Claim{Kind: api.RWLock, Name: "c", Size: 3}).Slots(api.Workload{}) {
+					version, _ := strconv.Atoi(s.lease(slot).ResourceVersion)
+					assert.LessOrEqual(t, version, last, "the token is that of the last slot")
+				}
+			}
+			p.call(http.MethodDelete, "/v1/rwlock/c/holds/"+body["hold"].(string))
+		}
+	})
+}
+
+func TestWriterThatStopsWaitingKeepsNothing(t *testing.T) {
+	ends := map[string]func(writer *pod, waits *lines){
+		"its wait ends": func(*pod, *lines) { after(4 * time.Minute) },
+		"it hangs up":   func(_ *pod, waits *lines) { waits.end() },
+		"its pod stops": func(writer *pod, _ *lines) { close(writer.stop) },
+	}
+	for name, end := range ends {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newRWServer()
+				first, writer := start(t, s, "first", "rwlock/c=2"), start(t, s, "writer", "rwlock/c=2")
+				code, body := first.call(http.MethodPost, readPath)
+				require.Equal(t, http.StatusCreated, code, body)
+				soon := writer.stream(http.MethodPost, writePath+"&wait=7m")
+				after(5 * time.Second)
+				assert.NotZero(t, s.heldOf("writer"))
+				soon.end()
+				after(time.Second)
+				assert.Zero(t, s.heldOf("writer"), "the agent still watches the Leases")
+				waits := writer.stream(http.MethodPost, writePath+"&wait=7m")
+				after(4 * time.Minute)
+				assert.NotZero(t, s.heldOf("writer"), "the writer has the intent at least")
+				code, _ = first.call(http.MethodPut, "/v1/rwlock/c/holds/"+body["hold"].(string))
+				require.Equal(t, http.StatusOK, code)
+				end(writer, waits)
+				after(time.Second)
+				assert.Zero(t, s.heldOf("writer"))
+				other := start(t, s, "other", "rwlock/c=2")
+				code, body = other.call(http.MethodPost, readPath)
+				assert.Equal(t, http.StatusCreated, code, body)
+			})
+		})
+	}
+}
+
+func TestReaderThatAsksToWriteIsRefused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newRWServer()
+		p := start(t, s, "first", "rwlock/c=2")
+		_, body := p.call(http.MethodPost, readPath)
+		began := time.Now()
+		code, refused := p.call(http.MethodPost, writePath+"&wait=1h")
+		assert.Equal(t, http.StatusConflict, code)
+		assert.Equal(t, "NoUpgrade", refused["reason"])
+		assert.Less(t, time.Since(began), time.Second)
+		p.call(http.MethodDelete, "/v1/rwlock/c/holds/"+body["hold"].(string))
+		code, body = p.call(http.MethodPost, writePath+"&wait=1h")
+		assert.Equal(t, http.StatusCreated, code, body)
+		code, refused = p.call(http.MethodPost, readPath)
+		assert.Equal(t, http.StatusConflict, code, "a writer's pod has one hold")
+		assert.Equal(t, "Busy", refused["reason"])
+	})
+}
+
+func TestSizesMayDifferAndAWriterStaysAlone(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newRWServer()
+		wide, narrow := start(t, s, "wide", "rwlock/c=16"), start(t, s, "narrow", "rwlock/c=1")
+		s.edit("rwlock.c.0", pauseLease) // the wide reader takes another slot
+		code, body := wide.call(http.MethodPost, readPath+"&wait=10s")
+		require.Equal(t, http.StatusCreated, code, body)
+		assert.NotEqual(t, "rwlock.c.0", body["slot"])
+		s.edit("rwlock.c.0", resumeLease)
+		code, refused := narrow.call(http.MethodPost, writePath+"&wait=1m")
+		assert.Equal(t, http.StatusConflict, code, refused)
+		wide.call(http.MethodDelete, "/v1/rwlock/c/holds/"+body["hold"].(string))
+		code, body = narrow.call(http.MethodPost, writePath+"&wait=1m")
+		require.Equal(t, http.StatusCreated, code, body)
+		code, refused = wide.call(http.MethodPost, readPath+"&wait=1m")
+		assert.Equal(t, http.StatusConflict, code, refused)
+	})
+}
+
+func TestPausedSlotKeepsWritersFromBeginning(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newRWServer()
+		s.edit("rwlock.c.7", pauseLease)
+		reader, writer := start(t, s, "reader", "rwlock/c=2"), start(t, s, "writer", "rwlock/c=2")
+		waits := writer.stream(http.MethodPost, writePath+"&wait=1h")
+		after(time.Minute)
+		assert.Zero(t, s.heldOf("writer"), "the writer would keep the readers out in vain")
+		code, body := reader.call(http.MethodPost, readPath)
+		assert.Equal(t, http.StatusCreated, code, body)
+		reader.call(http.MethodDelete, "/v1/rwlock/c/holds/"+body["hold"].(string))
+		s.edit("rwlock.c.7", resumeLease)
+		<-waits.done
+		assert.Equal(t, 1+api.RWLockSlots, s.heldOf("writer"))
+	})
+}
+
+func TestDeadReaderOrWriterCostsOneLeaseDuration(t *testing.T) {
+	for _, dead := range []string{readPath, writePath} {
+		t.Run(dead, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				s := newRWServer()
+				first, writer := start(t, s, "first", "rwlock/c=2"), start(t, s, "writer", "rwlock/c=2")
+				code, body := first.call(http.MethodPost, dead)
+				require.Equal(t, http.StatusCreated, code, body)
+				waits := writer.stream(http.MethodPost, writePath+"&wait=1h")
+				after(time.Minute)
+				began := time.Now()
+				first.kill()
+				<-waits.done
+				assert.Equal(t, 1+api.RWLockSlots, s.heldOf("writer"))
+				assert.Greater(t, time.Since(began), budget.Deadline()-budget.Renew, "the program may work until its answer ends")
+				assert.Less(t, time.Since(began), budget.Duration+5*time.Second)
+			})
+		})
+	}
+}
+
+func TestTwoWritersWithReadersNeverBlockEachOther(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newRWServer()
+		var writes []*lines
+		var pods []*pod
+		for i := range 4 {
+			p := start(t, s, "pod-"+strconv.Itoa(i), "rwlock/c=2")
+			path := writePath
+			if i > 1 {
+				path = readPath
+			}
+			pods, writes = append(pods, p), append(writes, p.stream(http.MethodPost, path+"&wait=1h"))
+		}
+		for range pods {
+			after(5 * time.Second)
+			done := 0
+			for i, l := range writes {
+				select {
+				case <-l.done:
+				default:
+					continue
+				}
+				done++
+				l.mu.Lock()
+				text := l.text.String()
+				l.mu.Unlock()
+				number := strings.Split(strings.Split(text, `"hold":"`)[1], `"`)[0]
+				pods[i].call(http.MethodDelete, "/v1/rwlock/c/holds/"+number)
+			}
+			if done == len(writes) {
+				return
+			}
+		}
+		assert.Fail(t, "some bid never held")
+	})
+}
+
+func TestReadWriteLockStatesShowItsIntent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newRWServer()
+		p, other := start(t, s, "first", "rwlock/c=2"), start(t, s, "other", "rwlock/c=2")
+		_, body := p.call(http.MethodPost, writePath)
+		require.Equal(t, "held", body["state"])
+		for _, seen := range []*pod{p, other} {
+			_, state := seen.call(http.MethodGet, "/v1/rwlock/c")
+			slots := state["slots"].([]any)
+			require.Len(t, slots, 3, "the intent, and as many slots as the size says")
+			for _, slot := range slots {
+				assert.Equal(t, "held", slot.(map[string]any)["state"], slot)
+				assert.Equal(t, "first", slot.(map[string]any)["holder"])
+			}
+		}
+	})
+}
+
+func TestBidOfAnRWLockNamesItsKind(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := start(t, newServer("lock.a"), "first", "lock/a,rwlock/c=2")
+		for _, path := range []string{
+			"/v1/rwlock/c/holds", "/v1/rwlock/c/holds?as=owner", "/v1/rwlock/c/holds?as=", "/v1/lock/a/holds?as=reader",
+		} {
+			code, body := p.call(http.MethodPost, path)
+			assert.Equal(t, http.StatusBadRequest, code, path)
+			assert.Equal(t, "BadRequest", body["reason"])
+		}
+	})
+}
+
+func pauseLease(l *kube.Lease) {
+	l.Annotations = maps.Clone(l.Annotations)
+	if l.Annotations == nil {
+		l.Annotations = map[string]string{}
+	}
+	l.Annotations[api.PausedAnnotation] = ""
+}
+
+func resumeLease(l *kube.Lease) { delete(l.Annotations, api.PausedAnnotation) }

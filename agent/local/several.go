@@ -1,0 +1,180 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// holdings is the answer about holds of several claims, in the order of acquisition. The time ends
+// with the first of the holds.
+type holdings struct {
+	Holds          []holding `json:"holds"`
+	GoodForSeconds float64   `json:"goodForSeconds"`
+	GoodUntil      float64   `json:"goodUntil"`
+}
+
+// member is one claim of a call for several claims. The field hold is nil until the claim is held.
+type member struct {
+	calls
+	writes bool
+	hold   *hold
+}
+
+// several is a call for several claims, which gets a hold of each claim or of none.
+type several struct {
+	members []member
+	// wait bounds the whole call, and every is the time between two heartbeats of each hold.
+	wait, every time.Duration
+}
+
+// postHolds bids for several claims. The answer has a hold of each claim.
+func (a *API) postHolds(w http.ResponseWriter, r *http.Request) {
+	s, problem := a.several(r.URL.Query())
+	if problem == nil {
+		problem = s.acquire(r.Context())
+	}
+	var answer holdings
+	if problem == nil {
+		answer, problem = s.tell()
+	}
+	switch {
+	case problem != nil:
+		s.giveBack()
+		problem.write(w)
+	case r.Context().Err() != nil:
+		s.giveBack() // the program never learns of the holds
+	default:
+		reply(w, http.StatusCreated, answer)
+	}
+}
+
+// several reads a call for several claims. All programs acquire in the order of the claims' texts, so
+// that no two calls wait for each other.
+func (a *API) several(query url.Values) (several, *problem) {
+	wait, every, problem := timesOf(query)
+	if problem != nil {
+		return several{}, problem
+	}
+	s := several{wait: wait, every: every}
+	names := strings.Split(query.Get("claims"), ",")
+	slices.Sort(names)
+	if slices.Contains(names, "") || len(slices.Compact(slices.Clone(names))) < len(names) {
+		return s, usageProblem("Write the claims once each, as in ?claims=lock/a,lock/b.")
+	}
+	as := query.Get("as")
+	for _, text := range names {
+		word, name, _ := strings.Cut(text, "/")
+		k := a.keeper(word, name)
+		switch {
+		case word == api.Variable.Word():
+			return s, usageProblem("No pod holds a Variable.")
+		case k == nil:
+			return s, undeclaredProblem(word, name)
+		}
+		m := member{calls: calls{k}}
+		if k.of.Kind == api.RWLock {
+			if m.writes, problem = writesAs(k.of, as); problem != nil {
+				return s, problem
+			}
+		}
+		s.members = append(s.members, m)
+	}
+	if as != "" && !slices.ContainsFunc(s.members, func(m member) bool { return m.of.Kind == api.RWLock }) {
+		return s, usageProblem("Only a read-write lock (rwlock) takes ?as.")
+	}
+	return s, nil
+}
+
+// acquire gets a hold of each claim, one after the other. The open call shows that the program lives.
+// If an earlier hold ends meanwhile, or a person asks for it, the call ends.
+func (s several) acquire(ctx context.Context) *problem {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	until := time.Now().Add(s.wait)
+	for i := range s.members {
+		m := &s.members[i]
+		wait := s.wait
+		if wait > 0 {
+			wait = max(time.Until(until), 1)
+		}
+		o := m.bidFor(ctx, &bid{now: wait == 0, stream: true, writes: m.writes}, wait)
+		switch {
+		case o.problem == nil:
+			m.hold = o.hold
+			go m.guard(ctx, cancel)
+		case context.Cause(ctx) == errAsked:
+			return lostProblem
+		default:
+			return o.problem
+		}
+	}
+	return nil
+}
+
+// guard ends a call that waits for the next claim, if the hold of this claim has ended, or if a person
+// asks for it.
+func (m member) guard(ctx context.Context, end func(error)) {
+	for {
+		line, changed, ok := m.lineOf(ctx, m.hold)
+		switch {
+		case !ok:
+			return
+		case line.State == asked || line.State == lost:
+			end(errAsked)
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		case <-m.ended:
+			return
+		}
+	}
+}
+
+// tell returns the answer about all holds. From now on the program sends heartbeats for each hold, or
+// follows the hold.
+func (s several) tell() (answer holdings, problem *problem) {
+	for i, m := range s.members {
+		line, has := m.leave(s.every)
+		if !has {
+			return holdings{}, lostProblem
+		}
+		answer.Holds = append(answer.Holds, line)
+		if i == 0 || line.GoodUntil < answer.GoodUntil {
+			answer.GoodForSeconds, answer.GoodUntil = line.GoodForSeconds, line.GoodUntil
+		}
+	}
+	return answer, nil
+}
+
+// leave ends the support of a hold by the call. The result has is false if the hold has ended.
+func (m member) leave(every time.Duration) (answer holding, has bool) {
+	_ = m.call(context.Background(), func(now time.Duration) {
+		if h := m.hold; h.phase(now) != lost {
+			h.streams--
+			h.expect(now, every)
+			answer, has = newHolding(m.of, h, now), true
+		}
+	})
+	return answer, has
+}
+
+// giveBack gives back all holds of the call, of which no program knows. The last hold goes first.
+func (s several) giveBack() {
+	for _, m := range slices.Backward(s.members) {
+		if m.hold != nil {
+			_ = m.calls.giveBack(context.Background(), m.hold.number)
+		}
+	}
+}

@@ -1,0 +1,141 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// joint is one call of a program for several claims. Each claim has a bidder, and the first bidder has
+// the call.
+type joint struct {
+	bidders []*bidder
+	// rounds has the round of each bidder, so that a late answer changes nothing.
+	rounds []int
+}
+
+// jointClaims draws the claims of the story in which programs call for several claims. The last claim is a
+// read-write lock.
+func jointClaims(s *programs) func() []api.Claim {
+	s.joins = true
+	return func() []api.Claim {
+		return []api.Claim{{Kind: api.Lock, Name: "a", Size: 1}, {Kind: api.Lock, Name: "b", Size: 1}, {Kind: api.RWLock, Name: "c", Size: 1 + s.rng.IntN(3)}}
+	}
+}
+
+// partnersOf draws idle bidders of other claims in the pod, for a joint call; none for a call of the
+// bidder alone.
+func partnersOf(b *bidder) (all []*bidder) {
+	if !b.pod.w.joins || !chance(b.rng, .6) {
+		return nil
+	}
+	for _, o := range b.pod.bidders {
+		other := func(p *bidder) bool { return p.claim == o.claim }
+		if o.claim != b.claim && o.idles && (!b.pod.w.calm || o.due) && !slices.ContainsFunc(all, other) && chance(b.rng, .7) {
+			all = append(all, o)
+		}
+	}
+	return all
+}
+
+// join calls for the claims of the bidder and of its partners. Afterwards each bidder has a hold of its own.
+func join(b *bidder, partners []*bidder) {
+	w := b.pod.w
+	j := &joint{bidders: append([]*bidder{b}, partners...)}
+	every := between(b.rng, 2*time.Second, 15*time.Second).Round(time.Millisecond)
+	var claims []string
+	query := "&heartbeat=" + every.String()
+	if w.calm || chance(b.rng, .8) {
+		query += "&wait=" + between(b.rng, time.Second, 5*time.Minute).String()
+	}
+	for _, m := range j.bidders {
+		m.round++
+		m.joint, m.idles, m.bids, m.since, m.streams, m.every = j, false, true, w.now(), false, every
+		j.rounds = append(j.rounds, m.round)
+		claims = append(claims, m.claim.Kind.Word()+"/"+m.claim.Name)
+		query += as(m)
+	}
+	b.call = &call{program: b.program, rng: b.rng, took: j.took, ended: j.ended}
+	b.call.begin(http.MethodPost, "/v1/holds?claims="+strings.Join(claims, ",")+query)
+	if !w.calm && chance(b.rng, .1) { // the program gives up
+		b.in(between(b.rng, time.Millisecond, 20*time.Second), func() {
+			if b.joint == j {
+				b.lets(0)
+			}
+		})
+	}
+}
+
+// open reports whether the bidder still belongs to the call.
+func (j *joint) open(i int) bool { return j.bidders[i].joint == j && j.bidders[i].round == j.rounds[i] }
+
+// took hands each bidder the line about its claim.
+func (j *joint) took(code int, t told) {
+	for _, line := range t.Holds {
+		for i, b := range j.bidders {
+			if j.open(i) && b.claim.LocalText() == line.Claim {
+				b.told(code, line)
+			}
+		}
+	}
+}
+
+// ended takes in the end of the answer. A bidder with a hold sends heartbeats from now on.
+func (j *joint) ended(int) {
+	for i, b := range j.bidders {
+		if !j.open(i) {
+			continue
+		}
+		b.joint, b.bids, b.call = nil, false, nil
+		if b.hold == nil {
+			b.later(idle(b))
+		} else {
+			b.beat()
+		}
+	}
+}
+
+// part ends the call, because its connection is closed. All bidders but the first bid anew.
+func (j *joint) part() {
+	for i, b := range j.bidders {
+		if !j.open(i) {
+			continue
+		}
+		b.joint, b.bids = nil, false
+		if i > 0 {
+			b.later(idle(b))
+		}
+	}
+}
+
+// joined reports whether the claim waits in an open joint call of another bidder than b.
+func (s *waits) joined(b *bidder) bool {
+	return slices.ContainsFunc(s.bidders(), func(o *bidder) bool {
+		return o != b && o.joint != nil && o.claim.Kind == b.claim.Kind && o.claim.Name == b.claim.Name
+	})
+}
+
+// jointUsed reports whether a bid has to wait. A joint call waits for the first of its claims that is in
+// use. Until a joint call ends, its claims may be in use, although no program works yet.
+func (s *waits) jointUsed(b *bidder) bool {
+	if b.joint == nil {
+		return s.joined(b) || s.used(b)
+	}
+	return slices.ContainsFunc(b.joint.bidders, func(m *bidder) bool { return s.joined(m) || s.used(m) })
+}
+
+// checkJoint demands that the time of an answer about several claims ends with the first of them.
+func checkJoint(l *checks, a *localAgent, t told) {
+	for _, line := range t.Holds {
+		checkTold(l, a, line)
+		if t.GoodUntil > line.GoodUntil {
+			l.violate(tooLong, "%s tells several holds until %v, and %s until %v", a.where, t.until(), line.Claim, line.until())
+		}
+	}
+}

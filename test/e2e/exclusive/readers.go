@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package exclusive
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/record"
+)
+
+// catalog is a read-write lock with three places for readers. Each of their slots has a record
+// of its own, and a writer takes the flocks of all three. So a failed flock proves that a writer ran beside
+// a reader, or two pods under one slot.
+type catalog struct{ *space.Space }
+
+// places are the Leases of the readers, and intent is the Lease that a writer takes first.
+var (
+	places = api.Claim{Kind: api.RWLock, Name: "catalog", Size: 3}.Slots(api.Workload{})[1:4]
+	intent = api.IntentLease("catalog")
+)
+
+// programs returns an application of programs that ask for the lock as readers, or as writers.
+func (catalog) programs(as string, replicas int32, records string) app.App {
+	a := app.App{Name: as, Replicas: replicas, Record: records, Args: []string{"-bid=rwlock/catalog", "-as=" + as}}
+	a.Annotations = app.Claim(api.LocalAnnotation, "rwlock/catalog=3")
+	a.Annotations[api.LeaseDurationAnnotation] = lease.Fault.String()
+	return a
+}
+
+// running returns the programs of the application that run now.
+func (c catalog) running(as string) (now record.Record) {
+	for _, place := range places {
+		for _, p := range c.Record(place).Mains().Running(space.Fresh) {
+			if strings.HasPrefix(p.Pod, as+"-") && !slices.ContainsFunc(now, func(o record.Process) bool { return o.Pod == p.Pod }) {
+				now = append(now, p)
+			}
+		}
+	}
+	return now
+}
+
+// await waits until so many programs of the application run.
+func (c catalog) await(as string, n int) (now record.Record) {
+	c.Helper()
+	c.Await(2*lease.Fault+space.StartTimeout, as+"s run", func() bool {
+		now = c.running(as)
+		return len(now) == n
+	})
+	return now
+}
+
+// end returns the last stamp of a process.
+func (c catalog) end(of record.Process) record.Process {
+	for _, p := range c.Record(of.Slot) {
+		if p.ID == of.ID {
+			return p
+		}
+	}
+	return of
+}
+
+func TestReadersAndWritersNeverRunTogetherDespiteKills(t *testing.T) {
+	l := cluster.NeedLab(t, "it cuts a node off")
+	c := catalog{space.New(t)}
+	readers, writers := c.programs("reader", 3, "$"+api.SlotEnv), c.programs("writer", 1, strings.Join(places, ","))
+	app.Create(c.Space, readers)
+	read := c.await("reader", 3)
+	for _, place := range places {
+		assert.True(t, slices.ContainsFunc(read, func(p record.Process) bool { return p.Slot == place }), "all read at once: %v", read)
+	}
+
+	app.Create(c.Space, writers)
+	app.AwaitGated(c.Space, writers)
+	writer := c.AwaitHolder(intent)
+	require.Equal(t, "writer", writer.Labels["app"], "a writer that waits has the intent")
+	// The last victim is a reader on another node than the writer.
+	if far := slices.IndexFunc(read, func(p record.Process) bool { return p.Node != writer.Spec.NodeName }); assert.GreaterOrEqual(t, far, 0) {
+		read[far], read[2] = read[2], read[far]
+	}
+
+	// A reader that stops gives its place back, and no other reader passes the writer.
+	app.DeletePod(c.Space, c.Pod(read[0].Pod))
+	c.Await(space.StartTimeout, "the reader ends", func() bool { return len(c.running("reader")) == 2 })
+	app.AwaitGated(c.Space, readers)
+	c.Never(lease.Handover, "a reader passes the writer, or the writer reads", func() bool {
+		return len(c.running("reader")) > 2 || len(c.running("writer")) > 0
+	})
+
+	// The writer waits for the Lease of a killed program, and of one on a node that is cut off.
+	process.Signal(c.Space, c.Pod(read[1].Pod), process.Child, unix.SIGKILL)
+	killed := lease.Renewed(c.Space, read[1].Slot)
+	seen := lease.Renewed(c.Space, read[2].Slot)
+	heal := fault.Node(t, read[2].Node, l.Cut, l.Heal)
+	cut := record.Now()
+	wrote := c.await("writer", 1)[0]
+	assert.GreaterOrEqual(t, wrote.Start, max(seen, killed)+lease.Fault, "each Lease has expired")
+	assert.LessOrEqual(t, c.end(read[2]).Last, cut+lease.Budget(t, lease.Fault).Deadline(), "the program has ended by the deadline")
+	assert.Equal(t, writer.Name, wrote.Pod)
+	heal()
+	c.Never(lease.Handover, "a reader runs beside the writer", func() bool { return len(c.running("reader")) > 0 })
+
+	// After the death of a writer the lock waits for the Leases.
+	seen = lease.Renewed(c.Space, intent)
+	process.MustSignal(c.Space, c.Pod(wrote.Pod), process.Child, unix.SIGKILL)
+	c.Await(2*lease.Fault+space.StartTimeout, "the lock has a next holder", func() bool {
+		next := append(c.running("reader"), c.running("writer")...)
+		return slices.ContainsFunc(next, func(p record.Process) bool { return p.Start > wrote.Start })
+	})
+	for _, p := range append(c.running("reader"), c.running("writer")...) {
+		assert.GreaterOrEqual(t, p.Start, seen+lease.Fault)
+	}
+
+	app.Scale(c.Space, writers, 0)
+	c.await("reader", 3)
+	c.Await(space.Soon, "the intent is free", func() bool { return c.Identity(intent) == "" })
+}
