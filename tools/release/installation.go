@@ -29,8 +29,8 @@ import (
 // images builds and pushes the images, and lists their modules.
 func (r *release) images(ctx context.Context) error {
 	args := []string{"./tools/images", "-out", r.directory, "-version", r.version, "-platforms", strings.Join(r.platforms, ",")}
-	if r.push {
-		args = append(args, "-push", r.registry)
+	if r.pushTo != "" {
+		args = append(args, "-push", r.pushTo)
 	}
 	if r.insecure {
 		args = append(args, "-insecure")
@@ -161,7 +161,7 @@ func (r *release) chart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := r.write("metaparticle-"+r.number()+".tgz", packed); err != nil || !r.push {
+	if err := r.write("metaparticle-"+r.number()+".tgz", packed); err != nil || r.pushTo == "" {
 		return err
 	}
 	return r.pushChart(ctx, packed)
@@ -177,7 +177,7 @@ func (r *release) pushChart(ctx context.Context, packed []byte) error {
 	if r.insecure {
 		options = append(options, name.Insecure)
 	}
-	tag, err := name.NewTag(r.registry+"/metaparticle:"+r.number(), options...)
+	tag, err := name.NewTag(r.pushTo+"/metaparticle:"+r.number(), options...)
 	if err != nil {
 		return err
 	}

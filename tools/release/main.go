@@ -3,13 +3,13 @@
 
 // Command release makes all files of a release, and pushes the images and the chart:
 //
-//	go run ./tools/release -version v1.2.3 -registry HOST/PREFIX [-push [-insecure]] [-out out/release]
+//	go run ./tools/release -version v1.2.3 -registry HOST/PREFIX [-push|-push-to HOST/PREFIX] [-insecure] [-out out/release]
 //
 // The directory out/release/v1.2.3 then has:
 //
 //	webhook.tar, agent.tar              the images for each platform, as OCI layouts
 //	install.yaml                        the manifests, with the images by digest
-//	metaparticle-1.2.3.tgz              the Helm chart, which -push also pushes as an OCI artefact
+//	metaparticle-1.2.3.tgz              the Helm chart, which a push also pushes as an OCI artefact
 //	kubectl-metaparticle_OS_ARCH.…      the kubectl plugin for each platform
 //	metaparticle.yaml                   the plugin's manifest for krew
 //	*.cdx.json                          the modules in each program (CycloneDX)
@@ -46,10 +46,12 @@ func main() {
 // release has the settings of one release, and the directory that its files are written to.
 type release struct {
 	version, registry string
-	push, insecure    bool
-	platforms         []string
-	plugins           []string
-	directory         string
+	// pushTo is the registry under its name on this machine; empty for no push.
+	pushTo    string
+	insecure  bool
+	platforms []string
+	plugins   []string
+	directory string
 	// address is the place from which people download the plugin's archives.
 	address string
 	// digests are those of the images, by name.
@@ -66,7 +68,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
 	flags.StringVar(&r.version, "version", "", "version of the release, as v1.2.3")
 	flags.StringVar(&r.registry, "registry", "", "HOST/PREFIX from which nodes pull the images")
-	flags.BoolVar(&r.push, "push", false, "push the images and the chart to the registry")
+	push := flags.Bool("push", false, "push the images and the chart to the registry")
+	flags.StringVar(&r.pushTo, "push-to", "", "push to this `HOST/PREFIX`, which nodes call by -registry")
 	flags.BoolVar(&r.insecure, "insecure", false, "push over plain HTTP")
 	flags.StringVar(&r.address, "address", "https://github.com/metaparticle-io/metaparticle/releases/download", "place of the downloads")
 	directory := flags.String("out", "out/release", "directory to write the release's folder to")
@@ -82,6 +85,9 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return fmt.Errorf("-version is %q: write a semantic version, as v1.2.3", r.version)
 	case r.registry == "" || strings.HasSuffix(r.registry, "/"):
 		return fmt.Errorf("-registry is %q: write the registry and the folder of the images, as registry.example/metaparticle", r.registry)
+	}
+	if *push && r.pushTo == "" {
+		r.pushTo = r.registry
 	}
 	r.platforms, r.plugins = strings.Split(*platforms, ","), strings.Split(*plugins, ",")
 	r.directory = filepath.Join(*directory, r.version)
