@@ -35,6 +35,7 @@ const usage = `Usage:
   kubectl metaparticle resume [-n NAMESPACE] SLOTS
   kubectl metaparticle forget [-n NAMESPACE] SLOT KEY
   kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
+  kubectl metaparticle version
 
 inject shows what the webhook would make of a manifest; explain says why a pod
 or workload of the cluster is, or is not, gated. status shows slots with their
@@ -50,6 +51,9 @@ Exit codes: 0 done; 1 refused, or for status: a claimed slot has no holder that
 serves, and is not paused; 2 the command could not answer; 3 the request was
 written, and has not come true in time.
 `
+
+// release is the version of a release, which the linker writes.
+var release = "dev"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -71,6 +75,10 @@ var command = map[string]func(context.Context, []string, stdio) (int, error){
 func run(ctx context.Context, args []string, std stdio) int {
 	if len(args) > 0 && (args[0] == "-h" || args[0] == "--help" || args[0] == "help") {
 		fmt.Fprint(std.out, usage)
+		return exitOK
+	}
+	if len(args) == 1 && args[0] == "version" {
+		fmt.Fprintln(std.out, release)
 		return exitOK
 	}
 	if len(args) == 0 || command[args[0]] == nil {

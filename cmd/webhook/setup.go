@@ -50,6 +50,8 @@ func take(ctx context.Context, do step, args []string, out io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)
 	}
+	// With client-go's rate limit, the deletion of some thousand Leases would take too long.
+	config.QPS = -1
 	c, err := client.New(config, client.Options{Scheme: clientgoscheme.Scheme})
 	if err != nil {
 		return fmt.Errorf("connect to the cluster: %w", err)

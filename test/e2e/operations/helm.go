@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -17,6 +18,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
@@ -130,6 +132,7 @@ func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
 
 	c.changesAPolicyAndRollsBack()
 	c.tests()
+	c.upgradesToARelease()
 	c.refusesUninstallWhileGatedPodsExist(h)
 
 	// Without its hooks Helm deletes everything, and the application must not notice.
@@ -160,6 +163,25 @@ func (c chart) changesAPolicyAndRollsBack() {
 	c.must("rollback", releaseName, "1", "--wait")
 	assert.Equal(c.t, int32(2), *webhook.Deployment(c.t).Spec.Replicas)
 	assert.Equal(c.t, before, variables(c.t))
+}
+
+// upgradesToARelease makes a release in the cluster's registry, and upgrades to the chart there.
+func (c chart) upgradesToARelease() {
+	c.t.Helper()
+	const folder, version = "/metaparticle", "v0.0.1-e2e"
+	pushed := cluster.Lab.Registry() + folder
+	platform := "linux/" + runtime.GOARCH
+	make := exec.CommandContext(context.Background(), "go", "run", "./tools/release", "-version", version, "-registry", lab.RegistryInCluster+folder,
+		"-push-to", pushed, "-insecure", "-platforms", platform, "-plugins", platform, "-out", c.home)
+	make.Dir = "../.."
+	out, err := make.CombinedOutput()
+	require.NoError(c.t, err, string(out))
+	c.must(append([]string{"upgrade", releaseName, "oci://" + pushed + "/metaparticle", "--version", version[1:], "--plain-http", "--wait"}, c.values...)...)
+	text, err := os.ReadFile(filepath.Join(c.home, version, "install.yaml"))
+	require.NoError(c.t, err)
+	assert.Contains(c.t, string(text), "image: "+webhook.Deployment(c.t).Spec.Template.Spec.Containers[0].Image+"\n", "the release names the very image")
+	c.tests()
+	c.must("rollback", releaseName, "1", "--wait")
 }
 
 // variables returns the names of a policy's variables, in their order.
@@ -194,7 +216,12 @@ func (c chart) refusesUninstallWhileGatedPodsExist(h holder.Holder) {
 	out, err = c.run(upgrade...)
 	require.Error(c.t, err)
 	assert.Contains(c.t, out, "has no deployed releases")
-	c.must("rollback", releaseName, "3", "--wait")
+	// A Job that dies between its two checks leaves the configuration like this.
+	configuration.Webhooks = nil
+	_, err = h.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Update(c.t.Context(), configuration, metav1.UpdateOptions{})
+	require.NoError(c.t, err)
+	c.must("rollback", releaseName, "5", "--wait")
+	c.tests()
 	c.must(upgrade...)
 	c.tests()
 }

@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"debug/buildinfo"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	cdx "github.com/CycloneDX/cyclonedx-go"
+)
+
+// sums is the name of the file with the checksums.
+const sums = "checksums.txt"
+
+// epoch is the time of all files in archives, so that equal contents make equal archives.
+var epoch = time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// file is a file in an archive.
+type file struct {
+	name    string
+	content []byte
+	mode    os.FileMode
+}
+
+// tarball packs files as tar and gzip.
+func tarball(files []file) ([]byte, error) {
+	var packed bytes.Buffer
+	compressed, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	archive := tar.NewWriter(compressed)
+	for _, f := range files {
+		header := &tar.Header{
+			Typeflag: tar.TypeReg, Name: f.name, Size: int64(len(f.content)), Mode: int64(f.mode), ModTime: epoch, Format: tar.FormatUSTAR,
+		}
+		if err := archive.WriteHeader(header); err != nil {
+			return nil, err
+		}
+		if _, err := archive.Write(f.content); err != nil {
+			return nil, err
+		}
+	}
+	if err := archive.Close(); err != nil {
+		return nil, err
+	}
+	if err := compressed.Close(); err != nil {
+		return nil, err
+	}
+	return packed.Bytes(), nil
+}
+
+// zipped packs files as zip.
+func zipped(files []file) ([]byte, error) {
+	var packed bytes.Buffer
+	archive := zip.NewWriter(&packed)
+	for _, f := range files {
+		header := &zip.FileHeader{Name: f.name, Method: zip.Deflate, Modified: epoch}
+		header.SetMode(f.mode)
+		w, err := archive.CreateHeader(header)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(f.content); err != nil {
+			return nil, err
+		}
+	}
+	if err := archive.Close(); err != nil {
+		return nil, err
+	}
+	return packed.Bytes(), nil
+}
+
+// bill writes the modules of a program, as the program itself lists them (CycloneDX).
+func (r *release) bill(program, platform string, content []byte) error {
+	info, err := buildinfo.Read(bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	component := func(kind cdx.ComponentType, path, version string) cdx.Component {
+		url := fmt.Sprintf("pkg:golang/%s@%s", path, version)
+		return cdx.Component{Type: kind, BOMRef: url, Name: path, Version: version, PackageURL: url}
+	}
+	main := component(cdx.ComponentTypeApplication, info.Path, r.version)
+	bom := cdx.NewBOM()
+	bom.Metadata = &cdx.Metadata{Component: &main}
+	all := []cdx.Component{component(cdx.ComponentTypeLibrary, "std", strings.TrimPrefix(info.GoVersion, "go"))}
+	for _, m := range info.Deps {
+		if m.Replace != nil {
+			m = m.Replace
+		}
+		all = append(all, component(cdx.ComponentTypeLibrary, m.Path, m.Version))
+	}
+	bom.Components = &all
+	var text bytes.Buffer
+	if err := cdx.NewBOMEncoder(&text, cdx.BOMFileFormatJSON).SetPretty(true).Encode(bom); err != nil {
+		return err
+	}
+	return r.write(program+"_"+strings.ReplaceAll(platform, "/", "_")+".cdx.json", text.Bytes())
+}
+
+// checksums writes the SHA-256 of each file, as sha256sum checks them.
+func (r *release) checksums(context.Context) error {
+	entries, err := os.ReadDir(r.directory)
+	if err != nil {
+		return err
+	}
+	var lines []string
+	for _, entry := range entries {
+		content, err := os.ReadFile(filepath.Join(r.directory, entry.Name()))
+		if err != nil {
+			return err
+		}
+		lines = append(lines, fmt.Sprintf("%x  %s\n", sha256.Sum256(content), entry.Name()))
+	}
+	slices.SortFunc(lines, func(a, b string) int { return strings.Compare(a[66:], b[66:]) })
+	return r.write(sums, []byte(strings.Join(lines, "")))
+}

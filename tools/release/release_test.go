@@ -1,0 +1,159 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/yaml"
+)
+
+// host is the platform that the other tests compile for, too.
+var host = "linux/" + runtime.GOARCH
+
+// made makes a release in a directory of its own, and returns its files by name.
+func made(t *testing.T, args ...string) map[string][]byte {
+	t.Helper()
+	out := t.TempDir()
+	var said bytes.Buffer
+	args = append([]string{"-version", "v1.2.3", "-out", out, "-platforms", host, "-plugins", host}, args...)
+	require.NoError(t, run(t.Context(), args, &said))
+	entries, err := os.ReadDir(filepath.Join(out, "v1.2.3"))
+	require.NoError(t, err)
+	files := map[string][]byte{}
+	for _, entry := range entries {
+		files[entry.Name()], err = os.ReadFile(filepath.Join(out, "v1.2.3", entry.Name()))
+		require.NoError(t, err)
+	}
+	assert.Contains(t, said.String(), string(files[sums]))
+	return files
+}
+
+func TestReleasesOfEqualSourcesAreEqual(t *testing.T) {
+	t.Chdir("../..")
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	t.Cleanup(server.Close)
+	where := strings.TrimPrefix(server.URL, "http://") + "/metaparticle"
+	first := made(t, "-registry", where, "-push", "-insecure", "-address", "https://downloads.example")
+	second := made(t, "-registry", where, "-address", "https://downloads.example")
+	var names []string
+	for name := range first {
+		names = append(names, name)
+		assert.True(t, bytes.Equal(first[name], second[name]), name)
+	}
+	arch := "linux_" + runtime.GOARCH
+	assert.ElementsMatch(t, []string{
+		"webhook.tar", "agent.tar", "install.yaml", "metaparticle-1.2.3.tgz", "kubectl-metaparticle_" + arch + ".tar.gz", "metaparticle.yaml",
+		"webhook_" + arch + ".cdx.json", "agent_" + arch + ".cdx.json", "kubectl-metaparticle_" + arch + ".cdx.json", sums,
+	}, names)
+	assert.Equal(t, len(names), 1+strings.Count(string(first[sums]), "\n"))
+
+	// The installation and the chart name the very images that the registry has.
+	for _, image := range []string{"webhook", "agent"} {
+		tag, err := name.NewTag(where+"/"+image+":v1.2.3", name.Insecure)
+		require.NoError(t, err)
+		index, err := remote.Index(tag)
+		require.NoError(t, err)
+		digest, err := index.Digest()
+		require.NoError(t, err)
+		assert.Contains(t, string(first["install.yaml"]), where+"/"+image+"@"+digest.String())
+		assert.Contains(t, unpacked(t, first["metaparticle-1.2.3.tgz"])["metaparticle/values.yaml"], fmt.Sprintf("digest: %q", digest))
+	}
+	chart := unpacked(t, first["metaparticle-1.2.3.tgz"])
+	assert.Contains(t, chart["metaparticle/Chart.yaml"], "version: 1.2.3\n")
+	tag, err := name.NewTag(where+"/metaparticle:1.2.3", name.Insecure)
+	require.NoError(t, err)
+	pushed, err := remote.Image(tag)
+	require.NoError(t, err)
+	raw, err := pushed.RawManifest()
+	require.NoError(t, err)
+	var manifest v1.Manifest
+	require.NoError(t, json.Unmarshal(raw, &manifest))
+	assert.Equal(t, helmConfig, manifest.Config.MediaType)
+	require.Len(t, manifest.Layers, 1)
+	assert.Equal(t, helmChart, manifest.Layers[0].MediaType)
+	layer, err := remote.Layer(tag.Digest(manifest.Layers[0].Digest.String()))
+	require.NoError(t, err)
+	content, err := layer.Compressed()
+	require.NoError(t, err)
+	bytesOfLayer, err := io.ReadAll(content)
+	require.NoError(t, err)
+	assert.True(t, bytes.Equal(first["metaparticle-1.2.3.tgz"], bytesOfLayer))
+	t.Run("the files tell their parts", func(t *testing.T) { tellsItsParts(t, first) })
+}
+
+// tellsItsParts demands that the files name the plugin, and the modules of the programs.
+func tellsItsParts(t *testing.T, files map[string][]byte) {
+	var krew struct {
+		Spec struct {
+			Version   string
+			Platforms []platform
+		}
+	}
+	require.NoError(t, yaml.Unmarshal(files["metaparticle.yaml"], &krew))
+	assert.Equal(t, "v1.2.3", krew.Spec.Version)
+	require.Len(t, krew.Spec.Platforms, 1)
+	archive := "kubectl-metaparticle_linux_" + runtime.GOARCH + ".tar.gz"
+	assert.Equal(t, "https://downloads.example/v1.2.3/"+archive, krew.Spec.Platforms[0].URI)
+	assert.Contains(t, string(files[sums]), krew.Spec.Platforms[0].SHA256+"  "+archive+"\n")
+	program := unpacked(t, files[archive])["kubectl-metaparticle"]
+	assert.Contains(t, program, "v1.2.3")
+	var bom struct {
+		Components []struct{ Name, Purl string }
+	}
+	require.NoError(t, json.Unmarshal(files["agent_linux_"+runtime.GOARCH+".cdx.json"], &bom))
+	var modules []string
+	for _, c := range bom.Components {
+		modules = append(modules, c.Name)
+	}
+	assert.Contains(t, modules, "std")
+	assert.Contains(t, modules, "golang.org/x/sys")
+	assert.NotContains(t, modules, "k8s.io/client-go", "the agent is small")
+}
+
+func TestReleaseRefusesUnclearSettings(t *testing.T) {
+	for said, args := range map[string][]string{
+		`-version is "1.2": write a semantic version, as v1.2.3`: {"-version", "1.2", "-registry", "r"},
+		`-registry is ""`:     {"-version", "v1.2.3"},
+		"unexpected argument": {"now"},
+	} {
+		assert.ErrorContains(t, run(t.Context(), append(args, "-out", t.TempDir()), io.Discard), said)
+	}
+}
+
+// unpacked returns the files of a tarball.
+func unpacked(t *testing.T, packed []byte) map[string]string {
+	t.Helper()
+	content, err := gzip.NewReader(bytes.NewReader(packed))
+	require.NoError(t, err)
+	files := map[string]string{}
+	for archive := tar.NewReader(content); ; {
+		header, err := archive.Next()
+		if err == io.EOF {
+			return files
+		}
+		require.NoError(t, err)
+		text, err := io.ReadAll(archive)
+		require.NoError(t, err)
+		files[header.Name] = string(text)
+	}
+}
