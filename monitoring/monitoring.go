@@ -27,13 +27,14 @@ var Rules string
 //go:embed prometheus.yaml
 var Configuration string
 
-// discovery matches the discovery of a job's targets by Kubernetes.
-var discovery = regexp.MustCompile(`(?m)^    kubernetes_sd_configs:\n(?:      .*\n)+`)
+// discovery matches a job, from its name to the end of the discovery of its targets by Kubernetes.
+var discovery = regexp.MustCompile(`(?m)(^  - job_name: (\S+)\n(?:    .*\n)*?)    kubernetes_sd_configs:\n(?:      .*\n)+`)
 
-// ByFile returns the configuration with the targets from a file, for a Prometheus without
-// discovery by Kubernetes. The file has the labels that such a discovery gives to each target.
-func ByFile(targets string) string {
-	return discovery.ReplaceAllString(Configuration, "    file_sd_configs:\n      - {files: ["+targets+"], refresh_interval: 1s}\n")
+// ByFile returns the configuration for a Prometheus without discovery by Kubernetes. A file
+// JOB.json in the directory of the configuration has the targets of a job. The file has all labels
+// that the discovery gives to a target.
+func ByFile(configuration string) string {
+	return discovery.ReplaceAllString(configuration, "$1    file_sd_configs:\n      - {files: [$2.json], refresh_interval: 1s}\n")
 }
 
 // duration matches the durations of a rule: the range of a counter, and how long an alert is

@@ -62,34 +62,41 @@ func TestAlertsFireAndEndInPromtool(t *testing.T) {
 	require.NoError(t, err, out)
 }
 
-// A rule that is not there, or never fires, must fail the cases of promtool.
-func TestPromtoolNoticesARuleThatNeverFires(t *testing.T) {
-	cases, err := os.ReadFile("rules_test.yaml")
-	require.NoError(t, err)
-	threshold := regexp.MustCompile(`(?m)^( +|.* )([<>]) [\d.]+( \* [\d* ]+)?$`)
-	found := threshold.FindAllStringIndex(Rules, -1)
-	require.NotEmpty(t, found)
-	for _, at := range found {
-		line := Rules[at[0]:at[1]]
-		t.Run(strings.TrimSpace(line), func(t *testing.T) {
-			dir := t.TempDir()
-			never := map[string]string{">": "> 1e15", "<": "< -1e15"}[threshold.FindStringSubmatch(line)[2]]
-			broken := threshold.ReplaceAllString(line, "${1}"+never)
-			written(t, dir, "rules.yaml", Rules[:at[0]]+broken+Rules[at[1]:])
-			out, err := promtool(t, "test", "rules", written(t, dir, "rules_test.yaml", string(cases)))
-			assert.Error(t, err, out)
-		})
+// threshold matches the end of a line that compares with a number.
+var threshold = regexp.MustCompile(`(?m)([<>]) [\d.]+( \* [\d* ]+)?$`)
+
+// Without any alert, each case of promtool that expects one must fail.
+func TestPromtoolNoticesRulesThatNeverFire(t *testing.T) {
+	dir, expects := t.TempDir(), 0
+	for _, test := range cases(t).Tests {
+		for _, c := range test.Cases {
+			expects += min(len(c.Expected), 1)
+		}
 	}
+	never := threshold.ReplaceAllStringFunc(Rules, func(found string) string {
+		return map[byte]string{'>': "> 1e15", '<': "< -1e15"}[found[0]]
+	})
+	written(t, dir, "rules.yaml", never)
+	text, err := os.ReadFile("rules_test.yaml")
+	require.NoError(t, err)
+	out, err := promtool(t, "test", "rules", written(t, dir, "rules_test.yaml", string(text)))
+	require.Error(t, err)
+	assert.Equal(t, expects, strings.Count(out, "got:[]"), out)
+}
+
+// cases returns the cases of promtool.
+func cases(t *testing.T) (cases caseFile) {
+	t.Helper()
+	text, err := os.ReadFile("rules_test.yaml")
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(text, &cases))
+	return cases
 }
 
 func TestEachAlertFiresEndsAndStaysSilentInCases(t *testing.T) {
-	text, err := os.ReadFile("rules_test.yaml")
-	require.NoError(t, err)
-	var cases caseFile
-	require.NoError(t, yaml.Unmarshal(text, &cases))
 	type seen struct{ fires, ends, silent bool }
 	all := map[string]seen{}
-	for _, test := range cases.Tests {
+	for _, test := range cases(t).Tests {
 		alert, last, fires := "", 0, false
 		for _, c := range test.Cases {
 			alert, last, fires = c.Alert, len(c.Expected), fires || len(c.Expected) > 0
@@ -147,8 +154,14 @@ func TestFasterRulesDivideEachDuration(t *testing.T) {
 func TestConfigurationIsValidForPrometheus(t *testing.T) {
 	dir := t.TempDir()
 	written(t, dir, "rules.yaml", Rules)
-	written(t, dir, "targets.json", "[]")
-	out, err := promtool(t, "check", "config", written(t, dir, "prometheus.yaml", ByFile("targets.json")))
+	configuration := ByFile(Configuration)
+	for _, job := range []string{"metaparticle-agents", "metaparticle-webhook"} {
+		written(t, dir, job+".json", "[]")
+		assert.Contains(t, configuration, "{files: ["+job+".json]")
+	}
+	assert.Contains(t, configuration, "honor_labels: true")
+	assert.NotContains(t, configuration, "kubernetes_sd")
+	out, err := promtool(t, "check", "config", written(t, dir, "prometheus.yaml", configuration))
 	require.NoError(t, err, out)
 }
 
