@@ -93,7 +93,7 @@ func cases(t *testing.T) (cases caseFile) {
 	return cases
 }
 
-func TestEachAlertFiresEndsAndStaysSilentInCases(t *testing.T) {
+func TestEachAlertHasCasesOfEachKind(t *testing.T) {
 	type seen struct{ fires, ends, silent bool }
 	all := map[string]seen{}
 	for _, test := range cases(t).Tests {
