@@ -49,9 +49,8 @@ func newFlags(name, usage string, std stdio) (*flag.FlagSet, connection) {
 
 // open returns the cluster and the namespace.
 func (c connection) open() (cluster, string, error) {
-	config := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(c.rules, c.overrides)
-	namespace, _, err := config.Namespace()
-	connection, configErr := config.ClientConfig()
+	namespace, _, err := c.loading().Namespace()
+	connection, configErr := c.config()
 	if err := errors.Join(err, configErr); err != nil {
 		return cluster{}, "", fmt.Errorf("find the cluster: %w", err)
 	}
@@ -61,6 +60,14 @@ func (c connection) open() (cluster, string, error) {
 	}
 	return cluster{WithWatch: withWatch, minor: minor(connection)}, namespace, nil
 }
+
+// loading returns the kubeconfig with the flags.
+func (c connection) loading() clientcmd.ClientConfig {
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(c.rules, c.overrides)
+}
+
+// config returns what a client of the API server needs.
+func (c connection) config() (*rest.Config, error) { return c.loading().ClientConfig() }
 
 // begin parses a command's arguments, and opens the cluster. The third result has the
 // arguments that are not flags.

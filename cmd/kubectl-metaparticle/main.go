@@ -8,7 +8,7 @@
 //
 // The command "status" shows slots. The commands "yield", "pause", "resume" and
 // "forget" write annotations on the Leases of slots, which agents watch. A refusal writes
-// nothing. The commands measure durations by this machine's clock. Times in "status" come
+// nothing. The command "check" judges an installation. The commands measure durations by this machine's clock. Times in "status" come
 // from the clocks of other machines.
 //
 // A cluster may change a pod in ways that the command "inject" cannot know. A manifest does
@@ -18,8 +18,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"syscall"
 )
 
@@ -31,11 +34,13 @@ const usage = `Usage:
   kubectl metaparticle pause [-n NAMESPACE] [--stop] SLOTS
   kubectl metaparticle resume [-n NAMESPACE] SLOTS
   kubectl metaparticle forget [-n NAMESPACE] SLOT KEY
+  kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
 
 inject shows what the webhook would make of a manifest; explain says why a pod
 or workload of the cluster is, or is not, gated. status shows slots with their
 holders and standbys. yield hands a slot over; pause lets no pod acquire it,
-until resume. forget lets the work of a key run again. -h after each says more.
+until resume. forget lets the work of a key run again. check judges an
+installation, or the cluster before it. -h after each says more.
 
 SLOTS are those of KIND/NAME, as deployment/biller or pod/biller-0, or of
 lock/NAME, election/NAME, once/NAME, start-lock/NAME or semaphore/NAME.
@@ -47,16 +52,22 @@ written, and has not come true in time.
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if filepath.Base(os.Args[0]) == completer {
+		complete(ctx, slices.Sorted(maps.Keys(command)), os.Args[1:], os.Stdout)
+		os.Exit(exitOK)
+	}
 	code := run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr})
 	stop()
 	os.Exit(code)
 }
 
+var command = map[string]func(context.Context, []string, stdio) (int, error){
+	"inject": injectCommand, "explain": explainCommand, "status": statusCommand,
+	"yield": yieldCommand, "pause": pauseCommand, "resume": resumeCommand, "forget": forgetCommand,
+	"check": checkCommand,
+}
+
 func run(ctx context.Context, args []string, std stdio) int {
-	command := map[string]func(context.Context, []string, stdio) (int, error){
-		"inject": injectCommand, "explain": explainCommand, "status": statusCommand,
-		"yield": yieldCommand, "pause": pauseCommand, "resume": resumeCommand, "forget": forgetCommand,
-	}
 	if len(args) > 0 && (args[0] == "-h" || args[0] == "--help" || args[0] == "help") {
 		fmt.Fprint(std.out, usage)
 		return exitOK

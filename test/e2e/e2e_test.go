@@ -313,8 +313,14 @@ func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	operations.TestCertificateRenewalInterruptsNoAdmission(t)
 }
+func TestCheckCommandJudgesTheInstallation(t *testing.T) {
+	operations.TestCheckCommandJudgesTheInstallation(t)
+}
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
+}
+func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
+	operations.TestRestoredEtcdKeepsSlotsExclusive(t)
 }
 func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)

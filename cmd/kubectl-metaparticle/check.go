@@ -1,0 +1,134 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/yaml"
+
+	"github.com/metaparticle-io/metaparticle/cmd/kubectl-metaparticle/check"
+)
+
+const checkUsage = `Judges an installation, or with --before a cluster in which Metaparticle is to be
+installed. It changes nothing: it reads objects, and sends dry runs. Each line
+says what to do. With --image the webhook also reads an image's command, as for
+a pod without a command.
+
+Exit codes: 0 nothing failed, though there may be warnings; 1 a check failed;
+2 the API server did not answer.
+
+  kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
+`
+
+func checkCommand(ctx context.Context, args []string, std stdio) (int, error) {
+	flags, connection := newFlags("check", checkUsage, std)
+	var before bool
+	var output string
+	c := check.Cluster{}
+	flags.BoolVar(&before, "before", false, "judge a cluster before an installation")
+	flags.StringVar(&c.Image, "image", "", "an image that the webhook is to read")
+	flags.StringVar(&output, "o", "", "json or yaml; default: text for people")
+	rest, err := parse(flags, args)
+	switch {
+	case err != nil:
+		return exitError, err
+	case len(rest) > 0:
+		return exitError, fmt.Errorf("check takes no argument: leave out %q", rest[0])
+	case output != "" && output != "json" && output != "yaml":
+		return exitError, fmt.Errorf("-o is %q: write json or yaml", output)
+	}
+	opened, _, err := connection.open()
+	if err != nil {
+		return exitError, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	c.Client = opened
+	if c.Version, c.Now, err = connection.greet(ctx); err != nil {
+		return exitError, fmt.Errorf("the API server does not answer: %w", err)
+	}
+	judge := check.After
+	if before {
+		judge = check.Before
+	}
+	return tell(std.out, judge(ctx, c), output)
+}
+
+// checkTimeout bounds all checks together. A webhook that does not answer costs its own timeout
+// of ten seconds.
+const checkTimeout = time.Minute
+
+// greet returns the API server's version, and its time.
+func (c connection) greet(ctx context.Context) (version.Info, time.Time, error) {
+	config, err := c.config()
+	if err != nil {
+		return version.Info{}, time.Time{}, err
+	}
+	caller, err := rest.HTTPClientFor(config)
+	if err != nil {
+		return version.Info{}, time.Time{}, err
+	}
+	base, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return version.Info{}, time.Time{}, err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath("version").String(), nil)
+	if err != nil {
+		return version.Info{}, time.Time{}, err
+	}
+	answer, err := caller.Do(request)
+	if err != nil {
+		return version.Info{}, time.Time{}, err
+	}
+	defer answer.Body.Close()
+	var info version.Info
+	if answer.StatusCode != http.StatusOK {
+		return info, time.Time{}, fmt.Errorf("GET /version: %s", answer.Status)
+	}
+	if err := json.NewDecoder(answer.Body).Decode(&info); err != nil {
+		return info, time.Time{}, fmt.Errorf("GET /version: %w", err)
+	}
+	now, err := http.ParseTime(answer.Header.Get("Date"))
+	return info, now, err
+}
+
+// tell writes the findings. The exit code tells whether one of them failed.
+func tell(out io.Writer, findings []check.Finding, output string) (int, error) {
+	code := exitOK
+	if slices.ContainsFunc(findings, func(f check.Finding) bool { return f.Result == check.Failed }) {
+		code = exitRefused
+	}
+	switch output {
+	case "json":
+		text, err := json.MarshalIndent(map[string]any{"checks": findings}, "", "  ")
+		if err == nil {
+			_, err = fmt.Fprintln(out, string(text))
+		}
+		return code, err
+	case "yaml":
+		text, err := yaml.Marshal(map[string]any{"checks": findings})
+		if err == nil {
+			_, err = out.Write(text)
+		}
+		return code, err
+	}
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, f := range findings {
+		fmt.Fprintf(table, "%s\t%s\t%s\n", f.Result, f.Check, f.Says)
+		if f.Do != "" {
+			fmt.Fprintf(table, "\t\t→ %s\n", f.Do)
+		}
+	}
+	return code, table.Flush()
+}

@@ -1,0 +1,54 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"context"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+// check is one check, by its name.
+type check struct {
+	name  string
+	judge func(Cluster, context.Context) (Finding, error)
+}
+
+// Before returns the findings about a cluster before an installation.
+func Before(ctx context.Context, c Cluster) []Finding {
+	return run(ctx, c, []check{
+		{"API server", Cluster.apiServer}, {"nodes", Cluster.nodes}, {"clocks", Cluster.clocks},
+		{"cert-manager", Cluster.certManager}, {"rights", Cluster.rights}, {"installation", Cluster.absent},
+	})
+}
+
+// After returns the findings about an installation. The checks are in the order in which
+// a person mends what they find.
+func After(ctx context.Context, c Cluster) []Finding {
+	return run(ctx, c, []check{
+		{"API server", Cluster.apiServer}, {"nodes", Cluster.nodes}, {"clocks", Cluster.clocks},
+		{"webhook", Cluster.webhook}, {"certificate", Cluster.certificate}, {"configuration", Cluster.configuration},
+		{"policies", Cluster.policies}, {"Variables", Cluster.variables}, {"enroll", Cluster.enroll},
+		{"admission", Cluster.admission}, {"registry", Cluster.registry}, {"pods", Cluster.pods},
+	})
+}
+
+func run(ctx context.Context, c Cluster, checks []check) []Finding {
+	var all []Finding
+	for _, one := range checks {
+		f, err := one.judge(c, ctx)
+		if err != nil {
+			f = Finding{Result: Unknown, Says: err.Error()}
+			if apierrors.IsForbidden(err) {
+				f.Do = "ask for the right to read this, or let an administrator run the check"
+			}
+		}
+		if f.Result == "" {
+			continue // the check does not apply
+		}
+		f.Check = one.name
+		all = append(all, f)
+	}
+	return all
+}

@@ -1,0 +1,301 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/yaml"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/manifests"
+)
+
+var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// scene is a cluster with a healthy installation, which a test changes before the checks.
+type scene struct {
+	nodes       []corev1.Node
+	clocks      []coordinationv1.Lease
+	deployment  appsv1.Deployment
+	certificate *unstructured.Unstructured
+	definition  *unstructured.Unstructured
+	webhooks    admissionv1.MutatingWebhookConfiguration
+	policies    []admissionv1.ValidatingAdmissionPolicy
+	bindings    []admissionv1.ValidatingAdmissionPolicyBinding
+	elected     coordinationv1.Lease
+	namespaces  []corev1.Namespace
+	pods        []corev1.Pod
+	version     string
+	image       string
+	// issue is the API server's answer to the dry run of an Issuer, and admit to that of a pod.
+	issue, admit error
+	// ungated reports that the webhook passes pods as they are.
+	ungated bool
+	// forbidden is a kind that the person may not read; denied is a resource that the person may
+	// not change.
+	forbidden, denied string
+}
+
+func healthy(t *testing.T) *scene {
+	t.Helper()
+	s := &scene{version: "v1.37.1"}
+	node := corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1"}}
+	node.Status.NodeInfo = corev1.NodeSystemInfo{KubeletVersion: "v1.37.1", OperatingSystem: "linux", Architecture: "arm64"}
+	s.nodes = []corev1.Node{node}
+	s.clocks = []coordinationv1.Lease{leaseAt(corev1.NamespaceNodeLease, "node-1", "node-1", noon.Add(-8*time.Second))}
+	s.deployment.Namespace, s.deployment.Name = home, name
+	s.deployment.Spec.Replicas = new(int32(2))
+	s.deployment.Spec.Template.Spec.Containers = []corev1.Container{{
+		Name: "webhook", Image: "webhook@sha256:1", Env: []corev1.EnvVar{{Name: "AGENT_IMAGE", Value: "agent@sha256:1"}},
+	}}
+	s.deployment.Status = appsv1.DeploymentStatus{AvailableReplicas: 2, UpdatedReplicas: 2}
+	s.certificate = object("cert-manager.io/v1", "Certificate", home, name)
+	s.certificate.Object["status"] = map[string]any{"notAfter": noon.AddDate(0, 1, 0).Format(time.RFC3339)}
+	s.definition = object("apiextensions.k8s.io/v1", "CustomResourceDefinition", "", "variables.metaparticle.io")
+	s.definition.Object["status"] = map[string]any{"conditions": []any{map[string]any{"type": "Established", "status": "True"}}}
+	require.NoError(t, yaml.UnmarshalStrict(manifests.WebhookConfiguration, &s.webhooks))
+	for i := range s.webhooks.Webhooks {
+		s.webhooks.Webhooks[i].ClientConfig.CABundle = authority(t, noon.AddDate(1, 0, 0))
+	}
+	var err error
+	s.policies, err = policies()
+	require.NoError(t, err)
+	for _, p := range s.policies {
+		b := admissionv1.ValidatingAdmissionPolicyBinding{ObjectMeta: metav1.ObjectMeta{Name: p.Name}}
+		b.Spec = admissionv1.ValidatingAdmissionPolicyBindingSpec{PolicyName: p.Name, ValidationActions: []admissionv1.ValidationAction{admissionv1.Deny}}
+		s.bindings = append(s.bindings, b)
+	}
+	s.elected = leaseAt(home, elected, "metaparticle-webhook-1_x", noon.Add(-2*time.Second))
+	s.namespaces = []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{api.InjectionLabel: api.InjectionEnabled}}}}
+	return s
+}
+
+func leaseAt(namespace, name, holder string, renewed time.Time) coordinationv1.Lease {
+	return coordinationv1.Lease{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name},
+		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &metav1.MicroTime{Time: renewed}},
+	}
+}
+
+// authority returns the certificate of a CA that ends at the instant.
+func authority(t *testing.T, ends time.Time) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	require.NoError(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: noon.AddDate(-2, 0, 0), NotAfter: ends}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	require.NoError(t, err)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+}
+
+// cluster returns the scene behind a fake API server, whose webhooks the scene plays.
+func (s *scene) cluster() Cluster {
+	there := []client.Object{&s.deployment, s.certificate, s.definition, &s.webhooks, &s.elected}
+	for i := range s.nodes {
+		there = append(there, &s.nodes[i])
+	}
+	for i := range s.clocks {
+		there = append(there, &s.clocks[i])
+	}
+	for i := range s.policies {
+		there = append(there, &s.policies[i])
+	}
+	for i := range s.bindings {
+		there = append(there, &s.bindings[i])
+	}
+	for i := range s.namespaces {
+		there = append(there, &s.namespaces[i])
+	}
+	for i := range s.pods {
+		there = append(there, &s.pods[i])
+	}
+	kept := there[:0]
+	for _, o := range there {
+		if o.GetName() != "" {
+			kept = append(kept, o)
+		}
+	}
+	server := fake.NewClientBuilder().WithObjects(kept...).WithInterceptorFuncs(interceptor.Funcs{
+		Create: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.CreateOption) error {
+			switch o := o.(type) {
+			case *authorizationv1.SelfSubjectAccessReview:
+				o.Status.Allowed = o.Spec.ResourceAttributes.Resource != s.denied
+				return nil
+			case *unstructured.Unstructured:
+				return s.issue
+			case *corev1.Pod:
+				if s.admit == nil && !s.ungated {
+					o.Labels = map[string]string{api.GatedLabel: api.Gated}
+				}
+				return s.admit
+			}
+			return errors.New("a check creates nothing else")
+		},
+		List: func(ctx context.Context, c client.WithWatch, list client.ObjectList, options ...client.ListOption) error {
+			if _, ok := list.(*corev1.NodeList); ok && s.forbidden == "nodes" {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "", errors.New("no"))
+			}
+			return c.List(ctx, list, options...)
+		},
+	}).Build()
+	return Cluster{Client: server, Version: version.Info{GitVersion: s.version}, Now: noon, Image: s.image}
+}
+
+func TestHealthyInstallationPassesEachCheck(t *testing.T) {
+	s := healthy(t)
+	s.image = "redis"
+	findings := After(t.Context(), s.cluster())
+	require.Len(t, findings, 12)
+	for _, f := range findings {
+		assert.Equal(t, OK, f.Result, "%+v", f)
+		assert.Empty(t, f.Do)
+	}
+	assert.Equal(t, Finding{Check: "API server", Result: OK, Says: "Kubernetes v1.37.1"}, findings[0])
+}
+
+func TestEachFaultOfAnInstallationIsFound(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault  func(s *scene)
+		check  string
+		result Result
+		says   string
+	}{
+		"an old API server":           {func(s *scene) { s.version = "v1.32.9" }, "API server", Failed, "is older than 1.33.0"},
+		"no node of Linux":            {func(s *scene) { s.nodes[0].Status.NodeInfo.OperatingSystem = "windows" }, "nodes", Failed, "no node"},
+		"an old kubelet":              {func(s *scene) { s.nodes = append(s.nodes, s.oldNode()) }, "nodes", Warning, "old (v1.32.0)"},
+		"no right to read nodes":      {func(s *scene) { s.forbidden = "nodes" }, "nodes", Unknown, "forbidden"},
+		"a clock ahead":               {func(s *scene) { s.clocks[0].Spec.RenewTime.Time = noon.Add(time.Minute) }, "clocks", Warning, "node-1 is 1m0s ahead"},
+		"a silent node":               {func(s *scene) { s.clocks[0].Spec.RenewTime.Time = noon.Add(-time.Hour) }, "clocks", Warning, "node-1 last wrote 1h0m0s ago"},
+		"no webhook":                  {func(s *scene) { s.deployment = appsv1.Deployment{} }, "webhook", Failed, "is not installed"},
+		"no replica":                  {func(s *scene) { s.deployment.Status.AvailableReplicas = 0 }, "webhook", Failed, "none of 2 replicas"},
+		"a replica that is down":      {func(s *scene) { s.deployment.Status.AvailableReplicas = 1 }, "webhook", Warning, "1 of 2 replicas"},
+		"a single replica":            {func(s *scene) { s.deployment.Spec.Replicas = new(int32(1)) }, "webhook", Warning, "one replica answers"},
+		"a certificate never issued":  {func(s *scene) { delete(s.certificate.Object, "status") }, "certificate", Failed, "has issued no certificate"},
+		"a certificate that ended":    {func(s *scene) { s.ends(noon.Add(-time.Hour)) }, "certificate", Failed, "ended at"},
+		"a certificate that ends":     {func(s *scene) { s.ends(noon.Add(24 * time.Hour)) }, "certificate", Warning, "has not renewed it"},
+		"no configuration":            {func(s *scene) { s.webhooks.Name = "" }, "configuration", Failed, "nothing is injected"},
+		"a webhook that is missing":   {func(s *scene) { s.webhooks.Webhooks = s.webhooks.Webhooks[1:] }, "configuration", Failed, "pods.metaparticle.io is missing"},
+		"a webhook that may fail":     {func(s *scene) { s.webhooks.Webhooks[0].FailurePolicy = new(admissionv1.Ignore) }, "configuration", Failed, "is Ignore, not Fail"},
+		"lost conditions":             {func(s *scene) { s.webhooks.Webhooks[0].MatchConditions = nil }, "configuration", Warning, "has lost its matchConditions"},
+		"no CA":                       {func(s *scene) { s.webhooks.Webhooks[1].ClientConfig.CABundle = nil }, "configuration", Failed, "has no CA"},
+		"a CA that ended":             {func(s *scene) { s.webhooks.Webhooks[1].ClientConfig.CABundle = authority(t, noon.Add(-1)) }, "configuration", Failed, "its CA is valid from"},
+		"a policy that is missing":    {func(s *scene) { s.policies = s.policies[1:] }, "policies", Failed, "policies are missing: metaparticle-after"},
+		"a policy that is not bound":  {func(s *scene) { s.bindings = s.bindings[1:] }, "policies", Failed, "not bound: metaparticle-after"},
+		"a policy that only warns":    {func(s *scene) { s.bindings[0].Spec.ValidationActions[0] = admissionv1.Warn }, "policies", Failed, "not bound"},
+		"a policy that was changed":   {func(s *scene) { s.policies[0].Spec.Validations[0].Expression = "true" }, "policies", Warning, "policies differ"},
+		"a policy that may fail":      {func(s *scene) { s.policies[0].Spec.FailurePolicy = new(admissionv1.Ignore) }, "policies", Warning, "policies differ"},
+		"no Variables":                {func(s *scene) { s.definition.SetName("") }, "Variables", Failed, "does not exist"},
+		"Variables that come":         {func(s *scene) { delete(s.definition.Object, "status") }, "Variables", Failed, "not served yet"},
+		"nobody enrolls":              {func(s *scene) { s.elected.Spec.HolderIdentity = new("") }, "enroll", Failed, "no replica enrolls"},
+		"a silent replica":            {func(s *scene) { s.elected.Spec.RenewTime.Time = noon.Add(-time.Hour) }, "enroll", Failed, "has been silent"},
+		"no namespace":                {func(s *scene) { s.namespaces = nil }, "admission", Warning, "no namespace has opted in"},
+		"a webhook that refuses":      {func(s *scene) { s.admit = errors.New("no answer") }, "admission", Failed, "no answer"},
+		"a webhook that lets through": {func(s *scene) { s.ungated = true }, "admission", Failed, "got no gate"},
+		"an unreadable image":         {func(s *scene) { s.image, s.admit = "redis", errors.New("ImageUnreadable") }, "registry", Failed, "cannot read redis"},
+		"a pod without a gate":        {func(s *scene) { s.pods = []corev1.Pod{s.pod("", "")} }, "pods", Failed, "run without a gate: shop/biller"},
+	} {
+		s := healthy(t)
+		test.fault(s)
+		findings := After(t.Context(), s.cluster())
+		seen := false
+		for _, f := range findings {
+			if f.Check == test.check {
+				seen = true
+				assert.Equal(t, test.result, f.Result, "%s: %+v", name, f)
+				assert.Contains(t, f.Says, test.says, name)
+				assert.NotEmpty(t, f.Do, name)
+			}
+		}
+		assert.True(t, seen, name)
+	}
+}
+
+func TestPodsOfOlderAgentsAreNoFault(t *testing.T) {
+	s := healthy(t)
+	s.pods = []corev1.Pod{s.pod(api.Gated, "agent@sha256:0")}
+	f, err := s.cluster().pods(t.Context())
+	require.NoError(t, err)
+	assert.Equal(t, Finding{Result: OK, Says: "1 pods are gated, and 1 of them have the agent of another version until they are replaced"}, f)
+}
+
+func TestEachObstacleToAnInstallationIsFound(t *testing.T) {
+	bare := func(t *testing.T) *scene {
+		s := healthy(t)
+		s.deployment = appsv1.Deployment{}
+		return s
+	}
+	for _, f := range Before(t.Context(), bare(t).cluster()) {
+		assert.Equal(t, OK, f.Result, "%+v", f)
+	}
+	for name, test := range map[string]struct {
+		fault  func(s *scene)
+		check  string
+		result Result
+		says   string
+	}{
+		"no cert-manager":               {func(s *scene) { s.issue = &meta.NoKindMatchError{} }, "cert-manager", Failed, "is not installed"},
+		"a cert-manager without answer": {func(s *scene) { s.issue = errors.New("connection refused") }, "cert-manager", Failed, "connection refused"},
+		"too few rights":                {func(s *scene) { s.denied = "clusterroles" }, "rights", Failed, "create clusterroles.rbac.authorization.k8s.io"},
+		"an installation":               {func(s *scene) { *s = *healthy(t) }, "installation", Warning, "is installed: webhook@sha256:1"},
+	} {
+		s := bare(t)
+		test.fault(s)
+		seen := false
+		for _, f := range Before(t.Context(), s.cluster()) {
+			if f.Check == test.check {
+				seen = true
+				assert.Equal(t, test.result, f.Result, "%s: %+v", name, f)
+				assert.Contains(t, f.Says, test.says, name)
+				assert.NotEmpty(t, f.Do, name)
+			}
+		}
+		assert.True(t, seen, name)
+	}
+}
+
+func (s *scene) oldNode() corev1.Node {
+	node := *s.nodes[0].DeepCopy()
+	node.Name, node.Status.NodeInfo.KubeletVersion = "old", "v1.32.0"
+	return node
+}
+
+func (s *scene) ends(at time.Time) {
+	s.certificate.Object["status"] = map[string]any{"notAfter": at.Format(time.RFC3339)}
+}
+
+// pod returns a pod that claims, with the label of a gate and the agent's image.
+func (s *scene) pod(gated, agent string) corev1.Pod {
+	p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "biller", Annotations: map[string]string{api.LockAnnotation: "a"}}}
+	if gated != "" {
+		p.Labels = map[string]string{api.GatedLabel: gated}
+		p.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer, Image: agent}}
+	}
+	return p
+}

@@ -1,0 +1,10 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package check judges an installation, and a cluster before an installation. Each check reads
+// objects or sends a dry run, and changes nothing. The result of a check is a [Finding], which
+// says what to do. A check whose objects the person may not read has the result "unknown".
+//
+// The checks compare times with the API server's own clock, and never with the clock of the
+// person's machine.
+package check

@@ -1,0 +1,89 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/version"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Result is the outcome of a check: ok, warning, failed or unknown.
+type Result string
+
+const (
+	// OK means that nothing is to be done.
+	OK Result = "ok"
+	// Warning means that the installation works, and may not work well for long.
+	Warning Result = "warning"
+	// Failed means that claims are not protected, or that their pods cannot start.
+	Failed Result = "failed"
+	// Unknown means that the API server did not tell what the check needs.
+	Unknown Result = "unknown"
+)
+
+// Finding is the outcome of one check.
+type Finding struct {
+	Check  string `json:"check"`
+	Result Result `json:"result"`
+	// Says is one sentence about the state.
+	Says string `json:"says"`
+	// Do is a command or an instruction; empty if nothing is to be done.
+	Do string `json:"do,omitempty"`
+}
+
+// Cluster is the cluster that is judged.
+type Cluster struct {
+	client.Client
+	// Version is the API server's version.
+	Version version.Info
+	// Now is the API server's time.
+	Now time.Time
+	// Image, if not empty, is an image whose command the webhook is to read.
+	Image string
+}
+
+func ok(format string, args ...any) (Finding, error) {
+	return Finding{Result: OK, Says: fmt.Sprintf(format, args...)}, nil
+}
+
+// found returns a finding that is not OK.
+func found(r Result, do, format string, args ...any) (Finding, error) {
+	return Finding{Result: r, Says: fmt.Sprintf(format, args...), Do: do}, nil
+}
+
+// object returns an object of a kind that this program has no Go type for.
+func object(version, kind, namespace, name string) *unstructured.Unstructured {
+	o := new(unstructured.Unstructured)
+	o.SetAPIVersion(version)
+	o.SetKind(kind)
+	o.SetNamespace(namespace)
+	o.SetName(name)
+	return o
+}
+
+// most bounds the names in one sentence.
+const most = 5
+
+// some returns the first names, and how many follow.
+func some(names []string) string {
+	slices.Sort(names)
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+// claims reports whether an annotation of the object claims a slot.
+func claims(annotations map[string]string) bool {
+	request, err := api.Parse(annotations)
+	return err == nil && request.Claims() && !request.OptOut
+}

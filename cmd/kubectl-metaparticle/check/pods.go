@@ -1,0 +1,140 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package check
+
+import (
+	"context"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// optIn is the command by which a namespace opts in.
+const optIn = "kubectl label namespace NAMESPACE " + api.InjectionLabel + "=" + api.InjectionEnabled
+
+// optedIn returns the names of the namespaces that opted in.
+func (c Cluster) optedIn(ctx context.Context) ([]string, error) {
+	var namespaces corev1.NamespaceList
+	if err := c.List(ctx, &namespaces, client.MatchingLabels{api.InjectionLabel: api.InjectionEnabled}); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, n := range namespaces.Items {
+		if n.DeletionTimestamp == nil && n.Name != home && n.Name != metav1.NamespaceSystem {
+			names = append(names, n.Name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// try creates a pod that claims, as a dry run. The result reports whether the pod got its gate.
+func (c Cluster) try(ctx context.Context, namespace string, container corev1.Container) (gated bool, err error) {
+	container.Name = "try"
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: namespace, GenerateName: "metaparticle-check-", Annotations: map[string]string{api.LockAnnotation: "metaparticle-check"},
+		},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{container}},
+	}
+	err = c.Create(ctx, pod, client.DryRunAll)
+	return pod.Labels[api.GatedLabel] == api.Gated, err
+}
+
+// admission tries a pod with a command, so the webhook reads no image.
+func (c Cluster) admission(ctx context.Context) (Finding, error) {
+	names, err := c.optedIn(ctx)
+	switch {
+	case err != nil:
+		return Finding{}, err
+	case len(names) == 0:
+		return found(Warning, optIn, "no namespace has opted in, so nothing is injected")
+	}
+	gated, err := c.try(ctx, names[0], corev1.Container{Image: "try", Command: []string{"/try"}})
+	switch {
+	case err != nil:
+		return found(Failed, logs, "a pod that claims is refused in namespace %s: %s", names[0], err)
+	case !gated:
+		return found(Failed, again, "a pod that claims got no gate in namespace %s", names[0])
+	}
+	return ok("%d namespaces have opted in, and a pod that claims gets its gate (tried in %s)", len(names), names[0])
+}
+
+// registry tries a pod without a command, so the webhook reads the image's.
+func (c Cluster) registry(ctx context.Context) (Finding, error) {
+	if c.Image == "" {
+		return Finding{}, nil
+	}
+	names, err := c.optedIn(ctx)
+	switch {
+	case err != nil:
+		return Finding{}, err
+	case len(names) == 0:
+		return found(Unknown, optIn, "no namespace has opted in, so the webhook reads no image")
+	}
+	gated, err := c.try(ctx, names[0], corev1.Container{Image: c.Image})
+	switch {
+	case err != nil:
+		return found(Failed, "let the webhook's pods reach the registry, or write the command into the pod template", "the webhook cannot read %s: %s", c.Image, err)
+	case !gated:
+		return found(Failed, again, "a pod of image %s got no gate in namespace %s", c.Image, names[0])
+	}
+	return ok("the webhook can read %s", c.Image)
+}
+
+// pods counts the pods that claim without a gate, and those with another agent than new pods get.
+func (c Cluster) pods(ctx context.Context) (Finding, error) {
+	d, err := c.deployment(ctx)
+	if err != nil {
+		return Finding{}, client.IgnoreNotFound(err)
+	}
+	current := agentOf(d.Spec.Template.Spec)
+	names, err := c.optedIn(ctx)
+	if err != nil {
+		return Finding{}, err
+	}
+	var ungated []string
+	gated, older := 0, 0
+	for _, namespace := range names {
+		var pods corev1.PodList
+		if err := c.List(ctx, &pods, client.InNamespace(namespace)); err != nil {
+			return Finding{}, err
+		}
+		for _, pod := range pods.Items {
+			switch {
+			case pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed:
+			case pod.Labels[api.GatedLabel] != "":
+				gated++
+				if !slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Image == current }) {
+					older++
+				}
+			case claims(pod.Annotations):
+				ungated = append(ungated, namespace+"/"+pod.Name)
+			}
+		}
+	}
+	switch {
+	case len(ungated) > 0:
+		return found(Failed, "kubectl metaparticle explain -n NAMESPACE pod/NAME", "pods claim, and run without a gate: %s", some(ungated))
+	case older > 0:
+		return ok("%d pods are gated, and %d of them have the agent of another version until they are replaced", gated, older)
+	}
+	return ok("%d pods are gated", gated)
+}
+
+// agentOf returns the image of the agents that the webhook injects.
+func agentOf(spec corev1.PodSpec) string {
+	for _, container := range spec.Containers {
+		for _, e := range container.Env {
+			if e.Name == "AGENT_IMAGE" {
+				return e.Value
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,80 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/cmd/kubectl-metaparticle/check"
+)
+
+func TestShellProposesCommandsAndOutputs(t *testing.T) {
+	t.Setenv("KUBECONFIG", "/nowhere")
+	commands := slices.Sorted(maps.Keys(command))
+	for line, proposed := range map[string]string{
+		"":             "check\nexplain\nforget\ninject\npause\nresume\nstatus\nyield\n:4\n",
+		"re":           "resume\n:4\n",
+		"nothing":      ":4\n",
+		"status -o j":  "json\n:4\n",
+		"inject -o ":   "yaml\ndiff\n:4\n",
+		"inject -f ":   ":0\n",
+		"status -n ":   ":4\n",
+		"status lock/": ":4\n",
+	} {
+		var out bytes.Buffer
+		complete(t.Context(), commands, strings.Split(line, " "), &out)
+		assert.Equal(t, proposed, out.String(), "%q", line)
+	}
+}
+
+func TestShellProposesSlotsByTheirArguments(t *testing.T) {
+	deployment := api.Workload{Group: "apps", Kind: "Deployment", Name: "till.v2"}
+	b := newByHand(slotLease(api.LockLease("a.b"), "", nil), slotLease(api.ElectionLease("main"), "", nil),
+		slotLease(api.OnceLease("schema"), "", nil), slotLease(api.StartLockLease("db"), "", nil),
+		slotLease(api.SemaphoreLease("pool", 0), "", nil), slotLease(api.SemaphoreLease("pool", 1), "", nil),
+		slotLease(api.SingletonLease(deployment, ""), "", nil), slotLease(api.ShardLease(api.ShardGroup(deployment), 3), "", nil),
+		slotLease(api.SingletonLease(api.Workload{Group: "argoproj.io", Kind: "Rollout", Name: "x"}, ""), "", nil),
+		slotLease(api.Barrier{Name: "warm.a", Size: 1}.Leases("0a-1")[0], "", nil), slotLease("next.lock.a", "", nil), leaseOf("foreign"))
+	proposed := cluster{WithWatch: b}.targets(t.Context(), "shop")
+	assert.Equal(t, []string{
+		"barrier/warm.a", "deployment/till.v2", "election/main", "lock/a.b", "once/schema", "semaphore/pool", "start-lock/db",
+	}, proposed)
+	for _, target := range proposed {
+		if target == "deployment/till.v2" {
+			continue // the fake cluster has no Deployment
+		}
+		s, err := findSlots(t.Context(), cluster{WithWatch: b}, "shop", []string{target})
+		require.NoError(t, err, target)
+		assert.NotEmpty(t, s.slots, target)
+	}
+}
+
+func TestFindingsAreShownWithWhatToDo(t *testing.T) {
+	findings := []check.Finding{
+		{Check: "nodes", Result: check.OK, Says: "3 of 3 nodes"}, {Check: "webhook", Result: check.Warning, Says: "one replica", Do: "scale it"},
+	}
+	for output, shown := range map[string]string{
+		"":     "ok       nodes    3 of 3 nodes\nwarning  webhook  one replica\n                  → scale it\n",
+		"json": "{\n  \"checks\": [\n    {\n      \"check\": \"nodes\",\n      \"result\": \"ok\",\n      \"says\": \"3 of 3 nodes\"\n    },\n    {\n      \"check\": \"webhook\",\n      \"result\": \"warning\",\n      \"says\": \"one replica\",\n      \"do\": \"scale it\"\n    }\n  ]\n}\n",
+		"yaml": "checks:\n- check: nodes\n  result: ok\n  says: 3 of 3 nodes\n- check: webhook\n  do: scale it\n  result: warning\n  says: one replica\n",
+	} {
+		var out bytes.Buffer
+		code, err := tell(&out, findings, output)
+		require.NoError(t, err)
+		assert.Equal(t, exitOK, code, "a warning is no failure")
+		assert.Equal(t, shown, out.String())
+	}
+	findings[1].Result = check.Failed
+	code, err := tell(new(bytes.Buffer), findings, "")
+	require.NoError(t, err)
+	assert.Equal(t, exitRefused, code)
+}
