@@ -71,7 +71,7 @@ var programs = []struct {
 		[]label{
 			{"result", []string{"unchanged", "patched", "denied"}, "The answer to the API server"},
 			{"reason", nil, "A name of [reasons](reasons.md), or nothing"},
-			{"namespace", nil, "A namespace with pods that claim slots. A scrape has to keep this label (`honor_labels`)"},
+			{"namespace", nil, "A namespace with pods that claim slots. Without `honor_labels` Prometheus calls this label `exported_namespace`"},
 		},
 	},
 }
