@@ -78,6 +78,7 @@ unit: ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
 	@./tools/packages prometheus
 	go test -race -timeout 20m -skip TestPlantedBugsAreCaught ./...
 	cd test && go test -race -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
+	cd test/helm && go test -timeout 15m ./...
 
 .PHONY: sim
 sim: ## The seeded simulation; SEEDS=n how many, SEED=n replays one.
@@ -113,6 +114,7 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	$(CACHE)/golangci-lint run --allow-parallel-runners ./...
 	cd test && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../.golangci.yaml ./...
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../../.golangci.yaml ./...
+	cd test/helm && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 
 .PHONY: bench
 bench: bench-admission bench-enroll bench-forward bench-local install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
@@ -168,6 +170,16 @@ cluster-down: ## Remove the cluster without a trace.
 .PHONY: images
 images: ## OCI images for amd64 and arm64 in out/images, no Docker needed.
 	$(GO_RUN) ./tools/images -out out/images -version $(VERSION)
+
+.PHONY: chart
+chart: ## The Helm chart in out/chart; REGISTRY=host/prefix pushes the images, and makes them the chart's defaults.
+ifdef REGISTRY
+	@built=$$($(GO_RUN) ./tools/images -version $(VERSION) -out out/images -push $(REGISTRY)); echo "$$built"; \
+	digest() { awk -v name=$$1 '$$1 == name && $$2 == "all" {print $$3}' <<<"$$built"; }; \
+	$(GO_RUN) ./tools/chart -version $(VERSION) -registry $(REGISTRY) -webhook-digest $$(digest webhook) -agent-digest $$(digest agent)
+else
+	@$(GO_RUN) ./tools/chart -version $(VERSION)
+endif
 
 # The pods name the images by digest, because a node may have an older build under the
 # same tag.

@@ -124,7 +124,8 @@ type Config struct {
 	Course     Course
 	NoteCourse func(Course) error
 	// OnceKey is the key of the pod's once claim, which needs exactly one gated container;
-	// empty for other claims.
+	// empty for other claims. For shards, OnceKey is the run of a pod that ends: each shard runs
+	// until its success in that run.
 	OnceKey string
 	// WaitAtMost bounds each wait of a container; zero means no bound.
 	WaitAtMost time.Duration
@@ -177,6 +178,14 @@ type Config struct {
 	// Only one goroutine uses it.
 	Random rand.Source
 	Log    *slog.Logger
+}
+
+// run returns the run of a pod whose shard ends with a success; empty for any other pod.
+func (c Config) run() string {
+	if c.Shards == 0 {
+		return ""
+	}
+	return c.OnceKey
 }
 
 // slotless reports that the pod needs no slot for life. Then a hold ends only with its children.

@@ -30,7 +30,7 @@ type waits struct {
 	// the holder that made this agent process skip; empty if an earlier process decided.
 	course  Course
 	because string
-	// done reports that the agent has seen the pod's key among the done keys.
+	// done reports that the agent has seen the pod's key among the done keys of each Lease.
 	done bool
 	// failures is the number of failures of the pod's key in the Lease. The pod leaves a free
 	// slot alone until retryAt.
@@ -45,8 +45,8 @@ func (w *waits) skips() bool { return w.course == CourseSkip }
 // decides that the pod skips, if a living holder has the slot for which a shim waits. If the
 // decision cannot be noted, the pod does not skip.
 func (w *waits) decide(now time.Duration) {
-	w.done = w.done || slices.ContainsFunc(w.claim.Views(), func(v claim.View) bool {
-		return v.Known && v.Record.Done.Has(w.config.OnceKey)
+	w.done = w.done || w.config.OnceKey != "" && !slices.ContainsFunc(w.claim.Views(), func(v claim.View) bool {
+		return !v.Known || !v.Record.Done.Has(w.config.OnceKey)
 	})
 	for _, v := range w.claim.Views() {
 		if v.Known {
@@ -149,6 +149,10 @@ func (w *waits) living(now time.Duration, v claim.View) bool {
 
 // work names the work that is done.
 func (w *waits) work() string {
+	if w.config.run() != "" {
+		group, _, _ := api.ReadShard(w.config.Slots[0])
+		return fmt.Sprintf("each shard of %s that this pod can take is done in the run %s", group, w.config.run())
+	}
 	return fmt.Sprintf("the work of %s is done for the key %s", w.config.Slots[0], w.config.OnceKey)
 }
 

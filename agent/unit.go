@@ -60,7 +60,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		rollout: newRollout(c),
 	}
 	u.orders = newOrders(c, u.shims)
-	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, Shards: c.Shards, Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
+	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, Shards: c.Shards, Run: c.run(), Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
 	shown := showConfig(c, b, rand.New(rand.NewPCG(u.random.Uint64(), 0)))
 	toGate := shown.Stored
 	shown.Stored = func(ctx context.Context, ready bool) {
@@ -96,7 +96,7 @@ func showConfig(c Config, b api.Budget, random *rand.Rand) show.Config {
 
 func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
 	_, gate := c.Gate.(Showing)
-	r := show.ReadinessConfig{Slots: c.Slots, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness, Shards: c.Shards, Budget: b, Ports: c.Ports, Gate: gate}
+	r := show.ReadinessConfig{Slots: c.Slots, Identity: api.Identity(c.PodName, c.PodUID), Workload: c.Workload, Mode: c.Readiness, Shards: c.Shards, Run: c.run(), Budget: b, Ports: c.Ports, Gate: gate}
 	if c.Forwarder != nil {
 		r.Forwarder = c.Forwarder
 	}
@@ -209,8 +209,12 @@ func (u *unit) doneKey(hold string) string {
 	return ""
 }
 
-// failedKey returns the key of the pod's once claim if its work has failed under the hold.
+// failedKey returns the key of the pod's once claim if its work has failed under the hold. The
+// Job itself counts the failures of shards, and delays its next pod.
 func (u *unit) failedKey(hold string) string {
+	if u.config.run() != "" {
+		return ""
+	}
 	if _, failed := u.shims.Outcome(hold); failed {
 		return u.config.OnceKey
 	}

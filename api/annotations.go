@@ -73,8 +73,10 @@ var Annotations = table{
 			"`METAPARTICLE_SHARDS`. The label `metaparticle.io/shard` of a holder's pod has the same number. A standby forwards " +
 			"nothing: it is Ready if its gated containers declare no ports and `metaparticle.io/readiness` is not set. " +
 			"A new number begins to count when a pod with that number runs: then all shards of the old number stop, " +
-			"and only then the first shard of the new number starts. Only for pods of a workload that keeps them running, and with the gate " +
-			"`container`. A pod with shards has no other claim.",
+			"and only then the first shard of the new number starts. In a Job each shard runs until it succeeds (exit code 0), once for each Job: each pod takes one shard that is " +
+			"not done, and a pod that finds all of them done skips. The completions of the Job must be the number of shards, or more " +
+			"without indexes. In an Indexed Job each pod takes the shard of its index. " +
+			"Only for pods of a Job, or of a workload that keeps its pods running, and with the gate `container`. A pod with shards has no other claim.",
 		Examples: []string{"1", "8", "32"},
 	},
 	{
@@ -114,9 +116,10 @@ var Annotations = table{
 		Meaning: "The pod waits until each condition was met once, in an init container (`metaparticle-after`) that ends then. " +
 			"The pod needs no claim. `once.NAME=KEY` is met when the key is done (`metaparticle.io/once`). The name of a singleton's or " +
 			"a lock's Lease (`singleton.deployment.db`, `lock.a`) is met when its holder serves: the holder's application passes its " +
-			"probes, and the holder has renewed since the wait began. The Leases are those of the pod's namespace. A Lease that does " +
+			"probes, and the holder has renewed since the wait began. The Leases are those of the pod's namespace. `shards.job.NAME` is met when all shards of that Job are done (`metaparticle.io/shards`). The Job that " +
+			"exists when the pod is created counts, and no earlier or later Job with its name. A Lease that does " +
 			"not exist yet means \"not yet\". What ends later stops nothing. A key counts until 50 newer keys are done. At most 8 conditions.",
-		Examples: []string{"once.schema=7", "lock.a,singleton.deployment.db", "singleton-writer.statefulset.a.b"}, set: setAfter,
+		Examples: []string{"once.schema=7", "shards.job.map", "lock.a,singleton.deployment.db", "singleton-writer.statefulset.a.b"}, set: setAfter,
 	},
 	{
 		Key: BarrierAnnotation, Value: "`name=size`", Default: "no barrier", Alone: true,

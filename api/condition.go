@@ -15,8 +15,11 @@ func parseCondition(text string) (Condition, string) {
 	c := Condition{Lease: lease, Key: key}
 	kind := kindOf(lease)
 	switch {
+	case c.Sharded() && keyed && !IsRun(key):
+		return c, fmt.Sprintf("%q has a run that is no UID of a Job: leave out the = and what follows", brief(text))
+	case c.Sharded():
 	case kind == Once && strings.HasPrefix(lease, revisionPrefix), kind == Semaphore, kind == StartLock, kind == arrivals, kind == Shards, kind == Election, kind == nil:
-		return c, fmt.Sprintf("%q is no condition: write once.NAME=KEY, lock.NAME or a singleton's Lease, as in singleton.deployment.db", brief(text))
+		return c, fmt.Sprintf("%q is no condition: write once.NAME=KEY, shards.job.NAME, lock.NAME or a singleton's Lease, as in singleton.deployment.db", brief(text))
 	case kind == Once && !keyed:
 		return c, fmt.Sprintf("%q lacks a key: write once.NAME=KEY", brief(text))
 	case kind == Once && !IsKey(key):
@@ -40,4 +43,43 @@ func hasKnownKind(lease string) bool {
 	kind, _, _ := strings.Cut(rest, ".")
 	of, _ := readKind(kind)
 	return of.Group != "" || slices.Contains(workloadKinds, of.Kind)
+}
+
+// Sharded reports whether the condition waits for all shards of a workload.
+func (c Condition) Sharded() bool { return isRunGroup(c.Lease) }
+
+// Job returns the name of the Job whose shards the condition waits for; empty for any other
+// condition.
+func (c Condition) Job() string {
+	job, ok := strings.CutPrefix(c.Lease, ShardGroup(Workload{Kind: "Job"}))
+	if !ok || !c.Sharded() {
+		return ""
+	}
+	return job
+}
+
+// InRuns returns the conditions, of which each one on the shards of a Job names the Job's run. So a
+// pod does not go on because of an earlier Job with the same name. The runs are the UIDs of the
+// Jobs, by their names.
+func InRuns(conditions []Condition, runs map[string]string) []Condition {
+	named := slices.Clone(conditions)
+	for i, c := range named {
+		if run := runs[c.Job()]; c.Job() != "" && c.Key == "" && IsRun(run) {
+			named[i].Key = run
+		}
+	}
+	return named
+}
+
+// Leases returns the Leases that the condition may read. The stamps tell how many shards a
+// workload has, so the condition on shards may read as many Leases as there can be.
+func (c Condition) Leases() []string {
+	if !c.Sharded() {
+		return []string{c.Lease}
+	}
+	leases := make([]string, maxShards)
+	for i := range leases {
+		leases[i] = ShardLease(c.Lease, i)
+	}
+	return leases
 }

@@ -27,7 +27,7 @@ func TestMistakenConditionIsRefusedWithTheRemedy(t *testing.T) {
 	for value, problem := range map[string]string{
 		"":                                 "name at least one condition",
 		"lock.a,":                          "none empty",
-		"schema=7":                         `"schema=7" is no condition: write once.NAME=KEY, lock.NAME`,
+		"schema=7":                         `"schema=7" is no condition: write once.NAME=KEY, shards.job.NAME, lock.NAME`,
 		"kube-scheduler":                   "is no condition",
 		"next.lock.a":                      "is no condition",
 		"semaphore.pool.0":                 "is no condition",

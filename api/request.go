@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -69,7 +70,8 @@ func (r Request) BarrierDuration() time.Duration {
 // MetBySelf returns the first condition that a pod with the claims could only meet by itself.
 func (r Request) MetBySelf(slots []string, key string) (Condition, bool) {
 	i := slices.IndexFunc(r.After, func(c Condition) bool {
-		return slices.Contains(slots, c.Lease) && (c.Key == "" || c.Key == key)
+		own := slices.ContainsFunc(slots, c.reads)
+		return own && (c.Key == "" || c.Key == key)
 	})
 	if i < 0 {
 		return Condition{}, false
@@ -80,14 +82,21 @@ func (r Request) MetBySelf(slots []string, key string) (Condition, bool) {
 // Condition names a Lease, and the state that the Lease must show before a pod starts. A
 // condition holds no slot.
 type Condition struct {
-	// Lease is the name of a slot's Lease, in the namespace of the pod.
+	// Lease is the name of a slot's Lease, in the namespace of the pod. For all shards of a
+	// workload, Lease is the part that the names of their Leases share.
 	Lease string
 	// Key is the key of a once claim, which must be done. With an empty key, the holder of the
-	// slot must serve.
+	// slot must serve. For shards, Key is the run, and empty for the run that the stamps name.
 	Key string
 	// Opened is the number of pods for which the barrier must have opened whose first Lease this
 	// is; zero for other conditions. Only the wait at a barrier sets the field.
 	Opened int
+}
+
+// reads reports whether the condition reads the Lease of the slot.
+func (c Condition) reads(slot string) bool {
+	shard, ok := strings.CutPrefix(slot, c.Lease+".")
+	return slot == c.Lease || ok && strings.HasPrefix(c.Lease, shardPrefix) && !strings.Contains(shard, ".")
 }
 
 // String returns the text of the condition, as a person writes it.

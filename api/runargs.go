@@ -33,8 +33,11 @@ type RunArgs struct {
 	// OnBusy is empty for a pod that waits. WaitAtMost is zero for a wait without a bound.
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
-	// OnceKey is the key of the pod's once claim; otherwise empty.
+	// OnceKey is the key of the pod's once claim, or the run of a pod whose shard ends with a
+	// success; otherwise empty.
 	OnceKey string
+	// Shard is the number of the one shard that a pod of an Indexed Job takes; otherwise empty.
+	Shard string
 	// Grace is the time to stop that a yield gives the application.
 	Grace time.Duration
 	// Containers are the gated containers.
@@ -131,6 +134,8 @@ var runArguments = arguments[RunArgs]{
 		written(func(r RunArgs) bool { return r.WaitAtMost != 0 }),
 	textArg("once", "the key under which the container's success is recorded",
 		func(r *RunArgs) *string { return &r.OnceKey }).written(func(r RunArgs) bool { return r.OnceKey != "" }),
+	textArg("shard", "the one shard that the pod takes: the index of the pod in its Job",
+		func(r *RunArgs) *string { return &r.Shard }).written(func(r RunArgs) bool { return r.Shard != "" }),
 	durationArg("grace", "the time that the application has to stop at a yield",
 		func(r *RunArgs) *time.Duration { return &r.Grace }),
 	namesArg("containers", "gated containers, comma-separated",

@@ -49,6 +49,15 @@ func isShardGroup(group string) bool {
 	return ok && isWorkload(rest)
 }
 
+// isRunGroup reports whether the text is the group of the shards of a workload that can own Jobs.
+// Such a workload is a Job, a CronJob, or an object of another API.
+func isRunGroup(text string) bool {
+	rest, _ := strings.CutPrefix(text, shardPrefix)
+	kind, _, _ := strings.Cut(rest, ".")
+	of, _ := readKind(kind)
+	return isShardGroup(text) && (of.Group != "" || of.Kind == "job" || of.Kind == "cronjob")
+}
+
 // ShardsOf returns the group and the number of the shards that a pod with the slots claims.
 // The slots must be exactly the shards from 0; for any other slots the results are zero.
 func ShardsOf(slots []string) (group string, count int) {

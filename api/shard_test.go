@@ -40,13 +40,13 @@ func TestErrorExplainsEachInvalidShardsAnnotation(t *testing.T) {
 		assert.Contains(t, err.Error(), "write how many shards the work has: a number from 1 to 32")
 	}
 	for key, want := range map[string]string{
-		GateAnnotation + "=pod":           `metaparticle.io/gate is "pod", but with metaparticle.io/shards a shim must tell the application its shard: remove one of the two`,
-		GateAnnotation + "=readiness":     `metaparticle.io/gate is "readiness", but with metaparticle.io/shards a shim must tell the application its shard: remove one of the two`,
-		LockAnnotation + "=a":             "metaparticle.io/shards is in one pod with metaparticle.io/lock, which comes with a later version: remove one of the two",
-		LocalAnnotation + "=lock/a":       "metaparticle.io/api is in one pod with metaparticle.io/shards, which comes with a later version: remove one of the two",
-		ReadinessAnnotation + "=forward":  `metaparticle.io/readiness is "forward", but with metaparticle.io/shards only the holders are Ready, for there may be several: remove it`,
-		EndpointDelayAnnotation + "=1s":   "metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it",
-		AfterAnnotation + "=shards.job.a": `metaparticle.io/after is "shards.job.a": "shards.job.a" is no condition: write once.NAME=KEY, lock.NAME or a singleton's Lease, as in singleton.deployment.db`,
+		GateAnnotation + "=pod":                  `metaparticle.io/gate is "pod", but with metaparticle.io/shards a shim must tell the application its shard: remove one of the two`,
+		GateAnnotation + "=readiness":            `metaparticle.io/gate is "readiness", but with metaparticle.io/shards a shim must tell the application its shard: remove one of the two`,
+		LockAnnotation + "=a":                    "metaparticle.io/shards is in one pod with metaparticle.io/lock, which comes with a later version: remove one of the two",
+		LocalAnnotation + "=lock/a":              "metaparticle.io/api is in one pod with metaparticle.io/shards, which comes with a later version: remove one of the two",
+		ReadinessAnnotation + "=forward":         `metaparticle.io/readiness is "forward", but with metaparticle.io/shards only the holders are Ready, for there may be several: remove it`,
+		EndpointDelayAnnotation + "=1s":          "metaparticle.io/endpoint-delay has no effect here, because standbys that are never Ready forward nothing: remove it",
+		AfterAnnotation + "=shards.deployment.a": `metaparticle.io/after is "shards.deployment.a": "shards.deployment.a" is no condition: write once.NAME=KEY, shards.job.NAME, lock.NAME or a singleton's Lease, as in singleton.deployment.db`,
 	} {
 		name, value, _ := strings.Cut(key, "=")
 		_, err := Parse(map[string]string{ShardsAnnotation: "3", name: value})
@@ -98,18 +98,55 @@ func TestShardsOfCountsOnlyAWholeGroup(t *testing.T) {
 }
 
 func TestStampHasOnlyOneSpelling(t *testing.T) {
-	for text, s := range map[string]Stamp{"1/3": {Epoch: 1, Count: 3}, "12/32 closed": {Epoch: 12, Count: 32, Closed: true}, "": {}} {
+	for text, s := range map[string]Stamp{"1/3": {Epoch: 1, Count: 3}, "12/32 closed": {Epoch: 12, Count: 32, Closed: true}, "": {}, "2/8/1-a": {Epoch: 2, Count: 8, Run: "1-a"}, "2/8/1-a closed": {Epoch: 2, Count: 8, Run: "1-a", Closed: true}} {
 		assert.Equal(t, text, s.String())
 		assert.Equal(t, s, ParseStamp(text))
 	}
-	for _, text := range []string{"1", "1/", "/3", "0/3", "1/0", "1/33", "01/3", "1/03", "1/3 ", "1/3 open", "1/3  closed", "1/3 closed closed", "-1/3", "x", "1/3/closed"} {
+	for _, text := range []string{"1", "1/", "/3", "0/3", "1/0", "1/33", "01/3", "1/03", "1/3 ", "1/3 open", "1/3  closed", "1/3 closed closed", "-1/3", "x", "1/3/closed", "1/3/", "1/3/A", "1/3/1/2", "1/3/" + strings.Repeat("1", 37)} {
 		assert.Equal(t, Stamp{}, ParseStamp(text), text)
 	}
 }
 
 func TestStampAdmitsOnlyItsOwnNumberWhileOpen(t *testing.T) {
-	assert.True(t, Stamp{Epoch: 1, Count: 3}.Admits(3))
-	assert.False(t, Stamp{Epoch: 1, Count: 3}.Admits(5))
-	assert.False(t, Stamp{Epoch: 1, Count: 3, Closed: true}.Admits(3))
-	assert.False(t, Stamp{}.Admits(0))
+	assert.True(t, Stamp{Epoch: 1, Count: 3}.Admits(3, ""))
+	assert.False(t, Stamp{Epoch: 1, Count: 3}.Admits(5, ""))
+	assert.False(t, Stamp{Epoch: 1, Count: 3, Closed: true}.Admits(3, ""))
+	assert.False(t, Stamp{}.Admits(0, ""))
+	assert.True(t, Stamp{Epoch: 1, Count: 3, Run: "a"}.Admits(3, "a"))
+	assert.False(t, Stamp{Epoch: 1, Count: 3, Run: "a"}.Admits(3, "b"))
+	assert.False(t, Stamp{Epoch: 1, Count: 3, Run: "a"}.Admits(3, ""))
+	assert.False(t, Stamp{Epoch: 1, Count: 3}.Admits(3, "a"))
+}
+
+func TestConditionOnShardsReadsEachLease(t *testing.T) {
+	for text, job := range map[string]string{"shards.job.map": "map", "shards.job.map.3": "map.3", "shards.cronjob.night": "", "shards.jobset-x--k8s-io.a": ""} {
+		r, err := Parse(map[string]string{AfterAnnotation: text})
+		require.NoError(t, err, text)
+		require.Len(t, r.After, 1)
+		assert.True(t, r.After[0].Sharded(), text)
+		assert.Equal(t, job, r.After[0].Job(), text)
+		assert.Len(t, r.After[0].Leases(), 32)
+		for i, lease := range r.After[0].Leases() {
+			group, n, ok := ReadShard(lease)
+			assert.True(t, ok && group == text && n == i, lease)
+		}
+	}
+	for _, text := range []string{"shards.deployment.web", "shards.job", "shards.", "shards.job.map=7x", "shards.job.map="} {
+		_, err := Parse(map[string]string{AfterAnnotation: text})
+		assert.Error(t, err, text)
+	}
+}
+
+func TestConditionNamesTheRunOfItsJob(t *testing.T) {
+	runs := map[string]string{"map": "1-a", "bad": "$(X)"}
+	all := []Condition{{Lease: "shards.job.map"}, {Lease: "shards.job.bad"}, {Lease: "shards.job.new"}, {Lease: "shards.job.map", Key: "2"}, {Lease: "lock.map"}}
+	named := InRuns(all, runs)
+	assert.Equal(t, "1-a", named[0].Key)
+	assert.Equal(t, all[1:], named[1:])
+	assert.Empty(t, all[0].Key, "the argument stays")
+	r := Request{After: named}
+	_, own := r.MetBySelf([]string{"shards.job.map.0"}, "1-a")
+	assert.True(t, own)
+	_, own = r.MetBySelf([]string{"shards.job.map.0"}, "3")
+	assert.False(t, own)
 }

@@ -8,14 +8,16 @@ import (
 	"strings"
 )
 
-// Stamp says for which number of shards the Lease of a shard may be acquired. An agent
-// acquires, and keeps, only a Lease whose stamp admits the number of its own pod. The
+// Stamp says for which number of shards, and for which run, the Lease of a shard may be
+// acquired. An agent acquires, and keeps, only a Lease whose stamp admits its own pod. The
 // zero value stands for a Lease without a stamp.
 type Stamp struct {
-	// Epoch counts the changes of the number. Each change has an epoch of its own.
+	// Epoch counts the changes of the number and of the run. Each change has an epoch of its own.
 	Epoch int64
 	// Count is the number of shards.
 	Count int
+	// Run is the UID of the Job whose pods do the work; empty for pods that keep running.
+	Run string
 	// Closed reports that no pod may acquire the Lease, and that its holder has to release.
 	Closed bool
 }
@@ -23,19 +25,22 @@ type Stamp struct {
 // stampClosed is the last word of a closed stamp.
 const stampClosed = "closed"
 
-// Admits reports whether a pod may acquire and keep the Lease, if the pod's work has so many
-// shards.
-func (s Stamp) Admits(count int) bool {
-	return count > 0 && s.Count == count && !s.Closed
+// Admits reports whether a pod of the run may acquire and keep the Lease, if the pod's work has
+// so many shards.
+func (s Stamp) Admits(count int, run string) bool {
+	return count > 0 && s.Count == count && s.Run == run && !s.Closed
 }
 
-// String returns the text of the annotation: EPOCH/COUNT, and the word closed behind a
-// space. The text of the zero value is empty.
+// String returns the text of the annotation: EPOCH/COUNT or EPOCH/COUNT/RUN, and the word closed
+// behind a space. The text of the zero value is empty.
 func (s Stamp) String() string {
 	if s == (Stamp{}) {
 		return ""
 	}
 	text := strconv.FormatInt(s.Epoch, 10) + "/" + strconv.Itoa(s.Count)
+	if s.Run != "" {
+		text += "/" + s.Run
+	}
 	if s.Closed {
 		text += " " + stampClosed
 	}
@@ -46,12 +51,20 @@ func (s Stamp) String() string {
 // admits no pod.
 func ParseStamp(text string) Stamp {
 	numbers, word, closed := strings.Cut(text, " ")
-	first, second, _ := strings.Cut(numbers, "/")
+	first, rest, _ := strings.Cut(numbers, "/")
+	second, run, runs := strings.Cut(rest, "/")
 	epoch, err := strconv.ParseInt(first, 10, 64)
 	count, wrong := strconv.Atoi(second)
-	s := Stamp{Epoch: epoch, Count: count, Closed: closed}
-	if err != nil || wrong != nil || closed && word != stampClosed || epoch < 1 || count < 1 || count > maxShards || s.String() != text {
+	s := Stamp{Epoch: epoch, Count: count, Run: run, Closed: closed}
+	if err != nil || wrong != nil || closed && word != stampClosed || epoch < 1 || count < 1 || count > maxShards ||
+		runs && !IsRun(run) || s.String() != text {
 		return Stamp{}
 	}
 	return s
+}
+
+// IsRun reports whether the text can be the UID of a Job (RFC 9562). A person may write another
+// text into an owner reference, and the kubelet would expand $(NAME) in an argument.
+func IsRun(text string) bool {
+	return text != "" && len(text) <= maxRun && strings.Trim(text, "0123456789abcdef-") == ""
 }

@@ -68,7 +68,7 @@ var sections = map[string]section{
 		{"restart-rules", "container restart rules"},
 		{"once", "work that runs to success once per key: `once`, for an init container or the container of a pod that ends"},
 		{"start-lock", "starts one at a time: `start-lock`, for containers with a readiness or startup probe"},
-		{"shards", "one part of the work for each pod: `shards`, in workloads whose pods keep running"},
+		{"shards", "one part of the work for each pod: `shards`, in Jobs, and in workloads whose pods keep running"},
 		{"bounded-wait", "an end instead of a wait: `on-busy: skip` and `wait-at-most`, in pods that end"},
 		{"crash-loop", "CrashLoopBackOff"},
 		{"exit-codes", "exit codes"},

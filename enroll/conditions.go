@@ -24,8 +24,10 @@ func awaitedBy(pod *corev1.Pod) []string {
 // claim can name a Lease, enroll gives no right on that Lease.
 func leasesOf(conditions []api.Condition) (leases []string) {
 	for _, c := range conditions {
-		if api.IsSlot(c.Lease) {
-			leases = append(leases, c.Lease)
+		for _, lease := range c.Leases() {
+			if api.IsSlot(lease) {
+				leases = append(leases, lease)
+			}
 		}
 	}
 	return leases

@@ -6,10 +6,12 @@ package enroll
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/enroll/stamp"
@@ -28,6 +30,10 @@ type shardedPod struct {
 	object  *corev1.Pod
 	count   int
 	created time.Time
+	// run is the UID of the pod's Job; empty for a pod that keeps running. The field stays reports
+	// that nobody has deleted the pod.
+	run   string
+	stays bool
 	// runs reports that the pod waits for its shard, or has one. A pod whose image does not
 	// exist never runs.
 	runs bool
@@ -48,21 +54,55 @@ func (g shardedGroups) of(group string) *sharded {
 func (g shardedGroups) addPod(pod *corev1.Pod) {
 	if group, count := api.ShardsOf(slotsOf(pod)); count > 0 {
 		of := g.of(group)
-		of.pods = append(of.pods, shardedPod{object: pod, count: count, created: pod.CreationTimestamp.Time, runs: runsShard(pod)})
+		of.pods = append(of.pods, shardedPod{
+			object: pod, count: count, created: pod.CreationTimestamp.Time, runs: runsShard(pod), run: runOf(pod), stays: pod.DeletionTimestamp == nil,
+		})
 	}
 }
 
 func (g shardedGroups) addWorkload(w workload, request api.Request) {
-	if count := request.Shards(); count > 0 {
+	if count := request.Shards(); count > 0 && w.group.Kind != "CronJob" { // the pods of its Jobs name their runs
 		g.of(api.ShardGroup(w.group)).template = count
 	}
 }
 
-// number returns the number of shards that counts from now on. The argument is the number
-// that counts so far. The template's number counts once a pod with that number runs. Until
+// number returns the number of shards, and the run, that count from now on. The argument is the
+// decision that counts so far.
+func (s *sharded) number(current api.Stamp) (count int, run string) {
+	if slices.ContainsFunc(s.pods, func(p shardedPod) bool { return p.run != "" }) {
+		return s.nextRun(current)
+	}
+	return s.lasting(current.Count), ""
+}
+
+// inOrder reports whether the Leases need no stamp.
+func (s *sharded) inOrder(shards []stamp.Shard) bool {
+	count, run := s.number(decided(shards))
+	return stamp.InOrder(shards, count, run)
+}
+
+// nextRun returns the number of shards, and the run, of pods that end. A run counts for as long as
+// one of its pods stays. Otherwise two Jobs at once would stop each other's shards in turn. Then
+// the run of the youngest pod counts.
+func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
+	stays := func(p shardedPod) bool { return p.run != "" && p.stays }
+	if slices.ContainsFunc(s.pods, func(p shardedPod) bool { return stays(p) && p.run == current.Run && p.count == current.Count }) {
+		return current.Count, current.Run
+	}
+	next := s.youngest(stays)
+	if next.run == "" && current.Run != "" {
+		return current.Count, current.Run
+	} else if next.run == "" {
+		next = s.youngest(func(p shardedPod) bool { return p.run != "" })
+	}
+	return next.count, next.run
+}
+
+// lasting returns the number of shards of pods that keep running. The argument is the number that
+// counts so far. The template's number counts once a pod with that number runs. Until
 // then a change of the template would only stop the shards. If enroll does not know the
 // template, the youngest pod that runs has the number.
-func (s *sharded) number(current int) int {
+func (s *sharded) lasting(current int) int {
 	runs := func(p shardedPod) bool { return p.runs }
 	if s.template > 0 {
 		switch {
@@ -72,19 +112,29 @@ func (s *sharded) number(current int) int {
 			return current
 		}
 	}
-	return cmp.Or(s.youngest(runs), s.template, current, s.youngest(func(shardedPod) bool { return true }))
+	return cmp.Or(s.youngest(runs).count, s.template, current, s.youngest(func(shardedPod) bool { return true }).count)
 }
 
-// youngest returns the number of the youngest pod that the function selects; zero for none.
-// Of pods of one age, a pod with the largest number counts.
-func (s *sharded) youngest(selects func(shardedPod) bool) int {
-	var youngest shardedPod
+// youngest returns the youngest pod that the function selects; zero for none. Of pods of one age,
+// a pod with the largest number, and then with the last run, counts.
+func (s *sharded) youngest(selects func(shardedPod) bool) (youngest shardedPod) {
 	for _, p := range s.pods {
-		if selects(p) && (youngest.count == 0 || p.created.After(youngest.created) || p.created.Equal(youngest.created) && p.count > youngest.count) {
+		order := cmp.Or(p.created.Compare(youngest.created), p.count-youngest.count, cmp.Compare(p.run, youngest.run))
+		if selects(p) && (youngest.count == 0 || order > 0) {
 			youngest = p
 		}
 	}
-	return youngest.count
+	return youngest
+}
+
+// runOf returns the UID of the Job of a sharded pod; empty for a pod that keeps running. The
+// webhook gives a run only to a pod whose controller is a Job.
+func runOf(pod *corev1.Pod) string {
+	owner := metav1.GetControllerOf(pod)
+	if owner == nil || owner.Kind != "Job" || !strings.HasPrefix(owner.APIVersion, "batch/") || !api.IsRun(string(owner.UID)) {
+		return ""
+	}
+	return string(owner.UID)
 }
 
 // stampOf returns the stamp of a Lease.
@@ -106,10 +156,10 @@ func byGroup(leases map[string]*coordinationv1.Lease) map[string][]stamp.Shard {
 	return groups
 }
 
-// decided returns the number that the stamp of shard 0 has; zero without a stamp.
-func decided(shards []stamp.Shard) int {
+// decided returns the stamp of shard 0; zero without a stamp.
+func decided(shards []stamp.Shard) api.Stamp {
 	if len(shards) > 0 && shards[0].Number == 0 {
-		return shards[0].Stamp.Count
+		return shards[0].Stamp
 	}
-	return 0
+	return api.Stamp{}
 }

@@ -14,6 +14,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -171,7 +172,65 @@ func TestNumberFollowsTemplateOnceItsPodRuns(t *testing.T) {
 		"no template, nobody runs":       {0, 0, 5, []shardedPod{{count: 3, created: at(1), runs: false}, {count: 5, created: at(2), runs: false}}},
 	} {
 		s := sharded{template: test.template, pods: test.pods}
-		assert.Equal(t, test.want, s.number(test.current), name)
+		count, run := s.number(api.Stamp{Count: test.current})
+		assert.Equal(t, test.want, count, name)
+		assert.Empty(t, run, name)
+	}
+}
+
+func TestNextRunBeginsOnceNoPodHolds(t *testing.T) {
+	of := func(name, run string) *corev1.Pod {
+		pod := worker(name, 2)
+		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "map", UID: types.UID(run), Controller: new(true)}}
+		return pod
+	}
+	w := newWorld(t, of("a", "1-a"))
+	r := w.process()
+	w.settle(r)
+	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a"}, w.stamps())
+	w.holds(api.ShardLease(web, 1), "a")
+	w.create(of("b", "2-b"))
+	w.settle(r)
+	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a"}, w.stamps(), "a pod of the first run stays")
+
+	w.remove(of("a", "1-a"))
+	ended := of("c", "1-a")
+	ended.Status.Phase = corev1.PodSucceeded
+	w.create(ended)
+	w.settle(r)
+	assert.Equal(t, []string{"0: 2/2/2-b closed", "1: 2/2/2-b closed"}, w.stamps(), "a pod of the first run may run on")
+	w.releases(api.ShardLease(web, 1))
+	w.settle(r)
+	assert.Equal(t, []string{"0: 2/2/2-b", "1: 2/2/2-b"}, w.stamps())
+	w.remove(of("b", "2-b"))
+	w.settle(r)
+	assert.Equal(t, []string{"0: 2/2/2-b", "1: 2/2/2-b"}, w.stamps(), "the records of the last run stay")
+	w.create(of("d", "2-b"))
+	w.settle(r)
+	w.now = w.now.Add(shortageNotice)
+	w.settle(r)
+	assert.Empty(t, w.events, "the pods of a Job take the shards one after the other")
+}
+
+func TestRunLastsAsLongAsItsPodStays(t *testing.T) {
+	pod := func(run string, age int, stays bool) shardedPod {
+		return shardedPod{count: 3, run: run, stays: stays, created: time.Unix(int64(-age), 0)}
+	}
+	for name, test := range map[string]struct {
+		current, want string
+		pods          []shardedPod
+	}{
+		"the first run":             {"", "a", []shardedPod{pod("a", 1, true)}},
+		"a younger run waits":       {"a", "a", []shardedPod{pod("a", 2, true), pod("b", 1, true)}},
+		"a deleted pod is no vote":  {"a", "b", []shardedPod{pod("a", 2, false), pod("b", 3, true)}},
+		"the youngest run is next":  {"x", "b", []shardedPod{pod("a", 2, true), pod("b", 1, true)}},
+		"all pods are deleted":      {"x", "x", []shardedPod{pod("a", 2, false)}},
+		"no run, and a deleted pod": {"", "a", []shardedPod{pod("a", 2, false)}},
+	} {
+		s := sharded{pods: test.pods}
+		count, run := s.number(api.Stamp{Count: 3, Run: test.current})
+		assert.Equal(t, test.want, run, name)
+		assert.Equal(t, 3, count, name)
 	}
 }
 

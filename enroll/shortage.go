@@ -37,15 +37,16 @@ type shortage struct {
 }
 
 // shortage returns how many shards have no pod; zero for a workload without any pod, because a
-// person scaled that workload to 0.
-func (s *sharded) shortage(count int) int {
+// person scaled that workload to 0. Zero also for a run, because the pods of a Job take the shards
+// one after the other.
+func (s *sharded) shortage(count int, run string) int {
 	running := 0
 	for _, p := range s.pods {
 		if p.runs && p.count == count {
 			running++
 		}
 	}
-	if len(s.pods) == 0 {
+	if len(s.pods) == 0 || run != "" {
 		return 0
 	}
 	return max(count-running, 0)
@@ -61,8 +62,8 @@ func (n *shortages) observe(events Recorder, seen *snapshot, now time.Time) (lac
 	cached := byGroup(seen.leases)
 	for _, group := range slices.Sorted(maps.Keys(seen.shards)) {
 		of := seen.shards[group]
-		count := of.number(decided(cached[group]))
-		missing := of.shortage(count)
+		count, run := of.number(decided(cached[group]))
+		missing := of.shortage(count, run)
 		if missing == 0 {
 			continue
 		}

@@ -43,7 +43,7 @@ func (s *stamping) stamp(ctx context.Context) error {
 		cached = byGroup(s.seen.leases)
 	}
 	for _, group := range slices.Sorted(maps.Keys(s.seen.shards)) {
-		if shards := cached[group]; !stamp.InOrder(shards, s.seen.shards[group].number(decided(shards))) {
+		if shards := cached[group]; !s.seen.shards[group].inOrder(shards) {
 			groups = append(groups, group)
 		}
 	}
@@ -77,7 +77,7 @@ func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
 		for i, shard := range shards {
 			shards[i].Expired = s.expired(waiting, leases[api.ShardLease(group, shard.Number)])
 		}
-		orders, err := s.orders(ctx, group, shards, s.seen.shards[group].number(decided(shards)))
+		orders, err := s.orders(ctx, group, shards)
 		errs = append(errs, err)
 		for _, order := range orders {
 			errs = append(errs, s.write(ctx, leases[api.ShardLease(group, order.Number)], order))
@@ -89,11 +89,12 @@ func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
 
 // orders returns the writes to the Leases of a group. Before the Leases are opened, a
 // consistent list of the Roles must name no Lease that is absent: its last holder may live.
-func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shard, count int) ([]stamp.Stamp, error) {
-	if orders := stamp.Next(shards, count, true); len(orders) > 0 {
+func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shard) ([]stamp.Stamp, error) {
+	count, run := s.seen.shards[group].number(decided(shards))
+	if orders := stamp.Next(shards, count, run, true); len(orders) > 0 {
 		return orders, nil
 	}
-	orders := stamp.Next(shards, count, false)
+	orders := stamp.Next(shards, count, run, false)
 	if len(orders) == 0 {
 		return nil, nil
 	}

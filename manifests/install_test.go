@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -16,7 +17,10 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // TestPoliciesAreAppliedBeforeTheWebhook checks the order in which an upgrade applies the
@@ -102,4 +106,31 @@ func TestNetworkPolicyNeverExcludesTheAPIServer(t *testing.T) {
 		}
 	}
 	assert.Equal(t, map[string]bool{"webhook": true, "metrics": false}, open)
+}
+
+// TestMonitorsNameThePortsOfTheirPods compares the monitors with the Service and the agent.
+func TestMonitorsNameThePortsOfTheirPods(t *testing.T) {
+	monitors := map[string]*unstructured.Unstructured{}
+	for _, object := range with(t, "components/monitoring") {
+		if monitor, ok := object.(*unstructured.Unstructured); ok {
+			monitors[monitor.GetKind()] = monitor
+		}
+	}
+	require.Len(t, monitors, 2)
+	service := all[*corev1.Service](t)[0]
+	selected, _, _ := unstructured.NestedStringMap(monitors["ServiceMonitor"].Object, "spec", "selector", "matchLabels")
+	for key, value := range selected {
+		assert.Equal(t, value, service.Labels[key])
+	}
+	endpoints, _, _ := unstructured.NestedSlice(monitors["ServiceMonitor"].Object, "spec", "endpoints")
+	require.Len(t, endpoints, 1)
+	assert.True(t, slices.ContainsFunc(service.Spec.Ports, func(p corev1.ServicePort) bool {
+		return p.Name == endpoints[0].(map[string]any)["port"]
+	}))
+	selected, _, _ = unstructured.NestedStringMap(monitors["PodMonitor"].Object, "spec", "selector", "matchLabels")
+	assert.Equal(t, map[string]string{api.GatedLabel: api.Gated}, selected)
+	text, err := os.ReadFile("components/monitoring/podmonitor.yaml")
+	require.NoError(t, err)
+	assert.Equal(t, 2, strings.Count(string(text), fmt.Sprintf(":%d", api.AgentPort)))
+	assert.Contains(t, string(text), "regex: "+api.AgentContainer+"\n")
 }

@@ -23,6 +23,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -55,6 +56,13 @@ func build(t *testing.T, directory string) []client.Object {
 		require.NoError(t, err)
 		var kind metav1.TypeMeta
 		require.NoError(t, yaml.Unmarshal(text, &kind))
+		if strings.HasPrefix(kind.APIVersion, "monitoring.coreos.com/") {
+			// The types of the Prometheus Operator are no dependency of this module.
+			object := new(unstructured.Unstructured)
+			require.NoError(t, yaml.Unmarshal(text, object))
+			objects = append(objects, object)
+			continue
+		}
 		object, err := scheme.New(kind.GroupVersionKind())
 		require.NoError(t, err)
 		require.NoError(t, yaml.UnmarshalStrict(text, object), "%s", text)

@@ -31,6 +31,9 @@ type Subject struct {
 	Pod       *corev1.Pod
 	Namespace string
 	feature.Origin
+	// Runs are the UIDs of the Jobs whose shards the pod waits for, by their names. A Job that does
+	// not exist has none.
+	Runs map[string]string
 	// Limits are the namespace's LimitRanges, as far as they are known. The
 	// resources of the injected containers keep to them.
 	Limits []corev1.LimitRange
@@ -54,6 +57,7 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 	if err != nil {
 		return nil, nil, err
 	}
+	request.After = api.InRuns(request.After, s.Runs)
 	d, err := patch.Open(s.Raw)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", ErrMalformed, err)

@@ -31,11 +31,15 @@ func TestWorksBreakNoInvariant(t *testing.T) { play.Works(t, world.ModelOfEnroll
 
 func TestShardsBreakNoInvariant(t *testing.T) { play.Shards(t, world.ModelOfEnroll) }
 
+func TestShardsOfJobsBreakNoInvariant(t *testing.T) { play.Maps(t, world.ModelOfEnroll) }
+
 func TestProgramsBreakNoInvariant(t *testing.T) { play.Programs(t, world.ModelOfEnroll) }
 
 func TestStartsBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOfEnroll) }
 
 func TestBarriersBreakNoInvariant(t *testing.T) { play.Barriers(t, world.ModelOfEnroll) }
+
+func TestRestoresBreakNoInvariant(t *testing.T) { play.Restores(t, world.ModelOfEnroll) }
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 

@@ -2,7 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package after waits, in an init container, until each condition of the pod was met once.
-// A condition names a Lease: a key of a once claim is done, or the holder of a slot serves.
+// A condition names a Lease: a key of a once claim is done, or the holder of a slot serves. A
+// condition on shards names the Leases of a Job's shards: all of them are done in one run.
 // The pod itself claims nothing by a condition, and the package writes no Lease.
 //
 // # The guarantee
@@ -13,6 +14,10 @@
 // time of serving is not before the acquisition. In addition, the wait must have seen a
 // renewal of that very hold. A dead holder leaves its time of serving in the Lease, and
 // only a renewal shows that a holder lives.
+//
+// Shards are met one after the other. Each Lease has the stamp of shard 0, and the run of that
+// stamp among its done keys. If a pod names the run, no other run counts. If a Lease has a later
+// epoch, the wait begins again at shard 0.
 //
 // No state is missed between a read and a watch, because each watch begins at the version
 // of the read. A read is consistent. Each watch ends after 24 minutes at most, and then the

@@ -5,7 +5,6 @@ package after
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -18,10 +17,12 @@ const (
 	noHolder = "No pod holds the Lease. Check that a pod claims it."
 )
 
-// judge decides from the states of one Lease whether the condition is met.
+// judge decides from the states of one Lease whether the condition is met. A condition on shards
+// needs the Leases of all shards, one after the other.
 type judge struct {
 	condition api.Condition
 	first     sight
+	shards    shards
 }
 
 // sight is the first state that the wait saw of a hold. Its zero value is none.
@@ -36,6 +37,8 @@ type sight struct {
 // result is empty if the condition is met, and otherwise a text for people.
 func (j *judge) see(l *kube.Lease) string {
 	switch {
+	case j.condition.Sharded():
+		return j.shards.see(j.condition, l)
 	case l == nil:
 		j.first = sight{}
 		return noLease
@@ -105,11 +108,3 @@ func notServing(l *kube.Lease) string {
 	}
 	return ""
 }
-
-// isIdentity reports whether an agent may have written the holder. Enroll writes "unknown",
-// and a release writes nothing.
-func isIdentity(holder string) bool { return strings.Contains(holder, "_") }
-
-// holder returns the name of the holder's pod, for people. Any program may have written that
-// text.
-func holder(l *kube.Lease) string { return fmt.Sprintf("%.253q", api.PodOf(l.Holder)) }

@@ -127,10 +127,14 @@ func (n *notices) log(text string) { fmt.Fprintf(n.config.Log, "metaparticle: %s
 
 // goal returns the condition in words, as the end of a sentence.
 func goal(c api.Condition) string {
-	if c.Opened > 0 {
+	switch {
+	case c.Opened > 0:
 		return fmt.Sprintf("%d pods have arrived at the barrier of %s", c.Opened, c.Lease)
-	}
-	if c.Key == "" {
+	case c.Sharded() && c.Key != "":
+		return "all shards of " + c.Lease + " are done in the run " + c.Key
+	case c.Sharded():
+		return "all shards of " + c.Lease + " are done in one run"
+	case c.Key == "":
 		return "the holder of " + c.Lease + " serves"
 	}
 	return "key " + c.Key + " of " + c.Lease + " is done"

@@ -34,6 +34,8 @@ type wait struct {
 	pace      pace
 	notices   *notices
 	met       bool
+	// moved reports that the next look is at the Lease of the next shard.
+	moved bool
 }
 
 func newWait(c Config, condition api.Condition, random *rand.Rand) *wait {
@@ -60,6 +62,9 @@ func (w *wait) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case err != nil:
 			w.notices.because(failure(err))
+		case w.moved:
+			w.moved = false
+			continue
 		}
 		select {
 		case <-time.After(w.pace.pause(lasted, err)):
@@ -72,21 +77,22 @@ func (w *wait) run(ctx context.Context) error {
 // look reads the Lease, and watches the Lease from the version of that read. The result is
 // the duration of the watch.
 func (w *wait) look(ctx context.Context) (time.Duration, error) {
-	version, err := w.read(ctx)
-	if err != nil || w.met {
+	lease := w.judge.lease()
+	version, err := w.read(ctx, lease)
+	if err != nil || w.met || lease != w.judge.lease() {
 		return 0, err
 	}
 	began := time.Now()
-	err = w.watch(ctx, version)
+	err = w.watch(ctx, lease, version)
 	return time.Since(began), err
 }
 
 // read judges the current state of the Lease, and returns its version. Without a version, a
 // watch begins with the current state. So a Lease that appears after the read is not missed.
-func (w *wait) read(ctx context.Context) (string, error) {
+func (w *wait) read(ctx context.Context, lease string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	l, err := w.api.GetLease(ctx, w.condition.Lease)
+	l, err := w.api.GetLease(ctx, lease)
 	switch {
 	case errors.Is(err, kube.ErrNotFound):
 		w.see(nil)
@@ -98,20 +104,21 @@ func (w *wait) read(ctx context.Context) (string, error) {
 	return l.ResourceVersion, nil
 }
 
-// watch judges each state after the version, until the condition is met or the watch ends.
+// watch judges each state after the version, until the condition is met, another Lease is to be
+// read, or the watch ends.
 // The function returns no error for an end that the next read repairs.
-func (w *wait) watch(ctx context.Context, version string) error {
+func (w *wait) watch(ctx context.Context, lease, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, watchMin+upTo(w.random, watchSpread))
 	defer cancel()
-	err := w.api.WatchLease(ctx, w.condition.Lease, version, func(e kube.WatchEvent) {
+	err := w.api.WatchLease(ctx, lease, version, func(e kube.WatchEvent) {
 		switch {
-		case w.met || e.Type == kube.Bookmark:
+		case w.met || lease != w.judge.lease() || e.Type == kube.Bookmark:
 		case e.Type == kube.Deleted:
 			w.see(nil)
 		default:
 			w.see(e.Lease)
 		}
-		if w.met {
+		if w.met || lease != w.judge.lease() {
 			cancel()
 		}
 	})
@@ -123,7 +130,9 @@ func (w *wait) watch(ctx context.Context, version string) error {
 
 // see judges one state of the Lease; nil if the Lease does not exist.
 func (w *wait) see(l *kube.Lease) {
+	before := w.judge.shards.next
 	missing := w.judge.see(l)
 	w.met = missing == ""
+	w.moved = w.judge.shards.next > before
 	w.notices.because(missing)
 }

@@ -16,6 +16,9 @@ type Config struct {
 	// Shards is the number of shards of the pod's work; zero for slots without a stamp. The
 	// claim acquires and keeps only a slot whose stamp admits this number.
 	Shards int
+	// Run is the run of a pod whose shard ends with a success; empty for pods that keep running.
+	// The claim acquires no slot that has the run among its done keys.
+	Run string
 	// Self is the pod.
 	Self lease.Self
 	// OwnKernel reports that the pod may run in a virtual machine of its own. Another

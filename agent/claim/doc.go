@@ -42,7 +42,8 @@
 //
 // The slots of a sharded workload have a stamp. A claim acquires only a slot whose stamp
 // admits the pod's own number of shards, however long the Lease has been free. If the stamp
-// of a held slot changes, the caller ends the hold ([State.Closed]).
+// of a held slot changes, the caller ends the hold ([State.Closed]). In pods that end, the
+// stamp also names the run, and a claim acquires no shard that is done in its run.
 //
 // # The guarantee
 //

@@ -18,15 +18,21 @@ import (
 // claimOf returns the claim of a pod for two shards of so many, and reads both Leases with
 // the stamp. The instant counts from the start of the agent.
 func claimOf(t *testing.T, shards int, stamp string) (c *Claim, now time.Duration, actions []Action) {
+	return claimIn(t, "", shards, stamp, "")
+}
+
+// claimIn returns the claim of a pod in a run, whose first Lease has the done keys.
+func claimIn(t *testing.T, run string, shards int, stamp string, done api.Done) (c *Claim, now time.Duration, actions []Action) {
 	budget, err := api.NewBudget(api.DefaultLeaseDuration)
 	require.NoError(t, err)
 	self := lease.Self{Identity: "a_1", BootID: "boot", Budget: budget}
 	now = time.Hour
-	c = New(Config{Slots: []string{"s.0", "s.1"}, Any: true, Shards: shards, Self: self, Random: rand.New(rand.NewPCG(1, 2))}, now)
+	c = New(Config{Slots: []string{"s.0", "s.1"}, Any: true, Shards: shards, Run: run, Self: self, Random: rand.New(rand.NewPCG(1, 2))}, now)
 	looks, _ := c.Next(now, competing(now))
 	for _, a := range looks {
 		if a.Kind == Look {
-			a.Read(now, lease.Record{UID: a.Slot, Version: "1", Stamp: api.ParseStamp(stamp)})
+			a.Read(now, lease.Record{UID: a.Slot, Version: "1", Stamp: api.ParseStamp(stamp), Done: done})
+			done = ""
 		}
 	}
 	now += time.Second
@@ -52,6 +58,25 @@ func TestClaimAcquiresOnlyShardsOfItsOwnNumber(t *testing.T) {
 	}
 	_, _, actions := claimOf(t, 0, "")
 	assert.NotEmpty(t, actions, "a claim without shards needs no stamp")
+}
+
+func TestClaimAcquiresNoShardDoneInItsRun(t *testing.T) {
+	for _, test := range []struct {
+		stamp string
+		done  api.Done
+		slot  string
+	}{
+		{"1/2/a", "a", "s.1"}, {"1/2/a", "b,a", "s.1"}, {"1/2/b", "a", ""}, {"1/2", "", ""}, {"1/2/a closed", "", ""},
+	} {
+		slot := ""
+		_, _, actions := claimIn(t, "a", 2, test.stamp, test.done)
+		for _, a := range actions {
+			if a.Kind == Acquire {
+				slot = a.Slot
+			}
+		}
+		assert.Equal(t, test.slot, slot, test)
+	}
 }
 
 func TestHolderLearnsThatItsShardIsClosed(t *testing.T) {

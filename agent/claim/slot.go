@@ -38,12 +38,17 @@ func (t *terms) proven(f Facts, r lease.Record) bool {
 }
 
 // shut reports whether no pod like this one may acquire the slot, although the Lease may be
-// free. A person has paused the slot, or the stamp does not admit the pod's number of shards.
-func (t *terms) shut(r lease.Record) bool { return r.Paused != "" || t.unstamped(r) }
+// free. A person has paused the slot, the stamp does not admit the pod, or the shard is done.
+func (t *terms) shut(r lease.Record) bool { return r.Paused != "" || t.unstamped(r) || t.done(r) }
 
 // unstamped reports whether the slot is a shard whose stamp does not admit the pod's number
-// of shards.
-func (t *terms) unstamped(r lease.Record) bool { return t.Shards > 0 && !r.Stamp.Admits(t.Shards) }
+// of shards, or the pod's run.
+func (t *terms) unstamped(r lease.Record) bool {
+	return t.Shards > 0 && !r.Stamp.Admits(t.Shards, t.Run)
+}
+
+// done reports whether the slot is a shard that has succeeded in the pod's run.
+func (t *terms) done(r lease.Record) bool { return t.Run != "" && r.Done.Has(t.Run) }
 
 // freeAt returns the instant from which this pod may acquire a slot that is not shut;
 // false while the Lease is out of sight. A pod that a release does not name leaves the

@@ -31,6 +31,8 @@ type ReadinessConfig struct {
 	Mode api.Readiness
 	// Shards is the number of shards of the pod's work; zero for other claims.
 	Shards int
+	// Run is the run of a pod whose shard ends with a success; empty for other pods.
+	Run    string
 	Budget api.Budget
 	// Ports are the ports that the gated containers declare.
 	Ports []int
@@ -142,8 +144,8 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 			h.holder, h.slot = holderName(s.Record), s.Name
 		}
 		h.mine = h.mine || s.Mine
-		if h.closed == "" && r.config.Shards > 0 && !s.Record.Stamp.Admits(r.config.Shards) {
-			h.closed = closedOf(s.Name, s.Record.Stamp, r.config.Shards)
+		if h.closed == "" && r.config.Shards > 0 && !s.Record.Stamp.Admits(r.config.Shards, r.config.Run) {
+			h.closed = closedOf(s.Name, s.Record.Stamp, r.config.Shards, r.config.Run)
 		}
 		if h.paused == "" {
 			h.paused = PauseOf(s.Name, s.Record.Paused)

@@ -39,11 +39,16 @@ func shardOf(slots []string) string {
 	return strconv.Itoa(shard)
 }
 
-// closedOf tells why the stamp of a slot does not admit a pod with the number of shards.
-func closedOf(slot string, s api.Stamp, shards int) string {
+// closedOf tells why the stamp of a slot does not admit a pod with the number of shards and the
+// run.
+func closedOf(slot string, s api.Stamp, shards int, run string) string {
 	switch {
 	case s == (api.Stamp{}):
 		return fmt.Sprintf("%s has no stamp of the number of shards yet", slot)
+	case s.Run != run && s.Run != "":
+		return fmt.Sprintf("%s is for the run of the Job %s, and this pod is of another run", slot, s.Run)
+	case s.Closed && run != "":
+		return fmt.Sprintf("%s is closed until no pod of another run, or of another number than %d, holds a shard", slot, s.Count)
 	case s.Closed:
 		return fmt.Sprintf("%s is closed until no pod holds a shard of another number than %d", slot, s.Count)
 	}

@@ -57,6 +57,16 @@ func TestStandbyOfShardsIsReadyOnlyWithoutPorts(t *testing.T) {
 	}
 }
 
+func TestPodTellsWhyItsShardIsClosed(t *testing.T) {
+	for stamp, want := range map[string]string{
+		"2/3/a closed": " is closed until no pod of another run, or of another number than 3, holds a shard",
+		"1/3/b":        " is for the run of the Job b, and this pod is of another run",
+		"2/4/a":        " is for 4 shards, and this pod is for 3",
+	} {
+		assert.Equal(t, shardZero+want, closedOf(shardZero, api.ParseStamp(stamp), 3, "a"))
+	}
+}
+
 func TestHolderOfAShardHasItsNumbersLabel(t *testing.T) {
 	labels := func(a Appearance, sharded bool) map[string]any {
 		raw, err := a.patch(kube.Pod{ResourceVersion: "1"}, time.Unix(1, 0), sharded)

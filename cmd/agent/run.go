@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strconv"
 
 	"github.com/metaparticle-io/metaparticle/agent"
 	"github.com/metaparticle-io/metaparticle/agent/forward"
@@ -53,11 +55,22 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 		Workload: r.Workload, Revision: r.Revision, MinReady: r.MinReady, ReplacesUnready: r.ReplacesUnready, Ports: r.Ports, EndpointDelay: r.EndpointDelay, Probes: r.Probes, OwnKernel: r.OwnKernel,
 	}
 	_, c.Shards = api.ShardsOf(r.Slots)
+	if r.Shard != "" {
+		c.Slots = ownShard(life, r.Shard)
+	}
 	if r.Gate != api.GateContainer {
 		c.Containers = []string{standin.Container}
 		c.KubeletStops = r.Gate == api.GatePod
 	}
 	return runSettings{RunArgs: r, namespace: env(api.PodNamespaceEnv), config: c}, err
+}
+
+// ownShard returns the Lease of the one shard that the pod takes.
+func ownShard(slots []string, shard string) []string {
+	return slices.DeleteFunc(slots, func(slot string) bool {
+		_, n, _ := api.ReadShard(slot)
+		return strconv.Itoa(n) != shard
+	})
 }
 
 // run puts the agent together. The end of one part ends all parts.

@@ -21,9 +21,13 @@ import (
 func conditionLines(e *explainer) []string {
 	var lines []string
 	for _, c := range conditionsOf(e) {
-		lease, read := e.leases[c.Lease]
+		lease, read := e.leases[c.Leases()[0]]
 		if !read {
 			continue // reported in the section "not readable"
+		}
+		if c.Sharded() {
+			lines = append(lines, c.String()+"\t"+shardsState(e, c, lease))
+			continue
 		}
 		lines = append(lines, c.String()+"\t"+leaseState(e, c, lease))
 	}
@@ -45,6 +49,32 @@ func leaseState(e *explainer, c api.Condition, lease *coordinationv1.Lease) stri
 		return fmt.Sprintf("not met: the key is not among the last %d done keys", api.MaxDone)
 	}
 	return "not met: the key is not done"
+}
+
+// shardsState returns the words about a condition on the shards of a Job. The first Lease may be
+// nil.
+func shardsState(e *explainer, c api.Condition, first *coordinationv1.Lease) string {
+	if first == nil {
+		return "not met: no Lease, so no Job has had these shards yet"
+	}
+	stamp := api.ParseStamp(first.Annotations[api.StampAnnotation])
+	switch {
+	case stamp.Run == "":
+		return "not met: no run of a Job has begun"
+	case c.Key != "" && stamp.Run != c.Key:
+		return "not met: the Leases are for the run " + stamp.Run
+	}
+	done := 0
+	for _, name := range c.Leases()[:stamp.Count] {
+		lease := e.leases[name]
+		if lease != nil && api.ParseStamp(lease.Annotations[api.StampAnnotation]).Epoch == stamp.Epoch && api.Done(lease.Annotations[api.DoneAnnotation]).Has(stamp.Run) {
+			done++
+		}
+	}
+	if done < stamp.Count {
+		return fmt.Sprintf("not met: %d of %d shards are done", done, stamp.Count)
+	}
+	return "met: all shards are done"
 }
 
 // holderState returns the words about a condition that the holder of the Lease can meet. The

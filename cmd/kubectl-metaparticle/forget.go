@@ -25,7 +25,8 @@ rollout restart, or a new Job.
 Exit codes: 0 forgotten; 1 refused, nothing is written; 2 error.
 
 SLOT is once/NAME, or KIND/NAME of a workload with metaparticle.io/once: "true", as
-deployment/web.
+deployment/web. For all shards of a Job, SLOT is shards/job.NAME, and KEY is the UID of
+the Job.
 
 With barrier/NAME.UID.0, the Lease with the record of an open barrier, later pods of that Job wait
 at the barrier again.
@@ -43,8 +44,8 @@ func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	return forget(ctx, c, namespace, rest, std)
 }
 
-// forget removes the key from the done keys of the Lease. If the Lease has changed meanwhile,
-// the patch is refused, and forget reads the Lease again.
+// forget removes the key from the done keys of the Lease, or of the Leases of all shards. If a
+// Lease has changed meanwhile, the patch is refused, and forget reads the Lease again.
 func forget(ctx context.Context, c cluster, namespace string, args []string, std stdio) (int, error) {
 	if len(args) == 1 && strings.HasPrefix(args[0], atBarrier+"/") {
 		return closeBarrier(ctx, c, namespace, strings.Replace(args[0], "/", ".", 1), std)
@@ -53,11 +54,22 @@ func forget(ctx context.Context, c cluster, namespace string, args []string, std
 		return exitError, refusal("name the work and its key, as in once/schema 7")
 	}
 	key := args[1]
-	slot, err := onceSlot(ctx, c, namespace, args[0], key)
+	slots, err := doneSlots(ctx, c, namespace, args[0], key)
 	if err != nil {
 		return exitError, err
 	}
-	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+	for _, slot := range slots {
+		if err := forgetKey(ctx, c, namespace, slot, key); err != nil {
+			return exitError, err
+		}
+		fmt.Fprintf(std.out, "%s: %s is forgotten\n", slot, key)
+	}
+	return exitOK, nil
+}
+
+// forgetKey removes the key from the done keys of one Lease.
+func forgetKey(ctx context.Context, c cluster, namespace, slot, key string) error {
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		l := new(coordinationv1.Lease)
 		if err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: slot}, l); err != nil {
 			return err
@@ -80,10 +92,37 @@ func forget(ctx context.Context, c cluster, namespace string, args []string, std
 		return c.Patch(ctx, l, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	})
 	if err != nil {
-		return exitError, unlessMissing(err, namespace, slot)
+		return unlessMissing(err, namespace, slot)
 	}
-	fmt.Fprintf(std.out, "%s: %s is forgotten\n", slot, key)
-	return exitOK, nil
+	return nil
+}
+
+// doneSlots returns the slots that a person names. The result is one slot of a once claim, or the
+// shards of a Job that are done for the key.
+func doneSlots(ctx context.Context, c cluster, namespace, name, key string) ([]string, error) {
+	lease := strings.Replace(name, "/", ".", 1)
+	shards := api.Condition{Lease: lease}
+	if _, _, ok := api.ReadShard(lease); ok {
+		return []string{lease}, nil
+	} else if !shards.Sharded() {
+		slot, err := onceSlot(ctx, c, namespace, name, key)
+		return []string{slot}, err
+	}
+	var done []string
+	for _, slot := range shards.Leases() {
+		l := new(coordinationv1.Lease)
+		err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: slot}, l)
+		if client.IgnoreNotFound(err) != nil {
+			return nil, err
+		}
+		if api.Done(l.Annotations[api.DoneAnnotation]).Has(key) {
+			done = append(done, slot)
+		}
+	}
+	if len(done) == 0 {
+		return nil, refusal(fmt.Sprintf("no shard of %s is done in the run %s: name the UID of the Job", name, key))
+	}
+	return done, nil
 }
 
 // unlessMissing returns the error, or a refusal if there is no such Lease.

@@ -48,6 +48,20 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 	assert.Equal(t, "refused: once.schema has no done keys: there is nothing to forget\n", b.err.String())
 }
 
+func TestForgetCommandForgetsEachShardOfARun(t *testing.T) {
+	b := newByHand(slotLease("shards.job.map.0", "", map[string]string{api.DoneAnnotation: "1-a,2-b"}),
+		slotLease("shards.job.map.2", "", map[string]string{api.DoneAnnotation: "2-b"}))
+	says := func(args ...string) int {
+		return b.carry(t, func(std stdio, cl cluster) (int, error) { return forget(t.Context(), cl, "shop", args, std) })
+	}
+	assert.Equal(t, exitOK, says("shards/job.map", "2-b"), b.err.String())
+	assert.Equal(t, "1-a", b.lease(t, "shards.job.map.0").Annotations[api.DoneAnnotation])
+	assert.NotContains(t, b.lease(t, "shards.job.map.2").Annotations, api.DoneAnnotation)
+	assert.Equal(t, exitRefused, says("shards/job.map", "2-b"))
+	assert.Equal(t, exitOK, says("shards/job.map.0", "1-a"))
+	assert.NotContains(t, b.lease(t, "shards.job.map.0").Annotations, api.DoneAnnotation)
+}
+
 func TestForgetCommandFindsTheSlotOfAWorkload(t *testing.T) {
 	b := newByHand(append(deployment(map[string]string{api.OnceAnnotation: "true"}, nil),
 		slotLease("once-revision.deployment.biller", "", map[string]string{api.DoneAnnotation: "7,8"}))...)

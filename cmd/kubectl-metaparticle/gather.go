@@ -213,7 +213,7 @@ func (e *explainer) readLeases(ctx context.Context) {
 	e.slots = slices.Compact(e.slots)
 	needed := slices.Clone(e.slots)
 	for _, c := range conditionsOf(e) {
-		needed = append(needed, c.Lease)
+		needed = append(needed, c.Leases()...)
 	}
 	e.leases = map[string]*coordinationv1.Lease{}
 	for _, slot := range needed {

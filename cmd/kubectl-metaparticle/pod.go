@@ -76,6 +76,9 @@ func (o owner) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	return feature.Origin{Workload: o.workload, Template: o.template, Run: o.run, Preview: true}, nil
 }
 
+// JobUID implements admit.Owners. No other Job is known.
+func (o owner) JobUID(context.Context, string, string) (string, error) { return "", nil }
+
 // podOf returns a pod of the workload, as the API server would receive it, and
 // the pod's owner.
 func podOf(d document, raw []byte) (document, owner, error) {
@@ -123,7 +126,7 @@ func podOf(d document, raw []byte) (document, owner, error) {
 	}
 	o := owner{workload: api.Workload{Group: version.Group, Kind: d.Kind, Name: d.Name}, template: new(corev1.PodSpec)}
 	if d.Kind == "Job" || d.Kind == "CronJob" {
-		o.run = feature.Run{UID: previewUID, AtOnce: feature.PodsAtOnce(of.Parallelism, of.Completions)}
+		o.run = feature.Run{UID: previewUID, AtOnce: feature.PodsAtOnce(of.Parallelism, of.Completions), Completions: of.Completions}
 	}
 	if err := json.Unmarshal(spec, o.template); err != nil {
 		return document{}, owner{}, fmt.Errorf("read %s: %w", d, err)

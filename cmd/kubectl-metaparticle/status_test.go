@@ -146,6 +146,10 @@ func TestStatusCommandShowsTheStampOfEachShard(t *testing.T) {
 	assert.Equal(t, exitRefused, b.status(t, view{}, "shop"), "nobody holds a shard")
 	assert.Contains(t, b.out.String(), "shards.deployment.web.0: shards, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, for 2 shards, 1 standby\n")
 	assert.Contains(t, b.out.String(), "shards.deployment.web.1: shards, nobody holds, closed for a change to 3 shards, 1 standby\n")
+
+	b = newByHand(slotLease("shards.job.map.0", "", map[string]string{api.StampAnnotation: "2/1/1-a", api.DoneAnnotation: "2-b,1-a"}))
+	assert.Equal(t, exitOK, b.status(t, view{}, "shop"), "a done shard needs no holder")
+	assert.Contains(t, b.out.String(), "shards.job.map.0: shards, nobody holds, for 1 shards in the run 1-a, done: 2-b 1-a, 0 standbys\n")
 }
 
 func TestStatusCommandShowsTheFailuresOfEachKey(t *testing.T) {

@@ -204,10 +204,8 @@ func (v view) summary(s slotStatus) string {
 		add("%s, held by %s", s.Kind, h.Pod)
 		v.holder(s, add)
 	}
-	if stamp := api.ParseStamp(s.Stamp); s.Kind == "shards" && !stamp.Closed {
-		add("for %d shards", stamp.Count)
-	} else if stamp.Closed {
-		add("closed for a change to %d shards", stamp.Count)
+	if s.Kind == "shards" {
+		add("%s", shardsOf(api.ParseStamp(s.Stamp)))
 	}
 	if s.Opened > 0 {
 		add("open for %d pods", s.Opened)
@@ -273,4 +271,16 @@ func (h handover) text() string {
 		return text + ", within 1s"
 	}
 	return fmt.Sprintf("%s, %.0fs after its release", text, *h.Seconds)
+}
+
+// shardsOf tells for which shards a Lease is open.
+func shardsOf(s api.Stamp) string {
+	text := fmt.Sprintf("%d shards", s.Count)
+	if s.Run != "" {
+		text += " in the run " + s.Run
+	}
+	if s.Closed {
+		return "closed for a change to " + text
+	}
+	return "for " + text
 }

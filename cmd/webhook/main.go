@@ -7,9 +7,13 @@
 //
 // Every replica answers the API server. Only the elected replica enrolls, which saves the
 // API server the work of a second one. Two enrolling replicas would do no harm.
+//
+// With a first argument of try, begin-uninstall or end-uninstall, the command takes that one
+// step of an installation and ends. The hooks of the Helm chart start it so.
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -23,10 +27,20 @@ import (
 )
 
 func main() {
-	if err := run(ctrl.SetupSignalHandler(), os.Args[1:], os.Stderr); err != nil {
+	if err := start(ctrl.SetupSignalHandler(), os.Args[1:], os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "webhook:", err)
 		os.Exit(1)
 	}
+}
+
+// start runs the webhook, or takes the step that the first argument names.
+func start(ctx context.Context, args []string, output io.Writer) error {
+	if len(args) > 0 {
+		if do, ok := steps[args[0]]; ok {
+			return take(ctx, do, args[1:], output)
+		}
+	}
+	return run(ctx, args, output)
 }
 
 // settings are the values of the flags.

@@ -172,13 +172,20 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 	// A Job's template is immutable.
 	origin := feature.Origin{
 		Workload: workload(owner), Template: &job.Spec.Template.Spec,
-		Run: feature.Run{UID: string(owner.UID), AtOnce: feature.PodsAtOnce(job.Spec.Parallelism, job.Spec.Completions)},
+		Run: feature.Run{UID: string(owner.UID), AtOnce: feature.PodsAtOnce(job.Spec.Parallelism, job.Spec.Completions), Completions: job.Spec.Completions},
 	}
 	if above := metav1.GetControllerOf(&job); above != nil {
 		origin.Workload = workload(above)
 		return origin, o.verify(ctx, namespace, above)
 	}
 	return origin, nil
+}
+
+// JobUID implements [admit.Owners].
+func (o owners) JobUID(ctx context.Context, namespace, job string) (string, error) {
+	var found batchv1.Job
+	err := o.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: job}, &found)
+	return string(found.UID), client.IgnoreNotFound(err)
 }
 
 // controllerRevision reads the template from which a StatefulSet or DaemonSet made a pod.

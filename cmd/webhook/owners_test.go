@@ -174,7 +174,7 @@ func TestOriginHasPodsOwnJob(t *testing.T) {
 			of := controlledBy("batch/v1", "Job", "nightly-1")
 			origin, err := owners{reader, reader}.Origin(t.Context(), "shop", pod("", of))
 			require.NoError(t, err)
-			assert.Equal(t, feature.Run{UID: string(of.UID), AtOnce: c.want}, origin.Run)
+			assert.Equal(t, feature.Run{UID: string(of.UID), AtOnce: c.want, Completions: c.completions}, origin.Run)
 			assert.Equal(t, "CronJob", origin.Workload.Kind)
 		})
 	}

@@ -26,9 +26,9 @@ type Stamp struct {
 	Free bool
 }
 
-// InOrder reports whether the Leases need no write: the number is decided, and each of its
-// shards has an open stamp of one epoch.
-func InOrder(shards []Shard, count int) bool {
+// InOrder reports whether the Leases need no write. The number and the run are decided then, and
+// each shard of that number has an open stamp of one epoch.
+func InOrder(shards []Shard, count int, run string) bool {
 	open := 0
 	decided := decision(shards)
 	for _, s := range shards {
@@ -40,12 +40,13 @@ func InOrder(shards []Shard, count int) bool {
 			open++
 		}
 	}
-	return decided.Count == count && open == count
+	return decided.Count == count && decided.Run == run && open == count
 }
 
-// Next returns the writes that the Leases need now, so that pods with the number of shards can
-// hold. The argument absent reports that an agent may hold a Lease which the list lacks.
-func Next(shards []Shard, count int, absent bool) []Stamp {
+// Next returns the writes that the Leases need now, so that pods with the number of shards, and
+// of the run, can hold. The argument absent reports that an agent may hold a Lease which the list
+// lacks.
+func Next(shards []Shard, count int, run string, absent bool) []Stamp {
 	decided := decision(shards)
 	if !slices.ContainsFunc(shards, func(s Shard) bool { return s.Number == 0 }) {
 		return nil // no decision can be written yet
@@ -54,11 +55,11 @@ func Next(shards []Shard, count int, absent bool) []Stamp {
 	for _, s := range shards {
 		last = max(last, s.Stamp.Epoch)
 	}
-	if decided.Count != count || last > decided.Epoch {
-		return []Stamp{{Number: 0, Stamp: api.Stamp{Epoch: last + 1, Count: count, Closed: true}}}
+	if decided.Count != count || decided.Run != run || last > decided.Epoch {
+		return []Stamp{{Number: 0, Stamp: api.Stamp{Epoch: last + 1, Count: count, Run: run, Closed: true}}}
 	}
-	closed := api.Stamp{Epoch: decided.Epoch, Count: count, Closed: true}
-	open := api.Stamp{Epoch: decided.Epoch, Count: count}
+	closed := api.Stamp{Epoch: decided.Epoch, Count: count, Run: run, Closed: true}
+	open := api.Stamp{Epoch: decided.Epoch, Count: count, Run: run}
 	var orders, opens []Stamp
 	waits := absent
 	for _, s := range shards {
@@ -84,7 +85,7 @@ func Next(shards []Shard, count int, absent bool) []Stamp {
 func decision(shards []Shard) api.Stamp {
 	for _, s := range shards {
 		if s.Number == 0 {
-			return api.Stamp{Epoch: s.Stamp.Epoch, Count: s.Stamp.Count}
+			return api.Stamp{Epoch: s.Stamp.Epoch, Count: s.Stamp.Count, Run: s.Stamp.Run}
 		}
 	}
 	return api.Stamp{}

@@ -52,7 +52,26 @@ func TestNextDecidesClosesFreesAndOpens(t *testing.T) {
 		"in order":                     {leases("2/3!", "2/3", "2/3!", "2/3 closed"), false, nil},
 		"another number, in the epoch": {leases("2/3 closed", "2/5 closed", "2/3 closed"), false, []Stamp{{Number: 1, Stamp: closed}}},
 	} {
-		assert.Equal(t, test.want, Next(test.shards, 3, test.absent), name)
+		assert.Equal(t, test.want, Next(test.shards, 3, "", test.absent), name)
+	}
+}
+
+func TestNextRunHasAnEpochOfItsOwn(t *testing.T) {
+	closed, open := api.Stamp{Epoch: 2, Count: 2, Run: "b", Closed: true}, api.Stamp{Epoch: 2, Count: 2, Run: "b"}
+	for name, test := range map[string]struct {
+		shards []Shard
+		want   []Stamp
+	}{
+		"another run":              {leases("1/2/a!", "1/2/a"), []Stamp{{Stamp: closed}}},
+		"pods that kept running":   {leases("1/2", "1/2!"), []Stamp{{Stamp: closed}}},
+		"decided":                  {leases("2/2/b closed", "1/2/a!"), []Stamp{{Number: 1, Stamp: closed}}},
+		"another run in the epoch": {leases("2/2/b closed", "2/2/a"), []Stamp{{Number: 1, Stamp: closed}}},
+		"one is held":              {leases("2/2/b closed", "2/2/b closed!"), nil},
+		"all are free":             {leases("2/2/b closed", "2/2/b closed"), []Stamp{{Stamp: open}, {Number: 1, Stamp: open}}},
+		"in order":                 {leases("2/2/b!", "2/2/b"), nil},
+	} {
+		assert.Equal(t, test.want, Next(test.shards, 2, "b", false), name)
+		assert.Equal(t, name == "in order", InOrder(test.shards, 2, "b"), name)
 	}
 }
 
@@ -65,9 +84,9 @@ func TestLeasesInOrderNeedNoWrite(t *testing.T) {
 		{leases("2/3!", "2/3"), false}, {leases("2/3!", "2/3", "2/3", "2/3"), false}, {leases("2/3!", "1/3", "2/3"), false},
 		{leases("2/3!", "2/3", "2/3 closed"), false}, {leases("2/2!", "2/2"), false}, {nil, false},
 	} {
-		assert.Equal(t, test.want, InOrder(test.shards, 3), test.shards)
+		assert.Equal(t, test.want, InOrder(test.shards, 3, ""), test.shards)
 		if test.want {
-			assert.Empty(t, Next(slices.DeleteFunc(test.shards, func(s Shard) bool { return s.Stamp == (api.Stamp{}) }), 3, false))
+			assert.Empty(t, Next(slices.DeleteFunc(test.shards, func(s Shard) bool { return s.Stamp == (api.Stamp{}) }), 3, "", false))
 		}
 	}
 }
@@ -76,28 +95,29 @@ func TestLeasesInOrderNeedNoWrite(t *testing.T) {
 // likes. In between other processes and agents write.
 type writer struct {
 	count  int
+	run    string
 	orders []Stamp
 	at     []int
 }
 
-// FuzzTwoNumbersAreNeverOpenTogether plays random schedules of three processes with random numbers,
-// and of agents that acquire, and release what is closed.
+// FuzzTwoNumbersAreNeverOpenTogether plays random schedules of three processes with random numbers
+// and runs, and of agents that acquire, and release what is closed.
 func FuzzTwoNumbersAreNeverOpenTogether(f *testing.F) {
 	for seed := range uint64(300) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, seed uint64) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		shards, versions, held := leases("", "", "", ""), make([]int, 4), make([]int, 4)
-		writers := []*writer{{count: 2}, {count: 4}, {count: 3}}
+		shards, versions, held := leases("", "", "", ""), make([]int, 4), make([]api.Stamp, 4)
+		writers := []*writer{{count: 2, run: "a"}, {count: 2, run: "b"}, {count: 3}}
 		for range 400 {
 			w := writers[r.IntN(len(writers))]
 			switch i := r.IntN(4); r.IntN(6) {
 			case 0, 1: // a list
 				for j := range shards {
-					shards[j].Held = held[j] > 0
+					shards[j].Held = held[j].Count > 0
 				}
-				w.orders, w.at = Next(shards, w.count, false), slices.Clone(versions)
+				w.orders, w.at = Next(shards, w.count, w.run, false), slices.Clone(versions)
 			case 2, 3: // one write of the list
 				if len(w.orders) == 0 {
 					continue
@@ -109,34 +129,37 @@ func FuzzTwoNumbersAreNeverOpenTogether(f *testing.F) {
 					versions[o.Number]++
 				}
 			case 4: // an agent acquires
-				if s := shards[i].Stamp; s.Admits(s.Count) && held[i] == 0 {
-					held[i] = s.Count
+				if s := shards[i].Stamp; s.Admits(s.Count, s.Run) && held[i].Count == 0 {
+					held[i] = api.Stamp{Count: s.Count, Run: s.Run}
 					versions[i]++
 				}
 			default: // an agent releases
-				if held[i] > 0 && !shards[i].Stamp.Admits(held[i]) {
-					held[i] = 0
+				if held[i].Count > 0 && !shards[i].Stamp.Admits(held[i].Count, held[i].Run) {
+					held[i] = api.Stamp{}
 					versions[i]++
 				}
 			}
-			numbers := slices.Compact(slices.Sorted(slices.Values(held)))
-			numbers = slices.DeleteFunc(numbers, func(n int) bool { return n == 0 })
-			require.LessOrEqual(t, len(numbers), 1, "pods of two numbers hold: %v under %v", held, shards)
+			holds := map[api.Stamp]bool{}
+			for _, of := range held {
+				holds[of] = holds[of] || of.Count > 0
+			}
+			delete(holds, api.Stamp{})
+			require.LessOrEqual(t, len(holds), 1, "pods of two numbers, or of two runs, hold: %v under %v", held, shards)
 			if chance := r.IntN(50); chance == 0 {
-				w.count = 1 + r.IntN(4)
+				w.count, w.run = 1+r.IntN(4), []string{"", "a", "b"}[r.IntN(3)]
 			}
 		}
 		for range 20 {
 			for j := range shards {
-				if !shards[j].Stamp.Admits(held[j]) {
-					held[j] = 0
+				if !shards[j].Stamp.Admits(held[j].Count, held[j].Run) {
+					held[j] = api.Stamp{}
 				}
-				shards[j].Held = held[j] > 0
+				shards[j].Held = held[j].Count > 0
 			}
-			for _, o := range Next(shards, 3, false) {
+			for _, o := range Next(shards, 3, "b", false) {
 				shards[o.Number].Stamp = o.Stamp
 			}
 		}
-		assert.True(t, InOrder(shards, 3), "alone, a process opens all: %v", shards)
+		assert.True(t, InOrder(shards, 3, "b"), "alone, a process opens all: %v", shards)
 	})
 }

@@ -36,6 +36,8 @@ func (a asked) Command(context.Context, string) (image.Command, error) {
 	return image.Command{}, nil
 }
 
+func (a asked) JobUID(context.Context, string, string) (string, error) { return "", nil }
+
 func (a asked) Origin(context.Context, string, *corev1.Pod) (feature.Origin, error) {
 	a.t.Error("an owner was asked for")
 	return feature.Origin{}, nil
@@ -138,6 +140,8 @@ func (noLimits) LimitRanges(context.Context, string) ([]corev1.LimitRange, error
 
 // slow answers only when the context of the call ends.
 type slow struct{ mutatetest.Facts }
+
+func (slow) JobUID(context.Context, string, string) (string, error) { return "", nil }
 
 func (slow) Origin(ctx context.Context, _ string, _ *corev1.Pod) (feature.Origin, error) {
 	<-ctx.Done()

@@ -33,6 +33,8 @@ type Owners interface {
 	// certain. The template of another revision could lack a container, which would then
 	// run ungated.
 	Origin(ctx context.Context, namespace string, pod *corev1.Pod) (feature.Origin, error)
+	// JobUID returns the UID of a Job; empty if there is no Job of that name.
+	JobUID(ctx context.Context, namespace, job string) (string, error)
 }
 
 // Limits returns the LimitRanges of a namespace without a request to the API server.

@@ -97,6 +97,9 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 			h.logger().Warn("read limit ranges", "namespace", r.Namespace, "error", err)
 		}
 	}
+	if s.Runs, err = h.runs(ctx, r.Namespace, request.After); err != nil {
+		return s, err
+	}
 	controller := metav1.GetControllerOf(pod)
 	if controller == nil {
 		s.Workload = api.Workload{Kind: "Pod", Name: pod.Name}
@@ -113,6 +116,25 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 		return s, refusals
 	}
 	return s, nil
+}
+
+// runs returns the UIDs of the Jobs whose shards the conditions name.
+func (h podHandler) runs(ctx context.Context, namespace string, conditions []api.Condition) (map[string]string, error) {
+	runs := map[string]string{}
+	for _, c := range conditions {
+		job := c.Job()
+		if job == "" || c.Key != "" {
+			continue
+		}
+		run, err := h.Owners.JobUID(ctx, namespace, job)
+		if err != nil {
+			var refusals reason.Refusals
+			refusals.Add(reason.WorkloadUnknown, "Job %q of %s: %v", job, api.AfterAnnotation, err)
+			return nil, refusals
+		}
+		runs[job] = run
+	}
+	return runs, nil
 }
 
 // ownerOf returns a pod's controller. The result is nil without a controller, and if no

@@ -4,6 +4,7 @@
 package feature
 
 import (
+	"cmp"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -20,7 +21,7 @@ func judgeAfter(p *Pod) reason.Refusals {
 	if p.isTemplate() {
 		workload.Name, _ = p.Document.Get("metadata", "name").(string)
 	}
-	if c, own := p.Request.MetBySelf(p.Request.Slots(workload), p.onceKey()); own {
+	if c, own := p.Request.MetBySelf(p.Request.Slots(workload), cmp.Or(p.onceKey(), p.run())); own {
 		refusals.Add(reason.AfterItself, "%s names %s, which the pod itself claims", api.AfterAnnotation, c)
 	}
 	if len(p.Request.After) == 0 && slices.ContainsFunc(p.Spec.InitContainers, waitsForConditions) {

@@ -60,7 +60,7 @@ func (p *Pod) onceKey() string {
 		return claim.Key
 	case p.Preview:
 		return "REVISION"
-	case owner != nil && owner.Kind == "Job" && strings.HasPrefix(owner.APIVersion, "batch/") && validUID(string(owner.UID)):
+	case ownedByJob(owner):
 		return string(owner.UID)
 	case !p.Revision.Valid():
 		return ""
@@ -74,6 +74,11 @@ func (p *Pod) onceKey() string {
 		return key
 	}
 	return ""
+}
+
+// ownedByJob reports whether the controller of a pod is a Job.
+func ownedByJob(owner *metav1.OwnerReference) bool {
+	return owner != nil && owner.Kind == "Job" && strings.HasPrefix(owner.APIVersion, "batch/") && api.IsRun(string(owner.UID))
 }
 
 // uidLength is the length of a UID's beginning in a key. A workload and its successor of the

@@ -42,6 +42,8 @@ type Run struct {
 	UID string
 	// AtOnce is the number of pods that the Job runs at once.
 	AtOnce int
+	// Completions are the completions of the Job; nil if the Job has none.
+	Completions *int32
 }
 
 // Facts is everything that the webhook knows about a pod that claims or has conditions, or

@@ -78,6 +78,7 @@ func (p *Pod) shimCommand(at place, its child) []string {
 	exec.Container, exec.OnLoss, exec.StopSignal, exec.Platforms = c.Name, p.onLoss(c), its.signal, its.platforms
 	exec.OnBusy, exec.WaitAtMost = p.Request.OnBusy, p.Request.WaitAtMost
 	_, exec.MayBeDone = p.Request.Once()
+	exec.MayBeDone = exec.MayBeDone || p.run() != ""
 	exec.Unbounded = p.Request.StartsOnly()
 	exec.Shards = p.Request.Shards()
 	if at.list == mainContainers {

@@ -4,10 +4,12 @@
 package feature
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"time"
 
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -177,7 +179,10 @@ func (s sidecar) agentArgs() []string {
 	}
 	args := api.DefaultRunArgs()
 	args.Slots, args.Any = s.slots(), s.Request.Any()
-	args.LeaseDuration, args.OnceKey = s.Request.Duration(), s.onceKey()
+	args.LeaseDuration, args.OnceKey = s.Request.Duration(), cmp.Or(s.onceKey(), s.run())
+	if s.run() != "" && s.indexed() {
+		args.Any, args.Shard = false, s.Annotations[batchv1.JobCompletionIndexAnnotation]
+	}
 	args.OnBusy, args.WaitAtMost, args.Job = s.Request.OnBusy, s.Request.WaitAtMost, jobOf(s.Facts)
 	args.Readiness, args.Grace, args.Workload = s.standbys(), s.grace(), s.workloadName()
 	for _, i := range s.gated {

@@ -5,7 +5,6 @@ package feature
 
 import (
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,14 +56,8 @@ func jobOf(f Facts) string {
 	if f.Request.OnBusy != api.OnBusySkip {
 		return ""
 	}
-	if owner := metav1.GetControllerOf(f.Pod); owner != nil && owner.Kind == "Job" && validUID(string(owner.UID)) {
+	if owner := metav1.GetControllerOf(f.Pod); owner != nil && owner.Kind == "Job" && api.IsRun(string(owner.UID)) {
 		return string(owner.UID)
 	}
 	return ""
-}
-
-// validUID reports whether the UID has only characters of RFC 9562. A person may write
-// another text into an owner reference, and the kubelet would expand $(NAME) in it.
-func validUID(uid string) bool {
-	return len(uid) <= 36 && strings.Trim(uid, "0123456789abcdef-") == ""
 }

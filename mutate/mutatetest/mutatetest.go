@@ -44,6 +44,8 @@ type Facts struct {
 	ReplacesUnready bool `json:"replacesUnready"`
 	// Run is the pod's own Job.
 	Run feature.Run `json:"run"`
+	// Runs are the UIDs of Jobs, by name.
+	Runs map[string]string `json:"runs"`
 	// Images are the images by name; an image with an error cannot be read.
 	Images map[string]Image    `json:"images"`
 	Limits []corev1.LimitRange `json:"limits"`
@@ -105,6 +107,9 @@ func (f Facts) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	origin.Template = template
 	return origin, nil
 }
+
+// JobUID implements the interface Owners of package admit.
+func (f Facts) JobUID(_ context.Context, _, job string) (string, error) { return f.Runs[job], nil }
 
 // LimitRanges implements the interface Limits of package admit.
 func (f Facts) LimitRanges(context.Context, string) ([]corev1.LimitRange, error) {

@@ -40,6 +40,7 @@ const (
 	NoRevision        Reason = "NoRevision"
 	NoProbe           Reason = "NoProbe"
 	ShardsEnd         Reason = "ShardsEnd"
+	ShardsLeft        Reason = "ShardsLeft"
 	ShardsAlone       Reason = "ShardsAlone"
 	FewerPods         Reason = "FewerPods"
 	AfterItself       Reason = "AfterItself"

@@ -107,12 +107,12 @@ var All = []Explanation{
 	},
 	{
 		Reason:  OnceRestarts,
-		Meaning: "`metaparticle.io/once` gates a container that the kubelet starts again after its success: a main container whose restartPolicy is Always, or a container with a restart rule for exit code 0. The container would skip and start for ever.",
+		Meaning: "`metaparticle.io/once`, or `metaparticle.io/shards` in a Job, gates a container that the kubelet starts again after its success: a main container whose restartPolicy is Always, or a container with a restart rule for exit code 0. The container would skip and start for ever.",
 		Do:      "name an ordinary init container in metaparticle.io/containers, or set the restartPolicy Never or OnFailure, as in a Job",
 	},
 	{
 		Reason:  OnceContainers,
-		Meaning: "`metaparticle.io/once` records the success of one container, and the pod has several gated containers.",
+		Meaning: "`metaparticle.io/once` records the success of one container, and the pod has several gated containers. In a Job `metaparticle.io/shards` records the success of one main container.",
 		Do:      "name one container in metaparticle.io/containers",
 	},
 	{
@@ -122,8 +122,13 @@ var All = []Explanation{
 	},
 	{
 		Reason:  ShardsEnd,
-		Meaning: "`metaparticle.io/shards` gives each shard to a pod that keeps running. This pod ends: it belongs to a Job, or its restartPolicy is not Always. Another pod would start a finished shard again.",
-		Do:      "leave metaparticle.io/shards out, and use an Indexed Job: each index is one part of the work. Or put the workers into a Deployment or StatefulSet",
+		Meaning: "`metaparticle.io/shards` gives each shard to a pod that keeps running, or to a pod of a Job. This pod ends, because its restartPolicy is not Always, and no Job controls it. So its shard has no run in which its success could count.",
+		Do:      "put the workers into a Job, or into a Deployment or StatefulSet",
+	},
+	{
+		Reason:  ShardsLeft,
+		Meaning: "In a Job each shard of `metaparticle.io/shards` runs until it succeeds, and each pod takes one shard. This Job would be complete although shards are not done. It has no completions, or fewer than shards, or its pods skip (`metaparticle.io/on-busy: skip`). In an Indexed Job each pod takes the shard of its index, so there must be as many completions as shards.",
+		Do:      "set the completions of the Job to the number of shards, and leave metaparticle.io/on-busy out",
 	},
 	{
 		Reason:  ShardsAlone,

@@ -71,6 +71,11 @@ func Shards(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayShards)
 }
 
+// Maps plays, for each seed, the story of Jobs with shards.
+func Maps(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayMaps)
+}
+
 // Programs plays, for each seed, the story of programs that use the local API. Like [Seeds],
 // Programs plays the seeds that the flags ask for.
 func Programs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
@@ -85,6 +90,11 @@ func Starts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 // Barriers plays, for each seed, the story of Jobs whose pods start together.
 func Barriers(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayBarriers)
+}
+
+// Restores plays, for each seed, the story in which a person restores the API server's objects.
+func Restores(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, (*world.World).PlayRestores)
 }
 
 // play plays a story of one seed in a synctest bubble, and reports the violation.

@@ -38,7 +38,7 @@ func newChaos(w *World) *chaos {
 	takesLeases := chance(w.rng, .4)
 	takesRoles := !takesLeases && chance(w.rng, .4)
 	choice := durations
-	if chance(w.rng, .2) {
+	if chance(w.rng, .2) && !w.restores {
 		choice = patience
 	}
 	for i := range 3 {
@@ -93,6 +93,9 @@ func anyTemplate(w *World, choice []time.Duration, workload string, replicas int
 		workload: workload, slots: slots, any: slots[0] == pool[0], duration: pick(r, choice), gate: pick(r, gates), grace: between(r, 3*time.Second, 20*time.Second),
 		containers: []string{"app"}, standBy: chance(r, .8),
 		obedient: chance(r, .3),
+	}
+	if w.restores && t.gate == api.GateReadiness {
+		t.gate = api.GateContainer
 	}
 	if replicas == 1 {
 		t.stable = workload

@@ -80,7 +80,7 @@ func (l *checks) childBegins(c *child) {
 	l.note(c.where, "%s BEGINS under %s %v", c.name, c.hold, c.slots)
 	l.checkDeleted(c)
 	checkStart(l, c)
-	l.done.begins(c.name, c.pod().key, leaseOf(c.pod()), 1+skew)
+	l.done.begins(c.name, c.pod().key, leaseUnder(c), 1+skew)
 	c.pod().ran = true
 	if c.pod().skips {
 		l.violate(skipped, "%s begins in a pod that skips", c.name)

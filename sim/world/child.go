@@ -188,7 +188,8 @@ func (c *child) ends(how string, status unix.WaitStatus) {
 			w.after(c.stuck-w.now(), again)
 		default:
 			w.note(c.where, "%s %s", c.name, how)
-			if key := c.pod().key; key != "" && !c.signalled {
+			// The failure of a shard is counted by its Job.
+			if key := c.pod().key; key != "" && !c.signalled && (status == 0 || c.pod().shards == 0) {
 				w.checks.done.ends(c.hold, key, status == 0)
 			}
 			c.loses(c.main(), status)

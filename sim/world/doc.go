@@ -71,6 +71,10 @@
 // A process of that model may believe in another number for a while. Package sim/enrolled plays
 // the story with the real enroll.
 //
+// In another story, Jobs of one name follow each other (mapping.go). Each shard runs until it succeeds,
+// once for each Job. Pods of two Jobs never hold or run at once. Other pods wait until all shards of a
+// Job are done (mapcheck.go). A process of the model may believe in an earlier Job for a while.
+//
 // # Controllers
 //
 // The controllers of Deployments, ReplicaSets, StatefulSets and DaemonSets are models of

@@ -113,7 +113,8 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 			d.violate(unrecorded, "%s drops the done key %s of %s", by, key, slot)
 		}
 	}
-	released := is.Holder == "" && was.Holder != ""
+	// Enroll frees a closed Lease whose holder is out of reach.
+	released := is.Holder == "" && was.Holder != "" && (by == was.Holder || !stampOf(was).Closed)
 	if earned := d.earned[hold]; d.reported[hold] != nil && earned != "" && released && !slices.Contains(after, earned) {
 		d.violate(unrecorded, "%s releases hold %s of %s without the key %s", by, hold, slot, earned)
 	}

@@ -48,6 +48,8 @@ type Enroller struct {
 	// believes is the number of shards that a confused process believes to count; zero for
 	// the number that the template and the pods say. Only the model of enroll is ever confused.
 	believes int
+	// believesIn is the run that a confused process believes to count.
+	believesIn string
 	// nudged is the instant of the last change. The Reconciler runs once the informers have
 	// seen the change.
 	nudged time.Duration

@@ -52,8 +52,8 @@ func (r renewal) free() time.Duration { return r.at + time.Duration(float64(r.du
 
 // start is the start of an application by the kubelet, in a boot of the pod's node.
 type start struct {
-	pod  *pod
-	boot string
+	pod        *pod
+	boot, hold string
 }
 
 type acquisition struct {

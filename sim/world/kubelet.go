@@ -171,7 +171,7 @@ func (p *pod) register() {
 		"metadata": map[string]any{
 			"name": p.name, "namespace": Namespace, "creationTimestamp": time.Now().UTC().Format(time.RFC3339), "labels": map[string]any{api.GatedLabel: api.Gated},
 			"annotations": map[string]any{
-				api.SlotsAnnotation: strings.Join(p.slots, ","), api.LeaseDurationAnnotation: p.duration.String(),
+				api.SlotsAnnotation: strings.Join(p.claimed(), ","), api.LeaseDurationAnnotation: p.duration.String(),
 			},
 		},
 		"spec": p.spec(), "status": map[string]any{"phase": "Running"},

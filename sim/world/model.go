@@ -46,7 +46,7 @@ func (m model) provide() (time.Duration, error) {
 	var slots []string
 	for _, p := range m.w.pods {
 		if p.object {
-			slots = append(slots, p.slots...)
+			slots = append(slots, p.claimed()...)
 		}
 	}
 	for _, p := range m.w.locals {
@@ -76,7 +76,7 @@ func (m model) present(slot string) {
 	before, known := m.w.remembered[slot]
 	longest := before
 	for _, p := range m.w.pods {
-		if p.object && slices.Contains(p.slots, slot) {
+		if p.object && slices.Contains(p.claimed(), slot) {
 			longest = max(longest, p.duration)
 		}
 	}

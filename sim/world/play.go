@@ -75,6 +75,14 @@ func (w *World) PlayShards() {
 	story.run()
 }
 
+// PlayMaps plays the story of the seed in which the pods of Jobs do each shard once.
+func (w *World) PlayMaps() {
+	defer w.end()
+	var story *mapping
+	w.do(func() { story = newMapping(w) })
+	story.run()
+}
+
 // PlayPrograms plays the story of the seed in which programs use the local API.
 func (w *World) PlayPrograms() {
 	defer w.end()
@@ -96,6 +104,17 @@ func (w *World) PlayBarriers() {
 	defer w.end()
 	var story *gathering
 	w.do(func() { story = newGathering(w) })
+	story.run()
+}
+
+// PlayRestores plays the story of the seed in which a person restores the API server's objects.
+func (w *World) PlayRestores() {
+	defer w.end()
+	var story restoring
+	w.do(func() {
+		w.restores = true
+		story = restoring{newChaos(w)}
+	})
 	story.run()
 }
 

@@ -6,6 +6,7 @@ package world
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -230,8 +231,10 @@ func (c *container) startApp() {
 	}
 	app.excused = app.hold != "" && app.hold == p.order.unwatched
 	c.app = app
+	// The kubelet has ended the application of each earlier hold.
+	maps.DeleteFunc(p.w.checks.started, func(_ string, s start) bool { return s.pod == p && s.hold != app.hold })
 	for _, t := range app.slots {
-		p.w.checks.started[key(t.Slot, p.identity(), app.hold)] = start{pod: p, boot: p.node.boot}
+		p.w.checks.started[key(t.Slot, p.identity(), app.hold)] = start{pod: p, boot: p.node.boot, hold: app.hold}
 	}
 	p.w.checks.childBegins(app)
 	p.live(app)

@@ -27,9 +27,11 @@ type server struct {
 	// compacted is the oldest version from which a watch can resume.
 	compacted int64
 	away      bool
-	watches   []*watch
-	dirty     []func()          // called at each change but updates of Leases
-	rights    map[string]rights // by the name of the Role
+	// lost reports that a person keeps the server stopped.
+	lost    bool
+	watches []*watch
+	dirty   []func()          // called at each change but updates of Leases
+	rights  map[string]rights // by the name of the Role
 	// sent is the instant at which a client sent the last write of a Lease.
 	sent time.Duration
 }
@@ -224,7 +226,7 @@ func (s *server) goDown() {
 
 // comeUp makes the API server reachable again.
 func (s *server) comeUp() {
-	if s.away {
+	if s.away && !s.lost {
 		s.w.note("API", "is back")
 		s.away = false
 	}

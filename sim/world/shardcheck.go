@@ -13,7 +13,9 @@ const (
 	// twoNumbers means that a child begins or goes on, or that a pod acquires a shard, while a
 	// child of another number of shards lives.
 	twoNumbers = "two-numbers"
-	// unstamped means that a pod acquires a shard whose stamp does not admit the pod's number.
+	// twoRuns means the same for pods of two Jobs.
+	twoRuns = "two-runs"
+	// unstamped means that a pod acquires a shard whose stamp does not admit the pod.
 	unstamped = "unstamped"
 )
 
@@ -24,8 +26,13 @@ func checkNumbers(l *checks, event string, p *pod) {
 		return
 	}
 	for _, other := range l.alive {
-		if of := other.pod().shards; of > 0 && of != p.shards && !l.absent(other, other.slots[0].Slot) {
-			l.violate(twoNumbers, "%s for %d shards while %s of %s lives for %d shards", event, p.shards, other.name, other.where, of)
+		of := other.pod()
+		switch {
+		case of.shards == 0 || of.shards == p.shards && of.key == p.key || l.absent(other, other.slots[0].Slot):
+		case of.key != p.key:
+			l.violate(twoRuns, "%s in the run %s while %s of %s lives in the run %s", event, p.key, other.name, other.where, of.key)
+		default:
+			l.violate(twoNumbers, "%s for %d shards while %s of %s lives for %d shards", event, p.shards, other.name, other.where, of.shards)
 		}
 	}
 }
@@ -36,8 +43,8 @@ func checkStamp(l *checks, slot string, was, is *kube.Lease) {
 	if p == nil || is.Annotations[api.HoldAnnotation] == was.Annotations[api.HoldAnnotation] {
 		return
 	}
-	if s := stampOf(was); !s.Admits(p.shards) {
-		l.violate(unstamped, "%s of %d shards takes %s with the stamp %q", is.Holder, p.shards, slot, s)
+	if s := stampOf(was); s.Closed || s.Count != p.shards || s.Run != p.key {
+		l.violate(unstamped, "%s of %d shards in the run %q takes %s with the stamp %q", is.Holder, p.shards, p.key, slot, s)
 	}
 	checkNumbers(l, is.Holder+" takes "+slot, p)
 }

@@ -22,11 +22,8 @@ type sharding struct {
 	made    int // the number of changes so far
 }
 
-// of is the workload with shards.
+// shardedWorkload is the workload with shards.
 var shardedWorkload = api.Workload{Group: "apps", Kind: "Deployment", Name: "web"}
-
-// shardGroup is the group of the workload's Leases.
-var shardGroup = api.ShardGroup(shardedWorkload)
 
 // slotsOfShards returns the Leases of so many shards.
 func slotsOfShards(count int) []string {

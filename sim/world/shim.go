@@ -97,8 +97,10 @@ func checkCode(s *shimProcess) {
 		l.violate(skipped, "%s waited for %v, not for %v", s.name, l.now()-s.began, p.waitAtMost)
 	case s.code != 0:
 	case p.key != "":
-		if !l.done.has(leaseOf(p), p.key) {
-			l.violate(skipped, "%s skips the work %s, which is not done", s.name, p.key)
+		for _, slot := range p.slots {
+			if lease, _ := s.w.api.lease(slot); !l.done.has(lease, p.key) {
+				l.violate(skipped, "%s skips the work %s, which is not done in %s", s.name, p.key, slot)
+			}
 		}
 	case p.ran:
 		l.violate(skipped, "%s skips, and a child of its pod has begun before", s.name)

@@ -50,12 +50,36 @@ func (s *stamper) forget(claimed []string) {
 	}
 }
 
-// number returns the number of shards that this process believes to count. A confused process
-// believes the number of some pod.
-func (s *stamper) number(current int) int {
+// number returns the number of shards, and the run, that this process believes to count. A confused
+// process believes the number of some pod, or in an earlier Job.
+func (s *stamper) number(current api.Stamp) (int, string) {
 	if s.believes > 0 {
-		return s.believes
+		return s.believes, s.believesIn
 	}
+	if len(s.w.mapped) > 0 {
+		return s.run(current)
+	}
+	return s.lasting(current.Count), ""
+}
+
+// run returns the number and the run of pods that end. A run counts for as long as one of its pods
+// stays. Then the run of the youngest pod counts.
+func (s *stamper) run(current api.Stamp) (int, string) {
+	count, run := current.Count, current.Run
+	for _, p := range s.w.pods {
+		switch {
+		case !p.object || p.stopping:
+		case p.key == current.Run && p.shards == current.Count:
+			return current.Count, current.Run
+		default:
+			count, run = p.shards, p.key
+		}
+	}
+	return count, run
+}
+
+// lasting returns the number of shards of pods that keep running.
+func (s *stamper) lasting(current int) int {
 	has := func(count int) bool {
 		return slices.ContainsFunc(s.w.pods, func(p *pod) bool { return p.object && p.shards == count })
 	}
@@ -76,14 +100,16 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 		var all struct{ Items []json.RawMessage }
 		must(json.Unmarshal(listed, &all))
 		leases := map[string]json.RawMessage{}
+		group := ""
 		var shards []stamp.Shard
 		var again time.Duration
 		for _, raw := range all.Items {
 			l := leaseFrom(raw)
-			_, n, ok := api.ReadShard(l.Name)
+			of, n, ok := api.ReadShard(l.Name)
 			if !ok {
 				continue
 			}
+			group = of
 			expired, left := s.expired(l)
 			if left > 0 && (again == 0 || left < again) {
 				again = left
@@ -97,7 +123,7 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 			return again, nil
 		}
 		for _, order := range orders {
-			name := api.ShardLease(shardGroup, order.Number)
+			name := api.ShardLease(group, order.Number)
 			if err := s.write(ctx, name, leases[name], order); err != nil {
 				return 0, err
 			}
@@ -113,19 +139,20 @@ func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 		return nil
 	}
 	defer s.w.mu.Unlock()
-	current := 0
+	var current api.Stamp
 	if len(shards) > 0 && shards[0].Number == 0 {
-		current = shards[0].Stamp.Count
+		current = shards[0].Stamp
 	}
-	count, absent := s.number(current), false
+	count, run := s.number(current)
+	absent := false
 	for slot := range s.w.remembered {
 		_, n, ok := api.ReadShard(slot)
 		absent = absent || ok && !slices.ContainsFunc(shards, func(known stamp.Shard) bool { return known.Number == n })
 	}
-	if count == 0 || stamp.InOrder(shards, count) {
+	if count == 0 || stamp.InOrder(shards, count, run) {
 		return nil
 	}
-	return stamp.Next(shards, count, absent)
+	return stamp.Next(shards, count, run, absent)
 }
 
 // expired reports whether this process has seen a closed Lease unchanged for its duration,

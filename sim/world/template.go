@@ -17,7 +17,9 @@ type template struct {
 	// any reports that the slots are those of a semaphore, so the pod needs only one slot.
 	any bool
 	// shards is the number of shards of the workload; zero for other claims.
-	shards     int
+	shards int
+	// claims are the slots in the annotation of the pod, if the agent takes only one of them.
+	claims     []string
 	duration   time.Duration
 	grace      time.Duration
 	containers []string
@@ -69,6 +71,14 @@ func (t template) stops(r *rand.Rand) time.Duration {
 		return between(r, 5*time.Second, t.grace+5*time.Second)
 	}
 	return -1
+}
+
+// claimed returns the slots for which enroll makes Leases.
+func (t template) claimed() []string {
+	if t.claims != nil {
+		return t.claims
+	}
+	return t.slots
 }
 
 // startsOnly reports whether the pods hold no slot for life.

@@ -30,6 +30,12 @@ const (
 // process of the pod began at the instant.
 func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duration) {
 	for _, c := range conditions {
+		if c.Sharded() {
+			if !shardsMet(w, c, statesSince(w.api.object("Lease", api.ShardLease(c.Lease, 0)), at)) {
+				w.violate(unmetShards, "%s goes on, and the shards of %v were not done", pod, c)
+			}
+			continue
+		}
 		states := statesSince(w.api.object("Lease", c.Lease), at)
 		met, how := keyMet(states, c.Key), unmetKey
 		if c.Key == "" {
@@ -80,6 +86,9 @@ func renews(before, after version) bool {
 // is no, because a holder may die at any time.
 func (w *World) keysDone(conditions []api.Condition) bool {
 	return !slices.ContainsFunc(conditions, func(c api.Condition) bool {
+		if c.Sharded() {
+			return !shardsDone(w, c)
+		}
 		return c.Key == "" || !slices.Contains(doneOf(w.api.object("Lease", c.Lease).last().lease).Keys(), c.Key)
 	})
 }

@@ -116,6 +116,12 @@ func (p *waiter) kill() {
 	p.again()
 }
 
+// delete deletes the pod.
+func (p *waiter) delete() {
+	p.crash()
+	p.gone = true
+}
+
 // pauseAlone freezes the process, but not its node.
 func (p *waiter) pauseAlone(last time.Duration) {
 	p.frozen = true

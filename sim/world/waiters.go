@@ -68,7 +68,9 @@ func (ws *waiters) add() {
 	p := newWaiter(ws.World, fmt.Sprintf("waiter-%d", ws.made), pick(ws.random, ws.nodes), ws.draw(ws.random), ws.remove)
 	ws.all = append(ws.all, p)
 	for _, c := range p.conditions {
-		ws.read[c.Lease] = true
+		for _, lease := range c.Leases() {
+			ws.read[lease] = true
+		}
 	}
 	for _, e := range ws.enrolls {
 		e.nudge()
@@ -118,7 +120,7 @@ func (ws *waiters) looking() time.Duration {
 		{"a late request arrives, or a read without an answer ends", max(ws.latest, 20*time.Second)},
 		{"enroll begins anew, and grants the right", 5 * time.Second},
 		{"the longest pause after a failure, twice", 2 * 15 * time.Second},
-		{"a read, and the first event of its watch", time.Second},
+		{"a read, and the first event of its watch, for each shard", mostMapped * time.Second},
 	})
 }
 

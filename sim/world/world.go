@@ -33,11 +33,16 @@ type World struct {
 	// sharded is the number of shards in the template of the sharded workload; zero without
 	// such a workload.
 	sharded int
+	// mapped has the Jobs with shards; the last one exists, and the others are deleted.
+	mapped []shardedJob
 	// locals has the pods whose programs use the local API.
 	locals []*localPod
 	// variables has the Variables of these pods. The field silent ends all calls for them.
 	variables *variables
 	silent    bool
+	// restores reports that a person restores the objects of an earlier instant. No pod has the gate
+	// "readiness" then, because that gate stops no application.
+	restores bool
 }
 
 // remembered has the slots that ever had a Lease, each with the longest duration that a

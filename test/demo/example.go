@@ -21,7 +21,7 @@ import (
 // plays has for each example the function that shows it, after its files are applied.
 var plays = map[string]func(*example, context.Context) error{
 	"counter": (*example).counter, "election": (*example).election, "leader": (*example).leader, "licence": (*example).licence, "migration": (*example).migration,
-	"nightly": (*example).nightly, "warmup": (*example).warmup,
+	"nightly": (*example).nightly, "warmup": (*example).warmup, "wordcount": (*example).wordcount,
 }
 
 // exampleTimeout bounds a wait for pods. On a busy machine a pod starts within a minute.
@@ -208,6 +208,24 @@ func (e *example) counter(ctx context.Context) error {
 	}
 	e.title("A thousand adds are in the sum")
 	return e.steps(ctx, e.in("wait --for=condition=complete job/counter --timeout=170s"), sum)
+}
+
+// wordcount shows that the shard of a deleted pod runs again, and that the sum is complete.
+func (e *example) wordcount(ctx context.Context) error {
+	e.title("Four pods map one shard each, and the reduce waits")
+	holders, err := e.holders(ctx, 4, "")
+	if err != nil {
+		return err
+	}
+	if err := e.steps(ctx, e.in("get pods -L "+api.ShardLabel+" -l app=wordcount")); err != nil {
+		return err
+	}
+	e.title("A pod is deleted in the middle, and another pod takes its shard")
+	return e.steps(ctx,
+		e.in("delete pod "+holders[0]),
+		e.in("wait --for=condition=complete job/map --timeout=170s"),
+		e.in("wait --for=condition=complete job/reduce --timeout=170s"),
+		e.in("logs job/reduce -c reduce"))
 }
 
 // migration shows that one pod of eight migrates, and another one after its deletion.

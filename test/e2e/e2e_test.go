@@ -74,6 +74,9 @@ func TestLeaderExampleServesEverywhereAndWorksOnce(t *testing.T) {
 func TestElectionExampleElectsOneLeaderAtATime(t *testing.T) {
 	examples.TestElectionExampleElectsOneLeaderAtATime(t)
 }
+func TestWordcountExampleCountsExactlyDespiteDeletionsAndKills(t *testing.T) {
+	examples.TestWordcountExampleCountsExactlyDespiteDeletionsAndKills(t)
+}
 
 // Tests of package exclusive.
 
@@ -298,6 +301,10 @@ func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
 func TestKubeletProbesTheApplicationOnTheHostNetwork(t *testing.T) {
 	lifecycle.TestKubeletProbesTheApplicationOnTheHostNetwork(t)
 }
+func TestEachShardOfAJobSucceedsOnce(t *testing.T) { lifecycle.TestEachShardOfAJobSucceedsOnce(t) }
+func TestPodsOfAnIndexedJobTakeTheirShards(t *testing.T) {
+	lifecycle.TestPodsOfAnIndexedJobTakeTheirShards(t)
+}
 func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 	lifecycle.TestApplicationGetsOnlyItsDeclaredStopSignal(t)
 }
@@ -318,6 +325,9 @@ func TestCheckCommandJudgesTheInstallation(t *testing.T) {
 }
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
+}
+func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
+	operations.TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t)
 }
 func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 	operations.TestRestoredEtcdKeepsSlotsExclusive(t)

@@ -20,24 +20,19 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/setup"
 )
 
 // fieldOwner is the field manager of the applied objects.
 const fieldOwner = client.FieldOwner("metaparticle-install")
 
-// pause is the time between two reads of a state that takes seconds to change.
-const pause = 200 * time.Millisecond
-
-var (
-	errNotGated       = errors.New("a pod that claims was not gated")
-	errConditionsLost = errors.New("cert-manager's cainjector dropped its matchConditions: while no webhook runs, unannotated pods of namespaces that opted in cannot start either; use cert-manager 1.13 or later")
-)
+var errConditionsLost = errors.New("cert-manager's cainjector dropped its matchConditions: while no webhook runs, unannotated pods of namespaces that opted in cannot start either; use cert-manager 1.13 or later")
 
 // install applies the objects and waits until the webhook has gated a pod.
 func install(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, out io.Writer) error {
 	for _, object := range objects {
 		// The first attempts may fail, because cert-manager's own webhook may still be starting.
-		err := retry(ctx, func() error { return apply(ctx, c, object) })
+		err := setup.Retry(ctx, func() error { return apply(ctx, c, object) })
 		if err != nil {
 			return fmt.Errorf("apply %s %s: %w", object.GetKind(), object.GetName(), err)
 		}
@@ -47,7 +42,7 @@ func install(ctx context.Context, c client.Client, objects []*unstructured.Unstr
 		if object.GetKind() != "Deployment" {
 			continue
 		}
-		if err := retry(ctx, func() error { return rolledOut(ctx, c, client.ObjectKeyFromObject(object)) }); err != nil {
+		if err := setup.Retry(ctx, func() error { return rolledOut(ctx, c, client.ObjectKeyFromObject(object)) }); err != nil {
 			return err
 		}
 	}
@@ -82,9 +77,7 @@ func rolledOut(ctx context.Context, c client.Client, key types.NamespacedName) e
 		key, d.Status.UpdatedReplicas, wanted, d.Status.AvailableReplicas, key.Namespace)
 }
 
-// answers waits until the webhook gates a pod. The function creates a pod that claims, as a
-// dry run in a temporary namespace. The dry run succeeds once the API server trusts the
-// certificate, and the webhook answers with a gate.
+// answers waits until the webhook gates a pod, which is tried in a temporary namespace.
 func answers(ctx context.Context, c client.Client) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "metaparticle-install-",
@@ -99,26 +92,7 @@ func answers(ctx context.Context, c client.Client) error {
 		defer cancel()
 		_ = c.Delete(ctx, namespace)
 	}()
-	return retry(ctx, func() error {
-		pod := &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{
-				Namespace:   namespace.Name,
-				Name:        "try",
-				Annotations: map[string]string{api.LockAnnotation: "try"},
-			},
-			// With a command, the webhook does not read the image.
-			Spec: corev1.PodSpec{Containers: []corev1.Container{{
-				Name: "try", Image: "try", Command: []string{"/try"},
-			}}},
-		}
-		if err := c.Create(ctx, pod, client.DryRunAll); err != nil {
-			return fmt.Errorf("try a pod: %w", err)
-		}
-		if pod.Labels[api.GatedLabel] != api.Gated {
-			return errNotGated
-		}
-		return nil
-	})
+	return setup.AwaitGating(ctx, c, namespace.Name)
 }
 
 // whole checks that the webhook configuration still has its matchConditions. The
@@ -137,26 +111,4 @@ func whole(ctx context.Context, c client.Client, objects []*unstructured.Unstruc
 		}
 	}
 	return nil
-}
-
-// retry repeats a failing function until the context ends, and then returns the
-// last error.
-func retry(ctx context.Context, do func() error) error {
-	ticker := time.NewTicker(pause)
-	defer ticker.Stop()
-	var last error
-	for {
-		err := do()
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() == nil || last == nil {
-			last = err
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("%w (%w)", last, ctx.Err())
-		case <-ticker.C:
-		}
-	}
 }

@@ -23,6 +23,8 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/metaparticle-io/metaparticle/tools/render"
 )
 
 func main() {
@@ -36,28 +38,24 @@ func main() {
 
 // settings are the values of the flags.
 type settings struct {
-	manifests    string
-	webhookImage string
-	agentImage   string
-	components   []string
-	plainHTTP    []string
-	uninstall    bool
-	render       bool
-	wait         time.Duration
+	render.Settings
+	uninstall bool
+	render    bool
+	wait      time.Duration
 }
 
 func run(ctx context.Context, args []string, out io.Writer) error {
 	var s settings
 	flags := flag.NewFlagSet("install", flag.ContinueOnError)
-	flags.StringVar(&s.manifests, "manifests", "manifests", "directory of the manifests")
-	flags.StringVar(&s.webhookImage, "webhook-image", "", "image of the webhook, as nodes pull it")
-	flags.StringVar(&s.agentImage, "agent-image", "", "image of the agent, as nodes pull it")
+	flags.StringVar(&s.Manifests, "manifests", "manifests", "directory of the manifests")
+	flags.StringVar(&s.WebhookImage, "webhook-image", "", "image of the webhook, as nodes pull it")
+	flags.StringVar(&s.AgentImage, "agent-image", "", "image of the agent, as nodes pull it")
 	flags.Func("component", "directory below manifests/components; may be repeated", func(value string) error {
-		s.components = append(s.components, value)
+		s.Components = append(s.Components, value)
 		return nil
 	})
 	flags.Func("plain-http-registry", "host[:port] of a registry that the webhook reads images from without TLS; may be repeated", func(value string) error {
-		s.plainHTTP = append(s.plainHTTP, value)
+		s.PlainHTTP = append(s.PlainHTTP, value)
 		return nil
 	})
 	flags.BoolVar(&s.uninstall, "uninstall", false, "take everything away")
@@ -68,12 +66,12 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	log.SetLogger(log.Log.WithSink(log.NullLogSink{}))
-	objects, err := render(s)
+	objects, err := render.Objects(s.Settings)
 	if err != nil {
 		return err
 	}
 	if s.render {
-		return printYAML(out, objects)
+		return render.Print(out, objects)
 	}
 	config, err := ctrl.GetConfig()
 	if err != nil {
@@ -87,7 +85,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if s.uninstall {
 		return uninstall(ctx, c, objects, out)
 	}
-	if s.webhookImage == "" || s.agentImage == "" {
+	if s.WebhookImage == "" || s.AgentImage == "" {
 		return errors.New("name both -webhook-image and -agent-image")
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.wait)

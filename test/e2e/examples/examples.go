@@ -46,17 +46,20 @@ type example struct {
 
 // apply applies the folder in a namespace of its own. The argument app is the value of the
 // label "app" of the example's pods.
-func apply(t *testing.T, folder, app string) example {
+func apply(t *testing.T, name, app string) example {
 	t.Helper()
 	cluster.NeedLab(t, "its registry has the images, and its machine shows the processes")
 	t.Parallel()
 	require.NoError(t, images())
 	s := space.New(t)
 	e := example{s, software.NewFamilies(s, app)}
-	out := kubectl.Must(s, "", "apply", "-f", filepath.Join("..", "..", "examples", folder))
+	out := kubectl.Must(s, "", "apply", "-f", folderOf(name))
 	assert.NotContains(t, out, "Warning", "an example is free of mistakes")
 	return e
 }
+
+// folderOf returns the path of an example.
+func folderOf(name string) string { return filepath.Join("..", "..", "examples", name) }
 
 // living returns the applications that run now.
 func (e example) living() []witness.Family {

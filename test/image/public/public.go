@@ -20,6 +20,9 @@ import (
 var images = map[string]func(context.Context) (v1.Image, error){
 	"debian:bookworm-slim":      debian(oci.Config{Cmd: []string{"bash"}}),
 	"python:3.11-slim-bookworm": debian(oci.Config{Cmd: []string{"python3"}}, "python3"),
+	"redis:7.0-bookworm": func(ctx context.Context) (v1.Image, error) {
+		return apps.Image(ctx, "redis", oci.Uncompressed)
+	},
 	"postgres:15-bookworm": func(ctx context.Context) (v1.Image, error) {
 		return apps.Image(ctx, "postgresql", oci.Uncompressed)
 	},

@@ -36,6 +36,9 @@ import (
 // owner names the same Deployment for every pod, with the pod's own spec as its template.
 type owner struct{}
 
+// JobUID implements [admit.Owners].
+func (owner) JobUID(context.Context, string, string) (string, error) { return "", nil }
+
 // Origin implements [admit.Owners].
 func (owner) Origin(_ context.Context, _ string, pod *corev1.Pod) (feature.Origin, error) {
 	return feature.Origin{Workload: api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Template: &pod.Spec}, nil

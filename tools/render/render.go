@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+// Package render builds the manifests with the images and the components of an installation.
+package render
 
 import (
 	"encoding/json"
@@ -13,15 +14,31 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/api/resource"
 	"sigs.k8s.io/kustomize/api/types"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
 	"sigs.k8s.io/kustomize/kyaml/resid"
 	"sigs.k8s.io/yaml"
 )
 
-// render builds the manifests with the settings, as "kubectl apply -k" builds an
-// equivalent overlay.
-func render(s settings) ([]*unstructured.Unstructured, error) {
+// Settings choose the images and the components.
+type Settings struct {
+	// Manifests is the directory of the manifests.
+	Manifests string
+	// WebhookImage and AgentImage name images as nodes pull them. Empty keeps the manifests' names.
+	WebhookImage string
+	AgentImage   string
+	// Components are directories below components.
+	Components []string
+	// PlainHTTP are registries that the webhook reads without TLS.
+	PlainHTTP []string
+	// Origins annotates each object with the file that contains it.
+	Origins bool
+}
+
+// Build builds the manifests with the settings, as "kubectl apply -k" builds an equivalent
+// overlay.
+func Build(s Settings) ([]*resource.Resource, error) {
 	directory, err := overlay(s)
 	if err != nil {
 		return nil, err
@@ -33,8 +50,17 @@ func render(s settings) ([]*unstructured.Unstructured, error) {
 	if err != nil {
 		return nil, fmt.Errorf("build manifests: %w", err)
 	}
+	return built.Resources(), nil
+}
+
+// Objects returns the built manifests as objects.
+func Objects(s Settings) ([]*unstructured.Unstructured, error) {
+	built, err := Build(s)
+	if err != nil {
+		return nil, err
+	}
 	var objects []*unstructured.Unstructured
-	for _, resource := range built.Resources() {
+	for _, resource := range built {
 		text, err := resource.MarshalJSON()
 		if err != nil {
 			return nil, fmt.Errorf("build %s: %w", resource.CurId(), err)
@@ -49,8 +75,8 @@ func render(s settings) ([]*unstructured.Unstructured, error) {
 }
 
 // overlay writes a kustomization with the settings into a new directory.
-func overlay(s settings) (string, error) {
-	manifests, err := filepath.Abs(s.manifests)
+func overlay(s Settings) (string, error) {
+	manifests, err := filepath.Abs(s.Manifests)
 	if err != nil {
 		return "", fmt.Errorf("find manifests: %w", err)
 	}
@@ -71,10 +97,10 @@ func overlay(s settings) (string, error) {
 		return "", fmt.Errorf("find manifests: %w", err)
 	}
 	kustomization := types.Kustomization{Resources: []string{relative}}
-	for _, component := range s.components {
+	for _, component := range s.Components {
 		kustomization.Components = append(kustomization.Components, filepath.Join(relative, "components", component))
 	}
-	for name, reference := range map[string]string{"metaparticle-webhook": s.webhookImage, "metaparticle-agent": s.agentImage} {
+	for name, reference := range map[string]string{"metaparticle-webhook": s.WebhookImage, "metaparticle-agent": s.AgentImage} {
 		if reference != "" {
 			kustomization.Images = append(kustomization.Images, image(name, reference))
 		}
@@ -82,12 +108,15 @@ func overlay(s settings) (string, error) {
 	// The webhook gets the agent's image in an environment variable. The file images.yaml
 	// makes kustomize replace that image, too.
 	kustomization.Configurations = []string{filepath.Join(relative, "images.yaml")}
-	for _, registry := range s.plainHTTP {
+	for _, registry := range s.PlainHTTP {
 		kustomization.Patches = append(kustomization.Patches, types.Patch{
 			Target: &types.Selector{ResId: resid.ResId{Gvk: resid.Gvk{Kind: "Deployment"}, Name: "metaparticle-webhook"}},
 			Patch: fmt.Sprintf(`[{"op": "add", "path": "/spec/template/spec/containers/0/args/-", "value": %q}]`,
 				"--plain-http-registry="+registry),
 		})
+	}
+	if s.Origins {
+		kustomization.BuildMetadata = []string{types.OriginAnnotations}
 	}
 	text, err := yaml.Marshal(kustomization)
 	if err != nil {
@@ -108,7 +137,8 @@ func image(name, reference string) types.Image {
 	return types.Image{Name: name, NewName: reference, NewTag: "latest"}
 }
 
-func printYAML(out io.Writer, objects []*unstructured.Unstructured) error {
+// Print writes objects as YAML documents.
+func Print(out io.Writer, objects []*unstructured.Unstructured) error {
 	for _, object := range objects {
 		text, err := yaml.Marshal(object)
 		if err != nil {

@@ -1,0 +1,66 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package after
+
+import (
+	"fmt"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// shards decides whether all shards of a workload are done in one run. The shards before next
+// are done by the stamp of shard 0.
+type shards struct {
+	next  int
+	stamp api.Stamp
+}
+
+// lease returns the Lease that the wait reads now.
+func (j *judge) lease() string {
+	if j.condition.Sharded() {
+		return api.ShardLease(j.condition.Lease, j.shards.next)
+	}
+	return j.condition.Lease
+}
+
+// see judges the next state of the next shard; nil means that its Lease does not exist. The
+// result is empty once the last shard is done.
+func (s *shards) see(c api.Condition, l *kube.Lease) string {
+	name := api.ShardLease(c.Lease, s.next)
+	if l == nil {
+		return fmt.Sprintf("The Lease %s does not exist. Check its name, and that a Job with shards claims it.", name)
+	}
+	stamp := api.ParseStamp(l.Annotations[api.StampAnnotation])
+	stamp.Closed = false // a shard that is done stays done
+	if s.next == 0 {
+		s.stamp = stamp
+	}
+	switch {
+	case stamp.Run == "":
+		return fmt.Sprintf("The Lease %s has no run of a Job yet. Check the pods of that Job.", name)
+	case c.Key != "" && stamp.Run != c.Key:
+		return fmt.Sprintf("The Lease %s is for the run %s, and this pod waits for the Job with the UID %s. Create this pod again if that Job is gone.", name, stamp.Run, c.Key)
+	case stamp.Epoch > s.stamp.Epoch:
+		*s = shards{} // another run has begun, or another number counts
+		return "The run of the shards has changed."
+	case stamp != s.stamp:
+		return fmt.Sprintf("The Lease %s is for an earlier run.", name)
+	case !api.Done(l.Annotations[api.DoneAnnotation]).Has(stamp.Run):
+		return undone(l, s.next, stamp)
+	}
+	if s.next++; s.next < stamp.Count {
+		return fmt.Sprintf("Shard %d of %d has not been read yet.", s.next, stamp.Count)
+	}
+	return ""
+}
+
+// undone returns what a person checks about a shard that is not done.
+func undone(l *kube.Lease, shard int, stamp api.Stamp) string {
+	if isIdentity(l.Holder) {
+		return fmt.Sprintf("Shard %d of %d is not done. Check the pod %s, which holds the Lease.", shard, stamp.Count, holder(l))
+	}
+	return fmt.Sprintf("Shard %d of %d is not done, and no pod holds it. Check the pods of the Job with the UID %s. "+
+		"If that Job is complete, it makes no pod for the shard: delete it, and create it again.", shard, stamp.Count, stamp.Run)
+}

@@ -1,0 +1,74 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package setup
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// ErrGated means that nothing is deleted, because gated pods would lose their Leases.
+var ErrGated = errors.New("gated pods exist; take the annotation off their workloads, or delete them, first")
+
+// RefuseGated prints the gated pods that have not ended, and returns an error if there
+// are any.
+func RefuseGated(ctx context.Context, c client.Client, out io.Writer) error {
+	var pods corev1.PodList
+	if err := c.List(ctx, &pods, client.HasLabels{api.GatedLabel}); err != nil {
+		return fmt.Errorf("list gated pods: %w", err)
+	}
+	alive := slices.DeleteFunc(pods.Items, func(pod corev1.Pod) bool {
+		return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
+	})
+	if len(alive) == 0 {
+		return nil
+	}
+	for _, pod := range alive {
+		fmt.Fprintf(out, "%s/%s\t%s\n", pod.Namespace, pod.Name, cmp.Or(pod.Annotations[api.SlotsAnnotation], pod.Annotations[api.AfterAnnotation], pod.Annotations[api.BarrierAnnotation]))
+	}
+	return ErrGated
+}
+
+// Disarm empties the webhook configuration, so that the API server gates no more pods. From
+// then on a policy refuses pods that claim. If a gated pod exists, before or after that write,
+// Disarm leaves the configuration as it was and returns [ErrGated].
+func Disarm(ctx context.Context, c client.Client, configuration string, out io.Writer) error {
+	if err := RefuseGated(ctx, c, out); err != nil {
+		return err
+	}
+	var there admissionv1.MutatingWebhookConfiguration
+	err := c.Get(ctx, types.NamespacedName{Name: configuration}, &there)
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read webhook configuration: %w", err)
+	}
+	webhooks := there.Webhooks
+	there.Webhooks = nil
+	if err := c.Update(ctx, &there); err != nil {
+		return fmt.Errorf("empty webhook configuration: %w", err)
+	}
+	// A pod may have been gated before the configuration was empty, so the check is repeated.
+	if err := RefuseGated(ctx, c, out); err != nil {
+		there.Webhooks = webhooks
+		if failed := c.Update(ctx, &there); failed != nil {
+			err = errors.Join(err, fmt.Errorf("restore webhook configuration: %w", failed))
+		}
+		return err
+	}
+	return nil
+}

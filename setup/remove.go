@@ -1,0 +1,103 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// goneTimeout bounds the deletion of one object. A namespace takes the longest.
+const goneTimeout = time.Minute
+
+// Remove deletes an object and waits until it is gone.
+func Remove(ctx context.Context, c client.Client, object client.Object) error {
+	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
+	defer cancel()
+	err := Retry(ctx, func() error {
+		err := c.Delete(ctx, object.DeepCopyObject().(client.Object), client.PropagationPolicy("Background"))
+		if apierrors.IsNotFound(err) || meta.IsNoMatchError(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		there := new(unstructured.Unstructured)
+		there.SetGroupVersionKind(object.GetObjectKind().GroupVersionKind())
+		err = c.Get(ctx, client.ObjectKeyFromObject(object), there)
+		if err == nil {
+			return errors.New("still there")
+		}
+		return client.IgnoreNotFound(err)
+	})
+	if err != nil {
+		return fmt.Errorf("delete %s %s: %w", strings.ToLower(object.GetObjectKind().GroupVersionKind().Kind), object.GetName(), err)
+	}
+	return nil
+}
+
+// AwaitNoPods waits until the pods with these labels have ended.
+func AwaitNoPods(ctx context.Context, c client.Client, namespace string, labels map[string]string) error {
+	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
+	defer cancel()
+	return Retry(ctx, func() error {
+		var pods corev1.PodList
+		err := c.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabels(labels))
+		if err == nil && len(pods.Items) > 0 {
+			err = fmt.Errorf("pod %s has not ended", pods.Items[0].Name)
+		}
+		return err
+	})
+}
+
+// RemoveMade deletes the objects that enroll made, in all namespaces, and returns their
+// number. A Lease with done keys stays, because after another installation its work must
+// not run again. The record of an open barrier stays until the API server deletes its Job. The policy on held Leases may stay in effect for a moment after its
+// deletion, so a refused deletion is tried again.
+func RemoveMade(ctx context.Context, c client.Client) (int, error) {
+	made := 0
+	for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}, &coordinationv1.LeaseList{}} {
+		if err := c.List(ctx, list, client.HasLabels{api.ManagedLabel}); err != nil {
+			return made, fmt.Errorf("list what enroll made: %w", err)
+		}
+		items, err := meta.ExtractList(list)
+		if err != nil {
+			return made, fmt.Errorf("list what enroll made: %w", err)
+		}
+		for _, item := range items {
+			object := item.(client.Object)
+			if object.GetAnnotations()[api.DoneAnnotation] != "" {
+				continue
+			}
+			if object.GetAnnotations()[api.OpenedAnnotation] != "" && len(object.GetOwnerReferences()) > 0 {
+				continue
+			}
+			gvk, err := c.GroupVersionKindFor(object)
+			if err != nil {
+				return made, fmt.Errorf("kind of %s: %w", object.GetName(), err)
+			}
+			object.GetObjectKind().SetGroupVersionKind(gvk)
+			// Without a version, the deletion applies to any state of the object.
+			object.SetResourceVersion("")
+			if err := Remove(ctx, c, object); err != nil {
+				return made, err
+			}
+			made++
+		}
+	}
+	return made, nil
+}

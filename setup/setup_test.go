@@ -1,0 +1,198 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package setup
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// cluster returns a client of an API server with these objects.
+func cluster(functions interceptor.Funcs, objects ...client.Object) client.Client {
+	return fake.NewClientBuilder().WithScheme(clientgoscheme.Scheme).WithObjects(objects...).WithInterceptorFuncs(functions).Build()
+}
+
+func gated(name string, phase corev1.PodPhase) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: map[string]string{api.GatedLabel: api.Gated},
+			Annotations: map[string]string{api.SlotsAnnotation: "lock.a"}},
+		Status: corev1.PodStatus{Phase: phase},
+	}
+}
+
+func configuration() *admissionv1.MutatingWebhookConfiguration {
+	return &admissionv1.MutatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: "metaparticle"},
+		Webhooks:   []admissionv1.MutatingWebhook{{Name: "pods.metaparticle.io"}},
+	}
+}
+
+func webhooks(t *testing.T, c client.Client) int {
+	t.Helper()
+	there := configuration()
+	require.NoError(t, c.Get(t.Context(), client.ObjectKeyFromObject(there), there))
+	return len(there.Webhooks)
+}
+
+func TestDisarmEmptiesTheConfigurationWithoutGatedPods(t *testing.T) {
+	c := cluster(interceptor.Funcs{}, configuration(), gated("ended", corev1.PodSucceeded), gated("failed", corev1.PodFailed))
+	require.NoError(t, Disarm(t.Context(), c, "metaparticle", new(strings.Builder)))
+	assert.Zero(t, webhooks(t, c))
+	require.NoError(t, Disarm(t.Context(), c, "metaparticle", new(strings.Builder)), "a second attempt succeeds")
+	require.NoError(t, Disarm(t.Context(), cluster(interceptor.Funcs{}), "metaparticle", new(strings.Builder)), "without a configuration")
+}
+
+func TestDisarmListsGatedPodsAndChangesNothing(t *testing.T) {
+	for _, phase := range []corev1.PodPhase{corev1.PodPending, corev1.PodRunning, corev1.PodUnknown, ""} {
+		c, out := cluster(interceptor.Funcs{}, configuration(), gated("alive", phase)), new(strings.Builder)
+		require.ErrorIs(t, Disarm(t.Context(), c, "metaparticle", out), ErrGated)
+		assert.Equal(t, "shop/alive\tlock.a\n", out.String())
+		assert.Equal(t, 1, webhooks(t, c))
+	}
+}
+
+// TestDisarmRestoresTheConfigurationForALatePod creates a gated pod between the first check and
+// the write.
+func TestDisarmRestoresTheConfigurationForALatePod(t *testing.T) {
+	var emptied bool
+	c := cluster(interceptor.Funcs{
+		Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {
+			if err := c.Update(ctx, o, options...); err != nil || emptied {
+				return err
+			}
+			emptied = true
+			return c.Create(ctx, gated("late", corev1.PodPending))
+		},
+	}, configuration())
+	require.ErrorIs(t, Disarm(t.Context(), c, "metaparticle", new(strings.Builder)), ErrGated)
+	assert.True(t, emptied)
+	assert.Equal(t, 1, webhooks(t, c))
+}
+
+func TestRemoveMadeKeepsRecords(t *testing.T) {
+	made := map[string]string{api.ManagedLabel: "true"}
+	lease := func(name string, annotations map[string]string, owners ...metav1.OwnerReference) *coordinationv1.Lease {
+		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: made, Annotations: annotations, OwnerReferences: owners},
+			Spec: coordinationv1.LeaseSpec{HolderIdentity: new("gone_1")}}
+	}
+	job := metav1.OwnerReference{APIVersion: "batch/v1", Kind: "Job", Name: "j", UID: "1"}
+	theirs := lease("theirs", nil)
+	theirs.Labels = nil
+	c := cluster(interceptor.Funcs{},
+		lease("lock.a", nil), lease("once.b", map[string]string{api.DoneAnnotation: "7"}),
+		lease("barrier.c", map[string]string{api.OpenedAnnotation: "true"}, job), lease("barrier.d", map[string]string{api.OpenedAnnotation: "true"}), theirs,
+		&rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "metaparticle:a", Labels: made}},
+		&rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "metaparticle:a", Labels: made}})
+	deleted, err := RemoveMade(t.Context(), c)
+	require.NoError(t, err)
+	assert.Equal(t, 4, deleted)
+	var leases coordinationv1.LeaseList
+	require.NoError(t, c.List(t.Context(), &leases))
+	var names []string
+	for _, l := range leases.Items {
+		names = append(names, l.Name)
+	}
+	assert.ElementsMatch(t, []string{"once.b", "barrier.c", "theirs"}, names)
+}
+
+// The policy on held Leases stays in effect for a moment after its deletion.
+func TestRemoveRepeatsARefusedDeletion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		refusals := 3
+		lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "lock.a"}}
+		lease.SetGroupVersionKind(coordinationv1.SchemeGroupVersion.WithKind("Lease"))
+		c := cluster(interceptor.Funcs{
+			Delete: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.DeleteOption) error {
+				if refusals--; refusals >= 0 {
+					return errors.New("SlotHeld")
+				}
+				return c.Delete(ctx, o, options...)
+			},
+		}, lease)
+		require.NoError(t, Remove(t.Context(), c, lease))
+		assert.Negative(t, refusals)
+	})
+}
+
+// answer makes the API server answer each creation of a pod.
+func answer(gate func(*corev1.Pod) error) client.Client {
+	return cluster(interceptor.Funcs{
+		Create: func(_ context.Context, _ client.WithWatch, o client.Object, _ ...client.CreateOption) error {
+			return gate(o.(*corev1.Pod))
+		},
+	})
+}
+
+func TestTriesSucceedOnlyForGateAndPolicy(t *testing.T) {
+	for name, c := range map[string]struct {
+		gate         func(*corev1.Pod) error
+		gating, deny string
+	}{
+		"both": {gate: func(p *corev1.Pod) error {
+			if p.Annotations == nil {
+				return errors.New("MarksForged: the label …")
+			}
+			p.Labels = map[string]string{api.GatedLabel: api.Gated}
+			return nil
+		}},
+		"no webhook, no policy": {
+			gate: func(*corev1.Pod) error { return nil }, gating: "was not gated", deny: "the policy metaparticle-marks is missing",
+		},
+		"a webhook that does not answer": {
+			gate: func(*corev1.Pod) error { return errors.New("connection refused") }, gating: "connection refused", deny: "connection refused",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				check(t, AwaitGating(ctx, answer(c.gate), "shop"), c.gating)
+				ctx, cancel = context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				check(t, AwaitPolicies(ctx, answer(c.gate), "shop"), c.deny)
+			})
+		})
+	}
+}
+
+func check(t *testing.T, err error, message string) {
+	t.Helper()
+	if message == "" {
+		assert.NoError(t, err)
+		return
+	}
+	assert.ErrorContains(t, err, message)
+}
+
+func TestAwaitNoPodsWaitsForTheLastPod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		pod := gated("webhook", corev1.PodRunning)
+		c := cluster(interceptor.Funcs{}, pod)
+		start := time.Now()
+		go func() {
+			<-time.After(10 * time.Second)
+			assert.NoError(t, c.Delete(context.Background(), pod))
+		}()
+		require.NoError(t, AwaitNoPods(t.Context(), c, "shop", pod.Labels))
+		assert.GreaterOrEqual(t, time.Since(start), 10*time.Second)
+	})
+}

@@ -1,0 +1,76 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package setup tries an installation, and removes it. The command tools/install and the hooks
+// of the Helm chart (cmd/webhook) take the same steps.
+//
+// A removal makes sure that no gated pod loses its Lease: [RefuseGated] and [Disarm] return an
+// error while such pods exist. A pod that the API server admits at the same instant, and stores
+// after both checks, is not seen.
+package setup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// marksForged is the reason in the policy's refusal.
+const marksForged = "MarksForged"
+
+var (
+	errNotGated = errors.New("a pod that claims was not gated")
+	errNoPolicy = errors.New("a pod with forged marks was admitted: the policy metaparticle-marks is missing")
+)
+
+// AwaitGating waits until the webhook gates a pod. The function creates a pod that claims, as a
+// dry run in a namespace that opted in. The dry run succeeds once the API server trusts the
+// certificate, and the webhook answers with a gate.
+func AwaitGating(ctx context.Context, c client.Client, namespace string) error {
+	return Retry(ctx, func() error {
+		pod := proposed(namespace)
+		pod.Annotations = map[string]string{api.LockAnnotation: "try"}
+		if err := c.Create(ctx, pod, client.DryRunAll); err != nil {
+			return fmt.Errorf("try a pod: %w", err)
+		}
+		if pod.Labels[api.GatedLabel] != api.Gated {
+			return errNotGated
+		}
+		return nil
+	})
+}
+
+// AwaitPolicies waits until a policy refuses a pod. The API server does not call the webhook for
+// that pod, because the pod has no annotation.
+func AwaitPolicies(ctx context.Context, c client.Client, namespace string) error {
+	return Retry(ctx, func() error {
+		pod := proposed(namespace)
+		pod.Labels = map[string]string{api.GatedLabel: api.Gated}
+		err := c.Create(ctx, pod, client.DryRunAll)
+		switch {
+		case err == nil:
+			return errNoPolicy
+		case strings.Contains(err.Error(), marksForged):
+			return nil
+		}
+		return fmt.Errorf("try a pod with forged marks: %w", err)
+	})
+}
+
+// proposed returns a pod for a dry run. Because of its command, the webhook does not read the
+// image.
+func proposed(namespace string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "try"},
+		Spec: corev1.PodSpec{Containers: []corev1.Container{{
+			Name: "try", Image: "try", Command: []string{"/try"},
+		}}},
+	}
+}

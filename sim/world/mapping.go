@@ -1,0 +1,226 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// mapping is a story of Jobs with shards. Jobs of one name follow each other in the middle of
+// trouble, and some of their pods exist at the same time. The invariants of safety count all the
+// time. After each trouble each shard of the last Job must become done, and every pod must end. Other
+// pods wait until all shards are done.
+type mapping struct {
+	*recovery
+	trouble *trouble
+	waiters *waiters
+	// random is the source of the Job's controller. The draws of the story do not depend on it.
+	random *rand.Rand
+}
+
+// shardedJob is a Job with shards. Its uid is the run of its pods.
+type shardedJob struct {
+	uid    string
+	shards int
+	// indexed reports that each pod takes the shard of its index. The field atOnce is the
+	// parallelism.
+	indexed bool
+	atOnce  int
+}
+
+// mapGroup is the group of the Leases of all Jobs of the story.
+var mapGroup = api.ShardGroup(mapWorkload)
+
+var mapWorkload = api.Workload{Group: "batch", Kind: "Job", Name: "map"}
+
+// mostMapped bounds the shards of a Job, and mostMappers bounds its Jobs.
+const (
+	mostMapped  = 4
+	mostMappers = 10
+)
+
+// slotsOfJob returns the Leases of so many shards.
+func slotsOfJob(count int) []string {
+	slots := api.Claim{Kind: api.Shards, Size: count}.Slots(mapWorkload)
+	slices.Sort(slots)
+	return slots
+}
+
+func newMapping(w *World) *mapping {
+	j, t := newEnding(w, "map", "")
+	t.containers, t.any = []string{"app"}, false
+	if chance(w.rng, .3) {
+		t.restless = t.ends
+	}
+	t.slots = slotsOfJob(mostMapped)
+	j.begin(t)
+	if chance(w.rng, .5) {
+		w.newEnroller("enroll-2")
+	}
+	m := &mapping{recovery: j.recovery, trouble: j.trouble, random: w.source("mapping")}
+	m.next()
+	m.plan()
+	m.waiters = newWaiters(w, m.conditions)
+	return m
+}
+
+// conditions draws the condition of a pod that waits for all shards of a Job. In some pods the run
+// that the stamps name counts.
+func (m *mapping) conditions(r *rand.Rand) []api.Condition {
+	c := api.Condition{Lease: mapGroup}
+	switch n := r.IntN(10); {
+	case n < 6:
+		c.Key = lastJob(m.World).uid
+	case n == 6:
+		c.Key = pick(r, m.mapped).uid
+	}
+	return []api.Condition{c}
+}
+
+// next deletes the Job, and makes it anew with another uid. The pods of the deleted Job end a little
+// later, and some of them go on although their objects are gone.
+func (m *mapping) next() {
+	of := shardedJob{uid: fmt.Sprintf("%d-a", len(m.mapped)+1), shards: 1 + m.rng.IntN(mostMapped), indexed: chance(m.rng, .4)}
+	of.atOnce = 1 + m.rng.IntN(of.shards+1)
+	m.mapped, m.sharded = append(m.mapped, of), of.shards
+	m.note("script", "Job %s begins, with %d shards (indexed %v)", of.uid, of.shards, of.indexed)
+	for _, p := range slices.Clone(m.pods) {
+		if p.object && !p.stopping {
+			if chance(m.rng, .3) {
+				p.forget()
+			}
+			m.after(between(m.rng, time.Millisecond, 20*time.Second), p.stop)
+		}
+	}
+	m.nudge()
+}
+
+// nudge tells enroll of a change.
+func (m *mapping) nudge() {
+	for _, e := range m.enrolls {
+		e.nudge()
+	}
+}
+
+// plan makes the pods that the last Job lacks, again and again.
+func (m *mapping) plan() {
+	m.after(between(m.random, 10*time.Millisecond, 3*time.Second), func() {
+		if !m.api.away {
+			m.control()
+		}
+		m.plan()
+	})
+}
+
+// control makes a pod of the last Job, as long as a shard of that Job is not done. A real Job counts
+// the pods that succeed, so it has spare completions here.
+func (m *mapping) control() {
+	of := lastJob(m.World)
+	undone := undone(m.World, of)
+	mine := slices.DeleteFunc(slices.Clone(m.pods), func(p *pod) bool { return !m.stays(p) || p.key != of.uid })
+	if of.indexed {
+		undone = slices.DeleteFunc(undone, func(slot string) bool {
+			return slices.ContainsFunc(mine, func(p *pod) bool { return p.slots[0] == slot })
+		})
+	}
+	if len(undone) == 0 || len(mine) >= of.atOnce {
+		return
+	}
+	t := m.templates[0]
+	t.shards, t.claims = of.shards, slotsOfJob(of.shards)
+	t.slots, t.any = t.claims, of.shards > 1
+	if of.indexed {
+		t.slots, t.any = []string{pick(m.random, undone)}, false
+	}
+	m.newPod(t, m.place()).key = of.uid
+	m.nudge()
+}
+
+// stays reports whether the API server has the pod, and nobody has deleted it.
+func (m *mapping) stays(p *pod) bool { return p.object && !p.stopping }
+
+// disturb causes a fault, a new Job, or a mistake of enroll.
+func (m *mapping) disturb() {
+	switch n := m.rng.IntN(12); {
+	case n == 0 && len(m.mapped) < mostMappers:
+		m.next()
+	case n == 1 && len(m.enrolls) > 0:
+		e, of := pick(m.rng, m.enrolls), pick(m.rng, m.mapped)
+		m.note(e.name, "believes in Job %s", of.uid)
+		e.believes, e.believesIn = of.shards, of.uid
+		e.nudge()
+		m.after(between(m.rng, 100*time.Millisecond, 800*time.Millisecond), func() { e.believes, e.believesIn = 0, ""; e.nudge() })
+	default:
+		m.trouble.one()
+	}
+}
+
+// run plays the story of one seed.
+func (m *mapping) run() {
+	for range 3 {
+		if !disturbFor(m.World, between(m.rng, 2*time.Minute, 5*time.Minute), 12*time.Second, m.disturb) {
+			return
+		}
+		m.do(m.recover)
+		if !m.ended("the trouble") {
+			return
+		}
+		m.do(m.next)
+		if !m.pass(between(m.rng, time.Second, 40*time.Second)) {
+			return
+		}
+		m.do(m.next)
+		if !m.ended("a new Job") {
+			return
+		}
+	}
+	m.waiters.afterTrouble(true)
+}
+
+// recover ends all faults. No pod of an earlier Job is left.
+func (m *mapping) recover() {
+	for _, e := range m.enrolls {
+		e.believes, e.believesIn = 0, ""
+	}
+	m.heal()
+	m.waiters.recover()
+	for _, p := range slices.Clone(m.waiters.all) {
+		if run := p.conditions[0].Key; run != "" && run != lastJob(m.World).uid {
+			p.delete() // an earlier Job never becomes done any more
+			m.waiters.remove(p)
+		}
+	}
+	m.killStopped()
+	for _, p := range slices.Clone(m.pods) {
+		if m.stays(p) && p.key != lastJob(m.World).uid {
+			p.stop()
+		}
+	}
+	m.nudge()
+}
+
+// ended demands that each shard of the last Job becomes done, and that each pod ends. Then the pods that
+// wait go on.
+func (m *mapping) ended(after string) bool {
+	bound := m.ending()
+	over := func() bool { return len(undone(m.World, lastJob(m.World))) == 0 && len(m.pods) == 0 }
+	if !m.until(bound, over) {
+		m.do(func() {
+			m.violate(nobody, "%v after %s %v of Job %s are not done, and %d pods are left", bound, after, undone(m.World, lastJob(m.World)), lastJob(m.World).uid, len(m.pods))
+		})
+		return false
+	}
+	return m.waiters.afterTrouble(false)
+}
+
+// ending bounds the time until each shard is done. The pods may run one after the other.
+func (m *mapping) ending() time.Duration {
+	one := 2*m.templates[0].ends + m.settling() + mostBackOff
+	return m.settling() + 20*time.Second + (mostMapped+1)*one
+}

@@ -1,0 +1,90 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"fmt"
+	"time"
+)
+
+// restoring plays the trouble of chaos. At the end of each trouble, a person restores the API
+// server's objects from a snapshot that was taken in its middle, as docs/disaster.md describes.
+// All leases are short, because the person waits for the longest one.
+type restoring struct{ *chaos }
+
+// run plays the story of one seed.
+func (r restoring) run() {
+	if !r.quiet("the start") {
+		return
+	}
+	for range 3 {
+		began := r.now()
+		if !r.disturb(r.scale() * between(r.rng, 20*time.Second, 60*time.Second)) {
+			return
+		}
+		var snapshot time.Duration
+		r.do(func() {
+			snapshot = between(r.rng, began, r.now())
+			r.api.lose()
+		})
+		// The person waits for the longest lease duration on the slowest clock.
+		if !r.pass(slow(r.longest)) {
+			return
+		}
+		r.do(func() {
+			r.checkStopped()
+			r.api.restore(snapshot)
+			r.heal()
+		})
+		if !r.quiet("the restore") {
+			return
+		}
+	}
+	r.parade()
+}
+
+// checkStopped demands that no application under a deadline has outlived the wait. A machine that
+// stands still may wake later.
+func (r restoring) checkStopped() {
+	for _, c := range r.checks.alive {
+		if c.shim != nil && c.current() && !c.pod().node.paused {
+			r.checks.checkOutlived(c)
+		}
+	}
+}
+
+// lose stops the API server until restore.
+func (s *server) lose() {
+	s.lost = true
+	s.goDown()
+}
+
+// bumped is the step of the revision in a restore.
+const bumped = 1_000_000
+
+// restore makes the Leases, Roles and bindings those of an earlier instant. Each object has its
+// version of that instant. The pods stay: their kubelets and controllers are no part of the question. New versions begin beyond all that clients know, and no watch goes on.
+func (s *server) restore(at time.Duration) {
+	s.w.note("script", "restores the snapshot of %v", at)
+	for _, key := range s.names {
+		o := s.objects[key]
+		was, now := o.asOf(at), o.last()
+		if was.rv == now.rv || o.kind == "Pod" {
+			continue
+		}
+		was.at = s.w.now()
+		o.versions = append(o.versions, was)
+		if l := was.lease; l != nil {
+			s.w.note("script", "%s is of %q again (hold %s, version %d)", o.name, l.Holder, l.Annotations["metaparticle.io/hold"], was.rv)
+		}
+	}
+	s.rv += bumped
+	s.compacted, s.changes = s.rv, nil
+	for _, w := range s.watches {
+		w.finish(fmt.Errorf("restored: %w", errBroken))
+	}
+	s.lost = false
+	s.comeUp()
+	s.tellEnroll()
+}

@@ -1,0 +1,234 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package helm
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"helm.sh/helm/v3/pkg/chart/loader"
+	"helm.sh/helm/v3/pkg/chartutil"
+	"helm.sh/helm/v3/pkg/engine"
+	"helm.sh/helm/v3/pkg/release"
+	"helm.sh/helm/v3/pkg/releaseutil"
+	"sigs.k8s.io/yaml"
+)
+
+// namespace is the only namespace of a release.
+const namespace = "metaparticle-system"
+
+// These images are the chart's defaults in the tests.
+const (
+	registry     = "registry.example/metaparticle"
+	webhookImage = registry + "/webhook:1.2.3"
+	agentImage   = registry + "/agent:1.2.3"
+)
+
+type object = map[string]any
+
+// program compiles a program of the repository once.
+func program(name string) func() (string, error) {
+	return sync.OnceValues(func() (string, error) {
+		directory, err := os.MkdirTemp("", "metaparticle-helm-")
+		if err != nil {
+			return "", err
+		}
+		binary := filepath.Join(directory, name)
+		_, err = output(exec.Command("go", "build", "-o", binary, "./tools/"+name))
+		return binary, err
+	})
+}
+
+var chartProgram, installProgram = program("chart"), program("install")
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for _, built := range []func() (string, error){chartProgram, installProgram} {
+		if binary, err := built(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(binary))
+		}
+	}
+	os.Exit(code)
+}
+
+// output runs a command in the repository's root.
+func output(cmd *exec.Cmd) (string, error) {
+	var errors strings.Builder
+	cmd.Dir, cmd.Stderr = "../..", &errors
+	out, err := cmd.Output()
+	if err != nil {
+		return "", &failure{err, errors.String()}
+	}
+	return string(out), nil
+}
+
+// failure is an error of a command, with its output.
+type failure struct {
+	error
+	output string
+}
+
+func (f *failure) Error() string { return f.error.Error() + ": " + f.output }
+
+// made writes the chart, and returns its directory.
+func made(t *testing.T) string {
+	t.Helper()
+	binary, err := chartProgram()
+	require.NoError(t, err)
+	directory := t.TempDir()
+	_, err = output(exec.Command(binary, "-out", directory, "-version", "1.2.3"))
+	require.NoError(t, err)
+	return filepath.Join(directory, "metaparticle")
+}
+
+// complete returns the chart with the registry as its default, which no test changes.
+func complete(t *testing.T) string {
+	t.Helper()
+	written.Do(func() {
+		binary, err := chartProgram()
+		require.NoError(t, err)
+		directory := filepath.Join(filepath.Dir(binary), "complete")
+		_, err = output(exec.Command(binary, "-out", directory, "-version", "1.2.3", "-registry", registry))
+		require.NoError(t, err)
+	})
+	binary, err := chartProgram()
+	require.NoError(t, err)
+	return filepath.Join(filepath.Dir(binary), "complete", "metaparticle")
+}
+
+var written sync.Once
+
+// rendered is the result of a chart with values.
+type rendered struct {
+	objects []object
+	hooks   []object
+	notes   string
+}
+
+// attempt is one "helm template".
+type attempt struct {
+	chart, release, namespace string
+	values                    string
+	cluster                   engine.ClientProvider
+}
+
+func (a attempt) render() (r rendered, err error) {
+	chart, err := loader.Load(a.chart)
+	if err != nil {
+		return r, err
+	}
+	set, err := chartutil.ReadValues([]byte(a.values))
+	if err != nil {
+		return r, err
+	}
+	values, err := chartutil.ToRenderValues(chart, set,
+		chartutil.ReleaseOptions{Name: a.release, Namespace: a.namespace, Revision: 1, IsInstall: true}, chartutil.DefaultCapabilities)
+	if err != nil {
+		return r, err
+	}
+	var files map[string]string
+	if a.cluster == nil {
+		files, err = engine.Render(chart, values)
+	} else {
+		files, err = engine.RenderWithClientProvider(chart, values, a.cluster)
+	}
+	if err != nil {
+		return r, err
+	}
+	for path, text := range files {
+		if strings.HasSuffix(path, "NOTES.txt") {
+			r.notes = text
+			delete(files, path)
+		}
+	}
+	hooks, manifests, err := releaseutil.SortManifests(files, nil, releaseutil.InstallOrder)
+	if err != nil {
+		return r, err
+	}
+	for _, m := range manifests {
+		r.objects = append(r.objects, parse(m.Content)...)
+	}
+	for _, h := range hooks {
+		if !slices.Contains(h.Events, release.HookTest) && !slices.Contains(h.Events, release.HookPreDelete) && !slices.Contains(h.Events, release.HookPostDelete) {
+			continue
+		}
+		r.hooks = append(r.hooks, parse(h.Manifest)...)
+	}
+	return r, nil
+}
+
+// render renders the chart of the tests with values.
+func render(t *testing.T, values string) rendered {
+	t.Helper()
+	r, err := attempt{chart: complete(t), release: "metaparticle", namespace: namespace, values: values}.render()
+	require.NoError(t, err)
+	return r
+}
+
+// parse returns the objects of YAML documents.
+func parse(text string) (objects []object) {
+	for document := range strings.SplitSeq("\n"+text, "\n---\n") {
+		var o object
+		if err := yaml.Unmarshal([]byte(document), &o); err != nil {
+			panic(err)
+		}
+		if len(o) > 0 {
+			objects = append(objects, o)
+		}
+	}
+	return objects
+}
+
+// kustomized returns the objects of the kustomization with components.
+func kustomized(t *testing.T, components ...string) []object {
+	t.Helper()
+	binary, err := installProgram()
+	require.NoError(t, err)
+	arguments := []string{"-render", "-webhook-image", webhookImage, "-agent-image", agentImage}
+	for _, component := range components {
+		arguments = append(arguments, "-component", component)
+	}
+	out, err := output(exec.Command(binary, arguments...))
+	require.NoError(t, err)
+	return parse(out)
+}
+
+// name returns the kind and the name of an object.
+func name(o object) string {
+	metadata := o["metadata"].(object)
+	return o["kind"].(string) + "/" + metadata["name"].(string)
+}
+
+// byName indexes objects, and fails if two have one name.
+func byName(t *testing.T, objects []object) map[string]object {
+	t.Helper()
+	index := map[string]object{}
+	for _, o := range objects {
+		require.NotContains(t, index, name(o))
+		index[name(o)] = o
+	}
+	return index
+}
+
+// field returns a field by keys and, in lists, by numbers.
+func field(t *testing.T, in any, path ...any) any {
+	t.Helper()
+	for _, step := range path {
+		switch step := step.(type) {
+		case string:
+			in = in.(object)[step]
+		case int:
+			list, ok := in.([]any)
+			require.True(t, ok && step < len(list), "%v of %v", step, path)
+			in = list[step]
+		}
+	}
+	return in
+}

@@ -1,0 +1,138 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Command chart writes the Helm chart into a directory. The manifests are the only source of
+// the chart's objects. A component of the manifests becomes a condition of the chart, and the
+// table of slots in slots.go puts values into the text. The directory manifests/chart has the
+// files that no manifest contains: values, their schema, and hooks.
+//
+//	go run ./tools/chart -out out/chart [-version V] [-registry HOST/PREFIX -webhook-digest sha256:… -agent-digest sha256:…]
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout); err != nil && !errors.Is(err, flag.ErrHelp) {
+		fmt.Fprintln(os.Stderr, "chart:", err)
+		os.Exit(1)
+	}
+}
+
+// settings are the values of the flags.
+type settings struct {
+	manifests     string
+	out           string
+	version       string
+	registry      string
+	webhookDigest string
+	agentDigest   string
+}
+
+func run(args []string, out io.Writer) error {
+	var s settings
+	flags := flag.NewFlagSet("chart", flag.ContinueOnError)
+	flags.StringVar(&s.manifests, "manifests", "manifests", "directory of the manifests")
+	flags.StringVar(&s.out, "out", "out/chart", "directory to write the chart's folder to")
+	flags.StringVar(&s.version, "version", "dev", "version of the images")
+	flags.StringVar(&s.registry, "registry", "", "HOST/PREFIX from which nodes pull the images; the chart's default")
+	flags.StringVar(&s.webhookDigest, "webhook-digest", "", "digest of the webhook's image; the chart's default")
+	flags.StringVar(&s.agentDigest, "agent-digest", "", "digest of the agent's image; the chart's default")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	files, err := templates(s.manifests)
+	if err != nil {
+		return err
+	}
+	if err := s.addWritten(files); err != nil {
+		return err
+	}
+	directory := filepath.Join(s.out, "metaparticle")
+	// Files of an earlier version must not stay.
+	if err := os.RemoveAll(directory); err != nil {
+		return fmt.Errorf("clear chart: %w", err)
+	}
+	for path, text := range files {
+		path = filepath.Join(directory, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return fmt.Errorf("write chart: %w", err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			return fmt.Errorf("write chart: %w", err)
+		}
+	}
+	fmt.Fprintf(out, "wrote %d files: helm install metaparticle %s -n metaparticle-system --create-namespace --wait\n", len(files), directory)
+	return nil
+}
+
+// addWritten adds the files of manifests/chart, with the version and the images.
+func (s settings) addWritten(files map[string]string) error {
+	source := filepath.Join(s.manifests, "chart")
+	return filepath.WalkDir(source, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("read chart: %w", err)
+		}
+		name, err := filepath.Rel(source, path)
+		if err != nil {
+			return fmt.Errorf("read chart: %w", err)
+		}
+		if _, ok := files[name]; ok {
+			return fmt.Errorf("%s is written by hand, and made from a manifest, too", name)
+		}
+		files[name], err = s.stamp(name, string(text))
+		return err
+	})
+}
+
+// stamp writes the version and the images into the texts that have them.
+func (s settings) stamp(name, text string) (string, error) {
+	switch name {
+	case "Chart.yaml":
+		return replaceOnce(text,
+			"version: 0.0.0\n", "version: "+semantic(s.version)+"\n",
+			"appVersion: dev\n", fmt.Sprintf("appVersion: %q\n", s.version))
+	case "values.yaml":
+		return replaceOnce(text,
+			"registry: \"\"\n", fmt.Sprintf("registry: %q\n", s.registry),
+			"    # A digest (sha256:…) is used instead of the tag.\n    digest: \"\"\n",
+			fmt.Sprintf("    # A digest (sha256:…) is used instead of the tag.\n    digest: %q\n", s.webhookDigest),
+			"    repository: agent\n    tag: \"\"\n    digest: \"\"\n",
+			fmt.Sprintf("    repository: agent\n    tag: \"\"\n    digest: %q\n", s.agentDigest))
+	}
+	return text, nil
+}
+
+// replaceOnce replaces pairs of texts, each of which must occur exactly once.
+func replaceOnce(text string, pairs ...string) (string, error) {
+	for i := 0; i < len(pairs); i += 2 {
+		if n := strings.Count(text, pairs[i]); n != 1 {
+			return "", fmt.Errorf("%q occurs %d times", pairs[i], n)
+		}
+		text = strings.Replace(text, pairs[i], pairs[i+1], 1)
+	}
+	return text, nil
+}
+
+var semver = regexp.MustCompile(`^v?((0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?)$`)
+
+// semantic returns a semantic version, which Helm requires. A checkout without a tag has only
+// the name of its commit.
+func semantic(version string) string {
+	if match := semver.FindStringSubmatch(version); match != nil {
+		return match[1]
+	}
+	return "0.0.0-g" + regexp.MustCompile(`[^0-9A-Za-z-]`).ReplaceAllString(version, "-")
+}

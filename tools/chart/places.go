@@ -1,0 +1,157 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"sigs.k8s.io/kustomize/kyaml/yaml"
+)
+
+// place is a place in an object at which the chart's values stand.
+type place struct {
+	kind, name string
+	// path leads to the node. The last element of an appended place is "-" for a further
+	// element of a list, and "+" for a further key of a map.
+	path []string
+	// text replaces the scalar, or with a line feed in front all lines of the node. Each line
+	// gets the node's indentation, and @n stands for that indentation plus n columns.
+	text string
+}
+
+// in names the webhook's Deployment.
+func in(text string, path ...string) place {
+	return place{kind: "Deployment", name: "metaparticle-webhook", path: path, text: text}
+}
+
+// pod and container lead to the webhook's pods, and to their container.
+var (
+	pod       = []string{"spec", "template", "spec"}
+	container = of(pod, "containers", "[name=webhook]")
+)
+
+// of appends to a path.
+func of(base []string, path ...string) []string { return slices.Concat(base, path) }
+
+// places are all places of values in the objects.
+var places = []place{
+	in("{{ .Values.replicas }}", "spec", "replicas"),
+	in("\n{{- with omit .Values.podLabels \"app.kubernetes.io/name\" }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod[:2], "metadata", "labels", "+")...),
+	in("\n{{- with .Values.podAnnotations }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod[:2], "metadata", "annotations", "+")...),
+	in("\n{{- with .Values.priorityClassName }}\npriorityClassName: {{ . }}\n{{- end }}", of(pod, "priorityClassName")...),
+	in("\nnodeSelector:\n{{- toYaml .Values.nodeSelector | nindent @2 }}", of(pod, "nodeSelector")...),
+	in("\ntolerations:\n{{- toYaml .Values.tolerations | nindent @2 }}", of(pod, "tolerations")...),
+	in("\n{{- with .Values.imagePullSecrets }}\nimagePullSecrets:\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod, "+")...),
+	in("\n{{- if not .Values.hostNetwork }}\n{{- with .Values.affinity }}\naffinity:\n{{- toYaml . | nindent @2 }}\n{{- end }}\n{{- end }}", of(pod, "+")...),
+	in("\n{{- with omit .Values.affinity \"podAntiAffinity\" }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod, "affinity", "+")...),
+	in("{{ include \"metaparticle.image\" (merge (dict \"name\" \"webhook\") .) | quote }}", of(container, "image")...),
+	in("{{ include \"metaparticle.image\" (merge (dict \"name\" \"agent\") .) | quote }}", of(container, "env", "[name=AGENT_IMAGE]", "value")...),
+	in("\n{{- with .Values.image.pullPolicy }}\nimagePullPolicy: {{ . }}\n{{- end }}", of(container, "+")...),
+	in("\nresources:\n{{- toYaml .Values.resources | nindent @2 }}", of(container, "resources")...),
+	in(`
+{{- range .Values.registries.plainHTTP }}
+- {{ printf "--plain-http-registry=%s" . | quote }}
+{{- end }}
+{{- range .Values.registries.mirrors }}
+- {{ printf "--registry-mirror=%s" . | quote }}
+{{- end }}
+{{- range .Values.registries.networks }}
+- {{ printf "--registry-network=%s" . | quote }}
+{{- end }}
+{{- if .Values.registries.caConfigMap }}
+- --registry-ca=/registries/ca.crt
+{{- end }}`, of(container, "args", "-")...),
+	in(`
+{{- if .Values.registries.caConfigMap }}
+- {name: registries, mountPath: /registries, readOnly: true}
+{{- end }}`, of(container, "volumeMounts", "-")...),
+	in(`
+{{- with .Values.registries.caConfigMap }}
+- name: registries
+  configMap: {name: {{ . }}}
+{{- end }}`, of(pod, "volumes", "-")...),
+	in("{{ .Values.clientCA.configMap }}", of(pod, "volumes", "[name=callers]", "configMap", "name")...),
+	{kind: "ResourceQuota", name: "metaparticle-critical-pods", path: []string{"spec", "scopeSelector", "matchExpressions", "[scopeName=PriorityClass]", "values"},
+		text: "\nvalues: [{{ .Values.priorityClassName }}]"},
+	{kind: "ValidatingAdmissionPolicyBinding", path: []string{"spec", "validationActions"},
+		text: "\nvalidationActions: [Deny{{ if .Values.policies.audit }}, Audit{{ end }}]"},
+	{kind: "CustomResourceDefinition", path: []string{"metadata", "+"}, text: "\nannotations:\n  helm.sh/resource-policy: keep"},
+	monitored("ServiceMonitor", "{{- with .Values.monitoring.labels }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", "metadata", "labels", "+"),
+	monitored("PodMonitor", "{{- with .Values.monitoring.labels }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", "metadata", "labels", "+"),
+	monitored("ServiceMonitor", "{{- with .Values.monitoring.interval }}\ninterval: {{ . }}\n{{- end }}", "spec", "endpoints", "[port=metrics]", "+"),
+	monitored("PodMonitor", "{{- with .Values.monitoring.interval }}\ninterval: {{ . }}\n{{- end }}", "spec", "podMetricsEndpoints", "0", "+"),
+}
+
+func monitored(kind, text string, path ...string) place {
+	return place{kind: kind, path: path, text: "\n" + text}
+}
+
+// mark returns the text that stands for the place of this number until expand. As a key, the
+// mark is the last one of its map, because a list's dash is in front of the first one.
+func mark(number int) string { return fmt.Sprintf("zPLACE%03d", number) }
+
+// sign writes the marks of all places into one object. A place that the object lacks belongs
+// to a component.
+func sign(object *yaml.RNode) error {
+	for number, p := range places {
+		if object.GetKind() != p.kind || p.name != "" && object.GetName() != p.name {
+			continue
+		}
+		if err := p.sign(object, mark(number)); err != nil {
+			return fmt.Errorf("%s %s: %w", p.kind, strings.Join(p.path, "."), err)
+		}
+	}
+	return nil
+}
+
+func (p place) sign(object *yaml.RNode, mark string) error {
+	last := len(p.path) - 1
+	parent, err := object.Pipe(yaml.Lookup(p.path[:last]...))
+	if err != nil || parent == nil {
+		return err
+	}
+	switch p.path[last] {
+	case "-":
+		return parent.PipeE(yaml.Append(yaml.NewStringRNode(mark).YNode()))
+	case "+":
+		return parent.PipeE(yaml.SetField(mark, yaml.NewStringRNode("")))
+	}
+	node, err := parent.Pipe(yaml.Get(p.path[last]))
+	if err != nil || node == nil {
+		return err
+	}
+	node.SetYNode(yaml.NewStringRNode(mark).YNode())
+	return nil
+}
+
+// expand replaces the marks by the texts of their places.
+func expand(text string) (string, error) {
+	var out []string
+	for line := range strings.Lines(text) {
+		for number, p := range places {
+			if !strings.Contains(line, mark(number)) {
+				continue
+			}
+			indent := len(line) - len(strings.TrimLeft(line, " "))
+			block := p.text
+			for more := range 4 {
+				block = strings.ReplaceAll(block, fmt.Sprintf("@%d", more), fmt.Sprint(indent+more))
+			}
+			if lines, ok := strings.CutPrefix(block, "\n"); ok {
+				line = strings.Repeat(" ", indent) + strings.ReplaceAll(lines, "\n", "\n"+strings.Repeat(" ", indent)) + "\n"
+			} else {
+				line = strings.Replace(line, mark(number), block, 1)
+			}
+			break
+		}
+		out = append(out, line)
+	}
+	text = strings.Join(out, "")
+	if strings.Contains(text, "zPLACE") {
+		return "", fmt.Errorf("a mark is left: %s", text)
+	}
+	return text, nil
+}
