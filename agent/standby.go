@@ -79,13 +79,11 @@ func (s standby) seen() []show.Slot {
 
 // vacant reports whether the pod competes for slots that no living pod holds, as far as the pod
 // knows. A holder counts as living until its Lease expires. Of several slots all have to be
-// vacant, or any one if one is enough. A slot that a person has paused is not vacant.
+// vacant, or any one if one is enough. A slot that is shut, such as by a pause, is not vacant.
 func (s standby) vacant(f claim.Facts, views []claim.View) bool {
 	u, now := s.unit, s.loop.now
 	taken := func(v claim.View) bool {
-		r := v.Record
-		shut := r.Paused != "" || u.config.Shards > 0 && !r.Stamp.Admits(u.config.Shards)
-		return shut || v.Known && r.Holder != "" && !v.Mine && now < v.ExpiresAt
+		return v.Shut || v.Known && v.Record.Holder != "" && !v.Mine && now < v.ExpiresAt
 	}
 	free := len(slices.DeleteFunc(slices.Clone(views), taken))
 	enough := free == len(views) || u.config.Any
