@@ -74,7 +74,8 @@ ways: ## Measure the code: calls against the order of the files, sizes; PKG=fold
 ##@ Parts of the test, before a commit
 
 .PHONY: unit
-unit: packages ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
+unit: ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
+	@./tools/packages prometheus
 	go test -race -timeout 20m -skip TestPlantedBugsAreCaught ./...
 	cd test && go test -race -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
@@ -104,7 +105,7 @@ lab: packages ## Test the test cluster: a second cluster, broken in every way, l
 
 .PHONY: golden
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.
-	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./docs -update
+	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./docs -update
 
 .PHONY: lint
 lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.

@@ -470,7 +470,7 @@ func TestEventsAndMetricsReportChangesOfAHold(t *testing.T) {
 		assert.Contains(t, text, "metaparticle_holding 0\n")
 		assert.Contains(t, text, `metaparticle_holds_ended_total{reason="RenewDeadlinePassed"} 1`)
 		for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
-			assert.Regexp(t, `^(# (HELP|TYPE) metaparticle_\w+ .+|metaparticle_\w+(\{\w+="\w+"\})? -?[0-9.]+)$`, line)
+			assert.Regexp(t, `^(# (HELP|TYPE) metaparticle_\w+ .+|metaparticle_\w+(\{\w+="[\w/]+"\})? -?[0-9.]+)$`, line)
 		}
 	})
 }

@@ -112,7 +112,7 @@ func (q *requests) answered(a claim.Action, err, refusal error) {
 func count(m *show.Metrics, a claim.Action, err error) {
 	switch a.Kind {
 	case claim.Renew:
-		m.Renewed(err)
+		m.Renewed(a.Sent(), err)
 	case claim.Acquire, claim.Release:
 		m.Wrote(err)
 	default: // a read is no write

@@ -5,6 +5,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/claim"
@@ -39,6 +40,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 		facts.Compete = facts.Compete && !standing.Failed && !s.unit.waits.skips() && !s.unit.waits.done && !s.unit.records()
 		facts.Settled = s.unit.waits.done && !facts.Alive
 		facts.TakeFrom, facts.Rollout = max(standing.TakeFrom, s.unit.waits.retryAt), r.text(s.loop.now, facts.Wall)
+		s.unit.metrics.Vacant(s.vacant(facts, views))
 		wake := min(s.loop.act(ctx, facts), s.loop.starts.act(ctx, s.loop.now, startFacts{}), standing.Wake, s.loop.asker.ask(ctx, s.loop.now, standing.Asks))
 		switch state := s.unit.claim.State(); state.Stage {
 		case claim.Held:
@@ -73,6 +75,19 @@ func (s standby) seen() []show.Slot {
 		seen = append(seen, show.Slot{Name: v.Slot, Record: v.Record, Known: v.Known, Mine: v.Mine, ExpiresAt: v.ExpiresAt})
 	}
 	return seen
+}
+
+// vacant reports whether the pod competes for slots that no living pod holds, as far as the pod
+// knows. A holder counts as living until its Lease expires. Of several slots all have to be
+// vacant, or any one if one is enough. A slot that is shut, such as by a pause, is not vacant.
+func (s standby) vacant(f claim.Facts, views []claim.View) bool {
+	u, now := s.unit, s.loop.now
+	taken := func(v claim.View) bool {
+		return v.Shut || v.Known && v.Record.Holder != "" && !v.Mine && now < v.ExpiresAt
+	}
+	free := len(slices.DeleteFunc(slices.Clone(views), taken))
+	enough := free == len(views) || u.config.Any
+	return f.Compete && !f.Alive && now >= u.waits.retryAt && free > 0 && enough
 }
 
 // shown converts package turn's decision about a standby for the pod's status. If a pod

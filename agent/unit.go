@@ -75,7 +75,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 	seen := readinessConfig(c, b)
 	seen.Jitter = u.jitter
 	u.readiness = show.NewReadiness(seen)
-	u.metrics = show.NewMetrics(c.Clock, longest)
+	u.metrics = show.NewMetrics(c.Clock, longest, c.Workload, b)
 	return u
 }
 

@@ -56,12 +56,13 @@ var programs = []struct {
 }{
 	{
 		"Agent", fmt.Sprintf("Each agent serves its metrics on port %d of its pod. The agent of a pod on its node's network\n"+
-			"serves none.", api.AgentPort), []string{"agent", "cmd/agent"},
+			"serves none, and neither does the agent of a pod with the [local API](api.md).", api.AgentPort), []string{"agent", "cmd/agent"},
 		[]label{
 			{"result", []string{"stored", "conflict", "refused", "unanswered"}, "`conflict`: another write came first. `refused`: " +
 				"the API server refused the write. `unanswered`: the agent does not know yet whether the write was stored"},
 			{"reason", []string{"Ended", "Yielded", "Paused", "PodDeleted", "Lost", "RenewDeadlinePassed", "EarlierShimUnproven", "ShimDrained", "NotGranted", "NotStarted", "TurnFailed", "Succeeded", "ShardsChanged"},
 				"`Ended`: the application ended by itself. All other values are also reasons of Events of the pod, which tell more"},
+			{"workload", nil, "Kind and name, such as `Deployment/web`; for other groups than Kubernetes' own `Kind.group/name`"},
 		},
 	},
 	{
@@ -70,7 +71,7 @@ var programs = []struct {
 		[]label{
 			{"result", []string{"unchanged", "patched", "denied"}, "The answer to the API server"},
 			{"reason", nil, "A name of [reasons](reasons.md), or nothing"},
-			{"namespace", nil, "A namespace with pods that claim shards"},
+			{"namespace", nil, "A namespace with pods that claim slots. Without `honor_labels` Prometheus calls this label `exported_namespace`"},
 		},
 	},
 }

@@ -31,6 +31,9 @@ type Reconciler struct {
 	Events Recorder
 	// Shortage, if not nil, receives how many shards of a namespace have no pod that runs.
 	Shortage func(namespace string, shards int)
+	// Behind, if not nil, receives how many claimed slots of a namespace still lack their Leases
+	// or rights at the end of a run.
+	Behind func(namespace string, slots int)
 	// PullSecrets is the service account that may read the pull secrets of
 	// namespaces that opted in. If empty, enroll gives nobody that right.
 	PullSecrets types.NamespacedName
@@ -79,9 +82,15 @@ func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration,
 func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.Duration, error) {
 	var errs []error
 	a := &admission{store: s, seen: seen, now: r.now()}
+	behind := 0
 	if slots := seen.incomplete(); len(slots) > 0 {
-		errs = append(errs, a.admit(ctx, slots))
+		err := a.admit(ctx, slots)
+		errs = append(errs, err)
+		if behind = len(a.left); err != nil {
+			behind = len(slots)
+		}
 	}
+	r.reportBehind(seen.namespace, behind)
 	reads, uses := newReading(s, seen), newUsing(s, seen)
 	errs = append(errs, reads.grant(ctx), uses.grant(ctx), s.pullSecrets(ctx, r.PullSecrets, seen), s.unbindOrphans(ctx, seen.roles, seen.bindings))
 	again, err := r.sweep(ctx, s, seen)
@@ -129,6 +138,13 @@ func (r *Reconciler) forget(namespace string) {
 func (r *Reconciler) report(namespace string, shards int) {
 	if r.Shortage != nil {
 		r.Shortage(namespace, shards)
+	}
+}
+
+// reportBehind tells how many claimed slots of a namespace lack their Leases or rights.
+func (r *Reconciler) reportBehind(namespace string, slots int) {
+	if r.Behind != nil {
+		r.Behind(namespace, slots)
 	}
 }
 

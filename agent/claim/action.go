@@ -109,6 +109,9 @@ type Action struct {
 	leaps int
 }
 
+// Sent returns the instant from which the time of a renewal counts; zero for any other action.
+func (a Action) Sent() time.Duration { return a.attempt.Sent }
+
 // plan collects the actions of one decision, and the instant of the next decision.
 type plan struct {
 	now     time.Duration

@@ -127,6 +127,8 @@ type View struct {
 	Mine bool
 	// Alive reports that the claim saw the holder renew.
 	Alive bool
+	// Shut reports that no pod like this one may acquire the slot, although its Lease may be free.
+	Shut bool
 	// ExpiresAt is the instant at which the Lease expires, unless the claim sees a renewal
 	// before. FreeAt is the instant from which the slot is free; [instant.Never] while the
 	// claim does not see the Lease.
@@ -143,7 +145,7 @@ func (c *Claim) Views() []View {
 			free = instant.Never
 		}
 		views = append(views, View{
-			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r), Alive: s.view.Alive(),
+			Slot: s.name, Record: r, Known: ok, Mine: s.Self.Mine(r), Alive: s.view.Alive(), Shut: s.shut(r),
 			ExpiresAt: s.view.ExpiresAt(s.Self.Budget.Duration), FreeAt: free,
 		})
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Metrics are the metrics of an agent, in Prometheus' text format. This package writes
@@ -24,21 +25,32 @@ type Metrics struct {
 
 	// longest is the longest time between two checks of the clock by the loop.
 	longest time.Duration
+	// tight is the time until the deadline below which a renewal is late.
+	tight    time.Duration
+	workload string
 
 	mu       sync.Mutex
 	deadline time.Duration // zero while nothing is held
 	last     time.Duration // when the loop last read the clock
+	vacant   bool
+	since    time.Duration // since when vacant is true
 	holds    int
 	ended    map[string]int
 	renewals map[string]int
+	renewing time.Duration // the sum of the times of all renewals
+	late     int
 	writes   map[string]int
 }
 
-// NewMetrics returns the metrics of a loop that reads the clock at least once in the
-// time longest.
-func NewMetrics(clock func() time.Duration, longest time.Duration) *Metrics {
+// NewMetrics returns the metrics of a pod of the workload. The agent's loop reads the clock at
+// least once in the time longest.
+//
+// A renewal is due [api.Budget]'s Renew after the last one, and the drain begins after
+// RenewDeadline. A renewal is late if it is stored in the second half of the time between.
+func NewMetrics(clock func() time.Duration, longest time.Duration, workload string, b api.Budget) *Metrics {
 	return &Metrics{
-		clock: clock, last: clock(), longest: longest,
+		clock: clock, last: clock(), longest: longest, workload: workload,
+		tight: b.Deadline() - (b.Renew+b.RenewDeadline)/2,
 		ended: map[string]int{}, renewals: map[string]int{}, writes: map[string]int{},
 	}
 }
@@ -56,13 +68,35 @@ func (m *Metrics) Looked() { m.change(func() { m.last = m.clock() }) }
 func (m *Metrics) Acquired() { m.change(func() { m.holds++ }) }
 
 // Holding notes the deadline of the hold; zero for none.
-func (m *Metrics) Holding(deadline time.Duration) { m.change(func() { m.deadline = deadline }) }
+func (m *Metrics) Holding(deadline time.Duration) {
+	m.change(func() { m.deadline, m.vacant = deadline, false })
+}
+
+// Vacant notes whether the pod waits for slots that no living pod holds.
+func (m *Metrics) Vacant(vacant bool) {
+	m.change(func() {
+		if vacant && !m.vacant {
+			m.since = m.clock()
+		}
+		m.vacant = vacant
+	})
+}
 
 // Ends counts a hold that ends for the reason.
 func (m *Metrics) Ends(reason string) { m.change(func() { m.ended[reason]++ }) }
 
-// Renewed counts a renewal, by its answer.
-func (m *Metrics) Renewed(err error) { m.change(func() { m.renewals[resultOf(err)]++ }) }
+// Renewed counts a renewal, by its answer and its time. The argument sent is the instant of its
+// sending. The caller notes the new deadline afterwards.
+func (m *Metrics) Renewed(sent time.Duration, err error) {
+	m.change(func() {
+		now := m.clock()
+		m.renewals[resultOf(err)]++
+		m.renewing += now - sent
+		if err == nil && m.deadline != 0 && m.deadline-now < m.tight {
+			m.late++
+		}
+	})
+}
 
 // Wrote counts an acquiring or releasing write, by its answer.
 func (m *Metrics) Wrote(err error) { m.change(func() { m.writes[resultOf(err)]++ }) }
@@ -125,6 +159,31 @@ var families = []family{
 		name: "metaparticle_renewals_total", kind: "counter", label: "result",
 		help:   "Renewals of Leases, by result.",
 		counts: func(m *Metrics) map[string]int { return m.renewals },
+	},
+	{
+		name: "metaparticle_renewals_late_total", kind: "counter",
+		help:  "Renewals of Leases that were stored late, in the second half of the time between the usual renewal and the drain.",
+		value: func(m *Metrics) string { return strconv.Itoa(m.late) },
+	},
+	{
+		name: "metaparticle_renewal_seconds_total", kind: "counter",
+		help:  "Time that renewals took, each from its sending to the answer, or to the end of the wait for an answer.",
+		value: func(m *Metrics) string { return fmt.Sprintf("%.3f", m.renewing.Seconds()) },
+	},
+	{
+		name: "metaparticle_vacant_seconds", kind: "gauge",
+		help: "Time for which this pod has been ready to run under a slot that no living pod holds; 0 while a pod holds. A paused slot does not count.",
+		value: func(m *Metrics) string {
+			if !m.vacant {
+				return "0.000"
+			}
+			return fmt.Sprintf("%.3f", (m.clock() - m.since).Seconds())
+		},
+	},
+	{
+		name: "metaparticle_workload_info", kind: "gauge", label: "workload",
+		help:   "1, with the workload of this pod.",
+		counts: func(m *Metrics) map[string]int { return map[string]int{m.workload: 1} },
 	},
 	{
 		name: "metaparticle_writes_total", kind: "counter", label: "result",

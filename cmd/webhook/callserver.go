@@ -17,8 +17,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"sigs.k8s.io/controller-runtime/pkg/certwatcher"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/webhook"
 )
 
@@ -37,6 +39,14 @@ const (
 	// connections take about 40 MiB, less than a tenth of the webhook's memory limit.
 	maxConnections = 1000
 )
+
+// expires is the end of the certificate that the server uses.
+var expires = prometheus.NewGauge(prometheus.GaugeOpts{
+	Name: "metaparticle_certificate_expires_timestamp_seconds",
+	Help: "Unix time at which the certificate that this replica uses expires.",
+})
+
+func init() { metrics.Registry.MustRegister(expires) }
 
 var errNotStarted = errors.New("the server does not listen yet")
 
@@ -126,6 +136,7 @@ func (s *callServer) tls(ctx context.Context) (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read certificate: %w", err)
 	}
+	watcher.RegisterCallback(func(c tls.Certificate) { expires.Set(float64(c.Leaf.NotAfter.Unix())) })
 	go func() { _ = watcher.Start(ctx) }() // if the watcher fails, the last certificate stays in use
 	// The API server does not request HTTP/2. With HTTP/2 one connection could make many
 	// calls at once, so the server offers only HTTP/1.1.

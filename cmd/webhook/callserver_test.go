@@ -24,6 +24,7 @@ import (
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -216,4 +217,12 @@ func TestWebhooksTimeLimitEqualsTheManifestsTimeout(t *testing.T) {
 	for _, w := range configuration.Webhooks {
 		assert.Equal(t, callTime, time.Duration(*w.TimeoutSeconds)*time.Second, w.Name)
 	}
+}
+
+func TestServerPublishesTheEndOfItsCertificate(t *testing.T) {
+	began := time.Now()
+	require.NoError(t, answered(t, listening(t, newCallServer(settings{}))))
+	var seen dto.Metric
+	require.NoError(t, expires.Write(&seen))
+	assert.InDelta(t, began.Add(time.Hour).Unix(), seen.GetGauge().GetValue(), 60, "the authority signs for an hour")
 }

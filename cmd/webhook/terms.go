@@ -68,17 +68,23 @@ var (
 		Name: "metaparticle_shards_lacking_pods",
 		Help: "Shards without a pod that runs, because their workload has fewer pods than shards. Only the replica that enrolls has the value.",
 	}, []string{"namespace"})
+	unready = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "metaparticle_slots_not_enrolled",
+		Help: "Claimed slots that enroll could not give their Leases and rights, so that their pods wait. Only the replica that enrolls has the value.",
+	}, []string{"namespace"})
 )
 
-func init() { metrics.Registry.MustRegister(enrolling, interruptions, lacking) }
+func init() { metrics.Registry.MustRegister(enrolling, interruptions, lacking, unready) }
 
-// lacks sets the number of shards of a namespace that have no pod that runs.
-func lacks(namespace string, shards int) {
-	if shards == 0 {
-		lacking.DeleteLabelValues(namespace)
-		return
+// set returns a function that sets the gauge of a namespace. A gauge of zero vanishes.
+func set(gauge *prometheus.GaugeVec) func(namespace string, count int) {
+	return func(namespace string, count int) {
+		if count == 0 {
+			gauge.DeleteLabelValues(namespace)
+			return
+		}
+		gauge.WithLabelValues(namespace).Set(float64(count))
 	}
-	lacking.WithLabelValues(namespace).Set(float64(shards))
 }
 
 // terms enrolls while this replica is elected, term after term. A manager stops for good
@@ -151,9 +157,10 @@ func (t *terms) enroll(ctx context.Context) error {
 		Events: m.GetEventRecorder("metaparticle-enroll"),
 		Home:   t.s.namespace,
 		// The next term may belong to another replica, which then has the values.
-		Shortage: lacks,
+		Shortage: set(lacking), Behind: set(unready),
 	}
 	defer lacking.Reset()
+	defer unready.Reset()
 	if t.s.bindPullSecrets {
 		reconciler.PullSecrets = types.NamespacedName{Namespace: t.s.namespace, Name: t.s.webhookAccount}
 	}

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -106,4 +107,18 @@ func TestWebhookReplicaSurvivesFailedCacheSync(t *testing.T) {
 	require.NoError(t, terms.Start(ctx))
 	require.ErrorContains(t, ends[0], "sync")
 	assert.Equal(t, 1, interrupted(t)-before, "the second end is the process's own")
+}
+
+func TestGaugeOfANamespaceVanishesAtZero(t *testing.T) {
+	count := func() int {
+		all := make(chan prometheus.Metric, 10)
+		unready.Collect(all)
+		return len(all)
+	}
+	set(unready)("shop", 2)
+	set(unready)("bank", 1)
+	assert.Equal(t, 2, count())
+	set(unready)("shop", 0)
+	set(unready)("bank", 0)
+	assert.Zero(t, count(), "a namespace that is gone leaves no series")
 }

@@ -314,6 +314,9 @@ func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 
 // Tests of package operations.
 
+func TestEachAlertFiresAndEndsByItsFault(t *testing.T) {
+	operations.TestEachAlertFiresAndEndsByItsFault(t)
+}
 func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 	operations.TestKubectlPluginMovesAndPausesASlot(t)
 }

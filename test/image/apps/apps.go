@@ -67,6 +67,10 @@ var recipes = map[string]recipe{
 			"CATALINA_TMPDIR=/tmp", "CATALINA_OPTS=-Xmx128m"},
 		User: "tomcat", Ports: []string{"8080/tcp"},
 	}},
+	"prometheus": {[]string{"prometheus"}, oci.Config{
+		Entrypoint: []string{"prometheus"},
+		User:       "prometheus", WorkingDir: "/tmp", Ports: []string{"9090/tcp"},
+	}},
 	"cron":   {[]string{"cron"}, oci.Config{Entrypoint: []string{"cron", "-f"}}},
 	"script": {nil, oci.Config{Entrypoint: []string{"worker"}}},
 }

@@ -1,0 +1,135 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"bufio"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// metric returns the value of a metric of the pod's agent.
+func (p *pod) metric(name string) float64 {
+	p.world.t.Helper()
+	lines := bufio.NewScanner(strings.NewReader(p.agent.Metrics().Text()))
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			number, err := strconv.ParseFloat(value, 64)
+			require.NoError(p.world.t, err)
+			return number
+		}
+	}
+	require.FailNow(p.world.t, "no metric "+name)
+	return 0
+}
+
+// waiting starts a pod whose shim waits for the slots. No write of the pod is stored.
+func (w *world) waiting(name string, change ...func(c *Config)) *pod {
+	p := w.start(name, change...)
+	p.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 403} })
+	p.gates.connect(gate.Report{Shim: "s", Container: "app"})
+	return p
+}
+
+func TestVacancyIsCountedWithoutALivingHolder(t *testing.T) {
+	const minute = 60
+	any := func(c *Config) { c.Any = true }
+	for name, c := range map[string]struct {
+		prepare func(w *world)
+		change  func(c *Config)
+		vacant  float64 // after two minutes
+	}{
+		"a free slot":           {prepare: func(w *world) { w.free(theSlot) }, vacant: 2 * minute},
+		"no Lease":              {prepare: func(*world) {}, vacant: 2 * minute},
+		"a vanished holder":     {prepare: func(w *world) { w.put(theSlot, 60) }, vacant: minute},
+		"a holder":              {prepare: func(w *world) { w.put(theSlot, 600) }},
+		"a paused slot":         {prepare: func(w *world) { w.free(theSlot); w.annotate(theSlot, api.PausedAnnotation, "hold") }},
+		"all of two locks":      {prepare: func(w *world) { w.free("lock.a", "lock.b") }, change: both, vacant: 2 * minute},
+		"one of two locks":      {prepare: func(w *world) { w.free("lock.a"); w.put("lock.b", 600) }, change: both},
+		"one of any two slots":  {prepare: func(w *world) { w.free("lock.a"); w.put("lock.b", 600) }, change: func(c *Config) { both(c); any(c) }, vacant: 2 * minute},
+		"none of any two slots": {prepare: func(w *world) { w.put("lock.a", 600); w.put("lock.b", 600) }, change: func(c *Config) { both(c); any(c) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				c.prepare(w)
+				change := c.change
+				if change == nil {
+					change = func(*Config) {}
+				}
+				p := w.waiting("a", change)
+				w.pass(2 * time.Minute)
+				assert.InDelta(t, c.vacant, p.metric("metaparticle_vacant_seconds"), 1)
+			})
+		})
+	}
+}
+
+// put makes a Lease of a holder that renews no more.
+func (w *world) put(name string, seconds int) {
+	w.server.put(&kube.Lease{Name: name, Holder: "vanished", DurationSeconds: seconds})
+}
+
+func TestVacancyEndsWhenThePodStopsWaiting(t *testing.T) {
+	simulate(t, func(w *world) {
+		w.free(theSlot)
+		p := w.waiting("a")
+		w.pass(time.Minute)
+		assert.InDelta(t, 60, p.metric("metaparticle_vacant_seconds"), 1)
+		p.gates.report("s", func(r *gate.Report) { r.Connected = false })
+		w.pass(11 * time.Second)
+		assert.Zero(t, p.metric("metaparticle_vacant_seconds"), "no container waits")
+		p.gates.connect(gate.Report{Shim: "s2", Container: "app"})
+		w.pass(time.Minute)
+		assert.InDelta(t, 60, p.metric("metaparticle_vacant_seconds"), 1)
+		p.link.set(func(l *link) { l.unwritten = nil })
+		w.within(time.Minute, "held", func() bool { return p.running("s2") })
+		w.pass(time.Second)
+		assert.Zero(t, p.metric("metaparticle_vacant_seconds"))
+	})
+}
+
+// A lease of 30 s is renewed every 5 s, and its drain begins after 15 s.
+func TestLateRenewalsAreCounted(t *testing.T) {
+	for name, c := range map[string]struct {
+		outage time.Duration
+		late   float64
+	}{
+		"short": {outage: 4 * time.Second},
+		"long":  {outage: 10 * time.Second, late: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				p := w.start("a")
+				p.gates.connect(gate.Report{Shim: "s", Container: "app"})
+				w.pass(time.Minute)
+				before := p.metric("metaparticle_renewal_seconds_total")
+				assert.Zero(t, p.metric("metaparticle_renewals_late_total"))
+				assert.Zero(t, before, "the answers come at once")
+				p.link.set(func(l *link) { l.cut = true })
+				w.pass(c.outage)
+				p.link.set(func(l *link) { l.cut = false })
+				w.pass(time.Minute)
+				assert.True(t, p.running("s"))
+				assert.InDelta(t, c.late, p.metric("metaparticle_renewals_late_total"), 0)
+				assert.GreaterOrEqual(t, p.metric("metaparticle_renewal_seconds_total"), 2.5*min(c.late, 1), "each renewal without an answer took 2.5 s")
+			})
+		})
+	}
+}
+
+func TestWorkloadOfThePodIsAMetric(t *testing.T) {
+	simulate(t, func(w *world) {
+		assert.EqualValues(t, 1, w.start("a").metric(`metaparticle_workload_info{workload="Deployment/biller"}`))
+	})
+}

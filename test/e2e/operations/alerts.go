@@ -1,0 +1,200 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package operations
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/dynamic"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/prometheus"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
+)
+
+// faster divides the durations of the rules: the range of 40 min becomes two minutes, and the
+// shortest range 15 s.
+const faster = 20
+
+// alerted bounds the wait for an alert, and for its end: the longest range, and the start of a
+// pod.
+const alerted = 2*time.Minute + space.StartTimeout
+
+// The rules of monitoring/rules.yaml fire and end on a real cluster. Each fault is one that a
+// person can cause.
+func TestEachAlertFiresAndEndsByItsFault(t *testing.T) {
+	p := prometheus.Start(t, faster)
+	renewed := expire(t)
+
+	t.Run("an ordinary handover fires nothing", func(t *testing.T) {
+		a := app.Lasting("ordinary")
+		app.Deploy(p.Space, a)
+		_, yields := app.Yields(p.Space, a)
+		t.Logf("%d yields", yields)
+		p.Silent(faster*time.Second, "workload")
+		app.Scale(p.Space, a, 0)
+	})
+	t.Run("a slow API server", func(t *testing.T) { slowServer(t, p) })
+	t.Run("faults of workloads", func(t *testing.T) { workloadFaults(p) })
+	t.Run("no webhook", func(t *testing.T) {
+		webhook.Scale(t, 0)
+		t.Cleanup(func() { webhook.Scale(t, 2) })
+		p.AwaitFires(alerted, "MetaparticleNobodyEnrolls")
+		webhook.Scale(t, 2)
+		p.AwaitEnds(alerted, "MetaparticleNobodyEnrolls")
+	})
+	p.AwaitFires(alerted, "MetaparticleCertificateExpires")
+	renewed()
+	p.AwaitEnds(renewalTimeout+alerted, "MetaparticleCertificateExpires")
+}
+
+// slowServer stops the API server for six of nine seconds, again and again. A pod with a lease of
+// 20 s survives that, but most of its renewals are late. The agent gives up a renewal after 1.7 s.
+func slowServer(t *testing.T, p *prometheus.Server) {
+	a := app.Singleton("renewing")
+	a.Replicas, a.Annotations[api.LeaseDurationAnnotation] = 1, "20s"
+	app.Deploy(p.Space, a)
+	server := cluster.Lab.PID(lab.ControlPlane, "apiserver")
+	require.NotZero(t, server)
+	run := func() { assert.NoError(t, unix.Kill(server, unix.SIGCONT)) }
+	t.Cleanup(run)
+	slow, late := false, false
+	turn := time.NewTicker(3 * time.Second)
+	defer turn.Stop()
+	for cycle := 0; !slow || !late; cycle++ {
+		require.Less(t, cycle, 30, "alerts of a slow API server: slow %v, late %v", slow, late)
+		require.NoError(t, unix.Kill(server, unix.SIGSTOP))
+		<-turn.C
+		<-turn.C
+		run()
+		slow = slow || p.Fires("MetaparticleAPISlow") != nil
+		late = late || p.Fires("MetaparticleRenewalsLate", "workload=Deployment/renewing", "namespace="+p.Namespace) != nil
+		<-turn.C
+	}
+	p.Remark("fires: MetaparticleAPISlow and MetaparticleRenewalsLate")
+	fault.AwaitAPI(t)
+	p.AwaitEnds(alerted, "MetaparticleAPISlow")
+	p.AwaitEnds(alerted, "MetaparticleRenewalsLate")
+	app.Scale(p.Space, a, 0)
+	for _, node := range cluster.Lab.Nodes() {
+		fault.AwaitNode(t, node)
+	}
+}
+
+// workloadFaults causes the faults of single workloads together, and ends them together.
+func workloadFaults(p *prometheus.Server) {
+	p.Helper()
+	here := "namespace=" + p.Namespace
+	lacking := app.App{Name: "lacking", Record: "$" + api.SlotEnv, Replicas: 1, Annotations: app.Claim(api.ShardsAnnotation, "2")}
+	app.Create(p.Space, lacking)
+	refused, share := app.Singleton("refused"), true
+	refused.Edit = func(t *corev1.PodTemplateSpec) { t.Spec.ShareProcessNamespace = &share }
+	app.Create(p.Space, refused)
+	flapping := app.Singleton("flapping")
+	flapping.Replicas = 1
+	app.Deploy(p.Space, flapping)
+	poor, poorer := space.New(p.T), app.Singleton("poor")
+	unlimit := forbidLeases(poor)
+	app.Create(poor, poorer)
+
+	p.AwaitFires(alerted, "MetaparticleShardsLackPods", here)
+	p.AwaitFires(alerted, "MetaparticlePodsRefused", "reason=SharedProcesses")
+	p.AwaitFires(alerted, "MetaparticleEnrollBehind", "namespace="+poor.Namespace)
+	p.AwaitFires(alerted, "MetaparticleNobodyHolds", "namespace="+poor.Namespace, "workload=Deployment/poor")
+	yieldUntil(p, flapping, func() bool { return p.Fires("MetaparticleFlapping", here, "workload=Deployment/flapping") != nil })
+
+	unlimit()
+	app.Scale(p.Space, lacking, 2)
+	require.NoError(p, p.Client.AppsV1().Deployments(p.Namespace).Delete(p.Context(), refused.Name, metav1.DeleteOptions{}))
+	p.AwaitEnds(alerted, "MetaparticleEnrollBehind")
+	p.AwaitEnds(alerted, "MetaparticleNobodyHolds")
+	app.AwaitRunning(poor, poorer, space.StartTimeout)
+	p.AwaitEnds(alerted, "MetaparticleShardsLackPods")
+	p.AwaitEnds(alerted, "MetaparticleFlapping")
+	p.AwaitEnds(alerted, "MetaparticlePodsRefused", "reason=SharedProcesses")
+	for _, a := range []app.App{lacking, flapping} {
+		app.Scale(p.Space, a, 0)
+	}
+}
+
+// yieldUntil makes the only pod of an application yield again and again, until the condition is
+// true. The pod takes its slot back each time.
+func yieldUntil(p *prometheus.Server, a app.App, condition func() bool) {
+	p.Helper()
+	last := ""
+	p.Every(alerted, "enough holds of "+a.Name, func() bool {
+		l := p.Lease(lease.OfDeployment(a.Name))
+		if pod, hold := p.Named(l), l.Annotations[api.HoldAnnotation]; pod != nil && hold != last {
+			last = hold
+			kubectl.Must(p.Space, "", "exec", pod.Name, "-c", api.AgentContainer, "--", "/agent", "yield")
+		}
+		return condition()
+	})
+	p.Remark("fires: MetaparticleFlapping")
+}
+
+// forbidLeases limits the namespace to no Leases, until the returned function is called.
+func forbidLeases(s *space.Space) (permit func()) {
+	s.Helper()
+	const leases = corev1.ResourceName("count/leases.coordination.k8s.io")
+	quotas := s.Client.CoreV1().ResourceQuotas(s.Namespace)
+	_, err := quotas.Create(s.Context(), &corev1.ResourceQuota{
+		ObjectMeta: metav1.ObjectMeta{Name: "no-leases"},
+		Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{leases: resource.MustParse("0")}},
+	}, metav1.CreateOptions{})
+	require.NoError(s, err)
+	s.Await(space.Soon, "the quota counts", func() bool {
+		q, err := quotas.Get(s.Context(), "no-leases", metav1.GetOptions{})
+		require.NoError(s, err)
+		_, counted := q.Status.Used[leases]
+		return counted
+	})
+	return func() {
+		require.NoError(s, quotas.Delete(s.Context(), "no-leases", metav1.DeleteOptions{}))
+	}
+}
+
+// expire makes cert-manager issue a certificate for one day, until the returned function is
+// called, or the test ends.
+func expire(t *testing.T) (renewed func()) {
+	t.Helper()
+	client, err := dynamic.NewForConfig(cluster.Config)
+	require.NoError(t, err)
+	certificates := client.Resource(schema.GroupVersionResource{Group: "cert-manager.io", Version: "v1", Resource: "certificates"}).
+		Namespace(webhook.Namespace)
+	patch := func(spec string) {
+		ctx := context.WithoutCancel(t.Context())
+		_, err := certificates.Patch(ctx, webhook.Name, types.MergePatchType, []byte(`{"spec":`+spec+`}`), metav1.PatchOptions{})
+		assert.NoError(t, err)
+	}
+	before, err := certificates.Get(t.Context(), webhook.Name, metav1.GetOptions{})
+	require.NoError(t, err)
+	spec := before.Object["spec"].(map[string]any)
+	change := func(duration, renewBefore any) {
+		patch(fmt.Sprintf(`{"duration":%q,"renewBefore":%q}`, duration, renewBefore))
+	}
+	change("24h", "1h")
+	renewed = sync.OnceFunc(func() { change(spec["duration"], spec["renewBefore"]) })
+	t.Cleanup(renewed)
+	return renewed
+}
