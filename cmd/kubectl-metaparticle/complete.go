@@ -60,7 +60,9 @@ func complete(ctx context.Context, commands, args []string, out io.Writer) {
 		}
 	case previous == "-f" || previous == "--kubeconfig":
 		directive = files
-	case slices.Contains([]string{"explain", "status", "yield", "pause", "resume", "forget"}, before[0]):
+	case strings.HasPrefix(previous, "-") && !slices.Contains([]string{"-w", "--watch", "--stop"}, previous):
+		// A flag that takes a word of its own, such as --to.
+	case slices.Contains([]string{"explain", "status", "yield", "pause", "resume"}, before[0]):
 		words = targets(ctx, before)
 	}
 	for _, word := range words {
@@ -111,7 +113,10 @@ func (c cluster) targets(ctx context.Context, namespace string) (words []string)
 		return nil
 	}
 	for _, l := range leases.Items {
-		if word := targetOf(l.Name); api.IsSlot(l.Name) && word != "" {
+		if !api.IsSlot(l.Name) {
+			continue
+		}
+		if word := targetOf(l.Name); word != "" {
 			words = append(words, word)
 		}
 	}

@@ -29,6 +29,8 @@ func TestShellProposesCommandsAndOutputs(t *testing.T) {
 		"inject -f ":   ":0\n",
 		"status -n ":   ":4\n",
 		"status lock/": ":4\n",
+		"yield --to ":  ":4\n",
+		"forget ":      ":4\n",
 	} {
 		var out bytes.Buffer
 		complete(t.Context(), commands, strings.Split(line, " "), &out)

@@ -44,7 +44,7 @@ until resume. forget lets the work of a key run again. check judges an
 installation, or the cluster before it. -h after each says more.
 
 SLOTS are those of KIND/NAME, as deployment/biller or pod/biller-0, or of
-lock/NAME, election/NAME, once/NAME, start-lock/NAME, rwlock/NAME or
+lock/NAME, election/NAME, barrier/NAME, once/NAME, start-lock/NAME, rwlock/NAME or
 semaphore/NAME.
 
 Exit codes: 0 done; 1 refused, or for status: a claimed slot has no holder that

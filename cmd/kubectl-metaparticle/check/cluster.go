@@ -98,7 +98,7 @@ func (c Cluster) clocks(ctx context.Context) (Finding, error) {
 // certManager sends a dry run, which cert-manager's own webhook has to answer.
 func (c Cluster) certManager(ctx context.Context) (Finding, error) {
 	const do = "install cert-manager: https://cert-manager.io/docs/installation/"
-	issuer := object("cert-manager.io/v1", "Issuer", metav1Default, "metaparticle-check")
+	issuer := object("cert-manager.io/v1", "Issuer", defaultNamespace, "metaparticle-check")
 	issuer.Object["spec"] = map[string]any{"selfSigned": map[string]any{}}
 	err := c.Create(ctx, issuer, client.DryRunAll)
 	switch {
@@ -112,12 +112,15 @@ func (c Cluster) certManager(ctx context.Context) (Finding, error) {
 	return ok("cert-manager answers")
 }
 
-// metav1Default is the namespace of the dry run, which exists in each cluster.
-const metav1Default = "default"
+// defaultNamespace is the namespace of the dry run, which exists in each cluster.
+const defaultNamespace = "default"
 
 // needed are the rights of a person who installs: the resources, by their API group.
 var needed = []schema.GroupResource{
 	{Resource: "namespaces"}, {Resource: "serviceaccounts"}, {Resource: "services"}, {Resource: "resourcequotas"},
+	// Helm keeps its releases in Secrets, and its hooks are Jobs and Pods with Roles.
+	{Resource: "secrets"}, {Resource: "pods"}, {Group: "batch", Resource: "jobs"},
+	{Group: "rbac.authorization.k8s.io", Resource: "roles"}, {Group: "rbac.authorization.k8s.io", Resource: "rolebindings"},
 	{Group: "apps", Resource: "deployments"}, {Group: "policy", Resource: "poddisruptionbudgets"},
 	{Group: "rbac.authorization.k8s.io", Resource: "clusterroles"}, {Group: "rbac.authorization.k8s.io", Resource: "clusterrolebindings"},
 	{Group: "apiextensions.k8s.io", Resource: "customresourcedefinitions"},
