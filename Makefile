@@ -182,9 +182,9 @@ else
 endif
 
 .PHONY: release
-release: ## All files of a release in out/release, with VERSION=v1.2.3 and REGISTRY=host/prefix; PUSH=1 pushes images and chart.
+release: ## All files of a release in out/release, with VERSION=v1.2.3 and REGISTRY=host/prefix; PUSH=1 pushes, ADDRESS=url makes the krew manifest.
 	@test -n "$(REGISTRY)" || { echo "name the registry that nodes pull from: make release VERSION=v1.2.3 REGISTRY=host/prefix" >&2; exit 2; }
-	@$(GO_RUN) ./tools/release -version $(VERSION) -registry $(REGISTRY) $(if $(PUSH),-push)
+	@$(GO_RUN) ./tools/release -version $(VERSION) -registry $(REGISTRY) $(if $(PUSH),-push) $(if $(ADDRESS),-address $(ADDRESS))
 
 # The pods name the images by digest, because a node may have an older build under the
 # same tag.

@@ -3,7 +3,8 @@
 
 // Package after waits, in an init container, until each condition of the pod was met once.
 // A condition names a Lease: a key of a once claim is done, or the holder of a slot serves. A
-// condition on shards names the Leases of a Job's shards: all of them are done in one run.
+// condition on shards names the Leases of a Job's shards: all of them are done in one run. Package
+// barrier also waits for the record of an open barrier.
 // The pod itself claims nothing by a condition, and the package writes no Lease.
 //
 // # The guarantee

@@ -5,15 +5,10 @@ package after
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
-
-// isIdentity reports whether an agent may have written the holder. Enroll writes "unknown",
-// and a release writes nothing.
-func isIdentity(holder string) bool { return strings.Contains(holder, "_") }
 
 // holder returns the name of the holder's pod, for people. Any program may have written that
 // text.

@@ -80,7 +80,7 @@ func notDone(l *kube.Lease, key string) string {
 		return ""
 	case len(done.Keys()) >= api.MaxDone:
 		return fmt.Sprintf("Key %s is not among the last %d done keys. Check whether its work was done long ago.", key, api.MaxDone)
-	case !isIdentity(l.Holder):
+	case !api.IsIdentity(l.Holder):
 		return "Key " + key + " is not done, and no pod holds the Lease. Check that a pod claims it with this key."
 	}
 	return fmt.Sprintf("Key %s is not done. Check the pod %s, which holds the Lease.", key, holder(l))
@@ -97,7 +97,7 @@ func notOpen(l *kube.Lease, pods int) string {
 // notServing returns why the holder does not serve, by this state alone; empty if the holder
 // serves or is dead.
 func notServing(l *kube.Lease) string {
-	if !isIdentity(l.Holder) {
+	if !api.IsIdentity(l.Holder) {
 		return noHolder
 	}
 	if l.Annotations[api.HoldAnnotation] == "" {

@@ -44,9 +44,9 @@ func (s *shards) see(c api.Condition, l *kube.Lease) string {
 		return fmt.Sprintf("The Lease %s is for the run %s, and this pod waits for the Job with the UID %s. Create this pod again if that Job is gone.", name, stamp.Run, c.Key)
 	case stamp.Epoch > s.stamp.Epoch:
 		*s = shards{} // another run has begun, or another number counts
-		return "The run of the shards has changed."
+		return "The run of the shards has changed, so all of them are read again. Wait; if this lasts, check the pods of the Job."
 	case stamp != s.stamp:
-		return fmt.Sprintf("The Lease %s is for an earlier run.", name)
+		return fmt.Sprintf("The Lease %s is for an earlier run. Wait; if this lasts, check the pods of the Job.", name)
 	case !api.Done(l.Annotations[api.DoneAnnotation]).Has(stamp.Run):
 		return undone(l, s.next, stamp)
 	}
@@ -58,7 +58,7 @@ func (s *shards) see(c api.Condition, l *kube.Lease) string {
 
 // undone returns what a person checks about a shard that is not done.
 func undone(l *kube.Lease, shard int, stamp api.Stamp) string {
-	if isIdentity(l.Holder) {
+	if api.IsIdentity(l.Holder) {
 		return fmt.Sprintf("Shard %d of %d is not done. Check the pod %s, which holds the Lease.", shard, stamp.Count, holder(l))
 	}
 	return fmt.Sprintf("Shard %d of %d is not done, and no pod holds it. Check the pods of the Job with the UID %s. "+

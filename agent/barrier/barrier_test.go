@@ -148,8 +148,9 @@ func TestWaitSendsFewRequests(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)
-		before := s.written()
+		before, reads := s.written(), s.read()
 		lasts(t, time.Hour, a, b)
+		assert.LessOrEqual(t, s.read()-reads, 60*(48*(pods-1)+2*12), "one pod reads the others, and each pod reads the record with its renewals")
 		assert.LessOrEqual(t, s.written()-before, 2*12*60+2, "each pod renews twelve times a minute")
 		assert.GreaterOrEqual(t, s.written()-before, 2*9*60)
 	})

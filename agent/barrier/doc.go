@@ -14,10 +14,10 @@
 // within the last lease duration. The holder counts that duration from the sending of a read that
 // did not show the write yet. So the write is no older than that read.
 //
-// No process closes a barrier: an agent adds the record and never removes it. A Lease of a barrier
+// No agent closes a barrier: an agent adds the record and never removes it. A Lease of a barrier
 // has the run in its name, so pods of two runs never see the same Lease. An open barrier lets
 // each later pod of its run through by the first read. No silent watch delays a pod for longer than
-// a period of renewals. With so many living pods the barrier
+// two periods of renewals. With so many living pods the barrier
 // opens: the Lease of a dead pod expires, and a pod that lacks a Lease acquires that Lease.
 //
 // # Clocks

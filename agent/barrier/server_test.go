@@ -30,6 +30,7 @@ type server struct {
 	changed chan struct{} // closed and replaced at each change
 	dead    map[string]bool
 	puts    int
+	gets    int
 	// answer, if not nil, returns the error of a write that was stored.
 	answer func(l *kube.Lease) error
 }
@@ -86,6 +87,13 @@ func (s *server) written() int {
 	return s.puts
 }
 
+// read returns the number of reads so far.
+func (s *server) read() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gets
+}
+
 // opened returns the record of the first Lease.
 func (s *server) opened() int {
 	return api.Opened(s.lease(leases[0]).Annotations[api.OpenedAnnotation])
@@ -132,6 +140,7 @@ func (f from) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.gets++
 	if f.leases[name] == nil {
 		return nil, &kube.StatusError{Code: 404}
 	}

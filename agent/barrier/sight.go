@@ -4,10 +4,10 @@
 package barrier
 
 import (
-	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // sight is what reads of one Lease prove. Each read is consistent: its answer is not older than
@@ -41,12 +41,8 @@ func (s sight) next(l *kube.Lease, sent, answered time.Duration) sight {
 		n.lives = false
 	}
 	wrote := s.uid != n.uid || s.holder != n.holder || !s.renewed.Equal(n.renewed)
-	if s.known && wrote && isIdentity(n.holder) {
+	if s.known && wrote && api.IsIdentity(n.holder) {
 		n.lives, n.wrote = true, s.asked
 	}
 	return n
 }
-
-// isIdentity reports whether an agent may have written the holder. Enroll writes "unknown",
-// and a release writes nothing.
-func isIdentity(holder string) bool { return strings.Contains(holder, "_") }

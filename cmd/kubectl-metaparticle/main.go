@@ -33,7 +33,7 @@ const usage = `Usage:
   kubectl metaparticle yield [-n NAMESPACE] [--to POD] SLOTS
   kubectl metaparticle pause [-n NAMESPACE] [--stop] SLOTS
   kubectl metaparticle resume [-n NAMESPACE] SLOTS
-  kubectl metaparticle forget [-n NAMESPACE] SLOT KEY
+  kubectl metaparticle forget [-n NAMESPACE] SLOT KEY|barrier/NAME.UID.0
   kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
   kubectl metaparticle version
 

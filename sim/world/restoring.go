@@ -64,7 +64,7 @@ func (s *server) lose() {
 const bumped = 1_000_000
 
 // restore makes the Leases, Roles and bindings those of an earlier instant. Each object has its
-// version of that instant. The pods stay: their kubelets and controllers are no part of the question. New versions begin beyond all that clients know, and no watch goes on.
+// version of that instant. The pods stay, because the story is about Leases. New versions begin beyond all that clients know, and no watch goes on.
 func (s *server) restore(at time.Duration) {
 	s.w.note("script", "restores the snapshot of %v", at)
 	for _, key := range s.names {

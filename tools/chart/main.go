@@ -3,7 +3,7 @@
 
 // Command chart writes the Helm chart into a directory. The manifests are the only source of
 // the chart's objects. A component of the manifests becomes a condition of the chart, and the
-// table of slots in slots.go puts values into the text. The directory manifests/chart has the
+// table of places in places.go puts values into the text. The directory manifests/chart has the
 // files that no manifest contains: values, their schema, and hooks.
 //
 //	go run ./tools/chart -out out/chart [-version V] [-registry HOST/PREFIX -webhook-digest sha256:… -agent-digest sha256:…]

@@ -21,7 +21,6 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"sigs.k8s.io/yaml"
 
 	"github.com/metaparticle-io/metaparticle/tools/render"
 )
@@ -120,12 +119,8 @@ func (r *release) manifests(context.Context) error {
 	}
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "# Metaparticle %s: kubectl apply --server-side -f install.yaml\n", r.version)
-	for _, object := range objects {
-		one, err := yaml.Marshal(object)
-		if err != nil {
-			return err
-		}
-		fmt.Fprintf(&text, "---\n%s", one)
+	if err := render.Print(&text, objects); err != nil {
+		return err
 	}
 	return r.write("install.yaml", text.Bytes())
 }

@@ -11,7 +11,7 @@
 //	install.yaml                        the manifests, with the images by digest
 //	metaparticle-1.2.3.tgz              the Helm chart, which a push also pushes as an OCI artefact
 //	kubectl-metaparticle_OS_ARCH.…      the kubectl plugin for each platform
-//	metaparticle.yaml                   the plugin's manifest for krew
+//	metaparticle.yaml                   the plugin's manifest for krew, with -address
 //	*.cdx.json                          the modules in each program (CycloneDX)
 //	checksums.txt                       the SHA-256 of each file
 //
@@ -52,7 +52,8 @@ type release struct {
 	platforms []string
 	plugins   []string
 	directory string
-	// address is the place from which people download the plugin's archives.
+	// address is the place from which people download the plugin's archives; empty for no manifest
+	// for krew.
 	address string
 	// digests are those of the images, by name.
 	digests map[string]string
@@ -71,7 +72,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	push := flags.Bool("push", false, "push the images and the chart to the registry")
 	flags.StringVar(&r.pushTo, "push-to", "", "push to this `HOST/PREFIX`, which nodes call by -registry")
 	flags.BoolVar(&r.insecure, "insecure", false, "push over plain HTTP")
-	flags.StringVar(&r.address, "address", "https://github.com/metaparticle-io/metaparticle/releases/download", "place of the downloads")
+	flags.StringVar(&r.address, "address", "", "`URL` below which people find the folder of the release; without it there is no manifest for krew")
 	directory := flags.String("out", "out/release", "directory to write the release's folder to")
 	platforms := flags.String("platforms", "linux/amd64,linux/arm64", "platforms of the images")
 	plugins := flags.String("plugins", "linux/amd64,linux/arm64,darwin/amd64,darwin/arm64,windows/amd64,windows/arm64", "platforms of the plugin")

@@ -29,6 +29,9 @@ func (r *release) plugin(ctx context.Context) error {
 		}
 		all = append(all, p)
 	}
+	if r.address == "" {
+		return nil
+	}
 	text, err := yaml.Marshal(krew(r.version, all))
 	if err != nil {
 		return err

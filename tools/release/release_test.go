@@ -49,12 +49,32 @@ func made(t *testing.T, args ...string) map[string][]byte {
 	return files
 }
 
+// copied copies the sources of a release into another directory, which it returns.
+func copied(t *testing.T) string {
+	t.Helper()
+	directory := t.TempDir()
+	for _, name := range []string{"api", "agent", "cmd", "enroll", "manifests", "monitoring", "mutate", "setup", "tools", "go.mod", "go.sum", "LICENSE"} {
+		info, err := os.Stat(name)
+		require.NoError(t, err)
+		to := filepath.Join(directory, name)
+		if info.IsDir() {
+			require.NoError(t, os.CopyFS(to, os.DirFS(name)))
+			continue
+		}
+		content, err := os.ReadFile(name)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(to, content, 0o600))
+	}
+	return directory
+}
+
 func TestReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	t.Chdir("../..")
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
 	where := strings.TrimPrefix(server.URL, "http://") + "/metaparticle"
 	first := made(t, "-registry", where, "-push", "-insecure", "-address", "https://downloads.example")
+	t.Chdir(copied(t))
 	second := made(t, "-registry", where, "-address", "https://downloads.example")
 	var names []string
 	for name := range first {
