@@ -76,7 +76,8 @@ ways: ## Measure the code: calls against the order of the files, sizes; PKG=fold
 .PHONY: unit
 unit: ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
 	@./tools/packages prometheus
-	go test -race -timeout 20m -skip TestPlantedBugsAreCaught ./...
+	go test -race -timeout 20m $$(go list ./... | grep -v '/sim')
+	go test -race -timeout 20m -skip TestPlantedBugsAreCaught ./sim/... -seeds=6
 	cd test && go test -race -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
 

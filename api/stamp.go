@@ -22,6 +22,9 @@ type Stamp struct {
 	Closed bool
 }
 
+// lastEpoch bounds the epochs that count. Enroll adds one at each change, and never comes near.
+const lastEpoch = 1 << 53
+
 // stampClosed is the last word of a closed stamp.
 const stampClosed = "closed"
 
@@ -56,7 +59,7 @@ func ParseStamp(text string) Stamp {
 	epoch, err := strconv.ParseInt(first, 10, 64)
 	count, wrong := strconv.Atoi(second)
 	s := Stamp{Epoch: epoch, Count: count, Run: run, Closed: closed}
-	if err != nil || wrong != nil || closed && word != stampClosed || epoch < 1 || count < 1 || count > maxShards ||
+	if err != nil || wrong != nil || closed && word != stampClosed || epoch < 1 || epoch > lastEpoch || count < 1 || count > maxShards ||
 		runs && !IsRun(run) || s.String() != text {
 		return Stamp{}
 	}

@@ -34,6 +34,8 @@ type shardedPod struct {
 	// that nobody has deleted the pod.
 	run   string
 	stays bool
+	// orphaned reports that the pod has no controller: a person has deleted its Job, and not the pod.
+	orphaned bool
 	// runs reports that the pod waits for its shard, or has one. A pod whose image does not
 	// exist never runs.
 	runs bool
@@ -55,7 +57,7 @@ func (g shardedGroups) addPod(pod *corev1.Pod) {
 	if group, count := api.ShardsOf(slotsOf(pod)); count > 0 {
 		of := g.of(group)
 		of.pods = append(of.pods, shardedPod{
-			object: pod, count: count, created: pod.CreationTimestamp.Time, runs: runsShard(pod), run: runOf(pod), stays: pod.DeletionTimestamp == nil,
+			object: pod, count: count, created: pod.CreationTimestamp.Time, runs: runsShard(pod), run: runOf(pod), stays: pod.DeletionTimestamp == nil, orphaned: metav1.GetControllerOf(pod) == nil,
 		})
 	}
 }
@@ -71,6 +73,9 @@ func (g shardedGroups) addWorkload(w workload, request api.Request) {
 func (s *sharded) number(current api.Stamp) (count int, run string) {
 	if slices.ContainsFunc(s.pods, func(p shardedPod) bool { return p.run != "" }) {
 		return s.nextRun(current)
+	}
+	if current.Run != "" && !slices.ContainsFunc(s.pods, func(p shardedPod) bool { return !p.orphaned }) {
+		return current.Count, current.Run
 	}
 	return s.lasting(current.Count), ""
 }
@@ -90,6 +95,11 @@ func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 		return current.Count, current.Run
 	}
 	next := s.youngest(stays)
+	if next.run == current.Run && current.Run != "" {
+		// A recorded success is of one part of the work. Another number divides the work in another
+		// way, so the number of a run never changes.
+		return current.Count, current.Run
+	}
 	if next.run == "" && current.Run != "" {
 		return current.Count, current.Run
 	} else if next.run == "" {

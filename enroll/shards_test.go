@@ -257,3 +257,61 @@ func TestOnlyStampsAndClosedReleasesMatterToEnroll(t *testing.T) {
 	assert.False(t, sameStamp(lease("1/3", ""), lease("1/3 closed", "")))
 	assert.False(t, sameStamp(lease("1/3", ""), lease("", "")), "somebody has removed the stamp")
 }
+
+// ofRun returns a worker of the Job with the UID.
+func ofRun(name string, shards int, run types.UID) *corev1.Pod {
+	pod := worker(name, shards)
+	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "map", UID: run, Controller: new(true)}}
+	return pod
+}
+
+// A person has deleted the Job, and not its pods (--cascade=orphan).
+func TestOrphanedPodKeepsItsRun(t *testing.T) {
+	w := newWorld(t, ofRun("a", 2, "1-a"))
+	r := w.process()
+	w.settle(r)
+	w.holds(api.ShardLease(web, 0), "a")
+	w.remove(ofRun("a", 2, "1-a"))
+	w.create(worker("a", 2))
+	w.settle(r)
+	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a"}, w.stamps())
+	w.releases(api.ShardLease(web, 0))
+	w.now = w.now.Add(time.Minute)
+	w.settle(r)
+	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a"}, w.stamps())
+}
+
+// A person may change the template of a suspended Job. Shard 0 of 3 is other work than shard 0 of 2.
+func TestRunKeepsItsNumberOfShards(t *testing.T) {
+	w := newWorld(t, ofRun("a", 2, "1-a"))
+	r := w.process()
+	w.settle(r)
+	w.remove(ofRun("a", 2, "1-a"))
+	w.settle(r)
+	w.create(ofRun("b", 3, "1-a"))
+	w.settle(r)
+	w.now = w.now.Add(time.Minute)
+	w.settle(r)
+	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a", "2: "}, w.stamps(), "no pod with another number gets a shard of the run")
+}
+
+func TestForeignDurationBlocksShardsForAnHour(t *testing.T) {
+	w := newWorld(t, worker("a", 2), worker("b", 2))
+	r := w.process()
+	w.settle(r)
+	slot := api.ShardLease(web, 1)
+	w.holds(slot, "a")
+	l := w.lease(slot)
+	l.Spec.LeaseDurationSeconds = new(int32(1<<31 - 1))
+	require.NoError(t, w.server.Update(t.Context(), l))
+	w.remove(worker("a", 2))
+	w.remove(worker("b", 2))
+	w.create(worker("c", 3))
+	for range 200 {
+		_, _ = r.Namespace(t.Context(), shop)
+		w.now = w.now.Add(time.Minute)
+	}
+	for _, s := range w.stamps() {
+		assert.NotContains(t, s, "closed", "after more than three hours")
+	}
+}

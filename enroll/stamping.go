@@ -129,7 +129,8 @@ func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.
 	if !ok {
 		return false
 	}
-	duration := max(s.seen.sweepAfter(lease.Name), time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0))*time.Second)
+	// No agent holds for longer than the longest duration, whatever another program has written.
+	duration := min(max(s.seen.sweepAfter(lease.Name), time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0))*time.Second), api.MaxLeaseDuration)
 	left := seen.since.Add(duration).Sub(s.now())
 	if left > 0 && (s.again == 0 || left < s.again) {
 		s.again = left

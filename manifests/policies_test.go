@@ -391,3 +391,18 @@ func TestStampPolicyLetsOnlyEnrollStamp(t *testing.T) {
 	assert.Contains(t, policy, "request.userInfo.username != 'system:serviceaccount:metaparticle-system:metaparticle-webhook'")
 	assert.NotContains(t, texts(t)["policies/lease.yaml"], api.StampAnnotation, "an agent keeps the annotations that the policy on Leases does not name")
 }
+
+// A longer word, or one with a comma, would leave no room for later keys.
+func TestLeasePolicyAdmitsDoneKeysAlone(t *testing.T) {
+	admitted := expression(t, texts(t)["policies/lease.yaml"], `variables\.newDone\.matches\('(.*?)'\)`)
+	for _, key := range []string{"7", "a.b_C-9", "0a1b2c3d-0000-4000-8000-000000000000", strings.Repeat("x", 63)} {
+		require.True(t, api.IsKey(key))
+		assert.Regexp(t, admitted, key)
+		assert.Regexp(t, admitted, "6,"+key)
+	}
+	for _, word := range []string{"", "a b", "-a", "a.", "\x1b[2J", strings.Repeat("x", 64), strings.Repeat("x", 8192)} {
+		require.False(t, api.IsKey(word))
+		assert.NotRegexp(t, admitted, word)
+		assert.NotRegexp(t, admitted, "6,"+word)
+	}
+}

@@ -42,7 +42,7 @@ func (s *shards) see(c api.Condition, l *kube.Lease) string {
 		return fmt.Sprintf("The Lease %s has no run of a Job yet. Check the pods of that Job.", name)
 	case c.Key != "" && stamp.Run != c.Key:
 		return fmt.Sprintf("The Lease %s is for the run %s, and this pod waits for the Job with the UID %s. Create this pod again if that Job is gone.", name, stamp.Run, c.Key)
-	case stamp.Epoch > s.stamp.Epoch:
+	case s.next > 0 && stamp != s.stamp && (stamp.Epoch > s.stamp.Epoch || stamp.Run != s.stamp.Run):
 		*s = shards{} // another run has begun, or another number counts
 		return "The run of the shards has changed, so all of them are read again. Wait; if this lasts, check the pods of the Job."
 	case stamp != s.stamp:

@@ -111,3 +111,17 @@ func TestWarningTellsOfAnUndoneShard(t *testing.T) {
 		})
 	}
 }
+
+// The epoch goes back after a person has forgotten the runs, and enroll has made the Leases anew. The
+// same happens after a restore of etcd.
+func TestWaitSurvivesASmallerEpoch(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		s.put(shard(0, "5/2/a", "a"))
+		s.put(shard(1, "5/2/a", ""))
+		r := start(t, s, mapped)
+		r.lasts(t, time.Minute)
+		s.put(shard(0, "1/2/b", "b"))
+		s.put(shard(1, "1/2/b", "b"))
+		r.ends(t, 24*time.Hour)
+	})
+}

@@ -69,7 +69,8 @@ func (a *arrival) isFree(l *kube.Lease) bool {
 	case l.Holder == "" || l.Holder == a.identity:
 		return true
 	}
-	duration := cmp.Or(time.Duration(l.DurationSeconds)*time.Second, a.Duration)
+	// No agent holds for longer than the longest duration, whatever another program has written.
+	duration := min(cmp.Or(time.Duration(l.DurationSeconds)*time.Second, a.Duration), api.MaxLeaseDuration)
 	return a.Clock()-a.seen[l.Name].since >= duration
 }
 

@@ -174,7 +174,7 @@ func TestSightCountsAHoldersOwnWritesOnly(t *testing.T) {
 		"another holder":  {state("2", "b_1", 1), true, 21},
 		"a release":       {state("2", "", 2), false, 21},
 		"enroll":          {state("2", "unknown", 2), false, 21},
-		"another Lease":   {&kube.Lease{UID: "v", ResourceVersion: "2", Holder: "a_1", RenewTime: at(1)}, true, 21},
+		"another Lease":   {&kube.Lease{UID: "v", ResourceVersion: "2", Holder: "a_1", RenewTime: at(1)}, false, 21},
 	} {
 		got := first.next(c.next, 20, 21)
 		assert.Equal(t, c.lives, got.lives, name)

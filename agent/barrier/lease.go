@@ -34,6 +34,8 @@ type arrival struct {
 	open bool
 	// surveys is the instant of the next survey.
 	surveys time.Duration
+	// surveyed is the index of the Lease that the survey under way has read last; zero for none.
+	surveyed int
 	// seen are the Leases of other pods, by name.
 	seen map[string]sight
 	// next is the index of the Lease that the pod reads next.

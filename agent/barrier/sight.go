@@ -40,7 +40,8 @@ func (s sight) next(l *kube.Lease, sent, answered time.Duration) sight {
 	if s.uid != n.uid || s.holder != n.holder {
 		n.lives = false
 	}
-	wrote := s.uid != n.uid || s.holder != n.holder || !s.renewed.Equal(n.renewed)
+	// Agents create no Lease. So a Lease that was made again shows no write of its holder.
+	wrote := s.uid == n.uid && (s.holder != n.holder || !s.renewed.Equal(n.renewed))
 	if s.known && wrote && api.IsIdentity(n.holder) {
 		n.lives, n.wrote = true, s.asked
 	}

@@ -22,14 +22,17 @@ const (
 // survey reads the Leases of all other pods, and opens the barrier if all pods have arrived. The
 // renewal of the pod's own Lease comes first. The result is the pause until the next survey.
 func (a *arrival) survey(ctx context.Context) time.Duration {
-	for _, name := range a.Leases[1:] {
+	for a.surveyed++; a.surveyed < len(a.Leases); a.surveyed++ {
 		if a.Clock()-a.renewed >= a.budget.Renew || ctx.Err() != nil {
+			a.surveyed-- // the next survey goes on from here
 			return 0
 		}
-		if _, err := a.read(ctx, name); err != nil {
+		if _, err := a.read(ctx, a.Leases[a.surveyed]); err != nil {
+			a.surveyed--
 			return a.backOff()
 		}
 	}
+	a.surveyed = 0
 	if a.complete(a.Clock()) {
 		return a.record(ctx)
 	}

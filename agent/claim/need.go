@@ -106,6 +106,12 @@ func (n need) reading(p *plan, c campaign) slots {
 	}
 	intent := n.slots[0]
 	at, sees := intent.freeAt(p.facts, &intent.view)
+	if r, ok := intent.view.Record(); ok && !sees && p.now < intent.view.Heard()+n.Self.Budget.Duration {
+		// If the API server refuses watches, a pod never sees two Leases at one instant.
+		if at, sees = p.facts.TakeFrom, true; r.Holder != "" {
+			at = max(at, intent.view.ExpiresAt(n.Self.Budget.Duration))
+		}
+	}
 	switch r, _ := intent.view.Record(); {
 	case intent.proven(p.facts, r):
 		// A bid of this pod has ended, and the intent goes back.
@@ -141,7 +147,9 @@ func (n need) makeSure(p *plan) {
 // seeing the slots free, and then waits for the readers. If a person has paused any of the slots,
 // the writer would wait in vain, and keep all readers from reading.
 func (n need) writing() slots {
-	if n.slots.shut() {
+	// A slot without a Lease blocks the writer, too, and nobody knows for how long.
+	missing := func(s *slot) bool { _, ok := s.view.Record(); return !ok && s.held == nil }
+	if n.slots.shut() || n.slots[0].held == nil && slices.ContainsFunc(n.slots, missing) {
 		return nil
 	}
 	return n.slots

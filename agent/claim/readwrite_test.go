@@ -109,7 +109,12 @@ func TestReaderReadsASilentIntentAgain(t *testing.T) {
 	var acquired []Action
 	for at := wake - time.Second; at < wake+20*time.Second && len(acquired) == 0; at += time.Second / 2 {
 		actions, _ = c.Next(at, byReader)
-		if look, ok := looksOf(actions)["intent"]; ok {
+		for _, a := range actions {
+			if a.Kind == Acquire {
+				acquired = append(acquired, a)
+			}
+		}
+		if look, ok := looksOf(actions)["intent"]; ok && len(acquired) == 0 {
 			look.Read(at, renewed)
 			acquired, _ = c.Next(at, byReader)
 		}
@@ -161,4 +166,35 @@ func renewStored(t *testing.T, c *Claim, at time.Duration) (looked bool) {
 		}
 	}
 	return looked
+}
+
+// Each Lease is in sight only between its read and the refusal of its watch.
+func TestReaderAcquiresAlthoughWatchesAreRefused(t *testing.T) {
+	free := lease.Record{UID: "uid", Version: "1"}
+	c, looks := readWriteClaim(t, byReader)
+	busy := Answer{Err: assert.AnError}
+	looks["intent"].Read(0, ofAnother) // a writer has the intent at first
+	looks["intent"].LookEnded(0, "", busy)
+	looks["0"].Read(0, free)
+	looks["0"].LookEnded(0, "", busy)
+	acquired := false
+	last := map[string]time.Duration{}
+	for at := time.Duration(0); at < time.Hour && !acquired; at += 250 * time.Millisecond {
+		actions, _ := c.Next(at, byReader)
+		for _, a := range actions {
+			acquired = acquired || a.Kind == Acquire
+			if a.Kind != Look {
+				continue
+			}
+			last[a.Slot] = at
+			a.Read(at, free)
+			next, _ := c.Next(at, byReader)
+			for _, n := range next {
+				acquired = acquired || n.Kind == Acquire
+			}
+			a.LookEnded(at, "", busy)
+		}
+	}
+	require.Greater(t, len(last), 1, "each Lease was read")
+	assert.True(t, acquired, "the reader has waited for an hour: %v", last)
 }

@@ -86,6 +86,9 @@ func (s *server) UpdateLease(_ context.Context, l *kube.Lease) (*kube.Lease, err
 	if err != nil {
 		return nil, err
 	}
+	if s.leases[l.Name] == nil {
+		return nil, &kube.StatusError{Code: 404}
+	}
 	if s.leases[l.Name].ResourceVersion != l.ResourceVersion || s.leases[l.Name].UID != l.UID {
 		return nil, &kube.StatusError{Code: 409}
 	}

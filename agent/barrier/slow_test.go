@@ -1,0 +1,97 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package barrier
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// slow delays each answer: a busy or remote API server.
+type slow struct {
+	from
+	by time.Duration
+}
+
+func (s slow) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
+	l, err := s.from.GetLease(ctx, name)
+	<-time.After(s.by)
+	return l, err
+}
+
+func (s slow) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, error) {
+	l, err := s.from.UpdateLease(ctx, l)
+	<-time.After(s.by)
+	return l, err
+}
+
+// All 32 pods live, and no request fails. A survey takes longer than the time between two renewals.
+func TestSlowAnswersStillOpenTheBarrier(t *testing.T) {
+	for _, test := range []struct {
+		lease, answer time.Duration
+	}{{30 * time.Second, 20 * time.Millisecond}, {10 * time.Second, 60 * time.Millisecond}, {30 * time.Second, 170 * time.Millisecond}} {
+		t.Run(fmt.Sprint(test), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				names := api.Barrier{Name: "warm", Size: 32}.Leases("run-1")
+				s := &server{leases: map[string]*kube.Lease{}, changed: make(chan struct{}), dead: map[string]bool{}}
+				for _, name := range names {
+					s.put(&kube.Lease{Name: name, UID: "u-" + name})
+				}
+				var all []*waiting
+				for i := range 32 {
+					ctx, stop := context.WithCancel(t.Context())
+					w := &waiting{stop: stop, done: make(chan struct{})}
+					pod := fmt.Sprintf("p%d", i)
+					began := time.Now()
+					go func() {
+						defer close(w.done)
+						w.err = Run(ctx, Config{
+							API: slow{from{s, pod}, test.answer}, Leases: names, Duration: test.lease, PodName: pod, PodUID: "uid", Log: io.Discard,
+							Clock: func() time.Duration { return time.Since(began) }, Random: rand.NewPCG(uint64(i), 7),
+						})
+					}()
+					t.Cleanup(func() { stop(); <-w.done })
+					all = append(all, w)
+				}
+				ends(t, time.Hour, all...)
+			})
+		})
+	}
+}
+
+// A tool makes the expired Lease of a dead pod again, with its old content (kubectl replace
+// --force).
+func TestLeaseMadeAgainShowsNoLivingHolder(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		a, b := s.arrive(t, "a"), s.arrive(t, "b")
+		lasts(t, time.Minute, a, b)
+		for i, h := range s.holders() {
+			if h == "" && i != 0 {
+				l := s.lease(leases[i])
+				l.UID, l.Holder, l.DurationSeconds = "another", "dead_uid", 30
+				l.RenewTime = time.Now().Add(-24 * time.Hour)
+				s.put(l)
+			}
+		}
+		lasts(t, time.Minute, a, b)
+	})
+}
+
+// Another program has written a duration of 68 years.
+func TestLongestDurationBoundsADeadHolder(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		l := s.lease(leases[1])
+		l.Holder, l.DurationSeconds = "dead_uid", 1<<31-1
+		s.put(l)
+		ends(t, 2*api.MaxLeaseDuration, s.arrive(t, "a"), s.arrive(t, "b"), s.arrive(t, "c"))
+	})
+}
