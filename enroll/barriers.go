@@ -4,6 +4,8 @@
 package enroll
 
 import (
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -15,8 +17,8 @@ import (
 // has no owner, and is swept as other Leases are. Other Leases outlive their workloads.
 func ownersOf(slot string, claimant client.Object) []metav1.OwnerReference {
 	owner := metav1.GetControllerOf(claimant)
-	if owner == nil || owner.Kind != "Job" || api.RunOf(slot) != string(owner.UID) {
+	if owner == nil || owner.Kind != "Job" || !strings.HasPrefix(owner.APIVersion, "batch/") || api.RunOf(slot) != string(owner.UID) {
 		return nil
 	}
-	return []metav1.OwnerReference{{APIVersion: owner.APIVersion, Kind: owner.Kind, Name: owner.Name, UID: owner.UID}}
+	return []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: owner.Kind, Name: owner.Name, UID: owner.UID}}
 }

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
+	"unicode"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -37,7 +39,8 @@ func RefuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 		return nil
 	}
 	for _, pod := range alive {
-		fmt.Fprintf(out, "%s/%s\t%s\n", pod.Namespace, pod.Name, cmp.Or(pod.Annotations[api.SlotsAnnotation], pod.Annotations[api.AfterAnnotation], pod.Annotations[api.BarrierAnnotation]))
+		claimed := cmp.Or(pod.Annotations[api.SlotsAnnotation], pod.Annotations[api.AfterAnnotation], pod.Annotations[api.BarrierAnnotation])
+		fmt.Fprintf(out, "%s/%s\t%s\n", pod.Namespace, pod.Name, harmless(claimed))
 	}
 	return ErrGated
 }
@@ -71,4 +74,14 @@ func Disarm(ctx context.Context, c client.Client, configuration string, out io.W
 		return err
 	}
 	return nil
+}
+
+// harmless replaces the control characters in a text of a pod's owner, which goes to a terminal.
+func harmless(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }

@@ -69,14 +69,14 @@ func AwaitNoPods(ctx context.Context, c client.Client, namespace string, labels 
 // not run again. The record of an open barrier stays until the API server deletes its Job. The policy on held Leases may stay in effect for a moment after its
 // deletion, so a refused deletion is tried again.
 func RemoveMade(ctx context.Context, c client.Client) (int, error) {
-	made := 0
+	var made []client.Object
 	for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}, &coordinationv1.LeaseList{}} {
 		if err := c.List(ctx, list, client.HasLabels{api.ManagedLabel}); err != nil {
-			return made, fmt.Errorf("list what enroll made: %w", err)
+			return 0, fmt.Errorf("list what enroll made: %w", err)
 		}
 		items, err := meta.ExtractList(list)
 		if err != nil {
-			return made, fmt.Errorf("list what enroll made: %w", err)
+			return 0, fmt.Errorf("list what enroll made: %w", err)
 		}
 		for _, item := range items {
 			object := item.(client.Object)
@@ -88,16 +88,31 @@ func RemoveMade(ctx context.Context, c client.Client) (int, error) {
 			}
 			gvk, err := c.GroupVersionKindFor(object)
 			if err != nil {
-				return made, fmt.Errorf("kind of %s: %w", object.GetName(), err)
+				return 0, fmt.Errorf("kind of %s: %w", object.GetName(), err)
 			}
 			object.GetObjectKind().SetGroupVersionKind(gvk)
 			// Without a version, the deletion applies to any state of the object.
 			object.SetResourceVersion("")
-			if err := Remove(ctx, c, object); err != nil {
-				return made, err
-			}
-			made++
+			made = append(made, object)
 		}
 	}
-	return made, nil
+	return removeAll(ctx, c, made)
+}
+
+// removeAll deletes the objects, and then waits once for the end of all of them. A tenant may have
+// given its own object a finalizer. That object delays no other one, and the error names it.
+func removeAll(ctx context.Context, c client.Client, objects []client.Object) (int, error) {
+	for _, object := range objects {
+		// A failed deletion is repeated below.
+		_ = c.Delete(ctx, object.DeepCopyObject().(client.Object), client.PropagationPolicy("Background"))
+	}
+	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
+	defer cancel()
+	var errs []error
+	for _, object := range objects {
+		if err := Remove(ctx, c, object); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return len(objects) - len(errs), errors.Join(errs...)
 }

@@ -196,3 +196,29 @@ func TestAwaitNoPodsWaitsForTheLastPod(t *testing.T) {
 		assert.GreaterOrEqual(t, time.Since(start), 10*time.Second)
 	})
 }
+
+// A tenant who may create Leases in one namespace labels one, and gives it a finalizer.
+func TestForeignFinalizerBlocksNoOtherNamespace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		made := map[string]string{api.ManagedLabel: "true"}
+		trap := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "attacker", Name: "a", Labels: made, Finalizers: []string{"example.com/never"}}}
+		victim := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "lock.a", Labels: made}}
+		c := cluster(interceptor.Funcs{}, trap, victim)
+		_, err := RemoveMade(t.Context(), c)
+		require.ErrorContains(t, err, "delete lease a: still there")
+		var left coordinationv1.LeaseList
+		require.NoError(t, c.List(t.Context(), &left, client.InNamespace("shop")))
+		assert.Empty(t, left.Items, "the Leases of other namespaces go, whatever one tenant does")
+	})
+}
+
+// The annotation metaparticle.io/after of a living pod is its owner's free text.
+func TestRefusalPrintsNoControlCharacters(t *testing.T) {
+	pod := gated("a", corev1.PodRunning)
+	pod.Labels[api.GatedLabel] = api.GatedAfter
+	pod.Annotations = map[string]string{api.AfterAnnotation: "\x1b[2J\x1b[Hall pods have ended\nrun: helm uninstall metaparticle --no-hooks"}
+	out := new(strings.Builder)
+	require.ErrorIs(t, RefuseGated(t.Context(), cluster(interceptor.Funcs{}, pod), out), ErrGated)
+	assert.NotContains(t, out.String(), "\x1b")
+	assert.Equal(t, 1, strings.Count(out.String(), "\n"), "one line for each pod")
+}

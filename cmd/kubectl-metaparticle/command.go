@@ -4,10 +4,13 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"strings"
+	"unicode"
 )
 
 // Exit codes.
@@ -31,6 +34,39 @@ func (r refusal) Error() string { return string(r) }
 type stdio struct {
 	in       io.Reader
 	out, err io.Writer
+}
+
+// harmless returns the writers for a terminal. Pods and their owners write some of the texts, and
+// control characters could change what a person sees.
+func (s stdio) harmless() stdio {
+	return stdio{s.in, printable{s.out}, printable{s.err}}
+}
+
+// printable replaces the control characters in what is written, but no line feed and no tab.
+type printable struct{ out io.Writer }
+
+// Write implements io.Writer.
+func (p printable) Write(text []byte) (int, error) {
+	clean := bytes.Map(func(r rune) rune {
+		if unicode.IsControl(r) && r != '\n' && r != '\t' {
+			return '?'
+		}
+		return r
+	}, text)
+	if _, err := p.out.Write(clean); err != nil {
+		return 0, err
+	}
+	return len(text), nil
+}
+
+// oneLine replaces all control characters in a text that pods or their owners write.
+func oneLine(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 // exitCode writes the error of a command, and returns its exit code.

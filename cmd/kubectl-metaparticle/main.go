@@ -61,7 +61,7 @@ func main() {
 		complete(ctx, slices.Sorted(maps.Keys(command)), os.Args[1:], os.Stdout)
 		os.Exit(exitOK)
 	}
-	code := run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr})
+	code := run(ctx, os.Args[1:], stdio{os.Stdin, os.Stdout, os.Stderr}.harmless())
 	stop()
 	os.Exit(code)
 }

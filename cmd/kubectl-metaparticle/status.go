@@ -146,6 +146,10 @@ func (s slotStatus) group() string {
 // fill stores the facts of the Lease. The holder counts as gone until the method join
 // finds its pod. A pod at a barrier is not looked for: its Lease expires if the pod is gone.
 func (s *slotStatus) fill(l *coordinationv1.Lease) {
+	l = l.DeepCopy()
+	for key, value := range l.Annotations {
+		l.Annotations[key] = oneLine(value)
+	}
 	s.Done = api.Done(l.Annotations[api.DoneAnnotation]).Keys()
 	failures := api.Failures(l.Annotations[api.FailuresAnnotation])
 	for _, key := range failures.Keys() {
@@ -194,7 +198,7 @@ func (s *slotStatus) join(pod corev1.Pod) {
 		standby.Program, standby.Ready = true, ready(pod)
 		standby.Reason, standby.Message = localReason, asksItself
 	case ok:
-		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, said.Reason, said.Message
+		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, oneLine(said.Reason), oneLine(said.Message)
 	}
 	if pod.DeletionTimestamp != nil {
 		standby.Message += "; it is being deleted"

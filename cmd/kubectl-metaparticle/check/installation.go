@@ -17,8 +17,10 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
@@ -127,6 +129,8 @@ func (c Cluster) configuration(ctx context.Context) (Finding, error) {
 		switch is := there.Webhooks[i]; {
 		case ptr.Deref(is.FailurePolicy, admissionv1.Fail) != ptr.Deref(w.FailurePolicy, admissionv1.Fail):
 			return found(Failed, again, "the failurePolicy of the webhook %s is %s, not %s", w.Name, *is.FailurePolicy, *w.FailurePolicy)
+		case !sameCall(is, w):
+			return found(Failed, again, "the webhook %s is not called as this plugin's version is: compare its service, rules and selectors", w.Name)
 		case len(is.MatchConditions) < len(w.MatchConditions):
 			return found(Warning, "upgrade cert-manager to 1.13 or later, and install again",
 				"the webhook %s has lost its matchConditions: while no webhook runs, pods without a claim cannot start either", w.Name)
@@ -136,6 +140,36 @@ func (c Cluster) configuration(ctx context.Context) (Finding, error) {
 		}
 	}
 	return ok("the API server calls %d webhooks, and has their CA", len(wanted.Webhooks))
+}
+
+// sameCall reports whether the API server calls the same service, for the same objects. The second
+// webhook lacks the defaults of the API server.
+func sameCall(is, w admissionv1.MutatingWebhook) bool {
+	service := is.ClientConfig.Service
+	return is.ClientConfig.URL == nil && service != nil && w.ClientConfig.Service != nil &&
+		service.Namespace == w.ClientConfig.Service.Namespace && service.Name == w.ClientConfig.Service.Name &&
+		ptr.Deref(service.Path, "") == ptr.Deref(w.ClientConfig.Service.Path, "") && ptr.Deref(service.Port, 443) == ptr.Deref(w.ClientConfig.Service.Port, 443) &&
+		sameSelector(is.NamespaceSelector, w.NamespaceSelector) && sameSelector(is.ObjectSelector, w.ObjectSelector) &&
+		slices.EqualFunc(is.Rules, w.Rules, sameRule)
+}
+
+// sameMatch reports whether a policy judges the same objects.
+func sameMatch(is, w *admissionv1.MatchResources) bool {
+	rule := func(a, b admissionv1.NamedRuleWithOperations) bool {
+		return slices.Equal(a.ResourceNames, b.ResourceNames) && sameRule(a.RuleWithOperations, b.RuleWithOperations)
+	}
+	return is != nil && w != nil && sameSelector(is.NamespaceSelector, w.NamespaceSelector) && sameSelector(is.ObjectSelector, w.ObjectSelector) &&
+		slices.EqualFunc(is.ResourceRules, w.ResourceRules, rule) && slices.EqualFunc(is.ExcludeResourceRules, w.ExcludeResourceRules, rule)
+}
+
+func sameRule(a, b admissionv1.RuleWithOperations) bool {
+	return slices.Equal(a.Operations, b.Operations) && slices.Equal(a.APIGroups, b.APIGroups) && slices.Equal(a.APIVersions, b.APIVersions) &&
+		slices.Equal(a.Resources, b.Resources) && ptr.Deref(a.Scope, admissionv1.AllScopes) == ptr.Deref(b.Scope, admissionv1.AllScopes)
+}
+
+// sameSelector reports whether two selectors are equal. No selector selects all, as an empty one does.
+func sameSelector(a, b *metav1.LabelSelector) bool {
+	return equality.Semantic.DeepEqual(ptr.Deref(a, metav1.LabelSelector{}), ptr.Deref(b, metav1.LabelSelector{}))
 }
 
 // trusted returns an error unless the bundle has a CA that is valid now.
@@ -179,7 +213,7 @@ func (c Cluster) policies(ctx context.Context) (Finding, error) {
 			loose = append(loose, w.Name)
 		}
 		is := there.Items[i]
-		if !slices.Equal(expressions(is), expressions(w)) || ptr.Deref(is.Spec.FailurePolicy, admissionv1.Fail) != admissionv1.Fail {
+		if !slices.Equal(expressions(is), expressions(w)) || !sameMatch(is.Spec.MatchConstraints, w.Spec.MatchConstraints) || ptr.Deref(is.Spec.FailurePolicy, admissionv1.Fail) != admissionv1.Fail {
 			other = append(other, w.Name)
 		}
 	}
