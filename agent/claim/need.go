@@ -106,7 +106,7 @@ func (n need) reading(p *plan, c campaign) slots {
 	}
 	intent := n.slots[0]
 	at, sees := intent.freeAt(p.facts, &intent.view)
-	if r, ok := intent.view.Record(); ok && !sees && p.now < intent.view.Heard()+n.Self.Budget.Duration {
+	if r, ok := intent.view.Record(); ok && !sees && intent.look.failed && p.now < intent.view.Heard()+n.Self.Budget.Duration {
 		// If the API server refuses watches, a pod never sees two Leases at one instant.
 		if at, sees = p.facts.TakeFrom, true; r.Holder != "" {
 			at = max(at, intent.view.ExpiresAt(n.Self.Budget.Duration))

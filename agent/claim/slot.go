@@ -124,8 +124,10 @@ type look struct {
 	// at is the instant at which the next look may begin. The field began is the instant at
 	// which the last look began.
 	at, began time.Duration
-	// misses counts the failures since the last success.
+	// misses counts the failures since the last success. The field failed reports that the last
+	// look ended by a failure, and that none has begun since.
 	misses int
+	failed bool
 }
 
 // record returns the record that the slot's next write replaces.
@@ -140,7 +142,7 @@ func (s *slot) record() lease.Record {
 // endLook ends the slot's look; its late answers change nothing.
 func (s *slot) endLook() {
 	s.look.ended = s.look.ended || s.look.on
-	s.look.on = false
+	s.look.on, s.look.failed = false, false
 	s.look.number++
 	s.look.from, s.look.at = "", 0
 }
@@ -234,7 +236,7 @@ func (s *slot) beginLook(p *plan) {
 		p.wakeAt(at)
 		return
 	}
-	s.look.on, s.look.began = true, p.now
+	s.look.on, s.look.failed, s.look.began = true, false, p.now
 	s.look.number++
 	s.pace.spend(p.now)
 	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
@@ -249,7 +251,7 @@ const pausedLook = 5 * time.Minute
 // lookAgain ends a look that can show nothing more, and delays the next look.
 func (s *slot) lookAgain(now, retryAfter time.Duration) {
 	unsee(s, now)
-	s.look.at = now + s.backoff(now, retryAfter)
+	s.look.failed, s.look.at = true, now+s.backoff(now, retryAfter)
 }
 
 // send adds an action to the plan, and notes its request under the hold.
