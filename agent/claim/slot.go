@@ -251,7 +251,8 @@ const pausedLook = 5 * time.Minute
 // lookAgain ends a look that can show nothing more, and delays the next look.
 func (s *slot) lookAgain(now, retryAfter time.Duration) {
 	unsee(s, now)
-	s.look.failed, s.look.at = true, now+s.backoff(now, retryAfter)
+	s.look.failed = true
+	s.look.at = now + s.backoff(now, retryAfter)
 }
 
 // send adds an action to the plan, and notes its request under the hold.
