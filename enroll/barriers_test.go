@@ -120,3 +120,19 @@ func TestOpenBarrierOutlivesItsPodsNotItsJob(t *testing.T) {
 		})
 	}
 }
+
+// The garbage collector must be able to find the owner, whatever the author of the pod has written.
+func TestOwnerOfABarrierIsAJobOfKubernetes(t *testing.T) {
+	slot := api.Barrier{Name: "warm", Size: 1}.Leases("0a-1")[0]
+	of := func(version string) *corev1.Pod {
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{
+			{APIVersion: version, Kind: "Job", Name: "train", UID: "0a-1", Controller: new(true)},
+		}}}
+	}
+	assert.Empty(t, ownersOf(slot, of("batch.volcano.sh/v1alpha1")))
+	for _, version := range []string{"batch/v1", "batch/v99"} {
+		owners := ownersOf(slot, of(version))
+		require.Len(t, owners, 1)
+		assert.Equal(t, "batch/v1", owners[0].APIVersion)
+	}
+}
