@@ -122,7 +122,7 @@ func TestOpenBarrierOutlivesItsPodsNotItsJob(t *testing.T) {
 }
 
 // The garbage collector must be able to find the owner, whatever the author of the pod has written.
-func TestOwnerOfABarrierIsAJobOfKubernetes(t *testing.T) {
+func TestOwnerOfABarrierIsAKubernetesJob(t *testing.T) {
 	slot := api.Barrier{Name: "warm", Size: 1}.Leases("0a-1")[0]
 	of := func(version string) *corev1.Pod {
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{
