@@ -28,7 +28,7 @@ endif
 export KUBECONFIG
 
 RUN ?= .
-SEEDS ?= 100
+SEEDS ?= 40
 SEED ?=
 SOAK ?= 2m
 V ?=
