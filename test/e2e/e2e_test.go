@@ -314,8 +314,11 @@ func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 
 // Tests of package operations.
 
-func TestEachAlertFiresAndEndsByItsFault(t *testing.T) {
-	operations.TestEachAlertFiresAndEndsByItsFault(t)
+func TestWorkloadAlertsFireAndEndByTheirFaults(t *testing.T) {
+	operations.TestWorkloadAlertsFireAndEndByTheirFaults(t)
+}
+func TestClusterAlertsFireAndEndByTheirFaults(t *testing.T) {
+	operations.TestClusterAlertsFireAndEndByTheirFaults(t)
 }
 func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 	operations.TestKubectlPluginMovesAndPausesASlot(t)

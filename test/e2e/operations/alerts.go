@@ -40,12 +40,11 @@ const faster = 20
 // pod.
 const alerted = 2*time.Minute + space.StartTimeout
 
-// The rules of monitoring/rules.yaml fire and end on a real cluster. Each fault is one that a
-// person can cause.
-func TestEachAlertFiresAndEndsByItsFault(t *testing.T) {
+// The rules of monitoring/rules.yaml for workloads fire and end on a real cluster. A person can
+// cause each of the faults.
+func TestWorkloadAlertsFireAndEndByTheirFaults(t *testing.T) {
+	t.Parallel()
 	p := prometheus.Start(t, faster)
-	renewed := expire(t)
-
 	t.Run("an ordinary handover fires nothing", func(t *testing.T) {
 		a := app.Lasting("ordinary")
 		app.Deploy(p.Space, a)
@@ -54,23 +53,31 @@ func TestEachAlertFiresAndEndsByItsFault(t *testing.T) {
 		p.Silent(faster*time.Second, "workload")
 		app.Scale(p.Space, a, 0)
 	})
-	t.Run("a slow API server", func(t *testing.T) { slowServer(t, p) })
-	t.Run("faults of workloads", func(t *testing.T) { workloadFaults(p) })
-	t.Run("no webhook", func(t *testing.T) {
-		webhook.Scale(t, 0)
-		t.Cleanup(func() { webhook.Scale(t, 2) })
-		p.AwaitFires(alerted, "MetaparticleNobodyEnrolls")
-		webhook.Scale(t, 2)
-		p.AwaitEnds(alerted, "MetaparticleNobodyEnrolls")
-	})
+	workloadFaults(p)
+}
+
+// The rules for the installation fire and end. Their faults meet the whole cluster.
+func TestClusterAlertsFireAndEndByTheirFaults(t *testing.T) {
+	p := prometheus.Start(t, faster)
+	renewed := expire(t)
+	restored := slowServer(t, p)
+
+	webhook.Scale(t, 0)
+	t.Cleanup(func() { webhook.Scale(t, 2) })
+	p.AwaitFires(alerted, "MetaparticleNobodyEnrolls")
+	webhook.Scale(t, 2)
+	p.AwaitEnds(alerted, "MetaparticleNobodyEnrolls")
+
 	p.AwaitFires(alerted, "MetaparticleCertificateExpires")
 	renewed()
 	p.AwaitEnds(renewalTimeout+alerted, "MetaparticleCertificateExpires")
+	restored()
 }
 
 // slowServer stops the API server for six of nine seconds, again and again. A pod with a lease of
 // 20 s survives that, but most of its renewals are late. The agent gives up a renewal after 1.7 s.
-func slowServer(t *testing.T, p *prometheus.Server) {
+// The returned function waits until the alerts have ended.
+func slowServer(t *testing.T, p *prometheus.Server) (restored func()) {
 	a := app.Singleton("renewing")
 	a.Replicas, a.Annotations[api.LeaseDurationAnnotation] = 1, "20s"
 	app.Deploy(p.Space, a)
@@ -93,22 +100,26 @@ func slowServer(t *testing.T, p *prometheus.Server) {
 	}
 	p.Remark("fires: MetaparticleAPISlow and MetaparticleRenewalsLate")
 	fault.AwaitAPI(t)
-	p.AwaitEnds(alerted, "MetaparticleAPISlow")
-	p.AwaitEnds(alerted, "MetaparticleRenewalsLate")
-	app.Scale(p.Space, a, 0)
-	for _, node := range cluster.Lab.Nodes() {
-		fault.AwaitNode(t, node)
+	return func() {
+		p.AwaitEnds(alerted, "MetaparticleAPISlow")
+		p.AwaitEnds(alerted, "MetaparticleRenewalsLate")
+		for _, node := range cluster.Lab.Nodes() {
+			fault.AwaitNode(t, node)
+		}
 	}
 }
 
-// workloadFaults causes the faults of single workloads together, and ends them together.
+// workloadFaults causes the faults of single workloads together, and ends them together. No other
+// test has pods that are refused as PortTaken.
 func workloadFaults(p *prometheus.Server) {
 	p.Helper()
 	here := "namespace=" + p.Namespace
 	lacking := app.App{Name: "lacking", Record: "$" + api.SlotEnv, Replicas: 1, Annotations: app.Claim(api.ShardsAnnotation, "2")}
 	app.Create(p.Space, lacking)
-	refused, share := app.Singleton("refused"), true
-	refused.Edit = func(t *corev1.PodTemplateSpec) { t.Spec.ShareProcessNamespace = &share }
+	refused := app.Singleton("refused")
+	refused.Edit = func(t *corev1.PodTemplateSpec) {
+		t.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: api.AgentPort}}
+	}
 	app.Create(p.Space, refused)
 	flapping := app.Singleton("flapping")
 	flapping.Replicas = 1
@@ -118,7 +129,7 @@ func workloadFaults(p *prometheus.Server) {
 	app.Create(poor, poorer)
 
 	p.AwaitFires(alerted, "MetaparticleShardsLackPods", here)
-	p.AwaitFires(alerted, "MetaparticlePodsRefused", "reason=SharedProcesses")
+	p.AwaitFires(alerted, "MetaparticlePodsRefused", "reason=PortTaken")
 	p.AwaitFires(alerted, "MetaparticleEnrollBehind", "namespace="+poor.Namespace)
 	p.AwaitFires(alerted, "MetaparticleNobodyHolds", "namespace="+poor.Namespace, "workload=Deployment/poor")
 	yieldUntil(p, flapping, func() bool { return p.Fires("MetaparticleFlapping", here, "workload=Deployment/flapping") != nil })
@@ -131,7 +142,7 @@ func workloadFaults(p *prometheus.Server) {
 	app.AwaitRunning(poor, poorer, space.StartTimeout)
 	p.AwaitEnds(alerted, "MetaparticleShardsLackPods")
 	p.AwaitEnds(alerted, "MetaparticleFlapping")
-	p.AwaitEnds(alerted, "MetaparticlePodsRefused", "reason=SharedProcesses")
+	p.AwaitEnds(alerted, "MetaparticlePodsRefused", "reason=PortTaken")
 	for _, a := range []app.App{lacking, flapping} {
 		app.Scale(p.Space, a, 0)
 	}
