@@ -8,6 +8,10 @@
 //
 //	go run ./tools/words agent/gate docs
 //
+// With "draw" and a seed the command prints texts for a fresh reader, drawn at random:
+//
+//	go run ./tools/words draw 20261123
+//
 // The rules (rules.go) are those of CONTRIBUTING.md that a program can check. The
 // command finds the bad sentence, not the good one: a text that breaks no rule may
 // still be hard to read. Generated documents are left out, because their sentences
@@ -35,6 +39,9 @@ import (
 func main() { limit.Command("words", run) }
 
 func run(w io.Writer, root string, lower bool, folders []string) error {
+	if len(folders) == 2 && folders[0] == "draw" {
+		return draw(w, root, folders[1])
+	}
 	findings, err := measure(root)
 	if err != nil {
 		return err

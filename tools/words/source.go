@@ -18,7 +18,24 @@ import (
 // measure returns all findings of the repository, in the order of files and lines.
 func measure(root string) ([]finding, error) {
 	var all []finding
-	err := filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
+	err := walk(root, func(file string, text []byte) error {
+		inspect := inspectSource
+		if filepath.Ext(file) == ".md" {
+			inspect = inspectDocument
+		}
+		found, err := inspect(text)
+		for i := range found {
+			found[i].file = file
+		}
+		all = append(all, found...)
+		return err
+	})
+	return all, err
+}
+
+// walk calls f with each Go file and each document of the repository.
+func walk(root string, f func(file string, text []byte) error) error {
+	return filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -28,28 +45,28 @@ func measure(root string) ([]finding, error) {
 			}
 			return nil
 		}
-		inspect := map[string]func([]byte) ([]finding, error){".go": inspectSource, ".md": inspectDocument}[filepath.Ext(file)]
-		if inspect == nil {
+		if extension := filepath.Ext(file); extension != ".go" && extension != ".md" {
 			return nil
 		}
-		text, err := os.ReadFile(file)
+		text, err := os.ReadFile(file) //nolint:gosec // A file of the repository.
 		if err != nil {
 			return err
 		}
-		found, err := inspect(text)
-		for i := range found {
-			found[i].file, _ = filepath.Rel(root, file)
+		relative, err := filepath.Rel(root, file)
+		if err != nil {
+			return err
 		}
-		all = append(all, found...)
-		return err
+		return f(relative, text)
 	})
-	return all, err
 }
 
-// inspectDocument judges the sentences of a Markdown file, unless the file is generated.
-func inspectDocument(text []byte) ([]finding, error) {
+// inspectDocument judges the sentences of a Markdown file.
+func inspectDocument(text []byte) ([]finding, error) { return inspectSentences(prose(text)), nil }
+
+// prose returns the sentences of a Markdown file, unless the file is generated.
+func prose(text []byte) []sentence {
 	if bytes.HasPrefix(text, []byte("<!-- Generated")) {
-		return nil, nil
+		return nil
 	}
 	var lines []line
 	number := 0
@@ -57,7 +74,7 @@ func inspectDocument(text []byte) ([]finding, error) {
 		number++
 		lines = append(lines, line{number, strings.TrimRight(l, "\n")})
 	}
-	return inspectSentences(sentences(lines)), nil
+	return sentences(lines)
 }
 
 // inspectSource judges the comments and the names of the tests of a Go file.

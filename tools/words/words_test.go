@@ -130,3 +130,19 @@ func TestGoIdentifiersAreSplitIntoWords(t *testing.T) {
 		t.Run(name, func(t *testing.T) { assert.Equal(t, want, nameWords(name)) })
 	}
 }
+
+func TestDrawWithEqualSeedsChoosesEqualTexts(t *testing.T) {
+	drawn := func(seed string) string {
+		var b strings.Builder
+		require.NoError(t, draw(&b, root, seed))
+		return b.String()
+	}
+	first := drawn("1")
+	assert.Equal(t, first, drawn("1"))
+	assert.NotEqual(t, first, drawn("2"))
+	for kind, number := range sample {
+		assert.Equal(t, number, strings.Count("\n"+first, "\n"+kind+" "), kind)
+	}
+	assert.NotContains(t, first, "SPDX")
+	assert.ErrorContains(t, draw(&strings.Builder{}, root, "x"), "seed of the draw")
+}

@@ -1,0 +1,82 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"math/rand/v2"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// sample is what a fresh reader is given: so many comments, names of tests and sentences of
+// documents. The figures are those of the first such reading.
+var sample = map[string]int{"comment": 60, "test": 40, "sentence": 30}
+
+// draw prints a random sample of the repository's texts. Equal seeds and sources give equal
+// samples. A reader marks each text that needs a second read.
+func draw(w io.Writer, root, seed string) error {
+	number, err := strconv.ParseUint(seed, 10, 64)
+	if err != nil {
+		return fmt.Errorf("seed of the draw: %w", err)
+	}
+	all := map[string][]finding{}
+	err = walk(root, func(file string, text []byte) error {
+		kinds, err := texts(file, text)
+		for kind, found := range kinds {
+			for i := range found {
+				found[i].file = file
+			}
+			all[kind] = append(all[kind], found...)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	random := rand.New(rand.NewPCG(number, 0)) //nolint:gosec // The draw is to be repeated.
+	for _, kind := range []string{"comment", "test", "sentence"} {
+		random.Shuffle(len(all[kind]), func(i, j int) { all[kind][i], all[kind][j] = all[kind][j], all[kind][i] })
+		for i, f := range all[kind][:min(sample[kind], len(all[kind]))] {
+			fmt.Fprintf(w, "%s %d  %s:%d\n%s\n\n", kind, i+1, f.file, f.line, f.text)
+		}
+	}
+	return nil
+}
+
+// texts returns the comments and the names of tests of a Go file, or the sentences of a document.
+func texts(file string, text []byte) (map[string][]finding, error) {
+	all := map[string][]finding{}
+	if filepath.Ext(file) == ".md" {
+		for _, s := range prose(text) {
+			if s.words() > 3 && !strings.HasPrefix(file, "CHANGELOG") {
+				all["sentence"] = append(all["sentence"], finding{line: s.line, text: s.text})
+			}
+		}
+		return all, nil
+	}
+	set := token.NewFileSet()
+	parsed, err := parser.ParseFile(set, "", text, parser.ParseComments|parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	for _, group := range parsed.Comments {
+		if text := strings.TrimSpace(group.Text()); text != "" && !directive.MatchString(group.List[0].Text) {
+			all["comment"] = append(all["comment"], finding{line: set.Position(group.Pos()).Line, text: text})
+		}
+	}
+	for _, d := range parsed.Decls {
+		if f, ok := d.(*ast.FuncDecl); ok {
+			if _, isTest := testName(f); isTest {
+				all["test"] = append(all["test"], finding{line: set.Position(f.Pos()).Line, text: f.Name.Name})
+			}
+		}
+	}
+	return all, nil
+}
