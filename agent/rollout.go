@@ -24,7 +24,7 @@ type rollout struct {
 	// the standby first saw that hold.
 	hold  string
 	since time.Duration
-	// waiting has the facts for a standby's decision.
+	// waiting has the facts by which a standby decides whether the pod asks for its turn.
 	waiting turn.Facts
 	// asks has the asks and the offers of other pods.
 	asks asks

@@ -174,7 +174,7 @@ func TestStoppedAgentRetriesSlotReleaseUntilLeaseExpires(t *testing.T) {
 }
 
 // Without the number of shards, a claim would ignore the stamps of its Leases.
-func TestAgentRefusesShardsWithoutTheirNumber(t *testing.T) {
+func TestAgentRefusesShardsIfTheirCountIsMissing(t *testing.T) {
 	for _, slots := range [][]string{{"shards.deployment.web.1"}, {"lock.a", "shards.deployment.web.0"}} {
 		_, err := New(Config{PodName: "a", PodUID: "u", BootID: boot, Slots: slots})
 		assert.ErrorContains(t, err, "are not all shards of one workload")

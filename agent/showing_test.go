@@ -36,7 +36,7 @@ func (p *pod) shown() bool {
 	return len(p.patches) > 0 && strings.Contains(p.patches[len(p.patches)-1], `"status":"True"`)
 }
 
-func TestGateReadinessKeepsAtMostOnePodReady(t *testing.T) {
+func TestReadinessGateKeepsAtMostOnePodReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -54,7 +54,7 @@ func TestGateReadinessKeepsAtMostOnePodReady(t *testing.T) {
 }
 
 // The next holder is Ready at once, so this pod must first be stored as not Ready.
-func TestGateReadinessStoresNotReadyBeforeItYields(t *testing.T) {
+func TestReadinessGateStoresNotReadyBeforeItYields(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")
@@ -160,7 +160,7 @@ func TestRestartedAgentWithUnreadableLeaseShowsNotReady(t *testing.T) {
 }
 
 // A status needs two requests, and each of them may take as long as a renewal.
-func TestGateReadinessReadiesPodDespiteSlowAPIServer(t *testing.T) {
+func TestReadinessGateReadiesPodDespiteSlowAPIServer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

@@ -107,7 +107,7 @@ func TestStampHasOnlyOneSpelling(t *testing.T) {
 	}
 }
 
-func TestStampAdmitsOnlyItsOwnNumberWhileOpen(t *testing.T) {
+func TestOpenStampAdmitsOnlyItsRunAndCount(t *testing.T) {
 	assert.True(t, Stamp{Epoch: 1, Count: 3}.Admits(3, ""))
 	assert.False(t, Stamp{Epoch: 1, Count: 3}.Admits(5, ""))
 	assert.False(t, Stamp{Epoch: 1, Count: 3, Closed: true}.Admits(3, ""))

@@ -113,9 +113,14 @@ func tests(t *testing.T) map[string]bool {
 	return found
 }
 
-// TestArchitecturePageStaysShort bounds the document that every newcomer reads first.
+// TestArchitecturePageStaysShort bounds the document that every newcomer reads first. The table of
+// words is not counted, because each word has a row of its own.
 func TestArchitecturePageStaysShort(t *testing.T) {
 	text, err := os.ReadFile("architecture.md")
 	require.NoError(t, err)
-	assert.LessOrEqual(t, strings.Count(string(text), "\n"), 150)
+	before, rest, ok := strings.Cut(string(text), "| word | meaning |\n")
+	require.True(t, ok)
+	_, after, ok := strings.Cut(rest, "\n## ")
+	require.True(t, ok)
+	assert.LessOrEqual(t, strings.Count(before+after, "\n"), 130)
 }

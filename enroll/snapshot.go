@@ -179,8 +179,8 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	return unclaimed
 }
 
-// stays reports whether a Lease that no pod claims stays. Either a person has paused its
-// slot, or the Lease has done keys or the record of an open barrier.
+// stays reports whether a Lease that no pod claims stays. A Lease stays if a person has paused its
+// slot, if it records done keys, or if it records an open barrier.
 func stays(lease *coordinationv1.Lease) bool {
 	return lease != nil && api.PauseOf(lease.Annotations) != "" || recorded(lease)
 }

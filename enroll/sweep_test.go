@@ -104,7 +104,7 @@ func TestEnrollKeepsALeaseWithDoneKeys(t *testing.T) {
 }
 
 // A workload that is created again has other revisions.
-func TestEnrollSweepsTheRevisionsOfADeletedWorkload(t *testing.T) {
+func TestEnrollSweepsRevisionRecordsOfDeletedWorkloads(t *testing.T) {
 	const slot = "once-revision.deployment.shop"
 	w, _ := leaveBehind(t, slot, "6d4b.5b7e0a11")
 	assert.Nil(t, w.lease(slot))

@@ -27,7 +27,7 @@ func TestRolloutsBreakNoInvariant(t *testing.T) { play.Rollouts(t, world.ModelOf
 
 func TestJobsBreakNoInvariant(t *testing.T) { play.Jobs(t, world.ModelOfEnroll) }
 
-func TestWorksBreakNoInvariant(t *testing.T) { play.Works(t, world.ModelOfEnroll) }
+func TestOnceClaimsBreakNoInvariant(t *testing.T) { play.Works(t, world.ModelOfEnroll) }
 
 func TestShardsBreakNoInvariant(t *testing.T) { play.Shards(t, world.ModelOfEnroll) }
 

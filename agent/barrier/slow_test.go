@@ -87,7 +87,7 @@ func TestLeaseMadeAgainShowsNoLivingHolder(t *testing.T) {
 }
 
 // Another program has written a duration of 68 years.
-func TestLongestDurationBoundsADeadHolder(t *testing.T) {
+func TestHugeDurationOfADeadHolderIsCapped(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		l := s.lease(leases[1])
 		l.Holder, l.DurationSeconds = "dead_uid", 1<<31-1

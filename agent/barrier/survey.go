@@ -15,7 +15,7 @@ const (
 	// surveyPause is short beside the start of a pod. One pod of each barrier reads each of the other
 	// Leases less than fifty times a minute.
 	surveyPause = 1250 * time.Millisecond
-	// readsPerSecond bounds the reads of that pod.
+	// readsPerSecond bounds how many Leases a second the surveying pod reads.
 	readsPerSecond = 8
 )
 

@@ -107,8 +107,8 @@ type probeRequest struct {
 	state     *childState
 }
 
-// handler returns a handler that answers for a standby or a starting child itself.
-// Otherwise this handler calls the function serve.
+// handler returns a handler for probes. Without a child, or while the child starts, the handler
+// answers on its own. While the child runs, the handler calls the function serve.
 func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, probeRequest)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, probe, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/probe/"), "/")

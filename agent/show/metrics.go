@@ -25,7 +25,7 @@ type Metrics struct {
 
 	// longest is the longest time between two checks of the clock by the loop.
 	longest time.Duration
-	// tight is the time until the deadline below which a renewal is late.
+	// tight is a time. A renewal is late if less than that is left until the deadline.
 	tight    time.Duration
 	workload string
 

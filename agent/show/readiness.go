@@ -82,7 +82,7 @@ func NewReadiness(c ReadinessConfig) *Readiness {
 // Look is the decision how the pod looks from now on.
 type Look struct {
 	Appearance
-	// Keep reports that the pod keeps its last appearance.
+	// Keep reports that the pod's status stays as the agent wrote it last.
 	Keep bool
 	// Ask is the address at which the caller now asks the holder's pod whether it answers;
 	// empty for no question.

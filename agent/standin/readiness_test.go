@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-func TestGateReadinessEndsHoldOnceUnreadinessIsStored(t *testing.T) {
+func TestReadinessGateEndsHoldOnceUnreadinessIsStored(t *testing.T) {
 	r := NewReadiness(host.Now)
 	last := func() gate.Report { return r.box.last }
 	id := r.report.Shim
@@ -47,13 +47,13 @@ func TestGateReadinessEndsHoldOnceUnreadinessIsStored(t *testing.T) {
 	assert.Equal(t, gate.Running, last().Phase)
 }
 
-func TestGateReadinessRejectsOrdersForAnotherShimID(t *testing.T) {
+func TestReadinessGateRejectsOrdersForAnotherShimID(t *testing.T) {
 	r := NewReadiness(host.Now)
 	require.ErrorIs(t, r.Grant("another", granting("h1", time.Hour)), gate.ErrUnknown)
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)
 }
 
-func TestReportsOfGateReadinessArriveInOrder(t *testing.T) {
+func TestReportsOfReadinessGateArriveInOrder(t *testing.T) {
 	r := NewReadiness(host.Now)
 	id := r.report.Shim
 	r.Shown(false)

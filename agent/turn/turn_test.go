@@ -182,7 +182,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		pod     Pod
 		hold    Hold
 		now     time.Duration // since the hold began
-		serving time.Duration // since the hold began; zero for not serving
+		serving time.Duration // from the begin of the hold to that of serving; zero for not serving
 		ask     Ask
 		seen    time.Duration // before now
 		// The fields below are the result.

@@ -163,7 +163,7 @@ func TestStrippedSpecKeepsOnlyTheLocalRole(t *testing.T) {
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod.
-func TestStrippedSpecKeepsOnlyTheConditions(t *testing.T) {
+func TestStrippedAfterContainerKeepsOnlyItsConditions(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
 		{Name: api.AfterContainer, Args: []string{api.AfterRole, "-conditions=lock.a", huge}},

@@ -52,8 +52,8 @@ func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 // servesLocal reports whether the container is the agent that serves the local API.
 func servesLocal(c corev1.Container) bool { return c.Name == api.AgentContainer && api.IsLocal(c.Args) }
 
-// copied returns the slot of another workload's singleton in the pod's marks, or an empty
-// text. A pod with a controller is no copy, because tools that copy a pod drop its
+// copied returns a slot in the pod's marks that belongs to the singleton of another workload, or an
+// empty text. A pod with such a slot is a copy of that workload's pod. A pod with a controller is no copy, because tools that copy a pod drop its
 // controller. Slots of the whole namespace do not count, because any pod of the
 // namespace may claim them.
 func (f Facts) copied() string {

@@ -86,7 +86,7 @@ func (s sidecar) gate() []corev1.Container {
 }
 
 // waiting returns a container that waits for the conditions, or at the barrier, and then ends. The
-// agent behind that container competes for no slot before.
+// agent's container starts after that end, so the agent competes for no slot before that.
 func (s sidecar) waiting(name string, args []string) corev1.Container {
 	return corev1.Container{
 		Name:            name,

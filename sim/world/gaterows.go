@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// gateRows returns the rows of the story "table" for pods without shims. The gate of these
-// pods is "pod" or "readiness".
+// gateRows returns the cases of the story "table" for pods without shims, by their names. The gate
+// of these pods is "pod" or "readiness".
 func gateRows(d *demands, gate api.Gate) map[string]func() {
 	all := withoutShims{d, d.starting()}.rows()
 	if gate == api.GatePod {

@@ -115,7 +115,8 @@ func (j *jobs) ending() time.Duration {
 // longest delay, by the slowest clock. Later nothing fails any more.
 const mostDelay = 6 * time.Minute
 
-// works makes pods, and trouble in the middle of them.
+// works makes pods for the time last, and causes faults meanwhile. The result is false if the run has
+// failed.
 func (j *jobs) works(last time.Duration) bool {
 	return disturbFor(j.World, last, 20*time.Second, func() {
 		if len(j.pods) < mostJobs && chance(j.rng, .4) {

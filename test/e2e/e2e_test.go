@@ -182,7 +182,7 @@ func TestPodGateStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 func TestPodGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 	gates.TestPodGateStopsApplicationOnADisconnectedNode(t)
 }
-func TestGateReadinessLetsOnePodServe(t *testing.T) { gates.TestGateReadinessLetsOnePodServe(t) }
+func TestReadinessGateLetsOnePodServe(t *testing.T) { gates.TestReadinessGateLetsOnePodServe(t) }
 
 // Tests of package injection.
 
@@ -326,8 +326,8 @@ func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	operations.TestCertificateRenewalInterruptsNoAdmission(t)
 }
-func TestCheckCommandJudgesTheInstallation(t *testing.T) {
-	operations.TestCheckCommandJudgesTheInstallation(t)
+func TestCheckCommandReportsOnlyAnUnboundPolicy(t *testing.T) {
+	operations.TestCheckCommandReportsOnlyAnUnboundPolicy(t)
 }
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)

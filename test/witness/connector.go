@@ -77,8 +77,8 @@ func (c connector) subscribe() error {
 	message = binary.NativeEndian.AppendUint32(message, eventAt+4)
 	message = binary.NativeEndian.AppendUint16(message, unix.NLMSG_DONE)
 	message = append(message, make([]byte, 10)...)                     // flags, sequence, port
-	message = binary.NativeEndian.AppendUint32(message, connectorProc) // idx
-	message = binary.NativeEndian.AppendUint32(message, connectorProc) // val
+	message = binary.NativeEndian.AppendUint32(message, connectorProc) // cb_id.idx, of struct cn_msg
+	message = binary.NativeEndian.AppendUint32(message, connectorProc) // cb_id.val
 	message = append(message, make([]byte, 8)...)                      // seq, ack
 	message = binary.NativeEndian.AppendUint16(message, 4)             // length of what follows
 	message = binary.NativeEndian.AppendUint16(message, 0)             // flags

@@ -35,7 +35,7 @@ const (
 	Exit Kind = "exit"
 )
 
-// Event is one start or end.
+// Event is the start or the end of one process.
 type Event struct {
 	Kind Kind
 	// At is the instant of the event, by the kernel's CLOCK_MONOTONIC.

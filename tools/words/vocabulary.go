@@ -18,7 +18,7 @@ import (
 	"strings"
 )
 
-// product are the folders whose names are compared with the vocabulary.
+// product lists the folders of the product. The names in their code are compared with the vocabulary.
 var product = []string{"agent", "api", "cmd", "enroll", "mutate"}
 
 // vocabulary has the words in the product's names, and the lists of explained and plain

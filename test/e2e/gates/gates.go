@@ -218,7 +218,7 @@ func TestPodGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 // The application runs in every pod, and one pod serves.
 //
 // docs/compatibility.md: gates/readiness carried
-func TestGateReadinessLetsOnePodServe(t *testing.T) {
+func TestReadinessGateLetsOnePodServe(t *testing.T) {
 	cluster.NeedLab(t, "it signals processes of pods")
 	t.Parallel()
 	s := space.New(t)

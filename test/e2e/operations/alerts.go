@@ -40,8 +40,8 @@ const faster = 20
 // pod.
 const alerted = 2*time.Minute + space.StartTimeout
 
-// The rules of monitoring/rules.yaml for workloads fire and end on a real cluster. A person can
-// cause each of the faults.
+// Each alert of monitoring/rules.yaml about a workload fires after its fault, and ends after the
+// repair. An ordinary user of a namespace can cause each of these faults.
 func TestWorkloadAlertsFireAndEndByTheirFaults(t *testing.T) {
 	t.Parallel()
 	p := prometheus.Start(t, faster)
@@ -56,7 +56,8 @@ func TestWorkloadAlertsFireAndEndByTheirFaults(t *testing.T) {
 	workloadFaults(p)
 }
 
-// The rules for the installation fire and end. Their faults meet the whole cluster.
+// Each alert about the installation fires after its fault, and ends after the repair. The faults
+// meet the whole cluster, so the test runs alone.
 func TestClusterAlertsFireAndEndByTheirFaults(t *testing.T) {
 	p := prometheus.Start(t, faster)
 	renewed := expire(t)
