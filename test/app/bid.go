@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
@@ -24,6 +25,7 @@ const lostCode = 75
 
 // line is one line of the stream about a hold.
 type line struct {
+	Claim        string  `json:"claim"`
 	Hold         string  `json:"hold"`
 	Slot         string  `json:"slot"`
 	FencingToken string  `json:"fencingToken"`
@@ -40,7 +42,11 @@ func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err err
 	for range c.follow {
 		go follow(c.bid)
 	}
-	giveBack, err = bid(ctx, c.bid, c.as)
+	if strings.Contains(c.bid, ",") {
+		giveBack, err = bidForAll(ctx, c.bid)
+	} else {
+		giveBack, err = bid(ctx, c.bid, c.as)
+	}
 	if ctx.Err() != nil {
 		err = nil
 	}
@@ -77,13 +83,7 @@ func bid(ctx context.Context, claim, as string) (giveBack func() error, err erro
 	os.Setenv("METAPARTICLE_SLOT", first.Slot)
 	os.Setenv("METAPARTICLE_FENCING_TOKEN", first.FencingToken)
 	go obey(lines, first)
-	return func() error {
-		answer, err := send(context.Background(), http.MethodDelete, claim+"/holds/"+first.Hold)
-		if err != nil {
-			return err
-		}
-		return answer.Body.Close()
-	}, nil
+	return func() error { return release(claim, first.Hold) }, nil
 }
 
 // send sends one call, and leaves the body of the answer open.

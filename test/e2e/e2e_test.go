@@ -92,6 +92,7 @@ func TestKubeletAndContainerdRestartsStopNoApplication(t *testing.T) {
 func TestDeletedStandbyGivesBackTheSlotItTakes(t *testing.T) {
 	exclusive.TestDeletedStandbyGivesBackTheSlotItTakes(t)
 }
+func TestProgramsOfTwoLocksRunOneByOne(t *testing.T) { exclusive.TestProgramsOfTwoLocksRunOneByOne(t) }
 func TestLockExcludesWorkloadsOfDifferentKinds(t *testing.T) {
 	exclusive.TestLockExcludesWorkloadsOfDifferentKinds(t)
 }
