@@ -26,6 +26,8 @@ func TestRolloutsBreakNoInvariant(t *testing.T) { play.Rollouts(t, realEnroll) }
 
 func TestShardsBreakNoInvariant(t *testing.T) { play.Shards(t, realEnroll) }
 
+func TestShardsOfJobsBreakNoInvariant(t *testing.T) { play.Maps(t, realEnroll) }
+
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
 // realEnroll returns an enroll.Reconciler whose requests go through the world's network.

@@ -40,6 +40,8 @@ type pod struct {
 	job        string // the Job of the pod, in the story of Jobs
 	key        string // the key of the pod's once claim, in the story of works
 	ran, skips bool
+	// orphaned reports that a person has deleted the pod's Job, and not the pod.
+	orphaned bool
 	// stopping reports that the kubelet ends the pod. The field object reports that the API
 	// server has the pod. The field gone reports that the pod has no process left.
 	stopping, object, gone bool
@@ -66,7 +68,7 @@ type container struct {
 
 func (w *World) newPod(t template, n *node) *pod {
 	w.serial++
-	p := &pod{template: t, w: w, name: t.stable, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, notes: map[string][]byte{}}
+	p := &pod{template: t, w: w, name: t.stable, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, key: t.run, notes: map[string][]byte{}}
 	if t.stable == "" {
 		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
 	}
@@ -175,6 +177,11 @@ func (p *pod) register() {
 			},
 		},
 		"spec": p.spec(), "status": map[string]any{"phase": "Running"},
+	}
+	if p.run != "" && !p.orphaned {
+		metadata(body)["ownerReferences"] = []any{map[string]any{
+			"apiVersion": "batch/v1", "kind": "Job", "name": p.workload, "uid": p.run, "controller": true,
+		}}
 	}
 	_, err := p.w.api.put("kubelet", "Pod", p.name, encode(body))
 	if err != nil {

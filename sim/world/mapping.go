@@ -4,6 +4,7 @@
 package world
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -22,6 +23,11 @@ type mapping struct {
 	waiters *waiters
 	// random is the source of the Job's controller. The draws of the story do not depend on it.
 	random *rand.Rand
+	// written is the number of shards in the template of the last Job, after a person has changed the
+	// template; zero for the number with which the Job began.
+	written int
+	// absent reports that a person has deleted the last Job, and not its pods.
+	absent bool
 }
 
 // shardedJob is a Job with shards. Its uid is the run of its pods.
@@ -88,10 +94,11 @@ func (m *mapping) conditions(r *rand.Rand) []api.Condition {
 func (m *mapping) next() {
 	of := shardedJob{uid: fmt.Sprintf("%d-a", len(m.mapped)+1), shards: 1 + m.rng.IntN(mostMapped), indexed: chance(m.rng, .4)}
 	of.atOnce = 1 + m.rng.IntN(of.shards+1)
+	m.written, m.absent = 0, false
 	m.mapped, m.sharded = append(m.mapped, of), of.shards
 	m.note("script", "Job %s begins, with %d shards (indexed %v)", of.uid, of.shards, of.indexed)
 	for _, p := range slices.Clone(m.pods) {
-		if p.object && !p.stopping {
+		if p.object && !p.stopping && !p.orphaned {
 			if chance(m.rng, .3) {
 				p.forget()
 			}
@@ -132,21 +139,68 @@ func (m *mapping) control() {
 	if len(undone) == 0 || len(mine) >= of.atOnce {
 		return
 	}
-	t := m.templates[0]
-	t.shards, t.claims = of.shards, slotsOfJob(of.shards)
-	t.slots, t.any = t.claims, of.shards > 1
+	if m.absent {
+		return
+	}
+	t, shards := m.templates[0], cmp.Or(m.written, of.shards)
+	t.run, t.shards, t.claims = of.uid, shards, slotsOfJob(shards)
+	t.slots, t.any = t.claims, shards > 1
 	if of.indexed {
 		t.slots, t.any = []string{pick(m.random, undone)}, false
 	}
-	m.newPod(t, m.place()).key = of.uid
+	m.newPod(t, m.place())
 	m.nudge()
 }
 
 // stays reports whether the API server has the pod, and nobody has deleted it.
 func (m *mapping) stays(p *pod) bool { return p.object && !p.stopping }
 
-// disturb causes a fault, a new Job, or a mistake of enroll.
+// orphan deletes the last Job, and not its pods. These go on with their shards. A while later a
+// person makes the Job anew.
+func (m *mapping) orphan() {
+	m.note("script", "Job %s is deleted without its pods", lastJob(m.World).uid)
+	m.absent = true
+	for _, p := range m.pods {
+		if p.object && p.run != "" {
+			p.orphaned = true
+			p.register()
+		}
+	}
+	m.nudge()
+	m.after(between(m.random, time.Second, 40*time.Second), func() {
+		if m.absent {
+			m.next()
+		}
+	})
+}
+
+// rewrite changes the number of shards in the template of the last Job, as a person may while the Job is
+// suspended. The run keeps its number, so pods of the new template wait in vain.
+func (m *mapping) rewrite() {
+	of := lastJob(m.World)
+	first := m.api.object("Lease", slotsOfJob(1)[0]).last().lease
+	if m.absent || of.indexed || first == nil || stampOf(first).Run != of.uid {
+		return // no number is decided
+	}
+	m.written = 1 + m.random.IntN(mostMapped)
+	m.note("script", "the template of Job %s has %d shards", of.uid, m.written)
+	for _, p := range slices.Clone(m.pods) {
+		if m.stays(p) && p.run == of.uid {
+			p.stop()
+		}
+	}
+}
+
+// disturb causes a fault, a new Job, or a mistake of a person or of enroll.
 func (m *mapping) disturb() {
+	switch n := m.random.IntN(30); {
+	case n == 0 && len(m.mapped) < mostMappers && !m.absent:
+		m.orphan()
+		return
+	case n == 1:
+		m.rewrite()
+		return
+	}
 	switch n := m.rng.IntN(12); {
 	case n == 0 && len(m.mapped) < mostMappers:
 		m.next()
@@ -188,6 +242,10 @@ func (m *mapping) recover() {
 	for _, e := range m.enrolls {
 		e.believes, e.believesIn = 0, ""
 	}
+	if m.absent {
+		m.next()
+	}
+	m.written = 0
 	m.heal()
 	m.waiters.recover()
 	for _, p := range slices.Clone(m.waiters.all) {
@@ -198,7 +256,7 @@ func (m *mapping) recover() {
 	}
 	m.killStopped()
 	for _, p := range slices.Clone(m.pods) {
-		if m.stays(p) && p.key != lastJob(m.World).uid {
+		if of := lastJob(m.World); m.stays(p) && (p.key != of.uid || p.shards != of.shards) {
 			p.stop()
 		}
 	}

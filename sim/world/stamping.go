@@ -68,8 +68,8 @@ func (s *stamper) run(current api.Stamp) (int, string) {
 	count, run := current.Count, current.Run
 	for _, p := range s.w.pods {
 		switch {
-		case !p.object || p.stopping:
-		case p.key == current.Run && p.shards == current.Count:
+		case !p.object || p.stopping || p.orphaned:
+		case p.key == current.Run:
 			return current.Count, current.Run
 		default:
 			count, run = p.shards, p.key

@@ -18,6 +18,8 @@ type template struct {
 	any bool
 	// shards is the number of shards of the workload; zero for other claims.
 	shards int
+	// run is the UID of the Job that makes the pods; empty for other controllers.
+	run string
 	// claims are the slots in the annotation of the pod, if the agent takes only one of them.
 	claims     []string
 	duration   time.Duration

@@ -14,7 +14,10 @@ import (
 // bidForAll waits until the local API gives the program a hold of each claim, by one call. From then on
 // the program ends at once when a hold does. The result gives all holds back.
 func bidForAll(ctx context.Context, claims string) (giveBack func() error, err error) {
-	answer, err := send(ctx, http.MethodPost, "holds?wait=24h&claims="+claims)
+	waiting, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	stop := context.AfterFunc(ctx, cancel) // a program that waits may go at once
+	answer, err := send(waiting, http.MethodPost, "holds?wait=24h&claims="+claims)
 	if err != nil {
 		return nil, err
 	}
@@ -23,6 +26,7 @@ func bidForAll(ctx context.Context, claims string) (giveBack func() error, err e
 	if err := json.NewDecoder(answer.Body).Decode(&all); err != nil || answer.StatusCode != http.StatusCreated {
 		return nil, fmt.Errorf("bid for %s: %s, %w", claims, answer.Status, err)
 	}
+	stop()
 	for _, hold := range all.Holds {
 		stream, err := send(context.Background(), http.MethodGet, hold.Claim+"/holds/"+hold.Hold) //nolint:bodyclose // The stream stays open for as long as the program runs.
 		if err != nil {

@@ -114,7 +114,13 @@ func run(c config) (int, error) {
 	defer stop()
 	if c.bid != "" {
 		giveBack, err := bidAndFollow(terminated, c)
-		if err != nil || terminated.Err() != nil {
+		if err != nil {
+			return c.stopCode, err
+		}
+		if terminated.Err() != nil {
+			if giveBack != nil {
+				err = giveBack()
+			}
 			return c.stopCode, err
 		}
 		defer func() { _ = giveBack() }() // after the end of the record, and of its flock

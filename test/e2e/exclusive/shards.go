@@ -159,9 +159,11 @@ func TestChangeOfShardsOutlivesItsCutNode(t *testing.T) {
 	app.Create(p.Space, a)
 	app.AwaitGated(p.Space, a)
 	victim := p.awaitAll(space.StartTimeout, 3, "")[0]
+	// A replica of the webhook may be on that node. Then the API server would refuse a change of the
+	// annotation after the cut (NotCarried), until its calls go to the other replica.
+	kubectl.Must(p.Space, "", "annotate", "--overwrite", "deployment/"+a.Name, api.ShardsAnnotation+"=2")
 	heal := fault.Node(t, victim.Node, l.Cut, l.Heal)
 	cut := record.Now()
-	kubectl.Must(p.Space, "", "annotate", "--overwrite", "deployment/"+a.Name, api.ShardsAnnotation+"=2")
 	budget := lease.Budget(t, lease.Fault)
 	now := p.awaitAll(space.StartTimeout+2*lease.Fault, 2, "")
 	first := slices.MinFunc(now, func(a, b record.Process) int { return int(a.Start - b.Start) })
