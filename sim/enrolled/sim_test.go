@@ -24,6 +24,8 @@ func TestSimulationBreaksNoInvariant(t *testing.T) { play.Seeds(t, realEnroll) }
 
 func TestRolloutsBreakNoInvariant(t *testing.T) { play.Rollouts(t, realEnroll) }
 
+func TestOnceClaimsBreakNoInvariant(t *testing.T) { play.Works(t, realEnroll) }
+
 func TestShardsBreakNoInvariant(t *testing.T) { play.Shards(t, realEnroll) }
 
 func TestShardsOfJobsBreakNoInvariant(t *testing.T) { play.Maps(t, realEnroll) }

@@ -48,9 +48,8 @@
 // trouble, each pod goes on whose keys are done. At the end of the story of Jobs, one pod
 // holds until each other pod has gone on. A silent watch delays a pod for 24 minutes at
 // most. Only the story of works plays so long, because there no renewals fill that time.
-// The model of enroll grants these pods the right to read by a Role of its own. The pods are
-// no objects of the server, so the real enroll would grant nothing. Package sim/enrolled does
-// not play the two stories.
+// The model of enroll grants these pods the right to read by a Role of its own. The real enroll
+// finds their objects in the server (package sim/enrolled).
 //
 // # Programs
 //
@@ -73,7 +72,8 @@
 //
 // In another story, Jobs of one name follow each other (mapping.go). Each shard runs until it succeeds,
 // once for each Job. Pods of two Jobs never hold or run at once. Other pods wait until all shards of a
-// Job are done (mapcheck.go). A process of the model may believe in an earlier Job for a while.
+// Job are done (mapcheck.go). A process of the model may believe in an earlier Job for a while. A person
+// deletes a Job and not its pods, or changes the number in the template of a suspended Job.
 //
 // # Controllers
 //

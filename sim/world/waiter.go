@@ -37,9 +37,25 @@ type waiter struct {
 func newWaiter(w *World, name string, n *node, conditions []api.Condition, succeeded func(*waiter)) *waiter {
 	p := &waiter{w: w, name: name, node: n, rng: w.source(name), conditions: conditions, succeeded: succeeded}
 	n.tenants = append(n.tenants, p)
+	p.register()
 	w.note(name, "pod on %s waits until %v", n.name, conditions)
 	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.start)
 	return p
+}
+
+// register stores the pod's object in the API server, for enroll.
+func (p *waiter) register() {
+	p.w.api.object("Pod", p.name)
+	_, err := p.w.api.create("kubelet", "Pod", p.name, encode(map[string]any{
+		"apiVersion": "v1", "kind": "Pod",
+		"metadata": map[string]any{"name": p.name, "namespace": Namespace, "labels": map[string]any{api.GatedLabel: api.GatedAfter}},
+		"spec": map[string]any{
+			"serviceAccountName": account, "nodeName": p.node.name,
+			"initContainers": []any{map[string]any{"name": api.AfterContainer, "args": api.ConditionArgs{Conditions: p.conditions}.Args()}},
+		},
+		"status": map[string]any{"phase": "Pending"},
+	}))
+	must(err)
 }
 
 // runs reports whether a process of the container lives.

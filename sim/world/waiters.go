@@ -81,6 +81,7 @@ func (ws *waiters) add() {
 func (ws *waiters) remove(p *waiter) {
 	ws.all = slices.DeleteFunc(ws.all, func(other *waiter) bool { return other == p })
 	p.node.tenants = slices.DeleteFunc(p.node.tenants, func(other tenant) bool { return other == p })
+	must(ws.api.remove("kubelet", "Pod", p.name, "", ""))
 }
 
 // takeRole deletes the Role by which waiters read. A watch that is open goes on.
