@@ -23,8 +23,8 @@ type mapping struct {
 	waiters *waiters
 	// random is the source of the Job's controller. The draws of the story do not depend on it.
 	random *rand.Rand
-	// written is the number of shards in the template of the last Job, after a person has changed the
-	// template; zero for the number with which the Job began.
+	// written is the number of shards in the template of the last Job, if a person has changed the
+	// template; zero otherwise.
 	written int
 	// absent reports that a person has deleted the last Job, and not its pods.
 	absent bool
