@@ -27,6 +27,10 @@ override KUBECONFIG := $(ROOT)/.cluster/kubeconfig
 endif
 export KUBECONFIG
 
+# The version of Kubernetes in the test cluster; empty for the newest one.
+KUBERNETES ?=
+export METAPARTICLE_KUBERNETES := $(KUBERNETES)
+
 RUN ?= .
 SEEDS ?= 40
 SEED ?=
@@ -99,6 +103,13 @@ e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duratio
 	$(if $(OWN_CLUSTER),,cd test && $(GO_RUN) ./cluster metrics)
 	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
 
+.PHONY: matrix
+matrix: ## The end-to-end tests on the oldest Kubernetes, on one between, and on the newest; RUN=regexp chooses.
+	for version in 1.33 1.35 1.37; do \
+		$(MAKE) cluster-down; echo "Kubernetes $$version"; \
+		$(MAKE) e2e KUBERNETES=$$version || failed="$${failed:-} $$version"; \
+	done; $(MAKE) cluster-down; [ -z "$${failed:-}" ] || { echo "failed on$$failed"; exit 1; }
+
 .PHONY: rollouts
 rollouts: install ## Measure the table of docs/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
 	@mkdir -p out/e2e
@@ -165,7 +176,7 @@ bench-handover: install ## Handovers alone, with their steps; STANDBYS=n pods wa
 ##@ The cluster
 
 .PHONY: cluster
-cluster: packages ## A real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/.
+cluster: packages ## A real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/; KUBERNETES=1.33 an older one.
 ifndef OWN_CLUSTER
 	cd test && $(GO_RUN) ./cluster up
 endif

@@ -30,6 +30,7 @@ type Program struct {
 	name    string
 	module  string   // the module whose version is in the name of the build; "" for a program of this repository
 	version string   // the version that the module must have; "" for any version
+	modfile string   // the file in the place of go.mod; "" for go.mod
 	target  string   // "." for the main package of the program's module, "tool" for the tool lines of its go.mod
 	flags   []string // of go build
 	ldflags string
@@ -40,13 +41,17 @@ type Program struct {
 // Programs returns the programs in the order of their builds. The long build is last, so
 // that a mistake in a short one shows early. All modules but cert-manager's require the
 // same versions of shared packages, so that each package is compiled once.
-func Programs() []Program {
-	major, minor, _ := strings.Cut(strings.TrimPrefix(state.KubernetesVersion, "v"), ".")
+func Programs(l *state.Lab) []Program {
+	modfile := ""
+	if l.Kubernetes != state.KubernetesVersion {
+		modfile = filepath.Join(l.Versions, l.Kubernetes+".mod")
+	}
+	major, minor, _ := strings.Cut(strings.TrimPrefix(l.Kubernetes, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
 	var versions strings.Builder
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 		fmt.Fprintf(&versions, " -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s",
-			pkg, state.KubernetesVersion, major, minor)
+			pkg, l.Kubernetes, major, minor)
 	}
 	return []Program{
 		{name: "node", target: "."},
@@ -62,7 +67,7 @@ func Programs() []Program {
 		{name: "cainjector", module: "github.com/cert-manager/cert-manager", target: "."},
 		{name: "coredns", module: "github.com/coredns/coredns", version: state.CoreDNSVersion, target: "."},
 		{
-			name: "kubernetes", module: "k8s.io/kubernetes", version: state.KubernetesVersion, target: ".",
+			name: "kubernetes", module: "k8s.io/kubernetes", version: l.Kubernetes, modfile: modfile, target: ".",
 			ldflags: versions.String(),
 		},
 	}
@@ -105,7 +110,7 @@ func download(ctx context.Context, l *state.Lab, cache string, list []Program) (
 			if key, err := p.key(source); err != nil || exists(filepath.Join(cache, key)) {
 				continue
 			}
-			_ = goCommand(ctx, source, append(append([]string{"list", "-deps", "-f="}, p.flags...), p.target)...).Run()
+			_ = goCommand(ctx, source, append(append([]string{"list", "-deps", "-f="}, p.allFlags()...), p.target)...).Run()
 		}
 	})
 	return func() { cancel(); over.Wait() }
@@ -169,7 +174,11 @@ func exists(name string) bool {
 
 // key returns the name of a build, made from everything that decides its outcome.
 func (p Program) key(source string) (string, error) {
-	gomod, err := os.ReadFile(filepath.Join(source, "go.mod"))
+	modfile := p.modfile
+	if modfile == "" {
+		modfile = filepath.Join(source, "go.mod")
+	}
+	gomod, err := os.ReadFile(modfile)
 	if err != nil {
 		return "", err
 	}
@@ -177,18 +186,17 @@ func (p Program) key(source string) (string, error) {
 	if p.module != "" {
 		found := regexp.MustCompile(`(?m)^\s*(?:require )?` + regexp.QuoteMeta(p.module) + ` (v\S+)`).FindSubmatch(gomod)
 		if found == nil {
-			return "", fmt.Errorf("%s/go.mod does not require %s", source, p.module)
+			return "", fmt.Errorf("%s does not require %s", modfile, p.module)
 		}
 		version = string(found[1])
 	}
 	if p.version != "" && p.version != version {
-		return "", fmt.Errorf("%s/go.mod requires %s %s, but this is for %s", source, p.module, version, p.version)
+		return "", fmt.Errorf("%s requires %s %s, but this is for %s", modfile, p.module, version, p.version)
 	}
-	files, err := filepath.Glob(filepath.Join(source, "*"))
+	files, err := p.sources(source)
 	if err != nil {
 		return "", err
 	}
-	slices.Sort(files)
 	sum := sha256.New()
 	fmt.Fprintln(sum, p.target, p.flags, p.ldflags, p.inputs, runtime.GOARCH)
 	for _, file := range files {
@@ -200,6 +208,26 @@ func (p Program) key(source string) (string, error) {
 		sum.Write(data)
 	}
 	return fmt.Sprintf("%s-%s-%.6x", p.name, version, sum.Sum(nil)), nil
+}
+
+// sources returns the files that decide the outcome of a build, in the order of their names. A file
+// in the place of go.mod has its checksums beside it.
+func (p Program) sources(source string) ([]string, error) {
+	files, err := filepath.Glob(filepath.Join(source, "*"))
+	if err != nil || p.modfile == "" {
+		return slices.Sorted(slices.Values(files)), err
+	}
+	files = slices.DeleteFunc(files, func(file string) bool { return strings.HasPrefix(filepath.Base(file), "go.") })
+	files = append(files, p.modfile, strings.TrimSuffix(p.modfile, ".mod")+".sum")
+	return slices.Sorted(slices.Values(files)), nil
+}
+
+// allFlags returns the flags of go build and go list.
+func (p Program) allFlags() []string {
+	if p.modfile == "" {
+		return p.flags
+	}
+	return append([]string{"-modfile=" + p.modfile}, p.flags...)
 }
 
 // goCommand returns a command of the go tool in a program's module. The caller's
@@ -217,7 +245,7 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 
 // compile builds a program's files into a directory.
 func compile(ctx context.Context, l *state.Lab, p Program, source, dir, step string) error {
-	shared := append([]string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w" + p.ldflags}, p.flags...)
+	shared := append([]string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w" + p.ldflags}, p.allFlags()...)
 	title := fmt.Sprintf("building %s (%s, once for this machine)", strings.TrimSpace(p.name+" "+p.version), step)
 	bar := newProgress(l, title)
 	defer bar.stop()
