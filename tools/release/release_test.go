@@ -14,6 +14,7 @@ import (
 	"log"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -159,6 +160,17 @@ func TestReleaseRefusesInvalidOrMissingArguments(t *testing.T) {
 	} {
 		assert.ErrorContains(t, run(t.Context(), append(args, "-out", t.TempDir()), io.Discard), said)
 	}
+}
+
+func TestReleaseOfUncommittedChangesIsNotPushed(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	require.NoError(t, exec.CommandContext(t.Context(), "git", "init", "-q").Run())
+	require.NoError(t, os.WriteFile("new.txt", nil, 0o600))
+	err := run(t.Context(), []string{"-version", "v1.2.3", "-registry", "r", "-push"}, io.Discard)
+	assert.ErrorContains(t, err, "changes that are in no commit")
+	assert.ErrorContains(t, err, "new.txt")
+	assert.NoDirExists(t, "out")
 }
 
 // unpacked returns the files of a tarball.
