@@ -24,6 +24,8 @@ type Handover struct {
 	// its Event is missing.
 	From   string `json:"from,omitempty"`
 	Reason string `json:"reason,omitempty"`
+	// Cause is the message of that Event.
+	Cause string `json:"cause,omitempty"`
 	// Seconds is the time between release and acquisition, in whole seconds, because
 	// Events have no fractions.
 	Seconds *float64 `json:"seconds,omitempty"`
@@ -106,7 +108,7 @@ func handoverOf(acquired, ending, released *corev1.Event) Handover {
 	seconds := h.At.Sub(Last(*released)).Seconds()
 	h.From, h.Seconds = released.InvolvedObject.Name, &seconds
 	if ending != nil && ending.InvolvedObject.UID == released.InvolvedObject.UID {
-		h.Reason = ending.Reason
+		h.Reason, h.Cause = OneLine(ending.Reason), OneLine(ending.Message)
 	}
 	return h
 }
