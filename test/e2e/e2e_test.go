@@ -326,6 +326,9 @@ func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 func TestCheckCommandJudgesTheInstallation(t *testing.T) {
 	operations.TestCheckCommandJudgesTheInstallation(t)
 }
+func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
+	operations.TestConsoleShowsAHandoverWithItsCause(t)
+}
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
 }
