@@ -121,4 +121,3 @@ func probes(synced func() bool) http.Handler {
 	})
 	return mux
 }
-

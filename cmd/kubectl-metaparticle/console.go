@@ -85,8 +85,8 @@ type forwarding struct {
 	std stdio
 	// port is the local port. Zero becomes a free port at the first connection.
 	port int
-	// forward connects a local port to a pod until ctx ends, or until the connection is lost. It
-	// calls ready once the port answers.
+	// forward connects a local port to a pod until ctx ends, or until the connection is lost. The
+	// function calls ready once the port answers.
 	forward func(ctx context.Context, pod string, port int, ready func(port int)) error
 }
 

@@ -9,8 +9,8 @@
 // not keep up is dropped, and connects again.
 //
 // The handler authenticates nobody. The caller listens on the loopback of a pod, and the API
-// server decides on each port-forward. The handler answers only requests for a loopback name, so
-// that no page of another site can read the stream under a name of its own (DNS rebinding).
+// server decides on each port-forward. The handler answers only requests for a loopback name. So no page
+// of another site reads the stream under a name of its own (DNS rebinding).
 //
 // Not guaranteed: the page shows what the caller published last, which may be old.
 package serve

@@ -75,8 +75,8 @@ type Standby struct {
 	// Program reports that the program of the pod asks for its slots by the local API. The
 	// cluster does not show whether it asks at present.
 	Program bool `json:"program,omitempty"`
-	// WaitsSince is the last instant at which the pod began to wait, as far as the cluster shows: the
-	// start of its shim, or its last release. The field is absent for a program's pod.
+	// WaitsSince is the last start of the pod's shim, or its last release, which Events tell. The
+	// field is absent for a program's pod.
 	WaitsSince *time.Time `json:"waitsSince,omitempty"`
 
 	// Identity is the identity by which the pod would hold.
