@@ -59,7 +59,7 @@ func TestPageFiltersByNamespaceAndWords(t *testing.T) {
 	p.script(`document.getElementById("search").focus()`)
 	p.press("shop weekly")
 	p.await(rows + ` === "lock.report"`)
-	assert.Equal(t, "1 of 4 slots", p.text("#count"))
+	assert.Equal(t, "1 of 6 slots", p.text("#count"))
 	p.press("x")
 	p.await(`!document.getElementById("empty").hidden`)
 	p.script(`const s = document.getElementById("search"); s.value = ""; s.dispatchEvent(new Event("input"))`)

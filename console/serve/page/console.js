@@ -165,7 +165,7 @@
 
   const handoverItem = (h, name) => {
     const item = make("li", "");
-    item.append(make("strong", "pod", h.pod), h.from ? make("span", "", " from " + h.from) : "");
+    item.append(make("strong", "pod", h.pod), ...(h.from ? [" from ", make("span", "pod", h.from)] : []));
     if (name) item.append(make("span", "more", h.slot + " in " + h.namespace));
     item.append(make("span", "why", cause(h) + (h.cause ? ": " + h.cause : "")));
     const more = make("span", "more", since(h.at, "", " ago"));
@@ -341,10 +341,11 @@
     const keys = new Set(all.map((g) => g.key));
     for (const key of [...rows.keys()]) if (!keys.has(key)) { rows.delete(key); open.delete(key); }
     place(by("rows"), shown.flatMap((g) => { const r = row(g); return open.has(g.key) ? [r.main, r.detail] : [r.main]; }));
-    const left = wanted.length - shown.length;
+    const left = wanted.length - shown.length; // the rows that are not drawn
     by("empty").hidden = !begun || (wanted.length > 0 && !left);
-    by("empty").textContent = left ? plural(left, "more slot") + ": narrow the search." : all.length ? "No slot matches." : "No slot in this cluster: no workload claims one yet.";
-    const count = wanted.length === all.length ? plural(all.length, "slot") : wanted.length + " of " + plural(all.length, "slot");
+    by("empty").textContent = left ? plural(left, "more row") + ": narrow the search." : all.length ? "No slot matches." : "No slot in this cluster: no workload claims one yet.";
+    const sum = (some) => some.reduce((n, g) => n + g.list.length, 0);
+    const count = (wanted.length === all.length ? "" : sum(wanted) + " of ") + plural(sum(all), "slot");
     if (begun && by("count").textContent !== count) by("count").textContent = count;
     drawAttention(wanted);
     drawWaits(wanted);
