@@ -16,8 +16,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -60,10 +62,12 @@ func newWatch(config *rest.Config, publish func([]view.Slot, string) error, log 
 	}
 	w.cache, err = cache.New(config, cache.Options{
 		Scheme: clientgoscheme.Scheme,
+		Mapper: mapper(),
 		ByObject: map[client.Object]cache.ByObject{
 			&coordinationv1.Lease{}: {Label: labels.NewSelector().Add(*byUs)},
 			&corev1.Pod{}:           {Label: labels.SelectorFromSet(labels.Set{api.GatedLabel: api.Gated})},
-			&corev1.Event{}:         {Field: fields.SelectorFromSet(fields.Set{"involvedObject.kind": "Pod", "source": api.AgentReporter})},
+			&corev1.Event{}: {Field: fields.AndSelectors(
+				fields.OneTermEqualSelector("involvedObject.kind", "Pod"), fields.OneTermEqualSelector("source", api.AgentReporter))},
 		},
 		DefaultTransform: cache.TransformStripManagedFields(),
 		DefaultWatchErrorHandler: func(ctx context.Context, r *toolscache.Reflector, err error) {
@@ -79,6 +83,17 @@ func newWatch(config *rest.Config, publish func([]view.Slot, string) error, log 
 		return nil, fmt.Errorf("make caches: %w", err)
 	}
 	return w, nil
+}
+
+// mapper returns the resources of the watched kinds. So the console asks for no discovery.
+func mapper() meta.RESTMapper {
+	m := meta.NewDefaultRESTMapper(nil)
+	for _, kind := range []schema.GroupVersionKind{
+		coordinationv1.SchemeGroupVersion.WithKind("Lease"), corev1.SchemeGroupVersion.WithKind("Pod"), corev1.SchemeGroupVersion.WithKind("Event"),
+	} {
+		m.Add(kind, meta.RESTScopeNamespace)
+	}
+	return m
 }
 
 // synced reports whether the caches have been filled once.
