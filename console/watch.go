@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -52,10 +55,16 @@ type watch struct {
 	// failed is the instant of the last failure of a watch, in nanoseconds.
 	failed atomic.Int64
 	full   atomic.Bool
+
+	mu sync.Mutex
+	// seen has the instant of the last change of each Lease, renewals included.
+	seen map[types.UID]time.Time
+	// silence ends the wait for the next Lease without renewals.
+	silence *time.Timer
 }
 
 func newWatch(config *rest.Config, publish func([]view.Slot, string) error, log *slog.Logger) (*watch, error) {
-	w := &watch{publish: publish, log: log, changed: make(chan struct{}, 1)}
+	w := &watch{publish: publish, log: log, changed: make(chan struct{}, 1), seen: map[types.UID]time.Time{}}
 	byUs, err := labels.NewRequirement(api.ManagedLabel, selection.Exists, nil)
 	if err != nil {
 		return nil, fmt.Errorf("select leases: %w", err)
@@ -117,10 +126,10 @@ func (w *watch) run(ctx context.Context) error {
 			return fmt.Errorf("watch %T: %w", object, err)
 		}
 		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { w.touch() },
-			DeleteFunc: func(any) { w.touch() },
+			AddFunc:    func(added any) { w.note(nil, added); w.touch() },
+			DeleteFunc: func(gone any) { w.note(gone, nil); w.touch() },
 			UpdateFunc: func(before, after any) {
-				if !onlyRenewed(before, after) {
+				if w.note(before, after) || !onlyRenewed(before, after) {
 					w.touch()
 				}
 			},
@@ -134,6 +143,24 @@ func (w *watch) run(ctx context.Context) error {
 		w.follow(ctx)
 	}
 	return <-ended
+}
+
+// note notes when a Lease changed, and reports whether its holder was silent before. A watch that begins anew
+// repeats versions, which are no changes.
+func (w *watch) note(before, after any) (silent bool) {
+	was, _ := before.(*coordinationv1.Lease)
+	is, _ := after.(*coordinationv1.Lease)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case is == nil && was != nil:
+		delete(w.seen, was.UID)
+	case is != nil && (was == nil || was.ResourceVersion != is.ResourceVersion):
+		now := time.Now()
+		silent = was != nil && !view.Silent(was, w.seen[is.UID]).After(now)
+		w.seen[is.UID] = now
+	}
+	return silent
 }
 
 // follow publishes the slots after each change until ctx ends.
@@ -166,7 +193,33 @@ func (w *watch) show(ctx context.Context) error {
 		}
 	}
 	state := view.State{Leases: pointers(leases.Items), Pods: pointers(pods.Items), Events: pointers(events.Items)}
-	return w.publish(state.Slots(nil, mostHandovers), w.trouble())
+	trouble := w.trouble()
+	if trouble == "" {
+		state.Now = time.Now()
+		state.Seen = w.notices(state.Leases, state.Now)
+	}
+	return w.publish(state.Slots(nil, mostHandovers), trouble)
+}
+
+// notices returns when each Lease changed last. The method also wakes the watch when the next holder becomes silent.
+func (w *watch) notices(leases []*coordinationv1.Lease, now time.Time) map[types.UID]time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var next time.Time
+	for _, l := range leases {
+		seen, ok := w.seen[l.UID]
+		if at := view.Silent(l, seen); ok && view.HolderOf(l) != "" && at.After(now) && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	if w.silence != nil {
+		w.silence.Stop()
+		w.silence = nil
+	}
+	if !next.IsZero() {
+		w.silence = time.AfterFunc(next.Sub(now), w.touch)
+	}
+	return maps.Clone(w.seen)
 }
 
 // trouble says why the slots may be old; empty if all watches work.

@@ -180,6 +180,19 @@ func TestWatchPublishesEachChangeOfASlot(t *testing.T) {
 	}, s.asked, "the console reads nothing else")
 }
 
+func TestHolderThatStopsRenewingIsShown(t *testing.T) {
+	held := leaseOf(1, "a", time.Now())
+	held.Spec.LeaseDurationSeconds = new(int32(2))
+	s := newServer(t, held)
+	_, all := watching(t, s)
+	assert.Nil(t, next(t, all).slots[0].Holder.SilentSince)
+	assert.NotNil(t, next(t, all).slots[0].Holder.SilentSince)
+	renewed := leaseOf(2, "a", time.Now())
+	renewed.Spec.LeaseDurationSeconds = new(int32(2))
+	s.changes <- renewed
+	assert.Nil(t, next(t, all).slots[0].Holder.SilentSince)
+}
+
 func TestFailedWatchMarksTheSlotsAsOld(t *testing.T) {
 	s := newServer(t, leaseOf(1, "a", time.Now()))
 	w, all := watching(t, s)

@@ -64,6 +64,8 @@ type Holder struct {
 	Since        *time.Time `json:"since,omitempty"`
 	Renewed      *time.Time `json:"renewed,omitempty"`
 	ServingSince *time.Time `json:"servingSince,omitempty"`
+	// SilentSince is the last change that the caller saw of a Lease without renewals.
+	SilentSince *time.Time `json:"silentSince,omitempty"`
 }
 
 // Standby is a gated pod that claims a slot, and does not hold it.
@@ -91,6 +93,10 @@ type State struct {
 	Leases []*coordinationv1.Lease
 	Pods   []*corev1.Pod
 	Events []*corev1.Event
+	// Seen has the instant at which the caller saw each Lease change, by uid, on the caller's own clock, which Now
+	// read last. Without Seen no holder counts as silent.
+	Seen map[types.UID]time.Time
+	Now  time.Time
 }
 
 // Slots returns all slots, or only those of the given names, sorted by namespace and
@@ -109,7 +115,11 @@ func (o State) Slots(only []string, most int) []Slot {
 	}
 	for _, l := range o.Leases {
 		if l.Labels[api.ManagedLabel] != "" && api.IsSlot(l.Name) {
-			at(l.Namespace, l.Name).fill(l)
+			s := at(l.Namespace, l.Name)
+			s.fill(l)
+			if seen, ok := o.Seen[l.UID]; ok && s.Holder != nil && s.Kind != Barrier && !Silent(l, seen).After(o.Now) {
+				s.Holder.SilentSince = &seen
+			}
 		}
 	}
 	for _, pod := range o.Pods {
@@ -215,6 +225,12 @@ func (s *Slot) join(pod corev1.Pod) {
 	}
 	standby.uid = pod.UID
 	s.Standbys = append(s.Standbys, standby)
+}
+
+// Silent returns the instant from which the holder of a Lease counts as silent, after the given change. A holder renews six
+// times in a lease duration, so two or three renewals are missing then.
+func Silent(l *coordinationv1.Lease, seen time.Time) time.Time {
+	return seen.Add(time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second / 2)
 }
 
 // remember adds the facts that only Events tell.

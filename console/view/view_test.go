@@ -183,6 +183,31 @@ func TestStandbyWaitsSinceItsStartOrRelease(t *testing.T) {
 	}
 }
 
+func TestHolderWithoutRenewalsIsSilent(t *testing.T) {
+	l := lease("lock.a", "a", nil)
+	l.UID, l.Spec.LeaseDurationSeconds = "lock-a", new(int32(30))
+	opened := lease("barrier.warm.run.0", "a", nil)
+	opened.UID, opened.Spec.LeaseDurationSeconds = "barrier", new(int32(30))
+	free := lease("lock.b", "", nil)
+	free.UID = "lock-b"
+	for name, c := range map[string]struct {
+		lease *coordinationv1.Lease
+		seen  time.Duration
+		want  bool
+	}{
+		"a recent change":      {l, 14 * time.Second, false},
+		"three lost renewals":  {l, 15 * time.Second, true},
+		"a pod at its barrier": {opened, time.Minute, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			state := State{Leases: []*coordinationv1.Lease{c.lease}, Now: noon, Seen: map[types.UID]time.Time{c.lease.UID: noon.Add(-c.seen)}}
+			assert.Equal(t, c.want, state.Slots(nil, 3)[0].Holder.SilentSince != nil)
+		})
+	}
+	assert.Nil(t, State{Leases: []*coordinationv1.Lease{l}, Now: noon}.Slots(nil, 3)[0].Holder.SilentSince, "the caller saw nothing")
+	assert.Nil(t, State{Leases: []*coordinationv1.Lease{free}, Now: noon, Seen: map[types.UID]time.Time{"lock-b": {}}}.Slots(nil, 3)[0].Holder)
+}
+
 func TestProgramsPodHasNoWait(t *testing.T) {
 	p := gated("b", "lock.a", func(p *corev1.Pod) { p.Status.Conditions = nil })
 	p.Spec.InitContainers[0].Args = []string{api.LocalRole, "-claims=lock/a"}

@@ -8,11 +8,13 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 func TestPageShowsAHandoverAsItHappens(t *testing.T) {
@@ -45,6 +47,12 @@ func TestPageTellsWhatNeedsAttention(t *testing.T) {
 	p.script(`document.querySelector("#attention-list button").click()`)
 	p.await(`document.querySelector(".detail") !== null`)
 	assert.Contains(t, p.text(".detail"), "ChildOfEarlierHold: a child of an earlier hold may still run")
+
+	p.state.Now, p.state.Seen = noon, map[types.UID]time.Time{"shoplock.report": noon.Add(-20 * time.Second)}
+	p.publish()
+	p.await(`document.title.startsWith("(2)")`)
+	assert.Contains(t, p.text("#attention-list"), "the holder report-weekly-qq9zt of lock.report does not renew: the slot is free once its lease expires")
+	assert.Contains(t, p.text("#rows .bad"), "no renewal for 20s")
 
 	p.trouble = "A watch of the API server failed."
 	p.publish()

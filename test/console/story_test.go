@@ -34,6 +34,7 @@ func (s *story) lease(namespace, slot, holder string, held time.Duration) {
 		Labels: map[string]string{api.ManagedLabel: "true"}, Annotations: map[string]string{},
 	}}
 	l.Spec.LeaseTransitions = new(int32(3))
+	l.Spec.LeaseDurationSeconds = new(int32(30))
 	if holder != "" {
 		l.Spec.HolderIdentity = new(api.Identity(holder, holder+"-uid"))
 		l.Spec.AcquireTime = &metav1.MicroTime{Time: noon.Add(-held)}

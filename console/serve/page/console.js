@@ -104,6 +104,7 @@
       const h = slot.holder;
       if (slot.missing) texts.push(slot.slot + " has no Lease of enroll");
       if (slot.paused) texts.push(slot.slot + " is paused by hand (" + slot.paused + ")");
+      if (h && h.silentSince) texts.push("the holder " + h.pod + " of " + slot.slot + " does not renew: the slot is free once its lease expires");
       if (slot.healthy || slot.missing) continue;
       if (!h) texts.push("nobody holds " + slot.slot + ", and " + plural(waiting, "pod") + " wait" + (waiting === 1 ? "s" : ""));
       else if (h.gone) texts.push("the holder " + h.pod + " of " + slot.slot + " is gone: the slot is free once its lease expires");
@@ -139,6 +140,7 @@
       parts.push(make("span", "pod", h.pod));
       parts.push(make("span", "more", h.since ? since(h.since, "for ") : "", h.token ? ", token " + h.token : ""));
       if (h.gone) parts.push(make("span", "tag bad", "pod is gone"));
+      if (h.silentSince) parts.push(make("span", "tag bad", since(h.silentSince, "no renewal for ")));
       if (h.beingDeleted) parts.push(make("span", "tag", "being deleted"));
       if (!slot.healthy && !h.gone) parts.push(make("span", "tag bad", "does not serve"));
       if (slot.yield) parts.push(make("span", "tag", "asked to yield"));
