@@ -5,6 +5,7 @@ package console
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -102,10 +103,12 @@ func afternoon() *story {
 	return s
 }
 
-// handsOver hands the singleton over to its standby.
+// handsOver deletes the singleton's holder. The standby holds, and a new pod stands by.
 func (s *story) handsOver() {
 	const old, next = "biller-7d9f-x2x4q", "biller-7d9f-k8w2n"
 	s.lease("shop", biller, next, 0)
+	s.state.Pods = slices.DeleteFunc(s.state.Pods, func(p *corev1.Pod) bool { return p.Name == old })
+	s.pod("shop", "biller-7d9f-m4t6c", 2*time.Second, "StandingBy", next+" holds "+biller, biller)
 	s.event("shop", old, "PodDeleted", "draining to hand over "+biller+": this pod is being deleted", 3*time.Second)
 	s.event("shop", old, api.ReasonReleased, biller+" is free again", 2*time.Second)
 	s.event("shop", next, api.ReasonAcquired, "this pod holds "+biller+" (token 4815)", time.Second)
