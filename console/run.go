@@ -23,6 +23,8 @@ const (
 	maxHeader = 16 << 10
 	// headerTimeout bounds the reading of a header.
 	headerTimeout = 5 * time.Second
+	// idleTimeout bounds the life of a connection without a request.
+	idleTimeout = time.Minute
 	// shutdown bounds the end of the servers. Streams end at once.
 	shutdown = 2 * time.Second
 )
@@ -89,7 +91,7 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 // serveUntil serves until ctx ends.
 func serveUntil(ctx context.Context, listener net.Listener, handler http.Handler) error {
 	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, MaxHeaderBytes: maxHeader,
+		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		BaseContext: func(net.Listener) context.Context { return ctx },
 	}
 	var group sync.WaitGroup
