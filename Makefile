@@ -10,6 +10,7 @@ SHELL := /bin/bash
 
 ROOT := $(CURDIR)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/metaparticle
+AXE := $(CACHE)/axe/node_modules/axe-core/axe.min.js
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 export GOFLAGS += -buildvcs=false
 # The cluster's programs and the images are built with these flags, too. So shared
@@ -82,11 +83,12 @@ ways: ## Measure the code: calls against the order of the files, sizes; PKG=fold
 ##@ Parts of the test, before a commit
 
 .PHONY: unit
-unit: ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
-	@./tools/packages prometheus
+unit: $(AXE) ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
+	@./tools/packages prometheus chromium
 	go test -race -timeout 20m $$(go list ./... | grep -v '/sim')
 	cd test && go test -race -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
+	cd test/console && go test -count=1 -timeout 15m ./...
 
 .PHONY: sim
 sim: ## The seeded simulation, six seeds of it with the race detector; SEEDS=n how many, SEED=n replays one.
@@ -124,6 +126,7 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	cd test && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../.golangci.yaml ./...
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../../.golangci.yaml ./...
 	cd test/helm && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
+	cd test/console && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 
 .PHONY: bench
 bench: bench-admission bench-enroll bench-forward bench-local install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
@@ -226,6 +229,14 @@ $(CACHE)/golangci-lint: tools/lint/go.mod
 	@echo "compiling golangci-lint, once"
 	mkdir -p $(CACHE)
 	cd tools/lint && CGO_ENABLED=0 go build -trimpath -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# The checker of accessibility is pinned by its digest, and stays outside of the checkout.
+$(AXE): test/console/package-lock.json
+	@./tools/packages npm
+	mkdir -p $(CACHE)/axe
+	cp test/console/package.json test/console/package-lock.json $(CACHE)/axe
+	cd $(CACHE)/axe && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 .PHONY: help
 help:

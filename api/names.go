@@ -93,6 +93,8 @@ const (
 	WaitSocketName  = "wait.sock"
 	ProbeSocketName = "probe.sock"
 
+	// ConsolePort serves the page of the console, on the loopback of its pod.
+	ConsolePort = 13133
 	// AgentPort serves the agent's /metrics and /healthz, and its answers to
 	// the kubelet's probes.
 	AgentPort = 13132
@@ -202,6 +204,8 @@ const (
 	// Draining is a word in the message of an Event at the end of a hold: the first word,
 	// or the first after a colon.
 	Draining = "draining"
+	// AgentReporter is the program that the agent's Events name as their author.
+	AgentReporter = "metaparticle-agent"
 )
 
 // The words that a person writes on the Lease of a slot.

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // metadataAlone requests an object without its spec and status. Whole pods would
@@ -121,9 +123,6 @@ type Event struct {
 	Time time.Time
 }
 
-// reporter is the agent's name in Events.
-const reporter = "metaparticle-agent"
-
 // maxEventMessage is the API's limit for an Event's message, in bytes.
 const maxEventMessage = 1024
 
@@ -164,8 +163,8 @@ func (e Event) object(namespace string) map[string]any {
 		"firstTimestamp":     at,
 		"lastTimestamp":      at,
 		"count":              1,
-		"source":             map[string]any{"component": reporter},
-		"reportingComponent": reporter,
+		"source":             map[string]any{"component": api.AgentReporter},
+		"reportingComponent": api.AgentReporter,
 		"reportingInstance":  e.PodName,
 	}
 }

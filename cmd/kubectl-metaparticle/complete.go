@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // completer is the name under which kubectl calls this program for the words of a line
@@ -129,11 +130,11 @@ func (c cluster) targets(ctx context.Context, namespace string) (words []string)
 func targetOf(slot string) string {
 	kind, rest, _ := strings.Cut(slot, ".")
 	switch kind {
-	case "lock", "election", "once", startLock:
+	case "lock", "election", "once", view.StartLock:
 		return kind + "/" + rest
-	case "semaphore", rwLock:
+	case "semaphore", view.RWLock:
 		return kind + "/" + rest[:strings.LastIndexByte(rest, '.')]
-	case atBarrier:
+	case view.Barrier:
 		run := api.RunOf(slot)
 		return kind + "/" + rest[:strings.LastIndex(rest, "."+run+".")]
 	case "shards":

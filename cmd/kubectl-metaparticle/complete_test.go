@@ -21,7 +21,7 @@ func TestShellProposesCommandsAndOutputs(t *testing.T) {
 	t.Setenv("KUBECONFIG", "/nowhere")
 	commands := slices.Sorted(maps.Keys(command))
 	for line, proposed := range map[string]string{
-		"":             "check\nexplain\nforget\ninject\npause\nresume\nstatus\nyield\n:4\n",
+		"":             "check\nconsole\nexplain\nforget\ninject\npause\nresume\nstatus\nyield\n:4\n",
 		"re":           "resume\n:4\n",
 		"nothing":      ":4\n",
 		"status -o j":  "json\n:4\n",

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 const forgetUsage = `Forgets that the work of a key has succeeded. A new pod that claims the key does
@@ -47,7 +48,7 @@ func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 // forget removes the key from the done keys of the Lease, or of the Leases of all shards. If a
 // Lease has changed meanwhile, the patch is refused, and forget reads the Lease again.
 func forget(ctx context.Context, c cluster, namespace string, args []string, std stdio) (int, error) {
-	if len(args) == 1 && strings.HasPrefix(args[0], atBarrier+"/") {
+	if len(args) == 1 && strings.HasPrefix(args[0], view.Barrier+"/") {
 		return closeBarrier(ctx, c, namespace, strings.Replace(args[0], "/", ".", 1), std)
 	}
 	if len(args) != 2 {

@@ -105,14 +105,14 @@ func TestStatusCommandShowsBarriers(t *testing.T) {
 	delete(arrived.Annotations, api.HoldAnnotation)
 	delete(arrived.Annotations, api.ServingAnnotation)
 	b := newByHand(slotLease(openLease, "", map[string]string{api.OpenedAnnotation: "2"}), arrived, slotLease("lock.a", "", nil))
-	assert.Equal(t, exitOK, b.status(t, view{}, "shop", "barrier/warm"))
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop", "barrier/warm"))
 	assert.Contains(t, b.out.String(), openLease+": barrier, nobody holds, open for 2 pods, 0 standbys\n")
 	assert.Contains(t, b.out.String(), second+": barrier, held by a, for 10m")
 	assert.NotContains(t, b.out.String(), "lock.a")
 	assert.NotContains(t, b.out.String(), "gone")
 	assert.Equal(t, exitRefused, b.yield(t, yielding{}, "barrier/warm"))
 	assert.Contains(t, b.err.String(), "barrier/warm is a barrier, at which pods wait")
-	assert.Equal(t, exitRefused, b.status(t, view{}, "shop", "barrier/other"))
+	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop", "barrier/other"))
 }
 
 func TestStatusListsDoneKeysAndWaitingPods(t *testing.T) {
@@ -131,7 +131,7 @@ func TestStatusListsDoneKeysAndWaitingPods(t *testing.T) {
 		state, _, err = cl.read(t.Context(), "shop")
 		return exitOK, err
 	})
-	all := state.statuses(nil)
+	all := state.slots(nil)
 	if assert.Len(t, all, 1) {
 		assert.Equal(t, []string{"6", "7"}, all[0].Done)
 		assert.Equal(t, "once", all[0].Kind)

@@ -20,7 +20,7 @@ func TestStatusPrintsNoControlCharacters(t *testing.T) {
 		l := slotLease("once.schema", "a", map[string]string{key: evil})
 		l.Annotations[key] = evil
 		b := newByHand(l)
-		b.status(t, view{}, "shop")
+		b.status(t, screen{}, "shop")
 		assert.NotContains(t, b.out.String(), "\x1b", key)
 		assert.False(t, strings.Contains(b.out.String(), "\nlock.other:"), key)
 	}

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // catalog returns the Leases of a read-write lock, and three pods that claim the lock. The argument has the holders of
@@ -69,7 +70,7 @@ func TestStatusCommandShowsReadersAndWriterTogether(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newByHand(catalog(c.holders...)...)
-			assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+			assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
 			assert.Equal(t, c.shown, b.out.String())
 		})
 	}
@@ -112,8 +113,8 @@ func TestYieldCommandEndsWithTheWritersRelease(t *testing.T) {
 }
 
 func TestWatchingStatusShowsAWholeLock(t *testing.T) {
-	of := func(slot string) slotStatus { return slotStatus{Namespace: "shop", Slot: slot, Kind: kindOf(slot)} }
-	all := []slotStatus{of("lock.a"), of("rwlock.b.0"), of("rwlock.b.intent"), of("rwlock.c.0")}
+	of := func(slot string) view.Slot { return view.Slot{Namespace: "shop", Slot: slot, Kind: view.KindOf(slot)} }
+	all := []view.Slot{of("lock.a"), of("rwlock.b.0"), of("rwlock.b.intent"), of("rwlock.c.0")}
 	assert.Equal(t, all[1:3], whole(all[2:3], all))
 	assert.Equal(t, all[:1], whole(all[:1], all))
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // maxEvents keeps the answer on one screen. Older Events mostly repeat the newer ones.
@@ -95,7 +96,7 @@ func (e *explainer) slotLines() []string {
 		if !read {
 			continue // reported in the section "not readable"
 		}
-		if api.IsRWLockSlot(slot) && !isIntent(slot) && (lease == nil || holderOf(lease) == "" && api.PauseOf(lease.Annotations) == "") {
+		if api.IsRWLockSlot(slot) && !isIntent(slot) && (lease == nil || view.HolderOf(lease) == "" && api.PauseOf(lease.Annotations) == "") {
 			continue // the intent stands for the lock
 		}
 		if lease == nil {
@@ -161,9 +162,9 @@ func (e *explainer) podLine(pod corev1.Pod) string {
 		text = "waits for its conditions"
 	case waitsAtBarrier(pod):
 		text = "waits at its barrier"
-	case !gated(pod) && len(podspec.ConditionsOf(&pod.Spec)) == 0:
+	case !view.Gated(pod) && len(podspec.ConditionsOf(&pod.Spec)) == 0:
 		text = "its barrier was open"
-	case !gated(pod):
+	case !view.Gated(pod):
 		text = "its conditions were met"
 	case len(held) > 0:
 		text = "holds " + strings.Join(shortened(held), ", ")
@@ -178,10 +179,10 @@ func (e *explainer) podLine(pod corev1.Pod) string {
 		text += ", " + string(pod.Status.Phase)
 	}
 	switch {
-	case !gated(pod):
+	case !view.Gated(pod):
 		return text
 	case podspec.ServesLocal(&pod.Spec):
-		return text + "\t" + asksItself
+		return text + "\t" + view.AsksItself
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type != api.ReadyCondition {
@@ -218,7 +219,7 @@ func (e *explainer) eventLines() []string {
 			continue
 		}
 		seen[text] = true
-		lines = append(lines, fmt.Sprintf("%s ago\t%s", age(e.now, last(event)), text))
+		lines = append(lines, fmt.Sprintf("%s ago\t%s", age(e.now, view.Last(event)), text))
 	}
 	return lines
 }

@@ -330,6 +330,9 @@ func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 func TestCheckCommandReportsOnlyAnUnboundPolicy(t *testing.T) {
 	operations.TestCheckCommandReportsOnlyAnUnboundPolicy(t)
 }
+func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
+	operations.TestConsoleShowsAHandoverWithItsCause(t)
+}
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
 }

@@ -32,6 +32,7 @@ var options = []struct{ component, values string }{
 	{"no-pull-secrets", "readPullSecrets: false\n"},
 	{"network-policy", "networkPolicy: {enabled: true}\n"},
 	{"monitoring", "monitoring: {serviceMonitor: true, podMonitor: true}\n"},
+	{"console", "console: {enabled: true}\n"},
 }
 
 // TestChartEqualsTheKustomizationForAllOptions compares object by object, without components,
@@ -109,6 +110,12 @@ func TestEachValueReachesItsObject(t *testing.T) {
 		{"monitoring: {serviceMonitor: true, interval: 30s}", "ServiceMonitor/metaparticle-webhook", []any{"spec", "endpoints", 0}, object{"port": "metrics", "interval": "30s"}},
 		{"monitoring: {podMonitor: true, labels: {release: prometheus}}", "PodMonitor/metaparticle-agents", []any{"metadata", "labels", "release"}, "prometheus"},
 		{"monitoring: {podMonitor: true, interval: 30s}", "PodMonitor/metaparticle-agents", []any{"spec", "podMetricsEndpoints", 0, "interval"}, "30s"},
+		{"console: {enabled: true, resources: {limits: {memory: 1Gi}}}", "Deployment/metaparticle-console", below(container, "resources"), object{"requests": object{"cpu": "10m", "memory": "48Mi"}, "limits": object{"memory": "1Gi"}}},
+		{"{console: {enabled: true}, image: {webhook: {tag: \"7\"}, pullPolicy: Always}}", "Deployment/metaparticle-console", below(container, "image"), registry + "/webhook:7"},
+		{"{console: {enabled: true}, image: {pullPolicy: Always}}", "Deployment/metaparticle-console", below(container, "imagePullPolicy"), "Always"},
+		{"{console: {enabled: true}, imagePullSecrets: [{name: s}]}", "Deployment/metaparticle-console", below(pod, "imagePullSecrets"), []any{object{"name": "s"}}},
+		{"{console: {enabled: true}, nodeSelector: {pool: system}}", "Deployment/metaparticle-console", below(pod, "nodeSelector"), object{"pool": "system", "kubernetes.io/os": "linux"}},
+		{"{console: {enabled: true}, tolerations: []}", "Deployment/metaparticle-console", below(pod, "tolerations"), []any{}},
 		{"policies: {audit: true}", "ValidatingAdmissionPolicyBinding/metaparticle-gate", []any{"spec", "validationActions"}, []any{"Deny", "Audit"}},
 	} {
 		t.Run(c.values, func(t *testing.T) {
@@ -154,6 +161,7 @@ func TestSchemaRefusesUnknownAndBadValues(t *testing.T) {
 		"tolerations: [{effect: Never}]":           "at '/tolerations/0/effect'",
 		"resources: {limit: {}}":                   "additional properties 'limit' not allowed",
 		"podLabels: {a: 1}":                        "at '/podLabels/a': got number, want string",
+		"console: {enabled: 'yes'}":                "at '/console/enabled': got string, want boolean",
 		"networkPolicy: true":                      "at '/networkPolicy': got boolean, want object",
 	} {
 		_, err := attempt{chart: chart, release: "metaparticle", namespace: namespace, values: values}.render()
@@ -192,7 +200,7 @@ func sameKeys(t *testing.T, path string, values, schema object) {
 		}
 	}
 	for key := range properties {
-		if optional := path == "" && key == "global" || path == "/affinity" || path == "/resources"; !optional {
+		if optional := path == "" && key == "global" || path == "/affinity" || strings.HasSuffix(path, "/resources"); !optional {
 			assert.Contains(t, values, key, path)
 		}
 	}

@@ -67,7 +67,7 @@ func TestMergeRefusesTwoChangesOfOneLine(t *testing.T) {
 // TestEachPlaceIsInAnObject checks that no place of the table has lost its object.
 func TestEachPlaceIsInAnObject(t *testing.T) {
 	found := map[string]bool{}
-	for _, selection := range [][]string{nil, {"host-network"}, {"client-ca"}, {"monitoring"}} {
+	for _, selection := range [][]string{nil, {"host-network"}, {"client-ca"}, {"monitoring"}, {"console"}} {
 		all, err := sources("../../manifests", selection...)
 		require.NoError(t, err)
 		for _, object := range all {

@@ -27,6 +27,11 @@ func in(text string, path ...string) place {
 	return place{kind: "Deployment", name: "metaparticle-webhook", path: path, text: text}
 }
 
+// console names the Deployment of the console.
+func console(text string, path ...string) place {
+	return place{kind: "Deployment", name: "metaparticle-console", path: path, text: text}
+}
+
 // pod and container lead to the webhook's pods, and to their container.
 var (
 	pod       = []string{"spec", "template", "spec"}
@@ -74,6 +79,12 @@ var places = []place{
   configMap: {name: {{ . }}}
 {{- end }}`, of(pod, "volumes", "-")...),
 	in("{{ .Values.clientCA.configMap }}", of(pod, "volumes", "[name=callers]", "configMap", "name")...),
+	console("{{ include \"metaparticle.image\" (merge (dict \"name\" \"webhook\") .) | quote }}", of(pod, "containers", "[name=console]", "image")...),
+	console("\n{{- with .Values.image.pullPolicy }}\nimagePullPolicy: {{ . }}\n{{- end }}", of(pod, "containers", "[name=console]", "+")...),
+	console("\nresources:\n{{- toYaml .Values.console.resources | nindent @2 }}", of(pod, "containers", "[name=console]", "resources")...),
+	console("\nnodeSelector:\n{{- toYaml .Values.nodeSelector | nindent @2 }}", of(pod, "nodeSelector")...),
+	console("\ntolerations:\n{{- toYaml .Values.tolerations | nindent @2 }}", of(pod, "tolerations")...),
+	console("\n{{- with .Values.imagePullSecrets }}\nimagePullSecrets:\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod, "+")...),
 	{kind: "ResourceQuota", name: "metaparticle-critical-pods", path: []string{"spec", "scopeSelector", "matchExpressions", "[scopeName=PriorityClass]", "values"},
 		text: "\nvalues: [{{ .Values.priorityClassName }}]"},
 	{kind: "ValidatingAdmissionPolicyBinding", path: []string{"spec", "validationActions"},

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -21,14 +22,20 @@ var components = []struct{ name, condition string }{
 	{"no-pull-secrets", "not .Values.readPullSecrets"},
 	{"network-policy", ".Values.networkPolicy.enabled"},
 	{"monitoring", ""}, // changes no object, and adds two
+	{"console", ""},    // adds four objects
 }
 
-// conditions are those of whole objects.
+// conditions are those of whole objects, by kind, or by kind and name.
 var conditions = map[string]string{
 	"ResourceQuota":  "and .Values.resourceQuota.enabled .Values.priorityClassName",
 	"NetworkPolicy":  ".Values.networkPolicy.enabled",
 	"ServiceMonitor": ".Values.monitoring.serviceMonitor",
 	"PodMonitor":     ".Values.monitoring.podMonitor",
+	// These objects have a condition by their names.
+	"ServiceAccount/metaparticle-console":     ".Values.console.enabled",
+	"ClusterRole/metaparticle-console":        ".Values.console.enabled",
+	"ClusterRoleBinding/metaparticle-console": ".Values.console.enabled",
+	"Deployment/metaparticle-console":         ".Values.console.enabled",
 }
 
 // omitted is the kind that the chart lacks. Helm stores the release in the namespace before
@@ -76,7 +83,7 @@ func templates(manifests string) (map[string]string, error) {
 			return nil, fmt.Errorf("%s: %w", object.key, err)
 		}
 		kind, _, _ := strings.Cut(object.key, "/")
-		if condition := conditions[kind]; condition != "" {
+		if condition := cmp.Or(conditions[object.key], conditions[kind]); condition != "" {
 			text = "{{- if " + condition + " }}\n" + text + "{{- end }}\n"
 		}
 		if before := files[object.file]; before != "" {

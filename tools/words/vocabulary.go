@@ -19,7 +19,7 @@ import (
 )
 
 // product lists the folders of the product. The names in their code are compared with the vocabulary.
-var product = []string{"agent", "api", "cmd", "enroll", "mutate"}
+var product = []string{"agent", "api", "cmd", "console", "enroll", "mutate"}
 
 // vocabulary has the words in the product's names, and the lists of explained and plain
 // words.

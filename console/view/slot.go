@@ -1,11 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package main
+package view
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,14 +18,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// slotStatus is one slot, as the command "status" shows it.
-type slotStatus struct {
+// Slot is one slot, as a person sees it.
+type Slot struct {
 	Namespace string `json:"namespace"`
 	Slot      string `json:"slot"`
 	// Kind is singleton, lock, election, once, semaphore, shards, start-lock, rwlock or barrier.
-	Kind   string        `json:"kind"`
-	Holder *holderStatus `json:"holder,omitempty"`
-	Paused api.Pause     `json:"paused,omitempty"`
+	Kind   string    `json:"kind"`
+	Holder *Holder   `json:"holder,omitempty"`
+	Paused api.Pause `json:"paused,omitempty"`
 	// Yield is a person's request that the hold ends. The release of the hold removes the
 	// request.
 	Yield string `json:"yield,omitempty"`
@@ -40,19 +39,19 @@ type slotStatus struct {
 	// Opened is the number of pods for which a barrier was opened, in its first Lease.
 	Opened int `json:"opened,omitempty"`
 	// Failures has the failures in a row of a once claim's work, by key.
-	Failures map[string]int  `json:"failures,omitempty"`
-	Standbys []standbyStatus `json:"standbys"`
+	Failures map[string]int `json:"failures,omitempty"`
+	Standbys []Standby      `json:"standbys"`
 	// Transitions counts the changes of the holder since the Lease was made.
 	Transitions int32 `json:"transitions"`
 	// Handovers are the last handovers that Events report, the latest first.
-	Handovers []handover `json:"handovers"`
+	Handovers []Handover `json:"handovers"`
 	// Missing reports that a pod claims the slot, but that the slot has no Lease of
 	// enroll.
 	Missing bool `json:"missing,omitempty"`
 }
 
-// holderStatus is the pod that holds a slot.
-type holderStatus struct {
+// Holder is the pod that holds a slot.
+type Holder struct {
 	Pod      string `json:"pod"`
 	Identity string `json:"identity"`
 	Workload string `json:"workload,omitempty"`
@@ -65,10 +64,12 @@ type holderStatus struct {
 	Since        *time.Time `json:"since,omitempty"`
 	Renewed      *time.Time `json:"renewed,omitempty"`
 	ServingSince *time.Time `json:"servingSince,omitempty"`
+	// SilentSince is the last change that the caller saw of a Lease without renewals.
+	SilentSince *time.Time `json:"silentSince,omitempty"`
 }
 
-// standbyStatus is a gated pod that claims a slot, and does not hold it.
-type standbyStatus struct {
+// Standby is a gated pod that claims a slot, and does not hold it.
+type Standby struct {
 	Pod     string `json:"pod"`
 	Ready   bool   `json:"ready"`
 	Reason  string `json:"reason"`
@@ -76,68 +77,84 @@ type standbyStatus struct {
 	// Program reports that the program of the pod asks for its slots by the local API. The
 	// cluster does not show whether it asks at present.
 	Program bool `json:"program,omitempty"`
+	// WaitsSince is the last start of the pod's shim, or its last release, which Events tell. The
+	// field is absent for a program's pod.
+	WaitsSince *time.Time `json:"waitsSince,omitempty"`
 
-	identity string
+	// Identity is the identity by which the pod would hold.
+	Identity string `json:"-"`
+
+	uid types.UID
 }
 
-// objects are all objects that the command "status" reads, by uid.
-type objects struct {
-	leases map[types.UID]*coordinationv1.Lease
-	pods   map[types.UID]*corev1.Pod
-	events map[types.UID]*corev1.Event
+// State has the objects from which the slots are computed. Pods of other claims, and Leases of
+// other programs, do no harm.
+type State struct {
+	Leases []*coordinationv1.Lease
+	Pods   []*corev1.Pod
+	Events []*corev1.Event
+	// Seen has the instant at which the caller saw each Lease change, by uid, on the caller's own clock, which Now
+	// read last. Without Seen no holder counts as silent.
+	Seen map[types.UID]time.Time
+	Now  time.Time
 }
 
-// statuses returns all slots, or only those of the given names, sorted by namespace and
-// name.
-func (o objects) statuses(only []string) []slotStatus {
-	slots := map[types.NamespacedName]*slotStatus{}
-	at := func(namespace, name string) *slotStatus {
+// Slots returns all slots, or only those of the given names, sorted by namespace and
+// name. Each slot has its last handovers, but not more than the given number.
+func (o State) Slots(only []string, most int) []Slot {
+	slots := map[types.NamespacedName]*Slot{}
+	at := func(namespace, name string) *Slot {
 		key := types.NamespacedName{Namespace: namespace, Name: name}
 		if slots[key] == nil {
-			slots[key] = &slotStatus{
-				Namespace: namespace, Slot: name, Kind: kindOf(name), Missing: true,
-				Standbys: []standbyStatus{}, Handovers: []handover{},
+			slots[key] = &Slot{
+				Namespace: namespace, Slot: name, Kind: KindOf(name), Missing: true,
+				Standbys: []Standby{}, Handovers: []Handover{},
 			}
 		}
 		return slots[key]
 	}
-	for _, l := range o.leases {
+	for _, l := range o.Leases {
 		if l.Labels[api.ManagedLabel] != "" && api.IsSlot(l.Name) {
-			at(l.Namespace, l.Name).fill(l)
+			s := at(l.Namespace, l.Name)
+			s.fill(l)
+			if seen, ok := o.Seen[l.UID]; ok && s.Holder != nil && s.Kind != Barrier && !Silent(l, seen).After(o.Now) {
+				s.Holder.SilentSince = &seen
+			}
 		}
 	}
-	for _, pod := range o.pods {
-		for _, slot := range claimed(*pod) {
+	for _, pod := range o.Pods {
+		for _, slot := range Claimed(*pod) {
 			at(pod.Namespace, slot).join(*pod)
 		}
 	}
+	histories := historiesOf(o.Events)
 	holders := map[string]bool{}
 	for _, s := range slots {
 		if s.Holder != nil {
-			holders[s.group()+s.Holder.Identity] = true
+			holders[s.Group()+s.Holder.Identity] = true
 		}
 	}
-	var all []slotStatus
+	var all []Slot
 	for key, s := range slots {
 		if only != nil && !slices.Contains(only, key.Name) {
 			continue
 		}
-		s.Standbys = slices.DeleteFunc(s.Standbys, func(p standbyStatus) bool { return holders[s.group()+p.identity] })
-		slices.SortFunc(s.Standbys, func(a, b standbyStatus) int { return strings.Compare(a.Pod, b.Pod) })
-		s.Handovers = append(s.Handovers, handovers(slices.Collect(maps.Values(o.events)), key)...)
+		s.Standbys = slices.DeleteFunc(s.Standbys, func(p Standby) bool { return holders[s.Group()+p.Identity] })
+		slices.SortFunc(s.Standbys, func(a, b Standby) int { return strings.Compare(a.Pod, b.Pod) })
+		s.remember(histories[key], most)
 		all = append(all, *s)
 	}
-	slices.SortFunc(all, func(a, b slotStatus) int {
+	slices.SortFunc(all, func(a, b Slot) int {
 		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Slot, b.Slot))
 	})
 	return all
 }
 
-// group returns the same key for all slots of a semaphore, or all shards of a workload. A pod
+// Group returns the same key for all slots of a semaphore, or all shards of a workload. A pod
 // needs only one of them. Every other slot has a key of its own.
-func (s slotStatus) group() string {
+func (s Slot) Group() string {
 	name := s.Slot
-	if i := strings.LastIndexByte(name, '.'); (s.Kind == "semaphore" || s.Kind == "shards" || s.Kind == rwLock) && i > 0 {
+	if i := strings.LastIndexByte(name, '.'); (s.Kind == "semaphore" || s.Kind == "shards" || s.Kind == RWLock) && i > 0 {
 		name = name[:i]
 	}
 	return s.Namespace + "/" + name + " "
@@ -145,10 +162,10 @@ func (s slotStatus) group() string {
 
 // fill stores the facts of the Lease. The holder counts as gone until the method join
 // finds its pod. A pod at a barrier is not looked for: its Lease expires if the pod is gone.
-func (s *slotStatus) fill(l *coordinationv1.Lease) {
+func (s *Slot) fill(l *coordinationv1.Lease) {
 	l = l.DeepCopy()
 	for key, value := range l.Annotations {
-		l.Annotations[key] = oneLine(value)
+		l.Annotations[key] = OneLine(value)
 	}
 	s.Done = api.Done(l.Annotations[api.DoneAnnotation]).Keys()
 	failures := api.Failures(l.Annotations[api.FailuresAnnotation])
@@ -161,13 +178,13 @@ func (s *slotStatus) fill(l *coordinationv1.Lease) {
 	s.Missing, s.Paused, s.Yield = false, api.PauseOf(l.Annotations), l.Annotations[api.YieldAnnotation]
 	s.Stamp, s.Opened = l.Annotations[api.StampAnnotation], api.Opened(l.Annotations[api.OpenedAnnotation])
 	s.Successor, s.Transitions = l.Annotations[api.SuccessorAnnotation], ptr.Deref(l.Spec.LeaseTransitions, 0)
-	identity := holderOf(l)
+	identity := HolderOf(l)
 	if identity == "" {
 		return
 	}
-	s.Holder = &holderStatus{
+	s.Holder = &Holder{
 		Pod: api.PodOf(identity), Identity: identity, Workload: l.Annotations[api.WorkloadAnnotation],
-		Hold: l.Annotations[api.HoldAnnotation], Token: l.Annotations[api.TokenAnnotation], Gone: s.Kind != atBarrier,
+		Hold: l.Annotations[api.HoldAnnotation], Token: l.Annotations[api.TokenAnnotation], Gone: s.Kind != Barrier,
 	}
 	if l.Spec.AcquireTime != nil {
 		s.Holder.Since = &l.Spec.AcquireTime.Time
@@ -181,8 +198,8 @@ func (s *slotStatus) fill(l *coordinationv1.Lease) {
 }
 
 // join adds a pod that claims the slot: the holder, or a standby.
-func (s *slotStatus) join(pod corev1.Pod) {
-	if s.Holder != nil && s.Holder.Identity == identityOf(pod) {
+func (s *Slot) join(pod corev1.Pod) {
+	if s.Holder != nil && s.Holder.Identity == IdentityOf(pod) {
 		s.Holder.Gone, s.Holder.Deleted = false, pod.DeletionTimestamp != nil
 		return
 	}
@@ -192,34 +209,45 @@ func (s *slotStatus) join(pod corev1.Pod) {
 	if s.finished(pod) {
 		return
 	}
-	standby := standbyStatus{Pod: pod.Name, identity: identityOf(pod), Reason: "Unknown", Message: "its agent has said nothing yet"}
-	switch said, ok := condition(pod); {
+	standby := Standby{Pod: pod.Name, Identity: IdentityOf(pod), Reason: "Unknown", Message: "its agent has said nothing yet"}
+	switch said, ok := Condition(pod); {
 	case podspec.ServesLocal(&pod.Spec):
-		standby.Program, standby.Ready = true, ready(pod)
-		standby.Reason, standby.Message = localReason, asksItself
+		standby.Program, standby.Ready = true, Ready(pod)
+		standby.Reason, standby.Message = LocalReason, AsksItself
 	case ok:
-		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, oneLine(said.Reason), oneLine(said.Message)
+		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, OneLine(said.Reason), OneLine(said.Message)
 	}
 	if pod.DeletionTimestamp != nil {
 		standby.Message += "; it is being deleted"
 	}
+	if since := started(pod); !standby.Program && !since.IsZero() {
+		standby.WaitsSince = &since
+	}
+	standby.uid = pod.UID
 	s.Standbys = append(s.Standbys, standby)
 }
 
-// kindOf returns the kind of a slot, in the words of a person.
-func kindOf(slot string) string {
-	kind, _, _ := strings.Cut(slot, ".")
-	if kind != startLock {
-		kind, _, _ = strings.Cut(kind, "-")
+// Silent returns the instant from which the holder of a Lease counts as silent, after the given change. A holder renews six
+// times in a lease duration, so two or three renewals are missing then.
+func Silent(l *coordinationv1.Lease, seen time.Time) time.Time {
+	return seen.Add(time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second / 2)
+}
+
+// remember adds the facts that only Events tell.
+func (s *Slot) remember(h history, most int) {
+	s.Handovers = append(s.Handovers, h.handovers[:min(len(h.handovers), most)]...)
+	for i, p := range s.Standbys {
+		if at, ok := h.released[p.uid]; ok && p.WaitsSince != nil && at.After(*p.WaitsSince) {
+			s.Standbys[i].WaitsSince = &at
+		}
 	}
-	return kind
 }
 
 // finished reports whether a pod does not wait for the slot of a once claim, or for a start lock.
 // A pod with a once claim is finished if its key is done. The pod is also finished if its init containers
 // have ended, and none of its main containers waits. A pod that is Ready has started.
-func (s *slotStatus) finished(pod corev1.Pod) bool {
-	if said, ok := condition(pod); s.Kind == startLock {
+func (s *Slot) finished(pod corev1.Pod) bool {
+	if said, ok := Condition(pod); s.Kind == StartLock {
 		return ok && said.Status == corev1.ConditionTrue
 	}
 	key := onceKey(pod)
@@ -233,67 +261,11 @@ func (s *slotStatus) finished(pod corev1.Pod) bool {
 	return slices.Contains(s.Done, key) || begun && !waits
 }
 
-// onceKey returns the key of a pod's once claim from the arguments of its agent; empty
-// without one. The annotation "true" has no key.
-func onceKey(pod corev1.Pod) string {
-	for _, c := range pod.Spec.InitContainers {
-		if c.Name == api.AgentContainer {
-			return api.RecallRunArgs(c.Args).OnceKey
-		}
-	}
-	return ""
-}
-
-// healthy reports whether the slot has a holder that serves, is paused, or has neither a
+// Healthy reports whether the slot has a holder that serves, is paused, or has neither a
 // holder nor a standby. The holder of a once claim need not serve, nor does a pod at a barrier. A pod that asks by the
 // local API is no standby here, because its program may want no slot.
-func (s slotStatus) healthy() bool {
-	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == atBarrier || s.Kind == rwLock) && !s.Holder.Gone
-	wanted := slices.ContainsFunc(s.Standbys, func(p standbyStatus) bool { return !p.Program })
+func (s Slot) Healthy() bool {
+	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == Barrier || s.Kind == RWLock) && !s.Holder.Gone
+	wanted := slices.ContainsFunc(s.Standbys, func(p Standby) bool { return !p.Program })
 	return serves || s.Paused != "" || s.Holder == nil && !wanted
-}
-
-// possession has the slots of a read-write lock that one pod has under one hold.
-type possession struct {
-	slots []slotStatus
-	// writes reports that the pod has all slots. The field waits reports that the pod has the intent, and
-	// waits for readers.
-	writes, waits bool
-}
-
-// possessions returns what each pod has of a read-write lock, writers first.
-func possessions(lock []slotStatus) (all []possession) {
-	for _, s := range lock {
-		if s.Holder == nil {
-			continue
-		}
-		i := slices.IndexFunc(all, func(p possession) bool {
-			h := p.slots[0].Holder
-			return h.Identity == s.Holder.Identity && h.Hold == s.Holder.Hold
-		})
-		if i < 0 {
-			i, all = len(all), append(all, possession{})
-		}
-		all[i].slots = append(all[i].slots, s)
-		all[i].waits = all[i].waits || isIntent(s.Slot)
-	}
-	for i := range all {
-		all[i].writes = len(all[i].slots) == 1+api.RWLockSlots
-		all[i].waits = all[i].waits && !all[i].writes
-		// A token is a decimal number, and the program has the greatest one.
-		slices.SortStableFunc(all[i].slots, func(a, b slotStatus) int {
-			return cmp.Or(len(b.Holder.Token)-len(a.Holder.Token), strings.Compare(b.Holder.Token, a.Holder.Token))
-		})
-	}
-	slices.SortStableFunc(all, func(a, b possession) int { return len(b.slots) - len(a.slots) })
-	return all
-}
-
-// whole returns the slots, and with them all slots of their read-write locks.
-func whole(changed, all []slotStatus) []slotStatus {
-	return slices.DeleteFunc(slices.Clone(all), func(s slotStatus) bool {
-		return !slices.ContainsFunc(changed, func(c slotStatus) bool {
-			return c.Namespace == s.Namespace && (c.Slot == s.Slot || c.Kind == rwLock && s.group() == c.group())
-		})
-	})
 }

@@ -1,0 +1,254 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/transport/spdy"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
+)
+
+const consoleUsage = `Shows all slots in the browser, live: holders, standbys and why they wait,
+handovers and their causes. The page comes through a port-forward to a pod of the
+console, on which the API server decides: it needs the right to list pods and to
+create pods/portforward in the namespace metaparticle-system. Ctrl-C ends it.
+
+Whoever can connect to the loopback of this computer sees the page meanwhile.
+
+  kubectl metaparticle console [--port PORT]
+`
+
+const (
+	// consoleNamespace is the only namespace of an installation.
+	consoleNamespace = "metaparticle-system"
+	// consoleName is the name of the console's Deployment.
+	consoleName = "metaparticle-console"
+)
+
+var consoleLabels = client.MatchingLabels{"app.kubernetes.io/name": consoleName}
+
+// noConsole tells how to install the console.
+const noConsole = refusal("no console is installed: add --set console.enabled=true to helm upgrade, or the component console to the" +
+	" kustomization (docs/console.md)")
+
+const (
+	// consoleWait bounds the wait for a Ready pod: a node pulls the image and starts the pod.
+	consoleWait = time.Minute
+	// consoleRetry is the pause before another port-forward.
+	consoleRetry = time.Second
+)
+
+func consoleCommand(ctx context.Context, args []string, std stdio) (int, error) {
+	flags, connection := newFlags("console", consoleUsage, std)
+	f := forwarding{std: std}
+	flags.IntVar(&f.port, "port", 0, "local port; default: any free one")
+	c, _, rest, err := connection.begin(flags, args)
+	if err != nil {
+		return exitError, err
+	}
+	if len(rest) > 0 {
+		return exitError, fmt.Errorf("unexpected argument %q", rest[0])
+	}
+	config, err := connection.config()
+	if err != nil {
+		return exitError, fmt.Errorf("find the cluster: %w", err)
+	}
+	f.forward = func(ctx context.Context, pod string, port int, ready func(port int)) error {
+		return forward(ctx, config, pod, port, ready)
+	}
+	return exitOK, f.run(ctx, c)
+}
+
+// forwarding keeps a local port connected to the console.
+type forwarding struct {
+	std stdio
+	// port is the local port. Zero becomes a free port at the first connection.
+	port int
+	// forward connects a local port to a pod until ctx ends, or until the connection is lost. The
+	// function calls ready once the port answers.
+	forward func(ctx context.Context, pod string, port int, ready func(port int)) error
+}
+
+// run forwards until ctx ends. If a pod goes, run looks for another one.
+func (f *forwarding) run(ctx context.Context, c cluster) error {
+	for {
+		pod, err := awaitConsole(ctx, c)
+		if err == nil {
+			err = f.connect(ctx, c, pod)
+		}
+		switch {
+		case ctx.Err() != nil:
+			return nil // the person ended the command
+		case err != nil:
+			return err
+		}
+		fmt.Fprintf(f.std.err, "the connection to %s is lost; looking for another pod of the console\n", pod.Name)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(consoleRetry):
+		}
+	}
+}
+
+// connect forwards to one pod until the pod goes. Only a connection that never was ready is an error.
+func (f *forwarding) connect(ctx context.Context, c cluster, pod *corev1.Pod) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		defer cancel()
+		awaitEnd(ctx, c, pod)
+	}()
+	connected := false
+	err := f.forward(ctx, pod.Name, f.port, func(port int) {
+		connected = true
+		if f.port != port {
+			f.port = port
+		}
+		fmt.Fprintf(f.std.out, "http://127.0.0.1:%d/\n", port)
+	})
+	if connected || ctx.Err() != nil {
+		return nil
+	}
+	return fmt.Errorf("forward a port to %s: %w", pod.Name, err)
+}
+
+// awaitConsole returns a Ready pod of the console.
+func awaitConsole(ctx context.Context, c cluster) (*corev1.Pod, error) {
+	ctx, cancel := context.WithTimeout(ctx, consoleWait)
+	defer cancel()
+	watching, err := c.Watch(ctx, new(corev1.PodList), client.InNamespace(consoleNamespace), consoleLabels)
+	if err != nil {
+		return nil, fmt.Errorf("watch the pods of the console: %w", err)
+	}
+	defer watching.Stop()
+	var pods corev1.PodList
+	if err := c.List(ctx, &pods, client.InNamespace(consoleNamespace), consoleLabels); err != nil {
+		return nil, fmt.Errorf("read the pods of the console: %w", err)
+	}
+	if i := slices.IndexFunc(pods.Items, answers); i >= 0 {
+		return &pods.Items[i], nil
+	}
+	if len(pods.Items) == 0 {
+		return nil, noConsole
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("no pod of the console is Ready within %s: kubectl -n %s describe deployment %s", consoleWait, consoleNamespace, consoleName)
+		case e, open := <-watching.ResultChan():
+			if !open {
+				return nil, errors.New("watch the pods of the console: the watch ended")
+			}
+			if pod, ok := e.Object.(*corev1.Pod); ok && e.Type != watch.Deleted && answers(*pod) {
+				return pod, nil
+			}
+		}
+	}
+}
+
+// answers reports whether a pod of the console can be forwarded to.
+func answers(pod corev1.Pod) bool { return view.Ready(pod) && pod.DeletionTimestamp == nil }
+
+// awaitEnd returns when the pod stops answering, or when ctx ends. A port-forward itself does not notice the end of
+// a process in the pod.
+func awaitEnd(ctx context.Context, c cluster, pod *corev1.Pod) {
+	for ctx.Err() == nil {
+		watching, err := c.Watch(ctx, new(corev1.PodList), client.InNamespace(consoleNamespace), client.MatchingFields{"metadata.name": pod.Name})
+		if err == nil {
+			ended := ends(ctx, c, pod, watching)
+			watching.Stop()
+			if ended {
+				return
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(consoleRetry):
+		}
+	}
+}
+
+// ends reports whether the pod stopped answering while the watch lasted.
+func ends(ctx context.Context, c cluster, pod *corev1.Pod, watching watch.Interface) bool {
+	var now corev1.Pod
+	err := c.Get(ctx, types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, &now)
+	if apierrors.IsNotFound(err) || err == nil && (now.UID != pod.UID || !answers(now)) {
+		return true
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return true
+		case e, open := <-watching.ResultChan():
+			if !open {
+				return false
+			}
+			if now, ok := e.Object.(*corev1.Pod); ok && (e.Type == watch.Deleted || now.UID != pod.UID || !answers(*now)) {
+				return true
+			}
+		}
+	}
+}
+
+// forward forwards a local port to the pod, by WebSocket or, with an older API server, by SPDY.
+func forward(ctx context.Context, config *rest.Config, pod string, port int, ready func(port int)) error {
+	clients, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	address := clients.CoreV1().RESTClient().Post().Resource("pods").Namespace(consoleNamespace).Name(pod).SubResource("portforward").URL()
+	transport, upgrader, err := spdy.RoundTripperFor(config)
+	if err != nil {
+		return err
+	}
+	older := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, address)
+	newer, err := portforward.NewSPDYOverWebsocketDialer(address, config)
+	if err != nil {
+		return err
+	}
+	dialer := portforward.NewFallbackDialer(newer, older, func(err error) bool {
+		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
+	})
+	begun := make(chan struct{})
+	var problems strings.Builder
+	f, err := portforward.NewOnAddressesWithContext(ctx, dialer, []string{net.IPv4(127, 0, 0, 1).String()},
+		[]string{fmt.Sprintf("%d:%d", port, api.ConsolePort)}, begun, io.Discard, &problems)
+	if err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- f.ForwardPorts() }()
+	select {
+	case err := <-ended:
+		return errors.Join(err, errors.New(problems.String()))
+	case <-begun:
+	}
+	ports, err := f.GetPorts()
+	if err != nil {
+		return err
+	}
+	ready(int(ports[0].Local))
+	return <-ended
+}

@@ -1,0 +1,13 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package view computes what people see of slots, from Leases, pods and Events: holders,
+// standbys with their reasons, and handovers with their causes. The command "kubectl
+// metaparticle status" and the console show the same values.
+//
+// The package does no I/O, and reads no clock. Each instant is one that a pod's machine or the
+// API server wrote. So an instant tells people when something happened, but decides nothing.
+//
+// Not guaranteed: Events get lost, and the API server deletes them after an hour by default. A
+// handover without its Events is absent here.
+package view
