@@ -1,0 +1,189 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package pages
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"html/template"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"unicode/utf8"
+
+	"github.com/metaparticle-io/metaparticle"
+)
+
+// Policy is the Content-Security-Policy of each page.
+const Policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+
+var (
+	//go:embed layout.html
+	layout string
+	//go:embed style.css
+	style []byte
+	//go:embed search.js
+	script []byte
+)
+
+// site has all documents while they become pages.
+type site struct {
+	repository fs.FS
+	pages      []*page
+	bySource   map[string]*page
+	// pictures are the images among the documents, by their paths in the repository.
+	pictures map[string][]byte
+}
+
+// Files returns the files of the embedded documents' pages, by their paths.
+var Files = sync.OnceValues(func() (map[string][]byte, error) { return Build(metaparticle.Documents, nil) })
+
+// Build renders all documents, and returns the files of the site by their paths. The paths of the
+// documents are those of the repository. Build checks links to other files of the repository, unless
+// the repository is nil.
+func Build(documents, repository fs.FS) (map[string][]byte, error) {
+	s := &site{repository: repository, bySource: map[string]*page{}, pictures: map[string][]byte{}}
+	if err := s.read(documents); err != nil {
+		return nil, err
+	}
+	var all []error
+	for _, p := range s.pages {
+		all = append(all, p.check(s)...)
+	}
+	if err := errors.Join(all...); err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{"style.css": style, "search.js": script}
+	for name, picture := range s.pictures {
+		files[target(name)] = picture
+	}
+	groups := arrange(s.pages)
+	for _, p := range s.pages {
+		if files[p.path] != nil {
+			return nil, fmt.Errorf("%s: another document has the page %s, too", p.source, p.path)
+		}
+		text, err := s.render(p, groups)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.source, err)
+		}
+		files[p.path] = text
+	}
+	index, err := index(groups)
+	files["search-index.js"] = index
+	return files, err
+}
+
+// read parses all documents, in the order of their paths.
+func (s *site) read(documents fs.FS) error {
+	return fs.WalkDir(documents, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		picture := slices.Contains(pictures, path.Ext(name))
+		if !picture && path.Ext(name) != ".md" {
+			return nil
+		}
+		text, err := fs.ReadFile(documents, name)
+		switch {
+		case err != nil:
+			return err
+		case picture:
+			s.pictures[name] = text
+			return nil
+		case len(text) > maxSize || !utf8.Valid(text) || bytes.IndexByte(text, 0) >= 0:
+			return mistake{name, 1, "the document is not UTF-8, or larger than 1 MiB"}
+		}
+		p := parse(name, text)
+		s.pages, s.bySource[name] = append(s.pages, p), p
+		return nil
+	})
+}
+
+// view is the input of the file layout.html.
+type view struct {
+	Title, Up, Policy string
+	Groups            []entries
+	Contents          []*section
+	Body              template.HTML
+	Previous, Next    *entry
+}
+
+// entries are the entries of a group in the navigation.
+type entries struct {
+	Title   string
+	Open    bool
+	Entries []entry
+}
+
+// entry is a page in the navigation of another one.
+type entry struct {
+	Title, Href string
+	Here        bool
+}
+
+var whole = template.Must(template.New("page").Parse(layout))
+
+// render returns the whole page.
+func (s *site) render(p *page, groups [][]*page) ([]byte, error) {
+	v := view{Title: p.title, Up: p.up(), Policy: Policy, Body: template.HTML(trimmed(s.body(p)))} //nolint:gosec // the method check has refused HTML
+	for _, section := range p.sections {
+		if section.level == 2 {
+			v.Contents = append(v.Contents, section)
+		}
+	}
+	var line []*page
+	for i, pages := range groups {
+		g := entries{Title: order[i].Title, Open: slices.Contains(pages, p)}
+		for _, other := range pages {
+			g.Entries = append(g.Entries, p.entry(other))
+		}
+		if line = append(line, pages...); len(pages) > 0 {
+			v.Groups = append(v.Groups, g)
+		}
+	}
+	if i := slices.Index(line, p); i > 0 {
+		e := p.entry(line[i-1])
+		v.Previous = &e
+	}
+	if i := slices.Index(line, p); i+1 < len(line) {
+		e := p.entry(line[i+1])
+		v.Next = &e
+	}
+	var b bytes.Buffer
+	err := whole.Execute(&b, v)
+	return b.Bytes(), err
+}
+
+// entry returns the entry of another page.
+func (p *page) entry(other *page) entry {
+	return entry{Title: other.title, Href: p.up() + other.path, Here: other == p}
+}
+
+// found is a section in the index of the search. The names are short, because the index has one
+// for each section.
+type found struct {
+	Page    string `json:"p"`
+	Title   string `json:"t"`
+	Anchor  string `json:"a"`
+	Heading string `json:"h"`
+	Text    string `json:"x"`
+}
+
+// index returns a script with the index of the search. A browser refuses to fetch a JSON file
+// for a page that it has opened from the disk, so the JSON is in a script.
+func index(groups [][]*page) ([]byte, error) {
+	var all []found
+	for _, p := range slices.Concat(groups...) {
+		for _, s := range p.sections {
+			all = append(all, found{p.path, p.title, s.Anchor, s.Title, strings.Join(strings.Fields(s.text.String()), " ")})
+		}
+	}
+	text, err := json.Marshal(all)
+	return slices.Concat([]byte("var searchIndex = "), text, []byte(";\n")), err
+}
