@@ -106,7 +106,7 @@ lab: packages ## Test the test cluster: a second cluster, broken in every way, l
 
 .PHONY: golden
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.
-	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./docs -update
+	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./pages ./docs -update
 
 .PHONY: lint
 lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
@@ -181,6 +181,10 @@ ifdef REGISTRY
 else
 	@$(GO_RUN) ./tools/chart -version $(VERSION)
 endif
+
+.PHONY: site
+site: ## The documentation as static pages in out/site; a broken link is an error.
+	@$(GO_RUN) ./tools/site
 
 .PHONY: release
 release: ## All files of a release in out/release, with VERSION=v1.2.3 and REGISTRY=host/prefix; PUSH=1 pushes, ADDRESS=url makes the krew manifest.

@@ -5,7 +5,7 @@
 // search. [Build] makes the files, and [Handler] serves the same bytes.
 //
 // Guarantee: the text of a document becomes only elements and attributes that this package lists
-// (render_test.go has the list). HTML in a document is an error, except for comments, which
+// (hostile_test.go has the list). HTML in a document is an error, except for comments, which
 // vanish. A link has the scheme https, http or mailto, or leads to a page, or to a file of the
 // repository. Each link to a page leads to a page that exists, and to a heading that exists. An error
 // names the file and the line. Equal documents make equal bytes.

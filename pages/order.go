@@ -67,7 +67,7 @@ func folderOf(source string) int {
 }
 
 // target returns the path of the page that a document becomes. README.md becomes index.html, and
-// the folder docs vanishes.
+// the folder docs vanishes. An image keeps its name.
 func target(source string) string {
 	dir, file := path.Split(strings.TrimPrefix(source, "docs/"))
 	switch {
@@ -76,5 +76,8 @@ func target(source string) string {
 	case file == "README.md":
 		return strings.TrimSuffix(dir, "/") + ".html"
 	}
-	return dir + strings.ToLower(strings.TrimSuffix(file, ".md")) + ".html"
+	if name, document := strings.CutSuffix(file, ".md"); document {
+		return dir + strings.ToLower(name) + ".html"
+	}
+	return dir + file
 }

@@ -17,7 +17,9 @@ import (
 
 // body returns the HTML of a page's document. The page has no mistakes.
 func (s *site) body(p *page) []byte {
-	hook := func(w io.Writer, node ast.Node, entering bool) (ast.WalkStatus, bool) { return s.write(p, w, node, entering) }
+	hook := func(w io.Writer, node ast.Node, entering bool) (ast.WalkStatus, bool) {
+		return s.write(p, w, node, entering)
+	}
 	return markdown.Render(p.root, rendering.NewRenderer(rendering.RendererOptions{RenderNodeHook: hook}))
 }
 

@@ -475,3 +475,12 @@ func TestServiceAnswersDuringAHandover(t *testing.T) { traffic.TestServiceAnswer
 
 func TestTutorialOfTheWorkerIsTrue(t *testing.T)     { tutorials.TestTutorialOfTheWorkerIsTrue(t) }
 func TestTutorialOfTheNightlyJobIsTrue(t *testing.T) { tutorials.TestTutorialOfTheNightlyJobIsTrue(t) }
+func TestTutorialOfTheElectionLibraryIsTrue(t *testing.T) {
+	tutorials.TestTutorialOfTheElectionLibraryIsTrue(t)
+}
+func TestTutorialOfClientGoLeasesIsTrue(t *testing.T) {
+	tutorials.TestTutorialOfClientGoLeasesIsTrue(t)
+}
+func TestTutorialOfTheAwaitElectionIsTrue(t *testing.T) {
+	tutorials.TestTutorialOfTheAwaitElectionIsTrue(t)
+}

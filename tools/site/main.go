@@ -2,12 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command site writes the documentation as static pages. The links to all files of the repository are
-// checked. The command removes each file of an earlier site.
+// checked. The command replaces the folder of an earlier site, and no other folder.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -30,7 +32,7 @@ func run(out string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.RemoveAll(out); err != nil {
+	if err := remove(out); err != nil {
 		return err
 	}
 	for name, text := range files {
@@ -44,4 +46,16 @@ func run(out string) error {
 	}
 	fmt.Printf("%d files: open %s\n", len(files), filepath.Join(out, "index.html"))
 	return nil
+}
+
+// remove removes an earlier site. A folder without the index of a search is no site.
+func remove(out string) error {
+	entries, err := os.ReadDir(out)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(out, "search-index.js")); err != nil {
+		return fmt.Errorf("%s is no folder of an earlier site: %w", out, err)
+	}
+	return os.RemoveAll(out)
 }
