@@ -9,6 +9,7 @@ import (
 	"math"
 	"net/http"
 	"net/http/httptest"
+	"os/exec"
 	"regexp"
 	"strconv"
 	"strings"
@@ -123,3 +124,12 @@ func TestTextHasEnoughContrast(t *testing.T) {
 }
 
 func contrast(a, b float64) float64 { return (max(a, b) + 0.05) / (min(a, b) + 0.05) }
+
+// The webhook links package pages. Package text/template finds methods by their names, so the linker keeps
+// all methods of all types: 10 MB of the webhook.
+func TestPagesLinkNoTemplates(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
+	require.NoError(t, err)
+	assert.Contains(t, strings.Fields(string(out)), "github.com/gomarkdown/markdown")
+	assert.NotContains(t, strings.Fields(string(out)), "text/template")
+}

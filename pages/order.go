@@ -11,7 +11,7 @@ import (
 
 // group is a group of pages in the navigation.
 type group struct {
-	Title string
+	title string
 	// sources are the documents in their order. Other documents of the folder follow, by name.
 	sources []string
 	folder  string
@@ -19,20 +19,20 @@ type group struct {
 
 // order is the navigation. A document that no group names belongs to the group of its folder.
 var order = []group{
-	{Title: "Start", sources: []string{"README.md", "docs/install.md"}},
-	{Title: "Tutorials", folder: "docs/tutorials", sources: []string{
+	{title: "Start", sources: []string{"README.md", "docs/install.md"}},
+	{title: "Tutorials", folder: "docs/tutorials", sources: []string{
 		"docs/tutorials/worker-runs-once.md", "docs/tutorials/nightly-job.md", "docs/tutorials/election-library.md",
 		"docs/tutorials/client-go-leases.md", "docs/tutorials/await-election.md",
 	}},
-	{Title: "Guides", sources: []string{
+	{title: "Guides", sources: []string{
 		"docs/library.md", "examples/README.md", "docs/rollouts.md", "docs/api.md", "docs/alerts.md", "docs/disaster.md", "docs/security.md",
 	}},
-	{Title: "Reference", folder: "docs", sources: []string{
+	{title: "Reference", folder: "docs", sources: []string{
 		"docs/annotations.md", "docs/guarantees.md", "docs/compatibility.md", "docs/reasons.md", "docs/metrics.md",
 		"docs/benchmarks.md", "docs/architecture.md",
 	}},
-	{Title: "Project", folder: ".", sources: []string{"CONTRIBUTING.md", "CHANGELOG.md"}},
-	{Title: "Decisions", folder: "docs/decisions"},
+	{title: "Project", folder: ".", sources: []string{"CONTRIBUTING.md", "CHANGELOG.md"}},
+	{title: "Decisions", folder: "docs/decisions"},
 }
 
 // arrange returns the pages of each group in their order. A named document that does not exist

@@ -37,7 +37,7 @@ type page struct {
 // section is a heading with the text below, for the search and the table of contents.
 type section struct {
 	level         int
-	Title, Anchor string
+	title, anchor string
 	text          strings.Builder
 }
 
@@ -58,7 +58,7 @@ func parse(source string, text []byte) *page {
 		if h, ok := node.(*ast.Heading); ok && entering {
 			title := textOf(h)
 			p.names[h] = p.anchors.add(title)
-			p.sections = append(p.sections, &section{level: h.Level, Title: title, Anchor: p.names[h]})
+			p.sections = append(p.sections, &section{level: h.Level, title: title, anchor: p.names[h]})
 			return ast.SkipChildren
 		}
 		if leaf := node.AsLeaf(); leaf != nil && entering && len(p.sections) > 0 && !isHTML(node) {

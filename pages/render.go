@@ -4,7 +4,6 @@
 package pages
 
 import (
-	"bytes"
 	"fmt"
 	"html"
 	"io"
@@ -116,6 +115,3 @@ func (s *site) cell(w io.Writer, node *ast.TableCell, entering bool) {
 		fmt.Fprintf(w, "<td%s>", class)
 	}
 }
-
-// trimmed returns HTML without the spaces at its ends.
-func trimmed(text []byte) []byte { return append(bytes.TrimSpace(text), '\n') }

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"html/template"
 	"io/fs"
 	"path"
 	"slices"
@@ -68,11 +67,7 @@ func Build(documents, repository fs.FS) (map[string][]byte, error) {
 		if files[p.path] != nil {
 			return nil, fmt.Errorf("%s: another document has the page %s, too", p.source, p.path)
 		}
-		text, err := s.render(p, groups)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", p.source, err)
-		}
-		files[p.path] = text
+		files[p.path] = s.render(p, groups)
 	}
 	index, err := index(groups)
 	files["search-index.js"] = index
@@ -105,66 +100,6 @@ func (s *site) read(documents fs.FS) error {
 	})
 }
 
-// view is the input of the file layout.html.
-type view struct {
-	Title, Up, Policy string
-	Groups            []entries
-	Contents          []*section
-	Body              template.HTML
-	Previous, Next    *entry
-}
-
-// entries are the entries of a group in the navigation.
-type entries struct {
-	Title   string
-	Open    bool
-	Entries []entry
-}
-
-// entry is a page in the navigation of another one.
-type entry struct {
-	Title, Href string
-	Here        bool
-}
-
-var whole = template.Must(template.New("page").Parse(layout))
-
-// render returns the whole page.
-func (s *site) render(p *page, groups [][]*page) ([]byte, error) {
-	v := view{Title: p.title, Up: p.up(), Policy: Policy, Body: template.HTML(trimmed(s.body(p)))} //nolint:gosec // the method check has refused HTML
-	for _, section := range p.sections {
-		if section.level == 2 {
-			v.Contents = append(v.Contents, section)
-		}
-	}
-	var line []*page
-	for i, pages := range groups {
-		g := entries{Title: order[i].Title, Open: slices.Contains(pages, p)}
-		for _, other := range pages {
-			g.Entries = append(g.Entries, p.entry(other))
-		}
-		if line = append(line, pages...); len(pages) > 0 {
-			v.Groups = append(v.Groups, g)
-		}
-	}
-	if i := slices.Index(line, p); i > 0 {
-		e := p.entry(line[i-1])
-		v.Previous = &e
-	}
-	if i := slices.Index(line, p); i+1 < len(line) {
-		e := p.entry(line[i+1])
-		v.Next = &e
-	}
-	var b bytes.Buffer
-	err := whole.Execute(&b, v)
-	return b.Bytes(), err
-}
-
-// entry returns the entry of another page.
-func (p *page) entry(other *page) entry {
-	return entry{Title: other.title, Href: p.up() + other.path, Here: other == p}
-}
-
 // found is a section in the index of the search. The names are short, because the index has one
 // for each section.
 type found struct {
@@ -181,7 +116,7 @@ func index(groups [][]*page) ([]byte, error) {
 	var all []found
 	for _, p := range slices.Concat(groups...) {
 		for _, s := range p.sections {
-			all = append(all, found{p.path, p.title, s.Anchor, s.Title, strings.Join(strings.Fields(s.text.String()), " ")})
+			all = append(all, found{p.path, p.title, s.anchor, s.title, strings.Join(strings.Fields(s.text.String()), " ")})
 		}
 	}
 	text, err := json.Marshal(all)
