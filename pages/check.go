@@ -5,7 +5,6 @@ package pages
 
 import (
 	"fmt"
-	"io/fs"
 	"regexp"
 	"strings"
 
@@ -71,14 +70,4 @@ func known(node ast.Node) bool {
 		return true
 	}
 	return false
-}
-
-// exists reports whether the repository has a file or folder. Without a repository every file counts as
-// existing.
-func (s *site) exists(name string) bool {
-	if s.repository == nil {
-		return true
-	}
-	_, err := fs.Stat(s.repository, name)
-	return err == nil
 }

@@ -5,11 +5,18 @@ package pages
 
 import (
 	"bytes"
+	_ "embed"
 	"fmt"
 	"html"
 	"slices"
 	"strings"
 )
+
+// Policy is the Content-Security-Policy of each page.
+const Policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'"
+
+//go:embed layout.html
+var layout string
 
 // name is the title of the start page, and the end of each other title.
 const name = "Metaparticle"

@@ -16,9 +16,6 @@ import (
 // there.
 const Repository = "https://github.com/metaparticle-io/metaparticle/blob/main/"
 
-// pictures are the kinds of images that a page can show.
-var pictures = []string{".png", ".svg", ".jpg", ".webp"}
-
 // link is the destination of a link or an image.
 type link struct {
 	href string

@@ -6,7 +6,6 @@ package pages
 import (
 	"path"
 	"slices"
-	"strings"
 )
 
 // group is a group of pages in the navigation.
@@ -64,20 +63,4 @@ func folderOf(source string) int {
 			return i
 		}
 	}
-}
-
-// target returns the path of the page that a document becomes. README.md becomes index.html, and
-// the folder docs vanishes. An image keeps its name.
-func target(source string) string {
-	dir, file := path.Split(strings.TrimPrefix(source, "docs/"))
-	switch {
-	case source == "README.md":
-		return "index.html"
-	case file == "README.md":
-		return strings.TrimSuffix(dir, "/") + ".html"
-	}
-	if name, document := strings.CutSuffix(file, ".md"); document {
-		return dir + strings.ToLower(name) + ".html"
-	}
-	return dir + file
 }
