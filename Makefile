@@ -75,11 +75,12 @@ ways: ## Measure the code: calls against the order of the files, sizes; PKG=fold
 
 .PHONY: unit
 unit: ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
-	@./tools/packages prometheus
+	@./tools/packages prometheus chromium npm
 	go test -race -timeout 20m $$(go list ./... | grep -v '/sim')
 	go test -race -timeout 20m -skip TestPlantedBugsAreCaught ./sim/... -seeds=6
 	cd test && go test -race -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
+	cd test/pages && npm ci --silent --no-audit --no-fund && go test -timeout 15m ./...
 
 .PHONY: sim
 sim: ## The seeded simulation; SEEDS=n how many, SEED=n replays one.
@@ -116,6 +117,7 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	cd test && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../.golangci.yaml ./...
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../../.golangci.yaml ./...
 	cd test/helm && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
+	cd test/pages && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 
 .PHONY: bench
 bench: bench-admission bench-enroll bench-forward bench-local install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.

@@ -14,6 +14,7 @@
   var count = document.getElementById("count");
   var results = document.getElementById("results");
   var requested = false;
+  var pressed = false;
 
   function load() {
     if (requested) return;
@@ -81,12 +82,17 @@
     var typing = /^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName);
     if (event.key === "/" && !typing && !event.ctrlKey && !event.metaKey && !event.altKey) {
       event.preventDefault();
-      input.focus();
+      pressed = true;
     } else if (event.key === "Escape" && box.contains(document.activeElement)) {
       input.value = "";
       show();
       input.focus();
     }
+  });
+  // The key goes up after its character, which must not become a part of the words.
+  document.addEventListener("keyup", function (event) {
+    if (pressed && event.key === "/") input.focus();
+    pressed = false;
   });
   box.hidden = false;
 })();
