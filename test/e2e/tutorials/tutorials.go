@@ -27,7 +27,7 @@ import (
 var images = sync.OnceValue(func() error { return public.Push(context.Background(), cluster.Lab.Registry()) })
 
 // timeout is longer than a page takes on a busy machine. A page takes about a minute.
-const timeout = 4 * time.Minute
+const timeout = 10 * time.Minute
 
 // follow follows a page of docs/tutorials, and reports all outputs that differ. A page and its namespace
 // have the same name.

@@ -5,6 +5,7 @@ package tutorial
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -112,4 +113,34 @@ func TestShellKeepsItsVariables(t *testing.T) {
 	_, _, err = shell.Run("exit 3", 0)
 	require.Error(t, err)
 	assert.ErrorContains(t, shell.Close(), "exit status 3")
+}
+
+// TestEachTutorialIsFollowed checks the rules that need no cluster. Each page has a test, and lives in a
+// namespace with the name of the page.
+func TestEachTutorialIsFollowed(t *testing.T) {
+	const docs, tests = "../../../../docs/tutorials", "../../tutorials/tutorials.go"
+	source, err := os.ReadFile(tests)
+	require.NoError(t, err)
+	pages, err := filepath.Glob(filepath.Join(docs, "*.md"))
+	require.NoError(t, err)
+	require.NotEmpty(t, pages)
+	for _, page := range pages {
+		name := strings.TrimSuffix(filepath.Base(page), ".md")
+		assert.Contains(t, string(source), `follow(t, "`+name+`")`)
+		text, err := os.ReadFile(page)
+		require.NoError(t, err)
+		steps, err := Parse(text)
+		require.NoError(t, err, page)
+		var commands []string
+		for _, step := range steps {
+			if step.File == "" {
+				commands = append(commands, step.Command)
+				assert.NotRegexp(t, `\b(sleep|until|while)\b`, step.Command, "%s: a page waits for events", page)
+			}
+		}
+		require.Greater(t, len(commands), 5, page)
+		assert.Equal(t, "kubectl create namespace "+name, commands[0])
+		assert.Equal(t, "kubectl config set-context --current --namespace="+name, commands[1])
+		assert.Equal(t, "kubectl delete namespace "+name+" --wait=false", commands[len(commands)-1])
+	}
 }
