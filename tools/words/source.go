@@ -23,7 +23,7 @@ func measure(root string) ([]finding, error) {
 			return err
 		}
 		if entry.IsDir() {
-			if file != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || entry.Name() == "out") {
+			if file != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || entry.Name() == "out" || entry.Name() == "node_modules") {
 				return fs.SkipDir
 			}
 			return nil
