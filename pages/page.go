@@ -16,7 +16,7 @@ import (
 
 // extensions are those that the documents use. GitHub knows all of them but definition lists.
 const extensions = parser.NoIntraEmphasis | parser.Tables | parser.FencedCode | parser.Autolink | parser.Strikethrough |
-	parser.SpaceHeadings | parser.BackslashLineBreak | parser.DefinitionLists | parser.OrderedListStart
+	parser.SpaceHeadings | parser.NoEmptyLineBeforeBlock | parser.BackslashLineBreak | parser.DefinitionLists | parser.OrderedListStart
 
 // maxSize bounds a document, whose parsing takes more than linear time in bad cases.
 const maxSize = 1 << 20
