@@ -69,6 +69,19 @@ func TestKeyboardSearchesAndReachesAResult(t *testing.T) {
 	assert.Regexp(t, `/docs/library\.html#a-nightly-job-never-overlaps$`, value[string](p, "document.activeElement.href"))
 }
 
+func TestResultsBreakNoRuleOfAccessibility(t *testing.T) {
+	axe, err := os.ReadFile("node_modules/axe-core/axe.min.js")
+	require.NoError(t, err, "npm ci installs axe-core")
+	for prefers, width := range map[scheme]int64{light: 1280, dark: 320} {
+		p := open(t, serve(t), width, prefers)
+		p.do(chromedp.KeyEvent("/"), chromedp.KeyEvent("metaparticle"))
+		p.await(`document.querySelectorAll("#results a").length === 20`)
+		value[bool](p, string(axe)+"; true")
+		assert.Empty(t, value[[]string](p, violations))
+		assert.LessOrEqual(t, value[int64](p, "document.scrollingElement.scrollWidth"), width, "nothing is cut off")
+	}
+}
+
 func TestFirstKeySkipsToTheContent(t *testing.T) {
 	p := open(t, serve(t), 1280, light)
 	p.do(chromedp.KeyEvent(kb.Tab))

@@ -20,15 +20,15 @@ import (
 func main() {
 	out := flag.String("out", "out/site", "the folder of the pages, which is replaced")
 	flag.Parse()
-	if err := run(*out); err != nil {
+	if err := run(".", *out); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-// run writes the pages of the repository in the working directory.
-func run(out string) error {
-	files, err := pages.Build(metaparticle.Documents, os.DirFS("."))
+// run writes the pages of the repository whose files are in the folder root.
+func run(root, out string) error {
+	files, err := pages.Build(metaparticle.Documents, os.DirFS(root))
 	if err != nil {
 		return err
 	}
