@@ -115,18 +115,6 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	return s
 }
 
-// Reserve returns the space of a namespace that the test itself creates, under a fixed name. The
-// function Reserve first removes the namespace of an earlier run.
-func Reserve(t *testing.T, name string) *Space {
-	t.Helper()
-	s := open(t, name)
-	s.Await(StartTimeout, "the end of an earlier namespace "+name, func() bool {
-		err := s.Client.CoreV1().Namespaces().Delete(t.Context(), name, metav1.DeleteOptions{})
-		return apierrors.IsNotFound(err)
-	})
-	return s
-}
-
 // open watches a namespace, which need not exist yet, until the test ends.
 func open(t *testing.T, namespace string) *Space {
 	t.Helper()
