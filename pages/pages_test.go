@@ -147,3 +147,12 @@ func TestEqualDocumentsMakeEqualPages(t *testing.T) {
 	assert.Equal(t, once, checked)
 	assert.Equal(t, once, served)
 }
+
+// BenchmarkBuild measures the first request of a process.
+func BenchmarkBuild(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		_, err := Build(metaparticle.Documents, nil)
+		require.NoError(b, err)
+	}
+}
