@@ -89,6 +89,7 @@ unit: $(AXE) ## Unit, golden, fuzz seeds and real-binary tests, with the race de
 	cd test && go test -race -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
 	cd test/console && go test -count=1 -timeout 15m ./...
+	cd test/pages && npm ci --silent --no-audit --no-fund && go test -timeout 15m ./...
 
 .PHONY: sim
 sim: ## The seeded simulation, six seeds of it with the race detector; SEEDS=n how many, SEED=n replays one.
@@ -116,7 +117,7 @@ lab: packages ## Test the test cluster: a second cluster, broken in every way, l
 
 .PHONY: golden
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.
-	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./docs -update
+	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./pages ./docs -update
 
 .PHONY: lint
 lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
@@ -127,6 +128,7 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../../.golangci.yaml ./...
 	cd test/helm && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 	cd test/console && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
+	cd test/pages && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 
 .PHONY: bench
 bench: bench-admission bench-enroll bench-forward bench-local install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
@@ -192,6 +194,10 @@ ifdef REGISTRY
 else
 	@$(GO_RUN) ./tools/chart -version $(VERSION)
 endif
+
+.PHONY: site
+site: ## The documentation as static pages in out/site; a broken link is an error.
+	@$(GO_RUN) ./tools/site
 
 .PHONY: release
 release: ## All files of a release in out/release, with VERSION=v1.2.3 and REGISTRY=host/prefix; PUSH=1 pushes, ADDRESS=url makes the krew manifest.

@@ -19,6 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/rights"
 	"github.com/metaparticle-io/metaparticle/test/e2e/rollouts"
 	"github.com/metaparticle-io/metaparticle/test/e2e/traffic"
+	"github.com/metaparticle-io/metaparticle/test/e2e/tutorials"
 )
 
 // Tests of package applications.
@@ -476,3 +477,17 @@ func TestOnlyHolderIsReadyWithReadinessHolder(t *testing.T) {
 	traffic.TestOnlyHolderIsReadyWithReadinessHolder(t)
 }
 func TestServiceAnswersDuringAHandover(t *testing.T) { traffic.TestServiceAnswersDuringAHandover(t) }
+
+// Tests of package tutorials.
+
+func TestTutorialOfTheWorkerIsTrue(t *testing.T)     { tutorials.TestTutorialOfTheWorkerIsTrue(t) }
+func TestTutorialOfTheNightlyJobIsTrue(t *testing.T) { tutorials.TestTutorialOfTheNightlyJobIsTrue(t) }
+func TestTutorialOfTheElectionLibraryIsTrue(t *testing.T) {
+	tutorials.TestTutorialOfTheElectionLibraryIsTrue(t)
+}
+func TestTutorialOfClientGoLeasesIsTrue(t *testing.T) {
+	tutorials.TestTutorialOfClientGoLeasesIsTrue(t)
+}
+func TestTutorialOfTheAwaitElectionIsTrue(t *testing.T) {
+	tutorials.TestTutorialOfTheAwaitElectionIsTrue(t)
+}

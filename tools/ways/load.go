@@ -23,7 +23,7 @@ import (
 const module = "github.com/metaparticle-io/metaparticle"
 
 // product has the packages that are shipped.
-var product = []string{"./agent/...", "./api/...", "./cmd/...", "./console/...", "./enroll/...", "./mutate/..."}
+var product = []string{"./agent/...", "./api/...", "./cmd/...", "./console/...", "./enroll/...", "./mutate/...", "./pages/..."}
 
 // simulation has the packages of the simulation. The command measures these packages, too,
 // because the simulation has more code than most folders of the product.

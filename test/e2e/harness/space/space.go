@@ -106,9 +106,21 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	}
 	namespace, err := cluster.Client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
 	require.NoError(t, err)
+	s := open(t, namespace.Name)
+	// Without the service account no pod is admitted.
+	s.Await(StartTimeout, "the namespace's service account", func() bool {
+		_, err := s.Client.CoreV1().ServiceAccounts(s.Namespace).Get(t.Context(), "default", metav1.GetOptions{})
+		return err == nil
+	})
+	return s
+}
+
+// open watches a namespace, which need not exist yet, until the test ends.
+func open(t *testing.T, namespace string) *Space {
+	t.Helper()
 	opened.Store(true)
 	since := time.Now()
-	s := &Space{T: t, Namespace: namespace.Name, Client: cluster.Client, change: make(chan struct{}, 1)}
+	s := &Space{T: t, Namespace: namespace, Client: cluster.Client, change: make(chan struct{}, 1)}
 	// The informers need their own context, because t.Context ends before the cleanup,
 	// which still reads the lists.
 	ctx, stop := context.WithCancel(context.Background())
@@ -132,11 +144,6 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 		require.NoError(t, os.Chmod(s.Dir, 0o777), "whatever the umask, pods of every user record here")
 	}
 	watch(s, ctx)
-	// Without the service account no pod is admitted.
-	s.Await(StartTimeout, "the namespace's service account", func() bool {
-		_, err := s.Client.CoreV1().ServiceAccounts(s.Namespace).Get(t.Context(), "default", metav1.GetOptions{})
-		return err == nil
-	})
 	return s
 }
 
@@ -341,7 +348,7 @@ func remove(s *Space) {
 	defer cancel()
 	now := metav1.DeletePropagationBackground
 	err := s.Client.CoreV1().Namespaces().Delete(ctx, s.Namespace, metav1.DeleteOptions{PropagationPolicy: &now})
-	assert.NoError(s, IgnoreNotFound(err))
+	assert.True(s, err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err), "the test may have begun the deletion: %v", err)
 	if s.Dir != "" && !s.Failed() {
 		// An application that is still stopping may write a file after the removal. That
 		// file vanishes with the cluster.
