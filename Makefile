@@ -88,8 +88,7 @@ unit: $(AXE) ## Unit, golden, fuzz seeds and real-binary tests, with the race de
 	go test -race -timeout 20m $$(go list ./... | grep -v '/sim')
 	cd test && go test -race -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
-	cd test/console && go test -count=1 -timeout 15m ./...
-	cd test/pages && npm ci --silent --no-audit --no-fund && go test -timeout 15m ./...
+	cd test/browser && go test -count=1 -timeout 15m ./...
 
 .PHONY: sim
 sim: ## The seeded simulation, six seeds of it with the race detector; SEEDS=n how many, SEED=n replays one.
@@ -127,8 +126,7 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	cd test && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../.golangci.yaml ./...
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../../.golangci.yaml ./...
 	cd test/helm && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
-	cd test/console && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
-	cd test/pages && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
+	cd test/browser && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 
 .PHONY: bench
 bench: bench-admission bench-enroll bench-forward bench-local install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
@@ -237,10 +235,10 @@ $(CACHE)/golangci-lint: tools/lint/go.mod
 	cd tools/lint && CGO_ENABLED=0 go build -trimpath -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 
 # The checker of accessibility is pinned by its digest, and stays outside of the checkout.
-$(AXE): test/console/package-lock.json
+$(AXE): test/browser/package-lock.json
 	@./tools/packages npm
 	mkdir -p $(CACHE)/axe
-	cp test/console/package.json test/console/package-lock.json $(CACHE)/axe
+	cp test/browser/package.json test/browser/package-lock.json $(CACHE)/axe
 	cd $(CACHE)/axe && npm ci --ignore-scripts --no-audit --no-fund
 	touch $@
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 
@@ -17,6 +18,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console"
+	"github.com/metaparticle-io/metaparticle/pages"
 )
 
 // showSlots runs the console until ctx ends.
@@ -43,5 +45,6 @@ func showSlots(ctx context.Context, args []string, output io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("find the cluster: %w", err)
 	}
+	o.Docs = http.StripPrefix("/docs", pages.Handler())
 	return console.Run(ctx, config, o)
 }
