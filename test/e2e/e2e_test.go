@@ -341,6 +341,9 @@ func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 func TestUninstallLeavesDoneKeysAndVariablesBehind(t *testing.T) {
 	operations.TestUninstallLeavesDoneKeysAndVariablesBehind(t)
 }
+func TestUpgradeAndRollbackStopNoApplication(t *testing.T) {
+	operations.TestUpgradeAndRollbackStopNoApplication(t)
+}
 func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
 	operations.TestLostWebhookBlocksAnnotatedPodsOnly(t)
 }
