@@ -335,6 +335,9 @@ func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
 func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 	operations.TestRestoredEtcdKeepsSlotsExclusive(t)
 }
+func TestRecoverCommandEndsSmallTokensAfterARestore(t *testing.T) {
+	operations.TestRecoverCommandEndsSmallTokensAfterARestore(t)
+}
 func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)
 }
