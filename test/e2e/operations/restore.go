@@ -4,6 +4,7 @@
 package operations
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -94,6 +95,7 @@ func restored(t *testing.T, name string, more ...string) restoration {
 	startAPI := fault.Component(t, r.Lab, lab.ControlPlane, "apiserver")
 	require.True(t, r.Within(lease.Fault, func() bool { return app.Vacant(r.Space, r.App.Name) }),
 		"within a lease duration without an API server, the application has stopped")
+	assert.GreaterOrEqual(t, lostRevision(t, tool, r.Lab), r.floor, "the lost data tell the floor")
 	restore(t, r.Lab, tool, snapshot, more...)
 	startEtcd()
 	startAPI()
@@ -102,6 +104,16 @@ func restored(t *testing.T, name string, more ...string) restoration {
 		fault.AwaitNode(t, node)
 	}
 	return r
+}
+
+// lostRevision returns the revision of etcd's data, which docs/disaster.md names as a floor.
+func lostRevision(t *testing.T, tool string, l *lab.Cluster) int {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), tool, "snapshot", "status", l.Path("etcd", "member", "snap", "db"), "-w", "json").Output()
+	require.NoError(t, err)
+	var status struct{ Revision int }
+	require.NoError(t, json.Unmarshal(out, &status), "%s", out)
+	return status.Revision
 }
 
 // revision returns the API server's revision.
