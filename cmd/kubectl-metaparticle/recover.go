@@ -34,6 +34,8 @@ the floor. Then each holder with a token up to the floor yields, and the pauses 
 says where to read it. A greater token in a Lease or Variable counts, too, if it is above the
 revision. After a restore of etcd there is none, because Leases go back with the revision.
 
+While the command writes, no slot can be acquired, so no standby takes over.
+
 First wait for the longest lease duration without an API server, as docs/disaster.md says.
 The command does not replace that wait. Repeat the command if it was interrupted.
 
@@ -44,8 +46,12 @@ Exit codes: 0 all holders have tokens above the floor; 1 refused, nothing is wri
 `
 
 // mostWrites bounds the difference between the floor and the revision. Each write costs etcd about
-// half a kilobyte until the next compaction, and etcd refuses all writes at two gigabytes.
-const mostWrites = 2_000_000
+// half a kilobyte until the next compaction, and etcd refuses all writes at two gigabytes. Meanwhile no
+// slot can be acquired: at 400 writes per second for 21 minutes.
+const mostWrites = 500_000
+
+// progressEvery is the time between two lines about the revision.
+const progressEvery = 10 * time.Second
 
 // recoverWriters is the number of objects that the command writes at once. Etcd commits the
 // writes of many clients together, and the writes to one object follow each other.
@@ -59,14 +65,15 @@ func recoverCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	floor := flags.Uint64("floor", 0, "greatest revision that the lost API server can have had")
 	dryRun := flags.Bool("dry-run", false, "print the figures, and write nothing")
 	timeout := flags.Duration("timeout", 5*time.Minute, "how long to wait for the holders")
-	c, _, rest, err := connection.begin(flags, args)
+	rest, err := parse(flags, args)
 	if err != nil {
 		return exitError, err
 	}
 	if len(rest) > 0 {
 		return exitError, refusal("recover takes no arguments: it covers all namespaces")
 	}
-	if c, err = connection.unlimited(); err != nil {
+	c, err := connection.unlimited()
+	if err != nil {
 		return exitError, err
 	}
 	return recovering{cluster: c, std: std, floor: *floor, dryRun: *dryRun, timeout: *timeout}.run(ctx)
@@ -204,6 +211,7 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 	if err := r.cluster.Create(ctx, l); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("write into the namespace %s: %w", recoverHome, err)
 	}
+	said := time.Now()
 	for count := 0; ; count++ {
 		patch := fmt.Appendf(nil, `{"spec":{"holderIdentity":"%d.%d"}}`, time.Now().UnixNano(), count)
 		if err := r.cluster.Patch(ctx, l, client.RawPatch(types.MergePatchType, patch)); err != nil {
@@ -212,6 +220,10 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 		revision, err := strconv.ParseUint(l.ResourceVersion, 10, 64)
 		if err != nil {
 			return fmt.Errorf("the API server's revision is no number: %w", err)
+		}
+		if number == 0 && time.Since(said) >= progressEvery {
+			said = time.Now()
+			fmt.Fprintf(r.std.out, "revision %d of %d\n", revision, floor)
 		}
 		if revision > floor {
 			return client.IgnoreNotFound(r.cluster.Delete(ctx, l))
