@@ -209,13 +209,11 @@ func (u *upgrading) grows(v version, replicas int32) {
 	assert.Equal(u, 1, u.agents()[v.agent], "the new pod has the agent of the version")
 }
 
-// agents counts the pods of the singleton by the image of their agent.
+// agents counts the pods of the singleton by the image of their agent. Pods that are being deleted
+// count, because their application may still run.
 func (u *upgrading) agents() map[string]int {
 	count := map[string]int{}
 	for _, pod := range u.Pods(u.singleton.Name) {
-		if pod.DeletionTimestamp != nil {
-			continue
-		}
 		for _, c := range pod.Spec.InitContainers {
 			if c.Name == api.AgentContainer {
 				count[c.Image]++
@@ -228,9 +226,11 @@ func (u *upgrading) agents() map[string]int {
 // handsOver deletes the holder. Its standbys compete, whatever their versions are.
 func (u *upgrading) handsOver(name string, most int) {
 	u.Helper()
-	u.clients("a handover "+name, most, func() { app.HandsOver(u.Space, u.singleton) })
+	u.clients("a handover "+name, most, func() {
+		app.HandsOver(u.Space, u.singleton)
+		app.AwaitGated(u.Space, u.singleton)
+	})
 	u.stops++
-	app.AwaitGated(u.Space, u.singleton)
 }
 
 // rolls replaces all pods, so that all of them have the agent of the version.
