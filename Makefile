@@ -97,6 +97,10 @@ e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duratio
 upgrade: ## Upgrade from FROM=revision (default: version 0.1.0) to this version on the cluster, and roll back.
 	@$(MAKE) --no-print-directory e2e RUN='^TestUpgradeAndRollbackStopNoApplication$$' FROM=$(or $(FROM),5b52dd02) V=-v
 
+.PHONY: earlier
+earlier: ## Make the files of version 0.1.0 again, by its own code, which also reads today's Leases.
+	go run ./tools/earlier -from 5b52dd02 -version v0.1.0
+
 .PHONY: rollouts
 rollouts: install ## Measure the table of docs/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
 	@mkdir -p out/e2e
