@@ -40,6 +40,7 @@ NAMED ?= false
 ROWS ?= .+
 PKG ?=
 SYNC ?=
+FROM ?=
 
 ##@ The two commands of a fresh machine
 
@@ -99,7 +100,16 @@ sim: ## The seeded simulation, six seeds of it with the race detector; SEEDS=n h
 e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, V=-v says more; SYNC=directory has the sources of metaparticle/sync.
 	@mkdir -p out/e2e
 	$(if $(OWN_CLUSTER),,cd test && $(GO_RUN) ./cluster metrics)
-	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+
+# Version 0.1.0 has no tag. This commit is the one that names it.
+.PHONY: upgrade
+upgrade: ## Upgrade from FROM=revision (default: version 0.1.0) to this version on the cluster, and roll back.
+	@$(MAKE) --no-print-directory e2e RUN='^TestUpgradeAndRollbackStopNoApplication$$' FROM=$(or $(FROM),5b52dd02) V=-v
+
+.PHONY: earlier
+earlier: ## Make the files of version 0.1.0 again, by its own code, which also reads today's Leases.
+	go run ./tools/earlier -from 5b52dd02 -version v0.1.0
 
 .PHONY: rollouts
 rollouts: install ## Measure the table of docs/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
@@ -116,7 +126,7 @@ lab: packages ## Test the test cluster: a second cluster, broken in every way, l
 
 .PHONY: golden
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.
-	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./pages ./docs -update
+	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./tools/earlier ./pages ./docs -update
 
 .PHONY: lint
 lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.

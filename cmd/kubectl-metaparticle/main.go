@@ -35,6 +35,7 @@ const usage = `Usage:
   kubectl metaparticle resume [-n NAMESPACE] SLOTS
   kubectl metaparticle forget [-n NAMESPACE] SLOT KEY|barrier/NAME.UID.0
   kubectl metaparticle console [--port PORT]
+  kubectl metaparticle recover [--floor N] [--dry-run]
   kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
   kubectl metaparticle version
 
@@ -42,8 +43,8 @@ inject shows what the webhook would make of a manifest; explain says why a pod
 or workload of the cluster is, or is not, gated. status shows slots with their
 holders and standbys. yield hands a slot over; pause lets no pod acquire it,
 until resume. forget lets the work of a key run again. console shows all slots
-in the browser. check judges an installation, or the cluster before it. -h after
-each says more.
+in the browser. recover makes fencing tokens grow again after a restore. check
+judges an installation, or the cluster before it. -h after each says more.
 
 SLOTS are those of KIND/NAME, as deployment/biller or pod/biller-0, or of
 lock/NAME, election/NAME, barrier/NAME, once/NAME, start-lock/NAME, rwlock/NAME or
@@ -71,7 +72,7 @@ func main() {
 var command = map[string]func(context.Context, []string, stdio) (int, error){
 	"inject": injectCommand, "explain": explainCommand, "status": statusCommand,
 	"yield": yieldCommand, "pause": pauseCommand, "resume": resumeCommand, "forget": forgetCommand,
-	"check": checkCommand, "console": consoleCommand,
+	"check": checkCommand, "console": consoleCommand, "recover": recoverCommand,
 }
 
 func run(ctx context.Context, args []string, std stdio) int {

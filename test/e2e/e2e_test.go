@@ -343,11 +343,17 @@ func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
 func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 	operations.TestRestoredEtcdKeepsSlotsExclusive(t)
 }
+func TestRecoverCommandEndsSmallTokensAfterARestore(t *testing.T) {
+	operations.TestRecoverCommandEndsSmallTokensAfterARestore(t)
+}
 func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)
 }
 func TestUninstallLeavesDoneKeysAndVariablesBehind(t *testing.T) {
 	operations.TestUninstallLeavesDoneKeysAndVariablesBehind(t)
+}
+func TestUpgradeAndRollbackStopNoApplication(t *testing.T) {
+	operations.TestUpgradeAndRollbackStopNoApplication(t)
 }
 func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
 	operations.TestLostWebhookBlocksAnnotatedPodsOnly(t)

@@ -29,7 +29,7 @@ func After(ctx context.Context, c Cluster) []Finding {
 	return run(ctx, c, []check{
 		{"API server", Cluster.apiServer}, {"nodes", Cluster.nodes}, {"clocks", Cluster.clocks},
 		{"webhook", Cluster.webhook}, {"certificate", Cluster.certificate}, {"configuration", Cluster.configuration},
-		{"policies", Cluster.policies}, {"Variables", Cluster.variables}, {"enroll", Cluster.enroll},
+		{"policies", Cluster.policies}, {"Variables", Cluster.variables}, {"enroll", Cluster.enroll}, {"tokens", Cluster.tokens},
 		{"admission", Cluster.admission}, {"registry", Cluster.registry}, {"pods", Cluster.pods},
 	})
 }
