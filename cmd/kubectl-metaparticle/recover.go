@@ -23,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 const recoverUsage = `Makes fencing tokens grow again after etcd was restored without --bump-revision, or
@@ -175,7 +176,7 @@ func tokenOf(l *coordinationv1.Lease) uint64 {
 func (s state) outdated(floor uint64) []coordinationv1.Lease {
 	return slices.DeleteFunc(slices.Clone(s.slots), func(l coordinationv1.Lease) bool {
 		life, _ := api.SplitSlots([]string{l.Name})
-		return len(life) == 0 || !api.IsIdentity(holderOf(&l)) || tokenOf(&l) > floor
+		return len(life) == 0 || !api.IsIdentity(view.HolderOf(&l)) || tokenOf(&l) > floor
 	})
 }
 
@@ -283,7 +284,7 @@ func (r recovering) await(ctx context.Context, floor uint64) (int, error) {
 		case <-time.After(betweenWatches):
 		case <-ctx.Done():
 			for _, l := range left {
-				fmt.Fprintf(r.std.err, "%s in %s: %s still holds with token %s: %s\n", l.Name, l.Namespace, api.PodOf(holderOf(&l)),
+				fmt.Fprintf(r.std.err, "%s in %s: %s still holds with token %s: %s\n", l.Name, l.Namespace, api.PodOf(view.HolderOf(&l)),
 					l.Annotations[api.TokenAnnotation], stubborn(&l))
 			}
 			return exitUnreached, nil
