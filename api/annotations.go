@@ -26,7 +26,8 @@ type Annotation struct {
 	// Alone reports that the setting has a meaning without a claim.
 	Alone bool
 
-	// parse reads the claims of an annotation whose claims have several kinds; nil for others.
+	// parse reads the value of an annotation that makes claims of several kinds; nil for any other
+	// annotation.
 	parse func(value string) ([]Claim, string)
 	// set reads the value of a setting into a request, and returns the problem of the
 	// value; empty for none.
@@ -222,9 +223,9 @@ func (all table) known(key string) bool {
 	return slices.ContainsFunc(all, func(a Annotation) bool { return a.Key == key })
 }
 
-// Carried reports whether the webhook carries the annotation from a workload to the
-// pod template. The webhook also carries an unknown key with our prefix, so that it can
-// refuse the pods. Otherwise the pods of a misspelt claim would run without a gate.
+// Carried reports whether the webhook carries the annotation from a workload to the pod
+// template. The webhook also carries an unknown key with our prefix, and then refuses the
+// pods. So no pod of a misspelt claim runs without a gate.
 func Carried(key string) bool { return strings.HasPrefix(key, Prefix) && !Written(key) }
 
 // Effective returns the annotations of a workload's next pods: the template's own,

@@ -86,10 +86,10 @@ func NewBudget(d time.Duration) (Budget, error) {
 	return b, nil
 }
 
-// Deadline returns how long after the sending of the last successful renewal every
-// child must be dead.
+// Deadline returns the time from the sending of the last successful renewal to the
+// deadline.
 func (b Budget) Deadline() time.Duration { return b.Duration - b.Margin }
 
-// Outage returns how long an outage of the API server may last without the drain of a
-// holder, whenever the outage begins.
+// Outage returns the length of the longest outage of the API server that causes no drain,
+// whenever the outage begins.
 func (b Budget) Outage() time.Duration { return b.RenewDeadline - b.Renew - b.Retry }

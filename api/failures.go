@@ -81,8 +81,8 @@ func (f Failures) Without(key string) Failures {
 	return Failures(strings.Join(parts, ","))
 }
 
-// Delay returns the time for which a pod of the key leaves the slot alone after it has seen
-// the failures. The time doubles with each failure.
+// Delay returns how long a pod with the key waits, after it has seen the failures, before
+// it competes for the slot. The time doubles with each failure.
 func (f Failures) Delay(key string) time.Duration {
 	n := f.Count(key)
 	if n == 0 {

@@ -69,7 +69,7 @@ func ElectionLease(name string) string { return electionPrefix + name }
 func RWLockLease(name string, slot int) string { return rwLockPrefix + name + "." + strconv.Itoa(slot) }
 
 // IntentLease returns the name of the Lease that a writer of a read-write lock acquires before
-// the slots. Its ending is no slot's number.
+// the slots. The name's ending is not a number, so the Lease is not one of the slots.
 func IntentLease(name string) string { return rwLockPrefix + name + intentEnding }
 
 // intentEnding ends the name of each [IntentLease].
@@ -101,7 +101,7 @@ func SemaphoreLease(name string, slot int) string {
 //   - In the kind's part, each dash of the kind and of the group is doubled. So the first
 //     single dash separates the two, and all further single dashes are dots of the group.
 //   - Kind, group and the parts of a group begin and end with a letter or digit. So
-//     readKind can read a run of dashes in only one way.
+//     readKind can read a sequence of dashes in only one way.
 //   - Kinds of Kubernetes' own groups have no group appended; their names all differ.
 //   - A name that is too long ends in the hash of the whole, by [ShortName].
 //

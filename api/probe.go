@@ -5,8 +5,9 @@ package api
 
 import "time"
 
-// Probe is a container's probe as the pod's author declared it, before the webhook let the
-// probe ask the agent. The JSON is that of corev1.Probe, with Kubernetes' defaults filled in.
+// Probe is a container's probe as the pod's author declared it, before the webhook redirected
+// the probe to the agent. The JSON is that of corev1.Probe, with Kubernetes' defaults filled
+// in.
 type Probe struct {
 	Handler
 	InitialDelaySeconds int `json:"initialDelaySeconds,omitempty"`

@@ -16,8 +16,8 @@ type ProbeArgs struct {
 	Socket string
 }
 
-// Args returns the words behind the binary, as a probe's command has them. Where
-// the application's own command follows, the writer puts "--" in between.
+// Args returns the words behind the binary, as a probe's command has them. The caller
+// appends "--" and the application's own command, if there is one.
 func (p ProbeArgs) Args() []string {
 	return append([]string{ProbeRole, p.Probe}, probeArguments.words(p)...)
 }

@@ -19,8 +19,9 @@ const DefaultGrace = 30 * time.Second
 // second between two updates of a node's rules (kube-proxy's minSyncPeriod).
 const DefaultEndpointDelay = 2 * time.Second
 
-// RunArgs are the arguments of the agent's sidecar. The webhook writes all but the last
-// three, which tests set. A writer begins with [DefaultRunArgs].
+// RunArgs are the arguments of the agent's sidecar. The webhook writes all of them except
+// the last three, which tests set. Code that composes arguments starts from
+// [DefaultRunArgs].
 type RunArgs struct {
 	// Slots are the Leases to hold, in the order in which they are acquired.
 	Slots []string
@@ -38,7 +39,7 @@ type RunArgs struct {
 	OnceKey string
 	// Shard is the number of the one shard that a pod of an Indexed Job takes; otherwise empty.
 	Shard string
-	// Grace is the time to stop that a yield gives the application.
+	// Grace is the time within which the application must end at a yield.
 	Grace time.Duration
 	// Containers are the gated containers.
 	Containers []string

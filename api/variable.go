@@ -19,7 +19,8 @@ const (
 const (
 	// MaxValue is the largest number of bytes of a text.
 	MaxValue = 4096
-	// MaxKeys is the largest number of kept keys, and MaxIdempotencyKey the longest key.
+	// MaxKeys is the largest number of idempotency keys that a Variable keeps, and
+	// MaxIdempotencyKey is the length of the longest key.
 	MaxKeys           = 64
 	MaxIdempotencyKey = 64
 )

@@ -59,7 +59,7 @@ func isAfter(c corev1.Container) bool {
 }
 
 // BarrierOf returns the barrier at which the pod waits, in the container [api.BarrierContainer].
-// Without that container, no barrier can have the Leases of the result.
+// For a pod without that container, the result has no Leases.
 func BarrierOf(spec *corev1.PodSpec) api.BarrierArgs {
 	i := slices.IndexFunc(spec.InitContainers, isBarrier)
 	if i < 0 {
