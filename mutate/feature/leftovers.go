@@ -53,9 +53,9 @@ func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 func servesLocal(c corev1.Container) bool { return c.Name == api.AgentContainer && api.IsLocal(c.Args) }
 
 // copied returns a slot in the pod's marks that belongs to the singleton of another workload, or an
-// empty text. A pod with such a slot is a copy of that workload's pod. A pod with a controller is no copy, because tools that copy a pod drop its
-// controller. Slots of the whole namespace do not count, because any pod of the
-// namespace may claim them.
+// empty text. A pod with such a slot is a copy of that workload's pod. A pod with a controller is
+// no copy, because tools that copy a pod drop its controller. Slots of the whole namespace do not
+// count, because any pod of the namespace may claim them.
 func (f Facts) copied() string {
 	if metav1.GetControllerOfNoCopy(f.Pod) != nil {
 		return ""

@@ -45,8 +45,8 @@ func (f Facts) run() string {
 	return f.Run.UID
 }
 
-// judgeRun refuses a pod of a Job that would end although shards are not done. A shard is done
-// when one container has succeeded, so the pod has one gated container.
+// judgeRun refuses a pod if its Job could end before all shards are done. A shard is done when
+// one container has succeeded, so the pod must have exactly one gated container.
 func judgeRun(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	places := p.places()
