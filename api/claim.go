@@ -20,9 +20,9 @@ type Claim struct {
 	// Size is the number of pods that may hold at once. The claim has Size slots, and a
 	// pod needs one of these slots.
 	Size int
-	// Key is the key of a once claim with a name; empty for other claims. Parse leaves the
-	// key of a once claim without a name empty: the webhook computes that key from the
-	// revision of the pod, or from its Job.
+	// Key is the key of a once claim with a name; empty for other claims. The webhook
+	// computes the key of a once claim without a name from the revision of the pod, or from
+	// its Job.
 	Key string
 }
 

@@ -56,7 +56,7 @@ func TestPodGetsTheLeasesOfItsRun(t *testing.T) {
 	assert.ElementsMatch(t, append(leasesOfRun(firstRun), leasesOfRun(secondRun)...), role.Rules[0].ResourceNames)
 }
 
-// Only a Job's own pods make it the owner.
+// A Job owns a Lease only if one of the Job's own pods arrives by the Lease.
 func TestLeaseOfAnotherRunHasNoOwner(t *testing.T) {
 	w := newWorld(t, gathered("a", firstRun, secondRun))
 	w.settle(w.process())

@@ -66,8 +66,8 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	c.add(pod, a.account, duration, slotsOf(pod)...)
 }
 
-// addBarrier adds the Leases of the barrier at which a gated pod waits. They come from the spec,
-// as conditions do, so they count in each namespace.
+// addBarrier adds the Leases of the barrier at which a gated pod waits. The names come from the
+// pod's spec, which nobody can change. So they count in every namespace.
 func (c claims) addBarrier(pod *corev1.Pod) {
 	if barrier := podspec.BarrierOf(&pod.Spec); !ended(pod) {
 		c.add(pod, pod.Spec.ServiceAccountName, barrier.LeaseDuration, barrier.Leases()...)
@@ -85,7 +85,8 @@ type ask struct {
 	runsShard bool
 }
 
-// counts reports whether the claims of the pod count.
+// counts reports whether the pod's claims are valid. A pod that has ended claims nothing, and
+// neither does a pod without a gate in a namespace that is not opted in.
 func (a ask) counts(optedIn bool) bool { return !a.ended && (optedIn || a.gate) }
 
 func asks(pod *corev1.Pod) ask {
@@ -101,7 +102,7 @@ func asks(pod *corev1.Pod) ask {
 	}
 }
 
-// slotsOf returns the Leases that the webhook has written for the pod.
+// slotsOf returns the names in the annotation that the webhook wrote on the pod.
 func slotsOf(pod *corev1.Pod) []string {
 	return slices.DeleteFunc(strings.Split(pod.Annotations[api.SlotsAnnotation], ","), func(slot string) bool { return slot == "" })
 }

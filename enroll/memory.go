@@ -110,8 +110,8 @@ func (rs *agentRoles) duration(lease string) time.Duration {
 	return time.Duration(rs.longest[lease]) * time.Second
 }
 
-// of returns the Roles of an account that remember the Lease. There is one, or
-// several after a race of two processes.
+// of returns the Roles of an account that remember the Lease. After a race of two
+// processes, several Roles may remember the Lease.
 func (rs *agentRoles) of(key, lease string) []*agentRole {
 	var found []*agentRole
 	for _, r := range rs.byKey[key] {
@@ -160,8 +160,8 @@ func (r *agentRole) remember() error {
 }
 
 // rules returns the rules for the Leases in a Role's memory, and for their next Leases.
-// Names that no slot can have are left out. Otherwise a user who may only annotate a Role
-// could choose which Leases the Role names.
+// Names that no slot can have are left out. So a user who may only annotate a Role cannot
+// choose which Leases the Role names.
 func rules(memories map[string]memory) []rbacv1.PolicyRule {
 	slots := slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
 		return !api.IsSlot(name)

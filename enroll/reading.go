@@ -31,7 +31,8 @@ type naming struct {
 	awaited named
 	// prepare, if not nil, is called for each object before a Role first names the object.
 	prepare func(ctx context.Context, name string) error
-	// waits describes an object for which a Role has no room. Such objects are in left.
+	// waits is the text of the Event about an object for which a Role has no room, with places for
+	// two arguments. Such objects are in left.
 	waits string
 	left  []excess
 }

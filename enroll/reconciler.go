@@ -32,7 +32,7 @@ type Reconciler struct {
 	// Shortage, if not nil, receives how many shards of a namespace have no pod that runs.
 	Shortage func(namespace string, shards int)
 	// Behind, if not nil, receives how many claimed slots of a namespace still lack their Leases
-	// or rights at the end of a run.
+	// or rights at the end of a reconciliation.
 	Behind func(namespace string, slots int)
 	// PullSecrets is the service account that may read the pull secrets of
 	// namespaces that opted in. If empty, enroll gives nobody that right.
@@ -134,14 +134,15 @@ func (r *Reconciler) forget(namespace string) {
 	r.notifier.forget(namespace)
 }
 
-// report tells how many shards of a namespace have no pod that runs.
+// report passes the number of shards of a namespace that have no running pod to Shortage.
 func (r *Reconciler) report(namespace string, shards int) {
 	if r.Shortage != nil {
 		r.Shortage(namespace, shards)
 	}
 }
 
-// reportBehind tells how many claimed slots of a namespace lack their Leases or rights.
+// reportBehind passes the number of claimed slots of a namespace that lack their Leases or rights
+// to Behind.
 func (r *Reconciler) reportBehind(namespace string, slots int) {
 	if r.Behind != nil {
 		r.Behind(namespace, slots)

@@ -105,7 +105,7 @@ func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shar
 	for name := range roles.longest {
 		of, n, ok := api.ReadShard(name)
 		if ok && of == group && !slices.ContainsFunc(shards, func(known stamp.Shard) bool { return known.Number == n }) {
-			return nil, nil // the Lease is created, or its name is swept, before long
+			return nil, nil // soon enroll creates the Lease again, or sweeps its name
 		}
 	}
 	return orders, nil
@@ -138,7 +138,7 @@ func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.
 	return left <= 0
 }
 
-// write stores an order over the version of the Lease that was listed.
+// write stores a write of package stamp over the version of the Lease that was listed.
 func (s *stamping) write(ctx context.Context, lease *coordinationv1.Lease, order stamp.Stamp) error {
 	if lease.Annotations == nil {
 		lease.Annotations = map[string]string{}

@@ -202,9 +202,9 @@ func TestSweepKeepsLeaseThatANewPodClaims(t *testing.T) {
 }
 
 // sweepAgainstANewPod sweeps lock.x after its only claimant, pod a, is gone. Just before the
-// write of the sweep with the number at, pod c claims lock.x. Pod b claims lock.y under the
-// account. If pod a had the same account, the Role has another name to keep. Otherwise the
-// sweep is about to delete the whole Role.
+// sweep's write with the given number, pod c claims lock.x. Pod b claims lock.y under the
+// given account. With pod a's account, the sweep removes only one name from the Role. With
+// another account, the sweep deletes the whole Role.
 func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod, gated("b", account, "lock.y"))
@@ -248,7 +248,7 @@ func crashedSweep(t *testing.T, write int) *world {
 	return w
 }
 
-func TestEnrollThatCrashedResumesItsSweep(t *testing.T) {
+func TestEnrollResumesItsSweepAfterACrash(t *testing.T) {
 	for crash := 1; crash <= 4; crash++ {
 		w := crashedSweep(t, crash)
 		next := w.process()

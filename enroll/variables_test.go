@@ -124,7 +124,7 @@ func TestWorkloadGetsItsVariablesBeforeItsPods(t *testing.T) {
 	assert.NotNil(t, w.variable("hits"))
 }
 
-func TestMarksGrantVariablesByTheRulesOfSlots(t *testing.T) {
+func TestEndedPodsAndInvalidNamesGrantNoVariables(t *testing.T) {
 	ended := gated("ended", "till", "variable.ended")
 	ended.Status.Phase = corev1.PodSucceeded
 	w := newWorld(t, ended, gated("odd", "till", "variable.,variable.A,variable.a/b,variable.-"))

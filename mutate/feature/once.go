@@ -103,9 +103,8 @@ func judgeRevision(p *Pod) reason.Refusals {
 // revisioned are the kinds of workloads whose pods can have a once claim without a name.
 var revisioned = []string{"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"}
 
-// warnOfFiles warns if the container of a once claim writes a volume of the pod or of its
-// node, and a later container mounts that volume. Only the pod that runs the first
-// container has its files.
+// warnOfFiles warns if the container of a once claim writes a volume of the pod or its node
+// that a later container mounts. Only the pod that runs the first container has its files.
 func warnOfFiles(p *Pod) reason.Refusals {
 	var warnings reason.Refusals
 	places := p.places()
