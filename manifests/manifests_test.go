@@ -197,7 +197,7 @@ func TestMarksPolicyCoversEveryWriteOfMarks(t *testing.T) {
 // everywhere are the policies that apply in every namespace.
 var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover", "metaparticle-enroll"}
 
-func TestGatePolicyKnowsEachAnnotationThatClaimsNothing(t *testing.T) {
+func TestGatePolicyListsEachAnnotationThatClaimsNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
 	for _, a := range api.Annotations {
 		if a.Kind == nil {

@@ -93,7 +93,7 @@ func cases(t *testing.T) (cases caseFile) {
 	return cases
 }
 
-func TestEachAlertHasCasesOfEachKind(t *testing.T) {
+func TestEachAlertHasFiringEndingAndSilentCases(t *testing.T) {
 	type seen struct{ fires, ends, silent bool }
 	all := map[string]seen{}
 	for _, test := range cases(t).Tests {
@@ -125,7 +125,7 @@ func alerts(t *testing.T) (names []string) {
 	return names
 }
 
-func TestOperatorsObjectHasTheSameRules(t *testing.T) {
+func TestPrometheusRuleObjectHasTheSameRules(t *testing.T) {
 	const file = "prometheusrule.yaml"
 	if *update {
 		require.NoError(t, os.WriteFile(file, []byte(Object(Rules)), 0o600))

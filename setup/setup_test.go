@@ -88,7 +88,7 @@ func TestDisarmRestoresTheConfigurationForALatePod(t *testing.T) {
 	assert.Equal(t, 1, webhooks(t, c))
 }
 
-func TestRemoveMadeKeepsRecords(t *testing.T) {
+func TestRemoveMadeKeepsDoneKeysAndOpenBarriers(t *testing.T) {
 	made := map[string]string{api.ManagedLabel: "true"}
 	lease := func(name string, annotations map[string]string, owners ...metav1.OwnerReference) *coordinationv1.Lease {
 		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: made, Annotations: annotations, OwnerReferences: owners},
@@ -142,7 +142,7 @@ func answer(gate func(*corev1.Pod) error) client.Client {
 	})
 }
 
-func TestTriesSucceedOnlyForGateAndPolicy(t *testing.T) {
+func TestAwaitGatingAndAwaitPoliciesReturnTheFault(t *testing.T) {
 	for name, c := range map[string]struct {
 		gate         func(*corev1.Pod) error
 		gating, deny string

@@ -16,8 +16,8 @@ import (
 // Exit codes.
 const (
 	exitOK = iota
-	// exitRefused means that the webhook would refuse a pod, that the command refused to
-	// write, or that a slot lacks a holder that serves.
+	// exitRefused means that the webhook would refuse a pod, or that the command refused to
+	// write. In "status" a slot lacks a holder that serves, and in "check" a check failed.
 	exitRefused
 	// exitError means that the command could not answer.
 	exitError

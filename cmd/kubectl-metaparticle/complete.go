@@ -33,8 +33,8 @@ const (
 	files = ":0"
 )
 
-// complete proposes words for the last argument. The first argument is one of the commands. A cluster
-// that does not answer proposes none.
+// complete proposes words for the last argument. The first argument is one of the commands. If the
+// cluster does not answer, complete proposes no words.
 func complete(ctx context.Context, commands, args []string, out io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
 	defer cancel()

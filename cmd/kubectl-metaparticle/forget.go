@@ -155,7 +155,7 @@ func closeBarrier(ctx context.Context, c cluster, namespace, slot string, std st
 }
 
 // onceSlot returns the slot of a once claim that a person names. After a change of the claim, the
-// pods of a workload may have several such slots. Then the slot with the done key counts.
+// pods of a workload may have several such slots. Then the result is the slot with the done key.
 func onceSlot(ctx context.Context, c cluster, namespace, name, key string) (string, error) {
 	if name, ok := strings.CutPrefix(name, "once/"); ok && name != "" {
 		return api.OnceLease(name), nil

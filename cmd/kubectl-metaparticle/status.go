@@ -215,9 +215,10 @@ func kindOf(slot string) string {
 	return kind
 }
 
-// finished reports whether a pod does not wait for the slot of a once claim, or for a start lock.
-// A pod with a once claim is finished if its key is done. The pod is also finished if its init containers
-// have ended, and none of its main containers waits. A pod that is Ready has started.
+// finished reports whether a pod no longer waits for the slot of its once claim, or for its start
+// lock. A pod with a once claim is finished if its key is done. The pod is also finished if its
+// init containers have ended, and none of its main containers waits. A pod with a start lock is
+// finished if the pod is Ready.
 func (s *slotStatus) finished(pod corev1.Pod) bool {
 	if said, ok := condition(pod); s.Kind == startLock {
 		return ok && said.Status == corev1.ConditionTrue
@@ -234,7 +235,7 @@ func (s *slotStatus) finished(pod corev1.Pod) bool {
 }
 
 // onceKey returns the key of a pod's once claim from the arguments of its agent; empty
-// without one. The annotation "true" has no key.
+// without such a claim. The annotation cannot be the source, because "true" states no key.
 func onceKey(pod corev1.Pod) string {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == api.AgentContainer {
@@ -244,9 +245,9 @@ func onceKey(pod corev1.Pod) string {
 	return ""
 }
 
-// healthy reports whether the slot has a holder that serves, is paused, or has neither a
-// holder nor a standby. The holder of a once claim need not serve, nor does a pod at a barrier. A pod that asks by the
-// local API is no standby here, because its program may want no slot.
+// healthy reports whether the slot has a holder that serves, is paused, or has neither a holder nor
+// a standby. The holder of a once claim need not serve, nor does a pod at a barrier. A pod that
+// asks by the local API is no standby here, because its program may want no slot.
 func (s slotStatus) healthy() bool {
 	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == atBarrier || s.Kind == rwLock) && !s.Holder.Gone
 	wanted := slices.ContainsFunc(s.Standbys, func(p standbyStatus) bool { return !p.Program })
@@ -256,8 +257,8 @@ func (s slotStatus) healthy() bool {
 // possession has the slots of a read-write lock that one pod has under one hold.
 type possession struct {
 	slots []slotStatus
-	// writes reports that the pod has all slots. The field waits reports that the pod has the intent, and
-	// waits for readers.
+	// writes reports that the pod has all slots. The field waits reports that the pod has the
+	// intent, and waits for readers.
 	writes, waits bool
 }
 

@@ -258,7 +258,7 @@ func writeStandbys(table *tabwriter.Writer, standbys []standbyStatus) {
 	}
 }
 
-// standing tells how many pods stand by.
+// standing returns the text about n standbys.
 func standing(n int) string {
 	if n == 1 {
 		return "1 standby"
@@ -344,7 +344,7 @@ func (h handover) text() string {
 	return fmt.Sprintf("%s, %.0fs after its release", text, *h.Seconds)
 }
 
-// shardsOf tells for which shards a Lease is open.
+// shardsOf returns the text about the shards for which a Lease is open.
 func shardsOf(s api.Stamp) string {
 	text := fmt.Sprintf("%d shards", s.Count)
 	if s.Run != "" {

@@ -94,7 +94,7 @@ func (c *crowd) worst() *guest {
 	})
 }
 
-// rank returns how soon a guest has to go if the counts of connections do not decide. The
+// rank orders guests for which worst finds no difference in the counts of connections. The
 // guest with the highest rank goes first. The newest guest stays if a guest without a call
 // in flight can go instead.
 func (c *crowd) rank(g *guest) int {

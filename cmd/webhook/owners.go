@@ -39,8 +39,8 @@ var (
 // workload of its own.
 //
 // A pod's creator can write any owner reference. A reference to a kind of Kubernetes counts
-// only if the object of that name has the UID in the reference. Otherwise a pod could join
-// the singleton of any workload.
+// only if the object of that name has the UID in the reference. So a pod cannot join
+// another workload's singleton by a forged reference.
 type owners struct {
 	reader client.Reader
 	// cached has the metadata of the kinds of [watched], and may be outdated.

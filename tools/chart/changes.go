@@ -17,7 +17,7 @@ type change struct {
 
 // compare returns the changes between two texts, by their longest common subsequence of lines.
 func compare(before, after []string, condition string) (changes []change) {
-	// common[i][j] is the length of the longest one of before[i:] and after[j:].
+	// common[i][j] is the length of the longest common subsequence of before[i:] and after[j:].
 	common := make([][]int, len(before)+1)
 	for i := range common {
 		common[i] = make([]int, len(after)+1)

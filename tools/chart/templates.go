@@ -23,7 +23,7 @@ var components = []struct{ name, condition string }{
 	{"monitoring", ""}, // changes no object, and adds two
 }
 
-// conditions are those of whole objects.
+// conditions has, for each kind, the Helm condition under which the chart contains its objects.
 var conditions = map[string]string{
 	"ResourceQuota":  "and .Values.resourceQuota.enabled .Values.priorityClassName",
 	"NetworkPolicy":  ".Values.networkPolicy.enabled",

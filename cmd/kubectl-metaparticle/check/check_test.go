@@ -54,7 +54,7 @@ type scene struct {
 	pods        []corev1.Pod
 	version     string
 	image       string
-	// issue is the API server's answer to the dry run of an Issuer, and admit to that of a pod.
+	// issue is the error of the dry run of an Issuer, and admit that of a pod; nil for success.
 	issue, admit error
 	// ungated reports that the webhook passes pods as they are.
 	ungated bool
@@ -115,7 +115,7 @@ func authority(t *testing.T, ends time.Time) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// cluster returns the scene behind a fake API server, whose webhooks the scene plays.
+// cluster returns the scene behind a fake API server, which also answers in place of the webhooks.
 func (s *scene) cluster() Cluster {
 	there := []client.Object{&s.deployment, s.certificate, s.definition, &s.webhooks, &s.elected}
 	for i := range s.nodes {
