@@ -262,7 +262,7 @@ func TestRunArgsStayTheSameAcrossVersions(t *testing.T) {
 	assert.Equal(t, "Pod/solo", read.Workload)
 }
 
-// The policy on gates reads these words, too.
+// The policy on gates also reads these arguments.
 func TestLocalArgsStayTheSameAcrossVersions(t *testing.T) {
 	a := DefaultLocalArgs()
 	a.Claims, _ = parseLocals("semaphore/pool=3, lock/a,election/main")

@@ -40,7 +40,7 @@ type Budget struct {
 	// RenewDeadline is the time from the last successful renewal to the beginning of the
 	// drain.
 	RenewDeadline time.Duration
-	// Drain is the child's time to stop by itself.
+	// Drain is the time from the stop signal to the SIGKILL.
 	Drain time.Duration
 	// Kill is the time that killing and reaping may take after the drain.
 	Kill time.Duration

@@ -16,8 +16,8 @@ const (
 	PauseStop Pause = "stop"
 )
 
-// PauseOf returns the pause that the annotations of a Lease ask for. An empty value is
-// a [PauseHold].
+// PauseOf returns the pause that the annotations of a Lease ask for. An annotation with an
+// empty value asks for [PauseHold].
 func PauseOf(annotations map[string]string) Pause {
 	value, paused := annotations[PausedAnnotation]
 	if paused && value == "" {

@@ -52,16 +52,16 @@ const (
 type Kind struct {
 	// Key is the key of the annotation.
 	Key string
-	// Ask is the annotation that an error message tells a person to write.
+	// Ask is the annotation that error messages propose to a person.
 	Ask string
 	// Scope is the scope of a claim with a name.
 	Scope Scope
 	// Forwards reports that the standbys of a claim can forward ports, because the claim
 	// has one holder.
 	Forwards bool
-	// TakesTurns reports that the slot of a claim goes from an old revision of a workload to
-	// a new one. A claim with several holders does not take turns, because no pod has to wait
-	// for the end of another.
+	// TakesTurns reports that the slot of a claim can go from an old revision of a workload
+	// to a new one. A claim with several holders does not take turns, because no pod has to
+	// wait for the end of another.
 	TakesTurns bool
 	// UntilSuccess reports that a hold lasts until one container has succeeded. The releasing
 	// write then adds the claim's Key to the done keys of the Lease.

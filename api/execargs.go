@@ -38,7 +38,7 @@ type ExecArgs struct {
 	// the pod's own grace period only if the container has a hook.
 	Grace time.Duration
 
-	// Socket is the agent's socket. Tests set it.
+	// Socket is the path of the agent's socket. Only tests change the path.
 	Socket string
 }
 

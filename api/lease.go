@@ -89,13 +89,13 @@ func SemaphoreLease(name string, slot int) string {
 	return semaphorePrefix + name + "." + strconv.Itoa(slot)
 }
 
-// SingletonLease returns the name of the Lease of a workload's singleton; name is empty
-// for the plain singleton.
+// SingletonLease returns the name of the Lease of a workload's singleton; the argument name
+// is empty for a singleton without a name.
 //
 // Two singletons have the same Lease only if they are the same:
-//   - The first dot ends "singleton" or "singleton-<name>": a name is a DNS label.
-//     The name can be read back from that part, which also tells a singleton from a
-//     lock.
+//   - The first dot ends "singleton" or "singleton-<name>": a name is a DNS label. The
+//     singleton's name can be read back from that part, which also distinguishes a
+//     singleton from a lock.
 //   - The second dot ends the kind. The workload's name follows, which may have dots
 //     of its own.
 //   - In the kind's part, each dash of the kind and of the group is doubled. So the first

@@ -20,7 +20,8 @@ const maxLocal = 8
 // same bound, and eight claims are shorter.
 const maxLocalText = 4096
 
-// localKinds are the kinds of claims by the local API, by the words that name them in its texts.
+// localKinds are the kinds of claims by the local API, by the words that name them in
+// [Claim.LocalText].
 var localKinds = map[string]*Kind{"lock": Lock, "election": Election, "rwlock": RWLock, "semaphore": Semaphore, "variable": Variable}
 
 // Word returns the word that names the kind in the local API; empty if the local API has no

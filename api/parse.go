@@ -45,7 +45,7 @@ func (p *parser) wrong(key, format string, args ...any) {
 	p.mistakes = append(p.mistakes, Mistake{Key: key, Value: p.annotations[key], Problem: fmt.Sprintf(format, args...)})
 }
 
-// names judges the keys, in alphabetical order, and ignores their values.
+// names checks the keys of the annotations, in alphabetical order, and ignores the values.
 func (p *parser) names() {
 	var wrong []string
 	for key := range p.annotations {

@@ -12,7 +12,7 @@ type ProbeArgs struct {
 	Probe     string
 	Container string
 
-	// Socket is the agent's socket. Tests set it.
+	// Socket is the path of the agent's socket. Only tests change the path.
 	Socket string
 }
 

@@ -29,15 +29,16 @@ type RunArgs struct {
 	Any           bool
 	LeaseDuration time.Duration
 	Readiness     Readiness
-	// Job is the UID of the Job of a pod that may skip; otherwise empty.
+	// Job is the UID of the Job of a pod that may skip; empty for any other pod.
 	Job string
 	// OnBusy is empty for a pod that waits. WaitAtMost is zero for a wait without a bound.
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
 	// OnceKey is the key of the pod's once claim, or the run of a pod whose shard ends with a
-	// success; otherwise empty.
+	// success; empty for any other pod.
 	OnceKey string
-	// Shard is the number of the one shard that a pod of an Indexed Job takes; otherwise empty.
+	// Shard is the number of the one shard that a pod of an Indexed Job takes; empty for any other
+	// pod.
 	Shard string
 	// Grace is the time within which the application must end at a yield.
 	Grace time.Duration

@@ -12,8 +12,8 @@ import (
 // for the number of the shard.
 const maxShardBase = maxName - len(".31")
 
-// ShardGroup returns the part of the names that the Leases of a workload's shards share.
-// The part follows the rules of [SingletonLease], and leaves room for a number.
+// ShardGroup returns the common part of the names of the Leases of a workload's shards. The
+// part follows the rules of [SingletonLease], and leaves room for a number.
 func ShardGroup(of Workload) string {
 	return shorten(shardPrefix+of.kindPart()+"."+of.Name, maxShardBase)
 }

@@ -29,8 +29,8 @@ const lastEpoch = 1 << 53
 // stampClosed is the last word of a closed stamp.
 const stampClosed = "closed"
 
-// Admits reports whether a pod of the run may acquire and keep the Lease, if the pod's work has
-// so many shards.
+// Admits reports whether a pod of the run, whose work has count shards, may acquire and keep
+// the Lease.
 func (s Stamp) Admits(count int, run string) bool {
 	return count > 0 && s.Count == count && s.Run == run && !s.Closed
 }

@@ -40,8 +40,8 @@ const (
 	maxRun = 36
 	// maxBarrierName leaves room for the prefix, for the run, and for the number of a Lease.
 	maxBarrierName = maxName - len(barrierPrefix) - len(".") - maxRun - len(".31")
-	// maxAfter bounds the conditions of a pod. The pod's service account gets rights on as
-	// many Leases.
+	// maxAfter bounds the conditions of a pod. For each condition, the pod's service
+	// account gets a right on a Lease.
 	maxAfter = 8
 	// maxListed bounds the names in one annotation. A pod with hundreds of slots is a
 	// mistake, but the API server accepts annotations of 256 KiB.

@@ -10,7 +10,8 @@ const (
 	// VariableGroup and VariableVersion are the group and the version of the resource.
 	VariableGroup   = "metaparticle.io"
 	VariableVersion = "v1alpha1"
-	// VariableKind is the kind of a Variable, and VariableResource that of its collection.
+	// VariableKind is the kind of a Variable, and VariableResource is the name of its collection in
+	// URLs.
 	VariableKind     = "Variable"
 	VariableResource = "variables"
 )

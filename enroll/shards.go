@@ -51,8 +51,8 @@ func (g shardedGroups) of(group string) *sharded {
 	return g[group]
 }
 
-// addPod adds a pod whose claim counts. Only the webhook, and a policy, decide which pods
-// have the slots of a workload.
+// addPod adds a pod whose claim counts. The webhook and a policy make sure that only a
+// workload's own pods name its slots.
 func (g shardedGroups) addPod(pod *corev1.Pod) {
 	if group, count := api.ShardsOf(slotsOf(pod)); count > 0 {
 		of := g.of(group)

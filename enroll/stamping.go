@@ -19,7 +19,7 @@ import (
 )
 
 // stampRounds bounds the lists of one reconciliation. A change of the number of shards whose
-// Leases are free needs three writes after another: to decide, to close and to open.
+// Leases are free needs three rounds: to decide, to close and to open.
 const stampRounds = 4
 
 // stamping writes the stamps of the Leases of shards. Package stamp decides.

@@ -34,8 +34,7 @@ func (w workload) effective() map[string]string {
 }
 
 // workloads lists the workloads of a namespace that have an annotation of ours, on
-// themselves or on their template. A workload with a controller above it does not
-// count.
+// themselves or on their template. A workload with a controller is left out.
 func (s store) workloads(ctx context.Context, namespace string) ([]workload, error) {
 	var (
 		deployments  appsv1.DeploymentList

@@ -312,7 +312,7 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 }
 
 // The rules of a Role for conditions are among those of agents, with fewer verbs and another
-// mark.
+// marker.
 func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	prefix := strings.TrimSuffix(enroll.ReaderRoleName("x"), "x")

@@ -77,7 +77,7 @@ func takesTurn(request api.Request) bool {
 }
 
 // allUnavailable reports whether the rollout of a DaemonSet may stop all of its pods at
-// once. The webhook does not know the number of pods, so only 100% allows that.
+// once. The webhook does not know the number of pods, so the result is true only for 100%.
 func (r rollout) allUnavailable() bool {
 	u := r.UpdateStrategy.RollingUpdate
 	return u != nil && u.MaxUnavailable != nil && u.MaxUnavailable.String() == "100%"

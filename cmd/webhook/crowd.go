@@ -52,8 +52,8 @@ func (c *crowd) Accept() (net.Conn, error) {
 	return c.enter(connection), nil
 }
 
-// enter adds a connection. If there are too many, the worst one is closed, which may be
-// the new one.
+// enter adds a connection. Above the bound, enter closes the connection that [crowd.worst]
+// selects, perhaps the new one.
 func (c *crowd) enter(connection net.Conn) *guest {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leases returns the Leases with these stamps, from shard 0 on. A text with the ending "!" is
-// held, and with "?" expired.
+// leases returns the Leases with these stamps, from shard 0 on. A Lease whose text ends in
+// "!" is held. With "?", the Lease is held, and has expired.
 func leases(texts ...string) []Shard {
 	var all []Shard
 	for i, text := range texts {

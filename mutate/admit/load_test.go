@@ -87,7 +87,7 @@ func TestAPIServerRetriesAnOverloadedWebhook(t *testing.T) {
 	})
 }
 
-// maxObjects is the number of JSON objects whose estimate is the bound of one call.
+// maxObjects is the number of JSON objects for which the estimate reaches the bound of one call.
 const maxObjects = 64 << 20 / (2 << 10)
 
 // enough is a number of calls that need more memory than a webhook has.

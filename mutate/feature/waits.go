@@ -51,7 +51,8 @@ func restartsAfterSuccess(rule corev1.ContainerRestartRule) bool {
 	return in == slices.Contains(rule.ExitCodes.Values, 0)
 }
 
-// jobOf returns the UID of the Job of a pod that may skip. Without a Job, the result is empty.
+// jobOf returns the UID of the Job of a pod that may skip. For a pod without a Job, or a pod that
+// may not skip, the result is empty.
 func jobOf(f Facts) string {
 	if f.Request.OnBusy != api.OnBusySkip {
 		return ""

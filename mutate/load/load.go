@@ -132,7 +132,7 @@ func (s *Share) Decode(body []byte) error {
 }
 
 // Fits reports whether an announced body has room now, and reserves nothing. The caller
-// need not read a body without room.
+// need not read a body that does not fit.
 func (s *Share) Fits(length int64) bool {
 	l := s.limit
 	if l == nil || length <= smallCall {

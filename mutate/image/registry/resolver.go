@@ -269,7 +269,8 @@ func (r *Resolver) resolve(ctx context.Context, repository *repository, ref name
 	remembered = remembered && r.now().Sub(at) < tagMemory
 	asking := ctx
 	if remembered {
-		// A hanging registry must leave time for the answer from memory.
+		// The request gets half of the budget, so that a hanging registry leaves time for the
+		// answer from memory.
 		var cancel context.CancelFunc
 		asking, cancel = context.WithTimeout(ctx, r.options.Budget/2)
 		defer cancel()
