@@ -14,7 +14,7 @@ type Annotation struct {
 	Key string
 	// Value is the syntax, as the documentation shows it.
 	Value string
-	// Default is the value that counts if the annotation is absent.
+	// Default is the value that applies if the annotation is absent.
 	Default string
 	// Meaning is the text about the effect, as the documentation shows it.
 	Meaning string

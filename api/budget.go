@@ -14,7 +14,7 @@ const (
 	// MinLeaseDuration is the shortest duration whose budget survives an outage of two
 	// seconds, and still leaves the child two seconds to stop.
 	MinLeaseDuration = 10 * time.Second
-	// MaxLeaseDuration bounds how long a vanished holder can block the others.
+	// MaxLeaseDuration bounds how long a vanished holder can block the standbys.
 	MaxLeaseDuration = time.Hour
 )
 

@@ -16,8 +16,8 @@ const (
 	PauseStop Pause = "stop"
 )
 
-// PauseOf returns the pause that the annotations of a Lease ask for. An annotation with an
-// empty value asks for [PauseHold].
+// PauseOf returns the pause in the annotations of a Lease. An annotation with an empty
+// value means [PauseHold].
 func PauseOf(annotations map[string]string) Pause {
 	value, paused := annotations[PausedAnnotation]
 	if paused && value == "" {

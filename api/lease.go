@@ -59,7 +59,7 @@ func (w Workload) Valid() bool {
 func LockLease(name string) string { return lockPrefix + name }
 
 // OnceLease returns the name of the Lease of a once claim. All keys of one name share the
-// Lease, so two of them never run at once.
+// Lease, so the work of two keys never runs at once.
 func OnceLease(name string) string { return oncePrefix + name }
 
 // ElectionLease returns the name of the Lease of an election.

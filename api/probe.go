@@ -15,7 +15,7 @@ type Probe struct {
 	PeriodSeconds       int `json:"periodSeconds"`
 	SuccessThreshold    int `json:"successThreshold"`
 	FailureThreshold    int `json:"failureThreshold"`
-	// TerminationGracePeriodSeconds is nil if the pod's own grace period counts.
+	// TerminationGracePeriodSeconds is nil if the pod's own grace period applies.
 	TerminationGracePeriodSeconds *int64 `json:"terminationGracePeriodSeconds,omitempty"`
 }
 

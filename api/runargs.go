@@ -20,7 +20,7 @@ const DefaultGrace = 30 * time.Second
 const DefaultEndpointDelay = 2 * time.Second
 
 // RunArgs are the arguments of the agent's sidecar. The webhook writes all of them except
-// the last three, which tests set. Code that composes arguments starts from
+// the last three, which only tests set. Code that composes arguments starts from
 // [DefaultRunArgs].
 type RunArgs struct {
 	// Slots are the Leases to hold, in the order in which they are acquired.
@@ -35,7 +35,7 @@ type RunArgs struct {
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
 	// OnceKey is the key of the pod's once claim, or the run of a pod whose shard ends with a
-	// success; empty for any other pod.
+	// success. For any other pod, OnceKey is empty.
 	OnceKey string
 	// Shard is the number of the one shard that a pod of an Indexed Job takes; empty for any other
 	// pod.

@@ -22,8 +22,8 @@ type Stamp struct {
 	Closed bool
 }
 
-// lastEpoch is the largest epoch that counts. Enroll adds one at each change, and so never reaches
-// this bound.
+// lastEpoch is the largest valid epoch. Enroll adds one at each change, and so never reaches this
+// bound.
 const lastEpoch = 1 << 53
 
 // stampClosed is the last word of a closed stamp.

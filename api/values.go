@@ -34,7 +34,7 @@ const (
 	maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
 	// maxShards bounds the shards of a workload, because a standby watches all of them.
 	maxShards = maxListed
-	// maxBarrier bounds the pods of a barrier, because one of them reads the Leases of all others.
+	// maxBarrier bounds the pods of a barrier, because one pod reads the Leases of all others.
 	maxBarrier = maxListed
 	// maxRun is the length of a UID.
 	maxRun = 36

@@ -53,21 +53,21 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 
 // addPod adds the claims of a gated pod, from the annotations that the webhook wrote.
 //
-// In a namespace that is not opted in, only a pod with a gate counts. Users can add the
-// annotations to a living pod, but no user can add a gate.
+// In a namespace that is not opted in, addPod ignores a pod without a gate. Users can add
+// the annotations to a living pod, but no user can add a gate.
 func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	a := asks(pod)
 	if !a.counts(optedIn) {
 		return
 	}
-	// Without the annotation of the lease duration, the default of the slot's kind counts, as
-	// for the agent. A value that does not parse counts as absent.
+	// Without the annotation of the lease duration, the default of the slot's kind applies,
+	// as for the agent. A value that does not parse has no effect.
 	duration, _ := time.ParseDuration(a.duration)
 	c.add(pod, a.account, duration, slotsOf(pod)...)
 }
 
 // addBarrier adds the Leases of the barrier at which a gated pod waits. The names come from the
-// pod's spec, which nobody can change. So they count in every namespace.
+// pod's spec, which nobody can change. So enroll uses them in every namespace.
 func (c claims) addBarrier(pod *corev1.Pod) {
 	if barrier := podspec.BarrierOf(&pod.Spec); !ended(pod) {
 		c.add(pod, pod.Spec.ServiceAccountName, barrier.LeaseDuration, barrier.Leases()...)

@@ -11,9 +11,9 @@ import (
 )
 
 // awaitedBy returns the Leases of the conditions of a gated pod. The names come from the pod's
-// spec, because users can change the labels and annotations of a living pod. So they count in
-// every namespace. A condition claims nothing, so enroll creates no Lease for a condition, and
-// keeps none.
+// spec, because users can change the labels and annotations of a living pod. So enroll uses
+// them in every namespace. A condition claims nothing, so enroll creates no Lease for a
+// condition, and keeps none.
 func awaitedBy(pod *corev1.Pod) []string {
 	if ended(pod) {
 		return nil

@@ -57,8 +57,8 @@ type agentRoles struct {
 	all []*agentRole
 	// byKey are the Roles of each account.
 	byKey map[string][]*agentRole
-	// readers are the Roles for conditions and for Variables, by name. No agent can hold a Lease by such a Role,
-	// so the Leases that only these Roles name count as unnamed.
+	// readers are the Roles for conditions and for Variables, by name. No agent can hold a Lease by
+	// such a Role, so enroll treats a Lease that only these Roles name as a Lease without a Role.
 	readers map[string]*readerRole
 	// longest are the longest durations, in seconds, that any Role remembers for
 	// each Lease. Every Lease that a Role names has an entry.

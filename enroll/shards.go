@@ -51,7 +51,7 @@ func (g shardedGroups) of(group string) *sharded {
 	return g[group]
 }
 
-// addPod adds a pod whose claim counts. The webhook and a policy make sure that only a
+// addPod adds a pod whose claim is valid. The webhook and a policy make sure that only a
 // workload's own pods name its slots.
 func (g shardedGroups) addPod(pod *corev1.Pod) {
 	if group, count := api.ShardsOf(slotsOf(pod)); count > 0 {
@@ -86,8 +86,8 @@ func (s *sharded) inOrder(shards []stamp.Shard) bool {
 	return stamp.InOrder(shards, count, run)
 }
 
-// nextRun returns the number of shards, and the run, of pods that end. A run stays valid while one
-// of its pods stays, because two Jobs at once would otherwise stop each other's shards in turn.
+// nextRun returns the number of shards, and the run, of pods that end. A run stays valid until all
+// its pods are deleted, because two Jobs at once would otherwise stop each other's shards in turn.
 // After that, the run of the youngest pod is valid.
 func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	stays := func(p shardedPod) bool { return p.run != "" && p.stays }

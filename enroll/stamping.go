@@ -123,7 +123,7 @@ func (s *stamping) observe(leases map[string]*coordinationv1.Lease) map[right]ob
 }
 
 // expired reports whether this process has seen a closed Lease unchanged for its whole
-// duration, as a standby counts.
+// duration, as a standby measures it.
 func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.Lease) bool {
 	seen, ok := waiting[right{lease: lease.Name}]
 	if !ok {

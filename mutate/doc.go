@@ -22,7 +22,7 @@
 //
 //   - feature lists what a gate touches in a pod, judges the pod and patches it;
 //   - patch makes the operations, reason names the refusals;
-//   - - image declares the look-up of an image's command, and image/registry carries out the
+//   - image declares the look-up of an image's command, and image/registry carries out the
 //     look-up;
 //   - admit answers the API server's calls, and load bounds their memory.
 package mutate

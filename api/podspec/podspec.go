@@ -5,9 +5,9 @@
 // pod.
 //
 // The API server lets nobody change these parts of an existing pod. So an answer of the
-// package is valid as long as the pod exists. Labels and annotations do not count, because
-// a person may write them. An answer does not prove that the parts work, or that the
-// webhook wrote them.
+// package is valid as long as the pod exists. The package ignores labels and annotations,
+// because a person may write them. An answer does not prove that the parts work, or that
+// the webhook wrote them.
 //
 // The policy on marks gives the same answers as [HasGate], in the API server's own
 // process. testdata/pods.yaml tests both.

@@ -143,8 +143,9 @@ func (s slotStatus) group() string {
 	return s.Namespace + "/" + name + " "
 }
 
-// fill stores the facts of the Lease. The holder counts as gone until the method join
-// finds its pod. A pod at a barrier is not looked for: its Lease expires if the pod is gone.
+// fill stores the facts of the Lease. The holder's field Gone is true until the method join
+// finds the holder's pod. At a barrier the field is false, because the Lease expires if the
+// pod is gone.
 func (s *slotStatus) fill(l *coordinationv1.Lease) {
 	l = l.DeepCopy()
 	for key, value := range l.Annotations {

@@ -54,8 +54,8 @@ func servesLocal(c corev1.Container) bool { return c.Name == api.AgentContainer 
 
 // copied returns a slot in the pod's marks that belongs to the singleton of another workload, or an
 // empty text. A pod with such a slot is a copy of that workload's pod. A pod with a controller is
-// no copy, because tools that copy a pod drop its controller. Slots of the whole namespace do not
-// count, because any pod of the namespace may claim them.
+// no copy, because tools that copy a pod drop its controller. The function ignores slots of a whole
+// namespace, because any pod of the namespace may claim them.
 func (f Facts) copied() string {
 	if metav1.GetControllerOfNoCopy(f.Pod) != nil {
 		return ""

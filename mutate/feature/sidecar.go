@@ -170,8 +170,8 @@ func (s sidecar) localArgs() []string {
 }
 
 // ownKernel reports whether the pod may run in a virtual machine of its own. The name of a
-// runtime class does not show whether the class uses virtual machines, so every class
-// counts.
+// runtime class does not show whether the class uses virtual machines, so the result is
+// true for every class.
 func (s sidecar) ownKernel() bool { return s.Spec.RuntimeClassName != nil }
 
 // agentArgs returns the arguments of the agent.

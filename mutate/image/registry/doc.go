@@ -21,6 +21,6 @@
 //
 // Not guaranteed: that a node runs the same image. A node with pull policy IfNotPresent
 // runs an older image that it has under the same tag. Only a digest names one image for
-// sure. While a registry does not answer, the last digest of a tag counts for an hour. A
-// refusal is an answer, so the last digest does not count after it.
+// sure. While a registry does not answer, the package uses the last digest of a tag, for up
+// to an hour. A refusal is an answer, so the package uses no last digest after a refusal.
 package registry
