@@ -88,7 +88,7 @@ func SplitSlots(slots []string) (life, start []string) {
 // isSingletonSlot can judge only the part before the hash.
 func isSingletonSlot(lease string) bool {
 	if !strings.HasPrefix(lease, singletonPrefix) {
-		return false // saves the time to read the name
+		return false // the rest of the name need not be read
 	}
 	return isUnshortened(lease, isSingletonLease)
 }

@@ -58,7 +58,7 @@ type agentRoles struct {
 	// byKey are the Roles of each account.
 	byKey map[string][]*agentRole
 	// readers are the Roles for conditions and for Variables, by name. No agent can hold a Lease by
-	// such a Role, so enroll treats a Lease that only these Roles name as a Lease without a Role.
+	// such a Role. So enroll treats a Lease that only these Roles name as a Lease without a Role.
 	readers map[string]*readerRole
 	// longest are the longest durations, in seconds, that any Role remembers for
 	// each Lease. Every Lease that a Role names has an entry.

@@ -63,7 +63,7 @@ func (g shardedGroups) addPod(pod *corev1.Pod) {
 }
 
 func (g shardedGroups) addWorkload(w workload, request api.Request) {
-	if count := request.Shards(); count > 0 && w.group.Kind != "CronJob" { // the pods of its Jobs name their runs
+	if count := request.Shards(); count > 0 && w.group.Kind != "CronJob" { // each Job of a CronJob has a run of its own
 		g.of(api.ShardGroup(w.group)).template = count
 	}
 }

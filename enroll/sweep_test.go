@@ -225,7 +225,7 @@ func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	}
 	_, _ = sweeper.Namespace(t.Context(), shop)
 	if w.before != nil {
-		return // the sweep has fewer writes
+		return // the sweep has no write with this number
 	}
 	w.settle(sweeper)
 	require.NotNil(t, w.lease("lock.x"), "write %d", at)

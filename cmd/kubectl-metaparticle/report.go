@@ -93,10 +93,10 @@ func (e *explainer) slotLines() []string {
 	for _, slot := range e.slots {
 		lease, read := e.leases[slot]
 		if !read {
-			continue // reported in the section "not readable"
+			continue // the section "not readable" names this Lease
 		}
 		if api.IsRWLockSlot(slot) && !isIntent(slot) && (lease == nil || holderOf(lease) == "" && api.PauseOf(lease.Annotations) == "") {
-			continue // the intent stands for the lock
+			continue // the line of the intent stands for the whole lock
 		}
 		if lease == nil {
 			lines = append(lines, slot+"\thas no Lease yet; enroll makes it where the namespace is opted in")

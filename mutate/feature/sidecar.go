@@ -164,7 +164,7 @@ func (s sidecar) localArgs() []string {
 		args.Socket = api.LocalSocket
 	}
 	if s.Spec.HostNetwork {
-		args.Port = 0 // each process of the node could call
+		args.Port = 0 // each process of the node could connect to the port
 	}
 	return args.Args()
 }

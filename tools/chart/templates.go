@@ -20,7 +20,7 @@ var components = []struct{ name, condition string }{
 	{"client-ca", ".Values.clientCA.configMap"},
 	{"no-pull-secrets", "not .Values.readPullSecrets"},
 	{"network-policy", ".Values.networkPolicy.enabled"},
-	{"monitoring", ""}, // changes no object, and adds two
+	{"monitoring", ""}, // this component changes no object, and adds two
 }
 
 // conditions has, for each kind, the Helm condition under which the chart contains its objects.
@@ -127,7 +127,7 @@ func sources(manifests string, components ...string) ([]source, error) {
 		all = append(all, source{key(object), file, strings.SplitAfter(strings.TrimRight(text, "\n")+"\n", "\n")})
 	}
 	for i := range all {
-		all[i].lines = all[i].lines[:len(all[i].lines)-1] // the last one is empty
+		all[i].lines = all[i].lines[:len(all[i].lines)-1] // the last line is empty
 	}
 	return all, nil
 }

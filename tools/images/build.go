@@ -24,9 +24,9 @@ import (
 
 // product is a program that is shipped as an image.
 type product struct {
-	name   string // name of the image, and of the program in it
-	source string // package of its main function
-	tags   string // build tags, separated by commas
+	name   string // the name of the image, and of the program in it
+	source string // the package of the main function
+	tags   string // the build tags, separated by commas
 	// small saves memory, because the program runs in every gated container: no
 	// inlining, and densely packed functions. The program mostly waits, so it may be slow.
 	small bool
