@@ -21,20 +21,20 @@ type argument[T any] struct {
 	flag bool
 	// expands reports that the kubelet is to expand $(NAME) in the value.
 	expands bool
-	// where reports whether the written words contain the argument; nil for always.
+	// where reports whether the words contain the argument; nil means always.
 	where func(T) bool
 	text  func(T) string
 	// read sets the value in a T, or returns an error and changes nothing.
 	read func(*T, string) error
 }
 
-// written returns the row of an argument that is written only for values for which where is true.
+// written returns the row, so that the words contain the argument only if where returns true.
 func (a argument[T]) written(where func(T) bool) argument[T] {
 	a.where = where
 	return a
 }
 
-// expanded returns the row of an argument whose value the kubelet expands.
+// expanded returns the row, so that the kubelet expands the value.
 func (a argument[T]) expanded() argument[T] {
 	a.expands = true
 	return a

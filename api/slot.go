@@ -93,9 +93,9 @@ func isSingletonSlot(lease string) bool {
 	return isUnshortened(lease, isSingletonLease)
 }
 
-// isUnshortened reports whether is accepts the name that the Lease had before a cut by
-// [ShortName]. Of a cut name only the first part is known. So is must accept that part with
-// any of the endings.
+// isUnshortened reports whether the function "is" accepts the name that the Lease had
+// before a cut by [ShortName]. Of a cut name only the first part is known. So "is" must
+// accept that part with any of the endings.
 func isUnshortened(lease string, is func(string) bool) bool { return isShortenedTo(lease, maxName, is) }
 
 // isShortenedTo does the same as isUnshortened for a name that was kept within the limit.

@@ -67,7 +67,7 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 }
 
 // addBarrier adds the Leases of the barrier at which a gated pod waits. The names come from the
-// pod's spec, which nobody can change. So enroll uses them in every namespace.
+// pod's spec, which nobody can change. So enroll uses these names in every namespace.
 func (c claims) addBarrier(pod *corev1.Pod) {
 	if barrier := podspec.BarrierOf(&pod.Spec); !ended(pod) {
 		c.add(pod, pod.Spec.ServiceAccountName, barrier.LeaseDuration, barrier.Leases()...)

@@ -109,7 +109,7 @@ func (n *notifier) notifyNotGated(ctx context.Context, events Recorder, s store,
 
 // ungatedWorkloads returns the workloads that claim and have pods without a gate. Either
 // the template lacks the annotation, because the webhook has not carried it, or the pods
-// are older than the policy that refuses them.
+// are older than the policy that refuses such pods.
 func (s store) ungatedWorkloads(ctx context.Context, namespace string, workloads []workload) ([]workload, error) {
 	var (
 		ungated, unsure []workload

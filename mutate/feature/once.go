@@ -104,7 +104,8 @@ func judgeRevision(p *Pod) reason.Refusals {
 var revisioned = []string{"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"}
 
 // warnOfFiles warns if the container of a once claim writes a volume of the pod or its node
-// that a later container mounts. Only the pod that runs the first container has its files.
+// that a later container mounts. The files exist only in the pod that does the work, or on
+// that pod's node.
 func warnOfFiles(p *Pod) reason.Refusals {
 	var warnings reason.Refusals
 	places := p.places()
