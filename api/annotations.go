@@ -200,9 +200,9 @@ var Annotations = table{
 	},
 }
 
-// planned are annotations that a later version may support. Their error message says that
-// this version does not support them. The message of any other unknown key is "is not
-// known".
+// planned are annotations that a later version may support. The error about such a key says
+// that this version does not support the annotation. The error about any other unknown key
+// says that the key is not known.
 var planned = []string{
 	Prefix + "ports",
 }
@@ -228,9 +228,9 @@ func (all table) known(key string) bool {
 // pods. So no pod of a misspelt claim runs without a gate.
 func Carried(key string) bool { return strings.HasPrefix(key, Prefix) && !Written(key) }
 
-// Effective returns the annotations of a workload's next pods: the template's own,
-// and those that are carried to it. If both have a key, the template's value
-// counts.
+// Effective returns the annotations of a workload's next pods: the template's own, and
+// those that the webhook carries from the workload. If both have a key, the result has the
+// template's value.
 func Effective(workload, template map[string]string) map[string]string {
 	all := make(map[string]string, len(template))
 	for key, value := range workload {

@@ -27,7 +27,7 @@ type ExecArgs struct {
 	// Shards is the number of shards of the pod's work; zero for a pod without shards.
 	Shards int
 	// StopSignal is the name or number of the signal that asks the child to stop. If
-	// StopSignal is empty, the image's stop signal counts, or SIGTERM if the image has
+	// StopSignal is empty, the image's stop signal applies, or SIGTERM if the image has
 	// none.
 	StopSignal string
 	// Platforms has the image's command for each architecture, if the commands differ.

@@ -240,8 +240,8 @@ const (
 // StatefulSet's new pod has the name of its predecessor.
 func Identity(podName, podUID string) string { return podName + "_" + podUID }
 
-// IsIdentity reports whether an agent may have written the holder of a Lease. Enroll writes "unknown",
-// and a release writes nothing.
+// IsIdentity reports whether an agent may have written the holder of a Lease. Enroll writes
+// "unknown" instead, and a release writes an empty text.
 func IsIdentity(holder string) bool { return strings.Contains(holder, "_") }
 
 // PodOf returns the pod's name in an identity. An identity without an underscore belongs to

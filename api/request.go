@@ -143,7 +143,7 @@ const (
 	OnBusySkip OnBusy = "skip"
 )
 
-// BoundsWaits reports whether the pod may end without its application having run, because
+// BoundsWaits reports whether the pod may end before its application has run, because
 // another pod holds the slot.
 func (r Request) BoundsWaits() bool { return r.OnBusy == OnBusySkip || r.WaitAtMost > 0 }
 

@@ -159,7 +159,7 @@ func setInject(r *Request, value string) string {
 	return ""
 }
 
-// oneOf returns a function that sets a field to one of a few words.
+// oneOf returns a function that sets a field to one of the given words.
 func oneOf[S ~string](field func(*Request) *S, words ...S) func(*Request, string) string {
 	return func(r *Request, value string) string {
 		if slices.Contains(words, S(value)) {

@@ -34,7 +34,8 @@ type shardedPod struct {
 	// that nobody has deleted the pod.
 	run   string
 	stays bool
-	// orphaned reports that the pod has no controller: a person has deleted its Job, and not the pod.
+	// orphaned reports that the pod has no controller: a person has deleted its Job, but not the
+	// pod.
 	orphaned bool
 	// runs reports that the pod waits for its shard, or has one. A pod whose image does not
 	// exist never runs.

@@ -17,7 +17,8 @@ import (
 const (
 	exitOK = iota
 	// exitRefused means that the webhook would refuse a pod, or that the command refused to
-	// write. In "status" a slot lacks a holder that serves, and in "check" a check failed.
+	// write. With "status", a slot lacks a holder that serves. With "check", a check
+	// failed.
 	exitRefused
 	// exitError means that the command could not answer.
 	exitError

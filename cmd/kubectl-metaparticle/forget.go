@@ -125,7 +125,7 @@ func doneSlots(ctx context.Context, c cluster, namespace, name, key string) ([]s
 	return done, nil
 }
 
-// unlessMissing returns the error, or a refusal if there is no such Lease.
+// unlessMissing returns the error, or a refusal if the Lease does not exist.
 func unlessMissing(err error, namespace, slot string) error {
 	if apierrors.IsNotFound(err) {
 		return refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name, and the namespace (-n)", slot, namespace))

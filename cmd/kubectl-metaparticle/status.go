@@ -37,7 +37,8 @@ type slotStatus struct {
 	Successor string `json:"successor,omitempty"`
 	// Done are the done keys of a once claim, the oldest first.
 	Done []string `json:"done,omitempty"`
-	// Opened is the number of pods for which a barrier was opened, in its first Lease.
+	// Opened is the number of pods for which a barrier was opened; zero unless this is its first
+	// Lease.
 	Opened int `json:"opened,omitempty"`
 	// Failures has the failures in a row of a once claim's work, by key.
 	Failures map[string]int  `json:"failures,omitempty"`
@@ -282,7 +283,7 @@ func possessions(lock []slotStatus) (all []possession) {
 	for i := range all {
 		all[i].writes = len(all[i].slots) == 1+api.RWLockSlots
 		all[i].waits = all[i].waits && !all[i].writes
-		// A token is a decimal number, and the program has the greatest one.
+		// A token is a decimal number, and the program uses the greatest one.
 		slices.SortStableFunc(all[i].slots, func(a, b slotStatus) int {
 			return cmp.Or(len(b.Holder.Token)-len(a.Holder.Token), strings.Compare(b.Holder.Token, a.Holder.Token))
 		})

@@ -156,7 +156,7 @@ func (t *terms) enroll(ctx context.Context) error {
 		Reader: m.GetAPIReader(),
 		Events: m.GetEventRecorder("metaparticle-enroll"),
 		Home:   t.s.namespace,
-		// The next term may belong to another replica, which then has the values.
+		// The next term may belong to another replica, which then publishes the gauges.
 		Shortage: set(lacking), Behind: set(unready),
 	}
 	defer lacking.Reset()

@@ -78,7 +78,8 @@ func featuresOf(p *Pod) []feature {
 	return slices.DeleteFunc(slices.Clone(features), func(f feature) bool { return !f.unclaimed })
 }
 
-// NewPod returns the pod of the facts, or the refusal of a pod that is too large to judge.
+// NewPod returns the pod that the facts describe, or the refusal of a pod that is too large to
+// judge.
 func NewPod(f Facts) (*Pod, reason.Refusals) {
 	if refusals := judgeNumber(f.Pod); len(refusals) > 0 {
 		return nil, refusals

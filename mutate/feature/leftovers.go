@@ -28,7 +28,7 @@ func judgeLeftovers(p *Pod) reason.Refusals {
 }
 
 // JudgeUnclaimed refuses injected parts in a pod that claims nothing, unless its conditions
-// need these parts. The copy of a gated pod without its claim would wait for ever.
+// need these parts. A copied pod that has lost its claim would wait for ever.
 func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	var refusals reason.Refusals
 	for _, name := range shimmed(pod) {

@@ -68,7 +68,8 @@ func (p *Pod) onceKey() string {
 	}
 	hash, uid := p.Revision.Hash, p.Revision.Workload
 	if p.Workload.Kind == "StatefulSet" {
-		// The hash of a StatefulSet's revision is a whole name, which ends in the hash.
+		// For a StatefulSet, the value is the whole name of a ControllerRevision, which ends in the
+		// hash.
 		hash = hash[strings.LastIndexByte(hash, '-')+1:]
 	}
 	if key := hash + "." + uid[:min(len(uid), uidLength)]; api.IsKey(key) {

@@ -99,7 +99,8 @@ func find(objects []source, key string) int {
 	return -1
 }
 
-// sources builds the manifests with components, and marks the places of values.
+// sources builds the manifests with components, and writes the placeholders of the values into
+// them.
 func sources(manifests string, components ...string) ([]source, error) {
 	built, err := render.Build(render.Settings{Manifests: manifests, Components: components, Origins: true})
 	if err != nil {

@@ -160,7 +160,8 @@ func (r *Resolver) Known(named string) (image.Command, bool) {
 }
 
 // known returns the remembered command of a digest, which never changes. An earlier look-up
-// has read the command with one of the credentials, or without any if credentials is empty.
+// has read the command with one of the credentials, or, if credentials is empty, without
+// credentials.
 func (r *Resolver) known(ref name.Reference, credentials []authn.AuthConfig) (image.Command, bool) {
 	exact, ok := ref.(name.Digest)
 	if !ok {
