@@ -18,8 +18,8 @@ const (
 	semaphorePrefix = "semaphore."
 	shardPrefix     = "shards."
 	oncePrefix      = "once."
-	// revisionPrefix begins the Leases of once claims without a name. No person can name such
-	// a Lease.
+	// revisionPrefix begins the Leases of once claims without a name. No claim with a name
+	// has such a Lease.
 	revisionPrefix  = "once-revision."
 	singletonPrefix = "singleton"
 	barrierPrefix   = "barrier."

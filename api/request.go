@@ -87,7 +87,8 @@ type Condition struct {
 	// workload, Lease is the part that the names of their Leases share.
 	Lease string
 	// Key is the key of a once claim, which must be done. With an empty key, the holder of the
-	// slot must serve. For shards, Key is the run, and empty for the run that the stamps name.
+	// slot must serve. For shards, Key is the run. An empty Key then stands for the run that
+	// the stamps name.
 	Key string
 	// Opened is the number of pods that the record of an open barrier must state; zero for other
 	// conditions. Lease is then the first Lease of the barrier. Only the wait at a barrier sets

@@ -58,7 +58,7 @@ func ParseRevision(text string) (Revision, error) {
 	return Revision{}, fmt.Errorf("revision %q: need UID/NUMBER/HASH, as the webhook writes it", text)
 }
 
-// Same reports whether two pods come from one template. The number does not count: an
+// Same reports whether two pods come from one template. Same ignores the number, because an
 // undo gives an old template a new number. The result is false if one of the revisions is
 // unknown.
 func (r Revision) Same(other Revision) bool {

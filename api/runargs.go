@@ -93,8 +93,8 @@ func DefaultRunArgs() RunArgs {
 var defaultListen = ":" + strconv.Itoa(AgentPort)
 
 // ReadinessGateArg is the argument that selects the gate "readiness". CEL can parse no
-// arguments, so the policies and podspec.HasGate compare this whole word. A spelling that
-// the webhook never writes does not count.
+// arguments, so the policies and podspec.HasGate compare this whole word. They do not
+// recognize a spelling that the webhook never writes.
 const ReadinessGateArg = "-gate=" + string(GateReadiness)
 
 // Args returns the words of the agent's container, as a pod's spec has them.

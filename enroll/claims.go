@@ -81,7 +81,7 @@ type ask struct {
 	// claims.
 	ended bool
 	gate  bool
-	// runsShard is set for a sharded pod that can wait for its shard.
+	// runsShard is set for a sharded pod that runs, and so waits for its shard or has one.
 	runsShard bool
 }
 
@@ -107,8 +107,8 @@ func slotsOf(pod *corev1.Pod) []string {
 	return slices.DeleteFunc(strings.Split(pod.Annotations[api.SlotsAnnotation], ","), func(slot string) bool { return slot == "" })
 }
 
-// runsShard reports whether a sharded pod can wait for its shard. A pod with gated init
-// containers does not reach the phase Running before it has a shard.
+// runsShard reports whether a sharded pod runs, and so waits for its shard or has one. A
+// pod with gated init containers does not reach the phase Running before it has a shard.
 func runsShard(pod *corev1.Pod) bool {
 	gatesInit := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
 	return pod.DeletionTimestamp == nil && (pod.Status.Phase == corev1.PodRunning || gatesInit && !ended(pod))

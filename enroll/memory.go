@@ -122,8 +122,8 @@ func (rs *agentRoles) of(key, lease string) []*agentRole {
 	return found
 }
 
-// remembered decodes a Role's memory from the Role's annotation. The memory of a Lease that
-// only the Role's rules name is the longest lease duration that is possible.
+// remembered decodes a Role's memory from the Role's annotation. For a Lease that only the
+// Role's rules name, the memory is the longest possible lease duration.
 func remembered(role *rbacv1.Role) map[string]memory {
 	memories := map[string]memory{}
 	if json.Unmarshal([]byte(role.Annotations[LeasesAnnotation]), &memories) != nil || memories == nil {

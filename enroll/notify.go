@@ -159,8 +159,8 @@ type excess struct {
 	problem string
 }
 
-// notifyTooMany writes an Event for each Lease for which a service account has no
-// room. Each process notifies the first pod or workload that needs the Lease once.
+// notifyTooMany writes an Event for each Lease for which a service account has no room.
+// Each process writes that Event once, on the first pod or workload that needs the Lease.
 func (n *notifier) notifyTooMany(events Recorder, namespace string, left []excess) {
 	if events == nil {
 		return

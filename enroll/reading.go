@@ -32,7 +32,7 @@ type naming struct {
 	// prepare, if not nil, is called for each object before a Role first names the object.
 	prepare func(ctx context.Context, name string) error
 	// waits is the text of the Event about an object for which a Role has no room, with places for
-	// two arguments. Such objects are in left.
+	// two arguments. The field left has such objects.
 	waits string
 	left  []excess
 }

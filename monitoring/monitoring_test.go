@@ -65,7 +65,7 @@ func TestAlertsFireAndEndInPromtool(t *testing.T) {
 // threshold matches the end of a line that compares with a number.
 var threshold = regexp.MustCompile(`(?m)([<>]) [\d.]+( \* [\d* ]+)?$`)
 
-// Without any alert, each case of promtool that expects one must fail.
+// Without any alert, each case of promtool that expects an alert must fail.
 func TestPromtoolNoticesRulesThatNeverFire(t *testing.T) {
 	dir, expects := t.TempDir(), 0
 	for _, test := range cases(t).Tests {

@@ -27,8 +27,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slotLease returns a Lease that enroll made. The agent of the pod holds it, unless the
-// pod is empty.
+// slotLease returns a Lease that enroll made. The agent of the pod holds the Lease, unless
+// the argument pod is empty.
 func slotLease(name, pod string, annotations map[string]string) *coordinationv1.Lease {
 	l := leaseOf(pod)
 	l.Name, l.UID, l.Labels = name, types.UID(name), map[string]string{api.ManagedLabel: "true"}

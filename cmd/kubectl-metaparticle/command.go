@@ -43,7 +43,7 @@ func (s stdio) harmless() stdio {
 	return stdio{s.in, printable{s.out}, printable{s.err}}
 }
 
-// printable replaces the control characters in what is written, but no line feed and no tab.
+// printable replaces the control characters of a text, except line feeds and tabs.
 type printable struct{ out io.Writer }
 
 // Write implements io.Writer.

@@ -40,7 +40,7 @@ type slotStatus struct {
 	// Opened is the number of pods for which a barrier was opened; zero unless this is its first
 	// Lease.
 	Opened int `json:"opened,omitempty"`
-	// Failures has the failures in a row of a once claim's work, by key.
+	// Failures counts, by key, how many times in a row the work of a once claim has failed.
 	Failures map[string]int  `json:"failures,omitempty"`
 	Standbys []standbyStatus `json:"standbys"`
 	// Transitions counts the changes of the holder since the Lease was made.
@@ -59,8 +59,8 @@ type holderStatus struct {
 	Workload string `json:"workload,omitempty"`
 	Hold     string `json:"hold,omitempty"`
 	Token    string `json:"token,omitempty"`
-	// Gone reports that no pod has the holder's identity. That is also so if the holder is
-	// no agent, but another program.
+	// Gone reports that no pod has the holder's identity. Gone is also true if the holder
+	// is another program than an agent.
 	Gone         bool       `json:"gone,omitempty"`
 	Deleted      bool       `json:"beingDeleted,omitempty"`
 	Since        *time.Time `json:"since,omitempty"`

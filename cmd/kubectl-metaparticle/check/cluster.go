@@ -116,7 +116,7 @@ func (c Cluster) certManager(ctx context.Context) (Finding, error) {
 // defaultNamespace is the namespace of the dry run, which exists in each cluster.
 const defaultNamespace = "default"
 
-// needed are the rights of a person who installs: the resources, by their API group.
+// needed are the resources on which a person who installs must have rights.
 var needed = []schema.GroupResource{
 	{Resource: "namespaces"}, {Resource: "serviceaccounts"}, {Resource: "services"}, {Resource: "resourcequotas"},
 	// Helm keeps its releases in Secrets, and its hooks are Jobs and Pods with Roles.

@@ -30,8 +30,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/manifests"
 )
 
-// home is the namespace of the installation, and name the name of its Deployment, Service and
-// Certificate.
+// home is the namespace of the installation, and name is the name of its Deployment, Service
+// and Certificate.
 const (
 	home = "metaparticle-system"
 	name = "metaparticle-webhook"

@@ -80,7 +80,7 @@ func (r *reader) Command(ctx context.Context, named string) (image.Command, erro
 	var failed []*failure
 	for i, ref := range places {
 		// Each mirror gets half of the remaining time. So some time is left for the next
-		// place.
+		// mirror, or the registry.
 		within := r.options.Budget
 		if i < len(places)-1 {
 			within >>= i + 1
