@@ -19,7 +19,7 @@ func TestConditionsAreSortedWithoutDoubles(t *testing.T) {
 	assert.True(t, r.Injects())
 }
 
-func TestMistakenConditionIsRefusedWithTheRemedy(t *testing.T) {
+func TestErrorExplainsEachInvalidCondition(t *testing.T) {
 	many := []string{}
 	for name := range strings.SplitSeq("abcdefghi", "") {
 		many = append(many, "lock."+name)

@@ -83,7 +83,7 @@ func TestShardLeaseHasOnlyOneSpelling(t *testing.T) {
 	}
 }
 
-func TestShardsOfCountsOnlyAWholeGroup(t *testing.T) {
+func TestShardsOfReturnsZeroForAnIncompleteGroup(t *testing.T) {
 	slots := Claim{Kind: Shards, Size: 12}.Slots(Workload{"apps", "Deployment", "web"})
 	group, count := ShardsOf(slots)
 	assert.Equal(t, "shards.deployment.web", group)

@@ -294,7 +294,7 @@ func TestNewLeaseOfAnAwaitedSlotIsFree(t *testing.T) {
 	assert.EqualValues(t, 30, *w.lease("lock.a").Spec.LeaseDurationSeconds)
 }
 
-func TestAccountHasBothRolesSideBySide(t *testing.T) {
+func TestAccountGetsRolesForSlotsAndForConditions(t *testing.T) {
 	pod := after(gated("a", "till", "lock.x"), "lock.a")
 	w := newWorld(t, pod)
 	r := w.process()

@@ -296,7 +296,7 @@ func TestRunKeepsItsNumberOfShards(t *testing.T) {
 	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a", "2: "}, w.stamps(), "no pod with another number gets a shard of the run")
 }
 
-func TestForeignDurationBlocksShardsForAnHour(t *testing.T) {
+func TestForeignDurationBlocksShardsAtMostAnHour(t *testing.T) {
 	w := newWorld(t, worker("a", 2), worker("b", 2))
 	r := w.process()
 	w.settle(r)

@@ -321,7 +321,7 @@ func TestNothingIsWrittenIntoATerminatingNamespace(t *testing.T) {
 	assert.Zero(t, w.writes)
 }
 
-func TestForeignRoleLeavesOnlyItsAccountWithoutRights(t *testing.T) {
+func TestForeignRoleBlocksRightsOfItsAccountOnly(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("till")}}
 	w := newWorld(t, theirs, gated("a", "till", "lock.x"), gated("b", "other", "lock.y"))
 	_, err := w.process().Namespace(t.Context(), shop)

@@ -146,7 +146,7 @@ func TestMetaparticleNamesInManifestsExistInPackageAPI(t *testing.T) {
 	}
 }
 
-func TestGatePolicyContainsTheNamesOfInjectedParts(t *testing.T) {
+func TestGatePolicyUsesTheNamesOfPackageAPI(t *testing.T) {
 	gate := texts(t)["policies/gate.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'", "['" + api.TurnContainer + "', '" + api.AgentContainer + "', '" + api.WaitContainer + "']",

@@ -61,7 +61,7 @@ func complete(ctx context.Context, commands, args []string, out io.Writer) {
 	case previous == "-f" || previous == "--kubeconfig":
 		directive = files
 	case strings.HasPrefix(previous, "-") && !slices.Contains([]string{"-w", "--watch", "--stop"}, previous):
-		// A flag that takes a word of its own, such as --to.
+		// The last word is the value of another flag, such as --to, so complete proposes nothing.
 	case slices.Contains([]string{"explain", "status", "yield", "pause", "resume"}, before[0]):
 		words = targets(ctx, before)
 	}

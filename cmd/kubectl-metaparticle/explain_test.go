@@ -270,7 +270,7 @@ func TestExplainCommandShowsWhichConditionsAreMet(t *testing.T) {
 	assert.Contains(t, answer(t, false, "Deployment/biller", together(deployment(after, after))...), "NamespaceNotOptedIn")
 }
 
-func TestExplainCommandTellsWhyAPodIsUngated(t *testing.T) {
+func TestExplainCommandShowsWhyAPodIsUngated(t *testing.T) {
 	misspelt := map[string]string{"metaparticle.io/singelton": "true"}
 	job := &batchv1.Job{ObjectMeta: meta("once", claim)}
 	for name, c := range map[string]struct {

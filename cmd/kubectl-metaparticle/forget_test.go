@@ -99,7 +99,7 @@ func TestForgetCommandClosesABarrier(t *testing.T) {
 	}
 }
 
-func TestStatusCommandShowsBarriers(t *testing.T) {
+func TestStatusCommandShowsOpenBarriersAndArrivals(t *testing.T) {
 	second := strings.TrimSuffix(openLease, "0") + "1"
 	arrived := slotLease(second, "a", nil)
 	delete(arrived.Annotations, api.HoldAnnotation)

@@ -156,7 +156,7 @@ func TestOriginTellsIfControllerReplacesUnreadyPods(t *testing.T) {
 	}
 }
 
-func TestOriginHasPodsOwnJob(t *testing.T) {
+func TestOriginNamesTheJobOfThePod(t *testing.T) {
 	for name, c := range map[string]struct {
 		parallelism, completions *int32
 		want                     int
