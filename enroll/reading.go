@@ -86,7 +86,7 @@ func (r *naming) grantTo(ctx context.Context, account string, awaited map[string
 		if err := r.prepareNew(ctx, role, names); err != nil {
 			return err
 		}
-		// The cache owns the Role.
+		// The cache owns the Role, so only a copy may change.
 		role = role.DeepCopy()
 		role.Rules = wanted
 		if err := r.writeRole(ctx, role); err != nil {
