@@ -41,9 +41,9 @@ func (c Claim) Slots(of Workload) []string { return c.Kind.slots(c, of) }
 type Scope string
 
 const (
-	// ScopeWorkload is the pods of one workload.
+	// ScopeWorkload means the pods of one workload.
 	ScopeWorkload Scope = "workload"
-	// ScopeNamespace is all pods of the namespace.
+	// ScopeNamespace means all pods of the namespace.
 	ScopeNamespace Scope = "namespace"
 )
 

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The runs of two Jobs of one name.
+// firstRun and secondRun are the UIDs of two Jobs with the same name.
 const (
 	firstRun  = "0b1c2d3e-0000-4000-8000-0123456789ab"
 	secondRun = "1b1c2d3e-0000-4000-8000-0123456789ab"

@@ -21,7 +21,7 @@ import (
 
 // Reconciler gives the pods and workloads of a namespace their Leases and Roles.
 type Reconciler struct {
-	// Client writes. Its reads may be stale.
+	// Client writes objects, and reads them from the cache, which may be behind.
 	Client client.Client
 	// Reader reads from the API server, not from a cache.
 	Reader client.Reader

@@ -25,7 +25,7 @@ const completer = "kubectl_complete-metaparticle"
 // completeTimeout bounds the time for which a person waits after the tab key.
 const completeTimeout = 2 * time.Second
 
-// Directives tell the shell what follows the words.
+// The last line of the output tells the shell whether to propose files.
 const (
 	// onlyThese means that the shell proposes no file.
 	onlyThese = ":4"

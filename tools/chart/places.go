@@ -34,7 +34,7 @@ var (
 	container = of(pod, "containers", "[name=webhook]")
 )
 
-// of appends to a path.
+// of returns the path with further elements.
 func of(base []string, path ...string) []string { return slices.Concat(base, path) }
 
 // places are all places of values in the objects.

@@ -80,7 +80,7 @@ func (p product) compile(ctx context.Context, version string, platform v1.Platfo
 		"-o", file, p.source)
 	build.Env = append(os.Environ(),
 		"CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture,
-		// These variables would change the program for the same sources.
+		// Other values of these variables would change the program for the same sources.
 		"GOFLAGS=", "GOAMD64=", "GOARM64=", "GOEXPERIMENT=")
 	if output, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go build %s: %w\n%s", p.source, err, output)
