@@ -20,10 +20,10 @@ var components = []struct{ name, condition string }{
 	{"client-ca", ".Values.clientCA.configMap"},
 	{"no-pull-secrets", "not .Values.readPullSecrets"},
 	{"network-policy", ".Values.networkPolicy.enabled"},
-	{"monitoring", ""}, // this component changes no object, and adds two
+	{"monitoring", ""}, // changes no object, and adds two
 }
 
-// conditions has, for each kind, the Helm condition under which the chart contains its objects.
+// conditions are those of whole objects.
 var conditions = map[string]string{
 	"ResourceQuota":  "and .Values.resourceQuota.enabled .Values.priorityClassName",
 	"NetworkPolicy":  ".Values.networkPolicy.enabled",
