@@ -111,7 +111,7 @@ func TestYieldCommandEndsWithTheWritersRelease(t *testing.T) {
 	})
 }
 
-func TestWatchingStatusPrintsAllSlotsOfALock(t *testing.T) {
+func TestWatchingStatusShowsAWholeLock(t *testing.T) {
 	of := func(slot string) slotStatus { return slotStatus{Namespace: "shop", Slot: slot, Kind: kindOf(slot)} }
 	all := []slotStatus{of("lock.a"), of("rwlock.b.0"), of("rwlock.b.intent"), of("rwlock.c.0")}
 	assert.Equal(t, all[1:3], whole(all[2:3], all))

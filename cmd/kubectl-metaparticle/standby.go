@@ -25,7 +25,7 @@ func condition(pod corev1.Pod) (corev1.PodCondition, bool) {
 	return corev1.PodCondition{}, false
 }
 
-// These words describe a pod whose program asks for its slots by the local API.
+// The words about a pod whose program asks for its slots itself.
 const (
 	localReason = "LocalAPI"
 	asksItself  = "the program asks by the local API"

@@ -40,7 +40,7 @@ type slotStatus struct {
 	// Opened is the number of pods for which a barrier was opened; zero unless this is its first
 	// Lease.
 	Opened int `json:"opened,omitempty"`
-	// Failures counts, by key, how many times in a row the work of a once claim has failed.
+	// Failures has the failures in a row of a once claim's work, by key.
 	Failures map[string]int  `json:"failures,omitempty"`
 	Standbys []standbyStatus `json:"standbys"`
 	// Transitions counts the changes of the holder since the Lease was made.
@@ -144,9 +144,8 @@ func (s slotStatus) group() string {
 	return s.Namespace + "/" + name + " "
 }
 
-// fill stores the facts of the Lease. The holder's field Gone is true until the method join
-// finds the holder's pod. At a barrier the field is false, because the Lease expires if the
-// pod is gone.
+// fill stores the facts of the Lease. The holder counts as gone until the method join
+// finds its pod. A pod at a barrier is not looked for: its Lease expires if the pod is gone.
 func (s *slotStatus) fill(l *coordinationv1.Lease) {
 	l = l.DeepCopy()
 	for key, value := range l.Annotations {
@@ -217,10 +216,9 @@ func kindOf(slot string) string {
 	return kind
 }
 
-// finished reports whether a pod no longer waits for the slot of its once claim, or for its start
-// lock. A pod with a once claim is finished if its key is done. The pod is also finished if its
-// init containers have ended, and none of its main containers waits. A pod with a start lock is
-// finished if the pod is Ready.
+// finished reports whether a pod does not wait for the slot of a once claim, or for a start lock.
+// A pod with a once claim is finished if its key is done. The pod is also finished if its init containers
+// have ended, and none of its main containers waits. A pod that is Ready has started.
 func (s *slotStatus) finished(pod corev1.Pod) bool {
 	if said, ok := condition(pod); s.Kind == startLock {
 		return ok && said.Status == corev1.ConditionTrue
@@ -237,7 +235,7 @@ func (s *slotStatus) finished(pod corev1.Pod) bool {
 }
 
 // onceKey returns the key of a pod's once claim from the arguments of its agent; empty
-// without such a claim. The annotation cannot be the source, because "true" states no key.
+// without one. The annotation "true" has no key.
 func onceKey(pod corev1.Pod) string {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == api.AgentContainer {
@@ -247,9 +245,9 @@ func onceKey(pod corev1.Pod) string {
 	return ""
 }
 
-// healthy reports whether the slot has a holder that serves, is paused, or has neither a holder nor
-// a standby. The holder of a once claim need not serve, nor does a pod at a barrier. A pod that
-// asks by the local API is no standby here, because its program may want no slot.
+// healthy reports whether the slot has a holder that serves, is paused, or has neither a
+// holder nor a standby. The holder of a once claim need not serve, nor does a pod at a barrier. A pod that asks by the
+// local API is no standby here, because its program may want no slot.
 func (s slotStatus) healthy() bool {
 	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == atBarrier || s.Kind == rwLock) && !s.Holder.Gone
 	wanted := slices.ContainsFunc(s.Standbys, func(p standbyStatus) bool { return !p.Program })
