@@ -38,8 +38,8 @@ func ready(pod corev1.Pod) bool {
 	})
 }
 
-// unfit returns why the pod cannot hold next; empty if it can. The Leases are those of the
-// pod's slots. A pod with the local API can hold next, because its program may ask.
+// unfit returns why the pod cannot hold next; empty if it can. The Leases are those of
+// the pod's slots. A pod that asks by the local API can, because its program may ask.
 func unfit(pod corev1.Pod, leases []*coordinationv1.Lease) string {
 	said, ok := condition(pod)
 	holds := slices.ContainsFunc(leases, func(l *coordinationv1.Lease) bool { return holderOf(l) == identityOf(pod) })

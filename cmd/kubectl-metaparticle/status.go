@@ -37,8 +37,7 @@ type slotStatus struct {
 	Successor string `json:"successor,omitempty"`
 	// Done are the done keys of a once claim, the oldest first.
 	Done []string `json:"done,omitempty"`
-	// Opened is the number of pods for which a barrier was opened; zero unless this is its first
-	// Lease.
+	// Opened is the number of pods for which a barrier was opened, in its first Lease.
 	Opened int `json:"opened,omitempty"`
 	// Failures has the failures in a row of a once claim's work, by key.
 	Failures map[string]int  `json:"failures,omitempty"`
@@ -59,8 +58,8 @@ type holderStatus struct {
 	Workload string `json:"workload,omitempty"`
 	Hold     string `json:"hold,omitempty"`
 	Token    string `json:"token,omitempty"`
-	// Gone reports that no pod has the holder's identity. Gone is also true if the holder
-	// is another program than an agent.
+	// Gone reports that no pod has the holder's identity. That is also so if the holder is
+	// no agent, but another program.
 	Gone         bool       `json:"gone,omitempty"`
 	Deleted      bool       `json:"beingDeleted,omitempty"`
 	Since        *time.Time `json:"since,omitempty"`
@@ -257,8 +256,8 @@ func (s slotStatus) healthy() bool {
 // possession has the slots of a read-write lock that one pod has under one hold.
 type possession struct {
 	slots []slotStatus
-	// writes reports that the pod has all slots. The field waits reports that the pod has the
-	// intent, and waits for readers.
+	// writes reports that the pod has all slots. The field waits reports that the pod has the intent, and
+	// waits for readers.
 	writes, waits bool
 }
 
@@ -281,7 +280,7 @@ func possessions(lock []slotStatus) (all []possession) {
 	for i := range all {
 		all[i].writes = len(all[i].slots) == 1+api.RWLockSlots
 		all[i].waits = all[i].waits && !all[i].writes
-		// A token is a decimal number, and the program uses the greatest one.
+		// A token is a decimal number, and the program has the greatest one.
 		slices.SortStableFunc(all[i].slots, func(a, b slotStatus) int {
 			return cmp.Or(len(b.Holder.Token)-len(a.Holder.Token), strings.Compare(b.Holder.Token, a.Holder.Token))
 		})
