@@ -19,8 +19,8 @@ const (
 	PauseRecover Pause = "recover"
 )
 
-// PauseOf returns the pause that the annotations of a Lease ask for. An empty value is
-// a [PauseHold].
+// PauseOf returns the pause in the annotations of a Lease. An annotation with an empty
+// value means [PauseHold].
 func PauseOf(annotations map[string]string) Pause {
 	value, paused := annotations[PausedAnnotation]
 	if paused && value == "" {

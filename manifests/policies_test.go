@@ -148,7 +148,7 @@ func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(found[1], `\\`, `\`), `\x00`, "\x00"))
 }
 
-func TestLeasePolicyAdmitsOnlyCountsThatAgentsWrite(t *testing.T) {
+func TestLeasePolicyAdmitsOnlyFailuresThatAgentsWrite(t *testing.T) {
 	policy := texts(t)["policies/lease.yaml"]
 	counts := expression(t, policy, `newFailures\.matches\('(.*?)'\)`)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -212,8 +212,9 @@ func TestBarrierPolicyDemandsThePodsOwnJob(t *testing.T) {
 	assert.Contains(t, policy, `t.startsWith('barrier\x00-barrier=' + variables.barrier.trim() + '\x00-run=' + j + '\x00')`)
 }
 
-// A Lease of a barrier has one record, which only grows.
-func TestLeasePolicyLetsOnlyTheFirstLeaseOpen(t *testing.T) {
+// Only the first Lease of a barrier may have the record that opens the barrier. The record is a
+// number of pods.
+func TestLeasePolicyAdmitsOpenedOnlyOnFirstLeases(t *testing.T) {
 	lease := texts(t)["policies/lease.yaml"]
 	name := expression(t, lease, `name\.matches\('(\^barrier.*?)'\)`)
 	for i, of := range (api.Barrier{Name: "a", Size: 32}).Leases("0b1c2d3e") {
@@ -311,7 +312,7 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 }
 
 // The rules of a Role for conditions are among those of agents, with fewer verbs and another
-// mark.
+// marker.
 func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	prefix := strings.TrimSuffix(enroll.ReaderRoleName("x"), "x")
@@ -345,8 +346,8 @@ func TestLeaseDurationAboveTheMaximumIsRefused(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
 }
 
-// The bounds of the schema are those of the agents, and each rule that compares two states names its
-// reason.
+// The bounds of the schema are those of the agents. Each rule that compares an old and a new
+// Variable has a message that begins with a reason.
 func TestSchemaOfVariablesHasTheAgentsBounds(t *testing.T) {
 	all := all[*apiextensionsv1.CustomResourceDefinition](t)
 	require.Len(t, all, 1)
@@ -384,7 +385,7 @@ func TestGatePolicyReadsGatedContainersFromAgentsArguments(t *testing.T) {
 	}
 }
 
-// An open stamp of an old number would let pods of two numbers run at once.
+// A stamp that opens Leases for an old number would let pods of two numbers of shards run at once.
 func TestStampPolicyLetsOnlyEnrollStamp(t *testing.T) {
 	policy := texts(t)["policies/stamp.yaml"]
 	assert.Equal(t, 2, strings.Count(policy, "annotations[?'"+api.StampAnnotation+"'].orValue('')"))
@@ -392,8 +393,8 @@ func TestStampPolicyLetsOnlyEnrollStamp(t *testing.T) {
 	assert.NotContains(t, texts(t)["policies/lease.yaml"], api.StampAnnotation, "an agent keeps the annotations that the policy on Leases does not name")
 }
 
-// A longer word, or one with a comma, would leave no room for later keys.
-func TestLeasePolicyAdmitsDoneKeysAlone(t *testing.T) {
+// A longer word would leave no room for later keys.
+func TestLeasePolicyAdmitsOnlyValidDoneKeys(t *testing.T) {
 	admitted := expression(t, texts(t)["policies/lease.yaml"], `variables\.newDone\.matches\('(.*?)'\)`)
 	for _, key := range []string{"7", "a.b_C-9", "0a1b2c3d-0000-4000-8000-000000000000", strings.Repeat("x", 63)} {
 		require.True(t, api.IsKey(key))

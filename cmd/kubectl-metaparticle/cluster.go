@@ -80,7 +80,7 @@ func (c connection) loading() clientcmd.ClientConfig {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(c.rules, c.overrides)
 }
 
-// config returns what a client of the API server needs.
+// config returns the configuration of a client of the API server.
 func (c connection) config() (*rest.Config, error) { return c.loading().ClientConfig() }
 
 // begin parses a command's arguments, and opens the cluster. The third result has the

@@ -15,8 +15,9 @@ import (
 // Exit codes.
 const (
 	exitOK = iota
-	// exitRefused means that the webhook would refuse a pod, that the command refused to
-	// write, or that a slot lacks a holder that serves.
+	// exitRefused means that the webhook would refuse a pod, or that the command refused to
+	// write. With "status", a slot lacks a holder that serves. With "check", a check
+	// failed.
 	exitRefused
 	// exitError means that the command could not answer.
 	exitError
@@ -41,7 +42,7 @@ func (s stdio) harmless() stdio {
 	return stdio{s.in, printable{s.out}, printable{s.err}}
 }
 
-// printable replaces the control characters in what is written, but no line feed and no tab.
+// printable replaces the control characters of a text, except line feeds and tabs.
 type printable struct{ out io.Writer }
 
 // Write implements io.Writer.

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/cmd/kubectl-metaparticle/check"
 )
 
-func TestShellProposesCommandsAndOutputs(t *testing.T) {
+func TestCompletionProposesCommandsAndOutputFormats(t *testing.T) {
 	t.Setenv("KUBECONFIG", "/nowhere")
 	commands := slices.Sorted(maps.Keys(command))
 	for line, proposed := range map[string]string{
@@ -38,7 +38,7 @@ func TestShellProposesCommandsAndOutputs(t *testing.T) {
 	}
 }
 
-func TestShellProposesSlotsByTheirArguments(t *testing.T) {
+func TestCompletionProposesArgumentsThatNameSlots(t *testing.T) {
 	deployment := api.Workload{Group: "apps", Kind: "Deployment", Name: "till.v2"}
 	b := newByHand(slotLease(api.LockLease("a.b"), "", nil), slotLease(api.ElectionLease("main"), "", nil),
 		slotLease(api.OnceLease("schema"), "", nil), slotLease(api.StartLockLease("db"), "", nil),
@@ -61,7 +61,7 @@ func TestShellProposesSlotsByTheirArguments(t *testing.T) {
 	}
 }
 
-func TestFindingsAreShownWithWhatToDo(t *testing.T) {
+func TestCheckCommandPrintsFindingsAndRemedies(t *testing.T) {
 	findings := []check.Finding{
 		{Check: "nodes", Result: check.OK, Says: "3 of 3 nodes"}, {Check: "webhook", Result: check.Warning, Says: "one replica", Do: "scale it"},
 	}

@@ -24,7 +24,7 @@ func conditionLines(e *explainer) []string {
 	for _, c := range conditionsOf(e) {
 		lease, read := e.leases[c.Leases()[0]]
 		if !read {
-			continue // reported in the section "not readable"
+			continue // the section "not readable" names this Lease
 		}
 		if c.Sharded() {
 			lines = append(lines, c.String()+"\t"+shardsState(e, c, lease))

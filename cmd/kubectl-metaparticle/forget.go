@@ -126,7 +126,7 @@ func doneSlots(ctx context.Context, c cluster, namespace, name, key string) ([]s
 	return done, nil
 }
 
-// unlessMissing returns the error, or a refusal if there is no such Lease.
+// unlessMissing returns the error, or a refusal if the Lease does not exist.
 func unlessMissing(err error, namespace, slot string) error {
 	if apierrors.IsNotFound(err) {
 		return refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name, and the namespace (-n)", slot, namespace))
@@ -156,7 +156,7 @@ func closeBarrier(ctx context.Context, c cluster, namespace, slot string, std st
 }
 
 // onceSlot returns the slot of a once claim that a person names. After a change of the claim, the
-// pods of a workload may have several such slots. Then the slot with the done key counts.
+// pods of a workload may have several such slots. Then the result is the slot with the done key.
 func onceSlot(ctx context.Context, c cluster, namespace, name, key string) (string, error) {
 	if name, ok := strings.CutPrefix(name, "once/"); ok && name != "" {
 		return api.OnceLease(name), nil

@@ -48,7 +48,7 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 	assert.Equal(t, "refused: once.schema has no done keys: there is nothing to forget\n", b.err.String())
 }
 
-func TestForgetCommandForgetsEachShardOfARun(t *testing.T) {
+func TestForgetCommandRemovesARunFromEachShard(t *testing.T) {
 	b := newByHand(slotLease("shards.job.map.0", "", map[string]string{api.DoneAnnotation: "1-a,2-b"}),
 		slotLease("shards.job.map.2", "", map[string]string{api.DoneAnnotation: "2-b"}))
 	says := func(args ...string) int {
@@ -62,7 +62,7 @@ func TestForgetCommandForgetsEachShardOfARun(t *testing.T) {
 	assert.NotContains(t, b.lease(t, "shards.job.map.0").Annotations, api.DoneAnnotation)
 }
 
-func TestForgetCommandFindsTheSlotOfAWorkload(t *testing.T) {
+func TestForgetCommandAcceptsTheNameOfAWorkload(t *testing.T) {
 	b := newByHand(append(deployment(map[string]string{api.OnceAnnotation: "true"}, nil),
 		slotLease("once-revision.deployment.biller", "", map[string]string{api.DoneAnnotation: "7,8"}))...)
 	code := b.carry(t, func(std stdio, cl cluster) (int, error) {
@@ -99,7 +99,7 @@ func TestForgetCommandClosesABarrier(t *testing.T) {
 	}
 }
 
-func TestStatusCommandShowsBarriers(t *testing.T) {
+func TestStatusCommandShowsOpenBarriersAndArrivals(t *testing.T) {
 	second := strings.TrimSuffix(openLease, "0") + "1"
 	arrived := slotLease(second, "a", nil)
 	delete(arrived.Annotations, api.HoldAnnotation)

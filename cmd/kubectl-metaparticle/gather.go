@@ -119,7 +119,7 @@ func (e *explainer) followControllers(ctx context.Context, at *metav1.OwnerRefer
 		}
 		e.group = api.Workload{Group: version.Group, Kind: at.Kind, Name: at.Name}
 		if kinds[at.Kind] != at.APIVersion {
-			return nil // the webhook carries no annotations of this kind
+			return nil // the webhook carries no annotations of workloads of this kind
 		}
 		w := &unstructured.Unstructured{}
 		w.SetAPIVersion(at.APIVersion)

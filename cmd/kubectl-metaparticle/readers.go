@@ -21,8 +21,8 @@ func isIntent(slot string) bool {
 	return api.IntentLease(strings.TrimPrefix(lockOf(slot), view.RWLock+".")) == slot
 }
 
-// shortened returns the slots that a pod has, with one text for each read-write lock that the pod writes, or
-// waits to write.
+// shortened returns the names of a pod's slots. If the pod has the intent of a read-write lock, one
+// text stands for the intent and all slots of that lock.
 func shortened(held []string) (texts []string) {
 	for _, slot := range held {
 		if !api.IsRWLockSlot(slot) || !slices.Contains(held, lockOf(slot)+".intent") {

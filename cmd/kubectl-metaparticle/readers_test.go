@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// catalog returns the Leases of a read-write lock, and three pods that claim the lock. The argument has the holders of
-// the intent and of the first slots.
+// catalog returns the Leases of a read-write lock, and three pods that claim the lock. The argument
+// has the holders of the intent and of the first slots.
 func catalog(holders ...string) (there []client.Object) {
 	slots := api.Claim{Kind: api.RWLock, Name: "catalog", Size: 2}.Slots(api.Workload{})
 	for i, slot := range slots {
@@ -76,7 +76,7 @@ func TestStatusCommandShowsReadersAndWriterTogether(t *testing.T) {
 	}
 }
 
-func TestExplainCommandShortensSlotsOfReadWriteLocks(t *testing.T) {
+func TestExplainCommandPrintsAWritersSlotsAsOne(t *testing.T) {
 	asks := map[string]string{api.LocalAnnotation: "rwlock/catalog=2"}
 	shown := answer(t, true, "Deployment/biller", append(catalog("a", "a", "b"), deployment(asks, asks)...)...)
 	assert.Contains(t, shown, `slots:
@@ -96,13 +96,13 @@ func TestPauseCommandPausesEachSlotOfALock(t *testing.T) {
 	assert.Contains(t, b.out.String(), "rwlock.catalog.15: paused; nobody holds")
 }
 
-func TestYieldCommandNamesOneReaderOfSeveral(t *testing.T) {
+func TestYieldCommandRefusesALockWithSeveralReaders(t *testing.T) {
 	b := newByHand(catalog("", "b", "a")...)
 	assert.Equal(t, exitRefused, b.yield(t, yielding{}, "rwlock/catalog"))
 	assert.Contains(t, b.err.String(), "2 pods hold slots of rwlock/catalog: name one of pod/b, pod/a")
 }
 
-// No pod need write next, so the command waits for the release alone.
+// After the writer, the lock may stay free, so the command waits for the release alone.
 func TestYieldCommandEndsWithTheWritersRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(catalog(written("c")...)...)

@@ -94,7 +94,7 @@ func (e *explainer) slotLines() []string {
 	for _, slot := range e.slots {
 		lease, read := e.leases[slot]
 		if !read {
-			continue // reported in the section "not readable"
+			continue // the section "not readable" names this Lease
 		}
 		if api.IsRWLockSlot(slot) && !isIntent(slot) && (lease == nil || view.HolderOf(lease) == "" && api.PauseOf(lease.Annotations) == "") {
 			continue // the intent stands for the lock

@@ -259,7 +259,7 @@ func writeStandbys(table *tabwriter.Writer, standbys []view.Standby) {
 	}
 }
 
-// standing tells how many pods stand by.
+// standing returns the text about n standbys.
 func standing(n int) string {
 	if n == 1 {
 		return "1 standby"
@@ -345,7 +345,7 @@ func handoverText(h view.Handover) string {
 	return fmt.Sprintf("%s, %.0fs after its release", text, *h.Seconds)
 }
 
-// shardsOf tells for which shards a Lease is open.
+// shardsOf returns the text about the shards for which a Lease is open.
 func shardsOf(s api.Stamp) string {
 	text := fmt.Sprintf("%d shards", s.Count)
 	if s.Run != "" {

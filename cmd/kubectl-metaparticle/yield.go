@@ -113,7 +113,7 @@ func (y yielding) await(ctx context.Context, s *subject, held hold, slot string,
 		}
 		next = view.HolderOf(l)
 		if next == "" && api.IsRWLockSlot(slot) {
-			return true // no pod need write next
+			return true // the lock may stay free
 		}
 		return next != "" && (next != held.identity || l.Annotations[api.HoldAnnotation] != held.number)
 	})

@@ -106,7 +106,8 @@ func find(objects []source, key string) int {
 	return -1
 }
 
-// sources builds the manifests with components, and marks the places of values.
+// sources builds the manifests with components, and writes the placeholders of the values into
+// them.
 func sources(manifests string, components ...string) ([]source, error) {
 	built, err := render.Build(render.Settings{Manifests: manifests, Components: components, Origins: true})
 	if err != nil {
@@ -134,7 +135,7 @@ func sources(manifests string, components ...string) ([]source, error) {
 		all = append(all, source{key(object), file, strings.SplitAfter(strings.TrimRight(text, "\n")+"\n", "\n")})
 	}
 	for i := range all {
-		all[i].lines = all[i].lines[:len(all[i].lines)-1] // the last one is empty
+		all[i].lines = all[i].lines[:len(all[i].lines)-1] // the last line is empty
 	}
 	return all, nil
 }

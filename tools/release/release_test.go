@@ -29,7 +29,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// host is the platform that the other tests compile for, too.
+// host is the platform of this machine, for which other tests compile programs, too. So the
+// compiler's cache has most packages.
 var host = "linux/" + runtime.GOARCH
 
 // made makes a release in a directory of its own, and returns its files by name.
@@ -120,11 +121,11 @@ func TestReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	bytesOfLayer, err := io.ReadAll(content)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(first["metaparticle-1.2.3.tgz"], bytesOfLayer))
-	t.Run("the files tell their parts", func(t *testing.T) { tellsItsParts(t, first) })
+	t.Run("the files name their parts", func(t *testing.T) { namesItsParts(t, first) })
 }
 
-// tellsItsParts demands that the files name the plugin, and the modules of the programs.
-func tellsItsParts(t *testing.T, files map[string][]byte) {
+// namesItsParts requires that the files name the plugin, and the modules of the programs.
+func namesItsParts(t *testing.T, files map[string][]byte) {
 	var krew struct {
 		Spec struct {
 			Version   string

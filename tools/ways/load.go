@@ -31,7 +31,7 @@ var simulation = []string{"./sim/..."}
 
 // pkg is a package, without its tests.
 type pkg struct {
-	folder string // from the root of the repository
+	folder string // the path of the folder, from the root of the repository
 	files  []*ast.File
 	info   *types.Info
 	types  *types.Package

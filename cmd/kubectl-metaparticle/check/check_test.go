@@ -55,7 +55,7 @@ type scene struct {
 	pods        []corev1.Pod
 	version     string
 	image       string
-	// issue is the API server's answer to the dry run of an Issuer, and admit to that of a pod.
+	// issue is the error of the dry run of an Issuer, and admit that of a pod; nil for success.
 	issue, admit error
 	// ungated reports that the webhook passes pods as they are.
 	ungated bool
@@ -118,7 +118,7 @@ func authority(t *testing.T, ends time.Time) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// cluster returns the scene behind a fake API server, whose webhooks the scene plays.
+// cluster returns the scene behind a fake API server, which also answers in place of the webhooks.
 func (s *scene) cluster() Cluster {
 	there := []client.Object{&s.deployment, s.certificate, s.definition, &s.webhooks, &s.elected, &s.held}
 	for i := range s.nodes {
@@ -185,7 +185,7 @@ func TestHealthyInstallationPassesEachCheck(t *testing.T) {
 	assert.Equal(t, Finding{Check: "API server", Result: OK, Says: "Kubernetes v1.37.1"}, findings[0])
 }
 
-func TestEachFaultOfAnInstallationIsFound(t *testing.T) {
+func TestCheckReportsEachFaultOfAnInstallation(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault  func(s *scene)
 		check  string
@@ -243,7 +243,7 @@ func TestEachFaultOfAnInstallationIsFound(t *testing.T) {
 	}
 }
 
-func TestPodsOfOlderAgentsAreNoFault(t *testing.T) {
+func TestCheckReportsNoFaultForOlderAgents(t *testing.T) {
 	s := healthy(t)
 	s.pods = []corev1.Pod{s.pod(api.Gated, "agent@sha256:0")}
 	f, err := s.cluster().pods(t.Context())
@@ -251,7 +251,7 @@ func TestPodsOfOlderAgentsAreNoFault(t *testing.T) {
 	assert.Equal(t, Finding{Result: OK, Says: "1 pods are gated, and 1 of them have the agent of another version until they are replaced"}, f)
 }
 
-func TestEachObstacleToAnInstallationIsFound(t *testing.T) {
+func TestCheckReportsEachObstacleToAnInstallation(t *testing.T) {
 	bare := func(t *testing.T) *scene {
 		s := healthy(t)
 		s.deployment = appsv1.Deployment{}
