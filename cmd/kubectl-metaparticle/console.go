@@ -17,7 +17,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -93,23 +92,34 @@ type forwarding struct {
 // run forwards until ctx ends. If a pod goes, run looks for another one.
 func (f *forwarding) run(ctx context.Context, c cluster) error {
 	for {
-		pod, err := awaitConsole(ctx, c)
-		if err == nil {
-			err = f.connect(ctx, c, pod)
-		}
-		switch {
-		case ctx.Err() != nil:
+		err := f.once(ctx, c)
+		select {
+		case <-ctx.Done():
 			return nil // the person ended the command
-		case err != nil:
+		default:
+		}
+		if err != nil {
 			return err
 		}
-		fmt.Fprintf(f.std.err, "the connection to %s is lost; looking for another pod of the console\n", pod.Name)
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-time.After(consoleRetry):
 		}
 	}
+}
+
+// once finds a pod, and forwards to it until the pod goes.
+func (f *forwarding) once(ctx context.Context, c cluster) error {
+	pod, err := awaitConsole(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := f.connect(ctx, c, pod); err != nil || ctx.Err() != nil {
+		return err
+	}
+	fmt.Fprintf(f.std.err, "the connection to %s is lost; looking for another pod of the console\n", pod.Name)
+	return nil
 }
 
 // connect forwards to one pod until the pod goes. Only a connection that never was ready is an error.
@@ -228,9 +238,8 @@ func forward(ctx context.Context, config *rest.Config, pod string, port int, rea
 	if err != nil {
 		return err
 	}
-	dialer := portforward.NewFallbackDialer(newer, older, func(err error) bool {
-		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
-	})
+	// Whatever fails by WebSocket is tried by SPDY, whose error the person gets.
+	dialer := portforward.NewFallbackDialer(newer, older, func(error) bool { return true })
 	begun := make(chan struct{})
 	var problems strings.Builder
 	f, err := portforward.NewOnAddressesWithContext(ctx, dialer, []string{net.IPv4(127, 0, 0, 1).String()},

@@ -7,6 +7,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -89,8 +90,8 @@ type row struct {
 	Handovers       []struct{ Pod, From, Reason string }
 }
 
-// get sends a request to the console.
-func (c *tab) get(path, host string) *http.Response {
+// get sends a request to the console, and returns the status and the body of the answer.
+func (c *tab) get(path, host string) (int, io.Reader) {
 	c.Helper()
 	request, err := http.NewRequestWithContext(c.Context(), http.MethodGet, c.url+path, nil)
 	require.NoError(c, err)
@@ -98,15 +99,15 @@ func (c *tab) get(path, host string) *http.Response {
 	response, err := http.DefaultClient.Do(request)
 	require.NoError(c, err)
 	c.Cleanup(func() { response.Body.Close() })
-	return response
+	return response.StatusCode, response.Body
 }
 
 // watch returns a function that reads the stream until a slot of the test is as wanted.
 func (c *tab) watch() func(slot string, wanted func(row) bool) row {
 	c.Helper()
-	response := c.get("events", "")
-	require.Equal(c, http.StatusOK, response.StatusCode)
-	lines := bufio.NewReader(response.Body)
+	status, body := c.get("events", "")
+	require.Equal(c, http.StatusOK, status)
+	lines := bufio.NewReader(body)
 	return func(slot string, wanted func(row) bool) row {
 		c.Helper()
 		for {
@@ -139,8 +140,8 @@ func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
 	app.AwaitStandby(s, a)
 
 	c := openConsole(p)
-	response := c.get("", "metaparticle.example")
-	assert.Equal(t, http.StatusMisdirectedRequest, response.StatusCode)
+	status, _ := c.get("", "metaparticle.example")
+	assert.Equal(t, http.StatusMisdirectedRequest, status)
 	shown := c.watch()
 	shown(slot, func(r row) bool { return r.Holder != nil && r.Holder.Pod == first.Name })
 	p.run(0, "yield", "deployment/watched")
