@@ -26,6 +26,23 @@ import (
 // images puts the images of the tutorials into the registry, once for all tests.
 var images = sync.OnceValue(func() error { return public.Push(context.Background(), cluster.Lab.Registry()) })
 
+// plugin returns the program of the kubectl plugin, which is compiled once for all tests. A compilation for
+// each test would take most of its time.
+var plugin = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "tutorials")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "plugin")
+	build := exec.CommandContext(context.Background(), "go", "build", "-C", "../..", "-trimpath", "-ldflags=-s -w", "-o", program, "./cmd/kubectl-metaparticle")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("build the plugin: %w: %s", err, out)
+	}
+	return os.ReadFile(program)
+})
+
 // timeout is longer than a page takes on a busy machine. A page takes about a minute.
 const timeout = 10 * time.Minute
 
@@ -75,10 +92,9 @@ func environment(s *space.Space) []string {
 	program, err := exec.LookPath(cluster.Lab.Kubectl(s.Context()).Path)
 	require.NoError(s, err)
 	require.NoError(s, os.Symlink(program, filepath.Join(bin, "kubectl")))
-	build := exec.CommandContext(s.Context(), "go", "build", "-C", "../..", "-trimpath", "-o", filepath.Join(bin, "kubectl-metaparticle"), "./cmd/kubectl-metaparticle")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	out, err := build.CombinedOutput()
-	require.NoError(s, err, "%s", out)
+	compiled, err := plugin()
+	require.NoError(s, err)
+	require.NoError(s, os.WriteFile(filepath.Join(bin, "kubectl-metaparticle"), compiled, 0o755))
 	kubeconfig, err := os.ReadFile(cluster.Kubeconfig)
 	require.NoError(s, err)
 	own := filepath.Join(bin, "kubeconfig")
