@@ -25,7 +25,8 @@ func (p *pod) delete() {
 	p.link.set(func(l *link) { l.deleted, l.graceEnds = true, time.Now().Add(cmp.Or(p.config.Grace, api.DefaultGrace)) })
 }
 
-// A controller deletes all pods at once, and the holder's application ends first.
+// A controller deletes all pods at the same time, and the holder's application is the first to
+// end.
 func TestDeletedStandbyStartsNothingAfterTheSlotsRelease(t *testing.T) {
 	for name, delay := range map[string]struct{ check, write time.Duration }{
 		"the check ends first": {write: 500 * time.Millisecond},
@@ -158,7 +159,7 @@ func TestChildFirstReportedAfterPodDeletionIsStopped(t *testing.T) {
 	})
 }
 
-// The kubelet itself ends a child that ran before the deletion.
+// The kubelet itself ends a child that has run since before the deletion.
 func TestHoldBegunBeforePodDeletionContinues(t *testing.T) {
 	again := map[string]func(w *world, a *pod) *pod{
 		"": func(_ *world, a *pod) *pod { return a },
@@ -214,8 +215,9 @@ func TestDeletionLearnedLongAfterAcquisitionEndsNoHold(t *testing.T) {
 	})
 }
 
-// The agent gives back only a hold during which the API server's first answer reports the
-// deletion. An answer under an earlier hold does not end a later hold.
+// The agent gives a hold back only if the API server reports the deletion in its first answer
+// during that hold. A deletion that was reported during an earlier hold does not end a later
+// hold.
 func TestHoldSurvivesPodDeletionKnownBeforeTheAcquisition(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -250,17 +252,17 @@ func TestDeletedPodWithGatePodKeepsItsSlot(t *testing.T) {
 	})
 }
 
-// In a hard eviction the grace is one second. The kubelet signals the agent after that
-// second, and kills the application after two seconds, its minimum. After three seconds
-// the kubelet kills the agent.
+// In a hard eviction the grace is one second. The kubelet signals the agent after that second.
+// The kubelet kills the application after two seconds, the minimum, and the agent after three.
 func TestPodWithOneSecondGraceReleasesItsSlot(t *testing.T) {
 	for name, c := range map[string]struct {
-		// stops: the child stops when the kubelet asks. Otherwise the kubelet kills it.
+		// stops reports that the child stops at the kubelet's SIGTERM. If stops is false, the
+		// kubelet kills the child.
 		stops bool
-		// evicted: the kubelet ends the pod, although nobody has deleted the pod.
+		// evicted reports that the kubelet ends a pod that nobody has deleted.
 		evicted bool
-		// away is the time for which the API server refuses each request, from just
-		// before the child's end.
+		// away is the time for which the API server refuses each request, from just before the
+		// child's end.
 		away time.Duration
 	}{
 		"the child stops":                    {stops: true},

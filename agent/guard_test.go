@@ -14,14 +14,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// watching counts the watches of the Lease that are open.
+// watching counts the open watches of Leases.
 func (w *world) watching() int {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
 	return len(w.server.watchers)
 }
 
-// readings counts the reads of Leases. The function begun counts the watches that began.
+// readings counts the reads of Leases. The function begun counts the watches that have begun.
 func (w *world) readings() int {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
@@ -34,7 +34,7 @@ func (w *world) begun() int {
 	return w.server.watches
 }
 
-// sends makes the API server send an event to all watches.
+// sends makes the API server send the event to all watches.
 func (w *world) sends(e kube.WatchEvent) {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()

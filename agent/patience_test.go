@@ -15,8 +15,8 @@ import (
 
 var first = func(c *Config) { c.Slots = []string{"lock.a"} }
 
-// Pod x claims two locks, and cannot acquire the second one. Pod y claims only the first
-// lock, and runs.
+// Pod x claims two locks, and cannot acquire the second one. Pod y claims only the first lock,
+// and must run.
 func TestPodThatCannotAcquireBothLocksKeepsNeither(t *testing.T) {
 	for name, c := range map[string]struct {
 		keep   func(w *world, x *pod)

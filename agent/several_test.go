@@ -51,7 +51,7 @@ func TestAgentHoldsExactlyOneSlotOfASemaphore(t *testing.T) {
 		first := held()
 		require.Len(t, first, 1)
 
-		// Another pod has the slot now, so the child ends, and the agent takes another
+		// Another pod now holds the slot, so the child ends, and the agent takes the other
 		// slot.
 		l := w.server.lease(first[0])
 		l.Holder, l.RenewTime = "somebody", time.Now()
