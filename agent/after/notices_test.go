@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestShortWaitSaysNothing(t *testing.T) {
+func TestShortWaitWritesNoNotice(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		r := start(t, s, key7)
@@ -166,8 +166,8 @@ func TestFailingEventDelaysNoWait(t *testing.T) {
 	}
 }
 
-// Without the Role of its account, a pod may neither read its Lease nor write an Event.
-func TestLateRightStillBringsTheWarning(t *testing.T) {
+// Without its Role, a pod can neither read the Lease nor write an Event.
+func TestWarningIsStoredOnceTheRightIsGranted(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		refused := func(context.Context) error { return &kube.StatusError{Code: 403} }
