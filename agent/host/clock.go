@@ -30,7 +30,7 @@ func Wall() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// BootID returns the name of the boot that Now counts from.
+// BootID returns the id of the boot from which Now counts.
 func BootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
