@@ -129,7 +129,7 @@ func TestDeadHolderMeetsNoCondition(t *testing.T) {
 	})
 }
 
-func TestDeletedLeaseIsForgotten(t *testing.T) {
+func TestStateBeforeTheLeasesDeletionDoesNotCount(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(held(1))
 		r := start(t, s, serves)

@@ -37,7 +37,7 @@ func TestOpenBarrierLetsLaterPodThrough(t *testing.T) {
 	})
 }
 
-func TestSmallerRecordOpensNoLargerBarrier(t *testing.T) {
+func TestRecordForFewerPodsOpensNoLargerBarrier(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		first := s.lease(leases[0])
 		first.Annotations = map[string]string{api.OpenedAnnotation: "2"}

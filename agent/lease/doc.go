@@ -11,15 +11,19 @@
 // separates the holder's deadline from the instant at which another program may acquire the
 // slot.
 //
-// - Every write replaces exactly the object that was read ([Record.UID] and [Record.Version]).
-// If two agents read the same version, only one of their writes succeeds. - A write counts only
-// if the answer's version differs from the version sent. The API server answers a PUT of equal
-// bytes with 200 and does not store it. So each renew time differs from the one read, also in
-// the microseconds that a Lease can store. - A hold's deadline counts from the instant before
-// its last write was sent. A read may show that one of several unanswered writes was stored,
-// but not which one. Then the deadline counts from the earliest of them. - A standby waits from
-// the instant at which it saw the last change. The holder sent that write at an earlier
-// instant. The standby waits for the duration in the Lease, not for its own duration.
+//   - Every write replaces exactly the object that was read ([Record.UID] and
+//     [Record.Version]). If two agents read the same version, only one of their
+//     writes succeeds.
+//   - A write counts only if the answer's version differs from the version sent.
+//     The API server answers a PUT of equal bytes with 200 and does not store it.
+//     So each renew time differs from the one read, also in the microseconds that
+//     a Lease can store.
+//   - A hold's deadline counts from the instant before its last write was sent. A
+//     read may show that one of several unanswered writes was stored, but not
+//     which one. Then the deadline counts from the earliest of them.
+//   - A standby waits from the instant at which it saw the last change. The holder sent
+//     that write at an earlier instant. The standby waits for the duration in the
+//     Lease, not for its own duration.
 //
 // # Clocks
 //
@@ -31,8 +35,8 @@
 //
 // # What is not guaranteed
 //
-// The rules cannot stop a person with kubectl, or a program that ignores them, such as a leader
-// election that releases before its work has ended. If another program writes the Lease and
+// The rules cannot stop a person with kubectl, or a program that ignores the rules. Such a program
+// is a leader election that releases before its work has ended. If another program writes the Lease and
 // keeps its holder, the standbys only wait longer. Package claim follows the annotations that a
 // person writes: [Record.Paused] and [Record.Yield]. Package lease does not know whether a
 // child is dead. An agent needs proof of death before it releases, or before it takes its own

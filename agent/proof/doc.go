@@ -7,9 +7,11 @@
 // # The guarantee
 //
 // A hold is proven to be over only when no child of that hold can be alive. For one shim, any
-// of these facts is proof: - The shim names the hold in a Waiting or Ended report, so it has
-// reaped all descendants. - The shim has Ended, so it starts nothing more, even under a grant.
-// - The shim is Dead: its pidfd was readable, and the shim was PID 1.
+// of these facts is proof:
+//   - The shim names the hold in a Waiting or Ended report, so it has reaped all
+//     descendants.
+//   - The shim has Ended, so it starts no further child, even under a grant.
+//   - The shim is Dead: its pidfd was readable, and the shim was PID 1.
 //
 // A hold is also proven to be over if this agent process began it, and granted it to no shim.
 //
