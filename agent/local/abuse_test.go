@@ -136,7 +136,7 @@ func TestLeapDuringABidMakesItsHoldUncertain(t *testing.T) {
 	})
 }
 
-func TestRefusedSyncClientOfAShortLeaseKeepsNoSlot(t *testing.T) {
+func TestRefusedSyncClientKeepsNoSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, _ := startFor(t, s, "first", api.MinLeaseDuration)
@@ -165,7 +165,7 @@ func TestPodHoldsAnotherSlotThanThePausedOne(t *testing.T) {
 	})
 }
 
-func TestBidForAPausedFreeSlotReturnsReasonPaused(t *testing.T) {
+func TestBidForAPausedSlotReturnsReasonPaused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		s.edit("lock.a", func(l *kube.Lease) { l.Annotations = map[string]string{api.PausedAnnotation: ""} })

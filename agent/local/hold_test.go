@@ -207,7 +207,7 @@ func TestBidsOfOnePodHoldOneByOne(t *testing.T) {
 	})
 }
 
-func TestSlotIsReleasedIfTheWritesAnswerIsLost(t *testing.T) {
+func TestSlotIsReleasedIfWritesAnswerIsLost(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")

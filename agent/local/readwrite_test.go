@@ -286,7 +286,7 @@ func TestReadWriteLockStatesShowItsIntent(t *testing.T) {
 	})
 }
 
-func TestOnlyRWLockBidsMustNameReaderOrWriter(t *testing.T) {
+func TestRWLockBidMustNameReaderOrWriter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := start(t, newServer("lock.a"), "first", "lock/a,rwlock/c=2")
 		for _, path := range []string{

@@ -227,8 +227,8 @@ func (a Ask) fresh(now, since time.Duration) bool {
 }
 
 // Acquired returns the rollout that the acquiring write of the hold stores. The argument s is
-// the slot before that write. The hold is a turn in two cases: an older revision's release
-// names this pod, or this pod takes back the slot of its own unfinished turn.
+// the slot before that write. The hold is a turn if an older revision's release names this pod.
+// The hold is also a turn if this pod takes back the slot of its own unfinished turn.
 func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Rollout {
 	if !p.Revision.Valid() {
 		return s.Rollout

@@ -92,9 +92,9 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"hang": hang,
 }
 
-// hang takes a file lease (fcntl), as file servers do. The kernel lets a process that
-// opens the file wait until the file lease is given back, but for 45 s at most. No
-// script waits so long.
+// hang takes a file lease (fcntl), as file servers do. The kernel makes a process that opens
+// the file wait until the lease is given back, but for 45 s at most. No script waits for so
+// long.
 func hang(ts *testscript.TestScript, _ bool, args []string) {
 	f, err := os.Open(ts.MkAbs(args[0]))
 	ts.Check(err)
@@ -143,8 +143,7 @@ func shimCommand(ts *testscript.TestScript, _ bool, args []string) {
 	if o.container == "" {
 		o.container = args[0]
 	}
-	// The shim's binary is a copy that every user may execute, installed as in a
-	// pod.
+	// The shim runs a copy of the binary that every user may execute, installed as in a pod.
 	if _, err := os.Stat(filepath.Join(w.env.WorkDir, "bin", "agent")); err != nil {
 		ts.Check(ts.Exec("agent", "install", "-to", "bin/agent", "-run", w.run))
 	}
@@ -278,8 +277,8 @@ func alive(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// dies waits until the kernel has torn down the processes that the shim killed at its
-// end. A shim that is PID 1 ends after them. A shim that is not PID 1 may end before them.
+// dies waits until the processes that the shim killed at its end are gone. If the shim is PID
+// 1, it ends after them. If not, it may end before them.
 func dies(ts *testscript.TestScript, _ bool, args []string) {
 	for _, pid := range worldOf(ts).alive(args[0]) {
 		fd, err := unix.PidfdOpen(pid, 0)
