@@ -27,7 +27,7 @@ func (p *pod) delete() {
 
 // A controller deletes all pods at the same time, and the holder's application is the first to
 // end.
-func TestDeletedStandbyStartsNothingAfterTheSlotsRelease(t *testing.T) {
+func TestDeletedStandbyStartsNoChildAfterSlotsRelease(t *testing.T) {
 	for name, delay := range map[string]struct{ check, write time.Duration }{
 		"the check ends first": {write: 500 * time.Millisecond},
 		"the write ends first": {check: 500 * time.Millisecond},

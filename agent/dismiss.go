@@ -117,8 +117,9 @@ func (w *waits) note(c Course) error {
 	return nil
 }
 
-// livingHolder describes the living holder because of whom the pod cannot run; empty if the pod
-// may run. A vanished holder does not count: its Lease expires, and this pod takes over.
+// livingHolder describes, for people, the living holder that keeps the pod from running; empty
+// without such a holder. A vanished holder does not count: its Lease expires, and this pod
+// takes over.
 func (w *waits) livingHolder(now time.Duration) string {
 	text := ""
 	for _, v := range w.claim.Views() {

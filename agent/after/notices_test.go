@@ -185,7 +185,7 @@ func TestWarningIsStoredOnceTheRightIsGranted(t *testing.T) {
 	})
 }
 
-func TestWarningNamesAFullListOfKeys(t *testing.T) {
+func TestWarningExplainsThatOldDoneKeysAreDropped(t *testing.T) {
 	var done api.Done
 	for n := range api.MaxDone {
 		done = done.With(fmt.Sprint("n", n))

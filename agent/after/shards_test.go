@@ -114,7 +114,7 @@ func TestWarningNamesAShardThatIsNotDone(t *testing.T) {
 
 // After a person has deleted the Leases with their runs, enroll creates them with smaller
 // epochs. The same happens after a restore of etcd.
-func TestWaitSurvivesASmallerEpoch(t *testing.T) {
+func TestWaitCompletesAfterTheEpochBecomesSmaller(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(shard(0, "5/2/a", "a"))
 		s.put(shard(1, "5/2/a", ""))

@@ -144,7 +144,7 @@ func TestMissingLeasesAreAwaited(t *testing.T) {
 	})
 }
 
-func TestWaitSendsFewRequests(t *testing.T) {
+func TestWaitAtABarrierSendsFewRequests(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)

@@ -28,7 +28,7 @@ func TestParseStatAcceptsAnyProcessName(t *testing.T) {
 	}
 }
 
-func TestDescendantsAreFoundThroughEveryGeneration(t *testing.T) {
+func TestDescendantsIncludeEveryGeneration(t *testing.T) {
 	t.Parallel()
 	all := []Process{
 		{PID: 1}, {PID: 5, Parent: 4}, {PID: 3, Parent: 1}, {PID: 4, Parent: 3}, {PID: 9, Parent: 0}, {PID: 10, Parent: 9},

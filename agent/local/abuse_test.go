@@ -264,7 +264,7 @@ func TestStopDuringACampaignReleasesTheSlot(t *testing.T) {
 	})
 }
 
-func TestHolderOfASemaphoreSeesNoOtherSlot(t *testing.T) {
+func TestHolderOfASemaphoreWatchesNoOtherSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("semaphore.p.0", "semaphore.p.1")
 		first, second := start(t, s, "first", "semaphore/p=2"), start(t, s, "second", "semaphore/p=2")

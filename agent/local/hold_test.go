@@ -263,7 +263,7 @@ func TestYieldByHandChangesHoldsStateToAsked(t *testing.T) {
 	})
 }
 
-func TestStoppedAgentReleasesOnlyWhatWasGivenBack(t *testing.T) {
+func TestStoppedAgentReleasesOnlySlotsGivenBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a", "lock.b")
 		p := start(t, s, "first", "lock/a,lock/b")

@@ -123,7 +123,7 @@ func TestWritersTokenIsGreaterThanEachEarlierToken(t *testing.T) {
 	})
 }
 
-func TestWriterThatStopsWaitingKeepsNothing(t *testing.T) {
+func TestWriterThatStopsWaitingKeepsNoSlot(t *testing.T) {
 	ends := map[string]func(writer *pod, waits *lines){
 		"its wait ends": func(*pod, *lines) { after(4 * time.Minute) },
 		"it hangs up":   func(_ *pod, waits *lines) { waits.end() },

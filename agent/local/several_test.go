@@ -91,7 +91,7 @@ func TestCallForSeveralClaimsWaitsOnceForAll(t *testing.T) {
 	})
 }
 
-func TestRefusedCallForSeveralClaimsKeepsNone(t *testing.T) {
+func TestRefusedCallForSeveralClaimsKeepsNoHold(t *testing.T) {
 	for name, refuse := range map[string]func(t *testing.T, s *server, two *pod){
 		"at once": func(t *testing.T, _ *server, two *pod) {
 			code, body := two.call(http.MethodPost, both)

@@ -183,7 +183,7 @@ func TestVariableRefusesACallWithTheReason(t *testing.T) {
 	})
 }
 
-func TestLostAnswerIsUnknownWithoutAKey(t *testing.T) {
+func TestLostAnswerMakesAKeylessAddUnknown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		p := start(t, s, "first", "variable/hits")

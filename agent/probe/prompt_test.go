@@ -56,7 +56,7 @@ func TestGatedPodIsReadyNoLaterThanUngated(t *testing.T) {
 }
 
 // A controller that replaces unready pods must not see that the application starts.
-func TestPodThatMustStayReadyHidesItsStart(t *testing.T) {
+func TestSparedPodPassesReadinessProbesDuringItsStart(t *testing.T) {
 	probes := api.Probes{Readiness: declared("readiness", nil)}
 	for _, spared := range []bool{false, true} {
 		bubble(t, probes, func(a *app) {

@@ -219,7 +219,7 @@ func (a *fakeAgent) starts() (holds []string) {
 	}
 }
 
-func TestGrantOfAnEndedHoldStartsNothing(t *testing.T) {
+func TestGrantOfAnEndedHoldStartsNoChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)

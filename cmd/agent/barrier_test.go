@@ -28,7 +28,7 @@ const leaseAtBarrier = `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","m
 	`"uid":"u","resourceVersion":"5","annotations":{"metaparticle.io/opened":"%s"}},"spec":{"holderIdentity":"other_1","leaseDurationSeconds":30}}`
 
 // atBarrier runs the program against a server whose Lease has the record opened. The channel
-// reads is closed once the program has read the Lease.
+// reads receives a value at each read of the Lease.
 func atBarrier(t *testing.T, opened string, wait time.Duration) (c *exec.Cmd, reads <-chan struct{}) {
 	t.Helper()
 	read := make(chan struct{}, 1000)

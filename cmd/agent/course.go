@@ -19,7 +19,7 @@ type courseNote string
 func (n courseNote) path() string { return filepath.Join(string(n), "course") }
 
 // read returns the course in the note; empty without a note. If the note is unreadable, the
-// application may have started, so the result is the course that never skips.
+// application may have started, so the result is CourseRun.
 func (n courseNote) read() agent.Course {
 	b, err := os.ReadFile(n.path())
 	switch {

@@ -30,8 +30,8 @@ type opened struct {
 	dismiss func(gate.ShimID, gate.Dismiss) error
 }
 
-// openGate waits until no other agent process acts for the pod, and opens the gate. If the
-// agent is stopped during that wait, openGate returns neither a gate nor an error.
+// openGate opens the gate, and may wait until another agent process of the pod has ended. If
+// the agent is stopped during that wait, openGate returns neither a gate nor an error.
 func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
 	if s.Gate == api.GateReadiness {
 		g := standin.NewReadiness(host.Now)
