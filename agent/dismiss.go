@@ -130,7 +130,7 @@ func (w *waits) livingHolder(now time.Duration) string {
 				return text
 			}
 		case w.config.Any:
-			return "" // one slot is enough, and this slot is not held
+			return "" // the pod needs only one slot, and no other pod runs under this one
 		}
 	}
 	return text

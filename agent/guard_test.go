@@ -69,7 +69,7 @@ func TestHolderLearnsOfLostSlotBeforeItsRenewal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
-				long := func(c *Config) { c.LeaseDuration = 3 * time.Minute } // renewed each 30 s
+				long := func(c *Config) { c.LeaseDuration = 3 * time.Minute } // such a Lease is renewed every 30 s
 				a := stubborn(w, long)
 				w.pass(time.Second)
 				c.before(w, a)
@@ -104,7 +104,7 @@ func TestHolderBeginsNoWatchWhileItCannotRenew(t *testing.T) {
 		a := settled(w)
 		watches := w.begun()
 		a.link.set(func(l *link) { l.refuse = errors.New("refused") })
-		w.pass(7 * time.Second) // a renewal is due, and a retry overdue
+		w.pass(7 * time.Second) // by now a renewal is due, and its retry overdue
 		tried := 0
 		a.link.set(func(l *link) { tried = l.gets })
 		w.pass(4 * time.Second)

@@ -62,7 +62,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		h.leaving.id += "." + strconv.FormatInt(l.now.Milliseconds(), 10)
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
-		u.deletion.asked = h.id // the earlier process asked about the deletion
+		u.deletion.asked = h.id // the earlier agent process has checked for the deletion
 	}
 	h.rollout = holdRollout{rollout: u.rollout, facts: turn.Hold{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
@@ -106,7 +106,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		}
 		h.noteGap()
 		h.tellPause(state)
-		h.follow() // before the decisions, which depend on the probes
+		h.follow() // this comes before the decisions, which depend on the probes
 		h.rollout.note(h.loop.now, servesSince(h), h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.rollout.decide(h.loop.now, u.config.Wall())
 		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())
@@ -282,7 +282,7 @@ func (h *hold) noteServing(s claim.State) {
 	case h.serving.IsZero():
 		h.serving = h.unit.config.Wall()
 		if h.serving.Before(s.Acquired) {
-			h.serving = s.Acquired // the wall clock was set back
+			h.serving = s.Acquired // somebody has set the wall clock back
 		}
 	}
 }

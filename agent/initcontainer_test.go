@@ -145,7 +145,7 @@ func TestFailedInitContainerHandsOverItsSlot(t *testing.T) {
 		w.within(time.Second, "init container runs", func() bool { return a.running("s1") })
 		b.gates.connect(gate.Report{Shim: "s9", Container: "app"})
 		w.pass(time.Second)
-		a.gates.end("s1") // with another code than 0
+		a.gates.end("s1") // the child ends with another exit code than 0
 		w.within(time.Second, "handed over", func() bool { return b.running("s9") })
 	})
 }

@@ -113,7 +113,7 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	out := l.Out
 	l.Decision = l.leave.Next(now, f)
 	if l.restarts() && !signalled {
-		l.signalled, l.known = 0, false // the next signal may be that of a deletion
+		l.signalled, l.known = 0, false // the next stop signal may belong to a deletion
 	}
 	if l.Out && !out {
 		l.turn = turn

@@ -48,7 +48,7 @@ func TestVacancyIsCountedWithoutALivingHolder(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(w *world)
 		change  func(c *Config)
-		vacant  float64 // after two minutes
+		vacant  float64 // the metric after two minutes
 	}{
 		"a free slot":           {prepare: func(w *world) { w.free(theSlot) }, vacant: 2 * minute},
 		"no Lease":              {prepare: func(*world) {}, vacant: 2 * minute},

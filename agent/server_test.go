@@ -288,7 +288,7 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 	l.server.watchers[w] = true
 	switch found := l.server.leases[name]; {
 	case found == nil && version != "":
-		w.events <- l.server.removed[name] // the deletion came after that version
+		w.events <- l.server.removed[name] // the Lease was deleted after that version
 	case found != nil && found.ResourceVersion != version:
 		w.events <- kube.WatchEvent{Type: kube.Modified, Lease: found.Clone(), ResourceVersion: found.ResourceVersion}
 	}

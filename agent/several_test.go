@@ -110,7 +110,7 @@ func TestPodsWithOverlappingLocksDoNotDeadlock(t *testing.T) {
 			for _, p := range pods {
 				if p.running("s") {
 					p.gates.end("s")
-					break // the next pod begins at once, and must be counted first
+					break // the next pod begins at once, and the count must precede that
 				}
 			}
 		}

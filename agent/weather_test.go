@@ -346,7 +346,7 @@ func TestPodTakesAFreeSlotWithoutWatches(t *testing.T) {
 					b := w.start("b", dur)
 					b.link.set(weather)
 					b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-					for range 5 * time.Minute / (d / 6) { // the Lease is renewed
+					for range 5 * time.Minute / (d / 6) { // another pod renews the Lease
 						w.edit(func(*kube.Lease) {})
 						w.pass(d / 6)
 					}

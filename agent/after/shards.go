@@ -33,7 +33,7 @@ func (s *shards) see(c api.Condition, l *kube.Lease) string {
 		return fmt.Sprintf("The Lease %s does not exist. Check its name, and that a Job with shards claims it.", name)
 	}
 	stamp := api.ParseStamp(l.Annotations[api.StampAnnotation])
-	stamp.Closed = false // a shard that is done stays done
+	stamp.Closed = false // a shard that is done counts even if its stamp is closed
 	if s.next == 0 {
 		s.stamp = stamp
 	}

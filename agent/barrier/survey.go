@@ -25,7 +25,7 @@ const (
 func (a *arrival) survey(ctx context.Context) time.Duration {
 	for a.surveyed++; a.surveyed < len(a.Leases); a.surveyed++ {
 		if a.Clock()-a.renewed >= a.budget.Renew || ctx.Err() != nil {
-			a.surveyed-- // the next survey goes on from here
+			a.surveyed-- // the next survey reads this Lease first
 			return 0
 		}
 		if _, err := a.read(ctx, a.Leases[a.surveyed]); err != nil {

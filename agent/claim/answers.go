@@ -20,7 +20,7 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 		return
 	}
 	s := a.slot
-	s.pace.spend(now) // for the watch
+	s.pace.spend(now) // the watch after the read is another request
 	s.unread = ""
 	if s.held != nil {
 		s.guarded(now, r)
@@ -215,7 +215,7 @@ func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
 	version := a.attempt.Record.Version
 	switch {
 	case s.held != a.held || version != s.held.Record().Version:
-		return nil // another answer came first
+		return nil // a newer answer came first
 	case answer.Err != nil:
 		return answer.Err
 	}

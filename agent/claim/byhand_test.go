@@ -44,7 +44,7 @@ func TestPausedSlotIsAcquiredByNobody(t *testing.T) {
 			look.Watched(pausedLook-1, r)
 			sent, _ := kinds(c, pausedLook, f)
 			require.Empty(t, sent, "the watch has told something")
-			look = only(t, c, 2*pausedLook, f, Look) // the watch may be broken
+			look = only(t, c, 2*pausedLook, f, Look) // the claim looks again, because the watch may be broken
 			look.Read(time.Hour, r)
 			sent, _ = kinds(c, time.Hour, f)
 			require.Empty(t, sent)

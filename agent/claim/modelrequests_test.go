@@ -59,7 +59,7 @@ func (p *modelPod) carry(a Action) {
 		p.ordered(a)
 	case Release:
 		p.released(a)
-	default: // a renewal, or a read
+	default: // a renewal or a read needs nothing further
 	}
 	p.count(a, now)
 	if a.Kind != Look {
@@ -156,7 +156,7 @@ func (p *modelPod) see(l *modelLook) bool {
 	case !l.watching:
 		l.watching = true
 		l.version, _ = strconv.Atoi(at.record.Version)
-		p.count(l.action, p.local()) // the watch is a request of its own
+		p.count(l.action, p.local()) // the watch is another request
 		l.action.Read(p.local(), at.record)
 	default:
 		i := slices.IndexFunc(at.events, func(e modelEvent) bool { return e.version > l.version })

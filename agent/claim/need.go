@@ -274,7 +274,7 @@ func (n need) lost(child Child) (lost, taken bool) {
 	for _, s := range needed {
 		r, ok := s.view.Record()
 		if !ok && len(needed) > 1 && n.Any {
-			return false, false // the child may run under this slot
+			return false, false // the claim does not see the Lease, so the child may still run
 		}
 		if ok && !n.Self.Holds(r, child.Hold) {
 			lost, taken = true, taken || !n.Self.Mine(r)

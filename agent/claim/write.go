@@ -85,7 +85,7 @@ func (s *slot) giveBack(p *plan) {
 		p.wakeAt(p.now)
 	}
 	if s.reread && s.view.IsBlind() {
-		return // the next look reads
+		return // the next look reads the Lease
 	}
 	s.reread = false
 	s.release(p, r)

@@ -39,7 +39,7 @@ func (s socket) Accept() (Conn, error) {
 type socketConn struct {
 	*host.Conn
 	oldKernel bool
-	passed    *os.File // came with the first message
+	passed    *os.File // the pidfd that came with the first message
 	begun     bool
 }
 

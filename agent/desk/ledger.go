@@ -16,7 +16,7 @@ import (
 type ledger struct {
 	notes   Notes
 	bootID  string
-	entries map[string]entry // by container
+	entries map[string]entry // the key is the container's name
 }
 
 type entry struct {

@@ -16,7 +16,7 @@ import (
 type outbox struct {
 	mu      sync.Mutex
 	last    map[gate.ShimID]gate.Report // the newest report of each shim
-	waiting []gate.ShimID               // in the order in which they changed
+	waiting []gate.ShimID               // the shims with an undelivered report, in the order of their changes
 	changed chan struct{}
 }
 

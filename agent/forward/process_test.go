@@ -189,7 +189,7 @@ func TestIdleConnectionTakesLittleMemory(t *testing.T) {
 	const count = 500
 	port := app(t, holder+":0", echo)
 	p := startForwarder(t, port)
-	p.openIdle(100) // so the process has grown to its usual size
+	p.openIdle(100) // with these the process grows to its usual size
 	memory, descriptors := p.resident(), p.descriptors()
 	p.openIdle(count)
 	assert.LessOrEqual(t, p.descriptors()-descriptors, 2*count+2*maxIdlePipes, "two sockets each, and no pipes")

@@ -47,10 +47,10 @@ func (a *Alarm) Run() {
 // Set makes the alarm ring at the instant at; if that instant has passed, the alarm rings at
 // once.
 func (a *Alarm) Set(at time.Duration) {
-	at = max(at, 1) // zero would disarm it
+	at = max(at, 1) // zero would disarm the timer
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(at))}
 	if err := unix.TimerfdSettime(a.fd, unix.TFD_TIMER_ABSTIME, &spec, nil); err != nil {
-		panic(fmt.Sprintf("set timer: %v", err)) // the arguments are ours alone
+		panic(fmt.Sprintf("set timer: %v", err)) // the call fails only for invalid arguments
 	}
 }
 

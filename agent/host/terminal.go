@@ -12,7 +12,7 @@ import (
 // Terminal is the terminal of the container, if this process leads the session that the
 // terminal controls.
 type Terminal struct {
-	FD int // -1: none
+	FD int // -1 means no terminal
 }
 
 // FindTerminal returns the terminal that is one of the standard files, if any.

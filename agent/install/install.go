@@ -104,7 +104,7 @@ func copySelf(to string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(fresh.Name()) // does nothing after the rename
+	defer os.Remove(fresh.Name()) // after the rename, this does nothing
 	_, err = io.Copy(fresh, self)
 	if err == nil {
 		err = fresh.Chmod(0o555)

@@ -213,7 +213,7 @@ func (k *keeper) begin(s claim.State) {
 	k.bids = k.bids[1:]
 	since := k.config.Wall()
 	if since.Before(s.Acquired) {
-		since = s.Acquired // the wall clock was set back
+		since = s.Acquired // somebody has set the wall clock back
 	}
 	h := &hold{
 		number: s.Hold, tokens: s.Tokens, bid: first, since: since,

@@ -23,7 +23,7 @@ type aside struct {
 	done func(outcome)
 
 	pid    int  // 0 while the id is unknown, and after the reaping
-	late   bool // killed because its time was up
+	late   bool // the shim killed the aside at its timeout
 	status unix.WaitStatus
 	output Output
 }

@@ -26,7 +26,7 @@ func (a *fakeAgent) runs(timeout time.Duration, command ...string) gate.Outcome 
 		case r := <-a.answers:
 			require.Equal(a.t, "r", r.ID)
 			return r
-		case <-a.states: // beats
+		case <-a.states: // the states that the shim repeats at its beats
 		case <-late:
 			a.t.Fatal("no answer")
 		}

@@ -22,7 +22,7 @@ import (
 // kernel is the Machine of the product.
 type kernel struct {
 	*host.Leaps
-	lines   chan string // for the container's log
+	lines   chan string // the lines for the container's log
 	written chan struct{}
 	tty     host.Terminal
 	ignored []os.Signal // SIGHUP and SIGINT, if they were ignored at the start

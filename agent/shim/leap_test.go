@@ -119,7 +119,7 @@ func TestLeapFreezesTheChildUntilTheAgentAnswers(t *testing.T) {
 	second, _ := a.leapt(-time.Minute)
 	assert.Greater(t, second, leap)
 	a.confirms("h1", leap)
-	for range 2 { // beats
+	for range 2 { // two beats
 		assert.Equal(t, second, a.next().Leap, "no other answer counts")
 	}
 	stand(t, true, pids...)

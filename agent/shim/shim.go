@@ -83,7 +83,7 @@ type shim struct {
 	// signalled reports that the shim has passed a signal to the child that may have been a
 	// stop signal.
 	signalled bool
-	refused   string // the hold whose grant was logged as too short
+	refused   string // the last hold about which the log reports a grant with too little time
 }
 
 func newShim(cfg Config, id Identity, m Machine) *shim {

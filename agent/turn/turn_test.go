@@ -181,8 +181,8 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 	for name, c := range map[string]struct {
 		pod     Pod
 		hold    Hold
-		now     time.Duration // since the hold began
-		serving time.Duration // when the application began to serve, since the hold began; zero if it does not serve
+		now     time.Duration // the time since the hold began
+		serving time.Duration // the time from the beginning of the hold to that of serving; zero if the application does not serve
 		ask     Ask
 		seen    time.Duration // the age of the ask
 		// The fields below are the expected result.
@@ -190,7 +190,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		to      string
 		proving bool
 		failed  bool
-		wake    time.Duration // since the hold began; zero for never
+		wake    time.Duration // the next decision, in time since the hold began; zero for never
 	}{
 		"serves for an instant":          {pod: pod("a1", old), serving: 1 * s, now: 2 * s, yields: Later, wake: 11 * s},
 		"is proven, has not rested":      {pod: pod("a1", old), serving: 1 * s, now: 30 * s, ask: asks, yields: Later, wake: 61 * s},

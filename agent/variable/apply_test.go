@@ -116,7 +116,7 @@ func FuzzNewestKeysOfEachPodAreKept(f *testing.F) {
 		for n := range 3 * api.MaxKeys {
 			pod := fmt.Sprint(random.IntN(pods))
 			if random.IntN(3) > 0 {
-				pod = "0" // a busy pod
+				pod = "0" // the pod 0 is busy
 			}
 			a := Action{Add: 1, Key: fmt.Sprint(n)}
 			_, changed, refusal := a.apply(v, pod, "")

@@ -55,9 +55,9 @@ type agentEnd struct {
 type shimProcess struct {
 	container string
 	cmd       *exec.Cmd
-	pid       int // of the shim itself
+	pid       int // the process id of the shim itself
 	output    bytes.Buffer
-	id        gate.ShimID // from its first report
+	id        gate.ShimID // the id in the shim's first report
 	report    gate.Report
 	heardBy   string
 	exited    *os.ProcessState
