@@ -65,7 +65,7 @@ func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 
 // Packages claim, lease, turn and leave only decide. These packages take the time as an
 // argument and do no I/O, so a simulation and a fuzz test can drive them. Besides the contract
-// they share only package instant, and claim the rules of package lease.
+// they import only package instant, and package claim also the rules of package lease.
 func TestPurePackagesImportOnlyTheContract(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},

@@ -42,9 +42,9 @@ func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
 }
 
 // part stores the text about turns for the releasing write, and returns the pod that the write
-// names as successor. If the argument to names a pod, that pod is the successor, and the
-// argument revision is its revision. If to is empty, a pod that is about to end yields to the
-// pod that asks.
+// names as successor. If the argument "to" names a pod, that pod is the successor, and the
+// argument "revision" is its revision. If "to" is empty, a pod that is about to end yields to
+// the pod that asks.
 func (h *holdRollout) part(now time.Duration, r lease.Record, to string, revision api.Revision, stays bool) (successor string) {
 	if !h.rollout.takesTurns() {
 		return to

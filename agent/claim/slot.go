@@ -317,7 +317,7 @@ func (all slots) drop(now time.Duration) {
 	}
 }
 
-// earliest calls the function of for each held slot, and returns the earliest result;
+// earliest calls the given function for each held slot, and returns the earliest result;
 // [instant.Never] without slots.
 func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 	if len(all) == 0 {

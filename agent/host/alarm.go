@@ -44,7 +44,7 @@ func (a *Alarm) Run() {
 	}
 }
 
-// Set makes the alarm ring at the instant at; if that instant has passed, the alarm rings at
+// Set makes the alarm ring at the given instant; if that instant has passed, the alarm rings at
 // once.
 func (a *Alarm) Set(at time.Duration) {
 	at = max(at, 1) // zero would disarm the timer

@@ -145,7 +145,8 @@ func (s *asides) giveUp() {
 	}
 }
 
-// due returns the instant of the next kill of an aside, or at if that is earlier.
+// due returns the instant of the next kill of an aside, or the given instant if that is
+// earlier.
 func (s *asides) due(at time.Duration) time.Duration {
 	for _, a := range s.all {
 		if a.killable() {

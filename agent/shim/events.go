@@ -108,7 +108,7 @@ func (s *shim) obey(r *gate.Run) {
 	}
 }
 
-// wakeAt sets the alarm to the instant at. If the shim must kill an aside, or check a signal
+// wakeAt sets the alarm to the given instant. If the shim must kill an aside, or check a signal
 // that it holds back, before that instant, the alarm rings earlier.
 func (s *shim) wakeAt(at time.Duration) {
 	at = s.asides.due(at)

@@ -25,8 +25,8 @@ type Machine interface {
 	// Next waits for the next input. While a child is starting, Next returns only Start, Beat
 	// and Rang. All other inputs wait until the child has started.
 	Next(starting bool) Input
-	// Wake sets the alarm: Next returns Rang at the instant at, or at once if that instant has
-	// passed. An earlier setting no longer counts.
+	// Wake sets the alarm: Next returns Rang at the given instant, or at once if that instant
+	// has passed. An earlier setting no longer counts.
 	Wake(at time.Duration)
 	// Say writes a line for people into the container's log. Say never waits for the log,
 	// because a container runtime that does not read the log must not stop the watchdog.

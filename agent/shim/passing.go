@@ -99,7 +99,8 @@ func (p *passing) release() {
 	}
 }
 
-// due returns the instant of the next check of the signals held back, or at if that is earlier.
+// due returns the instant of the next check of the signals held back, or the given instant if
+// that is earlier.
 func (p *passing) due(at time.Duration) time.Duration {
 	if len(p.early) > 0 {
 		return min(at, p.lookAt)

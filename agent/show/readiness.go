@@ -267,7 +267,7 @@ func (r *Readiness) unless(ready Look) Look {
 	return look(false, ReadyFollows, ready.Message+"; this pod is to follow")
 }
 
-// by returns the decision l with an earlier next decision, if the instant at is earlier.
+// by returns the decision l, with the next decision at the given instant if that is earlier.
 func (l Look) by(at time.Duration) Look {
 	l.Wake = min(l.Wake, at)
 	return l

@@ -37,7 +37,7 @@ type Machine interface {
 type Alarm interface {
 	// Run delivers values to Rings until Close.
 	Run()
-	// Set makes the alarm ring at the instant at. Earlier settings no longer count.
+	// Set makes the alarm ring at the given instant. Earlier settings no longer count.
 	Set(at time.Duration)
 	Rings() <-chan struct{}
 	Close() error

@@ -124,7 +124,7 @@ func (h Hold) instants(p Pod, r Rollout) []time.Duration {
 // passed reports whether the application has served for the span.
 func (h Hold) passed(now, span time.Duration) bool { return h.Serves && now >= h.Serving+span }
 
-// servedBy reports whether the application serves, and has served since before the instant at.
+// servedBy reports whether the application serves, and began to serve before the given instant.
 func (h Hold) servedBy(at time.Duration) bool { return h.Serves && h.Serving < at }
 
 // proven returns the present rollout. Once the application has served for [Proof] and the
@@ -244,10 +244,10 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 }
 
 // Released returns the rollout that the releasing write stores, and the successor; empty for
-// none. If the argument to is not empty, the hold yields to that pod, whose revision is the
-// argument turn. If the hold itself is a turn that is not proven, it gives the slot back to the
-// pod that yielded for it. The holder of such a turn may itself yield to a third pod. If that
-// pod's turn fails, the slot goes back to the same first pod.
+// none. If the argument "to" is not empty, the hold yields to that pod, whose revision is the
+// argument "turn". If the hold itself is a turn that is not proven, it gives the slot back to
+// the pod that yielded for it. The holder of such a turn may itself yield to a third pod. If
+// that pod's turn fails, the slot goes back to the same first pod.
 func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
 	if !p.Revision.Valid() {
 		return s.Rollout, to

@@ -33,14 +33,14 @@ import (
 //	shim [-pid1 -tty -uid N -caps NAMES -container C] NAME [exec's flags] -- COMMAND…
 //	grant SHIM HOLD DEADLINE DRAIN KILL [SLOT=TOKEN…]   DEADLINE from now
 //	drain SHIM GRACE [REASON]
-//	dismiss SHIM CODE [REASON]        ask a waiting shim to end without its child
+//	dismiss SHIM CODE [REASON]        order a waiting shim to end without a child
 //	end SHIM GRACE [REASON]           as drain, and the container ends
 //	aside SHIM TIMEOUT COMMAND…       run a command beside the child, and print its result
 //	report SHIM KEY=VALUE…            wait until the shim's last report has these values
-//	says SHIM REGEXP                  wait until the output matches; ! says: it must not match
+//	says SHIM REGEXP, ! says …        wait until the output matches; require that it does not
 //	types SHIM TEXT                   type on the shim's terminal
-//	signal SHIM SIGNAL                send a signal to the shim alone
-//	freeze SHIM, thaw SHIM            stop the shim alone, or continue it
+//	signal SHIM SIGNAL                send a signal to the shim only
+//	freeze SHIM, thaw SHIM            stop only the shim, or continue it
 //	leap SHIM DURATION                move the wall clock of the shim by the duration
 //	answer SHIM HOLD DEADLINE         send a grant that answers the shim's last leap
 //	stands SHIM, ! stands SHIM        wait until all of its processes are stopped, or none
