@@ -31,8 +31,8 @@ func TestClientsHalfCloseReachesTheApplication(t *testing.T) {
 	port := app(t, holder+":0", answer("holder"))
 	f := standby(t, Config{Ports: []int{port}})
 	f.SetTarget(holder)
-	// The application answers only after the end of the request. So the client's
-	// half-close must reach it, and the answer must still return.
+	// The application answers only after the end of the request. So the client's half-close
+	// must reach the application, and the answer must still reach the client.
 	assert.Equal(t, "holder read hello", ask(t, connect(t, port), "hello"))
 	eventually(t, func() bool { return f.Stats() == Stats{Forwarded: 1} })
 }
@@ -301,8 +301,8 @@ func TestThousandForwardedConnectionsLeakNoGoroutine(t *testing.T) {
 	eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 })
 }
 
-// The target, the state and the connections change concurrently. Nothing may
-// hang, and the race detector must find nothing.
+// The target, the state of the forwarder and the connections change concurrently. No call may
+// hang, and the race detector must find no race.
 func TestConcurrentUseOfForwarderNeitherHangsNorRaces(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	app(t, otherHolder+":"+strconv.Itoa(port), echo)
