@@ -67,8 +67,8 @@ const (
 	withheld = "withheld"
 	// stopsOften means that a rollout stops the old version more often than its rule allows.
 	stopsOften = "stops-often"
-	// startsBeside means that a child begins although its pod has no start lock, or that the lock
-	// is released while a child starts.
+	// startsBeside means that a child begins although its pod does not hold the start lock. A pod
+	// that releases the lock while a child starts breaks the same invariant.
 	startsBeside = "starts-beside"
 	// freed means that a Lease becomes free although its holder has not released the
 	// Lease.
@@ -236,9 +236,9 @@ func (l *checks) settled(slot string) bool {
 	return slices.ContainsFunc(l.electors, func(e *elector) bool { return e.slot == slot && e.working })
 }
 
-// checkRouted demands that a holder which has left its Services is not Ready before its
-// application stops. A pod whose status cannot be stored is excused, because a holder
-// waits for the storing only for a while.
+// checkRouted judges the drain of a holder that has left its Services. The pod must be stored as
+// not Ready by then. A pod whose status cannot be stored is excused, because a holder waits for the
+// storing only for a while.
 func (l *checks) checkRouted(c *child, d *gate.Drain) {
 	p := c.pod()
 	lease, ok := p.w.api.lease(p.slots[0])

@@ -45,10 +45,11 @@ type Enroller struct {
 	rng    *rand.Rand
 	wake   chan struct{}
 	cache  cache
-	// believes is the number of shards that a confused process believes to count; zero for
-	// the number that the template and the pods say. Only the model of enroll is ever confused.
+	// believes is the number of shards that a confused process takes for the current one. Zero
+	// means that the process is not confused, and reads the template and the pods. Only the model
+	// of enroll is ever confused.
 	believes int
-	// believesIn is the run that a confused process believes to count.
+	// believesIn is the run that a confused process takes for the current one.
 	believesIn string
 	// nudged is the instant of the last change. The Reconciler runs once the informers have
 	// seen the change.
@@ -74,7 +75,7 @@ func (w *World) newEnroller(name string) *Enroller {
 	return e
 }
 
-// nudge tells the Enroller of a change.
+// nudge reports a change to the Enroller.
 func (e *Enroller) nudge() {
 	e.nudged = e.w.now()
 	select {

@@ -136,8 +136,8 @@ func (l *checks) checkSwept(slot string) {
 	}
 }
 
-// checkPassing demands in fair quiet times that no reader takes a slot while another pod has had the intent
-// for a while. A reader with a mute watch may not know of the intent.
+// checkPassing demands in fair quiet times that no reader takes a slot after another pod has had
+// the intent for a while. A reader with a mute watch may not know of the intent.
 func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 	if !api.IsRWLockSlot(slot) {
 		return

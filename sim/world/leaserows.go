@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leaseRows has the rows of the table about lost Leases and Roles, and about enroll.
+// leaseRows has the cases of the story "table" about lost Leases and Roles, and about enroll.
 type leaseRows struct{ *demands }
 
 func (r leaseRows) rows() map[string]func() {

@@ -20,7 +20,7 @@ type localAgent struct {
 	where string
 	// handler is nil until the process listens.
 	handler http.Handler
-	calls   []*call // that are open
+	calls   []*call // the open calls
 	leaps   chan struct{}
 	stop    chan struct{}
 	stopped bool
@@ -135,7 +135,7 @@ func (a *localAgent) thawAlone() {
 	}
 }
 
-// goOn lets the process go on after a freeze.
+// goOn lets the process continue after a freeze.
 func (a *localAgent) goOn() {
 	a.thawedAt = a.process.w.now()
 	a.process.thaw()

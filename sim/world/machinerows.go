@@ -5,7 +5,7 @@ package world
 
 import "time"
 
-// machineRows are the rows of the story "table" about nodes and their clocks.
+// machineRows has the cases of the story "table" about nodes and their clocks.
 type machineRows struct{ *demands }
 
 func (r machineRows) rows() map[string]func() {

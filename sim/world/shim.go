@@ -207,7 +207,7 @@ func (s *shimProcess) dial() {
 	})
 }
 
-// takes tells the world of an input that the shim takes from its queue.
+// takes records an input that the shim takes from its queue.
 func (s *shimProcess) takes(in shim.Input) {
 	switch in := in.(type) {
 	case shim.Connection:

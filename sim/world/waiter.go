@@ -23,8 +23,8 @@ type waiter struct {
 	conditions []api.Condition
 	// succeeded is called when the container has succeeded.
 	succeeded func(*waiter)
-	// client is that of the last process; nil before the first start. The field began is
-	// the instant at which that process started.
+	// client is the client of the last process; nil before the first start. The field began is the
+	// instant at which that process started.
 	client *clientOf
 	began  time.Duration
 	starts int
