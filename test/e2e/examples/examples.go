@@ -136,7 +136,7 @@ func (e example) warmUps() []warmUp {
 	for _, pod := range e.Pods("cache") {
 		log, err := kubectl.Run(e.Space, "", "logs", pod.Name, "-c", "cache")
 		if err != nil && strings.Contains(log, "NotFound") {
-			continue // a replica of before the rollout, whose pod went meanwhile
+			continue // a replica from before the rollout, whose pod is gone
 		}
 		require.NoError(e.Space, err, log)
 		for _, found := range line.FindAllStringSubmatch(log, -1) {

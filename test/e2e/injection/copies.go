@@ -225,7 +225,7 @@ func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
 
 // A pod with 50,000 arguments costs the policies little more than a pod with one long
 // argument.
-func TestPoliciesStayCheapWithManyArguments(t *testing.T) {
+func TestPodWithManyArgumentsCostsPoliciesLittle(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
 	fastest := func(args ...string) time.Duration {

@@ -33,7 +33,7 @@ func etcdutl(t *testing.T) string {
 	return binary
 }
 
-// saved copies the database of etcd, which stands still meanwhile.
+// saved copies the database of etcd while etcd stands still.
 func saved(t *testing.T, l *lab.Cluster) string {
 	t.Helper()
 	snapshot := filepath.Join(t.TempDir(), "snapshot.db")
@@ -46,8 +46,8 @@ func saved(t *testing.T, l *lab.Cluster) string {
 	return snapshot
 }
 
-// restore replaces the data of etcd, which is stopped, by those of the snapshot. The revisions go
-// on beyond those of before.
+// restore replaces the data of the stopped etcd by the data of the snapshot. New revisions are
+// higher than all revisions before the restore.
 func restore(t *testing.T, l *lab.Cluster, tool, snapshot string) {
 	t.Helper()
 	restored, lost := l.Path("etcd.restored"), l.Path("etcd.lost")
