@@ -70,8 +70,8 @@ func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agen
 
 func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
 
-// The tests of enroll/stamp catch these bugs. In the simulation a Lease seldom vanishes while its
-// holder is out of reach, and a new number of shards leaves its shard out.
+// The tests of enroll/stamp catch these bugs. The simulation seldom has the necessary state: a
+// holder is out of reach, its Lease is gone, and its shard is beyond the new number of shards.
 func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enroll/stamp") }
 
 // The tests of agent/after catch these bugs. In the simulated stories with conditions no person

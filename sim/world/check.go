@@ -256,7 +256,7 @@ func (l *checks) checkRouted(c *child, d *gate.Drain) {
 const mostDeleted = mostUntold + quick
 
 // checkDeleted demands in fair times that no child begins in a pod that was deleted a
-// while ago. Otherwise a scale to zero, which deletes all pods together, would start the
+// while ago. Without this rule a scale to zero, which deletes all pods together, would start the
 // application in one pod after the other.
 func (l *checks) checkDeleted(c *child) {
 	p := c.pod()

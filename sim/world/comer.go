@@ -129,7 +129,7 @@ func (p *comer) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// exited cleans up after the process has ended by itself.
+// exited cleans up after the process has ended without a kill.
 func (p *comer) exited(c *clientOf, err error) {
 	if c.dead {
 		return

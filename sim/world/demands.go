@@ -150,8 +150,8 @@ func (d *demands) stillRuns(c *child) {
 // safely applies the cause, and demands only that the invariants hold.
 func (d *demands) safely(cause func(*child)) {
 	d.once(func(c *child) {
-		// The children ignore SIGTERM. Otherwise they might stop long before the
-		// deadline, and nothing would test the deadline.
+		// The children ignore SIGTERM. Children that obey might stop long before the deadline, and
+		// no case would test the deadline.
 		d.each(ignoreStop)(c)
 		cause(c)
 	})

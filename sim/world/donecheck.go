@@ -80,7 +80,7 @@ func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 // judges.
 func (doneCheck) has(l *kube.Lease, key string) bool { return slices.Contains(doneOf(l).Keys(), key) }
 
-// ends notes that the work of a hold has ended by itself.
+// ends notes that the work of a hold has ended without a stop signal.
 func (d doneCheck) ends(hold, key string, succeeded bool) {
 	if succeeded {
 		d.earned[hold] = key

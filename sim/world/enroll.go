@@ -24,9 +24,9 @@ const ReaderRoleName = "metaparticle-after:" + account
 // account is the service account of all pods.
 const account = "default"
 
-// Unknown is the holder that enroll writes into a new Lease. All pods wait until this
-// holder's time is over, because a pod may still hold by a deleted Lease of the same slot.
-// The model of enroll creates the first Lease of a slot without a holder.
+// Unknown is the holder that enroll writes into a new Lease. All pods wait until this holder's
+// lease has expired, because a pod may still hold the slot under a deleted Lease. The model of
+// enroll creates the first Lease of a slot without a holder.
 const Unknown = "unknown"
 
 // Reconciler gives the namespace the Leases and rights that its pods need.

@@ -107,7 +107,7 @@ func (j *judge) checkProtected() {
 }
 
 // checkStanding demands that the old pods stay Ready while a broken version has its turn.
-// Otherwise some controllers would delete them.
+// Some controllers delete each old pod that is not Ready.
 func (j *judge) checkStanding() {
 	c := j.checks.holder(j.slot)
 	if c == nil || !c.pod().behaviour.broken() || j.served > j.now() {

@@ -90,7 +90,7 @@ func (a *localAgent) wall() time.Time {
 	return time.Now().Add(a.pod.node.wallOff)
 }
 
-// exited cleans up after the process has ended by itself.
+// exited cleans up after the process has ended without a kill.
 func (a *localAgent) exited(err error) {
 	if a.dead {
 		return

@@ -63,9 +63,9 @@ func (s *server) lose() {
 // bumped is the number by which a restore raises etcd's revision.
 const bumped = 1_000_000
 
-// restore makes the Leases, Roles and bindings those of an earlier instant. Each object has its
-// version of that instant. The pods stay, because the story is about Leases. New resourceVersions
-// are higher than all that a client has seen, and all watches end.
+// restore replaces the Leases, Roles and bindings by those of an earlier instant. Each object gets
+// its version of that instant. The pods stay, because the story is about Leases. New
+// resourceVersions are higher than all that a client has seen, and all watches end.
 func (s *server) restore(at time.Duration) {
 	s.w.note("script", "restores the snapshot of %v", at)
 	for _, key := range s.names {

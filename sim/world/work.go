@@ -16,7 +16,7 @@ type work struct {
 	slots []string
 	// toldAt is the true instant at which the agent wrote the last answer.
 	toldAt time.Duration
-	// excused reports that the program stood still at the end of its time.
+	// excused reports that the program stood still when its last answer ceased to be good.
 	excused bool
 }
 

@@ -310,7 +310,7 @@ func (e *example) until(ctx context.Context, want string, query []string) error 
 }
 
 // poll repeats a query until the function accepts its output. Neither a new row of PostgreSQL nor a
-// new line of a log is an event, so the function asks each second.
+// new line of a log is an event, so the function repeats the query each second.
 func (e *example) poll(ctx context.Context, query []string, accepts func(out string) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, exampleTimeout)
 	defer cancel()

@@ -92,12 +92,12 @@ func (e example) complete(name string) {
 
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	e := apply(t, "nightly", "nightly")
-	// The test starts each run itself, whatever the time of day.
+	// The test starts each Job itself, whatever the time of day.
 	kubectl.Must(e.Space, "", "patch", "cronjob", "nightly", "-p", `{"spec":{"suspend":true}}`)
 	start := func(job string) { kubectl.Must(e.Space, "", "create", "job", "--from=cronjob/nightly", job) }
 	start("first")
 	first := e.awaitOther(nil)
-	// On a busy machine the first run must not end before the second one has begun.
+	// Even on a busy machine the first Job must not end before the second Job has begun.
 	thaw := process.Freeze(e.Space, first, "sh")
 	start("second")
 	e.complete("second")

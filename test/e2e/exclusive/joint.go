@@ -54,7 +54,7 @@ func TestProgramsOfTwoLocksRunOneByOne(t *testing.T) {
 		app.AwaitGated(s, a)
 	}
 
-	// A killed program gives nothing back, so the next one waits for the Lease.
+	// A killed program gives no hold back, so the next program waits until the Leases expire.
 	process.MustSignal(s, s.Pod(now.Pod), process.Child, unix.SIGKILL)
 	seen := lease.Renewed(s, api.LockLease("archive"))
 	now = next(now)

@@ -84,7 +84,7 @@ func TestCopyOfAGatedPodIsRefused(t *testing.T) {
 	assert.Equal(t, a.Name, h.Pod(next.Pod).Labels["app"])
 }
 
-// endedWith tells whether a run of a container ended with a code.
+// endedWith reports whether a run of a container ended with a code.
 func endedWith(status corev1.ContainerStatus, code int32) bool {
 	for _, state := range []corev1.ContainerState{status.State, status.LastTerminationState} {
 		if state.Terminated != nil && state.Terminated.ExitCode == code {

@@ -23,7 +23,7 @@ import (
 )
 
 // newerPod is a pod with fields that only a newer Kubernetes knows. This cluster's API
-// server would drop those fields, so the test sends the pod to the webhook itself.
+// server would drop those fields, so the test sends the pod directly to the webhook.
 const newerPod = `{
   "apiVersion": "v1", "kind": "Pod",
   "metadata": {"name": "newer", "annotations": {"metaparticle.io/singleton": "true"}, "newOfMetadata": 1},

@@ -170,7 +170,7 @@ func (g Groups) Freeze(ctx context.Context, name string, frozen bool) error {
 	})
 }
 
-// IsFrozen tells whether Freeze has frozen a cgroup.
+// IsFrozen reports whether Freeze has frozen a cgroup.
 func (g Groups) IsFrozen(name string) bool {
 	file, write, _ := g.freezeFile(name, true)
 	data, err := os.ReadFile(file)

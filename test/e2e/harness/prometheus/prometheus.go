@@ -232,7 +232,7 @@ func (s *Server) Silent(d time.Duration, label string) {
 	}
 }
 
-// Every waits until the condition is true, and asks at most five times a second.
+// Every waits until the condition is true, and checks it at most five times a second.
 func (s *Server) Every(timeout time.Duration, what string, condition func() bool) {
 	s.Helper()
 	last, is := time.Time{}, false
