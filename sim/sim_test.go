@@ -70,8 +70,8 @@ func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agen
 
 func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
 
-// The tests of enroll/stamp catch these bugs. The simulation seldom has the necessary state: a
-// holder is out of reach, its Lease is gone, and its shard is beyond the new number of shards.
+// The tests of enroll/stamp catch these bugs. The simulation seldom has such a state: a holder is
+// out of reach, and its Lease is gone. The new number of shards must also leave out its shard.
 func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enroll/stamp") }
 
 // The tests of agent/after catch these bugs. In the simulated stories with conditions no person

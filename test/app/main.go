@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command app is the unchanged application of the end-to-end tests, and does not know of
-// Metaparticle, except with -bid: then the application bids by the local API. The application
-// records its life (package record) and serves HTTP. Its flags decide when and how it stops:
+// Command app is the unchanged application of the end-to-end tests. Only with the flag -bid does
+// the application know of Metaparticle, and bids by the local API. The application records its life
+// (package record) and serves HTTP. Its flags decide when and how it stops:
 //
 //	app [flags]
 package main
