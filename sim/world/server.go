@@ -30,7 +30,7 @@ type server struct {
 	// lost reports that a person keeps the server stopped.
 	lost    bool
 	watches []*watch
-	dirty   []func()          // called at each change but updates of Leases
+	dirty   []func()          // called at each change, except at updates of Leases
 	rights  map[string]rights // by the name of the Role
 	// sent is the instant at which a client sent the last write of a Lease.
 	sent time.Duration

@@ -174,7 +174,8 @@ func (s *sharding) rollsOut() bool {
 	return s.quiet("a rollout")
 }
 
-// quietly demands that each shard which a pod of the present number can take runs in time.
+// quietly demands that in time an application runs under each shard that a pod with the present
+// number of shards can take.
 func (s *sharding) quietly(after string) bool {
 	bound := s.settling()
 	if !s.until(bound, s.inUse) {

@@ -40,9 +40,9 @@ var claims = []claim{
 // scale is the number of shards after the measured change. The change begins at the third claim.
 const scale = 32
 
-// slots measures the handover of one slot, and what a holder and a standby cost the API server, for
-// each claim. Each claim has as many standbys as holders, and two at least. Then slots measures a
-// change of the number of shards.
+// slots measures for each claim the handover of one slot, and the requests and bytes of a holder
+// and of a standby. Each claim has as many standbys as holders, and two at least. Then slots
+// measures a change of the number of shards.
 func (b *bench) slots(ctx context.Context, rounds int) error {
 	handovers, costs := map[string]samples.Times{}, []string{}
 	for _, c := range claims {

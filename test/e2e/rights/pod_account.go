@@ -124,7 +124,7 @@ func write(ctx context.Context, client kubernetes.Interface, namespace, slot, id
 	return err
 }
 
-// attempt is a forbidden request, and a part of the refusal.
+// attempt has a forbidden request, and a text that the refusal must contain.
 type attempt struct {
 	attempt func(context.Context) error
 	message string
