@@ -103,8 +103,8 @@ func Renewed(s *space.Space, slot string) time.Duration {
 }
 
 const (
-	// Handover is the bound of a release, its watch event and an acquisition. They take
-	// tens of milliseconds; the rest is for a machine that five tests share.
+	// Handover is the bound of a release, its watch event and an acquisition. These three steps
+	// take tens of milliseconds; the rest is for a machine that five tests share.
 	Handover = 5 * time.Second
 	// Takeover is the bound of an expiry of a short lease and the acquisition that
 	// follows.
