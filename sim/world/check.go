@@ -28,7 +28,8 @@ const (
 	// withoutProof means that the server stores a release while a child of the hold lives,
 	// or that a child begins under a released hold.
 	withoutProof = "release-without-proof"
-	// tokenOrder means that the token of a hold is not above the token of the hold before.
+	// tokenOrder means that the token of a hold is not greater than the token of the slot's
+	// previous hold.
 	tokenOrder = "token-order"
 	// tokenChanged means that two children of one hold, or two grants of one child, have
 	// different tokens.

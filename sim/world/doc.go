@@ -84,9 +84,9 @@
 // their source in Kubernetes 1.37 (deployment.go, statefulset.go, daemonset.go). Persons
 // apply versions that work, and versions that do not (behaviour.go), scale, undo and delete
 // (changing.go, persons.go). The story judges rollouts in times without faults (judge.go).
-// During faults only the invariants of safety count. After the faults, the rollout of a
-// good version must end. A pod on a node that is cut off keeps its last readiness. No
-// controller acts on the progress deadline of a Deployment, so the world has none.
+// During faults the world checks only the invariants of safety. After the faults, the rollout of a
+// good version must end. A pod on a node that is cut off keeps its last readiness. No controller
+// acts on the progress deadline of a Deployment, so the world has none.
 //
 // # Random sources
 //

@@ -22,8 +22,8 @@ const (
 	through = "through"
 	// closed means that the record of an open barrier is gone, or names fewer pods than before.
 	closed = "closed"
-	// heldUp means that a pod waits for longer than the rules allow, in quiet times. The bound
-	// counts while its barrier is open, or while enough pods of its run wait.
+	// heldUp means that a pod waits for longer than the rules allow, in quiet times. The wait is
+	// measured while its barrier is open, or while enough pods of its run wait.
 	heldUp = "held-up"
 )
 

@@ -13,7 +13,7 @@ import (
 
 // jobs is a story of pods that end. The pods come one after the other, while faults happen, and
 // compete for one slot. With a lock, some skip while another pod holds, and some wait for a bounded
-// time. The invariants of safety count all the time. After the faults every pod must end.
+// time. The invariants of safety must hold all the time. After the faults every pod must end.
 type jobs struct {
 	*recovery
 	trouble *trouble

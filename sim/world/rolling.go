@@ -13,8 +13,8 @@ import (
 )
 
 // rolling is a story in which a person applies one revision after the other, while faults happen.
-// The invariants of safety count all the time. After the faults a pod must hold again, and in the
-// end the newest revision must be proven.
+// The invariants of safety must hold all the time. After the faults a pod must hold again, and in
+// the end the newest revision must be proven.
 type rolling struct {
 	*recovery
 	trouble *trouble

@@ -12,8 +12,8 @@ import (
 )
 
 // sharding is a story of one workload whose number of shards changes while faults happen. The
-// invariants of safety count all the time: never two pods under one shard, and never pods for two
-// numbers of shards at once. After the faults, and after each change, each shard that a pod can
+// invariants of safety must hold all the time: never two pods under one shard, and never pods for
+// two numbers of shards at once. After the faults, and after each change, each shard that a pod can
 // take must run.
 type sharding struct {
 	*chaos
@@ -194,7 +194,7 @@ func (s *sharding) change() {
 	s.become(t)
 }
 
-// become makes the template that of the workload, and starts one pod of it.
+// become gives the workload the template, and starts one pod of the template.
 func (s *sharding) become(t template) {
 	s.note("script", "%d shards instead of %d", t.shards, s.sharded)
 	s.templates[0], s.sharded = t, t.shards

@@ -12,7 +12,7 @@ import (
 )
 
 // tooLong means that an answer of the local API is good beyond the instant at which another
-// pod may acquire the slot. The other invariants of check.go count for programs, too.
+// pod may acquire the slot. The other invariants of check.go apply to programs, too.
 const tooLong = "too-long"
 
 // key returns the name of the hold of the work, for one of its slots.

@@ -33,7 +33,7 @@ func voters(name string) app.App {
 // electionSlot is the Lease of the voters.
 var electionSlot = api.ElectionLease("main")
 
-// leads waits until another program leads than before.
+// leads waits until a program other than the given one leads.
 func leads(s *space.Space, a app.App, before *record.Process) (next *record.Process) {
 	s.Helper()
 	s.Await(lease.Fault+space.Soon, "another program leads", func() bool {

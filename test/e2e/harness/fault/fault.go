@@ -81,7 +81,7 @@ func Node(t *testing.T, node string, do, undo func(context.Context, string) erro
 	return undone
 }
 
-// startsWithin is the time after whose end a living component counts as started.
+// startsWithin is the time for which a component must live to count as started.
 const startsWithin = 2 * time.Second
 
 // revive starts the dead components of a node, as an init system would, and reports whether
