@@ -70,8 +70,9 @@ func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agen
 
 func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
 
-// The tests of enroll/stamp catch these bugs. The simulation seldom has such a state: a holder is
-// out of reach, and its Lease is gone. The new number of shards must also leave out its shard.
+// The tests of enroll/stamp catch these bugs. The simulation seldom reaches the state that shows
+// these bugs. In that state a shard is beyond the new number, its holder is out of reach, and its
+// Lease is gone.
 func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enroll/stamp") }
 
 // The tests of agent/after catch these bugs. In the simulated stories with conditions no person

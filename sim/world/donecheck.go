@@ -61,8 +61,8 @@ func newDoneCheck(e *engine) doneCheck {
 	}
 }
 
-// begins demands that no child does work that is recorded as done, or has just failed. The
-// argument speed is that of the fastest clock.
+// begins demands that no child does work that is recorded as done, or whose delay after a failure
+// is not over. The argument speed is that of the fastest clock.
 func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 	if key != "" && d.has(l, key) {
 		d.violate(repeated, "%s begins the work %s, which is done", child, key)

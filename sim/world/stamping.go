@@ -51,7 +51,7 @@ func (s *stamper) forget(claimed []string) {
 }
 
 // number returns the number of shards and the run that this process takes for the current ones. A
-// confused process takes the number of some pod, or an earlier Job.
+// confused process takes the number of some pod, or the run of an earlier Job.
 func (s *stamper) number(current api.Stamp) (int, string) {
 	if s.believes > 0 {
 		return s.believes, s.believesIn

@@ -125,7 +125,8 @@ func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 	e.NeverMoreThan(3)
 }
 
-// warmUp is the time in which one replica of the example warmup reads, and then is warm.
+// warmUp has the instants, in seconds, at which one replica of the example warmup begins to read,
+// and is warm; warm is zero if the replica is not warm yet.
 type warmUp struct{ reads, warm float64 }
 
 // warmUps returns the times of all replicas whose pods are still there, in the order of their starts.

@@ -26,8 +26,8 @@ import (
 )
 
 // partitioned is a workload with shards. Each process has two records: one of its slot, and one of
-// its shard and the number of shards. A failed flock of the first proves that two processes run
-// under the slot, whatever the number of shards.
+// its shard and the number of shards. A failed flock of the first record proves that two processes
+// run under the slot, whatever the number of shards.
 type partitioned struct{ *space.Space }
 
 // worker returns an application of five replicas with the given number of shards, and without
