@@ -126,7 +126,7 @@ func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 }
 
 // warmUp has the instants, in seconds, at which one replica of the example warmup begins to read,
-// and is warm; warm is zero if the replica is not warm yet.
+// and is warm. The field warm is zero until then.
 type warmUp struct{ reads, warm float64 }
 
 // warmUps returns the times of all replicas whose pods are still there, in the order of their starts.
