@@ -123,7 +123,7 @@ func (b *bidder) done() {
 	number, calm := b.hold.Hold, b.pod.w.calm
 	b.ends("is done")
 	switch {
-	case !calm && chance(b.rng, .15): // the program exits without a request
+	case !calm && chance(b.rng, .15): // the bidder drops the hold without giving it back
 		b.lose("goes")
 		return
 	case !calm && chance(b.rng, .1): // the program keeps the connection open
