@@ -24,10 +24,10 @@ const (
 	// mostOfEvents bounds the Events. Each hold may have four: its beginning, its end, a
 	// silent shim, and an unreleased slot.
 	mostOfEvents = 24
-	// mostOfWait bounds the requests of a pod that waits, about one Lease. A look takes two: a
-	// read and a watch. A watch of 10 s resets the pauses, which then grow from 250 ms. The
-	// most looks come with three failures after each such watch: four in 13.75 s. The first
-	// look and the second condition bring six quick looks more.
+	// mostOfWait bounds the requests of a pod that waits, about one Lease. A look takes two
+	// requests: a read and a watch. After a watch of 10 s the pauses between looks begin at 250 ms
+	// again, and grow. Three failures after each such watch cause the most looks: four in 13.75 s.
+	// The first look and the second condition add six quick looks.
 	mostOfWait = 2 * (5*4 + 6)
 )
 

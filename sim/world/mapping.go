@@ -13,10 +13,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// mapping is a story of Jobs with shards. Jobs of one name follow each other in the middle of
-// trouble, and some of their pods exist at the same time. The invariants of safety count all the
-// time. After each trouble each shard of the last Job must become done, and every pod must end. Other
-// pods wait until all shards are done.
+// mapping is a story of Jobs with shards. Jobs of one name follow each other while faults happen,
+// and some of their pods exist at the same time. The invariants of safety must hold all the time.
+// After the faults each shard of the last Job must become done, and every pod must end. Other pods
+// wait until all shards are done.
 type mapping struct {
 	*recovery
 	trouble *trouble
@@ -26,7 +26,7 @@ type mapping struct {
 	// written is the number of shards in the template of the last Job, if a person has changed the
 	// template; zero otherwise.
 	written int
-	// absent reports that a person has deleted the last Job, and not its pods.
+	// absent reports that a person has deleted the last Job, but not its pods.
 	absent bool
 }
 
@@ -51,7 +51,7 @@ const (
 	mostMappers = 10
 )
 
-// slotsOfJob returns the Leases of so many shards.
+// slotsOfJob returns the Leases of the shards of a Job that has count shards.
 func slotsOfJob(count int) []string {
 	slots := api.Claim{Kind: api.Shards, Size: count}.Slots(mapWorkload)
 	slices.Sort(slots)
@@ -76,8 +76,8 @@ func newMapping(w *World) *mapping {
 	return m
 }
 
-// conditions draws the condition of a pod that waits for all shards of a Job. In some pods the run
-// that the stamps name counts.
+// conditions draws the condition of a pod that waits for all shards of a Job. In some pods the
+// condition names no run, and is about the run that the stamps name.
 func (m *mapping) conditions(r *rand.Rand) []api.Condition {
 	c := api.Condition{Lease: mapGroup}
 	switch n := r.IntN(10); {
@@ -108,7 +108,7 @@ func (m *mapping) next() {
 	m.nudge()
 }
 
-// nudge tells enroll of a change.
+// nudge reports a change to enroll.
 func (m *mapping) nudge() {
 	for _, e := range m.enrolls {
 		e.nudge()
@@ -125,8 +125,9 @@ func (m *mapping) plan() {
 	})
 }
 
-// control makes a pod of the last Job, as long as a shard of that Job is not done. A real Job counts
-// the pods that succeed, so it has spare completions here.
+// control makes a pod of the last Job, as long as a shard of that Job is not done. A real Job ends
+// after a number of successful pods. The world does not count them, as if that number were high
+// enough.
 func (m *mapping) control() {
 	of := lastJob(m.World)
 	undone := undone(m.World, of)
@@ -155,8 +156,8 @@ func (m *mapping) control() {
 // stays reports whether the API server has the pod, and nobody has deleted it.
 func (m *mapping) stays(p *pod) bool { return p.object && !p.stopping }
 
-// orphan deletes the last Job, and not its pods. These go on with their shards. A while later a
-// person makes the Job anew.
+// orphan deletes the last Job, but not its pods, which continue to work on their shards. A while
+// later a person makes the Job anew.
 func (m *mapping) orphan() {
 	m.note("script", "Job %s is deleted without its pods", lastJob(m.World).uid)
 	m.absent = true
@@ -180,7 +181,7 @@ func (m *mapping) rewrite() {
 	of := lastJob(m.World)
 	first := m.api.object("Lease", slotsOfJob(1)[0]).last().lease
 	if m.absent || of.indexed || first == nil || stampOf(first).Run != of.uid {
-		return // no number is decided
+		return // no Lease has a stamp of this Job yet
 	}
 	m.written = 1 + m.random.IntN(mostMapped)
 	m.note("script", "the template of Job %s has %d shards", of.uid, m.written)
@@ -250,7 +251,7 @@ func (m *mapping) recover() {
 	m.waiters.recover()
 	for _, p := range slices.Clone(m.waiters.all) {
 		if run := p.conditions[0].Key; run != "" && run != lastJob(m.World).uid {
-			p.delete() // an earlier Job never becomes done any more
+			p.delete() // the shards of an earlier Job never become done any more
 			m.waiters.remove(p)
 		}
 	}

@@ -37,7 +37,8 @@ type World struct {
 	mapped []shardedJob
 	// locals has the pods whose programs use the local API.
 	locals []*localPod
-	// variables has the Variables of these pods. The field silent ends all calls for them.
+	// variables has the Variables of the pods in locals. The field silent ends all calls for these
+	// Variables.
 	variables *variables
 	silent    bool
 	// joins reports that programs call for several claims at once.

@@ -160,11 +160,11 @@ func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 	exclusive.TestSemaphoreLetsThreeOfFivePodsRun(t)
 }
 func TestEachShardRunsInOneOfFivePods(t *testing.T) { exclusive.TestEachShardRunsInOneOfFivePods(t) }
-func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
-	exclusive.TestChangeOfShardsNeverMixesTwoNumbers(t)
+func TestPodsForTwoShardCountsNeverRunTogether(t *testing.T) {
+	exclusive.TestPodsForTwoShardCountsNeverRunTogether(t)
 }
-func TestChangeOfShardsOutlivesItsCutNode(t *testing.T) {
-	exclusive.TestChangeOfShardsOutlivesItsCutNode(t)
+func TestShardCountChangesDespiteADisconnectedNode(t *testing.T) {
+	exclusive.TestShardCountChangesDespiteADisconnectedNode(t)
 }
 func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
@@ -192,13 +192,15 @@ func TestClaimAddedByPolicyIsGatedOrRefused(t *testing.T) {
 	injection.TestClaimAddedByPolicyIsGatedOrRefused(t)
 }
 func TestClaimWithoutAnOptInIsRefused(t *testing.T) { injection.TestClaimWithoutAnOptInIsRefused(t) }
-func TestEventTellsHowToGateRunningUngatedPods(t *testing.T) {
-	injection.TestEventTellsHowToGateRunningUngatedPods(t)
+func TestEventExplainsHowToGateRunningPods(t *testing.T) {
+	injection.TestEventExplainsHowToGateRunningPods(t)
 }
-func TestUnannotatedPodsStayUnchanged(t *testing.T)  { injection.TestUnannotatedPodsStayUnchanged(t) }
-func TestPodWithABarrierNeedsItsOwnRun(t *testing.T) { injection.TestPodWithABarrierNeedsItsOwnRun(t) }
-func TestPodWithConditionsNeedsItsContainer(t *testing.T) {
-	injection.TestPodWithConditionsNeedsItsContainer(t)
+func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedPodsStayUnchanged(t) }
+func TestPodWithAForgedBarrierIsRefused(t *testing.T) {
+	injection.TestPodWithAForgedBarrierIsRefused(t)
+}
+func TestPodWithForgedConditionsIsRefused(t *testing.T) {
+	injection.TestPodWithForgedConditionsIsRefused(t)
 }
 func TestCopyOfAGatedPodIsRefused(t *testing.T) { injection.TestCopyOfAGatedPodIsRefused(t) }
 func TestUnmarkedCopyIsRefusedInEveryNamespace(t *testing.T) {
@@ -207,11 +209,11 @@ func TestUnmarkedCopyIsRefusedInEveryNamespace(t *testing.T) {
 func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
 	injection.TestCopyOfGatedPodIsRefusedWithoutWebhook(t)
 }
-func TestPoliciesStayCheapWithManyArguments(t *testing.T) {
-	injection.TestPoliciesStayCheapWithManyArguments(t)
+func TestPodWithManyArgumentsCostsPoliciesLittle(t *testing.T) {
+	injection.TestPodWithManyArgumentsCostsPoliciesLittle(t)
 }
-func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
-	injection.TestClaimWithoutItsWholeGateIsRefused(t)
+func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
+	injection.TestClaimWithAnIncompleteGateIsRefused(t)
 }
 func TestMarksPolicyAgreesWithHasGate(t *testing.T) { injection.TestMarksPolicyAgreesWithHasGate(t) }
 func TestDryRunHasNoSideEffect(t *testing.T)        { injection.TestDryRunHasNoSideEffect(t) }
@@ -238,7 +240,9 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	injection.TestPrivateImageNeedsThePodsOwnCredentials(t)
 }
-func TestPodOfTheLocalAPINeedsItsAgent(t *testing.T) { injection.TestPodOfTheLocalAPINeedsItsAgent(t) }
+func TestLocalAPIPodWithForgedAgentIsRefused(t *testing.T) {
+	injection.TestLocalAPIPodWithForgedAgentIsRefused(t)
+}
 func TestRefusalWarningEventAndMetricShareOneReason(t *testing.T) {
 	injection.TestRefusalWarningEventAndMetricShareOneReason(t)
 }
@@ -248,9 +252,13 @@ func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 
 // Tests of package lifecycle.
 
-func TestPodStartsAfterTheWorkIsDone(t *testing.T)   { lifecycle.TestPodStartsAfterTheWorkIsDone(t) }
-func TestPodStartsAfterTheHolderServes(t *testing.T) { lifecycle.TestPodStartsAfterTheHolderServes(t) }
-func TestPodsOfAJobStartTogether(t *testing.T)       { lifecycle.TestPodsOfAJobStartTogether(t) }
+func TestPodStartsAfterTheAwaitedKeyIsDone(t *testing.T) {
+	lifecycle.TestPodStartsAfterTheAwaitedKeyIsDone(t)
+}
+func TestPodStartsAfterTheAwaitedHolderServes(t *testing.T) {
+	lifecycle.TestPodStartsAfterTheAwaitedHolderServes(t)
+}
+func TestPodsOfAJobStartTogether(t *testing.T) { lifecycle.TestPodsOfAJobStartTogether(t) }
 func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
 	lifecycle.TestJobSkipsOnlyWhileALivingPodHolds(t)
 }
@@ -307,8 +315,8 @@ func TestKubeletProbesTheApplicationOnTheHostNetwork(t *testing.T) {
 	lifecycle.TestKubeletProbesTheApplicationOnTheHostNetwork(t)
 }
 func TestEachShardOfAJobSucceedsOnce(t *testing.T) { lifecycle.TestEachShardOfAJobSucceedsOnce(t) }
-func TestPodsOfAnIndexedJobTakeTheirShards(t *testing.T) {
-	lifecycle.TestPodsOfAnIndexedJobTakeTheirShards(t)
+func TestIndexOfAJobsPodSelectsItsShard(t *testing.T) {
+	lifecycle.TestIndexOfAJobsPodSelectsItsShard(t)
 }
 func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 	lifecycle.TestApplicationGetsOnlyItsDeclaredStopSignal(t)
@@ -316,11 +324,11 @@ func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 
 // Tests of package operations.
 
-func TestWorkloadAlertsFireAndEndByTheirFaults(t *testing.T) {
-	operations.TestWorkloadAlertsFireAndEndByTheirFaults(t)
+func TestWorkloadAlertsFireUntilFaultsAreRepaired(t *testing.T) {
+	operations.TestWorkloadAlertsFireUntilFaultsAreRepaired(t)
 }
-func TestClusterAlertsFireAndEndByTheirFaults(t *testing.T) {
-	operations.TestClusterAlertsFireAndEndByTheirFaults(t)
+func TestClusterAlertsFireUntilFaultsAreRepaired(t *testing.T) {
+	operations.TestClusterAlertsFireUntilFaultsAreRepaired(t)
 }
 func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 	operations.TestKubectlPluginMovesAndPausesASlot(t)
@@ -337,8 +345,8 @@ func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
 }
-func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
-	operations.TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t)
+func TestHelmCommandsStopNoRunningApplication(t *testing.T) {
+	operations.TestHelmCommandsStopNoRunningApplication(t)
 }
 func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 	operations.TestRestoredEtcdKeepsSlotsExclusive(t)
@@ -406,18 +414,18 @@ func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
 func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 	rights.TestAdministratorFreesSlotBlockedByAUsersLease(t)
 }
-func TestPodWithConditionsOnlyReadsItsLeases(t *testing.T) {
-	rights.TestPodWithConditionsOnlyReadsItsLeases(t)
+func TestPodWithConditionsMayOnlyReadTheirLeases(t *testing.T) {
+	rights.TestPodWithConditionsMayOnlyReadTheirLeases(t)
 }
 func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheRightsOfItsAgent(t) }
 func TestVariableRefusesAPausedWritersSmallerToken(t *testing.T) {
 	rights.TestVariableRefusesAPausedWritersSmallerToken(t)
 }
-func TestVariableKeepsItsTypeAndItsBounds(t *testing.T) {
-	rights.TestVariableKeepsItsTypeAndItsBounds(t)
+func TestVariableRefusesOtherTypesAndExcessiveSizes(t *testing.T) {
+	rights.TestVariableRefusesOtherTypesAndExcessiveSizes(t)
 }
-func TestAgentWritesVariablesInItsOwnNameOnly(t *testing.T) {
-	rights.TestAgentWritesVariablesInItsOwnNameOnly(t)
+func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
+	rights.TestAgentWritesVariablesOnlyAsItsOwnPod(t)
 }
 func TestWebhooksAccountOnlyCreatesEmptyVariables(t *testing.T) {
 	rights.TestWebhooksAccountOnlyCreatesEmptyVariables(t)

@@ -76,7 +76,7 @@ func TestChartEqualsTheKustomizationForAllOptions(t *testing.T) {
 // below returns a longer path.
 func below(path []any, more ...any) []any { return slices.Concat(path, more) }
 
-func TestEachValueReachesItsObject(t *testing.T) {
+func TestChartValuesAppearInTheRenderedObjects(t *testing.T) {
 	pod, container := []any{"spec", "template", "spec"}, []any{"spec", "template", "spec", "containers", 0}
 	for _, c := range []struct {
 		values, object string
@@ -126,13 +126,13 @@ func TestEachValueReachesItsObject(t *testing.T) {
 	}
 }
 
-func TestQuotaIsAbsentWithoutItsClass(t *testing.T) {
+func TestQuotaIsAbsentWithoutPriorityClass(t *testing.T) {
 	for _, values := range []string{"priorityClassName: ''", "resourceQuota: {enabled: false}"} {
 		assert.NotContains(t, byName(t, render(t, values).objects), "ResourceQuota/metaparticle-critical-pods", values)
 	}
 }
 
-func TestNoValueLeavesOutAPolicy(t *testing.T) {
+func TestNoChartValueDisablesAPolicy(t *testing.T) {
 	for _, o := range render(t, "policies: {audit: true}").objects {
 		if o["kind"] == "ValidatingAdmissionPolicyBinding" {
 			assert.Contains(t, field(t, o, "spec", "validationActions"), "Deny", name(o))
@@ -142,7 +142,7 @@ func TestNoValueLeavesOutAPolicy(t *testing.T) {
 	assert.ErrorContains(t, err, "additional properties 'enabled' not allowed")
 }
 
-func TestSchemaRefusesUnknownAndBadValues(t *testing.T) {
+func TestSchemaRefusesUnknownAndInvalidValues(t *testing.T) {
 	chart := complete(t)
 	for values, message := range map[string]string{
 		"replica: 3":                               "additional properties 'replica' not allowed",
@@ -222,7 +222,7 @@ func containing(o object) cluster {
 	return cluster{fake.NewSimpleDynamicClient(runtime.NewScheme(), &unstructured.Unstructured{Object: o})}
 }
 
-func TestChartRefusesWrongReleases(t *testing.T) {
+func TestChartRefusesWrongNamespaceOrSecondRelease(t *testing.T) {
 	theirs := containing(object{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": object{
 		"name": "metaparticle-webhook", "annotations": object{"meta.helm.sh/release-name": "theirs"}}})
 	kustomized := containing(object{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": object{"name": "metaparticle-webhook"}})
@@ -279,7 +279,7 @@ func TestHooksGrantNoRightToWriteLeases(t *testing.T) {
 	}
 }
 
-func TestNotesTellTheNextStep(t *testing.T) {
+func TestInstallNotesNameTheNextStep(t *testing.T) {
 	assert.Contains(t, render(t, "").notes, "kubectl label namespace NAMESPACE metaparticle.io/injection=enabled")
 }
 

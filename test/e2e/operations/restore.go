@@ -38,7 +38,7 @@ func etcdutl(t *testing.T) string {
 	return binary
 }
 
-// saved copies the database of etcd, which stands still meanwhile.
+// saved copies the database of etcd while etcd stands still.
 func saved(t *testing.T, l *lab.Cluster) string {
 	t.Helper()
 	snapshot := filepath.Join(t.TempDir(), "snapshot.db")
@@ -54,7 +54,7 @@ func saved(t *testing.T, l *lab.Cluster) string {
 // bumped are the arguments by which the revisions go on beyond those of before.
 var bumped = []string{"--bump-revision=1000000000", "--mark-compacted"}
 
-// restore replaces the data of etcd, which is stopped, by those of the snapshot.
+// restore replaces the data of the stopped etcd by the data of the snapshot.
 func restore(t *testing.T, l *lab.Cluster, tool, snapshot string, more ...string) {
 	t.Helper()
 	restored, lost := l.Path("etcd.restored"), l.Path("etcd.lost")

@@ -98,8 +98,8 @@ func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) {
 	assert.Equal(t, r.holder.Name, before.Pod, "nothing came of it")
 }
 
-// asks shows that a standby may write its ask into the next Lease. The holder can read
-// the ask, but cannot withdraw it.
+// asks checks that a standby may write its ask into the next Lease. The holder can read the ask,
+// but cannot withdraw it.
 func (r rights) asks(t *testing.T) {
 	next, me := api.NextLease(r.slot), api.Identity(r.standby.Name, string(r.standby.UID))
 	require.NoError(t, write(t.Context(), r.client, r.Namespace, next, me))
@@ -124,7 +124,7 @@ func write(ctx context.Context, client kubernetes.Interface, namespace, slot, id
 	return err
 }
 
-// attempt is a forbidden request, and a part of the refusal.
+// attempt has a forbidden request, and a text that the refusal must contain.
 type attempt struct {
 	attempt func(context.Context) error
 	message string

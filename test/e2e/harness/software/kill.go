@@ -169,7 +169,7 @@ func (t *Trial) busy() (family *witness.Family, pod *corev1.Pod) {
 	return family, pod
 }
 
-// runsOn tells whether the application's processes from before the kill still live, and a
+// runsOn reports whether the application's processes from before the kill still live, and a
 // new agent process has renewed the hold.
 func (t *Trial) runsOn(before *witness.Family, victim *corev1.Pod, killed *process.Process, since time.Time) bool {
 	now, holder := t.Living()

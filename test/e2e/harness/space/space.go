@@ -62,7 +62,7 @@ const (
 	Fresh = 300 * time.Millisecond
 )
 
-// Keep tells whether the namespaces of failed tests are kept.
+// Keep reports whether the namespaces of failed tests are kept.
 var Keep bool
 
 // Space is a namespace of a test's own, with a watch on its objects.
@@ -73,7 +73,7 @@ type Space struct {
 	// Dir is the host's directory of the namespace's records; empty on a cluster of the
 	// user's own.
 	Dir string
-	// Tolerate tells whether the test's fault makes an overlap unavoidable; nil means
+	// Tolerate reports whether the test's fault makes an overlap unavoidable; nil means
 	// never.
 	Tolerate func(record.Overlap) bool
 	// TokensGoBack reports that the test's fault makes tokens smaller.
