@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -51,11 +52,17 @@ func made(t *testing.T, args ...string) map[string][]byte {
 	return files
 }
 
-// copied copies the sources of a release into another directory, which it returns.
+// copied copies the sources of a release into another directory, and returns that directory.
 func copied(t *testing.T) string {
 	t.Helper()
 	directory := t.TempDir()
-	for _, name := range []string{"api", "agent", "cmd", "enroll", "manifests", "monitoring", "mutate", "setup", "tools", "go.mod", "go.sum", "LICENSE"} {
+	entries, err := os.ReadDir(".")
+	require.NoError(t, err)
+	for _, entry := range entries {
+		name := entry.Name()
+		if strings.HasPrefix(name, ".") || slices.Contains([]string{"out", "sim", "test"}, name) {
+			continue
+		}
 		info, err := os.Stat(name)
 		require.NoError(t, err)
 		to := filepath.Join(directory, name)
@@ -75,7 +82,7 @@ func TestReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
 	where := strings.TrimPrefix(server.URL, "http://") + "/metaparticle"
-	first := made(t, "-registry", where, "-push", "-insecure", "-address", "https://downloads.example")
+	first := made(t, "-registry", where, "-push-to", where, "-insecure", "-address", "https://downloads.example")
 	t.Chdir(copied(t))
 	second := made(t, "-registry", where, "-address", "https://downloads.example")
 	var names []string
