@@ -67,7 +67,10 @@ func TestProgramsOfTwoLocksRunOneByOne(t *testing.T) {
 		name := pod.Labels["app"]
 		if name != clerk.Name {
 			for _, lock := range []string{"ledger", "archive"} {
-				assert.Equal(t, pod.Name, s.AwaitHolder(api.LockLease(lock)).Name, "the pod holds both locks")
+				s.Await(space.Soon, "the pod holds both locks", func() bool {
+					holder := s.Holder(api.LockLease(lock))
+					return holder != nil && holder.Name == pod.Name
+				})
 			}
 		}
 		app.Scale(s, app.App{Name: name}, 0)

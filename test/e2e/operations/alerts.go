@@ -104,6 +104,7 @@ func slowServer(t *testing.T, p *prometheus.Server) (restored func()) {
 	return func() {
 		p.AwaitEnds(alerted, "MetaparticleAPISlow")
 		p.AwaitEnds(alerted, "MetaparticleRenewalsLate")
+		app.Scale(p.Space, a, 0)
 		for _, node := range cluster.Lab.Nodes() {
 			fault.AwaitNode(t, node)
 		}

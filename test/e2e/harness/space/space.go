@@ -87,6 +87,9 @@ type Space struct {
 	history history
 }
 
+// Label is the label of each namespace that a test has made.
+const Label = "e2e"
+
 // opened reports whether a test has had a space.
 var opened atomic.Bool
 
@@ -101,7 +104,7 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "e2e-" + shortName(t.Name()) + "-",
-		Labels:       map[string]string{api.InjectionLabel: api.InjectionEnabled, "e2e": "true"},
+		Labels:       map[string]string{api.InjectionLabel: api.InjectionEnabled, Label: "true"},
 	}}
 	for _, f := range change {
 		f(namespace)
