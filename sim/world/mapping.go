@@ -28,6 +28,8 @@ type mapping struct {
 	written int
 	// absent reports that a person has deleted the last Job, but not its pods.
 	absent bool
+	// sure is the instant from which no write of a confused process is under way.
+	sure time.Duration
 }
 
 // shardedJob is a Job with shards. Its uid is the run of its pods.
@@ -180,8 +182,8 @@ func (m *mapping) orphan() {
 func (m *mapping) rewrite() {
 	of := lastJob(m.World)
 	first := m.api.object("Lease", slotsOfJob(1)[0]).last().lease
-	if m.absent || of.indexed || first == nil || stampOf(first).Run != of.uid {
-		return // no Lease has a stamp of this Job yet
+	if m.absent || of.indexed || first == nil || stampOf(first).Run != of.uid || m.now() < m.sure {
+		return // no Lease has a stamp of this Job yet, or a confused process may replace the stamp
 	}
 	m.written = 1 + m.random.IntN(mostMapped)
 	m.note("script", "the template of Job %s has %d shards", of.uid, m.written)
@@ -205,12 +207,14 @@ func (m *mapping) disturb() {
 	switch n := m.rng.IntN(12); {
 	case n == 0 && len(m.mapped) < mostMappers:
 		m.next()
-	case n == 1 && len(m.enrolls) > 0:
+	case n == 1 && len(m.enrolls) > 0 && m.written == 0:
+		// A mistaken stamp of another run would lose the number of the present run.
 		e, of := pick(m.rng, m.enrolls), pick(m.rng, m.mapped)
 		m.note(e.name, "believes in Job %s", of.uid)
 		e.believes, e.believesIn = of.shards, of.uid
 		e.nudge()
 		m.after(between(m.rng, 100*time.Millisecond, 800*time.Millisecond), func() { e.believes, e.believesIn = 0, ""; e.nudge() })
+		m.sure = m.now() + time.Minute
 	default:
 		m.trouble.one()
 	}
