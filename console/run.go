@@ -52,7 +52,7 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	}
 	server := serve.New()
 	server.Docs = o.Docs
-	w, err := newWatch(config, server.Publish, o.Log)
+	w, err := newWatch(config, server.Publish, server.Warn, o.Log)
 	if err != nil {
 		return errors.Join(err, page.Close(), health.Close())
 	}
