@@ -79,7 +79,7 @@ func newWatch(config *rest.Config, publish func([]view.Slot, string) error, warn
 			&corev1.Event{}: {Field: fields.AndSelectors(
 				fields.OneTermEqualSelector("involvedObject.kind", "Pod"), fields.OneTermEqualSelector("source", api.AgentReporter))},
 		},
-		DefaultTransform: cache.TransformStripManagedFields(),
+		DefaultTransform: strip,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make caches: %w", err)
