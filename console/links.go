@@ -54,7 +54,7 @@ type link struct {
 
 func newLinks() *links { return &links{changed: make(chan struct{}, 1), all: map[string]*link{}} }
 
-// wrap is a [k8s.io/client-go/transport.WrapperFunc].
+// wrap puts the links in front of a transport.
 func (l *links) wrap(next http.RoundTripper) http.RoundTripper {
 	l.next = next
 	return l

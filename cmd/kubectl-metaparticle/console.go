@@ -66,7 +66,7 @@ func consoleCommand(ctx context.Context, args []string, std stdio) (int, error) 
 		return exitError, fmt.Errorf("find the cluster: %w", err)
 	}
 	f.forward = func(ctx context.Context, pod string, port localPort, ready func()) error {
-		return forward(ctx, config, pod, port, ready)
+		return forward(ctx, config, types.NamespacedName{Namespace: consoleNamespace, Name: pod}, port, ready)
 	}
 	return exitOK, f.run(ctx, c)
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
@@ -66,7 +67,7 @@ func (l localPort) serve(ctx context.Context, carry func(net.Conn)) error {
 }
 
 // forward connects the port to the pod, by WebSocket or, with an older API server, by SPDY.
-func forward(ctx context.Context, config *rest.Config, pod string, port localPort, ready func()) error {
+func forward(ctx context.Context, config *rest.Config, pod types.NamespacedName, port localPort, ready func()) error {
 	dialer, err := dialerOf(config, pod)
 	if err != nil {
 		return err
@@ -99,12 +100,12 @@ func forward(ctx context.Context, config *rest.Config, pod string, port localPor
 }
 
 // dialerOf returns the dialer of a port-forward. The WebSocket is a GET, and SPDY is a POST.
-func dialerOf(config *rest.Config, pod string) (httpstream.Dialer, error) {
+func dialerOf(config *rest.Config, pod types.NamespacedName) (httpstream.Dialer, error) {
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return nil, err
 	}
-	address := clients.CoreV1().RESTClient().Post().Resource("pods").Namespace(consoleNamespace).Name(pod).SubResource("portforward").URL()
+	address := clients.CoreV1().RESTClient().Post().Resource("pods").Namespace(pod.Namespace).Name(pod.Name).SubResource("portforward").URL()
 	transport, upgrader, err := spdy.RoundTripperFor(config)
 	if err != nil {
 		return nil, err

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/streaming/pkg/httpstream"
@@ -100,7 +101,7 @@ func TestForwardCarriesConnectionsToThePod(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		ready, ended := make(chan struct{}), make(chan error, 1)
 		go func() {
-			ended <- forward(ctx, &rest.Config{Host: k.URL}, "one", port, func() { close(ready) })
+			ended <- forward(ctx, &rest.Config{Host: k.URL}, types.NamespacedName{Namespace: consoleNamespace, Name: "one"}, port, func() { close(ready) })
 		}()
 		select {
 		case <-ready:
@@ -141,7 +142,9 @@ func TestForwardEndsWhenThePodRefuses(t *testing.T) {
 	require.NoError(t, err)
 	defer port.Close()
 	ended := make(chan error, 1)
-	go func() { ended <- forward(t.Context(), &rest.Config{Host: k.URL}, "one", port, func() {}) }()
+	go func() {
+		ended <- forward(t.Context(), &rest.Config{Host: k.URL}, types.NamespacedName{Namespace: consoleNamespace, Name: "one"}, port, func() {})
+	}()
 	_, _ = answerOf(t, port.Addr().String())
 	assert.NoError(t, <-ended)
 }
