@@ -67,8 +67,8 @@ func TestPageTellsWhatNeedsAttention(t *testing.T) {
 	p.Await(`document.getElementById("connection").textContent === "live"`)
 }
 
-// TestPageSaysThatItWaitsForTheFirstState looks at the page before the console has read any slot.
-func TestPageSaysThatItWaitsForTheFirstState(t *testing.T) {
+// TestPageWaitsForTheFirstState looks at the page before the console has read any slot.
+func TestPageWaitsForTheFirstState(t *testing.T) {
 	console := serve.New()
 	server := httptest.NewServer(console.Handler())
 	t.Cleanup(server.Close)
