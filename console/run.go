@@ -25,6 +25,8 @@ const (
 	headerTimeout = 5 * time.Second
 	// idleTimeout bounds the life of a connection without a request.
 	idleTimeout = time.Minute
+	// probeTimeout bounds each part of a probe: its header, its body, and the answer.
+	probeTimeout = 5 * time.Second
 	// shutdown bounds the end of the servers. Streams end at once.
 	shutdown = 2 * time.Second
 )
@@ -52,7 +54,7 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	}
 	server := serve.New()
 	server.Docs = o.Docs
-	w, err := newWatch(config, server.Publish, o.Log)
+	w, err := newWatch(config, server.Publish, server.Warn, o.Log)
 	if err != nil {
 		return errors.Join(err, page.Close(), health.Close())
 	}
@@ -60,8 +62,8 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	defer cancel()
 	parts := []func() error{
 		func() error { return w.run(ctx) },
-		func() error { return serveUntil(ctx, page, server.Handler()) },
-		func() error { return serveUntil(ctx, health, probes(w.synced)) },
+		func() error { return serveUntil(ctx, page, pageServer(server.Handler())) },
+		func() error { return serveUntil(ctx, &crowd{Listener: health}, probeServer(probes(w.synced))) },
 	}
 	ended := make(chan error, len(parts))
 	for _, part := range parts {
@@ -88,12 +90,23 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// serveUntil serves until ctx ends.
-func serveUntil(ctx context.Context, listener net.Listener, handler http.Handler) error {
+// pageServer returns the server of the page. Its streams have no end.
+func pageServer(handler http.Handler) *http.Server {
+	return &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader}
+}
+
+// probeServer returns the server of the probes, which any pod can reach. A connection ends with its answer.
+func probeServer(handler http.Handler) *http.Server {
 	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
-		BaseContext: func(net.Listener) context.Context { return ctx },
+		Handler: handler, ReadTimeout: probeTimeout, WriteTimeout: probeTimeout, IdleTimeout: probeTimeout, MaxHeaderBytes: maxHeader,
 	}
+	server.SetKeepAlivesEnabled(false)
+	return server
+}
+
+// serveUntil serves until ctx ends.
+func serveUntil(ctx context.Context, listener net.Listener, server *http.Server) error {
+	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	var group sync.WaitGroup
 	defer group.Wait()
 	ctx, cancel := context.WithCancel(ctx)

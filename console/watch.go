@@ -5,9 +5,7 @@ package console
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"sync"
@@ -17,7 +15,6 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -40,21 +37,22 @@ const (
 	settles = 200 * time.Millisecond
 	// mostHandovers bounds the handovers that the page gets of each slot.
 	mostHandovers = 20
-	// troubled is the time after a failed watch for which the slots count as old. A watch that
-	// still fails tries again earlier.
-	troubled = 45 * time.Second
+	// unpublished is the trouble with a failed publication.
+	unpublished = "The console could not publish the last changes: its log has the error. What this page shows is old."
 )
 
 // watch keeps the objects of all slots, and publishes the slots after each change.
 type watch struct {
 	cache   cache.Cache
 	publish func(slots []view.Slot, trouble string) error
-	log     *slog.Logger
+	// warn says why the slots may be old, without slots.
+	warn func(trouble string) error
+	log  *slog.Logger
+	// links know which watch is closed or silent.
+	links *links
 	// changed has a value if an object changed since the last publication.
 	changed chan struct{}
-	// failed is the instant of the last failure of a watch, in nanoseconds.
-	failed atomic.Int64
-	full   atomic.Bool
+	full    atomic.Bool
 
 	mu sync.Mutex
 	// seen has the instant of the last change of each Lease, renewals included.
@@ -63,8 +61,11 @@ type watch struct {
 	silence *time.Timer
 }
 
-func newWatch(config *rest.Config, publish func([]view.Slot, string) error, log *slog.Logger) (*watch, error) {
-	w := &watch{publish: publish, log: log, changed: make(chan struct{}, 1), seen: map[types.UID]time.Time{}}
+// newWatch returns a watch that publishes slots with the trouble of its watches, or warns of the trouble alone.
+func newWatch(config *rest.Config, publish func([]view.Slot, string) error, warn func(string) error, log *slog.Logger) (*watch, error) {
+	w := &watch{publish: publish, warn: warn, log: log, links: newLinks(), changed: make(chan struct{}, 1), seen: map[types.UID]time.Time{}}
+	config = rest.CopyConfig(config)
+	config.Wrap(w.links.wrap)
 	byUs, err := labels.NewRequirement(api.ManagedLabel, selection.Exists, nil)
 	if err != nil {
 		return nil, fmt.Errorf("select leases: %w", err)
@@ -78,15 +79,7 @@ func newWatch(config *rest.Config, publish func([]view.Slot, string) error, log 
 			&corev1.Event{}: {Field: fields.AndSelectors(
 				fields.OneTermEqualSelector("involvedObject.kind", "Pod"), fields.OneTermEqualSelector("source", api.AgentReporter))},
 		},
-		DefaultTransform: cache.TransformStripManagedFields(),
-		DefaultWatchErrorHandler: func(ctx context.Context, r *toolscache.Reflector, err error) {
-			// These two ends of a watch are ordinary: another watch begins at once.
-			if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) && !errors.Is(err, io.EOF) {
-				w.failed.Store(time.Now().UnixNano())
-				w.touch()
-			}
-			toolscache.DefaultWatchErrorHandler(ctx, r, err)
-		},
+		DefaultTransform: strip,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("make caches: %w", err)
@@ -118,8 +111,13 @@ func (w *watch) touch() {
 
 // run watches until ctx ends.
 func (w *watch) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var heeding sync.WaitGroup
+	defer heeding.Wait()
+	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- w.cache.Start(ctx) }()
+	heeding.Go(func() { w.heed(ctx) })
 	for _, object := range []client.Object{&coordinationv1.Lease{}, &corev1.Pod{}, &corev1.Event{}} {
 		informer, err := w.cache.GetInformer(ctx, object, cache.BlockUntilSynced(false))
 		if err != nil {
@@ -178,6 +176,7 @@ func (w *watch) follow(ctx context.Context) {
 		}
 		if err := w.show(ctx); err != nil {
 			w.log.Error("show slots", "error", err)
+			w.say(unpublished)
 		}
 	}
 }
@@ -193,7 +192,7 @@ func (w *watch) show(ctx context.Context) error {
 		}
 	}
 	state := view.State{Leases: pointers(leases.Items), Pods: pointers(pods.Items), Events: pointers(events.Items)}
-	trouble := w.trouble()
+	trouble, _ := w.links.trouble(time.Now())
 	if trouble == "" {
 		state.Now = time.Now()
 		state.Seen = w.notices(state.Leases, state.Now)
@@ -222,18 +221,34 @@ func (w *watch) notices(leases []*coordinationv1.Lease, now time.Time) map[types
 	return maps.Clone(w.seen)
 }
 
-// trouble says why the slots may be old; empty if all watches work.
-func (w *watch) trouble() string {
-	at := w.failed.Load()
-	if at == 0 {
-		return ""
+// heed publishes each trouble with the watches, and its end, until ctx ends.
+func (w *watch) heed(ctx context.Context) {
+	told := ""
+	for {
+		text, next := w.links.trouble(time.Now())
+		if text != told {
+			told = text
+			w.say(text)
+			w.touch() // the next publication judges whether holders are silent
+		}
+		var due <-chan time.Time
+		if !next.IsZero() {
+			due = time.After(time.Until(next))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.links.changed:
+		case <-due:
+		}
 	}
-	left := troubled - time.Since(time.Unix(0, at))
-	if left <= 0 {
-		return ""
+}
+
+// say warns of a trouble.
+func (w *watch) say(trouble string) {
+	if err := w.warn(trouble); err != nil {
+		w.log.Error("warn of old slots", "error", err)
 	}
-	time.AfterFunc(left, w.touch)
-	return "A watch of the API server failed. What this page shows may be old."
 }
 
 // onlyRenewed reports whether a Lease changed only by a renewal. Renewals are the most frequent

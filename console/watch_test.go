@@ -36,8 +36,8 @@ type server struct {
 	lease *coordinationv1.Lease
 	// asked are the requests, as verb, path and selectors.
 	asked map[string]bool
-	// broken refuses each request.
-	broken bool
+	// outage answers each request in another way, if set.
+	outage http.HandlerFunc
 	// changes has the versions of the Lease for the watch.
 	changes chan *coordinationv1.Lease
 }
@@ -61,11 +61,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	s.mu.Lock()
 	s.asked[fmt.Sprint(r.Method, " ", r.URL.Path, " ", query.Get("labelSelector"), query.Get("fieldSelector"))] = true
-	broken, lease := s.broken, s.lease
+	outage, lease := s.outage, s.lease
 	s.mu.Unlock()
 	kind, known := kinds[r.URL.Path]
-	if broken || !known {
-		http.Error(w, "broken", http.StatusInternalServerError)
+	if !known {
+		outage = refuses(http.StatusNotFound)
+	}
+	if outage != nil {
+		outage(w, r)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
@@ -106,6 +109,19 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// refuses answers with a status.
+func refuses(status int) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "refused", status) }
+}
+
+// breaks begins an outage, or ends it with nil. All watches end.
+func (s *server) breaks(outage http.HandlerFunc) {
+	s.mu.Lock()
+	s.outage = outage
+	s.mu.Unlock()
+	s.CloseClientConnections()
+}
+
 // leaseOf returns the Lease of a lock. Without a holder the Lease is free.
 func leaseOf(version int, holder string, renewed time.Time) *coordinationv1.Lease {
 	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
@@ -130,6 +146,9 @@ func watching(t *testing.T, s *server) (*watch, chan published) {
 	all := make(chan published, 100)
 	w, err := newWatch(&rest.Config{Host: s.URL}, func(slots []view.Slot, trouble string) error {
 		all <- published{slots, trouble}
+		return nil
+	}, func(trouble string) error {
+		all <- published{nil, trouble}
 		return nil
 	}, slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
@@ -191,20 +210,6 @@ func TestHolderThatStopsRenewingIsShown(t *testing.T) {
 	renewed.Spec.LeaseDurationSeconds = new(int32(2))
 	s.changes <- renewed
 	assert.Nil(t, next(t, all).slots[0].Holder.SilentSince)
-}
-
-func TestFailedWatchMarksTheSlotsAsOld(t *testing.T) {
-	s := newServer(t, leaseOf(1, "a", time.Now()))
-	w, all := watching(t, s)
-	assert.Empty(t, next(t, all).trouble)
-	s.mu.Lock()
-	s.broken = true
-	s.mu.Unlock()
-	s.CloseClientConnections()
-	for next(t, all).trouble == "" {
-	}
-	w.failed.Store(time.Now().Add(-troubled).UnixNano())
-	assert.Empty(t, w.trouble(), "a watch that failed long ago works again")
 }
 
 func TestOnlyARenewalIsNoChange(t *testing.T) {

@@ -136,9 +136,11 @@ func TestMonitorsNameThePortsOfTheirPods(t *testing.T) {
 	assert.Contains(t, string(text), "regex: "+api.AgentContainer+"\n")
 }
 
+// TestConsoleMayReadThreeKindsAndWriteNone also checks that no pod reaches the console.
 func TestConsoleMayReadThreeKindsAndWriteNone(t *testing.T) {
 	const name = "metaparticle-console"
 	var resources []string
+	var labels, selected map[string]string
 	found := map[string]bool{}
 	for _, object := range with(t, "components/console") {
 		if object.GetName() != name {
@@ -147,7 +149,7 @@ func TestConsoleMayReadThreeKindsAndWriteNone(t *testing.T) {
 		switch o := object.(type) {
 		case *rbacv1.ClusterRole:
 			for _, rule := range o.Rules {
-				assert.Equal(t, []string{"get", "list", "watch"}, rule.Verbs)
+				assert.Equal(t, []string{"list", "watch"}, rule.Verbs)
 				resources = append(resources, rule.Resources...)
 			}
 		case *rbacv1.ClusterRoleBinding:
@@ -158,9 +160,19 @@ func TestConsoleMayReadThreeKindsAndWriteNone(t *testing.T) {
 			assert.Equal(t, name, pod.ServiceAccountName)
 			assert.Empty(t, pod.Volumes)
 			assert.Equal(t, []string{"console"}, pod.Containers[0].Args, "the page keeps its loopback address")
+			labels = o.Spec.Template.Labels
+		case *networkingv1.NetworkPolicy:
+			assert.Equal(t, namespace, o.Namespace)
+			assert.Empty(t, o.Spec.Ingress, "no pod reaches the console")
+			assert.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}, o.Spec.PolicyTypes, "the console reaches the API server")
+			selected = o.Spec.PodSelector.MatchLabels
 		}
 		found[reflect.TypeOf(object).Elem().Name()] = true
 	}
 	assert.ElementsMatch(t, []string{"leases", "pods", "events"}, resources)
-	assert.Equal(t, map[string]bool{"ServiceAccount": true, "ClusterRole": true, "ClusterRoleBinding": true, "Deployment": true}, found)
+	assert.Equal(t, map[string]bool{"ServiceAccount": true, "ClusterRole": true, "ClusterRoleBinding": true, "Deployment": true, "NetworkPolicy": true}, found)
+	require.NotEmpty(t, selected)
+	for key, value := range selected {
+		assert.Equal(t, value, labels[key])
+	}
 }

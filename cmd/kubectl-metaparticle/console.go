@@ -7,31 +7,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/portforward"
-	"k8s.io/client-go/transport/spdy"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 const consoleUsage = `Shows all slots in the browser, live: holders, standbys and why they wait,
 handovers and their causes. The page comes through a port-forward to a pod of the
-console, on which the API server decides: it needs the right to list pods and to
-create pods/portforward in the namespace metaparticle-system. Ctrl-C ends it.
+console, on which the API server decides. It needs these rights in the namespace
+metaparticle-system: get, list and watch pods; get and create pods/portforward.
+Ctrl-C ends it.
 
 Whoever can connect to the loopback of this computer sees the page meanwhile.
 
@@ -73,8 +65,8 @@ func consoleCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	if err != nil {
 		return exitError, fmt.Errorf("find the cluster: %w", err)
 	}
-	f.forward = func(ctx context.Context, pod string, port int, ready func(port int)) error {
-		return forward(ctx, config, pod, port, ready)
+	f.forward = func(ctx context.Context, pod string, port localPort, ready func()) error {
+		return forward(ctx, config, types.NamespacedName{Namespace: consoleNamespace, Name: pod}, port, ready)
 	}
 	return exitOK, f.run(ctx, c)
 }
@@ -82,17 +74,22 @@ func consoleCommand(ctx context.Context, args []string, std stdio) (int, error) 
 // forwarding keeps a local port connected to the console.
 type forwarding struct {
 	std stdio
-	// port is the local port. Zero becomes a free port at the first connection.
+	// port is the number of the local port. Zero selects a free one.
 	port int
-	// forward connects a local port to a pod until ctx ends, or until the connection is lost. The
-	// function calls ready once the port answers.
-	forward func(ctx context.Context, pod string, port int, ready func(port int)) error
+	// forward connects the local port to a pod until ctx ends, or until the connection is lost. The
+	// function calls ready once the pod can answer.
+	forward func(ctx context.Context, pod string, port localPort, ready func()) error
 }
 
-// run forwards until ctx ends. If a pod goes, run looks for another one.
+// run forwards until ctx ends. If a pod goes, run looks for another one, and the local port stays open.
 func (f *forwarding) run(ctx context.Context, c cluster) error {
+	port, err := openPort(ctx, f.port)
+	if err != nil {
+		return err
+	}
+	defer port.Close()
 	for {
-		err := f.once(ctx, c)
+		err := f.once(ctx, c, port)
 		select {
 		case <-ctx.Done():
 			return nil // the person ended the command
@@ -109,13 +106,13 @@ func (f *forwarding) run(ctx context.Context, c cluster) error {
 	}
 }
 
-// once finds a pod, and forwards to it until the pod goes.
-func (f *forwarding) once(ctx context.Context, c cluster) error {
+// once finds a pod, and forwards the port to it until the pod goes.
+func (f *forwarding) once(ctx context.Context, c cluster, port localPort) error {
 	pod, err := awaitConsole(ctx, c)
 	if err != nil {
 		return err
 	}
-	if err := f.connect(ctx, c, pod); err != nil || ctx.Err() != nil {
+	if err := f.connect(ctx, c, pod, port); err != nil || ctx.Err() != nil {
 		return err
 	}
 	fmt.Fprintf(f.std.err, "the connection to %s is lost; looking for another pod of the console\n", pod.Name)
@@ -123,7 +120,7 @@ func (f *forwarding) once(ctx context.Context, c cluster) error {
 }
 
 // connect forwards to one pod until the pod goes. Only a connection that never was ready is an error.
-func (f *forwarding) connect(ctx context.Context, c cluster, pod *corev1.Pod) error {
+func (f *forwarding) connect(ctx context.Context, c cluster, pod *corev1.Pod, port localPort) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	go func() {
@@ -131,12 +128,9 @@ func (f *forwarding) connect(ctx context.Context, c cluster, pod *corev1.Pod) er
 		awaitEnd(ctx, c, pod)
 	}()
 	connected := false
-	err := f.forward(ctx, pod.Name, f.port, func(port int) {
+	err := f.forward(ctx, pod.Name, port, func() {
 		connected = true
-		if f.port != port {
-			f.port = port
-		}
-		fmt.Fprintf(f.std.out, "http://127.0.0.1:%d/\n", port)
+		fmt.Fprintf(f.std.out, "http://%s/\n", port.Addr())
 	})
 	if connected || ctx.Err() != nil {
 		return nil
@@ -220,44 +214,4 @@ func ends(ctx context.Context, c cluster, pod *corev1.Pod, watching watch.Interf
 			}
 		}
 	}
-}
-
-// forward forwards a local port to the pod, by WebSocket or, with an older API server, by SPDY.
-func forward(ctx context.Context, config *rest.Config, pod string, port int, ready func(port int)) error {
-	clients, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err
-	}
-	address := clients.CoreV1().RESTClient().Post().Resource("pods").Namespace(consoleNamespace).Name(pod).SubResource("portforward").URL()
-	transport, upgrader, err := spdy.RoundTripperFor(config)
-	if err != nil {
-		return err
-	}
-	older := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, address)
-	newer, err := portforward.NewSPDYOverWebsocketDialer(address, config)
-	if err != nil {
-		return err
-	}
-	// Whatever fails by WebSocket is tried by SPDY, whose error the person gets.
-	dialer := portforward.NewFallbackDialer(newer, older, func(error) bool { return true })
-	begun := make(chan struct{})
-	var problems strings.Builder
-	f, err := portforward.NewOnAddressesWithContext(ctx, dialer, []string{net.IPv4(127, 0, 0, 1).String()},
-		[]string{fmt.Sprintf("%d:%d", port, api.ConsolePort)}, begun, io.Discard, &problems)
-	if err != nil {
-		return err
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- f.ForwardPorts() }()
-	select {
-	case err := <-ended:
-		return errors.Join(err, errors.New(problems.String()))
-	case <-begun:
-	}
-	ports, err := f.GetPorts()
-	if err != nil {
-		return err
-	}
-	ready(int(ports[0].Local))
-	return <-ended
 }

@@ -7,6 +7,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net"
+	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -27,7 +30,8 @@ func consolePod(name string, ready corev1.ConditionStatus) *corev1.Pod {
 // opened is a port-forward of a test. The test ends it by an error.
 type opened struct {
 	pod   string
-	ready func(port int)
+	port  string
+	ready func()
 	end   chan error
 }
 
@@ -36,11 +40,8 @@ type opened struct {
 func forwards(t *testing.T, ctx context.Context, b *byHand, port int) (chan opened, chan error) {
 	t.Helper()
 	all, ended := make(chan opened), make(chan error, 1)
-	f := forwarding{std: stdio{out: &b.out, err: &b.err}, port: port, forward: func(ctx context.Context, pod string, port int, ready func(int)) error {
-		if port == 0 {
-			port = 4000
-		}
-		one := opened{pod, func(int) { ready(port) }, make(chan error)}
+	f := forwarding{std: stdio{out: &b.out, err: &b.err}, port: port, forward: func(ctx context.Context, pod string, port localPort, ready func()) error {
+		one := opened{pod, port.Addr().String(), ready, make(chan error)}
 		all <- one
 		select {
 		case err := <-one.end:
@@ -59,18 +60,20 @@ func TestConsoleCommandForwardsToTheNextPod(t *testing.T) {
 	all, ended := forwards(t, ctx, b, 0)
 	first := <-all
 	assert.Equal(t, "one", first.pod)
-	first.ready(0)
+	first.ready()
 	require.NoError(t, b.Create(ctx, consolePod("two", corev1.ConditionTrue)))
 	require.NoError(t, b.Delete(ctx, consolePod("one", corev1.ConditionTrue)))
 	second := <-all
 	assert.Equal(t, "two", second.pod)
-	second.ready(0)
+	second.ready()
 	second.end <- errors.New("lost connection to pod")
+	_, err := net.Listen("tcp", first.port)
+	require.ErrorIs(t, err, syscall.EADDRINUSE, "no other user gets the port between two connections")
 	third := <-all
-	third.ready(0)
+	third.ready()
 	cancel()
 	require.NoError(t, <-ended, "Ctrl-C ends the command without an error")
-	assert.Equal(t, "http://127.0.0.1:4000/\nhttp://127.0.0.1:4000/\nhttp://127.0.0.1:4000/\n", b.out.String(), "the port stays")
+	assert.Equal(t, strings.Repeat("http://"+first.port+"/\n", 3), b.out.String(), "the port stays")
 	assert.Contains(t, b.err.String(), "the connection to one is lost; looking for another pod of the console")
 }
 
@@ -79,7 +82,7 @@ func TestConsoleCommandWaitsForAReadyPod(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	started := make(chan struct{})
 	b.WithWatch = listed{b.WithWatch, started}
-	all, ended := forwards(t, ctx, b, 7000)
+	all, ended := forwards(t, ctx, b, 0)
 	<-started
 	require.NoError(t, b.Status().Update(ctx, consolePod("starting", corev1.ConditionTrue)))
 	assert.Equal(t, "starting", (<-all).pod)

@@ -5,7 +5,6 @@ package serve
 
 import (
 	"embed"
-	"encoding/json"
 	"fmt"
 	"io/fs"
 	"net"
@@ -123,13 +122,4 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-}
-
-// alive returns the message of an idle stream. The message has no id, because no state belongs to it.
-func (s *Server) alive() []byte {
-	text, err := json.Marshal(s.Now())
-	if err != nil {
-		return nil
-	}
-	return fmt.Appendf(nil, "event: alive\ndata: {\"now\":%s}\n\n", text)
 }

@@ -22,7 +22,7 @@ var components = []struct{ name, condition string }{
 	{"no-pull-secrets", "not .Values.readPullSecrets"},
 	{"network-policy", ".Values.networkPolicy.enabled"},
 	{"monitoring", ""}, // changes no object, and adds two
-	{"console", ""},    // adds four objects
+	{"console", ""},    // adds five objects
 }
 
 // conditions are those of whole objects, by kind, or by kind and name.
@@ -36,6 +36,7 @@ var conditions = map[string]string{
 	"ClusterRole/metaparticle-console":        ".Values.console.enabled",
 	"ClusterRoleBinding/metaparticle-console": ".Values.console.enabled",
 	"Deployment/metaparticle-console":         ".Values.console.enabled",
+	"NetworkPolicy/metaparticle-console":      ".Values.console.enabled",
 }
 
 // omitted is the kind that the chart lacks. Helm stores the release in the namespace before

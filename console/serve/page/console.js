@@ -373,12 +373,14 @@
       const data = JSON.parse(message.data);
       heard = Date.now();
       offset = Date.parse(data.now) - heard;
-      take(data);
-      say("live", "live");
-    });
-    const update = (data) => {
       by("trouble").hidden = !data.trouble;
       if (by("trouble").textContent !== data.trouble) by("trouble").textContent = data.trouble;
+      take(data);
+      if (data.trouble) say("lost", begun ? "what is shown may be old" : "waiting for the API server");
+      else if (begun) say("live", "live");
+      else say("wait", "waiting for the API server");
+    });
+    const update = (data) => {
       for (const slot of data.slots || []) slots.set(slot.key, slot);
       for (const key of data.gone || []) slots.delete(key);
       draw();

@@ -5,6 +5,7 @@ package console
 
 import (
 	"fmt"
+	"net/http/httptest"
 	"os"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/metaparticle-io/metaparticle/console/serve"
 	"github.com/metaparticle-io/metaparticle/test/browser/tab"
 )
 
@@ -59,6 +61,27 @@ func TestPageTellsWhatNeedsAttention(t *testing.T) {
 	p.publish()
 	p.Await(`!document.getElementById("trouble").hidden`)
 	assert.Equal(t, p.trouble, p.Text("#trouble"))
+	assert.Equal(t, "what is shown may be old", p.Text("#connection"))
+	p.trouble = ""
+	p.publish()
+	p.Await(`document.getElementById("connection").textContent === "live"`)
+}
+
+// TestPageWaitsForTheFirstState looks at the page before the console has read any slot.
+func TestPageWaitsForTheFirstState(t *testing.T) {
+	console := serve.New()
+	server := httptest.NewServer(console.Handler())
+	t.Cleanup(server.Close)
+	t.Cleanup(server.CloseClientConnections)
+	p := tab.Open(t, server.URL, 1280, tab.Light)
+	waits := `document.getElementById("connection").textContent === "waiting for the API server"`
+	require.NoError(t, console.Warn("The watch of leases is closed."))
+	p.Await(waits)
+	assert.Equal(t, "The watch of leases is closed.", p.Text("#trouble"))
+	require.NoError(t, console.Warn(""))
+	p.Await(`document.getElementById("trouble").hidden && document.getElementById("connection").dataset.state === "wait" && ` + waits)
+	require.NoError(t, console.Publish(afternoon().slots(), ""))
+	p.Await(`document.getElementById("connection").textContent === "live"`)
 }
 
 func TestPageLinksTheDocumentation(t *testing.T) {
