@@ -5,6 +5,7 @@ package serve
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -44,6 +45,7 @@ func TestStateIsBoundedByNamespace(t *testing.T) {
 	}{
 		"a small state":              {append(full("greedy", 100, 1000), full("modest", 10, 1000)...), 100, 10, true, false},
 		"many slots":                 {append(full("greedy", 40_000, 1000), full("modest", 10, 1000)...), 5000, 10, false, true},
+		"two large namespaces":       {slices.Concat(full("greedy", 20_000, 1000), full("vast", 20_000, 1000), full("modest", 10, 1000)), 2000, 10, false, true},
 		"one slot that is too large": {append(full("greedy", 1, maxState+1), full("modest", 10, 1000)...), 0, 10, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
