@@ -189,6 +189,22 @@ func TestLeasePolicyAdmitsOnlyFailuresThatAgentsWrite(t *testing.T) {
 	}
 }
 
+// The console reads the instant, and some forms that Go parses cannot be encoded again.
+func TestLeasePolicyAdmitsOnlyInstantsInUTC(t *testing.T) {
+	admitted := expression(t, texts(t)["policies/lease.yaml"], `newServing\.matches\('(.*?)'\)`)
+	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(1_790_000_000, 1), time.Unix(1_790_000_000, 120_000_000), time.Unix(253402300799, 999_999_999)} {
+		text := at.UTC().Format(time.RFC3339Nano) // as an agent writes the instant
+		assert.Regexp(t, admitted, text)
+		assert.True(t, api.ServesInHold(text, at))
+	}
+	for _, text := range []string{
+		"2026-11-23T00:00:00+24:00", "2026-11-23T00:00:00+01:00", "10000-01-01T00:00:00Z", "2026-11-23T00:00:00z", "2026-11-23 00:00:00Z",
+		"2026-11-23T00:00:00", "2026-11-23T00:00:00,5Z", "2026-11-23T00:00:00.Z", "2026-11-23T00:00:00Z\n", " 2026-11-23T00:00:00Z", "true", "\x1b[2J",
+	} {
+		assert.NotRegexp(t, admitted, text)
+	}
+}
+
 func TestLeasePolicyContainsMaximumOfDoneKeys(t *testing.T) {
 	policy := texts(t)["policies/lease.yaml"]
 	for _, bound := range []string{"variables.oldDone.split(',').size() < %d ?", "variables.newDone.split(',').size() == %d)"} {

@@ -37,7 +37,7 @@ func (e *explainer) report() string {
 	}
 	fmt.Fprintf(&b, "%s in %s: %s\n", subject, e.namespace, e.verdict)
 	for _, reason := range e.reasons {
-		fmt.Fprintf(&b, "  - %s\n", reason)
+		fmt.Fprintf(&b, "  - %s\n", view.OneLine(reason))
 	}
 	optedIn := "opted in"
 	if !e.optedIn() {
@@ -60,7 +60,11 @@ func section(b *strings.Builder, title string, lines []string) {
 	fmt.Fprintf(b, "%s:\n", title)
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, line := range lines {
-		fmt.Fprintf(table, "  %s\n", line)
+		cells := strings.Split(line, "\t")
+		for i, cell := range cells {
+			cells[i] = view.OneLine(cell) // pods and their owners write texts, too
+		}
+		fmt.Fprintf(table, "  %s\n", strings.Join(cells, "\t"))
 	}
 	table.Flush()
 }

@@ -8,7 +8,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -154,39 +153,96 @@ func TestReconnectedStreamBeginsWithTheWholeState(t *testing.T) {
 
 func TestSlowReaderIsDroppedAndOthersAreNot(t *testing.T) {
 	s := New()
-	slow, err := s.join()
-	require.NoError(t, err)
-	quick, err := s.join()
-	require.NoError(t, err)
+	dropped := map[string]bool{}
+	joined := func(name string) *stream {
+		one, err := s.join(func() { dropped[name] = true })
+		require.NoError(t, err)
+		return one
+	}
+	slow, quick := joined("slow"), joined("quick")
 	for i := range maxQueue + 1 {
 		require.NoError(t, s.Publish([]view.Slot{slot("lock.a", fmt.Sprint(i))}, ""))
 		<-quick.queue
 	}
-	for range maxQueue {
-		<-slow.queue
-	}
-	_, open := <-slow.queue
-	assert.False(t, open)
-	assert.Equal(t, map[*stream]bool{quick: true}, s.streams)
+	assert.Equal(t, map[string]bool{"slow": true}, dropped)
+	assert.Equal(t, map[*stream]bool{quick: true, slow: true}, s.streams, "a handler that still writes keeps its place")
 	s.leave(slow)
 	s.leave(quick)
 	assert.Empty(t, s.streams)
 }
 
-// A stream whose queue was closed ends, and gives its place back.
-func TestDroppedStreamEndsItsConnection(t *testing.T) {
+func TestBytesInAQueueAreBounded(t *testing.T) {
+	one := &stream{queue: make(chan message, maxQueue)}
+	half := message{make([]byte, maxWaiting/2)}
+	assert.True(t, one.add(half))
+	assert.True(t, one.add(half))
+	assert.False(t, one.add(message{[]byte("x")}))
+}
+
+// A browser that reads nothing blocks its handler until the server drops the stream.
+func TestDroppedStreamEndsAtOnce(t *testing.T) {
 	s, server := serving(t)
-	require.NoError(t, s.Publish(nil, ""))
-	r := connect(t, server, "")
-	r.next()
+	large := slot("lock.a", "x")
+	large.Yield = strings.Repeat("y", 12<<20) // more than the buffers of sockets
+	require.NoError(t, s.Publish([]view.Slot{large}, ""))
+	for range 4 {
+		connect(t, server, "")
+	}
 	s.mu.Lock()
 	for one := range s.streams {
-		close(one.queue)
-		delete(s.streams, one)
+		one.drop()
 	}
 	s.mu.Unlock()
-	_, err := io.ReadAll(r.lines)
-	assert.NoError(t, err, "the end of the answer")
+	assert.Eventually(t, func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.streams) == 0
+	}, writeTimeout/2, time.Millisecond)
+}
+
+// chunks records the writes and their deadlines.
+type chunks struct {
+	http.ResponseWriter
+
+	sizes     []int
+	deadlines int
+}
+
+func (c *chunks) SetWriteDeadline(time.Time) error { c.deadlines++; return nil }
+
+func (c *chunks) Write(text []byte) (int, error) {
+	c.sizes = append(c.sizes, len(text))
+	return len(text), nil
+}
+
+func (c *chunks) FlushError() error { return nil }
+
+func TestEachChunkHasItsOwnDeadline(t *testing.T) {
+	c := &chunks{}
+	out := writer{t.Context(), c, http.NewResponseController(c)}
+	require.True(t, out.write(message{[]byte("head"), make([]byte, 2*maxChunk+1)}))
+	assert.Equal(t, []int{4, maxChunk, maxChunk, 1}, c.sizes)
+	assert.Equal(t, 4, c.deadlines)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	assert.False(t, writer{ended, c, http.NewResponseController(c)}.write(message{[]byte("x")}))
+	assert.Len(t, c.sizes, 4)
+}
+
+func TestJoiningStreamsShareTheEncodedState(t *testing.T) {
+	s := New()
+	body := func() *byte {
+		one, err := s.join(func() {})
+		require.NoError(t, err)
+		defer s.leave(one)
+		return &(<-one.queue)[1][0]
+	}
+	require.NoError(t, s.Publish([]view.Slot{slot("lock.a", "x")}, ""))
+	first := body()
+	require.NoError(t, s.Publish([]view.Slot{slot("lock.a", "x")}, ""), "no change")
+	assert.Same(t, first, body())
+	require.NoError(t, s.Publish([]view.Slot{slot("lock.a", "y")}, ""))
+	assert.NotSame(t, first, body())
 }
 
 func TestNumberOfStreamsIsBounded(t *testing.T) {
@@ -248,6 +304,8 @@ func TestOnlyLoopbackNamesAreAnswered(t *testing.T) {
 	for host, status := range map[string]int{
 		"127.0.0.1:4000": 200, "127.0.0.1": 200, "localhost:80": 200, "LOCALHOST": 200, "[::1]:80": 200, "[::1]": 200, "127.9.9.9:1": 200,
 		"evil.example:4000": 421, "localhost.evil.example": 421, "127.0.0.1.evil.example:80": 421, "10.0.0.1": 421, "": 421, "0.0.0.0:80": 421, "[::]:80": 421,
+		"]127.0.0.1[": 421, "localhost:evil": 421, "localhost:": 421, "localhost:80:80": 421, "localhost:65536": 421, "localhost:+80": 421, "[localhost]": 421,
+		"::1": 421, "::1%evil.example": 421, "[::1%evil.example]:80": 421, "[::1": 421, "[::1]80": 421, "[127.0.0.1]": 421, "[::1]:evil": 421, "localhost.": 421,
 	} {
 		answer := httptest.NewRecorder()
 		request := httptest.NewRequest(http.MethodGet, "/", nil)
@@ -258,19 +316,27 @@ func TestOnlyLoopbackNamesAreAnswered(t *testing.T) {
 }
 
 func TestPagesOfOtherSitesAreRefused(t *testing.T) {
-	handler := New().Handler()
+	s := New()
+	s.Docs = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
+	handler := s.Handler()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // a stream that begins by mistake ends at once
 	for _, c := range []struct {
-		site, mode, dest string
-		status           int
+		path, site, mode, dest, origin string
+		status                         int
 	}{
-		{"", "", "", 200}, {"none", "navigate", "document", 200}, {"same-origin", "cors", "empty", 200},
-		{"cross-site", "navigate", "document", 200},
-		{"cross-site", "no-cors", "script", 403}, {"same-site", "cors", "empty", 403}, {"cross-site", "navigate", "iframe", 403},
+		{"/", "", "", "", "", 200}, {"/", "none", "navigate", "document", "", 200}, {"/", "same-origin", "cors", "empty", "", 200},
+		{"/", "cross-site", "navigate", "document", "", 200}, {"/docs/", "cross-site", "navigate", "document", "", 200},
+		{"/", "cross-site", "no-cors", "script", "", 403}, {"/", "same-site", "cors", "empty", "", 403}, {"/", "cross-site", "navigate", "iframe", "", 403},
+		{"/events", "cross-site", "navigate", "document", "", 403}, {"/console.js", "cross-site", "navigate", "document", "", 403},
+		{"/", "", "", "", "http://localhost:4000", 200}, {"/", "same-origin", "cors", "empty", "http://localhost:4000", 200},
+		{"/", "", "", "", "https://evil.example", 403}, {"/", "", "", "", "null", 403}, {"/", "", "", "", "http://localhost:4001", 403},
+		{"/", "", "", "", "https://localhost:4000", 403}, {"/events", "", "", "", "https://evil.example", 403},
 	} {
 		answer := httptest.NewRecorder()
-		request := httptest.NewRequest(http.MethodGet, "/", nil)
-		request.Host = "localhost"
-		for name, value := range map[string]string{"Sec-Fetch-Site": c.site, "Sec-Fetch-Mode": c.mode, "Sec-Fetch-Dest": c.dest} {
+		request := httptest.NewRequestWithContext(ended, http.MethodGet, c.path, nil)
+		request.Host = "localhost:4000"
+		for name, value := range map[string]string{"Sec-Fetch-Site": c.site, "Sec-Fetch-Mode": c.mode, "Sec-Fetch-Dest": c.dest, "Origin": c.origin} {
 			if value != "" {
 				request.Header.Set(name, value)
 			}
@@ -291,4 +357,23 @@ func TestConsoleAcceptsOnlyReads(t *testing.T) {
 			assert.Equal(t, http.StatusMethodNotAllowed, answer.Code, "%s %s", method, path)
 		}
 	}
+}
+
+func TestHeadOfTheStreamTakesNoPlace(t *testing.T) {
+	s := New()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel() // a stream that begins by mistake ends at once
+	answer := httptest.NewRecorder()
+	request := httptest.NewRequestWithContext(ended, http.MethodHead, "/events", nil)
+	request.Host = "localhost"
+	s.Handler().ServeHTTP(answer, request)
+	assert.Equal(t, http.StatusMethodNotAllowed, answer.Code)
+	assert.Equal(t, http.MethodGet, answer.Header().Get("Allow"))
+	assert.Empty(t, s.streams)
+}
+
+func TestTextsOfTheClusterAreIsolated(t *testing.T) {
+	text, err := os.ReadFile("page/console.css")
+	require.NoError(t, err)
+	assert.Regexp(t, regexp.MustCompile(`(?m)^\.pod, \.why, \.more, \.where, \.tag, th, td, dd, li, button \{ unicode-bidi: isolate; \}$`), string(text))
 }

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/console/view"
@@ -23,10 +24,14 @@ const (
 	// maxQueue bounds the messages that wait for a slow reader. A message is shared by all
 	// streams, so a queue is cheap.
 	maxQueue = 32
+	// maxWaiting bounds the bytes of these messages: two states.
+	maxWaiting = 2 * maxState
 	// alive is the time between two messages of an idle stream. The page doubts the
 	// connection after three of them.
 	alive = 10 * time.Second
-	// writeTimeout bounds one write to a reader.
+	// maxChunk bounds the bytes of one write to a reader, and writeTimeout bounds its time. So a slow link gets a
+	// large state, too.
+	maxChunk     = 64 << 10
 	writeTimeout = 10 * time.Second
 )
 
@@ -40,33 +45,41 @@ type Server struct {
 	mu sync.Mutex
 	// slots has each slot's JSON, by key. The map is nil before the first publication.
 	slots map[string]json.RawMessage
+	// encoded has the JSON of all slots together; nil until a stream needs the text.
+	encoded []byte
 	// trouble is the sentence about a failing watch; empty if all is well.
 	trouble string
-	number  uint64
+	// left is the number of slots that are not shown.
+	left   int
+	number uint64
+	// streams has each stream until its handler ends.
 	streams map[*stream]bool
 }
 
 // stream is the connection of one browser.
 type stream struct {
-	// queue has the messages to write. The server closes the queue of a slow reader.
-	queue chan []byte
+	queue chan message
+	// waiting are the bytes in the queue.
+	waiting atomic.Int64
+	// drop ends the handler of the stream.
+	drop func()
 }
 
-// shown is a slot, as the page gets it.
-type shown struct {
-	view.Slot
+// message is an event of a stream. Streams share the parts.
+type message [][]byte
 
-	Key     string `json:"key"`
-	Group   string `json:"group"`
-	Healthy bool   `json:"healthy"`
+func (m message) size() (n int64) {
+	for _, part := range m {
+		n += int64(len(part))
+	}
+	return n
 }
 
-// state is the first message of a stream.
-type state struct {
-	Now     time.Time         `json:"now"`
-	Docs    bool              `json:"docs"`
-	Trouble string            `json:"trouble"`
-	Slots   []json.RawMessage `json:"slots"`
+// head begins the first message of a stream. The slots follow.
+type head struct {
+	Now     time.Time `json:"now"`
+	Docs    bool      `json:"docs"`
+	Trouble string    `json:"trouble"`
 }
 
 // change is a later message of a stream.
@@ -85,20 +98,8 @@ func New() *Server {
 // Publish shows the slots, and nothing else. The argument trouble says why the slots may be old; empty if
 // they are not. Streams get the differences only.
 func (s *Server) Publish(slots []view.Slot, trouble string) error {
-	now := make(map[string]json.RawMessage, len(slots))
-	for _, slot := range slots {
-		key := slot.Namespace + "/" + slot.Slot
-		if slot.Holder != nil {
-			holder := *slot.Holder
-			holder.Renewed = nil // a renewal is no change
-			slot.Holder = &holder
-		}
-		text, err := json.Marshal(shown{slot, key, slot.Group(), slot.Healthy()})
-		if err != nil {
-			return fmt.Errorf("encode %s: %w", key, err)
-		}
-		now[key] = text
-	}
+	now, left := rowsOf(slots)
+	trouble = sentences(trouble, left)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first := s.slots == nil
@@ -117,65 +118,84 @@ func (s *Server) Publish(slots []view.Slot, trouble string) error {
 	if !first && len(c.Slots)+len(c.Gone) == 0 && trouble == s.trouble {
 		return nil
 	}
-	s.slots, s.trouble = now, trouble
+	s.slots, s.encoded, s.trouble, s.left = now, nil, trouble, left
 	s.number++
 	if first {
 		return s.send(s.whole())
 	}
-	return s.send(s.message("change", c))
+	return s.send(s.changed(c))
 }
 
-// whole returns the message with the state of all slots. The caller holds the mutex.
-func (s *Server) whole() ([]byte, error) {
-	all := state{Now: s.Now(), Docs: s.Docs != nil, Trouble: s.trouble, Slots: []json.RawMessage{}}
-	for _, key := range slices.Sorted(maps.Keys(s.slots)) {
-		all.Slots = append(all.Slots, s.slots[key])
-	}
-	return s.message("state", all)
-}
-
-// message returns an event of a stream. Encoded JSON contains no line feed, so one line of data is
-// enough.
-func (s *Server) message(name string, data any) ([]byte, error) {
-	text, err := json.Marshal(data)
+// changed returns the message of a change. The caller holds the mutex.
+func (s *Server) changed(c change) (message, error) {
+	text, err := json.Marshal(c)
 	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", name, err)
+		return nil, fmt.Errorf("encode change: %w", err)
 	}
-	return fmt.Appendf(nil, "id: %d\nevent: %s\ndata: %s\n\n", s.number, name, text), nil
+	return message{fmt.Appendf(nil, "id: %d\nevent: change\ndata: %s\n\n", s.number, text)}, nil
+}
+
+// whole returns the message with the state of all slots. Streams that join before the next change share its
+// slots. Encoded JSON contains no line feed, so one line of data is enough. The caller holds the mutex.
+func (s *Server) whole() (message, error) {
+	begin, err := json.Marshal(head{Now: s.Now(), Docs: s.Docs != nil, Trouble: s.trouble})
+	if err != nil {
+		return nil, fmt.Errorf("encode state: %w", err)
+	}
+	if s.encoded == nil {
+		var all [][]byte
+		for _, key := range slices.Sorted(maps.Keys(s.slots)) {
+			all = append(all, s.slots[key])
+		}
+		s.encoded = slices.Concat([]byte(`,"slots":[`), bytes.Join(all, []byte(",")), []byte("]}\n\n"))
+	}
+	return message{fmt.Appendf(nil, "id: %d\nevent: state\ndata: %s", s.number, bytes.TrimSuffix(begin, []byte("}"))), s.encoded}, nil
 }
 
 // send queues a message for each stream, and drops the streams whose queue is full. The caller
 // holds the mutex.
-func (s *Server) send(message []byte, err error) error {
+func (s *Server) send(m message, err error) error {
 	if err != nil {
 		return err
 	}
 	for one := range s.streams {
-		select {
-		case one.queue <- message:
-		default:
-			close(one.queue)
-			delete(s.streams, one)
+		if !one.add(m) {
+			one.drop()
 		}
 	}
 	return nil
 }
 
+// add queues a message, and reports whether the queue had room.
+func (one *stream) add(m message) bool {
+	if one.waiting.Load()+m.size() > maxWaiting {
+		return false
+	}
+	select {
+	case one.queue <- m:
+		one.waiting.Add(m.size())
+		return true
+	default:
+		return false
+	}
+}
+
 // join adds a stream, whose first message is the whole state. Without a free place the result is
-// nil.
-func (s *Server) join() (*stream, error) {
+// nil. A stream has its place until [Server.leave]. A stream that was dropped has it, too, because its handler may
+// still write.
+func (s *Server) join(drop func()) (*stream, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.streams) >= maxStreams {
 		return nil, nil
 	}
-	one := &stream{queue: make(chan []byte, maxQueue)}
+	one := &stream{queue: make(chan message, maxQueue), drop: drop}
 	if s.slots != nil {
-		message, err := s.whole()
+		m, err := s.whole()
 		if err != nil {
 			return nil, err
 		}
-		one.queue <- message
+		one.add(m)
 	}
 	s.streams[one] = true
 	return one, nil

@@ -19,6 +19,7 @@ type sign struct {
 func (s *Server) Warn(trouble string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	trouble = sentences(trouble, s.left)
 	if trouble == s.trouble {
 		return nil
 	}
@@ -27,26 +28,26 @@ func (s *Server) Warn(trouble string) error {
 		return s.send(s.sign())
 	}
 	s.number++
-	return s.send(s.message("change", change{Now: s.Now(), Trouble: trouble}))
+	return s.send(s.changed(change{Now: s.Now(), Trouble: trouble}))
 }
 
 // alive returns the message of an idle stream.
-func (s *Server) alive() []byte {
+func (s *Server) alive() message {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	text, err := s.sign()
+	m, err := s.sign()
 	if err != nil {
 		return nil
 	}
-	return text
+	return m
 }
 
 // sign encodes the message of an idle stream. The message has no id, because no state belongs to it. The caller
 // holds the mutex.
-func (s *Server) sign() ([]byte, error) {
+func (s *Server) sign() (message, error) {
 	text, err := json.Marshal(sign{s.Now(), s.trouble})
 	if err != nil {
 		return nil, fmt.Errorf("encode alive: %w", err)
 	}
-	return fmt.Appendf(nil, "event: alive\ndata: %s\n\n", text), nil
+	return message{fmt.Appendf(nil, "event: alive\ndata: %s\n\n", text)}, nil
 }

@@ -4,6 +4,7 @@
 package serve
 
 import (
+	"bytes"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -19,7 +20,7 @@ func TestStreamsGetTheTroubleWithoutSlots(t *testing.T) {
 	const begins = `{"now":"2026-11-23T12:00:00Z","trouble":"closed"}`
 	require.NoError(t, s.Warn("closed"))
 	assert.Equal(t, event{"", "alive", begins}, early.next())
-	assert.Contains(t, string(s.alive()), begins, "an idle stream repeats the trouble")
+	assert.Contains(t, string(bytes.Join(s.alive(), nil)), begins, "an idle stream repeats the trouble")
 	require.NoError(t, s.Publish([]view.Slot{slot("lock.a", "x")}, ""))
 	assert.Equal(t, "state", early.next().name)
 	require.NoError(t, s.Warn("closed"))

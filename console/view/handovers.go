@@ -39,29 +39,45 @@ type history struct {
 	released map[types.UID]time.Time
 }
 
-// told has the Events about one slot since the last acquisition.
-type told struct{ ending, released *corev1.Event }
+// report is an Event of an agent about slots, with texts for people.
+type report struct {
+	*corev1.Event
 
-// historiesOf returns the history of each slot that the agents' Events name.
-func historiesOf(events []*corev1.Event) map[types.NamespacedName]history {
-	events = slices.DeleteFunc(slices.Clone(events), func(e *corev1.Event) bool { return e.InvolvedObject.Kind != "Pod" })
+	at                 time.Time
+	pod, reason, cause string
+}
+
+// told has the Events about one slot since the last acquisition.
+type told struct{ ending, released *report }
+
+// historiesOf returns the history of each slot that the agents' Events name, with at most the given number of
+// handovers. Events that no agent can have written are ignored.
+func historiesOf(events []*corev1.Event, most int) map[types.NamespacedName]history {
+	events = slices.DeleteFunc(slices.Clone(events), func(e *corev1.Event) bool {
+		return e.InvolvedObject.Kind != "Pod" || len(e.Message) > maxMessage || instant(Last(*e)) == nil
+	})
 	slices.SortStableFunc(events, inOrder)
 	all, since := map[types.NamespacedName]history{}, map[types.NamespacedName]told{}
 	for _, e := range events {
+		r := &report{
+			Event: e, at: Last(*e).UTC(), pod: shortened(e.InvolvedObject.Name, maxIdentity),
+			reason: shortened(e.Reason, maxWord), cause: shortened(e.Message, maxMessage),
+		}
 		for _, name := range slotsIn(e.Message) {
 			slot := types.NamespacedName{Namespace: e.Namespace, Name: name}
 			h, before := all[slot], since[slot]
 			switch {
 			case e.Reason == api.ReasonAcquired:
-				h.handovers = append(h.handovers, handoverOf(e, before.ending, before.released))
+				h.handovers = append(h.handovers, handoverOf(r, before.ending, before.released))
+				h.handovers = h.handovers[max(0, len(h.handovers)-most):]
 				before = told{}
 			case e.Reason == api.ReasonReleased:
 				if h.released == nil {
 					h.released = map[types.UID]time.Time{}
 				}
-				before.released, h.released[e.InvolvedObject.UID] = e, Last(*e)
+				before.released, h.released[e.InvolvedObject.UID] = r, r.at
 			case strings.Contains(e.Message, api.Draining):
-				before.ending = e
+				before.ending = r
 			}
 			all[slot], since[slot] = h, before
 		}
@@ -76,8 +92,8 @@ func historiesOf(events []*corev1.Event) map[types.NamespacedName]history {
 // first, but not more than the given number.
 func Handovers(events []*corev1.Event, most int) map[types.NamespacedName][]Handover {
 	all := map[types.NamespacedName][]Handover{}
-	for slot, h := range historiesOf(events) {
-		all[slot] = h.handovers[:min(len(h.handovers), most)]
+	for slot, h := range historiesOf(events, most) {
+		all[slot] = h.handovers
 	}
 	return all
 }
@@ -100,23 +116,31 @@ func inOrder(a, b *corev1.Event) int {
 	return rank(a) - rank(b)
 }
 
-func handoverOf(acquired, ending, released *corev1.Event) Handover {
-	h := Handover{At: Last(*acquired), Pod: acquired.InvolvedObject.Name}
+func handoverOf(acquired, ending, released *report) Handover {
+	h := Handover{At: acquired.at, Pod: acquired.pod}
 	if released == nil {
 		return h
 	}
-	seconds := h.At.Sub(Last(*released)).Seconds()
-	h.From, h.Seconds = released.InvolvedObject.Name, &seconds
+	seconds := h.At.Sub(released.at).Seconds()
+	h.From, h.Seconds = released.pod, &seconds
 	if ending != nil && ending.InvolvedObject.UID == released.InvolvedObject.UID {
-		h.Reason, h.Cause = OneLine(ending.Reason), OneLine(ending.Message)
+		h.Reason, h.Cause = ending.reason, ending.cause
 	}
 	return h
 }
 
-// slotsIn returns the slots that an Event's message names, each once.
+// mostNamed bounds the slots of one Event. An annotation lists as many at most.
+const mostNamed = 32
+
+// slotsIn returns the first slots that an Event's message names, each once.
 func slotsIn(message string) (slots []string) {
-	for _, word := range strings.FieldsFunc(message, func(r rune) bool { return strings.ContainsRune(" ,:;()", r) }) {
-		if api.IsSlot(word) && !slices.Contains(slots, word) {
+	named := map[string]bool{}
+	for word := range strings.FieldsFuncSeq(message, func(r rune) bool { return strings.ContainsRune(" ,:;()", r) }) {
+		if len(slots) == mostNamed {
+			break
+		}
+		if !named[word] && api.IsSlot(word) {
+			named[word] = true
 			slots = append(slots, word)
 		}
 	}

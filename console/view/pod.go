@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -98,16 +97,6 @@ func Last(event corev1.Event) time.Time {
 		at = event.Series.LastObservedTime.Time
 	}
 	return at
-}
-
-// OneLine replaces all control characters in a text that pods or their owners write.
-func OneLine(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return '?'
-		}
-		return r
-	}, text)
 }
 
 // started returns the instant since which the pod can wait: the start of its last shim, or of the

@@ -66,6 +66,8 @@ type Holder struct {
 	ServingSince *time.Time `json:"servingSince,omitempty"`
 	// SilentSince is the last change that the caller saw of a Lease without renewals.
 	SilentSince *time.Time `json:"silentSince,omitempty"`
+	// Expired reports that the caller saw no change of the Lease for three of its durations.
+	Expired bool `json:"expired,omitempty"`
 }
 
 // Standby is a gated pod that claims a slot, and does not hold it.
@@ -99,6 +101,9 @@ type State struct {
 	Now  time.Time
 }
 
+// mostClaimed bounds the slots of one pod that people see.
+const mostClaimed = 2048
+
 // Slots returns all slots, or only those of the given names, sorted by namespace and
 // name. Each slot has its last handovers, but not more than the given number.
 func (o State) Slots(only []string, most int) []Slot {
@@ -118,16 +123,18 @@ func (o State) Slots(only []string, most int) []Slot {
 			s := at(l.Namespace, l.Name)
 			s.fill(l)
 			if seen, ok := o.Seen[l.UID]; ok && s.Holder != nil && s.Kind != Barrier && !Silent(l, seen).After(o.Now) {
-				s.Holder.SilentSince = &seen
+				s.Holder.SilentSince = instant(seen)
+				s.Holder.Expired = !Expired(l, seen).After(o.Now)
 			}
 		}
 	}
 	for _, pod := range o.Pods {
-		for _, slot := range Claimed(*pod) {
+		claimed := Claimed(*pod)
+		for _, slot := range claimed[:min(len(claimed), mostClaimed)] {
 			at(pod.Namespace, slot).join(*pod)
 		}
 	}
-	histories := historiesOf(o.Events)
+	histories := historiesOf(o.Events, most)
 	holders := map[string]bool{}
 	for _, s := range slots {
 		if s.Holder != nil {
@@ -141,7 +148,7 @@ func (o State) Slots(only []string, most int) []Slot {
 		}
 		s.Standbys = slices.DeleteFunc(s.Standbys, func(p Standby) bool { return holders[s.Group()+p.Identity] })
 		slices.SortFunc(s.Standbys, func(a, b Standby) int { return strings.Compare(a.Pod, b.Pod) })
-		s.remember(histories[key], most)
+		s.remember(histories[key])
 		all = append(all, *s)
 	}
 	slices.SortFunc(all, func(a, b Slot) int {
@@ -163,37 +170,35 @@ func (s Slot) Group() string {
 // fill stores the facts of the Lease. The holder counts as gone until the method join
 // finds its pod. A pod at a barrier is not looked for: its Lease expires if the pod is gone.
 func (s *Slot) fill(l *coordinationv1.Lease) {
-	l = l.DeepCopy()
-	for key, value := range l.Annotations {
-		l.Annotations[key] = OneLine(value)
-	}
-	s.Done = api.Done(l.Annotations[api.DoneAnnotation]).Keys()
-	failures := api.Failures(l.Annotations[api.FailuresAnnotation])
+	note := func(key string, most int) string { return shortened(l.Annotations[key], most) }
+	s.Done = api.Done(note(api.DoneAnnotation, maxDone)).Keys()
+	failures := api.Failures(note(api.FailuresAnnotation, maxFailures))
 	for _, key := range failures.Keys() {
 		if s.Failures == nil {
 			s.Failures = map[string]int{}
 		}
 		s.Failures[key] = failures.Count(key)
 	}
-	s.Missing, s.Paused, s.Yield = false, api.PauseOf(l.Annotations), l.Annotations[api.YieldAnnotation]
-	s.Stamp, s.Opened = l.Annotations[api.StampAnnotation], api.Opened(l.Annotations[api.OpenedAnnotation])
-	s.Successor, s.Transitions = l.Annotations[api.SuccessorAnnotation], ptr.Deref(l.Spec.LeaseTransitions, 0)
-	identity := HolderOf(l)
+	s.Missing, s.Paused = false, api.Pause(shortened(string(api.PauseOf(l.Annotations)), maxWord))
+	s.Yield, s.Stamp = note(api.YieldAnnotation, maxIdentity), note(api.StampAnnotation, maxWord)
+	s.Successor, s.Opened = note(api.SuccessorAnnotation, maxIdentity), api.Opened(l.Annotations[api.OpenedAnnotation])
+	s.Transitions = ptr.Deref(l.Spec.LeaseTransitions, 0)
+	identity := shortened(HolderOf(l), maxIdentity)
 	if identity == "" {
 		return
 	}
 	s.Holder = &Holder{
-		Pod: api.PodOf(identity), Identity: identity, Workload: l.Annotations[api.WorkloadAnnotation],
-		Hold: l.Annotations[api.HoldAnnotation], Token: l.Annotations[api.TokenAnnotation], Gone: s.Kind != Barrier,
+		Pod: api.PodOf(identity), Identity: identity, Workload: note(api.WorkloadAnnotation, maxIdentity),
+		Hold: note(api.HoldAnnotation, maxWord), Token: note(api.TokenAnnotation, maxWord), Gone: s.Kind != Barrier,
 	}
 	if l.Spec.AcquireTime != nil {
-		s.Holder.Since = &l.Spec.AcquireTime.Time
+		s.Holder.Since = instant(l.Spec.AcquireTime.Time)
 	}
 	if l.Spec.RenewTime != nil {
-		s.Holder.Renewed = &l.Spec.RenewTime.Time
+		s.Holder.Renewed = instant(l.Spec.RenewTime.Time)
 	}
 	if serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation]); err == nil {
-		s.Holder.ServingSince = &serving
+		s.Holder.ServingSince = instant(serving)
 	}
 }
 
@@ -215,13 +220,13 @@ func (s *Slot) join(pod corev1.Pod) {
 		standby.Program, standby.Ready = true, Ready(pod)
 		standby.Reason, standby.Message = LocalReason, AsksItself
 	case ok:
-		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, OneLine(said.Reason), OneLine(said.Message)
+		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, shortened(said.Reason, maxWord), shortened(said.Message, maxMessage)
 	}
 	if pod.DeletionTimestamp != nil {
 		standby.Message += "; it is being deleted"
 	}
 	if since := started(pod); !standby.Program && !since.IsZero() {
-		standby.WaitsSince = &since
+		standby.WaitsSince = instant(since)
 	}
 	standby.uid = pod.UID
 	s.Standbys = append(s.Standbys, standby)
@@ -233,9 +238,15 @@ func Silent(l *coordinationv1.Lease, seen time.Time) time.Time {
 	return seen.Add(time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second / 2)
 }
 
+// Expired returns the instant from which a hold counts as expired, after the given change. That is late enough for a
+// console whose own watch was interrupted.
+func Expired(l *coordinationv1.Lease, seen time.Time) time.Time {
+	return seen.Add(3 * time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second)
+}
+
 // remember adds the facts that only Events tell.
-func (s *Slot) remember(h history, most int) {
-	s.Handovers = append(s.Handovers, h.handovers[:min(len(h.handovers), most)]...)
+func (s *Slot) remember(h history) {
+	s.Handovers = append(s.Handovers, h.handovers...)
 	for i, p := range s.Standbys {
 		if at, ok := h.released[p.uid]; ok && p.WaitsSince != nil && at.After(*p.WaitsSince) {
 			s.Standbys[i].WaitsSince = &at
@@ -261,11 +272,11 @@ func (s *Slot) finished(pod corev1.Pod) bool {
 	return slices.Contains(s.Done, key) || begun && !waits
 }
 
-// Healthy reports whether the slot has a holder that serves, is paused, or has neither a
+// Healthy reports whether the slot has a holder that serves and renews, is paused, or has neither a
 // holder nor a standby. The holder of a once claim need not serve, nor does a pod at a barrier. A pod that asks by the
 // local API is no standby here, because its program may want no slot.
 func (s Slot) Healthy() bool {
-	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == Barrier || s.Kind == RWLock) && !s.Holder.Gone
+	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == Barrier || s.Kind == RWLock) && !s.Holder.Gone && !s.Holder.Expired
 	wanted := slices.ContainsFunc(s.Standbys, func(p Standby) bool { return !p.Program })
 	return serves || s.Paused != "" || s.Holder == nil && !wanted
 }

@@ -170,6 +170,7 @@ func (r rights) attempts() map[string]attempt {
 		"pause a slot in its own name":         {r.word(r.slot, api.PausedAnnotation, string(api.PauseHold)), notYours},
 		"count a failure that it has not had":  {r.word(r.slot, api.FailuresAnnotation, "7 9"), "only the holder of a once claim"},
 		"record work that it has not done":     {r.word(r.slot, api.DoneAnnotation, "7"), "only the holder of a once claim"},
+		"an instant that JSON refuses":         {r.word(r.slot, api.ServingAnnotation, "2026-11-23T00:00:00+24:00"), "serving-since is an instant"},
 		"ask a holder to yield":                {r.word(r.slot, api.YieldAnnotation, "4711"), notYours},
 		"stamp the Lease of a shard":           {r.word(r.slot, api.StampAnnotation, "1/3"), ""},
 		"open a barrier by another Lease":      {r.word(r.slot, api.OpenedAnnotation, "3"), notYours},
