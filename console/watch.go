@@ -200,15 +200,21 @@ func (w *watch) show(ctx context.Context) error {
 	return w.publish(state.Slots(nil, mostHandovers), trouble)
 }
 
-// notices returns when each Lease changed last. The method also wakes the watch when the next holder becomes silent.
+// notices returns when each Lease changed last. The method also wakes the watch when the next holder
+// becomes silent, or its hold expires.
 func (w *watch) notices(leases []*coordinationv1.Lease, now time.Time) map[types.UID]time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var next time.Time
 	for _, l := range leases {
 		seen, ok := w.seen[l.UID]
-		if at := view.Silent(l, seen); ok && view.HolderOf(l) != "" && at.After(now) && (next.IsZero() || at.Before(next)) {
-			next = at
+		if !ok || view.HolderOf(l) == "" {
+			continue
+		}
+		for _, at := range []time.Time{view.Silent(l, seen), view.Expired(l, seen)} {
+			if at.After(now) && (next.IsZero() || at.Before(next)) {
+				next = at
+			}
 		}
 	}
 	if w.silence != nil {

@@ -108,7 +108,7 @@
       if (slot.healthy || slot.missing) continue;
       if (!h) texts.push("nobody holds " + slot.slot + ", and " + plural(waiting, "pod") + " wait" + (waiting === 1 ? "s" : ""));
       else if (h.gone) texts.push("the holder " + h.pod + " of " + slot.slot + " is gone: the slot is free once its lease expires");
-      else texts.push("the holder " + h.pod + " of " + slot.slot + " does not serve");
+      else if (!h.silentSince) texts.push("the holder " + h.pod + " of " + slot.slot + " does not serve");
     }
     for (const slot of g.list) {
       for (const key of Object.keys(slot.failures || {})) texts.push("the work " + key + " failed " + plural(slot.failures[key], "time") + " in a row");
@@ -142,7 +142,7 @@
       if (h.gone) parts.push(make("span", "tag bad", "pod is gone"));
       if (h.silentSince) parts.push(make("span", "tag bad", since(h.silentSince, "no renewal for ")));
       if (h.beingDeleted) parts.push(make("span", "tag", "being deleted"));
-      if (!slot.healthy && !h.gone) parts.push(make("span", "tag bad", "does not serve"));
+      if (!slot.healthy && !h.gone && !h.silentSince) parts.push(make("span", "tag bad", "does not serve"));
       if (slot.yield) parts.push(make("span", "tag", "asked to yield"));
     }
     if (slot.paused) parts.push(make("span", "tag", "paused (" + slot.paused + ")"));
