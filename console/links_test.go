@@ -98,7 +98,7 @@ func opens(t *testing.T, l *links, resource string) *io.PipeWriter {
 	l.next = tripper(func(*http.Request) (*http.Response, error) {
 		return &http.Response{StatusCode: http.StatusOK, Body: body}, nil
 	})
-	answer, err := l.RoundTrip(httpRequest(t, resource))
+	answer, err := l.RoundTrip(httpRequest(t, resource)) //nolint:bodyclose // closed below, at its end
 	require.NoError(t, err)
 	go func() {
 		_, _ = io.Copy(io.Discard, answer.Body)
@@ -147,7 +147,7 @@ func TestClosedOrSilentWatchIsTrouble(t *testing.T) {
 					switch s.does {
 					case refused:
 						l.next = tripper(func(*http.Request) (*http.Response, error) { return nil, errors.New("refused") })
-						_, err := l.RoundTrip(httpRequest(t, c.resource))
+						_, err := l.RoundTrip(httpRequest(t, c.resource)) //nolint:bodyclose // no answer
 						require.Error(t, err)
 					case open:
 						in = opens(t, l, c.resource)

@@ -40,6 +40,7 @@ func strip(object any) (any, error) {
 				p.Status.Conditions = append(p.Status.Conditions, kept)
 			case corev1.PodReady, corev1.PodInitialized:
 				p.Status.Conditions = append(p.Status.Conditions, kept)
+			default: // not shown
 			}
 		}
 		for _, c := range o.Status.ContainerStatuses {
