@@ -19,8 +19,8 @@ import (
 // replacing gives the pod a strict controller.
 func replacing(c *Config) { c.ReplacesUnready = true }
 
-// returning starts an old holder and a new pod, and waits until the new pod's child runs in its
-// turn. From then on the old application fails its readiness probe. The caller ends the turn.
+// returning starts an old holder, whose application then fails its readiness probe, also when started anew.
+// Then returning starts a new pod, and waits until that pod's child runs in its turn. The caller ends the turn.
 func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 	w.free(theSlot, nextLease)
 	app = newPatient()

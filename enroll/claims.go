@@ -67,7 +67,8 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 }
 
 // addBarrier adds the Leases of the barrier at which a gated pod waits. The names come from the
-// pod's spec, which nobody can change. So enroll uses these names in every namespace.
+// pod's spec, which no user can change, unlike an annotation. So enroll trusts the names also in a namespace
+// that has not opted in.
 func (c claims) addBarrier(pod *corev1.Pod) {
 	if barrier := podspec.BarrierOf(&pod.Spec); !ended(pod) {
 		c.add(pod, pod.Spec.ServiceAccountName, barrier.LeaseDuration, barrier.Leases()...)

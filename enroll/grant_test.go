@@ -51,7 +51,7 @@ func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
 	w.settle(r)
 	assert.Equal(t, 1, w.requests["update Role"], "one write for two slots")
 
-	// Enroll also respects the memory of an account's further Roles.
+	// Enroll also uses the records of Leases in an account's second and third Role.
 	last := longLock(many - 1)
 	w.holds(last, "a_1")
 	w.vanish(last)

@@ -85,7 +85,7 @@ func TestWaitingConnectionsReachNextHolderThroughLingeringForwarder(t *testing.T
 	eventually(t, func() bool { return isClosed(left) })
 }
 
-// An accept loop that waits for a free place must end with the delay.
+// When the delay of Linger is over, the accept loop must end even if MaxOpen connections are open.
 func TestLingeringForwarderClosesPortDespiteReachedConnectionLimit(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}, MaxOpen: 1})

@@ -17,8 +17,8 @@ const BeatEvery = time.Second
 // their fencing tokens, and half as much again.
 const MaxMessage = 48 << 10
 
-// MostOutput bounds the output of a command that is kept, as the kubelet bounds the output of a
-// probe.
+// MostOutput bounds the part of a command's output that is kept. The kubelet has the same bound for the
+// output of a probe.
 const MostOutput = 10 << 10
 
 // Longest bounds each duration in a message, so that no sum of durations overflows. No pod has

@@ -61,7 +61,7 @@ func readBody(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	control := http.NewResponseController(w)
-	// The errors mean that the connection has no deadlines, as in tests.
+	// SetReadDeadline fails only if the connection supports no deadlines, as in tests. So its errors are ignored.
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mostBody))
 	if err != nil {

@@ -110,8 +110,9 @@ const (
 // supported reports whether the program shows that it lives.
 func (h *hold) supported(now time.Duration) bool { return h.streams > 0 || now < h.beatBy() }
 
-// beatBy returns the instant by which the program must send its next heartbeat. While a person
-// requests the slot, the time between two heartbeats is at most [defaultBeats].
+// beatBy returns the instant by which the program must send its next heartbeat. After a
+// person has requested that the program gives the hold back, the time between two heartbeats is at most
+// [defaultBeats].
 func (h *hold) beatBy() time.Duration {
 	if h.asked {
 		return h.beatAt + min(h.beats, defaultBeats)

@@ -31,7 +31,7 @@ const (
 	ReasonTurnFailed = "TurnFailed"
 )
 
-// Reasons of the pod's condition.
+// Reasons of the pod condition [api.ReadyCondition].
 const (
 	ReadyHolding      = "Holding"
 	ReadyStarting     = "Starting"

@@ -412,7 +412,7 @@ func serveOn(t *testing.T, dir string, write func()) *served {
 }
 
 // The write of the note may take longer than the Lease lasts. By then another pod may run.
-func TestNoteWriteOutlastingTheGrantStartsNoApplication(t *testing.T) {
+func TestSlowDiskStartsNoApplicationAfterTheDeadline(t *testing.T) {
 	leave := 200 * time.Millisecond
 	s := serveOn(t, t.TempDir(), func() { <-time.After(2 * leave) })
 	in := s.wait()

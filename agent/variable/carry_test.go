@@ -153,7 +153,7 @@ func TestAnswerDependsOnStoredWritesOnly(t *testing.T) {
 }
 
 // The program of the second call disconnects while the outcome of the write is unknown.
-func TestCallThatEndsDoesNotDisturbTheOthers(t *testing.T) {
+func TestDisconnectedProgramDisturbsNoCallsInItsWrite(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")

@@ -219,7 +219,8 @@ func TestConditionsOfIgnoresForeignContainers(t *testing.T) {
 	assert.Empty(t, ConditionsOf(&corev1.PodSpec{Containers: []corev1.Container{waits}}))
 }
 
-// CEL can parse no arguments, so the policies on marks and gates compare words.
+// CEL cannot parse a command line as HasGate does. So the policies on marks and gates compare single words of
+// a container's command and arguments.
 func TestPoliciesRecognizeTheSameGatesAsHasGate(t *testing.T) {
 	const shim = "c.?command[?0].orValue('') == '" + api.AgentBinary + "' && c.?command[?1].orValue('') == '" + api.ExecRole + "'"
 	marks := `[request.operation == 'CREATE' ? object : oldObject].all(o,

@@ -82,7 +82,8 @@ func possessions(lock []view.Slot) (all []possession) {
 	return all
 }
 
-// whole returns the slots, and with them all slots of their read-write locks.
+// whole returns the changed slots. If a changed slot belongs to a read-write lock, whole adds the other slots of
+// that lock.
 func whole(changed, all []view.Slot) []view.Slot {
 	return slices.DeleteFunc(slices.Clone(all), func(s view.Slot) bool {
 		return !slices.ContainsFunc(changed, func(c view.Slot) bool {

@@ -254,9 +254,10 @@ func (s *Slot) remember(h history) {
 	}
 }
 
-// finished reports whether a pod does not wait for the slot of a once claim, or for a start lock.
-// A pod with a once claim is finished if its key is done. The pod is also finished if its init containers
-// have ended, and none of its main containers waits. A pod that is Ready has started.
+// finished reports whether a pod waits no longer for the slot of a once claim or a start lock. A start lock
+// is behind a pod whose condition is True, because its application has started. A pod with a once claim is
+// finished if its key is done. The pod is also finished if its init containers have ended, and no main container
+// waits.
 func (s *Slot) finished(pod corev1.Pod) bool {
 	if said, ok := Condition(pod); s.Kind == StartLock {
 		return ok && said.Status == corev1.ConditionTrue

@@ -16,8 +16,8 @@ type judge struct {
 	*workload
 	slot string
 	on   bool
-	// served is the last instant at which the old version served. A disturbance moves the
-	// instant into the future.
+	// served is the instant from which an outage of the old version counts, usually the last one at which
+	// that version served. During a disturbance the instant is the expected end of the disturbance.
 	served time.Duration
 	// had is the number of old pods at the beginning of a rollout. The field excused is the
 	// number of them that a fault or a person may have removed since.

@@ -15,8 +15,8 @@ import (
 
 // mapping is a story of Jobs with shards. Jobs of one name follow each other while faults happen,
 // and some of their pods exist at the same time. The invariants of safety must hold all the time.
-// After the faults each shard of the last Job must become done, and every pod must end. Other pods
-// wait until all shards are done.
+// After the faults each shard of the last Job must become done, and every pod of the Jobs must end. Pods
+// of other workloads wait by a condition until all shards are done.
 type mapping struct {
 	*recovery
 	trouble *trouble

@@ -54,8 +54,8 @@ func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
 func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
 	examples.TestCounterExampleCountsExactlyDespiteKills(t)
 }
-func TestSumOfUnkeyedAddsStaysWithinItsBounds(t *testing.T) {
-	examples.TestSumOfUnkeyedAddsStaysWithinItsBounds(t)
+func TestSumLiesBetweenAcknowledgedAndAttemptedAdds(t *testing.T) {
+	examples.TestSumLiesBetweenAcknowledgedAndAttemptedAdds(t)
 }
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	examples.TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t)

@@ -108,7 +108,7 @@ func TestLeasesOfTheEarlierVersionBlockTheirSlot(t *testing.T) {
 
 // An agent of the earlier version keeps the annotations of the hold before its own. They name
 // that hold, or say nothing about the present one.
-func TestEarlierAgentsStaleNotesDoNotCount(t *testing.T) {
+func TestAnnotationsOfAFormerHoldAreIgnored(t *testing.T) {
 	r := recordOf(t, "over-held")
 	assert.Empty(t, r.Notes.Job, "the job of a holder that is gone")
 	assert.Empty(t, r.Notes.Leaving)

@@ -98,7 +98,7 @@ func (r *reader) Command(ctx context.Context, named string) (image.Command, erro
 	return image.Command{}, joined(failed)
 }
 
-// ask looks an image up in one place.
+// ask reads the command of an image at one reference, at a mirror or at the registry itself.
 func (r *reader) ask(ctx context.Context, ref name.Reference, within time.Duration) (image.Command, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, within, late{within})
 	defer cancel()

@@ -242,7 +242,8 @@ func (b *bench) keyed(ctx context.Context, pod int) func(int) error {
 	return b.agent(ctx, pod, func(n int) string { return fmt.Sprintf("%d-%d", pod, n) })
 }
 
-// agent adds by the code of an agent.
+// agent returns a function that adds 1 to the Variable by the agent's package. The function key returns the key of
+// the n-th add.
 func (b *bench) agent(ctx context.Context, pod int, key func(n int) string) func(int) error {
 	requests, err := kube.New(b.config)
 	if err != nil {

@@ -191,7 +191,7 @@ func (p *Tab) Text(selector string) string {
 	return Value[string](p, `[...document.querySelectorAll("`+selector+`")].map((e) => e.innerText).join("\n")`)
 }
 
-// check is the result of axe-core.
+// check is the JavaScript that runs axe-core. Its value has a text for each violation.
 const check = `axe.run(document, {runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]})
 	.then((r) => r.violations.map((v) => v.id + ": " + v.help + " " + v.nodes.map((n) => n.html + " " + n.failureSummary).join(" | ")))`
 

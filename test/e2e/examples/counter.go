@@ -114,7 +114,7 @@ func (e example) adds() (stored, unknown int) {
 	return stored, unknown
 }
 
-func TestSumOfUnkeyedAddsStaysWithinItsBounds(t *testing.T) {
+func TestSumLiesBetweenAcknowledgedAndAttemptedAdds(t *testing.T) {
 	cluster.NeedLab(t, "its registry has the image, and its directory has the journals")
 	t.Parallel()
 	require.NoError(t, images())

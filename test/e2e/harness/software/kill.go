@@ -111,8 +111,8 @@ func (w Software) survives(t *testing.T) {
 	require.Greater(t, len(families), 10)
 }
 
-// awaitServing waits until a process family runs and serves. The family in the argument
-// before does not count; nil means that every family counts.
+// awaitServing waits until the application runs and serves with another family of processes than the one
+// given. If that is nil, every family counts.
 func (t *Trial) awaitServing(what string, before *witness.Family) {
 	t.Helper()
 	t.Await(ServeTimeout, t.w.Name+" serves again after "+what, func() bool {

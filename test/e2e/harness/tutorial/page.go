@@ -21,7 +21,7 @@ type Step struct {
 	// Command is the command, and Output has the lines that the page shows below it.
 	Command string
 	Output  []string
-	// Fails tells that the next command shows the exit code.
+	// Fails reports that the command may fail. The page shows its exit code by the next command.
 	Fails bool
 }
 
