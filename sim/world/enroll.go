@@ -68,6 +68,8 @@ func (w *World) newEnroller(name string) *Enroller {
 	p := w.newProcess()
 	e := &Enroller{process: p, client: w.newClient(p, name, nil), name: name, rng: w.source(name), wake: make(chan struct{}, 1)}
 	r := w.reconciler(e)
+	_, isModel := r.(model)
+	w.real = !isModel
 	w.enrolls = append(w.enrolls, e)
 	w.api.dirty = append(w.api.dirty, e.nudge)
 	w.note(name, "starts")

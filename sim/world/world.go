@@ -25,6 +25,8 @@ type World struct {
 	serial   int
 	// reconciler makes the Reconciler of an Enroller.
 	reconciler func(*Enroller) Reconciler
+	// real reports that the Reconciler is the real enroll.
+	real       bool
 	remembered remembered // by the model of enroll
 	// read has the Leases that conditions of pods name.
 	read map[string]bool
