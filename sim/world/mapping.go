@@ -21,7 +21,8 @@ type mapping struct {
 	*recovery
 	trouble *trouble
 	waiters *waiters
-	// random is the source of the Job's controller. The draws of the story do not depend on it.
+	// random is the source of the Jobs and of their controller. The story itself draws from another one,
+	// without the lock of the world.
 	random *rand.Rand
 	// written is the number of shards in the template of the last Job, if a person has changed the
 	// template; zero otherwise.
@@ -94,17 +95,17 @@ func (m *mapping) conditions(r *rand.Rand) []api.Condition {
 // next deletes the Job, and makes it anew with another uid. The pods of the deleted Job end a little
 // later, and some of them go on although their objects are gone.
 func (m *mapping) next() {
-	of := shardedJob{uid: fmt.Sprintf("%d-a", len(m.mapped)+1), shards: 1 + m.rng.IntN(mostMapped), indexed: chance(m.rng, .4)}
-	of.atOnce = 1 + m.rng.IntN(of.shards+1)
+	of := shardedJob{uid: fmt.Sprintf("%d-a", len(m.mapped)+1), shards: 1 + m.random.IntN(mostMapped), indexed: chance(m.random, .4)}
+	of.atOnce = 1 + m.random.IntN(of.shards+1)
 	m.written, m.absent = 0, false
 	m.mapped, m.sharded = append(m.mapped, of), of.shards
 	m.note("script", "Job %s begins, with %d shards (indexed %v)", of.uid, of.shards, of.indexed)
 	for _, p := range slices.Clone(m.pods) {
 		if p.object && !p.stopping && !p.orphaned {
-			if chance(m.rng, .3) {
+			if chance(m.random, .3) {
 				p.forget()
 			}
-			m.after(between(m.rng, time.Millisecond, 20*time.Second), p.stop)
+			m.after(between(m.random, time.Millisecond, 20*time.Second), p.stop)
 		}
 	}
 	m.nudge()
