@@ -82,6 +82,12 @@ func restored(t *testing.T, name string, more ...string) restoration {
 	t.Helper()
 	tool := etcdutl(t)
 	r := restoration{Holder: holder.Deploy(t, app.Suffering(name), "it restores etcd")}
+	// The restore would bring back the Leases of an earlier test, without the pods.
+	r.Await(space.StartTimeout, "no namespace of an earlier test is left, because the command recover looks at all", func() bool {
+		spaces, err := r.Client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{LabelSelector: space.Label})
+		require.NoError(t, err)
+		return len(spaces.Items) == 1
+	})
 	snapshot := saved(t, r.Lab)
 	app.DeletePod(r.Space, r.Victim)
 	r.Await(space.StartTimeout, "another pod holds", func() bool {
@@ -89,11 +95,6 @@ func restored(t *testing.T, name string, more ...string) restoration {
 		return r.second != nil
 	})
 	assert.Greater(t, token(t, r.second), token(t, r.Before))
-	r.Await(space.StartTimeout, "no namespace of an earlier test is left, because the command recover looks at all", func() bool {
-		spaces, err := r.Client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{LabelSelector: space.Label})
-		require.NoError(t, err)
-		return len(spaces.Items) == 1
-	})
 	r.floor = revision(t)
 
 	startEtcd := fault.Component(t, r.Lab, lab.ControlPlane, "etcd")
