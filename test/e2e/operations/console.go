@@ -42,7 +42,7 @@ func installConsole(s *space.Space) {
 			documents = append(documents, document)
 		}
 	}
-	require.Len(s, documents, 4)
+	require.Len(s, documents, 5, "account, ClusterRole, its binding, Deployment, NetworkPolicy")
 	objects := strings.Join(documents, "\n---\n")
 	apply := func(ctx context.Context, args ...string) {
 		cmd := kubectl.Command(ctx, webhook.Namespace, append(args, "-f", "-")...)
