@@ -349,7 +349,7 @@ func TestAPIPageStatesTheNumbersOfTheCode(t *testing.T) {
 		fmt.Sprintf("with five pods, the last %d of each pod are certain", api.MaxKeys/5),
 		fmt.Sprintf("a text of 1 to %d characters", api.MaxIdempotencyKey),
 		fmt.Sprintf("at most %d bytes", api.MaxValue),
-		fmt.Sprintf("The epoch is %d.", api.FirstEpoch),
+		fmt.Sprintf("All agents of this version write the epoch %d.", api.FirstEpoch),
 	} {
 		assert.Contains(t, page, figure)
 	}
