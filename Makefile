@@ -10,6 +10,7 @@ SHELL := /bin/bash
 
 ROOT := $(CURDIR)
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/metaparticle
+AXE := $(CACHE)/axe/node_modules/axe-core/axe.min.js
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 export GOFLAGS += -buildvcs=false
 # The cluster's programs and the images are built with these flags, too. So shared
@@ -43,6 +44,7 @@ NAMED ?= false
 ROWS ?= .+
 PKG ?=
 SYNC ?=
+FROM ?=
 
 ##@ The two commands of a fresh machine
 
@@ -86,11 +88,12 @@ ways: ## Measure the code: calls against the order of the files, sizes; PKG=fold
 ##@ Parts of the test, before a commit
 
 .PHONY: unit
-unit: ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
-	@./tools/packages prometheus
+unit: $(AXE) ## Unit, golden, fuzz seeds and real-binary tests, with the race detector.
+	@./tools/packages prometheus chromium
 	go test -race -timeout 20m $$(go list ./... | grep -v '/sim')
 	cd test && go test -race -timeout 15m $$(go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./... | grep -v '/e2e$$')
 	cd test/helm && go test -count=1 -timeout 15m ./... # the cache ignores what the tests start
+	cd test/browser && go test -count=1 -timeout 15m ./...
 
 .PHONY: sim
 sim: ## The seeded simulation, six seeds of it with the race detector; SEEDS=n how many, SEED=n replays one.
@@ -101,7 +104,16 @@ sim: ## The seeded simulation, six seeds of it with the race detector; SEEDS=n h
 e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, V=-v says more; SYNC=directory has the sources of metaparticle/sync.
 	@mkdir -p out/e2e
 	$(if $(OWN_CLUSTER),,cd test && $(GO_RUN) ./cluster metrics)
-	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+
+# Version 0.1.0 has no tag. This commit is the one that names it.
+.PHONY: upgrade
+upgrade: ## Upgrade from FROM=revision (default: version 0.1.0) to this version on the cluster, and roll back.
+	@$(MAKE) --no-print-directory e2e RUN='^TestUpgradeAndRollbackStopNoApplication$$' FROM=$(or $(FROM),5b52dd02) V=-v
+
+.PHONY: earlier
+earlier: ## Make the files of version 0.1.0 again, by its own code, which also reads today's Leases.
+	go run ./tools/earlier -from 5b52dd02 -version v0.1.0
 
 .PHONY: matrix
 matrix: ## The end-to-end tests on the oldest Kubernetes, on one between, and on the newest; RUN=regexp chooses.
@@ -125,7 +137,7 @@ lab: packages ## Test the test cluster: a second cluster, broken in every way, l
 
 .PHONY: golden
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.
-	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./docs -update
+	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./tools/earlier ./pages ./docs -update
 
 .PHONY: lint
 lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
@@ -135,6 +147,7 @@ lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.
 	cd test && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../.golangci.yaml ./...
 	cd test/bench/admission && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../../.golangci.yaml ./...
 	cd test/helm && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
+	cd test/browser && go vet ./... && $(CACHE)/golangci-lint run --allow-parallel-runners --config ../../.golangci.yaml ./...
 
 .PHONY: bench
 bench: bench-admission bench-enroll bench-forward bench-local install images ## The figures of docs/benchmarks.md; ROUNDS=n handovers.
@@ -201,6 +214,10 @@ else
 	@$(GO_RUN) ./tools/chart -version $(VERSION)
 endif
 
+.PHONY: site
+site: ## The documentation as static pages in out/site; a broken link is an error.
+	@$(GO_RUN) ./tools/site
+
 .PHONY: release
 release: ## All files of a release in out/release, with VERSION=v1.2.3 and REGISTRY=host/prefix; PUSH=1 pushes, ADDRESS=url makes the krew manifest.
 	@test -n "$(REGISTRY)" || { echo "name the registry that nodes pull from: make release VERSION=v1.2.3 REGISTRY=host/prefix" >&2; exit 2; }
@@ -237,6 +254,14 @@ $(CACHE)/golangci-lint: tools/lint/go.mod
 	@echo "compiling golangci-lint, once"
 	mkdir -p $(CACHE)
 	cd tools/lint && CGO_ENABLED=0 go build -trimpath -o $@ github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+
+# The checker of accessibility is pinned by its digest, and stays outside of the checkout.
+$(AXE): test/browser/package-lock.json
+	@./tools/packages npm
+	mkdir -p $(CACHE)/axe
+	cp test/browser/package.json test/browser/package-lock.json $(CACHE)/axe
+	cd $(CACHE)/axe && npm ci --ignore-scripts --no-audit --no-fund
+	touch $@
 
 .PHONY: help
 help:

@@ -57,12 +57,12 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// hold runs the hold until something ends it, and then drains it. On every path the
-// release comes last, and needs proof that every child is dead.
+// hold runs the hold until something ends the hold, and then drains the children. On every path
+// the release of the slots comes last, and needs proof that every child is dead.
 func (a *Agent) hold(ctx context.Context, h *hold) error {
 	end := ending{}
 	defer func() { h.letGo(end) }()
-	if a.unit.rollout.takesTurns() { // such a pod has one slot
+	if a.unit.rollout.takesTurns() { // a pod that takes turns has one slot
 		defer a.loop.requests.watchAsks(ctx, h.slots[0])()
 	}
 	var err error
@@ -72,8 +72,8 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 	return (&drain{hold: h, ending: end, began: a.loop.now}).run(ctx)
 }
 
-// Yield makes the agent drain its child within the pod's whole grace, and release. Then
-// the standbys compete first, and this pod after them.
+// Yield makes the agent drain its child within the pod's whole grace, and release the slots.
+// Then the standbys compete first, and this pod competes after them.
 func (a *Agent) Yield() {
 	select {
 	case a.loop.yields <- struct{}{}:
@@ -84,9 +84,9 @@ func (a *Agent) Yield() {
 // Metrics returns the agent's metrics.
 func (a *Agent) Metrics() *show.Metrics { return a.unit.metrics }
 
-// Probes returns the handler of the kubelet's probes, which is served on a port.
+// Probes returns the handler of the kubelet's HTTP probes, which the agent serves on a port.
 func (a *Agent) Probes() http.Handler { return a.unit.probes.Handler() }
 
-// ExecProbes returns the handler of exec probes, which is served on a socket in the
-// shared volume.
+// ExecProbes returns the handler of the kubelet's exec probes, which the agent serves on a
+// socket in the shared volume.
 func (a *Agent) ExecProbes() http.Handler { return a.unit.probes.ProbeHandler() }

@@ -20,13 +20,13 @@ import (
 // name. An enroll of an earlier version grants no right to next Leases.
 const refused = time.Minute
 
-// watched is the longest time of one watch of a next Lease. A watch may have lost its
-// server without an error. Then only a new watch shows the holder an ask.
+// watched is the longest time of one watch of a next Lease. The server of a watch may vanish
+// without an error. After that, only a new watch shows the holder an ask.
 const watched = 5 * time.Minute
 
-// steady is the shortest duration of a watch that makes the pauses between watches short
-// again. After shorter watches the pauses grow. Otherwise the agent would send many
-// requests to a server that ends each watch at once.
+// steady is the duration of a watch that makes the pauses between watches short again. After
+// each shorter watch the pause grows, because a server that ends each watch at once must not
+// receive many requests.
 const steady = 10 * time.Second
 
 // watchAsks watches the next Lease of the slot until end is called.
@@ -49,9 +49,9 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 	return end
 }
 
-// followAsks watches the next Lease from its present state until the watch ends.
-// followAsks does not read that Lease first. A next Lease is seldom written, so the
-// server may have forgotten its version, and would end a watch from that version at once.
+// followAsks watches the next Lease from its present state until the watch ends. The watch
+// begins without a read of that Lease. A next Lease is seldom written, so the server may have
+// forgotten its version, and would end a watch from that version at once.
 func (q *requests) followAsks(ctx context.Context, name string) error {
 	ctx, end := context.WithTimeout(ctx, watched)
 	defer end()
@@ -62,7 +62,7 @@ func (q *requests) followAsks(ctx context.Context, name string) error {
 	})
 }
 
-// sleep returns after the pause, or at the end of ctx.
+// sleep returns after the pause, or earlier at the end of ctx.
 func sleep(ctx context.Context, pause time.Duration) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -72,32 +72,32 @@ func sleep(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// asker writes the pod's ask, or its offer, into the next Lease of its slot. The asker also
-// removes the ask.
+// asker writes the pod's ask, or its offer, into the next Lease of the pod's slot. When the ask
+// is over, the asker removes it.
 type asker struct {
 	requests *requests
-	// lease is the next Lease in the last answer; nil if the asker has to read that
-	// Lease first.
+	// lease is the next Lease from the last answer of the API server; nil if the asker must
+	// read that Lease before its next write.
 	lease *kube.Lease
-	// written reports that the next Lease may name the pod. The field writing reports that
-	// a write is under way.
+	// written reports that the next Lease may contain this pod's ask. The field writing reports
+	// that a write of the next Lease is under way.
 	written, writing bool
 	// at is the instant of the next write.
 	at time.Duration
 	// err is the error of the last write; nil after a success.
 	err error
-	// offered identifies the leave during which the pod has offered to stay Ready. The field
-	// is empty once the Lease shows another leave, or none.
+	// offered identifies the leave of the holder during which this pod has offered to stay
+	// Ready. The field is empty once the Lease of the slot shows another leave, or none.
 	offered string
-	// giveUp ends the writing of the offer for that leave; nil without an offer.
+	// giveUp ends the attempts to write the offer to that leave; nil without an offer.
 	giveUp context.CancelFunc
-	// paid is the instant until which the pod's past offers count against its bounds. Each
-	// offer moves that instant one [offerPause] later.
+	// paid is the instant until which the pod's past offers count against the bounds of
+	// [asker.spendOffer]. Each offer moves that instant one [offerPause] later.
 	paid time.Duration
 }
 
-// sees gives up the pod's offer if the Lease of the slot now shows another leave, or
-// none. Otherwise a late offer could replace the offers to a later leave.
+// sees gives up the pod's offer if the Lease of the slot now shows another leave, or none.
+// Without this, a late write of the offer could replace the offers to a later leave.
 func (a *asker) sees(leave string) {
 	if a.giveUp != nil && leave != a.offered {
 		a.giveUp()
@@ -105,10 +105,10 @@ func (a *asker) sees(leave string) {
 	}
 }
 
-// ask sends the write of the pod's ask, or of its removal, when that write is due. The
-// result is the instant of the next decision. An asking pod repeats the write every
-// [turn.Again], because only a fresh ask counts. The holder answers an ask by a release of
-// the slot.
+// ask sends the write of the pod's ask, or the write that removes the ask, when that write is
+// due. The result is the instant of the next decision. While the pod asks, this write is
+// repeated every [turn.Again], because only a fresh ask counts. The holder answers an ask by a
+// release of the slot.
 func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake time.Duration) {
 	switch {
 	case a.writing || !asks && !a.written:
@@ -134,10 +134,10 @@ func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake tim
 	return instant.Never
 }
 
-// pause returns the time until the asker writes its ask again after a failed write. The
-// retry has to come while the last ask is still fresh. Otherwise a holder that has
-// already left its Services would not yield. If the Role lacks the right, the asker waits
-// longer, because enroll has to grant that right first.
+// pause returns the time from a failed write of the ask until the next attempt. The next
+// attempt must come while the last stored ask is fresh. A holder that has left its Services
+// yields only to a fresh ask. If the Role lacks the right, the pause is longer, because enroll
+// must grant that right first.
 func (q *requests) pause(err error) time.Duration {
 	if errors.Is(err, kube.ErrForbidden) {
 		return turn.Again
@@ -145,9 +145,10 @@ func (q *requests) pause(err error) time.Duration {
 	return q.unit.self.Budget.Retry
 }
 
-// writeAsk writes or removes the pod's ask in the next Lease. The argument base is the version
-// that the write replaces. Without a base, or after a conflict, writeAsk reads the Lease
-// first. A conflict means that another pod has asked or offered. A pod removes only its own ask.
+// writeAsk writes the pod's ask into the next Lease, or removes the ask. The argument base is
+// the version of the Lease that the write replaces. Without a base, or after a conflict,
+// writeAsk reads the Lease first. A conflict means that another pod has asked or offered. A pod
+// removes only its own ask.
 func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l *kube.Lease, err error) {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()

@@ -31,7 +31,7 @@ func (w *world) annotate(name, key, value string) {
 	w.server.put(&l)
 }
 
-// pair starts a holder, and a standby.
+// pair starts two pods, and waits until the first one holds.
 func (w *world) pair(change ...func(*Config)) (holder, standby *pod) {
 	holder, standby = w.start("a", change...), w.start("b", change...)
 	holder.gates.connect(gate.Report{Shim: "s1", Container: "app"})
@@ -41,7 +41,7 @@ func (w *world) pair(change ...func(*Config)) (holder, standby *pod) {
 	return holder, standby
 }
 
-// event returns the messages of a pod's Events with that reason.
+// event returns the messages of the pod's Events with the given reason.
 func (w *world) event(pod, reason string) (messages []string) {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
@@ -79,7 +79,7 @@ func TestHolderOfAPausedSlotKeepsRunning(t *testing.T) {
 				require.Len(t, w.event("a", "Paused"), 1)
 				assert.Contains(t, w.event("a", "Paused")[0], "this pod goes on")
 
-				// While the slot is paused, no pod begins another hold.
+				// No pod begins a new hold while the slot is paused.
 				a.gates.end("s1")
 				w.within(time.Second, "released", func() bool { return w.holder() == "" })
 				w.pass(time.Hour)
@@ -247,8 +247,8 @@ func TestPausedSlotIsYieldedOnlyAfterThePause(t *testing.T) {
 	})
 }
 
-// A holder without a watch learns of a person's annotation only when its renewal is
-// refused.
+// Without a watch, a holder learns of a person's annotation only when a renewal meets a
+// conflict.
 func TestHolderObeysYieldAtRenewalIfWatchesFail(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

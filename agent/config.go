@@ -19,12 +19,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// API has the agent's requests to the API server. agent/kube implements API.
+// API has the requests that the agent sends to the API server. agent/kube implements API.
 type API interface {
 	courier.Leases
-	// PatchPodStatus returns the pod as it is after the patch.
+	// PatchPodStatus patches the pod's status, and returns the pod as it is after the patch.
 	PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error)
-	// ReadPod returns the pod as it is now.
+	// ReadPod returns the pod as the API server has it now.
 	ReadPod(ctx context.Context, pod string) (kube.Pod, error)
 	CreateEvent(ctx context.Context, event kube.Event) error
 }
@@ -38,40 +38,40 @@ type Gate interface {
 	Drain(shim gate.ShimID, reason string, grace time.Duration) error
 }
 
-// Showing is a Gate that controls only the pod's readiness. The agent tells the gate
-// which readiness the API server has stored.
+// Showing is a Gate that controls only the pod's readiness. The agent calls Shown with the
+// readiness that the API server has stored.
 type Showing interface {
 	Shown(ready bool)
 }
 
-// Forwarder lets a standby answer in the holder's stead, by forwarding the ports of the
-// gated containers. Only Reachable blocks. agent/forward implements Forwarder.
+// Forwarder forwards connections from a standby's ports to the holder. The ports are those that
+// the gated containers declare. Only Reachable blocks. agent/forward implements Forwarder.
 type Forwarder interface {
 	// Open listens on the ports. Open does nothing if the ports are open already.
 	Open() error
-	// SetTarget names the holder's address. While the address is empty, new connections
-	// wait.
+	// SetTarget sets the address of the holder's pod. While the address is empty, new
+	// connections wait.
 	SetTarget(address string)
-	// Reachable asks whether the pod at the address answers. A refused connection is an
-	// answer, but silence is not.
+	// Reachable returns an error if the pod at the address does not answer. A refused
+	// connection counts as an answer, but silence does not.
 	Reachable(ctx context.Context, address string) error
-	// Unanswered delivers the address of a target that did not answer a connection.
+	// Unanswered delivers the address of a target that did not answer a forwarded connection.
 	Unanswered() <-chan string
-	// Linger accepts connections for the delay, and then no more. The channel is
-	// closed once no connection is left.
+	// Linger accepts connections for the delay, and no connection after that. The channel is
+	// closed once no open connection is left.
 	Linger(delay time.Duration) (left <-chan struct{})
-	// Close gives the ports back before it returns, because the child needs them.
+	// Close closes the ports before it returns, because the child needs them.
 	Close()
 }
 
-// Course is the decision of a pod that may skip. The pod decides once, and a new agent
-// process keeps the decision. Otherwise a pod whose application was killed in the middle
-// could still end with success.
+// Course is the decision of a pod that may skip. The pod decides once, and a new agent process
+// keeps the decision. Without this, a pod whose application was killed before its end could
+// still end with success.
 type Course string
 
 const (
-	// CourseRun means that the application has started, or was about to. The pod never
-	// skips.
+	// CourseRun means that the application has started, or was about to start. From then on the
+	// pod never skips.
 	CourseRun Course = "run"
 	// CourseSkip means that the application never starts in this pod.
 	CourseSkip Course = "skip"
@@ -79,95 +79,100 @@ const (
 
 // Config has the settings of an agent. Zero values mean the defaults.
 type Config struct {
-	// PodName, PodUID and PodIP are those of the agent's own pod.
+	// PodName, PodUID and PodIP describe the agent's own pod.
 	PodName, PodUID, PodIP string
-	// Slots are the Leases to hold for life, in the order in which they are acquired. A pod with a
-	// start lock alone has none.
+	// Slots are the Leases that the pod holds for as long as its application runs, in the order
+	// of acquisition. A pod that has only a start lock has no Slots.
 	Slots []string
-	// Any reports that any one of the slots is enough. Otherwise the pod needs all of
-	// them.
+	// Any reports that the pod needs only one of the slots. If Any is false, the pod needs all
+	// slots.
 	Any bool
-	// StartSlots are the Leases of start locks, which the pod holds during each start of a child.
+	// StartSlots are the Leases of start locks, which the pod holds only during each start of a
+	// child.
 	StartSlots []string
-	// Shards is the number of shards of the pod's work; zero for other claims.
+	// Shards is the number of shards into which the work is divided; zero for other claims.
 	Shards int
 	// Containers are the gated containers.
 	Containers []string
-	// InitContainers are the gated init containers. A hold continues after their
-	// success, until the application has started.
+	// InitContainers are the gated init containers. After their success the hold continues,
+	// until the application has started.
 	InitContainers []string
-	// Granted reports whether a note names a grant of the hold to a shim of the init
-	// container. An init container that has succeeded never gets another shim that could
-	// report. So the agent needs this note. If Granted is nil, any shim may have had the
-	// grant.
+	// Granted reports whether a note on disk names a grant of the hold to a shim of the init
+	// container. The agent needs the note, because an init container that has succeeded gets no
+	// further shim that could report. If Granted is nil, any shim may have had the grant.
 	Granted func(container, hold string) bool
 	// Workload is the pod's workload, as Kind/name.
 	Workload string
 	// Revision is the pod's revision. A pod with the zero value takes no turns.
 	Revision api.Revision
-	// MinReady is the time for which the pod's controller wants a new pod to be Ready.
+	// MinReady is the controller's minReadySeconds: how long a new pod must be Ready before it
+	// counts as available.
 	MinReady time.Duration
 	// ReplacesUnready reports that the pod's controller replaces each old pod that is not
 	// Ready, however many pods are unavailable.
 	ReplacesUnready bool
-	// LeaseDuration is api.DefaultLeaseDuration if zero.
+	// LeaseDuration is the duration that the agent writes into its Leases. Zero means
+	// api.DefaultLeaseDuration.
 	LeaseDuration time.Duration
-	// Grace is the time that a yield gives the child to stop: the pod's own grace period.
-	// Zero means api.DefaultGrace.
+	// Grace is the time that a yield gives the child to stop: the pod's termination grace
+	// period. Zero means api.DefaultGrace.
 	Grace time.Duration
-	// OnBusy selects what the pod does while another pod holds; empty means that the pod
-	// waits. Course is the pod's earlier decision, and empty if there is none. NoteCourse
-	// stores a decision for the next agent process. Without skipping, NoteCourse may be nil.
+	// OnBusy selects what the pod does while another pod holds; if OnBusy is empty, the pod
+	// waits. Course is the pod's earlier decision; empty if there is none. NoteCourse stores a
+	// decision for the next agent process, and may be nil in a pod that never skips.
 	OnBusy api.OnBusy
 	// Job is the UID of the pod's Job. Pods of one Job do not skip because of each other.
 	Job        string
 	Course     Course
 	NoteCourse func(Course) error
 	// OnceKey is the key of the pod's once claim, which needs exactly one gated container;
-	// empty for other claims. For shards, OnceKey is the run of a pod that ends: each shard runs
-	// until its success in that run.
+	// empty for other claims. If the pod works through shards and then ends, OnceKey is the
+	// run: each shard runs until its success in that run.
 	OnceKey string
-	// WaitAtMost bounds each wait of a container; zero means no bound.
+	// WaitAtMost bounds each wait of a container for its slots; zero means no bound.
 	WaitAtMost time.Duration
-	// Readiness is api.ReadinessForward if empty.
+	// Readiness selects which pods are Ready. Empty means api.ReadinessForward.
 	Readiness api.Readiness
 	// Ports are the ports that the gated containers declare.
 	Ports []int
-	// EndpointDelay is the time for which nodes may send connections to a pod that leaves
-	// its Services. For that time a standby that is told to stop still accepts
-	// connections, and a holder still serves.
+	// EndpointDelay is the time for which nodes may still send connections to a pod that leaves
+	// its Services. During that time a standby that is about to end still accepts connections,
+	// and a holder still serves.
 	EndpointDelay time.Duration
-	// Probes are the declared probes of the gated containers, by container.
+	// Probes are the declared probes, by the name of the gated container.
 	Probes map[string]api.Probes
-	// KubeletStops reports that only the kubelet stops the application, by a restart of
-	// all containers (the gate "pod"). The kubelet does not restart them in a pod that is
-	// being deleted.
+	// KubeletStops reports that only the kubelet can stop the application, by a restart of all
+	// containers (the gate "pod"). In a pod that is being deleted the kubelet does not restart
+	// the containers.
 	KubeletStops bool
-	// BootID is the boot id of the running kernel.
+	// BootID identifies the boot of the running kernel.
 	BootID string
-	// OwnKernel reports that the pod may run in a virtual machine of its own. Another
-	// boot id is then no proof that the children of the earlier boot are dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod,
+	// another boot id does not prove that the children of the earlier boot are dead.
 	OwnKernel bool
 
 	API  API
 	Gate Gate
-	// Asides runs the commands of probes. Asides may be nil only without probes.
+	// Asides runs the commands of probes beside the child. Asides may be nil only in a pod
+	// without probes.
 	Asides Asides
-	// Dismiss ends a waiting shim without a child. Dismiss may be nil only for a pod that
-	// waits without a bound, and without a once claim.
+	// Dismiss orders a waiting shim to end without a child. Dismiss may be nil only for a pod
+	// that waits without a bound, and has no once claim.
 	Dismiss func(gate.ShimID, gate.Dismiss) error
 	// Probe carries out an HTTP, TCP or gRPC probe. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result
-	// The agent calls Calm after each write of the pod's status or Events, because a burst of
-	// requests is usually over then. The default does nothing.
+	// Calm is called after each write of the pod's status or Events, when a burst of requests
+	// is usually over. The function may do postponed work, such as a garbage collection. The
+	// default does nothing.
 	Calm func()
 	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
-	// Leaps delivers a value after each leap of the wall clock. A shim reports leaps, too, but
-	// between two containers of a pod no shim lives.
+	// Leaps delivers a value after each leap of the wall clock. A shim also reports leaps, but
+	// no shim lives between two containers of a pod.
 	Leaps <-chan struct{}
-	// Reconnect closes the idle connections to the API server, because a pause may have
-	// outlasted them. The default does nothing.
+	// Reconnect closes the idle connections to the API server. The agent calls Reconnect after
+	// a leap, because the server may have closed these connections meanwhile. The default does
+	// nothing.
 	Reconnect func()
 	// Clock returns the time since boot (CLOCK_BOOTTIME), by which the agent decides
 	// everything. Wall returns the time that the agent writes into the Lease for
@@ -180,7 +185,8 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// run returns the run of a pod whose shard ends with a success; empty for any other pod.
+// run returns the run in which each shard of the pod runs until its success; empty for any
+// other pod.
 func (c Config) run() string {
 	if c.Shards == 0 {
 		return ""
@@ -188,10 +194,11 @@ func (c Config) run() string {
 	return c.OnceKey
 }
 
-// slotless reports that the pod needs no slot for life. Then a hold ends only with its children.
+// slotless reports that the pod has only a start lock. A hold of such a pod ends only with its
+// children.
 func (c Config) slotless() bool { return len(c.Slots) == 0 }
 
-// check refuses settings that cannot work, and fills in the defaults.
+// check refuses invalid settings, and fills in the defaults.
 func (c Config) check() (Config, error) {
 	switch {
 	case c.PodName == "" || c.PodUID == "":
@@ -201,7 +208,7 @@ func (c Config) check() (Config, error) {
 	case !slices.IsSorted(c.Slots) || len(slices.Compact(slices.Clone(c.Slots))) != len(c.Slots):
 		return c, fmt.Errorf("agent: slots %q are not in the order of acquisition", c.Slots)
 	case c.Shards == 0 && slices.ContainsFunc(c.Slots, isShard):
-		// Without the number, the claim would ignore the stamps.
+		// Without the number of shards, the claim would ignore the stamps of its Leases.
 		return c, fmt.Errorf("agent: slots %q are not all shards of one workload", c.Slots)
 	case c.BootID == "":
 		return c, errors.New("agent: no boot id")

@@ -25,8 +25,9 @@ func (p *pod) delete() {
 	p.link.set(func(l *link) { l.deleted, l.graceEnds = true, time.Now().Add(cmp.Or(p.config.Grace, api.DefaultGrace)) })
 }
 
-// A controller deletes all pods at once, and the holder's application ends first.
-func TestDeletedStandbyStartsNothingAfterTheSlotsRelease(t *testing.T) {
+// A controller deletes all pods at the same time, and the holder's application is the first to
+// end.
+func TestDeletedStandbyStartsNoChildAfterSlotsRelease(t *testing.T) {
 	for name, delay := range map[string]struct{ check, write time.Duration }{
 		"the check ends first": {write: 500 * time.Millisecond},
 		"the write ends first": {check: 500 * time.Millisecond},
@@ -125,7 +126,7 @@ func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 25 * time.Second
 		w.pass(time.Second)
 		a.delete()
-		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // too long for the check
+		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // longer than the grant waits for the check
 		b.gates.end("s2")
 		w.within(2*time.Second, "nobody can know yet", func() bool { return a.running("s1") })
 		w.within(10*time.Second, "it is known", func() bool { return a.gates.phase("s1") == gate.Draining })
@@ -158,7 +159,7 @@ func TestChildFirstReportedAfterPodDeletionIsStopped(t *testing.T) {
 	})
 }
 
-// The kubelet itself ends a child that ran before the deletion.
+// The kubelet itself ends a child that has run since before the deletion.
 func TestHoldBegunBeforePodDeletionContinues(t *testing.T) {
 	again := map[string]func(w *world, a *pod) *pod{
 		"": func(_ *world, a *pod) *pod { return a },
@@ -214,15 +215,16 @@ func TestDeletionLearnedLongAfterAcquisitionEndsNoHold(t *testing.T) {
 	})
 }
 
-// The agent gives back only a hold during which the API server's first answer reports the
-// deletion. An answer under an earlier hold does not end a later hold.
+// The agent gives a hold back only if the API server reports the deletion in its first answer
+// during that hold. A deletion that was reported during an earlier hold does not end a later
+// hold.
 func TestHoldSurvivesPodDeletionKnownBeforeTheAcquisition(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
 		a.agent.loop.posts.post(w.t.Context(), func(time.Duration) { a.agent.unit.deletion.note("another hold", true) })
 		w.pass(0)
-		a.agent.unit.deletion.known = false // otherwise the agent would begin no hold
+		a.agent.unit.deletion.known = false // with true, the agent would begin no hold
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(time.Minute)
@@ -239,7 +241,7 @@ func TestDeletedPodWithGatePodKeepsItsSlot(t *testing.T) {
 		a := w.start("a", func(c *Config) { c.KubeletStops = true })
 		w.pass(time.Second)
 		a.delete()
-		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // too long for the check
+		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // longer than the grant waits for the check
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Minute)
 		require.True(t, a.agent.unit.deletion.known)
@@ -250,17 +252,17 @@ func TestDeletedPodWithGatePodKeepsItsSlot(t *testing.T) {
 	})
 }
 
-// In a hard eviction the grace is one second. The kubelet signals the agent after that
-// second, and kills the application after two seconds, its minimum. After three seconds
-// the kubelet kills the agent.
+// In a hard eviction the grace is one second. The kubelet signals the agent after that second.
+// The kubelet kills the application after two seconds, the minimum, and the agent after three.
 func TestPodWithOneSecondGraceReleasesItsSlot(t *testing.T) {
 	for name, c := range map[string]struct {
-		// stops: the child stops when the kubelet asks. Otherwise the kubelet kills it.
+		// stops reports that the child stops at the kubelet's SIGTERM. If stops is false, the
+		// kubelet kills the child.
 		stops bool
-		// evicted: the kubelet ends the pod, although nobody has deleted the pod.
+		// evicted reports that the kubelet ends a pod that nobody has deleted.
 		evicted bool
-		// away is the time for which the API server refuses each request, from just
-		// before the child's end.
+		// away is the time for which the API server refuses each request, from just before the
+		// child's end.
 		away time.Duration
 	}{
 		"the child stops":                    {stops: true},

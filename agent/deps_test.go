@@ -15,8 +15,8 @@ import (
 
 const module = "github.com/metaparticle-io/metaparticle/"
 
-// dependencies returns all packages that the packages of the patterns link, without
-// their tests and without themselves.
+// dependencies returns all packages that the packages of the patterns link. Tests, and the
+// packages of the patterns themselves, are left out.
 func dependencies(t *testing.T, patterns ...string) []string {
 	t.Helper()
 	list := func(args ...string) []string {
@@ -35,16 +35,16 @@ func dependencies(t *testing.T, patterns ...string) []string {
 	return others
 }
 
-// standard reports whether the package is of the standard library: the first element of
-// the path has no dot.
+// standard reports whether the package belongs to the standard library: the first element of
+// its path contains no dot.
 func standard(pkg string) bool {
 	first, _, _ := strings.Cut(pkg, "/")
 	return !strings.Contains(first, ".")
 }
 
-// An agent runs in every gated pod, so its size counts. The typed client weighs 20 MB
-// more on disk than net/http, and 14 MB more in memory. The elector of that client lets
-// two pods hold for seconds when one of them is cut off.
+// An agent runs in every gated pod, so its size counts. The library client-go takes 20 MB more
+// on disk than net/http, and 14 MB more in memory. If a holder is cut off, the leader election
+// of client-go lets two pods hold for seconds.
 func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 	for _, d := range dependencies(t, module+"cmd/agent") {
 		for _, heavy := range []string{"k8s.io/", "sigs.k8s.io/", "github.com/prometheus/", "google.golang.org/"} {
@@ -65,7 +65,7 @@ func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 
 // Packages claim, lease, turn and leave only decide. These packages take the time as an
 // argument and do no I/O, so a simulation and a fuzz test can drive them. Besides the contract
-// they share only package instant, and claim the rules of package lease.
+// they import only package instant, and package claim also the rules of package lease.
 func TestPurePackagesImportOnlyTheContract(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
@@ -91,8 +91,7 @@ func TestPackageProofImportsNeitherLeaseNorKube(t *testing.T) {
 	}
 }
 
-// Package show makes the pod's appearance from plain values, and can neither begin nor
-// end a hold.
+// Package show makes the pod's status from plain values, and can neither begin nor end a hold.
 func TestDisplayPackageDoesNotImportTheDecisionPackages(t *testing.T) {
 	for _, decides := range []string{"agent/claim", "agent/proof", "agent/desk", "agent/turn", "agent/leave"} {
 		assert.NotContains(t, dependencies(t, module+"agent/show"), module+decides)
@@ -123,17 +122,17 @@ func TestPackageAfterImportsOnlyAPIAndKube(t *testing.T) {
 	}
 }
 
-// Package barrier waits beside the agent's loop, too. No claim's hold depends on an arrival, so the
-// package knows no claim.
-func TestPackageBarrierKnowsNoClaims(t *testing.T) {
+// Package barrier, too, waits beside the agent's loop. No hold depends on an arrival, so the
+// package needs no claim.
+func TestPackageBarrierImportsOnlyAPIAfterAndKube(t *testing.T) {
 	allowed := []string{"api", "agent/kube", "agent/after"}
 	for _, d := range dependencies(t, module+"agent/barrier") {
 		assert.True(t, standard(d) || slices.Contains(allowed, strings.TrimPrefix(d, module)), "agent/barrier imports %s", d)
 	}
 }
 
-// Package variable knows no claim and no hold. A hold's fence comes as a function, so no code of
-// that package can make up a token.
+// Package variable receives a hold's fence through a function. So the package knows no claim
+// and no hold, and cannot make up a token.
 func TestPackageVariableImportsOnlyAPIAndKube(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/variable") {
 		assert.True(t, standard(d) || d == module+"api" || d == module+"agent/kube", "agent/variable imports %s", d)
@@ -142,14 +141,14 @@ func TestPackageVariableImportsOnlyAPIAndKube(t *testing.T) {
 
 // Package courier sends what a claim decided. The loops of agent and local use the same
 // courier, so both write Leases by the same code.
-func TestPackageCourierKnowsOnlyClaimsAndRequests(t *testing.T) {
+func TestPackageCourierImportsOnlyClaimLeaseAndKube(t *testing.T) {
 	allowed := []string{"api", "agent/claim", "agent/instant", "agent/kube", "agent/lease"}
 	for _, d := range dependencies(t, module+"agent/courier") {
 		assert.True(t, standard(d) || slices.Contains(allowed, strings.TrimPrefix(d, module)), "agent/courier imports %s", d)
 	}
 }
 
-// Only package agent joins the proofs of death with the Leases. So the packages of the gate
+// Only package agent combines the proofs of death with the Leases. So the packages of the gate
 // conclude no death from a Lease, and package lease concludes nothing from the gate.
 func TestLeaseAndGateDoNotImportEachOther(t *testing.T) {
 	ends := []string{module + "agent/gate", module + "agent/desk", module + "agent/shim", module + "agent/host"}
@@ -202,8 +201,8 @@ func TestWebhookAndAgentDoNotImportEachOther(t *testing.T) {
 	}
 }
 
-// Each package of mutate imports only packages of lower layers. So a feature never waits
-// for the network while the feature judges a pod, and only package admit answers calls.
+// Each package of mutate imports only packages of lower layers. So no feature waits for the
+// network while it judges a pod, and only package admit answers calls of the API server.
 func TestMutatePackagesImportOnlyPackagesOfLowerLayers(t *testing.T) {
 	own := func(pkg string) (all []string) {
 		for _, d := range dependencies(t, module+pkg) {

@@ -18,22 +18,24 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// waits decides about the ends of waits: a pod that skips, a wait that has a bound, and work
-// that is done.
+// waits decides which waits of shims end: because the pod skips, because the wait's bound is
+// over, or because the work is done.
 type waits struct {
 	config Config
 	claim  *claim.Claim
 	shims  *proof.Shims
 	orders *orders
 	events *show.Events
-	// course is empty until a pod that may skip has decided. The field because names in words
-	// the holder that made this agent process skip; empty if an earlier process decided.
+	// course is the pod's decision; empty until a pod that may skip has decided. The field
+	// because describes the holder that made this agent process skip; empty if an earlier
+	// process decided.
 	course  Course
 	because string
-	// done reports that the agent has seen the pod's key among the done keys of each Lease.
+	// done reports that the agent has seen the pod's key among the done keys of every Lease of
+	// the pod.
 	done bool
-	// failures is the number of failures of the pod's key in the Lease. The pod leaves a free
-	// slot alone until retryAt.
+	// failures is the number of the key's failures in the Lease. Until retryAt the pod does not
+	// take a free slot.
 	failures int
 	retryAt  time.Duration
 }
@@ -41,9 +43,9 @@ type waits struct {
 // skips reports whether the application never starts in this pod.
 func (w *waits) skips() bool { return w.course == CourseSkip }
 
-// decide notes that the pod's key is done, or that its work has failed. The function also
-// decides that the pod skips, if a living holder has the slot for which a shim waits. If the
-// decision cannot be noted, the pod does not skip.
+// decide notes whether the pod's key is done, and whether its work has failed. The function
+// also decides that the pod skips, if a living holder has the slot for which a shim waits. If
+// the decision cannot be stored on disk, the pod does not skip.
 func (w *waits) decide(now time.Duration) {
 	w.done = w.done || w.config.OnceKey != "" && !slices.ContainsFunc(w.claim.Views(), func(v claim.View) bool {
 		return !v.Known || !v.Record.Done.Has(w.config.OnceKey)
@@ -69,8 +71,8 @@ func (w *waits) decide(now time.Duration) {
 	w.events.Skipped(holder)
 }
 
-// delay notes new failures of the pod's work, and delays the next attempt. The delay counts
-// from the instant at which this agent process has seen the failures.
+// delay stores new failures of the pod's work, and the instant of the next attempt. The delay
+// counts from the instant at which this agent process saw the failures.
 func (w *waits) delay(now time.Duration, f api.Failures) {
 	key := w.config.OnceKey
 	n := f.Count(key)
@@ -84,12 +86,12 @@ func (w *waits) delay(now time.Duration, f api.Failures) {
 	}
 }
 
-// failed describes the failures after which the pod waits.
+// failed describes, for people, the failures that make the pod wait.
 func (w *waits) failed() string {
 	return fmt.Sprintf("the work of %s has failed %s for the key %s", w.config.Slots[0], api.TimesInARow(w.failures), w.config.OnceKey)
 }
 
-// run notes that the pod starts its application. Only a pod that may skip needs the note.
+// run stores on disk that the pod starts its application. Only a pod that may skip needs this.
 func (w *waits) run() error {
 	if w.config.OnBusy != api.OnBusySkip {
 		return nil
@@ -99,7 +101,7 @@ func (w *waits) run() error {
 
 var errDecided = errors.New("agent: the pod has decided already")
 
-// note notes the pod's course, before anything follows from the course.
+// note stores the pod's course on disk, before the agent acts on the course.
 func (w *waits) note(c Course) error {
 	switch w.course {
 	case c:
@@ -115,9 +117,9 @@ func (w *waits) note(c Course) error {
 	return nil
 }
 
-// livingHolder returns a text about the living holder of a slot without which the pod
-// cannot run. Without such a holder the text is empty. A vanished holder does not count: its
-// Lease expires, and this pod takes over.
+// livingHolder describes, for people, the living holder that keeps the pod from running; empty
+// without such a holder. A vanished holder does not count: its Lease expires, and this pod
+// takes over.
 func (w *waits) livingHolder(now time.Duration) string {
 	text := ""
 	for _, v := range w.claim.Views() {
@@ -128,16 +130,16 @@ func (w *waits) livingHolder(now time.Duration) string {
 				return text
 			}
 		case w.config.Any:
-			return "" // one slot is enough, and this slot is not held
+			return "" // the pod needs only one slot, and no other pod runs under this one
 		}
 	}
 	return text
 }
 
-// living reports whether another pod does its work under the slot. A pod of the same Job
-// does not count: a Job's next pod must not skip because of the pod that it replaces. A
-// holder whose application does not run, or fails its probes, does not count, either. A
-// holder that is another program's elector shows only renewals, so its renewals are enough.
+// living reports whether another pod's application runs under the slot. A pod of the same Job
+// does not count, because a Job's next pod must not skip because of the pod that it replaces. A
+// holder whose application does not run, or fails its probes, does not count, either. If the
+// holder is the leader election of another program, its renewals are enough.
 func (w *waits) living(now time.Duration, v claim.View) bool {
 	r := v.Record
 	if !v.Known || r.Holder == "" || v.Mine || !v.Alive || now >= v.ExpiresAt {
@@ -147,7 +149,7 @@ func (w *waits) living(now time.Duration, v claim.View) bool {
 	return works && (w.config.Job == "" || r.Notes.Job != w.config.Job)
 }
 
-// work names the work that is done.
+// work names the work that is done, for the message of a dismissal.
 func (w *waits) work() string {
 	if w.config.run() != "" {
 		group, _, _ := api.ReadShard(w.config.Slots[0])
@@ -156,7 +158,7 @@ func (w *waits) work() string {
 	return fmt.Sprintf("the work of %s is done for the key %s", w.config.Slots[0], w.config.OnceKey)
 }
 
-// dismiss ends the waits that are over. The result is the instant of the next call.
+// dismiss ends the waits that are over. The result is the instant of the next decision.
 func (w *waits) dismiss(now time.Duration) time.Duration {
 	wake := instant.Never
 	for _, r := range w.shims.Waiting() {
@@ -180,8 +182,8 @@ func (w *waits) dismiss(now time.Duration) time.Duration {
 	return wake
 }
 
-// dismissal returns the order that ends the shim's wait now, or the instant at which the
-// wait ends. Without an order the first result is nil.
+// dismissal returns the order that ends the shim's wait now; nil if the wait goes on. The
+// second result is the instant at which the wait ends.
 func (w *waits) dismissal(now time.Duration, r gate.Report) (*gate.Dismiss, time.Duration) {
 	most := w.config.WaitAtMost
 	switch at := max(r.Since, w.retryAt) + most; {

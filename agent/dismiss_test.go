@@ -21,7 +21,7 @@ func waitsAtMost(d time.Duration) func(c *Config) {
 	return func(c *Config) { c.WaitAtMost = d }
 }
 
-// pool gives the pod the slots of a semaphore.
+// pool gives the pod a semaphore of two slots.
 func pool(c *Config) {
 	c.Slots, c.Any = []string{api.SemaphoreLease("pool", 0), api.SemaphoreLease("pool", 1)}, true
 }
@@ -29,7 +29,7 @@ func pool(c *Config) {
 // dismissed reports whether the pod's shim has ended without a child.
 func (p *pod) dismissed() bool { return len(p.gates.codes()) > 0 }
 
-// again connects the known shim to a new agent process of its pod.
+// again connects a shim that has connected before to a new agent process of the pod.
 func (p *pod) again(id gate.ShimID) {
 	p.gates.connect(p.gates.shim(id).report)
 }
@@ -125,8 +125,8 @@ func TestPodWhoseApplicationStartedNeverSkips(t *testing.T) {
 	})
 }
 
-// elector lets another program's elector take the slot, and renew its Lease, until the
-// returned function ends the elector.
+// elector lets the leader election of another program take the slot, and renew its Lease. The
+// returned function ends the election.
 func (w *world) elector() (stop func()) {
 	done := make(chan struct{})
 	l := w.server.lease(theSlot)
@@ -178,7 +178,8 @@ func TestPodDoesNotSkipForItsOwnJob(t *testing.T) {
 	})
 }
 
-// A holder may renew a slot that it gives back later, because it cannot get its other slot.
+// A pod of two slots may hold one of them without an application, and renew it, while the pod
+// waits for the other slot.
 func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -194,7 +195,8 @@ func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
 	})
 }
 
-// The image of the second pod takes a while to arrive, so its shim waits late.
+// The image of the second pod takes a while to arrive, so the shim of that pod waits only
+// later.
 func TestHolderThatVanishedMeanwhileCausesNoSkip(t *testing.T) {
 	for name, gap := range map[string]bool{"seen": false, "in a gap": true} {
 		t.Run(name, func(t *testing.T) {
@@ -232,7 +234,7 @@ func TestNewAgentProcessKeepsTheDecisionToSkip(t *testing.T) {
 	})
 }
 
-func TestUnnotedDecisionIsNotMade(t *testing.T) {
+func TestPodNeitherSkipsNorRunsIfNotingFails(t *testing.T) {
 	full := errors.New("no space left on device")
 	t.Run("skip", func(t *testing.T) {
 		simulate(t, func(w *world) {
@@ -279,7 +281,7 @@ func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
 }
 
 // The first order of a wait causes the Event.
-func TestOnlyFirstDismissalOfAWaitIsNew(t *testing.T) {
+func TestRepeatedDismissalIsNotReportedAsTheFirst(t *testing.T) {
 	o := newOrders(Config{Dismiss: func(gate.ShimID, gate.Dismiss) error { return nil }}, nil)
 	r := gate.Report{Shim: "s1", Since: time.Second, Connected: true}
 	o.note(gate.Report{}, r)
@@ -327,7 +329,7 @@ func TestContainerEndsWhenItsWaitIsOver(t *testing.T) {
 	})
 }
 
-func TestChildsLifeDoesNotCountAsWait(t *testing.T) {
+func TestBoundedWaitExcludesTheChildsRunningTime(t *testing.T) {
 	const most = time.Minute
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -4,18 +4,17 @@
 // Package agent runs the agent of a gated pod. The agent stands by, holds, drains, and
 // stands by again.
 //
-// Package claim decides about the Leases, package proof about children, package show
-// about the pod's appearance. Package agent joins them. Its loop alone sends requests and
-// waits for events. Standby, hold and drain are its states.
+// Package claim decides about the Leases, package proof about children, package show about the
+// pod's status. Package agent connects them. Only its loop sends requests and waits for events.
+// Its states are standby, hold and drain.
 //
 // # The guarantee
 //
-// The agent gives a grant only while every slot of the pod is held by the rules of
-// package lease. No grant outlasts the possession of these slots. The agent releases a
-// slot only when no child of its hold can be alive. Package proof says which reports
-// prove that. Another boot id in a Lease of this pod is proof as well, because a boot
-// ends all processes. In a pod that may have a kernel of its own, another boot id proves
-// nothing.
+// The agent gives a grant only while the pod holds every slot by the rules of package lease. No
+// grant outlasts the possession of these slots. The agent releases a slot only when no child of
+// the hold can be alive. Package proof defines which reports prove that. Another boot id in a
+// Lease of this pod is proof as well, because a boot ends all processes. In a pod that may have
+// a kernel of its own, another boot id proves nothing.
 //
 // After an init container has succeeded, the agent keeps the hold for a while, until the
 // next container starts. Meanwhile no child runs under the hold. Only a release needs
@@ -27,11 +26,11 @@
 //
 // # Clocks
 //
-// Every decision is made by one clock that goes on while the machine sleeps. The loop
-// reads the clock after each event. So a standby's wait counts from the instant at which
-// the loop received a change of the Lease. A request counts from the last event before
-// the loop sends that request. Go's timers only wake the loop. Timers stop in suspend, so
-// the shim, not this package, enforces the deadline.
+// The agent decides everything by one clock, which goes on while the machine sleeps. The loop
+// reads the clock after each event. So a standby's wait counts from the instant at which the
+// loop received a change of the Lease. The deadline counts from the last event before the loop
+// sent the renewal. Go's timers only wake the loop. Timers stop in suspend, so the shim, not
+// this package, enforces the deadline.
 //
 // # What is not guaranteed
 //

@@ -22,26 +22,24 @@ type drain struct {
 	began time.Duration
 }
 
-// stopsAtOnce is the delay of the write that shows the standbys that the application no
-// longer serves. If the child stops within that time, the write is needless, and would
-// only delay the release.
+// stopsAtOnce is the time from the order to drain until the write that makes the pod not Ready.
+// If the child stops within that time, the write is needless, and would only delay the release.
 const stopsAtOnce = 100 * time.Millisecond
 
-// run stops the children of the hold. The drain is over when all of them are proven
-// dead, or when the deadline has passed. Meanwhile the agent may continue to renew, so
-// that the children get their grace. A renewal that succeeds does not cancel the drain.
+// run stops the children of the hold. The drain ends when all children are proven dead, or when
+// the deadline has passed. Meanwhile the agent may continue to renew, so that the children get
+// their grace. A renewal that succeeds does not cancel the drain.
 func (d *drain) run(ctx context.Context) error {
 	u := d.unit
-	// The probes end before the children are told to stop, so that no probe meets a
-	// stopping child.
+	// The probes end before the order to drain, so that no probe meets a stopping child.
 	u.probes.Follow(nil)
 	for {
 		state, now := u.claim.State(), d.loop.now
 		if u.shims.Proven(d.id) || now >= state.Deadline {
 			return nil
 		}
-		// The order to drain comes first: the gate "readiness" counts only a status that
-		// is stored after the order.
+		// The order to drain comes first. With the gate "readiness", only a status that is
+		// stored after the order ends the drain.
 		d.stop(state)
 		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{holds: true}), d.loop.appear(ctx, u.readiness.Draining(now, d.shown(), d.reason, d.began, d.spared())))
 		if d.renews() {
@@ -53,8 +51,8 @@ func (d *drain) run(ctx context.Context) error {
 	}
 }
 
-// stop asks the shims of the hold to drain. Once another pod may run under a slot of the
-// hold, the function also asks them to kill the draining children.
+// stop orders the shims of the hold to drain. Once another pod may run under a slot of the
+// hold, stop also orders them to kill their children.
 func (d *drain) stop(s claim.State) {
 	for _, r := range d.unit.shims.Grantees(d.id) {
 		d.stopChild(r)
@@ -64,9 +62,9 @@ func (d *drain) stop(s claim.State) {
 	}
 }
 
-// stopChild asks a shim to drain. In a pod that is being deleted the container ends
-// with the child's own exit code. Otherwise the shim would stand by again, and then end
-// as if the kubelet's signal had killed the application.
+// stopChild orders a shim to drain. In a pod that is being deleted, the container then ends
+// with the child's own exit code. Without this, the shim would wait again, and end as if the
+// kubelet's signal had killed the application.
 func (d *drain) stopChild(r gate.Report) {
 	if d.reason == show.ReasonPodDeleted && proof.HasChild(r) && d.unit.config.Asides != nil {
 		d.unit.orders.end(r, d.id, d.reason, d.grace)
@@ -75,13 +73,13 @@ func (d *drain) stopChild(r gate.Report) {
 	d.unit.orders.drain(r, d.id, d.reason, d.grace)
 }
 
-// spared reports whether the pod stays Ready while it drains, because a proven revision
-// yields.
+// spared reports whether the pod stays Ready while its child stops: a pod of a proven revision
+// that yields.
 func (d *drain) spared() bool {
 	return d.reason == show.ReasonYield && d.hold.turn.Proven && d.unit.spared()
 }
 
-// shown returns the hold that the pod's labels show; empty for a hold without slots.
+// shown returns the hold that the pod's labels name; empty for a hold without slots.
 func (d *drain) shown() string {
 	if d.unit.config.slotless() {
 		return ""
@@ -89,13 +87,13 @@ func (d *drain) shown() string {
 	return d.id
 }
 
-// renews reports whether the hold is renewed while it drains. A hold that is lost or in
+// renews reports whether the agent renews the hold during the drain. A hold that is lost or in
 // doubt is not renewed: the sooner that hold expires, the sooner another pod may run.
 func (d *drain) renews() bool {
 	return d.reason != show.ReasonLost && d.reason != show.ReasonUnproven
 }
 
-// renewOn renews the hold while its children stop, and notes whether they still serve.
+// renewOn renews the hold while its children stop, and notes whether the children still serve.
 // The result is the instant of the next renewal.
 func (d *drain) renewOn(ctx context.Context, s claim.State) time.Duration {
 	wake := instant.Never

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Work that is left for calm moments, such as a garbage collection, does not delay a
-// handover.
+// The agent calls Calm only after a handover. Postponed work, such as a garbage collection,
+// would delay the handover.
 func TestDeferredWorkDoesNotDelayAHandover(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// gates is a gate with the fake shims of one pod.
+// gates is a fake desk with the fake shims of one pod.
 type gates struct {
 	clock   func() time.Duration
 	reports chan gate.Report
@@ -19,27 +19,27 @@ type gates struct {
 	shims   map[gate.ShimID]*fakeShim
 	grants  []gate.Grant
 	drains  []string
-	// graces has the grace of each drain, in the order of the drains.
+	// graces has the grace that each order to drain gave, in the order of the drains.
 	graces []time.Duration
-	// asides are the commands that were run beside children.
+	// asides has the commands that ran beside children.
 	asides []string
 	// dismissed has the dismissals of waiting shims, in their order.
 	dismissed []gate.Dismiss
-	// granting is called at each grant.
+	// granting, if set, is called at each grant.
 	granting func()
-	// slow reports that a shim with a grant does not start its child yet.
+	// slow reports that a shim does not start its child yet, although the shim has a grant.
 	slow bool
-	// broken reports that the gate cannot note grants.
+	// broken reports that the gate cannot store grants on disk, and so refuses them.
 	broken bool
 }
 
-// fakeShim is a shim. The field stop is the time that its child takes to end in a drain.
+// fakeShim is a shim without a process. The field stop is the time that its child takes to end
+// in a drain.
 type fakeShim struct {
 	report gate.Report
 	grant  gate.Grant
 	stop   time.Duration
-	// stuck reports that the child is in uninterruptible sleep, where SIGKILL has no
-	// effect.
+	// stuck reports that the child cannot be killed, as a process in uninterruptible sleep.
 	stuck bool
 	ended chan struct{}
 	// ran has the beginning and the end of each child's life.
@@ -94,7 +94,7 @@ func (g *gates) change(s *fakeShim, f func(r *gate.Report)) {
 			s.ran[n-1][1] = g.clock()
 		}
 	}
-	// A shim without a connection reports nothing, but its pidfd proves its death.
+	// A shim without a connection sends no report, but its pidfd proves its death.
 	if connected || s.report.Connected || s.report.Dead {
 		g.reports <- s.report
 	}
@@ -126,7 +126,7 @@ func (g *gates) Grant(id gate.ShimID, grant gate.Grant) error {
 	return nil
 }
 
-// watchdog drains the child in time for the deadline of the last grant.
+// watchdog drains the child in time for the deadline of the shim's last grant.
 func (g *gates) watchdog(s *fakeShim, ended chan struct{}) {
 	for {
 		g.mu.Lock()
@@ -213,14 +213,14 @@ func (g *gates) given() []gate.Grant {
 	return slices.Clone(g.grants)
 }
 
-// told returns the reasons of all drains so far.
+// told returns the reasons of all orders to drain so far.
 func (g *gates) told() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return slices.Clone(g.drains)
 }
 
-// left returns the graces of all drains so far.
+// left returns the graces of all orders to drain so far.
 func (g *gates) left() []time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()

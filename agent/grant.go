@@ -17,13 +17,14 @@ import (
 // grants sends the grants of a hold.
 type grants struct{ *hold }
 
-// start carries out what the start lock needs. The result is the instant of the next call.
+// start lets the claim of the start lock act. The result is the instant of the next decision.
 func (h grants) start(ctx context.Context, s claim.State) time.Duration {
 	waits := h.mayGrant(s) && len(h.grantable()) > 0
 	return min(h.loop.starts.act(ctx, h.loop.now, startFacts{holds: true, waits: waits, serves: h.serves()}), h.dismiss())
 }
 
-// dismiss ends the waits for the start lock that are over.
+// dismiss ends those waits for the start lock whose bound is over. The result is the instant of
+// the next decision.
 func (h grants) dismiss() time.Duration {
 	if h.loop.starts.open() {
 		return instant.Never
@@ -34,16 +35,15 @@ func (h grants) dismiss() time.Duration {
 // waitsToStart reports whether a shim waits for the start lock.
 func (h grants) waitsToStart() bool { return !h.loop.starts.open() && len(h.grantable()) > 0 }
 
-// grant sends a first grant to each waiting shim of the pod, and extends the other
-// grants as far as the renewals allow. A shim whose container has a fresher shim is
-// drained. The result is the instant at which to try again.
+// grant sends a first grant to each waiting shim of the pod, and extends the other grants as
+// far as the renewals allow. If a container has a fresher shim, grant drains the earlier one.
+// The result is the instant of the next attempt.
 func (h grants) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := instant.Never
-	// A first grant waits until a renewal has followed every leap that the agent has
-	// noticed. The Lease may have expired while the machine was paused, and without a shim
-	// nothing freezes the child. A first grant also waits for the check of the pod's
-	// deletion.
+	// After a leap, a first grant waits for a renewal that follows the leap. The Lease may have
+	// expired while the machine was paused, and without a shim nothing freezes the child. A
+	// first grant also waits for the check of the pod's deletion.
 	if h.mayGrant(s) && h.loop.starts.open() {
 		for _, r := range h.grantable() {
 			if err := h.unit.waits.run(); err != nil {
@@ -65,8 +65,8 @@ func (h grants) grant(s claim.State) time.Duration {
 	return wake
 }
 
-// stopSuperseded drains a shim whose container has a fresher shim. Without slots the drained shim
-// could have no further hold, so its container ends.
+// stopSuperseded drains a shim whose container has a fresher shim. If the pod has only a start
+// lock, the drained shim could have no further hold, so its container ends.
 func (h grants) stopSuperseded(r gate.Report) {
 	reason, grace := show.ReasonUnproven, h.unit.self.Budget.Drain
 	if h.unit.config.slotless() {
@@ -76,13 +76,14 @@ func (h grants) stopSuperseded(r gate.Report) {
 	h.unit.orders.drain(r, r.Hold, reason, grace)
 }
 
-// mayGrant reports whether a first grant may be sent, but for the start lock.
+// mayGrant reports whether the agent may send a first grant, provided that the start lock
+// permits it.
 func (h grants) mayGrant(s claim.State) bool {
 	return h.unit.stays() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.open()
 }
 
-// extend sends a shim of the hold another grant once the deadline, or the delay of a stop
-// signal, has changed. The function also sends the grant that answers a leap of the shim.
+// extend sends another grant to a shim of the hold if the deadline, or the delay of a stop
+// signal, has changed. The function also sends the grant that thaws the child after a leap.
 func (h grants) extend(s claim.State) time.Duration {
 	wake := instant.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {
@@ -100,8 +101,8 @@ func (h grants) extend(s claim.State) time.Duration {
 // grantable returns the shims that may have a grant of the hold now.
 func (h grants) grantable() []gate.Report { return h.unit.grantable(h.id) }
 
-// give sends a grant. The result is the instant at which to try again, if the gate
-// refuses a first grant.
+// give sends a grant. If the gate refuses a first grant, the result is the instant of the next
+// attempt.
 func (h grants) give(s claim.State, r gate.Report) time.Duration {
 	b := h.unit.self.Budget
 	err := h.unit.orders.grant(r.Shim, gate.Grant{
@@ -123,8 +124,8 @@ func (h grants) give(s claim.State, r gate.Report) time.Duration {
 	return h.loop.now + b.Retry
 }
 
-// answers returns the number of the shim's leap, if a grant may answer that leap now;
-// otherwise zero.
+// answers returns the number of the shim's last leap, if a grant may thaw the child after that
+// leap; otherwise zero.
 func (h grants) answers(s claim.State, r gate.Report) int {
 	if s.Confirmed < h.unit.orders.to(r.Shim).leaps {
 		return 0
@@ -132,7 +133,7 @@ func (h grants) answers(s claim.State, r gate.Report) int {
 	return r.Leap
 }
 
-// unanswered reports whether a first grant waits for a renewal that follows the last
+// unanswered reports whether a first grant waits for the renewal that must follow the last
 // leap.
 func (h grants) unanswered(s claim.State) bool {
 	return s.Confirmed < h.unit.leaps && len(h.grantable()) > 0

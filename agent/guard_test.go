@@ -14,14 +14,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// watching counts the watches of the Lease that are open.
+// watching counts the open watches of Leases.
 func (w *world) watching() int {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
 	return len(w.server.watchers)
 }
 
-// readings counts the reads of Leases. The function begun counts the watches that began.
+// readings counts the reads of Leases. The function begun counts the watches that have begun.
 func (w *world) readings() int {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
@@ -34,7 +34,7 @@ func (w *world) begun() int {
 	return w.server.watches
 }
 
-// sends makes the API server send an event to all watches.
+// sends makes the API server send the event to all watches.
 func (w *world) sends(e kube.WatchEvent) {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
@@ -69,7 +69,7 @@ func TestHolderLearnsOfLostSlotBeforeItsRenewal(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
-				long := func(c *Config) { c.LeaseDuration = 3 * time.Minute } // renewed each 30 s
+				long := func(c *Config) { c.LeaseDuration = 3 * time.Minute } // such a Lease is renewed every 30 s
 				a := stubborn(w, long)
 				w.pass(time.Second)
 				c.before(w, a)
@@ -104,7 +104,7 @@ func TestHolderBeginsNoWatchWhileItCannotRenew(t *testing.T) {
 		a := settled(w)
 		watches := w.begun()
 		a.link.set(func(l *link) { l.refuse = errors.New("refused") })
-		w.pass(7 * time.Second) // a renewal is due, and a retry overdue
+		w.pass(7 * time.Second) // by now a renewal is due, and its retry overdue
 		tried := 0
 		a.link.set(func(l *link) { tried = l.gets })
 		w.pass(4 * time.Second)

@@ -17,13 +17,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// startsWithin bounds how long a hold is kept between a gated init container and the
-// container after it. The kubelet's pauses between two pulls of an image grow to five
-// minutes. A container that has not started by then has failed for long enough, so
-// another pod may hold.
+// startsWithin bounds how long the agent keeps a hold between a gated init container and the
+// container after it. The kubelet's pauses between two pulls of an image grow to five minutes.
+// If the container has not started by then, another pod may hold.
 const startsWithin = 5 * time.Minute
 
-// hold is the state of an agent that holds all slots, under one number.
+// hold is the state of an agent that holds all slots that the pod needs.
 type hold struct {
 	unit *unit
 	loop *loop
@@ -31,30 +30,30 @@ type hold struct {
 	id    string
 	slots []string
 	since time.Duration
-	// serving is the wall clock's time since which the children of the hold run and pass
-	// their probes. The field served reports that they did so already under an earlier
-	// agent process.
+	// serving is the wall clock's time since which the children of the hold run and pass their
+	// probes. The field served reports that they did so already under an earlier agent process
+	// of the hold.
 	serving time.Time
 	served  bool
 	// resumed reports that an earlier agent process began the hold.
 	resumed bool
-	// refused reports that a first grant, or the pod's course, could not be noted on disk. So
-	// the shim did not get that grant.
+	// refused reports that the last first grant was not sent, because the grant, or the pod's
+	// course, could not be stored on disk.
 	refused bool
-	// gap is the instant since which the hold waits for the container after an init
-	// container; zero while the hold does not wait.
+	// gap is the instant since which the hold waits for the container after an init container;
+	// zero while the hold does not wait for one.
 	gap time.Duration
-	// paused is the pause for which the agent has already written an Event.
+	// paused is the pause about which the agent has already written an Event.
 	paused claim.Pause
-	// rollout is the hold's part in a rollout. The field turn is the last decision of
-	// package turn.
+	// rollout has the hold's part in a rollout. The field turn has the last decision of package
+	// turn about this hold.
 	rollout holdRollout
 	turn    turn.Holder
-	// leaving is the hold's way out of the pod's Services.
+	// leaving has the decisions about how the pod leaves its Services before the hold ends.
 	leaving leaving
 }
 
-// newHold returns the hold of the slots that were acquired.
+// newHold returns the hold of the slots that the claim has acquired or resumed.
 func newHold(u *unit, l *loop, s claim.State) *hold {
 	h := &hold{unit: u, loop: l, id: s.Hold, slots: slotsOf(s), since: l.now, resumed: s.Resumed}
 	h.leaving.unit, h.leaving.loop, h.leaving.hold, h.leaving.rollout = u, l, h.id, &h.rollout
@@ -63,14 +62,14 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 		h.leaving.id += "." + strconv.FormatInt(l.now.Milliseconds(), 10)
 		h.serving = s.Serving
 		h.served = !h.serving.IsZero()
-		u.deletion.asked = h.id // the earlier process asked about the deletion
+		u.deletion.asked = h.id // the earlier agent process has checked for the deletion
 	}
 	h.rollout = holdRollout{rollout: u.rollout, facts: turn.Hold{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
 	}}
-	// A yield that was requested before the hold began is void.
+	// A request to yield from before the hold is void.
 	u.yielding = false
-	// The hold answers only asks that the agent sees during the hold.
+	// The holder answers only asks that it sees during the hold.
 	u.rollout.asks = asks{}
 	return h
 }
@@ -83,8 +82,7 @@ func (h *hold) record() lease.Record {
 	return h.unit.claim.Record(h.slots[0])
 }
 
-// run grants, renews and watches over the children until something ends the hold. The
-// result has the reason.
+// run grants and renews until something ends the hold, and returns the reason of the end.
 func (h *hold) run(ctx context.Context) (ending, error) {
 	u := h.unit
 	state := u.claim.State()
@@ -108,7 +106,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		}
 		h.noteGap()
 		h.tellPause(state)
-		h.follow() // before the decisions, which depend on the probes
+		h.follow() // this comes before the decisions, which depend on the probes
 		h.rollout.note(h.loop.now, servesSince(h), h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.rollout.decide(h.loop.now, u.config.Wall())
 		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())
@@ -129,11 +127,12 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 	}
 }
 
-// beginUnbounded notes a hold without slots. Such a hold lasts for as long as the pod has a child, or
-// a shim that waits. A child of an earlier agent process needs no proof of its death.
+// beginUnbounded begins a hold without slots. Such a hold lasts for as long as the pod has a
+// child, or a shim that waits. For a child of an earlier agent process the pod needs no proof
+// of death.
 func (h *hold) beginUnbounded() { h.unit.shims.Begin(h.id) }
 
-// tellEnd reports in the log, in the metrics and in an Event why the hold ends.
+// tellEnd reports, in the log, the metrics and an Event, why the hold ends.
 func (h *hold) tellEnd(state claim.State, end ending) {
 	u := h.unit
 	if state.Lost != nil {
@@ -144,7 +143,7 @@ func (h *hold) tellEnd(state claim.State, end ending) {
 	u.events.Ends(end.reason, h.slots)
 }
 
-// tellPause adds one Event when a slot of the hold is paused.
+// tellPause adds one Event for each pause of a slot of the hold.
 func (h *hold) tellPause(state claim.State) {
 	if state.Paused != h.paused && state.Paused.Slot != "" {
 		h.unit.events.Paused(pauseOf(state), state.Paused.Pause == api.PauseStop)
@@ -152,17 +151,17 @@ func (h *hold) tellPause(state claim.State) {
 	h.paused = state.Paused
 }
 
-// pauseOf returns the pause of the slots in words; empty for none.
+// pauseOf describes the pause of a slot for people; empty without a pause.
 func pauseOf(s claim.State) string { return show.PauseOf(s.Paused.Slot, s.Paused.Pause) }
 
-// ends returns why the hold has to end now, or the instant at which the hold may have to
-// end.
+// ends returns the reason if the hold must end now. If it need not, the second result is the
+// instant of the next decision.
 func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	u, now, drain := h.unit, h.loop.now, h.unit.self.Budget.Drain
 	wake, asked := s.DrainAt, h.leaving.due(h.wish(s))
 	switch {
 	case s.Taken:
-		// The child gets no grace: during a grace two pods could run the application.
+		// The child gets no grace, because another pod may run during that time.
 		return ending{reason: show.ReasonLost}, 0
 	case s.Lost != nil:
 		return ending{reason: show.ReasonLost, grace: drain}, 0
@@ -194,10 +193,10 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	return ending{}, wake
 }
 
-// wish returns the end that a person, enroll, or package turn, wishes for. No pod may
-// take a paused slot, so a yield waits for the end of the pause. With the gate "pod" a
-// deleted pod keeps its hold in spite of any wish. Only a restart by the kubelet stops the
-// application there, and in a deleted pod the kubelet restarts nothing.
+// wish returns the end that a person, enroll, or package turn requests. No pod may take a
+// paused slot, so a yield waits for the end of the pause. With the gate "pod" a deleted pod
+// keeps its hold in any case. Only a restart by the kubelet stops the application there, and
+// the kubelet restarts nothing in a deleted pod.
 func (h *hold) wish(s claim.State) ending {
 	u := h.unit
 	grace := u.config.Grace
@@ -220,15 +219,15 @@ func (h *hold) wish(s claim.State) ending {
 	return ending{}
 }
 
-// deletedEarly reports whether the hold began just before the agent learned that the pod is
-// being deleted. With the gate "pod" the hold goes on in any case, because only a restart
-// by the kubelet stops the application. In a deleted pod the kubelet restarts nothing.
+// deletedEarly reports whether the hold began just before the agent learned of the pod's
+// deletion. With the gate "pod" the result is always false. Only a restart by the kubelet stops
+// the application there, and the kubelet restarts nothing in a deleted pod.
 func (h *hold) deletedEarly() bool {
 	u := h.unit
 	return u.deletion.seen == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
 }
 
-// noteGap notes the instant since which the hold waits for the container after an init
+// noteGap notes the instant from which the hold waits for the container after an init
 // container.
 func (h *hold) noteGap() {
 	switch {
@@ -239,13 +238,13 @@ func (h *hold) noteGap() {
 	}
 }
 
-// needed reports whether a child needs renewals, or a grant waits for one.
+// needed reports whether the hold needs renewals: for a child, or for a grant that waits.
 func (h *hold) needed(s claim.State) bool {
 	return h.unit.shims.Supported(h.id) || grants{h}.unanswered(s) || grants{h}.waitsToStart()
 }
 
-// renew renews each slot whose renewal is due, as long as the hold is needed. The
-// result is the instant of the next renewal.
+// renew renews each slot whose renewal is due, while the hold needs renewals. The result is the
+// instant of the next renewal.
 func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Duration {
 	f := h.unit.facts()
 	f.Renew, f.Guard = h.needed(s), guard
@@ -257,10 +256,10 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 	return h.loop.act(ctx, f)
 }
 
-// servesSince returns the instant since which the application serves, if the application
-// serves. After a resume the agent takes that time from the Lease, so a pod in its turn
-// stays Ready. If the wall clock was set meanwhile, that time may be wrong. So the result
-// is never before the start of the last child.
+// servesSince returns the instant since which the application serves, for a caller that knows
+// that it serves. After a resume this time comes from the Lease, so that a pod in its turn
+// stays Ready. If the wall clock was set meanwhile, the time from the Lease may be wrong. So
+// the result is never before the start of the last child.
 func servesSince(h *hold) time.Duration {
 	now, known := h.loop.now, h.rollout.facts.Serving != 0
 	if known || !h.served || h.serving.IsZero() {
@@ -283,14 +282,14 @@ func (h *hold) noteServing(s claim.State) {
 	case h.serving.IsZero():
 		h.serving = h.unit.config.Wall()
 		if h.serving.Before(s.Acquired) {
-			h.serving = s.Acquired // the wall clock was set back
+			h.serving = s.Acquired // somebody has set the wall clock back
 		}
 	}
 }
 
-// appear shows the pod as a holder. Until the check for the pod's deletion has ended, the
-// pod keeps its last status. Most applications run milliseconds later, so a status
-// "Starting" would be out of date at once.
+// appear shows the pod as a holder in its status. Until the check for the pod's deletion has
+// ended, the status stays as it is. Most applications run milliseconds later, so a status
+// "Starting" would soon be out of date.
 func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
 	if u.deletion.open() {
@@ -310,15 +309,14 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	}))
 }
 
-// spared reports whether the pod may stay Ready although its application does not serve. A
-// strict controller would replace an unready pod. So in the rollout of a broken version such a
-// controller would replace one old pod after the other. The caller knows whether the
-// revision is proven.
+// spared reports whether a Ready pod stays Ready although its application does not serve. A
+// strict controller replaces each unready pod, so in a rollout of a broken version it could
+// replace all old pods. The caller must know that the pod's revision is proven.
 func (u *unit) spared() bool { return u.config.ReplacesUnready && u.stored.ready }
 
-// letGo ends the hold, and the claim waits again. If all children are proven dead, the
-// claim releases the slots at once, unless the pod competes for them again. Without proof
-// the slots have to expire.
+// letGo ends the hold, and the claim waits for the slots again. If all children are proven
+// dead, the claim releases the slots at once, unless the pod itself needs them again. Without
+// proof the Leases must expire.
 func (h *hold) letGo(end ending) {
 	u, budget := h.unit, h.unit.self.Budget
 	u.metrics.Holding(0)
@@ -333,12 +331,12 @@ func (h *hold) letGo(end ending) {
 		u.config.Log.Warn("not released: no proof that all children are dead", "hold", h.id)
 		u.events.NotReleased(h.slots)
 	case reason == show.ReasonYield:
-		// The other pods get a head start of Budget.Retry. A standby acts within
-		// milliseconds, or within that time if its watch has ended.
+		// Until the head start is over, this pod does not acquire. A standby acts within
+		// milliseconds, or within Budget.Retry if its watch has ended.
 		part.GiveBack, part.HeadStart = true, budget.Retry
 	case reason == show.ReasonNotGranted:
-		// The disk does not recover in a moment, so a pod with a good disk goes first. If
-		// no other pod competes, this pod writes no more often than a holder.
+		// The disk does not recover in a moment, so other pods may acquire first. Without such
+		// a pod, this pod acquires no more often than a holder renews.
 		part.GiveBack, part.HeadStart = true, budget.Renew
 	case reason == show.ReasonEnded, reason == show.ReasonSucceeded, reason == show.ReasonNotStarted, reason == show.ReasonPaused,
 		reason == show.ReasonShardsChanged, reason == show.ReasonTurnFailed:

@@ -12,15 +12,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// holdRollout is a hold's part in a rollout.
+// holdRollout has what package turn needs to know about a hold.
 type holdRollout struct {
 	rollout *rollout
-	// facts are the inputs of the decisions about the hold. The next renewal writes
-	// their Rollout.
+	// facts are the inputs of package turn's decisions. The next renewal writes facts.Rollout.
 	facts turn.Hold
 }
 
-// note notes whether the children serve, the instant since which they do, and whether a
+// note stores whether the children serve, the instant since which they serve, and whether a
 // person has paused the slot.
 func (h *holdRollout) note(now, since time.Duration, serves, paused bool) {
 	if serves && !h.facts.Serves {
@@ -31,7 +30,8 @@ func (h *holdRollout) note(now, since time.Duration, serves, paused bool) {
 	h.facts.Serves, h.facts.Paused, h.facts.Ask = serves, paused, h.rollout.asks.last
 }
 
-// decide returns the decision of package turn about the hold.
+// decide returns package turn's decision about the hold; the zero value for a pod that takes no
+// turns.
 func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
 	if !h.rollout.takesTurns() {
 		return turn.Holder{Wake: instant.Never}
@@ -41,10 +41,10 @@ func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
 	return got
 }
 
-// part notes the text about turns that the releasing write stores, and returns the pod that
-// this write names. If the argument "to" names a pod, the write names that pod, and the
-// argument "revision" is its revision. Otherwise a pod that is about to end yields to the
-// pod that asks.
+// part stores the text about turns for the releasing write, and returns the pod that the write
+// names as successor. If the argument "to" names a pod, that pod is the successor, and the
+// argument "revision" is its revision. If "to" is empty, a pod that is about to end yields to
+// the pod that asks.
 func (h *holdRollout) part(now time.Duration, r lease.Record, to string, revision api.Revision, stays bool) (successor string) {
 	if !h.rollout.takesTurns() {
 		return to

@@ -20,14 +20,14 @@ func migrates(c *Config) {
 	c.Granted = func(_, _ string) bool { return false }
 }
 
-// succeed ends the child of an init container with exit code 0; its shim dies.
+// succeed ends the child of an init container with exit code 0. Then the shim dies.
 func (g *gates) succeed(id gate.ShimID) {
 	g.report(id, func(r *gate.Report) { r.Phase, r.Completed = gate.Ended, true })
 	close(g.shims[id].ended)
 	g.report(id, func(r *gate.Report) { r.Connected, r.Dead = false, true })
 }
 
-// fail ends the child of a shim with an exit code that nothing has asked for.
+// fail ends the child of a shim with another exit code than 0, without an order to drain.
 func (g *gates) fail(id gate.ShimID) {
 	g.report(id, func(r *gate.Report) { r.Phase, r.Failed = gate.Ended, true })
 	close(g.shims[id].ended)
@@ -97,7 +97,8 @@ func TestAgentReleasesIfTheApplicationNeverStarts(t *testing.T) {
 	})
 }
 
-// A slow loop receives an init container's success and its shim's death in one report.
+// If the loop is slow, the success of an init container and the death of its shim come in one
+// report.
 func TestHoldSurvivesInitSuccessReportedWithShimDeath(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -144,12 +145,12 @@ func TestFailedInitContainerHandsOverItsSlot(t *testing.T) {
 		w.within(time.Second, "init container runs", func() bool { return a.running("s1") })
 		b.gates.connect(gate.Report{Shim: "s9", Container: "app"})
 		w.pass(time.Second)
-		a.gates.end("s1") // with another code than 0
+		a.gates.end("s1") // the child ends with another exit code than 0
 		w.within(time.Second, "handed over", func() bool { return b.running("s9") })
 	})
 }
 
-func TestHoldNotedForInitContainerIsNotReleased(t *testing.T) {
+func TestHoldOfUnseenInitShimIsNotReleased(t *testing.T) {
 	for name, c := range map[string]struct {
 		noted    func(running string) string
 		released bool
@@ -181,7 +182,7 @@ func TestHoldNotedForInitContainerIsNotReleased(t *testing.T) {
 	}
 }
 
-// told returns the reasons of all Events so far.
+// told returns the reasons of all Events so far, of all pods.
 func (s *server) told() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -192,8 +193,8 @@ func (s *server) told() []string {
 	return reasons
 }
 
-// The machine may have been paused between two containers of a pod. Then no shim lives that
-// could report the leap, and another pod may have the slot.
+// The machine may be paused between two containers of a pod. Then no shim lives that could
+// report the leap, and another pod may have the slot.
 func TestLeapBetweenContainersDelaysTheNextGrant(t *testing.T) {
 	simulate(t, func(w *world) {
 		leaps := make(chan struct{})

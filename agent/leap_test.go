@@ -14,13 +14,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// leaps makes a shim report that the wall clock leapt.
+// leaps makes a shim report the leap with this number.
 func (p *pod) leaps(id gate.ShimID, leap int) {
 	p.gates.report(id, func(r *gate.Report) { r.Leap = leap })
 	synctest.Wait()
 }
 
-// answer returns the agent's last grant, if that grant answers a leap.
+// answer returns the agent's last grant, and whether that grant answers a leap.
 func (p *pod) answer() (gate.Grant, bool) {
 	given := p.gates.given()
 	if len(given) == 0 || given[len(given)-1].Leap == 0 {
@@ -36,7 +36,7 @@ func (w *world) writes() int {
 	return w.server.writes
 }
 
-// settled runs a pod, and waits until shortly after a renewal.
+// settled starts a pod, and waits until shortly after a renewal.
 func settled(w *world) *pod {
 	a := stubborn(w)
 	w.pass(time.Minute)
@@ -46,7 +46,7 @@ func settled(w *world) *pod {
 	return a
 }
 
-// writesAt waits for a renewal, and returns how many writes there were by then.
+// writesAt waits for the next renewal, and returns the number of all writes by then.
 func (p *pod) writesAt(w *world) int {
 	before := w.writes()
 	w.within(6*time.Second, "renewed", func() bool { return w.writes() > before })
@@ -127,8 +127,8 @@ func TestLeapRevealingSlotLossStopsChildWithoutGrace(t *testing.T) {
 	})
 }
 
-// A waiting shim may have reported a leap long ago, or between a renewal and the grant
-// that follows the renewal.
+// A waiting shim may have reported a leap long ago, or between a renewal and the grant after
+// it.
 func TestWaitingShimGetsGrantAfterReportingALeap(t *testing.T) {
 	t.Run("before the slot was acquired", func(t *testing.T) {
 		simulate(t, func(w *world) {
@@ -168,7 +168,7 @@ func TestAgentGrantsAgainAfterLeapDuringItsRestart(t *testing.T) {
 	})
 }
 
-func TestAgentAnswersTheLeapOfEveryShim(t *testing.T) {
+func TestEveryShimReportingALeapGetsAGrant(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "other"} })
@@ -212,8 +212,8 @@ func TestAgentWithoutShimsRenewsAtALeap(t *testing.T) {
 	})
 }
 
-// The machine may have been paused while the acquiring write was under way. The gates
-// without shims freeze nothing, so nothing starts before a renewal is stored.
+// The machine may be paused during the acquiring write. Without shims, nothing freezes the
+// child, so no child starts before a later renewal is stored.
 func TestAgentWithoutShimsRenewsBetweenLeapAndGrant(t *testing.T) {
 	simulate(t, func(w *world) {
 		leaps, late := make(chan struct{}), make(chan struct{})
@@ -223,7 +223,7 @@ func TestAgentWithoutShimsRenewsBetweenLeapAndGrant(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "acquired", func() bool { return w.holder() == a.identity() })
 		leaps <- struct{}{}
-		w.edit(func(l *kube.Lease) { l.Holder = "b_u" }) // the Lease had run out
+		w.edit(func(l *kube.Lease) { l.Holder = "b_u" }) // the Lease expired during the pause, and b took the slot
 		close(late)
 		w.pass(time.Second)
 		assert.Empty(t, a.gates.given(), "beside another pod's child")

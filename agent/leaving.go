@@ -18,35 +18,32 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leaving is a hold's way out of the pod's Services. Package leave decides, and this struct
-// remembers what the decisions depend on.
+// leaving has what package leave needs to decide how a holder leaves the pod's Services.
 type leaving struct {
 	unit    *unit
 	loop    *loop
 	hold    string
 	rollout *holdRollout
-	// id identifies the leave. A pod that offered to the leave of an earlier agent
-	// process may be gone. So each agent process of a hold has a leave with an id of its
-	// own.
+	// id identifies the leave. Each agent process of a hold uses another id, because the pods
+	// that offered to an earlier process may be gone.
 	id string
 
 	leave leave.Leave
 	leave.Decision
-	// turn is the revision of the pod that follows the holder; zero if that pod begins no
-	// turn.
+	// turn is the revision of the successor; zero if no turn begins with the successor.
 	turn api.Revision
-	// signalled is the instant at which the agent began to ask about the pod's deletion;
-	// zero without a stop signal of the kubelet. The fields ends, known and deleted have
-	// the answer, as in [leave.Facts].
+	// signalled is the instant of the agent's first read of the pod after a stop signal of the
+	// kubelet; zero without such a signal. The fields ends, known and deleted have the answer,
+	// as in [leave.Facts].
 	signalled, ends time.Duration
 	known, deleted  bool
-	// asked is the instant at which the agent last began to ask. Even if a shim reports a
-	// stop signal again and again, the agent waits for Budget.Retry before it asks again.
+	// asked is the instant of the last read of the pod. A shim may report stop signals again
+	// and again, so the agent reads again only after Budget.Retry.
 	asked time.Duration
 }
 
-// endpointDelay returns the time that a holder takes to leave its Services. The time is zero
-// for a pod without ports, or without turns.
+// endpointDelay returns the time that a holder takes to leave its Services; zero for a pod
+// without ports, or without turns.
 func (u *unit) endpointDelay() time.Duration {
 	if !u.rollout.takesTurns() || len(u.config.Ports) == 0 {
 		return 0
@@ -54,18 +51,16 @@ func (u *unit) endpointDelay() time.Duration {
 	return u.config.EndpointDelay
 }
 
-// replaced reports whether the pod is of a StatefulSet or DaemonSet. Some of their
-// controllers delete each old pod that is not Ready ([Config.ReplacesUnready]). A leave
-// treats all of them alike.
+// replaced reports whether the pod belongs to a StatefulSet or a DaemonSet. Only some of their
+// controllers are strict ([Config.ReplacesUnready]), but a leave treats all of them alike.
 func (u *unit) replaced() bool {
 	kind, _, _ := strings.Cut(u.config.Workload, "/")
 	return kind == "StatefulSet" || kind == "DaemonSet"
 }
 
-// delay returns the longest time for which a shim may hold a kubelet's stop signal back.
-// A living agent ends that wait earlier, so only a shim whose agent has died waits for
-// the whole time. The time is short until the agent knows what is left of the pod's
-// grace.
+// delay returns the longest time for which a shim may hold back a stop signal of the kubelet. A
+// living agent ends that wait earlier, so only a shim whose agent has died waits for the whole
+// time. The time is short until the agent knows how much of the pod's grace is left.
 func (l *leaving) delay() time.Duration {
 	delay := l.unit.endpointDelay()
 	if delay == 0 || l.Over || l.restarts() {
@@ -77,12 +72,12 @@ func (l *leaving) delay() time.Duration {
 	return min(delay+2*leave.Stored, max(0, l.ends-l.signalled)/2)
 }
 
-// restarts reports whether the kubelet's stop signal belongs to the restart of one
-// container: by the API server's answer, the pod is not being deleted.
+// restarts reports whether the kubelet's stop signal belongs to the restart of one container:
+// the API server has answered that nobody has deleted the pod.
 func (l *leaving) restarts() bool { return l.known && !l.deleted }
 
-// due returns the wished end, or no end while the wished one is not due. A yield is due
-// once the pod has left its Services.
+// due returns the wished end if that end is due; otherwise the zero value. A yield is due once
+// the pod has left its Services. Every other end is due at once.
 func (l *leaving) due(wish ending) ending {
 	if wish.reason == show.ReasonYield && !l.Over {
 		return ending{}
@@ -118,7 +113,7 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	out := l.Out
 	l.Decision = l.leave.Next(now, f)
 	if l.restarts() && !signalled {
-		l.signalled, l.known = 0, false // the next signal may be that of a deletion
+		l.signalled, l.known = 0, false // the next stop signal may belong to a deletion
 	}
 	if l.Out && !out {
 		l.turn = turn
@@ -127,8 +122,8 @@ func (l *leaving) next(ctx context.Context, s claim.State, wish ending, serves b
 	return min(l.Wake, askAt)
 }
 
-// reported returns whether the kubelet has signalled a shim of the hold, and whether a
-// shim still runs the preStop hook.
+// reported reports whether the kubelet has signalled a shim of the hold, and whether a shim
+// still runs the preStop hook.
 func (l *leaving) reported() (signalled, preStop bool) {
 	for _, r := range l.unit.shims.Reports() {
 		if r.Stopping && r.Phase == gate.Running && r.Hold == l.hold && !r.Dead {
@@ -138,15 +133,15 @@ func (l *leaving) reported() (signalled, preStop bool) {
 	return signalled, preStop
 }
 
-// offers returns the offers of other pods. The holder ignores an offer in its own name,
-// because otherwise the holder could yield to itself.
+// offers returns the offers of other pods. An offer in the holder's own name does not count,
+// because the holder could yield to itself.
 func (l *leaving) offers() []api.Offer {
 	own := func(o api.Offer) bool { return o.Identity == l.unit.self.Identity }
 	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.id)), own)
 }
 
-// askDeletion asks the API server whether the pod is being deleted, and what is left of
-// its grace, until an answer comes. The stop signal alone does not tell, because the
+// askDeletion reads the pod until an answer comes: whether the pod is being deleted, and how
+// much of its grace is left. The stop signal alone does not prove a deletion, because the
 // kubelet also stops a container that fails its liveness probe.
 func (l *leaving) askDeletion(ctx context.Context) {
 	l.loop.group.Go(func() {
@@ -157,8 +152,8 @@ func (l *leaving) askDeletion(ctx context.Context) {
 	})
 }
 
-// ending has the reason why a hold ends, the grace that its children get, and the pod
-// that its releases name.
+// ending has the reason for the end of a hold, the grace that its children get, and the
+// successor that its releases name.
 type ending struct {
 	reason    string
 	grace     time.Duration
@@ -167,8 +162,8 @@ type ending struct {
 	turn api.Revision
 }
 
-// cause returns the cause of a yield, as package leave names it; [leave.None] for every
-// other end.
+// cause returns package leave's name for the cause of a yield; [leave.None] for every other
+// end.
 func (e ending) cause() leave.Cause {
 	switch {
 	case e.reason != show.ReasonYield:

@@ -20,12 +20,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// behind makes a pod of the old revision forward one port, with an endpoint delay.
+// behind makes a pod of the old revision forward one port, and gives it an endpoint delay.
 func behind(p *ports, change ...func(c *Config)) []func(c *Config) {
 	return append([]func(c *Config){of(oldRevision), lingering(p)}, change...)
 }
 
-// service is a holder, and its standbys, behind a Service.
+// service is a holder with its standbys, which forward ports to it, as behind a Service.
 type service struct {
 	*world
 	holder *pod
@@ -55,8 +55,8 @@ func (w *world) serve(standbys int, change ...func(c *Config)) *service {
 	return s
 }
 
-// follower waits until the holder names the standby that follows, and returns that
-// standby and another one.
+// follower waits until the holder names a successor. The function returns the successor and
+// another standby.
 func (s *service) follower() (next, other *pod) {
 	s.t.Helper()
 	s.within(time.Second, "a standby follows", func() bool {
@@ -70,12 +70,12 @@ func (s *service) follower() (next, other *pod) {
 	return next, other
 }
 
-// asksToStop makes the holder's shim report the kubelet's stop signal.
+// asksToStop makes the holder's shim report a stop signal of the kubelet.
 func (s *service) asksToStop() {
 	s.holder.gates.report("s1", func(r *gate.Report) { r.Stopping = true })
 }
 
-// delay returns the delay of the holder's last grant.
+// delay returns how long the holder's last grant lets the shim hold back a stop signal.
 func (s *service) delay() time.Duration {
 	given := s.holder.gates.given()
 	return given[len(given)-1].Delay
@@ -230,7 +230,7 @@ func TestDaemonSetsHolderYieldsWithoutLeavingItsServices(t *testing.T) {
 	})
 }
 
-// While the holder leaves, the pod of the newer revision vanishes, and the kubelet
+// While the holder leaves its Services, the pod of the newer revision vanishes, and the kubelet
 // restarts the container "helper".
 func TestRestartedContainerMakesALeavingHolderReadyAgain(t *testing.T) {
 	for name, outage := range map[string]time.Duration{"the API server answers": 0, "the API server is away": 5 * time.Second} {
@@ -282,8 +282,8 @@ func TestRestartedContainerMakesALeavingHolderReadyAgain(t *testing.T) {
 	}
 }
 
-// The kubelet may give an evicted pod no more than two seconds. So the shim must not hold
-// the stop signal back for long while the agent does not know the grace.
+// The kubelet may give an evicted pod no more than two seconds. So while the agent does not
+// know the grace, the shim must not hold the stop signal back for long.
 func TestStopSignalWaitsBrieflyWhileGraceIsUnknown(t *testing.T) {
 	for name, broken := range map[string]func(l *link){
 		"the API server refuses":      func(l *link) { l.refuse = &kube.StatusError{Code: 503} },
@@ -342,8 +342,8 @@ func TestHolderServesConnectionsDuringItsPreStopHook(t *testing.T) {
 	})
 }
 
-// An ask stays fresh for a shorter time than this endpoint delay. So the asker has to
-// write its ask again while the holder leaves.
+// An ask is fresh for a shorter time than this endpoint delay. So the asking pod must write its
+// ask again while the holder leaves.
 func TestPodSoonRepeatsAnAskWhoseWriteFailed(t *testing.T) {
 	simulate(t, func(w *world) {
 		long := func(c *Config) { c.EndpointDelay = time.Minute }
@@ -480,8 +480,8 @@ func TestAskSurvivesAStandbysOfferInNextLease(t *testing.T) {
 	assert.Equal(t, "h2 e_u", l.Annotations[api.OffersAnnotation], "the offers to an earlier hold are void")
 }
 
-// The holder's node vanishes in the middle of a leave. An agent of an earlier version takes
-// the slot, and keeps annotations that it does not know.
+// The holder's node vanishes in the middle of a leave. An agent of an earlier version takes the
+// slot. That agent keeps the annotations about the leave, because it does not know them.
 func TestStandbyIgnoresTheLeaveOfAReplacedHolder(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
@@ -523,7 +523,7 @@ func TestRepeatedStopSignalsCauseFewPodReads(t *testing.T) {
 	})
 }
 
-// lateAnswers answers each write of the slot only after the watch has shown the write.
+// lateAnswers delays the answer to each write of the slot until the watch has shown that write.
 type lateAnswers struct{ *link }
 
 func (l *lateAnswers) UpdateLease(ctx context.Context, to *kube.Lease) (*kube.Lease, error) {

@@ -36,7 +36,7 @@ func (p *pod) ended() bool {
 	}
 }
 
-// endsWithin lets time go by until the agent's process has ended.
+// endsWithin lets time pass until the agent's process has ended.
 func (p *pod) endsWithin(limit time.Duration) time.Duration {
 	p.world.t.Helper()
 	return p.world.within(limit, "the agent ends", p.ended)
@@ -128,8 +128,8 @@ func TestDeletedHolderDoesNotLingerAfterChildEnds(t *testing.T) {
 	})
 }
 
-// The shim of a lingering pod may still wait, because the kubelet's signal came too
-// early and was lost.
+// The shim of a lingering pod may still wait, if the kubelet's signal came before the shim's
+// signal handler.
 func TestLingeringStandbyTakesNoSlot(t *testing.T) {
 	for name, another := range map[string]bool{"while nobody else wants it": false, "while another does": true} {
 		t.Run(name, func(t *testing.T) {
@@ -141,8 +141,8 @@ func TestLingeringStandbyTakesNoSlot(t *testing.T) {
 				w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 				b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 				w.pass(time.Minute)
-				// The API server refuses the patches of b's status. So b's agent cannot
-				// learn of a deletion.
+				// The API server refuses the patches of b's status, and only their answers
+				// would tell b's agent of a deletion.
 				b.link.set(func(l *link) { l.noStatus = true })
 				close(b.stop)
 				w.pass(time.Second)
@@ -175,7 +175,7 @@ func TestLingeringStandbyTakesNoSlot(t *testing.T) {
 	}
 }
 
-// A controller that deleted all pods makes no other pod before they have ended.
+// A controller that has deleted all pods creates no pod before the deleted ones have ended.
 func TestLingeringStandbyEndsIfSlotStaysFree(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

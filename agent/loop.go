@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
-// ErrGateClosed means that the gate ended under a running agent.
+// ErrGateClosed means that the gate ended before the agent did.
 var ErrGateClosed = errors.New("agent: the gate is closed")
 
 // loop alone waits for the agent's events. The loop also starts all requests of the agent, except
@@ -29,10 +29,9 @@ type loop struct {
 	yields   chan struct{}
 	group    sync.WaitGroup
 	stop     <-chan struct{}
-	// unanswered delivers the addresses of pods that did not answer a forwarded
-	// connection.
+	// unanswered delivers the address of a pod that did not answer a forwarded connection.
 	unanswered <-chan string
-	// now is the instant at which the current event arrived.
+	// now is the instant of the last event.
 	now time.Duration
 }
 
@@ -47,12 +46,11 @@ func newLoop(c Config, u *unit, p posts) *loop {
 	return l
 }
 
-// begin notes the instant at which the agent begins, and the channel that stops the
-// agent.
+// begin sets the instant at which the agent begins, and the channel that stops the agent.
 func (l *loop) begin(stop <-chan struct{}) { l.now, l.stop = l.config.Clock(), stop }
 
-// act carries out what the claim decides by the facts. The result is the instant of the
-// next decision.
+// act sends the requests that the claim decides on by the facts. The result is the instant of
+// the next decision.
 func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 	actions, wake := l.unit.claim.Next(l.now, f)
 	for _, a := range actions {
@@ -61,8 +59,8 @@ func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 	return wake
 }
 
-// appear shows the pod's status. If the status depends on whether the holder's pod answers
-// connections, the function also asks that pod. The result is the instant of the next call.
+// appear writes the pod's status. If the status depends on whether the holder's pod answers
+// connections, appear also tests that pod. The result is the instant of the next decision.
 func (l *loop) appear(ctx context.Context, look show.Look) (wake time.Duration) {
 	if !look.Keep {
 		l.unit.status.Show(look.Appearance)
@@ -80,13 +78,13 @@ func (l *loop) askHolder(ctx context.Context, address string) {
 	l.posts.post(ctx, func(now time.Duration) { l.unit.readiness.Reached(now, address, err) })
 }
 
-// longest is the longest time without a check of the clock. Go's timers stop while the
-// machine sleeps, so the loop may be late for a renewal after the machine wakes. A
-// shim's deadline does not depend on the loop.
+// longest is the longest sleep of the loop. Go's timers stop while the machine sleeps, so a
+// renewal may be late by this time after the machine wakes. A shim's deadline does not depend
+// on the loop.
 const longest = 10 * time.Second
 
-// wait waits for one event, or until the instant wake, and notes the event in the agent's
-// state. Timers only wake the loop; only the clock tells the time.
+// wait waits for one event, or until the instant wake, and stores what the event reports.
+// Timers only wake the loop; only the clock tells the time.
 func (l *loop) wait(ctx context.Context, wake time.Duration) error {
 	l.unit.metrics.Looked()
 	pause := longest

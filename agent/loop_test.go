@@ -82,7 +82,7 @@ func TestStandbyWritesNothingWhileAHolderRenews(t *testing.T) {
 		b := w.start("b")
 		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 		w.pass(10 * time.Second)
-		a.link.set(func(l *link) {}) // a stays
+		a.link.set(func(l *link) {}) // the pod a stays connected
 		before = w.server.requests()
 		w.pass(5 * time.Minute)
 		assert.InDelta(t, 60, w.server.requests()-before, 1, "the standby adds nothing")
@@ -160,8 +160,8 @@ func TestChildDiesByItsDeadlineDuringAnOutage(t *testing.T) {
 				w.pass(time.Minute)
 				a.link.set(func(l *link) { l.cut, l.refuse = false, nil })
 				b.link.set(func(l *link) { l.cut, l.refuse = false, nil })
-				// The bound is a standby's back-off. The pod does not wait for the
-				// expiry of the Lease.
+				// Only a standby's back-off delays the pod. The pod does not wait until the
+				// Lease expires.
 				w.within(5*time.Second, "child runs again", func() bool { return a.running("s1") })
 				assert.NotEqual(t, first, a.gates.hold("s1"))
 				assert.Equal(t, gate.Waiting, b.gates.phase("s2"))
@@ -244,7 +244,7 @@ func TestShimInDoubtWaitsUntilTheHoldExpires(t *testing.T) {
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		hold := a.gates.hold("s1")
 		renewed := w.server.lease(theSlot).RenewTime
-		// Agent and shim are killed together; the child may live on.
+		// Agent and shim are killed at the same time, and the child may live on.
 		a.kill()
 		a = w.start("a")
 		a.gates.connect(gate.Report{Shim: "s2", Container: "app", Unproven: hold})
@@ -335,7 +335,7 @@ func TestSlotsAreTakenInOrderAndLostTogether(t *testing.T) {
 		require.Len(t, a.gates.given()[0].Slots, 2)
 		assert.Equal(t, "lock.a", a.gates.given()[0].Slots[0].Slot)
 
-		// A person takes the second slot away.
+		// A person gives the second slot to somebody else.
 		l := w.server.lease("lock.b")
 		l.Holder = "somebody"
 		w.server.put(&l)

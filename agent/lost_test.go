@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// stubborn runs a pod that holds the slot and whose child never stops by itself.
+// stubborn starts a pod that holds the slot, and whose child does not stop at SIGTERM.
 func stubborn(w *world, change ...func(c *Config)) *pod {
 	w.free(theSlot)
 	a := w.start("a", change...)
@@ -31,11 +31,11 @@ func (w *world) edit(change func(l *kube.Lease)) {
 	w.server.put(&l)
 }
 
-// stopped reports whether the first child is dead.
+// stopped reports whether the first child of the shim s1 is dead.
 func (p *pod) stopped() bool { return p.gates.shim("s1").ran[0][1] >= 0 }
 
 func TestChildGetsNoGraceIfAnotherPodHolds(t *testing.T) {
-	const drain = 9 * time.Second // of 30 s
+	const drain = 9 * time.Second // the drain of a lease of 30 s
 	for name, c := range map[string]struct {
 		change func(l *kube.Lease)
 		grace  time.Duration

@@ -33,7 +33,8 @@ func (p *pod) metric(name string) float64 {
 	return 0
 }
 
-// waiting starts a pod whose shim waits for the slots. No write of the pod is stored.
+// waiting starts a pod whose shim waits for the slots. The API server stores no write of the
+// pod.
 func (w *world) waiting(name string, change ...func(c *Config)) *pod {
 	p := w.start(name, change...)
 	p.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 403} })
@@ -47,7 +48,7 @@ func TestVacancyIsCountedWithoutALivingHolder(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(w *world)
 		change  func(c *Config)
-		vacant  float64 // after two minutes
+		vacant  float64 // the metric after two minutes
 	}{
 		"a free slot":           {prepare: func(w *world) { w.free(theSlot) }, vacant: 2 * minute},
 		"no Lease":              {prepare: func(*world) {}, vacant: 2 * minute},
@@ -74,7 +75,7 @@ func TestVacancyIsCountedWithoutALivingHolder(t *testing.T) {
 	}
 }
 
-// put makes a Lease of a holder that renews no more.
+// put creates a Lease whose holder has vanished, with this duration.
 func (w *world) put(name string, seconds int) {
 	w.server.put(&kube.Lease{Name: name, Holder: "vanished", DurationSeconds: seconds})
 }
@@ -128,7 +129,7 @@ func TestLateRenewalsAreCounted(t *testing.T) {
 	}
 }
 
-func TestWorkloadOfThePodIsAMetric(t *testing.T) {
+func TestMetricNamesTheWorkloadOfThePod(t *testing.T) {
 	simulate(t, func(w *world) {
 		assert.EqualValues(t, 1, w.start("a").metric(`metaparticle_workload_info{workload="Deployment/biller"}`))
 	})

@@ -18,10 +18,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// unordered is the revision of a pod whose agent or webhook is of an earlier version.
+// unordered is the revision of a pod whose agent or webhook is of an earlier version, without
+// turns.
 var unordered = api.Revision{}
 
-// up starts a pod with one shim, which has the pod's name.
+// up starts a pod with one shim, whose id is the pod's name.
 func (w *world) up(name string, change ...func(c *Config)) *pod {
 	p := w.start(name, change...)
 	p.connect(gate.ShimID(name))
@@ -34,7 +35,7 @@ func (p *pod) runs() bool {
 	return phase == gate.Running || phase == gate.Draining
 }
 
-// remove deletes the pod as a controller and a kubelet do.
+// remove deletes the pod, and stops its containers as the kubelet does.
 func (p *pod) remove() {
 	p.delete()
 	close(p.stop)
@@ -44,7 +45,7 @@ func (p *pod) remove() {
 	p.endsWithin(time.Second)
 }
 
-// starts counts the starts of the application in all pods.
+// starts returns the number of the application's starts in all pods.
 func (w *world) starts() (count int) {
 	for _, p := range w.pods {
 		for id := range p.gates.shims {
@@ -55,7 +56,7 @@ func (w *world) starts() (count int) {
 }
 
 // replace rolls out as a Deployment's controller does. The function starts one new pod at a
-// time, and deletes one old pod once the new pod is Ready.
+// time, and deletes one old pod once that new pod is Ready.
 func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 	w.t.Helper()
 	for i, revision := range news {
@@ -68,10 +69,9 @@ func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 	return pods
 }
 
-// Pods without a revision are those of an earlier agent, of an earlier webhook, or of a
-// webhook that was rolled back. Every rollout with such pods completes. The number of the
-// application's starts is at most the number of old pods plus one. The next rollout
-// completes, too.
+// A pod has no revision if its agent or its webhook is of an earlier version, or if the webhook
+// was rolled back. With such pods, every rollout and the rollout after it complete. The
+// application starts at most once more than there are old pods.
 func TestRolloutsCompleteIfSomePodsHaveNoRevision(t *testing.T) {
 	for name, c := range map[string]struct{ olds, news []api.Revision }{
 		"no old pod has one":            {[]api.Revision{unordered, unordered, unordered}, []api.Revision{newRevision, newRevision, newRevision}},
@@ -118,8 +118,8 @@ func TestRolloutsCompleteIfSomePodsHaveNoRevision(t *testing.T) {
 	}
 }
 
-// An agent of an earlier version ignores the successor that a release names, so that
-// agent may take the slot first.
+// An agent of an earlier version ignores the successor in a release, and so may take the slot
+// first.
 func TestRolloutContinuesOnceTheOutdatedAgentIsGone(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
@@ -143,8 +143,8 @@ func TestRolloutContinuesOnceTheOutdatedAgentIsGone(t *testing.T) {
 	})
 }
 
-// Without its next Lease, for example before an upgrade of enroll, a pod cannot ask. The
-// new pod begins once the old pods are deleted.
+// Before an upgrade of enroll, the slot may have no next Lease. Then no pod can ask, so the new
+// pod runs only after the deletion of the old pods.
 func TestRolloutCompletesWithoutANextLease(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

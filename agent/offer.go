@@ -13,21 +13,21 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// mostTries bounds the attempts to write one offer. A conflict means that another pod has
-// written an offer or an ask. After [api.MostOffers] offers this pod need not offer, so a
-// pod seldom needs more attempts than mostTries.
+// mostTries bounds the attempts to write one offer. An attempt conflicts if another pod has
+// written an offer or an ask. After [api.MostOffers] offers this pod need not offer, so a pod
+// seldom needs more attempts.
 const mostTries = 5
 
-// offerPause bounds the offers of a pod in the long run, and offerBurst bounds the offers
-// at once. Without these bounds a thief of the holder's rights could cause many writes,
-// by announcing a new leave many times a second.
+// offerPause is the least average time between two offers of a pod. offerBurst is how many
+// offers a pod may write at once. Without these bounds, a thief of the holder's rights could
+// cause many writes by announcing a new leave many times a second.
 const (
 	offerPause = 10 * time.Second
 	offerBurst = 3
 )
 
-// spendOffer counts one more offer of the pod. The result is false if the pod may not
-// write that offer now.
+// spendOffer counts one more offer of the pod. The result is false if the bounds forbid that
+// offer now.
 func (a *asker) spendOffer(now time.Duration) (left bool) {
 	if a.paid-now > (offerBurst-1)*offerPause {
 		return false
@@ -57,9 +57,10 @@ func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer
 	return err
 }
 
-// offerOn returns the next Lease with one more offer to the leave; false if this pod, or
-// enough other pods, have offered. The offer replaces an ask in the Lease, because an agent
-// may write no identity but its own. The pod that asks writes its ask again.
+// offerOn returns the next Lease with one more offer to the leave. The result more is false if
+// this pod, or enough other pods, have already offered. The offer replaces the ask in the
+// Lease, because an agent may write no identity but its own. The pod that asks writes its ask
+// again.
 func offerOn(base *kube.Lease, leave string, offer api.Offer, wall time.Time) (l *kube.Lease, more bool) {
 	offers := api.ParseOffers(base.Annotations[api.OffersAnnotation])
 	if offers.Leave != leave {

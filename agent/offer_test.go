@@ -56,7 +56,7 @@ func TestDelayedOfferErasesNoOffersToNextHolder(t *testing.T) {
 	})
 }
 
-// The holder's agent restarts in the middle of a leave, whose offers stay in the next Lease.
+// The holder's agent restarts during a leave. The offers to that leave stay in the next Lease.
 func TestOffersDoNotOutliveTheHoldersAgentProcess(t *testing.T) {
 	for name, c := range map[string]struct {
 		gone   bool

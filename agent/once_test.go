@@ -133,7 +133,7 @@ func TestFailureIsCountedBeforeTheContainerRunsAgain(t *testing.T) {
 	})
 }
 
-func TestBoundedWaitBeginsAfterTheDelay(t *testing.T) {
+func TestBoundedWaitBeginsAfterTheRetryDelay(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working(func(c *Config) { c.WaitAtMost = 5 * time.Second })
 		a.gates.fail("s1")
@@ -188,8 +188,8 @@ func TestFailureDelaysAllPodsOfItsKey(t *testing.T) {
 	})
 }
 
-// The pause keeps every pod from working after the delay.
-func TestConditionShowsTheFailureUntilTheDelayEnds(t *testing.T) {
+// A pause keeps every pod from working once the delay is over.
+func TestPodStatusShowsFailureUntilRetryDelayEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working()
 		b, other := w.start("b", once("7")), w.start("c", once("8"))
@@ -199,7 +199,7 @@ func TestConditionShowsTheFailureUntilTheDelayEnds(t *testing.T) {
 		w.annotate(onceSlot, api.PausedAnnotation, "hold")
 		a.gates.fail("s1")
 		a.migrate("s4")
-		w.pass(6 * time.Second) // a change of a standby's words alone waits for up to 5 s
+		w.pass(6 * time.Second) // a change of only the message of a standby's status waits for up to 5 s
 		for _, p := range []*pod{a, b} {
 			assert.Equal(t, "False WorkFailed", p.ready())
 			assert.Equal(t, "the work of once.schema has failed 1 time for the key 7, and the pod waits", p.message())
@@ -212,8 +212,8 @@ func TestConditionShowsTheFailureUntilTheDelayEnds(t *testing.T) {
 	})
 }
 
-// A pod whose container ended long ago must not cost the API server a watch for ever.
-func TestPodWatchesNothingAfterItsWorkIsDone(t *testing.T) {
+// A pod whose container ended long ago must not keep a watch open at the API server.
+func TestPodWatchesNoLeaseAfterItsWork(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(onceSlot)
 		a, b := w.start("a", once("7")), w.start("b", once("7"))
@@ -234,8 +234,8 @@ func TestPodWatchesNothingAfterItsWorkIsDone(t *testing.T) {
 	})
 }
 
-// A new agent process has no report of the shim's success.
-func TestContainerIsSkippedAfterItsOwnSuccess(t *testing.T) {
+// The new agent process gets no report about the shim's success, so the Lease must tell.
+func TestSucceededInitContainerEndsWithoutAnotherChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working()
 		a.gates.succeed("s1")
@@ -248,12 +248,12 @@ func TestContainerIsSkippedAfterItsOwnSuccess(t *testing.T) {
 	})
 }
 
-// The kubelet runs an init container again after the pod's sandbox has died.
+// The kubelet runs a completed init container again if the pod's sandbox has died.
 func TestSuccessIsRecordedBeforeTheContainerRunsAgain(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working()
 		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
-		w.pass(70 * time.Second) // the hold ends at the end of its renewals, and not by the success
+		w.pass(70 * time.Second) // the hold ends because no renewal is stored, before the success
 		a.gates.succeed("s1")
 		a.migrate("s2")
 		w.pass(5 * time.Second)
@@ -261,7 +261,7 @@ func TestSuccessIsRecordedBeforeTheContainerRunsAgain(t *testing.T) {
 		a.link.set(func(l *link) { l.unwritten = nil })
 		w.within(time.Minute, "the container is skipped", a.dismissed)
 		assert.Equal(t, api.Done("7"), w.done())
-		// The first shim may get its grant twice, if its report is late.
+		// A late report of the first shim could make the agent send this grant a second time.
 		assert.Zero(t, a.gates.shim("s2").grant)
 	})
 }

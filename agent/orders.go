@@ -12,35 +12,35 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/proof"
 )
 
-// orders sends grants and drains to the shims, and remembers the last ones that went over
-// each connection.
+// orders sends grants and other orders to the shims. For each connection, orders remembers the
+// last order of each kind.
 type orders struct {
 	gate   Gate
 	asides Asides
-	// dismissals sends the order to end without a child.
+	// dismissals sends the order to end without a child to a shim.
 	dismissals func(gate.ShimID, gate.Dismiss) error
 	proof      *proof.Shims
 	log        *slog.Logger
 	sent       map[gate.ShimID]*sent
 }
 
-// sent has the orders that the agent has sent to one shim on its connection.
+// sent has the orders that the agent has sent to one shim over its present connection.
 type sent struct {
-	// until is the deadline of the last grant. The field delay is the time for which that
-	// grant lets the shim hold a stop signal back.
+	// until is the deadline of the last grant. The field delay is the time for which that grant
+	// lets the shim hold back a stop signal.
 	until, delay time.Duration
 	// granted is the hold of the last grant.
 	granted string
-	// answered is the shim's leap that the last grant answered.
+	// answered is the number of the shim's leap that the last grant answered.
 	answered int
-	// Each field is the hold of the last order of one kind: to drain, to kill the child
-	// at once, or to end the container.
+	// Each field is the hold of the last order of its kind: to drain, to kill the child at
+	// once, or to end the container.
 	drained, killed, ended string
-	// leaps is the claim's counter of leaps at the moment of this shim's last leap. The
-	// claim counts the leaps of all shims. A new connection keeps the value.
+	// leaps is the claim's count of leaps at the moment of this shim's last leap. The claim
+	// counts the leaps of all shims. The value stays when the shim connects again.
 	leaps int
-	// dismissed is the beginning of the wait that the shim was last asked to end. At the
-	// instant dismissAt the agent asks again.
+	// dismissed is the beginning of the wait that the last dismissal was to end. At the instant
+	// dismissAt the agent repeats the dismissal.
 	dismissed, dismissAt time.Duration
 }
 
@@ -48,7 +48,7 @@ func newOrders(c Config, p *proof.Shims) *orders {
 	return &orders{gate: c.Gate, asides: c.Asides, dismissals: c.Dismiss, proof: p, log: c.Log, sent: map[gate.ShimID]*sent{}}
 }
 
-// to returns the orders that were sent to the shim.
+// to returns the orders that the agent has sent to the shim.
 func (o *orders) to(id gate.ShimID) sent {
 	if s := o.sent[id]; s != nil {
 		return *s
@@ -56,7 +56,8 @@ func (o *orders) to(id gate.ShimID) sent {
 	return sent{}
 }
 
-// note notes the report r of a shim. The argument last is the shim's previous report.
+// note updates the orders by a shim's report r. The argument last is the previous report of the
+// same shim.
 func (o *orders) note(last, r gate.Report) {
 	switch s := o.sent[r.Shim]; {
 	case r.Dead:
@@ -64,17 +65,17 @@ func (o *orders) note(last, r gate.Report) {
 	case s == nil:
 		o.sent[r.Shim] = &sent{}
 	case r.Connected && !last.Connected:
-		// The orders of the old connection may not have arrived.
+		// Orders over the old connection may not have arrived, so the agent sends them again.
 		*s = sent{leaps: s.leaps, dismissed: s.dismissed}
 	}
 }
 
-// leapt notes the claim's count of all leaps up to the shim's last leap.
+// leapt stores the claim's count of leaps at the shim's last leap.
 func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 
-// grant sends a grant to the shim. From here on the shim may have a child of the
-// granted hold, even if the connection breaks. An error means that the gate did not try
-// to send a first grant, so the shim has none.
+// grant sends a grant to the shim. From the call on, the shim may have a child of the granted
+// hold, even if the connection breaks. An error means that the gate sent nothing of a first
+// grant, so the shim has no grant.
 func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
 	granted := o.proof.Granted(g.Hold, id)
 	o.proof.Grant(g.Hold, id)
@@ -92,8 +93,8 @@ func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
 	return err
 }
 
-// drain asks a shim to drain. If the shim has not used its grant of the hold, the shim
-// drops that grant.
+// drain orders a shim to drain. A shim that has not yet used its grant of the hold drops that
+// grant.
 func (o *orders) drain(r gate.Report, hold, reason string, grace time.Duration) {
 	s := o.sent[r.Shim]
 	if !r.Connected || s.drained == hold {
@@ -108,7 +109,7 @@ func (o *orders) drain(r gate.Report, hold, reason string, grace time.Duration) 
 	}
 }
 
-// end asks a shim to drain, and to end its container with the child's exit code.
+// end orders a shim to drain, and to end its container with the child's exit code.
 func (o *orders) end(r gate.Report, hold, reason string, grace time.Duration) {
 	s := o.sent[r.Shim]
 	if !r.Connected || s.ended == hold {
@@ -123,8 +124,7 @@ func (o *orders) end(r gate.Report, hold, reason string, grace time.Duration) {
 	}
 }
 
-// kill makes a shim kill its child at once, also in the middle of a drain that left
-// the child more time.
+// kill orders a shim to kill its child at once, even during a drain whose grace is not over.
 func (o *orders) kill(r gate.Report, reason string) {
 	s := o.sent[r.Shim]
 	if !r.Connected || s.killed == r.Hold {
@@ -136,13 +136,13 @@ func (o *orders) kill(r gate.Report, reason string) {
 	}
 }
 
-// dismissAgain is the time after which an order without effect is repeated. A shim that is
-// not starved ends within milliseconds, so a repetition is rare.
+// dismissAgain is the time after which a dismissal is repeated if the shim has not ended. A
+// shim that gets processor time ends within milliseconds, so a repetition is rare.
 const dismissAgain = time.Second
 
-// dismiss asks a waiting shim to end without a child, and repeats the order until the shim
-// has ended. The result first reports that the order is the first one in this wait. The
-// result again is the instant of the repetition.
+// dismiss orders a waiting shim to end without a child, and repeats the order until the shim
+// has ended. The result first reports that this order is the first one in this wait. The result
+// again is the instant of the next repetition.
 func (o *orders) dismiss(now time.Duration, r gate.Report, d gate.Dismiss) (first bool, again time.Duration) {
 	s := o.sent[r.Shim]
 	first = s.dismissed != r.Since

@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// requested lets time pass, and returns the number of requests for Leases that the
-// agent sent.
+// requested lets the time d pass, and returns the number of the agent's requests for Leases in
+// that time.
 func (p *pod) requested(d time.Duration) int {
 	count := func() (n int) {
 		p.link.mu.Lock()
@@ -67,12 +67,13 @@ func TestHolderBoundsItsRequestsDespiteConflictingWrites(t *testing.T) {
 		a := w.start("a")
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
-		// Each write of the agent conflicts with an earlier write of another program.
+		// Before each write of the agent, another program writes the Lease, so the agent's
+		// write conflicts.
 		a.link.set(func(l *link) {
 			writes := 0
 			l.meddle = func() {
 				if writes++; writes > 1000 {
-					return // no time passes here: the test is to fail, not to hang
+					return // without this bound, the test would hang instead of failing
 				}
 				l := w.server.lease(theSlot)
 				w.server.put(&l)
@@ -90,7 +91,7 @@ func TestStandbyReadsALeaseRecreatedWithoutAnEvent(t *testing.T) {
 		w.pass(time.Second)
 		w.server.remove(theSlot)
 		w.pass(0)
-		// The watch has reported the deletion, and reports nothing from here on.
+		// The watch has reported the deletion, and reports no later event.
 		a.link.set(func(l *link) { l.mute = true })
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "unknown", DurationSeconds: 30})
 		w.within(30*time.Second+slowest, "taken", func() bool { return a.running("s1") })

@@ -15,8 +15,8 @@ import (
 
 var first = func(c *Config) { c.Slots = []string{"lock.a"} }
 
-// Pod x claims two locks, and cannot acquire the second one. Pod y claims only the first
-// lock, and runs.
+// Pod x claims two locks, and cannot acquire the second one. Pod y claims only the first lock,
+// and must run.
 func TestPodThatCannotAcquireBothLocksKeepsNeither(t *testing.T) {
 	for name, c := range map[string]struct {
 		keep   func(w *world, x *pod)
@@ -34,7 +34,7 @@ func TestPodThatCannotAcquireBothLocksKeepsNeither(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free("lock.a", "lock.b")
-				x := w.start("x", both, func(*Config) { c.keep(w, w.pods["x"]) }) // before the first request
+				x := w.start("x", both, func(*Config) { c.keep(w, w.pods["x"]) }) // this comes before the first request of x
 				x.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 				w.pass(time.Second)
 				y := w.start("y", first)

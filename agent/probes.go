@@ -14,14 +14,14 @@ import (
 
 // Asides runs the commands of probes beside the child. agent/desk implements Asides.
 type Asides interface {
-	// RunAside runs a command beside the shim's child.
+	// RunAside runs a command beside the shim's child, and returns its result.
 	RunAside(ctx context.Context, shim gate.ShimID, command []string, timeout time.Duration) (gate.Result, error)
-	// End stops the shim's child as a drain does, and then the shim ends its container.
+	// End orders the shim to stop its child as a drain does, and then to end its container.
 	End(shim gate.ShimID, reason string, grace time.Duration) error
 }
 
-// reasonProbeFailed is the reason for which a child ends after its failed startup
-// probe.
+// reasonProbeFailed is the reason that a shim gets for the end of a child whose startup probe
+// failed.
 const reasonProbeFailed = "startup probe failed"
 
 func newProbes(c Config) *probe.Monitor {
@@ -34,12 +34,12 @@ func newProbes(c Config) *probe.Monitor {
 	})
 }
 
-// follow names the children whose probes count: those of the hold, once the postStart
-// hook is over and while they are not drained.
+// follow names the children whose probes count. These are the children of the hold from the end
+// of their postStart hook until their drain begins.
 func (h *hold) follow() {
 	u := h.unit
-	// The field h.turn still has the loop's last decision. The agent may have read the rollout
-	// from the Lease after that decision, so the rollout itself counts here.
+	// The decision in h.turn may be older than the rollout that the agent last read from the
+	// Lease. So the rollout itself counts here.
 	proven := u.rollout.takesTurns() && u.config.Revision.Same(h.rollout.facts.Rollout.Proven)
 	children := map[string]probe.Child{}
 	for _, r := range u.shims.Reports() {
@@ -54,10 +54,11 @@ func (h *hold) follow() {
 	u.probes.Follow(children)
 }
 
-// serves reports whether the hold's children run and pass their readiness probes.
+// serves reports whether the children of the hold run and pass their readiness probes.
 func (h *hold) serves() bool { return h.unit.shims.Running(h.id) && h.unit.probes.Ready() }
 
-// noticed acts on the results of probes.
+// noticed writes Events about the results of probes, and ends each child whose startup probe
+// failed.
 func (u *unit) noticed() {
 	for _, n := range u.probes.Take() {
 		u.events.Probed(n)
@@ -72,9 +73,9 @@ func (u *unit) noticed() {
 	}
 }
 
-// complete reports whether a child of the hold runs in every container of the
-// application, and its postStart hook is over. A version whose second container crashes
-// is broken, although the first one serves.
+// complete reports whether a child of the hold runs in every container of the application,
+// after its postStart hook. A revision whose second container crashes is not proven, although
+// the first container serves.
 func (u *unit) complete(hold string) bool {
 	return !slices.ContainsFunc(u.config.Containers, func(container string) bool {
 		return !slices.ContainsFunc(u.shims.Reports(), func(r gate.Report) bool {

@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// RunAside notes the command, and returns success while the child runs.
+// RunAside notes the command. The command succeeds while the child runs.
 func (g *gates) RunAside(_ context.Context, id gate.ShimID, command []string, _ time.Duration) (gate.Result, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -47,7 +47,7 @@ func (g *gates) End(id gate.ShimID, reason string, grace time.Duration) error {
 	return nil
 }
 
-// patient is an application that fails the probes that its field sick names.
+// patient is an application. Its field sick names the probes that the application fails.
 type patient struct {
 	mu   sync.Mutex
 	sick map[string]bool
@@ -75,7 +75,7 @@ func (p *patient) count(name string) int {
 	return p.asked[name]
 }
 
-// probed gives a pod's container TCP probes, each on a port of its own.
+// probed gives the pod's container the named probes, as TCP probes, each on a port of its own.
 func (p *patient) probed(names ...string) func(c *Config) {
 	ports := map[string]int{"startup": 1, "readiness": 2, "liveness": 3}
 	return func(c *Config) {
@@ -105,7 +105,7 @@ func (p *patient) probed(names ...string) func(c *Config) {
 	}
 }
 
-// kubelet sends a probe as the kubelet does.
+// kubelet sends the named probe as the kubelet does, and returns the answer's status code.
 func (p *pod) kubelet(probe string) int {
 	w := httptest.NewRecorder()
 	p.agent.Probes().ServeHTTP(w, httptest.NewRequest(http.MethodGet, api.ProbePath("app", probe), nil))

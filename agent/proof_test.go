@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// An unreadable note may name the very hold in the Lease, so the pod has to wait until
-// that hold expires.
+// An unreadable note may name the hold in the Lease, so the pod must wait until that hold
+// expires.
 func TestPodWithUnreadableNoteWaitsUntilLeaseExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
@@ -60,7 +60,7 @@ func TestShimThatConnectsDuringAHoldJoinsIt(t *testing.T) {
 		assert.Equal(t, a.gates.hold("s1"), a.gates.hold("s2"))
 		assert.Equal(t, a.gates.shim("s1").report.Slots, a.gates.shim("s2").report.Slots, "one token")
 
-		// The hold lasts as long as any of its children lives.
+		// The hold lasts until the last of its children is dead.
 		a.gates.end("s1")
 		w.pass(time.Minute)
 		assert.Equal(t, a.identity(), w.holder())
@@ -79,7 +79,7 @@ func TestAgentDrainsTheChildAfterAnotherShimsDoubt(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
-		// The child takes longer to stop than the time until the next renewal.
+		// The child takes longer to stop than the time to the next renewal.
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 8 * time.Second
 		a.gates.connect(gate.Report{Shim: "s2", Container: "helper"})
 		w.within(time.Second, "both run", func() bool { return a.running("s1") && a.running("s2") })
@@ -182,7 +182,7 @@ func TestPodWithoutAWaitingShimDoesNotCompete(t *testing.T) {
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 		w.pass(time.Second)
-		// The child crashes; its container sits in back-off.
+		// The child crashes, and its container waits in back-off.
 		a.gates.end("s1")
 		w.pass(100 * time.Millisecond)
 		assert.True(t, b.running("s2"))

@@ -27,13 +27,13 @@ type ports struct {
 	open   bool
 	target string
 	busy   error
-	// unreachable is the error of each attempt to reach the holder. The field asked counts
-	// the attempts.
+	// unreachable is the error of each attempt to reach the holder; nil if the holder answers.
+	// The field asked counts the attempts.
 	unreachable error
 	asked       int
 	unanswered  chan string
-	// left is closed when no connection is left after Linger: at the end of the delay,
-	// or at Close if the connections last.
+	// left is closed when no connection is left after Linger. If lasts is set, that is at
+	// Close; if not, at the end of the delay.
 	left  chan struct{}
 	lasts bool
 }
@@ -100,7 +100,7 @@ func forwarding(p *ports) func(c *Config) {
 	return func(c *Config) { c.Forwarder, c.Ports = p, []int{6379} }
 }
 
-// look is the part of a stored pod that the tests read.
+// look has the fields of a stored pod that the tests read.
 type look struct {
 	Metadata struct {
 		Labels      map[string]*string
@@ -111,7 +111,7 @@ type look struct {
 	}
 }
 
-// looks returns the pod as the last stored patch of its status shows it.
+// looks returns the pod as the last stored patch of its status left it.
 func (p *pod) looks() look {
 	p.link.mu.Lock()
 	defer p.link.mu.Unlock()
@@ -343,7 +343,7 @@ func TestHandoverWritesNoStatusOfOtherStandbys(t *testing.T) {
 	})
 }
 
-// Words that differ for a long time are written once, after the delay.
+// If only the message of the status changes, the agent writes it once, after the delay.
 func TestStandbyWritesChangedStatusMessageAfterADelay(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
@@ -419,7 +419,7 @@ func TestStatusIsWrittenAgainAfterALostAnswer(t *testing.T) {
 	})
 }
 
-// The API server receives a write only after the agent has given that write up.
+// A write of the status reaches the API server only after the agent has given that write up.
 func TestDelayedStatusWriteCannotOverwriteANewerStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}

@@ -15,13 +15,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// numbered returns a revision of the workload with this number and template.
+// numbered returns a revision of the workload with the given number and template hash.
 func numbered(number int64, hash string) api.Revision {
 	return api.Revision{Workload: oldRevision.Workload, Number: number, Hash: hash}
 }
 
-// proven starts two old pods, and lets the first one serve for [turn.Rest]. By then their
-// revision is proven.
+// proven starts two old pods, and lets the first one serve for [turn.Rest], until its revision
+// is proven.
 func (w *world) proven() (a, a2 *pod) {
 	w.free(theSlot, nextLease)
 	a = w.up("a", of(oldRevision))
@@ -31,7 +31,8 @@ func (w *world) proven() (a, a2 *pod) {
 	return a, a2
 }
 
-// fails ends the child of a turn, and restarts the container.
+// fails ends the child of the shim in the middle of a turn. The restarted container has the
+// shim next.
 func (p *pod) fails(shim, next gate.ShimID) {
 	p.gates.end(shim)
 	p.world.within(time.Second, "the turn is over", func() bool { return p.world.holder() != p.identity() })
@@ -144,7 +145,8 @@ func TestRolloutStallsUntilItsPausedSlotIsResumed(t *testing.T) {
 	})
 }
 
-// A Deployment that is paused in its rollout leaves pods of both revisions.
+// The controller of a Deployment whose rollout a person has paused keeps pods of both
+// revisions.
 func TestPausedDeploymentsNewRevisionIsProven(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
@@ -159,8 +161,8 @@ func TestPausedDeploymentsNewRevisionIsProven(t *testing.T) {
 	})
 }
 
-// Two Deployments share a lock. The version of one Deployment is broken, and a pod of the
-// other stands by.
+// Two Deployments share a lock. The revision of one Deployment is broken, and a pod of the
+// other Deployment stands by.
 func TestBrokenWorkloadLosesItsLockToAnotherWorkload(t *testing.T) {
 	another := func(c *Config) {
 		c.Workload, c.Revision = "Deployment/other", api.Revision{Workload: "2d7a", Number: 3, Hash: "other"}

@@ -13,11 +13,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
-// posts carries functions from other goroutines to the loop. The loop calls each with
+// posts carries functions from other goroutines to the loop. The loop calls each function with
 // the instant at which the loop received it.
 type posts chan func(now time.Duration)
 
-// post hands f to the loop, or drops it when ctx ends.
+// post hands f to the loop, or drops f when ctx ends.
 func (p posts) post(ctx context.Context, f func(now time.Duration)) {
 	select {
 	case p <- f:
@@ -25,8 +25,8 @@ func (p posts) post(ctx context.Context, f func(now time.Duration)) {
 	}
 }
 
-// requests sends the requests of the agent's loop. The courier carries the actions of the
-// claim.
+// requests sends the requests of the agent's loop. Its courier sends those that the claim
+// decides on.
 type requests struct {
 	unit    *unit
 	posts   posts
@@ -43,7 +43,7 @@ func newRequests(u *unit, p posts, group *sync.WaitGroup) *requests {
 	return q
 }
 
-// carry sends the request of an action.
+// carry sends the request that an action of the claim needs.
 func (q *requests) carry(ctx context.Context, a claim.Action) {
 	if a.Kind != claim.Acquire {
 		q.courier.Carry(ctx, a)
@@ -56,10 +56,10 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 	q.acquire(ctx, a)
 }
 
-// acquire sends an acquiring write. For a hold that is not resumed, acquire also checks
-// whether the pod is being deleted. If a release names this pod, the check goes beside the
-// write, so the grant comes no later. Otherwise other standbys write, too, and only the pod
-// whose write is stored checks.
+// acquire sends an acquiring write. Unless an earlier hold is resumed, acquire also checks
+// whether this pod is being deleted. If the last release names this pod as successor, write and
+// check are sent at the same time, so the grant comes no later. If not, other standbys also
+// write, so the check is sent only after this pod's write is stored.
 func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
 	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {
@@ -73,9 +73,9 @@ func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	}
 }
 
-// checkDeletion asks the API server whether the pod is being deleted, and the grant waits
-// for the answer. The API server stores the acquiring write at about the same time, so the
-// answer normally comes soon. Without an answer, the grant waits no longer than Budget.Retry.
+// checkDeletion checks whether the pod is being deleted. The grant waits for the answer, which
+// normally comes at about the same time as the answer to the acquiring write. Without an
+// answer, the grant waits no longer than Budget.Retry.
 func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	u := q.unit
 	number := u.deletion.begin()
@@ -108,13 +108,13 @@ func (q *requests) answered(a claim.Action, err, refusal error) {
 	}
 }
 
-// count counts the answer to a write in the metrics.
+// count adds the answer to a write to the metrics.
 func count(m *show.Metrics, a claim.Action, err error) {
 	switch a.Kind {
 	case claim.Renew:
 		m.Renewed(a.Sent(), err)
 	case claim.Acquire, claim.Release:
 		m.Wrote(err)
-	default: // a read is no write
+	default: // the metrics count only writes
 	}
 }

@@ -15,33 +15,32 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// rollout is the pod's part in the rollouts of its workload. Package turn decides, and this
-// struct remembers what the decisions depend on.
+// rollout has what package turn needs to decide about the pod's part in the rollouts of its
+// workload.
 type rollout struct {
 	// pod has the zero revision if this pod takes no turns.
 	pod turn.Pod
-	// hold is the hold that the standby saw last. The field since is the instant at which
-	// the standby first saw that hold.
+	// hold is the hold that the standby last saw in the Lease. The field since is the instant
+	// at which the standby first saw that hold.
 	hold  string
 	since time.Duration
 	// waiting has the facts by which a standby decides whether the pod asks for its turn.
 	waiting turn.Facts
 	// asks has the asks and the offers of other pods.
 	asks asks
-	// parting has the text for the release of the last hold.
+	// parting is the text about turns for the release of the last hold.
 	parting parting
 }
 
-// parting is the text about the rollout that the release of the hold writes into the
-// Lease.
+// parting is a text about turns. The release of the hold writes that text into the Lease.
 type parting struct{ hold, text string }
 
 func newRollout(c Config) *rollout {
 	r := &rollout{pod: turn.Pod{Identity: api.Identity(c.PodName, c.PodUID)}}
 	_, showing := c.Gate.(Showing)
-	// A pod of several slots has no single holder to ask, and enroll makes a next Lease
-	// only for some slots. A gate outside of the containers cannot give the slot back
-	// within a turn. With the readiness "holder" no standby is Ready, so no pod needs a turn.
+	// A pod of several slots has no single holder to ask, and enroll makes a next Lease only
+	// for some slots. The gates "pod" and "readiness" cannot give the slot back within a turn.
+	// With the readiness "holder" no standby is Ready, so no pod needs a turn.
 	one := len(c.Slots) == 1 && api.HasNextLease(c.Slots[0])
 	if one && c.Readiness == api.ReadinessForward && !c.KubeletStops && !showing {
 		r.pod.Revision, r.pod.Startup, r.pod.MinReady = c.Revision, startup(c.Probes), c.MinReady
@@ -77,8 +76,8 @@ func slotOf(r lease.Record) turn.Slot {
 	}
 }
 
-// standing returns the decision of package turn about a standby with these views. The
-// argument begun lists the holds of this agent process.
+// standing returns package turn's decision about a standby that sees these views of its slots.
+// The argument begun lists the holds that this agent process has begun.
 func (r *rollout) standing(now time.Duration, views []claim.View, begun []string) turn.Standby {
 	if !r.takesTurns() {
 		return turn.Standby{Wake: instant.Never}
@@ -89,7 +88,7 @@ func (r *rollout) standing(now time.Duration, views []claim.View, begun []string
 	return r.pod.Standby(now, s, r.waiting)
 }
 
-// see notes which hold the standby sees, and whether a grant would start the whole
+// see stores which hold the standby sees, and whether a grant would start the whole
 // application.
 func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 	hold := ""
@@ -102,9 +101,9 @@ func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 	r.waiting.Whole = whole
 }
 
-// note notes the first instant at which the holder would yield to the pod, and keeps that
-// instant for the whole hold. Otherwise a pod that lets other pods ask first would never
-// ask a holder that fails only for seconds at a time. A turn that failed is noted, too.
+// note stores the first instant at which the holder would yield to this pod, and whether this
+// pod's turn has failed. The instant stays for the whole hold. Without that, a pod that lets
+// other pods ask first would never ask a holder that fails only for seconds at a time.
 func (r *rollout) note(now time.Duration, s turn.Standby) {
 	r.waiting.Failed = r.waiting.Failed || s.Failed
 	if s.Due && r.waiting.Due == 0 {
@@ -112,8 +111,8 @@ func (r *rollout) note(now time.Duration, s turn.Standby) {
 	}
 }
 
-// text returns a function for [claim.Facts]. That function returns the text about turns for
-// a standby's write. For a pod that takes no turns, the result is nil.
+// text returns a function for [claim.Facts], which returns the text about turns for a standby's
+// write. For a pod that takes no turns, the result is nil.
 func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease.Record, string) string {
 	if !r.takesTurns() {
 		return nil
@@ -132,7 +131,7 @@ func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease
 	}
 }
 
-// asks has the ask and the offers that the holder sees in the next Lease.
+// asks has the ask and the offers that the next Lease contains.
 type asks struct {
 	// version is the version of the next Lease that the agent saw last.
 	version string
@@ -140,9 +139,9 @@ type asks struct {
 	offers  api.Offers
 }
 
-// see notes the ask and the offers in the next Lease. An ask in the first version that the
-// agent sees does not count, because the ask may be old. A pod that still asks writes its
-// ask again.
+// see stores the ask and the offers in the next Lease. An ask in the first version that the
+// agent sees does not count, because the ask may be old. A pod that still asks writes its ask
+// again.
 func (a *asks) see(now time.Duration, l *kube.Lease) {
 	if l.ResourceVersion == a.version {
 		return
@@ -151,7 +150,7 @@ func (a *asks) see(now time.Duration, l *kube.Lease) {
 	a.version = l.ResourceVersion
 	a.offers = api.ParseOffers(l.Annotations[api.OffersAnnotation])
 	if l.Annotations[api.RevisionAnnotation] == "" && l.Holder != "" && a.offers.Of(l.Holder) {
-		return // an offer does not end the last ask
+		return // an offer replaces the ask in the Lease, but does not end it
 	}
 	revision, err := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
 	if err != nil || first || !revision.Valid() {
@@ -161,7 +160,7 @@ func (a *asks) see(now time.Duration, l *kube.Lease) {
 	a.last = turn.Ask{Identity: l.Holder, Revision: revision, Seen: now}
 }
 
-// offersTo returns what other pods have promised in answer to the leave of that id.
+// offersTo returns the offers of other pods to the leave with that id.
 func (a *asks) offersTo(leave string) []api.Offer {
 	if a.offers.Leave != leave {
 		return nil

@@ -29,8 +29,8 @@ var (
 
 func of(r api.Revision) func(c *Config) { return func(c *Config) { c.Revision = r } }
 
-// rolling starts two old pods, and waits until the first one holds and has proven its
-// revision. Then the function starts a new pod.
+// rolling starts two old pods, and waits until the first one holds and its revision is proven.
+// Then rolling starts a new pod.
 func (w *world) rolling(change ...func(c *Config)) (a, b *pod) {
 	w.free(theSlot, nextLease)
 	a = w.start("a", of(oldRevision))
@@ -42,13 +42,13 @@ func (w *world) rolling(change ...func(c *Config)) (a, b *pod) {
 	return a, b
 }
 
-// connect starts a shim that waits.
+// connect starts a shim, which waits for a grant.
 func (p *pod) connect(id gate.ShimID) {
 	p.gates.connect(gate.Report{Shim: id, Container: "app"})
 }
 
-// readiness returns the status of each Ready condition that the agent has stored, without
-// repetitions.
+// readiness returns the statuses of the Ready condition that the API server has stored, one
+// after the other, without repetitions.
 func (p *pod) readiness() []string {
 	p.link.mu.Lock()
 	defer p.link.mu.Unlock()
@@ -132,8 +132,8 @@ func TestBrokenRevisionReturnsSlotToTheOldRevision(t *testing.T) {
 	})
 }
 
-// Some controllers replace each old pod that is not Ready. Such a controller must not see that
-// the application of an old pod stops for a turn, or starts after that turn.
+// A strict controller replaces each old pod that is not Ready. Such a controller must not see
+// when the application of an old pod stops for a turn, or starts after that turn.
 func TestOldPodStaysReadyUnderStrictControllersOnly(t *testing.T) {
 	for name, tt := range map[string]struct {
 		replaces bool
@@ -209,8 +209,8 @@ func TestTurnContinuesIfTheAgentAloneEnds(t *testing.T) {
 	})
 }
 
-// The controller wants the pod to be Ready for a minute. The agent restarts after 20 s of
-// that minute.
+// The controller's minReadySeconds are a minute, and the agent restarts after 20 s of that
+// minute.
 func TestPodInTurnStaysReadyDespiteAgentRestart(t *testing.T) {
 	simulate(t, func(w *world) {
 		_, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
@@ -248,8 +248,8 @@ func TestTurnLastsForTheControllersMinReadySeconds(t *testing.T) {
 	})
 }
 
-// The controller wants the pod to be Ready for a minute. The application serves for 45 s,
-// and then stops serving for 20 s or more.
+// The controller's minReadySeconds are a minute. The application serves for 45 s, and then
+// stops serving for 20 s or more.
 func TestTurnContinuesIfTheApplicationBrieflyStopsServing(t *testing.T) {
 	for name, recovers := range map[string]bool{"serves again": true, "does not yet": false} {
 		t.Run(name, func(t *testing.T) {
@@ -337,7 +337,7 @@ func TestDeletedHolderNamesTheAskerAsSuccessor(t *testing.T) {
 	})
 }
 
-func TestConditionExplainsWhyAPodCannotAsk(t *testing.T) {
+func TestPodStatusExplainsWhyThePodCannotAsk(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
 		w.server.remove(nextLease)

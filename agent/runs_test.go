@@ -18,14 +18,14 @@ import (
 // mapShard returns the Lease of a shard of the Job "map".
 func mapShard(n int) string { return "shards.job.map." + strconv.Itoa(n) }
 
-// ofRun gives the pod three shards, of which each one runs until success in the run.
+// ofRun gives the pod three shards, and each shard runs until its success in the run.
 func ofRun(run string) func(c *Config) {
 	return func(c *Config) {
 		c.Slots, c.Any, c.Shards, c.OnceKey, c.Readiness = []string{mapShard(0), mapShard(1), mapShard(2)}, true, 3, run, api.ReadinessAll
 	}
 }
 
-// stamp writes the stamp on the Leases of the three shards.
+// stamp writes the stamp into the Leases of the three shards.
 func (w *world) stamp(text string) {
 	for n := range 3 {
 		l := w.server.lease(mapShard(n))
@@ -39,7 +39,7 @@ func (w *world) stamp(text string) {
 	}
 }
 
-// mapped returns how many shards are done in the run.
+// mapped returns the number of shards that are done in the run.
 func (w *world) mapped(run string) (n int) {
 	for i := range 3 {
 		if l := w.server.lease(mapShard(i)); api.Done(l.Annotations[api.DoneAnnotation]).Has(run) {
@@ -49,7 +49,7 @@ func (w *world) mapped(run string) (n int) {
 	return n
 }
 
-// maps connects the shim of the pod's container.
+// maps connects the shim of the container that works on a shard.
 func (p *pod) maps(id gate.ShimID) { p.gates.connect(gate.Report{Shim: id, Container: "app"}) }
 
 func TestEachShardRunsUntilItsSuccess(t *testing.T) {
@@ -136,7 +136,7 @@ func TestPodOfAnotherRunWaitsForItsStamp(t *testing.T) {
 	})
 }
 
-func TestPodOfAnIndexTakesNoOtherShard(t *testing.T) {
+func TestIndexedJobsPodTakesOnlyItsOwnShard(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.stamp("1/3/1-a")
 		own := func(c *Config) {

@@ -8,11 +8,10 @@ import (
 	"errors"
 )
 
-// Serve runs the agent's end of the gate and the agent's loop. The result is the error with
-// which the agent's process ends. When one of the two ends, Serve ends the other, and waits
-// for both. But after an error of the gate, Serve returns at once, because the loop may be
-// blocked. The agent's process has to end then: with the gate "pod", nothing else makes the
-// kubelet stop the application.
+// Serve runs the agent's end of the gate and the agent's loop, and returns the error with which
+// the agent's process ends. When one of the two ends, Serve ends the other, and waits for both.
+// But after an error of the gate Serve returns at once, because the loop may be blocked. With
+// the gate "pod", the kubelet stops the application only after the agent's process has ended.
 func Serve(ctx context.Context, gate, loop func(ctx context.Context) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

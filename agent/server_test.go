@@ -25,7 +25,7 @@ type server struct {
 	version  int
 	leases   map[string]*kube.Lease
 	watchers map[*watcher]bool
-	// removed has the deletion of each Lease that was deleted.
+	// removed has the watch event of each deleted Lease.
 	removed map[string]kube.WatchEvent
 	patches int
 	events  []kube.Event
@@ -44,7 +44,7 @@ func newServer() *server {
 	return &server{version: 100, leases: map[string]*kube.Lease{}, watchers: map[*watcher]bool{}, removed: map[string]kube.WatchEvent{}}
 }
 
-// put makes or replaces a Lease as enroll, or a person, would.
+// put creates or replaces a Lease, as enroll or a person does.
 func (s *server) put(l *kube.Lease) *kube.Lease {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,55 +106,56 @@ func (s *server) requests() int {
 type link struct {
 	server *server
 	mu     sync.Mutex
-	// If cut is set, requests hang until they time out, and watches break. The field refuse
-	// is the error of all requests. If lose is set, the next write is stored, but its
+	// If cut is set, requests hang until they time out, and watches break. The field refuse is
+	// the error of all requests. If lose is set, the server stores the next write, but its
 	// answer is lost.
 	cut    bool
 	refuse error
 	lose   bool
-	// withheld holds back the answer to the next write, which is stored at once.
+	// withheld, if set, holds back the answer to the next write, which the server stores at
+	// once.
 	withheld chan struct{}
-	// broken is a Lease that cannot be written. If unread is set, no Lease can be read.
+	// broken names a Lease that cannot be written. If unread is set, no Lease can be read.
 	broken string
 	unread bool
-	// hidden is a Lease that cannot be read.
+	// hidden names a Lease that cannot be read.
 	hidden string
-	// unwatched is the error of all watches. If mute is set, a watch stays open and
-	// delivers no event.
+	// unwatched is the error of all watches. If mute is set, a watch stays open but delivers no
+	// event.
 	unwatched error
 	mute      bool
-	// If forgetful is set, a watch from an earlier version is refused as too old.
+	// If forgetful is set, the server refuses a watch from an earlier version as too old.
 	forgetful bool
-	// idle is the time after which each watch ends: without an error if orderly is set.
+	// idle is the time after which each watch ends: with an error, unless orderly is set.
 	idle    time.Duration
 	orderly bool
 	// unwritten is the error of all writes of Leases.
 	unwritten error
-	// meddle is called before each write of a Lease.
+	// meddle, if set, is called before each write of a Lease.
 	meddle func()
 	// sent counts the requests for Leases, with an answer or without.
 	sent int
 	// podReads counts the reads of the pod.
 	podReads int
-	// gets counts the attempts to read a Lease.
+	// gets counts the agent's attempts to read a Lease.
 	gets int
 	// delay is the time that a patch of the status takes.
 	delay time.Duration
-	// If noStatus is set, patches of the status are refused.
+	// If noStatus is set, the server refuses patches of the status.
 	noStatus bool
-	// If loseStatus is set, the next patch of the status is stored, and its answer is
-	// lost. If lateStatus is set, the agent gives up the next patch of the status, and
-	// the test stores it later.
+	// If loseStatus is set, the server stores the next patch of the status, but the answer is
+	// lost. If lateStatus is set, the agent gives up the next patch of the status. The test
+	// stores that patch later.
 	loseStatus, lateStatus bool
 	late                   []byte
-	// patches are the stored patches of the status. The resourceVersion that each patch names
-	// is removed.
+	// patches has the stored patches of the status, without the resourceVersion that each of
+	// them named.
 	patches []string
 	// deleted reports that the pod is being deleted.
 	deleted bool
 	// graceEnds is the instant at which the deleted pod's grace is over.
 	graceEnds time.Time
-	// cost is the deletion cost that a person has set.
+	// cost is the pod's deletion cost, if a person has set it.
 	cost string
 }
 
@@ -187,7 +188,7 @@ func (l *link) pass(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// leave counts a request for a Lease, and lets the request pass.
+// leave counts a request for a Lease, and returns an error if the link does not let it pass.
 func (l *link) leave(ctx context.Context) error {
 	l.mu.Lock()
 	l.sent++
@@ -287,7 +288,7 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 	l.server.watchers[w] = true
 	switch found := l.server.leases[name]; {
 	case found == nil && version != "":
-		w.events <- l.server.removed[name] // the deletion came after that version
+		w.events <- l.server.removed[name] // the Lease was deleted after that version
 	case found != nil && found.ResourceVersion != version:
 		w.events <- kube.WatchEvent{Type: kube.Modified, Lease: found.Clone(), ResourceVersion: found.ResourceVersion}
 	}
@@ -360,8 +361,8 @@ func (l *link) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
 	return l.PatchPodStatus(ctx, pod, show.Anything)
 }
 
-// store handles a patch as the API server does. The server refuses a patch of another
-// version, and does not store a patch that changes nothing.
+// store handles a patch as the API server does. A patch that names another version is refused,
+// and a patch that changes nothing is not stored.
 func (l *link) store(patch []byte) (kube.Pod, error) {
 	version := strconv.Itoa(len(l.patches))
 	is := kube.Pod{ResourceVersion: version, Deleted: l.deleted, GraceLeft: max(0, time.Until(l.graceEnds)), DeletionCost: l.cost}

@@ -51,7 +51,7 @@ func TestAgentHoldsExactlyOneSlotOfASemaphore(t *testing.T) {
 		first := held()
 		require.Len(t, first, 1)
 
-		// Another pod has the slot now, so the child ends, and the agent takes another
+		// Another pod now holds the slot, so the child ends, and the agent takes the other
 		// slot.
 		l := w.server.lease(first[0])
 		l.Holder, l.RenewTime = "somebody", time.Now()
@@ -110,7 +110,7 @@ func TestPodsWithOverlappingLocksDoNotDeadlock(t *testing.T) {
 			for _, p := range pods {
 				if p.running("s") {
 					p.gates.end("s")
-					break // the next pod begins at once, and must be counted first
+					break // the next pod begins at once, and the count must precede that
 				}
 			}
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// serving starts a pod of the gate "readiness".
+// serving starts a pod with the gate "readiness".
 func serving(w *world, name string, change ...func(c *Config)) *pod {
 	r := standin.NewReadiness(w.clock)
 	ctx, cancel := context.WithCancel(w.t.Context())
@@ -53,7 +53,8 @@ func TestReadinessGateKeepsAtMostOnePodReady(t *testing.T) {
 	})
 }
 
-// The next holder is Ready at once, so this pod must first be stored as not Ready.
+// The next holder is Ready at once, so the API server must first store that this pod is not
+// Ready.
 func TestReadinessGateStoresNotReadyBeforeItYields(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -75,7 +76,7 @@ func TestReadinessGateStoresNotReadyBeforeItYields(t *testing.T) {
 	})
 }
 
-// A gate that is cut off can store nothing, and does not report its hold as over.
+// During a partition no status can be stored, so the gate never reports that the hold is over.
 func TestHoldWithReadinessGateExpiresDuringAPartition(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -93,8 +94,7 @@ func TestHoldWithReadinessGateExpiresDuringAPartition(t *testing.T) {
 	})
 }
 
-// A new agent process does not know the last status that the earlier process has
-// stored.
+// A new agent process does not know which status the earlier process stored last.
 func TestRestartedAgentKeepsSlotUntilUnreadinessIsStored(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, "zebra")
@@ -141,8 +141,8 @@ func TestReadyPodKeepsSlotAfterItsNodeReboots(t *testing.T) {
 	})
 }
 
-// The new process does not know the status that the earlier process stored, and cannot
-// read the Lease.
+// The new agent process does not know which status the earlier process stored, and cannot read
+// the Lease.
 func TestRestartedAgentWithUnreadableLeaseShowsNotReady(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -159,7 +159,7 @@ func TestRestartedAgentWithUnreadableLeaseShowsNotReady(t *testing.T) {
 	})
 }
 
-// A status needs two requests, and each of them may take as long as a renewal.
+// Each status needs two requests, and each request may take as long as a renewal.
 func TestReadinessGateReadiesPodDespiteSlowAPIServer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

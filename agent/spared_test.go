@@ -16,11 +16,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// replacing configures a pod whose controller replaces unready old pods.
+// replacing gives the pod a strict controller.
 func replacing(c *Config) { c.ReplacesUnready = true }
 
-// returning starts an old holder and a new pod, and waits until the new pod's child runs in its
-// turn. From then on the old application fails its readiness probe. The caller ends the turn.
+// returning starts an old holder, whose application then fails its readiness probe, also when started anew.
+// Then returning starts a new pod, and waits until that pod's child runs in its turn. The caller ends the turn.
 func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 	w.free(theSlot, nextLease)
 	app = newPatient()
@@ -35,7 +35,7 @@ func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 	return a, b, app
 }
 
-// The stop and the start each take longer than a handover.
+// The application's stop, and its start, each take longer than a handover.
 func TestSlowStopOrStartKeepsOldPodsReady(t *testing.T) {
 	const stops, starts = 110 * time.Second, 45 * time.Second
 	simulate(t, func(w *world) {
@@ -67,7 +67,7 @@ func TestSlowStopOrStartKeepsOldPodsReady(t *testing.T) {
 	})
 }
 
-// The start before the yield and the stop after it take longer together than the time of one
+// The application's start before the yield and its stop after it together take longer than a
 // handover.
 func TestYieldDuringStartKeepsOldPodReady(t *testing.T) {
 	const starts, stops, grace = 45 * time.Second, 115 * time.Second, 2 * time.Minute
@@ -102,7 +102,7 @@ func TestYieldDuringStartKeepsOldPodReady(t *testing.T) {
 	}
 }
 
-// The old version's own start takes longer than the shortest turn.
+// The start of the old revision's application takes longer than the shortest turn.
 func TestSlowVersionsStandbyStaysReadyDuringStart(t *testing.T) {
 	const starts = 4 * time.Minute
 	simulate(t, func(w *world) {
@@ -133,7 +133,7 @@ func TestSlowVersionsStandbyStaysReadyDuringStart(t *testing.T) {
 	})
 }
 
-func TestKubeletSeesTheStartOfAnUnprovenPod(t *testing.T) {
+func TestUnprovenPodFailsReadinessProbesDuringItsStart(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b, app := w.returning()
 		w.pass(time.Second)

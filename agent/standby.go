@@ -23,8 +23,8 @@ type standby struct {
 	loop *loop
 }
 
-// run waits for the slots and takes them, until all of them are held. Both results are
-// nil when a stopping agent has nothing left to do.
+// run waits for the slots, and returns the hold once all slots are acquired. If a stopping
+// agent has nothing left to do, both results are nil.
 func (s standby) run(ctx context.Context) (*hold, error) {
 	r := s.unit.rollout
 	defer s.loop.asker.sees("")
@@ -68,7 +68,7 @@ func (s standby) run(ctx context.Context) (*hold, error) {
 	}
 }
 
-// seen returns the slots as this standby sees them.
+// seen returns, for the status, the slots as this standby sees them.
 func (s standby) seen() []show.Slot {
 	var seen []show.Slot
 	for _, v := range s.unit.claim.Views() {
@@ -77,9 +77,10 @@ func (s standby) seen() []show.Slot {
 	return seen
 }
 
-// vacant reports whether the pod competes for slots that no living pod holds, as far as the pod
-// knows. A holder counts as living until its Lease expires. Of several slots all have to be
-// vacant, or any one if one is enough. A slot that is shut, such as by a pause, is not vacant.
+// vacant reports whether the pod competes for slots that, as far as the pod knows, no living
+// pod holds. A holder counts as living until its Lease expires. If the pod needs all of several
+// slots, all must be vacant; if it needs one, one is enough. A slot that a pause or a stamp
+// closes is not vacant.
 func (s standby) vacant(f claim.Facts, views []claim.View) bool {
 	u, now := s.unit, s.loop.now
 	taken := func(v claim.View) bool {
@@ -90,8 +91,8 @@ func (s standby) vacant(f claim.Facts, views []claim.View) bool {
 	return f.Compete && !f.Alive && now >= u.waits.retryAt && free > 0 && enough
 }
 
-// shown converts package turn's decision about a standby for the pod's status. If a pod
-// cannot write its ask, the message names the error.
+// shown converts package turn's decision about a standby for the pod's status. If the write of
+// the pod's ask failed, the message contains the error.
 func shown(s turn.Standby, asked error) show.Turn {
 	t := show.Turn{Ready: s.Look == turn.Ready, NotReady: s.Look == turn.NotReady, Reason: s.Reason, Message: s.Message}
 	if s.Asks && asked != nil {
@@ -100,9 +101,9 @@ func shown(s turn.Standby, asked error) show.Turn {
 	return t
 }
 
-// beyond returns the time for which a standby of a strict controller stays Ready beyond a
-// handover. This time is the longer of two: the pod's grace, and a turn's time to start.
-// The result is zero without a strict controller, or without turns.
+// beyond returns how much longer than a handover a standby of a strict controller stays Ready.
+// The result is the longer of two times: the pod's grace, and a turn's time to start. Without a
+// strict controller, or without turns, the result is zero.
 func (u *unit) beyond(views []claim.View) time.Duration {
 	if !u.config.ReplacesUnready || !u.rollout.takesTurns() {
 		return 0
@@ -110,9 +111,9 @@ func (u *unit) beyond(views []claim.View) time.Duration {
 	return max(u.config.Grace, u.rollout.pod.Lasts(slotOf(views[0].Record).Rollout.Start))
 }
 
-// drainOrphans drains the children whose hold is lost or in doubt. Either the agent sees a
-// Lease that no longer names the hold, or an earlier shim may have a child of that hold. A
-// Lease that the agent does not see ends no hold, because each child has its deadline.
+// drainOrphans drains the children whose hold is lost or in doubt. A hold is lost if the Lease
+// no longer names it. A hold is in doubt if an earlier shim may have a child of that hold.
+// While the agent does not see the Lease, no hold is lost, because each child has its deadline.
 func (s standby) drainOrphans() {
 	u := s.unit
 	for _, r := range u.shims.Reports() {
@@ -136,8 +137,8 @@ func (s standby) drainOrphans() {
 	}
 }
 
-// offer writes the pod's offer to stay Ready, if the holder leaves its Services and this
-// standby is Ready. A standby offers once to each leave.
+// offer writes the pod's offer to stay Ready, if the holder is leaving its Services and this
+// standby is Ready. A standby offers once for each leave.
 func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standby) {
 	u, a := s.unit, s.loop.asker
 	if !u.rollout.takesTurns() {
@@ -156,8 +157,8 @@ func (s standby) offer(ctx context.Context, look show.Look, standing turn.Standb
 	}
 	a.offered = to
 	takes := u.whole() && standing.TakeFrom == 0 && v.Record.Notes.Revision.Same(u.config.Revision)
-	// A random pause spreads the offers of many standbys. So most of them see enough
-	// offers, and write none.
+	// A random pause spreads the offers of many standbys. So most standbys see enough offers
+	// before they write one.
 	pause := time.Duration(u.random.Int64N(int64(leave.Spread)))
 	q := a.requests
 	ctx, a.giveUp = context.WithCancel(ctx)

@@ -19,34 +19,36 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slowStart is the time after which an Event tells of a start that has not ended. No timeout
-// ends a start, because the pods that wait would then start beside it.
+// slowStart is the time after which an Event reports a start that has not ended. No timeout
+// ends a start, because the waiting pods would then start beside it.
 const slowStart = 10 * time.Minute
 
-// starts keeps the pod's start lock, which is a claim of its own. A first grant waits until that
-// claim is held. The claim is released once each child that it started is ready or dead. If
-// the claim is lost meanwhile, these children go on.
+// starts keeps the pod's start lock, which is a separate claim. A first grant waits until that
+// claim is held. The agent releases the claim once each child that it started is ready or dead.
+// If the claim is lost before that, these children go on.
 //
-// A nil *starts is of a pod without a start lock.
+// A nil *starts belongs to a pod without a start lock.
 type starts struct {
 	unit    *unit
 	claim   *claim.Claim
 	courier *courier.Courier
-	// starting has the shims whose child is starting, with the number of the hold of the start
-	// lock.
+	// starting has the shims whose child is starting. The value is the hold of the start lock
+	// under which that child starts.
 	starting map[gate.ShimID]string
-	// own are the holds of this process that a Lease may still name.
+	// own has the holds that this agent process began and that a Lease may still name.
 	own map[string]bool
-	// hold is the present hold; empty for none. The instant since is its beginning.
+	// hold is the present hold of the start lock; empty without one. The instant since is its
+	// beginning.
 	hold  string
 	since time.Duration
-	// told reports that an Event has told of the slow start.
+	// told reports that an Event has reported the slow start.
 	told bool
-	// leaps counts the leaps of the wall clock that the claim knows. The field stopped reports that
-	// the claim ends.
+	// leaps is the number of leaps of the wall clock that the claim knows. The field stopped
+	// reports that the claim has been ordered to end.
 	leaps   int
 	stopped bool
-	// fresh reports that the Lease names no hold of an earlier agent process of the pod.
+	// fresh reports that the Lease names no hold that an earlier agent process of the pod
+	// began.
 	fresh bool
 }
 
@@ -74,18 +76,18 @@ func (s *starts) answered(a claim.Action, err, refusal error) {
 
 // startFacts are the inputs of a decision about the start lock.
 type startFacts struct {
-	// holds reports that the pod has the slots that it needs for life. Without them the agent
-	// renews no start lock: two pods that each wait for the other's slot would wait for ever.
+	// holds reports that the pod has its other slots. Without them the agent does not renew the
+	// start lock, because two pods that each wait for the other's slot would wait for ever.
 	holds bool
-	// waits reports that a shim waits for a first grant, and may have that grant but for the
-	// start lock.
+	// waits reports that a shim waits for a first grant, and that only the start lock is
+	// missing.
 	waits bool
 	// serves reports that all children of the pod pass their probes.
 	serves bool
 }
 
-// act carries out what the claim of the start lock decides. The result is the instant of the next
-// call.
+// act sends the requests that the claim of the start lock decides on. The result is the instant
+// of the next decision.
 func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.Duration {
 	if s == nil {
 		return instant.Never
@@ -118,8 +120,8 @@ func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.
 	}
 }
 
-// follow tells the claim of the leaps of the wall clock, because the machine may have been paused. A
-// stopping agent also ends the claim.
+// follow reports leaps of the wall clock to the claim, because the machine may have been
+// paused. If the agent is stopping, follow also ends the claim.
 func (s *starts) follow(now time.Duration) {
 	for ; s.leaps < s.unit.leaps; s.leaps++ {
 		s.claim.Leapt(now)
@@ -138,8 +140,8 @@ func (s *starts) settle(serves bool) {
 		case !known || r.Phase == gate.Ended:
 			return true
 		case r.Phase == gate.Waiting:
-			// The grant is on its way, or was refused, or its child is dead. Only a dead child
-			// has made the shim name the hold of the grant.
+			// The grant is under way, or was refused, or its child is dead. In a shim's report,
+			// only a dead child makes a waiting shim name the hold of the grant.
 			return s.unit.orders.to(id).granted == r.Hold
 		}
 		return serves && r.Phase == gate.Running && !r.Starting
@@ -170,8 +172,8 @@ func (s *starts) facts(now time.Duration, f startFacts) claim.Facts {
 	return facts
 }
 
-// inherits reports whether an earlier agent process may have held the start lock for a child. If
-// that child is still starting, the new process resumes the hold. Otherwise the process
+// inherits reports whether an earlier agent process may have held the start lock for a child.
+// If that child is still starting, the new process resumes the hold; if not, the process
 // releases the lock.
 func (s *starts) inherits() bool { return !s.fresh && s.hasChild() }
 
@@ -198,14 +200,15 @@ func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
 	return s.heard(now, hold) && (serves || !s.hasChild())
 }
 
-// heard reports whether each container's shim has reported to this agent process. No grant names the
-// hold of the start lock, so nothing else keeps that hold from being proven. After a lease
-// duration the agent waits for no further report: the kubelet may never start a container.
+// heard reports whether a shim of each container has reported to this agent process. No grant
+// names the hold of the start lock, so only a missing report keeps that hold from being proven.
+// After a lease duration the agent waits for no further report, because the kubelet may never
+// start a container.
 func (s *starts) heard(now time.Duration, hold string) bool {
 	return s.unit.shims.Proven(hold) || now >= s.unit.began+s.unit.self.Budget.Duration
 }
 
-// begin notes a hold that has begun. A resumed hold has each child of the pod.
+// begin notes that a hold has begun. A resumed hold covers each child of the pod.
 func (s *starts) begin(now time.Duration, state claim.State) {
 	if s.hold == state.Hold {
 		return
@@ -216,7 +219,7 @@ func (s *starts) begin(now time.Duration, state claim.State) {
 	s.unit.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
 }
 
-// adopt counts each child of the pod as starting under a resumed hold.
+// adopt counts each child of the pod as starting under the resumed hold.
 func (s *starts) adopt(state claim.State) {
 	for _, r := range s.unit.shims.Reports() {
 		if state.Stage == claim.Held && state.Resumed && proof.HasChild(r) {
@@ -225,7 +228,7 @@ func (s *starts) adopt(state claim.State) {
 	}
 }
 
-// ends reports whether the hold ends now, and how the claim lets go.
+// ends reports whether the hold ends now, and how the claim lets its slot go.
 func (s *starts) ends(now time.Duration, state claim.State, f startFacts) (part claim.Parting, over bool) {
 	switch {
 	case state.Lost != nil, now >= state.Deadline:
@@ -237,7 +240,8 @@ func (s *starts) ends(now time.Duration, state claim.State, f startFacts) (part 
 	return claim.Parting{}, false
 }
 
-// tellSlow adds an Event if the start lasts for long. The result is the instant of the next call.
+// tellSlow adds an Event if a start takes too long. The result is the instant of the next
+// decision.
 func (s *starts) tellSlow(now time.Duration) time.Duration {
 	at := s.since + slowStart
 	switch {
@@ -251,8 +255,8 @@ func (s *starts) tellSlow(now time.Duration) time.Duration {
 	return instant.Never
 }
 
-// startBy returns the instant from which no child may be started; zero for a pod without a start
-// lock. Without a hold the instant is long past.
+// startBy returns the instant from which no shim may start a child; zero for a pod without a
+// start lock. If the pod does not hold its start lock, the instant is long past.
 func (s *starts) startBy() time.Duration {
 	switch {
 	case s == nil:
@@ -263,7 +267,7 @@ func (s *starts) startBy() time.Duration {
 	return s.claim.State().DrainAt
 }
 
-// open reports whether a first grant may be sent now.
+// open reports whether the start lock permits a first grant now.
 func (s *starts) open() bool {
 	if s == nil {
 		return true
@@ -279,10 +283,11 @@ func (s *starts) begins(id gate.ShimID) {
 	}
 }
 
-// done reports that nothing is left to release.
+// done reports that no start lock is left to release.
 func (s *starts) done() bool { return s == nil || s.claim.State().Stage == claim.Done }
 
-// obstacle describes in words for which start the pod waits; empty without an obstacle.
+// obstacle describes, for people, what keeps the pod from its start lock; empty without an
+// obstacle.
 func (s *starts) obstacle(now time.Duration) string {
 	if s == nil || s.open() {
 		return ""

@@ -18,7 +18,7 @@ import (
 
 const startSlot = "start-lock.db"
 
-// starter gives a pod a start lock alone, and an application with a readiness probe.
+// starter gives a pod only a start lock, and an application with a readiness probe.
 func starter(app *patient) func(c *Config) {
 	return func(c *Config) {
 		c.Slots, c.StartSlots = nil, []string{startSlot}
@@ -67,7 +67,7 @@ func TestStartLockLastsUntilApplicationIsReady(t *testing.T) {
 		assert.Contains(t, a.status(), `"reason":"`+show.ReadyStarted)
 		assert.Contains(t, a.status(), `"metaparticle.io/role":null`, "no pod holds a slot for life")
 
-		// From now on neither pod needs the API server.
+		// From here on, the test counts requests: neither pod needs the API server.
 		before := w.server.requests()
 		w.pass(time.Hour)
 		assert.Equal(t, before, w.server.requests())
@@ -270,7 +270,7 @@ func TestDrainWithoutSlotsNeedsNoProof(t *testing.T) {
 	for name, restart := range map[string]bool{"same agent": false, "restarted agent": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
-				// The container side never starts.
+				// The container "side" never starts.
 				a := w.startsUnderLock(newPatient(), func(c *Config) { c.Containers = []string{"app", "side"} })
 				w.pass(time.Minute)
 				if restart {

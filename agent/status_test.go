@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// status starts the writer of a pod's status without an agent.
+// status returns the writer of a pod's status, without an agent.
 func (l *link) status(w *world) *show.Status {
 	c := Config{API: l, PodName: "a", Wall: time.Now, Calm: func() {}, Log: slog.New(slog.DiscardHandler)}
 	shown := showConfig(c, api.Budget{RequestTimeout: time.Second}, rand.New(rand.NewPCG(1, 1)))
@@ -27,7 +27,7 @@ func (l *link) status(w *world) *show.Status {
 	return s
 }
 
-// The agent does not know which status an earlier process has stored.
+// The agent does not know which status an earlier agent process has stored.
 func TestAgentWritesItsFirstStatusAtOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
@@ -66,7 +66,7 @@ func TestAgentDoesNotOverwriteAPersonsDeletionCost(t *testing.T) {
 	}
 }
 
-// The status of the next hold is equal, so the API server stores nothing for that hold.
+// The next hold has the same status, so the API server stores no new status for that hold.
 func TestNewHoldStoresNoUnchangedPodStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}

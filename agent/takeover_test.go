@@ -14,9 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// A standby without a useful watch takes the slot of a vanished holder in a bounded
-// time. The bound is the Lease's duration, the holder's head start (a sixth of it),
-// and the longest pause between two reads.
+// If the watches of a standby deliver nothing, the takeover after a vanished holder still takes
+// a bounded time. The bound is the sum of the lease duration, the holder's head start (a sixth
+// of it), and the longest pause between two reads.
 func TestTakeoverTimeIsBoundedEvenIfWatchesFail(t *testing.T) {
 	for name, c := range map[string]struct {
 		duration time.Duration
@@ -41,7 +41,7 @@ func TestTakeoverTimeIsBoundedEvenIfWatchesFail(t *testing.T) {
 				began := w.clock()
 				w.within(c.duration*7/6+2*slowest, "taken", func() bool { return a.running("s1") })
 				assert.GreaterOrEqual(t, w.clock()-began, c.duration, "the holder may have lived until then")
-				// After the agent's end, the shim's watchdog ends by the deadline of the
+				// After the agent's end, the fake shim's watchdog ends at the deadline of the
 				// last grant.
 				a.kill()
 				w.pass(c.duration)

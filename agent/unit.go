@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// unit is the agent's knowledge of its pod: the claim, the shims' reports and proofs,
-// and the pod's status. A unit sends no request and waits for no event.
+// unit is the agent's knowledge of its pod: the claim, the reports of shims and what they
+// prove, and the pod's status. A unit itself waits for no event.
 type unit struct {
 	config Config
 	self   lease.Self
@@ -44,8 +44,8 @@ type unit struct {
 	// leaps counts the leaps of the wall clock that the agent has noticed.
 	leaps int
 	waits *waits
-	// stopping reports that the agent is to end. The field yielding reports that the
-	// present hold is to end.
+	// stopping reports that the agent is about to end. The field yielding reports that somebody
+	// has requested a yield of the present hold.
 	stopping, yielding bool
 }
 
@@ -103,7 +103,7 @@ func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
 	return r
 }
 
-// reported acts on a shim's report.
+// reported updates the unit by a shim's report.
 func (u *unit) reported(now time.Duration, r gate.Report) {
 	last, known := u.shims.Last(r.Shim)
 	if r.Silent && !last.Silent {
@@ -119,19 +119,19 @@ func (u *unit) reported(now time.Duration, r gate.Report) {
 	}
 }
 
-// tellsOfLeap reports whether the report has a leap that no earlier report on its
-// connection had.
+// tellsOfLeap reports whether the report contains a leap that no earlier report on the same
+// connection contained.
 func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
 	return r.Leap != 0 && !r.Dead && (!known || last.Leap != r.Leap || r.Connected && !last.Connected)
 }
 
 // leapt notes a leap of the wall clock, and returns the number of leaps so far.
 //
-// A leap may be the trace of a paused machine. During the pause this machine's clock
-// stood still, and the Lease ran out for the standbys. A read that still shows this pod
-// as the holder proves little, because a standby may be about to take the expired
-// Lease. So the agent renews at once. Only a stored renewal that was sent after the
-// agent noticed the leap answers the leap. Every standby then waits anew.
+// A leap may mean that the machine was paused. During a pause this machine's clock stood still,
+// while the standbys saw the Lease expire. A read that still shows this pod as the holder
+// proves little, because a standby may be about to take the expired Lease. So the agent renews
+// at once. The hold is safe again only after a renewal that the agent sent after it had noticed
+// the leap. Every standby that sees this renewal waits anew.
 func (u *unit) leapt(now time.Duration) int {
 	u.config.Log.Info("the clock was set: renewing at once")
 	// The API server may have closed the open connections during the pause.
@@ -140,19 +140,19 @@ func (u *unit) leapt(now time.Duration) int {
 	return u.leaps
 }
 
-// stop notes that the agent ends.
+// stop notes that the agent is about to end.
 func (u *unit) stop(now time.Duration) {
 	u.stopping = true
 	u.claim.Stop(now)
 }
 
-// stays reports whether the pod may begin a hold. A stopping agent and a deleted pod
-// may not.
+// stays reports whether the pod may begin a hold. A pod may not if its agent is stopping, or if
+// the pod is being deleted.
 func (u *unit) stays() bool { return !u.stopping && !u.deletion.known }
 
-// whole reports whether a grant would start the pod's whole application: each gated
-// container waits for a grant. In a pod with gated init containers any waiting
-// container is enough, because the others start later.
+// whole reports whether a grant would start the pod's whole application, because each gated
+// container waits for a grant. In a pod with gated init containers one waiting container is
+// enough, because the others start later.
 func (u *unit) whole() bool {
 	waiting := u.shims.Waiting()
 	heard := map[string]bool{}
@@ -170,16 +170,16 @@ func (u *unit) whole() bool {
 	return len(waiting) > 0
 }
 
-// grantable returns the shims that may have a grant of the hold now. A shim that was
-// told to drain the hold gets no grant of that hold.
+// grantable returns the shims that may have a grant of the hold now. A shim that has been
+// ordered to drain the hold gets no grant of that hold.
 func (u *unit) grantable(hold string) []gate.Report {
 	return slices.DeleteFunc(u.shims.Grantable(hold), func(r gate.Report) bool {
 		return u.orders.to(r.Shim).drained == hold
 	})
 }
 
-// wanting reports whether a shim waits for a hold. All holds without slots have one number, so only a
-// shim that may have a grant of that number counts.
+// wanting reports whether a shim waits for a hold. All holds without slots share one number. So
+// in a pod without slots, only a shim that may have a grant of that number counts.
 func (u *unit) wanting() bool {
 	if u.config.slotless() {
 		return len(u.grantable(claim.Slotless)) > 0
@@ -201,7 +201,8 @@ func (u *unit) facts() claim.Facts {
 	}
 }
 
-// doneKey returns the key of the pod's once claim if its work has succeeded under the hold.
+// doneKey returns the key of the pod's once claim if its work has succeeded under the hold;
+// otherwise empty.
 func (u *unit) doneKey(hold string) string {
 	if completed, _ := u.shims.Outcome(hold); completed {
 		return u.config.OnceKey
@@ -209,8 +210,9 @@ func (u *unit) doneKey(hold string) string {
 	return ""
 }
 
-// failedKey returns the key of the pod's once claim if its work has failed under the hold. The
-// Job itself counts the failures of shards, and delays its next pod.
+// failedKey returns the key of the pod's once claim if its work has failed under the hold;
+// otherwise empty. For shards the result is empty, because the Job itself counts their failures
+// and delays its next pod.
 func (u *unit) failedKey(hold string) string {
 	if u.config.run() != "" {
 		return ""
@@ -221,8 +223,8 @@ func (u *unit) failedKey(hold string) string {
 	return ""
 }
 
-// records reports whether a Lease still names a hold whose success is to be recorded. The
-// release records the success, so the pod must not take the slot back.
+// records reports whether a Lease still names a hold whose success the release must record.
+// Until then the pod must not take the slot back.
 func (u *unit) records() bool {
 	return slices.ContainsFunc(u.claim.Views(), func(v claim.View) bool {
 		return v.Mine && u.doneKey(v.Record.Hold) != "" && u.shims.Proven(v.Record.Hold)
@@ -240,7 +242,7 @@ func (u *unit) resumable() []claim.Child {
 	return children
 }
 
-// childOf returns the shim's child, as the claim knows it.
+// childOf converts a shim's report about its child for package claim.
 func childOf(r gate.Report) claim.Child {
 	c := claim.Child{Hold: r.Hold}
 	for _, t := range r.Slots {
@@ -249,24 +251,25 @@ func childOf(r gate.Report) claim.Child {
 	return c
 }
 
-// jitter returns a duration between half of d and d.
+// jitter returns a random duration between half of d and d.
 func (u *unit) jitter(d time.Duration) time.Duration { return jitter(u.random, d) }
 
 func jitter(random *rand.Rand, d time.Duration) time.Duration {
 	return d/2 + time.Duration(random.Int64N(int64(d/2)+1))
 }
 
-// stored is the readiness of the pod that the API server has stored.
+// stored is the readiness of the pod that the API server has stored; known is false before the
+// first answer.
 type stored struct{ known, ready bool }
 
-// linger is the state of a stopping standby that goes on forwarding. Nodes send
-// connections to a deleted pod until all of them know of its deletion.
+// linger is the state of a stopping standby that continues to forward. Nodes send connections
+// to a deleted pod until all of them know of its deletion.
 type linger struct {
 	// begun reports that the agent has decided whether the standby lingers. The field on
-	// reports that the standby lingers.
+	// reports that the standby lingers now.
 	begun, on bool
-	// until is the instant at which the agent cuts the connections that are left.
+	// until is the instant at which the agent cuts the remaining connections.
 	until time.Duration
-	// accepts is the instant until which the standby accepts connections.
+	// accepts is the instant until which the standby accepts new connections.
 	accepts time.Duration
 }

@@ -131,8 +131,7 @@ func TestPreviousHoldersChildStartsFirstAfterLongOutage(t *testing.T) {
 	}
 }
 
-// The holder keeps its slot while another program often writes the Lease (a label, an
-// annotation), with and without watches.
+// Another program often writes the Lease (a label, an annotation), with and without watches.
 func TestHolderKeepsSlotWhileAnotherProgramWritesLease(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 12 * time.Second, 30 * time.Second} {
 		for _, refused := range []bool{false, true} {
@@ -156,8 +155,8 @@ func TestHolderKeepsSlotWhileAnotherProgramWritesLease(t *testing.T) {
 	}
 }
 
-// After each leap the agent soon grants again, even if several faults come together. The
-// pod has two containers and two slots, and loses replies.
+// After each leap the agent soon grants again, even if several faults coincide. The pod has two
+// containers and two slots, and loses replies.
 func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 	for seed := range uint64(200) {
 		simulate(t, func(w *world) {
@@ -263,9 +262,9 @@ func TestHolderReturnsFirstAfterOutageDespiteFailedWatches(t *testing.T) {
 	}
 }
 
-// A pod of two locks has a watch that keeps reporting the second lock as free. That pod
-// does not keep the first lock from another pod that needs only the first lock.
-func TestStaleEventsLetNoPodBlockALock(t *testing.T) {
+// The watch of a pod of two locks keeps reporting the second lock as free. Still that pod does
+// not keep the first lock from another pod, which needs only that lock.
+func TestPodWithStaleEventsKeepsNoLockBlocked(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })
@@ -347,7 +346,7 @@ func TestPodTakesAFreeSlotWithoutWatches(t *testing.T) {
 					b := w.start("b", dur)
 					b.link.set(weather)
 					b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
-					for range 5 * time.Minute / (d / 6) { // the Lease is renewed
+					for range 5 * time.Minute / (d / 6) { // another pod renews the Lease
 						w.edit(func(*kube.Lease) {})
 						w.pass(d / 6)
 					}
@@ -358,8 +357,7 @@ func TestPodTakesAFreeSlotWithoutWatches(t *testing.T) {
 	}
 }
 
-// After an outage, the Leases of both locks still name the pod, and the pod takes them
-// back.
+// After an outage, both Leases still name the pod, and the pod takes both locks back.
 func TestPodReacquiresBothLocksAfterOutageWithoutWatches(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute} {
 		for _, stale := range []bool{false, true} {

@@ -31,11 +31,12 @@ type world struct {
 	server *server
 	began  time.Time
 	pods   map[string]*pod
-	// processes counts the agent processes. The count seeds the random source of each.
+	// processes is the number of agent processes so far. Each process gets a random source with
+	// that seed.
 	processes int
 }
 
-// pod is one pod: its agent, its gates, its link.
+// pod is one pod with its agent, its gates, and its link to the server.
 type pod struct {
 	world *world
 	*link
@@ -47,14 +48,13 @@ type pod struct {
 	done   chan error
 }
 
-// simulate runs f in a bubble of its own.
+// simulate runs f with a new world, in a bubble of package synctest.
 func simulate(t *testing.T, f func(w *world)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, server: newServer(), began: time.Now(), pods: map[string]*pod{}}
 		f(w)
-		// Without an agent, the watchdog of a fake shim still runs until the shim's grant
-		// ends.
+		// The watchdog of a fake shim runs on after its agent, until the deadline of its grant.
 		for _, p := range w.pods {
 			p.kill()
 		}
@@ -64,14 +64,15 @@ func simulate(t *testing.T, f func(w *world)) {
 
 func (w *world) clock() time.Duration { return time.Since(w.began) + time.Hour }
 
-// free makes Leases without a holder.
+// free creates Leases without a holder.
 func (w *world) free(names ...string) {
 	for _, name := range names {
 		w.server.put(&kube.Lease{Name: name, DurationSeconds: 30})
 	}
 }
 
-// start starts a pod's agent, or a new agent process of a pod that has one.
+// start starts a pod with its agent. If the pod exists already, start starts a new agent
+// process.
 func (w *world) start(name string, change ...func(c *Config)) *pod {
 	p := w.pods[name]
 	if p == nil {
@@ -120,7 +121,8 @@ func (w *world) pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// within lets time pass until the condition is true, and returns how long that took.
+// within lets time pass until the condition is true, and returns how long that took. If the
+// limit is over first, the test fails.
 func (w *world) within(limit time.Duration, what string, condition func() bool) time.Duration {
 	w.t.Helper()
 	began := w.clock()
@@ -138,5 +140,5 @@ func (w *world) holder() string { return w.server.lease(theSlot).Holder }
 // running reports whether the shim has a child.
 func (p *pod) running(id gate.ShimID) bool { return p.gates.phase(id) == gate.Running }
 
-// slowest is the longest pause of a standby between two looks.
+// slowest is the longest pause of a standby between two reads of a Lease.
 var slowest = claim.Backoff(10)

@@ -14,7 +14,7 @@ type Annotation struct {
 	Key string
 	// Value is the syntax, as the documentation shows it.
 	Value string
-	// Default is the value that counts if the annotation is absent.
+	// Default is the value that applies if the annotation is absent.
 	Default string
 	// Meaning is the text about the effect, as the documentation shows it.
 	Meaning string
@@ -26,7 +26,8 @@ type Annotation struct {
 	// Alone reports that the setting has a meaning without a claim.
 	Alone bool
 
-	// parse reads the claims of an annotation whose claims have several kinds; nil for others.
+	// parse reads the value of an annotation that makes claims of several kinds; nil for any other
+	// annotation.
 	parse func(value string) ([]Claim, string)
 	// set reads the value of a setting into a request, and returns the problem of the
 	// value; empty for none.
@@ -199,9 +200,9 @@ var Annotations = table{
 	},
 }
 
-// planned are annotations that a later version may support. Their error message says that
-// this version does not support them. The message of any other unknown key is "is not
-// known".
+// planned are annotations that a later version may support. The error about such a key says
+// that this version does not support the annotation. The error about any other unknown key
+// says that the key is not known.
 var planned = []string{
 	Prefix + "ports",
 }
@@ -222,14 +223,14 @@ func (all table) known(key string) bool {
 	return slices.ContainsFunc(all, func(a Annotation) bool { return a.Key == key })
 }
 
-// Carried reports whether the webhook carries the annotation from a workload to the
-// pod template. The webhook also carries an unknown key with our prefix, so that it can
-// refuse the pods. Otherwise the pods of a misspelt claim would run without a gate.
+// Carried reports whether the webhook carries the annotation from a workload to the pod
+// template. The webhook also carries an unknown key with our prefix, and then refuses the
+// pods. So no pod of a misspelt claim runs without a gate.
 func Carried(key string) bool { return strings.HasPrefix(key, Prefix) && !Written(key) }
 
-// Effective returns the annotations of a workload's next pods: the template's own,
-// and those that are carried to it. If both have a key, the template's value
-// counts.
+// Effective returns the annotations of a workload's next pods: the template's own, and
+// those that the webhook carries from the workload. If both have a key, the result has the
+// template's value.
 func Effective(workload, template map[string]string) map[string]string {
 	all := make(map[string]string, len(template))
 	for key, value := range workload {

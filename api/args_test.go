@@ -18,8 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// expand treats words as the kubelet treats those of a container. Two dollars become
-// one, and a reference to a variable becomes its value.
+// expand expands words as the kubelet expands the command and the arguments of a container.
+// Two dollars become one, and a reference to a variable becomes its value.
 func expand(words []string, variables map[string]string) []string {
 	var out []string
 	for _, word := range words {
@@ -37,8 +37,9 @@ func expand(words []string, variables map[string]string) []string {
 	return out
 }
 
-// source draws random arguments, most of which are absent. The texts consist of
-// characters that the flag package, JSON and the kubelet treat in a special way.
+// source draws random values for the arguments of a role. Most arguments keep their
+// defaults. The texts consist of characters that the flag package, JSON and the kubelet
+// treat in a special way.
 type source struct{ *rand.Rand }
 
 func (s source) some() bool { return s.IntN(3) == 0 }
@@ -261,7 +262,7 @@ func TestRunArgsStayTheSameAcrossVersions(t *testing.T) {
 	assert.Equal(t, "Pod/solo", read.Workload)
 }
 
-// The policy on gates reads these words, too.
+// The policy on gates also reads these arguments.
 func TestLocalArgsStayTheSameAcrossVersions(t *testing.T) {
 	a := DefaultLocalArgs()
 	a.Claims, _ = parseLocals("semaphore/pool=3, lock/a,election/main")

@@ -21,20 +21,20 @@ type argument[T any] struct {
 	flag bool
 	// expands reports that the kubelet is to expand $(NAME) in the value.
 	expands bool
-	// where reports whether Args writes the argument; nil means always.
+	// where reports whether the words contain the argument; nil means always.
 	where func(T) bool
 	text  func(T) string
 	// read sets the value in a T, or returns an error and changes nothing.
 	read func(*T, string) error
 }
 
-// written returns the row with the condition on which the argument is written.
+// written returns the row, so that the words contain the argument only if where returns true.
 func (a argument[T]) written(where func(T) bool) argument[T] {
 	a.where = where
 	return a
 }
 
-// expanded returns the row as one whose value the kubelet expands.
+// expanded returns the row, so that the kubelet expands the value.
 func (a argument[T]) expanded() argument[T] {
 	a.expands = true
 	return a
@@ -62,8 +62,8 @@ func (all arguments[T]) words(of T) []string {
 	return words
 }
 
-// parse reads the arguments as a process gets them, and returns the words behind the
-// arguments. An argument that is unknown or malformed is an error.
+// parse reads the arguments as a process gets them, and returns the words that follow the
+// last argument. An argument that is unknown or malformed is an error.
 func (all arguments[T]) parse(role string, into *T, words []string) ([]string, error) {
 	var usage strings.Builder
 	flags := flag.NewFlagSet("agent "+role, flag.ContinueOnError)

@@ -17,8 +17,8 @@ func setBarrier(r *Request, value string) string {
 	return problem
 }
 
-// BarrierArgs are the arguments of the role "barrier". The webhook writes all but the directory,
-// which tests set.
+// BarrierArgs are the arguments of the role "barrier". The webhook writes all of them except
+// Credentials, which only tests set.
 type BarrierArgs struct {
 	Barrier Barrier
 	// Run is the UID of the pod's Job.
@@ -56,8 +56,8 @@ func (a BarrierArgs) Args() []string {
 	return append([]string{BarrierRole}, barrierArguments.words(a)...)
 }
 
-// Leases returns the Leases by which the pod may arrive. The result is empty if no barrier can have
-// them.
+// Leases returns the names of the Leases by which the pod may arrive. The result is empty if these
+// names are not valid for a barrier.
 func (a BarrierArgs) Leases() []string {
 	leases := a.Barrier.Leases(a.Run)
 	if len(leases) == 0 || !isArrival(leases[0]) {
@@ -82,8 +82,8 @@ func ParseBarrierArgs(words []string) (BarrierArgs, error) {
 	return a, err
 }
 
-// RecallBarrier reads the arguments back from the words of [BarrierArgs.Args]. Other words have no
-// barrier.
+// RecallBarrier reads the arguments back from the words of [BarrierArgs.Args]. For any other
+// words, the result has no barrier.
 func RecallBarrier(words []string) BarrierArgs {
 	a := BarrierArgs{Credentials: CredentialsPath}
 	if len(words) == 0 || words[0] != BarrierRole {

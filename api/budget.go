@@ -14,7 +14,7 @@ const (
 	// MinLeaseDuration is the shortest duration whose budget survives an outage of two
 	// seconds, and still leaves the child two seconds to stop.
 	MinLeaseDuration = 10 * time.Second
-	// MaxLeaseDuration bounds how long a vanished holder can block the others.
+	// MaxLeaseDuration bounds how long a vanished holder can block the standbys.
 	MaxLeaseDuration = time.Hour
 )
 
@@ -40,7 +40,7 @@ type Budget struct {
 	// RenewDeadline is the time from the last successful renewal to the beginning of the
 	// drain.
 	RenewDeadline time.Duration
-	// Drain is the child's time to stop by itself.
+	// Drain is the time from the stop signal to the SIGKILL.
 	Drain time.Duration
 	// Kill is the time that killing and reaping may take after the drain.
 	Kill time.Duration
@@ -86,10 +86,10 @@ func NewBudget(d time.Duration) (Budget, error) {
 	return b, nil
 }
 
-// Deadline returns how long after the sending of the last successful renewal every
-// child must be dead.
+// Deadline returns the time from the sending of the last successful renewal to the
+// deadline.
 func (b Budget) Deadline() time.Duration { return b.Duration - b.Margin }
 
-// Outage returns how long an outage of the API server may last without the drain of a
-// holder, whenever the outage begins.
+// Outage returns the length of the longest outage of the API server that causes no drain,
+// whenever the outage begins.
 func (b Budget) Outage() time.Duration { return b.RenewDeadline - b.Renew - b.Retry }

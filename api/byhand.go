@@ -14,10 +14,13 @@ const (
 	// PauseStop keeps every pod from acquiring the slot, and its holder drains and
 	// releases.
 	PauseStop Pause = "stop"
+	// PauseRecover is a [PauseHold] that the command "recover" writes, and ends itself. Agents of
+	// earlier versions count the value as a PauseHold, too.
+	PauseRecover Pause = "recover"
 )
 
-// PauseOf returns the pause that the annotations of a Lease ask for. An empty value is
-// a [PauseHold].
+// PauseOf returns the pause in the annotations of a Lease. An annotation with an empty
+// value means [PauseHold].
 func PauseOf(annotations map[string]string) Pause {
 	value, paused := annotations[PausedAnnotation]
 	if paused && value == "" {
@@ -28,7 +31,7 @@ func PauseOf(annotations map[string]string) Pause {
 
 // Known reports whether this version knows the value. An unknown value counts as
 // [PauseHold], because an application that goes on by mistake can still be stopped.
-func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop }
+func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop || p == PauseRecover }
 
 // Yield asks a hold to end. A hold with another number ignores the yield. So an agent
 // that reads a yield late does not end a later hold.

@@ -31,6 +31,7 @@ func TestUnknownPauseValueCountsAsAPause(t *testing.T) {
 		{nil, "", true},
 		{map[string]string{PausedAnnotation: "hold"}, PauseHold, true},
 		{map[string]string{PausedAnnotation: "stop"}, PauseStop, true},
+		{map[string]string{PausedAnnotation: "recover"}, PauseRecover, true},
 		{map[string]string{PausedAnnotation: ""}, PauseHold, true},
 		{map[string]string{PausedAnnotation: "Stop"}, "Stop", false},
 		{map[string]string{PausedAnnotation: "false"}, "false", false},

@@ -20,8 +20,9 @@ type Claim struct {
 	// Size is the number of pods that may hold at once. The claim has Size slots, and a
 	// pod needs one of these slots.
 	Size int
-	// Key is the key of a once claim with a name; empty for other claims. The key of a once
-	// claim without a name is the revision of the pod or its Job, which the webhook knows.
+	// Key is the key of a once claim with a name; empty for other claims. The webhook
+	// computes the key of a once claim without a name from the revision of the pod, or from
+	// its Job.
 	Key string
 }
 
@@ -40,9 +41,9 @@ func (c Claim) Slots(of Workload) []string { return c.Kind.slots(c, of) }
 type Scope string
 
 const (
-	// ScopeWorkload is the pods of one workload.
+	// ScopeWorkload means the pods of one workload.
 	ScopeWorkload Scope = "workload"
-	// ScopeNamespace is all pods of the namespace.
+	// ScopeNamespace means all pods of the namespace.
 	ScopeNamespace Scope = "namespace"
 )
 
@@ -51,16 +52,16 @@ const (
 type Kind struct {
 	// Key is the key of the annotation.
 	Key string
-	// Ask is the annotation that an error message tells a person to write.
+	// Ask is the annotation that error messages propose to a person.
 	Ask string
 	// Scope is the scope of a claim with a name.
 	Scope Scope
 	// Forwards reports that the standbys of a claim can forward ports, because the claim
 	// has one holder.
 	Forwards bool
-	// TakesTurns reports that the slot of a claim goes from an old revision of a workload to
-	// a new one. A claim with several holders does not take turns, because no pod has to wait
-	// for the end of another.
+	// TakesTurns reports that the slot of a claim can go from an old revision of a workload
+	// to a new one. A claim with several holders does not take turns, because no pod has to
+	// wait for the end of another.
 	TakesTurns bool
 	// UntilSuccess reports that a hold lasts until one container has succeeded. The releasing
 	// write then adds the claim's Key to the done keys of the Lease.
@@ -114,7 +115,7 @@ var (
 		isSlot: IsSemaphoreSlot,
 	}
 	// Shards claims any one of several slots, for which the pods of a workload compete. The
-	// number of a slot tells its holder which part of the work is its own.
+	// number of a slot selects the part of the work that its holder does.
 	Shards = &Kind{
 		Key: ShardsAnnotation, Ask: ShardsAnnotation, Scope: ScopeWorkload, Sole: true,
 		parse:  parseShards,
@@ -145,8 +146,8 @@ var (
 		slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },
 		isSlot: isElectionSlot,
 	}
-	// RWLock claims any one of several slots for a reader, or all of them for a writer. The
-	// program says at each bid which of the two it wants to be.
+	// RWLock claims any one of several slots for a reader, or all of them for a writer.
+	// Each bid of the program selects one of the two.
 	RWLock = &Kind{
 		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
 		parse: func(value string) ([]Claim, string) {
@@ -156,11 +157,11 @@ var (
 		slots:  func(c Claim, _ Workload) []string { return rwLockSlots(c.Name) },
 		isSlot: IsRWLockSlot,
 	}
-	// arrivals claims no slot for an application: the init container of a pod with a barrier
-	// arrives by one of these Leases.
+	// arrivals is the kind of a barrier's Leases, by which init containers arrive. The kind
+	// claims no slot for an application.
 	arrivals = &Kind{Key: BarrierAnnotation, Ask: BarrierAnnotation, Scope: ScopeWorkload, isSlot: isArrival}
-	// Variable claims no slot: the pods of a namespace use one Variable by the local API, at the
-	// same time.
+	// Variable claims no slot. Several pods of a namespace can use one Variable at the same
+	// time, by the local API.
 	Variable = &Kind{
 		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
 		parse:  parseVariable,
@@ -280,8 +281,8 @@ func semaphoreSlots(c Claim, _ Workload) []string {
 	return slots
 }
 
-// Any reports whether any one of the pod's slots is enough to run. Otherwise the pod
-// needs all of them.
+// Any reports whether any one of the pod's slots is enough to run. The result is false if
+// the pod needs all of them.
 func (r Request) Any() bool {
 	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Size > 1 })
 }
@@ -304,13 +305,13 @@ func (r Request) Once() (Claim, bool) {
 	return r.first(func(c Claim) bool { return c.Kind.UntilSuccess })
 }
 
-// Shards returns the number of shards of the pod's work; zero for other claims.
+// Shards returns the number of shards of the pod's work; zero for a pod without shards.
 func (r Request) Shards() int {
 	c, _ := r.first(func(c Claim) bool { return c.Kind == Shards })
 	return c.Size
 }
 
-// duration returns the lease duration of a claim of the kind without an annotation.
+// duration returns the lease duration of the kind's claims if the pod's annotations state none.
 func (k *Kind) duration() time.Duration {
 	if k.UntilSuccess {
 		return onceLeaseDuration
@@ -318,8 +319,8 @@ func (k *Kind) duration() time.Duration {
 	return DefaultLeaseDuration
 }
 
-// DurationOf returns the lease duration by which a pod claims the Lease without an
-// annotation.
+// DurationOf returns the lease duration of a claim on the Lease if the pod's annotations
+// state none.
 func DurationOf(lease string) time.Duration {
 	if kind := kindOf(lease); kind != nil {
 		return kind.duration()

@@ -119,7 +119,7 @@ func checkRow(t *testing.T, all table, a Annotation) {
 		require.True(t, r.Claims())
 		for _, c := range r.Claimed {
 			slots := c.Slots(Workload{"apps", "Deployment", "biller"})
-			if c.Kind == RWLock { // no annotation of its own has the kind
+			if c.Kind == RWLock { // a claim for readers and writers has no annotation
 				assert.Subset(t, slots, []string{"rwlock.catalog.intent", "rwlock.catalog.15"})
 				continue
 			}

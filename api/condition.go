@@ -58,9 +58,9 @@ func (c Condition) Job() string {
 	return job
 }
 
-// InRuns returns the conditions, of which each one on the shards of a Job names the Job's run. So a
-// pod does not go on because of an earlier Job with the same name. The runs are the UIDs of the
-// Jobs, by their names.
+// InRuns returns the conditions, and adds the run of the Job to each condition on the shards of a
+// Job. So an earlier Job with the same name does not meet the condition. The runs are the UIDs of
+// the Jobs, by their names.
 func InRuns(conditions []Condition, runs map[string]string) []Condition {
 	named := slices.Clone(conditions)
 	for i, c := range named {
@@ -71,8 +71,9 @@ func InRuns(conditions []Condition, runs map[string]string) []Condition {
 	return named
 }
 
-// Leases returns the Leases that the condition may read. The stamps tell how many shards a
-// workload has, so the condition on shards may read as many Leases as there can be.
+// Leases returns the names of the Leases that the condition may read. Only the stamps tell
+// how many shards a workload has. So the result for shards has the Leases of the largest
+// possible number of shards.
 func (c Condition) Leases() []string {
 	if !c.Sharded() {
 		return []string{c.Lease}

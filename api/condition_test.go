@@ -19,7 +19,7 @@ func TestConditionsAreSortedWithoutDoubles(t *testing.T) {
 	assert.True(t, r.Injects())
 }
 
-func TestMistakenConditionIsRefusedWithTheRemedy(t *testing.T) {
+func TestErrorExplainsEachInvalidCondition(t *testing.T) {
 	many := []string{}
 	for name := range strings.SplitSeq("abcdefghi", "") {
 		many = append(many, "lock."+name)
@@ -59,7 +59,7 @@ func TestConditionsContradictAnOptOut(t *testing.T) {
 	assert.ErrorContains(t, err, "metaparticle.io/on-loss has no effect without a claim")
 }
 
-func TestConditionOnThePodsOwnClaimIsFound(t *testing.T) {
+func TestMetBySelfReturnsConditionsOnOwnClaims(t *testing.T) {
 	r := Request{After: []Condition{{Lease: "lock.a"}, {Lease: "once.schema", Key: "7"}}}
 	_, own := r.MetBySelf([]string{"once.schema"}, "8")
 	assert.False(t, own, "the work of another key")
@@ -70,7 +70,7 @@ func TestConditionOnThePodsOwnClaimIsFound(t *testing.T) {
 	assert.True(t, own)
 }
 
-func TestConditionArgumentsSurviveTheWayThroughThePod(t *testing.T) {
+func TestConditionArgsSurviveARoundTrip(t *testing.T) {
 	a := ConditionArgs{Conditions: []Condition{{Lease: "lock.a"}, {Lease: "once.schema", Key: "7"}}, Credentials: CredentialsPath}
 	words := a.Args()
 	assert.Equal(t, []string{AfterRole, "-conditions=lock.a,once.schema=7"}, words)

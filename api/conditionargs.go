@@ -43,7 +43,7 @@ func conditionTexts(conditions []Condition) []string {
 }
 
 // ConditionArgs are the arguments of the role "after". The webhook writes the conditions, and
-// tests set the directory.
+// only tests set Credentials.
 type ConditionArgs struct {
 	Conditions []Condition
 	// Credentials is the directory of the service account token and the cluster's CA.
@@ -86,8 +86,8 @@ func ParseConditionArgs(words []string) (ConditionArgs, error) {
 	return a, err
 }
 
-// RecallConditions reads the conditions back from the words of [ConditionArgs.Args]. Other words
-// have no conditions.
+// RecallConditions reads the conditions back from the words of [ConditionArgs.Args]. The result
+// is empty for any other words.
 func RecallConditions(words []string) []Condition {
 	if len(words) == 0 || words[0] != AfterRole {
 		return nil

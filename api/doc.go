@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package api is the contract between the two programs. The webhook turns annotations
-// into a pod with an agent in it; the agent lives in that pod. Both programs import the
-// package, and the package imports the standard library alone.
+// Package api is the contract between the two programs. The webhook turns annotations into
+// a pod with an agent in it; the agent runs in that pod. Both programs import the package,
+// and the package imports the standard library alone.
 //
 // The contract is data. [Annotations] is the table of all annotations that a person may
 // write. A row describes one annotation, and names the [Kind] of claim that the annotation

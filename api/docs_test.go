@@ -86,7 +86,7 @@ var byHand = []Annotation{
 	{
 		Key: PausedAnnotation, Value: "`hold` or `stop`",
 		Meaning: "No pod acquires the slot. With `hold` the holder goes on, but an application that ends is not started again, by any pod. With `stop` the holder " +
-			"drains with its pod's grace, and releases. Any other value counts as `hold`, and the pods' conditions and Events say so. " +
+			"drains with its pod's grace, and releases. `kubectl metaparticle recover` writes `recover`, and ends that pause itself. Any other value counts as `hold`, and the pods' conditions and Events say so. " +
 			"A claim of several slots is paused if one of them is; of a semaphore each slot is paused by itself. " +
 			"Enroll keeps a paused Lease that no pod claims. Other programs' electors know nothing of it.",
 	},

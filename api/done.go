@@ -11,7 +11,7 @@ import (
 
 // onceLeaseDuration is the lease duration of a once claim that states none. An outage of
 // the API server kills the work unless [Budget.Outage] is longer. So the duration is four
-// times that of a claim whose application soon starts again elsewhere.
+// times [DefaultLeaseDuration], which is for applications that soon start again elsewhere.
 const onceLeaseDuration = 2 * time.Minute
 
 // MaxDone bounds the done keys of one Lease, so that they fit the annotation that the policy

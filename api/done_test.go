@@ -60,7 +60,7 @@ func TestOnceRequestHasOneSlotAndAKey(t *testing.T) {
 	assert.Equal(t, DefaultLeaseDuration, r.Duration())
 }
 
-func TestUnnamedOnceClaimIsOfTheWorkload(t *testing.T) {
+func TestUnnamedOnceClaimHasTheWorkloadsOwnLease(t *testing.T) {
 	r, err := Parse(map[string]string{OnceAnnotation: "true"})
 	require.NoError(t, err)
 	c, once := r.Once()

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// ExecArgs are the arguments of the shim. The child's own command follows them. A
-// writer begins with [DefaultExecArgs].
+// ExecArgs are the arguments of the shim. The child's own command follows them. Code that
+// composes arguments starts from [DefaultExecArgs].
 type ExecArgs struct {
 	// Container is the name of the container in which the shim runs.
 	Container string
@@ -21,24 +21,24 @@ type ExecArgs struct {
 	WaitAtMost time.Duration
 	// MayBeDone permits the shim to end with exit code 0, because the container's work is done.
 	MayBeDone bool
-	// Unbounded permits the child to run without a deadline, because the pod holds no slot for
-	// life.
+	// Unbounded permits the child to run without a deadline, because the pod holds no slot
+	// while its application runs.
 	Unbounded bool
-	// Shards is the number of shards of the pod's work; zero for other claims.
+	// Shards is the number of shards of the pod's work; zero for a pod without shards.
 	Shards int
 	// StopSignal is the name or number of the signal that asks the child to stop. If
-	// StopSignal is empty, the image's stop signal counts, or SIGTERM if the image has
+	// StopSignal is empty, the image's stop signal applies, or SIGTERM if the image has
 	// none.
 	StopSignal string
 	// Platforms has the image's command for each architecture, if the commands differ.
 	Platforms Platforms
 	// PostStart and PreStop are the container's hooks; nil for none.
 	PostStart, PreStop *Handler
-	// Grace is the time that the child and its PreStop have to stop. The webhook writes
+	// Grace is the time within which the child and its PreStop must end. The webhook writes
 	// the pod's own grace period only if the container has a hook.
 	Grace time.Duration
 
-	// Socket is the agent's socket. Tests set it.
+	// Socket is the path of the agent's socket. Only tests change the path.
 	Socket string
 }
 

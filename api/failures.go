@@ -60,7 +60,7 @@ func (f Failures) Keys() []string {
 	return keys
 }
 
-// With returns the failures after another failure of the key; f itself for an empty key.
+// With returns f with one more failure of the key. For an empty key, the result is f.
 func (f Failures) With(key string) Failures {
 	if key == "" {
 		return f
@@ -70,7 +70,7 @@ func (f Failures) With(key string) Failures {
 	return Failures(strings.Join(parts[max(0, len(parts)-MostFailing):], ","))
 }
 
-// Without returns the failures of the other keys.
+// Without returns f without the failures of the key.
 func (f Failures) Without(key string) Failures {
 	var parts []string
 	for _, other := range f.Keys() {
@@ -81,8 +81,8 @@ func (f Failures) Without(key string) Failures {
 	return Failures(strings.Join(parts, ","))
 }
 
-// Delay returns the time for which a pod of the key leaves the slot alone after it has seen
-// the failures. The time doubles with each failure.
+// Delay returns how long a pod with the key waits, after it has seen the failures, before
+// it competes for the slot. The time doubles with each failure.
 func (f Failures) Delay(key string) time.Duration {
 	n := f.Count(key)
 	if n == 0 {

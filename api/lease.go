@@ -18,8 +18,8 @@ const (
 	semaphorePrefix = "semaphore."
 	shardPrefix     = "shards."
 	oncePrefix      = "once."
-	// revisionPrefix begins the Leases of once claims without a name. No person can name such
-	// a Lease.
+	// revisionPrefix begins the Leases of once claims without a name. No claim with a name
+	// has such a Lease.
 	revisionPrefix  = "once-revision."
 	singletonPrefix = "singleton"
 	barrierPrefix   = "barrier."
@@ -59,7 +59,7 @@ func (w Workload) Valid() bool {
 func LockLease(name string) string { return lockPrefix + name }
 
 // OnceLease returns the name of the Lease of a once claim. All keys of one name share the
-// Lease, so two of them never run at once.
+// Lease, so the work of two keys never runs at once.
 func OnceLease(name string) string { return oncePrefix + name }
 
 // ElectionLease returns the name of the Lease of an election.
@@ -69,7 +69,7 @@ func ElectionLease(name string) string { return electionPrefix + name }
 func RWLockLease(name string, slot int) string { return rwLockPrefix + name + "." + strconv.Itoa(slot) }
 
 // IntentLease returns the name of the Lease that a writer of a read-write lock acquires before
-// the slots. Its ending is no slot's number.
+// the slots. The name's ending is not a number, so the Lease is not one of the slots.
 func IntentLease(name string) string { return rwLockPrefix + name + intentEnding }
 
 // intentEnding ends the name of each [IntentLease].
@@ -89,19 +89,19 @@ func SemaphoreLease(name string, slot int) string {
 	return semaphorePrefix + name + "." + strconv.Itoa(slot)
 }
 
-// SingletonLease returns the name of the Lease of a workload's singleton; name is empty
-// for the plain singleton.
+// SingletonLease returns the name of the Lease of a workload's singleton; the argument name
+// is empty for a singleton without a name.
 //
 // Two singletons have the same Lease only if they are the same:
-//   - The first dot ends "singleton" or "singleton-<name>": a name is a DNS label.
-//     The name can be read back from that part, which also tells a singleton from a
-//     lock.
+//   - The first dot ends "singleton" or "singleton-<name>": a name is a DNS label. The
+//     singleton's name can be read back from that part, which also distinguishes a
+//     singleton from a lock.
 //   - The second dot ends the kind. The workload's name follows, which may have dots
 //     of its own.
 //   - In the kind's part, each dash of the kind and of the group is doubled. So the first
 //     single dash separates the two, and all further single dashes are dots of the group.
 //   - Kind, group and the parts of a group begin and end with a letter or digit. So
-//     readKind can read a run of dashes in only one way.
+//     readKind can read a sequence of dashes in only one way.
 //   - Kinds of Kubernetes' own groups have no group appended; their names all differ.
 //   - A name that is too long ends in the hash of the whole, by [ShortName].
 //

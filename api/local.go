@@ -20,7 +20,8 @@ const maxLocal = 8
 // same bound, and eight claims are shorter.
 const maxLocalText = 4096
 
-// localKinds are the kinds of claims by the local API, by the word that names them there.
+// localKinds are the kinds of claims by the local API, by the words that name them in
+// [Claim.LocalText].
 var localKinds = map[string]*Kind{"lock": Lock, "election": Election, "rwlock": RWLock, "semaphore": Semaphore, "variable": Variable}
 
 // Word returns the word that names the kind in the local API; empty if the local API has no
@@ -95,7 +96,7 @@ func parseLocals(value string) ([]Claim, string) {
 }
 
 // LocalArgs are the arguments of the agent's sidecar in a pod whose program uses the local
-// API. The webhook writes all but the last, which tests set.
+// API. The webhook writes all of them except Credentials, which only tests set.
 type LocalArgs struct {
 	// Claims are the claims that the program may make.
 	Claims        []Claim
@@ -103,7 +104,8 @@ type LocalArgs struct {
 	// OwnKernel reports that the pod may run in a virtual machine of its own. Another boot
 	// id is then no proof that the program of the earlier boot is dead.
 	OwnKernel bool
-	// Port is the port of the local API; zero for none, on the node's network.
+	// Port is the port of the local API; zero for a pod on the node's network, which has no such
+	// port.
 	Port int
 	// Socket is the path of the local API's socket; empty for none.
 	Socket string
@@ -111,7 +113,7 @@ type LocalArgs struct {
 	Credentials string
 }
 
-// DefaultLocalArgs returns the arguments that count where a word is absent.
+// DefaultLocalArgs returns the value that each argument has if it is left out.
 func DefaultLocalArgs() LocalArgs {
 	return LocalArgs{LeaseDuration: DefaultLeaseDuration, Port: LocalPort, Credentials: CredentialsPath}
 }
@@ -168,8 +170,8 @@ func (a LocalArgs) Args() []string {
 // that serves the local API.
 func IsLocal(args []string) bool { return len(args) > 0 && args[0] == LocalRole }
 
-// RecallLocalArgs reads the arguments back from the words of [LocalArgs.Args]. Other words
-// have no claims.
+// RecallLocalArgs reads the arguments back from the words of [LocalArgs.Args]. For any
+// other words, the result has no claims.
 func RecallLocalArgs(words []string) LocalArgs {
 	a := DefaultLocalArgs()
 	if IsLocal(words) {

@@ -42,8 +42,8 @@ const (
 	// start, the agent puts its own binary into the shared volume.
 	AgentContainer = "metaparticle-agent"
 	// TurnContainer is the init container in front of the agent in a pod with the gate
-	// "pod". A run of this container tells the agent that all containers of the pod start
-	// again.
+	// "pod". If all containers of the pod start again, this container renames the agent's
+	// note, so that the agent learns of the restart.
 	TurnContainer = "metaparticle-turn"
 	// WaitContainer is the last init container of a pod with the gate "pod". The container
 	// ends once the slot is held, and then the kubelet starts the application.
@@ -67,7 +67,7 @@ const (
 	CredentialsPath   = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 	// LocalVolume is the emptyDir for the socket of the local API. A pod that declares the
-	// volume asks for the socket, and mounts the volume in the containers that call.
+	// volume gets the socket, in each container that mounts the volume.
 	LocalVolume    = "metaparticle-api"
 	LocalMountPath = MountPath + "/api"
 	// LocalSocket is the path of that socket in the agent's container.
@@ -84,7 +84,7 @@ const (
 	Socket = RunPath + "/" + SocketName
 	// WaitSocket is the socket of "agent wait".
 	WaitSocket = RunPath + "/" + WaitSocketName
-	// ProbeSocket is the socket of exec probes, which speak HTTP.
+	// ProbeSocket is the socket to which exec probes send HTTP requests.
 	ProbeSocket = RunPath + "/" + ProbeSocketName
 
 	// SocketName, WaitSocketName and ProbeSocketName are the sockets' names without the
@@ -93,6 +93,8 @@ const (
 	WaitSocketName  = "wait.sock"
 	ProbeSocketName = "probe.sock"
 
+	// ConsolePort serves the page of the console, on the loopback of its pod.
+	ConsolePort = 13133
 	// AgentPort serves the agent's /metrics and /healthz, and its answers to
 	// the kubelet's probes.
 	AgentPort = 13132
@@ -156,8 +158,9 @@ const (
 	// DoneAnnotation has the done keys of a once claim, as [Done]. The write that releases
 	// the Lease after a success adds the holder's key.
 	DoneAnnotation = Prefix + "done"
-	// OpenedAnnotation is on the first Lease of a barrier, and says that the barrier is open. Its
-	// value is the number of pods that had arrived. The holder writes it with its release.
+	// OpenedAnnotation, on the first Lease of a barrier, records that the barrier is open. Its
+	// value is the number of pods that had arrived. The holder of that Lease writes the
+	// annotation when it releases the Lease.
 	OpenedAnnotation = Prefix + "opened"
 	// FailuresAnnotation counts the failures of a once claim, as [Failures]. The write that
 	// releases the Lease after a failure adds one. The release after a success removes the
@@ -202,6 +205,8 @@ const (
 	// Draining is a word in the message of an Event at the end of a hold: the first word,
 	// or the first after a colon.
 	Draining = "draining"
+	// AgentReporter is the program that the agent's Events name as their author.
+	AgentReporter = "metaparticle-agent"
 )
 
 // The words that a person writes on the Lease of a slot.
@@ -216,7 +221,7 @@ const (
 // The environment of the application while its pod holds the slots.
 const (
 	// FencingTokenEnv is the fencing token of the hold: a decimal number that only grows.
-	// Each of several slots has a token. The tokens are comma-separated, in the order of
+	// For several slots, the value has a token for each, comma-separated, in the order of
 	// SlotEnv.
 	FencingTokenEnv = "METAPARTICLE_FENCING_TOKEN"
 	// SlotEnv names the Leases that the pod holds, comma-separated.
@@ -239,8 +244,8 @@ const (
 // StatefulSet's new pod has the name of its predecessor.
 func Identity(podName, podUID string) string { return podName + "_" + podUID }
 
-// IsIdentity reports whether an agent may have written the holder of a Lease. Enroll writes "unknown",
-// and a release writes nothing.
+// IsIdentity reports whether an agent may have written the holder of a Lease. Enroll writes
+// "unknown" instead, and a release writes an empty text.
 func IsIdentity(holder string) bool { return strings.Contains(holder, "_") }
 
 // PodOf returns the pod's name in an identity. An identity without an underscore belongs to

@@ -17,7 +17,7 @@ const MostOffers = 3
 // holder leaves its Services.
 type Offers struct {
 	// Leave identifies the holder's leave by the hold. The agent of a resumed hold adds a
-	// number, so that offers to the agent's earlier process do not count.
+	// number, so that offers to the agent's earlier process are invalid.
 	Leave string
 	Pods  []Offer
 }

@@ -45,7 +45,7 @@ func (p *parser) wrong(key, format string, args ...any) {
 	p.mistakes = append(p.mistakes, Mistake{Key: key, Value: p.annotations[key], Problem: fmt.Sprintf(format, args...)})
 }
 
-// names judges the keys, in alphabetical order, and ignores their values.
+// names checks the keys of the annotations, in alphabetical order, and ignores the values.
 func (p *parser) names() {
 	var wrong []string
 	for key := range p.annotations {
@@ -92,8 +92,9 @@ func (p *parser) values() {
 }
 
 // together refuses annotations that contradict each other, and settings without a claim.
-// Settings may stay if a person opted out explicitly (singleton: "false", inject:
-// "false"). They also stay beside a misspelt key, which may be the missing claim.
+// The function accepts such settings after an explicit opt-out (singleton: "false", inject:
+// "false"). The function also accepts them beside a misspelt key, which may be the missing
+// claim.
 func (p *parser) together() {
 	if p.request.OptOut && p.request.Claims() {
 		p.wrong(InjectAnnotation, `is "false", but %s claims a slot: remove one of the two`, p.claiming[0])
@@ -161,7 +162,8 @@ func (p *parser) gated() {
 }
 
 // sole judges a pod with a claim that must be the only claim of the pod. Such a claim has no
-// standby that forwards, so the function also refuses the setting for that.
+// standby that forwards, so the function also refuses the setting that makes standbys
+// forward.
 func (p *parser) sole() {
 	i := slices.IndexFunc(p.request.Claimed, func(c Claim) bool { return c.Kind.Sole })
 	if i < 0 {

@@ -33,7 +33,7 @@ func ParsePlatforms(s string) (Platforms, error) {
 // String returns the JSON.
 func (p Platforms) String() string { return mustJSON(p) }
 
-// also maps an architecture to an older architecture, whose images the same nodes run.
+// also maps an architecture to an older architecture, whose images the same nodes can run.
 var also = map[string]string{"arm64": "arm", "amd64": "386"}
 
 // For returns the image's command on the architecture with the name arch (GOARCH).

@@ -5,8 +5,9 @@ package api
 
 import "time"
 
-// Probe is a container's probe as the pod's author declared it, before the webhook let the
-// probe ask the agent. The JSON is that of corev1.Probe, with Kubernetes' defaults filled in.
+// Probe is a container's probe as the pod's author declared it, before the webhook redirected
+// the probe to the agent. The JSON is that of corev1.Probe, with Kubernetes' defaults filled
+// in.
 type Probe struct {
 	Handler
 	InitialDelaySeconds int `json:"initialDelaySeconds,omitempty"`
@@ -14,7 +15,7 @@ type Probe struct {
 	PeriodSeconds       int `json:"periodSeconds"`
 	SuccessThreshold    int `json:"successThreshold"`
 	FailureThreshold    int `json:"failureThreshold"`
-	// TerminationGracePeriodSeconds is nil if the pod's own grace period counts.
+	// TerminationGracePeriodSeconds is nil if the pod's own grace period applies.
 	TerminationGracePeriodSeconds *int64 `json:"terminationGracePeriodSeconds,omitempty"`
 }
 

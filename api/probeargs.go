@@ -12,12 +12,12 @@ type ProbeArgs struct {
 	Probe     string
 	Container string
 
-	// Socket is the agent's socket. Tests set it.
+	// Socket is the path of the agent's socket. Only tests change the path.
 	Socket string
 }
 
-// Args returns the words behind the binary, as a probe's command has them. Where
-// the application's own command follows, the writer puts "--" in between.
+// Args returns the words behind the binary, as a probe's command has them. The caller
+// appends "--" and the application's own command, if there is one.
 func (p ProbeArgs) Args() []string {
 	return append([]string{ProbeRole, p.Probe}, probeArguments.words(p)...)
 }

@@ -67,7 +67,8 @@ func (r Request) BarrierDuration() time.Duration {
 	return cmp.Or(r.LeaseDuration, DefaultLeaseDuration)
 }
 
-// MetBySelf returns the first condition that a pod with the claims could only meet by itself.
+// MetBySelf returns the first condition that waits for one of the pod's own slots, or for the
+// success of the pod's own key. A pod with such a condition would wait for itself.
 func (r Request) MetBySelf(slots []string, key string) (Condition, bool) {
 	i := slices.IndexFunc(r.After, func(c Condition) bool {
 		own := slices.ContainsFunc(slots, c.reads)
@@ -86,10 +87,12 @@ type Condition struct {
 	// workload, Lease is the part that the names of their Leases share.
 	Lease string
 	// Key is the key of a once claim, which must be done. With an empty key, the holder of the
-	// slot must serve. For shards, Key is the run, and empty for the run that the stamps name.
+	// slot must serve. For shards, Key is the run. An empty Key then stands for the run that
+	// the stamps name.
 	Key string
-	// Opened is the number of pods for which the barrier must have opened whose first Lease this
-	// is; zero for other conditions. Only the wait at a barrier sets the field.
+	// Opened is the number of pods that the record of an open barrier must state; zero for other
+	// conditions. Lease is then the first Lease of the barrier. Only the wait at a barrier sets
+	// Opened.
 	Opened int
 }
 
@@ -107,8 +110,8 @@ func (c Condition) String() string {
 	return c.Lease + "=" + c.Key
 }
 
-// Barrier is the barrier of a pod. No pod of a run goes on before so many pods have arrived. The
-// run is a Job.
+// Barrier is the barrier of a pod. No pod of the run, which is a Job, goes on before Size pods
+// have arrived.
 type Barrier struct {
 	Name string
 	// Size is the number of pods that must arrive.
@@ -141,7 +144,7 @@ const (
 	OnBusySkip OnBusy = "skip"
 )
 
-// BoundsWaits reports whether the pod may end without its application having run, because
+// BoundsWaits reports whether the pod may end before its application has run, because
 // another pod holds the slot.
 func (r Request) BoundsWaits() bool { return r.OnBusy == OnBusySkip || r.WaitAtMost > 0 }
 

@@ -31,11 +31,13 @@ func (r Revision) String() string {
 }
 
 // Valid reports whether [ParseRevision] can read the text of String.
-func (r Revision) Valid() bool { return isStamp(r.Workload) && isStamp(r.Hash) && r.Number > 0 }
+func (r Revision) Valid() bool {
+	return isIdentifier(r.Workload) && isIdentifier(r.Hash) && r.Number > 0
+}
 
-// isStamp reports whether a text has only characters that UIDs and hashes of templates
+// isIdentifier reports whether a text has only characters that UIDs and hashes of templates
 // have.
-func isStamp(s string) bool {
+func isIdentifier(s string) bool {
 	const other = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-."
 	return s != "" && len(s) <= maxLabel && strings.Trim(s, other) == ""
 }
@@ -56,7 +58,7 @@ func ParseRevision(text string) (Revision, error) {
 	return Revision{}, fmt.Errorf("revision %q: need UID/NUMBER/HASH, as the webhook writes it", text)
 }
 
-// Same reports whether two pods come from one template. The number does not count: an
+// Same reports whether two pods come from one template. Same ignores the number, because an
 // undo gives an old template a new number. The result is false if one of the revisions is
 // unknown.
 func (r Revision) Same(other Revision) bool {

@@ -19,8 +19,9 @@ const DefaultGrace = 30 * time.Second
 // second between two updates of a node's rules (kube-proxy's minSyncPeriod).
 const DefaultEndpointDelay = 2 * time.Second
 
-// RunArgs are the arguments of the agent's sidecar. The webhook writes all but the last
-// three, which tests set. A writer begins with [DefaultRunArgs].
+// RunArgs are the arguments of the agent's sidecar. The webhook writes all of them except
+// the last three, which only tests set. Code that composes arguments starts from
+// [DefaultRunArgs].
 type RunArgs struct {
 	// Slots are the Leases to hold, in the order in which they are acquired.
 	Slots []string
@@ -28,17 +29,18 @@ type RunArgs struct {
 	Any           bool
 	LeaseDuration time.Duration
 	Readiness     Readiness
-	// Job is the UID of the Job of a pod that may skip; otherwise empty.
+	// Job is the UID of the Job of a pod that may skip; empty for any other pod.
 	Job string
 	// OnBusy is empty for a pod that waits. WaitAtMost is zero for a wait without a bound.
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
 	// OnceKey is the key of the pod's once claim, or the run of a pod whose shard ends with a
-	// success; otherwise empty.
+	// success. For any other pod, OnceKey is empty.
 	OnceKey string
-	// Shard is the number of the one shard that a pod of an Indexed Job takes; otherwise empty.
+	// Shard is the number of the one shard that a pod of an Indexed Job takes; empty for any other
+	// pod.
 	Shard string
-	// Grace is the time to stop that a yield gives the application.
+	// Grace is the time within which the application must end at a yield.
 	Grace time.Duration
 	// Containers are the gated containers.
 	Containers []string
@@ -91,8 +93,8 @@ func DefaultRunArgs() RunArgs {
 var defaultListen = ":" + strconv.Itoa(AgentPort)
 
 // ReadinessGateArg is the argument that selects the gate "readiness". CEL can parse no
-// arguments, so the policies and podspec.HasGate compare this whole word. A spelling that
-// the webhook never writes does not count.
+// arguments, so the policies and podspec.HasGate compare this whole word. They do not
+// recognize a spelling that the webhook never writes.
 const ReadinessGateArg = "-gate=" + string(GateReadiness)
 
 // Args returns the words of the agent's container, as a pod's spec has them.

@@ -6,9 +6,9 @@ package api
 import "time"
 
 // ServesInHold reports whether the value of [ServingAnnotation] belongs to the hold that was
-// acquired at the instant. An elector that does not know the annotation leaves it in the
-// Lease, so an earlier time belongs to an earlier hold. The value may lack the fraction of
-// its second.
+// acquired at the instant. Another client that acquires the Lease may leave the annotation
+// unchanged, so an earlier time belongs to an earlier hold. The value may lack fractions of
+// a second.
 func ServesInHold(serving string, acquired time.Time) bool {
 	since, err := time.Parse(time.RFC3339, serving)
 	return err == nil && !acquired.IsZero() && !since.Before(acquired.Truncate(time.Second))

@@ -12,20 +12,20 @@ import (
 // for the number of the shard.
 const maxShardBase = maxName - len(".31")
 
-// ShardGroup returns the part of the names that the Leases of a workload's shards share.
-// The part follows the rules of [SingletonLease], and leaves room for a number.
+// ShardGroup returns the common part of the names of the Leases of a workload's shards. The
+// part follows the rules of [SingletonLease], and leaves room for a number.
 func ShardGroup(of Workload) string {
 	return shorten(shardPrefix+of.kindPart()+"."+of.Name, maxShardBase)
 }
 
-// ShardLease returns the name of the Lease of one shard. Workloads with different numbers of
-// shards share their first Leases. So not even two pods with different numbers hold one
+// ShardLease returns the name of the Lease of one shard. The name does not contain the
+// number of shards. So even two pods that expect different numbers of shards never hold one
 // shard together.
 func ShardLease(group string, shard int) string { return group + "." + strconv.Itoa(shard) }
 
 // ReadShard returns the group and the number of the shard whose Lease has the name. The
-// last result is false for any other Lease. Only one spelling of a number is valid.
-// Otherwise one shard could have two Leases, and two holders.
+// last result is false for any other Lease. Only one spelling of a number is valid, because
+// a shard with two Leases could have two holders.
 func ReadShard(lease string) (group string, shard int, ok bool) {
 	dot := strings.LastIndexByte(lease, '.')
 	if dot < 0 || !strings.HasPrefix(lease, shardPrefix) {

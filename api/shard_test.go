@@ -83,7 +83,7 @@ func TestShardLeaseHasOnlyOneSpelling(t *testing.T) {
 	}
 }
 
-func TestShardsOfCountsOnlyAWholeGroup(t *testing.T) {
+func TestShardsOfReturnsZeroForAnIncompleteGroup(t *testing.T) {
 	slots := Claim{Kind: Shards, Size: 12}.Slots(Workload{"apps", "Deployment", "web"})
 	group, count := ShardsOf(slots)
 	assert.Equal(t, "shards.deployment.web", group)
@@ -118,7 +118,7 @@ func TestOpenStampAdmitsOnlyItsRunAndCount(t *testing.T) {
 	assert.False(t, Stamp{Epoch: 1, Count: 3}.Admits(3, "a"))
 }
 
-func TestConditionOnShardsReadsEachLease(t *testing.T) {
+func TestConditionOnShardsReadsAllPossibleLeases(t *testing.T) {
 	for text, job := range map[string]string{"shards.job.map": "map", "shards.job.map.3": "map.3", "shards.cronjob.night": "", "shards.jobset-x--k8s-io.a": ""} {
 		r, err := Parse(map[string]string{AfterAnnotation: text})
 		require.NoError(t, err, text)
@@ -137,7 +137,7 @@ func TestConditionOnShardsReadsEachLease(t *testing.T) {
 	}
 }
 
-func TestConditionNamesTheRunOfItsJob(t *testing.T) {
+func TestInRunsAddsTheRunToConditions(t *testing.T) {
 	runs := map[string]string{"map": "1-a", "bad": "$(X)"}
 	all := []Condition{{Lease: "shards.job.map"}, {Lease: "shards.job.bad"}, {Lease: "shards.job.new"}, {Lease: "shards.job.map", Key: "2"}, {Lease: "lock.map"}}
 	named := InRuns(all, runs)

@@ -16,7 +16,7 @@ func isLockSlot(lease string) bool {
 }
 
 // IsSemaphoreSlot reports whether a semaphore can have the Lease. Only one spelling of a
-// slot's number is valid. Otherwise one slot could have two Leases, and two holders.
+// slot's number is valid, because a slot with two Leases could have two holders.
 func IsSemaphoreSlot(lease string) bool {
 	rest, ok := strings.CutPrefix(lease, semaphorePrefix)
 	name, number := cutNumber(rest)
@@ -51,8 +51,8 @@ func IsRWLockSlot(lease string) bool {
 	return ok && number >= 0 && number < RWLockSlots && isRWLock(name)
 }
 
-// cutNumber divides a name at its last dot. The number behind the dot is -1 unless the name has
-// its only valid spelling.
+// cutNumber divides a name at its last dot. The number is -1 if the text behind the dot is not
+// the only valid spelling of a number.
 func cutNumber(name string) (before string, number int) {
 	dot := strings.LastIndexByte(name, '.')
 	if dot < 0 {
@@ -71,8 +71,8 @@ func isStartLockSlot(lease string) bool {
 	return ok && isStartLock(name)
 }
 
-// SplitSlots divides the slots of a pod into the slots that the pod holds for life, and those
-// that the pod holds for a start.
+// SplitSlots divides the slots of a pod into the slots that the pod holds while its
+// application runs, and the slots of start locks.
 func SplitSlots(slots []string) (life, start []string) {
 	for _, s := range slots {
 		if isStartLockSlot(s) {
@@ -88,16 +88,17 @@ func SplitSlots(slots []string) (life, start []string) {
 // isSingletonSlot can judge only the part before the hash.
 func isSingletonSlot(lease string) bool {
 	if !strings.HasPrefix(lease, singletonPrefix) {
-		return false // saves the time to read the name
+		return false // the rest of the name need not be read
 	}
 	return isUnshortened(lease, isSingletonLease)
 }
 
-// isUnshortened reports whether the function accepts the name. If [ShortName] has cut the
-// name, the function has to accept the part before the cut with any of the endings.
+// isUnshortened reports whether the function "is" accepts the name that the Lease had
+// before a cut by [ShortName]. Of a cut name only the first part is known. So "is" must
+// accept that part with any of the endings.
 func isUnshortened(lease string, is func(string) bool) bool { return isShortenedTo(lease, maxName, is) }
 
-// isShortenedTo judges a name that has been kept within the limit, as isUnshortened does.
+// isShortenedTo does the same as isUnshortened for a name that was kept within the limit.
 func isShortenedTo(name string, limit int, is func(string) bool) bool {
 	if len(name) != limit {
 		return len(name) < limit && is(name)

@@ -58,7 +58,7 @@ func TestWorkloadWithMalformedKindOrNameIsInvalid(t *testing.T) {
 		{"apps", "a,b", "x"}:                                    false,
 		{"apps", "a.b", "x"}:                                    false,
 		{"apps", "1", "x"}:                                      false,
-		{"apps", "\u212aind", "x"}:                              false, // a Kelvin sign
+		{"apps", "\u212aind", "x"}:                              false, // a Kelvin sign, whose lower case is the letter k
 		{"a_b", "Kind", "x"}:                                    false,
 		{"a,b", "Kind", "x"}:                                    false,
 	} {

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// Stamp says for which number of shards, and for which run, the Lease of a shard may be
+// Stamp names the number of shards, and the run, for which the Lease of a shard may be
 // acquired. An agent acquires, and keeps, only a Lease whose stamp admits its own pod. The
 // zero value stands for a Lease without a stamp.
 type Stamp struct {
-	// Epoch counts the changes of the number and of the run. Each change has an epoch of its own.
+	// Epoch counts the changes of Count and of Run.
 	Epoch int64
 	// Count is the number of shards.
 	Count int
@@ -22,14 +22,15 @@ type Stamp struct {
 	Closed bool
 }
 
-// lastEpoch bounds the epochs that count. Enroll adds one at each change, and never comes near.
+// lastEpoch is the largest valid epoch. Enroll adds one at each change, and so never reaches this
+// bound.
 const lastEpoch = 1 << 53
 
 // stampClosed is the last word of a closed stamp.
 const stampClosed = "closed"
 
-// Admits reports whether a pod of the run may acquire and keep the Lease, if the pod's work has
-// so many shards.
+// Admits reports whether a pod of the run, whose work has count shards, may acquire and keep
+// the Lease.
 func (s Stamp) Admits(count int, run string) bool {
 	return count > 0 && s.Count == count && s.Run == run && !s.Closed
 }

@@ -34,14 +34,14 @@ const (
 	maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
 	// maxShards bounds the shards of a workload, because a standby watches all of them.
 	maxShards = maxListed
-	// maxBarrier bounds the pods of a barrier, because one of them reads the Leases of all others.
+	// maxBarrier bounds the pods of a barrier, because one pod reads the Leases of all others.
 	maxBarrier = maxListed
 	// maxRun is the length of a UID.
 	maxRun = 36
 	// maxBarrierName leaves room for the prefix, for the run, and for the number of a Lease.
 	maxBarrierName = maxName - len(barrierPrefix) - len(".") - maxRun - len(".31")
-	// maxAfter bounds the conditions of a pod. The pod's service account gets rights on as
-	// many Leases.
+	// maxAfter bounds the conditions of a pod. For each condition, the pod's service
+	// account gets a right on a Lease.
 	maxAfter = 8
 	// maxListed bounds the names in one annotation. A pod with hundreds of slots is a
 	// mistake, but the API server accepts annotations of 256 KiB.
@@ -159,7 +159,7 @@ func setInject(r *Request, value string) string {
 	return ""
 }
 
-// oneOf returns a function that sets a field to one of a few words.
+// oneOf returns a function that sets a field to one of the given words.
 func oneOf[S ~string](field func(*Request) *S, words ...S) func(*Request, string) string {
 	return func(r *Request, value string) string {
 		if slices.Contains(words, S(value)) {

@@ -10,7 +10,8 @@ const (
 	// VariableGroup and VariableVersion are the group and the version of the resource.
 	VariableGroup   = "metaparticle.io"
 	VariableVersion = "v1alpha1"
-	// VariableKind is the kind of a Variable, and VariableResource that of its collection.
+	// VariableKind is the kind of a Variable, and VariableResource is the name of its collection in
+	// URLs.
 	VariableKind     = "Variable"
 	VariableResource = "variables"
 )
@@ -19,7 +20,8 @@ const (
 const (
 	// MaxValue is the largest number of bytes of a text.
 	MaxValue = 4096
-	// MaxKeys is the largest number of kept keys, and MaxIdempotencyKey the longest key.
+	// MaxKeys is the largest number of idempotency keys that a Variable keeps, and
+	// MaxIdempotencyKey is the length of the longest key.
 	MaxKeys           = 64
 	MaxIdempotencyKey = 64
 )

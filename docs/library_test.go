@@ -94,7 +94,7 @@ func TestEachRecipeHasValidAnnotationsAndItsLimits(t *testing.T) {
 		for _, node := range r.nodes {
 			words += text(node) + "\n"
 		}
-		for _, part := range []string{"Guaranteed: ", "Not guaranteed: ", "Tests: "} {
+		for _, part := range []string{"Guaranteed: ", "Limits: ", "Tests: "} {
 			assert.Contains(t, words, part, r.title)
 		}
 	}

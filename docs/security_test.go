@@ -61,8 +61,8 @@ func TestSecurityPageNamesExistingTests(t *testing.T) {
 
 // packages are the packages whose constants security.md names.
 var packages = map[string]string{
-	"api": "../api", "admit": "../mutate/admit", "feature": "../mutate/feature", "load": "../mutate/load",
-	"reason": "../mutate/reason", "registry": "../mutate/image/registry", "webhook": "../cmd/webhook",
+	"api": "../api", "admit": "../mutate/admit", "console": "../console", "feature": "../mutate/feature", "load": "../mutate/load",
+	"reason": "../mutate/reason", "registry": "../mutate/image/registry", "serve": "../console/serve", "webhook": "../cmd/webhook",
 }
 
 // constants returns the constants of the packages, by package and name.
@@ -114,7 +114,7 @@ func (clock) Import(path string) (*types.Package, error) {
 }
 
 var (
-	qualified = regexp.MustCompile(`\b(?:api|admit|feature|load|reason|registry|webhook)\.\w+\b`)
+	qualified = regexp.MustCompile(`\b(?:api|admit|console|feature|load|reason|registry|serve|webhook)\.\w+\b`)
 	amount    = regexp.MustCompile(`^([\d.]+) ?(ms|s|h|KiB|MiB|%)?$`)
 	units     = map[string]float64{"": 1, "%": 1, "ms": 1e6, "s": 1e9, "h": 3600e9, "KiB": 1 << 10, "MiB": 1 << 20}
 )

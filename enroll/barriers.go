@@ -12,9 +12,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// ownersOf returns the owner of a barrier's Lease: the Job of the claimant. So the API server
-// deletes the record of an open barrier together with the Job. Without the Job the Lease
-// has no owner, and is swept as other Leases are. Other Leases outlive their workloads.
+// ownersOf returns the owner of a barrier's Lease, which is the claimant's Job. So the API
+// server deletes the record of an open barrier together with the Job. Any other slot's Lease
+// has no owner, because the Lease outlives the workload.
 func ownersOf(slot string, claimant client.Object) []metav1.OwnerReference {
 	owner := metav1.GetControllerOf(claimant)
 	if owner == nil || owner.Kind != "Job" || !strings.HasPrefix(owner.APIVersion, "batch/") || api.RunOf(slot) != string(owner.UID) {

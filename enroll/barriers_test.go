@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The runs of two Jobs of one name.
+// firstRun and secondRun are the UIDs of two Jobs with the same name.
 const (
 	firstRun  = "0b1c2d3e-0000-4000-8000-0123456789ab"
 	secondRun = "1b1c2d3e-0000-4000-8000-0123456789ab"
@@ -56,7 +56,7 @@ func TestPodGetsTheLeasesOfItsRun(t *testing.T) {
 	assert.ElementsMatch(t, append(leasesOfRun(firstRun), leasesOfRun(secondRun)...), role.Rules[0].ResourceNames)
 }
 
-// Only a Job's own pods make it the owner.
+// A Job owns a Lease only if one of the Job's own pods arrives by the Lease.
 func TestLeaseOfAnotherRunHasNoOwner(t *testing.T) {
 	w := newWorld(t, gathered("a", firstRun, secondRun))
 	w.settle(w.process())

@@ -38,8 +38,8 @@ func (s store) bind(ctx context.Context, wanted *rbacv1.RoleBinding) error {
 		err = s.client.Create(ctx, wanted)
 		if apierrors.IsAlreadyExists(err) {
 			// If enroll made the RoleBinding, the cache was behind, and a later attempt
-			// corrects the RoleBinding. Otherwise another program has made a RoleBinding of
-			// that name.
+			// corrects the RoleBinding. A RoleBinding without the label was made by another
+			// program.
 			err = s.reader.Get(ctx, client.ObjectKeyFromObject(wanted), &there)
 			if err == nil && there.Labels[api.ManagedLabel] == "" {
 				err = ErrForeign

@@ -53,21 +53,22 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 
 // addPod adds the claims of a gated pod, from the annotations that the webhook wrote.
 //
-// In a namespace that is not opted in, only a pod with a gate counts. Users can add the
-// annotations to a living pod, but no user can add a gate.
+// In a namespace that is not opted in, addPod ignores a pod without a gate. Users can add
+// the annotations to a living pod, but no user can add a gate.
 func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	a := asks(pod)
 	if !a.counts(optedIn) {
 		return
 	}
-	// Without the annotation of the lease duration, the default of the slot's kind counts, as
-	// for the agent. A value that does not parse counts as absent.
+	// Without the annotation of the lease duration, the default of the slot's kind applies,
+	// as for the agent. A value that does not parse has no effect.
 	duration, _ := time.ParseDuration(a.duration)
 	c.add(pod, a.account, duration, slotsOf(pod)...)
 }
 
-// addBarrier adds the Leases of the barrier at which a gated pod waits. They come from the spec,
-// as conditions do, so they count in each namespace.
+// addBarrier adds the Leases of the barrier at which a gated pod waits. The names come from the
+// pod's spec, which no user can change, unlike an annotation. So enroll trusts the names also in a namespace
+// that has not opted in.
 func (c claims) addBarrier(pod *corev1.Pod) {
 	if barrier := podspec.BarrierOf(&pod.Spec); !ended(pod) {
 		c.add(pod, pod.Spec.ServiceAccountName, barrier.LeaseDuration, barrier.Leases()...)
@@ -81,11 +82,12 @@ type ask struct {
 	// claims.
 	ended bool
 	gate  bool
-	// runsShard is set for a sharded pod that can wait for its shard.
+	// runsShard is set for a sharded pod that runs, and so waits for its shard or has one.
 	runsShard bool
 }
 
-// counts reports whether the claims of the pod count.
+// counts reports whether the pod's claims are valid. A pod that has ended claims nothing, and
+// neither does a pod without a gate in a namespace that is not opted in.
 func (a ask) counts(optedIn bool) bool { return !a.ended && (optedIn || a.gate) }
 
 func asks(pod *corev1.Pod) ask {
@@ -101,13 +103,13 @@ func asks(pod *corev1.Pod) ask {
 	}
 }
 
-// slotsOf returns the Leases that the webhook has written for the pod.
+// slotsOf returns the names in the annotation that the webhook wrote on the pod.
 func slotsOf(pod *corev1.Pod) []string {
 	return slices.DeleteFunc(strings.Split(pod.Annotations[api.SlotsAnnotation], ","), func(slot string) bool { return slot == "" })
 }
 
-// runsShard reports whether a sharded pod can wait for its shard. A pod with gated init
-// containers does not reach the phase Running before it has a shard.
+// runsShard reports whether a sharded pod runs, and so waits for its shard or has one. A
+// pod with gated init containers does not reach the phase Running before it has a shard.
 func runsShard(pod *corev1.Pod) bool {
 	gatesInit := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
 	return pod.DeletionTimestamp == nil && (pod.Status.Phase == corev1.PodRunning || gatesInit && !ended(pod))

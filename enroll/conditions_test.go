@@ -156,7 +156,7 @@ func TestRightToReadEndsWithTheLastPod(t *testing.T) {
 }
 
 // In each run, the process crashes at another write.
-func TestEnrollThatCrashedResumesItsWithdrawal(t *testing.T) {
+func TestEnrollResumesWithdrawalOfRightsAfterACrash(t *testing.T) {
 	for crash := 1; crash <= 2; crash++ {
 		pod := waiting("a", "till", "lock.a")
 		w := newWorld(t, pod)
@@ -212,7 +212,7 @@ func TestConditionsOfAScaledDownWorkloadStayReadable(t *testing.T) {
 }
 
 // Users can change the labels and annotations of living pods, but not the containers.
-func TestConditionsCountOnlyWithTheirContainer(t *testing.T) {
+func TestConditionsWithoutTheirInitContainerGrantNothing(t *testing.T) {
 	forged := waiting("a", "till", "lock.a")
 	forged.Spec.InitContainers = nil
 	sidecar := waiting("a", "till", "lock.a")
@@ -294,7 +294,7 @@ func TestNewLeaseOfAnAwaitedSlotIsFree(t *testing.T) {
 	assert.EqualValues(t, 30, *w.lease("lock.a").Spec.LeaseDurationSeconds)
 }
 
-func TestAccountHasBothRolesSideBySide(t *testing.T) {
+func TestAccountGetsRolesForSlotsAndForConditions(t *testing.T) {
 	pod := after(gated("a", "till", "lock.x"), "lock.a")
 	w := newWorld(t, pod)
 	r := w.process()
@@ -315,7 +315,7 @@ func TestAccountHasBothRolesSideBySide(t *testing.T) {
 }
 
 // A pod that only waits has the label, so enroll does not take it for a pod without a gate.
-func TestPodsWithConditionsAloneAreNotReported(t *testing.T) {
+func TestPodsWithConditionsAloneCauseNoEvent(t *testing.T) {
 	pod := waiting("a", "till", "lock.a")
 	pod.Labels["app"] = "biller"
 	w := newWorld(t, deployment(singleton, singleton), pod)

@@ -229,7 +229,7 @@ func TestEnrollActsOnlyOnUpdatesThatChangeClaims(t *testing.T) {
 	}
 }
 
-func TestEnrollReactsToRelabelledOrDeletedNamespaces(t *testing.T) {
+func TestRelabelledOrDeletedNamespaceIsReconciled(t *testing.T) {
 	before := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: shop}}
 	annotated, labelled, deleted := before.DeepCopy(), before.DeepCopy(), before.DeepCopy()
 	annotated.Annotations = map[string]string{"example.com/seen": "today"}

@@ -7,7 +7,7 @@
 //
 // Conditions: a further Role lets the account read at most 500 Leases for which its pods wait,
 // by name. A condition is no claim: enroll creates no Lease for a condition, and keeps none.
-// These Roles let nobody hold a slot, so they count as no memory of a Lease.
+// These Roles let nobody hold a slot, so they are no memory of a Lease.
 //
 // Variables: a further Role lets the account's agents use at most 500 Variables, by name. Enroll
 // creates a Variable without a value before a Role first names it, and never changes or deletes one.
@@ -41,9 +41,9 @@
 // conditions of its account change.
 //
 // Enroll gives rights only on Leases that a claim can name, and on their next Leases.
-// Conditions count only by the container that waits for them, which nobody can change.
-// Where the namespace did not opt in, the marks of a pod without a gate count for
-// nothing. Otherwise a user who may annotate pods could choose the rights of their
+// Enroll reads conditions only from the container that waits for them, because nobody can
+// change that container. In a namespace that did not opt in, enroll ignores the marks of a
+// pod without a gate. So a user who may annotate pods cannot choose the rights of their
 // service accounts.
 //
 // Clock model: enroll compares no time of another machine. Enroll measures
@@ -54,8 +54,8 @@
 // two processes may run at once. Each write is a compare-and-swap or a creation. The
 // comments say what a crash between two writes leaves behind.
 //
-// Not guaranteed: a user who deletes a held Lease and the Roles that name it removes
-// every trace of the holder. A Lease that another program made lacks our label. Agents
-// use it as it is, and enroll does not free, label or sweep it. The policies on Leases
-// do not restrict that program.
+// Not guaranteed: that a slot has one holder after a user has deleted a held Lease and the
+// Roles that name it. Those objects are the only trace of the holder. A Lease that another
+// program made lacks our label. Agents use it as it is, and enroll does not free, label or
+// sweep it. The policies on Leases do not restrict that program.
 package enroll

@@ -64,8 +64,8 @@ func annotatedChanges() predicate.Predicate {
 }
 
 // sameStamp returns false for an update of a stamp, and for the release of a closed Lease.
-// Of other updates, the agents' renewals among them, enroll needs to know none. Enroll acts
-// when a Lease is created or deleted, and the sweep follows the clock.
+// Enroll ignores all other updates, such as the agents' renewals. Creations and deletions
+// are other events, and the sweep follows the clock.
 func sameStamp(before, after client.Object) bool {
 	was, is := before.(*coordinationv1.Lease), after.(*coordinationv1.Lease)
 	return stampOf(was) == stampOf(is) && (!stampOf(is).Closed || (holder(was) == "") == (holder(is) == ""))
@@ -80,8 +80,9 @@ func sameNamespace(before, after client.Object) bool {
 		before.GetDeletionTimestamp().IsZero() == after.GetDeletionTimestamp().IsZero()
 }
 
-// sameAsk also compares the conditions and the barrier, which nobody can change in a pod. A cache that was
-// behind reports the next pod of the same name as an update.
+// sameAsk compares the claims, the conditions and the barrier of a pod. Nobody can change the last
+// two in a living pod. But a cache that was behind reports the next pod of the same name as an
+// update.
 func sameAsk(before, after client.Object) bool {
 	was, is := before.(*corev1.Pod), after.(*corev1.Pod)
 	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec)) &&

@@ -71,7 +71,7 @@ func TestPodWithLocalClaimsGetsLeasesAndRole(t *testing.T) {
 	assert.Nil(t, w.lease("next.election.main"), "no pod of an election takes turns")
 }
 
-// A writer takes all slots, so a pod of each size has the right to all of them.
+// A writer takes all slots, so a pod has the right to all slots, whatever the size in its claim.
 func TestPodWithRWLockGetsAllItsLeases(t *testing.T) {
 	slots := api.Claim{Kind: api.RWLock, Name: "catalog", Size: 2}.Slots(api.Workload{})
 	require.Len(t, slots, 1+api.RWLockSlots)

@@ -51,7 +51,7 @@ func TestManySlotsOfOneAccountNeedFewRoles(t *testing.T) {
 	w.settle(r)
 	assert.Equal(t, 1, w.requests["update Role"], "one write for two slots")
 
-	// The memory of a further Role counts like that of the account's first Role.
+	// Enroll also uses the records of Leases in an account's second and third Role.
 	last := longLock(many - 1)
 	w.holds(last, "a_1")
 	w.vanish(last)

@@ -57,8 +57,8 @@ type agentRoles struct {
 	all []*agentRole
 	// byKey are the Roles of each account.
 	byKey map[string][]*agentRole
-	// readers are the Roles for conditions and for Variables, by name. No agent can hold a Lease by such a Role,
-	// so the Leases that only these Roles name count as unnamed.
+	// readers are the Roles for conditions and for Variables, by name. No agent can hold a Lease by
+	// such a Role. So enroll treats a Lease that only these Roles name as a Lease without a Role.
 	readers map[string]*readerRole
 	// longest are the longest durations, in seconds, that any Role remembers for
 	// each Lease. Every Lease that a Role names has an entry.
@@ -110,8 +110,8 @@ func (rs *agentRoles) duration(lease string) time.Duration {
 	return time.Duration(rs.longest[lease]) * time.Second
 }
 
-// of returns the Roles of an account that remember the Lease. There is one, or
-// several after a race of two processes.
+// of returns the Roles of an account that remember the Lease. After a race of two
+// processes, several Roles may remember the Lease.
 func (rs *agentRoles) of(key, lease string) []*agentRole {
 	var found []*agentRole
 	for _, r := range rs.byKey[key] {
@@ -122,8 +122,8 @@ func (rs *agentRoles) of(key, lease string) []*agentRole {
 	return found
 }
 
-// remembered decodes a Role's memory from the Role's annotation. The memory of a Lease that
-// only the Role's rules name is the longest lease duration that is possible.
+// remembered decodes a Role's memory from the Role's annotation. For a Lease that only the
+// Role's rules name, the memory is the longest possible lease duration.
 func remembered(role *rbacv1.Role) map[string]memory {
 	memories := map[string]memory{}
 	if json.Unmarshal([]byte(role.Annotations[LeasesAnnotation]), &memories) != nil || memories == nil {
@@ -160,8 +160,8 @@ func (r *agentRole) remember() error {
 }
 
 // rules returns the rules for the Leases in a Role's memory, and for their next Leases.
-// Names that no slot can have are left out. Otherwise a user who may only annotate a Role
-// could choose which Leases the Role names.
+// Names that no slot can have are left out. So a user who may only annotate a Role cannot
+// choose which Leases the Role names.
 func rules(memories map[string]memory) []rbacv1.PolicyRule {
 	slots := slices.DeleteFunc(slices.Sorted(maps.Keys(memories)), func(name string) bool {
 		return !api.IsSlot(name)

@@ -9,8 +9,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// named are the objects that the pods of a namespace name, by service account. With each name is
-// the first pod or workload that has it.
+// named has, for each service account, the names of the objects that its pods need. The value of
+// each name is the first pod or workload that needs the object.
 type named map[string]map[string]client.Object
 
 func (n named) add(by client.Object, account string, names []string) {

@@ -54,7 +54,7 @@ func namedRole(prefix, account string) string {
 	return prefix + shortened(account, maxRoleName-len(prefix))
 }
 
-// isReader reports whether [ReaderRoleName] or [UserRoleName] makes such a name.
+// isReader reports whether [ReaderRoleName] or [UserRoleName] can return the name.
 func isReader(role string) bool {
 	return strings.HasPrefix(role, readerPrefix) || strings.HasPrefix(role, userPrefix)
 }

@@ -58,7 +58,7 @@ func TestNoRoleNameCollidesWithPullSecretsRole(t *testing.T) {
 }
 
 // A new Lease must block the slot for as long as a holder of the old Lease may run.
-func TestEnrollExpectsTheLeaseDurationOfEachKind(t *testing.T) {
+func TestPodWithoutDurationClaimsItsKindsDefaultDuration(t *testing.T) {
 	for _, a := range api.Annotations {
 		if a.Kind == nil {
 			continue

@@ -108,8 +108,8 @@ func (n *notifier) notifyNotGated(ctx context.Context, events Recorder, s store,
 }
 
 // ungatedWorkloads returns the workloads that claim and have pods without a gate. Either
-// the webhook has not carried the annotation, so the template lacks it. Or the pods are
-// older than the policy that refuses such pods.
+// the template lacks the annotation, because the webhook has not carried it, or the pods
+// are older than the policy that refuses such pods.
 func (s store) ungatedWorkloads(ctx context.Context, namespace string, workloads []workload) ([]workload, error) {
 	var (
 		ungated, unsure []workload
@@ -159,8 +159,8 @@ type excess struct {
 	problem string
 }
 
-// notifyTooMany writes an Event for each Lease for which a service account has no
-// room. Each process notifies the first pod or workload that needs the Lease once.
+// notifyTooMany writes an Event for each Lease for which a service account has no room.
+// Each process writes that Event once, on the first pod or workload that needs the Lease.
 func (n *notifier) notifyTooMany(events Recorder, namespace string, left []excess) {
 	if events == nil {
 		return

@@ -71,8 +71,8 @@ func gatedPods() (labels.Selector, error) {
 	return labels.NewSelector().Add(*gated), nil
 }
 
-// ungatedPods returns the labels of the pods that claim and have no gate. There are few,
-// because only pods from before the installation can claim without a gate.
+// ungatedPods returns the labels of the pods that claim and have no gate. Such pods are
+// few, because only pods from before the installation can claim without a gate.
 func (s store) ungatedPods(ctx context.Context, namespace string) ([]labels.Labels, error) {
 	without, err := labels.NewRequirement(api.GatedLabel, selection.DoesNotExist, nil)
 	if err != nil {

@@ -15,8 +15,9 @@ import (
 // in each namespace that opted in has the same name.
 const PullSecretsRole = "metaparticle-pull-secrets"
 
-// pullSecrets lets the webhook's account read the Secrets of a namespace that opted
-// in. If the account is empty, the namespace's owner grants that right.
+// pullSecrets lets the webhook's account read the Secrets of a namespace that opted in.
+// With an empty account, enroll grants nothing, and the namespace's owner may grant that
+// right.
 func (s store) pullSecrets(ctx context.Context, account types.NamespacedName, seen *snapshot) error {
 	switch {
 	case account.Name == "":

@@ -31,7 +31,8 @@ type naming struct {
 	awaited named
 	// prepare, if not nil, is called for each object before a Role first names the object.
 	prepare func(ctx context.Context, name string) error
-	// waits describes an object for which a Role has no room. Such objects are in left.
+	// waits is the text of the Event about an object for which a Role has no room, with places for
+	// two arguments. The field left has such objects.
 	waits string
 	left  []excess
 }
@@ -85,7 +86,7 @@ func (r *naming) grantTo(ctx context.Context, account string, awaited map[string
 		if err := r.prepareNew(ctx, role, names); err != nil {
 			return err
 		}
-		// The cache owns the Role.
+		// The cache owns the Role, so only a copy may change.
 		role = role.DeepCopy()
 		role.Rules = wanted
 		if err := r.writeRole(ctx, role); err != nil {

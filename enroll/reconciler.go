@@ -21,7 +21,7 @@ import (
 
 // Reconciler gives the pods and workloads of a namespace their Leases and Roles.
 type Reconciler struct {
-	// Client writes. Its reads may be stale.
+	// Client writes objects, and reads them from the cache, which may be behind.
 	Client client.Client
 	// Reader reads from the API server, not from a cache.
 	Reader client.Reader
@@ -32,7 +32,7 @@ type Reconciler struct {
 	// Shortage, if not nil, receives how many shards of a namespace have no pod that runs.
 	Shortage func(namespace string, shards int)
 	// Behind, if not nil, receives how many claimed slots of a namespace still lack their Leases
-	// or rights at the end of a run.
+	// or rights at the end of a reconciliation.
 	Behind func(namespace string, slots int)
 	// PullSecrets is the service account that may read the pull secrets of
 	// namespaces that opted in. If empty, enroll gives nobody that right.
@@ -134,14 +134,15 @@ func (r *Reconciler) forget(namespace string) {
 	r.notifier.forget(namespace)
 }
 
-// report tells how many shards of a namespace have no pod that runs.
+// report passes to Shortage the number of shards of a namespace that have no running pod.
 func (r *Reconciler) report(namespace string, shards int) {
 	if r.Shortage != nil {
 		r.Shortage(namespace, shards)
 	}
 }
 
-// reportBehind tells how many claimed slots of a namespace lack their Leases or rights.
+// reportBehind passes to Behind the number of claimed slots of a namespace that lack their Leases
+// or rights.
 func (r *Reconciler) reportBehind(namespace string, slots int) {
 	if r.Behind != nil {
 		r.Behind(namespace, slots)

@@ -54,7 +54,7 @@ func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, 
 	for _, known := range roles.all {
 		r.reduceRole(ctx, known, longest)
 	}
-	// No Role knows the Leases that are left.
+	// The remaining Leases are named by no Role.
 	for _, name := range slices.Sorted(maps.Keys(r.expired.leases)) {
 		if r.deleteLease(ctx, name) {
 			r.done = append(r.done, right{lease: name})

@@ -178,8 +178,8 @@ func TestRoleThatRemembersTheLongestDurationIsKept(t *testing.T) {
 	assert.EqualValues(t, 90, remembered(w.role("till"))["lock.x"].Seconds)
 }
 
-// Roles of earlier versions had other names. Their memory counts, and enroll deletes
-// them once the Roles of this version name the same Leases.
+// Roles of earlier versions had other names. Enroll respects their memory, and deletes
+// these Roles once the Roles of this version name the same Leases.
 func TestRoleFromAnOldWebhookVersionIsReplaced(t *testing.T) {
 	w := newWorld(t, lasting(gated("a", "till", "lock.x"), "60s"))
 	earlier := w.process()

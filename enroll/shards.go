@@ -34,7 +34,8 @@ type shardedPod struct {
 	// that nobody has deleted the pod.
 	run   string
 	stays bool
-	// orphaned reports that the pod has no controller: a person has deleted its Job, and not the pod.
+	// orphaned reports that the pod has no controller: a person has deleted its Job, but not the
+	// pod.
 	orphaned bool
 	// runs reports that the pod waits for its shard, or has one. A pod whose image does not
 	// exist never runs.
@@ -51,8 +52,8 @@ func (g shardedGroups) of(group string) *sharded {
 	return g[group]
 }
 
-// addPod adds a pod whose claim counts. Only the webhook, and a policy, decide which pods
-// have the slots of a workload.
+// addPod adds a pod whose claim is valid. The webhook and a policy make sure that only a
+// workload's own pods name its slots.
 func (g shardedGroups) addPod(pod *corev1.Pod) {
 	if group, count := api.ShardsOf(slotsOf(pod)); count > 0 {
 		of := g.of(group)
@@ -63,13 +64,13 @@ func (g shardedGroups) addPod(pod *corev1.Pod) {
 }
 
 func (g shardedGroups) addWorkload(w workload, request api.Request) {
-	if count := request.Shards(); count > 0 && w.group.Kind != "CronJob" { // the pods of its Jobs name their runs
+	if count := request.Shards(); count > 0 && w.group.Kind != "CronJob" { // each Job of a CronJob has a run of its own
 		g.of(api.ShardGroup(w.group)).template = count
 	}
 }
 
-// number returns the number of shards, and the run, that count from now on. The argument is the
-// decision that counts so far.
+// number returns the number of shards, and the run, for which enroll opens the Leases from now
+// on. The argument is the present decision.
 func (s *sharded) number(current api.Stamp) (count int, run string) {
 	if slices.ContainsFunc(s.pods, func(p shardedPod) bool { return p.run != "" }) {
 		return s.nextRun(current)
@@ -86,9 +87,9 @@ func (s *sharded) inOrder(shards []stamp.Shard) bool {
 	return stamp.InOrder(shards, count, run)
 }
 
-// nextRun returns the number of shards, and the run, of pods that end. A run counts for as long as
-// one of its pods stays. Otherwise two Jobs at once would stop each other's shards in turn. Then
-// the run of the youngest pod counts.
+// nextRun returns the number of shards, and the run, of pods that end. A run stays valid until all
+// its pods are deleted, because two Jobs at once would otherwise stop each other's shards in turn.
+// After that, the run of the youngest pod is valid.
 func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	stays := func(p shardedPod) bool { return p.run != "" && p.stays }
 	if slices.ContainsFunc(s.pods, func(p shardedPod) bool { return stays(p) && p.run == current.Run && p.count == current.Count }) {
@@ -108,10 +109,10 @@ func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	return next.count, next.run
 }
 
-// lasting returns the number of shards of pods that keep running. The argument is the number that
-// counts so far. The template's number counts once a pod with that number runs. Until
-// then a change of the template would only stop the shards. If enroll does not know the
-// template, the youngest pod that runs has the number.
+// lasting returns the number of shards of pods that keep running. The argument is the number so
+// far. The template's number becomes valid once a pod with that number runs, because an earlier
+// change would only stop the shards. If enroll does not know the template, the number of the
+// youngest running pod is valid.
 func (s *sharded) lasting(current int) int {
 	runs := func(p shardedPod) bool { return p.runs }
 	if s.template > 0 {
@@ -125,8 +126,8 @@ func (s *sharded) lasting(current int) int {
 	return cmp.Or(s.youngest(runs).count, s.template, current, s.youngest(func(shardedPod) bool { return true }).count)
 }
 
-// youngest returns the youngest pod that the function selects; zero for none. Of pods of one age,
-// a pod with the largest number, and then with the last run, counts.
+// youngest returns the youngest pod that the function selects; zero for none. Among pods of one
+// age, the function prefers the largest number of shards, and then the last run in sorted order.
 func (s *sharded) youngest(selects func(shardedPod) bool) (youngest shardedPod) {
 	for _, p := range s.pods {
 		order := cmp.Or(p.created.Compare(youngest.created), p.count-youngest.count, cmp.Compare(p.run, youngest.run))

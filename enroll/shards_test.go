@@ -21,14 +21,14 @@ import (
 
 var web = api.ShardGroup(api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"})
 
-// worker returns a pod that runs, with so many shards.
+// worker returns a pod that runs, with the given number of shards.
 func worker(name string, shards int) *corev1.Pod {
 	pod := gated(name, "till", strings.Join(api.Claim{Kind: api.Shards, Size: shards}.Slots(api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}), ","))
 	pod.Status.Phase = corev1.PodRunning
 	return pod
 }
 
-// sharding returns the annotations of a workload with so many shards.
+// sharding returns the annotations of a workload with the given number of shards.
 func sharding(shards int) map[string]string {
 	return map[string]string{api.ShardsAnnotation: strconv.Itoa(shards)}
 }
@@ -115,8 +115,9 @@ func TestShardsStayClosedWhileALeaseIsAbsent(t *testing.T) {
 	assert.Equal(t, []string{"0: 2/1"}, w.stamps(), "the sweep has withdrawn the right to shard 1")
 }
 
-// Another process stamps for another number between the list and each write.
-func TestTwoProcessesOpenShardsForOneNumberOnly(t *testing.T) {
+// Between the list and each write of one process, another process stamps for another number of
+// shards.
+func TestProcessesNeverOpenTwoNumbersOfShardsTogether(t *testing.T) {
 	for crash := range 12 {
 		w := newWorld(t, worker("a", 2))
 		first, second := w.process(), w.process()
@@ -153,7 +154,7 @@ func TestTwoProcessesOpenShardsForOneNumberOnly(t *testing.T) {
 	}
 }
 
-func TestNumberFollowsTemplateOnceItsPodRuns(t *testing.T) {
+func TestShardCountFollowsTemplateOnceItsPodRuns(t *testing.T) {
 	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
 	for name, test := range map[string]struct {
 		template, current, want int
@@ -245,7 +246,7 @@ func TestPodWithGatedInitContainerCountsAsRunning(t *testing.T) {
 	assert.False(t, runsShard(pod))
 }
 
-func TestOnlyStampsAndClosedReleasesMatterToEnroll(t *testing.T) {
+func TestEnrollIgnoresRenewalsAndReleasesOfOpenShards(t *testing.T) {
 	lease := func(stamp, holder string) *coordinationv1.Lease {
 		l := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
 		l.Annotations = map[string]string{api.StampAnnotation: stamp}
@@ -295,7 +296,7 @@ func TestRunKeepsItsNumberOfShards(t *testing.T) {
 	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a", "2: "}, w.stamps(), "no pod with another number gets a shard of the run")
 }
 
-func TestForeignDurationBlocksShardsForAnHour(t *testing.T) {
+func TestForeignDurationBlocksShardsAtMostAnHour(t *testing.T) {
 	w := newWorld(t, worker("a", 2), worker("b", 2))
 	r := w.process()
 	w.settle(r)

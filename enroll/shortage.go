@@ -20,7 +20,7 @@ import (
 const ShardsLackPods = "ShardsLackPods"
 
 // shortageNotice is the time after which a shortage of pods causes an Event. Rollouts and
-// evictions cause short ones.
+// evictions cause shorter shortages.
 const shortageNotice = 5 * time.Minute
 
 // shortages remembers, by namespace and group of shards, since when a group has fewer pods than
@@ -37,8 +37,8 @@ type shortage struct {
 }
 
 // shortage returns how many shards have no pod; zero for a workload without any pod, because a
-// person scaled that workload to 0. Zero also for a run, because the pods of a Job take the shards
-// one after the other.
+// person scaled that workload to 0. The result is also zero for a run, because the pods of a Job
+// take the shards one after the other.
 func (s *sharded) shortage(count int, run string) int {
 	running := 0
 	for _, p := range s.pods {

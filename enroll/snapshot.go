@@ -147,13 +147,13 @@ func (s *snapshot) belonging() map[string]bool {
 	return belonging
 }
 
-// unclaimed returns the Leases that no pod claims, including those that are gone, and the
-// next Leases without a slot. Of a Lease that is still claimed, the function returns the
-// rights of accounts that no longer claim it. A paused Lease stays with its rights, so a
-// workload that is scaled to 0 stays paused. A Lease with done keys stays, too, because work
-// that is done must not run again. But the rights on a Lease with done keys go. The revisions
-// of a workload end with the workload, so their Lease goes. The record of an open barrier stays for
-// as long as the Job lives.
+// unclaimed returns the Leases that no pod claims, including those that are gone, and the next
+// Leases without a slot. Of a Lease that is still claimed, the function returns the rights of
+// accounts that no longer claim it. A paused Lease stays with its rights, so a workload that is
+// scaled to 0 stays paused. A Lease with done keys stays, too, because work that is done must not
+// run again. Only the rights on such a Lease are unclaimed. If the done keys are revisions, the
+// Lease is unclaimed, because the revisions end with the workload. The record of an open barrier
+// stays for as long as the Job lives.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()
@@ -185,8 +185,9 @@ func stays(lease *coordinationv1.Lease) bool {
 	return lease != nil && api.PauseOf(lease.Annotations) != "" || recorded(lease)
 }
 
-// recorded reports whether the Lease has a record, and is not paused. The record of an open
-// barrier counts only in a Lease that the API server deletes together with the Job.
+// recorded reports whether the Lease has done keys or the record of an open barrier, and is
+// not paused. The record of a barrier counts only in a Lease that the API server deletes
+// together with the Job.
 func recorded(lease *coordinationv1.Lease) bool {
 	if lease == nil || api.PauseOf(lease.Annotations) != "" {
 		return false

@@ -19,7 +19,7 @@ import (
 )
 
 // stampRounds bounds the lists of one reconciliation. A change of the number of shards whose
-// Leases are free needs three writes after another: to decide, to close and to open.
+// Leases are free needs three rounds: to decide, to close and to open.
 const stampRounds = 4
 
 // stamping writes the stamps of the Leases of shards. Package stamp decides.
@@ -105,7 +105,7 @@ func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shar
 	for name := range roles.longest {
 		of, n, ok := api.ReadShard(name)
 		if ok && of == group && !slices.ContainsFunc(shards, func(known stamp.Shard) bool { return known.Number == n }) {
-			return nil, nil // the Lease is created, or its name is swept, before long
+			return nil, nil // soon enroll creates the Lease again, or sweeps its name
 		}
 	}
 	return orders, nil
@@ -123,7 +123,7 @@ func (s *stamping) observe(leases map[string]*coordinationv1.Lease) map[right]ob
 }
 
 // expired reports whether this process has seen a closed Lease unchanged for its whole
-// duration, as a standby counts.
+// duration, as a standby measures it.
 func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.Lease) bool {
 	seen, ok := waiting[right{lease: lease.Name}]
 	if !ok {
@@ -138,7 +138,7 @@ func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.
 	return left <= 0
 }
 
-// write stores an order over the version of the Lease that was listed.
+// write stores a write of package stamp over the version of the Lease that was listed.
 func (s *stamping) write(ctx context.Context, lease *coordinationv1.Lease, order stamp.Stamp) error {
 	if lease.Annotations == nil {
 		lease.Annotations = map[string]string{}

@@ -56,7 +56,7 @@ func (o *observations) observe(namespace string, unclaimed map[right]*coordinati
 	return seen
 }
 
-// drop forgets rights that were swept, or are claimed after all.
+// drop forgets rights that were swept, or are claimed again.
 func (o *observations) drop(namespace string, done []right) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

@@ -202,9 +202,9 @@ func TestSweepKeepsLeaseThatANewPodClaims(t *testing.T) {
 }
 
 // sweepAgainstANewPod sweeps lock.x after its only claimant, pod a, is gone. Just before the
-// write of the sweep with the number at, pod c claims lock.x. Pod b claims lock.y under the
-// account. If pod a had the same account, the Role has another name to keep. Otherwise the
-// sweep is about to delete the whole Role.
+// sweep's write with the given number, pod c claims lock.x. Pod b claims lock.y under the
+// given account. With pod a's account, the sweep removes only one name from the Role. With
+// another account, the sweep deletes the whole Role.
 func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod, gated("b", account, "lock.y"))
@@ -225,7 +225,7 @@ func sweepAgainstANewPod(t *testing.T, at int, account string) {
 	}
 	_, _ = sweeper.Namespace(t.Context(), shop)
 	if w.before != nil {
-		return // the sweep has fewer writes
+		return // the sweep has no write with this number
 	}
 	w.settle(sweeper)
 	require.NotNil(t, w.lease("lock.x"), "write %d", at)
@@ -248,7 +248,7 @@ func crashedSweep(t *testing.T, write int) *world {
 	return w
 }
 
-func TestEnrollThatCrashedResumesItsSweep(t *testing.T) {
+func TestEnrollResumesItsSweepAfterACrash(t *testing.T) {
 	for crash := 1; crash <= 4; crash++ {
 		w := crashedSweep(t, crash)
 		next := w.process()
@@ -321,7 +321,7 @@ func TestNothingIsWrittenIntoATerminatingNamespace(t *testing.T) {
 	assert.Zero(t, w.writes)
 }
 
-func TestForeignRoleLeavesOnlyItsAccountWithoutRights(t *testing.T) {
+func TestForeignRoleBlocksRightsOfItsAccountOnly(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("till")}}
 	w := newWorld(t, theirs, gated("a", "till", "lock.x"), gated("b", "other", "lock.y"))
 	_, err := w.process().Namespace(t.Context(), shop)

@@ -85,7 +85,8 @@ func TestEnrollNeverChangesOrDeletesAVariable(t *testing.T) {
 	assert.Equal(t, map[string]any{"integer": int64(7)}, w.variable("hits").Object["spec"])
 }
 
-// A silent return to no value would make the programs count anew.
+// A Variable that enroll created again would have no value, so its programs would begin anew
+// without notice.
 func TestDeletedVariableIsNotCreatedAgain(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "variable.hits"))
 	w.settle(w.process())
@@ -124,7 +125,7 @@ func TestWorkloadGetsItsVariablesBeforeItsPods(t *testing.T) {
 	assert.NotNil(t, w.variable("hits"))
 }
 
-func TestMarksGrantVariablesByTheRulesOfSlots(t *testing.T) {
+func TestEndedPodsAndInvalidNamesGrantNoVariables(t *testing.T) {
 	ended := gated("ended", "till", "variable.ended")
 	ended.Status.Phase = corev1.PodSucceeded
 	w := newWorld(t, ended, gated("odd", "till", "variable.,variable.A,variable.a/b,variable.-"))

@@ -33,9 +33,8 @@ func (w workload) effective() map[string]string {
 	return api.Effective(w.object.GetAnnotations(), w.template.Annotations)
 }
 
-// workloads lists the workloads of a namespace that have an annotation of ours, on
-// themselves or on their template. A workload with a controller above it does not
-// count.
+// workloads lists the workloads of a namespace that have one of our annotations, on the
+// workload or on its template. A workload with a controller is left out.
 func (s store) workloads(ctx context.Context, namespace string) ([]workload, error) {
 	var (
 		deployments  appsv1.DeploymentList

@@ -110,7 +110,7 @@ func (w *world) process() *Reconciler {
 			if lease, ok := object.(*coordinationv1.Lease); ok {
 				wanted := Unknown
 				if api.IsNextLease(lease.Name) {
-					wanted = "" // no pod asks yet
+					wanted = "" // a new next Lease has no holder
 				}
 				require.Equal(w.t, wanted, holder(lease), "enroll created %s", lease.Name)
 			}

@@ -17,6 +17,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -133,4 +134,45 @@ func TestMonitorsNameThePortsOfTheirPods(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, 2, strings.Count(string(text), fmt.Sprintf(":%d", api.AgentPort)))
 	assert.Contains(t, string(text), "regex: "+api.AgentContainer+"\n")
+}
+
+// TestConsoleMayReadThreeKindsAndWriteNone also checks that no pod reaches the console.
+func TestConsoleMayReadThreeKindsAndWriteNone(t *testing.T) {
+	const name = "metaparticle-console"
+	var resources []string
+	var labels, selected map[string]string
+	found := map[string]bool{}
+	for _, object := range with(t, "components/console") {
+		if object.GetName() != name {
+			continue
+		}
+		switch o := object.(type) {
+		case *rbacv1.ClusterRole:
+			for _, rule := range o.Rules {
+				assert.Equal(t, []string{"list", "watch"}, rule.Verbs)
+				resources = append(resources, rule.Resources...)
+			}
+		case *rbacv1.ClusterRoleBinding:
+			assert.Equal(t, rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name}, o.RoleRef)
+			assert.Equal(t, []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: name}}, o.Subjects)
+		case *appsv1.Deployment:
+			pod := o.Spec.Template.Spec
+			assert.Equal(t, name, pod.ServiceAccountName)
+			assert.Empty(t, pod.Volumes)
+			assert.Equal(t, []string{"console"}, pod.Containers[0].Args, "the page keeps its loopback address")
+			labels = o.Spec.Template.Labels
+		case *networkingv1.NetworkPolicy:
+			assert.Equal(t, namespace, o.Namespace)
+			assert.Empty(t, o.Spec.Ingress, "no pod reaches the console")
+			assert.Equal(t, []networkingv1.PolicyType{networkingv1.PolicyTypeIngress}, o.Spec.PolicyTypes, "the console reaches the API server")
+			selected = o.Spec.PodSelector.MatchLabels
+		}
+		found[reflect.TypeOf(object).Elem().Name()] = true
+	}
+	assert.ElementsMatch(t, []string{"leases", "pods", "events"}, resources)
+	assert.Equal(t, map[string]bool{"ServiceAccount": true, "ClusterRole": true, "ClusterRoleBinding": true, "Deployment": true, "NetworkPolicy": true}, found)
+	require.NotEmpty(t, selected)
+	for key, value := range selected {
+		assert.Equal(t, value, labels[key])
+	}
 }

@@ -146,7 +146,7 @@ func TestMetaparticleNamesInManifestsExistInPackageAPI(t *testing.T) {
 	}
 }
 
-func TestGatePolicyContainsTheNamesOfInjectedParts(t *testing.T) {
+func TestGatePolicyUsesTheNamesOfPackageAPI(t *testing.T) {
 	gate := texts(t)["policies/gate.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'", "['" + api.TurnContainer + "', '" + api.AgentContainer + "', '" + api.WaitContainer + "']",
@@ -197,7 +197,7 @@ func TestMarksPolicyCoversEveryWriteOfMarks(t *testing.T) {
 // everywhere are the policies that apply in every namespace.
 var everywhere = []string{"metaparticle-marks", "metaparticle-binding", "metaparticle-leftover", "metaparticle-enroll"}
 
-func TestGatePolicyKnowsEachAnnotationThatClaimsNothing(t *testing.T) {
+func TestGatePolicyListsEachAnnotationThatClaimsNothing(t *testing.T) {
 	nothing := []string{api.SlotsAnnotation, api.WorkloadAnnotation}
 	for _, a := range api.Annotations {
 		if a.Kind == nil {

@@ -148,7 +148,7 @@ func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(found[1], `\\`, `\`), `\x00`, "\x00"))
 }
 
-func TestLeasePolicyAdmitsOnlyCountsThatAgentsWrite(t *testing.T) {
+func TestLeasePolicyAdmitsOnlyFailuresThatAgentsWrite(t *testing.T) {
 	policy := texts(t)["policies/lease.yaml"]
 	counts := expression(t, policy, `newFailures\.matches\('(.*?)'\)`)
 	random := rand.New(rand.NewPCG(1, 2))
@@ -189,6 +189,22 @@ func TestLeasePolicyAdmitsOnlyCountsThatAgentsWrite(t *testing.T) {
 	}
 }
 
+// The console reads the instant, and some forms that Go parses cannot be encoded again.
+func TestLeasePolicyAdmitsOnlyInstantsInUTC(t *testing.T) {
+	admitted := expression(t, texts(t)["policies/lease.yaml"], `newServing\.matches\('(.*?)'\)`)
+	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(1_790_000_000, 1), time.Unix(1_790_000_000, 120_000_000), time.Unix(253402300799, 999_999_999)} {
+		text := at.UTC().Format(time.RFC3339Nano) // as an agent writes the instant
+		assert.Regexp(t, admitted, text)
+		assert.True(t, api.ServesInHold(text, at))
+	}
+	for _, text := range []string{
+		"2026-11-23T00:00:00+24:00", "2026-11-23T00:00:00+01:00", "10000-01-01T00:00:00Z", "2026-11-23T00:00:00z", "2026-11-23 00:00:00Z",
+		"2026-11-23T00:00:00", "2026-11-23T00:00:00,5Z", "2026-11-23T00:00:00.Z", "2026-11-23T00:00:00Z\n", " 2026-11-23T00:00:00Z", "true", "\x1b[2J",
+	} {
+		assert.NotRegexp(t, admitted, text)
+	}
+}
+
 func TestLeasePolicyContainsMaximumOfDoneKeys(t *testing.T) {
 	policy := texts(t)["policies/lease.yaml"]
 	for _, bound := range []string{"variables.oldDone.split(',').size() < %d ?", "variables.newDone.split(',').size() == %d)"} {
@@ -212,8 +228,9 @@ func TestBarrierPolicyDemandsThePodsOwnJob(t *testing.T) {
 	assert.Contains(t, policy, `t.startsWith('barrier\x00-barrier=' + variables.barrier.trim() + '\x00-run=' + j + '\x00')`)
 }
 
-// A Lease of a barrier has one record, which only grows.
-func TestLeasePolicyLetsOnlyTheFirstLeaseOpen(t *testing.T) {
+// Only the first Lease of a barrier may have the record that opens the barrier. The record is a
+// number of pods.
+func TestLeasePolicyAdmitsOpenedOnlyOnFirstLeases(t *testing.T) {
 	lease := texts(t)["policies/lease.yaml"]
 	name := expression(t, lease, `name\.matches\('(\^barrier.*?)'\)`)
 	for i, of := range (api.Barrier{Name: "a", Size: 32}).Leases("0b1c2d3e") {
@@ -311,7 +328,7 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 }
 
 // The rules of a Role for conditions are among those of agents, with fewer verbs and another
-// mark.
+// marker.
 func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	prefix := strings.TrimSuffix(enroll.ReaderRoleName("x"), "x")
@@ -345,8 +362,8 @@ func TestLeaseDurationAboveTheMaximumIsRefused(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
 }
 
-// The bounds of the schema are those of the agents, and each rule that compares two states names its
-// reason.
+// The bounds of the schema are those of the agents. Each rule that compares an old and a new
+// Variable has a message that begins with a reason.
 func TestSchemaOfVariablesHasTheAgentsBounds(t *testing.T) {
 	all := all[*apiextensionsv1.CustomResourceDefinition](t)
 	require.Len(t, all, 1)
@@ -384,7 +401,7 @@ func TestGatePolicyReadsGatedContainersFromAgentsArguments(t *testing.T) {
 	}
 }
 
-// An open stamp of an old number would let pods of two numbers run at once.
+// A stamp that opens Leases for an old number would let pods of two numbers of shards run at once.
 func TestStampPolicyLetsOnlyEnrollStamp(t *testing.T) {
 	policy := texts(t)["policies/stamp.yaml"]
 	assert.Equal(t, 2, strings.Count(policy, "annotations[?'"+api.StampAnnotation+"'].orValue('')"))
@@ -392,8 +409,8 @@ func TestStampPolicyLetsOnlyEnrollStamp(t *testing.T) {
 	assert.NotContains(t, texts(t)["policies/lease.yaml"], api.StampAnnotation, "an agent keeps the annotations that the policy on Leases does not name")
 }
 
-// A longer word, or one with a comma, would leave no room for later keys.
-func TestLeasePolicyAdmitsDoneKeysAlone(t *testing.T) {
+// A longer word would leave no room for later keys.
+func TestLeasePolicyAdmitsOnlyValidDoneKeys(t *testing.T) {
 	admitted := expression(t, texts(t)["policies/lease.yaml"], `variables\.newDone\.matches\('(.*?)'\)`)
 	for _, key := range []string{"7", "a.b_C-9", "0a1b2c3d-0000-4000-8000-000000000000", strings.Repeat("x", 63)} {
 		require.True(t, api.IsKey(key))

@@ -65,7 +65,7 @@ func TestAlertsFireAndEndInPromtool(t *testing.T) {
 // threshold matches the end of a line that compares with a number.
 var threshold = regexp.MustCompile(`(?m)([<>]) [\d.]+( \* [\d* ]+)?$`)
 
-// Without any alert, each case of promtool that expects one must fail.
+// Without any alert, each case of promtool that expects an alert must fail.
 func TestPromtoolNoticesRulesThatNeverFire(t *testing.T) {
 	dir, expects := t.TempDir(), 0
 	for _, test := range cases(t).Tests {
@@ -93,7 +93,7 @@ func cases(t *testing.T) (cases caseFile) {
 	return cases
 }
 
-func TestEachAlertHasCasesOfEachKind(t *testing.T) {
+func TestEachAlertHasFiringEndingAndSilentCases(t *testing.T) {
 	type seen struct{ fires, ends, silent bool }
 	all := map[string]seen{}
 	for _, test := range cases(t).Tests {
@@ -125,7 +125,7 @@ func alerts(t *testing.T) (names []string) {
 	return names
 }
 
-func TestOperatorsObjectHasTheSameRules(t *testing.T) {
+func TestPrometheusRuleObjectHasTheSameRules(t *testing.T) {
 	const file = "prometheusrule.yaml"
 	if *update {
 		require.NoError(t, os.WriteFile(file, []byte(Object(Rules)), 0o600))

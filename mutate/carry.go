@@ -50,8 +50,8 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 // An annotation or a value that only the template has stays there.
 //
 // The warnings list the reasons to refuse the pods, as far as the template shows them. A
-// workload that itself has a controller gets no operation. Otherwise that controller would
-// restore its own template, and Carry would change the template again, for ever.
+// workload with a controller gets no operation. Its controller would restore the template,
+// and Carry would change the template again, for ever.
 //
 // The warnings depend on the cluster's minor version of Kubernetes 1, which is zero if the
 // version is not known.

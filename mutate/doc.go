@@ -11,10 +11,10 @@
 // A well-formed workload is never refused. The webhook carries the workload's annotations
 // to its pod template, and warns of every reason to refuse its pods.
 //
-// Not guaranteed: the package does not hold back a pod that never passed the webhook. If
-// the API server does not call the webhook (namespace not opted in, configuration deleted),
-// the admission policies refuse the pod. The package reads the image of a container with
-// an explicit command only if a preStop hook needs the stop signal. Otherwise the shim takes
+// Not guaranteed: the gate of a pod that never passed the webhook. If the API server does
+// not call the webhook (namespace not opted in, configuration deleted), the admission
+// policies refuse the pod. The package reads the image of a container with an explicit
+// command only if a preStop hook needs the stop signal. Without such a hook, the shim takes
 // the container's own stop signal, or SIGTERM.
 //
 // [Inject] gates pods, [Carry] serves workloads, and [Keep] serves updates of pods. Only
@@ -22,6 +22,7 @@
 //
 //   - feature lists what a gate touches in a pod, judges the pod and patches it;
 //   - patch makes the operations, reason names the refusals;
-//   - image asks for the command of an image, and image/registry answers;
+//   - image declares the look-up of an image's command, and image/registry carries out the
+//     look-up;
 //   - admit answers the API server's calls, and load bounds their memory.
 package mutate

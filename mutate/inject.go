@@ -34,8 +34,8 @@ type Subject struct {
 	// Runs are the UIDs of the Jobs whose shards the pod waits for, by their names. A Job that does
 	// not exist has none.
 	Runs map[string]string
-	// Limits are the namespace's LimitRanges, as far as they are known. The
-	// resources of the injected containers keep to them.
+	// Limits are the namespace's LimitRanges, as far as they are known. The resources of
+	// the injected containers stay within these ranges.
 	Limits []corev1.LimitRange
 	// Kubernetes is the cluster's minor version of Kubernetes 1; zero if the version
 	// is not known.

@@ -250,7 +250,7 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 		require.NotEmpty(t, podspec.ConditionsOf(&after.Spec), said)
 	}
 	// The comparison excludes a pod with marks of an earlier pass, because its injected
-	// containers would count for its QoS class.
+	// containers would change its QoS class.
 	if _, came := before.Annotations[api.SlotsAnnotation]; !came && before.Labels[api.GatedLabel] == "" {
 		require.Equal(t, classOf(&before), classOf(&after), said)
 	}

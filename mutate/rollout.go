@@ -23,9 +23,10 @@ type rollout struct {
 	UpdateStrategy appsv1.StatefulSetUpdateStrategy `json:"updateStrategy"`
 }
 
-// stalls warns of a rollout that waits until its standbys are Ready, although they never
-// become Ready. With a once claim all pods go on after one success. With a start lock alone, each
-// pod becomes Ready after its start. With the local API the pods' readiness stays as it was.
+// stalls warns of a rollout that waits until its standbys are Ready, although they never become
+// Ready. Three claims cause no warning. With a once claim all pods go on after one success. With
+// a start lock alone, each pod becomes Ready after its start. With the local API the pods'
+// readiness stays as it was.
 func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSpec) reason.Refusals {
 	if feature.ShardsNeedNoPorts(template, request) && !feature.HasGatedInit(template, request) {
 		return nil
@@ -44,7 +45,7 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 	case kind == "DaemonSet" && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType && !r.allUnavailable():
 		warnings.Add(reason.RolloutStalls, "a DaemonSet replaces no more pods while maxUnavailable of the new ones are not Ready")
 	case kind == "Deployment" && replicas == 1 && takesTurn(request):
-		// The one new pod takes its turn, and becomes Ready in it.
+		// The one new pod takes its turn, and becomes Ready during that turn.
 	case kind == "Deployment" && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.unavailable(replicas) == 0:
 		warnings.Add(reason.RolloutStalls, "with maxUnavailable 0 a Deployment keeps its old pod until the new one is Ready")
 	}
@@ -53,7 +54,7 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 
 // fewer warns of a workload with fewer pods than shards, because some shards then wait. A
 // DaemonSet has as many pods as nodes, which the webhook does not know. A workload that is
-// scaled to 0 is to run no shard.
+// scaled to 0 gets no warning, because a person wants it to run no shard.
 func (r rollout) fewer(kind string, request api.Request) reason.Refusals {
 	replicas, shards := 1, request.Shards()
 	if r.Replicas != nil {
@@ -76,7 +77,7 @@ func takesTurn(request api.Request) bool {
 }
 
 // allUnavailable reports whether the rollout of a DaemonSet may stop all of its pods at
-// once. The webhook does not know the number of pods, so only 100% allows that.
+// once. The webhook does not know the number of pods, so the result is true only for 100%.
 func (r rollout) allUnavailable() bool {
 	u := r.UpdateStrategy.RollingUpdate
 	return u != nil && u.MaxUnavailable != nil && u.MaxUnavailable.String() == "100%"
@@ -100,7 +101,8 @@ func (r rollout) unavailable(replicas int) int {
 	return n
 }
 
-// scaled returns a limit of a rollout in pods. The default is a quarter.
+// scaled returns a limit of a rollout as a number of pods. An absent limit means a quarter of the
+// replicas.
 func scaled(limit *intstr.IntOrString, replicas int, up bool) (int, error) {
 	if limit == nil {
 		quarter := intstr.FromString("25%")

@@ -64,10 +64,10 @@ func AwaitNoPods(ctx context.Context, c client.Client, namespace string, labels 
 	})
 }
 
-// RemoveMade deletes the objects that enroll made, in all namespaces, and returns their
-// number. A Lease with done keys stays, because after another installation its work must
-// not run again. The record of an open barrier stays until the API server deletes its Job. The policy on held Leases may stay in effect for a moment after its
-// deletion, so a refused deletion is tried again.
+// RemoveMade deletes the objects that enroll made, in all namespaces, and returns their number. A
+// Lease with done keys stays, because after another installation its work must not run again. The
+// record of an open barrier stays until the API server deletes its Job. The policy on held Leases
+// may stay in effect for a moment after its deletion, so a refused deletion is tried again.
 func RemoveMade(ctx context.Context, c client.Client) (int, error) {
 	var made []client.Object
 	for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}, &coordinationv1.LeaseList{}} {

@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// turn is the time between two reads of a state that takes seconds to change.
-const turn = 200 * time.Millisecond
+// betweenReads is the time between two reads of a state that takes seconds to change.
+const betweenReads = 200 * time.Millisecond
 
 // Retry repeats a failing function until the context ends, and then returns the
 // last error.
 func Retry(ctx context.Context, do func() error) error {
-	ticker := time.NewTicker(turn)
+	ticker := time.NewTicker(betweenReads)
 	defer ticker.Stop()
 	var last error
 	for {

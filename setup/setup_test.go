@@ -88,7 +88,7 @@ func TestDisarmRestoresTheConfigurationForALatePod(t *testing.T) {
 	assert.Equal(t, 1, webhooks(t, c))
 }
 
-func TestRemoveMadeKeepsRecords(t *testing.T) {
+func TestRemoveMadeKeepsDoneKeysAndOpenBarriers(t *testing.T) {
 	made := map[string]string{api.ManagedLabel: "true"}
 	lease := func(name string, annotations map[string]string, owners ...metav1.OwnerReference) *coordinationv1.Lease {
 		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: made, Annotations: annotations, OwnerReferences: owners},
@@ -142,7 +142,7 @@ func answer(gate func(*corev1.Pod) error) client.Client {
 	})
 }
 
-func TestTriesSucceedOnlyForGateAndPolicy(t *testing.T) {
+func TestAwaitGatingAndAwaitPoliciesReturnTheFault(t *testing.T) {
 	for name, c := range map[string]struct {
 		gate         func(*corev1.Pod) error
 		gating, deny string
@@ -197,7 +197,8 @@ func TestAwaitNoPodsWaitsForTheLastPod(t *testing.T) {
 	})
 }
 
-// A tenant who may create Leases in one namespace labels one, and gives it a finalizer.
+// A tenant who may create Leases in one namespace creates a Lease with enroll's label and a
+// finalizer.
 func TestForeignFinalizerBlocksNoOtherNamespace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made := map[string]string{api.ManagedLabel: "true"}
@@ -212,7 +213,7 @@ func TestForeignFinalizerBlocksNoOtherNamespace(t *testing.T) {
 	})
 }
 
-// The annotation metaparticle.io/after of a living pod is its owner's free text.
+// The owner of a living pod may write any text into its annotation metaparticle.io/after.
 func TestRefusalPrintsNoControlCharacters(t *testing.T) {
 	pod := gated("a", corev1.PodRunning)
 	pod.Labels[api.GatedLabel] = api.GatedAfter

@@ -17,6 +17,6 @@
 //
 // # Planted bugs
 //
-// The simulation must catch planted bugs: otherwise it would also miss real ones.
+// The simulation must catch planted bugs. A simulation that misses them would also miss real ones.
 // TestPlantedBugsAreCaught plants a bug for each rule, from the files of planted/.
 package sim

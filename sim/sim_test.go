@@ -35,11 +35,11 @@ func TestShardsOfJobsBreakNoInvariant(t *testing.T) { play.Maps(t, world.ModelOf
 
 func TestProgramsBreakNoInvariant(t *testing.T) { play.Programs(t, world.ModelOfEnroll) }
 
-func TestReadersBreakNoInvariant(t *testing.T) { play.Readers(t, world.ModelOfEnroll) }
+func TestReadWriteLocksBreakNoInvariant(t *testing.T) { play.Readers(t, world.ModelOfEnroll) }
 
-func TestJointCallsBreakNoInvariant(t *testing.T) { play.Joints(t, world.ModelOfEnroll) }
+func TestCallsForSeveralClaimsBreakNoInvariant(t *testing.T) { play.Joints(t, world.ModelOfEnroll) }
 
-func TestStartsBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOfEnroll) }
+func TestStartLocksBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOfEnroll) }
 
 func TestBarriersBreakNoInvariant(t *testing.T) { play.Barriers(t, world.ModelOfEnroll) }
 
@@ -60,7 +60,8 @@ func TestRandomClaimSchedulesCatchPlantedBugs(t *testing.T) {
 // writer of a short lease waits for a reader of a long one.
 func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "agent/claim") }
 
-// The tests of agent/local catch these bugs. In the simulation each wait ends at last.
+// The tests of agent/local catch these bugs. In the simulation all faults end, so each wait ends,
+// too.
 func TestPlantedBugsAreCaughtByLocalTests(t *testing.T) { play.PlantedIn(t, "agent/local") }
 
 // The tests of agent/turn catch these bugs. The simulation seldom catches these bugs,
@@ -69,16 +70,17 @@ func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agen
 
 func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
 
-// The tests of enroll/stamp catch these bugs. The simulation seldom loses the Lease of a shard that
-// the next number lacks, while the shard's holder is out of reach.
+// The tests of enroll/stamp catch these bugs. The simulation seldom reaches the state that shows
+// these bugs. In that state a shard is beyond the new number, its holder is out of reach, and its
+// Lease is gone.
 func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enroll/stamp") }
 
-// The tests of agent/after catch these bugs. In the simulation no person writes a Lease in
-// these stories, no key is forgotten, and each new Lease has a UID of its own.
+// The tests of agent/after catch these bugs. In the simulated stories with conditions no person
+// writes a Lease, no key is forgotten, and each new Lease has another UID.
 func TestPlantedBugsAreCaughtByAfterTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
 
 // The tests of agent/barrier catch these bugs. In the simulation no person writes the Lease of a pod
-// that waits. The bounds of the invariants are wider than the time between two reads.
+// that waits. The simulation allows each wait more time than passes between two reads.
 func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
 
 // The tests of agent/variable catch these bugs. In the simulation few calls wait at one instant, and

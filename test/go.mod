@@ -6,6 +6,7 @@ replace github.com/metaparticle-io/metaparticle => ../
 
 require (
 	github.com/go-logr/logr v1.4.4
+	github.com/gomarkdown/markdown v0.0.0-20260411013819-759bbc3e3207
 	github.com/google/go-containerregistry v0.22.1
 	github.com/metaparticle-io/metaparticle v0.0.0
 	github.com/stretchr/testify v1.12.1

@@ -14,16 +14,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// API has the requests of a wait. [kube.Client] documents them.
+// API has the requests that a wait sends. [kube.Client] documents them.
 type API interface {
 	GetLease(ctx context.Context, name string) (*kube.Lease, error)
-	// WatchLease calls fn only until it returns, and never concurrently.
+	// WatchLease calls fn only before it returns, and never concurrently.
 	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
 	// CreateEvent may be called concurrently with the other requests.
 	CreateEvent(ctx context.Context, event kube.Event) error
 }
 
-// Config has the conditions, and what the wait needs.
+// Config has the conditions for which the pod waits, and what the wait needs.
 type Config struct {
 	API        API
 	Conditions []api.Condition
@@ -36,7 +36,8 @@ type Config struct {
 	Random rand.Source
 }
 
-// Run waits until each condition was met once. If ctx ends first, Run returns the cause.
+// Run waits until each condition has been met once. If ctx ends first, Run returns the cause of
+// that end.
 func Run(ctx context.Context, c Config) error {
 	if c.API == nil || c.Log == nil || c.Random == nil {
 		return errors.New("after: no API, no log or no randomness")

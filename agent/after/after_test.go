@@ -47,7 +47,7 @@ func TestDoneKeyEndsTheWaitAtOnce(t *testing.T) {
 func TestChangeBetweenReadAndWatchIsSeen(t *testing.T) {
 	for name, between := range map[string]func(s *server){
 		"done": func(s *server) { s.put(schema("7")) },
-		// A watch from a later version than that of the read would miss the key.
+		// A watch that began at a later version than that of the read would miss the key.
 		"done, and forgotten": func(s *server) {
 			s.put(schema("7"))
 			s.put(schema("8"))
@@ -91,7 +91,7 @@ func TestConditionsAreMetInTheirOrder(t *testing.T) {
 		r.lasts(t, time.Minute)
 		s.put(schema("7"))
 		r.lasts(t, time.Minute)
-		s.put(schema("")) // a met condition is done for good
+		s.put(schema("")) // a condition that was met once is not judged again
 		s.put(held(3))
 		r.ends(t, atOnce)
 		for i, lease := range []string{"once.schema", database} {
@@ -129,7 +129,7 @@ func TestDeadHolderMeetsNoCondition(t *testing.T) {
 	})
 }
 
-func TestDeletedLeaseIsForgotten(t *testing.T) {
+func TestStateBeforeTheLeasesDeletionDoesNotCount(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(held(1))
 		r := start(t, s, serves)
@@ -261,7 +261,7 @@ func TestSilentWatchIsFollowedByARead(t *testing.T) {
 	})
 }
 
-func TestServerThatAsksForAPauseGetsIt(t *testing.T) {
+func TestWaitPausesForTheServersRetryAfter(t *testing.T) {
 	for asked, want := range map[time.Duration]time.Duration{20 * time.Second: 20 * time.Second, time.Hour: time.Minute} {
 		bubble(t, func(t *testing.T, s *server) {
 			s.put(schema("7"))

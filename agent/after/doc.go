@@ -1,28 +1,28 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package after waits, in an init container, until each condition of the pod was met once.
-// A condition names a Lease: a key of a once claim is done, or the holder of a slot serves. A
-// condition on shards names the Leases of a Job's shards: all of them are done in one run. Package
-// barrier also waits for the record of an open barrier.
-// The pod itself claims nothing by a condition, and the package writes no Lease.
+// Package after waits, in an init container, until each condition of the pod has been met once.
+// A condition names a Lease. Either a key of a once claim must be done, or the holder of a slot
+// must serve. A condition on shards names a Job: all its shards must be done in one run.
+// Package barrier uses the same wait for the record of an open barrier. A condition is no
+// claim, and the package writes no Lease.
 //
 // # The guarantee
 //
-// [Run] returns nil only after each condition was met. The conditions are met one after the
-// other, in their order. A key is met by one state of the Lease whose done keys contain that
-// key. A serving holder is met by one state, too. That state has a holder with a hold. Its
-// time of serving is not before the acquisition. In addition, the wait must have seen a
-// renewal of that very hold. A dead holder leaves its time of serving in the Lease, and
-// only a renewal shows that a holder lives.
+// [Run] returns nil only after each condition has been met. The conditions are met one after
+// the other, in their order. A key is met by one state of the Lease whose done keys contain
+// that key. For a serving holder, one state must name a holder with a hold, and a time of
+// serving that is not before the acquisition. In addition, the wait must have seen a renewal of
+// the same hold. A dead holder leaves its time of serving in the Lease, and only a renewal
+// shows that a holder lives.
 //
-// Shards are met one after the other. Each Lease has the stamp of shard 0, and the run of that
-// stamp among its done keys. If a pod names the run, no other run counts. If a Lease has a later
-// epoch, the wait begins again at shard 0.
+// Shards are judged one after the other. A shard is done if its Lease has the same stamp as
+// shard 0, and if its done keys contain the run of that stamp. If the pod names a run, only
+// that run counts. If a Lease has a later epoch, the wait begins again at shard 0.
 //
-// No state is missed between a read and a watch, because each watch begins at the version
-// of the read. A read is consistent. Each watch ends after 24 minutes at most, and then the
-// Lease is read again. So a silent watch delays the pod, but does not block the pod for ever.
+// The wait misses no state between a read and a watch, because each watch begins at the version
+// of the read. A read is consistent. Each watch ends after at most 24 minutes, and then the
+// wait reads the Lease again. So a silent watch delays the pod, but does not block it for ever.
 //
 // # Clocks
 //
@@ -32,9 +32,9 @@
 //
 // # What is not guaranteed
 //
-// A met condition is not watched any further: the holder may die before the pod goes on. A
-// foreign elector leaves the annotations of an earlier hold in the Lease. Its
-// renewals count as those of that hold if its wall clock is behind the time of serving.
-// Once 50 further keys of a once claim are done, the Lease lacks the oldest key. Events are
-// written beside the wait, and one may appear twice after a lost answer.
+// After a condition has been met, the wait no longer watches it: the holder may die before the
+// pod goes on. Another program that takes a Lease may leave annotations of an earlier hold
+// there. If its wall clock is behind, its renewals then count as those of the earlier hold.
+// After 50 further keys of a once claim are done, the Lease lacks the oldest key. Events are
+// written beside the wait, and an Event may appear twice after a lost answer.
 package after

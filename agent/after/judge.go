@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Texts of the warning, for people who check why the condition is not met.
+// Texts that a warning ends with: what a person checks while the condition is not met.
 const (
 	noLease  = "The Lease does not exist. Check its name, and that a pod claims it."
 	noHolder = "No pod holds the Lease. Check that a pod claims it."
@@ -25,7 +25,7 @@ type judge struct {
 	shards    shards
 }
 
-// sight is the first state that the wait saw of a hold. Its zero value is none.
+// sight is the first state of a hold that the wait saw. The zero value means no hold.
 type sight struct {
 	uid, holder, hold string
 	acquired          time.Time
@@ -33,8 +33,8 @@ type sight struct {
 	renewed           time.Time
 }
 
-// see judges the next state of the Lease; nil means that the Lease does not exist. The
-// result is empty if the condition is met, and otherwise a text for people.
+// see judges the next state of the Lease; l is nil if the Lease does not exist. If the
+// condition is met, the result is empty; if not, it is a text for people.
 func (j *judge) see(l *kube.Lease) string {
 	switch {
 	case j.condition.Sharded():
@@ -57,8 +57,8 @@ func (j *judge) see(l *kube.Lease) string {
 	return ""
 }
 
-// lives reports whether the state is a renewal of a hold that the wait saw before. A state
-// of another hold becomes the first one of that hold.
+// lives reports whether the state is a renewal of a hold that the wait has seen before. If the
+// state shows another hold, lives keeps it as the first state of that hold.
 func (j *judge) lives(l *kube.Lease) bool {
 	next := sight{
 		uid: l.UID, holder: l.Holder, hold: l.Annotations[api.HoldAnnotation], acquired: l.AcquireTime,
@@ -69,7 +69,8 @@ func (j *judge) lives(l *kube.Lease) bool {
 		j.first = next
 		return false
 	}
-	// A person may write the Lease of a dead holder, and keeps its time of renewal.
+	// A person who writes the Lease of a dead holder changes the version, but not the time of
+	// renewal.
 	return first.version != next.version && !first.renewed.Equal(next.renewed)
 }
 
@@ -86,7 +87,8 @@ func notDone(l *kube.Lease, key string) string {
 	return fmt.Sprintf("Key %s is not done. Check the pod %s, which holds the Lease.", key, holder(l))
 }
 
-// notOpen returns why the barrier is not open for so many pods; empty if it is.
+// notOpen returns why the barrier is not open for this number of pods; empty if the barrier is
+// open.
 func notOpen(l *kube.Lease, pods int) string {
 	if api.Opened(l.Annotations[api.OpenedAnnotation]) >= pods {
 		return ""
@@ -94,8 +96,8 @@ func notOpen(l *kube.Lease, pods int) string {
 	return fmt.Sprintf("Fewer than %d living pods of the Job have arrived. Check that all of them are created, and that their init containers run.", pods)
 }
 
-// notServing returns why the holder does not serve, by this state alone; empty if the holder
-// serves or is dead.
+// notServing returns why the holder does not serve, judged by this state alone. The result is
+// empty if the state shows a serving holder, which may be dead.
 func notServing(l *kube.Lease) string {
 	if !api.IsIdentity(l.Holder) {
 		return noHolder

@@ -16,7 +16,7 @@ import (
 
 const database = "singleton.deployment.db"
 
-// noon is the acquisition of the holder, with a fraction of a second.
+// noon is the time of the holder's acquisition, with a fraction of a second.
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 700_000_000, time.UTC)
 
 // held returns a Lease whose holder serves, after the given number of renewals.
@@ -47,8 +47,8 @@ func annotated(l kube.Lease, key, value string) kube.Lease {
 	})
 }
 
-// The states are those that a wait sees one after another. Only the last one may meet the
-// condition.
+// Each case lists the states in the order in which a wait sees them. Only the last state may
+// meet the condition.
 func TestHolderMeetsTheConditionByARenewal(t *testing.T) {
 	again := func(l kube.Lease) kube.Lease { return changed(l, func(l *kube.Lease) { l.ResourceVersion += "'" }) }
 	since := func(l kube.Lease, text string) kube.Lease { return annotated(l, api.ServingAnnotation, text) }
@@ -120,7 +120,7 @@ func TestHolderMeetsTheConditionByARenewal(t *testing.T) {
 	}
 }
 
-func TestKeyIsMetOnlyByItsOwnEntry(t *testing.T) {
+func TestConditionOnAKeyNeedsTheWholeKey(t *testing.T) {
 	for name, test := range map[string]struct{ done, holder, want string }{
 		"done":                {"6,7,8", "", ""},
 		"done, and held":      {"7", "db-0_u", ""},

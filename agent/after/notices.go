@@ -15,14 +15,15 @@ import (
 )
 
 const (
-	// noticeAfter delays the first notice. A pod whose wait is short says nothing.
+	// noticeAfter delays the first notice, so that a pod with a short wait writes none.
 	noticeAfter = 10 * time.Second
-	// warnAfter is longer than most migrations and starts. So a warning means that a person
-	// should look.
+	// warnAfter is longer than most migrations and starts take. So a warning means that a
+	// person should investigate.
 	warnAfter = 5 * time.Minute
 
-	// An Event is sent again until it is stored, because a missing right also keeps the pod from
-	// reporting. The first pause is longer than a restart of the API server takes.
+	// The pod sends an Event again until the API server has stored it. The usual cause of a
+	// long wait, a missing right, also prevents the Event. The first pause is longer than a
+	// restart of the API server takes.
 	eventTimeout       = 10 * time.Second
 	shortestEventPause = 15 * time.Second
 	longestEventPause  = 5 * time.Minute
@@ -34,14 +35,14 @@ const (
 	eventNotMet = "ConditionNotMet"
 )
 
-// notices tell people about the wait for one condition, beside that wait.
+// notices report to people, beside the wait, for which condition the pod waits.
 type notices struct {
 	config    Config
 	condition api.Condition
 	began     time.Time
 
 	mu sync.Mutex
-	// cause is why the condition is not met, by the last state or error.
+	// cause explains why the condition is not met, by the last state or error.
 	cause string
 }
 
@@ -49,22 +50,23 @@ func newNotices(c Config, condition api.Condition) *notices {
 	return &notices{config: c, condition: condition, began: time.Now(), cause: "The API server has not answered yet."}
 }
 
-// because stores why the condition is not met.
+// because stores the cause for which the condition is not met.
 func (n *notices) because(cause string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.cause = cause
 }
 
-// met writes a line if people have read that the pod waits.
+// met writes a line about the end of the wait, if a notice has reported the wait.
 func (n *notices) met() {
 	if waited := time.Since(n.began); waited > noticeAfter {
 		n.log(fmt.Sprintf("The pod has waited %v until %s.", waited.Round(time.Second), goal(n.condition)))
 	}
 }
 
-// run writes both notices in their time, until ctx ends. An Event that the API server does not
-// store is sent again, with longer and longer pauses. The warning replaces the first notice.
+// run writes the notice and the warning, each at its time, until ctx ends. If an Event is not
+// stored, run sends it again, with growing pauses. Once the warning is due, run no longer sends
+// the first notice.
 func (n *notices) run(ctx context.Context) {
 	warning := time.After(warnAfter)
 	select {
@@ -87,8 +89,8 @@ func (n *notices) warning() (kube.EventType, string, string) {
 		"The pod still waits until %s. %s See: kubectl metaparticle explain", goal(n.condition), n.cause)
 }
 
-// tell writes a line, and the same notice as an Event, until ctx ends or the next notice is due.
-// If the Event was stored, the function waits for the next notice.
+// tell writes a line, and the same text as an Event. The function returns at the end of ctx, or
+// when the next notice is due.
 func (n *notices) tell(ctx context.Context, next <-chan time.Time, notice func() (kube.EventType, string, string)) {
 	if ctx.Err() != nil {
 		return
@@ -125,7 +127,7 @@ func (n *notices) send(ctx context.Context, event kube.Event) error {
 
 func (n *notices) log(text string) { fmt.Fprintf(n.config.Log, "metaparticle: %s\n", text) }
 
-// goal returns the condition in words, as the end of a sentence.
+// goal describes the condition for people, as the end of a sentence.
 func goal(c api.Condition) string {
 	switch {
 	case c.Opened > 0:
@@ -140,7 +142,7 @@ func goal(c api.Condition) string {
 	return "key " + c.Key + " of " + c.Lease + " is done"
 }
 
-// failure returns what a person checks after a failed request.
+// failure returns what a person should check after a failed request.
 func failure(err error) string {
 	if errors.Is(err, kube.ErrForbidden) {
 		return fmt.Sprintf("The pod has no right to read the Lease. Check the log of Metaparticle's webhook, which grants the right (%v).", err)

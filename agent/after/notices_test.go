@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestShortWaitSaysNothing(t *testing.T) {
+func TestShortWaitWritesNoNotice(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		r := start(t, s, key7)
@@ -166,8 +166,8 @@ func TestFailingEventDelaysNoWait(t *testing.T) {
 	}
 }
 
-// Without the Role of its account, a pod may neither read its Lease nor write an Event.
-func TestLateRightStillBringsTheWarning(t *testing.T) {
+// Without its Role, a pod can neither read the Lease nor write an Event.
+func TestWarningIsStoredOnceTheRightIsGranted(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		refused := func(context.Context) error { return &kube.StatusError{Code: 403} }
@@ -185,7 +185,7 @@ func TestLateRightStillBringsTheWarning(t *testing.T) {
 	})
 }
 
-func TestWarningNamesAFullListOfKeys(t *testing.T) {
+func TestWarningExplainsThatOldDoneKeysAreDropped(t *testing.T) {
 	var done api.Done
 	for n := range api.MaxDone {
 		done = done.With(fmt.Sprint("n", n))

@@ -12,25 +12,25 @@ import (
 )
 
 const (
-	// The pause doubles after each failure. Most failures end within a second: enroll has not
-	// granted the right yet.
+	// shortestPause is the pause after the first failure; each further failure doubles the
+	// pause. Most failures end within a second, when enroll has granted the right.
 	shortestPause = 250 * time.Millisecond
-	// longestPause bounds the load: a pod that is refused sends a read and a watch at most
-	// every 10 s. A watch that lasts longer is a success. So watches that end early again and
-	// again cause no more load than refused watches.
+	// longestPause bounds the load: a pod whose requests are refused sends a read and a watch
+	// at most every 10 s. A watch counts as a success only if it lasts longer than this. So
+	// watches that end early cause no more load than refused watches.
 	longestPause = 10 * time.Second
 	// longestRetryAfter bounds the pause that a server can request.
 	longestRetryAfter = time.Minute
 )
 
-// pace spreads the looks of one wait.
+// pace sets the pauses between the looks of one wait.
 type pace struct {
 	random   *rand.Rand
 	failures int
 }
 
-// pause returns the time until the next look, and counts the last look. The argument lasted
-// is the duration of its watch, and err is the error of its read or watch.
+// pause counts the last look, and returns the time until the next look. The argument lasted is
+// the duration of the last watch, and err is the error of its read or watch.
 func (p *pace) pause(lasted time.Duration, err error) time.Duration {
 	if lasted >= longestPause {
 		p.failures = 0

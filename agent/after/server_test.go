@@ -36,10 +36,10 @@ type server struct {
 	afterRead func()
 	// refuseRead, refuseWatch and refuseEvent return the error of a request, or nil.
 	refuseRead, refuseWatch, refuseEvent func(ctx context.Context) error
-	// compacted is the last version from which no watch can begin.
+	// compacted is the last version from which a watch can no longer begin.
 	compacted int
-	// silent lets watches send nothing. Each watch ends by itself after endAfter, unless that
-	// is zero.
+	// If silent is set, watches deliver nothing. If endAfter is not zero, each watch ends by
+	// itself after that time.
 	silent   bool
 	endAfter time.Duration
 
@@ -200,7 +200,7 @@ func (s *server) Write(line []byte) (int, error) {
 	return s.log.Write(line)
 }
 
-// running is a wait for conditions, in a bubble.
+// running is a wait for conditions that is under way in a bubble.
 type running struct {
 	*server
 	began time.Time
@@ -227,7 +227,7 @@ func start(t *testing.T, s *server, conditions ...api.Condition) *running {
 	return r
 }
 
-// lasts requires that the wait goes on for the duration.
+// lasts requires that the wait lasts for the duration d, at least.
 func (r *running) lasts(t *testing.T, d time.Duration) {
 	t.Helper()
 	select {
@@ -238,7 +238,7 @@ func (r *running) lasts(t *testing.T, d time.Duration) {
 	synctest.Wait()
 }
 
-// atOnce is a time in which the wait can react to an event, and pauses nowhere.
+// atOnce is long enough for the wait to react to an event, and shorter than any pause.
 const atOnce = time.Millisecond
 
 // ends requires that all conditions are met within the duration.

@@ -10,14 +10,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// shards decides whether all shards of a workload are done in one run. The shards before next
+// shards judges whether all shards of a workload are done in one run. The shards before next
 // are done by the stamp of shard 0.
 type shards struct {
 	next  int
 	stamp api.Stamp
 }
 
-// lease returns the Lease that the wait reads now.
+// lease returns the name of the Lease that the wait reads next.
 func (j *judge) lease() string {
 	if j.condition.Sharded() {
 		return api.ShardLease(j.condition.Lease, j.shards.next)
@@ -25,7 +25,7 @@ func (j *judge) lease() string {
 	return j.condition.Lease
 }
 
-// see judges the next state of the next shard; nil means that its Lease does not exist. The
+// see judges the next state of the present shard; l is nil if its Lease does not exist. The
 // result is empty once the last shard is done.
 func (s *shards) see(c api.Condition, l *kube.Lease) string {
 	name := api.ShardLease(c.Lease, s.next)
@@ -33,7 +33,7 @@ func (s *shards) see(c api.Condition, l *kube.Lease) string {
 		return fmt.Sprintf("The Lease %s does not exist. Check its name, and that a Job with shards claims it.", name)
 	}
 	stamp := api.ParseStamp(l.Annotations[api.StampAnnotation])
-	stamp.Closed = false // a shard that is done stays done
+	stamp.Closed = false // a shard that is done counts even if its stamp is closed
 	if s.next == 0 {
 		s.stamp = stamp
 	}
@@ -43,7 +43,7 @@ func (s *shards) see(c api.Condition, l *kube.Lease) string {
 	case c.Key != "" && stamp.Run != c.Key:
 		return fmt.Sprintf("The Lease %s is for the run %s, and this pod waits for the Job with the UID %s. Create this pod again if that Job is gone.", name, stamp.Run, c.Key)
 	case s.next > 0 && stamp != s.stamp && (stamp.Epoch > s.stamp.Epoch || stamp.Run != s.stamp.Run):
-		*s = shards{} // another run has begun, or another number counts
+		*s = shards{} // another run has begun, or the number of shards has changed
 		return "The run of the shards has changed, so all of them are read again. Wait; if this lasts, check the pods of the Job."
 	case stamp != s.stamp:
 		return fmt.Sprintf("The Lease %s is for an earlier run. Wait; if this lasts, check the pods of the Job.", name)

@@ -92,7 +92,7 @@ func TestWaitBeginsAgainWithAnotherRun(t *testing.T) {
 	})
 }
 
-func TestWarningTellsOfAnUndoneShard(t *testing.T) {
+func TestWarningNamesAShardThatIsNotDone(t *testing.T) {
 	for holder, want := range map[string]string{
 		"":        "Shard 1 of 2 is not done, and no pod holds it. Check the pods of the Job with the UID a. If that Job is complete",
 		"map-1_2": `Shard 1 of 2 is not done. Check the pod "map-1", which holds the Lease.`,
@@ -112,9 +112,9 @@ func TestWarningTellsOfAnUndoneShard(t *testing.T) {
 	}
 }
 
-// The epoch goes back after a person has forgotten the runs, and enroll has made the Leases anew. The
-// same happens after a restore of etcd.
-func TestWaitSurvivesASmallerEpoch(t *testing.T) {
+// After a person has deleted the Leases with their runs, enroll creates them with smaller
+// epochs. The same happens after a restore of etcd.
+func TestWaitCompletesAfterTheEpochBecomesSmaller(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(shard(0, "5/2/a", "a"))
 		s.put(shard(1, "5/2/a", ""))

@@ -15,12 +15,12 @@ import (
 )
 
 const (
-	// readTimeout bounds a read: 5 s to connect, and 15 s in the API server's queue.
+	// readTimeout bounds a read: 5 s to connect, and 15 s in a queue of the API server.
 	readTimeout = 20 * time.Second
 
-	// A watch lasts for watchMin to watchMin+watchSpread. A watch may fall silent, and the API
-	// server checks the right to watch only at the start. So a pod waits at most 24 minutes too
-	// long. The spread keeps watches that began together from ending together.
+	// A watch lasts between watchMin and watchMin+watchSpread. A watch may fall silent, and the
+	// API server checks the right to watch only at its start. So such a pod waits at most 24
+	// minutes too long. The spread keeps watches that began together from ending together.
 	watchMin    = 12 * time.Minute
 	watchSpread = 12 * time.Minute
 )
@@ -34,7 +34,7 @@ type wait struct {
 	pace      pace
 	notices   *notices
 	met       bool
-	// moved reports that the next look is at the Lease of the next shard.
+	// moved reports that the next look must be at the Lease of another shard.
 	moved bool
 }
 
@@ -51,7 +51,7 @@ func (w *wait) run(ctx context.Context) error {
 	var notices sync.WaitGroup
 	notices.Go(func() { w.notices.run(ctx) })
 	defer notices.Wait()
-	defer stop() // ends the notices
+	defer stop() // this ends the notices
 	for {
 		lasted, err := w.look(ctx)
 		switch {
@@ -87,8 +87,9 @@ func (w *wait) look(ctx context.Context) (time.Duration, error) {
 	return time.Since(began), err
 }
 
-// read judges the current state of the Lease, and returns its version. Without a version, a
-// watch begins with the current state. So a Lease that appears after the read is not missed.
+// read judges the present state of the Lease, and returns its version. If the Lease does not
+// exist, the version is empty. A watch from the empty version begins with the state at that
+// time, so it reports a Lease that appears after the read.
 func (w *wait) read(ctx context.Context, lease string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -104,9 +105,9 @@ func (w *wait) read(ctx context.Context, lease string) (string, error) {
 	return l.ResourceVersion, nil
 }
 
-// watch judges each state after the version, until the condition is met, another Lease is to be
-// read, or the watch ends.
-// The function returns no error for an end that the next read repairs.
+// watch judges each state after the version. The watch ends once the condition is met, or once
+// another Lease is to be read. If the next read repairs the cause of an early end, watch
+// returns no error.
 func (w *wait) watch(ctx context.Context, lease, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, watchMin+upTo(w.random, watchSpread))
 	defer cancel()
@@ -128,7 +129,7 @@ func (w *wait) watch(ctx context.Context, lease, version string) error {
 	return err
 }
 
-// see judges one state of the Lease; nil if the Lease does not exist.
+// see judges one state of the Lease; l is nil if the Lease does not exist.
 func (w *wait) see(l *kube.Lease) {
 	before := w.judge.shards.next
 	missing := w.judge.see(l)

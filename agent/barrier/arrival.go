@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// run arrives, and stays until the barrier is open or ctx ends.
+// run makes the pod arrive, and keeps the arrival until the barrier is open or ctx ends.
 func (a *arrival) run(ctx context.Context) {
 	for ctx.Err() == nil && !a.open {
 		pause := a.step(ctx)
@@ -24,7 +24,7 @@ func (a *arrival) run(ctx context.Context) {
 	}
 }
 
-// step does what is due, and returns the pause until the next step.
+// step does what is due now, and returns the pause until the next step.
 func (a *arrival) step(ctx context.Context) time.Duration {
 	switch {
 	case a.held == nil:
@@ -40,8 +40,8 @@ func (a *arrival) step(ctx context.Context) time.Duration {
 	return 0
 }
 
-// acquire reads one Lease after the other, and takes the first that is free. If all of them are
-// held, the pod looks again later.
+// acquire reads one Lease after the other, and takes the first one that is free. If all Leases
+// are held, the pod tries again later.
 func (a *arrival) acquire(ctx context.Context) time.Duration {
 	for range a.Leases {
 		name := a.Leases[a.next]
@@ -60,8 +60,9 @@ func (a *arrival) acquire(ctx context.Context) time.Duration {
 	return a.spread(a.budget.Renew)
 }
 
-// isFree reports whether the pod may take the Lease. The Lease has no holder, or its holder has not
-// renewed for as long as the Lease says. A Lease of this very pod comes from an earlier process.
+// isFree reports whether the pod may take the Lease. A Lease is free if it has no holder, or if
+// its holder has not renewed for the lease duration. A Lease that names this pod comes from an
+// earlier process of the pod.
 func (a *arrival) isFree(l *kube.Lease) bool {
 	switch {
 	case api.PauseOf(l.Annotations) != "":
@@ -69,13 +70,14 @@ func (a *arrival) isFree(l *kube.Lease) bool {
 	case l.Holder == "" || l.Holder == a.identity:
 		return true
 	}
-	// No agent holds for longer than the longest duration, whatever another program has written.
+	// An agent never holds for longer than the maximum duration, so a longer duration comes
+	// from another program.
 	duration := min(cmp.Or(time.Duration(l.DurationSeconds)*time.Second, a.Duration), api.MaxLeaseDuration)
 	return a.Clock()-a.seen[l.Name].since >= duration
 }
 
-// take writes the pod into the Lease. If another pod was faster, the next Lease follows at once. An
-// error that proves nothing leads to another read of the same Lease.
+// take makes this pod the holder of the Lease. If another pod was faster, this pod tries the
+// next Lease at once. After an error that proves nothing, the pod reads the same Lease again.
 func (a *arrival) take(ctx context.Context, l *kube.Lease) time.Duration {
 	mine := l.Clone()
 	if mine.Holder != a.identity {
@@ -92,8 +94,8 @@ func (a *arrival) take(ctx context.Context, l *kube.Lease) time.Duration {
 	return 0
 }
 
-// renew writes the Lease again, and reads whether the barrier is open. If the write fails, the
-// pod reads which pod holds.
+// renew writes the Lease again, and reads whether the barrier is open. If the write fails,
+// renew reads which pod holds the Lease.
 func (a *arrival) renew(ctx context.Context) time.Duration {
 	if a.store(ctx, a.held.Clone()) == nil {
 		if a.held.Name != a.Leases[0] {
@@ -105,7 +107,7 @@ func (a *arrival) renew(ctx context.Context) time.Duration {
 	return a.backOff()
 }
 
-// leave releases the Lease, so that a pod that is gone counts no longer.
+// leave releases the Lease, so that a pod that has gone counts no longer.
 func (a *arrival) leave(ctx context.Context) {
 	for range 2 {
 		if a.held == nil || a.held.Holder != a.identity {

@@ -14,11 +14,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leaving bounds the release of a Lease after the wait. A Lease that is not released expires.
+// leaving bounds the attempts to release the Lease after the wait. A Lease that is not released
+// expires.
 const leaving = 2 * time.Second
 
-// Run arrives at the barrier, and waits until the barrier is open. If ctx ends first, Run releases
-// its Lease and returns the cause.
+// Run makes the pod arrive at the barrier, and waits until the barrier is open. If ctx ends
+// first, Run releases the pod's Lease and returns the cause of that end.
 func Run(ctx context.Context, c Config) error {
 	budget, err := api.NewBudget(c.Duration)
 	switch {
@@ -37,8 +38,8 @@ func Run(ctx context.Context, c Config) error {
 		defer stop()
 		a.run(waiting)
 	}()
-	// The watch of package after sees the opening at once. The reads of the arrival see the opening
-	// even if that watch is silent.
+	// The watch of package after shows at once that the barrier is open. If that watch is
+	// silent, the reads of the arrival show it later.
 	err = after.Run(waiting, after.Config{
 		API: c.API, Conditions: []api.Condition{{Lease: c.Leases[0], Opened: len(c.Leases)}},
 		PodName: c.PodName, PodUID: c.PodUID, Log: c.Log, Random: rand.NewPCG(random.Uint64(), random.Uint64()),

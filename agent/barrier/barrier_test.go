@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// soon bounds the time from the last arrival to the opening: a renewal of each other pod, and two
-// surveys.
+// soon bounds the time from the last arrival until the barrier is open. Every other pod renews once, within
+// a sixth of the duration. The pod of the first Lease reads all others twice, within 5 s.
 const soon = duration/6 + 5*time.Second
 
 func TestBarrierOpensOnceAllPodsHaveArrived(t *testing.T) {
@@ -37,7 +37,7 @@ func TestOpenBarrierLetsLaterPodThrough(t *testing.T) {
 	})
 }
 
-func TestSmallerRecordOpensNoLargerBarrier(t *testing.T) {
+func TestRecordForFewerPodsOpensNoLargerBarrier(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		first := s.lease(leases[0])
 		first.Annotations = map[string]string{api.OpenedAnnotation: "2"}
@@ -57,7 +57,7 @@ func TestDeadPodCountsForOneLeaseAtMost(t *testing.T) {
 		lasts(t, duration, b)
 		c := s.arrive(t, "c")
 		lasts(t, time.Hour, b, c)
-		// The new pod sees for itself that the Lease of the dead pod expires.
+		// The new pod must first see for itself that the Lease of the dead pod expires.
 		ends(t, duration+duration/6+soon, b, c, s.arrive(t, "d"))
 	})
 }
@@ -95,7 +95,7 @@ func TestStoppedPodGivesItsLeaseBack(t *testing.T) {
 	})
 }
 
-func TestUnansweredWritesDelayOnly(t *testing.T) {
+func TestLostAnswersOnlyDelayTheBarrier(t *testing.T) {
 	for name, lost := range map[string]func(l *kube.Lease) bool{
 		"openings":     func(l *kube.Lease) bool { return l.Annotations[api.OpenedAnnotation] != "" },
 		"acquisitions": func(l *kube.Lease) bool { return l.Holder != "" && l.AcquireTime.Equal(l.RenewTime) },
@@ -144,7 +144,7 @@ func TestMissingLeasesAreAwaited(t *testing.T) {
 	})
 }
 
-func TestWaitSendsFewRequests(t *testing.T) {
+func TestWaitAtABarrierSendsFewRequests(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)
@@ -156,7 +156,7 @@ func TestWaitSendsFewRequests(t *testing.T) {
 	})
 }
 
-func TestSightCountsAHoldersOwnWritesOnly(t *testing.T) {
+func TestOnlyTheHoldersOwnWritesProveItsLife(t *testing.T) {
 	at := func(seconds int) time.Time { return time.Unix(int64(seconds), 0) }
 	state := func(version, holder string, renewed int) *kube.Lease {
 		return &kube.Lease{UID: "u", ResourceVersion: version, Holder: holder, RenewTime: at(renewed)}
@@ -210,7 +210,7 @@ func TestBarrierNeedsPodsOfDifferentNames(t *testing.T) {
 	}
 }
 
-func TestConfigIsChecked(t *testing.T) {
+func TestInvalidBarrierConfigIsRefused(t *testing.T) {
 	assert.ErrorContains(t, Run(t.Context(), Config{}), "lease duration")
 	assert.ErrorContains(t, Run(t.Context(), Config{Duration: duration, Leases: leases}), "no API")
 }

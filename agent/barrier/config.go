@@ -13,21 +13,21 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// API has the requests of a wait at a barrier. [kube.Client] documents them. They may be called
-// concurrently.
+// API has the requests that a wait at a barrier sends. [kube.Client] documents them. The wait
+// calls them concurrently.
 type API interface {
 	after.API
-	// UpdateLease replaces exactly the object that was read.
+	// UpdateLease replaces only the object that the pod has read.
 	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
 }
 
-// Config has the barrier, and what the wait needs.
+// Config has the barrier at which the pod waits, and what the wait needs.
 type Config struct {
 	API API
-	// Leases are those of the barrier, one for each pod that must arrive. The first Lease gets
-	// the record.
+	// Leases are the Leases of the barrier, one for each pod that must arrive. The first Lease
+	// gets the record that the barrier is open.
 	Leases []string
-	// Duration is the time for which a pod that is gone counts.
+	// Duration is the lease duration: for this time a pod that has gone still counts.
 	Duration time.Duration
 	// PodName and PodUID identify the pod, in its Lease and its Events.
 	PodName, PodUID string

@@ -13,11 +13,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// shortestPause is the first pause after a failure. Most failures end within a second: enroll
-// has not granted the right yet.
+// shortestPause is the first pause after a failure. Most failures end within a second, when
+// enroll has granted the right.
 const shortestPause = 250 * time.Millisecond
 
-// arrival acquires one of the barrier's Leases, and renews it. With the first Lease, the arrival
+// arrival acquires one of the barrier's Leases, and renews it. An arrival with the first Lease
 // also opens the barrier.
 type arrival struct {
 	Config
@@ -26,17 +26,18 @@ type arrival struct {
 	identity string
 	// failures counts the failures since the last stored write.
 	failures int
-	// held is the Lease by which the pod has arrived, as it was stored last; nil before. The
-	// field renewed is the instant at which that write was sent.
+	// held is the last stored version of the Lease by which the pod has arrived; nil before the
+	// arrival. The field renewed is the instant at which that write was sent.
 	held    *kube.Lease
 	renewed time.Duration
-	// open reports that the first Lease had the record of an open barrier.
+	// open reports that the first Lease had the record that the barrier is open.
 	open bool
 	// surveys is the instant of the next survey.
 	surveys time.Duration
-	// surveyed is the index of the Lease that the survey under way has read last; zero for none.
+	// surveyed is the index of the last Lease that the survey under way has read; zero without
+	// a survey.
 	surveyed int
-	// seen are the Leases of other pods, by name.
+	// seen has what this pod's reads prove about each Lease, by the Lease's name.
 	seen map[string]sight
 	// next is the index of the Lease that the pod reads next.
 	next int
@@ -49,7 +50,8 @@ func newArrival(c Config, budget api.Budget, random *rand.Rand) *arrival {
 	}
 }
 
-// store sends a write. If the write was stored, the pod has arrived since the instant of its sending.
+// store sends a write of the Lease. If the write is stored, the arrival counts from the instant
+// of sending.
 func (a *arrival) store(ctx context.Context, l *kube.Lease) error {
 	l.RenewTime = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, a.budget.Renew)
@@ -64,8 +66,8 @@ func (a *arrival) store(ctx context.Context, l *kube.Lease) error {
 	return nil
 }
 
-// read reads a Lease, and keeps what the read proves about its holder. A Lease that does not exist
-// counts as a Lease without a UID and a holder.
+// read reads a Lease, and keeps what the read proves about its holder. If the Lease does not
+// exist, the result has neither a UID nor a holder.
 func (a *arrival) read(ctx context.Context, name string) (*kube.Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.budget.Renew)
 	defer cancel()
@@ -84,8 +86,8 @@ func (a *arrival) read(ctx context.Context, name string) (*kube.Lease, error) {
 	return l, err
 }
 
-// recall reads the Lease by which the pod has arrived. If another pod holds it, or if the
-// Lease is gone, the pod has to arrive again.
+// recall reads the Lease by which the pod has arrived. If another pod holds that Lease, or if
+// it is gone, the pod must arrive again.
 func (a *arrival) recall(ctx context.Context) {
 	l, err := a.read(ctx, a.held.Name)
 	switch {
@@ -101,7 +103,8 @@ func (a *arrival) untilRenewal() time.Duration {
 	return max(a.budget.Renew-(a.Clock()-a.renewed), 0) + time.Millisecond
 }
 
-// backOff returns the pause after a failure. The pauses grow up to the period of renewals.
+// backOff returns the pause after a failure. The pauses grow up to the time between two
+// renewals.
 func (a *arrival) backOff() time.Duration {
 	pause := shortestPause
 	for range a.failures {
@@ -113,8 +116,8 @@ func (a *arrival) backOff() time.Duration {
 	return a.spread(pause)
 }
 
-// spread returns a duration between the argument and one and a half times the argument, so that pods
-// that began together do not stay together.
+// spread returns a random duration between d and one and a half times d, so that pods that
+// began together do not stay together.
 func (a *arrival) spread(d time.Duration) time.Duration {
 	return d + time.Duration(a.random.Int64N(int64(d/2)))
 }

@@ -31,7 +31,8 @@ type server struct {
 	dead    map[string]bool
 	puts    int
 	gets    int
-	// answer, if not nil, returns the error of a write that was stored.
+	// answer, if not nil, returns the error with which the server answers a write that it has
+	// stored.
 	answer func(l *kube.Lease) error
 }
 
@@ -117,7 +118,8 @@ func (s *server) holds(pod string) bool {
 	return false
 }
 
-// from is the server as one pod reaches it. Requests of a dead pod have no effect and no answer.
+// from is the server as one pod reaches it. The server neither receives nor answers the
+// requests of a dead pod.
 type from struct {
 	*server
 	pod string
@@ -189,7 +191,7 @@ func (f from) WatchLease(ctx context.Context, name, _ string, fn func(kube.Watch
 
 func (f from) CreateEvent(ctx context.Context, _ kube.Event) error { return f.silent(ctx) }
 
-// kill lets no request of the pod reach the server any more.
+// kill makes the pod dead: from now on none of its requests reaches the server.
 func (s *server) kill(pod string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,7 +205,7 @@ type waiting struct {
 	err  error
 }
 
-// arrive starts a pod.
+// arrive starts a pod that waits at the barrier.
 func (s *server) arrive(t *testing.T, pod string) *waiting {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -223,7 +225,7 @@ func (s *server) arrive(t *testing.T, pod string) *waiting {
 	return w
 }
 
-// lasts requires that the pods go on waiting for the time.
+// lasts requires that the pods still wait after the time d.
 func lasts(t *testing.T, d time.Duration, all ...*waiting) {
 	t.Helper()
 	<-time.After(d)
@@ -237,7 +239,7 @@ func lasts(t *testing.T, d time.Duration, all ...*waiting) {
 	}
 }
 
-// ends requires that the pods go on within the time.
+// ends requires that the waits of the pods end within the time.
 func ends(t *testing.T, within time.Duration, all ...*waiting) {
 	t.Helper()
 	late := time.After(within)

@@ -10,10 +10,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// sight is what reads of one Lease prove. Each read is consistent: its answer is not older than
-// its sending.
+// sight is what the reads of one Lease prove. Each read is consistent: its answer is at least
+// as new as the instant of its sending.
 type sight struct {
-	// known reports that the Lease was read.
+	// known reports that the pod has read the Lease.
 	known       bool
 	uid, holder string
 	version     string
@@ -21,14 +21,15 @@ type sight struct {
 	// asked is the instant at which the last read was sent. The field since is the instant of the
 	// first answer with the present version.
 	asked, since time.Duration
-	// lives reports that the holder has written the Lease after the instant wrote.
+	// lives reports that the holder has written the Lease since the instant wrote.
 	lives bool
 	wrote time.Duration
 }
 
-// next returns the sight after a read that was sent at an instant, and answered at another one.
-// A state that the read before did not show is no older than the sending of that read. A person
-// may also write a Lease, and keeps the holder and its time of renewal.
+// next returns the sight after a read that was sent and answered at the given instants. If the
+// read shows a write that the read before did not show, the write is no older than the sending
+// of the read before. A write by a person keeps the holder and the time of renewal, and does
+// not count.
 func (s sight) next(l *kube.Lease, sent, answered time.Duration) sight {
 	n := sight{
 		known: true, uid: l.UID, holder: l.Holder, version: l.ResourceVersion, renewed: l.RenewTime,
@@ -40,7 +41,7 @@ func (s sight) next(l *kube.Lease, sent, answered time.Duration) sight {
 	if s.uid != n.uid || s.holder != n.holder {
 		n.lives = false
 	}
-	// Agents create no Lease. So a Lease that was made again shows no write of its holder.
+	// Agents create no Lease. So a Lease with a new UID is no write of its holder.
 	wrote := s.uid == n.uid && (s.holder != n.holder || !s.renewed.Equal(n.renewed))
 	if s.known && wrote && api.IsIdentity(n.holder) {
 		n.lives, n.wrote = true, s.asked

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slow delays each answer: a busy or remote API server.
+// slow is an API server that delays each answer, because it is busy or remote.
 type slow struct {
 	from
 	by time.Duration
@@ -34,7 +34,8 @@ func (s slow) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Lease, erro
 	return l, err
 }
 
-// All 32 pods live, and no request fails. A survey takes longer than the time between two renewals.
+// All 32 pods live, and no request fails. But a survey takes longer than the time between two
+// renewals.
 func TestSlowAnswersStillOpenTheBarrier(t *testing.T) {
 	for _, test := range []struct {
 		lease, answer time.Duration
@@ -68,9 +69,9 @@ func TestSlowAnswersStillOpenTheBarrier(t *testing.T) {
 	}
 }
 
-// A tool makes the expired Lease of a dead pod again, with its old content (kubectl replace
+// A tool recreates the expired Lease of a dead pod with its old content (kubectl replace
 // --force).
-func TestLeaseMadeAgainShowsNoLivingHolder(t *testing.T) {
+func TestRecreatedLeaseShowsNoLivingHolder(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)

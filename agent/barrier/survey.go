@@ -12,19 +12,20 @@ import (
 )
 
 const (
-	// surveyPause is short beside the start of a pod. One pod of each barrier reads each of the other
-	// Leases less than fifty times a minute.
+	// surveyPause is short compared with the start of a pod. Only one pod of each barrier
+	// surveys, and reads each other Lease less than fifty times a minute.
 	surveyPause = 1250 * time.Millisecond
 	// readsPerSecond bounds how many Leases a second the surveying pod reads.
 	readsPerSecond = 8
 )
 
-// survey reads the Leases of all other pods, and opens the barrier if all pods have arrived. The
-// renewal of the pod's own Lease comes first. The result is the pause until the next survey.
+// survey reads all other Leases of the barrier, and opens the barrier if all pods have arrived.
+// If the pod's own Lease needs a renewal, the renewal comes first. The result is the pause
+// until the next survey.
 func (a *arrival) survey(ctx context.Context) time.Duration {
 	for a.surveyed++; a.surveyed < len(a.Leases); a.surveyed++ {
 		if a.Clock()-a.renewed >= a.budget.Renew || ctx.Err() != nil {
-			a.surveyed-- // the next survey goes on from here
+			a.surveyed-- // the next survey reads this Lease first
 			return 0
 		}
 		if _, err := a.read(ctx, a.Leases[a.surveyed]); err != nil {
@@ -39,8 +40,9 @@ func (a *arrival) survey(ctx context.Context) time.Duration {
 	return a.spread(max(surveyPause, time.Duration(len(a.Leases))*time.Second/readsPerSecond))
 }
 
-// complete reports whether each Lease has a holder of its own that lived within the last lease
-// duration, at the instant. A pod and its successor may have one name, and then count once.
+// complete reports whether each other Lease had a living holder within the last lease duration
+// before the instant now. All holders must have different pod names: a pod and its successor
+// may have the same name, and then count once.
 func (a *arrival) complete(now time.Duration) bool {
 	names := map[string]bool{a.PodName: true}
 	for _, name := range a.Leases[1:] {
@@ -53,7 +55,7 @@ func (a *arrival) complete(now time.Duration) bool {
 	return true
 }
 
-// record writes that the barrier is open, and releases the Lease by the same write.
+// record writes that the barrier is open, and releases the Lease, by one write.
 func (a *arrival) record(ctx context.Context) time.Duration {
 	opened := a.held.Clone()
 	if opened.Annotations == nil {

@@ -9,27 +9,27 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// Facts are the inputs of a decision, beside the Leases.
+// Facts are the inputs of a decision, apart from the Leases.
 type Facts struct {
 	// Wall is the wall clock's time, which each write carries for people.
 	Wall time.Time
-	// Compete reports that a shim waits for a grant, and that the pod is to stay.
+	// Compete reports that a shim waits for a grant, and that the pod may begin a hold.
 	Compete bool
-	// Writes reports that the pod competes as the writer of a read-write lock. Otherwise the
-	// pod competes as a reader.
+	// Writes reports that the pod competes as the writer of a read-write lock. If Writes is
+	// false, the pod competes as a reader.
 	Writes bool
-	// Lingers reports that a stopped claim still looks at its slots, because the pod
-	// still forwards.
+	// Lingers reports that a stopped claim continues to look at its slots, because the pod
+	// still forwards to their holder.
 	Lingers bool
-	// Alive reports that a child of some hold is alive.
+	// Alive reports that a child of any hold is alive.
 	Alive bool
 	// Children are the children whose hold this claim may resume.
 	Children []Child
 	// Proven reports whether no child of the hold can be alive.
 	Proven func(hold string) bool
-	// Notes are what the next write tells the standbys.
+	// Notes are what the next write records in the Lease for the standbys.
 	Notes lease.Notes
-	// TakeFrom is the instant before which the pod leaves a free slot to other pods.
+	// TakeFrom is the instant until which the pod leaves a free slot to other pods.
 	TakeFrom time.Duration
 	// Rollout returns the text about turns for one write. The arguments are the write's
 	// kind, the record that the write replaces, and the hold. If Rollout is nil, each
@@ -42,10 +42,10 @@ type Facts struct {
 	// FailedKey returns the key whose work has failed under the hold; empty for none. The
 	// release of that hold counts the failure. If FailedKey is nil, no release counts one.
 	FailedKey func(hold string) string
-	// Settled reports that the pod needs no slot any more. The claim then looks at no slot,
-	// except to give it back.
+	// Settled reports that the pod needs no slot any more. From then on the claim looks only at
+	// slots that it must release.
 	Settled bool
-	// Renew asks for renewals of the slots of a held claim. The field Guard asks for a new
+	// Renew requests renewals of the slots of a held claim. The field Guard requests a new
 	// watch of each slot whose watch has ended.
 	Renew, Guard bool
 }
@@ -74,36 +74,36 @@ const (
 	Acquire
 	Renew
 	Release
-	// StandBack tells that the campaign gives its slots back, because Slot cannot be
+	// StandBack reports that the campaign gives its slots back, because Slot cannot be
 	// acquired. The caller sends no request.
 	StandBack
 )
 
-// Action is one step for the caller. The caller hands the answer of the API server in
-// together with the action.
+// Action is one step for the caller. The caller passes the action together with the API
+// server's answer to [Claim.Answered].
 type Action struct {
 	Kind Kind
 	Slot string
 	// Record is the record that a write stores. The write replaces the version that
 	// Record names.
 	Record lease.Record
-	// From is the version from which a look goes on; empty for a look that reads.
+	// From is the version from which a look continues its watch; empty for a look that first
+	// reads.
 	From string
-	// Hold is the hold that a release ends, or the number of a campaign that stands
-	// back.
+	// Hold is the number of the hold that a release ends, or of the campaign that stands back.
 	Hold string
-	// Resumed reports that an earlier agent process began the hold of an acquiring
-	// write.
+	// Resumed reports that the hold of an acquiring write is one that an earlier agent process
+	// began.
 	Resumed bool
 
 	slot *slot
-	// look is the number of the look that the action began.
+	// look is the number of the look that the action begins.
 	look int
-	// held is the hold of a renewal, or of a read. The field attempt has the record that is
-	// written, or the record that was known before the read.
+	// held is the hold of a renewal, or of a read. The field attempt has the record that the
+	// renewal writes, or the record that the claim knew before the read.
 	held    *lease.Hold
 	attempt lease.Attempt
-	// campaign is the campaign of an acquiring write.
+	// campaign is the campaign that an acquiring write belongs to.
 	campaign campaign
 	// leaps counts the leaps that the claim knew when it sent the write.
 	leaps int
@@ -136,7 +136,7 @@ func (p *plan) add(a Action) {
 	p.actions = append(p.actions, a)
 }
 
-// wakeAt asks for another decision at that instant.
+// wakeAt makes the next decision come at that instant, or earlier.
 func (p *plan) wakeAt(at time.Duration) { p.wake = min(p.wake, at) }
 
 // Answer is the API server's answer to a request, or its error.
@@ -144,9 +144,10 @@ type Answer struct {
 	// Record is the Lease in the answer, if there is no error.
 	Record lease.Record
 	Err    error
-	// Conflict reports that the Lease has another version than the one to be replaced. The
+	// Conflict reports that the Lease has another version than the write was to replace. The
 	// field Missing reports that the API server has no such Lease.
 	Conflict, Missing bool
-	// RetryAfter is the pause that the API server asks for.
+	// RetryAfter is the pause that the API server demands before the next request; zero for
+	// none.
 	RetryAfter time.Duration
 }

@@ -11,16 +11,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// current reports whether the action is the slot's look that is under way.
+// current reports whether the action's look is the one that is under way for its slot.
 func (a Action) current() bool { return a.slot.look.on && a.look == a.slot.look.number }
 
-// Read notes the Lease that a look has read. The look then watches.
+// Read takes in the Lease that a look has read. From here on the look watches.
 func (a Action) Read(now time.Duration, r lease.Record) {
 	if !a.current() {
 		return
 	}
 	s := a.slot
-	s.pace.spend(now) // for the watch
+	s.pace.spend(now) // the watch after the read is another request
 	s.unread = ""
 	if s.held != nil {
 		s.guarded(now, r)
@@ -29,8 +29,8 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 	s.view.Read(now, r)
 }
 
-// WatchSent notes that the look sends another watch, because the API server has
-// forgotten the version from which the first watch was to continue.
+// WatchSent notes that the look must send a second watch, because the API server has forgotten
+// the version of the first watch.
 func (a Action) WatchSent(now time.Duration) {
 	if a.current() {
 		a.slot.pace.spend(now)
@@ -57,16 +57,16 @@ func (a Action) Gone(now time.Duration) {
 		a.slot.guarded(now, lease.Record{})
 	default:
 		a.slot.view.Gone()
-		// A standby writes nothing while the Lease is gone, so no refused write would
-		// reveal a silent watch. Therefore the standby reads until the Lease is back.
+		// While the Lease is gone a standby writes nothing, so no conflict would reveal that
+		// the watch is broken. So the standby reads until the Lease is back.
 		a.slot.lookAgain(now, 0)
 	}
 }
 
-// guarded notes what a look has seen of a held Lease. An event that shows another hold,
+// guarded takes in what the look of a held slot has seen. An event that shows another hold,
 // pause, yield or stamp may be old, so the claim only reads the Lease. If a renewal is due, the
-// claim sends the renewal instead. Otherwise a series of events could delay the renewal
-// for ever.
+// claim sends the renewal instead of the read. If it did not, a series of events could delay
+// the renewal for ever.
 func (s *slot) guarded(now time.Duration, r lease.Record) {
 	held := s.held.Record()
 	if !s.Self.Holds(r, s.held.ID()) || r.Paused != held.Paused || r.Yield != held.Yield || r.Stamp != held.Stamp {
@@ -83,8 +83,8 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	case !a.current():
 	case end.Err == nil:
 		s.look.on, s.look.from = false, version
-		// A standby begins looks no faster than a holder retries, even if the server
-		// ends every watch.
+		// A standby begins looks no more often than a holder retries, even if the server ends
+		// every watch at once.
 		s.look.at = max(now, s.look.began+s.Self.Budget.Retry)
 	default:
 		if end.Missing {
@@ -95,9 +95,8 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	}
 }
 
-// Answered takes in the answer to a read or a write, which may come late. The returned
-// error says why the answer does not count. The error is also nil for an answer that
-// comes too late to matter.
+// Answered takes in the answer to a read or a write. The returned error explains why the answer
+// changes nothing. For an answer that comes too late to matter, the error is nil.
 func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
 	hold := a.Record.Hold
@@ -115,14 +114,14 @@ func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 		return err
 	case Read:
 		return s.readAgain(now, a, answer)
-	default: // no other request has an answer
+	default: // the other kinds have no such answer
 		return nil
 	}
 }
 
-// acquired takes in the answer to an acquiring write. After a lost answer the standby
-// only reads again. If the Lease then names the hold of a new campaign, no child of that
-// hold can be alive, because no grant was sent.
+// acquired takes in the answer to an acquiring write. If the answer is lost, the standby only
+// reads again. If the Lease then names the hold of a new campaign, no child of that hold can be
+// alive, because no grant was sent.
 func (c *Claim) acquired(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
 	if answer.Err == nil {
@@ -147,15 +146,14 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 	}
 	s.look.misses = 0
 	s.view.Read(now, answer.Record)
-	// The next look waits a moment, so that the look does not delay the pod that takes
-	// the slot now.
+	// The next look waits a moment, so that it does not delay the pod that takes the slot now.
 	s.look.at = now + quick
 	return nil
 }
 
-// missed takes in the failure of a standby's write. A conflict means that another pod
-// was faster, and the watch will show which one. After any other failure the standby
-// does not know what was stored, nor how much its watch has missed.
+// missed takes in the failure of a standby's write. A conflict means that another pod was
+// faster, and the watch will show which one. After any other failure the standby knows neither
+// what is stored, nor how much its watch has missed.
 func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 	if answer.Conflict {
 		s.refused = a.Record.Version
@@ -175,8 +173,8 @@ func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	err := answer.Err
 	if s.held != a.held {
-		// The hold has ended meanwhile. A later release has to replace the version that
-		// this renewal has stored.
+		// The hold has ended since the renewal was sent. A later release must replace the
+		// version that this renewal has stored.
 		if err == nil && s.held == nil {
 			s.view.Watched(now, answer.Record)
 		}
@@ -187,20 +185,20 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	}
 	switch {
 	case err == nil:
-		s.tryAt = now // after a success, the next write need not wait as a retry does
+		s.tryAt = now // the pause before a retry is over with a success
 		return nil
 	case a.Record.Version != s.held.Record().Version:
 		return nil // the answer to another attempt came first
 	case answer.Conflict, answer.Missing:
-		// Only a read shows the Lease's state. The read is sent at once, because the
-		// Lease may still name this hold.
+		// Only a read can show the present state of the Lease. The read is sent at once,
+		// because the Lease may still name this hold.
 		s.reread, s.tryAt = true, now
 	}
 	return err
 }
 
-// confirm notes how many leaps of the wall clock came before a renewal was sent, once
-// that renewal is stored. If more leaps have come since, another renewal follows at once.
+// confirm notes, once a renewal is stored, how many leaps of the wall clock came before that
+// renewal was sent. If more leaps have come since, another renewal follows at once.
 func (s *slot) confirm(now time.Duration, a Action, answer Answer) {
 	if answer.Err != nil || s.held != a.held || s.lost != nil || s.held.Record().Version != answer.Record.Version {
 		return
@@ -217,7 +215,7 @@ func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
 	version := a.attempt.Record.Version
 	switch {
 	case s.held != a.held || version != s.held.Record().Version:
-		return nil // another answer came first
+		return nil // a newer answer came first
 	case answer.Err != nil:
 		return answer.Err
 	}
@@ -228,8 +226,8 @@ func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
 	return nil
 }
 
-// settle passes an answer to the hold. Once the hold reports the slot lost, the slot
-// stays lost.
+// settle passes an answer to the hold of the slot. Once the hold reports that the slot is lost,
+// the slot stays lost.
 func (s *slot) settle(now time.Duration, r lease.Record, take func(lease.Record) error) error {
 	err := take(r)
 	switch {

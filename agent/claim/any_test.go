@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// semaphore returns a model in which each pod needs any one of the slots.
+// semaphore returns a model with pods that each need any one of the slots.
 func semaphore(t *testing.T, pods, slots int) *model {
 	m := &model{script: &script{}, began: time.Now(), traced: true}
 	t.Cleanup(func() {
@@ -42,7 +42,7 @@ func semaphore(t *testing.T, pods, slots int) *model {
 	return m
 }
 
-// running returns the pods with a child.
+// running returns the names of the pods that have a child.
 func (m *model) running() (names string) {
 	for _, p := range m.pods {
 		if p.child != nil {
@@ -52,7 +52,7 @@ func (m *model) running() (names string) {
 	return names
 }
 
-// held returns how many Leases name the pod.
+// held returns the number of Leases that name the pod.
 func (p *modelPod) held() (n int) {
 	for _, l := range p.model.leases {
 		if l.record.Holder == p.self.Identity {
@@ -98,10 +98,10 @@ func TestSemaphorePodReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	m.advance(time.Second)
 	require.Zero(t, p.held())
 
-	// The next acquiring write is stored, and its answer is lost.
+	// The API server stores the next acquiring write, and its answer is lost.
 	p.waiting, p.link = true, deaf
 	p.step()
-	m.advance(1500 * time.Millisecond) // the head start of the others
+	m.advance(1500 * time.Millisecond) // the head start of the other pods
 	require.Equal(t, 1, p.held())
 	p.link = up
 	m.advance(10 * time.Second)
@@ -131,9 +131,8 @@ func TestNewAgentResumesOnlyAReportedChildsHold(t *testing.T) {
 	}
 }
 
-// A grant of the next hold ends the doubts of the pod's shims. Without doubts, the claim
-// could conclude that the hold of an earlier process has ended with proof. That hold has only
-// expired.
+// A grant of a new hold ends the doubts of the pod's shims. After that, the claim could wrongly
+// conclude that an earlier process's hold, which has only expired, has ended with proof.
 func TestClaimDoesNotReleaseAnExpiredHold(t *testing.T) {
 	waitedOut := 0
 	for seed := range uint64(10) {

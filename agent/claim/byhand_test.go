@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// kinds returns the kinds of the actions that the claim decides on.
+// kinds lets the claim decide, and returns the kinds of its actions.
 func kinds(c *Claim, now time.Duration, f Facts) (all []Kind, wake time.Duration) {
 	actions, wake := c.Next(now, f)
 	for _, a := range actions {
@@ -44,7 +44,7 @@ func TestPausedSlotIsAcquiredByNobody(t *testing.T) {
 			look.Watched(pausedLook-1, r)
 			sent, _ := kinds(c, pausedLook, f)
 			require.Empty(t, sent, "the watch has told something")
-			look = only(t, c, 2*pausedLook, f, Look) // the watch may be mute
+			look = only(t, c, 2*pausedLook, f, Look) // the claim looks again, because the watch may be broken
 			look.Read(time.Hour, r)
 			sent, _ = kinds(c, time.Hour, f)
 			require.Empty(t, sent)
@@ -63,7 +63,7 @@ func TestPausedSlotWhoseChildIsDeadIsReleased(t *testing.T) {
 	assert.Equal(t, []Kind{Release}, sent, "the children of the hold are proven dead")
 }
 
-func TestPodSkipsThePausedSlotOfASemaphore(t *testing.T) {
+func TestSemaphorePodLeavesAPausedSlotAlone(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	held := m.pods[0].child.tokens[0].Slot
 	for _, l := range m.leases {
@@ -155,8 +155,8 @@ func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
 	}
 }
 
-// If the pod took another slot, a later agent process would wrongly believe that the hold
-// of the paused slot is proven over.
+// If the pod took another slot, a later agent process would wrongly conclude that the hold of
+// the paused slot has ended with proof.
 func TestPodWithoutProofTakesNoOtherSlot(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]

@@ -10,14 +10,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// campaign is a hold whose slots are still being acquired. No grant carries the hold's
-// number before the pod holds all of the slots.
+// campaign is a hold whose slots the claim is still acquiring. No grant names the hold before
+// the pod has all of the slots.
 type campaign struct {
 	hold string
 	// resumed reports that an earlier agent process began the hold, and that a child of
 	// the hold runs.
 	resumed bool
-	// writes reports that the hold is a writer's.
+	// writes reports that the hold is that of a writer.
 	writes bool
 	// slots are the slots that the campaign needs, in the order of acquisition.
 	slots slots
@@ -27,7 +27,8 @@ type campaign struct {
 	since time.Duration
 }
 
-// token returns the slot's token of a resumed hold; empty if the campaign knows none.
+// token returns the token that a resumed hold has for the slot; empty if the campaign knows
+// none.
 func (c campaign) token(slot string) string {
 	for _, t := range c.tokens {
 		if t.Slot == slot {
@@ -37,24 +38,24 @@ func (c campaign) token(slot string) string {
 	return ""
 }
 
-// handback is the duty of a claim to release its slots after a hold, and to let the
-// other pods compete first.
+// handback has how a claim lets its slots go after a hold: whether it releases them, and for
+// how long only other pods compete.
 type handback struct {
 	// due reports that the claim must release the slots of the last hold before it acquires.
 	due bool
-	// headStart is the time after the release in which only the other pods compete.
+	// headStart is the time after the release in which only other pods compete. The field
 	// competeAt is the end of that time.
 	headStart, competeAt time.Duration
 	// successor is the identity of the pod that the releases name; empty for none.
 	successor string
 }
 
-// take sends the acquiring write of one slot when its time has come. The result is false if
+// take sends the acquiring write of one slot, if the slot is free now. The result is false if
 // the slot is shut, or is not free.
 func (c campaign) take(p *plan, s *slot) bool {
 	r, ok := s.view.Record()
 	if !ok || s.view.IsBlind() || len(s.writing) > 0 {
-		return true // an answer is on its way
+		return true // the answer of an earlier request is still missing
 	}
 	if !c.resumed && s.shut(r) {
 		return false // no pod acquires a shut slot, even after its Lease has expired
@@ -74,8 +75,8 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return true
 	}
 	if s.refused == r.Version {
-		// The API server refused this version as old, and the standby still sees it. So
-		// the watch is late or silent.
+		// The API server has refused a write of this version as outdated, but the watch still
+		// shows this version. So the watch is late or broken.
 		s.refused = ""
 		unsee(s, p.now)
 		p.wakeAt(p.now)
@@ -85,7 +86,7 @@ func (c campaign) take(p *plan, s *slot) bool {
 	return true
 }
 
-// acquire sends the write that begins, or resumes, the hold of one slot.
+// acquire sends the write that begins or resumes the hold in the Lease of one slot.
 func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 	self, notes := s.Self, p.facts.Notes
 	var next lease.Record
@@ -98,7 +99,7 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 		next.Rollout = p.facts.rollout(Acquire, r, c.hold)
 	}
 	if err != nil {
-		s.lookAgain(p.now, 0) // the record names no object to replace
+		s.lookAgain(p.now, 0) // the record has no UID or no version, which a write must name
 		return
 	}
 	s.send(p, Action{
@@ -107,11 +108,11 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 	}, next.Hold)
 }
 
-// patientUntil returns the instant until which the campaign keeps its slots while it
-// cannot acquire the next one: a lease duration after the last acquisition. The campaign
-// waits because another pod may hold the next slot only briefly, or the API server may
-// refuse the write for a while. A resumed hold keeps its slots until its child is dead. A
-// writer keeps its slots while it sees the reader for which it waits.
+// patientUntil returns the instant until which the campaign keeps its slots while it cannot
+// acquire the next one. This is a lease duration after the last acquisition. Another pod may
+// hold the next slot only briefly, or the API server may refuse the write for a while. A
+// resumed hold keeps its slots until its child is dead. A writer keeps its slots while it sees
+// the reader for which it waits.
 func (c campaign) patientUntil(s *slot) time.Duration {
 	duration := s.Self.Budget.Duration
 	if c.resumed {

@@ -9,31 +9,31 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 )
 
-// Stage is the stage of a claim.
+// Stage is a stage in the life of a claim.
 type Stage int
 
 const (
-	// Waiting means that the claim is a standby's, or that its campaign is under way.
+	// Waiting means that the pod is a standby, or that the campaign is under way.
 	Waiting Stage = iota
-	// Held means that every slot that the claim needs is held.
+	// Held means that the pod holds every slot that the claim needs.
 	Held
 	// Done means that a stopped claim has nothing left to release.
 	Done
 )
 
-// Claim decides about the Leases of one claim.
+// Claim decides about the Leases of the pod's claim.
 type Claim struct {
 	need     need
 	stage    Stage
 	campaign campaign
 	handback handback
-	// stopping reports that the claim is to end. leaveBy is the instant by which every
-	// slot that the claim held has expired. Then nothing is left to release.
+	// stopping reports that the claim is about to end. The field leaveBy is the instant by
+	// which every slot that the claim held has expired, so that nothing is left to release.
 	stopping bool
 	leaveBy  time.Duration
 }
 
-// New returns the claim of an agent process that begins now, and has seen nothing yet.
+// New returns a claim for an agent process that begins now, and has seen no Lease yet.
 func New(c Config, now time.Duration) *Claim {
 	shared := &terms{Config: c}
 	claim := &Claim{need: need{terms: shared, began: now}}
@@ -43,8 +43,8 @@ func New(c Config, now time.Duration) *Claim {
 	return claim
 }
 
-// Next returns what to do now, and the instant of the next decision if no answer comes
-// before it.
+// Next returns the actions that are due now, and the instant of the next decision. An answer
+// before that instant also needs a decision.
 func (c *Claim) Next(now time.Duration, f Facts) (actions []Action, wake time.Duration) {
 	p := &plan{now: now, facts: f, wake: instant.Never}
 	switch c.stage {
@@ -57,8 +57,8 @@ func (c *Claim) Next(now time.Duration, f Facts) (actions []Action, wake time.Du
 	return append(c.need.slots.endedLooks(), p.actions...), p.wake
 }
 
-// Stop ends the claim. The claim begins no further hold, and releases the slots for
-// which there is proof.
+// Stop ends the claim. The claim begins no further hold, and releases its slots as soon as
+// there is proof that their children are dead.
 func (c *Claim) Stop(now time.Duration) {
 	c.stopping = true
 	c.leaveBy = max(c.leaveBy, now+c.need.Self.Budget.Duration)
@@ -66,17 +66,17 @@ func (c *Claim) Stop(now time.Duration) {
 
 // Parting describes how a claim lets go of a hold.
 type Parting struct {
-	// GiveBack reports that the claim first releases all slots of the hold, then leaves
-	// the other pods the head start, and only then competes.
+	// GiveBack reports that the claim first releases all slots of the hold. Then only other
+	// pods compete during the head start, and after that this pod competes again.
 	GiveBack  bool
 	HeadStart time.Duration
-	// Successor is the identity of the pod that the releases name; empty for none. The
-	// other standbys, and this pod, leave that pod a head start.
+	// Successor is the identity of the pod that the releases name; empty for none. All other
+	// pods leave that pod a head start.
 	Successor string
 }
 
-// LetGo ends a hold, and the claim waits again. The claim releases the slots if the
-// caller has proof that every child is dead.
+// LetGo ends a hold, and the claim waits again. The claim releases the slots once the caller
+// has proof that every child is dead.
 func (c *Claim) LetGo(now time.Duration, part Parting) {
 	c.handback = handback{due: part.GiveBack, headStart: part.HeadStart, successor: part.Successor}
 	if part.Successor != "" {
@@ -91,13 +91,13 @@ func (c *Claim) LetGo(now time.Duration, part Parting) {
 	c.campaign, c.stage = campaign{}, Waiting
 }
 
-// Leapt notes that the wall clock leapt, and returns how many leaps there were. The
-// claim renews at once: a pause of the machine may have outlasted the Lease.
+// Leapt notes a leap of the wall clock, and returns the number of leaps so far. The claim
+// renews at once, because the machine may have been paused until the Lease expired.
 func (c *Claim) Leapt(now time.Duration) int {
 	c.need.leaps++
 	for _, s := range c.need.slots {
-		// Each shim of the pod reports the same leap, so one attempt answers all
-		// reports.
+		// Each shim of the pod reports the same leap, so one attempt within Budget.Retry is
+		// enough.
 		if s.leaptAt == 0 || now >= s.leaptAt+c.need.Self.Budget.Retry {
 			s.leaptAt, s.tryAt = now, now
 		}

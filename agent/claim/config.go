@@ -5,31 +5,31 @@ package claim
 
 import "github.com/metaparticle-io/metaparticle/agent/lease"
 
-// Config names the claimed slots, and the pod that claims them.
+// Config has the slots of a claim, and the pod that claims them.
 type Config struct {
 	// Slots are the names of the Leases, in the order in which they are acquired. The list may be
 	// empty.
 	Slots []string
-	// Any reports that any one of the slots is enough. Otherwise the claim needs all of
-	// them.
+	// Any reports that the claim needs only one of the slots. If Any is false, the claim needs
+	// all slots.
 	Any bool
-	// Readers is the size of a read-write lock, and zero for any other claim. The first slot
-	// is the intent. A reader needs any one of the next slots, as many as the size says. A writer needs
-	// the intent and all other slots, also those beyond the size ([Facts.Writes]).
+	// Readers is the size of a read-write lock; zero for any other claim. The first slot is the
+	// intent. A reader needs any one of the next slots, of which Readers are in use. A writer
+	// needs the intent and all other slots, also those beyond the size ([Facts.Writes]).
 	Readers int
-	// Shards is the number of shards of the pod's work; zero for slots without a stamp. The
-	// claim acquires and keeps only a slot whose stamp admits this number.
+	// Shards is the number of shards into which the work is divided; zero for slots without a
+	// stamp. The claim acquires and keeps only slots whose stamp admits this number.
 	Shards int
-	// Run is the run of a pod whose shard ends with a success; empty for pods that keep running.
-	// The claim acquires no slot that has the run among its done keys.
+	// Run is the run in which each shard of the pod runs until its success; empty for other
+	// pods. The claim acquires no slot whose done keys contain the run.
 	Run string
-	// Self is the pod.
+	// Self describes the pod that claims.
 	Self lease.Self
-	// OwnKernel reports that the pod may run in a virtual machine of its own. Another
-	// boot id is then no proof that the children of the earlier boot are dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod,
+	// another boot id does not prove that the children of the earlier boot are dead.
 	OwnKernel bool
-	// OwnProofs reports that a proof of death never concerns a hold of an earlier agent process.
-	// Then no later process can believe in a proof that this one has made wrong.
+	// OwnProofs reports that the caller proves deaths only for holds of its own process. So a
+	// wrong proof of one process cannot mislead a later process.
 	OwnProofs bool
 	// Random is the only source of randomness.
 	Random interface{ Uint64() uint64 }

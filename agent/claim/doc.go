@@ -4,76 +4,73 @@
 // Package claim decides what an agent does about the Leases of one claim. The package
 // is pure: it sends nothing, starts no goroutine, and takes the time as an argument.
 //
-// The agent's loop asks [Claim.Next] what to do, and carries the actions out. The loop
-// hands the answers of a look to its action: [Action.Read], [Action.Watched],
-// [Action.Gone], [Action.LookEnded]. Any other answer goes to [Claim.Answered].
-// [Claim.State] tells where the claim stands.
+// The agent's loop calls [Claim.Next], and carries out the actions that this returns. The loop
+// passes the answers of a look to methods of its action: [Action.Read], [Action.Watched],
+// [Action.Gone], [Action.LookEnded]. Any other answer goes to [Claim.Answered]. [Claim.State]
+// returns the state of the claim.
 //
-// A standby looks at each slot (a read, and then a watch). A campaign acquires the slots
-// one after the other, in the order of the configuration, under the number of one hold.
-// The claim is held once the campaign has all of its slots. Then the caller renews. The
-// caller ends the hold with [Claim.LetGo].
+// A standby looks at each slot (a read, and then a watch). A campaign acquires the slots one
+// after the other, in the order of the configuration. All writes of a campaign name the same
+// hold, by its number. The claim is held once the campaign has all of its slots. From then on
+// the caller requests renewals, and ends the hold with [Claim.LetGo].
 //
 // # The need
 //
-// A claim needs all of its slots, or any one of them. A claim of several slots begins a
-// campaign only when all of them are free. If the next slot cannot be acquired within a
-// lease duration, the claim gives back the slots that it took. A claim of any one slot
-// begins a campaign for one slot at a time, chosen at random from the free ones. Each of
-// these campaigns has a number of its own. If an acquiring write took a slot but its
-// answer was lost, the claim releases the slot under that number. A hold of an earlier
-// agent process may have no proof. Then the claim waits until that hold expires, and
-// never releases its Lease.
+// A claim needs all of its slots, or any one of them. A claim that needs several slots begins a
+// campaign only when all of them are free. If the next slot cannot be acquired within a lease
+// duration, the claim gives back the slots that it has acquired. A claim that needs any one
+// slot begins a campaign for one slot at a time, chosen at random from the free ones. Each of
+// these campaigns has another number. If an acquiring write was stored but its answer was lost,
+// the claim releases that slot under the campaign's number. If a hold of an earlier agent
+// process has no proof, the claim waits until that hold expires, and never releases its Lease.
 //
-// A claim without slots is held as soon as the pod competes, under the number [Slotless]. No
-// API server ends that hold. The pod of such a claim has only a start lock, which is another
-// claim.
+// A claim without slots is held as soon as the pod competes, with the number [Slotless]. An
+// outage of the API server does not end that hold. The pod of such a claim has only a start
+// lock, which is another claim.
 //
 // # Readers and a writer
 //
-// The first slot of a read-write lock is its intent. A reader needs one of the slots behind the
-// intent. A writer needs all slots, also the intent. The
-// two exclude each other by the slots alone, as any two pods do that need one slot. So
-// the intent is only for progress: no reader begins a campaign while another pod has the intent. A
-// writer acquires the intent, then each slot as soon as its reader has gone. So two writers
-// never wait for each other. A writer keeps what it has while the claim sees the reader for which it waits. If that Lease
-// is out of sight for a lease duration, the writer gives all slots back. If the caller
-// asks for the other kind of hold, the claim first gives back all slots.
+// The first slot of a read-write lock is its intent. A reader needs one of the other slots. A
+// writer needs all slots, also the intent. Reader and writer exclude each other because both
+// need the reader's slot. The intent only lets writers make progress: no reader begins a
+// campaign while another pod has the intent. A writer acquires the intent, and then each slot
+// as soon as its reader has gone. So two writers never wait for each other. A writer keeps its
+// slots while the claim sees the reader for which it waits. If the claim does not see that
+// Lease for a lease duration, the writer gives all slots back. If the caller requests the other
+// kind of hold, the claim first gives back all slots.
 //
 // # By hand
 //
-// A person may pause a slot on its Lease. No claim acquires a paused slot, even after
-// its Lease has expired. A campaign that needs a paused slot gives back the slots that
-// it took. A pause alone ends no hold: the caller ends the hold if [State.Paused] says
-// stop. A person may also ask one hold to yield, by its number. The releases of a hold
-// may name a successor ([Parting]). The other claims leave that pod a head start, counted
-// from the instant at which they see the release.
+// A person may pause a slot on its Lease. No claim acquires a paused slot, even after its Lease
+// has expired. A campaign that needs a paused slot gives back the slots that it has acquired. A
+// pause alone ends no hold: only if [State.Paused] is "stop", the caller ends the hold. A
+// person may also request that a hold yields, by its number. The releases of a hold may name a
+// successor ([Parting]). The other claims leave the successor a head start, which counts from
+// the instant at which they see the release.
 //
 // # Shards
 //
-// The slots of a sharded workload have a stamp. A claim acquires only a slot whose stamp
-// admits the pod's own number of shards, however long the Lease has been free. If the stamp
-// of a held slot changes, the caller ends the hold ([State.Closed]). In pods that end, the
-// stamp also names the run, and a claim acquires no shard that is done in its run.
+// The Lease of a shard has a stamp. A claim acquires only a shard whose stamp admits the pod's
+// number of shards, however long the Lease has been free. If the stamp of a held shard changes,
+// the caller ends the hold ([State.Closed]). For pods that end after their work, the stamp also
+// names the run, and a claim acquires no shard that is done in its run.
 //
 // # The guarantee
 //
-// A claim is held only while every slot of its campaign is held by the rules of package
-// lease. Its deadline is the earliest deadline of these slots. The claim releases a slot
-// only if the caller proves that no child of its hold is alive. The same proof lets the
-// claim take its own slot back before the Lease has expired. For each slot the claim
-// sends at most [PerMinute] requests a minute in the long run, and [Burst] more at once.
+// A claim is held only while the pod holds every slot of the campaign by the rules of package
+// lease. The deadline of the claim is the earliest deadline of these slots. The claim releases
+// a slot only if the caller proves that no child of its hold is alive. With the same proof the
+// claim may take its own slot back before the Lease has expired. For each slot the claim sends
+// at most [PerMinute] requests a minute in the long run, and [Burst] more at once.
 //
 // # Clocks
 //
-// Every instant is a time of one clock that goes on while the machine sleeps. The
-// caller reads the clock after it has received an answer, and before it sends an
-// action. A request counts from the instant of the call of Next that returned its
-// action.
+// Every instant is a time of one clock, which goes on while the machine sleeps. The caller
+// reads the clock after it has received an answer, and before it sends a request. The time of a
+// request counts from the call of Next that returned the action.
 //
 // # What is not guaranteed
 //
-// The claim knows neither shims nor children: the caller states as [Facts] what is
-// proven. While the API server is away, no claim acquires, and each hold ends at its
-// deadline.
+// The claim knows neither shims nor children: the caller passes proofs of death in [Facts].
+// While the API server is away, no claim acquires, and each hold ends at its deadline.
 package claim

@@ -39,7 +39,8 @@ var pauses = []time.Duration{
 	25 * time.Second, 40 * time.Second,
 }
 
-// events are the faults, and the other events, of a pod or of a Lease.
+// events are the choices of a schedule: time that passes, faults, and other events of a pod or
+// a Lease.
 var events = []func(m *model, p *modelPod, l *modelLease){
 	func(m *model, _ *modelPod, _ *modelLease) { m.advance(pauses[m.script.choose(len(pauses))]) },
 	func(m *model, _ *modelPod, _ *modelLease) { m.advance(pauses[m.script.choose(len(pauses))]) },
@@ -75,7 +76,7 @@ func (p *modelPod) endWatches(inOrder bool) {
 	}
 }
 
-// restart starts a new agent process beside the child.
+// restart replaces the agent process, while the child runs on.
 func (p *modelPod) restart() {
 	if !p.leaving {
 		p.model.note("%s: restarts", p.name)
@@ -83,7 +84,7 @@ func (p *modelPod) restart() {
 	}
 }
 
-// yield asks for the end of the hold; the child stops at once.
+// yield makes the agent end its hold. The child stops at once.
 func (p *modelPod) yield() {
 	if p.hold != "" && p.drains == 0 {
 		p.drain()
@@ -100,15 +101,15 @@ func (p *modelPod) end() {
 	}
 }
 
-// stop asks the agent to end; the child stops at once.
+// stop makes the agent end. The child stops at once.
 func (p *modelPod) stop() {
 	p.leaving = true
 	p.end()
 	p.claim.Stop(p.local())
 }
 
-// playModel plays a schedule to its end. At the end of some schedules all faults end. Then the
-// function checks that every obtainable slot is held in time.
+// playModel plays a schedule to its end. In some schedules all faults end then, and playModel
+// checks that every obtainable slot is soon held.
 func playModel(s *script, model func(*script, func(string) lease.Self) *model, self func(string) lease.Self, traced bool) *model {
 	heals := s.choose(8) == 7
 	m := model(s, self)
@@ -132,10 +133,10 @@ func playModel(s *script, model func(*script, func(string) lease.Self) *model, s
 	return m
 }
 
-// inTime bounds how long slots are without a holder after the last fault. A standby waits for
-// the expiry of a Lease, and then for the last holder's head start, a sixth of the duration.
-// Before and after these two waits, a pause between two looks may pass. Both waits may come
-// twice, because a campaign may fail. The factor 13/12 is for the pods' clocks.
+// inTime bounds how long a slot has no holder after the last fault. A standby waits until the
+// Lease expires, and then for the last holder's head start, a sixth of the duration. Before and
+// after these two waits, a pause between two looks may pass. Both waits may come twice, because
+// a campaign may fail. The clocks of the pods differ by the factor 13/12.
 const inTime = 2*(api.DefaultLeaseDuration*7/6*13/12) + 4*slowest
 
 // heal ends all faults, and checks that the slots are held in time.
@@ -178,8 +179,8 @@ func (m *model) heal() {
 	}
 }
 
-// identities returns a function from a pod's name to its [lease.Self]. Pods may ask for
-// different lease durations.
+// identities returns a function from a pod's name to its [lease.Self]. The name also decides
+// the lease duration.
 func identities(t testing.TB) func(string) lease.Self {
 	known := map[string]lease.Self{}
 	for i, name := range []string{"a", "b", "c", "d", "e"} {
@@ -191,7 +192,7 @@ func identities(t testing.TB) func(string) lease.Self {
 // isWriter reports whether the pod wants to write, or has a child that may write.
 func (p *modelPod) isWriter() bool { return p.writes || p.child != nil && p.child.writes }
 
-// places returns how many pods can run at once, if none of them writes.
+// places returns how many pods can run at once while no pod writes.
 func (m *model) places() int {
 	if n := m.pods[0].readers; n > 0 {
 		for _, p := range m.pods {
@@ -202,7 +203,7 @@ func (m *model) places() int {
 	return len(m.leases)
 }
 
-// judge fails the test with the trace of a schedule that breaks an invariant.
+// judge plays a schedule, and fails the test with its trace if an invariant breaks.
 func judge(t testing.TB, bytes []byte, self func(string) lease.Self) {
 	judgeModel(t, bytes, newModel, self)
 }

@@ -5,7 +5,7 @@ package claim
 
 import "slices"
 
-// keep decides for a holder.
+// keep decides for a claim that is held.
 func (c *Claim) keep(p *plan) {
 	if p.facts.Renew {
 		for _, s := range c.campaign.slots {

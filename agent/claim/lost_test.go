@@ -14,7 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// claimOfOneSlot returns a claim of a free slot, and facts that prove every hold.
+// claimOfOneSlot returns a claim that has read its free slot, with facts that prove that no
+// child of any hold is alive.
 func claimOfOneSlot(t *testing.T) (*Claim, Facts, lease.Record) {
 	t.Helper()
 	random := modelRandom(1)
@@ -36,8 +37,8 @@ func only(t *testing.T, c *Claim, now time.Duration, f Facts, kind Kind) Action 
 	return Action{}
 }
 
-// A pod that ends while the answer to its acquiring write is lost may leave a Lease that
-// nobody releases.
+// A pod may end while the answer to its acquiring write is lost. The Lease would then name a
+// pod that never releases it.
 func TestStoppedClaimReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	c, f, free := claimOfOneSlot(t)
 	look := only(t, c, 0, f, Look)
@@ -59,8 +60,8 @@ func TestStoppedClaimReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	assert.Equal(t, Done, c.State().Stage)
 }
 
-// A read that was sent before a release can be answered after it. If the watch is silent, only
-// another read shows that the Lease is free.
+// The answer to a read that was sent before a release may come after the release. If the watch
+// is broken, only another read shows that the Lease is free.
 func TestRefusedReleaseIsRepeatedOnlyAfterARead(t *testing.T) {
 	c, f, free := claimOfOneSlot(t)
 	f.Compete = false

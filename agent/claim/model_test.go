@@ -22,7 +22,8 @@ type model struct {
 	leases  []*modelLease
 	pods    []*modelPod
 	script  *script
-	// strays are the writes that a pod has given up, and that have not arrived yet.
+	// strays are the writes that a pod has given up, but that have not reached the API server
+	// yet.
 	strays []stray
 	// broken is the first violation of an invariant.
 	broken string
@@ -31,7 +32,7 @@ type model struct {
 	trace  []string
 }
 
-// stray is a write that arrives after its pod has given it up.
+// stray is a write that reaches the API server after its pod has given it up.
 type stray struct {
 	at      time.Duration
 	pod     *modelPod
@@ -55,7 +56,7 @@ func (m *model) land() {
 	}
 }
 
-// modelLease is one Lease, and all that a watch may tell of it.
+// modelLease is one Lease, with all its versions that a watch may report.
 type modelLease struct {
 	exists bool
 	record lease.Record
@@ -70,17 +71,17 @@ type modelEvent struct {
 	gone    bool
 }
 
-// link decides the outcome of a pod's requests.
+// link decides what happens to a pod's requests and their answers.
 type link int
 
 const (
-	up      link = iota // each is answered at once
-	cut                 // none arrives
-	deaf                // each arrives, and its answer is lost
-	late                // each arrives at once, and its answer comes later
-	refused             // each is refused at once
-	mute                // each is answered at once, and no watch tells anything
-	astray              // each write is given up, and arrives after that
+	up      link = iota // each request is answered at once
+	cut                 // no request arrives
+	deaf                // each request arrives, and its answer is lost
+	late                // each request arrives at once, and its answer comes later
+	refused             // each request is refused at once
+	mute                // each request is answered at once, but no watch delivers an event
+	astray              // each write arrives after the pod has given it up
 	links
 )
 
@@ -97,8 +98,8 @@ func (m *model) note(format string, args ...any) {
 	}
 }
 
-// newModel returns the model of a schedule: its Leases, and pods that need any one of the
-// Leases, or all of them.
+// newModel returns the Leases and the pods of a schedule. The pods need any one of the Leases,
+// or all of them.
 func newModel(s *script, self func(name string) lease.Self) *model {
 	m := &model{script: s, began: time.Now()}
 	slots := 1 + s.choose(3)
@@ -117,7 +118,7 @@ func newModel(s *script, self func(name string) lease.Self) *model {
 		}
 		p.self = self(p.name)
 		if !any && slots > 1 && s.choose(4) == 0 {
-			p.names = names[s.choose(slots):] // another set of locks
+			p.names = names[s.choose(slots):] // the last slots only
 		}
 		m.pods = append(m.pods, p)
 		p.start()
@@ -158,8 +159,8 @@ func (m *model) get(l *modelLease) Answer {
 	return Answer{Record: l.record}
 }
 
-// remove deletes a Lease. If the Lease is gone already, the function makes it anew as
-// enroll does, with an unknown holder.
+// remove deletes a Lease. If the Lease does not exist, remove creates it as enroll does, with
+// an unknown holder.
 func (m *model) remove(l *modelLease) {
 	if l.exists {
 		m.version++
@@ -172,8 +173,8 @@ func (m *model) remove(l *modelLease) {
 	m.store(l, lease.Record{UID: "uid-" + strconv.Itoa(m.version), Holder: "unknown", Duration: api.DefaultLeaseDuration})
 }
 
-// meddle writes as another elector does. The elector takes a free Lease and vanishes,
-// or changes a Lease that others hold.
+// meddle writes as the leader election of another program. That program takes a free Lease and
+// vanishes, or changes a Lease that another pod holds.
 func (m *model) meddle(l *modelLease) {
 	r := l.record
 	if r.Holder == "" {
@@ -195,7 +196,7 @@ func (m *model) pause(l *modelLease) {
 	}
 }
 
-// ask asks the holder to yield to the pod, or to any pod, as a person does.
+// ask requests, as a person does, that the holder yields to the pod, or to any pod.
 func (m *model) ask(l *modelLease, p *modelPod) {
 	r := l.record
 	r.Yield = api.Yield{Hold: r.Hold, Successor: p.self.Identity}
@@ -213,7 +214,7 @@ func (m *model) ask(l *modelLease, p *modelPod) {
 	}
 }
 
-// advance lets time pass, and stops at each instant that a pod waits for.
+// advance lets the time d pass. At each instant for which a pod waits, the pods act.
 func (m *model) advance(d time.Duration) {
 	for end := m.now + d; ; {
 		next := end
@@ -234,7 +235,7 @@ func (m *model) advance(d time.Duration) {
 	}
 }
 
-// settle delivers all requests and answers that can arrive now.
+// settle delivers all requests and answers that can arrive at this instant.
 func (m *model) settle() {
 	for again := true; again && m.broken == ""; {
 		again = false

@@ -28,24 +28,24 @@ type modelPod struct {
 	name  string
 	names []string
 	any   bool
-	// readers is the size of a read-write lock, or zero. The first slot is then the intent, and
-	// writes reports that the pod wants to write.
+	// readers is the size of a read-write lock, or zero. In such a lock the first slot is the
+	// intent, and writes reports that the pod competes as a writer.
 	readers int
 	writes  bool
 	self    lease.Self
-	// The field rate is the number of twelfths of a second that the clock counts in each
-	// second. The field skew is the error of the wall clock. The field boot is the clock's
-	// time at the beginning.
+	// rate is how many twelfths of a second the pod's clock counts in each second. The field
+	// skew is the error of the wall clock. The field boot is the time of the pod's clock at the
+	// beginning.
 	rate, skew, boot time.Duration
-	// fresh reports that a fresh shim waits for a grant while the restarted agent has no
-	// report of the child's shim yet.
+	// fresh reports that a fresh shim waits for a grant, before the restarted agent has a
+	// report of the child's shim.
 	fresh bool
-	// frozen reports that the agent process stands still, while the shim runs.
+	// frozen reports that the agent process is suspended, while the shim goes on.
 	frozen bool
 
 	link  link
 	claim *Claim
-	// processes counts the agent processes of the pod.
+	// processes is the number of agent processes of the pod so far.
 	processes uint64
 	random    modelRandom
 	wake      time.Duration
@@ -54,20 +54,20 @@ type modelPod struct {
 	sent      map[string][]time.Duration
 
 	// waiting reports that a shim waits for a grant. The field heard reports that the agent
-	// process has heard from the child's shim. The field child is the application; nil for
-	// none.
+	// process has a report of the child's shim. The field child is the application; nil if none
+	// runs.
 	waiting, heard bool
 	child          *modelChild
-	// begun are the holds that this process began.
+	// begun has the holds that this process began.
 	begun []string
-	// hold is the hold of the claim. The field drains is the instant at which its drain
-	// began.
+	// hold is the hold of the claim. The field drains is the instant at which its drain began;
+	// zero before the drain.
 	hold   string
 	drains time.Duration
 	// successor is the pod that the releases of a draining hold name.
 	successor string
-	// quick reports that the child stops as soon as it is asked to. The field leaving
-	// reports that the agent is to end.
+	// quick reports that the child stops at once in a drain. The field leaving reports that the
+	// agent is about to end.
 	quick, leaving bool
 	// stored has, for each slot, the instant at which the hold's last stored write was
 	// sent.
@@ -94,7 +94,7 @@ func (r *modelRandom) Uint64() uint64 {
 	return z ^ z>>31
 }
 
-// local returns the clock of the pod's node.
+// local returns the time of the pod's clock.
 func (p *modelPod) local() time.Duration { return p.boot + p.model.now*p.rate/12 }
 
 // at returns the true instant at which the pod's clock shows the local instant.
@@ -105,7 +105,7 @@ func (p *modelPod) at(local time.Duration) time.Duration {
 	return ((local-p.boot)*12 + p.rate - 1) / p.rate
 }
 
-// start starts an agent process, which knows nothing of an earlier one.
+// start starts an agent process, which knows nothing that an earlier process knew.
 func (p *modelPod) start() {
 	p.processes++
 	p.random = modelRandom(p.processes*1000 + uint64(p.name[0])) //nolint:gosec // a seed
@@ -145,7 +145,7 @@ func (p *modelPod) answerAt(r *modelRequest) time.Duration {
 	return r.sent + p.self.Budget.RequestTimeout
 }
 
-// pass carries out the events that are due.
+// pass lets the due events of the pod happen.
 func (p *modelPod) pass() {
 	now := p.local()
 	died := p.child != nil && now >= p.child.deadline
@@ -190,7 +190,7 @@ func (p *modelPod) answerDue(now time.Duration) {
 	}
 }
 
-// die ends the child.
+// die ends the child, and notes why.
 func (p *modelPod) die(why string) {
 	p.model.note("%s: child of %s dies %s", p.name, p.child.hold, why)
 	p.child = nil
@@ -201,8 +201,8 @@ func (p *modelPod) lease(name string) *modelLease {
 	return p.model.leases[int(name[len(name)-1]-'0')]
 }
 
-// programFacts returns what the agent process knows that serves a program. The process
-// knows nothing of an earlier process's child.
+// programFacts returns the facts of an agent process that serves a program. The process knows
+// nothing of an earlier process's child.
 func (p *modelPod) programFacts() Facts {
 	own := p.child != nil && slices.Contains(p.begun, p.child.hold)
 	return Facts{
@@ -215,7 +215,7 @@ func (p *modelPod) programFacts() Facts {
 	}
 }
 
-// facts returns what the agent process knows.
+// facts returns the facts that the agent process passes to its claim.
 func (p *modelPod) facts() Facts {
 	if p.readers > 0 {
 		return p.programFacts()
@@ -233,8 +233,8 @@ func (p *modelPod) facts() Facts {
 	return f
 }
 
-// proven reports whether the agent process knows that no child of the hold is alive. A
-// process that has not heard from the shim knows nothing of earlier processes' holds.
+// proven reports whether the agent process knows that no child of the hold is alive. Before the
+// report of the child's shim, a process knows this only of its own holds.
 func (p *modelPod) proven(hold string) bool {
 	if p.child != nil && p.child.hold == hold {
 		return false
@@ -263,8 +263,7 @@ func (p *modelPod) step() {
 	p.model.violate("%s: the claim decides twenty times at one instant", p.name)
 }
 
-// keep acts as an agent with a held claim. The function grants, extends, drains, or lets
-// go.
+// keep does what an agent does while its claim is held: grant, extend, drain, or let go.
 func (p *modelPod) keep() {
 	s, now := p.claim.State(), p.local()
 	if s.Stage != Held {
@@ -321,8 +320,8 @@ func (p *modelPod) begin(s State) {
 	}
 }
 
-// judge compares the deadline with the stored writes. A hold counts at most from the
-// instant at which its last stored write was sent.
+// judge compares the claim's deadline with the stored writes. A lease duration counts at most
+// from the instant at which the last stored write was sent.
 func (p *modelPod) judge(s State) {
 	for _, t := range s.Tokens {
 		if most := p.stored[t.Slot] + p.self.Budget.Deadline(); s.Deadline > most {
@@ -356,8 +355,8 @@ func (p *modelPod) drain() {
 	}
 }
 
-// heed ends the hold, because a person has paused the slot or asked for a yield. If the
-// yield names another hold, heed reports a violation.
+// heed ends the hold if a person has paused the slot or requested a yield. If the yield names
+// another hold, heed notes a violation.
 func (p *modelPod) heed(s State) {
 	if s.Yield.Hold != "" && s.Yield.Hold != s.Hold {
 		p.model.violate("%s yields %s for %s", p.name, s.Hold, s.Yield.Hold)

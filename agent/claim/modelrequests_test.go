@@ -13,12 +13,12 @@ import (
 type modelRequest struct {
 	action Action
 	sent   time.Duration
-	// arrived reports that the request has reached the API server. The field answer is the
-	// API server's answer.
+	// arrived reports that the API server has received the request. The field answer is the
+	// server's answer.
 	arrived bool
 	answer  Answer
 	lost    bool
-	// answerAt is the instant at which a late answer comes.
+	// answerAt is the instant at which the pod receives a late answer.
 	answerAt time.Duration
 }
 
@@ -59,7 +59,7 @@ func (p *modelPod) carry(a Action) {
 		p.ordered(a)
 	case Release:
 		p.released(a)
-	default: // a renewal, or a read
+	default: // a renewal or a read needs nothing further
 	}
 	p.count(a, now)
 	if a.Kind != Look {
@@ -67,7 +67,7 @@ func (p *modelPod) carry(a Action) {
 	}
 }
 
-// count checks the number of requests for a slot within a minute.
+// count checks that the requests of the last minute for a slot are within the bounds.
 func (p *modelPod) count(a Action, now time.Duration) {
 	sent := append(p.sent[a.Slot], now)
 	for len(sent) > 0 && sent[0] <= now-time.Minute {
@@ -98,8 +98,8 @@ func (p *modelPod) released(a Action) {
 	}
 }
 
-// deliver lets one request or answer arrive, as the link allows. The result is false if
-// none could arrive.
+// deliver lets one request or one answer arrive, if the link permits that. The result is false
+// if nothing could arrive.
 func (p *modelPod) deliver() bool {
 	if p.link == cut || p.frozen {
 		return false
@@ -142,8 +142,8 @@ func (p *modelPod) arrive(r *modelRequest) {
 	}
 }
 
-// see lets a look read, or report one event. The result is false if the look has nothing to
-// report.
+// see lets a look read, or delivers one event of its watch. The result is false if there is
+// nothing to deliver.
 func (p *modelPod) see(l *modelLook) bool {
 	at := p.lease(l.action.Slot)
 	switch {
@@ -156,7 +156,7 @@ func (p *modelPod) see(l *modelLook) bool {
 	case !l.watching:
 		l.watching = true
 		l.version, _ = strconv.Atoi(at.record.Version)
-		p.count(l.action, p.local()) // for the watch
+		p.count(l.action, p.local()) // the watch is another request
 		l.action.Read(p.local(), at.record)
 	default:
 		i := slices.IndexFunc(at.events, func(e modelEvent) bool { return e.version > l.version })

@@ -10,7 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 )
 
-// need decides which slots a claim needs: all of them, or any one.
+// need decides which slots a campaign may acquire now.
 type need struct {
 	*terms
 	slots slots
@@ -18,11 +18,10 @@ type need struct {
 	began time.Duration
 }
 
-// candidates returns the slots that a campaign needs, or none if the campaign may not
-// begin or continue. A pod that needs several slots takes none of them before it sees all
-// of them free. Otherwise the pod would keep others from running, and not run itself.
-// Once the campaign holds a slot, patientUntil decides how long the campaign waits for
-// the others.
+// candidates returns the slots that a campaign needs, or none if the campaign may not begin or
+// continue. A pod that needs several slots acquires none before it sees all of them free. If it
+// did, the pod would keep others from running without running itself. Once the campaign has a
+// slot, patientUntil decides how long the campaign waits for the others.
 func (n need) candidates(p *plan, c campaign) slots {
 	if n.Any {
 		return n.anyOne(p, c)
@@ -48,10 +47,10 @@ func (n need) candidates(p *plan, c campaign) slots {
 	return n.slots
 }
 
-// anyOne returns the one slot that the campaign is to acquire. A slot that is held, or
-// has a write under way, comes first. Next comes this pod's own slot whose children are
-// proven dead, or a slot whose release names this pod. Otherwise the campaign keeps its
-// choice while that slot is free, or chooses another free slot.
+// anyOne returns the one slot that the campaign is to acquire. The first choice is a slot that
+// is held, or that has a write under way. The next choice is this pod's own slot whose children
+// are proven dead, or a slot whose release names this pod. Without such a slot the campaign
+// keeps its last choice while that slot is free, or chooses another free slot.
 func (n need) anyOne(p *plan, c campaign) slots {
 	if one := n.begun(c); len(one) > 0 {
 		return one
@@ -80,13 +79,13 @@ func (n need) anyOne(p *plan, c campaign) slots {
 	case len(free) == 0:
 		return nil
 	}
-	// The claim chooses at random, because standbys then collide less.
+	// The choice is random, so that fewer standbys write the same Lease.
 	i := int(n.Random.Uint64() % uint64(len(free))) //nolint:gosec // less than len(free)
 	return free[i : i+1]
 }
 
-// begun returns the one slot that is held, or that has a write of the campaign under way; none
-// without such a slot.
+// begun returns the one slot that is held, or that has a write of the campaign under way. If no
+// slot is, the result is empty.
 func (n need) begun(c campaign) slots {
 	for _, s := range n.slots {
 		if s.held != nil || slices.Contains(c.slots, s) && len(s.writing) > 0 {
@@ -97,8 +96,8 @@ func (n need) begun(c campaign) slots {
 }
 
 // reading returns the one slot that a reader's campaign is to acquire. A reader chooses no slot
-// while another pod has the intent, so no reader passes a writer that waits. The intent protects
-// nothing: a writer excludes a reader by the reader's own slot.
+// while another pod has the intent, so no reader overtakes a waiting writer. Safety does not
+// depend on the intent: a writer excludes a reader by the reader's own slot.
 func (n need) reading(p *plan, c campaign) slots {
 	of := need{terms: n.terms, slots: n.slots[1 : 1+n.Readers], began: n.began}
 	if one := of.begun(c); len(one) > 0 {
@@ -107,14 +106,15 @@ func (n need) reading(p *plan, c campaign) slots {
 	intent := n.slots[0]
 	at, sees := intent.freeAt(p.facts, &intent.view)
 	if r, ok := intent.view.Record(); ok && !sees && intent.look.failed && p.now < intent.view.Heard()+n.Self.Budget.Duration {
-		// If the API server refuses watches, a pod never sees two Leases at one instant.
+		// If the API server refuses watches, a pod never sees two Leases at the same time.
 		if at, sees = p.facts.TakeFrom, true; r.Holder != "" {
 			at = max(at, intent.view.ExpiresAt(n.Self.Budget.Duration))
 		}
 	}
 	switch r, _ := intent.view.Record(); {
 	case intent.proven(p.facts, r):
-		// A bid of this pod has ended, and the intent goes back.
+		// The Lease still names this pod, whose program no longer wants to write. The claim is
+		// about to release the intent.
 	case !sees:
 		return nil
 	case p.now < at:
@@ -126,14 +126,15 @@ func (n need) reading(p *plan, c campaign) slots {
 	return of.anyOne(p, c)
 }
 
-// unsure reports whether only the silence of a watch says that the writer with the intent is
-// dead. The watch may be broken, and no refused write would show that: a reader writes no intent.
+// unsure reports whether only silence of a watch suggests that the writer with the intent is
+// dead. The watch may be broken, and a reader, which never writes the intent, would get no
+// conflict.
 func (n need) unsure(expiry time.Duration) bool {
 	r, _ := n.slots[0].view.Record()
 	return r.Holder != "" && n.slots[0].view.Heard() < expiry
 }
 
-// makeSure lets a reader read the intent again after its expiry.
+// makeSure makes a reader read the intent once more after its expiry.
 func (n need) makeSure(p *plan) {
 	if n.Readers == 0 || p.facts.Writes || !p.facts.Compete {
 		return
@@ -143,11 +144,11 @@ func (n need) makeSure(p *plan) {
 	}
 }
 
-// writing returns all slots, the intent first. A writer acquires the intent without
-// seeing the slots free, and then waits for the readers. If a person has paused any of the slots,
-// the writer would wait in vain, and keep all readers from reading.
+// writing returns all slots, the intent first. A writer acquires the intent before the other
+// slots are free, and then waits for the readers. If a person has paused any of the slots, the
+// result is empty: the writer would wait in vain, and keep all readers out.
 func (n need) writing() slots {
-	// A slot without a Lease blocks the writer, too, and nobody knows for how long.
+	// A slot without a Lease also keeps the writer waiting, for an unknown time.
 	missing := func(s *slot) bool { _, ok := s.view.Record(); return !ok && s.held == nil }
 	if n.slots.shut() || n.slots[0].held == nil && slices.ContainsFunc(n.slots, missing) {
 		return nil
@@ -155,8 +156,8 @@ func (n need) writing() slots {
 	return n.slots
 }
 
-// inSight returns the slots that a standby looks at. A reader needs neither the slots beyond the
-// size of its claim, nor their watches.
+// inSight returns the slots at which a standby looks. A reader does not look at the slots
+// beyond the size of its claim.
 func (n need) inSight(f Facts) slots {
 	if n.Readers > 0 && !f.Writes {
 		return n.slots[:1+n.Readers]
@@ -164,16 +165,16 @@ func (n need) inSight(f Facts) slots {
 	return n.slots
 }
 
-// turns reports whether the campaign is for the other kind of hold: for a reader's instead of a
-// writer's, or the reverse.
+// turns reports whether the campaign is for the other kind of hold: that of a reader although
+// the pod now writes, or the reverse.
 func (n need) turns(c campaign, f Facts) bool {
 	return n.Readers > 0 && c.hold != "" && c.writes != f.Writes
 }
 
-// begin notes the holds for which a proof of death counts from now on. These are the
-// campaign's hold, the holds of unanswered writes, and the holds proven over by now. Any
-// other hold has only expired, without proof. The campaign's grant ends the doubts of the
-// shims. If every proof still counted, the expired hold would then wrongly seem proven over.
+// begin stores the holds for which a proof of death counts from now on. These are the
+// campaign's hold, the holds of unanswered writes, and the holds that are proven to have ended.
+// Any other hold has only expired, without proof. The campaign's grant ends the doubts of the
+// shims, so a later proof would wrongly cover such a hold.
 func (n need) begin(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {
@@ -188,9 +189,9 @@ func (n need) begin(p *plan, hold string) {
 	n.known = known
 }
 
-// soleAt returns the instant from which no child of an earlier agent process can be alive
-// under any slot. Until then such a child may run under a slot that this process has not
-// seen yet. The child's slot may also have a recreated Lease, which names no hold.
+// soleAt returns the instant from which no child of an earlier agent process can be alive under
+// any slot. Until then such a child may run under a slot that this process has not seen. Its
+// Lease may also have been deleted and created again, and then names no hold.
 func (n need) soleAt(p *plan) time.Duration {
 	duration, at := n.Self.Budget.Duration, time.Duration(0)
 	for _, s := range n.slots {
@@ -198,13 +199,13 @@ func (n need) soleAt(p *plan) time.Duration {
 		case !ok:
 			at = max(at, n.began+duration)
 		case n.known != nil && !n.known[r.Hold]:
-			// The hold needs no wait. If an earlier process wrote the hold, the hold had
-			// expired before the last campaign began.
+			// This hold needs no wait. If an earlier process wrote it into the Lease, the hold
+			// had expired before the last campaign began.
 		case n.Self.Mine(r) && !s.proven(p.facts, r) && s.shut(r) && !n.OwnProofs:
-			// The claim may not acquire a shut slot, so its Lease goes on naming the
-			// unproven hold. If the pod took another slot, the grant would end the shims'
-			// doubts. Then a later process of the pod would wrongly believe that the
-			// unproven hold is proven over.
+			// The claim may not acquire a shut slot, so its Lease continues to name the
+			// unproven hold. If the pod took another slot, its grant would end the doubts of
+			// the shims. Then a later process of the pod would wrongly conclude that the
+			// unproven hold has ended with proof.
 			return instant.Never
 		case n.Self.Mine(r) && !s.proven(p.facts, r):
 			at = max(at, s.view.ExpiresAt(duration))
@@ -215,8 +216,8 @@ func (n need) soleAt(p *plan) time.Duration {
 	return at
 }
 
-// resumable returns the campaign for a child of an earlier agent process, if every
-// Lease that the child needs still names its hold.
+// resumable returns the campaign that resumes the hold of an earlier agent process's child, if
+// every Lease that the child needs still names that hold.
 func (n need) resumable(f Facts) (campaign, bool) {
 	for _, child := range f.Children {
 		needed := n.slotsOf(child)
@@ -227,9 +228,9 @@ func (n need) resumable(f Facts) (campaign, bool) {
 	return campaign{}, false
 }
 
-// slotsOf returns the slots that the child needs. If any one slot is enough, slotsOf
-// looks for the slot in the child's tokens, or for a Lease that names its hold. Without
-// either, the child may run under any of the slots.
+// slotsOf returns the slots that the child needs. If any one slot is enough, slotsOf takes the
+// slot from the child's tokens, or a slot whose Lease names the hold. If neither exists, the
+// child may run under any of the slots.
 func (n need) slotsOf(child Child) slots {
 	if !n.Any {
 		return n.slots
@@ -243,9 +244,9 @@ func (n need) slotsOf(child Child) slots {
 	return n.slots
 }
 
-// tokensOf returns the tokens of the child's hold. The result is false unless the claim
-// sees that every Lease names that hold. A token that the child does not know is taken
-// from the Lease.
+// tokensOf returns the tokens of the child's hold. The result is false unless the claim sees
+// that every needed Lease names that hold. If the child lacks a token, tokensOf takes it from
+// the Lease.
 func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 	var tokens []Token
 	for _, s := range needed {
@@ -265,15 +266,15 @@ func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 	return tokens, true
 }
 
-// lost reports whether the claim sees that the hold of a child is over. Then a Lease of
-// the child no longer names that hold. The result taken reports that
-// another pod may have that Lease.
+// lost reports whether the claim sees that the hold of a child has ended, because a Lease of
+// the child no longer names that hold. The result taken reports that another pod may hold that
+// Lease.
 func (n need) lost(child Child) (lost, taken bool) {
 	needed := n.slotsOf(child)
 	for _, s := range needed {
 		r, ok := s.view.Record()
 		if !ok && len(needed) > 1 && n.Any {
-			return false, false // the child may run under this slot
+			return false, false // the claim does not see the Lease, so the child may still run
 		}
 		if ok && !n.Self.Holds(r, child.Hold) {
 			lost, taken = true, taken || !n.Self.Mine(r)

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// self returns the pod of that name, which asks for the lease duration.
+// self describes a pod with this name and lease duration.
 func self(t testing.TB, name string, duration time.Duration) lease.Self {
 	b, err := api.NewBudget(duration)
 	require.NoError(t, err)

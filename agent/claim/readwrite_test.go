@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// newReadWriteModel returns the model of a read-write lock, with an intent and three slots. The pods
-// name different sizes, and change between reading and writing.
+// newReadWriteModel returns a model of a read-write lock with an intent and three slots. The
+// pods claim the lock with different sizes, and change between reading and writing.
 func newReadWriteModel(s *script, self func(name string) lease.Self) *model {
 	m := &model{script: s, began: time.Now()}
 	var names []string
@@ -39,8 +39,8 @@ func newReadWriteModel(s *script, self func(name string) lease.Self) *model {
 	return m
 }
 
-// beginReadWrite checks the slots of a new hold. A reader has one slot within its size, and a writer has
-// all slots.
+// beginReadWrite checks the slots of a new hold. A reader must have one slot within its size,
+// and a writer all slots.
 func (p *modelPod) beginReadWrite(s State) {
 	switch {
 	case s.Writes && len(s.Tokens) != len(p.names):
@@ -65,7 +65,7 @@ func TestReadersAndWritersKeepInvariantsInRandomSchedules(t *testing.T) {
 	}
 }
 
-// readWriteClaim returns a claim of a read-write lock of the size 1, and its looks by the slots.
+// readWriteClaim returns a claim of a read-write lock of the size 1, and its looks, by slot.
 func readWriteClaim(t *testing.T, f Facts) (c *Claim, looks map[string]Action) {
 	t.Helper()
 	random := modelRandom(1)
@@ -74,7 +74,7 @@ func readWriteClaim(t *testing.T, f Facts) (c *Claim, looks map[string]Action) {
 	return c, looksOf(actions)
 }
 
-// looksOf returns the looks among the actions, by the slots.
+// looksOf returns those actions that are looks, by slot.
 func looksOf(actions []Action) map[string]Action {
 	looks := map[string]Action{}
 	for _, a := range actions {
@@ -91,7 +91,7 @@ var (
 	ofAnother = lease.Record{UID: "uid", Version: "7", Holder: "b_u", Hold: "b", Duration: 30 * time.Second}
 )
 
-func TestReaderReadsASilentIntentAgain(t *testing.T) {
+func TestSilentWatchMakesReaderReadIntentAgain(t *testing.T) {
 	c, looks := readWriteClaim(t, byReader)
 	looks["intent"].Read(0, ofAnother)
 	looks["0"].Read(0, lease.Record{UID: "uid", Version: "1"})
@@ -124,7 +124,7 @@ func TestReaderReadsASilentIntentAgain(t *testing.T) {
 	assert.Equal(t, "0", acquired[0].Slot)
 }
 
-func TestWriterReadsASilentSlotAgain(t *testing.T) {
+func TestSilentWatchMakesWriterReadSlotAgain(t *testing.T) {
 	c, looks := readWriteClaim(t, byWriter)
 	free := lease.Record{UID: "uid", Version: "1"}
 	looks["intent"].Read(0, free)
@@ -152,8 +152,8 @@ func TestWriterReadsASilentSlotAgain(t *testing.T) {
 	assert.Nil(t, c.need.slots[0].held, "a reader out of sight is not waited for")
 }
 
-// renewStored lets the claim of a writer decide, and answers its renewals. The result reports whether
-// the claim has begun a look.
+// renewStored lets the claim of a writer decide, and answers its renewals with success. The
+// result reports whether the claim has begun a look.
 func renewStored(t *testing.T, c *Claim, at time.Duration) (looked bool) {
 	t.Helper()
 	actions, _ := c.Next(at, byWriter)
@@ -168,7 +168,7 @@ func renewStored(t *testing.T, c *Claim, at time.Duration) (looked bool) {
 	return looked
 }
 
-// Each Lease is in sight only between its read and the refusal of its watch.
+// The claim sees each Lease only between its read and the refusal of its watch.
 func TestReaderAcquiresAlthoughWatchesAreRefused(t *testing.T) {
 	free := lease.Record{UID: "uid", Version: "1"}
 	c, looks := readWriteClaim(t, byReader)

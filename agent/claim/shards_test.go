@@ -15,13 +15,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// claimOf returns the claim of a pod for two shards of so many, and reads both Leases with
-// the stamp. The instant counts from the start of the agent.
+// claimOf returns a pod's claim of two shards, after it has read both Leases with this stamp.
+// The argument shards is the pod's number of shards. The result now is the time since the
+// agent's start.
 func claimOf(t *testing.T, shards int, stamp string) (c *Claim, now time.Duration, actions []Action) {
 	return claimIn(t, "", shards, stamp, "")
 }
 
-// claimIn returns the claim of a pod in a run, whose first Lease has the done keys.
+// claimIn returns a claim as claimOf does, for a pod of the run. The first Lease has the done
+// keys.
 func claimIn(t *testing.T, run string, shards int, stamp string, done api.Done) (c *Claim, now time.Duration, actions []Action) {
 	budget, err := api.NewBudget(api.DefaultLeaseDuration)
 	require.NoError(t, err)
@@ -44,7 +46,7 @@ func competing(now time.Duration) Facts {
 	return Facts{Wall: time.Unix(0, 0).Add(now), Compete: true, Proven: func(string) bool { return true }}
 }
 
-func TestClaimAcquiresOnlyShardsOfItsOwnNumber(t *testing.T) {
+func TestStampForAnotherCountOfShardsBlocksAcquisition(t *testing.T) {
 	for stamp, acquires := range map[string]bool{"1/2": true, "1/3": false, "1/2 closed": false, "": false} {
 		_, _, actions := claimOf(t, 2, stamp)
 		acquired := 0
@@ -93,7 +95,7 @@ func TestHolderLearnsThatItsShardIsClosed(t *testing.T) {
 	require.Equal(t, Held, held.Stage)
 	assert.Empty(t, held.Closed)
 
-	// The next renewal replaces a version that enroll has closed.
+	// enroll has closed the stamp in the version that the next renewal replaces.
 	now += 10 * time.Second
 	f := competing(now)
 	f.Renew = true

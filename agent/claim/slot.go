@@ -14,21 +14,21 @@ import (
 // terms has the state that all slots of a claim share.
 type terms struct {
 	Config
-	// leaps counts the leaps of the wall clock that the claim was told of.
+	// leaps is the number of leaps of the wall clock that the caller has reported.
 	leaps int
-	// known are the holds for which a proof of death counts; nil while a proof counts for
-	// every hold.
+	// known has the holds for which a proof of death counts. If known is nil, a proof counts
+	// for every hold.
 	known map[string]bool
 }
 
-// jitter returns a duration between half of d and d, so that agents that failed
-// together do not return together.
+// jitter returns a random duration between half of d and d. So agents that failed together do
+// not retry together.
 func (t *terms) jitter(d time.Duration) time.Duration {
 	return d/2 + time.Duration(t.Random.Uint64()%uint64(d/2+1)) //nolint:gosec // d is positive
 }
 
-// proven reports whether the Lease is this pod's own and no child of its hold can be
-// alive. The slot may then be taken back at once, or released.
+// proven reports whether the Lease names this pod, and no child of its hold can be alive. If
+// so, the pod may take the slot back at once, or release it.
 func (t *terms) proven(f Facts, r lease.Record) bool {
 	if t.known != nil && !t.known[r.Hold] {
 		return false
@@ -37,8 +37,9 @@ func (t *terms) proven(f Facts, r lease.Record) bool {
 	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
 }
 
-// shut reports whether no pod like this one may acquire the slot, although the Lease may be
-// free. A person has paused the slot, the stamp does not admit the pod, or the shard is done.
+// shut reports whether no pod of this kind may acquire the slot, although the Lease may be
+// free. Either a person has paused the slot, or the stamp does not admit the pod, or the shard
+// is done.
 func (t *terms) shut(r lease.Record) bool { return r.Paused != "" || t.unstamped(r) || t.done(r) }
 
 // unstamped reports whether the slot is a shard whose stamp does not admit the pod's number
@@ -50,10 +51,10 @@ func (t *terms) unstamped(r lease.Record) bool {
 // done reports whether the slot is a shard that has succeeded in the pod's run.
 func (t *terms) done(r lease.Record) bool { return t.Run != "" && r.Done.Has(t.Run) }
 
-// freeAt returns the instant from which this pod may acquire a slot that is not shut;
-// false while the Lease is out of sight. A pod that a release does not name leaves the
-// named pod its head start. [Facts.TakeFrom] may make a pod of an unproven revision wait
-// for longer.
+// freeAt returns the instant from which this pod may acquire a slot that is not shut. The
+// second result is false while the claim does not see the Lease. If a release names another
+// pod, this pod leaves that pod its head start. By [Facts.TakeFrom] a pod of an unproven
+// revision may wait for longer.
 func (t *terms) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
 	r, _ := view.Record()
 	at, sees := view.FreeAt(t.Self.Budget.Duration)
@@ -63,16 +64,16 @@ func (t *terms) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
 	return max(at, f.TakeFrom), sees
 }
 
-// named reports whether the release that the view shows names this pod.
+// named reports whether the Lease shows a release that names this pod as successor.
 func (t *terms) named(view *lease.Observer) bool {
 	r, ok := view.Record()
 	return ok && r.Holder == "" && r.Successor == t.Self.Identity
 }
 
-// successorsHeadStart is the time in which the successor that a release names competes
-// alone. A standby whose watch has just ended without an error watches again within
-// [api.Budget]'s Retry, which is a second. A successor that is gone costs the other pods no
-// more than that second.
+// successorsHeadStart is the time in which only the successor that a release names may compete.
+// A standby whose watch has just ended without an error begins another watch within
+// [api.Budget]'s Retry, a second. A successor that no longer exists delays the other pods only
+// by that second.
 const successorsHeadStart = time.Second
 
 // slot is one Lease, as this claim sees and holds it.
@@ -80,52 +81,51 @@ type slot struct {
 	*terms
 	name string
 	view lease.Observer
-	// held is nil while the slot is not held. The field lost is the error if the Lease no
-	// longer names the hold.
+	// held is the hold of the slot; nil while the slot is not held. The field lost is set once
+	// the Lease no longer names that hold.
 	held *lease.Hold
 	lost error
 
 	look look
 	pace pace
 
-	// writing has an entry for each request under way, looks excepted. An acquiring write
-	// or a renewal has its hold as the entry. A release or a read has an empty entry.
+	// writing has an entry for each request under way, except looks. For an acquiring write or
+	// a renewal, the entry is its hold. For a release or a read, the entry is empty.
 	writing []string
-	// tryAt is the instant at which the next write may begin. The field refused is the
-	// version that a refused write was to replace.
+	// tryAt is the instant of the next write, at the earliest. The field refused is the version
+	// that a write was to replace when the API server refused it as outdated.
 	tryAt   time.Duration
 	refused string
-	// reread reports that the claim must read the Lease consistently before the next
-	// renewal, or before the next release.
+	// reread reports that the claim must read the Lease consistently before the next renewal or
+	// release.
 	reread bool
-	// unseenAt is the instant at which the slot was last lost from sight.
+	// unseenAt is the last instant from which the claim did not see the Lease any more.
 	unseenAt time.Duration
-	// unread is the hold of an acquiring write whose answer was lost, until the Lease
-	// is read.
+	// unread is the hold of an acquiring write whose answer was lost. The field is empty again
+	// after a read of the Lease.
 	unread string
-	// confirmed counts the leaps of the wall clock that came before the last stored
-	// renewal was sent. The field leaptAt is the instant at which a leap last caused an
-	// attempt.
+	// confirmed is the number of leaps of the wall clock before the last stored renewal was
+	// sent. The field leaptAt is the instant of the last renewal that a leap caused.
 	confirmed int
 	leaptAt   time.Duration
 }
 
 // look is a standby's read and watch of a slot.
 type look struct {
-	// on reports that a look is under way. The field ended reports that the look has ended,
-	// and that the caller has to be told.
+	// on reports that a look is under way. The field ended reports that the look has ended, and
+	// that the caller does not know this yet.
 	on, ended bool
-	// number distinguishes the answers of the present look from late answers of earlier
-	// looks.
+	// number is the number of the present look. By this number the slot ignores late answers of
+	// earlier looks.
 	number int
 	// from is the version from which the next look continues a watch that ended without an
 	// error.
 	from string
-	// at is the instant at which the next look may begin. The field began is the instant at
-	// which the last look began.
+	// at is the earliest instant of the next look. The field began is the beginning of the last
+	// look.
 	at, began time.Duration
 	// misses counts the failures since the last success. The field failed reports that the last
-	// look ended by a failure, and that none has begun since.
+	// look ended with a failure, and that no look has begun since.
 	misses int
 	failed bool
 }
@@ -139,7 +139,7 @@ func (s *slot) record() lease.Record {
 	return r
 }
 
-// endLook ends the slot's look; its late answers change nothing.
+// endLook ends the look of the slot. Late answers of that look change nothing.
 func (s *slot) endLook() {
 	s.look.ended = s.look.ended || s.look.on
 	s.look.on, s.look.failed = false, false
@@ -147,8 +147,8 @@ func (s *slot) endLook() {
 	s.look.from, s.look.at = "", 0
 }
 
-// unsee ends the slot's look, whose watch shows nothing more. Until the next read, the slot does not
-// count as free.
+// unsee ends the look of the slot, because its watch shows no further change. Until the next
+// read, the slot does not count as free.
 func unsee(s *slot, now time.Duration) {
 	if !s.view.IsBlind() {
 		s.unseenAt = now
@@ -157,24 +157,24 @@ func unsee(s *slot, now time.Duration) {
 	s.view.Blind()
 }
 
-// drop ends the hold of the slot, and its watch. So the slot does not count as free
-// before the next read.
+// drop ends the hold and the watch of the slot. Until the next read, the slot does not count as
+// free.
 func (s *slot) drop(now time.Duration) {
 	s.view.Read(now, s.held.Record())
 	unsee(s, now)
 	s.held, s.lost, s.reread, s.refused, s.tryAt = nil, nil, false, "", 0
 }
 
-// obtain records that the slot is held.
+// obtain stores the hold of a slot that the claim has acquired.
 func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 	s.held, s.lost, s.reread, s.unread, s.refused, s.tryAt, s.look.misses = held, nil, false, "", "", 0, 0
 	s.view.Read(now, held.Record())
 }
 
-// backoff returns the pause after another miss of the slot, and counts the miss. Only a
-// stored write, or a look that lasted, makes the pauses short again. The pod that the
-// Lease names has to return within the head start that the others leave. A request of
-// that pod may time out, so its pauses are at most a quarter of a renewal's period.
+// backoff counts another miss of the slot, and returns the pause after it. Only a stored write,
+// or a look that lasted, makes the pauses short again. A pod that the Lease still names must
+// return within its head start, although one of its requests may time out. So the pauses of
+// that pod are at most a quarter of the time between two renewals.
 func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	budget := s.Self.Budget
 	bound := min(slowest, budget.Renew)
@@ -189,16 +189,15 @@ func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	return s.jitter(max(pause, min(retryAfter, bound)))
 }
 
-// obtainableAt returns the instant from which the pod may take the slot, by what the
-// claim has seen. The pod may take its own slot back at once, if the children are proven
-// dead.
+// obtainableAt returns the instant from which the pod may take the slot, as far as the claim
+// has seen. The pod may take its own slot back at once if its children are proven dead.
 func (s *slot) obtainableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	duration := s.Self.Budget.Duration
 	at, sees := s.freeAt(p.facts, &s.view)
-	// If the API server refuses watches, an agent never sees all slots at one instant. So
-	// a campaign may begin if the agent has read each slot within the last lease duration.
-	// Each slot is read again before it is taken.
+	// If the API server refuses watches, an agent never sees all slots at the same time. So a
+	// campaign may begin if the agent has read each slot within the last lease duration. The
+	// agent reads each slot again before it writes.
 	recent := p.now < s.view.Heard()+duration
 	if !sees && r.Holder != "" {
 		at = s.view.ExpiresAt(duration)
@@ -212,9 +211,9 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 	return at
 }
 
-// choosableAt returns the instant from which a campaign may choose the slot. The claim
-// has to see the slot free, without a request under way, and without a write refused just
-// now.
+// choosableAt returns the instant from which a campaign may choose the slot. The claim must see
+// that the slot is free. No request for the slot may be under way, and no write of the present
+// version may have been refused.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	at, sees := s.freeAt(p.facts, &s.view)
@@ -230,7 +229,7 @@ func (s *slot) choosableAt(p *plan) time.Duration {
 	return at
 }
 
-// beginLook begins a look of the slot, when its time has come.
+// beginLook begins a look of the slot, if the next look is due.
 func (s *slot) beginLook(p *plan) {
 	if at := max(s.look.at, s.pace.spareAt()); p.now < at {
 		p.wakeAt(at)
@@ -242,20 +241,21 @@ func (s *slot) beginLook(p *plan) {
 	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
 }
 
-// pausedLook is the longest time for which a standby trusts a silent watch of a slot that is
-// shut. No pod may take such a slot, so no refused write would reveal a broken watch.
-// The API server ends a broken watch only after hours. A new look costs two requests,
-// fewer than a holder sends in five minutes.
+// pausedLook is the longest time for which a standby trusts the silent watch of a shut slot. No
+// pod writes such a slot, so no conflict would reveal that the watch is broken. The API server
+// ends a broken watch only after hours. A new look costs two requests, fewer than a holder
+// sends in five minutes.
 const pausedLook = 5 * time.Minute
 
-// lookAgain ends a look that can show nothing more, and delays the next look.
+// lookAgain ends a look that shows no further change, and sets the earliest instant of the next
+// look.
 func (s *slot) lookAgain(now, retryAfter time.Duration) {
 	unsee(s, now)
 	s.look.failed = true
 	s.look.at = now + s.backoff(now, retryAfter)
 }
 
-// send adds an action to the plan, and notes its request under the hold.
+// send adds an action to the plan, and notes that its request for the hold is under way.
 func (s *slot) send(p *plan, a Action, hold string) {
 	a.slot, a.leaps = s, s.leaps
 	s.writing = append(s.writing, hold)
@@ -266,7 +266,7 @@ func (s *slot) send(p *plan, a Action, hold string) {
 // slots are some slots of a claim, in the order of acquisition.
 type slots []*slot
 
-// endedLooks returns the actions that end the looks which the claim gave up.
+// endedLooks returns actions that tell the caller which looks have ended.
 func (all slots) endedLooks() []Action {
 	var actions []Action
 	for _, s := range all {
@@ -278,8 +278,8 @@ func (all slots) endedLooks() []Action {
 	return actions
 }
 
-// lookAll looks at each slot that is not held. While another request for the slot is under
-// way, no look begins. The answer to that request tells more than a look.
+// lookAll begins a look of each slot that is not held. While another request for the slot is
+// under way, no look begins, because the answer to that request shows more than a look.
 func (all slots) lookAll(p *plan) {
 	all.doubt(p)
 	for _, s := range all {
@@ -293,7 +293,7 @@ func (all slots) lookAll(p *plan) {
 	}
 }
 
-// doubt ends the looks of shut slots whose watches have been silent for [pausedLook].
+// doubt ends each look of a shut slot whose watch has been silent for [pausedLook].
 func (all slots) doubt(p *plan) {
 	for _, s := range all {
 		r, _ := s.view.Record()
@@ -317,8 +317,8 @@ func (all slots) drop(now time.Duration) {
 	}
 }
 
-// earliest returns the earliest of the instants that its argument, a function, returns for
-// the held slots; [instant.Never] without slots.
+// earliest calls the given function for each held slot, and returns the earliest result;
+// [instant.Never] without slots.
 func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 	if len(all) == 0 {
 		return instant.Never
@@ -330,7 +330,7 @@ func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 	return at
 }
 
-// named reports whether the release of any slot names this pod.
+// named reports whether the release of any slot names this pod as successor.
 func (all slots) named() bool {
 	return slices.ContainsFunc(all, func(s *slot) bool { return s.named(&s.view) })
 }
@@ -340,8 +340,8 @@ func (all slots) shut() bool {
 	return slices.ContainsFunc(all, func(s *slot) bool { return s.shut(s.record()) })
 }
 
-// mineProven reports whether a Lease names this pod although no child of its hold can
-// be alive.
+// mineProven reports whether a Lease names this pod, although no child of its hold can be
+// alive.
 func (all slots) mineProven(f Facts) bool {
 	return slices.ContainsFunc(all, func(s *slot) bool {
 		r, ok := s.view.Record()
@@ -349,7 +349,7 @@ func (all slots) mineProven(f Facts) bool {
 	})
 }
 
-// unread reports whether a lost write may have taken a slot.
+// unread reports whether an acquiring write without an answer may have taken a slot.
 func (all slots) unread() bool {
 	return slices.ContainsFunc(all, func(s *slot) bool { return s.unread != "" })
 }

@@ -16,38 +16,39 @@ import (
 // State is the state of a claim.
 type State struct {
 	Stage Stage
-	// Hold is the number of the hold, or of the campaign while the claim waits. The field
+	// Hold is the number of the hold; while the claim waits, that of the campaign. The field
 	// Resumed reports that an earlier agent process began the hold.
 	Hold    string
 	Resumed bool
-	// The fields below are set only for a held claim.
+	// The fields below are zero unless the claim is held.
 
-	// Writes reports that the hold is a writer's.
+	// Writes reports that the hold is that of a writer.
 	Writes bool
 	// Tokens are the slots and their fencing tokens, in the order of acquisition.
 	Tokens []Token
-	// DrainAt is the instant at which the drain begins, unless renewals succeed before.
-	// Deadline is the deadline of grants. Each is the earliest such instant of all slots;
+	// DrainAt is the instant at which the drain begins, unless a renewal succeeds before that.
+	// Deadline is the deadline of grants. Each field is the earliest such instant of all slots;
 	// [instant.Never] without slots.
 	DrainAt, Deadline time.Duration
-	// Lost is the first slot that was lost, or nil. The field Taken reports that another
-	// pod may have one of the lost slots.
+	// Lost is the first slot that was lost; nil if none was. The field Taken reports that
+	// another pod may hold a lost slot.
 	Lost  *Loss
 	Taken bool
-	// Paused names a paused slot of the hold, and its pause. A slot whose pause stops the
-	// holder comes first.
+	// Paused names a paused slot of the hold, and its pause. If several are paused, Paused
+	// names the one whose pause stops the holder.
 	Paused Pause
 	// Closed names a slot of the hold whose stamp does not admit the pod's number of shards;
 	// empty for none.
 	Closed string
-	// Yield is the yield by hand that names this hold; zero for none.
+	// Yield is the yield that a person has requested of this hold; zero for none.
 	Yield api.Yield
-	// Confirmed counts the leaps of the wall clock after which a renewal of every slot
-	// was stored.
+	// Confirmed is the number of leaps of the wall clock after which a renewal of every slot
+	// has been stored.
 	Confirmed int
-	// Acquired is the latest wall clock time of an acquisition in the stored Leases. The fields
-	// Serving and Leaving come from the Lease of the first slot: since when the application
-	// serves, and the words about the leave. Leaving is empty while the holder stays.
+	// Acquired is the latest acquisition in the stored Leases, by the wall clock. The other
+	// fields come from the Lease of the first slot. Serving is the time since which the
+	// application serves. Leaving is the text about the holder's leave; empty while the holder
+	// does not leave.
 	Acquired, Serving time.Time
 	Leaving           string
 }
@@ -58,7 +59,7 @@ type Loss struct {
 	Err  error
 }
 
-// Pause is a slot that a person has paused; zero for none.
+// Pause names a slot that a person has paused; the zero value means none.
 type Pause struct {
 	Slot  string
 	Pause api.Pause
@@ -98,7 +99,7 @@ func (c *Claim) State() State {
 	return s
 }
 
-// note notes what a person has written on the Lease of a slot that is held.
+// note stores what a person has written on the Lease of a held slot.
 func (s *State) note(slot string, r lease.Record) {
 	if r.Paused != "" && (s.Paused.Slot == "" || r.Paused == api.PauseStop && s.Paused.Pause != api.PauseStop) {
 		s.Paused = Pause{Slot: slot, Pause: r.Paused}
@@ -108,9 +109,9 @@ func (s *State) note(slot string, r lease.Record) {
 	}
 }
 
-// taken reports whether another pod may run under a slot that was lost. If the Lease
-// names another pod, or no pod, another child may already run. As long as the Lease
-// names this pod, no other pod begins.
+// taken reports whether another pod may run under a lost slot. If the Lease names another pod,
+// or none, another child may already run. As long as the Lease names this pod, no other pod
+// begins.
 func (s *slot) taken() bool {
 	lost, ok := errors.AsType[*lease.LostError](s.lost)
 	return !ok || lost.Holder != s.Self.Identity
@@ -119,18 +120,19 @@ func (s *slot) taken() bool {
 // View is one slot as the claim sees it.
 type View struct {
 	Slot string
-	// Record is the Lease as it was seen last. The field Known is false for a Lease that
-	// was not read, or is gone.
+	// Record is the Lease as the claim last saw it. The field Known is false if the claim has
+	// not read the Lease yet, or if the Lease is gone.
 	Record lease.Record
 	Known  bool
 	// Mine reports that the Lease names this pod.
 	Mine bool
-	// Alive reports that the claim saw the holder renew.
+	// Alive reports that the claim has seen a renewal of the holder.
 	Alive bool
-	// Shut reports that no pod like this one may acquire the slot, although its Lease may be free.
+	// Shut reports that no pod of this kind may acquire the slot, although its Lease may be
+	// free.
 	Shut bool
 	// ExpiresAt is the instant at which the Lease expires, unless the claim sees a renewal
-	// before. FreeAt is the instant from which the slot is free; [instant.Never] while the
+	// before that. FreeAt is the instant from which the slot is free; [instant.Never] while the
 	// claim does not see the Lease.
 	ExpiresAt, FreeAt time.Duration
 }
@@ -162,7 +164,7 @@ func (c *Claim) Record(name string) lease.Record {
 	return lease.Record{}
 }
 
-// Named reports whether a Lease names the hold, or may name it after a write that is
+// Named reports whether a Lease names the hold, or may name it after a write that is still
 // under way.
 func (c *Claim) Named(hold string) bool {
 	return slices.ContainsFunc(c.need.slots, func(s *slot) bool {
@@ -170,6 +172,6 @@ func (c *Claim) Named(hold string) bool {
 	})
 }
 
-// Lost reports whether the hold of a child is seen to be over, because a Lease that the
-// child needs no longer names it. If taken is true, another pod may have that Lease.
+// Lost reports whether the claim sees that the hold of a child has ended, because a Lease that
+// the child needs no longer names it. If taken is true, another pod may hold that Lease.
 func (c *Claim) Lost(child Child) (lost, taken bool) { return c.need.lost(child) }

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// wait decides for a standby.
+// wait decides for a claim that waits.
 func (c *Claim) wait(p *plan) {
 	c.settleHandback(p)
 	p.successor = c.handback.successor
@@ -39,8 +39,8 @@ func (c *Claim) wait(p *plan) {
 	}
 }
 
-// finished reports whether a stopped claim has nothing left to do. No child is alive then,
-// and the pod forwards nothing. Also, either all slots of the claim have expired, or the
+// finished reports whether a stopped claim has nothing left to do. No child may be alive, and
+// the pod may not forward any more. Also, either all slots of the claim have expired, or the
 // claim has released every slot for which it has proof.
 func (c *Claim) finished(p *plan) bool {
 	if !c.stopping || p.facts.Alive || p.facts.Lingers {
@@ -53,8 +53,8 @@ func (c *Claim) finished(p *plan) bool {
 	return !c.need.slots.requested() && !c.need.slots.unread() && !c.need.slots.mineProven(p.facts)
 }
 
-// settleHandback lets the other pods compete first, once all slots of the last hold are
-// released. That head start ends when a later release names this pod.
+// settleHandback begins the head start of the other pods once all slots of the last hold are
+// released. If a later release names this pod, the head start ends at once.
 func (c *Claim) settleHandback(p *plan) {
 	if !c.handback.due && c.need.slots.named() {
 		c.handback = handback{}
@@ -70,16 +70,16 @@ func (c *Claim) settleHandback(p *plan) {
 	c.handback = next
 }
 
-// mayCompete reports whether this pod may begin a hold. A stopped claim may not, nor
+// mayCompete reports whether this pod may begin a hold. A stopped claim may not, and neither
 // may a pod with a child of an earlier hold.
 func (c *Claim) mayCompete(f Facts) bool { return f.Compete && !f.Alive && !c.stopping }
 
-// Slotless is the number of each hold without slots. All children of such a pod have this number,
-// whichever agent process started them.
+// Slotless is the number of each hold without slots. So a child of an earlier agent process
+// belongs to the present hold, too.
 const Slotless = "slotless"
 
-// nextCampaign returns the campaign that continues or begins, or false if this pod does
-// not compete. The campaign's number stays the same until a slot is given up.
+// nextCampaign returns the campaign that continues or begins; false if this pod does not
+// compete. The campaign keeps its number until it gives up a slot.
 func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 	if !c.mayCompete(p.facts) || c.handback.due {
 		return campaign{}, false
@@ -110,8 +110,8 @@ func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 	return next, true
 }
 
-// run continues the campaign. The claim is held when every slot is held. The campaign
-// neither acquires nor keeps a slot before it holds all earlier ones in the order.
+// run continues the campaign. The claim is held once every slot is held. The campaign acquires,
+// and keeps, a slot only while it holds all earlier slots in the order.
 func (c *Claim) run(p *plan) {
 	for i, s := range c.campaign.slots {
 		if s.held != nil {
@@ -137,16 +137,16 @@ func (c *Claim) run(p *plan) {
 	c.stage = Held
 }
 
-// abandon drops the slots that the campaign has acquired so far. Later the claim releases
-// them if there is proof, or a campaign acquires them again.
+// abandon drops the slots that the campaign has acquired so far. Later the claim releases these
+// slots if there is proof, or another campaign acquires them again.
 func (c *Claim) abandon(p *plan) {
 	c.need.slots.drop(p.now)
 	c.campaign = campaign{}
 	p.wakeAt(p.now)
 }
 
-// standBack gives up the slots that the campaign has acquired, because it cannot
-// acquire the next one. The other pods then have a renewal's period to take them.
+// standBack gives up the slots that the campaign has acquired, because it cannot acquire the
+// next one. For the time between two renewals only other pods compete for them.
 func (c *Claim) standBack(p *plan, missing *slot) {
 	p.add(Action{Kind: StandBack, slot: missing, Hold: c.campaign.hold})
 	c.handback = handback{due: true, headStart: c.need.Self.Budget.Renew}

@@ -5,9 +5,10 @@ package claim
 
 import "github.com/metaparticle-io/metaparticle/agent/lease"
 
-// crowd bounds the attempts that are under way for one slot, because a new attempt does not
-// wait for the earlier ones. The pauses last half a Budget.Retry or more. So with leases of
-// up to 48 s an attempt times out before the bound delays a retry.
+// crowd bounds the attempts for one slot that are under way at once, because a new attempt does
+// not wait for the earlier ones. The pause between two attempts is at least half a
+// Budget.Retry. So with leases of up to 48 s an attempt times out before the bound delays a
+// retry.
 const crowd = 8
 
 // renew sends the renewal of the slot if it is due. The next renewal is due a sixth of
@@ -44,12 +45,11 @@ func same(a, b lease.Notes) bool {
 		a.Serving.Equal(b.Serving) && a.Leaving == b.Leaving
 }
 
-// guard keeps the watch of a held slot going: after the end of a watch, the function begins
-// a new one. So a holder learns at once that its Lease was taken, even if its renewals are
-// ten minutes apart.
+// guard begins a new watch after the watch of a held slot has ended. So a holder learns at once
+// that another pod has taken its Lease, even if its renewals are ten minutes apart.
 //
-// While a renewal is overdue the claim begins no watch. The answer to the renewal tells
-// more, and a watch would only be more work for an API server that comes back.
+// While a renewal is overdue the claim begins no watch. The answer to the renewal shows more,
+// and a watch would only burden an API server that comes back.
 func (s *slot) guard(p *plan) {
 	if overdue := s.held.RenewAt() + s.Self.Budget.Retry; !s.look.on && p.now < overdue {
 		s.beginLook(p)
@@ -63,8 +63,8 @@ func (all slots) giveBack(p *plan) {
 	}
 }
 
-// giveBack releases the slot if its Lease names this pod although no child of its hold
-// can be alive.
+// giveBack releases the slot if its Lease names this pod, although no child of its hold can be
+// alive.
 func (s *slot) giveBack(p *plan) {
 	if s.held != nil {
 		s.drop(p.now)
@@ -78,24 +78,25 @@ func (s *slot) giveBack(p *plan) {
 		return
 	}
 	if s.refused == r.Version {
-		// The API server refused this version as old. A read that came late has shown it, and the
-		// watch may be silent.
+		// The API server has refused a write of this version as outdated. A late read has shown
+		// this version, and the watch may be broken.
 		s.refused, s.reread = "", true
 		unsee(s, p.now)
 		p.wakeAt(p.now)
 	}
 	if s.reread && s.view.IsBlind() {
-		return // the next look reads
+		return // the next look reads the Lease
 	}
 	s.reread = false
 	s.release(p, r)
 }
 
-// release sends the write that frees the slot. The caller has proof.
+// release sends the write that frees the slot. The caller has proof that no child of the hold
+// is alive.
 func (s *slot) release(p *plan, r lease.Record) {
 	next, err := s.Self.Release(r, p.facts.Wall, p.successor)
 	if err != nil {
-		s.lookAgain(p.now, 0) // the record names no object to replace
+		s.lookAgain(p.now, 0) // the record has no UID or no version, which a write must name
 		return
 	}
 	next.Rollout = p.facts.rollout(Release, r, r.Hold)

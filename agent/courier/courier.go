@@ -20,45 +20,45 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// Leases has the requests for Leases. agent/kube implements Leases.
+// Leases has the requests about Leases. agent/kube implements Leases.
 type Leases interface {
 	// GetLease reads a Lease consistently.
 	GetLease(ctx context.Context, name string) (*kube.Lease, error)
-	// UpdateLease replaces exactly the object that was read.
+	// UpdateLease replaces only the object that the agent has read.
 	UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error)
 	// WatchLease calls fn with each event until the watch ends. WatchLease returns nil if
 	// the watch ends without an error.
 	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
 }
 
-// Config has the settings of a courier. All of them are needed.
+// Config has the settings of a courier. Each field must be set.
 type Config struct {
 	Leases Leases
 	Claim  *claim.Claim
 	// Timeout bounds each request except a watch.
 	Timeout time.Duration
-	// Post hands a function to the loop, which calls that function with the instant of its
-	// arrival. Post drops the function when ctx ends.
+	// Post passes a function to the loop, and drops the function when ctx ends. The loop calls
+	// the function with the instant at which the loop received it.
 	Post func(ctx context.Context, f func(now time.Duration))
 	// Group counts the goroutines of the courier.
 	Group *sync.WaitGroup
-	// Answered is told of each answer, on the loop: the API server's error, and the refusal
-	// by the claim. A look has no such answer.
+	// Answered is called on the loop for each answer, except those to a look. The argument err
+	// is the API server's error, and refusal is the claim's error about the answer.
 	Answered func(a claim.Action, err, refusal error)
 	Log      *slog.Logger
 }
 
-// Courier carries the actions of one claim. Only the loop calls its methods.
+// Courier sends the requests of one claim. Only the loop calls its methods.
 type Courier struct {
 	Config
 	// leases has, for each slot, the Lease that the claim's next write replaces. A
 	// write keeps the fields that the claim does not know.
 	leases map[string]*kube.Lease
-	// looks has, for each slot, the function that ends the present look at the slot.
+	// looks has, for each slot, the function that ends the present look.
 	looks map[string]context.CancelFunc
 }
 
-// New returns a courier that has carried nothing yet.
+// New returns a courier that has sent no request yet.
 func New(c Config) *Courier {
 	return &Courier{Config: c, leases: map[string]*kube.Lease{}, looks: map[string]context.CancelFunc{}}
 }
@@ -79,15 +79,15 @@ func (c *Courier) Carry(ctx context.Context, a claim.Action) {
 	}
 }
 
-// Write sends a write. The loop calls stored, which may be nil, once the API server has stored
-// the write.
+// Write sends a write. Once the API server has stored the write, the loop calls stored, unless
+// stored is nil.
 func (c *Courier) Write(ctx context.Context, a claim.Action, stored func()) {
 	l := LeaseOf(c.leases[a.Slot], a.Record)
 	c.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return c.Leases.UpdateLease(ctx, l) }, stored)
 }
 
-// send sends a request and hands its answer to the claim. The loop calls done, which
-// may be nil, unless the answer is an error.
+// send sends a request, and passes its answer to the claim. Unless the answer is an error, the
+// loop then calls done, if done is not nil.
 func (c *Courier) send(ctx context.Context, a claim.Action, request func(context.Context) (*kube.Lease, error), done func()) {
 	c.Group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, c.Timeout)
@@ -104,8 +104,8 @@ func (c *Courier) send(ctx context.Context, a claim.Action, request func(context
 	})
 }
 
-// keep stores the Lease for the slot's next write, if that write replaces this version of
-// the Lease.
+// keep stores the Lease for the slot's next write, if the claim is going to replace this
+// version of the Lease.
 func (c *Courier) keep(slot string, l *kube.Lease) {
 	if l == nil {
 		return
@@ -115,8 +115,8 @@ func (c *Courier) keep(slot string, l *kube.Lease) {
 	}
 }
 
-// look first reads the Lease, unless the look continues from a version. After that, the
-// function watches the Lease until the watch ends.
+// look reads the Lease, unless the look continues from a version. Then look watches the Lease
+// until the watch ends.
 func (c *Courier) look(ctx context.Context, a claim.Action) {
 	ctx, cancel := context.WithCancel(ctx)
 	c.looks[a.Slot] = cancel
@@ -135,8 +135,8 @@ func (c *Courier) look(ctx context.Context, a claim.Action) {
 			err = watch(version)
 		}
 		if errors.Is(err, kube.ErrGone) && a.From == "" {
-			// The Lease was written so long ago that the server has forgotten its
-			// version. A watch without a version begins with the present Lease.
+			// The server has forgotten the version, because the Lease was written long ago. A
+			// watch without a version begins with the present Lease.
 			c.Post(ctx, func(now time.Duration) { a.WatchSent(now) })
 			err = watch("")
 		}
@@ -165,7 +165,7 @@ func (c *Courier) read(ctx context.Context, a claim.Action) (version string, err
 	return l.ResourceVersion, nil
 }
 
-// watched hands an event of a watch to the claim.
+// watched passes an event of a watch to the claim.
 func (c *Courier) watched(now time.Duration, a claim.Action, e kube.WatchEvent) {
 	switch {
 	case e.Lease == nil:

@@ -21,7 +21,7 @@ func RecordOf(l *kube.Lease) lease.Record {
 	if text := l.Annotations[api.ServingAnnotation]; api.ServesInHold(text, l.AcquireTime) {
 		serving, _ = time.Parse(time.RFC3339, text) // ServesInHold has parsed the text
 	}
-	// A holder without a readable revision takes no turns.
+	// Without a readable revision, the holder counts as one that takes no turns.
 	revision, _ := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
 	leave, leaving := leavingOf(l.Annotations)
 	return lease.Record{
@@ -54,9 +54,9 @@ func RecordOf(l *kube.Lease) lease.Record {
 	}
 }
 
-// leavingOf returns the leave that the Lease shows, and what the Lease says about that
-// leave; both are empty if the holder stays. leavingOf ignores the text of an earlier
-// hold, because an agent of an earlier version keeps that text in the Lease.
+// leavingOf returns the leave that the Lease shows, and the text about that leave; both are
+// empty if the holder does not leave. leavingOf ignores the text of an earlier hold, which an
+// agent of an earlier version keeps in the Lease.
 func leavingOf(annotations map[string]string) (leave, says string) {
 	leave, says, _ = strings.Cut(annotations[api.LeavingAnnotation], " ")
 	if hold, _, _ := strings.Cut(leave, "."); hold != annotations[api.HoldAnnotation] {
@@ -65,8 +65,8 @@ func leavingOf(annotations map[string]string) (leave, says string) {
 	return leave, says
 }
 
-// jobOf returns the Job of the holder's pod. jobOf ignores the text of an earlier hold, as
-// leavingOf does.
+// jobOf returns the UID of the Job that owns the holder's pod. jobOf ignores the text of an
+// earlier hold, as leavingOf does.
 func jobOf(annotations map[string]string) string {
 	hold, job, _ := strings.Cut(annotations[api.JobAnnotation], " ")
 	if hold != annotations[api.HoldAnnotation] {
@@ -75,8 +75,8 @@ func jobOf(annotations map[string]string) string {
 	return job
 }
 
-// LeaseOf returns the Lease base with the fields of r. A write keeps all other fields.
-// A write also keeps the pause and the stamp, because no agent writes these annotations.
+// LeaseOf returns the Lease base with the fields of r, for a write. All other fields stay as
+// they are in base. So do the pause and the stamp, because no agent writes these annotations.
 func LeaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	l := base.Clone()
 	l.UID, l.ResourceVersion = r.UID, r.Version

@@ -22,7 +22,7 @@ func TestMalformedRevisionAnnotationMeansNoRevision(t *testing.T) {
 }
 
 func TestServingAnnotationOlderThanTheHoldIsIgnored(t *testing.T) {
-	// The elector of client-go keeps annotations of an earlier holder, since the elector
+	// The leader election of client-go keeps the annotations of an earlier holder, because it
 	// does not know them.
 	acquired := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	l := &kube.Lease{AcquireTime: acquired, Annotations: map[string]string{
@@ -38,7 +38,7 @@ func TestJobOfAnEarlierHoldIsIgnored(t *testing.T) {
 	r.Notes.Job = "job-1"
 	l := LeaseOf(&kube.Lease{}, r)
 	assert.Equal(t, "job-1", RecordOf(l).Notes.Job)
-	l.Annotations[api.HoldAnnotation] = "h2" // an agent without the annotation keeps it
+	l.Annotations[api.HoldAnnotation] = "h2" // an agent that does not know the annotation keeps it
 	assert.Empty(t, RecordOf(l).Notes.Job)
 }
 

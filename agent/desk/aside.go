@@ -13,10 +13,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// answerSlack is the time after a command's timeout within which the answer may come.
-// The shim kills the command at once and reaps it within a few milliseconds. A
-// starved shim takes longer, but then its beats are late as well. So the slack equals the
-// time after which a shim without beats counts as silent.
+// answerSlack is how long after a command's timeout the desk still waits for the answer. At the
+// timeout the shim kills the command and reaps it within a few milliseconds. A starved shim
+// takes longer, but then its beats are late as well. So the slack equals the time after which a
+// shim without beats counts as silent.
 const answerSlack = silence
 
 // RunAside runs a command beside the shim's child, in the same container and as the same

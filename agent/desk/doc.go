@@ -6,14 +6,15 @@
 //
 // # What it guarantees
 //
-// The server reports a shim dead, or its hold over, only on proof. One proof is the shim's
-// report that it has reaped all its descendants ([gate.Waiting] or [gate.Ended], naming
-// the hold). The other proof is the end of the shim's process. The end of a connection
-// proves nothing, and nothing on disk is a grant. The notes in [GrantedDir] only name
-// the granted holds that are not proven over. The server writes the note of a grant
+// The server reports that a shim is dead, or that its hold is over, only on proof. One proof is
+// the shim's message that it has reaped all its descendants ([gate.Waiting] or [gate.Ended],
+// with the hold). The other proof is the end of the shim's process. The end of a connection
+// proves nothing, and nothing on disk is a grant. The notes in [GrantedDir] only name granted
+// holds that are not proven over. The server writes the note of a grant before it sends the
+// grant.
 // before it sends the grant.
 //
-// A slow reader of reports delays no shim, and gets the last report of each.
+// A slow reader of reports delays no shim, and receives the last report of each shim.
 //
 // # Clock
 //
@@ -23,12 +24,12 @@
 //
 // # What it does not guarantee
 //
-//   - The end of a shim that is not PID 1 of its namespace proves nothing about its
-//     descendants. The server reports such a shim dead only if its last message said
-//     that nothing lives.
-//   - The application can connect to the agent's socket, and could lie about itself.
-//     An application cannot lie about other containers' processes where the kernel
-//     names the peer (SO_PEERPIDFD, Linux 6.5).
+//   - If a shim is not PID 1 of its namespace, its end proves nothing about its
+//     descendants. The server reports such a shim dead only if its last message
+//     reported that no descendant lives.
+//   - The application can connect to the agent's socket, and can send false messages
+//     about itself. If the kernel names the peer (SO_PEERPIDFD, Linux 6.5), the
+//     application cannot send false messages about other containers.
 //   - A note is not synced to the disk. If the kernel crashes before it has written
 //     a note, the loss is harmless, because the noted shim is dead too.
 package desk

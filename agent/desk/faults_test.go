@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// pipes is a Listener for the connections of a test.
+// pipes is a Listener to which a test sends connections.
 type pipes chan Conn
 
 func (l pipes) Accept() (Conn, error) {
@@ -33,13 +33,13 @@ func (l pipes) Accept() (Conn, error) {
 
 func (l pipes) Close() error { return nil }
 
-// pipe is a connection whose shim sends the messages of a test.
+// pipe is a connection over which a test sends the messages of a shim.
 type pipe struct {
 	said    chan []byte
 	process Process
 	once    sync.Once
 	closed  chan struct{}
-	// broken is the error of all orders; nil for none.
+	// broken is the error with which the connection refuses each order; nil for none.
 	broken error
 }
 
@@ -83,14 +83,15 @@ func (m mortal) AwaitDeath(ctx context.Context) error {
 
 func (mortal) Close() error { return nil }
 
-// noNotes stores no note.
+// noNotes refuses to store any note.
 type noNotes struct{}
 
 func (noNotes) Read() (map[string][]byte, error) { return nil, nil }
 func (noNotes) Write(string, []byte) error       { return nil }
 func (noNotes) Remove(string) error              { return nil }
 
-// serving runs a server until the end of the test. The test sends the shims' connections.
+// serving runs a server until the end of the test. The test sends the connections of shims to
+// pipes.
 func serving(t *testing.T) (*Server, pipes) {
 	t.Helper()
 	l := make(pipes)
@@ -107,15 +108,15 @@ func serving(t *testing.T) (*Server, pipes) {
 	return s, l
 }
 
-// runningWith returns the state of a shim that runs its child with a hold.
+// runningWith returns the state of a shim whose child runs under the hold.
 func runningWith(hold string) gate.State {
 	st := waiting("one")
 	st.BootID, st.Phase, st.Hold = "boot", gate.Running, hold
 	return st
 }
 
-// A shim may connect anew and die before the server has noticed the end of the first
-// connection, or accepted the second.
+// A shim may connect again and die before the server has noticed the end of the first
+// connection, or has accepted the second.
 func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 	t.Parallel()
 	s, l := serving(t)
@@ -132,8 +133,8 @@ func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 	reported(t, s, func(r gate.Report) bool { return r.Dead })
 }
 
-// An agent that was frozen may send a drain to a shim that has succeeded and ended meanwhile.
-// The report of the success is still in the socket.
+// While the agent is frozen, a shim may succeed and end. When the agent goes on, it may send a
+// drain to that shim. The message about the success is then still in the socket.
 func TestFailedDrainLosesNoReportOfASuccess(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]error{"pipe": syscall.EPIPE, "reset": syscall.ECONNRESET} {
@@ -183,7 +184,7 @@ func TestShimGetsDrainAfterItsSocketWasFull(t *testing.T) {
 	t.Logf("no room after %d grants", grants)
 	require.Error(t, s.Drain("one", "why", time.Second))
 
-	// The shim goes on, and connects anew if the desk hangs up.
+	// The shim is no longer frozen. If the desk hangs up, the shim connects again.
 	require.NoError(t, frozen.SetReadDeadline(time.Now().Add(2*time.Second)))
 	for {
 		b, _, err := frozen.Receive()

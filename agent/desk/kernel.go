@@ -39,7 +39,7 @@ func (s socket) Accept() (Conn, error) {
 type socketConn struct {
 	*host.Conn
 	oldKernel bool
-	passed    *os.File // came with the first message
+	passed    *os.File // the pidfd that came with the first message
 	begun     bool
 }
 
@@ -58,9 +58,9 @@ func (c *socketConn) Receive() ([]byte, error) {
 	return b, err
 }
 
-// Process returns the pidfd to watch: the pidfd that the kernel has for the peer, or else
-// the one that the shim sent. The agent cannot check that a sent pidfd is the peer's,
-// because the shim's process has no process id in the agent's PID namespace.
+// Process returns the pidfd to watch. This is the pidfd that the kernel has for the peer. If
+// the kernel has none, it is the pidfd that the shim sent. The agent cannot check a pidfd that
+// was sent, because the shim's process has no process id in the agent's PID namespace.
 func (c *socketConn) Process() (Process, error) {
 	if !c.oldKernel {
 		if peer, err := c.PeerPidfd(); err == nil {
@@ -85,7 +85,7 @@ type pidfd struct{ *os.File }
 
 func (p pidfd) AwaitDeath(ctx context.Context) error { return host.AwaitDeath(ctx, p.File) }
 
-// directory keeps each note in a file.
+// directory is a directory that keeps each note in a file.
 type directory string
 
 func (d directory) Read() (map[string][]byte, error) {
@@ -105,7 +105,8 @@ func (d directory) Read() (map[string][]byte, error) {
 	return notes, nil
 }
 
-// fresh is the suffix of a note that is being written. No container's name has it.
+// fresh is the suffix of a note whose write is not complete. No container's name has this
+// suffix.
 const fresh = ".new"
 
 func (d directory) Write(name string, note []byte) error {

@@ -10,13 +10,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// ledger remembers the last grant of each container, its shim and its hold, across
-// the agent's restarts. The ledger removes an entry once its shim is proven dead, or
-// its hold is proven over. An entry permits no child to run.
+// ledger has the last grant of each container: the shim and the hold. The ledger outlives the
+// agent process. Once the shim is proven dead, or the hold is proven over, the ledger removes
+// the entry. An entry does not permit a child to run.
 type ledger struct {
 	notes   Notes
 	bootID  string
-	entries map[string]entry // by container
+	entries map[string]entry // the key is the container's name
 }
 
 type entry struct {
@@ -34,7 +34,7 @@ func openLedger(notes Notes, bootID string, ownKernel bool) (*ledger, error) {
 	for container, note := range all {
 		e := parseEntry(note)
 		if e.BootID != "" && e.BootID != bootID && !ownKernel {
-			// The note is from an earlier boot, so every process of that boot is dead.
+			// The note comes from an earlier boot, so the shim that it names is dead.
 			if err := l.clear(container); err != nil {
 				return nil, err
 			}
@@ -53,7 +53,7 @@ func parseEntry(note []byte) entry {
 	return e
 }
 
-// record notes that the shim is about to be granted the hold.
+// record writes the note of a grant that the desk is about to send.
 func (l *ledger) record(container string, shim gate.ShimID, hold string) error {
 	e := entry{Shim: shim, Hold: hold, BootID: l.bootID}
 	if l.entries[container] == e {
@@ -70,9 +70,8 @@ func (l *ledger) record(container string, shim gate.ShimID, hold string) error {
 	return nil
 }
 
-// clear removes a note whose hold is proven over. A note that cannot be removed stays
-// only on the disk. The next agent process then reads the note and treats the hold as
-// unproven, which is safe.
+// clear removes a note whose hold is proven over. If the file cannot be removed, the next agent
+// process reads the note and treats the hold as unproven, which is safe.
 func (l *ledger) clear(container string) error {
 	delete(l.entries, container)
 	if err := l.notes.Remove(container); err != nil {
@@ -81,8 +80,8 @@ func (l *ledger) clear(container string) error {
 	return nil
 }
 
-// unproven returns the hold that the ledger notes for another shim of the container; empty
-// for none. The given shim gets no grant of this hold.
+// unproven returns the hold that the ledger has noted for another shim of the container; empty
+// for none. The shim in the argument gets no grant of this hold.
 func (l *ledger) unproven(container string, shim gate.ShimID) string {
 	e := l.entries[container]
 	if e.Shim == shim {
@@ -91,8 +90,8 @@ func (l *ledger) unproven(container string, shim gate.ShimID) string {
 	return e.Hold
 }
 
-// granted reports whether a shim of the container may have had a grant of the hold. A
-// shim that is known to be dead does not count.
+// granted reports whether a shim of the container may have had a grant of the hold. A shim that
+// the desk knows to be dead does not count.
 func (l *ledger) granted(container, hold string) bool {
 	noted := l.entries[container].Hold
 	return noted == hold || noted == gate.Unreadable

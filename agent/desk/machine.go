@@ -10,7 +10,7 @@ import (
 
 // Machine is the kernel beneath a Server ([Listen]), or the simulation's model of one.
 type Machine struct {
-	// BootID names the boot that Now counts from.
+	// BootID is the id of the boot from which Now counts.
 	BootID string
 	// Now returns the time since boot. The server holds no mutex while it calls
 	// Now.
@@ -28,18 +28,18 @@ type Listener interface {
 
 // Conn is a connection to one shim, which carries whole messages.
 type Conn interface {
-	// Send never waits for the shim.
+	// Send sends a message without waiting for the shim.
 	Send(message []byte) error
-	// Receive returns the next message, valid until the next call. At the end of
-	// the connection, Receive returns io.EOF.
+	// Receive returns the next message, which is valid until the next call. At the end of the
+	// connection, Receive returns io.EOF.
 	Receive() ([]byte, error)
-	// Process returns the process that connected. The server calls Process once,
-	// after the first message.
+	// Process returns the process that has connected. The server calls Process once for a
+	// connection, after its first message.
 	Process() (Process, error)
 	Close() error
 }
 
-// Process is the process of a shim. Its death can be seen without a connection.
+// Process is the process of a shim. The desk learns of its death even without a connection.
 type Process interface {
 	// AwaitDeath returns nil once the process is dead. If the process was PID 1, all of
 	// its PID namespace is dead by then. AwaitDeath returns an error if ctx ends first.
@@ -47,17 +47,16 @@ type Process interface {
 	Close() error
 }
 
-// Notes are small files that outlive an agent process, but not the pod.
+// Notes are small files in the pod, which outlive an agent process.
 type Notes interface {
-	// Read returns all notes by name. The value nil stands for a note that cannot be
-	// read.
+	// Read returns all notes by name. A note that cannot be read has the value nil.
 	Read() (map[string][]byte, error)
 	Write(name string, note []byte) error
-	// Remove does nothing if the note does not exist.
+	// Remove removes the note, if it exists.
 	Remove(name string) error
 }
 
-// forgetful are the Notes of a pod whose children have no deadline: nothing is kept.
+// forgetful are the Notes of a pod whose children have no deadline. forgetful keeps no note.
 type forgetful struct{}
 
 func (forgetful) Read() (map[string][]byte, error) { return nil, nil }

@@ -11,12 +11,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// outbox keeps the last Report of each shim until the reader receives it, so that a slow
-// reader delays no shim.
+// outbox keeps the last Report of each shim until the agent's loop receives it. So a slow loop
+// delays no shim.
 type outbox struct {
 	mu      sync.Mutex
 	last    map[gate.ShimID]gate.Report // the newest report of each shim
-	waiting []gate.ShimID               // in the order in which they changed
+	waiting []gate.ShimID               // the shims with an undelivered report, in the order of their changes
 	changed chan struct{}
 }
 
@@ -24,7 +24,7 @@ func newOutbox() *outbox {
 	return &outbox{last: map[gate.ShimID]gate.Report{}, changed: make(chan struct{}, 1)}
 }
 
-// put queues the report if anything in it is new.
+// put queues the report if it differs from the last report of the shim.
 func (o *outbox) put(r gate.Report) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -77,8 +77,7 @@ func (o *outbox) first() (gate.Report, bool) {
 	return o.last[o.waiting[0]], true
 }
 
-// taken drops a delivered report from the queue, unless a newer report of the shim has
-// replaced it.
+// taken removes a delivered report from the queue, unless the shim has a newer report by now.
 func (o *outbox) taken(r gate.Report) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

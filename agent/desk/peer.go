@@ -16,33 +16,33 @@ import (
 type peer struct {
 	report  gate.Report
 	pid1    bool
-	conn    Conn          // nil while there is none
-	hungUp  chan struct{} // closed when conn was read to its end, or gave way to another
+	conn    Conn          // nil without a connection
+	hungUp  chan struct{} // closed when conn was read to its end, or another connection has replaced conn
 	heard   time.Duration
-	granted string // the last hold granted to it
+	granted string // the hold of the last grant to the shim
 	drain   *pendingDrain
 }
 
-// pendingDrain is a drain that the shim has not answered.
+// pendingDrain is a drain that the shim has not carried out yet.
 type pendingDrain struct {
 	hold, reason string
 	until        time.Duration
 	end          bool
 }
 
-// over reports whether the shim has reported the hold over: nothing lives under the
-// hold, and nothing ever will.
+// over reports whether the shim has reported that the hold is over: no descendant lives under
+// the hold, and none will be started.
 func (p *peer) over(hold string) bool {
 	return p.report.Phase == gate.Ended || p.report.Phase == gate.Waiting && p.report.Hold == hold
 }
 
-// empty reports whether the shim's last message shows that the shim has no child, and
-// no grant can have arrived since.
+// empty reports whether the shim certainly has no child. Its last message shows that it has
+// none, and no grant can have arrived since.
 func (p *peer) empty() bool {
 	return p.over(p.granted) || p.report.Phase == gate.Waiting && p.granted == ""
 }
 
-// holdToDrain returns the hold whose child the shim has, or may yet start.
+// holdToDrain returns the hold under which the shim has a child, or may still start one.
 func (p *peer) holdToDrain() string {
 	if p.report.Phase == gate.Running || p.report.Phase == gate.Draining {
 		return p.report.Hold
@@ -50,9 +50,9 @@ func (p *peer) holdToDrain() string {
 	return p.granted
 }
 
-// keep keeps a drain until the shim has answered it. Two drains of one hold become one
-// drain, which has the earlier of their instants. This drain ends the container if one of
-// the two drains ends the container.
+// keep keeps a drain until the shim has carried it out. Two drains of one hold become one
+// drain, with the earlier of the two instants. If one of them ends the container, so does the
+// new drain.
 func (p *peer) keep(hold string, ask gate.Drain, now time.Duration) {
 	until := now + min(max(ask.Grace, 0), gate.Longest)
 	if p.drain == nil || p.drain.hold != hold {
@@ -65,7 +65,7 @@ func (p *peer) keep(hold string, ask gate.Drain, now time.Duration) {
 	p.drain.end = p.drain.end || ask.End
 }
 
-// sendDrain sends the kept drain.
+// sendDrain sends the drain that the peer keeps.
 func (p *peer) sendDrain(now time.Duration) error {
 	d := p.drain
 	err := p.send(gate.Order{Drain: &gate.Drain{
@@ -78,10 +78,10 @@ func (p *peer) sendDrain(now time.Duration) error {
 	return nil
 }
 
-// hangUpAfter closes a connection over which an order cannot be sent. The socket of a shim
-// that was frozen for long has no room for another order. After the hang-up the shim
-// connects anew, and then receives the order. If the shim itself has closed the connection,
-// hangUpAfter does nothing, because the shim's last messages may still be in the socket.
+// hangUpAfter closes a connection over which an order could not be sent. The socket of a shim
+// that was frozen for long has no room for another order. After the hang-up the shim connects
+// again, and then receives the order. If the shim itself has closed the connection, hangUpAfter
+// does nothing, because the shim's last messages may still be in the socket.
 func (p *peer) hangUpAfter(err error) {
 	if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 		p.conn.Close()

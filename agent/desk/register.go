@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// register has the desk's knowledge of all shims of its pod. The server locks its own
-// mutex around each call.
+// register has what the desk knows about all shims of the pod. The server holds its own mutex
+// during each call.
 type register struct {
 	peers  []*peer
 	ledger *ledger
@@ -22,7 +22,7 @@ type register struct {
 	log    *slog.Logger
 }
 
-// find returns the shim with the given id, or nil.
+// find returns the shim with this id; nil if the desk knows none.
 func (r *register) find(id gate.ShimID) *peer {
 	for _, p := range r.peers {
 		if p.report.Shim == id {
@@ -60,7 +60,7 @@ func (r *register) meet(c Conn, st gate.State, now time.Duration) (p *peer, unkn
 	return p, unknown, nil
 }
 
-// learn stores the shim's state, and reports it.
+// learn stores the shim's state, and puts a report with that state into the outbox.
 func (r *register) learn(p *peer, st gate.State, now time.Duration) {
 	p.heard = now
 	p.report = gate.Report{
@@ -76,7 +76,8 @@ func (r *register) learn(p *peer, st gate.State, now time.Duration) {
 	r.review(st.Container)
 }
 
-// hangUp reports the end of a connection, unless the shim has another one by now.
+// hangUp reports the end of a connection, unless another connection of the shim has replaced
+// it.
 func (r *register) hangUp(p *peer, c Conn) {
 	if p.conn != c {
 		return
@@ -88,7 +89,7 @@ func (r *register) hangUp(p *peer, c Conn) {
 	r.report(p)
 }
 
-// bury reports the shim dead, if the end of the shim proves that none of its
+// bury reports that the shim is dead, if the end of its process proves that none of its
 // descendants lives.
 func (r *register) bury(p *peer) {
 	if !p.pid1 && !p.empty() {
@@ -103,7 +104,7 @@ func (r *register) bury(p *peer) {
 	r.review(p.report.Container)
 }
 
-// settle clears the ledger's note about the shim if the shim is dead, or the noted hold
+// settle removes the ledger's note about the shim, if the shim is dead or the hold in the note
 // is over.
 func (r *register) settle(p *peer) {
 	e := r.ledger.entries[p.report.Container]
@@ -115,7 +116,7 @@ func (r *register) settle(p *peer) {
 	}
 }
 
-// review reports each shim of the container, if the Unproven of that shim has changed.
+// review reports each shim of the container for which the unproven hold has changed.
 func (r *register) review(container string) {
 	for _, p := range r.peers {
 		if p.report.Container == container {
@@ -124,8 +125,8 @@ func (r *register) review(container string) {
 	}
 }
 
-// report puts the shim's state into the outbox. The state of a living shim includes the
-// hold that the ledger calls unproven for this shim.
+// report puts the shim's state into the outbox. For a living shim the report contains the hold
+// that the ledger has noted for another shim as unproven.
 func (r *register) report(p *peer) {
 	report := p.report
 	if !report.Dead {

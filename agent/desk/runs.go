@@ -5,10 +5,10 @@ package desk
 
 import "github.com/metaparticle-io/metaparticle/agent/gate"
 
-// runs are the commands whose answers are awaited, by the order's id.
+// runs are the commands for whose answers RunAside waits, by the id of the order.
 type runs map[string]run
 
-// run is a command whose answer is awaited.
+// run is a command for whose answer RunAside waits.
 type run struct {
 	peer   *peer
 	answer chan gate.Outcome // has room for the one answer
@@ -22,7 +22,7 @@ func (r runs) answered(p *peer, a *gate.Outcome) {
 	}
 }
 
-// unanswered ends the wait for answers from a shim whose connection has ended.
+// unanswered ends the waits for answers of a shim whose connection has ended.
 func (r runs) unanswered(p *peer) {
 	for id, run := range r {
 		if run.peer == p {

@@ -15,7 +15,7 @@ import (
 
 var errNotPID1 = errors.New("the shim is not PID 1 of its namespace: is it shared?")
 
-// serve reads one connection to its end.
+// serve reads the messages of one connection until its end.
 func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
@@ -23,8 +23,8 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 	log := s.cfg.Log
 	p, process, err := s.welcome(c)
 	if errors.Is(err, io.EOF) {
-		// A shim connects again at once after a hang-up, and may end before its first
-		// message. So the log has no warning.
+		// After a hang-up a shim connects again at once, and may end before its first message.
+		// So this is no reason for a warning in the log.
 		log.Debug("shim left before its first word")
 		return
 	}
@@ -54,17 +54,17 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 	s.register.hangUp(p, c)
 }
 
-// wants reports whether the server reads the next message. The server stops if the shim
-// has another connection by now, or has Ended. In the second case the hang-up tells the
-// shim that its last message has arrived.
+// wants reports whether the server reads a further message of the connection. The result is
+// false if the shim has another connection by now, or if the shim has Ended. In the second case
+// the hang-up shows the shim that its last message has arrived.
 func (s *Server) wants(p *peer, c Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return p.conn == c && p.report.Phase != gate.Ended
 }
 
-// welcome processes the first message of a connection. If the shim was unknown before,
-// the function also returns the shim's process.
+// welcome processes the first message of a connection. If the desk did not know the shim
+// before, welcome also returns the shim's process.
 func (s *Server) welcome(c Conn) (*peer, Process, error) {
 	b, err := c.Receive()
 	if err != nil {
@@ -76,7 +76,7 @@ func (s *Server) welcome(c Conn) (*peer, Process, error) {
 	}
 	p, unknown, err := s.meet(c, b)
 	if err != nil || !unknown {
-		process.Close() // not needed, or of a process that is watched already
+		process.Close() // the server already watches the shim's process, or need not
 		return p, nil, err
 	}
 	return p, process, nil
@@ -98,7 +98,7 @@ func (s *Server) meet(c Conn, b []byte) (p *peer, unknown bool, err error) {
 	return s.register.meet(c, st, now)
 }
 
-// hear processes each message after the first.
+// hear processes each message after the first one.
 func (s *Server) hear(p *peer, c Conn, b []byte) error {
 	st, answer, err := gate.DecodeMessage(b)
 	if err != nil {
@@ -120,7 +120,7 @@ func (s *Server) hear(p *peer, c Conn, b []byte) error {
 	return nil
 }
 
-// watch waits for the shim's death, with or without a connection.
+// watch waits for the shim's death, whether or not the shim is connected.
 func (s *Server) watch(ctx context.Context, p *peer, process Process) {
 	defer process.Close()
 	err := process.AwaitDeath(ctx)
@@ -131,9 +131,9 @@ func (s *Server) watch(ctx context.Context, p *peer, process Process) {
 		s.cfg.Log.Error("shim's death cannot be seen", "shim", p.report.Shim, "err", err)
 		return
 	}
-	// The last messages of a dead shim may still be in the socket. So the server first
-	// waits until every connection of the shim has been read to its end. The shim may have
-	// connected anew before it died.
+	// The last messages of a dead shim may still be in the socket. So the server first waits
+	// until every connection of the shim has been read to its end. The shim may have connected
+	// again before its death.
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for p.conn != nil {

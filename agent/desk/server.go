@@ -20,22 +20,24 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// GrantedDir is the directory of the notes, inside the shared directory. Each note
+// GrantedDir is the directory of the ledger's notes, inside the shared directory. Each note
 // names a granted hold that is not proven over.
 const GrantedDir = "granted"
 
 // Config has the settings of a Server.
 type Config struct {
-	// Dir is the shared directory, which must exist. Only Listen needs it.
+	// Dir is the shared directory, which must exist. Only Listen uses Dir.
 	Dir string
-	// RequirePID1 refuses a shim that is not PID 1 of its namespace, because its death
-	// would not end the processes that it started. Only tests leave RequirePID1 unset.
+	// RequirePID1 makes the server refuse a shim that is not PID 1 of its namespace. The death
+	// of such a shim does not end the processes that it started. Only tests leave RequirePID1
+	// unset.
 	RequirePID1 bool
-	// OwnKernel reports that the pod may run in a virtual machine of its own. Then a
+	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod, a
 	// note with another boot id does not prove that the noted shim is dead.
 	OwnKernel bool
-	// Unbounded reports that the children have no deadline, because the pod holds no slot for life.
-	// A child of an earlier shim then harms no other pod, so the Server keeps no notes of grants.
+	// Unbounded reports that the children have no deadline, because the pod has only a start
+	// lock. A child of an earlier shim then harms no other pod, so the Server keeps no notes of
+	// grants.
 	Unbounded bool
 	// Silence is the time without a message after which a shim is reported Silent; zero
 	// means two beats and a half.
@@ -45,12 +47,12 @@ type Config struct {
 	oldKernel bool // tests act as on a kernel before Linux 6.5
 }
 
-// Server is the agent's end of the connections to shims. Every shim of the pod
-// reports to the Server of the agent process that holds the flock.
+// Server is the agent's end of the connections to shims. Every shim of the pod connects to the
+// Server of the one agent process that holds the flock.
 type Server struct {
 	cfg     Config
 	machine Machine
-	lock    io.Closer // the flock; nil for none
+	lock    io.Closer // the flock; nil if the caller excludes other agents
 	outbox  *outbox
 	reports chan gate.Report
 
@@ -58,8 +60,8 @@ type Server struct {
 	register register
 }
 
-// Listen waits until no other agent process acts for the pod, because a killed one may
-// take a moment to die. Then Listen opens the socket for the shims.
+// Listen waits until no other agent process acts for the pod, because a killed process may take
+// a moment to end. Then Listen opens the socket for the shims.
 func Listen(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	bootID, err := host.BootID()
@@ -109,8 +111,8 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Reports returns a channel with the last Report of each shim whose state changed. A
-// late reader gets fewer reports, but never an outdated one, and delays no shim.
+// Reports returns a channel with the last Report of each shim whose state has changed. A slow
+// reader receives fewer reports, but no outdated one, and delays no shim.
 func (s *Server) Reports() <-chan gate.Report { return s.reports }
 
 // Run serves until ctx ends, then hangs up on every shim and gives up the flock. A
@@ -136,15 +138,15 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 			return nil
 		case err != nil:
-			// The process may be out of file descriptors, for example. Without shims a
-			// hold is useless. So Run ends, and a new agent process tries again.
+			// The cause may be that the process is out of file descriptors. An agent without
+			// shims cannot use its hold. So Run ends, and a new agent process tries again.
 			return fmt.Errorf("accept a shim: %w", err)
 		}
 		tasks.Go(func() { s.serve(ctx, &tasks, c) })
 	}
 }
 
-// Close gives up the socket and the flock of a Server that does not Run.
+// Close closes the socket and the flock of a Server whose Run was not called.
 func (s *Server) Close() error {
 	err := ignoreClosed(s.machine.Shims.Close())
 	if s.lock != nil {
@@ -160,9 +162,8 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// Granted reports whether a shim of the container may have had a grant of the hold. A
-// shim that is known to be dead does not count. A grant of an earlier agent process
-// counts.
+// Granted reports whether a shim of the container may have had a grant of the hold. Grants of
+// earlier agent processes count. A shim that the desk knows to be dead does not count.
 func (s *Server) Granted(container, hold string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -203,22 +204,22 @@ func (s *Server) Grant(id gate.ShimID, g gate.Grant) error {
 	return nil
 }
 
-// Drain asks the shim to stop its child, within grace or by the deadline, whichever
-// comes first. The shim starts nothing under the child's hold any more. The server
-// never cancels a drain, and repeats the drain to a shim that reconnects. The shim's
-// answer is a Report that this hold is over.
+// Drain orders the shim to stop its child, within grace or by the deadline, whichever comes
+// first. After that order the shim starts no child under the same hold. The server never
+// cancels a drain, and repeats the drain to a shim that connects again. Once the hold is over,
+// the shim's Report shows that.
 func (s *Server) Drain(id gate.ShimID, reason string, grace time.Duration) error {
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace})
 }
 
-// End asks a shim to stop its child, as Drain does. Then the container ends with the
-// child's exit code, instead of standing by again.
+// End orders a shim to stop its child, as Drain does. Then the container ends with the child's
+// exit code, instead of waiting for another grant.
 func (s *Server) End(id gate.ShimID, reason string, grace time.Duration) error {
 	return s.askToStop(id, gate.Drain{Reason: reason, Grace: grace, End: true})
 }
 
-// Dismiss asks a waiting shim to end its container without a child. The caller repeats the
-// order while the shim goes on to report that it waits.
+// Dismiss orders a waiting shim to end its container without a child. While the shim still
+// reports that it waits, the caller repeats the order.
 func (s *Server) Dismiss(id gate.ShimID, d gate.Dismiss) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -246,7 +247,7 @@ func (s *Server) askToStop(id gate.ShimID, ask gate.Drain) error {
 	}
 	hold := p.holdToDrain()
 	if hold == "" || p.over(hold) || ask.End && p.report.Phase == gate.Waiting {
-		return nil // nothing was granted, the hold is over, or no child runs that could end
+		return nil // there is no child to stop, and no grant to withdraw
 	}
 	p.keep(hold, ask, now)
 	if p.conn == nil {

@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// patience bounds every wait. Only a bug makes a test wait so long.
+// patience bounds every wait of a test. Only a bug makes a test wait for so long.
 const patience = 10 * time.Second
 
 func TestServerNotesAGrantBeforeSendingIt(t *testing.T) {
@@ -108,7 +108,7 @@ func TestShimThatDisconnectsSilentlyCausesNoWarning(t *testing.T) {
 	assert.Equal(t, 1, strings.Count(log.String(), "WARN"), "%s", log.String())
 }
 
-// A note that cannot be read may mean any hold.
+// A note that cannot be read counts as a note of any hold.
 func TestServerReadsGrantedHoldsFromItsNotes(t *testing.T) {
 	t.Parallel()
 	boot, err := host.BootID()
@@ -142,8 +142,7 @@ func TestDrainIsRepeatedToAShimThatReconnects(t *testing.T) {
 	require.NoError(t, s.Drain("one", "in a hurry", time.Second))
 	require.NoError(t, s.Drain("one", "longer", time.Hour))
 
-	// The shim has started no child under h1, but it still has to answer the drain
-	// of h1.
+	// The shim has started no child under h1, but must still carry out the drain of h1.
 	shim.connect(dir)
 	d := shim.order().Drain
 	require.NotNil(t, d)
@@ -305,8 +304,8 @@ func TestDeskReportsAShimsDeathOnlyOnProof(t *testing.T) {
 				assert.NoFileExists(t, filepath.Join(dir, "granted", "app"))
 				return
 			}
-			// A wrong report of the shim's death would arrive before the next report of
-			// "two".
+			// If the server wrongly reported the shim's death, that report would come before
+			// the next report of "two".
 			heir.is(gate.Draining, "h9")
 			reported(t, s, func(r gate.Report) bool {
 				assert.False(t, r.Dead)

@@ -10,12 +10,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// silence is the time without a message after which a shim is reported Silent: two
-// beats and a half.
+// silence is the time without a message after which a shim counts as Silent: two and a half
+// times the time between two beats.
 const silence = 5 * gate.BeatEvery / 2
 
-// listenForSilence reports the shims whose beats stopped. If this process itself was
-// frozen, the shims first get time to send a beat.
+// listenForSilence reports the shims whose beats have stopped. If this process itself was
+// frozen, listenForSilence first leaves the shims time to send a beat.
 func (s *Server) listenForSilence(ctx context.Context) {
 	every := s.cfg.Silence / 5
 	ticker := time.NewTicker(every)

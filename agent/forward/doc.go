@@ -32,15 +32,15 @@
 //
 // # Clocks
 //
-// Timers of this process bound how long a connection waits. The package decides nothing
-// about holders. [Forwarder.Unanswered] reports a target that does not answer.
+// Timers of this process bound how long a connection waits. The package does not decide which
+// pod holds. [Forwarder.Unanswered] delivers the address of a target that does not answer.
 //
 // # What is not guaranteed
 //
-// Exclusivity: a target is only the address to which bytes go. A former holder may
-// stay the target until the agent sees the new one. Two standbys cannot forward to
-// each other for long: the target comes from the Lease, and a pod closes its
-// forwarder before it acquires. A standby that has not seen the newest Lease adds
-// one hop until the next event of its watch. The application sees the standby's
-// address, not the client's.
+// Exclusivity: a target is only the address to which bytes go. A former holder may stay the
+// target until the agent sees the new one. Two standbys do not forward to each other for long:
+// the target comes from the Lease, and a pod closes its forwarder before it acquires. If a
+// standby has not seen the newest Lease, a connection may pass through one more pod until the
+// next event of the standby's watch. The application sees the standby's address, not the
+// client's.
 package forward

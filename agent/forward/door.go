@@ -13,12 +13,12 @@ type door struct {
 	mu      sync.Mutex
 	scouted bool
 	// opened is the channel for which the waiting connections wait. The method leave closes
-	// that channel, so that each of these connections dials once, and makes a new channel.
+	// that channel, and creates a new one. Then each of these connections dials once.
 	opened chan struct{}
 }
 
-// scout returns the door if the caller has to dial for all. Otherwise the second result
-// is a channel that is closed when the caller has to try again.
+// scout returns the door if the caller must dial on behalf of all. If another connection dials
+// already, scout returns a channel that is closed when the caller must try again.
 func (d *door) scout() (*door, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -29,8 +29,8 @@ func (d *door) scout() (*door, <-chan struct{}) {
 	return d, nil
 }
 
-// leave ends the caller's duty to dial for all. Each waiting connection then dials once,
-// even if the port is still closed. A caller without that duty has a nil door.
+// leave ends the caller's duty to dial on behalf of all. Each waiting connection then dials
+// once, even if the port still refuses. A caller without that duty has a nil door.
 func (d *door) leave() {
 	if d == nil {
 		return

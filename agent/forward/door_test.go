@@ -24,7 +24,7 @@ func TestOnlyOneWaitingConnectionDialsTheHolder(t *testing.T) {
 		other, opened := d.scout()
 		assert.Nil(t, other)
 		assert.False(t, isClosed(opened))
-		other.leave() // a connection without the duty
+		other.leave() // a connection that does not dial for all
 		assert.False(t, isClosed(opened))
 	}
 	_, opened := d.scout()

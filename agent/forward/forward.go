@@ -17,12 +17,12 @@ import (
 	"time"
 )
 
-// ErrNoTarget means that there is no holder to connect to.
+// ErrNoTarget means that no holder is known to which a connection could go.
 var ErrNoTarget = errors.New("no target")
 
 const (
-	// defaultHold equals the default lease duration. Within about that time a
-	// standby takes over from a vanished holder.
+	// defaultHold equals the default lease duration. A standby takes over from a vanished
+	// holder within about that time.
 	defaultHold = 30 * time.Second
 	// defaultMaxHeld bounds the connections that wait during a handover.
 	// defaultMaxHeld is twice the usual backlog of an application (128).
@@ -36,19 +36,19 @@ const (
 
 // Config configures a Forwarder. Only Ports has no default.
 type Config struct {
-	// Ports are the ports to listen on, and the ports of the target. For a port
-	// of zero, the kernel chooses one at each Open.
+	// Ports are the ports on which the forwarder listens, and the ports of the target. If a
+	// port is zero, the kernel chooses a port at each Open.
 	Ports []int
-	// Self are addresses of this pod in addition to those of its interfaces. These
-	// addresses cannot be the target, because the pod would connect to itself.
+	// Self has addresses of this pod, in addition to those of its interfaces. None of these
+	// addresses can be the target, because the pod would connect to itself.
 	Self []string
 	// Hold bounds how long a connection waits for a target that accepts it.
 	Hold time.Duration
-	// MaxHeld bounds the waiting connections, MaxOpen all connections.
+	// MaxHeld bounds the number of waiting connections, MaxOpen that of all connections.
 	MaxHeld, MaxOpen int
 }
 
-// Stats are the counts since the Forwarder was made.
+// Stats are the counts since the call of New.
 type Stats struct {
 	// Held is the number of connections that wait for a target, Open the number
 	// of those with a target.
@@ -62,8 +62,7 @@ type Stats struct {
 // called concurrently.
 type Forwarder struct {
 	config Config
-	// Tests replace listenHost and isSelf, because their target is on the same
-	// machine.
+	// Tests replace listenHost and isSelf, because their target runs on the same machine.
 	listenHost string
 	isSelf     func(netip.Addr) bool
 
@@ -77,7 +76,7 @@ type Forwarder struct {
 	changed chan struct{} // closed at the next change of route or holding
 }
 
-// New makes a Forwarder that is closed and has no target.
+// New returns a Forwarder that is closed, and has no target.
 func New(config Config) *Forwarder {
 	if config.Hold == 0 {
 		config.Hold = defaultHold
@@ -88,7 +87,7 @@ func New(config Config) *Forwarder {
 	if config.MaxOpen == 0 {
 		config.MaxOpen = defaultMaxOpen
 	}
-	// While it waits for a client, the accept loop of a port counts as a connection. So
+	// The accept loop of each port counts as a connection while it waits for a client. So
 	// neither bound may be below the number of ports.
 	config.MaxHeld = max(config.MaxHeld, len(config.Ports))
 	config.MaxOpen = max(config.MaxOpen, len(config.Ports))
@@ -97,8 +96,8 @@ func New(config Config) *Forwarder {
 	return f
 }
 
-// Open listens on every port or, if one fails, on none. Open does nothing if the
-// forwarder is already open.
+// Open listens on every port; if one of them fails, Open listens on none. Open does nothing if
+// the forwarder is open already.
 func (f *Forwarder) Open() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -114,9 +113,8 @@ func (f *Forwarder) Open() error {
 	return nil
 }
 
-// Close ends every connection and stops listening. When it returns, the ports are
-// free. Close does nothing if the forwarder is closed. Open can open the forwarder
-// again.
+// Close ends every connection, and stops listening. When Close returns, the ports are free. If
+// the forwarder is closed already, Close does nothing. Open opens a closed forwarder again.
 func (f *Forwarder) Close() {
 	f.mu.Lock()
 	s := f.session
@@ -127,11 +125,10 @@ func (f *Forwarder) Close() {
 	}
 }
 
-// Linger accepts connections for the delay, and then frees the ports. The connections
-// that are open or waiting at that time continue. Linger returns a channel that is
-// closed once the ports are free and no connection is left. Open does nothing until a
-// Close, which ends the linger at once. If the forwarder is closed already, the channel
-// is closed at once.
+// Linger accepts connections for the delay, and then frees the ports. Connections that are open
+// or waiting at that time continue. The channel left is closed once the ports are free and no
+// connection is left. Close ends a linger at once, and until then Open does nothing. If the
+// forwarder is closed already, the channel is closed at once.
 func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -143,10 +140,10 @@ func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
 	return f.session.linger(delay)
 }
 
-// SetTarget sends new connections to the same port of ip. An empty, malformed or
-// own ip means no target: new connections wait. Established connections then
-// continue, because a draining holder still finishes its work. Established
-// connections end when a different target follows.
+// SetTarget makes new connections go to the same port of ip. If ip is empty, malformed or an
+// address of this pod, new connections wait. Established connections then continue, because a
+// draining holder still finishes its work. Established connections end once another target
+// follows.
 func (f *Forwarder) SetTarget(ip string) {
 	addr, ok := podAddress(ip)
 	nowhere := !ok || f.isSelf(addr)
@@ -175,8 +172,8 @@ func podAddress(ip string) (addr netip.Addr, ok bool) {
 	return addr, err == nil && addr.Zone() == "" && !addr.IsMulticast() && !addr.IsLinkLocalUnicast()
 }
 
-// leave ends a route, and closes its connections in another goroutine. Thousands of
-// connections take a while to close, and the caller holds the mutex.
+// leave ends a route, and closes its connections in another goroutine. The caller holds the
+// mutex, and thousands of connections take a while to close.
 func (f *Forwarder) leave(r *route) {
 	if r == nil {
 		return
@@ -187,8 +184,8 @@ func (f *Forwarder) leave(r *route) {
 	}
 }
 
-// target returns the route for new connections, or nil if there is none. The second
-// result is a channel that is closed when the route changes.
+// target returns the route for new connections; nil while new connections must wait. The
+// channel is closed at the next change of the route.
 func (f *Forwarder) target() (*route, <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -198,10 +195,10 @@ func (f *Forwarder) target() (*route, <-chan struct{}) {
 	return f.route, f.changed
 }
 
-// Reachable checks that the pod at ip answers on every port. A refused connection
-// is an answer, because the application may not serve a declared port. Reachable
-// returns an error with the first port that gives no answer within dialTimeout and
-// before the end of ctx.
+// Reachable checks that the pod at ip answers on every port. A refused connection is an answer,
+// because the application may not serve a declared port. If a port does not answer within
+// dialTimeout, or before the end of ctx, Reachable returns an error that names the first such
+// port.
 func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 	addr, ok := podAddress(ip)
 	if !ok {
@@ -220,12 +217,12 @@ func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 }
 
 // Unanswered delivers the address of a target that did not answer a connection. A refused
-// connection is an answer. Without a receiver the channel keeps one address, because
-// each further connection fails the same way.
+// connection counts as an answer. The channel keeps only one address, because each further
+// connection fails for the same reason.
 func (f *Forwarder) Unanswered() <-chan string { return f.unanswered }
 
-// Ports returns the open ports, or the configured ones while the forwarder is
-// closed.
+// Ports returns the open ports. While the forwarder is closed, Ports returns the configured
+// ports.
 func (f *Forwarder) Ports() []int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

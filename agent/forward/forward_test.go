@@ -31,8 +31,8 @@ func TestClientsHalfCloseReachesTheApplication(t *testing.T) {
 	port := app(t, holder+":0", answer("holder"))
 	f := standby(t, Config{Ports: []int{port}})
 	f.SetTarget(holder)
-	// The application answers only after the end of the request. So the client's
-	// half-close must reach it, and the answer must still return.
+	// The application answers only after the end of the request. So the client's half-close
+	// must reach the application, and the answer must still reach the client.
 	assert.Equal(t, "holder read hello", ask(t, connect(t, port), "hello"))
 	eventually(t, func() bool { return f.Stats() == Stats{Forwarded: 1} })
 }
@@ -295,14 +295,14 @@ func TestThousandForwardedConnectionsLeakNoGoroutine(t *testing.T) {
 	clients.Wait()
 	assert.EqualValues(t, 1000, f.Stats().Forwarded)
 	// Three goroutines are left: the accept loops of the application and of the
-	// forwarder, and the goroutine in which eventually checks the condition.
+	// forwarder, and the goroutine that the function eventually starts for its check.
 	eventually(t, func() bool { return f.Stats().Open == 0 && runtime.NumGoroutine() <= before+3 })
 	f.Close()
 	eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 })
 }
 
-// The target, the state and the connections change concurrently. Nothing may
-// hang, and the race detector must find nothing.
+// The target, the state of the forwarder and the connections change concurrently. No call may
+// hang, and the race detector must find no race.
 func TestConcurrentUseOfForwarderNeitherHangsNorRaces(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	app(t, otherHolder+":"+strconv.Itoa(port), echo)

@@ -25,8 +25,8 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// refused reports whether nothing listens on the port. If the kernel accepts the
-// connection just before the listener closes, the function returns false.
+// refused reports whether a connection to the port is refused. If the kernel accepts the
+// connection just before the listener closes, the result is false.
 func refused(t *testing.T, port int) bool {
 	t.Helper()
 	conn, err := net.Dial("tcp", "127.0.0.1:"+strconv.Itoa(port))
@@ -85,7 +85,7 @@ func TestWaitingConnectionsReachNextHolderThroughLingeringForwarder(t *testing.T
 	eventually(t, func() bool { return isClosed(left) })
 }
 
-// An accept loop that waits for a place must not outlast the delay.
+// When the delay of Linger is over, the accept loop must end even if MaxOpen connections are open.
 func TestLingeringForwarderClosesPortDespiteReachedConnectionLimit(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}, MaxOpen: 1})

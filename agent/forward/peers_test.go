@@ -39,8 +39,8 @@ func app(t *testing.T, address string, handle func(*net.TCPConn)) (port int) {
 	return listener.Addr().(*net.TCPAddr).Port
 }
 
-// answer returns a handler that reads the client's request to its end, and then sends
-// the name and the request.
+// answer returns a handler that reads the client's request to its end. Then the handler sends
+// the name followed by the request.
 func answer(name string) func(*net.TCPConn) {
 	return func(conn *net.TCPConn) {
 		defer conn.Close()
@@ -91,7 +91,7 @@ func ask(t *testing.T, conn *net.TCPConn, request string) string {
 	return string(reply)
 }
 
-// exchange sends text through an echo and waits for its return.
+// exchange sends text to an application that echoes it, and waits for the echo.
 func exchange(t *testing.T, conn net.Conn, text string) {
 	t.Helper()
 	_, err := io.WriteString(conn, text)

@@ -25,9 +25,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// childEnv names the environment variable with the role of a process that runs the
-// test's program. A process has only one role, so the kernel's figures of the process
-// contain the memory and the bytes of that role alone.
+// childEnv names the environment variable that selects the role of a process of the test's
+// program. Each process has only one role. So the kernel's figures of a process count the
+// memory and the bytes of that role alone.
 const childEnv = "FORWARD_CHILD"
 
 func TestMain(m *testing.M) {
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// runForwarder forwards a port as an agent does, until the input ends.
+// runForwarder forwards a port as an agent does, until the standard input ends.
 func runForwarder(port string) {
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(1)
@@ -59,7 +59,7 @@ func runForwarder(port string) {
 	f.Close()
 }
 
-// runHolder runs the holder's application until the input ends.
+// runHolder runs the holder's application until the standard input ends.
 func runHolder() {
 	listener, err := net.Listen("tcp", holder+":0")
 	if err != nil {
@@ -71,14 +71,14 @@ func runHolder() {
 			if err != nil {
 				return
 			}
-			go copyThrough(conn, conn) // and not by splice, which takes two pipes
+			go copyThrough(conn, conn) // splice would take two pipes
 		}
 	}()
 	fmt.Println(listener.Addr().(*net.TCPAddr).Port)
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// process is the test's program in a process of its own.
+// process is a process that runs the test's program in one role.
 type process struct {
 	*exec.Cmd
 	tb   testing.TB
@@ -137,7 +137,8 @@ func (p *process) descriptors() int {
 	return len(all)
 }
 
-// openIdle opens connections through the forwarder, each of which has carried a byte.
+// openIdle opens this number of connections through the forwarder. Each of them has carried one
+// byte.
 func (p *process) openIdle(count int) {
 	p.tb.Helper()
 	for range count {
@@ -188,7 +189,7 @@ func TestIdleConnectionTakesLittleMemory(t *testing.T) {
 	const count = 500
 	port := app(t, holder+":0", echo)
 	p := startForwarder(t, port)
-	p.openIdle(100) // so the process has grown to its usual size
+	p.openIdle(100) // with these the process grows to its usual size
 	memory, descriptors := p.resident(), p.descriptors()
 	p.openIdle(count)
 	assert.LessOrEqual(t, p.descriptors()-descriptors, 2*count+2*maxIdlePipes, "two sockets each, and no pipes")

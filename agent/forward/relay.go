@@ -35,8 +35,8 @@ func newRoute(addr netip.Addr) *route {
 type relay struct {
 	client, backend end
 	route           *route
-	// running counts the directions that have not ended. The function over is called
-	// after the last one has ended.
+	// running counts the directions that have not ended. At the end of the last one, the relay
+	// calls the function over.
 	running atomic.Int32
 	over    func(*relay)
 }
@@ -50,7 +50,7 @@ func (r *relay) start() {
 	go r.carry(&r.backend, &r.client)
 }
 
-// carry copies one direction, and passes on its end or its failure.
+// carry copies one direction, and passes its end or its failure on to the receiver.
 func (r *relay) carry(to, from *end) {
 	if move(to.TCPConn, from.TCPConn) != nil || from.failed() {
 		r.cut()
@@ -64,7 +64,7 @@ func (r *relay) carry(to, from *end) {
 	}
 }
 
-// cut ends both directions with a failure.
+// cut ends both directions as a failure does.
 func (r *relay) cut() {
 	reset(r.client.TCPConn)
 	reset(r.backend.TCPConn)
@@ -90,10 +90,9 @@ func (e *end) finish() {
 	_ = e.CloseWrite()
 }
 
-// failed reports whether an end of file was in fact a reset. The kernel reports a
-// reset to one caller only. If that caller is a writer, the reader gets an end of
-// file. After a reset the connection is closed, although this side has not sent its end
-// of file.
+// failed reports whether an end of file was in fact a reset. The kernel reports a reset to one
+// caller only. If that caller writes, the reader gets an end of file. After a reset the
+// connection is closed, although this side has not sent its end of file.
 func (e *end) failed() bool {
 	closed := false
 	conn, err := e.SyscallConn()
@@ -138,8 +137,8 @@ func (all *relays) cut(only *route) {
 	}
 }
 
-// door returns the [door] of the port, which all connections of the route share. If the route
-// has none yet, the function makes one.
+// door returns the [door] of the port, which all connections of the route share. If no door of
+// the port exists yet, the function makes one.
 func (r *route) door(port int) *door {
 	r.mu.Lock()
 	defer r.mu.Unlock()

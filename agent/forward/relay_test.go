@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The client may send more after the application's end of file.
+// The application ends its direction first, and the client may still send.
 func TestApplicationsHalfCloseReachesTheClient(t *testing.T) {
 	received := make(chan string, 1)
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
@@ -114,7 +114,7 @@ func TestConnectionIsRelayedIfSpliceIsUnavailable(t *testing.T) {
 	}
 }
 
-// A pipe with the data of one connection must not be used for another.
+// A pipe that contains data of one connection must not be used for another connection.
 func TestBrokenConnectionLeavesNoDataForTheNext(t *testing.T) {
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		_, _ = io.ReadFull(conn, make([]byte, 1))
@@ -125,7 +125,7 @@ func TestBrokenConnectionLeavesNoDataForTheNext(t *testing.T) {
 	data := make([]byte, 1<<20)
 	for range 50 {
 		conn := connect(t, port)
-		// The kernel reports the reset once: to the write, or to the read.
+		// The kernel reports the reset only once: either to the write, or to the read.
 		_, err := conn.Write(data)
 		if err == nil {
 			_, err = io.ReadAll(conn)

@@ -20,10 +20,10 @@ type session struct {
 	ctx       context.Context
 	cancel    context.CancelFunc
 	listeners []*net.TCPListener
-	// accepting is the context that ends when the session accepts no more connections.
+	// accepting ends when the session accepts no more connections.
 	accepting     context.Context
 	stopAccepting context.CancelFunc
-	// left is nil until the session lingers, and closed when the linger is over.
+	// left is closed when the linger is over; nil until the session lingers.
 	left chan struct{}
 	// Each connection occupies one of heldPlaces until it has a target, and one
 	// of openPlaces until it ends.
@@ -86,9 +86,9 @@ func (s *session) stopListening() {
 	}
 }
 
-// linger accepts for the delay, and then lets the last connections end. When the
-// listeners are closed, the kernel resets the connections in its queue. But the
-// accept loops run until then, so the queue is empty unless all places are taken.
+// linger accepts for the delay, and then lets the last connections end. When a listener closes,
+// the kernel resets the connections in its queue. The accept loops run until then, so the queue
+// is empty unless all places are taken.
 func (s *session) linger(delay time.Duration) <-chan struct{} {
 	if s.left != nil {
 		return s.left
@@ -134,7 +134,7 @@ func (s *session) take(places chan<- struct{}) bool {
 	}
 }
 
-// pause waits for the time d, or until one of the channels is closed. The result is false
+// pause waits for the time d, or until one of the two channels is closed. The result is false
 // if the session ends first.
 func (s *session) pause(d time.Duration, wake, or <-chan struct{}) bool {
 	timer := time.NewTimer(d)
@@ -184,16 +184,16 @@ func (s *session) over(r *relay) {
 	s.running.Done()
 }
 
-// After a refused connection, one of the waiting connections dials again after firstRetry,
-// and then after twice as long each time up to maxRetry. A new application needs
-// milliseconds to many seconds until it listens. So no connection waits more than maxRetry
-// longer than necessary, and all connections together dial a port about 20 times a second.
+// After a refused connection, one of the waiting connections dials again after firstRetry. Each
+// further pause is twice as long, up to maxRetry. An application needs milliseconds to many
+// seconds until it listens. So no connection waits more than maxRetry longer than necessary,
+// and all connections together dial a port about 20 times a second.
 const (
 	firstRetry = 10 * time.Millisecond
 	maxRetry   = 50 * time.Millisecond
 )
 
-// connect returns a connection to the first target that accepts it, and its
+// connect dials until a target accepts the connection, and returns the connection and its
 // route. After [Config.Hold], or at the end of the session, the results are nil.
 func (s *session) connect(port int) (*net.TCPConn, *route) {
 	end := time.Now().Add(s.config.Hold)
@@ -227,7 +227,7 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 	}
 }
 
-// note notes that the target of the route did not answer.
+// note stores that the target of the route did not answer.
 func (s *session) note(r *route) {
 	select {
 	case s.unanswered <- r.addr.String():
@@ -235,8 +235,8 @@ func (s *session) note(r *route) {
 	}
 }
 
-// reach dials the target of the route once, and returns nil if the dial fails. The dial
-// also fails at the instant end, and when the route or the session ends.
+// reach dials the target of the route once, and returns nil if the dial fails. The dial also
+// ends at the instant end, or when the route or the session ends.
 func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 	ctx, cancel := context.WithDeadline(s.ctx, end)
 	defer cancel()

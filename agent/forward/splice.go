@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// move copies the data of one connection to another, until the first connection ends. The
-// kernel moves the data through a pipe, so the data bypasses this process. An idle connection
-// has no pipe: move takes one from the pool for data that has come, and then returns the pipe.
-// The function io.Copy would keep a pipe for each direction as long as the connection lasts.
-// Each idle connection would then cost four more descriptors, and 20 KB of kernel memory.
+// move copies data from one connection to another, until the first connection ends. The kernel
+// moves the data through a pipe, so the data bypasses this process. An idle connection has no
+// pipe: once data has arrived, move takes a pipe from the pool, and returns it afterwards. The
+// function io.Copy would keep a pipe for each direction as long as the connection lasts. Each
+// idle connection would then cost four more descriptors, and 20 KB of kernel memory.
 func move(to, from *net.TCPConn) error {
 	in, err := from.SyscallConn()
 	if err != nil {
@@ -42,14 +42,14 @@ func move(to, from *net.TCPConn) error {
 			return nil
 		}
 		if err := errors.Join(out.Write(drain), m.err); err != nil {
-			// The data that are left in the pipe must not reach another connection.
+			// The data in the pipe must not reach another connection.
 			m.pipe.close()
 			return err
 		}
 	}
 }
 
-// unsupported reports whether splice refused before it took any data. A sandbox may lack
+// unsupported reports whether splice failed before it took any data. A sandbox may not permit
 // splice, and a process may have no descriptor left for a pipe.
 func unsupported(err error) bool {
 	switch {
@@ -67,18 +67,18 @@ func copyThrough(to io.Writer, from io.Reader) error {
 	return err
 }
 
-// mover moves data from one connection to another. The Go runtime calls its methods
-// with a connection's descriptor. A method returns false to wait until the descriptor
-// is ready.
+// mover moves data from one connection to another. The Go runtime calls fill and drain with the
+// descriptor of a connection. When a method returns false, the runtime waits until the
+// descriptor is ready.
 type mover struct {
 	pipe *pipe
-	// filled is the number of bytes that the pipe has.
+	// filled is the number of bytes in the pipe.
 	filled int
 	err    error
 }
 
-// fill moves the arrived data into a pipe. If no data has arrived, the mover gives the
-// pipe back to the pool.
+// fill moves the arrived data into a pipe. If no data has arrived, fill gives the pipe back to
+// the pool.
 func (m *mover) fill(from uintptr) bool {
 	if m.pipe == nil {
 		if m.pipe, m.err = pipes.take(); m.err != nil {
@@ -94,7 +94,7 @@ func (m *mover) fill(from uintptr) bool {
 	return !errors.Is(m.err, syscall.EAGAIN)
 }
 
-// drain moves the pipe's data to the other connection.
+// drain moves the data in the pipe to the other connection.
 func (m *mover) drain(to uintptr) bool {
 	for m.filled > 0 {
 		var n int
@@ -120,8 +120,8 @@ const (
 	// pipeSize is four times the kernel's default. A pipe has a place for each packet, and
 	// a pipe of this size takes 64 packets. The kernel lets a user have 256 such pipes.
 	pipeSize = 256 << 10
-	// maxIdlePipes bounds the empty pipes that the pool keeps. Connections use more pipes than
-	// that at once only while receivers are slow.
+	// maxIdlePipes bounds the empty pipes that the pool keeps. More pipes are in use at once
+	// only while receivers are slow.
 	maxIdlePipes = 16
 )
 

@@ -8,8 +8,8 @@
 //
 // # What it guarantees
 //
-// A message that neither end would send is refused as a whole ([DecodeMessage],
-// [DecodeOrder]). No sum of durations in an accepted message overflows. A
+// Each end refuses, as a whole, a message that a correct sender would never send
+// ([DecodeMessage], [DecodeOrder]). No sum of durations in an accepted message overflows. A
 // container's name in an accepted message is safe as the name of a file.
 //
 // # Clock

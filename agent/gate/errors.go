@@ -5,23 +5,24 @@ package gate
 
 import "errors"
 
-// These are the errors of orders to a shim. A command may have run despite ErrNotRun or
-// ErrNotConnected. With any other of these errors the order has had no effect.
+// These are the errors of orders to a shim. After ErrNotRun or ErrNotConnected, the command in
+// the order may have run all the same. After any other of these errors, the order has had no
+// effect.
 var (
 	// ErrUnknown means that no shim has the id of the order, or that the shim is dead.
 	ErrUnknown = errors.New("unknown shim")
-	// ErrNotConnected means that the shim cannot be reached now. A drain never returns
-	// this error: the desk keeps the drain for the shim's next connection.
+	// ErrNotConnected means that the shim cannot be reached now. An order to drain never causes
+	// this error, because the desk keeps that order for the shim's next connection.
 	ErrNotConnected = errors.New("shim is not connected")
 	// ErrOver means that the shim has drained under the hold of the order, or that its
-	// container ends. The shim starts nothing under this hold any more.
+	// container ends. The shim starts no further child under this hold.
 	ErrOver = errors.New("the hold is over for this shim")
 	// ErrUnproven means that an earlier shim of the container had a grant of the same
 	// hold, and that nothing proves the earlier shim dead.
 	ErrUnproven = errors.New("an earlier shim of the container is not known to be dead")
-	// ErrNotNoted means that the grant was not sent. Usually its note cannot be
-	// written, because the disk is full or read-only. The gate "pod" also returns
-	// ErrNotNoted if no container may start now.
+	// ErrNotNoted means that the grant was not sent. In most cases its note cannot be written,
+	// because the disk is full or read-only. The gate "pod" also returns ErrNotNoted if no
+	// container may start now.
 	ErrNotNoted = errors.New("the grant could not be noted")
 	// ErrNotRunning means that no command can run, because the shim has no child,
 	// or a child that is ending or frozen.

@@ -8,55 +8,56 @@ import (
 	"time"
 )
 
-// ShimID names one shim process: a random string that the shim draws at its start.
+// ShimID identifies one shim process, by a random string that the shim draws at its start.
 type ShimID string
 
-// Grant is the permission to run the child. A grant exists only on the live
-// connection between a shim and an agent process; nothing on disk is a grant.
-// A further Grant of the same Hold makes the deadline later.
+// Grant is the permission to run the child. A grant exists only on the live connection between
+// a shim and an agent process; nothing on disk is a grant. A further Grant of the same Hold
+// moves the deadline to a later instant.
 type Grant struct {
-	// Hold names the hold that permits this grant.
+	// Hold names the hold under which the child may run.
 	Hold string `json:"hold"`
 	// Slots are the slots of the hold with their fencing tokens, in the order of
 	// acquisition.
 	Slots []SlotToken `json:"slots"`
-	// Deadline is the CLOCK_BOOTTIME instant (since boot) at which the child
-	// must be dead; [Unbounded] for a child that no deadline stops.
+	// Deadline is the CLOCK_BOOTTIME instant (since boot) by which the child must be dead;
+	// [Unbounded] for a child without a deadline.
 	Deadline time.Duration `json:"deadline"`
-	// BootID is the boot that Deadline counts from.
+	// BootID is the id of the boot from which Deadline counts.
 	BootID string `json:"bootID"`
 	// Drain and Kill are the parts of the time budget that end at Deadline. At
 	// Deadline−Kill−Drain the child gets its stop signal. At Deadline−Kill all
 	// descendants of the shim get SIGKILL.
 	Drain time.Duration `json:"drain"`
 	Kill  time.Duration `json:"kill"`
-	// StartBy is the CLOCK_BOOTTIME instant from which no child may be started under this grant;
-	// zero means that only the Deadline counts.
+	// StartBy is the CLOCK_BOOTTIME instant from which no child may be started under this
+	// grant; zero means that only the Deadline counts.
 	StartBy time.Duration `json:"startBy,omitempty"`
 	// PodIP is the pod's address, to which the hooks connect by default.
 	PodIP string `json:"podIP,omitempty"`
-	// Leap is the Leap of the Report that this grant answers; zero means none. Every
-	// renewal from which the deadline counts was sent after this Report had arrived.
+	// Leap is the Leap of the Report that this grant answers; zero if it answers none. Each
+	// renewal from which the deadline counts was sent after that Report had arrived.
 	Leap int `json:"leap,omitempty"`
-	// Delay bounds the time for which the shim holds back the kubelet's stop signal. In
-	// that time the pod can leave its Services before the child stops. A later grant can
-	// lengthen this time. A grant without a delay ends the wait.
+	// Delay bounds the time for which the shim holds back the kubelet's stop signal. In that
+	// time the pod can leave its Services before the child stops. A later grant with another
+	// Delay can prolong the wait. A later grant with the Delay zero ends the wait.
 	Delay time.Duration `json:"delay,omitempty"`
 }
 
-// Unbounded is the deadline of a child that holds no slot for life. Only a shim whose own
-// arguments permit that starts a child under such a grant.
+// Unbounded is the deadline of a child whose pod has only a start lock. Under such a grant,
+// only a shim whose own arguments permit this starts a child.
 const Unbounded = time.Duration(1<<63 - 1)
 
-// farthest bounds the time until the deadline of any other grant. No Lease lasts longer.
+// farthest bounds the time until the deadline of any bounded grant, because no Lease lasts
+// longer.
 const farthest = time.Hour
 
-// Bounded reports whether a Lease can last until the deadline.
+// Bounded reports whether the deadline is near enough to be that of a Lease.
 func (g *Grant) Bounded(now time.Duration) bool { return g.Deadline-now <= farthest }
 
-// Heard bounds the time for which a shim waits for the agent's answer to a report. An
-// agent that is not starved answers within milliseconds, even if it asks the API server
-// first.
+// Heard bounds the time for which a shim waits for the agent's reaction to a report. An agent
+// that is not starved reacts within milliseconds, even if it first sends a request to the API
+// server.
 const Heard = 500 * time.Millisecond
 
 // DrainAt returns the instant at which the child gets its stop signal.
@@ -65,12 +66,12 @@ func (g *Grant) DrainAt() time.Duration { return g.Deadline - g.Kill - g.Drain }
 // KillAt returns the instant at which all descendants of the shim get SIGKILL.
 func (g *Grant) KillAt() time.Duration { return g.Deadline - g.Kill }
 
-// LastResort returns the instant at which the shim ends itself. Two fifths of Kill
-// are left to the kernel for the processes that die with PID 1.
+// LastResort returns the instant at which the shim ends itself. The kernel needs the last two
+// fifths of Kill for the processes that die with PID 1.
 func (g *Grant) LastResort() time.Duration { return g.Deadline - g.Kill*2/5 }
 
-// Check refuses a grant without a hold or a boot id, and a grant whose instants could
-// overflow.
+// Check refuses a grant without a hold, a grant without a boot id, and a grant whose instants
+// could overflow.
 func (g *Grant) Check() error {
 	switch {
 	case g.Hold == "" || g.BootID == "":
@@ -91,8 +92,7 @@ type SlotToken struct {
 	Token string `json:"token"`
 }
 
-// Phase is the part of a shim's work that it does now: waiting, running, draining or
-// ended.
+// Phase is what a shim does now: wait, run its child, drain, or end.
 type Phase string
 
 const (
@@ -101,81 +101,80 @@ const (
 	Waiting Phase = "waiting"
 	// Running means that the child lives.
 	Running Phase = "running"
-	// Draining means that the child was told to stop, and may still live.
+	// Draining means that the child is being stopped, and may still live.
 	Draining Phase = "draining"
-	// Ended means that the container is about to end. The child and all its descendants
-	// are dead and reaped, and the shim wants no grant.
+	// Ended means that the container is about to end. The child and all its descendants are
+	// dead and reaped, and the shim can use no grant.
 	Ended Phase = "ended"
 )
 
-// Report is all that the desk knows of one shim. Each change makes a new, complete
-// Report, so the reader keeps only the last one of each shim.
+// Report is everything that the desk knows about one shim. Each change causes a new, complete
+// Report, so the reader needs only the last Report of each shim.
 type Report struct {
 	Shim      ShimID
 	Container string
 	Phase     Phase
-	// Hold is the hold of the shim's child while Phase is Running or Draining.
-	// Otherwise Hold is the last hold that is over for this shim. Nothing lives under
-	// that hold, and the shim starts nothing under it any more, even if a grant is
-	// still on its way. So the hold of a grant to a Waiting shim is over only once the
-	// shim names that hold here. A Drain makes the shim name the hold. Hold is empty
-	// before the first hold.
+	// Hold is the hold of the shim's child while Phase is Running or Draining. In any other
+	// Phase, Hold is the last hold that is over for this shim; empty before the first hold. No
+	// descendant lives under that hold, and the shim starts no child under it, even if a grant
+	// of that hold still arrives. A grant to a Waiting shim may not have arrived yet. So the
+	// hold of that grant is over only once the shim names that hold here, which a Drain makes
+	// the shim do.
 	Hold string
-	// Slots are the slots of the grant under which the child runs. A new agent process
-	// resumes the hold from them.
+	// Slots are the slots of the grant under which the child runs. By these slots a new agent
+	// process resumes the hold.
 	Slots []SlotToken
-	// Began is the CLOCK_BOOTTIME instant at which the shim started. Of a container's
-	// shims, the one that started last is the current shim.
+	// Began is the CLOCK_BOOTTIME instant at which the shim started. The shim of a container
+	// that started last is the current one.
 	Began time.Duration
 	// Since is the CLOCK_BOOTTIME instant at which Phase began.
 	Since time.Duration
-	// Starting reports that the child's postStart hook has not ended. Until then no
-	// probe counts.
+	// Starting reports that the child's postStart hook has not ended. Until the end of the
+	// hook, no probe counts.
 	Starting bool
-	// Stopping reports that the kubelet has sent a stop signal. The shim holds that
+	// Stopping reports that the kubelet has sent a stop signal to the shim. The shim holds that
 	// signal back, or has held it back, for the Delay of the grant.
 	Stopping bool
-	// PreStop reports that the preStop hook runs, so the child has no stop signal yet.
+	// PreStop reports that the preStop hook runs, so the shim has not sent the stop signal to
+	// the child yet.
 	PreStop bool
-	// Trouble is the last failure of this shim.
+	// Trouble is the last failure of this shim; zero if there was none.
 	Trouble Trouble
-	// Leap is the number of the last leap of the wall clock, until a Grant answers that
-	// leap. Otherwise Leap is zero. The machine may have been paused, so the child stays
-	// frozen until the answer.
+	// Leap is the number of the last leap of the wall clock that no Grant has answered yet;
+	// zero if each leap is answered. The machine may have been paused, so the child stays
+	// frozen until the Grant.
 	Leap int
-	// Completed reports that the child ended with exit code 0, and that nothing had asked
-	// the child to stop. A program that is told to stop often ends with 0 in the middle of
-	// its work.
+	// Completed reports that the child ended with exit code 0 before anything had ordered it to
+	// stop. A program that gets a stop signal often exits with 0 although its work is not done.
 	Completed bool
-	// Failed reports that the child ended with another exit code, or by a signal, and that
-	// nothing had asked the child to stop.
+	// Failed reports that the child ended with another exit code, or by a signal, before
+	// anything had ordered it to stop.
 	Failed bool
-	// Connected reports that the connection is up, so that grants and drains reach the
-	// shim.
+	// Connected reports that the shim is connected, so that grants and drains reach it.
 	Connected bool
-	// Dead reports that the shim's pidfd became readable. The shim was PID 1 of its
-	// namespace, so everything in the namespace is dead. In tests the shim need not be
-	// PID 1. Then Dead also means that its last message proved that nothing lives.
-	// Phase and Hold come from the shim's last message. No Report follows this one.
+	// Dead reports that the shim's pidfd became readable. The shim was PID 1 of its namespace,
+	// so every process of that namespace is dead. In tests a shim need not be PID 1. For such a
+	// shim, Dead also means that its last message reported that no descendant lives. Phase and
+	// Hold come from the shim's last message. This Report is the last one about the shim.
 	Dead bool
-	// Silent reports that heartbeats stopped although the connection is up. The shim is
+	// Silent reports that the shim's beats have stopped although it is connected. The shim is
 	// frozen or starved.
 	Silent bool
-	// Unproven is the hold of a grant to another shim of the container, while that shim
-	// is not proven dead. If the note of the grant cannot be read, Unproven is
-	// Unreadable. A grant under another hold needs no such proof, because the agent
-	// acquired that hold by the rules of package lease.
+	// Unproven is the hold of a grant to another shim of the container, which is not proven
+	// dead; empty if there is none. If the note of that grant cannot be read, Unproven is
+	// Unreadable. The agent may still grant another hold to this shim, because it acquired that
+	// hold by the rules of package lease.
 	Unproven string
 }
 
-// Unreadable stands for the hold in a note that cannot be read. Such a note may mean
-// any hold that an earlier agent process granted.
+// Unreadable stands for the hold in a note that cannot be read. The note may name any hold that
+// an earlier agent process granted.
 const Unreadable = "unreadable"
 
-// Trouble is a failure that the agent reports to people by an Event on the pod.
+// Trouble is a failure of a shim, which the agent reports in an Event on the pod.
 type Trouble struct {
-	// Serial is the number of the failure. Each shim counts its failures from one; zero
-	// means that there is none.
+	// Serial is the number of the failure. Each shim counts its failures from one; zero means
+	// that there was no failure.
 	Serial  int    `json:"serial"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
@@ -195,10 +194,10 @@ type Result struct {
 	Code int
 	// Output is the beginning of the command's standard output and standard error.
 	Output []byte
-	// TimedOut reports that the shim killed the command because its time was up.
+	// TimedOut reports that the shim killed the command at its timeout.
 	TimedOut bool
 }
 
-// LockName names a file in the shared directory. The one agent process that acts
-// for the pod holds the flock on this file.
+// LockName names a file in the shared directory. Only the agent process that holds the flock on
+// this file acts for the pod.
 const LockName = "agent.lock"

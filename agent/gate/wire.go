@@ -9,19 +9,20 @@ import (
 	"time"
 )
 
-// BeatEvery is the period in which a shim repeats its state: half of the least margin
-// (2 s). So the next beat makes up for a lost one within that margin.
+// BeatEvery is the time between two beats, in which a shim repeats its state. Half of the least
+// margin (2 s) is short enough that the next beat makes up for a lost one within that margin.
 const BeatEvery = time.Second
 
 // MaxMessage bounds a message: a hundred slots of the longest name (253 bytes) with
 // their fencing tokens, and half as much again.
 const MaxMessage = 48 << 10
 
-// MostOutput bounds the kept output of a command, as the kubelet bounds a probe's.
+// MostOutput bounds the part of a command's output that is kept. The kubelet has the same bound for the
+// output of a probe.
 const MostOutput = 10 << 10
 
-// Longest bounds each duration in a message, so that no sum of durations overflows.
-// A pod's grace is far below a year.
+// Longest bounds each duration in a message, so that no sum of durations overflows. No pod has
+// a grace of a year.
 const Longest = 365 * 24 * time.Hour
 
 // Message is a message of a shim: its state, or the answer to a Run.
@@ -30,9 +31,8 @@ type Message struct {
 	Ran *Outcome `json:"ran,omitempty"`
 }
 
-// State is the whole state of a shim. The shim sends its state at each change and at
-// each beat. The state is also the first message on each connection, together with the
-// shim's pidfd.
+// State is the whole state of a shim. The shim sends its state at each change and at each beat.
+// The first message on each connection is also the state, together with the shim's pidfd.
 type State struct {
 	Shim      ShimID        `json:"shim"`
 	Container string        `json:"container"`
@@ -66,22 +66,22 @@ type Order struct {
 	Grant *Grant `json:"grant,omitempty"`
 	Drain *Drain `json:"drain,omitempty"`
 	Run   *Run   `json:"run,omitempty"`
-	// Dismiss has an effect on a waiting shim alone.
+	// Dismiss has an effect only on a waiting shim.
 	Dismiss *Dismiss `json:"dismiss,omitempty"`
 }
 
-// Dismiss asks a waiting shim to end its container without a child, because the pod is
-// not to wait any longer. A shim with a child ignores the order.
+// Dismiss orders a waiting shim to end its container without a child, because the wait is over.
+// A shim with a child ignores the order.
 type Dismiss struct {
-	// Code is the exit code. The shim's own arguments say which codes are permitted.
+	// Code is the exit code. The shim's own arguments decide which codes are permitted.
 	Code int `json:"code"`
 	// Reason is for the container's log.
 	Reason string `json:"reason"`
 }
 
-// Drain asks the shim to stop the hold's child, and to start nothing under that
-// hold any more. With End the container ends with the child's exit code, instead
-// of standing by again.
+// Drain orders the shim to stop the child of the hold, and to start no further child under that
+// hold. If End is set, the container then ends with the child's exit code, instead of waiting
+// for another grant.
 type Drain struct {
 	Hold   string        `json:"hold"`
 	Reason string        `json:"reason"`
@@ -89,8 +89,7 @@ type Drain struct {
 	End    bool          `json:"end,omitempty"`
 }
 
-// Run asks the shim to run a command beside the child, once. The answer carries the
-// same ID.
+// Run orders the shim to run a command once, beside the child. The Outcome has the same ID.
 type Run struct {
 	ID      string        `json:"id"`
 	Command []string      `json:"command"`
@@ -109,8 +108,8 @@ func Encode(message any) ([]byte, error) {
 	return b, nil
 }
 
-// DecodeMessage checks a shim's message. DecodeMessage returns the shim's state, or
-// only its answer to a Run.
+// DecodeMessage checks a message of a shim. The result is the shim's state, or, for the answer
+// to a Run, only that answer.
 func DecodeMessage(b []byte) (State, *Outcome, error) {
 	m := Message{State: new(State)}
 	if err := json.Unmarshal(b, &m); err != nil {

@@ -78,7 +78,7 @@ func FuzzDecodedMessageSurvivesARoundTrip(f *testing.F) {
 		require.NoError(t, err)
 		same, _, err := DecodeMessage(again)
 		require.NoError(t, err)
-		// The JSON text omits an empty list of slots, so the second state has no list.
+		// The JSON text omits an empty list of slots, so decoding returns no list.
 		if len(s.Slots) == 0 {
 			s.Slots = nil
 		}

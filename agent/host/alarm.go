@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Alarm rings at an instant of CLOCK_BOOTTIME, because the timers of the Go runtime
-// stop in suspend.
+// Alarm rings at an instant of CLOCK_BOOTTIME. The timers of the Go runtime would stop in
+// suspend.
 type Alarm struct {
 	file *os.File
 	fd   int
-	// C delivers a value after an expiry.
+	// C delivers a value when the timer has expired.
 	C chan struct{}
 }
 
@@ -29,9 +29,8 @@ func NewAlarm() (*Alarm, error) {
 	return &Alarm{file: os.NewFile(uintptr(fd), "timer"), fd: fd, C: make(chan struct{}, 1)}, nil
 }
 
-// Run passes the timer's expirations on to C until Close. The reader of C has to
-// look at the clock, because a ring may be late or come from an earlier Set. No ring
-// is ever missing.
+// Run passes the timer's expirations on to C until Close. A ring may be late, or may come from
+// an earlier Set, so the reader of C must read the clock. No ring is ever lost.
 func (a *Alarm) Run() {
 	var expirations [8]byte
 	for {
@@ -45,12 +44,13 @@ func (a *Alarm) Run() {
 	}
 }
 
-// Set makes the alarm ring at the instant, at once if that has passed.
+// Set makes the alarm ring at the given instant; if that instant has passed, the alarm rings at
+// once.
 func (a *Alarm) Set(at time.Duration) {
-	at = max(at, 1) // zero would disarm it
+	at = max(at, 1) // zero would disarm the timer
 	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(at))}
 	if err := unix.TimerfdSettime(a.fd, unix.TFD_TIMER_ABSTIME, &spec, nil); err != nil {
-		panic(fmt.Sprintf("set timer: %v", err)) // the arguments are ours alone
+		panic(fmt.Sprintf("set timer: %v", err)) // the call fails only for invalid arguments
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 func Now() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		panic(fmt.Sprintf("CLOCK_BOOTTIME: %v", err)) // Linux has had it since 2.6.39
+		panic(fmt.Sprintf("CLOCK_BOOTTIME: %v", err)) // Linux has this clock since 2.6.39
 	}
 	return time.Duration(t.Nano())
 }
@@ -25,12 +25,12 @@ func Now() time.Duration {
 func Wall() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_REALTIME, &t); err != nil {
-		panic(fmt.Sprintf("CLOCK_REALTIME: %v", err)) // there is no Linux without it
+		panic(fmt.Sprintf("CLOCK_REALTIME: %v", err)) // each Linux has this clock
 	}
 	return time.Duration(t.Nano())
 }
 
-// BootID returns the name of the boot that Now counts from.
+// BootID returns the id of the boot from which Now counts.
 func BootID() (string, error) {
 	b, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

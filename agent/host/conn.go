@@ -13,13 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrTruncated means that a message was longer than a connection carries.
+// ErrTruncated means that a message was longer than the Conn can receive.
 var ErrTruncated = errors.New("truncated message")
 
 // Network is the kind of socket that carries whole messages (SOCK_SEQPACKET).
 const Network = "unixpacket"
 
-// Conn carries whole messages, and files with them.
+// Conn is a connection that carries whole messages, and files with them.
 type Conn struct {
 	*net.UnixConn
 	raw syscall.RawConn
@@ -35,8 +35,8 @@ func NewConn(c *net.UnixConn, most int) (*Conn, error) {
 	return &Conn{UnixConn: c, raw: raw, in: make([]byte, most+1)}, nil
 }
 
-// Send never blocks, because a frozen end, which reads nothing, must not delay the
-// other end. Send raises no SIGPIPE if the other end is gone.
+// Send never blocks, because an end that is frozen, and reads nothing, must not delay the other
+// end. If the other end is gone, Send returns an error, and raises no SIGPIPE.
 func (c *Conn) Send(message []byte, fds ...int) (err error) {
 	var oob []byte
 	if len(fds) > 0 {
@@ -49,14 +49,14 @@ func (c *Conn) Send(message []byte, fds ...int) (err error) {
 	return errors.Join(errWrite, err)
 }
 
-// Receive returns the next message, valid until the next call, and the file
-// that came with it, if any.
+// Receive returns the next message, and the file that came with it, if any. The message is
+// valid until the next call.
 func (c *Conn) Receive() (message []byte, file *os.File, err error) {
 	oob := make([]byte, unix.CmsgSpace(4*4))
 	n, oobn, flags, _, err := c.ReadMsgUnix(c.in, oob)
 	if errors.Is(err, unix.ECONNRESET) {
-		// The other end is gone, and has not read all messages that were sent to it.
-		// The kernel reports that once, before it returns the last messages.
+		// The other end is gone, and has not read all messages of this end. The kernel reports
+		// that once, before it returns the last messages of the other end.
 		n, oobn, flags, _, err = c.ReadMsgUnix(c.in, oob)
 	}
 	if err != nil {
@@ -87,7 +87,7 @@ func (c *Conn) PeerPidfd() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "pidfd"), nil
 }
 
-// firstFile returns the first passed file and closes any others.
+// firstFile returns the first file of the control message, and closes any others.
 func firstFile(oob []byte) *os.File {
 	var first *os.File
 	messages, err := unix.ParseSocketControlMessage(oob)

@@ -7,8 +7,8 @@
 //
 // # What it guarantees
 //
-// A function returns the kernel's answer. A function waits for another process only
-// if its comment says so ([Lock], [Flock], [Fork], [AwaitDeath]).
+// A function returns the kernel's answer. Only the functions whose comments say so wait for
+// another process ([Lock], [Flock], [Fork], [AwaitDeath]).
 //
 // # Clock
 //
@@ -18,8 +18,8 @@
 //
 // # What it does not guarantee
 //
-//   - A machine that is paused cannot see that its clocks stood still. [Leaps] sees
-//     only that the wall clock is set right afterwards, if anybody sets it.
-//   - A process id names a process only until that process is reaped. The caller of
-//     [Signal] has to be the process that reaps.
+//   - After a pause a machine cannot see that its clocks stood still. [Leaps] notices
+//     only that the wall clock is corrected afterwards, if anybody corrects it.
+//   - A process id names a process only until that process is reaped. So only the
+//     process that reaps may call [Signal].
 package host

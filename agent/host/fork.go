@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// forks is locked during a fork, which may hang. A second fork then waits, and Trim does
+// forks is locked during a fork, which may hang. Meanwhile a second fork waits, and Trim does
 // nothing.
 var forks sync.Mutex
 
@@ -29,11 +29,11 @@ func Fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err erro
 const heapLimit = 256 << 20
 
 // uncollected calls f while no garbage collection runs or begins: the GC percentage is off
-// during f. A collection that ends just before f already reads this setting. Without a
-// memory limit that collection would set an unlimited goal for the heap. The Go runtime would
-// then use huge pages of two megabytes for its tables. The memory limit stays after f, because
-// a collection reads the percentage before the limit. If the limit were lifted between the two
-// reads, the goal would be unlimited after all.
+// during f. A collection that ends just before f already reads this setting, and would set an
+// unlimited goal for the heap. The Go runtime would then use huge pages of two megabytes for
+// its tables. The memory limit prevents that. The limit stays after f, because a collection
+// reads the percentage before the limit. If f's end removed the limit between these two reads,
+// the goal would be unlimited after all.
 func uncollected(f func()) {
 	debug.SetMemoryLimit(heapLimit)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))

@@ -17,7 +17,7 @@ import (
 // Without the memory limit, a shim's memory grows from two to four megabytes after some
 // starts of its child.
 func TestForkAddsNoHugePagesToTheProcess(t *testing.T) {
-	// The flag hg means that huge pages are advised for the mapping, even if this
+	// The flag hg means that the process advises huge pages for the mapping, even if this
 	// kernel has none.
 	huge := func() int {
 		maps, err := os.ReadFile("/proc/self/smaps")

@@ -13,36 +13,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leap is the shortest change of the wall clock that counts as the trace of a pause. A
-// shorter pause goes unseen, and costs up to a quarter of the least margin, which is 2 s. Two
-// clocks, one a thousandth fast and one a thousandth slow, cost 20 ms more. The rest of the
-// margin is for a late watchdog. The margin does not cover both an unseen pause and two
-// clocks at chronyd's full rate. Even without a pause, two such clocks drift apart by 1.8 s
-// in a lease of 12 s (api.Budget).
+// leap is the shortest change of the wall clock that counts as the trace of a pause. A shorter
+// pause is not noticed, and uses up to a quarter of the least margin (2 s). Two clocks, one a
+// thousandth fast and one a thousandth slow, use 20 ms more. The rest of the margin is for a
+// late watchdog. The margin does not cover both an unnoticed pause and two clocks at chronyd's
+// full rate. Even without a pause, two such clocks drift apart by 1.8 s in a lease of 12 s
+// (api.Budget).
 const leap = 500 * time.Millisecond
 
-// Leaps notices that the wall clock leapt, forward or back, against CLOCK_BOOTTIME.
+// Leaps notices that the wall clock has leapt, forward or back, compared with CLOCK_BOOTTIME.
 //
-// A machine cannot see its own pause, because all of its clocks stand still. Only the
-// wall clock is corrected afterwards, by the hypervisor or by a time server. A wall
-// clock that was set for another reason looks the same. Neither slewing
-// nor a suspend is a leap: slewing changes both clocks alike, and both clocks go on
-// during a suspend.
+// A machine cannot see its own pause, because all of its clocks stand still. Only the wall
+// clock is corrected afterwards, by the hypervisor or by a time server. If a person sets the
+// wall clock for another reason, that looks the same. Neither slewing nor a suspend is a leap:
+// slewing changes both clocks alike, and both clocks go on during a suspend.
 type Leaps struct {
-	// C delivers a value after the wall clock was set.
+	// C delivers a value after somebody has set the wall clock.
 	C         chan struct{}
 	now, wall func() time.Duration
 	base      window
 	file      *os.File // the timer that the kernel cancels; nil without one
 }
 
-// window bounds the distance of the wall clock from CLOCK_BOOTTIME, because the two
-// clocks cannot be read at one instant.
+// window bounds the difference between the wall clock and CLOCK_BOOTTIME, because the two
+// clocks cannot be read at the same instant.
 type window struct{ low, high time.Duration }
 
-// NewLeaps begins to compare the two clocks. Where the kernel does not report that the
-// wall clock was set (gVisor), C stays empty. Then a shim compares the clocks only
-// after its other inputs, at the latest at each beat.
+// NewLeaps begins to compare the two clocks. In a kernel that does not report when the wall
+// clock is set (gVisor), C stays empty. A shim then compares the clocks only after its other
+// inputs, at the latest at each beat.
 func NewLeaps() *Leaps {
 	l := LeapsOf(Now, Wall)
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
@@ -56,27 +55,27 @@ func NewLeaps() *Leaps {
 		return l
 	}
 	l.file = os.NewFile(uintptr(fd), "wall clock")
-	l.Settle() // after the timer, so that no step between the two is missed
+	l.Settle() // Settle comes after the timer, so that no leap between the two is missed
 	return l
 }
 
-// LeapsOf compares a wall clock with a clock that is never set. The caller writes to C
-// each time that the wall clock was set.
+// LeapsOf compares a wall clock with a clock that nobody sets. The caller writes to C each time
+// that somebody has set the wall clock.
 func LeapsOf(now, wall func() time.Duration) *Leaps {
 	l := &Leaps{C: make(chan struct{}, 1), now: now, wall: wall}
 	l.Settle()
 	return l
 }
 
-// Run writes to C whenever the wall clock was set, until Close.
+// Run writes to C each time that somebody has set the wall clock, until Close.
 func (l *Leaps) Run() {
 	if l.file != nil {
 		l.pass(l.file.Read)
 	}
 }
 
-// pass passes on each cancellation of the timer. When the wall clock is set, the kernel
-// answers the next read with ECANCELED, and the timer stays armed.
+// pass writes to C at each cancellation of the timer. When somebody sets the wall clock, the
+// kernel answers the next read of the timer with ECANCELED. The timer stays armed.
 func (l *Leaps) pass(read func([]byte) (int, error)) {
 	var expirations [8]byte
 	for {
@@ -123,23 +122,22 @@ func (l *Leaps) Close() error {
 	return l.file.Close()
 }
 
-// Leapt reports whether the wall clock leapt since the last Settle. Several small steps
-// add up to a leap.
+// Leapt reports whether the wall clock has leapt since the last Settle. Several small steps add
+// up to a leap.
 func (l *Leaps) Leapt() bool {
 	now := l.read()
 	return now.low-l.base.high >= leap || l.base.low-now.high >= leap
 }
 
-// Settle makes the clocks' present distance the base of later comparisons.
+// Settle makes the present difference of the clocks the base of later comparisons.
 func (l *Leaps) Settle() { l.base = l.read() }
 
-// narrow is the width below which a reading of both clocks is good enough. Two system calls
-// that nothing interrupts take a microsecond, so only an interrupted reading is wider.
+// narrow is the width of a reading of both clocks that needs no further attempt. Two system
+// calls that nothing interrupts take a microsecond, so only an interrupted reading is wider.
 const narrow = time.Millisecond
 
-// read reads both clocks, in as narrow a window as it gets in a few attempts. A
-// thread that is interrupted in each attempt returns a wider window, in which Leapt may
-// miss a small leap.
+// read reads both clocks in a few attempts, and returns the narrowest window. If something
+// interrupts each attempt, the window is wider, and Leapt may miss a small leap.
 func (l *Leaps) read() window {
 	best := window{high: math.MaxInt64}
 	for range 5 {

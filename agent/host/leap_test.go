@@ -42,8 +42,8 @@ func TestWallClockStepsAboveTheBoundAreLeaps(t *testing.T) {
 	}
 }
 
-// The kernel shows the flags of a timer: absolute (1), and cancelled when the clock
-// is set (2).
+// The kernel shows the flags of a timer: absolute (1), and cancelled when somebody sets the
+// clock (2).
 func TestKernelCancelsLeapTimerWhenClockIsSet(t *testing.T) {
 	l := NewLeaps()
 	defer l.Close()
@@ -80,7 +80,7 @@ func TestUnchangedWallClockCausesNoLeap(t *testing.T) {
 	var ahead atomic.Int64
 	l := LeapsOf(Now, func() time.Duration { return Wall() + time.Duration(ahead.Load()) })
 	leapt := l.Watch(t.Context())
-	l.C <- struct{}{} // the clock was not set
+	l.C <- struct{}{} // nobody has set the clock
 	ahead.Store(int64(time.Minute))
 	l.C <- struct{}{}
 	<-leapt

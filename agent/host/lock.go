@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock makes this process the only acting agent of its pod. Lock waits until no
-// other process holds the flock on the file. The flock ends with the process.
+// Lock waits until no other process holds the flock on the file, and takes the flock. From then
+// on this process is the only agent that acts for its pod. The flock ends with the process.
 func Lock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -29,8 +29,8 @@ func Lock(ctx context.Context, path string, log *slog.Logger) (*os.File, error) 
 	select {
 	case err = <-locked:
 	case <-ctx.Done():
-		// The kernel's wait cannot be cancelled. When the wait ends, the goroutine
-		// gives up the flock at once.
+		// The wait in the kernel cannot be cancelled. If that wait ends after all, the
+		// goroutine gives up the flock at once.
 		go func() { _, _ = <-locked, f.Close() }()
 		return nil, context.Cause(ctx)
 	}

@@ -9,31 +9,31 @@ import (
 	"syscall"
 )
 
-// A pid file on a volume outlives its writer. PostgreSQL and other programs do not
-// start while another process of the same user has the process id in the file. Without
-// a shim, the container's first process always has the same process id, and finds only
-// itself. Behind a shim, the child might find a thread of the shim, because the kernel
-// accepts a thread's id as a process id. So every shim keeps the ids of threads and of
-// children apart in the same way: first all threads, then a gap, then children.
+// A pid file on a volume outlives its writer. PostgreSQL and other programs do not start if the
+// process id in their file belongs to another process of the same user. Without a shim, the
+// container's first process always has the same process id, and finds only itself. Behind a
+// shim, that id might belong to a thread of the shim, because the kernel accepts a thread's id
+// as a process id. So every shim separates the ids of its threads from those of its children:
+// first all threads, then a gap, then children.
 const (
 	// threads is the number of threads that a shim starts within its first seconds.
 	threads = 7
-	// gap is the number of ids between the threads and the children. The container runtime
-	// may use some ids before a shim starts. So the ids of the threads differ between two
-	// containers, but by less than gap.
+	// gap is the number of unused ids between the threads and the children. The container
+	// runtime may use some ids before a shim starts. So the ids of the threads differ between
+	// two containers, but by less than gap.
 	gap = 32
 )
 
-// SpreadNumbers makes the threads, then the gap. If a fork fails for lack of a right or
-// of memory, the gap stays smaller.
+// SpreadNumbers starts the threads, and then uses up the ids of the gap. If a fork fails for
+// lack of a right or of memory, the gap stays smaller.
 func SpreadNumbers() {
 	var ready, given sync.WaitGroup
 	ready.Add(threads)
 	release := make(chan struct{})
 	for range threads {
 		given.Go(func() {
-			// A locked goroutine has a thread to itself. After the unlock, that
-			// thread idles.
+			// A locked goroutine has a thread that no other goroutine uses. After the unlock,
+			// that thread idles.
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			ready.Done()
@@ -42,12 +42,12 @@ func SpreadNumbers() {
 	}
 	ready.Wait()
 	close(release)
-	// The Go runtime reuses only idle threads. So SpreadNumbers waits until no goroutine
-	// holds one of the new threads.
+	// The Go runtime reuses only idle threads. So SpreadNumbers waits until each of the new
+	// threads is idle.
 	given.Wait()
 	for range gap {
 		// Each fork uses up one process id, and ends because its exec finds no file. A fork
-		// shares the shim's memory, so all forks together take 3 ms.
+		// shares the memory of the shim, so all forks together take only 3 ms.
 		if _, err := syscall.ForkExec("", []string{""}, &syscall.ProcAttr{}); err != syscall.ENOENT {
 			return
 		}

@@ -29,7 +29,7 @@ func AwaitDeath(ctx context.Context, pidfd *os.File) error {
 	return err
 }
 
-// readable tells the Go runtime's poller whether a pidfd's process is dead. The poller
+// readable reports to the Go runtime's poller whether a pidfd's process is dead. The poller
 // calls the function again when the process may have died.
 func readable(fd uintptr) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
@@ -37,7 +37,7 @@ func readable(fd uintptr) bool {
 	return err == nil && n == 1 && fds[0].Revents&unix.POLLIN != 0
 }
 
-// IsPidfd tells whether the file is a pidfd.
+// IsPidfd reports whether the file is a pidfd.
 func IsPidfd(f *os.File) bool {
 	raw, err := f.SyscallConn()
 	if err != nil {

@@ -18,18 +18,18 @@ type Process struct {
 	PID, Parent int
 	// Zombie reports that the process, or at least its first thread, has ended.
 	Zombie bool
-	// Stopped reports that a signal has stopped the process. A process that a debugger
-	// stopped is not Stopped, because the debugger may continue it at any time.
+	// Stopped reports that a signal has stopped the process. A process that a debugger stopped
+	// does not count, because the debugger may continue it at any time.
 	Stopped bool
 }
 
-// Reap reaps one process that has ended. If there is none, Reap returns a process id of
-// 0, and reports whether no child process is left at all. No other function of the
-// program may wait for processes.
+// Reap reaps one process that has ended. If none has ended, the process id is 0. The result
+// none reports that this process has no child process at all. No other function of the program
+// may wait for processes.
 func Reap() (pid int, status unix.WaitStatus, none bool) {
 	for {
-		// __WALL includes processes whose clone(2) asked for another signal than
-		// SIGCHLD at their end.
+		// __WALL includes processes that send another signal than SIGCHLD at their end, because
+		// their clone(2) requested that.
 		pid, err := unix.Wait4(-1, &status, unix.WNOHANG|unix.WALL, nil)
 		switch {
 		case errors.Is(err, unix.EINTR):
@@ -108,8 +108,8 @@ func ParseStat(stat []byte) (Process, bool) {
 	}, true
 }
 
-// Descendants returns the children of root, their children, and so on, parents
-// first.
+// Descendants returns the children of root, the children of those, and so on. Parents come
+// before their children.
 func Descendants(all []Process, root int) []Process {
 	byParent := map[int][]Process{}
 	for _, p := range all {
@@ -121,7 +121,7 @@ func Descendants(all []Process, root int) []Process {
 		var children []Process
 		for _, p := range next {
 			children = append(children, byParent[p.PID]...)
-			// Process ids that changed owners during the read could form a circle.
+			// If process ids were reused during the read, the parents could form a circle.
 			delete(byParent, p.PID)
 		}
 		next = children

@@ -28,11 +28,11 @@ func TestParseStatAcceptsAnyProcessName(t *testing.T) {
 	}
 }
 
-func TestDescendantsAreFoundThroughEveryGeneration(t *testing.T) {
+func TestDescendantsIncludeEveryGeneration(t *testing.T) {
 	t.Parallel()
 	all := []Process{
 		{PID: 1}, {PID: 5, Parent: 4}, {PID: 3, Parent: 1}, {PID: 4, Parent: 3}, {PID: 9, Parent: 0}, {PID: 10, Parent: 9},
-		// The process ids changed owners during the read, so the parents form a circle.
+		// Process ids were reused during the read, so the parents form a circle.
 		{PID: 20, Parent: 21}, {PID: 21, Parent: 20}, {PID: 20, Parent: 1},
 	}
 	var pids []int

@@ -11,11 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Signal sends a signal to a process, or to a process group if pid is negative. An
-// entrypoint may have dropped its user (gosu, su-exec, setpriv) in a container
-// without the capability KILL. Such a container has the capability SETUID, because its
-// entrypoint needs it. So if the kernel refuses, Signal sends the signal as the
-// process's user.
+// Signal sends a signal to a process, or to a process group if pid is negative. An entrypoint
+// may have changed the user of the process (gosu, su-exec, setpriv), in a container without the
+// capability KILL. Such a container has the capability SETUID, because its entrypoint needs it.
+// So if the kernel refuses the signal, Signal sends it as the user of the process.
 func Signal(pid int, sig syscall.Signal) error {
 	err := unix.Kill(pid, sig)
 	if !errors.Is(err, unix.EPERM) {
@@ -31,10 +30,10 @@ func Signal(pid int, sig syscall.Signal) error {
 	return err
 }
 
-// signalAs sends a signal from a thread that has the given user for that instant.
-// Linux keeps a user for each thread; a separate process would need a fork, which may
-// hang or be refused. The real and the saved user stay unchanged. So the other user
-// gains no right over the thread, and the thread gets its own user back.
+// signalAs sends a signal from a thread that has the given user for that moment. In Linux each
+// thread has a user of its own. A separate process would need a fork, which may hang or be
+// refused. The real and the saved user stay unchanged. So the other user gains no right over
+// the thread, and the thread can return to its own user.
 func signalAs(uid, pid int, sig syscall.Signal) error {
 	done := make(chan error)
 	go func() {
@@ -45,14 +44,14 @@ func signalAs(uid, pid int, sig syscall.Signal) error {
 		if err == nil {
 			err = unix.Kill(pid, sig)
 			if errBack := setThreadUser(own); errBack != nil {
-				// The thread still has the other user, so it must run nothing else. The
-				// thread ends with this goroutine, because the goroutine keeps it locked.
+				// The thread still has the other user, so it must run no other code. The thread
+				// ends with this goroutine, because the goroutine keeps it locked.
 				done <- errors.Join(err, errBack)
 				return
 			}
 			if dumpable == 1 {
-				// The kernel clears this flag when the user changes. Without the flag,
-				// the application cannot write to /proc/1/fd/1.
+				// The kernel clears this flag when the user of a thread changes. Without the
+				// flag, the application cannot write to /proc/1/fd/1.
 				_ = unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 			}
 		}

@@ -10,10 +10,9 @@ import (
 	"os"
 )
 
-// Socket listens at a second path, and then moves the socket to the given path. So a
-// stale socket is replaced at once, and no caller finds a socket that refuses
-// connections. Gated containers may run as any user, so mode decides which users may
-// connect.
+// Socket listens at a temporary path, and then moves the socket to the given path. So the new
+// socket replaces an old one in one step, and no caller finds a socket that refuses
+// connections. Gated containers may run as any user, so mode decides which users may connect.
 func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 	fresh := path + ".new"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -23,7 +22,7 @@ func Socket(network, path string, mode os.FileMode) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open socket %s: %w", path, err)
 	}
-	l.SetUnlinkOnClose(false) // the path may then belong to a later agent process
+	l.SetUnlinkOnClose(false) // by the time of the close, the path may belong to a later agent process
 	if err = os.Chmod(fresh, mode); err == nil {
 		err = os.Rename(fresh, path)
 	}

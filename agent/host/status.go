@@ -33,8 +33,8 @@ func ReadStatus(pid int) (Status, error) {
 	return parseStatus(string(text))
 }
 
-// parseStatus reads lines of "Name:\tvalue". The kernel escapes a newline in the
-// process's own name.
+// parseStatus reads lines of "Name:\tvalue". The kernel escapes a newline in the name of the
+// process.
 func parseStatus(text string) (s Status, err error) {
 	s.UID = -1
 	masks := map[string]*uint64{"SigBlk": &s.blocked, "SigIgn": &s.ignored, "SigCgt": &s.caught}

@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Terminal is the container's terminal, if it has one, while this process leads the
-// session that the terminal controls.
+// Terminal is the terminal of the container, if this process leads the session that the
+// terminal controls.
 type Terminal struct {
-	FD int // -1: none
+	FD int // -1 means no terminal
 }
 
-// FindTerminal returns the terminal among the standard files.
+// FindTerminal returns the terminal that is one of the standard files, if any.
 func FindTerminal() Terminal {
 	own, err := unix.Getsid(0)
 	if err != nil || own != os.Getpid() {
@@ -31,10 +31,10 @@ func FindTerminal() Terminal {
 	return Terminal{FD: -1}
 }
 
-// Give gives the terminal up, so that the child can lead the session that the
-// terminal controls. The result is false if this process has no terminal to give.
-// Job control and keys then work as in a container without a shim.
-// The kernel sends SIGHUP and SIGCONT to the foreground group, which is this process.
+// Give gives the terminal up, so that the child can lead the session that the terminal
+// controls. Then job control and keys work as in a container without a shim. The result is
+// false if this process has no terminal. The kernel sends SIGHUP and SIGCONT to the foreground
+// group, to which this process belongs.
 func (t Terminal) Give() bool {
 	return t.FD >= 0 && unix.IoctlSetInt(t.FD, unix.TIOCNOTTY, 0) == nil
 }

@@ -9,15 +9,14 @@ import (
 	"time"
 )
 
-// trimEvery is the period in which Trim gives memory back to the kernel. Each time takes
-// a few milliseconds. The Go runtime is made for larger programs, and gives no memory of
-// a small process back.
+// trimEvery is the time between two trims, each of which takes a few milliseconds. The Go
+// runtime is made for larger programs, and returns no memory of a small process to the kernel.
 const trimEvery = time.Minute
 
-// Trim gives back, until ctx ends, the memory that busy moments have left. An agent or
-// shim mostly waits, so the memory is of more use to the application beside it. Trim
-// does nothing during a fork. Otherwise a garbage collection would wait for a fork that
-// hangs, and the whole process would wait for the collection.
+// Trim returns, until ctx ends, the memory of busy moments to the kernel. An agent or a shim
+// mostly waits, so the application beside it has more use for the memory. Trim does nothing
+// during a fork, which may hang. A garbage collection would wait for the fork, and the whole
+// process would wait for the collection.
 func Trim(ctx context.Context) {
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()
@@ -28,7 +27,7 @@ func Trim(ctx context.Context) {
 			return
 		}
 		if forks.TryLock() {
-			// Each collection halves the stacks that have grown.
+			// Each collection halves those stacks that have grown.
 			for range 3 {
 				debug.FreeOSMemory()
 			}

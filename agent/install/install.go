@@ -72,7 +72,7 @@ func openDir(dir string) error {
 	return nil
 }
 
-// alone runs f while no other process runs f for this directory.
+// alone runs f while no other process runs such a function for this directory.
 func alone(dir string, f func() error) error {
 	lock, err := os.Open(dir)
 	if err != nil {
@@ -85,9 +85,9 @@ func alone(dir string, f func() error) error {
 	return f()
 }
 
-// copySelf writes nothing if the binary is already there, because a restarted
-// agent may find the disk full. copySelf writes to one fixed temporary name. If
-// the process is killed, one file stays, and the next process overwrites it.
+// copySelf writes nothing if the binary is already there, because a restarted agent may find
+// the disk full. copySelf first writes to a temporary file, which always has the same name. If
+// the process is killed, only that file stays, and the next process overwrites it.
 func copySelf(to string) error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {
@@ -104,7 +104,7 @@ func copySelf(to string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(fresh.Name()) // does nothing after the rename
+	defer os.Remove(fresh.Name()) // after the rename, this does nothing
 	_, err = io.Copy(fresh, self)
 	if err == nil {
 		err = fresh.Chmod(0o555)

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package instant has the instant that never comes. Packages claim, turn, leave and show
-// return that instant, and the agent's loop compares with it. An instant is the time since
-// boot (CLOCK_BOOTTIME), as a [time.Duration].
+// Package instant defines the instant that never comes. Packages claim, turn, leave and show
+// return that instant, and the agent's loop compares with it. An instant is the time since boot
+// (CLOCK_BOOTTIME), as a [time.Duration].
 package instant
 
 import (

@@ -24,17 +24,17 @@ type Config struct {
 	// Host and Port are the address of the API server (KUBERNETES_SERVICE_HOST and
 	// _PORT).
 	Host, Port string
-	// TokenFile is the path of the service account token, and CAFile is the path of the
-	// API server's CA. The client reads the files when it needs them, so the files may
-	// appear later than the client.
+	// TokenFile is the path of the service account token, and CAFile is the path of the API
+	// server's CA. The client reads the files when it needs them, so the files may appear after
+	// the call of New.
 	TokenFile, CAFile string
 	// Version is the agent's version, for the User-Agent header.
 	Version string
 }
 
-// Client sends requests for one namespace to one API server. Its methods may be
-// called concurrently. The client bounds the time until it is connected, and the time
-// until an answer begins. Only the context bounds the rest of a call.
+// Client sends requests for one namespace to one API server. Its methods may be called
+// concurrently. The client bounds the time until it is connected, and the time until an answer
+// begins. Only the context of a call bounds the rest of that call.
 type Client struct {
 	config    Config
 	base      string
@@ -43,7 +43,7 @@ type Client struct {
 	transport *http.Transport
 }
 
-// New makes a client without opening a connection.
+// New returns a client without opening a connection.
 func New(config Config) (*Client, error) {
 	switch {
 	case config.Namespace == "":
@@ -84,9 +84,8 @@ func (c *Client) GetLease(ctx context.Context, name string) (*Lease, error) {
 	return lease, nil
 }
 
-// UpdateLease replaces exactly the object that the Lease was read from, and
-// returns the stored Lease. [Refused] tells which errors prove that nothing was
-// stored.
+// UpdateLease replaces only the state of the Lease that was read, and returns the stored Lease.
+// [Refused] reports whether an error proves that the API server stored nothing.
 func (c *Client) UpdateLease(ctx context.Context, lease *Lease) (*Lease, error) {
 	stored, err := c.updateLease(ctx, lease)
 	if err != nil {
@@ -142,9 +141,9 @@ type request struct {
 	accept string
 }
 
-// maxBody bounds the size of one answer or one watch frame, and so the agent's
-// memory. No object exceeds the 1.5 MiB that etcd accepts in one request, so the
-// client never refuses an existing object.
+// maxBody bounds the size of one answer or one frame of a watch, and so the memory of the
+// agent. No object exceeds the 1.5 MiB that etcd accepts in one request, so no existing object
+// is too large for the client.
 const maxBody = 2 << 20
 
 // call sends the request and returns the body of a successful answer.
@@ -157,10 +156,9 @@ func (c *Client) call(ctx context.Context, r request) ([]byte, error) {
 	return readBounded(response.Body)
 }
 
-// send sends the request and returns a successful answer, whose body the caller
-// closes. After a 401, the client reads the service account token again. If the token
-// has changed, the client repeats the request, because the unauthenticated request
-// changed nothing.
+// send sends the request and returns a successful answer, whose body the caller closes. After a
+// 401, the client reads the service account token again. If the token has changed, the client
+// repeats the request, because a request without authentication has changed nothing.
 func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	bearer, err := c.token.get(time.Now())
 	if err != nil {
@@ -177,8 +175,8 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	return c.roundTrip(ctx, r, fresh)
 }
 
-// roundTrip uses the transport without an http.Client, so that it follows no
-// redirects and stores no cookies.
+// roundTrip uses the transport without an http.Client. So roundTrip follows no redirects, and
+// stores no cookies.
 func (c *Client) roundTrip(ctx context.Context, r request, bearer string) (*http.Response, error) {
 	target := c.base + r.path
 	if len(r.query) > 0 {
@@ -206,7 +204,8 @@ func (c *Client) roundTrip(ctx context.Context, r request, bearer string) (*http
 		return response, nil
 	}
 	defer response.Body.Close()
-	// The status alone decides the error. A broken body costs only the message.
+	// The status alone decides which error this is. If the body is broken, the error only lacks
+	// its message.
 	text, _ := readBounded(response.Body)
 	return nil, newStatusError(response.StatusCode, response.Header.Get("Retry-After"), text)
 }

@@ -90,8 +90,8 @@ func TestReplyWithAnotherLeaseIsNotARefusal(t *testing.T) {
 	assert.False(t, Refused(err))
 }
 
-// A PUT whose answer was lost may have been stored. If the transport repeated the PUT,
-// the second PUT would conflict with the first.
+// A PUT whose answer was lost may have been stored. If the transport repeated that PUT, the
+// second one would conflict with the first.
 func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 	var puts atomic.Int32
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
@@ -103,9 +103,8 @@ func TestUpdateWithALostReplyIsNotRepeated(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		panic(http.ErrAbortHandler)
 	}).client(t)
-	// The connection was used before, so the transport could mistake it for an idle
-	// connection that the server has closed. The transport would then send the PUT
-	// again.
+	// The connection has served a request before. So the transport could mistake the lost
+	// answer for an idle connection that the server has closed, and send the PUT again.
 	lease, err := client.GetLease(t.Context(), "biller")
 	require.NoError(t, err)
 	_, err = client.UpdateLease(t.Context(), lease)
@@ -258,7 +257,7 @@ func TestServiceAccountTokenIsReadOnceAMinute(t *testing.T) {
 		{0, " one \n", "one"},
 		{59 * time.Second, "two", "one"},
 		{61 * time.Second, "two", "two"},
-		{200 * time.Second, "", "two"}, // the file is being written, so the old token still counts
+		{200 * time.Second, "", "two"}, // the file is incomplete, so the old token still counts
 		{261 * time.Second, "three", "three"},
 	} {
 		write(t, file, step.text)

@@ -44,8 +44,8 @@ func (t *token) reread(now time.Time) (string, error) {
 	return t.read(now)
 }
 
-// read keeps the old token if the file cannot be read. The old token may still be
-// valid; the API server decides that.
+// read keeps the old token if the file cannot be read. The API server decides whether the old
+// token is still valid.
 func (t *token) read(now time.Time) (string, error) {
 	data, err := os.ReadFile(t.file)
 	value := string(bytes.TrimSpace(data))
@@ -73,8 +73,8 @@ type authority struct {
 	last *x509.CertPool
 }
 
-// pool returns the certificates in the file. If the file has no valid ones now, the
-// function returns the last valid ones.
+// pool returns the certificates in the file. If the file has no valid ones now, pool returns
+// the last valid ones.
 func (a *authority) pool() (*x509.CertPool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -10,27 +10,26 @@
 //
 // # Guarantees
 //
-// A write of a Lease replaces only the object that was read. The package never
-// sends a PUT without uid and resourceVersion, because the API server would then
-// create a missing object, or compare nothing. The answer to a write counts only if
-// this request stored the object ([ErrUnchanged] otherwise). Fields of a Lease that
-// this package does not know are written back unchanged. The package repeats
-// a request only once, after a 401, if the service account token has been rotated. A
-// request answered with 401 changed nothing. There is no client-side rate limit,
-// and no request waits for another one.
+// A write of a Lease replaces only the object that was read. The package never sends a PUT
+// without uid and resourceVersion, because the API server would then create a missing object,
+// or compare nothing. The answer to a write counts only if this request stored the object; if
+// not, the error is [ErrUnchanged]. Fields of a Lease that this package does not know are
+// written back unchanged. The package repeats a request only once, after a 401, if the service
+// account token has been rotated. A request answered with 401 changed nothing. The client
+// limits no rate, and no request waits for another one.
 //
 // # Clocks
 //
-// The package compares its own clock with no other clock. The client reads only its own
-// process's clock, for the age of its copy of the service account token.
-// [Pod.GraceLeft] is the difference of two instants in one answer of the API server.
-// The client compares AcquireTime and RenewTime with nothing.
+// The package compares its own clock with no other clock. The client reads the clock of its
+// process only for the age of its copy of the service account token. [Pod.GraceLeft] is the
+// difference of two instants in one answer of the API server. The client compares AcquireTime
+// and RenewTime with no clock.
 //
 // # What is not guaranteed
 //
-// An error alone does not prove that a write was not stored, because the answer may
-// have been lost. [Refused] reports whether an error is such a proof. A watch may be
-// late or silent for any time, since a frozen API server keeps its connections open. So
-// silence proves nothing. But the client notices a cut network path within 8 seconds. A
-// withdrawn CA is not trusted for new connections, but open connections stay.
+// An error alone does not prove that a write was not stored, because the answer may have been
+// lost. [Refused] reports whether an error is such a proof. A watch may be late or silent for
+// any time, because a frozen API server keeps its connections open. So silence proves nothing.
+// Only a cut network path is noticed within 8 seconds. If a CA is withdrawn, new connections no
+// longer trust it, but open connections stay.
 package kube

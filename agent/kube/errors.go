@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Errors that callers tell apart. A [*StatusError] matches those with a status
-// code.
+// These errors let a caller distinguish causes. A [*StatusError] matches the error of its
+// status code.
 var (
 	ErrUnauthorized    = errors.New("unauthorized")             // 401
 	ErrForbidden       = errors.New("forbidden")                // 403
@@ -23,10 +23,11 @@ var (
 	ErrGone            = errors.New("resource version is gone") // 410
 	ErrTooManyRequests = errors.New("too many requests")        // 429
 
-	// ErrNoUID refuses a PUT that would compare nothing, before the client sends it.
+	// ErrNoUID means that the client did not send a PUT for which the API server would have
+	// compared nothing.
 	ErrNoUID = errors.New("lease has no uid or no resource version")
-	// ErrUnchanged means that the API server answered 200 and stored nothing,
-	// because every byte was equal.
+	// ErrUnchanged means that the API server answered 200 but stored nothing, because every
+	// byte was equal.
 	ErrUnchanged = errors.New("nothing was stored: the resource version is the one that was sent")
 	// ErrTooLarge means that a body or a watch frame exceeds maxBody.
 	ErrTooLarge = errors.New("answer is too large")
@@ -34,14 +35,14 @@ var (
 	ErrMalformed = errors.New("malformed answer")
 )
 
-// StatusError is an answer other than a success, or an ERROR event of a watch.
+// StatusError is an answer that is no success, or an ERROR event of a watch.
 type StatusError struct {
 	// Code is the HTTP status.
 	Code int
 	// Reason and Message come from the API server; both may be empty.
 	Reason  string
 	Message string
-	// RetryAfter is the pause that the API server requests, or zero.
+	// RetryAfter is the pause that the API server requests; zero for none.
 	RetryAfter time.Duration
 }
 
@@ -56,7 +57,7 @@ func (e *StatusError) Error() string {
 	return text
 }
 
-// Is compares the target with the sentinel of the status code.
+// Is reports whether the target is the error of the status code.
 func (e *StatusError) Is(target error) bool {
 	switch e.Code {
 	case http.StatusUnauthorized:
@@ -75,9 +76,9 @@ func (e *StatusError) Is(target error) bool {
 	return false
 }
 
-// Refused reports whether err proves that the request changed nothing. After any other
-// error a write may be stored, because the answer may have been lost after the write
-// was stored. The API server also answers 5xx when it stops waiting for etcd.
+// Refused reports whether err proves that the request changed nothing. After any other error a
+// write may have been stored, because its answer may have been lost. The API server also
+// answers 5xx when it stops waiting for etcd.
 func Refused(err error) bool {
 	if status, ok := errors.AsType[*StatusError](err); ok {
 		return status.Code >= 400 && status.Code < 500 && status.Code != http.StatusRequestTimeout
@@ -123,8 +124,8 @@ func cut(text string, limit int) string {
 	return strings.ToValidUTF8(text[:limit], "")
 }
 
-// maxRetryAfter bounds the pause that a server can request. maxRetryAfter is the
-// longest lease duration, because no agent may be silent for longer.
+// maxRetryAfter bounds the pause that a server can request: it is the longest lease duration,
+// because no agent may send nothing for longer.
 const maxRetryAfter = time.Hour
 
 func seconds(n int) time.Duration {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// microTime is Kubernetes' MicroTime, the format of the times in a Lease. Two
-// times within one microsecond become the same bytes.
+// microTime is Kubernetes' MicroTime, the format of the times in a Lease. Two times within the
+// same microsecond become the same bytes.
 const microTime = "2006-01-02T15:04:05.000000Z07:00"
 
 // Lease is a coordination.k8s.io/v1 Lease. Lease keeps the fields that it does
@@ -32,13 +32,13 @@ type Lease struct {
 	RenewTime       time.Time
 	Transitions     int
 
-	// raw, metadata and spec contain the object as it was read. They never
-	// change, so clones share them.
+	// raw, metadata and spec contain the object as it was read. No method changes them, so
+	// clones share them.
 	raw, metadata, spec object
 }
 
-// object is one level of a JSON object, with undecoded values. Its keys are
-// compared exactly, as in the API server and unlike in encoding/json's structs.
+// object is one level of a JSON object, with undecoded values. Keys are case-sensitive, as in
+// the API server, but unlike the keys of structs in encoding/json.
 type object map[string]json.RawMessage
 
 // Clone returns a copy that can be changed without changing the original.
@@ -76,7 +76,7 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// reader decodes fields until the first error.
+// reader decodes fields until the first error, and keeps that error.
 type reader struct {
 	// of is the kind of the object.
 	of  string
@@ -130,8 +130,8 @@ func (l *Lease) MarshalJSON() ([]byte, error) {
 // writer encodes fields. The field err is the last error, or nil.
 type writer struct{ err error }
 
-// over returns a copy of base with the fields replaced. A nil field removes its
-// key.
+// over returns a copy of base in which the fields are replaced. A field with the value nil is
+// removed.
 func (w *writer) over(base object, fields map[string]any) object {
 	result := make(object, len(base)+len(fields))
 	maps.Copy(result, base)
@@ -171,9 +171,8 @@ func unlessNever(t time.Time) any {
 	return t.UTC().Format(microTime)
 }
 
-// decodeLease decodes a Lease from the API server. decodeLease requires the name,
-// the uid and the resourceVersion, without which the Lease cannot be written
-// again.
+// decodeLease decodes a Lease from the API server. A Lease without a name, a uid or a
+// resourceVersion is an error, because the agent could not write it.
 func decodeLease(data []byte) (*Lease, error) {
 	lease := new(Lease)
 	if err := json.Unmarshal(data, lease); err != nil {

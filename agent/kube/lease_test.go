@@ -74,7 +74,7 @@ func TestUnknownFieldsOfALeaseSurviveAWrite(t *testing.T) {
 		`"2026-01-02T05:04:05.700000+02:00"`, `"2026-01-02T02:04:06.000000Z"`,
 		`"metaparticle.io/token": "40"`, `"metaparticle.io/token": "41"`)
 	assert.JSONEq(t, want, string(written))
-	// JSONEq compares numbers as floats, which cannot represent this one.
+	// JSONEq compares numbers as floats, and no float is equal to this number.
 	assert.Contains(t, string(written), "9007199254740993")
 }
 

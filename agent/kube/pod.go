@@ -10,32 +10,34 @@ import (
 	"net/http"
 	"net/url"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// metadataAlone requests an object without its spec and status. Whole pods would
-// be most of the memory that an agent allocates in a handover.
+// metadataAlone requests an object without its spec and status. If an agent read whole pods,
+// they would be most of the memory that it allocates in a handover.
 const metadataAlone = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
-// Pod is the API server's answer to a patch.
+// Pod is the part of a pod that the agent needs, from the API server's answer to a patch.
 type Pod struct {
 	ResourceVersion string
-	// Deleted reports that a user or controller has deleted the pod, and the
-	// kubelet is stopping it.
+	// Deleted reports that a person or a controller has deleted the pod, so the kubelet is
+	// stopping it.
 	Deleted bool
-	// GraceLeft is the rest of a deleted pod's grace, by the API server's own clock.
-	// GraceLeft is wrong by less than a second. GraceLeft is zero if the answer lacks
-	// the end of the grace, or its own date.
+	// GraceLeft is the rest of a deleted pod's grace, by the API server's own clock. The error
+	// is less than a second. GraceLeft is zero if the answer contains no end of the grace, or
+	// no date.
 	GraceLeft time.Duration
-	// DeletionCost is the value of the pod's annotation pod-deletion-cost; empty without
-	// it.
+	// DeletionCost is the value of the pod's annotation pod-deletion-cost; empty without that
+	// annotation.
 	DeletionCost string
 }
 
-// PatchPodStatus applies a strategic merge patch to a pod through its status
-// subresource. The API server merges conditions by their type, and also accepts
-// labels and annotations in the same patch. PatchPodStatus returns the pod after the
-// patch; an empty patch ({}) only reads it. If the patch names another resourceVersion,
-// the API server refuses it with [ErrConflict].
+// PatchPodStatus applies a strategic merge patch to a pod through its status subresource. The
+// API server merges conditions by their type, and also accepts labels and annotations in the
+// same patch. PatchPodStatus returns the pod after the patch; the empty patch ({}) changes
+// nothing. If the patch names another resourceVersion than the pod has, the API server refuses
+// the patch with [ErrConflict].
 func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (Pod, error) {
 	response, err := c.send(ctx, request{
 		method:      http.MethodPatch,
@@ -67,8 +69,7 @@ func (c *Client) PatchPodStatus(ctx context.Context, pod string, patch []byte) (
 	}, nil
 }
 
-// ReadPod returns the pod by an empty patch, because the agent has no right to read
-// pods.
+// ReadPod reads the pod by an empty patch, because the agent has no right to read pods.
 func (c *Client) ReadPod(ctx context.Context, pod string) (Pod, error) {
 	return c.PatchPodStatus(ctx, pod, []byte("{}"))
 }
@@ -86,9 +87,9 @@ type podAnswer struct {
 	}
 }
 
-// graceLeft returns the rest of the pod's grace at the date of the answer. The end of the
-// grace may come from another API server than the date, and one of their clocks may be
-// late. So graceLeft returns at most the whole grace.
+// graceLeft returns the rest of the pod's grace at the date of the answer. The end of the grace
+// may come from another API server than the date, and one of their clocks may be wrong. So
+// graceLeft never returns more than the whole grace.
 func (a *podAnswer) graceLeft(date string) time.Duration {
 	end, err := time.Parse(time.RFC3339, a.Metadata.DeletionTimestamp)
 	now, dateErr := http.ParseTime(date)
@@ -117,12 +118,9 @@ type Event struct {
 	Type      EventType
 	// Reason is a name in CamelCase. Message is a sentence.
 	Reason, Message string
-	// Time is the instant of the event.
+	// Time is the instant at which the event happened.
 	Time time.Time
 }
-
-// reporter is the agent's name in Events.
-const reporter = "metaparticle-agent"
 
 // maxEventMessage is the API's limit for an Event's message, in bytes.
 const maxEventMessage = 1024
@@ -159,13 +157,13 @@ func (e Event) object(namespace string) map[string]any {
 		"type":           e.Type,
 		"reason":         e.Reason,
 		"message":        cut(e.Message, maxEventMessage),
-		// Without an eventTime the API server requires no further fields. Kubectl
-		// sorts by these timestamps.
+		// Without an eventTime, the API server requires no further fields. Kubectl sorts Events
+		// by these timestamps.
 		"firstTimestamp":     at,
 		"lastTimestamp":      at,
 		"count":              1,
-		"source":             map[string]any{"component": reporter},
-		"reportingComponent": reporter,
+		"source":             map[string]any{"component": api.AgentReporter},
+		"reportingComponent": api.AgentReporter,
 		"reportingInstance":  e.PodName,
 	}
 }

@@ -14,18 +14,18 @@ import (
 )
 
 const (
-	// silence bounds the time until the agent notices a cut network path.
-	// TCP_USER_TIMEOUT covers data in flight; keepalive covers an idle connection (5 s
-	// idle, then three probes a second apart). The shortest lease is 10 s, so a new
-	// connection still has time.
+	// silence bounds the time until the agent notices a cut network path. TCP_USER_TIMEOUT
+	// covers data in flight; keepalive covers an idle connection (5 s idle, then three probes a
+	// second apart). The shortest lease is 10 s, so the agent still has time for a new
+	// connection.
 	silence       = 8 * time.Second
 	probeIdle     = 5 * time.Second
 	probeInterval = time.Second
 	probeCount    = 3
 
-	// dialTimeout bounds connecting and the TLS handshake together. The kernel
-	// repeats a lost SYN after 1 and 3 s; a server that needs more time counts as
-	// unreachable. A request's own context may end it earlier.
+	// dialTimeout bounds the time for the connection and the TLS handshake together. The kernel
+	// repeats a lost SYN after 1 and 3 s; a server that needs more time counts as unreachable.
+	// The context of a request may end the attempt earlier.
 	dialTimeout = 5 * time.Second
 
 	// idleTimeout is less than the 90 s after which the API server closes an idle
@@ -37,20 +37,20 @@ const (
 	// to 15 s by default).
 	headerTimeout = 30 * time.Second
 
-	// bufferSize is enough for a Lease and keeps an idle watch small.
+	// bufferSize is large enough for a Lease, and small enough for an idle watch.
 	bufferSize = 4 << 10
 )
 
-// curves are the cheapest key exchanges that every API server supports. Go's
-// default, a post-quantum exchange, costs a kilobyte each way and lasting memory.
-// The content of this connection must stay secret for minutes only.
+// curves are the cheapest key exchanges that every API server supports. Go's default, a
+// post-quantum exchange, costs a kilobyte in each direction and lasting memory. The content of
+// this connection must stay secret only for minutes.
 var curves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
-// newTransport returns a transport that speaks only HTTP/1.1, so that each request has
-// its own connection. A request that times out closes only its own connection, and a
-// watch shares none with a renewal. A hanging HTTP/2 connection would block all
-// requests, for long. The transport ignores HTTP proxies, because the variables in the
-// environment are meant for the application.
+// newTransport returns a transport that speaks only HTTP/1.1, so that each request has its own
+// connection. A request that times out closes only its own connection, and a watch and a
+// renewal share none. A hanging HTTP/2 connection would block all requests for long. The
+// transport ignores HTTP proxies, because these environment variables are meant for the
+// application.
 func newTransport(ca *authority, host string) *http.Transport {
 	dialer := &net.Dialer{
 		Timeout: dialTimeout,
@@ -63,8 +63,8 @@ func newTransport(ca *authority, host string) *http.Transport {
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Protocols: protocols,
-		// A TLSClientConfig would fix the CA. Dialling here lets each new
-		// connection trust the current CA file.
+		// A TLSClientConfig would fix the CA. With this function, each new connection trusts
+		// the present content of the CA file.
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()

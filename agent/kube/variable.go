@@ -21,15 +21,16 @@ type Variable struct {
 	UID             string
 	ResourceVersion string
 
-	// Value is the text, and Integer the integer. At most one of the two is not nil. A new
-	// Variable has neither.
+	// Value is the text, and Integer the integer. At most one of the two is set; both are nil
+	// in a new Variable.
 	Value   *string
 	Integer *int64
-	// Fence names the hold under which the Variable was written last; nil for none.
+	// Fence names the hold under which an agent last wrote the Variable; nil for none.
 	Fence *Fence
-	// Write names the last write of an agent.
+	// Write is the id of the last write of an agent.
 	Write string
-	// Keyed counts the adds with a key, and Keys has the last of them.
+	// Keyed is the number of adds with an idempotency key so far, and Keys has the last of
+	// them.
 	Keyed int64
 	Keys  []Key
 
@@ -38,7 +39,7 @@ type Variable struct {
 	raw, metadata, spec object
 }
 
-// Fence names a hold by its lock, and by a token that only grows within an epoch.
+// Fence names a hold by its lock and a token. Within an epoch the token only grows.
 type Fence struct {
 	Lock  string `json:"lock"`
 	Epoch int64  `json:"epoch"`
@@ -50,7 +51,8 @@ type Key struct {
 	Key    string `json:"key"`
 	Add    int64  `json:"add"`
 	Result int64  `json:"result"`
-	// Pod is the uid of the pod that added, and At the count of adds with a key at that add.
+	// Pod is the uid of the pod that added. At is the number of adds with a key, including this
+	// one.
 	Pod string `json:"pod"`
 	At  int64  `json:"at"`
 }
@@ -129,8 +131,8 @@ func (v *Variable) MarshalJSON() ([]byte, error) {
 	return json.Marshal(whole)
 }
 
-// decodeVariable decodes a Variable from the API server. decodeVariable requires the name, the uid
-// and the resourceVersion, without which the Variable cannot be written again.
+// decodeVariable decodes a Variable from the API server. A Variable without a name, a uid or a
+// resourceVersion is an error, because the agent could not write it.
 func decodeVariable(data []byte, name string) (*Variable, error) {
 	v := new(Variable)
 	if err := json.Unmarshal(data, v); err != nil {
@@ -155,8 +157,8 @@ func (c *Client) GetVariable(ctx context.Context, name string) (*Variable, error
 	return v, nil
 }
 
-// UpdateVariable replaces exactly the object that the Variable was read from, and returns the
-// stored Variable. [Refused] tells which errors prove that nothing was stored.
+// UpdateVariable replaces only the state of the Variable that was read, and returns the stored
+// Variable. [Refused] reports whether an error proves that the API server stored nothing.
 func (c *Client) UpdateVariable(ctx context.Context, v *Variable) (*Variable, error) {
 	stored, err := updateVariable(ctx, c, v)
 	if err != nil {
@@ -192,8 +194,8 @@ func updateVariable(ctx context.Context, c *Client, v *Variable) (*Variable, err
 }
 
 // WatchVariable calls fn with each event of the Variable after resourceVersion, in order, until
-// the watch ends. The argument gone reports that the Variable was deleted. WatchVariable returns
-// nil and [ErrGone] as [Client.WatchLease] does.
+// the watch ends. The argument gone reports that somebody has deleted the Variable. The result
+// is nil, or [ErrGone], in the same cases as that of [Client.WatchLease].
 func (c *Client) WatchVariable(ctx context.Context, name, resourceVersion string, fn func(v *Variable, gone bool)) error {
 	err := c.watch(ctx, variablesPath(c.config.Namespace), name, resourceVersion, func(kind WatchType, object []byte) error {
 		if kind != Added && kind != Modified && kind != Deleted {

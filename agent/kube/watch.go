@@ -23,40 +23,38 @@ const (
 	Added    WatchType = "ADDED"
 	Modified WatchType = "MODIFIED"
 	Deleted  WatchType = "DELETED"
-	// Bookmark carries a resourceVersion to resume from, and no Lease.
+	// Bookmark has a resourceVersion from which a watch can resume, and no Lease.
 	Bookmark WatchType = "BOOKMARK"
 
-	// failed ends the watch with a [*StatusError].
+	// failed is the event of an error, which ends the watch with a [*StatusError].
 	failed WatchType = "ERROR"
 )
 
 // WatchEvent is one event of a watch.
 type WatchEvent struct {
 	Type WatchType
-	// Lease is the object after the event, or the last state of a deleted one. A
-	// Bookmark has none.
+	// Lease is the object after the event; for a deleted object, its last state. A Bookmark has
+	// no Lease.
 	Lease *Lease
-	// ResourceVersion lets a later watch resume after this event.
+	// ResourceVersion is the version from which a later watch resumes after this event.
 	ResourceVersion string
 }
 
-// The client requests watches of watchMin to watchMin+watchSpread. By default the
-// API server ends a watch after 30 to 60 minutes. Long watches let a standby send
-// almost nothing. They must end, because the API server checks the right to watch
-// only at the start. The spread keeps watches that started together from ending
-// together.
+// A watch of the client lasts between watchMin and watchMin+watchSpread. By default the API
+// server ends a watch after 30 to 60 minutes. With long watches a standby sends almost nothing.
+// A watch must end, because the API server checks the right to watch only at its start. The
+// spread keeps watches that began together from ending together.
 const (
 	watchMin    = 6 * time.Hour
 	watchSpread = 6 * time.Hour
 )
 
-// WatchLease calls fn with each event of the Lease after resourceVersion, in
-// order, until the watch ends. Without a resourceVersion the watch starts with an
-// event for the current Lease, if it exists. WatchLease returns nil when the
-// server ends the watch without an error; the caller then resumes from the last
-// ResourceVersion. [ErrGone] means that the resourceVersion is too old: the
-// caller must read the Lease, and watch from the version of that read. If a watch falls
-// silent, WatchLease does not return.
+// WatchLease calls fn with each event of the Lease after resourceVersion, in order, until the
+// watch ends. Without a resourceVersion the watch starts with an event for the present Lease,
+// if it exists. If the server ends the watch without an error, WatchLease returns nil, and the
+// caller resumes from the last ResourceVersion. [ErrGone] means that the resourceVersion is too
+// old: the caller must read the Lease, and watch from the version of that read. While a watch
+// is silent, WatchLease does not return.
 func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, fn func(WatchEvent)) error {
 	err := c.watch(ctx, c.leasesPath(), name, resourceVersion, leaseEvents(name, fn))
 	if err != nil {
@@ -65,7 +63,7 @@ func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, f
 	return nil
 }
 
-// leaseEvents gives each frame of a watch to fn, as an event of the Lease.
+// leaseEvents passes each frame of a watch to fn, as an event of the Lease.
 func leaseEvents(name string, fn func(WatchEvent)) func(kind WatchType, object []byte) error {
 	return func(kind WatchType, object []byte) error {
 		event, err := decodeEvent(kind, object)
@@ -80,8 +78,8 @@ func leaseEvents(name string, fn func(WatchEvent)) func(kind WatchType, object [
 	}
 }
 
-// watch watches one object of a collection, and gives each frame to take. An error of take ends
-// the watch.
+// watch watches one object of a collection, and passes each frame to take. An error of take
+// ends the watch.
 func (c *Client) watch(ctx context.Context, collection, name, resourceVersion string, take func(kind WatchType, object []byte) error) error {
 	// The API server cannot watch one object, only a collection with a selector.
 	// A Role that names the object allows exactly this selector.
@@ -103,7 +101,7 @@ func (c *Client) watch(ctx context.Context, collection, name, resourceVersion st
 	if err := readWatch(response.Body, take); err != nil {
 		return err
 	}
-	// After the client has cancelled, the server may end the stream without an error.
+	// Once the client has cancelled the watch, the server may end the stream without an error.
 	return ctx.Err()
 }
 

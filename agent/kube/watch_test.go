@@ -26,7 +26,7 @@ func frame(kind WatchType, resourceVersion string) string {
 
 const bookmark = `{"type":"BOOKMARK","object":{"kind":"Lease","metadata":{"resourceVersion":"50","creationTimestamp":null},"spec":{}}}` + "\n"
 
-// collect watches a stream that contains body, and then ends without an error.
+// collect watches a stream that consists of body and then ends without an error.
 func collect(t *testing.T, body string) (seen []string, err error) {
 	t.Helper()
 	err = serve(t, http.StatusOK, body).WatchLease(t.Context(), "biller", "41", func(e WatchEvent) {
@@ -63,7 +63,7 @@ func TestWatchDeliversEachEvent(t *testing.T) {
 	assert.Equal(t, []string{"ADDED 42 h42", "MODIFIED 43 h43", "BOOKMARK 50", "DELETED 51 h51"}, seen)
 }
 
-// The watch delivers the events before the fault, and reads nothing after it.
+// The watch delivers the events before the fault, and no event after it.
 func TestWatchEndsAtFirstErrorOrMalformedEvent(t *testing.T) {
 	for name, c := range map[string]struct {
 		fault string
@@ -162,8 +162,9 @@ func TestWatchHasAConnectionOfItsOwn(t *testing.T) {
 	assert.Equal(t, []string{"43", "44"}, seen)
 }
 
-// FuzzEveryWatchEventHasAResourceVersion checks that each event has a resourceVersion to resume from. Without
-// an event and without an error, the stream must have been empty.
+// FuzzEveryWatchEventHasAResourceVersion checks that each event has a resourceVersion from
+// which a watch can resume. A stream without an event and without an error must have been
+// empty.
 func FuzzEveryWatchEventHasAResourceVersion(f *testing.F) {
 	f.Add([]byte(frame(Added, "42") + bookmark + frame(Deleted, "51")))
 	f.Add([]byte(`{"type":"ERROR","object":{"code":410}}`))

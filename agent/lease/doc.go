@@ -1,16 +1,15 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lease contains the rules that make a slot exclusive. The rules decide when a
-// standby may acquire a Lease, what an agent writes, which answers count, and when a
-// hold ends. The package is pure: it starts nothing, sends nothing, and takes the time
-// as an argument.
+// Package lease contains the rules that make a slot exclusive. The rules decide when a standby
+// may acquire a Lease, what an agent writes, which answers count, and when a hold ends. The
+// package is pure: it starts no goroutine, sends nothing, and takes the time as an argument.
 //
 // # The guarantee
 //
-// Of all programs that follow these rules, at most one holds a slot at any instant. A
-// margin separates the holder's deadline from the instant at which another program may
-// acquire the slot.
+// Of all programs that follow these rules, at most one holds a slot at any instant. A margin
+// separates the holder's deadline from the instant at which another program may acquire the
+// slot.
 //
 //   - Every write replaces exactly the object that was read ([Record.UID] and
 //     [Record.Version]). If two agents read the same version, only one of their
@@ -22,24 +21,24 @@
 //   - A hold's deadline counts from the instant before its last write was sent. A
 //     read may show that one of several unanswered writes was stored, but not
 //     which one. Then the deadline counts from the earliest of them.
-//   - A standby waits from the instant at which it saw the last change. This instant is
-//     later than the instant at which the holder sent the write. The standby waits for
-//     the duration in the Lease, not for its own.
+//   - A standby waits from the instant at which it saw the last change. The holder sent
+//     that write at an earlier instant. The standby waits for the duration in the
+//     Lease, not for its own duration.
 //
 // # Clocks
 //
-// An instant is a [time.Duration] since boot, on a clock that continues while the
-// machine sleeps (CLOCK_BOOTTIME). The rules never compare instants of two
-// machines, only spans. The margin of [api.Budget] covers two clocks that are each
-// off by a twelfth, the most by which chronyd slews. Agents write wall clock times
-// into the Lease for people, and no rule compares these times with a clock.
+// An instant is a [time.Duration] since boot, on a clock that continues while the machine
+// sleeps (CLOCK_BOOTTIME). The rules never compare instants of two machines, only spans. The
+// margin of [api.Budget] covers two clocks that are each off by a twelfth, the most by which
+// chronyd slews. Agents write wall clock times into the Lease for people, and no rule compares
+// these times with a clock.
 //
 // # What is not guaranteed
 //
-// The rules cannot stop a program that ignores them, such as an elector that releases
-// before its work has ended, or a person with kubectl. If another program writes the Lease
-// and keeps its holder, the standbys only wait longer. Package claim follows the
-// annotations that a person writes: [Record.Paused] and [Record.Yield]. Package lease does
-// not know whether a child is dead. An agent needs proof of death before it releases, or
-// before it takes its own Lease back without waiting.
+// The rules cannot stop a person with kubectl, or a program that ignores the rules. Such a program
+// is a leader election that releases before its work has ended. If another program writes the Lease and
+// keeps its holder, the standbys only wait longer. Package claim follows the annotations that a
+// person writes: [Record.Paused] and [Record.Yield]. Package lease does not know whether a
+// child is dead. An agent needs proof of death before it releases, or before it takes its own
+// Lease back without waiting.
 package lease

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Hold is one uninterrupted possession of one slot. Hold starts with the answer
-// to an acquiring write, and computes the child's deadline.
+// Hold is one uninterrupted possession of one slot. A Hold begins with the answer to an
+// acquiring write, and computes the child's deadline.
 type Hold struct {
 	self   Self
 	id     string
@@ -18,12 +18,12 @@ type Hold struct {
 	record Record
 	// from is the instant from which the deadline counts.
 	from time.Duration
-	// pending are the unanswered writes, the earliest first. All of them replace
-	// the version in record, so at most one of them can be stored.
+	// pending are the unanswered attempts, the earliest first. All of them replace the version
+	// in record, so the API server can store at most one of them.
 	pending []pending
 }
 
-// pending is an attempt without an answer.
+// pending is an attempt that the API server has not answered yet.
 type pending struct {
 	sent  time.Duration
 	renew time.Time
@@ -31,15 +31,16 @@ type pending struct {
 
 // Attempt is one write of a hold.
 type Attempt struct {
-	// Sent is the instant before the write was sent.
+	// Sent is the instant just before the write was sent.
 	Sent time.Duration
 	// Record is the content of the write.
 	Record Record
 }
 
-// Begin starts a hold from the answer to an acquiring write. For a hold of an
-// earlier agent process, Begin takes the first renewal by this process instead.
-// An empty token means a new hold, whose token is the version of the answer.
+// Begin starts a hold by the answer to an acquiring write. To resume the hold of an earlier
+// agent process, Begin takes the answer to this process's first renewal, and the token of the
+// hold. For a new hold the argument token is empty, and the version of the answer becomes the
+// token.
 func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, error) {
 	switch {
 	case stored.UID == acquiring.Record.UID && stored.Version == acquiring.Record.Version:
@@ -53,10 +54,9 @@ func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, erro
 	return &Hold{self: s, id: stored.Hold, token: token, record: stored, from: acquiring.Sent}, nil
 }
 
-// Resume returns the write by which a new agent process continues a hold that
-// shims of this pod report. The write gives no deadline, because the new process
-// does not know when the last renewal was sent. [Self.Begin] computes a deadline
-// from the answer.
+// Resume returns the write by which a new agent process continues a hold that shims of this pod
+// report. The write alone gives no deadline, because the new process does not know when the
+// last renewal was sent. [Self.Begin] computes a deadline from the answer.
 func (s Self) Resume(r Record, hold, token string, notes Notes, wall time.Time) (Record, error) {
 	switch {
 	case r.UID == "" || r.Version == "":
@@ -72,31 +72,31 @@ func (s Self) Resume(r Record, hold, token string, notes Notes, wall time.Time) 
 	return next, nil
 }
 
-// ID returns the name of the hold.
+// ID returns the number of the hold.
 func (h *Hold) ID() string { return h.id }
 
 // Token returns the fencing token, which never changes during a hold.
 func (h *Hold) Token() string { return h.token }
 
-// Record returns the last state of the Lease that is known to be stored.
+// Record returns the last state of the Lease that the API server certainly stored.
 func (h *Hold) Record() Record { return h.record }
 
 // Deadline returns the instant by which every child must be dead.
 func (h *Hold) Deadline() time.Duration { return h.from + h.self.Budget.Deadline() }
 
-// DrainAt returns the instant at which the drain begins, unless a renewal succeeds
-// before.
+// DrainAt returns the instant at which the drain begins, unless a renewal succeeds before that
+// instant.
 func (h *Hold) DrainAt() time.Duration { return h.from + h.self.Budget.RenewDeadline }
 
 // RenewAt returns the instant at which the next renewal is due.
 func (h *Hold) RenewAt() time.Duration { return h.from + h.self.Budget.Renew }
 
-// ExpiresAt returns the earliest instant at which another pod may acquire the slot, unless
-// a renewal succeeds before.
+// ExpiresAt returns the earliest instant at which another pod may acquire the slot, unless a
+// renewal succeeds before that instant.
 func (h *Hold) ExpiresAt() time.Duration { return h.from + h.self.Budget.Duration }
 
-// Renew returns an attempt that the caller sends at the instant now, and notes the attempt
-// as pending.
+// Renew returns the next attempt, which the caller sends at the instant now. The attempt is
+// pending from then on.
 func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 	next := h.record
 	next.RenewTime = distinctTime(h.record.RenewTime, wall)
@@ -111,8 +111,8 @@ func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 // Pending returns the number of unanswered attempts.
 func (h *Hold) Pending() int { return len(h.pending) }
 
-// Answered takes the answer to an attempt. Answers may arrive in another order,
-// so Answered ignores an attempt against an older version.
+// Answered takes in the answer to an attempt. Answers may arrive in another order than the
+// attempts, so Answered ignores an attempt that replaced an older version.
 func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	switch {
 	case attempt.Record.Version != h.record.Version:
@@ -126,10 +126,10 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	return nil
 }
 
-// Read takes the result of a consistent read. The caller has to make such a read after a
-// refused or unanswered attempt. Read returns an error if the slot is lost. If the Lease
-// contains the renew time of a pending renewal, that renewal was stored. The deadline then
-// counts from the earliest pending renewal. Any other write moves no deadline.
+// Read takes in the result of a consistent read, which the caller must send after a refused or
+// unanswered attempt. If the slot is lost, Read returns an error. If the Lease contains the
+// renew time of a pending attempt, the API server has stored that attempt. The deadline then
+// counts from the earliest pending attempt. Any other write changes no deadline.
 func (h *Hold) Read(r Record) error {
 	switch {
 	case r.UID != h.record.UID || !h.self.Holds(r, h.id):
@@ -144,14 +144,14 @@ func (h *Hold) Read(r Record) error {
 	return nil
 }
 
-// stored reports whether a pending attempt wrote the record. The renew time of
-// each attempt differs from the time that it replaces.
+// stored reports whether the record is that of a pending attempt. Each attempt has another
+// renew time than the record that it replaces.
 func (h *Hold) stored(r Record) bool {
 	return slices.ContainsFunc(h.pending, func(p pending) bool { return p.renew.Equal(r.RenewTime) })
 }
 
-// accept makes the given record the state of the hold. The function drops the pending
-// attempts, because the API server refuses any write against an older version.
+// accept makes the record the state of the hold. All pending attempts end, because the API
+// server refuses any write that replaces an older version.
 func (h *Hold) accept(from time.Duration, stored Record) {
 	h.from, h.record, h.pending = from, stored, nil
 }

@@ -20,7 +20,7 @@ var (
 	notes = Notes{Address: "10.0.0.1", Workload: "Deployment/biller", Revision: api.Revision{Workload: "u", Number: 7, Hash: "5d4f"}}
 )
 
-// at returns an instant by its seconds since boot.
+// at returns the instant that many seconds after boot.
 func at(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
 
 func self(t *testing.T, d time.Duration) Self {
@@ -38,7 +38,7 @@ func stored(r Record, version string) Record {
 	return r
 }
 
-// held returns a hold of 30 s that began at 100 s, as version 2.
+// held returns a hold of 30 s that began 100 s after boot, with version 2.
 func held(t *testing.T) *Hold {
 	t.Helper()
 	s := self(t, 30*time.Second)
@@ -161,8 +161,9 @@ func TestDeadlineCountsFromTheEarliestUnansweredRenewal(t *testing.T) {
 	first := h.Renew(at(105), wall, notes)
 	second := h.Renew(at(106), wall.Add(time.Second), notes)
 	third := h.Renew(at(107), wall.Add(2*time.Second), notes)
-	// In each round the API server has stored one of the three attempts, and all answers are
-	// lost. The deadline counts from the first attempt, whichever attempt the read shows.
+	// In each round the API server has stored another one of the three attempts, and all
+	// answers are lost. The deadline counts from the first attempt, whichever attempt the read
+	// shows.
 	for _, one := range []Attempt{first, second, third} {
 		h := *h
 		require.NoError(t, h.Read(stored(one.Record, "3")))
@@ -179,7 +180,7 @@ func TestAnswerToASupersededRenewalMovesNoDeadline(t *testing.T) {
 	require.NoError(t, h.Answered(second, stored(second.Record, "3")))
 	assert.Equal(t, at(131), h.Deadline())
 	// The version has changed, so the API server can no longer store the first attempt.
-	// Answered ignores an answer that says the opposite.
+	// Answered ignores an answer that reports the opposite.
 	require.NoError(t, h.Answered(first, stored(first.Record, "9")))
 	assert.Equal(t, at(131), h.Deadline())
 	assert.Equal(t, "3", h.Record().Version)
@@ -192,16 +193,15 @@ func TestAnotherProgramsWriteDoesNotExtendTheHold(t *testing.T) {
 	assert.Equal(t, at(125), h.Deadline())
 	assert.Equal(t, "7", h.Record().Version, "the next renewal must replace this version")
 
-	// A pending attempt changes nothing if another program then writes a renew time of
-	// its own.
+	// A pending attempt counts for nothing if another program then writes another renew time.
 	h.Renew(at(110), wall.Add(time.Second), notes)
 	moved := stored(annotated, "8")
 	moved.RenewTime = wall.Add(time.Minute)
 	require.NoError(t, h.Read(moved))
 	assert.Equal(t, at(125), h.Deadline())
 
-	// Another program's write contains the renew time of our attempt, so the API server
-	// stored the attempt first.
+	// Another program has written the Lease again with the renew time of this attempt. So the
+	// API server must have stored the attempt before that write.
 	attempt := h.Renew(at(111), wall.Add(2*time.Second), notes)
 	require.NoError(t, h.Read(stored(attempt.Record, "10")))
 	assert.Equal(t, at(136), h.Deadline())
@@ -307,7 +307,7 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 		"late notice of a broken watch": {do: func(o *Observer) {
 			o.Read(at(0), held(own))
 			o.Watched(at(5), stored(held(own), "2"))
-			o.Blind() // the agent notices the broken watch at 90
+			o.Blind() // the agent notices after 90 s that the watch is broken
 			o.Read(at(91), stored(held(own), "2"))
 		}, at: at(96)},
 		"renewed during a gap": {do: func(o *Observer) {
@@ -383,15 +383,15 @@ func TestStandbySeesThatAHolderLives(t *testing.T) {
 	}
 }
 
-// The test checks every duration that a pod may ask for. The holder's clock is too slow by
-// a twelfth, and the standby's clock is too fast by a twelfth: the most by which chronyd
-// slews. Even so, the child of a vanished holder is dead before any standby may begin.
+// The test checks every lease duration that a pod may request. The holder's clock is too slow
+// by a twelfth, and the standby's clock too fast by a twelfth: the most by which chronyd slews.
+// Even so, the child of a vanished holder is dead before any standby may acquire.
 func TestDeadlinePassesBeforeAnyStandbyMayAcquire(t *testing.T) {
 	for d := api.MinLeaseDuration; d <= api.MaxLeaseDuration; d += time.Second {
 		b, err := api.NewBudget(d)
 		require.NoError(t, err)
 		h := Hold{self: Self{Budget: b}, from: at(100)}
-		slow := float64(h.Deadline()-at(100)) / (1 - 1./12) // the true time that passes until a slow clock shows the deadline
+		slow := float64(h.Deadline()-at(100)) / (1 - 1./12) // the true time until a slow clock shows the deadline
 		fast := float64(h.ExpiresAt()-at(100)) / (1 + 1./12)
 		require.LessOrEqual(t, h.DrainAt()+b.Drain+b.Kill, h.Deadline(), "%v: the drain does not fit before the deadline", d)
 		require.Less(t, h.RenewAt()+b.RequestTimeout, h.DrainAt(), "%v: a renewal may time out only after the drain", d)

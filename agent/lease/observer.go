@@ -9,38 +9,37 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Observer is the knowledge of one standby about one Lease. Its zero value knows
-// nothing, and an unknown Lease is never free.
+// Observer is what one standby knows about one Lease. The zero value knows no Lease, and an
+// unknown Lease is never free.
 type Observer struct {
 	record Record
-	// alive reports that this standby saw the holder of the record renew.
+	// alive reports that this standby has seen a renewal by the holder of the record.
 	alive bool
 	// since is the instant at which this standby last saw the record change.
 	since time.Duration
-	// blind reports that the watch broke and no read has followed.
+	// blind reports that the watch has broken, and that no read has followed.
 	blind bool
 	// heard is the instant of the last read or watch event.
 	heard time.Duration
 	// notBefore is the end of the holder's head start.
 	notBefore time.Duration
-	// headStartGiven reports that the holder got a head start after the record had expired.
-	// The holder then gets no second head start for that record.
+	// headStartGiven reports that the holder has had its head start after the record had
+	// expired. For the same record the holder gets no second head start.
 	headStartGiven bool
 }
 
-// headStart divides the lease duration. The quotient, one renewal period, is the head
-// start of the holder after an outage of the API server. An outage that keeps a standby
-// from reading may also keep the holder from renewing. So the standby waits for the
-// head start before it takes over. In that time the holder can acquire the slot again,
-// if it has proof of its child's death. An outage shorter than the head start costs no
-// holder its hold, and causes no head start.
+// headStart divides the lease duration. The quotient, the time between two renewals, is the
+// head start of the holder after an outage of the API server. An outage that keeps a standby
+// from reading may also keep the holder from renewing. So before a takeover the standby leaves
+// the holder this time. The holder can then acquire the slot again, if it has proof of its
+// child's death. An outage shorter than the head start ends no hold, and causes no head start.
 const headStart = 6
 
-// Record returns the record that was last seen. Record returns false if none was
-// seen, or if the Lease was gone.
+// Record returns the record that this standby saw last. The second result is false if the
+// standby has seen none, or if the Lease is gone.
 func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != "" }
 
-// Read notes a consistent read at now.
+// Read takes in the result of a consistent read, at the instant now.
 func (o *Observer) Read(now time.Duration, r Record) {
 	o.see(now, r)
 	if o.blind {
@@ -50,12 +49,11 @@ func (o *Observer) Read(now time.Duration, r Record) {
 	o.heard = now
 }
 
-// giveHeadStart delays a takeover after a gap without reads and events, because an
-// outage may have caused the gap. The head start only serves fairness. If the holder
-// renewed in the gap, the Lease's version has changed. This standby then waits again,
-// or its write is refused. After its record has expired, the holder gets only one head
-// start. Otherwise an API server that breaks every watch would delay a takeover for
-// ever.
+// giveHeadStart delays a takeover after a gap without reads and events, because an outage may
+// have caused the gap. The head start only serves fairness, not safety. If the holder renewed
+// in the gap, the version of the Lease has changed, so this standby waits again, or its write
+// is refused. For one expired record the holder gets only one head start. With more, an API
+// server that breaks every watch would delay a takeover for ever.
 func (o *Observer) giveHeadStart(now time.Duration) {
 	start := min(o.record.Duration, api.MaxLeaseDuration) / headStart
 	if o.headStartGiven || now-o.heard < start {
@@ -65,9 +63,9 @@ func (o *Observer) giveHeadStart(now time.Duration) {
 	o.headStartGiven = now >= o.ExpiresAt(0)
 }
 
-// Watched notes an event of the watch, which may be old. If an old event shows a
-// free Lease, the compare-and-swap refuses the acquiring write. If it shows a
-// change, this standby only waits longer.
+// Watched takes in an event of the watch, which may be old. If an old event shows a free Lease,
+// the API server refuses the acquiring write. If an old event shows a change, this standby only
+// waits longer.
 func (o *Observer) Watched(now time.Duration, r Record) {
 	o.see(now, r)
 	o.heard = now
@@ -79,17 +77,17 @@ func (o *Observer) see(now time.Duration, r Record) {
 	}
 	o.alive = o.showsLife(r)
 	o.record, o.since = r, now
-	// A changed record gives its holder a whole new duration, so the head start of the
-	// earlier record ends. If a person has shortened the duration, that head start
-	// could last longer than the new duration.
+	// A changed record gives its holder a whole new duration, so the head start for the earlier
+	// record ends. If a person has shortened the duration, the old head start could otherwise
+	// last longer than the new duration.
 	o.notBefore, o.headStartGiven = 0, false
 }
 
-// showsLife reports whether the change to the record r shows that the holder of r lives. The
-// result is true if this standby saw the hold before, and now sees its renewal. An
-// acquisition shows no life, because a pod of several slots may give that slot back. After a
-// gap the renewal may be old, so the first change after a gap shows no life, either. The
-// first renewal that counts must have a later renew time than the record before.
+// showsLife reports whether the change to the record r shows that the holder of r lives. For
+// that, this standby must have seen the same hold before, and must now see a renewal. An
+// acquisition is not enough, because a pod of several slots may give that slot back. After a
+// gap the renewal may be old, so the first change after a gap is not enough, either. The
+// renewal must have a later renew time than the record before.
 func (o *Observer) showsLife(r Record) bool {
 	was := o.record
 	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {
@@ -98,26 +96,26 @@ func (o *Observer) showsLife(r Record) bool {
 	return o.alive || r.RenewTime.After(was.RenewTime)
 }
 
-// Alive reports whether this standby saw the present hold, and then its renewal, without a
-// gap between them. While the Lease is gone, the result has no meaning.
+// Alive reports whether this standby saw the present hold, and then a renewal of it, without a
+// gap between the two. While the Lease is gone, the result has no meaning.
 func (o *Observer) Alive() bool { return o.alive }
 
-// Gone notes that the Lease does not exist. Absence does not prove that the holder
-// has stopped. The standby has nothing to acquire until a new Lease exists.
+// Gone takes in that the Lease does not exist. Absence does not prove that the holder has
+// stopped. Until a new Lease exists, the standby has nothing to acquire.
 func (o *Observer) Gone() { o.record = Record{} }
 
-// Blind notes that the watch broke. From here on, silence proves nothing.
+// Blind takes in that the watch has broken. From here on, silence proves nothing.
 func (o *Observer) Blind() { o.blind = true }
 
-// IsBlind reports whether the watch broke and no read has followed.
+// IsBlind reports whether the watch has broken, and no read has followed.
 func (o *Observer) IsBlind() bool { return o.blind }
 
 // Heard returns the instant of the last read or watch event.
 func (o *Observer) Heard() time.Duration { return o.heard }
 
-// FreeAt returns the instant from which this standby may acquire the slot. While the state
-// of the Lease is unknown, FreeAt returns false. If the Lease contains no duration, the
-// standby waits for the duration in the argument fallback.
+// FreeAt returns the instant from which this standby may acquire the slot. While the state of
+// the Lease is unknown, the second result is false. If the Lease contains no duration, the
+// argument fallback is used.
 func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	switch {
 	case o.record.UID == "" || o.blind:
@@ -128,10 +126,10 @@ func (o *Observer) FreeAt(fallback time.Duration) (time.Duration, bool) {
 	return max(o.ExpiresAt(fallback), o.notBefore), true
 }
 
-// ExpiresAt returns the instant at which the last seen hold expires, unless a renewal is
-// seen before it. Unlike FreeAt, ExpiresAt also works while the watch is broken. No pod may
-// ask for more than the longest duration. So ExpiresAt limits a longer duration in the
-// Lease, which another program may have written.
+// ExpiresAt returns the instant at which the hold that the standby saw last expires, unless the
+// standby sees a renewal before that. Unlike FreeAt, ExpiresAt also works while the watch is
+// broken. A duration above the maximum comes from another program, so ExpiresAt replaces it by
+// the maximum.
 func (o *Observer) ExpiresAt(fallback time.Duration) time.Duration {
 	switch {
 	case o.record.Duration <= 0:

@@ -11,110 +11,108 @@ import (
 )
 
 const (
-	// Answers is the time in which the standbys can offer. A standby offers within
-	// [Spread] and two requests. Without standbys, this time alone delays the end of the
-	// application.
+	// Answers is the time that the standbys have for an offer. A standby offers within [Spread]
+	// and two requests. If no standby exists, the application stops later by this time.
 	Answers = 500 * time.Millisecond
-	// Another is the time for a second offer after a first one. The first offer shows
-	// that the workload has standbys, and the other standbys may be on busy nodes.
+	// Another is the time that the standbys have for a second offer after the first one. The
+	// first offer shows that the workload has standbys. The other standbys may be on busy
+	// nodes.
 	Another = 2 * time.Second
-	// slower is the factor by which an offer may take longer than the holder's own write.
-	// An offer takes a read, a write and two events. [Stored] bounds the time for an offer,
-	// too.
+	// slower is how many times longer an offer may take than the holder's own write. An offer
+	// takes a read, a write and two events. [Stored] is another bound for an offer.
 	slower = 4
 	// Spread is the time over which the offers of many standbys are spread.
 	Spread = 100 * time.Millisecond
-	// Stored bounds the wait until the API server has stored what the holder writes. That
-	// time is enough for a retry: a write takes milliseconds, and a retry follows within
-	// a second.
+	// Stored bounds the wait until the API server has stored what the holder writes. The time
+	// is enough for a second attempt: a write takes milliseconds, and another attempt follows
+	// within a second.
 	Stored = 3 * time.Second
-	// Passing is the time after which every standby lets new connections wait. This time
-	// counts from the write by which the holder asks for that. The watch event of the write
-	// takes milliseconds, and so does accepting a connection. If the write itself takes
-	// longer than Passing, the event may take as long as the write.
+	// Passing is the time within which every standby lets new connections wait, counted from
+	// the storing of the holder's last announcement. The watch event takes milliseconds, and so
+	// does the acceptance of a connection. If the write took longer than Passing, the event may
+	// take as long as the write.
 	Passing = 50 * time.Millisecond
 )
 
-// Cause says why the application is to stop.
+// Cause is the cause for which the application must stop.
 type Cause int
 
 const (
-	// None: the application is to go on.
+	// None means that the application continues.
 	None Cause = iota
-	// Yield: a person has asked for a yield.
+	// Yield means that a person has requested a yield.
 	Yield
-	// Turn: a newer revision has its turn.
+	// Turn means that a newer revision gets its turn.
 	Turn
-	// Deletion: the kubelet has sent its stop signal.
+	// Deletion means that the kubelet has sent its stop signal.
 	Deletion
 )
 
-// Facts has what the decision depends on.
+// Facts are the inputs of a decision.
 type Facts struct {
 	Cause Cause
-	// Successor is the pod to which the holder yields; empty if any pod may follow.
+	// Successor is the pod to which the holder yields; empty if the holder may choose one.
 	Successor string
 	// Delay is the endpoint delay: the time until no node sends connections to a pod that
 	// leaves its Services.
 	Delay time.Duration
-	// Ready reports that the application serves, that the API server has stored that the
-	// pod is Ready, and that the agent sees the offers.
+	// Ready reports that the application serves, and that the API server has stored that the
+	// pod is Ready. Ready also means that the agent can see offers.
 	Ready bool
 	// Unready reports that the API server has stored that the pod is not Ready.
 	Unready bool
-	// Replaced reports that the pod is of a StatefulSet or DaemonSet. Some of their
-	// controllers delete old pods that are not Ready.
+	// Replaced reports that the pod belongs to a StatefulSet or DaemonSet. Some of their
+	// controllers are strict: they delete old pods that are not Ready.
 	Replaced bool
 	// Offers are the offers of other pods to this leave.
 	Offers []api.Offer
-	// Says is what the stored Lease says about the leave, like [Decision.Says]. The field
-	// Serving reports that the stored Lease says that the application serves.
+	// Says is the text about the leave in the stored Lease, as [Decision.Says]. The field
+	// Serving reports that, by the stored Lease, the application serves.
 	Says    string
 	Serving bool
-	// PreStop reports that a preStop hook runs: the application serves, and has no stop
-	// signal yet.
+	// PreStop reports that a preStop hook runs: the application still serves, and has not got a
+	// stop signal yet.
 	PreStop bool
-	// Known reports that the API server has told, since the kubelet's signal, whether the
-	// pod is being deleted. The field Deleted is that answer. The field Ends is the instant
-	// at which the pod's grace is over. If the pod is not deleted, the kubelet restarts a
-	// container, and Cause is never [Deletion].
+	// Known reports that the API server has answered, since the kubelet's signal, whether the
+	// pod is being deleted. Deleted is that answer, and Ends is the instant at which the grace
+	// of the pod is over. If the pod is not being deleted, the kubelet only restarts a
+	// container, and the Cause Deletion does not count.
 	Known, Deleted bool
 	Ends           time.Duration
 }
 
-// Decision says what the holder's Lease and status are to show, and whether the
-// application may stop.
+// Decision is what the Lease and the pod's status must show, and whether the application may
+// stop.
 type Decision struct {
-	// Says is what the Lease is to say; empty for nothing.
+	// Says is the text about the leave that the Lease must show; empty without a leave.
 	Says string
-	// Out: the pod is to be not Ready. Closed: the Lease is to say that the application
-	// serves no more.
+	// Out reports that the pod must be not Ready. Closed reports that the Lease must show that
+	// the application no longer serves.
 	Out, Closed bool
-	// Over: nothing delays the end of the application any more.
+	// Over reports that the application may stop, as far as this package is concerned.
 	Over bool
-	// Successor is the pod that the release names; empty for any.
+	// Successor is the pod that the release must name; empty for none.
 	Successor string
-	// Wake is the instant of the next decision, if nothing happens before it.
+	// Wake is the instant of the next decision, unless the facts change before that.
 	Wake time.Duration
 }
 
-// Leave is the way of one hold out of its Services. The zero value has not begun. A hold
-// leaves at most once: if the application goes on after all, no leave delays the next end
-// of that hold.
+// Leave is the leave of one hold. The zero value has not begun. A hold leaves at most once: if
+// the application goes on after a leave, no second leave delays the next stop.
 type Leave struct {
 	stage stage
-	// entered is the instant at which the stage began. The field stored is the instant by
-	// which the API server had stored the stage's write; zero until then.
+	// entered is the instant at which the stage began. The field stored is the instant at which
+	// the agent learned that the stage's write was stored; zero before that.
 	entered, stored time.Duration
-	// signalled is the instant of the kubelet's stop signal; zero for none. The field
-	// hooked reports that a preStop hook runs. The application gets no stop signal before
-	// the end of the hook, so the field signalled then becomes the instant of that end.
+	// signalled is the instant of the kubelet's stop signal; zero without one. The field hooked
+	// reports that a preStop hook runs. The application gets its stop signal only after the
+	// hook, so signalled then becomes the instant at which the hook ended.
 	signalled time.Duration
 	hooked    bool
 	successor string
 }
 
-// stage is a state of a Leave.
+// stage is a stage of a Leave.
 type stage int
 
 const (
@@ -123,19 +121,19 @@ const (
 	leaving
 	closing
 	left
-	// stays: the holder does not leave, or gave up its leave because the application goes
-	// on.
+	// stays means that the holder does not leave, or has given up its leave because the
+	// application goes on.
 	stays
 )
 
-// Next takes in the facts, and returns the decision at the instant now.
+// Next takes in the facts, and returns the decision for the instant now.
 func (l *Leave) Next(now time.Duration, f Facts) Decision {
 	if f.Known && !f.Deleted {
 		l.signalled = 0
 	}
 	switch {
 	case l.signalled != 0:
-		f.Cause = Deletion // the kubelet does not take its signal back
+		f.Cause = Deletion // the kubelet never withdraws its signal
 	case f.Cause == Deletion:
 		l.signalled = now
 	case f.Cause == None && l.stage != before:
@@ -173,7 +171,7 @@ func (l *Leave) enter(s stage, now time.Duration) {
 	}
 }
 
-// says returns the text about the leave that the Lease is to show.
+// says returns the text about the leave that the Lease must show in this stage.
 func (l *Leave) says() string {
 	switch {
 	case l.stage == before || l.stage == stays:
@@ -192,10 +190,10 @@ func (l *Leave) decision(wake time.Duration) Decision {
 	}
 }
 
-// by returns the instant by which the stage ends. The wait begins when the write is
-// stored, or after [Stored] if the API server does not store the write. In a deleted pod
-// the stage ends early enough to give the application half of the grace that remains
-// after the preStop hook.
+// by returns the instant by which the stage ends. The argument wait counts from the instant at
+// which the stage's write is stored. If the API server does not store it, wait counts from
+// [Stored] after the beginning. In a deleted pod the stage ends early enough to leave the
+// application half of the grace that remains after the preStop hook.
 func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 	at := l.entered + Stored + wait
 	if l.stored != 0 {
@@ -207,7 +205,8 @@ func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 	return at
 }
 
-// took returns the time that the stage's own write took; zero while that is unknown.
+// took returns the time from the stage's beginning until its write was stored; zero while the
+// write is not stored.
 func (l *Leave) took() time.Duration {
 	if l.stored == 0 {
 		return 0
@@ -215,16 +214,16 @@ func (l *Leave) took() time.Duration {
 	return l.stored - l.entered
 }
 
-// note notes whether the API server has stored what the stage writes.
+// note notes whether the API server has stored the stage's write.
 func (l *Leave) note(now time.Duration, stored bool) {
 	if stored && l.stored == 0 {
 		l.stored = now
 	}
 }
 
-// begin decides whether the holder asks for offers at all. Some controllers delete old pods
-// that are not Ready. Under such a controller a yielding holder does not leave, because the
-// controller would delete the holder and the successor.
+// begin decides whether the holder requests offers at all. Under a strict controller a yielding
+// holder does not leave: the controller would delete the holder and its successor while they
+// are not Ready.
 func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 	l.enter(asking, now)
 	if f.Delay == 0 || !f.Ready || f.Cause != Deletion && f.Replaced {
@@ -233,7 +232,7 @@ func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 	return true
 }
 
-// ask waits for offers.
+// ask decides in the stage in which the holder waits for offers.
 func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == api.LeavingSoon)
 	wait := Answers
@@ -254,10 +253,10 @@ func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	return true, 0
 }
 
-// follows returns the pod that follows the holder, and whether enough pods have offered.
-// Enough means that one Ready pod stays beside the pod that follows. A deleted pod without
-// [Facts.Successor] needs only one offer in two cases: the pod is Replaced, or the time for
-// offers is over (last). Nodes send no connections to a deleted pod anyway.
+// follows returns the successor, and whether enough pods have offered. Enough means that one
+// Ready pod stays beside the successor. A deleted pod without [Facts.Successor] needs only one
+// offer in two cases: the pod is Replaced, or the time for offers is over (last). No node sends
+// connections to a deleted pod anyway.
 func (f Facts) follows(last bool) (successor string, enough bool) {
 	stay := 0
 	for _, o := range f.Offers {
@@ -281,8 +280,8 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 	return "", false
 }
 
-// out waits until no node sends connections to the pod any more, and until the preStop
-// hook has ended. Meanwhile the application serves.
+// out decides in the stage in which the pod is not Ready, but its application serves. The stage
+// ends when no node sends connections to the pod any more, and the preStop hook has ended.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
 	at := l.by(f.Delay, f)
@@ -298,7 +297,7 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	return true, 0
 }
 
-// close waits until the standbys let new connections wait.
+// close decides in the stage in which the standbys begin to let new connections wait.
 func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, !f.Serving)
 	at := l.by(min(max(Passing, l.took()), Stored), f)

@@ -17,7 +17,7 @@ import (
 const (
 	began = time.Hour
 	delay = 2 * time.Second
-	// written is the time after which a write is stored.
+	// written is the time from a decision until the API server has stored its write.
 	written = 10 * time.Millisecond
 	tick    = 5 * time.Millisecond
 )
@@ -31,24 +31,24 @@ var (
 // play plays a Leave against an API server that stores each write after a while.
 type play struct {
 	facts Facts
-	// The field after is the time from the beginning of the play to the arrival of the
-	// offers. If mute is true, the API server stores no write.
+	// after is the time from the beginning of the play until the offers arrive. If mute is
+	// true, the API server stores no write.
 	offers  []api.Offer
 	after   time.Duration
 	mute    bool
 	elapsed time.Duration
-	// slow is the time after which a write is stored; zero for [written].
+	// slow replaces [written] if it is not zero.
 	slow time.Duration
 	// hook is the time that the preStop hook takes.
 	hook time.Duration
-	// out is the time after which the API server has stored that the pod is not Ready. The
-	// field held is the time after which the Lease says that the application serves no
-	// more.
+	// out is the time from the beginning until the API server has stored that the pod is not
+	// Ready. The field held is the time until the Lease shows that the application no longer
+	// serves.
 	out, held time.Duration
 	last      Decision
 }
 
-// run plays until the application may stop, and returns how long the play took.
+// run plays until the application may stop, and returns the elapsed time.
 func (p *play) run(t *testing.T) time.Duration {
 	t.Helper()
 	var l Leave
@@ -138,7 +138,7 @@ func TestEndpointDelayBeginsOnceUnreadyStatusIsStored(t *testing.T) {
 	assert.GreaterOrEqual(t, took, p.held+Passing)
 }
 
-// A preStop hook runs from the signal on, and the application serves meanwhile.
+// A preStop hook runs from the stop signal on, and the application serves during the hook.
 func TestPreStopHookProlongsTheLeave(t *testing.T) {
 	for name, c := range map[string]struct {
 		hook, grace, delay time.Duration
@@ -187,8 +187,7 @@ func TestHolderLeavesWithinABoundedTime(t *testing.T) {
 	}
 }
 
-// A standby's offer takes a read and a write, so the offer comes late if the API server
-// is slow.
+// An offer takes a read and a write of the standby, so at a slow API server it comes late.
 func TestSlowAPIServerProlongsTheWaitForOffers(t *testing.T) {
 	const slow = 400 * time.Millisecond
 	p := play{slow: slow, after: 3*slow + Spread, offers: two, facts: Facts{Cause: Yield, Delay: delay}}

@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// stall keeps the loop busy, as a CPU limit does, until the caller calls the result.
+// stall keeps the loop busy, as a CPU limit may do, until the caller calls resume.
 func stall(k *keeper) (resume func()) {
 	c, in := make(chan struct{}), make(chan struct{})
 	go k.post(context.Background(), func(time.Duration) {
@@ -35,7 +35,7 @@ func stall(k *keeper) (resume func()) {
 	return func() { close(c) }
 }
 
-func TestWithdrawnBidReleasesNothingUnderAnotherCall(t *testing.T) {
+func TestWithdrawnBidReleasesNoHoldOfAnotherCall(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, a := startFor(t, s, "first", api.DefaultLeaseDuration)
@@ -91,7 +91,7 @@ func TestAbortedFollowersSupportNoHold(t *testing.T) {
 	})
 }
 
-func TestShortWaitOfABidIsKept(t *testing.T) {
+func TestBidWaitsNoLongerThanItRequests(t *testing.T) {
 	for _, d := range []time.Duration{30 * time.Second, time.Hour} {
 		bubble(t, func(t *testing.T) {
 			s := newServer("lock.a")
@@ -121,7 +121,7 @@ func TestSecondBidWithoutWaitIsRefusedAtOnce(t *testing.T) {
 	}
 }
 
-func TestBidThatALeapMeetsIsUncertain(t *testing.T) {
+func TestLeapDuringABidMakesItsHoldUncertain(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -136,7 +136,7 @@ func TestBidThatALeapMeetsIsUncertain(t *testing.T) {
 	})
 }
 
-func TestShortLeaseKeepsNoSlotForRefusedClients(t *testing.T) {
+func TestRefusedSyncClientKeepsNoSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, _ := startFor(t, s, "first", api.MinLeaseDuration)
@@ -147,7 +147,7 @@ func TestShortLeaseKeepsNoSlotForRefusedClients(t *testing.T) {
 	})
 }
 
-func TestPausedSlotLeavesThePodTheOtherSlots(t *testing.T) {
+func TestPodHoldsAnotherSlotThanThePausedOne(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("semaphore.p.0", "semaphore.p.1")
 		p := start(t, s, "first", "semaphore/p=2")
@@ -165,7 +165,7 @@ func TestPausedSlotLeavesThePodTheOtherSlots(t *testing.T) {
 	})
 }
 
-func TestPausedFreeSlotHasItsOwnReason(t *testing.T) {
+func TestBidForAPausedSlotReturnsReasonPaused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		s.edit("lock.a", func(l *kube.Lease) { l.Annotations = map[string]string{api.PausedAnnotation: ""} })
@@ -176,7 +176,7 @@ func TestPausedFreeSlotHasItsOwnReason(t *testing.T) {
 	})
 }
 
-func TestWatchShowsAnExpiryInTime(t *testing.T) {
+func TestWatchShowsAFreeSlotSoonAfterExpiry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
@@ -195,7 +195,7 @@ func TestWatchShowsAnExpiryInTime(t *testing.T) {
 	})
 }
 
-func TestLateGivingBackReleasesAtOnce(t *testing.T) {
+func TestDeleteAfterTheDeadlineReleasesAtOnce(t *testing.T) {
 	for _, d := range []time.Duration{30 * time.Second, time.Hour} {
 		t.Run(d.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -219,7 +219,7 @@ func TestPersonEndsTheHoldOfADeadProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
-		number := p.hold("?heartbeat=5m") // the container crashes, and starts again without the number
+		number := p.hold("?heartbeat=5m") // the container crashes, and its next start does not know the number
 		<-time.After(time.Minute)
 		s.edit("lock.a", func(l *kube.Lease) {
 			l.Annotations[api.YieldAnnotation] = number
@@ -264,7 +264,7 @@ func TestStopDuringACampaignReleasesTheSlot(t *testing.T) {
 	})
 }
 
-func TestHolderOfASemaphoreSeesNoOtherSlot(t *testing.T) {
+func TestHolderOfASemaphoreWatchesNoOtherSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("semaphore.p.0", "semaphore.p.1")
 		first, second := start(t, s, "first", "semaphore/p=2"), start(t, s, "second", "semaphore/p=2")
@@ -297,7 +297,7 @@ func listening(t *testing.T, s *server) (*pod, *API, string) {
 	return &pod{t: t, handler: a.Handler()}, a, strings.TrimPrefix(web.URL, "http://")
 }
 
-// send connects, and sends the text.
+// send opens a connection, and sends the text.
 func send(t *testing.T, address, text string) net.Conn {
 	t.Helper()
 	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
@@ -307,7 +307,7 @@ func send(t *testing.T, address, text string) net.Conn {
 	return c
 }
 
-func TestBodyHidesNoDeathOfAProgram(t *testing.T) {
+func TestBidWithABodyEndsWithItsConnection(t *testing.T) {
 	s := newServer("lock.a")
 	p, a, address := listening(t, s)
 	p.hold("?heartbeat=5m")

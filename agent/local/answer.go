@@ -15,19 +15,21 @@ import (
 type holding struct {
 	Claim string `json:"claim"`
 	Hold  string `json:"hold"`
-	// Slot is the Lease of the hold. FencingToken is a decimal number that only grows.
+	// Slot is the Lease of the hold. FencingToken is a decimal number, which grows from hold to
+	// hold.
 	Slot         string `json:"slot"`
 	FencingToken string `json:"fencingToken"`
-	// As says which kind of hold of a read-write lock the program has; empty for other claims.
+	// As is the kind of hold of a read-write lock that the program has; empty for other claims.
 	As    role  `json:"as,omitempty"`
 	State phase `json:"state"`
-	// GoodForSeconds is the time within which the program must hear again, or stop. GoodUntil is
-	// the end of that time, in seconds of CLOCK_BOOTTIME; zero if the answer is not good.
+	// GoodForSeconds is the time within which the program must get another good answer, or stop
+	// its work. GoodUntil is the end of that time, in seconds of CLOCK_BOOTTIME. Both are zero
+	// if the answer is not good.
 	GoodForSeconds float64 `json:"goodForSeconds"`
 	GoodUntil      float64 `json:"goodUntil"`
 }
 
-// newHolding returns the answer about a hold of the claim, for the instant now.
+// newHolding returns the answer about a hold of the claim at the instant now.
 func newHolding(of api.Claim, h *hold, now time.Duration) holding {
 	answer := holding{Claim: of.LocalText(), Hold: h.number, Slot: h.slot, FencingToken: h.token, State: h.phase(now)}
 	if of.Kind == api.RWLock {
@@ -46,8 +48,8 @@ func reply(w http.ResponseWriter, status int, body any) {
 	_ = json.NewEncoder(w).Encode(body) // the program is gone if this fails
 }
 
-// lineTimeout bounds the writing of one line of a stream. The kernel buffers many lines, so the
-// bound only ends a connection whose program has not read for long.
+// lineTimeout bounds the time to write one line of a stream. The kernel buffers many lines, so
+// the timeout only ends a connection whose program has not read for long.
 const lineTimeout = 10 * time.Second
 
 // stream writes lines of JSON.
@@ -64,7 +66,7 @@ func newStream(w http.ResponseWriter) stream {
 
 // line writes one line.
 func (s stream) line(of any) error {
-	// An error means that the connection knows no deadlines, as in tests.
+	// The error means that the connection has no deadlines, as in tests.
 	_ = s.to.SetWriteDeadline(time.Now().Add(lineTimeout))
 	if err := s.encoder.Encode(of); err != nil {
 		return err

@@ -81,7 +81,7 @@ func TestRefusedWatchesDelayNoReader(t *testing.T) {
 	}
 }
 
-// A Lease is gone, and enroll is away. So a writer cannot begin.
+// The Lease of a slot is gone, and enroll does not run. So no writer can begin.
 func TestWriterWithoutASlotLetsReadersRead(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()

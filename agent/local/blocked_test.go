@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// blockable starts the local API of a pod. Its loops stand still between block and the call of
-// the returned function, as they do while no processor runs them.
+// blockable starts the local API of a pod. From the call of block until the call of unblock,
+// its loops stand still, as they do while no processor runs them.
 func blockable(t *testing.T, s *server) (p *pod, block func() (unblock func())) {
 	t.Helper()
 	open := make(chan struct{})
@@ -54,7 +54,7 @@ func blockable(t *testing.T, s *server) (p *pod, block func() (unblock func())) 
 	}
 }
 
-func TestWithdrawnBidNeverHoldsHoweverLateTheLoop(t *testing.T) {
+func TestWithdrawnBidNeverHoldsDespiteALateLoop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first := start(t, s, "first", "lock/a")
@@ -74,7 +74,7 @@ func TestWithdrawnBidNeverHoldsHoweverLateTheLoop(t *testing.T) {
 	})
 }
 
-func TestEndedStreamSupportsNothingHoweverLateTheLoop(t *testing.T) {
+func TestEndedStreamSupportsNoHoldDespiteLateLoop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, block := blockable(t, s)

@@ -14,7 +14,8 @@ import (
 // errEnded means that the loop of a claim has ended.
 var errEnded = errors.New("local: the agent stops")
 
-// errAsked means that the pod is to give back a hold, or has lost that hold.
+// errAsked means that a person requests a hold of the call, or that the pod has lost such a
+// hold.
 var errAsked = errors.New("local: a hold ends")
 
 // mostBids bounds the bids of one claim.
@@ -23,8 +24,8 @@ const mostBids = 256
 // calls carries the calls of programs to the loop of one claim.
 type calls struct{ *keeper }
 
-// call lets the loop call f, and waits for the end of that call. If the result is an error, the
-// loop does not call f.
+// call makes the loop call f, and waits for the end of that call. If the result is an error,
+// the loop has not called f, and will not.
 func (k calls) call(ctx context.Context, f func(now time.Duration)) error {
 	done := make(chan struct{})
 	g := func(now time.Duration) {
@@ -42,8 +43,8 @@ func (k calls) call(ctx context.Context, f func(now time.Duration)) error {
 	}
 }
 
-// bidFor bids for the slot, and waits for at most the time wait. A bid that does not wait for
-// another pod still waits for some requests to the API server.
+// bidFor bids for the slot, and waits for the outcome for at most the time wait. If wait is
+// zero, the bid waits for no other pod, but still for requests to the API server.
 func (k calls) bidFor(ctx context.Context, b *bid, wait time.Duration) outcome {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(wait, k.patience()))
 	defer cancel()
@@ -56,8 +57,8 @@ func (k calls) patience() time.Duration { return min(4*k.self.Budget.RequestTime
 // mostPatience bounds [calls.patience] under a long lease.
 const mostPatience = 10 * time.Second
 
-// acquire bids for the slot, and waits for the outcome. If ctx ends first, the program never
-// learns of a hold.
+// acquire bids for the slot, and waits for the outcome. If ctx ends first, acquire withdraws
+// the bid, and the program never learns of a hold.
 func (k calls) acquire(ctx context.Context, b *bid) outcome {
 	b.done = make(chan outcome, 1)
 	err := k.call(ctx, func(now time.Duration) {
@@ -85,9 +86,9 @@ func (k calls) acquire(ctx context.Context, b *bid) outcome {
 	return k.giveUp(b)
 }
 
-// giveUp withdraws a bid. A hold that the bid has got meanwhile was told to no program, so the
-// agent releases the slot. However late the loop is, the call waits for the
-// loop: a bid that stays would hold for ever.
+// giveUp withdraws a bid. If the bid has got a hold meanwhile, no program knows that hold, so
+// the agent releases the slot. The call waits for the loop for as long as necessary, because a
+// bid that stayed would hold for ever.
 func (k calls) giveUp(b *bid) outcome {
 	o := outcome{problem: unavailableProblem}
 	_ = k.call(context.Background(), func(time.Duration) { //nolint:contextcheck // the call outlives the bid
@@ -102,22 +103,22 @@ func (k calls) giveUp(b *bid) outcome {
 	return o
 }
 
-// beat takes in a heartbeat of the program for the hold with the number. The result has is false
-// if the pod does not have that hold.
+// beat takes in a heartbeat of the program for the hold with the number. The result has is
+// false if the pod does not have such a hold.
 func (k calls) beat(ctx context.Context, number string) (answer holding, has bool, err error) {
 	err = k.call(ctx, func(now time.Duration) {
 		if k.hold == nil || k.hold.number != number || k.hold.phase(now) == lost {
 			return
 		}
-		k.quiet = true // a heartbeat changes nothing that other calls see
+		k.quiet = true // a heartbeat does not change the answers to other calls
 		k.hold.beat(now)
 		answer, has = newHolding(k.of, k.hold, now), true
 	})
 	return answer, has, err
 }
 
-// giveBack ends the hold with the number, if the pod has it. If that hold has ended already, the
-// agent releases the slot without waiting for the Lease to expire.
+// giveBack ends the hold with the number, if the pod has it. If that hold has already ended,
+// the agent now releases the slot at once, because the work under the hold has ended, too.
 func (k calls) giveBack(ctx context.Context, number string) error {
 	return k.call(ctx, func(time.Duration) {
 		if _, ours := k.numbers[number]; k.hold != nil && k.hold.number == number {
@@ -128,9 +129,9 @@ func (k calls) giveBack(ctx context.Context, number string) error {
 	})
 }
 
-// attach takes in a connection by which the program shows that it lives, if the pod has the
-// hold with the number. Otherwise the result is nil. Each connection that counts needs
-// a call of detach.
+// attach counts a connection by which the program shows that it lives. The result is the hold
+// with the number; nil if the pod does not have it. Unless the result is nil, the caller must
+// call detach at the end of the connection.
 func (k calls) attach(ctx context.Context, number string) (has *hold, err error) {
 	err = k.call(ctx, func(now time.Duration) {
 		if k.hold != nil && k.hold.number == number && k.hold.phase(now) != lost {
@@ -141,8 +142,8 @@ func (k calls) attach(ctx context.Context, number string) (has *hold, err error)
 	return has, err
 }
 
-// detach takes in the end of a connection by which the program showed that it lives. That end
-// proves nothing about the program, so only the renewals end.
+// detach takes in the end of a connection that attach has counted. That end does not prove that
+// the program has stopped, so only the renewals end.
 func (k calls) detach(h *hold) {
 	_ = k.call(context.Background(), func(time.Duration) { h.streams-- })
 }

@@ -17,19 +17,21 @@ import (
 
 // Config has the settings of a local API. Zero values mean the defaults.
 type Config struct {
-	// PodName, PodUID and PodIP are those of the agent's own pod.
+	// PodName, PodUID and PodIP describe the agent's own pod.
 	PodName, PodUID, PodIP string
-	// Claims are the claims that the program may make.
+	// Claims are the claims for whose slots the program may bid.
 	Claims []api.Claim
-	// LeaseDuration is api.DefaultLeaseDuration if zero.
+	// LeaseDuration is the duration that the agent writes into its Leases. Zero means
+	// api.DefaultLeaseDuration.
 	LeaseDuration time.Duration
 	// BootID is the boot id of the running kernel.
 	BootID string
-	// OwnKernel reports that the pod may run in a virtual machine of its own. Another boot
-	// id is then no proof that the program of the earlier boot is dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod,
+	// another boot id does not prove that the program of the earlier boot is dead.
 	OwnKernel bool
 	Leases    courier.Leases
-	// Variables is needed for the claims of Variables.
+	// Variables sends the requests about Variables. Variables may be nil only if no claim names
+	// a Variable.
 	Variables variable.Requests
 	// Leaps delivers a value after each leap of the wall clock; nil delivers none.
 	Leaps <-chan struct{}
@@ -37,13 +39,13 @@ type Config struct {
 	// agent writes into the Lease for people; time.Now is the default.
 	Clock func() time.Duration
 	Wall  func() time.Time
-	// Random makes the source of randomness of one claim. Only the loop of that claim uses
+	// Random returns a new source of randomness for one claim. Only the loop of that claim uses
 	// the source.
 	Random func() rand.Source
 	Log    *slog.Logger
 }
 
-// check refuses settings that cannot work, and fills in the defaults.
+// check refuses invalid settings, and fills in the defaults.
 func (c Config) check() (Config, error) {
 	switch {
 	case c.PodName == "" || c.PodUID == "":

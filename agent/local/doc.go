@@ -1,16 +1,16 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package local serves the local API, by which a program asks for the claims of its own pod
-// over HTTP. The agent renews each hold for as long as the program shows that it lives.
+// Package local serves the local API, by which a program uses the claims of its own pod over
+// HTTP. The agent renews each hold for as long as the program shows that it lives.
 //
-// A keeper keeps one claim. Its loop alone decides about that claim, and alone knows the bids
-// of the program. A handler posts each call to the loop, and waits for the answer. At most one
-// bid has the hold; the others wait in the order of their arrival.
+// A keeper keeps one claim. Only its loop decides about that claim, and only its loop knows the
+// bids of the program. A handler posts each call to the loop, and waits for the answer. At most
+// one bid gets the hold; the other bids wait in the order of their arrival.
 //
 // # The guarantee
 //
-// While an answer to the program is good, no other pod acquires the slot. Each answer says
+// While an answer to the program is good, no other pod acquires the slot. Each answer states
 // for how long it is good. That time counts from the sending of the last stored renewal, and
 // ends a margin before another pod may acquire the slot ([api.Budget]).
 //
@@ -27,16 +27,17 @@
 //
 // # What is not guaranteed
 //
-// No shim stops the program. A program that ignores the end of its hold works on, beside the
-// next holder. Only the fencing token protects a resource from such a program.
+// No shim stops the program. If a program ignores the end of its hold, it works on while the
+// next holder works. Only the fencing token protects a resource from such a program.
 //
 // # Variables
 //
-// Package variable reads and writes the Variables. For a write under a hold, the keeper of that hold
-// tells its fence before each attempt. A hold that is not good has none.
+// Package variable reads and writes the Variables. For a write under a hold, the keeper of that
+// hold supplies its fence before each attempt. A hold that is not good has no fence.
 //
 // # Requests
 //
-// Without a bid, a hold, or a call within the last minute, the agent sends no request, and
-// watches no Lease. All requests of a claim stay within the bounds of package claim.
+// If there has been no bid, no hold and no call within the last minute, the agent sends no
+// request, and watches no Lease. All requests of a claim stay within the bounds of package
+// claim.
 package local

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Handler returns the handler of the local API, which is served on the pod's addresses for
+// Handler returns the handler of the local API. The agent serves it on the pod's addresses for
 // local traffic.
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
@@ -33,8 +33,8 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/variable/{name}/add", a.withVariable(a.addVariable))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { wildProblem.write(w) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A web page in some browser can send requests to localhost, also under a name of its own.
-		// Then the browser adds the origin of the page. Programs send no Origin.
+		// A web page in a browser can send requests to localhost, also under a host name of the
+		// page. The browser then adds the origin of the page. Programs send no Origin.
 		if !isLocal(r.Host) || len(r.Header["Origin"]) > 0 {
 			hostProblem.write(w)
 			return
@@ -47,21 +47,21 @@ func (a *API) Handler() http.Handler {
 	})
 }
 
-// bodyTimeout bounds the arrival of a request's body.
+// bodyTimeout bounds the time until the whole body of a request has arrived.
 const bodyTimeout = 2 * time.Second
 
-// mostBody bounds a request's body. Only the value of a Variable comes in a body.
+// mostBody bounds the size of a request's body. Only the value of a Variable comes in a body.
 const mostBody = api.MaxValue
 
-// readBody reads the body of a request, and keeps the body for the handler. Before the end of the
-// body, package http does not notice the end of a connection. So a program that is dead could
-// still bid.
+// readBody reads the body of a request, and keeps it for the handler. Before the end of the
+// body, package http does not notice that a connection has ended. So without readBody a dead
+// program could still bid.
 func readBody(w http.ResponseWriter, r *http.Request) bool {
 	if r.ContentLength == 0 {
 		return true
 	}
 	control := http.NewResponseController(w)
-	// The errors mean that the connection knows no deadlines, as in tests.
+	// SetReadDeadline fails only if the connection supports no deadlines, as in tests. So its errors are ignored.
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mostBody))
 	if err != nil {
@@ -82,7 +82,8 @@ func isLocal(host string) bool {
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
-// with finds the keeper of the claim that the path names.
+// with returns a handler that finds the keeper of the claim in the path, and passes it to
+// handle.
 func (a *API) with(handle func(calls, http.ResponseWriter, *http.Request)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		word, name := r.PathValue("kind"), r.PathValue("name")
@@ -122,7 +123,7 @@ func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// putHold takes in a heartbeat.
+// putHold takes in a heartbeat for the hold in the path.
 func putHold(k calls, w http.ResponseWriter, r *http.Request) {
 	answer, has, err := k.beat(r.Context(), r.PathValue("hold"))
 	switch {
@@ -136,7 +137,8 @@ func putHold(k calls, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// deleteHold gives the hold back. The program says by this call that its work has ended.
+// deleteHold gives the hold in the path back. By this call the program states that its work has
+// ended.
 func deleteHold(k calls, w http.ResponseWriter, r *http.Request) {
 	if err := k.giveBack(context.WithoutCancel(r.Context()), r.PathValue("hold")); err != nil {
 		stoppingProblem.write(w)

@@ -11,28 +11,28 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 )
 
-// defaultBeats is the time between two heartbeats of a program that states none. The clients
-// of metaparticle/sync send one every 10 s.
+// defaultBeats is the longest time between two heartbeats of a program that states no other
+// time. The clients of metaparticle/sync send one every 10 s.
 const defaultBeats = 30 * time.Second
 
 // bid is a program's wish to hold.
 type bid struct {
-	// now reports that the bid does not wait for another pod.
+	// now reports that the bid is refused if another pod holds, instead of waiting.
 	now bool
-	// stream reports that the program shows by an open connection that it lives. Otherwise
-	// the program sends heartbeats, at most every apart.
+	// stream reports that the program shows by an open connection that it lives. If stream is
+	// false, the program sends heartbeats, and every is the longest time between two of them.
 	stream bool
 	every  time.Duration
-	// writes reports that the program wants to be the writer of a read-write lock.
+	// writes reports that the program bids to be the writer of a read-write lock.
 	writes bool
 	// anyProgram reports that any program of the pod may send the heartbeats, because the
 	// protocol of metaparticle/sync does not name programs.
 	anyProgram bool
-	// done gets the outcome, which never blocks the loop.
+	// done receives the outcome. The channel has room for it, so the loop never waits.
 	done chan outcome
 }
 
-// outcome is the answer to a bid: a hold, or the reason why there is none.
+// outcome is the answer to a bid: a hold, or the problem that prevents one.
 type outcome struct {
 	hold    *hold
 	answer  holding
@@ -40,35 +40,36 @@ type outcome struct {
 }
 
 // hold is one possession of a slot by a program. Only the loop of the claim uses its fields,
-// but number, token and slot never change.
+// except number, token and slot, which never change.
 type hold struct {
 	number, token, slot string
 	bid                 *bid
-	// tokens are the slots of the hold, and their tokens. A writer has several.
+	// tokens are the slots of the hold with their tokens. A writer has several slots.
 	tokens []claim.Token
-	// since is the wall clock's time of the grant.
+	// since is the time of the grant, by the wall clock.
 	since time.Time
-	// deadline is the instant by which the program must have stopped. From drainAt on, the
-	// agent expects no renewal in time.
+	// deadline is the instant by which the program must have stopped. From the instant drainAt
+	// on, the agent does not expect to renew before the deadline.
 	deadline, drainAt time.Duration
 	// streams counts the connections by which the program shows that it lives. Without a
-	// connection the program sends the next heartbeat at most beats after the last one, which
-	// came at beatAt.
+	// connection, the program must send heartbeats. The last one came at beatAt, and the next
+	// one must come within the time beats.
 	streams       int
 	beats, beatAt time.Duration
-	// told reports that another call than the bid's has an answer about the hold.
+	// told reports that the program has got an answer about the hold by another call than its
+	// bid.
 	told bool
-	// doubted reports that no renewal was stored since the last leap of the wall clock.
+	// doubted reports that no renewal has been stored since the last leap of the wall clock.
 	doubted bool
-	// asked reports that a person asks the program to give the hold back.
+	// asked reports that a person requests that the program gives the hold back.
 	asked bool
-	// returned reports that the program gave the hold back. The field over reports that the
-	// hold has ended.
+	// returned reports that the program has given the hold back. The field over reports that
+	// the hold has ended.
 	returned, over bool
 }
 
-// latest returns the slot with the greatest token. Every earlier hold of any of the slots has a
-// smaller token, because the tokens of each slot grow.
+// latest returns the slot with the greatest token, and that token. Each earlier hold of any of
+// the slots has a smaller token, because the tokens of each slot grow.
 func latest(tokens []claim.Token) (slot, token string) {
 	for _, t := range tokens {
 		if len(t.Token) > len(token) || len(t.Token) == len(token) && t.Token > token {
@@ -88,7 +89,7 @@ func (h *hold) tokenOf(slot string) string {
 	return ""
 }
 
-// as returns the word for the bid's kind of hold of a read-write lock.
+// as returns the name of the bid's kind of hold of a read-write lock.
 func (b *bid) as() role {
 	if b.writes {
 		return asWriter
@@ -96,7 +97,7 @@ func (b *bid) as() role {
 	return asReader
 }
 
-// role is the kind of a hold of a read-write lock.
+// role is the name of a kind of hold of a read-write lock.
 type role string
 
 const (
@@ -109,8 +110,9 @@ const (
 // supported reports whether the program shows that it lives.
 func (h *hold) supported(now time.Duration) bool { return h.streams > 0 || now < h.beatBy() }
 
-// beatBy returns the instant by which the program must send its next heartbeat. If a person asks
-// for the slot, the time between two heartbeats is not longer than [defaultBeats].
+// beatBy returns the instant by which the program must send its next heartbeat. After a
+// person has requested that the program gives the hold back, the time between two heartbeats is at most
+// [defaultBeats].
 func (h *hold) beatBy() time.Duration {
 	if h.asked {
 		return h.beatAt + min(h.beats, defaultBeats)
@@ -118,15 +120,17 @@ func (h *hold) beatBy() time.Duration {
 	return h.beatAt + h.beats
 }
 
-// beat takes in a heartbeat. A program whose stream has ended may go on by heartbeats.
+// beat takes in a heartbeat. A program whose stream has ended may continue with heartbeats.
 func (h *hold) beat(now time.Duration) {
 	h.beatAt, h.beats, h.told = now, cmp.Or(h.beats, defaultBeats), true
 }
 
-// expect begins the time until the first heartbeat of a program that has shown by a call that it lives.
+// expect begins the wait for the first heartbeat of a program that has just shown by a call
+// that it lives.
 func (h *hold) expect(now, every time.Duration) { h.beatAt, h.beats, h.told = now, every, true }
 
-// wake returns the instant at which the answers of the hold may change by themselves.
+// wake returns the instant at which the answers about the hold may change without another
+// event.
 func (h *hold) wake(now time.Duration) time.Duration {
 	at := time.Duration(instant.Never)
 	for _, next := range []time.Duration{h.drainAt, h.beatBy()} {
@@ -137,8 +141,8 @@ func (h *hold) wake(now time.Duration) time.Duration {
 	return at
 }
 
-// good returns for how long an answer that is sent now is good. The result is zero for a hold
-// that has ended, and until a renewal follows a leap of the wall clock.
+// good returns for how long an answer that is sent now is good. The result is zero if the hold
+// has ended, and from a leap of the wall clock until the next stored renewal.
 func (h *hold) good(now time.Duration) time.Duration {
 	if h.over || h.returned || h.doubted {
 		return 0
@@ -146,7 +150,7 @@ func (h *hold) good(now time.Duration) time.Duration {
 	return max(h.deadline-now, 0)
 }
 
-// phase returns the state of the hold in one word.
+// phase returns the state of the hold, as the answers name it.
 func (h *hold) phase(now time.Duration) phase {
 	switch {
 	case h.over || h.returned || now >= h.deadline:
@@ -167,9 +171,10 @@ type phase string
 const (
 	// held means that the hold is good, and that the agent renews it.
 	held phase = "held"
-	// asked means that a person asks the program to give the hold back.
+	// asked means that a person requests that the program gives the hold back.
 	asked phase = "asked"
-	// ending means that renewals have failed for so long that the program must stop its work.
+	// ending means that the last renewals have failed, and that the program must stop its work
+	// before the deadline.
 	ending phase = "ending"
 	// uncertain means that the machine may have been paused. The program must not write
 	// before the hold is good again.

@@ -20,7 +20,7 @@ import (
 // budget divides the lease duration of the tests: 30 s.
 var budget, _ = api.NewBudget(api.DefaultLeaseDuration)
 
-// holder returns the pod that the Lease names; empty for none.
+// holder returns the name of the pod that holds the lock; empty for none.
 func holder(s *server) string { return api.PodOf(s.lease("lock.a").Holder) }
 
 func TestEndOfAStreamEndsRenewalsOnly(t *testing.T) {
@@ -77,7 +77,7 @@ func TestAnswersAreGoodUntilTheDeadlineOnly(t *testing.T) {
 		<-time.After(time.Second)
 		synctest.Wait()
 		s.change(func() { s.away = true })
-		renewed := s.lease("lock.a").RenewTime // the write was sent then, by the same clock
+		renewed := s.lease("lock.a").RenewTime // the write was sent at this time, by the same clock
 		last := ""
 		for last != "lost" {
 			<-time.After(100 * time.Millisecond)
@@ -207,7 +207,7 @@ func TestBidsOfOnePodHoldOneByOne(t *testing.T) {
 	})
 }
 
-func TestLostAnswerOfAWriteHoldsNothingTwice(t *testing.T) {
+func TestSlotIsReleasedIfWritesAnswerIsLost(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
@@ -237,7 +237,7 @@ func TestStolenLeaseEndsTheHoldAtOnce(t *testing.T) {
 	})
 }
 
-func TestYieldByHandAsksTheProgram(t *testing.T) {
+func TestYieldByHandChangesHoldsStateToAsked(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, other, successor := start(t, s, "first", "lock/a"), start(t, s, "other", "lock/a"), start(t, s, "successor", "lock/a")
@@ -263,7 +263,7 @@ func TestYieldByHandAsksTheProgram(t *testing.T) {
 	})
 }
 
-func TestStoppedAgentReleasesOnlyWhatWasGivenBack(t *testing.T) {
+func TestStoppedAgentReleasesOnlySlotsGivenBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a", "lock.b")
 		p := start(t, s, "first", "lock/a,lock/b")

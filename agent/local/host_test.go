@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestForeignHostReachesNoPath(t *testing.T) {
+func TestRequestWithAForeignHostHeaderIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "pod", "lock/a")

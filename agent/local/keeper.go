@@ -18,14 +18,14 @@ import (
 )
 
 // interest is the time for which the agent watches the Leases after a call that only reads
-// them. A program that reads in a loop costs one watch, and no reads.
+// their state. If a program repeats that call, the agent needs one watch, and no reads.
 const interest = time.Minute
 
-// longest is the longest time without a check of the clock, because Go's timers stop while
-// the machine sleeps. Only a timer of a hold, or of a bid, depends on the clock.
+// longest is the longest sleep of the loop while a bid waits or the pod holds. Go's timers stop
+// while the machine sleeps, so the loop must check the clock.
 const longest = 10 * time.Second
 
-// keeper keeps one claim. Only the goroutine of run uses the fields below posts.
+// keeper keeps one claim. Only the goroutine of run uses the fields after posts.
 type keeper struct {
 	config Config
 	of     api.Claim
@@ -42,10 +42,10 @@ type keeper struct {
 	bids     []*bid
 	// hold is nil while the pod does not hold.
 	hold *hold
-	// numbers has the holds of this process that a Lease may still name. The value reports
-	// that a program may be working under the hold.
+	// numbers has the holds of this process that a Lease may still name. The value reports that
+	// a program may be working under that hold.
 	numbers map[string]bool
-	// interestedUntil is the instant until which the agent watches without a bid.
+	// interestedUntil is the instant until which the agent watches although no bid waits.
 	interestedUntil time.Duration
 	// leaps counts the leaps of the wall clock.
 	leaps int
@@ -54,8 +54,8 @@ type keeper struct {
 	// changed is closed, and replaced, when the state of a Lease or of the hold may have
 	// changed.
 	changed chan struct{}
-	// quiet reports that the present event only reads the state. Without quiet, two calls that
-	// follow the state would wake each other for ever.
+	// quiet reports that the present event only reads the state, so it wakes no call that
+	// follows the state. If such calls woke each other, they would never sleep.
 	quiet bool
 }
 
@@ -115,7 +115,7 @@ func (k *keeper) run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// pause returns the time until the next check of the clock.
+// pause returns the time until the loop must decide again, or check the clock.
 func (k *keeper) pause(wake time.Duration) time.Duration {
 	bound := time.Duration(instant.Never)
 	if k.hold != nil || len(k.bids) > 0 {
@@ -127,8 +127,8 @@ func (k *keeper) pause(wake time.Duration) time.Duration {
 	return min(max(wake-k.config.Clock(), 0), bound)
 }
 
-// decide carries out what the claim decides, until nothing more is to be decided now. The
-// result is the instant of the next decision.
+// decide sends the requests that the claim decides on, until there is nothing more to do now.
+// The result is the instant of the next decision.
 func (k *keeper) decide(ctx context.Context) time.Duration {
 	for {
 		f := k.facts()
@@ -184,8 +184,8 @@ func (k *keeper) facts() claim.Facts {
 	return f
 }
 
-// proven reports whether no program can be working under the hold. The agent knows nothing
-// about the hold of an earlier process.
+// proven reports whether no program can be working under the hold. For a hold of an earlier
+// process the result is false.
 func (k *keeper) proven(number string) bool {
 	works, ours := k.numbers[number]
 	return ours && !works
@@ -203,7 +203,7 @@ func (k *keeper) answered(a claim.Action, _, refusal error) {
 	}
 }
 
-// begin gives the hold to the first bid. Without a bid the agent releases the slot.
+// begin gives the hold to the first bid. If no bid waits for it, the agent releases the slot.
 func (k *keeper) begin(s claim.State) {
 	if !k.hasWaiting() || k.stopping || k.bids[0].writes != s.Writes {
 		k.claim.LetGo(k.now, claim.Parting{GiveBack: true})
@@ -213,7 +213,7 @@ func (k *keeper) begin(s claim.State) {
 	k.bids = k.bids[1:]
 	since := k.config.Wall()
 	if since.Before(s.Acquired) {
-		since = s.Acquired // the wall clock was set back
+		since = s.Acquired // somebody has set the wall clock back
 	}
 	h := &hold{
 		number: s.Hold, tokens: s.Tokens, bid: first, since: since,
@@ -229,8 +229,8 @@ func (k *keeper) begin(s claim.State) {
 	first.done <- outcome{hold: h, answer: newHolding(k.of, h, k.now)}
 }
 
-// keep watches over the hold. The result over reports that the hold has ended, so the caller
-// decides again. The result at is the instant at which the hold may have to end.
+// keep decides about the present hold. If the hold has ended, the result over is true, and the
+// caller decides again. If not, the result at is the instant of the next decision.
 func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 	h := k.hold
 	h.deadline, h.drainAt, h.doubted = s.Deadline, s.DrainAt, s.Confirmed < k.leaps
@@ -241,13 +241,13 @@ func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 		k.numbers[h.number] = false
 		part.GiveBack = true
 		if s.Yield.Hold != "" {
-			// The other pods get a head start, as after a yield of a shim's child.
+			// The other pods get a head start, as they do when a shim's child yields.
 			part.HeadStart, part.Successor = k.self.Budget.Retry, s.Yield.Successor
 		}
 	case s.Lost != nil || k.now >= s.Deadline:
 	case k.stopping && h.streams == 0:
 		// The kubelet stops the agent when the containers of the program have ended, or when
-		// the grace of the pod is over. Only the first would be a proof.
+		// the grace of the pod is over. Only the end of the containers would be a proof.
 	default:
 		return min(s.Deadline, h.wake(k.now)), false
 	}
@@ -259,7 +259,7 @@ func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 	return 0, true
 }
 
-// stop begins no further hold, and refuses all bids.
+// stop ends the claim: no further hold begins, and all bids are refused.
 func (k *keeper) stop() {
 	k.stopping = true
 	k.claim.Stop(k.now)
@@ -269,7 +269,7 @@ func (k *keeper) stop() {
 	k.bids = nil
 }
 
-// refuse ends each bid that waits no longer, because no slot is free.
+// refuse answers each bid that does not wait for another pod, if no slot is free.
 func (k *keeper) refuse() {
 	k.bids = slices.DeleteFunc(k.bids, func(b *bid) bool {
 		if !b.now {
@@ -283,12 +283,13 @@ func (k *keeper) refuse() {
 	})
 }
 
-// obstacle returns what keeps the bid from a hold now; nil if its slots may be free.
+// obstacle returns the problem that keeps the bid from a hold now; nil if its slots may be
+// free.
 func (k *keeper) obstacle(b *bid) *problem {
 	if k.hold != nil {
 		return busyProblem(k.config.PodName)
 	}
-	// A slot of this pod is free again if no program can be working under its hold.
+	// A slot that this pod has counts as free if no program can be working under its hold.
 	free := func(v claim.View) bool { return v.FreeAt <= k.now || v.Mine && k.proven(v.Record.Hold) }
 	views := k.claim.Views()
 	switch {
@@ -300,7 +301,7 @@ func (k *keeper) obstacle(b *bid) *problem {
 	return cmp.Or(anyTaken(views[:1], free), allTaken(views[1:1+k.of.Size], free))
 }
 
-// leapt makes the claim renew at once. No answer is good before that renewal is stored.
+// leapt makes the claim renew at once. Until that renewal is stored, no answer is good.
 func (k *keeper) leapt(now time.Duration) {
 	k.leaps = k.claim.Leapt(now)
 }
@@ -311,7 +312,7 @@ func (k *keeper) tell() {
 	k.changed = make(chan struct{})
 }
 
-// post hands f to the loop, and drops f when ctx or the loop ends.
+// post passes f to the loop. If ctx or the loop ends first, post drops f.
 func (k *keeper) post(ctx context.Context, f func(now time.Duration)) {
 	select {
 	case k.posts <- f:

@@ -9,7 +9,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// allTaken returns what keeps a bid from each of the slots; nil if any of them may be free.
+// allTaken returns the problem of a bid that needs any one of the slots; nil if one of them may
+// be free.
 func allTaken(views []claim.View, available func(claim.View) bool) *problem {
 	holder := ""
 	for _, v := range views {
@@ -27,7 +28,8 @@ func allTaken(views []claim.View, available func(claim.View) bool) *problem {
 	return busyProblem(holder)
 }
 
-// anyTaken returns what keeps a bid from all of the slots together; nil if each of them may be free.
+// anyTaken returns the problem of a bid that needs all of the slots; nil if all of them may be
+// free.
 func anyTaken(views []claim.View, available func(claim.View) bool) *problem {
 	for _, v := range views {
 		switch {

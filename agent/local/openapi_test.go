@@ -103,7 +103,7 @@ func source(t *testing.T) (files []*ast.File) {
 	return files
 }
 
-// words returns the literal words that the package gives to a function as the argument with
+// words returns the literal strings that the package passes to the function, as the argument at
 // the index.
 func words(t *testing.T, function string, index int) (found []string) {
 	t.Helper()
@@ -123,7 +123,7 @@ func words(t *testing.T, function string, index int) (found []string) {
 	return slices.Compact(found)
 }
 
-// called returns the name of the function or the method.
+// called returns the name of the function or method that is called.
 func called(call *ast.CallExpr) string {
 	switch f := call.Fun.(type) {
 	case *ast.Ident:
@@ -163,8 +163,7 @@ func states(t *testing.T) (found []string) {
 	return found
 }
 
-// anyCall sends a request for a path of the document to a pod of its own, and returns the
-// answer.
+// anyCall starts a pod, sends it a request for a path of the document, and returns the answer.
 func anyCall(t *testing.T, method, path string) (code int, header http.Header, reason any) {
 	t.Helper()
 	bubble(t, func(t *testing.T) {
@@ -172,7 +171,7 @@ func anyCall(t *testing.T, method, path string) (code int, header http.Header, r
 		w := httptest.NewRecorder()
 		path := strings.NewReplacer("{kind}", "lock", "{name}", "a", "{hold}", "none").Replace(path)
 		p.handler.ServeHTTP(w, request(t.Context(), method, path))
-		<-time.After(time.Second) // a request to the fake API server ends by itself alone
+		<-time.After(time.Second) // a request to the fake API server takes a while
 		body := map[string]any{}
 		_ = json.Unmarshal(w.Body.Bytes(), &body) // a 204 has no body
 		code, header, reason = w.Code, w.Header(), body["reason"]
@@ -243,8 +242,8 @@ func TestDocumentedSchemasEqualTheAnswers(t *testing.T) {
 	}
 }
 
-// assertSchema compares the properties with the fields of the answer. Only fields that may be
-// omitted are not required.
+// assertSchema compares the properties of the schema with the fields of the answer. A property
+// is required unless its field may be omitted.
 func assertSchema(t *testing.T, name string, s schema, answer reflect.Type) {
 	t.Helper()
 	assert.Equal(t, "object", s.Type, name)
@@ -326,8 +325,8 @@ func TestDocumentedStatusesEqualTheProblems(t *testing.T) {
 	}
 }
 
-// Each figure of the page comes from a constant, or from the budget of the default duration.
-func TestAPIPageHasTheCodesFigures(t *testing.T) {
+// Each number in the page must be that of a constant, or of the budget of the default duration.
+func TestAPIPageStatesTheNumbersOfTheCode(t *testing.T) {
 	text, err := os.ReadFile("../../docs/api.md")
 	require.NoError(t, err)
 	page := strings.Join(strings.Fields(string(text)), " ")
@@ -350,7 +349,7 @@ func TestAPIPageHasTheCodesFigures(t *testing.T) {
 		fmt.Sprintf("with five pods, the last %d of each pod are certain", api.MaxKeys/5),
 		fmt.Sprintf("a text of 1 to %d characters", api.MaxIdempotencyKey),
 		fmt.Sprintf("at most %d bytes", api.MaxValue),
-		fmt.Sprintf("The epoch is %d.", api.FirstEpoch),
+		fmt.Sprintf("All agents of this version write the epoch %d.", api.FirstEpoch),
 	} {
 		assert.Contains(t, page, figure)
 	}

@@ -10,14 +10,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/variable"
 )
 
-// problem is an error, as RFC 9457 has it. The field Reason is one of a closed set.
+// problem is an error as RFC 9457 describes it. The field Reason is one of a fixed set.
 type problem struct {
 	Type   string `json:"type"`
 	Title  string `json:"title"`
 	Status int    `json:"status"`
 	Reason string `json:"reason"`
 	Detail string `json:"detail"`
-	// Holder is the pod that has the slot, if the agent knows that pod.
+	// Holder is the pod that has the slot; empty if the agent does not know that pod.
 	Holder string `json:"holder,omitempty"`
 }
 
@@ -53,7 +53,7 @@ var (
 	callsProblem     = newProblem(http.StatusTooManyRequests, "TooManyCalls", "256 calls wait for this variable already. End some of them.")
 )
 
-// problemOf returns the problem of an action that a Variable refuses.
+// problemOf returns the problem for a refusal of an action on a Variable.
 func problemOf(refusal variable.Refusal) *problem {
 	switch refusal {
 	case variable.Unknown:

@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// flagOf reads a flag of the query.
+// flagOf returns the value of a flag in the query, or a problem.
 func flagOf(text, name string) (bool, *problem) {
 	if text != "" && text != "true" && text != "false" {
 		return false, usageProblem("The value of ?" + name + " is neither true nor false.")
@@ -19,7 +19,7 @@ func flagOf(text, name string) (bool, *problem) {
 	return text == "true", nil
 }
 
-// seconds reads a duration of the query.
+// seconds returns the duration in the query, or otherwise if the text is empty, or a problem.
 func seconds(text string, otherwise time.Duration, name string) (time.Duration, *problem) {
 	if text == "" {
 		return otherwise, nil
@@ -31,7 +31,7 @@ func seconds(text string, otherwise time.Duration, name string) (time.Duration, 
 	return d, nil
 }
 
-// writesAs reads the kind of hold of a read-write lock, and reports whether it is a writer's.
+// writesAs reports whether the text names the writer of a read-write lock.
 func writesAs(of api.Claim, text string) (bool, *problem) {
 	switch {
 	case of.Kind != api.RWLock && text != "":
@@ -42,14 +42,14 @@ func writesAs(of api.Claim, text string) (bool, *problem) {
 	return role(text) == asWriter, nil
 }
 
-// leastBeats and mostBeats bound the time between two heartbeats. A heartbeat costs no request to
-// the API server, and a dead program keeps its slot for that time.
+// leastBeats and mostBeats bound the time between two heartbeats. A heartbeat causes no request
+// to the API server, but a dead program keeps its slot for that time.
 const (
 	leastBeats = time.Second
 	mostBeats  = 5 * time.Minute
 )
 
-// timesOf reads the longest wait of a bid, and the time between two heartbeats.
+// timesOf returns the longest wait of the bid, and the longest time between two heartbeats.
 func timesOf(query url.Values) (wait, every time.Duration, p *problem) {
 	wait, first := seconds(query.Get("wait"), 0, "wait")
 	every, second := seconds(query.Get("heartbeat"), defaultBeats, "heartbeat")

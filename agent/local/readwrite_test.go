@@ -28,7 +28,7 @@ func newRWServer() *server {
 	return newServer(api.Claim{Kind: api.RWLock, Name: "c", Size: 1}.Slots(api.Workload{})...)
 }
 
-// heldOf returns how many Leases name the pod.
+// heldOf returns the number of Leases that name the pod.
 func (s *server) heldOf(name string) (n int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -40,7 +40,7 @@ func (s *server) heldOf(name string) (n int) {
 	return n
 }
 
-// after lets the time pass, and then all work that is due.
+// after waits for the time d, and then until all goroutines are blocked.
 func after(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()
@@ -123,7 +123,7 @@ func TestWritersTokenIsGreaterThanEachEarlierToken(t *testing.T) {
 	})
 }
 
-func TestWriterThatStopsWaitingKeepsNothing(t *testing.T) {
+func TestWriterThatStopsWaitingKeepsNoSlot(t *testing.T) {
 	ends := map[string]func(writer *pod, waits *lines){
 		"its wait ends": func(*pod, *lines) { after(4 * time.Minute) },
 		"it hangs up":   func(_ *pod, waits *lines) { waits.end() },
@@ -177,11 +177,11 @@ func TestReaderThatAsksToWriteIsRefused(t *testing.T) {
 	})
 }
 
-func TestSizesMayDifferAndAWriterStaysAlone(t *testing.T) {
+func TestWriterHoldsAloneAmongReadersOfDifferentSizes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		wide, narrow := start(t, s, "wide", "rwlock/c=16"), start(t, s, "narrow", "rwlock/c=1")
-		s.edit("rwlock.c.0", pauseLease) // the wide reader takes another slot
+		s.edit("rwlock.c.0", pauseLease) // the reader of the larger size takes another slot
 		code, body := wide.call(http.MethodPost, readPath+"&wait=10s")
 		require.Equal(t, http.StatusCreated, code, body)
 		assert.NotEqual(t, "rwlock.c.0", body["slot"])
@@ -286,7 +286,7 @@ func TestReadWriteLockStatesShowItsIntent(t *testing.T) {
 	})
 }
 
-func TestBidOfAnRWLockNamesItsKind(t *testing.T) {
+func TestRWLockBidMustNameReaderOrWriter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := start(t, newServer("lock.a"), "first", "lock/a,rwlock/c=2")
 		for _, path := range []string{

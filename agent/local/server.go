@@ -19,7 +19,7 @@ type API struct {
 	variables []*variable.Variable
 }
 
-// New makes a local API. No goroutine starts before [API.Run].
+// New returns a local API. No goroutine starts before [API.Run].
 func New(config Config) (*API, error) {
 	config, err := config.check()
 	if err != nil {
@@ -40,7 +40,7 @@ func New(config Config) (*API, error) {
 	return a, nil
 }
 
-// newVariable makes the agent's end of a Variable. The names of its writes differ from those of
+// newVariable returns the agent's end of a Variable. The ids of its writes differ from those of
 // an earlier process.
 func newVariable(c Config, of api.Claim) *variable.Variable {
 	random := c.Random()
@@ -50,7 +50,7 @@ func newVariable(c Config, of api.Claim) *variable.Variable {
 	})
 }
 
-// Run keeps all claims until stop is closed, and no slot is left to release. Then Run returns
+// Run keeps all claims until stop is closed and no slot is left to release. Then Run returns
 // nil. If ctx ends first, Run releases nothing, and the Leases expire.
 func (a *API) Run(ctx context.Context, stop <-chan struct{}) error {
 	errs := make([]error, len(a.keepers))
@@ -75,7 +75,7 @@ func (a *API) Run(ctx context.Context, stop <-chan struct{}) error {
 	return nil
 }
 
-// passLeaps tells each keeper of each leap of the wall clock.
+// passLeaps reports each leap of the wall clock to each keeper.
 func (a *API) passLeaps(ctx context.Context) {
 	for {
 		select {

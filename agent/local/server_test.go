@@ -36,7 +36,8 @@ type server struct {
 	history  []kube.WatchEvent
 	leases   map[string]*kube.Lease
 	requests []string
-	// away refuses all requests. The field loses lets a write be stored without an answer.
+	// away makes the server refuse all requests. With loses, the server stores writes, but the
+	// answers are lost.
 	away, loses bool
 	variables   variables
 }
@@ -156,7 +157,7 @@ func (s *server) count() int {
 	return len(s.requests)
 }
 
-// pod is the local API of one pod, which runs until the test ends, or until kill.
+// pod is the local API of one pod. The API runs until the test ends, or until the call of kill.
 type pod struct {
 	t       *testing.T
 	name    string
@@ -167,7 +168,7 @@ type pod struct {
 	ended   chan error
 }
 
-// starts counts the processes, so that each has a randomness of its own.
+// starts counts the processes, so that each process gets another random source.
 var starts atomic.Uint64
 
 // start starts the local API of a pod with the claims.
@@ -177,7 +178,7 @@ func start(t *testing.T, s *server, name, claims string) *pod {
 	return p
 }
 
-// startFor starts the local API of a pod with the claim lock/a, and a lease duration.
+// startFor starts the local API of a pod with the claim lock/a and the lease duration.
 func startFor(t *testing.T, s *server, name string, duration time.Duration) (*pod, *API) {
 	t.Helper()
 	return begin(t, s, name, "lock/a", duration)
@@ -187,7 +188,7 @@ func begin(t *testing.T, s *server, name, claims string, duration time.Duration)
 	t.Helper()
 	args, err := api.ParseLocalArgs([]string{"-claims=" + claims})
 	require.NoError(t, err)
-	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // the beginning of each bubble
+	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // the time at which each bubble begins
 	p := &pod{t: t, name: name, leaps: make(chan struct{}), stop: make(chan struct{}), ended: make(chan error, 1)}
 	a, err := New(Config{
 		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, LeaseDuration: duration, BootID: "boot",
@@ -270,7 +271,7 @@ func (l *lines) states() []string {
 	return slices.Compact(states)
 }
 
-// stream opens a stream, which ends with the test, or by its end.
+// stream opens a stream. The stream ends with the test, or at the call of its end.
 func (p *pod) stream(method, path string) *lines {
 	ctx, end := context.WithCancel(p.t.Context())
 	l := &lines{end: end, done: make(chan struct{})}

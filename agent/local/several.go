@@ -15,15 +15,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// holdings is the answer about holds of several claims, in the order of acquisition. The time ends
-// with the first of the holds.
+// holdings is the answer about the holds of several claims, in the order of acquisition. The
+// answer is good until the first of the holds ends.
 type holdings struct {
 	Holds          []holding `json:"holds"`
 	GoodForSeconds float64   `json:"goodForSeconds"`
 	GoodUntil      float64   `json:"goodUntil"`
 }
 
-// member is one claim of a call for several claims. The field hold is nil until the claim is held.
+// member is one claim of a call for several claims. The field hold is nil before the claim is
+// held.
 type member struct {
 	calls
 	writes bool
@@ -37,7 +38,7 @@ type several struct {
 	wait, every time.Duration
 }
 
-// postHolds bids for several claims. The answer has a hold of each claim.
+// postHolds bids for several claims. The answer contains a hold of each claim.
 func (a *API) postHolds(w http.ResponseWriter, r *http.Request) {
 	s, problem := a.several(r.URL.Query())
 	if problem == nil {
@@ -58,8 +59,8 @@ func (a *API) postHolds(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// several reads a call for several claims. All programs acquire in the order of the claims' texts, so
-// that no two calls wait for each other.
+// several reads a call for several claims. Each call acquires in the alphabetical order of the
+// claims' texts, so that no two calls wait for each other.
 func (a *API) several(query url.Values) (several, *problem) {
 	wait, every, problem := timesOf(query)
 	if problem != nil {
@@ -95,8 +96,9 @@ func (a *API) several(query url.Values) (several, *problem) {
 	return s, nil
 }
 
-// acquire gets a hold of each claim, one after the other. The open call shows that the program lives.
-// If an earlier hold ends meanwhile, or a person asks for it, the call ends.
+// acquire gets a hold of each claim, one after the other. The open call shows that the program
+// lives. If an earlier hold ends before the last claim is held, or a person requests it, the
+// call ends.
 func (s several) acquire(ctx context.Context) *problem {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -121,8 +123,8 @@ func (s several) acquire(ctx context.Context) *problem {
 	return nil
 }
 
-// guard ends a call that waits for the next claim, if the hold of this claim has ended, or if a person
-// asks for it.
+// guard ends a call that still waits for another claim, if the hold of this claim has ended, or
+// if a person requests it.
 func (m member) guard(ctx context.Context, end func(error)) {
 	for {
 		line, changed, ok := m.lineOf(ctx, m.hold)
@@ -143,8 +145,8 @@ func (m member) guard(ctx context.Context, end func(error)) {
 	}
 }
 
-// tell returns the answer about all holds. From now on the program sends heartbeats for each hold, or
-// follows the hold.
+// tell returns the answer about all holds. From now on the program must send heartbeats for
+// each hold, or follow it.
 func (s several) tell() (answer holdings, problem *problem) {
 	for i, m := range s.members {
 		line, has := m.leave(s.every)
@@ -159,7 +161,8 @@ func (s several) tell() (answer holdings, problem *problem) {
 	return answer, nil
 }
 
-// leave ends the support of a hold by the call. The result has is false if the hold has ended.
+// leave ends the time in which the open call alone supports the hold. The result has is false
+// if the hold has ended.
 func (m member) leave(every time.Duration) (answer holding, has bool) {
 	_ = m.call(context.Background(), func(now time.Duration) {
 		if h := m.hold; h.phase(now) != lost {
@@ -171,7 +174,7 @@ func (m member) leave(every time.Duration) (answer holding, has bool) {
 	return answer, has
 }
 
-// giveBack gives back all holds of the call, of which no program knows. The last hold goes first.
+// giveBack gives back all holds of the call, the last one first. No program knows these holds.
 func (s several) giveBack() {
 	for _, m := range slices.Backward(s.members) {
 		if m.hold != nil {

@@ -25,7 +25,7 @@ func startPair(t *testing.T) (s *server, one, two *pod) {
 	return s, start(t, s, "one", "lock/a,lock/b"), start(t, s, "two", "lock/a,lock/b")
 }
 
-// numberIn returns the number of the hold in the stream.
+// numberIn returns the number of the first hold in the stream.
 func numberIn(l *lines) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,7 +91,7 @@ func TestCallForSeveralClaimsWaitsOnceForAll(t *testing.T) {
 	})
 }
 
-func TestRefusedCallForSeveralClaimsKeepsNone(t *testing.T) {
+func TestRefusedCallForSeveralClaimsKeepsNoHold(t *testing.T) {
 	for name, refuse := range map[string]func(t *testing.T, s *server, two *pod){
 		"at once": func(t *testing.T, _ *server, two *pod) {
 			code, body := two.call(http.MethodPost, both)
@@ -161,7 +161,7 @@ func TestCallsInOppositeOrderDoNotDeadlock(t *testing.T) {
 	})
 }
 
-func TestCallForSeveralClaimsMayWrite(t *testing.T) {
+func TestCallForSeveralClaimsMayIncludeAWriter(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer(append(api.Claim{Kind: api.RWLock, Name: "c", Size: 2}.Slots(api.Workload{}), "lock.a")...)
 		one, two := start(t, s, "one", "lock/a,rwlock/c=2"), start(t, s, "two", "lock/a,rwlock/c=2")

@@ -22,8 +22,7 @@ type claimState struct {
 	Slots []slotState `json:"slots"`
 }
 
-// slotState tells which pod has a slot. The fields behind State are empty unless a pod has the
-// slot.
+// slotState describes one slot. The fields after State are empty unless a pod has the slot.
 type slotState struct {
 	Slot         string     `json:"slot"`
 	State        sight      `json:"state"`
@@ -33,7 +32,7 @@ type slotState struct {
 	Since        *time.Time `json:"since,omitempty"`
 }
 
-// sight is the agent's view of a slot.
+// sight is the state of a slot, as far as the agent sees it.
 type sight string
 
 const (
@@ -41,12 +40,12 @@ const (
 	isFree sight = "free"
 	// isHeld means that a pod has the slot.
 	isHeld sight = "held"
-	// isUnseen means that the agent does not watch the slot. An agent whose pod has one slot of a
-	// semaphore watches no other.
+	// isUnseen means that the agent does not watch the slot. If the pod has one slot of a
+	// semaphore, its agent watches no other slot.
 	isUnseen sight = "unseen"
 )
 
-// getState answers what the agent sees of a claim: once, or with each change (?watch=true).
+// getState answers with the state of a claim: once, or at each change (?watch=true).
 func getState(k calls, w http.ResponseWriter, r *http.Request) {
 	watch, problem := flagOf(r.URL.Query().Get("watch"), "watch")
 	if problem != nil {
@@ -66,17 +65,19 @@ func getState(k calls, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// glance is the agent's view of a claim at one instant.
+// glance is what the agent sees of a claim at one instant.
 type glance struct {
 	state claimState
-	// seen reports that the agent sees each Lease.
+	// seen reports that the agent sees every Lease.
 	seen bool
-	// changed is closed at the next change. The state also changes after the time lasts.
+	// changed is closed at the next change. After the time lasts, the state changes without an
+	// event.
 	changed <-chan struct{}
 	lasts   time.Duration
 }
 
-// followState writes a line for the state, and for each later state that differs.
+// followState writes a line with the present state, and a line with each later state that
+// differs from the last one.
 func (k calls) followState(w http.ResponseWriter, r *http.Request, g glance) {
 	lines := newStream(w)
 	for told := (claimState{}); ; {
@@ -93,7 +94,7 @@ func (k calls) followState(w http.ResponseWriter, r *http.Request, g glance) {
 	}
 }
 
-// seen returns the state of the claim as soon as the agent sees each Lease.
+// seen returns the state of the claim as soon as the agent sees every Lease.
 func (k calls) seen(ctx context.Context) (g glance, ok bool) {
 	for ok = k.call(ctx, func(now time.Duration) { g = k.glance(now) }) == nil; ok && !g.seen; {
 		g, ok = k.next(ctx, g)
@@ -101,8 +102,8 @@ func (k calls) seen(ctx context.Context) (g glance, ok bool) {
 	return g, ok
 }
 
-// next returns the state after the next change. The agent's watch ends without interest, so the
-// wait is not longer than half of that time.
+// next returns the state after the next change. The agent stops watching after the time
+// interest without a call, so next waits for at most half of that time.
 func (k calls) next(ctx context.Context, g glance) (next glance, ok bool) {
 	timer := time.NewTimer(min(g.lasts, interest/2))
 	defer timer.Stop()
@@ -118,7 +119,8 @@ func (k calls) next(ctx context.Context, g glance) (next glance, ok bool) {
 	return next, err == nil
 }
 
-// glance returns what the agent sees now. The agent watches the Leases for a minute more.
+// glance returns what the agent sees now. From now on the agent watches the Leases for at least
+// a minute.
 func (k calls) glance(now time.Duration) glance {
 	k.quiet, k.interestedUntil = true, now+interest
 	g := glance{seen: true, changed: k.changed, lasts: interest}
@@ -145,8 +147,8 @@ func (k calls) glance(now time.Duration) glance {
 	return g
 }
 
-// shown returns the slots that a program sees. Of a read-write lock these are the intent, and as many
-// slots as readers may hold at once.
+// shown returns the slots that the answers show. For a read-write lock these are the intent,
+// and as many slots as readers may hold at once.
 func shown(k calls) []claim.View {
 	views := k.claim.Views()
 	if k.of.Kind == api.RWLock {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// followHold lets a program follow a hold that it has already.
+// followHold lets a program follow a hold that it already has, by a stream.
 func followHold(k calls, w http.ResponseWriter, r *http.Request) {
 	has, err := k.attach(r.Context(), r.PathValue("hold"))
 	switch {
@@ -22,8 +22,8 @@ func followHold(k calls, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// follow writes a line at each change of the hold, until the hold or the connection ends. The
-// open connection shows that the program lives.
+// follow writes a line at each change of the hold, until the hold or the connection ends. While
+// the connection is open, the program counts as living.
 func (k calls) follow(w http.ResponseWriter, r *http.Request, h *hold) {
 	defer k.detach(h)
 	lines := newStream(w)

@@ -12,15 +12,15 @@ import (
 )
 
 // The clients of metaparticle/sync send GET and PUT of /locks/NAME, and read only the status
-// code. PUT answers 200 to a program that holds, and 409 to any other. GET answers 200 for a
-// lock that exists, and 404 otherwise. Some of these clients crash at any other code, or at a
-// body that is no JSON.
+// code. PUT is answered with 200 if the program holds, and with 409 if not. GET is answered
+// with 200 if the lock exists, and with 404 if not. Some of these clients crash at any other
+// code, or at a body that is not JSON.
 
-// syncGood is the least time for which an answer 200 is good. These clients send the next
+// syncGood is the least time for which an answer 200 must be good. These clients send the next
 // heartbeat after 10 s.
 const syncGood = 12 * time.Second
 
-// syncLock is the lock in the words of metaparticle/sync.
+// syncLock is a lock in the format of metaparticle/sync.
 type syncLock struct {
 	Kind       string `json:"kind"`
 	APIVersion string `json:"apiVersion"`
@@ -33,7 +33,7 @@ type syncLock struct {
 	} `json:"spec"`
 }
 
-// syncLock answers the clients of metaparticle/sync.
+// syncLock answers a GET or PUT of a client of metaparticle/sync.
 func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("name")
 	k := calls{a.keeper("lock", name)}
@@ -53,8 +53,8 @@ func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// getSync answers 404 to a program that has lost its hold. The client in Rust learns of that
-// loss only by GET.
+// getSync answers with 404 if the program has lost its hold, because the client in Rust learns
+// of a loss only by GET.
 func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 	status, owner := http.StatusOK, ""
 	_ = k.call(r.Context(), func(now time.Duration) {
@@ -79,7 +79,7 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 		}
 		good = time.Duration(o.answer.GoodForSeconds * float64(time.Second))
 		if good < syncGood {
-			// The lease duration is too short for these clients. The answer tells the program
+			// The lease duration is too short for these clients. The program gets the answer
 			// that another pod holds.
 			k.config.Log.Warn("lease duration is too short for heartbeats of 10 s", "lease", o.hold.slot)
 			_ = k.giveBack(context.WithoutCancel(r.Context()), o.hold.number)
@@ -93,17 +93,17 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 }
 
 // beatSync takes in a heartbeat for a hold that a client of metaparticle/sync acquired. These
-// clients have no name, so each of them in the pod counts as the same program.
+// clients send no name, so all of them in the pod count as one program.
 func (k calls) beatSync(ctx context.Context) (good time.Duration) {
 	_ = k.call(ctx, func(now time.Duration) {
 		if k.hold == nil || !k.hold.bid.anyProgram || k.hold.phase(now) == lost {
 			return
 		}
-		k.quiet = true // a heartbeat changes nothing that other calls see
+		k.quiet = true // a heartbeat does not change the answers to other calls
 		good = k.hold.good(now)
 		k.hold.beat(now)
 		if good < syncGood {
-			k.hold.beatAt = now - k.hold.beats // the answer 409 tells the program that the hold is lost
+			k.hold.beatAt = now - k.hold.beats // after the answer 409 the program counts the hold as lost
 		}
 	})
 	return good

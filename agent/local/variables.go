@@ -20,13 +20,14 @@ import (
 // variableState is the answer about a Variable.
 type variableState struct {
 	Variable string `json:"variable"`
-	// Type is the type of the value. The value of an integer is its decimal text, because some
-	// languages read each number as a float.
+	// Type is the type of the value. Value is text, also for an integer, because some languages
+	// read each JSON number as a float.
 	Type  valueType `json:"type"`
 	Value string    `json:"value"`
-	// Version is the version for If-Match; empty after an add.
+	// Version is the version that a program sends in If-Match; empty after an add.
 	Version string `json:"version,omitempty"`
-	// FenceLock and FencingToken name the hold under which the Variable was written last.
+	// FenceLock and FencingToken name the hold under which a program last wrote the Variable;
+	// empty for none.
 	FenceLock    string `json:"fenceLock,omitempty"`
 	FencingToken string `json:"fencingToken,omitempty"`
 }
@@ -56,7 +57,7 @@ func newVariableState(v *kube.Variable) variableState {
 	return s
 }
 
-// withVariable finds the Variable that the path names.
+// withVariable returns a handler that finds the Variable in the path, and passes it to handle.
 func (a *API) withVariable(handle func(*variable.Variable, http.ResponseWriter, *http.Request)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		name := r.PathValue("name")
@@ -70,7 +71,7 @@ func (a *API) withVariable(handle func(*variable.Variable, http.ResponseWriter, 
 	}
 }
 
-// getVariable answers the value: once, or with each change (?watch=true).
+// getVariable answers with the value: once, or at each change (?watch=true).
 func getVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
 	watch, problem := flagOf(r.URL.Query().Get("watch"), "watch")
 	if problem != nil {
@@ -88,7 +89,7 @@ func getVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// followVariable writes a line for the state, and for each later state.
+// followVariable writes a line with the present state, and a line with each later state.
 func followVariable(v *variable.Variable, w http.ResponseWriter, r *http.Request, first *kube.Variable) {
 	var lines *stream
 	refusal := v.Follow(r.Context(), first, func(now *kube.Variable) bool {
@@ -115,8 +116,9 @@ func (a *API) putVariable(v *variable.Variable, w http.ResponseWriter, r *http.R
 	}
 }
 
-// writeVariable lets the action of a call take effect. The function set reads what is special to
-// the path. If the result done is false, the program has its answer already.
+// writeVariable carries out the action of a call. The function set reads the fields that are
+// special to the path. If the result done is false, writeVariable has already answered with a
+// problem.
 func (a *API) writeVariable(
 	v *variable.Variable, w http.ResponseWriter, r *http.Request, set func(*variable.Action, *http.Request) *problem,
 ) (answer variable.Answer, done bool) {
@@ -168,7 +170,7 @@ func (a *API) addVariable(v *variable.Variable, w http.ResponseWriter, r *http.R
 	}
 }
 
-// setAddend reads the addend and the key of an add.
+// setAddend reads the addend and the idempotency key of an add.
 func setAddend(action *variable.Action, r *http.Request) *problem {
 	action.Add = 1
 	if by := r.URL.Query().Get("by"); by != "" {
@@ -190,8 +192,8 @@ func setAddend(action *variable.Action, r *http.Request) *problem {
 	return nil
 }
 
-// unquoted returns the text between the quotes of a header, if there are any. The text is not
-// empty, and has neither quotes nor spaces.
+// unquoted returns the text of a header without its quotes, if it has any. The result ok is
+// false if the text is empty, or contains quotes or spaces.
 func unquoted(header string) (text string, ok bool) {
 	text = header
 	if len(text) >= 2 && text[0] == '"' && text[len(text)-1] == '"' {
@@ -200,7 +202,7 @@ func unquoted(header string) (text string, ok bool) {
 	return text, text != "" && strings.IndexFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '\\' }) < 0
 }
 
-// actionOf reads what all writes have in common: the version, and the hold.
+// actionOf reads the fields that all writes have in common: the version, and the hold.
 func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
 	action := new(variable.Action)
 	match, none := r.Header.Values("If-Match"), r.Header.Values("If-None-Match")
@@ -238,8 +240,8 @@ func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
 	return action, nil
 }
 
-// holding returns the keeper of the claim whose hold has the number; nil if the pod has no such
-// hold.
+// holding returns the keeper of the claim whose hold has the number; nil if no claim of the pod
+// has such a hold.
 func (a *API) holding(ctx context.Context, number string) (found *keeper) {
 	for _, k := range a.keepers {
 		_ = calls{k}.call(ctx, func(time.Duration) {
@@ -252,8 +254,8 @@ func (a *API) holding(ctx context.Context, number string) (found *keeper) {
 	return found
 }
 
-// fence returns the fence of the hold with the number, as the keeper of the claim knows the hold
-// now. A hold that is not good has none.
+// fence returns the present fence of the hold with the number, or a refusal if that hold is not
+// good.
 func (k calls) fence(ctx context.Context, number string) (fence kube.Fence, refusal variable.Refusal) {
 	err := k.call(ctx, func(now time.Duration) {
 		k.quiet = true

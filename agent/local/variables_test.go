@@ -28,12 +28,12 @@ type variables struct {
 	version int
 	of      kube.Variable
 	changed chan struct{}
-	// loses lets a write be stored without an answer, and others adds another pod's write right
-	// after that.
+	// loses makes the server store a write without an answer. With others, another pod writes
+	// right after that.
 	loses, others bool
 }
 
-// begin lets a request take its time, and takes the mutex.
+// begin waits for the duration of a request, and then locks the mutex.
 func (v *variables) begin() {
 	<-time.After(time.Millisecond)
 	v.mu.Lock()
@@ -94,7 +94,7 @@ func (v *variables) WatchVariable(ctx context.Context, _, from string, fn func(v
 	}
 }
 
-// send sends a request with a body and headers, in pairs.
+// send sends a request with a body. The arguments headers are pairs of a name and a value.
 func (p *pod) send(method, path, body string, headers ...string) (code int, answer map[string]any) {
 	p.t.Helper()
 	r := httptest.NewRequestWithContext(p.t.Context(), method, path, strings.NewReader(body))
@@ -113,7 +113,7 @@ func (p *pod) send(method, path, body string, headers ...string) (code int, answ
 
 const hits = "/v1/variable/hits"
 
-func TestProgramReadsSetsAndAdds(t *testing.T) {
+func TestProgramReadsSetsAndAddsToAVariable(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		p, other := start(t, s, "first", "variable/hits"), start(t, s, "second", "variable/hits")
@@ -183,7 +183,7 @@ func TestVariableRefusesACallWithTheReason(t *testing.T) {
 	})
 }
 
-func TestLostAnswerIsUnknownWithoutAKey(t *testing.T) {
+func TestLostAnswerMakesAKeylessAddUnknown(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		p := start(t, s, "first", "variable/hits")
@@ -233,7 +233,7 @@ func TestWriteNamesTheHoldsOwnFence(t *testing.T) {
 		after, _ := strconv.Atoi(body["fencingToken"].(string))
 		assert.Greater(t, after, before)
 
-		// After a leap the hold is not good before a renewal.
+		// From the leap until the next stored renewal, the hold is not good.
 		<-time.After(time.Second)
 		s.change(func() { s.away = true })
 		second.leaps <- struct{}{}
@@ -248,7 +248,7 @@ func TestWriteNamesTheHoldsOwnFence(t *testing.T) {
 	})
 }
 
-func TestWatchTellsTheValueAndEachChange(t *testing.T) {
+func TestWatchDeliversTheValueAndEachChange(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		p, other := start(t, s, "first", "variable/hits"), start(t, s, "second", "variable/hits")

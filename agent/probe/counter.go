@@ -5,14 +5,15 @@ package probe
 
 import "github.com/metaparticle-io/metaparticle/api"
 
-// counter counts equal results in a row. As in the kubelet, the state changes only
-// when a threshold is reached.
+// counter counts equal results in a row. The state changes only at a threshold, as in the
+// kubelet.
 type counter struct {
 	last Outcome
 	run  int
 }
 
-// note counts an outcome. The function returns the outcome once it has reached its
+// note counts an outcome. If the outcome has reached its threshold, note returns it; if not,
+// Unknown.
 // threshold, and Unknown before.
 func (c *counter) note(o Outcome, p *api.Probe) Outcome {
 	if o == Unknown {

@@ -6,13 +6,13 @@
 //
 // # The guarantee
 //
-// A standby passes every probe, because a standby is alive. The pod's condition shows
-// without an Event that the pod does not serve. Once a child has passed its startup probe,
-// the application answers the kubelet's probes after their initial delays, with one
-// exception (below). Where possible, the agent redirects the kubelet to the
-// application, so that status, timeout and error are the same as without a gate.
-// Otherwise the agent probes the application while the kubelet waits. Counting begins
-// anew with each child, with the declared thresholds.
+// A standby passes every probe, because a standby is alive. The condition of the pod shows,
+// without an Event, that the pod does not serve. Once a child has passed its startup probe, the
+// application answers the kubelet's probes after their initial delays, with one exception
+// (below). Where possible, the agent redirects the kubelet to the application, so that status,
+// timeout and error are the same as without a gate. If no redirect is possible, the agent
+// probes the application while the kubelet waits. For each child the results are counted anew,
+// with the declared thresholds.
 //
 // # Which side starts a probe
 //
@@ -22,15 +22,14 @@
 // readiness probe. The kubelet always runs the liveness probe. The package learns the
 // results of the kubelet's probes from the kubelet's requests.
 //
-// Some controllers replace each old pod that is not Ready. In a proven pod of such a
+// A strict controller replaces each old pod that is not Ready. In a proven pod of such a
 // controller, the kubelet's readiness probe passes until the application has passed the probe
 // for the first time ([Child.Spared]).
 //
 // # What is not guaranteed
 //
-// The gRPC probe does not support all of HTTP/2, only the part that one call needs.
-// If a gRPC server answers without a message, the probe has failed; the package
-// does not read its grpc-status. If the agent does not answer, probes by HTTP fail,
-// as if the application did not answer. Of the exec probes, liveness then passes
-// and readiness fails.
+// The gRPC probe supports only the part of HTTP/2 that one call needs. If a gRPC server answers
+// without a message, the probe has failed; the package does not read its grpc-status. If the
+// agent does not answer, HTTP probes fail, as if the application did not answer. An exec probe
+// for liveness then passes, and one for readiness fails.
 package probe

@@ -11,25 +11,26 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// settling is the time that a new child gets to open its port. In this time no failed
-// probe counts. The kubelet notices a new container about as late, because it looks at
-// the container runtime once a second.
+// settling is the time that a new child has to open its port. In this time no failed probe
+// counts. The kubelet takes about as long to notice a new container, because it reads the
+// container runtime's list once a second.
 const settling = time.Second
 
-// prompt is the period of the readiness probe until the child has passed it. Until then
-// new connections wait at the standbys, so a period of a second would lengthen each
-// handover. A command costs more than a connection, so the period of an exec probe is
-// [settling]. A probe of another host, which may serve many pods, has that period, too.
+// prompt is the period of the readiness probe until the child has passed that probe. Until then
+// new connections wait at the standbys, so a period of a second would prolong each handover. A
+// command costs more than a connection, so an exec probe has the period [settling]. So has a
+// probe of another host, which may serve many pods.
 const prompt = 100 * time.Millisecond
 
-// patience is the time for which the readiness probe runs more often than declared.
-// Afterwards the declared period counts, because an application may wait for its
-// database for hours, and query the database in each probe.
+// patience is the time for which the readiness probe runs more often than declared. After that
+// the declared period counts, because an application may wait for its database for hours, and
+// query the database in each probe.
 const patience = 30 * time.Second
 
-// pause returns the time until the next readiness probe of a child that has been probed for
-// the span, and is not ready. A child that needs several successes gets them no faster than
-// from a kubelet, which probes a container that is not ready once a second.
+// pause returns the time until the next readiness probe of a child that is not ready. The
+// argument span is the time since its first readiness probe. If the child needs several
+// successes, they come no faster than from a kubelet, which probes a container that is not
+// ready once a second.
 func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	switch {
 	case span >= patience:
@@ -40,14 +41,13 @@ func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	return prompt
 }
 
-// asksElsewhere reports whether the probe names a host. Without a host, the probe asks
-// the pod.
+// asksElsewhere reports whether the probe goes to a host that it names, and not to the pod.
 func asksElsewhere(p *api.Probe) bool {
 	return p.HTTPGet != nil && p.HTTPGet.Host != "" || p.TCPSocket != nil && p.TCPSocket.Host != ""
 }
 
-// drive runs a child's startup probe, then its readiness probe until it has
-// passed. From then on the kubelet runs the probes.
+// drive runs the startup probe of a child, and then its readiness probe until the child has
+// passed it. From then on the kubelet runs the probes.
 func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 	if p := c.probes.Startup; p != nil && !l.child.Serving {
 		var count counter
@@ -57,8 +57,8 @@ func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 	if p == nil || !m.started(l) {
 		return
 	}
-	// Like the kubelet, the agent probes a container that is not ready more often
-	// than declared, so that it becomes ready sooner.
+	// Like the kubelet, the agent probes a container that is not ready more often than
+	// declared, so that the container becomes ready sooner.
 	from := l.began.Add(p.InitialDelay())
 	if now := time.Now(); from.Before(now) {
 		from = now
@@ -82,9 +82,9 @@ func (m *Monitor) started(l *childState) bool {
 	return l.started
 }
 
-// every calls the function ask after the initial delay, and then once a period, until
-// that function returns false or ctx ends. Without an initial delay, a first failure
-// while the child is settling does not count.
+// every calls the function ask after the initial delay, and then once a period, until that
+// function returns false or ctx ends. If the probe has no initial delay, a first call comes at
+// once. A failure of that first call does not count, because the child may still be settling.
 func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period time.Duration, ask func(counts bool) bool) {
 	first := p.InitialDelay()
 	if first < settling {
@@ -96,7 +96,7 @@ func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period
 	repeat(ctx, l.began.Add(first), func() time.Duration { return period }, func() bool { return ask(true) })
 }
 
-// repeat calls the function ask at the instant, and then once a period, until that
+// repeat calls the function ask at the given instant, and then once a period, until that
 // function returns false or ctx ends.
 func repeat(ctx context.Context, from time.Time, period func() time.Duration, ask func() bool) {
 	timer := time.NewTimer(time.Until(from))
@@ -122,8 +122,7 @@ func repeat(ctx context.Context, from time.Time, period func() time.Duration, as
 	}
 }
 
-// startup runs the startup probe once. The result is false when no further run is
-// needed.
+// startup runs the startup probe once. The result is false if the probe need not run again.
 func (m *Monitor) startup(ctx context.Context, c *container, l *childState, count *counter, counts bool) bool {
 	p := c.probes.Startup
 	r := m.run(ctx, l, p)
@@ -147,7 +146,7 @@ func (m *Monitor) startup(ctx context.Context, c *container, l *childState, coun
 		*count = counter{}
 		m.say(c, l, startup, r)
 	case state == Failure:
-		delete(l.reported, startup) // the next Event repeats this failure and adds its consequence
+		delete(l.reported, startup) // the next Event repeats this failure, and adds that the container ends
 		m.say(c, l, startup, r)
 		m.tell(Notice{
 			Container: c.name, Reason: "Killing", Message: fmt.Sprintf("Container %s failed startup probe, will be restarted", c.name),
@@ -166,8 +165,8 @@ const startup = "startup"
 // names are the probes' names in the kubelet's Events.
 var names = map[string]string{startup: "Startup", api.LivenessProbe: "Liveness", api.ReadinessProbe: "Readiness"}
 
-// say reports a failure in an Event, in the kubelet's words. If a probe fails again with
-// an equal message, no further Event follows. The caller holds the mutex.
+// say reports a failure in an Event, in the kubelet's words. If a probe fails again with the
+// same message, no further Event follows. The caller holds the mutex.
 func (m *Monitor) say(c *container, l *childState, probe string, r Result) {
 	message := names[probe] + " probe failed: " + r.Output
 	if r.Outcome == Unknown {
@@ -187,8 +186,8 @@ func (m *Monitor) grace(p *api.Probe) time.Duration {
 	return m.config.Grace
 }
 
-// observe counts a result of the kubelet's readiness probe. Requests by other
-// clients do not make the probe count faster than declared.
+// observe counts a result of the kubelet's readiness probe. If other clients request the probe,
+// its results do not count more often than the declared period.
 func (m *Monitor) observe(c *container, l *childState, o Outcome) {
 	p := c.probes.Readiness
 	m.mu.Lock()

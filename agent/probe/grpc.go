@@ -79,7 +79,7 @@ func dialGRPC(ctx context.Context, action *api.GRPCAction, host string) (net.Con
 	return d.DialContext(ctx, "tcp", host)
 }
 
-// call sends the request and reads until the answer is complete.
+// call sends the request, and reads until the answer is complete.
 func call(c io.ReadWriter, action *api.GRPCAction, host, agent string, timeout time.Duration) (health, error) {
 	var out bytes.Buffer
 	out.WriteString(preface)
@@ -153,7 +153,7 @@ func requestHeaders(action *api.GRPCAction, host, agent string, timeout time.Dur
 	return b
 }
 
-// message encodes a HealthCheckRequest behind gRPC's prefix.
+// message encodes a HealthCheckRequest, with gRPC's prefix before it.
 func message(service string) []byte {
 	var body []byte
 	if service != "" {
@@ -181,7 +181,7 @@ func (h health) String() string {
 
 var errAnswer = errors.New("the answer is no HealthCheckResponse")
 
-// decode reads the status from the bytes that have arrived. The result whole is false
+// decode reads the status from the bytes that have arrived so far. The result whole is false
 // while the message is incomplete.
 func decode(b []byte) (status health, whole bool, err error) {
 	const prefix = 5
@@ -262,8 +262,8 @@ func (f frame) content() []byte {
 	return f.payload[1 : len(f.payload)-pad]
 }
 
-// echo returns the payload of an acknowledgement: that of a ping, or none for
-// settings.
+// echo returns the payload of the acknowledgement of this frame: the same payload for a ping,
+// and none for settings.
 func (f frame) echo() []byte {
 	if f.kind == framePing {
 		return f.payload
@@ -271,8 +271,8 @@ func (f frame) echo() []byte {
 	return nil
 }
 
-// away returns an error if the server closes the connection without answering
-// this call.
+// away returns an error if the frame announces that the server ends the connection without
+// answering this call.
 func (f frame) away() error {
 	if len(f.payload) < 4 || binary.BigEndian.Uint32(f.payload)&^(1<<31) < stream {
 		return errors.New("the server is going away")

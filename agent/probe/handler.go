@@ -24,8 +24,7 @@ import (
 type Outcome int
 
 const (
-	// Unknown means that the probe could not be carried out. An Unknown outcome does
-	// not count.
+	// Unknown means that the probe could not be carried out. Such a result does not count.
 	Unknown Outcome = iota
 	Success
 	Failure
@@ -36,14 +35,14 @@ type Result struct {
 	Outcome Outcome
 	// Output is the text that the kubelet would report for this result.
 	Output string
-	// Status is the application's HTTP status, or zero if it sent none. Location
-	// is the application's redirect to another host, if any.
+	// Status is the HTTP status that the application answered; zero if it sent none. Location
+	// is the other host to which the application redirected the probe; empty for none.
 	Status   int
 	Location string
 }
 
-// Do carries out a handler other than a command, as the kubelet does. The address
-// is the pod's.
+// Do carries out any probe except a command, as the kubelet does. The argument address is the
+// pod's address.
 func Do(ctx context.Context, h api.Handler, address string, timeout time.Duration) Result {
 	switch {
 	case h.HTTPGet != nil:
@@ -69,8 +68,8 @@ func Ran(command []string, timeout time.Duration, code int, output string, timed
 	return Result{Outcome: Success, Output: output}
 }
 
-// dialer sets SO_LINGER to one second, as the kubelet does. Otherwise frequent probes
-// would leave many connections in TIME_WAIT.
+// dialer sets SO_LINGER to one second, as the kubelet does, so that frequent probes do not
+// leave many connections in TIME_WAIT.
 var dialer = net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 	return c.Control(func(fd uintptr) {
 		_ = syscall.SetsockoptLinger(int(fd), syscall.SOL_SOCKET, syscall.SO_LINGER, &syscall.Linger{Onoff: 1, Linger: 1})
@@ -120,7 +119,7 @@ func get(ctx context.Context, action *api.HTTPGetAction, address string, timeout
 func target(action *api.HTTPGetAction, address string) *url.URL {
 	u, err := url.Parse(action.Path)
 	if err != nil {
-		u = &url.URL{Path: action.Path} // an invalid path can no longer be refused here
+		u = &url.URL{Path: action.Path} // the API server has accepted even an invalid path
 	}
 	u.Scheme = "http"
 	if strings.EqualFold(action.Scheme, "https") {
@@ -130,8 +129,8 @@ func target(action *api.HTTPGetAction, address string) *url.URL {
 	return u
 }
 
-// join returns the address to connect to: the pod's own, unless the probe names a
-// host.
+// join returns the address to which the probe connects: that of the pod, unless the probe names
+// a host.
 func join(host, address string, port int) string {
 	if host == "" {
 		host = address
@@ -154,8 +153,8 @@ func headers(request *http.Request, list []api.HTTPHeader) {
 	request.Host = request.Header.Get("Host")
 }
 
-// local follows redirects to the same host only. A redirect to another host is
-// the result of the probe.
+// local follows a redirect only to the same host. A redirect to another host ends the probe,
+// and is its result.
 func local(request *http.Request, via []*http.Request) error {
 	if request.URL.Hostname() != via[0].URL.Hostname() {
 		return http.ErrUseLastResponse

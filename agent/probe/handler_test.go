@@ -33,7 +33,7 @@ func portOf(t *testing.T, address string) int {
 	return n
 }
 
-// deaf returns the port of a server that accepts connections and never answers.
+// deaf returns the port of a server that accepts connections but never answers.
 func deaf(t *testing.T) int {
 	t.Helper()
 	var listen net.ListenConfig
@@ -149,8 +149,8 @@ func TestTCPProbePassesIfTheConnectionOpens(t *testing.T) {
 	assert.Equal(t, Success, named.Outcome)
 }
 
-// healthServer runs a gRPC server on net/http. The server answers a request for a known
-// service with the given status, and a request for an unknown service with trailers alone.
+// healthServer runs a gRPC server on net/http. For a known service, the server answers with the
+// given status. For an unknown service, it answers only with trailers.
 func healthServer(t *testing.T, secure bool, status byte) int {
 	t.Helper()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -235,7 +235,7 @@ func TestGRPCProbeFailsWithoutAGRPCServer(t *testing.T) {
 	}
 }
 
-// peer is the server's side of a call, recorded in advance.
+// peer is the server's side of a call. Its answers are recorded in advance.
 type peer struct {
 	io.Reader
 	bytes.Buffer

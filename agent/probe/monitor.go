@@ -19,8 +19,8 @@ type Config struct {
 	Probes map[string]api.Probes
 	// Address is the pod's own address.
 	Address string
-	// Grace is the time in which a child has to stop after its startup probe has
-	// failed. A probe may declare another time.
+	// Grace is the time that a child has to stop after its startup probe has failed. A probe
+	// may declare another time.
 	Grace time.Duration
 	// Run runs a command beside a child.
 	Run func(ctx context.Context, child Child, command []string, timeout time.Duration) Result
@@ -30,35 +30,36 @@ type Config struct {
 
 // Child is a running child whose postStart hook has ended.
 type Child struct {
-	// Shim and Hold identify the child: a shim starts one child under one hold.
+	// Shim and Hold identify the child, because a shim starts at most one child under a hold.
 	Shim, Hold string
 	// Age is the time since the child started.
 	Age time.Duration
 	// Serving reports that the child passed its probes under an earlier agent
 	// process.
 	Serving bool
-	// Adopted reports that an earlier agent process started the child, and that nothing tells
-	// whether the child passed its startup probe. A failure of that probe then ends nothing.
+	// Adopted reports that an earlier agent process started the child, and that nothing shows
+	// whether the child has passed its startup probe. A failure of that probe then does not end
+	// the child.
 	Adopted bool
-	// Spared reports that the kubelet's readiness probe passes until the child has passed
-	// the probe once. Until then only the reason of the pod's condition shows that the
-	// child starts.
+	// Spared reports that the kubelet's readiness probe passes until the child has passed that
+	// probe once. Until then only the reason of the pod's condition shows that the application
+	// is starting.
 	Spared bool
 }
 
-// Notice is an Event to write, or an instruction for the agent.
+// Notice is an Event that the agent must write. If End is set, it is also an order to stop the
+// child.
 type Notice struct {
 	Container       string
 	Warning         bool
 	Reason, Message string
-	// End means that the agent must stop the child within Grace, and its
-	// container with it.
+	// End means that the agent must stop the child within Grace, and end its container.
 	End   bool
 	Child Child
 	Grace time.Duration
 }
 
-// Monitor follows the children of a pod's gated containers.
+// Monitor probes the children of the pod's gated containers.
 type Monitor struct {
 	config Config
 	news   chan struct{}
@@ -68,8 +69,7 @@ type Monitor struct {
 	containers map[string]*container
 	notices    []Notice
 	closed     bool
-	// kubelet is the kubelet's User-Agent; it is empty until the kubelet's first
-	// request.
+	// kubelet is the kubelet's User-Agent; empty before the kubelet's first request.
 	kubelet string
 }
 
@@ -84,23 +84,23 @@ type container struct {
 type childState struct {
 	child  Child
 	began  time.Time
-	ctx    context.Context // ends with the child
+	ctx    context.Context // ctx ends with the child
 	cancel context.CancelFunc
-	// started reports that the startup probe has passed, or that there is none.
+	// started reports that the child has passed its startup probe, or has none.
 	started bool
-	// ready is the state of the readiness probe. While the field driven is set, the agent
-	// runs that probe. The field counted is the instant of the last counted result.
+	// ready reports that the child passes its readiness probe. While driven is set, the agent
+	// runs that probe. The field counted is the instant of the last result that counted.
 	ready   bool
 	driven  bool
 	counted time.Time
 	counter counter
-	// pending are the probes in progress, by name.
+	// pending has the probes that are running, by name.
 	pending map[string]*pendingProbe
-	// reported are the last messages about each probe.
+	// reported has the last message about each probe, by the probe's name.
 	reported map[string]string
 }
 
-// New makes a Monitor without starting anything.
+// New returns a Monitor that probes no child yet.
 func New(config Config) *Monitor {
 	if config.Do == nil {
 		config.Do = Do
@@ -112,7 +112,7 @@ func New(config Config) *Monitor {
 	return m
 }
 
-// Close forgets all children, and waits until every goroutine has ended.
+// Close ends all probes, and waits until every goroutine has ended.
 func (m *Monitor) Close() {
 	m.mu.Lock()
 	m.closed = true
@@ -123,8 +123,7 @@ func (m *Monitor) Close() {
 	m.group.Wait()
 }
 
-// News returns a channel that receives a value when Ready or Take may return a new
-// result.
+// News returns a channel that delivers a value when Ready or Take may have a new result.
 func (m *Monitor) News() <-chan struct{} { return m.news }
 
 // Take returns the notices since the last call.
@@ -136,8 +135,8 @@ func (m *Monitor) Take() []Notice {
 	return notices
 }
 
-// Follow receives the running children, by container. The Monitor probes these
-// children, and no others.
+// Follow replaces the children that the Monitor probes. The map has the running children, by
+// container.
 func (m *Monitor) Follow(children map[string]Child) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -160,7 +159,7 @@ func (c *container) forget() {
 	}
 }
 
-// begin follows a child. The caller holds the mutex.
+// begin starts to probe a child. The caller holds the mutex.
 func (m *Monitor) begin(c *container, child Child) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &childState{
@@ -178,8 +177,8 @@ func (m *Monitor) begin(c *container, child Child) {
 	}
 }
 
-// Ready reports whether every container with startup or readiness probes has a
-// child that passes them.
+// Ready reports whether each container with startup or readiness probes has a child that passes
+// these probes.
 func (m *Monitor) Ready() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -203,7 +202,7 @@ func (m *Monitor) Waits() bool {
 
 func (c *container) waits() bool { return c.probes.Startup != nil || c.probes.Readiness != nil }
 
-// tell adds notices and wakes the agent's loop. The caller holds the mutex.
+// tell stores notices, and wakes the agent's loop. The caller holds the mutex.
 func (m *Monitor) tell(notices ...Notice) {
 	m.notices = append(m.notices, notices...)
 	select {

@@ -19,12 +19,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// app is the application behind the probes. The application has an answer for each
-// probe, and records the times of each probe.
+// app is the application behind the probes. For each probe it has an answer, and records the
+// times of the probe's runs.
 type app struct {
 	t     *testing.T
 	began time.Time
-	// spared is the value of the field Spared of each child that the test starts.
+	// spared is the value of Spared for each child that the test starts.
 	spared bool
 	*Monitor
 
@@ -32,7 +32,7 @@ type app struct {
 	answers map[string]Result
 	asked   map[string][]time.Duration
 	ran     []Child
-	// patience is the timeout of the last probe.
+	// patience is the timeout of the last probe that ran.
 	patience time.Duration
 }
 
@@ -116,7 +116,7 @@ func (a *app) runs(hold string) {
 
 func (a *app) stops() { a.Follow(nil) }
 
-// kubelet sends a request like the kubelet's, without following redirects.
+// kubelet sends the probe as the kubelet does, and follows no redirect.
 func (a *app) kubelet(probe string) *httptest.ResponseRecorder {
 	return a.serve(a.Handler(), httptest.NewRequest(http.MethodGet, api.ProbePath("app", probe), nil))
 }
@@ -377,7 +377,7 @@ func TestLivenessProbePassesIfChildEndsDuringIt(t *testing.T) {
 	})
 }
 
-// Any client with network access to the pod may request a probe.
+// Any client that can reach the pod may request a probe.
 func TestConcurrentRequestsProbeTheApplicationOnce(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("x", nil)}, func(a *app) {
 		a.answer("x", passes)

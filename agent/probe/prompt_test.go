@@ -13,9 +13,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Without an agent, the kubelet runs a startup probe once a period, and the
-// readiness probe right after it. The kubelet's first probe comes at any instant
-// within a period. The agent's first probe comes at the child's start.
+// Without an agent, the kubelet runs a startup probe once a period, and the readiness probe
+// right after the startup probe has passed. The kubelet's first probe comes at a random instant
+// within a period. The agent's first probe comes at the start of the child.
 func TestGatedPodIsReadyNoLaterThanUngated(t *testing.T) {
 	for name, tt := range map[string]struct {
 		delay, period int
@@ -55,8 +55,8 @@ func TestGatedPodIsReadyNoLaterThanUngated(t *testing.T) {
 	}
 }
 
-// Otherwise a controller that replaces unready pods would see that the application starts.
-func TestPodThatMustStayReadyHidesItsStart(t *testing.T) {
+// A controller that replaces unready pods must not see that the application starts.
+func TestSparedPodPassesReadinessProbesDuringItsStart(t *testing.T) {
 	probes := api.Probes{Readiness: declared("readiness", nil)}
 	for _, spared := range []bool{false, true} {
 		bubble(t, probes, func(a *app) {
@@ -79,9 +79,9 @@ func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *api.Probe)
 		probe  string
-		// fails are the times of the failed probes, in seconds; nil for 41 of them. The
-		// application serves from 4.05 s on. The field ready is the time at which the
-		// child is ready.
+		// fails has the times of the failed probes, in seconds; nil means 41 failed probes. The
+		// application serves from 4.05 s on. The field ready is the time at which the child is
+		// ready.
 		fails []float64
 		ready time.Duration
 	}{

@@ -13,32 +13,33 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// These are the agent's answers to "agent probe", the command that replaces an exec
-// probe.
+// These are the agent's answers to "agent probe". The kubelet runs that command instead of an
+// exec probe's own command.
 const (
-	// StatusPass and StatusFail are the result. The body of StatusFail explains
-	// it.
+	// StatusPass and StatusFail are the result of the probe. The body of StatusFail explains
+	// the failure.
 	StatusPass = http.StatusOK
 	StatusFail = http.StatusServiceUnavailable
-	// StatusRun means that "agent probe" must run the probe's command itself. After a
-	// readiness probe, "agent probe" posts the result with the ChildHeader of this answer.
+	// StatusRun means that "agent probe" must run the command of the probe itself. For a
+	// readiness probe, "agent probe" then posts the result together with the ChildHeader of
+	// this answer.
 	StatusRun   = http.StatusAccepted
 	ChildHeader = "Metaparticle-Child"
 	// PassedParameter is the command's result: "true" or "false".
 	PassedParameter = "passed"
 )
 
-// handBack is the time before the kubelet's timeout at which the agent redirects a
-// hanging probe to the application. The kubelet then waits for the application
-// itself, and reports the timeout in its own words. A probe's timeout is at least a
-// second, so the agent has most of that time.
+// handBack is how long before the kubelet's timeout the agent redirects a hanging probe to the
+// application. The kubelet then waits for the application itself, and reports the timeout in
+// its own words. A probe's timeout is at least a second, so the agent still has most of that
+// time.
 const handBack = 100 * time.Millisecond
 
 // slack is the additional time for an answer after the probe's own timeout.
 const slack = time.Second
 
-// Handler answers the kubelet on the agent's port. Handler runs no commands,
-// because other clients can reach that port.
+// Handler answers the kubelet's probes on the agent's port. Handler runs no commands, because
+// other clients can reach that port.
 func (m *Monitor) Handler() http.Handler {
 	return m.handler(func(w http.ResponseWriter, r *http.Request, a probeRequest) {
 		if a.probe.Exec != nil {
@@ -99,7 +100,7 @@ func outcomeOf(passed bool) Outcome {
 	return Failure
 }
 
-// probeRequest is a probe that a child must answer.
+// probeRequest is a request for a probe that a child must answer.
 type probeRequest struct {
 	container *container
 	name      string
@@ -142,31 +143,31 @@ func (c *container) probe(name string) *api.Probe {
 	return nil
 }
 
-// due reports whether a child runs that has passed its startup probe, and whose
-// initial delay is over.
+// due reports whether a child runs that has passed its startup probe, and whether the initial
+// delay of the probe is over.
 func (c *container) due(p *api.Probe) bool {
 	return c.state != nil && c.state.started && time.Since(c.state.began) >= p.InitialDelay()
 }
 
-// spares reports whether the kubelet's readiness probe passes, although the child has not
-// passed that probe yet.
+// spares reports whether the probe is a readiness probe that passes although the child has not
+// passed it yet.
 func (c *container) spares(probe string) bool {
 	return probe == api.ReadinessProbe && c.state != nil && c.state.child.Spared && c.state.driven
 }
 
-// pendingProbe is a probe in progress. All clients that request the probe during its run
-// share it. Any client with network access to the pod may request a probe, but the
-// application gets only one at a time.
+// pendingProbe is a probe that is running. All clients that request the same probe meanwhile
+// share its result. So the application gets only one such probe at a time, although any client
+// that can reach the pod may request one.
 type pendingProbe struct {
 	done   chan struct{}
 	result Result
 }
 
-// standing is the result if the child has ended during the probe, because a standby
-// passes every probe.
+// standing is the result of a probe whose child has ended meanwhile, because a standby passes
+// every probe.
 var standing = Result{Outcome: Success}
 
-// ask probes the application while the kubelet waits.
+// ask returns the result of a probe of the application, while the kubelet waits.
 func (m *Monitor) ask(a probeRequest) Result {
 	m.mu.Lock()
 	if a.container.state != a.state {
@@ -184,8 +185,8 @@ func (m *Monitor) ask(a probeRequest) Result {
 	return f.result
 }
 
-// carryOut runs the probe. carryOut ends with the timeout or with the child, but
-// not when a client disconnects.
+// carryOut runs the probe until its timeout, or until the child ends. A client that disconnects
+// does not end the probe.
 func (m *Monitor) carryOut(a probeRequest, f *pendingProbe) {
 	defer close(f.done)
 	timeout := a.probe.Timeout()
@@ -205,8 +206,8 @@ func (m *Monitor) carryOut(a probeRequest, f *pendingProbe) {
 	}
 }
 
-// redirect returns the URL at which the kubelet can reach the application itself. The URL
-// is nil for gRPC, and for a probe of another host, because the kubelet does not follow a
+// redirect returns the URL at which the kubelet can reach the application itself. The result is
+// nil for gRPC. For a probe of another host it is also nil, because the kubelet follows no
 // redirect to another host. A redirect without a scheme keeps the Host header.
 func (m *Monitor) redirect(p *api.Probe) *url.URL {
 	switch {

@@ -10,8 +10,8 @@ import (
 	"regexp"
 )
 
-// userAgent is the agent's User-Agent before the kubelet's first request.
-// Applications may recognize probes by its beginning.
+// userAgent is the agent's User-Agent before the kubelet's first request. Its beginning is that
+// of the kubelet's, by which applications may recognize probes.
 const userAgent = "kube-probe/metaparticle"
 
 // kubeletsAgent matches a kubelet's User-Agent. Other clients can reach the
@@ -20,7 +20,7 @@ var kubeletsAgent = regexp.MustCompile(`^kube-probe/[0-9]{1,3}\.[0-9]{1,3}\+?$`)
 
 type userAgentKey struct{}
 
-// meet stores the User-Agent of the node's kubelet.
+// meet stores the kubelet's User-Agent, if the request has one.
 func (m *Monitor) meet(r *http.Request) {
 	name := r.UserAgent()
 	if !kubeletsAgent.MatchString(name) {
@@ -31,7 +31,7 @@ func (m *Monitor) meet(r *http.Request) {
 	m.kubelet = name
 }
 
-// asKubelet gives the probes under ctx the kubelet's User-Agent.
+// asKubelet returns a context whose probes use the kubelet's User-Agent.
 func (m *Monitor) asKubelet(ctx context.Context) context.Context {
 	m.mu.Lock()
 	defer m.mu.Unlock()

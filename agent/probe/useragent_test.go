@@ -37,7 +37,7 @@ func TestApplicationSeesTheKubeletsUserAgent(t *testing.T) {
 			m := New(Config{Address: loopback, Probes: map[string]api.Probes{"app": {Readiness: p}}})
 			defer m.Close()
 
-			// The first probe finds a standby, so the application gets no request.
+			// During the first probe the pod is a standby, so the application gets no request.
 			request := httptest.NewRequest(http.MethodGet, api.ProbePath("app", api.ReadinessProbe), nil)
 			request.Header.Set("User-Agent", tt.asked)
 			m.Handler().ServeHTTP(httptest.NewRecorder(), request)

@@ -10,14 +10,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Last returns the shim's last report; false for a shim that is unknown or dead.
+// Last returns the shim's last report. The second result is false for a shim that is unknown or
+// dead.
 func (s *Shims) Last(id gate.ShimID) (gate.Report, bool) { return s.list.last(id) }
 
 // Reports returns the last report of each shim, in the order in which the shims
 // started.
 func (s *Shims) Reports() []gate.Report { return slices.Clone(s.list) }
 
-// Begun returns the holds of this agent process that the package remembers.
+// Begun returns the holds that this agent process began and has not forgotten.
 func (s *Shims) Begun() []string { return slices.Collect(maps.Keys(s.begun)) }
 
 // Proven reports whether no child of the hold can be alive.
@@ -28,15 +29,15 @@ func (s *Shims) Proven(hold string) bool {
 	case s.begun[hold]:
 		return true
 	}
-	// An earlier agent process gave the grants of this hold. Each container's fresh shim
-	// accounts for the earlier shims of the container. Until the fresh shim has reported,
-	// nothing accounts for the earlier shims.
+	// An earlier agent process gave the grants of this hold. The fresh shim of each container
+	// must report about the container's earlier shims. Before that report nothing is known
+	// about them.
 	return len(s.containers) > 0 && !slices.ContainsFunc(s.containers, func(name string) bool { return !s.accounted(name, hold) })
 }
 
-// accounted reports whether the container's earlier shims have no child of the hold.
-// The kubelet does not start an init container again after its success, so no fresh
-// shim reports. Instead, the notes of grants account for the earlier shims.
+// accounted reports whether it is certain that the container's earlier shims have no child of
+// the hold. The kubelet does not start an init container again after its success, so no fresh
+// shim reports. For such a container the notes of grants decide.
 func (s *Shims) accounted(container, hold string) bool {
 	if s.heard[container] {
 		return true
@@ -44,9 +45,9 @@ func (s *Shims) accounted(container, hold string) bool {
 	return slices.Contains(s.inits, container) && s.granted != nil && !s.granted(container, hold)
 }
 
-// Doubted reports whether an earlier shim, which is not connected, may have a child of
-// the hold. A connected earlier shim reports for itself: the agent drains it when a
-// fresher shim comes.
+// Doubted reports whether an earlier shim that is not connected may have a child of the hold.
+// If an earlier shim is connected, it reports itself, and the agent drains it when a fresher
+// shim connects.
 func (s *Shims) Doubted(hold string) bool {
 	if s.unbounded {
 		return false
@@ -59,8 +60,8 @@ func (s *Shims) Doubted(hold string) bool {
 	return false
 }
 
-// mayMean reports whether the noted hold may be the given hold. A note that cannot be
-// read may mean any hold, except for the holds that this process itself began.
+// mayMean reports whether the hold in a note may be the given hold. An unreadable note may name
+// any hold, except one that this process itself began.
 func (s *Shims) mayMean(noted, hold string) bool {
 	return noted == hold || noted == gate.Unreadable && !s.begun[hold]
 }
@@ -74,8 +75,8 @@ func (s *Shims) connected(hold, container string) bool {
 	})
 }
 
-// Outstanding reports whether this process knows a grant, or a report, after which a
-// shim may have a child of the hold.
+// Outstanding reports whether a shim may have a child of the hold, by a grant or a report that
+// this process knows.
 func (s *Shims) Outstanding(hold string) bool { return s.outstanding.of(hold) }
 
 // Granted reports whether the shim may have a child of the hold.
@@ -94,15 +95,15 @@ func (s *Shims) Grantees(hold string) []gate.Report {
 	return found
 }
 
-// Supported reports whether a connected shim may have a child of the hold. Without such
-// a shim, the agent has no reason to renew. After the success of an init container the
-// hold is supported, too, because the kubelet starts the next container.
+// Supported reports whether the hold needs renewals, because a connected shim may have a child
+// of the hold. After the success of an init container the hold also needs renewals, because the
+// kubelet starts the next container.
 func (s *Shims) Supported(hold string) bool {
 	return s.Succeeded(hold) || slices.ContainsFunc(s.Grantees(hold), func(r gate.Report) bool { return r.Connected })
 }
 
-// Succeeded reports whether an init container has succeeded under the hold, and no
-// grant has followed.
+// Succeeded reports whether an init container has succeeded under the hold, and no grant of the
+// hold has followed.
 func (s *Shims) Succeeded(hold string) bool { return hold != "" && s.success.init == hold }
 
 // Outcome reports whether a container has succeeded, and whether a container has failed, under
@@ -112,8 +113,8 @@ func (s *Shims) Outcome(hold string) (completed, failed bool) {
 	return over && s.success.any == hold, over && s.success.failed == hold
 }
 
-// Running reports whether the application runs as a child of the hold, and does not
-// drain. Init containers do not count, because they serve no clients.
+// Running reports whether the application runs under the hold, and is not draining. Init
+// containers do not count, because they serve no clients.
 func (s *Shims) Running(hold string) bool {
 	return slices.ContainsFunc(s.list, func(r gate.Report) bool {
 		return r.Phase == gate.Running && r.Hold == hold && !slices.Contains(s.inits, r.Container)
@@ -128,8 +129,8 @@ func (s *Shims) Alive() bool {
 // HasChild reports whether the shim has, or may have, a child.
 func HasChild(r gate.Report) bool { return r.Phase == gate.Running || r.Phase == gate.Draining }
 
-// Waiting returns the waiting shims that would accept a grant: connected, not silent,
-// and the freshest of their container.
+// Waiting returns the waiting shims that would accept a grant: each is connected, not silent,
+// and the freshest shim of its container.
 func (s *Shims) Waiting() []gate.Report {
 	var found []gate.Report
 	for i, r := range s.list {
@@ -158,7 +159,7 @@ func (s *Shims) Grantable(hold string) []gate.Report {
 		return nil
 	}
 	return slices.DeleteFunc(s.Waiting(), func(r gate.Report) bool {
-		// A waiting shim that names the hold has ended its part of the hold.
+		// A waiting shim that names the hold can start no further child under it.
 		return r.Hold == hold || s.occupied(hold, r)
 	})
 }
@@ -172,8 +173,8 @@ func (s *Shims) occupied(hold string, r gate.Report) bool {
 	})
 }
 
-// Drained reports whether a shim that had a child of the hold waits again. Such a shim
-// has drained by itself, so the whole hold must end.
+// Drained reports whether a shim that had a child of the hold waits again. Such a shim has
+// drained without an order, so the whole hold must end.
 func (s *Shims) Drained(hold string) bool {
 	return !s.unbounded && slices.ContainsFunc(s.list, func(r gate.Report) bool {
 		return r.Connected && r.Phase == gate.Waiting && r.Hold == hold

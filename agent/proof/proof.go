@@ -16,58 +16,58 @@ type Config struct {
 	Containers []string
 	// InitContainers are the gated init containers.
 	InitContainers []string
-	// Unbounded reports that the children have no deadline, because the pod holds no slot for life.
-	// Then no earlier shim is doubted, and the drain of one container ends no hold.
+	// Unbounded reports that the children have no deadline, because the pod has only a start
+	// lock. In such a pod no earlier shim causes a doubt, and the drain of one container ends
+	// no hold.
 	Unbounded bool
-	// Granted reports whether a note names a grant of the hold to a shim of the init
-	// container. Nil means that any shim may have had such a grant.
+	// Granted reports whether a note names a grant of the hold to a shim of the init container.
+	// If Granted is nil, any shim may have had such a grant.
 	Granted func(container, hold string) bool
 }
 
-// Shims are the shims of one pod, as this agent process knows them from their
-// reports.
+// Shims is what this agent process knows about the shims of its pod, from their reports.
 type Shims struct {
-	// containers are all gated containers of the pod, the init containers too.
+	// containers are all gated containers of the pod, including init containers.
 	containers []string
 	// inits are the gated init containers.
 	inits []string
-	// granted reads the notes of grants, and is nil for a gate without notes.
+	// granted reads the notes of grants; nil for a gate without notes.
 	granted func(container, hold string) bool
 	// unbounded reports that the children have no deadline.
 	unbounded bool
-	// list has the last report of each shim, in the order in which the shims started.
-	// After a restart of this agent the shims connect in any order.
+	// list has the last report of each shim, in the order in which the shims started. After a
+	// restart of the agent, the shims may connect in another order.
 	list reports
-	// outstanding has, for each hold, the shims that may have a child of that hold. Such a
-	// shim got a grant or reported a child, and the end of the child is not proven.
+	// outstanding has, for each hold, the shims that may have a child of that hold. Such a shim
+	// got a grant or reported a child, and nothing has proven the end of that child.
 	outstanding grants
-	// begun are the holds that this process itself began. No other process can have
-	// given a grant of such a hold.
+	// begun has the holds that this process itself began. No other process can have granted
+	// such a hold.
 	begun map[string]bool
-	// heard are the containers from which a shim connected to this process.
+	// heard has the containers of which a shim has connected to this process.
 	heard map[string]bool
 	// doubts has, for each container, the doubt of its fresh shim.
 	doubts  map[string]doubt
 	success success
 }
 
-// success has the holds under which containers succeeded last.
+// success has the holds of the latest successes and failures.
 type success struct {
-	// init is the hold under which an init container of the pod succeeded last. The next
-	// grant under that hold makes init empty.
+	// init is the hold under which an init container last succeeded. The next grant under that
+	// hold makes init empty.
 	init string
-	// any is the hold under which any container of the pod succeeded last. The field failed
-	// is the hold under which a container failed last.
+	// any is the hold under which any container last succeeded. The field failed is the hold
+	// under which a container last failed.
 	any, failed string
 }
 
-// doubt is a fresh shim's report that an earlier shim may have a child of a hold.
+// doubt is a fresh shim's message that an earlier shim may still have a child of the hold.
 type doubt struct {
 	shim gate.ShimID
 	hold string
 }
 
-// New returns the shims of a pod before any of them has reported.
+// New returns the Shims of a pod whose shims have not reported yet.
 func New(c Config) *Shims {
 	return &Shims{
 		containers:  slices.Concat(c.InitContainers, c.Containers),
@@ -81,17 +81,17 @@ func New(c Config) *Shims {
 	}
 }
 
-// Begin notes that this agent process, and no other, begins the hold.
+// Begin notes that this agent process begins the hold.
 func (s *Shims) Begin(hold string) { s.begun[hold] = true }
 
-// Forget drops the holds that no Lease names and no shim may have a child of. No
-// decision needs their proof any more. If a late write still stores a dropped hold, the
-// hold is judged like one of an earlier agent process.
+// Forget drops each hold that no Lease names, and of which no shim may have a child. No
+// decision needs the proof of such a hold any more. If a late write still stores a dropped
+// hold, the hold counts as that of an earlier agent process.
 func (s *Shims) Forget(named func(hold string) bool) {
 	maps.DeleteFunc(s.begun, func(hold string, _ bool) bool { return !s.outstanding.of(hold) && !named(hold) })
 }
 
-// Grant notes that a grant of the hold is sent to the shim. From now on the shim may
+// Grant notes that the agent sends a grant of the hold to the shim. From now on the shim may
 // have a child of the hold.
 func (s *Shims) Grant(hold string, id gate.ShimID) {
 	if s.success.init == hold {
@@ -100,15 +100,14 @@ func (s *Shims) Grant(hold string, id gate.ShimID) {
 	s.outstanding.add(hold, id)
 }
 
-// Clear notes that the shim has no child of the hold, and starts none.
+// Clear notes that the shim has no child of the hold, and will start none.
 func (s *Shims) Clear(hold string, id gate.ShimID) { s.outstanding.clear(hold, id) }
 
-// Note processes a report.
+// Note takes in a report.
 func (s *Shims) Note(r gate.Report) {
 	last, known := s.list.last(r.Shim)
 	if r.Dead {
-		// The death of this shim proves nothing about an earlier shim, so a doubt about the
-		// earlier shim stays.
+		// The death of this shim proves nothing about an earlier shim, so its doubt stays.
 		s.outstanding.clearAll(r.Shim)
 		if !known || last.Phase != gate.Ended {
 			s.success.note(r, s)
@@ -125,19 +124,19 @@ func (s *Shims) Note(r gate.Report) {
 	case gate.Running, gate.Draining:
 		s.Grant(r.Hold, r.Shim)
 	case gate.Waiting:
-		// The child of that hold is dead, and a shim uses a hold only once. A grant of
-		// another hold may be on its way.
+		// The child of that hold is dead, and a shim starts only one child under a hold. A
+		// grant of another hold may still arrive.
 		s.Clear(r.Hold, r.Shim)
 	case gate.Ended:
-		// The container ends, so the shim starts nothing more, even under a grant.
+		// The container ends, so the shim starts no further child, even under a grant.
 		s.outstanding.clearAll(r.Shim)
 		s.success.note(r, s)
 	}
 }
 
-// note notes the hold under which a container has succeeded or failed, if no other shim may
-// have a child of that hold. The first report with that outcome may be the report of the
-// shim's death. That death alone is no failure, because the kubelet may have killed the
+// note stores the hold under which a container has succeeded or failed, unless another shim may
+// still have a child of that hold. The first report of a success or a failure may also report
+// the shim's death. A death alone is no failure, because the kubelet may have killed the
 // container at the end of its grace.
 func (k *success) note(r gate.Report, s *Shims) {
 	if r.Phase != gate.Ended || s.outstanding.of(r.Hold) {
@@ -155,8 +154,8 @@ func (k *success) note(r gate.Report, s *Shims) {
 	}
 }
 
-// doubt notes the earlier hold that a fresh shim cannot account for. Only that shim,
-// or a fresher one, can take its doubt back.
+// doubt stores the earlier hold that a fresh shim reports as unproven. Only that shim, or a
+// fresher one, can withdraw the doubt.
 func (s *Shims) doubt(r gate.Report) {
 	before, ok := s.doubts[r.Container]
 	switch {

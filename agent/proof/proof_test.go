@@ -12,8 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// The table shows for each kind of report whether that report proves the hold "h" to be
-// over.
+// The table has, for each kind of report, whether that report proves that the hold "h" is over.
 func TestReportsProveThatAHoldIsOver(t *testing.T) {
 	up := func(shim gate.ShimID, phase gate.Phase, hold string) gate.Report {
 		return gate.Report{Shim: shim, Container: "app", Phase: phase, Hold: hold, Connected: true}
@@ -113,8 +112,8 @@ func TestProofOfDeathNeedsEveryContainersReport(t *testing.T) {
 	assert.False(t, New(Config{}).Proven("h"), "an agent that knows no containers has no proof")
 }
 
-// Two shims may connect to a new agent process. The second one may belong to an older
-// container, which the kubelet has forgotten.
+// Two shims of a container may connect to a new agent process. The second one to connect may
+// have started first, in an older container that the kubelet has forgotten.
 func TestShimThatStartedLaterSupersedesOneStartedEarlier(t *testing.T) {
 	left := gate.Report{Shim: "left", Container: "app", Phase: gate.Running, Hold: "h", Began: 1, Connected: true}
 	current := gate.Report{Shim: "current", Container: "app", Phase: gate.Running, Hold: "h", Began: 2, Connected: true}

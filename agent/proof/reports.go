@@ -12,12 +12,13 @@ import (
 // reports has the last report of each shim, in the order in which the shims started.
 type reports []gate.Report
 
-// index returns the shim's place in the order; -1 for a shim that is unknown or dead.
+// index returns the index of the shim's report; -1 for a shim that is unknown or dead.
 func (all reports) index(id gate.ShimID) int {
 	return slices.IndexFunc(all, func(r gate.Report) bool { return r.Shim == id })
 }
 
-// last returns the shim's last report; false for a shim that is unknown or dead.
+// last returns the shim's last report. The second result is false for a shim that is unknown or
+// dead.
 func (all reports) last(id gate.ShimID) (gate.Report, bool) {
 	if at := all.index(id); at >= 0 {
 		return all[at], true
@@ -25,8 +26,8 @@ func (all reports) last(id gate.ShimID) (gate.Report, bool) {
 	return gate.Report{}, false
 }
 
-// put returns the reports with the shim's last report replaced. A new shim comes behind
-// those that started before it.
+// put returns the reports in which this report replaces the last report of the same shim. A new
+// shim comes after those that started before it.
 func (all reports) put(r gate.Report) reports {
 	if at := all.index(r.Shim); at >= 0 {
 		all[at] = r
@@ -39,15 +40,15 @@ func (all reports) put(r gate.Report) reports {
 	return slices.Insert(all, at, r)
 }
 
-// fresher reports whether a connected shim of the same container started later than the
-// shim at the index.
+// fresher reports whether a connected shim of the same container started later than the shim at
+// the index i.
 func (all reports) fresher(i int) bool {
 	return slices.ContainsFunc(all[i+1:], func(other gate.Report) bool {
 		return other.Container == all[i].Container && other.Connected
 	})
 }
 
-// grants has, for each hold, the shims that may have a child of it.
+// grants has, for each hold, the shims that may have a child of that hold.
 type grants map[string][]gate.ShimID
 
 // of reports whether any shim may have a child of the hold.
@@ -68,7 +69,7 @@ func (g grants) clear(hold string, id gate.ShimID) {
 	g[hold] = left
 }
 
-// clearAll clears a shim from all holds.
+// clearAll notes that the shim has no child of any hold.
 func (g grants) clearAll(id gate.ShimID) {
 	for hold := range g {
 		g.clear(hold, id)

@@ -13,9 +13,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Two shims of one container may report the same start time. Their reports arrive at a
-// new agent process in any order. Before the first shim is dead, its hold is not proven
-// to be over, and no shim gets a grant beside its child.
+// Two shims of one container may report the same start time, and their reports arrive at a new
+// agent process in any order. Until the first shim is dead, its hold is not proven to be over,
+// and no shim gets a grant beside its child.
 func TestEqualStartTimesOfShimsProveNoDeath(t *testing.T) {
 	for seed := range uint64(5000) {
 		random := rand.New(rand.NewPCG(seed, 1))

@@ -12,18 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// aside is a command that runs beside the child: a hook, or a command that the agent
-// orders. An aside descends from the shim as the child does, so whatever kills the
-// child's descendants kills the aside too. No deadline waits for an aside.
+// aside is a command that runs beside the child: a hook, or a command that the agent orders. An
+// aside descends from the shim as the child does, so each kill of the child's descendants also
+// kills the aside. No deadline waits for an aside.
 type aside struct {
 	Command
-	// until is the instant at which the shim kills the command, zero for never.
+	// until is the instant at which the shim kills the command; zero for never.
 	until time.Duration
-	// done gets the outcome, once.
+	// done is called once, with the outcome.
 	done func(outcome)
 
-	pid    int  // 0 while unknown, and after the reaping
-	late   bool // killed because its time was up
+	pid    int  // 0 while the id is unknown, and after the reaping
+	late   bool // the shim killed the aside at its timeout
 	status unix.WaitStatus
 	output Output
 }
@@ -33,10 +33,10 @@ type outcome struct {
 	code   int
 	output []byte
 	late   bool
-	err    error // of a command that did not run to its end
+	err    error // why the command did not run to its end; nil if it did
 }
 
-// problem returns the error of a failed aside, and nil for a success.
+// problem returns the error of an aside that has failed; nil after a success.
 func (o outcome) problem() error {
 	switch {
 	case o.err != nil:
@@ -49,7 +49,7 @@ func (o outcome) problem() error {
 	return nil
 }
 
-// errChildEnded is the outcome of a command that the end of the child cut short.
+// errChildEnded is the outcome of a command that was killed because the child had ended.
 var errChildEnded = errors.New("the application has ended")
 
 // asides are the commands beside one child.
@@ -69,7 +69,7 @@ func (s *asides) launch(a *aside) {
 	s.machine.Start(&a.Command)
 }
 
-// started notes the outcome of a start.
+// started takes in the outcome of a start.
 func (s *asides) started(in Start) {
 	s.spawning--
 	if a := s.find(in.Command); in.Err != nil {
@@ -87,8 +87,8 @@ func (s *asides) started(in Start) {
 	}
 }
 
-// reaped notes the end of an aside or an orphan. While the process id of an aside is
-// unknown, the function keeps every other process as a stray.
+// reaped takes in the end of a process: an aside or an orphan. While the process id of any
+// aside is unknown, reaped keeps an unknown process as a stray.
 func (s *asides) reaped(pid int, status unix.WaitStatus) {
 	for _, a := range s.all {
 		if a.pid == pid {
@@ -106,9 +106,9 @@ func (a *aside) reaped(status unix.WaitStatus) {
 	a.output.End()
 }
 
-// finished settles an aside that has ended. The argument killing reports that the shim is
-// killing all remaining processes. Then the outcome is errChildEnded, because the exit code
-// says nothing about the application.
+// finished settles an aside whose output is complete. The argument killing reports that the
+// shim is killing all remaining processes. The outcome is then errChildEnded, because such an
+// exit code proves nothing about the application.
 func (s *asides) finished(in Result, killing bool) {
 	switch a := s.find(in.Command); {
 	case a == nil:
@@ -119,7 +119,7 @@ func (s *asides) finished(in Result, killing bool) {
 	}
 }
 
-// find returns the aside of a command; nil if the aside is settled already.
+// find returns the aside that runs the command; nil if that aside is settled already.
 func (s *asides) find(c *Command) *aside {
 	for _, a := range s.all {
 		if &a.Command == c {
@@ -129,7 +129,7 @@ func (s *asides) find(c *Command) *aside {
 	return nil
 }
 
-// settle calls the aside's function done with the outcome, unless the aside is settled
+// settle calls the function done of the aside with the outcome, unless the aside is settled
 // already.
 func (s *asides) settle(a *aside, o outcome) {
 	if i := slices.Index(s.all, a); i >= 0 {
@@ -138,7 +138,7 @@ func (s *asides) settle(a *aside, o outcome) {
 	}
 }
 
-// giveUp settles the remaining asides when the child and every aside are dead.
+// giveUp settles the remaining asides after the child and every aside are dead.
 func (s *asides) giveUp() {
 	for len(s.all) > 0 {
 		s.settle(s.all[0], outcome{err: errChildEnded})
@@ -156,8 +156,7 @@ func (s *asides) due(at time.Duration) time.Duration {
 	return at
 }
 
-// killLate kills the asides whose time is up, with all that stayed in their
-// process group.
+// killLate kills the asides whose time is over, and every process in their process groups.
 func (s *asides) killLate() {
 	for _, a := range s.all {
 		if a.killable() && s.machine.Now() >= a.until {
@@ -167,6 +166,5 @@ func (s *asides) killLate() {
 	}
 }
 
-// killable reports whether the aside runs, has a time limit, and was not yet killed as
-// late.
+// killable reports whether the aside runs, has a time limit, and has not been killed as late.
 func (a *aside) killable() bool { return a.until != 0 && !a.late && a.pid != 0 }

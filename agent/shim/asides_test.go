@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// runs orders a command, and returns its outcome.
+// runs orders the shim to run a command, and returns the outcome.
 func (a *fakeAgent) runs(timeout time.Duration, command ...string) gate.Outcome {
 	a.t.Helper()
 	require.NoError(a.t, a.send(gate.Order{Run: &gate.Run{ID: "r", Command: command, Timeout: timeout}}))
@@ -26,7 +26,7 @@ func (a *fakeAgent) runs(timeout time.Duration, command ...string) gate.Outcome 
 		case r := <-a.answers:
 			require.Equal(a.t, "r", r.ID)
 			return r
-		case <-a.states: // beats
+		case <-a.states: // the states that the shim repeats at its beats
 		case <-late:
 			a.t.Fatal("no answer")
 		}
@@ -75,7 +75,7 @@ func TestShimTruncatesTheOutputOfAnAside(t *testing.T) {
 	r := a.runs(time.Minute, "sh", "-c", "head -c 1000000 /dev/zero; exit 4")
 	assert.Equal(t, 4, r.Code)
 	assert.Equal(t, make([]byte, gate.MostOutput), r.Output)
-	// A descendant keeps the output open, and the shim does not wait for it.
+	// A descendant keeps the output open, but the shim does not wait for that descendant.
 	r = a.runs(time.Minute, "sh", "-c", "echo first; (sleep 1000; echo last) &")
 	assert.Equal(t, gate.Outcome{ID: "r", Output: []byte("first\n")}, r)
 	a.drains("h1")

@@ -15,23 +15,22 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// child is the application's process, and the grant that it runs under.
+// child is the application's process, and the grant under which it runs.
 type child struct {
 	grant  gate.Grant
-	pid    int // 0 if none lives
+	pid    int // 0 if no child lives
 	status unix.WaitStatus
-	// began is the instant at which the child started. A thaw adds the time of the
-	// freeze to this instant, because a frozen child does not grow older.
+	// began is the instant at which the child started. A thaw adds the duration of the freeze,
+	// because a frozen child does not grow older.
 	began time.Duration
 	// killing reports that the shim is killing all remaining processes.
 	killing bool
-	environ []string // the shim's own
+	environ []string // the shim's own environment
 	ours    func([]gate.SlotToken) []string
 }
 
-// env returns the grant's variables, then the shim's own environment without
-// variables of the same names. Otherwise a program could see a variable of the
-// environment instead of the grant's variable of the same name.
+// env returns the variables of the grant, and then those variables of the shim's own
+// environment that have other names. If a name came twice, a program could read the wrong one.
 func (c *child) env() []string {
 	if c.ours == nil {
 		return c.environ
@@ -39,8 +38,8 @@ func (c *child) env() []string {
 	return override(c.environ, c.ours(c.grant.Slots))
 }
 
-// override returns the variables in the argument ours, then the variables of the
-// environment that have other names.
+// override returns the variables in ours, and then those variables in environ that have other
+// names.
 func override(environ, ours []string) []string {
 	env := ours
 	for _, v := range environ {

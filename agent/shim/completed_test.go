@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// ended returns the state with which the shim ends.
+// ended waits for the last state of the shim, and returns that state.
 func (a *fakeAgent) ended() gate.State {
 	a.t.Helper()
 	st := a.next()
@@ -28,7 +28,7 @@ func (a *fakeAgent) ended() gate.State {
 	return st
 }
 
-// Any signal may be the stop signal of an image that the webhook has not read.
+// If the webhook has not read an image, any signal may be the stop signal of that image.
 func TestExitAfterASignalIsNoSuccess(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -52,7 +52,7 @@ func TestExitAfterASignalIsNoSuccess(t *testing.T) {
 	}
 }
 
-func TestOnlyAnUnaskedEndIsAFailure(t *testing.T) {
+func TestChildsEndAfterStopSignalIsNoFailure(t *testing.T) {
 	t.Parallel()
 	broken := filepath.Join(t.TempDir(), "broken")
 	require.NoError(t, os.WriteFile(broken, []byte("\x7fELF"), 0o755)) //nolint:gosec // a program must be executable
@@ -84,8 +84,8 @@ func TestOnlyAnUnaskedEndIsAFailure(t *testing.T) {
 	}
 }
 
-// The agent's container may be starting again when the work succeeds.
-func TestSuccessAwaitsANewAgentProcess(t *testing.T) {
+// The agent's container may be restarting while the work succeeds.
+func TestSucceededShimWaitsForANewAgentProcess(t *testing.T) {
 	t.Setenv("GATE_RECORDS", "yes")
 	gone := filepath.Join(t.TempDir(), "done")
 	require.NoError(t, unix.Mkfifo(gone, 0o600))

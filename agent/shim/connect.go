@@ -15,10 +15,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// A shim that cannot connect tries again as soon as a socket appears. If none appears,
-// the shim tries again after redialFirst, and then after pauses that double up to
-// redialMost. An agent process takes about redialFirst to start. A shim that cannot watch
-// the directory may connect up to redialMost after the socket has appeared.
+// A shim that cannot connect tries again as soon as a socket appears. If none appears, the shim
+// tries again after redialFirst, and then after pauses that double up to redialMost. An agent
+// process takes about redialFirst to start. If the shim cannot watch the directory, it may
+// connect up to redialMost after the socket has appeared.
 const (
 	redialFirst = 50 * time.Millisecond
 	redialMost  = 2 * time.Second
@@ -27,7 +27,7 @@ const (
 // socketConn implements [Conn] for the type kernel.
 type socketConn struct {
 	*host.Conn
-	pidfds []int // for the first message
+	pidfds []int // which the first message carries
 }
 
 func (c *socketConn) Send(message []byte) error {
@@ -36,8 +36,8 @@ func (c *socketConn) Send(message []byte) error {
 	return c.Conn.Send(message, fds...)
 }
 
-// connect keeps a connection to the desk for as long as the process lives. The channel
-// inputs gets each connection, its end, and the desk's orders.
+// connect keeps a connection to the desk for as long as the process lives. The channel inputs
+// receives each connection, its end, and the desk's orders.
 func connect(socket string, pidfd int, inputs chan<- Input) {
 	pause := redialFirst
 	for {
@@ -60,8 +60,7 @@ func connect(socket string, pidfd int, inputs chan<- Input) {
 		if host.Now()-began > redialMost {
 			pause = redialFirst
 		} else {
-			// The desk hung up after a short time, so the shim pauses before it
-			// connects anew.
+			// The desk hung up after a short time, so the shim pauses before it connects again.
 			pauseFor(nil, &pause)
 		}
 	}
@@ -80,7 +79,7 @@ func receive(c *host.Conn) (gate.Order, error) {
 
 // dial tries to connect to the desk until a connection is up.
 func dial(socket string, pause *time.Duration) *host.Conn {
-	watch := watchDir(filepath.Dir(socket)) // before the first try
+	watch := watchDir(filepath.Dir(socket)) // the watch begins before the first try, so no socket is missed
 	if watch != nil {
 		defer watch.Close()
 	}
@@ -97,8 +96,8 @@ func dial(socket string, pause *time.Duration) *host.Conn {
 	}
 }
 
-// watchDir watches for a socket that is moved into the directory. The result is nil if
-// the directory cannot be watched (a node has a limited number of watches).
+// watchDir watches for a socket that is moved into the directory. If the directory cannot be
+// watched, the result is nil. (A node has a limited number of watches.)
 func watchDir(dir string) *os.File {
 	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	if err != nil {
@@ -111,8 +110,8 @@ func watchDir(dir string) *os.File {
 	return os.NewFile(uintptr(fd), "inotify")
 }
 
-// pauseFor waits until the pause is over, or a file was moved into the watched
-// directory, and doubles the pause. The argument watch may be nil.
+// pauseFor waits until the pause is over, or until a file is moved into the watched directory.
+// Then pauseFor doubles the pause. The argument watch may be nil.
 func pauseFor(watch *os.File, pause *time.Duration) {
 	wait := *pause
 	*pause = min(2*wait, redialMost)

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// delays sends a grant that delays the kubelet's stop signal.
+// delays sends a grant by which the shim holds back the kubelet's stop signal for the delay.
 func (a *fakeAgent) delays(within, delay time.Duration) {
 	a.t.Helper()
 	require.NoError(a.t, a.send(gate.Order{Grant: &gate.Grant{
@@ -25,7 +25,7 @@ func (a *fakeAgent) delays(within, delay time.Duration) {
 	}}))
 }
 
-// ends waits until the application has ended, and returns the time until then.
+// ends waits until the application has ended, and returns how long that took.
 func (a *fakeAgent) ends() time.Duration {
 	a.t.Helper()
 	began := host.Now()
@@ -35,7 +35,7 @@ func (a *fakeAgent) ends() time.Duration {
 	return host.Now() - began
 }
 
-func TestShimDelaysStopSignalAsTheGrantSays(t *testing.T) {
+func TestShimDelaysStopSignalByTheGrantsDelay(t *testing.T) {
 	for name, c := range map[string]struct {
 		within, delay time.Duration
 		then          func(a *fakeAgent)

@@ -6,39 +6,39 @@
 //
 // # What it guarantees
 //
-// A child runs only under a grant, and is dead at the grant's deadline, even if the
-// agent is dead, frozen or cut off. The shim kills all its descendants until the kernel
-// answers that none is left. If the shim cannot kill them all, the shim exits. The
-// kernel then kills every process of the PID namespace whose PID 1 the shim was.
+// A child runs only under a grant, and is dead at the grant's deadline, even if the agent is
+// dead, frozen or cut off. The shim kills all its descendants until the kernel answers that
+// none is left. If the shim cannot kill them all, the shim exits. The shim is PID 1 of a PID
+// namespace, so the kernel then kills every process of that namespace.
 //
-// The shim reports that a hold is over ([gate.Waiting] or [gate.Ended], naming the
-// hold) only when nothing lives under that hold. Afterwards the shim starts nothing
-// under it.
+// The shim reports that a hold is over ([gate.Waiting] or [gate.Ended], with that hold) only
+// when no descendant lives under that hold. After that the shim starts no child under it.
 //
 // # Clock
 //
-// Every instant is CLOCK_BOOTTIME, which goes on while the machine is suspended and
-// is the same for all containers of one kernel. A grant of another boot is refused.
-// The watchdog's timer is a timerfd on that clock, because timers of the Go runtime
-// stop in suspend. The wall clock decides no deadline. But after a leap of the wall clock
-// the machine may have been paused, so the shim freezes the child until the agent answers.
+// Every instant is CLOCK_BOOTTIME, which goes on while the machine is suspended. All containers
+// of one kernel read the same clock. The shim refuses a grant of another boot. The watchdog's
+// timer is a timerfd on that clock, because timers of the Go runtime stop in suspend. The wall
+// clock decides no deadline. But if the wall clock leaps, the machine may have been paused, so
+// the shim freezes the child until the agent has renewed.
 //
 // # What it does not guarantee
 //
 //   - If the machine, the container or the shim is frozen past the deadline, the
-//     shim kills the child only when it runs again.
+//     shim kills the child only when the shim runs again.
 //   - While a machine is paused, all its clocks stand still. Its shims freeze the
 //     child once the wall clock is set right (host.Leaps), until the agent has
 //     renewed. If nobody sets that clock, only the agent's next renewal, or the
 //     agent's watch of the Lease, shows that the slot is lost.
-//   - A process in uninterruptible sleep is not dead, and the shim does not report it
-//     dead.
-//   - A child of another user gets no signal in a container that has neither the
-//     capability KILL nor SETUID. At the deadline the shim ends, which kills the child.
+//   - A process in uninterruptible sleep is not dead, and the shim does not report
+//     its death.
+//   - In a container that has neither the capability KILL nor SETUID, a child of
+//     another user gets no signal. At the deadline the shim ends, and the kernel
+//     kills the child.
 //   - A process that entered the container from outside (kubectl exec) is not the
-//     child. The shim leaves that process alone until its parent has ended.
+//     child. The shim does not stop that process until its parent has ended.
 //   - Of the signals that the container runtime has set to "ignore", the child
 //     ignores only SIGHUP and SIGINT. The Go runtime replaces the setting of the
-//     other signals before the shim can read it. The container runtime runc is also a
-//     Go program, and replaces their setting in the same way.
+//     other signals before the shim can read that setting. The container runtime
+//     runc is also a Go program, and does the same.
 package shim

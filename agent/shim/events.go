@@ -14,26 +14,25 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// event is at most one of signal, grant, drain and dismiss. An empty event means that time has
+// event has at most one of signal, grant, drain and dismiss. An empty event means that time has
 // passed, a process has ended, or the connection has changed.
 type event struct {
 	signal syscall.Signal
 	grant  *gate.Grant
 	drain  *gate.Drain
-	// dismiss asks a waiting shim to end.
+	// dismiss orders a waiting shim to end.
 	dismiss *gate.Dismiss
 }
 
-// next waits for an input, and does the work that is the same in every state: reaping,
-// beats, the connection. The function returns the rest of the input as an event for the
-// state.
+// next waits for an input, and does the work that every state needs: reaping, beats, the
+// connection. The function returns the rest of the input as an event for the present state.
 func (s *shim) next() event {
 	e := s.take(s.machine.Next(false))
 	s.frost.mindLeaps()
 	return e
 }
 
-// take does the part of an input's work that is the same in every state.
+// take does the part of an input's work that every state needs.
 func (s *shim) take(in Input) event {
 	switch in := in.(type) {
 	case Tick:
@@ -45,8 +44,8 @@ func (s *shim) take(in Input) event {
 	case Result:
 		s.asides.finished(in, s.child.killing)
 	case Connection:
-		// The shim sends its state first on each connection. No order of an earlier
-		// connection comes any more.
+		// The first message on each connection is the shim's state. From now on no order of an
+		// earlier connection arrives.
 		s.link.conn = in.Conn
 		s.link.tell()
 	case gate.Order:
@@ -66,11 +65,11 @@ func (s *shim) tick(t Tick) {
 		}
 	case Beat:
 		s.link.tell()
-	case ClockSet: // the function next checks for a leap after each input
+	case ClockSet: // after each input, the method next checks for a leap
 	}
 }
 
-// order processes an order, unless its connection has ended.
+// order returns an order as an event, unless its connection has ended.
 func (s *shim) order(o gate.Order) event {
 	switch {
 	case s.link.conn == nil:
@@ -82,11 +81,11 @@ func (s *shim) order(o gate.Order) event {
 	return event{grant: o.Grant, drain: o.Drain, dismiss: o.Dismiss}
 }
 
-// mostOrdered bounds the commands of the agent that run at once. A container has three
+// mostOrdered bounds the agent's commands that run at the same time. A container has three
 // probes, and two runs of one probe may overlap.
 const mostOrdered = 6
 
-// obey runs a command beside the child.
+// obey runs a command of the agent beside the child.
 func (s *shim) obey(r *gate.Run) {
 	answer := func(o outcome) {
 		s.ordered--
@@ -109,8 +108,8 @@ func (s *shim) obey(r *gate.Run) {
 	}
 }
 
-// wakeAt sets the alarm to the instant. If the shim has to kill an aside earlier, or to
-// check a signal that is held back, the alarm rings earlier.
+// wakeAt sets the alarm to the given instant. If the shim must kill an aside, or check a signal
+// that it holds back, before that instant, the alarm rings earlier.
 func (s *shim) wakeAt(at time.Duration) {
 	at = s.asides.due(at)
 	if !s.frost.on() {
@@ -119,9 +118,9 @@ func (s *shim) wakeAt(at time.Duration) {
 	s.machine.Wake(at)
 }
 
-// reap reaps every process that has ended, and reports whether the shim has no descendant
-// left. Orphans become the shim's children, so they count too. No other function reaps.
-// So a process id belongs to its process until this function has reaped the process.
+// reap reaps every process that has ended, and reports whether the shim has no descendant left.
+// Orphans become the shim's children, so they count, too. No other function reaps. So a process
+// keeps its process id until this function has reaped it.
 func (s *shim) reap() (none bool) {
 	for {
 		pid, status, none := s.machine.Reap()
@@ -136,8 +135,8 @@ func (s *shim) reap() (none bool) {
 	}
 }
 
-// killDescendants sends SIGKILL to every descendant of the shim, once. An error means that
-// the shim may not kill a descendant, or cannot list them.
+// killDescendants sends SIGKILL once to every descendant of the shim. An error means that the
+// shim may not kill a descendant, or cannot list its descendants.
 func killDescendants(m Machine) error {
 	processes, err := m.Descendants()
 	if err != nil {
@@ -145,8 +144,8 @@ func killDescendants(m Machine) error {
 	}
 	var denied error
 	for _, p := range processes {
-		// The process id almost certainly still belongs to the listed process, because
-		// the kernel assigns all other ids before it reuses an id.
+		// The process id almost certainly still belongs to the listed process, because the
+		// kernel uses all other ids before it reuses one.
 		err := m.Signal(p.PID, unix.SIGKILL)
 		if err != nil && !errors.Is(err, unix.ESRCH) && !p.Zombie {
 			denied = fmt.Errorf("kill process %d: %w", p.PID, err)
@@ -155,8 +154,8 @@ func killDescendants(m Machine) error {
 	return denied
 }
 
-// stop gives the child a stop signal, after the thaw if the child is frozen. If the
-// child does not stop, the shim kills it at killAt.
+// stop sends the child a stop signal; if the child is frozen, after the thaw. If the child does
+// not stop, the shim kills it at killAt.
 func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	if s.frost.on() {
 		s.frost.keep(sig, killAt)
@@ -165,7 +164,7 @@ func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	s.hooks.stop(sig, killAt)
 }
 
-// answer thaws the child if the grant answers the last leap.
+// answer thaws the child, if the grant answers the last leap.
 func (s *shim) answer(g *gate.Grant) {
 	if s.link.state.Leap == 0 || g.Leap != s.link.state.Leap {
 		return
@@ -177,7 +176,7 @@ func (s *shim) answer(g *gate.Grant) {
 	s.link.tell()
 }
 
-// noChild resets the state of a child that is dead.
+// noChild clears what the shim knew about a child that is dead.
 func (s *shim) noChild() {
 	s.child.killing = false
 	s.hooks.reset()

@@ -10,9 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Exec runs the command under each grant, and returns the exit code for the container.
-// The process must end with that code at once, because the end of PID 1 kills every
-// process that the shim could not kill.
+// Exec runs the command under each grant, and returns the exit code of the container. The
+// caller must end the process with that code at once. The end of PID 1 kills the processes that
+// the shim could not kill.
 func Exec(cfg Config) (code int) {
 	if cfg.Stderr == nil {
 		cfg.Stderr = os.Stderr
@@ -23,8 +23,8 @@ func Exec(cfg Config) (code int) {
 	said := link{machine: k}
 	path, err := host.LookPath(cfg.Command[0], os.Getenv("PATH"))
 	if err != nil {
-		// A pod whose command does not exist needs no slot, so the shim ends before it
-		// waits for one.
+		// If the command does not exist, the pod needs no slot, so the shim ends before it
+		// waits for a grant.
 		said.say("%v", err)
 		return startCode(err)
 	}
@@ -37,8 +37,8 @@ func Exec(cfg Config) (code int) {
 	return Run(cfg, id, k)
 }
 
-// Run runs the command on any machine, as Exec does on the kernel. The machine's
-// processes must not outlive Run's end.
+// Run runs the command on any machine, as Exec does on the kernel. When Run ends, the machine
+// must kill all its processes.
 func Run(cfg Config, id Identity, m Machine) (code int) {
 	s := newShim(cfg, id, m)
 	for do := s.wait; do != nil; {

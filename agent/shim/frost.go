@@ -15,38 +15,37 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// frost has the processes that a shim stopped after a leap of the wall clock. The
-// machine may have been paused, and another pod may hold the slot by now. Only a grant
-// that answers the leap lets the child continue.
+// frost has the processes that the shim froze after a leap of the wall clock. The machine may
+// have been paused, and another pod may hold the slot by now. Only a grant that answers the
+// leap lets the child continue.
 type frost struct {
 	machine Machine
 	link    *link
 	child   *child
-	// never reports that the child holds no slot that another pod could have taken. Such a child
-	// is not frozen.
+	// never reports that the child holds no slot that another pod could have taken. The shim
+	// does not freeze such a child.
 	never bool
-	leaps int   // so far
-	pids  []int // of the stopped processes, parents first
-	// since is the instant of the freeze; zero while nothing is frozen.
+	leaps int   // the number of leaps so far
+	pids  []int // the ids of the frozen processes, parents first
+	// since is the instant of the freeze; zero while no process is frozen.
 	since time.Duration
-	// denied reports that the kernel refused to freeze a process, and that the shim has
-	// logged it.
+	// denied reports that the shim has logged that the kernel does not let it freeze a process.
 	denied bool
-	// The field later has the stop signals that wait for the thaw.
+	// later has the stop signals that wait for the thaw.
 	later []stopLater
 }
 
-// stopLater is a stop signal, and the instant at which a child that does not stop is
-// killed.
+// stopLater is a stop signal that waits for the thaw. If the child does not stop after it, the
+// shim kills the child at the instant killAt.
 type stopLater struct {
 	signal syscall.Signal
 	killAt time.Duration
 }
 
-// reset forgets the processes of a child that is dead.
+// reset forgets the frozen processes of a child that is dead.
 func (f *frost) reset() { f.pids, f.later, f.denied, f.since = nil, nil, false, 0 }
 
-// on reports whether the child has to stand still until the agent answers.
+// on reports whether the child must be frozen, because a leap is not answered.
 func (f *frost) on() bool {
 	return !f.never && f.link.state.Leap != 0 && f.child.pid != 0 && !f.child.killing
 }
@@ -58,8 +57,8 @@ func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
 	}
 }
 
-// mindLeaps freezes the child if the wall clock leapt. The shim calls it after each
-// wait, before the state handles the event.
+// mindLeaps freezes the child if the wall clock has leapt. The shim calls mindLeaps after each
+// wait, before the state takes in the event.
 func (f *frost) mindLeaps() {
 	if f.machine.Leapt() {
 		f.machine.Settle()
@@ -69,26 +68,25 @@ func (f *frost) mindLeaps() {
 		f.link.tell()
 		return
 	}
-	f.freeze() // a process may have started since the last freeze
+	f.freeze() // a process may have started since the last call of freeze
 }
 
-// freezeRounds bounds how often the shim searches for processes that were forked while
-// it stopped the others. A stopped process forks no more, so two rounds usually
-// suffice. If processes fork faster than the shim stops them, the shim stops the rest at
-// the next beat.
+// freezeRounds bounds the rounds in which the shim searches for processes that were forked
+// while it stopped the others. A stopped process does not fork, so two rounds are usually
+// enough. If processes fork faster than the shim stops them, the shim stops the rest at the
+// next beat.
 const freezeRounds = 10
 
-// freeze stops every descendant of the shim, if the child has to stand still. A process
-// that was stopped already stays out of the list, so that the thaw does not continue
-// it.
+// freeze stops every descendant of the shim, if the child must be frozen. The list pids does
+// not contain a process that was stopped already, so that the thaw does not continue it.
 func (f *frost) freeze() {
 	if !f.on() {
 		return
 	}
 	if len(f.pids) == 0 {
 		f.since = f.machine.Now()
-		// The child's own process comes first, because the shim finds that process
-		// without a list of all processes.
+		// The child's own process comes first, because the shim finds it without a list of all
+		// processes.
 		if p, ok := f.machine.Find(f.child.pid); ok {
 			_, _ = f.freezeAll([]host.Process{p})
 		}
@@ -104,8 +102,8 @@ func (f *frost) freeze() {
 	}
 }
 
-// freezeDescendants freezes each running descendant once, and returns the number of
-// newly frozen ones.
+// freezeDescendants stops each running descendant once, and returns how many of them were not
+// frozen before.
 func (f *frost) freezeDescendants() (fresh int, denied error) {
 	processes, err := f.machine.Descendants()
 	if err != nil {
@@ -116,8 +114,8 @@ func (f *frost) freezeDescendants() (fresh int, denied error) {
 
 func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 	for _, p := range processes {
-		// A process whose first thread has ended never counts as Stopped, so it gets the
-		// signal each time. A process that another process has continued gets it again.
+		// A process whose first thread has ended never counts as Stopped, so it gets SIGSTOP in
+		// each round. So does a process that another process has continued.
 		if p.Stopped {
 			continue
 		}
@@ -134,13 +132,13 @@ func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 	return fresh, denied
 }
 
-// thaw lets the frozen processes continue, children first, so that no parent sees a
+// thaw lets the frozen processes continue. Children come first, so that no parent sees a
 // stopped child. The result has the stop signals that waited for the thaw.
 func (f *frost) thaw() (later []stopLater) {
 	for _, pid := range slices.Backward(f.pids) {
 		_ = f.machine.Signal(pid, unix.SIGCONT)
 	}
-	// The time of the freeze does not count as the child's age.
+	// The child does not grow older while it is frozen.
 	if f.since != 0 {
 		f.child.began += f.machine.Now() - f.since
 	}

@@ -29,8 +29,8 @@ func init() {
 	}
 }
 
-// headless acts as a child whose first thread ends, as by pthread_exit in main. Its
-// other threads go on, and /proc calls the process a zombie.
+// headless acts as a child whose first thread ends, as by pthread_exit in main. Its other
+// threads go on, but /proc shows the process as a zombie.
 func headless() {
 	go func() {
 		for fmt.Println(os.Getpid()); ; {
@@ -40,7 +40,7 @@ func headless() {
 	_, _, _ = syscall.RawSyscall(syscall.SYS_EXIT, 0, 0, 0)
 }
 
-// threadsStand reports whether all threads of a process are stopped, or have ended.
+// threadsStand reports whether each thread of the process is stopped or has ended.
 func threadsStand(t *testing.T, pid string) bool {
 	t.Helper()
 	files, err := filepath.Glob("/proc/" + pid + "/task/*/stat")
@@ -68,7 +68,7 @@ func TestLeapFreezesAProcessWhoseFirstThreadEnded(t *testing.T) {
 	require.Eventually(t, func() bool { return threadsStand(t, pid) }, patience, time.Millisecond)
 }
 
-// beats waits for the given number of the shim's beats.
+// beats waits until the shim has sent n beats.
 func (a *fakeAgent) beats(n int) {
 	a.t.Helper()
 	for range n {
@@ -90,8 +90,8 @@ func TestShimThatGetsSIGCONTKeepsItsChildFrozen(t *testing.T) {
 	assert.True(t, stands(pid), "nobody has answered the leap")
 }
 
-// A command of kubectl exec, or a process that is not frozen yet, may send the child
-// SIGCONT.
+// A command of kubectl exec, or a process that is not frozen yet, may send SIGCONT to the
+// child.
 func TestShimRefreezesAChildThatReceivedSIGCONT(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")

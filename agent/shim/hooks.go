@@ -10,27 +10,27 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Hook is a command that the shim runs when the child starts or stops. The kubelet would
-// run the command only when the container starts or stops.
+// Hook is a command that the shim runs when the child starts or stops. The kubelet itself would
+// run it only when the container starts or stops.
 type Hook struct {
 	Command []string
-	// Env returns the variables that the hook has in addition to the child's. The
+	// Env returns the variables that the hook gets in addition to those of the child. The
 	// argument is the pod's address. A nil Env adds none.
 	Env func(podIP string) []string
 }
 
-// These messages of Events are the kubelet's own. Only the container's log has the
-// cause of a failure, because the cause could contain a secret.
+// These messages of Events are the kubelet's own. The cause of a failure could contain a
+// secret, so only the container's log has the cause.
 const (
 	postStartFailed = "PostStartHook failed"
 	preStopFailed   = "PreStopHook failed"
 )
 
-// leastStop is the part of the grace that remains for the child's stop after a slow
-// preStop hook: the kubelet's own minimum.
+// leastStop is the part of the grace that is left for the stop of the child after a slow
+// preStop hook. The kubelet leaves as much.
 const leastStop = 2 * time.Second
 
-// hooks are the commands around one child, and the stop signal that waits for them.
+// hooks has the hooks of one child, and the stop signal that waits for them.
 type hooks struct {
 	machine    Machine
 	link       *link
@@ -41,24 +41,23 @@ type hooks struct {
 	onStart    *Hook
 	onStop     *Hook
 
-	postStart, preStop *aside // while they run
+	postStart, preStop *aside // nil unless the hook runs
 	stopState
 }
 
-// stopState is the progress of one child's stop.
+// stopState is how far the stop of one child has got.
 type stopState struct {
-	// failed reports that the child is to be stopped, because postStart failed.
+	// failed reports that the shim must stop the child, because its postStart hook failed.
 	failed bool
-	// asked is the last stop signal for the child, and askedAt is the instant of that
-	// signal. Zero means that none came. The field began is the instant of the first stop
-	// signal, from which the time of preStop counts. The field drained reports that only
-	// drains have asked the child to stop.
+	// asked is the last stop signal for the child, and askedAt is its instant; both are zero if
+	// no signal came. The field began is the instant of the first stop signal, from which the
+	// time of preStop counts. The field drained reports that all stop signals so far came from
+	// drains.
 	asked          syscall.Signal
 	askedAt, began time.Duration
 	drained        bool
-	// held is the stop signal that waits; zero means none. The signal waits for the end
-	// of preStop, and for the instant in the field until. While the signal waits, the pod
-	// leaves its Services.
+	// held is the stop signal that waits; zero means none. The signal waits for the end of
+	// preStop, and for the instant until. During this wait the pod leaves its Services.
 	held  syscall.Signal
 	until time.Duration
 }
@@ -81,7 +80,7 @@ func (h *hooks) run(hook *Hook, done func(*aside, outcome)) *aside {
 	return a
 }
 
-// start runs postStart when the child has started.
+// start runs the postStart hook of a child that has started.
 func (h *hooks) start() {
 	if h.onStart == nil {
 		return
@@ -104,8 +103,8 @@ func (h *hooks) postStartEnds(a *aside, o outcome) {
 	h.link.tell()
 }
 
-// delay holds the child's first stop signal back for the given time, and reports the
-// delay to the desk. The preStop hook still begins at once.
+// delay holds back the child's first stop signal for this time, and reports to the desk that it
+// does. The preStop hook still begins at once.
 func (h *hooks) delay(time time.Duration) {
 	if time > 0 && h.asked == 0 && h.child.pid != 0 {
 		h.until = h.machine.Now() + time
@@ -113,11 +112,11 @@ func (h *hooks) delay(time time.Duration) {
 		h.link.tell()
 		return
 	}
-	h.until = 0 // a second signal waits no longer
+	h.until = 0 // a second signal ends the wait
 }
 
-// extend ends the delay at once if the new delay is zero. Otherwise extend moves the end of a
-// delay under way to a later instant, never to an earlier one. The new delay counts from the
+// extend ends the delay at once if the new delay is zero. If not, extend may move the end of
+// the delay to a later instant, but never to an earlier one. The new delay counts from the
 // first stop signal.
 func (h *hooks) extend(delay time.Duration) {
 	switch {
@@ -128,7 +127,7 @@ func (h *hooks) extend(delay time.Duration) {
 	}
 }
 
-// stop gives the child a stop signal, after its preStop hook. If the child does not
+// stop sends the child a stop signal, after the child's preStop hook. If the child does not
 // stop, the shim kills it at killAt.
 func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
 	if h.child.pid == 0 {
@@ -155,21 +154,21 @@ func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
 
 func (h *hooks) preStopEnds(a *aside, o outcome) {
 	if h.preStop != a {
-		return // nothing waits for this hook
+		return // the stop signal no longer waits for this hook
 	}
 	if err := o.problem(); err != nil && h.child.pid != 0 && !h.child.killing {
 		h.link.say("the preStop hook failed: %v", err)
 		h.link.trouble(gate.ReasonPreStop, preStopFailed)
 	}
 	if h.until != 0 && h.link.conn != nil {
-		// The agent gets time to learn that preStop has ended, and to end the delay of the
-		// stop signal.
+		// The agent gets time to learn that preStop has ended, and to end the delay of the stop
+		// signal.
 		h.until = max(h.until, h.machine.Now()+gate.Heard)
 	}
 	h.letStop()
 }
 
-// letStop ends the wait for preStop. A hook that still runs continues.
+// letStop ends the wait for the preStop hook. If the hook still runs, it continues.
 func (h *hooks) letStop() {
 	h.preStop, h.link.state.PreStop = nil, false
 	h.link.tell()
@@ -193,7 +192,7 @@ func (h *hooks) release() {
 	h.signals.give(sig)
 }
 
-// hurry ends the wait for preStop once the hook's time is over.
+// hurry ends the wait for the preStop hook once the time of the hook is over.
 func (h *hooks) hurry(killAt time.Duration) {
 	if h.preStop != nil && h.machine.Now() >= h.lookAt(killAt) {
 		h.link.say("the preStop hook takes too long: stopping")
@@ -202,8 +201,8 @@ func (h *hooks) hurry(killAt time.Duration) {
 	}
 }
 
-// lookAt returns the instant at which the hook's time is over, so that the child has
-// some time left before killAt. Without a hook, lookAt returns killAt.
+// lookAt returns the instant at which the time of the preStop hook is over, so that the child
+// has some time left before killAt. If no hook runs, the result is killAt.
 func (h *hooks) lookAt(killAt time.Duration) time.Duration {
 	if h.preStop == nil {
 		return killAt

@@ -22,7 +22,7 @@ import (
 // kernel is the Machine of the product.
 type kernel struct {
 	*host.Leaps
-	lines   chan string // for the container's log
+	lines   chan string // the lines for the container's log
 	written chan struct{}
 	tty     host.Terminal
 	ignored []os.Signal // SIGHUP and SIGINT, if they were ignored at the start
@@ -36,7 +36,7 @@ type kernel struct {
 	links    chan Input
 }
 
-// newKernel makes a machine. Before open, only its Say works.
+// newKernel returns a machine. Before the call of open, only its method Say works.
 func newKernel(log io.Writer) *kernel {
 	k := &kernel{lines: make(chan string, 16), written: make(chan struct{})}
 	go func() {
@@ -48,8 +48,7 @@ func newKernel(log io.Writer) *kernel {
 	return k
 }
 
-// open makes the process the reaper of all its descendants, and starts the
-// machine's inputs.
+// open makes the shim the reaper of all its descendants, and starts the inputs of the machine.
 func (k *kernel) open(cfg Config) (id Identity, err error) {
 	id = Identity{Shim: gate.ShimID(rand.Text()), PID1: os.Getpid() == 1}
 	if id.BootID, err = host.BootID(); err != nil {
@@ -58,7 +57,7 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	if id.PID1 {
 		host.SpreadNumbers()
 	} else {
-		// The kernel gives orphans to PID 1 by default, and from now on to the shim.
+		// By default the kernel gives orphans to PID 1. From now on it gives them to the shim.
 		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 			return id, fmt.Errorf("become the reaper: %w", err)
 		}
@@ -69,16 +68,17 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	if k.Leaps = cfg.Leaps; k.Leaps == nil {
 		k.Leaps = host.NewLeaps()
 	}
-	// The call fails on Linux before 5.3, or if seccomp forbids it. From Linux 6.5 on the
-	// desk gets a pidfd from its kernel anyway. A desk without any pidfd refuses the shim,
-	// and logs why.
+	// The call fails on Linux before 5.3, or if seccomp forbids it. From Linux 6.5 on, the desk
+	// gets a pidfd from its kernel. If the desk has no pidfd at all, it refuses the shim, and
+	// logs why.
 	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
 		pidfd = -1
 	}
 	k.beat = time.NewTicker(gate.BeatEvery)
 	k.links = make(chan Input)
-	// The channel has room for a burst of different signals. The kernel merges equal ones.
+	// The channel has room for a burst of different signals. The kernel merges signals of the
+	// same kind.
 	k.signals = make(chan os.Signal, 64)
 	k.children = make(chan os.Signal, 1)
 	k.started = make(chan Start)
@@ -98,9 +98,9 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	return id, nil
 }
 
-// catch sends every signal that can be caught to the channel, except SIGCHLD and
-// SIGURG. The reaper needs SIGCHLD. The Go runtime interrupts its own threads by
-// SIGURG. A child behind the shim never gets these two from outside.
+// catch sends every signal that can be caught to the channel, except SIGCHLD and SIGURG. The
+// reaper needs SIGCHLD, and the Go runtime uses SIGURG to interrupt its own threads. So a child
+// behind the shim never gets these two signals from outside.
 func catch(c chan os.Signal) {
 	for n := syscall.Signal(1); n <= 64; n++ {
 		switch n {
@@ -153,8 +153,8 @@ func (k *kernel) Say(line string) {
 	}
 }
 
-// lastWords bounds the wait for the shim's last lines when its process ends. A pipe
-// that is not full takes the lines at once.
+// lastWords bounds the time in which the shim's last lines are written when its process ends. A
+// pipe that is not full accepts them at once.
 const lastWords = 50 * time.Millisecond
 
 func (k *kernel) finishWriting() {

@@ -23,8 +23,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// testLeaps returns the leaps of a wall clock. Each line of the file moves that clock,
-// because a pause of a machine shows only as a leap of the wall clock.
+// testLeaps returns the leaps of a fake wall clock. Each line of the file moves that clock, as
+// a correction after a pause of the machine does.
 func testLeaps(path string) *host.Leaps {
 	if path == "" {
 		return nil
@@ -48,7 +48,7 @@ func testLeaps(path string) *host.Leaps {
 	return l
 }
 
-// leapt sets the shim's wall clock, and waits until the shim reports the leap.
+// leapt moves the shim's wall clock, and waits until the shim reports the leap.
 func (a *fakeAgent) leapt(by time.Duration) (leap int, took time.Duration) {
 	a.t.Helper()
 	began := host.Now()
@@ -68,8 +68,8 @@ func (a *fakeAgent) confirms(hold string, leap int) {
 	}}))
 }
 
-// family is a child that starts two more processes, and prints the process ids of all
-// three. The first id is the child's own. The last process has stopped itself.
+// family is a child that starts two more processes, and prints the process ids of all three;
+// its own id comes first. The last process has stopped itself.
 var family = []string{"sh", "-c", `sleep 1000 & a=$!; sh -c 'kill -STOP $$' & echo $$ $a $!; wait`}
 
 func (a *fakeAgent) pids(n int) []int {
@@ -86,7 +86,8 @@ func (a *fakeAgent) pids(n int) []int {
 	return pids
 }
 
-// stands reports whether the process is stopped; false if there is none.
+// stands reports whether the process is stopped. If the process does not exist, the result is
+// false.
 func stands(pid int) bool {
 	stat, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	p, ok := host.ParseStat(stat)
@@ -118,7 +119,7 @@ func TestLeapFreezesTheChildUntilTheAgentAnswers(t *testing.T) {
 	second, _ := a.leapt(-time.Minute)
 	assert.Greater(t, second, leap)
 	a.confirms("h1", leap)
-	for range 2 { // beats
+	for range 2 { // two beats
 		assert.Equal(t, second, a.next().Leap, "no other answer counts")
 	}
 	stand(t, true, pids...)
@@ -146,9 +147,9 @@ func TestShimKillsFrozenChildOnceSlotIsLost(t *testing.T) {
 	}
 }
 
-// asked is a child that prints a line when it gets the stop signal, and stops. While the
-// child waits, it starts no process. During vfork(2) the kernel suspends the parent, so the
-// child would be silent without any freeze.
+// asked is a child that prints a line when it gets the stop signal, and then stops. The child
+// starts no process while it waits. With vfork(2) the kernel would suspend the child meanwhile,
+// so the child would print nothing even if it is not frozen.
 var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
 func TestFrozenChildGetsNoStopSignalAtDeadline(t *testing.T) {
@@ -174,9 +175,9 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	pid := a.pids(1)[0]
 	leap, _ := a.leapt(time.Minute)
 	assert.NotEmpty(t, a.runs(time.Second, "true").Error, "nothing is run beside a frozen child")
-	// During a deletion, both the kubelet and the agent ask the child to stop, but the
-	// child gets one signal. If the agent's order comes first, the shim does not wait for the
-	// kubelet's signal: the order ends the container.
+	// During a deletion, both the kubelet and the agent order the child to stop, but the child
+	// gets one signal. If the agent's order comes first, the shim does not wait for the
+	// kubelet's signal, because the order also ends the container.
 	require.NoError(t, a.send(gate.Order{Drain: &gate.Drain{Hold: "h1", Reason: "test", Grace: time.Hour, End: true}}))
 	a.until(gate.Draining, "h1")
 	require.NoError(t, a.cmd.Process.Signal(unix.SIGTERM))
@@ -204,8 +205,8 @@ func TestGrantThatIgnoresALeapStartsNoChild(t *testing.T) {
 	a.until(gate.Waiting, "h2")
 }
 
-// CLOCK_BOOTTIME goes on while only the container is frozen. So the shim sees the
-// passed deadline, although the wall clock does not leap.
+// CLOCK_BOOTTIME goes on while only the container is frozen. So the shim sees that the deadline
+// has passed, although the wall clock does not leap.
 func TestShimResumedAfterItsDeadlineKillsItsChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, os.Args[0], "quiet")

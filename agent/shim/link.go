@@ -9,12 +9,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// link sends the shim's state to the desk, and lines to people.
+// link sends the shim's state to the desk, and writes lines for people.
 type link struct {
 	machine Machine
 	state   gate.State
-	conn    Conn // nil while there is none
-	// unsent reports that the last message could not be sent.
+	conn    Conn // nil without a connection
+	// unsent reports that the last message was not sent.
 	unsent bool
 }
 
@@ -40,7 +40,7 @@ func (l *link) enter(p gate.Phase) {
 	l.tell()
 }
 
-// trouble makes the agent write an Event.
+// trouble makes the agent write an Event about a failure.
 func (l *link) trouble(reason, message string) {
 	l.state.Trouble = gate.Trouble{Serial: l.state.Trouble.Serial + 1, Reason: reason, Message: message}
 	l.tell()

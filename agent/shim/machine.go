@@ -13,66 +13,65 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// Machine is the machine that a shim runs on: the kernel in the product ([Exec]), a
-// model of one in the simulation. Only the shim's one goroutine calls a Machine.
+// Machine is the machine on which a shim runs: the kernel in the product ([Exec]), or the
+// simulation's model of a kernel. Only the shim's one goroutine calls the methods.
 type Machine interface {
 	// Now returns the time since boot.
 	Now() time.Duration
-	// Leapt reports whether the wall clock leapt since the last Settle.
+	// Leapt reports whether the wall clock has leapt since the last Settle.
 	Leapt() bool
 	Settle()
 
-	// Next waits for the next input. While a child is starting, Next returns only
-	// Start, Beat and Rang. The machine holds all other inputs back until the child
-	// has started.
+	// Next waits for the next input. While a child is starting, Next returns only Start, Beat
+	// and Rang. All other inputs wait until the child has started.
 	Next(starting bool) Input
-	// Wake sets the alarm: Next returns Rang at the instant, at once if that has passed.
-	// The call replaces the earlier instant.
+	// Wake sets the alarm: Next returns Rang at the given instant, or at once if that instant
+	// has passed. An earlier setting no longer counts.
 	Wake(at time.Duration)
-	// Say writes a line for people, into the container's log. Say never waits for that
-	// log: a container runtime that does not read the log must not stop the watchdog.
+	// Say writes a line for people into the container's log. Say never waits for the log,
+	// because a container runtime that does not read the log must not stop the watchdog.
 	Say(line string)
 
-	// Start starts a command. The exec may hang, so the outcome comes later, in the
-	// input [Start].
+	// Start starts a command. The exec may hang, so the outcome comes later, as the input
+	// [Start].
 	Start(c *Command)
-	// Reap reaps one process that has ended. If there is none, Reap returns a process
-	// id of 0, and reports whether the shim has no descendants left.
+	// Reap reaps one process that has ended. If none has ended, the process id is 0. The result
+	// none reports that the shim has no descendant left.
 	Reap() (pid int, status unix.WaitStatus, none bool)
 	// Signal sends a signal to a process, or to a process group if pid is negative.
 	Signal(pid int, sig syscall.Signal) error
 	// Descendants returns all descendants of the shim, parents first.
 	Descendants() ([]host.Process, error)
-	// Find returns the process with that process id, if there is one.
+	// Find returns the process with that process id; false if there is none.
 	Find(pid int) (host.Process, bool)
-	// Expects reports whether the process blocks, ignores or catches the signal. If the
-	// machine cannot know, Expects returns true.
+	// Expects reports whether the process blocks, ignores or catches the signal. If the machine
+	// cannot find that out, the result is true.
 	Expects(pid int, sig syscall.Signal) bool
-	// TakeTerminal takes back the terminal that a child had.
+	// TakeTerminal takes the terminal back after the end of the child that had it.
 	TakeTerminal()
 }
 
 // Command is a command that the machine starts: a child, or a command beside the
 // child.
 type Command struct {
-	// Path is the executable; empty to look for Argv[0] in PATH.
+	// Path is the executable. If Path is empty, the machine searches PATH for Argv[0].
 	Path      string
 	Argv, Env []string
-	// Child reports that the command is the child, which gets the shim's own standard
-	// files and the terminal. Any other command has no input, and the machine keeps the
+	// Child reports that the command is the child. A child gets the shim's own standard files
+	// and the terminal. Any other command has no input, and the machine keeps only the
 	// beginning of its output.
 	Child bool
 }
 
-// Output is the output of a command beside the child.
+// Output is the output of a command that is not the child.
 type Output interface {
-	// End tells the machine that the shim reaped the command's process. The machine
-	// answers with a Result.
+	// End reports to the machine that the shim has reaped the command's process. After that the
+	// machine returns a Result.
 	End()
 }
 
-// Input is an input of the shim: a Tick, a Start, a Result, a Connection, or a
-// syscall.Signal or gate.Order for the shim.
+// Input is an input of the shim: a Tick, a Start, a Result, a Connection, a syscall.Signal or a
+// gate.Order.
 type Input any
 
 // Tick is an input without data.
@@ -81,41 +80,41 @@ type Tick int
 const (
 	// Ended reports that a process has ended, and may be reaped.
 	Ended Tick = iota
-	// Rang reports that the instant of Wake has come. Rang may come late, or for an
-	// instant that a later Wake replaced. No Rang is ever missing.
+	// Rang reports that the instant of Wake has come. A Rang may be late, or may belong to an
+	// earlier Wake, but none is ever lost.
 	Rang
 	// Beat comes once in each period of [gate.BeatEvery].
 	Beat
-	// ClockSet reports that the wall clock was set. A machine may fail to report this.
+	// ClockSet reports that somebody has set the wall clock. Some machines never report this.
 	ClockSet
 )
 
-// Start reports that a command was started, or could not be started.
+// Start reports that a command has been started, or could not be started.
 type Start struct {
 	Command *Command
 	PID     int
-	Output  Output // nil for a child
+	Output  Output // nil for the child
 	Err     error
 }
 
-// Result contains the output of a command beside the child.
+// Result contains the output of a command that is not the child.
 type Result struct {
 	Command *Command
 	Output  []byte
 }
 
-// Connection reports a new connection to the agent's end. Without a Conn, the input
-// reports the end of a connection. After a new connection, no order of an old
-// connection comes.
+// Connection reports a new connection to the desk. If Conn is nil, Connection reports the end
+// of the connection. After a new connection, no order of an old connection comes.
 type Connection struct{ Conn Conn }
 
-// Conn is the connection to the agent's end.
+// Conn is the connection to the desk.
 type Conn interface {
-	// Send never waits for the agent's end. The first message carries the shim's pidfd.
+	// Send sends a message without waiting for the desk. The first message carries the shim's
+	// pidfd.
 	Send(message []byte) error
 }
 
-// Identity names a shim to the agent's end.
+// Identity identifies a shim to the desk.
 type Identity struct {
 	Shim   gate.ShimID
 	BootID string

@@ -22,8 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// inMachine runs the tests as the first process of a virtual machine, which
-// test/pause starts, and ends the machine.
+// inMachine runs the tests in a virtual machine that test/pause starts, as its first process.
+// Then inMachine ends the virtual machine.
 func inMachine(m *testing.M) {
 	for dir, kind := range map[string]string{"/proc": "proc", "/tmp": "tmpfs", "/dev": "devtmpfs"} {
 		if err := unix.Mount(kind, dir, kind, 0, ""); err != nil {
@@ -53,9 +53,8 @@ func TestShimFreezesItsChildAfterAMachinePause(t *testing.T) {
 	}
 }
 
-// pause makes the host pause the virtual machine, and then sets the machine's wall
-// clock. If the argument taken is true, the agent answers the leap with a drain, otherwise
-// with a grant.
+// pause makes the host pause the virtual machine, and then sets its wall clock. If taken is
+// true, the agent answers the leap with a drain; if not, with a grant.
 func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")
@@ -75,7 +74,7 @@ func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	set := host.Now()
 	now := unix.NsecToTimespec(woken)
 	require.NoError(t, unix.ClockSettime(unix.CLOCK_REALTIME, &now))
-	// The test does not poll, because that would take the machine's only processor.
+	// The test does not poll, because polling would occupy the machine's only processor.
 	st := a.next()
 	for ; st.Leap == 0; st = a.next() {
 	}
@@ -97,9 +96,9 @@ func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	a.until(gate.Waiting, "h1")
 }
 
-// machineLeaps returns the path of a pipe that sets a shim's wall clock. In a
-// virtual machine, whose own clock may be set, the path is empty, so the shim uses
-// the real wall clock.
+// machineLeaps returns the path of a pipe by which a test sets a shim's wall clock. In a
+// virtual machine, whose own clock a test may set, the path is empty. The shim then uses the
+// real wall clock.
 func machineLeaps(t *testing.T) string {
 	if os.Getenv("GATE_MACHINE") != "" {
 		return ""

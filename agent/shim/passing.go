@@ -18,16 +18,16 @@ import (
 const notPermitted = "the application did not get a signal: it runs as another user, " +
 	"and its container may not signal other users' processes; add the capability KILL"
 
-// A child counts as young for youngFor after its start. The shim holds back a signal
-// that would end a young child only because the child has not yet set its handler. A
-// Python program that first loads large libraries set its handler after 1.3 s, on a
-// machine with ten busy processes for each processor. The constant is about four times
-// as long. Without a shim, the kernel drops such a signal for PID 1, which then runs
-// until its grace is over. So no child runs longer behind a shim than without one.
+// A child counts as young for youngFor after its start. The shim holds back a signal that would
+// end a young child only because the child has not set its handler yet. A Python program that
+// first loads large libraries set its handler after 1.3 s, on a machine with ten busy processes
+// for each processor. The constant is about four times as long. Without a shim the kernel drops
+// such a signal for PID 1, which then runs until its grace is over. So no child runs longer
+// behind a shim than without one.
 const youngFor = 5 * time.Second
 
-// The shim cannot wait for a child's handler: the kernel reports a handler only to a
-// tracer, which would change the child. So the shim polls, but only while a signal is held
+// The shim cannot wait for a child's handler, because the kernel reports a handler only to a
+// tracer, which would change the child. So the shim polls, but only while it holds a signal
 // back. A small program sets its handlers within the first pause. The longest pause is a
 // fiftieth of youngFor.
 const (
@@ -40,20 +40,20 @@ type passing struct {
 	machine Machine
 	link    *link
 	child   *child
-	// The field early has the signals that are held back. The shim checks them at the
-	// instant lookAt, and then again after each pause.
+	// early has the signals that the shim holds back. The shim checks them at the instant
+	// lookAt, and then again after each pause.
 	early  []syscall.Signal
 	lookAt time.Duration
 	pause  time.Duration
-	// denied reports that the shim has already reported a signal that the kernel
-	// refused.
+	// denied reports that people have already been told of a signal that the kernel refused to
+	// send.
 	denied bool
 }
 
 // reset forgets the signals of a child that is dead.
 func (p *passing) reset() { p.early, p.denied = nil, false }
 
-// give gives the child a signal, once the child is ready for that signal.
+// give sends the child a signal, once the child is ready for that signal.
 func (p *passing) give(sig syscall.Signal) {
 	switch {
 	case p.child.pid == 0 || slices.Contains(p.early, sig):
@@ -69,8 +69,7 @@ func (p *passing) give(sig syscall.Signal) {
 	}
 }
 
-// giveEarly looks again whether the child has become ready for the signals that are held
-// back.
+// giveEarly checks whether the child has become ready for the signals that the shim holds back.
 func (p *passing) giveEarly() {
 	if len(p.early) == 0 || p.machine.Now() < p.lookAt {
 		return
@@ -80,9 +79,10 @@ func (p *passing) giveEarly() {
 	p.lookAt = p.machine.Now() + p.pause
 }
 
-// release gives the child those signals for which it has become ready, in the order of their
-// arrival. Between two checks the child may set both handlers. So the last signal is checked
-// first: otherwise a SIGTERM could overtake an earlier signal, and end the child before it.
+// release sends the child those signals for which it has become ready, in the order of their
+// arrival. The child may set several handlers between two checks, so release checks the last
+// signal first. In the other order, a SIGTERM could overtake an earlier signal, and end the
+// child before it.
 func (p *passing) release() {
 	var held, ready []syscall.Signal
 	for _, sig := range slices.Backward(p.early) {
@@ -99,8 +99,8 @@ func (p *passing) release() {
 	}
 }
 
-// due returns the instant at which the shim looks at the held signals, or the given
-// instant if that is earlier.
+// due returns the instant of the next check of the signals held back, or the given instant if
+// that is earlier.
 func (p *passing) due(at time.Duration) time.Duration {
 	if len(p.early) > 0 {
 		return min(at, p.lookAt)
@@ -111,9 +111,9 @@ func (p *passing) due(at time.Duration) time.Duration {
 // harmless are the signals that end no process by default.
 var harmless = []syscall.Signal{unix.SIGCONT, unix.SIGWINCH, unix.SIGCHLD, unix.SIGURG}
 
-// tooEarly tells whether the signal would end the child only because the child is
-// young. A child that blocks the signal counts as ready, because it may be about to
-// take the signal by sigwait(3).
+// tooEarly reports whether the signal would end the child only because the child is young. If
+// the child blocks the signal, it counts as ready, because it may be about to take the signal
+// by sigwait(3).
 func (p *passing) tooEarly(sig syscall.Signal) bool {
 	if slices.Contains(harmless, sig) || p.child.pid == 0 || p.machine.Now() >= p.child.began+youngFor {
 		return false
@@ -121,7 +121,8 @@ func (p *passing) tooEarly(sig syscall.Signal) bool {
 	return !p.machine.Expects(p.child.pid, sig)
 }
 
-// send sends the child a signal. The first refusal by the kernel is reported to people.
+// send sends the child a signal. If the kernel refuses, send reports the first such refusal to
+// people.
 func (p *passing) send(sig syscall.Signal) {
 	if p.child.pid == 0 {
 		return

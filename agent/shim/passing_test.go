@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lateHandlers is a machine whose child sets all its handlers after so many checks.
+// lateHandlers is a machine whose child sets all its handlers after this number of checks.
 type lateHandlers struct {
 	Machine
 	now    time.Duration

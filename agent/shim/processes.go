@@ -49,9 +49,9 @@ func (k *kernel) Start(c *Command) {
 	}()
 }
 
-// startChild starts the child as the container runtime would, in a new session. The
-// child gets the shim's standard files, directory, identity and limits.
-// syscall.ForkExec restores the limit on open files, which the Go runtime raised.
+// startChild starts the child in a new session, as the container runtime would. The child gets
+// the shim's standard files, directory, identity and limits. The Go runtime has raised the
+// limit on open files, and syscall.ForkExec restores it.
 func (k *kernel) startChild(c *Command) (pid int, err error) {
 	attr := &syscall.ProcAttr{
 		Env:   c.Env,
@@ -69,8 +69,8 @@ func (k *kernel) startChild(c *Command) (pid int, err error) {
 	return pid, nil
 }
 
-// giveTerminal gives the terminal up, if the shim has one, and reports whether it did. The
-// kernel then sends SIGHUP and SIGCONT to the shim, which must not pass them to the child.
+// giveTerminal gives the terminal up, and reports whether the shim had one. The kernel then
+// sends SIGHUP and SIGCONT to the shim, which must not pass them to the child.
 func (k *kernel) giveTerminal() bool {
 	if k.tty.FD < 0 {
 		return false
@@ -80,9 +80,9 @@ func (k *kernel) giveTerminal() bool {
 	return k.tty.Give()
 }
 
-// ignoreAsFound ignores the signals that were ignored when the shim started (nohup),
-// because the forked child inherits this setting. After the fork, the returned function
-// restores the shim's own handling.
+// ignoreAsFound makes the shim ignore the signals that it ignored at its start (nohup), because
+// the forked child inherits this setting. After the fork, the caller calls undo, which restores
+// the shim's own handling.
 func (k *kernel) ignoreAsFound() (undo func()) {
 	for _, sig := range k.ignored {
 		signal.Ignore(sig)
@@ -94,7 +94,7 @@ func (k *kernel) ignoreAsFound() (undo func()) {
 	}
 }
 
-// startAside starts a command without input, whose output is kept.
+// startAside starts a command without input, and keeps its output.
 func startAside(c *Command) (pid int, out *output, err error) {
 	file, err := host.LookPath(c.Argv[0], os.Getenv("PATH"))
 	if err != nil {
@@ -118,26 +118,26 @@ func startAside(c *Command) (pid int, out *output, err error) {
 		unix.Close(pipe[0])
 		return 0, nil, fmt.Errorf("start %s: %w", c.Argv[0], err)
 	}
-	_ = unix.SetNonblock(pipe[0], true) // the Go runtime's poller reads it
+	_ = unix.SetNonblock(pipe[0], true) // the Go runtime's poller needs a non-blocking pipe
 	return pid, &output{pipe: os.NewFile(uintptr(pipe[0]), "output"), ended: make(chan struct{})}, nil
 }
 
 // output implements [Output] for the type kernel.
 type output struct {
 	pipe  *os.File
-	ended chan struct{} // closed when the process was reaped
+	ended chan struct{} // closed once the process is reaped
 	kept  []byte
 }
 
-// End implements Output, and wakes the reader.
+// End implements Output. The reader then finishes.
 func (o *output) End() {
 	close(o.ended)
 	_ = o.pipe.SetReadDeadline(time.Unix(1, 0))
 }
 
-// read keeps the output until the process has ended. A descendant may keep the pipe
-// open longer. Its output is read and dropped, because a closed pipe would kill a
-// process that writes.
+// read keeps the output until the process has ended. A descendant may keep the pipe open for
+// longer. The further output is read and dropped, because a closed pipe would kill a process
+// that writes.
 func (o *output) read(finished func(kept []byte)) {
 	defer o.pipe.Close()
 	buf := make([]byte, 4<<10)

@@ -19,31 +19,32 @@ import (
 type Config struct {
 	// Container is the name of the shim's container.
 	Container string
-	// Command is the child's command, which the container runtime would run without a
-	// shim. Path is its executable, which Exec finds.
+	// Command is the command of the child: what the container runtime would run without a shim.
+	// Path is the executable of Command, which Exec finds.
 	Command []string
 	Path    string
-	// StandBy makes the shim stand by again after a loss, instead of ending.
+	// StandBy makes the shim wait for another grant after a lost hold. If StandBy is false, the
+	// container ends.
 	StandBy bool
-	// Records reports that the agent records the child's success. A shim whose child has
-	// succeeded then waits for the agent.
+	// Records reports that the agent records the child's success in a Lease. After a success
+	// such a shim waits until the agent has the report.
 	Records bool
-	// MaySkip permits the agent to end the waiting shim with exit code 0, and MayEndWait with
-	// [api.ExitWaited].
+	// MaySkip permits the agent to end the waiting shim with exit code 0. MayEndWait permits it
+	// to end the shim with [api.ExitWaited].
 	MaySkip, MayEndWait bool
-	// Unbounded permits a grant without a deadline. Otherwise a mistake of the agent could let a
-	// child outlive its slot.
+	// Unbounded permits a grant without a deadline. In any other pod the shim refuses such a
+	// grant, because by a mistake of the agent a child could outlive its slot.
 	Unbounded bool
-	// StopSignal asks the child to stop; zero means SIGTERM.
+	// StopSignal is the signal that makes the child stop; zero means SIGTERM.
 	StopSignal syscall.Signal
-	// The shim runs PostStart when the child has started, and PreStop before the first
-	// stop signal to the child; nil for none.
+	// PostStart runs when the child has started, and PreStop before the first stop signal to
+	// the child; nil for none.
 	PostStart, PreStop *Hook
-	// Grace is the default time that the child and its PreStop have to stop: the pod's own
-	// grace period.
+	// Grace is the default time for PreStop and the child's stop together: the pod's
+	// termination grace period.
 	Grace time.Duration
-	// Env returns variables (name=value) for the child's environment, in addition to
-	// Environ, the shim's own; nil means none.
+	// Env returns further variables (name=value) for the environment of the child; nil means
+	// none. Environ is the shim's own environment.
 	Env     func([]gate.SlotToken) []string
 	Environ []string
 
@@ -51,22 +52,21 @@ type Config struct {
 
 	// Socket is the path of the agent's socket.
 	Socket string
-	// Leaps reports leaps of the wall clock; nil means the leaps of the machine's own
-	// clock.
+	// Leaps reports leaps of the wall clock. Nil means the leaps of the machine's own clock.
 	Leaps *host.Leaps
-	// Stderr is the output for the shim's lines; nil for the process's own.
+	// Stderr is the output for the shim's lines. Nil means the standard error of the process.
 	Stderr io.Writer
 }
 
-// permits reports whether a waiting shim may end with the exit code. Otherwise a mistake of
-// the agent could end a container that is to wait for ever.
+// permits reports whether a waiting shim may end with the exit code. Without this check, a
+// mistake of the agent could end a container that must wait.
 func (c Config) permits(code int) bool {
 	return code == 0 && c.MaySkip || code == api.ExitWaited && c.MayEndWait
 }
 
-// shim supervises one child at a time. All work happens in one goroutine, which waits
-// in the method next; the machine only brings inputs. The parts of a shim act on the
-// child, and know nothing of the states.
+// shim supervises one child at a time. All work happens in one goroutine, which waits in the
+// method next; the machine only delivers inputs. The parts of a shim act on the child, and do
+// not depend on the state.
 type shim struct {
 	cfg     Config
 	machine Machine
@@ -78,13 +78,12 @@ type shim struct {
 	frost   frost
 
 	ordered int // the number of asides that the agent has ordered
-	// stopping reports that the container ends after the child, with the child's
-	// exit code.
+	// stopping reports that, after the child, the container ends with the child's exit code.
 	stopping bool
-	// signalled reports that a signal was passed to the child that may have asked the child
-	// to stop.
+	// signalled reports that the shim has passed a signal to the child that may have been a
+	// stop signal.
 	signalled bool
-	refused   string // the hold whose grant was logged as too short
+	refused   string // the last hold about which the log reports a grant with too little time
 }
 
 func newShim(cfg Config, id Identity, m Machine) *shim {

@@ -23,9 +23,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// The tests start their own program as a shim in another process, and play the agent's
-// end. The tests also send orders that no desk would send. The scripts of cmd/agent
-// test a shim with a desk.
+// The tests start their own program as a shim in another process, and act as the desk. The
+// tests also send orders that no desk would send. The scripts of cmd/agent test a shim with a
+// desk.
 func TestMain(m *testing.M) {
 	switch socket := os.Getenv("GATE_SHIM"); {
 	case len(os.Args) == 2 && os.Args[1] == "quiet":
@@ -56,14 +56,14 @@ type fakeAgent struct {
 	// answers has room for all outcomes of a test.
 	answers chan gate.Outcome
 	cmd     *exec.Cmd
-	stdout  *os.File // of the child
+	stdout  *os.File // the output of the child
 	leaps   *os.File // each line moves the shim's wall clock by a duration
 }
 
 // patience bounds every wait. Only a bug makes a test wait so long.
 const patience = 10 * time.Second
 
-// deaf is a child that prints a line once it ignores SIGTERM.
+// deaf is a child that ignores SIGTERM, and prints a line once it does.
 var deaf = []string{"sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"}
 
 func (a *fakeAgent) deaf() {
@@ -74,7 +74,7 @@ func (a *fakeAgent) deaf() {
 	require.Equal(a.t, "deaf\n", string(line))
 }
 
-// supervised starts a shim of the command, and waits for its connection.
+// supervised starts a shim with the command, and waits until the shim connects.
 func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "agent.sock")
@@ -91,7 +91,7 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	cmd.Stdout, cmd.Stderr = w, stderr
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
-		// A descendant that still lives must not outlive the test.
+		// No descendant of the shim may outlive the test.
 		processes, _ := host.ReadProcesses()
 		for _, p := range host.Descendants(processes, cmd.Process.Pid) {
 			_ = unix.Kill(p.PID, unix.SIGKILL)
@@ -100,8 +100,8 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 		_ = cmd.Wait()
 	})
 	a := &fakeAgent{t: t, listener: l, stdout: r, cmd: cmd}
-	// leaps is the path of a named pipe. The test opens the pipe for reading and writing,
-	// so that the test does not wait for the shim.
+	// leaps is the path of a named pipe. The test opens the pipe for both reading and writing,
+	// so that the open does not wait for the shim.
 	if leaps != "" {
 		a.leaps, err = os.OpenFile(leaps, os.O_RDWR, 0)
 		require.NoError(t, err)
@@ -113,7 +113,7 @@ func supervised(t *testing.T, stderr *os.File, command ...string) *fakeAgent {
 	return a
 }
 
-// exits waits for the shim's end.
+// exits waits until the shim ends, and checks the exit code.
 func (a *fakeAgent) exits(code int) {
 	a.t.Helper()
 	_ = a.cmd.Wait()
@@ -174,7 +174,7 @@ func (a *fakeAgent) next() gate.State {
 	}
 }
 
-// until waits for the phase under the hold, and skips all other states.
+// until waits for a state with the phase and the hold, and ignores all other states.
 func (a *fakeAgent) until(p gate.Phase, hold string) {
 	a.t.Helper()
 	late := host.Now() + patience
@@ -183,7 +183,7 @@ func (a *fakeAgent) until(p gate.Phase, hold string) {
 	}
 }
 
-// kill is the time that a busy machine may take to see a killed child's end.
+// kill is the time within which even a busy machine notices the end of a killed child.
 const kill = 3 * time.Second
 
 func (a *fakeAgent) grants(hold string, within time.Duration) {
@@ -198,8 +198,8 @@ func (a *fakeAgent) drains(hold string) {
 	require.NoError(a.t, a.send(gate.Order{Drain: &gate.Drain{Hold: hold, Reason: "test", Grace: time.Second}}))
 }
 
-// starts grants one more hold, which is called "last". The result has each hold under
-// which the shim starts a child, up to this one.
+// starts grants a further hold with the name "last". The result has each hold under which the
+// shim has started a child, including the last one.
 func (a *fakeAgent) starts() (holds []string) {
 	a.t.Helper()
 	a.grants("last", time.Hour)
@@ -219,13 +219,13 @@ func (a *fakeAgent) starts() (holds []string) {
 	}
 }
 
-func TestGrantOfAnEndedHoldStartsNothing(t *testing.T) {
+func TestGrantOfAnEndedHoldStartsNoChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")
 	a.drains("h1")
-	a.grants("h1", time.Hour) // this grant and the report of the hold's end cross each other
+	a.grants("h1", time.Hour) // the agent sends this grant before it has the report that the hold is over
 	a.until(gate.Waiting, "h1")
 	a.grants("h1", time.Hour)
 	assert.Equal(t, []string{"last"}, a.starts())
@@ -309,7 +309,7 @@ func TestOnlyAnUnboundedShimTakesAFarDeadline(t *testing.T) {
 	far(a, "two hours", host.Now()+2*time.Hour)
 	a.grants("h1", kill+time.Second)
 	a.until(gate.Running, "h1")
-	far(a, "h1", gate.Unbounded) // prolongs nothing
+	far(a, "h1", gate.Unbounded) // this grant does not prolong the deadline
 	a.until(gate.Waiting, "h1")
 
 	t.Run("unbounded", func(t *testing.T) {
@@ -334,7 +334,7 @@ func TestGrantOfAnotherHoldMovesNoDeadline(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 	assert.Less(t, host.Now(), deadline)
 
-	// A grant never moves the deadline to an earlier instant, either.
+	// A grant never moves the deadline to an earlier instant, even under the same hold.
 	a.grants("h3", kill+3*time.Second)
 	early := host.Now() + 2*time.Second
 	a.until(gate.Running, "h3")
@@ -376,7 +376,7 @@ func TestUnreadLogDoesNotStopTheWatchdog(t *testing.T) {
 	r, w, err := os.Pipe()
 	require.NoError(t, err)
 	defer r.Close()
-	// The pipe is full, so even the first line of the log has to wait.
+	// The pipe is full, so the write of each log line must wait.
 	fd := int(w.Fd())
 	require.NoError(t, unix.SetNonblock(fd, true))
 	for err == nil {
@@ -403,7 +403,7 @@ func TestClosedLogPipeDoesNotShortenTheGrace(t *testing.T) {
 	a.until(gate.Running, "h1")
 	a.deaf()
 	began := host.Now()
-	a.drains("h1") // the shim logs the drain, and gets SIGPIPE; the child's grace is a second
+	a.drains("h1") // the shim logs the drain, and gets SIGPIPE; the grace is a second
 	a.until(gate.Waiting, "h1")
 	assert.GreaterOrEqual(t, host.Now()-began, time.Second)
 }
@@ -416,8 +416,8 @@ func TestShimReconnectsAfterAMalformedMessage(t *testing.T) {
 	assert.Equal(t, gate.Waiting, a.next().Phase)
 }
 
-// The agent's bound of a wait counts from the time in the report.
-func TestDrainedShimThatWaitsKeepsItsBound(t *testing.T) {
+// The agent counts the bound of a wait from the instant in the report.
+func TestDrainDoesNotRestartAShimsBoundedWait(t *testing.T) {
 	a := supervised(t, os.Stderr, "true")
 	began := a.next()
 	require.Equal(t, gate.Waiting, began.Phase)

@@ -14,30 +14,29 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// A step is a state of the shim: the function that the shim is in. A step returns the
-// next step, or nil and the exit code.
+// step is a state of the shim: the function that is running. A step returns the next step, or
+// nil and the exit code.
 type step func() (step, int)
 
-// standbyNotice delays the log line of a standby that waits for the slot. If no other
-// pod holds the slot, the child starts earlier, and the log has no such line.
+// standbyNotice delays the line in the log which reports that a standby waits for the slot. If
+// no other pod holds, the child starts before that, and the log has no such line.
 const standbyNotice = 10 * time.Second
 
-// heardWithin bounds the wait until the desk has the report of the child's end. A desk
-// that is not starved answers within a few milliseconds. If the report is lost, the shim's
-// pidfd proves the child's death a little later.
+// heardWithin bounds the wait until the desk has the report of the child's end. A desk that is
+// not starved has it within a few milliseconds. If the report is lost, the shim's pidfd proves
+// the child's death a little later.
 const heardWithin = 500 * time.Millisecond
 
-// killPatience bounds a kill if the deadline is far away. The kernel tears down a
-// process of 16 GB in that time (1.5 GB took 0.33 s). After that the end of PID 1 is
-// the better means, because it stops even processes that fork faster than they are
-// killed.
+// killPatience bounds the time of a kill if the deadline is far away. In that time the kernel
+// frees the memory of a process of 16 GB (1.5 GB took 0.33 s). After that the shim ends itself,
+// because the end of PID 1 also stops processes that fork faster than the shim kills them.
 const killPatience = 5 * time.Second
 
-// killAgain is the time between two rounds of SIGKILL; the next round reaches processes
-// that were forked in between.
+// killAgain is the time between two rounds of SIGKILL. The next round reaches processes that
+// were forked after the last one.
 const killAgain = 10 * time.Millisecond
 
-// wait keeps the gate closed.
+// wait keeps the gate closed, until a grant or an order ends the wait.
 func (s *shim) wait() (step, int) {
 	notice, said := s.machine.Now()+standbyNotice, false
 	s.machine.Wake(notice)
@@ -48,8 +47,8 @@ func (s *shim) wait() (step, int) {
 			s.link.enter(gate.Ended)
 			return nil, 128 + int(e.signal)
 		case e.drain != nil:
-			// A grant of the drain's hold may be on its way, or was refused. The report
-			// promises that the shim starts no child under this hold.
+			// A grant of the same hold may still arrive, or was refused. By this report the
+			// shim commits itself to start no child under this hold.
 			s.over(e.drain.Hold)
 		case e.dismiss != nil && !s.cfg.permits(e.dismiss.Code):
 			s.link.say("going on to wait: nothing permits this container to end with exit code %d", e.dismiss.Code)
@@ -75,7 +74,7 @@ func (s *shim) sayStandby() {
 	}
 }
 
-// ends reports whether the signal ends a standby.
+// ends reports whether the signal ends a shim that waits.
 func (s *shim) ends(sig syscall.Signal) bool {
 	switch sig {
 	case unix.SIGTERM, unix.SIGINT, unix.SIGQUIT, unix.SIGHUP:
@@ -85,18 +84,19 @@ func (s *shim) ends(sig syscall.Signal) bool {
 	}
 }
 
-// over reports that nothing lives under the hold, nor ever will in this shim.
+// over reports to the desk that no descendant lives under the hold, and that this shim starts
+// no further child under it.
 func (s *shim) over(hold string) {
 	s.noChild()
 	s.link.state.Hold, s.link.state.Slots = hold, nil
 	if s.link.state.Phase == gate.Waiting {
-		s.link.tell() // the wait goes on
+		s.link.tell() // the shim still waits for a grant
 		return
 	}
 	s.link.enter(gate.Waiting)
 }
 
-// admits tells whether a child may be started under the grant.
+// admits reports whether a child may be started under the grant.
 func (s *shim) admits(g *gate.Grant) bool {
 	self := &s.link.state
 	switch {
@@ -104,14 +104,14 @@ func (s *shim) admits(g *gate.Grant) bool {
 		s.link.say("grant refused: its deadline is of another boot")
 		return false
 	case g.Hold == self.Hold:
-		return false // this hold is over; the agent sent the grant before it had the report
+		return false // this hold is over, but the agent sent the grant before it knew that
 	case self.Leap != 0 && g.Leap != self.Leap:
-		return false // the grant is older than the leap; the agent sends another
+		return false // the agent sent the grant before it knew of the leap, and will send another
 	case !s.cfg.Unbounded && !g.Bounded(s.machine.Now()):
 		s.link.say("grant refused: its deadline is farther away than a lease lasts")
 		return false
 	case g.StartBy != 0 && s.machine.Now() >= g.StartBy:
-		return false // the start lock may be another pod's; the agent sends another grant
+		return false // another pod may have the start lock by now; the agent will send another grant
 	case s.machine.Now() >= g.DrainAt():
 		if s.refused != g.Hold {
 			s.link.say("grant refused: less is left of it than the child has to stop in")
@@ -122,9 +122,9 @@ func (s *shim) admits(g *gate.Grant) bool {
 	return true
 }
 
-// start opens the gate. The child may hang in its exec, on an image or volume that does not
-// answer; the watchdog must not hang with it. Before the shim knows the child's process id,
-// the shim reaps nothing. Otherwise the shim could reap the child and not notice.
+// start opens the gate. The exec of the child may hang, on an image or volume that does not
+// answer, but the watchdog must go on. Before the shim knows the child's process id, it reaps
+// no process: it could reap the child without noticing.
 func (s *shim) start() (step, int) {
 	grant, self := &s.child.grant, &s.link.state
 	s.machine.Start(&Command{Path: s.cfg.Path, Argv: s.cfg.Command, Env: s.child.env(), Child: true})
@@ -132,8 +132,8 @@ func (s *shim) start() (step, int) {
 	for {
 		switch in := s.machine.Next(true).(type) {
 		case Start:
-			// Only now the shim reports the new hold. A waiting shim's report names the
-			// last hold, whose child is dead.
+			// The shim reports the new hold only now. While the shim waited, its reports named
+			// the last hold, whose child is dead.
 			self.Hold, self.Slots = grant.Hold, grant.Slots
 			if in.Err != nil {
 				s.link.say("%v", in.Err)
@@ -156,7 +156,7 @@ func (s *shim) start() (step, int) {
 	}
 }
 
-// run waits while the child runs and the grant is extended in time.
+// run waits while the child runs, and grants prolong the deadline in time.
 func (s *shim) run() (step, int) {
 	for s.child.pid != 0 {
 		grant := &s.child.grant
@@ -194,20 +194,20 @@ func (s *shim) run() (step, int) {
 	return s.ended, 0
 }
 
-// pass gives a signal to the child, and not to the child's descendants. Without a shim, too,
-// only PID 1 of the container gets the signal.
+// pass sends a signal to the child, but not to the child's descendants. Without a shim, too,
+// only PID 1 of the container gets such a signal.
 func (s *shim) pass(sig syscall.Signal) {
 	switch {
 	case sig == 0 || sig == unix.SIGPIPE:
-		// SIGPIPE only means that the reader of the shim's own log is gone.
+		// SIGPIPE only means that the reader of the shim's log has gone.
 	case sig == unix.SIGCONT && s.frost.on():
-		// A SIGCONT would end the freeze too early; the thaw sends one.
+		// SIGCONT would end the freeze too early. The thaw sends its own SIGCONT.
 	case sig == unix.SIGTERM || sig == s.cfg.StopSignal:
-		// The kubelet stops the container. The grace period of the pod covers the preStop
-		// hook and the stop.
+		// The kubelet stops the container. The pod's grace covers both the preStop hook and the
+		// stop.
 		s.stopping = true
 		if s.hooks.drained && sig == s.hooks.asked {
-			s.hooks.drained = false // a child that is stopping already is not asked twice
+			s.hooks.drained = false // a child that is stopping already gets no second stop signal
 			return
 		}
 		if !s.frost.on() && s.link.state.Phase == gate.Running {
@@ -220,11 +220,11 @@ func (s *shim) pass(sig syscall.Signal) {
 	}
 }
 
-// silent are the signals that ask no program to stop. Any other signal may be the stop
-// signal of an image that the webhook has not read.
+// silent are the signals that are never a stop signal. Any other signal may be the stop signal
+// of an image that the webhook has not read.
 var silent = []syscall.Signal{unix.SIGCONT, unix.SIGCHLD, unix.SIGURG}
 
-// extend moves the deadline forward: never back, never under another hold.
+// extend moves the deadline to a later instant. A grant of another hold has no effect.
 func (s *shim) extend(g *gate.Grant) {
 	if g == nil || g.Hold != s.child.grant.Hold || g.BootID != s.link.state.BootID {
 		return
@@ -240,15 +240,15 @@ func (s *shim) extend(g *gate.Grant) {
 	s.answer(g)
 }
 
-// drain asks the child to stop, unless the kubelet has just asked. Many programs would
-// stop at once, and lose work, after a second signal. Grants still move the deadline,
+// drain stops the child. If the kubelet has just sent a stop signal, drain sends none: after a
+// second signal many programs end at once, and lose work. Grants still prolong the deadline,
 // but nothing cancels the drain.
 func (s *shim) drain(grace time.Duration) (step, int) {
 	now := s.machine.Now()
 	until := now + grace
 	s.link.enter(gate.Draining)
-	// Without grace the child gets no stop signal, because another pod may hold the
-	// slot.
+	// Without grace the child gets no stop signal, because another pod may hold the slot by
+	// now.
 	if grace > 0 {
 		s.hooks.leave() // a drain does not wait until the pod has left its Services
 	}
@@ -290,7 +290,7 @@ func (s *shim) lost() (step, int) {
 	return s.wait, 0
 }
 
-// ended ends the container after the child has ended by itself.
+// ended ends the container after the child has ended without an order.
 func (s *shim) ended() (step, int) {
 	code := exitCode(s.child.status)
 	if !s.killAll() {
@@ -302,12 +302,12 @@ func (s *shim) ended() (step, int) {
 	return s.end(code)
 }
 
-// end reports that no process is left, and waits a moment until the desk hangs up,
-// which shows that it has the report.
+// end reports that no process is left, and waits a moment for the desk to hang up. The hang-up
+// shows that the desk has the report.
 func (s *shim) end(code int) (step, int) {
 	s.noChild()
 	s.link.enter(gate.Ended)
-	// If the agent is starting again, the report of a success waits for the new process.
+	// If the agent is restarting, the report of a success waits for the new agent process.
 	// Without the report, another pod would repeat the work. A stop signal ends the wait.
 	for at := s.child.grant.DrainAt(); s.cfg.Records && s.link.state.Completed && s.link.unsent && s.machine.Now() < at; {
 		s.machine.Wake(at)
@@ -323,9 +323,9 @@ func (s *shim) end(code int) (step, int) {
 	return nil, code
 }
 
-// killAll kills the shim's descendants until none is left, and then returns true. If the
-// shim may not kill a descendant, or the time is up, killAll returns false. Then the end of
-// PID 1 kills the rest.
+// killAll kills the shim's descendants until none is left, and then returns true. If the kernel
+// does not let the shim kill a descendant, or the time is over, killAll returns false. After
+// that, the end of PID 1 kills the rest.
 func (s *shim) killAll() bool {
 	patience := s.machine.Now() + killPatience
 	s.child.killing = true

@@ -6,21 +6,21 @@
 //
 // # The guarantee
 //
-// The package delays no renewal. The status and the Events are written beside the
-// agent's loop, late if need be. With the gate "readiness" the pod's condition is
-// itself the gate, so a late status must not count. Each status replaces the version
-// that was read just before, so the API server refuses a late one.
+// The package delays no renewal. Status and Events are written beside the agent's loop, and may
+// be late. With the gate "readiness" the pod's condition is itself the gate, so a late status
+// must not be stored. Each status replaces the version that the agent has just read, so the API
+// server refuses a late one.
 //
 // # Clocks
 //
-// [Readiness] takes the instant of each decision as an argument. Wall clock times are
-// written only for people.
+// [Readiness] takes the instant of each decision as an argument. The package writes wall clock
+// times only for people.
 //
 // # What is not guaranteed
 //
-// An Event may be dropped, because the log has the same fact. The pod's condition may
-// be out of date while the API server does not answer. The reason and message of a standby
-// are up to [WordsDelay] old.
+// An Event may be dropped, because the log has the same fact. While the API server does not
+// answer, the pod's condition may be out of date. The reason and message of a standby's
+// condition may be [WordsDelay] old.
 package show
 
 import (
@@ -31,48 +31,48 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// API is the part of the API server to which this package writes.
+// API has the requests that this package sends.
 type API interface {
-	// PatchPodStatus returns the pod as it is after the patch.
+	// PatchPodStatus patches the pod's status, and returns the pod as it is after the patch.
 	PatchPodStatus(ctx context.Context, pod string, patch []byte) (kube.Pod, error)
 	CreateEvent(ctx context.Context, event kube.Event) error
 }
 
-// Config names the pod for which this package writes, and the API to which it writes.
+// Config has the pod for which this package writes, and the API to which it writes.
 type Config struct {
 	PodName, PodUID string
-	// Shards is the number of shards of the pod's work; zero for other claims.
+	// Shards is the number of shards into which the work is divided; zero for other claims.
 	Shards int
 	API    API
-	// Timeout bounds one request.
+	// Timeout bounds each request.
 	Timeout time.Duration
-	// Backoff returns the pause after a write that failed. The argument misses counts the
+	// Backoff returns the pause after a write that failed. The argument misses is the number of
 	// failed writes just before that one.
 	Backoff func(misses int) time.Duration
-	// Delay returns the delay of a write that changes only the words of a standby's
-	// condition. The random delay keeps many standbys from writing at the same time.
+	// Delay returns the random delay of a write that changes only the reason or message of a
+	// standby's condition. So many standbys do not write at the same time.
 	Delay func() time.Duration
 	// StartsWithin bounds the time between the success of a gated init container and the
 	// start of the next container. After that time the agent ends the hold.
 	StartsWithin time.Duration
-	// Status calls Stored with each readiness that the API server has stored.
+	// Stored is called by Status with each readiness that the API server has stored.
 	Stored func(ctx context.Context, ready bool)
-	// Status calls Asked with each answer about the pod. The argument hold is the pod's
-	// hold when the request was sent, or empty. The argument deleted reports that the
-	// pod is being deleted.
+	// Asked is called by Status with each answer about the pod. The argument hold is the pod's
+	// hold when the request was sent; empty for none. The argument deleted reports that the pod
+	// is being deleted.
 	Asked func(ctx context.Context, hold string, deleted bool)
-	// Calm is called after each write of the pod's status or Events, because the agent's
-	// work usually pauses then.
+	// Calm is called after each write of the pod's status or Events, when a burst of the
+	// agent's requests is usually over.
 	Calm func()
 	Wall func() time.Time
 	Log  *slog.Logger
 }
 
 // WordsDelay is the longest delay of a write that changes only the reason and message of a
-// standby's condition. The shortest delay is half of that. Most handovers are over by then,
-// and make the write needless.
+// standby's condition. The shortest delay is half of that. Most handovers are over by then, so
+// that the write is not needed any more.
 const WordsDelay = 5 * time.Second
 
-// Calm is the delay of a write that only informs people. By then the requests of most
-// handovers have been sent, so the write delays none of them.
+// Calm is the delay of a write that is only for people. By then the requests of most handovers
+// have been sent, so the write delays none of them.
 const Calm = 100 * time.Millisecond

@@ -22,14 +22,14 @@ import (
 type Events struct {
 	config Config
 	queue  chan kube.Event
-	// news has a value if an Event was queued since Run last looked.
+	// news contains a value if an Event was queued after Run last read the queue.
 	news chan struct{}
-	// sending is full while a goroutine sends.
+	// sending is full while a goroutine sends an Event.
 	sending chan struct{}
 }
 
-// queued bounds the waiting Events. A few holds cause that many Events. More Events
-// wait only while the API server accepts none.
+// queued bounds the Events that wait. A few holds cause so many Events, and more of them wait
+// only while the API server accepts none.
 const queued = 16
 
 // NewEvents returns Events, which are written once Run is called.

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// slowly is an API server that answers an Event late.
+// slowly is an API server whose answers to Events are late.
 type slowly struct {
 	API
 	takes time.Duration
@@ -34,7 +34,7 @@ func (s *slowly) CreateEvent(ctx context.Context, e kube.Event) error {
 	}
 }
 
-// The last Events of an application often come when the agent is asked to stop.
+// The last Events about an application often come when the agent gets its stop signal.
 func TestFlushWaitsForAnEventBeingSent(t *testing.T) {
 	for name, tt := range map[string]struct {
 		takes time.Duration

@@ -10,33 +10,35 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/instant"
 )
 
-// Holder has the facts that the readiness of a holder depends on.
+// Holder has the facts on which the readiness of a holder depends.
 type Holder struct {
 	Hold string
 	// Slots are the slots that the pod holds.
 	Slots []string
 	// Since is the instant at which the hold began.
 	Since time.Duration
-	// Running reports that the application runs. The field Serves reports that it also
-	// passes its readiness probes.
+	// Running reports that the application runs. The field Serves reports that the application
+	// also passes its readiness probes.
 	Running, Serves bool
-	// Waits reports that a probe delays the application's readiness.
+	// Waits reports that the application must pass a probe before the pod is Ready.
 	Waits bool
-	// Start describes what the application's start waits for; empty for nothing.
+	// Start describes, for people, what the application's start waits for; empty if nothing
+	// delays the start.
 	Start string
-	// Paused is the pause of a slot, in words; empty for none.
+	// Paused describes the pause of a slot for people; empty without a pause.
 	Paused string
-	// Turn is the turn of a revision that is not proven, in words; empty for none.
+	// Turn describes, for people, the turn of a revision that is not proven; empty without such
+	// a turn.
 	Turn string
-	// Leaves reports that the pod leaves its Services before its application stops.
+	// Leaves reports that the pod is leaving its Services before its application stops.
 	Leaves bool
 	// Spared reports that the pod stays Ready although its application has not served yet in
-	// this hold. The pod is a proven pod of a strict controller.
+	// this hold: a proven pod of a strict controller.
 	Spared bool
 }
 
-// Holder decides how a holder appears, and sets the field served if the application serves.
-// Once the pod is a standby again, the method note begins the time of a handover.
+// Holder decides how the status of a holder looks, and stores whether the application serves.
+// When the pod is a standby again, the method note uses this as the beginning of a handover.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	r.follows, r.shard = false, shardOf(h.Slots)
 	shown := r.holder(now, h)
@@ -44,7 +46,7 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	return shown
 }
 
-// holder decides how a holder appears, without its shard.
+// holder decides how the status of a holder looks, without the label of its shard.
 func (r *Readiness) holder(now time.Duration, h Holder) Look {
 	soon := h.Since + r.config.Budget.Retry
 	holds := "this pod holds " + strings.Join(h.Slots, ", ")
@@ -69,16 +71,16 @@ func (r *Readiness) holder(now time.Duration, h Holder) Look {
 	case h.Start != "":
 		return look(false, ReadyStarting, holds+"; its application is to start: "+h.Start).of(h.Hold)
 	case now < soon && !h.Waits:
-		// A child starts within milliseconds. A pod that is not Ready only for so short
-		// a time would make its Services flap.
+		// A child starts within milliseconds. If the pod were not Ready for so short a time,
+		// its Services would change back and forth.
 		return keep(soon)
 	default:
 		return look(false, ReadyStarting, holds+"; its application is about to start").of(h.Hold)
 	}
 }
 
-// Starts decides how a pod with a start lock alone appears. The argument start describes what
-// the start waits for; empty for nothing.
+// Starts decides how the status of a pod that has only a start lock looks. The argument start
+// describes what the start waits for; empty if nothing delays it.
 func Starts(running, serves bool, start string) Look {
 	switch {
 	case start != "":
@@ -91,16 +93,16 @@ func Starts(running, serves bool, start string) Look {
 	return look(false, ReadyStarting, "the application is about to start")
 }
 
-// Draining decides how a pod appears while its child drains. The argument since is the
-// instant at which the drain began. The argument spared reports that a proven, Ready pod of
+// Draining decides how the status of a pod looks while its child drains. The argument since is
+// the instant at which the drain began. The argument spared reports that a proven, Ready pod of
 // a strict controller drains for a yield.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Look {
 	if spared {
-		r.served = true // the time of a handover begins at the end of the drain
+		r.served = true // the handover counts from the end of the drain
 		return keep(instant.Never)
 	}
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {
-		// Most children end within Budget.Retry, and then the pod is a standby.
+		// Most children end within Budget.Retry, and after that the pod is a standby.
 		return keep(soon)
 	}
 	draining := look(false, ReadyDraining, "the application is stopped: "+reason).of(hold)
@@ -108,13 +110,14 @@ func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.
 	return draining
 }
 
-// Done returns the look of a pod whose work is done. The argument names the work.
+// Done returns the status of a pod whose work is done. The argument names that work.
 func Done(work string) Look { return look(true, ReadyDone, work) }
 
-// Failed returns the look of a pod that waits after a failure. The argument names the work.
+// Failed returns the status of a pod that waits after a failure. The argument describes the
+// failure.
 func Failed(work string) Look { return look(false, ReadyFailed, work+", and the pod waits") }
 
-// of returns the decision l for a pod that has the hold.
+// of returns the status l for a pod that has the hold.
 func (l Look) of(hold string) Look {
 	l.Hold = hold
 	return l

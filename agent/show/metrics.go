@@ -18,22 +18,23 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Metrics are the metrics of an agent, in Prometheus' text format. This package writes
-// the format by hand, because the client library alone is larger than the agent.
+// Metrics are the metrics of an agent, in the text format of Prometheus. This package writes
+// the format by hand, because the client library of Prometheus is larger than the agent.
 type Metrics struct {
 	clock func() time.Duration
 
-	// longest is the longest time between two checks of the clock by the loop.
+	// longest is the longest time between two checks of the clock by the agent's loop.
 	longest time.Duration
-	// tight is a time. A renewal is late if less than that is left until the deadline.
+	// tight is the least time that must be left until the deadline when a renewal is stored. If
+	// less is left, the renewal counts as late.
 	tight    time.Duration
 	workload string
 
 	mu       sync.Mutex
-	deadline time.Duration // zero while nothing is held
-	last     time.Duration // when the loop last read the clock
+	deadline time.Duration // zero while the pod does not hold
+	last     time.Duration // the instant at which the loop last read the clock
 	vacant   bool
-	since    time.Duration // since when vacant is true
+	since    time.Duration // the instant since which vacant is true
 	holds    int
 	ended    map[string]int
 	renewals map[string]int
@@ -43,10 +44,11 @@ type Metrics struct {
 }
 
 // NewMetrics returns the metrics of a pod of the workload. The agent's loop reads the clock at
-// least once in the time longest.
+// least once within the time longest.
 //
 // A renewal is due [api.Budget]'s Renew after the last one, and the drain begins after
-// RenewDeadline. A renewal is late if it is stored in the second half of the time between.
+// RenewDeadline. A renewal counts as late if it is stored in the second half of the time
+// between these two.
 func NewMetrics(clock func() time.Duration, longest time.Duration, workload string, b api.Budget) *Metrics {
 	return &Metrics{
 		clock: clock, last: clock(), longest: longest, workload: workload,
@@ -72,7 +74,7 @@ func (m *Metrics) Holding(deadline time.Duration) {
 	m.change(func() { m.deadline, m.vacant = deadline, false })
 }
 
-// Vacant notes whether the pod waits for slots that no living pod holds.
+// Vacant stores whether the pod waits for slots that no living pod holds.
 func (m *Metrics) Vacant(vacant bool) {
 	m.change(func() {
 		if vacant && !m.vacant {
@@ -85,8 +87,8 @@ func (m *Metrics) Vacant(vacant bool) {
 // Ends counts a hold that ends for the reason.
 func (m *Metrics) Ends(reason string) { m.change(func() { m.ended[reason]++ }) }
 
-// Renewed counts a renewal, by its answer and its time. The argument sent is the instant of its
-// sending. The caller notes the new deadline afterwards.
+// Renewed counts a renewal by its result, and adds its duration since the instant sent. The
+// caller sets the new deadline afterwards.
 func (m *Metrics) Renewed(sent time.Duration, err error) {
 	m.change(func() {
 		now := m.clock()
@@ -98,7 +100,7 @@ func (m *Metrics) Renewed(sent time.Duration, err error) {
 	})
 }
 
-// Wrote counts an acquiring or releasing write, by its answer.
+// Wrote counts an acquiring or releasing write, by its result.
 func (m *Metrics) Wrote(err error) { m.change(func() { m.writes[resultOf(err)]++ }) }
 
 // resultOf returns a word for the outcome of a write.
@@ -114,9 +116,9 @@ func resultOf(err error) string {
 	return "unanswered"
 }
 
-// family is a metric. A metric without a label has one value. A metric with a label has
-// a count for each value of its label. The file docs/metrics.md is made from the variable
-// families.
+// family describes one metric. A metric without a label has one value. A metric with a label
+// has a count for each value of the label. The file docs/metrics.md is generated from the
+// variable families.
 type family struct {
 	name, kind, label, help string
 
@@ -211,8 +213,8 @@ func (m *Metrics) Text() string {
 	return b.String()
 }
 
-// Healthy reports whether the loop still reads the clock. The field longest bounds the time
-// between two reads. After three times that time the loop is stuck, and not only late.
+// Healthy reports whether the loop still reads the clock. If the last read is older than three
+// times the field longest, the loop is blocked, and not only late.
 func (m *Metrics) Healthy() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

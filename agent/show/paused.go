@@ -9,9 +9,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// PauseOf returns the pause of a slot in words; empty if the slot is not paused. The
-// words repeat an unknown value, because the person may have meant another effect by
-// that value.
+// PauseOf describes the pause of a slot for people; empty if the slot is not paused. If the
+// value of the annotation is unknown, the text repeats it, because the person may have expected
+// another effect.
 func PauseOf(slot string, p api.Pause) string {
 	switch {
 	case p == "":
@@ -23,7 +23,8 @@ func PauseOf(slot string, p api.Pause) string {
 	return "the slot " + slot + " is paused by hand"
 }
 
-// mostOfValue bounds how much of a value a message repeats. Each known value is shorter.
+// mostOfValue is the number of bytes of a value that a text repeats. Each known value is
+// shorter.
 const mostOfValue = 32
 
 func cut(value string) string { return value[:min(len(value), mostOfValue)] }

@@ -10,55 +10,53 @@ import (
 )
 
 const (
-	// shortestPause is the time between two questions to the holder's pod ([target]).
-	// Each question without an answer doubles the pause. Most questions fail only after
-	// 2 s, so a shorter pause would save little.
+	// shortestPause is the time between two checks of the holder's pod ([target]). Each check
+	// without an answer doubles the pause. Most such checks fail only after 2 s, so a shorter
+	// pause would save little.
 	shortestPause = time.Second
-	// longestPause bounds the pause, so that a standby notices within that time that a
-	// network path works again.
+	// longestPause bounds the pause. So within that time a standby notices that a network path
+	// works again.
 	longestPause = 10 * time.Second
-	// steady is the time for which the holder's pod has to answer until the pauses are
-	// short again. On a path that fails again and again each pause stays at longestPause,
-	// of which the jitter takes at most half. So the pod's readiness changes at most once
-	// in 5 s.
+	// steady is how long the holder's pod must have answered before the pauses are short again.
+	// On a path that fails repeatedly, each pause stays at longestPause, of which the jitter
+	// removes at most half. So the readiness of the pod changes at most once in 5 s.
 	steady = time.Minute
 )
 
-// target is the pod to which a standby forwards. The agent asks each holder's pod once
-// whether it answers. The agent asks again only after the pod did not answer a
-// connection. Each question costs the application a connection, but an idle standby asks
-// no further question.
+// target is the pod to which a standby forwards. The agent checks once for each holder whether
+// its pod answers. The agent checks again only after the pod did not answer a forwarded
+// connection. Each check costs the application a connection, but an idle standby makes no
+// further checks.
 type target struct {
 	address string
-	// due reports that the agent has to ask the pod, from the instant askAt on. The field
-	// asking reports that a question is under way.
+	// due reports that the agent must check the pod, from the instant askAt on. The field
+	// asking reports that a check is under way.
 	due, asking bool
 	askAt       time.Duration
-	// err is the error of the last question; nil after an answer. The field answered
-	// reports that the pod has answered a question. The field since is the instant of the
-	// first answer after the last error.
+	// err is the error of the last check; nil after an answer. The field answered reports that
+	// the pod has answered a check. The field since is the instant of the first answer after
+	// the last error.
 	err      error
 	answered bool
 	since    time.Duration
-	// misses counts the questions without an answer. A pod that has answered for the
-	// time steady resets the count.
+	// misses counts the checks without an answer. After a pod has answered for the time steady,
+	// the count begins at zero again.
 	misses int
-	// expiry is the end of the lease as the standby first saw it after an error; zero for
-	// none.
+	// expiry is the instant at which the Lease would expire, as the standby first saw it after
+	// an error; zero without an error.
 	expiry time.Duration
-	// renewed reports that the holder has renewed since the standby noted expiry. A holder
-	// that no longer answers, and does not renew, may be dead. Then the standby stays Ready,
-	// and its connections wait for the next holder.
+	// renewed reports that the holder has renewed since the standby stored expiry. If a holder
+	// neither answers nor renews, it may be dead. The standby then stays Ready, and its
+	// connections wait for the next holder.
 	renewed bool
 	// lost reports that the standby is not Ready because a holder's pod did not answer. The
 	// next answer of a holder's pod clears the field.
 	lost bool
 }
 
-// see notes that the holder serves at the address, and that its lease ends at the instant
-// expiry. The argument kept reports that a newer revision is in its turn. Then the function
-// does not set the field lost, because a controller may delete an old pod that is not
-// Ready.
+// see stores that the holder serves at the address, and that its Lease expires at the instant
+// expiry. The argument kept reports that a newer revision is in its turn. Then see does not set
+// the field lost, because a strict controller would delete an old pod that is not Ready.
 func (t *target) see(address string, expiry time.Duration, kept bool) {
 	if t.address != address {
 		*t = target{address: address, due: true, lost: t.lost}
@@ -74,14 +72,14 @@ func (t *target) see(address string, expiry time.Duration, kept bool) {
 	t.lost = t.lost || !kept && (t.renewed || !t.answered)
 }
 
-// reaches reports whether the target permits the standby to be Ready, and whether the first
-// question is over.
+// reaches reports whether the standby may be Ready, as far as the target is concerned. The
+// result known reports that the first check has ended.
 func (t *target) reaches() (ready, known bool) {
 	return t.err == nil || !t.lost, t.err != nil || t.answered
 }
 
-// ask returns the address of the pod if the caller has to ask the pod now. Otherwise the
-// result is the instant of the next question; [instant.Never] for none.
+// ask returns the address of the pod if the caller must check that pod now. If not, the result
+// at is the instant of the next check; [instant.Never] for none.
 func (t *target) ask(now time.Duration) (address string, at time.Duration) {
 	switch {
 	case !t.due || t.asking:
@@ -93,7 +91,7 @@ func (t *target) ask(now time.Duration) (address string, at time.Duration) {
 	return t.address, instant.Never
 }
 
-// note notes the answer of the pod, or an error instead of one.
+// note takes in the result of a check: nil, or an error instead of an answer.
 func (t *target) note(now time.Duration, err error, jitter func(time.Duration) time.Duration) {
 	if t.answered && t.err == nil && now >= t.since+steady {
 		t.misses = 0

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// noPorts is a forwarder without sockets.
+// noPorts is a forwarder that opens no socket.
 type noPorts struct{}
 
 func (noPorts) Open() error                          { return nil }
@@ -31,8 +31,8 @@ type scene struct {
 	now    time.Duration
 	slot   Slot
 	turn   Turn
-	// ready is the last readiness that was shown. The field changes counts how often that
-	// readiness has changed.
+	// ready is the readiness that the standby last decided on. The field changes counts how
+	// often it has changed.
 	ready   bool
 	changes int
 }
@@ -51,7 +51,7 @@ func newScene(t *testing.T) *scene {
 	return s
 }
 
-// held makes the given pod the holder, whose application serves.
+// held makes the pod the holder, and its application serves.
 func (s *scene) held(pod, address string) {
 	s.slot = Slot{Name: "slot", Known: true, Record: lease.Record{Holder: pod + "_u", Hold: "hold of " + pod, Notes: lease.Notes{
 		Workload: "Deployment/biller", Address: address, Serving: time.Now(),
@@ -59,10 +59,10 @@ func (s *scene) held(pod, address string) {
 	s.renewed()
 }
 
-// renewed lets the standby see a renewal.
+// renewed makes the standby see a renewal.
 func (s *scene) renewed() { s.slot.ExpiresAt = s.now + s.budget.Duration }
 
-// look returns what the standby shows, and notes its readiness.
+// look returns the standby's decision, and notes its readiness.
 func (s *scene) look() Look {
 	l := s.r.Standby(s.now, []Slot{s.slot}, s.turn, true)
 	if !l.Keep && l.Ready != s.ready {
@@ -72,7 +72,7 @@ func (s *scene) look() Look {
 	return l
 }
 
-// asks lets the standby decide once, and answers the question of that decision.
+// asks lets the standby decide once, and gives the result of the check that it requests.
 func (s *scene) asks(err error) {
 	s.t.Helper()
 	address := s.look().Ask
@@ -80,7 +80,7 @@ func (s *scene) asks(err error) {
 	s.r.Reached(s.now, address, err)
 }
 
-// reached returns a scene in which the holder has answered once.
+// reached returns a scene in which the holder has answered a check.
 func reached(t *testing.T) *scene {
 	s := newScene(t)
 	assert.True(t, s.look().Keep, "nothing is known yet")
@@ -89,7 +89,7 @@ func reached(t *testing.T) *scene {
 	return s
 }
 
-// cutOff returns a scene in which the holder renews, but no longer answers.
+// cutOff returns a scene in which the holder renews, but no longer answers checks.
 func cutOff(t *testing.T) *scene {
 	s := reached(t)
 	s.now += time.Minute
@@ -167,7 +167,7 @@ func TestStandbyOfADeadHolderStaysReady(t *testing.T) {
 	assert.Equal(t, 1, s.changes)
 }
 
-func TestStandbyWithoutReachStaysUnreadyThroughHandover(t *testing.T) {
+func TestUnreachableHoldersStandbyStaysUnreadyThroughHandover(t *testing.T) {
 	s := cutOff(t)
 	s.slot.Record.Holder, s.slot.Record.Hold = "", ""
 	l := s.look()
@@ -185,7 +185,8 @@ func TestStandbyWithoutReachStaysUnreadyThroughHandover(t *testing.T) {
 	assert.Equal(t, 3, s.changes)
 }
 
-// A controller deletes an old pod that is not Ready, and the slot may go back to that pod.
+// A strict controller deletes an old pod that is not Ready, and the slot may go back to that
+// pod.
 func TestOldRevisionStaysReadyDuringUnreachableHoldersTurn(t *testing.T) {
 	s := reached(t)
 	s.turn = Turn{Ready: true}

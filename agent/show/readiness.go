@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Forwarder forwards the ports of the gated containers to the holder. No method blocks.
+// Forwarder forwards the ports of the gated containers to the holder. No method waits.
 type Forwarder interface {
 	Open() error
 	SetTarget(address string)
@@ -20,7 +20,7 @@ type Forwarder interface {
 	Close()
 }
 
-// ReadinessConfig has the facts that decide how a pod looks.
+// ReadinessConfig has the settings on which a pod's status depends.
 type ReadinessConfig struct {
 	Slots []string
 	// Identity is the identity of the pod.
@@ -29,9 +29,10 @@ type ReadinessConfig struct {
 	Workload string
 	// Mode decides whether a standby can be Ready.
 	Mode api.Readiness
-	// Shards is the number of shards of the pod's work; zero for other claims.
+	// Shards is the number of shards into which the work is divided; zero for other claims.
 	Shards int
-	// Run is the run of a pod whose shard ends with a success; empty for other pods.
+	// Run is the run in which each shard of the pod runs until its success; empty for other
+	// pods.
 	Run    string
 	Budget api.Budget
 	// Ports are the ports that the gated containers declare.
@@ -40,38 +41,38 @@ type ReadinessConfig struct {
 	Forwarder Forwarder
 	// Gate reports that the pod has the gate "readiness".
 	Gate bool
-	// Jitter returns a time between half of the pause and the pause. The default returns
+	// Jitter returns a random time between half of the pause and the pause. The default returns
 	// the pause.
 	Jitter func(pause time.Duration) time.Duration
 }
 
-// Readiness decides how a pod looks to Services and rollouts. The caller shows the
-// appearance, and asks the holder's pod: Readiness sends no request.
+// Readiness decides how a pod's status looks to Services and rollouts. The caller writes the
+// status, and checks the holder's pod: Readiness itself sends no request.
 type Readiness struct {
 	config ReadinessConfig
-	// served reports that, at the last decision, one pod of this workload held all slots
-	// and served, or was in its turn.
+	// served reports that, at the last decision, one pod of this workload held all slots, and
+	// served or was in its turn.
 	served bool
 	// until is the instant until which a standby stays Ready after the holder has stopped
 	// serving.
 	until time.Duration
-	// began is the instant at which this pod first decided, as a standby, whether the pod is
-	// Ready; zero before that.
+	// began is the instant at which this pod first decided on its status as a standby; zero
+	// before that.
 	began time.Duration
 	// open reports that the forwarder listens on the ports.
 	open bool
-	// follows reports that the holder leaves its Services, and has named this pod as
-	// the next holder.
+	// follows reports that the holder is leaving its Services, and has named this pod as its
+	// successor.
 	follows bool
-	// lingers reports that the pod is ending, and opens no port any more.
+	// lingers reports that the pod is ending, and opens no further port.
 	lingers bool
-	// shard is the number of the shard that the pod held last; empty for none.
+	// shard is the number of the last shard that the pod held; empty for none.
 	shard string
-	// target is the holder that the ports are forwarded to.
+	// target is the pod to which the ports are forwarded.
 	target target
 }
 
-// NewReadiness returns the readiness of a pod that has seen nothing yet.
+// NewReadiness returns the readiness of a pod that has seen no Lease yet.
 func NewReadiness(c ReadinessConfig) *Readiness {
 	if c.Jitter == nil {
 		c.Jitter = func(pause time.Duration) time.Duration { return pause }
@@ -79,57 +80,56 @@ func NewReadiness(c ReadinessConfig) *Readiness {
 	return &Readiness{config: c}
 }
 
-// Look is the decision how the pod looks from now on.
+// Look is the decision about the pod's status from now on.
 type Look struct {
 	Appearance
-	// Keep reports that the pod's status stays as the agent wrote it last.
+	// Keep reports that the pod's status stays as the agent last wrote it. The Appearance is
+	// then unused.
 	Keep bool
-	// Ask is the address at which the caller now asks the holder's pod whether it answers;
-	// empty for no question.
+	// Ask is the address of the holder's pod if the caller must now check whether that pod
+	// answers; empty for no check.
 	Ask string
 	// Wake is the instant of the next decision; [instant.Never] for none.
 	Wake time.Duration
 }
 
-// keep returns the decision that nothing changes until the instant.
+// keep returns the decision that the status stays as it is until the instant.
 func keep(until time.Duration) Look { return Look{Keep: true, Wake: until} }
 
 func look(ready bool, reason, message string) Look {
 	return Look{Appearance: Appearance{Ready: ready, Reason: reason, Message: message}, Wake: instant.Never}
 }
 
-// Handover returns the time for which a standby stays Ready without a holder that
-// serves. A vanished holder blocks the slot for a lease duration. The next application may
-// then take as long as one renewal period to start. A longer time is an outage, which
-// Services should see. A strict controller would delete a standby that is not Ready, so
-// [Turn.Beyond] prolongs the time.
+// Handover returns how long a standby stays Ready while no holder serves. A vanished holder
+// blocks the slot for a lease duration. The next application may then take the time between two
+// renewals to start. If that takes longer, it is an outage, which Services should see. A strict
+// controller would delete a standby that is not Ready, so [Turn.Beyond] prolongs the time.
 func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
 
 // holders has the facts about the pods that hold the slots.
 type holders struct {
-	// known reports that every slot was seen.
+	// known reports that the pod has seen every slot.
 	known bool
-	// serving reports that one pod of this workload holds all slots, and serves at
-	// address.
+	// serving reports that one pod of this workload holds all slots and serves. The field
+	// address is its address.
 	serving bool
 	address string
 	// foreign reports that a pod of another workload holds one of the slots.
 	foreign bool
-	// stranger reports that the Lease with the foreign holder has no workload's name.
+	// stranger reports that the Lease of this foreign holder names no workload.
 	stranger bool
-	// next is the identity of the pod that follows a holder that leaves its Services.
+	// next is the identity of the successor of a holder that is leaving its Services.
 	next string
 	// mine reports that the Lease of a slot names this pod.
 	mine bool
-	// holder is the pod, and slot is the Lease, that the message of the condition
-	// names.
+	// holder is the pod, and slot is the Lease, which the message of the condition names.
 	holder, slot string
-	// paused is the pause of a slot, in words; empty for none.
+	// paused describes the pause of a slot for people; empty without a pause.
 	paused string
-	// closed tells that a Lease does not admit the pod's number of shards; empty if each
-	// Lease does.
+	// closed explains that a Lease does not admit the pod's number of shards, or its run; empty
+	// if each Lease admits the pod.
 	closed string
-	// until is the instant until which these facts stay true if nothing new is seen.
+	// until is the instant until which these facts stay true, unless a Lease changes.
 	until time.Duration
 }
 
@@ -159,7 +159,7 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 			h.holder, h.slot = holderName(s.Record), s.Name
 			return h
 		case s.Record.Notes.Serving.IsZero(), now >= s.ExpiresAt:
-			// After the expiry, the address may belong to another pod.
+			// After the expiry of the Lease, the address may belong to another pod.
 			h.serving = false
 		default:
 			h.until = min(h.until, s.ExpiresAt)
@@ -169,8 +169,8 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 	return h
 }
 
-// holderName returns the name of the holder's pod, or the unchanged identity of another
-// elector.
+// holderName returns the name of the holder's pod. For the holder of another program's leader
+// election, holderName returns the unchanged identity.
 func holderName(r lease.Record) string {
 	if r.Hold == "" {
 		return r.Holder
@@ -178,8 +178,8 @@ func holderName(r lease.Record) string {
 	return api.PodOf(r.Holder)
 }
 
-// Standby decides how a standby that sees these slots appears. If childless is false, a
-// child of an earlier hold may still be alive.
+// Standby decides how the status of a standby that sees these slots looks. If childless is
+// false, a child of an earlier hold may still be alive.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
 	h := r.holders(now, slots)
 	if r.began == 0 {
@@ -187,12 +187,12 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	}
 	switch soon := r.began + r.config.Budget.Retry; {
 	case !h.known && r.config.Gate:
-		// An earlier process may have stored that the pod is Ready.
+		// An earlier agent process may have stored that the pod is Ready.
 		return look(false, ReadyNoHolder, "the Leases of "+r.names()+" have not been read")
 	case !h.known:
-		return keep(instant.Never) // nothing better than the last appearance is known
+		return keep(instant.Never) // the last status is the best one known
 	case h.mine && now < soon && !r.config.Gate:
-		return keep(soon) // an earlier process held, and this one resumes that hold within milliseconds
+		return keep(soon) // an earlier agent process held, and this process resumes that hold within milliseconds
 	case h.closed != "" && r.config.Mode == api.ReadinessHolder:
 		return look(false, ReadyNumberWaits, h.closed).by(h.until)
 	case r.config.Mode == api.ReadinessAll:
@@ -200,12 +200,12 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	case r.config.Mode == api.ReadinessHolder:
 		return look(false, h.reason(), h.message()).by(h.until)
 	}
-	// At the end of a turn a handover begins, too, because an old pod's application has
-	// to start again.
+	// The end of a turn also begins a handover, because an old pod's application must start
+	// again.
 	r.note(now, (h.serving || turn.Ready) && !turn.NotReady, turn.Beyond)
-	// A pod that follows stays out of its Services from the holder's release until its
-	// own hold. The watch may show the pod's acquiring write before the answer to that
-	// write begins the hold.
+	// A successor stays out of its Services from the holder's release until its own hold. The
+	// watch may show this pod's acquiring write before the answer to that write begins the
+	// hold.
 	r.follows = h.next != "" && h.next == r.config.Identity || r.follows && (h.holder == "" || h.mine)
 	if h.serving {
 		r.target.see(h.address, h.until, turn.Ready)
@@ -213,8 +213,8 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	return r.standby(now, h, turn, childless).by(h.until)
 }
 
-// withoutPorts decides how a standby of a sharded workload appears whose pod declares no
-// ports. The words name no holder, so that the change of one shard's holder causes no write.
+// withoutPorts decides how the status of a shard's standby looks if the pod declares no ports.
+// The message names no holder, so a change of one shard's holder causes no write.
 func (r *Readiness) withoutPorts(h holders, childless bool) Look {
 	switch {
 	case !childless:
@@ -225,7 +225,7 @@ func (r *Readiness) withoutPorts(h holders, childless bool) Look {
 	return look(true, ReadyStandingBy, "this pod takes the first shard that becomes free")
 }
 
-// standby decides how a standby that may forward appears.
+// standby decides how the status of a standby that may forward looks.
 func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless bool) Look {
 	switch {
 	case !childless:
@@ -246,7 +246,7 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 	case now < r.until || turn.Ready:
 		until := r.until
 		if turn.Ready {
-			until = instant.Never // the caller knows how long the turn may last
+			until = instant.Never // package turn decides how long the turn may last
 		}
 		h.address = ""
 		return r.forward(now, h, r.unless(look(true, ReadyHandingOver, "waiting for a holder of "+h.slot+" that serves"))).by(until)
@@ -258,9 +258,8 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 	return look(false, ReadyNotServing, h.message()+", and does not serve")
 }
 
-// unless returns the given decision. If this pod is to hold next, the pod is not Ready
-// instead. The next holder's application soon takes the ports, so nodes must send the pod
-// no connections.
+// unless returns the decision ready, unless this pod is the successor. A successor is not
+// Ready: its application soon takes the ports over, so no node may send it connections.
 func (r *Readiness) unless(ready Look) Look {
 	if !r.follows {
 		return ready
@@ -268,14 +267,14 @@ func (r *Readiness) unless(ready Look) Look {
 	return look(false, ReadyFollows, ready.Message+"; this pod is to follow")
 }
 
-// by returns the decision l, with the next decision at the given instant or earlier.
+// by returns the decision l, with the next decision at the given instant if that is earlier.
 func (l Look) by(at time.Duration) Look {
 	l.Wake = min(l.Wake, at)
 	return l
 }
 
-// note notes whether the holder serves. When the holder stops serving, the time of a
-// handover begins. The argument beyond prolongs that time.
+// note stores whether the holder serves. When the holder stops serving, a handover begins. The
+// argument beyond prolongs the time of the handover.
 func (r *Readiness) note(now time.Duration, serving bool, beyond time.Duration) {
 	if r.served && !serving {
 		r.until = now + Handover(r.config.Budget) + beyond
@@ -283,8 +282,8 @@ func (r *Readiness) note(now time.Duration, serving bool, beyond time.Duration) 
 	r.served = serving
 }
 
-// reason returns the reason of a standby's condition: ReadyPaused for a paused slot
-// without a holder, otherwise ReadyStandingBy.
+// reason returns the reason of a standby's condition: ReadyPaused for a paused slot without a
+// holder, or ReadyStandingBy for any other slot.
 func (h holders) reason() string {
 	if h.holder == "" && h.paused != "" {
 		return ReadyPaused
@@ -299,8 +298,8 @@ func (h holders) message() string {
 	return h.and(h.holder + " holds " + h.slot)
 }
 
-// readyMessage returns the message of a Ready standby. The message does not name the holder.
-// So after a short handover the standby looks as before, and nothing is written.
+// readyMessage returns the message of a Ready standby. The message does not name the holder. So
+// after a short handover the message is the same, and the agent writes nothing.
 func (h holders) readyMessage() string { return h.and("a holder of " + h.slot + " serves") }
 
 // and appends the pause of a slot to the text.
@@ -311,9 +310,9 @@ func (h holders) and(text string) string {
 	return text + "; " + h.paused
 }
 
-// forward opens the ports, and sets the holder's address as their target; an empty address
-// stands for no target. The result is the decision ready, unless a port is in use, or the
-// holder does not answer.
+// forward opens the ports, and makes the holder's address their target; an empty address means
+// no target. The result is the decision ready, unless a port is in use, or the holder does not
+// answer.
 func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready
@@ -329,9 +328,9 @@ func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 	return r.reach(now, h, ready)
 }
 
-// reach returns the decision ready if the holder's pod answers. Without a holder, a standby
-// is not Ready if the last holder did not answer. The result also contains the next
-// question to the holder's pod.
+// reach returns the decision ready if the holder's pod answers. If no pod holds, and the last
+// holder did not answer, the standby is not Ready. The result also has the next check of the
+// holder's pod.
 func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
 	if h.address == "" {
 		if r.target.lost {
@@ -350,23 +349,22 @@ func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
 	return ready.by(at)
 }
 
-// Reached notes the answer of the pod at the address, or an error instead of one.
+// Reached takes in the result of a check of the pod at the address: nil, or an error.
 func (r *Readiness) Reached(now time.Duration, address string, err error) {
 	if r.target.address == address {
 		r.target.note(now, err, r.config.Jitter)
 	}
 }
 
-// Unanswered notes that the pod at the address has not answered a connection.
+// Unanswered notes that the pod at the address did not answer a forwarded connection.
 func (r *Readiness) Unanswered(address string) {
 	if r.target.address == address && r.target.answered {
 		r.target.due = true
 	}
 }
 
-// Linger begins the end of a standby that forwards. The standby accepts connections for
-// the delay, and the channel is closed once none is left. The channel is nil if no port
-// is open.
+// Linger begins the linger of a standby that forwards. The standby accepts connections for the
+// delay, and left is closed once no connection is left. If no port is open, left is nil.
 func (r *Readiness) Linger(delay time.Duration) (left <-chan struct{}) {
 	if !r.open {
 		return nil
@@ -375,8 +373,7 @@ func (r *Readiness) Linger(delay time.Duration) (left <-chan struct{}) {
 	return r.config.Forwarder.Linger(delay)
 }
 
-// Close gives the ports back. The ports are free when Close returns, so that the agent
-// may grant.
+// Close closes the ports. The ports are free when Close returns, so that the agent may grant.
 func (r *Readiness) Close() {
 	if r.config.Forwarder != nil && r.open {
 		r.config.Forwarder.Close()

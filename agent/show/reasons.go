@@ -5,8 +5,8 @@ package show
 
 import "github.com/metaparticle-io/metaparticle/api"
 
-// Reasons why a hold ends, as they appear in logs, in Events, in metrics and at the
-// shims.
+// These are the reasons for which a hold ends. They appear in logs, Events and metrics, and in
+// orders to shims.
 const (
 	ReasonEnded = "Ended"
 	// ReasonSucceeded ends the hold of a once claim whose work has succeeded.
@@ -19,20 +19,19 @@ const (
 	ReasonCutOff        = "RenewDeadlinePassed"
 	ReasonUnproven      = "EarlierShimUnproven"
 	ReasonDrained       = "ShimDrained"
-	// ReasonPodDeleted ends a hold that began before the agent knew of the pod's
-	// deletion.
+	// ReasonPodDeleted ends a hold that began just before the agent knew of the pod's deletion.
 	ReasonPodDeleted = "PodDeleted"
-	// ReasonNotGranted ends a hold under which this pod can start no child. Otherwise
-	// the pod would keep the slot from pods that can start one.
+	// ReasonNotGranted ends a hold under which this pod can start no child. If the hold went
+	// on, other pods, which may be able to start one, could not hold.
 	ReasonNotGranted = "NotGranted"
-	// ReasonNotStarted ends a hold under which no container followed an init container.
+	// ReasonNotStarted ends a hold in which no container has started after an init container.
 	ReasonNotStarted = "NotStarted"
-	// ReasonTurnFailed ends the hold of a newer revision that has not served in its
-	// turn.
+	// ReasonTurnFailed ends the hold of a newer revision whose application has not served in
+	// time in its turn.
 	ReasonTurnFailed = "TurnFailed"
 )
 
-// Reasons of the pod's condition.
+// Reasons of the pod condition [api.ReadyCondition].
 const (
 	ReadyHolding      = "Holding"
 	ReadyStarting     = "Starting"
@@ -48,17 +47,16 @@ const (
 	ReadyChildRunning = api.ReasonChildRunning
 	// ReadyLeaving means that the application serves, but is about to stop.
 	ReadyLeaving = "Leaving"
-	// ReadyFollows means that the holder leaves its Services, and that this pod is to
-	// hold next.
+	// ReadyFollows means that the holder is leaving its Services, and that this pod is its
+	// successor.
 	ReadyFollows = "FollowsTheHolder"
 	// ReadyPaused means that the slot is paused, and that no pod holds the slot.
 	ReadyPaused = "Paused"
 	// ReadyNumberWaits means that a Lease does not admit the pod's number of shards yet.
 	ReadyNumberWaits = "NumberOfShardsWaits"
-	// ReadyInTurn means that the revision is in its turn, and has not served for long
-	// enough yet.
+	// ReadyInTurn means that the revision is in its turn, but has not served for long enough.
 	ReadyInTurn = "InItsTurn"
-	// ReadyStarted means that the application runs, and that the pod needs no slot for that.
+	// ReadyStarted means that the application runs, and that the pod needs no slot any more.
 	ReadyStarted = "Started"
 	// ReadyDone means that the work of the pod's once claim is done.
 	ReadyDone = "Done"

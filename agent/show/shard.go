@@ -15,19 +15,19 @@ import (
 // Slot is one slot as a standby sees it.
 type Slot struct {
 	Name string
-	// Record is the Lease as it was seen last; Known is false if no Lease was seen, or it
-	// was gone.
+	// Record is the Lease as this pod last saw it. Known is false if the pod has not seen the
+	// Lease, or if it is gone.
 	Record lease.Record
 	Known  bool
 	// Mine reports that the Lease names this pod.
 	Mine bool
-	// ExpiresAt is the instant from which the Lease's holder is known to hold no
-	// longer.
+	// ExpiresAt is the instant from which the holder certainly holds no longer, unless it
+	// renews.
 	ExpiresAt time.Duration
 }
 
-// shardOf returns the number of the shard that a holder of the slots has; empty for other
-// slots.
+// shardOf returns the number of the shard among the slots of a holder; empty if the holder has
+// no shard.
 func shardOf(slots []string) string {
 	if len(slots) != 1 {
 		return ""
@@ -39,8 +39,8 @@ func shardOf(slots []string) string {
 	return strconv.Itoa(shard)
 }
 
-// closedOf tells why the stamp of a slot does not admit a pod with the number of shards and the
-// run.
+// closedOf explains why the stamp of a slot does not admit a pod with this number of shards and
+// this run.
 func closedOf(slot string, s api.Stamp, shards int, run string) string {
 	switch {
 	case s == (api.Stamp{}):

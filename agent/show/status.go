@@ -19,16 +19,16 @@ type Appearance struct {
 	// Ready, Reason and Message are the fields of the agent's condition.
 	Ready           bool
 	Reason, Message string
-	// Hold is the hold that the pod has; empty for none. A pod with a hold has the
-	// label of a holder, and the highest deletion cost, unless a person has set another
+	// Hold is the hold of the pod; empty for none. A pod with a hold gets the label of a
+	// holder. Such a pod also gets the highest deletion cost, unless a person has set another
 	// cost.
 	Hold string
 	// Shard is the number of the shard that the pod holds; empty for none.
 	Shard string
 }
 
-// Status writes the appearance into the pod's status, beside the loop. The last
-// appearance wins, and no renewal waits for a write.
+// Status writes an Appearance into the pod's status, beside the agent's loop. Only the last
+// Appearance is written, and no renewal waits for a write.
 type Status struct {
 	config  Config
 	changed chan struct{}
@@ -38,12 +38,12 @@ type Status struct {
 	some bool
 }
 
-// NewStatus returns a status that writes nothing before Run.
+// NewStatus returns a Status that writes nothing before the call of Run.
 func NewStatus(config Config) *Status {
 	return &Status{config: config, changed: make(chan struct{}, 1)}
 }
 
-// Show sets the appearance to be written.
+// Show sets the Appearance that Run writes.
 func (s *Status) Show(want Appearance) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -63,15 +63,15 @@ func (s *Status) wanted() Appearance {
 	return s.want
 }
 
-// Run writes the appearance that Show has set last, until ctx ends.
+// Run writes the last Appearance of Show, again after each change, until ctx ends.
 func (s *Status) Run(ctx context.Context) {
 	var written Appearance
-	var since time.Time // of written.Ready
-	// unsure reports that another appearance may be stored. A write whose answer was
-	// lost, or an earlier process, may have stored one.
+	var since time.Time // the time since which written.Ready has its value
+	// unsure reports that the API server may have stored another status: by a write whose
+	// answer was lost, or by an earlier agent process.
 	unsure := true
 	misses := 0
-	// delayed reports that a write of a standby's words is due when the timer fires.
+	// delayed reports that a write of a standby's reason or message waits for the timer.
 	delayed := false
 	retry := time.NewTimer(0)
 	<-retry.C
@@ -81,14 +81,15 @@ func (s *Status) Run(ctx context.Context) {
 			switch want := s.wanted(); {
 			case unsure || want.Ready != written.Ready:
 			case want.Hold != "" || written.Hold != "":
-				// Readiness has not changed. The rest may change again at once, so the
-				// write waits.
+				// The readiness is still the same. The other fields may change again soon, so
+				// the write waits.
 				delayed = false
 				retry.Reset(Calm)
 				continue
 			default:
-				// Only the words of a standby have changed. A short handover restores
-				// them, so the write waits. Later changes do not put the write off.
+				// Only the reason or message of a standby has changed. A short handover
+				// restores them, so the write waits. Later changes do not delay the write any
+				// further.
 				if !delayed {
 					delayed = true
 					retry.Reset(s.config.Delay())
@@ -110,8 +111,8 @@ func (s *Status) Run(ctx context.Context) {
 		if unsure || want.Ready != written.Ready {
 			at = s.config.Wall()
 		}
-		// Two holds may differ in no field that the API server stores. Then the write
-		// returns ErrUnchanged, and the stored appearance is right.
+		// Two holds may have the same status. The API server then stores nothing, the write
+		// returns ErrUnchanged, and the stored status is right.
 		if err := s.write(ctx, want, at); err != nil && (unsure || !errors.Is(err, kube.ErrUnchanged)) {
 			s.config.Log.Debug("status is not written", "err", err)
 			unsure = unsure || !errors.Is(err, kube.ErrConflict)
@@ -125,13 +126,13 @@ func (s *Status) Run(ctx context.Context) {
 	}
 }
 
-// Anything is an empty patch. The agent has no right to read its pod, so it learns the
-// pod's version from the answer to this patch.
+// Anything is an empty patch. The agent has no right to read its pod, but learns the pod's
+// version from the answer to this patch.
 var Anything = []byte("{}")
 
-// write stores the appearance over the version that the pod has now. An earlier write that
-// got no answer may still be on its way, but that write names an older version. So once
-// this write has changed the pod, the API server refuses the earlier write.
+// write stores the status over the present version of the pod. A delayed earlier write names an
+// older version. So once this write has changed the pod, the API server refuses the earlier
+// one.
 func (s *Status) write(ctx context.Context, want Appearance, since time.Time) error {
 	pod, err := s.send(ctx, Anything)
 	if err != nil {
@@ -149,17 +150,17 @@ func (s *Status) write(ctx context.Context, want Appearance, since time.Time) er
 	return err
 }
 
-// send sends one patch. Each patch has as much time as a renewal. So an API server that
-// is fast enough for renewals is also fast enough for the pod's readiness.
+// send sends one patch, with the timeout of a renewal. So an API server that is fast enough for
+// renewals is also fast enough for the pod's readiness.
 func (s *Status) send(ctx context.Context, patch []byte) (kube.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
 	defer cancel()
 	return s.config.API.PatchPodStatus(ctx, s.config.PodName, patch)
 }
 
-// patch returns a strategic merge patch of the pod. The API server merges conditions by
-// their type, and null removes a key. A cost that a person has set stays. The argument
-// sharded reports that the pod claims a shard.
+// patch returns a strategic merge patch of the pod. The API server merges conditions by their
+// type, and removes a key with the value null. A deletion cost that a person has set stays. The
+// argument sharded reports that the pod claims a shard.
 func (a Appearance) patch(pod kube.Pod, since time.Time, sharded bool) ([]byte, error) {
 	value := func(v string) any {
 		if a.Hold == "" || v == "" {

@@ -5,14 +5,13 @@ package show
 
 import "time"
 
-// Turn is the effect of a rollout on a standby's readiness. The zero value has no
-// effect.
+// Turn is the effect of a rollout on the readiness of a standby. The zero value has no effect.
 type Turn struct {
-	// NotReady reports that a rollout must not yet count the pod as Ready; Reason and
-	// Message say why. The field Ready reports that the pod may stay Ready although no holder
-	// serves. A newer revision is in its turn then, and no controller must delete this pod.
+	// NotReady reports that a rollout must not count the pod as Ready yet; Reason and Message
+	// explain this. The field Ready reports that the pod stays Ready although no holder serves.
+	// A newer revision is in its turn, and no controller may delete this pod meanwhile.
 	NotReady, Ready bool
 	Reason, Message string
-	// Beyond is the time for which the standby stays Ready beyond a handover.
+	// Beyond is how much longer than a handover the standby stays Ready.
 	Beyond time.Duration
 }

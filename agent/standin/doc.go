@@ -7,24 +7,23 @@
 //
 // # What each gate guarantees
 //
-// [Pod]: the application's containers start only after the grant of the slot. The
-// agent's process ends if the slot is lost or yielded, or if the slot is not
-// renewed before the drain has to begin. The exit code makes the kubelet restart
-// every container of the pod. The stand-in never reports a hold as over: it does
-// not see the application, so nothing proves that the application is dead. The slot
-// expires. A new agent process resumes a hold only if the note of that hold exists.
+// [Pod]: the application's containers start only after the grant of the slot. The agent's
+// process ends if the slot is lost or yielded, or if no renewal succeeds before the drain has
+// to begin. By the exit code the kubelet restarts every container of the pod. The stand-in
+// never reports that a hold is over: it does not see the application, so nothing proves that
+// the application is dead. So the Lease expires. A new agent process resumes a hold only if the
+// note of that hold exists.
 //
-// [Readiness]: a hold is over once the API server has stored that the pod is not
-// Ready. Until that is stored, a new agent process holds no slot, and reports no
-// earlier hold as over.
+// [Readiness]: a hold is over once the API server has stored that the pod is not Ready. Before
+// that, a new agent process neither acquires a slot nor reports that an earlier hold is over.
 //
 // # What they do not guarantee
 //
-// Nothing in the pod enforces the deadline. With [Pod] the kubelet restarts the
-// containers in its own time. The restart takes seconds. The time from the
-// beginning of the drain to the end of the lease is left for the restart. A dead or
-// slow kubelet lets the application run on. With [Readiness] the application runs
-// on anyway, and serves clients that know the pod's address.
+// No process in the pod enforces the deadline. With [Pod] the kubelet restarts the containers
+// in its own time, which takes seconds. The time from the beginning of the drain to the end of
+// the lease is left for that restart. If the kubelet is dead or slow, the application runs on.
+// With [Readiness] the application runs on in any case, and serves clients that know the pod's
+// address.
 //
 // # Clock
 //

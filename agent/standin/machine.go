@@ -18,9 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Machine contains the functions of the machine that the gate "pod" needs. The
-// simulation has its own Machine, because the kernel cannot follow a simulated
-// clock.
+// Machine has the functions of the machine that the gate "pod" needs. The simulation has
+// another Machine, because the kernel cannot follow a simulated clock.
 type Machine interface {
 	Volume
 	// Now returns the instant of CLOCK_BOOTTIME.
@@ -38,24 +37,23 @@ type Machine interface {
 type Alarm interface {
 	// Run delivers values to Rings until Close.
 	Run()
-	// Set makes the alarm ring at the instant. Earlier settings no longer count.
+	// Set makes the alarm ring at the given instant. Earlier settings no longer count.
 	Set(at time.Duration)
 	Rings() <-chan struct{}
 	Close() error
 }
 
-// Volume stores the notes. The notes outlive every container of the pod.
+// Volume stores notes, which outlive every container of the pod.
 type Volume interface {
 	// Read returns fs.ErrNotExist for a missing note.
 	Read(name string) ([]byte, error)
-	// Write replaces the note: a reader finds the old one or the new one.
+	// Write replaces the note in one step: a reader finds the old text or the new one.
 	Write(name string, text []byte) error
 	Rename(from, to string) error
 }
 
-// Dir is a directory as a Volume. The notes are not synced to disk. If the kernel
-// crashes before it has written a note, the processes that the note describes are
-// dead too.
+// Dir is a directory that stores the notes. The notes are not synced to disk. If the kernel
+// crashes before it has written a note, the processes that the note describes are dead, too.
 type Dir string
 
 // Read implements Volume.

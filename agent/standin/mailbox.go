@@ -10,20 +10,20 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Container is the name under which a stand-in reports. No container has this
-// name, because a container's name cannot contain a dot.
+// Container is the container name in the reports of a stand-in. No container has this name,
+// because a container's name cannot contain a dot.
 const Container = "pod.all"
 
-// mailbox delivers the last report to a reader that may be late. The reader may
-// miss reports, but never gets an older one after a newer one.
+// mailbox delivers the last report to a reader that may be slow. The reader may miss reports,
+// but never gets an older one after a newer one.
 type mailbox struct {
 	reports chan gate.Report
 	news    chan struct{}
 
 	mu   sync.Mutex
 	last gate.Report
-	// The field puts is the number of the last report. The field taken is the number of the
-	// last report that the reader received.
+	// puts is the number of the last report. The field taken is the number of the last report
+	// that the reader has received.
 	puts, taken int
 }
 
@@ -42,7 +42,7 @@ func (m *mailbox) put(r gate.Report) {
 	}
 }
 
-// deliver passes on reports until ctx ends.
+// deliver delivers reports until ctx ends.
 func (m *mailbox) deliver(ctx context.Context) {
 	for {
 		m.mu.Lock()

@@ -13,30 +13,30 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// These are the names of the notes in the Volume. A crash of the machine may leave half
-// a note. Then the agent knows only that a container may have run.
+// These are the names of the notes in the Volume. A crash of the machine may leave half of a
+// note. From such a note, the agent knows only that a container may have run.
 const (
-	// letStart is the note without which no application container may start.
+	// letStart is the name of the note that is written before any application container may
+	// start.
 	letStart = "let-start"
-	// A restart of all containers gives the note letStart this name. The restart does not
-	// prove that the earlier processes are dead.
+	// before is the name that the note letStart gets at a restart of all containers. The
+	// restart does not prove that the earlier processes are dead.
 	before = "let-start.before"
 )
 
-// note records the hold under which the application's containers were started.
+// note records the hold under which the application's containers may run.
 type note struct {
 	Shim  gate.ShimID      `json:"shim"`
 	Hold  string           `json:"hold"`
 	Slots []gate.SlotToken `json:"slots"`
-	// Leave is the CLOCK_BOOTTIME instant at which the agent's process ends, so that
-	// the kubelet restarts the containers. Each renewal moves that instant.
+	// Leave is the CLOCK_BOOTTIME instant at which the agent's process ends, so that the
+	// kubelet restarts the containers. Each renewal moves this instant to a later one.
 	Leave  time.Duration `json:"leave"`
 	BootID string        `json:"bootID"`
 }
 
-// Turn runs in an init container in front of the agent, each time that the kubelet
-// starts all containers of the pod. Turn gives the note "let-start" the name
-// "let-start.before".
+// Turn renames the note "let-start" to "let-start.before". Turn runs in an init container
+// before the agent's container, each time that the kubelet starts all containers of the pod.
 func Turn(v Volume) error {
 	err := v.Rename(letStart, before)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -45,8 +45,8 @@ func Turn(v Volume) error {
 	return nil
 }
 
-// readNote reads a note, and returns nil if there is none. An error means that a
-// note exists and is unreadable.
+// readNote reads a note; nil if the note does not exist. An error means that the note exists,
+// but is unreadable.
 func readNote(v Volume, name string) (*note, error) {
 	b, err := v.Read(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +65,7 @@ func readNote(v Volume, name string) (*note, error) {
 	return n, nil
 }
 
-// write replaces the note atomically: a reader finds the old note or the new one.
+// write replaces the note in one step: a reader finds the old note or the new one.
 func (n *note) write(v Volume) error {
 	b, err := json.Marshal(n)
 	if err != nil {

@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// ErrRestart means that all containers of the pod must be restarted. The agent's
-// process then ends with the exit code that makes the kubelet restart them.
+// ErrRestart means that the kubelet must restart all containers of the pod. The agent's process
+// then ends with the exit code that causes this restart.
 var ErrRestart = errors.New("the pod's containers have to be restarted")
 
 // PodConfig configures a [Pod].
@@ -29,8 +29,8 @@ type PodConfig struct {
 	// Machine is the machine beneath the gate; nil means the kernel, with the notes
 	// in Dir.
 	Machine Machine
-	// OwnKernel means that the pod may run in a virtual machine of its own. Then a note
-	// with another boot id does not prove that its containers are dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod, a
+	// note with another boot id does not prove that its containers are dead.
 	OwnKernel bool
 	Log       *slog.Logger
 }
@@ -47,14 +47,14 @@ type Pod struct {
 	box      *mailbox
 	restart  chan string
 
-	// granting is locked while a note is written, however long that takes. Only Grant
-	// waits for this mutex.
+	// granting is locked while Grant writes a note, however long that takes. Only Grant waits
+	// for this mutex.
 	granting sync.Mutex
 
 	mu     sync.Mutex
 	report gate.Report
 	leave  time.Duration
-	// waiter is the connection of the waiting init container.
+	// waiter is the connection of the init container that waits; nil if none waits.
 	waiter  net.Conn
 	stopped bool
 }
@@ -88,7 +88,7 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 	return p, nil
 }
 
-// recall derives the state of an earlier agent process from the notes.
+// recall restores the state of an earlier agent process from the notes.
 func (p *Pod) recall() error {
 	p.report = gate.Report{Shim: gate.ShimID(rand.Text()), Container: Container, Phase: gate.Waiting, Since: p.machine.Now()}
 	last, err := readNote(p.machine, before)
@@ -102,7 +102,7 @@ func (p *Pod) recall() error {
 	running, err := readNote(p.machine, letStart)
 	switch {
 	case err != nil:
-		// A container may run, but its deadline is unknown.
+		// A container may be running, and its deadline is unknown.
 		return fmt.Errorf("%w: %w", ErrRestart, err)
 	case running == nil || p.over(running):
 		return nil
@@ -113,20 +113,20 @@ func (p *Pod) recall() error {
 	}
 	p.leave = running.Leave
 	if running.BootID != p.bootID {
-		p.leave = 0 // the noted instant counts from another boot
+		p.leave = 0 // the instant in the note counts from another boot
 	}
 	return nil
 }
 
-// over reports whether a reboot has ended the note's containers.
+// over reports whether a reboot has ended the containers of the note.
 func (p *Pod) over(n *note) bool { return n.BootID != p.bootID && !p.cfg.OwnKernel }
 
 // Reports implements the agent's gate.
 func (p *Pod) Reports() <-chan gate.Report { return p.box.reports }
 
-// Run serves until ctx ends, or until the pod's containers must be restarted
-// ([ErrRestart]). Run also returns if the channel stop is closed while the containers
-// may run. Then only the kubelet knows when they end, and the slot expires.
+// Run serves until ctx ends, or until the kubelet must restart the pod's containers
+// ([ErrRestart]). If the channel stop is closed while the containers may run, Run also returns.
+// Only the kubelet knows when these containers end, so the Lease expires.
 func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	defer p.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -166,7 +166,7 @@ func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// Close releases the socket and the flock of a gate that does not run.
+// Close closes the socket and the flock of a gate whose Run was not called.
 func (p *Pod) Close() error {
 	return errors.Join(ignoreClosed(p.listener.Close()), ignoreClosed(p.alarm.Close()), ignoreClosed(p.lock.Close()))
 }
@@ -178,8 +178,7 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// stop refuses all further grants, and reports whether a container may still be
-// running.
+// stop refuses all further grants, and reports whether a container may still be running.
 func (p *Pod) stop() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -187,9 +186,9 @@ func (p *Pod) stop() bool {
 	return p.report.Phase == gate.Running
 }
 
-// ring acts as the watchdog. If the agent did not renew in time, the watchdog restarts
-// the containers. A new agent process that cannot read the Lease does not renew, so its
-// watchdog restarts them, too.
+// ring acts as the watchdog. If the agent has not renewed in time, ring makes the kubelet
+// restart the containers. A new agent process that cannot read the Lease does not renew, so its
+// containers restart, too.
 func (p *Pod) ring() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -202,7 +201,8 @@ func (p *Pod) ring() {
 	}
 }
 
-// restartAll requests the restart once, because the process ends afterwards.
+// restartAll requests the restart. Only the first request counts, because the process then
+// ends.
 func (p *Pod) restartAll(reason string) {
 	select {
 	case p.restart <- reason:
@@ -210,9 +210,9 @@ func (p *Pod) restartAll(reason string) {
 	}
 }
 
-// Grant lets the application's containers start, or moves the deadline of running
-// ones. Grant writes the note before it lets them start. A disk that hangs delays
-// only Grant, because the watchdog does not wait for Grant.
+// Grant lets the application's containers start, or prolongs the deadline of running ones.
+// Grant writes the note before it lets them start. A disk that hangs delays only Grant, not the
+// watchdog.
 func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	p.granting.Lock()
 	defer p.granting.Unlock()
@@ -225,8 +225,8 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	case err != nil && !extends:
 		return fmt.Errorf("%w: %w", gate.ErrNotNoted, err)
 	case err != nil:
-		// A later agent process reads the old note, so it begins the drain too
-		// early, which is safe.
+		// A later agent process would read the old note, and begin the drain too early, which
+		// is safe.
 		p.cfg.Log.Warn("renewal was not noted", "err", err)
 	case !extends:
 		return p.letStart(n)
@@ -237,15 +237,15 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 func (p *Pod) note(id gate.ShimID, g gate.Grant) *note {
 	return &note{
 		Shim: id, Hold: g.Hold, Slots: g.Slots, BootID: p.bootID,
-		// The kubelet needs a few seconds to kill the containers. So the agent's
-		// process ends at the instant at which a shim would begin to drain.
+		// The kubelet needs a few seconds to kill the containers. So the agent's process ends
+		// at the instant at which a shim would send the stop signal.
 		Leave: g.DrainAt(),
 	}
 }
 
-// admit returns extends if the application's containers already run under the note's hold.
-// Then admit moves the end of the agent's process to the note's Leave. Otherwise admit
-// returns an error if the containers may not start under the hold.
+// admit moves the end of the agent's process to the note's Leave, if the application's
+// containers already run under the note's hold. The result extends reports that they do. If the
+// containers may not start under that hold, admit returns an error.
 func (p *Pod) admit(n *note) (extends bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -270,16 +270,15 @@ func (p *Pod) mayStart(n *note) error {
 	case p.report.Unproven == n.Hold:
 		return gate.ErrUnproven
 	case p.machine.Now() >= n.Leave:
-		// This process was frozen since it acquired, or the disk was slow. A grant
-		// now would start containers that must stop at once, maybe beside the next
-		// holder.
+		// This process was frozen after it acquired, or the disk was slow. Under a grant now,
+		// containers would start that must stop at once, maybe while the next holder runs.
 		return fmt.Errorf("less is left of it than the kubelet has to stop in: %w", gate.ErrNotNoted)
 	}
 	return nil
 }
 
-// letStart lets the containers start once their note is written. The gate checks again
-// whether they may start, because the write may have taken long.
+// letStart lets the containers start once their note is written. The write may have taken long,
+// so letStart first checks again whether they may start.
 func (p *Pod) letStart(n *note) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -292,15 +291,15 @@ func (p *Pod) letStart(n *note) error {
 	p.report.Since, p.report.Unproven, p.report.Connected = p.machine.Now(), "", true
 	p.box.put(p.report)
 	if _, err := io.WriteString(p.waiter, goOn); err != nil {
-		// The init container connects again, and the function welcome then restarts all
+		// The init container connects again, and the method welcome then restarts all
 		// containers.
 		p.cfg.Log.Warn("not told to go on", "err", err)
 	}
 	return nil
 }
 
-// Drain ends the process if a container may run, because the agent has no gentler
-// way to stop other containers. Drain never reports the hold as over.
+// Drain ends the agent's process if a container may be running, because the agent has no
+// gentler way to stop containers. Drain never reports that the hold is over.
 func (p *Pod) Drain(id gate.ShimID, reason string, _ time.Duration) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -329,15 +328,14 @@ func (p *Pod) accept(tasks *sync.WaitGroup) error {
 	}
 }
 
-// welcome reports whether it keeps the connection of the init container. If a container
-// may run already, welcome restarts all containers instead.
+// welcome reports whether it keeps the connection of the init container. If an application
+// container may be running already, welcome restarts all containers instead.
 func (p *Pod) welcome(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.report.Phase == gate.Running {
-		// The kubelet runs the init container again, although the init container has
-		// ended before. The agent does not know whether an application container runs, so
-		// all containers restart.
+		// The init container has ended before, but the kubelet runs it again. The agent does
+		// not know whether an application container runs, so all containers must restart.
 		c.Close()
 		p.restartAll("the init container runs again")
 		return false
@@ -351,7 +349,7 @@ func (p *Pod) welcome(c net.Conn) bool {
 	return true
 }
 
-// listenTo waits for the end of the init container, which sends nothing.
+// listenTo waits until the init container ends. The init container sends nothing.
 func (p *Pod) listenTo(c net.Conn) {
 	_, _ = io.Copy(io.Discard, c)
 	p.mu.Lock()

@@ -24,7 +24,7 @@ import (
 // passing test.
 const patience = 20 * time.Second
 
-// served is a running gate of one agent process.
+// served is the gate of one agent process, with Run under way.
 type served struct {
 	*Pod
 	t      *testing.T
@@ -81,14 +81,14 @@ func (s *served) next() gate.Report {
 	}
 }
 
-// reported returns the number of reports.
+// reported returns the number of reports so far.
 func (s *served) reported() int {
 	s.box.mu.Lock()
 	defer s.box.mu.Unlock()
 	return s.box.puts
 }
 
-// wait connects as the init container does.
+// wait connects as "agent wait" in the init container does.
 func (s *served) wait() *bufio.Reader {
 	s.t.Helper()
 	c, err := net.Dial("unix", filepath.Join(s.dir, "wait.sock"))
@@ -110,7 +110,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// letGo returns a gate that has let the application start under the hold.
+// letGo returns a gate that has let the application start under the hold, and that hold's
+// report.
 func letGo(t *testing.T, dir, hold string, leave time.Duration) (*served, gate.Report) {
 	t.Helper()
 	s := serve(t, dir)
@@ -195,7 +196,7 @@ func TestRestartOfAllContainersProvesNoProcessDead(t *testing.T) {
 	s, _ := letGo(t, dir, "h1", time.Hour)
 	s.kill()
 	require.NoError(t, Turn(Dir(dir)))
-	for range 2 { // the agent alone may be restarted once more
+	for range 2 { // the second time, only the agent restarts
 		s = serve(t, dir)
 		assert.Zero(t, s.reported(), "nothing runs, and nobody waits yet")
 		in := s.wait()
@@ -265,8 +266,8 @@ func TestMissingRenewalRestartsContainersBeforeTheDeadline(t *testing.T) {
 	assert.Less(t, host.Now(), extended.Deadline, "and early, because killing is the kubelet's")
 }
 
-// No other process enforces the deadline of containers that an earlier agent process
-// has let start.
+// An earlier agent process has let the containers start. Only the next agent process can
+// enforce their deadline.
 func TestNextAgentProcessEnforcesTheNotedDeadline(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", 100*time.Millisecond)
@@ -302,7 +303,7 @@ func TestPodGateRefusesGrantsOnceTheAgentStops(t *testing.T) {
 	in := s.wait()
 	r := s.next()
 	close(s.stop)
-	// The gate notices the stop by itself; until then it may accept a grant.
+	// The gate notices the stop a moment later. Until then it may accept a grant.
 	for !s.isStopped() {
 		runtime.Gosched()
 	}
@@ -331,7 +332,7 @@ func TestGrantIsRefusedIfItsNoteIsUnwritable(t *testing.T) {
 	require.Error(t, err, "it was not told to go on")
 }
 
-// A crash of the machine may leave half a note. If the note is older than the last
+// A crash of the machine may leave half of a note. If that note was written before the last
 // restart of all containers, the application may still start under another hold.
 func TestRestartedPodAcceptsNewHoldDespiteUnreadableNote(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
@@ -352,8 +353,8 @@ func TestRestartedPodAcceptsNewHoldDespiteUnreadableNote(t *testing.T) {
 	}
 }
 
-// A container may run, and its deadline is in the unreadable note. So no agent
-// process could enforce the deadline.
+// A container may run, but its deadline is in the unreadable note. So no agent process could
+// enforce that deadline.
 func TestUnreadableCurrentNoteRestartsAllContainers(t *testing.T) {
 	for _, text := range []string{"", "{", `{"shim":"s"}`} {
 		dir := t.TempDir()
@@ -375,8 +376,8 @@ func TestPodGateBlocksASecondAgentProcess(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// An agent that was frozen after it acquired may grant when another pod already
-// holds the slot.
+// If an agent was frozen after it acquired, its grant may come when another pod already holds
+// the slot.
 func TestGrantIsRefusedOnceItsDrainIsDue(t *testing.T) {
 	s := serve(t, t.TempDir())
 	s.wait()
@@ -386,10 +387,10 @@ func TestGrantIsRefusedOnceItsDrainIsDue(t *testing.T) {
 	require.NoError(t, s.Grant(r.Shim, granting("h2", time.Hour)), "it still waits")
 }
 
-// slowVolume is a directory in which a test slows each write down.
+// slowVolume is a directory whose writes a test can slow down.
 type slowVolume struct {
 	kernel
-	// The function write runs during each write, before the note is in place.
+	// write runs during each write, before the note has its name.
 	write func()
 }
 
@@ -410,8 +411,8 @@ func serveOn(t *testing.T, dir string, write func()) *served {
 	return s
 }
 
-// The disk may take longer for the note than the Lease lasts. Another pod may run by then.
-func TestNoteWriteOutlastingTheGrantStartsNoApplication(t *testing.T) {
+// The write of the note may take longer than the Lease lasts. By then another pod may run.
+func TestSlowDiskStartsNoApplicationAfterTheDeadline(t *testing.T) {
 	leave := 200 * time.Millisecond
 	s := serveOn(t, t.TempDir(), func() { <-time.After(2 * leave) })
 	in := s.wait()
@@ -447,7 +448,7 @@ func TestWatchdogRestartsContainersWhileNoteWriteHangs(t *testing.T) {
 	require.NoError(t, <-renewed)
 }
 
-// While the write of the first note hangs, the gate still obeys a stop.
+// While the write of the first note hangs, the gate still reacts to a stop.
 func TestStopSignalIsObeyedWhileNoteWriteHangs(t *testing.T) {
 	begun, hang := make(chan struct{}), make(chan struct{})
 	s := serveOn(t, t.TempDir(), func() {

@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// Readiness is the gate of an application that runs in every pod. Its grant permits the
-// pod to be Ready.
+// Readiness is the gate of an application that runs in every pod. A grant permits the pod to be
+// Ready.
 type Readiness struct {
 	now func() time.Duration
 	box *mailbox
@@ -22,10 +22,10 @@ type Readiness struct {
 	report gate.Report
 }
 
-// NewReadiness makes the gate. The gate reports nothing until the API server has
-// stored that the pod is not Ready. An earlier agent process may have stored that the
-// pod is Ready. So an earlier report would say too soon that the hold of that process is
-// over. The clock is CLOCK_BOOTTIME.
+// NewReadiness returns a gate that reports nothing until the API server has stored that the pod
+// is not Ready. An earlier agent process may have stored that the pod is Ready. So an earlier
+// report would claim too soon that the hold of that process is over. The argument now reads
+// CLOCK_BOOTTIME.
 func NewReadiness(now func() time.Duration) *Readiness {
 	r := &Readiness{now: now, box: newMailbox()}
 	r.report = gate.Report{
@@ -38,7 +38,7 @@ func NewReadiness(now func() time.Duration) *Readiness {
 // Reports implements the agent's gate.
 func (r *Readiness) Reports() <-chan gate.Report { return r.box.reports }
 
-// Run passes on reports until ctx ends.
+// Run delivers reports until ctx ends.
 func (r *Readiness) Run(ctx context.Context) error {
 	r.box.deliver(ctx)
 	return nil
@@ -52,7 +52,7 @@ func (r *Readiness) Grant(id gate.ShimID, g gate.Grant) error {
 	case id != r.report.Shim:
 		return gate.ErrUnknown
 	case r.report.Phase != gate.Waiting && r.report.Hold == g.Hold:
-		return nil // the loop keeps the later deadline
+		return nil // the agent's loop itself keeps the deadline
 	case r.report.Phase != gate.Waiting, r.report.Hold == g.Hold:
 		return gate.ErrOver
 	}
@@ -61,8 +61,8 @@ func (r *Readiness) Grant(id gate.ShimID, g gate.Grant) error {
 	return nil
 }
 
-// Drain withdraws the permission to be Ready. The drain is over once the API server
-// has stored that the pod is not Ready.
+// Drain withdraws the permission to be Ready. The hold is over once the API server has stored
+// that the pod is not Ready.
 func (r *Readiness) Drain(id gate.ShimID, _ string, _ time.Duration) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -75,7 +75,7 @@ func (r *Readiness) Drain(id gate.ShimID, _ string, _ time.Duration) error {
 	return nil
 }
 
-// Shown receives the pod's readiness as the API server has stored it.
+// Shown takes in the readiness that the API server has stored.
 func (r *Readiness) Shown(ready bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -35,7 +35,7 @@ func TestReadinessGateEndsHoldOnceUnreadinessIsStored(t *testing.T) {
 
 	require.NoError(t, r.Drain(id, "Yielded", 0))
 	assert.Equal(t, gate.Draining, last().Phase)
-	r.Shown(true) // this write was in flight
+	r.Shown(true) // this write was sent before the drain
 	assert.Equal(t, gate.Draining, last().Phase)
 	r.Shown(false)
 	assert.Equal(t, gate.Waiting, last().Phase)
@@ -61,7 +61,7 @@ func TestReportsOfReadinessGateArriveInOrder(t *testing.T) {
 	require.NoError(t, r.Grant(id, granting("h1", time.Hour)))
 	require.NoError(t, r.Drain(id, "", 0))
 	r.Shown(false)
-	// The reader may miss reports, but gets the last one, and none out of order.
+	// The reader may miss reports, but gets them in order, and always the last one.
 	var last gate.Report
 	for last.Phase != gate.Waiting || last.Hold != "h1" {
 		select {

@@ -13,8 +13,8 @@ import (
 // goOn is the agent's message to the waiting init container.
 const goOn = "go on\n"
 
-// again is the pause between two attempts to connect. An attempt fails while the
-// agent is still starting, or is restarting.
+// again is the pause between two attempts to connect. An attempt fails while the agent is
+// starting.
 const again = 100 * time.Millisecond
 
 // Dial connects to the agent's socket.
@@ -28,8 +28,8 @@ func Socket(path string) Dial {
 	}
 }
 
-// Wait returns nil once the agent reports that the slot is held. Wait continues
-// through restarts of the agent. If ctx ends first, Wait returns the cause.
+// Wait returns nil once the agent reports that the pod holds the slot. A restart of the agent
+// does not end the wait. If ctx ends first, Wait returns the cause of that end.
 func Wait(ctx context.Context, dial Dial) error {
 	for {
 		if told(ctx, dial) {
@@ -43,7 +43,7 @@ func Wait(ctx context.Context, dial Dial) error {
 	}
 }
 
-// told waits on one connection, and reports whether the agent has sent the message goOn.
+// told connects once, and reports whether the agent has sent the message goOn.
 func told(ctx context.Context, dial Dial) bool {
 	c, err := dial(ctx)
 	if err != nil {

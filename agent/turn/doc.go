@@ -2,35 +2,34 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package turn decides which revision holds during a rollout. The package is pure: it sends
-// nothing, starts nothing, and takes the time as an argument.
+// nothing, starts no goroutine, and takes the time as an argument.
 //
-// A pod of a newer revision than the holder's is not Ready, and asks for its turn. The
-// holder yields to that pod. The new holder is Ready only after it has served for
-// [Proof]. A turn that fails gives the slot back to the pod that yielded. Then the
-// revision waits for its next turn, longer each time. So a rollout of a broken version
-// stalls, and the old version serves.
+// If a pod's revision is newer than the holder's, the pod is not Ready, and asks for its turn.
+// The holder yields to that pod. The new holder is Ready only after its application has served
+// for [Proof]. A turn that fails gives the slot back to the pod that yielded. Then the newer
+// revision waits for its next turn, longer each time. So a rollout of a broken revision stalls,
+// and the old revision serves.
 //
 // # The guarantee
 //
-// A holder yields to a revision at most four times in the first hour, and once in each
-// later hour. The yielding pod counts turns in its releasing write, so an asker that
-// cannot acquire is counted, too. After a revision has been proven for [Forget], its count
-// begins anew.
+// A holder yields to a revision at most four times in the first hour, and once in each later
+// hour. The yielding pod counts each turn in its releasing write, even if the asker then cannot
+// acquire. After a revision has been proven for [Forget], its count begins at zero again.
 //
-// A pod is never kept from a free slot for longer than [LastResort].
+// No pod waits longer than [LastResort] for a free slot because of turns.
 //
 // # Clocks
 //
-// Every span is measured by one agent, on its own clock. The holder measures the wait
-// between two turns from the beginning of its hold, so a restarted agent only lengthens
-// the wait. The times in the Lease are for people.
+// Each span is measured by one agent, on its own clock. A holder measures the wait until the
+// next turn from the beginning of its hold, so a restart of the agent only prolongs the wait.
+// The times in the Lease are for people.
 //
 // # What is not guaranteed
 //
-// The package decides whether an agent wants a slot, and what a rollout demands of its
-// pod's readiness. Packages claim and lease decide
-// whether the agent may have that slot. Nothing protects a rollout after its last old pod
-// is gone. Pods of two workloads take no turns, nor do pods of an unknown revision. A
-// standby takes no turn if its holder's agent writes no [Rollout]. Without turns each
-// standby is Ready while the holder serves.
+// The package decides whether an agent tries to acquire a slot, and what a rollout requires of
+// the pod's readiness. Packages claim and lease decide whether the agent may have that slot.
+// After the last old pod is gone, nothing protects a rollout. Pods of two workloads take no
+// turns with each other, and neither do pods of an unknown revision. A standby takes no turn if
+// the holder's agent writes no [Rollout]. Without turns each standby is Ready while the holder
+// serves.
 package turn

@@ -11,29 +11,30 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Ask is a pod's wish for its turn, as the holder sees that wish in the next Lease.
+// Ask is the ask of another pod, as the holder sees it in the next Lease.
 type Ask struct {
-	// Identity is the identity of the pod that asks; empty for no ask.
+	// Identity is the identity of the pod that asks; empty if no pod asks.
 	Identity string
 	Revision api.Revision
-	// Seen is the instant at which the holder saw the ask change.
+	// Seen is the instant at which the holder last saw this ask change.
 	Seen time.Duration
 }
 
-// Hold has the facts about a hold.
+// Hold has the facts on which the decision about a holder depends.
 type Hold struct {
 	ID string
 	// Since is the instant at which this agent process began, or resumed, the hold.
 	Since time.Duration
-	// Resumed: an earlier agent process began the hold.
+	// Resumed reports that an earlier agent process began the hold.
 	Resumed bool
 	// Rollout is the rollout in the Lease.
 	Rollout Rollout
-	// Serves: the application runs and passes its probes, since the instant Serving.
+	// Serves reports that the application runs and passes its probes. Serving is the instant
+	// since which it serves.
 	Serves  bool
 	Serving time.Duration
-	// Stopped is the instant at which the application last stopped serving, after it had
-	// served for [Proof]; zero for never.
+	// Stopped is the instant at which the application last stopped serving, after it had served
+	// for [Proof]; zero if it never stopped.
 	Stopped time.Duration
 	Paused  bool
 	Ask     Ask
@@ -43,25 +44,25 @@ type Hold struct {
 type Holder struct {
 	// Rollout is the rollout that the next renewal writes.
 	Rollout Rollout
-	// Proving: the pod is in its turn, and has not served for [Proof] yet. So the pod is
-	// not Ready.
+	// Proving reports that the pod is in its turn and must not be Ready yet, because its
+	// application has not served for [Proof].
 	Proving bool
 	Message string
-	// To is the pod to which the holder yields, and Turn is the revision of that pod;
-	// empty for none.
+	// To is the pod to which the holder must yield now; empty if the holder must not yield.
+	// Turn is the revision of that pod.
 	To   string
 	Turn api.Revision
-	// Failed: the turn has failed, so the hold has to end.
+	// Failed reports that the turn has failed, so the hold must end.
 	Failed bool
-	// Proven: the revision is proven. Starting: its application has not served yet in this
-	// hold, but is in time.
+	// Proven reports that the revision is proven. Starting reports that its application has not
+	// served yet in this hold, and still has time.
 	Proven, Starting bool
-	// Wake is the instant of the next decision, if nothing happens before it.
+	// Wake is the instant of the next decision, unless the facts change before that.
 	Wake time.Duration
 }
 
-// Hold returns the decision about a holder. A holder without a revision keeps the
-// rollout in the Lease.
+// Hold returns the decision about a holder. A holder without a revision leaves the rollout in
+// the Lease unchanged.
 func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 	holding := Holder{Rollout: h.Rollout, Wake: instant.Never}
 	if !p.Revision.Valid() {
@@ -91,9 +92,8 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 	return holding
 }
 
-// instants returns the instants at which the decision may change, if nothing happens before.
-// The instants of asks are missing, because an asker writes again. The argument r is the
-// rollout as it is now.
+// instants returns the instants at which the decision may change without a new fact. Asks cause
+// no such instants, because the asker repeats its write. The argument r is the present rollout.
 func (h Hold) instants(p Pod, r Rollout) []time.Duration {
 	var all []time.Duration
 	if h.Serves {
@@ -124,13 +124,13 @@ func (h Hold) instants(p Pod, r Rollout) []time.Duration {
 // passed reports whether the application has served for the span.
 func (h Hold) passed(now, span time.Duration) bool { return h.Serves && now >= h.Serving+span }
 
-// servedBy reports whether the application serves, and began to serve before the instant.
+// servedBy reports whether the application serves, and began to serve before the given instant.
 func (h Hold) servedBy(at time.Duration) bool { return h.Serves && h.Serving < at }
 
-// proven returns the rollout as it is now. Once the application has served for [Proof]
-// and the controller's MinReady, the rollout names the pod's revision as proven, and the
-// turn is over. The rollout keeps the count of turns for the span [Forget]. So the count
-// does not begin anew for a version that crashes some minutes after its start.
+// proven returns the present rollout. Once the application has served for [Proof] and the
+// controller's MinReady, the rollout names the pod's revision as proven, and the turn is over.
+// The rollout keeps the count of turns for the span [Forget]. So the count does not begin again
+// for a revision that crashes some minutes after its start.
 func (p Pod) proven(now time.Duration, h Hold) Rollout {
 	r := h.Rollout
 	if !h.passed(now, p.provenAfter()) {
@@ -149,8 +149,8 @@ func (p Pod) proven(now time.Duration, h Hold) Rollout {
 	return r
 }
 
-// yields returns whether the holder yields now, later or not at all. A holder that does not
-// serve has nothing to lose, and yields at once.
+// yields returns whether the holder yields now, later or not at all. If the application does
+// not serve, no client loses anything, so the holder yields at once.
 func yields(now time.Duration, h Hold) Yields {
 	switch {
 	case h.Paused:
@@ -161,22 +161,22 @@ func yields(now time.Duration, h Hold) Yields {
 	return Now
 }
 
-// yieldsTo reports whether the revision is newer than the holder's, and has waited long
-// enough since its last turn.
+// yieldsTo reports whether the revision is newer than the holder's, and has waited long enough
+// since its last turn.
 func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	count := h.Rollout.of(revision).Count
 	from := h.Since + wait(count)
 	if count > 0 && !h.Serves {
-		// After a turn that failed, the holder's application starts again, and gets time
-		// for its start. That time is bounded, because the turn may have broken the data
-		// so that only a newer version can serve.
+		// After a failed turn, the holder's application starts again, and gets time for its
+		// start. That time is bounded, because the failed turn may have changed the data so
+		// that only a newer revision can serve.
 		from = max(from, h.Since+min(p.Lasts(h.Rollout.Start), longestTurn))
 	}
 	return revision.NewerThan(p.Revision) && now >= from
 }
 
-// timed returns the rollout with the times of the next turns. The Lease keeps a time,
-// once written, until that time comes.
+// timed returns the rollout with the wall clock's times of the next turns. Once a time is in
+// the Lease, it stays there until it is over.
 func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout) Rollout {
 	r.Turns = slices.Clone(r.Turns)
 	for i, one := range r.Turns {
@@ -191,23 +191,22 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout) Rollout
 	return r
 }
 
-// failed reports whether the turn has failed, because the application did not begin to
-// serve in time. An application that began in time may go on until its revision is
-// proven. If the pod was Ready and then stops serving, the time begins anew, as the
-// controller's own count does.
+// failed reports whether the turn has failed, because the application did not begin to serve in
+// time. If it began in time, the turn may go on until the revision is proven. If the pod was
+// Ready and then stops serving, the time begins again, as does the controller's own time.
 func (p Pod) failed(now time.Duration, h Hold) bool {
 	at := h.failsAt(p)
 	return now >= at && !h.servedBy(at)
 }
 
-// failsAt returns the instant at which the turn fails, unless the application began to serve
-// before.
+// failsAt returns the instant at which the turn fails, unless the application begins to serve
+// before that.
 func (h Hold) failsAt(p Pod) time.Duration {
 	return max(h.Since, h.Stopped) + p.Lasts(h.Rollout.Start)
 }
 
 // starting reports whether the application of a proven revision has not served yet in this
-// hold, but still has time to begin. That time is as long as in a turn.
+// hold, and still has time to begin. That time is as long as in a turn.
 func (p Pod) starting(now time.Duration, h Hold) bool {
 	return h.unserved(p) && now < h.startsBy(p)
 }
@@ -218,8 +217,7 @@ func (h Hold) unserved(p Pod) bool {
 	return !h.Serves && h.Serving == 0 && p.Revision.Same(h.Rollout.Proven)
 }
 
-// startsBy returns the instant from which an application that has not served counts no
-// longer as starting.
+// startsBy returns the instant at which the time to start is over.
 func (h Hold) startsBy(p Pod) time.Duration { return h.Since + p.Lasts(h.Rollout.Start) }
 
 // fresh reports whether the holder saw the ask change during this hold, and within
@@ -228,9 +226,9 @@ func (a Ask) fresh(now, since time.Duration) bool {
 	return a.Identity != "" && a.Seen >= since && now < a.Seen+Fresh
 }
 
-// Acquired returns the rollout for the acquiring write of the hold. The argument s is the
-// slot before that write. The hold is a turn if an older revision's release names the pod.
-// The hold is also a turn if the pod takes the slot of its own unfinished turn back.
+// Acquired returns the rollout that the acquiring write of the hold stores. The argument s is
+// the slot before that write. The hold is a turn if an older revision's release names this pod.
+// The hold is also a turn if this pod takes back the slot of its own unfinished turn.
 func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Rollout {
 	if !p.Revision.Valid() {
 		return s.Rollout
@@ -245,11 +243,11 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 	return p.Hold(now, wall, Hold{ID: hold, Since: now, Rollout: r}).Rollout
 }
 
-// Released returns the rollout for the releasing write, and the pod that is to hold next;
-// empty for any. If the argument to is not empty, the hold yields to that pod, and the
-// argument turn is the revision of that pod. A turn that is not proven gives the slot back
-// to the pod that yielded for that turn. If the holder of such a turn yields, too, a failed
-// next turn gives the slot back to the same pod.
+// Released returns the rollout that the releasing write stores, and the successor; empty for
+// none. If the argument "to" is not empty, the hold yields to that pod, whose revision is the
+// argument "turn". If the hold itself is a turn that is not proven, it gives the slot back to
+// the pod that yielded for it. The holder of such a turn may itself yield to a third pod. If
+// that pod's turn fails, the slot goes back to the same first pod.
 func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
 	if !p.Revision.Valid() {
 		return s.Rollout, to
@@ -269,9 +267,9 @@ func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successo
 	return r, to
 }
 
-// Deleted returns the pod that the release of a deleted pod names, and that pod's revision.
-// The pod is the asker. The result is empty if the slot is paused, nobody asks, or the
-// asker's revision has to wait for its next turn.
+// Deleted returns the successor that the release of a deleted pod names, and its revision. The
+// successor is the pod that asks. The result is empty if the slot is paused, if no pod asks, or
+// if the asking revision must wait for its next turn.
 func (p Pod) Deleted(now time.Duration, h Hold) (to string, turn api.Revision) {
 	if p.Revision.Valid() && !h.Paused && h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) {
 		return h.Ask.Identity, h.Ask.Revision

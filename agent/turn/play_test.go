@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// tick is the step of a play.
+// tick is the time that passes in one step of a play.
 const tick = 500 * time.Millisecond
 
 // play plays pods of several revisions around one slot, in simulated time.
@@ -28,23 +28,23 @@ type play struct {
 	holds    int
 	ask      Ask
 	pods     []*actor
-	// turns are the instants at which a revision got the slot.
+	// turns has, for each revision, the instants at which it got the slot.
 	turns map[api.Revision][]time.Duration
 }
 
 // actor is one pod of a play.
 type actor struct {
 	Pod
-	// starts is the time until the application serves; zero for never. The field lasts is
-	// the time after which the application exits; zero for never.
+	// starts is the time until the application serves; zero if it never serves. The field lasts
+	// is the time after which the application exits; zero if it never exits.
 	starts, lasts time.Duration
 	// restarts is the instant until which the container of the actor is down.
 	restarts time.Duration
 	hold     Hold
 	waiting  Facts
 	asked    time.Duration
-	// ready: a rollout counts the pod. readyOnce: a rollout has counted the pod at
-	// least once.
+	// ready reports that a rollout counts the pod now. The field readyOnce reports that a
+	// rollout has counted the pod at least once.
 	ready, readyOnce bool
 	gone             bool
 }
@@ -70,7 +70,7 @@ func (p *play) holder() *actor {
 	return nil
 }
 
-// pass plays for the time d.
+// pass lets the play go on for the time d.
 func (p *play) pass(d time.Duration) {
 	for end := p.now + d; p.now < end; p.now += tick {
 		if a := p.holder(); a != nil {
@@ -85,7 +85,7 @@ func (p *play) pass(d time.Duration) {
 	}
 }
 
-// act plays the holder.
+// act plays one step of the holder.
 func (p *play) act(a *actor) {
 	age := p.now - a.hold.Since
 	a.hold.Serves = a.starts != 0 && age >= a.starts
@@ -117,7 +117,7 @@ func (p *play) release(a *actor, to string, turn api.Revision) {
 	}
 }
 
-// standBy plays a standby.
+// standBy plays one step of a standby.
 func (p *play) standBy(a *actor) {
 	a.waiting.Whole = p.now >= a.restarts
 	got := a.Standby(p.now, p.slot, a.waiting)
@@ -136,8 +136,7 @@ func (p *play) standBy(a *actor) {
 	}
 }
 
-// take lets one pod take a free slot: the successor, or the first pod whose TakeFrom has
-// come.
+// take gives a free slot to one pod: the successor, or the first pod whose TakeFrom is over.
 func (p *play) take() {
 	if p.slot.Holder != "" {
 		return
@@ -160,7 +159,7 @@ func (p *play) take() {
 	}
 }
 
-// between counts the instants in a span.
+// between returns the number of instants within the span.
 func between(all []time.Duration, from, to time.Duration) (count int) {
 	for _, at := range all {
 		if at >= from && at < to {
@@ -170,7 +169,7 @@ func between(all []time.Duration, from, to time.Duration) (count int) {
 	return count
 }
 
-// ready counts the pods of a revision that a rollout would count.
+// ready returns the number of pods of the revision that a rollout counts as Ready.
 func (p *play) ready(revision api.Revision) (count int) {
 	for _, a := range p.pods {
 		if a.Revision == revision && a.ready && !a.gone {

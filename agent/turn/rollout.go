@@ -11,54 +11,54 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Yields says whether a holder yields to a newer revision that asks.
+// Yields states whether a holder yields to a newer revision that asks.
 type Yields string
 
 const (
-	// Now: the holder yields to a newer revision, unless [Turns.Next] names a later time
-	// for that revision.
+	// Now means that the holder yields to a newer revision, unless [Turns.Next] names a later
+	// time for that revision.
 	Now Yields = "now"
-	// Later: the holder has not served for [Rest] yet.
+	// Later means that the holder has not served for [Rest] yet.
 	Later Yields = "later"
-	// Not: a person has paused the slot.
+	// Not means that the holder does not yield, because a person has paused the slot.
 	Not Yields = "no"
 )
 
-// Rollout has the facts about turns that a Lease contains as text ([Rollout.String]). Each
-// write of a slot keeps the counts of turns, so the counts outlast a hold.
+// Rollout is what a Lease contains about turns, as text ([Rollout.String]). Each write of a
+// slot keeps the counts of turns, so the counts outlast a hold.
 type Rollout struct {
-	// Hold is the hold whose agent wrote the rollout; empty in a released Lease. An
-	// agent of an earlier version keeps the text of an earlier hold in the Lease. So a
-	// text whose Hold is not the present hold does not count.
+	// Hold is the hold whose agent wrote the rollout; empty while the slot is released. An
+	// agent of an earlier version keeps the text of an earlier hold in the Lease. So the text
+	// counts only if its Hold is the present hold.
 	Hold string
-	// Yields says whether the holder yields.
+	// Yields states whether the holder yields to a newer revision.
 	Yields Yields
-	// Yielder is the pod to which a failed turn gives the slot back. The field From is the
-	// revision of that pod.
+	// Yielder is the pod that gets the slot back if the turn fails; empty if the hold is no
+	// turn. The field From is the revision of that pod.
 	Yielder string
 	From    api.Revision
-	// Proven is the last proven revision. The field Start is the time that this revision
-	// took to serve; zero for unknown.
+	// Proven is the last proven revision. The field Start is the time that this revision took
+	// to serve; zero if that is unknown.
 	Proven api.Revision
 	Start  time.Duration
-	// Turns has one count of turns for each revision, in the order of the last turns. At
-	// the time [Forget] after its proof a revision removes its own count and those of
-	// earlier revisions.
+	// Turns has one count of turns for each revision, in the order of their last turns. When a
+	// revision has been proven for [Forget], its count and those of earlier revisions are
+	// removed.
 	Turns []Turns
 }
 
-// Turns counts the turns of one revision.
+// Turns is the number of turns of one revision.
 type Turns struct {
-	// Revisions with different numbers count separately. So a template that is applied
-	// again begins anew.
+	// Revision is the counted revision. A template that is applied again has another number, so
+	// its count begins at zero.
 	Revision api.Revision
 	Count    int
-	// Next is the wall clock's time of the next turn; zero if the revision need not wait.
+	// Next is the time of the next turn, by the wall clock; zero if the revision need not wait.
 	Next time.Time
 }
 
-// remembered bounds the revisions of which a Lease counts turns. Four are enough for
-// two workloads that share a lock, with two rollouts each.
+// remembered bounds the number of revisions whose turns a Lease counts. Four are enough for two
+// workloads that share a lock, with two rollouts each.
 const remembered = 4
 
 // text is the JSON form of a rollout.
@@ -78,7 +78,7 @@ type count struct {
 	Next     string `json:"next,omitempty"`
 }
 
-// String returns the text for the Lease; empty for a rollout that says nothing.
+// String returns the text for the Lease; empty for the zero rollout.
 func (r Rollout) String() string {
 	t := text{
 		Hold: r.Hold, Yields: r.Yields, Yielder: r.Yielder, From: r.From.String(),
@@ -98,8 +98,8 @@ func (r Rollout) String() string {
 	return string(out)
 }
 
-// Parse reads the text of [Rollout.String]. For any other text Parse returns the zero
-// rollout, which means that the pods take no turns.
+// Parse reads a text that [Rollout.String] has written. For any other text Parse returns the
+// zero rollout, by which the pods take no turns.
 func Parse(s string) Rollout {
 	var t text
 	if s == "" || json.Unmarshal([]byte(s), &t) != nil {
@@ -125,7 +125,7 @@ func Parse(s string) Rollout {
 	return r
 }
 
-// of returns the turns of exactly this revision.
+// of returns the turns of this revision; zero for a revision that is not counted.
 func (r Rollout) of(revision api.Revision) Turns {
 	for _, one := range r.Turns {
 		if one.Revision == revision {
@@ -144,8 +144,8 @@ func (r Rollout) counted(revision api.Revision) Rollout {
 	return r
 }
 
-// forgotten returns the rollout without the turns of a proven revision, and without
-// those of earlier revisions of the same workload.
+// forgotten returns the rollout without the turns of the proven revision, and without those of
+// earlier revisions of the same workload.
 func (r Rollout) forgotten(proven api.Revision) Rollout {
 	r.Turns = slices.DeleteFunc(slices.Clone(r.Turns), func(t Turns) bool {
 		return t.Revision.Workload == proven.Workload && t.Revision.Number <= proven.Number

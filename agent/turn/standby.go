@@ -15,29 +15,29 @@ import (
 type Look int
 
 const (
-	// Free: turns decide nothing. The standby is Ready while the holder serves.
+	// Free means that turns do not decide: the standby is Ready while the holder serves.
 	Free Look = iota
-	// Ready: the standby stays Ready even if the holder does not serve yet.
+	// Ready means that the standby stays Ready even if the holder does not serve yet.
 	Ready
-	// NotReady: a rollout must not count the pod.
+	// NotReady means that the standby is not Ready, so that a rollout does not count the pod.
 	NotReady
 )
 
-// Reasons for which a pod is not Ready.
+// These are the reasons for which a pod is not Ready.
 const (
 	ReasonAsks   = "AsksForItsTurn"
 	ReasonWaits  = api.ReasonWaitsForItsTurn
 	ReasonInTurn = "InItsTurn"
 )
 
-// Facts has the facts about a pod that stands by.
+// Facts has the facts on which the decision about a standby depends, beside the slot.
 type Facts struct {
-	// Whole: a grant would start the whole application of the pod.
+	// Whole reports that a grant would start the whole application of the pod.
 	Whole bool
-	// Failed: the last hold of this agent was a turn that failed.
+	// Failed reports that the last hold of this agent process was a turn that failed.
 	Failed bool
-	// Due is the instant since which the holder would yield to this pod; zero if no
-	// decision has found that yet.
+	// Due is the first instant at which the holder would yield to this pod; zero before that
+	// instant.
 	Due time.Duration
 }
 
@@ -47,15 +47,17 @@ type Standby struct {
 	Reason, Message string
 	// TakeFrom is the instant from which the pod may take the slot, if it is free then.
 	TakeFrom time.Duration
-	// Asks: the pod asks for its turn. Due: the holder would yield to the pod.
+	// Asks reports that the pod asks for its turn. Due reports that the holder would yield to
+	// the pod.
 	Asks, Due bool
-	// Failed: the turn of the pod has failed, so the pod gives the slot back.
+	// Failed reports that the turn of the pod has failed, so the pod gives the slot back.
 	Failed bool
-	// Wake is the instant of the next decision, if the agent sees no change before it.
+	// Wake is the instant of the next decision, unless the agent sees a change before that.
 	Wake time.Duration
 }
 
-// Standby returns the decision about a standby that sees the slot s.
+// Standby returns the decision about a standby that sees the slot s. The argument w has the
+// other facts.
 func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
 	standing := Standby{Wake: instant.Never}
 	switch {
@@ -72,10 +74,10 @@ func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
 	return standing
 }
 
-// takeFrom returns the instant from which the pod takes a free slot; zero for at once. A
-// pod of a newer revision than the proven one leaves the slot to the pods of the proven
-// revision first. After a turn of its own revision the pod waits longer. A pod that the
-// release names does not wait.
+// takeFrom returns the instant from which the pod may take a free slot; zero means at once. A
+// pod whose revision is newer than the proven one lets the pods of the proven revision go
+// first. If its revision has had a turn, the pod waits longer. A pod that the release names
+// does not wait.
 func (p Pod) takeFrom(s Slot) time.Duration {
 	named, from := s.Holder == "" && s.Successor == p.Identity, s.FreeAt
 	if s.Holder == "" && s.Since > 0 {
@@ -90,8 +92,8 @@ func (p Pod) takeFrom(s Slot) time.Duration {
 	return from + LastResort
 }
 
-// beforeFree decides for a slot that is free. A pod of a newer revision than the proven
-// one is not Ready, because that revision has not shown yet that it serves.
+// beforeFree decides for a slot that is free. If the pod's revision is newer than the proven
+// one, the pod is not Ready, because nothing has shown yet that its revision serves.
 func (p Pod) beforeFree(to Standby, s Slot) Standby {
 	if !p.Revision.NewerThan(s.Rollout.Proven) {
 		return to
@@ -99,10 +101,10 @@ func (p Pod) beforeFree(to Standby, s Slot) Standby {
 	return to.notReady(ReasonWaits, p.name()+" has not served yet, and nobody holds the slot")
 }
 
-// afterOwn decides for a pod whose hold has ended, but whose Lease is not released yet.
-// An application that ended before its proof must not make the pod Ready. If the agent
-// ended together with the application, the turn has failed. After an outage of the API
-// server the turn goes on.
+// afterOwn decides for a pod whose hold has ended, but whose Lease is not released yet. If the
+// application ended before its revision was proven, the pod must not be Ready. If the agent
+// ended together with the application, the turn has failed. After an outage of the API server
+// the turn goes on.
 func (p Pod) afterOwn(to Standby, s Slot) Standby {
 	switch {
 	case s.Rollout.inTurn(s.Hold):
@@ -126,8 +128,8 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 		if p.Revision.NewerThan(s.Rollout.Proven) {
 			return to.notReady(ReasonWaits, p.name()+" has not served yet, and "+holder+" has its turn")
 		}
-		// The old pods stay Ready because a controller deletes old pods that are not
-		// Ready. If the turn fails, the slot goes back to them.
+		// The old pods stay Ready, because a strict controller would delete them. If the turn
+		// fails, the slot goes back to them.
 		if until := s.Since + longestStartup + p.MinReady; now < until {
 			to.Look, to.Wake = Ready, until
 		}
@@ -135,7 +137,7 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	return to
 }
 
-// newer decides for a standby of a newer revision than the holder's.
+// newer decides for a standby whose revision is newer than the holder's.
 func (p Pod) newer(now time.Duration, to Standby, s Slot, w Facts) Standby {
 	holder, turns := api.PodOf(s.Holder), s.Rollout.of(p.Revision)
 	switch {
@@ -166,10 +168,10 @@ func (s Standby) notReady(reason, message string) Standby {
 	return s
 }
 
-// name returns the pod's revision for people.
+// name returns the name of the pod's revision for people.
 func (p Pod) name() string { return fmt.Sprintf("revision %d", p.Revision.Number) }
 
-// turnOf describes the last turn of the pod's revision, in words for people.
+// turnOf describes the last turn of the pod's revision for people.
 func (p Pod) turnOf(r Rollout) string {
 	return fmt.Sprintf("turn %d of %s", max(1, r.of(p.Revision).Count), p.name())
 }

@@ -28,10 +28,10 @@ func pod(name string, revision api.Revision) Pod {
 	return Pod{Identity: name + "_u", Revision: revision}
 }
 
-// expiry is the instant from which a newer revision takes a slot that nobody renews.
+// expiry is the instant from which a newer revision takes a slot whose holder does not renew.
 const expiry = 1001 * time.Second
 
-// heldBy returns a slot whose holder's agent takes part in turns.
+// heldBy returns a slot whose holder's agent writes a rollout.
 func heldBy(p Pod, yields Yields) Slot {
 	return Slot{
 		Known: true, Holder: p.Identity, Hold: "h1", Revision: p.Revision, FreeAt: 1000 * time.Second,
@@ -39,7 +39,7 @@ func heldBy(p Pod, yields Yields) Slot {
 	}
 }
 
-// inTurn returns a slot whose holder is in its turn.
+// inTurn returns a slot whose hold is a turn.
 func inTurn(p Pod) Slot {
 	s := heldBy(p, Now)
 	s.Rollout.Yielder, s.Rollout.From = "a1_u", old
@@ -51,7 +51,7 @@ func (s Slot) turns(count int) Slot {
 	return s
 }
 
-// earlier returns the slot as if an earlier agent process had begun the hold.
+// earlier returns the slot, with the mark that an earlier agent process began the hold.
 func earlier(s Slot) Slot {
 	s.Earlier = true
 	return s
@@ -181,16 +181,16 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 	for name, c := range map[string]struct {
 		pod     Pod
 		hold    Hold
-		now     time.Duration // since the hold began
-		serving time.Duration // from the begin of the hold to that of serving; zero for not serving
+		now     time.Duration // the time since the hold began
+		serving time.Duration // the time from the beginning of the hold to that of serving; zero if the application does not serve
 		ask     Ask
-		seen    time.Duration // before now
-		// The fields below are the result.
+		seen    time.Duration // the age of the ask
+		// The fields below are the expected result.
 		yields  Yields
 		to      string
 		proving bool
 		failed  bool
-		wake    time.Duration // since the hold began; zero for never
+		wake    time.Duration // the next decision, in time since the hold began; zero for never
 	}{
 		"serves for an instant":          {pod: pod("a1", old), serving: 1 * s, now: 2 * s, yields: Later, wake: 11 * s},
 		"is proven, has not rested":      {pod: pod("a1", old), serving: 1 * s, now: 30 * s, ask: asks, yields: Later, wake: 61 * s},
@@ -315,7 +315,7 @@ func TestYieldToNewerRevisionIncreasesItsTurnCount(t *testing.T) {
 	r = b1.Acquired(0, wall, s, "h2")
 	assert.Equal(t, Rollout{Hold: "h2", Yields: Now, Proven: old, Yielder: "a1_u", From: old}.with(1), r)
 
-	// The turn fails.
+	// The turn of b1 fails.
 	s = Slot{Known: true, Holder: b1.Identity, Hold: "h2", Revision: newer, Rollout: r}
 	r, successor = b1.Released(s, "", api.Revision{})
 	assert.Equal(t, a1.Identity, successor)

@@ -9,53 +9,55 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// Action changes a Variable. A program asks for the change.
+// Action is a change of a Variable that a program requests.
 type Action struct {
 	// Text and Integer are the new value; both are nil for an add.
 	Text    *string
 	Integer *int64
-	// Typed is a new value of the type that the Variable has; text for a Variable without a value.
+	// Typed is a new value of the type that the Variable already has. If the Variable has no
+	// value, Typed is text.
 	Typed *string
 	// Add is the addend, and Key its idempotency key; empty for none.
 	Add int64
 	Key string
-	// Match is the version that the Variable must have; empty for any. Fresh requires that the
-	// Variable has no value.
+	// Match is the version that the Variable must have; empty if any version will do. Fresh
+	// requires that the Variable has no value yet.
 	Match string
 	Fresh bool
-	// Fence tells the fence of the hold under which the program writes, or the refusal of a hold
-	// that is not good any more. A nil function means no hold.
+	// Fence returns the fence of the hold under which the program writes, or a refusal if that
+	// hold is not good any more. A nil function means that the program names no hold.
 	Fence func() (kube.Fence, Refusal)
 }
 
 // adds reports whether the action adds to an integer.
 func (a *Action) adds() bool { return a.Text == nil && a.Integer == nil && a.Typed == nil }
 
-// Refusal says why an action did not take effect; empty if it did. Only after [Unknown] the
-// action may have taken effect.
+// Refusal is the reason why an action did not take effect; empty if it did. Only with [Unknown]
+// the action may have taken effect.
 type Refusal string
 
 const (
-	// Unknown means that a write has no answer, and that nothing proves its outcome.
+	// Unknown means that a write got no answer, and that its outcome cannot be proven.
 	Unknown Refusal = "unknown"
 	// Unavailable means that the Variable could not be read or written in time, and that
 	// nothing was written.
 	Unavailable Refusal = "unavailable"
 	// Absent means that the API server has no such Variable.
 	Absent Refusal = "absent"
-	// Mismatch means that the Variable has another version, or has a value already.
+	// Mismatch means that the Variable has another version than Match, or already has a value
+	// although Fresh is set.
 	Mismatch Refusal = "mismatch"
-	// WrongType means that the Variable has the other type.
+	// WrongType means that the value of the Variable has the other type.
 	WrongType Refusal = "type"
 	// Overflow means that the sum would need more than 64 bits.
 	Overflow Refusal = "overflow"
 	// KeyReused means that the key belongs to an add with another addend.
 	KeyReused Refusal = "reused"
-	// Fenced means that the fence of the Variable refuses the write. A later hold has written, or
-	// another lock protects the Variable, or the program names no hold.
+	// Fenced means that the fence of the Variable refuses the write. Either a later hold has
+	// written, or another lock protects the Variable, or the program names no hold.
 	Fenced Refusal = "fenced"
-	// LostHold means that the hold is not good any more, and UncertainHold that the hold is not
-	// good before the next renewal.
+	// LostHold means that the program's hold is not good any more. UncertainHold means that the
+	// hold is not good until its next renewal.
 	LostHold, UncertainHold Refusal = "lost", "uncertain"
 	// TooMany means that too many actions wait for the Variable.
 	TooMany Refusal = "many"
@@ -63,8 +65,8 @@ const (
 	Stopping Refusal = "stopping"
 )
 
-// apply lets the action take effect in v, which nobody else sees. The result is the integer after
-// an add. The result changed reports whether v must be written.
+// apply lets the action take effect in v, a copy that nobody else uses. The result of an add is
+// the new integer. The result changed reports whether v must be written.
 func (a *Action) apply(v *kube.Variable, pod, version string) (result int64, changed bool, refusal Refusal) {
 	var fence kube.Fence
 	if a.Fence != nil {
@@ -99,8 +101,8 @@ func (a *Action) apply(v *kube.Variable, pod, version string) (result int64, cha
 	return result, true, ""
 }
 
-// admits reports whether a write under the hold of the fence next may follow a write under the
-// hold of the fence before. The schema has the same rule.
+// admits reports whether a write with the fence next may follow a write with the fence before.
+// The schema of Variables has the same rule.
 func admits(before *kube.Fence, next kube.Fence) bool {
 	return before == nil || before.Lock == next.Lock &&
 		(next.Epoch > before.Epoch || next.Epoch == before.Epoch && next.Token >= before.Token)

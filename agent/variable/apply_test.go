@@ -16,18 +16,18 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// under returns the fence of a hold.
+// under returns a function that returns the fence of a hold.
 func under(lock string, epoch, token int64) func() (kube.Fence, Refusal) {
 	return func() (kube.Fence, Refusal) { return kube.Fence{Lock: lock, Epoch: epoch, Token: token}, "" }
 }
 
-func TestActionsChangeAVariableOrAreRefused(t *testing.T) {
+func TestRefusedActionLeavesTheVariableAsItWas(t *testing.T) {
 	const fenced = `{"integer":1,"fence":{"lock":"lock.a","epoch":2,"token":10}}`
 	for name, test := range map[string]struct {
 		spec   string
 		action Action
 		want   Refusal
-		value  string // of the Variable afterwards
+		value  string // the value of the Variable after the action
 	}{
 		"add to nothing":           {`{}`, Action{Add: 5}, "", "5"},
 		"add":                      {`{"integer":40}`, Action{Add: 2}, "", "42"},
@@ -82,7 +82,7 @@ func TestActionsChangeAVariableOrAreRefused(t *testing.T) {
 	}
 }
 
-func TestKeptKeyHasItsFirstResult(t *testing.T) {
+func TestRepeatedAddWithKeptKeyReturnsFirstResult(t *testing.T) {
 	v := state(t, `{}`)
 	first := Action{Add: 5, Key: "k"}
 	result, changed, refusal := first.apply(v, "pod", "")
@@ -101,7 +101,8 @@ func TestKeptKeyHasItsFirstResult(t *testing.T) {
 	assert.EqualValues(t, 1, v.Keyed)
 }
 
-// A busy pod never drops the newest key of another pod, unless that key is old.
+// The Variable keeps the newest key of each pod, unless that key is old, however many keys a
+// busy pod adds.
 func FuzzNewestKeysOfEachPodAreKept(f *testing.F) {
 	f.Add(uint64(1), 5)
 	f.Add(uint64(2), 63)
@@ -115,7 +116,7 @@ func FuzzNewestKeysOfEachPodAreKept(f *testing.F) {
 		for n := range 3 * api.MaxKeys {
 			pod := fmt.Sprint(random.IntN(pods))
 			if random.IntN(3) > 0 {
-				pod = "0" // a busy pod
+				pod = "0" // the pod 0 is busy
 			}
 			a := Action{Add: 1, Key: fmt.Sprint(n)}
 			_, changed, refusal := a.apply(v, pod, "")
@@ -137,7 +138,7 @@ func FuzzNewestKeysOfEachPodAreKept(f *testing.F) {
 	})
 }
 
-func TestOldKeysMakeRoomFirst(t *testing.T) {
+func TestOldKeysAreDroppedFirst(t *testing.T) {
 	v := &kube.Variable{}
 	for pod := range api.MaxKeys {
 		_, _, _ = (&Action{Add: 1, Key: fmt.Sprint("ended", pod)}).apply(v, fmt.Sprint("ended", pod), "")
@@ -151,7 +152,8 @@ func TestOldKeysMakeRoomFirst(t *testing.T) {
 	assert.Len(t, v.Keys, api.MaxKeys)
 }
 
-// The proof that a write was not stored must hold for every later state that other pods can make.
+// The proof that a write was not stored must be right for every later state that other pods can
+// cause.
 func FuzzProofNeverCallsAStoredWriteLost(f *testing.F) {
 	f.Add(uint64(1), 10, 70, 5)
 	f.Add(uint64(2), 64, 64, 80)

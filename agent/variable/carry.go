@@ -13,16 +13,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// The pauses between attempts. After a conflict the pause only separates the pods, and after an
-// error the pause spares the API server.
+// These constants are the pauses between attempts. After a conflict the pause keeps the pods
+// from colliding again, and after an error it spares the API server.
 const (
 	shortestPause = 2 * time.Millisecond
 	longestPause  = 250 * time.Millisecond
 	errorPause    = 2 * time.Second
 )
 
-// Run carries actions until stop is closed, or ctx ends. An action whose write is under way ends
-// first if stop is closed.
+// Run carries out actions until stop is closed, or ctx ends. If a write is under way when stop
+// is closed, Run first waits for its outcome.
 func (v *Variable) Run(ctx context.Context, stop <-chan struct{}) {
 	defer v.tasks.wait()
 	defer close(v.ended)
@@ -38,8 +38,8 @@ func (v *Variable) Run(ctx context.Context, stop <-chan struct{}) {
 	}
 }
 
-// gather returns the calls that one write carries: adds that wait already, and at most one
-// other action at their end.
+// gather returns the calls that one write is to carry out: adds that already wait, and then at
+// most one other action.
 func (v *Variable) gather(first *call) []*call {
 	all := []*call{first}
 	for all[len(all)-1].adds() && len(all) < mostAtOnce {
@@ -54,7 +54,7 @@ func (v *Variable) gather(first *call) []*call {
 	return all
 }
 
-// carry answers the calls, by one write for all that change the Variable.
+// carry answers the calls. One write carries out all those calls that change the Variable.
 func (v *Variable) carry(ctx context.Context, calls []*call) {
 	for attempt := 0; ; attempt++ {
 		if ctx.Err() != nil {
@@ -78,14 +78,14 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 		next := base.Clone()
 		carried, settled, rest := v.try(calls, next)
 		if !fresh && len(settled) > 0 {
-			v.known = nil // a refusal needs a state that is read now
+			v.known = nil // a refusal must come from a fresh read
 			continue
 		}
 		for c, answer := range settled {
 			c.answer <- answer
 		}
 		if len(carried) == 0 {
-			return // only a carried call leaves a rest
+			return // a rest exists only if next carries a call
 		}
 		v.writes++
 		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)
@@ -110,9 +110,10 @@ func (v *Variable) base(ctx context.Context) (*kube.Variable, error) {
 	return source{v.config}.read(ctx)
 }
 
-// try applies the actions to next, in their order. The results are the calls that next carries,
-// and the answers to calls that change nothing. Such an answer must not depend on a write that
-// is not stored yet. So a call that changes nothing after a carried one is among the rest.
+// try applies the actions to next, in their order. The result carried has the calls whose
+// change is in next, and settled has answers to calls that change nothing. Such an answer must
+// not depend on a write that is not stored yet. So if a call that changes nothing comes after a
+// carried one, it belongs to the rest.
 func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, settled map[*call]Answer, rest []*call) {
 	settled = map[*call]Answer{}
 	for _, c := range calls {
@@ -135,9 +136,9 @@ func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, set
 }
 
 // write sends the write that replaces base by next, and answers the calls if the outcome is
-// decided. The result open has the calls without an answer: for them nothing was stored, and
-// nothing will be. The result refused reports that the API server has refused the write for
-// another reason than a conflict.
+// certain. The result open has the calls without an answer, for which nothing was stored, and
+// nothing will be. The result refused reports that the API server has refused the write, not
+// because of a conflict.
 func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Variable) (open []*call, refused bool) {
 	v.known = nil
 	doubt := false // a write without an answer may be stored, or may be stored later
@@ -183,8 +184,8 @@ func (v *Variable) put(ctx context.Context, next *kube.Variable) (*kube.Variable
 	return v.config.Requests.UpdateVariable(ctx, next)
 }
 
-// look reads the Variable after a write without an answer, until the last call is over. The result
-// is nil if no read succeeded.
+// look reads the Variable after a write without an answer, until no call waits any longer. The
+// result is nil if no read has succeeded.
 func (v *Variable) look(ctx context.Context, calls []*call) *kube.Variable {
 	for attempt := 0; ; attempt++ {
 		there, err := source{v.config}.read(ctx)
@@ -198,20 +199,22 @@ func (v *Variable) look(ctx context.Context, calls []*call) *kube.Variable {
 	}
 }
 
-// verdict names the outcome of a write without an answer, as a later read proves the outcome.
+// verdict is the outcome of a write without an answer, as far as a later read proves it.
 type verdict int
 
 const (
 	// isOpen means that the write may still be stored.
 	isOpen verdict = iota
-	// isStored means that the write was stored, and isLost that it never will be.
+	// isStored means that the write was stored. isLost means that the write was not stored and
+	// never will be.
 	isStored
 	isLost
-	// isDoubtful means that the write will not be stored any more, and may have been.
+	// isDoubtful means that the write will not be stored from now on, but may have been stored
+	// before.
 	isDoubtful
 )
 
-// proof tells whether the write that replaces base by next was stored, from a later state.
+// proof returns what the later state there proves about the write that replaces base by next.
 func proof(base, next, there *kube.Variable) verdict {
 	switch {
 	case there.UID != base.UID:
@@ -233,7 +236,7 @@ func proof(base, next, there *kube.Variable) verdict {
 	return isDoubtful
 }
 
-// accept answers all calls whose write is stored.
+// accept answers all calls that a stored write has carried out.
 func accept(calls []*call, stored *kube.Variable) {
 	for _, c := range calls {
 		answer := Answer{Result: c.result}
@@ -250,10 +253,10 @@ func refuse(calls []*call, refusal Refusal) {
 	}
 }
 
-// expire answers the calls that are over, and returns the others.
+// expire answers the calls that wait no longer, and returns the other calls.
 func expire(calls []*call, refusal Refusal) []*call {
 	return slices.DeleteFunc(calls, func(c *call) bool {
-		over := c.over() // once, because the answer may change meanwhile
+		over := c.over() // only one call of over, because its result may change
 		if over {
 			c.answer <- Answer{Refusal: refusal}
 		}
@@ -261,7 +264,7 @@ func expire(calls []*call, refusal Refusal) []*call {
 	})
 }
 
-// pause waits for a random time, which grows with the attempts.
+// pause waits for a random time, whose bound grows with the number of attempts.
 func (v *Variable) pause(ctx context.Context, attempt int, longest time.Duration) {
 	bound := min(shortestPause<<min(attempt, 12), longest)
 	timer := time.NewTimer(time.Duration(v.random.Int64N(int64(bound))) + bound/4)

@@ -49,7 +49,7 @@ func TestConflictsWithOtherPodsLoseNoAdd(t *testing.T) {
 	})
 }
 
-// An answer is lost in each of the ways, while other pods write or do not.
+// The cases cover each way to lose an answer, with and without writes of other pods.
 func TestLostAnswersNeverMakeTheSumWrong(t *testing.T) {
 	for name, test := range map[string]struct {
 		stored, others, keyed bool
@@ -106,7 +106,7 @@ func TestLostAnswersNeverMakeTheSumWrong(t *testing.T) {
 	}
 }
 
-// carriedTogether lets the two actions wait until one write carries both.
+// carriedTogether sends two actions such that one write carries out both.
 func carriedTogether(ctx context.Context, v *Variable, first, second Action, cancelled context.Context) (one, two <-chan Answer) {
 	answers := []chan Answer{make(chan Answer, 1), make(chan Answer, 1)}
 	busy := make(chan struct{})
@@ -122,7 +122,7 @@ func carriedTogether(ctx context.Context, v *Variable, first, second Action, can
 	return answers[0], answers[1]
 }
 
-// A single write carries both calls. Without an answer to that write, neither call has an answer.
+// A single write carries out both calls. If that write gets no answer, neither call gets one.
 func TestAnswerDependsOnStoredWritesOnly(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
@@ -152,8 +152,8 @@ func TestAnswerDependsOnStoredWritesOnly(t *testing.T) {
 	})
 }
 
-// The program of the second call hangs up while the outcome of the write is open.
-func TestCallThatEndsDoesNotDisturbTheOthers(t *testing.T) {
+// The program of the second call disconnects while the outcome of the write is unknown.
+func TestDisconnectedProgramDisturbsNoCallsInItsWrite(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -172,7 +172,7 @@ func TestCallThatEndsDoesNotDisturbTheOthers(t *testing.T) {
 	})
 }
 
-// The write is stored only after the agent has read that it was not.
+// The write arrives only after the agent has read that it was not stored.
 func TestDelayedWriteIsStoredAtMostOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
@@ -184,7 +184,7 @@ func TestDelayedWriteIsStoredAtMostOnce(t *testing.T) {
 				late = next.Clone()
 				return false, false
 			case s.of.ResourceVersion == late.ResourceVersion:
-				s.store(late) // before the second write, which is the same
+				s.store(late) // this write arrives before the second one, which is equal
 			}
 			return true, true
 		}
@@ -220,8 +220,8 @@ func TestOutageMakesAnActionUnknownOrUnavailable(t *testing.T) {
 	})
 }
 
-// The hold ends between two attempts, so the second attempt must not be sent.
-func TestEachAttemptAsksForTheHoldsFence(t *testing.T) {
+// The hold ends between two attempts, so the agent must not send the second attempt.
+func TestEachAttemptReadsTheFenceOfItsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")

@@ -1,14 +1,14 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package variable reads and writes the Variables that the programs of a pod use. One loop of
-// an agent writes one Variable, so only other pods cause conflicts. The loop carries several
-// adds of its pod by one write.
+// Package variable reads and writes the Variables that the programs of a pod use. In each agent
+// one loop writes each Variable, so only other pods cause conflicts. One write of the loop may
+// carry out several adds.
 //
 // # The guarantee
 //
 // Each write is a compare-and-swap: a PUT with uid and resourceVersion. So each acknowledged
-// action took effect exactly once, and in some order that all pods see.
+// action took effect exactly once, and all pods see the actions in the same order.
 //
 //   - An action whose write has no answer is not repeated, unless the Variable proves that the
 //     write was not stored. Without a proof the outcome is [Unknown].
@@ -22,12 +22,13 @@
 //
 // # Kept keys
 //
-// The Variable keeps 64 keys. A new key drops a key of the pod that has most of them. So a busy pod
-// never drops the newest key of another pod. Keys of pods that have ended would stay for ever. So
-// a key is old after 1000 newer keys of any pods, and old keys go first.
+// The Variable keeps 64 keys. If it is full, a new key drops a key of the pod that has most of
+// them. So a busy pod never drops the newest key of another pod. Without a further rule, keys
+// of pods that have ended would stay for ever. So a key counts as old after 1000 newer keys of
+// any pods, and old keys are dropped first.
 //
 // # What is not guaranteed
 //
-// A person who edits or deletes a Variable is not bound by any of this. A key that the Variable no
-// longer keeps is new. The order of the actions of several pods is arbitrary.
+// A person who edits or deletes a Variable can break each of these guarantees. A key that the
+// Variable no longer keeps counts as new. The order of actions of different pods is arbitrary.
 package variable

@@ -11,7 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// lateEnd is a context that ends between two calls of Err, as the connection of a client may.
+// lateEnd is a context that ends between two calls of Err. The context of a client's call may
+// end in the same way.
 type lateEnd struct {
 	context.Context
 	asked int

@@ -29,21 +29,21 @@ type follow struct {
 	mu        sync.Mutex
 	followers int
 	cancel    context.CancelFunc
-	// state is the last state; nil before the first, and after a deletion. The channel changed is
-	// closed and replaced at each change.
+	// state is the last state; nil before the first state, and after a deletion. The channel
+	// changed is closed and replaced at each change.
 	state   *kube.Variable
 	gone    bool
 	changed chan struct{}
 }
 
-// later reports whether the state is later than the state before, which may be nil. The versions
-// of an object grow as numbers.
+// later reports whether the state is later than the state before, which may be nil. The
+// versions of an object are growing numbers.
 func later(state, before *kube.Variable) bool {
 	if before == nil || state.UID != before.UID {
 		return true
 	}
 	of := func(v *kube.Variable) uint64 {
-		n, _ := strconv.ParseUint(v.ResourceVersion, 10, 64) // other versions count as equal
+		n, _ := strconv.ParseUint(v.ResourceVersion, 10, 64) // versions that are no numbers count as equal
 		return n
 	}
 	return of(state) > of(before)
@@ -78,7 +78,7 @@ func (f *follow) end() {
 	}
 }
 
-// watch follows the Variable until ctx ends, from the state on.
+// watch follows the Variable from the state on, until ctx ends.
 func (f *follow) watch(ctx context.Context, state *kube.Variable) {
 	for ctx.Err() == nil {
 		if state == nil {
@@ -114,7 +114,7 @@ func (f *follow) watch(ctx context.Context, state *kube.Variable) {
 	}
 }
 
-// tell passes a state to all followers.
+// tell passes a state to all followers, unless another watch has begun.
 func (f *follow) tell(ctx context.Context, state *kube.Variable, gone bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// follows follows the Variable until the end, and collects the integers.
+// follows follows the Variable until ctx ends. The function seen returns the integers so far.
 func follows(ctx context.Context, v *Variable, first *kube.Variable) (seen func() []int64, done <-chan Refusal) {
 	var mu sync.Mutex
 	var all []int64
@@ -73,7 +73,7 @@ func TestFollowersShareOneWatchWithoutPolling(t *testing.T) {
 	})
 }
 
-func TestFollowerHearsOfChangesDuringABrokenWatch(t *testing.T) {
+func TestFollowerLearnsOfChangesDuringABrokenWatch(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -90,7 +90,7 @@ func TestFollowerHearsOfChangesDuringABrokenWatch(t *testing.T) {
 	})
 }
 
-// A follower that joins late has read a newer state than the watch delivered.
+// A follower that begins late may have read a newer state than the watch has delivered.
 func TestFollowerNeverSeesAnOlderState(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()

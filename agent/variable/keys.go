@@ -10,11 +10,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// oldAfter is the number of newer keys after which a key is old. At a hundred adds a second that is
-// ten seconds, longer than the patience of a call.
+// oldAfter is the number of newer keys after which a key is old. At a hundred adds a second, a
+// key is old after ten seconds, the longest time of a call.
 const oldAfter = 1000
 
-// keptKey returns the record of a kept key.
+// keptKey returns the record of the key; false if the Variable does not keep it.
 func keptKey(v *kube.Variable, key string) (kube.Key, bool) {
 	i := slices.IndexFunc(v.Keys, func(k kube.Key) bool { return k.Key == key })
 	if i < 0 {
@@ -23,7 +23,7 @@ func keptKey(v *kube.Variable, key string) (kube.Key, bool) {
 	return v.Keys[i], true
 }
 
-// keep adds a key to the kept keys. A full list first drops another key.
+// keep adds a key to the kept keys. If the list is full, keep first drops another key.
 func keep(v *kube.Variable, k kube.Key) {
 	v.Keyed++
 	k.At = v.Keyed
@@ -34,8 +34,9 @@ func keep(v *kube.Variable, k kube.Key) {
 	}
 }
 
-// surplus returns the index of the key to drop. An old first key goes first, and then the first key
-// of the pod that has most keys. Of several such pods the one with the first key loses.
+// surplus returns the index of the key to drop. If the first key is old, surplus returns its
+// index. If not, the key is the first one of the pod that has most keys. If several pods have
+// equally many, the first key of all of them is dropped.
 func surplus(v *kube.Variable) int {
 	if v.Keyed-v.Keys[0].At >= oldAfter {
 		return 0
@@ -49,9 +50,9 @@ func surplus(v *kube.Variable) int {
 	return slices.IndexFunc(v.Keys, func(k kube.Key) bool { return counts[k.Pod] == most })
 }
 
-// keepsNewest reports whether the Variable would still have the newest key of a pod, if that key had
-// been added right after the count. Such a key leaves the list when the key is
-// old, or when each of 64 other pods has a newer key.
+// keepsNewest reports whether the Variable would certainly still have a pod's newest key, if
+// that key had been added right after this count. The list loses such a key only when the key
+// is old, or when each of 64 other pods has a newer key.
 func keepsNewest(v *kube.Variable, count int64) bool {
 	pods := map[string]bool{}
 	for _, k := range v.Keys {

@@ -10,7 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// Get reads the Variable consistently: the answer is not older than the call.
+// Get reads the Variable consistently: the answer is at least as new as the call.
 func (v *Variable) Get(ctx context.Context) Answer {
 	if !v.enter() {
 		return Answer{Refusal: TooMany}
@@ -35,7 +35,7 @@ func (v *Variable) Get(ctx context.Context) Answer {
 	}
 }
 
-// readAll answers the reads until none waits.
+// readAll answers the reads until no read waits.
 func (v *Variable) readAll(ctx context.Context) {
 	for {
 		v.mu.Lock()
@@ -61,9 +61,9 @@ func (v *Variable) readAll(ctx context.Context) {
 	}
 }
 
-// Follow calls f with the state, and with each later state that the API server's watch delivers.
-// Of states in quick succession only the last is certain. Follow returns when f returns false,
-// when ctx ends, when the agent stops, or with [Absent] when the Variable is deleted.
+// Follow calls f with the first state, and with later states from the watch. Of several states
+// in quick succession, f may get only the last one. Follow returns when f returns false, when
+// ctx ends, or when the agent stops. If somebody deletes the Variable, Follow returns [Absent].
 func (v *Variable) Follow(ctx context.Context, first *kube.Variable, f func(*kube.Variable) bool) Refusal {
 	if !v.enter() {
 		return TooMany

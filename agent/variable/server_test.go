@@ -29,14 +29,13 @@ type server struct {
 	changed chan struct{}
 	of      *kube.Variable
 	version int
-	// requests counts the requests by their verb.
+	// requests counts the requests of each verb.
 	requests map[string]int
-	// put, if not nil, decides about the next writes: whether the write is stored, and whether
-	// the answer arrives.
+	// put, if not nil, decides whether a write is stored, and whether its answer arrives.
 	put func(v *kube.Variable) (stored, answered bool)
-	// get, if not nil, is the error of a read.
+	// get, if not nil, returns the error of a read.
 	get func() error
-	// mute makes watches end at once.
+	// mute, if not nil, is the error with which each watch ends at once.
 	mute error
 }
 
@@ -169,7 +168,8 @@ func (s *server) remove() {
 	s.changed = make(chan struct{})
 }
 
-// start starts the agent's end of a pod, which runs until the test ends.
+// start starts the agent's end of the Variable in a pod. The agent's end runs until the test
+// ends.
 func start(t *testing.T, s *server, pod string) *Variable {
 	t.Helper()
 	v := New(Config{
@@ -194,7 +194,7 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 	synctest.Test(t, f)
 }
 
-// state decodes a Variable from the API server's JSON of its spec.
+// state decodes a Variable from the JSON of its spec.
 func state(t *testing.T, spec string) *kube.Variable {
 	t.Helper()
 	v := new(kube.Variable)

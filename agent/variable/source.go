@@ -17,10 +17,10 @@ const (
 	// patience bounds a call, and requestTimeout each of its requests to the API server.
 	patience       = 10 * time.Second
 	requestTimeout = 3 * time.Second
-	// mostCalls bounds the actions, the reads and the watches that wait for one Variable.
+	// mostCalls bounds the calls that wait for one Variable: actions, reads and watches.
 	mostCalls = 256
-	// mostAtOnce bounds the adds that one write carries. Below the number of kept keys, a write
-	// never drops a key of its own.
+	// mostAtOnce bounds the adds that one write carries out. Because mostAtOnce is below the
+	// number of kept keys, a write never drops a key that it adds.
 	mostAtOnce = 32
 )
 
@@ -28,20 +28,20 @@ const (
 type Requests interface {
 	// GetVariable reads a Variable consistently.
 	GetVariable(ctx context.Context, name string) (*kube.Variable, error)
-	// UpdateVariable replaces exactly the object that was read.
+	// UpdateVariable replaces only the state that was read.
 	UpdateVariable(ctx context.Context, v *kube.Variable) (*kube.Variable, error)
 	// WatchVariable calls fn with each event until the watch ends. WatchVariable returns nil if
 	// the watch ends without an error.
 	WatchVariable(ctx context.Context, name, resourceVersion string, fn func(v *kube.Variable, gone bool)) error
 }
 
-// Config has the settings of a Variable. All of them are needed.
+// Config has the settings of a Variable. Each field must be set.
 type Config struct {
 	Name     string
 	Requests Requests
-	// PodUID is the uid of the agent's pod, and Process names this process of the agent.
+	// PodUID is the uid of the agent's pod. Process identifies this process of the agent.
 	PodUID, Process string
-	// Random is used by the loop alone.
+	// Random is used only by the loop.
 	Random rand.Source
 	Log    *slog.Logger
 }
@@ -55,7 +55,7 @@ func (s source) read(ctx context.Context) (*kube.Variable, error) {
 	return s.Requests.GetVariable(ctx, s.Name)
 }
 
-// tasks are the goroutines of a Variable beside its loop. They end with the loop.
+// tasks are the goroutines of a Variable beside its loop. They end when the loop ends.
 type tasks struct {
 	ctx   context.Context //nolint:containedctx // the context of all tasks, which many calls share
 	end   context.CancelFunc
@@ -79,7 +79,7 @@ func (t *tasks) start(f func(ctx context.Context)) {
 	}
 }
 
-// wait ends all tasks, and waits for their ends.
+// wait ends all tasks, and waits until they have ended.
 func (t *tasks) wait() {
 	t.mu.Lock()
 	t.over = true

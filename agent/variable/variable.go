@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// Variable is the agent's end of one Variable.
+// Variable is the agent's end of one Variable object.
 type Variable struct {
 	config Config
 	random *rand.Rand
@@ -20,9 +20,10 @@ type Variable struct {
 	// ended is closed at the end of Run.
 	ended chan struct{}
 	tasks *tasks
-	// writes counts the names of the writes.
+	// writes counts the writes so far. The id of each write contains this number.
 	writes int
-	// known is the Variable after the last write; nil if the loop must read first.
+	// known is the Variable as the last write left it; nil if the loop must read before the
+	// next write.
 	known *kube.Variable
 
 	mu      sync.Mutex
@@ -31,13 +32,13 @@ type Variable struct {
 	follow  follow
 }
 
-// reads has the reads that wait. Those that wait when a request begins share its answer.
+// reads has the reads that wait. All reads that wait when a request begins get its answer.
 type reads struct {
 	next    []chan Answer
 	running bool
 }
 
-// New makes the agent's end of a Variable. No goroutine starts before [Variable.Run].
+// New returns the agent's end of a Variable. No goroutine starts before [Variable.Run].
 func New(config Config) *Variable {
 	beside := newTasks()
 	return &Variable{
@@ -55,8 +56,8 @@ type Answer struct {
 	Refusal Refusal
 	// Result is the integer after an add.
 	Result int64
-	// State is the Variable after the action; nil after an add, because later adds may be in the
-	// same write.
+	// State is the Variable after the action. After an add State is nil, because the same write
+	// may contain later adds.
 	State *kube.Variable
 }
 
@@ -66,14 +67,14 @@ type call struct {
 	ctx    context.Context
 	until  time.Time
 	answer chan Answer
-	// result is the result of the add, once the write that carries it is stored.
+	// result is the result of an add. The result counts once the write is stored.
 	result int64
 }
 
-// over reports whether the program waits no longer.
+// over reports whether the program no longer waits for the answer.
 func (c *call) over() bool { return c.ctx.Err() != nil || !time.Now().Before(c.until) }
 
-// Do lets an action take effect. Do returns within about the patience of a call.
+// Do carries out an action. Do returns within about the patience of a call.
 func (v *Variable) Do(ctx context.Context, a Action) Answer {
 	if !v.enter() {
 		return Answer{Refusal: TooMany}
@@ -104,7 +105,8 @@ func (v *Variable) Do(ctx context.Context, a Action) Answer {
 	}
 }
 
-// enter counts a call, unless there are too many. Each call that enters needs a call of leave.
+// enter counts a call; false if too many calls wait. After each call of enter that returns
+// true, the caller must call leave.
 func (v *Variable) enter() bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -5,9 +5,9 @@
 // pod.
 //
 // The API server lets nobody change these parts of an existing pod. So an answer of the
-// package is valid as long as the pod exists. Labels and annotations do not count, because
-// a person may write them. An answer does not prove that the parts work, or that the
-// webhook wrote them.
+// package is valid as long as the pod exists. The package ignores labels and annotations,
+// because a person may write them. An answer does not prove that the parts work, or that
+// the webhook wrote them.
 //
 // The policy on marks gives the same answers as [HasGate], in the API server's own
 // process. testdata/pods.yaml tests both.
@@ -59,7 +59,7 @@ func isAfter(c corev1.Container) bool {
 }
 
 // BarrierOf returns the barrier at which the pod waits, in the container [api.BarrierContainer].
-// Without that container, no barrier can have the Leases of the result.
+// For a pod without that container, the result has no Leases.
 func BarrierOf(spec *corev1.PodSpec) api.BarrierArgs {
 	i := slices.IndexFunc(spec.InitContainers, isBarrier)
 	if i < 0 {

@@ -74,7 +74,7 @@ func TestGatesAndArgumentsOfGoldenPodsAreRecognized(t *testing.T) {
 		archive, err := txtar.ParseFile(file)
 		require.NoError(t, err)
 		i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == "patched.yaml" })
-		if i < 0 || strings.HasSuffix(file, "/marks-kept.txtar") { // written by hand
+		if i < 0 || strings.HasSuffix(file, "/marks-kept.txtar") { // a person wrote this file
 			continue
 		}
 		var pod corev1.Pod
@@ -132,7 +132,7 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 	return spec
 }
 
-func FuzzStrippedSpecKeepsTheAnswers(f *testing.F) {
+func FuzzStripChangesNoAnswerAboutASpec(f *testing.F) {
 	for seed := range uint64(500) {
 		f.Add(seed)
 	}
@@ -152,7 +152,7 @@ func FuzzStrippedSpecKeepsTheAnswers(f *testing.F) {
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod.
-func TestStrippedSpecKeepsOnlyTheLocalRole(t *testing.T) {
+func TestStrippedLocalAgentKeepsOnlyItsRole(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
 		{Name: api.AgentContainer, RestartPolicy: &always, Args: []string{api.LocalRole, strings.Repeat("x", 1<<20)}},
@@ -174,7 +174,7 @@ func TestStrippedAfterContainerKeepsOnlyItsConditions(t *testing.T) {
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod.
-func TestStrippedSpecKeepsOnlyTheBarrier(t *testing.T) {
+func TestStrippedBarrierContainerKeepsOnlyItsBarrier(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	words := []string{api.BarrierRole, "-barrier=warm=2", "-run=a", "-lease-duration=30s"}
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
@@ -219,7 +219,8 @@ func TestConditionsOfIgnoresForeignContainers(t *testing.T) {
 	assert.Empty(t, ConditionsOf(&corev1.PodSpec{Containers: []corev1.Container{waits}}))
 }
 
-// CEL can parse no arguments, so the policies on marks and gates compare words.
+// CEL cannot parse a command line as HasGate does. So the policies on marks and gates compare single words of
+// a container's command and arguments.
 func TestPoliciesRecognizeTheSameGatesAsHasGate(t *testing.T) {
 	const shim = "c.?command[?0].orValue('') == '" + api.AgentBinary + "' && c.?command[?1].orValue('') == '" + api.ExecRole + "'"
 	marks := `[request.operation == 'CREATE' ? object : oldObject].all(o,

@@ -14,7 +14,7 @@ import (
 )
 
 // afterCommand runs in an init container of a pod with conditions, and ends with code 0 once
-// each condition was met.
+// each condition has been met.
 func afterCommand(ctx context.Context, args []string) (int, error) {
 	a, err := api.ParseConditionArgs(args)
 	if err != nil {
@@ -29,7 +29,7 @@ func afterCommand(ctx context.Context, args []string) (int, error) {
 	}
 	defer client.Close()
 	log := newLines(os.Stderr)
-	// The error of flush is ignored, because no log is left to report it.
+	// No log is left in which an error of flush could be reported.
 	defer func() { _ = log.flush() }()
 	err = after.Run(ctx, after.Config{
 		API: client, Conditions: a.Conditions, Log: log, Random: newRandom(),

@@ -22,11 +22,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// schemaLease is the Lease of a once claim, with a version and the done keys.
+// schemaLease is the Lease of a once claim. Its two arguments are the version and the done
+// keys.
 const schemaLease = `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"once.schema","namespace":"shop",` +
 	`"uid":"u","resourceVersion":"%s","annotations":{"metaparticle.io/done":"%s"}},"spec":{"holderIdentity":"unknown"}}`
 
-// afterServer serves the Lease to one pod. A read does not find the key done. The watch
+// afterServer serves the Lease to one pod. A read shows that the key is not done. The watch
 // shows the key once the channel finished is closed.
 type afterServer struct {
 	*httptest.Server
@@ -65,7 +66,7 @@ func newAfterServer(t *testing.T) *afterServer {
 	return s
 }
 
-// start runs the program against the server. The program is the one that the scripts run.
+// start runs the real program against the server.
 func (s *afterServer) start(t *testing.T, output *bytes.Buffer) *exec.Cmd {
 	t.Helper()
 	args := api.ConditionArgs{Conditions: []api.Condition{{Lease: "once.schema", Key: "7"}}, Credentials: s.credentials}

@@ -16,7 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// errWaited ends a wait at a barrier that was as long as a person permits.
+// errWaited means that the pod has waited at the barrier for the longest time that a person
+// permits.
 var errWaited = errors.New("the pod has waited for as long as " + api.WaitAtMostAnnotation + " permits")
 
 // barrierCommand runs in an init container of a pod with a barrier, and ends with code 0 once
@@ -35,7 +36,7 @@ func barrierCommand(ctx context.Context, args []string) (int, error) {
 	}
 	defer client.Close()
 	log := newLines(os.Stderr)
-	// The error of flush is ignored, because no log is left to report it.
+	// No log is left in which an error of flush could be reported.
 	defer func() { _ = log.flush() }()
 	waiting := stopped
 	if a.WaitAtMost > 0 {

@@ -10,10 +10,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// version is stamped by tools/images.
+// version is the version of the binary, which tools/images sets at the build.
 var version = "dev"
 
-// newClient returns a client of the API server, which reads its credentials from the
+// newClient returns a client of the API server. The client reads its credentials from the
 // directory.
 func newClient(namespace, credentials string) (*kube.Client, error) {
 	return kube.New(kube.Config{

@@ -13,13 +13,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent"
 )
 
-// courseNote is the directory of the note about the course of a pod that may skip.
+// courseNote is the directory that contains the note with the course of a pod that may skip.
 type courseNote string
 
 func (n courseNote) path() string { return filepath.Join(string(n), "course") }
 
-// read returns the noted course; empty without a note. A note that cannot be read may mean
-// that the application has started, so the pod does not skip.
+// read returns the course in the note; empty without a note. If the note is unreadable, the
+// application may have started, so the result is CourseRun.
 func (n courseNote) read() agent.Course {
 	b, err := os.ReadFile(n.path())
 	switch {
@@ -31,7 +31,7 @@ func (n courseNote) read() agent.Course {
 	return agent.CourseRun
 }
 
-// write replaces the note atomically, and waits until the disk has the note. Unlike a grant,
+// write replaces the note in one step, and waits until the note is on the disk. Unlike a grant,
 // the course must outlive a crash of the machine.
 func (n courseNote) write(c agent.Course) error {
 	fresh := n.path() + ".new"
@@ -40,7 +40,7 @@ func (n courseNote) write(c agent.Course) error {
 		err = os.Rename(fresh, n.path())
 	}
 	if err == nil {
-		err = writeThrough(string(n), os.O_RDONLY, nil) // the directory has the new name
+		err = writeThrough(string(n), os.O_RDONLY, nil) // sync the directory, which has the new name
 	}
 	if err != nil {
 		return fmt.Errorf("note the course %q: %w", c, err)
@@ -49,7 +49,7 @@ func (n courseNote) write(c agent.Course) error {
 }
 
 // writeThrough opens the file or directory, writes the text if there is one, and waits until
-// the disk has everything.
+// all data is on the disk.
 func writeThrough(path string, flags int, text []byte) error {
 	f, err := os.OpenFile(path, flags, 0o644)
 	if err != nil {

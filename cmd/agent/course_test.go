@@ -22,7 +22,7 @@ func TestCourseOutlivesTheAgentProcess(t *testing.T) {
 	}
 }
 
-func TestUnreadableCourseMeansThatThePodRuns(t *testing.T) {
+func TestPodWithUnreadableCourseNeverSkips(t *testing.T) {
 	dir := t.TempDir()
 	for _, text := range []string{"", "ski", "skip\x00"} {
 		require.NoError(t, os.WriteFile(courseNote(dir).path(), []byte(text), 0o600))
@@ -30,6 +30,6 @@ func TestUnreadableCourseMeansThatThePodRuns(t *testing.T) {
 	}
 }
 
-func TestCourseOnAMissingVolumeIsAnError(t *testing.T) {
+func TestCourseIsNotWrittenToAMissingVolume(t *testing.T) {
 	assert.ErrorContains(t, courseNote(t.TempDir()+"/none").write(agent.CourseRun), "note the course")
 }

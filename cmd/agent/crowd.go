@@ -11,28 +11,28 @@ import (
 	"sync"
 )
 
-// mostConnections bounds the connections to one of the agent's servers. Any pod of
-// the cluster may open connections, and each takes about 20 KiB of the container's
-// limit of 64 MiB. The kubelet and scrapers need one for each request in flight.
+// mostConnections bounds the connections to one of the agent's servers. Any pod of the cluster
+// may open connections, and each connection takes about 20 KiB of the container's limit of 64
+// MiB. The kubelet and scrapers need one connection for each request under way.
 const mostConnections = 64
 
-// crowd bounds the connections of a server. Beyond the bound, the peer with the most
-// connections loses one, so that no pod keeps the kubelet's probes out.
+// crowd bounds the connections of a server. If a connection exceeds the bound, the peer with
+// the most connections loses one. So no pod can keep the kubelet's probes out.
 type crowd struct {
-	// most is the bound. If refuses is set, a new connection beyond the bound is closed, and no
-	// other connection.
+	// most is the bound. If refuses is set, the server closes a new connection beyond the
+	// bound, instead of an older one.
 	most    int
 	refuses bool
 	mu      sync.Mutex
-	// guests are in the order in which they came.
+	// guests are the open connections, in the order of their arrival.
 	guests []*guest
 }
 
-// guest is one connection.
+// guest is one open connection.
 type guest struct {
 	conn net.Conn
 	from string
-	// served reports that a request on the connection is being answered.
+	// served reports that the server is answering a request on the connection.
 	served bool
 }
 
@@ -62,8 +62,8 @@ func (c *crowd) attach(server *http.Server) {
 	})
 }
 
-// enter adds a connection. If there are too many, enter closes the new one, or the one that
-// [crowd.worst] returns.
+// enter adds a connection. If the bound is exceeded, enter closes the new connection, or the
+// one that [crowd.worst] returns.
 func (c *crowd) enter(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -79,8 +79,8 @@ func (c *crowd) enter(conn net.Conn) {
 	c.guests = slices.DeleteFunc(c.guests, func(g *guest) bool { return g == worst })
 }
 
-// worst returns the oldest idle guest of the peer with the most connections. A peer
-// without an idle guest loses its oldest guest.
+// worst returns the oldest idle guest of the peer with the most connections. If that peer has
+// no idle guest, worst returns its oldest guest.
 func (c *crowd) worst() *guest {
 	count := map[string]int{}
 	for _, g := range c.guests {
@@ -115,8 +115,8 @@ func (c *crowd) find(conn net.Conn) *guest {
 	return c.guests[i]
 }
 
-// serve stores whether a guest's request is being answered. For a guest whose connection
-// was closed by the method enter, the stored value has no effect.
+// serve stores whether the server is answering a request of the guest. If enter has already
+// closed the guest's connection, serve has no effect.
 func (c *crowd) serve(g *guest, served bool) {
 	if g == nil {
 		return
@@ -126,8 +126,8 @@ func (c *crowd) serve(g *guest, served bool) {
 	g.served = served
 }
 
-// source returns the peer's address without its port. All peers of a Unix socket count
-// as one source.
+// source returns the peer's address without its port. All peers of a Unix socket count as the
+// same peer.
 func source(conn net.Conn) string {
 	host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// listening serves a handler in the same way as the agent's port.
+// listening serves a handler with the settings of the agent's port.
 func listening(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -28,7 +28,7 @@ func listening(t *testing.T, handler http.HandlerFunc) string {
 	return l.Addr().String()
 }
 
-// dialled connects from the given address, and sends the text of a slow peer.
+// dialled connects from the address, and sends the text that a slow peer sends.
 func dialled(t *testing.T, from, to, sends string) net.Conn {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
@@ -39,7 +39,7 @@ func dialled(t *testing.T, from, to, sends string) net.Conn {
 	return c
 }
 
-// asks sends a probe as a kubelet does.
+// asks sends a probe from the address as a kubelet does.
 func asks(t *testing.T, from, to string) (int, error) {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
@@ -59,7 +59,7 @@ func asks(t *testing.T, from, to string) (int, error) {
 	return response.StatusCode, nil
 }
 
-// inUse returns the memory of the heap and of all stacks.
+// inUse returns the memory in use by the heap and all stacks.
 func inUse() int {
 	runtime.GC()
 	var m runtime.MemStats
@@ -92,11 +92,11 @@ func TestThousandsOfConnectionsBlockNoProbe(t *testing.T) {
 			status, err := asks(t, "127.0.0.3", address)
 			require.NoError(t, err, "a probe is answered beside them")
 			assert.Equal(t, http.StatusOK, status)
-			// The test keeps its ends of all connections. The agent keeps only 64
-			// connections, of about 12 KiB each.
+			// The test keeps its ends of all connections open. The agent keeps only 64
+			// connections, each of which takes about 12 KiB.
 			assert.Less(t, inUse()-before, 16<<20)
-			// The agent closes a surplus connection before it serves the next connection. The
-			// client's kernel may learn of the end a moment later.
+			// The agent closes a surplus connection before it serves the next one. The kernel
+			// of the client may see this end a moment later.
 			open := all
 			for by := time.Now().Add(headerTimeout / 2); len(open) > mostConnections && time.Now().Before(by); {
 				open = slices.DeleteFunc(open, func(c net.Conn) bool {
@@ -118,7 +118,7 @@ func TestConnectionWithoutAWholeHeaderIsClosed(t *testing.T) {
 	require.NoError(t, err, "hung up on")
 }
 
-func TestServerThatRefusesKeepsItsOldConnections(t *testing.T) {
+func TestRefusingServerKeepsItsOldConnections(t *testing.T) {
 	c := &crowd{most: 2, refuses: true}
 	var conns []net.Conn
 	for range 3 {

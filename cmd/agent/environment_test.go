@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestApplicationFindsItsShardInTheEnvironment(t *testing.T) {
+func TestEnvironmentNamesTheApplicationsShard(t *testing.T) {
 	held := []gate.SlotToken{{Slot: "shards.deployment.web.11", Token: "4711"}}
 	exec := api.DefaultExecArgs()
 	exec.Container, exec.Shards = "app", 12
@@ -28,7 +28,7 @@ func TestApplicationFindsItsShardInTheEnvironment(t *testing.T) {
 	assert.Len(t, cfg.Env([]gate.SlotToken{{Slot: "lock.a", Token: "1"}}), 2)
 }
 
-func TestAgentCountsItsShardsByItsSlots(t *testing.T) {
+func TestAgentDerivesShardCountFromItsSlots(t *testing.T) {
 	run := api.DefaultRunArgs()
 	run.Slots, run.Any, run.Readiness = api.Claim{Kind: api.Shards, Size: 3}.Slots(api.Workload{Group: "apps", Kind: "Deployment", Name: "web"}), true, api.ReadinessAll
 	s, err := parseRun(run.Args()[1:], func(string) string { return "" })

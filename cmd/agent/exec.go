@@ -24,9 +24,9 @@ import (
 )
 
 func execCommand(_ context.Context, args []string) (int, error) {
-	// The shim's memory counts in the application's limit, so the shim collects
-	// garbage early and has few threads. Two threads run Go, because one may hang in
-	// the application's exec, and the watchdog must not hang with it.
+	// The memory of the shim counts against the application's limit. So the shim collects
+	// garbage early, and has few threads. Two threads run Go code, because one of them may hang
+	// in the application's exec, and the watchdog must go on.
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(2)
 
@@ -50,8 +50,8 @@ func execConfig(args []string) (shim.Config, error) {
 		Container: e.Container,
 		Socket:    e.Socket,
 		Command:   append(image.Command, child...),
-		// For the shim, the values "restart" and "end" of on-loss are the same: the shim
-		// ends the container. The kubelet decides whether the container starts again.
+		// For the shim, the values "restart" and "end" of on-loss mean the same: the shim ends
+		// the container. The kubelet decides whether the container starts again.
 		StandBy:    e.OnLoss == api.OnLossStandby,
 		MaySkip:    e.OnBusy == api.OnBusySkip || e.MayBeDone,
 		MayEndWait: e.WaitAtMost > 0,
@@ -75,7 +75,7 @@ func execConfig(args []string) (shim.Config, error) {
 	return cfg, nil
 }
 
-// onThisPlatform picks the image's command for this architecture.
+// onThisPlatform returns the image's command for this architecture.
 func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 	image, ok := all.For(runtime.GOARCH)
 	if !ok && all != nil {
@@ -84,8 +84,8 @@ func onThisPlatform(all api.Platforms) (api.PlatformCommand, error) {
 	return image, nil
 }
 
-// hook returns the command of a hook: the container's own command, or else this program
-// in the role "handle". If the container has no such hook, the result is nil.
+// hook returns the command of a hook: the command that the container declares, or this program
+// in the role "handle". If the container declares no such hook, the result is nil.
 func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	switch {
 	case h == nil:
@@ -105,9 +105,9 @@ func hook(name string, h *api.Handler) (*shim.Hook, error) {
 	}, nil
 }
 
-// stopSignal reads an image's STOPSIGNAL or a lifecycle.stopSignal, and refuses signals
-// that the shim does not receive. The Go runtime keeps some signals for itself, and
-// SIGCHLD reports the child's end. The shim could never pass such a stop signal on.
+// stopSignal reads an image's STOPSIGNAL or a lifecycle.stopSignal. Some signals are refused,
+// because the shim cannot receive them, and so could not pass them on. The Go runtime uses some
+// signals itself, and SIGCHLD reports the child's end.
 func stopSignal(s string) (syscall.Signal, error) {
 	sig, err := parseSignal(s)
 	if slices.Contains([]syscall.Signal{unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34}, sig) {
@@ -116,8 +116,9 @@ func stopSignal(s string) (syscall.Signal, error) {
 	return sig, err
 }
 
-// parseSignal reads a name with or without its prefix (SIGQUIT, QUIT), a number (3), and
-// an offset (SIGRTMIN+3, SIGRTMAX-3). Second names (SIGCLD, SIGIOT, SIGPOLL) are read, too.
+// parseSignal reads a name with or without its prefix (SIGQUIT, QUIT), a number (3), or an
+// offset (SIGRTMIN+3, SIGRTMAX-3). Alternative names (SIGCLD, SIGIOT, SIGPOLL) are accepted,
+// too.
 func parseSignal(s string) (syscall.Signal, error) {
 	const rtmin, rtmax = 34, 64 // as container runtimes and glibc count them (musl has 35)
 	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n > 0 && n <= rtmax {
@@ -152,8 +153,8 @@ func parseSignal(s string) (syscall.Signal, error) {
 	return 0, fmt.Errorf("agent exec: -stop-signal %q", s)
 }
 
-// environment returns the variables that an application finds while its pod holds.
-// The argument shards is the number of shards of the pod's work; zero for other claims.
+// environment returns the variables that an application gets while its pod holds. The argument
+// shards is the number of shards into which the work is divided; zero for other claims.
 func environment(slots []gate.SlotToken, shards int) []string {
 	var names, tokens []string
 	for _, s := range slots {

@@ -16,22 +16,22 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// opened is a gate, with the functions that run and close it.
+// opened is an open gate, with the functions that run and close it.
 type opened struct {
 	agent.Gate
 	run   func(ctx context.Context) error
 	close func() error
-	// asides is nil if no shim can run commands.
+	// asides runs commands beside children; nil for a gate without shims.
 	asides agent.Asides
-	// granted reports whether a shim of the container had a grant of the hold. A gate
-	// without shims has no such function.
+	// granted reports whether a shim of the container had a grant of the hold; nil for a gate
+	// without shims.
 	granted func(container, hold string) bool
-	// dismiss ends a waiting shim. A gate without shims has no such function.
+	// dismiss orders a waiting shim to end without a child; nil for a gate without shims.
 	dismiss func(gate.ShimID, gate.Dismiss) error
 }
 
-// openGate opens the gate. If the agent is stopped while it waits for another agent
-// process to end, openGate returns no gate and no error.
+// openGate opens the gate, and may wait until another agent process of the pod has ended. If
+// the agent is stopped during that wait, openGate returns neither a gate nor an error.
 func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *slog.Logger) (opened, error) {
 	if s.Gate == api.GateReadiness {
 		g := standin.NewReadiness(host.Now)

@@ -22,9 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// handleCommand carries out one lifecycle hook without a command, as the kubelet
-// would. The hook has a process of its own, so that the shim neither waits for the hook nor
-// needs more memory.
+// handleCommand carries out one lifecycle hook that is not a command, as the kubelet would. The
+// hook runs in a separate process, so that the shim neither waits for it nor needs more memory.
 func handleCommand(ctx context.Context, args []string) (int, error) {
 	var h api.Handler
 	if len(args) != 1 {
@@ -51,14 +50,14 @@ func handle(ctx context.Context, h api.Handler, podIP string) error {
 		}
 		return ctx.Err()
 	case h.TCPSocket != nil:
-		// Kubernetes accepts a tcpSocket hook, but has never carried one out. So the hook
-		// fails here, as it does in the kubelet.
+		// Kubernetes accepts a tcpSocket hook, but the kubelet has never carried one out. So
+		// the hook fails here, as it does in the kubelet.
 		return errors.New("invalid handler: tcpSocket")
 	}
 	return errors.New("invalid handler")
 }
 
-// hookBody bounds the bytes that the agent reads of an answer, as the kubelet does.
+// hookBody bounds the bytes of an answer that the agent reads, as in the kubelet.
 const hookBody = 10 << 10
 
 // httpHook sends a request and waits for an answer. Any answer is a success.
@@ -70,7 +69,7 @@ func httpHook(ctx context.Context, get api.HTTPGetAction, podIP string) error {
 	}
 	page, err := url.Parse(get.Path)
 	if err != nil {
-		page = &url.URL{Path: get.Path} // unchanged, because the hook's author wrote it so
+		page = &url.URL{Path: get.Path} // the path stays as the author of the hook wrote it
 	}
 	page.Scheme = cmp.Or(strings.ToLower(get.Scheme), "http")
 	page.Host = net.JoinHostPort(host, strconv.Itoa(get.Port))
@@ -103,8 +102,8 @@ func do(client *http.Client, request *http.Request) error {
 	return nil
 }
 
-// headersOf adds the kubelet's default headers. An empty Accept header removes the
-// default Accept header.
+// headersOf returns the headers of the list, with the kubelet's default headers. An empty
+// Accept header removes the default Accept header.
 func headersOf(list []api.HTTPHeader) http.Header {
 	headers := http.Header{}
 	for _, h := range list {

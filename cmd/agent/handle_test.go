@@ -17,13 +17,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// asked is a request that a server got.
+// asked is a request that the server has received.
 type asked struct {
 	*http.Request
 	port int
 }
 
-// answering starts a server that gives each request the answer, and notes the request.
+// answering starts a server that answers each request by the handler, and passes the request to
+// the test.
 func answering(t *testing.T, tls bool, answer http.HandlerFunc) (port int, requests chan asked) {
 	t.Helper()
 	requests = make(chan asked, 10)
@@ -84,8 +85,7 @@ func TestHTTPSHookIgnoresTheCertificate(t *testing.T) {
 	h := api.Handler{HTTPGet: &api.HTTPGetAction{Port: port, Scheme: "HTTPS"}}
 	require.NoError(t, handle(t.Context(), h, loopback))
 	assert.NotNil(t, (<-requests).TLS)
-	// If a server speaks only HTTP, the hook repeats the request by HTTP, without
-	// credentials.
+	// A server that speaks only HTTP gets the request again by HTTP, without credentials.
 	port, requests = answering(t, false, status(200))
 	h.HTTPGet.Port = port
 	h.HTTPGet.HTTPHeaders = []api.HTTPHeader{{Name: "Authorization", Value: "secret"}}

@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// installCommand carries out the agent's postStart hook. The kubelet starts no gated
-// container before the hook has ended.
+// installCommand runs as the postStart hook of the agent's container. The kubelet starts no
+// gated container before the hook has ended.
 func installCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent install", flag.ContinueOnError)
 	to := flags.String("to", api.AgentBinary, "where the binary is copied to")
@@ -32,10 +32,10 @@ func installCommand(_ context.Context, args []string) (int, error) {
 	return 0, nil
 }
 
-// prepare makes the directories and the binary that the gate needs in the shared
-// volume. The kubelet waits for the hook, which calls prepare. The agent calls prepare,
-// too, because a kubelet that restarts before the hook never runs the hook. Two
-// concurrent calls do the work only once.
+// prepare creates the directories and the binary that the gate needs in the shared volume. The
+// hook calls prepare, and the kubelet waits for that. The agent also calls prepare, because a
+// kubelet that restarts before the hook never runs the hook. Two concurrent calls do the work
+// only once.
 func prepare(runDir, binary string) error {
 	if err := install.Dirs(runDir, filepath.Join(runDir, desk.GrantedDir)); err != nil || binary == "" {
 		return err
@@ -47,8 +47,8 @@ func prepare(runDir, binary string) error {
 	if _, absent := os.Stat(binary); absent != nil {
 		return err
 	}
-	// The present binary works, even if it has another version. If the agent ended here,
-	// the agent would give up a slot.
+	// The binary in the volume works, even if its version differs. If the agent ended here, it
+	// would give up a slot.
 	fmt.Fprintf(os.Stderr, "metaparticle: goes on with the binary that is there: %v\n", err)
 	return nil
 }

@@ -20,13 +20,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// localIdle is the time for which an idle connection of a program stays open. A program may
-// send a heartbeat every 30 s over one connection.
+// localIdle is how long an idle connection of a program stays open. A program may send a
+// heartbeat every 30 s over the same connection.
 const localIdle = 2 * time.Minute
 
 // mostPrograms bounds the connections to the port of the local API, and those to its socket.
-// Each takes about 30 KiB of the container's limit of 64 MiB. A new connection beyond the bound
-// is refused, because an older connection may keep a hold.
+// Each connection takes about 30 KiB of the container's limit of 64 MiB. The server refuses a
+// new connection beyond the bound, because an older connection may keep a hold.
 const mostPrograms = 512
 
 // localCommand serves the local API in a sidecar, until the kubelet stops it.
@@ -42,10 +42,10 @@ func localCommand(ctx context.Context, args []string) (int, error) {
 	return 0, nil
 }
 
-// serveLocal puts the local API together.
+// serveLocal serves the local API until stop is closed, or until ctx ends.
 func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) error {
 	out := newLines(os.Stderr)
-	// The error of flush is ignored, because no log is left to report it.
+	// No log is left in which an error of flush could be reported.
 	defer func() { _ = out.flush() }()
 	client, err := newClient(os.Getenv(api.PodNamespaceEnv), a.Credentials)
 	if err != nil {
@@ -76,12 +76,12 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	return serves.Run(ctx, stop)
 }
 
-// anyUser lets the programs of every user call by the socket. Only containers that mount the
-// volume find the socket.
+// anyUser lets programs of any user connect to the socket. Only containers that mount the
+// volume can find the socket.
 const anyUser = 0o666
 
-// listenLocal serves the local API at its socket and its port until ctx ends. The port comes last,
-// because "agent ready" waits for the port, and the program may call by the socket.
+// listenLocal serves the local API at its socket and its port until ctx ends. The port opens
+// last, because "agent ready" waits for it, and the program may use the socket.
 func listenLocal(ctx context.Context, a api.LocalArgs, handler http.Handler) error {
 	if a.Socket != "" {
 		l, err := host.Socket("unix", a.Socket, anyUser)
@@ -101,14 +101,14 @@ func listenLocal(ctx context.Context, a api.LocalArgs, handler http.Handler) err
 		case err == nil:
 			answer(ctx, l, handler, ofPort)
 		case address == "127.0.0.1" || errors.Is(err, syscall.EADDRINUSE):
-			return err // any other error means that the pod has no address of IPv6
+			return err // any other error means that the pod has no IPv6 address
 		}
 	}
 	return nil
 }
 
-// answer answers the connections of a listener until ctx ends. A stream stays open for as long as
-// the program follows it, so no timeout bounds a whole answer.
+// answer serves the connections of a listener until ctx ends. A stream stays open for as long
+// as the program follows it, so no timeout bounds a whole answer.
 func answer(ctx context.Context, l net.Listener, handler http.Handler, bound *crowd) {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: localIdle, MaxHeaderBytes: scrapeHeader,

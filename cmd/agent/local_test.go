@@ -28,8 +28,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// lockServer serves the Lease of one lock, which only the agent changes. So a watch sends
-// nothing.
+// lockServer serves the Lease of one lock. Only the agent changes this Lease, so a watch
+// delivers no event.
 type lockServer struct {
 	mu      sync.Mutex
 	lease   map[string]any
@@ -81,14 +81,14 @@ func (s *lockServer) answer(w http.ResponseWriter) {
 	_ = json.NewEncoder(w).Encode(s.lease)
 }
 
-// holder returns the holder that the Lease names.
+// holder returns the holder in the Lease.
 func (s *lockServer) holder() any {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lease["spec"].(map[string]any)["holderIdentity"]
 }
 
-// freePort returns a port of the loopback addresses on which nothing listens.
+// freePort returns a port on which no process listens, neither by IPv4 nor by IPv6.
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -99,7 +99,7 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// start starts the local API at the port, with further arguments.
+// start starts the local API at the port. The arguments more are added.
 func (s *lockServer) start(t *testing.T, port string, output *bytes.Buffer, more ...string) *exec.Cmd {
 	t.Helper()
 	host, of, err := net.SplitHostPort(s.address)
@@ -118,7 +118,7 @@ func ask(ctx context.Context, t *testing.T, method, url string) (code int, body 
 	return askBy(ctx, t, http.DefaultClient, method, url)
 }
 
-// bySocket returns a client that calls by the socket, whatever the host of the URL.
+// bySocket returns a client that connects to the socket, whatever the host of the URL.
 func bySocket(t *testing.T, socket string) *http.Client {
 	t.Helper()
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -162,7 +162,7 @@ func TestLocalRoleHoldsAndReleasesForAProgram(t *testing.T) {
 	require.NoError(t, c.Wait(), output.String())
 }
 
-func TestLocalRoleServesTheSocketAlone(t *testing.T) {
+func TestLocalRoleMayServeOnlyTheSocket(t *testing.T) {
 	s, socket := newLockServer(t), filepath.Join(t.TempDir(), "api.sock")
 	require.NoError(t, os.WriteFile(socket, nil, 0o600)) // an earlier agent left its socket
 	var output bytes.Buffer
@@ -182,7 +182,7 @@ func TestLocalRoleServesTheSocketAlone(t *testing.T) {
 	require.NoError(t, c.Wait(), output.String())
 }
 
-// listeners returns the sockets of TCP on which the process listens.
+// listeners returns the TCP sockets on which the process listens.
 func listeners(t *testing.T, pid int) (found []string) {
 	t.Helper()
 	own := map[string]bool{}
@@ -200,7 +200,8 @@ func listeners(t *testing.T, pid int) (found []string) {
 		text, err := os.ReadFile(dir + table)
 		require.NoError(t, err)
 		for line := range strings.Lines(string(text)) {
-			// The fields are the number, both addresses, the state (0A listens), and further on the inode.
+			// The fields are the number, both addresses, the state (0A means listening), and,
+			// further right, the inode.
 			if fields := strings.Fields(line); len(fields) > 9 && fields[3] == "0A" && own[fields[9]] {
 				found = append(found, fields[1])
 			}
@@ -223,7 +224,7 @@ func TestPortAndSocketServeTheSameHolds(t *testing.T) {
 	require.NoError(t, c.Wait(), output.String())
 }
 
-func TestFullSocketLeavesThePortFree(t *testing.T) {
+func TestConnectionLimitOfSocketLeavesThePortUsable(t *testing.T) {
 	port, socket := freePort(t), filepath.Join(t.TempDir(), "api.sock")
 	a := api.DefaultLocalArgs()
 	a.Port, _ = strconv.Atoi(port)
@@ -243,7 +244,7 @@ func TestFullSocketLeavesThePortFree(t *testing.T) {
 	assert.Equal(t, http.StatusNoContent, code)
 }
 
-func TestLocalRoleEndsWhereAnotherProcessListens(t *testing.T) {
+func TestLocalRoleFailsIfItsPortIsTaken(t *testing.T) {
 	s := newLockServer(t)
 	var output bytes.Buffer
 	_, port, err := net.SplitHostPort(s.address)

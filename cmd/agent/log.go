@@ -13,25 +13,25 @@ import (
 )
 
 const (
-	// mostLines bounds the lines that wait to be written. A busy minute has about so many
-	// lines. With half a kilobyte each, they take 128 KiB of memory.
+	// mostLines bounds the lines that wait. A busy minute has about as many lines. With half a
+	// kilobyte each, they take 128 KiB of memory.
 	mostLines = 256
-	// parting bounds the time for which an ending agent waits until its last lines
-	// are written. A living reader takes them within milliseconds.
+	// parting bounds the time for which an ending agent waits until its last lines are written.
+	// A reader that works takes them within milliseconds.
 	parting = time.Second
 )
 
-// lines writes whole lines from a goroutine of its own, and drops lines for which the
-// queue has no room. If the container runtime stops reading (a full disk, a stopped
-// containerd), the pipe behind stderr fills up. No renewal may wait for that pipe.
+// lines writes whole lines in a separate goroutine, and drops lines for which the queue has no
+// room. If the container runtime does not read (a full disk, a stopped containerd), the pipe
+// behind stderr fills up. No renewal may wait for that pipe.
 type lines struct {
 	to      io.Writer
 	queue   chan line
 	dropped atomic.Int64
 }
 
-// line is one line of the log, or a request of flush. A request has no text, but a channel,
-// which is closed once all earlier lines are written.
+// line is one line of the log, or a request of flush. A request has no text, but a channel that
+// is closed once all earlier lines are written.
 type line struct {
 	text    []byte
 	written chan<- struct{}

@@ -26,7 +26,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// commands return the exit code, and an error to be shown, if any.
+// commands has the function of each role. The function returns the exit code, and the error to
+// print, if any.
 var commands = map[string]func(ctx context.Context, args []string) (int, error){
 	api.InstallRole: installCommand,
 	api.RunRole:     runCommand,
@@ -43,8 +44,8 @@ var commands = map[string]func(ctx context.Context, args []string) (int, error){
 }
 
 func main() {
-	// The table of a memory profile takes a megabyte and a half, and nobody reads
-	// the profile.
+	// The table of a memory profile would take a megabyte and a half, and nobody reads the
+	// profile.
 	runtime.MemProfileRate = 0
 	os.Exit(run(context.Background(), os.Args[1:]))
 }

@@ -21,8 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
-// The scripts run the real program. Children are small programs of the system
-// and those registered here.
+// The scripts run the real program. The children are small programs of the system, and the
+// functions registered here.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"agent":    agentOfScripts,
@@ -47,8 +47,8 @@ func agentOfScripts() {
 	os.Exit(shim.Exec(cfg))
 }
 
-// leapsOf returns the leaps of a simulated wall clock. Each line of the file moves that
-// clock by a duration.
+// leapsOf returns the leaps of a fake wall clock. Each line of the file moves that clock by a
+// duration.
 func leapsOf(path string) *host.Leaps {
 	var ahead atomic.Int64
 	l := host.LeapsOf(host.Now, func() time.Duration { return time.Duration(time.Now().UnixNano() + ahead.Load()) })
@@ -69,13 +69,14 @@ func leapsOf(path string) *host.Leaps {
 	return l
 }
 
-// TestScripts runs the scripts in testdata. Scripts that need PID namespaces or
-// other users run only as root, by the condition [root].
+// TestScripts runs the scripts in testdata. The parts that need PID namespaces or other users
+// run only as root, by the condition [root].
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	heedSignals(t)
-	// The Go runtime raises its own soft limit of open files to the hard limit. Here the soft
-	// limit is lower, so that limits.txtar shows whether a child gets the original limit.
+	// The Go runtime raises the soft limit of open files of this process to the hard limit.
+	// Here the soft limit is lower, so limits.txtar shows whether a child gets the original
+	// limit.
 	var before syscall.Rlimit
 	require.NoError(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &before))
 	t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &before) })
@@ -98,9 +99,9 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// heedSignals restores the default disposition of signals that a runner may ignore
-// (nohup, a background job), for the processes that the test starts. An exec resets
-// handlers, but keeps ignored signals ignored.
+// heedSignals restores the default handling of signals for the processes that the test starts.
+// The test's own parent may ignore signals (nohup, a background job). An exec resets handlers,
+// but keeps ignored signals ignored.
 func heedSignals(t *testing.T) {
 	t.Helper()
 	unheard := make(chan os.Signal, 1)
@@ -120,7 +121,7 @@ func openTempDir(t *testing.T) string {
 	return dir
 }
 
-// stubborn ignores every signal that it can, prints a line, and runs on.
+// stubborn acts as a child that ignores every signal that it can, prints a line, and runs on.
 func stubborn() {
 	for n := syscall.Signal(1); n <= 64; n++ {
 		if n != syscall.SIGCHLD && n != syscall.SIGURG {
@@ -131,7 +132,7 @@ func stubborn() {
 	<-context.Background().Done()
 }
 
-// large has many pages, which take the kernel a while to free.
+// large acts as a child with many pages, which the kernel needs a while to free.
 func large() {
 	const size = 1 << 30
 	b := make([]byte, size)

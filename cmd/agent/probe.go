@@ -21,12 +21,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// probePatience bounds the wait for the agent's answer to a probe with a command. The
-// agent answers at once whether to run the command. The shortest timeout of a probe is one
-// second, so half of that is left for the command.
+// probePatience bounds the wait for the agent's answer if the probe has a command. The agent
+// answers at once whether the command must run. The shortest timeout of a probe is one second,
+// so half of it is left for the command.
 const probePatience = 500 * time.Millisecond
 
-// asker is an exec probe, as the kubelet runs one in a gated container.
+// asker carries out one exec probe, which the kubelet runs in a gated container.
 type asker struct {
 	probe   string
 	path    string
@@ -34,10 +34,11 @@ type asker struct {
 	command []string
 }
 
-// probeCommand asks the agent, and runs the application's own command if the agent says
-// so. The kubelet gets the exit code and the output.
+// probeCommand requests the agent's answer, and runs the command of the probe if the answer
+// demands it. The kubelet gets the exit code and the output.
 func probeCommand(ctx context.Context, args []string) (int, error) {
-	// This process runs once in each period of the probe, within the application's limits.
+	// The kubelet starts this process once in each period of the probe, within the
+	// application's limits.
 	runtime.GOMAXPROCS(1)
 	a, err := parseProbe(args)
 	if err != nil {
@@ -78,8 +79,8 @@ func parseProbe(args []string) (*asker, error) {
 	}, nil
 }
 
-// ask requests the agent's verdict. Without a command, the agent carries out the
-// probe before it answers. So this request may take as long as the kubelet waits.
+// ask requests the agent's answer. For a probe without a command, the agent carries out the
+// probe before it answers. So that request may take as long as the kubelet waits.
 func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	if len(a.command) > 0 {
 		a.client.Timeout = probePatience
@@ -91,9 +92,9 @@ func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	return a.client.Do(request)
 }
 
-// unanswered judges a probe that the agent has not answered, so it is unknown whether a
-// child runs. The liveness probe passes, because the shim's watchdog still guards the
-// child. The readiness probe fails, so that no Service sends requests to the pod.
+// unanswered decides a probe that the agent has not answered, so that nobody knows whether a
+// child runs. The liveness probe passes, because the shim's watchdog still guards the child.
+// The readiness probe fails, so that no Service sends requests to the pod.
 func (a *asker) unanswered(err error) (int, error) {
 	if a.probe == api.LivenessProbe {
 		return 0, nil
@@ -101,21 +102,20 @@ func (a *asker) unanswered(err error) (int, error) {
 	return 1, fmt.Errorf("ask the agent: %w", err)
 }
 
-// become replaces this process by the command.
+// become replaces this process by the command of the probe.
 func (a *asker) become() (int, error) {
 	path, err := host.LookPath(a.command[0], os.Getenv("PATH"))
 	if err == nil {
 		err = fmt.Errorf("start %s: %w", path, syscall.Exec(path, a.command, os.Environ()))
 	}
-	// The kubelet ignores a probe whose command cannot be run, so this probe
-	// passes.
+	// The kubelet ignores a probe whose command cannot be run, so the probe passes.
 	return 0, err
 }
 
 // run runs the command, and reports its outcome to the agent.
 func (a *asker) run(ctx context.Context, child string) (int, error) {
-	// At the timeout, the kubelet kills only this process. The end of the thread
-	// that started the command then kills the command (Pdeathsig).
+	// At the timeout, the kubelet kills only this process. Because of Pdeathsig, the kernel
+	// then kills the command when the thread that started it ends.
 	runtime.LockOSThread()
 	path, err := host.LookPath(a.command[0], os.Getenv("PATH"))
 	if err != nil {
@@ -142,7 +142,7 @@ func (a *asker) run(ctx context.Context, child string) (int, error) {
 		return code, err
 	}
 	request.Header.Set(probe.ChildHeader, child)
-	// A lost outcome does little harm, because the next probe sends its own outcome.
+	// A lost result does little harm, because the next probe sends its own result.
 	if response, err := a.client.Do(request); err == nil {
 		response.Body.Close()
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// prober answers exec probes in a script. The monitor is real, and its child is the one
-// that the script sets.
+// prober answers the exec probes of a script. The monitor is real, and the script decides which
+// child it has.
 type prober struct {
 	monitor *probe.Monitor
 	verdict probe.Result
@@ -72,7 +72,7 @@ func init() {
 
 func proberCommand(ts *testscript.TestScript, _ bool, args []string) {
 	w := worldOf(ts)
-	// With thresholds of one and without a period, each outcome counts.
+	// With thresholds of one, and without a period, each result counts.
 	p := &api.Probe{TimeoutSeconds: 2, SuccessThreshold: 1, FailureThreshold: 1}
 	p.TCPSocket = &api.TCPSocketAction{Port: 1}
 	if len(args) > 1 && args[1] == "exec" {

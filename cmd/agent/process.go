@@ -13,16 +13,16 @@ import (
 	"syscall"
 )
 
-// saveMemory prepares a process that runs beside an application, and mostly waits. So memory
-// matters more than speed: garbage is collected early, and one thread runs Go.
+// saveMemory saves memory rather than time, because the process runs beside an application, and
+// mostly waits. Garbage is collected early, and one thread runs Go code.
 func saveMemory() {
 	debug.SetGCPercent(20)
 	runtime.GOMAXPROCS(1)
 }
 
-// toldToStop returns a channel that SIGTERM closes. The kubelet sends SIGTERM to a sidecar after
-// the application's containers have ended, or when the pod's grace is over. A second signal has
-// no further effect.
+// toldToStop returns a channel that is closed at the first SIGTERM. The kubelet sends SIGTERM
+// to a sidecar after the application's containers have ended, or when the pod's grace is over.
+// A second signal has no further effect.
 func toldToStop() <-chan struct{} {
 	stop := make(chan struct{})
 	signals := make(chan os.Signal, 1)
@@ -34,9 +34,9 @@ func toldToStop() <-chan struct{} {
 	return stop
 }
 
-// newRandom returns a source of randomness that no other process has.
+// newRandom returns a source of randomness with a random seed.
 func newRandom() rand.Source {
 	var seed [32]byte
-	_, _ = crand.Read(seed[:]) // never fails
+	_, _ = crand.Read(seed[:]) // this read never fails
 	return rand.NewChaCha8(seed)
 }

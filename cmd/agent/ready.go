@@ -14,16 +14,17 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// readyWithin bounds the wait for the local API. Its server listens before its first request,
-// so a longer wait means that another process has the port, or that the socket cannot be made.
+// readyWithin bounds the wait for the local API. Its server listens before it sends its first
+// request. So a longer wait means that another process has the port, or that the socket cannot
+// be created.
 const readyWithin = 30 * time.Second
 
-// readyAgain is the pause between two attempts to connect. Neither a port nor a socket tells
-// anybody that a process begins to listen.
+// readyAgain is the pause between two attempts to connect. A process cannot wait for another
+// process to listen on a port or a socket, so it polls.
 const readyAgain = 5 * time.Millisecond
 
 // readyCommand runs as the postStart hook of the local API's sidecar. The kubelet starts no
-// further container before the hook has ended, so the program finds the local API.
+// further container before the hook has ended, so the program always finds the local API.
 func readyCommand(ctx context.Context, args []string) (int, error) {
 	network, address := "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(api.LocalPort))
 	if len(args) > 0 {

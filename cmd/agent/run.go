@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// runSettings are the arguments of the run role, and the settings derived from them and
+// runSettings has the arguments of the role "run", and the settings that follow from them and
 // from the environment.
 type runSettings struct {
 	api.RunArgs
@@ -65,7 +65,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	return runSettings{RunArgs: r, namespace: env(api.PodNamespaceEnv), config: c}, err
 }
 
-// ownShard returns the Lease of the one shard that the pod takes.
+// ownShard returns the slots without those of other shards: the one Lease that the pod takes.
 func ownShard(slots []string, shard string) []string {
 	return slices.DeleteFunc(slots, func(slot string) bool {
 		_, n, _ := api.ReadShard(slot)
@@ -73,10 +73,10 @@ func ownShard(slots []string, shard string) []string {
 	})
 }
 
-// run puts the agent together. The end of one part ends all parts.
+// run runs all parts of the agent. When one part ends, all parts end.
 func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	log, out := s.logger(os.Stderr)
-	// The error of flush is ignored, because no log is left to report it.
+	// No log is left in which an error of flush could be reported.
 	defer func() { _ = out.flush() }()
 	if s.Gate != api.GateReadiness {
 		if err := prepare(s.RunDir, s.Install); err != nil {
@@ -105,9 +105,9 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 	defer leaps.Close()
 	c.Leaps = leaps.Watch(ctx)
 	c.Random = newRandom()
-	// By itself the Go runtime collects garbage only after a megabyte of new objects. Most of
-	// that megabyte would stay in use, because living objects are spread over its pages. So
-	// the agent collects garbage each time that its work pauses.
+	// By itself, the Go runtime collects garbage only after a megabyte of new objects. Most of
+	// that megabyte would stay in use, because living objects are spread over its pages. So the
+	// agent also collects garbage each time that its work pauses.
 	c.Calm = runtime.GC
 	if len(c.Ports) > 0 && c.Readiness == api.ReadinessForward {
 		c.Forwarder = forward.New(forward.Config{Ports: c.Ports, Self: []string{c.PodIP}, Hold: c.LeaseDuration})
@@ -131,7 +131,7 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 }
 
 // passYields passes each request to yield on to the agent, until ctx ends. With the gate
-// "readiness", the request to stop is a request to yield, too.
+// "readiness", a stop signal counts as a request to yield, too.
 func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan struct{}, yields <-chan os.Signal) {
 	if s.Gate != api.GateReadiness {
 		stop = nil // with other gates, the agent waits for the end of the application
@@ -149,7 +149,7 @@ func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan
 	}
 }
 
-// logger returns a log that never blocks, and its writer.
+// logger returns a log whose lines never block the caller, and the writer of that log.
 func (s runSettings) logger(to io.Writer) (*slog.Logger, *lines) {
 	level := slog.LevelInfo
 	if s.Verbose {

@@ -33,14 +33,14 @@ import (
 //	shim [-pid1 -tty -uid N -caps NAMES -container C] NAME [exec's flags] -- COMMAND…
 //	grant SHIM HOLD DEADLINE DRAIN KILL [SLOT=TOKEN…]   DEADLINE from now
 //	drain SHIM GRACE [REASON]
-//	dismiss SHIM CODE [REASON]        ask a waiting shim to end without its child
+//	dismiss SHIM CODE [REASON]        order a waiting shim to end without a child
 //	end SHIM GRACE [REASON]           as drain, and the container ends
 //	aside SHIM TIMEOUT COMMAND…       run a command beside the child, and print its result
 //	report SHIM KEY=VALUE…            wait until the shim's last report has these values
-//	says SHIM REGEXP                  wait until the output matches; ! says: it must not match
+//	says SHIM REGEXP, ! says …        wait until the output matches; require that it does not
 //	types SHIM TEXT                   type on the shim's terminal
-//	signal SHIM SIGNAL                send a signal to the shim alone
-//	freeze SHIM, thaw SHIM            stop the shim alone, or continue it
+//	signal SHIM SIGNAL                send a signal to the shim only
+//	freeze SHIM, thaw SHIM            stop only the shim, or continue it
 //	leap SHIM DURATION                move the wall clock of the shim by the duration
 //	answer SHIM HOLD DEADLINE         send a grant that answers the shim's last leap
 //	stands SHIM, ! stands SHIM        wait until all of its processes are stopped, or none
@@ -92,9 +92,9 @@ var commandsOfScripts = map[string]func(ts *testscript.TestScript, neg bool, arg
 	"hang": hang,
 }
 
-// hang takes a file lease (fcntl), as file servers do. The kernel lets a process that
-// opens the file wait until the file lease is given back, but for 45 s at most. No
-// script waits so long.
+// hang takes a file lease (fcntl), as file servers do. The kernel makes a process that opens
+// the file wait until the lease is given back, but for 45 s at most. No script waits for so
+// long.
 func hang(ts *testscript.TestScript, _ bool, args []string) {
 	f, err := os.Open(ts.MkAbs(args[0]))
 	ts.Check(err)
@@ -143,8 +143,7 @@ func shimCommand(ts *testscript.TestScript, _ bool, args []string) {
 	if o.container == "" {
 		o.container = args[0]
 	}
-	// The shim's binary is a copy that every user may execute, installed as in a
-	// pod.
+	// The shim runs a copy of the binary that every user may execute, installed as in a pod.
 	if _, err := os.Stat(filepath.Join(w.env.WorkDir, "bin", "agent")); err != nil {
 		ts.Check(ts.Exec("agent", "install", "-to", "bin/agent", "-run", w.run))
 	}
@@ -278,8 +277,8 @@ func alive(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// dies waits until the kernel has torn down the processes that the shim killed at its
-// end. A shim that is PID 1 ends after them. A shim that is not PID 1 may end before them.
+// dies waits until the processes that the shim killed at its end are gone. If the shim is PID
+// 1, it ends after them. If not, it may end before them.
 func dies(ts *testscript.TestScript, _ bool, args []string) {
 	for _, pid := range worldOf(ts).alive(args[0]) {
 		fd, err := unix.PidfdOpen(pid, 0)

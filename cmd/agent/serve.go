@@ -16,25 +16,25 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// A scrape is one small answer, for which seconds are plenty. The timeouts also
-// bound how long a silent peer keeps its connection. The answer to a probe sets its
-// own timeout.
+// A scrape gets one small answer, for which a few seconds are enough. These timeouts also bound
+// how long a silent peer keeps its connection. The answer to a probe sets a separate timeout.
 const (
 	scrapeTimeout = 10 * time.Second
-	// headerTimeout bounds the arrival of a few hundred bytes, which a peer sends as soon
-	// as it has connected. One packet may be lost: TCP sends it again after a second.
+	// headerTimeout bounds the time until the header has arrived. A peer sends these few
+	// hundred bytes as soon as it has connected. One packet may be lost: TCP sends it again
+	// after a second.
 	headerTimeout = 2 * time.Second
 	scrapeHeader  = 4 << 10
 )
 
-// serve answers on the agent's port and on the socket of exec probes until ctx ends. A
-// failure costs the metrics and the probes, but never the slot.
+// serve answers on the agent's port, and on the socket of exec probes, until ctx ends. If serve
+// fails, metrics and probes are missing, but the slot is safe.
 func (s runSettings) serve(ctx context.Context, a *agent.Agent, log *slog.Logger) {
 	if s.Listen != "" {
 		mux := http.NewServeMux()
 		mux.Handle("/", a.Metrics().Handler())
 		mux.Handle("/probe/", a.Probes())
-		// The port may be in use, because the application may listen on any port.
+		// The port may be in use, because an application may listen on any port.
 		var listen net.ListenConfig
 		if l, err := listen.Listen(ctx, "tcp", s.Listen); err != nil {
 			log.Error("no metrics, nor answers to probes", "err", err)

@@ -12,9 +12,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// turnCommand gives the note "let-start" the name "let-start.before", each time that all
-// containers of a pod with the gate "pod" start. The command runs in the init container in
-// front of the agent.
+// turnCommand renames the note "let-start" to "let-start.before". The command runs in an init
+// container before the agent's container, each time that all containers of a pod with the gate
+// "pod" start.
 func turnCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent turn", flag.ContinueOnError)
 	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, flock and notes")

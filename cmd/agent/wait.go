@@ -18,15 +18,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// waitNotice delays the log line of a waiting pod. A pod that gets its slot at once
-// logs nothing.
+// waitNotice delays the line in the log which reports that the pod waits. A pod that gets its
+// slot before that logs nothing.
 const waitNotice = 10 * time.Second
 
-// exitTerminated is the exit code of a shell after SIGTERM.
+// exitTerminated is the exit code that a shell reports after SIGTERM.
 const exitTerminated = 128 + int(syscall.SIGTERM)
 
-// waitCommand runs in the last init container of a pod with the gate "pod", and
-// ends with code 0 once the slot is held.
+// waitCommand runs in the last init container of a pod with the gate "pod", and ends with code
+// 0 once the pod holds the slot.
 func waitCommand(ctx context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent wait", flag.ContinueOnError)
 	socket := flags.String("socket", api.WaitSocket, "the agent's socket")

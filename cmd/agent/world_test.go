@@ -24,14 +24,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// patience bounds every wait of a script. Even on a busy machine, only a bug makes a
-// script wait so long.
+// patience bounds every wait of a script. Only a bug makes a script wait for so long, even on a
+// busy machine.
 const patience = 20 * time.Second
 
 type worldKey struct{}
 
-// world is one script's pod: the shared directory, desks that act there one after
-// another, and shims with their children.
+// world is the pod of one script: the shared directory, desks that act there one after the
+// other, and shims with their children.
 type world struct {
 	env     *testscript.Env
 	run     string // the shared directory
@@ -55,9 +55,9 @@ type agentEnd struct {
 type shimProcess struct {
 	container string
 	cmd       *exec.Cmd
-	pid       int // of the shim itself
+	pid       int // the process id of the shim itself
 	output    bytes.Buffer
-	id        gate.ShimID // from its first report
+	id        gate.ShimID // the id in the shim's first report
 	report    gate.Report
 	heardBy   string
 	exited    *os.ProcessState
@@ -75,7 +75,8 @@ func newWorld(env *testscript.Env) *world {
 	return w
 }
 
-// change calls f, and wakes every call of until. The caller does not hold the mutex.
+// change calls f, and makes every call of until check its condition. The caller must not hold
+// the mutex.
 func (w *world) change(f func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -84,7 +85,8 @@ func (w *world) change(f func()) {
 	w.changed = make(chan struct{})
 }
 
-// until waits for the condition, and checks it after each change.
+// until waits until the condition is true, and checks it after each change. After the time
+// patience, the result is false.
 func (w *world) until(cond func() bool) bool {
 	late := time.After(patience)
 	for {
@@ -129,8 +131,8 @@ func (w *world) startAgent(name string) {
 	}()
 }
 
-// hear notes a report under its shim. An unknown id belongs to the container's first shim
-// that has not reported yet.
+// hear stores the report of a shim. If no shim has this id, the report belongs to the first
+// shim of the container that has not reported yet.
 func (w *world) hear(agent string, r gate.Report) {
 	for _, name := range w.order {
 		s := w.shims[name]
@@ -152,8 +154,9 @@ func (c collector) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// startShim runs the program: as PID 1 of a new namespace, or as another user, if the
-// script wants that. All its processes have the variable MARK in their environment.
+// startShim starts the program as a shim: as PID 1 of a new namespace, or as another user, if
+// the script demands that. All processes of the shim have the variable MARK in their
+// environment.
 func (w *world) startShim(name string, o shimOptions, args []string) error {
 	argv := append([]string{filepath.Join(w.env.WorkDir, "bin", "agent")}, args...)
 	if o.uid != "" {
@@ -164,8 +167,8 @@ func (w *world) startShim(name string, o shimOptions, args []string) error {
 		argv = append([]string{"setpriv", "--bounding-set", left, "--inh-caps", "-all"}, argv...)
 	}
 	if o.pid1 {
-		// If unshare were killed, the namespace would live on, but no script
-		// signals unshare.
+		// If a signal killed unshare, the namespace would live on. But no script sends a signal
+		// to unshare.
 		argv = append([]string{"unshare", "--pid", "--fork", "--mount-proc"}, argv...)
 	}
 	s := &shimProcess{container: o.container, cmd: exec.Command(argv[0], argv[1:]...)}
@@ -177,8 +180,7 @@ func (w *world) startShim(name string, o shimOptions, args []string) error {
 	}
 	s.cmd.Env = append(s.cmd.Env, "LEAPS="+leaps)
 	var err error
-	// The pipe is opened for reading and writing, so that neither end waits for the
-	// other.
+	// The pipe is opened for both reading and writing, so that neither end waits for the other.
 	if s.leaps, err = os.OpenFile(leaps, os.O_RDWR, 0); err != nil {
 		return err
 	}
@@ -197,8 +199,8 @@ func (w *world) startShim(name string, o shimOptions, args []string) error {
 		w.order = append(w.order, name)
 	})
 	go func() {
-		// cmd.Wait would wait for the descendants of a killed shim, which keep its output
-		// open.
+		// cmd.Wait would also wait for the descendants of a killed shim, because they keep its
+		// output open.
 		state, _ := s.cmd.Process.Wait()
 		w.change(func() { s.exited = state })
 	}()
@@ -233,7 +235,7 @@ type shimOptions struct {
 	container string
 	pid1      bool
 	uid       string
-	caps      string // the capabilities that are left; all if empty
+	caps      string // the capabilities that the shim keeps; if empty, the shim keeps all
 	tty       bool
 	path      string
 }
@@ -261,7 +263,7 @@ func (w *world) pidOf(s *shimProcess) int {
 	return s.pid
 }
 
-// idOf returns the id of a shim, once the shim has reported it.
+// idOf returns the id of a shim, once the shim has reported that id.
 func (w *world) idOf(s *shimProcess) gate.ShimID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -292,9 +294,9 @@ func (w *world) alive(name string) []int {
 	return found
 }
 
-// environ reads the environment of a process. During an execve(2), a process has a
-// program, but neither an environment nor a command line. So environ waits until
-// the execve(2) is over.
+// environ reads the environment of a process. During an execve(2), a process already has its
+// program, but neither an environment nor a command line. So environ waits until the execve(2)
+// is over.
 func environ(path string) ([]byte, error) {
 	dir := filepath.Dir(path)
 	for amidExec := true; amidExec; {
@@ -305,7 +307,7 @@ func environ(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// end ends the desks of a script, and then kills its remaining processes.
+// end ends the desks of the script, and then kills its remaining processes.
 func (w *world) end() {
 	for _, a := range w.agents {
 		a.cancel()

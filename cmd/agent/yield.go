@@ -18,11 +18,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// yieldSignal asks an agent to yield: to drain the application with its whole
-// grace, to release, and to stand by.
+// yieldSignal makes an agent yield: drain the application with its whole grace, release, and
+// stand by.
 const yieldSignal = syscall.SIGUSR1
 
-// yieldCommand lets a person ask for another holder:
+// yieldCommand lets a person request another holder:
 //
 //	kubectl exec POD -c metaparticle-agent -- /agent yield
 func yieldCommand(_ context.Context, args []string) (int, error) {
@@ -41,8 +41,8 @@ func yieldCommand(_ context.Context, args []string) (int, error) {
 	return 0, nil
 }
 
-// neighbour returns the agent's process in this container. The agent is PID 1, unless the
-// pod's containers share a process namespace, or use that of the node.
+// neighbour returns the process id of the agent in this container. The agent is PID 1, unless
+// the pod's containers share a process namespace, or use that of the node.
 func neighbour(proc string) (pid int, err error) {
 	here, err := os.Readlink(filepath.Join(proc, "self", "ns", "mnt"))
 	if err != nil {
@@ -55,7 +55,7 @@ func neighbour(proc string) (pid int, err error) {
 	for _, dir := range found {
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 		if args := bytes.Split(line, []byte{0}); err != nil || len(args) < 2 || string(args[1]) != api.RunRole {
-			continue // another process, or a process that has ended
+			continue // this is another process, or a process that has ended
 		}
 		if there, err := os.Readlink(filepath.Join(dir, "ns", "mnt")); err == nil && there == here {
 			return strconv.Atoi(filepath.Base(dir))

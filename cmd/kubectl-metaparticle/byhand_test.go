@@ -27,8 +27,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slotLease returns a Lease that enroll made. The agent of the pod holds it, unless the
-// pod is empty.
+// slotLease returns a Lease that enroll made. The agent of the pod holds the Lease, unless
+// the argument pod is empty.
 func slotLease(name, pod string, annotations map[string]string) *coordinationv1.Lease {
 	l := leaseOf(pod)
 	l.Name, l.UID, l.Labels = name, types.UID(name), map[string]string{api.ManagedLabel: "true"}
@@ -76,7 +76,7 @@ func newByHand(there ...client.Object) *byHand {
 	return &byHand{WithWatch: fake.NewClientBuilder().WithObjects(there...).Build()}
 }
 
-// carry runs a command, and returns its exit code as main does.
+// carry runs a command, and returns the exit code that main would return.
 func (b *byHand) carry(t *testing.T, f func(std stdio, c cluster) (int, error)) int {
 	t.Helper()
 	code, err := f(stdio{out: &b.out, err: &b.err}, cluster{WithWatch: b})
@@ -164,7 +164,7 @@ func waitsForItsTurn(p *corev1.Pod) {
 	p.Status.Conditions[0].Reason, p.Status.Conditions[0].Message = api.ReasonWaitsForItsTurn, "turn 2 comes later"
 }
 
-// A pod of the old version takes the slot, unless a person names a pod of the new version.
+// A pod of the old revision takes the slot, unless the command names a pod of the new revision.
 func TestYieldCommandSucceedsInAStalledRollout(t *testing.T) {
 	for to, next := range map[string]string{"": "c", "b": "b"} {
 		synctest.Test(t, func(t *testing.T) {

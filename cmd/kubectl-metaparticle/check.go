@@ -103,7 +103,7 @@ func (c connection) greet(ctx context.Context) (version.Info, time.Time, error) 
 	return info, now, err
 }
 
-// tell writes the findings. The exit code tells whether one of them failed.
+// tell writes the findings, and returns exitRefused if one of the checks failed.
 func tell(out io.Writer, findings []check.Finding, output string) (int, error) {
 	code := exitOK
 	if slices.ContainsFunc(findings, func(f check.Finding) bool { return f.Result == check.Failed }) {

@@ -61,12 +61,26 @@ func (c connection) open() (cluster, string, error) {
 	return cluster{WithWatch: withWatch, minor: minor(connection)}, namespace, nil
 }
 
+// unlimited returns the cluster with a client that sends requests as fast as the API server answers.
+func (c connection) unlimited() (cluster, error) {
+	connection, err := c.config()
+	if err != nil {
+		return cluster{}, fmt.Errorf("find the cluster: %w", err)
+	}
+	connection.QPS = -1
+	withWatch, err := client.NewWithWatch(connection, client.Options{Scheme: clientgoscheme.Scheme})
+	if err != nil {
+		return cluster{}, fmt.Errorf("reach the cluster: %w", err)
+	}
+	return cluster{WithWatch: withWatch}, nil
+}
+
 // loading returns the kubeconfig with the flags.
 func (c connection) loading() clientcmd.ClientConfig {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(c.rules, c.overrides)
 }
 
-// config returns what a client of the API server needs.
+// config returns the configuration of a client of the API server.
 func (c connection) config() (*rest.Config, error) { return c.loading().ClientConfig() }
 
 // begin parses a command's arguments, and opens the cluster. The third result has the

@@ -9,15 +9,15 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"strings"
 	"unicode"
 )
 
 // Exit codes.
 const (
 	exitOK = iota
-	// exitRefused means that the webhook would refuse a pod, that the command refused to
-	// write, or that a slot lacks a holder that serves.
+	// exitRefused means that the webhook would refuse a pod, or that the command refused to
+	// write. With "status", a slot lacks a holder that serves. With "check", a check
+	// failed.
 	exitRefused
 	// exitError means that the command could not answer.
 	exitError
@@ -42,7 +42,7 @@ func (s stdio) harmless() stdio {
 	return stdio{s.in, printable{s.out}, printable{s.err}}
 }
 
-// printable replaces the control characters in what is written, but no line feed and no tab.
+// printable replaces the control characters of a text, except line feeds and tabs.
 type printable struct{ out io.Writer }
 
 // Write implements io.Writer.
@@ -57,16 +57,6 @@ func (p printable) Write(text []byte) (int, error) {
 		return 0, err
 	}
 	return len(text), nil
-}
-
-// oneLine replaces all control characters in a text that pods or their owners write.
-func oneLine(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return '?'
-		}
-		return r
-	}, text)
 }
 
 // exitCode writes the error of a command, and returns its exit code.

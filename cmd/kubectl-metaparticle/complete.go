@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // completer is the name under which kubectl calls this program for the words of a line
@@ -25,7 +26,7 @@ const completer = "kubectl_complete-metaparticle"
 // completeTimeout bounds the time for which a person waits after the tab key.
 const completeTimeout = 2 * time.Second
 
-// Directives tell the shell what follows the words.
+// The last line of the output tells the shell whether to propose files.
 const (
 	// onlyThese means that the shell proposes no file.
 	onlyThese = ":4"
@@ -33,8 +34,8 @@ const (
 	files = ":0"
 )
 
-// complete proposes words for the last argument. The first argument is one of the commands. A cluster
-// that does not answer proposes none.
+// complete proposes words for the last argument. The first argument is one of the commands. If the
+// cluster does not answer, complete proposes no words.
 func complete(ctx context.Context, commands, args []string, out io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
 	defer cancel()
@@ -61,7 +62,7 @@ func complete(ctx context.Context, commands, args []string, out io.Writer) {
 	case previous == "-f" || previous == "--kubeconfig":
 		directive = files
 	case strings.HasPrefix(previous, "-") && !slices.Contains([]string{"-w", "--watch", "--stop"}, previous):
-		// A flag that takes a word of its own, such as --to.
+		// The last word is the value of another flag, such as --to, so complete proposes nothing.
 	case slices.Contains([]string{"explain", "status", "yield", "pause", "resume"}, before[0]):
 		words = targets(ctx, before)
 	}
@@ -129,11 +130,11 @@ func (c cluster) targets(ctx context.Context, namespace string) (words []string)
 func targetOf(slot string) string {
 	kind, rest, _ := strings.Cut(slot, ".")
 	switch kind {
-	case "lock", "election", "once", startLock:
+	case "lock", "election", "once", view.StartLock:
 		return kind + "/" + rest
-	case "semaphore", rwLock:
+	case "semaphore", view.RWLock:
 		return kind + "/" + rest[:strings.LastIndexByte(rest, '.')]
-	case atBarrier:
+	case view.Barrier:
 		run := api.RunOf(slot)
 		return kind + "/" + rest[:strings.LastIndex(rest, "."+run+".")]
 	case "shards":

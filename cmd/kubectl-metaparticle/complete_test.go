@@ -17,12 +17,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/cmd/kubectl-metaparticle/check"
 )
 
-func TestShellProposesCommandsAndOutputs(t *testing.T) {
+func TestCompletionProposesCommandsAndOutputFormats(t *testing.T) {
 	t.Setenv("KUBECONFIG", "/nowhere")
 	commands := slices.Sorted(maps.Keys(command))
 	for line, proposed := range map[string]string{
-		"":             "check\nexplain\nforget\ninject\npause\nresume\nstatus\nyield\n:4\n",
-		"re":           "resume\n:4\n",
+		"":             "check\nconsole\nexplain\nforget\ninject\npause\nrecover\nresume\nstatus\nyield\n:4\n",
+		"re":           "recover\nresume\n:4\n",
 		"nothing":      ":4\n",
 		"status -o j":  "json\n:4\n",
 		"inject -o ":   "yaml\ndiff\n:4\n",
@@ -38,7 +38,7 @@ func TestShellProposesCommandsAndOutputs(t *testing.T) {
 	}
 }
 
-func TestShellProposesSlotsByTheirArguments(t *testing.T) {
+func TestCompletionProposesArgumentsThatNameSlots(t *testing.T) {
 	deployment := api.Workload{Group: "apps", Kind: "Deployment", Name: "till.v2"}
 	b := newByHand(slotLease(api.LockLease("a.b"), "", nil), slotLease(api.ElectionLease("main"), "", nil),
 		slotLease(api.OnceLease("schema"), "", nil), slotLease(api.StartLockLease("db"), "", nil),
@@ -61,7 +61,7 @@ func TestShellProposesSlotsByTheirArguments(t *testing.T) {
 	}
 }
 
-func TestFindingsAreShownWithWhatToDo(t *testing.T) {
+func TestCheckCommandPrintsFindingsAndRemedies(t *testing.T) {
 	findings := []check.Finding{
 		{Check: "nodes", Result: check.OK, Says: "3 of 3 nodes"}, {Check: "webhook", Result: check.Warning, Says: "one replica", Do: "scale it"},
 	}

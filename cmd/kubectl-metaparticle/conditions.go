@@ -15,6 +15,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // conditionLines returns a line for each condition.
@@ -23,7 +24,7 @@ func conditionLines(e *explainer) []string {
 	for _, c := range conditionsOf(e) {
 		lease, read := e.leases[c.Leases()[0]]
 		if !read {
-			continue // reported in the section "not readable"
+			continue // the section "not readable" names this Lease
 		}
 		if c.Sharded() {
 			lines = append(lines, c.String()+"\t"+shardsState(e, c, lease))
@@ -80,7 +81,7 @@ func shardsState(e *explainer, c api.Condition, first *coordinationv1.Lease) str
 // holderState returns the words about a condition that the holder of the Lease can meet. The
 // pod's own container also waits for a renewal, which this command cannot see.
 func holderState(e *explainer, lease *coordinationv1.Lease) string {
-	identity := holderOf(lease)
+	identity := view.HolderOf(lease)
 	name := api.PodOf(identity)
 	renewed := lease.Spec.RenewTime
 	lasts := time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0)) * time.Second

@@ -239,7 +239,7 @@ func TestExplainCommandShowsWhichConditionsAreMet(t *testing.T) {
 		corev1.Container{Name: api.AgentContainer, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)})
 	claims.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}}
 	shown := answer(t, true, "Deployment/biller", together(deployment(after, after), work, full,
-		lock("a", "a", func(l *coordinationv1.Lease) { // the time of serving may lack the fraction of its second
+		lock("a", "a", func(l *coordinationv1.Lease) { // serving-since may lack fractions of a second
 			l.Spec.AcquireTime = &metav1.MicroTime{Time: noon.Add(-9*time.Minute + 500*time.Millisecond)}
 		}),
 		lock("b", "a", func(l *coordinationv1.Lease) {
@@ -270,7 +270,7 @@ func TestExplainCommandShowsWhichConditionsAreMet(t *testing.T) {
 	assert.Contains(t, answer(t, false, "Deployment/biller", together(deployment(after, after))...), "NamespaceNotOptedIn")
 }
 
-func TestExplainCommandTellsWhyAPodIsUngated(t *testing.T) {
+func TestExplainCommandShowsWhyAPodIsUngated(t *testing.T) {
 	misspelt := map[string]string{"metaparticle.io/singelton": "true"}
 	job := &batchv1.Job{ObjectMeta: meta("once", claim)}
 	for name, c := range map[string]struct {

@@ -6,6 +6,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -16,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // source is one kind of objects that the command "status" reads.
@@ -92,6 +95,26 @@ func (c cluster) read(ctx context.Context, namespace string) (state objects, not
 		s.replace(&state, list)
 	}
 	return state, notes, nil
+}
+
+// objects are all objects that the command "status" reads, by uid.
+type objects struct {
+	leases map[types.UID]*coordinationv1.Lease
+	pods   map[types.UID]*corev1.Pod
+	events map[types.UID]*corev1.Event
+}
+
+// mostHandovers bounds the handovers that are shown of a slot, so that they fit on
+// a screen.
+const mostHandovers = 3
+
+// slots returns all slots, or only those of the given names.
+func (o objects) slots(only []string) []view.Slot {
+	return view.State{
+		Leases: slices.Collect(maps.Values(o.leases)),
+		Pods:   slices.Collect(maps.Values(o.pods)),
+		Events: slices.Collect(maps.Values(o.events)),
+	}.Slots(only, mostHandovers)
 }
 
 // complete reports whether each source has been listed.

@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 const forgetUsage = `Forgets that the work of a key has succeeded. A new pod that claims the key does
@@ -47,7 +48,7 @@ func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 // forget removes the key from the done keys of the Lease, or of the Leases of all shards. If a
 // Lease has changed meanwhile, the patch is refused, and forget reads the Lease again.
 func forget(ctx context.Context, c cluster, namespace string, args []string, std stdio) (int, error) {
-	if len(args) == 1 && strings.HasPrefix(args[0], atBarrier+"/") {
+	if len(args) == 1 && strings.HasPrefix(args[0], view.Barrier+"/") {
 		return closeBarrier(ctx, c, namespace, strings.Replace(args[0], "/", ".", 1), std)
 	}
 	if len(args) != 2 {
@@ -125,7 +126,7 @@ func doneSlots(ctx context.Context, c cluster, namespace, name, key string) ([]s
 	return done, nil
 }
 
-// unlessMissing returns the error, or a refusal if there is no such Lease.
+// unlessMissing returns the error, or a refusal if the Lease does not exist.
 func unlessMissing(err error, namespace, slot string) error {
 	if apierrors.IsNotFound(err) {
 		return refusal(fmt.Sprintf("there is no Lease %s in the namespace %s: check the name, and the namespace (-n)", slot, namespace))
@@ -155,7 +156,7 @@ func closeBarrier(ctx context.Context, c cluster, namespace, slot string, std st
 }
 
 // onceSlot returns the slot of a once claim that a person names. After a change of the claim, the
-// pods of a workload may have several such slots. Then the slot with the done key counts.
+// pods of a workload may have several such slots. Then the result is the slot with the done key.
 func onceSlot(ctx context.Context, c cluster, namespace, name, key string) (string, error) {
 	if name, ok := strings.CutPrefix(name, "once/"); ok && name != "" {
 		return api.OnceLease(name), nil

@@ -48,7 +48,7 @@ func TestForgetCommandRemovesOneKey(t *testing.T) {
 	assert.Equal(t, "refused: once.schema has no done keys: there is nothing to forget\n", b.err.String())
 }
 
-func TestForgetCommandForgetsEachShardOfARun(t *testing.T) {
+func TestForgetCommandRemovesARunFromEachShard(t *testing.T) {
 	b := newByHand(slotLease("shards.job.map.0", "", map[string]string{api.DoneAnnotation: "1-a,2-b"}),
 		slotLease("shards.job.map.2", "", map[string]string{api.DoneAnnotation: "2-b"}))
 	says := func(args ...string) int {
@@ -62,7 +62,7 @@ func TestForgetCommandForgetsEachShardOfARun(t *testing.T) {
 	assert.NotContains(t, b.lease(t, "shards.job.map.0").Annotations, api.DoneAnnotation)
 }
 
-func TestForgetCommandFindsTheSlotOfAWorkload(t *testing.T) {
+func TestForgetCommandAcceptsTheNameOfAWorkload(t *testing.T) {
 	b := newByHand(append(deployment(map[string]string{api.OnceAnnotation: "true"}, nil),
 		slotLease("once-revision.deployment.biller", "", map[string]string{api.DoneAnnotation: "7,8"}))...)
 	code := b.carry(t, func(std stdio, cl cluster) (int, error) {
@@ -99,20 +99,20 @@ func TestForgetCommandClosesABarrier(t *testing.T) {
 	}
 }
 
-func TestStatusCommandShowsBarriers(t *testing.T) {
+func TestStatusCommandShowsOpenBarriersAndArrivals(t *testing.T) {
 	second := strings.TrimSuffix(openLease, "0") + "1"
 	arrived := slotLease(second, "a", nil)
 	delete(arrived.Annotations, api.HoldAnnotation)
 	delete(arrived.Annotations, api.ServingAnnotation)
 	b := newByHand(slotLease(openLease, "", map[string]string{api.OpenedAnnotation: "2"}), arrived, slotLease("lock.a", "", nil))
-	assert.Equal(t, exitOK, b.status(t, view{}, "shop", "barrier/warm"))
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop", "barrier/warm"))
 	assert.Contains(t, b.out.String(), openLease+": barrier, nobody holds, open for 2 pods, 0 standbys\n")
 	assert.Contains(t, b.out.String(), second+": barrier, held by a, for 10m")
 	assert.NotContains(t, b.out.String(), "lock.a")
 	assert.NotContains(t, b.out.String(), "gone")
 	assert.Equal(t, exitRefused, b.yield(t, yielding{}, "barrier/warm"))
 	assert.Contains(t, b.err.String(), "barrier/warm is a barrier, at which pods wait")
-	assert.Equal(t, exitRefused, b.status(t, view{}, "shop", "barrier/other"))
+	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop", "barrier/other"))
 }
 
 func TestStatusListsDoneKeysAndWaitingPods(t *testing.T) {
@@ -131,7 +131,7 @@ func TestStatusListsDoneKeysAndWaitingPods(t *testing.T) {
 		state, _, err = cl.read(t.Context(), "shop")
 		return exitOK, err
 	})
-	all := state.statuses(nil)
+	all := state.slots(nil)
 	if assert.Len(t, all, 1) {
 		assert.Equal(t, []string{"6", "7"}, all[0].Done)
 		assert.Equal(t, "once", all[0].Kind)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/console/view"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
@@ -118,7 +119,7 @@ func (e *explainer) followControllers(ctx context.Context, at *metav1.OwnerRefer
 		}
 		e.group = api.Workload{Group: version.Group, Kind: at.Kind, Name: at.Name}
 		if kinds[at.Kind] != at.APIVersion {
-			return nil // the webhook carries no annotations of this kind
+			return nil // the webhook carries no annotations of workloads of this kind
 		}
 		w := &unstructured.Unstructured{}
 		w.SetAPIVersion(at.APIVersion)
@@ -204,7 +205,7 @@ func (e *explainer) readPods(ctx context.Context) error {
 // The function also reads the Leases of their conditions.
 func (e *explainer) readLeases(ctx context.Context) {
 	for _, pod := range e.pods {
-		e.slots = append(e.slots, claimed(pod)...)
+		e.slots = append(e.slots, view.Claimed(pod)...)
 	}
 	if request, err := api.Parse(e.effective()); err == nil && e.group.Name != "" {
 		e.slots = append(e.slots, request.Slots(e.group)...)
@@ -278,7 +279,7 @@ func (e *explainer) readEvents(ctx context.Context) {
 			e.events = append(e.events, event)
 		}
 	}
-	slices.SortFunc(e.events, func(a, b corev1.Event) int { return last(b).Compare(last(a)) })
+	slices.SortFunc(e.events, func(a, b corev1.Event) int { return view.Last(b).Compare(view.Last(a)) })
 }
 
 // effective returns the annotations that the next pods will have.
@@ -295,25 +296,11 @@ func (e *explainer) effective() map[string]string {
 	return api.Effective(e.workload.GetAnnotations(), e.template.Annotations)
 }
 
-// gated reports whether the webhook has gated the pod.
-func gated(pod corev1.Pod) bool {
-	return pod.Labels[api.GatedLabel] == api.Gated && podspec.HasGate(&pod.Spec)
-}
-
-// claimed returns the slots that a gated pod claims, in their order, without the marks of Variables.
-func claimed(pod corev1.Pod) []string {
-	written := pod.Annotations[api.SlotsAnnotation]
-	if !gated(pod) || written == "" {
-		return nil
-	}
-	return slices.DeleteFunc(strings.Split(written, ","), func(mark string) bool { return !api.IsSlot(mark) })
-}
-
 // injected reports whether the webhook has gated the pod, or has given it the container that
 // waits for its conditions, or at its barrier.
 func injected(pod corev1.Pod) bool {
 	waits := len(podspec.ConditionsOf(&pod.Spec)) > 0 || len(podspec.BarrierOf(&pod.Spec).Leases()) > 0
-	return gated(pod) || pod.Labels[api.GatedLabel] == api.GatedAfter && waits
+	return view.Gated(pod) || pod.Labels[api.GatedLabel] == api.GatedAfter && waits
 }
 
 // refuses reports whether the Event is about a refused or ungated pod.
@@ -327,19 +314,4 @@ func refuses(event corev1.Event) bool {
 	}
 	return slices.ContainsFunc(slices.Concat(reason.All, reason.Elsewhere),
 		func(known reason.Explanation) bool { return string(known.Reason) == event.Reason })
-}
-
-// last returns the last instant of an Event. This function compares several fields,
-// because authors of Events use different ones.
-func last(event corev1.Event) time.Time {
-	at := event.CreationTimestamp.Time
-	for _, other := range []time.Time{event.LastTimestamp.Time, event.EventTime.Time} {
-		if other.After(at) {
-			at = other
-		}
-	}
-	if event.Series != nil && event.Series.LastObservedTime.After(at) {
-		at = event.Series.LastObservedTime.Time
-	}
-	return at
 }

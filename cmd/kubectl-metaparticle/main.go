@@ -6,10 +6,10 @@
 // "explain" shows why a pod or workload of a cluster is, or is not, gated. Both
 // run the webhook's own code, so that their messages are the webhook's.
 //
-// The command "status" shows slots. The commands "yield", "pause", "resume" and
-// "forget" write annotations on the Leases of slots, which agents watch. A refusal writes
-// nothing. The command "check" judges an installation. The commands measure durations by this machine's clock. Times in "status" come
-// from the clocks of other machines.
+// The command "status" shows slots. The commands "yield", "pause", "resume" and "forget" write
+// annotations on the Leases of slots, which agents watch. A refusal writes nothing. The command
+// "check" judges an installation. The commands measure durations by this machine's clock. Times in
+// "status" come from the clocks of other machines.
 //
 // A cluster may change a pod in ways that the command "inject" cannot know. A manifest does
 // not contain the cluster's defaults, LimitRanges, namespace labels and other webhooks.
@@ -34,14 +34,17 @@ const usage = `Usage:
   kubectl metaparticle pause [-n NAMESPACE] [--stop] SLOTS
   kubectl metaparticle resume [-n NAMESPACE] SLOTS
   kubectl metaparticle forget [-n NAMESPACE] SLOT KEY|barrier/NAME.UID.0
+  kubectl metaparticle console [--port PORT]
+  kubectl metaparticle recover [--floor N] [--dry-run]
   kubectl metaparticle check [--before] [--image IMAGE] [-o json|yaml]
   kubectl metaparticle version
 
 inject shows what the webhook would make of a manifest; explain says why a pod
 or workload of the cluster is, or is not, gated. status shows slots with their
 holders and standbys. yield hands a slot over; pause lets no pod acquire it,
-until resume. forget lets the work of a key run again. check judges an
-installation, or the cluster before it. -h after each says more.
+until resume. forget lets the work of a key run again. console shows all slots
+in the browser. recover makes fencing tokens grow again after a restore. check
+judges an installation, or the cluster before it. -h after each says more.
 
 SLOTS are those of KIND/NAME, as deployment/biller or pod/biller-0, or of
 lock/NAME, election/NAME, barrier/NAME, once/NAME, start-lock/NAME, rwlock/NAME or
@@ -69,7 +72,7 @@ func main() {
 var command = map[string]func(context.Context, []string, stdio) (int, error){
 	"inject": injectCommand, "explain": explainCommand, "status": statusCommand,
 	"yield": yieldCommand, "pause": pauseCommand, "resume": resumeCommand, "forget": forgetCommand,
-	"check": checkCommand,
+	"check": checkCommand, "console": consoleCommand, "recover": recoverCommand,
 }
 
 func run(ctx context.Context, args []string, std stdio) int {

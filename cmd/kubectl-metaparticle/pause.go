@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 const pauseUsage = `Lets no pod acquire a slot, until resume. The holder goes on. But an
@@ -106,7 +107,7 @@ func (p pausing) annotations() map[string]any {
 
 // said returns the line about a slot for whose release the command does not wait.
 func (p pausing) said(before *coordinationv1.Lease) string {
-	holder, was := holderOf(before), api.PauseOf(before.Annotations)
+	holder, was := view.HolderOf(before), api.PauseOf(before.Annotations)
 	switch {
 	case p.pause == "" && was == "":
 		return "was not paused"
@@ -135,7 +136,7 @@ func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, e
 			if !l.Spec.RenewTime.Equal(renewed) {
 				renewed, seen = l.Spec.RenewTime, time.Now()
 			}
-			holder = holderOf(l)
+			holder = view.HolderOf(l)
 			return holder == ""
 		})
 		switch took := round(time.Since(began)); {
@@ -146,10 +147,10 @@ func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, e
 			code = exitUnreached
 		case err != nil:
 			return exitError, err
-		case holderOf(s.leases[slot]) == "":
+		case view.HolderOf(s.leases[slot]) == "":
 			fmt.Fprintf(p.std.out, "%s: paused; nobody holds\n", slot)
 		default:
-			fmt.Fprintf(p.std.out, "%s: paused; %s has stopped, %s after the request\n", slot, api.PodOf(holderOf(s.leases[slot])), took)
+			fmt.Fprintf(p.std.out, "%s: paused; %s has stopped, %s after the request\n", slot, api.PodOf(view.HolderOf(s.leases[slot])), took)
 		}
 	}
 	return code, nil

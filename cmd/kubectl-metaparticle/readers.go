@@ -4,26 +4,25 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
-
-// rwLock is the kind of the slots of a read-write lock.
-const rwLock = "rwlock"
 
 // lockOf returns the lock of a slot: the name of the Lease without its last part.
 func lockOf(slot string) string { return slot[:strings.LastIndexByte(slot, '.')] }
 
 // isIntent reports whether the slot is the intent of a read-write lock.
 func isIntent(slot string) bool {
-	return api.IntentLease(strings.TrimPrefix(lockOf(slot), rwLock+".")) == slot
+	return api.IntentLease(strings.TrimPrefix(lockOf(slot), view.RWLock+".")) == slot
 }
 
-// shortened returns the slots that a pod has, with one text for each read-write lock that the pod writes, or
-// waits to write.
+// shortened returns the names of a pod's slots. If the pod has the intent of a read-write lock, one
+// text stands for the intent and all slots of that lock.
 func shortened(held []string) (texts []string) {
 	for _, slot := range held {
 		if !api.IsRWLockSlot(slot) || !slices.Contains(held, lockOf(slot)+".intent") {
@@ -45,4 +44,50 @@ func shortened(held []string) (texts []string) {
 		}
 	}
 	return texts
+}
+
+// possession has the slots of a read-write lock that one pod has under one hold.
+type possession struct {
+	slots []view.Slot
+	// writes reports that the pod has all slots. The field waits reports that the pod has the intent, and
+	// waits for readers.
+	writes, waits bool
+}
+
+// possessions returns what each pod has of a read-write lock, writers first.
+func possessions(lock []view.Slot) (all []possession) {
+	for _, s := range lock {
+		if s.Holder == nil {
+			continue
+		}
+		i := slices.IndexFunc(all, func(p possession) bool {
+			h := p.slots[0].Holder
+			return h.Identity == s.Holder.Identity && h.Hold == s.Holder.Hold
+		})
+		if i < 0 {
+			i, all = len(all), append(all, possession{})
+		}
+		all[i].slots = append(all[i].slots, s)
+		all[i].waits = all[i].waits || isIntent(s.Slot)
+	}
+	for i := range all {
+		all[i].writes = len(all[i].slots) == 1+api.RWLockSlots
+		all[i].waits = all[i].waits && !all[i].writes
+		// A token is a decimal number, and the program has the greatest one.
+		slices.SortStableFunc(all[i].slots, func(a, b view.Slot) int {
+			return cmp.Or(len(b.Holder.Token)-len(a.Holder.Token), strings.Compare(b.Holder.Token, a.Holder.Token))
+		})
+	}
+	slices.SortStableFunc(all, func(a, b possession) int { return len(b.slots) - len(a.slots) })
+	return all
+}
+
+// whole returns the changed slots. If a changed slot belongs to a read-write lock, whole adds the other slots of
+// that lock.
+func whole(changed, all []view.Slot) []view.Slot {
+	return slices.DeleteFunc(slices.Clone(all), func(s view.Slot) bool {
+		return !slices.ContainsFunc(changed, func(c view.Slot) bool {
+			return c.Namespace == s.Namespace && (c.Slot == s.Slot || c.Kind == view.RWLock && s.Group() == c.Group())
+		})
+	})
 }

@@ -14,10 +14,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// catalog returns the Leases of a read-write lock, and three pods that claim the lock. The argument has the holders of
-// the intent and of the first slots.
+// catalog returns the Leases of a read-write lock, and three pods that claim the lock. The argument
+// has the holders of the intent and of the first slots.
 func catalog(holders ...string) (there []client.Object) {
 	slots := api.Claim{Kind: api.RWLock, Name: "catalog", Size: 2}.Slots(api.Workload{})
 	for i, slot := range slots {
@@ -69,13 +70,13 @@ func TestStatusCommandShowsReadersAndWriterTogether(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newByHand(catalog(c.holders...)...)
-			assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+			assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
 			assert.Equal(t, c.shown, b.out.String())
 		})
 	}
 }
 
-func TestExplainCommandShortensSlotsOfReadWriteLocks(t *testing.T) {
+func TestExplainCommandPrintsAWritersSlotsAsOne(t *testing.T) {
 	asks := map[string]string{api.LocalAnnotation: "rwlock/catalog=2"}
 	shown := answer(t, true, "Deployment/biller", append(catalog("a", "a", "b"), deployment(asks, asks)...)...)
 	assert.Contains(t, shown, `slots:
@@ -95,13 +96,13 @@ func TestPauseCommandPausesEachSlotOfALock(t *testing.T) {
 	assert.Contains(t, b.out.String(), "rwlock.catalog.15: paused; nobody holds")
 }
 
-func TestYieldCommandNamesOneReaderOfSeveral(t *testing.T) {
+func TestYieldCommandRefusesALockWithSeveralReaders(t *testing.T) {
 	b := newByHand(catalog("", "b", "a")...)
 	assert.Equal(t, exitRefused, b.yield(t, yielding{}, "rwlock/catalog"))
 	assert.Contains(t, b.err.String(), "2 pods hold slots of rwlock/catalog: name one of pod/b, pod/a")
 }
 
-// No pod need write next, so the command waits for the release alone.
+// After the writer, the lock may stay free, so the command waits for the release alone.
 func TestYieldCommandEndsWithTheWritersRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(catalog(written("c")...)...)
@@ -112,8 +113,8 @@ func TestYieldCommandEndsWithTheWritersRelease(t *testing.T) {
 }
 
 func TestWatchingStatusShowsAWholeLock(t *testing.T) {
-	of := func(slot string) slotStatus { return slotStatus{Namespace: "shop", Slot: slot, Kind: kindOf(slot)} }
-	all := []slotStatus{of("lock.a"), of("rwlock.b.0"), of("rwlock.b.intent"), of("rwlock.c.0")}
+	of := func(slot string) view.Slot { return view.Slot{Namespace: "shop", Slot: slot, Kind: view.KindOf(slot)} }
+	all := []view.Slot{of("lock.a"), of("rwlock.b.0"), of("rwlock.b.intent"), of("rwlock.c.0")}
 	assert.Equal(t, all[1:3], whole(all[2:3], all))
 	assert.Equal(t, all[:1], whole(all[:1], all))
 }

@@ -18,6 +18,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // maxEvents keeps the answer on one screen. Older Events mostly repeat the newer ones.
@@ -36,7 +37,7 @@ func (e *explainer) report() string {
 	}
 	fmt.Fprintf(&b, "%s in %s: %s\n", subject, e.namespace, e.verdict)
 	for _, reason := range e.reasons {
-		fmt.Fprintf(&b, "  - %s\n", reason)
+		fmt.Fprintf(&b, "  - %s\n", view.OneLine(reason))
 	}
 	optedIn := "opted in"
 	if !e.optedIn() {
@@ -59,7 +60,11 @@ func section(b *strings.Builder, title string, lines []string) {
 	fmt.Fprintf(b, "%s:\n", title)
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, line := range lines {
-		fmt.Fprintf(table, "  %s\n", line)
+		cells := strings.Split(line, "\t")
+		for i, cell := range cells {
+			cells[i] = view.OneLine(cell) // pods and their owners write texts, too
+		}
+		fmt.Fprintf(table, "  %s\n", strings.Join(cells, "\t"))
 	}
 	table.Flush()
 }
@@ -93,9 +98,9 @@ func (e *explainer) slotLines() []string {
 	for _, slot := range e.slots {
 		lease, read := e.leases[slot]
 		if !read {
-			continue // reported in the section "not readable"
+			continue // the section "not readable" names this Lease
 		}
-		if api.IsRWLockSlot(slot) && !isIntent(slot) && (lease == nil || holderOf(lease) == "" && api.PauseOf(lease.Annotations) == "") {
+		if api.IsRWLockSlot(slot) && !isIntent(slot) && (lease == nil || view.HolderOf(lease) == "" && api.PauseOf(lease.Annotations) == "") {
 			continue // the intent stands for the lock
 		}
 		if lease == nil {
@@ -161,9 +166,9 @@ func (e *explainer) podLine(pod corev1.Pod) string {
 		text = "waits for its conditions"
 	case waitsAtBarrier(pod):
 		text = "waits at its barrier"
-	case !gated(pod) && len(podspec.ConditionsOf(&pod.Spec)) == 0:
+	case !view.Gated(pod) && len(podspec.ConditionsOf(&pod.Spec)) == 0:
 		text = "its barrier was open"
-	case !gated(pod):
+	case !view.Gated(pod):
 		text = "its conditions were met"
 	case len(held) > 0:
 		text = "holds " + strings.Join(shortened(held), ", ")
@@ -178,10 +183,10 @@ func (e *explainer) podLine(pod corev1.Pod) string {
 		text += ", " + string(pod.Status.Phase)
 	}
 	switch {
-	case !gated(pod):
+	case !view.Gated(pod):
 		return text
 	case podspec.ServesLocal(&pod.Spec):
-		return text + "\t" + asksItself
+		return text + "\t" + view.AsksItself
 	}
 	for _, c := range pod.Status.Conditions {
 		if c.Type != api.ReadyCondition {
@@ -218,7 +223,7 @@ func (e *explainer) eventLines() []string {
 			continue
 		}
 		seen[text] = true
-		lines = append(lines, fmt.Sprintf("%s ago\t%s", age(e.now, last(event)), text))
+		lines = append(lines, fmt.Sprintf("%s ago\t%s", age(e.now, view.Last(event)), text))
 	}
 	return lines
 }

@@ -12,39 +12,16 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/api/podspec"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
-
-// condition returns the condition that the pod's agent wrote; false if there is
-// none yet.
-func condition(pod corev1.Pod) (corev1.PodCondition, bool) {
-	for _, c := range pod.Status.Conditions {
-		if c.Type == api.ReadyCondition {
-			return c, true
-		}
-	}
-	return corev1.PodCondition{}, false
-}
-
-// The words about a pod whose program asks for its slots itself.
-const (
-	localReason = "LocalAPI"
-	asksItself  = "the program asks by the local API"
-)
-
-// ready reports whether the pod is Ready.
-func ready(pod corev1.Pod) bool {
-	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
-	})
-}
 
 // unfit returns why the pod cannot hold next; empty if it can. The Leases are those of
 // the pod's slots. A pod that asks by the local API can, because its program may ask.
 func unfit(pod corev1.Pod, leases []*coordinationv1.Lease) string {
-	said, ok := condition(pod)
-	holds := slices.ContainsFunc(leases, func(l *coordinationv1.Lease) bool { return holderOf(l) == identityOf(pod) })
+	said, ok := view.Condition(pod)
+	holds := slices.ContainsFunc(leases, func(l *coordinationv1.Lease) bool { return view.HolderOf(l) == view.IdentityOf(pod) })
 	switch {
-	case !gated(pod):
+	case !view.Gated(pod):
 		return "is not gated"
 	case pod.DeletionTimestamp != nil:
 		return "is being deleted"

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // told returns an Event that a pod's agent wrote at the given time before noon.
@@ -33,7 +34,7 @@ func told(before time.Duration, pod, reason, message string) *corev1.Event {
 	return e
 }
 
-func (b *byHand) status(t *testing.T, v view, namespace string, args ...string) int {
+func (b *byHand) status(t *testing.T, v screen, namespace string, args ...string) int {
 	return b.carry(t, func(std stdio, c cluster) (int, error) {
 		v.std, v.now = std, func() time.Time { return noon }
 		return v.run(t.Context(), c, namespace, args)
@@ -48,7 +49,7 @@ func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
 		told(10*time.Minute, "a", "Acquired", "this pod holds "+slot+" (token 4711)"),
 		told(time.Minute, "b", "Acquired", "this pod holds "+slot+"-2 (token 1)"))
 	b := newByHand(there...)
-	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
 	assert.Equal(t, `singleton.deployment.biller: singleton, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, 2 standbys
   standby   b  Ready    StandingBy: a holds it
   standby   c  Ready    StandingBy: a holds it
@@ -62,7 +63,7 @@ func TestStatusCommandShowsHolderAndStandbys(t *testing.T) {
 func TestStatusCommandShowsPodsOfTheLocalAPI(t *testing.T) {
 	b := newByHand(slotLease("lock.a", "a", nil), slotLease("election.main", "", nil),
 		localPod("a", corev1.ConditionTrue, "election.main", "lock.a"), localPod("b", corev1.ConditionFalse, "election.main", "lock.a"))
-	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
 	assert.Equal(t, `election.main: election, nobody holds, 2 standbys
   standby  a  Ready      LocalAPI: the program asks by the local API
   standby  b  not Ready  LocalAPI: the program asks by the local API
@@ -70,11 +71,11 @@ lock.a: lock, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, 1 s
   standby  b  not Ready  LocalAPI: the program asks by the local API
 `, b.out.String())
 	b = newByHand(slotLease("election.main", "", nil), localPod("a", corev1.ConditionTrue, "election.main"))
-	assert.Equal(t, exitOK, b.status(t, view{output: "yaml"}, "shop", "election/main"))
+	assert.Equal(t, exitOK, b.status(t, screen{output: "yaml"}, "shop", "election/main"))
 	assert.Contains(t, b.out.String(), "program: true")
 	assert.Empty(t, unfit(*localPod("b", corev1.ConditionFalse, "lock.a"), nil), "the program may ask")
 	b = newByHand(slotLease("lock.a", "", nil), localPod("a", corev1.ConditionTrue, "lock.a"), waiting("b", "lock.a"))
-	assert.Equal(t, exitRefused, b.status(t, view{}, "shop"), "the other pod waits")
+	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop"), "the other pod waits")
 }
 
 func TestStatusCommandShowsPodsThatWaitToStart(t *testing.T) {
@@ -84,7 +85,7 @@ func TestStatusCommandShowsPodsThatWaitToStart(t *testing.T) {
 		waits.Status.Conditions[i].Status = corev1.ConditionFalse
 	}
 	b := newByHand(slotLease(slot, "a", nil), waiting("a", slot), waits, waiting("c", slot))
-	assert.Equal(t, exitOK, b.status(t, view{}, "shop", "start-lock/db"))
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop", "start-lock/db"))
 	assert.Contains(t, b.out.String(), "start-lock.db: start-lock, held by a, for 10m")
 	assert.Contains(t, b.out.String(), "1 standby")
 	assert.NotContains(t, b.out.String(), "  standby  c")
@@ -103,7 +104,7 @@ func TestStatusCommandNamesEachProblem(t *testing.T) {
 	foreign.Name, foreign.UID = "not-ours", "not-ours"
 	silent := edited(waiting("s", "lock.a", "lock.missing"), func(p *corev1.Pod) { p.Status.Conditions = nil })
 	b := newByHand(changed, gone, paused, asked, idle, foreign, silent, waiting("a", "lock.d"), waiting("c", "lock.c"))
-	assert.Equal(t, exitRefused, b.status(t, view{}, "shop"))
+	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop"))
 	assert.Equal(t, `lock.a: lock, nobody holds, b is to hold next, 1 standby
   standby  s  not Ready  Unknown: its agent has said nothing yet
   the holder has changed 7 times; no Event tells more
@@ -118,7 +119,7 @@ lock.missing: a lock without a Lease of enroll
 
 	for target, code := range map[string]int{"lock/c": exitOK, "lock/d": exitOK, "pod/c": exitOK, "lock/b": exitRefused, "pod/s": exitRefused} {
 		b.out.Reset()
-		assert.Equal(t, code, b.status(t, view{}, "shop", target), target)
+		assert.Equal(t, code, b.status(t, screen{}, "shop", target), target)
 		assert.NotContains(t, b.out.String(), "lock.e", target)
 	}
 }
@@ -127,8 +128,8 @@ func TestStatusCommandListsTheSlotsOfASemaphore(t *testing.T) {
 	pool := []string{"semaphore.pool.0", "semaphore.pool.1"}
 	b := newByHand(slotLease(pool[0], "a", nil), slotLease(pool[1], "b", nil),
 		waiting("a", pool...), waiting("b", pool...), waiting("c", pool...))
-	assert.Equal(t, exitOK, b.status(t, view{output: "json"}, "shop", "semaphore/pool"))
-	var shown struct{ Slots []slotStatus }
+	assert.Equal(t, exitOK, b.status(t, screen{output: "json"}, "shop", "semaphore/pool"))
+	var shown struct{ Slots []view.Slot }
 	require.NoError(t, json.Unmarshal(b.out.Bytes(), &shown))
 	require.Len(t, shown.Slots, 2)
 	for i, s := range shown.Slots {
@@ -143,22 +144,22 @@ func TestStatusCommandShowsTheStampOfEachShard(t *testing.T) {
 	all := []string{"shards.deployment.web.0", "shards.deployment.web.1"}
 	b := newByHand(slotLease(all[0], "a", map[string]string{api.StampAnnotation: "4/2"}), slotLease(all[1], "", map[string]string{api.StampAnnotation: "5/3 closed"}),
 		waiting("a", all...), waiting("b", all...))
-	assert.Equal(t, exitRefused, b.status(t, view{}, "shop"), "nobody holds a shard")
+	assert.Equal(t, exitRefused, b.status(t, screen{}, "shop"), "nobody holds a shard")
 	assert.Contains(t, b.out.String(), "shards.deployment.web.0: shards, held by a, for 10m, token 4711, renewed 3s ago, serves for 9m, for 2 shards, 1 standby\n")
 	assert.Contains(t, b.out.String(), "shards.deployment.web.1: shards, nobody holds, closed for a change to 3 shards, 1 standby\n")
 
 	b = newByHand(slotLease("shards.job.map.0", "", map[string]string{api.StampAnnotation: "2/1/1-a", api.DoneAnnotation: "2-b,1-a"}))
-	assert.Equal(t, exitOK, b.status(t, view{}, "shop"), "a done shard needs no holder")
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"), "a done shard needs no holder")
 	assert.Contains(t, b.out.String(), "shards.job.map.0: shards, nobody holds, for 1 shards in the run 1-a, done: 2-b 1-a, 0 standbys\n")
 }
 
 func TestStatusCommandShowsTheFailuresOfEachKey(t *testing.T) {
 	b := newByHand(slotLease("once.schema", "", map[string]string{api.FailuresAnnotation: "8 1,7 3,-9 4", api.DoneAnnotation: "6"}))
-	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
 	assert.Equal(t, "once.schema: once, nobody holds, failed for 7: 3 times in a row, failed for 8: 1 time, done: 6, 0 standbys\n", b.out.String())
 	b.out.Reset()
-	assert.Equal(t, exitOK, b.status(t, view{output: "json"}, "shop"))
-	var shown struct{ Slots []slotStatus }
+	assert.Equal(t, exitOK, b.status(t, screen{output: "json"}, "shop"))
+	var shown struct{ Slots []view.Slot }
 	require.NoError(t, json.Unmarshal(b.out.Bytes(), &shown))
 	require.Len(t, shown.Slots, 1)
 	assert.Equal(t, map[string]int{"7": 3, "8": 1}, shown.Slots[0].Failures)
@@ -168,10 +169,10 @@ func TestStatusCommandShowsTheFailuresOfEachKey(t *testing.T) {
 func TestStatusInJSONAndYAMLHasEqualContent(t *testing.T) {
 	b := newByHand(append(team(map[string]string{api.PausedAnnotation: "hold"}),
 		told(10*time.Minute, "a", "Acquired", "this pod holds "+slot+" (token 4711)"))...)
-	require.Equal(t, exitOK, b.status(t, view{output: "json"}, "shop"))
+	require.Equal(t, exitOK, b.status(t, screen{output: "json"}, "shop"))
 	fromJSON := b.out.String()
 	b.out.Reset()
-	require.Equal(t, exitOK, b.status(t, view{output: "yaml"}, "shop"))
+	require.Equal(t, exitOK, b.status(t, screen{output: "yaml"}, "shop"))
 	again, err := yaml.YAMLToJSON(b.out.Bytes())
 	require.NoError(t, err)
 	assert.JSONEq(t, fromJSON, string(again))
@@ -194,7 +195,7 @@ func TestStatusOfAllNamespacesShowsEachSlotsNamespace(t *testing.T) {
 	other := slotLease("lock.a", "", nil)
 	other.Namespace = "till"
 	b := newByHand(append(team(nil), other)...)
-	assert.Equal(t, exitOK, b.status(t, view{}, ""))
+	assert.Equal(t, exitOK, b.status(t, screen{}, ""))
 	assert.Contains(t, b.out.String(), "shop/"+slot+": singleton, held by a")
 	assert.Contains(t, b.out.String(), "till/lock.a: lock, nobody holds")
 }
@@ -209,12 +210,12 @@ func TestStatusCommandShowsSlotsDespiteUnreadableEvents(t *testing.T) {
 			return c.List(ctx, list, options...)
 		},
 	})
-	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
 	assert.Contains(t, b.out.String(), "held by a")
 	assert.Contains(t, b.err.String(), "note: no handovers: read events")
 
 	b = newByHand()
-	assert.Equal(t, exitOK, b.status(t, view{}, "shop"))
+	assert.Equal(t, exitOK, b.status(t, screen{}, "shop"))
 	assert.Equal(t, "no slots\n", b.err.String())
 }
 
@@ -224,7 +225,7 @@ func TestStatusCommandWithWatchPrintsOnlyChangedSlots(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan int)
 		go func() {
-			v := view{std: stdio{out: &b.out, err: &b.err}, watch: true, now: func() time.Time { return noon }}
+			v := screen{std: stdio{out: &b.out, err: &b.err}, watch: true, now: func() time.Time { return noon }}
 			code, err := v.run(ctx, cluster{WithWatch: b}, "shop", nil)
 			done <- exitCode(code, err, &b.err)
 		}()
@@ -279,8 +280,8 @@ func TestStatusCommandReadsHandoversOnlyFromEvents(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var texts []string
-			for _, h := range handovers(c.events, client.ObjectKey{Namespace: "shop", Name: "lock.a"}) {
-				texts = append(texts, h.text())
+			for _, h := range view.Handovers(c.events, mostHandovers)[client.ObjectKey{Namespace: "shop", Name: "lock.a"}] {
+				texts = append(texts, handoverText(h))
 			}
 			assert.Equal(t, c.want, texts)
 		})

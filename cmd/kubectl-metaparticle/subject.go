@@ -13,10 +13,10 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // subject has the slots that a person names, their Leases, and the gated pods that
@@ -31,12 +31,6 @@ type subject struct {
 	leases     map[string]*coordinationv1.Lease
 	pods       []corev1.Pod
 }
-
-// startLock is the kind of start locks.
-const startLock = "start-lock"
-
-// atBarrier is the kind of the Leases of barriers.
-const atBarrier = "barrier"
 
 // findSlots finds the slots of KIND/NAME, lock/NAME, election/NAME, once/NAME, start-lock/NAME,
 // rwlock/NAME, semaphore/NAME or barrier/NAME.
@@ -54,20 +48,20 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 		s.slots = []string{api.ElectionLease(name)}
 	case kind == "once" && name != "":
 		s.slots = []string{api.OnceLease(name)}
-	case kind == startLock && name != "":
+	case kind == view.StartLock && name != "":
 		s.slots = []string{api.StartLockLease(name)}
 	case kind == "semaphore" && name != "":
 		s.slots = semaphoreSlots(name, leases.Items)
-	case kind == rwLock && name != "":
+	case kind == view.RWLock && name != "":
 		s.slots = api.Claim{Kind: api.RWLock, Name: name}.Slots(api.Workload{})
-	case kind == atBarrier && name != "":
+	case kind == view.Barrier && name != "":
 		s.slots = barrierLeases(name, leases.Items)
 	case kindsByName[strings.ToLower(kind)] == "Pod" && name != "":
 		var pod corev1.Pod
 		if err := c.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &pod); err != nil {
 			return nil, fmt.Errorf("read pod: %w", err)
 		}
-		s.pod, s.slots = name, claimed(pod)
+		s.pod, s.slots = name, view.Claimed(pod)
 	default:
 		kind, name, err := target(args)
 		if err != nil {
@@ -130,7 +124,7 @@ func (s *subject) readPods(ctx context.Context, leases []coordinationv1.Lease) e
 		return fmt.Errorf("read pods: %w", err)
 	}
 	for _, pod := range pods.Items {
-		if slices.ContainsFunc(claimed(pod), func(slot string) bool { return slices.Contains(s.slots, slot) }) {
+		if slices.ContainsFunc(view.Claimed(pod), func(slot string) bool { return slices.Contains(s.slots, slot) }) {
 			s.pods = append(s.pods, pod)
 		}
 	}
@@ -140,17 +134,6 @@ func (s *subject) readPods(ctx context.Context, leases []coordinationv1.Lease) e
 
 // gatedPods selects the pods that the webhook has gated.
 var gatedPods = client.MatchingLabels{api.GatedLabel: api.Gated}
-
-// identityOf returns the identity by which a pod holds.
-func identityOf(pod corev1.Pod) string { return api.Identity(pod.Name, string(pod.UID)) }
-
-// holderOf returns the identity in a Lease; empty if nobody holds.
-func holderOf(l *coordinationv1.Lease) string {
-	if l == nil {
-		return ""
-	}
-	return ptr.Deref(l.Spec.HolderIdentity, "")
-}
 
 // ours reports whether an agent holds the Lease.
 func ours(l *coordinationv1.Lease) bool { return l.Annotations[api.HoldAnnotation] != "" }

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 const yieldUsage = `Hands a slot over: the holder drains with its pod's grace, and releases. The
@@ -107,12 +108,12 @@ func (y yielding) await(ctx context.Context, s *subject, held hold, slot string,
 	var next string
 	var released time.Duration
 	err := s.cluster.await(ctx, types.NamespacedName{Namespace: s.namespace, Name: slot}, func(l *coordinationv1.Lease) bool {
-		if holderOf(l) == "" && released == 0 {
+		if view.HolderOf(l) == "" && released == 0 {
 			released = time.Since(began)
 		}
-		next = holderOf(l)
+		next = view.HolderOf(l)
 		if next == "" && api.IsRWLockSlot(slot) {
-			return true // no pod need write next
+			return true // the lock may stay free
 		}
 		return next != "" && (next != held.identity || l.Annotations[api.HoldAnnotation] != held.number)
 	})
@@ -167,7 +168,7 @@ func (s *subject) held() (hold, error) {
 	var holds []hold
 	for _, slot := range s.slots {
 		l := s.leases[slot]
-		holder := holderOf(l)
+		holder := view.HolderOf(l)
 		if holder == "" || s.pod != "" && api.PodOf(holder) != s.pod {
 			continue
 		}
@@ -202,7 +203,7 @@ func (s *subject) held() (hold, error) {
 func (s *subject) yields(slot string, l *coordinationv1.Lease) error {
 	switch {
 	case !ours(l):
-		return refusal(fmt.Sprintf("%s is held by %s, which is no agent of a gated pod", slot, holderOf(l)))
+		return refusal(fmt.Sprintf("%s is held by %s, which is no agent of a gated pod", slot, view.HolderOf(l)))
 	case api.PauseOf(l.Annotations) != "":
 		return refusal(fmt.Sprintf("%s is paused, so no pod would follow: resume it first", slot))
 	}
@@ -212,7 +213,7 @@ func (s *subject) yields(slot string, l *coordinationv1.Lease) error {
 // holding stores the grace of the holder's pod. If the pod is gone or is being deleted,
 // the result is a refusal, because the hold ends without a yield.
 func (s *subject) holding(h *hold) error {
-	i := slices.IndexFunc(s.pods, func(p corev1.Pod) bool { return identityOf(p) == h.identity })
+	i := slices.IndexFunc(s.pods, func(p corev1.Pod) bool { return view.IdentityOf(p) == h.identity })
 	switch {
 	case i < 0:
 		return refusal(fmt.Sprintf("%s, which holds %s, is gone: the slot is free when it has not been renewed for %s",
@@ -235,17 +236,17 @@ func (s *subject) fit(ctx context.Context, h hold, name string) (string, error) 
 	if why != "" {
 		return "", refusal(fmt.Sprintf("%s cannot hold next: it %s", name, why))
 	}
-	return identityOf(pod), nil
+	return view.IdentityOf(pod), nil
 }
 
 // unfit returns why the pod cannot hold next; empty if it stands by for a slot of the
 // hold.
 func (s *subject) unfit(pod corev1.Pod, h hold) string {
 	var leases []*coordinationv1.Lease
-	for _, slot := range claimed(pod) {
+	for _, slot := range view.Claimed(pod) {
 		leases = append(leases, s.leases[slot])
 	}
-	claims := slices.ContainsFunc(h.slots, func(slot string) bool { return slices.Contains(claimed(pod), slot) })
+	claims := slices.ContainsFunc(h.slots, func(slot string) bool { return slices.Contains(view.Claimed(pod), slot) })
 	if why := unfit(pod, leases); why != "" || claims {
 		return why
 	}
@@ -260,14 +261,14 @@ func (s *subject) anyFit(h hold) error {
 	remedy := ""
 	for _, pod := range s.pods {
 		why := s.unfit(pod, h)
-		said, _ := condition(pod)
+		said, _ := view.Condition(pod)
 		switch {
 		case why == "" && said.Reason == api.ReasonWaitsForItsTurn:
 			why, remedy = "waits for its turn: "+said.Message, "; --to "+pod.Name+" begins its turn at once"
 		case why == "":
 			return nil
 		}
-		if identityOf(pod) != h.identity {
+		if view.IdentityOf(pod) != h.identity {
 			unfit = append(unfit, "; "+pod.Name+" "+why)
 		}
 	}

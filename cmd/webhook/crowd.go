@@ -52,8 +52,8 @@ func (c *crowd) Accept() (net.Conn, error) {
 	return c.enter(connection), nil
 }
 
-// enter adds a connection. If there are too many, the worst one is closed, which may be
-// the new one.
+// enter adds a connection. Above the bound, enter closes the connection that [crowd.worst]
+// selects, perhaps the new one.
 func (c *crowd) enter(connection net.Conn) *guest {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,7 +94,7 @@ func (c *crowd) worst() *guest {
 	})
 }
 
-// rank returns how soon a guest has to go if the counts of connections do not decide. The
+// rank orders guests for which worst finds no difference in the counts of connections. The
 // guest with the highest rank goes first. The newest guest stays if a guest without a call
 // in flight can go instead.
 func (c *crowd) rank(g *guest) int {

@@ -65,7 +65,7 @@ func newImages(reader client.Reader, s settings, log *slog.Logger) (image.Images
 }
 
 // secrets implements [registry.Secrets] with live reads, each of one object by its name.
-// Why an object cannot be read appears only in the log.
+// Only the log contains the cause of a failed read.
 type secrets struct {
 	reader client.Reader
 	log    *slog.Logger

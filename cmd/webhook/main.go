@@ -10,6 +10,8 @@
 //
 // With a first argument of try, begin-uninstall or end-uninstall, the command takes that one
 // step of an installation and ends. The hooks of the Helm chart start it so.
+//
+// With a first argument of console, the command is another program: it shows all slots, and reads only.
 package main
 
 import (
@@ -35,6 +37,9 @@ func main() {
 
 // start runs the webhook, or takes the step that the first argument names.
 func start(ctx context.Context, args []string, output io.Writer) error {
+	if len(args) > 0 && args[0] == "console" {
+		return showSlots(ctx, args[1:], output)
+	}
 	if len(args) > 0 {
 		if do, ok := steps[args[0]]; ok {
 			return take(ctx, do, args[1:], output)

@@ -38,9 +38,9 @@ var (
 // outdated cache would not show that a ReplicaSet was orphaned. An orphaned ReplicaSet is a
 // workload of its own.
 //
-// A pod's creator can write any owner reference. A reference to a kind of Kubernetes counts
-// only if the object of that name has the UID in the reference. Otherwise a pod could join
-// the singleton of any workload.
+// A pod's creator can write any owner reference. A reference to a kind of Kubernetes is
+// valid only if the object of that name has the UID in the reference. So a pod cannot join
+// another workload's singleton by a forged reference.
 type owners struct {
 	reader client.Reader
 	// cached has the metadata of the kinds of [watched], and may be outdated.
@@ -74,7 +74,7 @@ type counter struct {
 	hash string
 }
 
-// counters are the workloads whose ReplicaSets have both, the annotation and the label.
+// counters are the workloads whose ReplicaSets have both the annotation and the label.
 // Their controllers write both when they create a ReplicaSet, so both exist before its
 // first pod. After an undo, the controller first raises the number of the old ReplicaSet,
 // and then scales that ReplicaSet up.

@@ -77,7 +77,7 @@ func TestOriginFindsTheTopMostWorkload(t *testing.T) {
 	tests := map[string]struct {
 		pod       *corev1.Pod
 		group     api.Workload
-		container string // of the template; empty if that is not certain
+		container string // the template's container; empty if the template is not certain
 	}{
 		"bare pod":                    {pod(""), api.Workload{Kind: "Pod", Name: "p"}, ""},
 		"Deployment's":                {pod("", controlledBy("apps/v1", "ReplicaSet", "biller-1")), api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, "of-the-set"},
@@ -156,7 +156,7 @@ func TestOriginTellsIfControllerReplacesUnreadyPods(t *testing.T) {
 	}
 }
 
-func TestOriginHasPodsOwnJob(t *testing.T) {
+func TestOriginNamesTheJobOfThePod(t *testing.T) {
 	for name, c := range map[string]struct {
 		parallelism, completions *int32
 		want                     int

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestWebhookTrustsPublicCAsWithoutSystemCertificates runs itself without the system's
-// certificates, as in an empty image.
+// TestWebhookTrustsPublicCAsWithoutSystemCertificates starts its own binary again without
+// the system's certificates, as in an empty image.
 func TestWebhookTrustsPublicCAsWithoutSystemCertificates(t *testing.T) {
 	if os.Getenv("EMPTY_IMAGE") != "" {
 		pool, err := x509.SystemCertPool()

@@ -14,14 +14,12 @@ import (
 	"os"
 	"time"
 
-	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/discovery"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
-	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -71,18 +69,6 @@ func run(ctx context.Context, args []string, output io.Writer) error {
 		return fmt.Errorf("run: %w", err)
 	}
 	return nil
-}
-
-// logTo returns one structured log for the webhook and its libraries.
-func logTo(output io.Writer, verbose bool) *slog.Logger {
-	level := slog.LevelInfo
-	if verbose {
-		level = slog.LevelDebug
-	}
-	handler := slog.NewJSONHandler(output, &slog.HandlerOptions{Level: level})
-	ctrl.SetLogger(logr.FromSlogHandler(handler))
-	klog.SetSlogLogger(slog.New(handler))
-	return slog.New(handler)
 }
 
 func managerOptions(s settings) ctrl.Options {

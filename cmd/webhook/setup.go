@@ -28,7 +28,7 @@ const stepTime = 4 * time.Minute
 // step is a step of an installation, which a hook of the Helm chart takes in a pod of its own.
 type step func(ctx context.Context, c client.Client, namespace string, out io.Writer) error
 
-// steps are the first arguments that select a step instead of the webhook.
+// steps has each step by the first argument that selects the step instead of the webhook.
 var steps = map[string]step{
 	"try":             try,
 	"begin-uninstall": beginUninstall,
@@ -61,7 +61,8 @@ func take(ctx context.Context, do step, args []string, out io.Writer) error {
 	return do(ctx, c, *namespace, out)
 }
 
-// try proves that the webhook gates a pod of the namespace, and that the policies judge.
+// try proves that the webhook gates a pod of the namespace, and that a policy refuses a pod with
+// forged marks.
 func try(ctx context.Context, c client.Client, namespace string, out io.Writer) error {
 	if err := setup.AwaitGating(ctx, c, namespace); err != nil {
 		return err
@@ -73,7 +74,8 @@ func try(ctx context.Context, c client.Client, namespace string, out io.Writer) 
 	return nil
 }
 
-// beginUninstall refuses while gated pods exist. Otherwise no pod is gated from now on.
+// beginUninstall makes the webhook gate no more pods. While gated pods exist, the function returns
+// an error and changes nothing.
 func beginUninstall(ctx context.Context, c client.Client, _ string, out io.Writer) error {
 	return setup.Disarm(ctx, c, configuration, out)
 }

@@ -44,10 +44,10 @@ const (
 	enrollShutdown = shutdown / 2
 )
 
-// These times let enrolling survive an API server in trouble.
+// These times let enrolling survive an overloaded API server.
 const (
 	// enrollFill bounds the time in which an elected replica fills its caches. Ten thousand
-	// gated pods take some seconds (docs/benchmarks.md); an API server in trouble may take
+	// gated pods take some seconds (docs/benchmarks.md); an overloaded API server may take
 	// much longer.
 	enrollFill = 2 * time.Minute
 	// enrollLastRetry is the longest time between two terms: not much longer than
@@ -88,9 +88,9 @@ func set(gauge *prometheus.GaugeVec) func(namespace string, count int) {
 }
 
 // terms enrolls while this replica is elected, term after term. A manager stops for good
-// when it loses its election or cannot fill its caches. If the process then ended, the API
-// server would lose a healthy replica in a cluster in trouble. So each term has a manager
-// and caches of its own.
+// when it loses its election or cannot fill its caches. The process must not end then,
+// because this replica still answers the API server's calls. So each term has a manager and
+// caches of its own.
 type terms struct {
 	config *rest.Config
 	s      settings
@@ -156,7 +156,7 @@ func (t *terms) enroll(ctx context.Context) error {
 		Reader: m.GetAPIReader(),
 		Events: m.GetEventRecorder("metaparticle-enroll"),
 		Home:   t.s.namespace,
-		// The next term may belong to another replica, which then has the values.
+		// The next term may belong to another replica, which then publishes the gauges.
 		Shortage: set(lacking), Behind: set(unready),
 	}
 	defer lacking.Reset()

@@ -42,8 +42,8 @@ func (k *kubernetes) minor() int { return int(k.known.Load()) }
 // NeedLeaderElection returns false, because every replica needs the version.
 func (k *kubernetes) NeedLeaderElection() bool { return false }
 
-// Start reads the version again and again, until the context ends. After a failed read the
-// last version counts.
+// Start reads the version again and again, until the context ends. A failed read leaves the
+// last version in place.
 func (k *kubernetes) Start(ctx context.Context) error {
 	for {
 		pause := versionAgain

@@ -2,12 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package stamp decides which stamps enroll writes on the Leases of one workload's shards.
-// The package is pure: it sends nothing, and the caller says what has expired.
+// The package is pure: it sends nothing, and the caller passes which Leases have expired.
 //
 // # The guarantee
 //
-// Pods of two numbers of shards never hold at once. An agent acquires a Lease only while
-// its stamp is open and has the pod's own number. Each order of [Next] replaces exactly the
+// Pods of two numbers of shards never hold at once. An agent acquires a Lease only while its
+// stamp is open and has the pod's own number. Each write of [Next] replaces exactly the
 // version of a Lease that the caller has read. The caller reads all Leases of the group in one
 // consistent list.
 //
@@ -22,10 +22,10 @@
 //     closed Lease has no holder. A closed Lease without a holder stays
 //     without a holder, so the list may be old.
 //
-// A delayed order to open fails after the next decision, or lands before that decision has
-// closed the same Lease. In the second case the next list shows the Lease as open, and the
-// next epoch waits for its holder. So two processes with different numbers delay each other,
-// and break no rule.
+// A delayed write that opens a Lease fails if the next decision has already closed that
+// Lease. If the write succeeds before, the next list shows the Lease as open, and the next
+// epoch waits for its holder. So two processes with different numbers delay each other, and
+// break no rule.
 //
 // # Clocks
 //

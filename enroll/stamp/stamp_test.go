@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leases returns the Leases with these stamps, from shard 0 on. A text with the ending "!" is
-// held, and with "?" expired.
+// leases returns the Leases with these stamps, from shard 0 on. A Lease whose text ends in
+// "!" is held. With "?", the Lease is held, and has expired.
 func leases(texts ...string) []Shard {
 	var all []Shard
 	for i, text := range texts {
@@ -29,7 +29,7 @@ func leases(texts ...string) []Shard {
 	return all
 }
 
-func TestNextDecidesClosesFreesAndOpens(t *testing.T) {
+func TestNextReturnsTheWritesForEachState(t *testing.T) {
 	closed, open := api.Stamp{Epoch: 2, Count: 3, Closed: true}, api.Stamp{Epoch: 2, Count: 3}
 	for name, test := range map[string]struct {
 		shards []Shard
@@ -91,8 +91,8 @@ func TestLeasesInOrderNeedNoWrite(t *testing.T) {
 	}
 }
 
-// writer is a process of enroll that writes the orders of one list one by one, as late as it
-// likes. In between other processes and agents write.
+// writer is a process of enroll that stores the writes of one list one by one, with any
+// delays. Other processes and agents write in between.
 type writer struct {
 	count  int
 	run    string

@@ -43,7 +43,7 @@ func (s *slowImages) Command(ctx context.Context, _ string) (image.Command, erro
 	}
 }
 
-// podOf returns a pod that claims a singleton and has a number of containers.
+// podOf returns a pod that claims a singleton and has the given number of containers.
 func podOf(containers int) string {
 	var all []string
 	for i := range containers {

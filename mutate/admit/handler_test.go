@@ -26,7 +26,7 @@ const ownedPod = `{"metadata":{"generateName":"biller-1-","annotations":{"metapa
 	"ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"biller-1","uid":"1","controller":true}]},
 	"spec":{"containers":[{"name":"app","image":"app:1"}]}}`
 
-// asked fails the test at any look-up.
+// asked stands for the cluster and the registries, and fails the test at any look-up.
 type asked struct{ t *testing.T }
 
 func (a asked) For(image.PullRights) image.Reader { return a }

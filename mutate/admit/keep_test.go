@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// living returns the patched pod of a golden file.
+// living returns the gated pod that a golden file expects.
 func living(t *testing.T, pair string) *corev1.Pod {
 	t.Helper()
 	archive, err := txtar.ParseFile("../testdata/" + pair + ".txtar")

@@ -87,7 +87,7 @@ func TestAPIServerRetriesAnOverloadedWebhook(t *testing.T) {
 	})
 }
 
-// maxObjects is the number of JSON objects whose estimate is the bound of one call.
+// maxObjects is the number of JSON objects for which the estimate reaches the bound of one call.
 const maxObjects = 64 << 20 / (2 << 10)
 
 // enough is a number of calls that need more memory than a webhook has.
@@ -251,7 +251,7 @@ func (u unread) Read([]byte) (int, error) {
 func TestWebhookReadsNoBodyUnderFullLoad(t *testing.T) {
 	limit := new(load.Limit)
 	other := limit.Share()
-	_, err := io.Copy(io.Discard, other.Meter(io.LimitReader(zeros{}, 90<<20/4))) // each byte counts four times
+	_, err := io.Copy(io.Discard, other.Meter(io.LimitReader(zeros{}, 90<<20/4))) // the estimate has four bytes for each byte
 	require.NoError(t, err)
 	require.EqualValues(t, 90<<20, limit.Used())
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", unread{t})

@@ -102,9 +102,9 @@ func (h written) Handle(ctx context.Context, r admission.Request) admission.Resp
 	return response
 }
 
-// overloaded tells the caller to try again. The API server's client obeys Retry-After
-// within the time that the webhook's configuration gives a call. After that time the API
-// server refuses the pod, and the pod's controller tries again.
+// overloaded answers with status 429, so that the caller tries again. The API server's
+// client obeys Retry-After within the time that the webhook's configuration gives a call.
+// After that time the API server refuses the pod, and the pod's controller tries again.
 func overloaded(w http.ResponseWriter) {
 	// The header allows no time below a second. Most calls take milliseconds, so the
 	// caller need not wait longer.

@@ -14,7 +14,8 @@ import (
 )
 
 // judgeAfter refuses a condition on the pod's own claim. The pod would have to hold the slot
-// before it may compete for the slot. The function also refuses a copy without its conditions.
+// before it may compete for the slot. The function also refuses a copied pod whose injected
+// container waits for conditions that the copy no longer has.
 func judgeAfter(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	workload := p.Workload
@@ -30,6 +31,6 @@ func judgeAfter(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// waitsForConditions reports whether the container has the name of the injected one that waits
-// for conditions.
+// waitsForConditions reports whether the container has the name of the injected container for
+// conditions.
 func waitsForConditions(c corev1.Container) bool { return c.Name == api.AfterContainer }

@@ -14,9 +14,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeBarrier refuses a barrier in a pod without a Job, because a run of other workloads has no
-// end. The function also refuses a barrier that never opens, because the Job makes fewer pods at
-// once. A copy without its barrier is refused, too.
+// judgeBarrier refuses a barrier in a pod without a Job, because only the run of a Job ends. The
+// function also refuses a barrier for more pods than the Job runs at once, because the barrier
+// would never open. A copied pod whose injected container waits at a barrier that the copy no
+// longer has is refused, too.
 func judgeBarrier(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	size := p.Request.Barrier.Size
@@ -34,7 +35,7 @@ func judgeBarrier(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// waitsAtBarrier reports whether the container has the name of the injected one that waits at a
+// waitsAtBarrier reports whether the container has the name of the injected container for a
 // barrier.
 func waitsAtBarrier(c corev1.Container) bool { return c.Name == api.BarrierContainer }
 

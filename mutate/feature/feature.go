@@ -7,8 +7,8 @@
 // Guarantee: a feature judges the pod that arrived, and patches the pod only if no feature
 // refuses it. A patch describes a state, and a pod in that state gets no operation.
 //
-// Not guaranteed: a feature sees one pod only. About owners and the cluster, a feature
-// knows only the [Facts].
+// Not guaranteed: any rule about several pods. A feature knows one pod, and the [Facts]
+// about its owners and the cluster.
 package feature
 
 import (
@@ -78,7 +78,8 @@ func featuresOf(p *Pod) []feature {
 	return slices.DeleteFunc(slices.Clone(features), func(f feature) bool { return !f.unclaimed })
 }
 
-// NewPod returns the pod of the facts, or the refusal of a pod that is too large to judge.
+// NewPod returns the pod that the facts describe, or the refusal of a pod that is too large to
+// judge.
 func NewPod(f Facts) (*Pod, reason.Refusals) {
 	if refusals := judgeNumber(f.Pod); len(refusals) > 0 {
 		return nil, refusals

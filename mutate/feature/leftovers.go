@@ -28,7 +28,7 @@ func judgeLeftovers(p *Pod) reason.Refusals {
 }
 
 // JudgeUnclaimed refuses injected parts in a pod that claims nothing, unless its conditions
-// need these parts. The copy of a gated pod without its claim would wait for ever.
+// need these parts. A copied pod that has lost its claim would wait for ever.
 func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	var refusals reason.Refusals
 	for _, name := range shimmed(pod) {
@@ -53,9 +53,9 @@ func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 func servesLocal(c corev1.Container) bool { return c.Name == api.AgentContainer && api.IsLocal(c.Args) }
 
 // copied returns a slot in the pod's marks that belongs to the singleton of another workload, or an
-// empty text. A pod with such a slot is a copy of that workload's pod. A pod with a controller is no copy, because tools that copy a pod drop its
-// controller. Slots of the whole namespace do not count, because any pod of the
-// namespace may claim them.
+// empty text. A pod with such a slot is a copy of that workload's pod. A pod with a controller is
+// no copy, because tools that copy a pod drop its controller. The function ignores slots of a whole
+// namespace, because any pod of the namespace may claim them.
 func (f Facts) copied() string {
 	if metav1.GetControllerOfNoCopy(f.Pod) != nil {
 		return ""

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// maxLookUps bounds the concurrent look-ups of one pod. Otherwise a pod with many containers
-// would fill its namespace's queue of look-ups.
+// maxLookUps bounds the concurrent look-ups of one pod, so that a pod with many containers
+// cannot fill its namespace's queue of look-ups.
 const maxLookUps = 8
 
 // lookUp is the result of a look-up; zero for a container whose image need not be read.

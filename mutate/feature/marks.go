@@ -14,8 +14,9 @@ import (
 // slots returns the names of the slots that the pod claims.
 func (p *Pod) slots() []string { return p.Request.Slots(p.Workload) }
 
-// judgeMarks refuses a pod whose slots have no name yet, and a copy of another workload's
-// pod, which carries that pod's slots. A pod template has neither problem.
+// judgeMarks refuses a pod whose slots have no name yet. The function also refuses a copy
+// of another workload's pod, because its annotation names that workload's slots. A pod
+// template has neither problem.
 func judgeMarks(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.isTemplate() || !p.Request.Claims() {

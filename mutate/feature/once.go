@@ -49,9 +49,10 @@ func (f Facts) indexed() bool {
 	return index
 }
 
-// onceKey returns the key of the pod's once claim; empty without one, and if the claim has no
-// name and the pod's revision is unknown. A revision's key has the hash that the controller
-// writes into its pods' labels, and the beginning of the workload's UID.
+// onceKey returns the key of the pod's once claim; empty without such a claim. The result is
+// also empty if the claim has no name and the pod's revision is unknown. A revision's key has
+// the hash that the controller writes into its pods' labels, and the beginning of the
+// workload's UID.
 func (p *Pod) onceKey() string {
 	claim, once := p.Request.Once()
 	owner := metav1.GetControllerOf(p.Pod)
@@ -67,7 +68,8 @@ func (p *Pod) onceKey() string {
 	}
 	hash, uid := p.Revision.Hash, p.Revision.Workload
 	if p.Workload.Kind == "StatefulSet" {
-		// The hash of a StatefulSet's revision is a whole name, which ends in the hash.
+		// For a StatefulSet, the value is the whole name of a ControllerRevision, which ends in the
+		// hash.
 		hash = hash[strings.LastIndexByte(hash, '-')+1:]
 	}
 	if key := hash + "." + uid[:min(len(uid), uidLength)]; api.IsKey(key) {
@@ -81,8 +83,8 @@ func ownedByJob(owner *metav1.OwnerReference) bool {
 	return owner != nil && owner.Kind == "Job" && strings.HasPrefix(owner.APIVersion, "batch/") && api.IsRun(string(owner.UID))
 }
 
-// uidLength is the length of a UID's beginning in a key. A workload and its successor of the
-// same name practically never share these 32 random bits.
+// uidLength is the length of a UID's beginning in a key. A workload and a later workload of
+// the same name practically never have the same 32 random bits there.
 const uidLength = 8
 
 // judgeRevision refuses a once claim without a name and without a revision.
@@ -99,12 +101,12 @@ func judgeRevision(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// revisioned are the kinds of Kubernetes whose pods have a key without a name.
+// revisioned are the kinds of workloads whose pods can have a once claim without a name.
 var revisioned = []string{"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"}
 
-// warnOfFiles warns of a volume of the pod, or of its node. The container of a once claim
-// writes such a volume, and a later container mounts it. Only the pod that runs the
-// container has these files.
+// warnOfFiles warns if the container of a once claim writes a volume of the pod or its node
+// that a later container mounts. The files exist only in the pod that does the work, or on
+// that pod's node.
 func warnOfFiles(p *Pod) reason.Refusals {
 	var warnings reason.Refusals
 	places := p.places()

@@ -13,7 +13,7 @@ import (
 )
 
 // judgePorts refuses a container that declares the agent's own port. On the node's network
-// the agent has no port.
+// the agent has no port, so the container may declare any port.
 func judgePorts(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c, own := p.container(at), int32(api.AgentPort)

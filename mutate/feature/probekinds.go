@@ -28,8 +28,8 @@ type probeKind struct {
 func (k probeKind) takenOff() bool { return k.name == "" }
 
 // probeKinds are the probes of a container. The kubelet drives the liveness and readiness
-// probes, and asks the agent. The agent drives the startup probe, because the kubelet would
-// count from the start of the container, and not from the start of the child.
+// probes, and sends them to the agent. The agent drives the startup probe, because the
+// kubelet would count from the start of the container, and not from the start of the child.
 var probeKinds = []probeKind{
 	{
 		name: api.LivenessProbe, field: "livenessProbe",

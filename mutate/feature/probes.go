@@ -65,9 +65,9 @@ func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
 	return all
 }
 
-// carryProbe returns a declared probe in the agent's form, or its problem. If the probe
-// already asks the agent, the agent's arguments have its action from the earlier pass. The
-// timings come from the probe itself.
+// carryProbe returns a declared probe in the agent's form, or its problem. If an earlier
+// pass redirected the probe to the agent, the action comes from the agent's arguments. The
+// timings always come from the declared probe.
 func (f Facts) carryProbe(c *corev1.Container, kind probeKind, p *corev1.Probe, before *api.Probe) (*api.Probe, string) {
 	out := &api.Probe{
 		InitialDelaySeconds:           int(p.InitialDelaySeconds),
@@ -106,7 +106,7 @@ func (f Facts) carryProbe(c *corev1.Container, kind probeKind, p *corev1.Probe, 
 	return out, problem
 }
 
-// judgeProbes refuses a probe that the agent cannot make in the kubelet's stead.
+// judgeProbes refuses a probe that the agent cannot run in the kubelet's stead.
 func judgeProbes(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	for _, probe := range p.probes {
@@ -117,9 +117,9 @@ func judgeProbes(p *Pod, at place) reason.Refusals {
 	return refusals
 }
 
-// patchProbes makes the probes of the gated containers ask the agent, and takes the
-// startup probes off. All other fields of a probe stay. The kubelet keeps to the timings,
-// and sends the headers to the application if the agent redirects the kubelet there.
+// patchProbes redirects the probes of the gated containers to the agent, and removes the
+// startup probes. All other fields of a probe stay. The kubelet keeps to the timings, and
+// sends the headers to the application if the agent redirects the kubelet there.
 func patchProbes(p *Pod, d *patch.Document) {
 	for _, probe := range p.probes {
 		name, kind := probe.container.Name, probe.kind
@@ -160,10 +160,10 @@ func (p *Pod) probesByContainer() map[string]api.Probes {
 	return all
 }
 
-// unaim reports whether a probe asks the agent already. The function also returns the
-// probe's own command, without the words of the agent's command. Another injector may have
-// put words before the agent's command. The probe's own command is empty if the agent
-// itself probes the application.
+// unaim reports whether an earlier pass has redirected a probe to the agent. The function
+// also returns the probe's own command, without the words of the agent's command. Another
+// injector may have put words before the agent's command. The probe's own command is empty
+// if the agent itself probes the application.
 func unaim(container string, kind probeKind, p *corev1.Probe) (own []string, aimed bool) {
 	switch {
 	case kind.takenOff():
@@ -183,7 +183,7 @@ func unaim(container string, kind probeKind, p *corev1.Probe) (own []string, aim
 	return nil, aimed
 }
 
-// probeCommand returns the command with which the kubelet asks the agent.
+// probeCommand returns the command by which an exec probe asks the agent.
 func probeCommand(container, name string) []string {
 	return append([]string{api.AgentBinary}, api.ProbeArgs{Probe: name, Container: container}.Args()...)
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 )
 
-// patchReadiness makes the pod's readiness depend on the agent's condition. After a once
-// claim's success the application runs in every pod, so the pod's readiness stays as it was.
-// With the local API the application runs in every pod, too.
+// patchReadiness makes the pod's readiness depend on the agent's condition. After the
+// success of a once claim, and with the local API, the application runs in every pod. So
+// the function changes no pod with a once claim or the local API.
 func patchReadiness(p *Pod, d *patch.Document) {
 	if _, once := p.Request.Once(); once || p.Request.Gate == api.GateProgram {
 		return

@@ -40,7 +40,8 @@ func resourcesOf(p *Pod) corev1.ResourceRequirements {
 		return !slices.ContainsFunc(containers, func(c *corev1.Container) bool { return !states(c, name) })
 	}
 	if r := p.Spec.Resources; r != nil && len(r.Requests)+len(r.Limits) > 0 {
-		// The resources of the whole pod decide about its class and about quotas.
+		// The pod states its resources as a whole. Such resources determine the QoS class, and
+		// satisfy quotas.
 		return corev1.ResourceRequirements{}
 	}
 	class := qos(containers)

@@ -15,9 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeShards refuses shards in a pod that ends and belongs to no Job, because its shard has no
-// run. The function also refuses shards in a pod without a controller: no other pod would have
-// the other shards.
+// judgeShards refuses shards in a pod that ends but belongs to no Job, because only a Job can
+// be the run of a shard. The function also refuses shards in a pod without a controller: no
+// other pod would have the other shards.
 func judgeShards(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Shards() == 0 {
@@ -45,8 +45,8 @@ func (f Facts) run() string {
 	return f.Run.UID
 }
 
-// judgeRun refuses a pod of a Job that would end although shards are not done. A shard is done
-// when one container has succeeded, so the pod has one gated container.
+// judgeRun refuses a pod if its Job could end before all shards are done. A shard is done when
+// one container has succeeded, so the pod must have exactly one gated container.
 func judgeRun(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	places := p.places()
@@ -91,8 +91,8 @@ func declaresPorts(p *Pod) bool {
 }
 
 // ShardsNeedNoPorts reports whether the standbys of a workload are Ready because its pods
-// have shards, and declare no ports. If no annotation names the gated containers, each
-// container of the template counts.
+// have shards, and declare no ports. If no annotation names the gated containers, no
+// container of the template may declare a port.
 func ShardsNeedNoPorts(template *corev1.PodSpec, request api.Request) bool {
 	return request.Shards() > 0 && request.Readiness == "" && !slices.ContainsFunc(template.Containers, func(c corev1.Container) bool {
 		return len(c.Ports) > 0 && (len(request.Containers) == 0 || slices.Contains(request.Containers, c.Name))

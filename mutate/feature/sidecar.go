@@ -40,7 +40,8 @@ func patchSidecar(p *Pod, d *patch.Document) {
 			d.Remove("spec", "initContainers", i, field)
 		}
 		if c.RestartPolicy == nil {
-			// A sidecar would hold back no container behind it.
+			// Without a restartPolicy the container is no sidecar, so the kubelet starts the next
+			// container only after its end.
 			d.Remove("spec", "initContainers", i, "restartPolicy")
 		}
 		if c.Lifecycle == nil {
@@ -163,13 +164,14 @@ func (s sidecar) localArgs() []string {
 		args.Socket = api.LocalSocket
 	}
 	if s.Spec.HostNetwork {
-		args.Port = 0 // each process of the node could call
+		args.Port = 0 // each process of the node could connect to the port
 	}
 	return args.Args()
 }
 
 // ownKernel reports whether the pod may run in a virtual machine of its own. The name of a
-// runtime class does not tell, so every class counts.
+// runtime class does not show whether the class uses virtual machines, so the result is
+// true for every class.
 func (s sidecar) ownKernel() bool { return s.Spec.RuntimeClassName != nil }
 
 // agentArgs returns the arguments of the agent.
@@ -272,8 +274,8 @@ func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	d.Ensure("name", c, list...)
 }
 
-// behind returns the containers that come behind an injected container: the gated init
-// containers, and behind a container that runs once also the agent.
+// behind returns the names of the containers that must come after an injected container,
+// whether or not the pod has them.
 func (s sidecar) behind(injected string) []string {
 	switch behind := s.initNames(); injected {
 	case api.AfterContainer:
@@ -327,7 +329,7 @@ func (s sidecar) security() *corev1.SecurityContext {
 	return context
 }
 
-// podFacts returns the variables by which an injected container knows its pod.
+// podFacts returns the variables with the pod's name, UID and namespace, for an injected container.
 func podFacts() []corev1.EnvVar {
 	return []corev1.EnvVar{
 		fromField(api.PodNameEnv, "metadata.name"),

@@ -15,8 +15,8 @@ import (
 
 // judgeWaits refuses a bounded wait in a pod that never ends. The function also refuses a
 // gated init container that may skip: the kubelet would take its exit code 0 for success, and
-// start the application. A container that ends with [api.ExitWaited] may start again, as
-// the pod's restartPolicy says.
+// start the application. After [api.ExitWaited] the container may start again, because the
+// pod's restartPolicy decides.
 func judgeWaits(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c, request := p.container(at), p.Request
@@ -51,7 +51,8 @@ func restartsAfterSuccess(rule corev1.ContainerRestartRule) bool {
 	return in == slices.Contains(rule.ExitCodes.Values, 0)
 }
 
-// jobOf returns the UID of the Job of a pod that may skip. Without a Job, the result is empty.
+// jobOf returns the UID of the Job of a pod that may skip. For a pod without a Job, or a pod that
+// may not skip, the result is empty.
 func jobOf(f Facts) string {
 	if f.Request.OnBusy != api.OnBusySkip {
 		return ""

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package image declares how the webhook asks for the command that a container runtime
-// would run for an image. Package registry implements the interfaces.
+// Package image declares the look-up of the command that a container runtime would run for
+// an image. Package registry implements the interfaces.
 package image
 
 import (

@@ -4,12 +4,12 @@
 // Package load bounds the memory of the calls in flight.
 //
 // Guarantee: a call reserves its share of the load before it uses the memory: while its
-// body arrives, and again before the body is decoded. A call that has the load for itself
-// is refused only if its decoded body would need more than 64 MiB. Large calls leave room
-// for small ones.
+// body arrives, and again before the body is decoded. A call that is alone in flight is
+// refused only if its decoded body would need more than 64 MiB. Large calls leave room for
+// small ones.
 //
-// Not guaranteed: a share is an estimate. Tests compare the estimate with the memory that
-// decoding allocates.
+// Not guaranteed: that a share is exact. A share is an estimate, which tests compare with
+// the memory that decoding allocates.
 package load
 
 import (
@@ -132,7 +132,7 @@ func (s *Share) Decode(body []byte) error {
 }
 
 // Fits reports whether an announced body has room now, and reserves nothing. The caller
-// need not read a body without room.
+// need not read a body that does not fit.
 func (s *Share) Fits(length int64) bool {
 	l := s.limit
 	if l == nil || length <= smallCall {
@@ -143,7 +143,7 @@ func (s *Share) Fits(length int64) bool {
 	return s.room(perByte*length, true)
 }
 
-// grow adds bytes to the share if the load has room for them, and reports whether it has.
+// grow adds bytes to the share and returns true if the load has room for them.
 func (s *Share) grow(by int64) bool {
 	l := s.limit
 	if l == nil {

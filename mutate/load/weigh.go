@@ -23,7 +23,7 @@ type weight struct {
 // because a decoder refuses the text before it decodes a part.
 func weigh(text []byte) weight {
 	var w weight
-	var key []byte  // the last string
+	var key []byte  // the last string that was read
 	var before byte // the last byte that is neither a space nor in a string
 	for i := 0; i < len(text); i++ {
 		c := text[i]

@@ -7,7 +7,7 @@
 // where they are and never appear in the operations, whether or not the Go types of this
 // build know them. A change that the object already has adds no operation.
 //
-// Not guaranteed: the text of an object is not validated. The caller has decoded the text
+// Not guaranteed: that the text of an object is valid. The caller has decoded the text
 // before.
 package patch
 

@@ -54,8 +54,8 @@ type Refusals []Refusal
 
 func (r Refusals) Error() string { return strings.Join(r.Lines(), "; ") }
 
-// Lines returns one sentence for each of the first refusals, and the number of the
-// others.
+// Lines returns a sentence for each of the first refusals, and a line with the number of
+// further refusals.
 func (r Refusals) Lines() []string {
 	var lines []string
 	for i, refusal := range r {

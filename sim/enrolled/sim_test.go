@@ -39,7 +39,7 @@ func realEnroll(e *world.Enroller) world.Reconciler {
 
 // Package world repeats these names of package enroll, because world must not link
 // enroll.
-func TestWorldsRoleAndHolderNamesMatchEnrolls(t *testing.T) {
+func TestRoleAndHolderNamesOfWorldMatchEnroll(t *testing.T) {
 	assert.Equal(t, enroll.Unknown, world.Unknown)
 	assert.Equal(t, enroll.RoleName("default"), world.RoleName)
 }

@@ -128,8 +128,8 @@ func PlantedIn(t *testing.T, pkg string) {
 	plantedIn(t, pkg, plants)
 }
 
-// plantedIn compiles the tests of the package, and runs a test for each bug. The map tests
-// has the name of the test for the name of the bug. The empty name means no bug.
+// plantedIn compiles the tests of the package, and runs a test for each bug. The map tests has bugs
+// as keys, and their tests as values. An empty key runs a test without a bug.
 func plantedIn(t *testing.T, pkg string, tests map[string]string) {
 	if !*planting || *seed != 0 {
 		t.Skip("not asked for")

@@ -59,8 +59,8 @@ func Jobs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayJobs)
 }
 
-// Works plays, for each seed, the story of work that is to run once. Like [Seeds], Works
-// plays the seeds that the flags ask for.
+// Works plays, for each seed, the story of once claims. Like [Seeds], Works plays the seeds that
+// the flags ask for.
 func Works(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayWorks)
 }

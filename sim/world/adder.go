@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// adder is the part of a program that uses the Variables of its pod. The adder notes each add with
-// a key on a disk, which outlives the process, and repeats that add until the answer.
+// adder is the part of a program that uses the Variables of its pod. The adder writes each add with
+// a key to a disk, which outlives the process. The adder repeats that add until the agent answers.
 type adder struct {
 	pod     *localPod
 	name    string
@@ -24,9 +24,9 @@ type adder struct {
 	// note is the add with a key that has no answer yet; nil for none.
 	note *note
 	adds int
-	// numbers are the holds that the program had, with their tokens.
-	numbers []told
-	// calls are those of the present program.
+	// holds are the last holds of the program, with their tokens.
+	holds []told
+	// calls are the open calls of the present program.
 	calls []*call
 }
 
@@ -83,7 +83,7 @@ func (a *adder) ask(method, path, key string, took func(code int, t told)) {
 	c.begin(method, path)
 }
 
-// keyed adds with a key, which the program repeats until the answer.
+// keyed sends an add with a key. The program repeats that add until the agent answers.
 func (a *adder) keyed() {
 	l := a.pod.w.variables.ledgers["keyed"]
 	if a.note == nil {
@@ -105,7 +105,7 @@ func (a *adder) keyed() {
 	})
 }
 
-// hits adds without a key, and never repeats an add.
+// hits sends an add without a key, and never repeats that add.
 func (a *adder) hits() {
 	if a.pod.w.calm {
 		a.later(a.hits)
@@ -130,17 +130,17 @@ func (a *adder) hits() {
 func (a *adder) write() {
 	for _, b := range a.pod.bidders {
 		if b.claim.Kind == api.Lock && b.hold != nil && b.hold.Hold != "" {
-			a.numbers = append(a.numbers, *b.hold)
+			a.holds = append(a.holds, *b.hold)
 		}
 	}
-	if len(a.numbers) == 0 || a.pod.w.calm {
+	if len(a.holds) == 0 || a.pod.w.calm {
 		a.later(a.write)
 		return
 	}
-	a.numbers = a.numbers[max(0, len(a.numbers)-5):]
-	of := pick(a.rng, a.numbers)
+	a.holds = a.holds[max(0, len(a.holds)-5):]
+	of := pick(a.rng, a.holds)
 	if chance(a.rng, .7) {
-		of = a.numbers[len(a.numbers)-1]
+		of = a.holds[len(a.holds)-1]
 	}
 	l := a.pod.w.variables.ledgers["fenced"]
 	token, _ := strconv.ParseInt(of.FencingToken, 10, 64)

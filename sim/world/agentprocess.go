@@ -171,8 +171,8 @@ func (a *agentProcess) yieldWhenStopped() {
 	})
 }
 
-// leapt tells an agent that the wall clock was set. Shims notice that by themselves, but between
-// two containers of a pod no shim lives.
+// leapt signals to an agent that the wall clock was set. Shims notice that by themselves, but
+// between two containers of a pod no shim lives.
 func (a *agentProcess) leapt() {
 	a.whenThawed(func() { wakeUp(a.leaps) })
 }

@@ -46,7 +46,7 @@ func goodVersion(r *rand.Rand) behaviour {
 	return behaviour{name: "good", starts: between(r, 100*time.Millisecond, mostStart), probed: chance(r, .7)}
 }
 
-// brokenVersion draws a version that is not to be rolled out.
+// brokenVersion draws a version that no rollout may complete.
 func brokenVersion(r *rand.Rand) behaviour {
 	switch r.IntN(6) {
 	case 0:

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// bidder is the part of a program that asks for one claim. A bidder bids, works under its hold
-// while an answer is good, gives the hold back, and begins anew.
+// bidder is the part of a program that bids for one claim. A bidder bids, works under its hold
+// while the last answer is good, gives the hold back, and begins anew.
 type bidder struct {
 	pod     *localPod
 	claim   api.Claim
@@ -27,18 +27,19 @@ type bidder struct {
 	bids  bool
 	since time.Duration
 	call  *call // the bid, and then its stream
-	// streams reports that an open connection shows that the program lives. Otherwise the
-	// program sends heartbeats, at most every apart.
+	// streams reports that an open connection shows that the program lives. Without such a
+	// connection the program sends heartbeats. The field every is the longest time between two of
+	// them.
 	streams bool
 	every   time.Duration
-	// hold is the hold that the agent has told; nil for none. The field until is the instant
-	// on the node's clock by which the program must hear again.
+	// hold is the agent's last answer about the hold; nil for none. The field until is the instant,
+	// on the node's clock, by which the program needs another answer.
 	hold  *told
 	until time.Duration
 	work  *work
-	// writes reports that the bidder of a read-write lock wants to write, for this bid.
+	// writes reports that this bid for a read-write lock is a writer's.
 	writes bool
-	// due reports that the bidder is to hold once more, in quiet times.
+	// due reports that the bidder still has to hold once in this quiet time.
 	due bool
 	// idles reports that the bidder will bid after a pause. The field joint is the open call for several
 	// claims in which the bidder takes part; nil for none.
@@ -64,7 +65,7 @@ func (b *bidder) later(pause time.Duration) {
 	b.in(pause, b.bid)
 }
 
-// in calls f after the time, unless the bidder has begun another round, or its program is dead.
+// in calls f after the duration, unless the bidder has begun another round, or its program is dead.
 func (b *bidder) in(d time.Duration, f func()) {
 	round, g := b.round, b.program
 	b.pod.w.after(d, func() {
@@ -84,7 +85,7 @@ func idle(b *bidder) time.Duration {
 	return between(b.rng, 10*time.Millisecond, 30*time.Second)
 }
 
-// bid asks for the claim.
+// bid sends a bid for the claim.
 func (b *bidder) bid() {
 	w := b.pod.w
 	if w.calm && !b.due && !readsOn(b) {
@@ -104,7 +105,7 @@ func (b *bidder) bid() {
 	if w.calm || chance(b.rng, .8) {
 		query += "&wait=" + between(b.rng, time.Second, 10*time.Minute).String()
 	}
-	query += as(b)
+	query += drawRole(b)
 	b.bids, b.since = true, w.now()
 	b.call = b.ask(http.MethodPost, "/holds"+query, b.told, b.endBid)
 	if !w.calm && chance(b.rng, .1) { // the program gives up
@@ -135,8 +136,8 @@ func (b *bidder) ask(method, path string, took func(int, told), ended func(int))
 	return c
 }
 
-// endBid takes in the end of the answer to a bid: of a stream, of a refusal, or of a hold with
-// heartbeats.
+// endBid reacts to the end of the answer to a bid. The answer was a stream, a refusal, or a hold
+// with heartbeats.
 func (b *bidder) endBid(int) {
 	b.bids, b.call = false, nil
 	switch {
@@ -149,7 +150,7 @@ func (b *bidder) endBid(int) {
 	}
 }
 
-// endFollowing takes in the end of the answer to a program that follows its hold again.
+// endFollowing reacts to the end of the stream that [bidder.follow] opened.
 func (b *bidder) endFollowing(code int) {
 	b.call = nil
 	if code == http.StatusGone {
@@ -185,9 +186,9 @@ func (b *bidder) hangUp() {
 	}
 }
 
-// lets closes the connection of the bid, or of the hold. A program that works goes on, and may
-// follow its hold again after the pause.
-func (b *bidder) lets(pause time.Duration) {
+// disconnect closes the connection of the bid, or of the hold. A program that works continues its
+// work, and may follow its hold again after the pause.
+func (b *bidder) disconnect(pause time.Duration) {
 	b.hangUp()
 	b.pod.w.note(b.name, "closes its connection")
 	if b.hold == nil {
@@ -206,8 +207,9 @@ func (b *bidder) follow() {
 	}
 }
 
-// as draws the kind of the bidder's next hold, and returns the query that asks for that kind.
-func as(b *bidder) string {
+// drawRole draws whether the bidder of a read-write lock reads or writes next, and returns the
+// query for that role.
+func drawRole(b *bidder) string {
 	if b.claim.Kind != api.RWLock {
 		return ""
 	}

@@ -24,9 +24,9 @@ func budgetOf(d time.Duration) api.Budget {
 // watch event 4 ms, and a grant 2 ms. The time doubles if two standbys collide.
 const quick = 100 * time.Millisecond
 
-// late bounds the delay with which an agent notices an instant. The timers of the agent's
-// loop run by true time. The loop sleeps for 10 s at most, and the agent's clock may gain
-// a twelfth in that time.
+// late bounds the delay with which an agent notices that an instant has come. The timers of the
+// agent's loop run by true time. The loop sleeps for 10 s at most, and the agent's clock may gain a
+// twelfth in that time.
 const late = 900 * time.Millisecond
 
 // slowest is the longest pause between two reads of a standby that found no Lease. The

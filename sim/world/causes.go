@@ -3,7 +3,8 @@
 
 package world
 
-// Each function below is a cause that a row applies to a child, or to the child's pod.
+// Each function below is a cause that a case of the story "table" applies to a child, or to the
+// child's pod.
 
 func crash(c *child)      { c.exits("crashes", 1) }
 func yield(c *child)      { c.pod().agent().agent.Yield() }

@@ -121,8 +121,7 @@ func (c *changing) begins() bool {
 }
 
 // finishes demands that the rollout of a good version ends, and returns false after a
-// violation. The argument more prolongs the bound after trouble; 0 means that no trouble came
-// before.
+// violation. The argument more prolongs the bound after faults; 0 means that no faults came before.
 func (c *changing) finishes(after string, more time.Duration) bool {
 	bound := more
 	c.do(func() { bound += c.ending() })
@@ -318,8 +317,8 @@ func (c *changing) meddles() {
 }
 
 // cuts cuts the holder's node off for a while, if an old pod on another node can take the
-// slot. Before the broken version has had its first turn, the function does nothing.
-// Otherwise the broken version could take the slot, and not the old pod.
+// slot. Before the first turn of the broken version the function does nothing, because that version
+// could then take the slot before the old pod.
 func (c *changing) cuts() {
 	last := between(c.rng, time.Second, time.Minute)
 	holder, others := c.judge.replaceable()

@@ -10,10 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// chaos plays three rounds of trouble and recovery. During trouble only the invariants of
-// safety count. After each trouble, each slot must get a holder, which must continue to
-// hold. In the end chaos deletes one holder after the other, so that each pod must hold in
-// its turn.
+// chaos plays three rounds of faults and recovery. During faults the world checks only the
+// invariants of safety. After the faults, each slot must get a holder, which must continue to hold.
+// In the end chaos deletes one holder after the other, so that each pod must hold in its turn.
 type chaos struct {
 	*recovery
 	trouble *trouble

@@ -12,10 +12,9 @@ import (
 // any weather. A restarted agent counts anew, and the kubelet's back-off bounds the
 // restarts.
 const (
-	// mostOfLease bounds the requests for each slot. In the long run an agent sends two a
-	// second, and its clock may be a twelfth too fast: 130. After a time with few requests
-	// an agent may send 20 more at once. An agent reads its pod less often than a Lease, so
-	// the bound is also right for these reads.
+	// mostOfLease bounds the requests for one slot in a minute. In the long run an agent sends two a
+	// second, so 120 a minute, or 130 if its clock is a twelfth too fast. After a time with few
+	// requests an agent may send 20 more at once. The reads of the pod have the same bound, and are rarer.
 	mostOfLease = 130 + 20
 	// mostOfPod bounds the patches of the pod's own status. An attempt takes two patches.
 	// At most 19 attempts fail: 7 while the pauses grow, then one every five seconds. At
@@ -24,10 +23,10 @@ const (
 	// mostOfEvents bounds the Events. Each hold may have four: its beginning, its end, a
 	// silent shim, and an unreleased slot.
 	mostOfEvents = 24
-	// mostOfWait bounds the requests of a pod that waits, about one Lease. A look takes two: a
-	// read and a watch. A watch of 10 s resets the pauses, which then grow from 250 ms. The
-	// most looks come with three failures after each such watch: four in 13.75 s. The first
-	// look and the second condition bring six quick looks more.
+	// mostOfWait bounds the requests of a pod that waits, about one Lease. A look takes two
+	// requests: a read and a watch. After a watch of 10 s the pauses between looks begin at 250 ms
+	// again, and grow. Three failures after each such watch cause the most looks: four in 13.75 s.
+	// The first look and the second condition add six quick looks.
 	mostOfWait = 2 * (5*4 + 6)
 )
 

@@ -28,7 +28,8 @@ const (
 	// withoutProof means that the server stores a release while a child of the hold lives,
 	// or that a child begins under a released hold.
 	withoutProof = "release-without-proof"
-	// tokenOrder means that the token of a hold is not above the token of the hold before.
+	// tokenOrder means that the token of a hold is not greater than the token of the slot's
+	// previous hold.
 	tokenOrder = "token-order"
 	// tokenChanged means that two children of one hold, or two grants of one child, have
 	// different tokens.
@@ -67,8 +68,8 @@ const (
 	withheld = "withheld"
 	// stopsOften means that a rollout stops the old version more often than its rule allows.
 	stopsOften = "stops-often"
-	// startsBeside means that a child begins although its pod has no start lock, or that the lock
-	// is released while a child starts.
+	// startsBeside means that a child begins although its pod does not hold the start lock. A pod
+	// that releases the lock while a child starts breaks the same invariant.
 	startsBeside = "starts-beside"
 	// freed means that a Lease becomes free although its holder has not released the
 	// Lease.
@@ -236,9 +237,9 @@ func (l *checks) settled(slot string) bool {
 	return slices.ContainsFunc(l.electors, func(e *elector) bool { return e.slot == slot && e.working })
 }
 
-// checkRouted demands that a holder which has left its Services is not Ready before its
-// application stops. A pod whose status cannot be stored is excused, because a holder
-// waits for the storing only for a while.
+// checkRouted judges the drain of a holder that has left its Services. The pod must be stored as
+// not Ready by then. A pod whose status cannot be stored is excused, because a holder waits for the
+// storing only for a while.
 func (l *checks) checkRouted(c *child, d *gate.Drain) {
 	p := c.pod()
 	lease, ok := p.w.api.lease(p.slots[0])
@@ -256,7 +257,7 @@ func (l *checks) checkRouted(c *child, d *gate.Drain) {
 const mostDeleted = mostUntold + quick
 
 // checkDeleted demands in fair times that no child begins in a pod that was deleted a
-// while ago. Otherwise a scale to zero, which deletes all pods together, would start the
+// while ago. Without this rule a scale to zero, which deletes all pods together, would start the
 // application in one pod after the other.
 func (l *checks) checkDeleted(c *child) {
 	p := c.pod()

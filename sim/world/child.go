@@ -45,7 +45,7 @@ type child struct {
 	// the signal.
 	stops time.Duration
 	began time.Duration
-	asked bool // a signal has asked the child to stop, and the child obeys
+	asked bool // a signal has asked the child to stop, and the child does not ignore it
 	// signalled reports that a signal has asked the child to stop, even if the child
 	// ignores that signal.
 	signalled bool

@@ -21,29 +21,31 @@ type run struct {
 	barrier  api.Barrier
 	duration time.Duration
 	leases   []string
-	// pods are the pods of the run that exist, and all has also the others.
+	// pods are the pods of the run that exist. The field all has the pods that are gone, too.
 	pods, all []*comer
 	// want is the number of pods that the Job keeps.
 	want int
 }
 
 // comer is a pod with a barrier. The init container of the pod runs package barrier. The world
-// judges only that container. Once the container has succeeded, the pod is gone after a while.
+// judges only that container. The world removes the pod a while after the success of that
+// container.
 type comer struct {
 	w    *World
 	of   *run
 	name string
 	node *node
 	rng  *rand.Rand
-	// client is that of the last process; nil before the first start. The field began is the
-	// instant at which that process started, and died the instant at which it ended.
+	// client is the client of the last process; nil before the first start. The field began is the
+	// instant at which that process started. The field died is the instant at which that process
+	// ended.
 	client      *clientOf
 	began, died time.Duration
 	starts      int
 	// stop sends SIGTERM to the process.
 	stop context.CancelFunc
-	// stopping reports that the pod is deleted, and gone that it is no more. The field passed
-	// reports that its container has succeeded.
+	// stopping reports that the pod is being deleted. The field gone reports that the pod no longer
+	// exists. The field passed reports that its container has succeeded.
 	stopping, gone, passed bool
 	frozen                 bool
 	// since is the instant since which nothing keeps the pod from going on.
@@ -127,7 +129,7 @@ func (p *comer) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// exited cleans up after the process has ended by itself.
+// exited cleans up after the process has ended without a kill.
 func (p *comer) exited(c *clientOf, err error) {
 	if c.dead {
 		return

@@ -10,7 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// demands causes the fault of a row of the [table], and checks the consequences that the
+// demands causes the fault of one case of the story [table], and checks the consequences that the
 // rules promise.
 type demands struct {
 	*recovery
@@ -147,11 +147,11 @@ func (d *demands) stillRuns(c *child) {
 	})
 }
 
-// safely applies the cause, and demands nothing but the invariants.
+// safely applies the cause, and demands only that the invariants hold.
 func (d *demands) safely(cause func(*child)) {
 	d.once(func(c *child) {
-		// The children ignore SIGTERM. Otherwise they might stop long before the
-		// deadline, and nothing would test the deadline.
+		// The children ignore SIGTERM. Children that obey might stop long before the deadline, and
+		// no case would test the deadline.
 		d.each(ignoreStop)(c)
 		cause(c)
 	})

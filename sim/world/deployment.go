@@ -54,7 +54,7 @@ func (d *deployment) settle(r *revision) {
 	r.available = len(slices.DeleteFunc(d.of(r), func(p *pod) bool { return !d.available(p) }))
 }
 
-// cheaper compares two pods. A ReplicaSet deletes the smaller one first.
+// cheaper compares two pods. A ReplicaSet deletes the lesser one first.
 func (d *deployment) cheaper(p, q *pod) int {
 	return cmp.Or(
 		less(q.shown.isPending(), p.shown.isPending()),
@@ -77,7 +77,7 @@ func less(p, q bool) int {
 	return 1
 }
 
-// beside returns the number of the workload's Ready pods on the pod's node.
+// beside returns how many Ready pods of the workload run on the pod's node.
 func (d *deployment) beside(p *pod) int {
 	return len(slices.DeleteFunc(d.all(), func(other *pod) bool { return other.node != p.node || !other.shown.isReady() }))
 }
@@ -112,8 +112,8 @@ func (d *deployment) roll() {
 	d.shrink(available-least, func(r *revision) int { return r.replicas })
 }
 
-// shrink takes at most the number down of replicas from the old revisions, the oldest first.
-// The argument most returns the number that a revision can lose.
+// shrink removes at most down replicas from the old revisions, and begins with the oldest. The
+// function most returns how many replicas a revision can lose.
 func (d *deployment) shrink(down int, most func(*revision) int) {
 	for _, r := range d.revisions {
 		if r != d.newest {

@@ -3,18 +3,19 @@
 
 // Package world surrounds agents and shims with an API server, nodes, kubelets and
 // children, in one process and one synctest bubble. The world causes faults, and judges
-// all events by invariants (check.go). Packages sim and sim/enrolled play its seeds as
-// tests.
+// all events by invariants (check.go). Packages sim and sim/enrolled play its seeds as tests. Each
+// seed plays a story: a scenario that draws workloads, causes faults, and demands that all pods
+// recover.
 //
 // # What is real and what is not
 //
 // The agent is real: agent.Agent with agent/lease, agent/kube's Lease, and agent/standin
 // for the gates "pod" and "readiness". Both ends of the shim's gate are real, too:
-// desk.Server, and the states of agent/shim with host.Leaps. In the stories of Jobs and of
-// works, pods with conditions run the real agent/after. In the story of barriers, pods run the real
-// agent/barrier. Package sim/enrolled adds
-// enroll.Reconciler. Package sim has a model of enroll instead (model.go), because enroll
-// links controller-runtime, which takes minutes to compile.
+// desk.Server, and the states of agent/shim with host.Leaps. In the stories of Jobs and of once
+// claims, pods with conditions run the real agent/after. In the story of barriers, pods run the
+// real agent/barrier. Package sim/enrolled adds enroll.Reconciler. Package sim has a model of
+// enroll instead (model.go), because enroll links controller-runtime, which takes minutes to
+// compile.
 //
 // The world models the API server (PUT, GET and watch of one namespace), the network, the
 // kubelet, and the kernel beneath desk and shim. The kernel has their connection
@@ -39,41 +40,43 @@
 // During a fault the world judges safety and the number of requests. After the fault,
 // each slot that a pod can acquire is in use within a bound, which is a sum of parts
 // (bounds.go). The world demands the same under the lasting faults of a seed's climate:
-// watches that are cut, refused or silent.
+// watches that are cut, refused or mute. A mute watch stays open, but carries no event.
 //
 // # Conditions
 //
 // Some pods of two stories have conditions (waiter.go). The server's states between the start
-// of such a pod's process and its end show whether the pod may go on (waitcheck.go). After a
-// trouble, each pod goes on whose keys are done. At the end of the story of Jobs, one pod
-// holds until each other pod has gone on. A silent watch delays a pod for 24 minutes at
-// most. Only the story of works plays so long, because there no renewals fill that time.
-// The model of enroll grants these pods the right to read by a Role of its own. The real enroll
-// finds their objects in the server (package sim/enrolled).
+// of such a pod's process and its end show whether the pod may go on (waitcheck.go). After the
+// faults, each pod whose keys are done must go on. At the end of the story of Jobs, one pod holds
+// until each other pod has gone on. A mute watch delays a pod for 24 minutes at most. Only the
+// story of once claims plays so long, because no renewals fill that time there. For the pods with
+// conditions, the model of enroll writes a separate Role. The real enroll reads the pods from the
+// API server (package sim/enrolled).
 //
 // # Programs
 //
-// In a story of their own, pods have programs that use the local API (localpod.go, bidder.go).
-// The agent's process runs the real agent/local, and a program calls its handler in process.
-// Some pods claim the same slots by annotation. A program works while an answer is good, on the
-// clock of its machine. Each line says until when it is good, so a program that stands still may
-// read its lines late.
+// In a separate story, pods have programs that use the local API (localpod.go, bidder.go). The
+// agent's process runs the real agent/local, and a program calls its handler in process. Some pods
+// claim the same slots by annotation. By the clock of its machine, a program works only as long as
+// its last answer is good. Each line of an answer contains the instant until which that line is
+// good. So a program that stood still may read its lines late.
 //
-// A program that stands still is excused from exclusivity, until it looks at its clock again.
-// So is a program that got its last answer before the wall clock was set right after a pause.
+// A program that stands still is excused from exclusivity until it reads its clock again. After a
+// pause of its machine, a program is also excused until the first answer that follows the
+// correction of the wall clock.
 //
 // # Shards
 //
-// In a story of their own, the number of a workload's shards changes in the middle of trouble
-// (shards.go). No pods of two numbers may hold or run at once (shardcheck.go). The model of
-// enroll decides by the real package enroll/stamp, and writes over the network (stamping.go).
-// A process of that model may believe in another number for a while. Package sim/enrolled plays
+// In a separate story, the number of a workload's shards changes while faults happen (shards.go).
+// Pods for different numbers of shards must never hold or run at once (shardcheck.go). The model of
+// enroll decides by the real package enroll/stamp, and writes over the network (stamping.go). A
+// process of that model may count another number of shards for a while. Package sim/enrolled plays
 // the story with the real enroll.
 //
 // In another story, Jobs of one name follow each other (mapping.go). Each shard runs until it succeeds,
 // once for each Job. Pods of two Jobs never hold or run at once. Other pods wait until all shards of a
-// Job are done (mapcheck.go). A process of the model may believe in an earlier Job for a while. A person
-// deletes a Job and not its pods, or changes the number in the template of a suspended Job.
+// Job are done (mapcheck.go). A process of the model may take an earlier Job for the current one
+// for a while. In some seeds a person deletes a Job but not its pods, or changes the number of
+// shards in the template of a suspended Job.
 //
 // # Controllers
 //
@@ -81,9 +84,9 @@
 // their source in Kubernetes 1.37 (deployment.go, statefulset.go, daemonset.go). Persons
 // apply versions that work, and versions that do not (behaviour.go), scale, undo and delete
 // (changing.go, persons.go). The story judges rollouts in times without faults (judge.go).
-// During faults only the invariants of safety count. After the faults, the rollout of a
-// good version must end. A pod on a node that is cut off keeps its last readiness. No
-// controller acts on the progress deadline of a Deployment, so the world has none.
+// During faults the world checks only the invariants of safety. After the faults, the rollout of a
+// good version must end. A pod on a node that is cut off keeps its last readiness. No controller
+// acts on the progress deadline of a Deployment, so the world has none.
 //
 // # Random sources
 //

@@ -26,7 +26,7 @@ const (
 	uncounted = "uncounted"
 	// miscounted means that a failure is counted although a signal had asked the child to stop.
 	miscounted = "miscounted"
-	// hasty means that a child begins work that has just failed.
+	// hasty means that a child begins work before the delay after its last failure is over.
 	hasty = "hasty"
 )
 
@@ -41,10 +41,10 @@ func doneOf(l *kube.Lease) api.Done {
 // doneCheck judges the done keys of once claims.
 type doneCheck struct {
 	*engine
-	// earned has the key whose work has succeeded under a hold.
+	// earned has, for each hold, the key whose work has succeeded under that hold.
 	earned map[string]string
-	// failed has the key whose work has failed under a hold. The field asked has the holds whose
-	// child a signal has asked to stop.
+	// failed has, for each hold, the key whose work has failed under that hold. The field asked has
+	// the holds whose child got a signal to stop.
 	failed map[string]string
 	asked  map[string]bool
 	// reported has the holds whose success or failure a shim has reported to an agent process.
@@ -61,8 +61,8 @@ func newDoneCheck(e *engine) doneCheck {
 	}
 }
 
-// begins demands that no child does work that is recorded as done, or has just failed. The
-// argument speed is that of the fastest clock.
+// begins demands that no child does work that is recorded as done, or whose delay after a failure
+// is not over. The argument speed is that of the fastest clock.
 func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 	if key != "" && d.has(l, key) {
 		d.violate(repeated, "%s begins the work %s, which is done", child, key)
@@ -80,7 +80,7 @@ func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 // judges.
 func (doneCheck) has(l *kube.Lease, key string) bool { return slices.Contains(doneOf(l).Keys(), key) }
 
-// ends notes that the work of a hold has ended by itself.
+// ends notes that the work of a hold has ended without a stop signal.
 func (d doneCheck) ends(hold, key string, succeeded bool) {
 	if succeeded {
 		d.earned[hold] = key
@@ -128,8 +128,8 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 }
 
 // counts judges the failures in the write of a Lease. The argument over reports that the holder
-// itself ends the hold by the write. An agent process that has died may have lost the report of
-// a failure.
+// ends its own hold by the write. An agent process that has died may have lost the report of a
+// failure.
 func (d doneCheck) counts(by, hold string, over bool, before, after api.Failures) {
 	key, died := d.failed[hold], d.reported[hold]
 	if over && died != nil && !died() && key != "" && after.Count(key) != before.Count(key)+1 {

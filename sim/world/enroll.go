@@ -24,9 +24,9 @@ const ReaderRoleName = "metaparticle-after:" + account
 // account is the service account of all pods.
 const account = "default"
 
-// Unknown is the holder that enroll writes into a new Lease. All pods wait until this
-// holder's time is over, because a pod may still hold by a deleted Lease of the same slot.
-// The model of enroll creates the first Lease of a slot without a holder.
+// Unknown is the holder that enroll writes into a new Lease. All pods wait until this holder's
+// lease has expired, because a pod may still hold the slot under a deleted Lease. The model of
+// enroll creates the first Lease of a slot without a holder.
 const Unknown = "unknown"
 
 // Reconciler gives the namespace the Leases and rights that its pods need.
@@ -45,10 +45,11 @@ type Enroller struct {
 	rng    *rand.Rand
 	wake   chan struct{}
 	cache  cache
-	// believes is the number of shards that a confused process believes to count; zero for
-	// the number that the template and the pods say. Only the model of enroll is ever confused.
+	// believes is the number of shards that a confused process takes for the current one. Zero
+	// means that the process is not confused, and reads the template and the pods. Only the model
+	// of enroll is ever confused.
 	believes int
-	// believesIn is the run that a confused process believes to count.
+	// believesIn is the run that a confused process takes for the current one.
 	believesIn string
 	// nudged is the instant of the last change. The Reconciler runs once the informers have
 	// seen the change.
@@ -67,6 +68,8 @@ func (w *World) newEnroller(name string) *Enroller {
 	p := w.newProcess()
 	e := &Enroller{process: p, client: w.newClient(p, name, nil), name: name, rng: w.source(name), wake: make(chan struct{}, 1)}
 	r := w.reconciler(e)
+	_, isModel := r.(model)
+	w.real = !isModel
 	w.enrolls = append(w.enrolls, e)
 	w.api.dirty = append(w.api.dirty, e.nudge)
 	w.note(name, "starts")
@@ -74,7 +77,7 @@ func (w *World) newEnroller(name string) *Enroller {
 	return e
 }
 
-// nudge tells the Enroller of a change.
+// nudge reports a change to the Enroller.
 func (e *Enroller) nudge() {
 	e.nudged = e.w.now()
 	select {

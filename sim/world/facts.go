@@ -15,7 +15,7 @@ import (
 type checks struct {
 	*engine
 	alive    []*child
-	works    []*work // of programs
+	works    []*work // the present activities of programs
 	electors []*elector
 	// tokens has the last token of each slot.
 	tokens map[string]token
@@ -30,7 +30,7 @@ type checks struct {
 	// acquired has the last acquisition of each slot.
 	acquired map[string]acquisition
 	ends     []ending
-	// apart has the identities of the pods whose slots are of separate claims.
+	// apart has the identities of the pods whose slots belong to separate claims.
 	apart map[string]bool
 	// rivals has the pods that name a read-write lock, by identity.
 	rivals map[string]*localPod

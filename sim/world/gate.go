@@ -44,8 +44,8 @@ func openGateway(a *agentProcess) (*gateway, error) {
 	return g, nil
 }
 
-// delay passes each report to the reader after a random delay. If a shim sends several
-// reports within the delay, the reader gets only the last one.
+// delay passes each report to the reader after a random delay. If several reports on one shim fall
+// into the delay, the reader gets only the last one.
 func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
 	r := g.agent.process.w.source(g.agent.name + g.agent.pod.uid + " reader")
 	done := g.agent.process.ctx.Done()

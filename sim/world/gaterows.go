@@ -32,7 +32,7 @@ func (d *demands) starting() time.Duration {
 	return 0
 }
 
-// withoutShims are the rows of the story "table" that hold for both gates without shims.
+// withoutShims has the cases of the story "table" that hold for both gates without shims.
 type withoutShims struct {
 	*demands
 	starts time.Duration // the bound that demands.starting returns
@@ -58,7 +58,7 @@ func (r withoutShims) rows() map[string]func() {
 	}
 }
 
-// podRows are the rows of the story "table" that hold for the gate "pod" alone.
+// podRows has the cases of the story "table" that hold for the gate "pod" alone.
 type podRows struct {
 	*demands
 	starts time.Duration // the bound that demands.starting returns
@@ -90,7 +90,7 @@ func (r podRows) replaceYielding(c *child) {
 	})
 }
 
-// readinessRows has the rows of the table for the gate "readiness".
+// readinessRows has the cases of the story "table" for the gate "readiness".
 type readinessRows struct{ *demands }
 
 func (r readinessRows) rows() map[string]func() {

@@ -15,15 +15,15 @@ import (
 // These are the names of the invariants of pods with a barrier, as the names in check.go. Each
 // comment describes the violation.
 const (
-	// early means that a barrier opens before so many pods of its run have arrived. A pod that
-	// is dead counts for one lease duration.
+	// early means that a barrier opens before as many pods of its run have arrived as its size
+	// demands. A pod that is dead counts for one lease duration.
 	early = "early"
-	// through means that a pod goes on, and that the barrier of its run was not open.
+	// through means that a pod goes on although the barrier of its run was not open.
 	through = "through"
-	// closed means that the record of an open barrier is gone, or smaller.
+	// closed means that the record of an open barrier is gone, or names fewer pods than before.
 	closed = "closed"
-	// heldUp means that a pod waits for longer than the rules allow, in quiet times. Its barrier is
-	// open, or enough pods of its run wait.
+	// heldUp means that a pod waits for longer than the rules allow, in quiet times. The wait is
+	// measured while its barrier is open, or while enough pods of its run wait.
 	heldUp = "held-up"
 )
 
@@ -48,9 +48,9 @@ func checkOpened(w *World, by, lease string, sent time.Duration, was, is *kube.L
 	checkArrived(w, of, by, sent)
 }
 
-// checkArrived demands that so many pods of the run lived within the last lease duration before the
-// sending of the opening write. Each of them must have a Lease. A request on its way may have renewed a Lease
-// after the death of its pod.
+// checkArrived judges the write that opens a barrier. As many pods as the barrier's size must have
+// lived within the lease duration before the sending of that write. Each of them must have a Lease.
+// A request on its way may renew a Lease after the death of its pod.
 func checkArrived(w *World, of *run, by string, sent time.Duration) {
 	alive, bound := 0, sent-slow(of.duration)
 	for _, p := range of.all {
@@ -85,7 +85,8 @@ func renewedSince(o *object, at time.Duration) (holder string) {
 	return holder
 }
 
-// checkThrough demands that the barrier of a pod that goes on was open since its process began.
+// checkThrough judges a pod that goes on. The barrier of its run must have been open at the start
+// of the pod's process, or later.
 func checkThrough(p *comer) {
 	opened := func(v version) bool {
 		return v.lease != nil && api.Opened(v.lease.Annotations[api.OpenedAnnotation]) >= p.of.barrier.Size

@@ -13,8 +13,9 @@ import (
 )
 
 // gathering is a story of Jobs whose pods start together. Two Jobs of one name follow each other,
-// and some of their pods exist at the same time. The invariants of safety count all the time. After
-// each trouble the pods of an open barrier must go on, and a barrier with enough pods must open.
+// and some of their pods exist at the same time. The invariants of safety must hold all the time.
+// After the faults the pods of an open barrier must go on, and a barrier with enough pods must
+// open.
 type gathering struct {
 	*recovery
 	trouble *trouble
@@ -51,7 +52,7 @@ func (g *gathering) begin() {
 	g.nudge()
 }
 
-// nudge tells enroll of a change of pods.
+// nudge reports a change of pods to enroll.
 func (g *gathering) nudge() {
 	for _, e := range g.enrolls {
 		e.nudge()
@@ -75,7 +76,7 @@ func (g *gathering) plan() {
 	})
 }
 
-// act makes trouble for a pod, for a run, or for a Lease.
+// act causes a fault of a pod, of a run, or of a Lease.
 func (g *gathering) act() {
 	of := pick(g.random, g.gathered)
 	pause := between(g.random, 100*time.Millisecond, 3*g.longest)
@@ -149,7 +150,8 @@ func (g *gathering) proceed() bool {
 	return true
 }
 
-// judge demands that no pod of the run has been able to go on for longer than the bound.
+// judge demands that a pod of the run goes on within the bound, once nothing keeps the pod from
+// going on.
 func (g *gathering) judge(of *run, bound time.Duration) {
 	waiting := slices.DeleteFunc(slices.Clone(of.pods), func(p *comer) bool { return p.passed || p.stopping || !p.runs() })
 	l, ok := g.api.lease(of.leases[0])

@@ -5,7 +5,7 @@ package world
 
 import "time"
 
-// initRows has the rows of the table about init containers.
+// initRows has the cases of the story "table" about init containers.
 type initRows struct{ *demands }
 
 func (r initRows) rows() map[string]func() {

@@ -11,10 +11,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// jobs is a story of pods that end. The pods come one after the other, in the middle of
-// trouble, and compete for one slot. With a lock, some skip while another pod holds, and
-// some wait for a bounded time. The invariants of safety count all the time. After each
-// trouble every pod must end.
+// jobs is a story of pods that end. The pods come one after the other, while faults happen, and
+// compete for one slot. With a lock, some skip while another pod holds, and some wait for a bounded
+// time. The invariants of safety must hold all the time. After the faults every pod must end.
 type jobs struct {
 	*recovery
 	trouble *trouble
@@ -22,7 +21,7 @@ type jobs struct {
 	// assign gives a new pod its Job, or its key.
 	assign  func(*pod)
 	waiters *waiters
-	// last ends the story.
+	// last plays the last part of the story; nil for none.
 	last func()
 }
 
@@ -68,7 +67,7 @@ func (j *jobs) begin(t template) {
 // run plays the whole story of one seed.
 func (j *jobs) run() {
 	for range 3 {
-		if !j.works(between(j.rng, 2*time.Minute, 6*time.Minute)) {
+		if !j.makePods(between(j.rng, 2*time.Minute, 6*time.Minute)) {
 			return
 		}
 		j.do(func() {
@@ -111,13 +110,13 @@ func (j *jobs) ending() time.Duration {
 	return j.settling() + mostDelay + mostJobs*(2*t.ends+j.settling()+t.waitAtMost+mostBackOff)
 }
 
-// mostDelay bounds the time for which all pods of a key wait after failures in the trouble: the
-// longest delay, by the slowest clock. Later nothing fails any more.
+// mostDelay bounds the time for which all pods of a key wait because of failures during the faults.
+// The value is the longest delay, by the slowest clock. After the faults no work fails.
 const mostDelay = 6 * time.Minute
 
-// works makes pods for the time last, and causes faults meanwhile. The result is false if the run has
-// failed.
-func (j *jobs) works(last time.Duration) bool {
+// makePods makes pods for the time last, and causes faults meanwhile. The result is false if the
+// run has failed.
+func (j *jobs) makePods(last time.Duration) bool {
 	return disturbFor(j.World, last, 20*time.Second, func() {
 		if len(j.pods) < mostJobs && chance(j.rng, .4) {
 			j.assign(j.newPod(j.templates[0], j.place()))

@@ -20,8 +20,8 @@ type joint struct {
 	rounds []int
 }
 
-// jointClaims draws the claims of the story in which programs call for several claims. The last claim is a
-// read-write lock.
+// jointClaims draws the claims of pods in which one call of a program bids for several claims at once. The
+// last claim is a read-write lock.
 func jointClaims(s *programs) func() []api.Claim {
 	s.joins = true
 	return func() []api.Claim {
@@ -59,14 +59,14 @@ func join(b *bidder, partners []*bidder) {
 		m.joint, m.idles, m.bids, m.since, m.streams, m.every = j, false, true, w.now(), false, every
 		j.rounds = append(j.rounds, m.round)
 		claims = append(claims, m.claim.Kind.Word()+"/"+m.claim.Name)
-		query = append(query, as(m))
+		query = append(query, drawRole(m))
 	}
 	b.call = &call{program: b.program, rng: b.rng, took: j.took, ended: j.ended}
 	b.call.begin(http.MethodPost, "/v1/holds?claims="+strings.Join(claims, ",")+strings.Join(query, ""))
 	if !w.calm && chance(b.rng, .1) { // the program gives up
 		b.in(between(b.rng, time.Millisecond, 20*time.Second), func() {
 			if b.joint == j {
-				b.lets(0)
+				b.disconnect(0)
 			}
 		})
 	}
@@ -86,7 +86,7 @@ func (j *joint) took(code int, t told) {
 	}
 }
 
-// ended takes in the end of the answer. A bidder with a hold sends heartbeats from now on.
+// ended reacts to the end of the answer. A bidder with a hold sends heartbeats from now on.
 func (j *joint) ended(int) {
 	for i, b := range j.bidders {
 		if !j.open(i) {
@@ -130,7 +130,8 @@ func (s *waits) jointUsed(b *bidder) bool {
 	return slices.ContainsFunc(b.joint.bidders, func(m *bidder) bool { return s.joined(m) || s.used(m) })
 }
 
-// checkJoint demands that the time of an answer about several claims ends with the first of them.
+// checkJoint demands that an answer about several claims is good for no longer than its line about
+// each claim.
 func checkJoint(l *checks, a *localAgent, t told) {
 	for _, line := range t.Holds {
 		checkTold(l, a, line)

@@ -16,8 +16,8 @@ type judge struct {
 	*workload
 	slot string
 	on   bool
-	// served is the last instant at which the old version served. A disturbance moves the
-	// instant into the future.
+	// served is the instant from which an outage of the old version counts, usually the last one at which
+	// that version served. During a disturbance the instant is the expected end of the disturbance.
 	served time.Duration
 	// had is the number of old pods at the beginning of a rollout. The field excused is the
 	// number of them that a fault or a person may have removed since.
@@ -107,7 +107,7 @@ func (j *judge) checkProtected() {
 }
 
 // checkStanding demands that the old pods stay Ready while a broken version has its turn.
-// Otherwise some controllers would delete them.
+// Some controllers delete each old pod that is not Ready.
 func (j *judge) checkStanding() {
 	c := j.checks.holder(j.slot)
 	if c == nil || !c.pod().behaviour.broken() || j.served > j.now() {
@@ -125,8 +125,8 @@ func (j *judge) checkStanding() {
 	}
 }
 
-// checkServed demands that the old version serves, except for at most the time of one
-// turn.
+// checkServed demands that the old version is never without service for longer than one turn may
+// last.
 func (j *judge) checkServed() {
 	for _, c := range j.checks.alive {
 		if v := c.pod().behaviour; c.has(j.slot) && !v.broken() && !c.asked && v.serves(j.now()-c.began) {
@@ -142,7 +142,7 @@ func (j *judge) checkServed() {
 // The limit applies if the version's probes allow less than a minute.
 const shortestTurn = time.Minute
 
-// turn bounds the time for which a turn of a broken version keeps the old one from serving.
+// turn bounds the time for which a turn of a broken version keeps the old version from serving.
 func (j *judge) turn() time.Duration {
 	return sum([]part{
 		{"the old application stops", j.template.grace + left},

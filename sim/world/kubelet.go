@@ -30,15 +30,15 @@ type pod struct {
 	rng        *rand.Rand
 	containers []*container
 	agents     []*agentProcess
-	lock       *agentProcess // has the flock
+	lock       *agentProcess // the process that has the flock
 	notes      map[string][]byte
 	agentRuns  int
 	// course is the pod's decision to run or to skip. The field ran reports that a child has
 	// begun in the pod. The field skips reports that a shim has ended with success without a
 	// child.
 	course     agent.Course
-	job        string // the Job of the pod, in the story of Jobs
-	key        string // the key of the pod's once claim, in the story of works
+	job        string // the Job of the pod, in the story of Jobs; empty otherwise
+	key        string // the key of the pod's once claim, in the story of once claims
 	ran, skips bool
 	// orphaned reports that a person has deleted the pod's Job, and not the pod.
 	orphaned bool
@@ -209,7 +209,7 @@ func (p *pod) spec() map[string]any {
 	return spec
 }
 
-// unregister removes the pod's object, unless a successor already has its name.
+// unregister removes the pod's object, unless a later pod already has the same name.
 func (p *pod) unregister() {
 	if !p.object {
 		return
@@ -221,7 +221,7 @@ func (p *pod) unregister() {
 	p.shown.setReady(false)
 }
 
-// agent returns the process that has the flock; nil if none has.
+// agent returns the agent process that has the flock; nil if no process has the flock.
 func (p *pod) agent() *agentProcess {
 	if p.lock != nil && !p.lock.process.dead {
 		return p.lock

@@ -47,7 +47,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 	if is.Holder != "" {
 		for _, c := range l.alive {
 			if !acquires && c.has(slot) && c.pod().identity() == is.Holder && c.hold == hold {
-				l.checkOutlived(c) // a renewal after the deadline excuses nothing
+				l.checkOutlived(c) // a renewal after the deadline does not excuse the child
 			}
 		}
 		l.renewals[key(slot, is.Holder, hold)] = renewal{at: l.now(), duration: time.Duration(is.DurationSeconds) * time.Second}
@@ -136,8 +136,8 @@ func (l *checks) checkSwept(slot string) {
 	}
 }
 
-// checkPassing demands in fair quiet times that no reader takes a slot while another pod has had the intent
-// for a while. A reader with a mute watch may not know of the intent.
+// checkPassing demands in fair quiet times that no reader takes a slot after another pod has had
+// the intent for a while. A reader with a mute watch may not know of the intent.
 func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 	if !api.IsRWLockSlot(slot) {
 		return

@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leaseRows has the rows of the table about lost Leases and Roles, and about enroll.
+// leaseRows has the cases of the story "table" about lost Leases and Roles, and about enroll.
 type leaseRows struct{ *demands }
 
 func (r leaseRows) rows() map[string]func() {
@@ -61,9 +61,9 @@ func (r leaseRows) forgetful() {
 	r.vanished(func(*child) {})
 }
 
-// farewell deletes the Lease. The watches show the deletion, and nothing after it: no event
-// tells a standby of the new Lease. The holder's node crashes, too, so that the holder does
-// not acquire the new Lease.
+// farewell deletes the Lease. The watches show the deletion, but no later event. So no standby
+// learns of the new Lease by a watch. The holder's node crashes, too, so that the holder does not
+// acquire the new Lease.
 func (r leaseRows) farewell() {
 	r.do(func() { r.weather.farewell = true })
 	r.vanished(func(c *child) { c.pod().node.crash() })

@@ -32,7 +32,7 @@ type link struct {
 	// closed reports that the agent's end has closed the connection. The field ended
 	// reports that all messages of the shim have arrived, and no more will.
 	closed, ended bool
-	arrived       [][]byte // the agent's end has yet to read them
+	arrived       [][]byte // messages that the agent's end has not read yet
 	changed       signal
 	// toAgent and toShim are the instants at which the last message of each direction
 	// arrives.
@@ -67,8 +67,8 @@ func (l *link) later(way string, last *time.Duration, f func()) {
 	w.after(*last-w.now(), f)
 }
 
-// hangUp ends the connection. The shim and the agent learn of that a little later, each
-// at a separate instant.
+// hangUp ends the connection. A little later the shim and the agent notice the end, each at a
+// separate instant.
 func (l *link) hangUp() {
 	if l.hungUp {
 		return

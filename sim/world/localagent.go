@@ -20,7 +20,7 @@ type localAgent struct {
 	where string
 	// handler is nil until the process listens.
 	handler http.Handler
-	calls   []*call // that are open
+	calls   []*call // the open calls
 	leaps   chan struct{}
 	stop    chan struct{}
 	stopped bool
@@ -90,7 +90,7 @@ func (a *localAgent) wall() time.Time {
 	return time.Now().Add(a.pod.node.wallOff)
 }
 
-// exited cleans up after the process has ended by itself.
+// exited cleans up after the process has ended without a kill.
 func (a *localAgent) exited(err error) {
 	if a.dead {
 		return
@@ -135,7 +135,7 @@ func (a *localAgent) thawAlone() {
 	}
 }
 
-// goOn lets the process go on after a freeze.
+// goOn lets the process continue after a freeze.
 func (a *localAgent) goOn() {
 	a.thawedAt = a.process.w.now()
 	a.process.thaw()

@@ -28,19 +28,20 @@ type call struct {
 	key string
 	// over reports that the program has closed the connection, or that the agent is dead.
 	over bool
-	// took gets each line of the answer, and ended the end of the answer. The code is zero
-	// after a broken connection.
+	// took receives each line of the answer. The function ended is called at the end of the answer.
+	// The code is zero after a broken connection.
 	took  func(code int, t told)
 	ended func(code int)
 }
 
-// told is one line of an answer, which the agent wrote at the true instant.
+// told is one line of an answer. The field at is the true instant at which the agent wrote the
+// line.
 type told struct {
 	Claim, Hold, Slot, FencingToken, State, Reason string
 	As                                             string
 	Value                                          string
 	GoodForSeconds, GoodUntil                      float64
-	// Holds are the holds of an answer about several claims.
+	// Holds has one line for each claim, in an answer about several claims.
 	Holds []told
 	at    time.Duration
 }
@@ -142,7 +143,7 @@ func (c *call) breaks() {
 	c.arrive(func() { c.program.whenThawed(func() { c.finish(0) }) })
 }
 
-// finish tells the program once that the answer has ended.
+// finish calls the function ended, at most once.
 func (c *call) finish(code int) {
 	if !c.over {
 		c.over = true

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// localFaults makes trouble for programs, and for the agents that serve them. The faults draw
-// from a source of their own.
+// localFaults causes faults of programs, and of the agents that serve them. The faults draw from a
+// separate random source.
 type localFaults struct {
 	*World
 	random  *rand.Rand
@@ -32,7 +32,7 @@ func (f *localFaults) plan() {
 	})
 }
 
-// act makes trouble for one pod.
+// act causes a fault of one pod.
 func (f *localFaults) act(p *localPod) {
 	r := f.random
 	short, long := between(r, 10*time.Millisecond, 2*time.Second), between(r, 100*time.Millisecond, 3*f.longest/2)
@@ -49,7 +49,7 @@ func (f *localFaults) act(p *localPod) {
 		p.agent.freezeAlone()
 		f.after(long, p.agent.thawAlone)
 	case n <= 5 && b.call != nil && b.program == p.program && !b.program.still():
-		b.lets(short)
+		b.disconnect(short)
 	case n == 6:
 		f.silence(p)
 	case n == 7 && p.serves():

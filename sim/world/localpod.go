@@ -20,8 +20,8 @@ type localPod struct {
 	rng       *rand.Rand
 	claims    []api.Claim
 	duration  time.Duration
-	// agent is the last process of the agent, and program that of the container; each is nil
-	// before its first start.
+	// agent is the last process of the agent, and program the last process of the container. Each
+	// is nil before its first start.
 	agent          *localAgent
 	program        *program
 	agents, starts int
@@ -72,7 +72,7 @@ func (p *localPod) allowed(verb, lease string) error {
 	return nil
 }
 
-// serves reports whether an agent process lives. The method runs reports that of the program.
+// serves reports whether an agent process lives. The method runs reports whether the program lives.
 func (p *localPod) serves() bool { return p.agent != nil && !p.agent.dead }
 func (p *localPod) runs() bool   { return p.program != nil && !p.program.dead }
 

@@ -80,8 +80,8 @@ func (m machine) take(starting bool) (shim.Input, bool) {
 	return in, true
 }
 
-// farAway is later than the end of every story. A child that no deadline stops has an alarm later
-// than that.
+// farAway is later than the end of every story. A child without a deadline has an alarm later than
+// farAway.
 const farAway = 1000 * time.Hour
 
 // Wake implements shim.Machine.

@@ -5,7 +5,7 @@ package world
 
 import "time"
 
-// machineRows are the rows of the story "table" about nodes and their clocks.
+// machineRows has the cases of the story "table" about nodes and their clocks.
 type machineRows struct{ *demands }
 
 func (r machineRows) rows() map[string]func() {
@@ -77,8 +77,8 @@ func (r machineRows) pausedAndCutOff() {
 // machine once another pod holds.
 func (r machineRows) pauseUntilAnotherHolds() (*child, bool) {
 	c := r.once(func(c *child) {
-		// The children ignore SIGTERM. Otherwise they might stop before their agent has
-		// learned of the other holder.
+		// The children ignore SIGTERM. Children that obey might stop before their agent has learned
+		// of the other holder.
 		r.each(ignoreStop)(c)
 		c.pod().node.pause()
 	})

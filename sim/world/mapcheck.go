@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// unmetShards means that a pod goes on, and that a shard of the run is not done. The run is that of
-// the condition, or a run that the stamps named since the begin of the wait.
+// unmetShards means that a pod goes on although a shard of the run is not done. The condition names
+// the run, or the stamps have named the run since the wait began.
 const unmetShards = "unmet-shards"
 
 // lastJob returns the Job of the sharded workload that exists; zero in a world without such Jobs.

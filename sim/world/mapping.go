@@ -13,21 +13,24 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// mapping is a story of Jobs with shards. Jobs of one name follow each other in the middle of
-// trouble, and some of their pods exist at the same time. The invariants of safety count all the
-// time. After each trouble each shard of the last Job must become done, and every pod must end. Other
-// pods wait until all shards are done.
+// mapping is a story of Jobs with shards. Jobs of one name follow each other while faults happen,
+// and some of their pods exist at the same time. The invariants of safety must hold all the time.
+// After the faults each shard of the last Job must become done, and every pod of the Jobs must end. Pods
+// of other workloads wait by a condition until all shards are done.
 type mapping struct {
 	*recovery
 	trouble *trouble
 	waiters *waiters
-	// random is the source of the Job's controller. The draws of the story do not depend on it.
+	// random is the source of the Jobs and of their controller. The story itself draws from another one,
+	// without the lock of the world.
 	random *rand.Rand
 	// written is the number of shards in the template of the last Job, if a person has changed the
 	// template; zero otherwise.
 	written int
-	// absent reports that a person has deleted the last Job, and not its pods.
+	// absent reports that a person has deleted the last Job, but not its pods.
 	absent bool
+	// sure is the instant from which no write of a confused process is under way.
+	sure time.Duration
 }
 
 // shardedJob is a Job with shards. Its uid is the run of its pods.
@@ -51,7 +54,7 @@ const (
 	mostMappers = 10
 )
 
-// slotsOfJob returns the Leases of so many shards.
+// slotsOfJob returns the Leases of the shards of a Job that has count shards.
 func slotsOfJob(count int) []string {
 	slots := api.Claim{Kind: api.Shards, Size: count}.Slots(mapWorkload)
 	slices.Sort(slots)
@@ -76,8 +79,8 @@ func newMapping(w *World) *mapping {
 	return m
 }
 
-// conditions draws the condition of a pod that waits for all shards of a Job. In some pods the run
-// that the stamps name counts.
+// conditions draws the condition of a pod that waits for all shards of a Job. In some pods the
+// condition names no run, and is about the run that the stamps name.
 func (m *mapping) conditions(r *rand.Rand) []api.Condition {
 	c := api.Condition{Lease: mapGroup}
 	switch n := r.IntN(10); {
@@ -92,23 +95,23 @@ func (m *mapping) conditions(r *rand.Rand) []api.Condition {
 // next deletes the Job, and makes it anew with another uid. The pods of the deleted Job end a little
 // later, and some of them go on although their objects are gone.
 func (m *mapping) next() {
-	of := shardedJob{uid: fmt.Sprintf("%d-a", len(m.mapped)+1), shards: 1 + m.rng.IntN(mostMapped), indexed: chance(m.rng, .4)}
-	of.atOnce = 1 + m.rng.IntN(of.shards+1)
+	of := shardedJob{uid: fmt.Sprintf("%d-a", len(m.mapped)+1), shards: 1 + m.random.IntN(mostMapped), indexed: chance(m.random, .4)}
+	of.atOnce = 1 + m.random.IntN(of.shards+1)
 	m.written, m.absent = 0, false
 	m.mapped, m.sharded = append(m.mapped, of), of.shards
 	m.note("script", "Job %s begins, with %d shards (indexed %v)", of.uid, of.shards, of.indexed)
 	for _, p := range slices.Clone(m.pods) {
 		if p.object && !p.stopping && !p.orphaned {
-			if chance(m.rng, .3) {
+			if chance(m.random, .3) {
 				p.forget()
 			}
-			m.after(between(m.rng, time.Millisecond, 20*time.Second), p.stop)
+			m.after(between(m.random, time.Millisecond, 20*time.Second), p.stop)
 		}
 	}
 	m.nudge()
 }
 
-// nudge tells enroll of a change.
+// nudge reports a change to enroll.
 func (m *mapping) nudge() {
 	for _, e := range m.enrolls {
 		e.nudge()
@@ -125,8 +128,9 @@ func (m *mapping) plan() {
 	})
 }
 
-// control makes a pod of the last Job, as long as a shard of that Job is not done. A real Job counts
-// the pods that succeed, so it has spare completions here.
+// control makes a pod of the last Job, as long as a shard of that Job is not done. A real Job ends
+// after a number of successful pods. The world does not count them, as if that number were high
+// enough.
 func (m *mapping) control() {
 	of := lastJob(m.World)
 	undone := undone(m.World, of)
@@ -155,8 +159,8 @@ func (m *mapping) control() {
 // stays reports whether the API server has the pod, and nobody has deleted it.
 func (m *mapping) stays(p *pod) bool { return p.object && !p.stopping }
 
-// orphan deletes the last Job, and not its pods. These go on with their shards. A while later a
-// person makes the Job anew.
+// orphan deletes the last Job, but not its pods, which continue to work on their shards. A while
+// later a person makes the Job anew.
 func (m *mapping) orphan() {
 	m.note("script", "Job %s is deleted without its pods", lastJob(m.World).uid)
 	m.absent = true
@@ -179,8 +183,8 @@ func (m *mapping) orphan() {
 func (m *mapping) rewrite() {
 	of := lastJob(m.World)
 	first := m.api.object("Lease", slotsOfJob(1)[0]).last().lease
-	if m.absent || of.indexed || first == nil || stampOf(first).Run != of.uid {
-		return // no number is decided
+	if m.absent || of.indexed || first == nil || stampOf(first).Run != of.uid || m.now() < m.sure {
+		return // no Lease has a stamp of this Job yet, or a confused process may replace the stamp
 	}
 	m.written = 1 + m.random.IntN(mostMapped)
 	m.note("script", "the template of Job %s has %d shards", of.uid, m.written)
@@ -204,12 +208,14 @@ func (m *mapping) disturb() {
 	switch n := m.rng.IntN(12); {
 	case n == 0 && len(m.mapped) < mostMappers:
 		m.next()
-	case n == 1 && len(m.enrolls) > 0:
+	case n == 1 && len(m.enrolls) > 0 && m.written == 0:
+		// A mistaken stamp of another run would lose the number of the present run.
 		e, of := pick(m.rng, m.enrolls), pick(m.rng, m.mapped)
 		m.note(e.name, "believes in Job %s", of.uid)
 		e.believes, e.believesIn = of.shards, of.uid
 		e.nudge()
 		m.after(between(m.rng, 100*time.Millisecond, 800*time.Millisecond), func() { e.believes, e.believesIn = 0, ""; e.nudge() })
+		m.sure = m.now() + time.Minute
 	default:
 		m.trouble.one()
 	}
@@ -250,7 +256,7 @@ func (m *mapping) recover() {
 	m.waiters.recover()
 	for _, p := range slices.Clone(m.waiters.all) {
 		if run := p.conditions[0].Key; run != "" && run != lastJob(m.World).uid {
-			p.delete() // an earlier Job never becomes done any more
+			p.delete() // the shards of an earlier Job never become done any more
 			m.waiters.remove(p)
 		}
 	}

@@ -68,7 +68,7 @@ func (n *node) unpause() {
 		n.step(lost)
 		n.amiss--
 		n.rightAt = n.w.now()
-		hear(n.w.checks, n)
+		checkLeapSent(n.w.checks, n)
 	})
 	n.change(n.rate, false)
 	for _, c := range slices.Clone(n.w.checks.alive) {

@@ -108,7 +108,7 @@ func (c persons) pauses() bool {
 	return c.finishes("a pause", 0)
 }
 
-// suffers changes the workload in the middle of trouble.
+// suffers changes the workload while faults happen.
 func (c persons) suffers() bool {
 	replicas := c.workload.replicas
 	fine := disturbFor(c.World, between(c.rng, time.Minute, 4*time.Minute), 20*time.Second, func() {

@@ -21,8 +21,8 @@ func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *W
 	return w
 }
 
-// Play plays the story of the seed, up to the first violation, and ends the world. Odd
-// seeds play chaos and even seeds the table, so the seed alone replays a failure.
+// Play plays the story of the seed, up to the first violation, and ends the world. Odd seeds play
+// the story chaos, and even seeds the story table. So the seed alone replays a failure.
 func (w *World) Play() {
 	defer w.end()
 	var story interface{ run() }

@@ -157,7 +157,7 @@ func (e *end) Close() error {
 	return nil
 }
 
-// close closes this end, and tells the other end a little later.
+// close closes this end. The other end learns of that a little later.
 func (e *end) close() {
 	if e.closed {
 		return

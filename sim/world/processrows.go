@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// processRows has the rows of the table about children, shims and agents.
+// processRows has the cases of the story "table" about children, shims and agents.
 type processRows struct{ *demands }
 
 func (r processRows) rows() map[string]func() {

@@ -12,8 +12,9 @@ import (
 )
 
 // programs is a story of pods whose programs use the local API. Programs bid for one lock, one
-// election and one semaphore, in the middle of trouble. The invariants of safety count all the
-// time. After each trouble every bidder must hold once more. In the end all agents fall silent.
+// election and one semaphore, while faults happen. The invariants of safety must hold all the time.
+// After the faults every bidder must hold once more. In the end all agents must stop sending
+// requests.
 type programs struct {
 	*recovery
 	trouble *trouble

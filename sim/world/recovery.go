@@ -71,8 +71,8 @@ func (r *recovery) quiet(after string) bool {
 		ends := r.ends()
 		r.do(func() { r.note("script", "settled after %s", after) })
 		// In this time a standby with a mute watch learns that a person has ended the pause
-		// of the slot. Otherwise the next handover might wait for that standby, and exceed
-		// its bound.
+		// of the slot. If that standby learned of the end later, the next handover might wait for
+		// it, and exceed the bound.
 		if !r.pass(max(slow(r.longest), r.latest) + 5*time.Second + r.heeding()) {
 			return false
 		}

@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// requestRows has the rows of the table about the network, the API server and its
-// answers.
+// requestRows has the cases of the story "table" about the network, the API server and its answers.
 type requestRows struct{ *demands }
 
 func (r requestRows) rows() map[string]func() {

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// restoring plays the trouble of chaos. At the end of each trouble, a person restores the API
-// server's objects from a snapshot that was taken in its middle, as docs/disaster.md describes.
-// All leases are short, because the person waits for the longest one.
+// restoring causes the faults of the story chaos. At the end of each time of faults, a person
+// restores the API server's objects, as docs/disaster.md describes. The snapshot is from the middle
+// of that time. All leases are short, because the person waits for the longest one.
 type restoring struct{ *chaos }
 
 // run plays the story of one seed.
@@ -44,8 +44,8 @@ func (r restoring) run() {
 	r.parade()
 }
 
-// checkStopped demands that no application under a deadline has outlived the wait. A machine that
-// stands still may wake later.
+// checkStopped demands that each application under a deadline is dead after the wait. Applications
+// on a paused machine are excused.
 func (r restoring) checkStopped() {
 	for _, c := range r.checks.alive {
 		if c.shim != nil && c.current() && !c.pod().node.paused {
@@ -60,11 +60,12 @@ func (s *server) lose() {
 	s.goDown()
 }
 
-// bumped is the step of the revision in a restore.
+// bumped is the number by which a restore raises etcd's revision.
 const bumped = 1_000_000
 
-// restore makes the Leases, Roles and bindings those of an earlier instant. Each object has its
-// version of that instant. The pods stay, because the story is about Leases. New versions begin beyond all that clients know, and no watch goes on.
+// restore replaces the Leases, Roles and bindings by those of an earlier instant. Each object gets
+// its version of that instant. The pods stay, because the story is about Leases. New
+// resourceVersions are higher than all that a client has seen, and all watches end.
 func (s *server) restore(at time.Duration) {
 	s.w.note("script", "restores the snapshot of %v", at)
 	for _, key := range s.names {

@@ -12,9 +12,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// rolling is a story in which a person applies one revision after the other, in the
-// middle of trouble. The invariants of safety count all the time. After each trouble a
-// pod must hold again, and in the end the newest revision must be proven.
+// rolling is a story in which a person applies one revision after the other, while faults happen.
+// The invariants of safety must hold all the time. After the faults a pod must hold again, and in
+// the end the newest revision must be proven.
 type rolling struct {
 	*recovery
 	trouble *trouble
@@ -91,7 +91,7 @@ func (r *rolling) run() {
 	}
 }
 
-// rolls makes trouble for a while, and rollouts in the middle of it.
+// rolls causes faults for the time last, and rolls out revisions meanwhile.
 func (r *rolling) rolls(last time.Duration) bool {
 	return disturbFor(r.World, last, 20*time.Second, func() {
 		if chance(r.rng, .4) {

@@ -30,7 +30,7 @@ type server struct {
 	// lost reports that a person keeps the server stopped.
 	lost    bool
 	watches []*watch
-	dirty   []func()          // called at each change but updates of Leases
+	dirty   []func()          // called at each change, except at updates of Leases
 	rights  map[string]rights // by the name of the Role
 	// sent is the instant at which a client sent the last write of a Lease.
 	sent time.Duration
@@ -191,7 +191,7 @@ func (s *server) store(by string, o *object, body map[string]any, uid string) []
 	return v.raw
 }
 
-// tellEnroll tells each process of enroll of a change.
+// tellEnroll reports a change to each process of enroll.
 func (s *server) tellEnroll() {
 	for _, f := range s.dirty {
 		f()
@@ -201,7 +201,7 @@ func (s *server) tellEnroll() {
 // next advances the resourceVersion. Other objects of the cluster use some versions up.
 func (s *server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
 
-// changed tells the watches and the processes of enroll of a change. An update of a Lease
+// changed reports a change to the watches and to the processes of enroll. An update of a Lease
 // concerns the watches alone.
 func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 	if o.kind != "Lease" || how != kube.Modified {

@@ -11,13 +11,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// sharding is a story of one workload with shards, whose number changes in the middle of
-// trouble. The invariants of safety count all the time: never two pods under one shard, and
-// never two numbers at once. After each trouble, and after each change, each shard that a
-// pod can take must run.
+// sharding is a story of one workload whose number of shards changes while faults happen. The
+// invariants of safety must hold all the time: never two pods under one shard, and never pods for
+// two numbers of shards at once. After the faults, and after each change, each shard that a pod can
+// take must run.
 type sharding struct {
 	*chaos
-	// numbers are the numbers of shards that the template has in its turn.
+	// numbers are the numbers of shards that the template gets, one after the other.
 	numbers []int
 	made    int // the number of changes so far
 }
@@ -25,7 +25,7 @@ type sharding struct {
 // shardedWorkload is the workload with shards.
 var shardedWorkload = api.Workload{Group: "apps", Kind: "Deployment", Name: "web"}
 
-// slotsOfShards returns the Leases of so many shards.
+// slotsOfShards returns the Leases of the shards of a workload that has count shards.
 func slotsOfShards(count int) []string {
 	slots := api.Claim{Kind: api.Shards, Size: count}.Slots(shardedWorkload)
 	slices.Sort(slots)
@@ -97,9 +97,9 @@ func (s *sharding) disturbChange() {
 	}
 }
 
-// strand changes the number while a holder is out of reach. Its machine is paused. Or its
-// machine is cut off, and a person deletes by force all pods, and the Lease of its shard, which
-// the new number lacks.
+// strand changes the number of shards while a holder is out of reach. Either the holder's machine
+// is paused, or that machine is cut off. In the second case a person deletes all pods by force. The
+// person also deletes the Lease of the holder's shard, which is beyond the new number.
 func (s *sharding) strand() {
 	i := slices.IndexFunc(s.checks.alive, func(c *child) bool { return c.pod().shards == s.sharded && c.pod().healthy() && !c.pod().node.paused })
 	if i < 0 {
@@ -133,7 +133,7 @@ func (s *sharding) strand() {
 	s.refill()
 }
 
-// recover ends all faults, and the rollout: no pod of another number is left.
+// recover ends all faults, and the rollout: all pods then have the present number of shards.
 func (s *sharding) recover() {
 	for _, e := range s.enrolls {
 		e.believes = 0
@@ -174,7 +174,8 @@ func (s *sharding) rollsOut() bool {
 	return s.quiet("a rollout")
 }
 
-// quietly demands that each shard which a pod of the present number can take runs in time.
+// quietly demands that in time an application runs under each shard that a pod with the present
+// number of shards can take.
 func (s *sharding) quietly(after string) bool {
 	bound := s.settling()
 	if !s.until(bound, s.inUse) {
@@ -193,7 +194,7 @@ func (s *sharding) change() {
 	s.become(t)
 }
 
-// become makes the template that of the workload, and starts one pod of it.
+// become gives the workload the template, and starts one pod of the template.
 func (s *sharding) become(t template) {
 	s.note("script", "%d shards instead of %d", t.shards, s.sharded)
 	s.templates[0], s.sharded = t, t.shards
@@ -205,7 +206,7 @@ func (s *sharding) become(t template) {
 	}
 }
 
-// old returns a pod of another number; nil if there is none.
+// old returns a pod whose number of shards is not the present one; nil if no such pod exists.
 func (s *sharding) old() *pod {
 	i := slices.IndexFunc(s.pods, func(p *pod) bool { return p.shards != s.sharded && p.object && !p.stopping })
 	if i < 0 {
@@ -214,7 +215,8 @@ func (s *sharding) old() *pod {
 	return s.pods[i]
 }
 
-// replace stops a pod of another number, and starts one of the present number.
+// replace stops a pod whose number of shards is not the present one, and starts a pod with the
+// present number.
 func (s *sharding) replace() {
 	if old := s.old(); old != nil {
 		old.stop()
@@ -224,7 +226,7 @@ func (s *sharding) replace() {
 	}
 }
 
-// confuse makes a process of enroll believe in another number for a while.
+// confuse makes a process of enroll count another number of shards for a while.
 func (s *sharding) confuse() {
 	if len(s.enrolls) == 0 {
 		return

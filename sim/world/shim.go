@@ -207,7 +207,7 @@ func (s *shimProcess) dial() {
 	})
 }
 
-// takes tells the world of an input that the shim takes from its queue.
+// takes records an input that the shim takes from its queue.
 func (s *shimProcess) takes(in shim.Input) {
 	switch in := in.(type) {
 	case shim.Connection:
@@ -252,8 +252,8 @@ func (s *shimProcess) watches(c *child, g gate.Grant) {
 	})
 }
 
-// tells passes a message of the shim on to the checks. So the invariants also judge a
-// drain that the shim begins by itself.
+// tells passes a message of the shim on to the checks. So the invariants also judge a drain that
+// the shim begins without an order.
 func (s *shimProcess) tells(message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	must(err)

@@ -50,8 +50,8 @@ func (s *stamper) forget(claimed []string) {
 	}
 }
 
-// number returns the number of shards, and the run, that this process believes to count. A confused
-// process believes the number of some pod, or in an earlier Job.
+// number returns the number of shards and the run that this process takes for the current ones. A
+// confused process takes the number of some pod, or the run of an earlier Job.
 func (s *stamper) number(current api.Stamp) (int, string) {
 	if s.believes > 0 {
 		return s.believes, s.believesIn
@@ -62,8 +62,8 @@ func (s *stamper) number(current api.Stamp) (int, string) {
 	return s.lasting(current.Count), ""
 }
 
-// run returns the number and the run of pods that end. A run counts for as long as one of its pods
-// stays. Then the run of the youngest pod counts.
+// run returns the current run of pods that end, and its number of shards. A run is current for as
+// long as one of its pods stays. After that the run of the youngest pod is current.
 func (s *stamper) run(current api.Stamp) (int, string) {
 	count, run := current.Count, current.Run
 	for _, p := range s.w.pods {
@@ -78,7 +78,7 @@ func (s *stamper) run(current api.Stamp) (int, string) {
 	return count, run
 }
 
-// lasting returns the number of shards of pods that keep running.
+// lasting returns the current number of shards of a workload whose pods do not end.
 func (s *stamper) lasting(current int) int {
 	has := func(count int) bool {
 		return slices.ContainsFunc(s.w.pods, func(p *pod) bool { return p.object && p.shards == count })
@@ -89,8 +89,8 @@ func (s *stamper) lasting(current int) int {
 	return current
 }
 
-// stamp writes the stamps, until there is nothing to be written. The result is the time until
-// a closed Lease expires; zero for none.
+// stamp writes the stamps until no Lease needs a write. The result is the time until a closed Lease
+// expires; zero for none.
 func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 	for range 4 {
 		listed, err := s.List(ctx, "Lease", func(map[string]string) bool { return true })
@@ -132,8 +132,8 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 	return time.Second, nil
 }
 
-// orders returns the writes that the Leases need. A Lease that is gone is remembered, and
-// may have a living holder.
+// orders returns the writes that the Leases need. A deleted Lease that enroll remembers may still
+// have a living holder.
 func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 	if !s.enter() {
 		return nil

@@ -11,7 +11,7 @@ import (
 // stampOf returns the stamp of a Lease.
 func stampOf(l *kube.Lease) api.Stamp { return api.ParseStamp(l.Annotations[api.StampAnnotation]) }
 
-// restamped reports whether the update of a Lease matters to enroll: the stamp of a shard
+// restamped reports whether the update of a Lease matters to enroll. Either the stamp of a shard
 // has changed, or the holder of a closed Lease.
 func restamped(was, is *kube.Lease) bool {
 	before, after := stampOf(was), stampOf(is)

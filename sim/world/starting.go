@@ -12,8 +12,8 @@ import (
 )
 
 // starting is a story of pods with a start lock. In some worlds the pods also claim a lock,
-// which they hold for life. The invariants of safety count all the time. After each trouble
-// every pod that is able to start must have started, and the start lock must be free.
+// which they hold for life. The invariants of safety must hold all the time. After the faults every
+// pod that is able to start must have started, and the start lock must be free.
 type starting struct {
 	*recovery
 	trouble *trouble

@@ -30,7 +30,7 @@ func (s *statefulSet) name(ordinal int) string {
 	return fmt.Sprintf("%s-%d", s.template.workload, ordinal)
 }
 
-// sync carries out one step. With OrderedReady each step waits for the step before.
+// sync carries out one step. With OrderedReady each step waits for the previous step.
 func (s *statefulSet) sync() {
 	s.ordinals = max(s.ordinals, s.replicas)
 	for i := range s.replicas {

@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// table plays rows. Each row causes one fault in a healthy world, and demands that in
-// time a pod holds again, or that the holder still holds.
+// table is the story of separate cases, the rows. Each row causes one fault in a healthy world, and
+// demands that a pod holds again in time, or that the holder still holds.
 type table struct{ *demands }
 
 // newTable draws the only workload of the seed.
@@ -82,7 +82,7 @@ func (t *table) run() {
 	}
 }
 
-// shimRows returns the rows of the table for pods with shims.
+// shimRows returns the cases of the story "table" for pods with shims.
 func shimRows(d *demands) map[string]func() {
 	all := map[string]func(){}
 	for _, rows := range []map[string]func(){

@@ -28,8 +28,8 @@ type template struct {
 	// inits are gated init containers, which run before the other containers.
 	inits   []string
 	standBy bool
-	// stable is the name that a pod of a StatefulSet shares with its successor. If stable
-	// is empty, each pod gets a new name.
+	// stable is the name that a pod of a StatefulSet shares with the pod that replaces it. If
+	// stable is empty, each pod gets a new name.
 	stable string
 	// restless is the approximate time after which a child ends by itself; 0 means never.
 	restless time.Duration

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// trouble causes the faults of all stories but the table.
+// trouble causes the faults of all stories but "table".
 type trouble struct {
 	*workloads
 	elector *elector // nil in most worlds
@@ -67,7 +67,7 @@ func (c *trouble) shift() {
 	c.note("script", "fair weather")
 }
 
-// verbTrouble makes one kind of request fail, while the others work.
+// verbTrouble makes all requests of one kind fail, while those of other kinds work.
 func (c *trouble) verbTrouble() {
 	which, what := c.rng.IntN(3), pick(c.rng, faults)
 	of := func(w *weather) *fault { return []*fault{&w.gets, &w.puts, &w.watches}[which] }
@@ -159,7 +159,7 @@ func (c *trouble) nodeTrouble() {
 	}
 }
 
-// podTrouble deletes a pod, sometimes by force, and starts a successor.
+// podTrouble deletes a pod, sometimes by force, and starts another pod in its place.
 func (c *trouble) podTrouble() {
 	p := pick(c.rng, c.pods)
 	if !p.object || p.stopping {

@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// variables are the Variables in the API server. They have a random source and versions of their
-// own, so a story without them plays as before.
+// variables are the Variables in the API server. Variables have a separate random source and
+// separate versions. So they change nothing in a story without Variables.
 type variables struct {
 	w       *World
 	rng     *rand.Rand
@@ -143,7 +143,7 @@ type ledger struct {
 	// acked is the sum of the acknowledged adds. The field open is the sum of the adds that may
 	// have taken effect: those that are under way, and those whose outcome is unknown.
 	acked, open int64
-	// sums has the program of each acknowledged sum.
+	// sums has each acknowledged sum as a key, and the program that got this answer as its value.
 	sums map[string]string
 	// holds are the fences of the holds that the programs of each pod have named.
 	holds map[string][]kube.Fence
@@ -167,7 +167,8 @@ func (l *ledger) stored(v *kube.Variable) {
 	}
 }
 
-// check demands that each acknowledged add is in the sum, and no other add than those that began.
+// check demands that the sum contains each acknowledged add, and no add that a program has not
+// sent.
 func (l *ledger) check() {
 	switch n := l.value(); {
 	case n < l.acked:
@@ -177,7 +178,7 @@ func (l *ledger) check() {
 	}
 }
 
-// acks takes in the answer to an add.
+// acks records the answer to an add.
 func (l *ledger) acks(by string, n int64, sum string) {
 	l.acked, l.open = l.acked+n, l.open-n
 	if other, known := l.sums[sum]; known {

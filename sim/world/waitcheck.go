@@ -12,14 +12,15 @@ import (
 )
 
 // These are the names of the invariants of pods with conditions, as the names in check.go.
-// Each comment describes the violation. The begin of a wait is the start of its process, or
-// the instant at which the conditions before it were met at the earliest.
+// Each comment describes the violation. The wait for the first condition begins at the start of the
+// process. Each further wait begins at the earliest instant at which the conditions before were
+// met.
 const (
-	// unmetKey means that a pod goes on, and that no state of the Lease had its key between
-	// the begin of the wait and now.
+	// unmetKey means that a pod goes on although no state of the Lease has had the key since the
+	// wait began.
 	unmetKey = "unmet-key"
-	// unmetHolder means that a pod goes on, and that no holder served and renewed between
-	// the begin of its wait and now.
+	// unmetHolder means that a pod goes on although no holder has served and renewed since the wait
+	// began.
 	unmetHolder = "unmet-holder"
 	// waitsOn means that a pod waits for longer than the rules allow, in quiet times, after
 	// its conditions were met.
@@ -27,7 +28,7 @@ const (
 )
 
 // checkMet demands that each condition of a pod that goes on was met, one after the other. The
-// process of the pod began at the instant.
+// argument at is the instant at which the process of the pod began.
 func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duration) {
 	for _, c := range conditions {
 		if c.Sharded() {
@@ -55,13 +56,14 @@ func statesSince(o *object, at time.Duration) []version {
 	return o.versions[max(0, later-1):]
 }
 
-// keyMet returns the first state in which the key is done; negative if there is none.
+// keyMet returns the index of the first state in which the key is done; negative if there is no
+// such state.
 func keyMet(states []version, key string) int {
 	return slices.IndexFunc(states, func(v version) bool { return slices.Contains(doneOf(v.lease).Keys(), key) })
 }
 
-// holderMet returns the first state that a holder has renewed, and in which that holder
-// serves. The function returns a negative number if there is none.
+// holderMet returns the index of the first state that a holder has renewed, and in which that
+// holder serves. The index is negative if there is no such state.
 func holderMet(states []version) int {
 	for i := 1; i < len(states); i++ {
 		if renews(states[i-1], states[i]) && states[i].lease.Annotations[api.ServingAnnotation] != "" {
@@ -82,8 +84,8 @@ func renews(before, after version) bool {
 	return same && !is.RenewTime.Equal(was.RenewTime)
 }
 
-// keysDone reports whether all the keys are done now. With a condition on a holder the answer
-// is no, because a holder may die at any time.
+// keysDone reports whether all the keys are done now. With a condition on a holder the function
+// returns false, because a holder may die at any time.
 func (w *World) keysDone(conditions []api.Condition) bool {
 	return !slices.ContainsFunc(conditions, func(c api.Condition) bool {
 		if c.Sharded() {

@@ -23,8 +23,8 @@ type waiter struct {
 	conditions []api.Condition
 	// succeeded is called when the container has succeeded.
 	succeeded func(*waiter)
-	// client is that of the last process; nil before the first start. The field began is
-	// the instant at which that process started.
+	// client is the client of the last process; nil before the first start. The field began is the
+	// instant at which that process started.
 	client *clientOf
 	began  time.Duration
 	starts int
@@ -104,7 +104,7 @@ func (p *waiter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// exited cleans up after the process has ended by itself.
+// exited cleans up after the process has ended without a kill.
 func (p *waiter) exited(c *clientOf, err error) {
 	if c.dead {
 		return

@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// waiters adds pods with conditions to a story of jobs, and makes trouble for them. The
-// waiters draw from a source of their own, so the draws of the story do not depend on them.
+// waiters adds pods with conditions to a story of jobs, and causes faults of these pods. The
+// waiters draw from a separate random source, so the draws of the story do not depend on them.
 type waiters struct {
 	*World
 	random *rand.Rand
@@ -42,7 +42,7 @@ func (ws *waiters) plan() {
 	})
 }
 
-// act adds a waiter, or makes trouble for a waiter.
+// act adds a waiter, or causes a fault of a waiter.
 func (ws *waiters) act() {
 	if len(ws.all) == 0 || len(ws.all) < mostWaiters && chance(ws.random, .5) {
 		ws.add()
@@ -77,7 +77,7 @@ func (ws *waiters) add() {
 	}
 }
 
-// remove deletes the pod of a waiter that goes on.
+// remove deletes the pod of a waiter whose container has succeeded.
 func (ws *waiters) remove(p *waiter) {
 	ws.all = slices.DeleteFunc(ws.all, func(other *waiter) bool { return other == p })
 	p.node.tenants = slices.DeleteFunc(p.node.tenants, func(other tenant) bool { return other == p })
@@ -155,9 +155,13 @@ func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 	}
 }
 
-// afterTrouble demands that each waiter goes on whose keys are done. A mute watch may
-// delay the waiter, unless patient reports that the story waits for the end of that watch.
+// afterTrouble demands that each waiter whose keys are done goes on. A mute watch may delay the
+// waiter, unless patient reports that the story waits for the end of that watch. The bound without
+// patience is proven only for the model of enroll, so the real enroll has no such demand.
 func (ws *waiters) afterTrouble(patient bool) bool {
+	if ws.real && !patient {
+		return true
+	}
 	bound := ws.looking()
 	if patient {
 		bound += longestWatch

@@ -64,8 +64,8 @@ func (s *waits) used(b *bidder) bool {
 }
 
 // readWriteUsed reports whether the bid has to wait. Another bid of its pod has a hold, or waits as a
-// writer. Or a writer holds, or readers hold that keep the bid out. A reader also waits for a
-// writer that bids.
+// writer. A bid also waits while a writer holds. A writer's bid waits for all readers, and a
+// reader's bid for a writer that bids, or until fewer readers hold than the size allows.
 func (s *waits) readWriteUsed(b *bidder) bool {
 	readers := 0
 	for _, other := range s.bidders() {

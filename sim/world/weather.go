@@ -60,7 +60,7 @@ const (
 	unheard
 )
 
-// faults has the faults from which [trouble], or a row of the [table], may draw.
+// faults has the faults from which [trouble], or a case of the story [table], may draw.
 var faults = []fault{busy, forbidden, failing, unheard}
 
 func (f fault) err() error {

@@ -16,11 +16,11 @@ type work struct {
 	slots []string
 	// toldAt is the true instant at which the agent wrote the last answer.
 	toldAt time.Duration
-	// excused reports that the program stood still at the end of its time.
+	// excused reports that the program stood still when its last answer ceased to be good.
 	excused bool
 }
 
-// told takes in a line about the hold. The program compares its clock with the end of the line's
+// told reacts to a line about the hold. The program compares its clock with the end of the line's
 // time, however late the program reads the line.
 func (b *bidder) told(code int, t told) {
 	if code >= http.StatusBadRequest || t.Hold == "" {
@@ -87,7 +87,7 @@ func (b *bidder) watches(until time.Duration) {
 	})
 }
 
-// look ends the work if its time has passed. Without a connection the hold is lost.
+// look ends the work if the last answer is no longer good. Without a connection the hold is lost.
 func (b *bidder) look() {
 	if b.hold == nil || b.pod.node.now() < b.until {
 		return
@@ -123,10 +123,10 @@ func (b *bidder) done() {
 	number, calm := b.hold.Hold, b.pod.w.calm
 	b.ends("is done")
 	switch {
-	case !calm && chance(b.rng, .15): // the program goes without a word
+	case !calm && chance(b.rng, .15): // the bidder drops the hold without giving it back
 		b.lose("goes")
 		return
-	case !calm && chance(b.rng, .1): // the program hangs on to the connection
+	case !calm && chance(b.rng, .1): // the program keeps the connection open
 		b.in(between(b.rng, time.Second, time.Minute), b.done)
 		return
 	}
@@ -135,7 +135,8 @@ func (b *bidder) done() {
 	b.giveBack(number, 3)
 }
 
-// giveBack tells the agent that the work has ended, and repeats that without an answer.
+// giveBack sends the agent the hold's end. Without a success the request is repeated, up to times
+// attempts in all.
 func (b *bidder) giveBack(number string, times int) {
 	b.ask(http.MethodDelete, "/holds/"+number, func(int, told) {}, func(code int) {
 		if code != http.StatusNoContent && times > 1 {

@@ -12,7 +12,7 @@ import (
 )
 
 // tooLong means that an answer of the local API is good beyond the instant at which another
-// pod may acquire the slot. The other invariants of check.go count for programs, too.
+// pod may acquire the slot. The other invariants of check.go apply to programs, too.
 const tooLong = "too-long"
 
 // key returns the name of the hold of the work, for one of its slots.
@@ -35,7 +35,7 @@ func workBegins(l *checks, k *work) {
 	checkWorkCrowd(l, k.bidder)
 }
 
-// workBeginsUnder checks that the hold of the work has the slot alone.
+// workBeginsUnder checks that no other hold has the slot under which the work begins.
 func workBeginsUnder(l *checks, k *work, slot string) {
 	if l.released[k.key(slot)] {
 		l.violate(withoutProof, "%s works under hold %s of %s, which is released", k.bidder.name, k.hold, slot)
@@ -131,13 +131,13 @@ func checkTold(l *checks, a *localAgent, t told) {
 	}
 }
 
-// misled reports whether the machine was paused, and its wall clock was set right only after
-// the instant. Nothing on the machine could know of the pause at that instant.
+// misled reports whether no process of the machine could know of a pause at the instant, because
+// the wall clock was set right only later.
 func misled(n *node, at time.Duration) bool { return n.paused || n.amiss > 0 || at <= n.rightAt }
 
-// hear demands that each program with an open connection hears of a leap of its machine's wall
-// clock at once.
-func hear(l *checks, n *node) {
+// checkLeapSent judges a leap of a machine's wall clock. The agent must send a line at once to
+// each program there that works and has an open connection.
+func checkLeapSent(l *checks, n *node) {
 	for _, k := range l.works {
 		b, a := k.bidder, k.bidder.pod.agent
 		if b.pod.node != n || !b.streams || b.call == nil || b.call.agent != a || a.handler == nil {

@@ -11,8 +11,8 @@ import (
 )
 
 // newWorks returns the story of [jobs] with a once claim instead of a lock. The pods of one
-// key come one after the other, and old keys come back. In some worlds the work is an init
-// container's.
+// key come one after the other, and old keys come back. In some worlds an init container does the
+// work.
 func newWorks(w *World) *jobs {
 	j, t := newEnding(w, "work", api.OnceLease("a"))
 	t.containers = []string{"app"}

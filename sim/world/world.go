@@ -25,6 +25,8 @@ type World struct {
 	serial   int
 	// reconciler makes the Reconciler of an Enroller.
 	reconciler func(*Enroller) Reconciler
+	// real reports that the Reconciler is the real enroll.
+	real       bool
 	remembered remembered // by the model of enroll
 	// read has the Leases that conditions of pods name.
 	read map[string]bool
@@ -37,7 +39,8 @@ type World struct {
 	mapped []shardedJob
 	// locals has the pods whose programs use the local API.
 	locals []*localPod
-	// variables has the Variables of these pods. The field silent ends all calls for them.
+	// variables has the Variables of the pods in locals. The field silent ends all calls for these
+	// Variables.
 	variables *variables
 	silent    bool
 	// joins reports that programs call for several claims at once.

@@ -33,8 +33,8 @@ type line struct {
 	GoodUntil    float64 `json:"goodUntil"`
 }
 
-// bidAndFollow bids for the claim, and follows its state by further connections. A program that
-// is asked to stop while it waits has no error.
+// bidAndFollow bids for the claim, and follows its state by further connections. If a signal asks
+// the program to stop while it waits, the error is nil.
 func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err error) {
 	if c.socket != "" {
 		callBy(c.socket)
@@ -53,18 +53,18 @@ func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err err
 	return giveBack, err
 }
 
-// callBy makes all calls by the socket.
+// callBy sends all later calls to the agent's socket instead of its port.
 func callBy(socket string) {
 	http.DefaultTransport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", socket)
 	}}
 }
 
-// bid waits until the local API gives the program a hold of the claim. From then on the program
-// ends at once when the hold does. The result gives the hold back.
+// bid waits until the local API gives the program a hold of the claim. From then on the end of the
+// hold ends the program at once. The returned function gives the hold back.
 func bid(ctx context.Context, claim, as string) (giveBack func() error, err error) {
 	waiting, cancel := context.WithCancel(context.Background())
-	stop := context.AfterFunc(ctx, cancel) // a program that waits may go at once
+	stop := context.AfterFunc(ctx, cancel) // a stop signal ends the wait for the answer
 	// The stream stays open for as long as the program runs.
 	query := "/holds?stream=true&wait=24h"
 	if as != "" {
@@ -95,7 +95,7 @@ func send(ctx context.Context, method, path string) (*http.Response, error) {
 	return http.DefaultClient.Do(request)
 }
 
-// obey ends the program when a line says that the hold ends, or when no line has prolonged the
+// obey ends the program when a line reports the end of the hold, or when no line has prolonged the
 // hold in time.
 func obey(lines *json.Decoder, first line) {
 	until := make(chan time.Duration)
@@ -130,7 +130,7 @@ func follow(claim string) {
 	_, _ = io.Copy(io.Discard, answer.Body)
 }
 
-// deadline returns the instant by which the program must hear again.
+// deadline returns the instant by which the program needs the next line.
 func deadline(of line) time.Duration {
 	return time.Duration(of.GoodUntil * float64(time.Second))
 }

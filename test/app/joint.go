@@ -11,12 +11,12 @@ import (
 	"os"
 )
 
-// bidForAll waits until the local API gives the program a hold of each claim, by one call. From then on
-// the program ends at once when a hold does. The result gives all holds back.
+// bidForAll waits until the local API gives the program a hold of each claim, by one call. From
+// then on the end of one hold ends the program at once. The returned function gives all holds back.
 func bidForAll(ctx context.Context, claims string) (giveBack func() error, err error) {
 	waiting, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	stop := context.AfterFunc(ctx, cancel) // a program that waits may go at once
+	stop := context.AfterFunc(ctx, cancel) // a stop signal ends the wait for the answer
 	answer, err := send(waiting, http.MethodPost, "holds?wait=24h&claims="+claims)
 	if err != nil {
 		return nil, err

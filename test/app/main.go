@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command app is the unchanged application of the end-to-end tests, and knows nothing
-// of Metaparticle, unless -bid lets it ask the local API. The application records its life (package record) and serves HTTP.
-// Its flags decide when and how it stops:
+// Command app is the unchanged application of the end-to-end tests. Only with the flag -bid does
+// the application know of Metaparticle, and bids by the local API. The application records its life
+// (package record) and serves HTTP. Its flags decide when and how it stops:
 //
 //	app [flags]
 package main
@@ -184,8 +184,8 @@ func beginStart(c config) (serves func(), err error) {
 	}, err
 }
 
-// work begins what the flags ask for, and calls serves before the application serves. The channel delivers the exit code of an end that a caller,
-// or the end of the standard input, asks for.
+// work begins what the flags ask for, and calls serves before the application serves. The channel
+// delivers an exit code once a request, or the end of the standard input, ends the application.
 func work(c config, serves func()) <-chan int {
 	asked := make(chan int, 1)
 	if c.eat {
@@ -217,8 +217,8 @@ func askedToStop(c config) (context.Context, context.CancelFunc) {
 // life has a record for each name under which only one application may run.
 type life []*record.Writer
 
-// expand puts the slot into the names that contain $METAPARTICLE_SLOT. So each slot of a semaphore is
-// a name of its own.
+// expand puts the slot into the names that contain $METAPARTICLE_SLOT. So each slot of a semaphore
+// gives another name.
 func expand(names string) string { return os.ExpandEnv(names) }
 
 func begin(c config) (life, error) {

@@ -101,8 +101,8 @@ func (b *bench) deploy(ctx context.Context) error {
 	return b.apply(ctx, claims[0], b.standbys, "rollout", "status", "deployment/app", "--timeout=900s")
 }
 
-// apply starts the application anew with a claim, in as many pods as can hold, and standbys. The
-// arguments tell kubectl for which event apply then waits.
+// apply starts the application anew with a claim, in as many pods as can hold, plus the standbys.
+// Then apply runs "kubectl wait" with the arguments wait.
 func (b *bench) apply(ctx context.Context, c claim, standbys int, wait ...string) error {
 	yaml := []byte(strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest",
 		"CLAIM", c.annotation(), "REPLICAS", strconv.Itoa(c.holders+standbys)).Replace(manifest))

@@ -4,8 +4,8 @@
 // Command bench prints the figures of docs/benchmarks.md, measured on the test cluster.
 // One run measures a handover, the floor (the API server's part) and client-go's
 // elector. The run also measures the memory of agent and shim, their requests to the
-// API server, and the cost of injection at a start. Last, the run measures how long a crowd of
-// pods waits for one work.
+// API server, and the cost of injection at a start. Last, the run measures for how long many pods
+// wait for the work of one key.
 package main
 
 import (

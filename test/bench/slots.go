@@ -29,7 +29,7 @@ type claim struct {
 
 func (c claim) annotation() string { return fmt.Sprintf("%s: %q", c.key, c.value) }
 
-// claims are the claims that one run sets beside each other. The singleton is the first.
+// claims are the claims that one run compares. The singleton is the first.
 var claims = []claim{
 	{"singleton", api.SingletonAnnotation, "true", 1},
 	{"semaphore of 3", api.SemaphoreAnnotation, "pool=3", 3},
@@ -40,9 +40,9 @@ var claims = []claim{
 // scale is the number of shards after the measured change. The change begins at the third claim.
 const scale = 32
 
-// slots measures the handover of one slot, and what a holder and a standby cost the API server, for
-// each claim. Each claim has as many standbys as holders, and two at least. Then slots measures a
-// change of the number of shards.
+// slots measures for each claim the handover of one slot, and the requests and bytes of a holder
+// and of a standby. Each claim has as many standbys as holders, and two at least. Then slots
+// measures a change of the number of shards.
 func (b *bench) slots(ctx context.Context, rounds int) error {
 	handovers, costs := map[string]samples.Times{}, []string{}
 	for _, c := range claims {
@@ -148,7 +148,7 @@ func (r *runs) take(e witness.Event) {
 }
 
 // cost counts the requests of each pod in a minute without an event. Its rows show the holder and
-// the standby that received most.
+// the standby that received the most bytes.
 func (b *bench) cost(ctx context.Context, c claim) ([]string, error) {
 	agents, err := b.agents(ctx)
 	if err != nil {
@@ -242,8 +242,8 @@ func traffic(agents map[string]processes) map[string]volume {
 	return all
 }
 
-// change changes the number of shards in the template, and prints how long each shard of the first
-// number stood still.
+// change changes the number of shards in the template. For each shard of the old number, change
+// measures the time in which no application ran under the shard.
 func (b *bench) change(ctx context.Context, from claim, to int) error {
 	if err := b.fill(ctx, from, to); err != nil {
 		return err

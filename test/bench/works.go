@@ -31,7 +31,7 @@ const startLimit = 15 * time.Minute
 // time the agents write their statuses and Events.
 const afterwards = 5 * time.Second
 
-// crowd is a Job whose pods wait for the end of one work.
+// crowd is a Job whose pods wait until the work of one key is done.
 type crowd struct {
 	name        string
 	annotations map[string]string
@@ -39,9 +39,9 @@ type crowd struct {
 	role string
 }
 
-// works measures the time from the end of a work to the end of each wait for that work, and the
-// requests of all pods. In one crowd the pods claim the work, and skip it. In the other crowd
-// the pods claim nothing, and have the work as their condition.
+// works measures each pod's wait from the end of the work of a key, and counts the requests of all
+// pods. In one crowd the pods claim the key, and skip its work. In the other crowd the pods claim
+// nothing, and have the key as their condition.
 func (b *bench) works(ctx context.Context, pods int) error {
 	fmt.Printf("\nWaits for one work, in milliseconds: from the work's exit to the end of each wait, both stamped by the kernel. %d pods wait.\n", pods)
 	fmt.Println("\n| | pods | p50 | p99 | max |\n|---|---|---|---|---|")
@@ -67,7 +67,7 @@ func (b *bench) works(ctx context.Context, pods int) error {
 var verbs = []string{"get", "update", "watch", "patch", "create", "all"}
 
 // work lets a crowd wait, ends the work, and returns the duration of each wait after that. The
-// second result counts the requests, by verbs.
+// second result has the numbers of requests, in the order of verbs.
 func (b *bench) work(ctx context.Context, c crowd, pods int) (samples.Times, []string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

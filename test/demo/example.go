@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/public"
 )
 
-// plays has for each example the function that shows it, after its files are applied.
+// plays has for each example a function, which shows the example after its files are applied.
 var plays = map[string]func(*example, context.Context) error{
 	"counter": (*example).counter, "election": (*example).election, "leader": (*example).leader, "licence": (*example).licence, "migration": (*example).migration,
 	"nightly": (*example).nightly, "warmup": (*example).warmup, "wordcount": (*example).wordcount,
@@ -33,8 +33,8 @@ type example struct {
 	namespace string
 }
 
-// runExample applies a folder of the examples, as a person does, and deletes a pod in the
-// middle.
+// runExample applies a folder of the examples, as a person does, and deletes a pod while the
+// example runs.
 func runExample(ctx context.Context, name string) error {
 	play, known := plays[name]
 	if !known {
@@ -95,7 +95,8 @@ const pods = "get pods -L " + api.RoleLabel
 // application runs.
 func untilReady(pod string) string { return "wait --for=condition=Ready pod/" + pod + " --timeout=60s" }
 
-// nightly shows that a run skips while another one works, and that a deleted pod is replaced.
+// nightly shows that the pod of one Job skips while the pod of another Job works, and that the Job
+// replaces a deleted pod.
 func (e *example) nightly(ctx context.Context) error {
 	e.title("One run, and another run before the first one has ended")
 	if err := e.steps(ctx, e.in("create job --from=cronjob/nightly first")); err != nil {
@@ -199,7 +200,7 @@ func (e *example) election(ctx context.Context) error {
 	return e.steps(ctx, e.in("get pods"), lease, e.in("logs "+leader+" -c program"))
 }
 
-// counter shows the sum in the middle, and in the end.
+// counter shows the sum while the pods count, and after their end.
 func (e *example) counter(ctx context.Context) error {
 	e.title("Five pods count together")
 	sum := e.in("get variable hits")
@@ -309,7 +310,7 @@ func (e *example) until(ctx context.Context, want string, query []string) error 
 }
 
 // poll repeats a query until the function accepts its output. Neither a new row of PostgreSQL nor a
-// new line of a log is an event, so the function asks each second.
+// new line of a log is an event, so the function repeats the query each second.
 func (e *example) poll(ctx context.Context, query []string, accepts func(out string) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, exampleTimeout)
 	defer cancel()

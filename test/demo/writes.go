@@ -44,7 +44,7 @@ type auditEvent struct {
 	Received  time.Time          `json:"requestReceivedTimestamp"`
 }
 
-// replaces tells whether the event is the stored write of the slot's Lease that
+// replaces reports whether the event is the stored write of the slot's Lease that
 // replaced the given version.
 func (e auditEvent) replaces(version string) bool {
 	return e.Verb == "update" && e.Response.Code == http.StatusOK && e.ObjectRef.Resource == "leases" &&

@@ -22,8 +22,8 @@
 // # Time
 //
 // A busy machine may delay any process for seconds. Package lease has lease durations
-// that survive such a delay. A watch may be late. So a test that must know the state of
-// the cluster at an instant asks the API server or the kernel.
+// that survive such a delay. A watch may be late. So a test that needs the state of the cluster at
+// an instant reads it from the API server or the kernel.
 //
 // On a cluster of the user's own (KUBECONFIG), a test that needs the test cluster's one
 // kernel or its faults is skipped, with the reason.

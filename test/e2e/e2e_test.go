@@ -19,6 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/rights"
 	"github.com/metaparticle-io/metaparticle/test/e2e/rollouts"
 	"github.com/metaparticle-io/metaparticle/test/e2e/traffic"
+	"github.com/metaparticle-io/metaparticle/test/e2e/tutorials"
 )
 
 // Tests of package applications.
@@ -53,8 +54,8 @@ func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
 func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
 	examples.TestCounterExampleCountsExactlyDespiteKills(t)
 }
-func TestSumOfUnkeyedAddsStaysWithinItsBounds(t *testing.T) {
-	examples.TestSumOfUnkeyedAddsStaysWithinItsBounds(t)
+func TestSumLiesBetweenAcknowledgedAndAttemptedAdds(t *testing.T) {
+	examples.TestSumLiesBetweenAcknowledgedAndAttemptedAdds(t)
 }
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	examples.TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t)
@@ -159,11 +160,11 @@ func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 	exclusive.TestSemaphoreLetsThreeOfFivePodsRun(t)
 }
 func TestEachShardRunsInOneOfFivePods(t *testing.T) { exclusive.TestEachShardRunsInOneOfFivePods(t) }
-func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
-	exclusive.TestChangeOfShardsNeverMixesTwoNumbers(t)
+func TestPodsForTwoShardCountsNeverRunTogether(t *testing.T) {
+	exclusive.TestPodsForTwoShardCountsNeverRunTogether(t)
 }
-func TestChangeOfShardsOutlivesItsCutNode(t *testing.T) {
-	exclusive.TestChangeOfShardsOutlivesItsCutNode(t)
+func TestShardCountChangesDespiteADisconnectedNode(t *testing.T) {
+	exclusive.TestShardCountChangesDespiteADisconnectedNode(t)
 }
 func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
@@ -191,13 +192,15 @@ func TestClaimAddedByPolicyIsGatedOrRefused(t *testing.T) {
 	injection.TestClaimAddedByPolicyIsGatedOrRefused(t)
 }
 func TestClaimWithoutAnOptInIsRefused(t *testing.T) { injection.TestClaimWithoutAnOptInIsRefused(t) }
-func TestEventTellsHowToGateRunningUngatedPods(t *testing.T) {
-	injection.TestEventTellsHowToGateRunningUngatedPods(t)
+func TestEventExplainsHowToGateRunningPods(t *testing.T) {
+	injection.TestEventExplainsHowToGateRunningPods(t)
 }
-func TestUnannotatedPodsStayUnchanged(t *testing.T)  { injection.TestUnannotatedPodsStayUnchanged(t) }
-func TestPodWithABarrierNeedsItsOwnRun(t *testing.T) { injection.TestPodWithABarrierNeedsItsOwnRun(t) }
-func TestPodWithConditionsNeedsItsContainer(t *testing.T) {
-	injection.TestPodWithConditionsNeedsItsContainer(t)
+func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedPodsStayUnchanged(t) }
+func TestPodWithAForgedBarrierIsRefused(t *testing.T) {
+	injection.TestPodWithAForgedBarrierIsRefused(t)
+}
+func TestPodWithForgedConditionsIsRefused(t *testing.T) {
+	injection.TestPodWithForgedConditionsIsRefused(t)
 }
 func TestCopyOfAGatedPodIsRefused(t *testing.T) { injection.TestCopyOfAGatedPodIsRefused(t) }
 func TestUnmarkedCopyIsRefusedInEveryNamespace(t *testing.T) {
@@ -206,11 +209,11 @@ func TestUnmarkedCopyIsRefusedInEveryNamespace(t *testing.T) {
 func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
 	injection.TestCopyOfGatedPodIsRefusedWithoutWebhook(t)
 }
-func TestPoliciesStayCheapWithManyArguments(t *testing.T) {
-	injection.TestPoliciesStayCheapWithManyArguments(t)
+func TestPodWithManyArgumentsCostsPoliciesLittle(t *testing.T) {
+	injection.TestPodWithManyArgumentsCostsPoliciesLittle(t)
 }
-func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
-	injection.TestClaimWithoutItsWholeGateIsRefused(t)
+func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
+	injection.TestClaimWithAnIncompleteGateIsRefused(t)
 }
 func TestMarksPolicyAgreesWithHasGate(t *testing.T) { injection.TestMarksPolicyAgreesWithHasGate(t) }
 func TestDryRunHasNoSideEffect(t *testing.T)        { injection.TestDryRunHasNoSideEffect(t) }
@@ -237,7 +240,9 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	injection.TestPrivateImageNeedsThePodsOwnCredentials(t)
 }
-func TestPodOfTheLocalAPINeedsItsAgent(t *testing.T) { injection.TestPodOfTheLocalAPINeedsItsAgent(t) }
+func TestLocalAPIPodWithForgedAgentIsRefused(t *testing.T) {
+	injection.TestLocalAPIPodWithForgedAgentIsRefused(t)
+}
 func TestRefusalWarningEventAndMetricShareOneReason(t *testing.T) {
 	injection.TestRefusalWarningEventAndMetricShareOneReason(t)
 }
@@ -247,9 +252,13 @@ func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 
 // Tests of package lifecycle.
 
-func TestPodStartsAfterTheWorkIsDone(t *testing.T)   { lifecycle.TestPodStartsAfterTheWorkIsDone(t) }
-func TestPodStartsAfterTheHolderServes(t *testing.T) { lifecycle.TestPodStartsAfterTheHolderServes(t) }
-func TestPodsOfAJobStartTogether(t *testing.T)       { lifecycle.TestPodsOfAJobStartTogether(t) }
+func TestPodStartsAfterTheAwaitedKeyIsDone(t *testing.T) {
+	lifecycle.TestPodStartsAfterTheAwaitedKeyIsDone(t)
+}
+func TestPodStartsAfterTheAwaitedHolderServes(t *testing.T) {
+	lifecycle.TestPodStartsAfterTheAwaitedHolderServes(t)
+}
+func TestPodsOfAJobStartTogether(t *testing.T) { lifecycle.TestPodsOfAJobStartTogether(t) }
 func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
 	lifecycle.TestJobSkipsOnlyWhileALivingPodHolds(t)
 }
@@ -306,8 +315,8 @@ func TestKubeletProbesTheApplicationOnTheHostNetwork(t *testing.T) {
 	lifecycle.TestKubeletProbesTheApplicationOnTheHostNetwork(t)
 }
 func TestEachShardOfAJobSucceedsOnce(t *testing.T) { lifecycle.TestEachShardOfAJobSucceedsOnce(t) }
-func TestPodsOfAnIndexedJobTakeTheirShards(t *testing.T) {
-	lifecycle.TestPodsOfAnIndexedJobTakeTheirShards(t)
+func TestIndexOfAJobsPodSelectsItsShard(t *testing.T) {
+	lifecycle.TestIndexOfAJobsPodSelectsItsShard(t)
 }
 func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 	lifecycle.TestApplicationGetsOnlyItsDeclaredStopSignal(t)
@@ -315,11 +324,11 @@ func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 
 // Tests of package operations.
 
-func TestWorkloadAlertsFireAndEndByTheirFaults(t *testing.T) {
-	operations.TestWorkloadAlertsFireAndEndByTheirFaults(t)
+func TestWorkloadAlertsFireUntilFaultsAreRepaired(t *testing.T) {
+	operations.TestWorkloadAlertsFireUntilFaultsAreRepaired(t)
 }
-func TestClusterAlertsFireAndEndByTheirFaults(t *testing.T) {
-	operations.TestClusterAlertsFireAndEndByTheirFaults(t)
+func TestClusterAlertsFireUntilFaultsAreRepaired(t *testing.T) {
+	operations.TestClusterAlertsFireUntilFaultsAreRepaired(t)
 }
 func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 	operations.TestKubectlPluginMovesAndPausesASlot(t)
@@ -330,20 +339,29 @@ func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 func TestCheckCommandReportsOnlyAnUnboundPolicy(t *testing.T) {
 	operations.TestCheckCommandReportsOnlyAnUnboundPolicy(t)
 }
+func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
+	operations.TestConsoleShowsAHandoverWithItsCause(t)
+}
 func TestLostElectionInterruptsNoAdmission(t *testing.T) {
 	operations.TestLostElectionInterruptsNoAdmission(t)
 }
-func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
-	operations.TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t)
+func TestHelmCommandsStopNoRunningApplication(t *testing.T) {
+	operations.TestHelmCommandsStopNoRunningApplication(t)
 }
 func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 	operations.TestRestoredEtcdKeepsSlotsExclusive(t)
+}
+func TestRecoverCommandEndsSmallTokensAfterARestore(t *testing.T) {
+	operations.TestRecoverCommandEndsSmallTokensAfterARestore(t)
 }
 func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)
 }
 func TestUninstallLeavesDoneKeysAndVariablesBehind(t *testing.T) {
 	operations.TestUninstallLeavesDoneKeysAndVariablesBehind(t)
+}
+func TestUpgradeAndRollbackStopNoApplication(t *testing.T) {
+	operations.TestUpgradeAndRollbackStopNoApplication(t)
 }
 func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
 	operations.TestLostWebhookBlocksAnnotatedPodsOnly(t)
@@ -396,18 +414,18 @@ func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
 func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 	rights.TestAdministratorFreesSlotBlockedByAUsersLease(t)
 }
-func TestPodWithConditionsOnlyReadsItsLeases(t *testing.T) {
-	rights.TestPodWithConditionsOnlyReadsItsLeases(t)
+func TestPodWithConditionsMayOnlyReadTheirLeases(t *testing.T) {
+	rights.TestPodWithConditionsMayOnlyReadTheirLeases(t)
 }
 func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheRightsOfItsAgent(t) }
 func TestVariableRefusesAPausedWritersSmallerToken(t *testing.T) {
 	rights.TestVariableRefusesAPausedWritersSmallerToken(t)
 }
-func TestVariableKeepsItsTypeAndItsBounds(t *testing.T) {
-	rights.TestVariableKeepsItsTypeAndItsBounds(t)
+func TestVariableRefusesOtherTypesAndExcessiveSizes(t *testing.T) {
+	rights.TestVariableRefusesOtherTypesAndExcessiveSizes(t)
 }
-func TestAgentWritesVariablesInItsOwnNameOnly(t *testing.T) {
-	rights.TestAgentWritesVariablesInItsOwnNameOnly(t)
+func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
+	rights.TestAgentWritesVariablesOnlyAsItsOwnPod(t)
 }
 func TestWebhooksAccountOnlyCreatesEmptyVariables(t *testing.T) {
 	rights.TestWebhooksAccountOnlyCreatesEmptyVariables(t)
@@ -473,3 +491,17 @@ func TestOnlyHolderIsReadyWithReadinessHolder(t *testing.T) {
 	traffic.TestOnlyHolderIsReadyWithReadinessHolder(t)
 }
 func TestServiceAnswersDuringAHandover(t *testing.T) { traffic.TestServiceAnswersDuringAHandover(t) }
+
+// Tests of package tutorials.
+
+func TestTutorialOfTheWorkerIsTrue(t *testing.T)     { tutorials.TestTutorialOfTheWorkerIsTrue(t) }
+func TestTutorialOfTheNightlyJobIsTrue(t *testing.T) { tutorials.TestTutorialOfTheNightlyJobIsTrue(t) }
+func TestTutorialOfTheElectionLibraryIsTrue(t *testing.T) {
+	tutorials.TestTutorialOfTheElectionLibraryIsTrue(t)
+}
+func TestTutorialOfClientGoLeasesIsTrue(t *testing.T) {
+	tutorials.TestTutorialOfClientGoLeasesIsTrue(t)
+}
+func TestTutorialOfTheAwaitElectionIsTrue(t *testing.T) {
+	tutorials.TestTutorialOfTheAwaitElectionIsTrue(t)
+}

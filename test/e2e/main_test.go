@@ -15,6 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/client"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
+	"github.com/metaparticle-io/metaparticle/test/e2e/operations"
 	"github.com/metaparticle-io/metaparticle/test/e2e/rollouts"
 )
 
@@ -30,6 +31,7 @@ func TestMain(m *testing.M) {
 	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestApplicationNeverRunsTwiceDespiteDeletionsAndKills")
 	flag.StringVar(&rollouts.Rows, "rows", "", "which kinds of workloads are in the table of rollouts; empty: no table")
 	flag.StringVar(&applications.SyncTree, "sync", "", "directory with the sources of metaparticle/sync; empty: its example programs are not run")
+	flag.StringVar(&operations.Earlier, "from", "", "revision of an earlier version, to upgrade from; empty: no upgrade")
 	flag.BoolVar(&space.Keep, "keep", false, "keep the namespaces of failed tests")
 	registry := flag.String("registry", "",
 		"host/prefix that nodes pull from, for test/app's image; empty: the test cluster's own")
@@ -54,7 +56,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// set tells whether the command line sets a flag.
+// set reports whether the command line sets a flag.
 func set(name string) (found bool) {
 	flag.Visit(func(f *flag.Flag) { found = found || f.Name == name })
 	return found

@@ -32,6 +32,7 @@ var options = []struct{ component, values string }{
 	{"no-pull-secrets", "readPullSecrets: false\n"},
 	{"network-policy", "networkPolicy: {enabled: true}\n"},
 	{"monitoring", "monitoring: {serviceMonitor: true, podMonitor: true}\n"},
+	{"console", "console: {enabled: true}\n"},
 }
 
 // TestChartEqualsTheKustomizationForAllOptions compares object by object, without components,
@@ -75,7 +76,7 @@ func TestChartEqualsTheKustomizationForAllOptions(t *testing.T) {
 // below returns a longer path.
 func below(path []any, more ...any) []any { return slices.Concat(path, more) }
 
-func TestEachValueReachesItsObject(t *testing.T) {
+func TestChartValuesAppearInTheRenderedObjects(t *testing.T) {
 	pod, container := []any{"spec", "template", "spec"}, []any{"spec", "template", "spec", "containers", 0}
 	for _, c := range []struct {
 		values, object string
@@ -109,6 +110,12 @@ func TestEachValueReachesItsObject(t *testing.T) {
 		{"monitoring: {serviceMonitor: true, interval: 30s}", "ServiceMonitor/metaparticle-webhook", []any{"spec", "endpoints", 0}, object{"port": "metrics", "interval": "30s"}},
 		{"monitoring: {podMonitor: true, labels: {release: prometheus}}", "PodMonitor/metaparticle-agents", []any{"metadata", "labels", "release"}, "prometheus"},
 		{"monitoring: {podMonitor: true, interval: 30s}", "PodMonitor/metaparticle-agents", []any{"spec", "podMetricsEndpoints", 0, "interval"}, "30s"},
+		{"console: {enabled: true, resources: {limits: {memory: 1Gi}}}", "Deployment/metaparticle-console", below(container, "resources"), object{"requests": object{"cpu": "10m", "memory": "48Mi"}, "limits": object{"memory": "1Gi"}}},
+		{"{console: {enabled: true}, image: {webhook: {tag: \"7\"}, pullPolicy: Always}}", "Deployment/metaparticle-console", below(container, "image"), registry + "/webhook:7"},
+		{"{console: {enabled: true}, image: {pullPolicy: Always}}", "Deployment/metaparticle-console", below(container, "imagePullPolicy"), "Always"},
+		{"{console: {enabled: true}, imagePullSecrets: [{name: s}]}", "Deployment/metaparticle-console", below(pod, "imagePullSecrets"), []any{object{"name": "s"}}},
+		{"{console: {enabled: true}, nodeSelector: {pool: system}}", "Deployment/metaparticle-console", below(pod, "nodeSelector"), object{"pool": "system", "kubernetes.io/os": "linux"}},
+		{"{console: {enabled: true}, tolerations: []}", "Deployment/metaparticle-console", below(pod, "tolerations"), []any{}},
 		{"policies: {audit: true}", "ValidatingAdmissionPolicyBinding/metaparticle-gate", []any{"spec", "validationActions"}, []any{"Deny", "Audit"}},
 	} {
 		t.Run(c.values, func(t *testing.T) {
@@ -119,13 +126,13 @@ func TestEachValueReachesItsObject(t *testing.T) {
 	}
 }
 
-func TestQuotaIsAbsentWithoutItsClass(t *testing.T) {
+func TestQuotaIsAbsentWithoutPriorityClass(t *testing.T) {
 	for _, values := range []string{"priorityClassName: ''", "resourceQuota: {enabled: false}"} {
 		assert.NotContains(t, byName(t, render(t, values).objects), "ResourceQuota/metaparticle-critical-pods", values)
 	}
 }
 
-func TestNoValueLeavesOutAPolicy(t *testing.T) {
+func TestNoChartValueDisablesAPolicy(t *testing.T) {
 	for _, o := range render(t, "policies: {audit: true}").objects {
 		if o["kind"] == "ValidatingAdmissionPolicyBinding" {
 			assert.Contains(t, field(t, o, "spec", "validationActions"), "Deny", name(o))
@@ -135,7 +142,7 @@ func TestNoValueLeavesOutAPolicy(t *testing.T) {
 	assert.ErrorContains(t, err, "additional properties 'enabled' not allowed")
 }
 
-func TestSchemaRefusesUnknownAndBadValues(t *testing.T) {
+func TestSchemaRefusesUnknownAndInvalidValues(t *testing.T) {
 	chart := complete(t)
 	for values, message := range map[string]string{
 		"replica: 3":                               "additional properties 'replica' not allowed",
@@ -154,6 +161,7 @@ func TestSchemaRefusesUnknownAndBadValues(t *testing.T) {
 		"tolerations: [{effect: Never}]":           "at '/tolerations/0/effect'",
 		"resources: {limit: {}}":                   "additional properties 'limit' not allowed",
 		"podLabels: {a: 1}":                        "at '/podLabels/a': got number, want string",
+		"console: {enabled: 'yes'}":                "at '/console/enabled': got string, want boolean",
 		"networkPolicy: true":                      "at '/networkPolicy': got boolean, want object",
 	} {
 		_, err := attempt{chart: chart, release: "metaparticle", namespace: namespace, values: values}.render()
@@ -192,7 +200,7 @@ func sameKeys(t *testing.T, path string, values, schema object) {
 		}
 	}
 	for key := range properties {
-		if optional := path == "" && key == "global" || path == "/affinity" || path == "/resources"; !optional {
+		if optional := path == "" && key == "global" || path == "/affinity" || strings.HasSuffix(path, "/resources"); !optional {
 			assert.Contains(t, values, key, path)
 		}
 	}
@@ -214,7 +222,7 @@ func containing(o object) cluster {
 	return cluster{fake.NewSimpleDynamicClient(runtime.NewScheme(), &unstructured.Unstructured{Object: o})}
 }
 
-func TestChartRefusesWrongReleases(t *testing.T) {
+func TestChartRefusesWrongNamespaceOrSecondRelease(t *testing.T) {
 	theirs := containing(object{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": object{
 		"name": "metaparticle-webhook", "annotations": object{"meta.helm.sh/release-name": "theirs"}}})
 	kustomized := containing(object{"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": object{"name": "metaparticle-webhook"}})
@@ -271,7 +279,7 @@ func TestHooksGrantNoRightToWriteLeases(t *testing.T) {
 	}
 }
 
-func TestNotesTellTheNextStep(t *testing.T) {
+func TestInstallNotesNameTheNextStep(t *testing.T) {
 	assert.Contains(t, render(t, "").notes, "kubectl label namespace NAMESPACE metaparticle.io/injection=enabled")
 }
 

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package witness tells when the applications of pods start and end. The source is
-// the kernel (its process connector), and no program under test.
+// Package witness reports when the applications of pods start and end. The source is the kernel
+// (its process connector), and no program under test.
 //
 // The witness sees the processes of all nodes of the test cluster, because the nodes
 // share one kernel. The kernel stamps each exec and exit itself, with its one clock,
@@ -24,7 +24,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kind tells whether an event is a start or an end.
+// Kind reports whether an event is a start or an end.
 type Kind string
 
 const (

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// change replaces the lines [from, to) of a text under a condition.
+// change replaces the lines [from, to) of a text under a Helm condition.
 type change struct {
 	from, to  int
 	lines     []string
@@ -17,7 +17,7 @@ type change struct {
 
 // compare returns the changes between two texts, by their longest common subsequence of lines.
 func compare(before, after []string, condition string) (changes []change) {
-	// common[i][j] is the length of the longest one of before[i:] and after[j:].
+	// common[i][j] is the length of the longest common subsequence of before[i:] and after[j:].
 	common := make([][]int, len(before)+1)
 	for i := range common {
 		common[i] = make([]int, len(after)+1)
@@ -47,8 +47,9 @@ func compare(before, after []string, condition string) (changes []change) {
 	return changes
 }
 
-// merge writes all changes into the text as conditions. Several changes may add lines at one
-// place, in their order. Changes that replace the same lines have no common text.
+// merge writes all changes into the text, between the lines of their Helm conditions.
+// Several changes may add lines at one place, in their order. Changes that replace the same
+// lines have no common text.
 func merge(text []string, changes []change) (merged []string, err error) {
 	slices.SortStableFunc(changes, func(a, b change) int { return a.from - b.from })
 	at := 0

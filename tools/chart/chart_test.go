@@ -37,7 +37,7 @@ func resolve(t *testing.T, merged []string, set map[string]bool) string {
 	return out.String()
 }
 
-func TestMergedChangesYieldBothTexts(t *testing.T) {
+func TestMergedTextYieldsEitherVariantByItsCondition(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	text := func() (lines []string) {
 		for range random.IntN(8) {
@@ -64,10 +64,10 @@ func TestMergeRefusesTwoChangesOfOneLine(t *testing.T) {
 	assert.Equal(t, "a\nb\nx\ny\nc\n", resolve(t, merged, map[string]bool{"x": true, "y": true}))
 }
 
-// TestEachPlaceIsInAnObject checks that no place of the table has lost its object.
-func TestEachPlaceIsInAnObject(t *testing.T) {
+// TestEachPlaceOfValuesExistsInAnObject requires an object for each place of the table.
+func TestEachPlaceOfValuesExistsInAnObject(t *testing.T) {
 	found := map[string]bool{}
-	for _, selection := range [][]string{nil, {"host-network"}, {"client-ca"}, {"monitoring"}} {
+	for _, selection := range [][]string{nil, {"host-network"}, {"client-ca"}, {"monitoring"}, {"console"}} {
 		all, err := sources("../../manifests", selection...)
 		require.NoError(t, err)
 		for _, object := range all {
@@ -95,7 +95,7 @@ func TestExpandWritesBlocksWithTheirIndentation(t *testing.T) {
 	assert.Error(t, err)
 }
 
-func TestSemanticVersionComesFromTheCheckout(t *testing.T) {
+func TestSemanticVersionDerivesFromTagOrCommit(t *testing.T) {
 	for version, want := range map[string]string{
 		"v1.2.3": "1.2.3", "1.2.3": "1.2.3", "v1.2.3-4-gabc1234-dirty": "1.2.3-4-gabc1234-dirty",
 		"dev": "0.0.0-gdev", "01234567": "0.0.0-g01234567", "a_b": "0.0.0-ga-b", "v1.2": "0.0.0-gv1-2",

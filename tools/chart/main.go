@@ -97,7 +97,8 @@ func (s settings) addWritten(files map[string]string) error {
 	})
 }
 
-// stamp writes the version and the images into the texts that have them.
+// stamp writes the version into Chart.yaml, and the images into values.yaml. Other texts stay as
+// they are.
 func (s settings) stamp(name, text string) (string, error) {
 	switch name {
 	case "Chart.yaml":

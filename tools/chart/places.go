@@ -11,20 +11,26 @@ import (
 	"sigs.k8s.io/kustomize/kyaml/yaml"
 )
 
-// place is a place in an object at which the chart's values stand.
+// place is a field of an object that the chart sets from its values.
 type place struct {
 	kind, name string
-	// path leads to the node. The last element of an appended place is "-" for a further
-	// element of a list, and "+" for a further key of a map.
+	// path leads to the node. If the place is new, the last element is "-" for a further
+	// element of a list, or "+" for a further key of a map.
 	path []string
-	// text replaces the scalar, or with a line feed in front all lines of the node. Each line
-	// gets the node's indentation, and @n stands for that indentation plus n columns.
+	// text replaces the scalar. A text that begins with a line feed replaces all lines of the
+	// node. Each line gets the node's indentation, and @n stands for that indentation plus n
+	// columns.
 	text string
 }
 
-// in names the webhook's Deployment.
+// in returns a place in the webhook's Deployment.
 func in(text string, path ...string) place {
 	return place{kind: "Deployment", name: "metaparticle-webhook", path: path, text: text}
+}
+
+// console names the Deployment of the console.
+func console(text string, path ...string) place {
+	return place{kind: "Deployment", name: "metaparticle-console", path: path, text: text}
 }
 
 // pod and container lead to the webhook's pods, and to their container.
@@ -33,7 +39,7 @@ var (
 	container = of(pod, "containers", "[name=webhook]")
 )
 
-// of appends to a path.
+// of returns the path with further elements.
 func of(base []string, path ...string) []string { return slices.Concat(base, path) }
 
 // places are all places of values in the objects.
@@ -74,6 +80,12 @@ var places = []place{
   configMap: {name: {{ . }}}
 {{- end }}`, of(pod, "volumes", "-")...),
 	in("{{ .Values.clientCA.configMap }}", of(pod, "volumes", "[name=callers]", "configMap", "name")...),
+	console("{{ include \"metaparticle.image\" (merge (dict \"name\" \"webhook\") .) | quote }}", of(pod, "containers", "[name=console]", "image")...),
+	console("\n{{- with .Values.image.pullPolicy }}\nimagePullPolicy: {{ . }}\n{{- end }}", of(pod, "containers", "[name=console]", "+")...),
+	console("\nresources:\n{{- toYaml .Values.console.resources | nindent @2 }}", of(pod, "containers", "[name=console]", "resources")...),
+	console("\nnodeSelector:\n{{- toYaml .Values.nodeSelector | nindent @2 }}", of(pod, "nodeSelector")...),
+	console("\ntolerations:\n{{- toYaml .Values.tolerations | nindent @2 }}", of(pod, "tolerations")...),
+	console("\n{{- with .Values.imagePullSecrets }}\nimagePullSecrets:\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod, "+")...),
 	{kind: "ResourceQuota", name: "metaparticle-critical-pods", path: []string{"spec", "scopeSelector", "matchExpressions", "[scopeName=PriorityClass]", "values"},
 		text: "\nvalues: [{{ .Values.priorityClassName }}]"},
 	{kind: "ValidatingAdmissionPolicyBinding", path: []string{"spec", "validationActions"},
@@ -89,12 +101,13 @@ func monitored(kind, text string, path ...string) place {
 	return place{kind: kind, path: path, text: "\n" + text}
 }
 
-// mark returns the text that stands for the place of this number until expand. As a key, the
-// mark is the last one of its map, because a list's dash is in front of the first one.
+// mark returns the placeholder of the place with this number, which expand replaces. As a
+// key, the placeholder is the last one of its map, because a list's dash is in front of the
+// first one.
 func mark(number int) string { return fmt.Sprintf("zPLACE%03d", number) }
 
-// sign writes the marks of all places into one object. A place that the object lacks belongs
-// to a component.
+// sign writes the placeholders of all places into one object. The object may lack a place
+// that only a component adds.
 func sign(object *yaml.RNode) error {
 	for number, p := range places {
 		if object.GetKind() != p.kind || p.name != "" && object.GetName() != p.name {
@@ -127,7 +140,7 @@ func (p place) sign(object *yaml.RNode, mark string) error {
 	return nil
 }
 
-// expand replaces the marks by the texts of their places.
+// expand replaces the placeholders by the texts of their places.
 func expand(text string) (string, error) {
 	var out []string
 	for line := range strings.Lines(text) {

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -21,14 +22,21 @@ var components = []struct{ name, condition string }{
 	{"no-pull-secrets", "not .Values.readPullSecrets"},
 	{"network-policy", ".Values.networkPolicy.enabled"},
 	{"monitoring", ""}, // changes no object, and adds two
+	{"console", ""},    // adds five objects
 }
 
-// conditions are those of whole objects.
+// conditions are those of whole objects, by kind, or by kind and name.
 var conditions = map[string]string{
 	"ResourceQuota":  "and .Values.resourceQuota.enabled .Values.priorityClassName",
 	"NetworkPolicy":  ".Values.networkPolicy.enabled",
 	"ServiceMonitor": ".Values.monitoring.serviceMonitor",
 	"PodMonitor":     ".Values.monitoring.podMonitor",
+	// These objects have a condition by their names.
+	"ServiceAccount/metaparticle-console":     ".Values.console.enabled",
+	"ClusterRole/metaparticle-console":        ".Values.console.enabled",
+	"ClusterRoleBinding/metaparticle-console": ".Values.console.enabled",
+	"Deployment/metaparticle-console":         ".Values.console.enabled",
+	"NetworkPolicy/metaparticle-console":      ".Values.console.enabled",
 }
 
 // omitted is the kind that the chart lacks. Helm stores the release in the namespace before
@@ -76,7 +84,7 @@ func templates(manifests string) (map[string]string, error) {
 			return nil, fmt.Errorf("%s: %w", object.key, err)
 		}
 		kind, _, _ := strings.Cut(object.key, "/")
-		if condition := conditions[kind]; condition != "" {
+		if condition := cmp.Or(conditions[object.key], conditions[kind]); condition != "" {
 			text = "{{- if " + condition + " }}\n" + text + "{{- end }}\n"
 		}
 		if before := files[object.file]; before != "" {
@@ -99,7 +107,8 @@ func find(objects []source, key string) int {
 	return -1
 }
 
-// sources builds the manifests with components, and marks the places of values.
+// sources builds the manifests with components, and writes the placeholders of the values into
+// them.
 func sources(manifests string, components ...string) ([]source, error) {
 	built, err := render.Build(render.Settings{Manifests: manifests, Components: components, Origins: true})
 	if err != nil {
@@ -127,7 +136,7 @@ func sources(manifests string, components ...string) ([]source, error) {
 		all = append(all, source{key(object), file, strings.SplitAfter(strings.TrimRight(text, "\n")+"\n", "\n")})
 	}
 	for i := range all {
-		all[i].lines = all[i].lines[:len(all[i].lines)-1] // the last one is empty
+		all[i].lines = all[i].lines[:len(all[i].lines)-1] // the last line is empty
 	}
 	return all, nil
 }

@@ -24,9 +24,9 @@ import (
 
 // product is a program that is shipped as an image.
 type product struct {
-	name   string // name of the image, and of the program in it
-	source string // package of its main function
-	tags   string // build tags, separated by commas
+	name   string // the name of the image, and of the program in it
+	source string // the package of the main function
+	tags   string // the build tags, separated by commas
 	// small saves memory, because the program runs in every gated container: no
 	// inlining, and densely packed functions. The program mostly waits, so it may be slow.
 	small bool
@@ -80,7 +80,7 @@ func (p product) compile(ctx context.Context, version string, platform v1.Platfo
 		"-o", file, p.source)
 	build.Env = append(os.Environ(),
 		"CGO_ENABLED=0", "GOOS="+platform.OS, "GOARCH="+platform.Architecture,
-		// These variables would change the program for the same sources.
+		// Other values of these variables would change the program for the same sources.
 		"GOFLAGS=", "GOAMD64=", "GOARM64=", "GOEXPERIMENT=")
 	if output, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go build %s: %w\n%s", p.source, err, output)

@@ -250,7 +250,7 @@ func TestPushedIndexEqualsBuiltIndex(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
-func TestMistakenArgumentsAreReported(t *testing.T) {
+func TestImagesCommandRefusesInvalidArguments(t *testing.T) {
 	for name, c := range map[string]struct {
 		args []string
 		want string

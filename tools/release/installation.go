@@ -90,7 +90,7 @@ func (r *release) listModules(image, folder string) error {
 	return nil
 }
 
-// only returns the one file of an image.
+// only returns the file of an image, which must have exactly one file.
 func only(image v1.Image) ([]byte, error) {
 	layers, err := image.Layers()
 	if err != nil || len(layers) != 1 {

@@ -87,8 +87,13 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	case r.registry == "" || strings.HasSuffix(r.registry, "/"):
 		return fmt.Errorf("-registry is %q: write the registry and the folder of the images, as registry.example/metaparticle", r.registry)
 	}
-	if *push && r.pushTo == "" {
-		r.pushTo = r.registry
+	if *push {
+		if err := committed(ctx); err != nil {
+			return err
+		}
+		if r.pushTo == "" {
+			r.pushTo = r.registry
+		}
 	}
 	r.platforms, r.plugins = strings.Split(*platforms, ","), strings.Split(*plugins, ",")
 	r.directory = filepath.Join(*directory, r.version)
@@ -113,6 +118,19 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(out, "%s\n%s", r.directory, text)
+	return nil
+}
+
+// committed returns an error if the checkout has changes that are in no commit. Nobody could build
+// such a release again.
+func committed(ctx context.Context) error {
+	changes, err := exec.CommandContext(ctx, "git", "status", "--porcelain").Output()
+	if err != nil {
+		return fmt.Errorf("git status: %w", err)
+	}
+	if len(changes) > 0 {
+		return fmt.Errorf("the checkout has changes that are in no commit: commit or remove them before -push\n%s", changes)
+	}
 	return nil
 }
 

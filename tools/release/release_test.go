@@ -14,8 +14,10 @@ import (
 	"log"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,7 +30,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// host is the platform that the other tests compile for, too.
+// host is the platform of this machine, for which other tests compile programs, too. So the
+// compiler's cache has most packages.
 var host = "linux/" + runtime.GOARCH
 
 // made makes a release in a directory of its own, and returns its files by name.
@@ -49,11 +52,17 @@ func made(t *testing.T, args ...string) map[string][]byte {
 	return files
 }
 
-// copied copies the sources of a release into another directory, which it returns.
+// copied copies the sources of a release into another directory, and returns that directory.
 func copied(t *testing.T) string {
 	t.Helper()
 	directory := t.TempDir()
-	for _, name := range []string{"api", "agent", "cmd", "enroll", "manifests", "monitoring", "mutate", "setup", "tools", "go.mod", "go.sum", "LICENSE"} {
+	entries, err := os.ReadDir(".")
+	require.NoError(t, err)
+	for _, entry := range entries {
+		name := entry.Name()
+		if strings.HasPrefix(name, ".") || slices.Contains([]string{"out", "sim", "test"}, name) {
+			continue
+		}
 		info, err := os.Stat(name)
 		require.NoError(t, err)
 		to := filepath.Join(directory, name)
@@ -73,7 +82,7 @@ func TestReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
 	where := strings.TrimPrefix(server.URL, "http://") + "/metaparticle"
-	first := made(t, "-registry", where, "-push", "-insecure", "-address", "https://downloads.example")
+	first := made(t, "-registry", where, "-push-to", where, "-insecure", "-address", "https://downloads.example")
 	t.Chdir(copied(t))
 	second := made(t, "-registry", where, "-address", "https://downloads.example")
 	var names []string
@@ -119,11 +128,11 @@ func TestReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	bytesOfLayer, err := io.ReadAll(content)
 	require.NoError(t, err)
 	assert.True(t, bytes.Equal(first["metaparticle-1.2.3.tgz"], bytesOfLayer))
-	t.Run("the files tell their parts", func(t *testing.T) { tellsItsParts(t, first) })
+	t.Run("the files name their parts", func(t *testing.T) { namesItsParts(t, first) })
 }
 
-// tellsItsParts demands that the files name the plugin, and the modules of the programs.
-func tellsItsParts(t *testing.T, files map[string][]byte) {
+// namesItsParts requires that the files name the plugin, and the modules of the programs.
+func namesItsParts(t *testing.T, files map[string][]byte) {
 	var krew struct {
 		Spec struct {
 			Version   string
@@ -159,6 +168,17 @@ func TestReleaseRefusesInvalidOrMissingArguments(t *testing.T) {
 	} {
 		assert.ErrorContains(t, run(t.Context(), append(args, "-out", t.TempDir()), io.Discard), said)
 	}
+}
+
+func TestReleaseOfUncommittedChangesIsNotPushed(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	require.NoError(t, exec.CommandContext(t.Context(), "git", "init", "-q").Run())
+	require.NoError(t, os.WriteFile("new.txt", nil, 0o600))
+	err := run(t.Context(), []string{"-version", "v1.2.3", "-registry", "r", "-push"}, io.Discard)
+	assert.ErrorContains(t, err, "changes that are in no commit")
+	assert.ErrorContains(t, err, "new.txt")
+	assert.NoDirExists(t, "out")
 }
 
 // unpacked returns the files of a tarball.

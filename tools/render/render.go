@@ -25,7 +25,8 @@ import (
 type Settings struct {
 	// Manifests is the directory of the manifests.
 	Manifests string
-	// WebhookImage and AgentImage name images as nodes pull them. Empty keeps the manifests' names.
+	// WebhookImage and AgentImage name images as nodes pull them. An empty text keeps the name in
+	// the manifests.
 	WebhookImage string
 	AgentImage   string
 	// Components are directories below components.

@@ -24,13 +24,13 @@ const (
 type figures struct {
 	folder  string
 	files   int
-	calls   layers // the arrows of calls of functions
-	uses    layers // the arrows of names that another file declares
-	methods int    // of the type that has the most methods
+	calls   layers // the order of the files by calls of functions
+	uses    layers // the order of the files by names that another file declares
+	methods int    // the methods of the type that has the most
 	largest string
-	lines   int // of the longest function
+	lines   int // the lines of the longest function
 	longest string
-	length  int      // of the longest file
+	length  int      // the lines of the longest file
 	long    []string // functions that are too long
 	large   []string // files that are too long
 }
@@ -38,9 +38,9 @@ type figures struct {
 // layers are the files of a package in their best order.
 type layers struct {
 	order  []string
-	arrows int                           // pairs of files
+	arrows int                           // the number of all arrows
 	up     [][2]string                   // the arrows that go up
-	names  map[[2]string]map[string]bool // the things that are named, by arrow
+	names  map[[2]string]map[string]bool // the names that cause each arrow
 }
 
 // String returns the number of arrows that go up, and the number of all arrows.

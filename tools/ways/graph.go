@@ -15,12 +15,12 @@ import (
 // function is a function or method of the product, or a package's variable whose
 // initial value contains functions, such as a table.
 type function struct {
-	name   string // as in agent.(*Agent).renew
+	name   string // such as agent.(*Agent).renew
 	in     *pkg
 	file   string
 	line   int
 	lines  int
-	calls  []*function // each once, in the order of the source
+	calls  []*function // each called function once, in the order of the source
 	object types.Object
 }
 

@@ -23,7 +23,7 @@ import (
 const module = "github.com/metaparticle-io/metaparticle"
 
 // product has the packages that are shipped.
-var product = []string{"./agent/...", "./api/...", "./cmd/...", "./enroll/...", "./mutate/..."}
+var product = []string{"./agent/...", "./api/...", "./cmd/...", "./console/...", "./enroll/...", "./mutate/...", "./pages/..."}
 
 // simulation has the packages of the simulation. The command measures these packages, too,
 // because the simulation has more code than most folders of the product.
@@ -31,7 +31,7 @@ var simulation = []string{"./sim/..."}
 
 // pkg is a package, without its tests.
 type pkg struct {
-	folder string // from the root of the repository
+	folder string // the path of the folder, from the root of the repository
 	files  []*ast.File
 	info   *types.Info
 	types  *types.Package

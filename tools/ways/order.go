@@ -104,7 +104,7 @@ func siftedOrder(circle []int, arrows []uint64) []int {
 func circles(arrows []uint64) [][]int {
 	var all [][]int
 	var stack []int
-	number := make([]int, len(arrows)) // zero: not visited
+	number := make([]int, len(arrows)) // the number of each visited thing; zero for the others
 	low := make([]int, len(arrows))
 	onStack := uint64(0)
 	next := 1

@@ -15,8 +15,8 @@ import (
 	"strings"
 )
 
-// sample is what a fresh reader is given: so many comments, names of tests and sentences of
-// documents. The figures are those of the first such reading.
+// sample has the number of texts of each kind that draw prints. The numbers are those of
+// the first reading by a fresh reader.
 var sample = map[string]int{"comment": 60, "test": 40, "sentence": 30}
 
 // draw prints a random sample of the repository's texts. Equal seeds and sources give equal

@@ -34,7 +34,7 @@ const (
 
 // finding is one place that breaks one rule.
 type finding struct {
-	file string // from the root of the repository
+	file string // the path of the file, from the root of the repository
 	line int
 	rule string
 	text string

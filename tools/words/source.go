@@ -40,7 +40,7 @@ func walk(root string, f func(file string, text []byte) error) error {
 			return err
 		}
 		if entry.IsDir() {
-			if file != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || entry.Name() == "out") {
+			if file != root && (strings.HasPrefix(entry.Name(), ".") || entry.Name() == "testdata" || entry.Name() == "out" || entry.Name() == "node_modules") {
 				return fs.SkipDir
 			}
 			return nil

@@ -19,7 +19,7 @@ import (
 )
 
 // product lists the folders of the product. The names in their code are compared with the vocabulary.
-var product = []string{"agent", "api", "cmd", "enroll", "mutate"}
+var product = []string{"agent", "api", "cmd", "console", "enroll", "mutate"}
 
 // vocabulary has the words in the product's names, and the lists of explained and plain
 // words.
@@ -67,8 +67,8 @@ func listedWords(architecture string) map[string]bool {
 	return words
 }
 
-// plainWords returns the words of plain.txt. Each line says why its words need no row, and
-// has a colon before these words.
+// plainWords returns the words of plain.txt. Each line has a reason, a colon, and the words
+// that need no row for that reason.
 func plainWords(text string) map[string]bool {
 	words := map[string]bool{}
 	for l := range strings.Lines(text) {

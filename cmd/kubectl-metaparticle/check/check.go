@@ -9,7 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// check is one check, by its name.
+// check is a function that examines one part of a cluster, and the name that its finding gets.
 type check struct {
 	name  string
 	judge func(Cluster, context.Context) (Finding, error)
@@ -23,13 +23,13 @@ func Before(ctx context.Context, c Cluster) []Finding {
 	})
 }
 
-// After returns the findings about an installation. The checks are in the order in which
-// a person mends what they find.
+// After returns the findings about an installation. The checks are in the order in which a
+// person repairs the faults.
 func After(ctx context.Context, c Cluster) []Finding {
 	return run(ctx, c, []check{
 		{"API server", Cluster.apiServer}, {"nodes", Cluster.nodes}, {"clocks", Cluster.clocks},
 		{"webhook", Cluster.webhook}, {"certificate", Cluster.certificate}, {"configuration", Cluster.configuration},
-		{"policies", Cluster.policies}, {"Variables", Cluster.variables}, {"enroll", Cluster.enroll},
+		{"policies", Cluster.policies}, {"Variables", Cluster.variables}, {"enroll", Cluster.enroll}, {"tokens", Cluster.tokens},
 		{"admission", Cluster.admission}, {"registry", Cluster.registry}, {"pods", Cluster.pods},
 	})
 }

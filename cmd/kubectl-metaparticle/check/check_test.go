@@ -50,11 +50,12 @@ type scene struct {
 	policies    []admissionv1.ValidatingAdmissionPolicy
 	bindings    []admissionv1.ValidatingAdmissionPolicyBinding
 	elected     coordinationv1.Lease
+	held        coordinationv1.Lease
 	namespaces  []corev1.Namespace
 	pods        []corev1.Pod
 	version     string
 	image       string
-	// issue is the API server's answer to the dry run of an Issuer, and admit to that of a pod.
+	// issue is the error of the dry run of an Issuer, and admit that of a pod; nil for success.
 	issue, admit error
 	// ungated reports that the webhook passes pods as they are.
 	ungated bool
@@ -93,6 +94,8 @@ func healthy(t *testing.T) *scene {
 		s.bindings = append(s.bindings, b)
 	}
 	s.elected = leaseAt(home, elected, "metaparticle-webhook-1_x", noon.Add(-2*time.Second))
+	s.held = leaseAt("shop", "lock.a", "a_u", noon)
+	s.held.Labels, s.held.Annotations = map[string]string{api.ManagedLabel: "true"}, map[string]string{api.TokenAnnotation: "42"}
 	s.namespaces = []corev1.Namespace{{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{api.InjectionLabel: api.InjectionEnabled}}}}
 	return s
 }
@@ -115,9 +118,9 @@ func authority(t *testing.T, ends time.Time) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-// cluster returns the scene behind a fake API server, whose webhooks the scene plays.
+// cluster returns the scene behind a fake API server, which also answers in place of the webhooks.
 func (s *scene) cluster() Cluster {
-	there := []client.Object{&s.deployment, s.certificate, s.definition, &s.webhooks, &s.elected}
+	there := []client.Object{&s.deployment, s.certificate, s.definition, &s.webhooks, &s.elected, &s.held}
 	for i := range s.nodes {
 		there = append(there, &s.nodes[i])
 	}
@@ -162,7 +165,9 @@ func (s *scene) cluster() Cluster {
 			if _, ok := list.(*corev1.NodeList); ok && s.forbidden == "nodes" {
 				return apierrors.NewForbidden(schema.GroupResource{Resource: "nodes"}, "", errors.New("no"))
 			}
-			return c.List(ctx, list, options...)
+			err := c.List(ctx, list, options...)
+			list.SetResourceVersion("42")
+			return err
 		},
 	}).Build()
 	return Cluster{Client: server, Version: version.Info{GitVersion: s.version}, Now: noon, Image: s.image}
@@ -172,7 +177,7 @@ func TestHealthyInstallationPassesEachCheck(t *testing.T) {
 	s := healthy(t)
 	s.image = "redis"
 	findings := After(t.Context(), s.cluster())
-	require.Len(t, findings, 12)
+	require.Len(t, findings, 13)
 	for _, f := range findings {
 		assert.Equal(t, OK, f.Result, "%+v", f)
 		assert.Empty(t, f.Do)
@@ -180,7 +185,7 @@ func TestHealthyInstallationPassesEachCheck(t *testing.T) {
 	assert.Equal(t, Finding{Check: "API server", Result: OK, Says: "Kubernetes v1.37.1"}, findings[0])
 }
 
-func TestEachFaultOfAnInstallationIsFound(t *testing.T) {
+func TestCheckReportsEachFaultOfAnInstallation(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault  func(s *scene)
 		check  string
@@ -211,6 +216,7 @@ func TestEachFaultOfAnInstallationIsFound(t *testing.T) {
 		"a policy that only warns":    {func(s *scene) { s.bindings[0].Spec.ValidationActions[0] = admissionv1.Warn }, "policies", Failed, "not bound"},
 		"a policy that was changed":   {func(s *scene) { s.policies[0].Spec.Validations[0].Expression = "true" }, "policies", Warning, "policies differ"},
 		"a policy that may fail":      {func(s *scene) { s.policies[0].Spec.FailurePolicy = new(admissionv1.Ignore) }, "policies", Warning, "policies differ"},
+		"a token of another cluster":  {func(s *scene) { s.held.Annotations[api.TokenAnnotation] = "43" }, "tokens", Failed, "shop/lock.a has the token 43 above"},
 		"no Variables":                {func(s *scene) { s.definition.SetName("") }, "Variables", Failed, "does not exist"},
 		"Variables that come":         {func(s *scene) { delete(s.definition.Object, "status") }, "Variables", Failed, "not served yet"},
 		"nobody enrolls":              {func(s *scene) { s.elected.Spec.HolderIdentity = new("") }, "enroll", Failed, "no replica enrolls"},
@@ -237,7 +243,7 @@ func TestEachFaultOfAnInstallationIsFound(t *testing.T) {
 	}
 }
 
-func TestPodsOfOlderAgentsAreNoFault(t *testing.T) {
+func TestCheckReportsNoFaultForOlderAgents(t *testing.T) {
 	s := healthy(t)
 	s.pods = []corev1.Pod{s.pod(api.Gated, "agent@sha256:0")}
 	f, err := s.cluster().pods(t.Context())
@@ -245,7 +251,7 @@ func TestPodsOfOlderAgentsAreNoFault(t *testing.T) {
 	assert.Equal(t, Finding{Result: OK, Says: "1 pods are gated, and 1 of them have the agent of another version until they are replaced"}, f)
 }
 
-func TestEachObstacleToAnInstallationIsFound(t *testing.T) {
+func TestCheckReportsEachObstacleToAnInstallation(t *testing.T) {
 	bare := func(t *testing.T) *scene {
 		s := healthy(t)
 		s.deployment = appsv1.Deployment{}

@@ -62,8 +62,9 @@ func (c Cluster) nodes(ctx context.Context) (Finding, error) {
 	return ok("%d of %d nodes can run gated pods", fit, len(nodes.Items))
 }
 
-// kubelets renew the Leases of their nodes every 10 s. A greater difference is a wrong clock, or a
-// node that is down.
+// mostBehind and mostAhead bound the difference between a kubelet's last renewal of its node's
+// Lease and the API server's time. Kubelets renew every 10 s. Beyond a bound, either a clock is
+// wrong or the node is down.
 const (
 	mostBehind = time.Minute
 	mostAhead  = 5 * time.Second
@@ -115,7 +116,7 @@ func (c Cluster) certManager(ctx context.Context) (Finding, error) {
 // defaultNamespace is the namespace of the dry run, which exists in each cluster.
 const defaultNamespace = "default"
 
-// needed are the rights of a person who installs: the resources, by their API group.
+// needed are the resources on which a person who installs must have rights.
 var needed = []schema.GroupResource{
 	{Resource: "namespaces"}, {Resource: "serviceaccounts"}, {Resource: "services"}, {Resource: "resourcequotas"},
 	// Helm keeps its releases in Secrets, and its hooks are Jobs and Pods with Roles.
@@ -151,7 +152,7 @@ func (c Cluster) rights(ctx context.Context) (Finding, error) {
 	return ok("you may create and change all objects of an installation")
 }
 
-// absent reports an installation that exists already, which another one upgrades.
+// absent warns of an installation that exists already, because a new one would upgrade it.
 func (c Cluster) absent(ctx context.Context) (Finding, error) {
 	d, err := c.deployment(ctx)
 	switch {

@@ -26,7 +26,7 @@ const (
 	Warning Result = "warning"
 	// Failed means that claims are not protected, or that their pods cannot start.
 	Failed Result = "failed"
-	// Unknown means that the API server did not tell what the check needs.
+	// Unknown means that the API server did not return what the check needs.
 	Unknown Result = "unknown"
 )
 

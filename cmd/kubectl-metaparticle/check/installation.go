@@ -30,8 +30,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/manifests"
 )
 
-// home is the namespace of the installation, and name the name of its Deployment, Service and
-// Certificate.
+// home is the namespace of the installation, and name is the name of its Deployment, Service
+// and Certificate.
 const (
 	home = "metaparticle-system"
 	name = "metaparticle-webhook"
@@ -84,8 +84,8 @@ func (c Cluster) webhook(ctx context.Context) (Finding, error) {
 	return ok("%d replicas are available: %s", available, imageOf(d))
 }
 
-// renewed is the time before the end of a certificate at which cert-manager should have renewed
-// that certificate long since.
+// renewed is the remaining life of a certificate below which the check warns. By then
+// cert-manager should have renewed the certificate.
 const renewed = 14 * 24 * time.Hour
 
 func (c Cluster) certificate(ctx context.Context) (Finding, error) {
@@ -142,8 +142,8 @@ func (c Cluster) configuration(ctx context.Context) (Finding, error) {
 	return ok("the API server calls %d webhooks, and has their CA", len(wanted.Webhooks))
 }
 
-// sameCall reports whether the API server calls the same service, for the same objects. The second
-// webhook lacks the defaults of the API server.
+// sameCall reports whether two configurations make the API server call the same service for the
+// same objects. The second one, from the manifests, lacks the defaults that the API server adds.
 func sameCall(is, w admissionv1.MutatingWebhook) bool {
 	service := is.ClientConfig.Service
 	return is.ClientConfig.URL == nil && service != nil && w.ClientConfig.Service != nil &&
@@ -153,7 +153,7 @@ func sameCall(is, w admissionv1.MutatingWebhook) bool {
 		slices.EqualFunc(is.Rules, w.Rules, sameRule)
 }
 
-// sameMatch reports whether a policy judges the same objects.
+// sameMatch reports whether two policies apply to the same objects.
 func sameMatch(is, w *admissionv1.MatchResources) bool {
 	rule := func(a, b admissionv1.NamedRuleWithOperations) bool {
 		return slices.Equal(a.ResourceNames, b.ResourceNames) && sameRule(a.RuleWithOperations, b.RuleWithOperations)
@@ -167,7 +167,8 @@ func sameRule(a, b admissionv1.RuleWithOperations) bool {
 		slices.Equal(a.Resources, b.Resources) && ptr.Deref(a.Scope, admissionv1.AllScopes) == ptr.Deref(b.Scope, admissionv1.AllScopes)
 }
 
-// sameSelector reports whether two selectors are equal. No selector selects all, as an empty one does.
+// sameSelector reports whether two selectors select the same objects. A missing selector selects
+// all objects, as an empty one does.
 func sameSelector(a, b *metav1.LabelSelector) bool {
 	return equality.Semantic.DeepEqual(ptr.Deref(a, metav1.LabelSelector{}), ptr.Deref(b, metav1.LabelSelector{}))
 }
@@ -289,7 +290,7 @@ func (c Cluster) variables(ctx context.Context) (Finding, error) {
 	return found(Failed, "kubectl describe crd "+crd.GetName(), "Variables are not served yet")
 }
 
-// silent is the time after which a replica that enrolls has lost its election.
+// silent is the time without a renewal after which the elected replica no longer enrolls.
 const silent = time.Minute
 
 func (c Cluster) enroll(ctx context.Context) (Finding, error) {

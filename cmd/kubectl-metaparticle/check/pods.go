@@ -87,7 +87,8 @@ func (c Cluster) registry(ctx context.Context) (Finding, error) {
 	return ok("the webhook can read %s", c.Image)
 }
 
-// pods counts the pods that claim without a gate, and those with another agent than new pods get.
+// pods counts the pods that claim without a gate, and those whose agent has another image than the
+// agents of new pods.
 func (c Cluster) pods(ctx context.Context) (Finding, error) {
 	d, err := c.deployment(ctx)
 	if err != nil {

@@ -11,8 +11,8 @@ const (
 	// defaultBudget bounds a look-up. The creation of the pod waits for the look-up, and the
 	// API server waits 10 s for the webhook. A healthy registry answers sooner.
 	defaultBudget = 2500 * time.Millisecond
-	// tagMemory is the time for which a tag's last digest counts while its registry does
-	// not answer. An upgrade of a registry takes less time.
+	// tagMemory is the time for which look-ups use a tag's last digest while its registry
+	// does not answer. An upgrade of a registry takes less time.
 	tagMemory = time.Hour
 
 	// maxName bounds an image's name. A host has 253 bytes at most, a

@@ -277,7 +277,7 @@ func TestRefusalContainsNoTextOfTheRegistry(t *testing.T) {
 	}
 }
 
-func TestRegistryAnswerLeadsToNoPrivateAddress(t *testing.T) {
+func TestRegistryCannotRedirectToAPrivateAddress(t *testing.T) {
 	port, connections := counting(t)
 	for what, answer := range map[string]func(w http.ResponseWriter, r *http.Request, self string){
 		"realm": func(w http.ResponseWriter, _ *http.Request, _ string) {

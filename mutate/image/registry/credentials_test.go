@@ -253,7 +253,7 @@ func TestCredentialsOfAPodAreBounded(t *testing.T) {
 }
 
 // A webhook without the right reads no secret, so the error tells nothing about the secrets.
-func TestImageErrorTellsOfMissingRightToSecrets(t *testing.T) {
+func TestImageErrorNamesTheMissingRightToSecrets(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	f.push(t, "private/app:1", redis)

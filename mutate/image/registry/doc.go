@@ -19,8 +19,8 @@
 //
 // Clock model: one budget bounds the whole of a look-up, in this process's monotonic time.
 //
-// Not guaranteed: a node may run another image. A node with pull policy IfNotPresent runs
-// an older image that it has under the same tag. Only a digest names one image for sure.
-// While a registry does not answer, the last digest of a tag counts for an hour. A refusal
-// is an answer, so the last digest does not count after it.
+// Not guaranteed: that a node runs the same image. A node with pull policy IfNotPresent
+// runs an older image that it has under the same tag. Only a digest names one image for
+// sure. While a registry does not answer, the package uses the last digest of a tag, for up
+// to an hour. A refusal is an answer, so the package uses no last digest after a refusal.
 package registry

@@ -63,7 +63,7 @@ func (e statusError) Error() string { return http.StatusText(int(e)) }
 type failure struct {
 	class error
 	// hints are further texts for the pod's author: about pull secrets, and the classes of
-	// failures at other places.
+	// failures at other mirrors.
 	hints []error
 	// cause may contain text of a registry. Only the webhook's own log gets the cause.
 	cause error

@@ -24,7 +24,7 @@ import (
 )
 
 // errNoDigest reports that a registry did not answer HEAD with a digest. Some registries
-// never do.
+// never send a digest.
 var errNoDigest = errors.New("no digest in the answer")
 
 // accepted are the media types of images and indexes.

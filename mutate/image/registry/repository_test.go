@@ -121,7 +121,7 @@ func (f *fakeRegistry) host() string {
 	return host
 }
 
-// seen returns the number of requests with a prefix since the last call.
+// seen returns how many requests had the prefix since the last call of seen.
 func (f *fakeRegistry) seen(prefix string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()

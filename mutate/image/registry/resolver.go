@@ -80,7 +80,7 @@ func (r *reader) Command(ctx context.Context, named string) (image.Command, erro
 	var failed []*failure
 	for i, ref := range places {
 		// Each mirror gets half of the remaining time. So some time is left for the next
-		// place.
+		// mirror, or the registry.
 		within := r.options.Budget
 		if i < len(places)-1 {
 			within >>= i + 1
@@ -98,7 +98,7 @@ func (r *reader) Command(ctx context.Context, named string) (image.Command, erro
 	return image.Command{}, joined(failed)
 }
 
-// ask looks an image up in one place.
+// ask reads the command of an image at one reference, at a mirror or at the registry itself.
 func (r *reader) ask(ctx context.Context, ref name.Reference, within time.Duration) (image.Command, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, within, late{within})
 	defer cancel()
@@ -160,7 +160,8 @@ func (r *Resolver) Known(named string) (image.Command, bool) {
 }
 
 // known returns the remembered command of a digest, which never changes. An earlier look-up
-// has read the command with one of the credentials, or without any if credentials is empty.
+// has read the command with one of the credentials, or, if credentials is empty, without
+// credentials.
 func (r *Resolver) known(ref name.Reference, credentials []authn.AuthConfig) (image.Command, bool) {
 	exact, ok := ref.(name.Digest)
 	if !ok {
@@ -269,7 +270,8 @@ func (r *Resolver) resolve(ctx context.Context, repository *repository, ref name
 	remembered = remembered && r.now().Sub(at) < tagMemory
 	asking := ctx
 	if remembered {
-		// A hanging registry must leave time for the answer from memory.
+		// The request gets half of the budget, so that a hanging registry leaves time for the
+		// answer from memory.
 		var cancel context.CancelFunc
 		asking, cancel = context.WithTimeout(ctx, r.options.Budget/2)
 		defer cancel()

@@ -261,7 +261,7 @@ func TestLookUpsOfOneImageShareOneRequest(t *testing.T) {
 	const pods = 50
 	var wait sync.WaitGroup
 	errs := make(chan error, pods)
-	// One caller gives up while the registry hangs, and the others must not.
+	// One caller gives up while the registry hangs. The other callers must still get the command.
 	impatient, giveUp := context.WithCancel(t.Context())
 	wait.Go(func() {
 		_, err := r.Command(impatient, f.host()+"/app:1", image.PullRights{})

@@ -143,7 +143,7 @@ func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	q := questionOf(r.Context())
 	if q == nil {
-		return nil, errAddress // a request outside of a look-up
+		return nil, errAddress // the request belongs to no look-up
 	}
 	inner, err := g.inner(r, g.reach(r.URL.Host, q.registry))
 	if err != nil {

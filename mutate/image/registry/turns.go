@@ -44,7 +44,7 @@ func (t *turns) take(ctx context.Context, namespace string) (giveBack func(), er
 	case <-ctx.Done():
 	}
 	if !t.leave(mine) {
-		giveBack() // the turn was given in the same instant
+		giveBack() // the look-up got its turn while its context ended
 	}
 	return nil, context.Cause(ctx)
 }

@@ -66,9 +66,9 @@ func serve(ctx context.Context) (*images, error) {
 func (i *images) tag(n int) string    { return fmt.Sprintf("%s/shop/part-%d:v1", i.host, n) }
 func (i *images) digest(n int) string { return i.digests[n] }
 
-// subjects returns the subjects for pods with the given number of containers. The
-// subjects in the first list ask no registry. The lists are measured apart, because the
-// registry's work in this process must not count for the first list.
+// subjects returns the subjects for pods with the given number of containers. The subjects in the
+// first list send no request to the registry. The two lists are measured one after the other,
+// because the registry's work in this process must not count for the first list.
 func (i *images) subjects(containers, rounds, fresh int) (alone, asking []*subject, err error) {
 	byDigest, err := reviewOf(pod(containers, i.digest))
 	if err != nil {

@@ -35,8 +35,8 @@ import (
 )
 
 const (
-	// looks is the number of reconciliations without work. The replica reports their median.
-	looks = 21
+	// idleRuns is the number of reconciliations without work. The replica reports their median.
+	idleRuns = 21
 	// patience bounds the wait until the caches contain the written objects.
 	patience = time.Minute
 )
@@ -92,14 +92,14 @@ func replica(ctx context.Context, address, slots string) error {
 	if err := b.settle(ctx); err != nil {
 		return err
 	}
-	idle := make([]cost, looks)
+	idle := make([]cost, idleRuns)
 	for i := range idle {
 		if idle[i], err = b.cost(func() error { return b.look(ctx) }); err != nil {
 			return err
 		}
 	}
 	slices.SortFunc(idle, func(a, b cost) int { return cmp.Compare(a.Milliseconds, b.Milliseconds) })
-	f.Idle = idle[looks/2]
+	f.Idle = idle[idleRuns/2]
 	if f.Start.Writes == 0 {
 		// This replica has found all objects in place, so newPod measures the new pod
 		// alone.

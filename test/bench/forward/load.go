@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/bench/samples"
 )
 
-// The first byte of a connection tells the holder what to do.
+// The first byte of a connection selects what the holder does.
 const (
 	echoes  = 'e'
 	streams = 's'

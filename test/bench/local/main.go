@@ -130,7 +130,8 @@ func (c call) rows(ctx context.Context, lasts time.Duration) error {
 	return nil
 }
 
-// repeat sends the call again and again from some clients, and returns how long each call took.
+// repeat sends the call again and again from several clients at once, and returns how long each
+// call took.
 func (c call) repeat(ctx context.Context, clients int, lasts time.Duration) (times []time.Duration, err error) {
 	var mu sync.Mutex
 	var group sync.WaitGroup

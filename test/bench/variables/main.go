@@ -2,8 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command variables prints how many adds to one Variable the API server of a cluster stores, and how
-// long the adds take. The code is that of the agents, one for each pod, without the programs' calls over
-// loopback. In the same run, bare loops of GET and PUT do the same.
+// long the adds take. The command runs the code of one agent for each pod, without the programs'
+// calls over loopback. In the same run, bare loops of GET and PUT add in the same way, for
+// comparison.
 package main
 
 import (
@@ -150,8 +151,9 @@ func (b *bench) close(ctx context.Context) {
 // errUnknown is the outcome of an add whose write has no answer.
 var errUnknown = errors.New("unknown")
 
-// row adds for a while from some pods, each with some calls at once, and prints a row. The sum in the
-// end must be that of the acknowledged adds, but for the unknown ones.
+// row adds for the time lasts from the given number of pods, with so many calls at once in each
+// pod, and prints a row. The final sum may differ from the acknowledged adds only by the adds with
+// an unknown outcome.
 func (b *bench) row(ctx context.Context, begin string, pods, calls int, lasts time.Duration, of func(ctx context.Context, pod int) func(n int) error) error {
 	b.rows++
 	b.name = fmt.Sprintf("row-%d", b.rows)
@@ -240,7 +242,8 @@ func (b *bench) keyed(ctx context.Context, pod int) func(int) error {
 	return b.agent(ctx, pod, func(n int) string { return fmt.Sprintf("%d-%d", pod, n) })
 }
 
-// agent adds by the code of an agent.
+// agent returns a function that adds 1 to the Variable by the agent's package. The function key returns the key of
+// the n-th add.
 func (b *bench) agent(ctx context.Context, pod int, key func(n int) string) func(int) error {
 	requests, err := kube.New(b.config)
 	if err != nil {

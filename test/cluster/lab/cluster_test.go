@@ -56,7 +56,7 @@ func TestClusterLeavesNothingBehindAfterDown(t *testing.T) {
 	t.Run("faults", func(t *testing.T) { breakEverything(t, c) })
 
 	members = membersOf(t, c)
-	// Frozen processes cannot be killed, but Down must end them all the same.
+	// Frozen processes cannot be killed, but Down must end them, too.
 	require.NoError(t, c.Cut(t.Context(), "n2"))
 	require.NoError(t, c.Freeze(t.Context(), "n1"))
 	require.NoError(t, c.Down(t.Context()))

@@ -34,7 +34,7 @@ type NodeStatus struct {
 	Components map[string]int `json:"components"` // PIDs on the host; 0 if a component does not run
 }
 
-// Status reads the processes, links and cgroups of the host, and asks no server.
+// Status reads the processes, links and cgroups of the host, and sends no request.
 func (c *Cluster) Status(ctx context.Context) (Status, error) {
 	if err := c.Load(); err != nil {
 		return Status{}, err

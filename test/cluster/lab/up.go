@@ -98,7 +98,7 @@ func (c *Cluster) lockState(ctx context.Context) (func(), error) {
 	return wait.Lock(ctx, c.Path("lock"), func() { c.Say("another process is at work on this cluster, waiting") })
 }
 
-// complete tells whether Up has finished.
+// complete reports whether Up has finished.
 func (c *Cluster) complete() bool {
 	_, err := os.Stat(c.Path("env"))
 	return err == nil

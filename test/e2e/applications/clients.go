@@ -32,7 +32,7 @@ import (
 // registry that a test machine can reach has these sources.
 var SyncTree string
 
-// example is an example program of metaparticle/sync, as its source is.
+// example is an example program of metaparticle/sync, with unchanged source.
 type example struct {
 	name, image string
 	// command is the program and its arguments; empty for an image of one program.
@@ -43,7 +43,7 @@ type example struct {
 	holds string
 	// stays reports that the program never ends by itself.
 	stays bool
-	// relayed reports that the program calls port 8080.
+	// relayed reports that the program calls port 8080, so its pod needs a relay to the local API.
 	relayed bool
 }
 
@@ -56,8 +56,8 @@ func inJava(class string) []string {
 }
 
 // holdTimeout bounds the wait for a line of a program. A program holds for 45 s, and ends a minute
-// later. Then the Lease expires after 30 s. The kubelet waits for up to 80 s before it
-// starts a program again that gave up.
+// later. Then the Lease expires after 30 s. If a program gives up, the kubelet waits for up to 80 s
+// before it starts the program again.
 const holdTimeout = 5 * time.Minute
 
 // TestProgramsOfMetaparticleSyncHoldOneByOne needs the sources of metaparticle/sync, and takes five
@@ -128,8 +128,8 @@ func (e example) start(s *space.Space, references map[string]string, name string
 	require.NoError(s, err)
 }
 
-// end waits until the first program has ended, and returns that instant. A program that stays
-// is stopped.
+// end waits until the first program has ended, and returns that instant. The function stops a
+// program that never ends by itself.
 func (e example) end(s *space.Space) time.Time {
 	s.Helper()
 	if e.stays {

@@ -72,7 +72,8 @@ func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
 
 // unkeyed is a program that adds 200 times without a key, and repeats no add. The journal of its
 // process gets "a" before each add, "k" for a stored add, and "n" for a refused one. An add without
-// either is unknown. While no agent listens, the kernel refuses the connection.
+// "k" or "n" has an unknown outcome. While no agent listens, the kernel refuses the connection, and
+// the add counts as refused.
 const unkeyed = `
 import http.client, json, os, signal, time, uuid
 
@@ -113,7 +114,7 @@ func (e example) adds() (stored, unknown int) {
 	return stored, unknown
 }
 
-func TestSumOfUnkeyedAddsStaysWithinItsBounds(t *testing.T) {
+func TestSumLiesBetweenAcknowledgedAndAttemptedAdds(t *testing.T) {
 	cluster.NeedLab(t, "its registry has the image, and its directory has the journals")
 	t.Parallel()
 	require.NoError(t, images())

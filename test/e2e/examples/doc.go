@@ -1,6 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package examples applies the files in the folder examples as a person does, and deletes pods in
-// the middle. The kernel's own notices of processes show how many applications ran at once.
+// Package examples applies the files in the folder examples as a person does, and deletes pods
+// while an example runs. The kernel's own notices of processes show how many applications ran at
+// once.
 package examples

@@ -92,12 +92,12 @@ func (e example) complete(name string) {
 
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	e := apply(t, "nightly", "nightly")
-	// The test starts each run itself, whatever the time of day.
+	// The test starts each Job itself, whatever the time of day.
 	kubectl.Must(e.Space, "", "patch", "cronjob", "nightly", "-p", `{"spec":{"suspend":true}}`)
 	start := func(job string) { kubectl.Must(e.Space, "", "create", "job", "--from=cronjob/nightly", job) }
 	start("first")
 	first := e.awaitOther(nil)
-	// On a busy machine the first run must not end before the second one has begun.
+	// Even on a busy machine the first Job must not end before the second Job has begun.
 	thaw := process.Freeze(e.Space, first, "sh")
 	start("second")
 	e.complete("second")
@@ -125,7 +125,8 @@ func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 	e.NeverMoreThan(3)
 }
 
-// warmUp is the time in which one replica of the example warmup reads, and then is warm.
+// warmUp has the instants, in seconds, at which one replica of the example warmup begins to read,
+// and is warm. The field warm is zero until then.
 type warmUp struct{ reads, warm float64 }
 
 // warmUps returns the times of all replicas whose pods are still there, in the order of their starts.
@@ -136,7 +137,7 @@ func (e example) warmUps() []warmUp {
 	for _, pod := range e.Pods("cache") {
 		log, err := kubectl.Run(e.Space, "", "logs", pod.Name, "-c", "cache")
 		if err != nil && strings.Contains(log, "NotFound") {
-			continue // a replica of before the rollout, whose pod went meanwhile
+			continue // a replica from before the rollout, whose pod is gone
 		}
 		require.NoError(e.Space, err, log)
 		for _, found := range line.FindAllStringSubmatch(log, -1) {

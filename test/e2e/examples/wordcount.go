@@ -31,7 +31,8 @@ func (e example) mapper(shard int) *corev1.Pod {
 	return pod
 }
 
-// awaitMapper waits until a pod maps another shard than the given ones, and returns both.
+// awaitMapper waits until a pod maps another shard than the given ones, and returns the pod and
+// that shard.
 func (e example) awaitMapper(but ...int) (found *corev1.Pod, shard int) {
 	e.Space.Helper()
 	e.Await(space.StartTimeout, "a shard runs", func() bool {

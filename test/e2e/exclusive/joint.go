@@ -19,8 +19,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// bookkeeper returns an application that asks for both locks by one call. With a second pod, that pod
-// would take the locks for an instant when a test scales the application to zero.
+// bookkeeper returns an application that bids for both locks by one call. The application has only
+// one replica. A second pod would take the locks for an instant when a test scales the application
+// to zero.
 func bookkeeper(name, claims string) app.App {
 	a := app.App{Name: name, Replicas: 1, Record: "ledger,archive", Args: []string{"-bid=" + claims}}
 	a.Annotations = app.Claim(api.LocalAnnotation, "lock/ledger,lock/archive")
@@ -29,7 +30,7 @@ func bookkeeper(name, claims string) app.App {
 }
 
 // Two applications name the locks in opposite orders. With one call for each lock, both would
-// wait for each other. A third application asks for one of the locks alone.
+// wait for each other. A third application bids for only one of the locks.
 func TestProgramsOfTwoLocksRunOneByOne(t *testing.T) {
 	t.Parallel()
 	cluster.NeedLab(t, "it needs the record")
@@ -53,20 +54,23 @@ func TestProgramsOfTwoLocksRunOneByOne(t *testing.T) {
 		app.AwaitGated(s, a)
 	}
 
-	// A killed program gives nothing back, so the next one waits for the Lease.
+	// A killed program gives no hold back, so the next program waits until the Leases expire.
 	process.MustSignal(s, s.Pod(now.Pod), process.Child, unix.SIGKILL)
 	seen := lease.Renewed(s, api.LockLease("archive"))
 	now = next(now)
 	assert.GreaterOrEqual(t, now.Start, seen+lease.Fault, "the Lease has expired")
 
-	// A program that ends on request gives back all that its pod holds. So each application has its turn.
+	// A program that a signal stops gives back all its holds. So each application holds in turn.
 	for turns := map[string]bool{}; ; {
 		pod := s.Pod(now.Pod)
 		require.NotNil(t, pod)
 		name := pod.Labels["app"]
 		if name != clerk.Name {
 			for _, lock := range []string{"ledger", "archive"} {
-				assert.Equal(t, pod.Name, s.AwaitHolder(api.LockLease(lock)).Name, "the pod holds both locks")
+				s.Await(space.Soon, "the pod holds both locks", func() bool {
+					holder := s.Holder(api.LockLease(lock))
+					return holder != nil && holder.Name == pod.Name
+				})
 			}
 		}
 		app.Scale(s, app.App{Name: name}, 0)

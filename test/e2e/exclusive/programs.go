@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// voters returns an application of three programs that ask the local API for an election.
+// voters returns an application of three programs that bid for an election by the local API.
 func voters(name string) app.App {
 	a := app.App{Name: name, Args: []string{"-bid=election/main"}, Annotations: app.Claim(api.LocalAnnotation, "election/main")}
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Fault.String()
@@ -33,7 +33,7 @@ func voters(name string) app.App {
 // electionSlot is the Lease of the voters.
 var electionSlot = api.ElectionLease("main")
 
-// leads waits until another program leads than before.
+// leads waits until a program other than the given one leads.
 func leads(s *space.Space, a app.App, before *record.Process) (next *record.Process) {
 	s.Helper()
 	s.Await(lease.Fault+space.Soon, "another program leads", func() bool {
@@ -67,7 +67,7 @@ func TestProgramsOfAnElectionLeadOneByOne(t *testing.T) {
 	third := leads(s, a, second)
 	assert.GreaterOrEqual(t, third.Start, seen+lease.Fault, "the Lease has expired")
 
-	// Without its agent a program hears nothing, and ends.
+	// Without its agent a program gets no answer, and ends.
 	process.MustSignal(s, s.Pod(third.Pod), process.Agent, unix.SIGKILL)
 	seen = lease.Renewed(s, electionSlot)
 	fourth := leads(s, a, third)
@@ -97,8 +97,8 @@ func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(s, a, space.Soon).ID, "the healed pod disturbs no program")
 }
 
-// onNode returns an application of two programs on one node, on that node's network. Their
-// programs ask for the election by the socket.
+// onNode returns an application of two programs on one node, on that node's network. The programs
+// bid for the election by the socket.
 func onNode(name, election, node string) app.App {
 	a := voters(name)
 	a.Replicas, a.Args = 2, []string{"-bid=election/" + election, "-socket=/run/api/api.sock", "-listen=127.0.0.1:0"}
@@ -142,7 +142,7 @@ func TestProgramsOnNodeNetworkLeadBySocket(t *testing.T) {
 	assert.Less(t, app.VacancyAfter(s, a, first), lease.Fault/4, "the hold was given back")
 	assert.Equal(t, other.ID, app.AwaitRunning(s, beside, space.Soon).ID)
 
-	// Without its agent a program hears nothing, and ends.
+	// Without its agent a program gets no answer, and ends.
 	process.MustSignal(s, s.Pod(second.Pod), process.Agent, unix.SIGKILL)
 	seen := lease.Renewed(s, electionSlot)
 	third := leads(s, a, second)

@@ -22,18 +22,18 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// catalog is a read-write lock with three places for readers. Each of their slots has a record
-// of its own, and a writer takes the flocks of all three. So a failed flock proves that a writer ran beside
-// a reader, or two pods under one slot.
+// catalog is a read-write lock with three slots for readers. Each slot has a separate record, and a
+// writer takes the flocks of all three records. So a failed flock proves that a writer ran beside a
+// reader, or that two pods ran under one slot.
 type catalog struct{ *space.Space }
 
-// places are the Leases of the readers, and intent is the Lease that a writer takes first.
+// places are the Leases of the readers' slots, and intent is the Lease that a writer takes first.
 var (
 	places = api.Claim{Kind: api.RWLock, Name: "catalog", Size: 3}.Slots(api.Workload{})[1:4]
 	intent = api.IntentLease("catalog")
 )
 
-// programs returns an application of programs that ask for the lock as readers, or as writers.
+// programs returns an application of programs that bid for the lock as readers, or as writers.
 func (catalog) programs(as string, replicas int32, records string) app.App {
 	a := app.App{Name: as, Replicas: replicas, Record: records, Args: []string{"-bid=rwlock/catalog", "-as=" + as}}
 	a.Annotations = app.Claim(api.LocalAnnotation, "rwlock/catalog=3")
@@ -53,7 +53,7 @@ func (c catalog) running(as string) (now record.Record) {
 	return now
 }
 
-// await waits until so many programs of the application run.
+// await waits until n programs of the application run.
 func (c catalog) await(as string, n int) (now record.Record) {
 	c.Helper()
 	c.Await(2*lease.Fault+space.StartTimeout, as+"s run", func() bool {
@@ -92,7 +92,8 @@ func TestReadersAndWritersNeverRunTogetherDespiteKills(t *testing.T) {
 		read[far], read[2] = read[2], read[far]
 	}
 
-	// A reader that stops gives its place back, and no other reader passes the writer.
+	// A reader that stops gives its slot back, and no other reader takes the slot before the
+	// writer.
 	app.DeletePod(c.Space, c.Pod(read[0].Pod))
 	c.Await(space.StartTimeout, "the reader ends", func() bool { return len(c.running("reader")) == 2 })
 	app.AwaitGated(c.Space, readers)
@@ -100,7 +101,8 @@ func TestReadersAndWritersNeverRunTogetherDespiteKills(t *testing.T) {
 		return len(c.running("reader")) > 2 || len(c.running("writer")) > 0
 	})
 
-	// The writer waits for the Lease of a killed program, and of one on a node that is cut off.
+	// The writer waits until the Leases of two readers expire: of a killed program, and of a
+	// program on a disconnected node.
 	process.Signal(c.Space, c.Pod(read[1].Pod), process.Child, unix.SIGKILL)
 	killed := lease.Renewed(c.Space, read[1].Slot)
 	seen := lease.Renewed(c.Space, read[2].Slot)
@@ -113,7 +115,7 @@ func TestReadersAndWritersNeverRunTogetherDespiteKills(t *testing.T) {
 	heal()
 	c.Never(lease.Handover, "a reader runs beside the writer", func() bool { return len(c.running("reader")) > 0 })
 
-	// After the death of a writer the lock waits for the Leases.
+	// After the death of a writer no program gets the lock until the writer's Leases have expired.
 	seen = lease.Renewed(c.Space, intent)
 	process.MustSignal(c.Space, c.Pod(wrote.Pod), process.Child, unix.SIGKILL)
 	c.Await(2*lease.Fault+space.StartTimeout, "the lock has a next holder", func() bool {

@@ -25,11 +25,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// partitioned is a workload with shards. Each process is alone under the name of its slot,
-// whatever the number of shards. The process has another record for its shard and number.
+// partitioned is a workload with shards. Each process has two records: one of its slot, and one of
+// its shard and the number of shards. A failed flock of the first record proves that two processes
+// run under the slot, whatever the number of shards.
 type partitioned struct{ *space.Space }
 
-// worker returns an application of five replicas with so many shards, and without ports.
+// worker returns an application of five replicas with the given number of shards, and without
+// ports.
 func worker(shards int) app.App {
 	a := app.App{
 		Name: "workers", Record: "$" + api.SlotEnv + ",of$" + api.ShardsEnv + "-$" + api.ShardEnv,
@@ -127,7 +129,7 @@ func TestEachShardRunsInOneOfFivePods(t *testing.T) {
 	}
 }
 
-func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
+func TestPodsForTwoShardCountsNeverRunTogether(t *testing.T) {
 	cluster.NeedLab(t, "its record shows the processes of all nodes")
 	p := partitioned{space.New(t)}
 	a := worker(3)
@@ -152,7 +154,7 @@ func TestChangeOfShardsNeverMixesTwoNumbers(t *testing.T) {
 	p.neverMixed(2, 3, 5)
 }
 
-func TestChangeOfShardsOutlivesItsCutNode(t *testing.T) {
+func TestShardCountChangesDespiteADisconnectedNode(t *testing.T) {
 	l := cluster.NeedLab(t, "it cuts a node off")
 	p := partitioned{space.New(t)}
 	a := worker(3)
@@ -182,8 +184,8 @@ func TestChangeOfShardsOutlivesItsCutNode(t *testing.T) {
 	p.neverMixed(2, 3)
 }
 
-// neverMixed demands that no two processes of different numbers lived at one instant, and
-// never two under one shard.
+// neverMixed demands that no two processes for different numbers of shards lived at one instant,
+// and that no two processes under one shard did.
 func (p partitioned) neverMixed(numbers ...int) {
 	p.Helper()
 	type life struct {

@@ -44,8 +44,8 @@ func warming(name string, replicas int32) app.App {
 	return a
 }
 
-// awaitReady waits until so many pods of the application, and no others, are Ready, and the start lock is
-// free.
+// awaitReady waits until the application has exactly the given number of pods, all are Ready, and
+// the start lock is free.
 func awaitReady(s *space.Space, a app.App, replicas int) {
 	s.Helper()
 	s.Await(space.StartTimeout, "all pods have started", func() bool {
@@ -78,7 +78,7 @@ func TestStartLockStartsPodsOneByOne(t *testing.T) {
 		assert.NotContains(t, pod.Labels, api.RoleLabel, "no pod holds a slot for life")
 	}
 
-	// Each further start of a child is a start, too. The other applications run on.
+	// A restart of a child needs the start lock, too. The other applications run on.
 	victim := s.Pods(a.Name)[0]
 	process.MustSignal(s, victim, process.Child, unix.SIGKILL)
 	s.Await(space.StartTimeout, "the application has started again", func() bool { return len(s.Record(starts).Mains()) == 6 })
@@ -89,8 +89,8 @@ func TestStartLockStartsPodsOneByOne(t *testing.T) {
 		}
 	}
 
-	// The node of a starting pod is cut off. The start goes on there, and the next one begins
-	// when the Lease has expired.
+	// The node of a starting pod is cut off. The start continues on that node, and the next pod
+	// starts when the Lease has expired.
 	kubectl.Must(s, "", "rollout", "restart", "deployment/"+a.Name)
 	starter := s.AwaitHolder(warm)
 	heal := fault.Node(t, starter.Spec.NodeName, l.Cut, l.Heal)

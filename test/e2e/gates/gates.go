@@ -149,7 +149,7 @@ func TestPodGateRestartsAgentAndApplicationSeparately(t *testing.T) {
 	t.Parallel()
 	a := insistent("alone", api.GatePod)
 	// The long lease prevents a loss. A kubelet once took twelve seconds to restart the
-	// agent. That was too late for a short lease, so all containers restarted.
+	// agent. Twelve seconds were too late for a short lease, so all containers restarted.
 	a.Annotations[api.LeaseDurationAnnotation] = "1m"
 	h := deployInFront(t, a)
 	slot := lease.OfDeployment(h.App.Name)

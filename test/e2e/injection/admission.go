@@ -83,7 +83,7 @@ func TestClaimWithoutAnOptInIsRefused(t *testing.T) {
 		s.Namespace+`: kubectl label namespace `+s.Namespace+` metaparticle.io/injection=enabled`)
 }
 
-func TestEventTellsHowToGateRunningUngatedPods(t *testing.T) {
+func TestEventExplainsHowToGateRunningPods(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
 	a := app.Singleton("early")

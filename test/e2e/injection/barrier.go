@@ -34,7 +34,7 @@ func suspended(s *space.Space, name string) metav1.OwnerReference {
 // A pod that arrives at the barrier of another Job would open that barrier too early.
 //
 // docs/compatibility.md: impossible/barrier-by-hand refused NotInjected
-func TestPodWithABarrierNeedsItsOwnRun(t *testing.T) {
+func TestPodWithAForgedBarrierIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	own, other := suspended(s, "own"), suspended(s, "other")

@@ -18,14 +18,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// conditioned is a pod with conditions, for tests of admission.
+// conditioned has the annotations of a pod with conditions, for tests of admission.
 var conditioned = map[string]string{api.AfterAnnotation: "once.schema=7, lock.a"}
 
 // A person wrote or copied the pod, and no webhook has seen it. The policies refuse the pod,
 // because it would start at once, or would wait without the right to read its Leases.
 //
 // docs/compatibility.md: impossible/conditions-by-hand refused NotInjected
-func TestPodWithConditionsNeedsItsContainer(t *testing.T) {
+func TestPodWithForgedConditionsIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

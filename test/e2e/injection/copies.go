@@ -84,7 +84,7 @@ func TestCopyOfAGatedPodIsRefused(t *testing.T) {
 	assert.Equal(t, a.Name, h.Pod(next.Pod).Labels["app"])
 }
 
-// endedWith tells whether a run of a container ended with a code.
+// endedWith reports whether a run of a container ended with a code.
 func endedWith(status corev1.ContainerStatus, code int32) bool {
 	for _, state := range []corev1.ContainerState{status.State, status.LastTerminationState} {
 		if state.Terminated != nil && state.Terminated.ExitCode == code {
@@ -225,7 +225,7 @@ func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
 
 // A pod with 50,000 arguments costs the policies little more than a pod with one long
 // argument.
-func TestPoliciesStayCheapWithManyArguments(t *testing.T) {
+func TestPodWithManyArgumentsCostsPoliciesLittle(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
 	fastest := func(args ...string) time.Duration {

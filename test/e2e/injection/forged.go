@@ -266,7 +266,7 @@ func initWithoutShim(pod *corev1.Pod) {
 // A person wrote or copied the pod, and no webhook has seen it. The policies admit a pod
 // with all parts of its gate. The policies refuse a pod that lacks one part, because that
 // pod would run beside the holder.
-func TestClaimWithoutItsWholeGateIsRefused(t *testing.T) {
+func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

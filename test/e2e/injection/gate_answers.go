@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// The policy on marks and podspec.HasGate must agree. Otherwise enroll would give rights
+// The policy on marks and podspec.HasGate must agree. If they differed, enroll would give rights
 // for pods that the policy refuses, or none for pods that the policy admits.
 func TestMarksPolicyAgreesWithHasGate(t *testing.T) {
 	t.Parallel()

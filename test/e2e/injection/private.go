@@ -31,8 +31,8 @@ import (
 const wayOut = ": write the container's command out, or make the image readable: " +
 	"pull secrets of the pod or its service account, registry, certificates"
 
-// notLoggedIn is the cause in the webhook's refusal. The words are the same for all pull
-// secrets, so that no answer tells which secrets a namespace has.
+// notLoggedIn is the cause in the webhook's refusal. The words are the same for all pull secrets,
+// so that no answer shows which secrets a namespace has.
 const notLoggedIn = "denied: the registry lets none of the pod's pull secrets read it"
 
 // private is an image that the registry serves only after a login.

@@ -18,14 +18,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// asking is a pod whose program asks the local API, for tests of admission.
+// asking has the annotations of a pod whose program uses the local API, for tests of admission.
 var asking = map[string]string{api.LocalAnnotation: "lock/a, semaphore/pool=3"}
 
-// A person wrote or copied the pod, and no webhook has seen it. The policies refuse the pod if
-// its agent obeys other claims than the annotation shows.
+// A person wrote or copied the pod, and no webhook has seen it. The policies refuse the pod if its
+// agent serves other claims than the annotation names.
 //
 // docs/compatibility.md: impossible/local-api-by-hand refused NotInjected
-func TestPodOfTheLocalAPINeedsItsAgent(t *testing.T) {
+func TestLocalAPIPodWithForgedAgentIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

@@ -23,7 +23,7 @@ import (
 )
 
 // newerPod is a pod with fields that only a newer Kubernetes knows. This cluster's API
-// server would drop those fields, so the test asks the webhook directly.
+// server would drop those fields, so the test sends the pod directly to the webhook.
 const newerPod = `{
   "apiVersion": "v1", "kind": "Pod",
   "metadata": {"name": "newer", "annotations": {"metaparticle.io/singleton": "true"}, "newOfMetadata": 1},
@@ -64,7 +64,7 @@ func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 		api.AgentContainer: ""}, own)
 }
 
-// ofWebhook returns the answer of one pod of the webhook to a request.
+// ofWebhook sends a request to one pod of the webhook, and returns the answer.
 func ofWebhook(s *space.Space, body []byte) (review admissionv1.AdmissionReview, err error) {
 	s.Helper()
 	pods := webhook.Pods(s.T)

@@ -40,7 +40,7 @@ func waits(s *space.Space, a app.App) bool {
 }
 
 // docs/compatibility.md: pod/conditions carried
-func TestPodStartsAfterTheWorkIsDone(t *testing.T) {
+func TestPodStartsAfterTheAwaitedKeyIsDone(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
@@ -67,7 +67,7 @@ func TestPodStartsAfterTheWorkIsDone(t *testing.T) {
 }
 
 // docs/compatibility.md: pod/conditions carried
-func TestPodStartsAfterTheHolderServes(t *testing.T) {
+func TestPodStartsAfterTheAwaitedHolderServes(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -26,10 +26,11 @@ import (
 // together is the number of pods that start together.
 const together = 3
 
-// gathered returns an application whose pods start together. Each pod has a record of its own, and
-// waits for the test before a node runs any of its containers.
+// gathered returns an application whose pods start together. Each pod has a separate record. A
+// scheduling gate keeps each pod from all nodes until the test removes that gate.
 func gathered() app.App {
-	// A pod that is deleted fails, so the Job makes another one, however late its controller looks.
+	// The application exits with code 1 after SIGTERM, so a deleted pod fails. Then the Job makes
+	// another pod, even if its controller never sees the deletion.
 	a := app.App{
 		Name: "train", Record: "$POD_NAME", Args: []string{"-stop-code=1"}, Annotations: app.Claim(api.BarrierAnnotation, "warm=3"),
 	}
@@ -59,7 +60,7 @@ func podsOf(s *space.Space, job *batchv1.Job) []*corev1.Pod {
 	})
 }
 
-// release lets the pods come to their nodes.
+// release removes the scheduling gates of the pods.
 func release(s *space.Space, pods ...*corev1.Pod) {
 	s.Helper()
 	for _, pod := range pods {
@@ -69,7 +70,7 @@ func release(s *space.Space, pods ...*corev1.Pod) {
 	}
 }
 
-// awaitArrivals waits until so many pods have arrived.
+// awaitArrivals waits until n pods have arrived.
 func awaitArrivals(s *space.Space, leases []string, n int) {
 	s.Helper()
 	s.Await(space.StartTimeout, "the pods arrive", func() bool {
@@ -77,8 +78,8 @@ func awaitArrivals(s *space.Space, leases []string, n int) {
 	})
 }
 
-// awaitStarts waits until the application runs in each of the pods. The argument has the starts before
-// the last pod came, of which none may exist.
+// awaitStarts waits until the application runs in each of the pods. The argument from has the
+// starts before the last pod arrived, and must be empty.
 func awaitStarts(s *space.Space, pods []*corev1.Pod, from record.Record) {
 	s.Helper()
 	for _, pod := range pods {

@@ -99,7 +99,8 @@ func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
 
 	kubectl.Must(s, "", "delete", "job", "first")
 	s.Await(space.StartTimeout, "the lock is free", func() bool { return s.Identity(api.LockLease(lock)) == "" })
-	// A holder that is gone renews nothing, so the next run takes over instead of skipping.
+	// A holder that is gone renews nothing, so the pod of the next Job takes the slot instead of
+	// skipping.
 	kubectl.Must(s, "", "patch", "lease", api.LockLease(lock), "--type=merge", "-p",
 		fmt.Sprintf(`{"spec":{"holderIdentity":"gone","leaseDurationSeconds":%d}}`, int(duration/time.Second)))
 	skips("third", "-run-for=300ms")

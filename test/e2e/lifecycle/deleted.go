@@ -23,8 +23,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// The agent and the kubelet may learn of the pod's deletion at the same instant. Both
-// then stop an application that started milliseconds ago.
+// The agent and the kubelet may learn of the pod's deletion at the same instant. Then both of them
+// stop an application that started milliseconds ago.
 //
 // docs/compatibility.md: lifecycle/exit-codes carried
 func TestPodDeletedAtStartReportsApplicationsExitCode(t *testing.T) {

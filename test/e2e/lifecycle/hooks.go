@@ -81,7 +81,7 @@ const (
 )
 
 // undeployed deletes the Deployment of a pod, and returns the time until the pod was
-// gone. Without the Deployment no successor runs beside the pod.
+// gone. Without the Deployment no new pod runs beside the deleted one.
 func undeployed(s *space.Space, pod *corev1.Pod) time.Duration {
 	s.Helper()
 	began := time.Now()

@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// work is the name of the work that runs once, and of its record.
+// work is the name of the once claim, and of the record of its work.
 const work = "schema"
 
 // migrated returns an application of four replicas, whose init container does the work of the
@@ -43,7 +43,7 @@ func migrated(key string) app.App {
 	return a
 }
 
-// successes returns the runs of the work that ended by themselves.
+// successes returns the processes that did the work and succeeded without a stop signal.
 func successes(s *space.Space) (all record.Record) {
 	for _, p := range s.Record(work) {
 		if p.Ended && p.Code == 0 && p.Signalled == 0 {
@@ -53,7 +53,7 @@ func successes(s *space.Space) (all record.Record) {
 	return all
 }
 
-// done returns the done keys of the work.
+// done returns the done keys of the once claim.
 func done(s *space.Space) api.Done {
 	if l := s.Lease(api.OnceLease(work)); l != nil {
 		return api.Done(l.Annotations[api.DoneAnnotation])
@@ -61,7 +61,7 @@ func done(s *space.Space) api.Done {
 	return ""
 }
 
-// awaitReady waits until so many pods of the application are Ready.
+// awaitReady waits until n pods of the application are Ready.
 func awaitReady(s *space.Space, a app.App, n int) {
 	s.Helper()
 	s.Await(space.StartTimeout, "the application runs in all pods", func() bool {

@@ -312,10 +312,10 @@ func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
 	}
 }
 
-// sameWords waits until both pods have an equal message of a failed probe. The kubelet
-// probes a gated pod by HTTP even for a TCP probe. So the gated pod's message has a prefix
-// before the TCP error. For gRPC the agent writes an Event of its own beside the kubelet's,
-// so one equal message is enough.
+// sameWords waits until both pods have a message of a failed probe with equal text. The kubelet
+// probes a gated pod by HTTP even for a TCP probe. So the gated pod's message has a prefix before
+// the TCP error. For gRPC the agent writes an Event of its own beside the kubelet's, so one equal
+// message is enough.
 func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe string) {
 	s.Helper()
 	words := func(pod *corev1.Pod) (all []string) {

@@ -29,8 +29,8 @@ import (
 // parts is the number of shards of the Jobs.
 const parts = 3
 
-// partJob creates the Job "map" with shards, and returns its UID. Each process is alone under the name of
-// its slot.
+// partJob creates the Job "map" with shards, and returns its UID. Each slot has a record, which
+// shows whether two processes ran under the slot at once.
 func partJob(s *space.Space, edit func(*batchv1.JobSpec)) string {
 	s.Helper()
 	a := app.App{Name: "map", Record: "$" + api.SlotEnv, Annotations: app.Claim(api.ShardsAnnotation, strconv.Itoa(parts)), Args: []string{"-run-for=10s", "-stop-code=143"}}
@@ -86,8 +86,9 @@ func anyPart(s *space.Space) (found record.Process) {
 	return found
 }
 
-// checkParts demands that each shard has succeeded once in each of the runs, and that no two processes of a
-// shard lived at once. The Job with the name has started after the successes of the last run.
+// checkParts demands that each shard has succeeded once in each of the runs, and that no two
+// processes of a shard lived at once. The Job reduce must have started after the last success of a
+// shard.
 func checkParts(s *space.Space, reduce string, runs ...string) {
 	s.Helper()
 	awaitComplete(s, "map")
@@ -108,7 +109,7 @@ func TestEachShardOfAJobSucceedsOnce(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
-	// The fourth pod that ends finds no shard for itself.
+	// The Job needs four successful pods, and one of them finds no shard left.
 	spare := func(spec *batchv1.JobSpec) {
 		spec.Parallelism, spec.Completions = new(int32(2)), new(int32(parts+1))
 	}
@@ -132,7 +133,7 @@ func TestEachShardOfAJobSucceedsOnce(t *testing.T) {
 	checkParts(s, "again", first, second)
 }
 
-func TestPodsOfAnIndexedJobTakeTheirShards(t *testing.T) {
+func TestIndexOfAJobsPodSelectsItsShard(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -42,7 +42,7 @@ const alerted = 2*time.Minute + space.StartTimeout
 
 // Each alert of monitoring/rules.yaml about a workload fires after its fault, and ends after the
 // repair. An ordinary user of a namespace can cause each of these faults.
-func TestWorkloadAlertsFireAndEndByTheirFaults(t *testing.T) {
+func TestWorkloadAlertsFireUntilFaultsAreRepaired(t *testing.T) {
 	t.Parallel()
 	p := prometheus.Start(t, faster)
 	t.Run("an ordinary handover fires nothing", func(t *testing.T) {
@@ -58,7 +58,7 @@ func TestWorkloadAlertsFireAndEndByTheirFaults(t *testing.T) {
 
 // Each alert about the installation fires after its fault, and ends after the repair. The faults
 // meet the whole cluster, so the test runs alone.
-func TestClusterAlertsFireAndEndByTheirFaults(t *testing.T) {
+func TestClusterAlertsFireUntilFaultsAreRepaired(t *testing.T) {
 	p := prometheus.Start(t, faster)
 	renewed := expire(t)
 	restored := slowServer(t, p)
@@ -104,6 +104,7 @@ func slowServer(t *testing.T, p *prometheus.Server) (restored func()) {
 	return func() {
 		p.AwaitEnds(alerted, "MetaparticleAPISlow")
 		p.AwaitEnds(alerted, "MetaparticleRenewalsLate")
+		app.Scale(p.Space, a, 0)
 		for _, node := range cluster.Lab.Nodes() {
 			fault.AwaitNode(t, node)
 		}
@@ -165,7 +166,8 @@ func yieldUntil(p *prometheus.Server, a app.App, condition func() bool) {
 	p.Remark("fires: MetaparticleFlapping")
 }
 
-// forbidLeases limits the namespace to no Leases, until the returned function is called.
+// forbidLeases makes the API server refuse new Leases in the namespace, by a quota, until the
+// returned function is called.
 func forbidLeases(s *space.Space) (permit func()) {
 	s.Helper()
 	const leases = corev1.ResourceName("count/leases.coordination.k8s.io")

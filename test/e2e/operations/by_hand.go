@@ -30,7 +30,7 @@ type plugin struct {
 func newPlugin(s *space.Space) plugin {
 	s.Helper()
 	p := plugin{Space: s, binary: filepath.Join(s.TempDir(), "kubectl-metaparticle")}
-	build := exec.CommandContext(s.Context(), "go", "build", "-C", "../..", "-o", p.binary, "./cmd/kubectl-metaparticle")
+	build := exec.CommandContext(s.Context(), "go", "build", "-C", "../..", "-trimpath", "-o", p.binary, "./cmd/kubectl-metaparticle")
 	out, err := build.CombinedOutput()
 	require.NoError(s, err, "%s", out)
 	return p

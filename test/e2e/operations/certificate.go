@@ -56,7 +56,7 @@ func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	assert.Greater(t, tried, 0)
 }
 
-// allServe tells whether all replicas serve the new certificate.
+// allServe reports whether all replicas serve the new certificate.
 func allServe(served map[string]bool, now, before string) bool {
 	return now != before && len(served) == 1 && served[now]
 }
@@ -111,7 +111,7 @@ func servedCertificate(t *testing.T, pod string) string {
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.String()
 }
 
-// renew asks cert-manager for a new certificate now, as cmctl renew does.
+// renew requests a new certificate from cert-manager, as cmctl renew does.
 func renew(t *testing.T) {
 	t.Helper()
 	client, err := dynamic.NewForConfig(cluster.Config)

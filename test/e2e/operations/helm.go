@@ -104,7 +104,7 @@ func (c chart) install(more ...string) {
 	c.tests()
 }
 
-// tests runs the tests of the release, and checks that no right stays.
+// tests runs the tests of the release, and checks that no object of these tests is left.
 func (c chart) tests() {
 	c.t.Helper()
 	out := c.must("test", releaseName)
@@ -114,9 +114,9 @@ func (c chart) tests() {
 	}
 }
 
-// TestHelmReleaseLifecycleLeavesARunningApplicationAlone takes over the objects of make install,
+// TestHelmCommandsStopNoRunningApplication takes over the objects of make install,
 // and puts them back at its end.
-func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
+func TestHelmCommandsStopNoRunningApplication(t *testing.T) {
 	h := holder.Deploy(t, app.Lasting("charted"), "it uninstalls")
 	c, again := newChart(t), installArguments(t)
 	t.Cleanup(func() {
@@ -135,7 +135,8 @@ func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
 	c.upgradesToARelease()
 	c.refusesUninstallWhileGatedPodsExist(h)
 
-	// Without its hooks Helm deletes everything, and the application must not notice.
+	// Without its hooks Helm deletes all objects of the release. This deletion must not stop the
+	// application.
 	c.must("uninstall", releaseName, "--no-hooks", "--wait")
 	h.Never(lease.Handover, "another application", func() bool { return app.After(h.Space, h.App, h.Before) != nil })
 	c.install()
@@ -144,8 +145,9 @@ func TestHelmReleaseLifecycleLeavesARunningApplicationAlone(t *testing.T) {
 	c.uninstallsAllButRecords(h.Space, h.App)
 }
 
-// changesAPolicyAndRollsBack upgrades to a chart with one more variable in front of a policy's
-// others. A variable sees only those in front of itself, and Helm sends patches of the list.
+// changesAPolicyAndRollsBack upgrades to a chart that adds a variable in front of a policy's other
+// variables. A variable's expression may use only variables in front of it, and Helm patches the
+// list. So the order must stay.
 func (c chart) changesAPolicyAndRollsBack() {
 	c.t.Helper()
 	before := variables(c.t)

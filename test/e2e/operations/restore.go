@@ -4,17 +4,22 @@
 package operations
 
 import (
+	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/holder"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
@@ -33,7 +38,7 @@ func etcdutl(t *testing.T) string {
 	return binary
 }
 
-// saved copies the database of etcd, which stands still meanwhile.
+// saved copies the database of etcd while etcd stands still.
 func saved(t *testing.T, l *lab.Cluster) string {
 	t.Helper()
 	snapshot := filepath.Join(t.TempDir(), "snapshot.db")
@@ -46,59 +51,133 @@ func saved(t *testing.T, l *lab.Cluster) string {
 	return snapshot
 }
 
-// restore replaces the data of etcd, which is stopped, by those of the snapshot. The revisions go
-// on beyond those of before.
-func restore(t *testing.T, l *lab.Cluster, tool, snapshot string) {
+// bumped are the arguments by which the revisions go on beyond those of before.
+var bumped = []string{"--bump-revision=1000000000", "--mark-compacted"}
+
+// restore replaces the data of the stopped etcd by the data of the snapshot.
+func restore(t *testing.T, l *lab.Cluster, tool, snapshot string, more ...string) {
 	t.Helper()
 	restored, lost := l.Path("etcd.restored"), l.Path("etcd.lost")
 	t.Cleanup(func() { assert.NoError(t, os.RemoveAll(lost)) })
 	const peer = "http://127.0.0.1:2380"
-	out, err := exec.CommandContext(t.Context(), tool, "snapshot", "restore", snapshot, "--skip-hash-check", "--data-dir="+restored,
-		"--bump-revision=1000000000", "--mark-compacted",
-		"--name=cp", "--initial-cluster=cp="+peer, "--initial-advertise-peer-urls="+peer).CombinedOutput()
+	out, err := exec.CommandContext(t.Context(), tool, append([]string{"snapshot", "restore", snapshot, "--skip-hash-check", "--data-dir=" + restored,
+		"--name=cp", "--initial-cluster=cp=" + peer, "--initial-advertise-peer-urls=" + peer}, more...)...).CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	require.NoError(t, os.Rename(l.Path("etcd"), lost))
 	require.NoError(t, os.Rename(restored, l.Path("etcd")))
 }
 
-// The snapshot is older than the hold of the running application, as docs/disaster.md describes.
-func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
-	tool := etcdutl(t)
-	h := holder.Deploy(t, app.Suffering("restored"), "it restores etcd")
-	snapshot := saved(t, h.Lab)
-	app.DeletePod(h.Space, h.Victim)
-	var second *record.Process
-	h.Await(space.StartTimeout, "another pod holds", func() bool {
-		second = app.After(h.Space, h.App, h.Before)
-		return second != nil
-	})
+// restoration is an application that runs while etcd is restored from a snapshot that is older than
+// its hold, as docs/disaster.md describes.
+type restoration struct {
+	holder.Holder
+	// second is the process that the snapshot does not know.
+	second *record.Process
+	// floor is the last revision before the restore.
+	floor int
+}
 
-	startEtcd := fault.Component(t, h.Lab, lab.ControlPlane, "etcd")
-	startAPI := fault.Component(t, h.Lab, lab.ControlPlane, "apiserver")
-	require.True(t, h.Within(lease.Fault, func() bool { return app.Vacant(h.Space, h.App.Name) }),
+// restored deploys an application, and restores etcd with the arguments.
+func restored(t *testing.T, name string, more ...string) restoration {
+	t.Helper()
+	tool := etcdutl(t)
+	r := restoration{Holder: holder.Deploy(t, app.Suffering(name), "it restores etcd")}
+	// The restore would bring back the Leases of an earlier test, without the pods.
+	r.Await(space.StartTimeout, "no namespace of an earlier test is left, because the command recover looks at all", func() bool {
+		spaces, err := r.Client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{LabelSelector: space.Label})
+		require.NoError(t, err)
+		return len(spaces.Items) == 1
+	})
+	snapshot := saved(t, r.Lab)
+	app.DeletePod(r.Space, r.Victim)
+	r.Await(space.StartTimeout, "another pod holds", func() bool {
+		r.second = app.After(r.Space, r.App, r.Before)
+		return r.second != nil
+	})
+	assert.Greater(t, token(t, r.second), token(t, r.Before))
+	r.floor = revision(t)
+
+	startEtcd := fault.Component(t, r.Lab, lab.ControlPlane, "etcd")
+	startAPI := fault.Component(t, r.Lab, lab.ControlPlane, "apiserver")
+	require.True(t, r.Within(lease.Fault, func() bool { return app.Vacant(r.Space, r.App.Name) }),
 		"within a lease duration without an API server, the application has stopped")
-	restore(t, h.Lab, tool, snapshot)
+	assert.GreaterOrEqual(t, lostRevision(t, tool, r.Lab)+batch, r.floor, "the lost data tell the floor")
+	restore(t, r.Lab, tool, snapshot, more...)
 	startEtcd()
 	startAPI()
 	fault.AwaitAPI(t)
-	for _, node := range h.Lab.Nodes() {
+	for _, node := range r.Lab.Nodes() {
 		fault.AwaitNode(t, node)
 	}
+	return r
+}
 
-	var third *record.Process
-	h.Await(space.StartTimeout, "the application runs again", func() bool {
-		third = app.After(h.Space, h.App, second)
-		return third != nil
+// batch is the number of writes that etcd commits at once, by default. After a crash as many may be only in its log.
+const batch = 10_000
+
+// lostRevision returns the revision of etcd's data, which docs/disaster.md names as a floor.
+func lostRevision(t *testing.T, tool string, l *lab.Cluster) int {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), tool, "snapshot", "status", l.Path("etcd", "member", "snap", "db"), "-w", "json").Output()
+	require.NoError(t, err)
+	var status struct{ Revision int }
+	require.NoError(t, json.Unmarshal(out, &status), "%s", out)
+	return status.Revision
+}
+
+// revision returns the API server's revision.
+func revision(t *testing.T) int {
+	t.Helper()
+	list, err := cluster.Client.CoordinationV1().Leases(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{})
+	require.NoError(t, err)
+	n, err := strconv.Atoi(list.ResourceVersion)
+	require.NoError(t, err)
+	return n
+}
+
+// token returns the token of a process.
+func token(t *testing.T, p *record.Process) int {
+	t.Helper()
+	n, err := strconv.Atoi(p.Token)
+	require.NoError(t, err)
+	return n
+}
+
+// runs waits until the application runs with another token than the given process.
+func (r restoration) runs(before *record.Process) (now *record.Process) {
+	r.Helper()
+	r.Await(space.StartTimeout, "the application runs again", func() bool {
+		now = app.After(r.Space, r.App, before)
+		return now != nil
 	})
-	token := func(p *record.Process) int {
-		t.Helper()
-		n, err := strconv.Atoi(p.Token)
-		require.NoError(t, err)
-		return n
-	}
-	t.Logf("tokens: %d, then %d, and %d after the restore", token(h.Before), token(second), token(third))
-	assert.Greater(t, token(second), token(h.Before))
-	assert.Greater(t, token(third), token(second), "a token never goes back")
-	app.DeletePod(h.Space, h.Pod(third.Pod))
-	h.Await(space.StartTimeout, "another pod takes over", func() bool { return app.After(h.Space, h.App, third) != nil })
+	return now
+}
+
+func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
+	r := restored(t, "restored", bumped...)
+	third := r.runs(r.second)
+	t.Logf("tokens: %d, then %d, and %d after the restore", token(t, r.Before), token(t, r.second), token(t, third))
+	assert.Greater(t, token(t, third), token(t, r.second), "a token never goes back")
+	app.DeletePod(r.Space, r.Pod(third.Pod))
+	r.runs(third)
+}
+
+// Without a bump of the revision, tokens go back. The command recover ends that.
+func TestRecoverCommandEndsSmallTokensAfterARestore(t *testing.T) {
+	r := restored(t, "recovered")
+	r.TokensGoBack = true // between the restore and the command
+	low := revision(t)
+	assert.Less(t, low, r.floor, "the revision went back")
+	third := r.runs(r.second)
+	t.Logf("tokens: %d, then %d, and %d after the restore; revision %d, then %d", token(t, r.Before), token(t, r.second), token(t, third), r.floor, low)
+
+	floor := r.floor + 10_000 // a person names a floor that is above the lost revision
+	began := time.Now()
+	out := newPlugin(r.Space).run(0, "recover", "--floor", strconv.Itoa(floor))
+	t.Logf("recover took %s: %s", time.Since(began).Round(time.Second), out)
+	fourth := r.runs(third)
+	assert.Greater(t, token(t, fourth), floor)
+	assert.NotContains(t, r.Lease(lease.OfDeployment(r.App.Name)).Annotations, api.PausedAnnotation)
+	app.DeletePod(r.Space, r.Pod(fourth.Pod))
+	assert.Greater(t, token(t, r.runs(fourth)), token(t, fourth))
 }

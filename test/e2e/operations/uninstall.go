@@ -31,7 +31,7 @@ import (
 // install runs the command behind make install and make uninstall.
 func install(t *testing.T, args ...string) (output string, err error) {
 	t.Helper()
-	cmd := exec.CommandContext(context.Background(), "go", append([]string{"run", "./tools/install"}, args...)...)
+	cmd := exec.CommandContext(context.Background(), "go", append([]string{"run", "-trimpath", "./tools/install"}, args...)...)
 	cmd.Dir = "../.."
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+cluster.Kubeconfig)
 	out, err := cmd.CombinedOutput()

@@ -174,7 +174,7 @@ func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 	}
 }
 
-// failing tells whether the Deployment fails to create its pods.
+// failing reports whether the Deployment fails to create its pods.
 func failing(d *appsv1.Deployment) bool {
 	for _, c := range d.Status.Conditions {
 		if c.Type == appsv1.DeploymentReplicaFailure {

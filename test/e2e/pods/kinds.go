@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// fresher tells whether the application now runs in another pod than before, and that pod
+// fresher reports whether the application now runs in another pod than before, and that pod
 // is not being deleted.
 func fresher(s *space.Space, a app.App, before *record.Process) bool {
 	now := app.After(s, a, before)

@@ -102,7 +102,7 @@ func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 	})
 }
 
-// answers tells whether a pod's application answers.
+// answers reports whether a pod's application answers.
 func answers(s *space.Space, pod *corev1.Pod) bool {
 	_, err := s.Client.CoreV1().Pods(s.Namespace).ProxyGet("http", pod.Name, "8080", "/", nil).DoRaw(s.Context())
 	return err == nil

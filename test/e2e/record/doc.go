@@ -65,7 +65,7 @@ type line struct {
 	ID    string        `json:"id"`
 	At    time.Duration `json:"at"`
 	Meta  *Meta         `json:"meta,omitempty"`
-	// Contended tells that the flock was not free when the process began.
+	// Contended reports that the flock was not free when the process began.
 	Contended bool `json:"contended,omitempty"`
 	// Until is the end of a gap.
 	Until time.Duration `json:"until,omitempty"`

@@ -26,12 +26,12 @@ type Process struct {
 	Start time.Duration
 	// Last is the last instant at which the process is known to have run.
 	Last time.Duration
-	// Ended tells that the process wrote its own end, with Code.
+	// Ended reports that the process wrote its own end, with Code.
 	Ended bool
 	Code  int
 	// Signalled is the instant of the application's stop signal; zero if it got none.
 	Signalled time.Duration
-	// Contended tells that another process had the flock when this one began.
+	// Contended reports that another process had the flock when this one began.
 	Contended bool
 	Gaps      []Span
 }
@@ -169,9 +169,9 @@ func together(a, b Process) time.Duration {
 	return sum
 }
 
-// Vacant asks the kernel whether all processes under a name are dead. Call Vacant only
-// while no process can begin. A process that begins during the call would find the flock
-// taken by Vacant, and the record would show an overlap.
+// Vacant reports whether all processes under a name are dead, by the kernel's flock. Call Vacant
+// only while no process can begin. A process that begins during the call would find the flock taken
+// by Vacant, and the record would show an overlap.
 func Vacant(dir, name string) (bool, error) {
 	lock, err := os.OpenFile(lockFile(dir, name), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
@@ -232,7 +232,7 @@ func (r Record) TokensGrow() error {
 	return nil
 }
 
-// yieldsTo tells whether the process next, with a token, may follow p in a slot. The token
+// yieldsTo reports whether the process next, with a token, may follow p in a slot. The token
 // must be greater than p's token, or equal to it in the same pod.
 func (p Process) yieldsTo(next Process, slot string, token uint64) bool {
 	i := slices.Index(strings.Split(p.Slot, ","), slot)

@@ -98,8 +98,8 @@ func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) {
 	assert.Equal(t, r.holder.Name, before.Pod, "nothing came of it")
 }
 
-// asks shows that a standby may write its ask into the next Lease. The holder can read
-// the ask, but cannot withdraw it.
+// asks checks that a standby may write its ask into the next Lease. The holder can read the ask,
+// but cannot withdraw it.
 func (r rights) asks(t *testing.T) {
 	next, me := api.NextLease(r.slot), api.Identity(r.standby.Name, string(r.standby.UID))
 	require.NoError(t, write(t.Context(), r.client, r.Namespace, next, me))
@@ -124,7 +124,7 @@ func write(ctx context.Context, client kubernetes.Interface, namespace, slot, id
 	return err
 }
 
-// attempt is a forbidden request, and a part of the refusal.
+// attempt has a forbidden request, and a text that the refusal must contain.
 type attempt struct {
 	attempt func(context.Context) error
 	message string
@@ -170,6 +170,7 @@ func (r rights) attempts() map[string]attempt {
 		"pause a slot in its own name":         {r.word(r.slot, api.PausedAnnotation, string(api.PauseHold)), notYours},
 		"count a failure that it has not had":  {r.word(r.slot, api.FailuresAnnotation, "7 9"), "only the holder of a once claim"},
 		"record work that it has not done":     {r.word(r.slot, api.DoneAnnotation, "7"), "only the holder of a once claim"},
+		"an instant that JSON refuses":         {r.word(r.slot, api.ServingAnnotation, "2026-11-23T00:00:00+24:00"), "serving-since is an instant"},
 		"ask a holder to yield":                {r.word(r.slot, api.YieldAnnotation, "4711"), notYours},
 		"stamp the Lease of a shard":           {r.word(r.slot, api.StampAnnotation, "1/3"), ""},
 		"open a barrier by another Lease":      {r.word(r.slot, api.OpenedAnnotation, "3"), notYours},

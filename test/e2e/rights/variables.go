@@ -76,7 +76,7 @@ func (v variables) merge(name string, spec object) error {
 	return err
 }
 
-// put replaces the spec of a Variable that is read now.
+// put reads a Variable, changes its spec, and replaces the Variable.
 func (v variables) put(name string, change func(of, spec object)) error {
 	v.Helper()
 	of, err := variables{v.Space, v.Client}.send(http.MethodGet, name, plainJSON, nil)
@@ -91,7 +91,8 @@ func fenced(lock string, epoch, token int) object {
 	return object{"lock": lock, "epoch": epoch, "token": token}
 }
 
-// The first writer was paused, and writes after the second one, by each kind of request.
+// The first writer was paused, and writes after the second writer. Each kind of write request is
+// refused.
 func TestVariableRefusesAPausedWritersSmallerToken(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
@@ -139,7 +140,7 @@ func TestVariableRefusesAPausedWritersSmallerToken(t *testing.T) {
 	assert.ErrorContains(t, v.merge("ledger", object{"fence": fenced("lock.a", 1, 99)}), "FencedOff: ")
 }
 
-func TestVariableKeepsItsTypeAndItsBounds(t *testing.T) {
+func TestVariableRefusesOtherTypesAndExcessiveSizes(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	v := variables{s, s.Client}
@@ -173,7 +174,7 @@ func TestVariableKeepsItsTypeAndItsBounds(t *testing.T) {
 	}
 }
 
-func TestAgentWritesVariablesInItsOwnNameOnly(t *testing.T) {
+func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	admin := variables{s, s.Client}
@@ -224,7 +225,7 @@ func TestAgentWritesVariablesInItsOwnNameOnly(t *testing.T) {
 	} {
 		assert.True(t, apierrors.IsForbidden(err), "%s: %v", what, err)
 	}
-	// Nothing of ours deletes a Variable, whatever becomes of the pods.
+	// No part of Metaparticle deletes a Variable, even after its pods are gone.
 	require.NoError(t, s.Client.CoreV1().Pods(s.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
 	s.Await(space.StartTimeout, "the account has no right any more", func() bool {
 		roles, err := s.Client.RbacV1().Roles(s.Namespace).List(t.Context(), metav1.ListOptions{})

@@ -30,8 +30,8 @@ import (
 const stalled = 100 * time.Second
 
 // mostlyAnswered asserts that the Service has lost at most one connection for twenty that it
-// answered. A pod's port refuses connections while the port passes between application and
-// agent. On a busy machine that takes longer.
+// answered. A pod's port refuses connections for a moment while the port passes between application
+// and agent, and for longer on a busy machine.
 func mostlyAnswered(t *testing.T, seen client.Summary) {
 	t.Helper()
 	assert.Greater(t, seen.Answered, 1000)

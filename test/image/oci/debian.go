@@ -95,7 +95,7 @@ func key(packages ...string) string {
 	return fmt.Sprintf("%.6x", sum)
 }
 
-// making is the mutex with which the function cached makes one file at a time. Otherwise
+// making is the mutex with which the function cached makes one file at a time. Without the mutex,
 // several images at once would each make the same base.
 var making sync.Mutex
 

@@ -42,7 +42,7 @@ type Config struct {
 	Files fs.FS
 }
 
-// Compression tells whether an image's layers are compressed.
+// Compression reports whether an image's layers are compressed.
 type Compression bool
 
 // An image that never leaves the machine needs no compression.

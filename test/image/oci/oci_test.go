@@ -64,7 +64,7 @@ func TestImageStoresUserNamesAsNumbers(t *testing.T) {
 	assert.EqualError(t, err, `the image has no user "nginx"`)
 }
 
-func TestWrittenImageIsOpenedAndPushed(t *testing.T) {
+func TestWrittenImageCanBeOpenedAndPushed(t *testing.T) {
 	img, err := Static(program(t), "app", Config{}, Compressed)
 	require.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "app.tar")

@@ -61,8 +61,8 @@ func (r *registries) kinds(calls int) []kind {
 
 func (r *registries) small(n int) string { return fmt.Sprintf("%s/good/app%d:1", r.host, n) }
 
-// ordinary returns the call for a pod whose image is named by tag. So for each call the
-// webhook asks the registry.
+// ordinary returns the call for a pod whose image is named by tag. So the webhook sends a request
+// to the registry for each call.
 func (r *registries) ordinary(n int) []byte {
 	return review("shop", "", fmt.Sprintf(`{"name":"app","image":%q}`, r.small(n)))
 }
@@ -81,7 +81,7 @@ func review(namespace, annotations, containers string) []byte {
 		},
 	})
 	if err != nil {
-		panic(err) // the texts are ours
+		panic(err) // this program wrote the texts
 	}
 	return text
 }

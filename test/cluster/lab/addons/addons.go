@@ -55,8 +55,8 @@ func Install(ctx context.Context, l *state.Lab) error {
 	return kubectl.Run(ctx, l, all, "apply", "--server-side", "--validate=false", "-f", "-")
 }
 
-// pushImages pushes all images before the first pod exists. Otherwise a kubelet that
-// misses an image would try again only after 10 s.
+// pushImages pushes all images before the first pod exists. A kubelet that misses an image tries
+// again only after 10 s.
 func pushImages(ctx context.Context, l *state.Lab) error {
 	var jobs []func() error
 	for name, build := range images(l) {

@@ -96,8 +96,8 @@ func delegate(dir string) error {
 	return nil
 }
 
-// inheritCPUs fills the sets of a cpuset cgroup of version 1. Otherwise no process could
-// join a new cgroup, whose sets are empty.
+// inheritCPUs fills the sets of a cpuset cgroup of version 1. No process can join a cgroup with
+// empty sets, as each new cgroup has.
 func inheritCPUs(parent, dir string) error {
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
 		set, err := os.ReadFile(filepath.Join(dir, name))
@@ -170,7 +170,7 @@ func (g Groups) Freeze(ctx context.Context, name string, frozen bool) error {
 	})
 }
 
-// IsFrozen tells whether Freeze has frozen a cgroup.
+// IsFrozen reports whether Freeze has frozen a cgroup.
 func (g Groups) IsFrozen(name string) bool {
 	file, write, _ := g.freezeFile(name, true)
 	data, err := os.ReadFile(file)

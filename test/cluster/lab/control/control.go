@@ -101,8 +101,8 @@ func allowPlainHTTP(l *state.Lab, cp state.Node, registries ...string) error {
 }
 
 // MirrorOthers writes a file that the nodes' containerd reads at each pull. With this file
-// containerd asks the cluster's registry first, whichever registry an image's name
-// contains. The nodes cannot reach the internet.
+// containerd pulls from the cluster's registry first, whichever registry an image's name contains.
+// The nodes cannot reach the internet.
 func MirrorOthers(l *state.Lab) error {
 	cp, err := l.Node(state.ControlPlane)
 	if err != nil {

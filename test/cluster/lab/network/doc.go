@@ -2,5 +2,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package network makes the bridge that all nodes share and the link of each
-// worker, and tells which links are down.
+// worker, and reports which links are down.
 package network

@@ -227,7 +227,7 @@ func (l *Lab) Registry() string {
 // a JSON object (audit.k8s.io/v1 Event).
 func (l *Lab) AuditLog() string { return l.Path("log", "audit.log") }
 
-// AuditPolicy returns the file that tells the API server which requests to record.
+// AuditPolicy returns the file that selects which requests the API server records.
 func (l *Lab) AuditPolicy() string { return l.Path("conf", "audit.yaml") }
 
 // AdmissionConfig returns the file that limits the system's priority classes, as some clusters do.

@@ -54,7 +54,7 @@ func TestOpenReadsTheSavedState(t *testing.T) {
 	assert.Equal(t, "127.0.0.1:5678", again.Registry())
 }
 
-func TestNodeNumberDeterminesItsAddress(t *testing.T) {
+func TestNodeNumberDeterminesTheNodesAddress(t *testing.T) {
 	l := &Lab{Saved: Saved{Workers: 3}}
 	n, err := l.Node("n3")
 	require.NoError(t, err)

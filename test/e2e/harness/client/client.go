@@ -163,7 +163,7 @@ func request(conn net.Conn, reader *bufio.Reader) error {
 	return nil
 }
 
-// Client is a client on a node.
+// Client is a running process on a node that sends requests to a Service, and counts the answers.
 type Client struct {
 	s     *space.Space
 	input *io.PipeWriter

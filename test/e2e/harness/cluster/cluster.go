@@ -68,7 +68,7 @@ func Connect(ctx context.Context, registry string) error {
 	return pushApp(ctx, Lab.Registry(), lab.RegistryInCluster)
 }
 
-// same tells whether two names mean one file.
+// same reports whether two names mean one file.
 func same(a, b string) bool {
 	a, errA := filepath.EvalSymlinks(a)
 	b, errB := filepath.EvalSymlinks(b)

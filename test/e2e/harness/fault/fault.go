@@ -81,10 +81,10 @@ func Node(t *testing.T, node string, do, undo func(context.Context, string) erro
 	return undone
 }
 
-// startsWithin is the time after which a component that still lives has started well.
+// startsWithin is the time for which a component must live to count as started.
 const startsWithin = 2 * time.Second
 
-// revive starts the dead components of a node, as an init system would, and tells whether
+// revive starts the dead components of a node, as an init system would, and reports whether
 // any was dead. All nodes share the inotify instances of one machine. A kubelet or
 // kube-proxy without an inotify instance ends at its start. A node without kube-proxy is
 // Ready, but no agent there can connect to the API server.
@@ -123,7 +123,7 @@ func AwaitNode(t *testing.T, name string) {
 	}
 }
 
-// nodeReady tells whether a node is Ready.
+// nodeReady reports whether a node is Ready.
 func nodeReady(node *corev1.Node) bool {
 	for _, c := range node.Status.Conditions {
 		if c.Type == corev1.NodeReady {

@@ -22,7 +22,7 @@ type Fault struct {
 	// application.
 	Vacancy time.Duration
 	Strike  func(*space.Space, *corev1.Pod)
-	// Survivable tells that the application may run on after the fault.
+	// Survivable reports that the application may run on after the fault.
 	Survivable bool
 }
 

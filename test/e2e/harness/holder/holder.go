@@ -36,8 +36,8 @@ type Holder struct {
 	Seen, At time.Duration
 }
 
-// Deploy deploys a singleton and waits until one pod runs the application. The reason
-// tells why the test needs the test cluster.
+// Deploy deploys a singleton and waits until one pod runs the application. The argument reason is
+// the cause for which the test needs the test cluster.
 func Deploy(t *testing.T, a app.App, reason string) Holder {
 	t.Helper()
 	l := cluster.NeedLab(t, reason)
@@ -58,9 +58,8 @@ func (h *Holder) Suffers(do func()) {
 	h.At = record.Now()
 }
 
-// TakenOver waits until another pod runs the application. The old child must be dead at
-// its deadline. The next child must start after the lease has expired, and soon after
-// that.
+// TakenOver waits until another pod runs the application. The old child must be dead by its
+// deadline. The next child must start after the lease has expired, but soon after that instant.
 func (h *Holder) TakenOver() *record.Process {
 	h.Helper()
 	b := lease.Budget(h.T, lease.Fault)

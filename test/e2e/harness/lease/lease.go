@@ -39,8 +39,8 @@ func OfDeployment(name string) string {
 // API server starts again within that time on any machine.
 const Long = 2 * time.Minute
 
-// Hold returns the hold that a slot's Lease names. Hold asks the API server, because a
-// watch may be late.
+// Hold returns the hold that a slot's Lease names. Hold reads the Lease from the API server,
+// because a watch may be late.
 func Hold(s *space.Space, slot string) string {
 	s.Helper()
 	lease, err := s.Client.CoordinationV1().Leases(s.Namespace).Get(s.Context(), slot, metav1.GetOptions{})
@@ -64,7 +64,7 @@ func Write(s *space.Space, slot string, change func(*coordinationv1.Lease)) {
 	require.NoError(s, err)
 }
 
-// Steal writes a holder that is no pod into a slot's Lease.
+// Steal writes a holder that is not a pod into a slot's Lease.
 func Steal(s *space.Space, slot string) {
 	s.Helper()
 	thief, now := "thief", metav1.NowMicro()
@@ -92,8 +92,8 @@ func Budget(t *testing.T, d time.Duration) api.Budget {
 	return b
 }
 
-// Renewed returns the instant of a slot's last renewal, on the record's clock. Renewed
-// asks the API server, because a watch may be late.
+// Renewed returns the instant of a slot's last renewal, on the record's clock. Renewed reads the
+// Lease from the API server, because a watch may be late.
 func Renewed(s *space.Space, slot string) time.Duration {
 	s.Helper()
 	lease, err := s.Client.CoordinationV1().Leases(s.Namespace).Get(s.Context(), slot, metav1.GetOptions{})
@@ -103,8 +103,8 @@ func Renewed(s *space.Space, slot string) time.Duration {
 }
 
 const (
-	// Handover is the bound of a release, its watch event and an acquisition. They take
-	// tens of milliseconds; the rest is for a machine that five tests share.
+	// Handover is the bound of a release, its watch event and an acquisition. These three steps
+	// take tens of milliseconds; the rest is for a machine that five tests share.
 	Handover = 5 * time.Second
 	// Takeover is the bound of an expiry of a short lease and the acquisition that
 	// follows.

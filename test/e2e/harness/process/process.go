@@ -46,7 +46,7 @@ const (
 // Process describes a process of a pod at the time when Of found it.
 type Process struct {
 	PID, parent int
-	// started is the start time. A later process with the same PID has another one.
+	// started is the start time. A later process with the same PID has another start time.
 	started string
 	Role    Role
 }
@@ -155,7 +155,7 @@ func born(dir string) (parent int, started string, ok bool) {
 	return parent, fields[19], err == nil
 }
 
-// first tells whether a process is the first of its container.
+// first reports whether a process is the first of its container.
 func first(dir string) bool {
 	status, err := os.ReadFile(filepath.Join(dir, "status"))
 	if err != nil {
@@ -208,7 +208,7 @@ func Signal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) bool {
 	return p.Signal(signal)
 }
 
-// Signal sends a signal to a process, and tells whether the process was still there.
+// Signal sends a signal to a process, and reports whether the process was still there.
 func (p *Process) Signal(signal unix.Signal) bool {
 	fd, err := unix.PidfdOpen(p.PID, 0)
 	if err != nil {
@@ -277,7 +277,7 @@ func SignalMain(s *space.Space, pod *corev1.Pod, signal unix.Signal) {
 	require.True(s, p.Signal(signal), "no application in %s", pod.Name)
 }
 
-// Hears tells whether a process handles a signal. The kernel drops signals that a
+// Hears reports whether a process handles a signal. The kernel drops signals that a
 // container's first process does not handle. So a pod that is asked to stop right after
 // its start uses up its whole grace, gated or not.
 func Hears(p *Process, signal unix.Signal) bool {

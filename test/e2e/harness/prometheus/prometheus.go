@@ -69,7 +69,7 @@ func Start(t *testing.T, faster int) *Server {
 	return s
 }
 
-// write writes a file of the server, at once as a whole.
+// write replaces a file of the server in one step, so the server never reads a part of the file.
 func (s *Server) write(name, text string) {
 	s.Helper()
 	file := filepath.Join(s.Dir, name)
@@ -95,7 +95,8 @@ func (s *Server) discover() {
 	s.targets("metaparticle-webhook", webhook.Namespace, "app.kubernetes.io/name="+webhook.Name)
 }
 
-// targets writes the targets of a job. While the API server does not answer, the targets stay.
+// targets writes the targets of a job. While the API server does not answer, the earlier targets
+// stay.
 func (s *Server) targets(job, namespace, selector string) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Second)
@@ -143,8 +144,8 @@ func targetOf(pod corev1.Pod, container string, p corev1.ContainerPort) target {
 	return target{Targets: []string{address}, Labels: labels}
 }
 
-// get asks Prometheus by the API server's proxy. An answer may fail while the API server is in
-// trouble.
+// get sends a query to Prometheus through the API server's proxy. The result is false without an
+// answer, for example while the API server is slow.
 func (s *Server) get(path string, query map[string]string, into any) bool {
 	s.discover()
 	ctx, cancel := context.WithTimeout(s.Context(), 5*time.Second)
@@ -231,7 +232,7 @@ func (s *Server) Silent(d time.Duration, label string) {
 	}
 }
 
-// Every waits until the condition is true, and asks at most five times a second.
+// Every waits until the condition is true, and checks it at most five times a second.
 func (s *Server) Every(timeout time.Duration, what string, condition func() bool) {
 	s.Helper()
 	last, is := time.Time{}, false

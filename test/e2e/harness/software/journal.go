@@ -27,7 +27,7 @@ type Journal struct {
 	Client []string
 	// Prepare is a statement for the beginning; empty means none.
 	Prepare string
-	// Keep returns the statement that stores a number, and Yes tells whether an answer
+	// Keep returns the statement that stores a number, and Yes reports whether an answer
 	// acknowledges it.
 	Keep func(n int) string
 	Yes  func(answer string) bool

@@ -111,8 +111,8 @@ func (w Software) survives(t *testing.T) {
 	require.Greater(t, len(families), 10)
 }
 
-// awaitServing waits until a process family runs and serves. The family in the argument
-// before does not count; nil means that every family counts.
+// awaitServing waits until the application runs and serves with another family of processes than the one
+// given. If that is nil, every family counts.
 func (t *Trial) awaitServing(what string, before *witness.Family) {
 	t.Helper()
 	t.Await(ServeTimeout, t.w.Name+" serves again after "+what, func() bool {
@@ -169,7 +169,7 @@ func (t *Trial) busy() (family *witness.Family, pod *corev1.Pod) {
 	return family, pod
 }
 
-// runsOn tells whether the application's processes from before the kill still live, and a
+// runsOn reports whether the application's processes from before the kill still live, and a
 // new agent process has renewed the hold.
 func (t *Trial) runsOn(before *witness.Family, victim *corev1.Pod, killed *process.Process, since time.Time) bool {
 	now, holder := t.Living()

@@ -41,7 +41,7 @@ type Software struct {
 	Group int64
 	// Edit changes the pod template after all other fields have changed the template.
 	Edit func(*corev1.PodTemplateSpec)
-	// The function Serves tells whether the application of a pod does its work.
+	// The function Serves reports whether the application of a pod does its work.
 	Serves func(*space.Space, *corev1.Pod) bool
 	// Journal is a series of numbers that must never be lost; nil means no data.
 	Journal *Journal
@@ -55,13 +55,13 @@ type Software struct {
 	Reloaded string
 	// The function Check inspects the results at the end.
 	Check func(*Trial)
-	// Unordered tells that several processes log at once, so the order of the lines
+	// Unordered reports that several processes log at once, so the order of the lines
 	// differs between two runs.
 	Unordered bool
 	// The pattern Noise matches log lines about the tests' own requests, and lines whose
 	// number differs between any two runs. Nil matches no line.
 	Noise *regexp.Regexp
-	// Deaf tells that the application does not handle SIGTERM. As PID 1 it survives the
+	// Deaf reports that the application does not handle SIGTERM. As PID 1 it survives the
 	// signal; behind a gate it ends. No other difference is allowed.
 	Deaf bool
 }
@@ -241,7 +241,7 @@ func (f *Families) NeverMoreThan(permitted int) {
 	}
 }
 
-// Contains returns a function that tells whether a pod answers with a text over HTTP.
+// Contains returns a function that reports whether a pod answers with a text over HTTP.
 func Contains(path, text string) func(*space.Space, *corev1.Pod) bool {
 	return func(s *space.Space, pod *corev1.Pod) bool {
 		port := fmt.Sprint(pod.Spec.Containers[0].Ports[0].ContainerPort)

@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// ContainersRun tells whether all containers of a pod run.
+// ContainersRun reports whether all containers of a pod run.
 func ContainersRun(pod *corev1.Pod) bool {
 	statuses := pod.Status.ContainerStatuses
 	for _, status := range statuses {
@@ -23,7 +23,7 @@ func ContainersRun(pod *corev1.Pod) bool {
 	return len(statuses) > 0
 }
 
-// Condition tells whether a condition of a pod is true.
+// Condition reports whether a condition of a pod is true.
 func Condition(pod *corev1.Pod, condition corev1.PodConditionType) bool {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == condition {
@@ -57,7 +57,7 @@ func LastEnd(s *space.Space, pod *corev1.Pod) *corev1.ContainerStateTerminated {
 	return now.Status.ContainerStatuses[0].LastTerminationState.Terminated
 }
 
-// Complete tells whether a Job is complete.
+// Complete reports whether a Job is complete.
 func Complete(job *batchv1.Job) bool {
 	for _, c := range job.Status.Conditions {
 		if c.Type == batchv1.JobComplete {
@@ -76,7 +76,7 @@ func Container(status corev1.PodStatus, name string) corev1.ContainerStatus {
 	return status.ContainerStatuses[i]
 }
 
-// Ready tells whether a pod is Ready.
+// Ready reports whether a pod is Ready.
 func Ready(pod *corev1.Pod) bool {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == corev1.PodReady {

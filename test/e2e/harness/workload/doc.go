@@ -4,5 +4,5 @@
 // Package workload rolls out versions of the test application under each kind of
 // workload, with each strategy.
 //
-// A [Kind] also says what docs/rollouts.md promises for it.
+// A [Kind] also has the promises of docs/rollouts.md for this kind.
 package workload

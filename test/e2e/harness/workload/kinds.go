@@ -27,7 +27,7 @@ type Kind struct {
 	Replicas        int32
 	// Stops is the greatest number of times that a good rollout stops the application.
 	Stops int
-	// Protected tells that the rollout of a broken version stalls, and the old version
+	// Protected reports that the rollout of a broken version stalls, and the old version
 	// serves on.
 	Protected bool
 	object    func(s *space.Space, a app.App) any

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 const statusUsage = `Shows slots: the holder, since when, its token, when it renewed, since when its
@@ -39,7 +40,7 @@ holder), or is paused; 1 one has none; 2 error.
 
 func statusCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	flags, connection := newFlags("status", statusUsage, std)
-	v := view{std: std, now: time.Now}
+	v := screen{std: std, now: time.Now}
 	var all bool
 	flags.BoolVar(&all, "A", false, "all namespaces")
 	flags.BoolVar(&all, "all-namespaces", false, "all namespaces")
@@ -65,15 +66,15 @@ func statusCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	return v.run(ctx, c, namespace, rest)
 }
 
-// view shows slots, once or as they change.
-type view struct {
+// screen shows slots, once or as they change.
+type screen struct {
 	std    stdio
 	output string
 	watch  bool
 	now    func() time.Time
 }
 
-func (v view) run(ctx context.Context, c cluster, namespace string, args []string) (int, error) {
+func (v screen) run(ctx context.Context, c cluster, namespace string, args []string) (int, error) {
 	var only []string
 	if len(args) > 0 {
 		s, err := findSoon(ctx, c, namespace, args)
@@ -94,10 +95,10 @@ func (v view) run(ctx context.Context, c cluster, namespace string, args []strin
 	for _, note := range notes {
 		fmt.Fprintln(v.std.err, "note:", note)
 	}
-	slots := state.statuses(only)
+	slots := state.slots(only)
 	code := exitOK
 	for _, s := range slots {
-		if !s.healthy() {
+		if !s.Healthy() {
 			code = exitRefused
 		}
 	}
@@ -109,11 +110,11 @@ func (v view) run(ctx context.Context, c cluster, namespace string, args []strin
 }
 
 // follow shows the slots, and then each slot that changes, until ctx ends.
-func (v view) follow(ctx context.Context, c cluster, namespace string, only []string) error {
-	shown := map[types.NamespacedName]slotStatus{}
+func (v screen) follow(ctx context.Context, c cluster, namespace string, only []string) error {
+	shown := map[types.NamespacedName]view.Slot{}
 	err := c.follow(ctx, namespace, func(state objects) error {
-		var changed []slotStatus
-		all := state.statuses(only)
+		var changed []view.Slot
+		all := state.slots(only)
 		for _, s := range all {
 			key := types.NamespacedName{Namespace: s.Namespace, Name: s.Slot}
 			if before, ok := shown[key]; !ok || !reflect.DeepEqual(lasting(before), lasting(s)) {
@@ -136,7 +137,7 @@ func (v view) follow(ctx context.Context, c cluster, namespace string, only []st
 }
 
 // lasting returns the slot without the field that changes with each renewal.
-func lasting(s slotStatus) slotStatus {
+func lasting(s view.Slot) view.Slot {
 	if s.Holder != nil {
 		holder := *s.Holder
 		holder.Renewed = nil
@@ -145,7 +146,7 @@ func lasting(s slotStatus) slotStatus {
 	return s
 }
 
-func (v view) write(slots []slotStatus, namespaces bool) error {
+func (v screen) write(slots []view.Slot, namespaces bool) error {
 	switch v.output {
 	case "json":
 		text, err := json.MarshalIndent(map[string]any{"slots": slots}, "", "  ")
@@ -166,11 +167,11 @@ func (v view) write(slots []slotStatus, namespaces bool) error {
 	shown := map[string]bool{}
 	for _, s := range slots {
 		switch {
-		case s.Kind != rwLock:
+		case s.Kind != view.RWLock:
 			v.text(&b, s, namespaces)
-		case !shown[s.group()]:
-			shown[s.group()] = true
-			v.lock(&b, slices.DeleteFunc(slices.Clone(slots), func(o slotStatus) bool { return o.group() != s.group() }), namespaces)
+		case !shown[s.Group()]:
+			shown[s.Group()] = true
+			v.lock(&b, slices.DeleteFunc(slices.Clone(slots), func(o view.Slot) bool { return o.Group() != s.Group() }), namespaces)
 		}
 	}
 	_, err := io.WriteString(v.std.out, b.String())
@@ -179,7 +180,7 @@ func (v view) write(slots []slotStatus, namespaces bool) error {
 
 // text writes one slot for people: a line, and below it a line for each standby and
 // each handover.
-func (v view) text(b *strings.Builder, s slotStatus, namespaces bool) {
+func (v screen) text(b *strings.Builder, s view.Slot, namespaces bool) {
 	name := s.Slot
 	if namespaces {
 		name = s.Namespace + "/" + name
@@ -188,7 +189,7 @@ func (v view) text(b *strings.Builder, s slotStatus, namespaces bool) {
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	writeStandbys(table, s.Standbys)
 	for _, h := range s.Handovers {
-		fmt.Fprintf(table, "  handover\t%s\t%s ago\t%s\n", h.Pod, age(v.now(), h.At), h.text())
+		fmt.Fprintf(table, "  handover\t%s\t%s ago\t%s\n", h.Pod, age(v.now(), h.At), handoverText(h))
 	}
 	table.Flush()
 	if len(s.Handovers) == 0 && s.Transitions > 0 {
@@ -197,13 +198,13 @@ func (v view) text(b *strings.Builder, s slotStatus, namespaces bool) {
 }
 
 // lock writes a read-write lock for people: a line, and below it a line for each pod.
-func (v view) lock(b *strings.Builder, lock []slotStatus, namespaces bool) {
+func (v screen) lock(b *strings.Builder, lock []view.Slot, namespaces bool) {
 	name := lockOf(lock[0].Slot)
 	if namespaces {
 		name = lock[0].Namespace + "/" + name
 	}
-	if !slices.ContainsFunc(lock, func(s slotStatus) bool { return !s.Missing }) {
-		fmt.Fprintf(b, "%s: a %s without a Lease of enroll\n", name, rwLock)
+	if !slices.ContainsFunc(lock, func(s view.Slot) bool { return !s.Missing }) {
+		fmt.Fprintf(b, "%s: a %s without a Lease of enroll\n", name, view.RWLock)
 		return
 	}
 	var rows []string
@@ -227,18 +228,18 @@ func (v view) lock(b *strings.Builder, lock []slotStatus, namespaces bool) {
 		}
 	}
 	parts := []string{fmt.Sprintf("%d read", readers), writer}
-	var standbys []standbyStatus
+	var standbys []view.Standby
 	for _, s := range lock {
 		if s.Paused != "" {
 			parts = append(parts, fmt.Sprintf("%s is paused (%s)", s.Slot, s.Paused))
 		}
 		for _, p := range s.Standbys {
-			if !slices.ContainsFunc(standbys, func(o standbyStatus) bool { return o.identity == p.identity }) {
+			if !slices.ContainsFunc(standbys, func(o view.Standby) bool { return o.Identity == p.Identity }) {
 				standbys = append(standbys, p)
 			}
 		}
 	}
-	fmt.Fprintf(b, "%s: %s, %s, %s\n", name, rwLock, strings.Join(parts, ", "), standing(len(standbys)))
+	fmt.Fprintf(b, "%s: %s, %s, %s\n", name, view.RWLock, strings.Join(parts, ", "), standing(len(standbys)))
 	table := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	for _, row := range rows {
 		fmt.Fprintf(table, "  %s\n", row)
@@ -248,7 +249,7 @@ func (v view) lock(b *strings.Builder, lock []slotStatus, namespaces bool) {
 }
 
 // writeStandbys writes a line for each standby.
-func writeStandbys(table *tabwriter.Writer, standbys []standbyStatus) {
+func writeStandbys(table *tabwriter.Writer, standbys []view.Standby) {
 	for _, p := range standbys {
 		ready := "not Ready"
 		if p.Ready {
@@ -258,7 +259,7 @@ func writeStandbys(table *tabwriter.Writer, standbys []standbyStatus) {
 	}
 }
 
-// standing tells how many pods stand by.
+// standing returns the text about n standbys.
 func standing(n int) string {
 	if n == 1 {
 		return "1 standby"
@@ -267,7 +268,7 @@ func standing(n int) string {
 }
 
 // summary returns a slot's line for people.
-func (v view) summary(s slotStatus) string {
+func (v screen) summary(s view.Slot) string {
 	var parts []string
 	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
 	switch h := s.Holder; {
@@ -305,7 +306,7 @@ func (v view) summary(s slotStatus) string {
 }
 
 // holder adds the facts about the holder to a slot's line.
-func (v view) holder(s slotStatus, add func(string, ...any)) {
+func (v screen) holder(s view.Slot, add func(string, ...any)) {
 	h := s.Holder
 	switch {
 	case h.Gone:
@@ -324,13 +325,13 @@ func (v view) holder(s slotStatus, add func(string, ...any)) {
 	}
 	if h.ServingSince != nil {
 		add("serves for %s", age(v.now(), *h.ServingSince))
-	} else if h.Hold != "" && s.Kind != "once" && s.Kind != rwLock {
+	} else if h.Hold != "" && s.Kind != "once" && s.Kind != view.RWLock {
 		add("does not serve")
 	}
 }
 
-// text returns the facts about a handover, for people.
-func (h handover) text() string {
+// handoverText returns the facts about a handover, for people.
+func handoverText(h view.Handover) string {
 	if h.From == "" {
 		return "acquired; no Event tells of a release before it"
 	}
@@ -344,7 +345,7 @@ func (h handover) text() string {
 	return fmt.Sprintf("%s, %.0fs after its release", text, *h.Seconds)
 }
 
-// shardsOf tells for which shards a Lease is open.
+// shardsOf returns the text about the shards for which a Lease is open.
 func shardsOf(s api.Stamp) string {
 	text := fmt.Sprintf("%d shards", s.Count)
 	if s.Run != "" {

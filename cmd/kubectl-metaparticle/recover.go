@@ -1,0 +1,313 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
+)
+
+const recoverUsage = `Makes fencing tokens grow again after etcd was restored without --bump-revision, or
+Leases were restored into another cluster. A token is the API server's revision after
+a write. So the command pauses all slots, and writes until the revision is above
+the floor. Then each holder with a token up to the floor yields, and the pauses end.
+
+--floor is the greatest revision that the lost API server can have had. docs/disaster.md
+says where to read it. A greater token in a Lease or Variable counts, too, if it is above the
+revision. After a restore of etcd there is none, because Leases go back with the revision.
+
+While the command writes, no slot can be acquired, so no standby takes over.
+
+First wait for the longest lease duration without an API server, as docs/disaster.md says.
+The command does not replace that wait. Repeat the command if it was interrupted.
+
+Exit codes: 0 all holders have tokens above the floor; 1 refused, nothing is written;
+2 error; 3 a holder has not yielded in time, and is named.
+
+  kubectl metaparticle recover [--floor N] [--dry-run] [--timeout D]
+`
+
+// mostWrites bounds the difference between the floor and the revision. Each write costs etcd about
+// half a kilobyte until the next compaction, and etcd refuses all writes at two gigabytes. Meanwhile no
+// slot can be acquired: at 400 writes per second for 21 minutes.
+const mostWrites = 500_000
+
+// progressEvery is the time between two lines about the revision.
+const progressEvery = 10 * time.Second
+
+// recoverWriters is the number of objects that the command writes at once. Etcd commits the
+// writes of many clients together, and the writes to one object follow each other.
+const recoverWriters = 32
+
+// recoverHome is the namespace of these objects.
+const recoverHome = "metaparticle-system"
+
+func recoverCommand(ctx context.Context, args []string, std stdio) (int, error) {
+	flags, connection := newFlags("recover", recoverUsage, std)
+	floor := flags.Uint64("floor", 0, "greatest revision that the lost API server can have had")
+	dryRun := flags.Bool("dry-run", false, "print the figures, and write nothing")
+	timeout := flags.Duration("timeout", 5*time.Minute, "how long to wait for the holders")
+	rest, err := parse(flags, args)
+	if err != nil {
+		return exitError, err
+	}
+	if len(rest) > 0 {
+		return exitError, refusal("recover takes no arguments: it covers all namespaces")
+	}
+	c, err := connection.unlimited()
+	if err != nil {
+		return exitError, err
+	}
+	return recovering{cluster: c, std: std, floor: *floor, dryRun: *dryRun, timeout: *timeout}.run(ctx)
+}
+
+// recovering is one recovery that a person asks for.
+type recovering struct {
+	cluster cluster
+	std     stdio
+	floor   uint64
+	dryRun  bool
+	timeout time.Duration
+}
+
+// state is the cluster at one revision.
+type state struct {
+	revision uint64
+	// slots are the Leases that an application holds, or may hold.
+	slots []coordinationv1.Lease
+	// foreign is the greatest token above the revision. A Lease or Variable with such a token comes
+	// from another time, or from another cluster.
+	foreign uint64
+}
+
+// note notes a token.
+func (s *state) note(token uint64) {
+	if token > s.revision {
+		s.foreign = max(s.foreign, token)
+	}
+}
+
+func (r recovering) run(ctx context.Context) (int, error) {
+	before, err := r.read(ctx)
+	if err != nil {
+		return exitError, err
+	}
+	floor := max(r.floor, before.foreign)
+	fmt.Fprintf(r.std.out, "revision %d, floor %d; %d slots, %d of them held with a token up to the floor\n",
+		before.revision, floor, len(before.slots), len(before.outdated(floor)))
+	switch {
+	case floor == 0:
+		return exitError, refusal("no Lease or Variable has a token above the revision: name the floor (--floor), from before the restore")
+	case floor > before.revision && floor-before.revision > mostWrites:
+		return exitError, refusal(fmt.Sprintf("the floor is %d revisions away, and the command writes at most %d: repeat the restore with --bump-revision",
+			floor-before.revision, mostWrites))
+	case r.dryRun:
+		return exitOK, nil
+	}
+	if before.revision <= floor {
+		if err := r.raise(ctx, before, floor); err != nil {
+			return exitError, err
+		}
+	}
+	return r.renew(ctx, floor)
+}
+
+// read returns the state of the cluster. A list without a version is consistent, so its revision
+// is the newest one.
+func (r recovering) read(ctx context.Context) (state, error) {
+	var list coordinationv1.LeaseList
+	if err := r.cluster.List(ctx, &list, client.HasLabels{api.ManagedLabel}); err != nil {
+		return state{}, fmt.Errorf("list leases: %w", err)
+	}
+	revision, err := strconv.ParseUint(list.ResourceVersion, 10, 64)
+	if err != nil {
+		return state{}, fmt.Errorf("the API server's revision is no number: %w", err)
+	}
+	now := state{revision: revision}
+	for _, l := range list.Items {
+		now.note(tokenOf(&l))
+		if api.IsSlot(l.Name) && api.RunOf(l.Name) == "" {
+			now.slots = append(now.slots, l)
+		}
+	}
+	variables := &unstructured.UnstructuredList{}
+	variables.SetGroupVersionKind(schema.GroupVersionKind{Group: "metaparticle.io", Version: "v1alpha1", Kind: "VariableList"})
+	if err := r.cluster.List(ctx, variables); err != nil && !apimeta.IsNoMatchError(err) && !apierrors.IsNotFound(err) {
+		return state{}, fmt.Errorf("list Variables: %w", err)
+	}
+	for _, v := range variables.Items {
+		if token, ok, _ := unstructured.NestedInt64(v.Object, "spec", "fence", "token"); ok && token > 0 {
+			now.note(uint64(token))
+		}
+	}
+	return now, nil
+}
+
+// tokenOf returns the token of the hold that the Lease names; zero for none.
+func tokenOf(l *coordinationv1.Lease) uint64 {
+	token, err := strconv.ParseUint(l.Annotations[api.TokenAnnotation], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return token
+}
+
+// outdated returns the Leases whose holder has a token up to the floor, or none yet. A start lock
+// gives its holder no token.
+func (s state) outdated(floor uint64) []coordinationv1.Lease {
+	return slices.DeleteFunc(slices.Clone(s.slots), func(l coordinationv1.Lease) bool {
+		life, _ := api.SplitSlots([]string{l.Name})
+		return len(life) == 0 || !api.IsIdentity(view.HolderOf(&l)) || tokenOf(&l) > floor
+	})
+}
+
+// raise pauses all slots, and writes until the revision is above the floor.
+func (r recovering) raise(ctx context.Context, before state, floor uint64) error {
+	for _, l := range before.slots {
+		if api.PauseOf(l.Annotations) != "" {
+			continue
+		}
+		if err := r.annotate(ctx, l, map[string]any{api.PausedAnnotation: string(api.PauseRecover)}); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(r.std.out, "no slot can be acquired; writing %d times\n", floor-before.revision+1)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var writers sync.WaitGroup
+	errs := make([]error, recoverWriters)
+	for i := range recoverWriters {
+		writers.Go(func() {
+			if errs[i] = r.write(ctx, i, floor); errs[i] != nil {
+				cancel()
+			}
+		})
+	}
+	writers.Wait()
+	return errors.Join(errs...)
+}
+
+// write changes one object until the revision is above the floor, and deletes the object.
+func (r recovering) write(ctx context.Context, number int, floor uint64) error {
+	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: recoverHome, Name: "metaparticle-recover-" + strconv.Itoa(number)}}
+	if err := r.cluster.Create(ctx, l); err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("write into the namespace %s: %w", recoverHome, err)
+	}
+	said := time.Now()
+	for count := 0; ; count++ {
+		patch := fmt.Appendf(nil, `{"spec":{"holderIdentity":"%d.%d"}}`, time.Now().UnixNano(), count)
+		if err := r.cluster.Patch(ctx, l, client.RawPatch(types.MergePatchType, patch)); err != nil {
+			return fmt.Errorf("raise the revision: %w", err)
+		}
+		revision, err := strconv.ParseUint(l.ResourceVersion, 10, 64)
+		if err != nil {
+			return fmt.Errorf("the API server's revision is no number: %w", err)
+		}
+		if number == 0 && time.Since(said) >= progressEvery {
+			said = time.Now()
+			fmt.Fprintf(r.std.out, "revision %d of %d\n", revision, floor)
+		}
+		if revision > floor {
+			return client.IgnoreNotFound(r.cluster.Delete(ctx, l))
+		}
+	}
+}
+
+// renew asks each holder with a token up to the floor to yield, ends the pauses of the command,
+// and waits.
+func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
+	now, err := r.read(ctx)
+	if err != nil {
+		return exitError, err
+	}
+	if now.revision <= floor {
+		return exitError, fmt.Errorf("the revision %d is not above the floor %d", now.revision, floor)
+	}
+	outdated := map[types.UID]bool{}
+	for _, l := range now.outdated(floor) {
+		outdated[l.UID] = true
+	}
+	for _, l := range now.slots {
+		annotations := map[string]any{}
+		if api.PauseOf(l.Annotations) == api.PauseRecover {
+			annotations[api.PausedAnnotation] = nil
+		}
+		if hold := l.Annotations[api.HoldAnnotation]; outdated[l.UID] && hold != "" {
+			annotations[api.YieldAnnotation] = api.Yield{Hold: hold}.String()
+		}
+		if len(annotations) == 0 {
+			continue
+		}
+		if err := r.annotate(ctx, l, annotations); err != nil {
+			return exitError, err
+		}
+	}
+	fmt.Fprintf(r.std.out, "revision %d is above the floor; %d holders are asked to yield\n", now.revision, len(outdated))
+	return r.await(ctx, floor)
+}
+
+// await waits until no holder has a token up to the floor.
+func (r recovering) await(ctx context.Context, floor uint64) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	var left []coordinationv1.Lease
+	for {
+		now, err := r.read(ctx)
+		if err == nil {
+			if left = now.outdated(floor); len(left) == 0 {
+				fmt.Fprintln(r.std.out, "each holder has a token above the floor")
+				return exitOK, nil
+			}
+		} else if ctx.Err() == nil {
+			return exitError, err
+		}
+		select {
+		case <-time.After(betweenWatches):
+		case <-ctx.Done():
+			for _, l := range left {
+				fmt.Fprintf(r.std.err, "%s in %s: %s still holds with token %s: %s\n", l.Name, l.Namespace, api.PodOf(view.HolderOf(&l)),
+					l.Annotations[api.TokenAnnotation], stubborn(&l))
+			}
+			return exitUnreached, nil
+		}
+	}
+}
+
+// stubborn returns what a person does about a holder that has not yielded.
+func stubborn(l *coordinationv1.Lease) string {
+	if api.PauseOf(l.Annotations) != "" {
+		return "the slot is paused, and the holder yields at the end of the pause"
+	}
+	return "delete the pod"
+}
+
+// annotate changes annotations of a Lease. A Lease that is gone needs no change.
+func (r recovering) annotate(ctx context.Context, of coordinationv1.Lease, annotations map[string]any) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
+	if err != nil {
+		return fmt.Errorf("patch lease %s: %w", of.Name, err)
+	}
+	if err := r.cluster.Patch(ctx, &of, client.RawPatch(types.MergePatchType, patch)); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("patch lease %s: %w", of.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,180 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package console
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// closedFor is the time for which a watch may be closed. The API server ends each watch after some minutes, and
+	// client-go opens the next one within a second.
+	closedFor = 5 * time.Second
+	// silentFor is the time for which the watch of Leases may be open without a byte. The API server sends a
+	// bookmark each minute. The watch of Events has no bookmarks, and that of pods may have none on an idle cluster.
+	silentFor = 2 * time.Minute
+	// steady is the time from which an open watch counts as open. So a server that ends each watch at once is seen.
+	steady = 2 * time.Second
+	// bookmarked is the resource whose watch never stays silent, because each node renews a Lease.
+	bookmarked = "leases"
+)
+
+// links knows since when each watch is closed or silent. A watch is open from the header of its answer until the
+// end of its body. Client-go hides many failures: it repeats a refused connection and a 429 without a report.
+type links struct {
+	next http.RoundTripper
+	// changed has a value if a watch opened or closed.
+	changed chan struct{}
+
+	mu sync.Mutex
+	// all are the watches, by resource.
+	all map[string]*link
+}
+
+// link is the watch of one resource.
+type link struct {
+	// bookmarks reports that the open watch never stays silent.
+	bookmarks bool
+	// open counts the open watches, because an old one may end late.
+	open int
+	// closed is the instant at which the last steady watch ended, or at which the first request began.
+	closed time.Time
+	// opened is the instant of the last header, and heard that of the last byte.
+	opened, heard time.Time
+}
+
+func newLinks() *links { return &links{changed: make(chan struct{}, 1), all: map[string]*link{}} }
+
+// wrap puts the links in front of a transport.
+func (l *links) wrap(next http.RoundTripper) http.RoundTripper {
+	l.next = next
+	return l
+}
+
+// RoundTrip implements [http.RoundTripper].
+func (l *links) RoundTrip(r *http.Request) (*http.Response, error) {
+	name := path.Base(r.URL.Path)
+	l.note(name, func(*link, time.Time) {})
+	answer, err := l.next.RoundTrip(r)
+	if err != nil || answer.StatusCode != http.StatusOK || r.URL.Query().Get("watch") == "" {
+		return answer, err
+	}
+	l.note(name, func(one *link, now time.Time) { one.open, one.opened, one.heard = one.open+1, now, now })
+	answer.Body = &linked{ReadCloser: answer.Body, links: l, name: name, end: sync.OnceFunc(func() { l.note(name, l.end) })}
+	return answer, nil
+}
+
+// note changes what is known about a watch. The first request makes a closed one.
+func (l *links) note(name string, change func(one *link, now time.Time)) {
+	l.mu.Lock()
+	now := time.Now()
+	if l.all[name] == nil {
+		l.all[name] = &link{bookmarks: name == bookmarked, closed: now}
+	}
+	change(l.all[name], now)
+	l.mu.Unlock()
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
+// end notes the end of a watch. The end of a silent watch does not shorten the silence.
+func (l *links) end(one *link, now time.Time) {
+	if one.open--; one.open > 0 || now.Sub(one.opened) < steady {
+		return
+	}
+	if one.closed = now; one.bookmarks && now.Sub(one.heard) >= silentFor {
+		one.closed = one.heard
+	}
+}
+
+// hear notes a byte of a watch. Only the end of a silence wakes those who wait.
+func (l *links) hear(name string) {
+	l.mu.Lock()
+	now, one := time.Now(), l.all[name]
+	silent := now.Sub(one.heard) >= silentFor
+	one.heard = now
+	l.mu.Unlock()
+	if silent {
+		l.note(name, func(*link, time.Time) {})
+	}
+}
+
+// trouble says which watches are closed or silent, and since when; empty if none is. The second result is the
+// instant at which the answer can change by itself; zero if there is none.
+func (l *links) trouble(now time.Time) (text string, next time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var since time.Time
+	var names []string
+	for _, name := range slices.Sorted(maps.Keys(l.all)) {
+		one := l.all[name]
+		from, until := one.closed, one.closed.Add(closedFor)
+		shaky := one.open > 0 && now.Before(one.opened.Add(steady))
+		if one.open > 0 && !shaky {
+			if !one.bookmarks {
+				continue
+			}
+			from, until = one.heard, one.heard.Add(silentFor)
+		}
+		if now.Before(until) {
+			next = sooner(next, until)
+		} else {
+			names = append(names, name)
+			since = sooner(since, from)
+		}
+		if shaky {
+			next = sooner(next, one.opened.Add(steady))
+		}
+	}
+	if len(names) == 0 {
+		return "", next
+	}
+	return fmt.Sprintf("Since %s the API server sends no changes of %s. What this page shows may be old.",
+		since.UTC().Format("15:04:05 UTC"), strings.Join(names, ", ")), next
+}
+
+// sooner returns the earlier instant. A zero one does not count.
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// linked is the body of a watch.
+type linked struct {
+	io.ReadCloser
+
+	links *links
+	name  string
+	end   func()
+}
+
+// Read implements [io.Reader].
+func (b *linked) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.links.hear(b.name)
+	}
+	if err != nil {
+		b.end()
+	}
+	return n, err
+}
+
+// Close implements [io.Closer].
+func (b *linked) Close() error {
+	b.end()
+	return b.ReadCloser.Close()
+}

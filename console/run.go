@@ -1,0 +1,138 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/metaparticle-io/metaparticle/console/serve"
+)
+
+const (
+	// maxHeader bounds the header of a request.
+	maxHeader = 16 << 10
+	// headerTimeout bounds the reading of a header.
+	headerTimeout = 5 * time.Second
+	// idleTimeout bounds the life of a connection without a request.
+	idleTimeout = time.Minute
+	// probeTimeout bounds each part of a probe: its header, its body, and the answer.
+	probeTimeout = 5 * time.Second
+	// shutdown bounds the end of the servers. Streams end at once.
+	shutdown = 2 * time.Second
+)
+
+// Options select the addresses of the console.
+type Options struct {
+	// Address is the address of the page, on the loopback.
+	Address string
+	// Health is the address of /healthz and /readyz, which tell nothing about slots.
+	Health string
+	// Docs serves the documentation below /docs/, if present.
+	Docs http.Handler
+	Log  *slog.Logger
+}
+
+// Run serves the console until ctx ends.
+func Run(ctx context.Context, config *rest.Config, o Options) error {
+	page, err := listen(ctx, o.Address)
+	if err != nil {
+		return err
+	}
+	health, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Health)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen for probes: %w", err), page.Close())
+	}
+	server := serve.New()
+	server.Docs = o.Docs
+	w, err := newWatch(config, server.Publish, server.Warn, o.Log)
+	if err != nil {
+		return errors.Join(err, page.Close(), health.Close())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	parts := []func() error{
+		func() error { return w.run(ctx) },
+		func() error { return serveUntil(ctx, page, pageServer(server.Handler())) },
+		func() error { return serveUntil(ctx, &crowd{Listener: health}, probeServer(probes(w.synced))) },
+	}
+	ended := make(chan error, len(parts))
+	for _, part := range parts {
+		go func() { ended <- part() }()
+	}
+	o.Log.Info("serving the console", "address", page.Addr().String())
+	for range parts {
+		err = errors.Join(err, <-ended)
+		cancel() // the first part that ends ends all
+	}
+	return err
+}
+
+// listen listens on a loopback address, and refuses every other one. On another address the page would
+// be open to all pods.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen for the page: %w", err)
+	}
+	if at, ok := listener.Addr().(*net.TCPAddr); !ok || !at.IP.IsLoopback() {
+		return nil, errors.Join(fmt.Errorf("the page must listen on the loopback, not on %s", address), listener.Close())
+	}
+	return listener, nil
+}
+
+// pageServer returns the server of the page. Its streams have no end.
+func pageServer(handler http.Handler) *http.Server {
+	return &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader}
+}
+
+// probeServer returns the server of the probes, which any pod can reach. A connection ends with its answer.
+func probeServer(handler http.Handler) *http.Server {
+	server := &http.Server{
+		Handler: handler, ReadTimeout: probeTimeout, WriteTimeout: probeTimeout, IdleTimeout: probeTimeout, MaxHeaderBytes: maxHeader,
+	}
+	server.SetKeepAlivesEnabled(false)
+	return server
+}
+
+// serveUntil serves until ctx ends.
+func serveUntil(ctx context.Context, listener net.Listener, server *http.Server) error {
+	server.BaseContext = func(net.Listener) context.Context { return ctx }
+	var group sync.WaitGroup
+	defer group.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	group.Go(func() {
+		<-ctx.Done()
+		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdown)
+		defer cancel()
+		if server.Shutdown(bounded) != nil {
+			_ = server.Close()
+		}
+	})
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve: %w", err)
+	}
+	return nil
+}
+
+// probes answers the kubelet.
+func probes(synced func() bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !synced() {
+			http.Error(w, "the caches are not filled yet", http.StatusServiceUnavailable)
+		}
+	})
+	return mux
+}

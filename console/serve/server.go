@@ -1,0 +1,209 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package serve
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/console/view"
+)
+
+const (
+	// maxStreams bounds the streams of all browsers. A console serves a few people, with a few
+	// tabs each.
+	maxStreams = 32
+	// maxQueue bounds the messages that wait for a slow reader. A message is shared by all
+	// streams, so a queue is cheap.
+	maxQueue = 32
+	// maxWaiting bounds the bytes of these messages: two states.
+	maxWaiting = 2 * maxState
+	// alive is the time between two messages of an idle stream. The page doubts the
+	// connection after three of them.
+	alive = 10 * time.Second
+	// maxChunk bounds the bytes of one write to a reader, and writeTimeout bounds its time. So a slow link gets a
+	// large state, too.
+	maxChunk     = 64 << 10
+	writeTimeout = 10 * time.Second
+)
+
+// Server keeps the state of all slots for its streams.
+type Server struct {
+	// Docs serves the documentation below /docs/, if present.
+	Docs http.Handler
+	// Now is the clock of the server, for the ages on the page.
+	Now func() time.Time
+
+	mu sync.Mutex
+	// slots has each slot's JSON, by key. The map is nil before the first publication.
+	slots map[string]json.RawMessage
+	// encoded has the JSON of all slots together; nil until a stream needs the text.
+	encoded []byte
+	// trouble is the sentence about a failing watch; empty if all is well.
+	trouble string
+	// left is the number of slots that are not shown.
+	left   int
+	number uint64
+	// streams has each stream until its handler ends.
+	streams map[*stream]bool
+}
+
+// stream is the connection of one browser.
+type stream struct {
+	queue chan message
+	// waiting are the bytes in the queue.
+	waiting atomic.Int64
+	// drop ends the handler of the stream.
+	drop func()
+}
+
+// message is an event of a stream. Streams share the parts.
+type message [][]byte
+
+func (m message) size() (n int64) {
+	for _, part := range m {
+		n += int64(len(part))
+	}
+	return n
+}
+
+// head begins the first message of a stream. The slots follow.
+type head struct {
+	Now     time.Time `json:"now"`
+	Docs    bool      `json:"docs"`
+	Trouble string    `json:"trouble"`
+}
+
+// change is a later message of a stream.
+type change struct {
+	Now     time.Time         `json:"now"`
+	Trouble string            `json:"trouble"`
+	Slots   []json.RawMessage `json:"slots,omitempty"`
+	Gone    []string          `json:"gone,omitempty"`
+}
+
+// New returns a server without slots. The streams wait for the first publication.
+func New() *Server {
+	return &Server{Now: time.Now, streams: map[*stream]bool{}}
+}
+
+// Publish shows the slots, and nothing else. The argument trouble says why the slots may be old; empty if
+// they are not. Streams get the differences only.
+func (s *Server) Publish(slots []view.Slot, trouble string) error {
+	now, left := rowsOf(slots)
+	trouble = sentences(trouble, left)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.slots == nil
+	before := s.slots
+	c := change{Now: s.Now(), Trouble: trouble}
+	for _, key := range slices.Sorted(maps.Keys(now)) {
+		if !bytes.Equal(before[key], now[key]) {
+			c.Slots = append(c.Slots, now[key])
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(before)) {
+		if now[key] == nil {
+			c.Gone = append(c.Gone, key)
+		}
+	}
+	if !first && len(c.Slots)+len(c.Gone) == 0 && trouble == s.trouble {
+		return nil
+	}
+	s.slots, s.encoded, s.trouble, s.left = now, nil, trouble, left
+	s.number++
+	if first {
+		return s.send(s.whole())
+	}
+	return s.send(s.changed(c))
+}
+
+// changed returns the message of a change. The caller holds the mutex.
+func (s *Server) changed(c change) (message, error) {
+	text, err := json.Marshal(c)
+	if err != nil {
+		return nil, fmt.Errorf("encode change: %w", err)
+	}
+	return message{fmt.Appendf(nil, "id: %d\nevent: change\ndata: %s\n\n", s.number, text)}, nil
+}
+
+// whole returns the message with the state of all slots. Streams that join before the next change share its
+// slots. Encoded JSON contains no line feed, so one line of data is enough. The caller holds the mutex.
+func (s *Server) whole() (message, error) {
+	begin, err := json.Marshal(head{Now: s.Now(), Docs: s.Docs != nil, Trouble: s.trouble})
+	if err != nil {
+		return nil, fmt.Errorf("encode state: %w", err)
+	}
+	if s.encoded == nil {
+		var all [][]byte
+		for _, key := range slices.Sorted(maps.Keys(s.slots)) {
+			all = append(all, s.slots[key])
+		}
+		s.encoded = slices.Concat([]byte(`,"slots":[`), bytes.Join(all, []byte(",")), []byte("]}\n\n"))
+	}
+	return message{fmt.Appendf(nil, "id: %d\nevent: state\ndata: %s", s.number, bytes.TrimSuffix(begin, []byte("}"))), s.encoded}, nil
+}
+
+// send queues a message for each stream, and drops the streams whose queue is full. The caller
+// holds the mutex.
+func (s *Server) send(m message, err error) error {
+	if err != nil {
+		return err
+	}
+	for one := range s.streams {
+		if !one.add(m) {
+			one.drop()
+		}
+	}
+	return nil
+}
+
+// add queues a message, and reports whether the queue had room.
+func (one *stream) add(m message) bool {
+	if one.waiting.Load()+m.size() > maxWaiting {
+		return false
+	}
+	select {
+	case one.queue <- m:
+		one.waiting.Add(m.size())
+		return true
+	default:
+		return false
+	}
+}
+
+// join adds a stream, whose first message is the whole state. Without a free place the result is
+// nil. A stream has its place until [Server.leave]. A stream that was dropped has it, too, because its handler may
+// still write.
+func (s *Server) join(drop func()) (*stream, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.streams) >= maxStreams {
+		return nil, nil
+	}
+	one := &stream{queue: make(chan message, maxQueue), drop: drop}
+	if s.slots != nil {
+		m, err := s.whole()
+		if err != nil {
+			return nil, err
+		}
+		one.add(m)
+	}
+	s.streams[one] = true
+	return one, nil
+}
+
+// leave removes a stream.
+func (s *Server) leave(one *stream) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.streams, one)
+}

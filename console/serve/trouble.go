@@ -1,0 +1,53 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package serve
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// sign is the message of an idle stream.
+type sign struct {
+	Now     time.Time `json:"now"`
+	Trouble string    `json:"trouble"`
+}
+
+// Warn says why the slots may be old; empty if they are not. The slots stay as they are, also if there are none yet.
+func (s *Server) Warn(trouble string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	trouble = sentences(trouble, s.left)
+	if trouble == s.trouble {
+		return nil
+	}
+	s.trouble = trouble
+	if s.slots == nil {
+		return s.send(s.sign())
+	}
+	s.number++
+	return s.send(s.changed(change{Now: s.Now(), Trouble: trouble}))
+}
+
+// alive returns the message of an idle stream.
+func (s *Server) alive() message {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m, err := s.sign()
+	if err != nil {
+		return nil
+	}
+	return m
+}
+
+// sign encodes the message of an idle stream. The message has no id, because no state belongs to it. The caller
+// holds the mutex.
+func (s *Server) sign() (message, error) {
+	text, err := json.Marshal(sign{s.Now(), s.trouble})
+	if err != nil {
+		return nil, fmt.Errorf("encode alive: %w", err)
+	}
+	return message{fmt.Appendf(nil, "event: alive\ndata: %s\n\n", text)}, nil
+}

@@ -1,0 +1,16 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package view computes what people see of slots, from Leases, pods and Events: holders,
+// standbys with their reasons, and handovers with their causes. The command "kubectl
+// metaparticle status" and the console show the same values.
+//
+// The package does no I/O, and reads no clock. Each instant is one that a pod's machine or the
+// API server wrote. So an instant tells people when something happened, but decides nothing.
+//
+// Each text from the cluster is one line of bounded length, because tenants write such texts. An instant that JSON cannot
+// express is absent, and so is an Event with a longer message than agents write.
+//
+// Not guaranteed: Events get lost, and the API server deletes them after an hour by default. A
+// handover without its Events is absent here.
+package view

@@ -1,0 +1,148 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package view
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Handover is one acquisition of a slot, as Events report it.
+type Handover struct {
+	// At is the time of the acquisition.
+	At  time.Time `json:"at"`
+	Pod string    `json:"pod"`
+	// From is the pod whose Event tells of the release before this acquisition. The field
+	// Reason is the reason of the Event at the end of that pod's hold. A field is empty if
+	// its Event is missing.
+	From   string `json:"from,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// Cause is the message of that Event.
+	Cause string `json:"cause,omitempty"`
+	// Seconds is the time between release and acquisition, in whole seconds, because
+	// Events have no fractions.
+	Seconds *float64 `json:"seconds,omitempty"`
+}
+
+// history is what Events tell about one slot.
+type history struct {
+	// handovers are the acquisitions, the latest first.
+	handovers []Handover
+	// released has the last release of each pod, by the pod's uid.
+	released map[types.UID]time.Time
+}
+
+// report is an Event of an agent about slots, with texts for people.
+type report struct {
+	*corev1.Event
+
+	at                 time.Time
+	pod, reason, cause string
+}
+
+// told has the Events about one slot since the last acquisition.
+type told struct{ ending, released *report }
+
+// historiesOf returns the history of each slot that the agents' Events name, with at most the given number of
+// handovers. Events that no agent can have written are ignored.
+func historiesOf(events []*corev1.Event, most int) map[types.NamespacedName]history {
+	events = slices.DeleteFunc(slices.Clone(events), func(e *corev1.Event) bool {
+		return e.InvolvedObject.Kind != "Pod" || len(e.Message) > maxMessage || instant(Last(*e)) == nil
+	})
+	slices.SortStableFunc(events, inOrder)
+	all, since := map[types.NamespacedName]history{}, map[types.NamespacedName]told{}
+	for _, e := range events {
+		r := &report{
+			Event: e, at: Last(*e).UTC(), pod: shortened(e.InvolvedObject.Name, maxIdentity),
+			reason: shortened(e.Reason, maxWord), cause: shortened(e.Message, maxMessage),
+		}
+		for _, name := range slotsIn(e.Message) {
+			slot := types.NamespacedName{Namespace: e.Namespace, Name: name}
+			h, before := all[slot], since[slot]
+			switch {
+			case e.Reason == api.ReasonAcquired:
+				h.handovers = append(h.handovers, handoverOf(r, before.ending, before.released))
+				h.handovers = h.handovers[max(0, len(h.handovers)-most):]
+				before = told{}
+			case e.Reason == api.ReasonReleased:
+				if h.released == nil {
+					h.released = map[types.UID]time.Time{}
+				}
+				before.released, h.released[e.InvolvedObject.UID] = r, r.at
+			case strings.Contains(e.Message, api.Draining):
+				before.ending = r
+			}
+			all[slot], since[slot] = h, before
+		}
+	}
+	for _, h := range all {
+		slices.Reverse(h.handovers)
+	}
+	return all
+}
+
+// Handovers returns the last handovers of each slot that the agents' Events report, the latest
+// first, but not more than the given number.
+func Handovers(events []*corev1.Event, most int) map[types.NamespacedName][]Handover {
+	all := map[types.NamespacedName][]Handover{}
+	for slot, h := range historiesOf(events, most) {
+		all[slot] = h.handovers
+	}
+	return all
+}
+
+// inOrder orders Events by their times. Among the Events of one second, the end of
+// a hold comes first, its release second, and the next acquisition last.
+func inOrder(a, b *corev1.Event) int {
+	if order := Last(*a).Compare(Last(*b)); order != 0 {
+		return order
+	}
+	rank := func(e *corev1.Event) int {
+		switch e.Reason {
+		case api.ReasonAcquired:
+			return 2
+		case api.ReasonReleased:
+			return 1
+		}
+		return 0
+	}
+	return rank(a) - rank(b)
+}
+
+func handoverOf(acquired, ending, released *report) Handover {
+	h := Handover{At: acquired.at, Pod: acquired.pod}
+	if released == nil {
+		return h
+	}
+	seconds := h.At.Sub(released.at).Seconds()
+	h.From, h.Seconds = released.pod, &seconds
+	if ending != nil && ending.InvolvedObject.UID == released.InvolvedObject.UID {
+		h.Reason, h.Cause = ending.reason, ending.cause
+	}
+	return h
+}
+
+// mostNamed bounds the slots of one Event. An annotation lists as many at most.
+const mostNamed = 32
+
+// slotsIn returns the first slots that an Event's message names, each once.
+func slotsIn(message string) (slots []string) {
+	named := map[string]bool{}
+	for word := range strings.FieldsFuncSeq(message, func(r rune) bool { return strings.ContainsRune(" ,:;()", r) }) {
+		if len(slots) == mostNamed {
+			break
+		}
+		if !named[word] && api.IsSlot(word) {
+			named[word] = true
+			slots = append(slots, word)
+		}
+	}
+	return slots
+}

@@ -1,0 +1,130 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package view
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
+)
+
+// Kinds of slots that differ from the others.
+const (
+	// RWLock is the kind of the slots of a read-write lock.
+	RWLock = "rwlock"
+	// StartLock is the kind of start locks.
+	StartLock = "start-lock"
+	// Barrier is the kind of the Leases of barriers.
+	Barrier = "barrier"
+)
+
+// The words about a pod whose program asks for its slots itself.
+const (
+	LocalReason = "LocalAPI"
+	AsksItself  = "the program asks by the local API"
+)
+
+// KindOf returns the kind of a slot, in the words of a person.
+func KindOf(slot string) string {
+	kind, _, _ := strings.Cut(slot, ".")
+	if kind != StartLock {
+		kind, _, _ = strings.Cut(kind, "-")
+	}
+	return kind
+}
+
+// Condition returns the condition that the pod's agent wrote; false if there is
+// none yet.
+func Condition(pod corev1.Pod) (corev1.PodCondition, bool) {
+	for _, c := range pod.Status.Conditions {
+		if c.Type == api.ReadyCondition {
+			return c, true
+		}
+	}
+	return corev1.PodCondition{}, false
+}
+
+// Ready reports whether the pod is Ready.
+func Ready(pod corev1.Pod) bool {
+	return slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodReady && c.Status == corev1.ConditionTrue
+	})
+}
+
+// Gated reports whether the webhook has gated the pod.
+func Gated(pod corev1.Pod) bool {
+	return pod.Labels[api.GatedLabel] == api.Gated && podspec.HasGate(&pod.Spec)
+}
+
+// Claimed returns the slots that a gated pod claims, in their order, without the marks of Variables.
+func Claimed(pod corev1.Pod) []string {
+	written := pod.Annotations[api.SlotsAnnotation]
+	if !Gated(pod) || written == "" {
+		return nil
+	}
+	return slices.DeleteFunc(strings.Split(written, ","), func(mark string) bool { return !api.IsSlot(mark) })
+}
+
+// IdentityOf returns the identity by which a pod holds.
+func IdentityOf(pod corev1.Pod) string { return api.Identity(pod.Name, string(pod.UID)) }
+
+// HolderOf returns the identity in a Lease; empty if nobody holds.
+func HolderOf(l *coordinationv1.Lease) string {
+	if l == nil {
+		return ""
+	}
+	return ptr.Deref(l.Spec.HolderIdentity, "")
+}
+
+// Last returns the last instant of an Event. This function compares several fields,
+// because authors of Events use different ones.
+func Last(event corev1.Event) time.Time {
+	at := event.CreationTimestamp.Time
+	for _, other := range []time.Time{event.LastTimestamp.Time, event.EventTime.Time} {
+		if other.After(at) {
+			at = other
+		}
+	}
+	if event.Series != nil && event.Series.LastObservedTime.After(at) {
+		at = event.Series.LastObservedTime.Time
+	}
+	return at
+}
+
+// started returns the instant since which the pod can wait: the start of its last shim, or of the
+// pod itself.
+func started(pod corev1.Pod) (at time.Time) {
+	if pod.Status.StartTime != nil {
+		at = pod.Status.StartTime.Time
+	}
+	for i, c := range pod.Spec.Containers {
+		if !api.IsShim(c.Command) {
+			continue
+		}
+		for _, s := range pod.Status.ContainerStatuses {
+			if run := s.State.Running; s.Name == pod.Spec.Containers[i].Name && run != nil && run.StartedAt.After(at) {
+				at = run.StartedAt.Time
+			}
+		}
+	}
+	return at
+}
+
+// onceKey returns the key of a pod's once claim from the arguments of its agent; empty
+// without one. The annotation "true" has no key.
+func onceKey(pod corev1.Pod) string {
+	for _, c := range pod.Spec.InitContainers {
+		if c.Name == api.AgentContainer {
+			return api.RecallRunArgs(c.Args).OnceKey
+		}
+	}
+	return ""
+}

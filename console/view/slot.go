@@ -1,0 +1,283 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package view
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
+)
+
+// Slot is one slot, as a person sees it.
+type Slot struct {
+	Namespace string `json:"namespace"`
+	Slot      string `json:"slot"`
+	// Kind is singleton, lock, election, once, semaphore, shards, start-lock, rwlock or barrier.
+	Kind   string    `json:"kind"`
+	Holder *Holder   `json:"holder,omitempty"`
+	Paused api.Pause `json:"paused,omitempty"`
+	// Yield is a person's request that the hold ends. The release of the hold removes the
+	// request.
+	Yield string `json:"yield,omitempty"`
+	// Stamp is the stamp of a shard's Lease: the epoch, the number of shards, and whether the
+	// Lease is closed.
+	Stamp string `json:"stamp,omitempty"`
+	// Successor is the identity that the last release names, until a pod holds.
+	Successor string `json:"successor,omitempty"`
+	// Done are the done keys of a once claim, the oldest first.
+	Done []string `json:"done,omitempty"`
+	// Opened is the number of pods for which a barrier was opened, in its first Lease.
+	Opened int `json:"opened,omitempty"`
+	// Failures has the failures in a row of a once claim's work, by key.
+	Failures map[string]int `json:"failures,omitempty"`
+	Standbys []Standby      `json:"standbys"`
+	// Transitions counts the changes of the holder since the Lease was made.
+	Transitions int32 `json:"transitions"`
+	// Handovers are the last handovers that Events report, the latest first.
+	Handovers []Handover `json:"handovers"`
+	// Missing reports that a pod claims the slot, but that the slot has no Lease of
+	// enroll.
+	Missing bool `json:"missing,omitempty"`
+}
+
+// Holder is the pod that holds a slot.
+type Holder struct {
+	Pod      string `json:"pod"`
+	Identity string `json:"identity"`
+	Workload string `json:"workload,omitempty"`
+	Hold     string `json:"hold,omitempty"`
+	Token    string `json:"token,omitempty"`
+	// Gone reports that no pod has the holder's identity. That is also so if the holder is
+	// no agent, but another program.
+	Gone         bool       `json:"gone,omitempty"`
+	Deleted      bool       `json:"beingDeleted,omitempty"`
+	Since        *time.Time `json:"since,omitempty"`
+	Renewed      *time.Time `json:"renewed,omitempty"`
+	ServingSince *time.Time `json:"servingSince,omitempty"`
+	// SilentSince is the last change that the caller saw of a Lease without renewals.
+	SilentSince *time.Time `json:"silentSince,omitempty"`
+	// Expired reports that the caller saw no change of the Lease for three of its durations.
+	Expired bool `json:"expired,omitempty"`
+}
+
+// Standby is a gated pod that claims a slot, and does not hold it.
+type Standby struct {
+	Pod     string `json:"pod"`
+	Ready   bool   `json:"ready"`
+	Reason  string `json:"reason"`
+	Message string `json:"message"`
+	// Program reports that the program of the pod asks for its slots by the local API. The
+	// cluster does not show whether it asks at present.
+	Program bool `json:"program,omitempty"`
+	// WaitsSince is the last start of the pod's shim, or its last release, which Events tell. The
+	// field is absent for a program's pod.
+	WaitsSince *time.Time `json:"waitsSince,omitempty"`
+
+	// Identity is the identity by which the pod would hold.
+	Identity string `json:"-"`
+
+	uid types.UID
+}
+
+// State has the objects from which the slots are computed. Pods of other claims, and Leases of
+// other programs, do no harm.
+type State struct {
+	Leases []*coordinationv1.Lease
+	Pods   []*corev1.Pod
+	Events []*corev1.Event
+	// Seen has the instant at which the caller saw each Lease change, by uid, on the caller's own clock, which Now
+	// read last. Without Seen no holder counts as silent.
+	Seen map[types.UID]time.Time
+	Now  time.Time
+}
+
+// mostClaimed bounds the slots of one pod that people see.
+const mostClaimed = 2048
+
+// Slots returns all slots, or only those of the given names, sorted by namespace and
+// name. Each slot has its last handovers, but not more than the given number.
+func (o State) Slots(only []string, most int) []Slot {
+	slots := map[types.NamespacedName]*Slot{}
+	at := func(namespace, name string) *Slot {
+		key := types.NamespacedName{Namespace: namespace, Name: name}
+		if slots[key] == nil {
+			slots[key] = &Slot{
+				Namespace: namespace, Slot: name, Kind: KindOf(name), Missing: true,
+				Standbys: []Standby{}, Handovers: []Handover{},
+			}
+		}
+		return slots[key]
+	}
+	for _, l := range o.Leases {
+		if l.Labels[api.ManagedLabel] != "" && api.IsSlot(l.Name) {
+			s := at(l.Namespace, l.Name)
+			s.fill(l)
+			if seen, ok := o.Seen[l.UID]; ok && s.Holder != nil && s.Kind != Barrier && !Silent(l, seen).After(o.Now) {
+				s.Holder.SilentSince = instant(seen)
+				s.Holder.Expired = !Expired(l, seen).After(o.Now)
+			}
+		}
+	}
+	for _, pod := range o.Pods {
+		claimed := Claimed(*pod)
+		for _, slot := range claimed[:min(len(claimed), mostClaimed)] {
+			at(pod.Namespace, slot).join(*pod)
+		}
+	}
+	histories := historiesOf(o.Events, most)
+	holders := map[string]bool{}
+	for _, s := range slots {
+		if s.Holder != nil {
+			holders[s.Group()+s.Holder.Identity] = true
+		}
+	}
+	var all []Slot
+	for key, s := range slots {
+		if only != nil && !slices.Contains(only, key.Name) {
+			continue
+		}
+		s.Standbys = slices.DeleteFunc(s.Standbys, func(p Standby) bool { return holders[s.Group()+p.Identity] })
+		slices.SortFunc(s.Standbys, func(a, b Standby) int { return strings.Compare(a.Pod, b.Pod) })
+		s.remember(histories[key])
+		all = append(all, *s)
+	}
+	slices.SortFunc(all, func(a, b Slot) int {
+		return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Slot, b.Slot))
+	})
+	return all
+}
+
+// Group returns the same key for all slots of a semaphore, or all shards of a workload. A pod
+// needs only one of them. Every other slot has a key of its own.
+func (s Slot) Group() string {
+	name := s.Slot
+	if i := strings.LastIndexByte(name, '.'); (s.Kind == "semaphore" || s.Kind == "shards" || s.Kind == RWLock) && i > 0 {
+		name = name[:i]
+	}
+	return s.Namespace + "/" + name + " "
+}
+
+// fill stores the facts of the Lease. The holder counts as gone until the method join
+// finds its pod. A pod at a barrier is not looked for: its Lease expires if the pod is gone.
+func (s *Slot) fill(l *coordinationv1.Lease) {
+	note := func(key string, most int) string { return shortened(l.Annotations[key], most) }
+	s.Done = api.Done(note(api.DoneAnnotation, maxDone)).Keys()
+	failures := api.Failures(note(api.FailuresAnnotation, maxFailures))
+	for _, key := range failures.Keys() {
+		if s.Failures == nil {
+			s.Failures = map[string]int{}
+		}
+		s.Failures[key] = failures.Count(key)
+	}
+	s.Missing, s.Paused = false, api.Pause(shortened(string(api.PauseOf(l.Annotations)), maxWord))
+	s.Yield, s.Stamp = note(api.YieldAnnotation, maxIdentity), note(api.StampAnnotation, maxWord)
+	s.Successor, s.Opened = note(api.SuccessorAnnotation, maxIdentity), api.Opened(l.Annotations[api.OpenedAnnotation])
+	s.Transitions = ptr.Deref(l.Spec.LeaseTransitions, 0)
+	identity := shortened(HolderOf(l), maxIdentity)
+	if identity == "" {
+		return
+	}
+	s.Holder = &Holder{
+		Pod: api.PodOf(identity), Identity: identity, Workload: note(api.WorkloadAnnotation, maxIdentity),
+		Hold: note(api.HoldAnnotation, maxWord), Token: note(api.TokenAnnotation, maxWord), Gone: s.Kind != Barrier,
+	}
+	if l.Spec.AcquireTime != nil {
+		s.Holder.Since = instant(l.Spec.AcquireTime.Time)
+	}
+	if l.Spec.RenewTime != nil {
+		s.Holder.Renewed = instant(l.Spec.RenewTime.Time)
+	}
+	if serving, err := time.Parse(time.RFC3339, l.Annotations[api.ServingAnnotation]); err == nil {
+		s.Holder.ServingSince = instant(serving)
+	}
+}
+
+// join adds a pod that claims the slot: the holder, or a standby.
+func (s *Slot) join(pod corev1.Pod) {
+	if s.Holder != nil && s.Holder.Identity == IdentityOf(pod) {
+		s.Holder.Gone, s.Holder.Deleted = false, pod.DeletionTimestamp != nil
+		return
+	}
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+		return
+	}
+	if s.finished(pod) {
+		return
+	}
+	standby := Standby{Pod: pod.Name, Identity: IdentityOf(pod), Reason: "Unknown", Message: "its agent has said nothing yet"}
+	switch said, ok := Condition(pod); {
+	case podspec.ServesLocal(&pod.Spec):
+		standby.Program, standby.Ready = true, Ready(pod)
+		standby.Reason, standby.Message = LocalReason, AsksItself
+	case ok:
+		standby.Ready, standby.Reason, standby.Message = said.Status == corev1.ConditionTrue, shortened(said.Reason, maxWord), shortened(said.Message, maxMessage)
+	}
+	if pod.DeletionTimestamp != nil {
+		standby.Message += "; it is being deleted"
+	}
+	if since := started(pod); !standby.Program && !since.IsZero() {
+		standby.WaitsSince = instant(since)
+	}
+	standby.uid = pod.UID
+	s.Standbys = append(s.Standbys, standby)
+}
+
+// Silent returns the instant from which the holder of a Lease counts as silent, after the given change. A holder renews six
+// times in a lease duration, so two or three renewals are missing then.
+func Silent(l *coordinationv1.Lease, seen time.Time) time.Time {
+	return seen.Add(time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second / 2)
+}
+
+// Expired returns the instant from which a hold counts as expired, after the given change. That is late enough for a
+// console whose own watch was interrupted.
+func Expired(l *coordinationv1.Lease, seen time.Time) time.Time {
+	return seen.Add(3 * time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second)
+}
+
+// remember adds the facts that only Events tell.
+func (s *Slot) remember(h history) {
+	s.Handovers = append(s.Handovers, h.handovers...)
+	for i, p := range s.Standbys {
+		if at, ok := h.released[p.uid]; ok && p.WaitsSince != nil && at.After(*p.WaitsSince) {
+			s.Standbys[i].WaitsSince = &at
+		}
+	}
+}
+
+// finished reports whether a pod waits no longer for the slot of a once claim or a start lock. A start lock
+// is behind a pod whose condition is True, because its application has started. A pod with a once claim is
+// finished if its key is done. The pod is also finished if its init containers have ended, and no main container
+// waits.
+func (s *Slot) finished(pod corev1.Pod) bool {
+	if said, ok := Condition(pod); s.Kind == StartLock {
+		return ok && said.Status == corev1.ConditionTrue
+	}
+	key := onceKey(pod)
+	if key == "" {
+		return false
+	}
+	waits := slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
+	begun := slices.ContainsFunc(pod.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == corev1.PodInitialized && c.Status == corev1.ConditionTrue
+	})
+	return slices.Contains(s.Done, key) || begun && !waits
+}
+
+// Healthy reports whether the slot has a holder that serves and renews, is paused, or has neither a
+// holder nor a standby. The holder of a once claim need not serve, nor does a pod at a barrier. A pod that asks by the
+// local API is no standby here, because its program may want no slot.
+func (s Slot) Healthy() bool {
+	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == Barrier || s.Kind == RWLock) && !s.Holder.Gone && !s.Holder.Expired
+	wanted := slices.ContainsFunc(s.Standbys, func(p Standby) bool { return !p.Program })
+	return serves || s.Paused != "" || s.Holder == nil && !wanted
+}

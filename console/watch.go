@@ -1,0 +1,281 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package console
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/selection"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/console/view"
+)
+
+const (
+	// settles is the time for which changes are collected, because a handover consists of
+	// several changes within milliseconds.
+	settles = 200 * time.Millisecond
+	// mostHandovers bounds the handovers that the page gets of each slot.
+	mostHandovers = 20
+	// unpublished is the trouble with a failed publication.
+	unpublished = "The console could not publish the last changes: its log has the error. What this page shows is old."
+)
+
+// watch keeps the objects of all slots, and publishes the slots after each change.
+type watch struct {
+	cache   cache.Cache
+	publish func(slots []view.Slot, trouble string) error
+	// warn says why the slots may be old, without slots.
+	warn func(trouble string) error
+	log  *slog.Logger
+	// links know which watch is closed or silent.
+	links *links
+	// changed has a value if an object changed since the last publication.
+	changed chan struct{}
+	full    atomic.Bool
+
+	mu sync.Mutex
+	// seen has the instant of the last change of each Lease, renewals included.
+	seen map[types.UID]time.Time
+	// silence ends the wait for the next Lease without renewals.
+	silence *time.Timer
+}
+
+// newWatch returns a watch that publishes slots with the trouble of its watches, or warns of the trouble alone.
+func newWatch(config *rest.Config, publish func([]view.Slot, string) error, warn func(string) error, log *slog.Logger) (*watch, error) {
+	w := &watch{publish: publish, warn: warn, log: log, links: newLinks(), changed: make(chan struct{}, 1), seen: map[types.UID]time.Time{}}
+	config = rest.CopyConfig(config)
+	config.Wrap(w.links.wrap)
+	byUs, err := labels.NewRequirement(api.ManagedLabel, selection.Exists, nil)
+	if err != nil {
+		return nil, fmt.Errorf("select leases: %w", err)
+	}
+	w.cache, err = cache.New(config, cache.Options{
+		Scheme: clientgoscheme.Scheme,
+		Mapper: mapper(),
+		ByObject: map[client.Object]cache.ByObject{
+			&coordinationv1.Lease{}: {Label: labels.NewSelector().Add(*byUs)},
+			&corev1.Pod{}:           {Label: labels.SelectorFromSet(labels.Set{api.GatedLabel: api.Gated})},
+			&corev1.Event{}: {Field: fields.AndSelectors(
+				fields.OneTermEqualSelector("involvedObject.kind", "Pod"), fields.OneTermEqualSelector("source", api.AgentReporter))},
+		},
+		DefaultTransform: strip,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make caches: %w", err)
+	}
+	return w, nil
+}
+
+// mapper returns the resources of the watched kinds. So the console asks for no discovery.
+func mapper() meta.RESTMapper {
+	m := meta.NewDefaultRESTMapper(nil)
+	for _, kind := range []schema.GroupVersionKind{
+		coordinationv1.SchemeGroupVersion.WithKind("Lease"), corev1.SchemeGroupVersion.WithKind("Pod"), corev1.SchemeGroupVersion.WithKind("Event"),
+	} {
+		m.Add(kind, meta.RESTScopeNamespace)
+	}
+	return m
+}
+
+// synced reports whether the caches have been filled once.
+func (w *watch) synced() bool { return w.full.Load() }
+
+// touch notes that something changed.
+func (w *watch) touch() {
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+// run watches until ctx ends.
+func (w *watch) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var heeding sync.WaitGroup
+	defer heeding.Wait()
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- w.cache.Start(ctx) }()
+	heeding.Go(func() { w.heed(ctx) })
+	for _, object := range []client.Object{&coordinationv1.Lease{}, &corev1.Pod{}, &corev1.Event{}} {
+		informer, err := w.cache.GetInformer(ctx, object, cache.BlockUntilSynced(false))
+		if err != nil {
+			return fmt.Errorf("watch %T: %w", object, err)
+		}
+		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
+			AddFunc:    func(added any) { w.note(nil, added); w.touch() },
+			DeleteFunc: func(gone any) { w.note(gone, nil); w.touch() },
+			UpdateFunc: func(before, after any) {
+				if w.note(before, after) || !onlyRenewed(before, after) {
+					w.touch()
+				}
+			},
+		}); err != nil {
+			return fmt.Errorf("watch %T: %w", object, err)
+		}
+	}
+	if w.cache.WaitForCacheSync(ctx) {
+		w.full.Store(true)
+		w.touch()
+		w.follow(ctx)
+	}
+	return <-ended
+}
+
+// note notes when a Lease changed, and reports whether its holder was silent before. A watch that begins anew
+// repeats versions, which are no changes.
+func (w *watch) note(before, after any) (silent bool) {
+	was, _ := before.(*coordinationv1.Lease)
+	is, _ := after.(*coordinationv1.Lease)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case is == nil && was != nil:
+		delete(w.seen, was.UID)
+	case is != nil && (was == nil || was.ResourceVersion != is.ResourceVersion):
+		now := time.Now()
+		silent = was != nil && !view.Silent(was, w.seen[is.UID]).After(now)
+		w.seen[is.UID] = now
+	}
+	return silent
+}
+
+// follow publishes the slots after each change until ctx ends.
+func (w *watch) follow(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.changed:
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(settles):
+		}
+		if err := w.show(ctx); err != nil {
+			w.log.Error("show slots", "error", err)
+			w.say(unpublished)
+		}
+	}
+}
+
+// show publishes the slots of the caches.
+func (w *watch) show(ctx context.Context) error {
+	var leases coordinationv1.LeaseList
+	var pods corev1.PodList
+	var events corev1.EventList
+	for _, list := range []client.ObjectList{&leases, &pods, &events} {
+		if err := w.cache.List(ctx, list, client.UnsafeDisableDeepCopy); err != nil {
+			return fmt.Errorf("read %T: %w", list, err)
+		}
+	}
+	state := view.State{Leases: pointers(leases.Items), Pods: pointers(pods.Items), Events: pointers(events.Items)}
+	trouble, _ := w.links.trouble(time.Now())
+	if trouble == "" {
+		state.Now = time.Now()
+		state.Seen = w.notices(state.Leases, state.Now)
+	}
+	return w.publish(state.Slots(nil, mostHandovers), trouble)
+}
+
+// notices returns when each Lease changed last. The method also wakes the watch when the next holder
+// becomes silent, or its hold expires.
+func (w *watch) notices(leases []*coordinationv1.Lease, now time.Time) map[types.UID]time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var next time.Time
+	for _, l := range leases {
+		seen, ok := w.seen[l.UID]
+		if !ok || view.HolderOf(l) == "" {
+			continue
+		}
+		for _, at := range []time.Time{view.Silent(l, seen), view.Expired(l, seen)} {
+			if at.After(now) && (next.IsZero() || at.Before(next)) {
+				next = at
+			}
+		}
+	}
+	if w.silence != nil {
+		w.silence.Stop()
+		w.silence = nil
+	}
+	if !next.IsZero() {
+		w.silence = time.AfterFunc(next.Sub(now), w.touch)
+	}
+	return maps.Clone(w.seen)
+}
+
+// heed publishes each trouble with the watches, and its end, until ctx ends.
+func (w *watch) heed(ctx context.Context) {
+	told := ""
+	for {
+		text, next := w.links.trouble(time.Now())
+		if text != told {
+			told = text
+			w.say(text)
+			w.touch() // the next publication judges whether holders are silent
+		}
+		var due <-chan time.Time
+		if !next.IsZero() {
+			due = time.After(time.Until(next))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.links.changed:
+		case <-due:
+		}
+	}
+}
+
+// say warns of a trouble.
+func (w *watch) say(trouble string) {
+	if err := w.warn(trouble); err != nil {
+		w.log.Error("warn of old slots", "error", err)
+	}
+}
+
+// onlyRenewed reports whether a Lease changed only by a renewal. Renewals are the most frequent
+// changes of a cluster, and no person sees them.
+func onlyRenewed(before, after any) bool {
+	a, ok := before.(*coordinationv1.Lease)
+	b, same := after.(*coordinationv1.Lease)
+	if !ok || !same {
+		return false
+	}
+	a, b = a.DeepCopy(), b.DeepCopy()
+	a.ResourceVersion, b.ResourceVersion = "", ""
+	a.Spec.RenewTime, b.Spec.RenewTime = nil, nil
+	return equality.Semantic.DeepEqual(a, b)
+}
+
+// pointers returns the addresses of the items.
+func pointers[T any](items []T) []*T {
+	all := make([]*T, len(items))
+	for i := range items {
+		all[i] = &items[i]
+	}
+	return all
+}

@@ -1,0 +1,66 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package pages
+
+import (
+	"path"
+	"slices"
+)
+
+// group is a group of pages in the navigation.
+type group struct {
+	title string
+	// sources are the documents in their order. Other documents of the folder follow, by name.
+	sources []string
+	folder  string
+}
+
+// order is the navigation. A document that no group names belongs to the group of its folder.
+var order = []group{
+	{title: "Start", sources: []string{"README.md", "docs/install.md"}},
+	{title: "Tutorials", folder: "docs/tutorials", sources: []string{
+		"docs/tutorials/worker-runs-once.md", "docs/tutorials/nightly-job.md", "docs/tutorials/election-library.md",
+		"docs/tutorials/client-go-leases.md", "docs/tutorials/await-election.md",
+	}},
+	{title: "Guides", sources: []string{
+		"docs/library.md", "examples/README.md", "docs/rollouts.md", "docs/api.md", "docs/alerts.md", "docs/disaster.md", "docs/security.md",
+	}},
+	{title: "Reference", folder: "docs", sources: []string{
+		"docs/annotations.md", "docs/guarantees.md", "docs/compatibility.md", "docs/reasons.md", "docs/metrics.md",
+		"docs/benchmarks.md", "docs/architecture.md",
+	}},
+	{title: "Project", folder: ".", sources: []string{"CONTRIBUTING.md", "CHANGELOG.md"}},
+	{title: "Decisions", folder: "docs/decisions"},
+}
+
+// arrange returns the pages of each group in their order. A named document that does not exist
+// is left out.
+func arrange(all []*page) [][]*page {
+	arranged := make([][]*page, len(order))
+	placed := map[*page]bool{}
+	for i, g := range order {
+		for _, source := range g.sources {
+			if j := slices.IndexFunc(all, func(p *page) bool { return p.source == source }); j >= 0 {
+				arranged[i] = append(arranged[i], all[j])
+				placed[all[j]] = true
+			}
+		}
+	}
+	for _, p := range all {
+		if !placed[p] {
+			i := folderOf(p.source)
+			arranged[i] = append(arranged[i], p)
+		}
+	}
+	return arranged
+}
+
+// folderOf returns the number of the group whose folder is the nearest one above the document.
+func folderOf(source string) int {
+	for dir := path.Dir(source); ; dir = path.Dir(dir) {
+		if i := slices.IndexFunc(order, func(g group) bool { return g.folder == dir }); i >= 0 {
+			return i
+		}
+	}
+}

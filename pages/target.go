@@ -1,0 +1,25 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package pages
+
+import (
+	"path"
+	"strings"
+)
+
+// target returns the path of the page that a document becomes. README.md becomes index.html, and
+// the folder docs vanishes. An image keeps its name.
+func target(source string) string {
+	dir, file := path.Split(strings.TrimPrefix(source, "docs/"))
+	switch {
+	case source == "README.md":
+		return "index.html"
+	case file == "README.md":
+		return strings.TrimSuffix(dir, "/") + ".html"
+	}
+	if name, document := strings.CutSuffix(file, ".md"); document {
+		return dir + strings.ToLower(name) + ".html"
+	}
+	return dir + file
+}

@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package console
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/metaparticle-io/metaparticle/console/serve"
+	"github.com/metaparticle-io/metaparticle/test/browser/tab"
+)
+
+func TestPageShowsAHandoverAsItHappens(t *testing.T) {
+	p := open(t, afternoon(), 1280, tab.Light)
+	row := fmt.Sprintf(`[...document.querySelectorAll("#rows tr")].find((r) => r.innerText.includes(%q))`, biller)
+	assert.Contains(t, tab.Value[string](p.Tab, row+".innerText"), "biller-7d9f-x2x4q\nfor 5h, token 4711")
+	p.Script(row + ".querySelector('button').focus()")
+	p.Press(kb.Enter)
+	p.Await(`document.querySelector(".detail") !== null`)
+	assert.Contains(t, p.Text(".detail"), "biller-7d9f-k8w2n for 3h (Ready)\nStandingBy: biller-7d9f-x2x4q holds "+biller)
+
+	p.handsOver()
+	p.publish()
+	p.Await(row + `.innerText.includes("biller-7d9f-k8w2n")`)
+	assert.Contains(t, tab.Value[string](p.Tab, row+".innerText"), "for 0s")
+	assert.Contains(t, p.Text("#handovers li:first-child"), "biller-7d9f-k8w2n from biller-7d9f-x2x4q")
+	assert.Contains(t, p.Text("#handovers li:first-child"), "PodDeleted: draining to hand over "+biller+": this pod is being deleted")
+	assert.Contains(t, p.Text("#handovers li:first-child"), "1s ago, 1s after the release")
+	assert.Equal(t, biller+" is now held by biller-7d9f-k8w2n, from biller-7d9f-x2x4q. PodDeleted.", tab.Value[string](p.Tab, `document.getElementById("said").textContent`))
+	assert.Equal(t, biller, tab.Value[string](p.Tab, "document.activeElement.textContent"), "the focus stays")
+}
+
+func TestPageTellsWhatNeedsAttention(t *testing.T) {
+	p := open(t, afternoon(), 1280, tab.Light)
+	assert.Contains(t, p.Text("#attention-list"), "nobody holds singleton.statefulset.ledger, and 1 pod waits")
+	assert.NotContains(t, p.Text("#attention-list"), "lock.report")
+	assert.Equal(t, "(1) Slots – Metaparticle", tab.Value[string](p.Tab, "document.title"))
+	assert.Regexp(t, `(?s)^lock.report\n37m\nreport-daily-2mm4c and 1 other pod, behind report-weekly-qq9zt\n.*ledger\n4m\n.*semaphore.licence\n90s\n`, p.Text("#waits"))
+	assert.NotContains(t, p.Text("#waits"), biller, "standbys of a singleton wait by design")
+	p.Script(`document.querySelector("#attention-list button").click()`)
+	p.Await(`document.querySelector(".detail") !== null`)
+	assert.Contains(t, p.Text(".detail"), "ChildOfEarlierHold: a child of an earlier hold may still run")
+
+	p.state.Now, p.state.Seen = noon, map[types.UID]time.Time{"shoplock.report": noon.Add(-20 * time.Second)}
+	p.publish()
+	p.Await(`document.title.startsWith("(2)")`)
+	assert.Contains(t, p.Text("#attention-list"), "the holder report-weekly-qq9zt of lock.report does not renew: the slot is free once its lease expires")
+	assert.Contains(t, p.Text("#rows .bad"), "no renewal for 20s")
+
+	p.trouble = "A watch of the API server failed."
+	p.publish()
+	p.Await(`!document.getElementById("trouble").hidden`)
+	assert.Equal(t, p.trouble, p.Text("#trouble"))
+	assert.Equal(t, "what is shown may be old", p.Text("#connection"))
+	p.trouble = ""
+	p.publish()
+	p.Await(`document.getElementById("connection").textContent === "live"`)
+}
+
+// TestPageWaitsForTheFirstState looks at the page before the console has read any slot.
+func TestPageWaitsForTheFirstState(t *testing.T) {
+	console := serve.New()
+	server := httptest.NewServer(console.Handler())
+	t.Cleanup(server.Close)
+	t.Cleanup(server.CloseClientConnections)
+	p := tab.Open(t, server.URL, 1280, tab.Light)
+	waits := `document.getElementById("connection").textContent === "waiting for the API server"`
+	require.NoError(t, console.Warn("The watch of leases is closed."))
+	p.Await(waits)
+	assert.Equal(t, "The watch of leases is closed.", p.Text("#trouble"))
+	require.NoError(t, console.Warn(""))
+	p.Await(`document.getElementById("trouble").hidden && document.getElementById("connection").dataset.state === "wait" && ` + waits)
+	require.NoError(t, console.Publish(afternoon().slots(), ""))
+	p.Await(`document.getElementById("connection").textContent === "live"`)
+}
+
+func TestPageLinksTheDocumentation(t *testing.T) {
+	p := open(t, afternoon(), 1280, tab.Light)
+	p.Await(`!document.getElementById("docs").hidden`)
+	p.Do(chromedp.Navigate(tab.Value[string](p.Tab, `document.getElementById("docs").href`)))
+	assert.NotEmpty(t, p.Text("main h1"))
+	p.Do(chromedp.Navigate(tab.Value[string](p.Tab, `document.querySelector('a[href$="guarantees.html"]').href`)))
+	assert.Contains(t, p.Text("main h1"), "uarantee")
+}
+
+func TestPageFiltersByNamespaceAndWords(t *testing.T) {
+	p := open(t, afternoon(), 1280, tab.Light)
+	rows := `[...document.querySelectorAll("#rows .name")].map((e) => e.textContent).join(" ")`
+	all := "singleton.statefulset.ledger semaphore.licence lock.report " + biller
+	assert.Equal(t, all, tab.Value[string](p.Tab, rows))
+	p.Script(`document.getElementById("search").focus()`)
+	p.Press("shop weekly")
+	p.Await(rows + ` === "lock.report"`)
+	assert.Equal(t, "1 of 6 slots", p.Text("#count"))
+	p.Press("x")
+	p.Await(`!document.getElementById("empty").hidden`)
+	p.Script(`const s = document.getElementById("search"); s.value = ""; s.dispatchEvent(new Event("input"))`)
+	p.Script(`document.getElementById("namespace").focus()`)
+	p.Press("r")
+	p.Await(rows + ` === "semaphore.licence"`)
+}
+
+func TestPageShowsForeignTextAsText(t *testing.T) {
+	p := open(t, afternoon(), 1280, tab.Light)
+	p.Script(openAll)
+	p.Await(`document.querySelectorAll(".detail").length === 4`)
+	assert.Contains(t, p.Text(".detail"), "<img src=x onerror=alert(1)>")
+	assert.Equal(t, 1, tab.Value[int](p.Tab, `document.images.length`), "the page's own icon")
+}
+
+func TestPageRecoversFromALostConnection(t *testing.T) {
+	p := open(t, afternoon(), 1280, tab.Light)
+	p.Script(`window.states = []; new MutationObserver(() => states.push(document.getElementById("connection").dataset.state))
+		.observe(document.getElementById("connection"), {attributes: true})`)
+	p.ExpectCuts()
+	p.server.CloseClientConnections()
+	p.handsOver()
+	p.publish()
+	p.Await(`states.includes("lost") && states.at(-1) === "live"`)
+	assert.Contains(t, p.Text("#rows"), "biller-7d9f-k8w2n")
+}
+
+// openAll shows the details of all slots.
+const openAll = `[...document.querySelectorAll("#rows button")].forEach((b) => b.click())`
+
+func TestPageBreaksNoRuleOfAccessibility(t *testing.T) {
+	for name, s := range map[string]*story{"slots": afternoon(), "no slots": new(story)} {
+		for _, prefers := range []tab.Scheme{tab.Light, tab.Dark} {
+			for _, width := range []int64{1280, 320} {
+				t.Run(fmt.Sprint(name, " ", prefers, " ", width), func(t *testing.T) {
+					p := open(t, s, width, prefers)
+					assert.Empty(t, p.Violations())
+					p.Script(openAll)
+					assert.Empty(t, p.Violations(), "with all details")
+					assert.LessOrEqual(t, tab.Value[int64](p.Tab, "document.scrollingElement.scrollWidth"), width, "nothing is cut off")
+				})
+			}
+		}
+	}
+}
+
+func TestKeyboardReachesEachControl(t *testing.T) {
+	p := open(t, afternoon(), 1280, tab.Light)
+	const controls = `[...document.querySelectorAll("a[href], button, input, select")].filter((e) => e.checkVisibility()).map((e) => e.textContent || e.id)`
+	all := tab.Value[[]string](p.Tab, controls)
+	require.Greater(t, len(all), 9)
+	var reached []string
+	for range all {
+		p.Press(kb.Tab)
+		reached = append(reached, tab.Value[string](p.Tab, `document.activeElement.textContent || document.activeElement.id`))
+		assert.NotEqual(t, "none", tab.Value[string](p.Tab, `getComputedStyle(document.activeElement).outlineStyle`), "the focus is visible")
+	}
+	assert.Equal(t, all, reached)
+
+	p.Script(`document.activeElement.blur()`)
+	p.Press("/")
+	assert.Equal(t, "search", tab.Value[string](p.Tab, "document.activeElement.id"))
+	p.Script(`document.querySelector("#rows button").focus()`)
+	p.Press(kb.Enter)
+	p.Await(`document.querySelector("#slots-title") !== null && document.querySelector(".detail") !== null`)
+	p.Script(`document.querySelector(".skip").focus()`)
+	p.Press(kb.Enter)
+	p.Await(`document.activeElement.id === "slots"`)
+}
+
+// TestPictureShowsTheConsole writes a picture of the page, if the environment names a file.
+func TestPictureShowsTheConsole(t *testing.T) {
+	file := os.Getenv("PICTURE")
+	if file == "" {
+		t.Skip("no file is named")
+	}
+	s := afternoon()
+	s.handsOver()
+	p := open(t, s, 1280, tab.Light)
+	require.NoError(t, os.WriteFile(file, p.Picture(), 0o600))
+}

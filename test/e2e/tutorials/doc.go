@@ -1,0 +1,6 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tutorials follows each page of docs/tutorials, command by command, on a real cluster. The
+// outputs must be those of the page. Package tutorial explains how a page is read.
+package tutorials
