@@ -30,7 +30,7 @@ type Program struct {
 	name    string
 	module  string   // the module whose version is in the name of the build; "" for a program of this repository
 	version string   // the version that the module must have; "" for any version
-	modfile string   // the file in the place of go.mod; "" for go.mod
+	dir     string   // the directory of the sources; "" for the one in programs with the name
 	target  string   // "." for the main package of the program's module, "tool" for the tool lines of its go.mod
 	flags   []string // of go build
 	ldflags string
@@ -42,9 +42,9 @@ type Program struct {
 // that a mistake in a short one shows early. All modules but cert-manager's require the
 // same versions of shared packages, so that each package is compiled once.
 func Programs(l *state.Lab) []Program {
-	modfile := ""
+	older := ""
 	if l.Kubernetes != state.KubernetesVersion {
-		modfile = filepath.Join(l.Versions, l.Kubernetes+".mod")
+		older = filepath.Join(l.Versions, l.Kubernetes)
 	}
 	major, minor, _ := strings.Cut(strings.TrimPrefix(l.Kubernetes, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
@@ -67,7 +67,7 @@ func Programs(l *state.Lab) []Program {
 		{name: "cainjector", module: "github.com/cert-manager/cert-manager", target: "."},
 		{name: "coredns", module: "github.com/coredns/coredns", version: state.CoreDNSVersion, target: "."},
 		{
-			name: "kubernetes", module: "k8s.io/kubernetes", version: l.Kubernetes, modfile: modfile, target: ".",
+			name: "kubernetes", module: "k8s.io/kubernetes", version: l.Kubernetes, dir: older, target: ".",
 			ldflags: versions.String(),
 		},
 	}
@@ -106,11 +106,11 @@ func download(ctx context.Context, l *state.Lab, cache string, list []Program) (
 	var over sync.WaitGroup
 	over.Go(func() {
 		for _, p := range list {
-			source := filepath.Join(l.Sources, p.name)
+			source := p.source(l)
 			if key, err := p.key(source); err != nil || exists(filepath.Join(cache, key)) {
 				continue
 			}
-			_ = goCommand(ctx, source, append(append([]string{"list", "-deps", "-f="}, p.allFlags()...), p.target)...).Run()
+			_ = goCommand(ctx, source, append(append([]string{"list", "-deps", "-f="}, p.flags...), p.target)...).Run()
 		}
 	})
 	return func() { cancel(); over.Wait() }
@@ -129,7 +129,7 @@ func cacheDir() (string, error) {
 // cached returns the directory of a program's files. If no checkout has built the files
 // yet, the function builds them.
 func cached(ctx context.Context, l *state.Lab, cache string, p Program, step string) (string, error) {
-	source := filepath.Join(l.Sources, p.name)
+	source := p.source(l)
 	key, err := p.key(source)
 	if err != nil {
 		return "", err
@@ -172,13 +172,17 @@ func exists(name string) bool {
 	return err == nil
 }
 
+// source returns the directory of a program's sources.
+func (p Program) source(l *state.Lab) string {
+	if p.dir != "" {
+		return p.dir
+	}
+	return filepath.Join(l.Sources, p.name)
+}
+
 // key returns the name of a build, made from everything that decides its outcome.
 func (p Program) key(source string) (string, error) {
-	modfile := p.modfile
-	if modfile == "" {
-		modfile = filepath.Join(source, "go.mod")
-	}
-	gomod, err := os.ReadFile(modfile)
+	gomod, err := os.ReadFile(filepath.Join(source, "go.mod"))
 	if err != nil {
 		return "", err
 	}
@@ -186,17 +190,18 @@ func (p Program) key(source string) (string, error) {
 	if p.module != "" {
 		found := regexp.MustCompile(`(?m)^\s*(?:require )?` + regexp.QuoteMeta(p.module) + ` (v\S+)`).FindSubmatch(gomod)
 		if found == nil {
-			return "", fmt.Errorf("%s does not require %s", modfile, p.module)
+			return "", fmt.Errorf("%s/go.mod does not require %s", source, p.module)
 		}
 		version = string(found[1])
 	}
 	if p.version != "" && p.version != version {
-		return "", fmt.Errorf("%s requires %s %s, but this is for %s", modfile, p.module, version, p.version)
+		return "", fmt.Errorf("%s/go.mod requires %s %s, but this is for %s", source, p.module, version, p.version)
 	}
-	files, err := p.sources(source)
+	files, err := filepath.Glob(filepath.Join(source, "*"))
 	if err != nil {
 		return "", err
 	}
+	slices.Sort(files)
 	sum := sha256.New()
 	fmt.Fprintln(sum, p.target, p.flags, p.ldflags, p.inputs, runtime.GOARCH)
 	for _, file := range files {
@@ -208,26 +213,6 @@ func (p Program) key(source string) (string, error) {
 		sum.Write(data)
 	}
 	return fmt.Sprintf("%s-%s-%.6x", p.name, version, sum.Sum(nil)), nil
-}
-
-// sources returns the files that decide the outcome of a build, in the order of their names. A file
-// in the place of go.mod has its checksums beside it.
-func (p Program) sources(source string) ([]string, error) {
-	files, err := filepath.Glob(filepath.Join(source, "*"))
-	if err != nil || p.modfile == "" {
-		return slices.Sorted(slices.Values(files)), err
-	}
-	files = slices.DeleteFunc(files, func(file string) bool { return strings.HasPrefix(filepath.Base(file), "go.") })
-	files = append(files, p.modfile, strings.TrimSuffix(p.modfile, ".mod")+".sum")
-	return slices.Sorted(slices.Values(files)), nil
-}
-
-// allFlags returns the flags of go build and go list.
-func (p Program) allFlags() []string {
-	if p.modfile == "" {
-		return p.flags
-	}
-	return append([]string{"-modfile=" + p.modfile}, p.flags...)
 }
 
 // goCommand returns a command of the go tool in a program's module. The caller's
@@ -245,7 +230,7 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 
 // compile builds a program's files into a directory.
 func compile(ctx context.Context, l *state.Lab, p Program, source, dir, step string) error {
-	shared := append([]string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w" + p.ldflags}, p.allFlags()...)
+	shared := append([]string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w" + p.ldflags}, p.flags...)
 	title := fmt.Sprintf("building %s (%s, once for this machine)", strings.TrimSpace(p.name+" "+p.version), step)
 	bar := newProgress(l, title)
 	defer bar.stop()

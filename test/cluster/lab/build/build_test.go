@@ -26,7 +26,7 @@ func TestGoModFilesRequireThePinnedVersions(t *testing.T) {
 		require.NoError(t, err)
 		assert.Contains(t, l.Kubernetes, version)
 		for _, p := range Programs(l) {
-			key, err := p.key(filepath.Join(l.Sources, p.name))
+			key, err := p.key(p.source(l))
 			require.NoError(t, err, p.name)
 			assert.Contains(t, key, p.version, p.name)
 		}

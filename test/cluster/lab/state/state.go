@@ -159,13 +159,13 @@ func (l *Lab) choose(text string) error {
 	if text == "v" {
 		text = KubernetesVersion
 	}
-	files, err := filepath.Glob(filepath.Join(l.Versions, "*.mod"))
+	older, err := filepath.Glob(filepath.Join(l.Versions, "v*"))
 	if err != nil {
 		return err
 	}
 	all := []string{KubernetesVersion}
-	for _, file := range files {
-		all = append(all, strings.TrimSuffix(filepath.Base(file), ".mod"))
+	for _, dir := range older {
+		all = append(all, filepath.Base(dir))
 	}
 	for _, version := range all {
 		if version == text || strings.HasPrefix(version, text+".") {
