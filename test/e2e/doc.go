@@ -17,7 +17,9 @@
 //
 // A test that harms only its own pods calls t.Parallel. A test that harms a node, the
 // control plane or the webhook does not. Go runs the tests without t.Parallel first, one
-// after the other, and the parallel tests afterwards.
+// after the other, and the parallel tests afterwards. With -share, several clusters run
+// the tests at once. The first cluster runs the parallel tests, and the others run the
+// serial tests.
 //
 // # Time
 //
