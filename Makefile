@@ -40,7 +40,7 @@ ROUNDS ?= 1000
 STANDBYS ?= 2
 CROWD ?= 100
 NAMED ?= false
-SHARE ?= 1/1
+SHARE ?=
 CLUSTERS ?=
 ROWS ?= .+
 PKG ?=
@@ -99,8 +99,8 @@ sim: ## The seeded simulation, six seeds of it with the race detector; SEEDS=n h
 .PHONY: e2e
 e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, V=-v says more; SYNC=directory has the sources of metaparticle/sync.
 	@mkdir -p out/e2e
-	$(if $(OWN_CLUSTER)$(filter-out 1/%,$(SHARE)),,cd test && $(GO_RUN) ./cluster metrics)
-	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -share=$(SHARE) -soak=$(SOAK) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+	$(if $(OWN_CLUSTER)$(findstring /,$(SHARE)),,cd test && $(GO_RUN) ./cluster metrics)
+	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -share='$(SHARE)' -soak=$(SOAK) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
 
 # Version 0.1.0 has no tag. This commit is the one that names it.
 .PHONY: upgrade

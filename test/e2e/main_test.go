@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -36,7 +37,7 @@ func TestMain(m *testing.M) {
 	flag.BoolVar(&space.Keep, "keep", false, "keep the namespaces of failed tests")
 	registry := flag.String("registry", "",
 		"host/prefix that nodes pull from, for test/app's image; empty: the test cluster's own")
-	share := flag.String("share", "1/1", "I/N runs the tests of cluster I among N clusters; all clusters together run each test once")
+	share := flag.String("share", "", "which tests run: I/N for the serial tests of cluster I among N clusters, parallel for the parallel tests; empty: all tests")
 	flag.Parse()
 	// The tests wait for the cluster most of the time, so more tests run at once than
 	// there are CPUs. With more than five, a busy machine would make agents miss the
@@ -68,21 +69,22 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// elsewhere returns the tests that the other clusters of a share run. Of several clusters, the
-// first runs the parallel tests. The others run the serial tests in turn.
+// elsewhere returns the tests that are outside of a share. Several clusters run the serial tests in
+// turn.
 func elsewhere(share string) (tests []string, err error) {
+	switch share {
+	case "":
+		return nil, nil
+	case "parallel":
+		return serial, nil
+	}
 	var own, all int
 	if n, err := fmt.Sscanf(share, "%d/%d", &own, &all); err != nil || n != 2 || own < 1 || own > all {
-		return nil, fmt.Errorf("-share %q: write two numbers, such as 2/3, of which the first is at most the second", share)
+		return nil, fmt.Errorf("-share %q: write parallel, or two numbers such as 2/3, of which the first is at most the second", share)
 	}
-	if all == 1 {
-		return nil, nil
-	}
-	if own > 1 {
-		tests = append(tests, parallel...)
-	}
+	tests = slices.Clone(parallel)
 	for i, name := range serial {
-		if i%(all-1) != own-2 {
+		if i%all != own-1 {
 			tests = append(tests, name)
 		}
 	}
