@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -171,22 +172,28 @@ func tokenOf(l *coordinationv1.Lease) uint64 {
 	return token
 }
 
-// outdated returns the Leases whose holder has a token up to the floor, or none yet. A start lock
-// gives its holder no token.
+// outdated returns the Leases whose holder has a token up to the floor, or none yet.
 func (s state) outdated(floor uint64) []coordinationv1.Lease {
-	return slices.DeleteFunc(slices.Clone(s.slots), func(l coordinationv1.Lease) bool {
-		life, _ := api.SplitSlots([]string{l.Name})
-		return len(life) == 0 || !api.IsIdentity(view.HolderOf(&l)) || tokenOf(&l) > floor
-	})
+	return slices.DeleteFunc(slices.Clone(s.slots), func(l coordinationv1.Lease) bool { return !isOutdated(&l, floor) })
+}
+
+// isOutdated reports whether the holder of the Lease has a token up to the floor, or none yet. A start
+// lock gives its holder no token.
+func isOutdated(l *coordinationv1.Lease, floor uint64) bool {
+	life, _ := api.SplitSlots([]string{l.Name})
+	return len(life) > 0 && api.IsIdentity(view.HolderOf(l)) && tokenOf(l) <= floor
 }
 
 // raise pauses all slots, and writes until the revision is above the floor.
 func (r recovering) raise(ctx context.Context, before state, floor uint64) error {
-	for _, l := range before.slots {
+	pause := func(l *coordinationv1.Lease) map[string]any {
 		if api.PauseOf(l.Annotations) != "" {
-			continue
+			return nil
 		}
-		if err := r.annotate(ctx, l, map[string]any{api.PausedAnnotation: string(api.PauseRecover)}); err != nil {
+		return map[string]any{api.PausedAnnotation: string(api.PauseRecover)}
+	}
+	for _, l := range before.slots {
+		if err := r.annotate(ctx, l, pause); err != nil {
 			return err
 		}
 	}
@@ -242,26 +249,22 @@ func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 	if now.revision <= floor {
 		return exitError, fmt.Errorf("the revision %d is not above the floor %d", now.revision, floor)
 	}
-	outdated := map[types.UID]bool{}
-	for _, l := range now.outdated(floor) {
-		outdated[l.UID] = true
-	}
-	for _, l := range now.slots {
+	end := func(l *coordinationv1.Lease) map[string]any {
 		annotations := map[string]any{}
 		if api.PauseOf(l.Annotations) == api.PauseRecover {
 			annotations[api.PausedAnnotation] = nil
 		}
-		if hold := l.Annotations[api.HoldAnnotation]; outdated[l.UID] && hold != "" {
+		if hold := l.Annotations[api.HoldAnnotation]; isOutdated(l, floor) && hold != "" {
 			annotations[api.YieldAnnotation] = api.Yield{Hold: hold}.String()
 		}
-		if len(annotations) == 0 {
-			continue
-		}
-		if err := r.annotate(ctx, l, annotations); err != nil {
+		return annotations
+	}
+	for _, l := range now.slots {
+		if err := r.annotate(ctx, l, end); err != nil {
 			return exitError, err
 		}
 	}
-	fmt.Fprintf(r.std.out, "revision %d is above the floor; %d holders are asked to yield\n", now.revision, len(outdated))
+	fmt.Fprintf(r.std.out, "revision %d is above the floor; %d holders are asked to yield\n", now.revision, len(now.outdated(floor)))
 	return r.await(ctx, floor)
 }
 
@@ -300,14 +303,30 @@ func stubborn(l *coordinationv1.Lease) string {
 	return "delete the pod"
 }
 
-// annotate changes annotations of a Lease. A Lease that is gone needs no change.
-func (r recovering) annotate(ctx context.Context, of coordinationv1.Lease, annotations map[string]any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
-	if err != nil {
-		return fmt.Errorf("patch lease %s: %w", of.Name, err)
-	}
-	if err := r.cluster.Patch(ctx, &of, client.RawPatch(types.MergePatchType, patch)); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("patch lease %s: %w", of.Name, err)
+// annotate changes the annotations of a Lease to those that the function wants; none if the Lease
+// needs no change. The patch names the version that the function has judged, so a pause that a person
+// writes meanwhile stays. A Lease that is gone needs no change.
+func (r recovering) annotate(ctx context.Context, of coordinationv1.Lease, wants func(*coordinationv1.Lease) map[string]any) error {
+	l := &of
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		annotations := wants(l)
+		if len(annotations) == 0 {
+			return nil
+		}
+		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": l.ResourceVersion, "annotations": annotations}})
+		if err != nil {
+			return err
+		}
+		err = r.cluster.Patch(ctx, l.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+		if apierrors.IsConflict(err) {
+			if missed := r.cluster.Get(ctx, client.ObjectKeyFromObject(&of), l); missed != nil {
+				return missed
+			}
+		}
+		return err
+	})
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("patch lease %s in %s: %w", of.Name, of.Namespace, err)
 	}
 	return nil
 }

@@ -199,3 +199,43 @@ func TestRecoverCommandEndsIfItCannotWrite(t *testing.T) {
 	assert.Contains(t, w.err.String(), "write into the namespace metaparticle-system")
 	assert.Equal(t, "recover", w.lease(t, "lock.a").Annotations[api.PausedAnnotation], "the slots stay paused until the command is repeated")
 }
+
+// meddle calls a function before each patch of a Lease with the name.
+func (w *restored) meddle(name string, f func() error) {
+	w.WithWatch = interceptor.NewClient(w.WithWatch, interceptor.Funcs{
+		Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
+			if object.GetName() == name {
+				if err := f(); err != nil {
+					return err
+				}
+			}
+			return c.Patch(ctx, object, patch, options...)
+		},
+	})
+}
+
+// pauseByHand pauses the slot in the name of a person.
+func (w *restored) pauseByHand(name string, pause api.Pause) error {
+	l := w.lease(w.t, name)
+	l.Annotations = map[string]string{api.PausedAnnotation: string(pause)}
+	return w.objects.Update(w.t.Context(), l)
+}
+
+func TestRecoverCommandKeepsPausesThatAppearMeanwhile(t *testing.T) {
+	for name, patch := range map[string]int{"before the pause": 1, "before its end": 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newRestored(t, 5000, slotLease("lock.free", "", nil))
+				patches := 0
+				w.meddle("lock.free", func() error {
+					if patches++; patches == patch {
+						return w.pauseByHand("lock.free", api.PauseStop)
+					}
+					return nil
+				})
+				require.Equal(t, exitOK, w.recover(6000), w.err.String())
+				assert.Equal(t, "stop", w.lease(t, "lock.free").Annotations[api.PausedAnnotation])
+			})
+		})
+	}
+}
