@@ -116,6 +116,8 @@ func (r recovering) run(ctx context.Context) (int, error) {
 	fmt.Fprintf(r.std.out, "revision %d, floor %d; %d slots, %d of them held with a token up to the floor\n",
 		before.revision, floor, len(before.slots), len(before.outdated(floor)))
 	switch {
+	case floor == 0 && before.interrupted():
+		return exitError, refusal("slots are still paused by an earlier recover: repeat that command with its floor (--floor)")
 	case floor == 0:
 		return exitError, refusal("no Lease or Variable has a token above the revision: name the floor (--floor), from before the restore")
 	case floor > before.revision && floor-before.revision > mostWrites:
@@ -126,10 +128,15 @@ func (r recovering) run(ctx context.Context) (int, error) {
 	}
 	if before.revision <= floor {
 		if err := r.raise(ctx, before, floor); err != nil {
-			return exitError, err
+			return exitError, unfinished(err, floor)
 		}
 	}
 	return r.renew(ctx, floor)
+}
+
+// unfinished adds to an error what a person must know: the slots stay paused.
+func unfinished(err error, floor uint64) error {
+	return fmt.Errorf("%w; slots may stay paused: repeat the command with --floor %d", err, floor)
 }
 
 // read returns the state of the cluster. A list without a version is consistent, so its revision
@@ -182,6 +189,11 @@ func (s state) outdated(floor uint64) []coordinationv1.Lease {
 func isOutdated(l *coordinationv1.Lease, floor uint64) bool {
 	life, _ := api.SplitSlots([]string{l.Name})
 	return len(life) > 0 && api.IsIdentity(view.HolderOf(l)) && tokenOf(l) <= floor
+}
+
+// interrupted reports whether an earlier command has left a slot paused.
+func (s state) interrupted() bool {
+	return slices.ContainsFunc(s.slots, func(l coordinationv1.Lease) bool { return api.PauseOf(l.Annotations) == api.PauseRecover })
 }
 
 // raise pauses all slots, and writes until the revision is above the floor.
@@ -240,14 +252,15 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 }
 
 // renew asks each holder with a token up to the floor to yield, ends the pauses of the command,
-// and waits.
+// and waits. An error about one Lease, as in a namespace without rights, does not keep the others
+// paused.
 func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 	now, err := r.read(ctx)
 	if err != nil {
-		return exitError, err
+		return exitError, unfinished(err, floor)
 	}
 	if now.revision <= floor {
-		return exitError, fmt.Errorf("the revision %d is not above the floor %d", now.revision, floor)
+		return exitError, unfinished(fmt.Errorf("the revision %d is not above the floor %d", now.revision, floor), floor)
 	}
 	end := func(l *coordinationv1.Lease) map[string]any {
 		annotations := map[string]any{}
@@ -259,10 +272,12 @@ func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 		}
 		return annotations
 	}
+	var errs []error
 	for _, l := range now.slots {
-		if err := r.annotate(ctx, l, end); err != nil {
-			return exitError, err
-		}
+		errs = append(errs, r.annotate(ctx, l, end))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return exitError, unfinished(err, floor)
 	}
 	fmt.Fprintf(r.std.out, "revision %d is above the floor; %d holders are asked to yield\n", now.revision, len(now.outdated(floor)))
 	return r.await(ctx, floor)

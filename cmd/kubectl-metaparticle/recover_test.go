@@ -239,3 +239,25 @@ func TestRecoverCommandKeepsPausesThatAppearMeanwhile(t *testing.T) {
 		})
 	}
 }
+
+func TestRecoverCommandEndsOtherPausesAfterAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRestored(t, 5000, slotLease("lock.a", "", nil), slotLease("lock.b", "", nil))
+		patches := 0
+		w.meddle("lock.a", func() error {
+			if patches++; patches == 2 {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: "leases"}, "lock.a", nil)
+			}
+			return nil
+		})
+		assert.Equal(t, exitError, w.recover(6000))
+		assert.NotContains(t, w.lease(t, "lock.b").Annotations, api.PausedAnnotation)
+		assert.Contains(t, w.err.String(), "patch lease lock.a in shop")
+		assert.Contains(t, w.err.String(), "slots may stay paused: repeat the command with --floor 6000")
+
+		assert.Equal(t, exitRefused, w.recover(0))
+		assert.Contains(t, w.err.String(), "slots are still paused by an earlier recover")
+		assert.Equal(t, exitOK, w.recover(6000), w.err.String())
+		assert.NotContains(t, w.lease(t, "lock.a").Annotations, api.PausedAnnotation)
+	})
+}
