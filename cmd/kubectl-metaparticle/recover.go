@@ -196,8 +196,14 @@ func (s state) interrupted() bool {
 	return slices.ContainsFunc(s.slots, func(l coordinationv1.Lease) bool { return api.PauseOf(l.Annotations) == api.PauseRecover })
 }
 
-// raise pauses all slots, and writes until the revision is above the floor.
+// raise pauses all slots, and writes until the revision is above the floor. The objects for these
+// writes come first, so a command that cannot write pauses nothing.
 func (r recovering) raise(ctx context.Context, before state, floor uint64) error {
+	for i := range recoverWriters {
+		if err := r.create(ctx, scratch(i)); err != nil {
+			return err
+		}
+	}
 	pause := func(l *coordinationv1.Lease) map[string]any {
 		if api.PauseOf(l.Annotations) != "" {
 			return nil
@@ -225,16 +231,35 @@ func (r recovering) raise(ctx context.Context, before state, floor uint64) error
 	return errors.Join(errs...)
 }
 
-// write changes one object until the revision is above the floor, and deletes the object.
-func (r recovering) write(ctx context.Context, number int, floor uint64) error {
-	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: recoverHome, Name: "metaparticle-recover-" + strconv.Itoa(number)}}
+// scratch returns the object that one writer changes.
+func scratch(number int) *coordinationv1.Lease {
+	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: recoverHome, Name: "metaparticle-recover-" + strconv.Itoa(number)}}
+}
+
+// create creates the object of a writer, unless the object exists.
+func (r recovering) create(ctx context.Context, l *coordinationv1.Lease) error {
 	if err := r.cluster.Create(ctx, l); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("write into the namespace %s: %w", recoverHome, err)
 	}
+	return nil
+}
+
+// write changes one object until the revision is above the floor, and deletes the object.
+func (r recovering) write(ctx context.Context, number int, floor uint64) error {
+	l := scratch(number)
 	said := time.Now()
 	for count := 0; ; count++ {
 		patch := fmt.Appendf(nil, `{"spec":{"holderIdentity":"%d.%d"}}`, time.Now().UnixNano(), count)
-		if err := r.cluster.Patch(ctx, l, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		err := r.cluster.Patch(ctx, l, client.RawPatch(types.MergePatchType, patch))
+		if apierrors.IsNotFound(err) {
+			// Another person's command is above its own floor, and has deleted the object.
+			l = scratch(number)
+			if err := r.create(ctx, l); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("raise the revision: %w", err)
 		}
 		revision, err := strconv.ParseUint(l.ResourceVersion, 10, 64)

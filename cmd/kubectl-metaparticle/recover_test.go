@@ -197,7 +197,7 @@ func TestRecoverCommandEndsIfItCannotWrite(t *testing.T) {
 	})
 	assert.Equal(t, exitError, w.recover(6000))
 	assert.Contains(t, w.err.String(), "write into the namespace metaparticle-system")
-	assert.Equal(t, "recover", w.lease(t, "lock.a").Annotations[api.PausedAnnotation], "the slots stay paused until the command is repeated")
+	assert.NotContains(t, w.lease(t, "lock.a").Annotations, api.PausedAnnotation, "no slot stays paused if the command cannot write")
 }
 
 // meddle calls a function before each patch of a Lease with the name.
@@ -258,6 +258,23 @@ func TestRecoverCommandEndsOtherPausesAfterAnError(t *testing.T) {
 		assert.Equal(t, exitRefused, w.recover(0))
 		assert.Contains(t, w.err.String(), "slots are still paused by an earlier recover")
 		assert.Equal(t, exitOK, w.recover(6000), w.err.String())
+		assert.NotContains(t, w.lease(t, "lock.a").Annotations, api.PausedAnnotation)
+	})
+}
+
+func TestRecoverCommandOutlivesAnotherOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRestored(t, 5000, slotLease("lock.a", "a", nil))
+		deleted := false
+		w.meddle("metaparticle-recover-0", func() error {
+			if !deleted {
+				deleted = true
+				return apierrors.NewNotFound(schema.GroupResource{Resource: "leases"}, "metaparticle-recover-0")
+			}
+			return nil
+		})
+		require.Equal(t, exitOK, w.recover(6000), w.err.String())
+		assert.True(t, deleted)
 		assert.NotContains(t, w.lease(t, "lock.a").Annotations, api.PausedAnnotation)
 	})
 }
