@@ -98,12 +98,14 @@ type state struct {
 	// foreign is the greatest token above the revision. A Lease or Variable with such a token comes
 	// from another time, or from another cluster.
 	foreign uint64
+	// bearer is the Lease or Variable with that token. Each pod can write any token into its own Lease.
+	bearer string
 }
 
-// note notes a token.
-func (s *state) note(token uint64) {
-	if token > s.revision {
-		s.foreign = max(s.foreign, token)
+// note notes a token, and its Lease or Variable.
+func (s *state) note(token uint64, kind string, of client.Object) {
+	if token > s.revision && token > s.foreign {
+		s.foreign, s.bearer = token, fmt.Sprintf("the %s %s in %s", kind, of.GetName(), of.GetNamespace())
 	}
 }
 
@@ -121,8 +123,8 @@ func (r recovering) run(ctx context.Context) (int, error) {
 	case floor == 0:
 		return exitError, refusal("no Lease or Variable has a token above the revision: name the floor (--floor), from before the restore")
 	case floor > before.revision && floor-before.revision > mostWrites:
-		return exitError, refusal(fmt.Sprintf("the floor is %d revisions away, and the command writes at most %d: repeat the restore with --bump-revision",
-			floor-before.revision, mostWrites))
+		return exitError, refusal(fmt.Sprintf("the floor%s is %d revisions away, and the command writes at most %d: repeat the restore with --bump-revision",
+			before.source(floor), floor-before.revision, mostWrites))
 	case r.dryRun:
 		return exitOK, nil
 	}
@@ -132,6 +134,14 @@ func (r recovering) run(ctx context.Context) (int, error) {
 		}
 	}
 	return r.renew(ctx, floor)
+}
+
+// source names the Lease or Variable whose token is the floor; empty if a person named the floor.
+func (s state) source(floor uint64) string {
+	if s.foreign < floor {
+		return ""
+	}
+	return ", the token of " + s.bearer + ","
 }
 
 // unfinished adds to an error what a person must know: the slots stay paused.
@@ -152,7 +162,7 @@ func (r recovering) read(ctx context.Context) (state, error) {
 	}
 	now := state{revision: revision}
 	for _, l := range list.Items {
-		now.note(tokenOf(&l))
+		now.note(tokenOf(&l), "Lease", &l)
 		if api.IsSlot(l.Name) && api.RunOf(l.Name) == "" {
 			now.slots = append(now.slots, l)
 		}
@@ -164,7 +174,7 @@ func (r recovering) read(ctx context.Context) (state, error) {
 	}
 	for _, v := range variables.Items {
 		if token, ok, _ := unstructured.NestedInt64(v.Object, "spec", "fence", "token"); ok && token > 0 {
-			now.note(uint64(token))
+			now.note(uint64(token), "Variable", &v)
 		}
 	}
 	return now, nil

@@ -52,6 +52,8 @@ func newRestored(t *testing.T, revision uint64, there ...client.Object) *restore
 			if variables, ok := list.(*unstructured.UnstructuredList); ok {
 				v := unstructured.Unstructured{Object: map[string]any{}}
 				v.SetGroupVersionKind(schema.GroupVersionKind{Group: "metaparticle.io", Version: "v1alpha1", Kind: "Variable"})
+				v.SetNamespace("shop")
+				v.SetName("total")
 				require.NoError(t, unstructured.SetNestedField(v.Object, w.fence, "spec", "fence", "token"))
 				variables.Items = append(variables.Items, v)
 				return nil
@@ -175,7 +177,7 @@ func TestRecoverCommandWritesNothingIfItRefuses(t *testing.T) {
 	}{
 		"no floor":              {5000, 0, 0, false, exitRefused, "name the floor (--floor), from before the restore"},
 		"too far":               {5000, 3_000_000, 0, false, exitRefused, "the floor is 2995000 revisions away"},
-		"a Variable is too far": {5000, 0, 4_000_000, false, exitRefused, "the floor is 3995000 revisions away"},
+		"a Variable is too far": {5000, 6000, 4_000_000, false, exitRefused, "the floor, the token of the Variable total in shop, is 3995000 revisions away"},
 		"dry run":               {5000, 6000, 0, true, exitOK, "revision 5000, floor 6000; 1 slots, 1 of them held"},
 	} {
 		t.Run(name, func(t *testing.T) {
