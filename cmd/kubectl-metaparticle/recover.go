@@ -21,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -323,9 +324,15 @@ func (r recovering) await(ctx context.Context, floor uint64) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	var left []coordinationv1.Lease
+	began, versions := time.Now(), map[types.UID]string{}
 	for {
 		now, err := r.read(ctx)
 		if err == nil {
+			for _, l := range now.slots {
+				if versions[l.UID] == "" {
+					versions[l.UID] = l.ResourceVersion
+				}
+			}
 			if left = now.outdated(floor); len(left) == 0 {
 				fmt.Fprintln(r.std.out, "each holder has a token above the floor")
 				return exitOK, nil
@@ -338,16 +345,20 @@ func (r recovering) await(ctx context.Context, floor uint64) (int, error) {
 		case <-ctx.Done():
 			for _, l := range left {
 				fmt.Fprintf(r.std.err, "%s in %s: %s still holds with token %s: %s\n", l.Name, l.Namespace, api.PodOf(view.HolderOf(&l)),
-					l.Annotations[api.TokenAnnotation], stubborn(&l))
+					l.Annotations[api.TokenAnnotation], stubborn(&l, versions[l.UID] == l.ResourceVersion, time.Since(began)))
 			}
 			return exitUnreached, nil
 		}
 	}
 }
 
-// stubborn returns what a person does about a holder that has not yielded.
-func stubborn(l *coordinationv1.Lease) string {
-	if api.PauseOf(l.Annotations) != "" {
+// stubborn returns what a person does about a holder that has not yielded. The argument silent reports
+// that the Lease has not changed for the given time.
+func stubborn(l *coordinationv1.Lease, silent bool, waited time.Duration) string {
+	switch {
+	case silent && waited > time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0))*time.Second:
+		return "the holder has not renewed for longer than the lease duration; the next holder gets a greater token"
+	case api.PauseOf(l.Annotations) != "":
 		return "the slot is paused, and the holder yields at the end of the pause"
 	}
 	return "delete the pod"

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -159,11 +160,21 @@ func TestRecoverCommandRaisesEachTokenAboveTheFloor(t *testing.T) {
 
 func TestRecoverCommandNamesHoldersThatDoNotYield(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newRestored(t, 5000, slotLease("lock.a", "a", nil), slotLease("lock.b", "b", map[string]string{api.PausedAnnotation: "hold"}))
+		w := newRestored(t, 5000, slotLease("lock.a", "a", nil), slotLease("lock.b", "b", map[string]string{api.PausedAnnotation: "hold"}),
+			slotLease("lock.dead", "dead", map[string]string{api.HoldAnnotation: ""}))
 		w.deaf = "lock.a"
+		time.AfterFunc(45*time.Second, func() {
+			for _, alive := range []string{"lock.a", "lock.b"} {
+				l := w.lease(t, alive)
+				l.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
+				assert.NoError(t, w.objects.Update(t.Context(), l))
+			}
+		})
 		assert.Equal(t, exitUnreached, w.recover(6000))
 		assert.Equal(t, "lock.a in shop: a still holds with token 4711: delete the pod\n"+
-			"lock.b in shop: b still holds with token 4711: the slot is paused, and the holder yields at the end of the pause\n", w.err.String())
+			"lock.b in shop: b still holds with token 4711: the slot is paused, and the holder yields at the end of the pause\n"+
+			"lock.dead in shop: dead still holds with token 4711: the holder has not renewed for longer than the lease duration; the next holder gets a greater token\n",
+			w.err.String())
 	})
 }
 
