@@ -93,6 +93,7 @@ var parallel = []string{
 	"TestApplicationNeverRunsTwiceDespiteDeletionsAndKills",
 	"TestSingletonsShareAStartLock",
 	"TestPodGateRunsImagesThatMustBePID1",
+	"TestPodGateIsRefusedBeforeKubernetes136",
 	"TestPodGateRestartsAgentAndApplicationSeparately",
 	"TestPodGateStopsApplicationAfterAnUnreadableNote",
 	"TestReadinessGateLetsOnePodServe",
