@@ -235,6 +235,7 @@ func TestDocumentedSchemasEqualTheAnswers(t *testing.T) {
 	schemas := readOpenAPI(t).Components.Schemas
 	for name, answer := range map[string]any{
 		"Holding": holding{}, "Holdings": holdings{}, "ClaimState": claimState{}, "SlotState": slotState{}, "Problem": problem{}, "SyncLock": syncLock{}, "VariableState": variableState{},
+		"BarrierState": barrierState{},
 	} {
 		if assert.Contains(t, schemas, name) {
 			assertSchema(t, name, schemas[name], reflect.TypeOf(answer))
@@ -306,7 +307,7 @@ func TestDocumentedStatesAndReasonsEqualTheAnswers(t *testing.T) {
 func TestDocumentedStatusesEqualTheProblems(t *testing.T) {
 	status := map[string]int{}
 	for _, p := range []*problem{
-		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, upgradeProblem, lostProblem, hostProblem, wildProblem,
+		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, upgradeProblem, closedProblem, lostProblem, hostProblem, wildProblem,
 		busyProblem(""), undeclaredProblem("", ""), usageProblem(""),
 		unknownProblem, mismatchProblem, typeProblem, overflowProblem, reusedProblem, fencedProblem, uncertainProblem, callsProblem,
 	} {
