@@ -337,6 +337,7 @@ func TestAPIPageStatesTheNumbersOfTheCode(t *testing.T) {
 	for _, figure := range []string{
 		fmt.Sprintf("http://localhost:%d", api.LocalPort),
 		fmt.Sprintf("%d bids wait", mostBids),
+		fmt.Sprintf("or %d calls at the barrier", mostBids),
 		"(" + short(defaultBeats) + " if none was given)",
 		"takes no line for " + short(lineTimeout),
 		"the pod holds, for at least " + short(syncGood) + " more",
