@@ -355,5 +355,6 @@ func TestAPIPageStatesTheNumbersOfTheCode(t *testing.T) {
 	} {
 		assert.Contains(t, page, figure)
 	}
+	assert.Equal(t, 2*time.Second, lingers, "a pod counts until two seconds after its last call")
 	assert.Equal(t, time.Minute, interest, "the agent watches the Leases for a minute after a call that only reads")
 }
