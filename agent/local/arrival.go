@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -30,6 +32,9 @@ type arrival struct {
 	posts  chan func()
 	// opened is closed once the barrier is open, and ended at the end of run.
 	opened, ended chan struct{}
+	// until is the instant until which the pod counts, by CLOCK_BOOTTIME. Package barrier reads it
+	// before each write: after a freeze, a timer may be late.
+	until atomic.Int64
 
 	random *rand.Rand
 	// calls counts the calls that wait. If no call waits, idle delivers the end of the linger.
@@ -88,7 +93,7 @@ func (a *arrival) arrive(ctx context.Context) {
 	ctx, a.leave = context.WithCancel(ctx)
 	config := barrier.Config{
 		API: a.config.Barriers, Leases: a.leases, Duration: a.config.LeaseDuration, PodName: a.config.PodName, PodUID: a.config.PodUID,
-		Clock: a.config.Clock, Log: notices{a.config.Log, a.of.String()}, Random: rand.NewPCG(a.random.Uint64(), a.random.Uint64()),
+		Clock: a.config.Clock, Counts: func(now time.Duration) bool { return now < time.Duration(a.until.Load()) }, Log: notices{a.config.Log, a.of.String()}, Random: rand.NewPCG(a.random.Uint64(), a.random.Uint64()),
 	}
 	go func() { a.over <- barrier.Run(ctx, config) }()
 }
@@ -138,6 +143,7 @@ func (a *arrival) wait(ctx context.Context) *problem {
 		}
 		a.calls++
 		a.idle = nil
+		a.until.Store(int64(instant.Never))
 	}
 	switch {
 	case !a.post(come):
@@ -148,6 +154,7 @@ func (a *arrival) wait(ctx context.Context) *problem {
 	defer a.post(func() {
 		if a.calls--; a.calls == 0 {
 			a.idle = time.After(lingers)
+			a.until.Store(int64(a.config.Clock() + lingers))
 		}
 	})
 	select {

@@ -47,8 +47,9 @@ func (g *gathering) begin() {
 	name := fmt.Sprintf("run-%d", len(g.gathered)+1)
 	of := &run{name: name, barrier: api.Barrier{Name: "warm", Size: 1 + g.random.IntN(4)}, duration: g.longest}
 	of.leases, of.want = of.barrier.Leases(name), of.barrier.Size+g.random.IntN(2)
+	of.programs = chance(g.source("the programs of "+name), .5)
 	g.gathered = append(g.gathered, of)
-	g.note("script", "%s begins, with %d pods", name, of.want)
+	g.note("script", "%s begins, with %d pods (programs: %v)", name, of.want, of.programs)
 	g.nudge()
 }
 
