@@ -206,8 +206,11 @@ func TestBarrierAnswersWithAProblemUnlessOpen(t *testing.T) {
 			assert.Equal(t, want, fmt.Sprint(code, " ", body["reason"]), path)
 		}
 		assert.Empty(t, slices.DeleteFunc(slices.Clone(s.requests), func(r string) bool { return strings.HasPrefix(r, "get ") }), "a look makes no pod count")
-		s.change(func() { s.away = true })
+		s.edit(meets.Leases("run-1")[0], func(l *kube.Lease) { l.Annotations = map[string]string{api.OpenedAnnotation: "2"} })
 		code, body := a.call(http.MethodGet, "/v1/barrier/warm")
+		assert.Equal(t, []any{http.StatusOK, "closed"}, []any{code, body["state"]}, "open for fewer pods")
+		s.change(func() { s.away = true })
+		code, body = a.call(http.MethodGet, "/v1/barrier/warm")
 		assert.Equal(t, []any{http.StatusServiceUnavailable, "Unavailable"}, []any{code, body["reason"]})
 		call := a.wait("?wait=1m")
 		<-call.done
