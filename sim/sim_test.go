@@ -43,6 +43,8 @@ func TestStartLocksBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOf
 
 func TestBarriersBreakNoInvariant(t *testing.T) { play.Barriers(t, world.ModelOfEnroll) }
 
+func TestBarriersOfProgramsBreakNoInvariant(t *testing.T) { play.Meetings(t, world.ModelOfEnroll) }
+
 func TestRestoresBreakNoInvariant(t *testing.T) { play.Restores(t, world.ModelOfEnroll) }
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }

@@ -151,12 +151,7 @@ func (a *arrival) wait(ctx context.Context) *problem {
 	case refusal != nil:
 		return refusal
 	}
-	defer a.post(func() {
-		if a.calls--; a.calls == 0 {
-			a.idle = time.After(lingers)
-			a.until.Store(int64(a.config.Clock() + lingers))
-		}
-	})
+	defer a.post(a.depart)
 	select {
 	case <-a.opened:
 	case <-ctx.Done():
@@ -167,6 +162,15 @@ func (a *arrival) wait(ctx context.Context) *problem {
 		return closedProblem
 	}
 	return nil
+}
+
+// depart notes the end of a call. After the last call the pod counts only for the linger.
+func (a *arrival) depart() {
+	a.calls--
+	if a.calls == 0 {
+		a.idle = time.After(lingers)
+		a.until.Store(int64(a.config.Clock() + lingers))
+	}
 }
 
 // look reads whether the barrier is open, unless this process knows it. Before enroll has made the

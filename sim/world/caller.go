@@ -77,7 +77,7 @@ func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) i
 func (p caller) idles(ctx context.Context, random *rand.Rand) {
 	pause := between(random, time.Millisecond, lingers*3/4)
 	if chance(random, .2) {
-		pause = between(random, time.Second, 2*p.of.duration)
+		pause = between(random, time.Second, 6*p.of.duration)
 	}
 	for ; pause > 0 && ctx.Err() == nil; pause -= time.Second {
 		if p.calm() {

@@ -116,10 +116,17 @@ func (w *World) PlayStarts() {
 }
 
 // PlayBarriers plays the story of the seed in which pods of Jobs start together.
-func (w *World) PlayBarriers() {
+func (w *World) PlayBarriers() { w.gather(false) }
+
+// PlayMeetings plays the story of the seed in which programs of Jobs wait for each other by the
+// local API.
+func (w *World) PlayMeetings() { w.gather(true) }
+
+// gather plays the story of the seed in which the pods of Jobs wait for each other.
+func (w *World) gather(programs bool) {
 	defer w.end()
 	var story *gathering
-	w.do(func() { story = newGathering(w) })
+	w.do(func() { story = newGathering(w, programs) })
 	story.run()
 }
 
