@@ -33,22 +33,6 @@ func RunOf(lease string) string {
 	return run
 }
 
-// claim returns the claim of the local API at the barrier.
-func (b Barrier) claim() Claim { return Claim{Kind: Arrivals, Name: b.Name, Size: b.Size} }
-
-// barriersOf returns the barriers among the claims of the local API.
-func barriersOf(claims []Claim) (barriers []Barrier) {
-	for _, c := range claims {
-		if c.Kind == Arrivals {
-			barriers = append(barriers, Barrier{Name: c.Name, Size: c.Size})
-		}
-	}
-	return barriers
-}
-
-// Barriers returns the barriers at which the pod's program waits by the local API.
-func (r Request) Barriers() []Barrier { return barriersOf(r.Claimed) }
-
 // isArrival reports whether a barrier can have the Lease.
 func isArrival(lease string) bool { return RunOf(lease) != "" }
 

@@ -114,7 +114,7 @@ func TestBarrierArgsSurviveARoundTrip(t *testing.T) {
 func TestProgramsBarrierNeedsARun(t *testing.T) {
 	request, err := Parse(map[string]string{LocalAnnotation: "barrier/a.b=2, lock/a"})
 	require.NoError(t, err)
-	assert.Equal(t, []Barrier{{Name: "a.b", Size: 2}}, request.Barriers())
+	assert.Equal(t, []Barrier{{Name: "a.b", Size: 2}}, BarriersOf(request.Claimed))
 	assert.Equal(t, []string{"lock.a"}, request.Slots(Workload{}), "no annotation has the run")
 	assert.Equal(t, []string{"barrier/a.b=2", "lock.a"}, request.Marks(Workload{}))
 	for _, mark := range request.Marks(Workload{})[:1] {
@@ -129,7 +129,7 @@ func TestProgramsBarrierNeedsARun(t *testing.T) {
 		assert.Equal(t, valid, err == nil, run)
 	}
 	a.Run = someRun
-	want := BarrierArgs{Barrier: request.Barriers()[0], Run: someRun, LeaseDuration: DefaultLeaseDuration, Credentials: CredentialsPath}
+	want := BarrierArgs{Barrier: BarriersOf(request.Claimed)[0], Run: someRun, LeaseDuration: DefaultLeaseDuration, Credentials: CredentialsPath}
 	assert.Equal(t, []BarrierArgs{want}, RecallLocalArgs(a.Args()).Barriers())
 	assert.Equal(t, []string{"barrier.a.b." + someRun + ".0", "barrier.a.b." + someRun + ".1"}, want.Leases())
 }

@@ -348,20 +348,6 @@ func (r Request) Slots(of Workload) []string {
 	return slots
 }
 
-// Marks returns the slots of [Request.Slots], and the marks of the Variables and the barriers that
-// the pod's program uses. No Lease has the name of such a mark.
-func (r Request) Marks(of Workload) []string {
-	marks := r.Slots(of)
-	for _, name := range r.Variables() {
-		marks = append(marks, VariableMark(name))
-	}
-	for _, b := range r.Barriers() {
-		marks = append(marks, b.claim().LocalText())
-	}
-	slices.Sort(marks)
-	return marks
-}
-
 // IsSlot reports whether a claim can name the Lease. Enroll gives rights only on such
 // Leases and on their next Leases. IsSlot judges a shortened name by the part before the
 // hash.

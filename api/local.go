@@ -176,7 +176,7 @@ func (a LocalArgs) Args() []string {
 // Barriers returns the arguments with which the pod would wait at each of its barriers in an init
 // container. Both ways of waiting use the same Leases.
 func (a LocalArgs) Barriers() (all []BarrierArgs) {
-	for _, b := range barriersOf(a.Claims) {
+	for _, b := range BarriersOf(a.Claims) {
 		all = append(all, BarrierArgs{Barrier: b, Run: a.Run, LeaseDuration: a.LeaseDuration, Credentials: a.Credentials})
 	}
 	return all

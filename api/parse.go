@@ -140,9 +140,9 @@ func (p *parser) program() {
 			p.wrong(LocalAnnotation, "is in one pod with %s, which comes with a later version: remove one of the two", key)
 		}
 	}
-	for _, b := range p.request.Barriers() {
+	for _, b := range BarriersOf(p.request.Claimed) {
 		if b.Name == p.request.Barrier.Name {
-			p.wrong(LocalAnnotation, "names %s, at which the pod waits by %s already: remove one of the two", b.claim().LocalText(), BarrierAnnotation)
+			p.wrong(LocalAnnotation, "names %s, at which the pod waits by %s already: remove one of the two", localBarrier(b), BarrierAnnotation)
 		}
 	}
 	for _, a := range p.table {

@@ -87,7 +87,7 @@ func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 		args := api.DefaultLocalArgs()
 		args.Claims, args.LeaseDuration, args.OwnKernel = request.Claimed, api.MaxLeaseDuration, true
 		args.Port, args.Socket = 0, api.LocalSocket
-		if len(request.Barriers()) > 0 {
+		if len(api.BarriersOf(request.Claimed)) > 0 {
 			args.Run = "0b1c2d3e-0000-4000-8000-0123456789ab"
 		}
 		words := args.Args()

@@ -26,7 +26,7 @@ func judgeBarrier(p *Pod) reason.Refusals {
 	if size := p.Request.Barrier.Size; size > 0 {
 		refusals = append(refusals, judgeSize(p, api.BarrierAnnotation, "is set", size)...)
 	}
-	for _, b := range p.Request.Barriers() {
+	for _, b := range api.BarriersOf(p.Request.Claimed) {
 		refusals = append(refusals, judgeSize(p, api.LocalAnnotation+": barrier/"+b.String(), "is declared", b.Size)...)
 	}
 	return refusals
