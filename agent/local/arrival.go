@@ -59,7 +59,7 @@ func (a *arrival) run(ctx context.Context, stop <-chan struct{}) {
 	defer func() {
 		if a.leave != nil {
 			a.leave()
-			<-a.over
+			_ = <-a.over // the pod has left
 		}
 	}()
 	for {
