@@ -59,7 +59,8 @@ func (a *arrival) run(ctx context.Context, stop <-chan struct{}) {
 	defer func() {
 		if a.leave != nil {
 			a.leave()
-			_ = <-a.over // the pod has left
+			err := <-a.over
+			a.config.Log.Debug("the wait at the barrier ends", "barrier", a.of.String(), "err", err)
 		}
 	}()
 	for {
