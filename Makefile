@@ -24,7 +24,10 @@ GO_TEST := CGO_ENABLED=0 go test -trimpath
 ifeq ($(origin KUBECONFIG),command line)
 OWN_CLUSTER := 1
 else
-override KUBECONFIG := $(ROOT)/.cluster/kubeconfig
+# The state of the test cluster. make test brings up several.
+CLUSTER := $(ROOT)/.cluster
+export METAPARTICLE_CLUSTER_DIR := $(CLUSTER)
+override KUBECONFIG := $(CLUSTER)/kubeconfig
 endif
 export KUBECONFIG
 
@@ -37,6 +40,8 @@ ROUNDS ?= 1000
 STANDBYS ?= 2
 CROWD ?= 100
 NAMED ?= false
+SHARE ?=
+CLUSTERS ?=
 ROWS ?= .+
 PKG ?=
 SYNC ?=
@@ -52,20 +57,15 @@ demo: ## Bring up a real cluster, run redis under one annotation, fail it over t
 	cd test && $(GO_RUN) ./demo $(if $(EXAMPLE),example $(EXAMPLE))
 
 .PHONY: test
-test: ## Every test: lint, unit (race detector), simulation, end to end on the real cluster, the test cluster itself.
+test: ## Every test: lint, unit (race detector), simulation, end to end on real clusters (CLUSTERS=n), the test cluster itself.
 	$(MAKE) lint
 	$(MAKE) unit
 	@$(MAKE) --no-print-directory beside
 	$(MAKE) lab
 
-# The end-to-end tests wait most of the time. The simulation computes meanwhile, and yields each
-# processor to them. Its output stands behind theirs.
 .PHONY: beside
 beside:
-	@mkdir -p out
-	@nice -n 19 $(MAKE) --no-print-directory sim >out/sim.txt 2>&1 & sim=$$!; trap 'pkill -P $$sim' INT TERM; \
-	result=0; $(MAKE) --no-print-directory e2e || result=$$?; \
-	echo "the simulation, which ran beside:"; wait $$sim || result=$$?; cat out/sim.txt; exit $$result
+	@./tools/beside $(CLUSTERS)
 
 ##@ Between two edits, in seconds
 
@@ -99,8 +99,8 @@ sim: ## The seeded simulation, six seeds of it with the race detector; SEEDS=n h
 .PHONY: e2e
 e2e: install ## The user's view on the cluster; RUN=regexp chooses, SOAK=duration prolongs, V=-v says more; SYNC=directory has the sources of metaparticle/sync.
 	@mkdir -p out/e2e
-	$(if $(OWN_CLUSTER),,cd test && $(GO_RUN) ./cluster metrics)
-	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -soak=$(SOAK) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
+	$(if $(OWN_CLUSTER)$(findstring /,$(SHARE)),,cd test && $(GO_RUN) ./cluster metrics)
+	cd test/e2e && $(GO_TEST) -count=1 -timeout 60m $(V) -artifacts -outputdir $(ROOT)/out/e2e -run '$(RUN)' -share='$(SHARE)' -soak=$(SOAK) $(if $(SYNC),-sync='$(abspath $(SYNC))') $(if $(FROM),-from='$(FROM)') $(if $(OWN_CLUSTER),-registry=$(REGISTRY))
 
 # Version 0.1.0 has no tag. This commit is the one that names it.
 .PHONY: upgrade
@@ -184,8 +184,8 @@ ifndef OWN_CLUSTER
 endif
 
 .PHONY: cluster-down
-cluster-down: ## Remove the cluster without a trace.
-	cd test && $(GO_RUN) ./cluster down
+cluster-down: ## Remove the cluster, and those that make test adds, without a trace.
+	cd test && for dir in '$(CLUSTER)' '$(ROOT)'/.cluster[2-9]; do [ ! -d "$$dir" ] || $(GO_RUN) ./cluster -dir "$$dir" down; done
 
 ##@ The product
 
@@ -228,7 +228,7 @@ install: ## Install into the cluster; with KUBECONFIG=… REGISTRY=host/prefix i
 else
 install: cluster
 	@local=$$(cd test && $(GO_RUN) ./cluster registry); registry=$$(cd test && $(GO_RUN) ./cluster registry -in-cluster); private=$$(cd test && $(GO_RUN) ./cluster registry -private); \
-	$(call INSTALL,-out out/lab -platforms linux/$$(go env GOARCH) -push $$local/metaparticle -insecure,$$registry/metaparticle,-plain-http-registry $$registry -plain-http-registry $$private)
+	$(call INSTALL,-out out/lab/$(notdir $(CLUSTER)) -platforms linux/$$(go env GOARCH) -push $$local/metaparticle -insecure,$$registry/metaparticle,-plain-http-registry $$registry -plain-http-registry $$private)
 endif
 
 .PHONY: uninstall

@@ -109,4 +109,9 @@ var byHand = []Annotation{
 			"failure. Each pod of the key then leaves the slot alone: 10 s, then twice as long each time, at most 5 min. " +
 			"A person who has mended the cause may remove the annotation: then the next attempt comes at once.",
 	},
+	{
+		Key: ServingAnnotation, Value: "a time (RFC 3339)",
+		Meaning: "The holder's application runs and passes its probes since that time. While the application does not serve, the Lease " +
+			"lacks the annotation. Only the holder's agent writes it. A person or a script waits for it with `kubectl wait --for=jsonpath`.",
+	},
 }

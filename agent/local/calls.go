@@ -53,6 +53,19 @@ func (k calls) bidFor(ctx context.Context, b *bid, wait time.Duration) outcome {
 	return k.acquire(ctx, b)
 }
 
+// watch makes the agent watch the Leases until the caller calls the function that watch returns,
+// and for the time interest afterwards.
+func (k calls) watch() (end func()) {
+	count := func(n int) {
+		_ = k.call(context.Background(), func(now time.Duration) {
+			k.quiet, k.interestedUntil = true, now+interest
+			k.watchers += n
+		})
+	}
+	count(1)
+	return func() { count(-1) }
+}
+
 // patience returns how long a call waits for the API server.
 func (k calls) patience() time.Duration { return patienceOf(k.self.Budget) }
 

@@ -47,6 +47,8 @@ type keeper struct {
 	numbers map[string]bool
 	// interestedUntil is the instant until which the agent watches although no bid waits.
 	interestedUntil time.Duration
+	// watchers counts the calls for several claims that bid for another of their claims.
+	watchers int
 	// leaps counts the leaps of the wall clock.
 	leaps int
 	// syncHeld reports that a client of metaparticle/sync has held.
@@ -118,7 +120,7 @@ func (k *keeper) run(ctx context.Context, stop <-chan struct{}) error {
 // pause returns the time until the loop must decide again, or check the clock.
 func (k *keeper) pause(wake time.Duration) time.Duration {
 	bound := time.Duration(instant.Never)
-	if k.hold != nil || len(k.bids) > 0 {
+	if k.hold != nil || k.watches() {
 		bound = longest
 	}
 	if wake == instant.Never {
@@ -156,7 +158,7 @@ func (k *keeper) decide(ctx context.Context) time.Duration {
 			}
 		default:
 			k.refuse()
-			if f.Settled || k.hasWaiting() {
+			if f.Settled || k.watches() {
 				return wake
 			}
 			return min(wake, k.interestedUntil)
@@ -167,6 +169,9 @@ func (k *keeper) decide(ctx context.Context) time.Duration {
 // hasWaiting reports whether a bid waits for the slot.
 func (k *keeper) hasWaiting() bool { return len(k.bids) > 0 }
 
+// watches reports whether a call needs the Leases watched, however long it waits.
+func (k *keeper) watches() bool { return k.hasWaiting() || k.watchers > 0 }
+
 // facts returns the inputs of the claim's next decision.
 func (k *keeper) facts() claim.Facts {
 	f := claim.Facts{
@@ -175,7 +180,7 @@ func (k *keeper) facts() claim.Facts {
 		Compete: k.hasWaiting() && k.hold == nil && !k.stopping,
 		Proven:  k.proven,
 		Notes:   lease.Notes{Address: k.config.PodIP},
-		Settled: k.hold == nil && !k.hasWaiting() && k.now >= k.interestedUntil,
+		Settled: k.hold == nil && !k.watches() && k.now >= k.interestedUntil,
 	}
 	if k.hold != nil {
 		f.Notes.Serving = k.hold.since

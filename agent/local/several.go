@@ -100,11 +100,17 @@ func (a *API) several(query url.Values) (several, *problem) {
 
 // acquire gets a hold of each claim, one after the other. The open call shows that the program
 // lives. If an earlier hold ends before the last claim is held, or a person requests it, the
-// call ends.
+// call ends. A Lease that a dead holder left expires only while the agent watches it. So the agent
+// watches the Leases of all claims from the beginning.
 func (s several) acquire(ctx context.Context) *problem {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	until := time.Now().Add(s.wait)
+	if s.wait > 0 {
+		for _, m := range s.members[1:] {
+			defer m.watch()()
+		}
+	}
 	for i := range s.members {
 		m := &s.members[i]
 		wait := s.wait

@@ -91,6 +91,19 @@ func TestCallForSeveralClaimsWaitsOnceForAll(t *testing.T) {
 	})
 }
 
+func TestLeasesOfOneDeadHolderExpireTogether(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		_, one, two := startPair(t)
+		code, body := one.call(http.MethodPost, both+"&heartbeat=10s")
+		require.Equal(t, http.StatusCreated, code, body)
+		waits := two.stream(http.MethodPost, both+"&wait=10m")
+		began := time.Now()
+		<-waits.done // no program sends a heartbeat for the first holds
+		assert.Equal(t, http.StatusCreated, waits.code)
+		assert.Less(t, time.Since(began), 10*time.Second+api.DefaultLeaseDuration+5*time.Second, "not one lease after the other")
+	})
+}
+
 func TestRefusedCallForSeveralClaimsKeepsNoHold(t *testing.T) {
 	for name, refuse := range map[string]func(t *testing.T, s *server, two *pod){
 		"at once": func(t *testing.T, _ *server, two *pod) {

@@ -17,7 +17,8 @@
 //
 // A test that harms only its own pods calls t.Parallel. A test that harms a node, the
 // control plane or the webhook does not. Go runs the tests without t.Parallel first, one
-// after the other, and the parallel tests afterwards.
+// after the other, and the parallel tests afterwards. With -share=I/N, N clusters run the
+// serial tests at once. A cluster still runs one serial test at a time.
 //
 // # Time
 //

@@ -289,8 +289,9 @@ func (e example) awaitLeader(than *corev1.Pod) (leader *corev1.Pod) {
 func TestElectionExampleElectsOneLeaderAtATime(t *testing.T) {
 	e := apply(t, "election", "election")
 	kubectl.Must(e.Space, "", "rollout", "status", "deployment/election", "--timeout=170s")
-	assert.Len(t, slices.DeleteFunc(e.Pods("election"), func(pod *corev1.Pod) bool { return !status.Ready(pod) }), 3,
-		"the readiness of a pod is its own")
+	e.Await(space.StartTimeout, "three pods are Ready, because the readiness of a pod is its own", func() bool {
+		return len(slices.DeleteFunc(e.Pods("election"), func(pod *corev1.Pod) bool { return !status.Ready(pod) })) == 3
+	})
 	first := e.awaitLeader(nil)
 	whole := make(chan string, 1)
 	following := kubectl.Command(e.Context(), e.Namespace, "logs", "--follow", first.Name, "-c", "program")
