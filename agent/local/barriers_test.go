@@ -160,6 +160,19 @@ func TestPodCountsNoLongerWithoutACall(t *testing.T) {
 	})
 }
 
+func TestBarrierWithoutACallCausesNoRequest(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s, pod := atBarrier(t)
+		call := pod("a").wait("?wait=10s")
+		<-call.done
+		<-time.After(2 * lingers)
+		sent := s.count()
+		<-time.After(time.Hour)
+		synctest.Wait()
+		assert.Equal(t, sent, s.count())
+	})
+}
+
 // A shell repeats its call with a pause of a second.
 func TestRepeatedCallsKeepOneArrival(t *testing.T) {
 	bubble(t, func(t *testing.T) {
