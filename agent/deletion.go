@@ -20,7 +20,6 @@ import (
 // A controller may delete all pods of a workload at once, and the holder may end before a
 // standby knows of its own deletion. So with each acquiring write the agent checks whether its
 // own pod is being deleted. The agent grants nothing before that check has ended.
-// write, and grants nothing before the check has ended.
 type deletion struct {
 	// known reports that the pod is being deleted.
 	known bool

@@ -146,6 +146,9 @@ func (w *watch) run(ctx context.Context) error {
 // note notes when a Lease changed, and reports whether its holder was silent before. A watch that begins anew
 // repeats versions, which are no changes.
 func (w *watch) note(before, after any) (silent bool) {
+	if missed, ok := before.(toolscache.DeletedFinalStateUnknown); ok {
+		before = missed.Obj // the watch was closed when the object was deleted
+	}
 	was, _ := before.(*coordinationv1.Lease)
 	is, _ := after.(*coordinationv1.Lease)
 	w.mu.Lock()

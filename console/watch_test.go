@@ -19,7 +19,9 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/console/view"
@@ -226,6 +228,22 @@ func TestOnlyARenewalIsNoChange(t *testing.T) {
 		"no object at all": {nil, nil, false},
 	} {
 		assert.Equal(t, c.want, onlyRenewed(c.before, c.after), name)
+	}
+}
+
+func TestWatchForgetsLeasesThatAreGone(t *testing.T) {
+	one := &coordinationv1.Lease{}
+	one.UID, one.ResourceVersion = "uid", "7"
+	for name, gone := range map[string]any{
+		"seen": one, "while the watch was closed": toolscache.DeletedFinalStateUnknown{Key: "shop/lock.a", Obj: one},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &watch{seen: map[types.UID]time.Time{}}
+			w.note(nil, one)
+			require.Len(t, w.seen, 1)
+			w.note(gone, nil)
+			assert.Empty(t, w.seen)
+		})
 	}
 }
 

@@ -72,7 +72,7 @@ func (o *Observer) Watched(now time.Duration, r Record) {
 }
 
 func (o *Observer) see(now time.Duration, r Record) {
-	if r.UID == o.record.UID && r.Version == o.record.Version {
+	if o.record.sameState(r) {
 		return
 	}
 	o.alive = o.showsLife(r)

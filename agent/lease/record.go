@@ -75,6 +75,13 @@ type Record struct {
 	Failures api.Failures
 }
 
+// sameState reports whether both records are the same state of one Lease. After a restore of etcd
+// without a bump a version may name another state than before, so the version alone is no proof.
+func (r Record) sameState(other Record) bool {
+	return r.UID == other.UID && r.Version == other.Version &&
+		r.Holder == other.Holder && r.Hold == other.Hold && r.RenewTime.Equal(other.RenewTime)
+}
+
 // Notes are facts about a holder, which it publishes in the Lease for its standbys.
 type Notes struct {
 	// Address is the IP address of the holder's pod. Workload is the pod's workload, as

@@ -19,6 +19,8 @@ func PauseOf(slot string, p api.Pause) string {
 	case !p.Known():
 		return fmt.Sprintf("the slot %s is paused by hand (%s=%q is neither %s nor %s, and counts as %s)",
 			slot, api.PausedAnnotation, cut(string(p)), api.PauseHold, api.PauseStop, api.PauseHold)
+	case p == api.PauseRecover:
+		return "the slot " + slot + " is paused by kubectl metaparticle recover, until that command succeeds"
 	}
 	return "the slot " + slot + " is paused by hand"
 }

@@ -20,6 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
@@ -97,12 +99,14 @@ type state struct {
 	// foreign is the greatest token above the revision. A Lease or Variable with such a token comes
 	// from another time, or from another cluster.
 	foreign uint64
+	// bearer is the Lease or Variable with that token. Each pod can write any token into its own Lease.
+	bearer string
 }
 
-// note notes a token.
-func (s *state) note(token uint64) {
-	if token > s.revision {
-		s.foreign = max(s.foreign, token)
+// note notes a token, and its Lease or Variable.
+func (s *state) note(token uint64, kind string, of client.Object) {
+	if token > s.revision && token > s.foreign {
+		s.foreign, s.bearer = token, fmt.Sprintf("the %s %s in %s", kind, of.GetName(), of.GetNamespace())
 	}
 }
 
@@ -115,20 +119,35 @@ func (r recovering) run(ctx context.Context) (int, error) {
 	fmt.Fprintf(r.std.out, "revision %d, floor %d; %d slots, %d of them held with a token up to the floor\n",
 		before.revision, floor, len(before.slots), len(before.outdated(floor)))
 	switch {
+	case floor == 0 && before.interrupted():
+		return exitError, refusal("slots are still paused by an earlier recover: repeat that command with its floor (--floor)")
 	case floor == 0:
 		return exitError, refusal("no Lease or Variable has a token above the revision: name the floor (--floor), from before the restore")
 	case floor > before.revision && floor-before.revision > mostWrites:
-		return exitError, refusal(fmt.Sprintf("the floor is %d revisions away, and the command writes at most %d: repeat the restore with --bump-revision",
-			floor-before.revision, mostWrites))
+		return exitError, refusal(fmt.Sprintf("the floor%s is %d revisions away, and the command writes at most %d: repeat the restore with --bump-revision",
+			before.source(floor), floor-before.revision, mostWrites))
 	case r.dryRun:
 		return exitOK, nil
 	}
 	if before.revision <= floor {
 		if err := r.raise(ctx, before, floor); err != nil {
-			return exitError, err
+			return exitError, unfinished(err, floor)
 		}
 	}
 	return r.renew(ctx, floor)
+}
+
+// source names the Lease or Variable whose token is the floor; empty if a person named the floor.
+func (s state) source(floor uint64) string {
+	if s.foreign < floor {
+		return ""
+	}
+	return ", the token of " + s.bearer + ","
+}
+
+// unfinished adds to an error what a person must know: the slots stay paused.
+func unfinished(err error, floor uint64) error {
+	return fmt.Errorf("%w; slots may stay paused: repeat the command with --floor %d", err, floor)
 }
 
 // read returns the state of the cluster. A list without a version is consistent, so its revision
@@ -144,7 +163,7 @@ func (r recovering) read(ctx context.Context) (state, error) {
 	}
 	now := state{revision: revision}
 	for _, l := range list.Items {
-		now.note(tokenOf(&l))
+		now.note(tokenOf(&l), "Lease", &l)
 		if api.IsSlot(l.Name) && api.RunOf(l.Name) == "" {
 			now.slots = append(now.slots, l)
 		}
@@ -156,7 +175,7 @@ func (r recovering) read(ctx context.Context) (state, error) {
 	}
 	for _, v := range variables.Items {
 		if token, ok, _ := unstructured.NestedInt64(v.Object, "spec", "fence", "token"); ok && token > 0 {
-			now.note(uint64(token))
+			now.note(uint64(token), "Variable", &v)
 		}
 	}
 	return now, nil
@@ -171,22 +190,39 @@ func tokenOf(l *coordinationv1.Lease) uint64 {
 	return token
 }
 
-// outdated returns the Leases whose holder has a token up to the floor, or none yet. A start lock
-// gives its holder no token.
+// outdated returns the Leases whose holder has a token up to the floor, or none yet.
 func (s state) outdated(floor uint64) []coordinationv1.Lease {
-	return slices.DeleteFunc(slices.Clone(s.slots), func(l coordinationv1.Lease) bool {
-		life, _ := api.SplitSlots([]string{l.Name})
-		return len(life) == 0 || !api.IsIdentity(view.HolderOf(&l)) || tokenOf(&l) > floor
-	})
+	return slices.DeleteFunc(slices.Clone(s.slots), func(l coordinationv1.Lease) bool { return !isOutdated(&l, floor) })
 }
 
-// raise pauses all slots, and writes until the revision is above the floor.
+// isOutdated reports whether the holder of the Lease has a token up to the floor, or none yet. A start
+// lock gives its holder no token.
+func isOutdated(l *coordinationv1.Lease, floor uint64) bool {
+	life, _ := api.SplitSlots([]string{l.Name})
+	return len(life) > 0 && api.IsIdentity(view.HolderOf(l)) && tokenOf(l) <= floor
+}
+
+// interrupted reports whether an earlier command has left a slot paused.
+func (s state) interrupted() bool {
+	return slices.ContainsFunc(s.slots, func(l coordinationv1.Lease) bool { return api.PauseOf(l.Annotations) == api.PauseRecover })
+}
+
+// raise pauses all slots, and writes until the revision is above the floor. The objects for these
+// writes come first, so a command that cannot write pauses nothing.
 func (r recovering) raise(ctx context.Context, before state, floor uint64) error {
-	for _, l := range before.slots {
-		if api.PauseOf(l.Annotations) != "" {
-			continue
+	for i := range recoverWriters {
+		if err := r.create(ctx, scratch(i)); err != nil {
+			return err
 		}
-		if err := r.annotate(ctx, l, map[string]any{api.PausedAnnotation: string(api.PauseRecover)}); err != nil {
+	}
+	pause := func(l *coordinationv1.Lease) map[string]any {
+		if api.PauseOf(l.Annotations) != "" {
+			return nil
+		}
+		return map[string]any{api.PausedAnnotation: string(api.PauseRecover)}
+	}
+	for _, l := range before.slots {
+		if err := r.annotate(ctx, l, pause); err != nil {
 			return err
 		}
 	}
@@ -206,16 +242,35 @@ func (r recovering) raise(ctx context.Context, before state, floor uint64) error
 	return errors.Join(errs...)
 }
 
-// write changes one object until the revision is above the floor, and deletes the object.
-func (r recovering) write(ctx context.Context, number int, floor uint64) error {
-	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: recoverHome, Name: "metaparticle-recover-" + strconv.Itoa(number)}}
+// scratch returns the object that one writer changes.
+func scratch(number int) *coordinationv1.Lease {
+	return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: recoverHome, Name: "metaparticle-recover-" + strconv.Itoa(number)}}
+}
+
+// create creates the object of a writer, unless the object exists.
+func (r recovering) create(ctx context.Context, l *coordinationv1.Lease) error {
 	if err := r.cluster.Create(ctx, l); err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("write into the namespace %s: %w", recoverHome, err)
 	}
+	return nil
+}
+
+// write changes one object until the revision is above the floor, and deletes the object.
+func (r recovering) write(ctx context.Context, number int, floor uint64) error {
+	l := scratch(number)
 	said := time.Now()
 	for count := 0; ; count++ {
 		patch := fmt.Appendf(nil, `{"spec":{"holderIdentity":"%d.%d"}}`, time.Now().UnixNano(), count)
-		if err := r.cluster.Patch(ctx, l, client.RawPatch(types.MergePatchType, patch)); err != nil {
+		err := r.cluster.Patch(ctx, l, client.RawPatch(types.MergePatchType, patch))
+		if apierrors.IsNotFound(err) {
+			// Another person's command is above its own floor, and has deleted the object.
+			l = scratch(number)
+			if err := r.create(ctx, l); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("raise the revision: %w", err)
 		}
 		revision, err := strconv.ParseUint(l.ResourceVersion, 10, 64)
@@ -233,35 +288,34 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 }
 
 // renew asks each holder with a token up to the floor to yield, ends the pauses of the command,
-// and waits.
+// and waits. An error about one Lease, as in a namespace without rights, does not keep the others
+// paused.
 func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 	now, err := r.read(ctx)
 	if err != nil {
-		return exitError, err
+		return exitError, unfinished(err, floor)
 	}
 	if now.revision <= floor {
-		return exitError, fmt.Errorf("the revision %d is not above the floor %d", now.revision, floor)
+		return exitError, unfinished(fmt.Errorf("the revision %d is not above the floor %d", now.revision, floor), floor)
 	}
-	outdated := map[types.UID]bool{}
-	for _, l := range now.outdated(floor) {
-		outdated[l.UID] = true
-	}
-	for _, l := range now.slots {
+	end := func(l *coordinationv1.Lease) map[string]any {
 		annotations := map[string]any{}
 		if api.PauseOf(l.Annotations) == api.PauseRecover {
 			annotations[api.PausedAnnotation] = nil
 		}
-		if hold := l.Annotations[api.HoldAnnotation]; outdated[l.UID] && hold != "" {
+		if hold := l.Annotations[api.HoldAnnotation]; isOutdated(l, floor) && hold != "" {
 			annotations[api.YieldAnnotation] = api.Yield{Hold: hold}.String()
 		}
-		if len(annotations) == 0 {
-			continue
-		}
-		if err := r.annotate(ctx, l, annotations); err != nil {
-			return exitError, err
-		}
+		return annotations
 	}
-	fmt.Fprintf(r.std.out, "revision %d is above the floor; %d holders are asked to yield\n", now.revision, len(outdated))
+	var errs []error
+	for _, l := range now.slots {
+		errs = append(errs, r.annotate(ctx, l, end))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return exitError, unfinished(err, floor)
+	}
+	fmt.Fprintf(r.std.out, "revision %d is above the floor; %d holders are asked to yield\n", now.revision, len(now.outdated(floor)))
 	return r.await(ctx, floor)
 }
 
@@ -270,9 +324,15 @@ func (r recovering) await(ctx context.Context, floor uint64) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
 	var left []coordinationv1.Lease
+	began, versions := time.Now(), map[types.UID]string{}
 	for {
 		now, err := r.read(ctx)
 		if err == nil {
+			for _, l := range now.slots {
+				if versions[l.UID] == "" {
+					versions[l.UID] = l.ResourceVersion
+				}
+			}
 			if left = now.outdated(floor); len(left) == 0 {
 				fmt.Fprintln(r.std.out, "each holder has a token above the floor")
 				return exitOK, nil
@@ -285,29 +345,49 @@ func (r recovering) await(ctx context.Context, floor uint64) (int, error) {
 		case <-ctx.Done():
 			for _, l := range left {
 				fmt.Fprintf(r.std.err, "%s in %s: %s still holds with token %s: %s\n", l.Name, l.Namespace, api.PodOf(view.HolderOf(&l)),
-					l.Annotations[api.TokenAnnotation], stubborn(&l))
+					l.Annotations[api.TokenAnnotation], stubborn(&l, versions[l.UID] == l.ResourceVersion, time.Since(began)))
 			}
 			return exitUnreached, nil
 		}
 	}
 }
 
-// stubborn returns what a person does about a holder that has not yielded.
-func stubborn(l *coordinationv1.Lease) string {
-	if api.PauseOf(l.Annotations) != "" {
+// stubborn returns what a person does about a holder that has not yielded. The argument silent reports
+// that the Lease has not changed for the given time.
+func stubborn(l *coordinationv1.Lease, silent bool, waited time.Duration) string {
+	switch {
+	case silent && waited > time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0))*time.Second:
+		return "the holder has not renewed for longer than the lease duration; the next holder gets a greater token"
+	case api.PauseOf(l.Annotations) != "":
 		return "the slot is paused, and the holder yields at the end of the pause"
 	}
 	return "delete the pod"
 }
 
-// annotate changes annotations of a Lease. A Lease that is gone needs no change.
-func (r recovering) annotate(ctx context.Context, of coordinationv1.Lease, annotations map[string]any) error {
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": annotations}})
-	if err != nil {
-		return fmt.Errorf("patch lease %s: %w", of.Name, err)
-	}
-	if err := r.cluster.Patch(ctx, &of, client.RawPatch(types.MergePatchType, patch)); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("patch lease %s: %w", of.Name, err)
+// annotate changes the annotations of a Lease to those that the function wants; none if the Lease
+// needs no change. The patch names the version that the function has judged, so a pause that a person
+// writes meanwhile stays. A Lease that is gone needs no change.
+func (r recovering) annotate(ctx context.Context, of coordinationv1.Lease, wants func(*coordinationv1.Lease) map[string]any) error {
+	l := &of
+	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		annotations := wants(l)
+		if len(annotations) == 0 {
+			return nil
+		}
+		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"resourceVersion": l.ResourceVersion, "annotations": annotations}})
+		if err != nil {
+			return err
+		}
+		err = r.cluster.Patch(ctx, l.DeepCopy(), client.RawPatch(types.MergePatchType, patch))
+		if apierrors.IsConflict(err) {
+			if missed := r.cluster.Get(ctx, client.ObjectKeyFromObject(&of), l); missed != nil {
+				return missed
+			}
+		}
+		return err
+	})
+	if client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("patch lease %s in %s: %w", of.Name, of.Namespace, err)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -52,6 +53,8 @@ func newRestored(t *testing.T, revision uint64, there ...client.Object) *restore
 			if variables, ok := list.(*unstructured.UnstructuredList); ok {
 				v := unstructured.Unstructured{Object: map[string]any{}}
 				v.SetGroupVersionKind(schema.GroupVersionKind{Group: "metaparticle.io", Version: "v1alpha1", Kind: "Variable"})
+				v.SetNamespace("shop")
+				v.SetName("total")
 				require.NoError(t, unstructured.SetNestedField(v.Object, w.fence, "spec", "fence", "token"))
 				variables.Items = append(variables.Items, v)
 				return nil
@@ -157,11 +160,21 @@ func TestRecoverCommandRaisesEachTokenAboveTheFloor(t *testing.T) {
 
 func TestRecoverCommandNamesHoldersThatDoNotYield(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newRestored(t, 5000, slotLease("lock.a", "a", nil), slotLease("lock.b", "b", map[string]string{api.PausedAnnotation: "hold"}))
+		w := newRestored(t, 5000, slotLease("lock.a", "a", nil), slotLease("lock.b", "b", map[string]string{api.PausedAnnotation: "hold"}),
+			slotLease("lock.dead", "dead", map[string]string{api.HoldAnnotation: ""}))
 		w.deaf = "lock.a"
+		time.AfterFunc(45*time.Second, func() {
+			for _, alive := range []string{"lock.a", "lock.b"} {
+				l := w.lease(t, alive)
+				l.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
+				assert.NoError(t, w.objects.Update(t.Context(), l))
+			}
+		})
 		assert.Equal(t, exitUnreached, w.recover(6000))
 		assert.Equal(t, "lock.a in shop: a still holds with token 4711: delete the pod\n"+
-			"lock.b in shop: b still holds with token 4711: the slot is paused, and the holder yields at the end of the pause\n", w.err.String())
+			"lock.b in shop: b still holds with token 4711: the slot is paused, and the holder yields at the end of the pause\n"+
+			"lock.dead in shop: dead still holds with token 4711: the holder has not renewed for longer than the lease duration; the next holder gets a greater token\n",
+			w.err.String())
 	})
 }
 
@@ -175,7 +188,7 @@ func TestRecoverCommandWritesNothingIfItRefuses(t *testing.T) {
 	}{
 		"no floor":              {5000, 0, 0, false, exitRefused, "name the floor (--floor), from before the restore"},
 		"too far":               {5000, 3_000_000, 0, false, exitRefused, "the floor is 2995000 revisions away"},
-		"a Variable is too far": {5000, 0, 4_000_000, false, exitRefused, "the floor is 3995000 revisions away"},
+		"a Variable is too far": {5000, 6000, 4_000_000, false, exitRefused, "the floor, the token of the Variable total in shop, is 3995000 revisions away"},
 		"dry run":               {5000, 6000, 0, true, exitOK, "revision 5000, floor 6000; 1 slots, 1 of them held"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -197,5 +210,84 @@ func TestRecoverCommandEndsIfItCannotWrite(t *testing.T) {
 	})
 	assert.Equal(t, exitError, w.recover(6000))
 	assert.Contains(t, w.err.String(), "write into the namespace metaparticle-system")
-	assert.Equal(t, "recover", w.lease(t, "lock.a").Annotations[api.PausedAnnotation], "the slots stay paused until the command is repeated")
+	assert.NotContains(t, w.lease(t, "lock.a").Annotations, api.PausedAnnotation, "no slot stays paused if the command cannot write")
+}
+
+// meddle calls a function before each patch of a Lease with the name.
+func (w *restored) meddle(name string, f func() error) {
+	w.WithWatch = interceptor.NewClient(w.WithWatch, interceptor.Funcs{
+		Patch: func(ctx context.Context, c client.WithWatch, object client.Object, patch client.Patch, options ...client.PatchOption) error {
+			if object.GetName() == name {
+				if err := f(); err != nil {
+					return err
+				}
+			}
+			return c.Patch(ctx, object, patch, options...)
+		},
+	})
+}
+
+// pauseByHand pauses the slot in the name of a person.
+func (w *restored) pauseByHand(name string, pause api.Pause) error {
+	l := w.lease(w.t, name)
+	l.Annotations = map[string]string{api.PausedAnnotation: string(pause)}
+	return w.objects.Update(w.t.Context(), l)
+}
+
+func TestRecoverCommandKeepsPausesThatAppearMeanwhile(t *testing.T) {
+	for name, patch := range map[string]int{"before the pause": 1, "before its end": 2} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newRestored(t, 5000, slotLease("lock.free", "", nil))
+				patches := 0
+				w.meddle("lock.free", func() error {
+					if patches++; patches == patch {
+						return w.pauseByHand("lock.free", api.PauseStop)
+					}
+					return nil
+				})
+				require.Equal(t, exitOK, w.recover(6000), w.err.String())
+				assert.Equal(t, "stop", w.lease(t, "lock.free").Annotations[api.PausedAnnotation])
+			})
+		})
+	}
+}
+
+func TestRecoverCommandEndsOtherPausesAfterAnError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRestored(t, 5000, slotLease("lock.a", "", nil), slotLease("lock.b", "", nil))
+		patches := 0
+		w.meddle("lock.a", func() error {
+			if patches++; patches == 2 {
+				return apierrors.NewForbidden(schema.GroupResource{Resource: "leases"}, "lock.a", nil)
+			}
+			return nil
+		})
+		assert.Equal(t, exitError, w.recover(6000))
+		assert.NotContains(t, w.lease(t, "lock.b").Annotations, api.PausedAnnotation)
+		assert.Contains(t, w.err.String(), "patch lease lock.a in shop")
+		assert.Contains(t, w.err.String(), "slots may stay paused: repeat the command with --floor 6000")
+
+		assert.Equal(t, exitRefused, w.recover(0))
+		assert.Contains(t, w.err.String(), "slots are still paused by an earlier recover")
+		assert.Equal(t, exitOK, w.recover(6000), w.err.String())
+		assert.NotContains(t, w.lease(t, "lock.a").Annotations, api.PausedAnnotation)
+	})
+}
+
+func TestRecoverCommandOutlivesAnotherOne(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newRestored(t, 5000, slotLease("lock.a", "a", nil))
+		deleted := false
+		w.meddle("metaparticle-recover-0", func() error {
+			if !deleted {
+				deleted = true
+				return apierrors.NewNotFound(schema.GroupResource{Resource: "leases"}, "metaparticle-recover-0")
+			}
+			return nil
+		})
+		require.Equal(t, exitOK, w.recover(6000), w.err.String())
+		assert.True(t, deleted)
+		assert.NotContains(t, w.lease(t, "lock.a").Annotations, api.PausedAnnotation)
+	})
 }

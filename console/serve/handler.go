@@ -20,7 +20,8 @@ import (
 //go:embed page
 var files embed.FS
 
-// policy is the Content-Security-Policy of all answers. No page of the console needs an exception.
+// policy is the Content-Security-Policy of all answers, except those of the documentation, whose handler writes its own
+// one. No page of the console needs an exception.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 

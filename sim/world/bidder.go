@@ -182,7 +182,7 @@ func (b *bidder) hangUp() {
 	b.call.hangUp()
 	b.call, b.bids = nil, false
 	if b.joint != nil {
-		b.joint.part()
+		b.joint.part(b)
 	}
 }
 

@@ -101,8 +101,13 @@ func (j *joint) ended(int) {
 	}
 }
 
-// part ends the call, because its connection is closed. All bidders but the first bid anew.
-func (j *joint) part() {
+// part takes a bidder out of the call. The first bidder has the connection. So without the first one the
+// call ends, and all others bid anew.
+func (j *joint) part(by *bidder) {
+	if by != j.bidders[0] {
+		by.joint = nil
+		return
+	}
 	for i, b := range j.bidders {
 		if !j.open(i) {
 			continue
