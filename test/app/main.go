@@ -108,16 +108,13 @@ func run(c config) (int, error) {
 		return check(c.check)
 	case c.note != "":
 		return c.noteCode, note(c.dir, os.Getenv("POD_NAME"), c.note)
-	}
-	if c.pid1 && os.Getpid() != 1 {
+	case c.pid1 && os.Getpid() != 1:
 		return 0, fmt.Errorf("can only run as pid 1, not %d", os.Getpid())
 	}
 	terminated, stop := askedToStop(c)
 	defer stop()
-	if c.meet != "" {
-		if err := meet(terminated, c.meet); err != nil || terminated.Err() != nil {
-			return c.stopCode, err
-		}
+	if over, err := meets(terminated, c); over {
+		return c.stopCode, err
 	}
 	if c.bid != "" {
 		giveBack, err := bidAndFollow(terminated, c)

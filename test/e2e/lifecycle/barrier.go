@@ -72,11 +72,11 @@ func release(s *space.Space, pods ...*corev1.Pod) {
 	}
 }
 
-// awaitArrivals waits until n pods have arrived.
-func awaitArrivals(s *space.Space, leases []string, n int) {
+// awaitTwoArrivals waits until two pods have arrived.
+func awaitTwoArrivals(s *space.Space, leases []string) {
 	s.Helper()
 	s.Await(space.StartTimeout, "the pods arrive", func() bool {
-		return len(slices.DeleteFunc(slices.Clone(leases), func(name string) bool { return !strings.Contains(s.Identity(name), "_") })) == n
+		return len(slices.DeleteFunc(slices.Clone(leases), func(name string) bool { return !strings.Contains(s.Identity(name), "_") })) == 2
 	})
 }
 
@@ -106,7 +106,7 @@ func TestPodsOfAJobStartTogether(t *testing.T) {
 	job, leases := startJob(s, a)
 	pods := podsOf(s, job)
 	release(s, pods[0], pods[1])
-	awaitArrivals(s, leases, 2)
+	awaitTwoArrivals(s, leases)
 	s.Await(space.StartTimeout, "an Event says so", func() bool {
 		return s.Event("Pod", pods[0].Name, "WaitsForCondition") != nil
 	})
@@ -131,7 +131,7 @@ func TestPodsOfAJobStartTogether(t *testing.T) {
 	job, leases = startJob(s, a)
 	pods = podsOf(s, job)
 	release(s, pods[0], pods[1])
-	awaitArrivals(s, leases, 2)
+	awaitTwoArrivals(s, leases)
 	s.Await(space.StartTimeout, "an Event says so", func() bool {
 		return s.Event("Pod", pods[1].Name, "WaitsForCondition") != nil
 	})
@@ -149,7 +149,7 @@ func TestProgramsOfAJobGoOnTogether(t *testing.T) {
 	job, leases := startJob(s, a)
 	pods := podsOf(s, job)
 	release(s, pods[0], pods[1])
-	awaitArrivals(s, leases, 2)
+	awaitTwoArrivals(s, leases)
 	for _, pod := range pods[:2] {
 		assert.Nil(t, process.Find(s.Pod(pod.Name), process.Shim), "the containers stay unchanged")
 	}
@@ -160,7 +160,7 @@ func TestProgramsOfAJobGoOnTogether(t *testing.T) {
 		return !slices.ContainsFunc(leases, func(name string) bool { return strings.HasPrefix(s.Identity(name), pods[1].Name+"_") })
 	})
 	release(s, pods[2])
-	awaitArrivals(s, leases, 2)
+	awaitTwoArrivals(s, leases)
 	s.Await(space.StartTimeout, "an Event says so", func() bool {
 		return s.Event("Pod", pods[2].Name, "WaitsForCondition") != nil
 	})
