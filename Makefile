@@ -31,6 +31,12 @@ override KUBECONFIG := $(CLUSTER)/kubeconfig
 endif
 export KUBECONFIG
 
+# The version of Kubernetes in the test cluster; empty for the newest one.
+KUBERNETES ?=
+# The versions of make matrix.
+VERSIONS := 1.33 1.35 1.37
+export METAPARTICLE_KUBERNETES := $(KUBERNETES)
+
 RUN ?= .
 SEEDS ?= 40
 SEED ?=
@@ -111,6 +117,19 @@ upgrade: ## Upgrade from FROM=revision (default: version 0.1.0) to this version 
 earlier: ## Make the files of version 0.1.0 again, by its own code, which also reads today's Leases.
 	go run ./tools/earlier -from 5b52dd02 -version v0.1.0
 
+# The first run compiles two more versions of Kubernetes, each in half an hour.
+.PHONY: matrix
+matrix: ## The end-to-end tests on the oldest Kubernetes, on one between, and on the newest; RUN=regexp chooses.
+	$(if $(OWN_CLUSTER),@echo "make matrix brings up clusters of its own: leave KUBECONFIG out" >&2; exit 2)
+	@mkdir -p out; failed=; for version in $(VERSIONS); do \
+		$(MAKE) --no-print-directory cluster-down; \
+		$(MAKE) --no-print-directory e2e KUBERNETES=$$version V=-v 2>&1 | tee out/matrix-$$version.txt || failed+=" $$version"; \
+	done; $(MAKE) --no-print-directory cluster-down; \
+	for version in $(VERSIONS); do \
+		echo "Kubernetes $$version: $$(grep -c '^--- PASS' out/matrix-$$version.txt) tests passed. These did not:"; \
+		grep -B1 -E '^--- (FAIL|SKIP)' out/matrix-$$version.txt | grep -vE '^(--|===)$$|^=== ' || true; \
+	done; [ -z "$$failed" ] || { echo "failed on$$failed"; exit 1; }
+
 .PHONY: rollouts
 rollouts: install ## Measure the table of docs/rollouts.md on the cluster; ROWS=regexp chooses workloads (deployment-3).
 	@mkdir -p out/e2e
@@ -178,7 +197,7 @@ bench-handover: install ## Handovers alone, with their steps; STANDBYS=n pods wa
 ##@ The cluster
 
 .PHONY: cluster
-cluster: packages ## A real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/.
+cluster: packages ## A real Kubernetes of three nodes, from Go modules; kubeconfig in .cluster/; KUBERNETES=1.33 an older one.
 ifndef OWN_CLUSTER
 	cd test && $(GO_RUN) ./cluster up
 endif

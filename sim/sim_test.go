@@ -85,6 +85,10 @@ func TestPlantedBugsAreCaughtByAfterTests(t *testing.T) { play.PlantedIn(t, "age
 // that waits. The simulation allows each wait more time than passes between two reads.
 func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
 
+// The tests of agent/lease catch these bugs. In the simulation each restore raises the revision, so no
+// version comes again.
+func TestPlantedBugsAreCaughtByLeaseTests(t *testing.T) { play.PlantedIn(t, "agent/lease") }
+
 // The tests of agent/variable catch these bugs. In the simulation few calls wait at one instant, and
 // the Variable has room for all keys.
 func TestPlantedBugsAreCaughtByVariableTests(t *testing.T) { play.PlantedIn(t, "agent/variable") }

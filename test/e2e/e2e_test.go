@@ -93,6 +93,7 @@ var parallel = []string{
 	"TestApplicationNeverRunsTwiceDespiteDeletionsAndKills",
 	"TestSingletonsShareAStartLock",
 	"TestPodGateRunsImagesThatMustBePID1",
+	"TestPodGateIsRefusedBeforeKubernetes136",
 	"TestPodGateRestartsAgentAndApplicationSeparately",
 	"TestPodGateStopsApplicationAfterAnUnreadableNote",
 	"TestReadinessGateLetsOnePodServe",
@@ -355,6 +356,9 @@ func TestSingletonsShareAStartLock(t *testing.T)   { exclusive.TestSingletonsSha
 // Tests of package gates.
 
 func TestPodGateRunsImagesThatMustBePID1(t *testing.T) { gates.TestPodGateRunsImagesThatMustBePID1(t) }
+func TestPodGateIsRefusedBeforeKubernetes136(t *testing.T) {
+	gates.TestPodGateIsRefusedBeforeKubernetes136(t)
+}
 func TestPodGateRestartsAgentAndApplicationSeparately(t *testing.T) {
 	gates.TestPodGateRestartsAgentAndApplicationSeparately(t)
 }

@@ -37,6 +37,9 @@ func (c *Cluster) Up(ctx context.Context) error {
 		return err
 	}
 	if process.PID(c.Lab, state.ControlPlane, state.Holder) != 0 && c.complete() {
+		if c.Saved.Kubernetes != c.Kubernetes {
+			return fmt.Errorf("the cluster has Kubernetes %s: remove it by make cluster-down, before one with %s", c.Saved.Kubernetes, c.Kubernetes)
+		}
 		c.Say("the cluster is up already")
 		return control.MirrorOthers(c.Lab)
 	}
@@ -50,7 +53,7 @@ func (c *Cluster) Up(ctx context.Context) error {
 	if err := os.MkdirAll(c.Path("bin"), 0o755); err != nil {
 		return err
 	}
-	if err := build.Make(ctx, c.Lab, build.Programs()); err != nil {
+	if err := build.Make(ctx, c.Lab, build.Programs(c.Lab)); err != nil {
 		return err
 	}
 	c.Began = time.Now()
@@ -63,7 +66,7 @@ func (c *Cluster) Up(ctx context.Context) error {
 
 // bringUp starts the parts of the cluster one after the other.
 func (c *Cluster) bringUp(ctx context.Context) error {
-	c.Saved = state.Saved{Workers: c.Workers, Kubernetes: state.KubernetesVersion}
+	c.Saved = state.Saved{Workers: c.Workers, Kubernetes: c.Kubernetes}
 	if c.Saved.Workers == 0 {
 		c.Saved.Workers = defaultWorkers
 	}

@@ -25,6 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
@@ -89,6 +90,7 @@ func agentRestarts(pod *corev1.Pod) int32 {
 //
 // docs/compatibility.md: gates/pid-1 gates/loss-restarts-all carried
 func TestPodGateRunsImagesThatMustBePID1(t *testing.T) {
+	cluster.NeedFeature(t, cluster.RestartAllContainers)
 	t.Parallel()
 	h := deployInFront(t, insistent("insistent", api.GatePod))
 	slot := lease.OfDeployment(h.App.Name)
@@ -142,10 +144,27 @@ func TestPodGateRunsImagesThatMustBePID1(t *testing.T) {
 	assert.Greater(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Fault/2, "nothing proves a death, so the slot expires")
 }
 
+// On an older Kubernetes a lost slot could not restart the containers, so the webhook refuses the
+// pod.
+//
+// docs/compatibility.md: gates/too-old refused KubernetesTooOld
+func TestPodGateIsRefusedBeforeKubernetes136(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	pod := app.Bare(s, "either", map[string]string{api.SingletonAnnotation: "true", api.GateAnnotation: string(api.GatePod)})
+	if !cluster.Has(cluster.RestartAllContainers) {
+		webhook.Refused(s, pod, "KubernetesTooOld: ")
+		return
+	}
+	_, err := webhook.Try(s, pod)
+	assert.NoError(t, err)
+}
+
 // If the agent is killed, the kubelet restarts only the agent's container, and the hold
 // goes on. If the application crashes, the kubelet restarts only the application's
 // container, under the same hold.
 func TestPodGateRestartsAgentAndApplicationSeparately(t *testing.T) {
+	cluster.NeedFeature(t, cluster.RestartAllContainers)
 	t.Parallel()
 	a := insistent("alone", api.GatePod)
 	// The long lease prevents a loss. A kubelet once took twelve seconds to restart the
@@ -180,6 +199,7 @@ func TestPodGateRestartsAgentAndApplicationSeparately(t *testing.T) {
 // that note. Then a new agent process does not know the application's deadline. So that
 // process stops the application.
 func TestPodGateStopsApplicationAfterAnUnreadableNote(t *testing.T) {
+	cluster.NeedFeature(t, cluster.RestartAllContainers)
 	t.Parallel()
 	h := deployInFront(t, insistent("unreadable", api.GatePod))
 	a := process.Find(h.Victim, process.Agent)
@@ -198,6 +218,7 @@ func TestPodGateStopsApplicationAfterAnUnreadableNote(t *testing.T) {
 // With the gate "pod" the agent ends at the beginning of the drain, and so makes the
 // kubelet stop the application. The kubelet needs no API server for that.
 func TestPodGateStopsApplicationOnADisconnectedNode(t *testing.T) {
+	cluster.NeedFeature(t, cluster.RestartAllContainers)
 	h := deployInFront(t, insistent("insistent-cut", api.GatePod))
 	var heal func()
 	h.Suffers(func() { heal = fault.Node(t, h.Victim.Spec.NodeName, h.Lab.Cut, h.Lab.Heal) })

@@ -27,6 +27,7 @@ import (
 // A policy in the API server adds the annotation after our webhook, as a later webhook
 // would.
 func TestClaimAddedByPolicyIsGatedOrRefused(t *testing.T) {
+	cluster.NeedFeature(t, cluster.MutatingAdmissionPolicy)
 	t.Parallel()
 	s := space.New(t)
 	ctx := context.Background()

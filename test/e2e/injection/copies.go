@@ -129,7 +129,7 @@ func TestUnmarkedCopyIsRefusedInEveryNamespace(t *testing.T) {
 		_, err := cluster.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		return err
 	}
-	for gate := range missingOf {
+	for gate := range admitted() {
 		complete := complete(s, gate)
 		for what, test := range map[string]struct {
 			take    func(*corev1.Pod)

@@ -248,6 +248,15 @@ var missingOf = map[api.Gate]map[string]func(*corev1.Pod){
 	},
 }
 
+// admitted returns the edits of missingOf for the gates that this version of Kubernetes admits.
+func admitted() map[api.Gate]map[string]func(*corev1.Pod) {
+	gates := maps.Clone(missingOf)
+	if !cluster.Has(cluster.RestartAllContainers) {
+		delete(gates, api.GatePod)
+	}
+	return gates
+}
+
 // namedWithoutShim adds an ungated container, and its name to the annotation.
 func namedWithoutShim(pod *corev1.Pod) {
 	third := *pod.Spec.Containers[1].DeepCopy()
@@ -271,7 +280,7 @@ func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
 	pods := map[api.Gate]*corev1.Pod{}
-	for gate := range missingOf {
+	for gate := range admitted() {
 		pods[gate] = complete(s, gate)
 	}
 	f := forge(s)

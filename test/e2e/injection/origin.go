@@ -110,7 +110,7 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 	assert.ErrorContains(t, change("replace", "image", "another:1"), "ImageChangedInPlace: ")
 	assert.ErrorContains(t, change("add", "args/-", "another"), "pod updates may not change fields other than")
 	claims := map[string]map[string]string{"conditions": {api.AfterAnnotation: "lock.never"}}
-	for gate := range missingOf {
+	for gate := range admitted() {
 		claims[string(gate)] = map[string]string{api.LockAnnotation: "with-" + string(gate), api.GateAnnotation: string(gate)}
 	}
 	for gate, annotations := range claims {

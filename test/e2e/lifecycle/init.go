@@ -85,6 +85,7 @@ func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
 
 // docs/compatibility.md: lifecycle/restart-rules lifecycle/restart-never carried
 func TestRestartRulesApplyToTheApplicationsExitCodes(t *testing.T) {
+	cluster.NeedFeature(t, cluster.ContainerRestartRules)
 	t.Parallel()
 	s := space.New(t)
 	run := func(name string, code int) {

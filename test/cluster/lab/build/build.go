@@ -30,6 +30,7 @@ type Program struct {
 	name    string
 	module  string   // the module whose version is in the name of the build; "" for a program of this repository
 	version string   // the version that the module must have; "" for any version
+	dir     string   // the directory of the sources; "" for the one in programs with the name
 	target  string   // "." for the main package of the program's module, "tool" for the tool lines of its go.mod
 	flags   []string // of go build
 	ldflags string
@@ -40,13 +41,17 @@ type Program struct {
 // Programs returns the programs in the order of their builds. The long build is last, so
 // that a mistake in a short one shows early. All modules but cert-manager's require the
 // same versions of shared packages, so that each package is compiled once.
-func Programs() []Program {
-	major, minor, _ := strings.Cut(strings.TrimPrefix(state.KubernetesVersion, "v"), ".")
+func Programs(l *state.Lab) []Program {
+	older := ""
+	if l.Kubernetes != state.KubernetesVersion {
+		older = filepath.Join(l.Versions, l.Kubernetes)
+	}
+	major, minor, _ := strings.Cut(strings.TrimPrefix(l.Kubernetes, "v"), ".")
 	minor, _, _ = strings.Cut(minor, ".")
 	var versions strings.Builder
 	for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 		fmt.Fprintf(&versions, " -X %[1]s.gitVersion=%[2]s -X %[1]s.gitMajor=%[3]s -X %[1]s.gitMinor=%[4]s",
-			pkg, state.KubernetesVersion, major, minor)
+			pkg, l.Kubernetes, major, minor)
 	}
 	return []Program{
 		{name: "node", target: "."},
@@ -62,7 +67,7 @@ func Programs() []Program {
 		{name: "cainjector", module: "github.com/cert-manager/cert-manager", target: "."},
 		{name: "coredns", module: "github.com/coredns/coredns", version: state.CoreDNSVersion, target: "."},
 		{
-			name: "kubernetes", module: "k8s.io/kubernetes", version: state.KubernetesVersion, target: ".",
+			name: "kubernetes", module: "k8s.io/kubernetes", version: l.Kubernetes, dir: older, target: ".",
 			ldflags: versions.String(),
 		},
 	}
@@ -101,7 +106,7 @@ func download(ctx context.Context, l *state.Lab, cache string, list []Program) (
 	var over sync.WaitGroup
 	over.Go(func() {
 		for _, p := range list {
-			source := filepath.Join(l.Sources, p.name)
+			source := p.source(l)
 			if key, err := p.key(source); err != nil || exists(filepath.Join(cache, key)) {
 				continue
 			}
@@ -124,7 +129,7 @@ func cacheDir() (string, error) {
 // cached returns the directory of a program's files. If no checkout has built the files
 // yet, the function builds them.
 func cached(ctx context.Context, l *state.Lab, cache string, p Program, step string) (string, error) {
-	source := filepath.Join(l.Sources, p.name)
+	source := p.source(l)
 	key, err := p.key(source)
 	if err != nil {
 		return "", err
@@ -165,6 +170,14 @@ func cached(ctx context.Context, l *state.Lab, cache string, p Program, step str
 func exists(name string) bool {
 	_, err := os.Stat(name)
 	return err == nil
+}
+
+// source returns the directory of a program's sources.
+func (p Program) source(l *state.Lab) string {
+	if p.dir != "" {
+		return p.dir
+	}
+	return filepath.Join(l.Sources, p.name)
 }
 
 // key returns the name of a build, made from everything that decides its outcome.

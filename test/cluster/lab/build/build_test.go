@@ -20,11 +20,20 @@ import (
 func TestGoModFilesRequireThePinnedVersions(t *testing.T) {
 	l, err := state.Open(t.TempDir())
 	require.NoError(t, err)
-	for _, p := range Programs() {
-		key, err := p.key(filepath.Join(l.Sources, p.name))
-		require.NoError(t, err, p.name)
-		assert.Contains(t, key, p.version, p.name)
+	for _, version := range []string{"", "1.33", "v1.35"} {
+		t.Setenv("METAPARTICLE_KUBERNETES", version)
+		l, err := state.Open(l.Root)
+		require.NoError(t, err)
+		assert.Contains(t, l.Kubernetes, version)
+		for _, p := range Programs(l) {
+			key, err := p.key(p.source(l))
+			require.NoError(t, err, p.name)
+			assert.Contains(t, key, p.version, p.name)
+		}
 	}
+	t.Setenv("METAPARTICLE_KUBERNETES", "1.3")
+	_, err = state.Open(l.Root)
+	assert.ErrorContains(t, err, "no Kubernetes v1.3: choose one of "+state.KubernetesVersion+", v1.33.")
 }
 
 func TestBuildKeyChangesWithSourcesAndFlags(t *testing.T) {

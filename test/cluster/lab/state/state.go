@@ -17,8 +17,9 @@ import (
 	"time"
 )
 
-// KubernetesVersion is the version of every Kubernetes program in the cluster. The
-// build refuses a programs/kubernetes/go.mod with another version.
+// KubernetesVersion is the version of every Kubernetes program in the cluster, unless
+// METAPARTICLE_KUBERNETES names another one. The build refuses a programs/kubernetes/go.mod with
+// another version.
 const KubernetesVersion = "v1.37.1"
 
 // CertManagerVersion is the last version with all programs in cert-manager's module.
@@ -77,10 +78,13 @@ type Lab struct {
 	// Progress gets a line for each step; nil means none.
 	Progress io.Writer
 
-	Root    string // state directory, absolute
-	Sources string // this repository's test/cluster/programs
-	Began   time.Time
-	Saved   Saved
+	Root     string // state directory, absolute
+	Sources  string // this repository's test/cluster/programs
+	Versions string // this repository's test/cluster/versions
+	// Kubernetes is the version of the Kubernetes programs that Up starts.
+	Kubernetes string
+	Began      time.Time
+	Saved      Saved
 }
 
 // Saved has the facts that a later process must know of a running cluster.
@@ -119,7 +123,13 @@ func Open(dir string) (*Lab, error) {
 	if len(dir) > maxDir {
 		return nil, fmt.Errorf("state directory %s: longer than %d bytes, so that sockets in it have too long names", dir, maxDir)
 	}
-	l := &Lab{Root: dir, Sources: filepath.Join(root, "test", "cluster", "programs"), Began: time.Now()}
+	l := &Lab{
+		Root: dir, Sources: filepath.Join(root, "test", "cluster", "programs"), Versions: filepath.Join(root, "test", "cluster", "versions"),
+		Began: time.Now(),
+	}
+	if err := l.choose(os.Getenv("METAPARTICLE_KUBERNETES")); err != nil {
+		return nil, err
+	}
 	if err := l.Load(); err != nil {
 		return nil, err
 	}
@@ -140,6 +150,30 @@ func Repository() (string, error) {
 			return "", fmt.Errorf("%s is not in a checkout of this repository", dir)
 		}
 	}
+}
+
+// choose sets the version of Kubernetes to the only one that begins with the text, such as 1.33. An
+// empty text means [KubernetesVersion].
+func (l *Lab) choose(text string) error {
+	text = "v" + strings.TrimPrefix(text, "v")
+	if text == "v" {
+		text = KubernetesVersion
+	}
+	older, err := filepath.Glob(filepath.Join(l.Versions, "v*"))
+	if err != nil {
+		return err
+	}
+	all := []string{KubernetesVersion}
+	for _, dir := range older {
+		all = append(all, filepath.Base(dir))
+	}
+	for _, version := range all {
+		if version == text || strings.HasPrefix(version, text+".") {
+			l.Kubernetes = version
+			return nil
+		}
+	}
+	return fmt.Errorf("no Kubernetes %s: choose one of %s", text, strings.Join(all, ", "))
 }
 
 // Load reads the saved facts. Without a file all facts are zero.

@@ -28,6 +28,8 @@ var (
 	Lab *lab.Cluster
 	// Kubeconfig is the file for kubectl.
 	Kubeconfig string
+	// Minor is the minor version of Kubernetes 1, such as 33 for Kubernetes 1.33.
+	Minor int
 )
 
 // Connect finds the cluster (that of KUBECONFIG, or the checkout's own). Then Connect
@@ -57,6 +59,9 @@ func Connect(ctx context.Context, registry string) error {
 	Config.QPS = -1
 	Config.WarningHandler = rest.NoWarnings{}
 	if Client, err = kubernetes.NewForConfig(Config); err != nil {
+		return err
+	}
+	if err := readMinor(); err != nil {
 		return err
 	}
 	switch {
