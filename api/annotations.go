@@ -104,13 +104,13 @@ var Annotations = table{
 	{
 		Key: LocalAnnotation, Value: "`claim[,claim…]`", Default: "no claim", Kind: Election,
 		Meaning: "The program itself asks for these claims, over HTTP at `localhost:13131` (the local API): `lock/NAME`, " +
-			"`election/NAME`, `semaphore/NAME=SIZE`, `rwlock/NAME=SIZE` or `variable/NAME`. All pods in the namespace that name a slot compete for it, whatever " +
-			"their workload. All of them use a Variable together. A lock of `metaparticle.io/lock` with the same name is the same slot. The containers run at once, " +
+			"`election/NAME`, `semaphore/NAME=SIZE`, `rwlock/NAME=SIZE`, `barrier/NAME=SIZE` or `variable/NAME`. All pods in the namespace that name a slot compete for it, whatever " +
+			"their workload. All of them use a Variable together. At a barrier the pods of one Job wait for each other, with the limits of `metaparticle.io/barrier`. A lock of `metaparticle.io/lock` with the same name is the same slot. The containers run at once, " +
 			"and stay as they are: no part of Metaparticle stops the program, and the pod's readiness stays as it was. The program " +
 			"must stop its work when it loses a claim. Beside the annotation only `metaparticle.io/lease-duration`, " +
 			"`metaparticle.io/after` and `metaparticle.io/barrier` have an effect. A pod with hostNetwork needs an emptyDir volume `metaparticle-api`, " +
 			"in which its programs find the socket (docs/api.md). At most 8 claims.",
-		Examples: []string{"lock/a", "lock/a, election/main, semaphore/pool=3", "election/db.main", "rwlock/catalog=8", "variable/hits"}, parse: parseLocals,
+		Examples: []string{"lock/a", "lock/a, election/main, semaphore/pool=3", "election/db.main", "rwlock/catalog=8", "barrier/warm=5", "variable/hits"}, parse: parseLocals,
 	},
 	{
 		Key: AfterAnnotation, Value: "`condition[,condition…]`", Default: "no condition", Alone: true,

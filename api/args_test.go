@@ -171,11 +171,14 @@ func (s source) local(t *testing.T) LocalArgs {
 	var texts []string
 	for range 1 + s.IntN(maxLocal) {
 		name := []string{"a", "b", "a.b", "1-c"}[s.IntN(4)]
-		texts = append(texts, []string{"lock/" + name, "election/" + name, "semaphore/" + name + "=3", "variable/" + name, "rwlock/" + name + "=3"}[s.IntN(5)])
+		texts = append(texts, []string{"lock/" + name, "election/" + name, "semaphore/" + name + "=3", "variable/" + name, "rwlock/" + name + "=3", "barrier/" + name + "=3"}[s.IntN(6)])
 	}
 	claims, problem := parseLocals(strings.Join(texts, ", "))
 	require.Empty(t, problem)
 	a.Claims, a.OwnKernel = claims, s.some()
+	if len(a.Barriers()) > 0 {
+		a.Run = someRun
+	}
 	a.LeaseDuration = time.Duration(10+s.IntN(3591)) * time.Second
 	if s.some() {
 		a.Port, a.Credentials = 1+s.IntN(math.MaxUint16), s.text()

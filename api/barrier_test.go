@@ -110,3 +110,33 @@ func TestBarrierArgsSurviveARoundTrip(t *testing.T) {
 	assert.Empty(t, RecallBarrier([]string{AfterRole, "-barrier=warm=2", "-run=a"}).Leases())
 	assert.Empty(t, RecallBarrier(nil).Leases())
 }
+
+func TestProgramsBarrierNeedsARun(t *testing.T) {
+	request, err := Parse(map[string]string{LocalAnnotation: "barrier/a.b=2, lock/a"})
+	require.NoError(t, err)
+	assert.Equal(t, []Barrier{{Name: "a.b", Size: 2}}, BarriersOf(request.Claimed))
+	assert.Equal(t, []string{"lock.a"}, request.Slots(Workload{}), "no annotation has the run")
+	assert.Equal(t, []string{"barrier/a.b=2", "lock.a"}, request.Marks(Workload{}))
+	for _, mark := range request.Marks(Workload{})[:1] {
+		_, variable := VariableOf(mark)
+		assert.False(t, IsSlot(mark) || variable)
+	}
+	a := DefaultLocalArgs()
+	a.Claims = request.Claimed
+	for run, valid := range map[string]bool{someRun: true, "": false, "A": false, "a.b": false} {
+		a.Run = run
+		_, err := ParseLocalArgs(a.Args()[1:])
+		assert.Equal(t, valid, err == nil, run)
+	}
+	a.Run = someRun
+	want := BarrierArgs{Barrier: BarriersOf(request.Claimed)[0], Run: someRun, LeaseDuration: DefaultLeaseDuration, Credentials: CredentialsPath}
+	assert.Equal(t, []BarrierArgs{want}, RecallLocalArgs(a.Args()).Barriers())
+	assert.Equal(t, []string{"barrier.a.b." + someRun + ".0", "barrier.a.b." + someRun + ".1"}, want.Leases())
+}
+
+func TestPodNamesABarrierInOneWay(t *testing.T) {
+	_, err := Parse(map[string]string{LocalAnnotation: "barrier/a=2", BarrierAnnotation: "a=3"})
+	require.ErrorContains(t, err, "names barrier/a=2, at which the pod waits by metaparticle.io/barrier already: remove one of the two")
+	_, err = Parse(map[string]string{LocalAnnotation: "barrier/a=2", BarrierAnnotation: "b=2"})
+	assert.NoError(t, err)
+}

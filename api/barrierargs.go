@@ -60,7 +60,7 @@ func (a BarrierArgs) Args() []string {
 // names are not valid for a barrier.
 func (a BarrierArgs) Leases() []string {
 	leases := a.Barrier.Leases(a.Run)
-	if len(leases) == 0 || !isArrival(leases[0]) {
+	if len(leases) == 0 || a.Run == "" || RunOf(leases[0]) != a.Run {
 		return nil
 	}
 	return leases

@@ -157,9 +157,18 @@ var (
 		slots:  func(c Claim, _ Workload) []string { return rwLockSlots(c.Name) },
 		isSlot: IsRWLockSlot,
 	}
-	// arrivals is the kind of a barrier's Leases, by which init containers arrive. The kind
-	// claims no slot for an application.
-	arrivals = &Kind{Key: BarrierAnnotation, Ask: BarrierAnnotation, Scope: ScopeWorkload, isSlot: isArrival}
+	// Arrivals is the kind of a barrier's Leases. Only init containers, and agents with the local
+	// API, arrive by such a Lease. The kind claims no slot: the names of the Leases have a run,
+	// which no annotation has.
+	Arrivals = &Kind{
+		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeWorkload,
+		parse: func(value string) ([]Claim, string) {
+			b, problem := parseBarrier(value)
+			return []Claim{{Name: b.Name, Size: b.Size}}, problem
+		},
+		slots:  func(Claim, Workload) []string { return nil },
+		isSlot: isArrival,
+	}
 	// Variable claims no slot. Several pods of a namespace can use one Variable at the same
 	// time, by the local API.
 	Variable = &Kind{
@@ -339,16 +348,6 @@ func (r Request) Slots(of Workload) []string {
 	return slots
 }
 
-// Marks returns the slots of [Request.Slots], and the marks of the Variables that the pod uses.
-func (r Request) Marks(of Workload) []string {
-	marks := r.Slots(of)
-	for _, name := range r.Variables() {
-		marks = append(marks, VariableMark(name))
-	}
-	slices.Sort(marks)
-	return marks
-}
-
 // IsSlot reports whether a claim can name the Lease. Enroll gives rights only on such
 // Leases and on their next Leases. IsSlot judges a shortened name by the part before the
 // hash.
@@ -383,7 +382,7 @@ func HasNextLease(slot string) bool {
 }
 
 // kinds are all kinds of claims.
-var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election, RWLock, arrivals}
+var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election, RWLock, Arrivals}
 
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.
 func kindOf(lease string) *Kind {

@@ -5,6 +5,7 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +23,9 @@ const maxLocalText = 4096
 
 // localKinds are the kinds of claims by the local API, by the words that name them in
 // [Claim.LocalText].
-var localKinds = map[string]*Kind{"lock": Lock, "election": Election, "rwlock": RWLock, "semaphore": Semaphore, "variable": Variable}
+var localKinds = map[string]*Kind{
+	"lock": Lock, "election": Election, "rwlock": RWLock, "semaphore": Semaphore, "barrier": Arrivals, "variable": Variable,
+}
 
 // Word returns the word that names the kind in the local API; empty if the local API has no
 // such claim.
@@ -38,7 +41,7 @@ func (k *Kind) Word() string {
 // LocalText returns the text of a claim by the local API, as a person writes it.
 func (c Claim) LocalText() string {
 	text := c.Kind.Word() + "/" + c.Name
-	if c.Kind == Semaphore || c.Kind == RWLock {
+	if c.Kind == Semaphore || c.Kind == RWLock || c.Kind == Arrivals {
 		text += "=" + strconv.Itoa(c.Size)
 	}
 	return text
@@ -50,7 +53,7 @@ func parseLocal(text string) (Claim, string) {
 	kind := localKinds[word]
 	switch kind {
 	case nil:
-		return Claim{}, fmt.Sprintf("%q is no claim of the local API: write lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE or variable/NAME", brief(text))
+		return Claim{}, fmt.Sprintf("%q is no claim of the local API: write lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE, barrier/NAME=SIZE or variable/NAME", brief(text))
 	case Election:
 		if !isElectionSlot(ElectionLease(name)) {
 			return Claim{}, fmt.Sprintf("%q needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends", brief(text))
@@ -99,7 +102,9 @@ func parseLocals(value string) ([]Claim, string) {
 // API. The webhook writes all of them except Credentials, which only tests set.
 type LocalArgs struct {
 	// Claims are the claims that the program may make.
-	Claims        []Claim
+	Claims []Claim
+	// Run is the UID of the pod's Job, if a claim names a barrier; empty for other pods.
+	Run           string
 	LeaseDuration time.Duration
 	// OwnKernel reports that the pod may run in a virtual machine of its own. Another boot
 	// id is then no proof that the program of the earlier boot is dead.
@@ -120,7 +125,7 @@ func DefaultLocalArgs() LocalArgs {
 
 var localArguments = arguments[LocalArgs]{
 	{
-		name: "claims", meaning: "what the program may ask for, comma-separated: lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE, variable/NAME",
+		name: "claims", meaning: "what the program may ask for, comma-separated: lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE, barrier/NAME=SIZE, variable/NAME",
 		text: func(of LocalArgs) string { return localTexts(of.Claims) },
 		read: func(into *LocalArgs, value string) error {
 			claims, problem := parseLocals(value)
@@ -131,6 +136,8 @@ var localArguments = arguments[LocalArgs]{
 			return nil
 		},
 	},
+	textArg("run", "the UID of the pod's Job, if a claim names a barrier", func(r *LocalArgs) *string { return &r.Run }).
+		written(func(r LocalArgs) bool { return r.Run != "" }),
 	durationArg("lease-duration", "how long a holder that vanished blocks the others",
 		func(r *LocalArgs) *time.Duration { return &r.LeaseDuration }),
 	optionArg("own-kernel", "the pod may run in a virtual machine of its own: another boot id proves nothing",
@@ -166,6 +173,20 @@ func (a LocalArgs) Args() []string {
 	return append([]string{LocalRole}, localArguments.words(a)...)
 }
 
+// Barriers returns the arguments with which the pod would wait at each of its barriers in an init
+// container. Both ways of waiting use the same Leases.
+func (a LocalArgs) Barriers() (all []BarrierArgs) {
+	for _, b := range BarriersOf(a.Claims) {
+		all = append(all, BarrierArgs{Barrier: b, Run: a.Run, LeaseDuration: a.LeaseDuration, Credentials: a.Credentials})
+	}
+	return all
+}
+
+// lacksRun reports whether the pod names a barrier without the run of its Leases.
+func (a LocalArgs) lacksRun() bool {
+	return slices.ContainsFunc(a.Barriers(), func(b BarrierArgs) bool { return len(b.Leases()) == 0 })
+}
+
 // IsLocal reports whether the arguments of the container [AgentContainer] select the role
 // that serves the local API.
 func IsLocal(args []string) bool { return len(args) > 0 && args[0] == LocalRole }
@@ -190,6 +211,8 @@ func ParseLocalArgs(words []string) (LocalArgs, error) {
 		err = fmt.Errorf("agent %s: unexpected arguments %q", LocalRole, rest)
 	case len(a.Claims) == 0:
 		err = fmt.Errorf("agent %s: no -claims", LocalRole)
+	case a.lacksRun():
+		err = fmt.Errorf("agent %s: a barrier needs -run", LocalRole)
 	case a.Port == 0 && a.Socket == "":
 		err = fmt.Errorf("agent %s: neither -port nor -socket", LocalRole)
 	}

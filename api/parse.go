@@ -140,6 +140,11 @@ func (p *parser) program() {
 			p.wrong(LocalAnnotation, "is in one pod with %s, which comes with a later version: remove one of the two", key)
 		}
 	}
+	for _, b := range BarriersOf(p.request.Claimed) {
+		if b.Name == p.request.Barrier.Name {
+			p.wrong(LocalAnnotation, "names %s, at which the pod waits by %s already: remove one of the two", localBarrier(b), BarrierAnnotation)
+		}
+	}
 	for _, a := range p.table {
 		if a.Kind == nil && !a.Alone && a.Key != LeaseDurationAnnotation && p.has(a.Key) && !p.ofBarrier(a.Key) {
 			p.wrong(a.Key, "has no effect with %s, because the containers stay as they are and their program asks for its slots: remove it", LocalAnnotation)

@@ -201,6 +201,7 @@ func TestParseReadsClaimsOfTheLocalAPI(t *testing.T) {
 		"semaphore/pool=3,lock/a":                    {lock("a"), {Kind: Semaphore, Name: "pool", Size: 3}},
 		"rwlock/a=1,rwlock/b.c=16":                   {{Kind: RWLock, Name: "a", Size: 1}, {Kind: RWLock, Name: "b.c", Size: 16}},
 		"variable/hits,lock/a":                       {lock("a"), {Kind: Variable, Name: "hits"}},
+		"lock/a, barrier/a.warm=32, barrier/b=1":     {{Kind: Arrivals, Name: "a.warm", Size: 32}, {Kind: Arrivals, Name: "b", Size: 1}, lock("a")},
 		"semaphore/a=1,semaphore/b=32":               {{Kind: Semaphore, Name: "a", Size: 1}, {Kind: Semaphore, Name: "b", Size: 32}},
 		"election/" + strings.Repeat("a", maxLock-4): {{Kind: Election, Name: strings.Repeat("a", maxLock-4), Size: 1}},
 	}
@@ -218,7 +219,7 @@ func TestParseReadsClaimsOfTheLocalAPI(t *testing.T) {
 }
 
 func TestLocalAPIRefusesMalformedClaims(t *testing.T) {
-	const form = ` is no claim of the local API: write lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE or variable/NAME`
+	const form = ` is no claim of the local API: write lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE, barrier/NAME=SIZE or variable/NAME`
 	tests := map[string]string{
 		"":                            `name at least one claim, and none empty, separated by commas`,
 		"lock/a,,lock/b":              `name at least one claim, and none empty, separated by commas`,
@@ -239,6 +240,10 @@ func TestLocalAPIRefusesMalformedClaims(t *testing.T) {
 		"rwlock/a=08":                 `"rwlock/a=08": after the = write how many pods may read at once: a number from 1 to 16`,
 		"rwlock/A=1":                  `"rwlock/A=1": a read-write lock's name is at most 239 lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
 		"rwlock/a=1,rwlock/a=2":       `rwlock/a=1 and rwlock/a=2 are one claim with two sizes: remove one of the two`,
+		"barrier/a":                   `"barrier/a": write a name and how many pods must wait, as in warm=5`,
+		"barrier/a=33":                `"barrier/a=33": after the = write how many pods must wait: a number from 1 to 32`,
+		"barrier/A=3":                 `"barrier/A=3": a barrier's name is at most 205 lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
+		"barrier/a=2,barrier/a=3":     `barrier/a=2 and barrier/a=3 are one claim with two sizes: remove one of the two`,
 		"election/a=3":                `"election/a=3" needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
 		"variable/":                   `"variable/": a variable needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,
 		"variable/a=3":                `"variable/a=3": a variable needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends`,

@@ -56,6 +56,34 @@ func TestPodGetsTheLeasesOfItsRun(t *testing.T) {
 	assert.ElementsMatch(t, append(leasesOfRun(firstRun), leasesOfRun(secondRun)...), role.Rules[0].ResourceNames)
 }
 
+// programmed returns the same pod, whose program waits at the barrier by the local API.
+func programmed(name, run, job string) *corev1.Pod {
+	pod := gathered(name, run, job)
+	pod.Labels[api.GatedLabel] = api.Gated
+	pod.Annotations = map[string]string{api.LocalAnnotation: "barrier/warm=2", api.SlotsAnnotation: "barrier/warm=2", api.LeaseDurationAnnotation: "1m"}
+	args := api.DefaultLocalArgs()
+	args.Claims, args.Run, args.LeaseDuration = []api.Claim{{Kind: api.Arrivals, Name: "warm", Size: 2}}, run, 20*time.Second
+	pod.Spec.InitContainers = []corev1.Container{{Name: api.AgentContainer, RestartPolicy: new(corev1.ContainerRestartPolicyAlways), Args: args.Args()}}
+	return pod
+}
+
+func TestProgramsPodGetsTheLeasesOfItsRun(t *testing.T) {
+	w := newWorld(t, programmed("a", firstRun, firstRun))
+	w.settle(w.process())
+	for _, name := range leasesOfRun(firstRun) {
+		lease := w.lease(name)
+		require.NotNil(t, lease, name)
+		assert.EqualValues(t, 20, *lease.Spec.LeaseDurationSeconds, "the spec decides, which no user can change")
+		require.Len(t, lease.OwnerReferences, 1, "the API server deletes the Lease with the Job")
+	}
+	role := w.role("till")
+	require.NotNil(t, role)
+	assert.ElementsMatch(t, leasesOfRun(firstRun), role.Rules[0].ResourceNames, "the mark of the barrier names no Lease")
+	w = newWorld(t, programmed("a", "", firstRun))
+	w.settle(w.process())
+	assert.Nil(t, w.role("till"), "a barrier without a run has no Lease")
+}
+
 // A Job owns a Lease only if one of the Job's own pods arrives by the Lease.
 func TestLeaseOfAnotherRunHasNoOwner(t *testing.T) {
 	w := newWorld(t, gathered("a", firstRun, secondRun))

@@ -66,12 +66,15 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	c.add(pod, a.account, duration, slotsOf(pod)...)
 }
 
-// addBarrier adds the Leases of the barrier at which a gated pod waits. The names come from the
+// addBarriers adds the Leases of the barriers at which a gated pod can arrive. The names come from the
 // pod's spec, which no user can change, unlike an annotation. So enroll trusts the names also in a namespace
 // that has not opted in.
-func (c claims) addBarrier(pod *corev1.Pod) {
-	if barrier := podspec.BarrierOf(&pod.Spec); !ended(pod) {
-		c.add(pod, pod.Spec.ServiceAccountName, barrier.LeaseDuration, barrier.Leases()...)
+func (c claims) addBarriers(pod *corev1.Pod) {
+	if ended(pod) {
+		return
+	}
+	for _, b := range podspec.BarriersOf(&pod.Spec) {
+		c.add(pod, pod.Spec.ServiceAccountName, b.LeaseDuration, b.Leases()...)
 	}
 }
 

@@ -80,13 +80,13 @@ func sameNamespace(before, after client.Object) bool {
 		before.GetDeletionTimestamp().IsZero() == after.GetDeletionTimestamp().IsZero()
 }
 
-// sameAsk compares the claims, the conditions and the barrier of a pod. Nobody can change the last
+// sameAsk compares the claims, the conditions and the barriers of a pod. Nobody can change the last
 // two in a living pod. But a cache that was behind reports the next pod of the same name as an
 // update.
 func sameAsk(before, after client.Object) bool {
 	was, is := before.(*corev1.Pod), after.(*corev1.Pod)
 	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec)) &&
-		podspec.BarrierOf(&was.Spec) == podspec.BarrierOf(&is.Spec)
+		slices.Equal(podspec.BarriersOf(&was.Spec), podspec.BarriersOf(&is.Spec))
 }
 
 // sameWorkload compares the fields of a workload that enroll reads.

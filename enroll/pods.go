@@ -47,7 +47,7 @@ func (s store) livePods(ctx context.Context, namespace string) (claims, error) {
 		err = eachPage(ctx, s.reader, &pods, func() {
 			for i := range pods.Items {
 				wanted.addPod(&pods.Items[i], true)
-				wanted.addBarrier(&pods.Items[i])
+				wanted.addBarriers(&pods.Items[i])
 			}
 		}, selected...)
 	}

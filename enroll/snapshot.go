@@ -47,7 +47,7 @@ func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated 
 	if !ungated {
 		err = s.cachedPods(ctx, namespace, func(pod *corev1.Pod) {
 			seen.wanted.addPod(pod, optedIn)
-			seen.wanted.addBarrier(pod)
+			seen.wanted.addBarriers(pod)
 			account := pod.Spec.ServiceAccountName
 			seen.awaited.add(pod, account, awaitedBy(pod))
 			if asks(pod).counts(optedIn) {

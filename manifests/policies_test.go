@@ -81,12 +81,15 @@ func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 	for i := range 8 {
 		longest = append(longest, fmt.Sprintf("lock/%s%d", long, i))
 	}
-	for _, value := range []string{"lock/a", "election/main", "semaphore/pool=3", "rwlock/catalog=8", "variable/hits", strings.Join(longest, ",")} {
+	for _, value := range []string{"lock/a", "election/main", "semaphore/pool=3", "rwlock/catalog=8", "barrier/warm=5", "variable/hits", strings.Join(longest, ",")} {
 		request, err := api.Parse(map[string]string{api.LocalAnnotation: value})
 		require.NoError(t, err)
 		args := api.DefaultLocalArgs()
 		args.Claims, args.LeaseDuration, args.OwnKernel = request.Claimed, api.MaxLeaseDuration, true
 		args.Port, args.Socket = 0, api.LocalSocket
+		if len(api.BarriersOf(request.Claimed)) > 0 {
+			args.Run = "0b1c2d3e-0000-4000-8000-0123456789ab"
+		}
 		words := args.Args()
 		text := strings.Join(words, "\x00")
 		assert.Regexp(t, shown, text)
@@ -215,7 +218,7 @@ func TestLeasePolicyContainsMaximumOfDoneKeys(t *testing.T) {
 // An arrival at the barrier of another Job would open that barrier too early.
 func TestBarrierPolicyDemandsThePodsOwnJob(t *testing.T) {
 	policy := texts(t)["policies/barrier.yaml"]
-	shown := expression(t, policy, `t\.matches\('(.*?)'\)`)
+	shown := expression(t, policy, `t\.matches\('(\^barrier.*?)'\)`)
 	const run = "0b1c2d3e-0000-4000-8000-0123456789ab"
 	args := api.BarrierArgs{Barrier: api.Barrier{Name: "a.b", Size: 32}, Run: run, LeaseDuration: time.Hour, Credentials: api.CredentialsPath}
 	assert.Regexp(t, shown, strings.Join(args.Args(), "\x00"))
@@ -226,6 +229,27 @@ func TestBarrierPolicyDemandsThePodsOwnJob(t *testing.T) {
 	assert.NotRegexp(t, shown, strings.Replace(text, "-run=", "-run=other\x00-run=", 1))
 	assert.True(t, strings.HasPrefix(text, "barrier\x00-barrier="+args.Barrier.String()+"\x00-run="+run+"\x00"))
 	assert.Contains(t, policy, `t.startsWith('barrier\x00-barrier=' + variables.barrier.trim() + '\x00-run=' + j + '\x00')`)
+}
+
+// The agent of a program arrives as the container of an annotation does.
+func TestBarrierPolicyDemandsTheProgramsOwnJob(t *testing.T) {
+	policy, gate := texts(t)["policies/barrier.yaml"], texts(t)["policies/gate.yaml"]
+	shown := expression(t, policy, `t\.matches\('(\^api.*?)'\)`)
+	const run = "0b1c2d3e-0000-4000-8000-0123456789ab"
+	args := api.DefaultLocalArgs()
+	args.Claims, args.Run = []api.Claim{{Kind: api.Arrivals, Name: "a.b", Size: 32}, {Kind: api.Lock, Name: "a", Size: 1}}, run
+	assert.Regexp(t, shown, strings.Join(args.Args(), "\x00"))
+	args.OwnKernel, args.Port, args.Socket = true, 0, api.LocalSocket
+	text := strings.Join(args.Args(), "\x00")
+	assert.Regexp(t, shown, text)
+	assert.Contains(t, text, "\x00-run="+run+"\x00")
+	for _, forged := range []string{
+		text + "\x00-run=other", strings.Replace(text, "-run=", "-run=other\x00-run=", 1), text + "\x00-credentials=/x\x00-run=other",
+	} {
+		assert.NotRegexp(t, shown, forged)
+		assert.NotRegexp(t, expression(t, gate, `matches\('(\^api.*?)'\)`), forged)
+	}
+	assert.Contains(t, policy, `variables.jobs.exists(j, t.contains('\x00-run=' + j + '\x00'))`)
 }
 
 // Only the first Lease of a barrier may have the record that opens the barrier. The record is a

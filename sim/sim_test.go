@@ -43,6 +43,8 @@ func TestStartLocksBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOf
 
 func TestBarriersBreakNoInvariant(t *testing.T) { play.Barriers(t, world.ModelOfEnroll) }
 
+func TestBarriersOfProgramsBreakNoInvariant(t *testing.T) { play.Meetings(t, world.ModelOfEnroll) }
+
 func TestRestoresBreakNoInvariant(t *testing.T) { play.Restores(t, world.ModelOfEnroll) }
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
@@ -82,6 +84,10 @@ func TestPlantedBugsAreCaughtByAfterTests(t *testing.T) { play.PlantedIn(t, "age
 // The tests of agent/barrier catch these bugs. In the simulation no person writes the Lease of a pod
 // that waits. The simulation allows each wait more time than passes between two reads.
 func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
+
+// The tests of agent/lease catch these bugs. In the simulation each restore raises the revision, so no
+// version comes again.
+func TestPlantedBugsAreCaughtByLeaseTests(t *testing.T) { play.PlantedIn(t, "agent/lease") }
 
 // The tests of agent/variable catch these bugs. In the simulation few calls wait at one instant, and
 // the Variable has room for all keys.

@@ -95,6 +95,30 @@ func TestStoppedPodGivesItsLeaseBack(t *testing.T) {
 	})
 }
 
+// The agent of a program may freeze after the last call of that program has ended.
+func TestPodThatDoesNotWaitWritesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, s *server) {
+		a, b := s.arrive(t, "a"), s.arrive(t, "b")
+		lasts(t, time.Minute, a, b)
+		a.away.Store(true)
+		renewed := func() time.Time {
+			for _, name := range leases {
+				if l := s.lease(name); api.PodOf(l.Holder) == "a" {
+					return l.RenewTime
+				}
+			}
+			return time.Time{}
+		}
+		last := renewed()
+		lasts(t, 2*duration, a, b)
+		assert.Equal(t, last, renewed())
+		c := s.arrive(t, "c")
+		lasts(t, time.Hour, b, c)
+		a.away.Store(false)
+		ends(t, duration+2*duration/6+soon, a, b, c)
+	})
+}
+
 func TestLostAnswersOnlyDelayTheBarrier(t *testing.T) {
 	for name, lost := range map[string]func(l *kube.Lease) bool{
 		"openings":     func(l *kube.Lease) bool { return l.Annotations[api.OpenedAnnotation] != "" },

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package barrier waits, in an init container, until a number of pods of one run have arrived
-// at the barrier. The barrier has a Lease for each of these pods. A pod arrives by acquiring
+// Package barrier waits until a number of pods of one run have arrived at the barrier. The package
+// runs in an init container, or in the agent that serves the local API. The barrier has a Lease for each of these pods. A pod arrives by acquiring
 // any one of the Leases, and renews that Lease while it waits.
 //
 // # The guarantee

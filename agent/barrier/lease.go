@@ -50,6 +50,9 @@ func newArrival(c Config, budget api.Budget, random *rand.Rand) *arrival {
 	}
 }
 
+// errAway means that the pod does not wait at present.
+var errAway = errors.New("barrier: the pod does not wait")
+
 // store sends a write of the Lease. If the write is stored, the arrival counts from the instant
 // of sending.
 func (a *arrival) store(ctx context.Context, l *kube.Lease) error {
@@ -57,6 +60,9 @@ func (a *arrival) store(ctx context.Context, l *kube.Lease) error {
 	ctx, cancel := context.WithTimeout(ctx, a.budget.Renew)
 	defer cancel()
 	sent := a.Clock()
+	if a.Counts != nil && !a.Counts(sent) {
+		return errAway
+	}
 	stored, err := a.API.UpdateLease(ctx, l)
 	if err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -203,6 +204,8 @@ type waiting struct {
 	stop context.CancelFunc
 	done chan struct{}
 	err  error
+	// away reports that the pod does not wait at present.
+	away atomic.Bool
 }
 
 // arrive starts a pod that waits at the barrier.
@@ -215,7 +218,7 @@ func (s *server) arrive(t *testing.T, pod string) *waiting {
 		defer close(w.done)
 		w.err = Run(ctx, Config{
 			API: from{s, pod}, Leases: leases, Duration: duration, PodName: pod, PodUID: "uid", Log: io.Discard,
-			Clock: func() time.Duration { return time.Since(began) }, Random: rand.NewPCG(uint64(len(pod)), uint64(pod[0])),
+			Clock: func() time.Duration { return time.Since(began) }, Counts: func(time.Duration) bool { return !w.away.Load() }, Random: rand.NewPCG(uint64(len(pod)), uint64(pod[0])),
 		})
 	}()
 	t.Cleanup(func() {

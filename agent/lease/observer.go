@@ -41,7 +41,9 @@ func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != ""
 
 // Read takes in the result of a consistent read, at the instant now.
 func (o *Observer) Read(now time.Duration, r Record) {
-	o.see(now, r)
+	if !o.record.sameState(r) {
+		o.see(now, r)
+	}
 	if o.blind {
 		o.blind = false
 		o.giveHeadStart(now)
@@ -67,14 +69,14 @@ func (o *Observer) giveHeadStart(now time.Duration) {
 // the API server refuses the acquiring write. If an old event shows a change, this standby only
 // waits longer.
 func (o *Observer) Watched(now time.Duration, r Record) {
-	o.see(now, r)
+	if !o.record.sameVersion(r) {
+		o.see(now, r)
+	}
 	o.heard = now
 }
 
+// see takes in another state than before.
 func (o *Observer) see(now time.Duration, r Record) {
-	if o.record.sameState(r) {
-		return
-	}
 	o.alive = o.showsLife(r)
 	o.record, o.since = r, now
 	// A changed record gives its holder a whole new duration, so the head start for the earlier

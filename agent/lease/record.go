@@ -75,10 +75,15 @@ type Record struct {
 	Failures api.Failures
 }
 
+// sameVersion reports whether both records have one version of one Lease.
+func (r Record) sameVersion(other Record) bool {
+	return r.UID == other.UID && r.Version == other.Version
+}
+
 // sameState reports whether both records are the same state of one Lease. After a restore of etcd
 // without a bump a version may name another state than before, so the version alone is no proof.
 func (r Record) sameState(other Record) bool {
-	return r.UID == other.UID && r.Version == other.Version &&
+	return r.sameVersion(other) &&
 		r.Holder == other.Holder && r.Hold == other.Hold && r.RenewTime.Equal(other.RenewTime)
 }
 

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // errEnded means that the loop of a claim has ended.
@@ -65,9 +67,12 @@ func (k calls) watch() (end func()) {
 }
 
 // patience returns how long a call waits for the API server.
-func (k calls) patience() time.Duration { return min(4*k.self.Budget.RequestTimeout, mostPatience) }
+func (k calls) patience() time.Duration { return patienceOf(k.self.Budget) }
 
-// mostPatience bounds [calls.patience] under a long lease.
+// patienceOf returns how long a call waits for the API server, under a budget.
+func patienceOf(b api.Budget) time.Duration { return min(4*b.RequestTimeout, mostPatience) }
+
+// mostPatience bounds [patienceOf] under a long lease.
 const mostPatience = 10 * time.Second
 
 // acquire bids for the slot, and waits for the outcome. If ctx ends first, acquire withdraws

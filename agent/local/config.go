@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/courier"
 	"github.com/metaparticle-io/metaparticle/agent/variable"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -33,6 +34,10 @@ type Config struct {
 	// Variables sends the requests about Variables. Variables may be nil only if no claim names
 	// a Variable.
 	Variables variable.Requests
+	// Run is the UID of the pod's Job. Run may be empty, and Barriers nil, only if no claim names a
+	// barrier. Barriers sends the requests about the Leases of barriers.
+	Run      string
+	Barriers barrier.API
 	// Leaps delivers a value after each leap of the wall clock; nil delivers none.
 	Leaps <-chan struct{}
 	// Clock returns the time since boot (CLOCK_BOOTTIME). Wall returns the time that the
@@ -63,6 +68,8 @@ func (c Config) check() (Config, error) {
 			return c, fmt.Errorf("local: the local API has no claim %q", claim.Name)
 		case claim.Kind == api.Variable && c.Variables == nil:
 			return c, errors.New("local: requests for Variables are needed")
+		case claim.Kind == api.Arrivals && (c.Barriers == nil || c.barrier(claim).Leases() == nil):
+			return c, errors.New("local: a barrier needs requests for its Leases, and a run")
 		}
 	}
 	if c.LeaseDuration == 0 {
@@ -75,4 +82,9 @@ func (c Config) check() (Config, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return c, nil
+}
+
+// barrier returns the barrier of a claim, with its run.
+func (c Config) barrier(of api.Claim) api.BarrierArgs {
+	return api.BarrierArgs{Barrier: api.Barrier{Name: of.Name, Size: of.Size}, Run: c.Run}
 }

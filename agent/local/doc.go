@@ -35,6 +35,12 @@
 // Package variable reads and writes the Variables. For a write under a hold, the keeper of that
 // hold supplies its fence before each attempt. A hold that is not good has no fence.
 //
+// # Barriers
+//
+// While calls of programs wait at a barrier, package barrier makes the pod arrive. The pod counts
+// once, and not for longer than [lingers] after its last call. An answer that the barrier is open
+// has no deadline, because no agent closes a barrier.
+//
 // # Requests
 //
 // If there has been no bid, no hold and no call within the last minute, the agent sends no

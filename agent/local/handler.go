@@ -31,6 +31,8 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("GET /v1/variable/{name}", a.withVariable(getVariable))
 	mux.HandleFunc("PUT /v1/variable/{name}", a.withVariable(a.putVariable))
 	mux.HandleFunc("POST /v1/variable/{name}/add", a.withVariable(a.addVariable))
+	mux.HandleFunc("GET /v1/barrier/{name}", a.withBarrier(getBarrier))
+	mux.HandleFunc("POST /v1/barrier/{name}/wait", a.withBarrier(postWait))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { wildProblem.write(w) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// A web page in a browser can send requests to localhost, also under a host name of the

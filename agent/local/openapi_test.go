@@ -235,6 +235,7 @@ func TestDocumentedSchemasEqualTheAnswers(t *testing.T) {
 	schemas := readOpenAPI(t).Components.Schemas
 	for name, answer := range map[string]any{
 		"Holding": holding{}, "Holdings": holdings{}, "ClaimState": claimState{}, "SlotState": slotState{}, "Problem": problem{}, "SyncLock": syncLock{}, "VariableState": variableState{},
+		"BarrierState": barrierState{},
 	} {
 		if assert.Contains(t, schemas, name) {
 			assertSchema(t, name, schemas[name], reflect.TypeOf(answer))
@@ -306,7 +307,7 @@ func TestDocumentedStatesAndReasonsEqualTheAnswers(t *testing.T) {
 func TestDocumentedStatusesEqualTheProblems(t *testing.T) {
 	status := map[string]int{}
 	for _, p := range []*problem{
-		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, upgradeProblem, lostProblem, hostProblem, wildProblem,
+		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, upgradeProblem, closedProblem, lostProblem, hostProblem, wildProblem,
 		busyProblem(""), undeclaredProblem("", ""), usageProblem(""),
 		unknownProblem, mismatchProblem, typeProblem, overflowProblem, reusedProblem, fencedProblem, uncertainProblem, callsProblem,
 	} {
@@ -336,6 +337,7 @@ func TestAPIPageStatesTheNumbersOfTheCode(t *testing.T) {
 	for _, figure := range []string{
 		fmt.Sprintf("http://localhost:%d", api.LocalPort),
 		fmt.Sprintf("%d bids wait", mostBids),
+		fmt.Sprintf("or %d calls at the barrier", mostBids),
 		"(" + short(defaultBeats) + " if none was given)",
 		"takes no line for " + short(lineTimeout),
 		"the pod holds, for at least " + short(syncGood) + " more",
@@ -353,5 +355,6 @@ func TestAPIPageStatesTheNumbersOfTheCode(t *testing.T) {
 	} {
 		assert.Contains(t, page, figure)
 	}
+	assert.Equal(t, 2*time.Second, lingers, "a pod counts until two seconds after its last call")
 	assert.Equal(t, time.Minute, interest, "the agent watches the Leases for a minute after a call that only reads")
 }

@@ -33,11 +33,13 @@ var (
 	tooManyProblem = newProblem(http.StatusTooManyRequests, "TooManyBids", "256 calls wait for this claim already. End some of them.")
 	upgradeProblem = newProblem(http.StatusConflict, "NoUpgrade", "This pod reads under the lock already. Give that hold back, and then bid as the writer.")
 	pausedProblem  = newProblem(http.StatusConflict, "Paused", "A person has paused the slot. Wait for the end of the pause, or use kubectl metaparticle resume.")
-	lostProblem    = newProblem(http.StatusGone, "Lost", "The pod does not have that hold. Stop the work, and bid again.")
-	hostProblem    = newProblem(http.StatusForbidden, "ForeignHost",
+	closedProblem  = newProblem(http.StatusConflict, "Closed",
+		"The barrier is not open: too few pods of the Job wait, or the API server does not answer. Wait with ?wait=1m, and repeat the call.")
+	lostProblem = newProblem(http.StatusGone, "Lost", "The pod does not have that hold. Stop the work, and bid again.")
+	hostProblem = newProblem(http.StatusForbidden, "ForeignHost",
 		"The Host header does not name this machine, or a web page sent the call. Use localhost, 127.0.0.1 or [::1], and no Origin.")
 	wildProblem = newProblem(http.StatusNotFound, "NoSuchPath",
-		"The local API has the paths /v1/holds, /v1/KIND/NAME, /v1/KIND/NAME/holds, /v1/KIND/NAME/holds/HOLD, /v1/variable/NAME, /v1/variable/NAME/add and /locks/NAME.")
+		"The local API has the paths /v1/holds, /v1/KIND/NAME, /v1/KIND/NAME/holds, /v1/KIND/NAME/holds/HOLD, /v1/variable/NAME, /v1/variable/NAME/add, /v1/barrier/NAME, /v1/barrier/NAME/wait and /locks/NAME.")
 )
 
 // The problems of Variables.

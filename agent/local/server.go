@@ -17,6 +17,7 @@ type API struct {
 	config    Config
 	keepers   []*keeper
 	variables []*variable.Variable
+	arrivals  []*arrival
 }
 
 // New returns a local API. No goroutine starts before [API.Run].
@@ -31,11 +32,14 @@ func New(config Config) (*API, error) {
 	}
 	a := &API{config: config}
 	for _, claim := range config.Claims {
-		if claim.Kind == api.Variable {
+		switch claim.Kind {
+		case api.Variable:
 			a.variables = append(a.variables, newVariable(config, claim))
-			continue
+		case api.Arrivals:
+			a.arrivals = append(a.arrivals, newArrival(config, budget, config.barrier(claim)))
+		default:
+			a.keepers = append(a.keepers, newKeeper(config, budget, claim))
 		}
-		a.keepers = append(a.keepers, newKeeper(config, budget, claim))
 	}
 	return a, nil
 }
@@ -60,6 +64,9 @@ func (a *API) Run(ctx context.Context, stop <-chan struct{}) error {
 	}
 	for _, v := range a.variables {
 		group.Go(func() { v.Run(ctx, stop) })
+	}
+	for _, b := range a.arrivals {
+		group.Go(func() { b.run(ctx, stop) })
 	}
 	if a.config.Leaps != nil {
 		watching, end := context.WithCancel(ctx)

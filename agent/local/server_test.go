@@ -100,6 +100,12 @@ func (s *server) UpdateLease(_ context.Context, l *kube.Lease) (*kube.Lease, err
 	return stored, nil
 }
 
+func (s *server) CreateEvent(context.Context, kube.Event) error {
+	err := s.begin("create", "event")
+	s.mu.Unlock()
+	return err
+}
+
 func (s *server) WatchLease(ctx context.Context, name, from string, fn func(kube.WatchEvent)) error {
 	err := s.begin("watch", name)
 	s.mu.Unlock()
@@ -186,13 +192,13 @@ func startFor(t *testing.T, s *server, name string, duration time.Duration) (*po
 
 func begin(t *testing.T, s *server, name, claims string, duration time.Duration) (*pod, *API) {
 	t.Helper()
-	args, err := api.ParseLocalArgs([]string{"-claims=" + claims})
+	args, err := api.ParseLocalArgs([]string{"-claims=" + claims, "-run=run-1"})
 	require.NoError(t, err)
 	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // the time at which each bubble begins
 	p := &pod{t: t, name: name, leaps: make(chan struct{}), stop: make(chan struct{}), ended: make(chan error, 1)}
 	a, err := New(Config{
 		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, LeaseDuration: duration, BootID: "boot",
-		Leases: s, Variables: &s.variables, Leaps: p.leaps, Clock: func() time.Duration { return time.Since(began) },
+		Leases: s, Variables: &s.variables, Run: args.Run, Barriers: s, Leaps: p.leaps, Clock: func() time.Duration { return time.Since(began) },
 		Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) },
 	})
 	require.NoError(t, err)

@@ -79,6 +79,8 @@ func (a *API) several(query url.Values) (several, *problem) {
 		switch {
 		case word == api.Variable.Word():
 			return s, usageProblem("No pod holds a Variable.")
+		case word == api.Arrivals.Word():
+			return s, usageProblem("No pod holds a barrier. Wait there with POST /v1/barrier/NAME/wait.")
 		case k == nil:
 			return s, undeclaredProblem(word, name)
 		}

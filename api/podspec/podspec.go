@@ -58,6 +58,18 @@ func isAfter(c corev1.Container) bool {
 	return c.Name == api.AfterContainer && len(c.Command) == 0 && c.RestartPolicy == nil
 }
 
+// BarriersOf returns all barriers at which the pod can arrive: by the container
+// [api.BarrierContainer], and by the local API.
+func BarriersOf(spec *corev1.PodSpec) (all []api.BarrierArgs) {
+	if b := BarrierOf(spec); len(b.Leases()) > 0 {
+		all = append(all, b)
+	}
+	if i := slices.IndexFunc(spec.InitContainers, isLocal); i >= 0 {
+		all = append(all, api.RecallLocalArgs(spec.InitContainers[i].Args).Barriers()...)
+	}
+	return all
+}
+
 // BarrierOf returns the barrier at which the pod waits, in the container [api.BarrierContainer].
 // For a pod without that container, the result has no Leases.
 func BarrierOf(spec *corev1.PodSpec) api.BarrierArgs {
@@ -92,7 +104,7 @@ func toldReadiness(c corev1.Container) bool {
 
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
 
-// Strip returns a spec with only the fields that [HasGate], [ConditionsOf] and [BarrierOf] read, and
+// Strip returns a spec with only the fields that [HasGate], [ConditionsOf] and [BarriersOf] read, and
 // the service account. The webhook's enroll keeps stripped specs in memory, because there may be
 // ten thousand pods.
 func Strip(spec *corev1.PodSpec) corev1.PodSpec {
@@ -126,7 +138,7 @@ func strip(containers []corev1.Container) []corev1.Container {
 			kept[i].Args = readinessArgs
 		}
 		if isLocal(c) {
-			kept[i].Args = localArgs
+			kept[i].Args = stripLocal(c.Args)
 		}
 		if isBarrier(c) {
 			if barrier := api.RecallBarrier(c.Args); len(barrier.Leases()) > 0 {
@@ -142,4 +154,14 @@ func strip(containers []corev1.Container) []corev1.Container {
 		}
 	}
 	return kept
+}
+
+// stripLocal returns the arguments of the agent that serves the local API, with only the barriers.
+func stripLocal(args []string) []string {
+	a := api.RecallLocalArgs(args)
+	a.Claims = slices.DeleteFunc(a.Claims, func(c api.Claim) bool { return c.Kind != api.Arrivals })
+	if barriers := a.Barriers(); len(barriers) == 0 || len(barriers[0].Leases()) == 0 {
+		return localArgs
+	}
+	return api.LocalArgs{Claims: a.Claims, Run: a.Run, LeaseDuration: a.LeaseDuration, Port: api.LocalPort, Credentials: api.CredentialsPath}.Args()
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/txtar"
 	"github.com/stretchr/testify/assert"
@@ -118,7 +119,7 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 				Image:         "x",
 				RestartPolicy: []*corev1.ContainerRestartPolicy{nil, &always, &never}[r.IntN(3)],
 				Command:       [][]string{nil, {api.AgentBinary}, {api.AgentBinary, api.ExecRole, "--"}, {"sh", api.AgentBinary, api.ExecRole}}[r.IntN(4)],
-				Args:          [][]string{nil, {api.RunRole, api.ReadinessGateArg}, {"-" + api.ReadinessGateArg}, {api.AfterRole, "-conditions=lock.a"}, {api.BarrierRole, "-barrier=warm=2", "-run=a", "-lease-duration=30s"}, {api.LocalRole, "-claims=lock/a"}, {api.RunRole, api.LocalRole}}[r.IntN(7)],
+				Args:          [][]string{nil, {api.RunRole, api.ReadinessGateArg}, {"-" + api.ReadinessGateArg}, {api.AfterRole, "-conditions=lock.a"}, {api.BarrierRole, "-barrier=warm=2", "-run=a", "-lease-duration=30s"}, {api.LocalRole, "-claims=lock/a"}, {api.RunRole, api.LocalRole}, {api.LocalRole, "-claims=barrier/a.b=2,lock/a,barrier/c=1", "-run=a", "-lease-duration=1m"}, {api.LocalRole, "-claims=barrier/a=2", "-lease-duration=1m"}}[r.IntN(9)],
 			})
 		}
 		return all
@@ -130,6 +131,17 @@ func mixed(r *rand.Rand) *corev1.PodSpec {
 		})
 	}
 	return spec
+}
+
+// arrivalsOf returns the Leases and the lease durations of all barriers of the pod.
+func arrivalsOf(spec *corev1.PodSpec) map[string]time.Duration {
+	all := map[string]time.Duration{}
+	for _, b := range BarriersOf(spec) {
+		for _, lease := range b.Leases() {
+			all[lease] = b.LeaseDuration
+		}
+	}
+	return all
 }
 
 func FuzzStripChangesNoAnswerAboutASpec(f *testing.F) {
@@ -145,6 +157,7 @@ func FuzzStripChangesNoAnswerAboutASpec(f *testing.F) {
 		require.Equal(t, ServesLocal(spec), ServesLocal(&stripped))
 		require.Equal(t, ConditionsOf(spec), ConditionsOf(&stripped))
 		require.Equal(t, BarrierOf(spec).Leases(), BarrierOf(&stripped).Leases())
+		require.Equal(t, arrivalsOf(spec), arrivalsOf(&stripped))
 		require.Equal(t, stripped, Strip(&stripped))
 		require.Equal(t, "till", stripped.ServiceAccountName)
 		require.Empty(t, stripped.NodeName)
@@ -160,6 +173,26 @@ func TestStrippedLocalAgentKeepsOnlyItsRole(t *testing.T) {
 	}})
 	assert.Equal(t, []string{api.LocalRole}, stripped.InitContainers[0].Args)
 	assert.Empty(t, stripped.InitContainers[1].Args)
+}
+
+// The author of a pod may write a megabyte of arguments, and enroll keeps each pod.
+func TestStrippedLocalAgentKeepsOnlyItsBarriers(t *testing.T) {
+	always, huge := corev1.ContainerRestartPolicyAlways, strings.Repeat("x", 1<<20)
+	agent := func(args ...string) *corev1.PodSpec {
+		return &corev1.PodSpec{InitContainers: []corev1.Container{
+			{Name: api.AgentContainer, RestartPolicy: &always, Args: append([]string{api.LocalRole}, args...)},
+		}}
+	}
+	stripped := Strip(agent("-claims=lock/a,barrier/warm=2", "-run=a", "-lease-duration=1m0s", "-socket="+huge, huge))
+	assert.Equal(t, agent("-claims=barrier/warm=2", "-run=a", "-lease-duration=1m0s").InitContainers[0].Args, stripped.InitContainers[0].Args)
+	for _, run := range []string{"-run=" + huge, "-run=a.b", "-run=", huge} {
+		assert.Empty(t, BarriersOf(agent("-claims=barrier/warm=2", run))[0].Leases())
+		assert.Equal(t, []string{api.LocalRole}, Strip(agent("-claims=barrier/warm=2", run)).InitContainers[0].Args)
+	}
+	assert.Empty(t, BarriersOf(agent("-claims=lock/a", "-run=a")))
+	spec := agent("-claims=barrier/warm=2", "-run=a")
+	spec.InitContainers[0].RestartPolicy = nil
+	assert.Empty(t, BarriersOf(spec), "an agent that is no sidecar serves nothing")
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod.

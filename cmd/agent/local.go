@@ -63,7 +63,7 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	serves, err := local.New(local.Config{
 		PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv), PodIP: os.Getenv(api.PodIPEnv),
 		Claims: a.Claims, LeaseDuration: a.LeaseDuration, BootID: boot, OwnKernel: a.OwnKernel,
-		Leases: client, Variables: client, Leaps: leaps.Watch(ctx), Clock: host.Now, Random: newRandom,
+		Leases: client, Variables: client, Run: a.Run, Barriers: client, Leaps: leaps.Watch(ctx), Clock: host.Now, Random: newRandom,
 		Log: slog.New(slog.NewJSONHandler(out, nil)),
 	})
 	if err != nil {

@@ -258,7 +258,8 @@ func TestLocalRoleFailsIfItsPortIsTaken(t *testing.T) {
 func TestLocalRoleRefusesMalformedArguments(t *testing.T) {
 	for want, args := range map[string][]string{
 		"no -claims":           {api.LocalRole},
-		"is no claim of":       {api.LocalRole, "-claims=barrier/a"},
+		"is no claim of":       {api.LocalRole, "-claims=once/a"},
+		"a barrier needs -run": {api.LocalRole, "-claims=barrier/a=2"},
 		"is not between":       {api.LocalRole, "-claims=lock/a", "-lease-duration=1s"},
 		"neither -port nor":    {api.LocalRole, "-claims=lock/a", "-port=0"},
 		"unexpected arguments": {api.LocalRole, "-claims=lock/a", "more"},

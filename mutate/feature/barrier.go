@@ -20,17 +20,29 @@ import (
 // longer has is refused, too.
 func judgeBarrier(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
-	size := p.Request.Barrier.Size
-	switch {
-	case size == 0 && slices.ContainsFunc(p.Spec.InitContainers, waitsAtBarrier):
+	if p.Request.Barrier.Size == 0 && slices.ContainsFunc(p.Spec.InitContainers, waitsAtBarrier) {
 		refusals.Add(reason.Leftover, "init container %q waits at a barrier", api.BarrierContainer)
-	case size == 0:
+	}
+	if size := p.Request.Barrier.Size; size > 0 {
+		refusals = append(refusals, judgeSize(p, api.BarrierAnnotation, "is set", size)...)
+	}
+	for _, b := range api.BarriersOf(p.Request.Claimed) {
+		refusals = append(refusals, judgeSize(p, api.LocalAnnotation+": barrier/"+b.String(), "is declared", b.Size)...)
+	}
+	return refusals
+}
+
+// judgeSize refuses a barrier that the pods of this workload can never open. The texts name the
+// barrier, and say that the pod has it.
+func judgeSize(p *Pod, name, has string, size int) reason.Refusals {
+	var refusals reason.Refusals
+	switch {
 	case !p.ofJob() && p.Workload.Kind == "Pod":
-		refusals.Add(reason.BarrierNeedsJob, "%s is set, and the pod has no controller", api.BarrierAnnotation)
+		refusals.Add(reason.BarrierNeedsJob, "%s %s, and the pod has no controller", name, has)
 	case !p.ofJob():
-		refusals.Add(reason.BarrierNeedsJob, "%s is in a pod of a %s", api.BarrierAnnotation, p.Workload.Kind)
+		refusals.Add(reason.BarrierNeedsJob, "%s is in a pod of a %s", name, p.Workload.Kind)
 	case p.atOnce() < size:
-		refusals.Add(reason.BarrierNeverOpens, "%s needs %d pods, and the Job runs %d at once", api.BarrierAnnotation, size, p.atOnce())
+		refusals.Add(reason.BarrierNeverOpens, "%s needs %d pods, and the Job runs %d at once", name, size, p.atOnce())
 	}
 	return refusals
 }

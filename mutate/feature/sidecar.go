@@ -160,6 +160,9 @@ func (s sidecar) hook() *corev1.Lifecycle {
 func (s sidecar) localArgs() []string {
 	args := api.DefaultLocalArgs()
 	args.Claims, args.LeaseDuration, args.OwnKernel = s.Request.Claimed, s.Request.Duration(), s.ownKernel()
+	if len(api.BarriersOf(s.Request.Claimed)) > 0 {
+		args.Run = s.Run.UID
+	}
 	if hasLocalVolume(s.Pod) {
 		args.Socket = api.LocalSocket
 	}

@@ -152,12 +152,12 @@ var All = []Explanation{
 	},
 	{
 		Reason:  BarrierNeedsJob,
-		Meaning: "`metaparticle.io/barrier` lets the pods of one Job start together, once. This pod belongs to no Job, so no run begins or ends with its pods: after a rollout or a failure the barrier would be open already, or would wait for pods that never come.",
+		Meaning: "`metaparticle.io/barrier` lets the pods of one Job start together, once. `barrier/NAME=SIZE` in `metaparticle.io/api` lets their programs wait for each other, once. This pod belongs to no Job, so no run begins or ends with its pods: after a rollout or a failure the barrier would be open already, or would wait for pods that never come.",
 		Do:      "put the pods into a Job, or use metaparticle.io/after to wait for other work",
 	},
 	{
 		Reason:  BarrierNeverOpens,
-		Meaning: "`metaparticle.io/barrier` waits for more pods than the Job ever runs at once. So the barrier would never open.",
+		Meaning: "`metaparticle.io/barrier`, or `barrier/NAME=SIZE` in `metaparticle.io/api`, waits for more pods than the Job ever runs at once. So the barrier would never open.",
 		Do:      "set parallelism, and completions, of the Job to at least the size of the barrier",
 	},
 	{

@@ -97,6 +97,11 @@ func Starts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayStarts)
 }
 
+// Meetings plays, for each seed, the story of Jobs whose programs wait for each other.
+func Meetings(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, world.PlayMeetings)
+}
+
 // Barriers plays, for each seed, the story of Jobs whose pods start together.
 func Barriers(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayBarriers)

@@ -25,10 +25,12 @@ type run struct {
 	pods, all []*comer
 	// want is the number of pods that the Job keeps.
 	want int
+	// programs reports that the pods wait by the local API.
+	programs bool
 }
 
-// comer is a pod with a barrier. The init container of the pod runs package barrier. The world
-// judges only that container. The world removes the pod a while after the success of that
+// comer is a pod with a barrier. The init container of the pod runs package barrier, or a program
+// waits by the local API. The world judges only the container that waits. The world removes the pod a while after the success of that
 // container.
 type comer struct {
 	w    *World
@@ -48,6 +50,9 @@ type comer struct {
 	// exists. The field passed reports that its container has succeeded.
 	stopping, gone, passed bool
 	frozen                 bool
+	// waits reports that a call of the program waits. The field waited is the end of the last call.
+	waits  bool
+	waited time.Duration
 	// since is the instant since which nothing keeps the pod from going on.
 	since time.Duration
 }
@@ -68,12 +73,17 @@ func (p *comer) identity() string { return api.Identity(p.name, "uid-of-"+p.name
 // runs reports whether a process of the container lives.
 func (p *comer) runs() bool { return p.client != nil && !p.client.dead }
 
-// lived returns the last instant at which a process of the container lived, up to now.
+// lived returns the last instant at which a process of the container lived, up to now. A program
+// counts only while its calls wait, and for the linger of its agent.
 func (p *comer) lived() time.Duration {
+	last := p.died
 	if p.runs() {
-		return p.w.now()
+		last = p.w.now()
 	}
-	return p.died
+	if p.of.programs && !p.waits {
+		last = min(last, p.waited+slow(lingers))
+	}
+	return last
 }
 
 // start starts the container, unless it runs or has succeeded.
@@ -85,7 +95,9 @@ func (p *comer) start() {
 		p.node.whenUnpaused(p.start)
 		return
 	}
-	p.starts++
+	if p.starts++; p.waits {
+		p.waits, p.waited = false, p.died
+	}
 	c := p.w.newClient(p.w.newProcess(), fmt.Sprintf("%s#%d", p.name, p.starts), p.node)
 	random := rand.NewPCG(p.w.seed, p.w.source(c.name).Uint64())
 	c.name, c.allowed = p.identity(), p.allowed
@@ -101,7 +113,11 @@ func (p *comer) start() {
 	}
 	p.w.group.Go(func() {
 		defer stop()
-		err := barrier.Run(ctx, config)
+		wait := barrier.Run
+		if p.of.programs {
+			wait = caller{p, c}.run
+		}
+		err := wait(ctx, config)
 		p.w.do(func() { p.exited(c, err) })
 	})
 }

@@ -21,14 +21,16 @@ type gathering struct {
 	trouble *trouble
 	random  *rand.Rand
 	made    int
+	// programs reports that the pods wait by the local API.
+	programs bool
 }
 
 // mostRuns bounds the Jobs of the story.
 const mostRuns = 5
 
-func newGathering(w *World) *gathering {
+func newGathering(w *World, programs bool) *gathering {
 	all := &workloads{World: w, replicas: map[string]int{}}
-	g := &gathering{recovery: &recovery{workloads: all}, random: w.source("gathering")}
+	g := &gathering{recovery: &recovery{workloads: all}, random: w.source("gathering"), programs: programs}
 	g.trouble = &trouble{workloads: all}
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
@@ -45,7 +47,7 @@ func newGathering(w *World) *gathering {
 // begin begins the next run. The pods of an earlier run may go on.
 func (g *gathering) begin() {
 	name := fmt.Sprintf("run-%d", len(g.gathered)+1)
-	of := &run{name: name, barrier: api.Barrier{Name: "warm", Size: 1 + g.random.IntN(4)}, duration: g.longest}
+	of := &run{name: name, barrier: api.Barrier{Name: "warm", Size: 1 + g.random.IntN(4)}, duration: g.longest, programs: g.programs}
 	of.leases, of.want = of.barrier.Leases(name), of.barrier.Size+g.random.IntN(2)
 	g.gathered = append(g.gathered, of)
 	g.note("script", "%s begins, with %d pods", name, of.want)

@@ -137,7 +137,8 @@ func (l *checks) checkSwept(slot string) {
 }
 
 // checkPassing demands in fair quiet times that no reader takes a slot after another pod has had
-// the intent for a while. A reader with a mute watch may not know of the intent.
+// the intent for a while. A reader with a mute watch may not know of the intent. A request that was
+// under way when the trouble ended may hang until its timeout.
 func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 	if !api.IsRWLockSlot(slot) {
 		return
@@ -150,7 +151,7 @@ func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 	has, ok := l.acquired[intent]
 	lease, _ := p.w.api.lease(intent)
 	live := ok && lease.Holder == has.holder && l.renewals[key(intent, has.holder, has.hold)].free() > l.now()
-	if slot != intent && live && has.holder != is.Holder && sent > max(has.at, p.w.healed)+time.Second {
+	if slot != intent && live && has.holder != is.Holder && sent > max(has.at, p.w.healed+slow(budgetOf(p.duration).RequestTimeout))+time.Second {
 		l.violate(passing, "%s takes %s, and %s has had %s since %v", p.name, slot, has.holder, intent, has.at)
 	}
 }

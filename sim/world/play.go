@@ -116,10 +116,17 @@ func (w *World) PlayStarts() {
 }
 
 // PlayBarriers plays the story of the seed in which pods of Jobs start together.
-func (w *World) PlayBarriers() {
+func (w *World) PlayBarriers() { gather(w, false) }
+
+// PlayMeetings plays the story of the seed in which programs of Jobs wait for each other by the
+// local API.
+func PlayMeetings(w *World) { gather(w, true) }
+
+// gather plays the story of the seed in which the pods of Jobs wait for each other.
+func gather(w *World, programs bool) {
 	defer w.end()
 	var story *gathering
-	w.do(func() { story = newGathering(w) })
+	w.do(func() { story = newGathering(w, programs) })
 	story.run()
 }
 

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command app is the unchanged application of the end-to-end tests. Only with the flag -bid does
-// the application know of Metaparticle, and bids by the local API. The application records its life
+// Command app is the unchanged application of the end-to-end tests. Only with the flags -bid and
+// -meet does the application know of Metaparticle, and calls the local API. The application records its life
 // (package record) and serves HTTP. Its flags decide when and how it stops:
 //
 //	app [flags]
@@ -51,6 +51,7 @@ type config struct {
 	as         string
 	follow     int
 	socket     string
+	meet       string
 	starts     string
 }
 
@@ -84,6 +85,7 @@ func main() {
 	flag.StringVar(&c.as, "as", "", "with -bid: reader or writer, for a read-write lock")
 	flag.IntVar(&c.follow, "follow", 0, "with -bid: follow the state of the claim by so many connections")
 	flag.StringVar(&c.socket, "socket", "", "with -bid: the path of the local API's socket, instead of its port")
+	flag.StringVar(&c.meet, "meet", "", "run only after the local API has opened this barrier")
 	flag.StringVar(&c.starts, "starts", "", "with -listen: be alone under this name until the application serves")
 	flag.Parse()
 	code, err := run(c)
@@ -106,12 +108,14 @@ func run(c config) (int, error) {
 		return check(c.check)
 	case c.note != "":
 		return c.noteCode, note(c.dir, os.Getenv("POD_NAME"), c.note)
-	}
-	if c.pid1 && os.Getpid() != 1 {
+	case c.pid1 && os.Getpid() != 1:
 		return 0, fmt.Errorf("can only run as pid 1, not %d", os.Getpid())
 	}
 	terminated, stop := askedToStop(c)
 	defer stop()
+	if over, err := meets(terminated, c); over {
+		return c.stopCode, err
+	}
 	if c.bid != "" {
 		giveBack, err := bidAndFollow(terminated, c)
 		if err != nil {

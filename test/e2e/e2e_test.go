@@ -102,6 +102,7 @@ var parallel = []string{
 	"TestEventExplainsHowToGateRunningPods",
 	"TestUnannotatedPodsStayUnchanged",
 	"TestPodWithAForgedBarrierIsRefused",
+	"TestAgentWithAForgedRunIsRefused",
 	"TestPodWithForgedConditionsIsRefused",
 	"TestCopyOfAGatedPodIsRefused",
 	"TestUnmarkedCopyIsRefusedInEveryNamespace",
@@ -125,6 +126,7 @@ var parallel = []string{
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
 	"TestPodStartsAfterTheAwaitedHolderServes",
 	"TestPodsOfAJobStartTogether",
+	"TestProgramsOfAJobGoOnTogether",
 	"TestJobSkipsOnlyWhileALivingPodHolds",
 	"TestJobFailsAfterItsBoundedWait",
 	"TestPodDeletedAtStartReportsApplicationsExitCode",
@@ -381,6 +383,7 @@ func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedP
 func TestPodWithAForgedBarrierIsRefused(t *testing.T) {
 	injection.TestPodWithAForgedBarrierIsRefused(t)
 }
+func TestAgentWithAForgedRunIsRefused(t *testing.T) { injection.TestAgentWithAForgedRunIsRefused(t) }
 func TestPodWithForgedConditionsIsRefused(t *testing.T) {
 	injection.TestPodWithForgedConditionsIsRefused(t)
 }
@@ -440,7 +443,8 @@ func TestPodStartsAfterTheAwaitedKeyIsDone(t *testing.T) {
 func TestPodStartsAfterTheAwaitedHolderServes(t *testing.T) {
 	lifecycle.TestPodStartsAfterTheAwaitedHolderServes(t)
 }
-func TestPodsOfAJobStartTogether(t *testing.T) { lifecycle.TestPodsOfAJobStartTogether(t) }
+func TestPodsOfAJobStartTogether(t *testing.T)    { lifecycle.TestPodsOfAJobStartTogether(t) }
+func TestProgramsOfAJobGoOnTogether(t *testing.T) { lifecycle.TestProgramsOfAJobGoOnTogether(t) }
 func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
 	lifecycle.TestJobSkipsOnlyWhileALivingPodHolds(t)
 }

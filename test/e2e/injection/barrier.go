@@ -88,3 +88,58 @@ func TestPodWithAForgedBarrierIsRefused(t *testing.T) {
 		})
 	}
 }
+
+// An agent that arrives at the barrier of another Job would open that barrier too early.
+func TestAgentWithAForgedRunIsRefused(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	own, other := suspended(s, "own"), suspended(s, "other")
+	pod := app.Bare(s, "train", map[string]string{api.LocalAnnotation: "barrier/warm=3, lock/a"})
+	pod.Spec.RestartPolicy, pod.OwnerReferences = corev1.RestartPolicyNever, []metav1.OwnerReference{own}
+	var whole *corev1.Pod
+	s.Await(space.StartTimeout, "the webhook answers", func() bool {
+		gated, err := webhook.Try(s, pod.DeepCopy())
+		if err != nil {
+			return false
+		}
+		whole = &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: gated.Name, Labels: gated.Labels, Annotations: gated.Annotations, OwnerReferences: gated.OwnerReferences},
+			Spec:       gated.Spec,
+		}
+		return true
+	})
+	require.Equal(t, "barrier/warm=3,lock.a", whole.Annotations[api.SlotsAnnotation])
+	bare := pod.DeepCopy()
+	bare.OwnerReferences = nil
+	_, err := webhook.Try(s, bare)
+	require.ErrorContains(t, err, "BarrierNeedsJob: ")
+	large := pod.DeepCopy()
+	large.Annotations[api.LocalAnnotation] = "barrier/warm=4"
+	_, err = webhook.Try(s, large)
+	require.ErrorContains(t, err, "BarrierNeverOpens: ")
+
+	f := forge(s)
+	_, err = webhook.Try(f.Space, whole.DeepCopy())
+	require.NoError(t, err, "with all its parts")
+	const claims, lasts = "-claims=barrier/warm=3,lock/a", "-lease-duration=30s"
+	run, theirs := "-run="+string(own.UID), "-run="+string(other.UID)
+	for what, take := range map[string]func(*corev1.Pod){
+		"another run":    args(api.AgentContainer, "api", claims, theirs, lasts),
+		"two runs":       args(api.AgentContainer, "api", claims, run, lasts, theirs),
+		"a run in front": args(api.AgentContainer, "api", theirs, claims, lasts),
+		"another size":   args(api.AgentContainer, "api", "-claims=barrier/warm=2,lock/a", run, lasts),
+		"another owner":  func(pod *corev1.Pod) { pod.OwnerReferences = []metav1.OwnerReference{other} },
+		"no owner":       func(pod *corev1.Pod) { pod.OwnerReferences = nil },
+		"no annotation": func(pod *corev1.Pod) {
+			delete(pod.Annotations, api.LocalAnnotation)
+			args(api.AgentContainer, "api", claims, theirs, lasts)(pod)
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			pod := whole.DeepCopy()
+			take(pod)
+			_, err := webhook.Try(f.Space, pod)
+			assert.Regexp(t, "NotInjected: |MarksForged: |Leftover: ", fmt.Sprint(err))
+		})
+	}
+}

@@ -19,6 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/kubectl"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/lease"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/process"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
@@ -70,11 +72,11 @@ func release(s *space.Space, pods ...*corev1.Pod) {
 	}
 }
 
-// awaitArrivals waits until n pods have arrived.
-func awaitArrivals(s *space.Space, leases []string, n int) {
+// awaitTwoArrivals waits until two pods have arrived.
+func awaitTwoArrivals(s *space.Space, leases []string) {
 	s.Helper()
 	s.Await(space.StartTimeout, "the pods arrive", func() bool {
-		return len(slices.DeleteFunc(slices.Clone(leases), func(name string) bool { return !strings.Contains(s.Identity(name), "_") })) == n
+		return len(slices.DeleteFunc(slices.Clone(leases), func(name string) bool { return !strings.Contains(s.Identity(name), "_") })) == 2
 	})
 }
 
@@ -104,7 +106,7 @@ func TestPodsOfAJobStartTogether(t *testing.T) {
 	job, leases := startJob(s, a)
 	pods := podsOf(s, job)
 	release(s, pods[0], pods[1])
-	awaitArrivals(s, leases, 2)
+	awaitTwoArrivals(s, leases)
 	s.Await(space.StartTimeout, "an Event says so", func() bool {
 		return s.Event("Pod", pods[0].Name, "WaitsForCondition") != nil
 	})
@@ -118,15 +120,7 @@ func TestPodsOfAJobStartTogether(t *testing.T) {
 
 	// The pod that replaces another one finds the barrier open.
 	app.DeletePod(s, pods[0])
-	var later *corev1.Pod
-	s.Await(space.StartTimeout, "another pod replaces the deleted one", func() bool {
-		for _, pod := range podsOf(s, job) {
-			if len(pod.Spec.SchedulingGates) > 0 {
-				later = pod
-			}
-		}
-		return later != nil
-	})
+	later := replacement(s, job)
 	release(s, later)
 	s.Await(space.StartTimeout, "the application runs", func() bool { return s.Running(later.Name) != nil })
 	assert.Empty(t, s.Identity(leases[0]))
@@ -137,11 +131,64 @@ func TestPodsOfAJobStartTogether(t *testing.T) {
 	job, leases = startJob(s, a)
 	pods = podsOf(s, job)
 	release(s, pods[0], pods[1])
-	awaitArrivals(s, leases, 2)
+	awaitTwoArrivals(s, leases)
 	s.Await(space.StartTimeout, "an Event says so", func() bool {
 		return s.Event("Pod", pods[1].Name, "WaitsForCondition") != nil
 	})
 	early = startsOf(s, pods)
 	release(s, pods[2])
 	awaitStarts(s, pods, early)
+}
+
+// docs/compatibility.md: pod/local-api-barrier carried
+func TestProgramsOfAJobGoOnTogether(t *testing.T) {
+	cluster.NeedLab(t, "it needs the record")
+	t.Parallel()
+	s, a := space.New(t), gathered()
+	a.Annotations, a.Args = app.Claim(api.LocalAnnotation, "barrier/warm=3"), append(a.Args, "-meet=warm")
+	job, leases := startJob(s, a)
+	pods := podsOf(s, job)
+	release(s, pods[0], pods[1])
+	awaitTwoArrivals(s, leases)
+	for _, pod := range pods[:2] {
+		assert.Nil(t, process.Find(s.Pod(pod.Name), process.Shim), "the containers stay unchanged")
+	}
+
+	// A pod that is deleted counts no longer, so the third pod opens nothing.
+	app.DeletePod(s, pods[1])
+	s.Await(space.Soon, "the deleted pod releases its Lease", func() bool {
+		return !slices.ContainsFunc(leases, func(name string) bool { return strings.HasPrefix(s.Identity(name), pods[1].Name+"_") })
+	})
+	release(s, pods[2])
+	awaitTwoArrivals(s, leases)
+	s.Await(space.StartTimeout, "an Event says so", func() bool {
+		return s.Event("Pod", pods[2].Name, "WaitsForCondition") != nil
+	})
+	s.Never(lease.Handover, "a program goes on before the third pod came", func() bool { return len(startsOf(s, pods)) > 0 })
+	fourth := replacement(s, job)
+	release(s, fourth)
+	awaitStarts(s, []*corev1.Pod{pods[0], pods[2], fourth}, nil)
+	assert.Equal(t, "3", s.Lease(leases[0]).Annotations[api.OpenedAnnotation])
+	assert.Empty(t, startsOf(s, pods[1:2]))
+
+	// The pod that replaces another one finds the barrier open.
+	app.DeletePod(s, pods[0])
+	later := replacement(s, job)
+	release(s, later)
+	s.Await(space.StartTimeout, "the program goes on", func() bool { return s.Running(later.Name) != nil })
+	assert.Empty(t, s.Identity(leases[0]))
+}
+
+// replacement waits for a pod of the Job that no node may run yet.
+func replacement(s *space.Space, job *batchv1.Job) (later *corev1.Pod) {
+	s.Helper()
+	s.Await(space.StartTimeout, "another pod replaces the deleted one", func() bool {
+		for _, pod := range podsOf(s, job) {
+			if len(pod.Spec.SchedulingGates) > 0 {
+				later = pod
+			}
+		}
+		return later != nil
+	})
+	return later
 }

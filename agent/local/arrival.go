@@ -1,0 +1,207 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/barrier"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// lingers is the time for which the pod still counts after its last call has ended. A program
+// that repeats its call pauses for a second, and must not arrive anew each time.
+const lingers = 2 * time.Second
+
+// arrival waits at one barrier for all programs of the pod. The pod counts once, however many
+// calls wait. Only the goroutine of run uses the fields after posts.
+type arrival struct {
+	config Config
+	of     api.Barrier
+	leases []string
+	budget api.Budget
+	posts  chan func()
+	// opened is closed once the barrier is open, and ended at the end of run.
+	opened, ended chan struct{}
+	// until is the instant until which the pod counts, by CLOCK_BOOTTIME. Package barrier reads it
+	// before each write: after a freeze, a timer may be late.
+	until atomic.Int64
+
+	random *rand.Rand
+	// calls counts the calls that wait. If no call waits, idle delivers the end of the linger.
+	calls int
+	idle  <-chan time.Time
+	// leave ends the present wait of package barrier; nil without such a wait. The channel over
+	// then receives the result.
+	leave context.CancelFunc
+	over  chan error
+}
+
+func newArrival(c Config, budget api.Budget, of api.BarrierArgs) *arrival {
+	return &arrival{
+		config: c, of: of.Barrier, leases: of.Leases(), budget: budget, random: rand.New(c.Random()), posts: make(chan func()),
+		opened: make(chan struct{}), ended: make(chan struct{}), over: make(chan error, 1),
+	}
+}
+
+// run arrives while calls wait, until stop is closed or ctx ends. Then the pod counts no longer.
+func (a *arrival) run(ctx context.Context, stop <-chan struct{}) {
+	defer close(a.ended)
+	defer func() {
+		if a.leave != nil {
+			a.leave()
+			err := <-a.over
+			a.config.Log.Debug("the wait at the barrier ends", "barrier", a.of.String(), "err", err)
+		}
+	}()
+	for {
+		select {
+		case f := <-a.posts:
+			f()
+		case <-a.idle:
+			a.idle = nil
+			if a.leave != nil {
+				a.leave()
+			}
+		case err := <-a.over:
+			a.leave()
+			a.leave = nil
+			if err == nil {
+				a.open()
+			}
+		case <-stop:
+			return
+		case <-ctx.Done():
+			return
+		}
+		if a.calls > 0 && a.leave == nil && !a.isOpen() {
+			a.arrive(ctx)
+		}
+	}
+}
+
+// arrive begins a wait of package barrier, which makes the pod count.
+func (a *arrival) arrive(ctx context.Context) {
+	ctx, a.leave = context.WithCancel(ctx)
+	config := barrier.Config{
+		API: a.config.Barriers, Leases: a.leases, Duration: a.config.LeaseDuration, PodName: a.config.PodName, PodUID: a.config.PodUID,
+		Clock: a.config.Clock, Counts: func(now time.Duration) bool { return now < time.Duration(a.until.Load()) }, Log: notices{a.config.Log, a.of.String()}, Random: rand.NewPCG(a.random.Uint64(), a.random.Uint64()),
+	}
+	go func() { a.over <- barrier.Run(ctx, config) }()
+}
+
+// open notes that the barrier is open. No later call sends a request.
+func (a *arrival) open() {
+	if !a.isOpen() {
+		a.config.Log.Info("open", "barrier", a.of.String())
+		close(a.opened)
+	}
+}
+
+// isOpen reports whether this process has seen the record of the open barrier.
+func (a *arrival) isOpen() bool {
+	select {
+	case <-a.opened:
+		return true
+	default:
+		return false
+	}
+}
+
+// post makes the loop call f. The result is false if the loop has ended, and will not call f.
+func (a *arrival) post(f func()) bool {
+	called := make(chan struct{})
+	g := func() {
+		f()
+		close(called)
+	}
+	select {
+	case a.posts <- g:
+		<-called
+		return true
+	case <-a.ended:
+		return false
+	}
+}
+
+// wait makes the pod count until the barrier is open, or until ctx ends. The result is nil only
+// if the barrier is open.
+func (a *arrival) wait(ctx context.Context) *problem {
+	var refusal *problem
+	come := func() {
+		if a.calls >= mostBids {
+			refusal = tooManyProblem
+			return
+		}
+		a.calls++
+		a.idle = nil
+		a.until.Store(int64(instant.Never))
+	}
+	switch {
+	case !a.post(come):
+		return stoppingProblem
+	case refusal != nil:
+		return refusal
+	}
+	defer a.post(a.depart)
+	select {
+	case <-a.opened:
+	case <-ctx.Done():
+	case <-a.ended:
+		return stoppingProblem
+	}
+	if !a.isOpen() {
+		return closedProblem
+	}
+	return nil
+}
+
+// depart notes the end of a call. After the last call the pod counts only for the linger.
+func (a *arrival) depart() {
+	a.calls--
+	if a.calls == 0 {
+		a.idle = time.After(lingers)
+		a.until.Store(int64(a.config.Clock() + lingers))
+	}
+}
+
+// look reads whether the barrier is open, unless this process knows it. Before enroll has made the
+// Lease, the barrier is closed.
+func (a *arrival) look(ctx context.Context) (open bool, p *problem) {
+	if a.isOpen() {
+		return true, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, patienceOf(a.budget))
+	defer cancel()
+	switch l, err := a.config.Barriers.GetLease(ctx, a.leases[0]); {
+	case errors.Is(err, kube.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, unavailableProblem
+	case api.Opened(l.Annotations[api.OpenedAnnotation]) < a.of.Size:
+		return false, nil
+	}
+	a.post(a.open)
+	return true, nil
+}
+
+// notices writes the lines of package barrier into the log.
+type notices struct {
+	log     *slog.Logger
+	barrier string
+}
+
+// Write implements [io.Writer].
+func (l notices) Write(line []byte) (int, error) {
+	l.log.Info(strings.TrimSpace(string(line)), "barrier", l.barrier)
+	return len(line), nil
+}

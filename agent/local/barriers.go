@@ -1,0 +1,83 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"cmp"
+	"context"
+	"net/http"
+)
+
+// barrierState is the answer about a barrier.
+type barrierState struct {
+	Barrier string  `json:"barrier"`
+	State   passage `json:"state"`
+}
+
+// passage is the state of a barrier.
+type passage string
+
+const (
+	// isOpened means that the barrier lets each pod of the run go on, for ever.
+	isOpened passage = "open"
+	// isClosed means that the record of the open barrier does not exist yet.
+	isClosed passage = "closed"
+)
+
+// withBarrier returns a handler that finds the barrier in the path, and passes it to handle.
+func (a *API) withBarrier(handle func(*arrival, http.ResponseWriter, *http.Request)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		name := r.PathValue("name")
+		for _, b := range a.arrivals {
+			if b.of.Name == name {
+				handle(b, w, r)
+				return
+			}
+		}
+		undeclaredProblem("barrier", name).write(w)
+	}
+}
+
+// getBarrier answers with the state of the barrier. The pod does not count for the sake of this
+// call.
+func getBarrier(b *arrival, w http.ResponseWriter, r *http.Request) {
+	watch, problem := flagOf(r.URL.Query().Get("watch"), "watch")
+	if watch {
+		problem = usageProblem("A barrier has no ?watch. Wait with POST /v1/barrier/NAME/wait?wait=1m.")
+	}
+	state := barrierState{Barrier: "barrier/" + b.of.String(), State: isClosed}
+	if problem == nil {
+		var open bool
+		if open, problem = b.look(r.Context()); open {
+			state.State = isOpened
+		}
+	}
+	if problem != nil {
+		problem.write(w)
+		return
+	}
+	reply(w, http.StatusOK, state)
+}
+
+// postWait answers once the barrier is open, or at the end of the time that the program waits.
+func postWait(b *arrival, w http.ResponseWriter, r *http.Request) {
+	wait, problem := seconds(r.URL.Query().Get("wait"), 0, "wait")
+	switch {
+	case problem != nil:
+	case wait == 0:
+		var open bool
+		if open, problem = b.look(r.Context()); !open {
+			problem = cmp.Or(problem, closedProblem)
+		}
+	default:
+		ctx, cancel := context.WithTimeout(r.Context(), wait)
+		problem = b.wait(ctx)
+		cancel()
+	}
+	if problem != nil {
+		problem.write(w)
+		return
+	}
+	reply(w, http.StatusOK, barrierState{Barrier: "barrier/" + b.of.String(), State: isOpened})
+}

@@ -1,0 +1,97 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package world
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/barrier"
+	"github.com/metaparticle-io/metaparticle/agent/local"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// lingers is the time for which a pod counts after its last call, by docs/api.md.
+const lingers = 2 * time.Second
+
+// caller is a program that waits at the barrier of its pod by the local API. The program and its
+// agent are one process, so they freeze and die together.
+type caller struct {
+	*comer
+	c *clientOf
+}
+
+// run serves the local API, and calls it until the barrier is open, or until ctx ends.
+func (p caller) run(ctx context.Context, with barrier.Config) error {
+	random := rand.New(with.Random)
+	made, err := local.New(local.Config{
+		PodName: with.PodName, PodUID: with.PodUID, Claims: []api.Claim{{Kind: api.Arrivals, Name: p.of.barrier.Name, Size: p.of.barrier.Size}},
+		LeaseDuration: with.Duration, BootID: "boot", Leases: p.c, Run: p.of.name, Barriers: p.c, Clock: with.Clock,
+		Random: func() rand.Source { return rand.NewPCG(random.Uint64(), 0) },
+	})
+	must(err)
+	stop, served := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(served)
+		must(made.Run(context.WithoutCancel(ctx), stop))
+	}()
+	defer func() {
+		close(stop)
+		<-served
+	}()
+	for ctx.Err() == nil {
+		if p.calls(ctx, made.Handler(), random) == http.StatusOK {
+			return nil
+		}
+		p.idles(ctx, random)
+	}
+	return context.Cause(ctx)
+}
+
+// calls waits at the barrier by one call, and returns the code of the answer.
+func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) int {
+	longest := 2 * p.of.duration
+	if p.calm() {
+		longest = 10 * time.Minute
+	}
+	path := fmt.Sprintf("http://localhost/v1/barrier/%s/wait?wait=%v", p.of.barrier.Name, between(random, time.Second, longest))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, path, http.NoBody)
+	must(err)
+	p.w.do(func() { p.waits = true })
+	answer := httptest.NewRecorder()
+	to.ServeHTTP(answer, r)
+	p.w.do(func() {
+		if !p.c.dead {
+			p.waits, p.waited = false, p.w.now()
+		}
+	})
+	return answer.Code
+}
+
+// idles lets a while pass between two calls. In a long pause the pod counts no longer.
+func (p caller) idles(ctx context.Context, random *rand.Rand) {
+	pause := between(random, time.Millisecond, lingers*3/4)
+	if chance(random, .2) {
+		pause = between(random, time.Second, 6*p.of.duration)
+	}
+	for ; pause > 0 && ctx.Err() == nil; pause -= time.Second {
+		if p.calm() {
+			pause = min(pause, lingers*3/4)
+		}
+		select {
+		case <-time.After(min(pause, time.Second)):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// calm reports whether the world is in quiet times.
+func (p caller) calm() (calm bool) {
+	p.w.do(func() { calm = p.w.calm })
+	return calm
+}
