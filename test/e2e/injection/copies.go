@@ -68,7 +68,7 @@ func TestCopyOfAGatedPodIsRefused(t *testing.T) {
 	}
 	t.Run("the ways out", func(t *testing.T) {
 		kubectl.Debug(h.Space, h.Victim)
-		kubectl.Must(h.Space, "", "debug", h.Victim.Name, "--copy-to=shell", "--keep-init-containers=false", "--container=app",
+		kubectl.Must(h.Space, "", "debug", h.Victim.Name, "--copy-to=shell", "--profile=general", "--keep-init-containers=false", "--container=app",
 			"--", "/app", "-run-for=1ms", "-exit-code=5")
 		h.Await(space.StartTimeout, "the copy runs what it is told", func() bool {
 			pod := h.Pod("shell")
