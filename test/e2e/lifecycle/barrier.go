@@ -168,7 +168,8 @@ func TestProgramsOfAJobGoOnTogether(t *testing.T) {
 	fourth := replacement(s, job)
 	release(s, fourth)
 	awaitStarts(s, []*corev1.Pod{pods[0], pods[2], fourth}, nil)
-	assert.Equal(t, "3", s.Lease(leases[0]).Annotations[api.OpenedAnnotation])
+	// The programs may learn of the record before the watch of this test does.
+	s.Await(space.Soon, "the record is stored", func() bool { return s.Lease(leases[0]).Annotations[api.OpenedAnnotation] == "3" })
 	assert.Empty(t, startsOf(s, pods[1:2]))
 
 	// The pod that replaces another one finds the barrier open.
