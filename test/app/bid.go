@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
@@ -95,6 +96,9 @@ func send(ctx context.Context, method, path string) (*http.Response, error) {
 	return http.DefaultClient.Do(request)
 }
 
+// returning reports that the program gives its holds back.
+var returning atomic.Bool
+
 // obey ends the program when a line reports the end of the hold, or when no line has prolonged the
 // hold in time.
 func obey(lines *json.Decoder, first line) {
@@ -110,7 +114,11 @@ func obey(lines *json.Decoder, first line) {
 	}()
 	for {
 		var next line
-		if err := lines.Decode(&next); err != nil || next.State != "held" {
+		err := lines.Decode(&next)
+		if returning.Load() {
+			return // the program gives its other holds back, too, and then ends
+		}
+		if err != nil || next.State != "held" {
 			fmt.Fprintf(os.Stderr, "app: the hold ends: %+v, %v\n", next, err)
 			os.Exit(lostCode)
 		}

@@ -48,6 +48,7 @@ func bidForAll(ctx context.Context, claims string) (giveBack func() error, err e
 
 // release gives a hold back.
 func release(claim, hold string) error {
+	returning.Store(true)
 	answer, err := send(context.Background(), http.MethodDelete, claim+"/holds/"+hold)
 	if err != nil {
 		return err
