@@ -175,6 +175,9 @@ func (u *upgrading) clients(name string, most int, do func()) {
 	do()
 	sum := asking.Stop()
 	u.Remark("%s: %d answers, %d requests failed, the slowest took %s", name, sum.Answered, len(sum.Failed), sum.Slowest.Round(time.Millisecond))
+	if n := len(sum.Failed); n > 0 {
+		u.Remark("%s: the first failure %s, the last %s", name, sum.Failed[0], sum.Failed[n-1])
+	}
 	if most >= 0 {
 		assert.LessOrEqual(u, len(sum.Failed), most, "%s: %v", name, sum.Failed)
 	}
