@@ -132,7 +132,7 @@ func (n *numbers) next() string {
 	return strconv.Itoa(n.last)
 }
 
-// carry copies between a connection of the browser and the pod. An error is what the kubelet says about the pod.
+// carry copies between a connection of the browser and the pod. If the kubelet reports a problem with the pod, the error has its text.
 func carry(streams httpstream.Connection, number string, connection net.Conn) error {
 	headers := http.Header{}
 	headers.Set(corev1.PortHeader, strconv.Itoa(api.ConsolePort))

@@ -34,7 +34,7 @@ type kubelet struct {
 	connected chan httpstream.Connection
 	// asked are the verbs and paths of the requests, and the ports of the streams.
 	asked chan string
-	// problem is what the kubelet says of each connection.
+	// The kubelet reports the problem on each connection.
 	problem string
 }
 

@@ -159,6 +159,11 @@ func run(c config) (int, error) {
 		return code, life.end(code)
 	case <-terminated.Done():
 	}
+	return stopAsAsked(c, life)
+}
+
+// stopAsAsked ends the application after a stop signal, as the flags of the command line tell.
+func stopAsAsked(c config, life life) (int, error) {
 	if err := life.signalled(); err != nil {
 		return 0, err
 	}

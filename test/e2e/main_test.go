@@ -8,7 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/exclusive"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/client"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
+	"github.com/metaparticle-io/metaparticle/test/e2e/harness/share"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 	"github.com/metaparticle-io/metaparticle/test/e2e/operations"
 	"github.com/metaparticle-io/metaparticle/test/e2e/rollouts"
@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	flag.BoolVar(&space.Keep, "keep", false, "keep the namespaces of failed tests")
 	registry := flag.String("registry", "",
 		"host/prefix that nodes pull from, for test/app's image; empty: the test cluster's own")
-	share := flag.String("share", "", "which tests run: I/N for the serial tests of cluster I among N clusters, parallel for the parallel tests; empty: all tests")
+	own := flag.String("share", "", "which tests run: I/N for the serial tests of cluster I among N clusters, parallel for the parallel tests; empty: all tests")
 	flag.Parse()
 	// The tests wait for the cluster most of the time, so more tests run at once than
 	// there are CPUs. With more than five, a busy machine would make agents miss the
@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 	}
-	skipped, err := elsewhere(*share)
+	skipped, err := share.Outside(*own, serial, parallel)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		os.Exit(2)
@@ -67,28 +67,6 @@ func TestMain(m *testing.M) {
 		code = 1
 	}
 	os.Exit(code)
-}
-
-// elsewhere returns the tests that are outside of a share. Several clusters run the serial tests in
-// turn.
-func elsewhere(share string) (tests []string, err error) {
-	switch share {
-	case "":
-		return nil, nil
-	case "parallel":
-		return serial, nil
-	}
-	var own, all int
-	if n, err := fmt.Sscanf(share, "%d/%d", &own, &all); err != nil || n != 2 || own < 1 || own > all {
-		return nil, fmt.Errorf("-share %q: write parallel, or two numbers such as 2/3, of which the first is at most the second", share)
-	}
-	tests = slices.Clone(parallel)
-	for i, name := range serial {
-		if i%all != own-1 {
-			tests = append(tests, name)
-		}
-	}
-	return tests, nil
 }
 
 // set reports whether the command line sets a flag.

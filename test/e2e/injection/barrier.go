@@ -40,18 +40,7 @@ func TestPodWithAForgedBarrierIsRefused(t *testing.T) {
 	own, other := suspended(s, "own"), suspended(s, "other")
 	pod := app.Bare(s, "train", map[string]string{api.BarrierAnnotation: "warm=3"})
 	pod.Spec.RestartPolicy, pod.OwnerReferences = corev1.RestartPolicyNever, []metav1.OwnerReference{own}
-	var whole *corev1.Pod
-	s.Await(space.StartTimeout, "the webhook answers", func() bool {
-		gated, err := webhook.Try(s, pod.DeepCopy())
-		if err != nil {
-			return false
-		}
-		whole = &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: gated.Name, Labels: gated.Labels, Annotations: gated.Annotations, OwnerReferences: gated.OwnerReferences},
-			Spec:       gated.Spec,
-		}
-		return true
-	})
+	whole := webhook.Gated(s, pod)
 	require.Equal(t, api.GatedAfter, whole.Labels[api.GatedLabel])
 	bare := pod.DeepCopy()
 	bare.OwnerReferences = nil
@@ -96,18 +85,7 @@ func TestAgentWithAForgedRunIsRefused(t *testing.T) {
 	own, other := suspended(s, "own"), suspended(s, "other")
 	pod := app.Bare(s, "train", map[string]string{api.LocalAnnotation: "barrier/warm=3, lock/a"})
 	pod.Spec.RestartPolicy, pod.OwnerReferences = corev1.RestartPolicyNever, []metav1.OwnerReference{own}
-	var whole *corev1.Pod
-	s.Await(space.StartTimeout, "the webhook answers", func() bool {
-		gated, err := webhook.Try(s, pod.DeepCopy())
-		if err != nil {
-			return false
-		}
-		whole = &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: gated.Name, Labels: gated.Labels, Annotations: gated.Annotations, OwnerReferences: gated.OwnerReferences},
-			Spec:       gated.Spec,
-		}
-		return true
-	})
+	whole := webhook.Gated(s, pod)
 	require.Equal(t, "barrier/warm=3,lock.a", whole.Annotations[api.SlotsAnnotation])
 	bare := pod.DeepCopy()
 	bare.OwnerReferences = nil

@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
@@ -29,17 +28,7 @@ func TestPodWithForgedConditionsIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
-	var whole *corev1.Pod
-	s.Await(space.StartTimeout, "the webhook answers", func() bool {
-		gated, err := webhook.Try(s, app.Bare(s, "later", conditioned))
-		if err != nil {
-			return false
-		}
-		whole = &corev1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Name: gated.Name, Labels: gated.Labels, Annotations: gated.Annotations}, Spec: gated.Spec,
-		}
-		return true
-	})
+	whole := webhook.Gated(s, app.Bare(s, "later", conditioned))
 	require.Equal(t, api.GatedAfter, whole.Labels[api.GatedLabel])
 	f := forge(s)
 	_, err := webhook.Try(f.Space, whole.DeepCopy())

@@ -125,17 +125,7 @@ func complete(s *space.Space, gate api.Gate) *corev1.Pod {
 	helper := *pod.Spec.Containers[0].DeepCopy()
 	helper.Name, helper.Ports = "helper", nil
 	pod.Spec.Containers = append(pod.Spec.Containers, helper)
-	var gated *corev1.Pod
-	var err error
-	s.Within(space.StartTimeout, func() bool {
-		gated, err = webhook.Try(s, pod)
-		return err == nil
-	})
-	require.NoError(s, err)
-	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: gated.Name, Labels: gated.Labels, Annotations: gated.Annotations},
-		Spec:       gated.Spec,
-	}
+	return webhook.Gated(s, pod)
 }
 
 // initContainer returns a pod's init container by its name.

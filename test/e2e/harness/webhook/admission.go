@@ -26,6 +26,23 @@ func Try(s *space.Space, pod *corev1.Pod) (*corev1.Pod, error) {
 	return s.Client.CoreV1().Pods(s.Namespace).Create(s.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
+// Gated proposes a pod until the webhook has answered. The result has all parts of the pod's gate, and
+// can be created as if a person had written it.
+func Gated(s *space.Space, pod *corev1.Pod) *corev1.Pod {
+	s.Helper()
+	var gated *corev1.Pod
+	var err error
+	s.Within(space.StartTimeout, func() bool {
+		gated, err = Try(s, pod.DeepCopy())
+		return err == nil
+	})
+	require.NoError(s, err)
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: gated.Name, Labels: gated.Labels, Annotations: gated.Annotations, OwnerReferences: gated.OwnerReferences},
+		Spec:       gated.Spec,
+	}
+}
+
 // Refused proposes a pod and requires a refusal with a message. If a busy API server
 // fails to call the webhook, Refused tries again.
 func Refused(s *space.Space, pod *corev1.Pod, message string) {
