@@ -4,21 +4,21 @@
 package enroll
 
 import (
-	"strings"
-
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
 // ownersOf returns the owner of a barrier's Lease, which is the claimant's Job. So the API
 // server deletes the record of an open barrier together with the Job. Any other slot's Lease
 // has no owner, because the Lease outlives the workload.
 func ownersOf(slot string, claimant client.Object) []metav1.OwnerReference {
-	owner := metav1.GetControllerOf(claimant)
-	if owner == nil || owner.Kind != "Job" || !strings.HasPrefix(owner.APIVersion, "batch/") || api.RunOf(slot) != string(owner.UID) {
+	run := podspec.Run(claimant)
+	if run == "" || api.RunOf(slot) != run {
 		return nil
 	}
+	owner := metav1.GetControllerOf(claimant)
 	return []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: owner.Kind, Name: owner.Name, UID: owner.UID}}
 }

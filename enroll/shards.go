@@ -6,7 +6,6 @@ package enroll
 import (
 	"cmp"
 	"slices"
-	"strings"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -14,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/enroll/stamp"
 )
 
@@ -58,7 +58,7 @@ func (g shardedGroups) addPod(pod *corev1.Pod) {
 	if group, count := api.ShardsOf(slotsOf(pod)); count > 0 {
 		of := g.of(group)
 		of.pods = append(of.pods, shardedPod{
-			object: pod, count: count, created: pod.CreationTimestamp.Time, runs: runsShard(pod), run: runOf(pod), stays: pod.DeletionTimestamp == nil, orphaned: metav1.GetControllerOf(pod) == nil,
+			object: pod, count: count, created: pod.CreationTimestamp.Time, runs: runsShard(pod), run: podspec.Run(pod), stays: pod.DeletionTimestamp == nil, orphaned: metav1.GetControllerOf(pod) == nil,
 		})
 	}
 }
@@ -136,16 +136,6 @@ func (s *sharded) youngest(selects func(shardedPod) bool) (youngest shardedPod) 
 		}
 	}
 	return youngest
-}
-
-// runOf returns the UID of the Job of a sharded pod; empty for a pod that keeps running. The
-// webhook gives a run only to a pod whose controller is a Job.
-func runOf(pod *corev1.Pod) string {
-	owner := metav1.GetControllerOf(pod)
-	if owner == nil || owner.Kind != "Job" || !strings.HasPrefix(owner.APIVersion, "batch/") || !api.IsRun(string(owner.UID)) {
-		return ""
-	}
-	return string(owner.UID)
 }
 
 // stampOf returns the stamp of a Lease.

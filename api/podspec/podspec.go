@@ -9,6 +9,8 @@
 // because a person may write them. An answer does not prove that the parts work, or that
 // the webhook wrote them.
 //
+// [Run] reads the pod's owner references instead, which a person can change.
+//
 // The policy on marks gives the same answers as [HasGate], in the API server's own
 // process. testdata/pods.yaml tests both.
 package podspec

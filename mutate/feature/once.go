@@ -9,9 +9,9 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
@@ -55,14 +55,14 @@ func (f Facts) indexed() bool {
 // workload's UID.
 func (p *Pod) onceKey() string {
 	claim, once := p.Request.Once()
-	owner := metav1.GetControllerOf(p.Pod)
+	run := podspec.Run(p.Pod)
 	switch {
 	case !once || claim.Name != "":
 		return claim.Key
 	case p.Preview:
 		return "REVISION"
-	case ownedByJob(owner):
-		return string(owner.UID)
+	case run != "":
+		return run
 	case !p.Revision.Valid():
 		return ""
 	}
@@ -76,11 +76,6 @@ func (p *Pod) onceKey() string {
 		return key
 	}
 	return ""
-}
-
-// ownedByJob reports whether the controller of a pod is a Job.
-func ownedByJob(owner *metav1.OwnerReference) bool {
-	return owner != nil && owner.Kind == "Job" && strings.HasPrefix(owner.APIVersion, "batch/") && api.IsRun(string(owner.UID))
 }
 
 // uidLength is the length of a UID's beginning in a key. A workload and a later workload of

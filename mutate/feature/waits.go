@@ -7,9 +7,9 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/api/podspec"
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
@@ -57,8 +57,5 @@ func jobOf(f Facts) string {
 	if f.Request.OnBusy != api.OnBusySkip {
 		return ""
 	}
-	if owner := metav1.GetControllerOf(f.Pod); owner != nil && owner.Kind == "Job" && api.IsRun(string(owner.UID)) {
-		return string(owner.UID)
-	}
-	return ""
+	return podspec.Run(f.Pod)
 }
