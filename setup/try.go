@@ -35,12 +35,11 @@ var (
 // certificate, and the webhook answers with a gate.
 func AwaitGating(ctx context.Context, c client.Client, namespace string) error {
 	return Retry(ctx, func() error {
-		pod := proposed(namespace)
-		pod.Annotations = map[string]string{api.LockAnnotation: "try"}
-		if err := c.Create(ctx, pod, client.DryRunAll); err != nil {
+		gated, err := Try(ctx, c, namespace, Readable)
+		if err != nil {
 			return fmt.Errorf("try a pod: %w", err)
 		}
-		if pod.Labels[api.GatedLabel] != api.Gated {
+		if !gated {
 			return errNotGated
 		}
 		return nil
@@ -51,7 +50,7 @@ func AwaitGating(ctx context.Context, c client.Client, namespace string) error {
 // that pod, because the pod has no annotation.
 func AwaitPolicies(ctx context.Context, c client.Client, namespace string) error {
 	return Retry(ctx, func() error {
-		pod := proposed(namespace)
+		pod := proposed(namespace, Readable)
 		pod.Labels = map[string]string{api.GatedLabel: api.Gated}
 		err := c.Create(ctx, pod, client.DryRunAll)
 		switch {
@@ -64,13 +63,24 @@ func AwaitPolicies(ctx context.Context, c client.Client, namespace string) error
 	})
 }
 
-// proposed returns a pod for a dry run. Because of its command, the webhook does not read the
-// image.
-func proposed(namespace string) *corev1.Pod {
+// Readable is a container with a command, so the webhook does not read its image.
+var Readable = corev1.Container{Image: "try", Command: []string{"/try"}}
+
+// Try creates a pod that claims, as a dry run. The result reports whether the webhook gated the
+// pod. An error is that of the API server, the webhook's refusal included.
+func Try(ctx context.Context, c client.Client, namespace string, container corev1.Container) (gated bool, err error) {
+	pod := proposed(namespace, container)
+	pod.Annotations = map[string]string{api.LockAnnotation: "metaparticle-try"}
+	err = c.Create(ctx, pod, client.DryRunAll)
+	return pod.Labels[api.GatedLabel] == api.Gated, err
+}
+
+// proposed returns a pod for a dry run. The API server generates its name, so the pod meets no
+// other pod of that name.
+func proposed(namespace string, container corev1.Container) *corev1.Pod {
+	container.Name = "try"
 	return &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "try"},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{
-			Name: "try", Image: "try", Command: []string{"/try"},
-		}}},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, GenerateName: "metaparticle-try-"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{container}},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/setup"
 )
 
 // optIn is the command by which a namespace opts in.
@@ -33,19 +34,6 @@ func (c Cluster) optedIn(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// try creates a pod that claims, as a dry run. The result reports whether the pod got its gate.
-func (c Cluster) try(ctx context.Context, namespace string, container corev1.Container) (gated bool, err error) {
-	container.Name = "try"
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: namespace, GenerateName: "metaparticle-check-", Annotations: map[string]string{api.LockAnnotation: "metaparticle-check"},
-		},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{container}},
-	}
-	err = c.Create(ctx, pod, client.DryRunAll)
-	return pod.Labels[api.GatedLabel] == api.Gated, err
-}
-
 // admission tries a pod with a command, so the webhook reads no image.
 func (c Cluster) admission(ctx context.Context) (Finding, error) {
 	names, err := c.optedIn(ctx)
@@ -55,7 +43,7 @@ func (c Cluster) admission(ctx context.Context) (Finding, error) {
 	case len(names) == 0:
 		return found(Warning, optIn, "no namespace has opted in, so nothing is injected")
 	}
-	gated, err := c.try(ctx, names[0], corev1.Container{Image: "try", Command: []string{"/try"}})
+	gated, err := setup.Try(ctx, c, names[0], setup.Readable)
 	switch {
 	case err != nil:
 		return found(Failed, logs, "a pod that claims is refused in namespace %s: %s", names[0], err)
@@ -77,7 +65,7 @@ func (c Cluster) registry(ctx context.Context) (Finding, error) {
 	case len(names) == 0:
 		return found(Unknown, optIn, "no namespace has opted in, so the webhook reads no image")
 	}
-	gated, err := c.try(ctx, names[0], corev1.Container{Image: c.Image})
+	gated, err := setup.Try(ctx, c, names[0], corev1.Container{Image: c.Image})
 	switch {
 	case err != nil:
 		return found(Failed, "let the webhook's pods reach the registry, or write the command into the pod template", "the webhook cannot read %s: %s", c.Image, err)
