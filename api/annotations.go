@@ -18,7 +18,8 @@ type Annotation struct {
 	Default string
 	// Meaning is the text about the effect, as the documentation shows it.
 	Meaning string
-	// Examples are values that parse; the tests of the policies start from them.
+	// Examples are valid values of the annotation. Tests of the parser and of the policies use
+	// them.
 	Examples []string
 	// Kind is the kind of the claims that the annotation makes; nil for a setting, which
 	// only modifies the claims of the pod.
@@ -29,12 +30,13 @@ type Annotation struct {
 	// parse reads the value of an annotation that makes claims of several kinds; nil for any other
 	// annotation.
 	parse func(value string) ([]Claim, string)
-	// set reads the value of a setting into a request, and returns the problem of the
-	// value; empty for none.
+	// set reads the value of a setting into a request. The result says what is wrong with the
+	// value; it is empty for a valid value.
 	set func(r *Request, value string) string
 }
 
-// claims returns the claims of the annotation's value, or the problem of the value.
+// claims returns the claims that a value of the annotation makes, or says what is wrong with
+// the value.
 func (a Annotation) claims(value string) ([]Claim, string) {
 	if a.parse != nil {
 		return a.parse(value)
@@ -208,9 +210,9 @@ var planned = []string{
 }
 
 // written are annotations that only our own programs write: the webhook writes the slots on
-// pods, and the agent writes the workload on Leases. A pod that passes the webhook again
-// already carries the annotation of its slots. So on a pod, neither annotation is a claim
-// or a mistake. The policy on gates lists the same keys.
+// pods, and the agent writes the workload on Leases. The webhook may see a pod a second time,
+// and the pod then already has SlotsAnnotation. So neither annotation counts as a claim or as a
+// mistake on a pod. The policy on gates lists the same keys.
 var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
 // Written reports whether our own programs write the annotation.

@@ -28,13 +28,13 @@ type argument[T any] struct {
 	read func(*T, string) error
 }
 
-// written returns the row, so that the words contain the argument only if where returns true.
+// written returns a copy of the row for an argument that is written only if where returns true.
 func (a argument[T]) written(where func(T) bool) argument[T] {
 	a.where = where
 	return a
 }
 
-// expanded returns the row, so that the kubelet expands the value.
+// expanded returns a copy of the row for an argument whose value the kubelet expands.
 func (a argument[T]) expanded() argument[T] {
 	a.expands = true
 	return a
@@ -43,9 +43,9 @@ func (a argument[T]) expanded() argument[T] {
 // arguments is the table of one role, in the order in which the words are written.
 type arguments[T any] []argument[T]
 
-// words returns the arguments as a pod's spec has them. The kubelet expands $(NAME) there,
-// and makes one dollar of two. So the function doubles the dollars of each value that the
-// kubelet must not expand.
+// words returns the arguments as a pod's spec has them. The kubelet replaces each $(NAME) in a
+// spec, and makes $ of $$. So words doubles the dollar signs of each value that the kubelet
+// must not expand.
 func (all arguments[T]) words(of T) []string {
 	var words []string
 	for _, a := range all {

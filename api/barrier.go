@@ -45,8 +45,8 @@ func cutLast(text string) (before, after string, found bool) {
 	return text[:i], text[i+1:], true
 }
 
-// Opened returns the number of pods for which a barrier was opened, by the value of
-// [OpenedAnnotation]. The result is zero for a barrier that is not open.
+// Opened reads a value of [OpenedAnnotation], and returns how many pods had arrived when the
+// barrier was opened. The result is zero for a barrier that is not open.
 func Opened(value string) int {
 	n, err := strconv.Atoi(value)
 	if err != nil || n < 1 || n > maxBarrier || strconv.Itoa(n) != value {

@@ -56,11 +56,11 @@ const kill = time.Second
 // late, however short the lease is.
 const minMargin = 2 * time.Second
 
-// marginPart is the divisor of a duration: one sixth covers the different rates of two
-// clocks. The daemon chronyd slews a clock by at most a twelfth, up or down (maxslewrate
-// 83333 ppm). A shim that counts slowly and a standby that counts fast then drift apart
-// by 1 - (11/12)/(13/12) = 2/13 of the duration. A sixth is more than 2/13. The rest, a
-// seventy-eighth of the duration, is for late scheduling.
+// marginPart is the divisor that gives the Margin: one sixth of the duration covers the
+// different rates of two clocks. The daemon chronyd slews a clock by at most a twelfth, up or
+// down (maxslewrate 83333 ppm). A shim that counts slowly and a standby that counts fast then
+// drift apart by 1 - (11/12)/(13/12) = 2/13 of the duration. A sixth is more than 2/13. The
+// rest, a seventy-eighth of the duration, is for late scheduling.
 const marginPart = 6
 
 // NewBudget derives every duration from the lease duration d. A d outside of

@@ -14,8 +14,8 @@ const (
 	// PauseStop keeps every pod from acquiring the slot, and its holder drains and
 	// releases.
 	PauseStop Pause = "stop"
-	// PauseRecover is a [PauseHold] that the command "recover" writes, and ends itself. Agents of
-	// earlier versions count the value as a PauseHold, too.
+	// PauseRecover has the effect of [PauseHold], also for agents of earlier versions. The
+	// command "kubectl metaparticle recover" writes this value, and later removes it.
 	PauseRecover Pause = "recover"
 )
 
@@ -29,8 +29,9 @@ func PauseOf(annotations map[string]string) Pause {
 	return Pause(value)
 }
 
-// Known reports whether this version knows the value. An unknown value counts as
-// [PauseHold], because an application that goes on by mistake can still be stopped.
+// Known reports whether this version knows the value. An unknown value counts as [PauseHold]
+// and not as [PauseStop], because a person can still stop an application that goes on by
+// mistake.
 func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop || p == PauseRecover }
 
 // Yield asks a hold to end. A hold with another number ignores the yield. So an agent

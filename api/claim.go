@@ -17,8 +17,9 @@ type Claim struct {
 	// Name distinguishes claims of one kind; empty for a claim whose slot has the name of
 	// the pod's workload.
 	Name string
-	// Size is the number of pods that may hold at once. The claim has Size slots, and a
-	// pod needs one of these slots.
+	// Size is the number of pods that may hold at once. Most kinds have Size slots, of which a
+	// pod needs one. A read-write lock always has [RWLockSlots] slots, and Size counts its
+	// readers.
 	Size int
 	// Key is the key of a once claim with a name; empty for other claims. The webhook
 	// computes the key of a once claim without a name from the revision of the pod, or from
@@ -47,8 +48,8 @@ const (
 	ScopeNamespace Scope = "namespace"
 )
 
-// Kind is one kind of claim. Parsing, the documentation, the rights and the tests
-// of the policies know a kind only from its row in [Annotations].
+// Kind is one kind of claim. A kind with an annotation of its own is in a row of [Annotations].
+// All other kinds are for claims by the local API, and for barriers.
 type Kind struct {
 	// Key is the key of the annotation.
 	Key string
@@ -76,8 +77,9 @@ type Kind struct {
 	// The second result is the problem with the value; empty for none.
 	parse func(value string) ([]Claim, string)
 	slots func(c Claim, of Workload) []string
-	// isSlot reports whether a claim of this kind can name the Lease. Enroll gives rights
-	// only on Leases that a claim of some kind can name, and on their next Leases.
+	// isSlot reports whether the text can be the name of the Lease of a claim of this kind.
+	// Enroll gives rights only on Leases with a name that some kind accepts, and on their next
+	// Leases.
 	isSlot func(lease string) bool
 }
 
@@ -122,17 +124,19 @@ var (
 		slots:  shardSlots,
 		isSlot: isShardSlot,
 	}
-	// Once claims one slot, under which pods of a namespace run one container until it
-	// succeeds. The Lease records the key, and no other pod repeats the work of that key.
-	// Without a name, the pods are those of one workload.
+	// Once claims one slot. The pods run a container under that slot, one after another, until
+	// the container succeeds. The Lease then records the key, and no other pod repeats the work
+	// of that key. Pods of the whole namespace compete for a claim with a name, and pods of one
+	// workload for a claim without a name.
 	Once = &Kind{
 		Key: OnceAnnotation, Ask: OnceAnnotation, Scope: ScopeNamespace, UntilSuccess: true, Sole: true,
 		parse:  parseOnce,
 		slots:  onceSlots,
 		isSlot: IsOnceSlot,
 	}
-	// StartLock claims one slot, under which pods of a namespace start their application one at
-	// a time. The applications then run beside each other.
+	// StartLock claims one slot, for which pods of a namespace compete. A pod holds the slot
+	// only while its application starts. So the applications start one after another, and then
+	// run at the same time.
 	StartLock = &Kind{
 		Key: StartLockAnnotation, Ask: StartLockAnnotation, Scope: ScopeNamespace, UntilReady: true,
 		parse:  parseStartLock,
@@ -146,8 +150,8 @@ var (
 		slots:  func(c Claim, _ Workload) []string { return []string{ElectionLease(c.Name)} },
 		isSlot: isElectionSlot,
 	}
-	// RWLock claims any one of several slots for a reader, or all of them for a writer.
-	// Each bid of the program selects one of the two.
+	// RWLock claims any one of several slots for a reader, or all of them for a writer. The
+	// program says in each bid whether it is a reader or a writer.
 	RWLock = &Kind{
 		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeNamespace,
 		parse: func(value string) ([]Claim, string) {
@@ -157,9 +161,9 @@ var (
 		slots:  func(c Claim, _ Workload) []string { return rwLockSlots(c.Name) },
 		isSlot: IsRWLockSlot,
 	}
-	// Arrivals is the kind of a barrier's Leases. Only init containers, and agents with the local
-	// API, arrive by such a Lease. The kind claims no slot: the names of the Leases have a run,
-	// which no annotation has.
+	// Arrivals is the kind of a barrier. A pod arrives by a Lease, either in an init container or
+	// through the local API. The name of that Lease has the UID of the pod's Job, which no
+	// annotation has. So the claim itself names no slot.
 	Arrivals = &Kind{
 		Key: LocalAnnotation, Ask: LocalAnnotation, Scope: ScopeWorkload,
 		parse: func(value string) ([]Claim, string) {
@@ -320,7 +324,8 @@ func (r Request) Shards() int {
 	return c.Size
 }
 
-// duration returns the lease duration of the kind's claims if the pod's annotations state none.
+// duration returns the lease duration for a claim of this kind by a pod whose annotations state
+// none.
 func (k *Kind) duration() time.Duration {
 	if k.UntilSuccess {
 		return onceLeaseDuration
@@ -328,7 +333,7 @@ func (k *Kind) duration() time.Duration {
 	return DefaultLeaseDuration
 }
 
-// DurationOf returns the lease duration of a claim on the Lease if the pod's annotations
+// DurationOf returns the lease duration for a claim on the Lease by a pod whose annotations
 // state none.
 func DurationOf(lease string) time.Duration {
 	if kind := kindOf(lease); kind != nil {
@@ -348,9 +353,9 @@ func (r Request) Slots(of Workload) []string {
 	return slots
 }
 
-// IsSlot reports whether a claim can name the Lease. Enroll gives rights only on such
-// Leases and on their next Leases. IsSlot judges a shortened name by the part before the
-// hash.
+// IsSlot reports whether the text can be the name of a claim's Lease. Enroll gives rights only
+// on Leases with such names, and on their next Leases. IsSlot judges a shortened name by the
+// part before the hash.
 func IsSlot(lease string) bool { return kindOf(lease) != nil }
 
 // ScopeOf returns the scope of the claims that can name the Lease; empty if none can.
@@ -381,7 +386,7 @@ func HasNextLease(slot string) bool {
 	return kind.Scope == ScopeNamespace || slices.Contains(rolling, of)
 }
 
-// kinds are all kinds of claims.
+// kinds are all kinds of claims that have Leases.
 var kinds = []*Kind{Singleton, Lock, Semaphore, Shards, Once, StartLock, Election, RWLock, Arrivals}
 
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.

@@ -36,8 +36,9 @@ func parseCondition(text string) (Condition, string) {
 // Leases spell them.
 var workloadKinds = []string{"deployment", "statefulset", "daemonset", "replicaset", "job", "cronjob", "replicationcontroller", "pod"}
 
-// hasKnownKind reports whether the Lease of a singleton names a kind that can own pods. Any
-// kind of another group may own pods.
+// hasKnownKind reports whether the Lease of a singleton names a kind that can own pods. The
+// function accepts each kind of a group outside of Kubernetes, because such a kind may own
+// pods.
 func hasKnownKind(lease string) bool {
 	_, rest, _ := strings.Cut(lease, ".")
 	kind, _, _ := strings.Cut(rest, ".")
@@ -58,9 +59,10 @@ func (c Condition) Job() string {
 	return job
 }
 
-// InRuns returns the conditions, and adds the run of the Job to each condition on the shards of a
-// Job. So an earlier Job with the same name does not meet the condition. The runs are the UIDs of
-// the Jobs, by their names.
+// InRuns returns a copy of the conditions. In the copy, a condition on the shards of a Job has
+// the UID of that Job as its Key. So an earlier Job with the same name does not meet the
+// condition. The argument runs has the UIDs of Jobs by their names. A condition that has a Key
+// already stays as it is.
 func InRuns(conditions []Condition, runs map[string]string) []Condition {
 	named := slices.Clone(conditions)
 	for i, c := range named {

@@ -9,9 +9,10 @@ import (
 	"time"
 )
 
-// onceLeaseDuration is the lease duration of a once claim that states none. An outage of
-// the API server kills the work unless [Budget.Outage] is longer. So the duration is four
-// times [DefaultLeaseDuration], which is for applications that soon start again elsewhere.
+// onceLeaseDuration is the lease duration of a once claim whose pod states none. An outage of
+// the API server that lasts longer than [Budget.Outage] kills the work, which must then begin
+// anew. A longer lease survives a longer outage. So the duration is four times
+// [DefaultLeaseDuration], which is for applications that soon start again elsewhere.
 const onceLeaseDuration = 2 * time.Minute
 
 // MaxDone bounds the done keys of one Lease, so that they fit the annotation that the policy
@@ -35,7 +36,8 @@ func (d Done) Has(key string) bool {
 	return slices.Contains(d.Keys(), key)
 }
 
-// With returns the done keys and the given key.
+// With returns the done keys with the given key added. Beyond [MaxDone] keys, the oldest are
+// dropped.
 func (d Done) With(key string) Done {
 	if key == "" || d.Has(key) {
 		return d
@@ -44,8 +46,8 @@ func (d Done) With(key string) Done {
 	return Done(strings.Join(keys[max(0, len(keys)-MaxDone):], ","))
 }
 
-// IsKey reports whether the text can be the key of a once claim: the value of a label that
-// is not empty.
+// IsKey reports whether the text can be the key of a once claim. The rules are those for the
+// value of a label, but a key is never empty.
 func IsKey(key string) bool {
 	letter := func(c rune) bool { return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' }
 	inner := func(c rune) bool { return letter(c) || strings.ContainsRune("-._", c) }

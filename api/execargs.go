@@ -15,8 +15,8 @@ type ExecArgs struct {
 	// Container is the name of the container in which the shim runs.
 	Container string
 	OnLoss    OnLoss
-	// The value [OnBusySkip] permits the shim to end with exit code 0 before its child has
-	// started. A WaitAtMost above zero permits the shim to end with [ExitWaited].
+	// OnBusy with the value [OnBusySkip] permits the shim to end with exit code 0 before its
+	// child has started. WaitAtMost above zero permits the shim to end with [ExitWaited].
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
 	// MayBeDone permits the shim to end with exit code 0, because the container's work is done.
@@ -47,13 +47,13 @@ func DefaultExecArgs() ExecArgs {
 	return ExecArgs{OnLoss: OnLossStandby, Grace: DefaultGrace, Socket: Socket}
 }
 
-// IsShim reports whether a container's command is the shim. The policies compare
-// the same two words.
+// IsShim reports whether a container's command starts the shim: the first two words are the
+// binary and the role. The policies compare the same two words.
 func IsShim(command []string) bool {
 	return len(command) > 1 && command[0] == AgentBinary && command[1] == ExecRole
 }
 
-// Args returns the words behind the binary, as a container's command has them. The last
+// Args returns the words of a container's command that follow the path of the binary. The last
 // word, "--", separates the shim's arguments from the child's command.
 func (e ExecArgs) Args() []string {
 	return append(append([]string{ExecRole}, execArguments.words(e)...), endOfArgs)

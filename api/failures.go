@@ -19,8 +19,8 @@ const (
 	mostFailures = 1_000_000
 )
 
-// MostFailing bounds the keys with failures of one Lease, as the policy on Leases does. Each
-// further key removes the oldest one.
+// MostFailing bounds the number of keys with failures in one Lease. The policy on Leases has
+// the same bound. Each further key removes the oldest one.
 const MostFailing = 8
 
 // Failures is the value of [FailuresAnnotation]: how many times in a row the work of each key
@@ -41,7 +41,7 @@ func (f Failures) Count(key string) int {
 	return 0
 }
 
-// TimesInARow returns the number of failures in words.
+// TimesInARow returns the text "1 time", or "n times in a row" for another number.
 func TimesInARow(n int) string {
 	if n == 1 {
 		return "1 time"

@@ -47,9 +47,9 @@ func (w Workload) builtin() bool {
 	return w.Group == "" || w.Group == "apps" || w.Group == "batch"
 }
 
-// Valid reports whether an object of the API server can have that kind and that name.
-// Callers need this check because a pod's owner references may contain any text. The
-// workload becomes a part of the Lease's name, of an argument and of a list.
+// Valid reports whether an object of the API server can have the workload's group, kind and
+// name. Callers need this check because a pod's owner references may contain any text. The text
+// would become a part of a Lease's name, of an argument and of a comma-separated list.
 func (w Workload) Valid() bool {
 	group := w.Group == "" || (len(w.Group) <= maxName && isSubdomain(w.Group))
 	return group && isKind(w.Kind) && len(w.Name) <= maxName && isSubdomain(w.Name)
@@ -78,7 +78,8 @@ const intentEnding = ".intent"
 // StartLockLease returns the name of the Lease of a start lock.
 func StartLockLease(name string) string { return startPrefix + name }
 
-// RevisionLease returns the name of the Lease of a workload's once claim without a name.
+// RevisionLease returns the name of the Lease for a workload's once claim, if that claim has no
+// name.
 func RevisionLease(of Workload) string {
 	return ShortName(revisionPrefix + of.kindPart() + "." + of.Name)
 }
@@ -99,7 +100,8 @@ func SemaphoreLease(name string, slot int) string {
 //   - The second dot ends the kind. The workload's name follows, which may have dots
 //     of its own.
 //   - In the kind's part, each dash of the kind and of the group is doubled. So the first
-//     single dash separates the two, and all further single dashes are dots of the group.
+//     single dash separates kind and group, and all further single dashes are dots of the
+//     group.
 //   - Kind, group and the parts of a group begin and end with a letter or digit. So
 //     readKind can read a sequence of dashes in only one way.
 //   - Kinds of Kubernetes' own groups have no group appended; their names all differ.

@@ -21,8 +21,8 @@ const maxLocal = 8
 // same bound, and eight claims are shorter.
 const maxLocalText = 4096
 
-// localKinds are the kinds of claims by the local API, by the words that name them in
-// [Claim.LocalText].
+// localKinds maps each word with which [Claim.LocalText] can begin to the kind of claim that
+// the word names.
 var localKinds = map[string]*Kind{
 	"lock": Lock, "election": Election, "rwlock": RWLock, "semaphore": Semaphore, "barrier": Arrivals, "variable": Variable,
 }
@@ -106,8 +106,8 @@ type LocalArgs struct {
 	// Run is the UID of the pod's Job, if a claim names a barrier; empty for other pods.
 	Run           string
 	LeaseDuration time.Duration
-	// OwnKernel reports that the pod may run in a virtual machine of its own. Another boot
-	// id is then no proof that the program of the earlier boot is dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. A changed boot id
+	// then does not prove that an earlier program is dead.
 	OwnKernel bool
 	// Port is the port of the local API; zero for a pod on the node's network, which has no such
 	// port.
@@ -173,8 +173,8 @@ func (a LocalArgs) Args() []string {
 	return append([]string{LocalRole}, localArguments.words(a)...)
 }
 
-// Barriers returns the arguments with which the pod would wait at each of its barriers in an init
-// container. Both ways of waiting use the same Leases.
+// Barriers returns, for each barrier that the claims name, the arguments of an init container
+// that would wait there. The local API arrives by the same Leases as such a container.
 func (a LocalArgs) Barriers() (all []BarrierArgs) {
 	for _, b := range BarriersOf(a.Claims) {
 		all = append(all, BarrierArgs{Barrier: b, Run: a.Run, LeaseDuration: a.LeaseDuration, Credentials: a.Credentials})
@@ -182,7 +182,7 @@ func (a LocalArgs) Barriers() (all []BarrierArgs) {
 	return all
 }
 
-// lacksRun reports whether the pod names a barrier without the run of its Leases.
+// lacksRun reports whether a claim names a barrier, but Run is missing or malformed.
 func (a LocalArgs) lacksRun() bool {
 	return slices.ContainsFunc(a.Barriers(), func(b BarrierArgs) bool { return len(b.Leases()) == 0 })
 }

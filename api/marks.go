@@ -5,8 +5,9 @@ package api
 
 import "slices"
 
-// Marks returns the slots of [Request.Slots], and the marks of the Variables and the barriers that
-// the pod's program uses. No Lease has the name of such a mark.
+// Marks returns the entries of [SlotsAnnotation] for a pod of the workload. The entries are the
+// slots of [Request.Slots], and a text for each Variable and each barrier that the pod's program
+// uses. No Lease can have such a text as its name.
 func (r Request) Marks(of Workload) []string {
 	marks := r.Slots(of)
 	for _, name := range r.Variables() {

@@ -51,9 +51,9 @@ func (all table) unknown(key string) string {
 	return "is not known: remove it"
 }
 
-// nearest returns the key of the annotation whose name is the fewest edits away; false if
-// no name is near. A key that needs more than two edits, and more edits than a third of
-// the name's length, is no typing mistake.
+// nearest returns the known key that differs from the given key by the fewest edits; false if
+// no known key is near. A known key is near if it needs at most two edits, or at most a third
+// of the length of its name.
 func (all table) nearest(key string) (string, bool) {
 	if len(key) > mostShown {
 		// No known annotation has so long a key, and the comparison of a huge key would

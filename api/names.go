@@ -41,9 +41,10 @@ const (
 	// AgentContainer is the native sidecar that holds the slots. Before gated containers
 	// start, the agent puts its own binary into the shared volume.
 	AgentContainer = "metaparticle-agent"
-	// TurnContainer is the init container in front of the agent in a pod with the gate
-	// "pod". If all containers of the pod start again, this container renames the agent's
-	// note, so that the agent learns of the restart.
+	// TurnContainer is the init container in front of the agent in a pod with the gate "pod".
+	// This container runs at the pod's start, and again whenever all containers of the pod
+	// start again. Each time it renames a file that the agent has written. So the agent can
+	// tell a restart of all containers from a restart of itself alone.
 	TurnContainer = "metaparticle-turn"
 	// WaitContainer is the last init container of a pod with the gate "pod". The container
 	// ends once the slot is held, and then the kubelet starts the application.
@@ -61,16 +62,16 @@ const (
 	Volume    = "metaparticle"
 	MountPath = "/metaparticle"
 
-	// CredentialsVolume has the service account token and the cluster's CA. The
-	// agent's container alone mounts it.
+	// CredentialsVolume has the service account token and the cluster's CA. Only the agent, and
+	// the containers that wait for conditions or at a barrier, mount this volume.
 	CredentialsVolume = "metaparticle-credentials"
 	CredentialsPath   = "/var/run/secrets/kubernetes.io/serviceaccount"
 
-	// LocalVolume is the emptyDir for the socket of the local API. A pod that declares the
-	// volume gets the socket, in each container that mounts the volume.
+	// LocalVolume is the emptyDir for the socket of the local API. In a pod that declares the
+	// volume, each container that mounts it finds the socket there.
 	LocalVolume    = "metaparticle-api"
 	LocalMountPath = MountPath + "/api"
-	// LocalSocket is the path of that socket in the agent's container.
+	// LocalSocket is the path of the local API's socket in the agent's container.
 	LocalSocket = LocalMountPath + "/api.sock"
 
 	// ImageBinary is the path of the binary in the agent's own image.
@@ -80,20 +81,21 @@ const (
 	// RunPath is the directory of the agent's sockets, its notes, and the file that the
 	// agent flocks.
 	RunPath = MountPath + "/run"
-	// Socket is the socket of the shims.
+	// Socket is the path of the socket to which shims connect.
 	Socket = RunPath + "/" + SocketName
-	// WaitSocket is the socket of "agent wait".
+	// WaitSocket is the path of the socket to which the container [WaitContainer] connects.
 	WaitSocket = RunPath + "/" + WaitSocketName
-	// ProbeSocket is the socket to which exec probes send HTTP requests.
+	// ProbeSocket is the path of the socket to which exec probes send HTTP requests.
 	ProbeSocket = RunPath + "/" + ProbeSocketName
 
-	// SocketName, WaitSocketName and ProbeSocketName are the sockets' names without the
-	// directory [RunPath]. Tests use another directory.
+	// SocketName, WaitSocketName and ProbeSocketName are the file names of these sockets,
+	// without the directory [RunPath]. Tests use another directory.
 	SocketName      = "agent.sock"
 	WaitSocketName  = "wait.sock"
 	ProbeSocketName = "probe.sock"
 
-	// ConsolePort serves the page of the console, on the loopback of its pod.
+	// ConsolePort serves the page of the console, on the loopback interface of the console's
+	// pod.
 	ConsolePort = 13133
 	// AgentPort serves the agent's /metrics and /healthz, and its answers to
 	// the kubelet's probes.
@@ -105,7 +107,7 @@ var Injected = []string{AgentContainer, TurnContainer, WaitContainer, AfterConta
 
 // The words that the agent writes to its own pod, through pods/status.
 const (
-	// ReadyCondition is the condition of the pod that its readiness gate names.
+	// ReadyCondition is the pod condition that the readiness gate of a gated pod names.
 	ReadyCondition = Prefix + "ready"
 	// RoleLabel marks the holder's pod.
 	RoleLabel  = Prefix + "role"
@@ -120,8 +122,10 @@ const (
 
 // The marks that the webhook writes on a gated pod.
 const (
-	// SlotsAnnotation names the Leases that the pod claims, comma-separated, in the order
-	// in which the agent acquires them. Enroll makes Leases and Roles from this annotation.
+	// SlotsAnnotation names the Leases that the pod claims, comma-separated, in the order in
+	// which the agent acquires them. The list also has an entry for each Variable and each
+	// barrier of the local API, as [Request.Marks] returns it. Enroll makes Leases and Roles
+	// from this annotation.
 	SlotsAnnotation = Prefix + "slots"
 	// GatedLabel marks the pods into which the webhook injected containers, so that enroll and
 	// the uninstaller watch and list no others. Gated is the value for a pod that claims.
@@ -150,8 +154,8 @@ const (
 	// WorkloadAnnotation is the workload of the holder's pod, as Kind/name.
 	// Standbys of another workload do not forward to that pod.
 	WorkloadAnnotation = Prefix + "workload"
-	// JobAnnotation is the number of the hold and the UID of the Job of the holder's pod, if
-	// that pod may skip.
+	// JobAnnotation is present only if the holder's pod may skip. Its value is the number of
+	// the hold, a space, and the UID of the pod's Job.
 	JobAnnotation = Prefix + "job"
 	// RevisionAnnotation is the revision of the holder's pod, as UID/NUMBER/HASH.
 	RevisionAnnotation = Prefix + "revision"
@@ -163,8 +167,8 @@ const (
 	// annotation when it releases the Lease.
 	OpenedAnnotation = Prefix + "opened"
 	// FailuresAnnotation counts the failures of a once claim, as [Failures]. The write that
-	// releases the Lease after a failure adds one. The release after a success removes the
-	// annotation.
+	// releases the Lease after a failure adds one failure of the holder's key. The release
+	// after a success removes the failures of that key.
 	FailuresAnnotation = Prefix + "failures"
 	// RolloutAnnotation is the holders' record of a rollout, as JSON: the
 	// proven revision, the turns of other revisions, and whether the holder yields.
@@ -173,14 +177,14 @@ const (
 	// and passes its probes. While the application does not serve, the Lease lacks the
 	// annotation.
 	ServingAnnotation = Prefix + "serving-since"
-	// SuccessorAnnotation is the identity of the pod that a release names. The other
-	// standbys wait for a second, so that this pod can acquire first. The next acquiring
-	// write removes the annotation.
+	// SuccessorAnnotation is the identity of the pod that a release names. All other standbys
+	// wait for one second, so that the named pod can acquire first. The next acquiring write
+	// removes the annotation.
 	SuccessorAnnotation = Prefix + "successor"
-	// LeavingAnnotation shows that the holder leaves its Services. The first word of the
-	// value is the leave, as in [Offers]. The second word is the identity of the successor,
-	// which leaves its Services, too. Without a successor, and while the holder asks for
-	// offers, the second word is [LeavingSoon].
+	// LeavingAnnotation shows that the holder leaves its Services. The first word of the value
+	// identifies the occasion, like Leave in [Offers]. The second word is [LeavingSoon] while
+	// the holder asks for offers, or if the holder leaves without a successor. Otherwise, the
+	// second word is the identity of the successor, which leaves its Services, too.
 	LeavingAnnotation = Prefix + "leaving"
 	LeavingSoon       = "soon"
 	// StampAnnotation is on the Lease of a shard. Enroll alone writes the annotation, whose
@@ -191,7 +195,7 @@ const (
 	OffersAnnotation = Prefix + "offers"
 )
 
-// Programs read these words in the agent's Events, and in its condition on the pod. An
+// Other programs read these words in the agent's Events, and in [ReadyCondition] on the pod. An
 // Event with the reason Acquired or Released names the slot.
 const (
 	ReasonAcquired = "Acquired"
@@ -202,8 +206,8 @@ const (
 	// ReasonWaitsForItsTurn means that a pod of a newer revision may not ask the
 	// holder yet.
 	ReasonWaitsForItsTurn = "WaitsForItsTurn"
-	// Draining is a word in the message of an Event at the end of a hold: the first word,
-	// or the first after a colon.
+	// Draining is in the message of the Event about the end of a hold. The word begins the
+	// message, or follows a colon.
 	Draining = "draining"
 	// AgentReporter is the program that the agent's Events name as their author.
 	AgentReporter = "metaparticle-agent"
@@ -213,8 +217,8 @@ const (
 const (
 	// PausedAnnotation keeps every pod from acquiring the slot. Its value is a [Pause].
 	PausedAnnotation = Prefix + "paused"
-	// YieldAnnotation asks one hold to end. Its value is a [Yield]. The release removes
-	// it, and so does the next acquiring write.
+	// YieldAnnotation asks one hold to end. Its value is a [Yield]. The release removes the
+	// annotation. So does the next acquiring write.
 	YieldAnnotation = Prefix + "yield"
 )
 
@@ -244,8 +248,9 @@ const (
 // StatefulSet's new pod has the name of its predecessor.
 func Identity(podName, podUID string) string { return podName + "_" + podUID }
 
-// IsIdentity reports whether an agent may have written the holder of a Lease. Enroll writes
-// "unknown" instead, and a release writes an empty text.
+// IsIdentity reports whether the holder of a Lease can be the identity of a pod, because the
+// text has an underscore. The result is false for "unknown", which enroll writes into a new
+// Lease, and for the empty text of a release.
 func IsIdentity(holder string) bool { return strings.Contains(holder, "_") }
 
 // PodOf returns the pod's name in an identity. An identity without an underscore belongs to

@@ -8,16 +8,17 @@ import (
 	"strings"
 )
 
-// MostOffers bounds the pods that offer to stay Ready during one leave. Even if one of
-// these pods becomes the successor, the other two forward. More offers would only cost
-// writes.
+// MostOffers bounds the pods that offer to stay Ready while the holder leaves its Services.
+// Even if one of these pods becomes the successor, two others forward. More offers would only
+// cost writes.
 const MostOffers = 3
 
 // Offers has the standbys that offer to stay Ready, and to forward connections, while the
 // holder leaves its Services.
 type Offers struct {
-	// Leave identifies the holder's leave by the hold. The agent of a resumed hold adds a
-	// number, so that offers to the agent's earlier process are invalid.
+	// Leave identifies the occasion on which the holder leaves: the number of its hold. An
+	// agent process that has resumed the hold adds another number. So offers to the earlier
+	// process of the agent are not valid.
 	Leave string
 	Pods  []Offer
 }

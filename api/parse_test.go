@@ -83,8 +83,8 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 	}
 }
 
-// TestAnnotationMistakesHaveFixedMessages fixes the messages word by word, because people read
-// them.
+// TestAnnotationMistakesHaveFixedMessages compares the messages word by word, because people
+// read them.
 func TestAnnotationMistakesHaveFixedMessages(t *testing.T) {
 	const claim = "metaparticle.io/singleton"
 	long := strings.Repeat("a", 64)

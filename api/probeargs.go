@@ -16,7 +16,7 @@ type ProbeArgs struct {
 	Socket string
 }
 
-// Args returns the words behind the binary, as a probe's command has them. The caller
+// Args returns the words of a probe's command that follow the path of the binary. The caller
 // appends "--" and the application's own command, if there is one.
 func (p ProbeArgs) Args() []string {
 	return append([]string{ProbeRole, p.Probe}, probeArguments.words(p)...)

@@ -13,8 +13,8 @@ import (
 
 // Request has everything that a pod's annotations ask for. The zero value asks for nothing.
 type Request struct {
-	// Claimed are the claims, in the order of [Annotations]. Those of one annotation
-	// are sorted by name, without doubles.
+	// Claimed are the claims, in the order of [Annotations]. The claims of one annotation are
+	// sorted by their text, without duplicates.
 	Claimed []Claim
 	// Containers are the gated containers by name; empty means the default. One
 	// annotation names them for all claims of the pod.
@@ -30,7 +30,7 @@ type Request struct {
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
 	// After are the conditions that must be met before the pod competes for its slots, or
-	// starts its application. They are sorted by their text, without doubles.
+	// starts its application. The conditions are sorted by their text, without duplicates.
 	After []Condition
 	// Barrier is the barrier at which the pod waits, after its conditions and before it competes
 	// for its slots. The zero value is none.
@@ -86,9 +86,9 @@ type Condition struct {
 	// Lease is the name of a slot's Lease, in the namespace of the pod. For all shards of a
 	// workload, Lease is the part that the names of their Leases share.
 	Lease string
-	// Key is the key of a once claim, which must be done. With an empty key, the holder of the
-	// slot must serve. For shards, Key is the run. An empty Key then stands for the run that
-	// the stamps name.
+	// Key is the key of a once claim, which must be done. For another slot, Key is empty, and
+	// the holder of the slot must serve. For shards, Key is the run, and an empty Key stands
+	// for the run that the stamps name.
 	Key string
 	// Opened is the number of pods that the record of an open barrier must state; zero for other
 	// conditions. Lease is then the first Lease of the barrier. Only the wait at a barrier sets

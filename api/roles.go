@@ -34,8 +34,9 @@ const (
 const (
 	// ExitUsage ends a role whose arguments are invalid.
 	ExitUsage = 2
-	// ExitWaited ends a shim, or the wait at a barrier, that has waited for as long as a person
-	// permits (EX_UNAVAILABLE). The application did not start during that wait.
+	// ExitWaited ends a shim, or the wait at a barrier, that has waited for as long as
+	// [WaitAtMostAnnotation] permits (EX_UNAVAILABLE). The application did not start during
+	// that wait.
 	ExitWaited = 69
 	// ExitLost is the exit code of a shim after a lost or yielded slot (EX_TEMPFAIL: try
 	// again). The code distinguishes that end from the end of the application. A shim whose

@@ -15,8 +15,9 @@ import (
 // DefaultGrace is Kubernetes' own terminationGracePeriodSeconds.
 const DefaultGrace = 30 * time.Second
 
-// DefaultEndpointDelay consists of one second between two writes of EndpointSlices, and one
-// second between two updates of a node's rules (kube-proxy's minSyncPeriod).
+// DefaultEndpointDelay covers the time until no node sends connections to a pod that has left
+// its Services. A second may pass between two writes of EndpointSlices. Another second may pass
+// between two updates of a node's rules (kube-proxy's minSyncPeriod).
 const DefaultEndpointDelay = 2 * time.Second
 
 // RunArgs are the arguments of the agent's sidecar. The webhook writes all of them except
@@ -25,7 +26,7 @@ const DefaultEndpointDelay = 2 * time.Second
 type RunArgs struct {
 	// Slots are the Leases to hold, in the order in which they are acquired.
 	Slots []string
-	// Any reports that any one of the slots is enough.
+	// Any reports that the pod needs only one of the slots, whichever is free.
 	Any           bool
 	LeaseDuration time.Duration
 	Readiness     Readiness
@@ -34,8 +35,8 @@ type RunArgs struct {
 	// OnBusy is empty for a pod that waits. WaitAtMost is zero for a wait without a bound.
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
-	// OnceKey is the key of the pod's once claim, or the run of a pod whose shard ends with a
-	// success. For any other pod, OnceKey is empty.
+	// OnceKey is the key of the pod's once claim. For a pod that works through the shards of a
+	// Job, OnceKey is the run. For any other pod, OnceKey is empty.
 	OnceKey string
 	// Shard is the number of the one shard that a pod of an Indexed Job takes; empty for any other
 	// pod.

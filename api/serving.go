@@ -7,8 +7,8 @@ import "time"
 
 // ServesInHold reports whether the value of [ServingAnnotation] belongs to the hold that was
 // acquired at the instant. Another client that acquires the Lease may leave the annotation
-// unchanged, so an earlier time belongs to an earlier hold. The value may lack fractions of
-// a second.
+// unchanged. So a time before the acquisition belongs to an earlier hold. The value may lack
+// fractions of a second, so ServesInHold ignores the fraction in the time of the acquisition.
 func ServesInHold(serving string, acquired time.Time) bool {
 	since, err := time.Parse(time.RFC3339, serving)
 	return err == nil && !acquired.IsZero() && !since.Before(acquired.Truncate(time.Second))

@@ -12,8 +12,9 @@ import (
 // for the number of the shard.
 const maxShardBase = maxName - len(".31")
 
-// ShardGroup returns the common part of the names of the Leases of a workload's shards. The
-// part follows the rules of [SingletonLease], and leaves room for a number.
+// ShardGroup returns the part that the Leases of all shards of a workload have in common in
+// their names. The part follows the rules of [SingletonLease], and leaves room for the number
+// of the shard.
 func ShardGroup(of Workload) string {
 	return shorten(shardPrefix+of.kindPart()+"."+of.Name, maxShardBase)
 }
@@ -49,8 +50,8 @@ func isShardGroup(group string) bool {
 	return ok && isWorkload(rest)
 }
 
-// isRunGroup reports whether the text is the group of the shards of a workload that can own Jobs.
-// Such a workload is a Job, a CronJob, or an object of another API.
+// isRunGroup reports whether the text is the [ShardGroup] of a workload whose pods can belong to
+// a Job. Such a workload is a Job, a CronJob, or an object of a group outside of Kubernetes.
 func isRunGroup(text string) bool {
 	rest, _ := strings.CutPrefix(text, shardPrefix)
 	kind, _, _ := strings.Cut(rest, ".")
@@ -58,8 +59,9 @@ func isRunGroup(text string) bool {
 	return isShardGroup(text) && (of.Group != "" || of.Kind == "job" || of.Kind == "cronjob")
 }
 
-// ShardsOf returns the group and the number of the shards that a pod with the slots claims.
-// The slots must be exactly the shards from 0; for any other slots the results are zero.
+// ShardsOf returns the group of the shards that the slots name, and how many shards there are.
+// The slots must be all shards of one group, from number 0 on. For any other slots, the results
+// are zero.
 func ShardsOf(slots []string) (group string, count int) {
 	seen := map[int]bool{}
 	for i, slot := range slots {

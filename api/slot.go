@@ -51,8 +51,8 @@ func IsRWLockSlot(lease string) bool {
 	return ok && number >= 0 && number < RWLockSlots && isRWLock(name)
 }
 
-// cutNumber divides a name at its last dot. The number is -1 if the text behind the dot is not
-// the only valid spelling of a number.
+// cutNumber divides a name at its last dot, and reads the number behind the dot. The number is
+// -1 if the text there is no number, or spells a number in another way (07 for 7).
 func cutNumber(name string) (before string, number int) {
 	dot := strings.LastIndexByte(name, '.')
 	if dot < 0 {
@@ -93,12 +93,13 @@ func isSingletonSlot(lease string) bool {
 	return isUnshortened(lease, isSingletonLease)
 }
 
-// isUnshortened reports whether the function "is" accepts the name that the Lease had
-// before a cut by [ShortName]. Of a cut name only the first part is known. So "is" must
-// accept that part with any of the endings.
+// isUnshortened reports whether the function "is" accepts the name that the Lease had before a
+// cut by [ShortName]. Only the first part of a cut name is known. So "is" must accept that part
+// with at least one of the texts in endings.
 func isUnshortened(lease string, is func(string) bool) bool { return isShortenedTo(lease, maxName, is) }
 
-// isShortenedTo does the same as isUnshortened for a name that was kept within the limit.
+// isShortenedTo does the same as isUnshortened for a name that shorten has kept within the
+// limit.
 func isShortenedTo(name string, limit int, is func(string) bool) bool {
 	if len(name) != limit {
 		return len(name) < limit && is(name)

@@ -67,8 +67,9 @@ func ParseStamp(text string) Stamp {
 	return s
 }
 
-// IsRun reports whether the text can be the UID of a Job (RFC 9562). A person may write another
-// text into an owner reference, and the kubelet would expand $(NAME) in an argument.
+// IsRun reports whether the text can be the UID of a Job (RFC 9562). The check is necessary,
+// because a person may write any text into an owner reference. The webhook copies the UID into
+// an argument, in which the kubelet would expand $(NAME).
 func IsRun(text string) bool {
 	return text != "" && len(text) <= maxRun && strings.Trim(text, "0123456789abcdef-") == ""
 }

@@ -16,17 +16,20 @@ const (
 	maxLabel = 63
 	// maxName bounds the name of a Lease. Kubernetes has the same bound for every object.
 	maxName = 253
-	// maxLock leaves room for the prefix of the Lease's name.
+	// maxLock bounds the name of a lock, and leaves room for the prefix of the Lease's name.
 	maxLock = maxName - len(lockPrefix)
-	// maxOnce leaves room for the prefix of the Lease's name.
+	// maxOnce bounds the name of a once claim, and leaves room for the prefix of the Lease's
+	// name.
 	maxOnce = maxName - len(oncePrefix)
-	// maxStartLock leaves room for the prefix of the Lease's name.
+	// maxStartLock bounds the name of a start lock, and leaves room for the prefix of the
+	// Lease's name.
 	maxStartLock = maxName - len(startPrefix)
 	// maxSemaphore bounds the slots of a semaphore, because a standby watches all of them.
 	maxSemaphore = maxListed
 	// RWLockSlots is the number of slots of each read-write lock, whatever its size. A writer takes
-	// all of them. So a writer excludes the readers of every size. Another number would
-	// need Leases with other names, or an old writer would overlook a new reader.
+	// all of these slots, and so excludes all readers, whatever size their claims state. A later
+	// version with another number must give the Leases other names. Otherwise, a writer of this
+	// version would overlook a reader of that version.
 	RWLockSlots = 16
 	// maxRWLock leaves room for the prefix, and for the ending of an intent.
 	maxRWLock = maxName - len(rwLockPrefix) - len(intentEnding)
@@ -61,8 +64,8 @@ func setContainers(r *Request, value string) (problem string) {
 	return problem
 }
 
-// list splits a comma-separated list, sorts it and drops doubles. If elements are wrong,
-// the function returns the problem of the first wrong element.
+// list splits a comma-separated list, sorts it and removes duplicates. If elements are wrong,
+// the second result says what is wrong with the first of them.
 func list(value, noun string, problem func(string) string) ([]string, string) {
 	var names []string
 	for name := range strings.SplitSeq(value, ",") {
@@ -113,8 +116,8 @@ func setEndpointDelay(r *Request, value string) string {
 	return ""
 }
 
-// maxWait bounds the time for which a container waits, so that no sum of durations
-// overflows: one year.
+// maxWait bounds the time for which a container waits to one year, so that no sum of durations
+// overflows.
 const maxWait = 365 * 24 * time.Hour
 
 func setWaitAtMost(r *Request, value string) string {

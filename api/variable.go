@@ -18,7 +18,7 @@ const (
 
 // These bounds are those of the schema in manifests/variables.yaml.
 const (
-	// MaxValue is the largest number of bytes of a text.
+	// MaxValue is the largest number of bytes of a Variable's value, if the value is a text.
 	MaxValue = 4096
 	// MaxKeys is the largest number of idempotency keys that a Variable keeps, and
 	// MaxIdempotencyKey is the length of the longest key.
@@ -26,18 +26,20 @@ const (
 	MaxIdempotencyKey = 64
 )
 
-// FirstEpoch is the epoch of a fence. A restore of the cluster raises the epoch, because the
-// tokens may begin anew. No command raises the epoch yet.
+// FirstEpoch is the epoch that agents of this version write into each fence. A higher epoch is
+// meant for the time after a restore of the cluster, when tokens may begin anew. No command
+// raises the epoch yet.
 const FirstEpoch = 1
 
-// variablePrefix begins the mark of a Variable among the slots of a pod. No Lease of a slot has
-// such a name.
+// variablePrefix begins the text that stands for a Variable in [SlotsAnnotation]. No Lease of a
+// slot has such a name.
 const variablePrefix = "variable."
 
-// VariableMark returns the mark by which a pod names a Variable among its slots.
+// VariableMark returns the text that stands for a Variable in [SlotsAnnotation].
 func VariableMark(name string) string { return variablePrefix + name }
 
-// VariableOf returns the Variable that a mark names, if the mark names one.
+// VariableOf returns the Variable that an entry of [SlotsAnnotation] stands for. The result ok
+// is false for any other entry.
 func VariableOf(mark string) (name string, ok bool) {
 	name, ok = strings.CutPrefix(mark, variablePrefix)
 	return name, ok && len(mark) <= maxName && isSubdomain(name)

@@ -164,7 +164,7 @@ func FuzzStripChangesNoAnswerAboutASpec(f *testing.F) {
 	})
 }
 
-// The author of a pod may write a megabyte of arguments, and enroll keeps each pod.
+// The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
 func TestStrippedLocalAgentKeepsOnlyItsRole(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
@@ -175,7 +175,7 @@ func TestStrippedLocalAgentKeepsOnlyItsRole(t *testing.T) {
 	assert.Empty(t, stripped.InitContainers[1].Args)
 }
 
-// The author of a pod may write a megabyte of arguments, and enroll keeps each pod.
+// The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
 func TestStrippedLocalAgentKeepsOnlyItsBarriers(t *testing.T) {
 	always, huge := corev1.ContainerRestartPolicyAlways, strings.Repeat("x", 1<<20)
 	agent := func(args ...string) *corev1.PodSpec {
@@ -195,7 +195,7 @@ func TestStrippedLocalAgentKeepsOnlyItsBarriers(t *testing.T) {
 	assert.Empty(t, BarriersOf(spec), "an agent that is no sidecar serves nothing")
 }
 
-// The author of a pod may write a megabyte of arguments, and enroll keeps each pod.
+// The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
 func TestStrippedAfterContainerKeepsOnlyItsConditions(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
@@ -206,7 +206,7 @@ func TestStrippedAfterContainerKeepsOnlyItsConditions(t *testing.T) {
 	assert.Empty(t, stripped.InitContainers[1].Args)
 }
 
-// The author of a pod may write a megabyte of arguments, and enroll keeps each pod.
+// The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
 func TestStrippedBarrierContainerKeepsOnlyItsBarrier(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	words := []string{api.BarrierRole, "-barrier=warm=2", "-run=a", "-lease-duration=30s"}

@@ -19,14 +19,24 @@ import (
 // the first reading by a fresh reader.
 var sample = map[string]int{"comment": 60, "test": 40, "sentence": 30}
 
-// draw prints a random sample of the repository's texts. Equal seeds and sources give equal
-// samples. A reader marks each text that needs a second read.
+// following and preceding are the numbers of lines that draw prints of a text's place. A
+// comment is read above its code, and a sentence after the sentences before that sentence.
+const following, preceding = 4, 3
+
+// drawable is a text of the repository and the lines beside the text.
+type drawable struct {
+	finding
+	place []string
+}
+
+// draw prints a random sample of the repository's texts, each in its place. Equal seeds and
+// sources give equal samples. A reader marks each text that needs a second read.
 func draw(w io.Writer, root, seed string) error {
 	number, err := strconv.ParseUint(seed, 10, 64)
 	if err != nil {
 		return fmt.Errorf("seed of the draw: %w", err)
 	}
-	all := map[string][]finding{}
+	all := map[string][]drawable{}
 	err = walk(root, func(file string, text []byte) error {
 		kinds, err := texts(file, text)
 		for kind, found := range kinds {
@@ -44,19 +54,25 @@ func draw(w io.Writer, root, seed string) error {
 	for _, kind := range []string{"comment", "test", "sentence"} {
 		random.Shuffle(len(all[kind]), func(i, j int) { all[kind][i], all[kind][j] = all[kind][j], all[kind][i] })
 		for i, f := range all[kind][:min(sample[kind], len(all[kind]))] {
-			fmt.Fprintf(w, "%s %d  %s:%d\n%s\n\n", kind, i+1, f.file, f.line, f.text)
+			fmt.Fprintf(w, "%s %d  %s:%d\n%s\n", kind, i+1, f.file, f.line, f.text)
+			for _, line := range f.place {
+				fmt.Fprintf(w, "    | %s\n", line)
+			}
+			fmt.Fprintln(w)
 		}
 	}
 	return nil
 }
 
 // texts returns the comments and the names of tests of a Go file, or the sentences of a document.
-func texts(file string, text []byte) (map[string][]finding, error) {
-	all := map[string][]finding{}
+func texts(file string, text []byte) (map[string][]drawable, error) {
+	lines := strings.Split(string(text), "\n")
+	all := map[string][]drawable{}
 	if filepath.Ext(file) == ".md" {
 		for _, s := range prose(text) {
 			if s.words() > 3 && !strings.HasPrefix(file, "CHANGELOG") {
-				all["sentence"] = append(all["sentence"], finding{line: s.line, text: s.text})
+				before := lines[max(s.line-1-preceding, 0) : s.line-1]
+				all["sentence"] = append(all["sentence"], drawable{finding{line: s.line, text: s.text}, before})
 			}
 		}
 		return all, nil
@@ -68,13 +84,20 @@ func texts(file string, text []byte) (map[string][]finding, error) {
 	}
 	for _, group := range parsed.Comments {
 		if text := strings.TrimSpace(group.Text()); text != "" && !directive.MatchString(group.List[0].Text) {
-			all["comment"] = append(all["comment"], finding{line: set.Position(group.Pos()).Line, text: text})
+			end := set.Position(group.End()).Line
+			after := lines[end:min(end+following, len(lines))]
+			if code := strings.TrimSpace(lines[end-1]); !strings.HasPrefix(code, "//") && !strings.HasSuffix(code, "*/") {
+				after = lines[end-1 : end]
+			}
+			line := set.Position(group.Pos()).Line
+			all["comment"] = append(all["comment"], drawable{finding{line: line, text: text}, after})
 		}
 	}
 	for _, d := range parsed.Decls {
 		if f, ok := d.(*ast.FuncDecl); ok {
 			if _, isTest := testName(f); isTest {
-				all["test"] = append(all["test"], finding{line: set.Position(f.Pos()).Line, text: f.Name.Name})
+				at := finding{line: set.Position(f.Pos()).Line, text: f.Name.Name}
+				all["test"] = append(all["test"], drawable{finding: at})
 			}
 		}
 	}
