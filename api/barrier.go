@@ -9,6 +9,30 @@ import (
 	"strings"
 )
 
+const barrierPrefix = "barrier."
+
+// maxBarrier bounds the pods of a barrier, because one pod reads the Leases of all others.
+const maxBarrier = maxListed
+
+// maxRun is the length of a UID.
+const maxRun = 36
+
+// maxBarrierName leaves room for the prefix, for the run, and for the number of a Lease.
+const maxBarrierName = maxName - len(barrierPrefix) - len(".") - maxRun - len(".31")
+
+// Arrivals is the kind of a barrier. A pod arrives by a Lease, either in an init container or
+// through the local API. The name of that Lease has the UID of the pod's Job, which no
+// annotation has. So the claim itself names no slot.
+var Arrivals = &Kind{
+	Key: LocalAnnotation, Word: "barrier", Ask: LocalAnnotation, Scope: ScopeWorkload, Sized: true,
+	parse: func(value string) ([]Claim, string) {
+		b, problem := parseBarrier(value)
+		return []Claim{{Name: b.Name, Size: b.Size}}, problem
+	},
+	slots:  func(Claim, Workload) []string { return nil },
+	isSlot: isArrival,
+}
+
 // Leases returns the names of the Leases by which pods of the run arrive. The run is a part of
 // each name, so two runs have no Lease in common. The record of an open barrier is in the first
 // Lease.
@@ -71,3 +95,6 @@ func parseBarrier(text string) (Barrier, string) {
 	}
 	return Barrier{Name: name, Size: size}, ""
 }
+
+// isBarrier reports whether a barrier can have the name.
+func isBarrier(name string) bool { return len(name) <= maxBarrierName && isSubdomain(name) }

@@ -18,7 +18,7 @@ func parseCondition(text string) (Condition, string) {
 	case c.Sharded() && keyed && !IsRun(key):
 		return c, fmt.Sprintf("%q has a run that is no UID of a Job: leave out the = and what follows", brief(text))
 	case c.Sharded():
-	case kind == Once && strings.HasPrefix(lease, revisionPrefix), kind == Semaphore, kind == StartLock, kind == Arrivals, kind == Shards, kind == Election, kind == RWLock, kind == nil:
+	case kind == nil, !kind.Awaited, IsRevisionSlot(lease):
 		return c, fmt.Sprintf("%q is no condition: write once.NAME=KEY, shards.job.NAME, lock.NAME or a singleton's Lease, as in singleton.deployment.db", brief(text))
 	case kind == Once && !keyed:
 		return c, fmt.Sprintf("%q lacks a key: write once.NAME=KEY", brief(text))

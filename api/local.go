@@ -21,27 +21,33 @@ const maxLocal = 8
 // same bound, and eight claims are shorter.
 const maxLocalText = 4096
 
-// localKinds maps each word with which [Claim.LocalText] can begin to the kind of claim that
-// the word names.
-var localKinds = map[string]*Kind{
-	"lock": Lock, "election": Election, "rwlock": RWLock, "semaphore": Semaphore, "barrier": Arrivals, "variable": Variable,
+// localKind returns the kind that a word names in the local API; nil for another word.
+func localKind(word string) *Kind {
+	i := slices.IndexFunc(kinds, func(k *Kind) bool { return k.Word == word && word != "" })
+	if i < 0 {
+		return nil
+	}
+	return kinds[i]
 }
 
-// Word returns the word that names the kind in the local API; empty if the local API has no
-// such claim.
-func (k *Kind) Word() string {
-	for word, kind := range localKinds {
-		if kind == k {
-			return word
+// localForms returns how a person writes the claims of the local API.
+func localForms() (forms []string) {
+	for _, k := range kinds {
+		switch {
+		case k.Word == "":
+		case k.Sized:
+			forms = append(forms, k.Word+"/NAME=SIZE")
+		default:
+			forms = append(forms, k.Word+"/NAME")
 		}
 	}
-	return ""
+	return forms
 }
 
 // LocalText returns the text of a claim by the local API, as a person writes it.
 func (c Claim) LocalText() string {
-	text := c.Kind.Word() + "/" + c.Name
-	if c.Kind == Semaphore || c.Kind == RWLock || c.Kind == Arrivals {
+	text := c.Kind.Word + "/" + c.Name
+	if c.Kind.Sized {
 		text += "=" + strconv.Itoa(c.Size)
 	}
 	return text
@@ -50,10 +56,12 @@ func (c Claim) LocalText() string {
 // parseLocal reads the text of [Claim.LocalText], or returns the problem of the text.
 func parseLocal(text string) (Claim, string) {
 	word, name, _ := strings.Cut(text, "/")
-	kind := localKinds[word]
+	kind := localKind(word)
 	switch kind {
 	case nil:
-		return Claim{}, fmt.Sprintf("%q is no claim of the local API: write lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE, barrier/NAME=SIZE or variable/NAME", brief(text))
+		forms := localForms()
+		last := len(forms) - 1
+		return Claim{}, fmt.Sprintf("%q is no claim of the local API: write %s or %s", brief(text), strings.Join(forms[:last], ", "), forms[last])
 	case Election:
 		if !isElectionSlot(ElectionLease(name)) {
 			return Claim{}, fmt.Sprintf("%q needs a name of lower-case letters, digits, dashes and dots, with a letter or digit at both ends", brief(text))
@@ -125,7 +133,7 @@ func DefaultLocalArgs() LocalArgs {
 
 var localArguments = arguments[LocalArgs]{
 	{
-		name: "claims", meaning: "what the program may ask for, comma-separated: lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE, barrier/NAME=SIZE, variable/NAME",
+		name: "claims", meaning: "what the program may ask for, comma-separated: " + strings.Join(localForms(), ", "),
 		text: func(of LocalArgs) string { return localTexts(of.Claims) },
 		read: func(into *LocalArgs, value string) error {
 			claims, problem := parseLocals(value)

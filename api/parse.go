@@ -176,7 +176,7 @@ func (p *parser) sole() {
 	}
 	sole := p.request.Claimed[i].Kind
 	for _, c := range p.request.Claimed {
-		if c.Kind != sole && (sole != Semaphore || !c.Kind.UntilReady) {
+		if c.Kind != sole && (!sole.StartsInTurn || !c.Kind.UntilReady) {
 			p.wrong(sole.Key, "is in one pod with %s, which comes with a later version: remove one of the two", c.Kind.Key)
 			break
 		}

@@ -9,6 +9,32 @@ import (
 	"strings"
 )
 
+const rwLockPrefix = "rwlock."
+
+// intentEnding ends the name of each [IntentLease].
+const intentEnding = ".intent"
+
+// RWLockSlots is the number of slots of each read-write lock, whatever its size. A writer takes
+// all of these slots, and so excludes all readers, whatever size their claims state. A later
+// version with another number must give the Leases other names. Otherwise, a writer of this
+// version would overlook a reader of that version.
+const RWLockSlots = 16
+
+// maxRWLock leaves room for the prefix, and for the ending of an intent.
+const maxRWLock = maxName - len(rwLockPrefix) - len(intentEnding)
+
+// RWLock claims any one of several slots for a reader, or all of them for a writer. The
+// program says in each bid whether it is a reader or a writer.
+var RWLock = &Kind{
+	Key: LocalAnnotation, Word: "rwlock", Ask: LocalAnnotation, Scope: ScopeNamespace, Sized: true,
+	parse: func(value string) ([]Claim, string) {
+		name, size, problem := parseRWLock(value)
+		return []Claim{{Name: name, Size: size}}, problem
+	},
+	slots:  func(c Claim, _ Workload) []string { return rwLockSlots(c.Name) },
+	isSlot: IsRWLockSlot,
+}
+
 // parseRWLock reads NAME=SIZE. The size says how many pods may read at once.
 func parseRWLock(value string) (name string, size int, problem string) {
 	name, text, sized := strings.Cut(value, "=")
@@ -33,3 +59,23 @@ func rwLockSlots(name string) []string {
 	}
 	return slots
 }
+
+// RWLockLease returns the name of the Lease of one slot of a read-write lock.
+func RWLockLease(name string, slot int) string { return rwLockPrefix + name + "." + strconv.Itoa(slot) }
+
+// IntentLease returns the name of the Lease that a writer of a read-write lock acquires before
+// the slots. The name's ending is not a number, so the Lease is not one of the slots.
+func IntentLease(name string) string { return rwLockPrefix + name + intentEnding }
+
+// IsRWLockSlot reports whether a read-write lock can have the Lease, as a slot or as its intent.
+func IsRWLockSlot(lease string) bool {
+	rest, ok := strings.CutPrefix(lease, rwLockPrefix)
+	if name, is := strings.CutSuffix(rest, intentEnding); is {
+		return ok && isRWLock(name)
+	}
+	name, number := cutNumber(rest)
+	return ok && number >= 0 && number < RWLockSlots && isRWLock(name)
+}
+
+// isRWLock reports whether a read-write lock can have the name.
+func isRWLock(name string) bool { return len(name) <= maxRWLock && isSubdomain(name) }

@@ -4,9 +4,24 @@
 package api
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 )
+
+const shardPrefix = "shards."
+
+// maxShards bounds the shards of a workload, because a standby watches all of them.
+const maxShards = maxListed
+
+// Shards claims any one of several slots, for which the pods of a workload compete. The
+// number of a slot selects the part of the work that its holder does.
+var Shards = &Kind{
+	Key: ShardsAnnotation, Ask: ShardsAnnotation, Scope: ScopeWorkload, Sole: true,
+	parse:  parseShards,
+	slots:  shardSlots,
+	isSlot: isShardSlot,
+}
 
 // maxShardBase bounds the name of a shard's Lease before the last dot. The bound leaves room
 // for the number of the shard.
@@ -72,4 +87,26 @@ func ShardsOf(slots []string) (group string, count int) {
 		group, seen[shard] = of, true
 	}
 	return group, len(slots)
+}
+
+func parseShards(value string) ([]Claim, string) {
+	count, err := strconv.Atoi(value)
+	if err != nil || count < 1 || count > maxShards || strconv.Itoa(count) != value {
+		return nil, fmt.Sprintf("write how many shards the work has: a number from 1 to %d", maxShards)
+	}
+	return []Claim{{Size: count}}, ""
+}
+
+func shardSlots(c Claim, of Workload) []string {
+	var slots []string
+	for i := range c.Size {
+		slots = append(slots, ShardLease(ShardGroup(of), i))
+	}
+	return slots
+}
+
+// Shards returns the number of shards of the pod's work; zero for a pod without shards.
+func (r Request) Shards() int {
+	c, _ := r.first(func(c Claim) bool { return c.Kind == Shards })
+	return c.Size
 }

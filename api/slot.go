@@ -9,48 +9,6 @@ import (
 	"strings"
 )
 
-// isLockSlot reports whether a lock can have the Lease.
-func isLockSlot(lease string) bool {
-	name, ok := strings.CutPrefix(lease, lockPrefix)
-	return ok && isLock(name)
-}
-
-// IsSemaphoreSlot reports whether a semaphore can have the Lease. Only one spelling of a
-// slot's number is valid, because a slot with two Leases could have two holders.
-func IsSemaphoreSlot(lease string) bool {
-	rest, ok := strings.CutPrefix(lease, semaphorePrefix)
-	name, number := cutNumber(rest)
-	return ok && number >= 0 && number < maxSemaphore && isSemaphore(name)
-}
-
-// IsOnceSlot reports whether a once claim can have the Lease.
-func IsOnceSlot(lease string) bool {
-	name, ok := strings.CutPrefix(lease, oncePrefix)
-	return ok && isOnce(name) || IsRevisionSlot(lease)
-}
-
-// IsRevisionSlot reports whether a once claim without a name can have the Lease. In a
-// shortened name, IsRevisionSlot can judge only the part before the hash.
-func IsRevisionSlot(lease string) bool {
-	return strings.HasPrefix(lease, revisionPrefix) && isUnshortened(lease, isRevisionLease)
-}
-
-// isElectionSlot reports whether an election can have the Lease.
-func isElectionSlot(lease string) bool {
-	name, ok := strings.CutPrefix(lease, electionPrefix)
-	return ok && len(lease) <= maxName && isSubdomain(name)
-}
-
-// IsRWLockSlot reports whether a read-write lock can have the Lease, as a slot or as its intent.
-func IsRWLockSlot(lease string) bool {
-	rest, ok := strings.CutPrefix(lease, rwLockPrefix)
-	if name, is := strings.CutSuffix(rest, intentEnding); is {
-		return ok && isRWLock(name)
-	}
-	name, number := cutNumber(rest)
-	return ok && number >= 0 && number < RWLockSlots && isRWLock(name)
-}
-
 // cutNumber divides a name at its last dot, and reads the number behind the dot. The number is
 // -1 if the text there is no number, or spells a number in another way (07 for 7).
 func cutNumber(name string) (before string, number int) {
@@ -63,34 +21,6 @@ func cutNumber(name string) (before string, number int) {
 		return name, -1
 	}
 	return name[:dot], n
-}
-
-// isStartLockSlot reports whether a start lock can have the Lease.
-func isStartLockSlot(lease string) bool {
-	name, ok := strings.CutPrefix(lease, startPrefix)
-	return ok && isStartLock(name)
-}
-
-// SplitSlots divides the slots of a pod into the slots that the pod holds while its
-// application runs, and the slots of start locks.
-func SplitSlots(slots []string) (life, start []string) {
-	for _, s := range slots {
-		if isStartLockSlot(s) {
-			start = append(start, s)
-		} else {
-			life = append(life, s)
-		}
-	}
-	return life, start
-}
-
-// isSingletonSlot reports whether a singleton can have the Lease. In a shortened name,
-// isSingletonSlot can judge only the part before the hash.
-func isSingletonSlot(lease string) bool {
-	if !strings.HasPrefix(lease, singletonPrefix) {
-		return false // the rest of the name need not be read
-	}
-	return isUnshortened(lease, isSingletonLease)
 }
 
 // isUnshortened reports whether the function "is" accepts the name that the Lease had before a
@@ -114,25 +44,6 @@ func isShortenedTo(name string, limit int, is func(string) bool) bool {
 // cut may be in or before the workload's name (x). The cut may also be in the kind's part
 // (x.x), right after that part (.x), or in a doubled dash (-x.x).
 var endings = []string{"x", "x.x", ".x", "-x.x"}
-
-// isSingletonLease reports whether [SingletonLease] can return the name without
-// shortening it.
-func isSingletonLease(lease string) bool {
-	first, rest, _ := strings.Cut(lease, ".")
-	if name, named := strings.CutPrefix(first, singletonPrefix+"-"); named {
-		first = singletonPrefix
-		if !isSingletonName(name) {
-			return false
-		}
-	}
-	return first == singletonPrefix && isWorkload(rest)
-}
-
-// isRevisionLease reports whether [RevisionLease] can return the name without shortening it.
-func isRevisionLease(lease string) bool {
-	rest, ok := strings.CutPrefix(lease, revisionPrefix)
-	return ok && isWorkload(rest)
-}
 
 // isWorkload reports whether the text is the kind's part of a Lease's name, a dot, and the
 // name of a workload.
@@ -171,29 +82,6 @@ func readKind(part string) (Workload, bool) {
 	}
 	read := Workload{Kind: words[0].String(), Group: words[1].String()}
 	return read, read.Kind == strings.ToLower(read.Kind) && (at == 0 || !read.builtin())
-}
-
-// isLock reports whether a lock can have the name.
-func isLock(name string) bool { return len(name) <= maxLock && isSubdomain(name) }
-
-// isOnce reports whether a once claim can have the name.
-func isOnce(name string) bool { return len(name) <= maxOnce && isSubdomain(name) }
-
-// isBarrier reports whether a barrier can have the name.
-func isBarrier(name string) bool { return len(name) <= maxBarrierName && isSubdomain(name) }
-
-// isStartLock reports whether a start lock can have the name.
-func isStartLock(name string) bool { return len(name) <= maxStartLock && isSubdomain(name) }
-
-// isSemaphore reports whether a semaphore can have the name.
-func isSemaphore(name string) bool { return len(name) <= maxSemaphoreName && isSubdomain(name) }
-
-// isRWLock reports whether a read-write lock can have the name.
-func isRWLock(name string) bool { return len(name) <= maxRWLock && isSubdomain(name) }
-
-// isSingletonName reports whether a singleton can have the name.
-func isSingletonName(name string) bool {
-	return len(name) <= maxLabel && isLabel(name) && !ambiguous(name)
 }
 
 // isKind reports whether the text can be the kind of a Kubernetes object: a label of RFC

@@ -16,33 +16,6 @@ const (
 	maxLabel = 63
 	// maxName bounds the name of a Lease. Kubernetes has the same bound for every object.
 	maxName = 253
-	// maxLock bounds the name of a lock, and leaves room for the prefix of the Lease's name.
-	maxLock = maxName - len(lockPrefix)
-	// maxOnce bounds the name of a once claim, and leaves room for the prefix of the Lease's
-	// name.
-	maxOnce = maxName - len(oncePrefix)
-	// maxStartLock bounds the name of a start lock, and leaves room for the prefix of the
-	// Lease's name.
-	maxStartLock = maxName - len(startPrefix)
-	// maxSemaphore bounds the slots of a semaphore, because a standby watches all of them.
-	maxSemaphore = maxListed
-	// RWLockSlots is the number of slots of each read-write lock, whatever its size. A writer takes
-	// all of these slots, and so excludes all readers, whatever size their claims state. A later
-	// version with another number must give the Leases other names. Otherwise, a writer of this
-	// version would overlook a reader of that version.
-	RWLockSlots = 16
-	// maxRWLock leaves room for the prefix, and for the ending of an intent.
-	maxRWLock = maxName - len(rwLockPrefix) - len(intentEnding)
-	// maxSemaphoreName leaves room for the prefix, and for the number of a slot.
-	maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
-	// maxShards bounds the shards of a workload, because a standby watches all of them.
-	maxShards = maxListed
-	// maxBarrier bounds the pods of a barrier, because one pod reads the Leases of all others.
-	maxBarrier = maxListed
-	// maxRun is the length of a UID.
-	maxRun = 36
-	// maxBarrierName leaves room for the prefix, for the run, and for the number of a Lease.
-	maxBarrierName = maxName - len(barrierPrefix) - len(".") - maxRun - len(".31")
 	// maxAfter bounds the conditions of a pod. For each condition, the pod's service
 	// account gets a right on a Lease.
 	maxAfter = 8

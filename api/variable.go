@@ -5,6 +5,15 @@ package api
 
 import "strings"
 
+// Variable claims no slot. Several pods of a namespace can use one Variable at the same
+// time, by the local API.
+var Variable = &Kind{
+	Key: LocalAnnotation, Word: "variable", Ask: LocalAnnotation, Scope: ScopeNamespace,
+	parse:  parseVariable,
+	slots:  func(Claim, Workload) []string { return nil },
+	isSlot: func(string) bool { return false },
+}
+
 // These words name Variables, which are custom resources.
 const (
 	// VariableGroup and VariableVersion are the group and the version of the resource.

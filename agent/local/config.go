@@ -64,7 +64,7 @@ func (c Config) check() (Config, error) {
 	}
 	for _, claim := range c.Claims {
 		switch {
-		case claim.Kind.Word() == "":
+		case claim.Kind.Word == "":
 			return c, fmt.Errorf("local: the local API has no claim %q", claim.Name)
 		case claim.Kind == api.Variable && c.Variables == nil:
 			return c, errors.New("local: requests for Variables are needed")

@@ -226,7 +226,7 @@ func TestDocumentedParametersEqualTheHandlersParameters(t *testing.T) {
 	assert.Equal(t, words(t, "Get", 0), slices.Compact(found))
 	var kinds []string
 	for _, kind := range []*api.Kind{api.Lock, api.Election, api.Semaphore, api.RWLock} {
-		kinds = append(kinds, kind.Word())
+		kinds = append(kinds, kind.Word)
 	}
 	assert.ElementsMatch(t, kinds, doc.Components.Parameters["kind"].Schema.Enum)
 }

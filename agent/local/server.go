@@ -99,7 +99,7 @@ func (a *API) passLeaps(ctx context.Context) {
 // keeper returns the keeper of a claim; nil if the pod has no such claim.
 func (a *API) keeper(word, name string) *keeper {
 	for _, k := range a.keepers {
-		if k.of.Kind.Word() == word && k.of.Name == name {
+		if k.of.Kind.Word == word && k.of.Name == name {
 			return k
 		}
 	}

@@ -77,9 +77,9 @@ func (a *API) several(query url.Values) (several, *problem) {
 		word, name, _ := strings.Cut(text, "/")
 		k := a.keeper(word, name)
 		switch {
-		case word == api.Variable.Word():
+		case word == api.Variable.Word:
 			return s, usageProblem("No pod holds a Variable.")
-		case word == api.Arrivals.Word():
+		case word == api.Arrivals.Word:
 			return s, usageProblem("No pod holds a barrier. Wait there with POST /v1/barrier/NAME/wait.")
 		case k == nil:
 			return s, undeclaredProblem(word, name)

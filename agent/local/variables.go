@@ -232,7 +232,7 @@ func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
 	switch {
 	case k == nil:
 		return nil, lostProblem
-	case k.of.Kind == api.Semaphore || k.of.Kind == api.RWLock:
+	case k.of.Kind.Sized:
 		return nil, usageProblem("A semaphore, or a read-write lock, has several slots, so its hold is no fence. Use a lock or an election.")
 	}
 	ctx := context.WithoutCancel(r.Context())

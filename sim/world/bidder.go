@@ -48,7 +48,7 @@ type bidder struct {
 }
 
 func newBidder(p *localPod, c api.Claim) *bidder {
-	name := fmt.Sprintf("%s/%s-%d", p.name, c.Kind.Word(), len(p.bidders))
+	name := fmt.Sprintf("%s/%s-%d", p.name, c.Kind.Word, len(p.bidders))
 	return &bidder{pod: p, claim: c, name: name, rng: p.w.source(name)}
 }
 
@@ -132,7 +132,7 @@ func (b *bidder) ask(method, path string, took func(int, told), ended func(int))
 			ended(code)
 		}
 	}
-	c.begin(method, "/v1/"+b.claim.Kind.Word()+"/"+b.claim.Name+path)
+	c.begin(method, "/v1/"+b.claim.Kind.Word+"/"+b.claim.Name+path)
 	return c
 }
 

@@ -58,7 +58,7 @@ func join(b *bidder, partners []*bidder) {
 		m.round++
 		m.joint, m.idles, m.bids, m.since, m.streams, m.every = j, false, true, w.now(), false, every
 		j.rounds = append(j.rounds, m.round)
-		claims = append(claims, m.claim.Kind.Word()+"/"+m.claim.Name)
+		claims = append(claims, m.claim.Kind.Word+"/"+m.claim.Name)
 		query = append(query, drawRole(m))
 	}
 	b.call = &call{program: b.program, rng: b.rng, took: j.took, ended: j.ended}

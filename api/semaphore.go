@@ -1,0 +1,67 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+const semaphorePrefix = "semaphore."
+
+// maxSemaphore bounds the slots of a semaphore, because a standby watches all of them.
+const maxSemaphore = maxListed
+
+// maxSemaphoreName leaves room for the prefix, and for the number of a slot.
+const maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
+
+// Semaphore claims any one of several slots, for which pods of a namespace compete.
+var Semaphore = &Kind{
+	Key: SemaphoreAnnotation, Word: "semaphore", Ask: SemaphoreAnnotation, Scope: ScopeNamespace, Sole: true, StartsInTurn: true, Sized: true,
+	parse:  parseSemaphore,
+	slots:  semaphoreSlots,
+	isSlot: IsSemaphoreSlot,
+}
+
+// SemaphoreLease returns the name of the Lease of one slot of a semaphore. The slot's
+// number follows the last dot, because a semaphore's name may have dots, too.
+func SemaphoreLease(name string, slot int) string {
+	return semaphorePrefix + name + "." + strconv.Itoa(slot)
+}
+
+func parseSemaphore(value string) ([]Claim, string) {
+	name, text, sized := strings.Cut(strings.TrimSpace(value), "=")
+	size, err := strconv.Atoi(text)
+	switch {
+	case strings.Contains(value, ","):
+		return nil, "name one semaphore: several in one pod come with a later version"
+	case !sized:
+		return nil, "write a name and how many pods may run, as in pool=3"
+	case err != nil || size < 1 || size > maxSemaphore || strconv.Itoa(size) != text:
+		return nil, fmt.Sprintf("after the = write how many pods may run: a number from 1 to %d", maxSemaphore)
+	case !isSemaphore(name):
+		return nil, fmt.Sprintf("a semaphore's name is at most %d lower-case letters, digits, dashes and dots, with a letter or digit at both ends", maxSemaphoreName)
+	}
+	return []Claim{{Name: name, Size: size}}, ""
+}
+
+func semaphoreSlots(c Claim, _ Workload) []string {
+	var slots []string
+	for i := range c.Size {
+		slots = append(slots, SemaphoreLease(c.Name, i))
+	}
+	return slots
+}
+
+// IsSemaphoreSlot reports whether a semaphore can have the Lease. Only one spelling of a
+// slot's number is valid, because a slot with two Leases could have two holders.
+func IsSemaphoreSlot(lease string) bool {
+	rest, ok := strings.CutPrefix(lease, semaphorePrefix)
+	name, number := cutNumber(rest)
+	return ok && number >= 0 && number < maxSemaphore && isSemaphore(name)
+}
+
+// isSemaphore reports whether a semaphore can have the name.
+func isSemaphore(name string) bool { return len(name) <= maxSemaphoreName && isSubdomain(name) }
