@@ -73,7 +73,7 @@ func (a *Agent) hold(ctx context.Context, h *hold) error {
 }
 
 // Yield makes the agent drain its child within the pod's whole grace, and release the slots.
-// Then the standbys compete first, and this pod competes after them.
+// After the release, this pod leaves the standbys a head start, and then competes again.
 func (a *Agent) Yield() {
 	select {
 	case a.loop.yields <- struct{}{}:

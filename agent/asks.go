@@ -16,15 +16,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// refused is the pause before the agent again watches a next Lease that its Role does not
-// name. An enroll of an earlier version grants no right to next Leases.
+// refused is the pause before the agent repeats a watch of a next Lease that its Role forbids.
+// An enroll of an earlier version grants no right to next Leases.
 const refused = time.Minute
 
 // watched is the longest time of one watch of a next Lease. The server of a watch may vanish
 // without an error. After that, only a new watch shows the holder an ask.
 const watched = 5 * time.Minute
 
-// steady is the duration of a watch that makes the pauses between watches short again. After
+// steady is how long a watch must last to make the pauses between watches short again. After
 // each shorter watch the pause grows, because a server that ends each watch at once must not
 // receive many requests.
 const steady = 10 * time.Second
@@ -89,7 +89,8 @@ type asker struct {
 	// offered identifies the leave of the holder during which this pod has offered to stay
 	// Ready. The field is empty once the Lease of the slot shows another leave, or none.
 	offered string
-	// giveUp ends the attempts to write the offer to that leave; nil without an offer.
+	// giveUp ends the attempts to write the offer for the leave in the field offered; nil
+	// without an offer.
 	giveUp context.CancelFunc
 	// paid is the instant until which the pod's past offers count against the bounds of
 	// [asker.spendOffer]. Each offer moves that instant one [offerPause] later.

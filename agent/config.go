@@ -57,16 +57,16 @@ type Forwarder interface {
 	Reachable(ctx context.Context, address string) error
 	// Unanswered delivers the address of a target that did not answer a forwarded connection.
 	Unanswered() <-chan string
-	// Linger accepts connections for the delay, and no connection after that. The channel is
-	// closed once no open connection is left.
+	// Linger accepts connections for the delay, and no connection after that. The channel left
+	// is closed once no open connection is left.
 	Linger(delay time.Duration) (left <-chan struct{})
 	// Close closes the ports before it returns, because the child needs them.
 	Close()
 }
 
 // Course is the decision of a pod that may skip. The pod decides once, and a new agent process
-// keeps the decision. Without this, a pod whose application was killed before its end could
-// still end with success.
+// keeps the decision. If the new process decided again, a pod whose application was killed
+// before its end could skip, and so end with success.
 type Course string
 
 const (
@@ -168,7 +168,7 @@ type Config struct {
 	// Forwarder is nil if the pod forwards nothing.
 	Forwarder Forwarder
 	// Leaps delivers a value after each leap of the wall clock. A shim also reports leaps, but
-	// no shim lives between two containers of a pod.
+	// no shim lives between the end of an init container and the start of the next container.
 	Leaps <-chan struct{}
 	// Reconnect closes the idle connections to the API server. The agent calls Reconnect after
 	// a leap, because the server may have closed these connections meanwhile. The default does
@@ -185,7 +185,7 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// run returns the run in which each shard of the pod runs until its success; empty for any
+// run returns the run whose shards the pod works through, each until its success; empty for any
 // other pod.
 func (c Config) run() string {
 	if c.Shards == 0 {
@@ -194,8 +194,8 @@ func (c Config) run() string {
 	return c.OnceKey
 }
 
-// slotless reports that the pod has only a start lock. A hold of such a pod ends only with its
-// children.
+// slotless reports whether the pod has only a start lock. A hold of such a pod ends only with
+// its children.
 func (c Config) slotless() bool { return len(c.Slots) == 0 }
 
 // check refuses invalid settings, and fills in the defaults.

@@ -59,8 +59,9 @@ func TestDeletedStandbyStartsNoChildAfterSlotsRelease(t *testing.T) {
 	}
 }
 
-// A check is a patch of a pod, which costs the API server more than a write of a Lease. If no
-// release names a pod, all standbys write at once, and only the pod with the slot checks.
+// The agent checks for its pod's deletion by an empty patch of the pod. Such a patch costs the
+// API server more than a write of a Lease. If the release names no successor, all standbys write
+// at once, and only the pod that got the slot sends the patch.
 func TestOnlyNamedSuccessorChecksItsDeletionWhileAcquiring(t *testing.T) {
 	for _, named := range []bool{false, true} {
 		t.Run(fmt.Sprintf("named=%v", named), func(t *testing.T) {
@@ -87,7 +88,8 @@ func TestOnlyNamedSuccessorChecksItsDeletionWhileAcquiring(t *testing.T) {
 	}
 }
 
-// The API server stores the acquiring write, and delays the check of the deletion.
+// The API server stores the acquiring write at once. Each case answers the check for the pod's
+// deletion in another way.
 func TestGrantBrieflyAwaitsTheCheckForPodDeletion(t *testing.T) {
 	for name, test := range map[string]struct {
 		slow func(l *link)
@@ -114,8 +116,9 @@ func TestGrantBrieflyAwaitsTheCheckForPodDeletion(t *testing.T) {
 	}
 }
 
-// Before the shim has a signal handler, the kubelet's SIGTERM is lost, and the shim waits in a
-// deleted pod. So the agent drains the hold once the agent learns of the deletion.
+// If the kubelet's SIGTERM comes before the shim has a signal handler, the signal is lost. The
+// shim then goes on waiting in a deleted pod, and may get a grant. So the agent drains the hold
+// once the agent learns of the deletion.
 func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -11,10 +11,10 @@ import (
 
 // deletion has the API server's answers about the pod's deletion.
 //
-// The kubelet stops the containers of a deleted pod by itself. But its stop signal is lost if
-// the shim's process does not exist yet. An application that started after such a signal would
-// run on until the grace is over. So an agent that knows of its pod's deletion begins no hold.
-// The agent gives back a hold that began just before the agent learned of the deletion. An
+// The kubelet stops the containers of a deleted pod by itself. But the kubelet's stop signal is
+// lost if the shim's process does not exist yet. An application that started after such a signal
+// would run on until the grace is over. So an agent that knows of its pod's deletion begins no
+// hold. The agent gives back a hold that began just before the agent learned of the deletion. An
 // older hold goes on.
 //
 // A controller may delete all pods of a workload at once, and the holder may end before a
@@ -26,8 +26,8 @@ type deletion struct {
 	// asked is the last hold during which the API server answered whether the pod is being
 	// deleted.
 	asked string
-	// seen is the hold during which the API server first answered that the pod is being
-	// deleted.
+	// seen is the last hold for which the API server's first answer during the hold was that the
+	// pod is being deleted.
 	seen string
 	// begun counts the checks that have begun. The field ended is the number of the latest
 	// check that has ended.

@@ -56,16 +56,17 @@ func TestTheAgentLinksNoKubernetesLibrary(t *testing.T) {
 	}
 }
 
-// Webhook and agent link package api, and each gated pod pays for its size.
+// The agent links package api, so each gated pod pays for the size of that package.
 func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 	for _, d := range dependencies(t, module+"api") {
 		assert.True(t, standard(d), "api imports %s", d)
 	}
 }
 
-// Packages claim, lease, turn and leave only decide. These packages take the time as an
-// argument and do no I/O, so a simulation and a fuzz test can drive them. Besides the contract
-// they import only package instant, and package claim also the rules of package lease.
+// Packages claim, lease, turn and leave only decide. These packages take the time as an argument
+// and do no I/O, so a simulation and a fuzz test can drive them. Besides package api, the
+// contract with the webhook, they import only package instant. Package claim also imports
+// package lease, for its rules.
 func TestPurePackagesImportOnlyTheContract(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
@@ -122,8 +123,8 @@ func TestPackageAfterImportsOnlyAPIAndKube(t *testing.T) {
 	}
 }
 
-// Package barrier, too, waits beside the agent's loop. No hold depends on an arrival, so the
-// package needs no claim.
+// Package barrier waits beside the agent's loop. No hold depends on an arrival, so the package
+// needs no claim.
 func TestPackageBarrierImportsOnlyAPIAfterAndKube(t *testing.T) {
 	allowed := []string{"api", "agent/kube", "agent/after"}
 	for _, d := range dependencies(t, module+"agent/barrier") {
@@ -148,8 +149,8 @@ func TestPackageCourierImportsOnlyClaimLeaseAndKube(t *testing.T) {
 	}
 }
 
-// Only package agent combines the proofs of death with the Leases. So the packages of the gate
-// conclude no death from a Lease, and package lease concludes nothing from the gate.
+// Only package agent combines the proofs of death with the states of Leases. So the packages of
+// the gate conclude no death from a Lease, and package lease concludes nothing from the gate.
 func TestLeaseAndGateDoNotImportEachOther(t *testing.T) {
 	ends := []string{module + "agent/gate", module + "agent/desk", module + "agent/shim", module + "agent/host"}
 	for _, end := range ends {
@@ -170,8 +171,8 @@ func TestGateImportsOnlyTheStandardLibrary(t *testing.T) {
 	}
 }
 
-// Desk and shim share the contract and package host. If one end imported the other, the
-// import could bypass the connection between them.
+// Desk and shim share only packages gate, host and api. If one of them imported the other, it
+// could bypass the connection between them.
 func TestDeskAndShimDoNotImportEachOther(t *testing.T) {
 	for _, end := range []string{"agent/desk", "agent/shim"} {
 		for _, d := range dependencies(t, module+end) {

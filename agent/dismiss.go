@@ -43,9 +43,9 @@ type waits struct {
 // skips reports whether the application never starts in this pod.
 func (w *waits) skips() bool { return w.course == CourseSkip }
 
-// decide notes whether the pod's key is done, and whether its work has failed. The function
-// also decides that the pod skips, if a living holder has the slot for which a shim waits. If
-// the decision cannot be stored on disk, the pod does not skip.
+// decide notes whether the pod's key is done, and whether the key's work has failed. If a living
+// holder has the slot for which a shim waits, decide also decides that the pod skips. If the
+// decision cannot be stored on disk, the pod does not skip.
 func (w *waits) decide(now time.Duration) {
 	w.done = w.done || w.config.OnceKey != "" && !slices.ContainsFunc(w.claim.Views(), func(v claim.View) bool {
 		return !v.Known || !v.Record.Done.Has(w.config.OnceKey)
@@ -130,7 +130,7 @@ func (w *waits) livingHolder(now time.Duration) string {
 				return text
 			}
 		case w.config.Any:
-			return "" // the pod needs only one slot, and no other pod runs under this one
+			return "" // the pod needs only one slot, and no other pod's application runs under this slot
 		}
 	}
 	return text
@@ -158,7 +158,8 @@ func (w *waits) work() string {
 	return fmt.Sprintf("the work of %s is done for the key %s", w.config.Slots[0], w.config.OnceKey)
 }
 
-// dismiss ends the waits that are over. The result is the instant of the next decision.
+// dismiss orders each shim whose wait is over to end. The result is the instant of the next
+// decision.
 func (w *waits) dismiss(now time.Duration) time.Duration {
 	wake := instant.Never
 	for _, r := range w.shims.Waiting() {

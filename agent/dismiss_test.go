@@ -29,7 +29,7 @@ func pool(c *Config) {
 // dismissed reports whether the pod's shim has ended without a child.
 func (p *pod) dismissed() bool { return len(p.gates.codes()) > 0 }
 
-// again connects a shim that has connected before to a new agent process of the pod.
+// again connects a known shim of the pod to the pod's new agent process.
 func (p *pod) again(id gate.ShimID) {
 	p.gates.connect(p.gates.shim(id).report)
 }
@@ -178,8 +178,8 @@ func TestPodDoesNotSkipForItsOwnJob(t *testing.T) {
 	})
 }
 
-// A pod of two slots may hold one of them without an application, and renew it, while the pod
-// waits for the other slot.
+// For example, a pod that needs two slots may hold and renew the first slot, without an
+// application, while it waits for the second slot.
 func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -195,8 +195,8 @@ func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
 	})
 }
 
-// The image of the second pod takes a while to arrive, so the shim of that pod waits only
-// later.
+// The kubelet needs minutes to pull the second pod's image. So that pod's shim begins to wait
+// only after the holder has vanished.
 func TestHolderThatVanishedMeanwhileCausesNoSkip(t *testing.T) {
 	for name, gap := range map[string]bool{"seen": false, "in a gap": true} {
 		t.Run(name, func(t *testing.T) {
@@ -280,7 +280,7 @@ func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
 	})
 }
 
-// The first order of a wait causes the Event.
+// The agent adds an Event only for the first dismissal of a wait.
 func TestRepeatedDismissalIsNotReportedAsTheFirst(t *testing.T) {
 	o := newOrders(Config{Dismiss: func(gate.ShimID, gate.Dismiss) error { return nil }}, nil)
 	r := gate.Report{Shim: "s1", Since: time.Second, Connected: true}

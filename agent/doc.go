@@ -16,21 +16,21 @@
 // Lease of this pod is proof as well, because a boot ends all processes. In a pod that may have
 // a kernel of its own, another boot id proves nothing.
 //
-// After an init container has succeeded, the agent keeps the hold for a while, until the
-// next container starts. Meanwhile no child runs under the hold. Only a release needs
-// proof, so the agent may keep the hold without proof.
+// After an init container has succeeded, the agent keeps the hold until the next container
+// starts, but for five minutes at most. Meanwhile no child runs under the hold. Only a release
+// needs proof, so the agent may keep the hold without proof.
 //
-// These facts prove nothing: a pod or a Lease that is gone, a SIGTERM to the agent, and
-// the identity in a Lease. While an ended hold lacks proof, the agent neither renews nor
-// releases that hold. Then this pod waits until the Lease expires, like every other pod.
+// No proof of death follows from these facts: a pod or a Lease is gone, the agent got a SIGTERM,
+// a Lease names this pod. While an ended hold lacks proof, the agent neither renews nor releases
+// that hold. Then this pod waits until the Lease expires, like every other pod.
 //
 // # Clocks
 //
 // The agent decides everything by one clock, which goes on while the machine sleeps. The loop
 // reads the clock after each event. So a standby's wait counts from the instant at which the
-// loop received a change of the Lease. The deadline counts from the last event before the loop
-// sent the renewal. Go's timers only wake the loop. Timers stop in suspend, so the shim, not
-// this package, enforces the deadline.
+// loop received a change of the Lease. The deadline counts from the instant of the last event
+// that the loop received before it sent the renewal. Go's timers only wake the loop. Timers stop
+// in suspend, so the shim, not this package, enforces the deadline.
 //
 // # What is not guaranteed
 //

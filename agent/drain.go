@@ -73,8 +73,8 @@ func (d *drain) stopChild(r gate.Report) {
 	d.unit.orders.drain(r, d.id, d.reason, d.grace)
 }
 
-// spared reports whether the pod stays Ready while its child stops: a pod of a proven revision
-// that yields.
+// spared reports whether the pod stays Ready while its child stops. Only a pod that yields, and
+// whose revision is proven, can be spared.
 func (d *drain) spared() bool {
 	return d.reason == show.ReasonYield && d.hold.turn.Proven && d.unit.spared()
 }

@@ -14,17 +14,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/show"
 )
 
-// grants sends the grants of a hold.
+// grants sends the grants of a hold. A shim starts its child when it receives its first grant of
+// the hold. A later grant moves the deadline, or thaws the child.
 type grants struct{ *hold }
 
-// start lets the claim of the start lock act. The result is the instant of the next decision.
+// start sends the requests on which the claim of the start lock decides. The result is the
+// instant of the next decision.
 func (h grants) start(ctx context.Context, s claim.State) time.Duration {
 	waits := h.mayGrant(s) && len(h.grantable()) > 0
 	return min(h.loop.starts.act(ctx, h.loop.now, startFacts{holds: true, waits: waits, serves: h.serves()}), h.dismiss())
 }
 
-// dismiss ends those waits for the start lock whose bound is over. The result is the instant of
-// the next decision.
+// dismiss ends each wait for the start lock that has reached its bound. The result is the
+// instant of the next decision.
 func (h grants) dismiss() time.Duration {
 	if h.loop.starts.open() {
 		return instant.Never
@@ -42,8 +44,8 @@ func (h grants) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := instant.Never
 	// After a leap, a first grant waits for a renewal that follows the leap. The Lease may have
-	// expired while the machine was paused, and without a shim nothing freezes the child. A
-	// first grant also waits for the check of the pod's deletion.
+	// expired while the machine was paused. In a pod without shims, nothing could freeze the
+	// child until that renewal. A first grant also waits for the check of the pod's deletion.
 	if h.mayGrant(s) && h.loop.starts.open() {
 		for _, r := range h.grantable() {
 			if err := h.unit.waits.run(); err != nil {
@@ -66,7 +68,7 @@ func (h grants) grant(s claim.State) time.Duration {
 }
 
 // stopSuperseded drains a shim whose container has a fresher shim. If the pod has only a start
-// lock, the drained shim could have no further hold, so its container ends.
+// lock, the drained shim could get no further grant, so the order also ends its container.
 func (h grants) stopSuperseded(r gate.Report) {
 	reason, grace := show.ReasonUnproven, h.unit.self.Budget.Drain
 	if h.unit.config.slotless() {
@@ -82,8 +84,9 @@ func (h grants) mayGrant(s claim.State) bool {
 	return h.unit.stays() && s.Confirmed >= h.unit.leaps && !h.unit.deletion.open()
 }
 
-// extend sends another grant to a shim of the hold if the deadline, or the delay of a stop
-// signal, has changed. The function also sends the grant that thaws the child after a leap.
+// extend sends another grant to each shim with a grant of the hold, if the deadline or the delay
+// of a stop signal has changed. The function also sends the grant that thaws the child after a
+// leap.
 func (h grants) extend(s claim.State) time.Duration {
 	wake := instant.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {

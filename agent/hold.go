@@ -18,8 +18,8 @@ import (
 )
 
 // startsWithin bounds how long the agent keeps a hold between a gated init container and the
-// container after it. The kubelet's pauses between two pulls of an image grow to five minutes.
-// If the container has not started by then, another pod may hold.
+// container after it. The longest pause of the kubelet between two attempts to pull an image is
+// five minutes. If the container has not started by then, another pod may hold.
 const startsWithin = 5 * time.Minute
 
 // hold is the state of an agent that holds all slots that the pod needs.
@@ -37,8 +37,8 @@ type hold struct {
 	served  bool
 	// resumed reports that an earlier agent process began the hold.
 	resumed bool
-	// refused reports that the last first grant was not sent, because the grant, or the pod's
-	// course, could not be stored on disk.
+	// refused reports that the last attempt to send a first grant failed, because the grant or
+	// the pod's course could not be stored on disk.
 	refused bool
 	// gap is the instant since which the hold waits for the container after an init container;
 	// zero while the hold does not wait for one.
@@ -67,7 +67,7 @@ func newHold(u *unit, l *loop, s claim.State) *hold {
 	h.rollout = holdRollout{rollout: u.rollout, facts: turn.Hold{
 		ID: h.id, Since: h.since, Resumed: h.resumed, Rollout: slotOf(h.record()).Rollout,
 	}}
-	// A request to yield from before the hold is void.
+	// A yield that was requested before this hold began does not count.
 	u.yielding = false
 	// The holder answers only asks that it sees during the hold.
 	u.rollout.asks = asks{}
@@ -128,8 +128,8 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 }
 
 // beginUnbounded begins a hold without slots. Such a hold lasts for as long as the pod has a
-// child, or a shim that waits. For a child of an earlier agent process the pod needs no proof
-// of death.
+// child, or a shim that waits. The pod needs no proof that a child of an earlier agent process
+// is dead, because a hold without slots excludes no other pod.
 func (h *hold) beginUnbounded() { h.unit.shims.Begin(h.id) }
 
 // tellEnd reports, in the log, the metrics and an Event, why the hold ends.
@@ -154,8 +154,8 @@ func (h *hold) tellPause(state claim.State) {
 // pauseOf describes the pause of a slot for people; empty without a pause.
 func pauseOf(s claim.State) string { return show.PauseOf(s.Paused.Slot, s.Paused.Pause) }
 
-// ends returns the reason if the hold must end now. If it need not, the second result is the
-// instant of the next decision.
+// ends returns the reason why the hold must end now. If the hold goes on, the reason is empty,
+// and the second result is the instant of the next decision.
 func (h *hold) ends(s claim.State) (ending, time.Duration) {
 	u, now, drain := h.unit, h.loop.now, h.unit.self.Budget.Drain
 	wake, asked := s.DrainAt, h.leaving.due(h.wish(s))
@@ -257,9 +257,9 @@ func (h *hold) renew(ctx context.Context, s claim.State, guard bool) time.Durati
 }
 
 // servesSince returns the instant since which the application serves, for a caller that knows
-// that it serves. After a resume this time comes from the Lease, so that a pod in its turn
-// stays Ready. If the wall clock was set meanwhile, the time from the Lease may be wrong. So
-// the result is never before the start of the last child.
+// that the application serves now. After a resume this time comes from the Lease, so that a pod
+// in its turn stays Ready. If the wall clock was set meanwhile, the time from the Lease may be
+// wrong. So the result is never before the start of the last child.
 func servesSince(h *hold) time.Duration {
 	now, known := h.loop.now, h.rollout.facts.Serving != 0
 	if known || !h.served || h.serving.IsZero() {
@@ -335,8 +335,9 @@ func (h *hold) letGo(end ending) {
 		// milliseconds, or within Budget.Retry if its watch has ended.
 		part.GiveBack, part.HeadStart = true, budget.Retry
 	case reason == show.ReasonNotGranted:
-		// The disk does not recover in a moment, so other pods may acquire first. Without such
-		// a pod, this pod acquires no more often than a holder renews.
+		// The grant could not be stored on disk, and the disk does not recover in a moment. So
+		// other pods may acquire first. Without such a pod, this pod acquires no more often than
+		// a holder renews.
 		part.GiveBack, part.HeadStart = true, budget.Renew
 	case reason == show.ReasonEnded, reason == show.ReasonSucceeded, reason == show.ReasonNotStarted, reason == show.ReasonPaused,
 		reason == show.ReasonShardsChanged, reason == show.ReasonTurnFailed:

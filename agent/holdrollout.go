@@ -41,10 +41,10 @@ func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
 	return got
 }
 
-// part stores the text about turns for the releasing write, and returns the pod that the write
-// names as successor. If the argument "to" names a pod, that pod is the successor, and the
-// argument "revision" is its revision. If "to" is empty, a pod that is about to end yields to
-// the pod that asks.
+// part stores the value of [api.RolloutAnnotation] for the releasing write, and returns the pod
+// that the write names as successor. If the argument "to" names a pod, that pod is the
+// successor, and the argument "revision" is its revision. If "to" is empty, a pod that is about
+// to end yields to the pod that asks.
 func (h *holdRollout) part(now time.Duration, r lease.Record, to string, revision api.Revision, stays bool) (successor string) {
 	if !h.rollout.takesTurns() {
 		return to

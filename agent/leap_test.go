@@ -127,8 +127,8 @@ func TestLeapRevealingSlotLossStopsChildWithoutGrace(t *testing.T) {
 	})
 }
 
-// A waiting shim may have reported a leap long ago, or between a renewal and the grant after
-// it.
+// A waiting shim may report a leap long before its pod acquires the slot, or during the
+// acquiring write.
 func TestWaitingShimGetsGrantAfterReportingALeap(t *testing.T) {
 	t.Run("before the slot was acquired", func(t *testing.T) {
 		simulate(t, func(w *world) {

@@ -76,8 +76,8 @@ func (l *leaving) delay() time.Duration {
 // the API server has answered that nobody has deleted the pod.
 func (l *leaving) restarts() bool { return l.known && !l.deleted }
 
-// due returns the wished end if that end is due; otherwise the zero value. A yield is due once
-// the pod has left its Services. Every other end is due at once.
+// due returns the argument wish if the wished end is due now; otherwise the zero value. A yield
+// is due once the pod has left its Services. Every other end is due at once.
 func (l *leaving) due(wish ending) ending {
 	if wish.reason == show.ReasonYield && !l.Over {
 		return ending{}
@@ -134,7 +134,7 @@ func (l *leaving) reported() (signalled, preStop bool) {
 }
 
 // offers returns the offers of other pods. An offer in the holder's own name does not count,
-// because the holder could yield to itself.
+// because the holder could otherwise yield to itself.
 func (l *leaving) offers() []api.Offer {
 	own := func(o api.Offer) bool { return o.Identity == l.unit.self.Identity }
 	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.id)), own)

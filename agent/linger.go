@@ -21,10 +21,10 @@ const (
 	// grace. The API server's times are whole seconds, so the agent may be wrong about
 	// that end by a second.
 	lingerMargin = 2 * time.Second
-	// emptied bounds how long connections wait in a linger while the slot is free. A
-	// successor's head start is one second, and a newer revision waits one second more. If the
-	// slot is still free after this time, no pod is left that could take it. A controller that
-	// has deleted all pods creates none before the deleted pods have ended.
+	// emptied bounds how long a lingering standby keeps connections waiting while the slot is
+	// free. A successor's head start is one second, and a newer revision waits one second more.
+	// If the slot is still free after this time, no pod is left that could take it. A controller
+	// that has deleted all pods creates none before the deleted pods have ended.
 	emptied = 3 * time.Second
 )
 
@@ -52,8 +52,8 @@ func (l *loop) linger(ctx context.Context) time.Duration {
 	return instant.Never
 }
 
-// emptiedAt returns the instant from which this pod expects that nobody takes the slots. The
-// result is [instant.Never] while a pod may hold one of them.
+// emptiedAt returns the instant from which this pod expects no other pod to take the free slots.
+// While a pod may hold one of the slots, the result is [instant.Never].
 func emptiedAt(views []claim.View) time.Duration {
 	at := time.Duration(0)
 	for _, v := range views {
@@ -65,7 +65,8 @@ func emptiedAt(views []claim.View) time.Duration {
 	return at
 }
 
-// follow waits, beside the loop, for the end of the pod's grace and of the last connection.
+// follow starts goroutines that ask for the end of the pod's grace, and wait for the end of the
+// last connection.
 func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 	asking, cancel := context.WithCancel(ctx)
 	l.group.Go(func() { l.askGrace(asking, l.learn) })

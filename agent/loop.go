@@ -17,8 +17,8 @@ import (
 // ErrGateClosed means that the gate ended before the agent did.
 var ErrGateClosed = errors.New("agent: the gate is closed")
 
-// loop alone waits for the agent's events. The loop also starts all requests of the agent, except
-// those of package show.
+// loop is the only part of the agent that waits for events. The loop also starts all requests of
+// the agent, except those of package show.
 type loop struct {
 	config   Config
 	unit     *unit
@@ -49,8 +49,8 @@ func newLoop(c Config, u *unit, p posts) *loop {
 // begin sets the instant at which the agent begins, and the channel that stops the agent.
 func (l *loop) begin(stop <-chan struct{}) { l.now, l.stop = l.config.Clock(), stop }
 
-// act sends the requests that the claim decides on by the facts. The result is the instant of
-// the next decision.
+// act passes the facts to the claim, and sends the requests on which the claim decides. The
+// result is the instant of the next decision.
 func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 	actions, wake := l.unit.claim.Next(l.now, f)
 	for _, a := range actions {
@@ -78,9 +78,9 @@ func (l *loop) askHolder(ctx context.Context, address string) {
 	l.posts.post(ctx, func(now time.Duration) { l.unit.readiness.Reached(now, address, err) })
 }
 
-// longest is the longest sleep of the loop. Go's timers stop while the machine sleeps, so a
-// renewal may be late by this time after the machine wakes. A shim's deadline does not depend
-// on the loop.
+// longest is the longest sleep of the loop. Go's timers stop while the machine sleeps. So after
+// the machine wakes, a renewal may be late by up to ten seconds. A shim's deadline does not
+// depend on the loop.
 const longest = 10 * time.Second
 
 // wait waits for one event, or until the instant wake, and stores what the event reports.

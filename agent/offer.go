@@ -14,8 +14,8 @@ import (
 )
 
 // mostTries bounds the attempts to write one offer. An attempt conflicts if another pod has
-// written an offer or an ask. After [api.MostOffers] offers this pod need not offer, so a pod
-// seldom needs more attempts.
+// meanwhile written an offer or an ask. After [api.MostOffers] offers this pod need not offer,
+// so a pod seldom needs more attempts.
 const mostTries = 5
 
 // offerPause is the least average time between two offers of a pod. offerBurst is how many
@@ -58,9 +58,9 @@ func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer
 }
 
 // offerOn returns the next Lease with one more offer to the leave. The result more is false if
-// this pod, or enough other pods, have already offered. The offer replaces the ask in the
-// Lease, because an agent may write no identity but its own. The pod that asks writes its ask
-// again.
+// this pod, or enough other pods, have already offered. The offer replaces the ask in the Lease,
+// because an agent may write only its own identity as the holder. The pod whose ask was replaced
+// writes its ask again.
 func offerOn(base *kube.Lease, leave string, offer api.Offer, wall time.Time) (l *kube.Lease, more bool) {
 	offers := api.ParseOffers(base.Annotations[api.OffersAnnotation])
 	if offers.Leave != leave {

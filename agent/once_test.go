@@ -188,7 +188,7 @@ func TestFailureDelaysAllPodsOfItsKey(t *testing.T) {
 	})
 }
 
-// A pause keeps every pod from working once the delay is over.
+// The test pauses the slot, so that no pod works once the delay is over.
 func TestPodStatusShowsFailureUntilRetryDelayEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working()
@@ -234,7 +234,8 @@ func TestPodWatchesNoLeaseAfterItsWork(t *testing.T) {
 	})
 }
 
-// The new agent process gets no report about the shim's success, so the Lease must tell.
+// The new agent process gets no report about the earlier shim's success. So it learns of the
+// success from the done keys in the Lease.
 func TestSucceededInitContainerEndsWithoutAnotherChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working()
@@ -261,7 +262,8 @@ func TestSuccessIsRecordedBeforeTheContainerRunsAgain(t *testing.T) {
 		a.link.set(func(l *link) { l.unwritten = nil })
 		w.within(time.Minute, "the container is skipped", a.dismissed)
 		assert.Equal(t, api.Done("7"), w.done())
-		// A late report of the first shim could make the agent send this grant a second time.
+		// The agent must have sent no grant to s2. A late report of s1 could otherwise make the
+		// agent send that grant a second time.
 		assert.Zero(t, a.gates.shim("s2").grant)
 	})
 }

@@ -17,7 +17,7 @@ import (
 type orders struct {
 	gate   Gate
 	asides Asides
-	// dismissals sends the order to end without a child to a shim.
+	// dismissals orders a shim to end without a child.
 	dismissals func(gate.ShimID, gate.Dismiss) error
 	proof      *proof.Shims
 	log        *slog.Logger
@@ -33,8 +33,9 @@ type sent struct {
 	granted string
 	// answered is the number of the shim's leap that the last grant answered.
 	answered int
-	// Each field is the hold of the last order of its kind: to drain, to kill the child at
-	// once, or to end the container.
+	// The field drained is the hold of the last order to drain. The field killed is the hold of
+	// the last order to kill the child at once. The field ended is the hold of the last order to
+	// end the container.
 	drained, killed, ended string
 	// leaps is the claim's count of leaps at the moment of this shim's last leap. The claim
 	// counts the leaps of all shims. The value stays when the shim connects again.
@@ -74,8 +75,8 @@ func (o *orders) note(last, r gate.Report) {
 func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 
 // grant sends a grant to the shim. From the call on, the shim may have a child of the granted
-// hold, even if the connection breaks. An error means that the gate sent nothing of a first
-// grant, so the shim has no grant.
+// hold, even if the connection breaks. An error means that this was the first grant of the hold
+// to the shim, and that the gate has not sent it.
 func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
 	granted := o.proof.Granted(g.Hold, id)
 	o.proof.Grant(g.Hold, id)

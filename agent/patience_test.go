@@ -15,8 +15,8 @@ import (
 
 var first = func(c *Config) { c.Slots = []string{"lock.a"} }
 
-// Pod x claims two locks, and cannot acquire the second one. Pod y claims only the first lock,
-// and must run.
+// Pod x claims two locks, and cannot acquire the second lock. Pod y claims only the first lock,
+// and must run nevertheless.
 func TestPodThatCannotAcquireBothLocksKeepsNeither(t *testing.T) {
 	for name, c := range map[string]struct {
 		keep   func(w *world, x *pod)

@@ -20,8 +20,8 @@ type Asides interface {
 	End(shim gate.ShimID, reason string, grace time.Duration) error
 }
 
-// reasonProbeFailed is the reason that a shim gets for the end of a child whose startup probe
-// failed.
+// reasonProbeFailed is the reason in the order by which the agent ends a child whose startup
+// probe failed.
 const reasonProbeFailed = "startup probe failed"
 
 func newProbes(c Config) *probe.Monitor {
@@ -34,8 +34,8 @@ func newProbes(c Config) *probe.Monitor {
 	})
 }
 
-// follow names the children whose probes count. These are the children of the hold from the end
-// of their postStart hook until their drain begins.
+// follow tells the monitor of probes which children to probe. A child of the hold is probed from
+// the end of its postStart hook until its drain begins.
 func (h *hold) follow() {
 	u := h.unit
 	// The decision in h.turn may be older than the rollout that the agent last read from the

@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// An unreadable note may name the hold in the Lease, so the pod must wait until that hold
-// expires.
+// The shim cannot read the note of an earlier grant. That note may name the hold in the Lease,
+// so the pod must wait until that hold expires.
 func TestPodWithUnreadableNoteWaitsUntilLeaseExpires(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{

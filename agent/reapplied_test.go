@@ -31,8 +31,8 @@ func (w *world) proven() (a, a2 *pod) {
 	return a, a2
 }
 
-// fails ends the child of the shim in the middle of a turn. The restarted container has the
-// shim next.
+// fails ends the child of the shim in the middle of a turn. After that, fails connects the shim
+// of the restarted container, whose id is the argument next.
 func (p *pod) fails(shim, next gate.ShimID) {
 	p.gates.end(shim)
 	p.world.within(time.Second, "the turn is over", func() bool { return p.world.holder() != p.identity() })

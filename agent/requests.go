@@ -56,10 +56,10 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 	q.acquire(ctx, a)
 }
 
-// acquire sends an acquiring write. Unless an earlier hold is resumed, acquire also checks
-// whether this pod is being deleted. If the last release names this pod as successor, write and
-// check are sent at the same time, so the grant comes no later. If not, other standbys also
-// write, so the check is sent only after this pod's write is stored.
+// acquire sends an acquiring write. For a new hold, acquire also checks whether this pod is
+// being deleted. If the last release names this pod as successor, acquire sends the write and
+// the check at the same time. So the check does not delay the grant. If not, other standbys also
+// try to acquire, so acquire sends the check only after its own write is stored.
 func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
 	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {

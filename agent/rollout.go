@@ -28,11 +28,12 @@ type rollout struct {
 	waiting turn.Facts
 	// asks has the asks and the offers of other pods.
 	asks asks
-	// parting is the text about turns for the release of the last hold.
+	// parting has the value of [api.RolloutAnnotation] for the release of the last hold.
 	parting parting
 }
 
-// parting is a text about turns. The release of the hold writes that text into the Lease.
+// parting has the value of [api.RolloutAnnotation] that the release of the hold writes into the
+// Lease.
 type parting struct{ hold, text string }
 
 func newRollout(c Config) *rollout {
@@ -102,8 +103,9 @@ func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 }
 
 // note stores the first instant at which the holder would yield to this pod, and whether this
-// pod's turn has failed. The instant stays for the whole hold. Without that, a pod that lets
-// other pods ask first would never ask a holder that fails only for seconds at a time.
+// pod's turn has failed. That instant stays the same for the whole hold of that holder. If it
+// began anew, a pod that lets other pods ask first would never ask a holder that fails only for
+// seconds at a time.
 func (r *rollout) note(now time.Duration, s turn.Standby) {
 	r.waiting.Failed = r.waiting.Failed || s.Failed
 	if s.Due && r.waiting.Due == 0 {
@@ -111,8 +113,9 @@ func (r *rollout) note(now time.Duration, s turn.Standby) {
 	}
 }
 
-// text returns a function for [claim.Facts], which returns the text about turns for a standby's
-// write. For a pod that takes no turns, the result is nil.
+// text returns a function for [claim.Facts]. That function returns the value of
+// [api.RolloutAnnotation] for a standby's write. For a pod that takes no turns, the result is
+// nil.
 func (r *rollout) text(now time.Duration, wall time.Time) func(claim.Kind, lease.Record, string) string {
 	if !r.takesTurns() {
 		return nil

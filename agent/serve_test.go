@@ -37,8 +37,8 @@ func TestServeReturnsTheErrorOfGateOrLoop(t *testing.T) {
 	}
 }
 
-// With the gate "pod" the kubelet stops the application only after the agent's process
-// has ended.
+// With the gate "pod" the kubelet stops the application only after the agent's process has
+// ended. So the process must not wait for a blocked loop.
 func TestServeReturnsAnErrorDespiteABlockedLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken, blocked := errors.New("broken"), make(chan struct{})

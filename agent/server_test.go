@@ -144,8 +144,8 @@ type link struct {
 	// If noStatus is set, the server refuses patches of the status.
 	noStatus bool
 	// If loseStatus is set, the server stores the next patch of the status, but the answer is
-	// lost. If lateStatus is set, the agent gives up the next patch of the status. The test
-	// stores that patch later.
+	// lost. If lateStatus is set, the agent gives up the next patch of the status before it
+	// reaches the server. The test stores that patch, which the field late keeps, afterwards.
 	loseStatus, lateStatus bool
 	late                   []byte
 	// patches has the stored patches of the status, without the resourceVersion that each of
@@ -188,7 +188,8 @@ func (l *link) pass(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// leave counts a request for a Lease, and returns an error if the link does not let it pass.
+// leave counts a request for a Lease, and returns an error if the link does not let the request
+// pass.
 func (l *link) leave(ctx context.Context) error {
 	l.mu.Lock()
 	l.sent++

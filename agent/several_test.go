@@ -51,8 +51,7 @@ func TestAgentHoldsExactlyOneSlotOfASemaphore(t *testing.T) {
 		first := held()
 		require.Len(t, first, 1)
 
-		// Another pod now holds the slot, so the child ends, and the agent takes the other
-		// slot.
+		// Another pod now holds the slot, so the child ends, and the agent takes another slot.
 		l := w.server.lease(first[0])
 		l.Holder, l.RenewTime = "somebody", time.Now()
 		w.server.put(&l)

@@ -53,8 +53,8 @@ func TestReadinessGateKeepsAtMostOnePodReady(t *testing.T) {
 	})
 }
 
-// The next holder is Ready at once, so the API server must first store that this pod is not
-// Ready.
+// The next holder becomes Ready as soon as it holds. So before a release, the API server must
+// have stored that the old holder is not Ready.
 func TestReadinessGateStoresNotReadyBeforeItYields(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -116,8 +116,8 @@ func TestRestartedAgentKeepsSlotUntilUnreadinessIsStored(t *testing.T) {
 	})
 }
 
-// Another boot proves that the earlier processes are dead. But the API server still
-// shows the pod as Ready.
+// A reboot ends all processes of the pod. But the API server still shows the pod as Ready, so
+// with the gate "readiness" the reboot is no proof.
 func TestReadyPodKeepsSlotAfterItsNodeReboots(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
@@ -159,7 +159,8 @@ func TestRestartedAgentWithUnreadableLeaseShowsNotReady(t *testing.T) {
 	})
 }
 
-// Each status needs two requests, and each request may take as long as a renewal.
+// Each status needs two requests. Here each request takes 2 s, almost as long as the request
+// timeout of a 30 s lease (2.5 s).
 func TestReadinessGateReadiesPodDespiteSlowAPIServer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

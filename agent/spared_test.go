@@ -19,8 +19,9 @@ import (
 // replacing gives the pod a strict controller.
 func replacing(c *Config) { c.ReplacesUnready = true }
 
-// returning starts an old holder, whose application then fails its readiness probe, also when started anew.
-// Then returning starts a new pod, and waits until that pod's child runs in its turn. The caller ends the turn.
+// returning starts an old holder and waits until its revision is proven. From then on the old
+// application fails its readiness probe, even after a restart. Then returning starts a new pod,
+// and waits until that pod's child runs in its turn. The caller ends the turn.
 func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 	w.free(theSlot, nextLease)
 	app = newPatient()
@@ -35,7 +36,7 @@ func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 	return a, b, app
 }
 
-// The application's stop, and its start, each take longer than a handover.
+// The application's stop and its start each take longer than show.Handover.
 func TestSlowStopOrStartKeepsOldPodsReady(t *testing.T) {
 	const stops, starts = 110 * time.Second, 45 * time.Second
 	simulate(t, func(w *world) {
@@ -67,8 +68,8 @@ func TestSlowStopOrStartKeepsOldPodsReady(t *testing.T) {
 	})
 }
 
-// The application's start before the yield and its stop after it together take longer than a
-// handover.
+// The application's start before the yield and its stop after the yield together take longer
+// than show.Handover.
 func TestYieldDuringStartKeepsOldPodReady(t *testing.T) {
 	const starts, stops, grace = 45 * time.Second, 115 * time.Second, 2 * time.Minute
 	for name, yields := range map[string]func(w *world, a *pod){

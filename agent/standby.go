@@ -101,9 +101,10 @@ func shown(s turn.Standby, asked error) show.Turn {
 	return t
 }
 
-// beyond returns how much longer than a handover a standby of a strict controller stays Ready.
-// The result is the longer of two times: the pod's grace, and a turn's time to start. Without a
-// strict controller, or without turns, the result is zero.
+// beyond returns how much longer than [show.Handover] a standby of a strict controller stays
+// Ready while no holder serves. The result is the longer of two times: the pod's grace, and the
+// time that a turn leaves the application to start. Without a strict controller, or without
+// turns, the result is zero.
 func (u *unit) beyond(views []claim.View) time.Duration {
 	if !u.config.ReplacesUnready || !u.rollout.takesTurns() {
 		return 0
@@ -112,8 +113,9 @@ func (u *unit) beyond(views []claim.View) time.Duration {
 }
 
 // drainOrphans drains the children whose hold is lost or in doubt. A hold is lost if the Lease
-// no longer names it. A hold is in doubt if an earlier shim may have a child of that hold.
-// While the agent does not see the Lease, no hold is lost, because each child has its deadline.
+// no longer names it. A hold is in doubt if an earlier shim may have a child of that hold. While
+// the agent does not see the Lease, no hold counts as lost, because each child dies at its
+// deadline anyway.
 func (s standby) drainOrphans() {
 	u := s.unit
 	for _, r := range u.shims.Reports() {

@@ -19,13 +19,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slowStart is the time after which an Event reports a start that has not ended. No timeout
-// ends a start, because the waiting pods would then start beside it.
+// slowStart is the time after which an Event reports a start that has not ended. No timeout ends
+// a start, because the waiting pods would then start beside the slow application.
 const slowStart = 10 * time.Minute
 
 // starts keeps the pod's start lock, which is a separate claim. A first grant waits until that
-// claim is held. The agent releases the claim once each child that it started is ready or dead.
-// If the claim is lost before that, these children go on.
+// claim is held. The agent releases that claim once each child that the agent has started is
+// ready or dead. If the claim is lost before that, these children go on.
 //
 // A nil *starts belongs to a pod without a start lock.
 type starts struct {
@@ -76,8 +76,9 @@ func (s *starts) answered(a claim.Action, err, refusal error) {
 
 // startFacts are the inputs of a decision about the start lock.
 type startFacts struct {
-	// holds reports that the pod has its other slots. Without them the agent does not renew the
-	// start lock, because two pods that each wait for the other's slot would wait for ever.
+	// holds reports that the pod holds the slots of its main claim. Without them the agent does
+	// not renew the start lock, because two pods that each wait for the other's slot would wait
+	// for ever.
 	holds bool
 	// waits reports that a shim waits for a first grant, and that only the start lock is
 	// missing.
@@ -140,8 +141,9 @@ func (s *starts) settle(serves bool) {
 		case !known || r.Phase == gate.Ended:
 			return true
 		case r.Phase == gate.Waiting:
-			// The grant is under way, or was refused, or its child is dead. In a shim's report,
-			// only a dead child makes a waiting shim name the hold of the grant.
+			// Either the grant is still under way, or the shim refused the grant, or its child
+			// is already dead. Only in the last case does the report of the waiting shim name
+			// the grant's hold.
 			return s.unit.orders.to(id).granted == r.Hold
 		}
 		return serves && r.Phase == gate.Running && !r.Starting
@@ -177,7 +179,8 @@ func (s *starts) facts(now time.Duration, f startFacts) claim.Facts {
 // releases the lock.
 func (s *starts) inherits() bool { return !s.fresh && s.hasChild() }
 
-// sawOther reports whether the Lease of the start lock does not name this pod.
+// sawOther reports whether the agent has seen every Lease of the start lock, and none of them
+// names this pod.
 func (s *starts) sawOther() bool {
 	return !slices.ContainsFunc(s.claim.Views(), func(v claim.View) bool { return !v.Known || v.Mine })
 }
@@ -201,9 +204,9 @@ func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
 }
 
 // heard reports whether a shim of each container has reported to this agent process. No grant
-// names the hold of the start lock, so only a missing report keeps that hold from being proven.
-// After a lease duration the agent waits for no further report, because the kubelet may never
-// start a container.
+// names a hold of the start lock. So package proof counts such a hold as proven once all these
+// reports have arrived. After a lease duration the agent waits for no further report, because
+// the kubelet may never start a container.
 func (s *starts) heard(now time.Duration, hold string) bool {
 	return s.unit.shims.Proven(hold) || now >= s.unit.began+s.unit.self.Budget.Duration
 }
@@ -228,7 +231,7 @@ func (s *starts) adopt(state claim.State) {
 	}
 }
 
-// ends reports whether the hold ends now, and how the claim lets its slot go.
+// ends reports whether the hold of the start lock ends now, and how the claim lets its slot go.
 func (s *starts) ends(now time.Duration, state claim.State, f startFacts) (part claim.Parting, over bool) {
 	switch {
 	case state.Lost != nil, now >= state.Deadline:
@@ -283,7 +286,7 @@ func (s *starts) begins(id gate.ShimID) {
 	}
 }
 
-// done reports that no start lock is left to release.
+// done reports whether no start lock is left to release.
 func (s *starts) done() bool { return s == nil || s.claim.State().Stage == claim.Done }
 
 // obstacle describes, for people, what keeps the pod from its start lock; empty without an

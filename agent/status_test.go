@@ -66,7 +66,8 @@ func TestAgentDoesNotOverwriteAPersonsDeletionCost(t *testing.T) {
 	}
 }
 
-// The next hold has the same status, so the API server stores no new status for that hold.
+// The second hold's status equals that of the first hold, so the API server stores nothing for
+// the second hold.
 func TestNewHoldStoresNoUnchangedPodStatus(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}

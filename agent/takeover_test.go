@@ -15,8 +15,8 @@ import (
 )
 
 // If the watches of a standby deliver nothing, the takeover after a vanished holder still takes
-// a bounded time. The bound is the sum of the lease duration, the holder's head start (a sixth
-// of it), and the longest pause between two reads.
+// a bounded time. The bound is the lease duration, plus a sixth of it for the holder's head
+// start, plus two of the longest pauses between reads.
 func TestTakeoverTimeIsBoundedEvenIfWatchesFail(t *testing.T) {
 	for name, c := range map[string]struct {
 		duration time.Duration

@@ -178,8 +178,8 @@ func (u *unit) grantable(hold string) []gate.Report {
 	})
 }
 
-// wanting reports whether a shim waits for a hold. All holds without slots share one number. So
-// in a pod without slots, only a shim that may have a grant of that number counts.
+// wanting reports whether a shim waits for a hold. In a pod without slots, all holds share one
+// number, so a shim that was ordered to drain gets no further grant. Such a shim does not count.
 func (u *unit) wanting() bool {
 	if u.config.slotless() {
 		return len(u.grantable(claim.Slotless)) > 0
@@ -224,7 +224,7 @@ func (u *unit) failedKey(hold string) string {
 }
 
 // records reports whether a Lease still names a hold whose success the release must record.
-// Until then the pod must not take the slot back.
+// Until that release is stored, the pod must not take the slot back.
 func (u *unit) records() bool {
 	return slices.ContainsFunc(u.claim.Views(), func(v claim.View) bool {
 		return v.Mine && u.doneKey(v.Record.Hold) != "" && u.shims.Proven(v.Record.Hold)

@@ -17,7 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// An outage within the budget stops no child, even if watches fail.
+// Each outage is just shorter than [api.Budget.Outage]. The outages begin at many points of a
+// renewal period, and in most cases the watches fail, too.
 func TestChildSurvivesShortOutageEvenIfWatchesFail(t *testing.T) {
 	b, _ := api.NewBudget(api.MinLeaseDuration)
 	outage := b.Outage() - 50*time.Millisecond
@@ -60,7 +61,7 @@ func TestChildSurvivesShortOutageEvenIfWatchesFail(t *testing.T) {
 	}
 }
 
-// Stale events never keep a holder from renewing.
+// The watch again and again delivers an old event, which shows an earlier holder.
 func TestStaleWatchEventsDoNotDelayARenewal(t *testing.T) {
 	for _, every := range []time.Duration{time.Second, 500 * time.Millisecond, 200 * time.Millisecond, 50 * time.Millisecond} {
 		t.Run(every.String(), func(t *testing.T) {
@@ -131,7 +132,8 @@ func TestPreviousHoldersChildStartsFirstAfterLongOutage(t *testing.T) {
 	}
 }
 
-// Another program often writes the Lease (a label, an annotation), with and without watches.
+// Another program often writes the Lease, for example a label, and keeps its holder. In half of
+// the cases the API server refuses watches.
 func TestHolderKeepsSlotWhileAnotherProgramWritesLease(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 12 * time.Second, 30 * time.Second} {
 		for _, refused := range []bool{false, true} {
@@ -155,8 +157,8 @@ func TestHolderKeepsSlotWhileAnotherProgramWritesLease(t *testing.T) {
 	}
 }
 
-// After each leap the agent soon grants again, even if several faults coincide. The pod has two
-// containers and two slots, and loses replies.
+// After each leap the agent soon grants again, even if several leaps coincide with lost answers.
+// The pod has two containers and two slots.
 func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 	for seed := range uint64(200) {
 		simulate(t, func(w *world) {
@@ -262,8 +264,8 @@ func TestHolderReturnsFirstAfterOutageDespiteFailedWatches(t *testing.T) {
 	}
 }
 
-// The watch of a pod of two locks keeps reporting the second lock as free. Still that pod does
-// not keep the first lock from another pod, which needs only that lock.
+// Pod x needs two locks, and its watch wrongly reports again and again that the second lock is
+// free. Pod y needs only the first lock, and must be able to acquire it.
 func TestPodWithStaleEventsKeepsNoLockBlocked(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
@@ -357,7 +359,8 @@ func TestPodTakesAFreeSlotWithoutWatches(t *testing.T) {
 	}
 }
 
-// After an outage, both Leases still name the pod, and the pod takes both locks back.
+// The API server refuses all watches, and for five minutes also all writes. After that, both
+// Leases still name the pod, which takes both locks back.
 func TestPodReacquiresBothLocksAfterOutageWithoutWatches(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute} {
 		for _, stale := range []bool{false, true} {

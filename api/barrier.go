@@ -79,7 +79,7 @@ func Opened(value string) int {
 	return n
 }
 
-// parseBarrier reads the text of [Barrier.String], or returns the problem of the text.
+// parseBarrier reads the text of [Barrier.String], or says what is wrong with the text.
 func parseBarrier(text string) (Barrier, string) {
 	name, number, sized := strings.Cut(text, "=")
 	size, err := strconv.Atoi(number)

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// parseCondition reads the text of [Condition.String], or returns the problem of the text.
+// parseCondition reads the text of [Condition.String], or says what is wrong with the text.
 func parseCondition(text string) (Condition, string) {
 	lease, key, keyed := strings.Cut(text, "=")
 	c := Condition{Lease: lease, Key: key}

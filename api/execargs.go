@@ -42,7 +42,7 @@ type ExecArgs struct {
 	Socket string
 }
 
-// DefaultExecArgs returns the value that each argument has if it is left out.
+// DefaultExecArgs returns the arguments with the default value of each.
 func DefaultExecArgs() ExecArgs {
 	return ExecArgs{OnLoss: OnLossStandby, Grace: DefaultGrace, Socket: Socket}
 }

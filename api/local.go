@@ -53,7 +53,7 @@ func (c Claim) LocalText() string {
 	return text
 }
 
-// parseLocal reads the text of [Claim.LocalText], or returns the problem of the text.
+// parseLocal reads the text of [Claim.LocalText], or says what is wrong with the text.
 func parseLocal(text string) (Claim, string) {
 	word, name, _ := strings.Cut(text, "/")
 	kind := localKind(word)
@@ -126,7 +126,7 @@ type LocalArgs struct {
 	Credentials string
 }
 
-// DefaultLocalArgs returns the value that each argument has if it is left out.
+// DefaultLocalArgs returns the arguments with the default value of each.
 func DefaultLocalArgs() LocalArgs {
 	return LocalArgs{LeaseDuration: DefaultLeaseDuration, Port: LocalPort, Credentials: CredentialsPath}
 }

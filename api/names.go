@@ -78,8 +78,8 @@ const (
 	ImageBinary = "/agent"
 	// AgentBinary is the path of the binary in gated containers.
 	AgentBinary = MountPath + "/bin/agent"
-	// RunPath is the directory of the agent's sockets, its notes, and the file that the
-	// agent flocks.
+	// RunPath is the directory of the agent's sockets, its notes, and the file that the agent
+	// locks by flock.
 	RunPath = MountPath + "/run"
 	// Socket is the path of the socket to which shims connect.
 	Socket = RunPath + "/" + SocketName

@@ -62,7 +62,7 @@ func (r Request) ForLife() []Claim {
 // is ready, the pod holds no slot.
 func (r Request) StartsOnly() bool { return r.StartsInTurn() && len(r.ForLife()) == 0 }
 
-// BarrierDuration returns the lease duration of the pod's arrival at its barrier.
+// BarrierDuration returns the duration of the Lease by which the pod arrives at its barrier.
 func (r Request) BarrierDuration() time.Duration {
 	return cmp.Or(r.LeaseDuration, DefaultLeaseDuration)
 }

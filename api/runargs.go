@@ -74,15 +74,15 @@ type RunArgs struct {
 	// boot id then does not prove that an earlier child is dead.
 	OwnKernel bool
 
-	// RunDir is the directory of the agent's sockets, its notes, and the file that the
-	// agent flocks.
+	// RunDir is the directory of the agent's sockets, its notes, and the file that the agent
+	// locks by flock.
 	RunDir string
 	// Credentials is the directory of the service account token and the cluster's CA.
 	Credentials string
 	Verbose     bool
 }
 
-// DefaultRunArgs returns the value that each argument has if it is left out.
+// DefaultRunArgs returns the arguments with the default value of each.
 func DefaultRunArgs() RunArgs {
 	return RunArgs{
 		LeaseDuration: DefaultLeaseDuration, Readiness: ReadinessForward, Grace: DefaultGrace, Gate: GateContainer,

@@ -105,7 +105,7 @@ func setWaitAtMost(r *Request, value string) string {
 	return ""
 }
 
-// duration reads a duration, or returns the problem of the value.
+// duration reads a duration, or says what is wrong with the value.
 func duration(value, examples string) (d time.Duration, problem string) {
 	d, err := time.ParseDuration(value)
 	switch {

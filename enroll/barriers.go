@@ -11,9 +11,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// ownersOf returns the owner of a barrier's Lease, which is the claimant's Job. So the API
-// server deletes the record of an open barrier together with the Job. Any other slot's Lease
-// has no owner, because the Lease outlives the workload.
+// ownersOf returns the owners of the Lease of a slot. The Lease of a barrier belongs to the
+// claimant's Job, so the API server deletes the record of an open barrier together with the
+// Job. Any other Lease has no owner, because the Lease outlives the workload.
 func ownersOf(slot string, claimant client.Object) []metav1.OwnerReference {
 	run := podspec.Run(claimant)
 	if run == "" || api.RunOf(slot) != run {

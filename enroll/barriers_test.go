@@ -56,7 +56,8 @@ func TestPodGetsTheLeasesOfItsRun(t *testing.T) {
 	assert.ElementsMatch(t, append(leasesOfRun(firstRun), leasesOfRun(secondRun)...), role.Rules[0].ResourceNames)
 }
 
-// programmed returns the same pod, whose program waits at the barrier by the local API.
+// programmed returns a pod like gathered, but its program waits at the barrier, through the
+// local API.
 func programmed(name, run, job string) *corev1.Pod {
 	pod := gathered(name, run, job)
 	pod.Labels[api.GatedLabel] = api.Gated

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// claim is the claim of a namespace's pods on one Lease.
+// claim combines the claims of all pods of a namespace on one Lease.
 type claim struct {
 	// duration is the longest lease duration that a pod asks for.
 	duration time.Duration
@@ -27,7 +27,7 @@ type claim struct {
 	first client.Object
 }
 
-// claims are the claims of a namespace, by the Lease's name.
+// claims are the claims of a namespace, by the names of the Leases.
 type claims map[string]*claim
 
 func (c claims) add(by client.Object, account string, duration time.Duration, slots ...string) {
@@ -122,8 +122,8 @@ func ended(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
 }
 
-// addWorkload adds the claims of the pods that a workload is going to create. So a first pod
-// finds its Lease, and a Lease stays between two Jobs of a CronJob.
+// addWorkload adds the claims of the pods that a workload is going to create. So the Lease
+// exists before the first pod, and stays between two Jobs of a CronJob.
 func (c claims) addWorkload(w workload, request api.Request) {
 	if request.Claims() {
 		c.add(w.object, w.template.Spec.ServiceAccountName, request.LeaseDuration, request.Slots(w.group)...)

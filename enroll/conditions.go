@@ -21,8 +21,8 @@ func awaitedBy(pod *corev1.Pod) []string {
 	return leasesOf(podspec.ConditionsOf(&pod.Spec))
 }
 
-// leasesOf returns the Leases of the conditions. A person may write the container by hand. If no
-// claim can name a Lease, enroll gives no right on that Lease.
+// leasesOf returns the Leases of the conditions that a claim can name. A person may write the
+// waiting container by hand, with the names of other Leases. Enroll must give no right on those.
 func leasesOf(conditions []api.Condition) (leases []string) {
 	for _, c := range conditions {
 		for _, lease := range c.Leases() {

@@ -32,7 +32,8 @@ func waiting(name, account string, leases ...string) *corev1.Pod {
 	return after(pod, leases...)
 }
 
-// after adds the container that waits for conditions to a pod. Each once claim has the key 7.
+// after adds the container that waits for conditions to a pod. Each condition on a once claim
+// has the key 7.
 func after(pod *corev1.Pod, leases ...string) *corev1.Pod {
 	var args api.ConditionArgs
 	for _, lease := range leases {
@@ -314,7 +315,8 @@ func TestAccountGetsRolesForSlotsAndForConditions(t *testing.T) {
 	assert.Empty(t, w.bindings())
 }
 
-// A pod that only waits has the label, so enroll does not take it for a pod without a gate.
+// A pod that only waits for conditions has the label api.GatedLabel. So enroll does not report
+// it as a pod without a gate.
 func TestPodsWithConditionsAloneCauseNoEvent(t *testing.T) {
 	pod := waiting("a", "till", "lock.a")
 	pod.Labels["app"] = "biller"

@@ -6,8 +6,9 @@
 // slots, and another one for each further 500 slots.
 //
 // Conditions: a further Role lets the account read at most 500 Leases for which its pods wait,
-// by name. A condition is no claim: enroll creates no Lease for a condition, and keeps none.
-// These Roles let nobody hold a slot, so they are no memory of a Lease.
+// by name. A condition is no claim: enroll creates no Lease for a condition, and keeps none. A
+// Role for conditions lets nobody hold a slot. So it says nothing about whether a Lease may
+// have been held, unlike a Role for slots.
 //
 // Variables: a further Role lets the account's agents use at most 500 Variables, by name. Enroll
 // creates a Variable without a value before a Role first names it, and never changes or deletes one.
@@ -18,10 +19,10 @@
 // it: then no agent can have held it. A consistent list of the Roles, made after the Lease
 // exists, proves that no Role names it.
 //
-// Next Leases: a slot for which pods of several revisions may compete has a next Lease, too.
-// A next Lease gives no pod the slot. So enroll creates it without a holder, and its absence
-// tells nothing about the slot's holder. The name of a next Lease follows from the name of
-// the slot, so a Role that remembers the slot names both Leases.
+// Next Leases: a slot for which pods of several revisions may compete has a next Lease, too. No
+// pod gets a slot by a next Lease. So enroll creates the next Lease without a holder, and the
+// absence of a next Lease says nothing about the holder of the slot. The name of a next Lease
+// follows from the name of the slot, so a Role that remembers the slot names both Leases.
 //
 // Sweep: enroll deletes an unclaimed Lease once this process has seen it
 // unchanged for a whole lease duration, unless a person has paused its slot. Enroll deletes the
@@ -29,10 +30,11 @@
 // that no longer claims a Lease loses its right after a lease duration, too. While other
 // accounts claim the Lease, at least one Role remembers the Lease and its longest duration.
 //
-// Shards: the Leases of a workload's shards have stamps. Package enroll/stamp decides what
-// enroll writes, so that pods of two numbers of shards never hold at once. Enroll frees a
-// closed Lease once this process has seen it unchanged for its whole duration, as a
-// standby would take it then.
+// Shards: the Leases of a workload's shards have stamps, and a closed stamp lets no pod acquire
+// its Lease. Package enroll/stamp decides which stamps enroll writes. So two pods that expect
+// different numbers of shards never hold shards at once. Enroll removes the holder of a closed
+// Lease once this process has seen the Lease unchanged for its whole duration. A standby waits
+// for the same time before it takes a Lease.
 //
 // Cost: a snapshot takes time and memory in proportion to the namespace's pods,
 // workloads and slots. If nothing is to be done, enroll sends the API server no
@@ -50,9 +52,9 @@
 // durations on the clock of the [Reconciler], from when this process first saw
 // the Lease's version.
 //
-// Safety needs no state in memory: any step may be the last one of the process, and
-// two processes may run at once. Each write is a compare-and-swap or a creation. The
-// comments say what a crash between two writes leaves behind.
+// Safety needs no state in memory: the process may end after any step, and two processes may
+// run at once. Each write is a compare-and-swap or a creation. The comments in the code say
+// what a crash between two writes leaves behind.
 //
 // Not guaranteed: that a slot has one holder after a user has deleted a held Lease and the
 // Roles that name it. Those objects are the only trace of the holder. A Lease that another

@@ -33,8 +33,8 @@ func earlier(t *testing.T, name string) map[string][]byte {
 	return parts
 }
 
-// After the upgrade, enroll finds the Lease, the Role and the RoleBinding of the version before,
-// and a pod that holds. The Role then names the next Lease, too, and the Lease stays as it is.
+// After the upgrade, enroll finds a Lease that is held, and the Role and RoleBinding of the
+// earlier version. Enroll adds the next Lease to the Role, and leaves the Lease as it is.
 func TestUpgradedEnrollKeepsLeasesOfTheEarlierVersion(t *testing.T) {
 	const slot = "singleton.deployment.biller"
 	parts := earlier(t, "leases.txtar")
@@ -55,7 +55,8 @@ func TestUpgradedEnrollKeepsLeasesOfTheEarlierVersion(t *testing.T) {
 	assert.Equal(t, []string{RoleName("till")}, w.bindings())
 }
 
-// Enroll makes the Leases and the rights of each pod that the webhook of the version before made.
+// Enroll makes the Leases and the rights for each pod that the webhook of the earlier version
+// injected.
 func TestUpgradedEnrollServesPodsOfTheEarlierWebhook(t *testing.T) {
 	pods := 0
 	for name, text := range earlier(t, "pods.txtar") {

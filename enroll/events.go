@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// watch is a kind of object, and the changes of it that matter to enroll.
+// watch has a kind of object, and the predicate for those of its changes that matter to enroll.
 type watch struct {
 	kind    client.Object
 	changes predicate.Predicate
@@ -41,18 +41,19 @@ func watched() []watch {
 	}
 }
 
-// changes passes on every creation and deletion, and each update for which the function
-// same returns false. Each event costs a snapshot of the whole namespace. So the predicate
-// drops the frequent updates: status writes by kubelets and controllers, and agents'
-// renewals.
+// changes returns a predicate that passes on every creation and deletion, and each update for
+// which the function same returns false. Each event costs a snapshot of the whole namespace. So
+// the predicate drops the frequent updates: status writes by kubelets and controllers, and
+// agents' renewals.
 func changes(same func(before, after client.Object) bool) predicate.Predicate {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool { return !same(e.ObjectOld, e.ObjectNew) },
 	}
 }
 
-// annotatedChanges drops the events of workloads without an annotation, because most
-// workloads claim nothing. An update that removes the annotation is passed on.
+// annotatedChanges returns a predicate that drops the events of workloads without our
+// annotations, because most workloads claim nothing. An update that removes the annotation is
+// passed on.
 func annotatedChanges() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool { return isAnnotated(e.Object) },
@@ -80,16 +81,17 @@ func sameNamespace(before, after client.Object) bool {
 		before.GetDeletionTimestamp().IsZero() == after.GetDeletionTimestamp().IsZero()
 }
 
-// sameAsk compares the claims, the conditions and the barriers of a pod. Nobody can change the last
-// two in a living pod. But a cache that was behind reports the next pod of the same name as an
-// update.
+// sameAsk reports whether an update of a pod leaves its claims, conditions and barriers as they
+// were. Nobody can change the conditions and the barriers of a living pod. But a cache that was
+// behind may report a new pod with the same name as an update.
 func sameAsk(before, after client.Object) bool {
 	was, is := before.(*corev1.Pod), after.(*corev1.Pod)
 	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec)) &&
 		slices.Equal(podspec.BarriersOf(&was.Spec), podspec.BarriersOf(&is.Spec))
 }
 
-// sameWorkload compares the fields of a workload that enroll reads.
+// sameWorkload reports whether an update of a workload changes none of the fields that enroll
+// reads.
 func sameWorkload(before, after client.Object) bool {
 	return maps.Equal(onlyOurs(maps.Clone(before.GetAnnotations())), onlyOurs(maps.Clone(after.GetAnnotations()))) &&
 		equality.Semantic.DeepEqual(metav1.GetControllerOf(before), metav1.GetControllerOf(after)) &&

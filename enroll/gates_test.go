@@ -55,7 +55,7 @@ var gates = map[string]struct {
 	}, false},
 }
 
-// The program may ask for each slot, and for no other Lease.
+// The program may ask for each of its slots, so each slot has a Lease, which the Role names.
 func TestPodWithLocalClaimsGetsLeasesAndRole(t *testing.T) {
 	pod := lasting(gated("a", "till", "election.main,lock.b,semaphore.pool.0,semaphore.pool.1"), "1m")
 	pod.Annotations[api.LocalAnnotation] = "lock/b,election/main,semaphore/pool=2"

@@ -33,9 +33,9 @@ const (
 // account has no room for its slot, or for its condition.
 const TooManySlots = "TooManySlots"
 
-// grant gives each account the rights to those of the Leases that the account claims.
-// Each Role is written once, whatever the number of Leases. The results are the slots
-// for which an account has no room.
+// grant gives each account rights on the given Leases, as far as the account claims them. Each
+// Role is written once, whatever the number of Leases. The results are the slots for which an
+// account has no room.
 func (s store) grant(ctx context.Context, seen *snapshot, roles *agentRoles, leases []*coordinationv1.Lease) (left []string, err error) {
 	claimed := map[string][]*coordinationv1.Lease{}
 	accounts := map[string]string{}

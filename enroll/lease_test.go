@@ -87,8 +87,8 @@ func TestCrashAtAnyWriteFreesNoHeldLease(t *testing.T) {
 	}
 }
 
-// At each write of one process, a second process does all its work. Then a fast agent
-// acquires the slot at once.
+// In each run, a second process does all its work just before another write of the first
+// process. A fast agent then acquires the slot at once.
 func TestTwoEnrollProcessesNeverFreeAHeldLease(t *testing.T) {
 	for at := 1; at <= 8; at++ {
 		t.Run(fmt.Sprintf("write %d", at), func(t *testing.T) {

@@ -24,9 +24,9 @@ const LeasesAnnotation = api.Prefix + "leases"
 type memory struct {
 	// Seconds is the longest duration ever claimed under the name.
 	Seconds int32 `json:"seconds"`
-	// UID belongs to the Lease that last had the name. A new UID changes the
-	// Role. So a sweep that judged an earlier Lease fails at its
-	// compare-and-swap.
+	// UID belongs to the Lease that last had the name. If the Lease is created again, enroll
+	// writes the new UID into the Role. That write changes the Role's version. So a sweep that
+	// judged the earlier Lease then fails to write the Role.
 	UID types.UID `json:"uid"`
 }
 
@@ -37,7 +37,8 @@ type agentRole struct {
 	// contains none.
 	key      string
 	memories map[string]memory
-	// sound reports that the Role's rules are those that follow from its memory.
+	// sound reports that the Role's rules are exactly those that enroll would write for its
+	// memory.
 	sound bool
 	// bound reports that the Role is bound to its account alone.
 	bound bool

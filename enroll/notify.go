@@ -34,7 +34,8 @@ type notified struct {
 	all map[string]map[types.UID]bool
 }
 
-// in returns the notified objects of a namespace. The map does not change later.
+// in returns the notified objects of a namespace. The caller may read the map without a lock,
+// because set replaces the map, and never changes it.
 func (n *notified) in(namespace string) map[types.UID]bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// naming gives accounts rights on objects by their names. Each account has one Role for that,
-// whose rules are all that enroll remembers.
+// naming gives accounts rights on objects by their names. Each account has one Role for these
+// rights. Enroll reads from the rules of that Role what it has given before.
 type naming struct {
 	store
 	seen *snapshot
@@ -31,8 +31,8 @@ type naming struct {
 	awaited named
 	// prepare, if not nil, is called for each object before a Role first names the object.
 	prepare func(ctx context.Context, name string) error
-	// waits is the text of the Event about an object for which a Role has no room, with places for
-	// two arguments. The field left has such objects.
+	// waits is the format of the text about an object for which a Role has no room. Its two
+	// arguments are the object's name and the limit. The field left has these objects.
 	waits string
 	left  []excess
 }
@@ -45,12 +45,13 @@ func newReading(s store, seen *snapshot) *naming {
 	}
 }
 
-// grant writes the Roles that differ from the conditions, and withdraws the Roles of accounts
-// without conditions.
+// grant writes each Role that differs from what the account's pods need, and deletes the Roles
+// of accounts whose pods need nothing.
 //
 // Unlike the right of an agent on a Lease, these rights protect no slot. So enroll withdraws
-// them at once, and lists no pods before. A pod that the cache does not know yet only waits
-// longer. Its arrival in the cache is an event, after which its account has the right again.
+// them at once, without a consistent list of the pods. A pod that the cache does not know yet
+// may lose its right, but then only waits longer. When the cache learns of the pod, enroll
+// gives its account the right again.
 func (r *naming) grant(ctx context.Context) error {
 	var errs []error
 	needed := make(map[string]bool, len(r.awaited))
@@ -126,9 +127,9 @@ func namedBy(role *rbacv1.Role) map[string]bool {
 	return already
 }
 
-// readable returns the Leases that a Role is to name, sorted, and those for which the Role has
-// no room. The Leases that the Role names already come first, so no pod loses its right to the
-// condition of a later pod.
+// readable returns the sorted names of the objects that a Role is to name, and the names for
+// which the Role has no room. Names that the Role has already are preferred, so a later pod
+// never takes the place of an earlier pod.
 func readable(role *rbacv1.Role, awaited map[string]client.Object) (names, left []string) {
 	names = slices.Sorted(maps.Keys(awaited))
 	if len(names) <= maxSlotsPerRole {

@@ -31,9 +31,9 @@ type removal struct {
 	errs       []error
 }
 
-// remove deletes Leases, then removes their names from the Roles. The result has the rights
-// that need no further sweep. A crash between the two steps leaves a name without a Lease.
-// Then new pods wait for a duration, and a later sweep removes the name.
+// remove deletes Leases, and then removes their names from the Roles. The result has the rights
+// that need no further sweep. A crash between the two steps leaves a name without a Lease. Then
+// new pods wait for a duration, and a later sweep removes the name.
 func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
 	// that Lease would be safe, but would make the pod wait.
@@ -79,9 +79,10 @@ func (r *removal) keepClaimed() {
 	}
 }
 
-// claimantsLongest returns the longest duration that the Roles of claimants remember
-// for each Lease. Another Role may forget a Lease only if that duration is at least as long
-// as the Role's own. So a claimed Lease never loses its last Role or its longest duration.
+// claimantsLongest returns the longest duration that the Roles of claimants remember for each
+// Lease. The Role of another account may forget a Lease only if its own remembered duration is
+// not longer than the result. So a claimed Lease never loses its last Role or its longest
+// duration.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {
@@ -159,8 +160,8 @@ func (r *removal) deleteLease(ctx context.Context, name string) bool {
 	return true
 }
 
-// deleteNextLease deletes the next Lease of a slot that is gone. If the deletion fails, a
-// later sweep finds a next Lease without a slot.
+// deleteNextLease deletes the next Lease of a slot whose Lease is gone. If the deletion fails,
+// a later sweep finds that next Lease without a slot, and deletes it.
 func (r *removal) deleteNextLease(ctx context.Context, slot string) {
 	next := r.seen.leases[api.NextLease(slot)]
 	if next == nil {

@@ -28,8 +28,9 @@ func AgentRules(leases ...string) []rbacv1.PolicyRule {
 	}
 }
 
-// ReaderRules returns the rights of pods that wait for conditions on the given Leases. The
-// marker restricts their Events to their own pod. Without Leases there are no rights.
+// ReaderRules returns the rights of pods that wait for conditions on the given Leases. By the
+// last rule, a policy recognizes these pods, and restricts their Events to their own pod.
+// Without Leases, the result is empty.
 func ReaderRules(leases ...string) []rbacv1.PolicyRule {
 	if len(leases) == 0 {
 		return nil
@@ -37,8 +38,9 @@ func ReaderRules(leases ...string) []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{leaseRule(leases, "get", "watch"), eventRule(), marker("waiters")}
 }
 
-// UserRules returns the rights of agents whose programs use the given Variables. The marker makes
-// the policy on Variables restrict each agent to its own pod. Without Variables there are no rights.
+// UserRules returns the rights of agents whose programs use the given Variables. By the last rule,
+// the policy on Variables recognizes an agent, and restricts the agent to its own pod. Without
+// Variables, the result is empty.
 func UserRules(variables ...string) []rbacv1.PolicyRule {
 	if len(variables) == 0 {
 		return nil
@@ -58,8 +60,8 @@ func eventRule() rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"events"}, Verbs: []string{"create"}}
 }
 
-// marker returns the rule by which policies recognize a Role of enroll. The resource does not
-// exist.
+// marker returns the rule by which policies recognize an account that has a Role of enroll. The
+// rule allows a verb on a resource that does not exist.
 func marker(resource string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{
 		APIGroups: []string{strings.TrimSuffix(api.Prefix, "/")}, Resources: []string{resource}, Verbs: []string{"be"},

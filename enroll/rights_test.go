@@ -40,7 +40,8 @@ func TestAccountThatStopsClaimingLosesItsRight(t *testing.T) {
 	assert.Equal(t, "b_1", holder(w.lease("lock.x")))
 	assert.Equal(t, withNext("lock.x"), w.role("biller").Rules[0].ResourceNames)
 
-	// Absence proves nothing, so enroll still remembers the first account's duration.
+	// The Lease vanishes, but its last holder may be alive. So enroll must still remember the
+	// longer duration of the first account.
 	w.vanish("lock.x")
 	w.settle(r)
 	assert.Equal(t, Unknown, holder(w.lease("lock.x")))

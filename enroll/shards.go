@@ -70,7 +70,7 @@ func (g shardedGroups) addWorkload(w workload, request api.Request) {
 }
 
 // number returns the number of shards, and the run, for which enroll opens the Leases from now
-// on. The argument is the present decision.
+// on. The argument current is the stamp of shard 0, which has the present number and run.
 func (s *sharded) number(current api.Stamp) (count int, run string) {
 	if slices.ContainsFunc(s.pods, func(p shardedPod) bool { return p.run != "" }) {
 		return s.nextRun(current)
@@ -81,7 +81,7 @@ func (s *sharded) number(current api.Stamp) (count int, run string) {
 	return s.lasting(current.Count), ""
 }
 
-// inOrder reports whether the Leases need no stamp.
+// inOrder reports whether the Leases of the shards need no new stamp.
 func (s *sharded) inOrder(shards []stamp.Shard) bool {
 	count, run := s.number(decided(shards))
 	return stamp.InOrder(shards, count, run)
@@ -109,10 +109,10 @@ func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	return next.count, next.run
 }
 
-// lasting returns the number of shards of pods that keep running. The argument is the number so
-// far. The template's number becomes valid once a pod with that number runs, because an earlier
-// change would only stop the shards. If enroll does not know the template, the number of the
-// youngest running pod is valid.
+// lasting returns the number of shards of pods that keep running. The argument is the present
+// number. The template's number becomes valid once a pod with that number runs, because an
+// earlier change would only stop the shards. If enroll does not know the template, the number
+// of the youngest running pod is valid.
 func (s *sharded) lasting(current int) int {
 	runs := func(p shardedPod) bool { return p.runs }
 	if s.template > 0 {
@@ -126,8 +126,9 @@ func (s *sharded) lasting(current int) int {
 	return cmp.Or(s.youngest(runs).count, s.template, current, s.youngest(func(shardedPod) bool { return true }).count)
 }
 
-// youngest returns the youngest pod that the function selects; zero for none. Among pods of one
-// age, the function prefers the largest number of shards, and then the last run in sorted order.
+// youngest returns the youngest pod for which selects returns true; the zero value if no pod is
+// selected. Among pods of the same age, youngest prefers the largest number of shards, and then
+// the last run in sorted order.
 func (s *sharded) youngest(selects func(shardedPod) bool) (youngest shardedPod) {
 	for _, p := range s.pods {
 		order := cmp.Or(p.created.Compare(youngest.created), p.count-youngest.count, cmp.Compare(p.run, youngest.run))

@@ -115,8 +115,8 @@ func TestShardsStayClosedWhileALeaseIsAbsent(t *testing.T) {
 	assert.Equal(t, []string{"0: 2/1"}, w.stamps(), "the sweep has withdrawn the right to shard 1")
 }
 
-// Between the list and each write of one process, another process stamps for another number of
-// shards.
+// In each run, a second process stamps for another number of shards just before another write
+// of the first process.
 func TestProcessesNeverOpenTwoNumbersOfShardsTogether(t *testing.T) {
 	for crash := range 12 {
 		w := newWorld(t, worker("a", 2))

@@ -23,14 +23,14 @@ const ShardsLackPods = "ShardsLackPods"
 // evictions cause shorter shortages.
 const shortageNotice = 5 * time.Minute
 
-// shortages remembers, by namespace and group of shards, since when a group has fewer pods than
+// shortages remembers, by namespace and group, the groups that have fewer running pods than
 // shards.
 type shortages struct {
 	mu  sync.Mutex
 	all map[string]map[string]shortage
 }
 
-// shortage is the lack of pods of one group.
+// shortage says since when one group lacks pods, and whether an Event has reported the lack.
 type shortage struct {
 	since    time.Time
 	notified bool

@@ -37,8 +37,8 @@ type snapshot struct {
 	bindings []rbacv1.RoleBinding
 }
 
-// snapshot reads the state of a namespace from the caches. No webhook gates the pods of an
-// ungated namespace, so these pods claim nothing and have no conditions.
+// snapshot reads the state of a namespace from the caches. If ungated is true, the webhook
+// gates no pods in the namespace, so snapshot ignores the claims and conditions of its pods.
 func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated bool) (*snapshot, error) {
 	seen := &snapshot{
 		namespace: namespace, optedIn: optedIn, wanted: claims{}, awaited: named{}, used: named{}, shards: shardedGroups{},
@@ -147,13 +147,13 @@ func (s *snapshot) belonging() map[string]bool {
 	return belonging
 }
 
-// unclaimed returns the Leases that no pod claims, including those that are gone, and the next
-// Leases without a slot. Of a Lease that is still claimed, the function returns the rights of
-// accounts that no longer claim it. A paused Lease stays with its rights, so a workload that is
-// scaled to 0 stays paused. A Lease with done keys stays, too, because work that is done must not
-// run again. Only the rights on such a Lease are unclaimed. If the done keys are revisions, the
-// Lease is unclaimed, because the revisions end with the workload. The record of an open barrier
-// stays for as long as the Job lives.
+// unclaimed returns the Leases that no pod claims, and the next Leases without a slot. The result
+// also has Leases that no longer exist, if a Role still names them. Of a Lease that is still
+// claimed, the function returns the rights of accounts that no longer claim it. A paused Lease
+// stays with its rights, so a workload that is scaled to 0 stays paused. A Lease with done keys
+// stays, too, because work that is done must not run again. Only the rights on such a Lease are
+// unclaimed. If the done keys are revisions, the Lease is unclaimed, because the revisions end
+// with the workload. The record of an open barrier stays for as long as the Job lives.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()

@@ -18,8 +18,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll/stamp"
 )
 
-// stampRounds bounds the lists of one reconciliation. A change of the number of shards whose
-// Leases are free needs three rounds: to decide, to close and to open.
+// stampRounds bounds the rounds of one reconciliation; each round lists the Leases, and writes
+// stamps. If no pod holds, a change of the number of shards needs three rounds: to decide, to
+// close and to open. In a fourth round nothing is left to write.
 const stampRounds = 4
 
 // stamping writes the stamps of the Leases of shards. Package stamp decides.
@@ -87,8 +88,9 @@ func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
 	return wrote, errors.Join(errs...)
 }
 
-// orders returns the writes to the Leases of a group. Before the Leases are opened, a
-// consistent list of the Roles must name no Lease that is absent: its last holder may live.
+// orders returns the writes to the Leases of a group. The result opens no Lease while a Role
+// names a Lease of the group that no longer exists. The last holder of that Lease may be alive.
+// A consistent list of the Roles shows these names.
 func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shard) ([]stamp.Stamp, error) {
 	count, run := s.seen.shards[group].number(decided(shards))
 	if orders := stamp.Next(shards, count, run, true); len(orders) > 0 {
@@ -111,7 +113,8 @@ func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shar
 	return orders, nil
 }
 
-// observe notes the versions of the closed Leases that have a holder.
+// observe notes the versions of the closed Leases that have a holder, and since when this
+// process has seen them.
 func (s *stamping) observe(leases map[string]*coordinationv1.Lease) map[right]observation {
 	waiting := map[right]*coordinationv1.Lease{}
 	for name, lease := range leases {
@@ -129,7 +132,8 @@ func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.
 	if !ok {
 		return false
 	}
-	// No agent holds for longer than the longest duration, whatever another program has written.
+	// No agent holds for longer than api.MaxLeaseDuration, whatever duration another program has
+	// written.
 	duration := min(max(s.seen.sweepAfter(lease.Name), time.Duration(ptr.Deref(lease.Spec.LeaseDurationSeconds, 0))*time.Second), api.MaxLeaseDuration)
 	left := seen.since.Add(duration).Sub(s.now())
 	if left > 0 && (s.again == 0 || left < s.again) {
@@ -138,7 +142,8 @@ func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.
 	return left <= 0
 }
 
-// write stores a write of package stamp over the version of the Lease that was listed.
+// write carries out one write that package stamp has decided. The write fails if the Lease has
+// changed since the list.
 func (s *stamping) write(ctx context.Context, lease *coordinationv1.Lease, order stamp.Stamp) error {
 	if lease.Annotations == nil {
 		lease.Annotations = map[string]string{}

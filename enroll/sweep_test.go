@@ -75,7 +75,8 @@ func TestEnrollKeepsAPausedLeaseWithoutPods(t *testing.T) {
 	assert.Nil(t, w.lease("lock.x"))
 }
 
-// leaveBehind makes a Lease with a done key, and lets an hour pass after the deletion of its pod.
+// leaveBehind makes a Lease with a done key, deletes the only pod that claims it, and lets an
+// hour pass.
 func leaveBehind(t *testing.T, slot, key string) (*world, *Reconciler) {
 	t.Helper()
 	pod := gated("a", "till", slot)
@@ -191,8 +192,8 @@ func TestPodMissingFromTheCacheKeepsItsLease(t *testing.T) {
 	assert.NotNil(t, w.role("till"))
 }
 
-// At each write of a sweep, a new pod claims the Lease, and another process creates
-// the Lease again.
+// In each run, a new pod claims the Lease just before another write of the sweep. Another
+// process then creates the Lease again.
 func TestSweepKeepsLeaseThatANewPodClaims(t *testing.T) {
 	for at := 1; at <= 4; at++ {
 		for _, account := range []string{"till", "other"} {

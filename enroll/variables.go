@@ -9,7 +9,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// variablesOf returns the Variables of a gated pod, from the marks that the webhook wrote.
+// variablesOf returns the Variables of a gated pod, from the annotation that the webhook wrote.
 func variablesOf(pod *corev1.Pod) (names []string) {
 	for _, mark := range slotsOf(pod) {
 		if name, ok := api.VariableOf(mark); ok {

@@ -17,9 +17,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// workload is a Deployment, StatefulSet, DaemonSet or CronJob that claims. Enroll does not
-// read ReplicaSets and Jobs without a controller, because their pods exist at once, and
-// their pods' claims are enough.
+// workload is a Deployment, StatefulSet, DaemonSet or CronJob that claims. Enroll reads neither
+// ReplicaSets nor Jobs that have no controller, because their pods exist at once. The claims of
+// these pods are enough.
 type workload struct {
 	object   client.Object
 	group    api.Workload

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// workload has the fields that Deployments, StatefulSets, DaemonSets, ReplicaSets, Jobs and
-// CronJobs have in common.
+// workload has the fields that Carry reads from a Deployment, StatefulSet, DaemonSet,
+// ReplicaSet, Job or CronJob.
 type workload struct {
 	metav1.ObjectMeta `json:"metadata"`
 	Spec              struct {

@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// The carried annotations must be enough to refuse the pods, because an unknown annotation
-// may be a misspelt claim.
+// An unknown annotation may be a misspelt claim, so the webhook must refuse the pods. A few
+// unknown annotations in the template are enough for that refusal.
 func TestCarryCopiesALimitedNumberOfUnknownAnnotations(t *testing.T) {
 	var all []string
 	for i := range 20_000 {

@@ -16,9 +16,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// During an upgrade the API server may ask a replica of either version about one pod. The webhook of
-// this version admits what the webhook of version 0.1.0 made, and changes nothing in it. Nor does an
-// update of such a pod change it.
+// During an upgrade the webhook has replicas of two versions, and the API server may ask either
+// about a pod. This version admits each pod that version 0.1.0 has gated, and patches neither
+// the new pod nor an update of the pod.
 func TestWebhookKeepsPodsOfTheEarlierWebhook(t *testing.T) {
 	archive, err := txtar.ParseFile("../tools/earlier/testdata/v0.1.0/pods.txtar")
 	require.NoError(t, err)

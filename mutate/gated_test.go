@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// words has arguments of the gate, valid and almost valid ones.
+// words has words for commands and arguments: valid ones of the gate, and slightly wrong ones.
 var words = []any{
 	api.AgentBinary, api.AgentBinary, api.AgentBinary, "exec", "exec", "exec", "--", "--", "run", "exec ", "Exec", "", "$", "$$", "$$$", "$(X)",
 	"-container=c0", "-container=$$(X)", "-on-loss=end", "-on-loss=odd", "-on-loss", "--on-loss=restart", "-grace=-1s", "-grace=9999999h", "-grace=x",
@@ -47,7 +47,7 @@ func (r randomPod) words() []any {
 	return all
 }
 
-// oddPod returns a random pod with parts of a gate, valid and almost valid ones.
+// oddPod returns a random pod with parts of a gate, some valid and some slightly wrong.
 func (r randomPod) oddPod() map[string]any {
 	pod := r.pod()
 	spec := pod["spec"].(map[string]any)

@@ -31,8 +31,8 @@ type Subject struct {
 	Pod       *corev1.Pod
 	Namespace string
 	feature.Origin
-	// Runs are the UIDs of the Jobs whose shards the pod waits for, by their names. A Job that does
-	// not exist has none.
+	// Runs has the UID of each Job whose shards the pod waits for, by the Job's name. The UID is
+	// empty if the Job does not exist.
 	Runs map[string]string
 	// Limits are the namespace's LimitRanges, as far as they are known. The resources of
 	// the injected containers stay within these ranges.
@@ -43,9 +43,9 @@ type Subject struct {
 }
 
 // Inject returns the operations that gate a pod, and warnings. A pod that is gated already
-// gets no operation. A pod that has conditions and claims nothing only gets the container that
-// waits. For any other pod that claims nothing, the operations only remove marks. The error is
-// [api.Mistakes], [reason.Refusals] or [ErrMalformed].
+// gets no operation. A pod that claims nothing, but has conditions or a barrier, gets only the
+// containers that wait for them. For any other pod that claims nothing, the operations only
+// remove marks. The error is [api.Mistakes], [reason.Refusals] or [ErrMalformed].
 func Inject(ctx context.Context, s Subject, agentImage string, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if s.Pod == nil {
 		s.Pod = new(corev1.Pod)

@@ -16,10 +16,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// Keep returns the operations that put the marks of a gated pod back, and warnings. An
-// update that replaces all labels or annotations leaves the marks out, and the policy on
-// marks would refuse the update. A changed mark stays as it is, so that the policy refuses
-// the update. An update may remove the marks of a pod without injected parts.
+// Keep returns the operations that restore the marks of a gated pod after an update, and
+// warnings. An update that replaces all labels or annotations leaves the marks out. Without
+// Keep, an admission policy would refuse such an update. Keep does not restore a changed mark, so
+// the policy refuses that update. An update may remove the marks of a pod without injected parts.
 func Keep(raw, old []byte) ([]jsonpatch.Operation, reason.Refusals, error) {
 	if len(old) == 0 {
 		return nil, nil, nil

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// unnamed returns a pod of the workload, with a once claim without a name.
+// unnamed returns a pod of the given workload and revision. The pod's once claim has no name.
 func unnamed(kind, group, uid, hash string) mutate.Subject {
 	return mutate.Subject{
 		Namespace: "shop",
@@ -39,7 +39,7 @@ func unnamed(kind, group, uid, hash string) mutate.Subject {
 	}
 }
 
-// ownedBy makes a Job the controller of the pod.
+// ownedBy makes an object of the given kind the controller of the pod.
 func ownedBy(s mutate.Subject, version, kind, uid string) mutate.Subject {
 	s.Pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: "shop", UID: types.UID(uid), Controller: new(true)}}
 	return s

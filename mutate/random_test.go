@@ -328,8 +328,8 @@ func withoutOurs(list []any) []any {
 	})
 }
 
-// withoutOurSysctl takes the injected sysctl out of the comparison, with the JSON objects
-// that the patch made for it.
+// withoutOurSysctl removes the injected sysctl from the patched spec. The function also removes
+// the JSON objects that the patch made only to contain the sysctl.
 func withoutOurSysctl(before, after map[string]any) {
 	security, _ := after["securityContext"].(map[string]any)
 	list, _ := security["sysctls"].([]any)
@@ -378,7 +378,7 @@ func classOf(pod *corev1.Pod) corev1.PodQOSClass {
 	return corev1.PodQOSBurstable
 }
 
-// Malformed pods are refused, and cause no panic.
+// A malformed pod causes no panic, and a second pass changes nothing.
 func FuzzInjectNeverPanics(f *testing.F) {
 	for seed := range uint64(20) {
 		raw, err := json.Marshal(randomPod{rand.New(rand.NewPCG(seed, 0))}.pod())

@@ -14,19 +14,19 @@ import (
 )
 
 // rollout has the fields by which a Deployment, StatefulSet or DaemonSet replaces its pods.
-// The API server sets their defaults before it calls the webhook.
+// The API server fills in defaults for these fields before it calls the webhook.
 type rollout struct {
 	Replicas *int32 `json:"replicas"`
-	// Strategy belongs to a Deployment. UpdateStrategy belongs to a StatefulSet or
-	// DaemonSet, whose fields are alike.
+	// Strategy belongs to a Deployment. UpdateStrategy belongs to a StatefulSet or a DaemonSet,
+	// whose update strategies have the same fields.
 	Strategy       appsv1.DeploymentStrategy        `json:"strategy"`
 	UpdateStrategy appsv1.StatefulSetUpdateStrategy `json:"updateStrategy"`
 }
 
-// stalls warns of a rollout that waits until its standbys are Ready, although they never become
-// Ready. Three claims cause no warning. With a once claim all pods go on after one success. With
-// a start lock alone, each pod becomes Ready after its start. With the local API the pods'
-// readiness stays as it was.
+// stalls warns of a rollout that waits for ever: it waits until each new pod is Ready, but a
+// standby among them never becomes Ready. Pods that need no slot to become Ready cause no
+// warning. With a once claim, all pods go on after one success. With a start lock alone, each
+// pod becomes Ready after its start. With the local API, the pods' readiness stays as it was.
 func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSpec) reason.Refusals {
 	if feature.ShardsNeedNoPorts(template, request) && !feature.HasGatedInit(template, request) {
 		return nil
@@ -68,8 +68,8 @@ func (r rollout) fewer(kind string, request api.Request) reason.Refusals {
 }
 
 // takesTurn reports whether a pod of a new revision takes a turn before the old pod is
-// deleted. The pod must claim one slot for life, and its annotations must allow turns and Ready
-// standbys.
+// deleted. The pod must claim exactly one slot that it holds while its application runs. The
+// pod's annotations must allow turns and Ready standbys.
 func takesTurn(request api.Request) bool {
 	workload := api.Workload{Group: "apps", Kind: "Deployment", Name: "any"}
 	life, _ := api.SplitSlots(request.Slots(workload))
@@ -84,7 +84,7 @@ func (r rollout) allUnavailable() bool {
 }
 
 // unavailable returns the number of pods that the rollout of a Deployment may stop at once.
-// If both limits round to zero, the number is one.
+// If both maxSurge and maxUnavailable round to zero, the number is one.
 func (r rollout) unavailable(replicas int) int {
 	u := r.Strategy.RollingUpdate
 	if u == nil {

@@ -49,8 +49,8 @@ func TestRestoresBreakNoInvariant(t *testing.T) { play.Restores(t, world.ModelOf
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
-// The random schedules in the tests of agent/claim catch these bugs, because the bugs are
-// in pure packages.
+// The bugs named below are in code that the tests of agent/claim run, too. The random schedules
+// of these tests must catch the bugs without a world.
 func TestRandomClaimSchedulesCatchPlantedBugs(t *testing.T) {
 	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",
 		"from-renew-time", "giving-up", "gone-is-free", "identity-is-proof", "latest-deadline",
@@ -58,39 +58,43 @@ func TestRandomClaimSchedulesCatchPlantedBugs(t *testing.T) {
 		"paused-taken", "polling", "read-makes-pauses-short", "stands-aside-for-ever")
 }
 
-// The tests of agent/claim catch these bugs. In the simulation a watch is seldom silent while a
-// writer of a short lease waits for a reader of a long one.
+// The files of these bugs name tests of agent/claim. The simulation seldom reaches the state that
+// shows the bugs. In that state a watch is silent while a writer with a short lease duration
+// waits for a reader with a long one.
 func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "agent/claim") }
 
-// The tests of agent/local catch these bugs. In the simulation all faults end, so each wait ends,
-// too.
+// The files of these bugs name tests of agent/local. The simulation misses the bugs, because all
+// its faults end, so each wait ends, too.
 func TestPlantedBugsAreCaughtByLocalTests(t *testing.T) { play.PlantedIn(t, "agent/local") }
 
-// The tests of agent/turn catch these bugs. The simulation seldom catches these bugs,
+// The files of these bugs name tests of agent/turn. The simulation seldom catches the bugs,
 // because it seldom deletes a holder while a pod asks for its turn.
 func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agent/turn") }
 
 func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
 
-// The tests of enroll/stamp catch these bugs. The simulation seldom reaches the state that shows
-// these bugs. In that state a shard is beyond the new number, its holder is out of reach, and its
-// Lease is gone.
+// The files of these bugs name tests of enroll/stamp. The simulation seldom reaches the state
+// that shows the bugs. In that state a shard is beyond the new number, its holder is out of
+// reach, and its Lease is gone.
 func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enroll/stamp") }
 
-// The tests of agent/after catch these bugs. In the simulated stories with conditions no person
-// writes a Lease, no key is forgotten, and each new Lease has another UID.
+// The files of these bugs name tests of agent/after. The simulation misses the bugs. In its
+// stories with conditions no person writes a Lease, no key is forgotten, and each new Lease has
+// another UID.
 func TestPlantedBugsAreCaughtByAfterTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
 
-// The tests of agent/barrier catch these bugs. In the simulation no person writes the Lease of a pod
-// that waits. The simulation allows each wait more time than passes between two reads.
+// The files of these bugs name tests of agent/barrier. The simulation misses the bugs. No person
+// of the simulation writes the Lease of a pod that waits at a barrier. The simulation also allows
+// each wait more time than passes between two reads of a Lease.
 func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
 
-// The tests of agent/lease catch these bugs. In the simulation each restore raises the revision, so no
-// version comes again.
+// The files of these bugs name tests of agent/lease. The simulation misses the bugs. Each
+// simulated restore raises etcd's revision, so two different states of a Lease never have the
+// same resourceVersion.
 func TestPlantedBugsAreCaughtByLeaseTests(t *testing.T) { play.PlantedIn(t, "agent/lease") }
 
-// The tests of agent/variable catch these bugs. In the simulation few calls wait at one instant, and
-// the Variable has room for all keys.
+// The files of these bugs name tests of agent/variable. The simulation misses the bugs, because
+// few of its calls wait at one instant, and its Variables have room for all keys.
 func TestPlantedBugsAreCaughtByVariableTests(t *testing.T) { play.PlantedIn(t, "agent/variable") }
 
 // The package compiles in less than a minute without the libraries of Kubernetes, and

@@ -17,7 +17,8 @@ import (
 // API has the requests that a wait sends. [kube.Client] documents them.
 type API interface {
 	GetLease(ctx context.Context, name string) (*kube.Lease, error)
-	// WatchLease calls fn only before it returns, and never concurrently.
+	// WatchLease calls fn for each event, one call at a time, and makes no call after WatchLease
+	// has returned.
 	WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error
 	// CreateEvent may be called concurrently with the other requests.
 	CreateEvent(ctx context.Context, event kube.Event) error

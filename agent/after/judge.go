@@ -11,7 +11,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Texts that a warning ends with: what a person checks while the condition is not met.
+// These texts are the end of a warning. They tell a person what to check while the condition is
+// not met.
 const (
 	noLease  = "The Lease does not exist. Check its name, and that a pod claims it."
 	noHolder = "No pod holds the Lease. Check that a pod claims it."

@@ -29,20 +29,22 @@ const (
 	longestEventPause  = 5 * time.Minute
 )
 
-// Reasons of the Events.
+// These are the reasons of the Events that a wait writes.
 const (
 	eventWaits  = "WaitsForCondition"
 	eventNotMet = "ConditionNotMet"
 )
 
-// notices report to people, beside the wait, for which condition the pod waits.
+// notices tell people for which condition the pod waits, by Events and lines in the log. They
+// run beside the wait.
 type notices struct {
 	config    Config
 	condition api.Condition
 	began     time.Time
 
 	mu sync.Mutex
-	// cause explains why the condition is not met, by the last state or error.
+	// cause explains why the condition is not met, according to the last state of the Lease or
+	// the last error.
 	cause string
 }
 
@@ -50,7 +52,7 @@ func newNotices(c Config, condition api.Condition) *notices {
 	return &notices{config: c, condition: condition, began: time.Now(), cause: "The API server has not answered yet."}
 }
 
-// because stores the cause for which the condition is not met.
+// because stores the cause: the reason why the condition is not met.
 func (n *notices) because(cause string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -15,8 +15,8 @@ const (
 	// shortestPause is the pause after the first failure; each further failure doubles the
 	// pause. Most failures end within a second, when enroll has granted the right.
 	shortestPause = 250 * time.Millisecond
-	// longestPause bounds the load: a pod whose requests are refused sends a read and a watch
-	// at most every 10 s. A watch counts as a success only if it lasts longer than this. So
+	// longestPause bounds the load: a pod whose requests are refused sends a read and a watch at
+	// most every 10 s. A watch counts as a success only if it lasts at least longestPause. So
 	// watches that end early cause no more load than refused watches.
 	longestPause = 10 * time.Second
 	// longestRetryAfter bounds the pause that a server can request.
@@ -30,7 +30,7 @@ type pace struct {
 }
 
 // pause counts the last look, and returns the time until the next look. The argument lasted is
-// the duration of the last watch, and err is the error of its read or watch.
+// the duration of the watch in the last look, and err is the error of that look.
 func (p *pace) pause(lasted time.Duration, err error) time.Duration {
 	if lasted >= longestPause {
 		p.failures = 0

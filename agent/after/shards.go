@@ -10,8 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// shards judges whether all shards of a workload are done in one run. The shards before next
-// are done by the stamp of shard 0.
+// shards judges the shards of a workload one after the other, until all are done in one run. The
+// field stamp is the stamp of shard 0. The field next is the number of the shard to judge next.
+// Each shard with a smaller number is done in the run of that stamp.
 type shards struct {
 	next  int
 	stamp api.Stamp
@@ -25,8 +26,9 @@ func (j *judge) lease() string {
 	return j.condition.Lease
 }
 
-// see judges the next state of the present shard; l is nil if its Lease does not exist. The
-// result is empty once the last shard is done.
+// see judges a state l of the Lease of the shard with the number next; l is nil if that Lease
+// does not exist. The result is empty once the last shard is done; if not, it is a text for
+// people.
 func (s *shards) see(c api.Condition, l *kube.Lease) string {
 	name := api.ShardLease(c.Lease, s.next)
 	if l == nil {
@@ -56,7 +58,7 @@ func (s *shards) see(c api.Condition, l *kube.Lease) string {
 	return ""
 }
 
-// undone returns what a person checks about a shard that is not done.
+// undone returns the text for people about a shard that is not done: what to check.
 func undone(l *kube.Lease, shard int, stamp api.Stamp) string {
 	if api.IsIdentity(l.Holder) {
 		return fmt.Sprintf("Shard %d of %d is not done. Check the pod %s, which holds the Lease.", shard, stamp.Count, holder(l))

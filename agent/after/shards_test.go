@@ -112,8 +112,8 @@ func TestWarningNamesAShardThatIsNotDone(t *testing.T) {
 	}
 }
 
-// After a person has deleted the Leases with their runs, enroll creates them with smaller
-// epochs. The same happens after a restore of etcd.
+// If a person deletes the Leases of the shards, enroll creates them again, and their stamps have
+// a smaller epoch than before. After a restore of etcd, too, the epoch may be smaller.
 func TestWaitCompletesAfterTheEpochBecomesSmaller(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(shard(0, "5/2/a", "a"))

@@ -18,9 +18,10 @@ const (
 	// readTimeout bounds a read: 5 s to connect, and 15 s in a queue of the API server.
 	readTimeout = 20 * time.Second
 
-	// A watch lasts between watchMin and watchMin+watchSpread. A watch may fall silent, and the
-	// API server checks the right to watch only at its start. So such a pod waits at most 24
-	// minutes too long. The spread keeps watches that began together from ending together.
+	// A watch lasts between watchMin and watchMin+watchSpread. The time is bounded because a
+	// watch may fall silent: the pod then waits at most 24 minutes too long. Besides, the API
+	// server checks the right to watch only at the start of a watch. The spread keeps watches
+	// that began together from ending together.
 	watchMin    = 12 * time.Minute
 	watchSpread = 12 * time.Minute
 )
@@ -106,8 +107,8 @@ func (w *wait) read(ctx context.Context, lease string) (string, error) {
 }
 
 // watch judges each state after the version. The watch ends once the condition is met, or once
-// another Lease is to be read. If the next read repairs the cause of an early end, watch
-// returns no error.
+// another Lease is to be read. If the watch ends because its version is too old, or its time is
+// over, watch returns no error. A new read is enough then.
 func (w *wait) watch(ctx context.Context, lease, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, watchMin+upTo(w.random, watchSpread))
 	defer cancel()

@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// run makes the pod arrive, and keeps the arrival until the barrier is open or ctx ends.
+// run acquires a Lease for the pod, and renews that Lease until the barrier is open or ctx ends.
 func (a *arrival) run(ctx context.Context) {
 	for ctx.Err() == nil && !a.open {
 		pause := a.step(ctx)
@@ -77,7 +77,8 @@ func (a *arrival) isFree(l *kube.Lease) bool {
 }
 
 // take makes this pod the holder of the Lease. If another pod was faster, this pod tries the
-// next Lease at once. After an error that proves nothing, the pod reads the same Lease again.
+// next Lease at once. After any other error the write may have been stored, so the pod reads the
+// same Lease again.
 func (a *arrival) take(ctx context.Context, l *kube.Lease) time.Duration {
 	mine := l.Clone()
 	if mine.Holder != a.identity {

@@ -14,8 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// soon bounds the time from the last arrival until the barrier is open. Every other pod renews once, within
-// a sixth of the duration. The pod of the first Lease reads all others twice, within 5 s.
+// soon bounds the time from the last arrival until the barrier is open. In that time every other
+// pod renews once, within a sixth of the duration. The pod with the first Lease reads all other
+// Leases twice, within 5 s.
 const soon = duration/6 + 5*time.Second
 
 func TestBarrierOpensOnceAllPodsHaveArrived(t *testing.T) {
@@ -95,7 +96,8 @@ func TestStoppedPodGivesItsLeaseBack(t *testing.T) {
 	})
 }
 
-// The agent of a program may freeze after the last call of that program has ended.
+// In the local API, a pod waits only during a program's call. If the agent is frozen until that
+// call has ended, the agent must not write any more.
 func TestPodThatDoesNotWaitWritesNothing(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")

@@ -1,9 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package barrier waits until a number of pods of one run have arrived at the barrier. The package
-// runs in an init container, or in the agent that serves the local API. The barrier has a Lease for each of these pods. A pod arrives by acquiring
-// any one of the Leases, and renews that Lease while it waits.
+// Package barrier waits until a given number of pods of one run have arrived at the barrier. The
+// package runs in an init container, or in the agent that serves the local API. The barrier has
+// as many Leases as pods must arrive. A pod arrives by acquiring any one of these Leases, and
+// renews that Lease while it waits.
 //
 // # The guarantee
 //
@@ -23,9 +24,10 @@
 //
 // # Clocks
 //
-// The duration of a proof, and of the wait for a dead holder, counts by CLOCK_BOOTTIME, which
-// goes on in suspend. The package compares no time in a Lease with a clock. Timers of Go only
-// pace the requests.
+// By CLOCK_BOOTTIME, which goes on in suspend, the package counts how long a proof of life stays
+// valid. By that clock it also counts how long a pod waits before it takes the Lease of a dead
+// holder. The package compares no time in a Lease with a clock. Timers of Go only pace the
+// requests.
 //
 // # What is not guaranteed
 //

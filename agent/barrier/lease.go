@@ -53,8 +53,8 @@ func newArrival(c Config, budget api.Budget, random *rand.Rand) *arrival {
 // errAway means that the pod does not wait at present.
 var errAway = errors.New("barrier: the pod does not wait")
 
-// store sends a write of the Lease. If the write is stored, the arrival counts from the instant
-// of sending.
+// store sends a write of the Lease. If the write is stored, the time until the next renewal
+// counts from the sending of this write.
 func (a *arrival) store(ctx context.Context, l *kube.Lease) error {
 	l.RenewTime = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, a.budget.Renew)

@@ -96,7 +96,8 @@ func (s *server) read() int {
 	return s.gets
 }
 
-// opened returns the record of the first Lease.
+// opened returns the number of pods for which the first Lease records that the barrier is open;
+// zero without a record.
 func (s *server) opened() int {
 	return api.Opened(s.lease(leases[0]).Annotations[api.OpenedAnnotation])
 }

@@ -21,7 +21,7 @@ type sight struct {
 	// asked is the instant at which the last read was sent. The field since is the instant of the
 	// first answer with the present version.
 	asked, since time.Duration
-	// lives reports that the holder has written the Lease since the instant wrote.
+	// lives reports that the holder certainly wrote the Lease at the instant wrote or later.
 	lives bool
 	wrote time.Duration
 }

@@ -20,8 +20,8 @@ const (
 )
 
 // survey reads all other Leases of the barrier, and opens the barrier if all pods have arrived.
-// If the pod's own Lease needs a renewal, the renewal comes first. The result is the pause
-// until the next survey.
+// If the pod's own Lease needs a renewal meanwhile, survey stops for the renewal, and the next
+// call goes on with the remaining Leases. The result is the pause until the next call.
 func (a *arrival) survey(ctx context.Context) time.Duration {
 	for a.surveyed++; a.surveyed < len(a.Leases); a.surveyed++ {
 		if a.Clock()-a.renewed >= a.budget.Renew || ctx.Err() != nil {

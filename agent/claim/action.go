@@ -31,9 +31,9 @@ type Facts struct {
 	Notes lease.Notes
 	// TakeFrom is the instant until which the pod leaves a free slot to other pods.
 	TakeFrom time.Duration
-	// Rollout returns the text about turns for one write. The arguments are the write's
-	// kind, the record that the write replaces, and the hold. If Rollout is nil, each
-	// write keeps the text of the record.
+	// Rollout returns the value of [api.RolloutAnnotation] that one write stores. The arguments
+	// are the write's kind, the record that the write replaces, and the hold. If Rollout is nil,
+	// each write keeps the value in the record.
 	Rollout func(kind Kind, r lease.Record, hold string) string
 	// DoneKey returns the key whose work has succeeded under the hold; empty for none. The
 	// release of that hold adds the key to the done keys of the Lease. If DoneKey is nil,
@@ -50,7 +50,7 @@ type Facts struct {
 	Renew, Guard bool
 }
 
-// Child is a connected child of a hold, with the tokens of its grant.
+// Child is a child whose hold the claim may resume, with the tokens of the child's grant.
 type Child struct {
 	Hold   string
 	Tokens []Token
@@ -92,15 +92,15 @@ type Action struct {
 	From string
 	// Hold is the number of the hold that a release ends, or of the campaign that stands back.
 	Hold string
-	// Resumed reports that the hold of an acquiring write is one that an earlier agent process
+	// Resumed reports that an acquiring write continues a hold that an earlier agent process
 	// began.
 	Resumed bool
 
 	slot *slot
 	// look is the number of the look that the action begins.
 	look int
-	// held is the hold of a renewal, or of a read. The field attempt has the record that the
-	// renewal writes, or the record that the claim knew before the read.
+	// held is the hold for which a renewal or a read is sent. The field attempt has the record
+	// that an acquiring write or a renewal stores, or that the claim knew before a read.
 	held    *lease.Hold
 	attempt lease.Attempt
 	// campaign is the campaign that an acquiring write belongs to.
@@ -109,7 +109,8 @@ type Action struct {
 	leaps int
 }
 
-// Sent returns the instant from which the time of a renewal counts; zero for any other action.
+// Sent returns the instant from which the deadline counts after an acquiring write or a renewal;
+// zero for any other action.
 func (a Action) Sent() time.Duration { return a.attempt.Sent }
 
 // plan collects the actions of one decision, and the instant of the next decision.
@@ -122,8 +123,7 @@ type plan struct {
 	successor string
 }
 
-// rollout returns the text about turns for a write that replaces the
-// record.
+// rollout returns the value of [api.RolloutAnnotation] for a write that replaces the record.
 func (f Facts) rollout(kind Kind, r lease.Record, hold string) string {
 	if f.Rollout == nil {
 		return r.Rollout
@@ -144,8 +144,8 @@ type Answer struct {
 	// Record is the Lease in the answer, if there is no error.
 	Record lease.Record
 	Err    error
-	// Conflict reports that the Lease has another version than the write was to replace. The
-	// field Missing reports that the API server has no such Lease.
+	// Conflict reports that the Lease no longer has the version that the write was to replace.
+	// The field Missing reports that the API server has no such Lease.
 	Conflict, Missing bool
 	// RetryAfter is the pause that the API server demands before the next request; zero for
 	// none.

@@ -74,9 +74,9 @@ func (s *slot) guarded(now time.Duration, r lease.Record) {
 	}
 }
 
-// LookEnded takes in the end of a look. After an end without an error, the next look
-// continues the watch from the version. After an error the next look reads the Lease first,
-// because the standby may have missed changes.
+// LookEnded takes in the end of a look. After an end without an error, the next look continues
+// the watch from the given version. After an error the next look reads the Lease first, because
+// the standby may have missed changes.
 func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	s := a.slot
 	switch {
@@ -120,8 +120,8 @@ func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 }
 
 // acquired takes in the answer to an acquiring write. If the answer is lost, the standby only
-// reads again. If the Lease then names the hold of a new campaign, no child of that hold can be
-// alive, because no grant was sent.
+// reads again. That read may show that the write of a new hold was stored. No child of the hold
+// can be alive, because the pod has sent no grant for it.
 func (c *Claim) acquired(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
 	if answer.Err == nil {
@@ -146,7 +146,8 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 	}
 	s.look.misses = 0
 	s.view.Read(now, answer.Record)
-	// The next look waits a moment, so that it does not delay the pod that takes the slot now.
+	// The next look waits a moment, so that its requests do not slow down the pod that acquires
+	// the slot now.
 	s.look.at = now + quick
 	return nil
 }
@@ -185,7 +186,7 @@ func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	}
 	switch {
 	case err == nil:
-		s.tryAt = now // the pause before a retry is over with a success
+		s.tryAt = now // a success ends the pause before a retry
 		return nil
 	case a.Record.Version != s.held.Record().Version:
 		return nil // the answer to another attempt came first
@@ -209,7 +210,7 @@ func (s *slot) confirm(now time.Duration, a Action, answer Answer) {
 	s.confirmed = max(s.confirmed, a.leaps)
 }
 
-// readAgain takes in the read that follows a refused renewal. If the read shows a new
+// readAgain takes in the answer to a consistent read of a held slot. If the read shows a new
 // version and the same hold, the next renewal is sent at once.
 func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
 	version := a.attempt.Record.Version

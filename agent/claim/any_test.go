@@ -131,8 +131,9 @@ func TestNewAgentResumesOnlyAReportedChildsHold(t *testing.T) {
 	}
 }
 
-// A grant of a new hold ends the doubts of the pod's shims. After that, the claim could wrongly
-// conclude that an earlier process's hold, which has only expired, has ended with proof.
+// An earlier process's hold may have expired without proof that its child is dead. A grant of a
+// new hold ends the doubts of the pod's shims. After that, the claim could wrongly take the
+// expired hold for a proven one.
 func TestClaimDoesNotReleaseAnExpiredHold(t *testing.T) {
 	waitedOut := 0
 	for seed := range uint64(10) {

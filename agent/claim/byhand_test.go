@@ -155,8 +155,8 @@ func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
 	}
 }
 
-// If the pod took another slot, a later agent process would wrongly conclude that the hold of
-// the paused slot has ended with proof.
+// The paused slot's hold has ended without proof that its child is dead. If the pod took another
+// slot, a later agent process would wrongly take that hold for a proven one.
 func TestPodWithoutProofTakesNoOtherSlot(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]

@@ -38,10 +38,11 @@ func (c campaign) token(slot string) string {
 	return ""
 }
 
-// handback has how a claim lets its slots go after a hold: whether it releases them, and for
-// how long only other pods compete.
+// handback describes what a claim does after a hold: whether it releases the slots, and for how
+// long only other pods compete.
 type handback struct {
-	// due reports that the claim must release the slots of the last hold before it acquires.
+	// due reports that the claim must release the slots of the last hold before it acquires any
+	// slot.
 	due bool
 	// headStart is the time after the release in which only other pods compete. The field
 	// competeAt is the end of that time.
@@ -51,7 +52,8 @@ type handback struct {
 }
 
 // take sends the acquiring write of one slot, if the slot is free now. The result is false if
-// the slot is shut, or is not free.
+// the slot is shut, or is not free. If only an earlier request or a pause delays the write, the
+// result is true.
 func (c campaign) take(p *plan, s *slot) bool {
 	r, ok := s.view.Record()
 	if !ok || s.view.IsBlind() || len(s.writing) > 0 {
@@ -75,8 +77,8 @@ func (c campaign) take(p *plan, s *slot) bool {
 		return true
 	}
 	if s.refused == r.Version {
-		// The API server has refused a write of this version as outdated, but the watch still
-		// shows this version. So the watch is late or broken.
+		// The API server has refused to replace this version, because it is outdated. But the
+		// watch still shows this version, so the watch is late or broken.
 		s.refused = ""
 		unsee(s, p.now)
 		p.wakeAt(p.now)
@@ -109,10 +111,11 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 }
 
 // patientUntil returns the instant until which the campaign keeps its slots while it cannot
-// acquire the next one. This is a lease duration after the last acquisition. Another pod may
-// hold the next slot only briefly, or the API server may refuse the write for a while. A
-// resumed hold keeps its slots until its child is dead. A writer keeps its slots while it sees
-// the reader for which it waits.
+// acquire the next one. That instant is a lease duration after the campaign began or last
+// acquired a slot. Another pod may hold the next slot only briefly, or the API server may refuse
+// the write for a while. A resumed hold keeps its slots until its child is dead. A writer keeps
+// its slots while it sees the Lease of the reader for which it waits, and for a lease duration
+// after that.
 func (c campaign) patientUntil(s *slot) time.Duration {
 	duration := s.Self.Budget.Duration
 	if c.resumed {

@@ -43,8 +43,8 @@ func New(c Config, now time.Duration) *Claim {
 	return claim
 }
 
-// Next returns the actions that are due now, and the instant of the next decision. An answer
-// before that instant also needs a decision.
+// Next returns the actions that are due now, and the instant at which the caller must call Next
+// again. The caller also calls Next after each answer that comes earlier.
 func (c *Claim) Next(now time.Duration, f Facts) (actions []Action, wake time.Duration) {
 	p := &plan{now: now, facts: f, wake: instant.Never}
 	switch c.stage {
@@ -57,8 +57,8 @@ func (c *Claim) Next(now time.Duration, f Facts) (actions []Action, wake time.Du
 	return append(c.need.slots.endedLooks(), p.actions...), p.wake
 }
 
-// Stop ends the claim. The claim begins no further hold, and releases its slots as soon as
-// there is proof that their children are dead.
+// Stop ends the claim. The claim begins no further hold, and releases its slots as soon as there
+// is proof that no child of their hold is alive.
 func (c *Claim) Stop(now time.Duration) {
 	c.stopping = true
 	c.leaveBy = max(c.leaveBy, now+c.need.Self.Budget.Duration)
@@ -66,8 +66,9 @@ func (c *Claim) Stop(now time.Duration) {
 
 // Parting describes how a claim lets go of a hold.
 type Parting struct {
-	// GiveBack reports that the claim first releases all slots of the hold. Then only other
-	// pods compete during the head start, and after that this pod competes again.
+	// GiveBack reports that the claim releases all slots of the hold before this pod competes
+	// again. HeadStart is how long, after these releases, only other pods compete. Without
+	// GiveBack, HeadStart has no effect.
 	GiveBack  bool
 	HeadStart time.Duration
 	// Successor is the identity of the pod that the releases name; empty for none. All other
@@ -75,8 +76,8 @@ type Parting struct {
 	Successor string
 }
 
-// LetGo ends a hold, and the claim waits again. The claim releases the slots once the caller
-// has proof that every child is dead.
+// LetGo ends the claim's hold, and the claim waits again. The claim releases the slots once the
+// caller has proof that every child is dead.
 func (c *Claim) LetGo(now time.Duration, part Parting) {
 	c.handback = handback{due: part.GiveBack, headStart: part.HeadStart, successor: part.Successor}
 	if part.Successor != "" {

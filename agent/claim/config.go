@@ -13,14 +13,15 @@ type Config struct {
 	// Any reports that the claim needs only one of the slots. If Any is false, the claim needs
 	// all slots.
 	Any bool
-	// Readers is the size of a read-write lock; zero for any other claim. The first slot is the
-	// intent. A reader needs any one of the next slots, of which Readers are in use. A writer
-	// needs the intent and all other slots, also those beyond the size ([Facts.Writes]).
+	// Readers is the size of a read-write lock: how many readers may hold it at once. Readers is
+	// zero for any other claim. The first slot is the intent. Each reader needs any one of the
+	// first Readers slots after the intent. A writer ([Facts.Writes]) needs the intent and all
+	// other slots, even if there are more than Readers.
 	Readers int
 	// Shards is the number of shards into which the work is divided; zero for slots without a
 	// stamp. The claim acquires and keeps only slots whose stamp admits this number.
 	Shards int
-	// Run is the run in which each shard of the pod runs until its success; empty for other
+	// Run is the run whose shards the pod works through, each until its success; empty for other
 	// pods. The claim acquires no slot whose done keys contain the run.
 	Run string
 	// Self describes the pod that claims.
@@ -28,8 +29,9 @@ type Config struct {
 	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod,
 	// another boot id does not prove that the children of the earlier boot are dead.
 	OwnKernel bool
-	// OwnProofs reports that the caller proves deaths only for holds of its own process. So a
-	// wrong proof of one process cannot mislead a later process.
+	// OwnProofs reports that [Facts.Proven] is true only for holds that the present agent
+	// process began. So no process can wrongly conclude that an earlier process's hold has
+	// ended.
 	OwnProofs bool
 	// Random is the only source of randomness.
 	Random interface{ Uint64() uint64 }

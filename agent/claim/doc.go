@@ -4,25 +4,26 @@
 // Package claim decides what an agent does about the Leases of one claim. The package
 // is pure: it sends nothing, starts no goroutine, and takes the time as an argument.
 //
-// The agent's loop calls [Claim.Next], and carries out the actions that this returns. The loop
+// The agent's loop calls [Claim.Next], and carries out the actions that Next returns. The loop
 // passes the answers of a look to methods of its action: [Action.Read], [Action.Watched],
 // [Action.Gone], [Action.LookEnded]. Any other answer goes to [Claim.Answered]. [Claim.State]
 // returns the state of the claim.
 //
 // A standby looks at each slot (a read, and then a watch). A campaign acquires the slots one
-// after the other, in the order of the configuration. All writes of a campaign name the same
-// hold, by its number. The claim is held once the campaign has all of its slots. From then on
-// the caller requests renewals, and ends the hold with [Claim.LetGo].
+// after the other, in the order of the configuration. All acquiring writes of a campaign contain
+// the same hold number, which is random. The claim is held once the campaign has all of its
+// slots. From then on the caller requests renewals, and ends the hold with [Claim.LetGo].
 //
 // # The need
 //
 // A claim needs all of its slots, or any one of them. A claim that needs several slots begins a
 // campaign only when all of them are free. If the next slot cannot be acquired within a lease
-// duration, the claim gives back the slots that it has acquired. A claim that needs any one
-// slot begins a campaign for one slot at a time, chosen at random from the free ones. Each of
-// these campaigns has another number. If an acquiring write was stored but its answer was lost,
-// the claim releases that slot under the campaign's number. If a hold of an earlier agent
-// process has no proof, the claim waits until that hold expires, and never releases its Lease.
+// duration, the claim gives back the slots that it has acquired. A claim that needs any one slot
+// begins a campaign for one slot at a time, chosen at random from the free ones. Each of these
+// campaigns has a number of its own. If the answer to an acquiring write is lost, a later read
+// may show the campaign's number in the Lease. Then the claim releases that slot. An earlier
+// agent process may have held a slot, without proof that its child is dead. The claim then waits
+// until that hold expires, and never releases its Lease.
 //
 // A claim without slots is held as soon as the pod competes, with the number [Slotless]. An
 // outage of the API server does not end that hold. The pod of such a claim has only a start
@@ -33,20 +34,20 @@
 // The first slot of a read-write lock is its intent. A reader needs one of the other slots. A
 // writer needs all slots, also the intent. Reader and writer exclude each other because both
 // need the reader's slot. The intent only lets writers make progress: no reader begins a
-// campaign while another pod has the intent. A writer acquires the intent, and then each slot
-// as soon as its reader has gone. So two writers never wait for each other. A writer keeps its
-// slots while the claim sees the reader for which it waits. If the claim does not see that
-// Lease for a lease duration, the writer gives all slots back. If the caller requests the other
-// kind of hold, the claim first gives back all slots.
+// campaign while another pod has the intent. A writer acquires the intent, and then each slot as
+// soon as its reader has gone. So two writers never wait for each other. A writer keeps its
+// slots while the claim sees the Lease of the reader for which the writer waits. If the claim
+// does not see that reader's Lease for a lease duration, the writer gives all slots back. If the
+// caller requests the other kind of hold, the claim first gives back all slots.
 //
 // # By hand
 //
 // A person may pause a slot on its Lease. No claim acquires a paused slot, even after its Lease
 // has expired. A campaign that needs a paused slot gives back the slots that it has acquired. A
-// pause alone ends no hold: only if [State.Paused] is "stop", the caller ends the hold. A
-// person may also request that a hold yields, by its number. The releases of a hold may name a
-// successor ([Parting]). The other claims leave the successor a head start, which counts from
-// the instant at which they see the release.
+// pause alone ends no hold: only if [State.Paused] is "stop", the caller ends the hold. A person
+// may also request that a hold yields, by its number. The releases of a hold may name a
+// successor ([Parting]). The claims of all other pods leave the successor a head start, which
+// counts from the instant at which they see the release.
 //
 // # Shards
 //

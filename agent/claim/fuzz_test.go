@@ -108,7 +108,7 @@ func (p *modelPod) stop() {
 	p.claim.Stop(p.local())
 }
 
-// playModel plays a schedule to its end. In some schedules all faults end then, and playModel
+// playModel plays a schedule to its end. After some schedules playModel ends all faults, and
 // checks that every obtainable slot is soon held.
 func playModel(s *script, model func(*script, func(string) lease.Self) *model, self func(string) lease.Self, traced bool) *model {
 	heals := s.choose(8) == 7
@@ -135,7 +135,7 @@ func playModel(s *script, model func(*script, func(string) lease.Self) *model, s
 
 // inTime bounds how long a slot has no holder after the last fault. A standby waits until the
 // Lease expires, and then for the last holder's head start, a sixth of the duration. Before and
-// after these two waits, a pause between two looks may pass. Both waits may come twice, because
+// after these two waits, a pause between two looks may pass. All of that may come twice, because
 // a campaign may fail. The clocks of the pods differ by the factor 13/12.
 const inTime = 2*(api.DefaultLeaseDuration*7/6*13/12) + 4*slowest
 
@@ -192,7 +192,7 @@ func identities(t testing.TB) func(string) lease.Self {
 // isWriter reports whether the pod wants to write, or has a child that may write.
 func (p *modelPod) isWriter() bool { return p.writes || p.child != nil && p.child.writes }
 
-// places returns how many pods can run at once while no pod writes.
+// places returns how many pods can run at once while no pod wants to write.
 func (m *model) places() int {
 	if n := m.pods[0].readers; n > 0 {
 		for _, p := range m.pods {

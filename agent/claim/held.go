@@ -5,7 +5,7 @@ package claim
 
 import "slices"
 
-// keep decides for a claim that is held.
+// keep adds the due actions of a held claim to the plan.
 func (c *Claim) keep(p *plan) {
 	if p.facts.Renew {
 		for _, s := range c.campaign.slots {
@@ -30,8 +30,9 @@ func (all slots) except(needed slots) slots {
 	return slices.DeleteFunc(slices.Clone(all), func(s *slot) bool { return slices.Contains(needed, s) })
 }
 
-// endLooks ends the looks of slots that the pod does not need. A slot that a lost write may have
-// taken is first read, and released.
+// endLooks ends the looks of slots that the pod does not need. An acquiring write whose answer
+// was lost may have taken a slot. The claim first reads the Lease of such a slot, and then
+// releases the slot.
 func (all slots) endLooks(p *plan) {
 	for _, s := range all {
 		s.giveBack(p)

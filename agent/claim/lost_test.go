@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// claimOfOneSlot returns a claim that has read its free slot, with facts that prove that no
-// child of any hold is alive.
+// claimOfOneSlot returns a new claim of one slot, and a record of its free Lease, which the
+// claim has not read yet. The returned facts prove that no child of any hold is alive.
 func claimOfOneSlot(t *testing.T) (*Claim, Facts, lease.Record) {
 	t.Helper()
 	random := modelRandom(1)
@@ -60,8 +60,8 @@ func TestStoppedClaimReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	assert.Equal(t, Done, c.State().Stage)
 }
 
-// The answer to a read that was sent before a release may come after the release. If the watch
-// is broken, only another read shows that the Lease is free.
+// A read that was sent before a release may be answered after the release, with the old version.
+// If the watch is broken, only another read shows that the Lease is free.
 func TestRefusedReleaseIsRepeatedOnlyAfterARead(t *testing.T) {
 	c, f, free := claimOfOneSlot(t)
 	f.Compete = false

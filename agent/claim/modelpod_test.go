@@ -201,8 +201,8 @@ func (p *modelPod) lease(name string) *modelLease {
 	return p.model.leases[int(name[len(name)-1]-'0')]
 }
 
-// programFacts returns the facts of an agent process that serves a program. The process knows
-// nothing of an earlier process's child.
+// programFacts returns the facts of an agent process that serves a program. That process knows
+// nothing about a child that an earlier process started.
 func (p *modelPod) programFacts() Facts {
 	own := p.child != nil && slices.Contains(p.begun, p.child.hold)
 	return Facts{
@@ -320,8 +320,8 @@ func (p *modelPod) begin(s State) {
 	}
 }
 
-// judge compares the claim's deadline with the stored writes. A lease duration counts at most
-// from the instant at which the last stored write was sent.
+// judge checks that the claim's deadline is not too late. For each slot, the deadline may count
+// at most from the instant at which the last stored write was sent.
 func (p *modelPod) judge(s State) {
 	for _, t := range s.Tokens {
 		if most := p.stored[t.Slot] + p.self.Budget.Deadline(); s.Deadline > most {

@@ -85,7 +85,7 @@ func (n need) anyOne(p *plan, c campaign) slots {
 }
 
 // begun returns the one slot that is held, or that has a write of the campaign under way. If no
-// slot is, the result is empty.
+// slot is in either state, the result is empty.
 func (n need) begun(c campaign) slots {
 	for _, s := range n.slots {
 		if s.held != nil || slices.Contains(c.slots, s) && len(s.writing) > 0 {
@@ -106,15 +106,16 @@ func (n need) reading(p *plan, c campaign) slots {
 	intent := n.slots[0]
 	at, sees := intent.freeAt(p.facts, &intent.view)
 	if r, ok := intent.view.Record(); ok && !sees && intent.look.failed && p.now < intent.view.Heard()+n.Self.Budget.Duration {
-		// If the API server refuses watches, a pod never sees two Leases at the same time.
+		// If the API server refuses watches, a pod never sees two Leases at the same time. So
+		// here a read of the intent within the last lease duration is enough.
 		if at, sees = p.facts.TakeFrom, true; r.Holder != "" {
 			at = max(at, intent.view.ExpiresAt(n.Self.Budget.Duration))
 		}
 	}
 	switch r, _ := intent.view.Record(); {
 	case intent.proven(p.facts, r):
-		// The Lease still names this pod, whose program no longer wants to write. The claim is
-		// about to release the intent.
+		// The intent's Lease still names this pod, whose program no longer wants to write. The
+		// claim is about to release the intent.
 	case !sees:
 		return nil
 	case p.now < at:
@@ -126,15 +127,16 @@ func (n need) reading(p *plan, c campaign) slots {
 	return of.anyOne(p, c)
 }
 
-// unsure reports whether only silence of a watch suggests that the writer with the intent is
-// dead. The watch may be broken, and a reader, which never writes the intent, would get no
-// conflict.
+// unsure reports whether the intent's Lease counts as expired only because its watch was silent:
+// the claim has heard nothing since the expiry. The watch may be broken. A reader never writes
+// the intent, so no conflict would reveal that its writer is alive.
 func (n need) unsure(expiry time.Duration) bool {
 	r, _ := n.slots[0].view.Record()
 	return r.Holder != "" && n.slots[0].view.Heard() < expiry
 }
 
-// makeSure makes a reader read the intent once more after its expiry.
+// makeSure makes a reader read the intent's Lease once more after its expiry, if the claim has
+// heard nothing of that Lease since then.
 func (n need) makeSure(p *plan) {
 	if n.Readers == 0 || p.facts.Writes || !p.facts.Compete {
 		return
@@ -146,9 +148,10 @@ func (n need) makeSure(p *plan) {
 
 // writing returns all slots, the intent first. A writer acquires the intent before the other
 // slots are free, and then waits for the readers. If a person has paused any of the slots, the
-// result is empty: the writer would wait in vain, and keep all readers out.
+// result is empty: the writer would wait in vain, and keep all readers out. The same is true if
+// a Lease is missing before the writer has the intent.
 func (n need) writing() slots {
-	// A slot without a Lease also keeps the writer waiting, for an unknown time.
+	// Nobody knows when a missing Lease is created, so the writer might wait for ever.
 	missing := func(s *slot) bool { _, ok := s.view.Record(); return !ok && s.held == nil }
 	if n.slots.shut() || n.slots[0].held == nil && slices.ContainsFunc(n.slots, missing) {
 		return nil
@@ -165,16 +168,16 @@ func (n need) inSight(f Facts) slots {
 	return n.slots
 }
 
-// turns reports whether the campaign is for the other kind of hold: that of a reader although
-// the pod now writes, or the reverse.
+// turns reports whether the campaign is for the wrong kind of hold: for a reader's although the
+// pod now wants to write, or the reverse.
 func (n need) turns(c campaign, f Facts) bool {
 	return n.Readers > 0 && c.hold != "" && c.writes != f.Writes
 }
 
-// begin stores the holds for which a proof of death counts from now on. These are the
-// campaign's hold, the holds of unanswered writes, and the holds that are proven to have ended.
-// Any other hold has only expired, without proof. The campaign's grant ends the doubts of the
-// shims, so a later proof would wrongly cover such a hold.
+// begin stores the holds for which a proof of death counts from now on. These are the campaign's
+// hold, the holds of unanswered writes, and the holds that are proven to have ended. Any other
+// hold has only expired, without proof. The grant of the campaign's hold ends the doubts of the
+// shims. After that, [Facts.Proven] could wrongly be true for a hold that has only expired.
 func (n need) begin(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {
@@ -190,8 +193,9 @@ func (n need) begin(p *plan, hold string) {
 }
 
 // soleAt returns the instant from which no child of an earlier agent process can be alive under
-// any slot. Until then such a child may run under a slot that this process has not seen. Its
-// Lease may also have been deleted and created again, and then names no hold.
+// any slot. Until then such a child may run under a slot whose Lease this process has not seen.
+// The Lease of the child's slot may also have been deleted and created again. Then that Lease
+// names no hold.
 func (n need) soleAt(p *plan) time.Duration {
 	duration, at := n.Self.Budget.Duration, time.Duration(0)
 	for _, s := range n.slots {
@@ -216,8 +220,8 @@ func (n need) soleAt(p *plan) time.Duration {
 	return at
 }
 
-// resumable returns the campaign that resumes the hold of an earlier agent process's child, if
-// every Lease that the child needs still names that hold.
+// resumable returns the campaign that resumes the hold of a child in [Facts.Children], if every
+// Lease that the child needs still names that hold.
 func (n need) resumable(f Facts) (campaign, bool) {
 	for _, child := range f.Children {
 		needed := n.slotsOf(child)

@@ -7,21 +7,22 @@ import "time"
 
 const (
 	// PerMinute bounds the requests for one slot's Lease in the long run, whatever the API
-	// server answers. A holder retries at most twice a second. So after an outage the previous
-	// holder can read again within its head start. The shortest head start is a sixth of 10 s,
-	// and one request that hangs may take half of that time.
+	// server answers: two a second. A holder does not retry more often than that. After an
+	// outage, this rate lets the previous holder read again within its head start. The shortest
+	// head start is a sixth of 10 s, so 1.7 s. A request that hangs may take half of that time,
+	// so 0.8 s are left.
 	PerMinute = 120
-	// Burst bounds the requests that may come at once. A takeover takes three requests: a
-	// read, a watch and a write. A handover takes three, too. The rest is left for
-	// collisions with other pods.
+	// Burst bounds the requests for one slot's Lease that may come at once. A takeover takes
+	// three requests: a read, a watch and a write. A handover takes three, too. The rest is left
+	// for collisions with other pods.
 	Burst = 20
 )
 
 // pace bounds the requests for one slot's Lease. The pauses after misses keep an agent far
 // below this bound, which is for unforeseen cases.
 type pace struct {
-	// paid is the instant at which all requests so far would end at the permitted rate. A burst
-	// moves this instant into the future.
+	// paid is the instant by which all requests so far could have been sent at the rate
+	// [PerMinute]. A burst moves this instant into the future.
 	paid time.Duration
 }
 
@@ -40,15 +41,15 @@ const (
 	// quick is the first pause after a miss. The pause is short because enroll may create a
 	// pod's Role and Leases only moments after the pod has started.
 	quick = 100 * time.Millisecond
-	// slowest bounds the pauses of a standby. With this bound, many standbys cost an API server
-	// that comes back no more than as many holders. For short leases the bound is the time
-	// between two renewals.
+	// slowest bounds the pauses of a standby. With this bound, a standby burdens an API server
+	// that comes back about as much as a holder does. A holder of a 30 s lease renews every 5 s.
+	// For leases shorter than 60 s the bound is the time between two renewals.
 	slowest = 10 * time.Second
-	// lasts is the shortest duration of a look that resets the count of misses. One look in
-	// that time costs no more requests than the renewals of a holder. A read alone does not
-	// reset the count, because a server may answer reads but refuse watches.
+	// lasts is the shortest duration of a look that resets the count of misses. A look in that
+	// time costs two requests, as many as a holder's renewals of a 30 s lease. A read alone does
+	// not reset the count, because a server may answer reads but refuse watches.
 	lasts = slowest
 )
 
-// Backoff returns the pause after this number of misses in a row.
+// Backoff returns the pause after a miss that followed this number of other misses.
 func Backoff(misses int) time.Duration { return min(quick<<min(misses, 10), slowest) }

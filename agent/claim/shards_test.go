@@ -15,15 +15,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// claimOf returns a pod's claim of two shards, after it has read both Leases with this stamp.
-// The argument shards is the pod's number of shards. The result now is the time since the
-// agent's start.
+// claimOf returns a pod's claim of two shards, after the claim has read both Leases, each with
+// the given stamp. The argument shards is the pod's number of shards. The result now is the time
+// since the agent's start.
 func claimOf(t *testing.T, shards int, stamp string) (c *Claim, now time.Duration, actions []Action) {
 	return claimIn(t, "", shards, stamp, "")
 }
 
-// claimIn returns a claim as claimOf does, for a pod of the run. The first Lease has the done
-// keys.
+// claimIn returns a claim as claimOf does, for a pod of the given run. The first Lease has the
+// given done keys.
 func claimIn(t *testing.T, run string, shards int, stamp string, done api.Done) (c *Claim, now time.Duration, actions []Action) {
 	budget, err := api.NewBudget(api.DefaultLeaseDuration)
 	require.NoError(t, err)

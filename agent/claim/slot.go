@@ -37,9 +37,9 @@ func (t *terms) proven(f Facts, r lease.Record) bool {
 	return t.Self.Mine(r) && (rebooted || f.Proven(r.Hold))
 }
 
-// shut reports whether no pod of this kind may acquire the slot, although the Lease may be
-// free. Either a person has paused the slot, or the stamp does not admit the pod, or the shard
-// is done.
+// shut reports whether the claim may not acquire the slot even if its Lease is free. Either a
+// person has paused the slot, or the stamp does not admit the pod, or the shard is done. A slot
+// with one of these obstacles is called shut.
 func (t *terms) shut(r lease.Record) bool { return r.Paused != "" || t.unstamped(r) || t.done(r) }
 
 // unstamped reports whether the slot is a shard whose stamp does not admit the pod's number
@@ -51,10 +51,9 @@ func (t *terms) unstamped(r lease.Record) bool {
 // done reports whether the slot is a shard that has succeeded in the pod's run.
 func (t *terms) done(r lease.Record) bool { return t.Run != "" && r.Done.Has(t.Run) }
 
-// freeAt returns the instant from which this pod may acquire a slot that is not shut. The
-// second result is false while the claim does not see the Lease. If a release names another
-// pod, this pod leaves that pod its head start. By [Facts.TakeFrom] a pod of an unproven
-// revision may wait for longer.
+// freeAt returns the instant from which this pod may acquire a slot that is not shut. The second
+// result is false while the claim does not see the Lease. If a release names another pod, this
+// pod leaves that pod its head start. If [Facts.TakeFrom] is later, the pod waits until then.
 func (t *terms) freeAt(f Facts, view *lease.Observer) (time.Duration, bool) {
 	r, _ := view.Record()
 	at, sees := view.FreeAt(t.Self.Budget.Duration)
@@ -71,9 +70,9 @@ func (t *terms) named(view *lease.Observer) bool {
 }
 
 // successorsHeadStart is the time in which only the successor that a release names may compete.
-// A standby whose watch has just ended without an error begins another watch within
-// [api.Budget]'s Retry, a second. A successor that no longer exists delays the other pods only
-// by that second.
+// A second is enough for a living successor to see the release. Even if its watch has just ended
+// without an error, its next look begins within [api.Budget]'s Retry, which is a second. A
+// successor that no longer exists delays the other pods only by that second.
 const successorsHeadStart = time.Second
 
 // slot is one Lease, as this claim sees and holds it.
@@ -89,23 +88,25 @@ type slot struct {
 	look look
 	pace pace
 
-	// writing has an entry for each request under way, except looks. For an acquiring write or
-	// a renewal, the entry is its hold. For a release or a read, the entry is empty.
+	// writing has an entry for each request under way, except looks. For an acquiring write or a
+	// renewal, the entry is the number of the hold. For a release or a read, the entry is empty.
 	writing []string
 	// tryAt is the instant of the next write, at the earliest. The field refused is the version
-	// that a write was to replace when the API server refused it as outdated.
+	// that the last refused write was to replace, if the API server refused that write as
+	// outdated.
 	tryAt   time.Duration
 	refused string
 	// reread reports that the claim must read the Lease consistently before the next renewal or
 	// release.
 	reread bool
-	// unseenAt is the last instant from which the claim did not see the Lease any more.
+	// unseenAt is the instant at which the claim last stopped seeing the Lease.
 	unseenAt time.Duration
 	// unread is the hold of an acquiring write whose answer was lost. The field is empty again
 	// after a read of the Lease.
 	unread string
-	// confirmed is the number of leaps of the wall clock before the last stored renewal was
-	// sent. The field leaptAt is the instant of the last renewal that a leap caused.
+	// confirmed is the number of leaps of the wall clock that the claim knew when it sent the
+	// last stored renewal. The field leaptAt is the instant of the last renewal that a leap
+	// caused.
 	confirmed int
 	leaptAt   time.Duration
 }
@@ -147,8 +148,8 @@ func (s *slot) endLook() {
 	s.look.from, s.look.at = "", 0
 }
 
-// unsee ends the look of the slot, because its watch shows no further change. Until the next
-// read, the slot does not count as free.
+// unsee ends the look of the slot. From then on the claim sees no change of the Lease, so until
+// the next read the slot does not count as free.
 func unsee(s *slot, now time.Duration) {
 	if !s.view.IsBlind() {
 		s.unseenAt = now
@@ -173,8 +174,8 @@ func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 
 // backoff counts another miss of the slot, and returns the pause after it. Only a stored write,
 // or a look that lasted, makes the pauses short again. A pod that the Lease still names must
-// return within its head start, although one of its requests may time out. So the pauses of
-// that pod are at most a quarter of the time between two renewals.
+// reach the API server within its head start, a sixth of the lease duration. A request that
+// times out takes half of that time. So each pause takes at most a quarter of that time.
 func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	budget := s.Self.Budget
 	bound := min(slowest, budget.Renew)
@@ -212,8 +213,8 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 }
 
 // choosableAt returns the instant from which a campaign may choose the slot. The claim must see
-// that the slot is free. No request for the slot may be under way, and no write of the present
-// version may have been refused.
+// that the slot is free. No request for the slot may be under way. If a write that replaced the
+// present version was refused, the choice waits for the pause before a retry.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	at, sees := s.freeAt(p.facts, &s.view)
@@ -243,8 +244,8 @@ func (s *slot) beginLook(p *plan) {
 
 // pausedLook is the longest time for which a standby trusts the silent watch of a shut slot. No
 // pod writes such a slot, so no conflict would reveal that the watch is broken. The API server
-// ends a broken watch only after hours. A new look costs two requests, fewer than a holder
-// sends in five minutes.
+// ends a broken watch only after hours. A new look costs two requests. A holder with the default
+// lease duration sends sixty renewals in five minutes.
 const pausedLook = 5 * time.Minute
 
 // lookAgain ends a look that shows no further change, and sets the earliest instant of the next
@@ -279,7 +280,7 @@ func (all slots) endedLooks() []Action {
 }
 
 // lookAll begins a look of each slot that is not held. While another request for the slot is
-// under way, no look begins, because the answer to that request shows more than a look.
+// under way, no look begins, because the claim first waits for the answer to that request.
 func (all slots) lookAll(p *plan) {
 	all.doubt(p)
 	for _, s := range all {
@@ -335,13 +336,14 @@ func (all slots) named() bool {
 	return slices.ContainsFunc(all, func(s *slot) bool { return s.named(&s.view) })
 }
 
-// shut reports whether any of the slots is shut.
+// shut reports whether any of the slots is shut: paused, done, or with a stamp that does not
+// admit the pod. The claim may not acquire such a slot even if its Lease is free.
 func (all slots) shut() bool {
 	return slices.ContainsFunc(all, func(s *slot) bool { return s.shut(s.record()) })
 }
 
-// mineProven reports whether a Lease names this pod, although no child of its hold can be
-// alive.
+// mineProven reports whether some Lease still names this pod, and no child of that Lease's hold
+// can be alive.
 func (all slots) mineProven(f Facts) bool {
 	return slices.ContainsFunc(all, func(s *slot) bool {
 		r, ok := s.view.Record()

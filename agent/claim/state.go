@@ -16,8 +16,8 @@ import (
 // State is the state of a claim.
 type State struct {
 	Stage Stage
-	// Hold is the number of the hold; while the claim waits, that of the campaign. The field
-	// Resumed reports that an earlier agent process began the hold.
+	// Hold is the number of the hold; while the claim waits, the number of its campaign. The
+	// field Resumed reports that an earlier agent process began the hold.
 	Hold    string
 	Resumed bool
 	// The fields below are zero unless the claim is held.
@@ -27,8 +27,8 @@ type State struct {
 	// Tokens are the slots and their fencing tokens, in the order of acquisition.
 	Tokens []Token
 	// DrainAt is the instant at which the drain begins, unless a renewal succeeds before that.
-	// Deadline is the deadline of grants. Each field is the earliest such instant of all slots;
-	// [instant.Never] without slots.
+	// Deadline is the deadline of grants. Each of these two fields is the earliest such instant
+	// of all slots; [instant.Never] without slots.
 	DrainAt, Deadline time.Duration
 	// Lost is the first slot that was lost; nil if none was. The field Taken reports that
 	// another pod may hold a lost slot.
@@ -37,23 +37,23 @@ type State struct {
 	// Paused names a paused slot of the hold, and its pause. If several are paused, Paused
 	// names the one whose pause stops the holder.
 	Paused Pause
-	// Closed names a slot of the hold whose stamp does not admit the pod's number of shards;
-	// empty for none.
+	// Closed names a slot of the hold whose stamp does not admit the pod's number of shards, or
+	// its run; empty for none.
 	Closed string
 	// Yield is the yield that a person has requested of this hold; zero for none.
 	Yield api.Yield
-	// Confirmed is the number of leaps of the wall clock after which a renewal of every slot
-	// has been stored.
+	// Confirmed is a number of leaps of the wall clock: after that many leaps, a renewal of
+	// every slot was sent and stored.
 	Confirmed int
-	// Acquired is the latest acquisition in the stored Leases, by the wall clock. The other
-	// fields come from the Lease of the first slot. Serving is the time since which the
-	// application serves. Leaving is the text about the holder's leave; empty while the holder
-	// does not leave.
+	// Acquired is the latest acquire time in the Leases of the hold, by the wall clock. Serving
+	// and Leaving come from the Lease of the first slot. Serving is the time since which the
+	// application serves. Leaving is the value of [api.LeavingAnnotation]; empty while the
+	// holder does not leave.
 	Acquired, Serving time.Time
 	Leaving           string
 }
 
-// Loss is the loss of a slot.
+// Loss names a slot that was lost, and the error that reported the loss.
 type Loss struct {
 	Slot string
 	Err  error
@@ -99,7 +99,7 @@ func (c *Claim) State() State {
 	return s
 }
 
-// note stores what a person has written on the Lease of a held slot.
+// note stores the pause or the yield that a person has written on the Lease of a held slot.
 func (s *State) note(slot string, r lease.Record) {
 	if r.Paused != "" && (s.Paused.Slot == "" || r.Paused == api.PauseStop && s.Paused.Pause != api.PauseStop) {
 		s.Paused = Pause{Slot: slot, Pause: r.Paused}
@@ -110,8 +110,8 @@ func (s *State) note(slot string, r lease.Record) {
 }
 
 // taken reports whether another pod may run under a lost slot. If the Lease names another pod,
-// or none, another child may already run. As long as the Lease names this pod, no other pod
-// begins.
+// or none, another child may already run. While the Lease still names this pod, no other pod's
+// child can begin.
 func (s *slot) taken() bool {
 	lost, ok := errors.AsType[*lease.LostError](s.lost)
 	return !ok || lost.Holder != s.Self.Identity
@@ -128,8 +128,8 @@ type View struct {
 	Mine bool
 	// Alive reports that the claim has seen a renewal of the holder.
 	Alive bool
-	// Shut reports that no pod of this kind may acquire the slot, although its Lease may be
-	// free.
+	// Shut reports that this claim may not acquire the slot even if its Lease is free. Either a
+	// person has paused the slot, or its stamp does not admit the pod, or its shard is done.
 	Shut bool
 	// ExpiresAt is the instant at which the Lease expires, unless the claim sees a renewal
 	// before that. FreeAt is the instant from which the slot is free; [instant.Never] while the
@@ -172,6 +172,6 @@ func (c *Claim) Named(hold string) bool {
 	})
 }
 
-// Lost reports whether the claim sees that the hold of a child has ended, because a Lease that
-// the child needs no longer names it. If taken is true, another pod may hold that Lease.
+// Lost reports whether the claim sees that a child's hold has ended: a Lease that the child
+// needs no longer names that hold. If taken is true, another pod may hold that Lease.
 func (c *Claim) Lost(child Child) (lost, taken bool) { return c.need.lost(child) }

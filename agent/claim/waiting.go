@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// wait decides for a claim that waits.
+// wait adds the due actions of a waiting claim to the plan.
 func (c *Claim) wait(p *plan) {
 	c.settleHandback(p)
 	p.successor = c.handback.successor
@@ -20,7 +20,8 @@ func (c *Claim) wait(p *plan) {
 		c.campaign = next
 		c.run(p)
 		if c.need.Readers > 0 {
-			// An acquiring write whose answer was lost may have taken another slot.
+			// An acquiring write whose answer was lost may have taken another slot, which the
+			// claim now releases.
 			c.need.slots.except(next.slots).giveBack(p)
 		}
 	} else {
@@ -78,8 +79,8 @@ func (c *Claim) mayCompete(f Facts) bool { return f.Compete && !f.Alive && !c.st
 // belongs to the present hold, too.
 const Slotless = "slotless"
 
-// nextCampaign returns the campaign that continues or begins; false if this pod does not
-// compete. The campaign keeps its number until it gives up a slot.
+// nextCampaign returns the campaign to continue or to begin; false if this pod does not compete
+// now. A campaign keeps its number while it needs the same slots, and has given up none of them.
 func (c *Claim) nextCampaign(p *plan) (campaign, bool) {
 	if !c.mayCompete(p.facts) || c.handback.due {
 		return campaign{}, false
@@ -146,7 +147,7 @@ func (c *Claim) abandon(p *plan) {
 }
 
 // standBack gives up the slots that the campaign has acquired, because it cannot acquire the
-// next one. For the time between two renewals only other pods compete for them.
+// next one. For the time between two renewals only other pods compete for these slots.
 func (c *Claim) standBack(p *plan, missing *slot) {
 	p.add(Action{Kind: StandBack, slot: missing, Hold: c.campaign.hold})
 	c.handback = handback{due: true, headStart: c.need.Self.Budget.Renew}

@@ -6,13 +6,16 @@ package claim
 import "github.com/metaparticle-io/metaparticle/agent/lease"
 
 // crowd bounds the attempts for one slot that are under way at once, because a new attempt does
-// not wait for the earlier ones. The pause between two attempts is at least half a
-// Budget.Retry. So with leases of up to 48 s an attempt times out before the bound delays a
-// retry.
+// not wait for the earlier ones. The pause between two attempts is at least half of
+// Budget.Retry, so half a second. Eight attempts therefore take at least four seconds. That is
+// the request timeout, a twelfth, of a lease of 48 s. So for leases of up to 48 s this bound
+// delays no retry.
 const crowd = 8
 
-// renew sends the renewal of the slot if it is due. The next renewal is due a sixth of
-// the duration after the last one, or at once if the notes are new.
+// renew sends the renewal of the slot if it is due. The next renewal is due a sixth of the lease
+// duration after the last one. A renewal is due at once after a leap of the wall clock, or if
+// the notes or the rollout have changed. If the Lease must first be read, renew sends that read
+// instead.
 func (s *slot) renew(p *plan, notes lease.Notes) {
 	if s.lost != nil {
 		return
@@ -48,23 +51,24 @@ func same(a, b lease.Notes) bool {
 // guard begins a new watch after the watch of a held slot has ended. So a holder learns at once
 // that another pod has taken its Lease, even if its renewals are ten minutes apart.
 //
-// While a renewal is overdue the claim begins no watch. The answer to the renewal shows more,
-// and a watch would only burden an API server that comes back.
+// While a renewal is overdue, the claim begins no watch. The answer to the renewal shows the
+// present Lease anyway, and a watch would only burden an API server that comes back.
 func (s *slot) guard(p *plan) {
 	if overdue := s.held.RenewAt() + s.Self.Budget.Retry; !s.look.on && p.now < overdue {
 		s.beginLook(p)
 	}
 }
 
-// giveBack gives back each of the slots.
+// giveBack releases each slot whose Lease still names this pod, if no child of that Lease's hold
+// can be alive.
 func (all slots) giveBack(p *plan) {
 	for _, s := range all {
 		s.giveBack(p)
 	}
 }
 
-// giveBack releases the slot if its Lease names this pod, although no child of its hold can be
-// alive.
+// giveBack releases the slot if its Lease still names this pod, and no child of that Lease's
+// hold can be alive.
 func (s *slot) giveBack(p *plan) {
 	if s.held != nil {
 		s.drop(p.now)
@@ -78,8 +82,8 @@ func (s *slot) giveBack(p *plan) {
 		return
 	}
 	if s.refused == r.Version {
-		// The API server has refused a write of this version as outdated. A late read has shown
-		// this version, and the watch may be broken.
+		// The API server has refused to replace this version, because it is outdated. A late
+		// read has shown this version, and the watch may be broken.
 		s.refused, s.reread = "", true
 		unsee(s, p.now)
 		p.wakeAt(p.now)

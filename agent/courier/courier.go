@@ -115,8 +115,8 @@ func (c *Courier) keep(slot string, l *kube.Lease) {
 	}
 }
 
-// look reads the Lease, unless the look continues from a version. Then look watches the Lease
-// until the watch ends.
+// look reads the Lease, and then watches the Lease until the watch ends. If a.From has a
+// version, look skips the read, and the watch continues from that version.
 func (c *Courier) look(ctx context.Context, a claim.Action) {
 	ctx, cancel := context.WithCancel(ctx)
 	c.looks[a.Slot] = cancel

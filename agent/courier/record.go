@@ -76,7 +76,8 @@ func jobOf(annotations map[string]string) string {
 }
 
 // LeaseOf returns the Lease base with the fields of r, for a write. All other fields stay as
-// they are in base. So do the pause and the stamp, because no agent writes these annotations.
+// they are in base. The annotations of the pause and the stamp stay, too, because no agent
+// writes them.
 func LeaseOf(base *kube.Lease, r lease.Record) *kube.Lease {
 	l := base.Clone()
 	l.UID, l.ResourceVersion = r.UID, r.Version

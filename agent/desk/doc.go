@@ -12,7 +12,6 @@
 // proves nothing, and nothing on disk is a grant. The notes in [GrantedDir] only name granted
 // holds that are not proven over. The server writes the note of a grant before it sends the
 // grant.
-// before it sends the grant.
 //
 // A slow reader of reports delays no shim, and receives the last report of each shim.
 //

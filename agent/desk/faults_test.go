@@ -83,7 +83,7 @@ func (m mortal) AwaitDeath(ctx context.Context) error {
 
 func (mortal) Close() error { return nil }
 
-// noNotes refuses to store any note.
+// noNotes stores no note, and reports no error.
 type noNotes struct{}
 
 func (noNotes) Read() (map[string][]byte, error) { return nil, nil }
@@ -133,8 +133,9 @@ func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 	reported(t, s, func(r gate.Report) bool { return r.Dead })
 }
 
-// While the agent is frozen, a shim may succeed and end. When the agent goes on, it may send a
-// drain to that shim. The message about the success is then still in the socket.
+// While the agent is frozen, a shim's child may succeed, and the shim may end. When the agent
+// goes on, its drain to that shim fails. The shim's message about the success is then still in
+// the socket.
 func TestFailedDrainLosesNoReportOfASuccess(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]error{"pipe": syscall.EPIPE, "reset": syscall.ECONNRESET} {

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// socket is the kernel's Listener.
+// socket implements [Listener] by a Unix socket.
 type socket struct {
 	*net.UnixListener
 	oldKernel bool
@@ -35,7 +35,7 @@ func (s socket) Accept() (Conn, error) {
 	return &socketConn{Conn: c, oldKernel: s.oldKernel}, nil
 }
 
-// socketConn is the kernel's Conn.
+// socketConn implements [Conn] by a connection of a Unix socket.
 type socketConn struct {
 	*host.Conn
 	oldKernel bool
@@ -58,9 +58,10 @@ func (c *socketConn) Receive() ([]byte, error) {
 	return b, err
 }
 
-// Process returns the pidfd to watch. This is the pidfd that the kernel has for the peer. If
-// the kernel has none, it is the pidfd that the shim sent. The agent cannot check a pidfd that
-// was sent, because the shim's process has no process id in the agent's PID namespace.
+// Process returns a pidfd of the shim's process. From Linux 6.5 on, the kernel itself returns a
+// pidfd of the process that connected. From an older kernel, Process returns the pidfd that the
+// shim sent. The agent cannot check whose pidfd the shim sent, because the shim's process has no
+// process id in the agent's PID namespace.
 func (c *socketConn) Process() (Process, error) {
 	if !c.oldKernel {
 		if peer, err := c.PeerPidfd(); err == nil {
@@ -80,7 +81,7 @@ func (c *socketConn) Process() (Process, error) {
 	return pidfd{c.passed}, nil
 }
 
-// pidfd is the kernel's Process.
+// pidfd implements [Process] by a pidfd of the kernel.
 type pidfd struct{ *os.File }
 
 func (p pidfd) AwaitDeath(ctx context.Context) error { return host.AwaitDeath(ctx, p.File) }

@@ -50,9 +50,9 @@ func (p *peer) holdToDrain() string {
 	return p.granted
 }
 
-// keep keeps a drain until the shim has carried it out. Two drains of one hold become one
-// drain, with the earlier of the two instants. If one of them ends the container, so does the
-// new drain.
+// keep keeps a drain until the shim has carried it out. If the peer already keeps a drain of the
+// same hold, keep merges the two: the earlier of the two ends of the grace counts. If either
+// drain ends the container, so does the merged drain.
 func (p *peer) keep(hold string, ask gate.Drain, now time.Duration) {
 	until := now + min(max(ask.Grace, 0), gate.Longest)
 	if p.drain == nil || p.drain.hold != hold {

@@ -116,7 +116,8 @@ func (r *register) settle(p *peer) {
 	}
 }
 
-// review reports each shim of the container for which the unproven hold has changed.
+// review reports all shims of the container again, after a change of the ledger that may have
+// changed their unproven holds. The outbox drops each report without a change.
 func (r *register) review(container string) {
 	for _, p := range r.peers {
 		if p.report.Container == container {
@@ -125,8 +126,8 @@ func (r *register) review(container string) {
 	}
 }
 
-// report puts the shim's state into the outbox. For a living shim the report contains the hold
-// that the ledger has noted for another shim as unproven.
+// report puts the shim's state into the outbox. The report of a living shim contains the
+// unproven hold, if the ledger has a note of a hold for another shim of the container.
 func (r *register) report(p *peer) {
 	report := p.report
 	if !report.Dead {

@@ -39,8 +39,8 @@ type Config struct {
 	// lock. A child of an earlier shim then harms no other pod, so the Server keeps no notes of
 	// grants.
 	Unbounded bool
-	// Silence is the time without a message after which a shim is reported Silent; zero
-	// means two beats and a half.
+	// Silence is the time without a message after which a shim is reported Silent; zero means
+	// two and a half times [gate.BeatEvery].
 	Silence time.Duration
 	Log     *slog.Logger
 

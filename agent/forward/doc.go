@@ -14,8 +14,8 @@
 // minute at each restart, with or without a forwarder. A failure never looks like a regular
 // end. So the client gets a reset, not an end of file, if the holder dies during an
 // answer. A waiting connection that finds no holder also gets a reset, and so does every
-// connection at [Forwarder.Close]. The number of waiting connections and their time are
-// bounded. Further connections wait in the kernel's queue.
+// connection at [Forwarder.Close]. The number of waiting connections, and the time of each wait,
+// are bounded. Further connections wait in the kernel's queue.
 //
 // A standby that ends lingers. [Forwarder.Linger] accepts for a while, because nodes
 // learn late that its pod ends. Then the forwarder relays the open connections until

@@ -17,8 +17,9 @@ type door struct {
 	opened chan struct{}
 }
 
-// scout returns the door if the caller must dial on behalf of all. If another connection dials
-// already, scout returns a channel that is closed when the caller must try again.
+// scout returns the door if the caller must dial on behalf of all waiting connections. If
+// another connection dials already, scout returns a channel that is closed when the caller must
+// try again.
 func (d *door) scout() (*door, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

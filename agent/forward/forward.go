@@ -172,8 +172,8 @@ func podAddress(ip string) (addr netip.Addr, ok bool) {
 	return addr, err == nil && addr.Zone() == "" && !addr.IsMulticast() && !addr.IsLinkLocalUnicast()
 }
 
-// leave ends a route, and closes its connections in another goroutine. The caller holds the
-// mutex, and thousands of connections take a while to close.
+// leave ends a route, and closes its connections. That takes another goroutine, because the
+// caller holds the mutex, and thousands of connections take a while to close.
 func (f *Forwarder) leave(r *route) {
 	if r == nil {
 		return
@@ -262,8 +262,9 @@ func (f *Forwarder) ownAddress(addr netip.Addr) bool {
 // dialTimeout allows for one lost SYN, which the kernel repeats after a second.
 const dialTimeout = 2 * time.Second
 
-// keepAlive ends a connection within 30 s if its other end vanishes. This is the
-// default lease duration, after which a new holder ends the connection anyway.
+// keepAlive ends a connection within 30 s if its other end vanishes. After the default lease
+// duration, also 30 s, a new holder becomes the target, and that change ends the connection
+// anyway.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 func dial(ctx context.Context, addr netip.Addr, port int) (*net.TCPConn, error) {

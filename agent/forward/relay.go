@@ -91,8 +91,9 @@ func (e *end) finish() {
 }
 
 // failed reports whether an end of file was in fact a reset. The kernel reports a reset to one
-// caller only. If that caller writes, the reader gets an end of file. After a reset the
-// connection is closed, although this side has not sent its end of file.
+// caller only. If that caller is a write, the next read returns an end of file instead. But
+// failed recognizes the reset: the connection is closed, although this side has not sent its end
+// of file.
 func (e *end) failed() bool {
 	closed := false
 	conn, err := e.SyscallConn()

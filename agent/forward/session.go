@@ -185,9 +185,9 @@ func (s *session) over(r *relay) {
 }
 
 // After a refused connection, one of the waiting connections dials again after firstRetry. Each
-// further pause is twice as long, up to maxRetry. An application needs milliseconds to many
-// seconds until it listens. So no connection waits more than maxRetry longer than necessary,
-// and all connections together dial a port about 20 times a second.
+// further pause is twice as long, up to maxRetry. An application listens after milliseconds, or
+// only after many seconds. With these pauses no connection waits more than maxRetry longer than
+// necessary, and all connections together dial a port about 20 times a second.
 const (
 	firstRetry = 10 * time.Millisecond
 	maxRetry   = 50 * time.Millisecond

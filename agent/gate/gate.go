@@ -35,8 +35,9 @@ type Grant struct {
 	StartBy time.Duration `json:"startBy,omitempty"`
 	// PodIP is the pod's address, to which the hooks connect by default.
 	PodIP string `json:"podIP,omitempty"`
-	// Leap is the Leap of the Report that this grant answers; zero if it answers none. Each
-	// renewal from which the deadline counts was sent after that Report had arrived.
+	// Leap is the number of the leap that this grant answers, as in Report.Leap; zero if the
+	// grant answers no leap. Each renewal from which the deadline counts was sent after that
+	// Report had arrived.
 	Leap int `json:"leap,omitempty"`
 	// Delay bounds the time for which the shim holds back the kubelet's stop signal. In that
 	// time the pod can leave its Services before the child stops. A later grant with another
@@ -44,8 +45,8 @@ type Grant struct {
 	Delay time.Duration `json:"delay,omitempty"`
 }
 
-// Unbounded is the deadline of a child whose pod has only a start lock. Under such a grant,
-// only a shim whose own arguments permit this starts a child.
+// Unbounded is the deadline of a child whose pod has only a start lock. A shim refuses a grant
+// with this deadline, unless the shim's own arguments permit it.
 const Unbounded = time.Duration(1<<63 - 1)
 
 // farthest bounds the time until the deadline of any bounded grant, because no Lease lasts
@@ -66,8 +67,8 @@ func (g *Grant) DrainAt() time.Duration { return g.Deadline - g.Kill - g.Drain }
 // KillAt returns the instant at which all descendants of the shim get SIGKILL.
 func (g *Grant) KillAt() time.Duration { return g.Deadline - g.Kill }
 
-// LastResort returns the instant at which the shim ends itself. The kernel needs the last two
-// fifths of Kill for the processes that die with PID 1.
+// LastResort returns the instant at which the shim ends itself. The last two fifths of Kill are
+// then left for the kernel, which kills the processes of the namespace together with PID 1.
 func (g *Grant) LastResort() time.Duration { return g.Deadline - g.Kill*2/5 }
 
 // Check refuses a grant without a hold, a grant without a boot id, and a grant whose instants
@@ -117,15 +118,15 @@ type Report struct {
 	// Hold is the hold of the shim's child while Phase is Running or Draining. In any other
 	// Phase, Hold is the last hold that is over for this shim; empty before the first hold. No
 	// descendant lives under that hold, and the shim starts no child under it, even if a grant
-	// of that hold still arrives. A grant to a Waiting shim may not have arrived yet. So the
-	// hold of that grant is over only once the shim names that hold here, which a Drain makes
-	// the shim do.
+	// of that hold still arrives. A grant to a Waiting shim may still be on its way. So the hold
+	// of that grant is over only once this field names that hold. A Drain of that hold makes the
+	// shim report so.
 	Hold string
-	// Slots are the slots of the grant under which the child runs. By these slots a new agent
-	// process resumes the hold.
+	// Slots are the slots of the grant under which the child runs. From these slots a new agent
+	// process learns which hold to resume.
 	Slots []SlotToken
-	// Began is the CLOCK_BOOTTIME instant at which the shim started. The shim of a container
-	// that started last is the current one.
+	// Began is the CLOCK_BOOTTIME instant at which the shim started. Of several shims of one
+	// container, the shim that started last is the current one.
 	Began time.Duration
 	// Since is the CLOCK_BOOTTIME instant at which Phase began.
 	Since time.Duration
@@ -160,10 +161,10 @@ type Report struct {
 	// Silent reports that the shim's beats have stopped although it is connected. The shim is
 	// frozen or starved.
 	Silent bool
-	// Unproven is the hold of a grant to another shim of the container, which is not proven
-	// dead; empty if there is none. If the note of that grant cannot be read, Unproven is
-	// Unreadable. The agent may still grant another hold to this shim, because it acquired that
-	// hold by the rules of package lease.
+	// Unproven is the hold that was granted to another shim of the container, if that shim is
+	// not proven dead; empty if there is none. If the note of that grant cannot be read,
+	// Unproven is Unreadable. The agent may still grant a later hold to this shim, because the
+	// rules of package lease permitted the acquisition of that later hold.
 	Unproven string
 }
 
@@ -180,11 +181,12 @@ type Trouble struct {
 	Message string `json:"message"`
 }
 
-// Reasons of Trouble. The reasons of hooks have the names that the kubelet gives them.
+// These are the reasons of Trouble. A failed hook has the reason that the kubelet writes into
+// its Event.
 const (
 	ReasonPostStart = "FailedPostStartHook"
 	ReasonPreStop   = "FailedPreStopHook"
-	// ReasonNotPermitted names a signal that the kernel does not let the shim send.
+	// ReasonNotPermitted means that the kernel does not let the shim send a signal.
 	ReasonNotPermitted = "SignalNotPermitted"
 )
 

@@ -9,16 +9,17 @@ import (
 	"time"
 )
 
-// BeatEvery is the time between two beats, in which a shim repeats its state. Half of the least
-// margin (2 s) is short enough that the next beat makes up for a lost one within that margin.
+// BeatEvery is the time between two beats. At each beat a shim repeats its state. The time is
+// half of the least margin of a budget (2 s). So if a beat is lost, the next one still arrives
+// within the margin.
 const BeatEvery = time.Second
 
 // MaxMessage bounds a message: a hundred slots of the longest name (253 bytes) with
 // their fencing tokens, and half as much again.
 const MaxMessage = 48 << 10
 
-// MostOutput bounds the part of a command's output that is kept. The kubelet has the same bound for the
-// output of a probe.
+// MostOutput bounds the part of a command's output that is kept. The kubelet has the same bound
+// for the output of a probe.
 const MostOutput = 10 << 10
 
 // Longest bounds each duration in a message, so that no sum of durations overflows. No pod has

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package host has the calls of the agent and the shim to the kernel beneath them: clocks
-// and timers, flocks, sockets, processes and signals. The package knows no slot, no grant
-// and no child: agent/desk, agent/shim and agent/standin decide.
+// Package host has the calls of the agent and the shim to the kernel beneath them: clocks and
+// timers, flocks, sockets, processes and signals. The package knows no slot, no grant and no
+// child. The packages agent/desk, agent/shim and agent/standin make all decisions about those.
 //
 // # What it guarantees
 //

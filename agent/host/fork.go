@@ -29,11 +29,11 @@ func Fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err erro
 const heapLimit = 256 << 20
 
 // uncollected calls f while no garbage collection runs or begins: the GC percentage is off
-// during f. A collection that ends just before f already reads this setting, and would set an
-// unlimited goal for the heap. The Go runtime would then use huge pages of two megabytes for
-// its tables. The memory limit prevents that. The limit stays after f, because a collection
-// reads the percentage before the limit. If f's end removed the limit between these two reads,
-// the goal would be unlimited after all.
+// during f. A collection that is just ending may already read this setting, and would then set
+// an unlimited goal for the heap. With such a goal, the Go runtime would use huge pages of two
+// megabytes for its tables. The memory limit prevents that. The limit stays after f, because a
+// collection reads the percentage before the limit. If f's end removed the limit between these
+// two reads, the goal would be unlimited after all.
 func uncollected(f func()) {
 	debug.SetMemoryLimit(heapLimit)
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))

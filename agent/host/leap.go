@@ -16,9 +16,9 @@ import (
 // leap is the shortest change of the wall clock that counts as the trace of a pause. A shorter
 // pause is not noticed, and uses up to a quarter of the least margin (2 s). Two clocks, one a
 // thousandth fast and one a thousandth slow, use 20 ms more. The rest of the margin is for a
-// late watchdog. The margin does not cover both an unnoticed pause and two clocks at chronyd's
-// full rate. Even without a pause, two such clocks drift apart by 1.8 s in a lease of 12 s
-// (api.Budget).
+// late watchdog. The margin does not cover an unnoticed pause on top of the largest drift. The
+// drift is largest if chronyd slews one clock up and the other clock down, each by a twelfth.
+// Even without a pause, two such clocks drift apart by 1.8 s in a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock has leapt, forward or back, compared with CLOCK_BOOTTIME.
@@ -132,8 +132,9 @@ func (l *Leaps) Leapt() bool {
 // Settle makes the present difference of the clocks the base of later comparisons.
 func (l *Leaps) Settle() { l.base = l.read() }
 
-// narrow is the width of a reading of both clocks that needs no further attempt. Two system
-// calls that nothing interrupts take a microsecond, so only an interrupted reading is wider.
+// narrow bounds the duration of a reading of both clocks that needs no further attempt. The
+// system calls of a reading take a microsecond, so only a reading that something interrupts
+// takes longer.
 const narrow = time.Millisecond
 
 // read reads both clocks in a few attempts, and returns the narrowest window. If something

@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// Status has a process's user and signals, as read from /proc.
+// Status has the user of a process, and how the process treats signals, as read from /proc.
 type Status struct {
 	// UID is the real user id.
 	UID int

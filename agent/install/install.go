@@ -72,7 +72,8 @@ func openDir(dir string) error {
 	return nil
 }
 
-// alone runs f while no other process runs such a function for this directory.
+// alone runs f while this process holds the flock on the directory, so that no other process
+// installs there meanwhile.
 func alone(dir string, f func() error) error {
 	lock, err := os.Open(dir)
 	if err != nil {
@@ -85,9 +86,10 @@ func alone(dir string, f func() error) error {
 	return f()
 }
 
-// copySelf writes nothing if the binary is already there, because a restarted agent may find
-// the disk full. copySelf first writes to a temporary file, which always has the same name. If
-// the process is killed, only that file stays, and the next process overwrites it.
+// copySelf copies the running program's binary to the path. If the binary is already there,
+// copySelf writes nothing, because a restarted agent may find the disk full. Otherwise copySelf
+// first writes to a temporary file, which always has the same name. If the process is killed,
+// only that file stays, and the next process overwrites it.
 func copySelf(to string) error {
 	self, err := os.Open("/proc/self/exe")
 	if err != nil {

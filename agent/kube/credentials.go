@@ -13,8 +13,9 @@ import (
 	"time"
 )
 
-// tokenAge is the age at which the client reads the service account token again. A token
-// lives for at least ten minutes, and the kubelet replaces it at four fifths of its life.
+// tokenAge is the age at which the client reads the service account token again. A token lives
+// for at least ten minutes, and the kubelet replaces it at four fifths of its life. So the
+// replaced token, which the client may still use, is valid for about two more minutes.
 const tokenAge = time.Minute
 
 // token is the service account's token. The client reads its file again because

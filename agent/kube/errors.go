@@ -23,8 +23,8 @@ var (
 	ErrGone            = errors.New("resource version is gone") // 410
 	ErrTooManyRequests = errors.New("too many requests")        // 429
 
-	// ErrNoUID means that the client did not send a PUT for which the API server would have
-	// compared nothing.
+	// ErrNoUID means that the client did not send a PUT, because the API server could not have
+	// compared the uid or the resourceVersion.
 	ErrNoUID = errors.New("lease has no uid or no resource version")
 	// ErrUnchanged means that the API server answered 200 but stored nothing, because every
 	// byte was equal.
@@ -124,8 +124,8 @@ func cut(text string, limit int) string {
 	return strings.ToValidUTF8(text[:limit], "")
 }
 
-// maxRetryAfter bounds the pause that a server can request: it is the longest lease duration,
-// because no agent may send nothing for longer.
+// maxRetryAfter bounds the pause that a server can request. No lease duration is longer, and an
+// agent that sent nothing for longer would lose each slot.
 const maxRetryAfter = time.Hour
 
 func seconds(n int) time.Duration {

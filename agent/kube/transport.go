@@ -33,8 +33,8 @@ const (
 	idleTimeout = 80 * time.Second
 
 	// headerTimeout bounds the start of a watch, which has no deadline of its
-	// own. The API server answers a watch at once, or after its queue's wait (up
-	// to 15 s by default).
+	// own. The API server answers a watch at once, or after the watch has waited in the API
+	// server's queue (up to 15 s by default).
 	headerTimeout = 30 * time.Second
 
 	// bufferSize is large enough for a Lease, and small enough for an idle watch.
@@ -49,7 +49,7 @@ var curves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 // newTransport returns a transport that speaks only HTTP/1.1, so that each request has its own
 // connection. A request that times out closes only its own connection, and a watch and a
 // renewal share none. A hanging HTTP/2 connection would block all requests for long. The
-// transport ignores HTTP proxies, because these environment variables are meant for the
+// transport ignores the environment variables of HTTP proxies, because they are meant for the
 // application.
 func newTransport(ca *authority, host string) *http.Transport {
 	dialer := &net.Dialer{

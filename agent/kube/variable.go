@@ -131,8 +131,9 @@ func (v *Variable) MarshalJSON() ([]byte, error) {
 	return json.Marshal(whole)
 }
 
-// decodeVariable decodes a Variable from the API server. A Variable without a name, a uid or a
-// resourceVersion is an error, because the agent could not write it.
+// decodeVariable decodes the Variable with the name from the API server. A Variable of another
+// name is an error. So is a Variable without a uid or a resourceVersion, because the agent could
+// not write it.
 func decodeVariable(data []byte, name string) (*Variable, error) {
 	v := new(Variable)
 	if err := json.Unmarshal(data, v); err != nil {

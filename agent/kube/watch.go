@@ -63,7 +63,8 @@ func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, f
 	return nil
 }
 
-// leaseEvents passes each frame of a watch to fn, as an event of the Lease.
+// leaseEvents returns a function that passes each frame of a watch to fn, as an event of the
+// Lease.
 func leaseEvents(name string, fn func(WatchEvent)) func(kind WatchType, object []byte) error {
 	return func(kind WatchType, object []byte) error {
 		event, err := decodeEvent(kind, object)

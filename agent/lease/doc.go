@@ -14,31 +14,31 @@
 //   - Every write replaces exactly the object that was read ([Record.UID] and
 //     [Record.Version]). If two agents read the same version, only one of their
 //     writes succeeds.
-//   - A write counts only if the answer's version differs from the version sent.
-//     The API server answers a PUT of equal bytes with 200 and does not store it.
-//     So each renew time differs from the one read, also in the microseconds that
-//     a Lease can store.
+//   - A write counts only if the answer's version differs from the version sent. The API server
+//     answers a PUT of equal bytes with 200 and does not store it. So the renew time of each
+//     write differs from the renew time that was read. The difference is at least a microsecond,
+//     the finest unit that a Lease can store.
 //   - A hold's deadline counts from the instant before its last write was sent. A
 //     read may show that one of several unanswered writes was stored, but not
 //     which one. Then the deadline counts from the earliest of them.
-//   - A standby waits from the instant at which it saw the last change. The holder sent
-//     that write at an earlier instant. The standby waits for the duration in the
-//     Lease, not for its own duration.
+//   - A standby waits from the instant at which it saw the last change. The holder's deadline
+//     counts from an earlier instant, before it sent that change. The standby waits for the
+//     duration in the Lease, not for its own duration.
 //
 // # Clocks
 //
-// An instant is a [time.Duration] since boot, on a clock that continues while the machine
-// sleeps (CLOCK_BOOTTIME). The rules never compare instants of two machines, only spans. The
-// margin of [api.Budget] covers two clocks that are each off by a twelfth, the most by which
-// chronyd slews. Agents write wall clock times into the Lease for people, and no rule compares
-// these times with a clock.
+// An instant is a [time.Duration] since boot, on a clock that continues while the machine sleeps
+// (CLOCK_BOOTTIME). The rules never compare instants of two machines, only spans. The margin of
+// [api.Budget] covers a clock that is slow by a twelfth, beside a clock that is fast by a
+// twelfth. The daemon chronyd slews a clock by no more than that. Agents write wall clock times
+// into the Lease for people, and no rule compares these times with a clock.
 //
 // # What is not guaranteed
 //
-// The rules cannot stop a person with kubectl, or a program that ignores the rules. Such a program
-// is a leader election that releases before its work has ended. If another program writes the Lease and
-// keeps its holder, the standbys only wait longer. Package claim follows the annotations that a
-// person writes: [Record.Paused] and [Record.Yield]. Package lease does not know whether a
-// child is dead. An agent needs proof of death before it releases, or before it takes its own
-// Lease back without waiting.
+// The rules cannot stop a person with kubectl, or a program that ignores the rules. For example,
+// a leader election may release the Lease before its work has ended. If another program writes
+// the Lease, but leaves the holder unchanged, the standbys only wait longer. Package claim
+// follows the annotations that a person writes: [Record.Paused] and [Record.Yield]. Package
+// lease does not know whether a child is dead. An agent needs proof of death before it releases,
+// or before it takes its own Lease back without waiting.
 package lease

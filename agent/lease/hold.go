@@ -37,10 +37,10 @@ type Attempt struct {
 	Record Record
 }
 
-// Begin starts a hold by the answer to an acquiring write. To resume the hold of an earlier
-// agent process, Begin takes the answer to this process's first renewal, and the token of the
-// hold. For a new hold the argument token is empty, and the version of the answer becomes the
-// token.
+// Begin starts a hold, from the answer to the write that acquired the slot. To resume the hold
+// of an earlier agent process, Begin takes the answer to this process's first renewal, and the
+// token of the hold. For a new hold the argument token is empty, and the version of the answer
+// becomes the token.
 func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, error) {
 	switch {
 	case stored.UID == acquiring.Record.UID && stored.Version == acquiring.Record.Version:
@@ -112,7 +112,8 @@ func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 func (h *Hold) Pending() int { return len(h.pending) }
 
 // Answered takes in the answer to an attempt. Answers may arrive in another order than the
-// attempts, so Answered ignores an attempt that replaced an older version.
+// attempts were sent. So Answered ignores the answer to an attempt that replaced an older
+// version than that of the hold's record.
 func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	switch {
 	case attempt.Record.Version != h.record.Version:
@@ -144,8 +145,9 @@ func (h *Hold) Read(r Record) error {
 	return nil
 }
 
-// stored reports whether the record is that of a pending attempt. Each attempt has another
-// renew time than the record that it replaces.
+// stored reports whether the record has the renew time of a pending attempt. That proves that
+// the attempt was stored, because each attempt has another renew time than the record that it
+// replaces.
 func (h *Hold) stored(r Record) bool {
 	return slices.ContainsFunc(h.pending, func(p pending) bool { return p.renew.Equal(r.RenewTime) })
 }

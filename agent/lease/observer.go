@@ -75,7 +75,7 @@ func (o *Observer) Watched(now time.Duration, r Record) {
 	o.heard = now
 }
 
-// see takes in another state than before.
+// see stores a state of the Lease that differs from the last state.
 func (o *Observer) see(now time.Duration, r Record) {
 	o.alive = o.showsLife(r)
 	o.record, o.since = r, now
@@ -87,9 +87,9 @@ func (o *Observer) see(now time.Duration, r Record) {
 
 // showsLife reports whether the change to the record r shows that the holder of r lives. For
 // that, this standby must have seen the same hold before, and must now see a renewal. An
-// acquisition is not enough, because a pod of several slots may give that slot back. After a
-// gap the renewal may be old, so the first change after a gap is not enough, either. The
-// renewal must have a later renew time than the record before.
+// acquisition is not enough, because a pod that needs several slots may give back a slot that it
+// has just acquired. The first change after a broken watch is not enough either, because that
+// renewal may be old. The renewal must have a later renew time than the record before.
 func (o *Observer) showsLife(r Record) bool {
 	was := o.record
 	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {
@@ -98,15 +98,16 @@ func (o *Observer) showsLife(r Record) bool {
 	return o.alive || r.RenewTime.After(was.RenewTime)
 }
 
-// Alive reports whether this standby saw the present hold, and then a renewal of it, without a
-// gap between the two. While the Lease is gone, the result has no meaning.
+// Alive reports whether this standby saw the present hold, and then a renewal of it, with no
+// broken watch in between. While the Lease is gone, the result has no meaning.
 func (o *Observer) Alive() bool { return o.alive }
 
 // Gone takes in that the Lease does not exist. Absence does not prove that the holder has
 // stopped. Until a new Lease exists, the standby has nothing to acquire.
 func (o *Observer) Gone() { o.record = Record{} }
 
-// Blind takes in that the watch has broken. From here on, silence proves nothing.
+// Blind takes in that the watch has broken. Until the next read, the lack of events does not
+// show that the Lease is unchanged.
 func (o *Observer) Blind() { o.blind = true }
 
 // IsBlind reports whether the watch has broken, and no read has followed.

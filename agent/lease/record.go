@@ -12,10 +12,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// With these errors a caller decides on its next step.
+// By these errors a caller decides what to do next.
 var (
-	// ErrNoUID means that the write was not sent, because it would compare nothing. For a PUT
-	// without a uid, the API server creates a missing object.
+	// ErrNoUID means that the write was not sent, because without a uid and a version the API
+	// server would compare nothing. For a PUT without a uid, the API server creates a missing
+	// object.
 	ErrNoUID = errors.New("lease was never read: no uid or no version to compare with")
 	// ErrNotStored means that the answer still has the version that was sent.
 	ErrNotStored = errors.New("answered, but not stored")
@@ -24,7 +25,7 @@ var (
 	ErrLost = errors.New("the slot is lost")
 )
 
-// LostError is the loss of a Lease, with its present holder.
+// LostError reports that the slot is lost, and names the present holder of its Lease.
 type LostError struct {
 	// Holder is the present holder; empty if a write has cleared the holder.
 	Holder string
@@ -80,14 +81,15 @@ func (r Record) sameVersion(other Record) bool {
 	return r.UID == other.UID && r.Version == other.Version
 }
 
-// sameState reports whether both records are the same state of one Lease. After a restore of etcd
-// without a bump a version may name another state than before, so the version alone is no proof.
+// sameState reports whether both records are the same state of one Lease. The version alone is
+// no proof: after a restore of etcd (without etcdutl --bump-revision), an old version may name a
+// new state.
 func (r Record) sameState(other Record) bool {
 	return r.sameVersion(other) &&
 		r.Holder == other.Holder && r.Hold == other.Hold && r.RenewTime.Equal(other.RenewTime)
 }
 
-// Notes are facts about a holder, which it publishes in the Lease for its standbys.
+// Notes are facts about a holder. The holder publishes them in the Lease for its standbys.
 type Notes struct {
 	// Address is the IP address of the holder's pod. Workload is the pod's workload, as
 	// Kind/name.
@@ -133,8 +135,8 @@ func (s Self) Rebooted(r Record) bool {
 // because the API server refuses zero. No pod waits for a released Lease.
 const released = time.Second
 
-// Acquire returns the write by which this pod acquires r under a new hold. Whether r is free is
-// the decision of [Observer].
+// Acquire returns the write by which this pod acquires r under a new hold. Acquire does not
+// check whether r is free; [Observer.FreeAt] decides that.
 func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Record, error) {
 	if r.UID == "" || r.Version == "" {
 		return Record{}, fmt.Errorf("acquire: %w", ErrNoUID)

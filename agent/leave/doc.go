@@ -4,8 +4,8 @@
 // Package leave decides how a holder leaves its Services before its application stops. The
 // package is pure: it sends nothing, starts no goroutine, and takes the time as an argument.
 //
-// When a port passes from an application to its agent, or back, it refuses connections for a
-// moment. So a port passes only in a pod to which no node sends connections any more.
+// When a port passes from an application to its agent, or back, the port refuses connections for
+// a moment. So a port passes only in a pod to which no node sends connections any more.
 //
 // The holder announces in its Lease that its pod leaves soon. The Ready standbys of its
 // workload answer with an offer in the next Lease. If enough standbys offer, the holder becomes

@@ -11,15 +11,17 @@ import (
 )
 
 const (
-	// Answers is the time that the standbys have for an offer. A standby offers within [Spread]
-	// and two requests. If no standby exists, the application stops later by this time.
+	// Answers is the time that the standbys have for an offer. A standby needs the time [Spread]
+	// and two requests for its offer. If no standby exists, the holder waits for this time in
+	// vain, so the time is short.
 	Answers = 500 * time.Millisecond
 	// Another is the time that the standbys have for a second offer after the first one. The
 	// first offer shows that the workload has standbys. The other standbys may be on busy
 	// nodes.
 	Another = 2 * time.Second
 	// slower is how many times longer an offer may take than the holder's own write. An offer
-	// takes a read, a write and two events. [Stored] is another bound for an offer.
+	// takes a read, a write and two watch events. In any case the holder waits for offers no
+	// longer than [Stored] after its own write.
 	slower = 4
 	// Spread is the time over which the offers of many standbys are spread.
 	Spread = 100 * time.Millisecond
@@ -221,9 +223,9 @@ func (l *Leave) note(now time.Duration, stored bool) {
 	}
 }
 
-// begin decides whether the holder requests offers at all. Under a strict controller a yielding
-// holder does not leave: the controller would delete the holder and its successor while they
-// are not Ready.
+// begin decides whether the holder requests offers at all. A holder of a StatefulSet or
+// DaemonSet leaves only at its deletion, because the controller may be strict. At a yield, a
+// strict controller would delete the holder and its successor while they are not Ready.
 func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 	l.enter(asking, now)
 	if f.Delay == 0 || !f.Ready || f.Cause != Deletion && f.Replaced {

@@ -19,7 +19,7 @@ type holding struct {
 	// hold.
 	Slot         string `json:"slot"`
 	FencingToken string `json:"fencingToken"`
-	// As is the kind of hold of a read-write lock that the program has; empty for other claims.
+	// As is the program's role in a read-write lock; empty for other claims.
 	As    role  `json:"as,omitempty"`
 	State phase `json:"state"`
 	// GoodForSeconds is the time within which the program must get another good answer, or stop

@@ -19,11 +19,12 @@ import (
 )
 
 // lingers is the time for which the pod still counts after its last call has ended. A program
-// that repeats its call pauses for a second, and must not arrive anew each time.
+// that repeats its call may pause for a second between two calls. Because of lingers, the pod
+// need not arrive anew at each call.
 const lingers = 2 * time.Second
 
-// arrival waits at one barrier for all programs of the pod. The pod counts once, however many
-// calls wait. Only the goroutine of run uses the fields after posts.
+// arrival waits at one barrier on behalf of all programs of the pod. The pod counts as one,
+// however many calls wait. Only the goroutine of run uses the fields after posts.
 type arrival struct {
 	config Config
 	of     api.Barrier
@@ -37,7 +38,8 @@ type arrival struct {
 	until atomic.Int64
 
 	random *rand.Rand
-	// calls counts the calls that wait. If no call waits, idle delivers the end of the linger.
+	// calls counts the calls that wait. After the end of the last call, idle delivers a value
+	// once the time lingers is over.
 	calls int
 	idle  <-chan time.Time
 	// leave ends the present wait of package barrier; nil without such a wait. The channel over
@@ -165,7 +167,7 @@ func (a *arrival) wait(ctx context.Context) *problem {
 	return nil
 }
 
-// depart notes the end of a call. After the last call the pod counts only for the linger.
+// depart notes the end of a call. After the last call the pod counts only for the time lingers.
 func (a *arrival) depart() {
 	a.calls--
 	if a.calls == 0 {
@@ -174,8 +176,8 @@ func (a *arrival) depart() {
 	}
 }
 
-// look reads whether the barrier is open, unless this process knows it. Before enroll has made the
-// Lease, the barrier is closed.
+// look reads whether the barrier is open, unless this process has already seen the open barrier.
+// Before enroll has made the Lease, the barrier is closed.
 func (a *arrival) look(ctx context.Context) (open bool, p *problem) {
 	if a.isOpen() {
 		return true, nil

@@ -39,8 +39,8 @@ func (a *API) withBarrier(handle func(*arrival, http.ResponseWriter, *http.Reque
 	}
 }
 
-// getBarrier answers with the state of the barrier. The pod does not count for the sake of this
-// call.
+// getBarrier answers with the state of the barrier. This call does not make the pod count at the
+// barrier.
 func getBarrier(b *arrival, w http.ResponseWriter, r *http.Request) {
 	watch, problem := flagOf(r.URL.Query().Get("watch"), "watch")
 	if watch {

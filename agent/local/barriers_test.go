@@ -173,7 +173,7 @@ func TestBarrierWithoutACallCausesNoRequest(t *testing.T) {
 	})
 }
 
-// A shell repeats its call with a pause of a second.
+// A shell script repeats its call with a pause of a second.
 func TestRepeatedCallsKeepOneArrival(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)

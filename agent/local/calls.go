@@ -16,8 +16,8 @@ import (
 // errEnded means that the loop of a claim has ended.
 var errEnded = errors.New("local: the agent stops")
 
-// errAsked means that a person requests a hold of the call, or that the pod has lost such a
-// hold.
+// errAsked ends a call for several claims, because a person requests one of its holds, or
+// because the pod has lost such a hold.
 var errAsked = errors.New("local: a hold ends")
 
 // mostBids bounds the bids of one claim.

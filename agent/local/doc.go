@@ -17,13 +17,13 @@
 //   - A hold is released only after the program has given it back, or never had it. The end
 //     of a connection is no proof that the program stopped its work. So the end of a stream,
 //     and the absence of heartbeats, end the renewals. Then the Lease expires.
-//   - An agent never resumes a hold of an earlier agent process, because that process may have
-//     told the program anything.
+//   - An agent never resumes a hold of an earlier agent process, because the agent cannot know
+//     what that process has told the program.
 //   - Each hold has a new fencing token, which is greater than all earlier tokens of the slot.
 //   - After a leap of the wall clock the machine may have been paused. Then no answer is good
 //     before a renewal has been stored.
-//   - A call for several claims has a hold of each, or keeps none. The answer is good until the
-//     first of the holds ends.
+//   - A call for several claims gets a hold of each claim, or of none. The answer is good until
+//     the first of the holds ends.
 //
 // # What is not guaranteed
 //
@@ -32,14 +32,14 @@
 //
 // # Variables
 //
-// Package variable reads and writes the Variables. For a write under a hold, the keeper of that
-// hold supplies its fence before each attempt. A hold that is not good has no fence.
+// Package variable reads and writes the Variables. For a write under a hold, the hold's keeper
+// supplies the fence before each attempt. A hold that is not good has no fence.
 //
 // # Barriers
 //
-// While calls of programs wait at a barrier, package barrier makes the pod arrive. The pod counts
-// once, and not for longer than [lingers] after its last call. An answer that the barrier is open
-// has no deadline, because no agent closes a barrier.
+// While calls of programs wait at a barrier, package barrier makes the pod arrive. The pod
+// counts as one, however many of its calls wait, and for [lingers] after the last call. An
+// answer that the barrier is open has no deadline, because no agent closes a barrier.
 //
 // # Requests
 //

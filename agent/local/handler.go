@@ -35,8 +35,9 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/barrier/{name}/wait", a.withBarrier(postWait))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { wildProblem.write(w) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A web page in a browser can send requests to localhost, also under a host name of the
-		// page. The browser then adds the origin of the page. Programs send no Origin.
+		// A web page in a browser can send requests to localhost, and can even make a host name
+		// of its own stand for localhost. The browser adds the header Origin to requests of a
+		// page. Programs send no Origin.
 		if !isLocal(r.Host) || len(r.Header["Origin"]) > 0 {
 			hostProblem.write(w)
 			return

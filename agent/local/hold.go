@@ -52,8 +52,8 @@ type hold struct {
 	// on, the agent does not expect to renew before the deadline.
 	deadline, drainAt time.Duration
 	// streams counts the connections by which the program shows that it lives. Without a
-	// connection, the program must send heartbeats. The last one came at beatAt, and the next
-	// one must come within the time beats.
+	// connection, the program must send heartbeats. The last heartbeat came at beatAt, and the
+	// next heartbeat must come within the time beats.
 	streams       int
 	beats, beatAt time.Duration
 	// told reports that the program has got an answer about the hold by another call than its
@@ -89,7 +89,7 @@ func (h *hold) tokenOf(slot string) string {
 	return ""
 }
 
-// as returns the name of the bid's kind of hold of a read-write lock.
+// as returns the role in a read-write lock for which the program bids.
 func (b *bid) as() role {
 	if b.writes {
 		return asWriter
@@ -97,7 +97,7 @@ func (b *bid) as() role {
 	return asReader
 }
 
-// role is the name of a kind of hold of a read-write lock.
+// role is the way in which a program holds a read-write lock.
 type role string
 
 const (

@@ -18,7 +18,8 @@ import (
 )
 
 // interest is the time for which the agent watches the Leases after a call that only reads
-// their state. If a program repeats that call, the agent needs one watch, and no reads.
+// their state. If a program repeats the call within that time, the agent goes on with the same
+// watch, and reads nothing anew.
 const interest = time.Minute
 
 // longest is the longest sleep of the loop while a bid waits or the pod holds. Go's timers stop
@@ -47,7 +48,8 @@ type keeper struct {
 	numbers map[string]bool
 	// interestedUntil is the instant until which the agent watches although no bid waits.
 	interestedUntil time.Duration
-	// watchers counts the calls for several claims that bid for another of their claims.
+	// watchers counts the waiting calls for several claims in which this claim is not the first.
+	// The agent watches this claim's Leases even while such a call bids for another claim.
 	watchers int
 	// leaps counts the leaps of the wall clock.
 	leaps int
@@ -56,8 +58,9 @@ type keeper struct {
 	// changed is closed, and replaced, when the state of a Lease or of the hold may have
 	// changed.
 	changed chan struct{}
-	// quiet reports that the present event only reads the state, so it wakes no call that
-	// follows the state. If such calls woke each other, they would never sleep.
+	// quiet reports that the posted function changes no answer, so the loop does not wake the
+	// calls that follow the state. A woken call posts a function that reads the state. If that
+	// function were not quiet, the loop would wake all these calls again, for ever.
 	quiet bool
 }
 
@@ -169,7 +172,8 @@ func (k *keeper) decide(ctx context.Context) time.Duration {
 // hasWaiting reports whether a bid waits for the slot.
 func (k *keeper) hasWaiting() bool { return len(k.bids) > 0 }
 
-// watches reports whether a call needs the Leases watched, however long it waits.
+// watches reports whether the Leases must be watched: a bid waits for a slot, or a waiting call
+// for several claims needs the Leases.
 func (k *keeper) watches() bool { return k.hasWaiting() || k.watchers > 0 }
 
 // facts returns the inputs of the claim's next decision.
@@ -190,13 +194,13 @@ func (k *keeper) facts() claim.Facts {
 }
 
 // proven reports whether no program can be working under the hold. For a hold of an earlier
-// process the result is false.
+// agent process the result is false.
 func (k *keeper) proven(number string) bool {
 	works, ours := k.numbers[number]
 	return ours && !works
 }
 
-// answered reports in the log which request failed.
+// answered logs each release, and each request that failed.
 func (k *keeper) answered(a claim.Action, _, refusal error) {
 	switch {
 	case refusal == nil && a.Kind == claim.Release:
@@ -208,7 +212,7 @@ func (k *keeper) answered(a claim.Action, _, refusal error) {
 	}
 }
 
-// begin gives the hold to the first bid. If no bid waits for it, the agent releases the slot.
+// begin gives the hold to the first bid. If no bid can take it, the agent releases the slot.
 func (k *keeper) begin(s claim.State) {
 	if !k.hasWaiting() || k.stopping || k.bids[0].writes != s.Writes {
 		k.claim.LetGo(k.now, claim.Parting{GiveBack: true})
@@ -251,8 +255,9 @@ func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 		}
 	case s.Lost != nil || k.now >= s.Deadline:
 	case k.stopping && h.streams == 0:
-		// The kubelet stops the agent when the containers of the program have ended, or when
-		// the grace of the pod is over. Only the end of the containers would be a proof.
+		// The kubelet stops the agent when the containers of the program have ended, or when the
+		// grace of the pod is over. The agent cannot tell which. Only the end of the containers
+		// would prove that the work has ended, so the agent does not release the slot.
 	default:
 		return min(s.Deadline, h.wake(k.now)), false
 	}
@@ -274,7 +279,7 @@ func (k *keeper) stop() {
 	k.bids = nil
 }
 
-// refuse answers each bid that does not wait for another pod, if no slot is free.
+// refuse refuses each bid that does not wait for other holders, if its slots are taken.
 func (k *keeper) refuse() {
 	k.bids = slices.DeleteFunc(k.bids, func(b *bid) bool {
 		if !b.now {
@@ -294,7 +299,7 @@ func (k *keeper) obstacle(b *bid) *problem {
 	if k.hold != nil {
 		return busyProblem(k.config.PodName)
 	}
-	// A slot that this pod has counts as free if no program can be working under its hold.
+	// A slot of this pod counts as free if no program can be working under the slot's hold.
 	free := func(v claim.View) bool { return v.FreeAt <= k.now || v.Mine && k.proven(v.Record.Hold) }
 	views := k.claim.Views()
 	switch {

@@ -326,7 +326,8 @@ func TestDocumentedStatusesEqualTheProblems(t *testing.T) {
 	}
 }
 
-// Each number in the page must be that of a constant, or of the budget of the default duration.
+// Each number in docs/api.md must be the value of a constant, or part of the budget of the
+// default lease duration.
 func TestAPIPageStatesTheNumbersOfTheCode(t *testing.T) {
 	text, err := os.ReadFile("../../docs/api.md")
 	require.NoError(t, err)

@@ -194,7 +194,7 @@ func begin(t *testing.T, s *server, name, claims string, duration time.Duration)
 	t.Helper()
 	args, err := api.ParseLocalArgs([]string{"-claims=" + claims, "-run=run-1"})
 	require.NoError(t, err)
-	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // the time at which each bubble begins
+	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // the time at which each bubble of synctest begins
 	p := &pod{t: t, name: name, leaps: make(chan struct{}), stop: make(chan struct{}), ended: make(chan error, 1)}
 	a, err := New(Config{
 		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, LeaseDuration: duration, BootID: "boot",
@@ -277,7 +277,8 @@ func (l *lines) states() []string {
 	return slices.Compact(states)
 }
 
-// stream opens a stream. The stream ends with the test, or at the call of its end.
+// stream opens a stream. The stream ends at the end of the test, or when the test calls the
+// field end.
 func (p *pod) stream(method, path string) *lines {
 	ctx, end := context.WithCancel(p.t.Context())
 	l := &lines{end: end, done: make(chan struct{})}

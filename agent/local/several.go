@@ -60,7 +60,7 @@ func (a *API) postHolds(w http.ResponseWriter, r *http.Request) {
 }
 
 // several reads a call for several claims. Each call acquires in the alphabetical order of the
-// claims' texts, so that no two calls wait for each other.
+// claims (KIND/NAME), so that no two calls wait for each other.
 func (a *API) several(query url.Values) (several, *problem) {
 	wait, every, problem := timesOf(query)
 	if problem != nil {
@@ -99,9 +99,10 @@ func (a *API) several(query url.Values) (several, *problem) {
 }
 
 // acquire gets a hold of each claim, one after the other. The open call shows that the program
-// lives. If an earlier hold ends before the last claim is held, or a person requests it, the
-// call ends. A Lease that a dead holder left expires only while the agent watches it. So the agent
-// watches the Leases of all claims from the beginning.
+// lives. If a hold of the call ends before the last claim is held, the call ends. A person's
+// request for such a hold also ends the call. A Lease of a dead holder expires only after the
+// agent has seen the Lease unchanged for its duration. So the agent watches the Leases of all
+// claims from the beginning.
 func (s several) acquire(ctx context.Context) *problem {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -131,8 +132,8 @@ func (s several) acquire(ctx context.Context) *problem {
 	return nil
 }
 
-// guard ends a call that still waits for another claim, if the hold of this claim has ended, or
-// if a person requests it.
+// guard ends a call for several claims that still waits for another claim, if the call's hold of
+// this claim has ended. A person's request for that hold also ends the call.
 func (m member) guard(ctx context.Context, end func(error)) {
 	for {
 		line, changed, ok := m.lineOf(ctx, m.hold)
@@ -169,8 +170,8 @@ func (s several) tell() (answer holdings, problem *problem) {
 	return answer, nil
 }
 
-// leave ends the time in which the open call alone supports the hold. The result has is false
-// if the hold has ended.
+// leave ends the time in which the open call shows that the program lives. From now on,
+// heartbeats or a stream must show that. The result has is false if the hold has ended.
 func (m member) leave(every time.Duration) (answer holding, has bool) {
 	_ = m.call(context.Background(), func(now time.Duration) {
 		if h := m.hold; h.phase(now) != lost {

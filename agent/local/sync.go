@@ -16,8 +16,8 @@ import (
 // with 200 if the lock exists, and with 404 if not. Some of these clients crash at any other
 // code, or at a body that is not JSON.
 
-// syncGood is the least time for which an answer 200 must be good. These clients send the next
-// heartbeat after 10 s.
+// syncGood is the least time for which an answer 200 must be good. The clients of
+// metaparticle/sync send the next heartbeat after 10 s.
 const syncGood = 12 * time.Second
 
 // syncLock is a lock in the format of metaparticle/sync.

@@ -29,7 +29,7 @@ type variables struct {
 	of      kube.Variable
 	changed chan struct{}
 	// loses makes the server store a write without an answer. With others, another pod writes
-	// right after that.
+	// right after each stored write.
 	loses, others bool
 }
 

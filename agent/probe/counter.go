@@ -12,9 +12,8 @@ type counter struct {
 	run  int
 }
 
-// note counts an outcome. If the outcome has reached its threshold, note returns it; if not,
-// Unknown.
-// threshold, and Unknown before.
+// note counts an outcome, and returns that outcome once its threshold is reached. Below the
+// threshold, note returns Unknown.
 func (c *counter) note(o Outcome, p *api.Probe) Outcome {
 	if o == Unknown {
 		return Unknown

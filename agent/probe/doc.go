@@ -6,13 +6,17 @@
 //
 // # The guarantee
 //
-// A standby passes every probe, because a standby is alive. The condition of the pod shows,
-// without an Event, that the pod does not serve. Once a child has passed its startup probe, the
-// application answers the kubelet's probes after their initial delays, with one exception
-// (below). Where possible, the agent redirects the kubelet to the application, so that status,
-// timeout and error are the same as without a gate. If no redirect is possible, the agent
-// probes the application while the kubelet waits. For each child the results are counted anew,
-// with the declared thresholds.
+// A standby passes every probe of the kubelet, because a standby is alive. The pod's condition
+// ([api.ReadyCondition]) shows that the pod does not serve; no Event reports that. Once a child
+// has passed its startup probe, and the initial delay of a probe is over, the application
+// decides the result. The next section has the one exception. For each child the results are
+// counted anew, with the declared thresholds.
+//
+// The kubelet sees the same status, timeout and error as without a gate, where HTTP permits
+// that. The agent redirects the kubelet's liveness probe over HTTP to the application. For other
+// probes, the agent probes the application while the kubelet waits, and returns the HTTP status.
+// If such a probe fails without an HTTP status, the agent redirects the kubelet to the
+// application, if it can.
 //
 // # Which side starts a probe
 //

@@ -11,15 +11,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// settling is the time that a new child has to open its port. In this time no failed probe
-// counts. The kubelet takes about as long to notice a new container, because it reads the
-// container runtime's list once a second.
+// settling is the time that a new child has to open its port. In this time a failed startup
+// probe does not count. Without a gate a container has about the same time. The kubelet reads
+// the container runtime's list once a second, and notices a new container only then.
 const settling = time.Second
 
 // prompt is the period of the readiness probe until the child has passed that probe. Until then
-// new connections wait at the standbys, so a period of a second would prolong each handover. A
-// command costs more than a connection, so an exec probe has the period [settling]. So has a
-// probe of another host, which may serve many pods.
+// new connections wait at the standbys, so a period of a second would prolong each handover. Two
+// kinds of probes have the period settling (a second) instead. An exec probe has it because a
+// command costs more than a connection. A probe of another host has it because that host may
+// serve many pods.
 const prompt = 100 * time.Millisecond
 
 // patience is the time for which the readiness probe runs more often than declared. After that
@@ -28,9 +29,9 @@ const prompt = 100 * time.Millisecond
 const patience = 30 * time.Second
 
 // pause returns the time until the next readiness probe of a child that is not ready. The
-// argument span is the time since its first readiness probe. If the child needs several
-// successes, they come no faster than from a kubelet, which probes a container that is not
-// ready once a second.
+// argument span is the time since its first readiness probe. After a success below the success
+// threshold, the pause is at most a second. At that rate a kubelet, too, probes a container that
+// is not ready.
 func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	switch {
 	case span >= patience:
@@ -41,7 +42,8 @@ func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	return prompt
 }
 
-// asksElsewhere reports whether the probe goes to a host that it names, and not to the pod.
+// asksElsewhere reports whether the probe declares a host, so that it may go to another machine
+// than the pod.
 func asksElsewhere(p *api.Probe) bool {
 	return p.HTTPGet != nil && p.HTTPGet.Host != "" || p.TCPSocket != nil && p.TCPSocket.Host != ""
 }
@@ -159,7 +161,7 @@ func (m *Monitor) startup(ctx context.Context, c *container, l *childState, coun
 	return true
 }
 
-// startup is the kubelet's name for the startup probe.
+// startup names the startup probe, as [api.LivenessProbe] names the liveness probe.
 const startup = "startup"
 
 // names are the probes' names in the kubelet's Events.
@@ -186,8 +188,9 @@ func (m *Monitor) grace(p *api.Probe) time.Duration {
 	return m.config.Grace
 }
 
-// observe counts a result of the kubelet's readiness probe. If other clients request the probe,
-// its results do not count more often than the declared period.
+// observe counts a result of the readiness probe, which normally the kubelet requested. Other
+// clients can request the probe, too. So observe ignores each result that follows the last
+// counted result by less than half the declared period.
 func (m *Monitor) observe(c *container, l *childState, o Outcome) {
 	p := c.probes.Readiness
 	m.mu.Lock()

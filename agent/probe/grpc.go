@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// These constants are the part of HTTP/2 (RFC 9113) that one small call needs.
-// The implementation of net/http would add a megabyte to the agent in every gated pod.
+// These constants are the part of HTTP/2 (RFC 9113) that one small call needs. The HTTP/2 client
+// of net/http would add a megabyte to the agent in every gated pod.
 const (
 	preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 

@@ -35,8 +35,8 @@ type Result struct {
 	Outcome Outcome
 	// Output is the text that the kubelet would report for this result.
 	Output string
-	// Status is the HTTP status that the application answered; zero if it sent none. Location
-	// is the other host to which the application redirected the probe; empty for none.
+	// Status is the HTTP status that the application answered; zero if it sent none. Location is
+	// the Location header of that answer; empty for none.
 	Status   int
 	Location string
 }

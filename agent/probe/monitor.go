@@ -42,8 +42,8 @@ type Child struct {
 	// the child.
 	Adopted bool
 	// Spared reports that the kubelet's readiness probe passes until the child has passed that
-	// probe once. Until then only the reason of the pod's condition shows that the application
-	// is starting.
+	// probe once. Until then only the reason in the pod's condition ([api.ReadyCondition]) shows
+	// that the application is starting.
 	Spared bool
 }
 

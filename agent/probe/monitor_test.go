@@ -377,7 +377,8 @@ func TestLivenessProbePassesIfChildEndsDuringIt(t *testing.T) {
 	})
 }
 
-// Any client that can reach the pod may request a probe.
+// Any client that can reach the pod may request a probe. So many requests at once must not put
+// more load on the application than one request.
 func TestConcurrentRequestsProbeTheApplicationOnce(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("x", nil)}, func(a *app) {
 		a.answer("x", passes)

@@ -55,7 +55,8 @@ func TestGatedPodIsReadyNoLaterThanUngated(t *testing.T) {
 	}
 }
 
-// A controller that replaces unready pods must not see that the application starts.
+// The controller replaces unready pods. So while the application of a spared pod starts, the
+// controller must see a Ready pod.
 func TestSparedPodPassesReadinessProbesDuringItsStart(t *testing.T) {
 	probes := api.Probes{Readiness: declared("readiness", nil)}
 	for _, spared := range []bool{false, true} {
@@ -79,9 +80,9 @@ func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *api.Probe)
 		probe  string
-		// fails has the times of the failed probes, in seconds; nil means 41 failed probes. The
-		// application serves from 4.05 s on. The field ready is the time at which the child is
-		// ready.
+		// The application serves from 4.05 s on. The field fails has the times of the failed
+		// probes before that, in seconds; nil means 41 probes, one each 100 ms. The field ready
+		// is the time at which the child is ready.
 		fails []float64
 		ready time.Duration
 	}{

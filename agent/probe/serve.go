@@ -25,7 +25,8 @@ const (
 	// this answer.
 	StatusRun   = http.StatusAccepted
 	ChildHeader = "Metaparticle-Child"
-	// PassedParameter is the command's result: "true" or "false".
+	// PassedParameter is the query parameter of that post, with the command's result: "true" or
+	// "false".
 	PassedParameter = "passed"
 )
 
@@ -38,8 +39,8 @@ const handBack = 100 * time.Millisecond
 // slack is the additional time for an answer after the probe's own timeout.
 const slack = time.Second
 
-// Handler answers the kubelet's probes on the agent's port. Handler runs no commands, because
-// other clients can reach that port.
+// Handler returns the HTTP handler for the agent's port, which answers the kubelet's probes. The
+// handler runs no commands, because other clients can reach that port.
 func (m *Monitor) Handler() http.Handler {
 	return m.handler(func(w http.ResponseWriter, r *http.Request, a probeRequest) {
 		if a.probe.Exec != nil {
@@ -72,7 +73,8 @@ func (m *Monitor) Handler() http.Handler {
 	})
 }
 
-// ProbeHandler answers exec probes on the agent's socket in the shared volume.
+// ProbeHandler returns the HTTP handler for the agent's socket in the shared volume. The handler
+// answers exec probes.
 func (m *Monitor) ProbeHandler() http.Handler {
 	return m.handler(func(w http.ResponseWriter, r *http.Request, a probeRequest) {
 		child := a.state.child.Shim + "/" + a.state.child.Hold
@@ -108,8 +110,10 @@ type probeRequest struct {
 	state     *childState
 }
 
-// handler returns a handler for probes. Without a child, or while the child starts, the handler
-// answers on its own. While the child runs, the handler calls the function serve.
+// handler returns a handler for probes. The handler lets a probe pass while it is not due:
+// without a child, before the startup probe has passed, and during the initial delay. The
+// readiness probe of a spared child also passes until the child has passed it once. In any other
+// case the handler calls the function serve.
 func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, probeRequest)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, probe, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/probe/"), "/")
@@ -163,11 +167,11 @@ type pendingProbe struct {
 	result Result
 }
 
-// standing is the result of a probe whose child has ended meanwhile, because a standby passes
-// every probe.
+// standing is the result of a probe whose child ended before the probe did. The pod is a standby
+// by then, and a standby passes every probe.
 var standing = Result{Outcome: Success}
 
-// ask returns the result of a probe of the application, while the kubelet waits.
+// ask probes the application while the kubelet waits, and returns the result.
 func (m *Monitor) ask(a probeRequest) Result {
 	m.mu.Lock()
 	if a.container.state != a.state {
@@ -207,8 +211,9 @@ func (m *Monitor) carryOut(a probeRequest, f *pendingProbe) {
 }
 
 // redirect returns the URL at which the kubelet can reach the application itself. The result is
-// nil for gRPC. For a probe of another host it is also nil, because the kubelet follows no
-// redirect to another host. A redirect without a scheme keeps the Host header.
+// nil for gRPC. For a probe of another host the result is also nil, because the kubelet follows
+// no redirect to another host. The URL of an HTTP probe has no scheme, because the kubelet's
+// HTTP client then keeps the Host header.
 func (m *Monitor) redirect(p *api.Probe) *url.URL {
 	switch {
 	case p.HTTPGet != nil && p.HTTPGet.Host == "":

@@ -10,8 +10,9 @@ import (
 	"regexp"
 )
 
-// userAgent is the agent's User-Agent before the kubelet's first request. Its beginning is that
-// of the kubelet's, by which applications may recognize probes.
+// userAgent is the agent's User-Agent before the kubelet's first request. The prefix kube-probe/
+// is the same as in the kubelet's User-Agent, because applications may recognize probes by that
+// prefix.
 const userAgent = "kube-probe/metaparticle"
 
 // kubeletsAgent matches a kubelet's User-Agent. Other clients can reach the

@@ -23,9 +23,9 @@
 //
 // # What is not proof
 //
-// Neither the end of a connection, nor a silent shim, nor a container without a shim is proof.
-// A waiting shim is no proof while its grant may not have arrived yet. A doubt outlives the
-// shim that reported it.
+// Neither the end of a connection, nor a silent shim, nor a container without a shim is proof. A
+// report that a shim waits is no proof while a grant may still be on its way to that shim. A
+// doubt outlives the shim that reported it.
 //
 // # What is not guaranteed
 //

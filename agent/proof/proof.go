@@ -107,7 +107,8 @@ func (s *Shims) Clear(hold string, id gate.ShimID) { s.outstanding.clear(hold, i
 func (s *Shims) Note(r gate.Report) {
 	last, known := s.list.last(r.Shim)
 	if r.Dead {
-		// The death of this shim proves nothing about an earlier shim, so its doubt stays.
+		// The death of this shim proves nothing about an earlier shim. So the doubt that this
+		// shim reported stays.
 		s.outstanding.clearAll(r.Shim)
 		if !known || last.Phase != gate.Ended {
 			s.success.note(r, s)

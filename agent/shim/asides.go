@@ -14,7 +14,7 @@ import (
 
 // aside is a command that runs beside the child: a hook, or a command that the agent orders. An
 // aside descends from the shim as the child does, so each kill of the child's descendants also
-// kills the aside. No deadline waits for an aside.
+// kills the aside. The shim puts off no deadline for an aside.
 type aside struct {
 	Command
 	// until is the instant at which the shim kills the command; zero for never.
@@ -62,7 +62,8 @@ type asides struct {
 
 // launch starts an aside, and does not wait for its exec, which may hang. Until the
 // process id of the aside is known, each process that the shim reaps may be the aside.
-// So the shim notes each such process as a stray.
+// So the shim notes each such process as a stray, and later looks among the strays for the
+// aside.
 func (s *asides) launch(a *aside) {
 	s.all = append(s.all, a)
 	s.spawning++
@@ -107,8 +108,8 @@ func (a *aside) reaped(status unix.WaitStatus) {
 }
 
 // finished settles an aside whose output is complete. The argument killing reports that the
-// shim is killing all remaining processes. The outcome is then errChildEnded, because such an
-// exit code proves nothing about the application.
+// shim is killing all remaining processes. The outcome is then errChildEnded, because the exit
+// code of a killed probe or hook proves nothing about the application.
 func (s *asides) finished(in Result, killing bool) {
 	switch a := s.find(in.Command); {
 	case a == nil:
@@ -129,8 +130,8 @@ func (s *asides) find(c *Command) *aside {
 	return nil
 }
 
-// settle calls the function done of the aside with the outcome, unless the aside is settled
-// already.
+// settle removes the aside, and calls the aside's function done with the outcome. An aside that
+// is settled already stays as it is.
 func (s *asides) settle(a *aside, o outcome) {
 	if i := slices.Index(s.all, a); i >= 0 {
 		s.all = slices.Delete(s.all, i, i+1)

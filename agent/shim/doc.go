@@ -7,9 +7,10 @@
 // # What it guarantees
 //
 // A child runs only under a grant, and is dead at the grant's deadline, even if the agent is
-// dead, frozen or cut off. The shim kills all its descendants until the kernel answers that
-// none is left. If the shim cannot kill them all, the shim exits. The shim is PID 1 of a PID
-// namespace, so the kernel then kills every process of that namespace.
+// dead, frozen or cut off. Early enough before the deadline, the shim sends SIGKILL to all its
+// descendants, and repeats that until the kernel answers that none is left. If the shim cannot
+// kill them all, the shim exits. The shim is PID 1 of a PID namespace, so the kernel then kills
+// every process of that namespace.
 //
 // The shim reports that a hold is over ([gate.Waiting] or [gate.Ended], with that hold) only
 // when no descendant lives under that hold. After that the shim starts no child under it.
@@ -19,8 +20,9 @@
 // Every instant is CLOCK_BOOTTIME, which goes on while the machine is suspended. All containers
 // of one kernel read the same clock. The shim refuses a grant of another boot. The watchdog's
 // timer is a timerfd on that clock, because timers of the Go runtime stop in suspend. The wall
-// clock decides no deadline. But if the wall clock leaps, the machine may have been paused, so
-// the shim freezes the child until the agent has renewed.
+// clock decides no deadline. But a leap of the wall clock may be a time server's correction
+// after a pause of the whole machine. So the shim then freezes the child until the agent has
+// renewed.
 //
 // # What it does not guarantee
 //
@@ -35,8 +37,9 @@
 //   - In a container that has neither the capability KILL nor SETUID, a child of
 //     another user gets no signal. At the deadline the shim ends, and the kernel
 //     kills the child.
-//   - A process that entered the container from outside (kubectl exec) is not the
-//     child. The shim does not stop that process until its parent has ended.
+//   - A process that entered the container from outside (kubectl exec) has a parent outside.
+//     Until that parent has ended, the process is no descendant of the shim, so the shim does
+//     not stop the process.
 //   - Of the signals that the container runtime has set to "ignore", the child
 //     ignores only SIGHUP and SIGINT. The Go runtime replaces the setting of the
 //     other signals before the shim can read that setting. The container runtime

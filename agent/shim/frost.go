@@ -71,14 +71,15 @@ func (f *frost) mindLeaps() {
 	f.freeze() // a process may have started since the last call of freeze
 }
 
-// freezeRounds bounds the rounds in which the shim searches for processes that were forked
-// while it stopped the others. A stopped process does not fork, so two rounds are usually
-// enough. If processes fork faster than the shim stops them, the shim stops the rest at the
-// next beat.
+// freezeRounds bounds how often the shim lists and stops its descendants in one freeze. While
+// the shim stops some processes, others may fork. A stopped process does not fork, so two rounds
+// are usually enough. If processes fork faster than the shim stops them, the shim stops the rest
+// at the next beat.
 const freezeRounds = 10
 
-// freeze stops every descendant of the shim, if the child must be frozen. The list pids does
-// not contain a process that was stopped already, so that the thaw does not continue it.
+// freeze stops every descendant of the shim, if the child must be frozen. The list pids does not
+// contain a process that was stopped before the freeze, so the thaw does not continue that
+// process.
 func (f *frost) freeze() {
 	if !f.on() {
 		return
@@ -132,8 +133,8 @@ func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 	return fresh, denied
 }
 
-// thaw lets the frozen processes continue. Children come first, so that no parent sees a
-// stopped child. The result has the stop signals that waited for the thaw.
+// thaw lets the frozen processes continue. Each process continues before its parent, so that no
+// parent sees a stopped child. The result has the stop signals that waited for the thaw.
 func (f *frost) thaw() (later []stopLater) {
 	for _, pid := range slices.Backward(f.pids) {
 		_ = f.machine.Signal(pid, unix.SIGCONT)

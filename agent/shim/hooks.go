@@ -19,7 +19,7 @@ type Hook struct {
 	Env func(podIP string) []string
 }
 
-// These messages of Events are the kubelet's own. The cause of a failure could contain a
+// The kubelet writes the same messages into its Events. The cause of a failure could contain a
 // secret, so only the container's log has the cause.
 const (
 	postStartFailed = "PostStartHook failed"
@@ -57,7 +57,8 @@ type stopState struct {
 	askedAt, began time.Duration
 	drained        bool
 	// held is the stop signal that waits; zero means none. The signal waits for the end of
-	// preStop, and for the instant until. During this wait the pod leaves its Services.
+	// preStop, and for the instant in the field until. During this wait the pod leaves its
+	// Services.
 	held  syscall.Signal
 	until time.Duration
 }
@@ -103,8 +104,8 @@ func (h *hooks) postStartEnds(a *aside, o outcome) {
 	h.link.tell()
 }
 
-// delay holds back the child's first stop signal for this time, and reports to the desk that it
-// does. The preStop hook still begins at once.
+// delay holds back the child's first stop signal for the given time, and reports the wait to the
+// desk. The preStop hook still begins at once.
 func (h *hooks) delay(time time.Duration) {
 	if time > 0 && h.asked == 0 && h.child.pid != 0 {
 		h.until = h.machine.Now() + time

@@ -68,9 +68,9 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	if k.Leaps = cfg.Leaps; k.Leaps == nil {
 		k.Leaps = host.NewLeaps()
 	}
-	// The call fails on Linux before 5.3, or if seccomp forbids it. From Linux 6.5 on, the desk
-	// gets a pidfd from its kernel. If the desk has no pidfd at all, it refuses the shim, and
-	// logs why.
+	// PidfdOpen fails on Linux before 5.3, or if seccomp forbids it. From Linux 6.5 on, the desk
+	// does not need this pidfd, because the kernel gives the desk a pidfd of the shim. A desk
+	// without any pidfd refuses the shim, and logs why.
 	pidfd, err := unix.PidfdOpen(os.Getpid(), 0)
 	if err != nil {
 		pidfd = -1

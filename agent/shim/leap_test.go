@@ -148,8 +148,9 @@ func TestShimKillsFrozenChildOnceSlotIsLost(t *testing.T) {
 }
 
 // asked is a child that prints a line when it gets the stop signal, and then stops. The child
-// starts no process while it waits. With vfork(2) the kernel would suspend the child meanwhile,
-// so the child would print nothing even if it is not frozen.
+// starts no process while it waits. A shell that starts a process by vfork(2) is suspended by
+// the kernel until the new process runs. Such a child would print nothing even if it is not
+// frozen.
 var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
 func TestFrozenChildGetsNoStopSignalAtDeadline(t *testing.T) {

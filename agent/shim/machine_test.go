@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// inMachine runs the tests in a virtual machine that test/pause starts, as its first process.
+// inMachine runs the tests as the first process of a virtual machine, which test/pause starts.
 // Then inMachine ends the virtual machine.
 func inMachine(m *testing.M) {
 	for dir, kind := range map[string]string{"/proc": "proc", "/tmp": "tmpfs", "/dev": "devtmpfs"} {

@@ -81,8 +81,8 @@ func (p *passing) giveEarly() {
 
 // release sends the child those signals for which it has become ready, in the order of their
 // arrival. The child may set several handlers between two checks, so release checks the last
-// signal first. In the other order, a SIGTERM could overtake an earlier signal, and end the
-// child before it.
+// signal first. In the other order, an earlier signal could stay held back while a SIGTERM is
+// sent, and ends the child.
 func (p *passing) release() {
 	var held, ready []syscall.Signal
 	for _, sig := range slices.Backward(p.early) {

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lateHandlers is a machine whose child sets all its handlers after this number of checks.
+// lateHandlers is a machine whose child sets all its handlers after a number of checks: the
+// field checks.
 type lateHandlers struct {
 	Machine
 	now    time.Duration

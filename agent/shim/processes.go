@@ -129,15 +129,15 @@ type output struct {
 	kept  []byte
 }
 
-// End implements Output. The reader then finishes.
+// End implements Output. After End, the method read delivers the output that it has kept.
 func (o *output) End() {
 	close(o.ended)
 	_ = o.pipe.SetReadDeadline(time.Unix(1, 0))
 }
 
 // read keeps the output until the process has ended. A descendant may keep the pipe open for
-// longer. The further output is read and dropped, because a closed pipe would kill a process
-// that writes.
+// longer. Further output is read and dropped, because SIGPIPE would kill a process that writes
+// to a closed pipe.
 func (o *output) read(finished func(kept []byte)) {
 	defer o.pipe.Close()
 	buf := make([]byte, 4<<10)

@@ -20,20 +20,21 @@ type Config struct {
 	// Container is the name of the shim's container.
 	Container string
 	// Command is the command of the child: what the container runtime would run without a shim.
-	// Path is the executable of Command, which Exec finds.
+	// Path is the executable file of Command; Exec looks it up in PATH.
 	Command []string
 	Path    string
 	// StandBy makes the shim wait for another grant after a lost hold. If StandBy is false, the
-	// container ends.
+	// loss ends the container.
 	StandBy bool
 	// Records reports that the agent records the child's success in a Lease. After a success
-	// such a shim waits until the agent has the report.
+	// such a shim waits until the agent has the shim's report, but no longer than the grant
+	// allows.
 	Records bool
 	// MaySkip permits the agent to end the waiting shim with exit code 0. MayEndWait permits it
 	// to end the shim with [api.ExitWaited].
 	MaySkip, MayEndWait bool
-	// Unbounded permits a grant without a deadline. In any other pod the shim refuses such a
-	// grant, because by a mistake of the agent a child could outlive its slot.
+	// Unbounded permits a grant without a deadline. If Unbounded is false, the shim refuses such
+	// a grant: an agent that sent it by mistake would let the child outlive its slot.
 	Unbounded bool
 	// StopSignal is the signal that makes the child stop; zero means SIGTERM.
 	StopSignal syscall.Signal
@@ -65,8 +66,9 @@ func (c Config) permits(code int) bool {
 }
 
 // shim supervises one child at a time. All work happens in one goroutine, which waits in the
-// method next; the machine only delivers inputs. The parts of a shim act on the child, and do
-// not depend on the state.
+// method next; the machine only delivers inputs. The state of a shim is a step, the method that
+// is running. The parts of a shim (link, asides, hooks and so on) work in the same way in each
+// step.
 type shim struct {
 	cfg     Config
 	machine Machine
@@ -77,13 +79,14 @@ type shim struct {
 	hooks   hooks
 	frost   frost
 
-	ordered int // the number of asides that the agent has ordered
-	// stopping reports that, after the child, the container ends with the child's exit code.
+	ordered int // the number of the agent's commands that the shim has not answered yet
+	// stopping reports that the container ends once the child has ended, with the child's exit
+	// code.
 	stopping bool
-	// signalled reports that the shim has passed a signal to the child that may have been a
+	// signalled reports that the child got a signal from the shim, and that this signal may be a
 	// stop signal.
 	signalled bool
-	refused   string // the last hold about which the log reports a grant with too little time
+	refused   string // the last hold whose grant the shim has logged as too short
 }
 
 func newShim(cfg Config, id Identity, m Machine) *shim {

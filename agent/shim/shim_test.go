@@ -23,9 +23,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// The tests start their own program as a shim in another process, and act as the desk. The
-// tests also send orders that no desk would send. The scripts of cmd/agent test a shim with a
-// desk.
+// The tests start their own test binary as a shim in another process, and act as the desk. The
+// tests also send orders that a real desk never sends. The scripts of cmd/agent test a shim with
+// a real desk.
 func TestMain(m *testing.M) {
 	switch socket := os.Getenv("GATE_SHIM"); {
 	case len(os.Args) == 2 && os.Args[1] == "quiet":
@@ -416,7 +416,7 @@ func TestShimReconnectsAfterAMalformedMessage(t *testing.T) {
 	assert.Equal(t, gate.Waiting, a.next().Phase)
 }
 
-// The agent counts the bound of a wait from the instant in the report.
+// The agent counts a shim's bounded wait from the instant Since in the shim's state.
 func TestDrainDoesNotRestartAShimsBoundedWait(t *testing.T) {
 	a := supervised(t, os.Stderr, "true")
 	began := a.next()

@@ -32,11 +32,11 @@ const heardWithin = 500 * time.Millisecond
 // because the end of PID 1 also stops processes that fork faster than the shim kills them.
 const killPatience = 5 * time.Second
 
-// killAgain is the time between two rounds of SIGKILL. The next round reaches processes that
-// were forked after the last one.
+// killAgain is the time between two rounds of SIGKILL. Each round reaches the processes that
+// were forked since the round before.
 const killAgain = 10 * time.Millisecond
 
-// wait keeps the gate closed, until a grant or an order ends the wait.
+// wait keeps the gate closed until a grant, a Dismiss or a stop signal ends the wait.
 func (s *shim) wait() (step, int) {
 	notice, said := s.machine.Now()+standbyNotice, false
 	s.machine.Wake(notice)
@@ -47,8 +47,9 @@ func (s *shim) wait() (step, int) {
 			s.link.enter(gate.Ended)
 			return nil, 128 + int(e.signal)
 		case e.drain != nil:
-			// A grant of the same hold may still arrive, or was refused. By this report the
-			// shim commits itself to start no child under this hold.
+			// A grant of the drained hold may still arrive, or may have been refused. By
+			// reporting the hold as over, the shim commits itself to start no child under that
+			// hold.
 			s.over(e.drain.Hold)
 		case e.dismiss != nil && !s.cfg.permits(e.dismiss.Code):
 			s.link.say("going on to wait: nothing permits this container to end with exit code %d", e.dismiss.Code)
@@ -156,7 +157,8 @@ func (s *shim) start() (step, int) {
 	}
 }
 
-// run waits while the child runs, and grants prolong the deadline in time.
+// run waits until the child has ended or must be drained. Reasons for a drain are the agent's
+// order, a failed postStart hook, and a grant that was not renewed in time.
 func (s *shim) run() (step, int) {
 	for s.child.pid != 0 {
 		grant := &s.child.grant
@@ -274,7 +276,8 @@ func (s *shim) drain(grace time.Duration) (step, int) {
 	return s.lost, 0
 }
 
-// lost closes the gate after a drain.
+// lost kills all descendants after a drain. Then the shim waits for another grant, or the
+// container ends.
 func (s *shim) lost() (step, int) {
 	if !s.killAll() {
 		return nil, api.ExitLost

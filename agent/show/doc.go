@@ -8,8 +8,8 @@
 //
 // The package delays no renewal. Status and Events are written beside the agent's loop, and may
 // be late. With the gate "readiness" the pod's condition is itself the gate, so a late status
-// must not be stored. Each status replaces the version that the agent has just read, so the API
-// server refuses a late one.
+// must not be stored. Each write of the status names the pod's version that the agent has just
+// read, so the API server refuses a late write.
 //
 // # Clocks
 //
@@ -41,16 +41,17 @@ type API interface {
 // Config has the pod for which this package writes, and the API to which it writes.
 type Config struct {
 	PodName, PodUID string
-	// Shards is the number of shards into which the work is divided; zero for other claims.
+	// Shards is the number of shards into which the work is divided; zero if the pod claims no
+	// shard.
 	Shards int
 	API    API
 	// Timeout bounds each request.
 	Timeout time.Duration
 	// Backoff returns the pause after a write that failed. The argument misses is the number of
-	// failed writes just before that one.
+	// failed writes in a row before that write.
 	Backoff func(misses int) time.Duration
 	// Delay returns the random delay of a write that changes only the reason or message of a
-	// standby's condition. So many standbys do not write at the same time.
+	// standby's condition. The delay spreads the writes of many standbys.
 	Delay func() time.Duration
 	// StartsWithin bounds the time between the success of a gated init container and the
 	// start of the next container. After that time the agent ends the hold.
@@ -69,8 +70,8 @@ type Config struct {
 }
 
 // WordsDelay is the longest delay of a write that changes only the reason and message of a
-// standby's condition. The shortest delay is half of that. Most handovers are over by then, so
-// that the write is not needed any more.
+// standby's condition. The shortest delay is half of that. Most handovers are over by then, and
+// have restored the reason and message, so the write is not needed any more.
 const WordsDelay = 5 * time.Second
 
 // Calm is the delay of a write that is only for people. By then the requests of most handovers

@@ -28,8 +28,8 @@ type Events struct {
 	sending chan struct{}
 }
 
-// queued bounds the Events that wait. A few holds cause so many Events, and more of them wait
-// only while the API server accepts none.
+// queued bounds the Events that wait. A few holds together cause about as many Events. More
+// Events wait only while the API server accepts none.
 const queued = 16
 
 // NewEvents returns Events, which are written once Run is called.
@@ -61,7 +61,7 @@ func (e *Events) Run(ctx context.Context) {
 // parting bounds the time in which a stopping agent sends its last Events.
 const parting = time.Second
 
-// Flush sends the queued Events before an agent with a stop signal ends. Flush also
+// Flush sends the queued Events before the end of an agent that got a stop signal. Flush also
 // waits for an Event that is being sent.
 func (e *Events) Flush(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, parting)

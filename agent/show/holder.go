@@ -37,8 +37,8 @@ type Holder struct {
 	Spared bool
 }
 
-// Holder decides how the status of a holder looks, and stores whether the application serves.
-// When the pod is a standby again, the method note uses this as the beginning of a handover.
+// Holder decides the status of a holder, and stores that the application serves. If the pod is a
+// standby later, the method note then begins a handover.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	r.follows, r.shard = false, shardOf(h.Slots)
 	shown := r.holder(now, h)
@@ -46,7 +46,7 @@ func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	return shown
 }
 
-// holder decides how the status of a holder looks, without the label of its shard.
+// holder decides the status of a holder, without the label of its shard.
 func (r *Readiness) holder(now time.Duration, h Holder) Look {
 	soon := h.Since + r.config.Budget.Retry
 	holds := "this pod holds " + strings.Join(h.Slots, ", ")
@@ -79,8 +79,8 @@ func (r *Readiness) holder(now time.Duration, h Holder) Look {
 	}
 }
 
-// Starts decides how the status of a pod that has only a start lock looks. The argument start
-// describes what the start waits for; empty if nothing delays it.
+// Starts decides the status of a pod that claims only a start lock. The argument start describes
+// what the start waits for; empty if nothing delays it.
 func Starts(running, serves bool, start string) Look {
 	switch {
 	case start != "":
@@ -93,9 +93,9 @@ func Starts(running, serves bool, start string) Look {
 	return look(false, ReadyStarting, "the application is about to start")
 }
 
-// Draining decides how the status of a pod looks while its child drains. The argument since is
-// the instant at which the drain began. The argument spared reports that a proven, Ready pod of
-// a strict controller drains for a yield.
+// Draining decides the status of a pod while its child drains. The argument since is the instant
+// at which the drain began. The argument spared reports that a proven, Ready pod of a strict
+// controller drains for a yield.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Look {
 	if spared {
 		r.served = true // the handover counts from the end of the drain

@@ -46,9 +46,9 @@ type Metrics struct {
 // NewMetrics returns the metrics of a pod of the workload. The agent's loop reads the clock at
 // least once within the time longest.
 //
-// A renewal is due [api.Budget]'s Renew after the last one, and the drain begins after
-// RenewDeadline. A renewal counts as late if it is stored in the second half of the time
-// between these two.
+// By [api.Budget], the next renewal is due at Renew after the last stored one, and the drain
+// begins at RenewDeadline. A renewal counts as late if it is stored in the second half of the
+// time between these two instants.
 func NewMetrics(clock func() time.Duration, longest time.Duration, workload string, b api.Budget) *Metrics {
 	return &Metrics{
 		clock: clock, last: clock(), longest: longest, workload: workload,

@@ -10,16 +10,17 @@ import (
 )
 
 const (
-	// shortestPause is the time between two checks of the holder's pod ([target]). Each check
-	// without an answer doubles the pause. Most such checks fail only after 2 s, so a shorter
-	// pause would save little.
+	// shortestPause is the first pause between two checks of the holder's pod ([target]). Each
+	// check without an answer doubles the pause. Such a check usually waits 2 s for an answer,
+	// so a shorter pause would save little.
 	shortestPause = time.Second
-	// longestPause bounds the pause. So within that time a standby notices that a network path
-	// works again.
+	// longestPause bounds the pause between two checks. So within about 10 s a standby notices
+	// that a network path works again.
 	longestPause = 10 * time.Second
-	// steady is how long the holder's pod must have answered before the pauses are short again.
-	// On a path that fails repeatedly, each pause stays at longestPause, of which the jitter
-	// removes at most half. So the readiness of the pod changes at most once in 5 s.
+	// steady is the time for which the holder's pod must answer before the pauses between checks
+	// begin at shortestPause again. On a path that fails repeatedly, each pause stays at
+	// longestPause, of which the jitter removes at most half. So the readiness of the pod
+	// changes at most once in 5 s.
 	steady = time.Minute
 )
 
@@ -42,8 +43,8 @@ type target struct {
 	// misses counts the checks without an answer. After a pod has answered for the time steady,
 	// the count begins at zero again.
 	misses int
-	// expiry is the instant at which the Lease would expire, as the standby first saw it after
-	// an error; zero without an error.
+	// expiry is the instant at which the holder's Lease would expire, as the standby first saw
+	// it after an error. Without an error, expiry is zero.
 	expiry time.Duration
 	// renewed reports that the holder has renewed since the standby stored expiry. If a holder
 	// neither answers nor renews, it may be dead. The standby then stays Ready, and its

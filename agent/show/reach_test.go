@@ -72,7 +72,7 @@ func (s *scene) look() Look {
 	return l
 }
 
-// asks lets the standby decide once, and gives the result of the check that it requests.
+// asks lets the standby decide once, and answers the check that the decision requests with err.
 func (s *scene) asks(err error) {
 	s.t.Helper()
 	address := s.look().Ask

@@ -29,10 +29,11 @@ type ReadinessConfig struct {
 	Workload string
 	// Mode decides whether a standby can be Ready.
 	Mode api.Readiness
-	// Shards is the number of shards into which the work is divided; zero for other claims.
+	// Shards is the number of shards into which the work is divided; zero if the pod claims no
+	// shard.
 	Shards int
-	// Run is the run in which each shard of the pod runs until its success; empty for other
-	// pods.
+	// Run is the run (a Job) in which the pods work through shards, each until its success;
+	// empty for other pods.
 	Run    string
 	Budget api.Budget
 	// Ports are the ports that the gated containers declare.
@@ -102,8 +103,9 @@ func look(ready bool, reason, message string) Look {
 
 // Handover returns how long a standby stays Ready while no holder serves. A vanished holder
 // blocks the slot for a lease duration. The next application may then take the time between two
-// renewals to start. If that takes longer, it is an outage, which Services should see. A strict
-// controller would delete a standby that is not Ready, so [Turn.Beyond] prolongs the time.
+// renewals to start. A longer start is an outage, which Services should see. A strict controller
+// would delete a standby that is not Ready, so [Turn.Beyond] prolongs the time under such a
+// controller.
 func Handover(b api.Budget) time.Duration { return b.Duration + b.Renew }
 
 // holders has the facts about the pods that hold the slots.
@@ -122,7 +124,7 @@ type holders struct {
 	next string
 	// mine reports that the Lease of a slot names this pod.
 	mine bool
-	// holder is the pod, and slot is the Lease, which the message of the condition names.
+	// holder and slot are the pod and the Lease that the condition's message names.
 	holder, slot string
 	// paused describes the pause of a slot for people; empty without a pause.
 	paused string
@@ -169,8 +171,8 @@ func (r *Readiness) holders(now time.Duration, slots []Slot) holders {
 	return h
 }
 
-// holderName returns the name of the holder's pod. For the holder of another program's leader
-// election, holderName returns the unchanged identity.
+// holderName returns the name of the holder's pod. If another program holds the Lease, by its
+// own leader election, holderName returns that program's identity unchanged.
 func holderName(r lease.Record) string {
 	if r.Hold == "" {
 		return r.Holder
@@ -178,7 +180,7 @@ func holderName(r lease.Record) string {
 	return api.PodOf(r.Holder)
 }
 
-// Standby decides how the status of a standby that sees these slots looks. If childless is
+// Standby decides the status of a standby, from the slots as the pod sees them. If childless is
 // false, a child of an earlier hold may still be alive.
 func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childless bool) Look {
 	h := r.holders(now, slots)
@@ -213,8 +215,8 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	return r.standby(now, h, turn, childless).by(h.until)
 }
 
-// withoutPorts decides how the status of a shard's standby looks if the pod declares no ports.
-// The message names no holder, so a change of one shard's holder causes no write.
+// withoutPorts decides the status of a standby that waits for a shard and declares no ports. The
+// message names no holder, so a change of one shard's holder causes no write.
 func (r *Readiness) withoutPorts(h holders, childless bool) Look {
 	switch {
 	case !childless:
@@ -225,7 +227,7 @@ func (r *Readiness) withoutPorts(h holders, childless bool) Look {
 	return look(true, ReadyStandingBy, "this pod takes the first shard that becomes free")
 }
 
-// standby decides how the status of a standby that may forward looks.
+// standby decides the status of a standby that may forward.
 func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless bool) Look {
 	switch {
 	case !childless:

@@ -16,7 +16,7 @@ import (
 type Slot struct {
 	Name string
 	// Record is the Lease as this pod last saw it. Known is false if the pod has not seen the
-	// Lease, or if it is gone.
+	// Lease, or if the Lease is gone.
 	Record lease.Record
 	Known  bool
 	// Mine reports that the Lease names this pod.

@@ -8,11 +8,11 @@
 // # What each gate guarantees
 //
 // [Pod]: the application's containers start only after the grant of the slot. The agent's
-// process ends if the slot is lost or yielded, or if no renewal succeeds before the drain has
-// to begin. By the exit code the kubelet restarts every container of the pod. The stand-in
-// never reports that a hold is over: it does not see the application, so nothing proves that
-// the application is dead. So the Lease expires. A new agent process resumes a hold only if the
-// note of that hold exists.
+// process ends if the slot is lost or yielded, or if no renewal succeeds before the drain has to
+// begin. Because of the exit code, the kubelet then restarts every container of the pod
+// (KEP-5532). The stand-in never reports that a hold is over: it does not see the application,
+// so nothing proves that the application is dead. So the agent does not release the Lease, and
+// the Lease expires. A new agent process resumes a hold only if the note of that hold exists.
 //
 // [Readiness]: a hold is over once the API server has stored that the pod is not Ready. Before
 // that, a new agent process neither acquires a slot nor reports that an earlier hold is over.

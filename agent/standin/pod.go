@@ -270,8 +270,8 @@ func (p *Pod) mayStart(n *note) error {
 	case p.report.Unproven == n.Hold:
 		return gate.ErrUnproven
 	case p.machine.Now() >= n.Leave:
-		// This process was frozen after it acquired, or the disk was slow. Under a grant now,
-		// containers would start that must stop at once, maybe while the next holder runs.
+		// This process was frozen after it acquired, or the disk was slow. A grant now would
+		// start containers that must stop at once, maybe while the next holder already runs.
 		return fmt.Errorf("less is left of it than the kubelet has to stop in: %w", gate.ErrNotNoted)
 	}
 	return nil
@@ -328,14 +328,14 @@ func (p *Pod) accept(tasks *sync.WaitGroup) error {
 	}
 }
 
-// welcome reports whether it keeps the connection of the init container. If an application
-// container may be running already, welcome restarts all containers instead.
+// welcome keeps the connection of the init container, and returns true. If an application
+// container may already be running, welcome restarts all containers instead, and returns false.
 func (p *Pod) welcome(c net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.report.Phase == gate.Running {
-		// The init container has ended before, but the kubelet runs it again. The agent does
-		// not know whether an application container runs, so all containers must restart.
+		// The init container was already told to go on, but the kubelet runs it again. The agent
+		// does not know whether an application container runs, so all containers must restart.
 		c.Close()
 		p.restartAll("the init container runs again")
 		return false

@@ -390,7 +390,7 @@ func TestGrantIsRefusedOnceItsDrainIsDue(t *testing.T) {
 // slowVolume is a directory whose writes a test can slow down.
 type slowVolume struct {
 	kernel
-	// write runs during each write, before the note has its name.
+	// write runs at each write, before the note is stored.
 	write func()
 }
 
@@ -411,7 +411,8 @@ func serveOn(t *testing.T, dir string, write func()) *served {
 	return s
 }
 
-// The write of the note may take longer than the Lease lasts. By then another pod may run.
+// The write of the note may take longer than the Lease lasts. When the write ends, another pod
+// may already hold the slot.
 func TestSlowDiskStartsNoApplicationAfterTheDeadline(t *testing.T) {
 	leave := 200 * time.Millisecond
 	s := serveOn(t, t.TempDir(), func() { <-time.After(2 * leave) })

@@ -92,8 +92,9 @@ func (p Pod) Hold(now time.Duration, wall time.Time, h Hold) Holder {
 	return holding
 }
 
-// instants returns the instants at which the decision may change without a new fact. Asks cause
-// no such instants, because the asker repeats its write. The argument r is the present rollout.
+// instants returns the instants at which the decision may change without a new fact. An ask
+// causes no such instant, because the asker repeats its write, and each write is a new fact. The
+// argument r is the present rollout.
 func (h Hold) instants(p Pod, r Rollout) []time.Duration {
 	var all []time.Duration
 	if h.Serves {
@@ -175,8 +176,8 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	return revision.NewerThan(p.Revision) && now >= from
 }
 
-// timed returns the rollout with the wall clock's times of the next turns. Once a time is in
-// the Lease, it stays there until it is over.
+// timed returns the rollout with the times of the next turns, by the wall clock. A time that is
+// in the Lease stays there until that time has come.
 func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout) Rollout {
 	r.Turns = slices.Clone(r.Turns)
 	for i, one := range r.Turns {
@@ -193,7 +194,7 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout) Rollout
 
 // failed reports whether the turn has failed, because the application did not begin to serve in
 // time. If it began in time, the turn may go on until the revision is proven. If the pod was
-// Ready and then stops serving, the time begins again, as does the controller's own time.
+// Ready and then stops serving, the time begins again, as the controller's minReadySeconds do.
 func (p Pod) failed(now time.Duration, h Hold) bool {
 	at := h.failsAt(p)
 	return now >= at && !h.servedBy(at)
@@ -245,9 +246,9 @@ func (p Pod) Acquired(now time.Duration, wall time.Time, s Slot, hold string) Ro
 
 // Released returns the rollout that the releasing write stores, and the successor; empty for
 // none. If the argument "to" is not empty, the hold yields to that pod, whose revision is the
-// argument "turn". If the hold itself is a turn that is not proven, it gives the slot back to
-// the pod that yielded for it. The holder of such a turn may itself yield to a third pod. If
-// that pod's turn fails, the slot goes back to the same first pod.
+// argument "turn". If "to" is empty, and the hold is a turn that is not proven, the successor is
+// the pod that yielded for the turn. The holder of a turn may itself yield to a third pod. If
+// the third pod's turn fails, the slot also goes back to the pod that yielded first.
 func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successor string) {
 	if !p.Revision.Valid() {
 		return s.Rollout, to

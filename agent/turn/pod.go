@@ -14,7 +14,7 @@ type Pod struct {
 	Identity string
 	// Revision is zero for a pod that takes no turns.
 	Revision api.Revision
-	// Startup is the time to start that the startup and readiness probes give the application;
+	// Startup is the time that the startup and readiness probes give the application to start;
 	// zero without probes.
 	Startup time.Duration
 	// MinReady is the controller's minReadySeconds: how long a new pod must be Ready before the
@@ -29,7 +29,7 @@ func (p Pod) provenAfter() time.Duration { return Proof + p.MinReady }
 
 // Lasts returns the time within which the application must begin to serve. The time applies to
 // a turn, and to a hold of the proven revision. The argument start is the time that the proven
-// revision took to serve; zero if that is unknown.
+// revision needed until it served; zero if that is unknown.
 func (p Pod) Lasts(start time.Duration) time.Duration {
 	return max(shortestTurn, min(p.Startup, longestStartup), min(slower*start, longestTurn))
 }
@@ -49,7 +49,8 @@ type Slot struct {
 	// FreeAt is the instant from which the slot is free, as far as the agent sees;
 	// [instant.Never] while the agent does not see the Lease.
 	FreeAt time.Duration
-	// Since is the instant at which the agent first saw the hold.
+	// Since is the instant at which the agent first saw the present value of Hold, which is
+	// empty after a release.
 	Since time.Duration
 	// Earlier reports, for a hold of this pod, that an earlier agent process began the hold.
 	Earlier bool

@@ -27,9 +27,9 @@ const (
 // Rollout is what a Lease contains about turns, as text ([Rollout.String]). Each write of a
 // slot keeps the counts of turns, so the counts outlast a hold.
 type Rollout struct {
-	// Hold is the hold whose agent wrote the rollout; empty while the slot is released. An
-	// agent of an earlier version keeps the text of an earlier hold in the Lease. So the text
-	// counts only if its Hold is the present hold.
+	// Hold is the hold whose agent wrote the rollout; empty while the slot is released. An agent
+	// of an earlier version does not know the text, and leaves that of an earlier hold in the
+	// Lease. So the text counts only if its Hold is the present hold.
 	Hold string
 	// Yields states whether the holder yields to a newer revision.
 	Yields Yields
@@ -37,8 +37,8 @@ type Rollout struct {
 	// turn. The field From is the revision of that pod.
 	Yielder string
 	From    api.Revision
-	// Proven is the last proven revision. The field Start is the time that this revision took
-	// to serve; zero if that is unknown.
+	// Proven is the last proven revision. The field Start is the time that this revision needed
+	// until it served; zero if that is unknown.
 	Proven api.Revision
 	Start  time.Duration
 	// Turns has one count of turns for each revision, in the order of their last turns. When a
@@ -153,7 +153,7 @@ func (r Rollout) forgotten(proven api.Revision) Rollout {
 	return r
 }
 
-// inTurn reports whether the hold is a turn that is not proven yet.
+// inTurn reports whether the hold is a turn whose revision is not proven yet.
 func (r Rollout) inTurn(hold string) bool { return r.Yielder != "" && hold != "" && r.Hold == hold }
 
 // lasting returns the part of the rollout that outlasts a hold.

@@ -40,8 +40,8 @@ const (
 	// longestStartup bounds the time that probes give the application to start. Without this
 	// bound, an application that hangs in its turn could keep all pods from serving.
 	longestStartup = time.Hour
-	// slower is how many times longer than the proven revision a new revision may take to
-	// start.
+	// slower is a factor: a new revision may take three times as long to start as the proven
+	// revision took.
 	slower = 3
 )
 

@@ -32,7 +32,8 @@ const (
 
 // Facts has the facts on which the decision about a standby depends, beside the slot.
 type Facts struct {
-	// Whole reports that a grant would start the whole application of the pod.
+	// Whole reports that a grant would start the whole application. Whole is false if, for
+	// example, a gated container lacks its image.
 	Whole bool
 	// Failed reports that the last hold of this agent process was a turn that failed.
 	Failed bool

@@ -24,8 +24,9 @@ type Action struct {
 	// requires that the Variable has no value yet.
 	Match string
 	Fresh bool
-	// Fence returns the fence of the hold under which the program writes, or a refusal if that
-	// hold is not good any more. A nil function means that the program names no hold.
+	// Fence returns the fence of the hold under which the program writes. If that hold is lost
+	// or uncertain, Fence returns LostHold or UncertainHold. A nil function means that the
+	// program names no hold.
 	Fence func() (kube.Fence, Refusal)
 }
 
@@ -56,8 +57,9 @@ const (
 	// Fenced means that the fence of the Variable refuses the write. Either a later hold has
 	// written, or another lock protects the Variable, or the program names no hold.
 	Fenced Refusal = "fenced"
-	// LostHold means that the program's hold is not good any more. UncertainHold means that the
-	// hold is not good until its next renewal.
+	// LostHold means that the program has lost the hold under which it writes. UncertainHold
+	// means that the last renewal of that hold is too long ago. After the next renewal the
+	// program can write again.
 	LostHold, UncertainHold Refusal = "lost", "uncertain"
 	// TooMany means that too many actions wait for the Variable.
 	TooMany Refusal = "many"

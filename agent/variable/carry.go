@@ -85,7 +85,7 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 			c.answer <- answer
 		}
 		if len(carried) == 0 {
-			return // a rest exists only if next carries a call
+			return // try leaves a rest only if it also carries a call
 		}
 		v.writes++
 		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)
@@ -110,10 +110,10 @@ func (v *Variable) base(ctx context.Context) (*kube.Variable, error) {
 	return source{v.config}.read(ctx)
 }
 
-// try applies the actions to next, in their order. The result carried has the calls whose
-// change is in next, and settled has answers to calls that change nothing. Such an answer must
-// not depend on a write that is not stored yet. So if a call that changes nothing comes after a
-// carried one, it belongs to the rest.
+// try applies the actions to next, in their order. The result carried has the calls whose change
+// is in next, and settled has answers to calls that change nothing. Such an answer must not
+// depend on a write that is not stored yet. So a call that changes nothing, but comes after a
+// carried one, is in the result rest instead.
 func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, settled map[*call]Answer, rest []*call) {
 	settled = map[*call]Answer{}
 	for _, c := range calls {
@@ -136,12 +136,12 @@ func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, set
 }
 
 // write sends the write that replaces base by next, and answers the calls if the outcome is
-// certain. The result open has the calls without an answer, for which nothing was stored, and
-// nothing will be. The result refused reports that the API server has refused the write, not
-// because of a conflict.
+// certain. The result open has the calls that still need an answer. For these calls nothing is
+// stored, and nothing will be stored by this write. The result refused reports that the API
+// server refused the write for another reason than a conflict.
 func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Variable) (open []*call, refused bool) {
 	v.known = nil
-	doubt := false // a write without an answer may be stored, or may be stored later
+	doubt := false // true after an attempt without an answer: it may be stored, now or later
 	for attempt := 0; ; attempt++ {
 		stored, err := v.put(ctx, next)
 		switch {
@@ -184,8 +184,8 @@ func (v *Variable) put(ctx context.Context, next *kube.Variable) (*kube.Variable
 	return v.config.Requests.UpdateVariable(ctx, next)
 }
 
-// look reads the Variable after a write without an answer, until no call waits any longer. The
-// result is nil if no read has succeeded.
+// look reads the Variable after a write without an answer. If a read fails, look tries again
+// while any call still waits. The result is nil if no read has succeeded.
 func (v *Variable) look(ctx context.Context, calls []*call) *kube.Variable {
 	for attempt := 0; ; attempt++ {
 		there, err := source{v.config}.read(ctx)

@@ -172,7 +172,8 @@ func TestDisconnectedProgramDisturbsNoCallsInItsWrite(t *testing.T) {
 	})
 }
 
-// The write arrives only after the agent has read that it was not stored.
+// The first PUT reaches the API server only after the agent has read the Variable, and has found
+// it unchanged.
 func TestDelayedWriteIsStoredAtMostOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package variable reads and writes the Variables that the programs of a pod use. In each agent
-// one loop writes each Variable, so only other pods cause conflicts. One write of the loop may
-// carry out several adds.
+// a single loop does all writes of a Variable, so only other pods cause conflicts. A single
+// write of the loop may carry out several adds.
 //
 // # The guarantee
 //
@@ -12,20 +12,23 @@
 //
 //   - An action whose write has no answer is not repeated, unless the Variable proves that the
 //     write was not stored. Without a proof the outcome is [Unknown].
-//   - A PUT is sent again with the same bytes while the Variable has the version that the PUT
-//     replaces. Of several such PUTs one is stored at most.
-//   - Each write has a name. A Variable with that name proves that the write was stored. A write
-//     that adds with a key is proven by the key, too, while the key is kept.
-//   - An add with a kept key changes nothing, and has the first result.
-//   - A write under a hold has the lock, epoch and token of that hold, which the hold's own keeper
-//     tells before each attempt. The token of the Variable is only compared with them.
+//   - A PUT without an answer is sent again with the same bytes, while the Variable still has
+//     the version that the PUT replaces. At most one of these equal PUTs is stored.
+//   - Each write stores its own name in the Variable. If the Variable has that name, the write
+//     was stored. While the Variable keeps the key of an add, that key also proves that the
+//     write of the add was stored.
+//   - An add with a kept key changes nothing, and returns the result of the first add with that
+//     key.
+//   - A write under a hold contains the lock, epoch and token of that hold. Before each attempt,
+//     the loop requests these from [Action.Fence], never from the Variable. With the fence in
+//     the Variable they are only compared.
 //
 // # Kept keys
 //
-// The Variable keeps 64 keys. If it is full, a new key drops a key of the pod that has most of
-// them. So a busy pod never drops the newest key of another pod. Without a further rule, keys
-// of pods that have ended would stay for ever. So a key counts as old after 1000 newer keys of
-// any pods, and old keys are dropped first.
+// The Variable keeps 64 idempotency keys of adds. If the list is full, a new key drops a key of
+// the pod that has most keys in the list. So a busy pod never drops the newest key of another
+// pod. Without a further rule, keys of pods that have ended would stay for ever. So a key counts
+// as old after 1000 newer keys of any pods, and old keys are dropped first.
 //
 // # What is not guaranteed
 //

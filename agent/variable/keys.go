@@ -34,9 +34,10 @@ func keep(v *kube.Variable, k kube.Key) {
 	}
 }
 
-// surplus returns the index of the key to drop. If the first key is old, surplus returns its
-// index. If not, the key is the first one of the pod that has most keys. If several pods have
-// equally many, the first key of all of them is dropped.
+// surplus returns the index of the key to drop. The keys are in the order of their adds. If the
+// first key is old, surplus chooses that key. Otherwise surplus chooses the first key of the pod
+// that has most keys. If several pods have equally many, surplus chooses the first key among
+// theirs.
 func surplus(v *kube.Variable) int {
 	if v.Keyed-v.Keys[0].At >= oldAfter {
 		return 0
@@ -50,9 +51,9 @@ func surplus(v *kube.Variable) int {
 	return slices.IndexFunc(v.Keys, func(k kube.Key) bool { return counts[k.Pod] == most })
 }
 
-// keepsNewest reports whether the Variable would certainly still have a pod's newest key, if
-// that key had been added right after this count. The list loses such a key only when the key
-// is old, or when each of 64 other pods has a newer key.
+// keepsNewest reports whether the Variable would certainly still keep a certain key: the newest
+// key of its pod, added when Keyed was count. The list drops such a key only when the key is
+// old, or when each of 64 other pods has a newer key.
 func keepsNewest(v *kube.Variable, count int64) bool {
 	pods := map[string]bool{}
 	for _, k := range v.Keys {

@@ -168,8 +168,7 @@ func (s *server) remove() {
 	s.changed = make(chan struct{})
 }
 
-// start starts the agent's end of the Variable in a pod. The agent's end runs until the test
-// ends.
+// start makes the agent's Variable in a pod, and runs it until the test ends.
 func start(t *testing.T, s *server, pod string) *Variable {
 	t.Helper()
 	v := New(Config{

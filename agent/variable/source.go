@@ -28,7 +28,8 @@ const (
 type Requests interface {
 	// GetVariable reads a Variable consistently.
 	GetVariable(ctx context.Context, name string) (*kube.Variable, error)
-	// UpdateVariable replaces only the state that was read.
+	// UpdateVariable replaces the Variable by v, if the Variable still has the uid and the
+	// resourceVersion of v.
 	UpdateVariable(ctx context.Context, v *kube.Variable) (*kube.Variable, error)
 	// WatchVariable calls fn with each event until the watch ends. WatchVariable returns nil if
 	// the watch ends without an error.

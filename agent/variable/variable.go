@@ -12,7 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// Variable is the agent's end of one Variable object.
+// Variable carries out the actions, reads and watches of this pod's programs on one Variable
+// object.
 type Variable struct {
 	config Config
 	random *rand.Rand
@@ -38,7 +39,8 @@ type reads struct {
 	running bool
 }
 
-// New returns the agent's end of a Variable. No goroutine starts before [Variable.Run].
+// New returns a Variable for the object that config names. No goroutine starts before
+// [Variable.Run].
 func New(config Config) *Variable {
 	beside := newTasks()
 	return &Variable{
@@ -74,7 +76,8 @@ type call struct {
 // over reports whether the program no longer waits for the answer.
 func (c *call) over() bool { return c.ctx.Err() != nil || !time.Now().Before(c.until) }
 
-// Do carries out an action. Do returns within about the patience of a call.
+// Do carries out an action. Do returns after about ten seconds (the constant patience) at the
+// latest.
 func (v *Variable) Do(ctx context.Context, a Action) Answer {
 	if !v.enter() {
 		return Answer{Refusal: TooMany}

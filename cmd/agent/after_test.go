@@ -22,13 +22,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// schemaLease is the Lease of a once claim. Its two arguments are the version and the done
-// keys.
+// schemaLease is the Lease of a once claim, as a format. The two arguments of the format are the
+// resource version and the done keys.
 const schemaLease = `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"once.schema","namespace":"shop",` +
 	`"uid":"u","resourceVersion":"%s","annotations":{"metaparticle.io/done":"%s"}},"spec":{"holderIdentity":"unknown"}}`
 
 // afterServer serves the Lease to one pod. A read shows that the key is not done. The watch
-// shows the key once the channel finished is closed.
+// shows the done key once the channel "finished" is closed.
 type afterServer struct {
 	*httptest.Server
 	credentials string

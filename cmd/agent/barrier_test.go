@@ -22,13 +22,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leaseAtBarrier is the first Lease of a barrier. Its argument is the record that the barrier
-// is open.
+// leaseAtBarrier is the first Lease of a barrier, as a format. The argument of the format is the
+// record that the barrier is open.
 const leaseAtBarrier = `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"barrier.warm.run-1.0","namespace":"shop",` +
 	`"uid":"u","resourceVersion":"5","annotations":{"metaparticle.io/opened":"%s"}},"spec":{"holderIdentity":"other_1","leaseDurationSeconds":30}}`
 
-// atBarrier runs the program against a server whose Lease has the record opened. The channel
-// reads receives a value at each read of the Lease.
+// atBarrier returns a command that runs the program against a server. The argument "opened" is the
+// record in the server's Lease. Each read of the Lease sends a value to the channel "reads".
 func atBarrier(t *testing.T, opened string, wait time.Duration) (c *exec.Cmd, reads <-chan struct{}) {
 	t.Helper()
 	read := make(chan struct{}, 1000)

@@ -49,7 +49,7 @@ func expanded(words []string, env map[string]string) (out []string) {
 	return out
 }
 
-// roles are the parsers of the roles that a webhook writes with arguments.
+// roles has a function for each role whose arguments a webhook writes. The function parses them.
 var roles = map[string]func(args []string, env map[string]string) error{
 	api.RunRole: func(args []string, env map[string]string) error {
 		s, err := parseRun(args, func(key string) string { return env[key] })

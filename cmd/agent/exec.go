@@ -154,7 +154,7 @@ func parseSignal(s string) (syscall.Signal, error) {
 }
 
 // environment returns the variables that an application gets while its pod holds. The argument
-// shards is the number of shards into which the work is divided; zero for other claims.
+// "shards" is the number of shards into which the work is divided; zero for other claims.
 func environment(slots []gate.SlotToken, shards int) []string {
 	var names, tokens []string
 	for _, s := range slots {

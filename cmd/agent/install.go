@@ -33,9 +33,9 @@ func installCommand(_ context.Context, args []string) (int, error) {
 }
 
 // prepare creates the directories and the binary that the gate needs in the shared volume. The
-// hook calls prepare, and the kubelet waits for that. The agent also calls prepare, because a
-// kubelet that restarts before the hook never runs the hook. Two concurrent calls do the work
-// only once.
+// postStart hook calls prepare, and the kubelet waits for the end of the hook. The agent also
+// calls prepare, because a kubelet that restarts before the hook never runs the hook. Two
+// concurrent calls do the work only once.
 func prepare(runDir, binary string) error {
 	if err := install.Dirs(runDir, filepath.Join(runDir, desk.GrantedDir)); err != nil || binary == "" {
 		return err

@@ -81,7 +81,7 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 const anyUser = 0o666
 
 // listenLocal serves the local API at its socket and its port until ctx ends. The port opens
-// last, because "agent ready" waits for it, and the program may use the socket.
+// last. So once "agent ready" can connect to the port, a program can connect to the socket, too.
 func listenLocal(ctx context.Context, a api.LocalArgs, handler http.Handler) error {
 	if a.Socket != "" {
 		l, err := host.Socket("unix", a.Socket, anyUser)

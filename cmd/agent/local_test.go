@@ -99,7 +99,7 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// start starts the local API at the port. The arguments more are added.
+// start starts the local API at the port. The program also gets the arguments in "more".
 func (s *lockServer) start(t *testing.T, port string, output *bytes.Buffer, more ...string) *exec.Cmd {
 	t.Helper()
 	host, of, err := net.SplitHostPort(s.address)

@@ -17,7 +17,7 @@ const (
 	// kilobyte each, they take 128 KiB of memory.
 	mostLines = 256
 	// parting bounds the time for which an ending agent waits until its last lines are written.
-	// A reader that works takes them within milliseconds.
+	// If the container runtime reads the log, the lines are written within milliseconds.
 	parting = time.Second
 )
 
@@ -67,7 +67,8 @@ func (l *lines) run() {
 	}
 }
 
-// flush waits until every line is written, or returns an error after the duration parting.
+// flush waits until every line is written. If that takes longer than [parting], flush returns an
+// error.
 func (l *lines) flush() error {
 	late := time.After(parting)
 	written := make(chan struct{})

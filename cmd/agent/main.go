@@ -12,6 +12,8 @@
 //   - turn and wait run in init containers of a pod with the gate "pod".
 //   - after waits in an init container for the conditions of its pod.
 //   - barrier waits in an init container at the barrier of its pod.
+//   - api serves the local API, in the sidecar.
+//   - ready waits until the local API listens.
 //   - yield asks a running agent to hand over.
 //
 // Package api has the arguments that the webhook writes for these roles.

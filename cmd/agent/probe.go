@@ -22,8 +22,8 @@ import (
 )
 
 // probePatience bounds the wait for the agent's answer if the probe has a command. The agent
-// answers at once whether the command must run. The shortest timeout of a probe is one second,
-// so half of it is left for the command.
+// answers at once, and the answer tells whether the command must run. The shortest timeout of a
+// probe is one second, so half of that second is left for the command.
 const probePatience = 500 * time.Millisecond
 
 // asker carries out one exec probe, which the kubelet runs in a gated container.

@@ -16,7 +16,7 @@ import (
 )
 
 // prober answers the exec probes of a script. The monitor is real, and the script decides which
-// child it has.
+// child the monitor sees.
 type prober struct {
 	monitor *probe.Monitor
 	verdict probe.Result

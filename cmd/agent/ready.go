@@ -14,9 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// readyWithin bounds the wait for the local API. Its server listens before it sends its first
-// request. So a longer wait means that another process has the port, or that the socket cannot
-// be created.
+// readyWithin bounds the wait for the local API. The agent opens the port and the socket before
+// it sends its first request to the API server. So a longer wait means that another process has
+// the port, or that the socket cannot be created.
 const readyWithin = 30 * time.Second
 
 // readyAgain is the pause between two attempts to connect. A process cannot wait for another

@@ -14,7 +14,7 @@ import (
 
 // turnCommand renames the note "let-start" to "let-start.before". The command runs in an init
 // container before the agent's container, each time that all containers of a pod with the gate
-// "pod" start.
+// "pod" start. So the agent can tell a restart of all containers from a restart of itself alone.
 func turnCommand(_ context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent turn", flag.ContinueOnError)
 	runDir := flags.String("run", api.RunPath, "directory of the agent's socket, flock and notes")

@@ -75,8 +75,8 @@ func newWorld(env *testscript.Env) *world {
 	return w
 }
 
-// change calls f, and makes every call of until check its condition. The caller must not hold
-// the mutex.
+// change calls f, and then each waiting call of [world.until] checks its condition again. The
+// caller must not hold the mutex.
 func (w *world) change(f func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -85,8 +85,8 @@ func (w *world) change(f func()) {
 	w.changed = make(chan struct{})
 }
 
-// until waits until the condition is true, and checks it after each change. After the time
-// patience, the result is false.
+// until waits until the condition is true, and checks the condition after each change. If that
+// takes longer than [patience], the result is false.
 func (w *world) until(cond func() bool) bool {
 	late := time.After(patience)
 	for {

@@ -19,7 +19,7 @@ import (
 // once, but a command must not send more requests than an agent.
 const betweenWatches = time.Second
 
-// await watches the Lease until the function wanted returns true. If ctx ends before
+// await watches the Lease until the function "wanted" returns true. If ctx ends before
 // that, the result is the error of ctx.
 func (c cluster) await(ctx context.Context, key types.NamespacedName, wanted func(*coordinationv1.Lease) bool) error {
 	for {
@@ -35,7 +35,7 @@ func (c cluster) await(ctx context.Context, key types.NamespacedName, wanted fun
 	}
 }
 
-// watchOnce watches the Lease until the function wanted returns true, or the watch ends.
+// watchOnce watches the Lease until the function "wanted" returns true, or the watch ends.
 // The Lease is read after the start of the watch, so no change is missed.
 func (c cluster) watchOnce(ctx context.Context, key types.NamespacedName, wanted func(*coordinationv1.Lease) bool) (bool, error) {
 	changes, err := c.Watch(ctx, &coordinationv1.LeaseList{}, client.InNamespace(key.Namespace),

@@ -28,7 +28,7 @@ import (
 )
 
 // slotLease returns a Lease that enroll made. The agent of the pod holds the Lease, unless
-// the argument pod is empty.
+// the argument "pod" is empty.
 func slotLease(name, pod string, annotations map[string]string) *coordinationv1.Lease {
 	l := leaseOf(pod)
 	l.Name, l.UID, l.Labels = name, types.UID(name), map[string]string{api.ManagedLabel: "true"}
@@ -103,7 +103,7 @@ func (b *byHand) lease(t *testing.T, name string) *coordinationv1.Lease {
 	return l
 }
 
-// after makes the pod the holder after the duration. If the argument pod is empty, the
+// after makes the pod the holder after the duration. If the argument "pod" is empty, the
 // Lease is released instead.
 func (b *byHand) after(t *testing.T, d time.Duration, name, pod string) {
 	time.AfterFunc(d, func() {

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/feature"
 )
 
-// cluster is a client of the API server. The field minor has the number after the dot of
+// cluster is a client of the API server. The field "minor" has the number after the dot of
 // the server's version, such as 35 for Kubernetes 1.35.
 type cluster struct {
 	client.WithWatch

@@ -36,8 +36,8 @@ type stdio struct {
 	out, err io.Writer
 }
 
-// harmless returns the writers for a terminal. Pods and their owners write some of the texts, and
-// control characters could change what a person sees.
+// harmless returns writers that replace control characters, for a terminal. Pods and their owners
+// write some of the texts, and control characters could change what a person sees.
 func (s stdio) harmless() stdio {
 	return stdio{s.in, printable{s.out}, printable{s.err}}
 }

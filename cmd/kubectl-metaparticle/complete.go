@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// completer is the name under which kubectl calls this program for the words of a line
-// (kubectl help plugin). The last word is the one that the person is writing.
+// completer is the name under which kubectl calls this program to complete a command line
+// (kubectl help plugin). The last argument is the word that the person is writing.
 const completer = "kubectl_complete-metaparticle"
 
 // completeTimeout bounds the time for which a person waits after the tab key.
@@ -74,7 +74,7 @@ func complete(ctx context.Context, commands, args []string, out io.Writer) {
 	fmt.Fprintln(out, directive)
 }
 
-// connect opens the cluster of the line's flags.
+// connect opens the cluster that the flags of the command line name.
 func connect(args []string) (cluster, string, error) {
 	flags, connection := newFlags("complete", "", stdio{nil, io.Discard, io.Discard})
 	known := []string{}

@@ -35,7 +35,8 @@ func conditionLines(e *explainer) []string {
 	return lines
 }
 
-// leaseState returns the words about a condition. The Lease may be nil.
+// leaseState returns the text about a condition on one Lease: whether the condition is met, and why
+// not. The Lease is nil if it does not exist.
 func leaseState(e *explainer, c api.Condition, lease *coordinationv1.Lease) string {
 	switch {
 	case lease == nil:
@@ -52,8 +53,8 @@ func leaseState(e *explainer, c api.Condition, lease *coordinationv1.Lease) stri
 	return "not met: the key is not done"
 }
 
-// shardsState returns the words about a condition on the shards of a Job. The first Lease may be
-// nil.
+// shardsState returns the text about a condition on the shards of a Job. The argument "first" is the
+// first shard's Lease, or nil if that Lease does not exist.
 func shardsState(e *explainer, c api.Condition, first *coordinationv1.Lease) string {
 	if first == nil {
 		return "not met: no Lease, so no Job has had these shards yet"
@@ -78,8 +79,9 @@ func shardsState(e *explainer, c api.Condition, first *coordinationv1.Lease) str
 	return "met: all shards are done"
 }
 
-// holderState returns the words about a condition that the holder of the Lease can meet. The
-// pod's own container also waits for a renewal, which this command cannot see.
+// holderState returns the text about a condition that is met while the holder of the Lease serves.
+// The container that waits for the condition must also see a renewal of the holder. This command
+// does not know whether the container has seen one.
 func holderState(e *explainer, lease *coordinationv1.Lease) string {
 	identity := view.HolderOf(lease)
 	name := api.PodOf(identity)

@@ -119,7 +119,8 @@ func (f *forwarding) once(ctx context.Context, c cluster, port localPort) error 
 	return nil
 }
 
-// connect forwards to one pod until the pod goes. Only a connection that never was ready is an error.
+// connect forwards to one pod until the pod goes. The result is an error only if no connection
+// to the pod came about.
 func (f *forwarding) connect(ctx context.Context, c cluster, pod *corev1.Pod, port localPort) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -172,7 +173,8 @@ func awaitConsole(ctx context.Context, c cluster) (*corev1.Pod, error) {
 	}
 }
 
-// answers reports whether a pod of the console can be forwarded to.
+// answers reports whether a pod of the console can answer the browser: the pod is Ready, and not
+// being deleted.
 func answers(pod corev1.Pod) bool { return view.Ready(pod) && pod.DeletionTimestamp == nil }
 
 // awaitEnd returns when the pod stops answering, or when ctx ends. A port-forward itself does not notice the end of
@@ -194,7 +196,7 @@ func awaitEnd(ctx context.Context, c cluster, pod *corev1.Pod) {
 	}
 }
 
-// ends reports whether the pod stopped answering while the watch lasted.
+// ends reports whether the pod stopped answering, or ctx ended, while the watch lasted.
 func ends(ctx context.Context, c cluster, pod *corev1.Pod, watching watch.Interface) bool {
 	var now corev1.Pod
 	err := c.Get(ctx, types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, &now)

@@ -38,7 +38,7 @@ func openPort(ctx context.Context, port int) (localPort, error) {
 	return localPort{listener.(*net.TCPListener)}, nil
 }
 
-// serve passes each connection of the port to the function carry, until ctx ends. The port stays open: later
+// serve passes each connection of the port to the function "carry", until ctx ends. The port stays open: later
 // connections wait for the next call.
 func (l localPort) serve(ctx context.Context, carry func(net.Conn)) error {
 	if err := l.SetDeadline(time.Time{}); err != nil {
@@ -99,7 +99,7 @@ func forward(ctx context.Context, config *rest.Config, pod types.NamespacedName,
 	})
 }
 
-// dialerOf returns the dialer of a port-forward. The WebSocket is a GET, and SPDY is a POST.
+// dialerOf returns the dialer of a port-forward. A WebSocket begins with a GET, and SPDY with a POST.
 func dialerOf(config *rest.Config, pod types.NamespacedName) (httpstream.Dialer, error) {
 	clients, err := kubernetes.NewForConfig(config)
 	if err != nil {
@@ -132,7 +132,8 @@ func (n *numbers) next() string {
 	return strconv.Itoa(n.last)
 }
 
-// carry copies between a connection of the browser and the pod. If the kubelet reports a problem with the pod, the error has its text.
+// carry copies between a connection of the browser and the pod. If the kubelet reports a problem
+// with the pod, the result is an error with the kubelet's text.
 func carry(streams httpstream.Connection, number string, connection net.Conn) error {
 	headers := http.Header{}
 	headers.Set(corev1.PortHeader, strconv.Itoa(api.ConsolePort))

@@ -34,7 +34,7 @@ type kubelet struct {
 	connected chan httpstream.Connection
 	// asked are the verbs and paths of the requests, and the ports of the streams.
 	asked chan string
-	// The kubelet reports the problem on each connection.
+	// problem, if not empty, is the text that the kubelet reports on each connection.
 	problem string
 }
 

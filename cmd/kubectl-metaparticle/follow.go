@@ -68,7 +68,7 @@ func byUID[T any, P interface {
 	return all
 }
 
-// put stores one object of a watch, or removes one that is gone.
+// put stores one object of a watch, or removes the object if it is gone.
 func put[T any](all map[types.UID]*T, object client.Object, gone bool) {
 	item, ok := any(object).(*T)
 	switch {
@@ -124,7 +124,7 @@ func (o objects) complete() bool { return o.leases != nil && o.pods != nil && o.
 // because a handover consists of several changes within milliseconds.
 const settles = 200 * time.Millisecond
 
-// follow calls the function show with the state after each change. An error of that
+// follow calls the function "show" with the state after each change. An error of that
 // function or of a watch ends the calls, and so does the end of ctx.
 func (c cluster) follow(ctx context.Context, namespace string, show func(objects) error) error {
 	ctx, cancel := context.WithCancel(ctx)

@@ -41,8 +41,8 @@ type explainer struct {
 	missing bool
 	// asked is the pod that the user named, or nil.
 	asked *corev1.Pod
-	// workload is the top-most controller of a known kind, or nil. The top-most controller
-	// of any kind is in the field group.
+	// workload is the top-most controller of a known kind, or nil. The field "group" names the
+	// top-most controller of any kind.
 	workload *unstructured.Unstructured
 	raw      []byte
 	template corev1.PodTemplateSpec

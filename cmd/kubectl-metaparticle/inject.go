@@ -242,7 +242,8 @@ func (i *injector) refuse(what string, answer admission.Response) {
 func (i *injector) askAboutPod(ctx context.Context, d document, of owner) admission.Response {
 	handler := admit.NewPodHandler(admit.Options{
 		AgentImage: i.agentImage, Images: i.images, Owners: of, Kubernetes: i.minor,
-		// The handler reads all images of the pod at once, so one registryTimeout is enough.
+		// The handler reads up to eight images of the pod at once, so one registryTimeout is
+		// enough for most pods.
 		Timeout: registryTimeout + time.Second,
 	})
 	return handler.Handle(ctx, request(d))

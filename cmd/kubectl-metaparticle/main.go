@@ -7,9 +7,9 @@
 // run the webhook's own code, so that their messages are the webhook's.
 //
 // The command "status" shows slots. The commands "yield", "pause", "resume" and "forget" write
-// annotations on the Leases of slots, which agents watch. A refusal writes nothing. The command
-// "check" judges an installation. The commands measure durations by this machine's clock. Times in
-// "status" come from the clocks of other machines.
+// annotations on the Leases of slots, which agents watch. A command that refuses writes nothing.
+// The command "check" judges an installation. The commands measure durations by this machine's
+// clock. Times in "status" come from the clocks of other machines.
 //
 // A cluster may change a pod in ways that the command "inject" cannot know. A manifest does
 // not contain the cluster's defaults, LimitRanges, namespace labels and other webhooks.

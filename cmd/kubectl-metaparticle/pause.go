@@ -96,8 +96,8 @@ func (p pausing) run(ctx context.Context, c cluster, namespace string, args []st
 	return p.await(ctx, s, began)
 }
 
-// annotations returns the annotations for the Leases. A pause removes a yield that
-// waits, because the yield would come as a surprise after the pause.
+// annotations returns the annotations for the Leases. A pause removes a request to yield that
+// the holder has not obeyed yet. Otherwise the holder would yield unexpectedly after the pause.
 func (p pausing) annotations() map[string]any {
 	if p.pause == "" {
 		return map[string]any{api.PausedAnnotation: nil}

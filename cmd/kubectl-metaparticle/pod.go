@@ -31,8 +31,8 @@ func (d document) workload() bool { return d.APIVersion != "" && kinds[d.Kind] =
 
 func (d document) pod() bool { return d.APIVersion == "v1" && d.Kind == "Pod" }
 
-// shape contains the fields that all workloads share. Maps keep the fields that
-// this build does not know.
+// shape contains the fields of a workload from which podOf makes a pod. Maps keep the fields
+// that this build does not know.
 type shape struct {
 	Spec struct {
 		jobShape    `json:",inline"`
@@ -76,7 +76,7 @@ func (o owner) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 	return feature.Origin{Workload: o.workload, Template: o.template, Run: o.run, Preview: true}, nil
 }
 
-// JobUID implements admit.Owners. No other Job is known.
+// JobUID implements admit.Owners. The result is empty, because "inject" reads no Job of a cluster.
 func (o owner) JobUID(context.Context, string, string) (string, error) { return "", nil }
 
 // podOf returns a pod of the workload, as the API server would receive it, and

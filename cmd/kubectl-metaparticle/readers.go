@@ -49,7 +49,7 @@ func shortened(held []string) (texts []string) {
 // possession has the slots of a read-write lock that one pod has under one hold.
 type possession struct {
 	slots []view.Slot
-	// writes reports that the pod has all slots. The field waits reports that the pod has the intent, and
+	// writes reports that the pod has all slots. The field "waits" reports that the pod has the intent, and
 	// waits for readers.
 	writes, waits bool
 }
@@ -73,7 +73,8 @@ func possessions(lock []view.Slot) (all []possession) {
 	for i := range all {
 		all[i].writes = len(all[i].slots) == 1+api.RWLockSlots
 		all[i].waits = all[i].waits && !all[i].writes
-		// A token is a decimal number, and the program has the greatest one.
+		// The program has the greatest token of its slots, so that slot comes first. Of two decimal
+		// numbers, the longer one is greater.
 		slices.SortStableFunc(all[i].slots, func(a, b view.Slot) int {
 			return cmp.Or(len(b.Holder.Token)-len(a.Holder.Token), strings.Compare(b.Holder.Token, a.Holder.Token))
 		})

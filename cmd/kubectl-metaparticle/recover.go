@@ -48,19 +48,20 @@ Exit codes: 0 all holders have tokens above the floor; 1 refused, nothing is wri
   kubectl metaparticle recover [--floor N] [--dry-run] [--timeout D]
 `
 
-// mostWrites bounds the difference between the floor and the revision. Each write costs etcd about
-// half a kilobyte until the next compaction, and etcd refuses all writes at two gigabytes. Meanwhile no
-// slot can be acquired: at 400 writes per second for 21 minutes.
+// mostWrites bounds the difference between the floor and the revision, and so the number of writes.
+// At 400 writes per second they take 21 minutes, in which no slot can be acquired. Each write costs
+// etcd about half a kilobyte until the next compaction. Together that is 250 MB, of the two gigabytes
+// at which etcd refuses all writes.
 const mostWrites = 500_000
 
 // progressEvery is the time between two lines about the revision.
 const progressEvery = 10 * time.Second
 
-// recoverWriters is the number of objects that the command writes at once. Etcd commits the
-// writes of many clients together, and the writes to one object follow each other.
+// recoverWriters is the number of objects that the command writes at the same time. Etcd commits
+// concurrent writes to several objects together, but commits writes to one object one by one.
 const recoverWriters = 32
 
-// recoverHome is the namespace of these objects.
+// recoverHome is the namespace of the objects that the command writes to raise the revision.
 const recoverHome = "metaparticle-system"
 
 func recoverCommand(ctx context.Context, args []string, std stdio) (int, error) {
@@ -99,11 +100,13 @@ type state struct {
 	// foreign is the greatest token above the revision. A Lease or Variable with such a token comes
 	// from another time, or from another cluster.
 	foreign uint64
-	// bearer is the Lease or Variable with that token. Each pod can write any token into its own Lease.
+	// bearer names the Lease or Variable with the token "foreign". The command prints the name, because
+	// each pod can write any token into its own Lease.
 	bearer string
 }
 
-// note notes a token, and its Lease or Variable.
+// note stores a token above the revision, and its Lease or Variable, if the token is the greatest one
+// so far.
 func (s *state) note(token uint64, kind string, of client.Object) {
 	if token > s.revision && token > s.foreign {
 		s.foreign, s.bearer = token, fmt.Sprintf("the %s %s in %s", kind, of.GetName(), of.GetNamespace())
@@ -145,13 +148,13 @@ func (s state) source(floor uint64) string {
 	return ", the token of " + s.bearer + ","
 }
 
-// unfinished adds to an error what a person must know: the slots stay paused.
+// unfinished adds to an error what a person must know: slots may stay paused.
 func unfinished(err error, floor uint64) error {
 	return fmt.Errorf("%w; slots may stay paused: repeat the command with --floor %d", err, floor)
 }
 
-// read returns the state of the cluster. A list without a version is consistent, so its revision
-// is the newest one.
+// read returns the state of the cluster. The request for the list names no version, so the API
+// server answers with a consistent list, whose revision is the newest one.
 func (r recovering) read(ctx context.Context) (state, error) {
 	var list coordinationv1.LeaseList
 	if err := r.cluster.List(ctx, &list, client.HasLabels{api.ManagedLabel}); err != nil {
@@ -190,25 +193,26 @@ func tokenOf(l *coordinationv1.Lease) uint64 {
 	return token
 }
 
-// outdated returns the Leases whose holder has a token up to the floor, or none yet.
+// outdated returns the Leases whose holder needs a new token.
 func (s state) outdated(floor uint64) []coordinationv1.Lease {
 	return slices.DeleteFunc(slices.Clone(s.slots), func(l coordinationv1.Lease) bool { return !isOutdated(&l, floor) })
 }
 
-// isOutdated reports whether the holder of the Lease has a token up to the floor, or none yet. A start
-// lock gives its holder no token.
+// isOutdated reports whether the holder of the Lease needs a new token. The reason is a token that is
+// not above the floor, or a hold that has no token yet. The holder of a start lock never gets a token,
+// so the Lease of a start lock is never outdated.
 func isOutdated(l *coordinationv1.Lease, floor uint64) bool {
 	life, _ := api.SplitSlots([]string{l.Name})
 	return len(life) > 0 && api.IsIdentity(view.HolderOf(l)) && tokenOf(l) <= floor
 }
 
-// interrupted reports whether an earlier command has left a slot paused.
+// interrupted reports whether an earlier command "recover" has left a slot paused.
 func (s state) interrupted() bool {
 	return slices.ContainsFunc(s.slots, func(l coordinationv1.Lease) bool { return api.PauseOf(l.Annotations) == api.PauseRecover })
 }
 
-// raise pauses all slots, and writes until the revision is above the floor. The objects for these
-// writes come first, so a command that cannot write pauses nothing.
+// raise pauses all slots, and then writes until the revision is above the floor. Before the pauses,
+// raise creates the objects for these writes. So a command that cannot write pauses nothing.
 func (r recovering) raise(ctx context.Context, before state, floor uint64) error {
 	for i := range recoverWriters {
 		if err := r.create(ctx, scratch(i)); err != nil {
@@ -263,7 +267,7 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 		patch := fmt.Appendf(nil, `{"spec":{"holderIdentity":"%d.%d"}}`, time.Now().UnixNano(), count)
 		err := r.cluster.Patch(ctx, l, client.RawPatch(types.MergePatchType, patch))
 		if apierrors.IsNotFound(err) {
-			// Another person's command is above its own floor, and has deleted the object.
+			// Another person's command "recover" has reached its own floor, and has deleted the object.
 			l = scratch(number)
 			if err := r.create(ctx, l); err != nil {
 				return err
@@ -287,9 +291,9 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 	}
 }
 
-// renew asks each holder with a token up to the floor to yield, ends the pauses of the command,
-// and waits. An error about one Lease, as in a namespace without rights, does not keep the others
-// paused.
+// renew asks each holder with a token up to the floor to yield, ends the pauses that raise has begun,
+// and waits. An error about one Lease, as in a namespace without rights, does not keep the other
+// slots paused.
 func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 	now, err := r.read(ctx)
 	if err != nil {
@@ -319,7 +323,7 @@ func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 	return r.await(ctx, floor)
 }
 
-// await waits until no holder has a token up to the floor.
+// await waits until each holder has a token above the floor.
 func (r recovering) await(ctx context.Context, floor uint64) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()
@@ -352,8 +356,8 @@ func (r recovering) await(ctx context.Context, floor uint64) (int, error) {
 	}
 }
 
-// stubborn returns what a person does about a holder that has not yielded. The argument silent reports
-// that the Lease has not changed for the given time.
+// stubborn returns a text for a person about a holder that has not yielded. The argument "silent" is
+// true if the Lease has not changed during the time "waited".
 func stubborn(l *coordinationv1.Lease, silent bool, waited time.Duration) string {
 	switch {
 	case silent && waited > time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0))*time.Second:
@@ -364,8 +368,8 @@ func stubborn(l *coordinationv1.Lease, silent bool, waited time.Duration) string
 	return "delete the pod"
 }
 
-// annotate changes the annotations of a Lease to those that the function wants; none if the Lease
-// needs no change. The patch names the version that the function has judged, so a pause that a person
+// annotate changes the annotations of a Lease. The function "wants" returns the annotations to change,
+// or none. The patch names the version of the Lease that "wants" has seen. So a pause that a person
 // writes meanwhile stays. A Lease that is gone needs no change.
 func (r recovering) annotate(ctx context.Context, of coordinationv1.Lease, wants func(*coordinationv1.Lease) map[string]any) error {
 	l := &of

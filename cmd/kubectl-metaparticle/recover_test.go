@@ -25,18 +25,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// restored is an API server with one revision for all objects, like etcd. An agent obeys each
-// yield unless the slot is paused.
+// restored is a fake API server with one revision for all objects, like etcd. Its agents obey each
+// request to yield, unless the slot is paused.
 type restored struct {
 	*byHand
 	t  *testing.T
 	mu sync.Mutex
-	// objects has no revision of its own.
+	// objects stores the objects, and has no common revision.
 	objects client.WithWatch
-	// revision grows by one with each write. tokens are the revisions of the holds that began.
+	// revision grows by one with each write. The field "tokens" has, by slot, the revision at
+	// which the next holder acquired.
 	revision uint64
 	tokens   map[string]uint64
-	// deaf are slots whose agents ignore yields.
+	// deaf is a slot whose agent ignores requests to yield.
 	deaf string
 	// early reports that a slot could be acquired while the revision was not above the floor.
 	early bool
@@ -69,7 +70,7 @@ func newRestored(t *testing.T, revision uint64, there ...client.Object) *restore
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			if strings.HasPrefix(object.GetName(), "metaparticle-recover-") {
-				// The fake API server is slow, so the test burns ten revisions at once.
+				// The fake API server is slow, so one write counts as ten revisions.
 				w.revision += 10
 				w.early = w.early || w.acquirable()
 				object.SetResourceVersion(strconv.FormatUint(w.revision, 10))
@@ -86,7 +87,8 @@ func newRestored(t *testing.T, revision uint64, there ...client.Object) *restore
 	return w
 }
 
-// acquirable reports whether a standby could acquire a slot, because its Lease has no pause.
+// acquirable reports whether a standby could acquire a slot while the revision is not above the
+// floor, because the slot's Lease has no pause.
 func (w *restored) acquirable() bool {
 	var list coordinationv1.LeaseList
 	require.NoError(w.t, w.objects.List(w.t.Context(), &list, client.HasLabels{api.ManagedLabel}))

@@ -24,7 +24,7 @@ import (
 type subject struct {
 	cluster   cluster
 	namespace string
-	// title is the person's argument. The field pod is the pod's name, if the argument
+	// title is the person's argument. The field "pod" is the pod's name, if the argument
 	// names a pod.
 	title, pod string
 	slots      []string

@@ -94,9 +94,9 @@ func (c *crowd) worst() *guest {
 	})
 }
 
-// rank orders guests for which worst finds no difference in the counts of connections. The
-// guest with the highest rank goes first. The newest guest stays if a guest without a call
-// in flight can go instead.
+// rank orders guests between which the counts of connections make no difference. The guest with
+// the highest rank loses its connection. The newest guest keeps its connection if a guest without
+// a call in flight can lose one instead.
 func (c *crowd) rank(g *guest) int {
 	switch {
 	case g == c.guests[len(c.guests)-1]:
@@ -140,8 +140,8 @@ func (c *crowd) greeted(g *guest) {
 	}
 }
 
-// follow notes the server's state of a connection. The server calls a connection active
-// when it has read a call's header, after the handshake.
+// follow notes the state that the HTTP server gives to a connection. A connection becomes
+// active when the server has read a call's header, after the handshake.
 func (c *crowd) follow(connection net.Conn, state http.ConnState) {
 	secure, ok := connection.(*tls.Conn)
 	if !ok {

@@ -73,8 +73,8 @@ func TestHelpFlagCausesNoError(t *testing.T) {
 	require.NoError(t, run(t.Context(), []string{"--help"}, io.Discard))
 }
 
-// The webhook must answer before the timeout in the manifest, because its own answer has a
-// reason. The manifests must also name the webhook's port and paths.
+// The webhook must answer before the timeout in the manifest, because only its own answer names
+// a reason. The manifests must also name the webhook's port and paths.
 func TestFlagDefaultsMatchTheManifests(t *testing.T) {
 	t.Setenv("AGENT_IMAGE", "agent:1")
 	t.Setenv("POD_NAMESPACE", "system")

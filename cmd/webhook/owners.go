@@ -76,8 +76,8 @@ type counter struct {
 
 // counters are the workloads whose ReplicaSets have both the annotation and the label.
 // Their controllers write both when they create a ReplicaSet, so both exist before its
-// first pod. After an undo, the controller first raises the number of the old ReplicaSet,
-// and then scales that ReplicaSet up.
+// first pod. After "kubectl rollout undo", the controller first raises the number of the old
+// ReplicaSet, and then scales that ReplicaSet up.
 var counters = map[schema.GroupKind]counter{
 	{Group: "apps", Kind: "Deployment"}:     {"deployment.kubernetes.io/revision", appsv1.DefaultDeploymentUniqueLabelKey},
 	{Group: "argoproj.io", Kind: "Rollout"}: {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},
@@ -249,9 +249,10 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 	return o.get(ctx, namespace, owner, &metadata)
 }
 
-// builtin returns the kind of Kubernetes with the same slot names as the owner's kind; empty
-// if there is none. The name of a slot contains the owner's kind in lower case, and omits
-// the groups of Kubernetes. The second result reports whether the two kinds are the same.
+// builtin returns the kind of Kubernetes whose slots would have the same names as those of the
+// owner's kind; empty if there is none. The name of a slot contains the owner's kind in lower
+// case, and omits the groups of Kubernetes. The second result reports whether both the kind
+// and the group are the owner's.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false

@@ -29,7 +29,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
-// shutdown is the time in which calls in flight can end. No call takes as long.
+// shutdown bounds the time in which calls in flight can end. Each call ends sooner.
 const shutdown = 10 * time.Second
 
 func run(ctx context.Context, args []string, output io.Writer) error {

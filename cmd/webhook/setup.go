@@ -35,7 +35,7 @@ var steps = map[string]step{
 	"end-uninstall":   endUninstall,
 }
 
-// take takes one step with the cluster's own credentials.
+// take connects to the cluster, and takes one step.
 func take(ctx context.Context, do step, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("step", flag.ContinueOnError)
 	flags.SetOutput(out)

@@ -6,31 +6,33 @@
 //
 // # The guarantee
 //
-// Pods of two numbers of shards never hold at once. An agent acquires a Lease only while its
-// stamp is open and has the pod's own number. Each write of [Next] replaces exactly the
-// version of a Lease that the caller has read. The caller reads all Leases of the group in one
-// consistent list.
+// Two pods that expect different numbers of shards never hold shards at once. An agent acquires
+// a Lease only while the Lease's stamp is open, and has the number and the run that the agent's
+// pod expects. The caller reads all Leases of the group in one consistent list. Each write that
+// [Next] returns replaces exactly the version of the Lease in that list.
 //
-//   - The stamp of shard 0 is the decision of the group: a number, and its epoch. A change
-//     of the number begins with a closed stamp of the next epoch on this Lease.
-//   - Then each other Lease of the group gets the same closed stamp, whatever its number. The
-//     write changes the version, so that a delayed write of an agent, or of another enroll
-//     with an older list, fails.
-//   - The holder of a closed Lease drains, and releases. A Lease that has expired is freed
-//     while its stamp stays closed. After that, its last holder cannot come back.
+//   - The stamp of shard 0 is the decision of the group: a number of shards, a run, and an
+//     epoch. A change of the number or of the run begins with a closed stamp of the next epoch
+//     on the Lease of shard 0.
+//   - Then each other Lease of the group gets the same closed stamp, also a Lease of a shard
+//     that the new number no longer has. Each such write changes the version of its Lease. So
+//     a delayed write of an agent, or of another enroll with an older list, fails.
+//   - The holder of a closed Lease drains, and releases. If a closed Lease has expired, enroll
+//     removes its holder, and leaves the stamp closed. The last holder cannot come back,
+//     because no agent acquires a closed Lease.
 //   - A Lease is opened only if each Lease of the list has the epoch of shard 0, and each
-//     closed Lease has no holder. A closed Lease without a holder stays
-//     without a holder, so the list may be old.
+//     closed Lease has no holder. A closed Lease without a holder stays without a holder, so
+//     the list may be old.
 //
-// A delayed write that opens a Lease fails if the next decision has already closed that
-// Lease. If the write succeeds before, the next list shows the Lease as open, and the next
-// epoch waits for its holder. So two processes with different numbers delay each other, and
-// break no rule.
+// Two processes may want different numbers at once. Suppose that one process opens a Lease by
+// a delayed write. The write fails if the other process has already closed that Lease for its
+// own decision. Otherwise, the other process finds the Lease open, closes it, and waits until
+// it has no holder. So two such processes delay each other, and break no rule.
 //
 // # Clocks
 //
-// The caller measures on its own clock how long a Lease has not changed. As a standby does,
-// the caller counts from when it saw the version, for the duration in the Lease.
+// The caller measures on its own clock how long a Lease has not changed. The caller counts the
+// duration in the Lease from when it first saw the Lease's version, as a standby does.
 //
 // # What is not guaranteed
 //

@@ -26,8 +26,9 @@ type Stamp struct {
 	Free bool
 }
 
-// InOrder reports whether the Leases need no write. The number and the run are decided then, and
-// each shard of that number has an open stamp of one epoch.
+// InOrder reports whether the Leases need no write for count shards and the run. The result is
+// true if shard 0 records both, and exactly the shards below count have an open stamp, equal to
+// that of shard 0.
 func InOrder(shards []Shard, count int, run string) bool {
 	open := 0
 	decided := decision(shards)
@@ -43,9 +44,9 @@ func InOrder(shards []Shard, count int, run string) bool {
 	return decided.Count == count && decided.Run == run && open == count
 }
 
-// Next returns the writes that the Leases need now, so that pods with the number of shards, and
-// of the run, can hold. The argument absent reports that an agent may hold a Lease which the list
-// lacks.
+// Next returns the writes that the Leases need now, so that pods of the run that expect count
+// shards can hold in the end. The argument absent reports that an agent may hold a Lease that is
+// missing in shards.
 func Next(shards []Shard, count int, run string, absent bool) []Stamp {
 	decided := decision(shards)
 	if !slices.ContainsFunc(shards, func(s Shard) bool { return s.Number == 0 }) {

@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leases returns the Leases with these stamps, from shard 0 on. A Lease whose text ends in
-// "!" is held. With "?", the Lease is held, and has expired.
+// leases returns Leases with the given stamps, from shard 0 on. A Lease whose text ends in "!"
+// is held. A Lease whose text ends in "?" is held, too, but has expired.
 func leases(texts ...string) []Shard {
 	var all []Shard
 	for i, text := range texts {
@@ -91,8 +91,8 @@ func TestLeasesInOrderNeedNoWrite(t *testing.T) {
 	}
 }
 
-// writer is a process of enroll that stores the writes of one list one by one, with any
-// delays. Other processes and agents write in between.
+// writer is a process of enroll that reads one list, and then stores the writes for it one by
+// one. Other processes and agents may write in between.
 type writer struct {
 	count  int
 	run    string
@@ -100,8 +100,8 @@ type writer struct {
 	at     []int
 }
 
-// FuzzTwoNumbersAreNeverOpenTogether plays random schedules of three processes with random numbers
-// and runs, and of agents that acquire, and release what is closed.
+// FuzzTwoNumbersAreNeverOpenTogether plays random schedules of three processes that want random
+// numbers of shards and random runs. Agents acquire what is open, and release what is closed.
 func FuzzTwoNumbersAreNeverOpenTogether(f *testing.F) {
 	for seed := range uint64(300) {
 		f.Add(seed)

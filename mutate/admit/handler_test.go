@@ -55,8 +55,8 @@ func TestPodWithoutClaimCausesNoLookUp(t *testing.T) {
 	}
 }
 
-// A kubelet creates mirror pods to show its static pods. A refused mirror pod would hide
-// them.
+// A kubelet creates a mirror pod to show each of its static pods. If the webhook refused the
+// mirror pod, the static pod would be hidden.
 func TestMirrorPodWithoutClaimIsAdmitted(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}, Limits: asked{t}}
 	const mirror = `{"metadata":{"name":"etcd-a","annotations":{"kubernetes.io/config.mirror":"5d41"%s},

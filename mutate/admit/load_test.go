@@ -201,7 +201,8 @@ func TestAnnouncedBodyLengthReservesNoMemory(t *testing.T) {
 	assert.Zero(t, limit.Used())
 }
 
-// A caller that sends a header and waits occupies nothing but its connection.
+// A caller that sends only a header, and then waits, occupies its connection, but no memory of the
+// load.
 func TestCallsWhoseBodyNeverArrivesBlockNoOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := newBusy()
@@ -247,7 +248,7 @@ func (u unread) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// In a flood, the reading of bodies that the webhook refuses later would be most of the work.
+// In a flood of calls, the webhook would work mostly on reading bodies that it refuses afterwards.
 func TestWebhookReadsNoBodyUnderFullLoad(t *testing.T) {
 	limit := new(load.Limit)
 	other := limit.Share()

@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// maxBytes is far above the largest call of the API server: two objects of at most 3 MB
+// maxBytes is above the size of the API server's largest call: two objects of at most 3 MB
 // each, and a little text around them.
 const maxBytes = 7 << 20
 

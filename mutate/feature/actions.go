@@ -16,8 +16,8 @@ import (
 )
 
 // The functions of this file translate an action of a probe or a hook into the agent's
-// form. The last result is the problem with the action, or an empty text. In a message, the
-// problem follows the name of the probe or hook.
+// form: a type of package api. The last result is the problem with the action, or an empty
+// text. In a message, the problem follows the name of the probe or hook.
 
 // carryGet returns an HTTP request in the agent's form.
 func (f Facts) carryGet(c *corev1.Container, action *corev1.HTTPGetAction) (*api.HTTPGetAction, string) {
@@ -70,7 +70,7 @@ func portNumber(c *corev1.Container, port intstr.IntOrString) (int, string) {
 	return 0, fmt.Sprintf("at the port %q, which the container does not name", port.StrVal)
 }
 
-// invalidPort returns the problem with the number of a port.
+// invalidPort returns the problem with the number of a port; empty for a valid number.
 func invalidPort(port int) string {
 	if port < 1 || port > 65535 {
 		return fmt.Sprintf("at port %d, which is none", port)
@@ -78,9 +78,9 @@ func invalidPort(port int) string {
 	return ""
 }
 
-// loopback returns the problem with a loopback address. The kubelet would reach the node at
-// such an address, but the agent would reach the pod. On the node's network both reach the
-// node.
+// loopback returns the problem with a host that is a loopback address; empty for any other host.
+// The kubelet would reach the node at such an address, but the agent would reach the pod. If the
+// pod uses its node's network, both reach the node, so there is no problem.
 func (f Facts) loopback(host string) string {
 	ip := net.ParseIP(host)
 	if f.Spec.HostNetwork || host != "localhost" && (ip == nil || !ip.IsLoopback()) {

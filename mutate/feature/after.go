@@ -13,9 +13,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeAfter refuses a condition on the pod's own claim. The pod would have to hold the slot
-// before it may compete for the slot. The function also refuses a copied pod whose injected
-// container waits for conditions that the copy no longer has.
+// judgeAfter refuses a condition that only the pod itself could meet by its own claim, because
+// the pod would wait for ever. The function also refuses a copied pod whose injected container
+// waits for conditions that the copy no longer has.
 func judgeAfter(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	workload := p.Workload

@@ -14,10 +14,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeBarrier refuses a barrier in a pod without a Job, because only the run of a Job ends. The
-// function also refuses a barrier for more pods than the Job runs at once, because the barrier
-// would never open. A copied pod whose injected container waits at a barrier that the copy no
-// longer has is refused, too.
+// judgeBarrier refuses a barrier in a pod that belongs to no Job, because a barrier opens once, for
+// the pods of one Job. The function also refuses a barrier for more pods than the Job runs at
+// once, because the barrier would never open. The function also refuses a copied pod whose
+// injected container waits at a barrier that the copy no longer has.
 func judgeBarrier(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Barrier.Size == 0 && slices.ContainsFunc(p.Spec.InitContainers, waitsAtBarrier) {
@@ -32,8 +32,9 @@ func judgeBarrier(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// judgeSize refuses a barrier that the pods of this workload can never open. The texts name the
-// barrier, and say that the pod has it.
+// judgeSize refuses a barrier in a pod that belongs to no Job, and a barrier for more pods than the
+// Job runs at once. In the messages, the argument "name" names the barrier, and the argument
+// "has" says that the pod has the barrier.
 func judgeSize(p *Pod, name, has string, size int) reason.Refusals {
 	var refusals reason.Refusals
 	switch {
@@ -68,7 +69,8 @@ func (f Facts) atOnce() int {
 	return PodsAtOnce(f.count(job, "parallelism"), f.count(job, "completions"))
 }
 
-// count returns the number at a field of the object, or nil if the field is absent or no number.
+// count returns the number in a field of the object at a path. The result is nil if the field is
+// absent or no number.
 func (f Facts) count(of []any, field string) *int32 {
 	text, err := json.Marshal(f.Document.Get(append(slices.Clone(of), field)...))
 	var n *int32

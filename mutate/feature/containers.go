@@ -14,9 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// maxContainers bounds the containers of a pod that claims, because each container may cost
-// a look-up. A hundred look-ups of 300 ms each, eight of them at once, end within the time
-// of one admission.
+// maxContainers bounds the containers of a pod with a claim, because each container may cost a
+// look-up. If each look-up takes 300 ms, and eight run at once, a hundred look-ups end within
+// 4 s. The webhook may take longer for the admission of one pod.
 const maxContainers = 100
 
 // defaultContainer is the annotation with the container that kubectl logs and exec use by
@@ -26,7 +26,7 @@ const defaultContainer = "kubectl.kubernetes.io/default-container"
 // proxies are the names of containers that well-known injectors add to pods. If the pod's
 // template is not known, only the name distinguishes a proxy from the application. A gated
 // proxy of a mesh would carry no traffic before the pod holds the slot. So the agent could
-// not acquire the slot.
+// not reach the API server through the proxy to acquire the slot.
 var proxies = append([]string{
 	"daprd",       // Dapr
 	"vault-agent", // Vault's injector
@@ -51,9 +51,10 @@ func judgeNumber(pod *corev1.Pod) reason.Refusals {
 }
 
 // gatedContainers returns the indices of the main containers that wait for the slot. The
-// first source with containers decides: the annotation, the template, the shims of an
-// earlier pass, all containers without the proxies, or all containers. With the shims as the
-// source, a container that another injector has added since stays ungated.
+// first source that names a container decides: the annotation metaparticle.io/containers, the
+// pod template, or the shims of an earlier pass. Without such a source, all containers except
+// proxies wait, or all containers if all are proxies. With the shims as the source, a container
+// that another injector has added after that pass stays ungated.
 func gatedContainers(f Facts) []int {
 	indices := func(match func(*corev1.Container) bool) []int {
 		var found []int

@@ -5,7 +5,8 @@
 // ports, resources, and so on. Each feature has a file of its own.
 //
 // Guarantee: a feature judges the pod that arrived, and patches the pod only if no feature
-// refuses it. A patch describes a state, and a pod in that state gets no operation.
+// refuses it. A patch describes the state of a gated pod. A pod that is already in that state
+// gets no operation.
 //
 // Not guaranteed: any rule about several pods. A feature knows one pod, and the [Facts]
 // about its owners and the cluster.
@@ -22,7 +23,7 @@ import (
 // feature is one concern of a gate. Nil functions are skipped.
 type feature struct {
 	name string
-	// unclaimed reports that the feature concerns a pod that claims nothing, too. Such a pod
+	// unclaimed is true if the feature also concerns a pod that claims nothing. Such a pod
 	// has conditions or a barrier, and gets only the containers that wait for them.
 	unclaimed bool
 	// judge returns the refusals of the gate that the pod asks for.

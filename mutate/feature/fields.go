@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeFields refuses a probe with a field that the patch would lose. judgeHooks refuses
-// such fields of hooks.
+// judgeFields refuses a probe with a field that the agent does not know, because the patch would
+// lose the field. For hooks, judgeHooks does the same.
 func judgeFields(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	for _, probe := range p.probes {

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// maxGrace bounds a grace period, in seconds, so that the period fits a duration.
+// maxGrace bounds a grace period, in seconds, so that the period fits into a [time.Duration].
 const maxGrace = 1 << 30
 
 // hook is one hook of a container, with the name of its field and the shim's argument.
@@ -101,9 +101,9 @@ func (f Facts) carryHook(c *corev1.Container, from *corev1.LifecycleHandler) (to
 	return to, problem
 }
 
-// carryHooks gives the shim the hooks of its container, and the grace period. An earlier
-// pass may have moved the pod's own hooks into the shim's arguments. A new hook in the
-// container replaces the earlier hook of its kind.
+// carryHooks gives the shim the hooks of its container, and the grace period. The argument
+// "before" has the hooks that an earlier pass has moved into the shim's arguments. A new hook
+// in the container replaces the earlier hook of its kind.
 func (p *Pod) carryHooks(exec *api.ExecArgs, c *corev1.Container, before api.ExecArgs) {
 	for _, h := range hooksOf(c) {
 		*h.arg(exec) = *h.arg(&before)

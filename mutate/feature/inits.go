@@ -13,8 +13,8 @@ import (
 )
 
 // gatedInits returns the indices of the init containers that wait for the slot. An init
-// container that the annotation does not name runs at once, so that a standby can start its
-// application sooner.
+// container that the annotation metaparticle.io/containers does not name runs before the pod
+// gets a slot. So the application can start sooner after the pod gets the slot.
 func gatedInits(f Facts) []int {
 	var found []int
 	for i, c := range f.Spec.InitContainers {
@@ -31,8 +31,9 @@ func HasGatedInit(template *corev1.PodSpec, request api.Request) bool {
 	return len(gatedInits(Facts{Pod: &corev1.Pod{Spec: *template}, Request: request})) > 0
 }
 
-// judgeInits refuses gated native sidecars. Without a once claim, the function also refuses
-// gated init containers without a gated main container.
+// judgeInits refuses gated native sidecars, because the containers after them need them. Without
+// a once claim, the function also refuses gated init containers without a gated main container,
+// because nothing would keep the slot after them.
 func judgeInits(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if !p.Request.Shims() {

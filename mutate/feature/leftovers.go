@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeLeftovers refuses shims in a pod with another gate. Such a pod is probably the copy
-// of a running pod.
+// judgeLeftovers refuses shims in a pod whose gate needs no shims. Such a pod is probably the
+// copy of a running pod.
 func judgeLeftovers(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Shims() {
@@ -27,8 +27,8 @@ func judgeLeftovers(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// JudgeUnclaimed refuses injected parts in a pod that claims nothing, unless its conditions
-// need these parts. A copied pod that has lost its claim would wait for ever.
+// JudgeUnclaimed refuses injected parts in a pod that claims nothing, unless the pod's conditions
+// or barrier need these parts. A copied pod that has lost its claim would wait for ever.
 func JudgeUnclaimed(pod *corev1.Pod, request api.Request) reason.Refusals {
 	var refusals reason.Refusals
 	for _, name := range shimmed(pod) {

@@ -13,9 +13,9 @@ import (
 )
 
 // judgeLocal refuses the local API in a pod on its node's network without a volume for the
-// socket. By the port, each process of the node could ask for the pod's slots. The function also
-// refuses the readiness gate of another gate, because the agent of the local API never makes the
-// pod Ready.
+// socket. Through a port of the node, each process of the node could ask for the pod's slots. The
+// function also refuses the readiness gate that other gates inject. The agent of the local API
+// never sets that gate's condition, so the pod would never become Ready.
 func judgeLocal(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Gate != api.GateProgram {
@@ -39,5 +39,5 @@ func hasLocalVolume(p *Pod) bool { return slices.ContainsFunc(p.Spec.Volumes, is
 // isLocalVolume reports whether the volume is for the socket of the local API.
 func isLocalVolume(v corev1.Volume) bool { return v.Name == api.LocalVolume }
 
-// isReady reports whether the readiness gate is the one of the agent.
+// isReady reports whether the readiness gate is the injected one, whose condition the agent sets.
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }

@@ -83,9 +83,9 @@ func isKnown(images image.Images, named string) bool {
 	return ok
 }
 
-// signal returns the image's stop signal if all architectures have the same. After a failed
-// look-up, the result is empty, and no pod is refused for that. So the webhook admits a pod
-// with an explicit command even if nobody can read its image.
+// signal returns the image's stop signal if all architectures have the same signal. After a
+// failed look-up, the result is empty, and no pod is refused for that. So the webhook admits a
+// pod with an explicit command even if nobody can read its image.
 func (l lookUp) signal() string {
 	if l.err != nil {
 		return ""

@@ -14,9 +14,9 @@ import (
 // slots returns the names of the slots that the pod claims.
 func (p *Pod) slots() []string { return p.Request.Slots(p.Workload) }
 
-// judgeMarks refuses a pod whose slots have no name yet. The function also refuses a copy
-// of another workload's pod, because its annotation names that workload's slots. A pod
-// template has neither problem.
+// judgeMarks refuses a pod whose slots have no name yet. The function also refuses a copy of
+// another workload's pod, because the copy's annotation metaparticle.io/slots names that
+// workload's slots. A pod template has neither problem.
 func judgeMarks(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.isTemplate() || !p.Request.Claims() {
@@ -32,8 +32,8 @@ func judgeMarks(p *Pod) reason.Refusals {
 }
 
 // patchMarks writes the marks by which enroll and the policies recognize a gated pod. The
-// function removes a holder's label and deletion cost, because a copy of the holder's pod
-// holds no slot.
+// function also removes the labels and the deletion cost that only a holder's pod gets. A new
+// pod with them is a copy of the holder's pod, and holds no slot.
 func patchMarks(p *Pod, d *patch.Document) {
 	if p.Request.Claims() {
 		d.Set(strings.Join(p.Request.Marks(p.Workload), ","), "metadata", "annotations", api.SlotsAnnotation)

@@ -15,8 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeOnce refuses a once claim of several containers, and of a container that the kubelet
-// starts again after its success.
+// judgeOnce refuses a once claim that gates several containers, or a main container of an Indexed
+// Job. The function also refuses a once claim of a container that the kubelet starts again after
+// its success. A once claim without a name needs a revision.
 func judgeOnce(p *Pod) reason.Refusals {
 	places := p.places()
 	if _, once := p.Request.Once(); !once || len(places) == 0 {
@@ -49,10 +50,10 @@ func (f Facts) indexed() bool {
 	return index
 }
 
-// onceKey returns the key of the pod's once claim; empty without such a claim. The result is
-// also empty if the claim has no name and the pod's revision is unknown. A revision's key has
-// the hash that the controller writes into its pods' labels, and the beginning of the
-// workload's UID.
+// onceKey returns the key of the pod's once claim; empty without such a claim. If the claim has
+// no name, the key comes from the pod's revision. Such a key consists of the hash in the labels
+// of the controller's pods, and of the beginning of the workload's UID. For a pod of a Job, such a
+// key is the Job's UID. The result is empty if the revision is unknown.
 func (p *Pod) onceKey() string {
 	claim, once := p.Request.Once()
 	run := podspec.Run(p.Pod)
@@ -68,8 +69,8 @@ func (p *Pod) onceKey() string {
 	}
 	hash, uid := p.Revision.Hash, p.Revision.Workload
 	if p.Workload.Kind == "StatefulSet" {
-		// For a StatefulSet, the value is the whole name of a ControllerRevision, which ends in the
-		// hash.
+		// For a StatefulSet, Revision.Hash is the whole name of a ControllerRevision, which ends in
+		// the hash.
 		hash = hash[strings.LastIndexByte(hash, '-')+1:]
 	}
 	if key := hash + "." + uid[:min(len(uid), uidLength)]; api.IsKey(key) {
@@ -78,11 +79,12 @@ func (p *Pod) onceKey() string {
 	return ""
 }
 
-// uidLength is the length of a UID's beginning in a key. A workload and a later workload of
-// the same name practically never have the same 32 random bits there.
+// uidLength is the number of characters of a UID in a key. Eight hexadecimal digits are 32
+// random bits. Two workloads that have the same name, one after the other, practically never
+// have the same bits there.
 const uidLength = 8
 
-// judgeRevision refuses a once claim without a name and without a revision.
+// judgeRevision refuses a once claim without a name in a pod without a revision.
 func judgeRevision(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	claim, once := p.Request.Once()
@@ -100,8 +102,8 @@ func judgeRevision(p *Pod) reason.Refusals {
 var revisioned = []string{"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"}
 
 // warnOfFiles warns if the container of a once claim writes a volume of the pod or its node
-// that a later container mounts. The files exist only in the pod that does the work, or on
-// that pod's node.
+// that a later container mounts. The later container runs in every pod, but the files exist only
+// in the pod that does the work, or on that pod's node.
 func warnOfFiles(p *Pod) reason.Refusals {
 	var warnings reason.Refusals
 	places := p.places()

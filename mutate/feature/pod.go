@@ -15,8 +15,8 @@ import (
 
 // Origin has the facts that the webhook learns from a pod's controllers.
 type Origin struct {
-	// Workload is the top-most workload that the pod belongs to. For a pod template, its
-	// name is empty.
+	// Workload is the top-most workload that the pod belongs to. For a pod template, the
+	// workload's name is empty.
 	Workload api.Workload
 	// Template is the pod template of this very pod; nil if the template is not
 	// known for certain. By default the webhook gates the containers of the template,
@@ -42,12 +42,12 @@ type Run struct {
 	UID string
 	// AtOnce is the number of pods that the Job runs at once.
 	AtOnce int
-	// Completions are the completions of the Job; nil if the Job has none.
+	// Completions is the field of that name in the Job's spec; nil if the field is not set.
 	Completions *int32
 }
 
-// Facts is everything that the webhook knows about a pod that claims or has conditions, or
-// about the template of such pods.
+// Facts is everything that the webhook knows about a pod with a claim, conditions or a
+// barrier, or about the template of such pods.
 type Facts struct {
 	// Pod is the decoded pod. No feature changes it.
 	*corev1.Pod
@@ -66,11 +66,11 @@ type Facts struct {
 	AgentImage string
 }
 
-// Pod is a pod that claims or has conditions, as the features see it.
+// Pod is a pod with a claim, conditions or a barrier, as the features see it.
 type Pod struct {
 	Facts
-	// gated and inits are the indices of the containers, and of the init containers,
-	// that wait for the slot.
+	// gated and inits are the indices of the main containers, and of the init containers, that
+	// wait for the slot.
 	gated, inits []int
 	// probes are the probes of the gated containers.
 	probes []carriedProbe
@@ -170,9 +170,9 @@ func (f Facts) own() []place {
 	return append(inits, mains...)
 }
 
-// passed reports whether the pod has passed the webhook before. Only the webhook writes the
-// annotation metaparticle.io/slots, or the label of a pod that claims nothing, together with
-// all injected parts.
+// passed reports whether the pod has passed the webhook before. The sign is the annotation
+// metaparticle.io/slots. In a pod that claims nothing, the sign is the label
+// metaparticle.io/gated. Only the webhook writes such a sign, together with all injected parts.
 func passed(pod *corev1.Pod) bool {
 	_, ok := pod.Annotations[api.SlotsAnnotation]
 	return ok || pod.Labels[api.GatedLabel] == api.GatedAfter

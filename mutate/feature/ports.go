@@ -29,9 +29,9 @@ func judgePorts(p *Pod, at place) reason.Refusals {
 }
 
 // ports returns the TCP ports that a standby forwards: those that gated containers declare.
-// A pod with a start lock alone is never a standby.
+// With a start lock alone, no pod forwards a port, because each pod soon runs its own application.
 // The Service of a StatefulSet is headless, so clients reach each pod at its own address.
-// Standbys of a StatefulSet forward ports only if the pod sets the annotation readiness.
+// Standbys of a StatefulSet forward ports only if the pod sets metaparticle.io/readiness.
 func (p *Pod) ports() []int {
 	if !p.Request.Shims() || p.Request.StartsOnly() {
 		return nil

@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// carryProbes returns the probes of the gated containers in the agent's form. An earlier
-// pass may have moved startup probes from a container into the agent's arguments.
+// carryProbes returns the probes of the gated containers in the agent's form. If an earlier pass
+// has moved a startup probe into the agent's arguments, the function takes the probe from there.
 func carryProbes(f Facts, gated []int) []carriedProbe {
 	before := recordedProbes(f.Pod)
 	var all []carriedProbe
@@ -56,8 +56,8 @@ func sound(p *api.Probe) bool {
 func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
 	all := map[string]api.Probes{}
 	for _, c := range pod.Spec.InitContainers {
-		// Any other injected container is left over from another gate, and may have old
-		// arguments.
+		// An injected container of another name is left over from another gate, and may have
+		// old arguments.
 		if c.Name == api.AgentContainer && isInjected(pod, c.Name) {
 			maps.Copy(all, api.RecallRunArgs(c.Args).Probes)
 		}
@@ -117,9 +117,9 @@ func judgeProbes(p *Pod, at place) reason.Refusals {
 	return refusals
 }
 
-// patchProbes redirects the probes of the gated containers to the agent, and removes the
-// startup probes. All other fields of a probe stay. The kubelet keeps to the timings, and
-// sends the headers to the application if the agent redirects the kubelet there.
+// patchProbes makes the probes of the gated containers ask the agent, and removes the startup
+// probes. All other fields of a probe stay. The kubelet obeys the timings. If the agent answers
+// with an HTTP redirect to the application, the kubelet sends the headers there.
 func patchProbes(p *Pod, d *patch.Document) {
 	for _, probe := range p.probes {
 		name, kind := probe.container.Name, probe.kind

@@ -34,7 +34,8 @@ func judgeShards(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// run returns the run of a sharded pod of a Job; empty for any other pod.
+// run returns the run of a pod with shards, which is the UID of the pod's Job; empty for any
+// other pod.
 func (f Facts) run() string {
 	switch {
 	case f.Request.Shards() == 0 || !f.ofJob():

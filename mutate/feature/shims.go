@@ -157,7 +157,8 @@ func patchShims(p *Pod, d *patch.Document) {
 	}
 }
 
-// literals doubles the dollars of words: the kubelet expands $(NAME) and $$ in a command.
+// literals doubles the dollars of words, so that the kubelet leaves the words as they are. The
+// kubelet expands $(NAME) and $$ in a command.
 func literals(words []string) []string {
 	out := make([]string, len(words))
 	for i, word := range words {

@@ -21,9 +21,10 @@ import (
 // number, and some clusters assign user ids by namespace.
 const nobody int64 = 65532
 
-// foreign lists fields that patchSidecar removes from the injected containers. The agent's
-// image has the command. If the agent had a startup probe, crashed main containers would
-// never start again after a restart of the kubelet (kubernetes#137146).
+// foreign lists the fields that patchSidecar removes from the injected containers, because only
+// another injector can have set these fields. The command is in the agent's image. If the agent
+// had a startup probe, crashed main containers would never start again after a restart of the
+// kubelet (kubernetes#137146).
 var foreign = []string{"command", "livenessProbe", "readinessProbe", "startupProbe"}
 
 // sidecar makes the injected containers of a pod.
@@ -87,7 +88,7 @@ func (s sidecar) gate() []corev1.Container {
 }
 
 // waiting returns a container that waits for the conditions, or at the barrier, and then ends. The
-// agent's container starts after that end, so the agent competes for no slot before that.
+// agent's container starts only after that end, so the pod competes for no slot while it waits.
 func (s sidecar) waiting(name string, args []string) corev1.Container {
 	return corev1.Container{
 		Name:            name,
@@ -137,9 +138,9 @@ func (s sidecar) agent() corev1.Container {
 	}
 }
 
-// hook returns the hook of the agent's start. The kubelet starts no further container before
-// the hook has ended. An init container would also work, but the kubelet takes a second to
-// notice its end.
+// hook returns the postStart hook of the agent's container. The kubelet starts no further
+// container before the hook has ended. An init container could do the same work, but the kubelet
+// takes a second to notice the end of an init container.
 //
 // With shims, the hook copies the agent's binary into the shared volume, for the gated
 // containers. With the local API, the hook ends once that API serves.
@@ -235,7 +236,8 @@ func (s sidecar) grace() time.Duration {
 }
 
 // workloadName returns the workload within which the agent forwards ports. A bare pod with
-// generateName is a workload of its own. The kubelet fills in the name of such a pod.
+// generateName is a workload of its own, and has no name yet. So the result contains a variable,
+// which the kubelet replaces by the pod's name.
 func (s sidecar) workloadName() string {
 	w := s.Workload
 	if w.Name == "" {
@@ -245,9 +247,9 @@ func (s sidecar) workloadName() string {
 }
 
 // put inserts an injected container behind the pod's own init containers, so that their
-// order stays. The kubelet stops sidecars in the reverse order of their start, so a mesh's
-// proxy still carries the agent's last write. If an init container is gated, the agent
-// comes in front of it.
+// order stays. The kubelet stops sidecars in the reverse order of their start. So a mesh's proxy,
+// which started before the agent, still carries the agent's last write. If an init container is
+// gated, the injected container comes in front of the gated container.
 func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	list := []any{"spec", "initContainers"}
 	before := -1
@@ -293,8 +295,8 @@ func (s sidecar) behind(injected string) []string {
 }
 
 // hasProxy reports whether a main container is the proxy of a mesh. An init container of that
-// mesh may redirect all connections to the proxy, which does not run yet. So the container
-// with the conditions comes in front of that init container.
+// mesh may redirect all connections to the proxy, which starts only after all init containers.
+// So an injected container that waits for conditions, or at a barrier, comes in front of them.
 func (s sidecar) hasProxy() bool {
 	return slices.ContainsFunc(s.Spec.Containers, func(c corev1.Container) bool { return slices.Contains(meshes, c.Name) })
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // judgeStartLock refuses a start lock of a container without a probe, because only a probe shows
-// the end of the start. The function also refuses gated init containers: the pod would keep the
-// start lock from an init container until the application is ready.
+// the end of the start. The function also refuses gated init containers, because the pod would
+// hold the start lock while they run, and further until the application is ready.
 func judgeStartLock(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if !p.Request.StartsInTurn() {

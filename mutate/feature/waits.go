@@ -15,8 +15,8 @@ import (
 
 // judgeWaits refuses a bounded wait in a pod that never ends. The function also refuses a
 // gated init container that may skip: the kubelet would take its exit code 0 for success, and
-// start the application. After [api.ExitWaited] the container may start again, because the
-// pod's restartPolicy decides.
+// start the application. A gated init container may end with [api.ExitWaited], which is a
+// failure. Then the pod's restartPolicy decides.
 func judgeWaits(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c, request := p.container(at), p.Request

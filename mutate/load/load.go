@@ -24,37 +24,42 @@ import (
 // the body. The text of an empty JSON object or a zero has only a byte or two. A container
 // decoded from such a text may take several hundred bytes.
 const (
-	// perCall is the further memory of a call whose body has arrived: buffers, and the
-	// look-ups of images. A call whose body is still to come needs only its connection, and
-	// another bound limits the connections.
+	// perCall is the memory that each call needs beside its body: buffers, and the look-ups of
+	// images. A call reserves perCall once its body has arrived. Before that, the call needs only
+	// its connection, and another bound limits the connections.
 	perCall = 256 << 10
 	// perByte is the memory for each byte of a body: the body itself, JSON objects cut out
 	// of the body, the patch, and garbage.
 	perByte = 4
-	// perObject is the memory of a decoded empty container, with the growth of its list.
-	// The measured maximum of all types in a pod was 1.7 KB.
+	// perObject is the memory for each JSON object, and for each element of a list. A decoder
+	// may make an empty container of the element, in a list that grows by copying. The measured
+	// maximum of all types in a pod was 1.7 KB.
 	perObject = 2 << 10
-	// perMember is the memory of a member in the maps of a decoder, and in the nodes of a
-	// patch, while both grow. The measured maximum was 390 bytes.
+	// perMember is the memory for each member of a JSON object: in the map of a decoder, and in a
+	// node of package patch. Both take more memory while they grow. The measured maximum was
+	// 390 bytes.
 	perMember = 512
-	// perWord is the memory of a short argument: decoded, joined to the agent's own, and
-	// written into a patch. The measured maximum was 93 bytes.
+	// perWord is the memory for each short argument of a container: decoded, joined to the
+	// container's command, and written into a patch. The measured maximum was 93 bytes.
 	perWord = 128
-	// perNested is the memory of an element or a member of the JSON in a gate's argument.
-	// The webhook decodes that JSON and writes it into a patch again. About a third of the
-	// allocations is in use at one time: at most 190 bytes, or 280 with the race detector.
+	// perNested is the memory for each element and each member of JSON inside a string, such as
+	// the agent's argument -probes. The webhook decodes that JSON, and encodes the JSON anew for
+	// the patch. About a third of the bytes that the webhook allocates for an element is in use
+	// at one time. That third is at most 190 bytes, or 280 with the race detector.
 	perNested = 320
-	// maxDecoded is half of the default load. The update of a workload with 20 containers,
-	// 50 variables each, and managed fields takes less than half of maxDecoded. So do 3 MB
-	// of arguments of a dozen letters each.
+	// maxDecoded bounds the estimate for one decoded body to half of the default load. The update
+	// of a workload with 20 containers, 50 variables in each, and managed fields takes less than
+	// half of maxDecoded. So does a workload with 3 MB of arguments, of a dozen letters each.
 	maxDecoded = 64 << 20
-	// defaultLoad is a quarter of the webhook's memory limit, 512 MiB. The calls of about
+	// defaultLoad is a quarter of the webhook's memory limit of 512 MiB. The calls of about
 	// 200 ordinary pods fit into the load at once.
 	defaultLoad = 128 << 20
-	// smallCall is several times the body of an ordinary pod's call.
+	// smallCall is the size up to which a body counts as small: several times the body of a call
+	// for an ordinary pod.
 	smallCall = 64 << 10
-	// smallDecoded is several times the memory of an ordinary pod with a few containers:
-	// each container has about twenty JSON objects and fifty members.
+	// smallDecoded is the estimate up to which a decoded body counts as small. An ordinary pod has
+	// a few containers, each with about twenty JSON objects and fifty members. Its estimate is
+	// several times smaller.
 	smallDecoded = 2 << 20
 	// forSmall divides the load: large calls leave a quarter of the load to small calls.
 	// That quarter has room for about 100 small calls.
@@ -131,8 +136,8 @@ func (s *Share) Decode(body []byte) error {
 	return nil
 }
 
-// Fits reports whether an announced body has room now, and reserves nothing. The caller
-// need not read a body that does not fit.
+// Fits reports whether a body of the announced length would have room now, and reserves
+// nothing. The caller need not read a body that does not fit.
 func (s *Share) Fits(length int64) bool {
 	l := s.limit
 	if l == nil || length <= smallCall {
@@ -159,7 +164,8 @@ func (s *Share) grow(by int64) bool {
 	return true
 }
 
-// room reports whether the load has room for more bytes. The caller has locked limit.mu.
+// room reports whether the load has room for more bytes of this share. A share that is alone
+// always has room. The caller has locked limit.mu.
 func (s *Share) room(by int64, large bool) bool {
 	limit := cmp.Or(s.limit.Max, defaultLoad)
 	if large {

@@ -78,7 +78,7 @@ func closing(text []byte, i int) int {
 	return min(i, len(text))
 }
 
-// follows reports whether a byte comes right after the one at i.
+// follows reports whether the byte right after index i is c.
 func follows(text []byte, i int, c byte) bool { return i+1 < len(text) && text[i+1] == c }
 
 // holdsWords reports whether a field is a list of strings in every JSON object that has the
@@ -92,8 +92,9 @@ func holdsWords(key []byte) bool {
 }
 
 // countNested counts the elements and the members of the JSON that a string may contain. The
-// gate's own arguments contain JSON, which the webhook decodes if the pod passes again. An
-// argument of the gate begins with a dash. A caller may write a dash or a comma as an escape.
+// gate's own arguments contain JSON, which the webhook decodes if a gated pod passes the
+// webhook again. Each such argument begins with a dash. A caller may write the dash or a
+// comma as an escape, so escapes count, too.
 func countNested(word []byte) int {
 	if len(word) == 0 || word[0] != '-' && word[0] != '\\' {
 		return 0

@@ -29,8 +29,8 @@ import (
 // AgentImage is the image of the injected containers.
 const AgentImage = "registry.example/agent:v1"
 
-// Facts answers all questions that the webhook asks the cluster and registries. A golden
-// file has Facts beside its object.
+// Facts answers all questions that the webhook asks the cluster and registries. Each golden
+// file contains its Facts, in the part facts.yaml.
 type Facts struct {
 	// Group is the workload that the pod belongs to.
 	Group *api.Workload `json:"group"`

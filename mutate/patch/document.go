@@ -3,9 +3,9 @@
 
 // Package patch changes a JSON object by explicit operations.
 //
-// Guarantee: a change names the members that the change is about. All other members stay
-// where they are and never appear in the operations, whether or not the Go types of this
-// build know them. A change that the object already has adds no operation.
+// Guarantee: an operation names only the members that the caller changes. All other members
+// stay where they are and never appear in the operations, whether or not the Go types of this
+// build know them. A change to the value that the object already has adds no operation.
 //
 // Not guaranteed: that the text of an object is valid. The caller has decoded the text
 // before.
@@ -77,8 +77,8 @@ func (d *Document) RemoveAll(keys []string, path ...any) {
 	}
 }
 
-// Index returns the index of the first element whose member has the value, in the array at
-// a path.
+// Index looks in the array at a path for the first element whose member has the value, and
+// returns the index of that element.
 func (d *Document) Index(member, value string, path ...any) (int, bool) {
 	array := d.at(path...)
 	for i := 0; array.element(i) != nil; i++ {
@@ -89,10 +89,10 @@ func (d *Document) Index(member, value string, path ...any) (int, bool) {
 	return 0, false
 }
 
-// Ensure looks in the array at the path for the element that has the value's name. The
-// argument "member" is the key of the name. That element gets every member of the value, and
-// keeps all others (defaults, mounts and variables of other injectors). If no element
-// matches, the function appends the value.
+// Ensure puts a value into the array at a path. The argument "member" is the key that identifies
+// elements, such as "name". If an element has the same name as the value, that element gets
+// every member of the value. The element keeps its other members, such as defaults, and mounts
+// and variables of other injectors. If no element has the name, the function appends the value.
 func (d *Document) Ensure(member string, value any, path ...any) {
 	text := marshal(value)
 	object := node{text: text}

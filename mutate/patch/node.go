@@ -46,7 +46,7 @@ func (n *node) element(i int) *node {
 	return &n.elements[i]
 }
 
-// child returns the member of a key, or the element of an index.
+// child returns the member with a key (string), or the element at an index (int).
 func (n *node) child(step any) *node {
 	switch step := step.(type) {
 	case string:
@@ -83,7 +83,7 @@ func (n *node) remove(key string) (found bool) {
 	return found
 }
 
-// removeAll removes the members of the keys, and returns the keys that the object had.
+// removeAll removes the members with the keys, and tells for each key whether the object had it.
 func (n *node) removeAll(keys []string) (found map[string]bool) {
 	found = make(map[string]bool, len(keys))
 	for _, key := range keys {
@@ -147,8 +147,8 @@ func (n *node) value() any {
 	return object
 }
 
-// word returns an object's member; empty if the member is missing or not a string. The
-// function does not unfold the object.
+// word returns the string in a member of an object; empty if the member is missing or not a
+// string. The function does not unfold the object.
 func (n *node) word(key string) string {
 	var found []byte
 	if n.text == nil {

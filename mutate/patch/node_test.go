@@ -24,7 +24,7 @@ func unfoldAll(n *node) {
 	}
 }
 
-// A node has the value that a decoder reads from its text, folded or unfolded.
+// A node has the value that encoding/json decodes from its text, before and after unfolding.
 func FuzzJSONNodeDecodesAsEncodingJSONDoes(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `[]`, `null`, ` { "a" : [ 1 , -2.5e3 , true , null , "x" ] , "b" : { } } `,

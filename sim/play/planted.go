@@ -48,8 +48,7 @@ type plant struct {
 
 type edit struct{ path, was, is string }
 
-// mostSeeds bounds the number of seeds that a test plays until one of them catches the
-// bug.
+// mostSeeds bounds the number of seeds that a test plays to catch a bug.
 const mostSeeds = 150
 
 // defaultTest is the test that plays a bug, unless the bug's file names another test.
@@ -114,8 +113,8 @@ func PlantedClaims(t *testing.T, names ...string) {
 	plantedIn(t, "agent/claim", plants)
 }
 
-// PlantedIn shows that each bug that names a test of the product's package is caught by
-// that test.
+// PlantedIn shows that tests of the product's package pkg catch the planted bugs whose files name
+// these tests.
 func PlantedIn(t *testing.T, pkg string) {
 	plants, tests := map[string]string{}, []string{}
 	for _, p := range readPlants(t) {
@@ -182,7 +181,8 @@ func readPlants(t *testing.T) []plant {
 	return plants
 }
 
-// switchFile is added to each package with a bug in it.
+// switchFile is a source file that compile adds to each package with a bug. The variable
+// plantedBug is the name of the bug that is switched on.
 const switchFile = `package %s
 
 import "os"
@@ -190,8 +190,9 @@ import "os"
 var plantedBug = os.Getenv("SIM_PLANTED")
 `
 
-// compile writes the edited sources to a temporary directory, and builds the package's
-// tests from them. In the text of an edit, PLANTED means that the bug is switched on.
+// compile writes the edited sources to a temporary directory, and builds the package's tests from
+// them. In the text of an edit, the word PLANTED stands for the condition that the bug is
+// switched on.
 func compile(t *testing.T, plants []plant, pkg string) string {
 	root, dir := moduleRoot(t), t.TempDir()
 	sources := map[string]string{}
@@ -253,8 +254,8 @@ func simulate(t *testing.T, binary string, p plant, first, last uint64) (string,
 	return run(t, binary, p.name, "-test.run=^"+p.test+"$", "-test.failfast", fmt.Sprintf("-first=%d", first), fmt.Sprintf("-seeds=%d", last))
 }
 
-// hangs is longer than any run takes. A run of 100 seeds takes 20 s on an idle computer,
-// and ten times as long while other programs are compiled on that computer.
+// hangs is the time after which a run counts as hung. A run of 100 seeds takes 20 s on an idle
+// computer, and ten times as long while other programs are compiled on that computer.
 const hangs = 10 * time.Minute
 
 // run runs a binary of tests with one bug switched on.

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package play has the tests that the packages of the simulation share: the seeds, and
-// the planted bugs. The package guarantees that only the binary that it compiles has a
-// planted bug.
+// Package play has the tests that the packages of the simulation share: the seeds, and the
+// planted bugs. Only the test binaries that the package compiles contain planted bugs; the
+// product never does.
 package play
 
 import (
@@ -25,14 +25,14 @@ var (
 // shown is the number of lines that a failed seed prints of its history.
 const shown = 60
 
-// UseOneProcessor makes this process run on one processor at a time. A bubble's goroutines
-// wait for each other, so a second processor does little but wake up and find no work. The
-// packages of the simulation, and the planted bugs, run in parallel as processes of their own.
-// With 30 seeds, both packages took 24 s on two processors instead of 39 s.
+// UseOneProcessor makes this process run on one processor at a time. A bubble's goroutines wait
+// for each other, so a second processor would mostly wake up and find no work. The packages of
+// the simulation, and the planted bugs, run as parallel processes instead. On two processors, 30
+// seeds of packages sim and enrolled took 24 s with this limit, and 39 s without.
 func UseOneProcessor() { runtime.GOMAXPROCS(1) }
 
-// Seeds plays the seeds that the flags ask for. Each process of enroll runs a
-// Reconciler that the function enroll returns.
+// Seeds plays the seeds that the flags ask for. For each simulated process of enroll, the
+// function enroll returns the Reconciler that this process runs.
 func Seeds(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).Play)
 }
@@ -112,7 +112,7 @@ func Restores(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayRestores)
 }
 
-// play plays a story of one seed in a synctest bubble, and reports the violation.
+// play plays a story of one seed in a synctest bubble, and reports the first violation, if any.
 func play(t *testing.T, n uint64, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
 	var w *world.World
 	synctest.Test(t, func(t *testing.T) {

@@ -14,23 +14,25 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// adder is the part of a program that uses the Variables of its pod. The adder writes each add with
-// a key to a disk, which outlives the process. The adder repeats that add until the agent answers.
+// adder is the part of a program that uses the Variables of its pod. An add with an idempotency
+// key counts once, however often the program sends it. The adder keeps such an add in the field
+// note, as on a disk that outlives the process. The adder repeats that add until the agent
+// answers.
 type adder struct {
 	pod     *localPod
 	name    string
 	rng     *rand.Rand
 	program *program
-	// note is the add with a key that has no answer yet; nil for none.
+	// note is the add with an idempotency key that has no answer yet; nil for none.
 	note *note
 	adds int
-	// holds are the last holds of the program, with their tokens.
+	// holds are answers about the last holds of the pod's programs, for the method write.
 	holds []told
-	// calls are the open calls of the present program.
+	// calls are the calls that the present program has begun.
 	calls []*call
 }
 
-// note is an add with a key.
+// note is an add with an idempotency key.
 type note struct {
 	key string
 	by  int64
@@ -72,8 +74,8 @@ func (a *adder) later(f func()) {
 	})
 }
 
-// ask sends a request. The function took gets the status and the line of the answer; the status
-// is zero after a broken connection.
+// ask sends a request. At the end of the answer ask calls the function took with the HTTP status
+// and the last line. After a broken connection the status is zero.
 func (a *adder) ask(method, path, key string, took func(code int, t told)) {
 	c := &call{program: a.program, rng: a.rng, key: key}
 	var last told
@@ -83,7 +85,8 @@ func (a *adder) ask(method, path, key string, took func(code int, t told)) {
 	c.begin(method, path)
 }
 
-// keyed sends an add with a key. The program repeats that add until the agent answers.
+// keyed sends an add with an idempotency key. The program repeats that add until the agent
+// answers.
 func (a *adder) keyed() {
 	l := a.pod.w.variables.ledgers["keyed"]
 	if a.note == nil {
@@ -105,7 +108,7 @@ func (a *adder) keyed() {
 	})
 }
 
-// hits sends an add without a key, and never repeats that add.
+// hits sends an add without an idempotency key, and never repeats that add.
 func (a *adder) hits() {
 	if a.pod.w.calm {
 		a.later(a.hits)
@@ -126,7 +129,7 @@ func (a *adder) hits() {
 	})
 }
 
-// write sets a Variable under a hold, which may have ended long ago.
+// write sets the Variable "fenced" with a hold as its fence. The hold may have ended long ago.
 func (a *adder) write() {
 	for _, b := range a.pod.bidders {
 		if b.claim.Kind == api.Lock && b.hold != nil && b.hold.Hold != "" {
@@ -148,7 +151,8 @@ func (a *adder) write() {
 	a.ask(http.MethodPut, "/v1/variable/fenced?type=text&fence="+of.Hold, "", func(int, told) { a.later(a.write) })
 }
 
-// watch follows a Variable. A sum never falls, because nobody subtracts.
+// watch follows the Variable "keyed", and demands that the sum never falls, because no program
+// subtracts.
 func (a *adder) watch() {
 	sum := int64(0)
 	c := &call{program: a.program, rng: a.rng}

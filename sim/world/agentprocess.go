@@ -60,7 +60,8 @@ func (p *pod) startAgent() {
 	p.relock()
 }
 
-// relock gives a free flock to the first process that waits for it.
+// relock gives the flock of the pod to the first living agent process, unless a living process
+// has the flock already.
 func (p *pod) relock() {
 	if p.lock != nil && !p.lock.process.dead {
 		return
@@ -171,8 +172,8 @@ func (a *agentProcess) yieldWhenStopped() {
 	})
 }
 
-// leapt signals to an agent that the wall clock was set. Shims notice that by themselves, but
-// between two containers of a pod no shim lives.
+// leapt signals to an agent that the wall clock was set. Shims notice a leap by themselves, but
+// between the end of a container and the start of the next one no shim lives.
 func (a *agentProcess) leapt() {
 	a.whenThawed(func() { wakeUp(a.leaps) })
 }
@@ -222,7 +223,8 @@ func (a *agentProcess) unblock() {
 	}
 }
 
-// exited cleans up after the process has ended, for any reason.
+// exited cleans up after the agent has returned, with or without an error. Unless the pod is
+// being stopped, the kubelet then restarts the agent, or all containers of the pod.
 func (a *agentProcess) exited(err error) {
 	p := a.pod
 	if !a.process.dead {
@@ -258,8 +260,7 @@ func (a *agentProcess) kill() {
 	p.tidy()
 }
 
-// restartAgent starts an agent process after a moment, if the pod still has none at that
-// instant.
+// restartAgent starts an agent process after a moment, if the pod has no agent process by then.
 func (p *pod) restartAgent() {
 	p.w.after(between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
 		if !p.stopping && !p.order.restarting && len(p.agents) == 0 {

@@ -33,7 +33,7 @@ func (v behaviour) broken() bool {
 	return v.imageless || v.starts < 0 || v.lasts > 0 && v.lasts <= mostBroken
 }
 
-// serves reports whether the application passes its readiness probe at an age.
+// serves reports whether an application of the given age passes its readiness probe.
 func (v behaviour) serves(age time.Duration) bool {
 	return !v.probed || v.starts >= 0 && age >= v.starts
 }
@@ -46,7 +46,7 @@ func goodVersion(r *rand.Rand) behaviour {
 	return behaviour{name: "good", starts: between(r, 100*time.Millisecond, mostStart), probed: chance(r, .7)}
 }
 
-// brokenVersion draws a version that no rollout may complete.
+// brokenVersion draws a broken version, whose rollout must never complete.
 func brokenVersion(r *rand.Rand) behaviour {
 	switch r.IntN(6) {
 	case 0:

@@ -14,7 +14,7 @@ import (
 )
 
 // bidder is the part of a program that bids for one claim. A bidder bids, works under its hold
-// while the last answer is good, gives the hold back, and begins anew.
+// until the instant that the last answer names, gives the hold back, and begins anew.
 type bidder struct {
 	pod     *localPod
 	claim   api.Claim
@@ -23,13 +23,14 @@ type bidder struct {
 	program *program
 	// round counts the bids, so that late events of an earlier bid change nothing.
 	round int
-	// bids reports that a bid waits since the instant since.
+	// bids reports that a bid waits for its answer. The field since is the instant at which the
+	// program sent that bid.
 	bids  bool
 	since time.Duration
-	call  *call // the bid, and then its stream
-	// streams reports that an open connection shows that the program lives. Without such a
-	// connection the program sends heartbeats. The field every is the longest time between two of
-	// them.
+	call  *call // the open call about the bid or the hold; nil for none
+	// streams reports that the call of the bid stays open, which shows the agent that the program
+	// lives. Otherwise the program sends heartbeats, and the field every is the longest time
+	// between two heartbeats.
 	streams bool
 	every   time.Duration
 	// hold is the agent's last answer about the hold; nil for none. The field until is the instant,
@@ -37,9 +38,10 @@ type bidder struct {
 	hold  *told
 	until time.Duration
 	work  *work
-	// writes reports that this bid for a read-write lock is a writer's.
+	// writes reports that the bidder bids for a read-write lock as a writer, or holds the lock as
+	// one.
 	writes bool
-	// due reports that the bidder still has to hold once in this quiet time.
+	// due reports that the bidder still has to hold once in the present time without faults.
 	due bool
 	// idles reports that the bidder will bid after a pause. The field joint is the open call for several
 	// claims in which the bidder takes part; nil for none.
@@ -52,13 +54,13 @@ func newBidder(p *localPod, c api.Claim) *bidder {
 	return &bidder{pod: p, claim: c, name: name, rng: p.w.source(name)}
 }
 
-// begin makes the bidder a part of a new program.
+// begin makes the bidder a part of a new program, which bids a little later.
 func (b *bidder) begin(g *program) {
 	b.program, b.bids, b.hold, b.call, b.work, b.joint = g, false, nil, nil, nil, nil
 	b.later(between(b.rng, time.Millisecond, 2*time.Second))
 }
 
-// later bids after the pause.
+// later makes the bidder bid after the pause.
 func (b *bidder) later(pause time.Duration) {
 	b.round++
 	b.idles = true
@@ -186,8 +188,8 @@ func (b *bidder) hangUp() {
 	}
 }
 
-// disconnect closes the connection of the bid, or of the hold. A program that works continues its
-// work, and may follow its hold again after the pause.
+// disconnect closes the connection of the bid, or of the hold. A program with a hold continues
+// its work, and may open another call about the hold after the pause.
 func (b *bidder) disconnect(pause time.Duration) {
 	b.hangUp()
 	b.pod.w.note(b.name, "closes its connection")
@@ -219,7 +221,9 @@ func drawRole(b *bidder) string {
 	return "&as=reader"
 }
 
-// readsOn reports whether the bidder reads again and again in quiet times, because a writer waits.
+// readsOn reports whether the bidder bids again as a reader in quiet times, although the bidder
+// has held already. A bidder reads on while a writer that still has to hold waits, to show that
+// readers starve no writer.
 func readsOn(b *bidder) bool {
 	w := b.pod.w
 	return b.claim.Kind == api.RWLock && w.calm && !w.silent && !b.due && slices.ContainsFunc(w.locals, func(p *localPod) bool {

@@ -19,18 +19,19 @@ func budgetOf(d time.Duration) api.Budget {
 	return budget
 }
 
-// quick bounds a handover in fair weather, from the death of the last child. The agent
-// learns of the death within 10 ms, by a report or the pidfd. Two writes take 16 ms, a
-// watch event 4 ms, and a grant 2 ms. The time doubles if two standbys collide.
+// quick bounds the time from the death of the holder's last child to the start of the next child,
+// in fair weather. The agent learns of the death within 10 ms, by a message or the pidfd. The
+// release and the acquisition take 16 ms, a watch event 4 ms, and a grant 2 ms. The sum of 32 ms
+// doubles if two standbys collide.
 const quick = 100 * time.Millisecond
 
 // late bounds the delay with which an agent notices that an instant has come. The timers of the
-// agent's loop run by true time. The loop sleeps for 10 s at most, and the agent's clock may gain a
-// twelfth in that time.
+// agent's loop run by true time. The loop sleeps for 10 s at most, and the agent's clock may gain
+// a twelfth in that time, which is 834 ms.
 const late = 900 * time.Millisecond
 
-// slowest is the longest pause between two reads of a standby that found no Lease. The
-// pause of enroll between two attempts is at most as long.
+// slowest is the longest pause between two reads of a standby that found no Lease. Enroll, too,
+// pauses for at most that long between two attempts.
 const slowest = 10 * time.Second
 
 // part is a wait that may be needed before a slot is in use. A bound is the sum of its
@@ -66,7 +67,7 @@ func (c *workloads) settling() time.Duration {
 }
 
 // changingShards bounds the time for which a change of the number of shards keeps all Leases
-// closed, beside the grace of the old holders.
+// closed. The grace of the old holders is not included.
 func (c *workloads) changingShards() time.Duration {
 	if c.sharded == 0 {
 		return 0
@@ -111,9 +112,10 @@ func (c *workloads) restarting() time.Duration {
 	})
 }
 
-// unmuting bounds the time that standbys lose because their watches are mute. A standby
-// with a mute watch writes as soon as the state that it saw last expires. The server
-// refuses this write. The standby tries one slot after the other.
+// unmuting bounds the time that standbys lose because their watches are mute. A standby with a
+// mute watch writes as soon as the state that it saw last expires. The server refuses this write,
+// and the standby waits anew. If the workload has several slots, the standby loses that time for
+// one slot after the other.
 func (c *workloads) unmuting() time.Duration {
 	return time.Duration(len(c.slots)) * (slow(c.longest) + budgetOf(c.longest).Retry)
 }
@@ -131,9 +133,9 @@ func (c *workloads) unseeing() time.Duration {
 	})
 }
 
-// handingOver bounds, for the climate, the time from a holder's end to the next child.
-// In a fair climate a watch shows the release, and a refused pod tries again after a
-// second.
+// handingOver bounds the time from the end of a holder to the start of the next child, in the
+// climate of the seed. In a fair climate a watch shows the release, and a refused pod tries again
+// after a second.
 func (c *workloads) handingOver() time.Duration {
 	switch {
 	case c.sharded > 0:

@@ -16,7 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// lingers is the time for which a pod counts after its last call, by docs/api.md.
+// lingers is the time for which a pod still counts at its barrier after the end of its last call
+// (docs/api.md).
 const lingers = 2 * time.Second
 
 // caller is a program that waits at the barrier of its pod by the local API. The program and its
@@ -53,7 +54,7 @@ func (p caller) run(ctx context.Context, with barrier.Config) error {
 	return context.Cause(ctx)
 }
 
-// calls waits at the barrier by one call, and returns the code of the answer.
+// calls sends one call that waits at the barrier, and returns the HTTP status of the answer.
 func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) int {
 	longest := 2 * p.of.duration
 	if p.calm() {
@@ -73,7 +74,8 @@ func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) i
 	return answer.Code
 }
 
-// idles lets a while pass between two calls. In a long pause the pod counts no longer.
+// idles waits between two calls. In a pause longer than the time lingers, the pod stops counting
+// at the barrier.
 func (p caller) idles(ctx context.Context, random *rand.Rand) {
 	pause := between(random, time.Millisecond, lingers*3/4)
 	if chance(random, .2) {

@@ -149,7 +149,8 @@ func (c *changing) checkOther() {
 	}
 }
 
-// finished reports whether the rollout has ended, and its revision is proven.
+// finished reports whether the rollout has ended, and its revision is proven. A workload without
+// pods, or with a shared slot, needs no proven revision.
 func (c *changing) finished() bool {
 	if !c.complete() || c.workload.replicas == 0 || c.shared {
 		return c.complete()
@@ -243,8 +244,8 @@ func (c *changing) breaks() bool {
 	return c.finishes("a broken version", 0)
 }
 
-// abandons deletes all old pods while a broken version stalls the rollout. Then the broken
-// version takes the slot, although its turns have failed.
+// abandons deletes all old pods while a broken version stalls the rollout. Then the function
+// demands that the broken version takes the slot, although its turns have failed.
 func (c *changing) abandons() bool {
 	from, bound := c.now(), time.Duration(0)
 	c.do(func() {

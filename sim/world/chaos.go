@@ -11,20 +11,20 @@ import (
 )
 
 // chaos plays three rounds of faults and recovery. During faults the world checks only the
-// invariants of safety. After the faults, each slot must get a holder, which must continue to hold.
-// In the end chaos deletes one holder after the other, so that each pod must hold in its turn.
+// invariants of safety. After the faults, each slot must get a holder, which must continue to
+// hold. In the end chaos deletes one holder after the other, so that each pod must hold once.
 type chaos struct {
 	*recovery
 	trouble *trouble
 }
 
-// pool has the slots of a semaphore, of which a pod needs one. In each fifth seed of
-// chaos five pods claim the semaphore.
+// pool has the slots of a semaphore. A pod that claims the semaphore needs only one slot. In each
+// fifth seed of chaos five pods claim the semaphore.
 var pool = api.Claim{Kind: api.Semaphore, Name: "pool", Size: 3}.Slots(api.Workload{})
 
-// durations has the lease durations of most seeds. These leases are short, because then
-// more events happen. The list patience adds long durations. Long leases reveal a rule
-// that has a fixed time instead of a part of the lease duration.
+// durations has the lease durations of most seeds. These leases are short, because then more
+// events happen. The list patience adds long durations. Long leases reveal a rule that waits for
+// a fixed time where a part of the lease duration is needed.
 var (
 	durations = []time.Duration{10 * time.Second, 12 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second}
 	patience  = append([]time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute, time.Hour}, durations...)

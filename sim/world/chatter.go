@@ -12,21 +12,23 @@ import (
 // any weather. A restarted agent counts anew, and the kubelet's back-off bounds the
 // restarts.
 const (
-	// mostOfLease bounds the requests for one slot in a minute. In the long run an agent sends two a
-	// second, so 120 a minute, or 130 if its clock is a twelfth too fast. After a time with few
-	// requests an agent may send 20 more at once. The reads of the pod have the same bound, and are rarer.
+	// mostOfLease bounds the requests for one slot in a minute. In the long run an agent sends at
+	// most two requests a second. So it sends 120 a minute, or 130 if its clock is a twelfth too
+	// fast. After a time with few requests an agent may send 20 more at once. The reads of the
+	// pod have the same bound, and are rarer.
 	mostOfLease = 130 + 20
-	// mostOfPod bounds the patches of the pod's own status. An attempt takes two patches.
-	// At most 19 attempts fail: 7 while the pauses grow, then one every five seconds. At
-	// most 30 attempts write a new status: five between two holds, with six holds a minute.
+	// mostOfPod bounds the patches of the pod's own status. An attempt takes two patches. At most
+	// 19 attempts fail: 7 while the pauses grow, then 12 at one every five seconds. At most 30
+	// attempts write a new status: five between two holds, with six holds a minute.
 	mostOfPod = 2 * (19 + 30)
-	// mostOfEvents bounds the Events. Each hold may have four: its beginning, its end, a
-	// silent shim, and an unreleased slot.
+	// mostOfEvents bounds the Events. Each of the six holds in a minute may have four: its
+	// beginning, its end, a silent shim, and an unreleased slot.
 	mostOfEvents = 24
 	// mostOfWait bounds the requests of a pod that waits, about one Lease. A look takes two
-	// requests: a read and a watch. After a watch of 10 s the pauses between looks begin at 250 ms
-	// again, and grow. Three failures after each such watch cause the most looks: four in 13.75 s.
-	// The first look and the second condition add six quick looks.
+	// requests: a read and a watch. After a watch of 10 s the pauses between looks begin at 250
+	// ms again, and grow. Three failures after each such watch cause the most looks: four in
+	// 13.75 s. A minute is shorter than five such periods. The first look and the second
+	// condition add six quick looks.
 	mostOfWait = 2 * (5*4 + 6)
 )
 

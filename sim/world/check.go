@@ -45,7 +45,8 @@ const (
 	stopped = "stopped"
 	// undrained means that a child lives on after the end of its drain.
 	undrained = "undrained"
-	// kept means that a hold ends between an init container and the application.
+	// kept means that the hold of an init container ends before the application runs, so the
+	// application runs under another hold.
 	kept = "kept"
 	// pausedTaken means that a pod acquires a slot that a person has paused.
 	pausedTaken = "paused-taken"
@@ -120,8 +121,8 @@ func (t template) needed() int {
 	return len(t.forLife())
 }
 
-// checkCrowd demands that a semaphore has no more holds with children than it has
-// slots. The names of the children's slots and pods do not matter.
+// checkCrowd demands that a semaphore has no more holds with children than it has slots. The
+// check counts these holds, whatever slots they name.
 func (l *checks) checkCrowd(c *child) {
 	if !c.pod().any {
 		return
@@ -228,8 +229,8 @@ func (l *checks) goesOn(c *child) {
 	}
 }
 
-// settled reports whether the slot is in use: an elector works under it, or a current child
-// runs under it. A child that was asked to stop does not count.
+// settled reports whether the slot is in use: an elector works under it, or a child of a
+// container's current shim runs under it. A child that was asked to stop does not count.
 func (l *checks) settled(slot string) bool {
 	if c := l.holder(slot); c != nil && !c.asked && c.current() {
 		return true
@@ -238,8 +239,8 @@ func (l *checks) settled(slot string) bool {
 }
 
 // checkRouted judges the drain of a holder that has left its Services. The pod must be stored as
-// not Ready by then. A pod whose status cannot be stored is excused, because a holder waits for the
-// storing only for a while.
+// not Ready by then. A pod whose status cannot be stored is excused, because a holder waits only
+// for a limited time until its status is stored.
 func (l *checks) checkRouted(c *child, d *gate.Drain) {
 	p := c.pod()
 	lease, ok := p.w.api.lease(p.slots[0])
@@ -256,7 +257,7 @@ func (l *checks) checkRouted(c *child, d *gate.Drain) {
 // that pod. The kubelet stops the shims within mostUntold.
 const mostDeleted = mostUntold + quick
 
-// checkDeleted demands in fair times that no child begins in a pod that was deleted a
+// checkDeleted demands in times without faults that no child begins in a pod that was deleted a
 // while ago. Without this rule a scale to zero, which deletes all pods together, would start the
 // application in one pod after the other.
 func (l *checks) checkDeleted(c *child) {

@@ -32,8 +32,8 @@ type child struct {
 	// processes are the main process and one descendant, until each is reaped. The
 	// descendant lives until it is killed.
 	processes []*containerProcess
-	// excused reports that exclusivity does not bind the child. Its shim was frozen at the
-	// deadline, or the child is in uninterruptible sleep.
+	// excused reports that exclusivity does not bind the child. For example, its shim was frozen
+	// at the deadline, or the child is in uninterruptible sleep.
 	excused bool
 	// still reports that the shim has frozen the child with SIGSTOP.
 	still bool
@@ -88,7 +88,7 @@ func (s *shimProcess) bear(slots []gate.SlotToken) *child {
 	return c
 }
 
-// main returns the process for which the signals of the shim are meant.
+// main returns the main process of the child, the only process that reacts to a stop signal.
 func (c *child) main() *containerProcess { return c.processes[0] }
 
 // prepares ends an init container after a few seconds, mostly with success.
@@ -188,7 +188,7 @@ func (c *child) ends(how string, status unix.WaitStatus) {
 			w.after(c.stuck-w.now(), again)
 		default:
 			w.note(c.where, "%s %s", c.name, how)
-			// The failure of a shard is counted by its Job.
+			// A Job counts the failures of its shards, so no Lease has to count them.
 			if key := c.pod().key; key != "" && !c.signalled && (status == 0 || c.pod().shards == 0) {
 				w.checks.done.ends(c.hold, key, status == 0)
 			}
@@ -235,8 +235,8 @@ func (c *child) drainWithin(grace time.Duration) {
 // kubelet knows the shim. Without a shim every child is current.
 func (c *child) current() bool { return c.shim == nil || c.shim.current() }
 
-// unwatched reports whether no process could stop the child in time. The shim is frozen,
-// or an agent without shims noticed the leap too late.
+// unwatched reports whether no process could stop the child in time. Either the child's shim is
+// frozen, or the agent of a pod without shims noticed the leap too late.
 func (c *child) unwatched() bool {
 	if c.shim == nil {
 		// The agent of a pod without shims must notice the leap before the slot expires.
@@ -245,8 +245,8 @@ func (c *child) unwatched() bool {
 	return c.shim.frozen
 }
 
-// live plans the end of the child: its version crashes, its work is done, or the child is
-// restless.
+// live plans the end of the child. Its version crashes, its work is done, or the child ends by
+// itself (the field restless of the template).
 func (p *pod) live(c *child) {
 	if last := p.behaviour.lasts; last > 0 {
 		p.w.after(last, func() { c.exits("crashes, as its version does", 1) })

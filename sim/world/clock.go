@@ -62,7 +62,7 @@ func (c *clock) cancel(a *alarm) {
 	c.alarms = slices.DeleteFunc(c.alarms, func(other *alarm) bool { return other == a })
 }
 
-// arm computes the true time of the ring, from the clock's present rate.
+// arm plans the ring of the alarm in true time, by the clock's present rate.
 func (c *clock) arm(a *alarm) {
 	a.set++
 	if c.stands {

@@ -15,7 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// run is a Job whose pods wait at a barrier. Its name is a part of the names of the Leases.
+// run is a Job whose pods wait at a barrier. The name of the Job is a part of the names of the
+// barrier's Leases.
 type run struct {
 	name     string
 	barrier  api.Barrier
@@ -23,15 +24,15 @@ type run struct {
 	leases   []string
 	// pods are the pods of the run that exist. The field all has the pods that are gone, too.
 	pods, all []*comer
-	// want is the number of pods that the Job keeps.
+	// want is the number of pods of the run that the Job keeps at the same time.
 	want int
 	// programs reports that the pods wait by the local API.
 	programs bool
 }
 
-// comer is a pod with a barrier. The init container of the pod runs package barrier, or a program
-// waits by the local API. The world judges only the container that waits. The world removes the pod a while after the success of that
-// container.
+// comer is a pod with a barrier. Either its init container runs package barrier, or its program
+// waits by the local API. The world judges only the container that waits, and removes the pod a
+// while after that container has succeeded.
 type comer struct {
 	w    *World
 	of   *run
@@ -53,7 +54,8 @@ type comer struct {
 	// waits reports that a call of the program waits. The field waited is the end of the last call.
 	waits  bool
 	waited time.Duration
-	// since is the instant since which nothing keeps the pod from going on.
+	// since is the instant since which nothing keeps the pod from going on; zero while something
+	// does.
 	since time.Duration
 }
 
@@ -73,8 +75,9 @@ func (p *comer) identity() string { return api.Identity(p.name, "uid-of-"+p.name
 // runs reports whether a process of the container lives.
 func (p *comer) runs() bool { return p.client != nil && !p.client.dead }
 
-// lived returns the last instant at which a process of the container lived, up to now. A program
-// counts only while its calls wait, and for the linger of its agent.
+// lived returns the last instant, now at the latest, at which the pod counted at its barrier. A
+// pod counts while a process of its container lives. With a program, a pod counts only while a
+// call of the program waits, and for the time lingers afterwards.
 func (p *comer) lived() time.Duration {
 	last := p.died
 	if p.runs() {
@@ -145,7 +148,7 @@ func (p *comer) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// exited cleans up after the process has ended without a kill.
+// exited cleans up after the process has ended by itself.
 func (p *comer) exited(c *clientOf, err error) {
 	if c.dead {
 		return
@@ -174,7 +177,7 @@ func (p *comer) kill() {
 	p.again()
 }
 
-// graceOfComers is the grace of these pods.
+// graceOfComers is the termination grace period of a pod with a barrier.
 const graceOfComers = 10 * time.Second
 
 // delete deletes the pod. The kubelet kills the process after the grace. With force the process

@@ -18,8 +18,8 @@ func (d daemonSet) on(n *node) *pod {
 	return nil
 }
 
-// sync makes the pods that are missing, and replaces old pods. An old pod that is not
-// available is replaced whatever the number of unavailable pods.
+// sync makes the pods that are missing, and replaces old pods. An old pod that is not available
+// is replaced at once, however many pods are unavailable.
 func (d daemonSet) sync() {
 	unavailable := 0
 	var old []*pod

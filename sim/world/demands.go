@@ -74,7 +74,8 @@ func (d *demands) alive(hold string) []*child {
 	return slices.DeleteFunc(slices.Clone(d.checks.alive), func(c *child) bool { return c.hold != hold })
 }
 
-// handover demands that another child begins soon after the holder's children are dead.
+// handover applies the cause to the holder, and demands that another child begins soon after the
+// holder's children are dead.
 func (d *demands) handover(cause func(*child)) {
 	var all []*child
 	c := d.once(func(c *child) { all = d.alive(c.hold); cause(c) })
@@ -105,11 +106,12 @@ func (d *demands) notByFormer() {
 	})
 }
 
-// expiry demands that another child begins as soon as the slot has expired.
+// expiry applies the cause to the holder, and demands that another child begins as soon as the
+// slot has expired.
 func (d *demands) expiry(cause func(*child)) { d.expiryWithin(0, cause) }
 
-// expiryWithin demands that another child begins soon after the slot has expired by the
-// slowest clock. The argument more prolongs the bound.
+// expiryWithin applies the cause to the holder, and demands that another child begins soon after
+// the slot has expired by the slowest clock. The argument more prolongs the bound.
 func (d *demands) expiryWithin(more time.Duration, cause func(*child)) {
 	c := d.once(cause)
 	slack := late + more + quick*time.Duration(len(d.slots))
@@ -131,7 +133,8 @@ func (d *demands) expiryWithin(more time.Duration, cause func(*child)) {
 	})
 }
 
-// undisturbed demands that the child runs on for twice the lease duration after the cause.
+// undisturbed applies the cause to the holder, and demands that the holder's child runs on for
+// twice the lease duration.
 func (d *demands) undisturbed(cause func(*child)) {
 	c := d.once(cause)
 	d.pass(2 * d.budget.Duration)
@@ -147,7 +150,7 @@ func (d *demands) stillRuns(c *child) {
 	})
 }
 
-// safely applies the cause, and demands only that the invariants hold.
+// safely applies the cause to the holder, and demands only that the invariants hold.
 func (d *demands) safely(cause func(*child)) {
 	d.once(func(c *child) {
 		// The children ignore SIGTERM. Children that obey might stop long before the deadline, and
@@ -164,9 +167,8 @@ func (d *demands) free(before *child) func() bool {
 	return func() bool { return d.next(before) != nil }
 }
 
-// next returns a child that began under the slot after the instant of the fault; nil for
-// none. The argument before is the holder's child at that instant. This child does not
-// count, even if it still lives. In a pod of two containers, both children may have one hold.
+// next returns a child that began under the slot after the instant of the cause; nil for none.
+// The argument before is the holder's child at that instant, which does not count.
 func (d *demands) next(before *child) *child {
 	for _, c := range d.checks.alive {
 		if c.has(d.slot) && c != before && c.began > d.at && !c.asked {

@@ -9,19 +9,20 @@ import (
 	"slices"
 )
 
-// deployment models the controllers of a Deployment and of its ReplicaSets, by their
-// source in Kubernetes 1.37. A revision has the replicas of its ReplicaSet.
+// deployment models the controllers of a Deployment and of its ReplicaSets, by their source in
+// Kubernetes 1.37. The field replicas of a revision is the size of the revision's ReplicaSet.
 type deployment struct {
 	*workload
 	surge, unavailable int
 	// recreate selects the strategy Recreate.
 	recreate bool
-	// scaled is the number of replicas that the controller has seen last.
+	// scaled is the number of replicas for which the Deployment's controller resized its
+	// ReplicaSets last.
 	scaled int
 }
 
-// sync carries out one step of one of the two controllers. So each controller acts on a
-// state that the other controller wrote a while ago.
+// sync carries out one step, either of the Deployment's controller or of the ReplicaSets'
+// controller. So each of them acts on a state that the other one wrote a while ago.
 func (d *deployment) sync() {
 	switch {
 	case chance(d.random, .5):
@@ -38,7 +39,7 @@ func (d *deployment) sync() {
 	}
 }
 
-// settle makes or deletes pods until the ReplicaSet has its replicas.
+// settle makes or deletes pods until the revision's ReplicaSet has as many pods as replicas.
 func (d *deployment) settle(r *revision) {
 	pods := d.of(r)
 	for range r.replicas - len(pods) {
@@ -54,7 +55,7 @@ func (d *deployment) settle(r *revision) {
 	r.available = len(slices.DeleteFunc(d.of(r), func(p *pod) bool { return !d.available(p) }))
 }
 
-// cheaper compares two pods. A ReplicaSet deletes the lesser one first.
+// cheaper orders two pods for deletion. A ReplicaSet deletes the lesser pod first.
 func (d *deployment) cheaper(p, q *pod) int {
 	return cmp.Or(
 		less(q.shown.isPending(), p.shown.isPending()),
@@ -82,7 +83,7 @@ func (d *deployment) beside(p *pod) int {
 	return len(slices.DeleteFunc(d.all(), func(other *pod) bool { return other.node != p.node || !other.shown.isReady() }))
 }
 
-// total returns the replicas of all ReplicaSets, and the available ones.
+// total returns the sum of the replicas of all ReplicaSets, and how many of them are available.
 func (d *deployment) total() (all, available int) {
 	for _, r := range d.revisions {
 		all += r.replicas

@@ -9,18 +9,18 @@
 //
 // # What is real and what is not
 //
-// The agent is real: agent.Agent with agent/lease, agent/kube's Lease, and agent/standin
-// for the gates "pod" and "readiness". Both ends of the shim's gate are real, too:
-// desk.Server, and the states of agent/shim with host.Leaps. In the stories of Jobs and of once
-// claims, pods with conditions run the real agent/after. In the story of barriers, pods run the
-// real agent/barrier. Package sim/enrolled adds enroll.Reconciler. Package sim has a model of
+// The agent is real: agent.Agent with agent/lease, agent/kube's Lease, and agent/standin for the
+// gates "pod" and "readiness". Both ends of the shim's gate are real, too: desk.Server, and the
+// state machine of agent/shim with host.Leaps. In the stories of Jobs, of once claims and of Jobs
+// with shards, pods with conditions run the real agent/after. In the story of barriers, pods run
+// the real agent/barrier. Package sim/enrolled adds enroll.Reconciler. Package sim has a model of
 // enroll instead (model.go), because enroll links controller-runtime, which takes minutes to
 // compile.
 //
 // The world models the API server (PUT, GET and watch of one namespace), the network, the
-// kubelet, and the kernel beneath desk and shim. The kernel has their connection
-// (link.go), the agent's flock, socket and notes (gate.go), and the shim's alarm, processes
-// and signals (machine.go). A frozen shim or agent waits at its next call of that kernel.
+// kubelet, and the kernel beneath desk and shim. The modelled kernel connects desk and shim
+// (link.go). The agent's flock, socket and notes are in gate.go. The shim's alarm, processes and
+// signals are in machine.go. A frozen shim or agent waits at its next call of that kernel.
 //
 // # Clocks
 //
@@ -37,28 +37,31 @@
 //
 // # Liveness
 //
-// During a fault the world judges safety and the number of requests. After the fault,
-// each slot that a pod can acquire is in use within a bound, which is a sum of parts
-// (bounds.go). The world demands the same under the lasting faults of a seed's climate:
-// watches that are cut, refused or mute. A mute watch stays open, but carries no event.
+// The times without faults are called quiet times. During a fault the world judges safety and the
+// number of requests. After the fault, each slot that a pod can acquire is in use within a bound,
+// which is a sum of parts (bounds.go). The world demands the same under the lasting faults of a
+// seed's climate: watches that are cut, refused or mute. A mute watch stays open, but carries no
+// event.
 //
 // # Conditions
 //
-// Some pods of two stories have conditions (waiter.go). The server's states between the start
-// of such a pod's process and its end show whether the pod may go on (waitcheck.go). After the
-// faults, each pod whose keys are done must go on. At the end of the story of Jobs, one pod holds
-// until each other pod has gone on. A mute watch delays a pod for 24 minutes at most. Only the
-// story of once claims plays so long, because no renewals fill that time there. For the pods with
-// conditions, the model of enroll writes a separate Role. The real enroll reads the pods from the
-// API server (package sim/enrolled).
+// Some pods of three stories have conditions (waiter.go). From the states that the server stored
+// while such a pod's process ran, the world decides whether the pod may go on (waitcheck.go).
+// After the faults, each pod whose keys are done must go on. At the end of the story of Jobs, one
+// pod holds until each pod with a condition has gone on. A mute watch delays a pod for 24 minutes
+// at most. Only the stories of once claims and of Jobs with shards play so long. No pod holds at
+// their end, so no renewals make that wait slow to simulate. For the pods with conditions, the
+// model of enroll writes a separate Role. The real enroll reads the pods from the API server
+// (package sim/enrolled).
 //
 // # Programs
 //
 // In a separate story, pods have programs that use the local API (localpod.go, bidder.go). The
-// agent's process runs the real agent/local, and a program calls its handler in process. Some pods
-// claim the same slots by annotation. By the clock of its machine, a program works only as long as
-// its last answer is good. Each line of an answer contains the instant until which that line is
-// good. So a program that stood still may read its lines late.
+// agent's process runs the real agent/local, and a program calls the handler of that server
+// without a network. Some pods claim the same slots by annotation. Each line of an answer names
+// the instant until which the line is good, on the clock of the machine. A program works until
+// that instant, and stops unless a later line is good for longer. So a program that stood still
+// may read its lines late.
 //
 // A program that stands still is excused from exclusivity until it reads its clock again. After a
 // pause of its machine, a program is also excused until the first answer that follows the
@@ -67,16 +70,16 @@
 // # Shards
 //
 // In a separate story, the number of a workload's shards changes while faults happen (shards.go).
-// Pods for different numbers of shards must never hold or run at once (shardcheck.go). The model of
-// enroll decides by the real package enroll/stamp, and writes over the network (stamping.go). A
-// process of that model may count another number of shards for a while. Package sim/enrolled plays
-// the story with the real enroll.
+// Pods for different numbers of shards must never hold or run at once (shardcheck.go). The model
+// of enroll decides by the real package enroll/stamp, and writes over the network (stamping.go).
+// A process of that model may believe in another number of shards for a while. Package
+// sim/enrolled plays the story with the real enroll.
 //
-// In another story, Jobs of one name follow each other (mapping.go). Each shard runs until it succeeds,
-// once for each Job. Pods of two Jobs never hold or run at once. Other pods wait until all shards of a
-// Job are done (mapcheck.go). A process of the model may take an earlier Job for the current one
-// for a while. In some seeds a person deletes a Job but not its pods, or changes the number of
-// shards in the template of a suspended Job.
+// In another story, Jobs of one name follow each other (mapping.go). Each Job runs each of its
+// shards until that shard has succeeded once. Pods of two Jobs never hold or run at once. Other
+// pods wait until all shards of a Job are done (mapcheck.go). A process of the model may take an
+// earlier Job for the current one for a while. In some seeds a person deletes a Job but not its
+// pods, or changes the number of shards in the template of a suspended Job.
 //
 // # Controllers
 //

@@ -12,12 +12,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// These are the names of the invariants of once claims, as the names in check.go. Each
-// comment describes the violation.
+// These are the names of the invariants of once claims, like the names in check.go. Each comment
+// describes the violation.
 const (
 	// repeated means that a child does work that is recorded as done.
 	repeated = "repeated"
-	// unearned means that work is recorded as done, and has not succeeded.
+	// unearned means that work is recorded as done although the work has not succeeded.
 	unearned = "unearned"
 	// unrecorded means that a done key is lost, or that the release after a success records
 	// no key.
@@ -47,8 +47,8 @@ type doneCheck struct {
 	// the holds whose child got a signal to stop.
 	failed map[string]string
 	asked  map[string]bool
-	// reported has the holds whose success or failure a shim has reported to an agent process.
-	// The function reports whether that process has died.
+	// reported has, as keys, the holds whose success or failure a shim has reported to an agent
+	// process. Each value is a function that reports whether that agent process has died.
 	reported map[string]func() bool
 	// counted has, for each key, the instant at which the last failure was stored.
 	counted map[string]time.Duration
@@ -62,7 +62,7 @@ func newDoneCheck(e *engine) doneCheck {
 }
 
 // begins demands that no child does work that is recorded as done, or whose delay after a failure
-// is not over. The argument speed is that of the fastest clock.
+// is not over. The argument speed is the rate of the fastest clock.
 func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 	if key != "" && d.has(l, key) {
 		d.violate(repeated, "%s begins the work %s, which is done", child, key)
@@ -76,8 +76,8 @@ func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 	}
 }
 
-// has reports whether the key is done. The check does not depend on the code that it
-// judges.
+// has reports whether the key is done. The check does not call api.Done.Has, because a bug in
+// that method must not deceive the check.
 func (doneCheck) has(l *kube.Lease, key string) bool { return slices.Contains(doneOf(l).Keys(), key) }
 
 // ends notes that the work of a hold has ended without a stop signal.
@@ -92,7 +92,7 @@ func (d doneCheck) ends(hold, key string, succeeded bool) {
 // asks notes that a signal has asked the child of a hold to stop.
 func (d doneCheck) asks(hold string) { d.asked[hold] = true }
 
-// arrives notes a shim's report of a success or a failure.
+// arrives notes that a shim's message about a success or a failure has reached an agent process.
 func (d doneCheck) arrives(died func() bool, message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	must(err)
@@ -113,7 +113,7 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 			d.violate(unrecorded, "%s drops the done key %s of %s", by, key, slot)
 		}
 	}
-	// Enroll frees a closed Lease whose holder is out of reach.
+	// A closed Lease that enroll frees is not released: its holder is out of reach.
 	released := is.Holder == "" && was.Holder != "" && (by == was.Holder || !stampOf(was).Closed)
 	if earned := d.earned[hold]; d.reported[hold] != nil && earned != "" && released && !slices.Contains(after, earned) {
 		d.violate(unrecorded, "%s releases hold %s of %s without the key %s", by, hold, slot, earned)
@@ -128,8 +128,8 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 }
 
 // counts judges the failures in the write of a Lease. The argument over reports that the holder
-// ends its own hold by the write. An agent process that has died may have lost the report of a
-// failure.
+// ends its own hold by the write. An agent process that has died is excused, because it may have
+// lost the report of the failure.
 func (d doneCheck) counts(by, hold string, over bool, before, after api.Failures) {
 	key, died := d.failed[hold], d.reported[hold]
 	if over && died != nil && !died() && key != "" && after.Count(key) != before.Count(key)+1 {

@@ -56,8 +56,8 @@ type Enroller struct {
 	nudged time.Duration
 }
 
-// cache is the instant whose state an Enroller's informers have seen. The instant never
-// goes back.
+// cache models the informers' cache of an Enroller, which shows the objects as they were at the
+// instant at. The instant never goes back.
 type cache struct {
 	at time.Duration
 	// pinned reports that the cache does not change.

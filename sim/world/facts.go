@@ -24,17 +24,18 @@ type checks struct {
 	// released has the released holds, by slot and hold.
 	released map[string]bool
 	done     doneCheck
-	// started has the starts of applications whose death nothing in their pods can prove,
-	// by slot and hold.
+	// started has, by slot and hold, the starts of applications in pods without shims. Nothing in
+	// such a pod can prove the death of its application.
 	started map[string]start
 	// acquired has the last acquisition of each slot.
 	acquired map[string]acquisition
 	ends     []ending
-	// apart has the identities of the pods whose slots belong to separate claims.
+	// apart has the identities of the pods whose slots belong to separate claims, so that the
+	// slots have no order.
 	apart map[string]bool
-	// rivals has the pods that name a read-write lock, by identity.
+	// rivals has, by identity, the pods whose programs use a read-write lock.
 	rivals map[string]*localPod
-	// sharded has the pods of the sharded workload, by identity.
+	// sharded has, by identity, the pods of the workload whose claim has shards.
 	sharded map[string]*pod
 }
 
@@ -52,7 +53,8 @@ type renewal struct {
 // slot.
 func (r renewal) free() time.Duration { return r.at + time.Duration(float64(r.duration)/(1+skew)) }
 
-// start is the start of an application by the kubelet, in a boot of the pod's node.
+// start records that the kubelet has started an application: the pod, the boot of its node, and
+// the hold.
 type start struct {
 	pod        *pod
 	boot, hold string

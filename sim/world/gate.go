@@ -19,7 +19,7 @@ import (
 type gateway struct {
 	agent  *agentProcess
 	server *desk.Server
-	// reports are the desk's reports. Some worlds delay them.
+	// reports carries the reports of the desk to the agent's loop, with a delay in some worlds.
 	reports <-chan gate.Report
 }
 
@@ -82,7 +82,7 @@ func (g *gateway) collect(found []gate.Report, reports <-chan gate.Report, up <-
 	}
 }
 
-// last replaces the earlier report of the same shim, or appends the report.
+// last adds the report to the list. The report replaces an earlier report of the same shim.
 func last(found []gate.Report, report gate.Report) []gate.Report {
 	for i, r := range found {
 		if r.Shim == report.Shim {
@@ -93,7 +93,7 @@ func last(found []gate.Report, report gate.Report) []gate.Report {
 	return append(found, report)
 }
 
-// lateness draws the delay of the reader.
+// lateness draws the delay with which the agent's loop reads a report.
 func (g *gateway) lateness(r *rand.Rand) time.Duration {
 	g.agent.process.w.mu.Lock()
 	defer g.agent.process.w.mu.Unlock()

@@ -105,8 +105,9 @@ func (r readinessRows) rows() map[string]func() {
 	}
 }
 
-// unstored makes the status patches of a yielding pod fail, so the stored status stays
-// Ready. The world models a pod that is stored as Ready by a child. That child must live on.
+// unstored makes the status patches of a yielding pod fail, so the stored status stays Ready.
+// While the stored status is Ready, the world treats the pod as a running child. That child must
+// live on.
 func (r readinessRows) unstored() {
 	c := r.once(func(c *child) {
 		r.weather.patches = pick(r.rng, faults)

@@ -12,11 +12,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// These are the names of the invariants of pods with a barrier, as the names in check.go. Each
+// These are the names of the invariants of pods with a barrier, like the names in check.go. Each
 // comment describes the violation.
 const (
 	// early means that a barrier opens before as many pods of its run have arrived as its size
-	// demands. A pod that is dead counts for one lease duration.
+	// demands. A pod that has died still counts for one lease duration.
 	early = "early"
 	// through means that a pod goes on although the barrier of its run was not open.
 	through = "through"
@@ -48,9 +48,10 @@ func checkOpened(w *World, by, lease string, sent time.Duration, was, is *kube.L
 	checkArrived(w, of, by, sent)
 }
 
-// checkArrived judges the write that opens a barrier. As many pods as the barrier's size must have
-// lived within the lease duration before the sending of that write. Each of them must have a Lease.
-// A request on its way may renew a Lease after the death of its pod.
+// checkArrived judges the write that opens a barrier. As many pods as the barrier's size must
+// have lived within the lease duration before the sending of that write. Each of these pods must
+// have a Lease. A request that was under way may renew the Lease of a dead pod. So the check
+// prolongs that time by the longest delay of a request.
 func checkArrived(w *World, of *run, by string, sent time.Duration) {
 	alive, bound := 0, sent-slow(of.duration)
 	for _, p := range of.all {
@@ -75,7 +76,8 @@ func checkArrived(w *World, of *run, by string, sent time.Duration) {
 	}
 }
 
-// renewedSince returns the last pod that has written its identity into the Lease since the instant.
+// renewedSince returns the identity of the last pod that has written the Lease as its holder
+// since the instant; empty for none.
 func renewedSince(o *object, at time.Duration) (holder string) {
 	for _, v := range statesSince(o, at) {
 		if v.at >= at && v.lease != nil && strings.Contains(v.lease.Holder, "_") {

@@ -35,7 +35,7 @@ func newGathering(w *World, programs bool) *gathering {
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
-	// No pod of this template exists. Its duration paces the faults.
+	// No pod is made from this template. Its lease duration paces the faults.
 	all.add(anyTemplate(w, durations, "web", 0, []string{api.LockLease("a")}), 0)
 	w.newEnroller("enroll-1")
 	w.latest = max(w.latest, g.longest)
@@ -44,7 +44,7 @@ func newGathering(w *World, programs bool) *gathering {
 	return g
 }
 
-// begin begins the next run. The pods of an earlier run may go on.
+// begin begins the next run, while pods of an earlier run may still exist.
 func (g *gathering) begin() {
 	name := fmt.Sprintf("run-%d", len(g.gathered)+1)
 	of := &run{name: name, barrier: api.Barrier{Name: "warm", Size: 1 + g.random.IntN(4)}, duration: g.longest, programs: g.programs}
@@ -54,14 +54,15 @@ func (g *gathering) begin() {
 	g.nudge()
 }
 
-// nudge reports a change of pods to enroll.
+// nudge tells the processes of enroll that pods have changed.
 func (g *gathering) nudge() {
 	for _, e := range g.enrolls {
 		e.nudge()
 	}
 }
 
-// plan acts after a while, again and again. The Jobs make their pods in quiet times, too.
+// plan repeats the same step after each random pause: the Jobs make pods that they lack, and a
+// fault happens. In quiet times no fault happens.
 func (g *gathering) plan() {
 	g.after(between(g.random, time.Millisecond, 10*time.Second), func() {
 		for _, of := range g.gathered {
@@ -107,7 +108,8 @@ func (g *gathering) act() {
 	}
 }
 
-// takeLease deletes a Lease of a barrier. The policy on deletions refuses to delete a record.
+// takeLease deletes a Lease of a barrier. The policy on deletions refuses to delete the record of
+// an open barrier.
 func (g *gathering) takeLease(name string) {
 	if l, ok := g.api.lease(name); ok && l.Annotations[api.OpenedAnnotation] == "" && chance(g.random, .3) {
 		must(g.api.remove("somebody", "Lease", name, "", ""))
@@ -135,8 +137,8 @@ func (g *gathering) run() {
 	}
 }
 
-// proceed demands that no pod waits for too long. In these times the Jobs make the pods that they
-// lack.
+// proceed demands in quiet times that no pod waits for too long. Meanwhile the Jobs make the pods
+// that they lack.
 func (g *gathering) proceed() bool {
 	bound := g.opening()
 	for end := g.now() + 2*bound; g.now() < end; {

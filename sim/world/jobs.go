@@ -21,7 +21,7 @@ type jobs struct {
 	// assign gives a new pod its Job, or its key.
 	assign  func(*pod)
 	waiters *waiters
-	// last plays the last part of the story; nil for none.
+	// last plays the last part of the story.
 	last func()
 }
 
@@ -43,7 +43,8 @@ func newJobs(w *World) *jobs {
 	return j
 }
 
-// newEnding returns the story without its template, and a template of pods that end.
+// newEnding returns a story to which begin has yet to add a template, and a template of pods that
+// end.
 func newEnding(w *World, name, slot string) (*jobs, template) {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	j := &jobs{recovery: &recovery{workloads: all}}
@@ -57,7 +58,7 @@ func newEnding(w *World, name, slot string) (*jobs, template) {
 	return j, t
 }
 
-// begin adds the template of all pods, and enroll.
+// begin adds the template of the story's pods, and starts a process of enroll.
 func (j *jobs) begin(t template) {
 	j.workloads.add(t, 0)
 	j.newEnroller("enroll-1")
@@ -97,8 +98,8 @@ func (j *jobs) lastHolder() {
 			j.assign(j.newPod(t, j.place()))
 		}
 	})
-	// The first event of a waiter is a renewal of the hold, and the second one meets its
-	// condition.
+	// A waiter first sees some state of the hold, at the latest by a renewal. The next renewal
+	// then meets the condition.
 	bound := j.settling() + j.waiters.looking() + slow(2*budgetOf(t.duration).Renew)
 	j.waiters.proceed(bound, func(p *waiter) bool { return !j.waiters.mute(p) })
 }
@@ -110,8 +111,9 @@ func (j *jobs) ending() time.Duration {
 	return j.settling() + mostDelay + mostJobs*(2*t.ends+j.settling()+t.waitAtMost+mostBackOff)
 }
 
-// mostDelay bounds the time for which all pods of a key wait because of failures during the faults.
-// The value is the longest delay, by the slowest clock. After the faults no work fails.
+// mostDelay bounds the time for which all pods of a key wait because their work failed during the
+// faults. The longest such delay is five minutes, for which the slowest clock needs 5.5 minutes.
+// After the faults no work fails.
 const mostDelay = 6 * time.Minute
 
 // makePods makes pods for the time last, and causes faults meanwhile. The result is false if the

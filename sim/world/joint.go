@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// joint is one call of a program for several claims. Each claim has a bidder, and the first bidder has
-// the call.
+// joint is one call of a program for several claims. Each claim has a bidder. Only the field call
+// of the first bidder refers to the HTTP request.
 type joint struct {
 	bidders []*bidder
 	// rounds has the round of each bidder, so that a late answer changes nothing.
@@ -44,7 +44,8 @@ func partnersOf(b *bidder) (all []*bidder) {
 	return all
 }
 
-// join calls for the claims of the bidder and of its partners. Afterwards each bidder has a hold of its own.
+// join sends one call for the claims of the bidder and of its partners. If the call succeeds,
+// each bidder has a hold of its own.
 func join(b *bidder, partners []*bidder) {
 	w := b.pod.w
 	j := &joint{bidders: append([]*bidder{b}, partners...)}
@@ -72,7 +73,7 @@ func join(b *bidder, partners []*bidder) {
 	}
 }
 
-// open reports whether the bidder still belongs to the call.
+// open reports whether the bidder with the index i still takes part in the call.
 func (j *joint) open(i int) bool { return j.bidders[i].joint == j && j.bidders[i].round == j.rounds[i] }
 
 // took hands each bidder the line about its claim.
@@ -119,15 +120,16 @@ func (j *joint) part(by *bidder) {
 	}
 }
 
-// joined reports whether the claim waits in an open joint call of another bidder than b.
+// joined reports whether another bidder than b waits in a joint call for the claim of b.
 func (s *waits) joined(b *bidder) bool {
 	return slices.ContainsFunc(s.bidders(), func(o *bidder) bool {
 		return o != b && o.joint != nil && o.claim.Kind == b.claim.Kind && o.claim.Name == b.claim.Name
 	})
 }
 
-// jointUsed reports whether a bid has to wait. A joint call waits for the first of its claims that is in
-// use. Until a joint call ends, its claims may be in use, although no program works yet.
+// jointUsed reports whether a bid has to wait. A joint call has to wait while any of its claims
+// is in use. While another joint call waits, its claims count as in use, because it may have
+// acquired some of them already.
 func (s *waits) jointUsed(b *bidder) bool {
 	if b.joint == nil {
 		return s.joined(b) || s.used(b)

@@ -45,7 +45,7 @@ func newJudge(l *workload, slot string) *judge {
 	return &judge{workload: l, slot: slot, turns: map[api.Revision]turns{}}
 }
 
-// begin begins the judgement, after a broken version was applied.
+// begin switches the judge on, after a person has applied a broken version.
 func (j *judge) begin() {
 	j.on, j.served, j.free = true, j.now(), 0
 	j.judged = len(j.checks.ends)
@@ -55,7 +55,7 @@ func (j *judge) begin() {
 // every is the period in which the judge checks the rollout.
 const every = 50 * time.Millisecond
 
-// sit judges until the world ends.
+// sit makes the checks of the judge in each period until the world ends, while the judge is on.
 func (j *judge) sit() {
 	j.after(every, func() {
 		if j.on {
@@ -106,8 +106,8 @@ func (j *judge) checkProtected() {
 	}
 }
 
-// checkStanding demands that the old pods stay Ready while a broken version has its turn.
-// Some controllers delete each old pod that is not Ready.
+// checkStanding demands that the old pods stay Ready while a broken version has its turn. Some
+// controllers would delete an old pod that is not Ready.
 func (j *judge) checkStanding() {
 	c := j.checks.holder(j.slot)
 	if c == nil || !c.pod().behaviour.broken() || j.served > j.now() {
@@ -138,8 +138,9 @@ func (j *judge) checkServed() {
 	}
 }
 
-// shortestTurn is the shortest limit of a turn in which the application does not serve.
-// The limit applies if the version's probes allow less than a minute.
+// shortestTurn is the least time that an application has in its turn to begin to serve, as in
+// package turn. No application of the world gets more, because no probe gives more, and good
+// versions start fast.
 const shortestTurn = time.Minute
 
 // turn bounds the time for which a turn of a broken version keeps the old version from serving.
@@ -183,9 +184,9 @@ func (j *judge) checkFree() {
 // wait is an hour, too.
 var pauses = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 
-// checkTurns demands that a revision waits for its next turn, for longer each time. So a
-// rollout stops the old version at most four times in its first hour, and at most once in
-// each later hour.
+// checkTurns demands that a broken revision waits between its turns, for longer each time (the
+// list pauses). So a rollout stops the old version at most four times in its first hour, and at
+// most once in each later hour.
 func (j *judge) checkTurns() {
 	for _, end := range j.checks.ends[j.judged:] {
 		c := end.child

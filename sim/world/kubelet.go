@@ -148,8 +148,8 @@ func (c *container) ready() bool {
 	return !s.dead && (s.child == nil || c.pod.behaviour.serves(c.pod.w.now()-s.child.began))
 }
 
-// complete notes the success of an init container. The next container starts once its
-// image is there.
+// complete notes the success of an init container. The next container starts once its image is
+// there. If the pod is one that ends, and all its containers are done, the pod ends.
 func (c *container) complete(s *shimProcess) {
 	c.done, c.prepared, c.since = true, s.hold, c.pod.w.now()
 	next := c.pod.startAll
@@ -159,7 +159,8 @@ func (c *container) complete(s *shimProcess) {
 	c.pod.w.after(between(c.pod.rng, 10*time.Millisecond, time.Second), next)
 }
 
-// finished reports whether every container of a pod that ends has succeeded.
+// finished reports whether the pod is one that ends (the field ends of its template), and each of
+// its containers has succeeded.
 func finished(p *pod) bool {
 	return p.ends > 0 && !slices.ContainsFunc(p.containers, func(c *container) bool { return !c.done })
 }
@@ -357,7 +358,7 @@ func (p *pod) stopAgents() {
 	})
 }
 
-// tidy continues the end of a pod after one of its processes has ended.
+// tidy goes on with the stop of a pod after one of the pod's processes has ended.
 func (p *pod) tidy() {
 	if !p.stopping || p.gone {
 		return

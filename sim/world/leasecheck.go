@@ -60,7 +60,8 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 }
 
 func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
-	// If a hold ended before its first grant, a later hold may have the same number.
+	// If a hold ended before its first grant, a later hold may have the same number. So the
+	// release of the earlier hold must not count for the later one.
 	delete(l.released, key(slot, is.Holder, hold))
 	for _, c := range l.alive {
 		if c.has(slot) && !l.absent(c, slot) && (c.pod().identity() != is.Holder || c.hold != hold) {
@@ -76,8 +77,8 @@ func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
 	}
 }
 
-// checkPaused demands that no pod acquires a paused slot. The check ignores another
-// program's elector, which knows no pauses and writes no hold.
+// checkPaused demands that no pod acquires a paused slot. The check ignores an [elector], because
+// client-go's leader election knows no pauses and writes no hold.
 func (l *checks) checkPaused(slot string, was, is *kube.Lease) {
 	hold := is.Annotations[api.HoldAnnotation]
 	if _, paused := was.Annotations[api.PausedAnnotation]; paused && hold != was.Annotations[api.HoldAnnotation] {
@@ -111,12 +112,13 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 	}
 }
 
-// checkOrder demands that a pod acquires its slots in sorted order. After the pod has
-// acquired another slot, the pod must not renew a slot that sorts later and was acquired
-// earlier. A renewal that the agent sent before the later acquisition does not count.
-// The slots of a semaphore or a barrier have no order, because a pod needs only one of them. A late write
-// can give a holder a second slot, which the holder then gives back. Separate claims have no
-// order, either. A pod that lost its other slots renews no start lock, so others wait only for a while.
+// checkOrder demands that a pod acquires its slots in sorted order. A pod breaks the order if it
+// renews a slot after it has acquired another slot that sorts earlier. Renewals that the agent
+// sent before that acquisition do not count. The slots of shards, semaphores and barriers have no
+// order, because a pod needs only one of them. A late write can give such a pod a second slot,
+// which the pod then gives back. Separate claims have no order, either. The start lock is
+// excepted: a pod that has lost its other slots does not renew it, so other pods wait only for a
+// while.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
 	if _, _, shard := api.ReadShard(slot); shard || slot == startSlot || api.IsSemaphoreSlot(slot) || api.RunOf(slot) != "" || l.apart[is.Holder] {
 		return
@@ -136,9 +138,10 @@ func (l *checks) checkSwept(slot string) {
 	}
 }
 
-// checkPassing demands in fair quiet times that no reader takes a slot after another pod has had
-// the intent for a while. A reader with a mute watch may not know of the intent. A request that was
-// under way when the trouble ended may hang until its timeout.
+// checkPassing demands, in quiet times with fair weather, that no reader takes a slot after
+// another pod has had the intent for a while. A reader with a mute watch is excused, because it
+// may not know of the intent. Writes soon after the faults are excused, because a request from
+// that time may hang until its timeout.
 func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 	if !api.IsRWLockSlot(slot) {
 		return

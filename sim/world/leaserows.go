@@ -26,8 +26,8 @@ func (r leaseRows) rows() map[string]func() {
 	}
 }
 
-// vanished deletes the Lease, and applies a further cause. All pods must wait for a
-// full duration, but not longer.
+// vanished deletes the Lease, and applies a further cause. All pods must wait for a full lease
+// duration, and one of them must hold soon after.
 func (r leaseRows) vanished(more func(*child)) {
 	c := r.once(func(c *child) {
 		must(r.api.remove("somebody", "Lease", r.slot, "", ""))

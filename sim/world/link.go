@@ -59,8 +59,8 @@ func (l *link) dice(way string) *rand.Rand {
 	return l.shim.w.source(fmt.Sprint(l.shim.name, way, l.shim.w.now()))
 }
 
-// later runs f after the delay of a message, but after all earlier messages of that
-// direction.
+// later runs f after the delay of a message. All earlier messages of that direction come before
+// f.
 func (l *link) later(way string, last *time.Duration, f func()) {
 	w := l.shim.w
 	*last = max(*last+1, w.now()+l.trip(way))

@@ -28,8 +28,8 @@ type call struct {
 	key string
 	// over reports that the program has closed the connection, or that the agent is dead.
 	over bool
-	// took receives each line of the answer. The function ended is called at the end of the answer.
-	// The code is zero after a broken connection.
+	// took is called with each line of the answer. At the end of the answer, ended is called with
+	// the HTTP status, or with zero if the connection broke.
 	took  func(code int, t told)
 	ended func(code int)
 }
@@ -46,10 +46,10 @@ type told struct {
 	at    time.Duration
 }
 
-// good returns the time for which the line is good.
+// good returns the time, from the writing of the line on, for which the program may work.
 func (t told) good() time.Duration { return time.Duration(t.GoodForSeconds * float64(time.Second)) }
 
-// until returns the instant until which the line is good, on the node's clock.
+// until returns the instant, on the node's clock, until which the program may work by the line.
 func (t told) until() time.Duration { return time.Duration(t.GoodUntil * float64(time.Second)) }
 
 // begin sends the request.
@@ -114,7 +114,7 @@ func (c *call) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// hands calls f, unless the connection is closed.
+// hands calls f to pass a part of the answer on to the program, unless the connection is closed.
 func (c *call) hands(f func()) {
 	if !c.over {
 		f()

@@ -22,7 +22,7 @@ func newLocalFaults(w *World, longest time.Duration) *localFaults {
 	return f
 }
 
-// plan acts after a while, again and again. In quiet times nothing happens.
+// plan causes a fault of a random pod after each random pause, except in quiet times.
 func (f *localFaults) plan() {
 	f.after(between(f.random, time.Millisecond, 10*time.Second), func() {
 		if p := pick(f.random, f.locals); !f.calm && p.node.up && !p.node.paused {

@@ -72,11 +72,12 @@ func (p *localPod) allowed(verb, lease string) error {
 	return nil
 }
 
-// serves reports whether an agent process lives. The method runs reports whether the program lives.
+// serves reports whether an agent process of the pod lives. The method runs reports whether the
+// program lives.
 func (p *localPod) serves() bool { return p.agent != nil && !p.agent.dead }
 func (p *localPod) runs() bool   { return p.program != nil && !p.program.dead }
 
-// killAgent ends the agent's process, and the kubelet starts a new one.
+// killAgent ends the agent's process. The kubelet starts a new one after the time back.
 func (p *localPod) killAgent(back time.Duration) {
 	if p.serves() {
 		p.agent.kill()
@@ -84,7 +85,7 @@ func (p *localPod) killAgent(back time.Duration) {
 	p.w.after(back, p.startAgent)
 }
 
-// killProgram ends the program, and the kubelet starts the program again.
+// killProgram ends the program. The kubelet starts the program again after the time back.
 func (p *localPod) killProgram(back time.Duration) {
 	if p.runs() {
 		p.program.kill()
@@ -122,7 +123,7 @@ func (p *localPod) crash() {
 	}
 }
 
-// boot implements tenant. The kubelet starts a sidecar first.
+// boot implements tenant. The kubelet starts the agent, which is a sidecar, before the program.
 func (p *localPod) boot() {
 	pause := between(p.rng, 500*time.Millisecond, 2*time.Second)
 	p.w.after(pause, p.startAgent)

@@ -65,7 +65,8 @@ func (m machine) Next(starting bool) shim.Input {
 	}
 }
 
-// take returns the first input that the shim accepts, unless the shim is frozen.
+// take returns the first input that the shim accepts, unless the shim is frozen. A shim that is
+// starting a child accepts only the result of the start, ticks and alarms.
 func (m machine) take(starting bool) (shim.Input, bool) {
 	i := slices.IndexFunc(m.inputs, func(in shim.Input) bool {
 		_, started := in.(shim.Start)
@@ -80,8 +81,8 @@ func (m machine) take(starting bool) (shim.Input, bool) {
 	return in, true
 }
 
-// farAway is later than the end of every story. A child without a deadline has an alarm later than
-// farAway.
+// farAway is longer than every story. The shim of a child without a deadline sets an alarm that
+// is still further away, and the machine ignores that alarm.
 const farAway = 1000 * time.Hour
 
 // Wake implements shim.Machine.

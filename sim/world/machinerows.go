@@ -90,9 +90,9 @@ func (r machineRows) pauseUntilAnotherHolds() (*child, bool) {
 	return c, r.pass(between(r.rng, 0, r.budget.Duration))
 }
 
-// noticing bounds the time for which a child runs on after its machine woke past the
-// deadline. The machine's clock measures the time. The bound holds only while the API
-// server answers.
+// noticing bounds the time for which a child runs on after a pause of its machine that outlasted
+// the deadline. The machine's clock measures the time. The bound holds only while the API server
+// answers.
 func (r machineRows) noticing() time.Duration {
 	return sum([]part{
 		{"the holder's watch delivers an event, and the agent reads", quick},
@@ -100,7 +100,8 @@ func (r machineRows) noticing() time.Duration {
 	})
 }
 
-// pauseBriefly pauses the machine for a shorter time than an outage may last.
+// pauseBriefly pauses the machine for a shorter time than an outage of the API server that stops
+// no child.
 func (r machineRows) pauseBriefly(c *child) {
 	n := c.pod().node
 	n.pause()

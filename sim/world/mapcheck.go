@@ -10,8 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// unmetShards means that a pod goes on although a shard of the run is not done. The condition names
-// the run, or the stamps have named the run since the wait began.
+// unmetShards means that a pod goes on although some shard of a run is not done. The pod's
+// condition names that run. If the condition names no run, any run that the stamps have named
+// since the wait began counts.
 const unmetShards = "unmet-shards"
 
 // lastJob returns the Job of the sharded workload that exists; zero in a world without such Jobs.
@@ -22,8 +23,8 @@ func lastJob(w *World) shardedJob {
 	return w.mapped[len(w.mapped)-1]
 }
 
-// shardsMet reports whether the shards of the run, or of some run that the states of shard 0 name,
-// are done now.
+// shardsMet reports whether all shards of the run in the condition are done now. If the condition
+// names no run, all shards of some run that the states of shard 0 name must be done.
 func shardsMet(w *World, c api.Condition, states []version) bool {
 	return slices.ContainsFunc(w.mapped, func(of shardedJob) bool {
 		named := func(v version) bool { return v.lease != nil && stampOf(v.lease).Run == of.uid }
@@ -41,8 +42,8 @@ func undone(w *World, of shardedJob) []string {
 	})
 }
 
-// shardsDone reports whether the wait for the shards has to end: the stamps name the run, and all of
-// its shards are done.
+// shardsDone reports whether the wait for the shards has to end. All stamps must name the run of
+// the last Job, and all shards of that run must be done.
 func shardsDone(w *World, c api.Condition) bool {
 	first := w.api.object("Lease", api.ShardLease(c.Lease, 0)).last().lease
 	if first == nil {

@@ -15,21 +15,22 @@ import (
 
 // mapping is a story of Jobs with shards. Jobs of one name follow each other while faults happen,
 // and some of their pods exist at the same time. The invariants of safety must hold all the time.
-// After the faults each shard of the last Job must become done, and every pod of the Jobs must end. Pods
-// of other workloads wait by a condition until all shards are done.
+// After the faults each shard of the last Job must become done, and every pod of the Jobs must
+// end. Other pods have a condition, and wait until all shards of a Job are done.
 type mapping struct {
 	*recovery
 	trouble *trouble
 	waiters *waiters
-	// random is the source of the Jobs and of their controller. The story itself draws from another one,
-	// without the lock of the world.
+	// random is the random source of the Jobs and of their controller, which draw with the
+	// world's mutex held. The story itself draws from the source of the engine, without the
+	// mutex.
 	random *rand.Rand
 	// written is the number of shards in the template of the last Job, if a person has changed the
 	// template; zero otherwise.
 	written int
 	// absent reports that a person has deleted the last Job, but not its pods.
 	absent bool
-	// sure is the instant from which no write of a confused process is under way.
+	// sure is the instant from which on no write of a confused process of enroll is under way.
 	sure time.Duration
 }
 
@@ -37,18 +38,18 @@ type mapping struct {
 type shardedJob struct {
 	uid    string
 	shards int
-	// indexed reports that each pod takes the shard of its index. The field atOnce is the
-	// parallelism.
+	// indexed reports that each pod takes only the shard of its completion index. The field
+	// atOnce is the Job's parallelism.
 	indexed bool
 	atOnce  int
 }
 
-// mapGroup is the group of the Leases of all Jobs of the story.
+// mapGroup is the group to which the Leases of all Jobs of the story belong.
 var mapGroup = api.ShardGroup(mapWorkload)
 
 var mapWorkload = api.Workload{Group: "batch", Kind: "Job", Name: "map"}
 
-// mostMapped bounds the shards of a Job, and mostMappers bounds its Jobs.
+// mostMapped bounds the shards of a Job. The constant mostMappers bounds the Jobs of the story.
 const (
 	mostMapped  = 4
 	mostMappers = 10
@@ -118,7 +119,7 @@ func (m *mapping) nudge() {
 	}
 }
 
-// plan makes the pods that the last Job lacks, again and again.
+// plan calls control after each random pause, if the API server can be reached.
 func (m *mapping) plan() {
 	m.after(between(m.random, 10*time.Millisecond, 3*time.Second), func() {
 		if !m.api.away {
@@ -128,9 +129,9 @@ func (m *mapping) plan() {
 	})
 }
 
-// control makes a pod of the last Job, as long as a shard of that Job is not done. A real Job ends
-// after a number of successful pods. The world does not count them, as if that number were high
-// enough.
+// control makes a pod of the last Job if a shard of that Job is not done. A real Job ends after a
+// number of successful pods. The world does not count successful pods, as if that number were
+// high enough.
 func (m *mapping) control() {
 	of := lastJob(m.World)
 	undone := undone(m.World, of)
@@ -209,7 +210,8 @@ func (m *mapping) disturb() {
 	case n == 0 && len(m.mapped) < mostMappers:
 		m.next()
 	case n == 1 && len(m.enrolls) > 0 && m.written == 0:
-		// A mistaken stamp of another run would lose the number of the present run.
+		// A stamp of another run, written by mistake, would replace the number of shards of the
+		// present run.
 		e, of := pick(m.rng, m.enrolls), pick(m.rng, m.mapped)
 		m.note(e.name, "believes in Job %s", of.uid)
 		e.believes, e.believesIn = of.shards, of.uid
@@ -243,7 +245,7 @@ func (m *mapping) run() {
 	m.waiters.afterTrouble(true)
 }
 
-// recover ends all faults. No pod of an earlier Job is left.
+// recover ends all faults, and stops the pods of earlier Jobs.
 func (m *mapping) recover() {
 	for _, e := range m.enrolls {
 		e.believes, e.believesIn = 0, ""
@@ -269,8 +271,8 @@ func (m *mapping) recover() {
 	m.nudge()
 }
 
-// ended demands that each shard of the last Job becomes done, and that each pod ends. Then the pods that
-// wait go on.
+// ended demands that each shard of the last Job becomes done, and that each pod ends. Then the
+// method demands that the pods with conditions go on.
 func (m *mapping) ended(after string) bool {
 	bound := m.ending()
 	over := func() bool { return len(undone(m.World, lastJob(m.World))) == 0 && len(m.pods) == 0 }

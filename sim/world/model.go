@@ -112,8 +112,8 @@ func (m model) presentNext(slot string) {
 	}
 }
 
-// grant writes and binds a Role that names all slots that a pod ever claimed, and their
-// next Leases.
+// grant writes and binds a Role that names the Leases of all slots that a pod ever claimed, and
+// their next Leases.
 func (m model) grant(slots []string) {
 	missing := func(slot string) bool {
 		return !m.w.api.granted(RoleName, "get", slot)

@@ -34,15 +34,17 @@ type node struct {
 	// lingersUntil is the instant by which the shims have frozen each child that outlived its
 	// slot in the last pause. The field stoppedAt is the instant at which the node last stopped.
 	lingersUntil, stoppedAt time.Duration
-	// amiss counts the pauses after which the wall clock was not set right yet. The field
+	// amiss counts the pauses after which the wall clock has not been set right yet. The field
 	// rightAt is the instant at which the wall clock was set right last.
 	amiss   int
 	rightAt time.Duration
-	// tenants has the pods of the node that have no gate.
+	// tenants has the pods of the node whose application no agent starts: a [waiter], a [comer]
+	// or a [localPod].
 	tenants []tenant
 }
 
-// tenant is a pod that has no gate. The faults of its node call these methods.
+// tenant is a pod whose application no agent starts: a [waiter], a [comer] or a [localPod]. The
+// faults of its node call these methods.
 type tenant interface {
 	freeze()
 	thaw()

@@ -28,7 +28,8 @@ func (c persons) run() {
 	}
 }
 
-// hurries applies several versions in quick succession.
+// hurries applies several versions in quick succession. The rollout of the last version, a good
+// one, must end.
 func (c persons) hurries() bool {
 	for range 1 + c.rng.IntN(4) {
 		c.do(c.anyVersion)
@@ -132,6 +133,7 @@ func (c persons) suffers() bool {
 		c.apply(goodVersion(c.rng))
 		c.unblock()
 	})
-	// The holder's watch of the next Lease may be mute, so the holder may see an ask late.
+	// The holder's watch of the next Lease may be mute, so the holder may see an ask five minutes
+	// late.
 	return c.finishes("the trouble", slow(5*time.Minute))
 }

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// New returns the world of a seed, in a synctest bubble. Each Enroller runs a
-// Reconciler that the function enroll returns.
+// New returns the world of a seed. The caller must be in a synctest bubble. For each [Enroller]
+// the function enroll returns the Reconciler that this process runs.
 func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *World {
 	w := &World{reconciler: enroll, remembered: remembered{}, read: map[string]bool{}}
 	w.seed, w.start, w.failed = seed, time.Now(), make(chan struct{})
@@ -21,8 +21,9 @@ func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *W
 	return w
 }
 
-// Play plays the story of the seed, up to the first violation, and ends the world. Odd seeds play
-// the story chaos, and even seeds the story table. So the seed alone replays a failure.
+// Play plays the story of the seed until its end or the first violation, and ends the world. Odd
+// seeds play the story chaos, and even seeds the story table. So the seed alone replays a
+// failure.
 func (w *World) Play() {
 	defer w.end()
 	var story interface{ run() }
@@ -166,6 +167,7 @@ func (w *World) end() {
 		w.cancel()
 	})
 	w.group.Wait()
-	// The notices of package after may outlive Run until the tick of their last request.
+	// A goroutine of the product for which no Run waits may still be in the random tick of its
+	// last request ([clientOf.await]).
 	<-time.After(time.Millisecond)
 }

@@ -30,7 +30,7 @@ type inOrder struct {
 	unwatched string
 }
 
-// podGate is the real gate, and notes each grant in the world's pod.
+// podGate is the real gate [standin.Pod], and also notes each grant in the world's pod.
 type podGate struct {
 	*standin.Pod
 	a *agentProcess
@@ -183,9 +183,9 @@ func (o *inOrder) restartAll() {
 	p.w.after(between(p.rng, 50*time.Millisecond, mostKubelet), func() { p.node.whenAwake(o.beginAnew) })
 }
 
-// mostKubelet is the longest time in which the simulated kubelet kills all containers. With
-// the shortest lease, docs/guarantees.md gives a real kubelet 5 s. About a second of them is
-// lost to skewed clocks.
+// mostKubelet is the longest time in which the simulated kubelet kills all containers. With the
+// shortest lease duration, docs/guarantees.md gives a real kubelet 5 s. Skewed clocks may take
+// about a second from these 5 s, so a kubelet that needs 1.5 s is always in time.
 const mostKubelet = 1500 * time.Millisecond
 
 // beginAnew kills all processes of the pod, and starts them anew.

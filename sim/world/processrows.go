@@ -51,8 +51,8 @@ func (r processRows) replaceBoth(c *child) {
 	c.pod().restartAgent()
 }
 
-// replaceUnwritable replaces the agent while no write is stored. The new agent finds
-// the child and the Lease.
+// replaceUnwritable replaces the agent while no write is stored. The new agent process finds the
+// child and the Lease, but cannot renew.
 func (r processRows) replaceUnwritable(c *child) {
 	p := c.pod()
 	p.agent().kill()
@@ -64,7 +64,8 @@ func (r processRows) replaceUnwritable(c *child) {
 	})
 }
 
-// blockBriefly blocks the agent's loop for a shorter time than an outage may last.
+// blockBriefly blocks the agent's loop for a shorter time than an outage of the API server that
+// stops no child.
 func (r processRows) blockBriefly(c *child) {
 	c.pod().agent().block(between(r.rng, 10*time.Millisecond, r.budget.Outage()*9/10))
 }

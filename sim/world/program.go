@@ -77,5 +77,5 @@ func (g *program) goOn() {
 	g.process.thaw()
 }
 
-// still reports whether the program stands still.
+// still reports whether the program stands still, alone or with its node.
 func (g *program) still() bool { return g.thawed != nil }

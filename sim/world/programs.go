@@ -21,7 +21,7 @@ type programs struct {
 	faults  *localFaults
 }
 
-// claims are the claims that the pods of the story declare.
+// claims are the claims from which the story draws the claims of its pods.
 var claims = []api.Claim{
 	{Kind: api.Lock, Name: "a", Size: 1}, {Kind: api.Election, Name: "a", Size: 1}, {Kind: api.Semaphore, Name: "pool", Size: 3},
 }
@@ -56,7 +56,7 @@ func newPrograms(w *World, draw func(*programs) func() []api.Claim) *programs {
 	return s
 }
 
-// claims draws the claims of all pods, which are the same.
+// claims draws the claims that every pod of the story declares.
 func (s *programs) claims() func() []api.Claim {
 	of := claims
 	if !chance(s.rng, .3) {
@@ -145,12 +145,13 @@ func (s *programs) bidders() (all []*bidder) {
 	return all
 }
 
-// fallSilent demands that no agent sends a request without a bid, a hold or a call.
+// fallSilent ends the last calls of all programs. No bidder is due any more, so bids and holds
+// end, too. Then the method demands that no agent sends a request.
 func (s *programs) fallSilent() {
 	s.do(func() { s.silent = true })
 	sent := map[*localAgent]int{}
-	// The minute of interest passes by the slowest clock. A last release may take several
-	// attempts.
+	// After the last call an agent watches the Leases for a minute more, by a clock that may be
+	// slow. A last release may take several attempts.
 	s.pass(slow(time.Minute) + s.settling())
 	s.do(func() {
 		for _, p := range s.locals {

@@ -38,7 +38,7 @@ type shown struct {
 	deletedAt time.Duration
 }
 
-// readyGate is the real gate, and notes each grant in the world's pod.
+// readyGate is the real gate [standin.Readiness], and also notes each grant in the world's pod.
 type readyGate struct {
 	*standin.Readiness
 	a *agentProcess

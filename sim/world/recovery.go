@@ -98,8 +98,8 @@ func (r *recovery) stuckSlots(after string, bound time.Duration) {
 	}
 }
 
-// wanted reports whether a healthy pod claims the slot, and is able to acquire it. A pod of
-// another number of shards than the template's waits for ever.
+// wanted reports whether a healthy pod claims the slot, and is able to acquire it. A pod for
+// another number of shards than the template's does not count, because it waits for ever.
 func (r *recovery) wanted(slot string) bool {
 	return slices.ContainsFunc(r.pods, func(p *pod) bool {
 		return p.healthy() && p.shards == r.sharded && slices.Contains(p.slots, slot) && !r.barred(p, slot)
@@ -126,8 +126,8 @@ func (r *recovery) ends() int {
 	return len(r.checks.ends)
 }
 
-// steady demands that no child stops, standbys are silent, and holders send only
-// renewals.
+// steady demands for the time last that no child stops, that standbys send no requests, and that
+// holders send only renewals.
 func (r *recovery) steady(last time.Duration) bool {
 	before := map[*agentProcess]int{}
 	ends := r.ends()

@@ -37,7 +37,8 @@ func (r requestRows) rows() map[string]func() {
 
 func (r requestRows) breakWatches(*child) { r.api.breakWatches(r.rng) }
 
-// outage demands that an outage shorter than the budget stops no child.
+// outage makes the API server unreachable for a little less than the budget allows, and demands
+// that no child stops.
 func (r requestRows) outage() {
 	c := r.once(func(*child) { r.api.goDown() })
 	// The outage may begin at any instant, also while requests are on their way. The holder's
@@ -51,9 +52,9 @@ func (r requestRows) outage() {
 	r.stillRuns(c)
 }
 
-// retaken demands that the previous holder holds first after a long outage. Before the
-// pod acquires the slot again, its hanging request times out, and a pause of at most a
-// second passes.
+// retaken demands that the pod that held before a long outage of the API server is the first to
+// hold after the outage. Before that pod acquires the slot again, its hanging request times out,
+// and a pause of at most a second passes.
 func (r requestRows) retaken() {
 	c := r.once(func(*child) { r.api.goDown() })
 	r.pass(between(r.rng, r.budget.Duration*11/10, 2*r.budget.Duration))
@@ -95,7 +96,8 @@ func (r requestRows) loseReplies(*child) {
 // renewals of the other slots.
 func (r requestRows) refuseLast(*child) { r.weather.deaf = r.slots[len(r.slots)-1] }
 
-// unseen crashes the holder's node while watches are of no use.
+// unseen crashes the holder's node while watches are of no use, and demands that a standby takes
+// over in time.
 func (r requestRows) unseen(w weather) {
 	r.do(func() {
 		r.weather = w
@@ -186,9 +188,9 @@ func (r requestRows) starving() {
 	r.until(modest.grace+left, func() bool { return modest.gone })
 }
 
-// driftApart makes the holder's clock as slow, and the other clocks as fast, as they may be,
-// and cuts the holder off. Its children ignore SIGTERM. So the margin of the lease alone keeps
-// them from living beside the next child.
+// driftApart gives the holder's node the slowest clock that is allowed, and all other nodes the
+// fastest. Then the function cuts the holder's node off. The holder's children ignore SIGTERM. So
+// the margin of the lease alone keeps them from living beside the next child.
 func (r requestRows) driftApart(c *child) {
 	r.each(ignoreStop)(c)
 	for _, n := range r.nodes {

@@ -9,8 +9,8 @@ import (
 )
 
 // restoring causes the faults of the story chaos. At the end of each time of faults, a person
-// restores the API server's objects, as docs/disaster.md describes. The snapshot is from the middle
-// of that time. All leases are short, because the person waits for the longest one.
+// restores the API server's objects, as docs/disaster.md describes. The snapshot is from a random
+// instant of that time. All leases are short, because the person waits for the longest one.
 type restoring struct{ *chaos }
 
 // run plays the story of one seed.

@@ -50,8 +50,8 @@ func (r *rolling) apply(t *template) {
 // mostSurge bounds the number of pods that a rollout makes in addition to the replicas.
 const mostSurge = 2
 
-// roll applies another template, or goes on with the rollout: a controller makes a pod, or
-// deletes one.
+// roll applies another template, or goes on with the rollout as a controller does, which makes a
+// pod or deletes one.
 func (r *rolling) roll() {
 	t := r.templates[0]
 	switch surplus := r.count(t.workload) - r.replicas[t.workload]; {
@@ -82,9 +82,9 @@ func (r *rolling) run() {
 		r.apply(&r.templates[0])
 		r.newPod(r.templates[0], r.place())
 	})
-	// The revision is new, so no failed turn delays its turn. The holder has to serve for
-	// a minute, and may be in its own turn. The holder's watch of the next Lease may be
-	// mute.
+	// The revision is new, so no failed turn delays its first turn. The holder yields only after
+	// it has served for the time turn.Rest, and may still be in its own turn. If the holder's
+	// watch of the next Lease is mute, the holder sees the ask five minutes late.
 	last := r.settling() + slow(turn.Rest+turn.Proof+5*time.Minute) + 2*time.Minute
 	if !r.until(last, r.proven) {
 		r.do(func() { r.violate(nobody, "%v after the last rollout revision %d is not proven", last, r.number) })

@@ -30,13 +30,14 @@ type server struct {
 	// lost reports that a person keeps the server stopped.
 	lost    bool
 	watches []*watch
-	dirty   []func()          // called at each change, except at updates of Leases
+	dirty   []func()          // called at each change that concerns enroll
 	rights  map[string]rights // by the name of the Role
 	// sent is the instant at which a client sent the last write of a Lease.
 	sent time.Duration
 }
 
-// object is one key with all its states. The last state is the current one.
+// object has all states that the object of one kind and name ever had. The last state is the
+// current one.
 type object struct {
 	kind, name string
 	versions   []version
@@ -90,7 +91,7 @@ func (o *object) last() version {
 	return o.versions[len(o.versions)-1]
 }
 
-// asOf returns the state at an earlier instant.
+// asOf returns the state at the instant; without a body if the object did not exist.
 func (o *object) asOf(at time.Duration) version {
 	for _, v := range slices.Backward(o.versions) {
 		if v.at <= at {
@@ -202,7 +203,7 @@ func (s *server) tellEnroll() {
 func (s *server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
 
 // changed reports a change to the watches and to the processes of enroll. An update of a Lease
-// concerns the watches alone.
+// concerns the watches alone. If the update changes a stamp, store tells enroll.
 func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 	if o.kind != "Lease" || how != kube.Modified {
 		s.tellEnroll()

@@ -13,14 +13,15 @@ const (
 	// twoNumbers means that a child begins or goes on, or that a pod acquires a shard, while a
 	// child of another number of shards lives.
 	twoNumbers = "two-numbers"
-	// twoRuns means the same for pods of two Jobs.
+	// twoRuns means that a child begins or goes on, or that a pod acquires a shard, while a child
+	// of another Job lives.
 	twoRuns = "two-runs"
 	// unstamped means that a pod acquires a shard whose stamp does not admit the pod.
 	unstamped = "unstamped"
 )
 
-// checkNumbers demands that no child of another number of shards lives. The text names the
-// event that makes the pod run or hold.
+// checkNumbers demands that no child of another number of shards, or of another Job, lives. The
+// argument event names the event that makes the pod p run or hold.
 func checkNumbers(l *checks, event string, p *pod) {
 	if p.shards == 0 {
 		return

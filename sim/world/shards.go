@@ -149,9 +149,9 @@ func (s *sharding) recover() {
 	}
 }
 
-// rollsOut changes the number in fair times, by a rolling update. The shards of the new number
-// must run although old pods are left. In some rollouts a person undoes the change in the
-// middle.
+// rollsOut changes the number of shards in quiet times, by a rolling update. The shards of the
+// new number must run although old pods are left. In some rollouts a person undoes the change in
+// the middle.
 func (s *sharding) rollsOut() bool {
 	undone := chance(s.rng, .3)
 	s.do(func() {
@@ -194,7 +194,7 @@ func (s *sharding) change() {
 	s.become(t)
 }
 
-// become gives the workload the template, and starts one pod of the template.
+// become gives the workload another template, and starts one pod of that template.
 func (s *sharding) become(t template) {
 	s.note("script", "%d shards instead of %d", t.shards, s.sharded)
 	s.templates[0], s.sharded = t, t.shards
@@ -226,7 +226,7 @@ func (s *sharding) replace() {
 	}
 }
 
-// confuse makes a process of enroll count another number of shards for a while.
+// confuse makes a process of enroll believe in another number of shards for a while.
 func (s *sharding) confuse() {
 	if len(s.enrolls) == 0 {
 		return

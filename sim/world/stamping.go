@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll/stamp"
 )
 
-// stamper is the part of the model of enroll that stamps the Leases of shards. The real
-// package stamp decides, from a list. The writes go over the network, so other processes may
+// stamper is the part of the model of enroll that stamps the Leases of shards. The real package
+// stamp decides from a list of the Leases. The writes go over the network, so other processes may
 // write in between.
 type stamper struct {
 	*Enroller
@@ -33,8 +33,9 @@ type sighting struct {
 	since   time.Duration
 }
 
-// forget forgets the shards that no pod has claimed for their whole duration, and whose Lease is
-// gone, as a sweep does. The argument has the slots that pods claim.
+// forget removes shards from the slots that the model remembers, as enroll's sweep does. For the
+// longest lease duration of the shard, its Lease must have been gone, and no pod must have
+// claimed the shard. The argument claimed has the slots that pods claim.
 func (s *stamper) forget(claimed []string) {
 	for slot, duration := range s.w.remembered {
 		_, exists := s.w.api.lease(slot)
@@ -51,7 +52,7 @@ func (s *stamper) forget(claimed []string) {
 }
 
 // number returns the number of shards and the run that this process takes for the current ones. A
-// confused process takes the number of some pod, or the run of an earlier Job.
+// confused process takes some other number, or the run and the number of another Job.
 func (s *stamper) number(current api.Stamp) (int, string) {
 	if s.believes > 0 {
 		return s.believes, s.believesIn
@@ -78,7 +79,8 @@ func (s *stamper) run(current api.Stamp) (int, string) {
 	return count, run
 }
 
-// lasting returns the current number of shards of a workload whose pods do not end.
+// lasting returns the current number of shards of a workload whose pods do not end. The number of
+// the template is current once a pod has that number, or once no pod has the earlier number.
 func (s *stamper) lasting(current int) int {
 	has := func(count int) bool {
 		return slices.ContainsFunc(s.w.pods, func(p *pod) bool { return p.object && p.shards == count })
@@ -132,8 +134,8 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 	return time.Second, nil
 }
 
-// orders returns the writes that the Leases need. A deleted Lease that enroll remembers may still
-// have a living holder.
+// orders returns the writes that the Leases need. The function tells stamp.Next if a Lease that
+// enroll remembers is gone, because that Lease may still have a living holder.
 func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 	if !s.enter() {
 		return nil
@@ -172,7 +174,8 @@ func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
 	return left <= 0, left
 }
 
-// write stores an order over the version that was listed.
+// write updates a Lease as the order demands. The update fails if the Lease has changed since the
+// list.
 func (s *stamper) write(ctx context.Context, name string, raw json.RawMessage, order stamp.Stamp) error {
 	body := decode(raw)
 	annotations, _ := metadata(body)["annotations"].(map[string]any)

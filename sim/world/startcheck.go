@@ -13,7 +13,7 @@ import (
 // startSlot is the Lease of the start lock.
 var startSlot = api.StartLockLease("db")
 
-// checkStart demands that the start lock is the pod's when a child begins. The check excuses a
+// checkStart demands that the pod holds the start lock when a child begins. The check excuses a
 // machine that has just woken from a pause, because its clock stood still.
 func checkStart(l *checks, c *child) {
 	p := c.pod()
@@ -23,7 +23,8 @@ func checkStart(l *checks, c *child) {
 	if lease, ok := p.w.api.lease(startSlot); !ok || lease.Holder != p.identity() {
 		l.violate(startsBeside, "%s begins, and %s is not its pod's", c.name, startSlot)
 	}
-	// After a fault the lock of a start may have expired.
+	// A start that began before the end of the faults may have lost the lock, so it does not
+	// count.
 	for _, other := range l.alive {
 		if p.w.calm && other.began > p.w.healed && other.pod() != p && startsNow(other) {
 			l.violate(startsBeside, "%s begins while %s starts", c.name, other.name)
@@ -44,8 +45,8 @@ func checkStartReleased(l *checks, slot, holder string) {
 	}
 }
 
-// startsNow reports whether the child of a pod's first container does not pass its probe yet. A
-// container that the kubelet has replaced does not count.
+// startsNow reports whether the child is that of its pod's first container, and does not pass its
+// probe yet. A container that the kubelet has replaced does not count.
 func startsNow(c *child) bool {
 	p := c.pod()
 	return c.current() && c.container == p.containers[0] && !p.behaviour.serves(p.w.now()-c.began)

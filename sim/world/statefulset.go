@@ -11,7 +11,8 @@ type statefulSet struct {
 	// parallel selects the pod management policy Parallel instead of OrderedReady.
 	parallel    bool
 	unavailable int
-	// ordinals is the number of ordinals that pods may have.
+	// ordinals is the largest number of replicas so far. All pods have ordinals below that
+	// number.
 	ordinals int
 }
 
@@ -75,8 +76,8 @@ func (s *statefulSet) unhealthy() *pod {
 	return nil
 }
 
-// update deletes old pods, the highest ordinal first. With Parallel, update deletes all old
-// pods that are not available at once.
+// update deletes old pods, the highest ordinal first. With Parallel, update first deletes all old
+// pods that are not available.
 func (s *statefulSet) update() {
 	left := s.unavailable
 	for i := range s.replicas {

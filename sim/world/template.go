@@ -20,7 +20,8 @@ type template struct {
 	shards int
 	// run is the UID of the Job that makes the pods; empty for other controllers.
 	run string
-	// claims are the slots in the annotation of the pod, if the agent takes only one of them.
+	// claims are the slots in the annotation of the pod, if the agent competes only for some of
+	// them; nil otherwise.
 	claims     []string
 	duration   time.Duration
 	grace      time.Duration

@@ -12,8 +12,8 @@ import (
 type trouble struct {
 	*workloads
 	elector *elector // nil in most worlds
-	// takesLeases and takesRoles report that a user deletes Leases, or Roles. No seed has
-	// both. Without the Lease and the Role that names the Lease, enroll would make a free
+	// takesLeases and takesRoles report that a user deletes Leases, or Roles. No seed has both.
+	// If the Lease were gone together with the Role that names it, enroll would make a free
 	// Lease, although a pod may hold the slot.
 	takesLeases, takesRoles bool
 }

@@ -40,11 +40,12 @@ func newVariables(w *World) *variables {
 	return v
 }
 
-// shared are the Variables that each pod of the story declares. Adds to the first have keys, adds
-// to the second have none, and programs write the third under a hold.
+// shared are the Variables that each pod of the story declares. Adds to "keyed" have an
+// idempotency key, and adds to "hits" have none. Programs write "fenced" under a hold.
 var shared = []api.Claim{{Kind: api.Variable, Name: "keyed"}, {Kind: api.Variable, Name: "hits"}, {Kind: api.Variable, Name: "fenced"}}
 
-// put stores the Variable by the rules of the schema.
+// put stores the Variable as the API server does. By the schema's rules the fence must not go
+// back.
 func (v *variables) put(next *kube.Variable) (*kube.Variable, error) {
 	before := v.of[next.Name]
 	if next.UID != before.UID || next.ResourceVersion != before.ResourceVersion {
@@ -128,9 +129,9 @@ func (c *clientOf) WatchVariable(ctx context.Context, name, from string, fn func
 	}
 }
 
-// counted means that an acknowledged add is missing in the sum of a Variable, or that an add counts
-// twice. fencedOff means that a write has another fence than the
-// hold that its program named.
+// counted means that an acknowledged add is missing in the sum of a Variable, or that an add
+// counts twice. The invariant fencedOff means that a write has a fence of a hold that no program
+// of its pod has named.
 const (
 	counted   = "counted"
 	fencedOff = "fenced-off"
@@ -178,7 +179,7 @@ func (l *ledger) check() {
 	}
 }
 
-// acks records the answer to an add.
+// acks records that the agent has acknowledged an add of n, with the sum as the answer.
 func (l *ledger) acks(by string, n int64, sum string) {
 	l.acked, l.open = l.acked+n, l.open-n
 	if other, known := l.sums[sum]; known {

@@ -11,8 +11,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// These are the names of the invariants of pods with conditions, as the names in check.go.
-// Each comment describes the violation. The wait for the first condition begins at the start of the
+// These are the names of the invariants of pods with conditions, like the names in check.go. Each
+// comment describes the violation. The wait for the first condition begins at the start of the
 // process. Each further wait begins at the earliest instant at which the conditions before were
 // met.
 const (

@@ -104,7 +104,7 @@ func (p *waiter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// exited cleans up after the process has ended without a kill.
+// exited cleans up after the process has ended by itself.
 func (p *waiter) exited(c *clientOf, err error) {
 	if c.dead {
 		return

@@ -23,7 +23,8 @@ type waiters struct {
 	draw func(*rand.Rand) []api.Condition
 }
 
-// mostWaiters bounds the waiters at one instant. Each one watches every renewal.
+// mostWaiters bounds the waiters at one instant. The bound is low, because each waiter watches
+// every renewal.
 const mostWaiters = 3
 
 func newWaiters(w *World, draw func(*rand.Rand) []api.Condition) *waiters {
@@ -32,7 +33,8 @@ func newWaiters(w *World, draw func(*rand.Rand) []api.Condition) *waiters {
 	return ws
 }
 
-// plan acts after a while, again and again. In quiet times nothing happens.
+// plan adds a waiter, or causes a fault of a waiter, after each random pause. In quiet times
+// nothing happens.
 func (ws *waiters) plan() {
 	ws.after(between(ws.random, time.Millisecond, 20*time.Second), func() {
 		if !ws.calm {
@@ -128,8 +130,9 @@ func (ws *waiters) looking() time.Duration {
 // longestWatch bounds a watch of package after: its watchMin and its watchSpread.
 const longestWatch = 24 * time.Minute
 
-// proceed demands that no waiter is due for longer than the bound. The function returns
-// once no waiter is due, or after a violation.
+// proceed demands that no waiter is due for longer than the bound. The function due reports
+// whether nothing keeps a waiter from going on. The method returns once no waiter is due, or
+// after a violation.
 func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 	since := map[*waiter]time.Duration{}
 	for {
@@ -156,8 +159,9 @@ func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 }
 
 // afterTrouble demands that each waiter whose keys are done goes on. A mute watch may delay the
-// waiter, unless patient reports that the story waits for the end of that watch. The bound without
-// patience is proven only for the model of enroll, so the real enroll has no such demand.
+// waiter, unless patient reports that the story waits for the end of that watch. Without
+// patience, the bound holds only for the model of enroll, so a story with the real enroll demands
+// nothing.
 func (ws *waiters) afterTrouble(patient bool) bool {
 	if ws.real && !patient {
 		return true

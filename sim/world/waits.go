@@ -10,10 +10,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// waits judges in quiet times the waiting of bids for slots that nobody uses.
+// waits demands in quiet times that no bid waits for long for a slot that nobody uses.
 type waits struct {
 	*programs
-	// since has, for each bid that waits for such a slot, the instant since which it waits.
+	// since has, for each bid that waits for a slot that nobody uses, the instant since which the
+	// bid does so.
 	since map[*bidder]time.Duration
 	bound time.Duration
 	// next is the instant of the next judgement.
@@ -63,9 +64,10 @@ func (s *waits) used(b *bidder) bool {
 	return n >= len(slots) || slices.ContainsFunc(s.pods, func(p *pod) bool { return p.slots[0] == slots[0] && len(slots) == 1 })
 }
 
-// readWriteUsed reports whether the bid has to wait. Another bid of its pod has a hold, or waits as a
-// writer. A bid also waits while a writer holds. A writer's bid waits for all readers, and a
-// reader's bid for a writer that bids, or until fewer readers hold than the size allows.
+// readWriteUsed reports whether the bid has to wait. Each bid waits while another bid of its pod
+// has a hold, or has waited for longer. Each bid waits while a writer holds. A writer's bid also
+// waits while a reader holds. A reader's bid also waits while a writer bids, and while as many
+// readers hold as the size allows.
 func (s *waits) readWriteUsed(b *bidder) bool {
 	readers := 0
 	for _, other := range s.bidders() {

@@ -132,7 +132,8 @@ func (s *watch) move() {
 	})
 }
 
-// hurry delivers delayed events at once, because the weather has become fair.
+// hurry delivers a delayed event with a new delay, which is short because the weather has become
+// fair.
 func (s *watch) hurry() {
 	if s.moving {
 		s.moving = false

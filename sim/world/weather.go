@@ -11,7 +11,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// weather is the set of faults that requests have at a time.
+// weather is the set of faults to which requests are subject at an instant.
 type weather struct {
 	// lost, replyLost, late and refused are chances of faults. A lost request never
 	// arrives, and a late request may arrive after its sender gave up. The server refuses a

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// work is the unbroken activity of a bidder under its hold.
+// work is the uninterrupted activity of a bidder under one hold.
 type work struct {
 	bidder            *bidder
 	slot, hold, token string
@@ -20,8 +20,8 @@ type work struct {
 	excused bool
 }
 
-// told reacts to a line about the hold. The program compares its clock with the end of the line's
-// time, however late the program reads the line.
+// told reacts to a line about the hold. The program compares its clock with the instant until
+// which the line is good. So the program may read the line late.
 func (b *bidder) told(code int, t told) {
 	if code >= http.StatusBadRequest || t.Hold == "" {
 		return
@@ -87,7 +87,8 @@ func (b *bidder) watches(until time.Duration) {
 	})
 }
 
-// look ends the work if the last answer is no longer good. Without a connection the hold is lost.
+// look ends the work if the last answer is no longer good. A bidder without an open call then
+// gives its hold up.
 func (b *bidder) look() {
 	if b.hold == nil || b.pod.node.now() < b.until {
 		return
@@ -135,8 +136,8 @@ func (b *bidder) done() {
 	b.giveBack(number, 3)
 }
 
-// giveBack sends the agent the hold's end. Without a success the request is repeated, up to times
-// attempts in all.
+// giveBack tells the agent that the hold is over. If the agent does not confirm that, giveBack
+// repeats the request after a second. The argument times is the greatest number of attempts.
 func (b *bidder) giveBack(number string, times int) {
 	b.ask(http.MethodDelete, "/holds/"+number, func(int, told) {}, func(code int) {
 		if code != http.StatusNoContent && times > 1 {

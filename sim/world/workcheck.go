@@ -11,8 +11,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// tooLong means that an answer of the local API is good beyond the instant at which another
-// pod may acquire the slot. The other invariants of check.go apply to programs, too.
+// tooLong means that an answer of the local API lets a program work beyond the instant at which
+// another pod may acquire the slot. The other invariants of check.go apply to programs, too.
 const tooLong = "too-long"
 
 // key returns the name of the hold of the work, for one of its slots.
@@ -88,8 +88,8 @@ func checkWorkOutlived(l *checks, k *work) {
 	}
 }
 
-// workAbsent reports whether the work is excused from exclusivity. The program stands still, or
-// its machine was paused after the last answer and before the leap.
+// workAbsent reports whether the work is excused from exclusivity. Either the program stands
+// still, or its machine was paused, and no answer has followed the correction of the wall clock.
 func workAbsent(k *work) bool {
 	return k.bidder.program.still() || misled(k.bidder.pod.node, k.toldAt)
 }
@@ -112,8 +112,9 @@ func releasedFromWork(l *checks, by, slot, hold string) {
 	}
 }
 
-// checkTold demands that an answer is good only while no other pod may acquire the slot, by
-// any clock. An agent cannot know of a pause before the wall clock is set right.
+// checkTold demands that an answer lets a program work only until another pod may acquire the
+// slot, whatever the clocks show. Answers just after a pause are excused, because an agent cannot
+// know of the pause before the wall clock is set right.
 func checkTold(l *checks, a *localAgent, t told) {
 	good := t.good()
 	if good == 0 || misled(a.pod.node, t.at) || a.thawedAt == t.at {

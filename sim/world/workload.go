@@ -147,7 +147,7 @@ func (l *workload) steer(by controller) {
 	})
 }
 
-// observe notes which pods are Ready.
+// observe notes, for each Ready pod, the instant since which the pod is Ready.
 func (l *workload) observe() {
 	for _, p := range l.all() {
 		since, known := l.since[p]

@@ -13,7 +13,7 @@ type World struct {
 
 	api     *server
 	weather weather
-	calm    bool          // no fault begins, and no child fails
+	calm    bool          // quiet times: no fault begins, and no child fails
 	healed  time.Duration // the instant at which heal ended all faults
 	// latest bounds the time from the sending of a request to its arrival.
 	latest time.Duration
@@ -39,14 +39,14 @@ type World struct {
 	mapped []shardedJob
 	// locals has the pods whose programs use the local API.
 	locals []*localPod
-	// variables has the Variables of the pods in locals. The field silent ends all calls for these
-	// Variables.
+	// variables has the Variables of the pods in locals. The field silent reports that programs
+	// send no more requests about these Variables.
 	variables *variables
 	silent    bool
 	// joins reports that programs call for several claims at once.
 	joins bool
-	// restores reports that a person restores the objects of an earlier instant. No pod has the gate
-	// "readiness" then, because that gate stops no application.
+	// restores reports that a person restores the objects of an earlier instant. No pod has the
+	// gate "readiness" then, because that gate cannot stop the application before the restore.
 	restores bool
 }
 

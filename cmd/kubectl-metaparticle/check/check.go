@@ -9,7 +9,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-// check is a function that examines one part of a cluster, and the name that its finding gets.
+// check has a function that examines one part of a cluster, and the name that its finding gets.
 type check struct {
 	name  string
 	judge func(Cluster, context.Context) (Finding, error)

@@ -254,8 +254,9 @@ func policies() ([]admissionv1.ValidatingAdmissionPolicy, error) {
 	return all, nil
 }
 
-// expressions returns all expressions of a policy. The API server adds defaults to other
-// fields. An installer may fold the lines of an expression in another way.
+// expressions returns all expressions of a policy for a comparison. Other fields are left out,
+// because the API server adds defaults to them. An installer may fold the lines of an expression in
+// another way. So the function replaces each run of spaces and line feeds by one space.
 func expressions(p admissionv1.ValidatingAdmissionPolicy) []string {
 	var all []string
 	for _, m := range p.Spec.MatchConditions {
@@ -290,7 +291,7 @@ func (c Cluster) variables(ctx context.Context) (Finding, error) {
 	return found(Failed, "kubectl describe crd "+crd.GetName(), "Variables are not served yet")
 }
 
-// silent is the time without a renewal after which the elected replica no longer enrolls.
+// silent is the time without a renewal after which the check assumes that no replica enrolls.
 const silent = time.Minute
 
 func (c Cluster) enroll(ctx context.Context) (Finding, error) {

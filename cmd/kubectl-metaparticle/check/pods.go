@@ -53,7 +53,7 @@ func (c Cluster) admission(ctx context.Context) (Finding, error) {
 	return ok("%d namespaces have opted in, and a pod that claims gets its gate (tried in %s)", len(names), names[0])
 }
 
-// registry tries a pod without a command, so the webhook reads the image's.
+// registry tries a pod without a command, so the webhook reads the command of the image.
 func (c Cluster) registry(ctx context.Context) (Finding, error) {
 	if c.Image == "" {
 		return Finding{}, nil

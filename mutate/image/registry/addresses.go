@@ -14,11 +14,11 @@ import (
 type reach int
 
 const (
-	// public is the reach of redirects and token services, whose addresses a registry
-	// chooses.
+	// public permits only public addresses. Redirects and token services have this reach,
+	// because a registry chooses their addresses.
 	public reach = iota
-	// private is the reach of the registry that the pod's author names, because many
-	// registries are on private networks.
+	// private also permits addresses of private networks. The registry that the pod's author
+	// names has this reach, because many registries are on private networks.
 	private
 	// anywhere permits requests to every address. Only registries that the webhook's flags
 	// name have this reach.
@@ -42,7 +42,7 @@ var (
 	own = prefixes(
 		"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
 		"168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32", "fd00:ec2::/32", "fd20:ce::/32",
-		"2002::/16", // contains an IPv4 address, which may be in one of these networks
+		"2002::/16", // such an address contains an IPv4 address, which may be in one of these networks
 	)
 	// special are the other networks that IANA does not count as public.
 	special = prefixes(

@@ -219,7 +219,7 @@ func TestExpiredLookUpReadsNoFurtherPullSecrets(t *testing.T) {
 	assert.Equal(t, 1, int(store.asked.Load()), "the first one used up the budget")
 }
 
-// leaky starts a registry that answers with a secret, and returns its host.
+// leaky starts a registry with the given answers, and returns its host.
 func leaky(t *testing.T, answer func(w http.ResponseWriter, r *http.Request, self string)) string {
 	t.Helper()
 	var self string

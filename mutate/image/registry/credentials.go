@@ -47,8 +47,8 @@ func (k *keyring) fill(ctx context.Context, from Secrets, rights image.PullRight
 	var unread []error
 	names := rights.Secrets
 	if len(names) == 0 {
-		// Usually the pod names secrets, because the API server copies the service account's
-		// pull secrets to the pod.
+		// This pod names no secret. Usually a pod names the secrets of its service account, because
+		// the API server copies these names to the pod.
 		var err error
 		account := cmp.Or(rights.ServiceAccount, "default")
 		if names, err = from.PullSecrets(ctx, rights.Namespace, account); err != nil {

@@ -42,9 +42,9 @@ func questionOf(ctx context.Context) *question {
 	return q
 }
 
-// guarded is a transport with three limits. Only listed registries get plain HTTP. Without
-// this limit, the library would use plain HTTP for every private address. Requests go only
-// to the addresses that their look-up allows. Answers have a bounded size.
+// guarded is a transport with three limits. Requests by plain HTTP go only to listed registries,
+// although the library tries plain HTTP at every private address. Requests go only to the
+// addresses that their look-up allows. Answers have a bounded size.
 type guarded struct {
 	// by has a transport for each reach. So a connection to a private address never serves a
 	// request that may go only to public addresses.
