@@ -13,8 +13,8 @@ import (
 // needs one connection for each probe.
 const maxConnections = 64
 
-// crowd is a listener with a bounded number of connections. Beyond the bound, the peer with the most connections
-// loses its oldest one, so that no pod keeps the kubelet out.
+// crowd is a listener with a bounded number of connections. Beyond the bound, the peer with the
+// most connections loses its oldest connection, so that no pod keeps the kubelet out.
 type crowd struct {
 	net.Listener
 
@@ -37,7 +37,7 @@ func (c *crowd) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	from, _, _ := net.SplitHostPort(connection.RemoteAddr().String()) // without an address, all peers are one
+	from, _, _ := net.SplitHostPort(connection.RemoteAddr().String()) // peers without an address count as one peer
 	g := &guest{connection, c, from}
 	c.mu.Lock()
 	c.guests = append(c.guests, g)

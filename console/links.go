@@ -16,23 +16,26 @@ import (
 )
 
 const (
-	// closedFor is the time for which a watch may be closed. The API server ends each watch after some minutes, and
-	// client-go opens the next one within a second.
+	// closedFor is the time for which a watch may be closed before that counts as a trouble. The
+	// API server ends each watch after some minutes, and client-go opens the next one within a
+	// second.
 	closedFor = 5 * time.Second
 	// silentFor is the time for which the watch of Leases may be open without a byte. The API server sends a
 	// bookmark each minute. The watch of Events has no bookmarks, and that of pods may have none on an idle cluster.
 	silentFor = 2 * time.Minute
-	// steady is the time from which an open watch counts as open. So a server that ends each watch at once is seen.
+	// steady is the time for which a watch must have been open before it counts as open. Otherwise
+	// a server that ends each watch at once would seem to be well.
 	steady = 2 * time.Second
 	// bookmarked is the resource whose watch never stays silent, because each node renews a Lease.
 	bookmarked = "leases"
 )
 
-// links knows since when each watch is closed or silent. A watch is open from the header of its answer until the
-// end of its body. Client-go hides many failures: it repeats a refused connection and a 429 without a report.
+// links is a transport that knows since when each watch is closed or silent. A watch is open from
+// the header of its answer until the end of its body. Client-go hides many failures: it repeats a
+// refused connection and a 429 without a report.
 type links struct {
 	next http.RoundTripper
-	// changed has a value if a watch opened or closed.
+	// changed has a value if the state of a watch may have changed.
 	changed chan struct{}
 
 	mu sync.Mutex
@@ -42,9 +45,11 @@ type links struct {
 
 // link is the watch of one resource.
 type link struct {
-	// bookmarks reports that the open watch never stays silent.
+	// bookmarks reports that the API server sends bookmarks on this watch, so an open watch is
+	// never silent for long.
 	bookmarks bool
-	// open counts the open watches, because an old one may end late.
+	// open counts the open watches of the resource: an old one may end only after the next one has
+	// opened.
 	open int
 	// closed is the instant at which the last steady watch ended, or at which the first request began.
 	closed time.Time
@@ -73,7 +78,8 @@ func (l *links) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-// note changes what is known about a watch. The first request makes a closed one.
+// note changes what is known about a watch, and wakes the reader of the field changed. A watch
+// counts as closed from its first request on, until it is steady.
 func (l *links) note(name string, change func(one *link, now time.Time)) {
 	l.mu.Lock()
 	now := time.Now()
@@ -88,7 +94,8 @@ func (l *links) note(name string, change func(one *link, now time.Time)) {
 	}
 }
 
-// end notes the end of a watch. The end of a silent watch does not shorten the silence.
+// end notes the end of a watch. A watch that was silent at its end counts as closed since its last
+// byte.
 func (l *links) end(one *link, now time.Time) {
 	if one.open--; one.open > 0 || now.Sub(one.opened) < steady {
 		return
@@ -98,7 +105,8 @@ func (l *links) end(one *link, now time.Time) {
 	}
 }
 
-// hear notes a byte of a watch. Only the end of a silence wakes those who wait.
+// hear notes that a watch has got a byte. If the watch was silent before, hear also wakes the
+// reader of the field changed.
 func (l *links) hear(name string) {
 	l.mu.Lock()
 	now, one := time.Now(), l.all[name]
@@ -144,7 +152,7 @@ func (l *links) trouble(now time.Time) (text string, next time.Time) {
 		since.UTC().Format("15:04:05 UTC"), strings.Join(names, ", ")), next
 }
 
-// sooner returns the earlier instant. A zero one does not count.
+// sooner returns the earlier instant, or b if a is zero.
 func sooner(a, b time.Time) time.Time {
 	if a.IsZero() || b.Before(a) {
 		return b
@@ -152,7 +160,7 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// linked is the body of a watch.
+// linked is the body of a watch, which tells the links about each byte, and about the end.
 type linked struct {
 	io.ReadCloser
 

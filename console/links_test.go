@@ -85,13 +85,13 @@ func TestFailedPublicationIsTrouble(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
-// tripper answers requests in the way of a test.
+// tripper is a transport that answers by a function of the test.
 type tripper func(*http.Request) (*http.Response, error)
 
 // RoundTrip implements [http.RoundTripper].
 func (f tripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// opens sends the request of a watch, and returns the writer of its body.
+// opens begins a watch of the resource, and returns the writer of the answer's body.
 func opens(t *testing.T, l *links, resource string) *io.PipeWriter {
 	t.Helper()
 	body, in := io.Pipe()
@@ -173,7 +173,8 @@ func TestClosedOrSilentWatchIsTrouble(t *testing.T) {
 	}
 }
 
-// TestHeedWakesWhenATroubleBegins waits on the instants that the links name, and on nothing else.
+// TestHeedWakesWhenATroubleBegins runs on a fake clock, and nothing happens at the instants at
+// which a trouble begins. So only heed's own timer can wake it.
 func TestHeedWakesWhenATroubleBegins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		warned := make(chan string, 8)

@@ -72,7 +72,7 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	o.Log.Info("serving the console", "address", page.Addr().String())
 	for range parts {
 		err = errors.Join(err, <-ended)
-		cancel() // the first part that ends ends all
+		cancel() // when the first part ends, all other parts must end, too
 	}
 	return err
 }
@@ -90,12 +90,14 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// pageServer returns the server of the page. Its streams have no end.
+// pageServer returns the server of the page, without a write timeout, because its streams do not
+// end.
 func pageServer(handler http.Handler) *http.Server {
 	return &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader}
 }
 
-// probeServer returns the server of the probes, which any pod can reach. A connection ends with its answer.
+// probeServer returns the server of the probes, which any pod can reach. The server closes each
+// connection after one answer.
 func probeServer(handler http.Handler) *http.Server {
 	server := &http.Server{
 		Handler: handler, ReadTimeout: probeTimeout, WriteTimeout: probeTimeout, IdleTimeout: probeTimeout, MaxHeaderBytes: maxHeader,
@@ -125,7 +127,7 @@ func serveUntil(ctx context.Context, listener net.Listener, server *http.Server)
 	return nil
 }
 
-// probes answers the kubelet.
+// probes returns the handler of the kubelet's probes.
 func probes(synced func() bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(http.ResponseWriter, *http.Request) {})

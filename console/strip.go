@@ -24,8 +24,9 @@ var read = []string{
 	api.SuccessorAnnotation, api.WorkloadAnnotation, api.HoldAnnotation, api.TokenAnnotation, api.ServingAnnotation, api.SlotsAnnotation,
 }
 
-// strip returns an object with the fields that package view reads, and no others. So the caches keep no value of a
-// pod's environment, and a pod takes a small part of its memory. Other values, which client-go may pass, stay as they are.
+// strip returns an object with the fields that package view reads, and no others. So the caches
+// keep no value of a pod's environment, and a pod takes a small part of its memory. Objects of
+// other types, which client-go may pass, stay as they are.
 func strip(object any) (any, error) {
 	switch o := object.(type) {
 	case *coordinationv1.Lease:
@@ -74,7 +75,7 @@ func metaOf(m metav1.ObjectMeta) metav1.ObjectMeta {
 	}
 }
 
-// some returns the entries with the given keys; nil without one.
+// some returns the entries with the given keys; nil if there is none.
 func some(all map[string]string, keys ...string) (kept map[string]string) {
 	for _, key := range keys {
 		if value, ok := all[key]; ok {

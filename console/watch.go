@@ -37,7 +37,7 @@ const (
 	settles = 200 * time.Millisecond
 	// mostHandovers bounds the handovers that the page gets of each slot.
 	mostHandovers = 20
-	// unpublished is the trouble with a failed publication.
+	// unpublished is the text that the page shows after a failed publication.
 	unpublished = "The console could not publish the last changes: its log has the error. What this page shows is old."
 )
 
@@ -45,7 +45,7 @@ const (
 type watch struct {
 	cache   cache.Cache
 	publish func(slots []view.Slot, trouble string) error
-	// warn says why the slots may be old, without slots.
+	// warn publishes only the reason why the slots may be old, and no slots.
 	warn func(trouble string) error
 	log  *slog.Logger
 	// links know which watch is closed or silent.
@@ -57,11 +57,12 @@ type watch struct {
 	mu sync.Mutex
 	// seen has the instant of the last change of each Lease, renewals included.
 	seen map[types.UID]time.Time
-	// silence ends the wait for the next Lease without renewals.
+	// silence wakes the watch when the next holder becomes silent, or its hold expires.
 	silence *time.Timer
 }
 
-// newWatch returns a watch that publishes slots with the trouble of its watches, or warns of the trouble alone.
+// newWatch returns a watch. The watch calls publish with all slots and with the trouble of its
+// connections, and warn with a trouble alone.
 func newWatch(config *rest.Config, publish func([]view.Slot, string) error, warn func(string) error, log *slog.Logger) (*watch, error) {
 	w := &watch{publish: publish, warn: warn, log: log, links: newLinks(), changed: make(chan struct{}, 1), seen: map[types.UID]time.Time{}}
 	config = rest.CopyConfig(config)
@@ -87,7 +88,8 @@ func newWatch(config *rest.Config, publish func([]view.Slot, string) error, warn
 	return w, nil
 }
 
-// mapper returns the resources of the watched kinds. So the console asks for no discovery.
+// mapper returns the resources of the watched kinds. With this table the console needs no discovery
+// of the API server's resources.
 func mapper() meta.RESTMapper {
 	m := meta.NewDefaultRESTMapper(nil)
 	for _, kind := range []schema.GroupVersionKind{
@@ -143,8 +145,8 @@ func (w *watch) run(ctx context.Context) error {
 	return <-ended
 }
 
-// note notes when a Lease changed, and reports whether its holder was silent before. A watch that begins anew
-// repeats versions, which are no changes.
+// note notes when a Lease changed, and reports whether its holder was silent before. After an
+// interruption the API server repeats known versions of Leases, and these are no changes.
 func (w *watch) note(before, after any) (silent bool) {
 	if missed, ok := before.(toolscache.DeletedFinalStateUnknown); ok {
 		before = missed.Obj // the watch was closed when the object was deleted
@@ -203,8 +205,8 @@ func (w *watch) show(ctx context.Context) error {
 	return w.publish(state.Slots(nil, mostHandovers), trouble)
 }
 
-// notices returns when each Lease changed last. The method also wakes the watch when the next holder
-// becomes silent, or its hold expires.
+// notices returns the instant of each Lease's last change, by the Lease's uid. The method also
+// wakes the watch when the next holder becomes silent, or its hold expires.
 func (w *watch) notices(leases []*coordinationv1.Lease, now time.Time) map[types.UID]time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -230,7 +232,7 @@ func (w *watch) notices(leases []*coordinationv1.Lease, now time.Time) map[types
 	return maps.Clone(w.seen)
 }
 
-// heed publishes each trouble with the watches, and its end, until ctx ends.
+// heed publishes the beginning and the end of each trouble with the watches, until ctx ends.
 func (w *watch) heed(ctx context.Context) {
 	told := ""
 	for {

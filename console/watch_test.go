@@ -30,7 +30,7 @@ import (
 // soon bounds each wait of a test.
 const soon = 30 * time.Second
 
-// server is an API server with Leases alone.
+// server is an API server with one Lease, and without pods and Events.
 type server struct {
 	*httptest.Server
 
@@ -38,7 +38,7 @@ type server struct {
 	lease *coordinationv1.Lease
 	// asked are the requests, as verb, path and selectors.
 	asked map[string]bool
-	// outage answers each request in another way, if set.
+	// outage answers each request instead of the server, if set.
 	outage http.HandlerFunc
 	// changes has the versions of the Lease for the watch.
 	changes chan *coordinationv1.Lease
@@ -52,7 +52,7 @@ func newServer(t *testing.T, lease *coordinationv1.Lease) *server {
 	return s
 }
 
-// kinds are the kinds of the lists, by path.
+// kinds are the kinds of the listed objects, by the paths of their lists.
 var kinds = map[string]metav1.TypeMeta{
 	"/api/v1/pods":                        {APIVersion: "v1", Kind: "Pod"},
 	"/api/v1/events":                      {APIVersion: "v1", Kind: "Event"},
@@ -111,7 +111,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// refuses answers with a status.
+// refuses returns a handler that answers with the status.
 func refuses(status int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "refused", status) }
 }
@@ -185,7 +185,7 @@ func TestWatchPublishesEachChangeOfASlot(t *testing.T) {
 	assert.Empty(t, p.trouble)
 	assert.True(t, w.synced())
 
-	// The renewal is published with the next change only.
+	// A renewal alone is not published. The next change publishes the renewal, too.
 	s.changes <- leaseOf(2, "a", time.Now())
 	s.changes <- leaseOf(3, "b", time.Now())
 	assert.Equal(t, "b", next(t, all).slots[0].Holder.Pod)
@@ -280,7 +280,7 @@ func TestConsoleServesUntilItsContextEnds(t *testing.T) {
 	assert.ErrorContains(t, Run(t.Context(), &rest.Config{Host: s.URL}, Options{Address: "0.0.0.0:0", Health: "127.0.0.1:0", Log: log}), "must listen on the loopback")
 }
 
-// newLog returns a log, and the addresses that are logged.
+// newLog returns a log, and a channel with the addresses that are written to the log.
 func newLog() (chan string, *slog.Logger) {
 	lines := make(chan string, 1)
 	return lines, slog.New(addresses{slog.DiscardHandler, lines})

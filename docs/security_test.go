@@ -82,8 +82,8 @@ func constants(t *testing.T) map[string]constant.Value {
 			require.NoError(t, err)
 			files = append(files, file)
 		}
-		// The checker imports only package time, for its units, so the rest of the package has
-		// type errors.
+		// The type checker can import only package time, whose units the constants need. So the
+		// rest of the package has type errors, which do not matter.
 		config := types.Config{Importer: clock{}, Error: func(error) {}, IgnoreFuncBodies: true}
 		checked, _ := config.Check(name, fset, files, nil)
 		for _, its := range checked.Scope().Names() {

@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package manifests embeds files of this folder, which describe an installation. The
-// command "kubectl metaparticle check" compares the objects of a cluster with them.
+// Package manifests embeds files of this folder, which describe an installation. The command
+// "kubectl metaparticle check" compares the objects of a cluster with these files.
 package manifests
 
 import "embed"

@@ -57,7 +57,7 @@ func build(t *testing.T, directory string) []client.Object {
 		var kind metav1.TypeMeta
 		require.NoError(t, yaml.Unmarshal(text, &kind))
 		if strings.HasPrefix(kind.APIVersion, "monitoring.coreos.com/") {
-			// The types of the Prometheus Operator are no dependency of this module.
+			// This module does not depend on the types of the Prometheus Operator.
 			object := new(unstructured.Unstructured)
 			require.NoError(t, yaml.Unmarshal(text, object))
 			objects = append(objects, object)

@@ -72,7 +72,8 @@ func TestLeftoverPolicyRecognizesSlotsOfBarePods(t *testing.T) {
 	}
 }
 
-// The longest claims must pass the bound of the policy on gates.
+// The policy bounds the length of the arguments that it matches. Even the arguments of the longest
+// claims must stay below that bound.
 func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 	gate, leftover := texts(t)["policies/gate.yaml"], texts(t)["policies/leftover.yaml"]
 	shown := expression(t, gate, `matches\('(\^api.*?)'\)`)
@@ -231,7 +232,8 @@ func TestBarrierPolicyDemandsThePodsOwnJob(t *testing.T) {
 	assert.Contains(t, policy, `t.startsWith('barrier\x00-barrier=' + variables.barrier.trim() + '\x00-run=' + j + '\x00')`)
 }
 
-// The agent of a program arrives as the container of an annotation does.
+// A program arrives at a barrier by its pod's agent. So the policy must check the Job in the
+// arguments of that agent, too.
 func TestBarrierPolicyDemandsTheProgramsOwnJob(t *testing.T) {
 	policy, gate := texts(t)["policies/barrier.yaml"], texts(t)["policies/gate.yaml"]
 	shown := expression(t, policy, `t\.matches\('(\^api.*?)'\)`)
@@ -267,8 +269,8 @@ func TestLeasePolicyAdmitsOpenedOnlyOnFirstLeases(t *testing.T) {
 	}
 }
 
-// A comprehension over the arguments would have a quadratic cost, and only the size of the
-// pod bounds their number. So the policies join the arguments into one text.
+// In CEL, a comprehension over the arguments would have a quadratic cost, and only the size of the
+// pod bounds the number of arguments. So the policies join the arguments into one text.
 func TestPoliciesUseNoComprehensionOverArguments(t *testing.T) {
 	for file, text := range texts(t) {
 		if strings.HasPrefix(file, "policies/") {
@@ -351,8 +353,8 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 	}
 }
 
-// The rules of a Role for conditions are among those of agents, with fewer verbs and another
-// marker.
+// A Role for conditions has the same rules as a Role of agents, but with fewer verbs. Its marker is
+// another resource, waiters.
 func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	prefix := strings.TrimSuffix(enroll.ReaderRoleName("x"), "x")
@@ -386,8 +388,8 @@ func TestLeaseDurationAboveTheMaximumIsRefused(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
 }
 
-// The bounds of the schema are those of the agents. Each rule that compares an old and a new
-// Variable has a message that begins with a reason.
+// The schema must have the same bounds as the agents. Each rule that compares an old and a new
+// Variable must have a message that begins with a reason.
 func TestSchemaOfVariablesHasTheAgentsBounds(t *testing.T) {
 	all := all[*apiextensionsv1.CustomResourceDefinition](t)
 	require.Len(t, all, 1)
@@ -425,7 +427,8 @@ func TestGatePolicyReadsGatedContainersFromAgentsArguments(t *testing.T) {
 	}
 }
 
-// A stamp that opens Leases for an old number would let pods of two numbers of shards run at once.
+// A stamp opens the Leases of the shards for one number of shards. A stamp for an old number would
+// let pods of two numbers run at once.
 func TestStampPolicyLetsOnlyEnrollStamp(t *testing.T) {
 	policy := texts(t)["policies/stamp.yaml"]
 	assert.Equal(t, 2, strings.Count(policy, "annotations[?'"+api.StampAnnotation+"'].orValue('')"))
@@ -433,7 +436,7 @@ func TestStampPolicyLetsOnlyEnrollStamp(t *testing.T) {
 	assert.NotContains(t, texts(t)["policies/lease.yaml"], api.StampAnnotation, "an agent keeps the annotations that the policy on Leases does not name")
 }
 
-// A longer word would leave no room for later keys.
+// A longer word in the annotation would leave no room for later done keys.
 func TestLeasePolicyAdmitsOnlyValidDoneKeys(t *testing.T) {
 	admitted := expression(t, texts(t)["policies/lease.yaml"], `variables\.newDone\.matches\('(.*?)'\)`)
 	for _, key := range []string{"7", "a.b_C-9", "0a1b2c3d-0000-4000-8000-000000000000", strings.Repeat("x", 63)} {

@@ -65,7 +65,8 @@ func TestAlertsFireAndEndInPromtool(t *testing.T) {
 // threshold matches the end of a line that compares with a number.
 var threshold = regexp.MustCompile(`(?m)([<>]) [\d.]+( \* [\d* ]+)?$`)
 
-// Without any alert, each case of promtool that expects an alert must fail.
+// With thresholds that no value reaches, no alert fires. Then each case that expects an alert must
+// fail.
 func TestPromtoolNoticesRulesThatNeverFire(t *testing.T) {
 	dir, expects := t.TempDir(), 0
 	for _, test := range cases(t).Tests {

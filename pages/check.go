@@ -14,7 +14,8 @@ import (
 // comment matches HTML that consists of comments alone.
 var comment = regexp.MustCompile(`(?s)^\s*(?:<!--.*?-->\s*)+$`)
 
-// check returns the mistakes of a page. All pages of the site are known.
+// check returns the mistakes of a page. The method read of the site must have read all pages
+// before.
 func (p *page) check(s *site) (all []error) {
 	r := &reader{text: p.text}
 	ast.WalkFunc(p.root, func(node ast.Node, entering bool) ast.WalkStatus {
@@ -61,7 +62,8 @@ func firstLine(text string) string {
 	return text
 }
 
-// known reports whether a page can have the node, besides those that the method check inspects.
+// known reports whether a page may have a node of this type. Texts, code, links, images and HTML
+// are not listed here, because the method check inspects them.
 func known(node ast.Node) bool {
 	switch node.(type) {
 	case *ast.Document, *ast.Heading, *ast.Paragraph, *ast.List, *ast.ListItem, *ast.BlockQuote, *ast.HorizontalRule,

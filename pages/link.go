@@ -19,11 +19,12 @@ const Repository = "https://github.com/metaparticle-io/metaparticle/blob/main/"
 // link is the destination of a link or an image.
 type link struct {
 	href string
-	// shown tells that the site has the file of an image.
+	// shown reports that the link leads to an image which the site has.
 	shown bool
 }
 
-// resolve returns where a link of a page leads. The error completes a sentence about the link.
+// resolve returns where a link of a page leads. The text of the error completes a sentence that
+// begins with the link.
 func (s *site) resolve(from *page, destination string) (link, error) {
 	to, err := url.Parse(destination)
 	switch {

@@ -14,7 +14,8 @@ import (
 	"github.com/gomarkdown/markdown/parser"
 )
 
-// extensions are those that the documents use. GitHub knows all of them but definition lists.
+// extensions are the extensions of Markdown that the documents use. GitHub knows all of them except
+// definition lists.
 const extensions = parser.NoIntraEmphasis | parser.Tables | parser.FencedCode | parser.Autolink | parser.Strikethrough |
 	parser.SpaceHeadings | parser.NoEmptyLineBeforeBlock | parser.BackslashLineBreak | parser.DefinitionLists | parser.OrderedListStart
 
@@ -76,7 +77,7 @@ func parse(source string, text []byte) *page {
 	return p
 }
 
-// isHTML reports whether the node is HTML of the document.
+// isHTML reports whether the node is HTML that the document contains.
 func isHTML(node ast.Node) bool {
 	switch node.(type) {
 	case *ast.HTMLBlock, *ast.HTMLSpan:

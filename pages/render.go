@@ -14,7 +14,8 @@ import (
 	rendering "github.com/gomarkdown/markdown/html"
 )
 
-// body returns the HTML of a page's document. The page has no mistakes.
+// body returns the HTML of a page's document. The method check must have found no mistake in the
+// page.
 func (s *site) body(p *page) []byte {
 	hook := func(w io.Writer, node ast.Node, entering bool) (ast.WalkStatus, bool) {
 		return s.write(p, w, node, entering)
@@ -22,14 +23,14 @@ func (s *site) body(p *page) []byte {
 	return markdown.Render(p.root, rendering.NewRenderer(rendering.RendererOptions{RenderNodeHook: hook}))
 }
 
-// write writes the nodes whose HTML is not that of the library. The second result reports
-// whether the node is such a node.
+// write writes the nodes for which the HTML of the library does not fit. The second result reports
+// whether write has written the node.
 func (s *site) write(p *page, w io.Writer, node ast.Node, entering bool) (ast.WalkStatus, bool) {
 	switch node := node.(type) {
 	case *ast.Text:
 		fmt.Fprint(w, html.EscapeString(plain(node)))
 	case *ast.HTMLBlock, *ast.HTMLSpan:
-		// A page has only comments, which vanish.
+		// The method check has refused all HTML except comments. Comments are left out.
 	case *ast.Heading:
 		if entering {
 			fmt.Fprintf(w, "\n<h%d id=\"%s\">", node.Level, html.EscapeString(p.names[node]))
@@ -63,7 +64,7 @@ func (s *site) write(p *page, w io.Writer, node ast.Node, entering bool) (ast.Wa
 	return ast.GoToNext, true
 }
 
-// language matches the name of a language in front of a block.
+// language matches the name of a language at the beginning of a code block's info string.
 var language = regexp.MustCompile(`^[a-z]+`)
 
 func (s *site) link(p *page, w io.Writer, node *ast.Link, entering bool) {

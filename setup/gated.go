@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// ErrGated means that nothing is deleted, because gated pods would lose their Leases.
+// ErrGated means that a removal has deleted nothing, because gated pods would lose their Leases.
 var ErrGated = errors.New("gated pods exist; take the annotation off their workloads, or delete them, first")
 
 // RefuseGated prints the gated pods that have not ended, and returns an error if there

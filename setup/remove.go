@@ -100,7 +100,8 @@ func RemoveMade(ctx context.Context, c client.Client) (int, error) {
 }
 
 // removeAll deletes the objects, and then waits once for the end of all of them. A tenant may have
-// given its own object a finalizer. That object delays no other one, and the error names it.
+// given its own object a finalizer. Such an object does not delay the deletion of the others, and
+// the error names it.
 func removeAll(ctx context.Context, c client.Client, objects []client.Object) (int, error) {
 	for _, object := range objects {
 		// A failed deletion is repeated below.

@@ -133,7 +133,8 @@ func TestRemoveRepeatsARefusedDeletion(t *testing.T) {
 	})
 }
 
-// answer makes the API server answer each creation of a pod.
+// answer returns a client whose API server passes each created pod to the function gate, and
+// answers with its error.
 func answer(gate func(*corev1.Pod) error) client.Client {
 	return cluster(interceptor.Funcs{
 		Create: func(_ context.Context, _ client.WithWatch, o client.Object, _ ...client.CreateOption) error {

@@ -35,7 +35,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("GET /", http.FileServerFS(page))
 	mux.HandleFunc("GET /events", s.stream)
 	mux.HandleFunc("HEAD /events", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Allow", http.MethodGet) // a stream without a body would take a place
+		w.Header().Set("Allow", http.MethodGet) // a HEAD request would take the place of a stream, and get nothing
 		http.Error(w, "read the stream with GET", http.StatusMethodNotAllowed)
 	})
 	if s.Docs != nil {
@@ -87,8 +87,8 @@ func loopback(host string) bool {
 	return err == nil && address.IsLoopback() && address.Zone() == ""
 }
 
-// foreign reports whether a browser sends the request for a page of another site. A person may
-// follow a link from anywhere to a page.
+// foreign reports whether a browser sends the request for a page of another site. A link on any
+// site may lead to a page of the console, so the request of a followed link is not foreign.
 func foreign(r *http.Request) bool {
 	if origins, sent := r.Header["Origin"]; sent && !slices.Equal(origins, []string{"http://" + r.Host}) {
 		return true
@@ -153,7 +153,7 @@ func (o writer) write(m message) bool {
 	for _, part := range m {
 		for chunk := range slices.Chunk(part, maxChunk) {
 			_ = o.with.SetWriteDeadline(time.Now().Add(writeTimeout))
-			if o.ctx.Err() != nil { // asked after the deadline, so that an interruption is not undone
+			if o.ctx.Err() != nil { // checked only now, because the line above may have undone an interruption
 				return false
 			}
 			if _, err := o.out.Write(chunk); err != nil || o.with.Flush() != nil {

@@ -27,8 +27,8 @@ type shown struct {
 	Healthy bool   `json:"healthy"`
 }
 
-// rowsOf returns the JSON of each slot by key, and the number of slots that are left out. A namespace that exceeds its
-// share first loses all handovers of a slot but the last.
+// rowsOf returns the JSON of each slot by key, and the number of slots that are left out. In a
+// namespace that exceeds its share, each slot first loses all handovers but the last.
 func rowsOf(slots []view.Slot) (rows map[string]json.RawMessage, left int) {
 	sizes := map[string]int{}
 	for _, slot := range slots {
@@ -52,7 +52,8 @@ func rowsOf(slots []view.Slot) (rows map[string]json.RawMessage, left int) {
 	return rows, left
 }
 
-// shareOf returns the bytes that each namespace may have. A large namespace takes none of the others' room.
+// shareOf returns the number of bytes that each namespace may have. A large namespace gets only the
+// bytes that the smaller ones do not need.
 func shareOf(sizes map[string]int) int {
 	left := maxState
 	all := make([]int, 0, len(sizes))
@@ -73,7 +74,7 @@ func shareOf(sizes map[string]int) int {
 func encode(slot view.Slot) json.RawMessage {
 	if slot.Holder != nil {
 		holder := *slot.Holder
-		holder.Renewed = nil // a renewal is no change
+		holder.Renewed = nil // otherwise each renewal would count as a change of the slot
 		slot.Holder = &holder
 	}
 	key := slot.Namespace + "/" + slot.Slot
@@ -93,8 +94,8 @@ func encode(slot view.Slot) json.RawMessage {
 
 // sizeOf returns a bound of the length of a slot's JSON.
 func sizeOf(s view.Slot) int {
-	// The names, numbers and instants of an object are shorter: those of a slot or a holder, and those of a
-	// standby or a handover.
+	// The constant object bounds the names, numbers and instants of a slot or a holder. The
+	// constant item bounds those of a standby or a handover.
 	const object, item = 512, 192
 	n := object + textsOf(s.Namespace, s.Namespace, s.Namespace, s.Slot, s.Slot, s.Slot, s.Kind, string(s.Paused), s.Yield, s.Stamp, s.Successor)
 	n += textsOf(s.Done...)

@@ -27,7 +27,7 @@ func TestUnreadableSlotStopsNoOther(t *testing.T) {
 	assert.Equal(t, []string{"shop/lock.a=y", "shop/lock.b=" + unreadable}, r.next().keys(t))
 }
 
-// full returns slots of a namespace with texts of a length.
+// full returns n slots of a namespace, each with a text of the given length.
 func full(namespace string, n, length int) []view.Slot {
 	all := make([]view.Slot, n)
 	for i := range all {

@@ -200,7 +200,7 @@ func TestDroppedStreamEndsAtOnce(t *testing.T) {
 	}, writeTimeout/2, time.Millisecond)
 }
 
-// chunks records the writes and their deadlines.
+// chunks is a ResponseWriter that records the sizes of the writes, and counts the deadlines.
 type chunks struct {
 	http.ResponseWriter
 

@@ -21,16 +21,17 @@ const (
 	// maxStreams bounds the streams of all browsers. A console serves a few people, with a few
 	// tabs each.
 	maxStreams = 32
-	// maxQueue bounds the messages that wait for a slow reader. A message is shared by all
+	// maxQueue bounds the messages that wait for a slow browser. A message is shared by all
 	// streams, so a queue is cheap.
 	maxQueue = 32
-	// maxWaiting bounds the bytes of these messages: two states.
+	// maxWaiting bounds the bytes of the messages that wait for a slow browser, to those of two
+	// whole states.
 	maxWaiting = 2 * maxState
-	// alive is the time between two messages of an idle stream. The page doubts the
-	// connection after three of them.
+	// alive is the time between two messages of an idle stream. After three missing messages and
+	// five seconds, the page reports a lost connection.
 	alive = 10 * time.Second
-	// maxChunk bounds the bytes of one write to a reader, and writeTimeout bounds its time. So a slow link gets a
-	// large state, too.
+	// maxChunk bounds the bytes of one write to a browser, and writeTimeout bounds its time. So a
+	// slow link gets a large state, too.
 	maxChunk     = 64 << 10
 	writeTimeout = 10 * time.Second
 )
@@ -95,8 +96,8 @@ func New() *Server {
 	return &Server{Now: time.Now, streams: map[*stream]bool{}}
 }
 
-// Publish shows the slots, and nothing else. The argument trouble says why the slots may be old; empty if
-// they are not. Streams get the differences only.
+// Publish replaces all slots that are shown. The argument trouble says why the slots may be old;
+// empty if they are not. Streams get only the differences.
 func (s *Server) Publish(slots []view.Slot, trouble string) error {
 	now, left := rowsOf(slots)
 	trouble = sentences(trouble, left)
@@ -135,8 +136,9 @@ func (s *Server) changed(c change) (message, error) {
 	return message{fmt.Appendf(nil, "id: %d\nevent: change\ndata: %s\n\n", s.number, text)}, nil
 }
 
-// whole returns the message with the state of all slots. Streams that join before the next change share its
-// slots. Encoded JSON contains no line feed, so one line of data is enough. The caller holds the mutex.
+// whole returns the message with the state of all slots. Streams that join before the next change
+// share the encoded slots. Encoded JSON contains no line feed, so one line of data is enough. The
+// caller holds the mutex.
 func (s *Server) whole() (message, error) {
 	begin, err := json.Marshal(head{Now: s.Now(), Docs: s.Docs != nil, Trouble: s.trouble})
 	if err != nil {
@@ -180,9 +182,9 @@ func (one *stream) add(m message) bool {
 	}
 }
 
-// join adds a stream, whose first message is the whole state. Without a free place the result is
-// nil. A stream has its place until [Server.leave]. A stream that was dropped has it, too, because its handler may
-// still write.
+// join adds a stream, whose first message is the whole state. If all places are taken, the result
+// is nil. A stream keeps its place until [Server.leave], even after it was dropped, because its
+// handler may still write.
 func (s *Server) join(drop func()) (*stream, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

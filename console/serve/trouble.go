@@ -15,7 +15,8 @@ type sign struct {
 	Trouble string    `json:"trouble"`
 }
 
-// Warn says why the slots may be old; empty if they are not. The slots stay as they are, also if there are none yet.
+// Warn tells the streams why the slots may be old; empty if they are not. The slots do not change.
+// Streams get the warning even before the first state.
 func (s *Server) Warn(trouble string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,12 +19,12 @@ type Handover struct {
 	// At is the time of the acquisition.
 	At  time.Time `json:"at"`
 	Pod string    `json:"pod"`
-	// From is the pod whose Event tells of the release before this acquisition. The field
-	// Reason is the reason of the Event at the end of that pod's hold. A field is empty if
-	// its Event is missing.
+	// From is the pod whose Event tells of the release before this acquisition. The field Reason is
+	// the reason of the Event at the end of that pod's hold. Each of these fields is empty if its
+	// Event is missing.
 	From   string `json:"from,omitempty"`
 	Reason string `json:"reason,omitempty"`
-	// Cause is the message of that Event.
+	// Cause is the message of the Event at the end of that pod's hold.
 	Cause string `json:"cause,omitempty"`
 	// Seconds is the time between release and acquisition, in whole seconds, because
 	// Events have no fractions.
@@ -47,7 +47,8 @@ type report struct {
 	pod, reason, cause string
 }
 
-// told has the Events about one slot since the last acquisition.
+// told has the last Events about one slot since its last acquisition: ending is about the end of
+// the hold, and released about its release.
 type told struct{ ending, released *report }
 
 // historiesOf returns the history of each slot that the agents' Events name, with at most the given number of
@@ -129,7 +130,8 @@ func handoverOf(acquired, ending, released *report) Handover {
 	return h
 }
 
-// mostNamed bounds the slots of one Event. An annotation lists as many at most.
+// mostNamed bounds the slots that are read from one Event. An annotation lists at most as many
+// names.
 const mostNamed = 32
 
 // slotsIn returns the first slots that an Event's message names, each once.

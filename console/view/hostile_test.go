@@ -198,7 +198,7 @@ func TestExpiredHoldIsNotHealthy(t *testing.T) {
 				l.Annotations[api.PausedAnnotation] = c.paused
 			}
 			l.UID, l.Spec.LeaseDurationSeconds = "lock-a", new(int32(15))
-			// The holder's own clock decides nothing.
+			// A renew time by the holder's own clock must decide nothing, even if it is days ago.
 			l.Spec.RenewTime = &metav1.MicroTime{Time: noon.Add(-72 * time.Hour)}
 			state := State{Leases: []*coordinationv1.Lease{l}, Pods: []*corev1.Pod{gated("a", "lock.a")}, Now: noon, Seen: map[types.UID]time.Time{"lock-a": noon.Add(-c.seen)}}
 			assert.Equal(t, c.want, state.Slots(nil, 3)[0].Healthy())

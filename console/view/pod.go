@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// Kinds of slots that differ from the others.
+// These are the kinds of slots for which the code makes exceptions.
 const (
 	// RWLock is the kind of the slots of a read-write lock.
 	RWLock = "rwlock"
@@ -26,13 +26,13 @@ const (
 	Barrier = "barrier"
 )
 
-// The words about a pod whose program asks for its slots itself.
+// These are the reason and the message of a pod whose program asks for slots by the local API.
 const (
 	LocalReason = "LocalAPI"
 	AsksItself  = "the program asks by the local API"
 )
 
-// KindOf returns the kind of a slot, in the words of a person.
+// KindOf returns the kind of a slot, which is the first word of the slot's name.
 func KindOf(slot string) string {
 	kind, _, _ := strings.Cut(slot, ".")
 	if kind != StartLock {
@@ -64,7 +64,8 @@ func Gated(pod corev1.Pod) bool {
 	return pod.Labels[api.GatedLabel] == api.Gated && podspec.HasGate(&pod.Spec)
 }
 
-// Claimed returns the slots that a gated pod claims, in their order, without the marks of Variables.
+// Claimed returns the slots that a gated pod claims, in their order. Entries of the annotation for
+// Variables are left out.
 func Claimed(pod corev1.Pod) []string {
 	written := pod.Annotations[api.SlotsAnnotation]
 	if !Gated(pod) || written == "" {
@@ -118,8 +119,8 @@ func started(pod corev1.Pod) (at time.Time) {
 	return at
 }
 
-// onceKey returns the key of a pod's once claim from the arguments of its agent; empty
-// without one. The annotation "true" has no key.
+// onceKey returns the key of a pod's once claim from the arguments of its agent; empty without one.
+// A once claim with the value "true" has no key.
 func onceKey(pod corev1.Pod) string {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == api.AgentContainer {

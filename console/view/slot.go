@@ -64,7 +64,8 @@ type Holder struct {
 	Since        *time.Time `json:"since,omitempty"`
 	Renewed      *time.Time `json:"renewed,omitempty"`
 	ServingSince *time.Time `json:"servingSince,omitempty"`
-	// SilentSince is the last change that the caller saw of a Lease without renewals.
+	// SilentSince is the last change of the Lease that the caller saw, if the holder does not renew
+	// the Lease.
 	SilentSince *time.Time `json:"silentSince,omitempty"`
 	// Expired reports that the caller saw no change of the Lease for three of its durations.
 	Expired bool `json:"expired,omitempty"`
@@ -79,8 +80,8 @@ type Standby struct {
 	// Program reports that the program of the pod asks for its slots by the local API. The
 	// cluster does not show whether it asks at present.
 	Program bool `json:"program,omitempty"`
-	// WaitsSince is the last start of the pod's shim, or its last release, which Events tell. The
-	// field is absent for a program's pod.
+	// WaitsSince is the instant since which the pod waits: the last start of its shim, or its last
+	// release, which Events tell. The field is absent if the pod's program asks by the local API.
 	WaitsSince *time.Time `json:"waitsSince,omitempty"`
 
 	// Identity is the identity by which the pod would hold.
@@ -95,8 +96,9 @@ type State struct {
 	Leases []*coordinationv1.Lease
 	Pods   []*corev1.Pod
 	Events []*corev1.Event
-	// Seen has the instant at which the caller saw each Lease change, by uid, on the caller's own clock, which Now
-	// read last. Without Seen no holder counts as silent.
+	// Seen has, by the uid of each Lease, the instant at which the caller last saw that Lease
+	// change. These instants, and Now, are readings of the caller's own clock. Without Seen no
+	// holder counts as silent.
 	Seen map[types.UID]time.Time
 	Now  time.Time
 }
@@ -157,8 +159,9 @@ func (o State) Slots(only []string, most int) []Slot {
 	return all
 }
 
-// Group returns the same key for all slots of a semaphore, or all shards of a workload. A pod
-// needs only one of them. Every other slot has a key of its own.
+// Group returns the same key for all slots of a semaphore or a read-write lock, or for all shards
+// of a workload. A pod that holds one slot of a group is no standby for the others. Every other
+// slot has a key of its own.
 func (s Slot) Group() string {
 	name := s.Slot
 	if i := strings.LastIndexByte(name, '.'); (s.Kind == "semaphore" || s.Kind == "shards" || s.Kind == RWLock) && i > 0 {
@@ -167,8 +170,8 @@ func (s Slot) Group() string {
 	return s.Namespace + "/" + name + " "
 }
 
-// fill stores the facts of the Lease. The holder counts as gone until the method join
-// finds its pod. A pod at a barrier is not looked for: its Lease expires if the pod is gone.
+// fill stores the facts of the Lease. The holder counts as gone until the method join finds its
+// pod. The holder of a barrier's Lease never counts as gone: the Lease expires if the pod is gone.
 func (s *Slot) fill(l *coordinationv1.Lease) {
 	note := func(key string, most int) string { return shortened(l.Annotations[key], most) }
 	s.Done = api.Done(note(api.DoneAnnotation, maxDone)).Keys()
@@ -232,14 +235,16 @@ func (s *Slot) join(pod corev1.Pod) {
 	s.Standbys = append(s.Standbys, standby)
 }
 
-// Silent returns the instant from which the holder of a Lease counts as silent, after the given change. A holder renews six
-// times in a lease duration, so two or three renewals are missing then.
+// Silent returns the instant at which the holder counts as silent if its Lease has not changed
+// since the instant seen. A holder renews six times in a lease duration, so two or three renewals
+// are missing after half of it.
 func Silent(l *coordinationv1.Lease, seen time.Time) time.Time {
 	return seen.Add(time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second / 2)
 }
 
-// Expired returns the instant from which a hold counts as expired, after the given change. That is late enough for a
-// console whose own watch was interrupted.
+// Expired returns the instant at which a hold counts as expired if its Lease has not changed since
+// the instant seen. Three lease durations are enough even if the console's own watch was
+// interrupted.
 func Expired(l *coordinationv1.Lease, seen time.Time) time.Time {
 	return seen.Add(3 * time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second)
 }
@@ -254,10 +259,10 @@ func (s *Slot) remember(h history) {
 	}
 }
 
-// finished reports whether a pod waits no longer for the slot of a once claim or a start lock. A start lock
-// is behind a pod whose condition is True, because its application has started. A pod with a once claim is
-// finished if its key is done. The pod is also finished if its init containers have ended, and no main container
-// waits.
+// finished reports whether a pod no longer waits for the slot of a once claim or a start lock. A
+// pod with a start lock is finished once its condition is True, because its application has
+// started. A pod with a once claim is finished once its key is done. The pod is also finished once
+// its init containers have ended, if none of its main containers has a shim.
 func (s *Slot) finished(pod corev1.Pod) bool {
 	if said, ok := Condition(pod); s.Kind == StartLock {
 		return ok && said.Status == corev1.ConditionTrue
@@ -273,9 +278,10 @@ func (s *Slot) finished(pod corev1.Pod) bool {
 	return slices.Contains(s.Done, key) || begun && !waits
 }
 
-// Healthy reports whether the slot has a holder that serves and renews, is paused, or has neither a
-// holder nor a standby. The holder of a once claim need not serve, nor does a pod at a barrier. A pod that asks by the
-// local API is no standby here, because its program may want no slot.
+// Healthy reports whether the slot needs no attention. Either its holder serves and renews, or the
+// slot is paused, or the slot has neither a holder nor a standby. The holder need not serve for a
+// once claim, a read-write lock or a barrier. A pod that asks by the local API is no standby here,
+// because its program may want no slot.
 func (s Slot) Healthy() bool {
 	serves := s.Holder != nil && (s.Holder.ServingSince != nil || s.Kind == "once" || s.Kind == Barrier || s.Kind == RWLock) && !s.Holder.Gone && !s.Holder.Expired
 	wanted := slices.ContainsFunc(s.Standbys, func(p Standby) bool { return !p.Program })

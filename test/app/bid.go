@@ -21,7 +21,7 @@ import (
 // localAPI is the address of the local API in each pod.
 const localAPI = "http://localhost:13131/v1/"
 
-// lostCode ends a program that lost its hold.
+// lostCode is the exit code of a program that lost its hold.
 const lostCode = 75
 
 // line is one line of the stream about a hold.

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command app is the unchanged application of the end-to-end tests. Only with the flags -bid and
-// -meet does the application know of Metaparticle, and calls the local API. The application records its life
-// (package record) and serves HTTP. Its flags decide when and how it stops:
+// Command app is the application in the end-to-end tests. Only with the flags -bid and -meet does
+// the application know of Metaparticle: then it calls the local API. The application records its
+// life (package record) and serves HTTP. Its flags decide when and how it stops:
 //
 //	app [flags]
 package main
@@ -127,14 +127,14 @@ func run(c config) (int, error) {
 			}
 			return c.stopCode, err
 		}
-		defer func() { _ = giveBack() }() // after the end of the record, and of its flock
+		defer func() { _ = giveBack() }() // runs last: the record and its flock end before
 	}
 	life, err := begin(c)
 	if err != nil {
 		return 0, err
 	}
 	if c.bid != "" {
-		defer life.unlock() // before the slot is given back
+		defer life.unlock() // runs before giveBack, so the flock is free before the slot
 	}
 	if c.grandchild {
 		if err := life.fork(c); err != nil {
@@ -181,7 +181,8 @@ func stopAsAsked(c config, life life) (int, error) {
 	return c.stopCode, life.end(c.stopCode)
 }
 
-// beginStart records the start of the application. The result records the end of the start.
+// beginStart records the beginning of the application's start. The returned function records the
+// end of the start.
 func beginStart(c config) (serves func(), err error) {
 	c.names = c.starts
 	start, err := begin(c)

@@ -42,8 +42,8 @@ type bench struct {
 	cluster *lab.Cluster
 	client  kubernetes.Interface
 	dir     string // has the programs and credentials for the nodes
-	// standbys is the number of pods that wait for the slot. The field named reports that
-	// each yield names one of these pods.
+	// standbys is the number of pods that wait for the slot. The field named reports that each
+	// yield names one of these pods as the successor.
 	standbys int
 	named    bool
 }

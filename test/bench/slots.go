@@ -37,7 +37,8 @@ var claims = []claim{
 	{"32 shards", api.ShardsAnnotation, "32", 32},
 }
 
-// scale is the number of shards after the measured change. The change begins at the third claim.
+// scale is the number of shards after the measured change. Before the change the pods have the
+// third claim, 8 shards.
 const scale = 32
 
 // slots measures for each claim the handover of one slot, and the requests and bytes of a holder
@@ -147,8 +148,8 @@ func (r *runs) take(e witness.Event) {
 	}
 }
 
-// cost counts the requests of each pod in a minute without an event. Its rows show the holder and
-// the standby that received the most bytes.
+// cost counts the requests of each pod in a minute in which the benchmark changes nothing. Its rows
+// show the holder and the standby that received the most bytes.
 func (b *bench) cost(ctx context.Context, c claim) ([]string, error) {
 	agents, err := b.agents(ctx)
 	if err != nil {
@@ -242,8 +243,8 @@ func traffic(agents map[string]processes) map[string]volume {
 	return all
 }
 
-// change changes the number of shards in the template. For each shard of the old number, change
-// measures the time in which no application ran under the shard.
+// change changes the number of shards in the template. For each shard of the old number, the method
+// measures how long no application ran under that shard.
 func (b *bench) change(ctx context.Context, from claim, to int) error {
 	if err := b.fill(ctx, from, to); err != nil {
 		return err

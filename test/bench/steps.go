@@ -14,15 +14,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/bench/samples"
 )
 
-// handed is one handover. The kernel's CLOCK_MONOTONIC stamped both instants.
+// handed is one handover. Both instants are readings of the kernel's CLOCK_MONOTONIC.
 type handed struct {
 	exit, exec time.Duration
 	// old and next are the UIDs of the pods.
 	old, next string
 }
 
-// write is a stored write of the slot's Lease. The API server stamps both instants in its
-// audit log.
+// write is a stored write of the slot's Lease. Both instants are from the API server's audit log.
 type write struct {
 	// pod is the UID of the pod that wrote.
 	pod              string

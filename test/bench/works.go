@@ -24,11 +24,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// startLimit bounds the time in which all pods of a crowd begin to wait, and end their waits.
+// startLimit bounds two times: until all pods of a crowd wait, and until all their waits have
+// ended.
 const startLimit = 15 * time.Minute
 
-// afterwards is the time for which requests count after the last pod has gone on. Within this
-// time the agents write their statuses and Events.
+// afterwards is the time after the last pod's wait in which requests still count. In this time the
+// agents write their statuses and Events.
 const afterwards = 5 * time.Second
 
 // crowd is a Job whose pods wait until the work of one key is done.
@@ -39,9 +40,9 @@ type crowd struct {
 	role string
 }
 
-// works measures each pod's wait from the end of the work of a key, and counts the requests of all
-// pods. In one crowd the pods claim the key, and skip its work. In the other crowd the pods claim
-// nothing, and have the key as their condition.
+// works measures how long each pod still waits after the work of a key has ended, and counts the
+// requests of all pods. The pods of the first crowd claim the key, and skip its work. The pods of
+// the second crowd claim nothing: they have the key as their condition.
 func (b *bench) works(ctx context.Context, pods int) error {
 	fmt.Printf("\nWaits for one work, in milliseconds: from the work's exit to the end of each wait, both stamped by the kernel. %d pods wait.\n", pods)
 	fmt.Println("\n| | pods | p50 | p99 | max |\n|---|---|---|---|---|")
@@ -66,8 +67,8 @@ func (b *bench) works(ctx context.Context, pods int) error {
 // verbs are the columns of the table of requests.
 var verbs = []string{"get", "update", "watch", "patch", "create", "all"}
 
-// work lets a crowd wait, ends the work, and returns the duration of each wait after that. The
-// second result has the numbers of requests, in the order of verbs.
+// work starts a crowd, ends the work for which its pods wait, and returns the duration of each wait
+// after that. The second result has the numbers of requests, in the order of verbs.
 func (b *bench) work(ctx context.Context, c crowd, pods int) (samples.Times, []string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -80,7 +81,7 @@ func (b *bench) work(ctx context.Context, c crowd, pods int) (samples.Times, []s
 		return nil, nil, err
 	}
 	if c.role == api.AfterRole {
-		// The work is in a Job of its own, because the crowd claims nothing.
+		// The pods of this crowd claim nothing, so a Job of its own does the work.
 		jobs = append(jobs, "work")
 		if err := b.job(ctx, "work", map[string]string{api.OnceAnnotation: "other=1"}, 1); err != nil {
 			return nil, nil, err
@@ -94,8 +95,8 @@ func (b *bench) work(ctx context.Context, c crowd, pods int) (samples.Times, []s
 	if err != nil {
 		return nil, nil, err
 	}
-	// The program ends with code 0 after SIGTERM. The signal comes from outside of the pod, so
-	// for the shim the work has succeeded.
+	// The application ends with code 0 after SIGTERM. The shim has not sent the signal, so for the
+	// shim the work has succeeded.
 	if err := syscall.Kill(worker, syscall.SIGTERM); err != nil {
 		return nil, nil, fmt.Errorf("end the work: %w", err)
 	}
@@ -136,8 +137,8 @@ func (b *bench) job(ctx context.Context, name string, annotations map[string]str
 	return err
 }
 
-// gathered waits until the work runs, and each other pod of the crowd has its process that
-// waits. The results are the PIDs of these processes, and the PID of the work.
+// gathered waits until one pod works, and all other pods of the crowd wait. The results are the
+// PIDs of the processes that wait, and the PID of the work.
 func (b *bench) gathered(ctx context.Context, c crowd, jobs []string, pods int) (waiting []int, worker int, err error) {
 	want := pods
 	if c.role == api.ExecRole {
@@ -165,7 +166,8 @@ func (b *bench) gathered(ctx context.Context, c crowd, jobs []string, pods int) 
 	return waiting, worker, err
 }
 
-// podsOf returns the Job of each pod of the Jobs, by the pod's UID.
+// podsOf returns the names of the Jobs to which the pods of the given Jobs belong, by the pods'
+// UIDs.
 func (b *bench) podsOf(ctx context.Context, jobs []string) (map[string]string, error) {
 	all := map[string]string{}
 	for _, job := range jobs {

@@ -25,7 +25,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// options are the components of the manifests, with the values that select them.
+// options are the components of the manifests, each with the values of the chart that select it.
 var options = []struct{ component, values string }{
 	{"host-network", "hostNetwork: true\n"},
 	{"client-ca", "clientCA: {configMap: metaparticle-webhook-callers}\n"},
@@ -35,9 +35,10 @@ var options = []struct{ component, values string }{
 	{"console", "console: {enabled: true}\n"},
 }
 
-// TestChartEqualsTheKustomizationForAllOptions compares object by object, without components,
-// with each component, each pair of them, and all. The chart lacks the namespace, because Helm stores the release in the namespace
-// before Helm applies an object. The definition of Variables has one more annotation.
+// TestChartEqualsTheKustomizationForAllOptions compares the objects without components, with each
+// component, with each pair of components, and with all. The chart lacks the namespace, because
+// Helm stores the release in the namespace before Helm applies an object. The definition of
+// Variables has one more annotation.
 func TestChartEqualsTheKustomizationForAllOptions(t *testing.T) {
 	components, err := filepath.Glob("../../manifests/components/*")
 	require.NoError(t, err)
@@ -73,7 +74,7 @@ func TestChartEqualsTheKustomizationForAllOptions(t *testing.T) {
 	}
 }
 
-// below returns a longer path.
+// below returns the path with further elements.
 func below(path []any, more ...any) []any { return slices.Concat(path, more) }
 
 func TestChartValuesAppearInTheRenderedObjects(t *testing.T) {
@@ -206,7 +207,7 @@ func sameKeys(t *testing.T, path string, values, schema object) {
 	}
 }
 
-// cluster answers the chart's lookups.
+// cluster answers the lookups of objects by the chart's templates.
 type cluster struct{ client dynamic.Interface }
 
 func (c cluster) GetClientFor(apiVersion, kind string) (dynamic.NamespaceableResourceInterface, bool, error) {

@@ -33,7 +33,7 @@ const (
 
 type object = map[string]any
 
-// program compiles a program of the repository once.
+// program returns a function that compiles a program of the repository at its first call.
 func program(name string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
 		directory, err := os.MkdirTemp("", "metaparticle-helm-")
@@ -58,7 +58,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// output runs a command in the repository's root.
+// output runs a command in the repository's root, and returns its standard output.
 func output(cmd *exec.Cmd) (string, error) {
 	var errors strings.Builder
 	cmd.Dir, cmd.Stderr = "../..", &errors
@@ -88,7 +88,8 @@ func made(t *testing.T) string {
 	return filepath.Join(directory, "metaparticle")
 }
 
-// complete returns the chart with the registry as its default, which no test changes.
+// complete returns the directory of a chart whose default registry is set. All tests share this
+// chart, and no test changes it.
 func complete(t *testing.T) string {
 	t.Helper()
 	written.Do(func() {
@@ -105,14 +106,14 @@ func complete(t *testing.T) string {
 
 var written sync.Once
 
-// rendered is the result of a chart with values.
+// rendered is what Helm renders from a chart with values.
 type rendered struct {
 	objects []object
 	hooks   []object
 	notes   string
 }
 
-// attempt is one "helm template".
+// attempt has the arguments of one "helm template".
 type attempt struct {
 	chart, release, namespace string
 	values                    string

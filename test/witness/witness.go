@@ -4,10 +4,10 @@
 // Package witness reports when the applications of pods start and end. The source is the kernel
 // (its process connector), and no program under test.
 //
-// The witness sees the processes of all nodes of the test cluster, because the nodes
-// share one kernel. The kernel stamps each exec and exit itself, with its one clock,
-// CLOCK_MONOTONIC. The witness needs root in the first user and network namespaces,
-// and a kernel with CONFIG_PROC_EVENTS.
+// The witness sees the processes of all nodes of the test cluster, because the nodes share one
+// kernel. The kernel itself notes the time of each exec and exit, by its one clock,
+// CLOCK_MONOTONIC. The witness needs root in the first user and network namespaces, and a kernel
+// with CONFIG_PROC_EVENTS.
 //
 // On a busy machine the socket's buffer may overflow, and events are lost. Then
 // [Witness.Run] fails instead of going on with a gap.
@@ -76,7 +76,7 @@ func Listen(program string) (*Witness, error) {
 	return w, nil
 }
 
-// findAlive finds the processes that run already.
+// findAlive finds the processes of the program that are already running.
 func (w *Witness) findAlive() error {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -157,7 +157,7 @@ func podAt(pid int) string {
 	return strings.ReplaceAll(string(match[1]), "_", "-")
 }
 
-// Now returns the time of the clock that stamps events.
+// Now returns the time of CLOCK_MONOTONIC, by which the kernel dates events.
 func Now() time.Duration {
 	var t unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {

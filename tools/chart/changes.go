@@ -47,9 +47,9 @@ func compare(before, after []string, condition string) (changes []change) {
 	return changes
 }
 
-// merge writes all changes into the text, between the lines of their Helm conditions.
-// Several changes may add lines at one place, in their order. Changes that replace the same
-// lines have no common text.
+// merge writes all changes into the text, between the lines of their Helm conditions. Several
+// changes may add lines at one place, in their order. Two changes that replace the same lines are
+// an error.
 func merge(text []string, changes []change) (merged []string, err error) {
 	slices.SortStableFunc(changes, func(a, b change) int { return a.from - b.from })
 	at := 0

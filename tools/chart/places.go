@@ -28,7 +28,7 @@ func in(text string, path ...string) place {
 	return place{kind: "Deployment", name: "metaparticle-webhook", path: path, text: text}
 }
 
-// console names the Deployment of the console.
+// console returns a place in the console's Deployment.
 func console(text string, path ...string) place {
 	return place{kind: "Deployment", name: "metaparticle-console", path: path, text: text}
 }
@@ -101,9 +101,9 @@ func monitored(kind, text string, path ...string) place {
 	return place{kind: kind, path: path, text: "\n" + text}
 }
 
-// mark returns the placeholder of the place with this number, which expand replaces. As a
-// key, the placeholder is the last one of its map, because a list's dash is in front of the
-// first one.
+// mark returns the placeholder of the place with this number, which expand replaces. As a key, the
+// placeholder must sort behind all other keys of its map. The first key of a list's element follows
+// the element's dash.
 func mark(number int) string { return fmt.Sprintf("zPLACE%03d", number) }
 
 // sign writes the placeholders of all places into one object. The object may lack a place

@@ -25,7 +25,7 @@ var components = []struct{ name, condition string }{
 	{"console", ""},    // adds five objects
 }
 
-// conditions are those of whole objects, by kind, or by kind and name.
+// conditions are the chart's conditions for whole objects, by kind, or by kind and name.
 var conditions = map[string]string{
 	"ResourceQuota":  "and .Values.resourceQuota.enabled .Values.priorityClassName",
 	"NetworkPolicy":  ".Values.networkPolicy.enabled",

@@ -106,8 +106,8 @@ func TestLeasesOfTheEarlierVersionBlockTheirSlot(t *testing.T) {
 	}
 }
 
-// An agent of the earlier version keeps the annotations of the hold before its own. They name
-// that hold, or say nothing about the present one.
+// An agent of the earlier version leaves the annotations of the previous hold in the Lease. These
+// annotations name the previous hold, or tell nothing about the present one.
 func TestAnnotationsOfAFormerHoldAreIgnored(t *testing.T) {
 	r := recordOf(t, "over-held")
 	assert.Empty(t, r.Notes.Job, "the job of a holder that is gone")

@@ -95,7 +95,7 @@ func checkOut(ctx context.Context, revision, directory string) error {
 	return command(ctx, "", nil, "tar", "-xf", archive, "-C", directory)
 }
 
-// command runs a program, whose output belongs to the error.
+// command runs a program. The error of a failure contains the program's output.
 func command(ctx context.Context, directory string, environment []string, words ...string) error {
 	c := exec.CommandContext(ctx, words[0], words[1:]...)
 	c.Dir, c.Env = directory, append(os.Environ(), environment...)
@@ -107,7 +107,7 @@ func command(ctx context.Context, directory string, environment []string, words 
 
 // earlier is an earlier version.
 type earlier struct {
-	// tree has the files of the revision. The tests in it write into made.
+	// tree has the files of the revision. The tests in the tree write into the directory made.
 	tree, made string
 	// into is the folder of the version.
 	into string
@@ -171,7 +171,7 @@ func (v earlier) pods() error {
 	return v.write("pods.txtar", txtar.Format(all))
 }
 
-// gated reports whether the object is a pod with the marks of a gate.
+// gated reports whether the object is a pod with the label of a gated pod.
 func gated(text []byte) bool {
 	var object struct {
 		Kind     string

@@ -50,8 +50,9 @@ func released() lease.Record {
 	return r
 }
 
-// TestTodaysLeasesHaveGoldenFiles holds the Leases that an earlier version reads (go doc
-// ./tools/earlier) to what agents of this version write.
+// TestTodaysLeasesHaveGoldenFiles compares the golden Leases with the Leases that agents of this
+// version write. The tests in a copy of the earlier version read these golden Leases (go doc
+// ./tools/earlier).
 func TestTodaysLeasesHaveGoldenFiles(t *testing.T) {
 	archive := &txtar.Archive{Comment: []byte("Made by make golden. Do not edit.\n")}
 	for _, one := range []struct {

@@ -31,7 +31,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// products are the programs of this repository.
+// products are the programs of this repository that are shipped as images.
 var products = []product{
 	{name: "webhook", source: "./cmd/webhook"},
 	// The agent uses only HTTP/1.1 (see agent/kube). Without HTTP/2 it is 0.4 MB

@@ -83,7 +83,8 @@ func zipped(files []file) ([]byte, error) {
 	return packed.Bytes(), nil
 }
 
-// bill writes the modules of a program, as the program itself lists them (CycloneDX).
+// bill writes the modules of a program in the format of CycloneDX. The program's own build
+// information lists these modules.
 func (r *release) bill(program, platform string, content []byte) error {
 	info, err := buildinfo.Read(bytes.NewReader(content))
 	if err != nil {
@@ -111,7 +112,7 @@ func (r *release) bill(program, platform string, content []byte) error {
 	return r.write(program+"_"+strings.ReplaceAll(platform, "/", "_")+".cdx.json", text.Bytes())
 }
 
-// checksums writes the SHA-256 of each file, as sha256sum checks them.
+// checksums writes the SHA-256 of each file, in the format that sha256sum checks.
 func (r *release) checksums(context.Context) error {
 	entries, err := os.ReadDir(r.directory)
 	if err != nil {

@@ -55,7 +55,7 @@ type release struct {
 	// address is the place from which people download the plugin's archives; empty for no manifest
 	// for krew.
 	address string
-	// digests are those of the images, by name.
+	// digests are the digests of the images, by the names of the images.
 	digests map[string]string
 }
 

@@ -80,7 +80,8 @@ func compile(ctx context.Context, version, system, architecture string) ([]byte,
 	fmt.Fprintf(os.Stderr, "compiling the kubectl plugin for %s/%s\n", system, architecture)
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w -buildid= -X main.release="+version,
 		"-o", binary, "./cmd/kubectl-metaparticle")
-	// Other values of the last variables would change the program for the same sources.
+	// Other values of GOFLAGS and of the variables after it would change the program for the same
+	// sources.
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+system, "GOARCH="+architecture, "GOFLAGS=", "GOAMD64=", "GOARM64=", "GOEXPERIMENT=")
 	if output, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("go build: %w\n%s", err, output)

@@ -10,7 +10,7 @@ import (
 	"unicode"
 )
 
-// The rules, by the names that the tables use.
+// These are the names of the rules, as the tables use them.
 const (
 	// long marks a sentence of more than 25 words.
 	long = "long"

@@ -55,7 +55,7 @@ func serve(conn net.Conn) {
 	_, _ = io.CopyBuffer(struct{ io.Writer }{conn}, struct{ io.Reader }{conn}, buffer)
 }
 
-// dial opens a connection for one purpose.
+// dial opens a connection, and sends the byte that selects what the holder does.
 func dial(w way, purpose byte) (net.Conn, error) {
 	conn, err := net.Dial("tcp", w.address) //nolint:noctx // the kernel gives up by itself
 	if err != nil {

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command local prints how many calls of the local API an agent answers, and how long the calls
-// take. The command also prints the agent's memory beside a hundred connections. The agent is the real
-// binary, as in its image. The command needs no cluster: a minimal API server is in the
+// take. The command also prints the agent's memory while a hundred connections are open. The agent
+// is the real binary, as in its image. The command needs no cluster: a minimal API server is in the
 // command's own process.
 package main
 
@@ -24,7 +24,8 @@ import (
 	"time"
 )
 
-// port is a port of this machine that the local API gets. Its usual port may be in use.
+// port is the port of the local API in this benchmark. The usual port may be in use on this
+// machine.
 const port = "13931"
 
 // base is the address of the claim in the local API.
@@ -49,7 +50,7 @@ func run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	binary := filepath.Join(dir, "agent")
-	// The flags are those of the image (tools/images).
+	// These flags are those with which the agent's image is built (tools/images).
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-tags", "nethttpomithttp2", "-gcflags", "all=-l",
 		"-ldflags=-s -w -buildid= -funcalign=8", "-o", binary, "./cmd/agent")
 	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
@@ -112,7 +113,7 @@ func acquire(ctx context.Context) (string, error) {
 	return of.Hold, nil
 }
 
-// call is one kind of call.
+// call is one kind of call to the local API.
 type call struct{ name, method, url string }
 
 func (c call) rows(ctx context.Context, lasts time.Duration) error {
@@ -195,7 +196,7 @@ func follow(ctx context.Context) error {
 			return err
 		}
 	}
-	<-time.After(10 * time.Second) // two renewals, which every connection sees
+	<-time.After(10 * time.Second) // enough for two renewals, which every connection sees
 	return nil
 }
 

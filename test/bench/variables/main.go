@@ -148,12 +148,12 @@ func (b *bench) close(ctx context.Context) {
 	_ = b.objects.Delete(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: b.config.Namespace}})
 }
 
-// errUnknown is the outcome of an add whose write has no answer.
+// errUnknown means that nobody knows whether an add was stored, because its write got no answer.
 var errUnknown = errors.New("unknown")
 
-// row adds for the time lasts from the given number of pods, with so many calls at once in each
-// pod, and prints a row. The final sum may differ from the acknowledged adds only by the adds with
-// an unknown outcome.
+// row lets all pods add for the given time, with the given number of calls at once in each pod, and
+// prints a row. The final sum may differ from the acknowledged adds only by the adds with an
+// unknown outcome.
 func (b *bench) row(ctx context.Context, begin string, pods, calls int, lasts time.Duration, of func(ctx context.Context, pod int) func(n int) error) error {
 	b.rows++
 	b.name = fmt.Sprintf("row-%d", b.rows)
@@ -212,7 +212,8 @@ func (b *bench) row(ctx context.Context, begin string, pods, calls int, lasts ti
 	return nil
 }
 
-// bare adds by a read and a write, until no other pod has written in between.
+// bare returns a function that adds 1 by a GET and a PUT. The function repeats both if another pod
+// has written in between.
 func (b *bench) bare(ctx context.Context, _ int) func(int) error {
 	requests, err := kube.New(b.config)
 	return func(int) error {
@@ -242,8 +243,8 @@ func (b *bench) keyed(ctx context.Context, pod int) func(int) error {
 	return b.agent(ctx, pod, func(n int) string { return fmt.Sprintf("%d-%d", pod, n) })
 }
 
-// agent returns a function that adds 1 to the Variable by the agent's package. The function key returns the key of
-// the n-th add.
+// agent returns a function that adds 1 to the Variable by package variable, as an agent does. The
+// function key returns the key of the n-th add.
 func (b *bench) agent(ctx context.Context, pod int, key func(n int) string) func(int) error {
 	requests, err := kube.New(b.config)
 	if err != nil {

@@ -27,7 +27,7 @@ type page struct {
 	server  *httptest.Server
 }
 
-// open opens the page with a story, as wide as given.
+// open opens the page of a console that shows the story, in a tab of the given width.
 func open(t *testing.T, s *story, width int64, prefers tab.Scheme) *page {
 	t.Helper()
 	p := &page{story: s, console: serve.New()}

@@ -130,7 +130,7 @@ func TestPageRecoversFromALostConnection(t *testing.T) {
 	assert.Contains(t, p.Text("#rows"), "biller-7d9f-k8w2n")
 }
 
-// openAll shows the details of all slots.
+// openAll is a script that shows the details of all slots.
 const openAll = `[...document.querySelectorAll("#rows button")].forEach((b) => b.click())`
 
 func TestPageBreaksNoRuleOfAccessibility(t *testing.T) {

@@ -80,7 +80,7 @@ func (s *story) event(namespace, pod, reason, message string, before time.Durati
 // biller is the slot of the stories' singleton.
 const biller = "singleton.deployment.biller"
 
-// afternoon returns a cluster with each kind of trouble.
+// afternoon returns the story of a cluster with each kind of trouble.
 func afternoon() *story {
 	s := new(story)
 	s.lease("shop", biller, "biller-7d9f-x2x4q", 5*time.Hour)

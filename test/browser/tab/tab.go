@@ -68,16 +68,16 @@ type Tab struct {
 	cut bool
 }
 
-// Scheme is a preference of the person.
+// Scheme is the colour scheme that the browser's user prefers.
 type Scheme string
 
-// A person prefers a light page or a dark one.
+// These are the schemes that a user can prefer.
 const (
 	Light Scheme = "light"
 	Dark  Scheme = "dark"
 )
 
-// Open opens an address in a new tab, as wide as given.
+// Open opens an address in a new tab of the given width.
 func Open(t *testing.T, address string, width int64, prefers Scheme) *Tab {
 	t.Helper()
 	p := &Tab{T: t, asked: map[string]bool{}}

@@ -28,8 +28,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// SyncTree is the directory with the sources of metaparticle/sync; empty means none. No
-// registry that a test machine can reach has these sources.
+// SyncTree is the directory with the sources of the libraries metaparticle/sync; empty means none.
+// No registry that a test machine can reach has these sources.
 var SyncTree string
 
 // example is an example program of metaparticle/sync, with unchanged source.
@@ -39,7 +39,7 @@ type example struct {
 	command []string
 	// lock is the lock that the source names.
 	lock string
-	// The program prints the text holds once it holds the lock.
+	// holds is the text that the program prints once it holds the lock.
 	holds string
 	// stays reports that the program never ends by itself.
 	stays bool
@@ -47,10 +47,11 @@ type example struct {
 	relayed bool
 }
 
-// The images scripts and java have the programs in Python and JavaScript, and those in Java.
+// The image scripts has the programs in Python and JavaScript. The image java has those in Java.
 const scripts, java = "scripts", "java"
 
-// inJava compiles the sources in the pod, and runs a class with its arguments.
+// inJava returns a command that compiles the sources in the pod, and runs a class with its
+// arguments.
 func inJava(class string) []string {
 	return []string{"sh", "-c", "javac -cp '/usr/share/java/*' -d /tmp/classes $(find /java -name '*.java') && exec java -Xmx64m -cp '/tmp/classes:/usr/share/java/*' " + class}
 }
@@ -87,7 +88,8 @@ func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
 	}
 }
 
-// test starts a second program while the first one holds, and compares the instants.
+// test starts a second program while the first one holds. The second one must hold only after the
+// first one has ended.
 func (e example) test(t *testing.T, references map[string]string) {
 	s := space.New(t)
 	e.start(s, references, "first", corev1.RestartPolicyNever)

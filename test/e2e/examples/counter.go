@@ -36,7 +36,8 @@ func (e example) hits() int {
 	return n
 }
 
-// running returns the pods of the label whose containers all run.
+// running returns the pods with the label app whose containers all run, without those that are
+// being deleted.
 func (e example) running(app string) (found []*corev1.Pod) {
 	for _, pod := range e.Pods(app) {
 		if pod.DeletionTimestamp == nil && status.ContainersRun(pod) {
@@ -100,7 +101,7 @@ while stored < 200:
     time.sleep(0.05)
 `
 
-// adds returns the sums of all journals: the stored adds, and the unknown ones.
+// adds returns the sums of all journals: the stored adds, and the adds with an unknown outcome.
 func (e example) adds() (stored, unknown int) {
 	journals, err := filepath.Glob(filepath.Join(e.Dir, "*.adds"))
 	require.NoError(e.Space, err)
@@ -137,7 +138,8 @@ func TestSumLiesBetweenAcknowledgedAndAttemptedAdds(t *testing.T) {
 	for round := 1; round <= 3; round++ {
 		reach(150 * round)
 		var pods []*corev1.Pod
-		// The kubelet lets killed containers wait, so fewer than three adders may run.
+		// A killed container may wait in the kubelet's back-off, so fewer than three adders may
+		// run.
 		e.Await(space.StartTimeout, "an adder runs", func() bool {
 			pods = e.running("adder")
 			return len(pods) > 0

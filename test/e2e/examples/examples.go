@@ -174,7 +174,7 @@ func TestWarmupExampleStartsOneReplicaAtATime(t *testing.T) {
 		}
 	}
 	rolled()
-	// A process is killed in the middle of a rollout, and a pod is deleted.
+	// During a rollout the test kills a process, and deletes a pod.
 	kubectl.Must(e.Space, "", "rollout", "restart", "deployment/cache")
 	process.SignalMain(e.Space, e.awaitStarter(), unix.SIGKILL)
 	app.DeletePod(e.Space, e.awaitStarter())
@@ -298,12 +298,13 @@ func TestElectionExampleElectsOneLeaderAtATime(t *testing.T) {
 	out, err := following.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, following.Start())
-	// Without this wait, kubectl may find no container any more.
+	// The pod is deleted below. kubectl must have found its container before, so the test waits for
+	// the first line.
 	text := bufio.NewReader(out)
 	begun, err := text.ReadString('\n')
 	require.NoError(t, err)
 	go func() {
-		rest, _ := io.ReadAll(text) // a log that is cut lacks the last line
+		rest, _ := io.ReadAll(text) // if the log is cut off, the check below finds no last line
 		_ = following.Wait()
 		whole <- begun + string(rest)
 	}()

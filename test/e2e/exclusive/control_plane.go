@@ -34,9 +34,9 @@ func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 	var up func()
 	longer.Suffers(func() { up = fault.Component(t, longer.Lab, lab.ControlPlane, "apiserver") })
 	b := lease.Budget(t, lease.Fault)
-	// The test checks the flock of the record to see whether the application has ended. The stamps
-	// in the record do not show the end, because a starved application that still runs has late
-	// stamps. No pod can start the application while the API server is away.
+	// The test checks the flock of the record to see whether the application has ended. The time
+	// stamps in the record do not show the end: an application that still runs may starve, and
+	// write its time stamps late. No pod can start the application while the API server is away.
 	stopped := longer.Within(b.Duration, func() bool { return app.Vacant(longer.Space, longer.App.Name) })
 	up()
 	fault.AwaitAPI(t)

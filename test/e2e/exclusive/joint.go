@@ -20,8 +20,8 @@ import (
 )
 
 // bookkeeper returns an application that bids for both locks by one call. The application has only
-// one replica. A second pod would take the locks for an instant when a test scales the application
-// to zero.
+// one replica, because a second pod would take the locks for an instant when a test scales the
+// application to zero.
 func bookkeeper(name, claims string) app.App {
 	a := app.App{Name: name, Replicas: 1, Record: "ledger,archive", Args: []string{"-bid=" + claims}}
 	a.Annotations = app.Claim(api.LocalAnnotation, "lock/ledger,lock/archive")

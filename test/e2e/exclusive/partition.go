@@ -58,8 +58,8 @@ func TestChildOnNodeThawedPastDeadlineDiesSoon(t *testing.T) {
 	woken := record.Now()
 	thaw()
 	h.StandsBy()
-	// The test counts only the time in which the child wrote stamps, because the thaw
-	// itself may take a while.
+	// The test counts only the time in which the child wrote time stamps, because the thaw itself
+	// may take a while.
 	var lived time.Duration
 	for _, span := range h.Process(h.Before.ID).Active() {
 		lived += max(0, span.Until-max(span.From, woken))

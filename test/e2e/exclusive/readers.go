@@ -63,7 +63,7 @@ func (c catalog) await(as string, n int) (now record.Record) {
 	return now
 }
 
-// end returns the last stamp of a process.
+// end returns the process as the record has it now, with its last time stamp.
 func (c catalog) end(of record.Process) record.Process {
 	for _, p := range c.Record(of.Slot) {
 		if p.ID == of.ID {

@@ -44,8 +44,8 @@ func insistent(name string, gate api.Gate) app.App {
 	return a
 }
 
-// deployInFront creates the Deployment. Then deployInFront waits until one pod runs the
-// application, and the others wait in their last init container.
+// deployInFront creates the Deployment, and waits until one pod runs the application. The other
+// pods then wait in their last init container.
 func deployInFront(t *testing.T, a app.App) holder.Holder {
 	t.Helper()
 	l := cluster.NeedLab(t, "it signals processes of pods")
@@ -84,9 +84,9 @@ func agentRestarts(pod *corev1.Pod) int32 {
 	return 0
 }
 
-// The image's entrypoint must be PID 1. The test makes a holder yield, steals the slot
-// from a holder, and deletes a holder. At the end of the test its space searches the
-// whole record for two applications at once.
+// The image's entrypoint must be PID 1. The test makes a holder yield, steals the slot from a
+// holder, and deletes a holder. At the end of the test, the cleanup of its space searches the whole
+// record for two applications at once.
 //
 // docs/compatibility.md: gates/pid-1 gates/loss-restarts-all carried
 func TestPodGateRunsImagesThatMustBePID1(t *testing.T) {

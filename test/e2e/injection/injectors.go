@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// Another injector adds a container, and a variable to all containers. The injector's
-// name decides whether the API server calls it before our webhook or after ours.
+// Another injector adds a container to the pod, and an environment variable to all containers. The
+// injector's name decides whether the API server calls it before our webhook or after ours.
 //
 // docs/compatibility.md: pod/injector-before pod/injector-after carried
 func TestPodIsGatedCompletelyBesideAnotherInjector(t *testing.T) {

@@ -75,8 +75,8 @@ func register(s *space.Space, name, path, namespace string, authority []byte) {
 	s.Cleanup(func() { assert.NoError(s, configurations.Delete(context.Background(), name, metav1.DeleteOptions{})) })
 }
 
-// laterWebhook runs a foreign webhook behind a Service, and returns the authority of its
-// certificate.
+// laterWebhook runs a foreign webhook behind a Service, and returns the certificate by which the
+// API server trusts it.
 func laterWebhook(s *space.Space) []byte {
 	s.Helper()
 	certificate, key := selfSigned(s.T, "later."+s.Namespace+".svc")

@@ -27,7 +27,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/image/oci"
 )
 
-// wayOut is the advice in a refusal because of an image that the webhook cannot read.
+// wayOut is the advice in the refusal of a pod whose image the webhook cannot read.
 const wayOut = ": write the container's command out, or make the image readable: " +
 	"pull secrets of the pod or its service account, registry, certificates"
 

@@ -78,7 +78,8 @@ func TestPodStartsAfterTheAwaitedHolderServes(t *testing.T) {
 	}
 	slot := lease.OfDeployment(database.Name)
 	a := later("later", slot)
-	// The pod claims a slot of its own, too, for which it competes after its condition was met.
+	// Besides its condition the pod has a lock as its claim. The pod competes for the lock once the
+	// condition is met.
 	a.Annotations[api.LockAnnotation] = "later"
 	app.Create(s, a)
 	s.Await(space.StartTimeout, "the pod waits", func() bool { return waits(s, a) })
@@ -96,7 +97,8 @@ func TestPodStartsAfterTheAwaitedHolderServes(t *testing.T) {
 	s.Await(space.StartTimeout, "a new pod waits", func() bool { return waits(s, a) })
 	require.NotNil(t, before)
 	s.Never(lease.Handover, "another pod starts", func() bool {
-		// On a busy machine the stamps of the old application may be late.
+		// The check does not ask whether the old application still runs: on a busy machine its time
+		// stamps in the record may be late.
 		return slices.ContainsFunc(s.Record(a.Name), func(p record.Process) bool { return p.Pod != before.Pod })
 	})
 }

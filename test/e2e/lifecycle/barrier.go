@@ -154,7 +154,7 @@ func TestProgramsOfAJobGoOnTogether(t *testing.T) {
 		assert.Nil(t, process.Find(s.Pod(pod.Name), process.Shim), "the containers stay unchanged")
 	}
 
-	// A pod that is deleted counts no longer, so the third pod opens nothing.
+	// A deleted pod no longer counts, so the third pod does not open the barrier.
 	app.DeletePod(s, pods[1])
 	s.Await(space.Soon, "the deleted pod releases its Lease", func() bool {
 		return !slices.ContainsFunc(leases, func(name string) bool { return strings.HasPrefix(s.Identity(name), pods[1].Name+"_") })
@@ -168,7 +168,7 @@ func TestProgramsOfAJobGoOnTogether(t *testing.T) {
 	fourth := replacement(s, job)
 	release(s, fourth)
 	awaitStarts(s, []*corev1.Pod{pods[0], pods[2], fourth}, nil)
-	// The programs may learn of the record before the watch of this test does.
+	// The programs may learn that the barrier is open before the watch of this test does.
 	s.Await(space.Soon, "the record is stored", func() bool { return s.Lease(leases[0]).Annotations[api.OpenedAnnotation] == "3" })
 	assert.Empty(t, startsOf(s, pods[1:2]))
 

@@ -109,7 +109,7 @@ func TestEachShardOfAJobSucceedsOnce(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)
-	// The Job needs four successful pods, and one of them finds no shard left.
+	// The Job has three shards and needs four successful pods, so one pod finds no shard left.
 	spare := func(spec *batchv1.JobSpec) {
 		spec.Parallelism, spec.Completions = new(int32(2)), new(int32(parts+1))
 	}

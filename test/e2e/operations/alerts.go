@@ -111,8 +111,9 @@ func slowServer(t *testing.T, p *prometheus.Server) (restored func()) {
 	}
 }
 
-// workloadFaults causes the faults of single workloads together, and ends them together. No other
-// test has pods that are refused as PortTaken.
+// workloadFaults causes the faults of single workloads together, and ends them together. The alert
+// about refused pods names only the reason, so no other test has pods that are refused as
+// PortTaken.
 func workloadFaults(p *prometheus.Server) {
 	p.Helper()
 	here := "namespace=" + p.Namespace

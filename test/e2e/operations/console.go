@@ -157,7 +157,7 @@ func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
 		assert.Contains(t, out, "forbidden", args)
 	}
 
-	// The same address leads to the next pod.
+	// The command keeps its address when another pod replaces the console's pod.
 	kubectl.Must(s, "", "-n", webhook.Namespace, "delete", "pod", "-l", "app.kubernetes.io/name="+consoleName)
 	assert.Equal(t, c.url, c.next())
 	c.watch()(slot, func(r row) bool { return r.Holder != nil && r.Holder.Pod == seen.Holder.Pod })

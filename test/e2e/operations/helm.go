@@ -218,7 +218,8 @@ func (c chart) refusesUninstallWhileGatedPodsExist(h holder.Holder) {
 	out, err = c.run(upgrade...)
 	require.Error(c.t, err)
 	assert.Contains(c.t, out, "has no deployed releases")
-	// A Job that dies between its two checks leaves the configuration like this.
+	// A hook's Job that dies between its two checks for gated pods leaves the configuration without
+	// webhooks.
 	configuration.Webhooks = nil
 	_, err = h.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Update(c.t.Context(), configuration, metav1.UpdateOptions{})
 	require.NoError(c.t, err)

@@ -51,7 +51,8 @@ func saved(t *testing.T, l *lab.Cluster) string {
 	return snapshot
 }
 
-// bumped are the arguments by which the revisions go on beyond those of before.
+// bumped has the arguments by which the restored etcd continues at a higher revision than before
+// the restore.
 var bumped = []string{"--bump-revision=1000000000", "--mark-compacted"}
 
 // restore replaces the data of the stopped etcd by the data of the snapshot.
@@ -71,7 +72,7 @@ func restore(t *testing.T, l *lab.Cluster, tool, snapshot string, more ...string
 // its hold, as docs/disaster.md describes.
 type restoration struct {
 	holder.Holder
-	// second is the process that the snapshot does not know.
+	// second is the process that started after the snapshot was taken.
 	second *record.Process
 	// floor is the last revision before the restore.
 	floor int
@@ -112,7 +113,8 @@ func restored(t *testing.T, name string, more ...string) restoration {
 	return r
 }
 
-// batch is the number of writes that etcd commits at once, by default. After a crash as many may be only in its log.
+// batch is the number of writes that etcd commits at once by default. After a crash, so many writes
+// may be only in etcd's log, and not in its database.
 const batch = 10_000
 
 // lostRevision returns the revision of etcd's data, which docs/disaster.md names as a floor.
@@ -162,7 +164,8 @@ func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 	r.runs(third)
 }
 
-// Without a bump of the revision, tokens go back. The command recover ends that.
+// A restore without --bump-revision makes the tokens of new holds smaller than those of earlier
+// holds. After the command recover, tokens are greater again.
 func TestRecoverCommandEndsSmallTokensAfterARestore(t *testing.T) {
 	r := restored(t, "recovered")
 	r.TokensGoBack = true // between the restore and the command

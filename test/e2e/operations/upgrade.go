@@ -166,8 +166,9 @@ type upgrading struct {
 	stops int
 }
 
-// clients lets a client ask all the time while the function runs. At most so many requests may fail;
-// a negative number sets no bound. Package traffic bounds what a handover of this version loses.
+// clients runs a client that sends requests all the time, until the function do has returned. At
+// most the given number of requests may fail; a negative number sets no bound. The tests of package
+// traffic bound how many requests a handover of this version loses.
 func (u *upgrading) clients(name string, most int, do func()) {
 	u.Helper()
 	asking := u.ask()
@@ -267,8 +268,8 @@ func (u *upgrading) starts() (all []record.Process) {
 	return all
 }
 
-// competes deploys another application of the lock, whose pod must wait for the one before. Then the
-// test deletes the one before.
+// competes deploys the application next, whose pod must wait while the application before holds the
+// lock. Then competes deletes the application before.
 func (u *upgrading) competes(before, next app.App) {
 	u.Helper()
 	app.Create(u.Space, next)

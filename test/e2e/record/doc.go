@@ -10,13 +10,13 @@
 // without waiting. A failed flock is the kernel's proof that another process lives.
 // The process goes on all the same, so that the length of the overlap is recorded.
 //
-// A living process stamps the clock into a mapped file every few milliseconds. So the
-// record shows the end of a killed process, too. A stamp that is late by more than
-// [GapLimit] is recorded as a gap, in which the process was frozen and did nothing.
+// A living process writes a time stamp into a mapped file every few milliseconds. So the record
+// shows the end of a killed process, too. A time stamp that is late by more than [GapLimit] is
+// recorded as a gap, in which the process was frozen and did nothing.
 //
-// Not guaranteed: the exact instant of an end. The last stamp is up to one [Beat] earlier
-// than the end on an idle machine, and up to several beats on a busy one. The proof of an
-// overlap does not depend on stamps, because the flock gives it.
+// Not guaranteed: the exact instant of an end. On an idle machine the last time stamp is up to one
+// [Beat] earlier than the end, on a busy one several beats. The proof of an overlap does not depend
+// on time stamps, because the flock gives it.
 package record
 
 import (
@@ -27,8 +27,8 @@ import (
 )
 
 const (
-	// Beat is the time between two stamps. Beat is short compared with a measured handover
-	// (20 ms), and 200 wake-ups a second are cheap.
+	// Beat is the time between two time stamps. Beat is short compared with a measured handover (20
+	// ms), and 200 wake-ups a second are cheap.
 	Beat = 5 * time.Millisecond
 	// GapLimit is far above the delay of a beat on a busy machine, and far below the seconds
 	// for which a fault freezes a process.

@@ -127,9 +127,9 @@ func (o Overlap) String() string {
 	return fmt.Sprintf("%v and %v at once for %v (both active for %v)", o.A, o.B, o.Len, o.Active)
 }
 
-// Overlaps returns all pairs of processes that lived at once, except descendants of one
-// another. Stamps show an overlap. A flock that was not free shows an overlap, too,
-// because a frozen process keeps its flock but writes no stamps.
+// Overlaps returns all pairs of processes that lived at once, except descendants of one another.
+// Time stamps show an overlap. A flock that was not free shows an overlap, too, because a frozen
+// process keeps its flock but writes no time stamps.
 func (r Record) Overlaps() []Overlap {
 	var overlaps []Overlap
 	for i, b := range r {
@@ -196,8 +196,8 @@ func (r Record) Mains() Record {
 	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool { return p.Parent != "" })
 }
 
-// Running returns the processes that have not ended, and whose last stamp is not older
-// than the argument recent.
+// Running returns the processes that have not ended, and whose last time stamp is not older than
+// the argument recent.
 func (r Record) Running(recent time.Duration) Record {
 	now := Now()
 	return slices.DeleteFunc(slices.Clone(r), func(p Process) bool {

@@ -86,7 +86,7 @@ func (v variables) put(name string, change func(of, spec object)) error {
 	return err
 }
 
-// fenced returns a fence.
+// fenced returns the fence of a Variable's spec, as JSON.
 func fenced(lock string, epoch, token int) object {
 	return object{"lock": lock, "epoch": epoch, "token": token}
 }

@@ -117,7 +117,7 @@ func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 // attempts lists the requests that the policies must refuse.
 func (th thief) attempts() map[string]func(context.Context) error {
 	return map[string]func(context.Context) error{
-		// An earlier version of enroll would sweep this Lease.
+		// An earlier version of enroll deleted such a Lease once no pod claimed it any more.
 		"a Lease with done keys, deleted": func(context.Context) error { return th.deleteLease(th.Namespace, recorded) },
 
 		"a pod's status":              th.patchStatus(th.Namespace, "victim"),

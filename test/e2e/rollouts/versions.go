@@ -25,8 +25,8 @@ const (
 	// serves. The old version serves for a minute before the turn, and the turn lasts for
 	// another minute.
 	turnEnds = 2*time.Minute + space.Soon
-	// asksNothing is longer than the time after which a holder yields to a pod that asks.
-	// So no pod has asked if the holder has not yielded by then.
+	// asksNothing is longer than the time after which a holder yields to a pod that asks. So if the
+	// holder has not yielded by then, no pod has asked.
 	asksNothing = 75 * time.Second
 	// grace is the pods' grace period in seconds. The period is short, because some
 	// versions ignore their stop signal.
@@ -97,8 +97,9 @@ func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
 func TestStalledRolloutReplacesNoFurtherOldPod(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
-	// The kubelet would notice the start after six seconds. The timeout is long, because on a
-	// busy machine an application that serves may answer late.
+	// The old version takes ten seconds to start, and the kubelet would make its pod not Ready
+	// after three failed probes, six seconds. The timeout is long, because on a busy machine an
+	// application that serves may answer late.
 	patient := func(c *corev1.Container) {
 		probed("/health/ready")(c)
 		c.ReadinessProbe.PeriodSeconds, c.ReadinessProbe.TimeoutSeconds = 2, 15

@@ -55,8 +55,8 @@ func TestChangedClaimRollsOutPodsOfItsDeployment(t *testing.T) {
 	s.Await(space.StartTimeout, "one runs, and only one", func() bool { return len(s.Record(a.Name).Running(space.Fresh)) == 1 })
 	s.Await(space.StartTimeout, "the old pods are gone", func() bool { return len(s.Pods(a.Name)) == 3 })
 	first := app.AwaitRunning(s, a, space.Soon)
-	// The test looks for a recorded end, because a starved process is alive although its
-	// stamps are late.
+	// The test looks for a recorded end. Late time stamps prove no end, because a living process
+	// that starves writes them late, too.
 	s.Never(lease.Handover, "an end of it, or another beside it", func() bool {
 		return holder.Holder{Space: s, App: a}.Process(first.ID).Ended || app.After(s, a, first) != nil
 	})

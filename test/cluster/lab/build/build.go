@@ -73,7 +73,8 @@ func Programs(l *state.Lab) []Program {
 	}
 }
 
-// MetricsServer is not among Programs, because a demo needs no metrics.
+// MetricsServer builds metrics-server. The function Programs leaves it out, because a demo needs no
+// metrics.
 var MetricsServer = Program{name: "metricsserver", module: "sigs.k8s.io/metrics-server", target: "tool"}
 
 // Make builds each program that the cache lacks, and links all into the state

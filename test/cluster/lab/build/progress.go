@@ -88,8 +88,9 @@ func (p *progress) line(elapsed time.Duration) string {
 	return fmt.Sprintf("%s: %s %s, %d s", p.title, count, what, int(elapsed.Seconds()))
 }
 
-// run runs a command of the go tool, and returns the command's standard output. On
-// standard error run counts the lines of progress. An error of run has the other lines.
+// run runs a command of the go tool, and returns the command's standard output. The method counts
+// the lines of progress on standard error. The other lines of standard error are in the returned
+// error.
 func (p *progress) run(cmd *exec.Cmd, what string) ([]byte, error) {
 	p.mu.Lock()
 	p.what, p.done = what, 0

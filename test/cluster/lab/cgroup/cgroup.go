@@ -96,8 +96,8 @@ func delegate(dir string) error {
 	return nil
 }
 
-// inheritCPUs fills the sets of a cpuset cgroup of version 1. No process can join a cgroup with
-// empty sets, as each new cgroup has.
+// inheritCPUs copies the parent's CPUs and memory nodes into a cpuset cgroup of version 1. In a new
+// cgroup both sets are empty, and no process can join such a cgroup.
 func inheritCPUs(parent, dir string) error {
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
 		set, err := os.ReadFile(filepath.Join(dir, name))

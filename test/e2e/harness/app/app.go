@@ -38,7 +38,7 @@ func Bare(s *space.Space, name string, annotations map[string]string) *corev1.Po
 	}
 }
 
-// App is a workload of the unchanged application.
+// App is a workload of the test application.
 type App struct {
 	Name string
 	// Record is the name of the record in which no two processes may overlap; empty means
@@ -97,8 +97,8 @@ func Template(s *space.Space, a App) corev1.PodTemplateSpec {
 	container := corev1.Container{
 		Name: "app", Image: cluster.Image, ImagePullPolicy: corev1.PullIfNotPresent,
 		Args: append(args, a.Args...),
-		// A pod without resource requests starves on a busy machine. Then its stamps in
-		// the record are late, and the application seems dead.
+		// A pod without resource requests starves on a busy machine. Then its time stamps in the
+		// record are late, and the application seems dead.
 		Resources: corev1.ResourceRequirements{Requests: Quantities("20m", "16Mi")},
 		Ports:     []corev1.ContainerPort{{Name: "http", ContainerPort: 8080}},
 		Env: []corev1.EnvVar{field("POD_NAME", "metadata.name"), field("POD_UID", "metadata.uid"),

@@ -19,7 +19,7 @@ import (
 )
 
 // Vacant reports whether every process of a record has ended. Call Vacant only while no pod can
-// start.
+// start the application.
 func Vacant(s *space.Space, name string) bool {
 	s.Helper()
 	vacant, err := record.Vacant(s.Dir, name)

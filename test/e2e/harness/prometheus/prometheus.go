@@ -77,7 +77,7 @@ func (s *Server) write(name, text string) {
 	require.NoError(s, os.Rename(file+".new", file))
 }
 
-// target is a target with the labels of a discovery.
+// target is one target, with the labels that a discovery would give.
 type target struct {
 	Targets []string          `json:"targets"`
 	Labels  map[string]string `json:"labels"`
@@ -166,7 +166,7 @@ func (s *Server) value(expression string) string {
 	return value
 }
 
-// Alert is an alert that fires.
+// Alert is an alert that Prometheus reports as pending or firing.
 type Alert struct {
 	State               string
 	Labels, Annotations map[string]string

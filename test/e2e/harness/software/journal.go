@@ -99,8 +99,7 @@ func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) 
 	return nil, false
 }
 
-// converse sends statements and reads the answers, until an answer acknowledges
-// nothing.
+// converse sends statements and reads the answers, until an answer does not acknowledge its number.
 func (j *Journal) converse(in io.Writer, answers *bufio.Scanner, acknowledge func()) {
 	for {
 		j.mu.Lock()

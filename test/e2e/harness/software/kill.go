@@ -35,8 +35,8 @@ type Trial struct {
 	hangUp func()
 }
 
-// ends returns the faults that the trial injects: all faults of [fault.OfPods] but one, and
-// some more.
+// ends returns the faults that the trial injects: all faults of [fault.OfPods] except "child
+// killed", and some more.
 func (t *Trial) ends() []fault.Fault {
 	// A server may delay its stop until its clients are gone, as PostgreSQL does, so
 	// hangUp ends the journal's client.

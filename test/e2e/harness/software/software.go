@@ -70,9 +70,9 @@ type Software struct {
 // several times as long beside four other tests on a small machine.
 const ServeTimeout = 90 * time.Second
 
-// Test protects two promises for a real application. One pod at a time runs it, and the
-// gate changes nothing else. The two parts are not parallel: Go would start them after all
-// other parallel tests, and these parts are the longest.
+// Test checks two promises for a real application: at most one pod runs it at a time, and the gate
+// changes nothing else. The two parts do not call t.Parallel. Go would start them after all other
+// parallel tests, although these parts take the longest.
 func (w Software) Test(t *testing.T) {
 	cluster.NeedLab(t, "it makes images, kills processes of pods and hears of them from the kernel")
 	t.Parallel()

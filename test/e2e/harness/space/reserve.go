@@ -16,7 +16,7 @@ func Reserve(t *testing.T, name string) *Space {
 	t.Helper()
 	s := open(t, name)
 	namespaces := s.Client.CoreV1().Namespaces()
-	_ = namespaces.Delete(t.Context(), name, metav1.DeleteOptions{}) // the wait judges
+	_ = namespaces.Delete(t.Context(), name, metav1.DeleteOptions{}) // the wait below shows whether the namespace is gone
 	s.Await(StartTimeout, "the end of an earlier namespace "+name, func() bool {
 		_, err := namespaces.Get(t.Context(), name, metav1.GetOptions{})
 		return apierrors.IsNotFound(err)

@@ -57,8 +57,8 @@ const (
 	// Turn is the interval between two checks of a condition while nothing changes in the
 	// namespace. The checks are necessary, because records are files and send no events.
 	Turn = 10 * time.Millisecond
-	// Fresh is the greatest age of a running application's last stamp in the record, even
-	// on a busy machine.
+	// Fresh is the greatest age of a running application's last time stamp in the record, even on a
+	// busy machine.
 	Fresh = 300 * time.Millisecond
 )
 

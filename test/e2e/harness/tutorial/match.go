@@ -25,7 +25,8 @@ func Matches(shown, output []string) bool {
 // spaces matches spaces between words.
 var spaces = regexp.MustCompile(` +`)
 
-// pattern returns a pattern that matches the lines that a line of a page stands for.
+// pattern returns a pattern that matches the lines of an output which are equal to a line of a
+// page.
 func pattern(shown string) *regexp.Regexp {
 	quoted := regexp.QuoteMeta(strings.TrimRight(shown, " "))
 	quoted = strings.ReplaceAll(quoted, anything, ".*")

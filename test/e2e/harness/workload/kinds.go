@@ -33,7 +33,7 @@ type Kind struct {
 	object    func(s *space.Space, a app.App) any
 }
 
-// Kinds returns all kinds of the table of rollouts.
+// Kinds returns all kinds of the table in docs/rollouts.md.
 func Kinds() []Kind {
 	all := []Kind{
 		deployment(1, "", true, func(*appsv1.DeploymentSpec) {}),
@@ -82,7 +82,7 @@ func deployment(replicas int32, strategy string, protected bool, change func(*ap
 	}
 }
 
-// withoutSurge makes a controller delete an old pod before it makes a new one.
+// withoutSurge makes the Deployment's controller delete an old pod before it makes a new one.
 func withoutSurge(d *appsv1.DeploymentSpec) {
 	none, one := intstr.FromInt32(0), intstr.FromInt32(1)
 	d.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: &none, MaxUnavailable: &one}
