@@ -67,7 +67,7 @@ func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 // and do no I/O, so a simulation and a fuzz test can drive them. Besides package api, the
 // contract with the webhook, they import only package instant. Package claim also imports
 // package lease, for its rules.
-func TestPurePackagesImportOnlyTheContract(t *testing.T) {
+func TestDecidingPackagesImportOnlyAPIInstantAndLease(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
 		"agent/claim": {"api", "agent/instant", "agent/lease"},
@@ -93,7 +93,7 @@ func TestPackageProofImportsNeitherLeaseNorKube(t *testing.T) {
 }
 
 // Package show makes the pod's status from plain values, and can neither begin nor end a hold.
-func TestDisplayPackageDoesNotImportTheDecisionPackages(t *testing.T) {
+func TestPackageShowImportsNoPackageThatDecides(t *testing.T) {
 	for _, decides := range []string{"agent/claim", "agent/proof", "agent/desk", "agent/turn", "agent/leave"} {
 		assert.NotContains(t, dependencies(t, module+"agent/show"), module+decides)
 	}

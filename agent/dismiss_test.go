@@ -197,7 +197,7 @@ func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
 
 // The kubelet needs minutes to pull the second pod's image. So that pod's shim begins to wait
 // only after the holder has vanished.
-func TestHolderThatVanishedMeanwhileCausesNoSkip(t *testing.T) {
+func TestHolderGoneBeforeShimWaitsCausesNoSkip(t *testing.T) {
 	for name, gap := range map[string]bool{"seen": false, "in a gap": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -234,7 +234,7 @@ func TestNewAgentProcessKeepsTheDecisionToSkip(t *testing.T) {
 	})
 }
 
-func TestPodNeitherSkipsNorRunsIfNotingFails(t *testing.T) {
+func TestPodNeitherSkipsNorRunsWithoutStoredDecision(t *testing.T) {
 	full := errors.New("no space left on device")
 	t.Run("skip", func(t *testing.T) {
 		simulate(t, func(w *world) {

@@ -118,7 +118,7 @@ func (p *pod) shimOf() gate.ShimID {
 	return ""
 }
 
-func TestYieldingHolderWithoutTwoOffersSkipsTheLeave(t *testing.T) {
+func TestHolderWithoutTwoOffersYieldsWithoutALeave(t *testing.T) {
 	for standbys, wait := range []time.Duration{leave.Answers, leave.Another} {
 		t.Run(fmt.Sprint(standbys, " standbys"), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -410,7 +410,7 @@ func TestFailedPodStatusWriteDelaysLeaveOnlyBriefly(t *testing.T) {
 	})
 }
 
-func TestOnlyReadyStandbysOfWorkloadOfferToStay(t *testing.T) {
+func TestOnlyReadyStandbysOfTheWorkloadMakeOffers(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(c *Config)
 		offers bool

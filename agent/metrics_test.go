@@ -42,7 +42,7 @@ func (w *world) waiting(name string, change ...func(c *Config)) *pod {
 	return p
 }
 
-func TestVacancyIsCountedWithoutALivingHolder(t *testing.T) {
+func TestVacantSecondsCountOnlyWithoutALivingHolder(t *testing.T) {
 	const minute = 60
 	any := func(c *Config) { c.Any = true }
 	for name, c := range map[string]struct {
@@ -80,7 +80,7 @@ func (w *world) put(name string, seconds int) {
 	w.server.put(&kube.Lease{Name: name, Holder: "vanished", DurationSeconds: seconds})
 }
 
-func TestVacancyEndsWhenThePodStopsWaiting(t *testing.T) {
+func TestVacantSecondsAreZeroUnlessAShimWaits(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		p := w.waiting("a")

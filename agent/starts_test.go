@@ -104,7 +104,7 @@ func TestEachStartOfAChildNeedsTheLock(t *testing.T) {
 	})
 }
 
-func TestDeadChildEndsItsStart(t *testing.T) {
+func TestStartLockIsReleasedIfStartingChildEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.startsUnderLock(newPatient("readiness"))
 		a.gates.end("s1")
@@ -213,7 +213,7 @@ func TestStoppedAgentReleasesTheStartLock(t *testing.T) {
 	})
 }
 
-func TestStartupProbeEndsNoAdoptedChild(t *testing.T) {
+func TestStartupProbeEndsNoChildOfEarlierAgent(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(startSlot)
 		app := newPatient()
@@ -232,7 +232,7 @@ func TestStartupProbeEndsNoAdoptedChild(t *testing.T) {
 	})
 }
 
-func TestMissingStartLeaseKeepsTheHolderReady(t *testing.T) {
+func TestHolderStaysReadyIfStartLocksLeaseVanishes(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, startSlot)
 		app := newPatient()
@@ -249,7 +249,7 @@ func TestMissingStartLeaseKeepsTheHolderReady(t *testing.T) {
 	})
 }
 
-func TestLossOfTheStartLockEndsNoStart(t *testing.T) {
+func TestChildCountsAsStartingAfterStartLockLoss(t *testing.T) {
 	simulate(t, func(w *world) {
 		app := newPatient("startup", "liveness")
 		a := w.startsUnderLock(app, app.probed("startup", "liveness"))
@@ -266,7 +266,7 @@ func TestLossOfTheStartLockEndsNoStart(t *testing.T) {
 	})
 }
 
-func TestDrainWithoutSlotsNeedsNoProof(t *testing.T) {
+func TestPodWithoutSlotsRestartsChildWithoutProof(t *testing.T) {
 	for name, restart := range map[string]bool{"same agent": false, "restarted agent": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -288,7 +288,7 @@ func TestDrainWithoutSlotsNeedsNoProof(t *testing.T) {
 	}
 }
 
-func TestWaitForTheStartLockHasABound(t *testing.T) {
+func TestContainerEndsWhenStartLockWaitIsOver(t *testing.T) {
 	bounded := func(c *Config) { c.WaitAtMost = time.Minute }
 	for name, change := range map[string]func(c *Config){
 		"start lock alone": starter(newPatient()),

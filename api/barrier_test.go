@@ -48,7 +48,7 @@ func TestMalformedBarrierIsRefused(t *testing.T) {
 	}
 }
 
-func TestBarrierContradictsOptOutAndSettingsOfClaims(t *testing.T) {
+func TestBarrierRefusesOptOutAndClaimSettings(t *testing.T) {
 	_, err := Parse(map[string]string{BarrierAnnotation: "a=2", InjectAnnotation: "false"})
 	assert.ErrorContains(t, err, `metaparticle.io/inject is "false", but metaparticle.io/barrier needs an injected container`)
 	for key, value := range map[string]string{OnLossAnnotation: "standby", OnBusyAnnotation: "skip", ContainersAnnotation: "app"} {
@@ -111,7 +111,7 @@ func TestBarrierArgsSurviveARoundTrip(t *testing.T) {
 	assert.Empty(t, RecallBarrier(nil).Leases())
 }
 
-func TestProgramsBarrierNeedsARun(t *testing.T) {
+func TestLocalAPIBarrierNeedsTheJobsUID(t *testing.T) {
 	request, err := Parse(map[string]string{LocalAnnotation: "barrier/a.b=2, lock/a"})
 	require.NoError(t, err)
 	assert.Equal(t, []Barrier{{Name: "a.b", Size: 2}}, BarriersOf(request.Claimed))
@@ -134,7 +134,7 @@ func TestProgramsBarrierNeedsARun(t *testing.T) {
 	assert.Equal(t, []string{"barrier.a.b." + someRun + ".0", "barrier.a.b." + someRun + ".1"}, want.Leases())
 }
 
-func TestPodNamesABarrierInOneWay(t *testing.T) {
+func TestPodCannotNameOneBarrierInTwoAnnotations(t *testing.T) {
 	_, err := Parse(map[string]string{LocalAnnotation: "barrier/a=2", BarrierAnnotation: "a=3"})
 	require.ErrorContains(t, err, "names barrier/a=2, at which the pod waits by metaparticle.io/barrier already: remove one of the two")
 	_, err = Parse(map[string]string{LocalAnnotation: "barrier/a=2", BarrierAnnotation: "b=2"})

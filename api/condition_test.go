@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestConditionsAreSortedWithoutDoubles(t *testing.T) {
+func TestConditionsAreSortedWithoutDuplicates(t *testing.T) {
 	r, err := Parse(map[string]string{AfterAnnotation: " singleton.deployment.db,once.schema=7, lock.a.b,once.schema=7"})
 	require.NoError(t, err)
 	assert.Equal(t, []Condition{{Lease: "lock.a.b"}, {Lease: "once.schema", Key: "7"}, {Lease: "singleton.deployment.db"}}, r.After)
@@ -52,7 +52,7 @@ func TestErrorExplainsEachInvalidCondition(t *testing.T) {
 	}
 }
 
-func TestConditionsContradictAnOptOut(t *testing.T) {
+func TestParseRefusesOptOutBesideConditions(t *testing.T) {
 	_, err := Parse(map[string]string{AfterAnnotation: "lock.a", InjectAnnotation: "false"})
 	assert.ErrorContains(t, err, `metaparticle.io/inject is "false", but metaparticle.io/after needs an injected container`)
 	_, err = Parse(map[string]string{AfterAnnotation: "lock.a", OnLossAnnotation: "standby"})

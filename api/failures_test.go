@@ -34,7 +34,7 @@ func TestDelayDoublesWithEachFailureOfAKey(t *testing.T) {
 	assert.Equal(t, 1, f.Count("k19"))
 }
 
-func TestMalformedFailuresDelayNothing(t *testing.T) {
+func TestMalformedFailuresAnnotationCausesNoDelay(t *testing.T) {
 	for _, text := range []string{"", "7", "7 ", "7 0", "7 -1", "7 x", " 1", "7  1", "-7 1", "7 1 1", strings.Repeat("k", 64) + " 1", ",,", "7 x,8 y"} {
 		f := Failures(text)
 		for _, key := range []string{"", "7", "8", "-7", strings.Repeat("k", 64)} {

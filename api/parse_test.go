@@ -161,7 +161,7 @@ func TestAnnotationMistakesHaveFixedMessages(t *testing.T) {
 }
 
 // A gate outside of the containers cannot carry out every setting.
-func TestSettingsThatAGateIgnoresAreMistakes(t *testing.T) {
+func TestParseRefusesSettingsThatAGateIgnores(t *testing.T) {
 	tests := []struct {
 		gate, key, value, want string
 	}{
@@ -324,7 +324,7 @@ func TestLongValuesAreCutInMessages(t *testing.T) {
 	assert.Less(t, len(err.Error()), 300)
 }
 
-func TestMoreThan32LocksAreAMistake(t *testing.T) {
+func TestParseRefusesMoreThan32Locks(t *testing.T) {
 	var names []string
 	for i := range 33 {
 		names = append(names, strings.Repeat("a", i+1))

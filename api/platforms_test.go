@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPlatformsPreferTheArchitecturesOwnCommand(t *testing.T) {
+func TestPlatformCommandOfExactArchitectureIsPreferred(t *testing.T) {
 	all := Platforms{"amd64": {Command: []string{"a"}}, "arm": {Command: []string{"b"}, StopSignal: "SIGQUIT"}}
 	again, err := ParsePlatforms(all.String())
 	require.NoError(t, err)

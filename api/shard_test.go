@@ -137,7 +137,7 @@ func TestConditionOnShardsReadsAllPossibleLeases(t *testing.T) {
 	}
 }
 
-func TestInRunsAddsTheRunToConditions(t *testing.T) {
+func TestInRunsAddsJobUIDToShardConditions(t *testing.T) {
 	runs := map[string]string{"map": "1-a", "bad": "$(X)"}
 	all := []Condition{{Lease: "shards.job.map"}, {Lease: "shards.job.bad"}, {Lease: "shards.job.new"}, {Lease: "shards.job.map", Key: "2"}, {Lease: "lock.map"}}
 	named := InRuns(all, runs)

@@ -45,7 +45,7 @@ func dials(t *testing.T, from, to, sends string) net.Conn {
 	return c
 }
 
-func TestProbesAreAnsweredBesideACrowd(t *testing.T) {
+func TestManyConnectionsOfAPeerBlockNoProbe(t *testing.T) {
 	t.Parallel()
 	for name, sends := range map[string]string{"silent peers": "", "peers with half a request": "GET /healthz HTTP/1.1\r\nHost: "} {
 		t.Run(name, func(t *testing.T) {
@@ -67,7 +67,7 @@ func TestProbesAreAnsweredBesideACrowd(t *testing.T) {
 	}
 }
 
-func TestConnectionToTheProbesEndsSoon(t *testing.T) {
+func TestProbeServerEndsEveryConnectionInTime(t *testing.T) {
 	for name, sends := range map[string]string{
 		"a probe":        "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
 		"silence":        "",
@@ -82,7 +82,7 @@ func TestConnectionToTheProbesEndsSoon(t *testing.T) {
 	}
 }
 
-func TestEachProbeEndsItsConnection(t *testing.T) {
+func TestProbeServerClosesConnectionAfterEachAnswer(t *testing.T) {
 	address := probing(t)
 	for range 2 * maxConnections {
 		response, err := http.Get(fmt.Sprintf("http://%s/readyz", address))

@@ -70,7 +70,7 @@ func TestConsoleWithoutAnAPIServerSaysSo(t *testing.T) {
 	assert.False(t, w.synced())
 }
 
-func TestFailedPublicationIsTrouble(t *testing.T) {
+func TestConsoleWarnsAfterAFailedPublication(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, leaseOf(1, "a", time.Now()))
 	warned := make(chan string, 8)
@@ -113,8 +113,8 @@ func httpRequest(t *testing.T, resource string) *http.Request {
 	return r
 }
 
-// TestClosedOrSilentWatchIsTrouble tells a story of one watch, on a clock that stands still between its steps.
-func TestClosedOrSilentWatchIsTrouble(t *testing.T) {
+// TestClosedOrSilentWatchIsReported tells a story of one watch, on a clock that stands still between its steps.
+func TestClosedOrSilentWatchIsReported(t *testing.T) {
 	const refused, open, end, bookmark = "refused", "open", "end", "bookmark"
 	type step struct {
 		after time.Duration
@@ -173,9 +173,9 @@ func TestClosedOrSilentWatchIsTrouble(t *testing.T) {
 	}
 }
 
-// TestHeedWakesWhenATroubleBegins runs on a fake clock, and nothing happens at the instants at
+// TestConsoleWarnsWhenATroubleBeginsOrEnds runs on a fake clock, and nothing happens at the instants at
 // which a trouble begins. So only heed's own timer can wake it.
-func TestHeedWakesWhenATroubleBegins(t *testing.T) {
+func TestConsoleWarnsWhenATroubleBeginsOrEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		warned := make(chan string, 8)
 		w := &watch{links: newLinks(), warn: func(trouble string) error { warned <- trouble; return nil }, changed: make(chan struct{}, 1)}

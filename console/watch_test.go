@@ -214,7 +214,7 @@ func TestHolderThatStopsRenewingIsShown(t *testing.T) {
 	assert.Nil(t, next(t, all).slots[0].Holder.SilentSince)
 }
 
-func TestOnlyARenewalIsNoChange(t *testing.T) {
+func TestRenewalAloneCountsAsNoChange(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {
 		before, after any

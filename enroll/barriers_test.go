@@ -38,7 +38,7 @@ func gathered(name, run, job string) *corev1.Pod {
 // leasesOfRun returns the Leases of the barrier of a run.
 func leasesOfRun(run string) []string { return api.Barrier{Name: "warm", Size: 2}.Leases(run) }
 
-func TestPodGetsTheLeasesOfItsRun(t *testing.T) {
+func TestPodGetsTheBarrierLeasesOfItsJob(t *testing.T) {
 	w := newWorld(t, gathered("a", firstRun, firstRun), gathered("b", secondRun, secondRun))
 	w.settle(w.process())
 	for _, run := range []string{firstRun, secondRun} {
@@ -68,7 +68,7 @@ func programmed(name, run, job string) *corev1.Pod {
 	return pod
 }
 
-func TestProgramsPodGetsTheLeasesOfItsRun(t *testing.T) {
+func TestPodWithLocalBarrierGetsItsJobsLeases(t *testing.T) {
 	w := newWorld(t, programmed("a", firstRun, firstRun))
 	w.settle(w.process())
 	for _, name := range leasesOfRun(firstRun) {
@@ -86,7 +86,7 @@ func TestProgramsPodGetsTheLeasesOfItsRun(t *testing.T) {
 }
 
 // A Job owns a Lease only if one of the Job's own pods arrives by the Lease.
-func TestLeaseOfAnotherRunHasNoOwner(t *testing.T) {
+func TestBarrierLeaseOfAnotherJobHasNoOwner(t *testing.T) {
 	w := newWorld(t, gathered("a", firstRun, secondRun))
 	w.settle(w.process())
 	assert.Empty(t, w.lease(leasesOfRun(firstRun)[0]).OwnerReferences)
@@ -151,7 +151,7 @@ func TestOpenBarrierOutlivesItsPodsNotItsJob(t *testing.T) {
 }
 
 // The garbage collector must be able to find the owner, whatever the author of the pod has written.
-func TestOwnerOfABarrierIsAKubernetesJob(t *testing.T) {
+func TestOnlyKubernetesJobsOwnBarrierLeases(t *testing.T) {
 	slot := api.Barrier{Name: "warm", Size: 1}.Leases("0a-1")[0]
 	of := func(version string) *corev1.Pod {
 		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{OwnerReferences: []metav1.OwnerReference{

@@ -120,7 +120,7 @@ func TestConditionsOfOneAccountShareOneRole(t *testing.T) {
 	assert.Equal(t, map[string]int{"update Role": 1}, w.requests)
 }
 
-func TestEnrollSendsNoRequestWhileConditionsStay(t *testing.T) {
+func TestEnrollSendsNoRequestForUnchangedConditions(t *testing.T) {
 	w := newWorld(t, waiting("a", "till", "lock.a"), after(gated("b", "till", "lock.x"), "once.schema"), cronJob(map[string]string{api.AfterAnnotation: "lock.a"}))
 	r := w.process()
 	w.settle(r)
@@ -130,7 +130,7 @@ func TestEnrollSendsNoRequestWhileConditionsStay(t *testing.T) {
 	assert.Empty(t, w.requests)
 }
 
-func TestRightToReadEndsWithTheLastPod(t *testing.T) {
+func TestRightToReadConditionsEndsWithLastPod(t *testing.T) {
 	for name, end := range map[string]func(*world, *corev1.Pod){
 		"deleted": func(w *world, pod *corev1.Pod) { w.remove(pod) },
 		"succeeded": func(w *world, pod *corev1.Pod) {
@@ -285,7 +285,7 @@ func TestConditionNeitherCreatesNorKeepsALease(t *testing.T) {
 }
 
 // No agent can hold a Lease that only a Role for conditions names.
-func TestNewLeaseOfAnAwaitedSlotIsFree(t *testing.T) {
+func TestNewLeaseIsFreeDespiteRoleForConditions(t *testing.T) {
 	w := newWorld(t, waiting("a", "till", "lock.a"))
 	r := w.process()
 	w.settle(r)

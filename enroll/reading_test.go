@@ -60,7 +60,7 @@ func TestFullRoleForConditionsKeepsItsEarlierLeases(t *testing.T) {
 	assert.Empty(t, r.notifier.tooMany.all)
 }
 
-func TestRolesForConditionsHaveNamesOfTheirOwn(t *testing.T) {
+func TestConditionRolesNeverShareNamesWithSlotRoles(t *testing.T) {
 	const maxReaderKey = maxRoleName - len(readerPrefix)
 	long := strings.Repeat("a", 253)
 	accounts := []string{

@@ -63,7 +63,7 @@ func TestEnrollStampsTheLeasesOfNewShards(t *testing.T) {
 	assert.Empty(t, w.requests, "a group in order costs no request")
 }
 
-func TestChangeOfShardsWaitsForEachHolder(t *testing.T) {
+func TestChangeOfShardCountWaitsForEachHolder(t *testing.T) {
 	w := newWorld(t, deployment(sharding(2), nil), worker("a", 2), worker("b", 2))
 	r := w.process()
 	w.settle(r)
@@ -117,7 +117,7 @@ func TestShardsStayClosedWhileALeaseIsAbsent(t *testing.T) {
 
 // In each run, a second process stamps for another number of shards just before another write
 // of the first process.
-func TestProcessesNeverOpenTwoNumbersOfShardsTogether(t *testing.T) {
+func TestRacingProcessesNeverOpenShardsOfTwoCounts(t *testing.T) {
 	for crash := range 12 {
 		w := newWorld(t, worker("a", 2))
 		first, second := w.process(), w.process()
@@ -179,7 +179,7 @@ func TestShardCountFollowsTemplateOnceItsPodRuns(t *testing.T) {
 	}
 }
 
-func TestNextRunBeginsOnceNoPodHolds(t *testing.T) {
+func TestNextJobsShardsOpenAfterAllHoldersRelease(t *testing.T) {
 	of := func(name, run string) *corev1.Pod {
 		pod := worker(name, 2)
 		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "map", UID: types.UID(run), Controller: new(true)}}
@@ -213,7 +213,7 @@ func TestNextRunBeginsOnceNoPodHolds(t *testing.T) {
 	assert.Empty(t, w.events, "the pods of a Job take the shards one after the other")
 }
 
-func TestRunLastsAsLongAsItsPodStays(t *testing.T) {
+func TestRunStaysValidUntilItsPodsAreDeleted(t *testing.T) {
 	pod := func(run string, age int, stays bool) shardedPod {
 		return shardedPod{count: 3, run: run, stays: stays, created: time.Unix(int64(-age), 0)}
 	}
@@ -267,7 +267,7 @@ func ofRun(name string, shards int, run types.UID) *corev1.Pod {
 }
 
 // A person has deleted the Job, and not its pods (--cascade=orphan).
-func TestOrphanedPodKeepsItsRun(t *testing.T) {
+func TestOrphanedPodDoesNotChangeTheStampedRun(t *testing.T) {
 	w := newWorld(t, ofRun("a", 2, "1-a"))
 	r := w.process()
 	w.settle(r)
@@ -296,7 +296,7 @@ func TestRunKeepsItsNumberOfShards(t *testing.T) {
 	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a", "2: "}, w.stamps(), "no pod with another number gets a shard of the run")
 }
 
-func TestForeignDurationBlocksShardsAtMostAnHour(t *testing.T) {
+func TestHugeLeaseDurationBlocksShardsOnlyAnHour(t *testing.T) {
 	w := newWorld(t, worker("a", 2), worker("b", 2))
 	r := w.process()
 	w.settle(r)

@@ -234,7 +234,7 @@ func TestBarrierPolicyDemandsThePodsOwnJob(t *testing.T) {
 
 // A program arrives at a barrier by its pod's agent. So the policy must check the Job in the
 // arguments of that agent, too.
-func TestBarrierPolicyDemandsTheProgramsOwnJob(t *testing.T) {
+func TestBarrierPolicyDemandsOwnJobForTheLocalAPI(t *testing.T) {
 	policy, gate := texts(t)["policies/barrier.yaml"], texts(t)["policies/gate.yaml"]
 	shown := expression(t, policy, `t\.matches\('(\^api.*?)'\)`)
 	const run = "0b1c2d3e-0000-4000-8000-0123456789ab"
@@ -256,7 +256,7 @@ func TestBarrierPolicyDemandsTheProgramsOwnJob(t *testing.T) {
 
 // Only the first Lease of a barrier may have the record that opens the barrier. The record is a
 // number of pods.
-func TestLeasePolicyAdmitsOpenedOnlyOnFirstLeases(t *testing.T) {
+func TestOnlyABarriersFirstLeaseMayRecordOpening(t *testing.T) {
 	lease := texts(t)["policies/lease.yaml"]
 	name := expression(t, lease, `name\.matches\('(\^barrier.*?)'\)`)
 	for i, of := range (api.Barrier{Name: "a", Size: 32}).Leases("0b1c2d3e") {

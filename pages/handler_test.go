@@ -127,7 +127,7 @@ func contrast(a, b float64) float64 { return (max(a, b) + 0.05) / (min(a, b) + 0
 
 // The webhook links package pages. Package text/template finds methods by their names, so the linker keeps
 // all methods of all types: 10 MB of the webhook.
-func TestPagesLinkNoTemplates(t *testing.T) {
+func TestPackagePagesDependsOnNoTextTemplate(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
 	require.NoError(t, err)
 	assert.Contains(t, strings.Fields(string(out)), "github.com/gomarkdown/markdown")

@@ -91,7 +91,7 @@ func TestMistakesAreNamedByFileAndLine(t *testing.T) {
 	}
 }
 
-func TestTwoDocumentsOfOnePageAreRefused(t *testing.T) {
+func TestTwoDocumentsForTheSamePageAreRefused(t *testing.T) {
 	_, err := Build(fstest.MapFS{"docs/a.md": {}, "a.md": {}}, nil)
 	assert.ErrorContains(t, err, "another document has the page a.html, too")
 }

@@ -102,7 +102,7 @@ func TestConditionsAreMetInTheirOrder(t *testing.T) {
 	})
 }
 
-func TestRenewalEndsTheWaitForAHolder(t *testing.T) {
+func TestRenewalByServingHolderEndsTheWait(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(annotated(held(1), api.ServingAnnotation, ""))
 		r := start(t, s, serves)

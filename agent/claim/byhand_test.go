@@ -63,7 +63,7 @@ func TestPausedSlotWhoseChildIsDeadIsReleased(t *testing.T) {
 	assert.Equal(t, []Kind{Release}, sent, "the children of the hold are proven dead")
 }
 
-func TestSemaphorePodLeavesAPausedSlotAlone(t *testing.T) {
+func TestSemaphorePodMovesFromPausedSlotToAnother(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	held := m.pods[0].child.tokens[0].Slot
 	for _, l := range m.leases {
@@ -157,7 +157,7 @@ func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
 
 // The paused slot's hold has ended without proof that its child is dead. If the pod took another
 // slot, a later agent process would wrongly take that hold for a proven one.
-func TestPodWithoutProofTakesNoOtherSlot(t *testing.T) {
+func TestPodWithUnprovenHoldTakesNoOtherSlot(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]
 	own := p.lease(p.child.tokens[0].Slot)

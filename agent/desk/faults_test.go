@@ -136,7 +136,7 @@ func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 // While the agent is frozen, a shim's child may succeed, and the shim may end. When the agent
 // goes on, its drain to that shim fails. The shim's message about the success is then still in
 // the socket.
-func TestFailedDrainLosesNoReportOfASuccess(t *testing.T) {
+func TestUndeliverableDrainLosesNoReportOfSuccess(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]error{"pipe": syscall.EPIPE, "reset": syscall.ECONNRESET} {
 		t.Run(name, func(t *testing.T) {

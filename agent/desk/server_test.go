@@ -50,7 +50,7 @@ func TestServerNotesAGrantBeforeSendingIt(t *testing.T) {
 	assert.Equal(t, "h1", shim.order().Grant.Hold, "the refused one was not sent")
 }
 
-func TestDeskReportsDoubtFromItsNotesOfGrants(t *testing.T) {
+func TestDeskReportsTheUnprovenHoldInItsNotes(t *testing.T) {
 	t.Parallel()
 	boot, err := host.BootID()
 	require.NoError(t, err)
@@ -89,7 +89,7 @@ func TestDeskReportsDoubtFromItsNotesOfGrants(t *testing.T) {
 }
 
 // A shim that ends may connect once more, and end before its first message.
-func TestShimThatDisconnectsSilentlyCausesNoWarning(t *testing.T) {
+func TestShimDisconnectingBeforeFirstMessageCausesNoWarning(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	dir := t.TempDir()

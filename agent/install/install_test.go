@@ -39,7 +39,7 @@ func TestInstalledBinaryIsWholeAndExecutableByAll(t *testing.T) {
 	assert.Len(t, left, 1)
 }
 
-func TestInstalledBinaryIsNotRewritten(t *testing.T) {
+func TestInstallRewritesOnlyADifferentBinary(t *testing.T) {
 	t.Parallel()
 	to := filepath.Join(t.TempDir(), "bin", "agent")
 	require.NoError(t, Binary(to))

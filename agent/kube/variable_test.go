@@ -37,7 +37,7 @@ func TestVariableKeepsFieldsThatItDoesNotKnow(t *testing.T) {
 	assert.Equal(t, "k", v.Keys[0].Key)
 }
 
-func TestUpdateComparesTheVersionOfTheVariable(t *testing.T) {
+func TestVariableUpdateRequiresTheVersionThatWasRead(t *testing.T) {
 	var path, sent string
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

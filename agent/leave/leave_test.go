@@ -200,7 +200,7 @@ func TestSlowAPIServerProlongsTheWaitForOffers(t *testing.T) {
 	assert.LessOrEqual(t, p.run(t), 2*time.Second+Stored+10*tick)
 }
 
-func TestHolderIsReadyAgainIfTheAskerVanishes(t *testing.T) {
+func TestHolderBecomesReadyIfNewerRevisionStopsAsking(t *testing.T) {
 	var l Leave
 	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	assert.Equal(t, Decision{Wake: instant.Never}, l.Next(began, Facts{}))

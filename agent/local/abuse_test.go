@@ -71,7 +71,7 @@ func TestWithdrawnBidReleasesNoHoldOfAnotherCall(t *testing.T) {
 	})
 }
 
-func TestAbortedFollowersSupportNoHold(t *testing.T) {
+func TestAbortedStreamsDoNotKeepTheHoldAlive(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")

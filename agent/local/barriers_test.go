@@ -141,7 +141,7 @@ func TestPodCountsOnceForAllItsCalls(t *testing.T) {
 	})
 }
 
-func TestPodCountsNoLongerWithoutACall(t *testing.T) {
+func TestPodStopsCountingSoonAfterItsLastCall(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)
 		a, b, c := pod("a"), pod("b"), pod("c")
@@ -231,7 +231,7 @@ func TestBarrierAnswersWithAProblemUnlessOpen(t *testing.T) {
 	})
 }
 
-func TestStoppedAgentEndsTheWait(t *testing.T) {
+func TestStoppedAgentEndsTheWaitAtABarrier(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)
 		a := pod("a")
@@ -248,7 +248,7 @@ func TestStoppedAgentEndsTheWait(t *testing.T) {
 	})
 }
 
-func TestBarrierBoundsItsCalls(t *testing.T) {
+func TestBarrierRefusesACallBeyondTheLimit(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		_, pod := atBarrier(t)
 		a := pod("a")

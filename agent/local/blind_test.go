@@ -50,7 +50,7 @@ func startBlind(t *testing.T, s *server, name, claims string) *pod {
 }
 
 // The API server refuses watches, but answers all reads and writes.
-func TestRefusedWatchesDelayNoReader(t *testing.T) {
+func TestRefusedWatchesDelayNoWaitingBid(t *testing.T) {
 	for _, claim := range []struct{ name, first, then string }{
 		{"lock/a", "/v1/lock/a/holds?heartbeat=5m", "/v1/lock/a/holds?heartbeat=5m"},
 		{"rwlock/c=1", writePath, readPath}, {"rwlock/c=16", writePath, readPath}, {"rwlock/c=2", readPath, writePath},
@@ -82,7 +82,7 @@ func TestRefusedWatchesDelayNoReader(t *testing.T) {
 }
 
 // The Lease of a slot is gone, and enroll does not run. So no writer can begin.
-func TestWriterWithoutASlotLetsReadersRead(t *testing.T) {
+func TestWriterLackingALeaseDoesNotBlockReaders(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		s.change(func() { delete(s.leases, api.RWLockLease("c", 15)) })

@@ -74,7 +74,7 @@ func TestWithdrawnBidNeverHoldsDespiteALateLoop(t *testing.T) {
 	})
 }
 
-func TestEndedStreamSupportsNoHoldDespiteLateLoop(t *testing.T) {
+func TestEndedStreamKeepsNoHoldDespiteLateLoop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, block := blockable(t, s)

@@ -23,7 +23,7 @@ var budget, _ = api.NewBudget(api.DefaultLeaseDuration)
 // holder returns the name of the pod that holds the lock; empty for none.
 func holder(s *server) string { return api.PodOf(s.lease("lock.a").Holder) }
 
-func TestEndOfAStreamEndsRenewalsOnly(t *testing.T) {
+func TestEndedStreamEndsRenewalsWithoutReleasingTheSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
@@ -166,7 +166,7 @@ func TestNewProcessResumesNoEarlierHold(t *testing.T) {
 	})
 }
 
-func TestHoldWithoutALivingBidIsReleased(t *testing.T) {
+func TestHoldOfAWithdrawnBidIsReleased(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")

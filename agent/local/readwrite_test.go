@@ -196,7 +196,7 @@ func TestWriterHoldsAloneAmongReadersOfDifferentSizes(t *testing.T) {
 	})
 }
 
-func TestPausedSlotKeepsWritersFromBeginning(t *testing.T) {
+func TestWriterTakesNoSlotWhileOneIsPaused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		s.edit("rwlock.c.7", pauseLease)
@@ -213,7 +213,7 @@ func TestPausedSlotKeepsWritersFromBeginning(t *testing.T) {
 	})
 }
 
-func TestDeadReaderOrWriterCostsOneLeaseDuration(t *testing.T) {
+func TestWriterWaitsOneLeaseDurationForDeadHolder(t *testing.T) {
 	for _, dead := range []string{readPath, writePath} {
 		t.Run(dead, func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -268,7 +268,7 @@ func TestTwoWritersWithReadersNeverBlockEachOther(t *testing.T) {
 	})
 }
 
-func TestReadWriteLockStatesShowItsIntent(t *testing.T) {
+func TestRWLockStateListsIntentAndReaderSlots(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		p, other := start(t, s, "first", "rwlock/c=2"), start(t, s, "other", "rwlock/c=2")

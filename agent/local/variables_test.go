@@ -203,7 +203,7 @@ func TestLostAnswerMakesAKeylessAddUnknown(t *testing.T) {
 	})
 }
 
-func TestWriteNamesTheHoldsOwnFence(t *testing.T) {
+func TestFencedWriteCarriesTheTokenOfItsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a", "semaphore.p.0", "semaphore.p.1")
 		first, second := start(t, s, "first", "lock/a,variable/hits,semaphore/p=2"), start(t, s, "second", "lock/a,variable/hits")
@@ -275,7 +275,7 @@ func TestWatchDeliversTheValueAndEachChange(t *testing.T) {
 	})
 }
 
-func TestStoppingAgentRefusesVariables(t *testing.T) {
+func TestStoppingAgentRefusesCallsForVariables(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := start(t, newServer(), "first", "variable/hits")
 		close(p.stop)

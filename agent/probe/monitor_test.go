@@ -423,7 +423,7 @@ func TestHangingProbeIsRedirectedBeforeItsTimeout(t *testing.T) {
 	})
 }
 
-func TestExecProbeRunsInItsContainer(t *testing.T) {
+func TestExecProbeResultComesFromItsOwnContainer(t *testing.T) {
 	command := func(p *api.Probe) { p.Handler = api.Handler{Exec: &api.ExecAction{Command: []string{"ping", "me"}}} }
 	bubble(t, api.Probes{Readiness: declared("", command), Liveness: declared("", command)}, func(a *app) {
 		a.answer("ping me", passes)

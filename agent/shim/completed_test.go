@@ -85,7 +85,7 @@ func TestChildsEndAfterStopSignalIsNoFailure(t *testing.T) {
 }
 
 // The agent's container may be restarting while the work succeeds.
-func TestSucceededShimWaitsForANewAgentProcess(t *testing.T) {
+func TestShimAwaitsNewAgentAfterItsChildSucceeded(t *testing.T) {
 	t.Setenv("GATE_RECORDS", "yes")
 	gone := filepath.Join(t.TempDir(), "done")
 	require.NoError(t, unix.Mkfifo(gone, 0o600))

@@ -167,7 +167,7 @@ func TestStandbyOfADeadHolderStaysReady(t *testing.T) {
 	assert.Equal(t, 1, s.changes)
 }
 
-func TestUnreachableHoldersStandbyStaysUnreadyThroughHandover(t *testing.T) {
+func TestStandbyOfUnreachableHolderStaysUnreadyThroughHandover(t *testing.T) {
 	s := cutOff(t)
 	s.slot.Record.Holder, s.slot.Record.Hold = "", ""
 	l := s.look()

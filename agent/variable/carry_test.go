@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-func TestOneWriteCarriesTheWaitingAdds(t *testing.T) {
+func TestConcurrentAddsShareAFewWrites(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -123,7 +123,7 @@ func carriedTogether(ctx context.Context, v *Variable, first, second Action, can
 }
 
 // A single write carries out both calls. If that write gets no answer, neither call gets one.
-func TestAnswerDependsOnStoredWritesOnly(t *testing.T) {
+func TestCallSucceedsOnlyAfterItsWriteIsStored(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -153,7 +153,7 @@ func TestAnswerDependsOnStoredWritesOnly(t *testing.T) {
 }
 
 // The program of the second call disconnects while the outcome of the write is unknown.
-func TestDisconnectedProgramDisturbsNoCallsInItsWrite(t *testing.T) {
+func TestDisconnectOfOneProgramLeavesOtherCallsUnharmed(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")

@@ -118,7 +118,7 @@ func TestConnectionWithoutAWholeHeaderIsClosed(t *testing.T) {
 	require.NoError(t, err, "hung up on")
 }
 
-func TestRefusingServerKeepsItsOldConnections(t *testing.T) {
+func TestServerThatRefusesConnectionsKeepsItsOldOnes(t *testing.T) {
 	c := &crowd{most: 2, refuses: true}
 	var conns []net.Conn
 	for range 3 {

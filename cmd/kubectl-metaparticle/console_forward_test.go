@@ -135,7 +135,7 @@ func TestForwardCarriesConnectionsToThePod(t *testing.T) {
 	assert.NoError(t, <-ended)
 }
 
-func TestForwardEndsWhenThePodRefuses(t *testing.T) {
+func TestForwardEndsWhenThePodRefusesAConnection(t *testing.T) {
 	k := newKubelet(t)
 	k.problem = "connection refused"
 	port, err := openPort(t.Context(), 0)

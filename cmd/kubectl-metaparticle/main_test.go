@@ -110,7 +110,7 @@ func serve(t *testing.T) string {
 	return host
 }
 
-func TestMissingCommandPrintsUsageAndFails(t *testing.T) {
+func TestHelpAndInvalidCommandsPrintAMessage(t *testing.T) {
 	for _, c := range []struct {
 		args []string
 		code int

@@ -255,7 +255,7 @@ func TestRecoverCommandKeepsPausesThatAppearMeanwhile(t *testing.T) {
 	}
 }
 
-func TestRecoverCommandEndsOtherPausesAfterAnError(t *testing.T) {
+func TestRecoverCommandResumesOtherSlotsAfterAnError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRestored(t, 5000, slotLease("lock.a", "", nil), slotLease("lock.b", "", nil))
 		patches := 0
@@ -277,7 +277,7 @@ func TestRecoverCommandEndsOtherPausesAfterAnError(t *testing.T) {
 	})
 }
 
-func TestRecoverCommandOutlivesAnotherOne(t *testing.T) {
+func TestRecoverCommandContinuesIfAnotherDeletesItsObjects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRestored(t, 5000, slotLease("lock.a", "a", nil))
 		deleted := false

@@ -183,7 +183,7 @@ func TestDeploymentGetsTheEventOfARefusedPod(t *testing.T) {
 	})
 }
 
-func TestForgedOwnerGetsNoEvent(t *testing.T) {
+func TestPodWithForgedOwnerCausesNoEvent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
 		set.UID = "the ReplicaSet's own"

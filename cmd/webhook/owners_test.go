@@ -156,7 +156,7 @@ func TestOriginTellsIfControllerReplacesUnreadyPods(t *testing.T) {
 	}
 }
 
-func TestOriginNamesTheJobOfThePod(t *testing.T) {
+func TestOriginDescribesTheJobOfThePod(t *testing.T) {
 	for name, c := range map[string]struct {
 		parallelism, completions *int32
 		want                     int
@@ -180,7 +180,7 @@ func TestOriginNamesTheJobOfThePod(t *testing.T) {
 	}
 }
 
-func TestOriginHasPodsRevisionFromItsController(t *testing.T) {
+func TestOriginTakesTheRevisionFromThePodsController(t *testing.T) {
 	const (
 		number, hash         = "deployment.kubernetes.io/revision", "pod-template-hash"
 		argoNumber, argoHash = "rollout.argoproj.io/revision", "rollouts-pod-template-hash"

@@ -217,7 +217,7 @@ func (c *chunks) Write(text []byte) (int, error) {
 
 func (c *chunks) FlushError() error { return nil }
 
-func TestEachChunkHasItsOwnDeadline(t *testing.T) {
+func TestEachChunkOfAMessageHasAWriteDeadline(t *testing.T) {
 	c := &chunks{}
 	out := writer{t.Context(), c, http.NewResponseController(c)}
 	require.True(t, out.write(message{[]byte("head"), make([]byte, 2*maxChunk+1)}))
@@ -359,7 +359,7 @@ func TestConsoleAcceptsOnlyReads(t *testing.T) {
 	}
 }
 
-func TestHeadOfTheStreamTakesNoPlace(t *testing.T) {
+func TestHEADRequestTakesNoPlaceOfAStream(t *testing.T) {
 	s := New()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel() // a stream that begins by mistake ends at once
@@ -372,7 +372,7 @@ func TestHeadOfTheStreamTakesNoPlace(t *testing.T) {
 	assert.Empty(t, s.streams)
 }
 
-func TestTextsOfTheClusterAreIsolated(t *testing.T) {
+func TestPageIsolatesTextDirectionOfClusterTexts(t *testing.T) {
 	text, err := os.ReadFile("page/console.css")
 	require.NoError(t, err)
 	assert.Regexp(t, regexp.MustCompile(`(?m)^\.pod, \.why, \.more, \.where, \.tag, th, td, dd, li, button \{ unicode-bidi: isolate; \}$`), string(text))

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// TestStreamsGetTheTroubleWithoutSlots includes the time before the first state.
-func TestStreamsGetTheTroubleWithoutSlots(t *testing.T) {
+// TestWarningReachesStreamsEvenBeforeTheFirstState includes the time before the first state.
+func TestWarningReachesStreamsEvenBeforeTheFirstState(t *testing.T) {
 	s, server := serving(t)
 	early := connect(t, server, "")
 	const begins = `{"now":"2026-11-23T12:00:00Z","trouble":"closed"}`

@@ -208,7 +208,7 @@ func TestHolderWithoutRenewalsIsSilent(t *testing.T) {
 	assert.Nil(t, State{Leases: []*coordinationv1.Lease{free}, Now: noon, Seen: map[types.UID]time.Time{"lock-b": {}}}.Slots(nil, 3)[0].Holder)
 }
 
-func TestProgramsPodHasNoWait(t *testing.T) {
+func TestStandbyWithLocalAPIHasNoWaitingTime(t *testing.T) {
 	p := gated("b", "lock.a", func(p *corev1.Pod) { p.Status.Conditions = nil })
 	p.Spec.InitContainers[0].Args = []string{api.LocalRole, "-claims=lock/a"}
 	slots := State{Pods: []*corev1.Pod{p}}.Slots(nil, 3)

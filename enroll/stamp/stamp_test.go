@@ -56,7 +56,7 @@ func TestNextReturnsTheWritesForEachState(t *testing.T) {
 	}
 }
 
-func TestNextRunHasAnEpochOfItsOwn(t *testing.T) {
+func TestNewRunGetsStampsOfANewEpoch(t *testing.T) {
 	closed, open := api.Stamp{Epoch: 2, Count: 2, Run: "b", Closed: true}, api.Stamp{Epoch: 2, Count: 2, Run: "b"}
 	for name, test := range map[string]struct {
 		shards []Shard
@@ -100,9 +100,9 @@ type writer struct {
 	at     []int
 }
 
-// FuzzTwoNumbersAreNeverOpenTogether plays random schedules of three processes that want random
+// FuzzShardsOfTwoCountsAreNeverHeldTogether plays random schedules of three processes that want random
 // numbers of shards and random runs. Agents acquire what is open, and release what is closed.
-func FuzzTwoNumbersAreNeverOpenTogether(f *testing.F) {
+func FuzzShardsOfTwoCountsAreNeverHeldTogether(f *testing.F) {
 	for seed := range uint64(300) {
 		f.Add(seed)
 	}

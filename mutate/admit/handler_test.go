@@ -83,7 +83,7 @@ func TestWebhookRefusesInvalidOwnerWithoutReadingIt(t *testing.T) {
 	}
 }
 
-func TestUpdateAndSubresourceRequestsPatchNoPod(t *testing.T) {
+func TestPodUpdatesAndSubresourceRequestsGetNoPatch(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: asked{t}, Owners: asked{t}}
 	r := mutatetest.Request(ownedPod)
 	r.Operation = admissionv1.Update
@@ -126,7 +126,7 @@ func TestObserverGetsTheOutcomeOfEachAdmission(t *testing.T) {
 	}, seen[2])
 }
 
-func TestUnreadableLimitRangesRefuseNoPod(t *testing.T) {
+func TestPodIsAdmittedIfLimitRangesAreUnreadable(t *testing.T) {
 	f := mutatetest.Facts{Group: &api.Workload{Group: "apps", Kind: "Deployment", Name: "biller"}, Images: map[string]mutatetest.Image{"app:1": {Command: image.Command{Cmd: []string{"app"}}}}}
 	o := Options{AgentImage: mutatetest.AgentImage, Images: f, Owners: f, Limits: noLimits{}}
 	assert.True(t, NewPodHandler(o).Handle(t.Context(), mutatetest.Request(ownedPod)).Allowed)

@@ -43,7 +43,7 @@ var serial = []string{
 	"TestCheckCommandReportsOnlyAnUnboundPolicy",
 	"TestHelmCommandsStopNoRunningApplication",
 	"TestRestoredEtcdKeepsSlotsExclusive",
-	"TestRecoverCommandEndsSmallTokensAfterARestore",
+	"TestRecoverCommandRaisesTokensAfterARestore",
 	"TestUninstallIsRefusedWhileGatedPodsExist",
 	"TestUninstallLeavesDoneKeysAndVariablesBehind",
 	"TestUpgradeAndRollbackStopNoApplication",
@@ -88,7 +88,7 @@ var parallel = []string{
 	"TestShimDrainsByDeadlineWhileAgentIsFrozen",
 	"TestAgentNeverReleasesWhileTheShimIsFrozen",
 	"TestProgramsOfAnElectionLeadOneByOne",
-	"TestProgramsOnNodeNetworkLeadBySocket",
+	"TestProgramsOnHostNetworkLeadThroughTheSocket",
 	"TestHundredConnectionsToLocalAPICostFewMegabytes",
 	"TestApplicationNeverRunsTwiceDespiteDeletionsAndKills",
 	"TestSingletonsShareAStartLock",
@@ -105,11 +105,11 @@ var parallel = []string{
 	"TestAgentWithAForgedRunIsRefused",
 	"TestPodWithForgedConditionsIsRefused",
 	"TestCopyOfAGatedPodIsRefused",
-	"TestUnmarkedCopyIsRefusedInEveryNamespace",
+	"TestCopyWithoutLabelsIsRefusedInEveryNamespace",
 	"TestCopyOfGatedPodIsRefusedWithoutWebhook",
 	"TestPodWithManyArgumentsCostsPoliciesLittle",
 	"TestClaimWithAnIncompleteGateIsRefused",
-	"TestMarksPolicyAgreesWithHasGate",
+	"TestMarksPolicyAdmitsOnlyPodsWithAGate",
 	"TestDryRunHasNoSideEffect",
 	"TestRepeatedApplyChangesNothing",
 	"TestPodIsGatedCompletelyBesideAnotherInjector",
@@ -196,11 +196,11 @@ var parallel = []string{
 	"TestChangedClaimRollsOutPodsOfItsDeployment",
 	"TestOnlyHolderIsReadyWithReadinessHolder",
 	"TestServiceAnswersDuringAHandover",
-	"TestTutorialOfTheWorkerIsTrue",
-	"TestTutorialOfTheNightlyJobIsTrue",
-	"TestTutorialOfTheElectionLibraryIsTrue",
-	"TestTutorialOfClientGoLeasesIsTrue",
-	"TestTutorialOfTheAwaitElectionIsTrue",
+	"TestWorkerTutorialPrintsTheOutputsItShows",
+	"TestNightlyJobTutorialPrintsTheOutputsItShows",
+	"TestElectionLibraryTutorialPrintsTheOutputsItShows",
+	"TestClientGoLeasesTutorialPrintsShownOutputs",
+	"TestAwaitElectionTutorialPrintsTheOutputsItShows",
 }
 
 // Tests of package applications.
@@ -328,8 +328,8 @@ func TestProgramsOfAnElectionLeadOneByOne(t *testing.T) {
 func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	exclusive.TestProgramOnDisconnectedNodeEndsBeforeTakeover(t)
 }
-func TestProgramsOnNodeNetworkLeadBySocket(t *testing.T) {
-	exclusive.TestProgramsOnNodeNetworkLeadBySocket(t)
+func TestProgramsOnHostNetworkLeadThroughTheSocket(t *testing.T) {
+	exclusive.TestProgramsOnHostNetworkLeadThroughTheSocket(t)
 }
 func TestHundredConnectionsToLocalAPICostFewMegabytes(t *testing.T) {
 	exclusive.TestHundredConnectionsToLocalAPICostFewMegabytes(t)
@@ -388,8 +388,8 @@ func TestPodWithForgedConditionsIsRefused(t *testing.T) {
 	injection.TestPodWithForgedConditionsIsRefused(t)
 }
 func TestCopyOfAGatedPodIsRefused(t *testing.T) { injection.TestCopyOfAGatedPodIsRefused(t) }
-func TestUnmarkedCopyIsRefusedInEveryNamespace(t *testing.T) {
-	injection.TestUnmarkedCopyIsRefusedInEveryNamespace(t)
+func TestCopyWithoutLabelsIsRefusedInEveryNamespace(t *testing.T) {
+	injection.TestCopyWithoutLabelsIsRefusedInEveryNamespace(t)
 }
 func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
 	injection.TestCopyOfGatedPodIsRefusedWithoutWebhook(t)
@@ -400,9 +400,11 @@ func TestPodWithManyArgumentsCostsPoliciesLittle(t *testing.T) {
 func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
 	injection.TestClaimWithAnIncompleteGateIsRefused(t)
 }
-func TestMarksPolicyAgreesWithHasGate(t *testing.T) { injection.TestMarksPolicyAgreesWithHasGate(t) }
-func TestDryRunHasNoSideEffect(t *testing.T)        { injection.TestDryRunHasNoSideEffect(t) }
-func TestRepeatedApplyChangesNothing(t *testing.T)  { injection.TestRepeatedApplyChangesNothing(t) }
+func TestMarksPolicyAdmitsOnlyPodsWithAGate(t *testing.T) {
+	injection.TestMarksPolicyAdmitsOnlyPodsWithAGate(t)
+}
+func TestDryRunHasNoSideEffect(t *testing.T)       { injection.TestDryRunHasNoSideEffect(t) }
+func TestRepeatedApplyChangesNothing(t *testing.T) { injection.TestRepeatedApplyChangesNothing(t) }
 func TestPodIsGatedCompletelyBesideAnotherInjector(t *testing.T) {
 	injection.TestPodIsGatedCompletelyBesideAnotherInjector(t)
 }
@@ -537,8 +539,8 @@ func TestHelmCommandsStopNoRunningApplication(t *testing.T) {
 func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 	operations.TestRestoredEtcdKeepsSlotsExclusive(t)
 }
-func TestRecoverCommandEndsSmallTokensAfterARestore(t *testing.T) {
-	operations.TestRecoverCommandEndsSmallTokensAfterARestore(t)
+func TestRecoverCommandRaisesTokensAfterARestore(t *testing.T) {
+	operations.TestRecoverCommandRaisesTokensAfterARestore(t)
 }
 func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 	operations.TestUninstallIsRefusedWhileGatedPodsExist(t)
@@ -680,14 +682,18 @@ func TestServiceAnswersDuringAHandover(t *testing.T) { traffic.TestServiceAnswer
 
 // Tests of package tutorials.
 
-func TestTutorialOfTheWorkerIsTrue(t *testing.T)     { tutorials.TestTutorialOfTheWorkerIsTrue(t) }
-func TestTutorialOfTheNightlyJobIsTrue(t *testing.T) { tutorials.TestTutorialOfTheNightlyJobIsTrue(t) }
-func TestTutorialOfTheElectionLibraryIsTrue(t *testing.T) {
-	tutorials.TestTutorialOfTheElectionLibraryIsTrue(t)
+func TestWorkerTutorialPrintsTheOutputsItShows(t *testing.T) {
+	tutorials.TestWorkerTutorialPrintsTheOutputsItShows(t)
 }
-func TestTutorialOfClientGoLeasesIsTrue(t *testing.T) {
-	tutorials.TestTutorialOfClientGoLeasesIsTrue(t)
+func TestNightlyJobTutorialPrintsTheOutputsItShows(t *testing.T) {
+	tutorials.TestNightlyJobTutorialPrintsTheOutputsItShows(t)
 }
-func TestTutorialOfTheAwaitElectionIsTrue(t *testing.T) {
-	tutorials.TestTutorialOfTheAwaitElectionIsTrue(t)
+func TestElectionLibraryTutorialPrintsTheOutputsItShows(t *testing.T) {
+	tutorials.TestElectionLibraryTutorialPrintsTheOutputsItShows(t)
+}
+func TestClientGoLeasesTutorialPrintsShownOutputs(t *testing.T) {
+	tutorials.TestClientGoLeasesTutorialPrintsShownOutputs(t)
+}
+func TestAwaitElectionTutorialPrintsTheOutputsItShows(t *testing.T) {
+	tutorials.TestAwaitElectionTutorialPrintsTheOutputsItShows(t)
 }

@@ -50,10 +50,10 @@ func released() lease.Record {
 	return r
 }
 
-// TestTodaysLeasesHaveGoldenFiles compares the golden Leases with the Leases that agents of this
+// TestGoldenLeasesEqualWhatTodaysAgentsWrite compares the golden Leases with the Leases that agents of this
 // version write. The tests in a copy of the earlier version read these golden Leases (go doc
 // ./tools/earlier).
-func TestTodaysLeasesHaveGoldenFiles(t *testing.T) {
+func TestGoldenLeasesEqualWhatTodaysAgentsWrite(t *testing.T) {
 	archive := &txtar.Archive{Comment: []byte("Made by make golden. Do not edit.\n")}
 	for _, one := range []struct {
 		name string

@@ -35,7 +35,7 @@ func TestResolverReturnsTheCommandOfTheImage(t *testing.T) {
 }
 
 // docs/compatibility.md: command/pull-always command/tag carried
-func TestMovedTagIsResolvedAnew(t *testing.T) {
+func TestEachLookUpResolvesATagAnew(t *testing.T) {
 	f := newRegistry(t, false)
 	r := f.resolver(Options{})
 	f.push(t, "app:latest", redis)
@@ -72,7 +72,7 @@ func TestUnchangedTagCostsOneHeadRequest(t *testing.T) {
 }
 
 // docs/compatibility.md: command/digest carried
-func TestCommandOfAPublicDigestIsCached(t *testing.T) {
+func TestCommandOfAPublicImageDigestIsCached(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	public, private := f.push(t, "shop/app:1", redis), f.push(t, "private/app:1", redis)

@@ -173,8 +173,8 @@ func TestKeyboardReachesEachControl(t *testing.T) {
 	p.Await(`document.activeElement.id === "slots"`)
 }
 
-// TestPictureShowsTheConsole writes a picture of the page, if the environment names a file.
-func TestPictureShowsTheConsole(t *testing.T) {
+// TestPictureOfTheConsoleIsWrittenOnRequest writes a picture of the page, if the environment names a file.
+func TestPictureOfTheConsoleIsWrittenOnRequest(t *testing.T) {
 	file := os.Getenv("PICTURE")
 	if file == "" {
 		t.Skip("no file is named")

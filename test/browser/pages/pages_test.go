@@ -48,7 +48,7 @@ func TestPagesBreakNoRuleOfAccessibility(t *testing.T) {
 	}
 }
 
-func TestCheckerFindsAButtonWithoutName(t *testing.T) {
+func TestAccessibilityCheckerFindsAButtonWithoutName(t *testing.T) {
 	p := tab.Open(t, serve(t), 1280, tab.Light)
 	tab.Value[bool](p, `document.querySelector("main").append(document.createElement("button")); true`)
 	found := p.Violations()
@@ -74,7 +74,7 @@ func TestKeyboardSearchesAndReachesAResult(t *testing.T) {
 	assert.Regexp(t, `/docs/library\.html#a-nightly-job-never-overlaps$`, tab.Value[string](p, "document.activeElement.href"))
 }
 
-func TestResultsBreakNoRuleOfAccessibility(t *testing.T) {
+func TestSearchResultsBreakNoRuleOfAccessibility(t *testing.T) {
 	for prefers, width := range map[tab.Scheme]int64{tab.Light: 1280, tab.Dark: 320} {
 		p := tab.Open(t, serve(t), width, prefers)
 		p.Press("/")
@@ -85,7 +85,7 @@ func TestResultsBreakNoRuleOfAccessibility(t *testing.T) {
 	}
 }
 
-func TestFirstKeySkipsToTheContent(t *testing.T) {
+func TestFirstTabKeyReachesTheSkipLink(t *testing.T) {
 	p := tab.Open(t, serve(t), 1280, tab.Light)
 	p.Press(kb.Tab)
 	assert.Equal(t, "Skip to the content", tab.Value[string](p, "document.activeElement.textContent"))

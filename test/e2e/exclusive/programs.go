@@ -119,7 +119,7 @@ func onNode(name, election, node string) app.App {
 // agent would find its claim undeclared, and end.
 //
 // docs/compatibility.md: pod/local-api-socket carried
-func TestProgramsOnNodeNetworkLeadBySocket(t *testing.T) {
+func TestProgramsOnHostNetworkLeadThroughTheSocket(t *testing.T) {
 	t.Parallel()
 	cluster.NeedLab(t, "it needs the record, and reads the ports of a node")
 	s := space.New(t)

@@ -120,7 +120,7 @@ func respelled(words ...string) func(*corev1.Pod) {
 
 // The policies recognize a copy of a gated pod by its spec, without labels and annotations.
 // The policies refuse such a copy in every namespace, and refuse no other pod.
-func TestUnmarkedCopyIsRefusedInEveryNamespace(t *testing.T) {
+func TestCopyWithoutLabelsIsRefusedInEveryNamespace(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

@@ -166,7 +166,7 @@ func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 
 // A restore without --bump-revision makes the tokens of new holds smaller than those of earlier
 // holds. After the command recover, tokens are greater again.
-func TestRecoverCommandEndsSmallTokensAfterARestore(t *testing.T) {
+func TestRecoverCommandRaisesTokensAfterARestore(t *testing.T) {
 	r := restored(t, "recovered")
 	r.TokensGoBack = true // between the restore and the command
 	low := revision(t)

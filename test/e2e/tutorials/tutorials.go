@@ -102,8 +102,8 @@ func environment(s *space.Space) []string {
 	return append(os.Environ(), "KUBECONFIG="+own, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 }
 
-func TestTutorialOfTheWorkerIsTrue(t *testing.T)          { follow(t, "worker-runs-once") }
-func TestTutorialOfTheNightlyJobIsTrue(t *testing.T)      { follow(t, "nightly-job") }
-func TestTutorialOfTheElectionLibraryIsTrue(t *testing.T) { follow(t, "election-library") }
-func TestTutorialOfClientGoLeasesIsTrue(t *testing.T)     { follow(t, "client-go-leases") }
-func TestTutorialOfTheAwaitElectionIsTrue(t *testing.T)   { follow(t, "await-election") }
+func TestWorkerTutorialPrintsTheOutputsItShows(t *testing.T)          { follow(t, "worker-runs-once") }
+func TestNightlyJobTutorialPrintsTheOutputsItShows(t *testing.T)      { follow(t, "nightly-job") }
+func TestElectionLibraryTutorialPrintsTheOutputsItShows(t *testing.T) { follow(t, "election-library") }
+func TestClientGoLeasesTutorialPrintsShownOutputs(t *testing.T)       { follow(t, "client-go-leases") }
+func TestAwaitElectionTutorialPrintsTheOutputsItShows(t *testing.T)   { follow(t, "await-election") }

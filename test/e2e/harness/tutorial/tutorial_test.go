@@ -115,9 +115,9 @@ func TestShellKeepsItsVariables(t *testing.T) {
 	assert.ErrorContains(t, shell.Close(), "exit status 3")
 }
 
-// TestEachTutorialIsFollowed checks the rules that need no cluster. Each page has a test, and lives in a
+// TestEachTutorialHasATestAndANamespace checks the rules that need no cluster. Each page has a test, and lives in a
 // namespace with the name of the page.
-func TestEachTutorialIsFollowed(t *testing.T) {
+func TestEachTutorialHasATestAndANamespace(t *testing.T) {
 	const docs, tests = "../../../../docs/tutorials", "../../tutorials/tutorials.go"
 	source, err := os.ReadFile(tests)
 	require.NoError(t, err)
