@@ -79,6 +79,6 @@ func TestProgramsOfTwoLocksRunOneByOne(t *testing.T) {
 		}
 		before := now
 		now = next(before)
-		assert.Less(t, app.VacancyAfter(s, app.App{Record: "archive"}, before), lease.Fault/4, "the holds were given back")
+		assert.Less(t, app.VacancyAfter(s, app.App{Record: "archive"}, before), lease.Fault/2, "the holds were given back")
 	}
 }
