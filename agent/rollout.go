@@ -163,7 +163,8 @@ func (a *asks) see(now time.Duration, l *kube.Lease) {
 	a.last = turn.Ask{Identity: l.Holder, Revision: revision, Seen: now}
 }
 
-// offersTo returns the offers of other pods to the leave with that id.
+// offersTo returns the offers that other pods made for the leave with the given id; nil if the
+// known offers are for another leave.
 func (a *asks) offersTo(leave string) []api.Offer {
 	if a.offers.Leave != leave {
 		return nil

@@ -41,8 +41,8 @@ func TestTakeoverTimeIsBoundedEvenIfWatchesFail(t *testing.T) {
 				began := w.clock()
 				w.within(c.duration*7/6+2*slowest, "taken", func() bool { return a.running("s1") })
 				assert.GreaterOrEqual(t, w.clock()-began, c.duration, "the holder may have lived until then")
-				// After the agent's end, the fake shim's watchdog ends at the deadline of the
-				// last grant.
+				// After the agent's end, the fake shim's watchdog kills the child at the deadline
+				// of the last grant.
 				a.kill()
 				w.pass(c.duration)
 			})

@@ -266,7 +266,7 @@ func TestHolderReturnsFirstAfterOutageDespiteFailedWatches(t *testing.T) {
 
 // Pod x needs two locks, and its watch wrongly reports again and again that the second lock is
 // free. Pod y needs only the first lock, and must be able to acquire it.
-func TestPodWithStaleEventsDoesNotBlockItsFirstLock(t *testing.T) {
+func TestPodWithStaleEventsKeepsNoFirstLock(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })

@@ -3,11 +3,7 @@
 
 package api
 
-import (
-	"slices"
-	"strings"
-	"time"
-)
+import "time"
 
 // Claim is one request of a pod for slots, by annotation.
 type Claim struct {
@@ -100,25 +96,6 @@ func (k *Kind) claims(value string) ([]Claim, string) {
 	return claims, problem
 }
 
-// Any reports whether any one of the pod's slots is enough to run. The result is false if
-// the pod needs all of them.
-func (r Request) Any() bool {
-	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Size > 1 })
-}
-
-// Within returns the first claim of the scope, if there is one.
-func (r Request) Within(scope Scope) (Claim, bool) {
-	return r.first(func(c Claim) bool { return c.Scope() == scope })
-}
-
-func (r Request) first(is func(Claim) bool) (Claim, bool) {
-	i := slices.IndexFunc(r.Claimed, is)
-	if i < 0 {
-		return Claim{}, false
-	}
-	return r.Claimed[i], true
-}
-
 // duration returns the lease duration for a claim of this kind by a pod whose annotations state
 // none.
 func (k *Kind) duration() time.Duration {
@@ -126,70 +103,4 @@ func (k *Kind) duration() time.Duration {
 		return onceLeaseDuration
 	}
 	return DefaultLeaseDuration
-}
-
-// DurationOf returns the lease duration for a claim on the Lease by a pod whose annotations
-// state none.
-func DurationOf(lease string) time.Duration {
-	if kind := kindOf(lease); kind != nil {
-		return kind.duration()
-	}
-	return DefaultLeaseDuration
-}
-
-// Slots returns the names of the Leases that a pod of the workload claims, in the
-// order in which every agent acquires them.
-func (r Request) Slots(of Workload) []string {
-	var slots []string
-	for _, c := range r.Claimed {
-		slots = append(slots, c.Slots(of)...)
-	}
-	slices.Sort(slots)
-	return slots
-}
-
-// IsSlot reports whether the text can be the name of a claim's Lease. Enroll gives rights only
-// on Leases with such names, and on their next Leases. IsSlot judges a shortened name by the
-// part before the hash.
-func IsSlot(lease string) bool { return kindOf(lease) != nil }
-
-// ScopeOf returns the scope of the claims that can name the Lease; empty if none can.
-func ScopeOf(lease string) Scope {
-	if strings.HasPrefix(lease, revisionPrefix) {
-		return ScopeWorkload
-	}
-	if kind := kindOf(lease); kind != nil {
-		return kind.Scope
-	}
-	return ""
-}
-
-// rolling are the kinds of workloads that number their templates, as the names of
-// singletons' Leases spell them. Pods of other workloads have no revision.
-var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io"}
-
-// HasNextLease reports whether the slot has a next Lease, because pods of several revisions
-// may compete for it. A lock always has one, because pods of any workload may compete. A
-// singleton has one if its name contains the kind of a workload with revisions.
-func HasNextLease(slot string) bool {
-	kind := kindOf(slot)
-	if kind == nil || !kind.TakesTurns {
-		return false
-	}
-	_, rest, _ := strings.Cut(slot, ".")
-	of, _, _ := strings.Cut(rest, ".")
-	return kind.Scope == ScopeNamespace || slices.Contains(rolling, of)
-}
-
-// kinds are all kinds of claims. Each kind is in a file of its own, with the syntax of its value and
-// the names of its Leases.
-var kinds = []*Kind{Singleton, Lock, Election, Semaphore, Shards, RWLock, Once, StartLock, Arrivals, Variable}
-
-// kindOf returns the kind of the claims that can name the Lease; nil if none can.
-func kindOf(lease string) *Kind {
-	i := slices.IndexFunc(kinds, func(k *Kind) bool { return k.isSlot(lease) })
-	if i < 0 {
-		return nil
-	}
-	return kinds[i]
 }

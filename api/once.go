@@ -85,8 +85,3 @@ func isRevisionLease(lease string) bool {
 
 // isOnce reports whether a once claim can have the name.
 func isOnce(name string) bool { return len(name) <= maxOnce && isSubdomain(name) }
-
-// Once returns the pod's once claim, if there is one.
-func (r Request) Once() (Claim, bool) {
-	return r.first(func(c Claim) bool { return c.Kind.UntilSuccess })
-}

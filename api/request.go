@@ -211,3 +211,44 @@ func (r Request) Duration() time.Duration {
 	}
 	return cmp.Or(r.LeaseDuration, DefaultLeaseDuration)
 }
+
+// Any reports whether any one of the pod's slots is enough to run. The result is false if
+// the pod needs all of them.
+func (r Request) Any() bool {
+	return slices.ContainsFunc(r.Claimed, func(c Claim) bool { return c.Size > 1 })
+}
+
+// Within returns the first claim of the scope, if there is one.
+func (r Request) Within(scope Scope) (Claim, bool) {
+	return r.first(func(c Claim) bool { return c.Scope() == scope })
+}
+
+func (r Request) first(is func(Claim) bool) (Claim, bool) {
+	i := slices.IndexFunc(r.Claimed, is)
+	if i < 0 {
+		return Claim{}, false
+	}
+	return r.Claimed[i], true
+}
+
+// Once returns the pod's once claim, if there is one.
+func (r Request) Once() (Claim, bool) {
+	return r.first(func(c Claim) bool { return c.Kind.UntilSuccess })
+}
+
+// Shards returns the number of shards of the pod's work; zero for a pod without shards.
+func (r Request) Shards() int {
+	c, _ := r.first(func(c Claim) bool { return c.Kind == Shards })
+	return c.Size
+}
+
+// Slots returns the names of the Leases that a pod of the workload claims, in the
+// order in which every agent acquires them.
+func (r Request) Slots(of Workload) []string {
+	var slots []string
+	for _, c := range r.Claimed {
+		slots = append(slots, c.Slots(of)...)
+	}
+	slices.Sort(slots)
+	return slots
+}

@@ -104,9 +104,3 @@ func shardSlots(c Claim, of Workload) []string {
 	}
 	return slots
 }
-
-// Shards returns the number of shards of the pod's work; zero for a pod without shards.
-func (r Request) Shards() int {
-	c, _ := r.first(func(c Claim) bool { return c.Kind == Shards })
-	return c.Size
-}

@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
-func TestLeftoverPolicyMatchesEveryInjectedName(t *testing.T) {
+func TestPolicyKnowsTheNameOfEachInjectedContainer(t *testing.T) {
 	leftover := texts(t)["policies/leftover.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
@@ -234,7 +234,7 @@ func TestBarrierPolicyDemandsThePodsOwnJob(t *testing.T) {
 
 // A program arrives at a barrier by its pod's agent. So the policy must check the Job in the
 // arguments of that agent, too.
-func TestBarrierPolicyDemandsOwnJobForTheLocalAPI(t *testing.T) {
+func TestBarrierPolicyDemandsTheProgramsJob(t *testing.T) {
 	policy, gate := texts(t)["policies/barrier.yaml"], texts(t)["policies/gate.yaml"]
 	shown := expression(t, policy, `t\.matches\('(\^api.*?)'\)`)
 	const run = "0b1c2d3e-0000-4000-8000-0123456789ab"

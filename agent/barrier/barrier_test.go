@@ -50,7 +50,7 @@ func TestRecordForFewerPodsOpensNoLargerBarrier(t *testing.T) {
 	})
 }
 
-func TestDeadPodCountsForOneLeaseDurationAtMost(t *testing.T) {
+func TestDeadPodCountsForOneLeaseDuration(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)

@@ -33,7 +33,7 @@ func TestServingAnnotationOlderThanTheHoldIsIgnored(t *testing.T) {
 	assert.False(t, RecordOf(l).Notes.Serving.IsZero())
 }
 
-func TestJobOfAnEarlierHoldIsIgnored(t *testing.T) {
+func TestJobAnnotationOfAnEarlierHoldIsIgnored(t *testing.T) {
 	r := RecordOf(&kube.Lease{UID: "u", Holder: "a_u", Annotations: map[string]string{api.HoldAnnotation: "h1"}})
 	r.Notes.Job = "job-1"
 	l := LeaseOf(&kube.Lease{}, r)

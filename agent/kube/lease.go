@@ -95,7 +95,7 @@ func (r *reader) read(from object, key string, target any) {
 	}
 }
 
-// MarshalJSON encodes the object as it was read, with the fields of l replaced.
+// MarshalJSON encodes the object as it was read, but takes the values of all fields of l from l.
 // Like client-go, MarshalJSON writes an empty holderIdentity into a released
 // Lease.
 func (l *Lease) MarshalJSON() ([]byte, error) {

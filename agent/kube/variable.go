@@ -51,8 +51,8 @@ type Key struct {
 	Key    string `json:"key"`
 	Add    int64  `json:"add"`
 	Result int64  `json:"result"`
-	// Pod is the uid of the pod that added. At is the number of adds with a key, including this
-	// one.
+	// Pod is the uid of the pod that made this add. At counts this add and all earlier adds to
+	// the Variable that had an Idempotency-Key.
 	Pod string `json:"pod"`
 	At  int64  `json:"at"`
 }

@@ -417,7 +417,7 @@ func TestShimReconnectsAfterAMalformedMessage(t *testing.T) {
 }
 
 // The agent counts a shim's bounded wait from the instant Since in the shim's state.
-func TestDrainDoesNotRestartAShimsBoundedWait(t *testing.T) {
+func TestDrainKeepsTheBeginOfAShimsWait(t *testing.T) {
 	a := supervised(t, os.Stderr, "true")
 	began := a.next()
 	require.Equal(t, gate.Waiting, began.Phase)

@@ -43,8 +43,8 @@ type Metrics struct {
 	writes   map[string]int
 }
 
-// NewMetrics returns the metrics of a pod of the workload. The agent's loop reads the clock at
-// least once within the time longest.
+// NewMetrics returns the metrics of a pod of the workload. The argument longest is the longest
+// time between two reads of the clock by the agent's loop.
 //
 // By [api.Budget], the next renewal is due at Renew after the last stored one, and the drain
 // begins at RenewDeadline. A renewal counts as late if it is stored in the second half of the

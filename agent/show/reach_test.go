@@ -185,8 +185,8 @@ func TestStandbyOfUnreachableHolderStaysUnreadyThroughHandover(t *testing.T) {
 	assert.Equal(t, 3, s.changes)
 }
 
-// A strict controller deletes an old pod that is not Ready, and the slot may go back to that
-// pod.
+// The old pod must stay Ready, because the slot may go back to that pod. A strict controller would
+// delete an old pod that is not Ready.
 func TestOldRevisionStaysReadyDuringUnreachableHoldersTurn(t *testing.T) {
 	s := reached(t)
 	s.turn = Turn{Ready: true}

@@ -165,7 +165,7 @@ func FuzzStrippedSpecGivesTheSameAnswers(f *testing.F) {
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
-func TestStrippedLocalAgentKeepsOnlyItsRole(t *testing.T) {
+func TestStripLeavesALocalAgentOnlyItsRole(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
 		{Name: api.AgentContainer, RestartPolicy: &always, Args: []string{api.LocalRole, strings.Repeat("x", 1<<20)}},

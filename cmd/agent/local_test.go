@@ -162,7 +162,7 @@ func TestLocalRoleHoldsAndReleasesForAProgram(t *testing.T) {
 	require.NoError(t, c.Wait(), output.String())
 }
 
-func TestLocalRoleMayServeOnlyTheSocket(t *testing.T) {
+func TestAgentServesTheLocalAPIWithoutAPort(t *testing.T) {
 	s, socket := newLockServer(t), filepath.Join(t.TempDir(), "api.sock")
 	require.NoError(t, os.WriteFile(socket, nil, 0o600)) // an earlier agent left its socket
 	var output bytes.Buffer

@@ -20,7 +20,7 @@ type crowd struct {
 	mu sync.Mutex
 	// guests are the open connections, in the order of their arrival.
 	guests []*guest
-	// greeting counts the guests that have not sent the header of a call yet.
+	// greeting counts the connections that have not sent the header of a call yet.
 	greeting int
 	peers    map[string]*peer
 }

@@ -64,7 +64,7 @@ func TestConcurrentLookUpsOfOnePodAreBounded(t *testing.T) {
 	})
 }
 
-func TestPodIsRefusedAtTimeoutIfLookUpsAreSlow(t *testing.T) {
+func TestPodIsRefusedWhenLookUpsTimeOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		f := mutatetest.Facts{Group: &api.Workload{Kind: "Pod", Name: "a"}}

@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestSharedProcessesCauseWarningIfAgentsTokenIsExposed(t *testing.T) {
+func TestSharedProcessesThatExposeAgentsTokenCauseWarning(t *testing.T) {
 	claim := func(gate api.Gate) api.Request {
 		return api.Request{Claimed: []api.Claim{{Kind: api.Singleton, Size: 1}}, Gate: gate}
 	}

@@ -64,8 +64,8 @@ func (r processRows) replaceUnwritable(c *child) {
 	})
 }
 
-// blockBriefly blocks the agent's loop for a shorter time than an outage of the API server that
-// stops no child.
+// blockBriefly blocks the agent's loop for less than the longest outage of the API server that
+// a child survives. So the block stops no child.
 func (r processRows) blockBriefly(c *child) {
 	c.pod().agent().block(between(r.rng, 10*time.Millisecond, r.budget.Outage()*9/10))
 }

@@ -145,8 +145,8 @@ func (s *programs) bidders() (all []*bidder) {
 	return all
 }
 
-// fallSilent ends the last calls of all programs. No bidder is due any more, so bids and holds
-// end, too. Then the method demands that no agent sends a request.
+// fallSilent ends the calls that programs still make. From then on no program renews its bid, so
+// bids and holds end, too. Then fallSilent demands that no agent sends a request.
 func (s *programs) fallSilent() {
 	s.do(func() { s.silent = true })
 	sent := map[*localAgent]int{}

@@ -26,8 +26,8 @@ func newWorks(w *World) *jobs {
 	return j
 }
 
-// conditions draws one or two conditions of a pod that waits. Some of the keys belong to no pod
-// yet, and some never will. In a world in which init containers do the work, no holder serves, so
+// conditions draws one or two conditions for a pod that waits. A condition may name the key of a
+// later pod, or a key that no pod ever claims. In a world in which init containers do the work, no holder serves, so
 // a condition on a holder is never met.
 func (j *jobs) conditions(r *rand.Rand) []api.Condition {
 	all := make([]api.Condition, 1+r.IntN(2))

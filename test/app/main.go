@@ -194,8 +194,9 @@ func beginStart(c config) (serves func(), err error) {
 	}, err
 }
 
-// work begins what the flags ask for, and calls serves before the application serves. The channel
-// delivers an exit code once a request, or the end of the standard input, ends the application.
+// work starts everything that the flags ask for. Just before the application accepts requests,
+// work calls the function serves. The channel delivers the exit code once a request, or the end of
+// the standard input, ends the application.
 func work(c config, serves func()) <-chan int {
 	asked := make(chan int, 1)
 	if c.eat {

@@ -52,7 +52,7 @@ func (b *bench) audit(from int64, each func(audited)) error {
 	})
 }
 
-// lines calls a function for each line of the audit log since its given length.
+// lines calls the function each for every line of the audit log after the first from bytes.
 func (b *bench) lines(from int64, each func(audited)) error {
 	log, err := os.Open(b.cluster.AuditLog())
 	if err != nil {

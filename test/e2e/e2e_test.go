@@ -73,7 +73,7 @@ var parallel = []string{
 	"TestElectionExampleElectsOneLeaderAtATime",
 	"TestWordcountExampleCountsExactlyDespiteDeletionsAndKills",
 	"TestDeletedStandbyGivesBackTheSlotItTakes",
-	"TestProgramsOfTwoLocksRunOneByOne",
+	"TestProgramsThatNeedTwoLocksRunOneByOne",
 	"TestLockExcludesWorkloadsOfDifferentKinds",
 	"TestTwoLocksInOppositeOrderDoNotDeadlock",
 	"TestPodAndClientGoElectorExcludeEachOther",
@@ -109,7 +109,7 @@ var parallel = []string{
 	"TestCopyOfGatedPodIsRefusedWithoutWebhook",
 	"TestPodWithManyArgumentsCostsPoliciesLittle",
 	"TestClaimWithAnIncompleteGateIsRefused",
-	"TestMarksPolicyAdmitsOnlyPodsWithAGate",
+	"TestMarksPolicyRefusesMarkedPodsWithoutAGate",
 	"TestDryRunHasNoSideEffect",
 	"TestRepeatedApplyChangesNothing",
 	"TestPodIsGatedCompletelyBesideAnotherInjector",
@@ -274,7 +274,9 @@ func TestKubeletAndContainerdRestartsStopNoApplication(t *testing.T) {
 func TestDeletedStandbyGivesBackTheSlotItTakes(t *testing.T) {
 	exclusive.TestDeletedStandbyGivesBackTheSlotItTakes(t)
 }
-func TestProgramsOfTwoLocksRunOneByOne(t *testing.T) { exclusive.TestProgramsOfTwoLocksRunOneByOne(t) }
+func TestProgramsThatNeedTwoLocksRunOneByOne(t *testing.T) {
+	exclusive.TestProgramsThatNeedTwoLocksRunOneByOne(t)
+}
 func TestLockExcludesWorkloadsOfDifferentKinds(t *testing.T) {
 	exclusive.TestLockExcludesWorkloadsOfDifferentKinds(t)
 }
@@ -400,8 +402,8 @@ func TestPodWithManyArgumentsCostsPoliciesLittle(t *testing.T) {
 func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
 	injection.TestClaimWithAnIncompleteGateIsRefused(t)
 }
-func TestMarksPolicyAdmitsOnlyPodsWithAGate(t *testing.T) {
-	injection.TestMarksPolicyAdmitsOnlyPodsWithAGate(t)
+func TestMarksPolicyRefusesMarkedPodsWithoutAGate(t *testing.T) {
+	injection.TestMarksPolicyRefusesMarkedPodsWithoutAGate(t)
 }
 func TestDryRunHasNoSideEffect(t *testing.T)       { injection.TestDryRunHasNoSideEffect(t) }
 func TestRepeatedApplyChangesNothing(t *testing.T) { injection.TestRepeatedApplyChangesNothing(t) }

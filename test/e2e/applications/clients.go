@@ -56,9 +56,9 @@ func inJava(class string) []string {
 	return []string{"sh", "-c", "javac -cp '/usr/share/java/*' -d /tmp/classes $(find /java -name '*.java') && exec java -Xmx64m -cp '/tmp/classes:/usr/share/java/*' " + class}
 }
 
-// holdTimeout bounds the wait for a line of a program. A program holds for 45 s, and ends a minute
-// later. Then the Lease expires after 30 s. If a program gives up, the kubelet waits for up to 80 s
-// before it starts the program again.
+// holdTimeout bounds the wait for a line in a program's output. A program holds for 45 s, and exits
+// a minute after that. If the program has not released its Lease, the Lease expires 30 s later. If
+// a program exits without a hold, the kubelet waits for up to 80 s before the next start.
 const holdTimeout = 5 * time.Minute
 
 // TestProgramsOfMetaparticleSyncHoldOneByOne needs the sources of metaparticle/sync, and takes five

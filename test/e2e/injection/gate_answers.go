@@ -22,7 +22,7 @@ import (
 
 // The policy on marks and podspec.HasGate must agree. If they differed, enroll would give rights
 // for pods that the policy refuses, or none for pods that the policy admits.
-func TestMarksPolicyAdmitsOnlyPodsWithAGate(t *testing.T) {
+func TestMarksPolicyRefusesMarkedPodsWithoutAGate(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../api/podspec/testdata/pods.yaml")
 	require.NoError(t, err)

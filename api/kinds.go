@@ -1,0 +1,65 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package api
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// kinds are all kinds of claims. Each kind is in a file of its own, with the syntax of its value and
+// the names of its Leases.
+var kinds = []*Kind{Singleton, Lock, Election, Semaphore, Shards, RWLock, Once, StartLock, Arrivals, Variable}
+
+// rolling are the kinds of workloads that number their templates, as the names of
+// singletons' Leases spell them. Pods of other workloads have no revision.
+var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io"}
+
+// kindOf returns the kind of the claims that can name the Lease; nil if none can.
+func kindOf(lease string) *Kind {
+	i := slices.IndexFunc(kinds, func(k *Kind) bool { return k.isSlot(lease) })
+	if i < 0 {
+		return nil
+	}
+	return kinds[i]
+}
+
+// DurationOf returns the lease duration for a claim on the Lease by a pod whose annotations
+// state none.
+func DurationOf(lease string) time.Duration {
+	if kind := kindOf(lease); kind != nil {
+		return kind.duration()
+	}
+	return DefaultLeaseDuration
+}
+
+// IsSlot reports whether the text can be the name of a claim's Lease. Enroll gives rights only
+// on Leases with such names, and on their next Leases. IsSlot judges a shortened name by the
+// part before the hash.
+func IsSlot(lease string) bool { return kindOf(lease) != nil }
+
+// ScopeOf returns the scope of the claims that can name the Lease; empty if none can.
+func ScopeOf(lease string) Scope {
+	if strings.HasPrefix(lease, revisionPrefix) {
+		return ScopeWorkload
+	}
+	if kind := kindOf(lease); kind != nil {
+		return kind.Scope
+	}
+	return ""
+}
+
+// HasNextLease reports whether the slot has a next Lease, because pods of several revisions
+// may compete for it. A lock always has one, because pods of any workload may compete. A
+// singleton has one if its name contains the kind of a workload with revisions.
+func HasNextLease(slot string) bool {
+	kind := kindOf(slot)
+	if kind == nil || !kind.TakesTurns {
+		return false
+	}
+	_, rest, _ := strings.Cut(slot, ".")
+	of, _, _ := strings.Cut(rest, ".")
+	return kind.Scope == ScopeNamespace || slices.Contains(rolling, of)
+}
