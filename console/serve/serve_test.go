@@ -217,7 +217,7 @@ func (c *chunks) Write(text []byte) (int, error) {
 
 func (c *chunks) FlushError() error { return nil }
 
-func TestEachChunkOfAMessageHasAWriteDeadline(t *testing.T) {
+func TestEachChunkHasAWriteDeadline(t *testing.T) {
 	c := &chunks{}
 	out := writer{t.Context(), c, http.NewResponseController(c)}
 	require.True(t, out.write(message{[]byte("head"), make([]byte, 2*maxChunk+1)}))

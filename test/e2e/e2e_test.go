@@ -73,7 +73,7 @@ var parallel = []string{
 	"TestElectionExampleElectsOneLeaderAtATime",
 	"TestWordcountExampleCountsExactlyDespiteDeletionsAndKills",
 	"TestDeletedStandbyGivesBackTheSlotItTakes",
-	"TestProgramsThatNeedTwoLocksRunOneByOne",
+	"TestProgramsWithTwoLocksRunOneByOne",
 	"TestLockExcludesWorkloadsOfDifferentKinds",
 	"TestTwoLocksInOppositeOrderDoNotDeadlock",
 	"TestPodAndClientGoElectorExcludeEachOther",
@@ -274,8 +274,8 @@ func TestKubeletAndContainerdRestartsStopNoApplication(t *testing.T) {
 func TestDeletedStandbyGivesBackTheSlotItTakes(t *testing.T) {
 	exclusive.TestDeletedStandbyGivesBackTheSlotItTakes(t)
 }
-func TestProgramsThatNeedTwoLocksRunOneByOne(t *testing.T) {
-	exclusive.TestProgramsThatNeedTwoLocksRunOneByOne(t)
+func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
+	exclusive.TestProgramsWithTwoLocksRunOneByOne(t)
 }
 func TestLockExcludesWorkloadsOfDifferentKinds(t *testing.T) {
 	exclusive.TestLockExcludesWorkloadsOfDifferentKinds(t)

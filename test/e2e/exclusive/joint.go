@@ -31,7 +31,7 @@ func bookkeeper(name, claims string) app.App {
 
 // Two applications name the locks in opposite orders. With one call for each lock, both would
 // wait for each other. A third application bids for only one of the locks.
-func TestProgramsThatNeedTwoLocksRunOneByOne(t *testing.T) {
+func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
 	t.Parallel()
 	cluster.NeedLab(t, "it needs the record")
 	s := space.New(t)
