@@ -218,7 +218,7 @@ func TestMutatePackagesImportOnlyPackagesOfLowerLayers(t *testing.T) {
 		"mutate/load":    nil,
 		"mutate/image":   nil,
 		"mutate/reason":  {"api"},
-		"mutate/feature": {"api", "mutate/image", "mutate/patch", "mutate/reason"},
+		"mutate/feature": {"api", "api/podspec", "mutate/image", "mutate/patch", "mutate/reason"},
 		"mutate":         {"api", "api/podspec", "mutate/feature", "mutate/image", "mutate/patch", "mutate/reason"},
 		"mutate/admit": {
 			"api", "api/podspec", "mutate", "mutate/feature", "mutate/image", "mutate/load", "mutate/patch", "mutate/reason",
