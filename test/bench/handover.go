@@ -69,11 +69,11 @@ func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	if b.named {
 		successor = ", each yield names the next holder"
 	}
-	ours.Print(fmt.Sprintf("this project, %d pods, drain not counted%s", b.standbys+1, successor))
-	least["release+event+acquire"].Print("floor: release PUT, its watch event, acquire PUT, bare HTTP")
-	least["put"].Print("of which one PUT")
+	ours.Print(fmt.Sprintf("this project with %d pods, without the time of the drain%s", b.standbys+1, successor))
+	least["release+event+acquire"].Print("floor: releasing PUT, its watch event, acquiring PUT, by plain HTTP")
+	least["put"].Print("one PUT of the floor")
 	if peers > 0 {
-		peer["handover"].Print("client-go's elector, ReleaseOnCancel, 15/10/2 s: cancelled → another started leading")
+		peer["handover"].Print("client-go's elector, ReleaseOnCancel, 15/10/2 s: from its cancellation to another leader's start")
 	}
 	return printSteps(rounded, writes)
 }

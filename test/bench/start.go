@@ -36,7 +36,11 @@ type starter struct {
 	phases [3]samples.Times
 }
 
-var phaseNames = [3]string{"created → agent's exec", "→ shim's exec", "→ application's exec"}
+var phaseNames = [3]string{
+	"part of this time: from the creation to the agent's exec",
+	"part of this time: from then to the shim's exec",
+	"part of this time: from then to the application's exec",
+}
 
 // starts measures the time from a pod's creation to its application's exec, alternately
 // with and without the annotation. No other pod competes for the slot.
@@ -76,14 +80,14 @@ func (b *bench) starts(ctx context.Context, rounds int) error {
 	plain, sole, both, gated, fresh := starters[0], starters[1], starters[2], starters[3], starters[4]
 	fmt.Println("\nStart of a pod, in milliseconds: from its creation to its application's exec.")
 	fmt.Println("\n| | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
-	plain.taken.Print("without the annotation")
-	sole.taken.Print("… with a native sidecar that does nothing")
-	both.taken.Print("… with that and an init container of 50 ms")
-	gated.taken.Print("annotated, slot free")
+	plain.taken.Print("pod without the annotation")
+	sole.taken.Print("pod without the annotation, with a native sidecar that does nothing")
+	both.taken.Print("pod without the annotation, with such a sidecar and an init container of 50 ms")
+	gated.taken.Print("annotated pod, slot free")
 	for i, phase := range gated.phases {
 		phase.Print(phaseNames[i])
 	}
-	fresh.taken.Print("annotated, a slot that nobody had before")
+	fresh.taken.Print("annotated pod, new slot that no pod has ever held")
 	added := func(s, to *starter) time.Duration {
 		return (s.taken.Quantile(.5) - to.taken.Quantile(.5)).Round(time.Millisecond)
 	}

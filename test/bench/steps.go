@@ -30,11 +30,11 @@ type write struct {
 
 // steps describes each step between the old application's exit and the new one's exec.
 var steps = []string{
-	"exit → release PUT received: the shim reaps and reports, the agent writes",
-	"release PUT stored",
-	"release PUT stored → acquire PUT received: the watch's event, the standby writes",
-	"acquire PUT stored",
-	"acquire PUT stored → exec: the answer, the check for a deletion, the grant, fork and exec",
+	"from the exit to the receipt of the releasing PUT: the shim reaps and reports, the agent writes",
+	"the API server stores the releasing PUT",
+	"from then to the receipt of the acquiring PUT: the standby gets the watch event, and writes",
+	"the API server stores the acquiring PUT",
+	"from then to the exec: the answer, the check whether the pod is deleted, the grant, fork and exec",
 }
 
 // printSteps prints the duration of each step of the handovers.
@@ -70,7 +70,7 @@ func printSteps(rounds []handed, writes []write) error {
 	}
 	fmt.Println("\nThe steps of these handovers, in milliseconds, by the kernel and by the API server's audit log. A write is")
 	fmt.Println("stored a moment before the log says so, so its event may come earlier.")
-	fmt.Println("\n| | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
+	fmt.Println("\n| step | rounds | p50 | p99 | max |\n|---|---|---|---|---|")
 	for i, step := range steps {
 		times[i].Print(step)
 	}

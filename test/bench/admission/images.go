@@ -82,11 +82,11 @@ func (i *images) subjects(containers, rounds, fresh int) (alone, asking []*subje
 	alone = []*subject{
 		{name: "this project, images by digest, cached", handler: cached.webhook, review: byDigest, rounds: rounds},
 		{name: "dapr's patcher", handler: dapr{}, review: byDigest, rounds: rounds},
-		{name: "controller-runtime's way: typed pod changed, marshalled, diffed", handler: typed(), review: byDigest, rounds: rounds},
+		{name: "controller-runtime's method: the typed pod is changed, marshalled and compared", handler: typed(), review: byDigest, rounds: rounds},
 	}
 	asking = []*subject{
-		{name: "this project, by tag, cached: each tag's digest is asked for", handler: cached.webhook, review: byTag, rounds: fresh},
-		{name: "this project, by tag, not cached", handler: forgetful.webhook, review: byTag, rounds: fresh,
+		{name: "this project, images by tag, cached; the registry is asked for each tag's digest", handler: cached.webhook, review: byTag, rounds: fresh},
+		{name: "this project, images by tag, not cached", handler: forgetful.webhook, review: byTag, rounds: fresh,
 			before: func() { forgetful.images = i.resolver() }},
 	}
 	return alone, asking, nil

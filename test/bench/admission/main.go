@@ -56,7 +56,7 @@ func run(ctx context.Context, rounds, fresh int) error {
 		return err
 	}
 	fmt.Println("Admission of a pod, in milliseconds: from an AdmissionReview's bytes to its answer's, in one process.")
-	fmt.Println("\n| containers | | rounds | p50 | p99 | max | allocations | KB allocated |\n|---|---|---|---|---|---|---|---|")
+	fmt.Println("\n| containers | implementation | rounds | p50 | p99 | max | allocations | KB allocated |\n|---|---|---|---|---|---|---|---|")
 	for _, containers := range []int{1, 5, 20} {
 		alone, asking, err := images.subjects(containers, rounds, fresh)
 		if err != nil {

@@ -52,16 +52,16 @@ func run(ctx context.Context) error {
 			return fmt.Errorf("%s slots: %w", size, err)
 		}
 		starts = append(starts,
-			fmt.Sprintf("| %s | nothing is there yet | %s |", size, first.Start.cells()),
-			fmt.Sprintf("| %s | all is there | %s |", size, again.Start.cells()))
+			fmt.Sprintf("| %s | first installation: no Lease or Role exists | %s |", size, first.Start.cells()),
+			fmt.Sprintf("| %s | restart: all Leases and Roles exist | %s |", size, again.Start.cells()))
 		events = append(events,
-			fmt.Sprintf("| %s | nothing is to be done | %s |", size, again.Idle.cells()),
-			fmt.Sprintf("| %s | a pod with a new slot | %s |", size, again.Pod.cells()))
+			fmt.Sprintf("| %s | an event that requires no change | %s |", size, again.Idle.cells()),
+			fmt.Sprintf("| %s | a pod with a new slot is created | %s |", size, again.Pod.cells()))
 	}
-	fmt.Println("\nOne event:\n\n| slots | | ms | of CPU | MB allocated | requests | of which writes |\n|---|---|---|---|---|---|---|")
+	fmt.Println("\nOne event:\n\n| slots | event | ms | ms of CPU | MB allocated | requests | writes among these |\n|---|---|---|---|---|---|---|")
 	fmt.Println(strings.Join(events, "\n"))
 	fmt.Println("\nA cold start, from the process's start until all rights are given:\n\n" +
-		"| slots | | ms | of CPU | MB allocated | requests | of which writes | peak MB resident |\n|---|---|---|---|---|---|---|---|")
+		"| slots | start | ms | ms of CPU | MB allocated | requests | writes among these | peak MB resident |\n|---|---|---|---|---|---|---|---|")
 	fmt.Println(strings.Join(starts, "\n"))
 	return nil
 }

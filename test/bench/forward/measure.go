@@ -76,7 +76,7 @@ func (s settings) print(ctx context.Context, ways []way, results []figures) {
 	fmt.Printf("%d CPUs, %s, %s, load at the end %s\n", runtime.NumCPU(), time.Now().UTC().Format(time.DateOnly), version, strings.Fields(string(load))[0])
 	fmt.Printf("%d requests a second of %d bytes over %d connections, %v; %d streams, %v\n\n",
 		s.rate, s.size, s.conns, time.Duration(s.rounds)*s.latency, s.streams, time.Duration(s.rounds)*s.throughput)
-	fmt.Println("| | requests | p50 µs | p99 µs | added p50 | added p99 | CPU µs a request | MB/s | CPU ms a GB |")
+	fmt.Println("| connection through | requests | p50 µs | p99 µs | added p50 | added p99 | CPU µs per request | MB/s | CPU ms per GB |")
 	fmt.Println("|---|---|---|---|---|---|---|---|---|")
 	direct := results[0].times
 	for i, w := range ways {

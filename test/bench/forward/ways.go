@@ -116,7 +116,7 @@ func (p *processes) open(haproxy string) ([]way, error) {
 		return nil, err
 	}
 	ways := []way{
-		{"direct connection", address(holderIP, holderPort), nil},
+		{"no forwarder (direct connection)", address(holderIP, holderPort), nil},
 		{"this project's forwarder", address(standbyIP, holderPort), ours},
 	}
 	for _, c := range []struct {

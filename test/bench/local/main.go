@@ -74,7 +74,7 @@ func run(ctx context.Context) error {
 	fmt.Println("Calls of the local API, over loopback, each client with one connection.")
 	fmt.Println("\n| call | clients | per second | p50 ms | p99 ms |\n|---|---|---|---|---|")
 	state := call{"the state of a lock that no pod holds", http.MethodGet, base}
-	weights := []string{weight(agent.Process.Pid, "just started")}
+	weights := []string{weight(agent.Process.Pid, "agent just after its start")}
 	if err := state.rows(ctx, *lasts); err != nil {
 		return err
 	}
@@ -94,8 +94,8 @@ func run(ctx context.Context) error {
 	if err := follow(ctx); err != nil {
 		return err
 	}
-	weights = append(weights, weight(agent.Process.Pid, "beside 100 connections that follow the lock, after these calls"))
-	fmt.Println("\nMemory of the agent in kB.\n\n| | resident | of which anonymous |\n|---|---|---|\n" + strings.Join(weights, "\n"))
+	weights = append(weights, weight(agent.Process.Pid, "agent with 100 connections that follow the lock, after the calls above"))
+	fmt.Println("\n| memory of the agent in kB | resident | anonymous part |\n|---|---|---|\n" + strings.Join(weights, "\n"))
 	return nil
 }
 

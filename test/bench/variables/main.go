@@ -56,7 +56,7 @@ func run(ctx context.Context, lasts time.Duration) error {
 	}
 	defer b.close(context.WithoutCancel(ctx))
 	fmt.Println("Adds to one Variable. Each pod has the code of one agent, and calls that follow each other.")
-	fmt.Println("\n| adds | pods | calls at once, per pod | per second | p50 ms | p99 ms | unknown |\n|---|---|---|---|---|---|---|")
+	fmt.Println("\n| adds by | pods | calls at once in each pod | per second | p50 ms | p99 ms | unknown outcomes |\n|---|---|---|---|---|---|---|")
 	for _, row := range []struct {
 		name  string
 		calls int
@@ -64,8 +64,8 @@ func run(ctx context.Context, lasts time.Duration) error {
 	}{
 		{"bare GET and PUT", 1, (*bench).bare},
 		{"agent", 1, (*bench).plain},
-		{"agent, with a key", 1, (*bench).keyed},
-		{"agent, with a key", 16, (*bench).keyed},
+		{"agent, with an idempotency key", 1, (*bench).keyed},
+		{"agent, with an idempotency key", 16, (*bench).keyed},
 	} {
 		for _, pods := range []int{1, 20} {
 			err := b.row(ctx, fmt.Sprintf("| %s | %d | %d |", row.name, pods, row.calls), pods, row.calls, lasts,

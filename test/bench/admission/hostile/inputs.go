@@ -53,7 +53,7 @@ func (r *registries) kinds(calls int) []kind {
 		{"8 images of registries that hang", each(func(i int) []byte {
 			return review("evil", "", images(8, func(n int) string { return fmt.Sprintf("%s/app/%d:1", r.slowHost[(i+n)%slowHosts], i) }))
 		})},
-		{"the same, of four namespaces", each(func(i int) []byte {
+		{"8 images of registries that hang, from four namespaces", each(func(i int) []byte {
 			return review(fmt.Sprint("evil-", i%4), "", images(8, func(n int) string { return fmt.Sprintf("%s/four/%d:1", r.slowHost[(i+n)%slowHosts], i) }))
 		})},
 	}

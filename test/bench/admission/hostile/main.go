@@ -70,7 +70,7 @@ func run(ctx context.Context, calls, good int, manifest string) error {
 	}
 	fmt.Printf("Two replicas, memory limit %d MiB each (%s); %d calls at once of each kind; %d senders of ordinary pods.\n",
 		limit>>20, replicas[0].enforced, calls, good)
-	fmt.Println("\n| hostile calls | answers | seconds | ordinary pods | not admitted | p50 ms | p99 ms | max ms | peak MiB |\n|---|---|---|---|---|---|---|---|---|")
+	fmt.Println("\n| hostile calls | answers to these calls | seconds | ordinary pods | ordinary pods not admitted | p50 ms | p99 ms | max ms | peak MiB |\n|---|---|---|---|---|---|---|---|---|")
 	s := &senders{replicas: replicas, registries: registries, good: good}
 	if err := s.wave(ctx, "none", nil, 5*time.Second); err != nil {
 		return err
@@ -86,7 +86,7 @@ func run(ctx context.Context, calls, good int, manifest string) error {
 			all = append(all, k.calls[i])
 		}
 	}
-	if err := s.wave(ctx, "all of these at once", all, 0); err != nil {
+	if err := s.wave(ctx, "all kinds above at once", all, 0); err != nil {
 		return err
 	}
 	var peaks []string
