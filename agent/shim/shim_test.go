@@ -300,7 +300,7 @@ func TestShimStartsNoChildAfterGrantsLatestStart(t *testing.T) {
 	a.until(gate.Waiting, "in time")
 }
 
-func TestOnlyAnUnboundedShimTakesAFarDeadline(t *testing.T) {
+func TestOnlyUnboundedShimAcceptsAFarDeadline(t *testing.T) {
 	far := func(a *fakeAgent, hold string, deadline time.Duration) {
 		require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{Hold: hold, BootID: a.boot, Deadline: deadline, Drain: time.Second, Kill: kill}}))
 	}

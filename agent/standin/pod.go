@@ -126,7 +126,7 @@ func (p *Pod) Reports() <-chan gate.Report { return p.box.reports }
 
 // Run serves until ctx ends, or until the kubelet must restart the pod's containers
 // ([ErrRestart]). If the channel stop is closed while the containers may run, Run also returns.
-// Only the kubelet knows when these containers end, so the Lease expires.
+// Only the kubelet knows when these containers end. So nothing releases the Lease, which expires.
 func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	defer p.Close()
 	ctx, cancel := context.WithCancel(ctx)

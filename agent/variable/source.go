@@ -19,8 +19,8 @@ const (
 	requestTimeout = 3 * time.Second
 	// mostCalls bounds the calls that wait for one Variable: actions, reads and watches.
 	mostCalls = 256
-	// mostAtOnce bounds the adds that one write carries out. Because mostAtOnce is below the
-	// number of kept keys, a write never drops a key that it adds.
+	// mostAtOnce bounds the calls of add that one write carries out. A Variable keeps more
+	// idempotency keys ([api.MaxKeys]), so no write drops a key that the same write has stored.
 	mostAtOnce = 32
 )
 

@@ -29,7 +29,7 @@ var (
 type clientOf struct {
 	*process
 	name    string
-	node    *node // nil for a process beside the API server
+	node    *node // nil for a process on the API server's own machine
 	pod     *pod  // the agent's pod; nil for other processes
 	sources map[string]*rand.Rand
 	// allowed authorizes a request for a Lease: get, watch or update. The function is nil for

@@ -21,7 +21,7 @@ type programs struct {
 	faults  *localFaults
 }
 
-// claims are the claims from which the story draws the claims of its pods.
+// claims are the candidates from which the story of programs draws the claims of each pod.
 var claims = []api.Claim{
 	{Kind: api.Lock, Name: "a", Size: 1}, {Kind: api.Election, Name: "a", Size: 1}, {Kind: api.Semaphore, Name: "pool", Size: 3},
 }

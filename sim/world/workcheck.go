@@ -35,7 +35,8 @@ func workBegins(l *checks, k *work) {
 	checkWorkCrowd(l, k.bidder)
 }
 
-// workBeginsUnder checks that no other hold has the slot under which the work begins.
+// workBeginsUnder checks, as a work begins, that the work's hold still has the slot. That hold is
+// not released, and no other hold has the slot.
 func workBeginsUnder(l *checks, k *work, slot string) {
 	if l.released[k.key(slot)] {
 		l.violate(withoutProof, "%s works under hold %s of %s, which is released", k.bidder.name, k.hold, slot)

@@ -49,8 +49,8 @@ func sources(t *testing.T, files map[string]string) *program {
 	return p
 }
 
-// TestPackageCommentsExampleIsMeasuredAsDocumented checks the example in the comment of the package.
-func TestPackageCommentsExampleIsMeasuredAsDocumented(t *testing.T) {
+// TestExampleOfThePackageCommentGivesItsNumbers checks the example in the comment of the package.
+func TestExampleOfThePackageCommentGivesItsNumbers(t *testing.T) {
 	p := sources(t, map[string]string{
 		"loop.go":  "type Agent struct{ wake int }\nfunc (a *Agent) run() { a.renew() }\nfunc (a *Agent) wakeAt() {}",
 		"renew.go": "func (a *Agent) renew() { a.wakeAt() }",
