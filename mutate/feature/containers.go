@@ -16,7 +16,7 @@ import (
 
 // maxContainers bounds the containers of a pod with a claim, because each container may cost a
 // look-up. If each look-up takes 300 ms, and eight run at once, a hundred look-ups end within
-// 4 s. The webhook may take longer for the admission of one pod.
+// 4 s. That is less than the time that the webhook has for one pod.
 const maxContainers = 100
 
 // defaultContainer is the annotation with the container that kubectl logs and exec use by

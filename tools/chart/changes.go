@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// change replaces the lines [from, to) of a text under a Helm condition.
+// change is a replacement for the lines [from, to) of a text, which Helm makes under the condition.
 type change struct {
 	from, to  int
 	lines     []string

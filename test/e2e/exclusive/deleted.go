@@ -45,8 +45,8 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 }
 
 // The kubelet signals a deleted standby only after a slow preStop hook. Until then the
-// agent learns of the deletion only by its check at each acquiring write. So the agent may
-// take a slot once. The agent then gives the slot back, and takes none again. With the gate
+// agent learns of the deletion only by its check beside each acquiring write. The write may
+// come first, so the agent may take a slot once. The agent then gives the slot back, and takes none again. With the gate
 // "container" the shim runs the hook, so an agent misses the deletion only if the kubelet's
 // signal is lost.
 func TestDeletedStandbyGivesBackTheSlotItTakes(t *testing.T) {

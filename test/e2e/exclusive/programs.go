@@ -30,7 +30,7 @@ func voters(name string) app.App {
 	return a
 }
 
-// electionSlot is the Lease of the voters.
+// electionSlot is the Lease of the election in these tests.
 var electionSlot = api.ElectionLease("main")
 
 // leads waits until a program other than the given one leads.
