@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// refused is the pause before the agent repeats a watch of a next Lease that its Role forbids.
-// An enroll of an earlier version grants no right to next Leases.
+// refused is the pause after the API server has forbidden a watch of a next Lease. A Role that an
+// enroll of an earlier version has made grants no right to next Leases.
 const refused = time.Minute
 
 // watched is the longest time of one watch of a next Lease. The server of a watch may vanish
@@ -97,8 +97,9 @@ type asker struct {
 	paid time.Duration
 }
 
-// sees gives up the pod's offer if the Lease of the slot now shows another leave, or none.
-// Without this, a late write of the offer could replace the offers to a later leave.
+// sees takes in the leave that the Lease of the slot shows; empty for none. If the pod's offer was
+// for another leave, sees gives up that offer. A late write of the offer could otherwise replace
+// the offers to a later leave.
 func (a *asker) sees(leave string) {
 	if a.giveUp != nil && leave != a.offered {
 		a.giveUp()

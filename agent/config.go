@@ -57,8 +57,8 @@ type Forwarder interface {
 	Reachable(ctx context.Context, address string) error
 	// Unanswered delivers the address of a target that did not answer a forwarded connection.
 	Unanswered() <-chan string
-	// Linger accepts connections for the delay, and no connection after that. The channel left
-	// is closed once no open connection is left.
+	// Linger accepts connections for the delay, and no connection after that. The result is a
+	// channel, which Linger closes once no connection is open any more.
 	Linger(delay time.Duration) (left <-chan struct{})
 	// Close closes the ports before it returns, because the child needs them.
 	Close()
@@ -179,8 +179,8 @@ type Config struct {
 	// people. The default of Wall is time.Now.
 	Clock func() time.Duration
 	Wall  func() time.Time
-	// Random is the only source of randomness, so that a simulation can repeat a run.
-	// Only one goroutine uses it.
+	// Random is the only source of randomness, so that a simulation can be repeated exactly.
+	// Only one goroutine uses Random.
 	Random rand.Source
 	Log    *slog.Logger
 }

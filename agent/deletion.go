@@ -54,8 +54,9 @@ func (d *deletion) begin() (number int) {
 }
 
 // end notes the result of a check that was sent with an acquiring write of the hold. If the pod
-// is being deleted, the result counts as the first answer of the hold. If not, the hold's first
-// status write brings that answer, because the pod may be deleted after the check.
+// is being deleted, the result counts as the first answer of the hold. If not, the result does not
+// count, because the pod may be deleted after the check. Then the hold's first status write brings
+// the first answer.
 func (d *deletion) end(number int, hold string, deleted bool) {
 	d.ended = max(d.ended, number)
 	if deleted {

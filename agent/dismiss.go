@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// waits decides which waits of shims end: because the pod skips, because the wait's bound is
-// over, or because the work is done.
+// waits decides for each waiting shim whether its wait ends. A wait ends if the pod skips, if
+// the bound of the wait is over, or if the work is done.
 type waits struct {
 	config Config
 	claim  *claim.Claim
@@ -27,8 +27,8 @@ type waits struct {
 	orders *orders
 	events *show.Events
 	// course is the pod's decision; empty until a pod that may skip has decided. The field
-	// because describes the holder that made this agent process skip; empty if an earlier
-	// process decided.
+	// "because" describes the holder that made this agent process skip. That field is empty if
+	// an earlier process decided.
 	course  Course
 	because string
 	// done reports that the agent has seen the pod's key among the done keys of every Lease of
@@ -43,9 +43,9 @@ type waits struct {
 // skips reports whether the application never starts in this pod.
 func (w *waits) skips() bool { return w.course == CourseSkip }
 
-// decide notes whether the pod's key is done, and whether the key's work has failed. If a living
-// holder has the slot for which a shim waits, decide also decides that the pod skips. If the
-// decision cannot be stored on disk, the pod does not skip.
+// decide notes whether the pod's key is done, and whether the key's work has failed. A pod that
+// may skip then skips, if a living holder has the slot for which a shim waits. If the decision
+// cannot be stored on disk, the pod does not skip.
 func (w *waits) decide(now time.Duration) {
 	w.done = w.done || w.config.OnceKey != "" && !slices.ContainsFunc(w.claim.Views(), func(v claim.View) bool {
 		return !v.Known || !v.Record.Done.Has(w.config.OnceKey)
@@ -158,8 +158,8 @@ func (w *waits) work() string {
 	return fmt.Sprintf("the work of %s is done for the key %s", w.config.Slots[0], w.config.OnceKey)
 }
 
-// dismiss orders each shim whose wait is over to end. The result is the instant of the next
-// decision.
+// dismiss sends a dismissal to each shim whose wait is over. The result is the instant of the
+// next decision.
 func (w *waits) dismiss(now time.Duration) time.Duration {
 	wake := instant.Never
 	for _, r := range w.shims.Waiting() {

@@ -5,8 +5,8 @@
 // stands by again.
 //
 // Package claim decides about the Leases, package proof about children, package show about the
-// pod's status. Package agent connects them. Only its loop sends requests and waits for events.
-// Its states are standby, hold and drain.
+// pod's status. Package agent connects these packages by a loop. Only the loop waits for events,
+// and only the loop and package show start requests. The loop's states are standby, hold and drain.
 //
 // # The guarantee
 //

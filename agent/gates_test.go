@@ -19,11 +19,11 @@ type gates struct {
 	shims   map[gate.ShimID]*fakeShim
 	grants  []gate.Grant
 	drains  []string
-	// graces has the grace that each order to drain gave, in the order of the drains.
+	// graces has the grace of each drain so far. The grace of the first drain is the first one.
 	graces []time.Duration
 	// asides has the commands that ran beside children.
 	asides []string
-	// dismissed has the dismissals of waiting shims, in their order.
+	// dismissed has the dismissals of waiting shims. The earliest dismissal is the first one.
 	dismissed []gate.Dismiss
 	// granting, if set, is called at each grant.
 	granting func()
@@ -39,7 +39,7 @@ type fakeShim struct {
 	report gate.Report
 	grant  gate.Grant
 	stop   time.Duration
-	// stuck reports that the child cannot be killed, as a process in uninterruptible sleep.
+	// stuck reports that the child cannot be killed, like a process in uninterruptible sleep.
 	stuck bool
 	ended chan struct{}
 	// ran has the beginning and the end of each child's life.

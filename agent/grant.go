@@ -18,8 +18,8 @@ import (
 // the hold. A later grant moves the deadline, or thaws the child.
 type grants struct{ *hold }
 
-// start sends the requests on which the claim of the start lock decides. The result is the
-// instant of the next decision.
+// start lets the claim of the start lock decide, and sends that claim's requests. Then start ends
+// the waits that are over. The result is the instant of the next decision.
 func (h grants) start(ctx context.Context, s claim.State) time.Duration {
 	waits := h.mayGrant(s) && len(h.grantable()) > 0
 	return min(h.loop.starts.act(ctx, h.loop.now, startFacts{holds: true, waits: waits, serves: h.serves()}), h.dismiss())

@@ -194,9 +194,9 @@ func (h *hold) ends(s claim.State) (ending, time.Duration) {
 }
 
 // wish returns the end that a person, enroll, or package turn requests. No pod may take a
-// paused slot, so a yield waits for the end of the pause. With the gate "pod" a deleted pod
-// keeps its hold in any case. Only a restart by the kubelet stops the application there, and
-// the kubelet restarts nothing in a deleted pod.
+// paused slot, so a yield waits for the end of the pause. With the gate "pod", only a restart by
+// the kubelet stops the application. The kubelet restarts nothing in a deleted pod, so such a pod
+// keeps its hold in any case.
 func (h *hold) wish(s claim.State) ending {
 	u := h.unit
 	grace := u.config.Grace
@@ -220,8 +220,8 @@ func (h *hold) wish(s claim.State) ending {
 }
 
 // deletedEarly reports whether the hold began just before the agent learned of the pod's
-// deletion. With the gate "pod" the result is always false. Only a restart by the kubelet stops
-// the application there, and the kubelet restarts nothing in a deleted pod.
+// deletion. With the gate "pod", only a restart by the kubelet stops the application. The kubelet
+// restarts nothing in a deleted pod, so with that gate the result is always false.
 func (h *hold) deletedEarly() bool {
 	u := h.unit
 	return u.deletion.seen == h.id && !u.config.KubeletStops && h.loop.now < h.since+u.self.Budget.Duration
@@ -310,8 +310,8 @@ func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 }
 
 // spared reports whether a Ready pod stays Ready although its application does not serve. A
-// strict controller replaces each unready pod, so in a rollout of a broken version it could
-// replace all old pods. The caller must know that the pod's revision is proven.
+// strict controller replaces each unready pod. So in a rollout of a broken version, such a
+// controller could replace all old pods. The caller must know that the pod's revision is proven.
 func (u *unit) spared() bool { return u.config.ReplacesUnready && u.stored.ready }
 
 // letGo ends the hold, and the claim waits for the slots again. If all children are proven

@@ -33,7 +33,7 @@ type leaving struct {
 	// turn is the revision of the successor; zero if no turn begins with the successor.
 	turn api.Revision
 	// signalled is the instant of the agent's first read of the pod after a stop signal of the
-	// kubelet; zero without such a signal. The fields ends, known and deleted have the answer,
+	// kubelet; zero without such a signal. The answer to that read is in the next three fields,
 	// as in [leave.Facts].
 	signalled, ends time.Duration
 	known, deleted  bool
@@ -59,8 +59,8 @@ func (u *unit) replaced() bool {
 }
 
 // delay returns the longest time for which a shim may hold back a stop signal of the kubelet. A
-// living agent ends that wait earlier, so only a shim whose agent has died waits for the whole
-// time. The time is short until the agent knows how much of the pod's grace is left.
+// living agent ends the delay earlier, so only a shim whose agent has died uses the whole time.
+// Until the agent knows how much of the pod's grace is left, the delay is short.
 func (l *leaving) delay() time.Duration {
 	delay := l.unit.endpointDelay()
 	if delay == 0 || l.Over || l.restarts() {

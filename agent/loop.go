@@ -49,7 +49,7 @@ func newLoop(c Config, u *unit, p posts) *loop {
 // begin sets the instant at which the agent begins, and the channel that stops the agent.
 func (l *loop) begin(stop <-chan struct{}) { l.now, l.stop = l.config.Clock(), stop }
 
-// act passes the facts to the claim, and sends the requests on which the claim decides. The
+// act passes the facts to the claim, and sends the requests that the claim then demands. The
 // result is the instant of the next decision.
 func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 	actions, wake := l.unit.claim.Next(l.now, f)

@@ -57,7 +57,7 @@ func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer
 	return err
 }
 
-// offerOn returns the next Lease with one more offer to the leave. The result more is false if
+// offerOn returns the next Lease with one more offer to the leave. The result "more" is false if
 // this pod, or enough other pods, have already offered. The offer replaces the ask in the Lease,
 // because an agent may write only its own identity as the holder. The pod whose ask was replaced
 // writes its ask again.

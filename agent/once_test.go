@@ -188,7 +188,7 @@ func TestFailureDelaysAllPodsOfItsKey(t *testing.T) {
 	})
 }
 
-// The test pauses the slot, so that no pod works once the delay is over.
+// The test pauses the slot, so that no pod does the work after the delay.
 func TestPodStatusShowsFailureUntilRetryDelayEnds(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working()
@@ -254,7 +254,7 @@ func TestSuccessIsRecordedBeforeTheContainerRunsAgain(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working()
 		a.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 503} })
-		w.pass(70 * time.Second) // the hold ends because no renewal is stored, before the success
+		w.pass(70 * time.Second) // the hold ends before the success, because no renewal is stored
 		a.gates.succeed("s1")
 		a.migrate("s2")
 		w.pass(5 * time.Second)

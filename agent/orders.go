@@ -17,7 +17,7 @@ import (
 type orders struct {
 	gate   Gate
 	asides Asides
-	// dismissals orders a shim to end without a child.
+	// dismissals is the function that sends a dismissal to a shim.
 	dismissals func(gate.ShimID, gate.Dismiss) error
 	proof      *proof.Shims
 	log        *slog.Logger
@@ -142,8 +142,8 @@ func (o *orders) kill(r gate.Report, reason string) {
 const dismissAgain = time.Second
 
 // dismiss orders a waiting shim to end without a child, and repeats the order until the shim
-// has ended. The result first reports that this order is the first one in this wait. The result
-// again is the instant of the next repetition.
+// has ended. The result "first" reports that no order was sent in this wait before. The result
+// "again" is the instant of the next repetition.
 func (o *orders) dismiss(now time.Duration, r gate.Report, d gate.Dismiss) (first bool, again time.Duration) {
 	s := o.sent[r.Shim]
 	first = s.dismissed != r.Since

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// The shim cannot read the note of an earlier grant. That note may name the hold in the Lease,
+// The desk cannot read the note of an earlier grant. That note may name the hold in the Lease,
 // so the pod must wait until that hold expires.
 func TestPodWithUnreadableNoteWaitsUntilLeaseExpires(t *testing.T) {
 	simulate(t, func(w *world) {

@@ -32,8 +32,8 @@ type ports struct {
 	unreachable error
 	asked       int
 	unanswered  chan string
-	// left is closed when no connection is left after Linger. If lasts is set, that is at
-	// Close; if not, at the end of the delay.
+	// left is closed when the last connection has ended after Linger. The connections last until
+	// the end of the delay, or until Close if the field "lasts" is set.
 	left  chan struct{}
 	lasts bool
 }

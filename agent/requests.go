@@ -25,8 +25,8 @@ func (p posts) post(ctx context.Context, f func(now time.Duration)) {
 	}
 }
 
-// requests sends the requests of the agent's loop. Its courier sends those that the claim
-// decides on.
+// requests sends the requests of the agent's loop. The courier sends those requests that the
+// claim demands.
 type requests struct {
 	unit    *unit
 	posts   posts

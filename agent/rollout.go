@@ -102,10 +102,10 @@ func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 	r.waiting.Whole = whole
 }
 
-// note stores the first instant at which the holder would yield to this pod, and whether this
-// pod's turn has failed. That instant stays the same for the whole hold of that holder. If it
-// began anew, a pod that lets other pods ask first would never ask a holder that fails only for
-// seconds at a time.
+// note stores whether this pod's turn has failed, and the first instant at which the holder would
+// yield to this pod. After a failed turn, the pod lets other pods ask first for a while from that
+// instant on. The instant stays the same during one hold. Otherwise each short failure of the
+// holder would begin the wait anew, and the pod might never ask.
 func (r *rollout) note(now time.Duration, s turn.Standby) {
 	r.waiting.Failed = r.waiting.Failed || s.Failed
 	if s.Due && r.waiting.Due == 0 {
@@ -153,7 +153,7 @@ func (a *asks) see(now time.Duration, l *kube.Lease) {
 	a.version = l.ResourceVersion
 	a.offers = api.ParseOffers(l.Annotations[api.OffersAnnotation])
 	if l.Annotations[api.RevisionAnnotation] == "" && l.Holder != "" && a.offers.Of(l.Holder) {
-		return // an offer replaces the ask in the Lease, but does not end it
+		return // an offer replaces the ask in the Lease, but does not end the ask
 	}
 	revision, err := api.ParseRevision(l.Annotations[api.RevisionAnnotation])
 	if err != nil || first || !revision.Valid() {

@@ -79,7 +79,7 @@ func (s standby) seen() []show.Slot {
 
 // vacant reports whether the pod competes for slots that, as far as the pod knows, no living
 // pod holds. A holder counts as living until its Lease expires. If the pod needs all of several
-// slots, all must be vacant; if it needs one, one is enough. A slot that a pause or a stamp
+// slots, all must be vacant; otherwise one vacant slot is enough. A slot that a pause or a stamp
 // closes is not vacant.
 func (s standby) vacant(f claim.Facts, views []claim.View) bool {
 	u, now := s.unit, s.loop.now
@@ -103,7 +103,7 @@ func shown(s turn.Standby, asked error) show.Turn {
 
 // beyond returns how much longer than [show.Handover] a standby of a strict controller stays
 // Ready while no holder serves. The result is the longer of two times: the pod's grace, and the
-// time that a turn leaves the application to start. Without a strict controller, or without
+// time that an application has in a turn to start. Without a strict controller, or without
 // turns, the result is zero.
 func (u *unit) beyond(views []claim.View) time.Duration {
 	if !u.config.ReplacesUnready || !u.rollout.takesTurns() {

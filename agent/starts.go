@@ -37,8 +37,8 @@ type starts struct {
 	starting map[gate.ShimID]string
 	// own has the holds that this agent process began and that a Lease may still name.
 	own map[string]bool
-	// hold is the present hold of the start lock; empty without one. The instant since is its
-	// beginning.
+	// hold is the present hold of the start lock; empty without such a hold. The field since is
+	// the instant at which that hold began.
 	hold  string
 	since time.Duration
 	// told reports that an Event has reported the slow start.
@@ -87,8 +87,8 @@ type startFacts struct {
 	serves bool
 }
 
-// act sends the requests that the claim of the start lock decides on. The result is the instant
-// of the next decision.
+// act lets the claim of the start lock decide, and sends that claim's requests. The result is the
+// instant of the next decision.
 func (s *starts) act(ctx context.Context, now time.Duration, f startFacts) time.Duration {
 	if s == nil {
 		return instant.Never

@@ -134,7 +134,7 @@ func tellsOfLeap(last gate.Report, known bool, r gate.Report) bool {
 // the leap. Every standby that sees this renewal waits anew.
 func (u *unit) leapt(now time.Duration) int {
 	u.config.Log.Info("the clock was set: renewing at once")
-	// The API server may have closed the open connections during the pause.
+	// If the machine was paused, the API server may have closed the open connections meanwhile.
 	u.config.Reconnect()
 	u.leaps = u.claim.Leapt(now)
 	return u.leaps
@@ -223,7 +223,7 @@ func (u *unit) failedKey(hold string) string {
 	return ""
 }
 
-// records reports whether a Lease still names a hold whose success the release must record.
+// records returns true if a Lease still names a hold whose success the release must record.
 // Until that release is stored, the pod must not take the slot back.
 func (u *unit) records() bool {
 	return slices.ContainsFunc(u.claim.Views(), func(v claim.View) bool {

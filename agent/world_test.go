@@ -31,8 +31,8 @@ type world struct {
 	server *server
 	began  time.Time
 	pods   map[string]*pod
-	// processes is the number of agent processes so far. Each process gets a random source with
-	// that seed.
+	// processes is the number of agent processes so far. A new process uses this number as the
+	// seed of its random source.
 	processes int
 }
 
@@ -137,7 +137,7 @@ func (w *world) within(limit time.Duration, what string, condition func() bool) 
 
 func (w *world) holder() string { return w.server.lease(theSlot).Holder }
 
-// running reports whether the shim has a child.
+// running reports whether the shim has a child that is not draining.
 func (p *pod) running(id gate.ShimID) bool { return p.gates.phase(id) == gate.Running }
 
 // slowest is the longest pause of a standby between two reads of a Lease.

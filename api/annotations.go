@@ -231,8 +231,8 @@ func (all table) known(key string) bool {
 func Carried(key string) bool { return strings.HasPrefix(key, Prefix) && !Written(key) }
 
 // Effective returns the annotations of a workload's next pods: the template's own, and
-// those that the webhook carries from the workload. If both have a key, the result has the
-// template's value.
+// those that the webhook carries from the workload. If the workload and the template have the same
+// key, the result has the template's value.
 func Effective(workload, template map[string]string) map[string]string {
 	all := make(map[string]string, len(template))
 	for key, value := range workload {

@@ -21,14 +21,16 @@ type argument[T any] struct {
 	flag bool
 	// expands reports that the kubelet is to expand $(NAME) in the value.
 	expands bool
-	// where reports whether the words contain the argument; nil means always.
+	// where is a function that reports whether [arguments.words] writes the argument. If the
+	// function is nil, [arguments.words] always writes the argument.
 	where func(T) bool
 	text  func(T) string
 	// read sets the value in a T, or returns an error and changes nothing.
 	read func(*T, string) error
 }
 
-// written returns a copy of the row for an argument that is written only if where returns true.
+// written returns a copy of the row. For the copy, [arguments.words] writes the argument only if
+// the function where returns true.
 func (a argument[T]) written(where func(T) bool) argument[T] {
 	a.where = where
 	return a
@@ -40,12 +42,12 @@ func (a argument[T]) expanded() argument[T] {
 	return a
 }
 
-// arguments is the table of one role, in the order in which the words are written.
+// arguments is the table of one role's arguments, in their order in a pod's spec.
 type arguments[T any] []argument[T]
 
 // words returns the arguments as a pod's spec has them. The kubelet replaces each $(NAME) in a
-// spec, and makes $ of $$. So words doubles the dollar signs of each value that the kubelet
-// must not expand.
+// spec, and turns $$ into $. So the method words doubles the dollar signs of each value that the
+// kubelet must not expand.
 func (all arguments[T]) words(of T) []string {
 	var words []string
 	for _, a := range all {
@@ -148,8 +150,8 @@ func durationArg[T any](name, meaning string, field func(*T) *time.Duration) arg
 	}
 }
 
-// optionArg returns the row of an argument without a value, whose presence means
-// true.
+// optionArg returns the row of an argument without a value. If the argument is present, the field
+// is true.
 func optionArg[T any](name, meaning string, field func(*T) *bool) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning, flag: true,

@@ -17,7 +17,8 @@ const maxBarrier = maxListed
 // maxRun is the length of a UID.
 const maxRun = 36
 
-// maxBarrierName leaves room for the prefix, for the run, and for the number of a Lease.
+// maxBarrierName bounds the name of a barrier. A Lease's name also has the prefix, the run, and
+// the number of the Lease.
 const maxBarrierName = maxName - len(barrierPrefix) - len(".") - maxRun - len(".31")
 
 // Arrivals is the kind of a barrier. A pod arrives by a Lease, either in an init container or

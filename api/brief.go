@@ -13,10 +13,10 @@ const mostShown = 80
 // cutMark ends a text that was cut.
 const cutMark = "…"
 
-// Brief returns the text unchanged if the text has at most the given number of bytes.
-// Otherwise, Brief cuts the text to at most that size, between two characters, and ends it with
-// "…". A webhook sees an object before the API server has validated it, so a name may be as
-// long as a request.
+// Brief returns the text unchanged if the text has at most the given number of bytes. Otherwise,
+// Brief cuts the text to at most that size, between two characters. The result of a cut ends with
+// "…". A webhook sees an object before the API server has validated it, so a name may be as long as
+// a request.
 func Brief(text string, most int) string {
 	if len(text) <= most {
 		return text

@@ -25,7 +25,7 @@ const (
 //	sent                drain       SIGKILL     deadline     others may acquire
 //
 // The sum is exactly the duration. A child is dead at the deadline. A standby counts the
-// whole duration from the moment at which it saw that renewal, which is after the sending.
+// whole duration from the moment at which the standby saw that renewal, so after the sending.
 // So a standby starts its child a Margin after the deadline at the earliest. The Margin
 // covers two clocks that run at different rates, and a watchdog that is scheduled late.
 type Budget struct {
@@ -49,11 +49,11 @@ type Budget struct {
 }
 
 // kill is the time that a SIGKILL and the reaping of all descendants may take. Even on a
-// busy machine, thousands of processes die within that time.
+// node under load, thousands of processes die within that time.
 const kill = time.Second
 
-// minMargin is the Margin of a short lease. On a busy machine the shim's watchdog may act
-// late, however short the lease is.
+// minMargin is the Margin of a short lease. On a node under load, the shim's watchdog may
+// act late, however short the lease is.
 const minMargin = 2 * time.Second
 
 // marginPart is the divisor that gives the Margin: one sixth of the duration covers the

@@ -30,8 +30,8 @@ func PauseOf(annotations map[string]string) Pause {
 }
 
 // Known reports whether this version knows the value. An unknown value counts as [PauseHold]
-// and not as [PauseStop], because a person can still stop an application that goes on by
-// mistake.
+// and not as [PauseStop]. If that is a mistake, the application goes on, and a person can still
+// stop the application.
 func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop || p == PauseRecover }
 
 // Yield asks a hold to end. A hold with another number ignores the yield. So an agent

@@ -119,11 +119,11 @@ func checkRow(t *testing.T, all table, a Annotation) {
 		require.True(t, r.Claims())
 		for _, c := range r.Claimed {
 			slots := c.Slots(Workload{"apps", "Deployment", "biller"})
-			if c.Kind == RWLock { // a claim for readers and writers has no annotation
+			if c.Kind == RWLock { // no row of the table has the kind RWLock
 				assert.Subset(t, slots, []string{"rwlock.catalog.intent", "rwlock.catalog.15"})
 				continue
 			}
-			if c.Kind == Arrivals { // no annotation has the run of the Leases
+			if c.Kind == Arrivals { // no annotation states the run, which the names need
 				assert.Empty(t, slots)
 				continue
 			}

@@ -32,8 +32,8 @@ func parseCondition(text string) (Condition, string) {
 	return c, ""
 }
 
-// workloadKinds are the kinds of Kubernetes' own groups that can own pods, as the names of
-// Leases spell them.
+// workloadKinds are the kinds that can own pods, and belong to Kubernetes' own groups. Each kind
+// is spelt as in the name of a Lease.
 var workloadKinds = []string{"deployment", "statefulset", "daemonset", "replicaset", "job", "cronjob", "replicationcontroller", "pod"}
 
 // hasKnownKind reports whether the Lease of a singleton names a kind that can own pods. The

@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// maxAfterText bounds the text of all conditions. The policy "after" has the same bound, and
-// eight conditions are shorter.
+// maxAfterText bounds the text of all conditions. The policy "after" has the same bound. The
+// longest possible text of [maxAfter] conditions is shorter.
 const maxAfterText = 4096
 
 func setAfter(r *Request, value string) string {

@@ -14,8 +14,8 @@
 // a lease duration.
 //
 // Guarantee: each program reads the arguments that the other program of the same
-// version wrote. A reader of a pod's spec ignores the words of another version. A
-// process that gets such words ends with an error.
+// version wrote. A program that reads a pod's spec ignores words that only another version
+// knows. A process that gets such words as its arguments ends with an error.
 //
 // Clock model: none. Durations are values here; no function reads a clock.
 //

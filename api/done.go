@@ -9,14 +9,14 @@ import (
 	"time"
 )
 
-// onceLeaseDuration is the lease duration of a once claim whose pod states none. An outage of
-// the API server that lasts longer than [Budget.Outage] kills the work, which must then begin
-// anew. A longer lease survives a longer outage. So the duration is four times
-// [DefaultLeaseDuration], which is for applications that soon start again elsewhere.
+// onceLeaseDuration is the lease duration of a once claim, unless an annotation of the pod states
+// another duration. An outage of the API server that lasts longer than [Budget.Outage] kills the
+// work, which must then begin anew. A longer lease survives a longer outage. So the duration is
+// four times [DefaultLeaseDuration], which is for applications that soon start again elsewhere.
 const onceLeaseDuration = 2 * time.Minute
 
-// MaxDone bounds the done keys of one Lease, so that they fit the annotation that the policy
-// on Leases permits. Each further key removes the oldest one.
+// MaxDone bounds the number of done keys in one Lease. The policy on Leases has the same bound.
+// Each further key removes the oldest one.
 const MaxDone = 50
 
 // Done is the value of [DoneAnnotation]: the keys whose work has succeeded, the oldest

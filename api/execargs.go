@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// ExecArgs are the arguments of the shim. The child's own command follows them. Code that
+// ExecArgs are the arguments of the shim. The child's own command follows the arguments. Code that
 // composes arguments starts from [DefaultExecArgs].
 type ExecArgs struct {
 	// Container is the name of the container in which the shim runs.
@@ -19,7 +19,7 @@ type ExecArgs struct {
 	// child has started. WaitAtMost above zero permits the shim to end with [ExitWaited].
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
-	// MayBeDone permits the shim to end with exit code 0, because the container's work is done.
+	// MayBeDone permits the shim to end with exit code 0 if the container's work is done already.
 	MayBeDone bool
 	// Unbounded permits the child to run without a deadline, because the pod holds no slot
 	// while its application runs.

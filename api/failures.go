@@ -27,7 +27,7 @@ const MostFailing = 8
 // has failed, as KEY COUNT, comma-separated. A malformed part counts as no failure.
 type Failures string
 
-// Count returns the failures of the key in a row.
+// Count returns how many times in a row the work of the key has failed.
 func (f Failures) Count(key string) int {
 	for _, part := range split(string(f)) {
 		if name, text, _ := strings.Cut(part, " "); name == key && IsKey(key) {
@@ -81,8 +81,8 @@ func (f Failures) Without(key string) Failures {
 	return Failures(strings.Join(parts, ","))
 }
 
-// Delay returns how long a pod with the key waits, after it has seen the failures, before
-// it competes for the slot. The time doubles with each failure.
+// Delay returns how long a pod with the key waits before the pod competes for the slot. The wait
+// begins when the pod has seen the failures. The delay doubles with each failure.
 func (f Failures) Delay(key string) time.Duration {
 	n := f.Count(key)
 	if n == 0 {

@@ -41,7 +41,7 @@ type ExecAction struct {
 	Command []string `json:"command,omitempty"`
 }
 
-// HTTPGetAction sends a request. An empty Host is the pod's address.
+// HTTPGetAction sends a request. An empty Host means the pod's address.
 type HTTPGetAction struct {
 	Path        string       `json:"path,omitempty"`
 	Port        int          `json:"port"`
@@ -56,7 +56,7 @@ type HTTPHeader struct {
 	Value string `json:"value"`
 }
 
-// TCPSocketAction opens a connection. An empty Host is the pod's address.
+// TCPSocketAction opens a connection. An empty Host means the pod's address.
 type TCPSocketAction struct {
 	Port int    `json:"port"`
 	Host string `json:"host,omitempty"`

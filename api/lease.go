@@ -12,7 +12,7 @@ import (
 // nextPrefix begins the names of all next Leases.
 const nextPrefix = "next."
 
-// Workload is the top-most controller of a pod, or the pod itself if it has none. A
+// Workload is the top-most controller of a pod. A pod without a controller is its own workload. A
 // singleton has one holder within a workload.
 type Workload struct {
 	// Group of the API, without its version; empty for the core group.

@@ -18,7 +18,7 @@ const LocalPort = 13131
 const maxLocal = 8
 
 // maxLocalText bounds the text of all claims by the local API. The policy on gates has the
-// same bound, and eight claims are shorter.
+// same bound. The longest possible text of [maxLocal] claims is shorter.
 const maxLocalText = 4096
 
 // localKind returns the kind that a word names in the local API; nil for another word.
@@ -182,7 +182,8 @@ func (a LocalArgs) Args() []string {
 }
 
 // Barriers returns, for each barrier that the claims name, the arguments of an init container
-// that would wait there. The local API arrives by the same Leases as such a container.
+// that would wait there. Through the local API, the pod arrives by the same Leases as through such
+// a container.
 func (a LocalArgs) Barriers() (all []BarrierArgs) {
 	for _, b := range BarriersOf(a.Claims) {
 		all = append(all, BarrierArgs{Barrier: b, Run: a.Run, LeaseDuration: a.LeaseDuration, Credentials: a.Credentials})

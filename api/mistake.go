@@ -52,8 +52,8 @@ func (all table) unknown(key string) string {
 }
 
 // nearest returns the known key that differs from the given key by the fewest edits; false if
-// no known key is near. A known key is near if it needs at most two edits, or at most a third
-// of the length of its name.
+// no known key is near. A known key is near if at most two edits separate the keys. For a long
+// known key, the edits may be as many as a third of its characters after the prefix.
 func (all table) nearest(key string) (string, bool) {
 	if len(key) > mostShown {
 		// No known annotation has so long a key, and the comparison of a huge key would

@@ -31,11 +31,11 @@ type Offer struct {
 	Takes bool
 }
 
-// takes stands before the identity of a pod that can be the successor. No pod's name
-// contains this character.
+// takes is the character that stands before the identity of a pod that can be the successor.
+// No pod's name contains this character.
 const takes = "+"
 
-// String returns the value of [OffersAnnotation]: the leave, and the identities.
+// String returns the value of [OffersAnnotation]: the text of Leave, and the identities.
 func (o Offers) String() string {
 	words := []string{o.Leave}
 	for _, pod := range o.Pods {
@@ -49,7 +49,7 @@ func (o Offers) String() string {
 }
 
 // longestOffers bounds the text of offers, in bytes. The text of [MostOffers] offers fits:
-// an identity has at most 290 bytes, and a leave has at most 40 bytes. The holder copies
+// an identity has at most 290 bytes, and Leave has at most 40 bytes. The holder copies
 // identities into other annotations of its Lease, which has room for 256 KiB.
 const longestOffers = 2048
 

@@ -93,7 +93,7 @@ func (p *parser) values() {
 
 // together refuses annotations that contradict each other, and settings without a claim.
 // The function accepts such settings after an explicit opt-out (singleton: "false", inject:
-// "false"). The function also accepts them beside a misspelt key, which may be the missing
+// "false"). The function also accepts such settings beside a misspelt key, which may be the missing
 // claim.
 func (p *parser) together() {
 	if p.request.OptOut && p.request.Claims() {
@@ -131,8 +131,8 @@ func (p *parser) ofBarrier(key string) bool {
 	return p.has(BarrierAnnotation) && (key == LeaseDurationAnnotation || key == WaitAtMostAnnotation)
 }
 
-// program judges a pod whose program asks for its slots by the local API. The function
-// refuses any other claim, and the settings of gates that hold the application back.
+// program judges a pod with [LocalAnnotation], which asks for its slots by the local API. The
+// function refuses any other claim, and the settings of gates that hold the application back.
 func (p *parser) program() {
 	p.request.Gate = GateProgram
 	for _, key := range p.claiming {
@@ -208,7 +208,7 @@ func (p *parser) startsInTurn() {
 	}
 }
 
-// untilSuccess refuses the settings that have no meaning beside a claim that ends with a success.
+// untilSuccess refuses the settings that have no meaning beside a once claim.
 func (p *parser) untilSuccess() {
 	if !p.request.Shims() {
 		p.wrong(GateAnnotation, "is %q, but with %s a shim must see the success: remove one of the two", p.request.Gate, OnceAnnotation)

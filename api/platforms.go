@@ -33,11 +33,12 @@ func ParsePlatforms(s string) (Platforms, error) {
 // String returns the platforms as JSON.
 func (p Platforms) String() string { return mustJSON(p) }
 
-// also maps an architecture to an older architecture, whose images the same nodes can run.
+// also is a map from an architecture to an older architecture, whose images the same nodes can
+// run.
 var also = map[string]string{"arm64": "arm", "amd64": "386"}
 
-// For returns the image's command on the architecture with the name arch (GOARCH). Without a
-// command for arch, the command for an older architecture applies that the same nodes can run.
+// For returns the image's command on the architecture with the name arch (GOARCH). If p has
+// no command for arch, the result is the command for the older architecture in the map "also".
 func (p Platforms) For(arch string) (PlatformCommand, bool) {
 	if c, ok := p[arch]; ok {
 		return c, true

@@ -37,8 +37,8 @@ type Probes struct {
 	Liveness  *Probe `json:"liveness,omitempty"`
 }
 
-// The names of the probes that the kubelet itself still runs, as the agent's paths and
-// commands have them.
+// The kubelet itself still runs these two probes. The agent's paths and commands contain the
+// names of the probes.
 const (
 	LivenessProbe  = "liveness"
 	ReadinessProbe = "readiness"

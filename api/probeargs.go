@@ -6,7 +6,7 @@ package api
 import "fmt"
 
 // ProbeArgs are the arguments of an exec probe of a gated container. The command
-// of the application's own probe follows them.
+// of the application's own probe follows these arguments.
 type ProbeArgs struct {
 	// Probe is [LivenessProbe] or [ReadinessProbe].
 	Probe     string

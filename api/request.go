@@ -153,7 +153,7 @@ type Readiness string
 
 const (
 	// ReadinessForward (the default) makes a standby Ready while a holder serves and
-	// answers it. The standby forwards its declared TCP ports to the holder.
+	// answers the standby. The standby forwards its declared TCP ports to the holder.
 	ReadinessForward Readiness = "forward"
 	// ReadinessHolder makes the holder alone Ready.
 	ReadinessHolder Readiness = "holder"

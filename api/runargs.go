@@ -45,7 +45,7 @@ type RunArgs struct {
 	Grace time.Duration
 	// Containers are the gated containers.
 	Containers []string
-	// Workload is the pod's workload, as Kind/name. The kubelet expands $(NAME) in it,
+	// Workload is the pod's workload, as Kind/name. The kubelet expands $(NAME) in this text,
 	// because the webhook does not know the name of a pod with generateName.
 	Workload string
 	// Revision identifies the template of the pod. A pod with the zero value takes no turns.
@@ -94,8 +94,8 @@ func DefaultRunArgs() RunArgs {
 var defaultListen = ":" + strconv.Itoa(AgentPort)
 
 // ReadinessGateArg is the argument that selects the gate "readiness". CEL can parse no
-// arguments, so the policies and podspec.HasGate compare this whole word. They do not
-// recognize a spelling that the webhook never writes.
+// arguments, so the policies and podspec.HasGate compare this whole word. So they do
+// not recognize a spelling that the webhook never writes.
 const ReadinessGateArg = "-gate=" + string(GateReadiness)
 
 // Args returns the words of the agent's container, as a pod's spec has them.

@@ -20,11 +20,12 @@ const intentEnding = ".intent"
 // version would overlook a reader of that version.
 const RWLockSlots = 16
 
-// maxRWLock leaves room for the prefix, and for the ending of an intent.
+// maxRWLock bounds the name of a read-write lock. An intent's name also has the prefix and the
+// ending.
 const maxRWLock = maxName - len(rwLockPrefix) - len(intentEnding)
 
-// RWLock claims any one of several slots for a reader, or all of them for a writer. The
-// program says in each bid whether it is a reader or a writer.
+// RWLock claims any one of several slots for a reader, or all of them for a writer. Each
+// bid of the program is for a reader or for a writer.
 var RWLock = &Kind{
 	Key: LocalAnnotation, Word: "rwlock", Ask: LocalAnnotation, Scope: ScopeNamespace, Sized: true,
 	parse: func(value string) ([]Claim, string) {

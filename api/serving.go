@@ -5,8 +5,8 @@ package api
 
 import "time"
 
-// ServesInHold reports whether the value of [ServingAnnotation] belongs to the hold that was
-// acquired at the instant. Another client that acquires the Lease may leave the annotation
+// ServesInHold reports whether the value of [ServingAnnotation] belongs to the hold that began at
+// the time "acquired". Another client that acquires the Lease may leave the annotation
 // unchanged. So a time before the acquisition belongs to an earlier hold. The value may lack
 // fractions of a second, so ServesInHold ignores the fraction in the time of the acquisition.
 func ServesInHold(serving string, acquired time.Time) bool {

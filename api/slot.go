@@ -28,8 +28,8 @@ func cutNumber(name string) (before string, number int) {
 // with at least one of the texts in endings.
 func isUnshortened(lease string, is func(string) bool) bool { return isShortenedTo(lease, maxName, is) }
 
-// isShortenedTo does the same as isUnshortened for a name that shorten has kept within the
-// limit.
+// isShortenedTo does the same as isUnshortened for a name that the function shorten has kept
+// within the limit.
 func isShortenedTo(name string, limit int, is func(string) bool) bool {
 	if len(name) != limit {
 		return len(name) < limit && is(name)
@@ -89,7 +89,7 @@ func readKind(part string) (Workload, bool) {
 func isKind(kind string) bool {
 	for _, c := range []byte(kind) {
 		if c >= 0x80 {
-			return false // ToLower makes ASCII letters of some of these characters
+			return false // ToLower turns some of these characters into ASCII letters
 		}
 	}
 	lower := strings.ToLower(kind)

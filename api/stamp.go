@@ -29,14 +29,14 @@ const lastEpoch = 1 << 53
 // stampClosed is the last word of a closed stamp.
 const stampClosed = "closed"
 
-// Admits reports whether a pod of the run, whose work has count shards, may acquire and keep
-// the Lease.
+// Admits reports whether a pod may acquire and keep the Lease, if the pod belongs to the run and
+// expects count shards.
 func (s Stamp) Admits(count int, run string) bool {
 	return count > 0 && s.Count == count && s.Run == run && !s.Closed
 }
 
-// String returns the text of the annotation: EPOCH/COUNT or EPOCH/COUNT/RUN, and the word closed
-// behind a space. The text of the zero value is empty.
+// String returns the text of the annotation: EPOCH/COUNT or EPOCH/COUNT/RUN. The text of a closed
+// stamp ends with a space and the word "closed". The text of the zero value is empty.
 func (s Stamp) String() string {
 	if s == (Stamp{}) {
 		return ""

@@ -38,7 +38,7 @@ func setContainers(r *Request, value string) (problem string) {
 }
 
 // list splits a comma-separated list, sorts it and removes duplicates. If elements are wrong,
-// the second result says what is wrong with the first of them.
+// the second result says what is wrong with the first wrong element.
 func list(value, noun string, problem func(string) string) ([]string, string) {
 	var names []string
 	for name := range strings.SplitSeq(value, ",") {
@@ -89,8 +89,8 @@ func setEndpointDelay(r *Request, value string) string {
 	return ""
 }
 
-// maxWait bounds the time for which a container waits to one year, so that no sum of durations
-// overflows.
+// maxWait bounds the time for which a container waits: one year. With this bound, no sum of
+// durations overflows.
 const maxWait = 365 * 24 * time.Hour
 
 func setWaitAtMost(r *Request, value string) string {

@@ -5,8 +5,8 @@ package api
 
 import "strings"
 
-// Variable claims no slot. Several pods of a namespace can use one Variable at the same
-// time, by the local API.
+// Variable is the kind of a claim without slots. Several pods of a namespace can use one Variable
+// at the same time, by the local API.
 var Variable = &Kind{
 	Key: LocalAnnotation, Word: "variable", Ask: LocalAnnotation, Scope: ScopeNamespace,
 	parse:  parseVariable,

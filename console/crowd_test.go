@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// probing serves the probes as the console does, and returns their address.
+// probing serves the probes as the console does, and returns the server's address.
 func probing(t *testing.T) string {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -34,7 +34,7 @@ func probing(t *testing.T) string {
 	return listener.Addr().String()
 }
 
-// dials connects from the given address, sends a text, and bounds all reads.
+// dials connects from the given address, sends a text, and sets one deadline for all reads.
 func dials(t *testing.T, from, to, sends string) net.Conn {
 	t.Helper()
 	c, err := (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}).DialContext(t.Context(), "tcp", to)

@@ -7,8 +7,8 @@
 // listens on the loopback of its pod. So the only way to the page is a port-forward, on which
 // the API server decides (kubectl metaparticle console).
 //
-// The console reads no clock of another machine to decide anything. Ages on the page are
-// differences to instants that other machines wrote.
+// The console reads no clock of another computer to decide anything. Ages on the page are
+// differences to instants that other computers wrote.
 //
 // Not guaranteed: while the API server does not answer, the page shows old slots, and says so.
 package console

@@ -16,15 +16,14 @@ import (
 )
 
 const (
-	// closedFor is the time for which a watch may be closed before that counts as a trouble. The
-	// API server ends each watch after some minutes, and client-go opens the next one within a
-	// second.
+	// closedFor is the time after which a closed watch counts as a trouble. The API server ends
+	// each watch after some minutes, and client-go opens the next one within a second.
 	closedFor = 5 * time.Second
 	// silentFor is the time for which the watch of Leases may be open without a byte. The API server sends a
 	// bookmark each minute. The watch of Events has no bookmarks, and that of pods may have none on an idle cluster.
 	silentFor = 2 * time.Minute
-	// steady is the time for which a watch must have been open before it counts as open. Otherwise
-	// a server that ends each watch at once would seem to be well.
+	// steady is how long a watch must last before the watch counts as open. Otherwise a server that
+	// ends each watch at once would seem to be well.
 	steady = 2 * time.Second
 	// bookmarked is the resource whose watch never stays silent, because each node renews a Lease.
 	bookmarked = "leases"
@@ -39,7 +38,7 @@ type links struct {
 	changed chan struct{}
 
 	mu sync.Mutex
-	// all are the watches, by resource.
+	// all has the watch of each resource, by the resource's name.
 	all map[string]*link
 }
 
@@ -48,12 +47,12 @@ type link struct {
 	// bookmarks reports that the API server sends bookmarks on this watch, so an open watch is
 	// never silent for long.
 	bookmarks bool
-	// open counts the open watches of the resource: an old one may end only after the next one has
-	// opened.
+	// open counts the open watches of the resource. The next watch may open before the old watch
+	// has ended.
 	open int
 	// closed is the instant at which the last steady watch ended, or at which the first request began.
 	closed time.Time
-	// opened is the instant of the last header, and heard that of the last byte.
+	// opened is the instant of the last header, and heard is the instant of the last byte.
 	opened, heard time.Time
 }
 
@@ -78,8 +77,8 @@ func (l *links) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-// note changes what is known about a watch, and wakes the reader of the field changed. A watch
-// counts as closed from its first request on, until it is steady.
+// note changes what is known about a watch, and sends to the channel links.changed. A watch counts
+// as closed from its first request on, until it is steady.
 func (l *links) note(name string, change func(one *link, now time.Time)) {
 	l.mu.Lock()
 	now := time.Now()
@@ -105,8 +104,8 @@ func (l *links) end(one *link, now time.Time) {
 	}
 }
 
-// hear notes that a watch has got a byte. If the watch was silent before, hear also wakes the
-// reader of the field changed.
+// hear notes that a watch has got a byte. If the watch was silent before, the method also sends to
+// the channel links.changed.
 func (l *links) hear(name string) {
 	l.mu.Lock()
 	now, one := time.Now(), l.all[name]
@@ -118,8 +117,9 @@ func (l *links) hear(name string) {
 	}
 }
 
-// trouble says which watches are closed or silent, and since when; empty if none is. The second result is the
-// instant at which the answer can change by itself; zero if there is none.
+// trouble returns a text that names the closed and silent watches, and since when. The text is
+// empty if no watch is closed or silent. The result "next" is the next instant at which time alone
+// can change the text, or zero.
 func (l *links) trouble(now time.Time) (text string, next time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -27,7 +27,7 @@ const (
 	idleTimeout = time.Minute
 	// probeTimeout bounds each part of a probe: its header, its body, and the answer.
 	probeTimeout = 5 * time.Second
-	// shutdown bounds the end of the servers. Streams end at once.
+	// shutdown bounds the time in which a server ends. Streams end at once.
 	shutdown = 2 * time.Second
 )
 
@@ -72,13 +72,13 @@ func Run(ctx context.Context, config *rest.Config, o Options) error {
 	o.Log.Info("serving the console", "address", page.Addr().String())
 	for range parts {
 		err = errors.Join(err, <-ended)
-		cancel() // when the first part ends, all other parts must end, too
+		cancel() // when one part ends, all other parts must end, too
 	}
 	return err
 }
 
-// listen listens on a loopback address, and refuses every other one. On another address the page would
-// be open to all pods.
+// listen listens on a loopback address, and refuses every other address. On another address the
+// page would be open to all pods.
 func listen(ctx context.Context, address string) (net.Listener, error) {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -90,8 +90,8 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 	return listener, nil
 }
 
-// pageServer returns the server of the page, without a write timeout, because its streams do not
-// end.
+// pageServer returns the server of the page. The server has no write timeout, because the page's
+// streams do not end.
 func pageServer(handler http.Handler) *http.Server {
 	return &http.Server{Handler: handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader}
 }

@@ -18,15 +18,15 @@ import (
 // longest bounds the message of an Event, in characters. A policy lets no agent write a longer one.
 const longest = 1024
 
-// read are the annotations that the slots are computed from.
+// read lists the annotations from which the slots are computed.
 var read = []string{
 	api.DoneAnnotation, api.FailuresAnnotation, api.PausedAnnotation, api.YieldAnnotation, api.StampAnnotation, api.OpenedAnnotation,
 	api.SuccessorAnnotation, api.WorkloadAnnotation, api.HoldAnnotation, api.TokenAnnotation, api.ServingAnnotation, api.SlotsAnnotation,
 }
 
 // strip returns an object with the fields that package view reads, and no others. So the caches
-// keep no value of a pod's environment, and a pod takes a small part of its memory. Objects of
-// other types, which client-go may pass, stay as they are.
+// keep no value of a pod's environment, and need little memory for each pod. Objects of other
+// types, which client-go may pass, stay as they are.
 func strip(object any) (any, error) {
 	switch o := object.(type) {
 	case *coordinationv1.Lease:

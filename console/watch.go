@@ -57,12 +57,13 @@ type watch struct {
 	mu sync.Mutex
 	// seen has the instant of the last change of each Lease, renewals included.
 	seen map[types.UID]time.Time
-	// silence wakes the watch when the next holder becomes silent, or its hold expires.
+	// silence wakes the watch at the next instant at which a holder becomes silent, or a hold
+	// expires.
 	silence *time.Timer
 }
 
-// newWatch returns a watch. The watch calls publish with all slots and with the trouble of its
-// connections, and warn with a trouble alone.
+// newWatch returns a watch. The watch passes all slots, and the trouble of its connections, to the
+// function "publish". The watch passes a trouble alone to the function "warn".
 func newWatch(config *rest.Config, publish func([]view.Slot, string) error, warn func(string) error, log *slog.Logger) (*watch, error) {
 	w := &watch{publish: publish, warn: warn, log: log, links: newLinks(), changed: make(chan struct{}, 1), seen: map[types.UID]time.Time{}}
 	config = rest.CopyConfig(config)
@@ -146,7 +147,7 @@ func (w *watch) run(ctx context.Context) error {
 }
 
 // note notes when a Lease changed, and reports whether its holder was silent before. After an
-// interruption the API server repeats known versions of Leases, and these are no changes.
+// interruption the API server repeats known versions of Leases. Such a repetition is no change.
 func (w *watch) note(before, after any) (silent bool) {
 	if missed, ok := before.(toolscache.DeletedFinalStateUnknown); ok {
 		before = missed.Obj // the watch was closed when the object was deleted
@@ -205,8 +206,8 @@ func (w *watch) show(ctx context.Context) error {
 	return w.publish(state.Slots(nil, mostHandovers), trouble)
 }
 
-// notices returns the instant of each Lease's last change, by the Lease's uid. The method also
-// wakes the watch when the next holder becomes silent, or its hold expires.
+// notices returns the instant of each Lease's last change, by the Lease's uid. The method also sets
+// the timer for the next instant at which a holder becomes silent, or a hold expires.
 func (w *watch) notices(leases []*coordinationv1.Lease, now time.Time) map[types.UID]time.Time {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -34,8 +34,8 @@ func alerts(t *testing.T) (all []alert) {
 	return all
 }
 
-// TestEachAlertHasItsSection checks that the sections of alerts.md are the alerts, in their order, and
-// that each section has its four parts.
+// TestEachAlertHasItsSection checks that alerts.md has one section for each alert, in the order of
+// rules.yaml. Each section must have its four parts.
 func TestEachAlertHasItsSection(t *testing.T) {
 	var sections, names []string
 	parts := map[string][]string{}

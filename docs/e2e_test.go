@@ -19,7 +19,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// endToEnd is the directory whose folders hold the end-to-end tests, outside of _test.go files.
+// endToEnd is the directory of the end-to-end tests. The tests are in its folders, in files whose
+// names do not end in _test.go.
 var endToEnd = filepath.Join(root, "test", "e2e")
 
 // testFolders returns the folders of end-to-end tests, in the order of their names.

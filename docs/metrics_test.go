@@ -135,7 +135,7 @@ func codeOf(t *testing.T, folders []string) string {
 	return b.String()
 }
 
-// metricsOf returns the metrics that the code below the folders declares, by name. The agent
+// metricsOf returns the metrics that the code below the folders declares, sorted by name. The agent
 // declares its metrics in a table of type family, and the webhook by calls of package prometheus.
 func metricsOf(t *testing.T, folders []string) []metric {
 	t.Helper()

@@ -9,7 +9,7 @@ type section struct {
 	rows  []row
 }
 
-// row is one field or behaviour of pods. Tests refer to it by section and ID:
+// row is one field or behaviour of pods. Tests name a row by its section and ID:
 // "lifecycle/exit-codes".
 type row struct{ id, text string }
 

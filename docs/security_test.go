@@ -82,8 +82,8 @@ func constants(t *testing.T) map[string]constant.Value {
 			require.NoError(t, err)
 			files = append(files, file)
 		}
-		// The type checker can import only package time, whose units the constants need. So the
-		// rest of the package has type errors, which do not matter.
+		// The type checker can import only package time, whose units the constants need. Code that
+		// needs other imports has type errors, which do not matter.
 		config := types.Config{Importer: clock{}, Error: func(error) {}, IgnoreFuncBodies: true}
 		checked, _ := config.Check(name, fset, files, nil)
 		for _, its := range checked.Scope().Names() {
@@ -95,7 +95,7 @@ func constants(t *testing.T) map[string]constant.Value {
 	return found
 }
 
-// clock imports a package time that has only the type Duration and its units. The
+// clock is an importer whose package time has only the type Duration and its units. The
 // constants of the packages need no more.
 type clock struct{}
 
@@ -119,7 +119,7 @@ var (
 	units     = map[string]float64{"": 1, "%": 1, "ms": 1e6, "s": 1e9, "h": 3600e9, "KiB": 1 << 10, "MiB": 1 << 20}
 )
 
-// written returns the amount in a cell, in bytes, nanoseconds or numbers.
+// written returns the amount in a cell: a number of bytes or nanoseconds, or a plain number.
 func written(t *testing.T, cell string) float64 {
 	t.Helper()
 	match := amount.FindStringSubmatch(cell)

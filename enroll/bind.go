@@ -74,9 +74,9 @@ func (s store) unbind(ctx context.Context, namespace, name string) error {
 	return nil
 }
 
-// unbindOrphans deletes the RoleBindings whose Role is gone. Such a RoleBinding is left over if
-// the cache did not know it when enroll deleted the Role. Another program may also have deleted
-// the Role.
+// unbindOrphans deletes the RoleBindings whose Role is gone. Such a RoleBinding is left over if the
+// cache did not know the RoleBinding when enroll deleted the Role. Another program may also have
+// deleted the Role.
 func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []rbacv1.RoleBinding) error {
 	roles := make(map[string]bool, len(known.all)+len(known.readers))
 	for _, r := range known.all {

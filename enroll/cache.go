@@ -24,7 +24,7 @@ import (
 
 // Cache returns the cache options for a manager that runs a [Reconciler]. To save
 // memory, the cache keeps only gated pods and the Leases, Roles and RoleBindings that
-// enroll made. Of pods and workloads it keeps only the fields that enroll reads.
+// enroll made. Of pods and workloads, the cache keeps only the fields that enroll reads.
 func Cache() (map[client.Object]cache.ByObject, error) {
 	exists, err := labels.NewRequirement(api.ManagedLabel, selection.Exists, nil)
 	if err != nil {

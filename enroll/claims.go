@@ -78,7 +78,8 @@ func (c claims) addBarriers(pod *corev1.Pod) {
 	}
 }
 
-// ask has the fields of a pod on which its claims depend.
+// ask has those fields of a pod on which the pod's claims depend. This ask is not the request for a
+// yield.
 type ask struct {
 	account, slots, duration string
 	// ended is set for a pod whose containers have all ended. A terminating pod still

@@ -21,8 +21,9 @@ func awaitedBy(pod *corev1.Pod) []string {
 	return leasesOf(podspec.ConditionsOf(&pod.Spec))
 }
 
-// leasesOf returns the Leases of the conditions that a claim can name. A person may write the
-// waiting container by hand, with the names of other Leases. Enroll must give no right on those.
+// leasesOf returns the Leases of the conditions, except each Lease that no claim can name. A person
+// may write the waiting container by hand, with the name of a foreign Lease. Enroll must give no
+// right on that Lease.
 func leasesOf(conditions []api.Condition) (leases []string) {
 	for _, c := range conditions {
 		for _, lease := range c.Leases() {

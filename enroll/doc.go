@@ -5,30 +5,31 @@
 // Leases, and Roles that name them. Each service account has one Role for its first 500
 // slots, and another one for each further 500 slots.
 //
-// Conditions: a further Role lets the account read at most 500 Leases for which its pods wait,
-// by name. A condition is no claim: enroll creates no Lease for a condition, and keeps none. A
-// Role for conditions lets nobody hold a slot. So it says nothing about whether a Lease may
-// have been held, unlike a Role for slots.
+// Conditions: a further Role lets the account read at most 500 Leases for which its pods wait, by
+// name. A condition is no claim: enroll creates no Lease for a condition, and keeps none. A Role
+// for conditions lets no pod hold a slot. So, unlike a Role for slots, that Role does not show that
+// a Lease may have been held.
 //
 // Variables: a further Role lets the account's agents use at most 500 Variables, by name. Enroll
 // creates a Variable without a value before a Role first names it, and never changes or deletes one.
 //
-// Guarantee: enroll never frees a slot that an agent may hold. Enroll creates the Lease of
-// each slot with the holder [Unknown] and the longest duration ever claimed under its name.
-// So all pods wait that long. Enroll frees a new Lease at once only if no Role ever named
-// it: then no agent can have held it. A consistent list of the Roles, made after the Lease
-// exists, proves that no Role names it.
+// Guarantee: enroll never frees a slot that an agent may hold. Enroll creates the Lease of each
+// slot with the holder [Unknown] and the longest duration ever claimed under its name. So all pods
+// wait that long. Enroll frees a new Lease at once only if no Role ever named the Lease: then no
+// agent can have held the Lease. A consistent list of the Roles, made after the Lease exists,
+// proves that no Role names it.
 //
 // Next Leases: a slot for which pods of several revisions may compete has a next Lease, too. No
 // pod gets a slot by a next Lease. So enroll creates the next Lease without a holder, and the
 // absence of a next Lease says nothing about the holder of the slot. The name of a next Lease
 // follows from the name of the slot, so a Role that remembers the slot names both Leases.
 //
-// Sweep: enroll deletes an unclaimed Lease once this process has seen it
-// unchanged for a whole lease duration, unless a person has paused its slot. Enroll deletes the
-// Lease, and the next Lease with it, before it removes the names from the Roles. An account
-// that no longer claims a Lease loses its right after a lease duration, too. While other
-// accounts claim the Lease, at least one Role remembers the Lease and its longest duration.
+// Sweep: enroll deletes an unclaimed Lease once this process has seen the Lease unchanged for a
+// whole lease duration. A paused Lease stays, and so does a Lease with a lasting record: done keys
+// that are no revisions, or an open barrier. Enroll deletes the Lease, and the next Lease with it,
+// before enroll removes the names from the Roles. An account that no longer claims a Lease loses
+// its right after a lease duration, too. While other accounts claim the Lease, at least one Role
+// remembers the Lease and its longest duration.
 //
 // Shards: the Leases of a workload's shards have stamps, and a closed stamp lets no pod acquire
 // its Lease. Package enroll/stamp decides which stamps enroll writes. So two pods that expect
@@ -56,8 +57,8 @@
 // run at once. Each write is a compare-and-swap or a creation. The comments in the code say
 // what a crash between two writes leaves behind.
 //
-// Not guaranteed: that a slot has one holder after a user has deleted a held Lease and the
-// Roles that name it. Those objects are the only trace of the holder. A Lease that another
-// program made lacks our label. Agents use it as it is, and enroll does not free, label or
-// sweep it. The policies on Leases do not restrict that program.
+// Not guaranteed: that a slot has one holder after a user has deleted a held Lease and the Roles
+// that name it. Those objects are the only trace of the holder. A Lease that another program made
+// lacks our label. Agents use such a Lease as it is, and enroll does not free, label or sweep the
+// Lease. The policies on Leases do not restrict that program.
 package enroll

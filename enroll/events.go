@@ -21,7 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// watch has a kind of object, and the predicate for those of its changes that matter to enroll.
+// watch has a kind of object, and a predicate. The predicate selects the changes of such objects
+// that matter to enroll.
 type watch struct {
 	kind    client.Object
 	changes predicate.Predicate
@@ -41,10 +42,10 @@ func watched() []watch {
 	}
 }
 
-// changes returns a predicate that passes on every creation and deletion, and each update for
-// which the function same returns false. Each event costs a snapshot of the whole namespace. So
-// the predicate drops the frequent updates: status writes by kubelets and controllers, and
-// agents' renewals.
+// changes returns a predicate that lets through every creation and deletion, and each update for
+// which the function same returns false. Each event costs a snapshot of the whole namespace. So the
+// predicate drops the frequent updates: status writes by kubelets and controllers, and agents'
+// renewals.
 func changes(same func(before, after client.Object) bool) predicate.Predicate {
 	return predicate.Funcs{
 		UpdateFunc: func(e event.UpdateEvent) bool { return !same(e.ObjectOld, e.ObjectNew) },

@@ -33,9 +33,9 @@ const (
 // account has no room for its slot, or for its condition.
 const TooManySlots = "TooManySlots"
 
-// grant gives each account rights on the given Leases, as far as the account claims them. Each
-// Role is written once, whatever the number of Leases. The results are the slots for which an
-// account has no room.
+// grant gives each account rights on the given Leases, as far as the account claims them. The
+// function writes each Role at most once, whatever the number of Leases. The results are the slots
+// for which an account has no room.
 func (s store) grant(ctx context.Context, seen *snapshot, roles *agentRoles, leases []*coordinationv1.Lease) (left []string, err error) {
 	claimed := map[string][]*coordinationv1.Lease{}
 	accounts := map[string]string{}
@@ -58,7 +58,7 @@ func (s store) grant(ctx context.Context, seen *snapshot, roles *agentRoles, lea
 	return left, errors.Join(errs...)
 }
 
-// grantRole writes a Role, if it has changed, and binds it.
+// grantRole writes the Role if the Role has changed, and binds the Role to the account.
 func (s store) grantRole(ctx context.Context, to *assignment, account string) error {
 	if to.changed {
 		if err := to.remember(); err != nil {
@@ -115,7 +115,7 @@ func (rs *agentRoles) assign(key, account string, seen *snapshot, leases []*coor
 
 // makeRoom returns a Role of the account that can name another slot, and adds a
 // new Role if none can. makeRoom returns nil if the account has as many Roles as
-// it may have.
+// an account may have.
 func (rs *agentRoles) makeRoom(key, account, namespace string) *agentRole {
 	roles := rs.byKey[key]
 	for _, r := range roles {

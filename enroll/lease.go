@@ -35,19 +35,19 @@ type admission struct {
 //     harmless: no agent may write a Lease that no Role names, and all agents wait if a
 //     Role names the Lease.
 //  2. A consistent list of the Roles is read. If the slot ever had a holder, a Role
-//     names the Lease: a Role names it before any agent can hold it. The last Role
+//     names the Lease: a Role names a Lease before any agent can hold it. The last Role
 //     forgets the name only after enroll has deleted the Lease, which was not held.
 //  3. If no Role names the Lease, no agent has held it, and none can hold it yet.
 //     Enroll frees the Lease if it is unchanged since step 1. If another process
 //     was faster, one of the two writes fails. A crash here leaves a free Lease
 //     that no Role names.
-//  4. The Roles name the Lease. From here on only agents write it.
+//  4. The Roles name the Lease. From here on only agents write the Leases.
 //
 // Each step is done for all slots before the next step. So enroll lists the Roles once, and
 // writes each Role once.
 //
 // The next Leases are created first, so that the cache knows them before the slots' own
-// Leases. A next Lease gives no pod the slot, so no step has to protect it.
+// Leases. A next Lease gives no pod the slot, so no step has to protect a next Lease.
 func (a *admission) admit(ctx context.Context, slots []string) error {
 	errs := a.createNextLeases(ctx, nextLeases(slots))
 	leases, failed := a.ensure(ctx, slots)

@@ -141,7 +141,7 @@ func remembered(role *rbacv1.Role) map[string]memory {
 			}
 		}
 	}
-	// A next Lease is not a slot, but an earlier version of enroll remembers it as one.
+	// A next Lease is not a slot, but an earlier version of enroll remembered next Leases as slots.
 	maps.DeleteFunc(memories, func(name string, _ memory) bool { return api.IsNextLease(name) })
 	return memories
 }

@@ -15,14 +15,15 @@ const (
 	// RoleBinding, [PullSecretsRole]. With a hyphen instead, the Role of an account named
 	// pull-secrets would have that name.
 	rolePrefix = "metaparticle:"
-	// readerPrefix begins the names of the Roles for conditions. An agent's Role has another
-	// prefix, because no account's name has a colon.
+	// readerPrefix begins the names of the Roles for conditions. The name of an agent's Role never
+	// begins with readerPrefix, because rolePrefix has a colon in place of the hyphen.
 	readerPrefix = "metaparticle-after:"
 	// userPrefix begins the names of the Roles for Variables.
 	userPrefix = "metaparticle-variable:"
-	// maxRoleName is the longest name that most objects may have.
+	// maxRoleName bounds the length of a Role's name. Kubernetes has this bound for most objects.
 	maxRoleName = 253
-	// maxKey leaves room for the prefix, and for a colon with a two-digit number.
+	// maxKey bounds the length of the result of [roleKey]. A Role's name also has the prefix, and
+	// may have a colon with a two-digit number.
 	maxKey = maxRoleName - len(rolePrefix) - 3
 )
 

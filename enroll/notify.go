@@ -35,7 +35,7 @@ type notified struct {
 }
 
 // in returns the notified objects of a namespace. The caller may read the map without a lock,
-// because set replaces the map, and never changes it.
+// because the method set stores another map, and never changes a stored map.
 func (n *notified) in(namespace string) map[types.UID]bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -160,8 +160,9 @@ type excess struct {
 	problem string
 }
 
-// notifyTooMany writes an Event for each Lease for which a service account has no room.
-// Each process writes that Event once, on the first pod or workload that needs the Lease.
+// notifyTooMany writes an Event about Leases that find no room in the Roles of a service account. The
+// Event is on the first pod or workload that needs the Lease. Each process writes one Event for each
+// such object.
 func (n *notifier) notifyTooMany(events Recorder, namespace string, left []excess) {
 	if events == nil {
 		return

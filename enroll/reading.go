@@ -20,7 +20,7 @@ import (
 )
 
 // naming gives accounts rights on objects by their names. Each account has one Role for these
-// rights. Enroll reads from the rules of that Role what it has given before.
+// rights. The rules of that Role show which rights enroll has given before.
 type naming struct {
 	store
 	seen *snapshot
@@ -31,8 +31,9 @@ type naming struct {
 	awaited named
 	// prepare, if not nil, is called for each object before a Role first names the object.
 	prepare func(ctx context.Context, name string) error
-	// waits is the format of the text about an object for which a Role has no room. Its two
-	// arguments are the object's name and the limit. The field left has these objects.
+	// waits is the format of the message about an object for which a Role has no room. The two
+	// arguments of the format are the object's name and the limit. The field "left" has these
+	// messages.
 	waits string
 	left  []excess
 }
@@ -48,10 +49,9 @@ func newReading(s store, seen *snapshot) *naming {
 // grant writes each Role that differs from what the account's pods need, and deletes the Roles
 // of accounts whose pods need nothing.
 //
-// Unlike the right of an agent on a Lease, these rights protect no slot. So enroll withdraws
-// them at once, without a consistent list of the pods. A pod that the cache does not know yet
-// may lose its right, but then only waits longer. When the cache learns of the pod, enroll
-// gives its account the right again.
+// Unlike the right of an agent on a Lease, these rights protect no slot. So enroll withdraws them
+// at once, without a consistent list of the pods. A pod that the cache does not know yet may lose
+// its right. When the cache learns of the pod, enroll gives the pod's account the right again.
 func (r *naming) grant(ctx context.Context) error {
 	var errs []error
 	needed := make(map[string]bool, len(r.awaited))

@@ -42,7 +42,7 @@ type Reconciler struct {
 	Home string
 
 	observations observations
-	// shut are the closed Leases of shards that have a holder.
+	// shut has the Leases of shards that have both a closed stamp and a holder.
 	shut      observations
 	shortages shortages
 	notifier  notifier

@@ -42,7 +42,7 @@ func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, 
 		return nil, err
 	}
 	// The Roles are read before any Lease is deleted. If another process creates a
-	// Lease again meanwhile, it writes the new UID into the Role, and the write of
+	// Lease again meanwhile, that process writes the new UID into the Role, and the write of
 	// this removal fails.
 	roles, err := s.liveRoles(ctx, seen.namespace)
 	if err != nil {
@@ -80,9 +80,10 @@ func (r *removal) keepClaimed() {
 }
 
 // claimantsLongest returns the longest duration that the Roles of claimants remember for each
-// Lease. The Role of another account may forget a Lease only if its own remembered duration is
-// not longer than the result. So a claimed Lease never loses its last Role or its longest
-// duration.
+// Lease. The function reduceRole compares the result with the duration in the Role of another
+// account. That Role may forget the Lease if its duration is not longer, or if the Lease has a
+// lasting record (function recorded). So a claimed Lease without such a record never loses its last
+// Role or its longest duration.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {
@@ -121,9 +122,9 @@ func (r *removal) reduceRole(ctx context.Context, known *agentRole, longest map[
 	r.done = append(r.done, done...)
 }
 
-// rewriteRole stores a Role from which Leases were removed. If the Role names no Lease any
-// more, rewriteRole deletes the Role. After a crash in between, a later sweep finds the Role
-// by the Leases that the Role remembers.
+// rewriteRole stores a Role from which Leases were removed. If the Role names no Lease any more,
+// rewriteRole deletes the Role. If the process crashes before that write, a later sweep finds the
+// Role by the Leases that the Role still remembers.
 func (r *removal) rewriteRole(ctx context.Context, known *agentRole) error {
 	if len(known.memories) == 0 {
 		return r.deleteRole(ctx, known.role)

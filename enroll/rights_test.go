@@ -105,7 +105,7 @@ func cronJobOf(account, lock string) client.Object {
 	return job
 }
 
-// In each run, the process crashes at another write of the withdrawal. The world checks
+// In each iteration, the process crashes at a different write of the withdrawal. The world checks
 // that enroll never removes the holder from a Lease that a Role has named.
 func TestCrashWhileRevokingRightsFreesNoHeldLease(t *testing.T) {
 	for crash := 1; crash <= 4; crash++ {
@@ -133,8 +133,8 @@ func TestCrashWhileRevokingRightsFreesNoHeldLease(t *testing.T) {
 	}
 }
 
-// A claimant without a Role must not cause the last Role that remembers the Lease to
-// forget it.
+// A claimant without a Role must not cause the loss of the last Role that remembers the
+// Lease.
 func TestLastRoleThatNamesALeaseIsKept(t *testing.T) {
 	theirs := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: RoleName("biller")}}
 	before := gated("a", "till", "lock.x")

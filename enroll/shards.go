@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll/stamp"
 )
 
-// sharded has the numbers of shards that the pods and the template of one workload have. A
-// change of the template makes these numbers differ.
+// sharded describes one workload with shards. The template and each pod state a number of shards.
+// After a change of the template, these numbers may differ.
 type sharded struct {
 	// template is the number in the template; zero if enroll does not know the template.
 	template int
@@ -87,9 +87,9 @@ func (s *sharded) inOrder(shards []stamp.Shard) bool {
 	return stamp.InOrder(shards, count, run)
 }
 
-// nextRun returns the number of shards, and the run, of pods that end. A run stays valid until all
-// its pods are deleted, because two Jobs at once would otherwise stop each other's shards in turn.
-// After that, the run of the youngest pod is valid.
+// nextRun returns the number of shards, and the run, for the pods of Jobs. A run stays valid until
+// all its pods are deleted, because two Jobs at once would otherwise stop each other's shards in
+// turn. After that, the run of the youngest pod is valid.
 func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	stays := func(p shardedPod) bool { return p.run != "" && p.stays }
 	if slices.ContainsFunc(s.pods, func(p shardedPod) bool { return stays(p) && p.run == current.Run && p.count == current.Count }) {
@@ -97,8 +97,8 @@ func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	}
 	next := s.youngest(stays)
 	if next.run == current.Run && current.Run != "" {
-		// A recorded success is of one part of the work. Another number divides the work in another
-		// way, so the number of a run never changes.
+		// A recorded success belongs to one shard. With another number of shards, each shard would
+		// be another part of the work. So the number of a run never changes.
 		return current.Count, current.Run
 	}
 	if next.run == "" && current.Run != "" {

@@ -105,9 +105,10 @@ func (s *snapshot) incomplete() []string {
 	return slots
 }
 
-// complete reports whether the slot has its next Lease, if any, and each account that
-// claims the slot has its right. The account's Role must be bound, name this very Lease,
-// and remember the longest duration of all claims and Roles.
+// complete reports whether the slot has any next Lease that it needs, and whether each account
+// that claims the slot may write the Lease. The account's Role must be bound, and must name this
+// very Lease. The Role must also remember the longest lease duration that a claim of the slot
+// names, or that any Role remembers.
 func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 	if api.HasNextLease(lease.Name) && s.leases[api.NextLease(lease.Name)] == nil {
 		return false
@@ -125,8 +126,9 @@ func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 	return true
 }
 
-// belonging returns the next Leases of all slots that a pod claims, a Role names or the
-// cache has. Enroll sweeps each of these next Leases together with its slot.
+// belonging returns the next Leases of all known slots. A slot is known if a pod claims the slot, a
+// Role names the slot, or the cache has the slot's Lease. Enroll sweeps each of these next Leases
+// together with its slot.
 func (s *snapshot) belonging() map[string]bool {
 	belonging := make(map[string]bool, len(s.wanted))
 	add := func(slot string) {
@@ -180,7 +182,7 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 }
 
 // stays reports whether a Lease that no pod claims stays. A Lease stays if a person has paused its
-// slot, if it records done keys, or if it records an open barrier.
+// slot, or if the function recorded returns true for the Lease.
 func stays(lease *coordinationv1.Lease) bool {
 	return lease != nil && api.PauseOf(lease.Annotations) != "" || recorded(lease)
 }

@@ -35,8 +35,8 @@ type stamping struct {
 	again time.Duration
 }
 
-// stamp writes the stamps of all groups that are not in order. If every group is in order by
-// the cache, stamp sends no request.
+// stamp writes the stamps that groups of shards need. If no group in the cache needs a new stamp,
+// stamp sends no request.
 func (s *stamping) stamp(ctx context.Context) error {
 	var groups []string
 	cached := map[string][]stamp.Shard{}

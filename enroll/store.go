@@ -137,8 +137,8 @@ func (s store) createLease(ctx context.Context, namespace, slot string, duration
 	return lease, nil
 }
 
-// requireAbsent fails if the API server has a Lease that enroll made and the cache
-// does not know. A Lease that another program made counts as absent, and stays.
+// requireAbsent fails if the API server has a Lease of enroll that the cache does not know. A Lease
+// that another program made counts as absent, and stays.
 func (s store) requireAbsent(ctx context.Context, namespace, slot string) error {
 	lease, err := s.lease(ctx, namespace, slot)
 	if err == nil && ours(lease) {

@@ -28,8 +28,8 @@ type observations struct {
 	all map[string]map[right]observation
 }
 
-// observe replaces the observations of a namespace and returns them. An unclaimed
-// right keeps its earlier instant if its Lease has not changed.
+// observe stores new observations in place of a namespace's earlier ones, and returns the new
+// observations. An unclaimed right keeps its earlier instant if its Lease has not changed.
 func (o *observations) observe(namespace string, unclaimed map[right]*coordinationv1.Lease, now time.Time) map[right]observation {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -85,8 +85,8 @@ type expired struct {
 // and the time until the next right expires.
 //
 // A holder that does not renew for a whole duration has stopped the application,
-// so its Lease may be deleted. If other accounts claim the Lease, an account that no
-// longer claims it loses only its right, after the same time. That account has had no
+// so its Lease may be deleted. If other accounts claim the Lease, an account without
+// a claim loses only its right, after the same time. That account has had no
 // pod meanwhile, so none of its agents has renewed.
 func expire(s *snapshot, seen map[right]observation, now time.Time) (expired, time.Duration) {
 	e := expired{leases: map[string]bool{}, rights: map[right]bool{}}

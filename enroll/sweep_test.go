@@ -192,8 +192,8 @@ func TestPodMissingFromTheCacheKeepsItsLease(t *testing.T) {
 	assert.NotNil(t, w.role("till"))
 }
 
-// In each run, a new pod claims the Lease just before another write of the sweep. Another
-// process then creates the Lease again.
+// In each iteration, a new pod claims the Lease just before a different write of the sweep. Then a
+// second process creates the Lease again.
 func TestSweepKeepsLeaseThatANewPodClaims(t *testing.T) {
 	for at := 1; at <= 4; at++ {
 		for _, account := range []string{"till", "other"} {

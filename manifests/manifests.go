@@ -7,7 +7,7 @@ package manifests
 
 import "embed"
 
-// Policies are the files of the folder policies. Its kustomization is among them.
+// Policies has the files of the folder policies, kustomization.yaml included.
 //
 //go:embed policies/*.yaml
 var Policies embed.FS

@@ -95,7 +95,7 @@ func Carry(kubernetes int, kind string, raw, old []byte) ([]jsonpatch.Operation,
 	return d.Operations(), slices.Concat(warnings, now.Spec.stalls(kind, request, &template.Spec), now.Spec.fewer(kind, request)), nil
 }
 
-// annotate turns the annotations at a path into the wanted ones.
+// annotate makes the annotations at a path equal to the wanted annotations.
 func annotate(d *patch.Document, path []any, has, wanted map[string]string) {
 	at := func(key string) []any { return append(slices.Clip(path), key) }
 	var lost []string

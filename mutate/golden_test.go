@@ -53,8 +53,8 @@ func TestGoldenFilesMatchTheWebhooksAnswers(t *testing.T) {
 	}
 }
 
-// golden returns the patched object, and the warnings or the refusal. For a refused object,
-// the result patched is empty.
+// golden returns the patched object, and the warnings or the refusal. For a refused object, the
+// result "patched" is empty.
 func golden(t *testing.T, parts map[string][]byte) (patched, said string) {
 	t.Helper()
 	var f mutatetest.Facts

@@ -27,7 +27,7 @@ var ErrMalformed = errors.New("malformed object")
 type Subject struct {
 	// Raw is the pod's text.
 	Raw []byte
-	// Pod is Raw, decoded; nil lets Inject decode it.
+	// Pod is the decoded form of Raw. If Pod is nil, Inject decodes Raw.
 	Pod       *corev1.Pod
 	Namespace string
 	feature.Origin

@@ -39,7 +39,7 @@ func unnamed(kind, group, uid, hash string) mutate.Subject {
 	}
 }
 
-// ownedBy makes an object of the given kind the controller of the pod.
+// ownedBy gives the pod a controller with the given API version, kind and UID.
 func ownedBy(s mutate.Subject, version, kind, uid string) mutate.Subject {
 	s.Pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: "shop", UID: types.UID(uid), Controller: new(true)}}
 	return s

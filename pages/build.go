@@ -57,8 +57,8 @@ func Build(documents, repository fs.FS) (map[string][]byte, error) {
 	return files, err
 }
 
-// found is a section in the index of the search. The names are short, because the index has one
-// for each section.
+// found is a section in the index of the search. The JSON names are short, because the index
+// repeats these names for each section.
 type found struct {
 	Page    string `json:"p"`
 	Title   string `json:"t"`

@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// types are the media types of the site's files, by their extensions. The machine's own table of
-// types may lack one of them.
+// types are the media types of the site's files, by their extensions. The operating system's own
+// table of types may lack one of them.
 var types = map[string]string{
 	".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8",
 	".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp",

@@ -11,7 +11,8 @@ import (
 // group is a group of pages in the navigation.
 type group struct {
 	title string
-	// sources are the documents in their order. Other documents of the folder follow, by name.
+	// sources are the group's documents in the order of the navigation. Other documents of the
+	// folder follow, sorted by path.
 	sources []string
 	folder  string
 }
@@ -34,8 +35,8 @@ var order = []group{
 	{title: "Decisions", folder: "docs/decisions"},
 }
 
-// arrange returns the pages of each group in their order. A named document that does not exist
-// is left out.
+// arrange returns the pages of each group, in the order of the navigation. A named document that
+// does not exist is left out.
 func arrange(all []*page) [][]*page {
 	arranged := make([][]*page, len(order))
 	placed := map[*page]bool{}

@@ -138,8 +138,8 @@ type reader struct {
 	at   int
 }
 
-// pass moves behind the next occurrence of a part, if the text has one, and returns its line.
-// Otherwise pass returns the line of the last part.
+// pass looks for the next occurrence of a part, moves behind that occurrence, and returns its line.
+// If the part does not occur, pass returns the line of the last occurrence.
 func (r *reader) pass(part string) int {
 	part, _, _ = strings.Cut(strings.TrimSpace(part), "\n")
 	line := 1 + strings.Count(r.text[:r.at], "\n")

@@ -24,7 +24,7 @@ func (s *site) body(p *page) []byte {
 }
 
 // write writes the nodes for which the HTML of the library does not fit. The second result reports
-// whether write has written the node.
+// whether the method has written the node.
 func (s *site) write(p *page, w io.Writer, node ast.Node, entering bool) (ast.WalkStatus, bool) {
 	switch node := node.(type) {
 	case *ast.Text:

@@ -76,7 +76,8 @@ func Disarm(ctx context.Context, c client.Client, configuration string, out io.W
 	return nil
 }
 
-// harmless replaces the control characters in a text of a pod's owner, which goes to a terminal.
+// harmless replaces control characters in a text by the author of a pod, because a terminal shows
+// the text.
 func harmless(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

@@ -50,7 +50,7 @@ func Remove(ctx context.Context, c client.Client, object client.Object) error {
 	return nil
 }
 
-// AwaitNoPods waits until the pods with these labels have ended.
+// AwaitNoPods waits until no pod with these labels exists.
 func AwaitNoPods(ctx context.Context, c client.Client, namespace string, labels map[string]string) error {
 	ctx, cancel := context.WithTimeout(ctx, goneTimeout)
 	defer cancel()
@@ -99,9 +99,9 @@ func RemoveMade(ctx context.Context, c client.Client) (int, error) {
 	return removeAll(ctx, c, made)
 }
 
-// removeAll deletes the objects, and then waits once for the end of all of them. A tenant may have
-// given its own object a finalizer. Such an object does not delay the deletion of the others, and
-// the error names it.
+// removeAll deletes the objects, and then waits once for the end of all objects. A tenant may have
+// given its own object a finalizer. Such an object does not delay the deletion of the other
+// objects, and the error names that object.
 func removeAll(ctx context.Context, c client.Client, objects []client.Object) (int, error) {
 	for _, object := range objects {
 		// A failed deletion is repeated below.

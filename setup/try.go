@@ -46,8 +46,8 @@ func AwaitGating(ctx context.Context, c client.Client, namespace string) error {
 	})
 }
 
-// AwaitPolicies waits until a policy refuses a pod. The API server does not call the webhook for
-// that pod, because the pod has no annotation.
+// AwaitPolicies waits until a policy refuses a pod with forged marks. The API server does not call
+// the webhook for that pod, because the pod has no annotation.
 func AwaitPolicies(ctx context.Context, c client.Client, namespace string) error {
 	return Retry(ctx, func() error {
 		pod := proposed(namespace, Readable)
@@ -67,7 +67,7 @@ func AwaitPolicies(ctx context.Context, c client.Client, namespace string) error
 var Readable = corev1.Container{Image: "try", Command: []string{"/try"}}
 
 // Try creates a pod that claims, as a dry run. The result reports whether the webhook gated the
-// pod. An error is that of the API server, the webhook's refusal included.
+// pod. The error is the answer of the API server, which may be the webhook's refusal.
 func Try(ctx context.Context, c client.Client, namespace string, container corev1.Container) (gated bool, err error) {
 	pod := proposed(namespace, container)
 	pod.Annotations = map[string]string{api.LockAnnotation: "metaparticle-try"}

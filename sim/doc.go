@@ -6,17 +6,17 @@
 //
 // # Replay
 //
-// A seed replays its run:
+// A seed replays its story:
 //
 //	go test ./sim -run Simulation -seed=K -v
 //
-// Two runs of a seed differ only in the order in which the Go scheduler runs an agent's
+// Two replays of a seed differ only in the order in which the Go scheduler runs an agent's
 // goroutines within one instant. So the desk sends a grant some microseconds later in one
-// run than in the other, and later events differ, too. If a failure does not appear again
-// at once, repeat the run with -count=10.
+// replay than in the other, and later events differ, too. If a failure does not appear again
+// at once, repeat the command with -count=10.
 //
 // # Planted bugs
 //
-// The simulation must catch planted bugs. A simulation that misses them would also miss real ones.
-// TestPlantedBugsAreCaught plants a bug for each rule, from the files of planted/.
+// The simulation must catch planted bugs. A simulation that misses planted bugs would also miss
+// real bugs. TestPlantedBugsAreCaught plants a bug for each rule, from the files of planted/.
 package sim

@@ -10,11 +10,11 @@
 // # The guarantee
 //
 // [Run] returns nil only after each condition has been met. The conditions are met one after
-// the other, in their order. A key is met by one state of the Lease whose done keys contain
-// that key. For a serving holder, one state must name a holder with a hold, and a time of
-// serving that is not before the acquisition. In addition, the wait must have seen a renewal of
-// the same hold. A dead holder leaves its time of serving in the Lease, and only a renewal
-// shows that a holder lives.
+// the other, in their order. A condition on a key is met by one state of the Lease, if its done
+// keys contain the key. For a condition on a serving holder, one state must name a holder with a
+// hold. In this state, the time of serving must not be before the time of the acquisition. In
+// addition, the wait must have seen a renewal of the same hold. A dead holder leaves its time of
+// serving in the Lease, and only a renewal shows that a holder lives.
 //
 // Shards are judged one after the other. A shard is done if its Lease has the same stamp as
 // shard 0, and if its done keys contain the run of that stamp. If the pod names a run, only

@@ -58,8 +58,8 @@ func (j *judge) see(l *kube.Lease) string {
 	return ""
 }
 
-// lives reports whether the state is a renewal of a hold that the wait has seen before. If the
-// state shows another hold, lives keeps it as the first state of that hold.
+// lives reports whether the state is a renewal of a hold that the wait has seen before. The first
+// state of each further hold is stored for the comparison with later states.
 func (j *judge) lives(l *kube.Lease) bool {
 	next := sight{
 		uid: l.UID, holder: l.Holder, hold: l.Annotations[api.HoldAnnotation], acquired: l.AcquireTime,

@@ -52,7 +52,7 @@ func newNotices(c Config, condition api.Condition) *notices {
 	return &notices{config: c, condition: condition, began: time.Now(), cause: "The API server has not answered yet."}
 }
 
-// because stores the cause: the reason why the condition is not met.
+// The method "because" stores the reason why the condition is not met.
 func (n *notices) because(cause string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -26,8 +26,8 @@ func (j *judge) lease() string {
 	return j.condition.Lease
 }
 
-// see judges a state l of the Lease of the shard with the number next; l is nil if that Lease
-// does not exist. The result is empty once the last shard is done; if not, it is a text for
+// see judges a state l of the Lease that [judge.lease] names; l is nil if that Lease does not
+// exist. The result is empty once the last shard is done. Before that, the result is a text for
 // people.
 func (s *shards) see(c api.Condition, l *kube.Lease) string {
 	name := api.ShardLease(c.Lease, s.next)

@@ -62,7 +62,7 @@ func (a *arrival) acquire(ctx context.Context) time.Duration {
 
 // isFree reports whether the pod may take the Lease. A Lease is free if it has no holder, or if
 // its holder has not renewed for the lease duration. A Lease that names this pod comes from an
-// earlier process of the pod.
+// earlier process of the pod, and is free, too. A paused Lease is never free.
 func (a *arrival) isFree(l *kube.Lease) bool {
 	switch {
 	case api.PauseOf(l.Annotations) != "":

@@ -12,9 +12,9 @@
 // number of pods. Only the holder of the first Lease opens the barrier, by a write that
 // replaces exactly the state that the holder knows. Before this write, each other Lease must
 // have a holder, and no two holders may have the same pod name. Each of these holders must have
-// written its Lease within the last lease duration. The first holder counts this duration from
-// the sending of a read that did not show the write yet. So the write is no older than that
-// read.
+// written its Lease within the last lease duration. The holder of the first Lease counts this
+// duration from the sending of a read that did not show the write yet. So the write is no older
+// than that read.
 //
 // No agent closes a barrier: agents add the record, but never remove it. A Lease of a barrier
 // has the run in its name, so pods of two runs never use the same Lease. At an open barrier,

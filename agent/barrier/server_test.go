@@ -120,7 +120,7 @@ func (s *server) holds(pod string) bool {
 	return false
 }
 
-// from is the server as one pod reaches it. The server neither receives nor answers the
+// The type "from" is the server as one pod reaches it. The server neither receives nor answers the
 // requests of a dead pod.
 type from struct {
 	*server

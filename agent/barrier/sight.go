@@ -21,14 +21,15 @@ type sight struct {
 	// asked is the instant at which the last read was sent. The field since is the instant of the
 	// first answer with the present version.
 	asked, since time.Duration
-	// lives reports that the holder certainly wrote the Lease at the instant wrote or later.
+	// lives reports that the holder certainly wrote the Lease. The field wrote is the earliest
+	// possible instant of that write.
 	lives bool
 	wrote time.Duration
 }
 
 // next returns the sight after a read that was sent and answered at the given instants. If the
-// read shows a write that the read before did not show, the write is no older than the sending
-// of the read before. A write by a person keeps the holder and the time of renewal, and does
+// previous read did not show a write that this read shows, the write is no older than the sending
+// of the previous read. A write by a person keeps the holder and the time of renewal, and does
 // not count.
 func (s sight) next(l *kube.Lease, sent, answered time.Duration) sight {
 	n := sight{

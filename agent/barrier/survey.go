@@ -15,7 +15,7 @@ const (
 	// surveyPause is short compared with the start of a pod. Only one pod of each barrier
 	// surveys, and reads each other Lease less than fifty times a minute.
 	surveyPause = 1250 * time.Millisecond
-	// readsPerSecond bounds how many Leases a second the surveying pod reads.
+	// readsPerSecond bounds how many Leases the surveying pod reads in one second.
 	readsPerSecond = 8
 )
 

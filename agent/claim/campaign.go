@@ -51,9 +51,9 @@ type handback struct {
 	successor string
 }
 
-// take sends the acquiring write of one slot, if the slot is free now. The result is false if
-// the slot is shut, or is not free. If only an earlier request or a pause delays the write, the
-// result is true.
+// take sends the acquiring write of one slot. In a campaign that resumes no hold, the result is
+// false if the slot is shut or not free. Otherwise take has sent the write, or will send the write
+// after an answer, or at the earliest instant of a request. Then the result is true.
 func (c campaign) take(p *plan, s *slot) bool {
 	r, ok := s.view.Record()
 	if !ok || s.view.IsBlind() || len(s.writing) > 0 {

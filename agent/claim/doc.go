@@ -45,8 +45,8 @@
 // A person may pause a slot on its Lease. No claim acquires a paused slot, even after its Lease
 // has expired. A campaign that needs a paused slot gives back the slots that it has acquired. A
 // pause alone ends no hold: only if [State.Paused] is "stop", the caller ends the hold. A person
-// may also request that a hold yields, by its number. The releases of a hold may name a
-// successor ([Parting]). The claims of all other pods leave the successor a head start, which
+// may also name a hold by its number, and request that this hold yields. The releases of a hold
+// may name a successor ([Parting]). The claims of all other pods leave the successor a head start, which
 // counts from the instant at which they see the release.
 //
 // # Shards
@@ -62,7 +62,9 @@
 // lease. The deadline of the claim is the earliest deadline of these slots. The claim releases
 // a slot only if the caller proves that no child of its hold is alive. With the same proof the
 // claim may take its own slot back before the Lease has expired. For each slot the claim sends
-// at most [PerMinute] requests a minute in the long run, and [Burst] more at once.
+// at most [PerMinute] requests a minute in the long run, and [Burst] more at once. If the claim
+// needs any one of its slots, the looks at all slots together have this bound, too. While the
+// API server does not answer, such a claim reads one Lease at a time, with pauses.
 //
 // # Clocks
 //

@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// model is an API server with a few Leases, and the pods that claim them, without a
+// model is an API server with a few Leases, and the pods that claim them. The model uses no
 // goroutine. Time passes only when the schedule says so.
 type model struct {
 	now     time.Duration

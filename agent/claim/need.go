@@ -19,9 +19,9 @@ type need struct {
 }
 
 // candidates returns the slots that a campaign needs, or none if the campaign may not begin or
-// continue. A pod that needs several slots acquires none before it sees all of them free. If it
-// did, the pod would keep others from running without running itself. Once the campaign has a
-// slot, patientUntil decides how long the campaign waits for the others.
+// continue. A pod that needs several slots acquires none before the pod sees all of them free.
+// Otherwise the pod would keep other pods from running, but could not run itself. Once the campaign
+// has a slot, patientUntil decides how long the campaign waits for the other slots.
 func (n need) candidates(p *plan, c campaign) slots {
 	if n.Any {
 		return n.anyOne(p, c)
@@ -168,8 +168,8 @@ func (n need) inSight(f Facts) slots {
 	return n.slots
 }
 
-// turns reports whether the campaign is for the wrong kind of hold: for a reader's although the
-// pod now wants to write, or the reverse.
+// turns reports whether the campaign is for the wrong kind of hold. Either the campaign is a
+// reader's although the pod now wants to write, or a writer's although the pod wants to read.
 func (n need) turns(c campaign, f Facts) bool {
 	return n.Readers > 0 && c.hold != "" && c.writes != f.Writes
 }

@@ -42,8 +42,8 @@ type State struct {
 	Closed string
 	// Yield is the yield that a person has requested of this hold; zero for none.
 	Yield api.Yield
-	// Confirmed is a number of leaps of the wall clock: after that many leaps, a renewal of
-	// every slot was sent and stored.
+	// Confirmed counts the leaps of the wall clock after which a renewal of every slot was sent
+	// and stored.
 	Confirmed int
 	// Acquired is the latest acquire time in the Leases of the hold, by the wall clock. Serving
 	// and Leaving come from the Lease of the first slot. Serving is the time since which the
@@ -164,8 +164,8 @@ func (c *Claim) Record(name string) lease.Record {
 	return lease.Record{}
 }
 
-// Named reports whether a Lease names the hold, or may name it after a write that is still
-// under way.
+// Named reports whether a Lease names the hold, or may name the hold after a write without an
+// answer.
 func (c *Claim) Named(hold string) bool {
 	return slices.ContainsFunc(c.need.slots, func(s *slot) bool {
 		return s.record().Hold == hold || s.unread == hold || slices.Contains(s.writing, hold)

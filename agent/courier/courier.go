@@ -79,8 +79,8 @@ func (c *Courier) Carry(ctx context.Context, a claim.Action) {
 	}
 }
 
-// Write sends a write. Once the API server has stored the write, the loop calls stored, unless
-// stored is nil.
+// Write sends a write. Once the API server has stored the write, the loop calls the function in
+// the argument stored, unless that argument is nil.
 func (c *Courier) Write(ctx context.Context, a claim.Action, stored func()) {
 	l := LeaseOf(c.leases[a.Slot], a.Record)
 	c.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return c.Leases.UpdateLease(ctx, l) }, stored)

@@ -75,7 +75,7 @@ func jobOf(annotations map[string]string) string {
 	return job
 }
 
-// LeaseOf returns the Lease base with the fields of r, for a write. All other fields stay as
+// LeaseOf returns a copy of base that has the values of r, for a write. All other fields stay as
 // they are in base. The annotations of the pause and the stamp stay, too, because no agent
 // writes them.
 func LeaseOf(base *kube.Lease, r lease.Record) *kube.Lease {

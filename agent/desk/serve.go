@@ -55,8 +55,8 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 }
 
 // wants reports whether the server reads a further message of the connection. The result is
-// false if the shim has another connection by now, or if the shim has Ended. In the second case
-// the hang-up shows the shim that its last message has arrived.
+// false if the shim has another connection by now, or if the shim's phase is [gate.Ended]. In that
+// phase the hang-up shows the shim that its last message has arrived.
 func (s *Server) wants(p *peer, c Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

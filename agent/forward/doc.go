@@ -17,9 +17,9 @@
 // connection at [Forwarder.Close]. The number of waiting connections, and the time of each wait,
 // are bounded. Further connections wait in the kernel's queue.
 //
-// A standby that ends lingers. [Forwarder.Linger] accepts for a while, because nodes
-// learn late that its pod ends. Then the forwarder relays the open connections until
-// they end.
+// Before its end, a standby lingers. [Forwarder.Linger] accepts connections for a while,
+// because nodes learn late that the pod ends. Then the forwarder relays the open
+// connections until they end.
 //
 // # Memory
 //

@@ -28,7 +28,7 @@ const (
 	// defaultMaxHeld is twice the usual backlog of an application (128).
 	defaultMaxHeld = 256
 	// defaultMaxOpen bounds the memory of the agent's container. A connection costs 7.5 KB
-	// in this process (BenchmarkMemory), and 7.5 KB in the kernel for two sockets. So all
+	// in this process (BenchmarkMemoryOfAConnection), and 7.5 KB in the kernel for two sockets. So all
 	// connections take half of the container's limit of 64 MiB. The kernel shrinks the
 	// buffers of slow connections as the limit comes near.
 	defaultMaxOpen = 2048
@@ -126,9 +126,9 @@ func (f *Forwarder) Close() {
 }
 
 // Linger accepts connections for the delay, and then frees the ports. Connections that are open
-// or waiting at that time continue. The channel left is closed once the ports are free and no
-// connection is left. Close ends a linger at once, and until then Open does nothing. If the
-// forwarder is closed already, the channel is closed at once.
+// or waiting at that time continue. The resulting channel is closed once the ports are free and
+// every connection has ended. Close ends a linger at once, and until then Open does nothing. If
+// the forwarder is closed already, the channel is closed at once.
 func (f *Forwarder) Linger(delay time.Duration) (left <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -172,7 +172,7 @@ func podAddress(ip string) (addr netip.Addr, ok bool) {
 	return addr, err == nil && addr.Zone() == "" && !addr.IsMulticast() && !addr.IsLinkLocalUnicast()
 }
 
-// leave ends a route, and closes its connections. That takes another goroutine, because the
+// leave ends a route. Another goroutine then closes the connections of the route, because the
 // caller holds the mutex, and thousands of connections take a while to close.
 func (f *Forwarder) leave(r *route) {
 	if r == nil {

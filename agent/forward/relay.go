@@ -35,8 +35,8 @@ func newRoute(addr netip.Addr) *route {
 type relay struct {
 	client, backend end
 	route           *route
-	// running counts the directions that have not ended. At the end of the last one, the relay
-	// calls the function over.
+	// running counts the directions that have not ended. When both have ended, the relay calls
+	// the function in the field over.
 	running atomic.Int32
 	over    func(*relay)
 }

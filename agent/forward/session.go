@@ -176,7 +176,7 @@ func (s *session) serve(client *net.TCPConn, port int) {
 	r.start()
 }
 
-// over frees the place of a relay.
+// The method "over" frees the place of a relay that has ended.
 func (s *session) over(r *relay) {
 	s.relays.remove(r)
 	s.open.Add(-1)
@@ -236,7 +236,7 @@ func (s *session) note(r *route) {
 }
 
 // reach dials the target of the route once, and returns nil if the dial fails. The dial also
-// ends at the instant end, or when the route or the session ends.
+// fails after the time in the argument end, and when the route or the session ends.
 func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 	ctx, cancel := context.WithDeadline(s.ctx, end)
 	defer cancel()

@@ -36,8 +36,8 @@ type Grant struct {
 	// PodIP is the pod's address, to which the hooks connect by default.
 	PodIP string `json:"podIP,omitempty"`
 	// Leap is the number of the leap that this grant answers, as in Report.Leap; zero if the
-	// grant answers no leap. Each renewal from which the deadline counts was sent after that
-	// Report had arrived.
+	// grant answers no leap. The deadline then counts only from renewals that the agent sent
+	// after the Report of this leap had arrived.
 	Leap int `json:"leap,omitempty"`
 	// Delay bounds the time for which the shim holds back the kubelet's stop signal. In that
 	// time the pod can leave its Services before the child stops. A later grant with another
@@ -120,7 +120,7 @@ type Report struct {
 	// descendant lives under that hold, and the shim starts no child under it, even if a grant
 	// of that hold still arrives. A grant to a Waiting shim may still be on its way. So the hold
 	// of that grant is over only once this field names that hold. A Drain of that hold makes the
-	// shim report so.
+	// shim send such a Report.
 	Hold string
 	// Slots are the slots of the grant under which the child runs. From these slots a new agent
 	// process learns which hold to resume.

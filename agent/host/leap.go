@@ -132,9 +132,9 @@ func (l *Leaps) Leapt() bool {
 // Settle makes the present difference of the clocks the base of later comparisons.
 func (l *Leaps) Settle() { l.base = l.read() }
 
-// narrow bounds the duration of a reading of both clocks that needs no further attempt. The
-// system calls of a reading take a microsecond, so only a reading that something interrupts
-// takes longer.
+// narrow is the longest duration of a good reading of both clocks. After a slower reading, the
+// method read tries again. The system calls of a reading take a microsecond, so only a reading
+// that something interrupts is slower.
 const narrow = time.Millisecond
 
 // read reads both clocks in a few attempts, and returns the narrowest window. If something

@@ -11,9 +11,9 @@ import (
 
 // A pid file on a volume outlives its writer. PostgreSQL and other programs do not start if the
 // process id in their file belongs to another process of the same user. Without a shim, the
-// container's first process always has the same process id, and finds only itself. Behind a
-// shim, that id might belong to a thread of the shim, because the kernel accepts a thread's id
-// as a process id. So every shim separates the ids of its threads from those of its children:
+// container's first process always has the same process id, so the id in the file is its own.
+// With a shim, that id might belong to a thread of the shim, because the kernel accepts a thread's
+// id as a process id. So every shim separates the ids of its threads from those of its children:
 // first all threads, then a gap, then children.
 const (
 	// threads is the number of threads that a shim starts within its first seconds.

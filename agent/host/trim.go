@@ -13,7 +13,7 @@ import (
 // runtime is made for larger programs, and returns no memory of a small process to the kernel.
 const trimEvery = time.Minute
 
-// Trim returns, until ctx ends, the memory of busy moments to the kernel. An agent or a shim
+// Trim gives the memory of busy moments back to the kernel, until ctx ends. An agent or a shim
 // mostly waits, so the application beside it has more use for the memory. Trim does nothing
 // during a fork, which may hang. A garbage collection would wait for the fork, and the whole
 // process would wait for the collection.

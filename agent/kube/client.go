@@ -84,8 +84,9 @@ func (c *Client) GetLease(ctx context.Context, name string) (*Lease, error) {
 	return lease, nil
 }
 
-// UpdateLease replaces only the state of the Lease that was read, and returns the stored Lease.
-// [Refused] reports whether an error proves that the API server stored nothing.
+// UpdateLease writes the Lease, and returns the stored Lease. If the Lease has changed since it
+// was read, the API server refuses the write. [Refused] reports whether an error proves that the
+// API server stored nothing.
 func (c *Client) UpdateLease(ctx context.Context, lease *Lease) (*Lease, error) {
 	stored, err := c.updateLease(ctx, lease)
 	if err != nil {

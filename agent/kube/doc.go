@@ -9,13 +9,13 @@
 //
 // # Guarantees
 //
-// A write of a Lease replaces only the object that was read. The package never sends a PUT
-// without uid and resourceVersion, because the API server would then create a missing object,
-// or compare nothing. The answer to a write counts only if this request stored the object; if
-// not, the error is [ErrUnchanged]. Fields of a Lease that this package does not know are
-// written back unchanged. The package repeats a request only once, after a 401, if the service
-// account token has been rotated. A request answered with 401 changed nothing. The client
-// limits no rate, and no request waits for another one.
+// The API server refuses a write of a Lease that has changed since the client read it. The
+// package never sends a PUT without uid and resourceVersion, because the API server would then
+// create a missing object, or compare nothing. The answer to a write counts only if this request
+// stored the object; if not, the error is [ErrUnchanged]. Fields of a Lease that this package
+// does not know are written back unchanged. The package repeats a request only once, after a
+// 401, if the service account token has been rotated. A request answered with 401 changed
+// nothing. The client limits no rate, and no request waits for another one.
 //
 // # Clocks
 //
@@ -29,6 +29,6 @@
 // An error alone does not prove that a write was not stored, because the answer may have been
 // lost. [Refused] reports whether an error is such a proof. A watch may be late or silent for
 // any time, because a frozen API server keeps its connections open. So silence proves nothing.
-// Only a cut network path is noticed within 8 seconds. If a CA is withdrawn, new connections no
-// longer trust it, but open connections stay.
+// The client notices a cut network path within 8 seconds, but no other cause of a silence. If a
+// CA is withdrawn, new connections no longer trust it, but open connections stay.
 package kube

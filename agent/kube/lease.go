@@ -95,9 +95,8 @@ func (r *reader) read(from object, key string, target any) {
 	}
 }
 
-// MarshalJSON encodes the object as it was read, but takes the values of all fields of l from l.
-// Like client-go, MarshalJSON writes an empty holderIdentity into a released
-// Lease.
+// MarshalJSON encodes the object as it was read, but with the present values of the fields of l.
+// Like client-go, MarshalJSON writes an empty holderIdentity into a released Lease.
 func (l *Lease) MarshalJSON() ([]byte, error) {
 	w := writer{}
 	metadata := w.over(l.metadata, map[string]any{
@@ -130,8 +129,8 @@ func (l *Lease) MarshalJSON() ([]byte, error) {
 // writer encodes fields. The field err is the last error, or nil.
 type writer struct{ err error }
 
-// over returns a copy of base in which the fields are replaced. A field with the value nil is
-// removed.
+// The method "over" returns a copy of base in which the fields are replaced. A field with the
+// value nil is removed.
 func (w *writer) over(base object, fields map[string]any) object {
 	result := make(object, len(base)+len(fields))
 	maps.Copy(result, base)

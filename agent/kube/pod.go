@@ -24,9 +24,8 @@ type Pod struct {
 	// Deleted reports that a person or a controller has deleted the pod, so the kubelet is
 	// stopping it.
 	Deleted bool
-	// GraceLeft is the rest of a deleted pod's grace, by the API server's own clock. The error
-	// is less than a second. GraceLeft is zero if the answer contains no end of the grace, or
-	// no date.
+	// GraceLeft is the rest of a deleted pod's grace, by the API server's own clock, which states
+	// whole seconds. GraceLeft is zero if the answer contains no end of the grace, or no date.
 	GraceLeft time.Duration
 	// DeletionCost is the value of the pod's annotation pod-deletion-cost; empty without that
 	// annotation.

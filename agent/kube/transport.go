@@ -46,9 +46,9 @@ const (
 // this connection must stay secret only for minutes.
 var curves = []tls.CurveID{tls.X25519, tls.CurveP256, tls.CurveP384}
 
-// newTransport returns a transport that speaks only HTTP/1.1, so that each request has its own
-// connection. A request that times out closes only its own connection, and a watch and a
-// renewal share none. A hanging HTTP/2 connection would block all requests for long. The
+// newTransport returns a transport that speaks only HTTP/1.1, so that no two requests share a
+// connection at the same time. A request that times out closes only its own connection, not
+// that of a watch. A hanging HTTP/2 connection would block all requests for long. The
 // transport ignores the environment variables of HTTP proxies, because they are meant for the
 // application.
 func newTransport(ca *authority, host string) *http.Transport {

@@ -29,8 +29,8 @@ type Variable struct {
 	Fence *Fence
 	// Write is the id of the last write of an agent.
 	Write string
-	// Keyed is the number of adds with an idempotency key so far, and Keys has the last of
-	// them.
+	// Keyed is the number of adds with an idempotency key so far, and Keys has the records of the
+	// latest such adds.
 	Keyed int64
 	Keys  []Key
 
@@ -98,7 +98,7 @@ func (v *Variable) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// MarshalJSON encodes the object as it was read, with the fields of v replaced.
+// MarshalJSON encodes the object as it was read, but with the present values of the fields of v.
 func (v *Variable) MarshalJSON() ([]byte, error) {
 	w := writer{}
 	fields := map[string]any{
@@ -158,8 +158,9 @@ func (c *Client) GetVariable(ctx context.Context, name string) (*Variable, error
 	return v, nil
 }
 
-// UpdateVariable replaces only the state of the Variable that was read, and returns the stored
-// Variable. [Refused] reports whether an error proves that the API server stored nothing.
+// UpdateVariable writes the Variable, and returns the stored Variable. If the Variable has
+// changed since it was read, the API server refuses the write. [Refused] reports whether an
+// error proves that the API server stored nothing.
 func (c *Client) UpdateVariable(ctx context.Context, v *Variable) (*Variable, error) {
 	stored, err := updateVariable(ctx, c, v)
 	if err != nil {
@@ -194,9 +195,9 @@ func updateVariable(ctx context.Context, c *Client, v *Variable) (*Variable, err
 	return stored, nil
 }
 
-// WatchVariable calls fn with each event of the Variable after resourceVersion, in order, until
-// the watch ends. The argument gone reports that somebody has deleted the Variable. The result
-// is nil, or [ErrGone], in the same cases as that of [Client.WatchLease].
+// WatchVariable calls fn with each event of the Variable after resourceVersion, oldest first,
+// until the watch ends. The argument gone reports that somebody has deleted the Variable. The
+// result is nil, or [ErrGone], in the same cases as that of [Client.WatchLease].
 func (c *Client) WatchVariable(ctx context.Context, name, resourceVersion string, fn func(v *Variable, gone bool)) error {
 	err := c.watch(ctx, variablesPath(c.config.Namespace), name, resourceVersion, func(kind WatchType, object []byte) error {
 		if kind != Added && kind != Modified && kind != Deleted {

@@ -49,12 +49,12 @@ const (
 	watchSpread = 6 * time.Hour
 )
 
-// WatchLease calls fn with each event of the Lease after resourceVersion, in order, until the
-// watch ends. Without a resourceVersion the watch starts with an event for the present Lease,
-// if it exists. If the server ends the watch without an error, WatchLease returns nil, and the
+// WatchLease calls fn with each event of the Lease after resourceVersion, oldest first, until the
+// watch ends. Without a resourceVersion the watch starts with an event for the present Lease, if
+// it exists. If the server ends the watch without an error, WatchLease returns nil, and the
 // caller resumes from the last ResourceVersion. [ErrGone] means that the resourceVersion is too
-// old: the caller must read the Lease, and watch from the version of that read. While a watch
-// is silent, WatchLease does not return.
+// old: the caller must read the Lease, and watch from the version of that read. While a watch is
+// silent, WatchLease does not return.
 func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, fn func(WatchEvent)) error {
 	err := c.watch(ctx, c.leasesPath(), name, resourceVersion, leaseEvents(name, fn))
 	if err != nil {
@@ -79,8 +79,8 @@ func leaseEvents(name string, fn func(WatchEvent)) func(kind WatchType, object [
 	}
 }
 
-// watch watches one object of a collection, and passes each frame to take. An error of take
-// ends the watch.
+// watch watches one object of a collection, and passes each frame to the function take. An error
+// of that function ends the watch.
 func (c *Client) watch(ctx context.Context, collection, name, resourceVersion string, take func(kind WatchType, object []byte) error) error {
 	// The API server cannot watch one object, only a collection with a selector.
 	// A Role that names the object allows exactly this selector.
@@ -145,8 +145,7 @@ func decodeEvent(kind WatchType, object []byte) (WatchEvent, error) {
 	return event, nil
 }
 
-// decodeBookmark returns the version in a frame without an object, or the error of an ERROR
-// frame.
+// decodeBookmark returns the version in a BOOKMARK frame, or the error of an ERROR frame.
 func decodeBookmark(kind WatchType, object []byte) (string, error) {
 	if kind == Bookmark {
 		var bookmark struct {

@@ -89,7 +89,7 @@ func (o *Observer) see(now time.Duration, r Record) {
 // that, this standby must have seen the same hold before, and must now see a renewal. An
 // acquisition is not enough, because a pod that needs several slots may give back a slot that it
 // has just acquired. The first change after a broken watch is not enough either, because that
-// renewal may be old. The renewal must have a later renew time than the record before.
+// renewal may be old. The renewal must have a later renew time than the previous record.
 func (o *Observer) showsLife(r Record) bool {
 	was := o.record
 	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {

@@ -192,10 +192,10 @@ func (l *Leave) decision(wake time.Duration) Decision {
 	}
 }
 
-// by returns the instant by which the stage ends. The argument wait counts from the instant at
-// which the stage's write is stored. If the API server does not store it, wait counts from
-// [Stored] after the beginning. In a deleted pod the stage ends early enough to leave the
-// application half of the grace that remains after the preStop hook.
+// The method "by" returns the instant by which the stage ends. The argument wait counts from the
+// instant at which the stage's write is stored. If the API server does not store that write, wait
+// counts from [Stored] after the beginning. In a deleted pod the stage ends early enough to leave
+// the application half of the grace that remains after the preStop hook.
 func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 	at := l.entered + Stored + wait
 	if l.stored != 0 {
@@ -282,8 +282,9 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 	return "", false
 }
 
-// out decides in the stage in which the pod is not Ready, but its application serves. The stage
-// ends when no node sends connections to the pod any more, and the preStop hook has ended.
+// The method "out" decides whether the stage leaving ends now. In this stage the pod is not Ready,
+// but its application serves. The stage ends when no node sends connections to the pod any more,
+// and the preStop hook has ended.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
 	at := l.by(f.Delay, f)
@@ -299,7 +300,8 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	return true, 0
 }
 
-// close decides in the stage in which the standbys begin to let new connections wait.
+// close decides whether the stage closing ends now. In this stage the standbys begin to let new
+// connections wait. The result wake is the instant of the next decision.
 func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, !f.Serving)
 	at := l.by(min(max(Passing, l.took()), Stored), f)

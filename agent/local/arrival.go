@@ -18,13 +18,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// lingers is the time for which the pod still counts after its last call has ended. A program
-// that repeats its call may pause for a second between two calls. Because of lingers, the pod
-// need not arrive anew at each call.
+// lingers is the time for which the pod still counts at the barrier after its last call has
+// ended. A program that repeats its call may pause for a second between two calls. During that
+// pause the pod still counts, so it need not arrive anew at each call.
 const lingers = 2 * time.Second
 
 // arrival waits at one barrier on behalf of all programs of the pod. The pod counts as one,
-// however many calls wait. Only the goroutine of run uses the fields after posts.
+// however many calls wait. Only the goroutine of the method run uses the fields random, calls,
+// idle and leave.
 type arrival struct {
 	config Config
 	of     api.Barrier
@@ -33,17 +34,17 @@ type arrival struct {
 	posts  chan func()
 	// opened is closed once the barrier is open, and ended at the end of run.
 	opened, ended chan struct{}
-	// until is the instant until which the pod counts, by CLOCK_BOOTTIME. Package barrier reads it
-	// before each write: after a freeze, a timer may be late.
+	// until is the instant until which the pod counts, by CLOCK_BOOTTIME. Package barrier reads
+	// this field before each write, because a timer may be late after a freeze.
 	until atomic.Int64
 
 	random *rand.Rand
-	// calls counts the calls that wait. After the end of the last call, idle delivers a value
-	// once the time lingers is over.
+	// calls counts the calls that wait. When the last call has ended, idle delivers a value at
+	// the end of the time [lingers].
 	calls int
 	idle  <-chan time.Time
-	// leave ends the present wait of package barrier; nil without such a wait. The channel over
-	// then receives the result.
+	// leave ends the present wait of package barrier; nil without such a wait. The result of that
+	// wait then arrives on the channel named over.
 	leave context.CancelFunc
 	over  chan error
 }
@@ -55,7 +56,8 @@ func newArrival(c Config, budget api.Budget, of api.BarrierArgs) *arrival {
 	}
 }
 
-// run arrives while calls wait, until stop is closed or ctx ends. Then the pod counts no longer.
+// run makes the pod arrive at the barrier while calls wait. When stop is closed or ctx ends, run
+// returns, and the pod no longer counts at the barrier.
 func (a *arrival) run(ctx context.Context, stop <-chan struct{}) {
 	defer close(a.ended)
 	defer func() {
@@ -167,7 +169,7 @@ func (a *arrival) wait(ctx context.Context) *problem {
 	return nil
 }
 
-// depart notes the end of a call. After the last call the pod counts only for the time lingers.
+// depart notes the end of a call. After the last call the pod counts only for the time [lingers].
 func (a *arrival) depart() {
 	a.calls--
 	if a.calls == 0 {

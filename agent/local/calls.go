@@ -16,8 +16,8 @@ import (
 // errEnded means that the loop of a claim has ended.
 var errEnded = errors.New("local: the agent stops")
 
-// errAsked ends a call for several claims, because a person requests one of its holds, or
-// because the pod has lost such a hold.
+// errAsked ends a call for several claims. Either a person wants the program to give one of the
+// call's holds back, or the pod has lost such a hold.
 var errAsked = errors.New("local: a hold ends")
 
 // mostBids bounds the bids of one claim.
@@ -53,8 +53,8 @@ func (k calls) bidFor(ctx context.Context, b *bid, wait time.Duration) outcome {
 	return k.acquire(ctx, b)
 }
 
-// watch makes the agent watch the Leases until the caller calls the function that watch returns,
-// and for the time interest afterwards.
+// watch makes the agent watch the Leases until the caller calls the function that watch returns.
+// Afterwards the agent watches for another minute ([interest]).
 func (k calls) watch() (end func()) {
 	count := func(n int) {
 		_ = k.call(context.Background(), func(now time.Duration) {
@@ -105,8 +105,8 @@ func (k calls) acquire(ctx context.Context, b *bid) outcome {
 }
 
 // giveUp withdraws a bid. If the bid has got a hold meanwhile, no program knows that hold, so
-// the agent releases the slot. The call waits for the loop for as long as necessary, because a
-// bid that stayed would hold for ever.
+// the agent releases the slot. The function giveUp waits for the loop without a time limit. If
+// the bid stayed in the list, it could get a hold that nobody ends.
 func (k calls) giveUp(b *bid) outcome {
 	o := outcome{problem: unavailableProblem}
 	_ = k.call(context.Background(), func(time.Duration) { //nolint:contextcheck // the call outlives the bid
@@ -121,8 +121,8 @@ func (k calls) giveUp(b *bid) outcome {
 	return o
 }
 
-// beat takes in a heartbeat of the program for the hold with the number. The result has is
-// false if the pod does not have such a hold.
+// beat takes in a heartbeat of the program for the hold with the number. If the pod does not have
+// such a hold, the second result is false.
 func (k calls) beat(ctx context.Context, number string) (answer holding, has bool, err error) {
 	err = k.call(ctx, func(now time.Duration) {
 		if k.hold == nil || k.hold.number != number || k.hold.phase(now) == lost {

@@ -14,9 +14,9 @@
 // for how long it is good. That time counts from the sending of the last stored renewal, and
 // ends a margin before another pod may acquire the slot ([api.Budget]).
 //
-//   - A hold is released only after the program has given it back, or never had it. The end
-//     of a connection is no proof that the program stopped its work. So the end of a stream,
-//     and the absence of heartbeats, end the renewals. Then the Lease expires.
+//   - The agent releases a hold only if the program has given the hold back, or never learned
+//     of the hold. The end of a connection is no proof that the program stopped its work. So the
+//     end of a stream, and the absence of heartbeats, end the renewals. Then the Lease expires.
 //   - An agent never resumes a hold of an earlier agent process, because the agent cannot know
 //     what that process has told the program.
 //   - Each hold has a new fencing token, which is greater than all earlier tokens of the slot.
@@ -38,8 +38,9 @@
 // # Barriers
 //
 // While calls of programs wait at a barrier, package barrier makes the pod arrive. The pod
-// counts as one, however many of its calls wait, and for [lingers] after the last call. An
-// answer that the barrier is open has no deadline, because no agent closes a barrier.
+// counts as one, however many of its calls wait. After the last call, the pod still counts for
+// the time [lingers]. The answer that a barrier is open has no deadline, because no agent closes
+// a barrier.
 //
 // # Requests
 //

@@ -64,7 +64,8 @@ func readBody(w http.ResponseWriter, r *http.Request) bool {
 		return true
 	}
 	control := http.NewResponseController(w)
-	// SetReadDeadline fails only if the connection supports no deadlines, as in tests. So its errors are ignored.
+	// SetReadDeadline fails only if the connection supports no deadlines, as in tests. So its
+	// errors are ignored.
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mostBody))
 	if err != nil {
@@ -85,8 +86,8 @@ func isLocal(host string) bool {
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
-// with returns a handler that finds the keeper of the claim in the path, and passes it to
-// handle.
+// The method "with" returns a handler that finds the keeper of the claim in the path, and passes
+// that keeper to the function handle.
 func (a *API) with(handle func(calls, http.ResponseWriter, *http.Request)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		word, name := r.PathValue("kind"), r.PathValue("name")

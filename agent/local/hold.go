@@ -17,7 +17,7 @@ const defaultBeats = 30 * time.Second
 
 // bid is a program's wish to hold.
 type bid struct {
-	// now reports that the bid is refused if another pod holds, instead of waiting.
+	// now reports that the bid does not wait. If the slot is taken, the agent refuses such a bid.
 	now bool
 	// stream reports that the program shows by an open connection that it lives. If stream is
 	// false, the program sends heartbeats, and every is the longest time between two of them.
@@ -52,8 +52,8 @@ type hold struct {
 	// on, the agent does not expect to renew before the deadline.
 	deadline, drainAt time.Duration
 	// streams counts the connections by which the program shows that it lives. Without a
-	// connection, the program must send heartbeats. The last heartbeat came at beatAt, and the
-	// next heartbeat must come within the time beats.
+	// connection, the program must send heartbeats. The last heartbeat came at the instant
+	// beatAt, and the next heartbeat must come within the duration in the field beats.
 	streams       int
 	beats, beatAt time.Duration
 	// told reports that the program has got an answer about the hold by another call than its
@@ -89,7 +89,7 @@ func (h *hold) tokenOf(slot string) string {
 	return ""
 }
 
-// as returns the role in a read-write lock for which the program bids.
+// The method "as" returns the role in a read-write lock for which the program bids.
 func (b *bid) as() role {
 	if b.writes {
 		return asWriter
@@ -110,8 +110,8 @@ const (
 // supported reports whether the program shows that it lives.
 func (h *hold) supported(now time.Duration) bool { return h.streams > 0 || now < h.beatBy() }
 
-// beatBy returns the instant by which the program must send its next heartbeat. After a
-// person has requested that the program gives the hold back, the time between two heartbeats is at most
+// beatBy returns the instant by which the program must send its next heartbeat. After a person
+// has requested that the program gives the hold back, the time between two heartbeats is at most
 // [defaultBeats].
 func (h *hold) beatBy() time.Duration {
 	if h.asked {

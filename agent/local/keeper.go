@@ -26,7 +26,7 @@ const interest = time.Minute
 // while the machine sleeps, so the loop must check the clock.
 const longest = 10 * time.Second
 
-// keeper keeps one claim. Only the goroutine of run uses the fields after posts.
+// keeper keeps one claim. Only the goroutine of the method run uses the fields from "claim" on.
 type keeper struct {
 	config Config
 	of     api.Claim
@@ -53,7 +53,7 @@ type keeper struct {
 	watchers int
 	// leaps counts the leaps of the wall clock.
 	leaps int
-	// syncHeld reports that a client of metaparticle/sync has held.
+	// syncHeld reports that a client of metaparticle/sync has had a hold in this process.
 	syncHeld bool
 	// changed is closed, and replaced, when the state of a Lease or of the hold may have
 	// changed.
@@ -238,8 +238,8 @@ func (k *keeper) begin(s claim.State) {
 	first.done <- outcome{hold: h, answer: newHolding(k.of, h, k.now)}
 }
 
-// keep decides about the present hold. If the hold has ended, the result over is true, and the
-// caller decides again. If not, the result at is the instant of the next decision.
+// keep decides about the present hold. If the hold has ended, the second result is true, and the
+// caller decides again. If not, the first result is the instant of the next decision.
 func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 	h := k.hold
 	h.deadline, h.drainAt, h.doubted = s.Deadline, s.DrainAt, s.Confirmed < k.leaps

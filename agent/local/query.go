@@ -19,7 +19,8 @@ func flagOf(text, name string) (bool, *problem) {
 	return text == "true", nil
 }
 
-// seconds returns the duration in the query, or otherwise if the text is empty, or a problem.
+// seconds returns the duration that text states. If text is empty, the result is the default in
+// the argument "otherwise". If text is invalid, the second result is the problem.
 func seconds(text string, otherwise time.Duration, name string) (time.Duration, *problem) {
 	if text == "" {
 		return otherwise, nil

@@ -34,7 +34,8 @@ type member struct {
 // several is a call for several claims, which gets a hold of each claim or of none.
 type several struct {
 	members []member
-	// wait bounds the whole call, and every is the time between two heartbeats of each hold.
+	// wait bounds the whole call. The field every is the longest time between two heartbeats of
+	// one hold.
 	wait, every time.Duration
 }
 
@@ -59,8 +60,8 @@ func (a *API) postHolds(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// several reads a call for several claims. Each call acquires in the alphabetical order of the
-// claims (KIND/NAME), so that no two calls wait for each other.
+// several returns the call for several claims that the query describes. Each such call acquires
+// in the alphabetical order of the claims (KIND/NAME), so that no two calls wait for each other.
 func (a *API) several(query url.Values) (several, *problem) {
 	wait, every, problem := timesOf(query)
 	if problem != nil {
@@ -99,10 +100,10 @@ func (a *API) several(query url.Values) (several, *problem) {
 }
 
 // acquire gets a hold of each claim, one after the other. The open call shows that the program
-// lives. If a hold of the call ends before the last claim is held, the call ends. A person's
-// request for such a hold also ends the call. A Lease of a dead holder expires only after the
-// agent has seen the Lease unchanged for its duration. So the agent watches the Leases of all
-// claims from the beginning.
+// lives. If a hold of the call ends before the last claim is held, the call ends. The call also
+// ends if a person requests that the program gives such a hold back. A Lease of a dead holder
+// expires only after the agent has seen the Lease unchanged for its duration. So the agent
+// watches the Leases of all claims from the beginning.
 func (s several) acquire(ctx context.Context) *problem {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -133,7 +134,8 @@ func (s several) acquire(ctx context.Context) *problem {
 }
 
 // guard ends a call for several claims that still waits for another claim, if the call's hold of
-// this claim has ended. A person's request for that hold also ends the call.
+// this claim has ended. The call also ends if a person requests that the program gives that hold
+// back.
 func (m member) guard(ctx context.Context, end func(error)) {
 	for {
 		line, changed, ok := m.lineOf(ctx, m.hold)
@@ -171,7 +173,7 @@ func (s several) tell() (answer holdings, problem *problem) {
 }
 
 // leave ends the time in which the open call shows that the program lives. From now on,
-// heartbeats or a stream must show that. The result has is false if the hold has ended.
+// heartbeats or a stream must show that. If the hold has ended, the second result is false.
 func (m member) leave(every time.Duration) (answer holding, has bool) {
 	_ = m.call(context.Background(), func(now time.Duration) {
 		if h := m.hold; h.phase(now) != lost {

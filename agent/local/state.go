@@ -70,8 +70,8 @@ type glance struct {
 	state claimState
 	// seen reports that the agent sees every Lease.
 	seen bool
-	// changed is closed at the next change. After the time lasts, the state changes without an
-	// event.
+	// changed is closed at the next event that may change the state. Without such an event, the
+	// state stays the same for the duration in the field "lasts".
 	changed <-chan struct{}
 	lasts   time.Duration
 }
@@ -102,8 +102,8 @@ func (k calls) seen(ctx context.Context) (g glance, ok bool) {
 	return g, ok
 }
 
-// next returns the state after the next change. The agent stops watching after the time
-// interest without a call, so next waits for at most half of that time.
+// next returns the state after the next change. After the time [interest] without a call the
+// agent no longer watches, so next waits for at most half of that time.
 func (k calls) next(ctx context.Context, g glance) (next glance, ok bool) {
 	timer := time.NewTimer(min(g.lasts, interest/2))
 	defer timer.Stop()

@@ -38,7 +38,7 @@ type valueType string
 const (
 	// isNone means that the Variable has no value yet.
 	isNone valueType = "none"
-	// isText and isInteger are the two types.
+	// isText and isInteger are the types that a value can have.
 	isText    valueType = "text"
 	isInteger valueType = "integer"
 )
@@ -192,8 +192,9 @@ func setAddend(action *variable.Action, r *http.Request) *problem {
 	return nil
 }
 
-// unquoted returns the text of a header without its quotes, if it has any. The result ok is
-// false if the text is empty, or contains quotes or spaces.
+// unquoted removes the quotes around the text of a header, if there are any. The result ok is
+// true only if the text is not empty, and has only printable characters of ASCII other than
+// spaces, quotes and backslashes.
 func unquoted(header string) (text string, ok bool) {
 	text = header
 	if len(text) >= 2 && text[0] == '"' && text[len(text)-1] == '"' {

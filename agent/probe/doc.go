@@ -16,7 +16,7 @@
 // that. The agent redirects the kubelet's liveness probe over HTTP to the application. For other
 // probes, the agent probes the application while the kubelet waits, and returns the HTTP status.
 // If such a probe fails without an HTTP status, the agent redirects the kubelet to the
-// application, if it can.
+// application. Probes of gRPC and of another host are never redirected.
 //
 // # Which side starts a probe
 //

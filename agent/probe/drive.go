@@ -29,9 +29,9 @@ const prompt = 100 * time.Millisecond
 const patience = 30 * time.Second
 
 // pause returns the time until the next readiness probe of a child that is not ready. The
-// argument span is the time since its first readiness probe. After a success below the success
-// threshold, the pause is at most a second. At that rate a kubelet, too, probes a container that
-// is not ready.
+// argument span is the time since its first readiness probe. If the last probe has succeeded, but
+// the success threshold is not reached, the pause is at most a second. At that rate a kubelet,
+// too, probes a container that is not ready.
 func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	switch {
 	case span >= patience:
@@ -49,7 +49,7 @@ func asksElsewhere(p *api.Probe) bool {
 }
 
 // drive runs the startup probe of a child, and then its readiness probe until the child has
-// passed it. From then on the kubelet runs the probes.
+// passed it. From then on the kubelet runs the readiness probe.
 func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 	if p := c.probes.Startup; p != nil && !l.child.Serving {
 		var count counter

@@ -19,8 +19,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// app is the application behind the probes. For each probe it has an answer, and records the
-// times of the probe's runs.
+// app is the application behind the probes. The type app has an answer for each probe, and
+// records the times at which each probe arrives.
 type app struct {
 	t     *testing.T
 	began time.Time
@@ -377,8 +377,8 @@ func TestLivenessProbePassesIfChildEndsDuringIt(t *testing.T) {
 	})
 }
 
-// Any client that can reach the pod may request a probe. So many requests at once must not put
-// more load on the application than one request.
+// Any client that can reach the pod may request a probe. A large number of requests at once must
+// put no more load on the application than one request.
 func TestConcurrentRequestsProbeTheApplicationOnce(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("x", nil)}, func(a *app) {
 		a.answer("x", passes)

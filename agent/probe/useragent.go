@@ -39,7 +39,8 @@ func (m *Monitor) asKubelet(ctx context.Context) context.Context {
 	return context.WithValue(ctx, userAgentKey{}, m.kubelet)
 }
 
-// userAgentOf returns the kubelet's User-Agent that ctx carries for a probe.
+// userAgentOf returns the kubelet's User-Agent that ctx carries for a probe, or the constant
+// userAgent if ctx carries none.
 func userAgentOf(ctx context.Context) string {
 	name, _ := ctx.Value(userAgentKey{}).(string)
 	return cmp.Or(name, userAgent)

@@ -45,9 +45,9 @@ func (s *Shims) accounted(container, hold string) bool {
 	return slices.Contains(s.inits, container) && s.granted != nil && !s.granted(container, hold)
 }
 
-// Doubted reports whether an earlier shim that is not connected may have a child of the hold.
-// If an earlier shim is connected, it reports itself, and the agent drains it when a fresher
-// shim connects.
+// Doubted reports whether an earlier shim that is not connected may have a child of the hold. An
+// earlier shim that is connected sends its own reports, and the agent drains that shim when a
+// fresher shim connects.
 func (s *Shims) Doubted(hold string) bool {
 	if s.unbounded {
 		return false
@@ -75,8 +75,8 @@ func (s *Shims) connected(hold, container string) bool {
 	})
 }
 
-// Outstanding reports whether a shim may have a child of the hold, by a grant or a report that
-// this process knows.
+// Outstanding reports whether a shim may have a child of the hold, according to the grants and
+// reports that this process knows.
 func (s *Shims) Outstanding(hold string) bool { return s.outstanding.of(hold) }
 
 // Granted reports whether the shim may have a child of the hold.
@@ -141,7 +141,7 @@ func (s *Shims) Waiting() []gate.Report {
 	return found
 }
 
-// Superseded returns the shims with a child whose container has a fresher shim.
+// Superseded returns each shim that has a child although its container has a fresher shim.
 func (s *Shims) Superseded() []gate.Report {
 	var found []gate.Report
 	for i, r := range s.list {

@@ -51,7 +51,7 @@ func (all reports) fresher(i int) bool {
 // grants has, for each hold, the shims that may have a child of that hold.
 type grants map[string][]gate.ShimID
 
-// of reports whether any shim may have a child of the hold.
+// The method "of" returns true if any shim may have a child of the hold.
 func (g grants) of(hold string) bool { return len(g[hold]) > 0 }
 
 func (g grants) add(hold string, id gate.ShimID) {

@@ -13,8 +13,8 @@ import (
 )
 
 // aside is a command that runs beside the child: a hook, or a command that the agent orders. An
-// aside descends from the shim as the child does, so each kill of the child's descendants also
-// kills the aside. The shim puts off no deadline for an aside.
+// aside descends from the shim, as the child does. So when the shim kills all its descendants, it
+// also kills the aside. The shim puts off no deadline for an aside.
 type aside struct {
 	Command
 	// until is the instant at which the shim kills the command; zero for never.

@@ -30,7 +30,7 @@ type child struct {
 }
 
 // env returns the variables of the grant, and then those variables of the shim's own
-// environment that have other names. If a name came twice, a program could read the wrong one.
+// environment that have other names. If a name came twice, a program could read the wrong value.
 func (c *child) env() []string {
 	if c.ours == nil {
 		return c.environ

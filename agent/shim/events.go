@@ -69,7 +69,8 @@ func (s *shim) tick(t Tick) {
 	}
 }
 
-// order returns an order as an event, unless its connection has ended.
+// order returns the desk's order as an event. An order to run a command is obeyed at once, so its
+// event is empty. The event is also empty if the connection to the desk has ended.
 func (s *shim) order(o gate.Order) event {
 	switch {
 	case s.link.conn == nil:
@@ -82,7 +83,7 @@ func (s *shim) order(o gate.Order) event {
 }
 
 // mostOrdered bounds the agent's commands that run at the same time. A container has three
-// probes, and two runs of one probe may overlap.
+// probes, and the commands of two periods of one probe may overlap.
 const mostOrdered = 6
 
 // obey runs a command of the agent beside the child.
@@ -154,8 +155,8 @@ func killDescendants(m Machine) error {
 	return denied
 }
 
-// stop sends the child a stop signal; if the child is frozen, after the thaw. If the child does
-// not stop, the shim kills it at killAt.
+// stop sends the child a stop signal. A frozen child gets the signal after the thaw. If the child
+// does not stop, the shim kills it at killAt.
 func (s *shim) stop(sig syscall.Signal, killAt time.Duration) {
 	if s.frost.on() {
 		s.frost.keep(sig, killAt)

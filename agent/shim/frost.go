@@ -35,8 +35,8 @@ type frost struct {
 	later []stopLater
 }
 
-// stopLater is a stop signal that waits for the thaw. If the child does not stop after it, the
-// shim kills the child at the instant killAt.
+// stopLater is a stop signal that waits for the thaw. If the child does not stop after the signal,
+// the shim kills the child at the instant killAt.
 type stopLater struct {
 	signal syscall.Signal
 	killAt time.Duration
@@ -45,7 +45,7 @@ type stopLater struct {
 // reset forgets the frozen processes of a child that is dead.
 func (f *frost) reset() { f.pids, f.later, f.denied, f.since = nil, nil, false, 0 }
 
-// on reports whether the child must be frozen, because a leap is not answered.
+// The method "on" reports whether the child must be frozen, because a leap is not answered.
 func (f *frost) on() bool {
 	return !f.never && f.link.state.Leap != 0 && f.child.pid != 0 && !f.child.killing
 }

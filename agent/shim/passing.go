@@ -111,8 +111,8 @@ func (p *passing) due(at time.Duration) time.Duration {
 // harmless are the signals that end no process by default.
 var harmless = []syscall.Signal{unix.SIGCONT, unix.SIGWINCH, unix.SIGCHLD, unix.SIGURG}
 
-// tooEarly reports whether the signal would end the child only because the child is young. If
-// the child blocks the signal, it counts as ready, because it may be about to take the signal
+// tooEarly reports whether the signal would end the child only because the child is young. A
+// child that blocks the signal counts as ready, because the child may be about to take the signal
 // by sigwait(3).
 func (p *passing) tooEarly(sig syscall.Signal) bool {
 	if slices.Contains(harmless, sig) || p.child.pid == 0 || p.machine.Now() >= p.child.began+youngFor {

@@ -22,9 +22,9 @@ type step func() (step, int)
 // no other pod holds, the child starts before that, and the log has no such line.
 const standbyNotice = 10 * time.Second
 
-// heardWithin bounds the wait until the desk has the report of the child's end. A desk that is
-// not starved has it within a few milliseconds. If the report is lost, the shim's pidfd proves
-// the child's death a little later.
+// heardWithin bounds the wait until the desk has the report of the child's end. A desk that gets
+// processor time has the report within a few milliseconds. If the report is lost, the shim's
+// pidfd proves the child's death a little later.
 const heardWithin = 500 * time.Millisecond
 
 // killPatience bounds the time of a kill if the deadline is far away. In that time the kernel
@@ -85,8 +85,8 @@ func (s *shim) ends(sig syscall.Signal) bool {
 	}
 }
 
-// over reports to the desk that no descendant lives under the hold, and that this shim starts
-// no further child under it.
+// The method "over" reports to the desk that no descendant lives under the hold, and that this
+// shim starts no further child under that hold.
 func (s *shim) over(hold string) {
 	s.noChild()
 	s.link.state.Hold, s.link.state.Slots = hold, nil

@@ -28,8 +28,8 @@ type Events struct {
 	sending chan struct{}
 }
 
-// queued bounds the Events that wait. A few holds together cause about as many Events. More
-// Events wait only while the API server accepts none.
+// queued bounds the Events that wait. A few holds together cause about 16 Events. More Events
+// wait only while the API server accepts none.
 const queued = 16
 
 // NewEvents returns Events, which are written once Run is called.
@@ -168,8 +168,8 @@ func (e *Events) Ends(reason string, slots []string) {
 	}
 }
 
-// Paused adds the Event of a pause. The argument pause is the pause in words. The argument
-// stops reports that the pause also stops the application of this holder.
+// Paused adds the Event of a pause. The argument pause is the pause in words. If the argument
+// "stops" is true, the pause also stops the application of this holder.
 func (e *Events) Paused(pause string, stops bool) {
 	part := ": this pod goes on, and no other takes the slot"
 	if stops {

@@ -37,8 +37,8 @@ type Holder struct {
 	Spared bool
 }
 
-// Holder decides the status of a holder, and stores that the application serves. If the pod is a
-// standby later, the method note then begins a handover.
+// Holder decides the status of a holder. If the application serves, Holder stores that fact. If
+// the pod later becomes a standby, the method note then begins a handover.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	r.follows, r.shard = false, shardOf(h.Slots)
 	shown := r.holder(now, h)
@@ -117,7 +117,7 @@ func Done(work string) Look { return look(true, ReadyDone, work) }
 // failure.
 func Failed(work string) Look { return look(false, ReadyFailed, work+", and the pod waits") }
 
-// of returns the status l for a pod that has the hold.
+// The method "of" returns the status l for a pod that has the hold.
 func (l Look) of(hold string) Look {
 	l.Hold = hold
 	return l

@@ -40,8 +40,8 @@ type target struct {
 	err      error
 	answered bool
 	since    time.Duration
-	// misses counts the checks without an answer. After a pod has answered for the time steady,
-	// the count begins at zero again.
+	// misses counts the checks without an answer. After a pod has answered for the duration in
+	// the constant steady, the count begins at zero again.
 	misses int
 	// expiry is the instant at which the holder's Lease would expire, as the standby first saw
 	// it after an error. Without an error, expiry is zero.
@@ -79,8 +79,8 @@ func (t *target) reaches() (ready, known bool) {
 	return t.err == nil || !t.lost, t.err != nil || t.answered
 }
 
-// ask returns the address of the pod if the caller must check that pod now. If not, the result
-// at is the instant of the next check; [instant.Never] for none.
+// ask returns the address of the pod if the caller must check that pod now. If not, the second
+// result is the instant of the next check; [instant.Never] for none.
 func (t *target) ask(now time.Duration) (address string, at time.Duration) {
 	switch {
 	case !t.due || t.asking:

@@ -31,8 +31,8 @@ type scene struct {
 	now    time.Duration
 	slot   Slot
 	turn   Turn
-	// ready is the readiness that the standby last decided on. The field changes counts how
-	// often it has changed.
+	// ready is the readiness that the standby last decided on. The number in changes says how
+	// often that readiness has changed.
 	ready   bool
 	changes int
 }
@@ -72,7 +72,8 @@ func (s *scene) look() Look {
 	return l
 }
 
-// asks lets the standby decide once, and answers the check that the decision requests with err.
+// asks lets the standby decide once. The decision must request a check of the holder's pod. The
+// result of that check is err.
 func (s *scene) asks(err error) {
 	s.t.Helper()
 	address := s.look().Ask

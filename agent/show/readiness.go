@@ -260,8 +260,8 @@ func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless b
 	return look(false, ReadyNotServing, h.message()+", and does not serve")
 }
 
-// unless returns the decision ready, unless this pod is the successor. A successor is not
-// Ready: its application soon takes the ports over, so no node may send it connections.
+// The method "unless" returns its argument, except in the successor pod. A successor is not Ready:
+// its application soon takes the ports over, so no node may send it connections.
 func (r *Readiness) unless(ready Look) Look {
 	if !r.follows {
 		return ready
@@ -269,7 +269,8 @@ func (r *Readiness) unless(ready Look) Look {
 	return look(false, ReadyFollows, ready.Message+"; this pod is to follow")
 }
 
-// by returns the decision l, with the next decision at the given instant if that is earlier.
+// The method "by" returns the decision l, but moves the next decision forward to the given
+// instant if that is earlier.
 func (l Look) by(at time.Duration) Look {
 	l.Wake = min(l.Wake, at)
 	return l
@@ -304,7 +305,7 @@ func (h holders) message() string {
 // after a short handover the message is the same, and the agent writes nothing.
 func (h holders) readyMessage() string { return h.and("a holder of " + h.slot + " serves") }
 
-// and appends the pause of a slot to the text.
+// The method "and" appends the pause of a slot to the text.
 func (h holders) and(text string) string {
 	if h.paused == "" {
 		return text
@@ -313,7 +314,7 @@ func (h holders) and(text string) string {
 }
 
 // forward opens the ports, and makes the holder's address their target; an empty address means
-// no target. The result is the decision ready, unless a port is in use, or the holder does not
+// no target. The result is the argument "ready", unless a port is in use, or the holder does not
 // answer.
 func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
@@ -330,7 +331,7 @@ func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 	return r.reach(now, h, ready)
 }
 
-// reach returns the decision ready if the holder's pod answers. If no pod holds, and the last
+// reach returns the argument "ready" if the holder's pod answers. If no pod holds, and the last
 // holder did not answer, the standby is not Ready. The result also has the next check of the
 // holder's pod.
 func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
@@ -366,7 +367,8 @@ func (r *Readiness) Unanswered(address string) {
 }
 
 // Linger begins the linger of a standby that forwards. The standby accepts connections for the
-// delay, and left is closed once no connection is left. If no port is open, left is nil.
+// delay. The resulting channel is closed once every connection has ended. If no port is open,
+// the result is nil.
 func (r *Readiness) Linger(delay time.Duration) (left <-chan struct{}) {
 	if !r.open {
 		return nil

@@ -22,7 +22,7 @@ const (
 	// ReasonPodDeleted ends a hold that began just before the agent knew of the pod's deletion.
 	ReasonPodDeleted = "PodDeleted"
 	// ReasonNotGranted ends a hold under which this pod can start no child. If the hold went
-	// on, other pods, which may be able to start one, could not hold.
+	// on, no other pod could hold, although another pod may be able to start its child.
 	ReasonNotGranted = "NotGranted"
 	// ReasonNotStarted ends a hold in which no container has started after an init container.
 	ReasonNotStarted = "NotStarted"

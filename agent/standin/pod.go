@@ -118,7 +118,8 @@ func (p *Pod) recall() error {
 	return nil
 }
 
-// over reports whether a reboot has ended the containers of the note.
+// The method "over" reports whether a reboot has ended the containers that could run under the
+// note's hold.
 func (p *Pod) over(n *note) bool { return n.BootID != p.bootID && !p.cfg.OwnKernel }
 
 // Reports implements the agent's gate.
@@ -243,9 +244,9 @@ func (p *Pod) note(id gate.ShimID, g gate.Grant) *note {
 	}
 }
 
-// admit moves the end of the agent's process to the note's Leave, if the application's
-// containers already run under the note's hold. The result extends reports that they do. If the
-// containers may not start under that hold, admit returns an error.
+// admit checks whether the containers may run under the note's hold, and returns an error if not.
+// If the containers already run under that hold, the first result is true. In that case admit
+// moves the end of the agent's process to the note's Leave.
 func (p *Pod) admit(n *note) (extends bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

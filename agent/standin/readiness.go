@@ -23,9 +23,9 @@ type Readiness struct {
 }
 
 // NewReadiness returns a gate that reports nothing until the API server has stored that the pod
-// is not Ready. An earlier agent process may have stored that the pod is Ready. So an earlier
-// report would claim too soon that the hold of that process is over. The argument now reads
-// CLOCK_BOOTTIME.
+// is not Ready. An earlier agent process may have stored that the pod is Ready. A report before
+// that point could claim too soon that the hold of the earlier process is over. The argument
+// "now" is a function that reads CLOCK_BOOTTIME.
 func NewReadiness(now func() time.Duration) *Readiness {
 	r := &Readiness{now: now, box: newMailbox()}
 	r.report = gate.Report{

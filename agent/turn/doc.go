@@ -26,10 +26,10 @@
 //
 // # What is not guaranteed
 //
-// The package decides whether an agent tries to acquire a slot, and whether a pod may be Ready,
-// so that the controller continues the rollout. Packages claim and lease decide whether the
-// agent may have that slot. After the last old pod is gone, nothing protects a rollout. Pods of
-// two workloads take no turns with each other, and neither do pods of an unknown revision. A
-// standby takes no turn if the holder's agent writes no [Rollout]. Without turns each standby is
-// Ready while the holder serves.
+// The package decides whether an agent tries to acquire a slot. Packages claim and lease decide
+// whether the agent may have that slot. The package also decides whether a pod may be Ready. By
+// that readiness the controller continues the rollout. Once no old pod is left, nothing protects a
+// rollout. Pods of two workloads take no turns with each other, and neither do pods of an unknown
+// revision. A standby takes no turn if the holder's agent writes no [Rollout]. Without turns each
+// standby is Ready while the holder serves.
 package turn

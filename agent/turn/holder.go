@@ -162,8 +162,8 @@ func yields(now time.Duration, h Hold) Yields {
 	return Now
 }
 
-// yieldsTo reports whether the revision is newer than the holder's, and has waited long enough
-// since its last turn.
+// yieldsTo reports whether the revision is newer than the holder's, and whether the wait for its
+// next turn is over. The wait counts from the beginning of the hold.
 func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	count := h.Rollout.of(revision).Count
 	from := h.Since + wait(count)

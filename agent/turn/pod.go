@@ -40,7 +40,7 @@ type Slot struct {
 	Known bool
 	// Holder and Hold are empty while the slot is released.
 	Holder, Hold string
-	// Revision is the revision of the holder; of a released slot, that of the last holder.
+	// Revision is the revision of the holder. In a released slot the field has no meaning.
 	Revision api.Revision
 	// Rollout is the rollout in the Lease.
 	Rollout Rollout

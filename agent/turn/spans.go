@@ -21,7 +21,7 @@ const (
 	// its start still has to wait, as long as an old pod is left.
 	Forget = 10 * time.Minute
 	// LastResort is how long a slot must be free before a revision whose turn has failed may
-	// take it. An old pod would take the slot within seconds, so none is left by then.
+	// take it. An old pod would take the slot within seconds, so no old pod is left then.
 	LastResort = 30 * time.Second
 	// oldFirst is how long a slot must be free before a revision that is not proven may take
 	// it. The pods of the proven revision act within milliseconds, so they go first.

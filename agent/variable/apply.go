@@ -33,8 +33,8 @@ type Action struct {
 // adds reports whether the action adds to an integer.
 func (a *Action) adds() bool { return a.Text == nil && a.Integer == nil && a.Typed == nil }
 
-// Refusal is the reason why an action did not take effect; empty if it did. Only with [Unknown]
-// the action may have taken effect.
+// Refusal is the reason why an action did not take effect; empty if the action did. After the
+// refusal [Unknown], and after no other refusal, the action may have taken effect nevertheless.
 type Refusal string
 
 const (
@@ -103,8 +103,9 @@ func (a *Action) apply(v *kube.Variable, pod, version string) (result int64, cha
 	return result, true, ""
 }
 
-// admits reports whether a write with the fence next may follow a write with the fence before.
-// The schema of Variables has the same rule.
+// admits reports whether a write may follow an earlier write. The argument before is the fence of
+// the earlier write; nil for none. The argument next is the fence of the new write. The schema of
+// Variables has the same rule.
 func admits(before *kube.Fence, next kube.Fence) bool {
 	return before == nil || before.Lock == next.Lock &&
 		(next.Epoch > before.Epoch || next.Epoch == before.Epoch && next.Token >= before.Token)

@@ -110,10 +110,10 @@ func (v *Variable) base(ctx context.Context) (*kube.Variable, error) {
 	return source{v.config}.read(ctx)
 }
 
-// try applies the actions to next, in their order. The result carried has the calls whose change
-// is in next, and settled has answers to calls that change nothing. Such an answer must not
-// depend on a write that is not stored yet. So a call that changes nothing, but comes after a
-// carried one, is in the result rest instead.
+// try applies the actions of the calls, one after the other, to the argument next. The result
+// carried has the calls that change this state. The result settled has answers to calls that change
+// nothing. Such an answer must not depend on a write that is not stored yet. So a call that
+// changes nothing, but comes after a carried one, is in the result rest instead.
 func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, settled map[*call]Answer, rest []*call) {
 	settled = map[*call]Answer{}
 	for _, c := range calls {
@@ -214,7 +214,8 @@ const (
 	isDoubtful
 )
 
-// proof returns what the later state there proves about the write that replaces base by next.
+// proof returns what a later state of the Variable proves about the write that replaces base by
+// next. The argument "there" is that later state.
 func proof(base, next, there *kube.Variable) verdict {
 	switch {
 	case there.UID != base.UID:
@@ -256,7 +257,7 @@ func refuse(calls []*call, refusal Refusal) {
 // expire answers the calls that wait no longer, and returns the other calls.
 func expire(calls []*call, refusal Refusal) []*call {
 	return slices.DeleteFunc(calls, func(c *call) bool {
-		over := c.over() // only one call of over, because its result may change
+		over := c.over() // called only once, because the result may change meanwhile
 		if over {
 			c.answer <- Answer{Refusal: refusal}
 		}

@@ -20,8 +20,8 @@
 //   - An add with a kept key changes nothing, and returns the result of the first add with that
 //     key.
 //   - A write under a hold contains the lock, epoch and token of that hold. Before each attempt,
-//     the loop requests these from [Action.Fence], never from the Variable. With the fence in
-//     the Variable they are only compared.
+//     the loop requests these three values from [Action.Fence], and never takes them from the
+//     Variable. The fence in the Variable serves only for a comparison.
 //
 // # Kept keys
 //

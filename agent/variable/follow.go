@@ -36,8 +36,8 @@ type follow struct {
 	changed chan struct{}
 }
 
-// later reports whether the state is later than the state before, which may be nil. The
-// versions of an object are growing numbers.
+// later reports whether the first argument is a later state than the second argument, which may
+// be nil. The versions of an object are growing numbers.
 func later(state, before *kube.Variable) bool {
 	if before == nil || state.UID != before.UID {
 		return true

@@ -78,7 +78,7 @@ func (v *Variable) Follow(ctx context.Context, first *kube.Variable, f func(*kub
 		case gone:
 			return Absent
 		case told == nil:
-			state = first // this read may be newer than the watch
+			state = first // the caller has read this state, which may be newer than the watch's state
 		}
 		if state != nil && later(state, told) {
 			if !f(state) {

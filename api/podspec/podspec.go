@@ -26,7 +26,7 @@ import (
 // HasGate reports whether the pod has the agent as a sidecar, and a part that waits for
 // the agent. That part is a shim in any container, the init container of the gate "pod",
 // or the pod's readiness gate. The agent of the local API needs no other part, because the
-// program itself asks.
+// program itself asks for its slots.
 //
 // HasGate never takes an ordinary init container for the agent. Such a container ends
 // before the kubelet starts the application, so no agent would renew.
@@ -158,7 +158,8 @@ func strip(containers []corev1.Container) []corev1.Container {
 	return kept
 }
 
-// stripLocal returns the arguments of the agent that serves the local API, with only the barriers.
+// stripLocal returns the arguments of the agent that serves the local API. Of the claims, the
+// result keeps only the barriers.
 func stripLocal(args []string) []string {
 	a := api.RecallLocalArgs(args)
 	a.Claims = slices.DeleteFunc(a.Claims, func(c api.Claim) bool { return c.Kind != api.Arrivals })

@@ -12,7 +12,7 @@ import (
 )
 
 // Run returns the run of a pod: the UID of the Job that controls the pod. If no Job does, the
-// result is empty. Owners named Job of another API group do not count.
+// result is empty. An owner of the kind Job in another API group does not count.
 func Run(pod metav1.Object) string {
 	owner := metav1.GetControllerOf(pod)
 	if owner == nil || owner.Kind != "Job" || !strings.HasPrefix(owner.APIVersion, "batch/") || !api.IsRun(string(owner.UID)) {

@@ -32,7 +32,7 @@ func (n courseNote) read() agent.Course {
 }
 
 // write replaces the note in one step, and waits until the note is on the disk. Unlike a grant,
-// the course must outlive a crash of the machine.
+// the course must outlive a crash of the node.
 func (n courseNote) write(c agent.Course) error {
 	fresh := n.path() + ".new"
 	err := writeThrough(fresh, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, []byte(c))

@@ -36,7 +36,7 @@ type guest struct {
 	served bool
 }
 
-// of is the key of the guest in the context of a request.
+// of is the type of a key. Under that key, the context of a request has the request's guest.
 type of struct{}
 
 // attach makes each connection of the server a guest, and so bounds their number.
@@ -115,8 +115,8 @@ func (c *crowd) find(conn net.Conn) *guest {
 	return c.guests[i]
 }
 
-// serve stores whether the server is answering a request of the guest. If enter has already
-// closed the guest's connection, serve has no effect.
+// serve stores whether the server is answering a request of the guest. If the method enter has
+// already closed the guest's connection, serve has no effect.
 func (c *crowd) serve(g *guest, served bool) {
 	if g == nil {
 		return

@@ -153,8 +153,8 @@ func parseSignal(s string) (syscall.Signal, error) {
 	return 0, fmt.Errorf("agent exec: -stop-signal %q", s)
 }
 
-// environment returns the variables that an application gets while its pod holds. The argument
-// "shards" is the number of shards into which the work is divided; zero for other claims.
+// environment returns the environment variables that an application gets while its pod holds. The
+// argument "shards" is the number of shards into which the work is divided; zero for other claims.
 func environment(slots []gate.SlotToken, shards int) []string {
 	var names, tokens []string
 	for _, s := range slots {

@@ -32,8 +32,9 @@ func answerCommand(ts *testscript.TestScript, _ bool, args []string) {
 	}))
 }
 
-// stands waits until every process of the container, except the shim, is stopped. With !, it
-// waits until none of them is stopped. A signal takes a moment to arrive.
+// stands implements the command that waits until every process of the container, except the shim,
+// is stopped. With !, the command waits until none of them is stopped. A signal takes a moment to
+// arrive.
 func stands(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	for late := time.Now().Add(patience); ; {

@@ -24,9 +24,10 @@ import (
 // heartbeat every 30 s over the same connection.
 const localIdle = 2 * time.Minute
 
-// mostPrograms bounds the connections to the port of the local API, and those to its socket.
-// Each connection takes about 30 KiB of the container's limit of 64 MiB. The server refuses a
-// new connection beyond the bound, because an older connection may keep a hold.
+// mostPrograms bounds the connections to the port of the local API, and separately the connections
+// to the socket of the local API. Each connection takes about 30 KiB of the container's limit of
+// 64 MiB. The server refuses a new connection beyond the bound, because an older connection may
+// keep a hold.
 const mostPrograms = 512
 
 // localCommand serves the local API in a sidecar, until the kubelet stops it.
@@ -45,7 +46,7 @@ func localCommand(ctx context.Context, args []string) (int, error) {
 // serveLocal serves the local API until stop is closed, or until ctx ends.
 func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) error {
 	out := newLines(os.Stderr)
-	// No log is left in which an error of flush could be reported.
+	// No log is left to report an error of the method flush.
 	defer func() { _ = out.flush() }()
 	client, err := newClient(os.Getenv(api.PodNamespaceEnv), a.Credentials)
 	if err != nil {

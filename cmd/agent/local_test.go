@@ -99,7 +99,8 @@ func freePort(t *testing.T) string {
 	return port
 }
 
-// start starts the local API at the port. The program also gets the arguments in "more".
+// start starts an agent that serves the local API at the port. The agent also gets the arguments
+// in "more".
 func (s *lockServer) start(t *testing.T, port string, output *bytes.Buffer, more ...string) *exec.Cmd {
 	t.Helper()
 	host, of, err := net.SplitHostPort(s.address)

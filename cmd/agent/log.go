@@ -21,17 +21,17 @@ const (
 	parting = time.Second
 )
 
-// lines writes whole lines in a separate goroutine, and drops lines for which the queue has no
-// room. If the container runtime does not read (a full disk, a stopped containerd), the pipe
-// behind stderr fills up. No renewal may wait for that pipe.
+// lines is a writer that writes whole lines in a separate goroutine. The writer drops lines for
+// which the queue has no room. If the container runtime does not read (a full disk, a stopped
+// containerd), the pipe behind stderr fills up. No renewal may wait for that pipe.
 type lines struct {
 	to      io.Writer
 	queue   chan line
 	dropped atomic.Int64
 }
 
-// line is one line of the log, or a request of flush. A request has no text, but a channel that
-// is closed once all earlier lines are written.
+// line is one line of the log, or a request of the method flush. A request has no text, but a
+// channel that is closed once all earlier lines are written.
 type line struct {
 	text    []byte
 	written chan<- struct{}
@@ -44,7 +44,7 @@ func newLines(to io.Writer) *lines {
 	return l
 }
 
-// Write never blocks, and never fails. A log handler calls it once for each line.
+// Write never blocks, and never fails. A log handler calls Write once for each line.
 func (l *lines) Write(p []byte) (int, error) {
 	select {
 	case l.queue <- line{text: bytes.Clone(p)}:

@@ -80,7 +80,7 @@ func parseProbe(args []string) (*asker, error) {
 }
 
 // ask requests the agent's answer. For a probe without a command, the agent carries out the
-// probe before it answers. So that request may take as long as the kubelet waits.
+// probe before it answers. Such a request may take as long as the kubelet waits.
 func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	if len(a.command) > 0 {
 		a.client.Timeout = probePatience
@@ -92,8 +92,8 @@ func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	return a.client.Do(request)
 }
 
-// unanswered decides a probe that the agent has not answered, so that nobody knows whether a
-// child runs. The liveness probe passes, because the shim's watchdog still guards the child.
+// unanswered decides a probe that the agent has not answered. Then nobody knows whether a child
+// runs. The liveness probe passes, because the shim's watchdog still guards the child.
 // The readiness probe fails, so that no Service sends requests to the pod.
 func (a *asker) unanswered(err error) (int, error) {
 	if a.probe == api.LivenessProbe {

@@ -19,8 +19,8 @@ import (
 // the port, or that the socket cannot be created.
 const readyWithin = 30 * time.Second
 
-// readyAgain is the pause between two attempts to connect. A process cannot wait for another
-// process to listen on a port or a socket, so it polls.
+// readyAgain is the time between two attempts to connect. A process cannot wait for another
+// process to listen on a port or a socket, so this process polls.
 const readyAgain = 5 * time.Millisecond
 
 // readyCommand runs as the postStart hook of the local API's sidecar. The kubelet starts no

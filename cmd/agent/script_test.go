@@ -277,8 +277,8 @@ func alive(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// dies waits until the processes that the shim killed at its end are gone. If the shim is PID
-// 1, it ends after them. If not, it may end before them.
+// dies implements the command that waits until the processes that the shim killed at its end are
+// gone. A shim that is PID 1 ends after these processes. Any other shim may end before them.
 func dies(ts *testscript.TestScript, _ bool, args []string) {
 	for _, pid := range worldOf(ts).alive(args[0]) {
 		fd, err := unix.PidfdOpen(pid, 0)

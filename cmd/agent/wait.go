@@ -19,7 +19,7 @@ import (
 )
 
 // waitNotice delays the line in the log which reports that the pod waits. A pod that gets its
-// slot before that logs nothing.
+// slot earlier logs nothing.
 const waitNotice = 10 * time.Second
 
 // exitTerminated is the exit code that a shell reports after SIGTERM.

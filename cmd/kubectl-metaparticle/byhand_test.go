@@ -43,7 +43,8 @@ func slotLease(name, pod string, annotations map[string]string) *coordinationv1.
 	return l
 }
 
-// waiting returns a standby whose shim runs, with the slots that it claims.
+// waiting returns a standby whose shim runs. The standby claims the given slots, or
+// the singleton's slot if none is given.
 func waiting(name string, slots ...string) *corev1.Pod {
 	p := gatedPod(name, corev1.ConditionTrue, "StandingBy", "a holds it")
 	if len(slots) > 0 {

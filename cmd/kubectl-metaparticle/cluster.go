@@ -75,7 +75,7 @@ func (c connection) unlimited() (cluster, error) {
 	return cluster{WithWatch: withWatch}, nil
 }
 
-// loading returns the kubeconfig with the flags.
+// loading returns the kubeconfig as the flags change it.
 func (c connection) loading() clientcmd.ClientConfig {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(c.rules, c.overrides)
 }

@@ -16,8 +16,8 @@ import (
 const (
 	exitOK = iota
 	// exitRefused means that the webhook would refuse a pod, or that the command refused to
-	// write. With "status", a slot lacks a holder that serves. With "check", a check
-	// failed.
+	// write. For "status", the code means that a slot lacks a holder that serves. For "check", the
+	// code means that a check failed.
 	exitRefused
 	// exitError means that the command could not answer.
 	exitError
@@ -76,7 +76,7 @@ func exitCode(code int, err error, out io.Writer) int {
 }
 
 // parse reads flags before and after the arguments, as kubectl does. The result has the
-// arguments.
+// arguments without the flags.
 func parse(flags *flag.FlagSet, args []string) ([]string, error) {
 	var rest []string
 	for {

@@ -46,7 +46,7 @@ const noConsole = refusal("no console is installed: add --set console.enabled=tr
 const (
 	// consoleWait bounds the wait for a Ready pod: a node pulls the image and starts the pod.
 	consoleWait = time.Minute
-	// consoleRetry is the pause before another port-forward.
+	// consoleRetry is the time before another port-forward.
 	consoleRetry = time.Second
 )
 
@@ -81,7 +81,8 @@ type forwarding struct {
 	forward func(ctx context.Context, pod string, port localPort, ready func()) error
 }
 
-// run forwards until ctx ends. If a pod goes, run looks for another one, and the local port stays open.
+// run forwards until ctx ends. If the pod stops answering, run looks for another pod. The local
+// port stays open meanwhile.
 func (f *forwarding) run(ctx context.Context, c cluster) error {
 	port, err := openPort(ctx, f.port)
 	if err != nil {
@@ -106,7 +107,7 @@ func (f *forwarding) run(ctx context.Context, c cluster) error {
 	}
 }
 
-// once finds a pod, and forwards the port to it until the pod goes.
+// once finds a pod, and forwards the port to that pod until the pod stops answering.
 func (f *forwarding) once(ctx context.Context, c cluster, port localPort) error {
 	pod, err := awaitConsole(ctx, c)
 	if err != nil {
@@ -119,8 +120,8 @@ func (f *forwarding) once(ctx context.Context, c cluster, port localPort) error 
 	return nil
 }
 
-// connect forwards to one pod until the pod goes. The result is an error only if no connection
-// to the pod came about.
+// connect forwards to one pod until the pod stops answering. The result is an error only if no
+// connection to the pod came about.
 func (f *forwarding) connect(ctx context.Context, c cluster, pod *corev1.Pod, port localPort) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

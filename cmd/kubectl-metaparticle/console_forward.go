@@ -115,7 +115,7 @@ func dialerOf(config *rest.Config, pod types.NamespacedName) (httpstream.Dialer,
 	if err != nil {
 		return nil, err
 	}
-	// Whatever fails by WebSocket is tried by SPDY, whose error the person gets.
+	// After any failure by WebSocket, the dialer tries SPDY. The person gets the error of SPDY.
 	return portforward.NewFallbackDialerForStreaming(newer, older, func(error) bool { return true }), nil
 }
 

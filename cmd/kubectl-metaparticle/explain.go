@@ -40,7 +40,7 @@ func explainCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	return exitOK, explain(ctx, cluster, std.out, namespace, kind, name, time.Now())
 }
 
-// kindsByName maps the names that kubectl accepts to kinds.
+// kindsByName has the kind for each name that kubectl accepts.
 var kindsByName = map[string]string{
 	"pod": "Pod", "po": "Pod", "deployment": "Deployment", "deploy": "Deployment",
 	"statefulset": "StatefulSet", "sts": "StatefulSet", "daemonset": "DaemonSet", "ds": "DaemonSet",

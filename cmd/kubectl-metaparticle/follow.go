@@ -26,8 +26,8 @@ type source struct {
 	name    string
 	list    func() client.ObjectList
 	options []client.ListOption
-	// replace puts all listed objects into the state; note adds, changes or removes one
-	// object.
+	// replace puts all listed objects into the state. The function note adds, changes or removes
+	// one object.
 	replace func(o *objects, list client.ObjectList)
 	note    func(o *objects, object client.Object, gone bool)
 	// optional reports that the command "status" works without these objects.
@@ -104,8 +104,8 @@ type objects struct {
 	events map[types.UID]*corev1.Event
 }
 
-// mostHandovers bounds the handovers that are shown of a slot, so that they fit on
-// a screen.
+// mostHandovers bounds the number of handovers that the command shows for one slot, so that they
+// fit on a screen.
 const mostHandovers = 3
 
 // slots returns all slots, or only those of the given names.
@@ -117,7 +117,7 @@ func (o objects) slots(only []string) []view.Slot {
 	}.Slots(only, mostHandovers)
 }
 
-// complete reports whether each source has been listed.
+// complete returns true if each source has been listed.
 func (o objects) complete() bool { return o.leases != nil && o.pods != nil && o.events != nil }
 
 // settles is the time for which [cluster.follow] collects changes before it shows them,

@@ -46,7 +46,7 @@ func forgetCommand(ctx context.Context, args []string, std stdio) (int, error) {
 }
 
 // forget removes the key from the done keys of the Lease, or of the Leases of all shards. If a
-// Lease has changed meanwhile, the patch is refused, and forget reads the Lease again.
+// Lease has changed meanwhile, the patch is refused, and the function reads the Lease again.
 func forget(ctx context.Context, c cluster, namespace string, args []string, std stdio) (int, error) {
 	if len(args) == 1 && strings.HasPrefix(args[0], view.Barrier+"/") {
 		return closeBarrier(ctx, c, namespace, strings.Replace(args[0], "/", ".", 1), std)
@@ -98,8 +98,8 @@ func forgetKey(ctx context.Context, c cluster, namespace, slot, key string) erro
 	return nil
 }
 
-// doneSlots returns the slots that a person names. The result is one slot of a once claim, or the
-// shards of a Job that are done for the key.
+// doneSlots returns the slots that a person names. The result is one slot of a once claim, one
+// shard, or all shards of a Job that are done for the key.
 func doneSlots(ctx context.Context, c cluster, namespace, name, key string) ([]string, error) {
 	lease := strings.Replace(name, "/", ".", 1)
 	shards := api.Condition{Lease: lease}
@@ -156,7 +156,8 @@ func closeBarrier(ctx context.Context, c cluster, namespace, slot string, std st
 }
 
 // onceSlot returns the slot of a once claim that a person names. After a change of the claim, the
-// pods of a workload may have several such slots. Then the result is the slot with the done key.
+// pods of a workload may have several such slots. Then the function prefers a slot with the done
+// key.
 func onceSlot(ctx context.Context, c cluster, namespace, name, key string) (string, error) {
 	if name, ok := strings.CutPrefix(name, "once/"); ok && name != "" {
 		return api.OnceLease(name), nil

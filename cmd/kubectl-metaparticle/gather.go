@@ -201,8 +201,8 @@ func (e *explainer) readPods(ctx context.Context) error {
 	return nil
 }
 
-// readLeases reads the slots that the pods claim, and those that the next pods will claim.
-// The function also reads the Leases of their conditions.
+// readLeases reads the Leases of the slots that the pods claim, and that the next pods will claim.
+// The function also reads the Leases of the conditions of all these pods.
 func (e *explainer) readLeases(ctx context.Context) {
 	for _, pod := range e.pods {
 		e.slots = append(e.slots, view.Claimed(pod)...)

@@ -21,8 +21,8 @@ var (
 	errNotInManifest = errors.New("not in the manifest")
 )
 
-// everywhere allows all networks, because a person runs the plugin with their own
-// rights.
+// everywhere lets the plugin read images from registries in all networks, because a person runs
+// the plugin with their own rights.
 var everywhere = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 
 // offline implements [image.Images] without reading any image.

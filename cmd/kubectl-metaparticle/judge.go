@@ -136,8 +136,9 @@ func (e *explainer) claimsNothing(request api.Request) string {
 	return fmt.Sprintf("%s: annotate it with %s=true or %s=NAME", what, api.SingletonAnnotation, api.LockAnnotation)
 }
 
-// ungated returns the reasons why existing pods have no gate. As in the admission policies,
-// the reason differs for a pod that claims by its own annotations and a pod that does not.
+// ungated returns the reasons why existing pods have no gate. A pod that claims by its own
+// annotations has another reason than other pods. The admission policies make this distinction,
+// too.
 func (e *explainer) ungated(claims bool) []string {
 	var reasons []string
 	template, err := api.Parse(e.template.Annotations)

@@ -55,8 +55,8 @@ func TestInjectCommandPrintsWhatTheScriptsExpect(t *testing.T) {
 	})
 }
 
-// exits runs the program within the test, so that the scripts' command "cmp" can compare
-// the output.
+// exits implements the command that runs the program within the test. So the scripts' command
+// "cmp" can compare the output.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: exits CODE ARGUMENT…")

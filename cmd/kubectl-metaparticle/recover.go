@@ -48,20 +48,20 @@ Exit codes: 0 all holders have tokens above the floor; 1 refused, nothing is wri
   kubectl metaparticle recover [--floor N] [--dry-run] [--timeout D]
 `
 
-// mostWrites bounds the difference between the floor and the revision, and so the number of writes.
-// At 400 writes per second they take 21 minutes, in which no slot can be acquired. Each write costs
-// etcd about half a kilobyte until the next compaction. Together that is 250 MB, of the two gigabytes
-// at which etcd refuses all writes.
+// mostWrites bounds the number of writes: the difference between the floor and etcd's revision. At
+// 400 writes per second, the writes take 21 minutes, in which no slot can be acquired. Each write
+// costs etcd about half a kilobyte until the next compaction. Together that is 250 MB, of the two
+// gigabytes at which etcd refuses all writes.
 const mostWrites = 500_000
 
-// progressEvery is the time between two lines about the revision.
+// progressEvery is the time between two lines about etcd's revision.
 const progressEvery = 10 * time.Second
 
 // recoverWriters is the number of objects that the command writes at the same time. Etcd commits
 // concurrent writes to several objects together, but commits writes to one object one by one.
 const recoverWriters = 32
 
-// recoverHome is the namespace of the objects that the command writes to raise the revision.
+// recoverHome is the namespace of the objects that the command writes to raise etcd's revision.
 const recoverHome = "metaparticle-system"
 
 func recoverCommand(ctx context.Context, args []string, std stdio) (int, error) {
@@ -92,7 +92,7 @@ type recovering struct {
 	timeout time.Duration
 }
 
-// state is the cluster at one revision.
+// state is the cluster at one revision of etcd.
 type state struct {
 	revision uint64
 	// slots are the Leases that an application holds, or may hold.
@@ -211,8 +211,9 @@ func (s state) interrupted() bool {
 	return slices.ContainsFunc(s.slots, func(l coordinationv1.Lease) bool { return api.PauseOf(l.Annotations) == api.PauseRecover })
 }
 
-// raise pauses all slots, and then writes until the revision is above the floor. Before the pauses,
-// raise creates the objects for these writes. So a command that cannot write pauses nothing.
+// raise pauses all slots, and then writes until etcd's revision is above the floor. Before the
+// pauses, the method raise creates the objects for these writes. So a command that cannot write
+// pauses nothing.
 func (r recovering) raise(ctx context.Context, before state, floor uint64) error {
 	for i := range recoverWriters {
 		if err := r.create(ctx, scratch(i)); err != nil {
@@ -259,7 +260,7 @@ func (r recovering) create(ctx context.Context, l *coordinationv1.Lease) error {
 	return nil
 }
 
-// write changes one object until the revision is above the floor, and deletes the object.
+// write changes one object until etcd's revision is above the floor, and then deletes the object.
 func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 	l := scratch(number)
 	said := time.Now()
@@ -291,9 +292,9 @@ func (r recovering) write(ctx context.Context, number int, floor uint64) error {
 	}
 }
 
-// renew asks each holder with a token up to the floor to yield, ends the pauses that raise has begun,
-// and waits. An error about one Lease, as in a namespace without rights, does not keep the other
-// slots paused.
+// renew asks each holder with a token up to the floor to yield, and ends the pauses from the method
+// raise. Then the method renew waits until each holder has a token above the floor. An error about
+// one Lease, as in a namespace without rights, does not keep the other slots paused.
 func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 	now, err := r.read(ctx)
 	if err != nil {

@@ -345,7 +345,7 @@ func handoverText(h view.Handover) string {
 	return fmt.Sprintf("%s, %.0fs after its release", text, *h.Seconds)
 }
 
-// shardsOf returns the text about the shards for which a Lease is open.
+// shardsOf returns the text about the shards that the stamp of a Lease names.
 func shardsOf(s api.Stamp) string {
 	text := fmt.Sprintf("%d shards", s.Count)
 	if s.Run != "" {

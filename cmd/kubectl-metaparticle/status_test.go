@@ -25,7 +25,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// told returns an Event that a pod's agent wrote at the given time before noon.
+// told returns an Event that a pod's agent wrote. The argument "before" is the time from the Event
+// to noon.
 func told(before time.Duration, pod, reason, message string) *corev1.Event {
 	e := event("Pod", pod, reason, message)
 	e.Name += "." + before.String()

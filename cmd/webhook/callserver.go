@@ -51,8 +51,8 @@ func init() { metrics.Registry.MustRegister(expires) }
 var errNotStarted = errors.New("the server does not listen yet")
 
 // callServer answers the API server's calls. Every pod of the cluster may call as well. So
-// callServer cuts slow callers off. With a client CA it also refuses callers without a
-// certificate.
+// callServer cuts slow callers off. If a client CA is set, callServer also refuses callers
+// without a certificate.
 type callServer struct {
 	// Server registers the handlers, and counts their calls.
 	webhook.Server

@@ -16,7 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// from connects to the server from the address of a peer.
+// from opens a connection to the server. The connection comes from the address of the peer.
 func from(t *testing.T, peer, address string) net.Conn {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(peer)}, Timeout: 10 * time.Second}

@@ -8,10 +8,11 @@
 // Every replica answers the API server. Only the elected replica enrolls, which saves the
 // API server the work of a second one. Two enrolling replicas would do no harm.
 //
-// With a first argument of try, begin-uninstall or end-uninstall, the command takes that one
-// step of an installation and ends. The hooks of the Helm chart start it so.
+// If the first argument is "try", "begin-uninstall" or "end-uninstall", the command takes that one
+// step of an installation and ends. The hooks of the Helm chart start the command in this way.
 //
-// With a first argument of console, the command is another program: it shows all slots, and reads only.
+// If the first argument is "console", the command is the console: a server that shows all slots,
+// and writes nothing.
 package main
 
 import (

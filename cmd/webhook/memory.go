@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// limitVariable names the variable with the container's memory limit, in bytes.
+	// limitVariable names the environment variable with the container's memory limit, in bytes.
 	limitVariable = "MEMORY_LIMIT"
 	// memoryShare is the part of the limit, in percent, from which on the garbage collector
 	// works harder. The rest is for memory that the collector does not count: the program's

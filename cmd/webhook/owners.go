@@ -74,10 +74,10 @@ type counter struct {
 	hash string
 }
 
-// counters are the workloads whose ReplicaSets have both the annotation and the label.
-// Their controllers write both when they create a ReplicaSet, so both exist before its
-// first pod. After "kubectl rollout undo", the controller first raises the number of the old
-// ReplicaSet, and then scales that ReplicaSet up.
+// counters are the workloads whose ReplicaSets have both the annotation and the label. The
+// workloads' controllers write both when they create a ReplicaSet, so both exist before the
+// ReplicaSet's first pod. After "kubectl rollout undo", the controller first raises the number of
+// the old ReplicaSet, and then scales that ReplicaSet up.
 var counters = map[schema.GroupKind]counter{
 	{Group: "apps", Kind: "Deployment"}:     {"deployment.kubernetes.io/revision", appsv1.DefaultDeploymentUniqueLabelKey},
 	{Group: "argoproj.io", Kind: "Rollout"}: {"rollout.argoproj.io/revision", "rollouts-pod-template-hash"},
@@ -202,7 +202,7 @@ func (o owners) controllerRevision(ctx context.Context, namespace string, owner 
 	if client.IgnoreNotFound(err) != nil {
 		return feature.Origin{}, fmt.Errorf("read revision: %w", err)
 	}
-	// A revision that was not found is empty, and has no controller.
+	// If the ControllerRevision does not exist, stored is empty, and has no controller.
 	if !metav1.IsControlledBy(&stored, &metav1.ObjectMeta{UID: owner.UID}) {
 		return origin, nil
 	}
@@ -251,8 +251,8 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 
 // builtin returns the kind of Kubernetes whose slots would have the same names as those of the
 // owner's kind; empty if there is none. The name of a slot contains the owner's kind in lower
-// case, and omits the groups of Kubernetes. The second result reports whether both the kind
-// and the group are the owner's.
+// case, and omits the groups of Kubernetes. The second result reports whether the first result has
+// exactly the kind and the group of the owner.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false

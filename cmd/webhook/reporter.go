@@ -29,8 +29,8 @@ var admissions = prometheus.NewCounterVec(prometheus.CounterOpts{
 
 func init() { metrics.Registry.MustRegister(admissions) }
 
-// waiting bounds the refusals whose Events are still to be written. The reporter drops the
-// Events of further refusals, but still counts the refusals.
+// waiting is the largest number of refusals whose Events are still to be written. The reporter
+// drops the Events of further refusals, but still counts the refusals.
 const waiting = 100
 
 const (

@@ -87,10 +87,10 @@ func set(gauge *prometheus.GaugeVec) func(namespace string, count int) {
 	}
 }
 
-// terms enrolls while this replica is elected. A term begins when the replica stands for
-// election, and ends when its manager stops. A manager stops for good when it loses its election
-// or cannot fill its caches. The process must not end then, because this replica still answers
-// the API server's calls. So each term has a manager and caches of its own.
+// terms is the part that enrolls while this replica is elected. A term begins when the replica
+// stands for election, and ends when its manager stops. A manager stops for good when it loses its
+// election or cannot fill its caches. The process must not end then, because this replica still
+// answers the API server's calls. So each term has a manager and caches of its own.
 type terms struct {
 	config *rest.Config
 	s      settings

@@ -20,8 +20,8 @@ import (
 //go:embed page
 var files embed.FS
 
-// policy is the Content-Security-Policy of all answers, except those of the documentation, whose handler writes its own
-// one. No page of the console needs an exception.
+// policy is the Content-Security-Policy of all answers, except those of the documentation. The
+// handler of the documentation replaces the policy. No page of the console needs an exception.
 const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -87,8 +87,8 @@ func loopback(host string) bool {
 	return err == nil && address.IsLoopback() && address.Zone() == ""
 }
 
-// foreign reports whether a browser sends the request for a page of another site. A link on any
-// site may lead to a page of the console, so the request of a followed link is not foreign.
+// foreign reports whether a page of another site made the browser send the request. A link on any
+// site may lead to a page of the console, so a click on such a link is not foreign.
 func foreign(r *http.Request) bool {
 	if origins, sent := r.Header["Origin"]; sent && !slices.Equal(origins, []string{"http://" + r.Host}) {
 		return true
@@ -148,7 +148,7 @@ type writer struct {
 	with *http.ResponseController
 }
 
-// write writes a message in chunks, and reports whether the browser took all of them in time.
+// write writes a message in chunks, and reports whether the browser took all chunks in time.
 func (o writer) write(m message) bool {
 	for _, part := range m {
 		for chunk := range slices.Chunk(part, maxChunk) {

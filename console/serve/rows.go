@@ -28,7 +28,7 @@ type shown struct {
 }
 
 // rowsOf returns the JSON of each slot by key, and the number of slots that are left out. In a
-// namespace that exceeds its share, each slot first loses all handovers but the last.
+// namespace that exceeds its share, each slot first loses all handovers but the latest.
 func rowsOf(slots []view.Slot) (rows map[string]json.RawMessage, left int) {
 	sizes := map[string]int{}
 	for _, slot := range slots {
@@ -53,7 +53,7 @@ func rowsOf(slots []view.Slot) (rows map[string]json.RawMessage, left int) {
 }
 
 // shareOf returns the number of bytes that each namespace may have. A large namespace gets only the
-// bytes that the smaller ones do not need.
+// bytes that smaller namespaces do not need.
 func shareOf(sizes map[string]int) int {
 	left := maxState
 	all := make([]int, 0, len(sizes))
@@ -94,8 +94,8 @@ func encode(slot view.Slot) json.RawMessage {
 
 // sizeOf returns a bound of the length of a slot's JSON.
 func sizeOf(s view.Slot) int {
-	// The constant object bounds the names, numbers and instants of a slot or a holder. The
-	// constant item bounds those of a standby or a handover.
+	// These constants bound the bytes of field names, numbers and instants in JSON. The constant
+	// object is for a slot or a holder, and item is for a standby or a handover.
 	const object, item = 512, 192
 	n := object + textsOf(s.Namespace, s.Namespace, s.Namespace, s.Slot, s.Slot, s.Slot, s.Kind, string(s.Paused), s.Yield, s.Stamp, s.Successor)
 	n += textsOf(s.Done...)

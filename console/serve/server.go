@@ -24,14 +24,14 @@ const (
 	// maxQueue bounds the messages that wait for a slow browser. A message is shared by all
 	// streams, so a queue is cheap.
 	maxQueue = 32
-	// maxWaiting bounds the bytes of the messages that wait for a slow browser, to those of two
-	// whole states.
+	// maxWaiting bounds the bytes of the messages that wait for a slow browser: twice the bound of
+	// the rows of all slots.
 	maxWaiting = 2 * maxState
 	// alive is the time between two messages of an idle stream. After three missing messages and
 	// five seconds, the page reports a lost connection.
 	alive = 10 * time.Second
-	// maxChunk bounds the bytes of one write to a browser, and writeTimeout bounds its time. So a
-	// slow link gets a large state, too.
+	// maxChunk bounds the bytes of one write to a browser, and writeTimeout bounds the time of one
+	// write. So even a slow link gets a large state, by many writes.
 	maxChunk     = 64 << 10
 	writeTimeout = 10 * time.Second
 )
@@ -48,7 +48,7 @@ type Server struct {
 	slots map[string]json.RawMessage
 	// encoded has the JSON of all slots together; nil until a stream needs the text.
 	encoded []byte
-	// trouble is the sentence about a failing watch; empty if all is well.
+	// trouble has the sentences about failing watches and omitted slots; empty if all is well.
 	trouble string
 	// left is the number of slots that are not shown.
 	left   int
@@ -60,13 +60,13 @@ type Server struct {
 // stream is the connection of one browser.
 type stream struct {
 	queue chan message
-	// waiting are the bytes in the queue.
+	// waiting is the number of bytes in the queue.
 	waiting atomic.Int64
 	// drop ends the handler of the stream.
 	drop func()
 }
 
-// message is an event of a stream. Streams share the parts.
+// message is an event of a stream. Several streams share the parts of one message.
 type message [][]byte
 
 func (m message) size() (n int64) {

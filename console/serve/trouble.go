@@ -15,8 +15,8 @@ type sign struct {
 	Trouble string    `json:"trouble"`
 }
 
-// Warn tells the streams why the slots may be old; empty if they are not. The slots do not change.
-// Streams get the warning even before the first state.
+// Warn tells the streams why the slots may be old. With an empty argument, Warn tells that the
+// slots are not old. The slots do not change. Streams get the warning even before the first state.
 func (s *Server) Warn(trouble string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

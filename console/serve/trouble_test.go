@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// TestWarningReachesStreamsEvenBeforeTheFirstState includes the time before the first state.
+// TestWarningReachesStreamsEvenBeforeTheFirstState warns before and after the first state.
 func TestWarningReachesStreamsEvenBeforeTheFirstState(t *testing.T) {
 	s, server := serving(t)
 	early := connect(t, server, "")

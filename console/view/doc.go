@@ -5,8 +5,8 @@
 // standbys with their reasons, and handovers with their causes. The command "kubectl
 // metaparticle status" and the console show the same values.
 //
-// The package does no I/O, and reads no clock. Each instant is one that a pod's machine or the
-// API server wrote. So an instant tells people when something happened, but decides nothing.
+// The package does no I/O, and reads no clock. A node or the API server wrote each instant in an
+// object. Such an instant tells people when something happened, but decides nothing.
 //
 // Each text from the cluster is one line of bounded length, because tenants write such texts. An instant that JSON cannot
 // express is absent, and so is an Event with a longer message than agents write.

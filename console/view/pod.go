@@ -41,8 +41,8 @@ func KindOf(slot string) string {
 	return kind
 }
 
-// Condition returns the condition that the pod's agent wrote; false if there is
-// none yet.
+// Condition returns the pod condition that the agent wrote in the pod's status. The second result
+// is false before the agent has written the pod condition.
 func Condition(pod corev1.Pod) (corev1.PodCondition, bool) {
 	for _, c := range pod.Status.Conditions {
 		if c.Type == api.ReadyCondition {
@@ -64,8 +64,8 @@ func Gated(pod corev1.Pod) bool {
 	return pod.Labels[api.GatedLabel] == api.Gated && podspec.HasGate(&pod.Spec)
 }
 
-// Claimed returns the slots that a gated pod claims, in their order. Entries of the annotation for
-// Variables are left out.
+// Claimed returns the slots that a gated pod claims, in the order of the annotation. The function
+// leaves out the annotation's entries that stand for Variables or barriers.
 func Claimed(pod corev1.Pod) []string {
 	written := pod.Annotations[api.SlotsAnnotation]
 	if !Gated(pod) || written == "" {
@@ -85,8 +85,8 @@ func HolderOf(l *coordinationv1.Lease) string {
 	return ptr.Deref(l.Spec.HolderIdentity, "")
 }
 
-// Last returns the last instant of an Event. This function compares several fields,
-// because authors of Events use different ones.
+// Last returns the last instant of an Event. This function compares several fields, because the
+// authors of Events fill in different fields.
 func Last(event corev1.Event) time.Time {
 	at := event.CreationTimestamp.Time
 	for _, other := range []time.Time{event.LastTimestamp.Time, event.EventTime.Time} {
@@ -119,8 +119,8 @@ func started(pod corev1.Pod) (at time.Time) {
 	return at
 }
 
-// onceKey returns the key of a pod's once claim from the arguments of its agent; empty without one.
-// A once claim with the value "true" has no key.
+// onceKey returns the key of a pod's once claim, from the arguments of the pod's agent. The key is
+// empty if these arguments have no key.
 func onceKey(pod corev1.Pod) string {
 	for _, c := range pod.Spec.InitContainers {
 		if c.Name == api.AgentContainer {

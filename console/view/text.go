@@ -22,7 +22,8 @@ const (
 	maxDone, maxFailures = 4096, 1024
 )
 
-// OneLine replaces all characters that change a line or its direction, in a text that pods or their owners write.
+// OneLine replaces all characters that control a terminal, end a line or change the direction of a
+// line. Pods or their owners write the text.
 func OneLine(text string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) || unicode.In(r, unicode.Cf, unicode.Zl, unicode.Zp) {
@@ -49,7 +50,7 @@ func shortened(text string, most int) string {
 	return line
 }
 
-// instant returns an instant that another machine wrote, in UTC; nil if JSON cannot express the instant.
+// instant returns an instant that another computer wrote, in UTC; nil if JSON cannot express it.
 func instant(at time.Time) *time.Time {
 	at = at.UTC()
 	if at.Year() < 1 || at.Year() > 9999 {

@@ -27,12 +27,12 @@
 // Two processes may want different numbers at once. Suppose that one process opens a Lease by
 // a delayed write. The write fails if the other process has already closed that Lease for its
 // own decision. Otherwise, the other process finds the Lease open, closes it, and waits until
-// it has no holder. So two such processes delay each other, and break no rule.
+// the Lease has no holder. So two such processes delay each other, and break no rule.
 //
 // # Clocks
 //
 // The caller measures on its own clock how long a Lease has not changed. The caller counts the
-// duration in the Lease from when it first saw the Lease's version, as a standby does.
+// Lease's duration from when the caller first saw the Lease's version, as a standby does.
 //
 // # What is not guaranteed
 //

@@ -18,7 +18,7 @@ type Shard struct {
 	Held, Expired bool
 }
 
-// Stamp is one write to the Lease of a shard.
+// Stamp is one write of a stamp to the Lease of a shard.
 type Stamp struct {
 	Number int
 	Stamp  api.Stamp

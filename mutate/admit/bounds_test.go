@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// slowImages answers each look-up after a second, and counts the concurrent ones.
+// slowImages answers each look-up after a second, and counts the concurrent look-ups.
 type slowImages struct{ now, most, all, pods atomic.Int32 }
 
 func (s *slowImages) For(image.PullRights) image.Reader {

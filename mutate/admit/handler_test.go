@@ -26,7 +26,8 @@ const ownedPod = `{"metadata":{"generateName":"biller-1-","annotations":{"metapa
 	"ownerReferences":[{"apiVersion":"apps/v1","kind":"ReplicaSet","name":"biller-1","uid":"1","controller":true}]},
 	"spec":{"containers":[{"name":"app","image":"app:1"}]}}`
 
-// asked stands for the cluster and the registries, and fails the test at any look-up.
+// asked stands for the cluster and the registries. The test fails at a look-up of an image, an
+// owner or limits.
 type asked struct{ t *testing.T }
 
 func (a asked) For(image.PullRights) image.Reader { return a }
@@ -138,7 +139,7 @@ func (noLimits) LimitRanges(context.Context, string) ([]corev1.LimitRange, error
 	return nil, mutatetest.Error("away")
 }
 
-// slow answers only when the context of the call ends.
+// slow answers a question about an owner only when the context of the call ends.
 type slow struct{ mutatetest.Facts }
 
 func (slow) JobUID(context.Context, string, string) (string, error) { return "", nil }

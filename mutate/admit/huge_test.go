@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// The API server calls the webhook before it validates an object, so the object may be huge.
+// The API server calls the webhook before the validation of an object, so the object may be huge.
 func TestWebhookAnswersHugeObjectsWithShortMessages(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	claim := `"annotations":{"metaparticle.io/singleton":"true"}`

@@ -201,7 +201,7 @@ func TestAnnouncedBodyLengthReservesNoMemory(t *testing.T) {
 	assert.Zero(t, limit.Used())
 }
 
-// A caller that sends only a header, and then waits, occupies its connection, but no memory of the
+// A caller that sends only a header, and then waits, occupies a connection, but no part of the
 // load.
 func TestCallsWhoseBodyNeverArrivesBlockNoOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -248,7 +248,8 @@ func (u unread) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// In a flood of calls, the webhook would work mostly on reading bodies that it refuses afterwards.
+// If the webhook read bodies under full load, a flood of calls would keep the webhook busy with the
+// bodies of refused calls.
 func TestWebhookReadsNoBodyUnderFullLoad(t *testing.T) {
 	limit := new(load.Limit)
 	other := limit.Share()

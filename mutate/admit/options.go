@@ -49,8 +49,8 @@ type Outcome struct {
 	Namespace string
 	// Name is the object's name, or its generateName.
 	Name string
-	// Owner is the controller of a pod; nil for none. The Event about a refused pod goes
-	// to the workload above this controller.
+	// Owner is the controller of a pod; nil if the pod has no controller. The Event about a refused
+	// pod goes to the workload above this controller.
 	Owner *metav1.OwnerReference
 	// Changed is true if the answer has a patch.
 	Changed bool
@@ -90,7 +90,7 @@ type Options struct {
 	Log *slog.Logger
 }
 
-// observe logs an outcome with reasons, and passes every outcome to Observe.
+// observe logs each outcome that has reasons, and passes all outcomes to the function Observe.
 func (o Options) observe(outcome Outcome) {
 	if o.Log != nil && len(outcome.Reasons) > 0 {
 		o.Log.Info("warned about or refused an object", "resource", outcome.Resource, "namespace", outcome.Namespace,

@@ -114,8 +114,8 @@ func judgeContainers(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// patchContainers makes a gated container kubectl's default, unless the pod names one
-// itself. An init container never becomes the default.
+// patchContainers makes a gated container kubectl's default, unless the pod itself names a default
+// container. An init container never becomes the default.
 func patchContainers(p *Pod, d *patch.Document) {
 	if len(p.gated) == 0 {
 		return

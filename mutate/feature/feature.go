@@ -4,9 +4,9 @@
 // Package feature lists everything that a gate touches in a pod: commands, probes, hooks,
 // ports, resources, and so on. Each feature has a file of its own.
 //
-// Guarantee: a feature judges the pod that arrived, and patches the pod only if no feature
-// refuses it. A patch describes the state of a gated pod. A pod that is already in that state
-// gets no operation.
+// Guarantee: a feature judges the pod as the webhook received the pod, and patches the pod only if
+// no feature refuses the pod. A patch describes the state of a gated pod. A pod that is already in
+// that state gets no operation.
 //
 // Not guaranteed: any rule about several pods. A feature knows one pod, and the [Facts]
 // about its owners and the cluster.
@@ -120,7 +120,7 @@ func (p *Pod) Judge() reason.Refusals {
 	return refusals
 }
 
-// turnsOf returns the number of features, at the front of a list, that judge containers.
+// turnsOf counts features from the front of a list, up to the first that judges no containers.
 func turnsOf(list []feature) int {
 	for i, f := range list {
 		if f.judgeContainer == nil {

@@ -31,9 +31,9 @@ func HasGatedInit(template *corev1.PodSpec, request api.Request) bool {
 	return len(gatedInits(Facts{Pod: &corev1.Pod{Spec: *template}, Request: request})) > 0
 }
 
-// judgeInits refuses gated native sidecars, because the containers after them need them. Without
-// a once claim, the function also refuses gated init containers without a gated main container,
-// because nothing would keep the slot after them.
+// judgeInits refuses gated native sidecars, because the containers after a native sidecar need that
+// sidecar. Without a once claim, the function also refuses gated init containers without a gated
+// main container, because nothing would keep the slot afterwards.
 func judgeInits(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if !p.Request.Shims() {

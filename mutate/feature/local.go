@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeLocal refuses the local API in a pod on its node's network without a volume for the
+// judgeLocal refuses the local API in a pod that uses its node's network and has no volume for the
 // socket. Through a port of the node, each process of the node could ask for the pod's slots. The
 // function also refuses the readiness gate that other gates inject. The agent of the local API
 // never sets that gate's condition, so the pod would never become Ready.

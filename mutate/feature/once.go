@@ -50,10 +50,10 @@ func (f Facts) indexed() bool {
 	return index
 }
 
-// onceKey returns the key of the pod's once claim; empty without such a claim. If the claim has
-// no name, the key comes from the pod's revision. Such a key consists of the hash in the labels
-// of the controller's pods, and of the beginning of the workload's UID. For a pod of a Job, such a
-// key is the Job's UID. The result is empty if the revision is unknown.
+// onceKey returns the key of the pod's once claim; empty without such a claim. If the claim has no
+// name, the key of a Job's pod is the Job's UID. For any other pod, the key of an unnamed claim
+// comes from the pod's revision. This key consists of the revision's hash and the beginning of the
+// workload's UID. The result is empty if the revision is unknown.
 func (p *Pod) onceKey() string {
 	claim, once := p.Request.Once()
 	run := podspec.Run(p.Pod)
@@ -79,9 +79,9 @@ func (p *Pod) onceKey() string {
 	return ""
 }
 
-// uidLength is the number of characters of a UID in a key. Eight hexadecimal digits are 32
-// random bits. Two workloads that have the same name, one after the other, practically never
-// have the same bits there.
+// uidLength is the number of characters of a UID in a key. Eight hexadecimal digits are 32 random
+// bits. Two successive workloads of one name practically never have UIDs that begin with the same
+// bits.
 const uidLength = 8
 
 // judgeRevision refuses a once claim without a name in a pod without a revision.
@@ -101,9 +101,9 @@ func judgeRevision(p *Pod) reason.Refusals {
 // revisioned are the kinds of workloads whose pods can have a once claim without a name.
 var revisioned = []string{"Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"}
 
-// warnOfFiles warns if the container of a once claim writes a volume of the pod or its node
-// that a later container mounts. The later container runs in every pod, but the files exist only
-// in the pod that does the work, or on that pod's node.
+// warnOfFiles warns if a later container mounts a volume that the container of a once claim writes.
+// The warning concerns only volumes of the pod or of its node. The later container runs in every
+// pod, but the files exist only in the pod that does the work, or on that pod's node.
 func warnOfFiles(p *Pod) reason.Refusals {
 	var warnings reason.Refusals
 	places := p.places()

@@ -30,7 +30,7 @@ type Origin struct {
 	// ReplacesUnready reports that the controller replaces each old pod that is not Ready,
 	// however many pods are unavailable. The field is false without a Revision.
 	ReplacesUnready bool
-	// Run is the Job that has made this very pod; zero without one.
+	// Run is the Job that has made this very pod; zero if no Job has made the pod.
 	Run Run
 	// Preview reports that no controller has made the pod: "kubectl metaparticle inject" shows
 	// the pod of a manifest.
@@ -178,7 +178,7 @@ func passed(pod *corev1.Pod) bool {
 	return ok || pod.Labels[api.GatedLabel] == api.GatedAfter
 }
 
-// isInjected reports whether the pod's init container with the name is an injected one.
+// isInjected reports whether the pod's init container of this name is an injected container.
 func isInjected(pod *corev1.Pod, name string) bool {
 	return passed(pod) && slices.Contains(api.Injected, name)
 }

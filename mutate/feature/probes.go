@@ -51,8 +51,8 @@ func sound(p *api.Probe) bool {
 	return slices.Min(timings) > 0 && slices.Max(timings) <= math.MaxInt32
 }
 
-// recordedProbes returns the probes in the arguments of the pod's agent, by container. An
-// earlier pass has written them.
+// recordedProbes returns the probes in the arguments of the pod's agent, by container. An earlier
+// pass has written these arguments.
 func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
 	all := map[string]api.Probes{}
 	for _, c := range pod.Spec.InitContainers {
@@ -118,8 +118,9 @@ func judgeProbes(p *Pod, at place) reason.Refusals {
 }
 
 // patchProbes makes the probes of the gated containers ask the agent, and removes the startup
-// probes. All other fields of a probe stay. The kubelet obeys the timings. If the agent answers
-// with an HTTP redirect to the application, the kubelet sends the headers there.
+// probes. The timings stay in each probe, and the kubelet obeys the timings. If the agent answers
+// with an HTTP redirect to the application, the kubelet sends the probe's headers to the
+// application.
 func patchProbes(p *Pod, d *patch.Document) {
 	for _, probe := range p.probes {
 		name, kind := probe.container.Name, probe.kind

@@ -29,9 +29,9 @@ func judgeProcesses(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// warnOfToken warns if the application can read the agent's service account token and has
-// none of its own. An application that mounts the token has the same rights already. Pods
-// with shims may not share processes, so the warning concerns only the other gates.
+// warnOfToken warns if the application can read the agent's service account token and has no token
+// of its own. An application with a token of its own has the same rights already. Pods with shims
+// may not share processes, so the warning concerns only the other gates.
 func warnOfToken(p *Pod) reason.Refusals {
 	var warnings reason.Refusals
 	shares := p.Spec.HostPID || p.sharesProcesses()

@@ -34,8 +34,8 @@ func judgeShards(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// run returns the run of a pod with shards, which is the UID of the pod's Job; empty for any
-// other pod.
+// run returns the UID of the Job of a pod with shards. For a template of such pods, the result is a
+// placeholder. For any other pod, the result is empty.
 func (f Facts) run() string {
 	switch {
 	case f.Request.Shards() == 0 || !f.ofJob():

@@ -30,8 +30,8 @@ var foreign = []string{"command", "livenessProbe", "readinessProbe", "startupPro
 // sidecar makes the injected containers of a pod.
 type sidecar struct{ *Pod }
 
-// patchSidecar adds the injected containers, and restores their fields if another injector
-// has changed them.
+// patchSidecar adds the injected containers. The function also restores each field of an injected
+// container that another injector has changed.
 func patchSidecar(p *Pod, d *patch.Document) {
 	s := sidecar{p}
 	for _, c := range s.containers() {
@@ -53,7 +53,7 @@ func patchSidecar(p *Pod, d *patch.Document) {
 	}
 }
 
-// containers returns the containers that the pod needs, in their order.
+// containers returns the injected containers that the pod needs, in the order of their start.
 func (s sidecar) containers() []corev1.Container {
 	var all []corev1.Container
 	if len(s.Request.After) > 0 {
@@ -113,8 +113,8 @@ func (s sidecar) helper(name, role string, readOnly bool) corev1.Container {
 	}
 }
 
-// agent returns the sidecar that holds the slot. The sidecar has no probes; the shim waits
-// for the agent instead.
+// agent returns the sidecar that holds the slot. The sidecar has no probes, because the shim itself
+// waits for the agent.
 func (s sidecar) agent() corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
 	mounts := []corev1.VolumeMount{credentialsMount()}
@@ -215,8 +215,8 @@ func (s sidecar) agentArgs() []string {
 }
 
 // standbys returns the readiness of standbys. A standby of a sharded workload forwards to no
-// holder, because each holder has another shard. Without ports nobody sends the pod any
-// connection, so the standby can be Ready for the sake of rollouts.
+// holder, because each holder has a shard of its own. A pod that declares no ports expects no
+// connections, so the standby can be Ready for the sake of rollouts.
 func (s sidecar) standbys() api.Readiness {
 	if s.Request.Shards() > 0 && s.Request.Readiness == "" && !declaresPorts(s.Pod) {
 		return api.ReadinessAll
@@ -279,8 +279,8 @@ func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	d.Ensure("name", c, list...)
 }
 
-// behind returns the names of the containers that must come after an injected container,
-// whether or not the pod has them.
+// behind returns the names of the containers that must come after an injected container, whether or
+// not the pod has these containers.
 func (s sidecar) behind(injected string) []string {
 	switch behind := s.initNames(); injected {
 	case api.AfterContainer:
@@ -294,9 +294,9 @@ func (s sidecar) behind(injected string) []string {
 	}
 }
 
-// hasProxy reports whether a main container is the proxy of a mesh. An init container of that
-// mesh may redirect all connections to the proxy, which starts only after all init containers.
-// So an injected container that waits for conditions, or at a barrier, comes in front of them.
+// hasProxy reports whether a main container is the proxy of a mesh. An init container of that mesh
+// may redirect all connections to the proxy, which starts only after all init containers. So a
+// container that waits for conditions, or at a barrier, comes before the pod's own init containers.
 func (s sidecar) hasProxy() bool {
 	return slices.ContainsFunc(s.Spec.Containers, func(c corev1.Container) bool { return slices.Contains(meshes, c.Name) })
 }

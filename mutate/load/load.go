@@ -67,7 +67,7 @@ const (
 )
 
 var (
-	// ErrOverloaded reports that a call has no room beside the others.
+	// ErrOverloaded reports that the load has no room for a further call.
 	ErrOverloaded     = errors.New("too many calls at once")
 	errTooManyObjects = fmt.Errorf("a review of so many JSON objects, members and elements that they take more than %d MiB", maxDecoded>>20)
 )

@@ -102,7 +102,7 @@ func countNested(word []byte) int {
 	return bytes.Count(word, []byte(",")) + bytes.Count(word, []byte(`\u`))
 }
 
-// countWords counts the strings at the beginning of a list, and the JSON nested in them.
+// countWords counts the strings at the beginning of a list, and the JSON nested in these strings.
 // The result "end" is the index at which the rest of the list begins.
 func countWords(text []byte, i int) (words, nested, end int) {
 	i = spaces(text, i)

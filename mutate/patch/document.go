@@ -192,9 +192,9 @@ func (d *Document) record(operation string, value any, path ...any) {
 // escape escapes a key for a JSON pointer.
 var escape = strings.NewReplacer("~", "~0", "/", "~1")
 
-// covers reports whether a value has everything that a wanted value has. If a wanted list
-// consists of JSON objects, the value's list may have them in any order, and others beside
-// them. Other lists must be equal.
+// covers reports whether a value has everything that a wanted value has. If a wanted list consists
+// of JSON objects, the value's list may have these objects in any order, and further objects. Other
+// lists must be equal.
 func covers(there, wanted any) bool {
 	switch wanted := wanted.(type) {
 	case map[string]any:

@@ -61,7 +61,7 @@ func marshalWords(words []string) []byte {
 	return append(text, ']')
 }
 
-// appendQuoted appends the JSON text of a string, without its quotes.
+// appendQuoted appends the JSON text of a string, but not the two quotes around that text.
 func appendQuoted(text []byte, s string) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
@@ -81,12 +81,12 @@ func decoded(text []byte) any {
 	return value
 }
 
-// isKey reports whether a key's JSON text, without its quotes, stands for the given key.
+// isKey reports whether a text stands for a key. The text is in JSON, but lacks the two quotes.
 func isKey(text []byte, key string) bool {
 	return string(text) == key || bytes.IndexByte(text, '\\') >= 0 && unquoted(text) == key
 }
 
-// unquoted returns the string for a JSON text without its quotes.
+// unquoted decodes the JSON text of a string. The argument lacks the two quotes of that text.
 func unquoted(text []byte) string {
 	if simple(text) {
 		return string(text)

@@ -16,8 +16,8 @@ const (
 	// MaxName bounds a name in a message, in bytes. A name that Kubernetes allows has at
 	// most 253 bytes, and most names of images are shorter.
 	MaxName = 256
-	// MaxCause keeps the cause of a failure readable: a name or two, and the step
-	// that failed.
+	// MaxCause bounds the cause of a failure in a message, in bytes. A cause has a name or two, and
+	// the step that failed.
 	MaxCause = 1024
 	// maxRefusals bounds the sentences of one answer, because a pod may have thousands of
 	// containers.

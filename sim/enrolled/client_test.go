@@ -29,7 +29,7 @@ import (
 type kubeClient struct {
 	client.Client
 	to *world.Enroller
-	// cached reports that the client reads from a cache, which may be behind.
+	// cached reports that the client reads from a cache, which may be behind the API server.
 	cached bool
 }
 
@@ -120,7 +120,7 @@ func (k *kubeClient) Update(ctx context.Context, o client.Object, _ ...client.Up
 	return k.write(ctx, o, k.to.Update)
 }
 
-// write sends an object, and decodes the stored one.
+// write sends an object, and overwrites it with the object that the server has stored.
 func (k *kubeClient) write(ctx context.Context, o client.Object,
 	send func(ctx context.Context, kind, name string, body []byte) ([]byte, error),
 ) error {

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package play has the tests that the packages of the simulation share: the seeds, and the
-// planted bugs. Only the test binaries that the package compiles contain planted bugs; the
-// product never does.
+// Package play has the tests that the packages of the simulation share: the seeds, and the planted
+// bugs. Only the test binaries that the package compiles contain planted bugs. The product contains
+// none.
 package play
 
 import (
@@ -22,13 +22,13 @@ var (
 	seed  = flag.Uint64("seed", 0, "the one seed to replay; with -v, its history is printed")
 )
 
-// shown is the number of lines that a failed seed prints of its history.
+// shown is the number of lines of history that a failed seed prints.
 const shown = 60
 
-// UseOneProcessor makes this process run on one processor at a time. A bubble's goroutines wait
-// for each other, so a second processor would mostly wake up and find no work. The packages of
-// the simulation, and the planted bugs, run as parallel processes instead. On two processors, 30
-// seeds of packages sim and enrolled took 24 s with this limit, and 39 s without.
+// UseOneProcessor makes this process run on one processor at a time. The goroutines of a synctest
+// bubble wait for each other, so a second processor would mostly wake up and find no work. The
+// packages of the simulation, and the planted bugs, run as parallel processes instead. On two
+// processors, 30 seeds of packages sim and enrolled took 24 s with this limit, and 39 s without.
 func UseOneProcessor() { runtime.GOMAXPROCS(1) }
 
 // Seeds plays the seeds that the flags ask for. For each simulated process of enroll, the

@@ -26,7 +26,8 @@ type adder struct {
 	// note is the add with an idempotency key that has no answer yet; nil for none.
 	note *note
 	adds int
-	// holds are answers about the last holds of the pod's programs, for the method write.
+	// holds lists the agent's answers about the last locks that programs of the pod held. The
+	// method write takes its fence from these answers.
 	holds []told
 	// calls are the calls that the present program has begun.
 	calls []*call
@@ -62,7 +63,8 @@ func (a *adder) die() {
 	a.program, a.calls = nil, nil
 }
 
-// later calls f after a pause, unless the program is dead by then.
+// later calls f after a pause, unless the program is dead by then, or no program may send requests
+// any more.
 func (a *adder) later(f func()) {
 	g := a.program
 	a.pod.w.after(between(a.rng, 50*time.Millisecond, 20*time.Second), func() {
@@ -74,8 +76,8 @@ func (a *adder) later(f func()) {
 	})
 }
 
-// ask sends a request. At the end of the answer ask calls the function took with the HTTP status
-// and the last line. After a broken connection the status is zero.
+// ask sends a request. When the answer has ended, the function took gets the HTTP status and the
+// last line. After a broken connection the status is zero.
 func (a *adder) ask(method, path, key string, took func(code int, t told)) {
 	c := &call{program: a.program, rng: a.rng, key: key}
 	var last told

@@ -38,7 +38,7 @@ func (v behaviour) serves(age time.Duration) bool {
 	return !v.probed || v.starts >= 0 && age >= v.starts
 }
 
-// mostStart bounds the start of a good version.
+// mostStart bounds the time that a good version takes to start.
 const mostStart = 4 * time.Second
 
 // goodVersion draws a version that serves, and does not end.

@@ -29,8 +29,8 @@ type bidder struct {
 	since time.Duration
 	call  *call // the open call about the bid or the hold; nil for none
 	// streams reports that the call of the bid stays open, which shows the agent that the program
-	// lives. Otherwise the program sends heartbeats, and the field every is the longest time
-	// between two heartbeats.
+	// lives. Otherwise the program sends heartbeats, and the field every is the promised longest
+	// time between two heartbeats.
 	streams bool
 	every   time.Duration
 	// hold is the agent's last answer about the hold; nil for none. The field until is the instant,
@@ -43,8 +43,8 @@ type bidder struct {
 	writes bool
 	// due reports that the bidder still has to hold once in the present time without faults.
 	due bool
-	// idles reports that the bidder will bid after a pause. The field joint is the open call for several
-	// claims in which the bidder takes part; nil for none.
+	// idles reports that the bidder will bid after a pause. The field joint is the open call for
+	// several claims in which the bidder takes part; nil for none.
 	idles bool
 	joint *joint
 }
@@ -67,7 +67,8 @@ func (b *bidder) later(pause time.Duration) {
 	b.in(pause, b.bid)
 }
 
-// in calls f after the duration, unless the bidder has begun another round, or its program is dead.
+// in schedules the function f to run after the duration. The function does not run if the bidder
+// has begun another round by then, or if its program is dead.
 func (b *bidder) in(d time.Duration, f func()) {
 	round, g := b.round, b.program
 	b.pod.w.after(d, func() {
@@ -221,8 +222,8 @@ func drawRole(b *bidder) string {
 	return "&as=reader"
 }
 
-// readsOn reports whether the bidder bids again as a reader in quiet times, although the bidder
-// has held already. A bidder reads on while a writer that still has to hold waits, to show that
+// readsOn reports whether the bidder bids again as a reader, after its first hold of the quiet
+// times. The bidder does so while any writer waits for its own first hold. So the story shows that
 // readers starve no writer.
 func readsOn(b *bidder) bool {
 	w := b.pod.w

@@ -152,8 +152,8 @@ func (c *workloads) handingOver() time.Duration {
 	return 3*time.Second + c.restarting()
 }
 
-// climates returns the weathers that may last for a whole seed. In each, watches are of
-// little use, while reads and writes work.
+// climates returns the sets of request faults that may last for the whole story of a seed. In each
+// set, watches are of little use, while reads and writes work.
 func climates(d time.Duration) []weather {
 	return []weather{
 		{watches: busy}, {watches: forbidden}, {watches: failing}, {watches: unheard},

@@ -54,7 +54,7 @@ func (p caller) run(ctx context.Context, with barrier.Config) error {
 	return context.Cause(ctx)
 }
 
-// calls sends one call that waits at the barrier, and returns the HTTP status of the answer.
+// calls sends one request, which waits at the barrier, and returns the HTTP status of the answer.
 func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) int {
 	longest := 2 * p.of.duration
 	if p.calm() {
@@ -74,8 +74,8 @@ func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) i
 	return answer.Code
 }
 
-// idles waits between two calls. In a pause longer than the time lingers, the pod stops counting
-// at the barrier.
+// idles waits between two calls. If the pause is longer than the constant lingers, the barrier no
+// longer counts the pod.
 func (p caller) idles(ctx context.Context, random *rand.Rand) {
 	pause := between(random, time.Millisecond, lingers*3/4)
 	if chance(random, .2) {

@@ -104,8 +104,9 @@ func (c *changing) controlled() controller {
 	return d
 }
 
-// begins starts the workload, and returns false after a violation. In some seeds the first
-// version hangs, and a second version that works replaces it.
+// begins applies the first version, as a person does in the first step of the story. The method
+// returns false after a violation. In some seeds the first version hangs, and a second version that works
+// replaces it.
 func (c *changing) begins() bool {
 	if chance(c.rng, .15) {
 		c.do(func() { c.apply(behaviour{name: "hangs", starts: -1, probed: true}) })
@@ -176,8 +177,8 @@ func (c *changing) ending() time.Duration {
 	})
 }
 
-// improves applies a good version, and demands that its rollout does not stop the old one too
-// often. After a violation improves returns false.
+// improves applies a good version, and demands that its rollout does not stop the old version too
+// often. After a violation the function returns false.
 func (c *changing) improves() bool {
 	before, most := 0, c.most
 	c.do(func() {

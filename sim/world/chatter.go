@@ -24,16 +24,16 @@ const (
 	// mostOfEvents bounds the Events. Each of the six holds in a minute may have four: its
 	// beginning, its end, a silent shim, and an unreleased slot.
 	mostOfEvents = 24
-	// mostOfWait bounds the requests of a pod that waits, about one Lease. A look takes two
-	// requests: a read and a watch. After a watch of 10 s the pauses between looks begin at 250
+	// mostOfWait bounds the requests about one Lease that a pod with conditions sends. A look takes
+	// two requests: a read and a watch. After a watch of 10 s the pauses between looks begin at 250
 	// ms again, and grow. Three failures after each such watch cause the most looks: four in
 	// 13.75 s. A minute is shorter than five such periods. The first look and the second
 	// condition add six quick looks.
 	mostOfWait = 2 * (5*4 + 6)
 )
 
-// minute has the instants of the requests that one client sent in the last minute, for
-// one slot or of one kind.
+// minute has the instants of one client's requests in the last minute. All these requests are of
+// one sort: about one slot, reads of the pod, patches, or Events.
 type minute struct{ sent []time.Duration }
 
 // add notes a request, and returns the number of requests of the last minute.
@@ -46,8 +46,8 @@ func (m *minute) add(now time.Duration) int {
 	return len(m.sent)
 }
 
-// count notes a request of an agent or of a pod that waits, and judges the number of requests of the last
-// minute.
+// count notes a request of an agent or of a pod that waits, and judges the number of requests of
+// the last minute.
 func (c *clientOf) count(op string) {
 	if c.allowed == nil {
 		return

@@ -166,11 +166,11 @@ func (c *child) slowed(took time.Duration) time.Duration {
 	return max(c.stuck-c.shim.w.now(), 0) + took
 }
 
-// exits ends the child's main process with an exit code.
+// exits lets the child's main process end with an exit code.
 func (c *child) exits(how string, code int) { c.ends(how, unix.WaitStatus(code<<8)) }
 
-// ends ends the child's main process, if it still lives. A frozen or stuck process ends
-// later.
+// ends lets the child's main process end, if the process still lives. A frozen or stuck process
+// ends later.
 func (c *child) ends(how string, status unix.WaitStatus) {
 	if c.shim == nil {
 		c.endsAlone(how)
@@ -212,7 +212,7 @@ func (c *child) loses(p *containerProcess, status unix.WaitStatus) {
 	c.dies()
 }
 
-// dies ends the child, after its last process.
+// dies marks the child as dead, after the end of its last process.
 func (c *child) dies() {
 	if !c.alive {
 		return

@@ -76,8 +76,8 @@ func (p *comer) identity() string { return api.Identity(p.name, "uid-of-"+p.name
 func (p *comer) runs() bool { return p.client != nil && !p.client.dead }
 
 // lived returns the last instant, now at the latest, at which the pod counted at its barrier. A
-// pod counts while a process of its container lives. With a program, a pod counts only while a
-// call of the program waits, and for the time lingers afterwards.
+// pod counts while a process of its container lives. If its program waits by the local API, the pod
+// counts only while a call waits. After that call the pod still counts for two seconds ([lingers]).
 func (p *comer) lived() time.Duration {
 	last := p.died
 	if p.runs() {

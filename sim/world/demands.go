@@ -162,13 +162,14 @@ func (d *demands) safely(cause func(*child)) {
 	d.do(func() { d.weather = fair })
 }
 
-// free returns a condition that is true once another child runs under the slot.
+// free returns a function. At each call this function reports whether another child runs under the
+// slot.
 func (d *demands) free(before *child) func() bool {
 	return func() bool { return d.next(before) != nil }
 }
 
-// next returns a child that began under the slot after the instant of the cause; nil for none.
-// The argument before is the holder's child at that instant, which does not count.
+// next returns a child that began under the slot after the fault; nil for none. The argument before
+// is the holder's child at the instant of the fault, and does not count.
 func (d *demands) next(before *child) *child {
 	for _, c := range d.checks.alive {
 		if c.has(d.slot) && c != before && c.began > d.at && !c.asked {

@@ -22,7 +22,7 @@ type deployment struct {
 }
 
 // sync carries out one step, either of the Deployment's controller or of the ReplicaSets'
-// controller. So each of them acts on a state that the other one wrote a while ago.
+// controller. So each controller acts on a state that the other controller wrote a while ago.
 func (d *deployment) sync() {
 	switch {
 	case chance(d.random, .5):
@@ -83,7 +83,7 @@ func (d *deployment) beside(p *pod) int {
 	return len(slices.DeleteFunc(d.all(), func(other *pod) bool { return other.node != p.node || !other.shown.isReady() }))
 }
 
-// total returns the sum of the replicas of all ReplicaSets, and how many of them are available.
+// total returns the sum of the replicas of all ReplicaSets, and the number of available pods.
 func (d *deployment) total() (all, available int) {
 	for _, r := range d.revisions {
 		all += r.replicas
@@ -113,8 +113,9 @@ func (d *deployment) roll() {
 	d.shrink(available-least, func(r *revision) int { return r.replicas })
 }
 
-// shrink removes at most down replicas from the old revisions, and begins with the oldest. The
-// function most returns how many replicas a revision can lose.
+// shrink removes replicas from the old revisions, and begins with the oldest. The argument down
+// bounds the sum of the removed replicas. The function most returns how many replicas a revision
+// can lose.
 func (d *deployment) shrink(down int, most func(*revision) int) {
 	for _, r := range d.revisions {
 		if r != d.newest {
@@ -125,7 +126,7 @@ func (d *deployment) shrink(down int, most func(*revision) int) {
 	}
 }
 
-// replace carries out one step of a Recreate.
+// replace carries out one step of a rollout with the strategy Recreate.
 func (d *deployment) replace() {
 	for _, r := range d.revisions {
 		if r != d.newest && r.replicas > 0 {

@@ -38,30 +38,30 @@
 // # Liveness
 //
 // The times without faults are called quiet times. During a fault the world judges safety and the
-// number of requests. After the fault, each slot that a pod can acquire is in use within a bound,
-// which is a sum of parts (bounds.go). The world demands the same under the lasting faults of a
-// seed's climate: watches that are cut, refused or mute. A mute watch stays open, but carries no
-// event.
+// number of requests. After the fault, the world demands that each slot that a pod can acquire is
+// in use within a bound. The bound is a sum of parts (bounds.go). The world demands the same under
+// the lasting faults of a seed's climate: watches that are cut, refused or mute. A mute watch stays
+// open, but carries no event.
 //
 // # Conditions
 //
 // Some pods of three stories have conditions (waiter.go). From the states that the server stored
-// while such a pod's process ran, the world decides whether the pod may go on (waitcheck.go).
-// After the faults, each pod whose keys are done must go on. At the end of the story of Jobs, one
-// pod holds until each pod with a condition has gone on. A mute watch delays a pod for 24 minutes
-// at most. Only the stories of once claims and of Jobs with shards play so long. No pod holds at
-// their end, so no renewals make that wait slow to simulate. For the pods with conditions, the
-// model of enroll writes a separate Role. The real enroll reads the pods from the API server
+// while such a pod's process ran, the world decides whether the pod may go on (waitcheck.go). After
+// the faults, each pod whose keys are done must go on. At the end of the story of Jobs, one pod
+// holds until each pod with a condition has gone on. A mute watch delays a pod for 24 minutes at
+// most. Only the stories of once claims and of Jobs with shards wait for that time. No pod holds at
+// the end of these stories, so no renewals slow the simulation down. For the pods with conditions,
+// the model of enroll writes a separate Role. The real enroll reads the pods from the API server
 // (package sim/enrolled).
 //
 // # Programs
 //
-// In a separate story, pods have programs that use the local API (localpod.go, bidder.go). The
-// agent's process runs the real agent/local, and a program calls the handler of that server
-// without a network. Some pods claim the same slots by annotation. Each line of an answer names
-// the instant until which the line is good, on the clock of the machine. A program works until
-// that instant, and stops unless a later line is good for longer. So a program that stood still
-// may read its lines late.
+// In three stories, pods have programs that bid by the local API (localpod.go, bidder.go). The
+// agent's process runs the real agent/local, and a program calls the handler of that server without
+// a network. Some pods claim the same slots by annotation. Each line of an answer names the instant
+// until which the line is good, on the clock of the machine. At that instant the program stops its
+// work, unless a later line is good for longer. So a program that stood still may read its lines
+// late.
 //
 // A program that stands still is excused from exclusivity until it reads its clock again. After a
 // pause of its machine, a program is also excused until the first answer that follows the
@@ -77,19 +77,19 @@
 //
 // In another story, Jobs of one name follow each other (mapping.go). Each Job runs each of its
 // shards until that shard has succeeded once. Pods of two Jobs never hold or run at once. Other
-// pods wait until all shards of a Job are done (mapcheck.go). A process of the model may take an
-// earlier Job for the current one for a while. In some seeds a person deletes a Job but not its
+// pods wait until all shards of a Job are done (mapcheck.go). For a while, a process of the model
+// may treat an earlier Job as the current Job. In some seeds a person deletes a Job but not its
 // pods, or changes the number of shards in the template of a suspended Job.
 //
 // # Controllers
 //
-// The controllers of Deployments, ReplicaSets, StatefulSets and DaemonSets are models of
-// their source in Kubernetes 1.37 (deployment.go, statefulset.go, daemonset.go). Persons
-// apply versions that work, and versions that do not (behaviour.go), scale, undo and delete
-// (changing.go, persons.go). The story judges rollouts in times without faults (judge.go).
-// During faults the world checks only the invariants of safety. After the faults, the rollout of a
-// good version must end. A pod on a node that is cut off keeps its last readiness. No controller
-// acts on the progress deadline of a Deployment, so the world has none.
+// The controllers of Deployments, ReplicaSets, StatefulSets and DaemonSets are models of their
+// source in Kubernetes 1.37 (deployment.go, statefulset.go, daemonset.go). Persons apply versions
+// that work, and versions that do not (behaviour.go), scale, undo and delete (changing.go,
+// persons.go). The story judges rollouts in times without faults (judge.go). During faults the
+// world checks only the invariants of safety. After the faults, the rollout of a good version must
+// end. A pod on a node that is cut off keeps its last readiness. No controller acts on the progress
+// deadline of a Deployment, so Deployments of the world have no such deadline.
 //
 // # Random sources
 //
@@ -104,11 +104,10 @@
 // or shim is frozen past the deadline. No child is excused from the rule that a release
 // needs proof.
 //
-// An application of the gate "pod" is excused from exclusivity in two cases. In the first,
-// its agent is dead, frozen or stopping when all containers have to be restarted. In the
-// second, its node is frozen at the instant by which the application must be dead. The
-// world's kubelet takes 1.5 s at most to kill all containers, and restarts nothing in a
-// deleted pod.
+// An application of the gate "pod" is excused from exclusivity in two cases. In the first case, its
+// agent is dead, frozen or stopping when all containers have to be restarted. In the second case,
+// its node is frozen at the instant by which the application must be dead. The world's kubelet
+// takes 1.5 s at most to kill all containers, and restarts nothing in a deleted pod.
 //
 // With the gate "readiness", the world judges a pod as a child (named "endpoint-N") while
 // the pod's stored status is Ready. After its slot has expired, this child is excused while

@@ -26,7 +26,7 @@ const (
 	uncounted = "uncounted"
 	// miscounted means that a failure is counted although a signal had asked the child to stop.
 	miscounted = "miscounted"
-	// hasty means that a child begins work before the delay after its last failure is over.
+	// hasty means that a child begins work before the delay after the work's last failure is over.
 	hasty = "hasty"
 )
 
@@ -89,10 +89,11 @@ func (d doneCheck) ends(hold, key string, succeeded bool) {
 	}
 }
 
-// asks notes that a signal has asked the child of a hold to stop.
+// asks notes that a signal asks the child of a hold to stop.
 func (d doneCheck) asks(hold string) { d.asked[hold] = true }
 
-// arrives notes that a shim's message about a success or a failure has reached an agent process.
+// arrives notes the success or the failure in a shim's message. The caller calls the method when the
+// message reaches an agent process.
 func (d doneCheck) arrives(died func() bool, message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	must(err)
@@ -113,7 +114,8 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 			d.violate(unrecorded, "%s drops the done key %s of %s", by, key, slot)
 		}
 	}
-	// A closed Lease that enroll frees is not released: its holder is out of reach.
+	// A closed Lease that enroll frees does not count as released, because its holder is out of
+	// reach.
 	released := is.Holder == "" && was.Holder != "" && (by == was.Holder || !stampOf(was).Closed)
 	if earned := d.earned[hold]; d.reported[hold] != nil && earned != "" && released && !slices.Contains(after, earned) {
 		d.violate(unrecorded, "%s releases hold %s of %s without the key %s", by, hold, slot, earned)
@@ -127,9 +129,9 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 	d.counts(by, hold, over, api.Failures(was.Annotations[api.FailuresAnnotation]), api.Failures(is.Annotations[api.FailuresAnnotation]))
 }
 
-// counts judges the failures in the write of a Lease. The argument over reports that the holder
-// ends its own hold by the write. An agent process that has died is excused, because it may have
-// lost the report of the failure.
+// counts judges the failures in the write of a Lease, for the method stored. The
+// argument over reports that the holder ends its own hold by the write. An agent process that has
+// died is excused, because it may have lost the report of the failure.
 func (d doneCheck) counts(by, hold string, over bool, before, after api.Failures) {
 	key, died := d.failed[hold], d.reported[hold]
 	if over && died != nil && !died() && key != "" && after.Count(key) != before.Count(key)+1 {

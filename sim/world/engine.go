@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// engine runs the events of a world, with the true time, the mutex and the random
-// sources. Each event runs in a function that holds the mutex.
+// engine runs the events of a world, with the true time, the mutex and the random sources. Each
+// event is a function, which runs with the mutex held.
 type engine struct {
 	history
 	mu    sync.Mutex
@@ -31,7 +31,7 @@ func (e *engine) source(actor string) *rand.Rand {
 	return rand.New(rand.NewPCG(e.seed, h.Sum64()))
 }
 
-// after runs f after the duration, with the mutex held.
+// after schedules f to run when the duration has passed, with the mutex held.
 func (e *engine) after(d time.Duration, f func()) {
 	time.AfterFunc(max(d, 1), func() {
 		e.mu.Lock()
@@ -42,7 +42,7 @@ func (e *engine) after(d time.Duration, f func()) {
 	})
 }
 
-// pass waits for the duration, and returns false if the run has failed.
+// pass waits for the duration, and returns false after a violation.
 func (e *engine) pass(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -54,8 +54,8 @@ func (e *engine) pass(d time.Duration) bool {
 	}
 }
 
-// until waits for a condition, and returns false if the condition is not true within
-// the bound. The pauses between two checks grow with the bound.
+// until waits until f returns true. If f does not return true within the bound, or after a
+// violation, the result is false. The pauses between two calls of f grow with the bound.
 func (e *engine) until(bound time.Duration, f func() bool) bool {
 	for end := e.now() + bound; ; {
 		e.mu.Lock()

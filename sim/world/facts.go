@@ -33,7 +33,7 @@ type checks struct {
 	// apart has the identities of the pods whose slots belong to separate claims, so that the
 	// slots have no order.
 	apart map[string]bool
-	// rivals has, by identity, the pods whose programs use a read-write lock.
+	// rivals has, by identity, the pods whose first claim is a read-write lock.
 	rivals map[string]*localPod
 	// sharded has, by identity, the pods of the workload whose claim has shards.
 	sharded map[string]*pod

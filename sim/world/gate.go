@@ -19,7 +19,8 @@ import (
 type gateway struct {
 	agent  *agentProcess
 	server *desk.Server
-	// reports carries the reports of the desk to the agent's loop, with a delay in some worlds.
+	// reports is the channel from the desk to the agent's loop. In some worlds the reports are
+	// delayed.
 	reports <-chan gate.Report
 }
 
@@ -215,9 +216,9 @@ func (n notes) Remove(name string) error {
 	return n.touch(func(pod *pod) { delete(pod.notes, name) })
 }
 
-// touch applies the function to the pod. Unlike other methods, this one does not wait while
-// the process is frozen, because the desk calls it with the desk's mutex locked. Goroutines
-// that wait for a mutex stop the time of the synctest bubble.
+// touch applies the function to the pod. Unlike other methods, touch does not wait while the
+// process is frozen, because the desk calls touch with the desk's mutex locked. Goroutines that
+// wait for a mutex stop the time of the synctest bubble.
 func (n notes) touch(do func(*pod)) error {
 	n.process.w.mu.Lock()
 	defer n.process.w.mu.Unlock()

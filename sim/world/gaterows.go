@@ -32,7 +32,7 @@ func (d *demands) starting() time.Duration {
 	return 0
 }
 
-// withoutShims has the cases of the story "table" that hold for both gates without shims.
+// withoutShims has the cases of the story "table" that apply to both gates without shims.
 type withoutShims struct {
 	*demands
 	starts time.Duration // the bound that demands.starting returns
@@ -58,7 +58,7 @@ func (r withoutShims) rows() map[string]func() {
 	}
 }
 
-// podRows has the cases of the story "table" that hold for the gate "pod" alone.
+// podRows has the cases of the story "table" that apply to the gate "pod" alone.
 type podRows struct {
 	*demands
 	starts time.Duration // the bound that demands.starting returns
@@ -100,7 +100,8 @@ func (r readinessRows) rows() map[string]func() {
 		"pod deletion": func() { r.handover(stopPod) },
 		"yield unread": r.unstored,
 		// After the opt-out, enroll makes a Lease again only for pods with a gate. Enroll
-		// recognizes the gate "readiness" by the agent's arguments, so its cache keeps them.
+		// recognizes the gate "readiness" by the agent's arguments, so the cache of enroll must
+		// keep these arguments.
 		"opted out, then lease lost": leaseRows(r).unleased,
 	}
 }

@@ -15,7 +15,7 @@ import (
 // These are the names of the invariants of pods with a barrier, like the names in check.go. Each
 // comment describes the violation.
 const (
-	// early means that a barrier opens before as many pods of its run have arrived as its size
+	// early means that a barrier opens although fewer pods of its run have arrived than its size
 	// demands. A pod that has died still counts for one lease duration.
 	early = "early"
 	// through means that a pod goes on although the barrier of its run was not open.
@@ -48,10 +48,10 @@ func checkOpened(w *World, by, lease string, sent time.Duration, was, is *kube.L
 	checkArrived(w, of, by, sent)
 }
 
-// checkArrived judges the write that opens a barrier. As many pods as the barrier's size must
-// have lived within the lease duration before the sending of that write. Each of these pods must
-// have a Lease. A request that was under way may renew the Lease of a dead pod. So the check
-// prolongs that time by the longest delay of a request.
+// checkArrived judges the write that opens a barrier. In the lease duration before the sending of
+// that write, enough pods for the barrier's size must have written to a Lease of the barrier.
+// Enough pods must also have lived in that time. A request that was under way may renew the Lease
+// of a dead pod. So for the lives the check prolongs that time by the longest delay of a request.
 func checkArrived(w *World, of *run, by string, sent time.Duration) {
 	alive, bound := 0, sent-slow(of.duration)
 	for _, p := range of.all {

@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// gathering is a story of Jobs whose pods start together. Two Jobs of one name follow each other,
-// and some of their pods exist at the same time. The invariants of safety must hold all the time.
+// gathering is a story of Jobs whose pods start together. Several Jobs follow each other, and some
+// of their pods exist at the same time. The invariants of safety must hold all the time.
 // After the faults the pods of an open barrier must go on, and a barrier with enough pods must
 // open.
 type gathering struct {

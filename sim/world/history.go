@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// history records the events of a run, and the first violation of an invariant.
+// history records the events of a story, and the first violation of an invariant.
 type history struct {
 	start      time.Time
 	lines      []moment
@@ -34,7 +34,7 @@ func (h *history) note(who, what string, args ...any) {
 	h.lines = append(h.lines, moment{at: h.now(), who: who, what: what, args: args})
 }
 
-// violate records a violation of an invariant, and ends the run. The caller holds the
+// violate records a violation of an invariant, and ends the story. The caller holds the
 // mutex.
 func (h *history) violate(invariant, what string, args ...any) {
 	h.note("INVARIANT", invariant+": "+what, args...)

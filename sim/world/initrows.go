@@ -55,7 +55,7 @@ func (r initRows) prepared() {
 	})
 }
 
-// unprepared makes an init container fail. The kubelet starts it again only after the
+// unprepared makes an init container fail. The kubelet restarts that container only after the
 // back-off, so another pod must acquire the slot.
 func (r initRows) unprepared() {
 	if !r.replaceStandbys() {

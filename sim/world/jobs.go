@@ -12,8 +12,9 @@ import (
 )
 
 // jobs is a story of pods that end. The pods come one after the other, while faults happen, and
-// compete for one slot. With a lock, some skip while another pod holds, and some wait for a bounded
-// time. The invariants of safety must hold all the time. After the faults every pod must end.
+// compete for one slot. If the slot is a lock, some pods skip while another pod holds, and some
+// pods wait for a bounded time. The invariants of safety must hold all the time. After the faults
+// every pod must end.
 type jobs struct {
 	*recovery
 	trouble *trouble
@@ -43,8 +44,8 @@ func newJobs(w *World) *jobs {
 	return j
 }
 
-// newEnding returns a story to which begin has yet to add a template, and a template of pods that
-// end.
+// newEnding returns a story that has no template yet, and a template of pods that end. The caller
+// may change that template, and adds the template to the story by the method begin.
 func newEnding(w *World, name, slot string) (*jobs, template) {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	j := &jobs{recovery: &recovery{workloads: all}}
@@ -116,8 +117,8 @@ func (j *jobs) ending() time.Duration {
 // After the faults no work fails.
 const mostDelay = 6 * time.Minute
 
-// makePods makes pods for the time last, and causes faults meanwhile. The result is false if the
-// run has failed.
+// makePods makes pods for the time in the argument last, and causes faults meanwhile. After a
+// violation the result is false.
 func (j *jobs) makePods(last time.Duration) bool {
 	return disturbFor(j.World, last, 20*time.Second, func() {
 		if len(j.pods) < mostJobs && chance(j.rng, .4) {

@@ -20,8 +20,8 @@ type joint struct {
 	rounds []int
 }
 
-// jointClaims draws the claims of pods in which one call of a program bids for several claims at once. The
-// last claim is a read-write lock.
+// jointClaims draws the claims of pods in which one call of a program bids for several claims at
+// once. The last claim is a read-write lock.
 func jointClaims(s *programs) func() []api.Claim {
 	s.joins = true
 	return func() []api.Claim {
@@ -29,8 +29,8 @@ func jointClaims(s *programs) func() []api.Claim {
 	}
 }
 
-// partnersOf draws idle bidders of other claims in the pod, for a joint call; none for a call of the
-// bidder alone.
+// partnersOf draws idle bidders of other claims in the pod, as partners for a joint call. If the
+// bidder has to call alone, the result is empty.
 func partnersOf(b *bidder) (all []*bidder) {
 	if !b.pod.w.joins || !chance(b.rng, .6) {
 		return nil
@@ -102,8 +102,8 @@ func (j *joint) ended(int) {
 	}
 }
 
-// part takes a bidder out of the call. The first bidder has the connection. So without the first one the
-// call ends, and all others bid anew.
+// part takes a bidder out of the call. The first bidder has the connection. So if that bidder is
+// taken out, the call ends, and all other bidders bid anew.
 func (j *joint) part(by *bidder) {
 	if by != j.bidders[0] {
 		by.joint = nil

@@ -16,8 +16,9 @@ type judge struct {
 	*workload
 	slot string
 	on   bool
-	// served is the instant from which an outage of the old version counts, usually the last one at which
-	// that version served. During a disturbance the instant is the expected end of the disturbance.
+	// served is the instant from which an outage of the old version counts. Usually that version
+	// served last at this instant. During a disturbance, served is the expected end of the
+	// disturbance.
 	served time.Duration
 	// had is the number of old pods at the beginning of a rollout. The field excused is the
 	// number of them that a fault or a person may have removed since.
@@ -55,7 +56,7 @@ func (j *judge) begin() {
 // every is the period in which the judge checks the rollout.
 const every = 50 * time.Millisecond
 
-// sit makes the checks of the judge in each period until the world ends, while the judge is on.
+// sit checks the rollout in each period, if the judge is on. The period is the constant every.
 func (j *judge) sit() {
 	j.after(every, func() {
 		if j.on {
@@ -138,9 +139,9 @@ func (j *judge) checkServed() {
 	}
 }
 
-// shortestTurn is the least time that an application has in its turn to begin to serve, as in
-// package turn. No application of the world gets more, because no probe gives more, and good
-// versions start fast.
+// shortestTurn is the least time that package turn gives an application to begin to serve in its
+// turn. In the world no application gets more time, because its probes ask for no more, and the old
+// version started fast.
 const shortestTurn = time.Minute
 
 // turn bounds the time for which a turn of a broken version keeps the old version from serving.

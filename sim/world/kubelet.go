@@ -38,7 +38,7 @@ type pod struct {
 	// child.
 	course     agent.Course
 	job        string // the Job of the pod, in the story of Jobs; empty otherwise
-	key        string // the key of the pod's once claim, in the story of once claims
+	key        string // the key of the pod's once claim, or the run of a pod with shards
 	ran, skips bool
 	// orphaned reports that a person has deleted the pod's Job, and not the pod.
 	orphaned bool
@@ -53,7 +53,7 @@ type container struct {
 	name   string
 	shims  []*shimProcess // the last shim is the current one
 	starts int
-	// app is the application's process, if the kubelet starts it.
+	// app is the application's process in a pod of the gate "pod"; nil if no such process lives.
 	app *child
 	// failures counts the restarts since the last recovery, for the back-off. The field
 	// pending reports that a start is planned.

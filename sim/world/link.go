@@ -20,8 +20,8 @@ import (
 // instant bounds the time that a message takes between two processes of a machine.
 const instant = 2 * time.Millisecond
 
-// link is one connection between a shim and an agent process. Messages arrive in order, a
-// little later. A message is lost if its receiver closes the connection before the
+// link is one connection between a shim and an agent process. Messages arrive a little later, in
+// the order of their sending. A message is lost if its receiver closes the connection before the
 // message arrives.
 type link struct {
 	agent *agentProcess
@@ -49,7 +49,7 @@ func (s *shimProcess) connect(a *agentProcess) {
 
 // trip draws the time that the next message takes. The current instant seeds the draw. The
 // goroutines of one instant run in any order, so draws from a shared source would differ
-// between two runs of a seed.
+// between two replays of a seed.
 func (l *link) trip(way string) time.Duration {
 	return between(l.dice(way), 50*time.Microsecond, instant)
 }
@@ -59,8 +59,8 @@ func (l *link) dice(way string) *rand.Rand {
 	return l.shim.w.source(fmt.Sprint(l.shim.name, way, l.shim.w.now()))
 }
 
-// later runs f after the delay of a message. All earlier messages of that direction come before
-// f.
+// later runs f after the delay of a message. All earlier messages of that direction arrive before
+// that call of f.
 func (l *link) later(way string, last *time.Duration, f func()) {
 	w := l.shim.w
 	*last = max(*last+1, w.now()+l.trip(way))

@@ -66,7 +66,7 @@ func (p *localPod) startAgent() {
 }
 
 // random returns a function that makes another random source at each call. Each claim of the
-// agent gets one.
+// agent gets a separate source.
 func (a *localAgent) random() func() rand.Source {
 	n, of := uint64(0), a.pod.w.source(a.where).Uint64()
 	return func() rand.Source {
@@ -91,7 +91,7 @@ func (a *localAgent) wall() time.Time {
 	return time.Now().Add(a.pod.node.wallOff)
 }
 
-// exited cleans up after the process has ended by itself. The kubelet then starts a new one.
+// exited cleans up after the process has ended by itself. The kubelet then starts a new process.
 func (a *localAgent) exited(err error) {
 	if a.dead {
 		return

@@ -26,7 +26,7 @@ type call struct {
 	arrives time.Duration
 	// key is the idempotency key of the request; empty for none.
 	key string
-	// over reports that the program has closed the connection, or that the agent is dead.
+	// over reports that the program has closed the connection, or has seen the end of the answer.
 	over bool
 	// took is called with each line of the answer. At the end of the answer, ended is called with
 	// the HTTP status, or with zero if the connection broke.
@@ -46,7 +46,8 @@ type told struct {
 	at    time.Duration
 }
 
-// good returns the time, from the writing of the line on, for which the program may work.
+// good returns the time for which the program may work by the line. The time counts from the
+// instant at which the agent wrote the line.
 func (t told) good() time.Duration { return time.Duration(t.GoodForSeconds * float64(time.Second)) }
 
 // until returns the instant, on the node's clock, until which the program may work by the line.
@@ -80,7 +81,7 @@ func (c *call) begin(method, path string) {
 	})
 }
 
-// trip draws the time that a part of the answer takes.
+// trip draws the time for which the request, or a part of the answer, is under way.
 func (c *call) trip() time.Duration { return between(c.rng, 50*time.Microsecond, instant) }
 
 // Header, WriteHeader, Write and Flush implement http.ResponseWriter and http.Flusher.
@@ -114,7 +115,8 @@ func (c *call) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// hands calls f to pass a part of the answer on to the program, unless the connection is closed.
+// hands runs the function f, unless the connection is closed. The function f gives the program a
+// part of the answer.
 func (c *call) hands(f func()) {
 	if !c.over {
 		f()
@@ -152,7 +154,8 @@ func (c *call) finish(code int) {
 	}
 }
 
-// hangUp closes the connection from the program's end. The agent notices that a little later.
+// hangUp closes the connection from the program's end. The agent notices the end of the connection
+// a little later.
 func (c *call) hangUp() {
 	if c == nil || c.over {
 		return

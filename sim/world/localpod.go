@@ -77,7 +77,8 @@ func (p *localPod) allowed(verb, lease string) error {
 func (p *localPod) serves() bool { return p.agent != nil && !p.agent.dead }
 func (p *localPod) runs() bool   { return p.program != nil && !p.program.dead }
 
-// killAgent ends the agent's process. The kubelet starts a new one after the time back.
+// killAgent ends the agent's process. The kubelet starts a new process after the pause in the
+// argument back.
 func (p *localPod) killAgent(back time.Duration) {
 	if p.serves() {
 		p.agent.kill()
@@ -85,7 +86,8 @@ func (p *localPod) killAgent(back time.Duration) {
 	p.w.after(back, p.startAgent)
 }
 
-// killProgram ends the program. The kubelet starts the program again after the time back.
+// killProgram ends the program. The kubelet starts the program again after the pause in the
+// argument back.
 func (p *localPod) killProgram(back time.Duration) {
 	if p.runs() {
 		p.program.kill()

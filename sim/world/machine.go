@@ -16,9 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 )
 
-// machine is the modelled kernel of a shim, with the clocks of its node and the
-// processes of its container. Only the shim's goroutine calls its methods, without the
-// mutex.
+// machine is the modelled kernel of a shim, with the clocks of its node and the processes of its
+// container. Only the shim's goroutine calls the methods of machine, and does not hold the mutex.
 type machine struct {
 	*host.Leaps
 	*shimProcess

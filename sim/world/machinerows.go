@@ -91,7 +91,7 @@ func (r machineRows) pauseUntilAnotherHolds() (*child, bool) {
 }
 
 // noticing bounds the time for which a child runs on after a pause of its machine that outlasted
-// the deadline. The machine's clock measures the time. The bound holds only while the API server
+// the deadline. The machine's clock measures the time. The bound is valid only while the API server
 // answers.
 func (r machineRows) noticing() time.Duration {
 	return sum([]part{
@@ -100,8 +100,8 @@ func (r machineRows) noticing() time.Duration {
 	})
 }
 
-// pauseBriefly pauses the machine for a shorter time than an outage of the API server that stops
-// no child.
+// pauseBriefly pauses the machine for at most half as long as the longest outage of the API server
+// that stops no child.
 func (r machineRows) pauseBriefly(c *child) {
 	n := c.pod().node
 	n.pause()

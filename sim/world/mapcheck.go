@@ -10,12 +10,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// unmetShards means that a pod goes on although some shard of a run is not done. The pod's
-// condition names that run. If the condition names no run, any run that the stamps have named
-// since the wait began counts.
+// unmetShards means that a pod goes on although some shard of the run in its condition is not done.
+// A condition without a run demands that all shards of some run are done. The stamps must have
+// named that run since the wait began.
 const unmetShards = "unmet-shards"
 
-// lastJob returns the Job of the sharded workload that exists; zero in a world without such Jobs.
+// lastJob returns the last Job with shards, which may be deleted. In a world without such Jobs the
+// result is zero.
 func lastJob(w *World) shardedJob {
 	if len(w.mapped) == 0 {
 		return shardedJob{}
@@ -24,7 +25,8 @@ func lastJob(w *World) shardedJob {
 }
 
 // shardsMet reports whether all shards of the run in the condition are done now. If the condition
-// names no run, all shards of some run that the states of shard 0 name must be done.
+// names no run, the stamps in the states of shard 0 name the possible runs. All shards of one of
+// these runs must then be done.
 func shardsMet(w *World, c api.Condition, states []version) bool {
 	return slices.ContainsFunc(w.mapped, func(of shardedJob) bool {
 		named := func(v version) bool { return v.lease != nil && stampOf(v.lease).Run == of.uid }

@@ -22,8 +22,8 @@ type mapping struct {
 	trouble *trouble
 	waiters *waiters
 	// random is the random source of the Jobs and of their controller, which draw with the
-	// world's mutex held. The story itself draws from the source of the engine, without the
-	// mutex.
+	// world's mutex held. The goroutine that plays the story draws from the source of the engine,
+	// often without the mutex.
 	random *rand.Rand
 	// written is the number of shards in the template of the last Job, if a person has changed the
 	// template; zero otherwise.
@@ -93,8 +93,8 @@ func (m *mapping) conditions(r *rand.Rand) []api.Condition {
 	return []api.Condition{c}
 }
 
-// next deletes the Job, and makes it anew with another uid. The pods of the deleted Job end a little
-// later, and some of them go on although their objects are gone.
+// next deletes the Job, and makes the Job anew with another uid. The pods of the deleted Job end a
+// little later, and some of them go on although their objects are gone.
 func (m *mapping) next() {
 	of := shardedJob{uid: fmt.Sprintf("%d-a", len(m.mapped)+1), shards: 1 + m.random.IntN(mostMapped), indexed: chance(m.random, .4)}
 	of.atOnce = 1 + m.random.IntN(of.shards+1)
@@ -179,8 +179,8 @@ func (m *mapping) orphan() {
 	})
 }
 
-// rewrite changes the number of shards in the template of the last Job, as a person may while the Job is
-// suspended. The run keeps its number, so pods of the new template wait in vain.
+// rewrite changes the number of shards in the template of the last Job, as a person may while the
+// Job is suspended. The run keeps its number of shards, so pods of the new template wait in vain.
 func (m *mapping) rewrite() {
 	of := lastJob(m.World)
 	first := m.api.object("Lease", slotsOfJob(1)[0]).last().lease

@@ -150,7 +150,7 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 
 // await waits for the reply, or for the end of ctx and then for the random time tick. Without the
 // tick, two requests of one instant would also time out in one instant. Their order would differ
-// between two runs of a seed.
+// between two replays of a seed.
 func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Duration) ([]byte, error) {
 	var a answer
 	select {
@@ -198,8 +198,8 @@ func (c *clientOf) GetLease(ctx context.Context, name string) (*kube.Lease, erro
 	return leaseFrom(raw), nil
 }
 
-// UpdateLease implements agent.API. Like agent/kube, it returns kube.ErrUnchanged if the answer
-// has the old resourceVersion.
+// UpdateLease implements agent.API. Like agent/kube, the method returns kube.ErrUnchanged if the
+// answer has the old resourceVersion.
 func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error) {
 	body, err := lease.MarshalJSON()
 	must(err)
@@ -261,7 +261,7 @@ func (c *clientOf) CreateEvent(ctx context.Context, _ kube.Event) error {
 	return err
 }
 
-// may returns nil if the client has the right to send a request for the Lease. Otherwise may
+// may returns nil if the client has the right to send a request for the Lease. Otherwise the method
 // returns the error with which the API server refuses the request.
 func (c *clientOf) may(verb, lease string) error {
 	if c.allowed == nil {

@@ -29,7 +29,7 @@ func newPerson(c *workloads) *person {
 	return p
 }
 
-// later plans the person's next write. After that write, later plans another write.
+// later plans the person's next write, and calls itself after that write.
 func (p *person) later() {
 	p.after(p.scale()*between(p.rng, 0, 20*time.Second), func() {
 		if !p.calm {
@@ -61,7 +61,7 @@ func (p *person) write() {
 	})
 }
 
-// resume resumes all slots.
+// resume ends the pause of each paused slot.
 func (p *person) resume() {
 	for _, slot := range p.slots {
 		p.annotate(slot, func(annotations map[string]string) { delete(annotations, api.PausedAnnotation) })

@@ -44,7 +44,7 @@ func (c persons) hurries() bool {
 	return c.finishes("quick changes", 0)
 }
 
-// anyVersion applies a version of any behaviour, or one that was applied before.
+// anyVersion applies a new version of any behaviour, or again a version that was applied before.
 func (c persons) anyVersion() {
 	switch c.rng.IntN(6) {
 	case 0, 1:
@@ -58,7 +58,7 @@ func (c persons) anyVersion() {
 	}
 }
 
-// resizes scales the workload down, often to zero, and up again.
+// resizes lets a person scale the workload down, often to zero, and up again.
 func (c persons) resizes() bool {
 	if c.fixed {
 		return c.improves()
@@ -86,8 +86,8 @@ func (c persons) vanishes() bool {
 	return c.finishes("a deletion", 0)
 }
 
-// pauses pauses the slot in the middle of a rollout. The holder must go on, and yield to
-// no pod.
+// pauses makes a person pause the slot in the middle of a rollout. The holder must go on, and must
+// not yield.
 func (c persons) pauses() bool {
 	before := 0
 	c.do(func() {
@@ -109,7 +109,7 @@ func (c persons) pauses() bool {
 	return c.finishes("a pause", 0)
 }
 
-// suffers changes the workload while faults happen.
+// suffers lets persons change the workload while faults happen.
 func (c persons) suffers() bool {
 	replicas := c.workload.replicas
 	fine := disturbFor(c.World, between(c.rng, time.Minute, 4*time.Minute), 20*time.Second, func() {

@@ -167,7 +167,7 @@ func (w *World) end() {
 		w.cancel()
 	})
 	w.group.Wait()
-	// A goroutine of the product for which no Run waits may still be in the random tick of its
-	// last request ([clientOf.await]).
+	// Some goroutines of the product outlive their Run. Such a goroutine may still wait for the
+	// random tick of its last request ([clientOf.await]).
 	<-time.After(time.Millisecond)
 }

@@ -166,9 +166,9 @@ func (o *inOrder) endWait() {
 	}
 }
 
-// restartAll kills all containers and starts them anew in their order, as the kubelet
-// does after the agent's exit code. The kubelet restarts nothing in a pod that is being
-// deleted.
+// restartAll kills all containers and starts them anew in their order. The kubelet does so after
+// the exit code by which the agent asks for this restart. The kubelet restarts nothing in a pod
+// that is being deleted.
 func (o *inOrder) restartAll() {
 	p := o.pod
 	if p.stopping {

@@ -45,7 +45,7 @@ func (v volume) Rename(from, to string) error {
 	return nil
 }
 
-// agentMachine is the modelled kernel of an agent process without shims. A frozen process
+// agentMachine is the modelled kernel of an agent process in a pod without shims. A frozen process
 // waits in each method, and a dead process changes nothing.
 type agentMachine struct{ a *agentProcess }
 
@@ -74,8 +74,8 @@ func (m agentMachine) Rename(from, to string) error {
 	return m.inside(func() error { return m.a.pod.volume.Rename(from, to) })
 }
 
-// Now implements standin.Machine. The gate can read the clock while the loop alone is
-// blocked.
+// Now implements standin.Machine. The gate can read the clock while the agent's loop is blocked, if
+// the process is not frozen.
 func (m agentMachine) Now() (now time.Duration) {
 	if m.inside(func() error { now = m.a.pod.node.now(); return nil }) != nil {
 		m.a.process.w.do(func() { now = m.a.pod.node.now() })

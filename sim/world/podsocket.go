@@ -99,8 +99,8 @@ func (s *sockets) hangUp(dead *process) {
 	}
 }
 
-// end is one end of a connection between two processes of a pod. The written bytes
-// arrive in order, a little later.
+// end is one end of a connection between two processes of a pod. The written bytes arrive a little
+// later, in the order of their writing.
 type end struct {
 	process *process
 	pod     *pod
@@ -168,8 +168,8 @@ func (e *end) close() {
 	e.later(func() { e.other.over = true })
 }
 
-// later calls f after the delay of a message on the socket, and wakes the other end.
-// Calls keep their order.
+// later calls f after the delay of a message on the socket, and wakes the other end. The functions
+// run in the order of the calls of later.
 func (e *end) later(f func()) {
 	w := e.process.w
 	e.last = max(e.last+1, w.now()+between(e.pod.rng, 50*time.Microsecond, instant))

@@ -70,8 +70,8 @@ func (r processRows) blockBriefly(c *child) {
 	c.pod().agent().block(between(r.rng, 10*time.Millisecond, r.budget.Outage()*9/10))
 }
 
-// forgotten makes the kubelet forget a container, and start another one beside it, with a
-// new agent. The agent must drain the forgotten container, so that a child of the other
+// forgotten makes the kubelet forget a container, and start a second container beside that one,
+// with a new agent. The agent must drain the forgotten container, so that a child of the second
 // container runs.
 func (r processRows) forgotten() {
 	var fresh *shimProcess

@@ -83,8 +83,8 @@ func (s *programs) run() {
 	s.fallSilent()
 }
 
-// disturb causes faults for the time in the argument last. If the run has failed, the function
-// returns false.
+// disturb causes faults for the time in the argument last. After a violation the function returns
+// false.
 func (s *programs) disturb(last time.Duration) bool {
 	return disturbFor(s.World, last, 20*time.Second, func() {
 		if len(s.templates) > 0 && len(s.pods) < mostGated && chance(s.rng, .2) {
@@ -145,8 +145,8 @@ func (s *programs) bidders() (all []*bidder) {
 	return all
 }
 
-// fallSilent ends the calls that programs still make. From then on no program renews its bid, so
-// bids and holds end, too. Then fallSilent demands that no agent sends a request.
+// fallSilent lets programs make no more bids, and send no more requests about Variables. All holds
+// end a little later. Then fallSilent demands that no agent sends a request.
 func (s *programs) fallSilent() {
 	s.do(func() { s.silent = true })
 	sent := map[*localAgent]int{}

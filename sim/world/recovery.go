@@ -70,9 +70,9 @@ func (r *recovery) quiet(after string) bool {
 		}
 		ends := r.ends()
 		r.do(func() { r.note("script", "settled after %s", after) })
-		// In this time a standby with a mute watch learns that a person has ended the pause
-		// of the slot. If that standby learned of the end later, the next handover might wait for
-		// it, and exceed the bound.
+		// In this time a standby with a mute watch learns that a person has ended the pause of the
+		// slot. If that standby learned of the end later, the next handover might wait for that
+		// standby, and exceed the bound.
 		if !r.pass(max(slow(r.longest), r.latest) + 5*time.Second + r.heeding()) {
 			return false
 		}
@@ -126,8 +126,8 @@ func (r *recovery) ends() int {
 	return len(r.checks.ends)
 }
 
-// steady demands for the time last that no child stops, that standbys send no requests, and that
-// holders send only renewals.
+// steady lets the time in the argument last pass. In that time no child may stop, standbys may send
+// no requests, and holders may send only renewals.
 func (r *recovery) steady(last time.Duration) bool {
 	before := map[*agentProcess]int{}
 	ends := r.ends()

@@ -79,7 +79,7 @@ func (r requestRows) retaken() {
 	})
 }
 
-// loseReplies loses the answers of stored renewals, and all reads. Later reads work
+// loseReplies loses the answers of stored renewals, and all reads. After a while reads work
 // again, but no write is stored. The deadline counts from the last stored renewal.
 func (r requestRows) loseReplies(*child) {
 	r.weather.unanswered = true
@@ -152,9 +152,9 @@ func (r requestRows) solitary() {
 	r.unwritable(weather{watches: pick(r.rng, []fault{busy, forbidden, failing})})
 }
 
-// starving demands that a pod that needs only the first lock acquires it. The server
-// refuses the second lock to all pods. So the pods that need both locks must release
-// the first in time.
+// starving demands that a pod that needs only the first lock acquires that lock. The server refuses
+// the second lock to all pods. So the pods that need both locks must release the first lock in
+// time.
 func (r requestRows) starving() {
 	if len(r.slots) < 2 {
 		return

@@ -54,7 +54,7 @@ func (r restoring) checkStopped() {
 	}
 }
 
-// lose stops the API server until restore.
+// lose stops the API server until the method restore starts it again.
 func (s *server) lose() {
 	s.lost = true
 	s.goDown()

@@ -91,7 +91,8 @@ func (r *rolling) run() {
 	}
 }
 
-// rolls causes faults for the time last, and rolls out revisions meanwhile.
+// rolls causes faults and rolls out revisions, until the duration in the argument has passed. After
+// a violation the result is false.
 func (r *rolling) rolls(last time.Duration) bool {
 	return disturbFor(r.World, last, 20*time.Second, func() {
 		if chance(r.rng, .4) {

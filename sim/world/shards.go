@@ -185,7 +185,7 @@ func (s *sharding) quietly(after string) bool {
 	return true
 }
 
-// change gives the template another number of shards, and starts one pod with that number.
+// change gives the template another number of shards, and mostly starts one pod with that number.
 func (s *sharding) change() {
 	s.made++
 	t := s.templates[0]
@@ -194,7 +194,8 @@ func (s *sharding) change() {
 	s.become(t)
 }
 
-// become gives the workload another template, and starts one pod of that template.
+// become gives the workload another template. If the workload has fewer than eight pods, the method
+// starts one pod of that template.
 func (s *sharding) become(t template) {
 	s.note("script", "%d shards instead of %d", t.shards, s.sharded)
 	s.templates[0], s.sharded = t, t.shards

@@ -110,9 +110,9 @@ func checkCode(s *shimProcess) {
 	}
 }
 
-// checkSkipped demands that a child of another Job's pod lived under the slot within the last
-// lease duration. The child may have died before the skip. Its Lease may look busy until
-// the Lease is released or expires.
+// checkSkipped demands that a child of another Job's pod lived under the slot within the last lease
+// duration. The child may have died before the skip. The Lease of a dead child may look busy until
+// its release or its expiry.
 func checkSkipped(s *shimProcess) {
 	p, l := s.container.pod, s.w.checks
 	since := l.now() - time.Duration(float64(p.duration)/(1-skew)) - time.Second

@@ -33,9 +33,9 @@ type sighting struct {
 	since   time.Duration
 }
 
-// forget removes shards from the slots that the model remembers, as enroll's sweep does. For the
-// longest lease duration of the shard, its Lease must have been gone, and no pod must have
-// claimed the shard. The argument claimed has the slots that pods claim.
+// forget removes shards from the slots that the model remembers, as enroll's sweep does. The model
+// forgets a shard if its Lease is gone and no pod claims the shard, both for the shard's longest
+// lease duration. The argument claimed has the slots that pods claim.
 func (s *stamper) forget(claimed []string) {
 	for slot, duration := range s.w.remembered {
 		_, exists := s.w.api.lease(slot)
@@ -92,7 +92,7 @@ func (s *stamper) lasting(current int) int {
 }
 
 // stamp writes the stamps until no Lease needs a write. The result is the time until a closed Lease
-// expires; zero for none.
+// expires; zero for none. If Leases still need writes after four rounds, the result is a second.
 func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 	for range 4 {
 		listed, err := s.List(ctx, "Lease", func(map[string]string) bool { return true })
@@ -134,8 +134,8 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 	return time.Second, nil
 }
 
-// orders returns the writes that the Leases need. The function tells stamp.Next if a Lease that
-// enroll remembers is gone, because that Lease may still have a living holder.
+// orders returns the writes that the Leases need. The function tells stamp.Next whether any Lease
+// that enroll remembers is gone, because a deleted Lease may still have a living holder.
 func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 	if !s.enter() {
 		return nil

@@ -45,7 +45,7 @@ func checkStartReleased(l *checks, slot, holder string) {
 	}
 }
 
-// startsNow reports whether the child is that of its pod's first container, and does not pass its
+// startsNow reports whether the child runs in its pod's first container, and does not pass its
 // probe yet. A container that the kubelet has replaced does not count.
 func startsNow(c *child) bool {
 	p := c.pod()

@@ -66,7 +66,7 @@ func (s *statefulSet) condemn() bool {
 	return true
 }
 
-// unhealthy returns the first pod that is not available; nil for none.
+// unhealthy returns the pod with the lowest ordinal that is not available; nil for none.
 func (s *statefulSet) unhealthy() *pod {
 	for i := range s.ordinals {
 		if p := s.at(i); p != nil && !s.available(p) {

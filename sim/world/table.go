@@ -16,7 +16,7 @@ import (
 // demands that a pod holds again in time, or that the holder still holds.
 type table struct{ *demands }
 
-// newTable draws the only workload of the seed.
+// newTable returns the story "table": three nodes, enroll, and a workload that the seed draws.
 func newTable(w *World) *table {
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))

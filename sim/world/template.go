@@ -14,7 +14,7 @@ import (
 type template struct {
 	workload string
 	slots    []string
-	// any reports that the slots are those of a semaphore, so the pod needs only one slot.
+	// any reports that the pod needs only one of its slots, as with a semaphore or with shards.
 	any bool
 	// shards is the number of shards of the workload; zero for other claims.
 	shards int

@@ -43,7 +43,7 @@ func (c *trouble) troubles() []func() {
 func (c *trouble) one() { pick(c.rng, c.troubles())() }
 
 // disturbFor calls the function disturb for the time in the argument d, with random pauses below
-// the argument pause. If the run has failed, the result is false.
+// the argument pause. After a violation the result is false.
 func disturbFor(w *World, d, pause time.Duration, disturb func()) bool {
 	w.do(func() { w.calm = false; w.note("script", "trouble for %v", d) })
 	for end := w.now() + d; w.now() < end; {
@@ -55,7 +55,8 @@ func disturbFor(w *World, d, pause time.Duration, disturb func()) bool {
 	return true
 }
 
-// shift changes the weather from fair to foul, or back.
+// shift changes the [weather], the set of faults of requests. The weather in the field climate
+// counts as fair. Fair weather mostly becomes foul, and any other weather becomes fair.
 func (c *trouble) shift() {
 	if c.weather == c.climate && chance(c.rng, .7) {
 		c.weather = foul

@@ -168,8 +168,8 @@ func (l *ledger) stored(v *kube.Variable) {
 	}
 }
 
-// check demands that the sum contains each acknowledged add, and no add that a program has not
-// sent.
+// check demands that the sum contains each acknowledged add, and nothing but adds that programs
+// have sent.
 func (l *ledger) check() {
 	switch n := l.value(); {
 	case n < l.acked:

@@ -62,8 +62,8 @@ func keyMet(states []version, key string) int {
 	return slices.IndexFunc(states, func(v version) bool { return slices.Contains(doneOf(v.lease).Keys(), key) })
 }
 
-// holderMet returns the index of the first state that a holder has renewed, and in which that
-// holder serves. The index is negative if there is no such state.
+// holderMet returns the index of the first state that a renewal has made, and in which the holder
+// serves. The index is negative if there is no such state.
 func holderMet(states []version) int {
 	for i := 1; i < len(states); i++ {
 		if renews(states[i-1], states[i]) && states[i].lease.Annotations[api.ServingAnnotation] != "" {
@@ -84,8 +84,8 @@ func renews(before, after version) bool {
 	return same && !is.RenewTime.Equal(was.RenewTime)
 }
 
-// keysDone reports whether all the keys are done now. With a condition on a holder the function
-// returns false, because a holder may die at any time.
+// keysDone reports whether all the keys are done now. If a condition is about a holder, the
+// function returns false, because a holder may die at any time.
 func (w *World) keysDone(conditions []api.Condition) bool {
 	return !slices.ContainsFunc(conditions, func(c api.Condition) bool {
 		if c.Sharded() {

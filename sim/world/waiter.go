@@ -29,7 +29,7 @@ type waiter struct {
 	began  time.Duration
 	starts int
 	// frozen reports that the process is frozen, but not its node. The field gone reports that
-	// the container has succeeded.
+	// the container has succeeded, or that the pod is deleted.
 	frozen, gone bool
 }
 

@@ -13,7 +13,8 @@ import (
 )
 
 // waiters adds pods with conditions to a story of jobs, and causes faults of these pods. The
-// waiters draw from a separate random source, so the draws of the story do not depend on them.
+// waiters draw from a separate random source, so the draws of the story do not depend on the
+// waiters.
 type waiters struct {
 	*World
 	random *rand.Rand
@@ -79,7 +80,7 @@ func (ws *waiters) add() {
 	}
 }
 
-// remove deletes the pod of a waiter whose container has succeeded.
+// remove drops a waiter from the list of living waiters, and deletes its pod.
 func (ws *waiters) remove(p *waiter) {
 	ws.all = slices.DeleteFunc(ws.all, func(other *waiter) bool { return other == p })
 	p.node.tenants = slices.DeleteFunc(p.node.tenants, func(other tenant) bool { return other == p })
@@ -127,7 +128,8 @@ func (ws *waiters) looking() time.Duration {
 	})
 }
 
-// longestWatch bounds a watch of package after: its watchMin and its watchSpread.
+// longestWatch is the longest time for which package after keeps a watch: the sum of its constants
+// watchMin and watchSpread.
 const longestWatch = 24 * time.Minute
 
 // proceed demands that no waiter is due for longer than the bound. The function due reports
@@ -158,10 +160,10 @@ func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 	}
 }
 
-// afterTrouble demands that each waiter whose keys are done goes on. A mute watch may delay the
-// waiter, unless patient reports that the story waits for the end of that watch. Without
-// patience, the bound holds only for the model of enroll, so a story with the real enroll demands
-// nothing.
+// afterTrouble demands that each waiter whose keys are done goes on. A mute watch may delay a
+// waiter. If the argument patient is true, the story waits for the end of that watch. If patient is
+// false, waiters with mute watches do not count. Then the bound is right only for the model of
+// enroll, so a story with the real enroll demands nothing.
 func (ws *waiters) afterTrouble(patient bool) bool {
 	if ws.real && !patient {
 		return true

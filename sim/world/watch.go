@@ -13,7 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// watch is the stream of one watch. Its events arrive in order, some of them late.
+// watch is the stream of one watch. Its events arrive in the order of the changes, some of them
+// late.
 type watch struct {
 	c       *clientOf
 	rng     *rand.Rand

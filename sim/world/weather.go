@@ -30,8 +30,8 @@ type weather struct {
 	// deaf names a Lease for which the server refuses all writes. The field sealed names a
 	// Lease for which the server refuses all requests of agents.
 	deaf, sealed string
-	// gets, puts, watches and patches are the faults of all requests of one kind by agents.
-	// Agents patch only the status of their pods.
+	// gets, puts, watches and patches are faults. Each fault applies to all such requests of agents
+	// and of pods that wait. Agents patch only the status of their pods.
 	gets, puts, watches, patches fault
 	// idle is the silence after which a load balancer cuts a watch; 0 means never.
 	idle time.Duration

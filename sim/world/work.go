@@ -12,7 +12,8 @@ import (
 type work struct {
 	bidder            *bidder
 	slot, hold, token string
-	// slots are all slots of the hold. A writer has several, and slot is the one with its token.
+	// slots are all slots of the hold, of which a writer has several. The token belongs to the
+	// slot in the field slot.
 	slots []string
 	// toldAt is the true instant at which the agent wrote the last answer.
 	toldAt time.Duration
@@ -63,7 +64,7 @@ func lasts(b *bidder) time.Duration {
 // mostWork bounds the work under one hold in quiet times.
 const mostWork = 3 * time.Second
 
-// works begins the work, or goes on with it.
+// works lets the bidder begin its work, or go on with its work.
 func (b *bidder) works(t told) {
 	if b.work != nil && b.work.hold == t.Hold {
 		b.work.toldAt = t.at
@@ -99,7 +100,7 @@ func (b *bidder) look() {
 	}
 }
 
-// ends ends the work.
+// ends stops the work of the bidder, if any.
 func (b *bidder) ends(how string) {
 	if work := b.work; work != nil {
 		b.work = nil

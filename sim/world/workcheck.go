@@ -35,8 +35,8 @@ func workBegins(l *checks, k *work) {
 	checkWorkCrowd(l, k.bidder)
 }
 
-// workBeginsUnder checks, as a work begins, that the work's hold still has the slot. That hold is
-// not released, and no other hold has the slot.
+// workBeginsUnder demands that the hold of a new work is not released. Under the slot no other
+// program may work, and no child may live.
 func workBeginsUnder(l *checks, k *work, slot string) {
 	if l.released[k.key(slot)] {
 		l.violate(withoutProof, "%s works under hold %s of %s, which is released", k.bidder.name, k.hold, slot)

@@ -27,8 +27,8 @@ func newWorks(w *World) *jobs {
 }
 
 // conditions draws one or two conditions for a pod that waits. A condition may name the key of a
-// later pod, or a key that no pod ever claims. In a world in which init containers do the work, no holder serves, so
-// a condition on a holder is never met.
+// later pod, or a key that no pod ever claims. In a world in which init containers do the work, no
+// holder serves, so a condition on a holder is never met.
 func (j *jobs) conditions(r *rand.Rand) []api.Condition {
 	all := make([]api.Condition, 1+r.IntN(2))
 	for i := range all {

@@ -35,7 +35,8 @@ type World struct {
 	// sharded is the number of shards in the template of the sharded workload; zero without
 	// such a workload.
 	sharded int
-	// mapped has the Jobs with shards; the last one exists, and the others are deleted.
+	// mapped has the Jobs with shards. All Jobs but the last are deleted, and the last Job may be
+	// deleted, too.
 	mapped []shardedJob
 	// locals has the pods whose programs use the local API.
 	locals []*localPod
@@ -50,6 +51,6 @@ type World struct {
 	restores bool
 }
 
-// remembered has the slots that ever had a Lease, each with the longest duration that a
-// pod ever claimed.
+// remembered has the slots that had a Lease, each with the longest lease duration that a pod
+// ever claimed. The method stamper.forget removes shards.
 type remembered map[string]time.Duration

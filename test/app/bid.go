@@ -34,8 +34,8 @@ type line struct {
 	GoodUntil    float64 `json:"goodUntil"`
 }
 
-// bidAndFollow bids for the claim, and follows its state by further connections. If a signal asks
-// the program to stop while it waits, the error is nil.
+// bidAndFollow bids for the claim, and follows its state by further connections. If a stop signal
+// ends the wait, the error is nil.
 func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err error) {
 	if c.socket != "" {
 		callBy(c.socket)

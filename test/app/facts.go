@@ -29,8 +29,8 @@ type facts struct {
 	Input string
 }
 
-// statusLines are the names of the lines of /proc/self/status that are the same in each
-// run.
+// statusLines are the names of the lines of /proc/self/status that the facts contain. Two processes
+// with the same settings have the same text in these lines.
 var statusLines = []string{"Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp"}
 
 // tell prints the facts as one line of JSON.

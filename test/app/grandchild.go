@@ -15,9 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// fork starts a process that is hard to kill: an orphan in a session of its own that
-// ignores SIGTERM. The orphan inherits the application's flocks, which are free only when
-// both processes are dead.
+// fork starts a process that is hard to kill: an orphan that ignores SIGTERM, in a session of its
+// own. The orphan inherits the application's flocks, which are free only when both processes are
+// dead.
 func (l life) fork(c config) error {
 	var parents []string
 	var locks []*os.File
@@ -25,8 +25,7 @@ func (l life) fork(c config) error {
 		parents = append(parents, w.ID)
 		locks = append(locks, w.Lock)
 	}
-	// The child of the application starts the orphan, and ends at once. So the orphan's
-	// parent is dead.
+	// An intermediate process starts the orphan, and ends at once. So the orphan's parent is dead.
 	return respawn(c, "fork:"+strings.Join(parents, ","), locks).Run()
 }
 

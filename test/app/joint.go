@@ -11,8 +11,8 @@ import (
 	"os"
 )
 
-// bidForAll waits until the local API gives the program a hold of each claim, by one call. From
-// then on the end of one hold ends the program at once. The returned function gives all holds back.
+// bidForAll bids for all claims by one call, and waits until the program holds each claim. From
+// then on the end of any hold ends the program at once. The returned function gives all holds back.
 func bidForAll(ctx context.Context, claims string) (giveBack func() error, err error) {
 	waiting, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -1,9 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command app is the application in the end-to-end tests. Only with the flags -bid and -meet does
-// the application know of Metaparticle: then it calls the local API. The application records its
-// life (package record) and serves HTTP. Its flags decide when and how it stops:
+// Command app is the application in the end-to-end tests. With the flag -bid or -meet the
+// application calls the local API. Without these flags the application needs nothing of
+// Metaparticle. The application records its life (package record) and serves HTTP. Its flags decide
+// when and how it stops:
 //
 //	app [flags]
 package main
@@ -127,7 +128,7 @@ func run(c config) (int, error) {
 			}
 			return c.stopCode, err
 		}
-		defer func() { _ = giveBack() }() // runs last: the record and its flock end before
+		defer func() { _ = giveBack() }() // runs last, after the end of the record and of its flock
 	}
 	life, err := begin(c)
 	if err != nil {
@@ -195,8 +196,8 @@ func beginStart(c config) (serves func(), err error) {
 }
 
 // work starts everything that the flags ask for. Just before the application accepts requests,
-// work calls the function serves. The channel delivers the exit code once a request, or the end of
-// the standard input, ends the application.
+// work calls the function serves. If a request, or the end of the standard input, ends the
+// application, the returned channel delivers the exit code.
 func work(c config, serves func()) <-chan int {
 	asked := make(chan int, 1)
 	if c.eat {
@@ -228,8 +229,8 @@ func askedToStop(c config) (context.Context, context.CancelFunc) {
 // life has a record for each name under which only one application may run.
 type life []*record.Writer
 
-// expand puts the slot into the names that contain $METAPARTICLE_SLOT. So each slot of a semaphore
-// gives another name.
+// expand replaces environment variables in names, such as $METAPARTICLE_SLOT. So each slot of a
+// semaphore has a name of its own.
 func expand(names string) string { return os.ExpandEnv(names) }
 
 func begin(c config) (life, error) {

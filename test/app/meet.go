@@ -14,8 +14,8 @@ import (
 // repeats its call.
 const patience = "5s"
 
-// meets waits at the barrier that the flags name. The result over reports that the program ends,
-// because a call failed or a signal asks the program to stop.
+// meets waits at the barrier that the flags name. The result named over is true if the program must
+// end: a call has failed, or a signal asks the program to stop.
 func meets(ctx context.Context, c config) (over bool, err error) {
 	if c.meet != "" {
 		err = meet(ctx, c.meet)
@@ -23,8 +23,8 @@ func meets(ctx context.Context, c config) (over bool, err error) {
 	return err != nil || c.meet != "" && ctx.Err() != nil, err
 }
 
-// meet waits at the barrier, by the local API, until the barrier is open. If a signal asks the
-// program to stop while it waits, the error is nil.
+// meet waits at the barrier, by the local API, until the barrier is open. If a stop signal ends the
+// wait, the error is nil.
 func meet(ctx context.Context, barrier string) error {
 	for {
 		answer, err := send(ctx, http.MethodPost, "barrier/"+barrier+"/wait?wait="+patience)

@@ -31,14 +31,15 @@ func note(dir, pod, what string) error {
 	return err
 }
 
-// heed notes each signal that arrives. The returned context ends with the first signal.
+// heed writes the name of each signal that arrives to the file of notes. The returned context ends
+// with the first signal.
 func heed(dir string) (context.Context, context.CancelFunc) {
 	ctx, stop := context.WithCancel(context.Background())
 	all := make(chan os.Signal, 16)
 	signal.Notify(all)
 	go func() {
 		for s := range all {
-			// The Go runtime sends this signal to its own threads.
+			// The Go runtime sends SIGURG to its own threads, so heed ignores SIGURG.
 			if number := s.(syscall.Signal); number != syscall.SIGURG {
 				if err := note(dir, os.Getenv("POD_NAME"), cmp.Or(unix.SignalName(number), strconv.Itoa(int(number)))); err != nil {
 					fmt.Fprintln(os.Stderr, "app:", err)

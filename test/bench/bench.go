@@ -102,7 +102,7 @@ func (b *bench) deploy(ctx context.Context) error {
 }
 
 // apply starts the application anew with a claim, in as many pods as can hold, plus the standbys.
-// Then apply runs "kubectl wait" with the arguments wait.
+// Last, apply runs the kubectl command in the argument wait, such as "rollout status".
 func (b *bench) apply(ctx context.Context, c claim, standbys int, wait ...string) error {
 	yaml := []byte(strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest",
 		"CLAIM", c.annotation(), "REPLICAS", strconv.Itoa(c.holders+standbys)).Replace(manifest))

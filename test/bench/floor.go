@@ -29,9 +29,9 @@ import (
 // The nodes reach the API server at this address.
 const apiHost, apiPort = "10.213.0.1", "6443"
 
-// floor measures the API server's part of a handover: one client's releasing PUT, its
-// event at a second client's watch, and that client's acquiring PUT. No process stops
-// or starts.
+// floor measures the API server's part of a handover. One client sends the releasing PUT. The
+// watch of another client receives the event of that PUT, and this other client sends the
+// acquiring PUT. No process stops or starts.
 func floor(ctx context.Context, dir, namespace, count string) error {
 	rounds, err := strconv.Atoi(count)
 	if err != nil {
@@ -106,9 +106,9 @@ func clientGo(dir string) (kubernetes.Interface, error) {
 	})
 }
 
-// elector measures client-go's elector with its usual settings, from the end of one
-// leader until the second candidate leads. A real program would also need time to stop
-// and to start its work.
+// elector measures client-go's elector with its usual settings, from the instant at which
+// the leader is told to stop until the other of two candidates leads. A real program would also
+// need time to stop and to start its work.
 func elector(ctx context.Context, dir, namespace, count string) error {
 	klog.SetLogger(logr.Discard())
 	rounds, err := strconv.Atoi(count)

@@ -20,14 +20,14 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// settle is the pause before the start of the next pod. On a small machine the late work
-// of a start (writing statuses) takes long. Without the pause that work would count in
+// settle is the wait before the start of the next pod. On a small machine the late work
+// of a start (writing statuses) takes long. Without the wait that work would count in
 // the next start.
 const settle = 500 * time.Millisecond
 
-// apart is the pause between two handovers. In the long run a pod may send two requests a
-// second for its slot (claim.PerMinute). A handover takes up to three requests of each
-// pod. With shorter pauses the benchmark would measure that bound.
+// apart is the wait between two handovers. On average a pod may send two requests a second for
+// its slot (claim.PerMinute). A handover takes up to three requests of each pod. With a shorter
+// wait the benchmark would measure the bound on the requests.
 const apart = 2 * time.Second
 
 // handovers measures handovers of the product, the floor (the API server's part) and

@@ -29,7 +29,7 @@ type claim struct {
 
 func (c claim) annotation() string { return fmt.Sprintf("%s: %q", c.key, c.value) }
 
-// claims are the claims that one run compares. The singleton is the first.
+// claims are the claims that the benchmark compares. The singleton is the first.
 var claims = []claim{
 	{"singleton", api.SingletonAnnotation, "true", 1},
 	{"semaphore of 3", api.SemaphoreAnnotation, "pool=3", 3},
@@ -122,7 +122,7 @@ func (b *bench) listen(ctx context.Context) (*runs, error) {
 	return r, nil
 }
 
-// await takes events until the condition holds.
+// await takes events until a call of the argument reached returns true.
 func (r *runs) await(ctx context.Context, reached func() bool) error {
 	limit := time.After(5 * time.Minute)
 	for !reached() {
@@ -148,8 +148,8 @@ func (r *runs) take(e witness.Event) {
 	}
 }
 
-// cost counts the requests of each pod in a minute in which the benchmark changes nothing. Its rows
-// show the holder and the standby that received the most bytes.
+// cost counts the requests of each pod in a minute in which the benchmark changes nothing. The
+// returned rows show the holder and the standby that received the most bytes.
 func (b *bench) cost(ctx context.Context, c claim) ([]string, error) {
 	agents, err := b.agents(ctx)
 	if err != nil {

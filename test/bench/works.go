@@ -28,8 +28,8 @@ import (
 // ended.
 const startLimit = 15 * time.Minute
 
-// afterwards is the time after the last pod's wait in which requests still count. In this time the
-// agents write their statuses and Events.
+// afterwards is the time after the end of the last wait. Requests of this time also count, because
+// the agents then write their statuses and Events.
 const afterwards = 5 * time.Second
 
 // crowd is a Job whose pods wait until the work of one key is done.
@@ -67,8 +67,9 @@ func (b *bench) works(ctx context.Context, pods int) error {
 // verbs are the columns of the table of requests.
 var verbs = []string{"get", "update", "watch", "patch", "create", "all"}
 
-// work starts a crowd, ends the work for which its pods wait, and returns the duration of each wait
-// after that. The second result has the numbers of requests, in the order of verbs.
+// work starts a crowd, ends the work for which its pods wait, and returns how long each pod waits
+// after the end of the work. The second result has the number of requests for each
+// element of verbs.
 func (b *bench) work(ctx context.Context, c crowd, pods int) (samples.Times, []string, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -81,7 +82,7 @@ func (b *bench) work(ctx context.Context, c crowd, pods int) (samples.Times, []s
 		return nil, nil, err
 	}
 	if c.role == api.AfterRole {
-		// The pods of this crowd claim nothing, so a Job of its own does the work.
+		// The pods of this crowd claim nothing, so a second Job does the work.
 		jobs = append(jobs, "work")
 		if err := b.job(ctx, "work", map[string]string{api.OnceAnnotation: "other=1"}, 1); err != nil {
 			return nil, nil, err
@@ -166,8 +167,8 @@ func (b *bench) gathered(ctx context.Context, c crowd, jobs []string, pods int) 
 	return waiting, worker, err
 }
 
-// podsOf returns the names of the Jobs to which the pods of the given Jobs belong, by the pods'
-// UIDs.
+// podsOf lists the pods of the given Jobs. The returned map has the UID of each pod, and the name
+// of the pod's Job.
 func (b *bench) podsOf(ctx context.Context, jobs []string) (map[string]string, error) {
 	all := map[string]string{}
 	for _, job := range jobs {
@@ -182,7 +183,8 @@ func (b *bench) podsOf(ctx context.Context, jobs []string) (map[string]string, e
 	return all, nil
 }
 
-// requestsOf counts the requests of all pods of the Jobs, in the order of verbs.
+// requestsOf counts the requests of all pods of the Jobs, and returns a number for each
+// element of verbs.
 func (b *bench) requestsOf(ctx context.Context, begin int64, jobs []string) ([]string, error) {
 	ours, err := b.podsOf(ctx, jobs)
 	if err != nil {
@@ -247,7 +249,7 @@ func (x *exits) since(work int, processes []int) (samples.Times, error) {
 	return taken, x.failed
 }
 
-// eventually repeats the function each second until the result is true.
+// eventually calls the argument done each second, until a call returns true or an error.
 func eventually(ctx context.Context, what string, done func() (bool, error)) error {
 	limit := time.After(startLimit)
 	for {

@@ -97,7 +97,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 func list(node string) string { return strings.Join(lab.Components(node), ", ") }
 
 type command struct {
-	args int // the minimum number
+	args int // the minimum number of arguments
 	do   func(ctx context.Context, c *lab.Cluster, args []string, out io.Writer) error
 }
 

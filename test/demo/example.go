@@ -33,8 +33,8 @@ type example struct {
 	namespace string
 }
 
-// runExample applies a folder of the examples, as a person does, and deletes a pod while the
-// example runs.
+// runExample applies a folder of the examples, as a person does. Then runExample calls the
+// example's function in plays.
 func runExample(ctx context.Context, name string) error {
 	play, known := plays[name]
 	if !known {
@@ -95,8 +95,8 @@ const pods = "get pods -L " + api.RoleLabel
 // application runs.
 func untilReady(pod string) string { return "wait --for=condition=Ready pod/" + pod + " --timeout=60s" }
 
-// nightly shows that the pod of one Job skips while the pod of another Job works, and that the Job
-// replaces a deleted pod.
+// nightly shows that the pod of one Job skips while the pod of another Job works. If the pod that
+// works is deleted, its Job makes a new pod.
 func (e *example) nightly(ctx context.Context) error {
 	e.title("One run, and another run before the first one has ended")
 	if err := e.steps(ctx, e.in("create job --from=cronjob/nightly first")); err != nil {
@@ -123,7 +123,7 @@ func (e *example) nightly(ctx context.Context) error {
 	return e.steps(ctx, e.in(untilReady(holders[0])), e.in(pods), e.in("logs "+holders[0]+" -c backup"))
 }
 
-// licence shows that three tasks of six run at once, and that all of them finish.
+// licence shows that three tasks of six run at once, and that all six tasks finish.
 func (e *example) licence(ctx context.Context) error {
 	e.title("Three tasks run, and three wait")
 	holders, err := e.holders(ctx, 3, "")
@@ -229,7 +229,7 @@ func (e *example) wordcount(ctx context.Context) error {
 		e.in("logs job/reduce -c reduce"))
 }
 
-// migration shows that one pod of eight migrates, and another one after its deletion.
+// migration shows that one pod of eight migrates, and that after its deletion another pod migrates.
 func (e *example) migration(ctx context.Context) error {
 	e.title("Eight pods start, and one of them migrates")
 	table := func(name string) []string {
@@ -255,7 +255,7 @@ func (e *example) migration(ctx context.Context) error {
 }
 
 // holders waits until the given number of pods hold a slot, and returns their names. The
-// pod with the name except does not count.
+// argument except is the name of a pod that does not count.
 func (e *example) holders(ctx context.Context, count int, except string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, exampleTimeout)
 	defer cancel()
@@ -290,8 +290,8 @@ func (e *example) holders(ctx context.Context, count int, except string) ([]stri
 	}
 }
 
-// elected waits until a pod of the election works as the leader, and returns its name. The pod with
-// the name except does not count.
+// elected waits until a pod of the election works as the leader, and returns its name. The argument
+// except is the name of a pod that does not count.
 func (e *example) elected(ctx context.Context, except string) (leader string, err error) {
 	holder := e.in("get lease " + api.ElectionLease("main") + " -o jsonpath={.spec.holderIdentity}")
 	err = e.poll(ctx, holder, func(identity string) bool {
@@ -309,8 +309,8 @@ func (e *example) until(ctx context.Context, want string, query []string) error 
 	return e.poll(ctx, query, func(out string) bool { return out == want })
 }
 
-// poll repeats a query until the function accepts its output. Neither a new row of PostgreSQL nor a
-// new line of a log is an event, so the function repeats the query each second.
+// poll repeats a query each second, until accepts returns true for the output of the query. Neither
+// a new row of PostgreSQL nor a new line of a log is an event for which poll could wait.
 func (e *example) poll(ctx context.Context, query []string, accepts func(out string) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, exampleTimeout)
 	defer cancel()

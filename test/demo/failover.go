@@ -63,7 +63,8 @@ var nodeCut = fault{
 	},
 }
 
-// failOver ends the holder by a fault, and prints a timeline of the takeover.
+// failOver ends the holder by a fault, and prints a timeline that ends with the new holder's first
+// answer.
 func (d *demo) failOver(ctx context.Context, f fault) error {
 	d.title(f.title)
 	if err := d.settled(ctx); err != nil {

@@ -7,11 +7,11 @@
 //
 // # Where things are
 //
-// The tests are in folders. The package document of each folder says what the folder
-// protects. The folders are ordinary packages, and e2e_test.go starts all their tests in
-// one binary ("make golden" writes the file). So Go schedules all tests together, RUN
-// selects tests of every folder, and client-go is linked once. The packages in harness
-// have no end-to-end tests, and package record keeps the evidence.
+// The tests are in folders. The package comment of each folder says what the folder protects. The
+// folders are ordinary packages, and e2e_test.go starts all their tests in one binary ("make
+// golden" writes the file). So Go schedules all tests together, RUN selects tests of every folder,
+// and client-go is linked once. The packages in harness have no end-to-end tests, and package
+// record keeps the evidence.
 //
 // # Parallel tests
 //
@@ -26,6 +26,6 @@
 // that survive such a delay. A watch may be late. So a test that needs the state of the cluster at
 // an instant reads it from the API server or the kernel.
 //
-// On a cluster of the user's own (KUBECONFIG), a test that needs the test cluster's one
-// kernel or its faults is skipped, with the reason.
+// Some tests need faults, or the one kernel that all nodes of the test cluster share. On a cluster
+// of the user's own (KUBECONFIG), Go skips these tests and prints the reason.
 package e2e

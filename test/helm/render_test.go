@@ -21,7 +21,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// namespace is the only namespace of a release.
+// namespace is the only namespace in which the chart permits a release.
 const namespace = "metaparticle-system"
 
 // These images are the chart's defaults in the tests.
@@ -187,7 +187,7 @@ func parse(text string) (objects []object) {
 	return objects
 }
 
-// kustomized returns the objects of the kustomization with components.
+// kustomized returns the objects of the kustomization with the given components.
 func kustomized(t *testing.T, components ...string) []object {
 	t.Helper()
 	binary, err := installProgram()

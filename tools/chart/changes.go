@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// change is a replacement for the lines [from, to) of a text, which Helm makes under the condition.
+// change replaces the lines [from, to) of a text. Helm makes the change under the condition.
 type change struct {
 	from, to  int
 	lines     []string
@@ -47,9 +47,9 @@ func compare(before, after []string, condition string) (changes []change) {
 	return changes
 }
 
-// merge writes all changes into the text, between the lines of their Helm conditions. Several
-// changes may add lines at one place, in their order. Two changes that replace the same lines are
-// an error.
+// merge writes all changes into the text. Each change stands between the lines of its Helm
+// condition. Several changes may add lines at one place, in the order of the argument. Two changes
+// that replace the same lines are an error.
 func merge(text []string, changes []change) (merged []string, err error) {
 	slices.SortStableFunc(changes, func(a, b change) int { return a.from - b.from })
 	at := 0

@@ -33,7 +33,8 @@ func console(text string, path ...string) place {
 	return place{kind: "Deployment", name: "metaparticle-console", path: path, text: text}
 }
 
-// pod and container lead to the webhook's pods, and to their container.
+// pod and container are the paths to the spec of the webhook's pods, and to the container in that
+// spec.
 var (
 	pod       = []string{"spec", "template", "spec"}
 	container = of(pod, "containers", "[name=webhook]")
@@ -42,7 +43,7 @@ var (
 // of returns the path with further elements.
 func of(base []string, path ...string) []string { return slices.Concat(base, path) }
 
-// places are all places of values in the objects.
+// places lists all fields of objects into which the chart puts values.
 var places = []place{
 	in("{{ .Values.replicas }}", "spec", "replicas"),
 	in("\n{{- with omit .Values.podLabels \"app.kubernetes.io/name\" }}\n{{- toYaml . | nindent @0 }}\n{{- end }}", of(pod[:2], "metadata", "labels", "+")...),
@@ -101,9 +102,9 @@ func monitored(kind, text string, path ...string) place {
 	return place{kind: kind, path: path, text: "\n" + text}
 }
 
-// mark returns the placeholder of the place with this number, which expand replaces. As a key, the
-// placeholder must sort behind all other keys of its map. The first key of a list's element follows
-// the element's dash.
+// mark returns the placeholder of the place with this number. The function expand replaces the
+// placeholder. As a key, the placeholder must sort behind all other keys of its map. Otherwise the
+// placeholder could be on the line of a list element's dash, and not on a line of its own.
 func mark(number int) string { return fmt.Sprintf("zPLACE%03d", number) }
 
 // sign writes the placeholders of all places into one object. The object may lack a place

@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/render"
 )
 
-// components are all components of the manifests, with the conditions of the chart. A later
-// component sees the changes of an earlier one.
+// components are all components of the manifests, with the conditions of the chart. The function
+// templates builds the manifests with one component at a time.
 var components = []struct{ name, condition string }{
 	{"host-network", ".Values.hostNetwork"},
 	{"client-ca", ".Values.clientCA.configMap"},
@@ -107,8 +107,8 @@ func find(objects []source, key string) int {
 	return -1
 }
 
-// sources builds the manifests with components, and writes the placeholders of the values into
-// them.
+// sources builds the manifests with components, and writes the placeholders of the values into the
+// built objects.
 func sources(manifests string, components ...string) ([]source, error) {
 	built, err := render.Build(render.Settings{Manifests: manifests, Components: components, Origins: true})
 	if err != nil {

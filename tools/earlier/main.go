@@ -14,9 +14,9 @@
 //
 // The code of that revision makes the frames and the Leases. The command copies the tests in
 // tools/earlier/testdata/v0.1.0/tests into a copy of the revision, and runs them there. A later
-// version needs tests of its own, because these tests name private types. They also read
-// tools/earlier/testdata/today, with Leases that agents of this version write (make golden).
-// Equal revisions make equal files.
+// version needs tests of its own, because these tests name private types. The tests also read
+// tools/earlier/testdata/today, with Leases that agents of this version write (make golden). Equal
+// revisions make equal files.
 package main
 
 import (
@@ -107,7 +107,7 @@ func command(ctx context.Context, directory string, environment []string, words 
 
 // earlier is an earlier version.
 type earlier struct {
-	// tree has the files of the revision. The tests in the tree write into the directory made.
+	// tree has the files of the revision. The tests in the tree write into the directory "made".
 	tree, made string
 	// into is the folder of the version.
 	into string
@@ -144,7 +144,7 @@ func (v earlier) ask(ctx context.Context, tests, today string) error {
 	return command(ctx, v.tree, []string{"EARLIER=" + v.made, "TODAY=" + today}, words...)
 }
 
-// pods collects the gated pods of the golden pairs.
+// pods collects the gated pods of the earlier version's files in mutate/testdata.
 func (v earlier) pods() error {
 	files, err := filepath.Glob(filepath.Join(v.tree, "mutate/testdata/*.txtar"))
 	if err != nil {

@@ -42,7 +42,8 @@ func held() lease.Record {
 	}
 }
 
-// released returns a record after a release that names a successor, with all records of a Lease.
+// released returns a record after a release that names a successor. The record also has done keys
+// and failures.
 func released() lease.Record {
 	r := held()
 	r.Holder, r.Hold, r.Token, r.BootID, r.Notes, r.Yield = "", "", "", "", lease.Notes{}, api.Yield{}

@@ -77,7 +77,7 @@ func rolledOut(ctx context.Context, c client.Client, key types.NamespacedName) e
 		key, d.Status.UpdatedReplicas, wanted, d.Status.AvailableReplicas, key.Namespace)
 }
 
-// answers waits until the webhook gates a pod, which is tried in a temporary namespace.
+// answers tries a pod in a temporary namespace until the webhook gates the pod.
 func answers(ctx context.Context, c client.Client) error {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		GenerateName: "metaparticle-install-",
@@ -95,9 +95,9 @@ func answers(ctx context.Context, c client.Client) error {
 	return setup.AwaitGating(ctx, c, namespace.Name)
 }
 
-// whole checks that the webhook configuration still has its matchConditions. The
-// cainjector of an old cert-manager writes the configuration back without them. Then a
-// stopped webhook also blocks unannotated pods.
+// whole checks that the webhook configuration still has its matchConditions. The cainjector of an
+// old cert-manager writes the configuration back without its matchConditions. Then a stopped
+// webhook also blocks unannotated pods.
 func whole(ctx context.Context, c client.Client, objects []*unstructured.Unstructured) error {
 	for _, object := range ofKind(objects, "MutatingWebhookConfiguration") {
 		var there admissionv1.MutatingWebhookConfiguration

@@ -11,7 +11,7 @@ import (
 )
 
 // Command runs the main function of a command that measures the repository. The function
-// run prints the figures that the arguments choose, or lowers the limits.
+// "run" prints the figures that the arguments choose, or lowers the limits.
 func Command(name string, run func(w io.Writer, root string, lower bool, chosen []string) error) {
 	root := flag.String("root", ".", "the repository")
 	lower := flag.Bool("lower", false, "lower the limits to what is counted")

@@ -122,7 +122,7 @@ func (t *Table) Lower(counts Counts, join func(a, b int) int) {
 	}
 }
 
-// Write writes the table to a file, with its comments and in the order of folders.
+// Write writes the table to a file, with its comments. The rows are sorted by folder.
 func (t *Table) Write(file string) error {
 	var b strings.Builder
 	for _, comment := range t.comments {

@@ -111,7 +111,7 @@ func only(image v1.Image) ([]byte, error) {
 // image returns the reference of an image, by its digest.
 func (r *release) image(of string) string { return r.registry + "/" + of + "@" + r.digests[of] }
 
-// manifests writes the objects of an installation, in their order.
+// manifests writes the objects of an installation, in the order in which kubectl applies them.
 func (r *release) manifests(context.Context) error {
 	objects, err := render.Objects(render.Settings{Manifests: "manifests", WebhookImage: r.image("webhook"), AgentImage: r.image("agent")})
 	if err != nil {

@@ -11,7 +11,7 @@
 //	install.yaml                        the manifests, with the images by digest
 //	metaparticle-1.2.3.tgz              the Helm chart, which a push also pushes as an OCI artefact
 //	kubectl-metaparticle_OS_ARCH.…      the kubectl plugin for each platform
-//	metaparticle.yaml                   the plugin's manifest for krew, with -address
+//	metaparticle.yaml                   the plugin's manifest for krew, only if -address is given
 //	*.cdx.json                          the modules in each program (CycloneDX)
 //	checksums.txt                       the SHA-256 of each file
 //
@@ -46,14 +46,14 @@ func main() {
 // release has the settings of one release, and the directory that its files are written to.
 type release struct {
 	version, registry string
-	// pushTo is the registry under its name on this machine; empty for no push.
+	// pushTo is the name of the registry on this machine; empty if the command pushes nothing.
 	pushTo    string
 	insecure  bool
 	platforms []string
 	plugins   []string
 	directory string
-	// address is the place from which people download the plugin's archives; empty for no manifest
-	// for krew.
+	// address is the place from which people download the plugin's archives; empty if the release
+	// has no manifest for krew.
 	address string
 	// digests are the digests of the images, by the names of the images.
 	digests map[string]string

@@ -29,7 +29,7 @@ type Settings struct {
 	// the manifests.
 	WebhookImage string
 	AgentImage   string
-	// Components are directories below components.
+	// Components are directories below manifests/components.
 	Components []string
 	// PlainHTTP are registries that the webhook reads without TLS.
 	PlainHTTP []string

@@ -26,7 +26,7 @@ func main() {
 	}
 }
 
-// run writes the pages of the repository whose files are in the folder root.
+// run writes the pages of the repository whose files are in the folder "root".
 func run(root, out string) error {
 	files, err := pages.Build(metaparticle.Documents, os.DirFS(root))
 	if err != nil {

@@ -24,8 +24,8 @@ const (
 type figures struct {
 	folder  string
 	files   int
-	calls   layers // the order of the files by calls of functions
-	uses    layers // the order of the files by names that another file declares
+	calls   layers // the best order of the files, judged by the calls between their functions
+	uses    layers // the best order of the files, judged by the names that other files declare
 	methods int    // the methods of the type that has the most
 	largest string
 	lines   int // the lines of the longest function

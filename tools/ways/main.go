@@ -34,8 +34,8 @@
 //
 //	go run ./tools/ways agent renewal
 //
-// The tables packages.txt and ways.txt contain limits, which only fall. With -lower the
-// command lowers them to the measured figures.
+// The tables packages.txt and ways.txt contain limits, which only fall. With -lower the command
+// lowers these limits to the measured figures.
 package main
 
 import (
@@ -177,7 +177,7 @@ func (m measured) printOne(w io.Writer, name string) bool {
 	return false
 }
 
-// print prints the files in their order, and the names behind each arrow that goes up.
+// print prints the files in their best order, and the names behind each arrow that goes up.
 func (l layers) print(w io.Writer, kind string) {
 	fmt.Fprintf(w, "%s, from the top: %s\n", kind, strings.Join(l.order, " "))
 	for _, pair := range l.up {

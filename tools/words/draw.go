@@ -15,12 +15,12 @@ import (
 	"strings"
 )
 
-// sample has the number of texts of each kind that draw prints. The numbers are those of
-// the first reading by a fresh reader.
+// sample has the number of texts of each kind that the function draw prints. The numbers are those
+// of the first reading by a fresh reader.
 var sample = map[string]int{"comment": 60, "test": 40, "sentence": 30}
 
-// following and preceding are the numbers of lines that draw prints of a text's place. A
-// comment is read above its code, and a sentence after the sentences before that sentence.
+// following and preceding are the numbers of lines that the function draw prints beside a text. A
+// comment comes with the lines below, and a sentence comes with the lines above.
 const following, preceding = 4, 3
 
 // drawable is a text of the repository and the lines beside the text.

@@ -24,7 +24,7 @@ const (
 	name = "name"
 )
 
-// rules are the columns of the tables, in their order.
+// rules lists the rules in the order of the tables' columns.
 var rules = []string{long, subject, noun, name}
 
 const (
@@ -54,8 +54,8 @@ func judge(s sentence) []string {
 	return broken
 }
 
-// hidesItsSubject reports whether the sentence begins with who, what, one or it.
-// A question may begin so. The word "one" is allowed as a number: "One pod holds …".
+// hidesItsSubject reports whether the sentence begins with who, what, one or it. A question may
+// begin with these words. The word "one" is allowed as a number: "One pod holds …".
 func (s sentence) hidesItsSubject() bool {
 	if strings.HasSuffix(s.text, "?") {
 		return false

@@ -144,8 +144,8 @@ func (v vocabulary) unused() []string {
 	return found
 }
 
-// idle returns the plain words that no exported type has. The result also contains the
-// plain words that docs/architecture.md lists.
+// idle returns the words of plain.txt that are in the name of no exported type. The result also
+// contains the words of plain.txt that docs/architecture.md lists.
 func (v vocabulary) idle() []string {
 	var found []string
 	for _, word := range slices.Sorted(maps.Keys(v.plain)) {

@@ -152,7 +152,8 @@ func (c Cluster) rights(ctx context.Context) (Finding, error) {
 	return ok("you may create and change all objects of an installation")
 }
 
-// absent warns of an installation that exists already, because a new one would upgrade it.
+// absent warns of an existing installation, because a new installation would upgrade the existing
+// one.
 func (c Cluster) absent(ctx context.Context) (Finding, error) {
 	d, err := c.deployment(ctx)
 	switch {

@@ -6,5 +6,5 @@
 // says what to do. A check whose objects the person may not read has the result "unknown".
 //
 // The checks compare times with the API server's own clock, and never with the clock of the
-// person's machine.
+// person's computer.
 package check

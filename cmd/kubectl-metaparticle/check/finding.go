@@ -73,7 +73,7 @@ func object(version, kind, namespace, name string) *unstructured.Unstructured {
 // most bounds the names in one sentence.
 const most = 5
 
-// some returns the first names, and how many follow.
+// some returns a text with the first names in sorted order, and with the number of the other names.
 func some(names []string) string {
 	slices.Sort(names)
 	if len(names) <= most {

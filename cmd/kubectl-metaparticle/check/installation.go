@@ -143,7 +143,8 @@ func (c Cluster) configuration(ctx context.Context) (Finding, error) {
 }
 
 // sameCall reports whether two configurations make the API server call the same service for the
-// same objects. The second one, from the manifests, lacks the defaults that the API server adds.
+// same objects. The second configuration comes from the manifests, and lacks the defaults that the
+// API server adds.
 func sameCall(is, w admissionv1.MutatingWebhook) bool {
 	service := is.ClientConfig.Service
 	return is.ClientConfig.URL == nil && service != nil && w.ClientConfig.Service != nil &&
@@ -256,7 +257,7 @@ func policies() ([]admissionv1.ValidatingAdmissionPolicy, error) {
 
 // expressions returns all expressions of a policy for a comparison. Other fields are left out,
 // because the API server adds defaults to them. An installer may fold the lines of an expression in
-// another way. So the function replaces each run of spaces and line feeds by one space.
+// another way. So the function replaces each sequence of spaces and line feeds by one space.
 func expressions(p admissionv1.ValidatingAdmissionPolicy) []string {
 	var all []string
 	for _, m := range p.Spec.MatchConditions {

@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// tokens judges the tokens in the Leases. A token is the version of an earlier write, so a token above
-// the API server's revision comes from another cluster, or from another time.
+// tokens judges the tokens in the Leases. A token is the resourceVersion of an earlier write. So a
+// token above the current resourceVersion comes from another cluster, or from another time.
 func (c Cluster) tokens(ctx context.Context) (Finding, error) {
 	var list coordinationv1.LeaseList
 	if err := c.List(ctx, &list, client.HasLabels{api.ManagedLabel}); err != nil {

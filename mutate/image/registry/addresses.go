@@ -35,16 +35,15 @@ func prefixes(all ...string) []netip.Prefix {
 }
 
 var (
-	// own are the networks of this machine and its link. They lead to the processes beside
-	// the webhook, to its node, and to the metadata services of clouds. Azure, Alibaba and
-	// Oracle have metadata services at addresses of their own, and so have AWS and Google
-	// by IPv6.
+	// own are the networks of this machine and its link. These networks lead to the processes
+	// beside the webhook, to its node, and to the metadata services of clouds. Azure, Alibaba and
+	// Oracle have metadata services at addresses of their own, and so have AWS and Google by IPv6.
 	own = prefixes(
 		"0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
 		"168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32", "fd00:ec2::/32", "fd20:ce::/32",
 		"2002::/16", // such an address contains an IPv4 address, which may be in one of these networks
 	)
-	// special are the other networks that IANA does not count as public.
+	// special are the networks outside of own that IANA does not count as public.
 	special = prefixes(
 		"10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
 		"192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",

@@ -47,7 +47,8 @@ const (
 	maxRead = 8 << 20
 	// smallAnswer is the size up to which every request may keep an answer in memory.
 	smallAnswer = 64 << 10
-	// maxLarge bounds the larger answers that a process keeps in memory at once.
+	// maxLarge bounds the number of answers above smallAnswer that a process keeps in memory at
+	// once.
 	maxLarge = 16
 	// maxHeader bounds the header of an answer, whose largest part is a token of the registry.
 	maxHeader = 64 << 10
@@ -66,14 +67,14 @@ const (
 	// maxCredentials bounds the credentials of one pod.
 	maxCredentials = 64
 
-	// Each cache has a bound in bytes. The bounds fit some ten thousand references,
-	// digests, and commands of half a kilobyte.
+	// Each cache has a bound in bytes. The bound has room for some ten thousand entries: a
+	// reference, a digest, or a command of half a kilobyte.
 	referenceBytes = 8 << 20
 	digestBytes    = 8 << 20
 	commandBytes   = 16 << 20
 
-	// idleConnections stay open for idleTimeout, because the pods of a rollout arrive within
-	// seconds and need the same registry.
+	// idleConnections bounds the idle connections, each of which stays open for idleTimeout. The
+	// pods of a rollout arrive within seconds and need the same registry.
 	idleConnections = 64
 	idleTimeout     = 30 * time.Second
 )

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// entryCost counts the bytes of an entry beside its key and value: a list element, an
-// entry, and its place in the map.
+// entryCost counts the bytes that an entry needs beside its key and value: a list element, the
+// struct entry, and a place in the map.
 const entryCost = 256
 
 // cache keeps as many of the most recently used entries as fit into its maximum of bytes.
@@ -34,7 +34,7 @@ func newCache[V any](limit int, cost func(V) int) *cache[V] {
 	return &cache[V]{max: limit, cost: cost, order: list.New(), entries: map[string]*list.Element{}}
 }
 
-// get returns the value of a key, and the time of its put.
+// get returns the value of a key, and the time at which the value was put.
 func (c *cache[V]) get(key string) (value V, at time.Time, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

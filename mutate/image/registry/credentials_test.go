@@ -252,7 +252,8 @@ func TestCredentialsOfAPodAreBounded(t *testing.T) {
 	}
 }
 
-// A webhook without the right reads no secret, so the error tells nothing about the secrets.
+// Without the right to read secrets, the webhook reads no secret. So the error tells nothing about
+// the secrets.
 func TestImageErrorNamesTheMissingRightToSecrets(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"

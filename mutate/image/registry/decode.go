@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// descriptor names other content in a manifest or an index. Only the needed fields are
-// decoded: the rest may be as long as the answer.
+// descriptor is a part of a manifest or an index, and names other content by its digest. Only the
+// needed fields are decoded: the other fields may be as long as the answer.
 type descriptor struct {
 	MediaType types.MediaType `json:"mediaType"`
 	Digest    string          `json:"digest"`

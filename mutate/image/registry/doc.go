@@ -11,11 +11,10 @@
 // only to another pod's secret. The package asks a mirror before its registry, as nodes do,
 // with the pod's credentials for the mirror.
 //
-// Guarantee: the memory, the connections and the time of look-ups are bounded (bounds.go),
-// whatever images, secrets and registries contain. No namespace blocks the look-ups of
-// other namespaces. The realm of a token service, or a redirect, leads to another host only
-// at a public address. A flag of the webhook allows more. Errors have no text of a
-// registry.
+// Guarantee: the memory, the connections and the time of look-ups are bounded (bounds.go), whatever
+// images, secrets and registries contain. No namespace blocks the look-ups of other namespaces. The
+// realm of a token service, or a redirect, leads to another host only at a public address. Flags of
+// the webhook can allow further addresses. Errors have no text of a registry.
 //
 // Clock model: one budget bounds the whole of a look-up, in this process's monotonic time.
 //

@@ -11,8 +11,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// flights joins concurrent look-ups of the same image. One look-up serves all waiting
-// callers, and ends when the last caller has left.
+// flights joins concurrent look-ups of the same image. One look-up serves all waiting callers. If
+// the last of these callers gives up, the method leave cancels the look-up.
 type flights struct {
 	mu    sync.Mutex
 	going map[string]*flight

@@ -23,7 +23,7 @@ import (
 type question struct {
 	// lasts is a context that ends with the look-up.
 	lasts context.Context
-	// registry is the host, with its port, of the image's name.
+	// registry is the host in the image's name, with its port.
 	registry string
 	// left is the number of bytes that the look-up may still read.
 	left atomic.Int64
@@ -157,8 +157,8 @@ func (g *guarded) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// inner returns the transport of a request. A proxy resolves host names itself, so the
-// function can judge only a literal address in the request.
+// inner returns the transport of a request. For a request through a proxy, the function judges only
+// a literal address, because the proxy itself resolves host names.
 func (g *guarded) inner(r *http.Request, its reach) (http.RoundTripper, error) {
 	proxy, err := g.proxy(r)
 	if err != nil {

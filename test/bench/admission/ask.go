@@ -18,7 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// ask hands a handler its request and returns the answer.
+// ask sends the subject's review to the subject's handler, and returns the answer.
 func (s *subject) ask() []byte {
 	request := httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", bytes.NewReader(s.review))
 	request.Header.Set("Content-Type", "application/json")

@@ -117,7 +117,7 @@ func (h *handler) For(rights image.PullRights) image.Reader { return h.images.Fo
 // Known returns the command of an image that needs no look-up.
 func (h *handler) Known(image string) (image.Command, bool) { return h.images.Known(image) }
 
-// owner names the same Deployment for every pod, with the pod's own spec as its template.
+// owner names the same Deployment for every pod. The template of the Deployment is the pod's spec.
 type owner struct{}
 
 // JobUID implements [admit.Owners].

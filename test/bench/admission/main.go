@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command admission prints the time of the webhook's pod handler, beside dapr's patcher
-// and controller-runtime's usual way of patching. All get the same pods in the same
-// run. The measured time runs from the bytes of an AdmissionReview to the bytes of its
-// answer. One process handles one request at a time.
+// and controller-runtime's usual way of patching. All three handlers get the same pods, in one
+// execution of the command. The measured time runs from the bytes of an AdmissionReview to the
+// bytes of its answer. One process handles one request at a time.
 //
 // The measured time includes neither TLS nor the log. Each handler also omits its one
 // read from the API server. Our handler would read the pod's owner, and dapr's handler

@@ -92,8 +92,8 @@ func daprPatch(pod *corev1.Pod, namespace string) (jsonpatch.Patch, error) {
 }
 
 // typed returns a webhook that patches as most webhooks on controller-runtime do. The
-// webhook changes the typed pod and marshals it; the patch is the difference of both
-// texts. The changes are of the same kinds as ours: an init container, a sidecar, a
+// webhook changes the typed pod and marshals the pod. The patch is the difference between the
+// old and the new text. The changes are of the same kinds as ours: an init container, a sidecar, a
 // volume, a mount and a command in each container.
 func typed() *admission.Webhook {
 	return &admission.Webhook{Handler: admission.HandlerFunc(func(_ context.Context, r admission.Request) admission.Response {

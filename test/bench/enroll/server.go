@@ -20,7 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// object is one version of an object.
+// object is one version of a Kubernetes object.
 type object struct {
 	metadata metav1.ObjectMeta
 	raw      []byte
@@ -75,7 +75,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// route splits a path into the collection, without the namespace, and the name.
+// route returns the collection and the object's name from a path, and ignores the namespace.
 func route(path string) (collection, name string) {
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	group := 2 // api/v1
@@ -141,7 +141,7 @@ func matcher(r *http.Request) func(*object) bool {
 	return func(o *object) bool { return selector.Matches(labels.Set(o.metadata.Labels)) }
 }
 
-// watch streams changes, after all existing objects if the request asks for them.
+// watch streams changes. If the request asks for the existing objects, watch sends them first.
 func (s *server) watch(w http.ResponseWriter, r *http.Request, collection string) {
 	query, matches := r.URL.Query(), matcher(r)
 	from, _ := strconv.Atoi(query.Get("resourceVersion"))
@@ -220,8 +220,8 @@ func (s *server) write(w http.ResponseWriter, r *http.Request, collection, name 
 	}
 }
 
-// store stores an object under a new version, and gives it a uid if it has none. The
-// caller holds s.mu.
+// store adds, replaces or removes an object, as the argument kind says, under a new version. An
+// object without a uid gets a new uid. The caller has locked s.mu.
 func (s *server) store(collection, kind string, raw []byte) *object {
 	var all map[string]any
 	var meta struct {

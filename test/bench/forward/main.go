@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command forward compares a standby's forwarder with the direct connection, and with
-// HAProxy in TCP mode. One run measures all of them under the same offered load. Clients
-// and forwarders share one network namespace, and the holder has another. The command
+// HAProxy in TCP mode. One execution of the command measures all these ways under the same offered
+// load. Clients and forwarders share one network namespace, and the holder has another. The command
 // needs root, Linux and Debian's haproxy, and no cluster.
 package main
 
@@ -42,7 +42,7 @@ func main() {
 	}
 }
 
-// role returns the role of this process in the benchmark, and its arguments.
+// role returns the role of this process in the benchmark, and the arguments of that role.
 func role() (string, []string) {
 	if len(os.Args) < 2 {
 		return "", nil

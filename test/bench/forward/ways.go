@@ -38,7 +38,7 @@ type way struct {
 	process *os.Process
 }
 
-// processes are the processes of one run.
+// processes are the processes that the benchmark has started.
 type processes struct {
 	ctx  context.Context
 	self string

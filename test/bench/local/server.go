@@ -81,7 +81,7 @@ func (s *server) put(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(s.lease)
 }
 
-// watch sends the Lease as it is at each change.
+// watch sends the present Lease after each change.
 func (s *server) watch(w http.ResponseWriter, r *http.Request) {
 	from := r.FormValue("resourceVersion")
 	for {

@@ -28,7 +28,7 @@ type story struct {
 
 func (s *story) slots() []view.Slot { return s.state.Slots(nil, 20) }
 
-// lease adds a Lease, or gives it another holder. Without a holder the Lease is free.
+// lease adds a Lease, or replaces the Lease of that name. Without a holder the Lease is free.
 func (s *story) lease(namespace, slot, holder string, held time.Duration) {
 	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 		Namespace: namespace, Name: slot, UID: types.UID(namespace + slot),

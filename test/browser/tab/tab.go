@@ -27,7 +27,8 @@ import (
 // soon bounds each wait. A busy machine starts the browser in some seconds.
 const soon = 60 * time.Second
 
-// browser is the one process of all tests of a package. Each test has a tab of its own.
+// browser is the context of the one browser that all tests of a package share. Each test has a
+// tab of its own.
 var browser context.Context
 
 // Main runs the tests of a package with a browser. Each package calls Main from its TestMain.
@@ -60,8 +61,8 @@ type Tab struct {
 	ctx context.Context
 
 	mu sync.Mutex
-	// asked are the hosts of all requests; a page from the disk has none. The field complaints
-	// has the browser's errors.
+	// asked are the hosts of all requests. For a page from the disk, the host is empty. The field
+	// complaints has the browser's errors.
 	asked      map[string]bool
 	complaints []string
 	// cut reports that the test cuts connections.

@@ -15,9 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
 )
 
-// AddMetrics adds metrics-server to a cluster that is up, and builds it first if
-// necessary. AddMetrics returns when the API server serves metrics. Up adds no
-// metrics-server, because it takes as long to compile as all other small programs.
+// AddMetrics adds metrics-server to a cluster that is up, and first builds the program if
+// necessary. AddMetrics returns when the API server serves metrics. Up adds no metrics-server,
+// because that program takes as long to compile as all other small programs together.
 func (c *Cluster) AddMetrics(ctx context.Context) error {
 	unlock, err := c.lockState(ctx)
 	if err != nil {

@@ -28,7 +28,7 @@ import (
 // docs/compatibility.md: applications/nginx carried
 func TestGateKeepsNginxExclusiveAndUnchanged(t *testing.T) {
 	// If two workers of nginx end at once, nginx gets and logs one signal or two. So the
-	// number of log lines about signals differs between runs.
+	// number of its log lines about signals varies.
 	noise := regexp.MustCompile("GET /|SIGCHLD|SIGIO|SIGALRM")
 	software.Software{Name: "nginx", Port: 80, Serves: software.Contains("/", "served by nginx"),
 		Reloaded: "signal 1 (SIGHUP) received", Unordered: true, Noise: noise}.Test(t)
@@ -43,8 +43,8 @@ func TestGateKeepsGunicornExclusiveAndUnchanged(t *testing.T) {
 
 // docs/compatibility.md: applications/postgresql carried
 func TestGateKeepsPostgreSQLExclusiveAndUnchanged(t *testing.T) {
-	// During its recovery PostgreSQL logs each client that connects. The log lines about
-	// the recovery differ with its length.
+	// During its recovery PostgreSQL logs each client that connects. The other log lines about
+	// the recovery depend on how long the recovery takes.
 	noise := regexp.MustCompile("the database system is (starting up|not yet accepting)|Consistent recovery|redo|invalid record length")
 	psql := []string{"psql", "-U", "postgres", "-qtAX"}
 	software.Software{Name: "postgresql", Port: 5432, Data: "/var/lib/postgresql/data", Group: 1000,
@@ -85,8 +85,8 @@ func TestGateKeepsRedisExclusiveAndUnchanged(t *testing.T) {
 // docs/compatibility.md: applications/jvm carried
 func TestGateKeepsTomcatExclusiveAndUnchanged(t *testing.T) {
 	get := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromString("app")}}
-	// A standby may wait for longer than this probe allows. So the test fails if the
-	// agent counts the probe from the start of the container.
+	// A standby may wait for longer than this probe allows. So the test fails if the agent counts
+	// the probe's failures from the start of the container.
 	startup := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 60}
 	liveness := &corev1.Probe{ProbeHandler: get, PeriodSeconds: 2, TimeoutSeconds: 5, FailureThreshold: 5}
 	software.Software{Name: "tomcat", Port: 8080, Serves: software.Contains("/", "It works !"), Unordered: true,

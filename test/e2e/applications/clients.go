@@ -35,7 +35,7 @@ var SyncTree string
 // example is an example program of metaparticle/sync, with unchanged source.
 type example struct {
 	name, image string
-	// command is the program and its arguments; empty for an image of one program.
+	// command is the program and its arguments; empty if the image's entrypoint is the program.
 	command []string
 	// lock is the lock that the source names.
 	lock string
@@ -47,11 +47,12 @@ type example struct {
 	relayed bool
 }
 
-// The image scripts has the programs in Python and JavaScript. The image java has those in Java.
+// The image "scripts" has the programs in Python and JavaScript. The image "java" has the programs
+// in Java.
 const scripts, java = "scripts", "java"
 
-// inJava returns a command that compiles the sources in the pod, and runs a class with its
-// arguments.
+// inJava returns a command that compiles the sources in the pod, and then runs a class. The
+// argument class is the name of the class, followed by the arguments of the program.
 func inJava(class string) []string {
 	return []string{"sh", "-c", "javac -cp '/usr/share/java/*' -d /tmp/classes $(find /java -name '*.java') && exec java -Xmx64m -cp '/tmp/classes:/usr/share/java/*' " + class}
 }

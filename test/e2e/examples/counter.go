@@ -26,7 +26,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// hits returns the integer of the Variable hits; 0 without a value.
+// hits returns the integer of the Variable "hits", or 0 if the Variable has no value.
 func (e example) hits() int {
 	out, err := kubectl.Run(e.Space, "", "get", "variable", "hits", "-o", "jsonpath={.spec.integer}")
 	if err != nil {
@@ -36,8 +36,8 @@ func (e example) hits() int {
 	return n
 }
 
-// running returns the pods with the label app whose containers all run, without those that are
-// being deleted.
+// running returns those pods of an application in which all containers run. Pods that are being
+// deleted do not count. The argument app is the value of the pods' label "app".
 func (e example) running(app string) (found []*corev1.Pod) {
 	for _, pod := range e.Pods(app) {
 		if pod.DeletionTimestamp == nil && status.ContainersRun(pod) {
@@ -71,10 +71,10 @@ func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
 	assert.Equal(t, "1000", kubectl.Must(e.Space, "", "get", "variable", "hits", "-o", "jsonpath={.spec.keyed}"))
 }
 
-// unkeyed is a program that adds 200 times without a key, and repeats no add. The journal of its
-// process gets "a" before each add, "k" for a stored add, and "n" for a refused one. An add without
-// "k" or "n" has an unknown outcome. While no agent listens, the kernel refuses the connection, and
-// the add counts as refused.
+// unkeyed is a program that adds without a key until 200 of its adds are stored. The program
+// repeats no add. Its journal gets "a" before each add, "k" for a stored add, and "n" for a refused
+// one. An add without "k" or "n" has an unknown outcome. While no agent listens, the kernel refuses
+// the connection, and the add counts as refused.
 const unkeyed = `
 import http.client, json, os, signal, time, uuid
 
@@ -101,7 +101,7 @@ while stored < 200:
     time.sleep(0.05)
 `
 
-// adds returns the sums of all journals: the stored adds, and the adds with an unknown outcome.
+// adds counts the stored adds in all journals together, and the adds with an unknown outcome.
 func (e example) adds() (stored, unknown int) {
 	journals, err := filepath.Glob(filepath.Join(e.Dir, "*.adds"))
 	require.NoError(e.Space, err)

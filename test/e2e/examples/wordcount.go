@@ -21,8 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// mapper returns the pod that maps the shard now; nil for none. The pod runs, and is not being
-// deleted.
+// mapper returns the pod that holds the shard, if its application runs. The result is nil if no
+// such pod exists, or if the pod is being deleted.
 func (e example) mapper(shard int) *corev1.Pod {
 	pod := e.Holder(api.ShardLease("shards.job.map", shard))
 	if pod == nil || pod.DeletionTimestamp != nil || process.Main(pod) == nil {
@@ -80,7 +80,8 @@ func TestWordcountExampleCountsExactlyDespiteDeletionsAndKills(t *testing.T) {
 		assert.Equal(t, run, api.ParseStamp(l.Annotations[api.StampAnnotation]).Run)
 	}
 
-	// The same Jobs count again, and the new reduce waits for the new maps.
+	// New Jobs of the same names count again. The new Job "reduce" waits for the shards of the new
+	// Job "map".
 	kubectl.Must(e.Space, "", "exec", "deployment/store", "--", "redis-cli", "FLUSHALL")
 	kubectl.Must(e.Space, "", "delete", "job", "map", "reduce")
 	kubectl.Must(e.Space, "", "apply", "-f", folderOf("wordcount"))

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// One outage of the API server hits two workloads. The outage is longer than the first
-// workload's budget allows, and shorter than the second one's.
+// A single outage of the API server hits two workloads. The outage is too long for the budget of the
+// first workload. The second workload has a longer lease, whose budget allows the outage.
 func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 	longer := holder.Deploy(t, app.Suffering("longer"), "it kills the API server")
 	shorter := longer

@@ -44,11 +44,11 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 	return pod
 }
 
-// The kubelet signals a deleted standby only after a slow preStop hook. Until then the
-// agent learns of the deletion only by its check beside each acquiring write. The write may
-// come first, so the agent may take a slot once. The agent then gives the slot back, and takes none again. With the gate
-// "container" the shim runs the hook, so an agent misses the deletion only if the kubelet's
-// signal is lost.
+// The kubelet signals a deleted standby only after a slow preStop hook. Until then the agent learns
+// of the deletion only because the agent checks its pod with each acquiring write. The write may be
+// earlier than the check, so the agent may take a slot once. The agent then gives the slot back,
+// and takes no slot again. With the gate "container" the shim runs the hook. Then an agent misses
+// the deletion only if the kubelet's signal is lost.
 func TestDeletedStandbyGivesBackTheSlotItTakes(t *testing.T) {
 	t.Parallel()
 	s, slot := space.New(t), api.LockLease("desk")

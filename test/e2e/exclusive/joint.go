@@ -29,8 +29,8 @@ func bookkeeper(name, claims string) app.App {
 	return a
 }
 
-// Two applications name the locks in opposite orders. With one call for each lock, both would
-// wait for each other. A third application bids for only one of the locks.
+// Two applications name the locks in opposite orders. If they made one call for each lock, both
+// applications could wait for each other. A third application bids for only one of the locks.
 func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
 	t.Parallel()
 	cluster.NeedLab(t, "it needs the record")
@@ -40,7 +40,7 @@ func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
 	for _, a := range []app.App{forward, backward, clerk} {
 		app.Create(s, a)
 	}
-	// The record of the archive has the processes of all applications.
+	// The record "archive" has the processes of all three applications.
 	next := func(before *record.Process) (now *record.Process) {
 		t.Helper()
 		s.Await(2*lease.Fault+space.StartTimeout, "another program runs", func() bool {

@@ -24,7 +24,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// ran reports whether a pod of the workload app has run under a lock.
+// ran reports whether a pod of a workload has run under a lock. The argument app is the workload's
+// name.
 func ran(s *space.Space, lock, app string) bool {
 	for _, p := range s.Record(lock) {
 		if pod := p.Pod; len(pod) > len(app) && pod[:len(app)+1] == app+"-" {
@@ -40,7 +41,7 @@ func TestLockExcludesWorkloadsOfDifferentKinds(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	const lock = "books"
-	// Each application runs for a second, ends, and starts again after a back-off.
+	// The applications of web and db run for a second, end, and start again after a back-off.
 	turns := []string{"-run-for=1s", "-stop-delay=100ms"}
 	web, db, job := app.Locked("web", lock), app.Locked("db", lock), app.Locked("nightly", lock)
 	web.Replicas, web.Args, db.Args = 2, turns, turns
@@ -141,7 +142,8 @@ func elect(s *space.Space, slot, name string) *elector {
 	return e
 }
 
-// work records the elector as the application records itself, until the context ends.
+// work pretends to work until the context ends. Like the test application, the method work writes a
+// record of its start and its end.
 func (e *elector) work(ctx context.Context) {
 	w, err := record.Begin(e.s.Dir, e.name, record.Meta{Pod: "elector", UID: "elector", Node: "host"})
 	if !assert.NoError(e.s, err) {

@@ -115,8 +115,8 @@ func onNode(name, election, node string) app.App {
 	return a
 }
 
-// Four agents serve on one node, and none of them takes a port. A program that met another pod's
-// agent would find its claim undeclared, and end.
+// Four agents serve on one node, and none of them takes a port. If a program called an agent of the
+// other application, that agent would refuse the undeclared claim, and the program would end.
 //
 // docs/compatibility.md: pod/local-api-socket carried
 func TestProgramsOnHostNetworkLeadThroughTheSocket(t *testing.T) {

@@ -52,8 +52,8 @@ func (p pool) running() record.Record {
 	return now
 }
 
-// awaitThree waits until three processes run, one under each slot, and none of them has
-// the ID former.
+// awaitThree waits until three processes run, one under each slot, and no process has the ID in the
+// argument former.
 func (p pool) awaitThree(bound time.Duration, former string) (now record.Record) {
 	p.Helper()
 	p.Await(bound, "three run", func() bool {

@@ -47,7 +47,8 @@ func slotOf(shard int) string {
 	return api.ShardLease(api.ShardGroup(api.Workload{Group: "apps", Kind: "Deployment", Name: "workers"}), shard)
 }
 
-// ever returns all processes that ever ran with the number of shards, by shard.
+// ever returns all processes that ever ran with the given number of shards. The result has one
+// record for each shard.
 func (p partitioned) ever(shards int) []record.Record {
 	var all []record.Record
 	for i := range shards {
@@ -56,7 +57,7 @@ func (p partitioned) ever(shards int) []record.Record {
 	return all
 }
 
-// now returns the processes that run now with the number of shards, in the order of the shards.
+// now returns the processes that run now with the given number of shards, sorted by shard.
 func (p partitioned) now(shards int) (now record.Record) {
 	for _, of := range p.ever(shards) {
 		now = append(now, of.Running(space.Fresh)...)
@@ -64,7 +65,7 @@ func (p partitioned) now(shards int) (now record.Record) {
 	return now
 }
 
-// awaitAll waits until each shard runs in one pod, and none of the processes has the ID
+// awaitAll waits until each shard runs in one pod, and no process has the ID in the argument
 // former.
 func (p partitioned) awaitAll(bound time.Duration, shards int, former string) (now record.Record) {
 	p.Helper()
@@ -185,8 +186,8 @@ func TestShardCountChangesDespiteADisconnectedNode(t *testing.T) {
 	p.neverMixed(2, 3)
 }
 
-// neverMixed demands that no two processes for different numbers of shards lived at one instant,
-// and that no two processes under one shard did.
+// neverMixed demands that no two processes for different numbers of shards lived at one instant.
+// Also, no two processes under one shard may have lived at one instant.
 func (p partitioned) neverMixed(numbers ...int) {
 	p.Helper()
 	type life struct {

@@ -96,8 +96,8 @@ func endure(s *space.Space, a app.App, gauge *space.Gauge, b fault.Fault) time.D
 	return vacancy
 }
 
-// resumed reports whether a new agent process has renewed the hold of an application that
-// runs on. The PID of the new agent must differ from the old agent's, because the old
+// resumed reports whether the application still runs and a new agent process has renewed
+// its hold. The PID of the new agent must differ from the old agent's, because the old
 // agent may outlive containerd's shim for a moment.
 func resumed(s *space.Space, a app.App, before *record.Process, killed *process.Process, since time.Time) bool {
 	now, holder := s.Running(a.Name), s.Holder(lease.OfDeployment(a.Name))

@@ -103,11 +103,11 @@ func TestPodGateRunsImagesThatMustBePID1(t *testing.T) {
 
 	var first, next *record.Process
 	var yielded time.Duration
-	// With this gate a yielded slot has to expire. The standbys count from the last
-	// renewal. The yielding pod's new agent starts to count two or three seconds later,
-	// when the application is dead. So a standby is usually first, unless a busy machine
-	// delays the standbys for that time. If the yielding pod takes the slot again after a
-	// whole lease, the test repeats the yield.
+	// With this gate a yielded slot has to expire. The standbys count the lease duration
+	// from the last renewal. The yielding pod's new agent begins to count two or three
+	// seconds later, when the application is dead. So a standby is usually first, unless a
+	// busy machine delays the standbys for that time. If the yielding pod takes the slot
+	// again after a whole lease, the test repeats the yield.
 	for range 3 {
 		awaitInFront(&h)
 		first = h.Before
@@ -261,8 +261,8 @@ func TestReadinessGateLetsOnePodServe(t *testing.T) {
 		}
 		return meta.Pod
 	}
-	// shown returns the pods whose condition lets them serve, and requires at most one.
-	// Each wait calls shown at every change in the namespace.
+	// shown returns the pods whose condition lets them serve, and requires at most one. Each wait
+	// calls the function shown at every change in the namespace.
 	shown := func() (names []string) {
 		for _, pod := range s.Pods(a.Name) {
 			if status.Condition(pod, api.ReadyCondition) && pod.DeletionTimestamp == nil {

@@ -20,8 +20,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// The policy on marks and podspec.HasGate must agree. If they differed, enroll would give rights
-// for pods that the policy refuses, or none for pods that the policy admits.
+// The policy on marks must agree with the function podspec.HasGate. Otherwise enroll would give
+// rights for pods that the policy refuses, or give none for pods that the policy admits.
 func TestMarksPolicyRefusesMarkedPodsWithoutAGate(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../api/podspec/testdata/pods.yaml")

@@ -26,8 +26,8 @@ import (
 // slot on a busy machine. A pod that lost the slot would end, because it never restarts.
 const duration = 30 * time.Second
 
-// job creates a Job that claims a lock, and gives it the annotation key with a value. The
-// Job's pod never restarts.
+// job creates a Job that claims a lock. The Job also has the annotation that the arguments key and
+// value give. The Job's pod never restarts.
 func job(s *space.Space, name, lock, key, value string, args ...string) app.App {
 	s.Helper()
 	a := app.Locked(name, lock)

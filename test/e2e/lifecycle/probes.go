@@ -23,8 +23,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// eagerly returns a probe that runs each second, with a failure threshold of one. Its
-// timeout is longer than 3 s, by which a busy machine may delay an answer.
+// eagerly returns a probe that runs each second, with a failure threshold of one. A busy
+// machine may delay an answer by up to 3 s, so the timeout is longer than that.
 func eagerly(handler corev1.ProbeHandler, change ...func(*corev1.Probe)) *corev1.Probe {
 	p := &corev1.Probe{ProbeHandler: handler, PeriodSeconds: 1, TimeoutSeconds: 5, FailureThreshold: 1}
 	for _, f := range change {

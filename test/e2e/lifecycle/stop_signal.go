@@ -50,8 +50,8 @@ func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 	} {
 		gated := app.Lasting(name)
 		gated.Grace = patient
-		// The delay gives the shim time to send a second signal by mistake, which the
-		// notes would show.
+		// The application ends a second after its stop signal. If the shim wrongly sends another
+		// signal in this second, the application notes that signal, too.
 		gated.Replicas, gated.Edit, gated.Args = 2, stoppedBy(tt.image, tt.own), []string{"-signals", "-stop-delay=1s"}
 		plain := app.App{Name: name + "-plain", Replicas: 1, Edit: gated.Edit, Args: gated.Args}
 		app.Create(s, plain)

@@ -57,7 +57,7 @@ func TestWorkloadAlertsFireUntilFaultsAreRepaired(t *testing.T) {
 }
 
 // Each alert about the installation fires after its fault, and ends after the repair. The faults
-// meet the whole cluster, so the test runs alone.
+// affect the whole cluster, so the test runs alone.
 func TestClusterAlertsFireUntilFaultsAreRepaired(t *testing.T) {
 	p := prometheus.Start(t, faster)
 	renewed := expire(t)
@@ -111,9 +111,9 @@ func slowServer(t *testing.T, p *prometheus.Server) (restored func()) {
 	}
 }
 
-// workloadFaults causes the faults of single workloads together, and ends them together. The alert
-// about refused pods names only the reason, so no other test has pods that are refused as
-// PortTaken.
+// workloadFaults causes all faults of single workloads at once, and later repairs all of them at
+// once. The alert about refused pods names only the reason, not the namespace. So in no other test
+// are pods refused for the reason PortTaken.
 func workloadFaults(p *prometheus.Server) {
 	p.Helper()
 	here := "namespace=" + p.Namespace
@@ -189,8 +189,8 @@ func forbidLeases(s *space.Space) (permit func()) {
 	}
 }
 
-// expire makes cert-manager issue a certificate for one day, until the returned function is
-// called, or the test ends.
+// expire makes cert-manager issue a certificate that is valid for one day. The returned function
+// restores the earlier duration, and so does the end of the test.
 func expire(t *testing.T) (renewed func()) {
 	t.Helper()
 	client, err := dynamic.NewForConfig(cluster.Config)

@@ -93,7 +93,7 @@ func servedCertificates(t *testing.T) map[string]bool {
 }
 
 // servedCertificate returns the serial number of the certificate that one pod serves now.
-// If the stream fails, the result is the error, and the caller tries again.
+// If the connection fails, the result is the error's text, and the caller tries again.
 func servedCertificate(t *testing.T, pod string) string {
 	t.Helper()
 	dial, end, err := webhook.Dial(t, pod)

@@ -29,7 +29,7 @@ import (
 // consoleName is the name of the console's objects.
 const consoleName = "metaparticle-console"
 
-// installConsole applies the objects of the component until the test ends.
+// installConsole applies the objects of the console, and deletes them when the test ends.
 func installConsole(s *space.Space) {
 	s.Helper()
 	out, err := install(s.T, append(installArguments(s.T), "-render", "-component", "console")...)
@@ -63,7 +63,8 @@ type tab struct {
 	url     string
 }
 
-// openConsole runs the command as a process, and reads its address.
+// openConsole starts the plugin's command "console" as a process. The process prints the console's
+// address, which openConsole reads.
 func openConsole(p plugin) *tab {
 	p.Helper()
 	c := &tab{plugin: p, process: exec.CommandContext(p.Context(), p.binary, "console", "--kubeconfig", cluster.Kubeconfig)}
@@ -83,7 +84,7 @@ func (c *tab) next() string {
 	return c.printed.Text()
 }
 
-// row is a slot of the stream.
+// row is one slot, as a message of the console's stream shows the slot.
 type row struct {
 	Namespace, Slot string
 	Holder          *struct{ Pod string }
@@ -102,7 +103,8 @@ func (c *tab) get(path, host string) (int, io.Reader) {
 	return response.StatusCode, response.Body
 }
 
-// watch returns a function that reads the stream until a slot of the test is as wanted.
+// watch returns a function that reads the console's stream. The function reads until the given slot
+// of the test's namespace satisfies the argument wanted.
 func (c *tab) watch() func(slot string, wanted func(row) bool) row {
 	c.Helper()
 	status, body := c.get("events", "")

@@ -78,7 +78,7 @@ func newChart(t *testing.T) chart {
 	return c
 }
 
-// run runs Helm in the namespace of releases.
+// run runs Helm in the namespace of the release.
 func (c chart) run(args ...string) (output string, err error) {
 	c.t.Helper()
 	args = append(args, "--namespace", webhook.Namespace, "--kubeconfig", cluster.Kubeconfig)
@@ -145,9 +145,9 @@ func TestHelmCommandsStopNoRunningApplication(t *testing.T) {
 	c.uninstallsAllButRecords(h.Space, h.App)
 }
 
-// changesAPolicyAndRollsBack upgrades to a chart that adds a variable in front of a policy's other
-// variables. A variable's expression may use only variables in front of it, and Helm patches the
-// list. So the order must stay.
+// changesAPolicyAndRollsBack upgrades to a chart that adds a CEL variable in front of a policy's
+// other CEL variables. The expression of a CEL variable may use only earlier CEL variables, and
+// Helm patches the list. So the order must stay.
 func (c chart) changesAPolicyAndRollsBack() {
 	c.t.Helper()
 	before := variables(c.t)
@@ -186,7 +186,7 @@ func (c chart) upgradesToARelease() {
 	c.must("rollback", releaseName, "1", "--wait")
 }
 
-// variables returns the names of a policy's variables, in their order.
+// variables returns the names of a policy's CEL variables, in the order of the policy.
 func variables(t *testing.T) (names []string) {
 	t.Helper()
 	policy, err := cluster.Client.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(t.Context(), "metaparticle-gate", metav1.GetOptions{})
@@ -229,7 +229,7 @@ func (c chart) refusesUninstallWhileGatedPodsExist(h holder.Holder) {
 	c.tests()
 }
 
-// uninstallsAllButRecords ends the application, and then uninstalls.
+// uninstallsAllButRecords deletes the application's Deployment, and then uninstalls the release.
 func (c chart) uninstallsAllButRecords(s *space.Space, a app.App) {
 	c.t.Helper()
 	record := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{

@@ -68,8 +68,8 @@ func restore(t *testing.T, l *lab.Cluster, tool, snapshot string, more ...string
 	require.NoError(t, os.Rename(restored, l.Path("etcd")))
 }
 
-// restoration is an application that runs while etcd is restored from a snapshot that is older than
-// its hold, as docs/disaster.md describes.
+// restoration is an application, and a restore of etcd as docs/disaster.md describes. The snapshot
+// of etcd is older than the application's latest hold.
 type restoration struct {
 	holder.Holder
 	// second is the process that started after the snapshot was taken.
@@ -113,8 +113,8 @@ func restored(t *testing.T, name string, more ...string) restoration {
 	return r
 }
 
-// batch is the number of writes that etcd commits at once by default. After a crash, so many writes
-// may be only in etcd's log, and not in its database.
+// batch is the number of writes that etcd commits at once by default. After a crash, up to this
+// number of writes may be only in etcd's log, and not in its database.
 const batch = 10_000
 
 // lostRevision returns the revision of etcd's data, which docs/disaster.md names as a floor.
@@ -127,7 +127,7 @@ func lostRevision(t *testing.T, tool string, l *lab.Cluster) int {
 	return status.Revision
 }
 
-// revision returns the API server's revision.
+// revision returns the present revision of etcd, as the API server reports it.
 func revision(t *testing.T) int {
 	t.Helper()
 	list, err := cluster.Client.CoordinationV1().Leases(metav1.NamespaceDefault).List(t.Context(), metav1.ListOptions{})
@@ -145,7 +145,7 @@ func token(t *testing.T, p *record.Process) int {
 	return n
 }
 
-// runs waits until the application runs with another token than the given process.
+// runs waits until another process than the given one runs the application.
 func (r restoration) runs(before *record.Process) (now *record.Process) {
 	r.Helper()
 	r.Await(space.StartTimeout, "the application runs again", func() bool {

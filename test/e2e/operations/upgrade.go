@@ -33,7 +33,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Earlier is the revision of the version from which [TestUpgradeAndRollbackStopNoApplication]
+// Earlier is the Git revision of the version from which [TestUpgradeAndRollbackStopNoApplication]
 // upgrades; empty means that the test is skipped.
 var Earlier string
 
@@ -72,7 +72,8 @@ func present(t *testing.T) version {
 	return v
 }
 
-// earlier checks out the revision, builds its images, and pushes them to the cluster's registry.
+// earlier checks out the Git revision, builds its images, and pushes them to the cluster's
+// registry.
 func earlier(t *testing.T, now version, revision string) version {
 	t.Helper()
 	const folder = "/metaparticle-earlier"
@@ -103,14 +104,15 @@ func earlier(t *testing.T, now version, revision string) version {
 	return v
 }
 
-// admissions proposes objects by dry run, again and again.
+// admissions counts the proposals that the function propose has made, and lists the refusals.
 type admissions struct {
 	mu      sync.Mutex
 	count   int
 	refused []string
 }
 
-// propose proposes pods and a Deployment until the returned function is called.
+// propose proposes pods and a Deployment by dry run, again and again, until the returned function
+// is called.
 func propose(s *space.Space) (stop func() (count int, refused []string)) {
 	a := &admissions{}
 	ctx, cancel := context.WithCancel(s.Context())
@@ -193,7 +195,7 @@ func (u *upgrading) changes(name string, install func()) {
 	stop := propose(u.Space)
 	u.clients(name, 0, func() {
 		install()
-		// A renewal of each version happens in this time.
+		// In this time the holder renews its Lease at least once.
 		u.Never(lease.Handover+5*time.Second, "another application", func() bool { return app.After(u.Space, u.singleton, before) != nil })
 	})
 	count, refused := stop()
@@ -204,7 +206,7 @@ func (u *upgrading) changes(name string, install func()) {
 	assert.Equal(u, before.ID, now.ID, "%s stops nothing", name)
 }
 
-// grows adds a replica, which gets the agent of the version beside the pods that exist.
+// grows adds a replica. Only the new pod must have the agent of the version.
 func (u *upgrading) grows(v version, replicas int32) {
 	u.Helper()
 	app.Scale(u.Space, u.singleton, replicas)
@@ -268,8 +270,8 @@ func (u *upgrading) starts() (all []record.Process) {
 	return all
 }
 
-// competes deploys the application next, whose pod must wait while the application before holds the
-// lock. Then competes deletes the application before.
+// competes deploys the application in the argument next. Its pod must wait while the application in
+// the argument before holds the lock. Then competes deletes the holder's Deployment.
 func (u *upgrading) competes(before, next app.App) {
 	u.Helper()
 	app.Create(u.Space, next)
@@ -280,16 +282,17 @@ func (u *upgrading) competes(before, next app.App) {
 	u.Await(space.StartTimeout, next.Name+" holds the lock", func() bool { return app.After(u.Space, before, now) != nil })
 }
 
-// lockedBy returns an application of one lock, with a lease that a busy machine does not lose.
+// lockedBy returns an application of one lock. Its lease is so long that the holder keeps the lock
+// on a busy machine.
 func lockedBy(name string) app.App {
 	a := app.Locked(name, "shared")
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
 	return a
 }
 
-// The test runs only for make upgrade, because it compiles another version. The applications run
-// from the first installation to the last one, and clients ask all the time. The record fails
-// the test if two applications of one slot ever run at once.
+// The test runs only for "make upgrade", because the test compiles another version. The
+// applications run from the first installation to the last one, and clients send requests all the
+// time. The cleanup of the space fails the test if two applications of one slot ever run at once.
 func TestUpgradeAndRollbackStopNoApplication(t *testing.T) {
 	if Earlier == "" {
 		t.Skip("make upgrade FROM=revision")
@@ -349,7 +352,8 @@ func TestUpgradeAndRollbackStopNoApplication(t *testing.T) {
 	u.saidNothing()
 }
 
-// saidNothing requires that no controller's pod was refused, and that no policy refused a write of an agent.
+// saidNothing requires that no controller's pod was refused, and that no policy refused a write of
+// an agent.
 func (u *upgrading) saidNothing() {
 	u.Helper()
 	for _, e := range u.Events() {

@@ -82,8 +82,8 @@ func likened(s *space.Space, pod *corev1.Pod) (plain, gated map[string]facts) {
 	return told[0], told[1]
 }
 
-// withoutOurs removes the variables of the grant from an environment, and fails the test
-// if one is missing.
+// withoutOurs removes the environment variables of the grant from env. withoutOurs fails the
+// test if one of these variables is missing.
 func withoutOurs(t *testing.T, env []string) []string {
 	t.Helper()
 	var ours []string
@@ -135,8 +135,8 @@ func layered(s *space.Space, configs map[string]v1.Config) map[string]string {
 	return found
 }
 
-// Each container of the pod has its command in another place: in the pod, in the image,
-// or in both.
+// The containers of the pod have their commands in different places: in the pod, in the image, or
+// in both.
 //
 // docs/compatibility.md: command/command command/args command/entrypoint command/cmd command/shell-form command/expansion carried
 // docs/compatibility.md: command/path command/working-dir command/environment command/tag command/digest carried

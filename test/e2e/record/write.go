@@ -16,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Writer records one process. Its flock becomes free only when the process and every
-// process that inherited [Writer.Lock] are dead.
+// Writer records one process. The process keeps its flock until [Writer.Unlock] or its death. Each
+// process that inherited [Writer.Lock] keeps the flock, too.
 type Writer struct {
 	// ID names the process in the record.
 	ID string

@@ -245,8 +245,8 @@ func (r rights) lastTransition(ctx context.Context) error {
 	return r.hold(r.slot, func(lease *coordinationv1.Lease) { lease.Spec.LeaseTransitions = new(int32(math.MaxInt32)) })(ctx)
 }
 
-// hold returns a request that makes the standby the holder of a Lease, and also changes
-// the Lease as given.
+// hold returns a request that makes the standby the holder of a Lease. The same request
+// contains the other changes that the argument change makes.
 func (r rights) hold(slot string, change func(lease *coordinationv1.Lease)) func(context.Context) error {
 	return func(ctx context.Context) error {
 		lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, slot, metav1.GetOptions{})

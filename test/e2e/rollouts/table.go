@@ -49,7 +49,7 @@ const (
 	// The constant named serves is the bound of the wait until some version runs. On a busy
 	// test machine, a living application may seem dead, but for less than this time.
 	serves = 5 * time.Second
-	// The constant waits is the time for which the test observes the rollout of a broken
+	// The constant named waits is the time for which the test observes the rollout of a broken
 	// version. A rollout that does not stall finishes within that time.
 	waits = 20 * time.Second
 )

@@ -92,8 +92,9 @@ func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
 }
 
 // Some controllers replace each old pod that is not Ready. So an old pod stays Ready while its
-// application stops for a turn, and starts after that turn. If the old pod were not Ready, the
-// stalled rollout of a broken version would replace one old pod after the other.
+// application stops for a turn. The old pod also stays Ready while its application starts after
+// that turn. If the old pod were not Ready, the stalled rollout of a broken version would replace
+// one old pod after the other.
 func TestStalledRolloutReplacesNoFurtherOldPod(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

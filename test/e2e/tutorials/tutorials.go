@@ -26,8 +26,8 @@ import (
 // images puts the images of the tutorials into the registry, once for all tests.
 var images = sync.OnceValue(func() error { return public.Push(context.Background(), cluster.Lab.Registry()) })
 
-// plugin returns the program of the kubectl plugin, which is compiled once for all tests. A compilation for
-// each test would take most of its time.
+// plugin returns the program of the kubectl plugin, which is compiled once for all tests. A
+// compilation for each test would take most of the test's time.
 var plugin = sync.OnceValues(func() ([]byte, error) {
 	dir, err := os.MkdirTemp("", "tutorials")
 	if err != nil {
@@ -46,8 +46,8 @@ var plugin = sync.OnceValues(func() ([]byte, error) {
 // timeout is longer than a page takes on a busy machine. A page takes about a minute.
 const timeout = 10 * time.Minute
 
-// follow follows a page of docs/tutorials, and reports all outputs that differ. A page and its namespace
-// have the same name.
+// follow follows a page of docs/tutorials, and reports all outputs that differ. A page and its
+// namespace have the same name.
 func follow(t *testing.T, name string) {
 	t.Helper()
 	cluster.NeedLab(t, "its registry has the images, and the namespaces have the names of the pages")
@@ -85,7 +85,7 @@ func follow(t *testing.T, name string) {
 }
 
 // environment returns the environment of a person's shell, with kubectl and its plugin in PATH. The
-// kubeconfig is the person's own, because a page changes its context.
+// kubeconfig is a copy, because a page changes the current context.
 func environment(s *space.Space) []string {
 	s.Helper()
 	bin := s.TempDir()

@@ -123,8 +123,8 @@ func image(users []byte, config Config, layers ...v1.Layer) (v1.Image, error) {
 	return mutate.ConfigFile(img, file)
 }
 
-// numeric returns the numbers of a user's name. Kubernetes cannot tell whether a name
-// means root, and refuses names under runAsNonRoot.
+// numeric returns the UID and GID of a named user, and leaves an empty user and a UID unchanged.
+// Kubernetes cannot tell whether a name means root, and refuses names under runAsNonRoot.
 func numeric(user string, passwd []byte) (string, error) {
 	first, _, _ := strings.Cut(user, ":")
 	if _, err := strconv.Atoi(first); err == nil || user == "" {

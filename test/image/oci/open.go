@@ -20,8 +20,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Open opens a tarball in docker save's format, as an OCI layout, or in both formats. A
-// layout with one entry opens as that entry, and any other layout as its index.
+// Open opens a tarball that has docker save's format, is an OCI layout, or is both. If an OCI
+// layout has one entry, Open returns that entry. Otherwise Open returns the layout's index.
 func Open(file string) (remote.Taggable, error) {
 	archive, err := scan(file)
 	if err != nil {

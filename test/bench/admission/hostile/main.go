@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command hostile prints the cost of hostile pods for the webhook, and the answers to
-// ordinary pods at the same time. Two webhook processes get a thousand calls of each kind at
-// once. Each process has the real handler, image resolver and bounds, and a memory cgroup
-// with the limit of manifests/webhook.yaml.
+// ordinary pods at the same time. Two webhook processes share a thousand hostile calls of one
+// kind, sent at once, and then those of the next kind. Each process has the real handler, image
+// resolver and bounds, and a memory cgroup with the limit of manifests/webhook.yaml.
 //
 // The figures do not include TLS between the API server and the webhook, nor the
 // handler's read of the owner. A sender repeats a call refused with 429 as the API

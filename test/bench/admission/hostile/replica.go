@@ -33,7 +33,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/load"
 )
 
-// owner names the same Deployment for every pod, with the pod's own spec as its template.
+// owner names the same Deployment for every pod. The template of the Deployment is the pod's spec.
 type owner struct{}
 
 // JobUID implements [admit.Owners].
@@ -84,7 +84,7 @@ func memoryLimit(manifest string) (int64, error) {
 	return deployment.Spec.Template.Spec.Containers[0].Resources.Limits.Memory().Value(), nil
 }
 
-// process is a replica that this process has started.
+// process is a started replica, with its address and its memory cgroup.
 type process struct {
 	command  *exec.Cmd
 	address  string

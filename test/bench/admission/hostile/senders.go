@@ -110,7 +110,7 @@ func (s *senders) ordinary(ctx context.Context, client *http.Client, g int, t *t
 	for n := 0; ctx.Err() == nil; n++ {
 		call := s.registries.ordinary(g*10 + n%10)
 		began := time.Now()
-		// A call that began before the end of the wave may be answered after it.
+		// The wave may end during this call. The call still waits for its answer.
 		t.ordinary(s.insist(context.WithoutCancel(ctx), client, g+n, call), time.Since(began))
 		select {
 		case <-ticker.C:

@@ -30,7 +30,7 @@ type Program struct {
 	name    string
 	module  string   // the module whose version is in the name of the build; "" for a program of this repository
 	version string   // the version that the module must have; "" for any version
-	dir     string   // the directory of the sources; "" for the one in programs with the name
+	dir     string   // the directory of the sources; "" for the directory programs/NAME
 	target  string   // "." for the main package of the program's module, "tool" for the tool lines of its go.mod
 	flags   []string // of go build
 	ldflags string
@@ -73,8 +73,8 @@ func Programs(l *state.Lab) []Program {
 	}
 }
 
-// MetricsServer builds metrics-server. The function Programs leaves it out, because a demo needs no
-// metrics.
+// MetricsServer is the program metrics-server. The function Programs does not return this program,
+// because a demo needs no metrics.
 var MetricsServer = Program{name: "metricsserver", module: "sigs.k8s.io/metrics-server", target: "tool"}
 
 // Make builds each program that the cache lacks, and links all into the state

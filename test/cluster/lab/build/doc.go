@@ -4,6 +4,6 @@
 // Package build compiles the programs of the cluster from Go modules, and keeps the
 // results in a cache that all checkouts share.
 //
-// The key of a result names everything that decides the outcome. Debian packages
-// provide the few programs that are not built.
+// The name of a result in the cache changes with everything that changes the result. Debian
+// packages provide the few programs that are not built.
 package build

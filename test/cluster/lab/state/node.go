@@ -49,8 +49,8 @@ func (n Node) Subnet() string { return fmt.Sprintf("10.214.%d.0/24", n.Number) }
 // Link returns the name of the control plane's end of a worker's link.
 func (n Node) Link() string { return "v" + n.Name }
 
-// NodeCgroup returns the cgroup of a node's pods. Its cgroup "system" contains the
-// node's daemons.
+// NodeCgroup returns the cgroup that contains a node's pods. The cgroup "system" below that
+// cgroup contains the node's daemons.
 func (l *Lab) NodeCgroup(name string) string { return l.Cgroup() + "/" + name }
 
 // RecordFile returns the file that identifies a process of a node.

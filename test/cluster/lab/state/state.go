@@ -152,8 +152,8 @@ func Repository() (string, error) {
 	}
 }
 
-// choose sets the version of Kubernetes to the only one that begins with the text, such as 1.33. An
-// empty text means [KubernetesVersion].
+// choose sets the version of Kubernetes to the known version that begins with the text. A text is
+// a version or its beginning, such as 1.33. An empty text means [KubernetesVersion].
 func (l *Lab) choose(text string) error {
 	text = "v" + strings.TrimPrefix(text, "v")
 	if text == "v" {
@@ -176,7 +176,7 @@ func (l *Lab) choose(text string) error {
 	return fmt.Errorf("no Kubernetes %s: choose one of %s", text, strings.Join(all, ", "))
 }
 
-// Load reads the saved facts. Without a file all facts are zero.
+// Load reads the saved facts. If no facts are saved, Load changes nothing.
 func (l *Lab) Load() error {
 	data, err := os.ReadFile(l.Path("cluster.json"))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command cainjector is cert-manager's cainjector of the release that users have,
-// around its own reconcilers. The cluster uses the last release whose programs can be
-// built from its module. Its cainjector knows no matchConditions, and so removes them
-// from webhook configurations.
+// Command cainjector runs the reconcilers of cert-manager's cainjector, in the release that
+// users have. The cluster's other programs of cert-manager are of an older release, the last
+// one whose programs can be built from its module. The cainjector of that older release knows
+// no matchConditions, and so removes them from webhook configurations.
 package main
 
 import (
@@ -22,7 +22,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 )
 
-// The flags that the chart passes are about which replica leads; there is one.
+// main ignores the flags that the chart passes. These flags are for the leader election among
+// several replicas, and the cluster has only one replica.
 func main() {
 	ctrl.SetLogger(klog.Background())
 	if err := run(); err != nil {
@@ -47,8 +48,8 @@ func run() error {
 	config.UserAgent = "cert-manager-cainjector/lab"
 	manager, err := ctrl.NewManager(config, ctrl.Options{
 		Scheme: scheme, Metrics: server.Options{BindAddress: "0"},
-		// The reconcilers watch the metadata of Secrets. A second cache may not have a new
-		// Secret yet when they read it, and they would not read it again.
+		// The reconcilers watch the metadata of Secrets. A cache of whole Secrets may still lack a
+		// new Secret when a reconciler reads the Secret. The reconciler would not read again.
 		Client: client.Options{Cache: &client.CacheOptions{DisableFor: []client.Object{&corev1.Secret{}}}},
 	})
 	if err != nil {

@@ -13,14 +13,14 @@ import (
 	"sync"
 )
 
-// forward copies connections between a listener it inherits as file 3 and an
-// address:
+// forward accepts connections from a listener, and forwards them to an address. The process
+// inherits the listener as file 3:
 //
 //	forward ADDRESS
 //
-// The listener belongs to the network namespace it was opened in (the host's),
-// the outgoing connections to the one this process runs in (the cluster's).
-// That makes the way in a process of the cluster, which ends with it.
+// The listener belongs to the host's network namespace, in which another process opened it. The
+// process itself runs in the cluster's network namespace, so its outgoing connections belong to
+// the cluster. The process ends with the cluster.
 func forward(args []string) error {
 	if len(args) != 1 {
 		return errors.New("usage: forward ADDRESS")
@@ -38,12 +38,12 @@ func forward(args []string) error {
 	}
 }
 
-// join copies both ways until both ends have finished.
+// join copies bytes in both directions until both ends have finished.
 func join(host *net.TCPConn, address string) {
 	defer host.Close()
 	dialed, err := new(net.Dialer).DialContext(context.Background(), "tcp", address)
 	if err != nil {
-		// The server is down: the caller sees a connection that ends, as with the server itself.
+		// The server is down, so join only closes the caller's connection.
 		return
 	}
 	inner := dialed.(*net.TCPConn)
@@ -56,7 +56,7 @@ func join(host *net.TCPConn, address string) {
 
 func pipe(to, from *net.TCPConn) {
 	if _, err := io.Copy(to, from); err != nil {
-		// A broken direction breaks the connection: end both at once.
+		// If one direction fails, pipe ends both connections at once.
 		_ = to.Close()
 		_ = from.Close()
 		return

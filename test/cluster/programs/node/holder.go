@@ -46,7 +46,8 @@ func prepare(hostname, binds, shared string) error {
 	if err := syscall.Sethostname([]byte(hostname)); err != nil {
 		return fmt.Errorf("set host name: %w", err)
 	}
-	// No mount made here may show on the host, and none made there is wanted here.
+	// The mounts of these namespaces must not appear on the host. New mounts of the host must not
+	// appear in these namespaces.
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
@@ -56,8 +57,8 @@ func prepare(hostname, binds, shared string) error {
 	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
-	// Routing is off in a new network namespace. The bridge setting exists only where
-	// the kernel has that module; kube-proxy's rules see the pods of one node through it.
+	// Routing is off in a new network namespace. The second setting lets kube-proxy's rules see
+	// the traffic between pods of one node. Without its kernel module, this setting is absent.
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
 		return err
 	}
@@ -88,14 +89,16 @@ func prepare(hostname, binds, shared string) error {
 	return nil
 }
 
-// pause runs the whole program of a pod's sandbox.
+// pause waits for a stop signal. The pause container runs only this function, and so keeps a pod's
+// namespaces alive.
 func pause() {
 	told := make(chan os.Signal, 1)
 	signal.Notify(told, syscall.SIGINT, syscall.SIGTERM)
 	reap(told)
 }
 
-// reap waits for orphans until it is told to end.
+// reap reaps dead orphans until the channel told delivers a signal. With a nil channel, reap never
+// returns.
 func reap(told <-chan os.Signal) {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)

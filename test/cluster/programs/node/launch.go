@@ -16,13 +16,13 @@ import (
 	"syscall"
 )
 
-// launch starts a daemon and ends, so that the daemon becomes a child of the
-// first process of its PID namespace and nothing is left in between:
+// launch starts a daemon and ends. So the first process of launch's PID namespace becomes the
+// parent of the daemon:
 //
 //	launch [-unshare] -report SOCKET -log FILE [-cgroups DIR,DIR] -- COMMAND…
 //
-// Its caller put it into the right namespaces (nsenter); with -unshare the
-// daemon gets new ones. Files from 3 on are passed on.
+// The caller starts launch in the right namespaces (nsenter). With -unshare the daemon gets new
+// namespaces. The daemon inherits the files from number 3 on.
 func launch(args []string) error {
 	flags := flag.NewFlagSet("launch", flag.ContinueOnError)
 	unshare := flags.Bool("unshare", false, "start in new namespaces of every kind but user and cgroup")
@@ -76,7 +76,8 @@ func daemon(args []string) error {
 			return fmt.Errorf("join cgroup: %w", err)
 		}
 	}
-	// A start from a niced shell must not make a slow cluster. Without the right to it, it stays one.
+	// A cluster that was started from a niced shell must not be slow. Without the right to change
+	// the priority, the daemon keeps that of the shell.
 	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 0)
 	path, err := exec.LookPath(command[0])
 	if err != nil {

@@ -3,8 +3,8 @@
 
 // Command node has the programs that the test cluster needs besides Kubernetes: the
 // first process of a node's namespaces, the start of its daemons, the pause container,
-// the image registry and the way in from the host. The name it is called by, or its
-// first argument, selects one.
+// the image registry and the forwarder for clients on the host. The name by which the
+// command is called, or the first argument, selects the program.
 package main
 
 import (

@@ -21,8 +21,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/registry"
 )
 
-// serveRegistry serves an image registry over plain HTTP, kept in a directory,
-// and the same at a second address to those who log in, for reading:
+// serveRegistry serves an image registry over plain HTTP, with its images in a directory. At a
+// second address, the same registry requires a login, and permits only reads:
 //
 //	registry ADDRESS DIR PRIVATE-ADDRESS USER PASSWORD
 func serveRegistry(args []string) error {
@@ -39,7 +39,7 @@ func serveRegistry(args []string) error {
 	return <-ended
 }
 
-// private returns a registry that refuses clients without a login.
+// private is a registry that refuses writes, and clients without the login.
 type private struct {
 	http.Handler
 	user, password string
@@ -50,7 +50,7 @@ func (p private) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !ok || user != p.user || password != p.password {
 		log.Println(r.RemoteAddr, r.Method, r.URL, "without the login")
 		w.Header().Set("WWW-Authenticate", `Basic realm="private"`)
-		// In the words that clients of registries look for.
+		// Clients of registries look for the words of the body below.
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusUnauthorized)
 		_, _ = io.WriteString(w, `{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}`)
@@ -63,9 +63,9 @@ func (p private) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.Handler.ServeHTTP(w, r)
 }
 
-// durable returns a registry that survives its own restart. Blobs are files already.
-// Manifests, which the library keeps in memory, are recorded, and replayed in their
-// order at the start.
+// durable is a registry whose content survives a restart. Blobs are files already. The library
+// keeps manifests only in memory, so durable records each of them in a file. At the start,
+// durable replays the records, the oldest first.
 type durable struct {
 	http.Handler
 	dir string
@@ -98,8 +98,8 @@ func openRegistry(dir string) (*durable, error) {
 	return d, nil
 }
 
-// A record is the URL path, the media type and the body, in this order, with a
-// line feed between them.
+// replay stores the manifest of a record again. A record is the URL path, the media type and the
+// body, in this order, with a line feed between them.
 func (d *durable) replay(name string) error {
 	record, err := os.ReadFile(name)
 	if err != nil {

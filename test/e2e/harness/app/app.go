@@ -229,7 +229,7 @@ func Create(s *space.Space, a App) *appsv1.Deployment {
 		d, err = s.Client.AppsV1().Deployments(s.Namespace).Create(s.Context(), Deployment(s, a), metav1.CreateOptions{})
 		tries++
 		// If the API server did not call the webhook, the policy "carried" refuses the
-		// workload. The template then lacks the annotations that the webhook carries there.
+		// workload. The template then lacks the annotations that the webhook copies into it.
 		if !apierrors.IsInternalError(err) && (err == nil || !strings.Contains(err.Error(), "NotCarried: ")) {
 			return true
 		}

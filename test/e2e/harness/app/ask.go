@@ -42,7 +42,8 @@ func Ask(s *space.Space, pod *corev1.Pod) string {
 	return name
 }
 
-// AskOnce sends one request to a pod, and returns the error of a missing answer.
+// AskOnce sends one request to a pod, and returns the name of the pod that answers. If no pod
+// answers, AskOnce returns an error.
 func AskOnce(s *space.Space, ctx context.Context, pod *corev1.Pod) (string, error) {
 	body, err := s.Client.CoreV1().Pods(s.Namespace).ProxyGet("http", pod.Name, "8080", "/", nil).DoRaw(ctx)
 	if err != nil {

@@ -28,8 +28,8 @@ const (
 	// node, because a Service's address works only there.
 	Role = "client-of-a-service"
 	// Anew and Kept are the kinds of clients. A client of the kind Anew opens a
-	// connection for each request, to port 80 if the address has no port. A client of the
-	// kind Kept sends all requests over one connection.
+	// connection for each request. A client of the kind Kept sends all requests over one
+	// connection. If an address has no port, both kinds use port 80.
 	Anew, Kept = "anew", "kept"
 	// every is the time between two requests of the client.
 	every = 10 * time.Millisecond
@@ -40,7 +40,7 @@ const (
 // Summary has the results of a client.
 type Summary struct {
 	Answered int
-	// Failed has an error for each request without a whole answer.
+	// Failed has an error for each request without a whole answer, or with an error as the answer.
 	Failed  []string
 	Slowest time.Duration
 }

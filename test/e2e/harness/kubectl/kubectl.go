@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// Timeout is longer than the wait for any rollout. If a stream to a container hangs, one
-// test fails at the timeout, instead of the whole run an hour later.
+// Timeout is longer than the wait for any rollout. If a stream to a container hangs, only one test
+// fails at this timeout. Without the timeout all tests would fail an hour later.
 const Timeout = 3 * time.Minute
 
 // Run runs kubectl in the test's namespace, and returns standard output and standard

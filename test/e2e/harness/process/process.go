@@ -43,7 +43,7 @@ const (
 	RuntimeShim Role = "containerd-shim"
 )
 
-// Process describes a process of a pod at the time when Of found it.
+// Process describes a process of a pod at the time when the function Of found the process.
 type Process struct {
 	PID, parent int
 	// started is the start time. A later process with the same PID has another start time.
@@ -113,7 +113,8 @@ func (p *Process) Sockets() (n int) {
 // Listens reports whether anything in the network namespace of the process listens on the port.
 func (p *Process) Listens(port int) bool {
 	for _, table := range []string{"tcp", "tcp6"} {
-		// A line has the number, both addresses in hexadecimal digits, and the state (0A listens).
+		// A line has its number, two addresses in hexadecimal digits, and a state. The state 0A
+		// means that the socket listens.
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/%s", p.PID, table))
 		if err == nil && regexp.MustCompile(fmt.Sprintf(`: [0-9A-F]+:%04X [0-9A-F]+:0000 0A `, port)).Match(text) {
 			return true
@@ -123,7 +124,7 @@ func (p *Process) Listens(port int) bool {
 }
 
 // Resident returns the resident memory of the process in bytes; zero if the process is gone. The
-// result own has only the memory that no file backs.
+// result named own is the part of this memory that no file backs.
 func (p *Process) Resident() (all, own int) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID))
 	if err != nil {
@@ -141,8 +142,8 @@ func (p *Process) Resident() (all, own int) {
 	return all, own
 }
 
-// born returns the parent of a process, and its start time in clock ticks since the boot. The
-// bool ok is false if the process is gone.
+// born returns a process's parent, and the process's own start time in clock ticks since the boot.
+// The bool ok is false if the process is gone.
 func born(dir string) (parent int, started string, ok bool) {
 	stat, err := os.ReadFile(filepath.Join(dir, "stat"))
 	if err != nil {

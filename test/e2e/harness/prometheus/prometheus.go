@@ -39,7 +39,7 @@ type Server struct {
 const port = 9090
 
 // Start starts Prometheus, and waits until it scrapes the webhooks. The server scrapes and
-// evaluates each second. All durations of the rules are divided by the factor.
+// evaluates each second. Start divides all durations of the rules by the argument faster.
 func Start(t *testing.T, faster int) *Server {
 	t.Helper()
 	cluster.NeedLab(t, "it makes an image of Debian's Prometheus")
@@ -154,7 +154,7 @@ func (s *Server) get(path string, query map[string]string, into any) bool {
 	return err == nil && json.Unmarshal(text, into) == nil
 }
 
-// value returns the only value of an expression; empty for none.
+// value returns the value of an expression; empty unless the answer has exactly one value.
 func (s *Server) value(expression string) string {
 	var answer struct {
 		Data struct{ Result []struct{ Value [2]any } }

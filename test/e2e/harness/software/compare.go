@@ -33,7 +33,7 @@ type logged struct {
 	err  error
 }
 
-// life has the visible results of one run of a container.
+// life has what a user sees of a container from one start to the next end.
 type life struct {
 	Log    string
 	Code   int32
@@ -97,8 +97,8 @@ func (w Software) pair(t *testing.T) (differ []string) {
 	return differ
 }
 
-// live reloads, stops and kills both pods in the same way, and returns the cause of
-// each end.
+// live takes both pods through the same life: it reloads, stops and kills each application. The
+// result has the cause of each end.
 func (w Software) live(plain, gated *Specimen) (done []string) {
 	both := func(do func(*Specimen)) {
 		do(plain)
@@ -189,7 +189,7 @@ func (p *Specimen) follow() {
 	}
 }
 
-// Start waits until the next run of the container serves.
+// Start waits until the container has started again and its application serves.
 func (p *Specimen) Start() {
 	p.Helper()
 	what := fmt.Sprintf("%s of %s serves in run %d", p.Name, p.w.Name, len(p.Lives)+1)
@@ -269,9 +269,9 @@ func (p *Specimen) awaitReloaded() {
 	p.Await(ServeTimeout, p.Name+" serves after its reload", func() bool { return p.w.Serves(p.Space, p.Pod(p.Name)) })
 }
 
-// awaitEnd waits until the present run has ended and the next one has begun. Then the
-// kubelet returns the whole log of the ended run as the previous log. The function does
-// not follow the log, because on a starved machine it may miss the end of the log.
+// awaitEnd waits until the present run has ended and the next one has begun. Then the kubelet
+// returns the whole log of the ended run as the previous log. The function does not follow the log,
+// because on a starved machine a stream of the log may lack its end.
 func (p *Specimen) awaitEnd() {
 	p.Helper()
 	var end *corev1.ContainerStateTerminated
@@ -320,8 +320,8 @@ var (
 	spaces  = regexp.MustCompile(` +`)
 )
 
-// comparable returns the lines of a log without what differs in every run, like times and
-// process ids, and without the shim's own lines.
+// comparable returns the lines of a log, without the shim's own lines and the lines that match
+// Noise. Text that differs between any two runs, such as a time, is replaced.
 func (w Software) comparable(log string) []string {
 	lines := []string{}
 	for line := range strings.Lines(log) {

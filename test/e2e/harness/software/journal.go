@@ -39,7 +39,7 @@ type Journal struct {
 	acknowledged []int
 }
 
-// command returns the client's command in a pod.
+// command returns the kubectl command that starts the client in a pod.
 func (j *Journal) command(s *space.Space, pod *corev1.Pod) *exec.Cmd {
 	return kubectl.Command(s.Context(), s.Namespace, append([]string{"exec", "-i", pod.Name, "-c", "app", "--"}, j.Client...)...)
 }
@@ -87,7 +87,7 @@ func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) 
 		_ = in.Close()
 		_ = cmd.Process.Kill()
 		<-ended
-		_ = cmd.Wait() // the client was killed, or its server
+		_ = cmd.Wait() // the error only shows that the client or its server was killed
 	})
 	select {
 	case <-first:

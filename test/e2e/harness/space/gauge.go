@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// gaugePeriod is the pause between two writes of a gauge. Four writes per second are
-	// a small part of the load of one test.
+	// gaugePeriod is the time from one write of a gauge to the next. Four writes per second
+	// are a small part of the requests of one test.
 	gaugePeriod = 250 * time.Millisecond
 	// stalls is the duration above which a write counts as stalled. The bound is low, because
 	// an agent with a short lease gives its own requests less than a second.

@@ -11,7 +11,7 @@ import (
 )
 
 // Reserve returns the space of a namespace that the test itself creates, under a fixed name. The
-// function Reserve first removes the namespace of an earlier run.
+// function Reserve first removes a namespace of this name that an earlier test left.
 func Reserve(t *testing.T, name string) *Space {
 	t.Helper()
 	s := open(t, name)

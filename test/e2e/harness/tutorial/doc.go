@@ -8,11 +8,11 @@
 //
 // A block of the language "yaml" whose first line is a comment with a file name, such as
 // "# worker.yaml", is a manifest. The manifest is written when the reader comes to the block. So
-// a later block may replace an earlier one. Blocks of other languages, and other blocks of yaml, are
-// for people alone.
+// a later block may replace an earlier one. Blocks of other languages, and other blocks of yaml,
+// are for people alone.
 //
-// A block of the language "console" is a session. Each line that begins with "$ " is a command,
-// and the lines below are its output. A command whose line ends with a backslash goes on in the next
+// A block of the language "console" is a session. Each line that begins with "$ " is a command, and
+// the lines below are its output. A command whose line ends with a backslash goes on in the next
 // line. All commands of a page run in one shell, so its variables keep their values.
 //
 // # What counts as equal
@@ -21,7 +21,8 @@
 //
 //   - "…" stands for any text within a line, such as an age or the hash of a pod.
 //   - A line of "…" alone stands for any number of lines.
-//   - A number of spaces is equal to any other number of spaces, and spaces at the end of a line do not count.
+//   - A number of spaces is equal to any other number of spaces, and spaces at the end of a
+//     line do not count.
 //
 // A command must succeed, unless the next command is "echo $?", which shows the exit code.
 //

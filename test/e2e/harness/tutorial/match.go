@@ -25,8 +25,8 @@ func Matches(shown, output []string) bool {
 // spaces matches spaces between words.
 var spaces = regexp.MustCompile(` +`)
 
-// pattern returns a pattern that matches the lines of an output which are equal to a line of a
-// page.
+// pattern returns a pattern for one line of a page. The pattern matches each line of an output that
+// counts as equal to the line of the page.
 func pattern(shown string) *regexp.Regexp {
 	quoted := regexp.QuoteMeta(strings.TrimRight(shown, " "))
 	quoted = strings.ReplaceAll(quoted, anything, ".*")

@@ -20,8 +20,8 @@ type Shell struct {
 	out     *bufio.Reader
 }
 
-// Start starts a shell in a directory, with its whole environment. The shell ends with the
-// context.
+// Start starts a shell in a directory. The argument environment is the shell's whole environment.
+// The shell ends with the context.
 func Start(ctx context.Context, dir string, environment []string) (*Shell, error) {
 	cmd := exec.CommandContext(ctx, "bash", "--noprofile", "--norc")
 	cmd.Dir, cmd.Env = dir, environment
@@ -36,7 +36,8 @@ func Start(ctx context.Context, dir string, environment []string) (*Shell, error
 	return &Shell{process: cmd, in: in, out: bufio.NewReader(out)}, cmd.Start()
 }
 
-// end is the line after the output of each command. No command of a page prints that line.
+// end is the beginning of the line after the output of each command. The exit code follows in that
+// line. No command of a page prints such a line.
 const end = "-- end of the command with exit code "
 
 // Run runs a command, and returns the lines of its output and its exit code.

@@ -26,8 +26,8 @@ func Try(s *space.Space, pod *corev1.Pod) (*corev1.Pod, error) {
 	return s.Client.CoreV1().Pods(s.Namespace).Create(s.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }
 
-// Gated proposes a pod until the webhook has answered. The result has all parts of the pod's gate, and
-// can be created as if a person had written it.
+// Gated proposes a pod until the API server admits the pod. The result has all parts of the pod's
+// gate, and can be created as if a person had written it.
 func Gated(s *space.Space, pod *corev1.Pod) *corev1.Pod {
 	s.Helper()
 	var gated *corev1.Pod
