@@ -19,7 +19,7 @@ import (
 )
 
 // expand expands words as the kubelet expands the command and the arguments of a container.
-// Two dollars become one, and a reference to a variable becomes its value.
+// Two dollars become one, and a reference to an environment variable becomes its value.
 func expand(words []string, variables map[string]string) []string {
 	var out []string
 	for _, word := range words {
@@ -276,7 +276,7 @@ func TestLocalArgsStayTheSameAcrossVersions(t *testing.T) {
 	}, a.Args())
 }
 
-func TestParseLocalArgsReportsMistakes(t *testing.T) {
+func TestMistakesInLocalAPIArgumentsAreReported(t *testing.T) {
 	for _, words := range [][]string{
 		nil, {"-claims="}, {"-claims=lock/a,x"}, {"-claims=lock/a", "-lease-duration=1"}, {"-claims=lock/a", "-port=70000"},
 		{"-claims=lock/a", "-later"}, {"-claims=lock/a", "rest"},

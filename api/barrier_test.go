@@ -82,7 +82,7 @@ func TestLeasesOfABarrierBelongToOneRun(t *testing.T) {
 	assert.False(t, IsSlot("barrier.warm."+someRun+".32"))
 }
 
-func TestMalformedOpenedAnnotationMeansNotOpen(t *testing.T) {
+func TestBarrierWithMalformedOpenedAnnotationIsNotOpen(t *testing.T) {
 	assert.Equal(t, 32, Opened("32"))
 	for _, text := range []string{"", "0", "-1", "33", "03", "x", "1 "} {
 		assert.Zero(t, Opened(text), text)

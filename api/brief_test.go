@@ -17,7 +17,7 @@ import (
 // mostObject is about the size of the largest request that an API server accepts.
 const mostObject = 3 << 20
 
-func TestBriefCutsTextOnlyBetweenCharacters(t *testing.T) {
+func TestLongTextIsCutOnlyBetweenCharacters(t *testing.T) {
 	for most := 3; most < 20; most++ {
 		for _, text := range []string{"", "abc", strings.Repeat("ä", 100), strings.Repeat("€", 100), strings.Repeat("🙂", 100), strings.Repeat("a", 100)} {
 			cut := Brief(text, most)

@@ -42,7 +42,7 @@ func TestBudgetPartsFitIntoEveryLeaseDuration(t *testing.T) {
 	}
 }
 
-func TestNewBudgetRefusesInvalidDurations(t *testing.T) {
+func TestBudgetForInvalidLeaseDurationIsRefused(t *testing.T) {
 	for _, d := range []time.Duration{0, -time.Minute, MinLeaseDuration - 1, MinLeaseDuration + 1, MaxLeaseDuration + time.Second} {
 		_, err := NewBudget(d)
 		assert.Error(t, err, d)

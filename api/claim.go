@@ -3,7 +3,10 @@
 
 package api
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Claim is one request of a pod for slots, by annotation.
 type Claim struct {
@@ -29,10 +32,10 @@ func (c Claim) Scope() Scope {
 	return c.Kind.Scope
 }
 
-// Slots returns the names of the Leases of a claim by a pod of the workload.
+// Slots returns the names of the claim's Leases, if a pod of the workload has the claim.
 func (c Claim) Slots(of Workload) []string { return c.Kind.slots(c, of) }
 
-// Scope is the group of pods within which claims of one name mean the same slots.
+// Scope is a group of pods. Within the group, claims of one kind and one name mean the same slots.
 type Scope string
 
 const (
@@ -67,12 +70,15 @@ type Kind struct {
 	// UntilReady reports that a hold lasts until the started application is ready. The
 	// application then goes on without the slot.
 	UntilReady bool
-	// Sole reports that a pod with a claim of this kind can have no other claim. With
-	// StartsInTurn, the pod can still have a claim that lasts until the application is ready.
+	// Sole reports that a pod with a claim of this kind can have no other claim. If
+	// StartsInTurn is set, too, the pod can still have a claim of a kind with UntilReady.
 	Sole, StartsInTurn bool
 	// Sized reports that the value of a claim has a size, as in NAME=SIZE, because several pods
 	// hold at once.
 	Sized bool
+	// AnyOne reports that a claim has as many slots as its size, and that a pod needs only one of
+	// them, whichever is free.
+	AnyOne bool
 	// Awaited reports that a condition of another pod may name the claim's Lease.
 	Awaited bool
 
@@ -86,6 +92,15 @@ type Kind struct {
 	isSlot func(lease string) bool
 }
 
+// Name returns the word by which a person names the kind, as in lock/NAME. The names of all Leases
+// of the kind begin with that word.
+func (k *Kind) Name() string {
+	if k.Word != "" {
+		return k.Word
+	}
+	return strings.TrimPrefix(k.Key, Prefix)
+}
+
 // claims returns the claims of an annotation's value. The second result is the problem
 // with the value; empty for none.
 func (k *Kind) claims(value string) ([]Claim, string) {
@@ -96,8 +111,8 @@ func (k *Kind) claims(value string) ([]Claim, string) {
 	return claims, problem
 }
 
-// duration returns the lease duration for a claim of this kind by a pod whose annotations state
-// none.
+// duration returns the default lease duration for a claim of this kind. The default applies if the
+// pod's annotations state no lease duration.
 func (k *Kind) duration() time.Duration {
 	if k.UntilSuccess {
 		return onceLeaseDuration

@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestDoneKeepsTheLatestFiftyKeys(t *testing.T) {
+func TestRecordOfDoneKeysKeepsTheLatestFifty(t *testing.T) {
 	var d Done
 	assert.False(t, d.Has(""))
 	assert.Empty(t, d.Keys())
@@ -36,7 +36,7 @@ func TestDoneKeepsTheLatestFiftyKeys(t *testing.T) {
 	assert.Less(t, len(longest), 8192, "the policy on Leases refuses longer annotations")
 }
 
-func TestOnceRequestHasOneSlotAndAKey(t *testing.T) {
+func TestEachOnceClaimHasOneSlotAndKey(t *testing.T) {
 	r, err := Parse(map[string]string{OnceAnnotation: "schema=v1.2_a"})
 	require.NoError(t, err)
 	assert.Equal(t, claimed(Claim{Kind: Once, Name: "schema", Size: 1, Key: "v1.2_a"}), r.Claimed)
@@ -109,7 +109,7 @@ func TestErrorExplainsEachInvalidOnceAnnotation(t *testing.T) {
 	}
 }
 
-func TestSettingsThatContradictOnceAreRefused(t *testing.T) {
+func TestSettingsThatContradictAOnceClaimAreRefused(t *testing.T) {
 	for name, test := range map[string]struct {
 		key, value, want string
 	}{

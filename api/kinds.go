@@ -13,8 +13,11 @@ import (
 // the names of its Leases.
 var kinds = []*Kind{Singleton, Lock, Election, Semaphore, Shards, RWLock, Once, StartLock, Arrivals, Variable}
 
-// rolling are the kinds of workloads that number their templates, as the names of
-// singletons' Leases spell them. Pods of other workloads have no revision.
+// Kinds returns all kinds of claims.
+func Kinds() []*Kind { return slices.Clone(kinds) }
+
+// rolling are the kinds of workloads that number their templates. Each kind is spelt as in the
+// name of a singleton's Lease. Pods of other workloads have no revision.
 var rolling = []string{"deployment", "statefulset", "daemonset", "rollout-argoproj-io"}
 
 // kindOf returns the kind of the claims that can name the Lease; nil if none can.
@@ -26,8 +29,8 @@ func kindOf(lease string) *Kind {
 	return kinds[i]
 }
 
-// DurationOf returns the lease duration for a claim on the Lease by a pod whose annotations
-// state none.
+// DurationOf returns the default lease duration for a claim on the Lease. The default applies if
+// the pod's annotations state no lease duration.
 func DurationOf(lease string) time.Duration {
 	if kind := kindOf(lease); kind != nil {
 		return kind.duration()
@@ -51,9 +54,16 @@ func ScopeOf(lease string) Scope {
 	return ""
 }
 
-// HasNextLease reports whether the slot has a next Lease, because pods of several revisions
-// may compete for it. A lock always has one, because pods of any workload may compete. A
-// singleton has one if its name contains the kind of a workload with revisions.
+// AnyOne reports whether the Lease is one of several slots, of which a pod needs only one.
+func AnyOne(lease string) bool {
+	kind := kindOf(lease)
+	return kind != nil && kind.AnyOne
+}
+
+// HasNextLease reports whether the slot has a next Lease: whether pods of several revisions
+// may compete for the slot. A lock always has a next Lease, because pods of any workload may
+// compete. A singleton has a next Lease if the slot's name contains the kind of a workload with
+// revisions.
 func HasNextLease(slot string) bool {
 	kind := kindOf(slot)
 	if kind == nil || !kind.TakesTurns {

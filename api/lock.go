@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// LockAnnotation is the key of the annotation.
+const LockAnnotation = Prefix + "lock"
+
 const lockPrefix = "lock."
 
 // maxLock bounds the name of a lock, and leaves room for the prefix of the Lease's name.

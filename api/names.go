@@ -14,14 +14,9 @@ const (
 	InjectionEnabled = "enabled"
 )
 
-// The annotations that a person writes on a workload or on its pod template.
+// The annotations that a person writes on a workload or on its pod template. The key of a claim's
+// annotation is in the file of its kind.
 const (
-	SingletonAnnotation     = Prefix + "singleton"
-	LockAnnotation          = Prefix + "lock"
-	SemaphoreAnnotation     = Prefix + "semaphore"
-	ShardsAnnotation        = Prefix + "shards"
-	OnceAnnotation          = Prefix + "once"
-	StartLockAnnotation     = Prefix + "start-lock"
 	LocalAnnotation         = Prefix + "api"
 	AfterAnnotation         = Prefix + "after"
 	BarrierAnnotation       = Prefix + "barrier"
@@ -43,8 +38,8 @@ const (
 	AgentContainer = "metaparticle-agent"
 	// TurnContainer is the init container in front of the agent in a pod with the gate "pod".
 	// This container runs at the pod's start, and again whenever all containers of the pod
-	// start again. Each time it renames a file that the agent has written. So the agent can
-	// tell a restart of all containers from a restart of itself alone.
+	// start again. Each time, the container renames a file that the agent has written. So the agent
+	// can tell a restart of all containers from a restart of itself alone.
 	TurnContainer = "metaparticle-turn"
 	// WaitContainer is the last init container of a pod with the gate "pod". The container
 	// ends once the slot is held, and then the kubelet starts the application.
@@ -57,7 +52,7 @@ const (
 	BarrierContainer = "metaparticle-barrier"
 
 	// Volume is the emptyDir that the agent and the gated containers share. The gated
-	// containers mount it read-only, but a process can still connect to a socket
+	// containers mount the volume read-only, but a process can still connect to a socket
 	// there.
 	Volume    = "metaparticle"
 	MountPath = "/metaparticle"
@@ -68,7 +63,7 @@ const (
 	CredentialsPath   = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 	// LocalVolume is the emptyDir for the socket of the local API. In a pod that declares the
-	// volume, each container that mounts it finds the socket there.
+	// volume, each container that mounts the volume finds the socket there.
 	LocalVolume    = "metaparticle-api"
 	LocalMountPath = MountPath + "/api"
 	// LocalSocket is the path of the local API's socket in the agent's container.
@@ -248,8 +243,8 @@ const (
 // StatefulSet's new pod has the name of its predecessor.
 func Identity(podName, podUID string) string { return podName + "_" + podUID }
 
-// IsIdentity reports whether the holder of a Lease can be the identity of a pod, because the
-// text has an underscore. The result is false for "unknown", which enroll writes into a new
+// IsIdentity reports whether the holder of a Lease can be the identity of a pod: each identity of
+// a pod has an underscore. The result is false for "unknown", which enroll writes into a new
 // Lease, and for the empty text of a release.
 func IsIdentity(holder string) bool { return strings.Contains(holder, "_") }
 

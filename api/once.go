@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// OnceAnnotation is the key of the annotation.
+const OnceAnnotation = Prefix + "once"
+
 const oncePrefix = "once."
 
 // revisionPrefix begins the Leases of once claims without a name. No claim with a name

@@ -83,6 +83,17 @@ func TestParseReadsEveryAnnotation(t *testing.T) {
 	}
 }
 
+// asked returns the text that proposes each annotation that claims.
+func asked() string {
+	ways := []string{`metaparticle.io/singleton: "true"`}
+	for _, a := range Annotations {
+		if a.Kind != nil && a.Key != SingletonAnnotation {
+			ways = append(ways, a.Key)
+		}
+	}
+	return strings.Join(ways, " or ")
+}
+
 // TestAnnotationMistakesHaveFixedMessages compares the messages word by word, because people
 // read them.
 func TestAnnotationMistakesHaveFixedMessages(t *testing.T) {
@@ -137,11 +148,11 @@ func TestAnnotationMistakesHaveFixedMessages(t *testing.T) {
 		{key: "metaparticle.io/gates", value: "pod", want: `metaparticle.io/gates is not known: did you mean metaparticle.io/gate?`},
 		{key: "metaparticle.io/ports", value: "80", want: `metaparticle.io/ports is not supported by this version: remove it`},
 		{key: "metaparticle.io/containers", value: "metaparticle-wait", want: `metaparticle.io/containers is "metaparticle-wait": metaparticle-wait is injected and cannot wait for itself`},
-		{key: "metaparticle.io/gate", value: "pod", alone: true, want: `metaparticle.io/gate has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/shards or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
-		{key: "metaparticle.io/containers", value: "a", alone: true, want: `metaparticle.io/containers has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/shards or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
-		{key: "metaparticle.io/lease-duration", value: "1m", alone: true, want: `metaparticle.io/lease-duration has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/shards or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
-		{key: "metaparticle.io/on-loss", value: "restart", alone: true, want: `metaparticle.io/on-loss has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/shards or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
-		{key: "metaparticle.io/readiness", value: "holder", alone: true, want: `metaparticle.io/readiness has no effect without a claim: add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/shards or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`},
+		{key: "metaparticle.io/gate", value: "pod", alone: true, want: `metaparticle.io/gate has no effect without a claim: add ` + asked() + `, or remove it`},
+		{key: "metaparticle.io/containers", value: "a", alone: true, want: `metaparticle.io/containers has no effect without a claim: add ` + asked() + `, or remove it`},
+		{key: "metaparticle.io/lease-duration", value: "1m", alone: true, want: `metaparticle.io/lease-duration has no effect without a claim: add ` + asked() + `, or remove it`},
+		{key: "metaparticle.io/on-loss", value: "restart", alone: true, want: `metaparticle.io/on-loss has no effect without a claim: add ` + asked() + `, or remove it`},
+		{key: "metaparticle.io/readiness", value: "holder", alone: true, want: `metaparticle.io/readiness has no effect without a claim: add ` + asked() + `, or remove it`},
 	}
 	for _, test := range tests {
 		t.Run(test.key+"="+test.value, func(t *testing.T) {
@@ -218,7 +229,7 @@ func TestParseReadsClaimsOfTheLocalAPI(t *testing.T) {
 	}
 }
 
-func TestLocalAPIRefusesMalformedClaims(t *testing.T) {
+func TestMalformedClaimsInLocalAnnotationAreRefused(t *testing.T) {
 	const form = ` is no claim of the local API: write lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE, barrier/NAME=SIZE or variable/NAME`
 	tests := map[string]string{
 		"":                            `name at least one claim, and none empty, separated by commas`,
@@ -259,7 +270,7 @@ func TestLocalAPIRefusesMalformedClaims(t *testing.T) {
 	}
 }
 
-func TestLocalAPIRefusesSettingsOfOtherGates(t *testing.T) {
+func TestLocalAnnotationRefusesSettingsOfOtherGates(t *testing.T) {
 	const idle = " has no effect with metaparticle.io/api, because the containers stay as they are and their program asks for its slots: remove it"
 	tests := []struct{ key, value, want string }{
 		{SingletonAnnotation, "true", `metaparticle.io/api is in one pod with metaparticle.io/singleton, which comes with a later version: remove one of the two`},
@@ -297,7 +308,7 @@ func TestStandbysWithoutShimsAreNotReady(t *testing.T) {
 	assert.Equal(t, ReadinessHolder, Request{Gate: GateReadiness}.Standbys())
 }
 
-func TestParseReportsAllMistakesInOrder(t *testing.T) {
+func TestParseReportsAllMistakesSortedByKey(t *testing.T) {
 	_, err := Parse(map[string]string{
 		LockAnnotation:          "A",
 		OnLossAnnotation:        "x",

@@ -9,20 +9,24 @@ import (
 	"strings"
 )
 
+// SemaphoreAnnotation is the key of the annotation.
+const SemaphoreAnnotation = Prefix + "semaphore"
+
 const semaphorePrefix = "semaphore."
 
 // maxSemaphore bounds the slots of a semaphore, because a standby watches all of them.
 const maxSemaphore = maxListed
 
-// maxSemaphoreName leaves room for the prefix, and for the number of a slot.
+// maxSemaphoreName bounds the name of a semaphore. A Lease's name also has the prefix, and the
+// number of the slot.
 const maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
 
 // Semaphore claims any one of several slots, for which pods of a namespace compete.
 var Semaphore = &Kind{
-	Key: SemaphoreAnnotation, Word: "semaphore", Ask: SemaphoreAnnotation, Scope: ScopeNamespace, Sole: true, StartsInTurn: true, Sized: true,
+	Key: SemaphoreAnnotation, Word: "semaphore", Ask: SemaphoreAnnotation, Scope: ScopeNamespace, Sole: true, StartsInTurn: true, Sized: true, AnyOne: true,
 	parse:  parseSemaphore,
 	slots:  semaphoreSlots,
-	isSlot: IsSemaphoreSlot,
+	isSlot: isSemaphoreSlot,
 }
 
 // SemaphoreLease returns the name of the Lease of one slot of a semaphore. The slot's
@@ -55,9 +59,9 @@ func semaphoreSlots(c Claim, _ Workload) []string {
 	return slots
 }
 
-// IsSemaphoreSlot reports whether a semaphore can have the Lease. Only one spelling of a
+// isSemaphoreSlot reports whether a semaphore can have the Lease. Only one spelling of a
 // slot's number is valid, because a slot with two Leases could have two holders.
-func IsSemaphoreSlot(lease string) bool {
+func isSemaphoreSlot(lease string) bool {
 	rest, ok := strings.CutPrefix(lease, semaphorePrefix)
 	name, number := cutNumber(rest)
 	return ok && number >= 0 && number < maxSemaphore && isSemaphore(name)

@@ -9,6 +9,9 @@ import (
 	"strings"
 )
 
+// ShardsAnnotation is the key of the annotation.
+const ShardsAnnotation = Prefix + "shards"
+
 const shardPrefix = "shards."
 
 // maxShards bounds the shards of a workload, because a standby watches all of them.
@@ -17,7 +20,7 @@ const maxShards = maxListed
 // Shards claims any one of several slots, for which the pods of a workload compete. The
 // number of a slot selects the part of the work that its holder does.
 var Shards = &Kind{
-	Key: ShardsAnnotation, Ask: ShardsAnnotation, Scope: ScopeWorkload, Sole: true,
+	Key: ShardsAnnotation, Ask: ShardsAnnotation, Scope: ScopeWorkload, Sole: true, AnyOne: true,
 	parse:  parseShards,
 	slots:  shardSlots,
 	isSlot: isShardSlot,

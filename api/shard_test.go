@@ -83,7 +83,7 @@ func TestShardLeaseHasOnlyOneSpelling(t *testing.T) {
 	}
 }
 
-func TestShardsOfReturnsZeroForAnIncompleteGroup(t *testing.T) {
+func TestIncompleteGroupOfShardSlotsIsNotRecognized(t *testing.T) {
 	slots := Claim{Kind: Shards, Size: 12}.Slots(Workload{"apps", "Deployment", "web"})
 	group, count := ShardsOf(slots)
 	assert.Equal(t, "shards.deployment.web", group)
@@ -107,7 +107,7 @@ func TestStampHasOnlyOneSpelling(t *testing.T) {
 	}
 }
 
-func TestOpenStampAdmitsOnlyItsRunAndCount(t *testing.T) {
+func TestStampAdmitsNoOtherRunOrShardCount(t *testing.T) {
 	assert.True(t, Stamp{Epoch: 1, Count: 3}.Admits(3, ""))
 	assert.False(t, Stamp{Epoch: 1, Count: 3}.Admits(5, ""))
 	assert.False(t, Stamp{Epoch: 1, Count: 3, Closed: true}.Admits(3, ""))
@@ -137,7 +137,7 @@ func TestConditionOnShardsReadsAllPossibleLeases(t *testing.T) {
 	}
 }
 
-func TestInRunsAddsJobUIDToShardConditions(t *testing.T) {
+func TestConditionOnJobsShardsGetsTheJobsUID(t *testing.T) {
 	runs := map[string]string{"map": "1-a", "bad": "$(X)"}
 	all := []Condition{{Lease: "shards.job.map"}, {Lease: "shards.job.bad"}, {Lease: "shards.job.new"}, {Lease: "shards.job.map", Key: "2"}, {Lease: "lock.map"}}
 	named := InRuns(all, runs)

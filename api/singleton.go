@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// SingletonAnnotation is the key of the annotation.
+const SingletonAnnotation = Prefix + "singleton"
+
 const singletonPrefix = "singleton"
 
 // Singleton claims one slot, for which the pods of a workload compete.

@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// StartLockAnnotation is the key of the annotation.
+const StartLockAnnotation = Prefix + "start-lock"
+
 const startPrefix = "start-lock."
 
 // maxStartLock bounds the name of a start lock, and leaves room for the prefix of the

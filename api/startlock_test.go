@@ -29,7 +29,7 @@ func TestStartLockAloneHoldsNoSlotAfterStart(t *testing.T) {
 	assert.False(t, IsSlot("start-lock.A"))
 }
 
-func TestStartLockChangesNoOtherClaim(t *testing.T) {
+func TestStartLockLeavesOtherClaimsUnchanged(t *testing.T) {
 	of := Workload{Group: "apps", Kind: "Deployment", Name: "web"}
 	for name, test := range map[string]struct {
 		key, value string

@@ -4,6 +4,7 @@
 package claim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/lease"
@@ -48,6 +49,13 @@ type Facts struct {
 	// Renew requests renewals of the slots of a held claim. The field Guard requests a new
 	// watch of each slot whose watch has ended.
 	Renew, Guard bool
+}
+
+// runs reports whether one of the children in Children has a token of the slot.
+func (f Facts) runs(slot string) bool {
+	return slices.ContainsFunc(f.Children, func(c Child) bool {
+		return slices.ContainsFunc(c.Tokens, func(t Token) bool { return t.Slot == slot })
+	})
 }
 
 // Child is a child whose hold the claim may resume, with the tokens of the child's grant.

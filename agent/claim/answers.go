@@ -20,7 +20,9 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 		return
 	}
 	s := a.slot
-	s.pace.spend(now) // the watch after the read is another request
+	spendOnLook(s, now) // the watch after the read is another request
+	s.look.read = true
+	s.looks.answer()
 	s.unread = ""
 	if s.held != nil {
 		s.guarded(now, r)
@@ -33,7 +35,7 @@ func (a Action) Read(now time.Duration, r lease.Record) {
 // the version of the first watch.
 func (a Action) WatchSent(now time.Duration) {
 	if a.current() {
-		a.slot.pace.spend(now)
+		spendOnLook(a.slot, now)
 	}
 }
 
@@ -65,8 +67,8 @@ func (a Action) Gone(now time.Duration) {
 
 // guarded takes in what the look of a held slot has seen. An event that shows another hold,
 // pause, yield or stamp may be old, so the claim only reads the Lease. If a renewal is due, the
-// claim sends the renewal instead of the read. If it did not, a series of events could delay
-// the renewal for ever.
+// claim sends the renewal instead of the read. If the claim read first, a series of events could
+// delay the renewal for ever.
 func (s *slot) guarded(now time.Duration, r lease.Record) {
 	held := s.held.Record()
 	if !s.Self.Holds(r, s.held.ID()) || r.Paused != held.Paused || r.Yield != held.Yield || r.Stamp != held.Stamp {
@@ -92,6 +94,11 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 			s.unread = ""
 		}
 		s.lookAgain(now, end.RetryAfter)
+		if end.Missing {
+			s.looks.answer() // the API server has answered that it has no such Lease
+		} else {
+			missRead(s, now, end.RetryAfter)
+		}
 	}
 }
 

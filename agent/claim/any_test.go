@@ -33,13 +33,18 @@ func semaphore(t *testing.T, pods, slots int) *model {
 	known := identities(t)
 	for i := range pods {
 		name := string(rune('a' + i))
-		p := &modelPod{model: m, name: name, names: names, any: true, self: known(name), rate: 12, waiting: true, quick: true}
-		m.pods = append(m.pods, p)
-		p.start()
+		m.join(&modelPod{name: name, names: names, self: known(name)})
 	}
 	m.settle()
 	m.advance(time.Second)
 	return m
+}
+
+// join adds a pod that needs any one of its slots, and starts the pod's agent.
+func (m *model) join(p *modelPod) {
+	p.model, p.any, p.rate, p.waiting, p.quick = m, true, 12, true, true
+	m.pods = append(m.pods, p)
+	p.start()
 }
 
 // running returns the names of the pods that have a child.
@@ -134,7 +139,7 @@ func TestNewAgentResumesOnlyAReportedChildsHold(t *testing.T) {
 // An earlier process's hold may have expired without proof that its child is dead. A grant of a
 // new hold ends the doubts of the pod's shims. After that, the claim could wrongly take the
 // expired hold for a proven one.
-func TestClaimDoesNotReleaseAnExpiredHold(t *testing.T) {
+func TestClaimReleasesNoUnprovenHoldOfEarlierProcess(t *testing.T) {
 	waitedOut := 0
 	for seed := range uint64(10) {
 		m := semaphore(t, 1, 3)
@@ -160,4 +165,123 @@ func TestClaimDoesNotReleaseAnExpiredHold(t *testing.T) {
 		assert.Equal(t, "a", m.running(), "the pod waits for no hold twice")
 	}
 	assert.NotZero(t, waitedOut)
+}
+
+// occupied is the record of a slot with a living holder.
+var occupied = lease.Record{Holder: "z_u", Hold: "h", Duration: time.Hour}
+
+// crowded returns a model with a pod that needs any one of 32 slots. The argument last is the
+// record of the last slot. Living holders occupy all other slots.
+func crowded(t *testing.T, fault func(p *modelPod), last lease.Record) (*model, *modelPod) {
+	m := semaphore(t, 0, 32)
+	p := &modelPod{name: "a", self: identities(t)("a")}
+	for i, l := range m.leases {
+		p.names = append(p.names, "slot-"+strconv.Itoa(i))
+		r := occupied
+		if i == len(m.leases)-1 {
+			r = last
+		}
+		r.UID = l.record.UID
+		m.store(l, r)
+	}
+	fault(p)
+	m.join(p)
+	return m, p
+}
+
+// sentWithin counts the requests that the pod has sent within the last time d.
+func (p *modelPod) sentWithin(d time.Duration) (n int) {
+	for _, instants := range p.sent {
+		for _, at := range instants {
+			if at > p.local()-d {
+				n++
+			}
+		}
+	}
+	return n
+}
+
+// faults are the ways in which the API server fails for the pod of [crowded].
+var faults = map[string]func(p *modelPod){
+	"refused":         func(p *modelPod) { p.link = refused },
+	"cut off":         func(p *modelPod) { p.link = cut },
+	"no answers":      func(p *modelPod) { p.link = deaf },
+	"watches refused": func(p *modelPod) { p.unwatched = true },
+}
+
+func TestPodWithManySlotsBoundsRequestsDuringFaults(t *testing.T) {
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			m, p := crowded(t, fault, occupied)
+			for range 5 * 60 {
+				m.advance(time.Second)
+				m.settle()
+			}
+			sent := p.sentWithin(time.Minute)
+			most := 24 // a pod with one slot sends a read each 2.5 to 5 s
+			if p.unwatched {
+				most = PerMinute + 1
+			}
+			assert.Positive(t, sent)
+			assert.LessOrEqual(t, sent, most, "requests for all slots in a minute")
+		})
+	}
+}
+
+func TestPodReadsOneLeaseUntilTheServerAnswers(t *testing.T) {
+	m, p := crowded(t, func(p *modelPod) { p.link = cut }, occupied)
+	m.advance(time.Millisecond)
+	require.Len(t, p.looks, 1)
+	p.link = up
+	m.settle()
+	assert.Len(t, p.looks, 32)
+}
+
+func TestPodWithManySlotsAcquiresTheLastSlot(t *testing.T) {
+	for name, fault := range faults {
+		for state, last := range map[string]lease.Record{
+			"free":    {},
+			"expired": {Holder: "z_u", Hold: "h", Duration: 30 * time.Second},
+		} {
+			t.Run(name+", "+state, func(t *testing.T) {
+				m, p := crowded(t, fault, last)
+				for range 5 * 60 {
+					m.advance(time.Second)
+					m.settle()
+				}
+				if !p.unwatched {
+					require.Empty(t, m.running())
+					p.link = up
+					m.advance(90 * time.Second)
+					m.settle()
+				}
+				assert.Equal(t, "a", m.running())
+			})
+		}
+	}
+}
+
+// A new agent process must read the Lease of its running child before the child's deadline.
+func TestRestartedAgentReadsItsChildsLeaseAtOnce(t *testing.T) {
+	names := []string{"s.0", "s.1", "s.2", "s.3"}
+	c := New(Config{Slots: names, Any: true, Self: identities(t)("a"), Random: new(modelRandom)}, 0)
+	f := Facts{Proven: func(string) bool { return false }, Alive: true, Children: []Child{{Hold: "h", Tokens: []Token{{Slot: "s.3", Token: "1"}}}}}
+	var looks []string
+	actions, _ := c.Next(0, f)
+	for _, a := range actions {
+		looks = append(looks, a.Slot)
+	}
+	assert.ElementsMatch(t, []string{"s.0", "s.3"}, looks)
+}
+
+func TestMissingLeaseDelaysNoOtherLook(t *testing.T) {
+	m := semaphore(t, 0, 32)
+	m.leases[0].exists = false
+	p := &modelPod{name: "a", self: identities(t)("a")}
+	for i := range m.leases {
+		p.names = append(p.names, "slot-"+strconv.Itoa(i))
+	}
+	m.join(p)
+	m.advance(time.Millisecond)
+	assert.Len(t, p.looks, 31)
 }

@@ -35,7 +35,8 @@ type Claim struct {
 
 // New returns a claim for an agent process that begins now, and has seen no Lease yet.
 func New(c Config, now time.Duration) *Claim {
-	shared := &terms{Config: c}
+	// In one burst, the claim may look at each slot twice. Each look takes a read and a watch.
+	shared := &terms{Config: c, looks: sight{pace: pace{more: 4 * time.Duration(len(c.Slots))}}}
 	claim := &Claim{need: need{terms: shared, began: now}}
 	for _, name := range c.Slots {
 		claim.need.slots = append(claim.need.slots, &slot{terms: shared, name: name})
@@ -92,8 +93,8 @@ func (c *Claim) LetGo(now time.Duration, part Parting) {
 	c.campaign, c.stage = campaign{}, Waiting
 }
 
-// Leapt notes a leap of the wall clock, and returns the number of leaps so far. The claim
-// renews at once, because the machine may have been paused until the Lease expired.
+// Leapt notes a leap of the wall clock, and returns the number of leaps so far. The claim renews
+// at once, because the Lease may have expired while the node was suspended.
 func (c *Claim) Leapt(now time.Duration) int {
 	c.need.leaps++
 	for _, s := range c.need.slots {

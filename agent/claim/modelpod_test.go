@@ -7,6 +7,7 @@ import (
 	"errors"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
@@ -43,7 +44,11 @@ type modelPod struct {
 	// frozen reports that the agent process is suspended, while the shim goes on.
 	frozen bool
 
-	link  link
+	link link
+	// unwatched reports that the API server refuses the pod's watches.
+	unwatched bool
+	// reads has, by slot, the link of the reads of the slot's looks; up if there is none.
+	reads map[string]link
 	claim *Claim
 	// processes is the number of agent processes of the pod so far.
 	processes uint64
@@ -198,7 +203,8 @@ func (p *modelPod) die(why string) {
 
 // lease returns the Lease of that name.
 func (p *modelPod) lease(name string) *modelLease {
-	return p.model.leases[int(name[len(name)-1]-'0')]
+	number, _ := strconv.Atoi(strings.TrimPrefix(name, "slot-"))
+	return p.model.leases[number]
 }
 
 // programFacts returns the facts of an agent process that serves a program. That process knows

@@ -145,11 +145,14 @@ func (p *modelPod) arrive(r *modelRequest) {
 // see lets a look read, or delivers one event of its watch. The result is false if there is
 // nothing to deliver.
 func (p *modelPod) see(l *modelLook) bool {
-	at := p.lease(l.action.Slot)
+	at, read := p.lease(l.action.Slot), up
+	if !l.watching {
+		read = p.reads[l.action.Slot]
+	}
 	switch {
-	case p.link == refused:
+	case p.link == refused || p.unwatched && l.watching || read == refused:
 		p.endLook(l, Answer{Err: errRefused})
-	case p.link == deaf || p.link == mute && l.watching:
+	case p.link == deaf || p.link == mute && l.watching || read == deaf:
 		return false
 	case !l.watching && !at.exists:
 		p.endLook(l, Answer{Err: errMissing, Missing: true})

@@ -18,38 +18,40 @@ const (
 	Burst = 20
 )
 
-// pace bounds the requests for one slot's Lease. The pauses after misses keep an agent far
-// below this bound, which is for unforeseen cases.
+// pace bounds the requests for one slot's Lease. The pauses after failed requests keep an agent
+// far below this bound, which is for unforeseen cases.
 type pace struct {
 	// paid is the instant by which all requests so far could have been sent at the rate
 	// [PerMinute]. A burst moves this instant into the future.
 	paid time.Duration
+	// more is the number of requests that may come at once beyond [Burst].
+	more time.Duration
 }
 
 // nextAt returns the instant from which another request may be sent.
-func (p *pace) nextAt() time.Duration { return p.paid - (Burst-1)*time.Minute/PerMinute }
+func (p *pace) nextAt() time.Duration { return p.paid - (Burst-1+p.more)*time.Minute/PerMinute }
 
 // spend notes a request at now.
 func (p *pace) spend(now time.Duration) { p.paid = max(p.paid, now) + time.Minute/PerMinute }
 
 // spareAt returns the instant from which a look may be sent. Half of the burst is kept for the
-// writes that follow the look. If it were not, a look could see a free slot while the pod may
-// send no write.
+// writes that follow the look. Otherwise a look could see a free slot while the pod may send no
+// write.
 func (p *pace) spareAt() time.Duration { return p.nextAt() + Burst/2*time.Minute/PerMinute }
 
 const (
-	// quick is the first pause after a miss. The pause is short because enroll may create a
+	// quick is the first pause after a failure. The pause is short because enroll may create a
 	// pod's Role and Leases only moments after the pod has started.
 	quick = 100 * time.Millisecond
 	// slowest bounds the pauses of a standby. With this bound, a standby burdens an API server
 	// that comes back about as much as a holder does. A holder of a 30 s lease renews every 5 s.
 	// For leases shorter than 60 s the bound is the time between two renewals.
 	slowest = 10 * time.Second
-	// lasts is the shortest duration of a look that resets the count of misses. A look in that
-	// time costs two requests, as many as a holder's renewals of a 30 s lease. A read alone does
-	// not reset the count, because a server may answer reads but refuse watches.
+	// lasts is the shortest duration of a look that resets the count of failures. In that time
+	// a look costs two requests, and a holder of a 30 s lease sends two renewals. A read alone
+	// does not reset the count, because a server may answer reads but refuse watches.
 	lasts = slowest
 )
 
-// Backoff returns the pause after a miss that followed this number of other misses.
+// Backoff returns the pause after a failed request, if this number of other requests failed before.
 func Backoff(misses int) time.Duration { return min(quick<<min(misses, 10), slowest) }

@@ -19,6 +19,8 @@ type terms struct {
 	// known has the holds for which a proof of death counts. If known is nil, a proof counts
 	// for every hold.
 	known map[string]bool
+	// looks bounds the looks of a claim that needs any one of its slots, for all slots together.
+	looks sight
 }
 
 // jitter returns a random duration between half of d and d. So agents that failed together do
@@ -87,6 +89,8 @@ type slot struct {
 
 	look look
 	pace pace
+	// child reports that one of the children in [Facts.Children] has a token of the slot.
+	child bool
 
 	// writing has an entry for each request under way, except looks. For an acquiring write or a
 	// renewal, the entry is the number of the hold. For a release or a read, the entry is empty.
@@ -116,6 +120,8 @@ type look struct {
 	// on reports that a look is under way. The field ended reports that the look has ended, and
 	// that the caller does not know this yet.
 	on, ended bool
+	// read reports that the look under way has read the Lease, and now watches.
+	read bool
 	// number is the number of the present look. By this number the slot ignores late answers of
 	// earlier looks.
 	number int
@@ -213,8 +219,8 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 }
 
 // choosableAt returns the instant from which a campaign may choose the slot. The claim must see
-// that the slot is free. No request for the slot may be under way. If a write that replaced the
-// present version was refused, the choice waits for the pause before a retry.
+// that the slot is free. No request for the slot may be under way. If the API server has refused
+// to replace the present version, the choice waits for the pause before a retry.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	at, sees := s.freeAt(p.facts, &s.view)
@@ -228,32 +234,6 @@ func (s *slot) choosableAt(p *plan) time.Duration {
 		at = max(at, s.tryAt)
 	}
 	return at
-}
-
-// beginLook begins a look of the slot, if the next look is due.
-func (s *slot) beginLook(p *plan) {
-	if at := max(s.look.at, s.pace.spareAt()); p.now < at {
-		p.wakeAt(at)
-		return
-	}
-	s.look.on, s.look.failed, s.look.began = true, false, p.now
-	s.look.number++
-	s.pace.spend(p.now)
-	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
-}
-
-// pausedLook is the longest time for which a standby trusts the silent watch of a shut slot. No
-// pod writes such a slot, so no conflict would reveal that the watch is broken. The API server
-// ends a broken watch only after hours. A new look costs two requests. A holder with the default
-// lease duration sends sixty renewals in five minutes.
-const pausedLook = 5 * time.Minute
-
-// lookAgain ends a look that shows no further change, and sets the earliest instant of the next
-// look.
-func (s *slot) lookAgain(now, retryAfter time.Duration) {
-	unsee(s, now)
-	s.look.failed = true
-	s.look.at = now + s.backoff(now, retryAfter)
 }
 
 // send adds an action to the plan, and notes that its request for the hold is under way.
@@ -277,36 +257,6 @@ func (all slots) endedLooks() []Action {
 		}
 	}
 	return actions
-}
-
-// lookAll begins a look of each slot that is not held. While another request for the slot is
-// under way, no look begins, because the claim first waits for the answer to that request.
-func (all slots) lookAll(p *plan) {
-	all.doubt(p)
-	for _, s := range all {
-		switch {
-		case s.held != nil:
-			// The watch of a held slot goes on.
-		case s.look.on || len(s.writing) > 0:
-		default:
-			s.beginLook(p)
-		}
-	}
-}
-
-// doubt ends each look of a shut slot whose watch has been silent for [pausedLook].
-func (all slots) doubt(p *plan) {
-	for _, s := range all {
-		r, _ := s.view.Record()
-		at := s.view.Heard() + pausedLook
-		switch {
-		case s.held != nil || !s.shut(r) || !s.look.on:
-		case p.now < at:
-			p.wakeAt(at)
-		default:
-			unsee(s, p.now)
-		}
-	}
 }
 
 // drop ends the hold of each held slot, and the watch of that slot.

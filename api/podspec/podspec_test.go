@@ -165,7 +165,7 @@ func FuzzStrippedSpecGivesTheSameAnswers(f *testing.F) {
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
-func TestStripLeavesALocalAgentOnlyItsRole(t *testing.T) {
+func TestStripDropsHugeArgumentsOfALocalAgent(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
 		{Name: api.AgentContainer, RestartPolicy: &always, Args: []string{api.LocalRole, strings.Repeat("x", 1<<20)}},
@@ -196,7 +196,7 @@ func TestStrippedLocalAgentKeepsOnlyItsBarriers(t *testing.T) {
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
-func TestStrippedAfterContainerKeepsOnlyItsConditions(t *testing.T) {
+func TestStripKeepsOnlyConditionsOfWaitingContainers(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
 		{Name: api.AfterContainer, Args: []string{api.AfterRole, "-conditions=lock.a", huge}},
@@ -207,7 +207,7 @@ func TestStrippedAfterContainerKeepsOnlyItsConditions(t *testing.T) {
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
-func TestStrippedBarrierContainerKeepsOnlyItsBarrier(t *testing.T) {
+func TestStripKeepsOnlyTheBarrierOfBarrierContainers(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	words := []string{api.BarrierRole, "-barrier=warm=2", "-run=a", "-lease-duration=30s"}
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
@@ -229,7 +229,7 @@ func TestStrippedBarrierContainerKeepsOnlyItsBarrier(t *testing.T) {
 	}
 }
 
-func TestConditionsOfIgnoresForeignContainers(t *testing.T) {
+func TestConditionsInForeignContainersAreIgnored(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	waits := corev1.Container{Name: api.AfterContainer, Args: []string{api.AfterRole, "-conditions=once.schema=7,lock.a"}}
 	edited := func(edit func(*corev1.Container)) []corev1.Container {

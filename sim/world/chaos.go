@@ -18,9 +18,17 @@ type chaos struct {
 	trouble *trouble
 }
 
-// pool has the slots of a semaphore. A pod that claims the semaphore needs only one slot. In each
-// fifth seed of chaos five pods claim the semaphore.
-var pool = api.Claim{Kind: api.Semaphore, Name: "pool", Size: 3}.Slots(api.Workload{})
+// pools returns the slots of example claims. For each kind whose pods need any one slot, there is
+// one claim. Kinds with the scope of a workload are left out. In each tenth seed, five pods of the
+// story chaos have such a claim. From one of these seeds to the next, the kind changes.
+func pools() (all [][]string) {
+	for _, k := range api.Kinds() {
+		if k.AnyOne && k.Scope == api.ScopeNamespace {
+			all = append(all, api.Claim{Kind: k, Name: "pool", Size: 3}.Slots(api.Workload{}))
+		}
+	}
+	return all
+}
 
 // durations has the lease durations of most seeds. These leases are short, because then more
 // events happen. The list patience adds long durations. Long leases reveal a rule that waits for
@@ -49,6 +57,8 @@ func newChaos(w *World) *chaos {
 	a, b := api.LockLease("a"), api.LockLease("b")
 	switch kind := w.rng.IntN(5); {
 	case w.seed%10 == 5:
+		all := pools()
+		pool := all[w.seed/10%uint64(len(all))]
 		add("web", 3, pool...)
 		add("job", 2, pool...)
 	case kind == 4:
@@ -89,7 +99,7 @@ func newChaos(w *World) *chaos {
 func anyTemplate(w *World, choice []time.Duration, workload string, replicas int, slots []string) template {
 	r := w.rng
 	t := template{
-		workload: workload, slots: slots, any: slots[0] == pool[0], duration: pick(r, choice), gate: pick(r, gates), grace: between(r, 3*time.Second, 20*time.Second),
+		workload: workload, slots: slots, any: api.AnyOne(slots[0]), duration: pick(r, choice), gate: pick(r, gates), grace: between(r, 3*time.Second, 20*time.Second),
 		containers: []string{"app"}, standBy: chance(r, .8),
 		obedient: chance(r, .3),
 	}
@@ -131,8 +141,8 @@ func (c *chaos) run() {
 	c.parade()
 }
 
-// disturb causes faults for the time in the argument last. If the run has failed, the
-// function returns false.
+// disturb causes faults for the time in the argument last. After a violation the function
+// returns false.
 func (c *chaos) disturb(last time.Duration) bool {
 	pace := c.scale() * between(c.rng, 500*time.Millisecond, 10*time.Second)
 	return disturbFor(c.World, last, 2*pace, c.trouble.one)

@@ -1,0 +1,129 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// beginLook begins a look of the slot, if the next look is due.
+func (s *slot) beginLook(p *plan) {
+	at := max(s.look.at, s.pace.spareAt())
+	if sharesLooks(s) {
+		at = max(at, s.looks.nextAt(waitsForAnswer(s)))
+	}
+	if p.now < at {
+		p.wakeAt(at)
+		return
+	}
+	s.look.on, s.look.failed, s.look.began, s.look.read = true, false, p.now, s.look.from != ""
+	s.look.number++
+	spendOnLook(s, p.now)
+	p.add(Action{Kind: Look, slot: s, look: s.look.number, From: s.look.from})
+}
+
+// pausedLook is the longest time for which a standby trusts the silent watch of a shut slot. No
+// pod writes such a slot, so no conflict would reveal that the watch is broken. The API server
+// ends a broken watch only after hours. A new look costs two requests. A holder with the default
+// lease duration sends sixty renewals in five minutes.
+const pausedLook = 5 * time.Minute
+
+// lookAgain ends a look that shows no further change, and sets the earliest instant of the next
+// look.
+func (s *slot) lookAgain(now, retryAfter time.Duration) {
+	unsee(s, now)
+	s.look.failed = true
+	s.look.at = now + s.backoff(now, retryAfter)
+}
+
+// lookAll begins a look of each slot that is not held. While another request for the slot is
+// under way, no look begins, because the claim first waits for the answer to that request.
+func (all slots) lookAll(p *plan) {
+	all.doubt(p)
+	for _, s := range all {
+		s.child = p.facts.runs(s.name)
+	}
+	for _, s := range all.byUrgency() {
+		switch {
+		case s.held != nil:
+			// The watch of a held slot goes on.
+		case s.look.on || len(s.writing) > 0:
+		case waitsForAnswer(s) && all.reading():
+			// Another look's read is under way, and its answer leads to the next decision.
+		default:
+			s.beginLook(p)
+		}
+	}
+}
+
+// doubt ends each look of a shut slot whose watch has been silent for [pausedLook].
+func (all slots) doubt(p *plan) {
+	for _, s := range all {
+		r, _ := s.view.Record()
+		at := s.view.Heard() + pausedLook
+		switch {
+		case s.held != nil || !s.shut(r) || !s.look.on || !s.look.read:
+		case p.now < at:
+			p.wakeAt(at)
+		default:
+			unsee(s, p.now)
+		}
+	}
+}
+
+// sharesLooks reports whether the bound on the looks of all slots applies to this slot. The bound
+// does not apply to a slot whose Lease names this pod, or may name this pod. The pod must read such
+// a Lease within its head start, which is short. A Lease may name this pod after a write without an
+// answer, or if a child runs under the slot.
+func sharesLooks(s *slot) bool {
+	r, _ := s.view.Record()
+	return s.Any && s.held == nil && s.unread == "" && !s.child && !s.Self.Mine(r)
+}
+
+// spendOnLook notes a request of a look.
+func spendOnLook(s *slot, now time.Duration) {
+	s.pace.spend(now)
+	if sharesLooks(s) {
+		s.looks.spend(now)
+	}
+}
+
+// waitsForAnswer reports whether the look waits until the API server answers the read of another
+// look. A look that continues a watch sends no read. Such a look does not wait, because a release
+// may name this pod.
+func waitsForAnswer(s *slot) bool { return sharesLooks(s) && !s.looks.answered && s.look.from == "" }
+
+// missRead notes that a look's read has failed, so the looks of all slots pause.
+func missRead(s *slot, now, retryAfter time.Duration) {
+	if s.look.read || !sharesLooks(s) {
+		return
+	}
+	if s.look.began < s.looks.missedAt {
+		s.looks.answered = false
+		return // the last miss already counts for the fault that made this read fail
+	}
+	bound := min(slowest, s.Self.Budget.Renew)
+	s.looks.missedAt = now
+	s.looks.miss(now + s.jitter(max(min(Backoff(s.looks.misses), bound), min(retryAfter, bound))))
+}
+
+// reading reports whether a look of any slot waits for the answer to its read.
+func (all slots) reading() bool {
+	return slices.ContainsFunc(all, func(s *slot) bool { return s.look.on && !s.look.read })
+}
+
+// byUrgency returns the slots in the order in which their looks begin, if not all of them may
+// begin at once. Those slots come first whose looks have been due for the longest time. While the
+// API server does not answer, slots with fewer misses come before all others. So a few Leases that
+// the pod may not read delay no other look for long.
+func (all slots) byUrgency() slots {
+	return slices.SortedStableFunc(slices.Values(all), func(a, b *slot) int {
+		if !a.looks.answered && a.look.misses != b.look.misses {
+			return cmp.Compare(a.look.misses, b.look.misses)
+		}
+		return cmp.Compare(a.look.at, b.look.at)
+	})
+}

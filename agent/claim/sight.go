@@ -1,0 +1,39 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package claim
+
+import "time"
+
+// sight bounds the looks at the slots of a claim that needs any one of them. With this bound, a
+// pod with many slots burdens a failing API server about as much as a pod with one slot. Without
+// this bound, the pods of such a claim could overload an API server. The reads would then time
+// out, and the repeated reads would keep the server overloaded.
+type sight struct {
+	pace
+	// answered reports that the API server has answered the last read of a look. While the API
+	// server does not answer, the claim reads one Lease at a time.
+	answered bool
+	// misses counts the reads without an answer since the last answer. The field at is the
+	// earliest instant of the next look after such a read.
+	misses int
+	at     time.Duration
+	// missedAt is the instant at which misses was last increased. If the look of a failed read
+	// began before this instant, that read does not increase misses.
+	missedAt time.Duration
+}
+
+// nextAt returns the instant from which another look may begin. If waits is true, the look waits
+// for the end of the pause after the last miss.
+func (s *sight) nextAt(waits bool) time.Duration {
+	if !waits {
+		return s.pace.nextAt()
+	}
+	return max(s.at, s.pace.nextAt())
+}
+
+// answer notes that the API server has answered a read.
+func (s *sight) answer() { s.answered, s.misses = true, 0 }
+
+// miss notes that a read has failed. The next look begins after the pause.
+func (s *sight) miss(at time.Duration) { s.answered, s.misses, s.at = false, s.misses+1, at }
