@@ -81,7 +81,7 @@ func (s *afterServer) start(t *testing.T, output *bytes.Buffer) *exec.Cmd {
 	return c
 }
 
-func TestAfterRoleSucceedsOnceTheKeyIsDone(t *testing.T) {
+func TestWaitForConditionsSucceedsWhenKeyIsDone(t *testing.T) {
 	s := newAfterServer(t)
 	var output bytes.Buffer
 	c := s.start(t, &output)
@@ -90,7 +90,7 @@ func TestAfterRoleSucceedsOnceTheKeyIsDone(t *testing.T) {
 	assert.Empty(t, output.String(), "a short wait says nothing")
 }
 
-func TestAfterRoleEndsBySignal(t *testing.T) {
+func TestWaitForConditionsEndsBySignal(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		s := newAfterServer(t)
 		var output bytes.Buffer
@@ -102,7 +102,7 @@ func TestAfterRoleEndsBySignal(t *testing.T) {
 	}
 }
 
-func TestAfterRoleRefusesMalformedArguments(t *testing.T) {
+func TestWaitForConditionsRefusesMalformedArguments(t *testing.T) {
 	for want, args := range map[string][]string{
 		"no -conditions":       {},
 		"lacks a key":          {"-conditions=once.schema"},
@@ -117,7 +117,7 @@ func TestAfterRoleRefusesMalformedArguments(t *testing.T) {
 	}
 }
 
-func TestAfterRoleNeedsTheServersAddress(t *testing.T) {
+func TestWaitForConditionsNeedsAPIServersAddress(t *testing.T) {
 	c := exec.CommandContext(t.Context(), "agent", api.AfterRole, "-conditions=lock.a")
 	c.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST=", api.PodNamespaceEnv+"=shop")
 	out, err := c.CombinedOutput()

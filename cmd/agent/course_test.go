@@ -30,6 +30,6 @@ func TestPodWithUnreadableCourseNeverSkips(t *testing.T) {
 	}
 }
 
-func TestWriteOfCourseFailsWithoutTheVolume(t *testing.T) {
+func TestCourseCannotBeStoredWithoutTheVolume(t *testing.T) {
 	assert.ErrorContains(t, courseNote(t.TempDir()+"/none").write(agent.CourseRun), "note the course")
 }

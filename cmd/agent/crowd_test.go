@@ -28,7 +28,8 @@ func listening(t *testing.T, handler http.HandlerFunc) string {
 	return l.Addr().String()
 }
 
-// dialled connects from the address, and sends the text that a slow peer sends.
+// dialled acts as a slow peer: the function opens a connection between the two addresses, and
+// sends the text.
 func dialled(t *testing.T, from, to, sends string) net.Conn {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: 10 * time.Second}
@@ -39,7 +40,7 @@ func dialled(t *testing.T, from, to, sends string) net.Conn {
 	return c
 }
 
-// asks sends a probe from the address as a kubelet does.
+// asks sends one probe, as a kubelet with the first address does, to the second address.
 func asks(t *testing.T, from, to string) (int, error) {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
@@ -95,8 +96,8 @@ func TestThousandsOfConnectionsBlockNoProbe(t *testing.T) {
 			// The test keeps its ends of all connections open. The agent keeps only 64
 			// connections, each of which takes about 12 KiB.
 			assert.Less(t, inUse()-before, 16<<20)
-			// The agent closes a surplus connection before it serves the next one. The kernel
-			// of the client may see this end a moment later.
+			// The agent closes a surplus connection before it serves the next one. The client
+			// may learn a moment later that the agent has closed a connection.
 			open := all
 			for by := time.Now().Add(headerTimeout / 2); len(open) > mostConnections && time.Now().Before(by); {
 				open = slices.DeleteFunc(open, func(c net.Conn) bool {
@@ -118,7 +119,7 @@ func TestConnectionWithoutAWholeHeaderIsClosed(t *testing.T) {
 	require.NoError(t, err, "hung up on")
 }
 
-func TestServerThatRefusesConnectionsKeepsItsOldOnes(t *testing.T) {
+func TestServerThatRefusesNewConnectionsKeepsOldConnections(t *testing.T) {
 	c := &crowd{most: 2, refuses: true}
 	var conns []net.Conn
 	for range 3 {

@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
-	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
 // completer is the name under which kubectl calls this program to complete a command line
@@ -129,16 +128,14 @@ func (c cluster) targets(ctx context.Context, namespace string) (words []string)
 // The result is empty for a slot of a workload of another API group.
 func targetOf(slot string) string {
 	kind, rest, _ := strings.Cut(slot, ".")
-	switch kind {
-	case "lock", "election", "once", view.StartLock:
-		return kind + "/" + rest
-	case "semaphore", view.RWLock:
-		return kind + "/" + rest[:strings.LastIndexByte(rest, '.')]
-	case view.Barrier:
-		run := api.RunOf(slot)
+	switch run := api.RunOf(slot); {
+	case run != "":
 		return kind + "/" + rest[:strings.LastIndex(rest, "."+run+".")]
-	case "shards":
+	case api.AnyOne(slot) || api.IsRWLockSlot(slot):
 		rest = rest[:strings.LastIndexByte(rest, '.')]
+	}
+	if api.ScopeOf(slot) == api.ScopeNamespace {
+		return kind + "/" + rest
 	}
 	workload, name, named := strings.Cut(rest, ".")
 	if !named || kindsByName[workload] == "" {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/cmd/kubectl-metaparticle/check"
@@ -35,6 +36,27 @@ func TestCompletionProposesCommandsAndOutputFormats(t *testing.T) {
 		var out bytes.Buffer
 		complete(t.Context(), commands, strings.Split(line, " "), &out)
 		assert.Equal(t, proposed, out.String(), "%q", line)
+	}
+}
+
+// A person can name a claim of each kind with the scope namespace, and completion proposes that
+// name.
+func TestCommandsAcceptClaimsOfEachNamespaceScopedKind(t *testing.T) {
+	for _, kind := range api.Kinds() {
+		slots := api.Claim{Kind: kind, Name: "a.b", Size: 12}.Slots(api.Workload{})
+		if kind.Scope != api.ScopeNamespace || len(slots) == 0 {
+			continue
+		}
+		name := kind.Name() + "/a.b"
+		assert.Contains(t, usage, " "+kind.Name()+"/NAME")
+		var there []client.Object
+		for _, slot := range slots {
+			assert.Equal(t, name, targetOf(slot))
+			there = append(there, slotLease(slot, "", nil))
+		}
+		s, err := findSlots(t.Context(), cluster{WithWatch: newByHand(there...)}, "shop", []string{name})
+		require.NoError(t, err)
+		assert.Equal(t, slots, s.slots)
 	}
 }
 

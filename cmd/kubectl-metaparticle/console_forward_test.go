@@ -30,7 +30,7 @@ import (
 type kubelet struct {
 	*httptest.Server
 
-	// connected has the port-forwards.
+	// connected receives each port-forward that the command opens.
 	connected chan httpstream.Connection
 	// asked are the verbs and paths of the requests, and the ports of the streams.
 	asked chan string
@@ -149,7 +149,7 @@ func TestForwardEndsWhenThePodRefusesAConnection(t *testing.T) {
 	assert.NoError(t, <-ended)
 }
 
-func TestOpenPortRefusesATakenPort(t *testing.T) {
+func TestConsoleRefusesATakenPort(t *testing.T) {
 	port, err := openPort(t.Context(), 0)
 	require.NoError(t, err)
 	defer port.Close()

@@ -54,7 +54,7 @@ func forwards(t *testing.T, ctx context.Context, b *byHand, port int) (chan open
 	return all, ended
 }
 
-func TestConsoleCommandForwardsToTheNextPod(t *testing.T) {
+func TestConsoleCommandReconnectsToAnotherReadyPod(t *testing.T) {
 	b := newByHand(consolePod("one", corev1.ConditionTrue), consolePod("starting", corev1.ConditionFalse))
 	ctx, cancel := context.WithCancel(t.Context())
 	all, ended := forwards(t, ctx, b, 0)
@@ -111,7 +111,7 @@ func TestConsoleCommandSaysHowToInstallTheConsole(t *testing.T) {
 	assert.Contains(t, b.err.String(), "refused: no console is installed: add --set console.enabled=true to helm upgrade, or the component console")
 }
 
-func TestConsoleCommandReportsARefusedForward(t *testing.T) {
+func TestConsoleCommandReportsARefusedPortForward(t *testing.T) {
 	b := newByHand(consolePod("one", corev1.ConditionTrue))
 	all, ended := forwards(t, t.Context(), b, 0)
 	(<-all).end <- errors.New(`pods "one" is forbidden`)

@@ -405,7 +405,7 @@ func TestExplainCommandNamesAMissingInstallation(t *testing.T) {
 }
 
 // A new StatefulSet pod with the holder's name is not the holder.
-func TestNewPodWithTheHoldersNameStandsBy(t *testing.T) {
+func TestExplainCommandDistinguishesHolderFromSameNamedPod(t *testing.T) {
 	again := gatedPod("a", corev1.ConditionFalse, "NoHolder", "")
 	again.UID = "another"
 	got := answer(t, true, "Deployment/biller", together(deployment(claim, claim), leaseOf("a"), again)...)

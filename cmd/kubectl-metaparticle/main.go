@@ -4,12 +4,12 @@
 // Command kubectl-metaparticle is a plugin of kubectl. Its command "inject"
 // shows, without a cluster, the webhook's changes to a manifest. The command
 // "explain" shows why a pod or workload of a cluster is, or is not, gated. Both
-// run the webhook's own code, so that their messages are the webhook's.
+// commands run the webhook's own code, so that their messages are the webhook's.
 //
 // The command "status" shows slots. The commands "yield", "pause", "resume" and "forget" write
 // annotations on the Leases of slots, which agents watch. A command that refuses writes nothing.
-// The command "check" judges an installation. The commands measure durations by this machine's
-// clock. Times in "status" come from the clocks of other machines.
+// The command "check" judges an installation. The commands measure durations by the clock of
+// this computer. Times in "status" come from the clocks of the cluster's nodes.
 //
 // A cluster may change a pod in ways that the command "inject" cannot know. A manifest does
 // not contain the cluster's defaults, LimitRanges, namespace labels and other webhooks.
@@ -26,7 +26,7 @@ import (
 	"syscall"
 )
 
-const usage = `Usage:
+var usage = `Usage:
   kubectl metaparticle inject -f FILE|- [--pods] [-o yaml|diff] [--offline]
   kubectl metaparticle explain [-n NAMESPACE] KIND/NAME
   kubectl metaparticle status [-n NAMESPACE|-A] [-w] [-o json|yaml] [SLOTS]
@@ -47,8 +47,7 @@ in the browser. recover makes fencing tokens grow again after a restore. check
 judges an installation, or the cluster before it. -h after each says more.
 
 SLOTS are those of KIND/NAME, as deployment/biller or pod/biller-0, or of
-lock/NAME, election/NAME, barrier/NAME, once/NAME, start-lock/NAME, rwlock/NAME or
-semaphore/NAME.
+barrier/NAME, ` + shared() + `.
 
 Exit codes: 0 done; 1 refused, or for status: a claimed slot has no holder that
 serves, and is not paused; 2 the command could not answer; 3 the request was

@@ -19,12 +19,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-const pauseUsage = `Lets no pod acquire a slot, until resume. The holder goes on. But an
+var pauseUsage = `Lets no pod acquire a slot, until resume. The holder goes on. But an
 application that ends is not started again, by any pod. With --stop the holder
 drains with its pod's grace, and releases; the command waits for that.
-SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, lock/NAME, election/NAME,
-once/NAME, start-lock/NAME, or rwlock/NAME or semaphore/NAME, of which each
-slot is paused.
+SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, or one of
+` + shared() + `.
+Each of several slots is paused.
 
 Exit codes: 0 paused; 1 refused, nothing is written; 2 error; 3 paused, but a
 pod still holds.
@@ -63,7 +63,7 @@ func resumeCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	return pausing{std: std}.run(ctx, c, namespace, rest)
 }
 
-// pausing is one pause, or its end, that a person asks for.
+// pausing is a person's request to pause slots, or to resume slots.
 type pausing struct {
 	std stdio
 	// pause is empty if the person resumes the slots.
@@ -105,7 +105,8 @@ func (p pausing) annotations() map[string]any {
 	return map[string]any{api.PausedAnnotation: string(p.pause), api.YieldAnnotation: nil}
 }
 
-// said returns the line about a slot for whose release the command does not wait.
+// said returns the text about one slot. The command prints the text if it does not wait for the
+// release of the slot.
 func (p pausing) said(before *coordinationv1.Lease) string {
 	holder, was := view.HolderOf(before), api.PauseOf(before.Annotations)
 	switch {

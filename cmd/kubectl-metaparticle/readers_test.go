@@ -34,7 +34,8 @@ func catalog(holders ...string) (there []client.Object) {
 	return there
 }
 
-// written returns the holders of all slots of a lock that one pod writes.
+// written returns the argument of catalog for a lock with one writer: the pod "by" holds the
+// intent and all slots.
 func written(by string) (holders []string) {
 	for range 1 + api.RWLockSlots {
 		holders = append(holders, by)
@@ -42,7 +43,7 @@ func written(by string) (holders []string) {
 	return holders
 }
 
-func TestStatusCommandShowsReadersAndWriterTogether(t *testing.T) {
+func TestStatusCommandShowsReadersOrWriterOfLock(t *testing.T) {
 	for name, c := range map[string]struct {
 		holders []string
 		shown   string
@@ -76,7 +77,7 @@ func TestStatusCommandShowsReadersAndWriterTogether(t *testing.T) {
 	}
 }
 
-func TestExplainCommandPrintsAWritersSlotsAsOne(t *testing.T) {
+func TestExplainCommandSummarizesAWritersSlots(t *testing.T) {
 	asks := map[string]string{api.LocalAnnotation: "rwlock/catalog=2"}
 	shown := answer(t, true, "Deployment/biller", append(catalog("a", "a", "b"), deployment(asks, asks)...)...)
 	assert.Contains(t, shown, `slots:
@@ -102,7 +103,7 @@ func TestYieldCommandRefusesALockWithSeveralReaders(t *testing.T) {
 	assert.Contains(t, b.err.String(), "2 pods hold slots of rwlock/catalog: name one of pod/b, pod/a")
 }
 
-// After the writer, the lock may stay free, so the command waits for the release alone.
+// After a writer's release, the lock may stay free. So the command waits only for the release.
 func TestYieldCommandEndsWithTheWritersRelease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newByHand(catalog(written("c")...)...)
@@ -112,7 +113,7 @@ func TestYieldCommandEndsWithTheWritersRelease(t *testing.T) {
 	})
 }
 
-func TestWatchingStatusShowsAllSlotsOfChangedLock(t *testing.T) {
+func TestStatusWithWatchShowsChangedLockCompletely(t *testing.T) {
 	of := func(slot string) view.Slot { return view.Slot{Namespace: "shop", Slot: slot, Kind: view.KindOf(slot)} }
 	all := []view.Slot{of("lock.a"), of("rwlock.b.0"), of("rwlock.b.intent"), of("rwlock.c.0")}
 	assert.Equal(t, all[1:3], whole(all[2:3], all))

@@ -33,13 +33,13 @@ type restored struct {
 	mu sync.Mutex
 	// objects stores the objects, and has no common revision.
 	objects client.WithWatch
-	// revision grows by one with each write. The field "tokens" has, by slot, the revision at
-	// which the next holder acquired.
+	// revision is the number of the API server's last write. The field "tokens" has, by slot, the
+	// revision at which a pod acquired after the holder's yield.
 	revision uint64
 	tokens   map[string]uint64
 	// deaf is a slot whose agent ignores requests to yield.
 	deaf string
-	// early reports that a slot could be acquired while the revision was not above the floor.
+	// early reports that a pod could acquire a slot before the revision was above the floor.
 	early bool
 	floor uint64
 	// fence is the token in a Variable.
@@ -277,7 +277,7 @@ func TestRecoverCommandResumesOtherSlotsAfterAnError(t *testing.T) {
 	})
 }
 
-func TestRecoverCommandContinuesIfAnotherDeletesItsObjects(t *testing.T) {
+func TestRecoverCommandContinuesDespiteDeletionOfItsObjects(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRestored(t, 5000, slotLease("lock.a", "a", nil))
 		deleted := false

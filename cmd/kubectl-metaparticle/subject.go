@@ -32,8 +32,8 @@ type subject struct {
 	pods       []corev1.Pod
 }
 
-// findSlots finds the slots of KIND/NAME, lock/NAME, election/NAME, once/NAME, start-lock/NAME,
-// rwlock/NAME, semaphore/NAME or barrier/NAME.
+// findSlots finds the slots that the arguments name. The arguments are KIND/NAME of a workload or a
+// pod, a claim in the list of the function shared, or barrier/NAME.
 func findSlots(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
 	s := &subject{cluster: c, namespace: namespace, title: strings.Join(args, "/")}
 	var leases coordinationv1.LeaseList
@@ -42,18 +42,8 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 	}
 	kind, name, _ := strings.Cut(s.title, "/")
 	switch {
-	case kind == "lock" && name != "":
-		s.slots = []string{api.LockLease(name)}
-	case kind == "election" && name != "":
-		s.slots = []string{api.ElectionLease(name)}
-	case kind == "once" && name != "":
-		s.slots = []string{api.OnceLease(name)}
-	case kind == view.StartLock && name != "":
-		s.slots = []string{api.StartLockLease(name)}
-	case kind == "semaphore" && name != "":
-		s.slots = semaphoreSlots(name, leases.Items)
-	case kind == view.RWLock && name != "":
-		s.slots = api.Claim{Kind: api.RWLock, Name: name}.Slots(api.Workload{})
+	case sharedKind(kind) != nil && name != "":
+		s.slots = sharedSlots(api.Claim{Kind: sharedKind(kind), Name: name, Size: 1}, leases.Items)
 	case kind == view.Barrier && name != "":
 		s.slots = barrierLeases(name, leases.Items)
 	case kindsByName[strings.ToLower(kind)] == "Pod" && name != "":
@@ -79,9 +69,37 @@ func findSlots(ctx context.Context, c cluster, namespace string, args []string) 
 	return s, s.readPods(ctx, leases.Items)
 }
 
-// semaphoreSlots returns the slots of a semaphore that have a Lease, in their order.
-func semaphoreSlots(name string, leases []coordinationv1.Lease) (slots []string) {
-	prefix := strings.TrimSuffix(api.SemaphoreLease(name, 0), "0")
+// sharedKind returns the kind with the name, if a claim of the kind has slots that all pods of a
+// namespace share. Otherwise, the result is nil.
+func sharedKind(name string) *api.Kind {
+	for _, k := range api.Kinds() {
+		if k.Name() == name && k.Scope == api.ScopeNamespace && k != api.Variable {
+			return k
+		}
+	}
+	return nil
+}
+
+// shared returns a list for the usage texts of commands: the claims that a person can name.
+func shared() string {
+	var texts []string
+	for _, k := range api.Kinds() {
+		if sharedKind(k.Name()) != nil {
+			texts = append(texts, k.Name()+"/NAME")
+		}
+	}
+	return strings.Join(texts, ", ")
+}
+
+// sharedSlots returns the slots of the claim. For a kind with AnyOne, the result has the slots that
+// have a Lease, sorted by number, whatever the size of the claim is.
+func sharedSlots(claim api.Claim, leases []coordinationv1.Lease) (slots []string) {
+	slots = claim.Slots(api.Workload{})
+	if !claim.Kind.AnyOne {
+		return slots
+	}
+	prefix := strings.TrimSuffix(slots[0], "0")
+	slots = nil
 	number := func(slot string) int {
 		n, err := strconv.Atoi(strings.TrimPrefix(slot, prefix))
 		if err != nil {
@@ -98,7 +116,7 @@ func semaphoreSlots(name string, leases []coordinationv1.Lease) (slots []string)
 	return slots
 }
 
-// barrierLeases returns the Leases of the barriers of that name, of all Jobs.
+// barrierLeases returns the Leases of all barriers with the name. Each Job has its own barrier.
 func barrierLeases(name string, leases []coordinationv1.Lease) (slots []string) {
 	for _, l := range leases {
 		run := api.RunOf(l.Name)

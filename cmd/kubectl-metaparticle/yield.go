@@ -22,10 +22,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-const yieldUsage = `Hands a slot over: the holder drains with its pod's grace, and releases. The
+var yieldUsage = `Hands a slot over: the holder drains with its pod's grace, and releases. The
 command waits until another pod holds, and says which, and how long it took.
-SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, lock/NAME, election/NAME,
-once/NAME, rwlock/NAME or semaphore/NAME. If several pods hold, name one of them as pod/NAME.
+SLOTS is KIND/NAME, as deployment/biller, pod/biller-0, or one of
+` + shared() + `.
+A start lock is not handed over. If several pods hold, name one of them as pod/NAME.
 
 Exit codes: 0 another pod holds; 1 refused, nothing is written; 2 error;
 3 written, but in time nobody holds, or a pod other than POD.
@@ -226,7 +227,7 @@ func (s *subject) holding(h *hold) error {
 	return nil
 }
 
-// fit returns the identity of the named pod, if it stands by for a slot of the hold.
+// fit returns the identity of the named pod, if that pod stands by for a slot of the hold.
 func (s *subject) fit(ctx context.Context, h hold, name string) (string, error) {
 	var pod corev1.Pod
 	if err := s.cluster.Get(ctx, types.NamespacedName{Namespace: s.namespace, Name: name}, &pod); err != nil {
@@ -239,7 +240,7 @@ func (s *subject) fit(ctx context.Context, h hold, name string) (string, error) 
 	return view.IdentityOf(pod), nil
 }
 
-// unfit returns why the pod cannot hold next; empty if it stands by for a slot of the
+// unfit returns why the pod cannot hold next; empty for a pod that stands by for a slot of the
 // hold.
 func (s *subject) unfit(pod corev1.Pod, h hold) string {
 	var leases []*coordinationv1.Lease

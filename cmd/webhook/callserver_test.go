@@ -140,7 +140,7 @@ func TestOnlyCallersWithAClientCertificateAreAnswered(t *testing.T) {
 	require.Error(t, answered(t, address, theirs.client(t)), "without a CA no caller is answered")
 }
 
-func TestEveryCallerIsAnsweredWithoutAClientCA(t *testing.T) {
+func TestServerWithoutClientCAAnswersEveryCaller(t *testing.T) {
 	address := listening(t, newCallServer(settings{}))
 	require.NoError(t, answered(t, address))
 	require.NoError(t, answered(t, address, newAuthority(t).client(t)))
@@ -219,7 +219,7 @@ func TestWebhooksTimeLimitEqualsTheManifestsTimeout(t *testing.T) {
 	}
 }
 
-func TestServerPublishesTheEndOfItsCertificate(t *testing.T) {
+func TestMetricShowsWhenTheServersCertificateExpires(t *testing.T) {
 	began := time.Now()
 	require.NoError(t, answered(t, listening(t, newCallServer(settings{}))))
 	var seen dto.Metric

@@ -94,9 +94,9 @@ func (c *crowd) worst() *guest {
 	})
 }
 
-// rank orders guests between which the counts of connections make no difference. The guest with
-// the highest rank loses its connection. The newest guest keeps its connection if a guest without
-// a call in flight can lose one instead.
+// rank orders guests whose peers have equal counts of connections. The guest with the highest rank
+// loses its connection. An older guest without a call in flight has a higher rank than the
+// newest guest. An older guest with a call in flight has a lower rank.
 func (c *crowd) rank(g *guest) int {
 	switch {
 	case g == c.guests[len(c.guests)-1]:
@@ -109,9 +109,10 @@ func (c *crowd) rank(g *guest) int {
 	return 0
 }
 
-// first returns 1 if a guest has to go before another one, and -1 otherwise.
-func first(goes bool) int {
-	if goes {
+// first compares guest a with guest b. The result is 1 if guest a must leave first, and -1 if guest
+// b must. The argument leaves reports that guest a must leave first.
+func first(leaves bool) int {
+	if leaves {
 		return 1
 	}
 	return -1

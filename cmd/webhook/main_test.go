@@ -235,7 +235,7 @@ func TestEventOfALongRefusalIsShortened(t *testing.T) {
 	})
 }
 
-func TestEventAndMetricHaveTheSameReason(t *testing.T) {
+func TestEventAndMetricOfRefusalHaveSameReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		admissions.Reset()
 		set := &appsv1.ReplicaSet{ObjectMeta: named("biller-1", controlledBy("apps/v1", "Deployment", "biller"))}
@@ -283,8 +283,8 @@ func TestLeaderElectionReplacesALostLeaderWithinSeconds(t *testing.T) {
 	require.NotNil(t, o.LeaseDuration, "the default would block the next replica for 15 s")
 	assert.LessOrEqual(t, *o.LeaseDuration, 6*time.Second)
 	assert.GreaterOrEqual(t, *o.LeaseDuration-*o.RenewDeadline, 2*time.Second)
-	// Three attempts with client-go's jitter must fit, so that one lost attempt does not end the
-	// term.
+	// Three attempts with client-go's jitter must fit into the RenewDeadline, so that one lost
+	// attempt does not end the term.
 	assert.GreaterOrEqual(t, *o.RenewDeadline, 3*time.Duration(leaderelection.JitterFactor*float64(*o.RetryPeriod)))
 	assert.True(t, o.LeaderElectionReleaseOnCancel)
 }

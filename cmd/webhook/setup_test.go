@@ -36,7 +36,7 @@ func TestChartsHooksCallOnlyCommandsOfTheWebhook(t *testing.T) {
 	assert.Contains(t, string(text), "\n      app.kubernetes.io/name: metaparticle-webhook\n")
 }
 
-func TestStartRefusesUnknownArgumentsOfAStep(t *testing.T) {
+func TestWebhookBinaryRefusesUnknownSubcommandsAndArguments(t *testing.T) {
 	out := new(strings.Builder)
 	assert.ErrorContains(t, start(t.Context(), []string{"try", "-unknown"}, out), "not defined: -unknown")
 	assert.NoError(t, start(t.Context(), []string{"try", "-help"}, out))

@@ -47,9 +47,22 @@ type report struct {
 	pod, reason, cause string
 }
 
-// told has the last Events about one slot since its last acquisition: ending is about the end of
-// the hold, and released about its release.
-type told struct{ ending, released *report }
+// told has the last Events about one slot since its last acquisition. The Event in the field ending
+// is about the end of the hold, and the Event in released is about the release. The field acquired
+// has the Event of that acquisition. The field unreleased has the end of the hold before that
+// acquisition, if no Event tells of its release.
+type told struct{ ending, released, acquired, unreleased *report }
+
+// lateness bounds how late the Event of a release may follow the Event of the next acquisition. The
+// next holder acquires within milliseconds, and may send its Event first. Events have whole
+// seconds.
+const lateness = 5 * time.Second
+
+// isLate reports whether an Event is about the release before the last acquisition.
+func (t told) isLate(released *report) bool {
+	return t.acquired != nil && t.acquired.InvolvedObject.UID != released.InvolvedObject.UID &&
+		released.at.Sub(t.acquired.at) <= lateness
+}
 
 // historiesOf returns the history of each slot that the agents' Events name, with at most the given number of
 // handovers. Events that no agent can have written are ignored.
@@ -71,12 +84,21 @@ func historiesOf(events []*corev1.Event, most int) map[types.NamespacedName]hist
 			case e.Reason == api.ReasonAcquired:
 				h.handovers = append(h.handovers, handoverOf(r, before.ending, before.released))
 				h.handovers = h.handovers[max(0, len(h.handovers)-most):]
-				before = told{}
+				next := told{acquired: r}
+				if before.released == nil {
+					next.unreleased = before.ending
+				}
+				before = next
 			case e.Reason == api.ReasonReleased:
 				if h.released == nil {
 					h.released = map[types.UID]time.Time{}
 				}
-				before.released, h.released[e.InvolvedObject.UID] = r, r.at
+				h.released[e.InvolvedObject.UID] = r.at
+				if last := len(h.handovers) - 1; last >= 0 && h.handovers[last].From == "" && before.isLate(r) {
+					h.handovers[last] = handoverOf(before.acquired, before.unreleased, r)
+				} else {
+					before.released = r
+				}
 			case strings.Contains(e.Message, api.Draining):
 				before.ending = r
 			}
@@ -122,7 +144,7 @@ func handoverOf(acquired, ending, released *report) Handover {
 	if released == nil {
 		return h
 	}
-	seconds := h.At.Sub(released.at).Seconds()
+	seconds := max(0, h.At.Sub(released.at).Seconds())
 	h.From, h.Seconds = released.pod, &seconds
 	if ending != nil && ending.InvolvedObject.UID == released.InvolvedObject.UID {
 		h.Reason, h.Cause = ending.reason, ending.cause

@@ -67,7 +67,7 @@ func TestTimesThatJSONRefusesAreDropped(t *testing.T) {
 	}
 }
 
-// texts calls the function see with each text of a JSON value.
+// texts calls the function "see" with each text of a JSON value.
 func texts(value any, see func(key, text string)) {
 	switch v := value.(type) {
 	case map[string]any:
@@ -87,7 +87,7 @@ func texts(value any, see func(key, text string)) {
 	}
 }
 
-func TestEachTextIsOneShortLine(t *testing.T) {
+func TestHostileClusterTextsBecomeShortSingleLines(t *testing.T) {
 	evil := "\x1b[2Jlock.a\u202e\u2066\u200b\u2028\u2029\u0085\n\xff" + api.Draining
 	for name, long := range map[string]string{"hostile": evil, "long": evil + strings.Repeat("é\xff", 100_000)} {
 		t.Run(name, func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestEventsThatNoAgentWritesAreIgnored(t *testing.T) {
 }
 
 // A repeated name costs no more than a lookup, so that a message of many names takes linear time.
-func TestSlotsOfOneMessageAreBounded(t *testing.T) {
+func TestNumberOfSlotsPerEventMessageIsBounded(t *testing.T) {
 	var message strings.Builder
 	for i := range 1000 {
 		fmt.Fprintf(&message, "lock.%05x ", i)
@@ -198,7 +198,8 @@ func TestExpiredHoldIsNotHealthy(t *testing.T) {
 				l.Annotations[api.PausedAnnotation] = c.paused
 			}
 			l.UID, l.Spec.LeaseDurationSeconds = "lock-a", new(int32(15))
-			// A renew time by the holder's own clock must decide nothing, even if it is days ago.
+			// A renew time by the holder's own clock must decide nothing, even if that time is days
+			// ago.
 			l.Spec.RenewTime = &metav1.MicroTime{Time: noon.Add(-72 * time.Hour)}
 			state := State{Leases: []*coordinationv1.Lease{l}, Pods: []*corev1.Pod{gated("a", "lock.a")}, Now: noon, Seen: map[types.UID]time.Time{"lock-a": noon.Add(-c.seen)}}
 			assert.Equal(t, c.want, state.Slots(nil, 3)[0].Healthy())

@@ -22,7 +22,7 @@ import (
 type Slot struct {
 	Namespace string `json:"namespace"`
 	Slot      string `json:"slot"`
-	// Kind is singleton, lock, election, once, semaphore, shards, start-lock, rwlock or barrier.
+	// Kind is the name of the kind, as [KindOf] returns it.
 	Kind   string    `json:"kind"`
 	Holder *Holder   `json:"holder,omitempty"`
 	Paused api.Pause `json:"paused,omitempty"`
@@ -36,7 +36,8 @@ type Slot struct {
 	Successor string `json:"successor,omitempty"`
 	// Done are the done keys of a once claim, the oldest first.
 	Done []string `json:"done,omitempty"`
-	// Opened is the number of pods for which a barrier was opened, in its first Lease.
+	// Opened is the number of pods for which a barrier was opened. Only the first Lease of a
+	// barrier has this number.
 	Opened int `json:"opened,omitempty"`
 	// Failures has the failures in a row of a once claim's work, by key.
 	Failures map[string]int `json:"failures,omitempty"`
@@ -57,17 +58,18 @@ type Holder struct {
 	Workload string `json:"workload,omitempty"`
 	Hold     string `json:"hold,omitempty"`
 	Token    string `json:"token,omitempty"`
-	// Gone reports that no pod has the holder's identity. That is also so if the holder is
-	// no agent, but another program.
+	// Gone reports that no pod has the holder's identity. Gone is also true if the holder is
+	// another program than an agent.
 	Gone         bool       `json:"gone,omitempty"`
 	Deleted      bool       `json:"beingDeleted,omitempty"`
 	Since        *time.Time `json:"since,omitempty"`
 	Renewed      *time.Time `json:"renewed,omitempty"`
 	ServingSince *time.Time `json:"servingSince,omitempty"`
-	// SilentSince is the last change of the Lease that the caller saw, if the holder does not renew
-	// the Lease.
+	// SilentSince is set if the holder does not renew the Lease. The value is the instant of the
+	// last change that the caller of [State.Slots] saw.
 	SilentSince *time.Time `json:"silentSince,omitempty"`
-	// Expired reports that the caller saw no change of the Lease for three of its durations.
+	// Expired reports that the caller of [State.Slots] saw no change of the Lease for three lease
+	// durations.
 	Expired bool `json:"expired,omitempty"`
 }
 
@@ -77,11 +79,11 @@ type Standby struct {
 	Ready   bool   `json:"ready"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
-	// Program reports that the program of the pod asks for its slots by the local API. The
-	// cluster does not show whether it asks at present.
+	// Program reports that the program of the pod asks for its slots by the local API. The cluster
+	// does not show whether the program asks at present.
 	Program bool `json:"program,omitempty"`
 	// WaitsSince is the instant since which the pod waits: the last start of its shim, or its last
-	// release, which Events tell. The field is absent if the pod's program asks by the local API.
+	// release according to Events. The field is absent if the pod's program asks by the local API.
 	WaitsSince *time.Time `json:"waitsSince,omitempty"`
 
 	// Identity is the identity by which the pod would hold.
@@ -90,8 +92,8 @@ type Standby struct {
 	uid types.UID
 }
 
-// State has the objects from which the slots are computed. Pods of other claims, and Leases of
-// other programs, do no harm.
+// State has the objects from which the slots are computed. The method Slots ignores ungated pods,
+// and Leases of other programs.
 type State struct {
 	Leases []*coordinationv1.Lease
 	Pods   []*corev1.Pod
@@ -164,7 +166,7 @@ func (o State) Slots(only []string, most int) []Slot {
 // slot has a key of its own.
 func (s Slot) Group() string {
 	name := s.Slot
-	if i := strings.LastIndexByte(name, '.'); (s.Kind == "semaphore" || s.Kind == "shards" || s.Kind == RWLock) && i > 0 {
+	if i := strings.LastIndexByte(name, '.'); (api.AnyOne(name) || s.Kind == RWLock) && i > 0 {
 		name = name[:i]
 	}
 	return s.Namespace + "/" + name + " "
@@ -236,14 +238,14 @@ func (s *Slot) join(pod corev1.Pod) {
 }
 
 // Silent returns the instant at which the holder counts as silent if its Lease has not changed
-// since the instant seen. A holder renews six times in a lease duration, so two or three renewals
+// since the instant "seen". A holder renews six times in a lease duration, so two or three renewals
 // are missing after half of it.
 func Silent(l *coordinationv1.Lease, seen time.Time) time.Time {
 	return seen.Add(time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second / 2)
 }
 
 // Expired returns the instant at which a hold counts as expired if its Lease has not changed since
-// the instant seen. Three lease durations are enough even if the console's own watch was
+// the instant "seen". Three lease durations are enough even if the console's own watch was
 // interrupted.
 func Expired(l *coordinationv1.Lease, seen time.Time) time.Time {
 	return seen.Add(3 * time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second)
@@ -260,9 +262,9 @@ func (s *Slot) remember(h history) {
 }
 
 // finished reports whether a pod no longer waits for the slot of a once claim or a start lock. A
-// pod with a start lock is finished once its condition is True, because its application has
-// started. A pod with a once claim is finished once its key is done. The pod is also finished once
-// its init containers have ended, if none of its main containers has a shim.
+// pod with a start lock is finished once the agent's pod condition is True, because the application
+// has started. A pod with a once claim is finished once its key is done. The pod is also finished
+// once its init containers have ended, if none of its main containers has a shim.
 func (s *Slot) finished(pod corev1.Pod) bool {
 	if said, ok := Condition(pod); s.Kind == StartLock {
 		return ok && said.Status == corev1.ConditionTrue

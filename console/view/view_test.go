@@ -121,7 +121,7 @@ func TestSlotsShowHoldersAndStandbys(t *testing.T) {
 	}
 }
 
-func TestHandoversNameCausesAndGaps(t *testing.T) {
+func TestHandoversShowCauseAndDuration(t *testing.T) {
 	const holds, drains, frees = "this pod holds lock.a (token 1), lock.b (token 2)", "draining to hand over lock.a: this pod is being deleted", "lock.a is free again"
 	for name, c := range map[string]struct {
 		events []*corev1.Event
@@ -132,13 +132,18 @@ func TestHandoversNameCausesAndGaps(t *testing.T) {
 		"another slot": {[]*corev1.Event{event(9, "a", api.ReasonAcquired, "this pod holds lock.a.b (token 1)")}, nil},
 		"with a cause": {[]*corev1.Event{event(7, "b", api.ReasonAcquired, holds), event(9, "a", "PodDeleted", drains), event(8, "a", api.ReasonReleased, frees)},
 			[]string{"b from a: PodDeleted after 1s, " + drains}},
-		"without a cause":           {[]*corev1.Event{event(9, "a", api.ReasonReleased, frees), event(4, "b", api.ReasonAcquired, holds)}, []string{"b from a: after 5s, "}},
-		"a cause of another pod":    {[]*corev1.Event{event(9, "x", "Yielded", drains), event(9, "a", api.ReasonReleased, frees), event(9, "b", api.ReasonAcquired, holds)}, []string{"b from a: after 0s, "}},
-		"control characters":        {[]*corev1.Event{event(9, "a", "Yielded", "draining\x1b[2J lock.a"), event(9, "a", api.ReasonReleased, frees), event(9, "b", api.ReasonAcquired, holds)}, []string{"b from a: Yielded after 0s, draining?[2J lock.a"}},
-		"the last two of three":     {[]*corev1.Event{event(9, "a", api.ReasonAcquired, holds), event(8, "b", api.ReasonAcquired, holds), event(7, "c", api.ReasonAcquired, holds)}, []string{"c from :", "b from :"}},
-		"an Event about a Job":      {[]*corev1.Event{{Reason: api.ReasonAcquired, Message: holds, InvolvedObject: corev1.ObjectReference{Kind: "Job"}}}, nil},
-		"an Event elsewhere":        {[]*corev1.Event{func() *corev1.Event { e := event(9, "a", api.ReasonAcquired, holds); e.Namespace = "other"; return e }()}, nil},
-		"a pod that acquires again": {[]*corev1.Event{event(9, "a", api.ReasonReleased, frees), event(8, "a", api.ReasonAcquired, holds)}, []string{"a from a: after 1s, "}},
+		"without a cause":        {[]*corev1.Event{event(9, "a", api.ReasonReleased, frees), event(4, "b", api.ReasonAcquired, holds)}, []string{"b from a: after 5s, "}},
+		"a cause of another pod": {[]*corev1.Event{event(9, "x", "Yielded", drains), event(9, "a", api.ReasonReleased, frees), event(9, "b", api.ReasonAcquired, holds)}, []string{"b from a: after 0s, "}},
+		"control characters":     {[]*corev1.Event{event(9, "a", "Yielded", "draining\x1b[2J lock.a"), event(9, "a", api.ReasonReleased, frees), event(9, "b", api.ReasonAcquired, holds)}, []string{"b from a: Yielded after 0s, draining?[2J lock.a"}},
+		"the last two of three":  {[]*corev1.Event{event(9, "a", api.ReasonAcquired, holds), event(8, "b", api.ReasonAcquired, holds), event(7, "c", api.ReasonAcquired, holds)}, []string{"c from :", "b from :"}},
+		"an Event about a Job":   {[]*corev1.Event{{Reason: api.ReasonAcquired, Message: holds, InvolvedObject: corev1.ObjectReference{Kind: "Job"}}}, nil},
+		"an Event elsewhere":     {[]*corev1.Event{func() *corev1.Event { e := event(9, "a", api.ReasonAcquired, holds); e.Namespace = "other"; return e }()}, nil},
+		"a release whose Event is late": {[]*corev1.Event{event(20, "a", api.ReasonAcquired, holds), event(10, "a", "PodDeleted", drains), event(9, "b", api.ReasonAcquired, holds), event(8, "a", api.ReasonReleased, frees)},
+			[]string{"b from a: PodDeleted after 0s, " + drains, "a from :"}},
+		"a release after an expiry":    {[]*corev1.Event{event(20, "b", api.ReasonAcquired, holds), event(14, "a", api.ReasonReleased, frees)}, []string{"b from :"}},
+		"a release by the holder":      {[]*corev1.Event{event(9, "b", api.ReasonAcquired, holds), event(8, "b", api.ReasonReleased, frees)}, []string{"b from :"}},
+		"a late and a further release": {[]*corev1.Event{event(9, "b", api.ReasonAcquired, holds), event(9, "a", "x", ""), event(8, "a", api.ReasonReleased, frees), event(7, "b", api.ReasonReleased, frees), event(6, "c", api.ReasonAcquired, holds)}, []string{"c from b: after 1s, ", "b from a: after 0s, "}},
+		"a pod that acquires again":    {[]*corev1.Event{event(9, "a", api.ReasonReleased, frees), event(8, "a", api.ReasonAcquired, holds)}, []string{"a from a: after 1s, "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var lines []string
@@ -183,7 +188,7 @@ func TestStandbyWaitsSinceItsStartOrRelease(t *testing.T) {
 	}
 }
 
-func TestHolderWithoutRenewalsIsSilent(t *testing.T) {
+func TestHolderWithoutRenewalsCountsAsSilent(t *testing.T) {
 	l := lease("lock.a", "a", nil)
 	l.UID, l.Spec.LeaseDurationSeconds = "lock-a", new(int32(30))
 	opened := lease("barrier.warm.run.0", "a", nil)

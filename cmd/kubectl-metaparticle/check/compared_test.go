@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func TestCheckReportsPoliciesThatMatchOtherObjects(t *testing.T) {
+func TestCheckReportsPoliciesWithChangedMatchConstraints(t *testing.T) {
 	for name, change := range map[string]func(*admissionv1.ValidatingAdmissionPolicy){
 		"namespaces": func(p *admissionv1.ValidatingAdmissionPolicy) {
 			p.Spec.MatchConstraints.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"no": "where"}}
