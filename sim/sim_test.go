@@ -45,13 +45,13 @@ func TestBarriersBreakNoInvariant(t *testing.T) { play.Barriers(t, world.ModelOf
 
 func TestBarriersOfProgramsBreakNoInvariant(t *testing.T) { play.Meetings(t, world.ModelOfEnroll) }
 
-func TestRestoresBreakNoInvariant(t *testing.T) { play.Restores(t, world.ModelOfEnroll) }
+func TestRestoringAPIObjectsBreaksNoInvariant(t *testing.T) { play.Restores(t, world.ModelOfEnroll) }
 
 func TestPlantedBugsAreCaught(t *testing.T) { play.Planted(t) }
 
-// The bugs named below are in code that the tests of agent/claim run, too. The random schedules
-// of these tests must catch the bugs without a world.
-func TestRandomClaimSchedulesCatchPlantedBugs(t *testing.T) {
+// The bugs named below are in code that the tests of agent/claim run, too. The random schedules of
+// these tests must catch the bugs without package world.
+func TestRandomSchedulesOfClaimsCatchPlantedBugs(t *testing.T) {
 	play.PlantedClaims(t, "boot-id-always-proof", "deadline-from-the-answer", "deadline-from-the-last-attempt", "equal-bytes",
 		"from-renew-time", "giving-up", "gone-is-free", "identity-is-proof", "latest-deadline",
 		"margin-of-a-tenth", "no-margin", "own-duration",
@@ -65,23 +65,23 @@ func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "age
 
 // The files of these bugs name tests of agent/local. The simulation misses the bugs, because all
 // its faults end, so each wait ends, too.
-func TestPlantedBugsAreCaughtByLocalTests(t *testing.T) { play.PlantedIn(t, "agent/local") }
+func TestPlantedBugsAreCaughtByLocalAPITests(t *testing.T) { play.PlantedIn(t, "agent/local") }
 
-// The files of these bugs name tests of agent/turn. The simulation seldom catches the bugs,
-// because it seldom deletes a holder while a pod asks for its turn.
+// The files of these bugs name tests of agent/turn. The simulation seldom catches the bugs, because
+// it seldom deletes a holder while another pod asks for a turn.
 func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agent/turn") }
 
 func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
 
-// The files of these bugs name tests of enroll/stamp. The simulation seldom reaches the state
-// that shows the bugs. In that state a shard is beyond the new number, its holder is out of
-// reach, and its Lease is gone.
+// The files of these bugs name tests of enroll/stamp. The simulation seldom reaches the state that
+// shows the bugs. In that state the number of shards has become smaller. The holder of a surplus
+// shard is out of reach, and the shard's Lease is gone.
 func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enroll/stamp") }
 
 // The files of these bugs name tests of agent/after. The simulation misses the bugs. In its
 // stories with conditions no person writes a Lease, no key is forgotten, and each new Lease has
 // another UID.
-func TestPlantedBugsAreCaughtByAfterTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
+func TestPlantedBugsAreCaughtByConditionTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
 
 // The files of these bugs name tests of agent/barrier. The simulation misses the bugs. No person
 // of the simulation writes the Lease of a pod that waits at a barrier. The simulation also allows
