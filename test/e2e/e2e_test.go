@@ -29,7 +29,7 @@ var serial = []string{
 	"TestKubeletAndContainerdRestartsStopNoApplication",
 	"TestChildOnDisconnectedNodeDiesBeforeTakeover",
 	"TestForceDeletedPodKeepsItsSlotUntilExpiry",
-	"TestChildOnNodeThawedPastDeadlineDiesSoon",
+	"TestChildDiesSoonWhenNodeThawsPastDeadline",
 	"TestPodOnCrashedNodeLosesItsSlot",
 	"TestProgramOnDisconnectedNodeEndsBeforeTakeover",
 	"TestReadersAndWritersNeverRunTogetherDespiteKills",
@@ -40,7 +40,7 @@ var serial = []string{
 	"TestStartLockStartsPodsOneByOne",
 	"TestPodGateStopsApplicationOnADisconnectedNode",
 	"TestClusterAlertsFireUntilFaultsAreRepaired",
-	"TestCheckCommandReportsOnlyAnUnboundPolicy",
+	"TestCheckCommandReportsAPolicyThatDeniesNothing",
 	"TestHelmCommandsStopNoRunningApplication",
 	"TestRestoredEtcdKeepsSlotsExclusive",
 	"TestRecoverCommandRaisesTokensAfterARestore",
@@ -78,7 +78,7 @@ var parallel = []string{
 	"TestTwoLocksInOppositeOrderDoNotDeadlock",
 	"TestPodAndClientGoElectorExcludeEachOther",
 	"TestLossOfTheSlotRestartsNoContainer",
-	"TestLostSlotRestartsContainerWithOnLossRestart",
+	"TestContainerRestartsAfterLossIfAnnotationSaysRestart",
 	"TestContainerEndsWithItsChildsExitCode",
 	"TestStandbyTakesOverFromACrashingHolder",
 	"TestRecreatedDeploymentWaitsForTheOldHolder",
@@ -91,7 +91,7 @@ var parallel = []string{
 	"TestProgramsOnHostNetworkLeadThroughTheSocket",
 	"TestHundredConnectionsToLocalAPICostFewMegabytes",
 	"TestApplicationNeverRunsTwiceDespiteDeletionsAndKills",
-	"TestSingletonsShareAStartLock",
+	"TestStartLockStartsSingletonsOneByOne",
 	"TestPodGateRunsImagesThatMustBePID1",
 	"TestPodGateIsRefusedBeforeKubernetes136",
 	"TestPodGateRestartsAgentAndApplicationSeparately",
@@ -121,12 +121,12 @@ var parallel = []string{
 	"TestImageOfGatedContainerNeverChangesInPlace",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
 	"TestLocalAPIPodWithForgedAgentIsRefused",
-	"TestRefusalWarningEventAndMetricShareOneReason",
+	"TestMetricAndMessagesNameTheSameRefusalReason",
 	"TestInjectionKeepsFieldsUnknownToTheWebhook",
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
 	"TestPodStartsAfterTheAwaitedHolderServes",
 	"TestPodsOfAJobStartTogether",
-	"TestProgramsOfAJobGoOnTogether",
+	"TestProgramsOfAJobPassTheBarrierTogether",
 	"TestJobSkipsOnlyWhileALivingPodHolds",
 	"TestJobFailsAfterItsBoundedWait",
 	"TestPodDeletedAtStartReportsApplicationsExitCode",
@@ -155,7 +155,8 @@ var parallel = []string{
 	"TestKubectlPluginMovesAndPausesASlot",
 	"TestCertificateRenewalInterruptsNoAdmission",
 	"TestConsoleShowsAHandoverWithItsCause",
-	"TestLostElectionInterruptsNoAdmission",
+	"TestWebhookAdmitsPodsDespiteALostElection",
+	"TestSlotStaysExclusiveInNamespaceCreatedAgain",
 	"TestNativeSidecarStartsBeforeTheAgent",
 	"TestKubectlCopiesFilesToHolderAndStandby",
 	"TestChildStartsExactlyLikeTheUngatedProcess",
@@ -170,9 +171,9 @@ var parallel = []string{
 	"TestGatedPodsRunInARestrictedNamespace",
 	"TestGateKeepsTheQualityOfServiceClass",
 	"TestAdministratorFreesSlotBlockedByAUsersLease",
-	"TestPodWithConditionsMayOnlyReadTheirLeases",
+	"TestPodWithConditionsMayOnlyReadAwaitedLeases",
 	"TestPodHasOnlyTheRightsOfItsAgent",
-	"TestVariableRefusesAPausedWritersSmallerToken",
+	"TestVariableRefusesALateWritersSmallerToken",
 	"TestVariableRefusesOtherTypesAndExcessiveSizes",
 	"TestAgentWritesVariablesOnlyAsItsOwnPod",
 	"TestWebhooksAccountOnlyCreatesEmptyVariables",
@@ -194,7 +195,7 @@ var parallel = []string{
 	"TestStandbyForwardsToTheHolderOnHostNetwork",
 	"TestRolloutRaisesTheRevisionNumber",
 	"TestChangedClaimRollsOutPodsOfItsDeployment",
-	"TestOnlyHolderIsReadyWithReadinessHolder",
+	"TestReadinessHolderMakesOnlyTheHolderReady",
 	"TestServiceAnswersDuringAHandover",
 	"TestWorkerTutorialPrintsTheOutputsItShows",
 	"TestNightlyJobTutorialPrintsTheOutputsItShows",
@@ -289,8 +290,8 @@ func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 func TestLossOfTheSlotRestartsNoContainer(t *testing.T) {
 	exclusive.TestLossOfTheSlotRestartsNoContainer(t)
 }
-func TestLostSlotRestartsContainerWithOnLossRestart(t *testing.T) {
-	exclusive.TestLostSlotRestartsContainerWithOnLossRestart(t)
+func TestContainerRestartsAfterLossIfAnnotationSaysRestart(t *testing.T) {
+	exclusive.TestContainerRestartsAfterLossIfAnnotationSaysRestart(t)
 }
 func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 	exclusive.TestContainerEndsWithItsChildsExitCode(t)
@@ -314,8 +315,8 @@ func TestChildOnDisconnectedNodeDiesBeforeTakeover(t *testing.T) {
 func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 	exclusive.TestForceDeletedPodKeepsItsSlotUntilExpiry(t)
 }
-func TestChildOnNodeThawedPastDeadlineDiesSoon(t *testing.T) {
-	exclusive.TestChildOnNodeThawedPastDeadlineDiesSoon(t)
+func TestChildDiesSoonWhenNodeThawsPastDeadline(t *testing.T) {
+	exclusive.TestChildDiesSoonWhenNodeThawsPastDeadline(t)
 }
 func TestPodOnCrashedNodeLosesItsSlot(t *testing.T) { exclusive.TestPodOnCrashedNodeLosesItsSlot(t) }
 func TestShimDrainsByDeadlineWhileAgentIsFrozen(t *testing.T) {
@@ -353,7 +354,9 @@ func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
 }
 func TestStartLockStartsPodsOneByOne(t *testing.T) { exclusive.TestStartLockStartsPodsOneByOne(t) }
-func TestSingletonsShareAStartLock(t *testing.T)   { exclusive.TestSingletonsShareAStartLock(t) }
+func TestStartLockStartsSingletonsOneByOne(t *testing.T) {
+	exclusive.TestStartLockStartsSingletonsOneByOne(t)
+}
 
 // Tests of package gates.
 
@@ -432,8 +435,8 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 func TestLocalAPIPodWithForgedAgentIsRefused(t *testing.T) {
 	injection.TestLocalAPIPodWithForgedAgentIsRefused(t)
 }
-func TestRefusalWarningEventAndMetricShareOneReason(t *testing.T) {
-	injection.TestRefusalWarningEventAndMetricShareOneReason(t)
+func TestMetricAndMessagesNameTheSameRefusalReason(t *testing.T) {
+	injection.TestMetricAndMessagesNameTheSameRefusalReason(t)
 }
 func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 	injection.TestInjectionKeepsFieldsUnknownToTheWebhook(t)
@@ -447,8 +450,10 @@ func TestPodStartsAfterTheAwaitedKeyIsDone(t *testing.T) {
 func TestPodStartsAfterTheAwaitedHolderServes(t *testing.T) {
 	lifecycle.TestPodStartsAfterTheAwaitedHolderServes(t)
 }
-func TestPodsOfAJobStartTogether(t *testing.T)    { lifecycle.TestPodsOfAJobStartTogether(t) }
-func TestProgramsOfAJobGoOnTogether(t *testing.T) { lifecycle.TestProgramsOfAJobGoOnTogether(t) }
+func TestPodsOfAJobStartTogether(t *testing.T) { lifecycle.TestPodsOfAJobStartTogether(t) }
+func TestProgramsOfAJobPassTheBarrierTogether(t *testing.T) {
+	lifecycle.TestProgramsOfAJobPassTheBarrierTogether(t)
+}
 func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
 	lifecycle.TestJobSkipsOnlyWhileALivingPodHolds(t)
 }
@@ -526,17 +531,20 @@ func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
 	operations.TestCertificateRenewalInterruptsNoAdmission(t)
 }
-func TestCheckCommandReportsOnlyAnUnboundPolicy(t *testing.T) {
-	operations.TestCheckCommandReportsOnlyAnUnboundPolicy(t)
+func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
+	operations.TestCheckCommandReportsAPolicyThatDeniesNothing(t)
 }
 func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
 	operations.TestConsoleShowsAHandoverWithItsCause(t)
 }
-func TestLostElectionInterruptsNoAdmission(t *testing.T) {
-	operations.TestLostElectionInterruptsNoAdmission(t)
+func TestWebhookAdmitsPodsDespiteALostElection(t *testing.T) {
+	operations.TestWebhookAdmitsPodsDespiteALostElection(t)
 }
 func TestHelmCommandsStopNoRunningApplication(t *testing.T) {
 	operations.TestHelmCommandsStopNoRunningApplication(t)
+}
+func TestSlotStaysExclusiveInNamespaceCreatedAgain(t *testing.T) {
+	operations.TestSlotStaysExclusiveInNamespaceCreatedAgain(t)
 }
 func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 	operations.TestRestoredEtcdKeepsSlotsExclusive(t)
@@ -604,12 +612,12 @@ func TestGateKeepsTheQualityOfServiceClass(t *testing.T) {
 func TestAdministratorFreesSlotBlockedByAUsersLease(t *testing.T) {
 	rights.TestAdministratorFreesSlotBlockedByAUsersLease(t)
 }
-func TestPodWithConditionsMayOnlyReadTheirLeases(t *testing.T) {
-	rights.TestPodWithConditionsMayOnlyReadTheirLeases(t)
+func TestPodWithConditionsMayOnlyReadAwaitedLeases(t *testing.T) {
+	rights.TestPodWithConditionsMayOnlyReadAwaitedLeases(t)
 }
 func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheRightsOfItsAgent(t) }
-func TestVariableRefusesAPausedWritersSmallerToken(t *testing.T) {
-	rights.TestVariableRefusesAPausedWritersSmallerToken(t)
+func TestVariableRefusesALateWritersSmallerToken(t *testing.T) {
+	rights.TestVariableRefusesALateWritersSmallerToken(t)
 }
 func TestVariableRefusesOtherTypesAndExcessiveSizes(t *testing.T) {
 	rights.TestVariableRefusesOtherTypesAndExcessiveSizes(t)
@@ -677,8 +685,8 @@ func TestRolloutRaisesTheRevisionNumber(t *testing.T) { traffic.TestRolloutRaise
 func TestChangedClaimRollsOutPodsOfItsDeployment(t *testing.T) {
 	traffic.TestChangedClaimRollsOutPodsOfItsDeployment(t)
 }
-func TestOnlyHolderIsReadyWithReadinessHolder(t *testing.T) {
-	traffic.TestOnlyHolderIsReadyWithReadinessHolder(t)
+func TestReadinessHolderMakesOnlyTheHolderReady(t *testing.T) {
+	traffic.TestReadinessHolderMakesOnlyTheHolderReady(t)
 }
 func TestServiceAnswersDuringAHandover(t *testing.T) { traffic.TestServiceAnswersDuringAHandover(t) }
 

@@ -251,8 +251,8 @@ func TestChartRefusesWrongNamespaceOrSecondRelease(t *testing.T) {
 	}
 }
 
-// TestHooksLeaveNoObjectBehind checks the policy by which Helm deletes an object after the hook.
-func TestHooksLeaveNoObjectBehind(t *testing.T) {
+// TestHelmHooksLeaveNoObjectBehind checks the policy by which Helm deletes an object after the hook.
+func TestHelmHooksLeaveNoObjectBehind(t *testing.T) {
 	hooks := render(t, "").hooks
 	kinds := map[string]int{}
 	for _, h := range hooks {
@@ -262,8 +262,8 @@ func TestHooksLeaveNoObjectBehind(t *testing.T) {
 	assert.Equal(t, map[string]int{"Namespace": 1, "ServiceAccount": 3, "Role": 1, "RoleBinding": 1, "ClusterRole": 2, "ClusterRoleBinding": 2, "Pod": 1, "Job": 2}, kinds)
 }
 
-// TestHooksGrantNoRightToWriteLeases checks that no hook can act as an agent.
-func TestHooksGrantNoRightToWriteLeases(t *testing.T) {
+// TestHelmHooksGrantNoRightToWriteLeases checks that no hook can act as an agent.
+func TestHelmHooksGrantNoRightToWriteLeases(t *testing.T) {
 	for _, h := range render(t, "").hooks {
 		rules, _ := h["rules"].([]any)
 		for _, rule := range rules {

@@ -25,9 +25,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-// TestClusterLeavesNothingBehindAfterDown brings up a second cluster, breaks it in every way,
+// TestClusterTakenDownLeavesNothingBehind brings up a second cluster, breaks it in every way,
 // and takes it down. Another cluster may run at the same time.
-func TestClusterLeavesNothingBehindAfterDown(t *testing.T) {
+func TestClusterTakenDownLeavesNothingBehind(t *testing.T) {
 	if os.Getenv("METAPARTICLE_CLUSTER_TEST") == "" {
 		t.Skip("takes root and a minute: set METAPARTICLE_CLUSTER_TEST=1")
 	}

@@ -77,7 +77,7 @@ func (e example) awaitOther(than *corev1.Pod) (now *corev1.Pod) {
 	return now
 }
 
-// jobTimeout is longer than the longest run of an example's Job on a busy machine.
+// jobTimeout is longer than any example's Job takes on a busy machine.
 const jobTimeout = 6 * time.Minute
 
 // complete waits until the Job has succeeded.
@@ -125,11 +125,12 @@ func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 	e.NeverMoreThan(3)
 }
 
-// warmUp has the instants, in seconds, at which one replica of the example warmup begins to read,
-// and is warm. The field warm is zero until then.
+// warmUp has two instants of one replica, in seconds: the beginning of the reading, and the end of
+// the warm-up. The field warm is zero until the second instant.
 type warmUp struct{ reads, warm float64 }
 
-// warmUps returns the times of all replicas whose pods are still there, in the order of their starts.
+// warmUps returns the times of all replicas whose pods are still there. The result is sorted by the
+// field reads.
 func (e example) warmUps() []warmUp {
 	e.Space.Helper()
 	var all []warmUp
@@ -190,9 +191,15 @@ func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 		}
 		return strings.TrimSpace(out)
 	}
+	// The middle of a migration lasts ten seconds, so the loop is in the database's pod. On a busy
+	// machine each call of kubectl takes seconds.
 	attempts := func(n int) {
 		t.Helper()
-		e.Await(space.StartTimeout, "a migration is in its middle", func() bool { return query("SELECT count(*) FROM attempts") == strconv.Itoa(n) })
+		loop := `until [ "$(psql --user=postgres -qtAc 'SELECT count(*) FROM attempts')" = ` + strconv.Itoa(n) + ` ]; do sleep 0.2; done`
+		e.Await(space.StartTimeout, "a migration is in its middle", func() bool {
+			_, err := kubectl.Run(e.Space, "", "exec", "deployment/database", "--", "sh", "-c", loop)
+			return err == nil
+		})
 	}
 	first := e.awaitOther(nil)
 	attempts(1)
@@ -253,8 +260,8 @@ func TestLeaderExampleServesEverywhereAndWorksOnce(t *testing.T) {
 // of its work.
 var ledLine = regexp.MustCompile(`(?m)^(leads|works) with token (\d+)$`)
 
-// terms returns the tokens under which a program led, by its log. The program must not work
-// without the token of its last lead.
+// terms reads the log of a program, and returns the tokens under which the program led. All work of
+// the program must have the token of its latest hold.
 func terms(t *testing.T, log string) (tokens []uint64) {
 	t.Helper()
 	for _, match := range ledLine.FindAllStringSubmatch(log, -1) {

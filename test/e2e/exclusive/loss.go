@@ -47,7 +47,7 @@ func TestLossOfTheSlotRestartsNoContainer(t *testing.T) {
 	}
 }
 
-func TestLostSlotRestartsContainerWithOnLossRestart(t *testing.T) {
+func TestContainerRestartsAfterLossIfAnnotationSaysRestart(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("afresh")
 	a.Annotations[api.OnLossAnnotation] = string(api.OnLossRestart)

@@ -44,7 +44,7 @@ func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 	heal()
 }
 
-func TestChildOnNodeThawedPastDeadlineDiesSoon(t *testing.T) {
+func TestChildDiesSoonWhenNodeThawsPastDeadline(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("frozen"), "it freezes a node")
 	// No program can prevent this overlap: a child that is frozen past its deadline runs
 	// on after the thaw until its shim kills it. The shim acts at once, but a busy kernel

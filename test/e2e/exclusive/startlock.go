@@ -25,7 +25,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// starts is the record of all starts, in which no two may overlap.
+// starts is the name of the record of all starts. No two starts may overlap.
 const starts = "starts"
 
 // warm is the Lease of the start lock.
@@ -103,7 +103,7 @@ func TestStartLockStartsPodsOneByOne(t *testing.T) {
 	awaitReady(s, a, 5)
 }
 
-func TestSingletonsShareAStartLock(t *testing.T) {
+func TestStartLockStartsSingletonsOneByOne(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	var all []app.App

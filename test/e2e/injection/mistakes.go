@@ -65,7 +65,7 @@ func mistakes() []mistake {
 			[]string{`BadAnnotation: metaparticle.io/inject is "false", but metaparticle.io/singleton claims a slot: remove one of the two`}},
 		{"a modifier of nothing", map[string]string{api.LeaseDurationAnnotation: "30s"}, nil,
 			[]string{`BadAnnotation: metaparticle.io/lease-duration has no effect without a claim: ` +
-				`add metaparticle.io/singleton: "true" or metaparticle.io/lock or metaparticle.io/semaphore or metaparticle.io/shards or metaparticle.io/once or metaparticle.io/start-lock or metaparticle.io/api, or remove it`}},
+				"add " + asked() + ", or remove it"}},
 		{"no such container", one("containers", "sidecar"), nil,
 			[]string{`UnknownContainer: `}},
 		{"a lock's name", map[string]string{api.LockAnnotation: "A b"}, nil,
@@ -86,6 +86,17 @@ func mistakes() []mistake {
 			[]string{`BadAnnotation: metaparticle.io/on-loss is "x": write "standby" or "restart"`,
 				`BadAnnotation: metaparticle.io/readiness is "y": write "forward" or "holder"`}},
 	}
+}
+
+// asked returns the advice to add one of the annotations that claim. The advice lists all of them.
+func asked() string {
+	var ways []string
+	for _, a := range api.Annotations {
+		if a.Kind != nil {
+			ways = append(ways, a.Kind.Ask)
+		}
+	}
+	return strings.Join(ways, " or ")
 }
 
 func TestUserMistakesCauseWarningsAndEvents(t *testing.T) {

@@ -43,7 +43,8 @@ func gathered() app.App {
 	return a
 }
 
-// startJob creates the Job of the application, and returns its barrier's Leases once all pods exist.
+// startJob creates the Job of the application, and waits until all pods exist. startJob returns the
+// Job and the Leases of its barrier.
 func startJob(s *space.Space, a app.App) (*batchv1.Job, []string) {
 	s.Helper()
 	spec := app.Job(s, a).Spec
@@ -80,8 +81,8 @@ func awaitTwoArrivals(s *space.Space, leases []string) {
 	})
 }
 
-// awaitStarts waits until the application runs in each of the pods. The argument from has the
-// starts before the last pod arrived, and must be empty.
+// awaitStarts waits until the application runs in each of the pods. The argument named from has the
+// starts that the record showed before the last pod came. There must be no such start.
 func awaitStarts(s *space.Space, pods []*corev1.Pod, from record.Record) {
 	s.Helper()
 	for _, pod := range pods {
@@ -141,7 +142,7 @@ func TestPodsOfAJobStartTogether(t *testing.T) {
 }
 
 // docs/compatibility.md: pod/local-api-barrier carried
-func TestProgramsOfAJobGoOnTogether(t *testing.T) {
+func TestProgramsOfAJobPassTheBarrierTogether(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s, a := space.New(t), gathered()
@@ -180,7 +181,7 @@ func TestProgramsOfAJobGoOnTogether(t *testing.T) {
 	assert.Empty(t, s.Identity(leases[0]))
 }
 
-// replacement waits for a pod of the Job that no node may run yet.
+// replacement waits for the Job's new pod, which still has its scheduling gate.
 func replacement(s *space.Space, job *batchv1.Job) (later *corev1.Pod) {
 	s.Helper()
 	s.Await(space.StartTimeout, "another pod replaces the deleted one", func() bool {

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-func TestCheckCommandReportsOnlyAnUnboundPolicy(t *testing.T) {
+func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 	p := newPlugin(space.New(t))
 	out := p.run(0, "check", "--image", cluster.Image, "-o", "json")
 	var judged struct {

@@ -23,7 +23,7 @@ import (
 
 // A program that loses an election usually ends. But the replica that enrolls also
 // answers the API server, so that replica must go on after a lost election.
-func TestLostElectionInterruptsNoAdmission(t *testing.T) {
+func TestWebhookAdmitsPodsDespiteALostElection(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	leases := cluster.Client.CoordinationV1().Leases(webhook.Namespace)

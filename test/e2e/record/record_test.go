@@ -113,7 +113,7 @@ func TestFrozenProcessIsAliveButNotActive(t *testing.T) {
 	assert.Equal(t, s, overlaps[0].Active, "what it ran after it woke")
 }
 
-func TestReadIgnoresAnUnfinishedLine(t *testing.T) {
+func TestUnfinishedLineOfARecordIsIgnored(t *testing.T) {
 	dir := t.TempDir()
 	w, err := Begin(dir, "x", Meta{Pod: "a", Token: "1"})
 	require.NoError(t, err)

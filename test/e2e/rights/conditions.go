@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-func TestPodWithConditionsMayOnlyReadTheirLeases(t *testing.T) {
+func TestPodWithConditionsMayOnlyReadAwaitedLeases(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for _, name := range []string{"lock.a", "lock.b"} {

@@ -91,9 +91,9 @@ func fenced(lock string, epoch, token int) object {
 	return object{"lock": lock, "epoch": epoch, "token": token}
 }
 
-// The first writer was paused, and writes after the second writer. Each kind of write request is
-// refused.
-func TestVariableRefusesAPausedWritersSmallerToken(t *testing.T) {
+// The first writer stood still for a while, and writes after the second writer. The API server
+// refuses each kind of write request.
+func TestVariableRefusesALateWritersSmallerToken(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	v := variables{s, s.Client}

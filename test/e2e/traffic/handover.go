@@ -70,7 +70,9 @@ func TestHandoversRefuseNoConnection(t *testing.T) {
 			return len(app.Endpoints(h.Space, service)) == 3 && len(h.Pods(a.Name)) == 3
 		})
 		sum := requests.Stop()
-		t.Logf("%s, W of %v: %d connections answered, the slowest took %v, lost %q", handover.name, api.DefaultEndpointDelay, sum.Answered, sum.Slowest, sum.Failed)
+		old := h.Process(before.ID)
+		t.Logf("%s, W of %v: %d connections answered, lost %q. The slowest took %v. The application itself took %v of that to stop and to start.",
+			handover.name, api.DefaultEndpointDelay, sum.Answered, sum.Failed, sum.Slowest, old.Last-old.Signalled+starts)
 		assert.Empty(t, sum.Failed, handover.name)
 		assert.Greater(t, sum.Answered, 100, handover.name)
 		assert.Less(t, sum.Slowest, starts+stops+busy, handover.name)

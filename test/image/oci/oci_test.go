@@ -104,7 +104,7 @@ func TestLayoutWithAnIndexOpensAsThatIndex(t *testing.T) {
 	assert.Equal(t, digest(t, index).Hex, pushed(t, opened), "the only entry, itself an index")
 }
 
-func TestOpenRefusesTarballsThatAreNoImages(t *testing.T) {
+func TestTarballWithoutAnImageIsRefused(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "other.tar")
 	f, err := os.Create(file)
 	require.NoError(t, err)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOpenRefusesDirectoriesThatNodesMountOver(t *testing.T) {
+func TestStateDirectoryUnderANodesMountIsRefused(t *testing.T) {
 	for _, dir := range []string{"/run/lab", "/var/lib/lab", "/var/log", "/proc/lab"} {
 		_, err := Open(dir)
 		assert.ErrorContains(t, err, "must not be below", dir)
@@ -40,7 +40,7 @@ func TestEachStateDirectoryHasItsOwnCgroup(t *testing.T) {
 	assert.Len(t, one.Cgroup(), len("metaparticle-")+8)
 }
 
-func TestOpenReadsTheSavedState(t *testing.T) {
+func TestReopenedStateDirectoryHasTheSavedState(t *testing.T) {
 	dir := t.TempDir()
 	l, err := Open(dir)
 	require.NoError(t, err)

@@ -12,14 +12,36 @@ import (
 	"strings"
 )
 
-// Outside returns the tests that are outside of a share. The share I/N has each Nth serial test, from
-// test I on, and the share parallel has the parallel tests. The empty share has all tests.
+// long has the tests that take more than two minutes, each with its minutes. The minutes are
+// those of a test beside the tests of two other clusters. Without these figures one cluster would
+// still run the longest test while the others are idle.
+var long = map[string]int{
+	"TestHelmCommandsStopNoRunningApplication":      10,
+	"TestPodsForTwoShardCountsNeverRunTogether":     4,
+	"TestClusterAlertsFireUntilFaultsAreRepaired":   3,
+	"TestShardCountChangesDespiteADisconnectedNode": 3,
+	"TestStartLockStartsPodsOneByOne":               3,
+}
+
+// alone has the serial tests that bear no other load, such as the tests of another cluster. Their
+// place is before the parallel tests.
+var alone = []string{"TestHandoversRefuseNoConnection"}
+
+// minutes returns about how long a serial test takes.
+func minutes(test string) int {
+	return max(1, long[test])
+}
+
+// Outside returns the tests that are outside of a share. The share I/N has the serial tests of
+// cluster I among N clusters. The share named "parallel" has the parallel tests, and the serial
+// tests that run alone. The empty share has all tests.
 func Outside(share string, serial, parallel []string) (tests []string, err error) {
+	shared := slices.DeleteFunc(slices.Clone(serial), func(name string) bool { return slices.Contains(alone, name) })
 	switch share {
 	case "":
 		return nil, nil
 	case "parallel":
-		return serial, nil
+		return shared, nil
 	}
 	first, last, _ := strings.Cut(share, "/")
 	own, _ := strconv.Atoi(first)
@@ -27,11 +49,35 @@ func Outside(share string, serial, parallel []string) (tests []string, err error
 	if own < 1 || own > all {
 		return nil, fmt.Errorf("-share %q: write parallel, or two numbers such as 2/3, of which the first is at most the second", share)
 	}
-	tests = slices.Clone(parallel)
-	for i, name := range serial {
-		if i%all != own-1 {
+	return slices.Concat(parallel, alone, others(shared, own-1, all)), nil
+}
+
+// others divides the serial tests between the clusters, the longest test first. Each test goes to
+// the cluster with the fewest minutes so far. The result has the tests of all clusters except the
+// cluster with the number in the argument own.
+func others(serial []string, own, all int) (tests []string) {
+	sum := make([]int, all)
+	falling := slices.SortedStableFunc(slices.Values(serial), func(a, b string) int { return minutes(b) - minutes(a) })
+	for _, name := range falling {
+		least := slices.Index(sum, slices.Min(sum))
+		sum[least] += minutes(name)
+		if least != own {
 			tests = append(tests, name)
 		}
 	}
-	return tests, nil
+	return tests
+}
+
+// LeftOut returns the tests that "make test" leaves out this time. These are a random half of the
+// tests with real applications, and a random half of the examples. Both groups take much processor
+// time.
+// The function shuffle returns a random order of n numbers.
+func LeftOut(parallel []string, shuffle func(n int) []int) (tests []string) {
+	for _, group := range []string{"ExclusiveAndUnchanged", "Example"} {
+		all := slices.DeleteFunc(slices.Clone(parallel), func(name string) bool { return !strings.Contains(name, group) })
+		for _, i := range shuffle(len(all))[:(len(all)+1)/2] {
+			tests = append(tests, all[i])
+		}
+	}
+	return tests
 }

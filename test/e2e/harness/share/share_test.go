@@ -16,7 +16,7 @@ import (
 
 var serial, parallel = []string{"a", "b", "c", "d", "e"}, []string{"x", "y"}
 
-func TestSharesTogetherHaveEachTestOnce(t *testing.T) {
+func TestEachTestIsInExactlyOneShare(t *testing.T) {
 	for all := 1; all <= 6; all++ {
 		shares := []string{"parallel"}
 		for own := 1; own <= all; own++ {
@@ -39,9 +39,32 @@ func TestSharesTogetherHaveEachTestOnce(t *testing.T) {
 	assert.Empty(t, outside, "the empty share has all tests")
 }
 
-func TestUnreadableShareIsAnError(t *testing.T) {
+func TestLoadSensitiveTestRunsBesideNoOtherCluster(t *testing.T) {
+	names := []string{"TestHandoversRefuseNoConnection", "a"}
+	outside, err := share.Outside("parallel", names, parallel)
+	require.NoError(t, err)
+	assert.Equal(t, []string{"a"}, outside)
+	outside, err = share.Outside("1/1", names, parallel)
+	require.NoError(t, err)
+	assert.ElementsMatch(t, append([]string{"TestHandoversRefuseNoConnection"}, parallel...), outside)
+}
+
+func TestMalformedShareArgumentIsRefused(t *testing.T) {
 	for _, text := range []string{"0/3", "4/3", "1", "1/", "1/3/5", "2/3x", "serial", "-1/3"} {
 		_, err := share.Outside(text, serial, parallel)
 		assert.ErrorContains(t, err, "two numbers such as 2/3", text)
 	}
+}
+
+func TestSharesWithLongTestsHaveFewerTests(t *testing.T) {
+	names := []string{"a", "b", "TestHelmCommandsStopNoRunningApplication", "c", "d"}
+	outside, err := share.Outside("1/2", names, parallel)
+	require.NoError(t, err)
+	assert.ElementsMatch(t, append([]string{"TestHandoversRefuseNoConnection", "a", "b", "c", "d"}, parallel...), outside)
+}
+
+func TestHalfOfApplicationsAndExamplesIsLeftOut(t *testing.T) {
+	all := []string{"TestGateKeepsAExclusiveAndUnchanged", "TestGateKeepsBExclusiveAndUnchanged", "TestOther", "TestCExampleCounts", "TestDExampleRuns"}
+	last := func(n int) []int { return []int{1, 0}[2-n:] }
+	assert.Equal(t, []string{"TestGateKeepsBExclusiveAndUnchanged", "TestDExampleRuns"}, share.LeftOut(all, last))
 }

@@ -58,8 +58,8 @@ type Software struct {
 	// Unordered reports that several processes log at once, so the order of the lines
 	// differs between two runs.
 	Unordered bool
-	// The pattern Noise matches log lines about the tests' own requests, and lines whose
-	// number differs between any two runs. Nil matches no line.
+	// The pattern Noise matches log lines about the tests' own requests, and log lines that
+	// the application writes sometimes more and sometimes less often. Nil matches no line.
 	Noise *regexp.Regexp
 	// Deaf reports that the application does not handle SIGTERM. As PID 1 it survives the
 	// signal; behind a gate it ends. No other difference is allowed.
@@ -67,12 +67,13 @@ type Software struct {
 }
 
 // ServeTimeout bounds a start until the application serves. A JVM takes five seconds, and
-// several times as long beside four other tests on a small machine.
-const ServeTimeout = 90 * time.Second
+// several times as long beside other tests on a small machine. There a pod may also lose its slot
+// once, and start the JVM again.
+const ServeTimeout = 3 * time.Minute
 
 // Test checks two promises for a real application: at most one pod runs it at a time, and the gate
-// changes nothing else. The two parts do not call t.Parallel. Go would start them after all other
-// parallel tests, although these parts take the longest.
+// changes nothing else. The two parts do not call t.Parallel, because Go would then start them
+// after all other parallel tests. The parts must start early, because they take the longest.
 func (w Software) Test(t *testing.T) {
 	cluster.NeedLab(t, "it makes images, kills processes of pods and hears of them from the kernel")
 	t.Parallel()
@@ -216,7 +217,7 @@ func (f *Families) All() []witness.Family {
 }
 
 // Living returns the latest family that still lives, and its pod. Both are nil if no family
-// lives. The pod alone is nil if its object is gone.
+// lives. If the object of the family's pod is gone, only the pod is nil.
 func (f *Families) Living() (*witness.Family, *corev1.Pod) {
 	for _, family := range slices.Backward(f.All()) {
 		if family.End == 0 {

@@ -57,6 +57,7 @@ const (
 	// Turn is the interval between two checks of a condition while nothing changes in the
 	// namespace. The checks are necessary, because records are files and send no events.
 	Turn = 10 * time.Millisecond
+	rest = time.Second // the longest interval after a check that takes long, as kubectl does
 	// Fresh is the greatest age of a running application's last time stamp in the record, even on a
 	// busy machine.
 	Fresh = 300 * time.Millisecond
@@ -214,15 +215,19 @@ func (s *Space) Never(d time.Duration, what string, condition func() bool) {
 func (s *Space) Within(timeout time.Duration, condition func() bool) bool {
 	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
-	ticker := time.NewTicker(Turn)
-	defer ticker.Stop()
 	for {
+		begin := time.Now()
 		if condition() {
 			return true
 		}
+		// Slow checks in a row would take the processors from the pods that they wait for.
+		change, pause := s.change, max(Turn, min(4*time.Since(begin), rest))
+		if pause > 10*Turn {
+			change = nil
+		}
 		select {
-		case <-s.change:
-		case <-ticker.C:
+		case <-change:
+		case <-time.After(pause):
 		case <-deadline.C:
 			return condition()
 		case <-s.Context().Done():

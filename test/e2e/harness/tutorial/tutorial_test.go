@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPageHasItsStepsInOrder(t *testing.T) {
+func TestTutorialStepsAreParsedInPageOrder(t *testing.T) {
 	page := strings.ReplaceAll(`# A page
 
 '''yaml
@@ -50,7 +50,7 @@ func TestSessionThatBeginsWithOutputIsRefused(t *testing.T) {
 	assert.ErrorContains(t, err, "no command")
 }
 
-func TestOutputMatchesWhatThePageShows(t *testing.T) {
+func TestShownOutputMayDifferInSpacesAndEllipses(t *testing.T) {
 	for name, c := range map[string]struct {
 		shown, output string
 		want          bool
@@ -115,8 +115,8 @@ func TestShellKeepsItsVariables(t *testing.T) {
 	assert.ErrorContains(t, shell.Close(), "exit status 3")
 }
 
-// TestEachTutorialHasATestAndANamespace checks the rules that need no cluster. Each page has a test, and lives in a
-// namespace with the name of the page.
+// TestEachTutorialHasATestAndANamespace checks the rules that need no cluster. Each page has a
+// test, and lives in a namespace with the name of the page.
 func TestEachTutorialHasATestAndANamespace(t *testing.T) {
 	const docs, tests = "../../../../docs/tutorials", "../../tutorials/tutorials.go"
 	source, err := os.ReadFile(tests)

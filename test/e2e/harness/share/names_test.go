@@ -1,0 +1,29 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package share
+
+import (
+	"maps"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// A test that is renamed must not lose its place among the long tests, or among those left out.
+func TestLongTestsAndLeftOutTestsExist(t *testing.T) {
+	text, err := os.ReadFile("../../e2e_test.go")
+	require.NoError(t, err)
+	var names []string
+	for _, match := range regexp.MustCompile(`(?m)^\t"(Test\w+)",$`).FindAllStringSubmatch(string(text), -1) {
+		names = append(names, match[1])
+	}
+	assert.Subset(t, names, slices.Collect(maps.Keys(long)))
+	assert.Subset(t, names, alone)
+	assert.Len(t, LeftOut(names, rand.Perm), 4+4, "half of seven applications, and half of eight examples")
+}
