@@ -162,7 +162,8 @@ func TestChildFirstReportedAfterPodDeletionIsStopped(t *testing.T) {
 	})
 }
 
-// The kubelet itself ends a child that has run since before the deletion.
+// The agent does not stop a child that started before the deletion, because the kubelet stops that
+// child.
 func TestHoldBegunBeforePodDeletionContinues(t *testing.T) {
 	again := map[string]func(w *world, a *pod) *pod{
 		"": func(_ *world, a *pod) *pod { return a },
@@ -221,7 +222,7 @@ func TestDeletionLearnedLongAfterAcquisitionEndsNoHold(t *testing.T) {
 // The agent gives a hold back only if the API server reports the deletion in its first answer
 // during that hold. A deletion that was reported during an earlier hold does not end a later
 // hold.
-func TestHoldSurvivesPodDeletionKnownBeforeTheAcquisition(t *testing.T) {
+func TestEarlierHoldsDeletionReportEndsNoLaterHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -238,7 +239,7 @@ func TestHoldSurvivesPodDeletionKnownBeforeTheAcquisition(t *testing.T) {
 
 // With the gate "pod" only a restart of all containers ends the application. In a
 // deleted pod the kubelet restarts nothing, so a drain would not end the application.
-func TestDeletedPodWithGatePodKeepsItsSlot(t *testing.T) {
+func TestDeletedPodWithoutShimsKeepsItsSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.KubeletStops = true })

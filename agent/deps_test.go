@@ -67,7 +67,7 @@ func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 // and do no I/O, so a simulation and a fuzz test can drive them. Besides package api, the
 // contract with the webhook, they import only package instant. Package claim also imports
 // package lease, for its rules.
-func TestDecidingPackagesImportOnlyAPIInstantAndLease(t *testing.T) {
+func TestDecidingPackagesImportOnlyLeaseInstantAndAPI(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
 		"agent/claim": {"api", "agent/instant", "agent/lease"},
@@ -117,7 +117,7 @@ func TestPackageProbeImportsOnlyPackageAPI(t *testing.T) {
 
 // Package after waits beside the agent's loop, and knows neither grants nor children. So a
 // condition can never begin or end a hold.
-func TestPackageAfterImportsOnlyAPIAndKube(t *testing.T) {
+func TestPackageOfConditionsImportsOnlyAPIAndKube(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/after") {
 		assert.True(t, standard(d) || d == module+"api" || d == module+"agent/kube", "agent/after imports %s", d)
 	}
@@ -125,7 +125,7 @@ func TestPackageAfterImportsOnlyAPIAndKube(t *testing.T) {
 
 // Package barrier waits beside the agent's loop. No hold depends on an arrival, so the package
 // needs no claim.
-func TestPackageBarrierImportsOnlyAPIAfterAndKube(t *testing.T) {
+func TestPackageBarrierImportsOnlyAPIKubeAndConditions(t *testing.T) {
 	allowed := []string{"api", "agent/kube", "agent/after"}
 	for _, d := range dependencies(t, module+"agent/barrier") {
 		assert.True(t, standard(d) || slices.Contains(allowed, strings.TrimPrefix(d, module)), "agent/barrier imports %s", d)
@@ -140,8 +140,8 @@ func TestPackageVariableImportsOnlyAPIAndKube(t *testing.T) {
 	}
 }
 
-// Package courier sends what a claim decided. The loops of agent and local use the same
-// courier, so both write Leases by the same code.
+// Package courier sends the requests of a claim. Packages agent and local both use package
+// courier, so they write Leases by the same code.
 func TestPackageCourierImportsOnlyClaimLeaseAndKube(t *testing.T) {
 	allowed := []string{"api", "agent/claim", "agent/instant", "agent/kube", "agent/lease"}
 	for _, d := range dependencies(t, module+"agent/courier") {

@@ -195,9 +195,9 @@ func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
 	})
 }
 
-// The kubelet needs minutes to pull the second pod's image. So that pod's shim begins to wait
-// only after the holder has vanished.
-func TestHolderGoneBeforeShimWaitsCausesNoSkip(t *testing.T) {
+// The kubelet needs minutes to pull the second pod's image. The shim of that pod therefore begins
+// to wait only after the holder has vanished.
+func TestHolderVanishedBeforeTheWaitCausesNoSkip(t *testing.T) {
 	for name, gap := range map[string]bool{"seen": false, "in a gap": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -281,7 +281,7 @@ func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
 }
 
 // The agent adds an Event only for the first dismissal of a wait.
-func TestRepeatedDismissalIsNotReportedAsTheFirst(t *testing.T) {
+func TestOrdersReportTheFirstDismissalOfEachWait(t *testing.T) {
 	o := newOrders(Config{Dismiss: func(gate.ShimID, gate.Dismiss) error { return nil }}, nil)
 	r := gate.Report{Shim: "s1", Since: time.Second, Connected: true}
 	o.note(gate.Report{}, r)
@@ -305,7 +305,7 @@ func TestRepeatedDismissalIsNotReportedAsTheFirst(t *testing.T) {
 	assert.Equal(t, time.Hour+time.Millisecond+dismissAgain, again, "and gets the order at once")
 }
 
-func TestContainerEndsWhenItsWaitIsOver(t *testing.T) {
+func TestContainerEndsWhenItsBoundedWaitExpires(t *testing.T) {
 	const most = 10 * time.Minute
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -150,7 +150,7 @@ func TestFailedInitContainerHandsOverItsSlot(t *testing.T) {
 	})
 }
 
-func TestHoldNotedForInitContainerIsNotReleased(t *testing.T) {
+func TestRestartedAgentKeepsHoldGrantedToInitContainer(t *testing.T) {
 	for name, c := range map[string]struct {
 		noted    func(running string) string
 		released bool

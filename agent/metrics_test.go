@@ -42,7 +42,7 @@ func (w *world) waiting(name string, change ...func(c *Config)) *pod {
 	return p
 }
 
-func TestVacantSecondsCountOnlyWithoutALivingHolder(t *testing.T) {
+func TestVacantSecondsGrowOnlyWithoutALivingHolder(t *testing.T) {
 	const minute = 60
 	any := func(c *Config) { c.Any = true }
 	for name, c := range map[string]struct {
@@ -129,7 +129,7 @@ func TestLateRenewalsAreCounted(t *testing.T) {
 	}
 }
 
-func TestMetricNamesTheWorkloadOfThePod(t *testing.T) {
+func TestMetricLabelContainsThePodsWorkload(t *testing.T) {
 	simulate(t, func(w *world) {
 		assert.EqualValues(t, 1, w.start("a").metric(`metaparticle_workload_info{workload="Deployment/biller"}`))
 	})

@@ -116,7 +116,7 @@ func (w *world) serving() bool {
 	return w.server.lease(theSlot).Annotations[api.ServingAnnotation] != ""
 }
 
-func TestHolderIsReadyOnlyWhileItsApplicationIs(t *testing.T) {
+func TestHolderIsReadyOnlyWithAReadyApplication(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports

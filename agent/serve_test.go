@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestServeReturnsTheErrorOfGateOrLoop(t *testing.T) {
+func TestAgentReturnsTheErrorOfGateOrLoop(t *testing.T) {
 	broken := errors.New("broken")
 	ends := func(err error) func(context.Context) error { return func(context.Context) error { return err } }
 	lasts := func(err error) func(context.Context) error {
@@ -39,7 +39,7 @@ func TestServeReturnsTheErrorOfGateOrLoop(t *testing.T) {
 
 // With the gate "pod" the kubelet stops the application only after the agent's process has
 // ended. So the process must not wait for a blocked loop.
-func TestServeReturnsAnErrorDespiteABlockedLoop(t *testing.T) {
+func TestAgentReturnsGateErrorDespiteABlockedLoop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken, blocked := errors.New("broken"), make(chan struct{})
 		defer close(blocked)

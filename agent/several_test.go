@@ -109,7 +109,7 @@ func TestPodsWithOverlappingLocksDoNotDeadlock(t *testing.T) {
 			for _, p := range pods {
 				if p.running("s") {
 					p.gates.end("s")
-					break // the next pod begins at once, and the count must precede that
+					break // another pod's child begins at once, so only the next round counts that pod
 				}
 			}
 		}
@@ -119,7 +119,7 @@ func TestPodsWithOverlappingLocksDoNotDeadlock(t *testing.T) {
 	})
 }
 
-func TestYieldContinuesAfterAFailedRelease(t *testing.T) {
+func TestYieldingAgentRetriesAReleaseThatFailed(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.start("a"), w.start("b")

@@ -161,7 +161,7 @@ func TestRestartedAgentWithUnreadableLeaseShowsNotReady(t *testing.T) {
 
 // Each status needs two requests. Here each request takes 2 s, almost as long as the request
 // timeout of a 30 s lease (2.5 s).
-func TestReadinessGateReadiesPodDespiteSlowAPIServer(t *testing.T) {
+func TestReadinessGateShowsReadyDespiteSlowAPIServer(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

@@ -104,7 +104,7 @@ func TestYieldDuringStartKeepsOldPodReady(t *testing.T) {
 }
 
 // The start of the old revision's application takes longer than the shortest turn.
-func TestSlowVersionsStandbyStaysReadyDuringStart(t *testing.T) {
+func TestStandbyStaysReadyDuringASlowApplicationStart(t *testing.T) {
 	const starts = 4 * time.Minute
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)

@@ -84,7 +84,7 @@ func (p *pod) status() string {
 	return p.link.patches[len(p.link.patches)-1]
 }
 
-func TestEachStartOfAChildNeedsTheLock(t *testing.T) {
+func TestEachChildNeedsTheStartLockToStart(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(startSlot)
 		app := newPatient()
@@ -232,7 +232,7 @@ func TestStartupProbeEndsNoChildOfEarlierAgent(t *testing.T) {
 	})
 }
 
-func TestHolderStaysReadyIfStartLocksLeaseVanishes(t *testing.T) {
+func TestHolderStaysReadyIfTheStartLockVanishes(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, startSlot)
 		app := newPatient()
@@ -288,7 +288,7 @@ func TestPodWithoutSlotsRestartsChildWithoutProof(t *testing.T) {
 	}
 }
 
-func TestContainerEndsWhenStartLockWaitIsOver(t *testing.T) {
+func TestContainerEndsAfterBoundedWaitForStartLock(t *testing.T) {
 	bounded := func(c *Config) { c.WaitAtMost = time.Minute }
 	for name, change := range map[string]func(c *Config){
 		"start lock alone": starter(newPatient()),

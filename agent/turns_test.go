@@ -183,7 +183,7 @@ func TestDeletedHolderYieldsToANewerRevision(t *testing.T) {
 	})
 }
 
-func TestHolderIgnoresAnAskFromBeforeItsHold(t *testing.T) {
+func TestHolderIgnoresAsksOlderThanItsHold(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		a := w.start("a", of(oldRevision))

@@ -21,7 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// TestEachOutageMarksTheSlotsAsOld includes the outages that client-go repeats without a report.
+// TestEachOutageMarksTheSlotsAsOld includes failures after which client-go repeats the request
+// without a report.
 func TestEachOutageMarksTheSlotsAsOld(t *testing.T) {
 	for name, outage := range map[string]http.HandlerFunc{
 		"refused connections": nil,
@@ -46,7 +47,7 @@ func TestEachOutageMarksTheSlotsAsOld(t *testing.T) {
 	}
 }
 
-func TestTroubleEndsWithTheOutage(t *testing.T) {
+func TestConsoleStopsWarningAfterTheOutage(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, leaseOf(1, "a", time.Now()))
 	_, all := watching(t, s)
@@ -59,7 +60,7 @@ func TestTroubleEndsWithTheOutage(t *testing.T) {
 	}
 }
 
-func TestConsoleWithoutAnAPIServerSaysSo(t *testing.T) {
+func TestConsoleWarnsIfAPIServerRefusesItsRequests(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, leaseOf(1, "a", time.Now()))
 	s.breaks(refuses(http.StatusTooManyRequests))
@@ -113,7 +114,8 @@ func httpRequest(t *testing.T, resource string) *http.Request {
 	return r
 }
 
-// TestClosedOrSilentWatchIsReported tells a story of one watch, on a clock that stands still between its steps.
+// TestClosedOrSilentWatchIsReported takes one watch through the steps of a case. The fake clock
+// advances only by the field "after" of each step.
 func TestClosedOrSilentWatchIsReported(t *testing.T) {
 	const refused, open, end, bookmark = "refused", "open", "end", "bookmark"
 	type step struct {
@@ -173,9 +175,9 @@ func TestClosedOrSilentWatchIsReported(t *testing.T) {
 	}
 }
 
-// TestConsoleWarnsWhenATroubleBeginsOrEnds runs on a fake clock, and nothing happens at the instants at
-// which a trouble begins. So only heed's own timer can wake it.
-func TestConsoleWarnsWhenATroubleBeginsOrEnds(t *testing.T) {
+// TestWarningAboutWatchBeginsAndEndsInTime runs on a fake clock. No request or byte arrives at the
+// instants at which a trouble begins. So only its own timer can wake the method heed.
+func TestWarningAboutWatchBeginsAndEndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		warned := make(chan string, 8)
 		w := &watch{links: newLinks(), warn: func(trouble string) error { warned <- trouble; return nil }, changed: make(chan struct{}, 1)}

@@ -116,7 +116,8 @@ func refuses(status int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "refused", status) }
 }
 
-// breaks begins an outage, or ends it with nil. All watches end.
+// breaks begins an outage, in which the handler answers each request. The handler nil ends the
+// outage. All watches end.
 func (s *server) breaks(outage http.HandlerFunc) {
 	s.mu.Lock()
 	s.outage = outage
@@ -286,7 +287,7 @@ func newLog() (chan string, *slog.Logger) {
 	return lines, slog.New(addresses{slog.DiscardHandler, lines})
 }
 
-// addresses is a handler that passes on the attribute address.
+// addresses is a handler that sends the value of each attribute "address" to a channel.
 type addresses struct {
 	slog.Handler
 	lines chan string
@@ -304,7 +305,7 @@ func (a addresses) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-func TestProbesTellWhetherTheCachesAreFull(t *testing.T) {
+func TestReadinessProbeSucceedsOnlyWithSyncedCaches(t *testing.T) {
 	full := false
 	handler := probes(func() bool { return full })
 	status := func(path string) int {

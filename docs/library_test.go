@@ -81,7 +81,7 @@ func TestLibraryPageNamesExistingTests(t *testing.T) {
 	}
 }
 
-func TestEachRecipeHasValidAnnotationsAndItsLimits(t *testing.T) {
+func TestEachRecipeHasValidAnnotationsAndStatesLimits(t *testing.T) {
 	for _, r := range recipes(t) {
 		blocks := r.annotations(t)
 		assert.NotEmpty(t, blocks, "recipe without annotations: %s", r.title)

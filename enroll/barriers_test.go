@@ -22,7 +22,8 @@ const (
 	secondRun = "1b1c2d3e-0000-4000-8000-0123456789ab"
 )
 
-// gathered returns a pod of a Job that waits at the barrier of a run, as the webhook injects it.
+// gathered returns a pod that waits at the barrier of the given run, as the webhook injects the
+// pod. The argument job is the UID of the pod's Job.
 func gathered(name, run, job string) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: name, Labels: map[string]string{api.GatedLabel: api.GatedAfter},
@@ -56,8 +57,8 @@ func TestPodGetsTheBarrierLeasesOfItsJob(t *testing.T) {
 	assert.ElementsMatch(t, append(leasesOfRun(firstRun), leasesOfRun(secondRun)...), role.Rules[0].ResourceNames)
 }
 
-// programmed returns a pod like gathered, but its program waits at the barrier, through the
-// local API.
+// programmed returns a pod like that of the function gathered. But here the pod's program waits at
+// the barrier, through the local API.
 func programmed(name, run, job string) *corev1.Pod {
 	pod := gathered(name, run, job)
 	pod.Labels[api.GatedLabel] = api.Gated
@@ -86,7 +87,7 @@ func TestPodWithLocalBarrierGetsItsJobsLeases(t *testing.T) {
 }
 
 // A Job owns a Lease only if one of the Job's own pods arrives by the Lease.
-func TestBarrierLeaseOfAnotherJobHasNoOwner(t *testing.T) {
+func TestJobOwnsOnlyLeasesOfItsOwnPods(t *testing.T) {
 	w := newWorld(t, gathered("a", firstRun, secondRun))
 	w.settle(w.process())
 	assert.Empty(t, w.lease(leasesOfRun(firstRun)[0]).OwnerReferences)

@@ -32,8 +32,8 @@ func waiting(name, account string, leases ...string) *corev1.Pod {
 	return after(pod, leases...)
 }
 
-// after adds the container that waits for conditions to a pod. Each condition on a once claim
-// has the key 7.
+// after adds one container to the pod, and that container waits for conditions. Each condition on
+// a once claim has the key 7.
 func after(pod *corev1.Pod, leases ...string) *corev1.Pod {
 	var args api.ConditionArgs
 	for _, lease := range leases {
@@ -73,7 +73,7 @@ func (w *world) readable(account string) []string {
 	return role.Rules[0].ResourceNames
 }
 
-func TestPodWithConditionsMayOnlyReadTheirLeases(t *testing.T) {
+func TestPodWithConditionsMayOnlyReadAwaitedLeases(t *testing.T) {
 	for name, pod := range map[string]*corev1.Pod{
 		"of an account":          waiting("a", "till", "once.schema", "lock.a", "singleton.deployment.db"),
 		"of the default account": waiting("a", "", "once.schema", "lock.a", "singleton.deployment.db"),
@@ -156,7 +156,7 @@ func TestRightToReadConditionsEndsWithLastPod(t *testing.T) {
 	}
 }
 
-// In each run, the process crashes at another write.
+// In each iteration, the process crashes at a different write.
 func TestEnrollResumesWithdrawalOfRightsAfterACrash(t *testing.T) {
 	for crash := 1; crash <= 2; crash++ {
 		pod := waiting("a", "till", "lock.a")

@@ -49,7 +49,7 @@ func TestEnrollDoesNotWriteAHeldLease(t *testing.T) {
 	assert.Equal(t, withNext("lock.x"), w.role("other").Rules[0].ResourceNames)
 }
 
-// In each run of a scenario, the process crashes at another write. The world checks that
+// In each iteration of a scenario, the process crashes at a different write. The world checks that
 // enroll never frees a Lease that a Role has named.
 func TestCrashAtAnyWriteFreesNoHeldLease(t *testing.T) {
 	scenarios := map[string]struct {
@@ -87,7 +87,7 @@ func TestCrashAtAnyWriteFreesNoHeldLease(t *testing.T) {
 	}
 }
 
-// In each run, a second process does all its work just before another write of the first
+// In each iteration, a second process does all its work just before a different write of the first
 // process. A fast agent then acquires the slot at once.
 func TestTwoEnrollProcessesNeverFreeAHeldLease(t *testing.T) {
 	for at := 1; at <= 8; at++ {
@@ -124,7 +124,7 @@ func TestRoleRemembersTheLongestLeaseDuration(t *testing.T) {
 	assert.EqualValues(t, 180, remembered(w.role("till"))["lock.x"].Seconds)
 }
 
-func TestEnrollGrantsButNeverChangesAnotherProgramsLease(t *testing.T) {
+func TestEnrollNeverChangesAnotherProgramsLease(t *testing.T) {
 	theirs := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new(Unknown), LeaseDurationSeconds: new(int32(15))},

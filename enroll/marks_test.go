@@ -99,7 +99,7 @@ func TestEnrollWritesNothingInSystemNamespaces(t *testing.T) {
 }
 
 // A user who may annotate a Role, but not write its rules, must not choose its rules.
-func TestRoleAnnotationGrantsRightsOnSlotsOnly(t *testing.T) {
+func TestRoleAnnotationGrantsNoRightsOnForeignLeases(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
 	w.settle(r)
@@ -110,7 +110,7 @@ func TestRoleAnnotationGrantsRightsOnSlotsOnly(t *testing.T) {
 	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 }
 
-func TestNoRuleGrantsLeasesWithoutResourceNames(t *testing.T) {
+func TestRulesWithoutSlotsGrantNoRightOnLeases(t *testing.T) {
 	given := append(AgentRules(), rules(map[string]memory{"somebodys-elector": {}})...)
 	for _, rule := range given {
 		assert.NotContains(t, rule.Resources, "leases", "a rule without names applies to all Leases")

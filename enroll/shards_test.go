@@ -115,9 +115,9 @@ func TestShardsStayClosedWhileALeaseIsAbsent(t *testing.T) {
 	assert.Equal(t, []string{"0: 2/1"}, w.stamps(), "the sweep has withdrawn the right to shard 1")
 }
 
-// In each run, a second process stamps for another number of shards just before another write
-// of the first process.
-func TestRacingProcessesNeverOpenShardsOfTwoCounts(t *testing.T) {
+// In each iteration, a second process stamps for another number of shards. The second process does
+// so just before write number crash+1 of the first process.
+func TestOpenStampsAgreeOnCountDespiteRacingProcesses(t *testing.T) {
 	for crash := range 12 {
 		w := newWorld(t, worker("a", 2))
 		first, second := w.process(), w.process()
@@ -179,7 +179,7 @@ func TestShardCountFollowsTemplateOnceItsPodRuns(t *testing.T) {
 	}
 }
 
-func TestNextJobsShardsOpenAfterAllHoldersRelease(t *testing.T) {
+func TestNextJobGetsShardsAfterAllHoldersRelease(t *testing.T) {
 	of := func(name, run string) *corev1.Pod {
 		pod := worker(name, 2)
 		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "map", UID: types.UID(run), Controller: new(true)}}
@@ -259,7 +259,7 @@ func TestEnrollIgnoresRenewalsAndReleasesOfOpenShards(t *testing.T) {
 	assert.False(t, sameStamp(lease("1/3", ""), lease("", "")), "somebody has removed the stamp")
 }
 
-// ofRun returns a worker of the Job with the UID.
+// ofRun returns a pod like that of the function worker, but made by the Job with the given UID.
 func ofRun(name string, shards int, run types.UID) *corev1.Pod {
 	pod := worker(name, shards)
 	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "map", UID: run, Controller: new(true)}}
@@ -296,7 +296,7 @@ func TestRunKeepsItsNumberOfShards(t *testing.T) {
 	assert.Equal(t, []string{"0: 1/2/1-a", "1: 1/2/1-a", "2: "}, w.stamps(), "no pod with another number gets a shard of the run")
 }
 
-func TestHugeLeaseDurationBlocksShardsOnlyAnHour(t *testing.T) {
+func TestHugeLeaseDurationDoesNotBlockShardsForever(t *testing.T) {
 	w := newWorld(t, worker("a", 2), worker("b", 2))
 	r := w.process()
 	w.settle(r)

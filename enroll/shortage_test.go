@@ -56,7 +56,7 @@ func TestWorkloadWithoutPodsHasNoShortage(t *testing.T) {
 	assert.Empty(t, w.events)
 }
 
-func TestUnknownWorkloadsShortageIsReportedOnAPod(t *testing.T) {
+func TestShortageOfUnknownWorkloadIsReportedOnPod(t *testing.T) {
 	w := newWorld(t, worker("b", 3), worker("a", 3))
 	r := w.process()
 	w.settle(r)

@@ -65,7 +65,7 @@ func TestQuotaAdmitsTheWebhooksPriorityClass(t *testing.T) {
 	assert.Greater(t, most.Value(), int64(1000), "the quota must not limit pods")
 }
 
-// with builds the manifests with a component.
+// with returns the objects that kustomize builds from the manifests and one component.
 func with(t *testing.T, component string) []client.Object {
 	t.Helper()
 	directory, err := filepath.EvalSymlinks(t.TempDir())
@@ -109,8 +109,8 @@ func TestNetworkPolicyNeverExcludesTheAPIServer(t *testing.T) {
 	assert.Equal(t, map[string]bool{"webhook": true, "metrics": false}, open)
 }
 
-// TestMonitorsNameThePortsOfTheirPods compares the monitors with the Service and the agent.
-func TestMonitorsNameThePortsOfTheirPods(t *testing.T) {
+// TestPrometheusMonitorsUseThePortsOfTheirPods compares the monitors with the Service and the agent.
+func TestPrometheusMonitorsUseThePortsOfTheirPods(t *testing.T) {
 	monitors := map[string]*unstructured.Unstructured{}
 	for _, object := range with(t, "components/monitoring") {
 		if monitor, ok := object.(*unstructured.Unstructured); ok {
@@ -136,8 +136,8 @@ func TestMonitorsNameThePortsOfTheirPods(t *testing.T) {
 	assert.Contains(t, string(text), "regex: "+api.AgentContainer+"\n")
 }
 
-// TestConsoleMayReadThreeKindsAndWriteNone also checks that no pod reaches the console.
-func TestConsoleMayReadThreeKindsAndWriteNone(t *testing.T) {
+// TestConsoleMayOnlyReadLeasesPodsAndEvents also checks that no pod reaches the console.
+func TestConsoleMayOnlyReadLeasesPodsAndEvents(t *testing.T) {
 	const name = "metaparticle-console"
 	var resources []string
 	var labels, selected map[string]string

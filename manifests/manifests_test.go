@@ -224,7 +224,7 @@ func TestStatusPolicyNamesTheFieldsTheAgentWrites(t *testing.T) {
 	assert.Contains(t, status, "c.type != '"+api.ReadyCondition+"'")
 }
 
-func TestLeasePolicyContainsMaximumDurationAndIdentityFormat(t *testing.T) {
+func TestLeasePolicyBoundsDurationAndChecksIdentity(t *testing.T) {
 	lease := texts(t)["policies/lease.yaml"]
 	assert.Contains(t, lease, fmt.Sprintf("<= %d\n", int(api.MaxLeaseDuration.Seconds())))
 	assert.Equal(t, "p_u", api.Identity("p", "u"))
@@ -291,8 +291,7 @@ var failures = map[string]admissionv1.FailurePolicyType{
 	"marks.metaparticle.io":     admissionv1.Fail,
 }
 
-// neverOurs excludes the namespaces of the cluster and of the webhook, where no
-// pod is ever gated.
+// neverOurs excludes kube-system and the webhook's own namespace, where no pod is ever gated.
 var neverOurs = []metav1.LabelSelectorRequirement{{
 	Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: []string{"kube-system", namespace},
 }}
@@ -345,7 +344,7 @@ func TestWebhookHasEveryRightThatEnrollGrants(t *testing.T) {
 }
 
 // The policies on an agent's writes apply only to users with the agents' Role.
-func TestPoliciesRecognizeAgentsByTheirRole(t *testing.T) {
+func TestPoliciesRecognizeAgentsByTheirRBACRole(t *testing.T) {
 	given := enroll.AgentRules("lock.x")
 	marker := given[len(given)-1]
 	require.Empty(t, marker.ResourceNames, "the policies check the right without a name")

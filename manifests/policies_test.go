@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
-func TestPolicyKnowsTheNameOfEachInjectedContainer(t *testing.T) {
+func TestLeftoverPolicyRecognizesInjectedParts(t *testing.T) {
 	leftover := texts(t)["policies/leftover.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
@@ -72,7 +72,7 @@ func TestLeftoverPolicyRecognizesSlotsOfBarePods(t *testing.T) {
 	}
 }
 
-// The policy bounds the length of the arguments that it matches. Even the arguments of the longest
+// The policy matches only arguments up to a bounded length. Even the arguments of the longest
 // claims must stay below that bound.
 func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 	gate, leftover := texts(t)["policies/gate.yaml"], texts(t)["policies/leftover.yaml"]
@@ -193,7 +193,8 @@ func TestLeasePolicyAdmitsOnlyFailuresThatAgentsWrite(t *testing.T) {
 	}
 }
 
-// The console reads the instant, and some forms that Go parses cannot be encoded again.
+// The console parses the instant since which a holder serves, and encodes that instant as JSON. Go
+// cannot encode some instants that Go parses.
 func TestLeasePolicyAdmitsOnlyInstantsInUTC(t *testing.T) {
 	admitted := expression(t, texts(t)["policies/lease.yaml"], `newServing\.matches\('(.*?)'\)`)
 	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(1_790_000_000, 1), time.Unix(1_790_000_000, 120_000_000), time.Unix(253402300799, 999_999_999)} {
@@ -209,7 +210,7 @@ func TestLeasePolicyAdmitsOnlyInstantsInUTC(t *testing.T) {
 	}
 }
 
-func TestLeasePolicyContainsMaximumOfDoneKeys(t *testing.T) {
+func TestLeasePolicyBoundsTheNumberOfDoneKeys(t *testing.T) {
 	policy := texts(t)["policies/lease.yaml"]
 	for _, bound := range []string{"variables.oldDone.split(',').size() < %d ?", "variables.newDone.split(',').size() == %d)"} {
 		assert.Contains(t, policy, fmt.Sprintf(bound, api.MaxDone))
@@ -234,7 +235,7 @@ func TestBarrierPolicyDemandsThePodsOwnJob(t *testing.T) {
 
 // A program arrives at a barrier by its pod's agent. So the policy must check the Job in the
 // arguments of that agent, too.
-func TestBarrierPolicyDemandsTheProgramsJob(t *testing.T) {
+func TestBarrierPolicyChecksTheJobInAgentArguments(t *testing.T) {
 	policy, gate := texts(t)["policies/barrier.yaml"], texts(t)["policies/gate.yaml"]
 	shown := expression(t, policy, `t\.matches\('(\^api.*?)'\)`)
 	const run = "0b1c2d3e-0000-4000-8000-0123456789ab"
@@ -256,7 +257,7 @@ func TestBarrierPolicyDemandsTheProgramsJob(t *testing.T) {
 
 // Only the first Lease of a barrier may have the record that opens the barrier. The record is a
 // number of pods.
-func TestOnlyABarriersFirstLeaseMayRecordOpening(t *testing.T) {
+func TestOnlyFirstLeaseMayRecordAnOpenBarrier(t *testing.T) {
 	lease := texts(t)["policies/lease.yaml"]
 	name := expression(t, lease, `name\.matches\('(\^barrier.*?)'\)`)
 	for i, of := range (api.Barrier{Name: "a", Size: 32}).Leases("0b1c2d3e") {
@@ -275,6 +276,22 @@ func TestPoliciesUseNoComprehensionOverArguments(t *testing.T) {
 	for file, text := range texts(t) {
 		if strings.HasPrefix(file, "policies/") {
 			assert.NotRegexp(t, `(args|command)(\.orValue\(\[\]\))?\.(exists|all|filter|map|exists_one)\(`, text, file)
+		}
+	}
+}
+
+func TestPolicyMessagesNameEveryKind(t *testing.T) {
+	marks, enroll := texts(t)["policies/marks.yaml"], texts(t)["policies/enroll.yaml"]
+	proposed := regexp.MustCompile(`a slot is asked for with ([^'"]*)`).FindString(marks)
+	for _, a := range api.Annotations {
+		if a.Kind != nil {
+			assert.Regexp(t, regexp.QuoteMeta(a.Key)+`(,| or |$)`, proposed)
+		}
+	}
+	begins := regexp.MustCompile(`which begin with ([^'"]*)`).FindString(enroll)
+	for _, kind := range api.Kinds() {
+		if kind != api.Variable {
+			assert.Regexp(t, "[ ,]"+kind.Name()+`\b`, begins)
 		}
 	}
 }
@@ -353,8 +370,8 @@ func TestEnrollPolicyLetsEnrollGrantTheAgentsRights(t *testing.T) {
 	}
 }
 
-// A Role for conditions has the same rules as a Role of agents, but with fewer verbs. Its marker is
-// another resource, waiters.
+// A Role for conditions has the same rules as a Role of agents, but with fewer verbs. The rule that
+// marks such a Role names another resource, waiters.
 func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	policy := texts(t)["policies/enroll.yaml"]
 	prefix := strings.TrimSuffix(enroll.ReaderRoleName("x"), "x")
@@ -427,16 +444,16 @@ func TestGatePolicyReadsGatedContainersFromAgentsArguments(t *testing.T) {
 	}
 }
 
-// A stamp opens the Leases of the shards for one number of shards. A stamp for an old number would
-// let pods of two numbers run at once.
-func TestStampPolicyLetsOnlyEnrollStamp(t *testing.T) {
+// A stamp says for which number of shards pods may acquire a Lease. An old stamp would let pods for
+// the old and for the new number of shards run at once.
+func TestStampPolicyLetsOnlyEnrollWriteStamps(t *testing.T) {
 	policy := texts(t)["policies/stamp.yaml"]
 	assert.Equal(t, 2, strings.Count(policy, "annotations[?'"+api.StampAnnotation+"'].orValue('')"))
 	assert.Contains(t, policy, "request.userInfo.username != 'system:serviceaccount:metaparticle-system:metaparticle-webhook'")
 	assert.NotContains(t, texts(t)["policies/lease.yaml"], api.StampAnnotation, "an agent keeps the annotations that the policy on Leases does not name")
 }
 
-// A longer word in the annotation would leave no room for later done keys.
+// A word longer than a valid key would leave no room in the annotation for later done keys.
 func TestLeasePolicyAdmitsOnlyValidDoneKeys(t *testing.T) {
 	admitted := expression(t, texts(t)["policies/lease.yaml"], `variables\.newDone\.matches\('(.*?)'\)`)
 	for _, key := range []string{"7", "a.b_C-9", "0a1b2c3d-0000-4000-8000-000000000000", strings.Repeat("x", 63)} {

@@ -141,7 +141,7 @@ func TestPrometheusRuleObjectHasTheSameRules(t *testing.T) {
 	assert.Equal(t, rules, object.Spec)
 }
 
-func TestFasterRulesDivideEachDuration(t *testing.T) {
+func TestAcceleratedRulesHaveShorterDurationsAndUnchangedThresholds(t *testing.T) {
 	faster := Faster(Rules, 20)
 	assert.Contains(t, faster, "metaparticle_transitions_total[90s]")
 	assert.Contains(t, faster, "        for: 3s\n")
@@ -182,7 +182,7 @@ func TestDashboardShowsDocumentedMetricsOnly(t *testing.T) {
 	}
 }
 
-func TestDashboardsExpressionsParse(t *testing.T) {
+func TestExpressionsOfTheDashboardAreValid(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("groups:\n  - name: dashboard\n    rules:\n")
 	for i, e := range expressions(t) {

@@ -18,7 +18,7 @@ import (
 
 // An unknown annotation may be a misspelt claim, so the webhook must refuse the pods. A few
 // unknown annotations in the template are enough for that refusal.
-func TestCarryCopiesALimitedNumberOfUnknownAnnotations(t *testing.T) {
+func TestPodTemplateGetsLimitedNumberOfUnknownAnnotations(t *testing.T) {
 	var all []string
 	for i := range 20_000 {
 		all = append(all, fmt.Sprintf(`"metaparticle.io/x%d":"1"`, i))

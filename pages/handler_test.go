@@ -31,7 +31,7 @@ func ask(method, path string, header ...string) *httptest.ResponseRecorder {
 	return w
 }
 
-func TestHandlerServesTheSameBytes(t *testing.T) {
+func TestHandlerServesEachBuiltFileUnchanged(t *testing.T) {
 	files, err := Files()
 	require.NoError(t, err)
 	for name, text := range files {
@@ -44,7 +44,7 @@ func TestHandlerServesTheSameBytes(t *testing.T) {
 	assert.Equal(t, string(files["index.html"]), ask("GET", "/docs/").Body.String())
 }
 
-func TestHandlerAnswersOtherRequests(t *testing.T) {
+func TestHandlerRefusesUnknownPathsAndAnswersConditionalRequests(t *testing.T) {
 	assert.Equal(t, http.StatusNotFound, ask("GET", "/docs/nothing.html").Code)
 	assert.Equal(t, http.StatusNotFound, ask("GET", "/docs/decisions/").Code)
 	assert.Equal(t, http.StatusMethodNotAllowed, ask("POST", "/docs/index.html").Code)
@@ -78,7 +78,7 @@ func TestPagesLoadOnlyTheirOwnFiles(t *testing.T) {
 	}
 }
 
-func TestIndexOfTheSearchLeadsToHeadings(t *testing.T) {
+func TestSearchIndexEntriesLeadToExistingHeadings(t *testing.T) {
 	files, err := Files()
 	require.NoError(t, err)
 	text := strings.TrimSuffix(strings.TrimPrefix(string(files["search-index.js"]), "var searchIndex = "), ";\n")
@@ -125,9 +125,9 @@ func TestTextHasEnoughContrast(t *testing.T) {
 
 func contrast(a, b float64) float64 { return (max(a, b) + 0.05) / (min(a, b) + 0.05) }
 
-// The webhook links package pages. Package text/template finds methods by their names, so the linker keeps
-// all methods of all types: 10 MB of the webhook.
-func TestPackagePagesDependsOnNoTextTemplate(t *testing.T) {
+// The webhook's binary contains package pages. Package text/template finds methods by their names.
+// With that package the linker would keep all methods of all types: 10 MB of the webhook.
+func TestPagesPackageHasNoDependencyOnTextTemplate(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", ".").Output()
 	require.NoError(t, err)
 	assert.Contains(t, strings.Fields(string(out)), "github.com/gomarkdown/markdown")

@@ -47,7 +47,7 @@ func assertHarmless(t *testing.T, body string) {
 	}
 }
 
-// bodies returns the bodies of a site with one document.
+// bodies returns the body of the page that a document with this text becomes, or the first mistake.
 func bodies(text string) (string, error) {
 	documents := fstest.MapFS{"docs/a.md": {Data: []byte(text)}, "docs/b.md": {Data: []byte("# B\n")}, "docs/c.png": {}}
 	s := &site{bySource: map[string]*page{}, pictures: map[string][]byte{}}
@@ -61,7 +61,7 @@ func bodies(text string) (string, error) {
 	return string(s.body(p)), nil
 }
 
-func TestDocumentsBecomeListedElementsOnly(t *testing.T) {
+func TestRepositoryDocumentsBecomeOnlyAllowedHTMLElements(t *testing.T) {
 	files, err := Files()
 	require.NoError(t, err)
 	pages := 0
@@ -125,7 +125,7 @@ func FuzzDocumentsBecomeAllowedElementsOnly(f *testing.F) {
 	})
 }
 
-func TestAssertionFindsHostileHTML(t *testing.T) {
+func TestHostileHTMLFailsTheHarmlessnessCheck(t *testing.T) {
 	for _, body := range []string{"<script>", "<p onclick=\"x\">", "<a href=\"javascript:x\">", "<a href=\"JAVASCRIPT:x\">", "<a href=\"//example.com\">", "<img src=\"data:x\" alt=\"\" loading=\"lazy\">"} {
 		rest := tag.ReplaceAllString(body, "")
 		bad := strings.ContainsAny(rest, "<>")

@@ -42,7 +42,7 @@ func bodyOf(t *testing.T, page []byte) string {
 	return body
 }
 
-func TestSampleHasItsGoldenPage(t *testing.T) {
+func TestPageBuiltFromSampleEqualsItsGoldenFile(t *testing.T) {
 	const file = "testdata/sample.txtar"
 	sample, err := txtar.ParseFile(file)
 	require.NoError(t, err)
@@ -61,7 +61,7 @@ func TestSampleHasItsGoldenPage(t *testing.T) {
 	assert.Equal(t, string(golden), string(txtar.Format(sample)), "run make golden")
 }
 
-func TestMistakesAreNamedByFileAndLine(t *testing.T) {
+func TestMistakesAreReportedWithFileAndLine(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"a block of HTML":          {"# A\n\ntext\n\n<div>x</div>\n", "docs/a.md:5: HTML is refused: \"<div>x</div>\""},
 		"HTML in a line":           {"# A\n\none\ntwo <b>x</b>\n", "docs/a.md:4: HTML is refused: \"<b>\""},
@@ -128,7 +128,7 @@ func TestEachDocumentOfTheRepositoryHasAPage(t *testing.T) {
 	}
 }
 
-func TestEachNamedDocumentExists(t *testing.T) {
+func TestEachDocumentOfTheNavigationExists(t *testing.T) {
 	for _, g := range order {
 		for _, source := range g.sources {
 			_, err := fs.Stat(metaparticle.Documents, source)

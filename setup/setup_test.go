@@ -53,7 +53,7 @@ func webhooks(t *testing.T, c client.Client) int {
 	return len(there.Webhooks)
 }
 
-func TestDisarmEmptiesTheConfigurationWithoutGatedPods(t *testing.T) {
+func TestDisarmingRemovesWebhooksIfNoGatedPodLives(t *testing.T) {
 	c := cluster(interceptor.Funcs{}, configuration(), gated("ended", corev1.PodSucceeded), gated("failed", corev1.PodFailed))
 	require.NoError(t, Disarm(t.Context(), c, "metaparticle", new(strings.Builder)))
 	assert.Zero(t, webhooks(t, c))
@@ -61,7 +61,7 @@ func TestDisarmEmptiesTheConfigurationWithoutGatedPods(t *testing.T) {
 	require.NoError(t, Disarm(t.Context(), cluster(interceptor.Funcs{}), "metaparticle", new(strings.Builder)), "without a configuration")
 }
 
-func TestDisarmListsGatedPodsAndChangesNothing(t *testing.T) {
+func TestLivingGatedPodsAreListedAndPreventDisarming(t *testing.T) {
 	for _, phase := range []corev1.PodPhase{corev1.PodPending, corev1.PodRunning, corev1.PodUnknown, ""} {
 		c, out := cluster(interceptor.Funcs{}, configuration(), gated("alive", phase)), new(strings.Builder)
 		require.ErrorIs(t, Disarm(t.Context(), c, "metaparticle", out), ErrGated)
@@ -70,9 +70,9 @@ func TestDisarmListsGatedPodsAndChangesNothing(t *testing.T) {
 	}
 }
 
-// TestDisarmRestoresTheConfigurationForALatePod creates a gated pod between the first check and
+// TestDisarmingRestoresWebhooksIfAGatedPodAppears creates a gated pod between the first check and
 // the write.
-func TestDisarmRestoresTheConfigurationForALatePod(t *testing.T) {
+func TestDisarmingRestoresWebhooksIfAGatedPodAppears(t *testing.T) {
 	var emptied bool
 	c := cluster(interceptor.Funcs{
 		Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {
@@ -88,7 +88,7 @@ func TestDisarmRestoresTheConfigurationForALatePod(t *testing.T) {
 	assert.Equal(t, 1, webhooks(t, c))
 }
 
-func TestRemoveMadeKeepsDoneKeysAndOpenBarriers(t *testing.T) {
+func TestUninstallationKeepsDoneKeysAndJobsOpenBarriers(t *testing.T) {
 	made := map[string]string{api.ManagedLabel: "true"}
 	lease := func(name string, annotations map[string]string, owners ...metav1.OwnerReference) *coordinationv1.Lease {
 		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: made, Annotations: annotations, OwnerReferences: owners},
@@ -115,7 +115,7 @@ func TestRemoveMadeKeepsDoneKeysAndOpenBarriers(t *testing.T) {
 }
 
 // The policy on held Leases stays in effect for a moment after its deletion.
-func TestRemoveRepeatsARefusedDeletion(t *testing.T) {
+func TestRefusedDeletionIsRepeatedUntilItSucceeds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		refusals := 3
 		lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "lock.a"}}
@@ -133,8 +133,8 @@ func TestRemoveRepeatsARefusedDeletion(t *testing.T) {
 	})
 }
 
-// answer returns a client whose API server passes each created pod to the function gate, and
-// answers with its error.
+// answer returns a client whose API server passes each created pod to the function gate. The API
+// server answers with the error of that function.
 func answer(gate func(*corev1.Pod) error) client.Client {
 	return cluster(interceptor.Funcs{
 		Create: func(_ context.Context, _ client.WithWatch, o client.Object, _ ...client.CreateOption) error {
@@ -143,7 +143,7 @@ func answer(gate func(*corev1.Pod) error) client.Client {
 	})
 }
 
-func TestAwaitGatingAndAwaitPoliciesReturnTheFault(t *testing.T) {
+func TestExpiredWaitReportsWebhookOrPolicyFault(t *testing.T) {
 	for name, c := range map[string]struct {
 		gate         func(*corev1.Pod) error
 		gating, deny string
@@ -184,7 +184,7 @@ func check(t *testing.T, err error, message string) {
 	assert.ErrorContains(t, err, message)
 }
 
-func TestAwaitNoPodsWaitsForTheLastPod(t *testing.T) {
+func TestWaitEndsOnlyAfterAllPodsAreGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pod := gated("webhook", corev1.PodRunning)
 		c := cluster(interceptor.Funcs{}, pod)
@@ -200,7 +200,7 @@ func TestAwaitNoPodsWaitsForTheLastPod(t *testing.T) {
 
 // A tenant who may create Leases in one namespace creates a Lease with enroll's label and a
 // finalizer.
-func TestForeignFinalizerBlocksNoOtherNamespace(t *testing.T) {
+func TestForeignFinalizerDelaysNoRemovalInOtherNamespaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made := map[string]string{api.ManagedLabel: "true"}
 		trap := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "attacker", Name: "a", Labels: made, Finalizers: []string{"example.com/never"}}}

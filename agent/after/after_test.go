@@ -81,7 +81,7 @@ func TestLeaseThatAppearsLaterMeetsTheCondition(t *testing.T) {
 	})
 }
 
-func TestConditionsAreMetInTheirOrder(t *testing.T) {
+func TestWaitJudgesOneConditionAfterTheOther(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		s.put(held(1))
@@ -129,7 +129,7 @@ func TestDeadHolderMeetsNoCondition(t *testing.T) {
 	})
 }
 
-func TestStateBeforeTheLeasesDeletionDoesNotCount(t *testing.T) {
+func TestConditionIgnoresStateSeenBeforeTheLeasesDeletion(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(held(1))
 		r := start(t, s, serves)
@@ -234,7 +234,7 @@ func TestFailingWatchesCauseFewRequests(t *testing.T) {
 	}
 }
 
-func TestLongWatchEndsTheBackOff(t *testing.T) {
+func TestNextWatchFollowsALongWatchAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		s.refuseWatch = func(context.Context) error { return &kube.StatusError{Code: 403} }

@@ -167,7 +167,7 @@ func TestFailingEventWriteDoesNotDelayTheWait(t *testing.T) {
 }
 
 // Without its Role, a pod can neither read the Lease nor write an Event.
-func TestWarningIsStoredOnceTheRightIsGranted(t *testing.T) {
+func TestWarningEventIsStoredAfterPermissionIsGranted(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		refused := func(context.Context) error { return &kube.StatusError{Code: 403} }

@@ -38,7 +38,7 @@ func TestOpenBarrierLetsLaterPodThrough(t *testing.T) {
 	})
 }
 
-func TestRecordForFewerPodsOpensNoLargerBarrier(t *testing.T) {
+func TestLargerBarrierIgnoresOpeningForFewerPods(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		first := s.lease(leases[0])
 		first.Annotations = map[string]string{api.OpenedAnnotation: "2"}
@@ -50,7 +50,7 @@ func TestRecordForFewerPodsOpensNoLargerBarrier(t *testing.T) {
 	})
 }
 
-func TestDeadPodCountsForOneLeaseDuration(t *testing.T) {
+func TestDeadPodsArrivalExpiresAfterOneLeaseDuration(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)

@@ -121,7 +121,7 @@ func TestForwarderBoundsConnectionsThatAwaitAHolder(t *testing.T) {
 	}
 }
 
-func TestOpenConnectionsAreBounded(t *testing.T) {
+func TestForwarderBoundsForwardedConnections(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}, MaxOpen: 2})
 	f.SetTarget(holder)

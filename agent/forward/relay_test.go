@@ -54,7 +54,7 @@ func sendUntilBlocked(t *testing.T, conn *net.TCPConn) (sent int64) {
 	}
 }
 
-func TestSlowReceiverHoldsTheSenderBack(t *testing.T) {
+func TestSlowReceiverBlocksTheSender(t *testing.T) {
 	sent := make(chan int64, 1)
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		defer conn.Close()
@@ -74,7 +74,7 @@ func TestSlowReceiverHoldsTheSenderBack(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestForwarderConnectsIPv4AndIPv6(t *testing.T) {
+func TestForwarderRelaysBetweenIPv4AndIPv6(t *testing.T) {
 	for name, c := range map[string]struct{ listen, target string }{
 		"v4 to v6": {"127.0.0.1", "::1"},
 		"v6 to v4": {"::1", holder},
@@ -115,7 +115,7 @@ func TestConnectionIsRelayedIfSpliceIsUnavailable(t *testing.T) {
 }
 
 // A pipe that contains data of one connection must not be used for another connection.
-func TestBrokenConnectionLeavesNoDataForTheNext(t *testing.T) {
+func TestBrokenConnectionLeavesNoDataForLaterConnections(t *testing.T) {
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		_, _ = io.ReadFull(conn, make([]byte, 1))
 		reset(conn)

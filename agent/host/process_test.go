@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestParseStatAcceptsAnyProcessName(t *testing.T) {
+func TestProcessStatParserAcceptsAnyProcessName(t *testing.T) {
 	t.Parallel()
 	for stat, want := range map[string]Process{
 		"12 (sh) S 1 12 12 0":          {PID: 12, Parent: 1},

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestParseStatusReturnsUserAndSignals(t *testing.T) {
+func TestProcessStatusParserReturnsUserAndSignals(t *testing.T) {
 	const whole = "Name:\tsh\nUid:\t1000\t1\t2\t3\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000000002\nSigCgt:\t0000000000004000\n"
 	p, err := parseStatus(whole)
 	require.NoError(t, err)

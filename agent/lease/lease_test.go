@@ -143,7 +143,7 @@ func TestDeadlineCountsFromTheLastAnsweredRenewal(t *testing.T) {
 	assert.Zero(t, h.Pending())
 }
 
-func TestWriteCountsOnlyIfAnswerHasNewVersion(t *testing.T) {
+func TestWriteSucceedsOnlyIfAnswerHasNewVersion(t *testing.T) {
 	h := held(t)
 	attempt := h.Renew(at(106), wall, notes)
 	require.ErrorIs(t, h.Answered(attempt, attempt.Record), ErrNotStored)
@@ -343,7 +343,7 @@ func TestStandbyWaitsForTheDurationInTheLease(t *testing.T) {
 	}
 }
 
-func TestStandbySeesThatAHolderLives(t *testing.T) {
+func TestOnlyAnObservedRenewalProvesALivingHolder(t *testing.T) {
 	held := func(hold string, renewed int) Record {
 		return Record{UID: "uid", Version: hold + strconv.Itoa(renewed), Holder: "b_u", Hold: hold, RenewTime: time.Unix(int64(renewed), 0)}
 	}

@@ -89,7 +89,7 @@ func (p *play) run(t *testing.T) time.Duration {
 	return 0
 }
 
-func TestHolderLeavesOnlyIfAnotherPodStays(t *testing.T) {
+func TestHolderLeavesOnlyIfEnoughStandbysMakeOffers(t *testing.T) {
 	whole := delay + Passing + 4*written
 	for name, c := range map[string]struct {
 		facts     Facts

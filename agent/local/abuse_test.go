@@ -136,7 +136,7 @@ func TestLeapDuringABidMakesItsHoldUncertain(t *testing.T) {
 	})
 }
 
-func TestRefusedSyncClientKeepsNoSlot(t *testing.T) {
+func TestRefusedMetaparticleSyncClientKeepsNoSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, _ := startFor(t, s, "first", api.MinLeaseDuration)
@@ -147,7 +147,7 @@ func TestRefusedSyncClientKeepsNoSlot(t *testing.T) {
 	})
 }
 
-func TestPodHoldsAnotherSlotThanThePausedOne(t *testing.T) {
+func TestNewBidAfterCrashHoldsAnUnpausedSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("semaphore.p.0", "semaphore.p.1")
 		p := start(t, s, "first", "semaphore/p=2")
@@ -195,7 +195,7 @@ func TestWatchShowsAFreeSlotSoonAfterExpiry(t *testing.T) {
 	})
 }
 
-func TestDeleteAfterTheDeadlineReleasesAtOnce(t *testing.T) {
+func TestHoldDeletedAfterDeadlineIsReleasedAtOnce(t *testing.T) {
 	for _, d := range []time.Duration{30 * time.Second, time.Hour} {
 		t.Run(d.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestDeleteAfterTheDeadlineReleasesAtOnce(t *testing.T) {
 	}
 }
 
-func TestPersonEndsTheHoldOfADeadProgram(t *testing.T) {
+func TestYieldByHandEndsDeadProgramsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -248,7 +248,7 @@ func TestRecreatedLeaseEndsTheHold(t *testing.T) {
 	})
 }
 
-func TestStopDuringACampaignReleasesTheSlot(t *testing.T) {
+func TestAgentStoppedDuringCampaignReleasesTheSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")

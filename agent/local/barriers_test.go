@@ -38,7 +38,7 @@ type waiting struct {
 	done   chan struct{}
 }
 
-// wait calls the barrier for at most the time in the query.
+// wait sends a call that waits at the barrier, for at most the time in the query.
 func (p *pod) wait(query string) *waiting {
 	ctx, end := context.WithCancel(p.t.Context())
 	p.t.Cleanup(end)
@@ -127,7 +127,7 @@ func TestProgramsOfAJobWaitForEachOther(t *testing.T) {
 	})
 }
 
-func TestPodCountsOnceForAllItsCalls(t *testing.T) {
+func TestConcurrentCallsOfAPodMakeOneArrival(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)
 		a, b := pod("a"), pod("b")
@@ -141,7 +141,7 @@ func TestPodCountsOnceForAllItsCalls(t *testing.T) {
 	})
 }
 
-func TestPodStopsCountingSoonAfterItsLastCall(t *testing.T) {
+func TestArrivalIsReleasedSoonAfterLastCallEnds(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)
 		a, b, c := pod("a"), pod("b"), pod("c")
@@ -197,7 +197,7 @@ func TestRepeatedCallsKeepOneArrival(t *testing.T) {
 	})
 }
 
-func TestBarrierAnswersWithAProblemUnlessOpen(t *testing.T) {
+func TestRefusedBarrierCallReturnsStatusAndReason(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, pod := atBarrier(t)
 		a := pod("a")

@@ -54,7 +54,7 @@ func blockable(t *testing.T, s *server) (p *pod, block func() (unblock func())) 
 	}
 }
 
-func TestWithdrawnBidNeverHoldsDespiteALateLoop(t *testing.T) {
+func TestWithdrawnBidNeverHoldsDespiteABlockedLoop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first := start(t, s, "first", "lock/a")
@@ -74,7 +74,7 @@ func TestWithdrawnBidNeverHoldsDespiteALateLoop(t *testing.T) {
 	})
 }
 
-func TestEndedStreamKeepsNoHoldDespiteLateLoop(t *testing.T) {
+func TestEndedStreamKeepsNoHoldDespiteBlockedLoop(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, block := blockable(t, s)

@@ -71,7 +71,7 @@ func TestStateNamesTheHolderAndItsAddress(t *testing.T) {
 	})
 }
 
-func TestWatchOfAStateShowsEachHolder(t *testing.T) {
+func TestWatchOfALockShowsHolderAndRelease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")

@@ -69,7 +69,7 @@ func TestAbsenceOfHeartbeatsEndsTheHold(t *testing.T) {
 	})
 }
 
-func TestAnswersAreGoodUntilTheDeadlineOnly(t *testing.T) {
+func TestStreamReportsHoldAsLostAtItsDeadline(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -97,7 +97,7 @@ func TestAnswersAreGoodUntilTheDeadlineOnly(t *testing.T) {
 	})
 }
 
-func TestHoldAfterAnOutageNeedsANewBid(t *testing.T) {
+func TestHoldEndedByOutageNeedsANewBid(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -118,7 +118,7 @@ func TestHoldAfterAnOutageNeedsANewBid(t *testing.T) {
 	})
 }
 
-func TestNoAnswerIsGoodBetweenLeapAndRenewal(t *testing.T) {
+func TestAnswersConfirmNoHoldBetweenLeapAndRenewal(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -182,7 +182,7 @@ func TestHoldOfAWithdrawnBidIsReleased(t *testing.T) {
 	})
 }
 
-func TestBidsOfOnePodHoldOneByOne(t *testing.T) {
+func TestBidsOfOnePodHoldOneAfterAnother(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -207,7 +207,7 @@ func TestBidsOfOnePodHoldOneByOne(t *testing.T) {
 	})
 }
 
-func TestSlotIsReleasedIfWritesAnswerIsLost(t *testing.T) {
+func TestSlotIsReleasedIfAcquisitionGetsNoAnswer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
@@ -237,7 +237,7 @@ func TestStolenLeaseEndsTheHoldAtOnce(t *testing.T) {
 	})
 }
 
-func TestYieldByHandChangesHoldsStateToAsked(t *testing.T) {
+func TestYieldAnnotationChangesAHoldsStateToAsked(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, other, successor := start(t, s, "first", "lock/a"), start(t, s, "other", "lock/a"), start(t, s, "successor", "lock/a")
@@ -263,7 +263,7 @@ func TestYieldByHandChangesHoldsStateToAsked(t *testing.T) {
 	})
 }
 
-func TestStoppedAgentReleasesOnlySlotsGivenBack(t *testing.T) {
+func TestStoppedAgentReleasesOnlySlotsOfDeletedHolds(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a", "lock.b")
 		p := start(t, s, "first", "lock/a,lock/b")

@@ -328,7 +328,7 @@ func TestDocumentedStatusesEqualTheProblems(t *testing.T) {
 
 // Each number in docs/api.md must be the value of a constant, or part of the budget of the
 // default lease duration.
-func TestAPIPageStatesTheNumbersOfTheCode(t *testing.T) {
+func TestNumbersInAPIDocumentationMatchTheCode(t *testing.T) {
 	text, err := os.ReadFile("../../docs/api.md")
 	require.NoError(t, err)
 	page := strings.Join(strings.Fields(string(text)), " ")

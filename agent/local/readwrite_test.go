@@ -177,7 +177,7 @@ func TestReaderThatAsksToWriteIsRefused(t *testing.T) {
 	})
 }
 
-func TestWriterHoldsAloneAmongReadersOfDifferentSizes(t *testing.T) {
+func TestWriterHoldsAloneDespiteClaimsOfDifferentSizes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		wide, narrow := start(t, s, "wide", "rwlock/c=16"), start(t, s, "narrow", "rwlock/c=1")
@@ -234,7 +234,7 @@ func TestWriterWaitsOneLeaseDurationForDeadHolder(t *testing.T) {
 	}
 }
 
-func TestTwoWritersWithReadersNeverBlockEachOther(t *testing.T) {
+func TestTwoWritersAmongReadersNeverDeadlock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		var writes []*lines

@@ -36,8 +36,8 @@ type server struct {
 	history  []kube.WatchEvent
 	leases   map[string]*kube.Lease
 	requests []string
-	// away makes the server refuse all requests. With loses, the server stores writes, but the
-	// answers are lost.
+	// away makes the server refuse all requests. If loses is set, the server stores each write,
+	// but the answer is lost.
 	away, loses bool
 	variables   variables
 }
@@ -296,7 +296,7 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 	synctest.Test(t, f)
 }
 
-func TestDeleteLetsTheNextPodHoldAtOnce(t *testing.T) {
+func TestDeletingHoldLetsWaitingPodHoldAtOnce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")

@@ -73,7 +73,7 @@ func TestCallForSeveralClaimsHoldsEachOfThem(t *testing.T) {
 	})
 }
 
-func TestCallForSeveralClaimsWaitsOnceForAll(t *testing.T) {
+func TestWaitLimitCoversAllClaimsOfACall(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		_, one, two := startPair(t)
 		a, b := one.stream(http.MethodPost, "/v1/lock/a/holds?stream=true"), one.stream(http.MethodPost, "/v1/lock/b/holds?stream=true")

@@ -28,8 +28,8 @@ type variables struct {
 	version int
 	of      kube.Variable
 	changed chan struct{}
-	// loses makes the server store a write without an answer. With others, another pod writes
-	// right after each stored write.
+	// loses makes the server store a write without an answer. If others is set, another pod
+	// writes right after each stored write.
 	loses, others bool
 }
 
@@ -113,7 +113,7 @@ func (p *pod) send(method, path, body string, headers ...string) (code int, answ
 
 const hits = "/v1/variable/hits"
 
-func TestProgramReadsSetsAndAddsToAVariable(t *testing.T) {
+func TestProgramCanReadSetAndAddToVariables(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		p, other := start(t, s, "first", "variable/hits"), start(t, s, "second", "variable/hits")
@@ -133,7 +133,7 @@ func TestProgramReadsSetsAndAddsToAVariable(t *testing.T) {
 	})
 }
 
-func TestVariableRefusesACallWithTheReason(t *testing.T) {
+func TestRefusedVariableCallReturnsStatusAndReason(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		p := start(t, s, "first", "variable/hits")
@@ -183,7 +183,7 @@ func TestVariableRefusesACallWithTheReason(t *testing.T) {
 	})
 }
 
-func TestLostAnswerMakesAKeylessAddUnknown(t *testing.T) {
+func TestAddReturnsUnknownIfUnansweredAndThenOverwritten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		p := start(t, s, "first", "variable/hits")
@@ -248,7 +248,7 @@ func TestFencedWriteCarriesTheTokenOfItsHold(t *testing.T) {
 	})
 }
 
-func TestWatchDeliversTheValueAndEachChange(t *testing.T) {
+func TestVariableWatchDeliversValueAndEachChange(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		p, other := start(t, s, "first", "variable/hits"), start(t, s, "second", "variable/hits")

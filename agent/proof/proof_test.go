@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// The table has, for each kind of report, whether that report proves that the hold "h" is over.
-func TestReportsProveThatAHoldIsOver(t *testing.T) {
+// For each kind of report, the table states whether that report proves that the hold "h" is over.
+func TestShimReportsDecideWhetherAHoldIsProven(t *testing.T) {
 	up := func(shim gate.ShimID, phase gate.Phase, hold string) gate.Report {
 		return gate.Report{Shim: shim, Container: "app", Phase: phase, Hold: hold, Connected: true}
 	}
@@ -112,7 +112,7 @@ func TestProofOfDeathNeedsEveryContainersReport(t *testing.T) {
 	assert.False(t, New(Config{}).Proven("h"), "an agent that knows no containers has no proof")
 }
 
-// Two shims of a container may connect to a new agent process. The second one to connect may
+// Two shims of a container may connect to a new agent process. The shim that connects last may
 // have started first, in an older container that the kubelet has forgotten.
 func TestShimThatStartedLaterSupersedesOneStartedEarlier(t *testing.T) {
 	left := gate.Report{Shim: "left", Container: "app", Phase: gate.Running, Hold: "h", Began: 1, Connected: true}

@@ -29,7 +29,7 @@ func (a *fakeAgent) ended() gate.State {
 }
 
 // If the webhook has not read an image, any signal may be the stop signal of that image.
-func TestExitAfterASignalIsNoSuccess(t *testing.T) {
+func TestExitAfterPossibleStopSignalIsNoSuccess(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		signal    unix.Signal

@@ -149,7 +149,7 @@ func TestShimKillsFrozenChildOnceSlotIsLost(t *testing.T) {
 
 // asked is a child that prints a line when it gets the stop signal, and then stops. The child
 // starts no process while it waits. A shell that starts a process by vfork(2) is suspended by
-// the kernel until the new process runs. Such a child would print nothing even if it is not
+// the kernel until the new process runs. Such a shell would print nothing even if it were not
 // frozen.
 var asked = []string{"sh", "-c", `trap 'echo asked; kill $!; stop=1' TERM; sleep 1000 & echo $$; while [ -z "$stop" ]; do wait $!; done; exit 0`}
 
@@ -192,7 +192,7 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	a.exits(0)
 }
 
-func TestGrantThatIgnoresALeapStartsNoChild(t *testing.T) {
+func TestGrantLeavingLeapUnansweredStartsNoChild(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	leap, _ := a.leapt(time.Minute)

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lateHandlers is a machine whose child sets all its handlers after a number of checks: the
-// field checks.
+// lateHandlers is a machine whose child sets all its handlers only after some checks by the shim.
+// The number in checks says how many such checks are left.
 type lateHandlers struct {
 	Machine
 	now    time.Duration
@@ -34,7 +34,7 @@ func (m *lateHandlers) Signal(_ int, sig syscall.Signal) error {
 }
 
 // A child may set its handlers at any instant, also between two checks of the shim.
-func TestHeldSignalsReachTheChildInTheirOrder(t *testing.T) {
+func TestHeldBackSignalsKeepTheirOrderOfArrival(t *testing.T) {
 	for checks := range 8 {
 		m := &lateHandlers{checks: checks}
 		p := passing{machine: m, child: &child{pid: 7}}

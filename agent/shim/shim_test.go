@@ -198,8 +198,8 @@ func (a *fakeAgent) drains(hold string) {
 	require.NoError(a.t, a.send(gate.Order{Drain: &gate.Drain{Hold: hold, Reason: "test", Grace: time.Second}}))
 }
 
-// starts grants a further hold with the name "last". The result has each hold under which the
-// shim has started a child, including the last one.
+// starts sends the grant of a further hold with the name "last". The result has each hold under
+// which the shim has started a child, including "last".
 func (a *fakeAgent) starts() (holds []string) {
 	a.t.Helper()
 	a.grants("last", time.Hour)
@@ -300,7 +300,7 @@ func TestShimStartsNoChildAfterGrantsLatestStart(t *testing.T) {
 	a.until(gate.Waiting, "in time")
 }
 
-func TestOnlyUnboundedShimAcceptsAFarDeadline(t *testing.T) {
+func TestShimRefusesFarDeadlineUnlessConfiguredAsUnbounded(t *testing.T) {
 	far := func(a *fakeAgent, hold string, deadline time.Duration) {
 		require.NoError(t, a.send(gate.Order{Grant: &gate.Grant{Hold: hold, BootID: a.boot, Deadline: deadline, Drain: time.Second, Kill: kill}}))
 	}
@@ -417,7 +417,7 @@ func TestShimReconnectsAfterAMalformedMessage(t *testing.T) {
 }
 
 // The agent counts a shim's bounded wait from the instant Since in the shim's state.
-func TestDrainKeepsTheBeginOfAShimsWait(t *testing.T) {
+func TestDrainDoesNotRestartAShimsBoundedWait(t *testing.T) {
 	a := supervised(t, os.Stderr, "true")
 	began := a.next()
 	require.Equal(t, gate.Waiting, began.Phase)

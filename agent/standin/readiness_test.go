@@ -53,7 +53,7 @@ func TestReadinessGateRejectsOrdersForAnotherShimID(t *testing.T) {
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)
 }
 
-func TestReportsOfReadinessGateArriveInOrder(t *testing.T) {
+func TestReadinessGateDeliversItsLastReport(t *testing.T) {
 	r := NewReadiness(host.Now)
 	id := r.report.Shim
 	r.Shown(false)
@@ -61,7 +61,7 @@ func TestReportsOfReadinessGateArriveInOrder(t *testing.T) {
 	require.NoError(t, r.Grant(id, granting("h1", time.Hour)))
 	require.NoError(t, r.Drain(id, "", 0))
 	r.Shown(false)
-	// The reader may miss reports, but gets them in order, and always the last one.
+	// The reader may miss earlier reports, but always receives the last report.
 	var last gate.Report
 	for last.Phase != gate.Waiting || last.Hold != "h1" {
 		select {

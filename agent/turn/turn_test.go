@@ -51,7 +51,7 @@ func (s Slot) turns(count int) Slot {
 	return s
 }
 
-// earlier returns the slot, with the mark that an earlier agent process began the hold.
+// earlier returns the slot with a hold that an earlier agent process began.
 func earlier(s Slot) Slot {
 	s.Earlier = true
 	return s
@@ -367,7 +367,7 @@ func TestDeletedHolderMakesAskerItsSuccessorAtOnce(t *testing.T) {
 	assert.Empty(t, to)
 }
 
-func TestPodWithoutARevisionLeavesRolloutTextUnchanged(t *testing.T) {
+func TestPodWithoutARevisionLeavesRolloutRecordUnchanged(t *testing.T) {
 	p, s := pod("x", api.Revision{}), inTurn(pod("b1", newer))
 	assert.Equal(t, s.Rollout, p.Acquired(0, wall, s, "h2"))
 	r, successor := p.Released(s, "y_u", api.Revision{})
@@ -376,7 +376,7 @@ func TestPodWithoutARevisionLeavesRolloutTextUnchanged(t *testing.T) {
 	assert.Equal(t, Holder{Rollout: s.Rollout, Wake: instant.Never}, p.Hold(0, wall, Hold{ID: "h2", Rollout: s.Rollout}))
 }
 
-func TestRolloutIsReadBackFromItsText(t *testing.T) {
+func TestRolloutRecordSurvivesARoundTrip(t *testing.T) {
 	r := inTurn(pod("b1", newer)).Rollout
 	r.Start = 1500 * time.Millisecond
 	r.Turns = append(r.Turns, Turns{Revision: other, Count: 3, Next: wall})

@@ -101,8 +101,8 @@ func TestRepeatedAddWithKeptKeyReturnsFirstResult(t *testing.T) {
 	assert.EqualValues(t, 1, v.Keyed)
 }
 
-// The Variable keeps the newest key of each pod, unless that key is old, however many keys a
-// busy pod adds.
+// The Variable keeps the newest key of each pod until that key is old. A busy pod that adds many
+// keys must not change that.
 func FuzzNewestKeysOfEachPodAreKept(f *testing.F) {
 	f.Add(uint64(1), 5)
 	f.Add(uint64(2), 63)
@@ -138,7 +138,7 @@ func FuzzNewestKeysOfEachPodAreKept(f *testing.F) {
 	})
 }
 
-func TestOldKeysAreDroppedFirst(t *testing.T) {
+func TestFullVariableDropsOldIdempotencyKeysFirst(t *testing.T) {
 	v := &kube.Variable{}
 	for pod := range api.MaxKeys {
 		_, _, _ = (&Action{Add: 1, Key: fmt.Sprint("ended", pod)}).apply(v, fmt.Sprint("ended", pod), "")

@@ -185,7 +185,7 @@ func TestDelayedWriteIsStoredAtMostOnce(t *testing.T) {
 				late = next.Clone()
 				return false, false
 			case s.of.ResourceVersion == late.ResourceVersion:
-				s.store(late) // this write arrives before the second one, which is equal
+				s.store(late) // the late first write arrives before the second write, whose text is the same
 			}
 			return true, true
 		}
@@ -222,7 +222,7 @@ func TestOutageMakesAnActionUnknownOrUnavailable(t *testing.T) {
 }
 
 // The hold ends between two attempts, so the agent must not send the second attempt.
-func TestEachAttemptReadsTheFenceOfItsHold(t *testing.T) {
+func TestLostHoldStopsFurtherAttemptsOfAWrite(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -248,7 +248,7 @@ func TestEachAttemptReadsTheFenceOfItsHold(t *testing.T) {
 	})
 }
 
-func TestSetReportsTheVersionOfItsWrite(t *testing.T) {
+func TestWriteOfAValueReportsItsOwnVersion(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -263,7 +263,7 @@ func TestSetReportsTheVersionOfItsWrite(t *testing.T) {
 	})
 }
 
-func TestCallsAboveTheBoundAreRefused(t *testing.T) {
+func TestVariableRefusesTooManyConcurrentCalls(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")

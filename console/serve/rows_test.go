@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-func TestSlotThatCannotBeEncodedHidesNoOther(t *testing.T) {
+func TestUnencodableSlotHidesNoOtherSlot(t *testing.T) {
 	s, server := serving(t)
 	r := connect(t, server, "")
 	require.NoError(t, s.Publish([]view.Slot{slot("lock.a", "x")}, ""))
@@ -37,7 +37,7 @@ func full(namespace string, n, length int) []view.Slot {
 	return all
 }
 
-func TestLargeNamespaceHidesNoSlotOfAnother(t *testing.T) {
+func TestLargeNamespaceHidesNoOtherNamespacesSlots(t *testing.T) {
 	for name, c := range map[string]struct {
 		slots           []view.Slot
 		greedy, modest  int
@@ -73,7 +73,7 @@ func TestLargeNamespaceHidesNoSlotOfAnother(t *testing.T) {
 	}
 }
 
-func TestEstimateOfSlotSizeIsAnUpperBound(t *testing.T) {
+func TestEncodedSlotIsShorterThanItsEstimate(t *testing.T) {
 	odd := strings.Repeat(`<>&"\é`, 50)
 	since := time.Date(2026, 11, 23, 12, 0, 0, 123456789, time.UTC)
 	s := view.Slot{
@@ -93,7 +93,7 @@ func TestEstimateOfSlotSizeIsAnUpperBound(t *testing.T) {
 	assert.Less(t, len(encode(view.Slot{})), sizeOf(view.Slot{}))
 }
 
-func TestTroubleCountsTheSlotsLeftOut(t *testing.T) {
+func TestPageTellsHowManySlotsItLeavesOut(t *testing.T) {
 	for _, c := range []struct {
 		trouble string
 		left    int

@@ -151,7 +151,7 @@ func TestReconnectedStreamBeginsWithTheWholeState(t *testing.T) {
 	assert.Equal(t, []string{"shop/lock.a=y", "shop/lock.b="}, again.keys(t))
 }
 
-func TestSlowReaderIsDroppedAndOthersAreNot(t *testing.T) {
+func TestOnlyTheSlowStreamIsDropped(t *testing.T) {
 	s := New()
 	dropped := map[string]bool{}
 	joined := func(name string) *stream {
@@ -269,7 +269,7 @@ func TestNumberOfStreamsIsBounded(t *testing.T) {
 	connect(t, server, "").next()
 }
 
-func TestEachAnswerHasThePolicyWithoutExceptions(t *testing.T) {
+func TestEachAnswerHasTheSameContentSecurityPolicy(t *testing.T) {
 	s := New()
 	s.Docs = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, r.URL.Path) })
 	handler := s.Handler()
@@ -315,7 +315,7 @@ func TestOnlyLoopbackNamesAreAnswered(t *testing.T) {
 	}
 }
 
-func TestPagesOfOtherSitesAreRefused(t *testing.T) {
+func TestRequestsFromPagesOfOtherSitesAreRefused(t *testing.T) {
 	s := New()
 	s.Docs = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	handler := s.Handler()
@@ -359,7 +359,7 @@ func TestConsoleAcceptsOnlyReads(t *testing.T) {
 	}
 }
 
-func TestHEADRequestTakesNoPlaceOfAStream(t *testing.T) {
+func TestHEADRequestDoesNotCountAsAStream(t *testing.T) {
 	s := New()
 	ended, cancel := context.WithCancel(t.Context())
 	cancel() // a stream that begins by mistake ends at once
@@ -372,7 +372,7 @@ func TestHEADRequestTakesNoPlaceOfAStream(t *testing.T) {
 	assert.Empty(t, s.streams)
 }
 
-func TestPageIsolatesTextDirectionOfClusterTexts(t *testing.T) {
+func TestClusterTextsCannotChangePagesTextDirection(t *testing.T) {
 	text, err := os.ReadFile("page/console.css")
 	require.NoError(t, err)
 	assert.Regexp(t, regexp.MustCompile(`(?m)^\.pod, \.why, \.more, \.where, \.tag, th, td, dd, li, button \{ unicode-bidi: isolate; \}$`), string(text))

@@ -29,7 +29,7 @@ func leases(texts ...string) []Shard {
 	return all
 }
 
-func TestNextReturnsTheWritesForEachState(t *testing.T) {
+func TestShardsAreStampedAsTheirStateRequires(t *testing.T) {
 	closed, open := api.Stamp{Epoch: 2, Count: 3, Closed: true}, api.Stamp{Epoch: 2, Count: 3}
 	for name, test := range map[string]struct {
 		shards []Shard
@@ -75,7 +75,7 @@ func TestNewRunGetsStampsOfANewEpoch(t *testing.T) {
 	}
 }
 
-func TestLeasesInOrderNeedNoWrite(t *testing.T) {
+func TestCorrectlyStampedLeasesNeedNoWrite(t *testing.T) {
 	for _, test := range []struct {
 		shards []Shard
 		want   bool
@@ -91,8 +91,8 @@ func TestLeasesInOrderNeedNoWrite(t *testing.T) {
 	}
 }
 
-// writer is a process of enroll that reads one list, and then stores the writes for it one by
-// one. Other processes and agents may write in between.
+// writer is a process of enroll that reads one list, and then stores the writes for that list one
+// by one. Other processes and agents may write in between.
 type writer struct {
 	count  int
 	run    string

@@ -45,7 +45,7 @@ func files(t *testing.T, archive string) map[string][]byte {
 
 // A desk and a shim of two versions meet only if an image's tag moves while a pod lives. So each
 // end must read each frame of the other end, with the same meaning.
-func TestFramesOfTheEarlierVersionMeanTheSame(t *testing.T) {
+func TestFramesOfTheEarlierVersionKeepTheirMeaning(t *testing.T) {
 	for name, frame := range files(t, "frames.txtar") {
 		frame = bytes.TrimSpace(frame)
 		var read any
@@ -120,7 +120,7 @@ func TestAnnotationsOfAFormerHoldAreIgnored(t *testing.T) {
 }
 
 // A pod of the earlier webhook keeps its gate, and enroll reads the arguments back.
-func TestPodsOfTheEarlierWebhookHaveTheirGate(t *testing.T) {
+func TestGatesOfTheEarlierWebhookAreStillRecognized(t *testing.T) {
 	gates, shims := 0, 0
 	for name, text := range files(t, "pods.txtar") {
 		if !strings.HasSuffix(name, "/patched.yaml") || name == "marks-kept/patched.yaml" { // written by hand
@@ -159,8 +159,8 @@ var fixed = map[string][][]string{
 	"Service":            {{"spec", "clusterIP"}},
 }
 
-// An object that this version no longer has would stay after the upgrade, and an old policy would
-// refuse what the new webhook makes.
+// An object that this version no longer has would stay after the upgrade. An old policy that stays
+// could refuse objects of the new webhook.
 func TestUpgradeReplacesEachObjectOfTheEarlierVersion(t *testing.T) {
 	now := map[string]*unstructured.Unstructured{}
 	objects, err := render.Objects(render.Settings{Manifests: "../../manifests"})

@@ -107,7 +107,7 @@ func program(t *testing.T, image v1.Image) (*tar.Header, []byte) {
 	return header, data
 }
 
-func TestEachPlatformHasItsOwnProgram(t *testing.T) {
+func TestImageOfEachPlatformHasAMatchingBinary(t *testing.T) {
 	directory, table := build(t, "-version", "v1.2.3")
 	index := open(t, filepath.Join(directory, "hello"))
 	manifest, err := index.IndexManifest()

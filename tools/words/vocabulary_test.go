@@ -28,7 +28,7 @@ func TestVocabularyIsReadFromTableAndTextFile(t *testing.T) {
 	assert.Equal(t, map[string]bool{"pod": true, "lease": true}, plainWords("# why: not\nKubernetes: pod lease\n"))
 }
 
-func TestSingularDropsThePluralEnding(t *testing.T) {
+func TestPluralWordsLoseOnlyTheirPluralEnding(t *testing.T) {
 	for word, want := range map[string]string{"Slots": "slot", "Processes": "process", "Status": "status", "Loss": "loss", "TLS": "tls", "Deadline": "deadline"} {
 		assert.Equal(t, want, singular(word))
 	}

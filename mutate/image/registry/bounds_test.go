@@ -137,7 +137,7 @@ func TestHostileNamespaceCannotUseUpAllLookUps(t *testing.T) {
 	wait.Wait()
 }
 
-func TestLookUpEndsOnceNoPodWaits(t *testing.T) {
+func TestLookUpIsCancelledWhenNoPodWaits(t *testing.T) {
 	b := newBusy(t)
 	r := New(Options{PlainHTTP: []string{b.host()}, Budget: time.Minute})
 	ctx, cancel := context.WithCancel(t.Context())
