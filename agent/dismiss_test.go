@@ -292,7 +292,7 @@ func TestOrdersReportTheFirstDismissalOfEachWait(t *testing.T) {
 		{at: time.Minute, since: time.Second, first: true},
 		{at: time.Minute + dismissAgain/2, since: time.Second},
 		{at: time.Minute + dismissAgain, since: time.Second},
-		{at: time.Hour, since: 30 * time.Minute, first: true}, // a shim with a child ignores the order, and may wait again
+		{at: time.Hour, since: 30 * time.Minute, first: true}, // a later Since is a new wait: a shim ignores the order while its child lives, and may wait afterwards
 	} {
 		r.Since = c.since
 		first, again := o.dismiss(c.at, r, gate.Dismiss{})

@@ -116,7 +116,7 @@ func TestHoldSurvivesInitSuccessReportedWithShimDeath(t *testing.T) {
 	})
 }
 
-func TestStopOrYieldAfterInitContainerReleasesSlot(t *testing.T) {
+func TestStopOrYieldReleasesSlotAfterInitContainer(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"pod deleted": func(a *pod) { close(a.stop) },
 		"yield":       func(a *pod) { a.agent.Yield() },

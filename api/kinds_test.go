@@ -52,7 +52,7 @@ var mentions = []string{
 
 // All other files outside of package api derive such kinds from [Kinds], and name none of them. So
 // a new kind with interchangeable slots changes none of these files.
-func TestOnlyExemptFilesNameKindsWithInterchangeableSlots(t *testing.T) {
+func TestOnlyExemptFilesMentionKindsWithInterchangeableSlots(t *testing.T) {
 	var words []string
 	for _, kind := range Kinds() {
 		if kind.AnyOne && kind.Scope == ScopeNamespace {

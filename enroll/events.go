@@ -65,8 +65,8 @@ func annotatedChanges() predicate.Predicate {
 	}
 }
 
-// sameStamp returns false for an update of a stamp, and for the release of a closed Lease.
-// Enroll ignores all other updates, such as the agents' renewals. Creations and deletions
+// sameStamp returns false for an update of a stamp. An update of a closed Lease also makes the
+// function return false if the Lease gains or loses its holder. Enroll ignores all other updates, such as the agents' renewals. Creations and deletions
 // are other events, and the sweep follows the clock.
 func sameStamp(before, after client.Object) bool {
 	was, is := before.(*coordinationv1.Lease), after.(*coordinationv1.Lease)

@@ -83,9 +83,8 @@ func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enr
 // another UID.
 func TestPlantedBugsAreCaughtByConditionTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
 
-// The files of these bugs name tests of agent/barrier. The simulation misses the bugs. No person
-// of the simulation writes the Lease of a pod that waits at a barrier. The simulation also allows
-// each wait more time than passes between two reads of a Lease.
+// The files of these bugs name tests of agent/barrier, because the simulation misses the bugs. For
+// example, no person of the simulation writes the Lease of a pod that waits at a barrier.
 func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
 
 // The files of these bugs name tests of agent/lease. The simulation misses the bugs. Each

@@ -47,13 +47,13 @@ func TestHoldEndsOnceUnreadyPodStatusIsStored(t *testing.T) {
 	assert.Equal(t, gate.Running, last().Phase)
 }
 
-func TestReadinessGateRejectsOrdersForAnotherShimID(t *testing.T) {
+func TestReadinessStandInRejectsOrdersForAnotherShimID(t *testing.T) {
 	r := NewReadiness(host.Now)
 	require.ErrorIs(t, r.Grant("another", granting("h1", time.Hour)), gate.ErrUnknown)
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)
 }
 
-func TestReadinessGateDeliversItsLastReport(t *testing.T) {
+func TestReadinessStandInDeliversItsLastReport(t *testing.T) {
 	r := NewReadiness(host.Now)
 	id := r.report.Shim
 	r.Shown(false)

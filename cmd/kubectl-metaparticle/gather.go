@@ -234,7 +234,8 @@ func (e *explainer) readLeases(ctx context.Context) {
 	}
 }
 
-// conditionsOf returns the conditions of the pods, and those of the next pods.
+// conditionsOf returns the conditions of the existing gated pods, and the conditions that pods
+// created from now on will have.
 func conditionsOf(e *explainer) []api.Condition {
 	var all []api.Condition
 	add := func(more []api.Condition) {

@@ -13,7 +13,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// waiter is a pod with conditions. The init container of the pod runs package after. The
+// waiter is a pod with conditions. The pod's init container runs the code of agent/after. The
 // world judges only that container, so the pod is gone as soon as the container succeeds.
 type waiter struct {
 	w          *World

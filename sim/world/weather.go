@@ -60,7 +60,8 @@ const (
 	unheard
 )
 
-// faults has the faults from which [trouble], or a case of the story [table], may draw.
+// faults lists the ways to fail from which [trouble] may draw. A case of the story [table] may draw
+// from them, too.
 var faults = []fault{busy, forbidden, failing, unheard}
 
 func (f fault) err() error {

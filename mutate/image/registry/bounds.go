@@ -32,7 +32,7 @@ const (
 	// only four hostile namespaces together can make another namespace wait.
 	maxOfNamespace = maxAtOnce / 4
 	// maxWaiting bounds the waiting look-ups of a namespace. If each look-up takes 40 ms for
-	// a pull secret and a tag's digest, and eight run at once, 500 look-ups end in the budget.
+	// a pull secret and a tag's digest, and eight run at once, 500 look-ups end within defaultBudget.
 	maxWaiting = 512
 	// maxRequests bounds the concurrent requests of one look-up. Popular images have about
 	// eight platforms. Each platform needs two requests: for a manifest and a configuration.

@@ -261,8 +261,8 @@ func TestReadinessGateLetsOnePodServe(t *testing.T) {
 		}
 		return meta.Pod
 	}
-	// shown returns the pods whose condition lets them serve, and requires at most one. Each wait
-	// calls the function shown at every change in the namespace.
+	// shown returns the pods whose condition lets them serve, and fails the test if these are
+	// several. Each wait evaluates its function, and so calls shown, at every change in the namespace.
 	shown := func() (names []string) {
 		for _, pod := range s.Pods(a.Name) {
 			if status.Condition(pod, api.ReadyCondition) && pod.DeletionTimestamp == nil {
