@@ -45,7 +45,7 @@ func launch(args []string) error {
 	}
 	socket := *report
 	if *unshare {
-		socket = "" // the command started here is then node's holder command, which itself reports once its Linux namespaces are ready
+		socket = "" // the started command is then the holder command, which reports once its namespaces are ready
 	}
 	cmd := exec.CommandContext(context.Background(), self, append([]string{"daemon", socket, *cgroups}, flags.Args()...)...)
 	cmd.Args[0] = "node"

@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command node has the programs that the test cluster needs besides Kubernetes: the
-// first process of a node's namespaces, the start of its daemons, the pause container,
-// the image registry and the forwarder for clients on the host. The name by which the
+// image registry, the pause container and the forwarder for clients on the host. Two more
+// programs are the first process of a node's namespaces, and the start of its daemons. The name by which the
 // command is called, or the first argument, selects the program.
 package main
 
