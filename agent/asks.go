@@ -17,7 +17,7 @@ import (
 )
 
 // refused is the pause after the API server has forbidden a watch of a next Lease. A Role that an
-// enroll of an earlier version has made grants no right to next Leases.
+// earlier version of enroll has made grants no right to next Leases.
 const refused = time.Minute
 
 // watched is the longest time of one watch of a next Lease. The server of a watch may vanish
@@ -82,7 +82,7 @@ type asker struct {
 	// written reports that the next Lease may contain this pod's ask. The field writing reports
 	// that a write of the next Lease is under way.
 	written, writing bool
-	// at is the instant of the next write.
+	// The field "at" is the instant of the next write.
 	at time.Duration
 	// err is the error of the last write; nil after a success.
 	err error
@@ -173,7 +173,7 @@ func (q *requests) writeAsk(ctx context.Context, base *kube.Lease, asks bool) (l
 	return nil, err
 }
 
-// askOf returns the next Lease with the ask of the pod, or without any ask.
+// askOf returns a copy of base with the ask of the pod. If asks is false, the copy contains no ask.
 func askOf(base *kube.Lease, identity string, c Config, asks bool) *kube.Lease {
 	l := base.Clone()
 	l.Annotations = map[string]string{}

@@ -31,7 +31,8 @@ func (w *world) annotate(name, key, value string) {
 	w.server.put(&l)
 }
 
-// pair starts two pods, and waits until the first one holds.
+// pair starts two pods, and connects a shim of each. The child of the first pod runs, and the
+// second pod is a standby.
 func (w *world) pair(change ...func(*Config)) (holder, standby *pod) {
 	holder, standby = w.start("a", change...), w.start("b", change...)
 	holder.gates.connect(gate.Report{Shim: "s1", Container: "app"})

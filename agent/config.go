@@ -125,9 +125,9 @@ type Config struct {
 	Job        string
 	Course     Course
 	NoteCourse func(Course) error
-	// OnceKey is the key of the pod's once claim, which needs exactly one gated container;
-	// empty for other claims. If the pod works through shards and then ends, OnceKey is the
-	// run: each shard runs until its success in that run.
+	// OnceKey is the key of the pod's once claim. A once claim needs exactly one gated container.
+	// If the pod works through shards and then ends, OnceKey is the run: each shard runs until its
+	// success in that run. For all other claims OnceKey is empty.
 	OnceKey string
 	// WaitAtMost bounds each wait of a container for its slots; zero means no bound.
 	WaitAtMost time.Duration

@@ -129,7 +129,7 @@ func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"}).stop = 25 * time.Second
 		w.pass(time.Second)
 		a.delete()
-		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // longer than the grant waits for the check
+		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // a grant does not wait so long for the check
 		b.gates.end("s2")
 		w.within(2*time.Second, "nobody can know yet", func() bool { return a.running("s1") })
 		w.within(10*time.Second, "it is known", func() bool { return a.gates.phase("s1") == gate.Draining })
@@ -228,7 +228,7 @@ func TestEarlierHoldsDeletionReportEndsNoLaterHold(t *testing.T) {
 		a := w.start("a")
 		a.agent.loop.posts.post(w.t.Context(), func(time.Duration) { a.agent.unit.deletion.note("another hold", true) })
 		w.pass(0)
-		a.agent.unit.deletion.known = false // with true, the agent would begin no hold
+		a.agent.unit.deletion.known = false // if known were true, the agent would begin no hold
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.within(time.Second, "child runs", func() bool { return a.running("s1") })
 		w.pass(time.Minute)
@@ -245,7 +245,7 @@ func TestDeletedPodWithoutShimsKeepsItsSlot(t *testing.T) {
 		a := w.start("a", func(c *Config) { c.KubeletStops = true })
 		w.pass(time.Second)
 		a.delete()
-		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // longer than the grant waits for the check
+		a.link.set(func(l *link) { l.delay = 2 * time.Second }) // a grant does not wait so long for the check
 		a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 		w.pass(time.Minute)
 		require.True(t, a.agent.unit.deletion.known)

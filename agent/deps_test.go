@@ -15,8 +15,9 @@ import (
 
 const module = "github.com/metaparticle-io/metaparticle/"
 
-// dependencies returns all packages that the packages of the patterns link. Tests, and the
-// packages of the patterns themselves, are left out.
+// dependencies returns all packages that the packages of the patterns import, directly or through
+// other packages. The imports of tests do not count. The result does not contain the packages of
+// the patterns themselves.
 func dependencies(t *testing.T, patterns ...string) []string {
 	t.Helper()
 	list := func(args ...string) []string {
@@ -64,9 +65,9 @@ func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 }
 
 // Packages claim, lease, turn and leave only decide. These packages take the time as an argument
-// and do no I/O, so a simulation and a fuzz test can drive them. Besides package api, the
-// contract with the webhook, they import only package instant. Package claim also imports
-// package lease, for its rules.
+// and do no I/O, so a simulation and a fuzz test can drive them. Of this project's packages, they
+// import at most package api, the contract with the webhook, and package instant. Package claim
+// also imports package lease, for its rules.
 func TestDecidingPackagesImportOnlyLeaseInstantAndAPI(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
@@ -115,16 +116,16 @@ func TestPackageProbeImportsOnlyPackageAPI(t *testing.T) {
 	}
 }
 
-// Package after waits beside the agent's loop, and knows neither grants nor children. So a
-// condition can never begin or end a hold.
+// The wait of package after runs beside the agent's loop. The package knows neither grants nor
+// children. So a condition can never begin or end a hold.
 func TestPackageOfConditionsImportsOnlyAPIAndKube(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/after") {
 		assert.True(t, standard(d) || d == module+"api" || d == module+"agent/kube", "agent/after imports %s", d)
 	}
 }
 
-// Package barrier waits beside the agent's loop. No hold depends on an arrival, so the package
-// needs no claim.
+// The wait at a barrier runs beside the agent's loop. No hold depends on an arrival, so package
+// barrier needs no claim.
 func TestPackageBarrierImportsOnlyAPIKubeAndConditions(t *testing.T) {
 	allowed := []string{"api", "agent/kube", "agent/after"}
 	for _, d := range dependencies(t, module+"agent/barrier") {

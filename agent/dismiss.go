@@ -91,7 +91,8 @@ func (w *waits) failed() string {
 	return fmt.Sprintf("the work of %s has failed %s for the key %s", w.config.Slots[0], api.TimesInARow(w.failures), w.config.OnceKey)
 }
 
-// run stores on disk that the pod starts its application. Only a pod that may skip needs this.
+// run stores on disk that the pod starts its application. In a pod that never skips, run does
+// nothing.
 func (w *waits) run() error {
 	if w.config.OnBusy != api.OnBusySkip {
 		return nil
@@ -101,7 +102,8 @@ func (w *waits) run() error {
 
 var errDecided = errors.New("agent: the pod has decided already")
 
-// note stores the pod's course on disk, before the agent acts on the course.
+// note stores the pod's course on disk, before the agent acts on the course. If the pod has decided
+// on another course before, note returns an error.
 func (w *waits) note(c Course) error {
 	switch w.course {
 	case c:

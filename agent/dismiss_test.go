@@ -29,7 +29,7 @@ func pool(c *Config) {
 // dismissed reports whether the pod's shim has ended without a child.
 func (p *pod) dismissed() bool { return len(p.gates.codes()) > 0 }
 
-// again connects a known shim of the pod to the pod's new agent process.
+// The method "again" connects a known shim of the pod to the pod's new agent process.
 func (p *pod) again(id gate.ShimID) {
 	p.gates.connect(p.gates.shim(id).report)
 }

@@ -19,11 +19,11 @@ type gates struct {
 	shims   map[gate.ShimID]*fakeShim
 	grants  []gate.Grant
 	drains  []string
-	// graces has the grace of each drain so far. The grace of the first drain is the first one.
+	// graces has the grace of each drain so far, in the order of the drains.
 	graces []time.Duration
 	// asides has the commands that ran beside children.
 	asides []string
-	// dismissed has the dismissals of waiting shims. The earliest dismissal is the first one.
+	// dismissed has the dismissals of waiting shims, the earliest first.
 	dismissed []gate.Dismiss
 	// granting, if set, is called at each grant.
 	granting func()
@@ -220,7 +220,7 @@ func (g *gates) told() []string {
 	return slices.Clone(g.drains)
 }
 
-// left returns the graces of all orders to drain so far.
+// The method "left" returns the graces of all orders to drain so far.
 func (g *gates) left() []time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -38,8 +38,8 @@ func (h grants) dismiss() time.Duration {
 func (h grants) waitsToStart() bool { return !h.loop.starts.open() && len(h.grantable()) > 0 }
 
 // grant sends a first grant to each waiting shim of the pod, and extends the other grants as
-// far as the renewals allow. If a container has a fresher shim, grant drains the earlier one.
-// The result is the instant of the next attempt.
+// far as the renewals allow. If a container has a fresher shim, grant drains the earlier shim. The
+// result is the instant of the next attempt.
 func (h grants) grant(s claim.State) time.Duration {
 	h.refused = false
 	wake := instant.Never
@@ -86,7 +86,7 @@ func (h grants) mayGrant(s claim.State) bool {
 
 // extend sends another grant to each shim with a grant of the hold, if the deadline or the delay
 // of a stop signal has changed. The function also sends the grant that thaws the child after a
-// leap.
+// leap. If a grant cannot be sent, the result is the instant of the next attempt.
 func (h grants) extend(s claim.State) time.Duration {
 	wake := instant.Never
 	for _, r := range h.unit.shims.Grantees(h.id) {

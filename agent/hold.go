@@ -106,7 +106,7 @@ func (h *hold) run(ctx context.Context) (ending, error) {
 		}
 		h.noteGap()
 		h.tellPause(state)
-		h.follow() // this comes before the decisions, which depend on the probes
+		h.follow() // the decisions below depend on the probes
 		h.rollout.note(h.loop.now, servesSince(h), h.serves() && u.complete(h.id), state.Paused.Slot != "")
 		h.turn = h.rollout.decide(h.loop.now, u.config.Wall())
 		leftAt := h.leaving.next(running, state, h.wish(state), h.serves())
@@ -336,8 +336,8 @@ func (h *hold) letGo(end ending) {
 		part.GiveBack, part.HeadStart = true, budget.Retry
 	case reason == show.ReasonNotGranted:
 		// The grant could not be stored on disk, and the disk does not recover in a moment. So
-		// other pods may acquire first. Without such a pod, this pod acquires no more often than
-		// a holder renews.
+		// other pods may acquire first. If no other pod acquires, this pod acquires again no more
+		// often than a holder renews.
 		part.GiveBack, part.HeadStart = true, budget.Renew
 	case reason == show.ReasonEnded, reason == show.ReasonSucceeded, reason == show.ReasonNotStarted, reason == show.ReasonPaused,
 		reason == show.ReasonShardsChanged, reason == show.ReasonTurnFailed:

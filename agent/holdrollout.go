@@ -19,8 +19,9 @@ type holdRollout struct {
 	facts turn.Hold
 }
 
-// note stores whether the children serve, the instant since which they serve, and whether a
-// person has paused the slot.
+// note stores whether the children serve, the instant since which they serve, whether a person has
+// paused the slot, and the last ask. If children that have served for [turn.Proof] serve no longer,
+// note also stores the instant now.
 func (h *holdRollout) note(now, since time.Duration, serves, paused bool) {
 	if serves && !h.facts.Serves {
 		h.facts.Serving = since
@@ -30,8 +31,8 @@ func (h *holdRollout) note(now, since time.Duration, serves, paused bool) {
 	h.facts.Serves, h.facts.Paused, h.facts.Ask = serves, paused, h.rollout.asks.last
 }
 
-// decide returns package turn's decision about the hold; the zero value for a pod that takes no
-// turns.
+// decide returns package turn's decision about the hold. For a pod that takes no turns, only the
+// field Wake is set, to [instant.Never].
 func (h *holdRollout) decide(now time.Duration, wall time.Time) turn.Holder {
 	if !h.rollout.takesTurns() {
 		return turn.Holder{Wake: instant.Never}

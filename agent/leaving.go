@@ -58,9 +58,9 @@ func (u *unit) replaced() bool {
 	return kind == "StatefulSet" || kind == "DaemonSet"
 }
 
-// delay returns the longest time for which a shim may hold back a stop signal of the kubelet. A
-// living agent ends the delay earlier, so only a shim whose agent has died uses the whole time.
-// Until the agent knows how much of the pod's grace is left, the delay is short.
+// delay returns the longest time for which a shim may hold back a stop signal of the kubelet; zero
+// for no delay. A living agent ends the delay earlier, so only a shim whose agent has died uses the
+// whole time. Until the agent knows how much of the pod's grace is left, the delay is short.
 func (l *leaving) delay() time.Duration {
 	delay := l.unit.endpointDelay()
 	if delay == 0 || l.Over || l.restarts() {

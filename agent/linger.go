@@ -29,8 +29,8 @@ const (
 )
 
 // linger lets a stopping standby whose ports are open continue to forward. A lingering standby
-// competes for no slot, because its claim is stopped before the linger begins. The result is
-// the instant at which the linger ends.
+// competes for no slot, because its claim is stopped before the linger begins. While the standby
+// lingers, the result is the instant at which the linger ends; otherwise [instant.Never].
 func (l *loop) linger(ctx context.Context) time.Duration {
 	u, now := l.unit, l.now
 	if u.stopping && !u.linger.begun {

@@ -36,7 +36,8 @@ func (p *pod) ended() bool {
 	}
 }
 
-// endsWithin lets time pass until the agent's process has ended.
+// endsWithin waits until the agent's process has ended, and returns how long the wait took. If the
+// wait exceeds the limit, the test fails.
 func (p *pod) endsWithin(limit time.Duration) time.Duration {
 	p.world.t.Helper()
 	return p.world.within(limit, "the agent ends", p.ended)

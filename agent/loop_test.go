@@ -82,7 +82,7 @@ func TestStandbyWritesNothingWhileAHolderRenews(t *testing.T) {
 		b := w.start("b")
 		b.gates.connect(gate.Report{Shim: "s2", Container: "app"})
 		w.pass(10 * time.Second)
-		a.link.set(func(l *link) {}) // the pod a stays connected
+		a.link.set(func(l *link) {}) // this call changes nothing: the pod a stays connected
 		before = w.server.requests()
 		w.pass(5 * time.Minute)
 		assert.InDelta(t, 60, w.server.requests()-before, 1, "the standby adds nothing")

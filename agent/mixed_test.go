@@ -118,8 +118,8 @@ func TestRolloutsCompleteIfSomePodsHaveNoRevision(t *testing.T) {
 	}
 }
 
-// An agent of an earlier version ignores the successor in a release, and so may take the slot
-// first.
+// An agent of an earlier version ignores the successor in a release. So such an agent may take the
+// slot before the successor does.
 func TestRolloutContinuesOnceTheOutdatedAgentIsGone(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)

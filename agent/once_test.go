@@ -18,7 +18,7 @@ import (
 // onceSlot is the slot of the once claims in these tests.
 var onceSlot = api.OnceLease("schema")
 
-// once gives the pod a once claim with a gated init container.
+// The function "once" gives the pod a once claim with a gated init container.
 func once(key string) func(c *Config) {
 	return func(c *Config) {
 		c.Slots, c.OnceKey, c.Readiness = []string{onceSlot}, key, api.ReadinessHolder
@@ -199,7 +199,7 @@ func TestPodStatusShowsFailureUntilRetryDelayEnds(t *testing.T) {
 		w.annotate(onceSlot, api.PausedAnnotation, "hold")
 		a.gates.fail("s1")
 		a.migrate("s4")
-		w.pass(6 * time.Second) // a change of only the message of a standby's status waits for up to 5 s
+		w.pass(6 * time.Second) // the agent may delay a change of only a standby's status message by 5 s
 		for _, p := range []*pod{a, b} {
 			assert.Equal(t, "False WorkFailed", p.ready())
 			assert.Equal(t, "the work of once.schema has failed 1 time for the key 7, and the pod waits", p.message())

@@ -49,7 +49,7 @@ func newOrders(c Config, p *proof.Shims) *orders {
 	return &orders{gate: c.Gate, asides: c.Asides, dismissals: c.Dismiss, proof: p, log: c.Log, sent: map[gate.ShimID]*sent{}}
 }
 
-// to returns the orders that the agent has sent to the shim.
+// The method "to" returns the orders that the agent has sent to the shim.
 func (o *orders) to(id gate.ShimID) sent {
 	if s := o.sent[id]; s != nil {
 		return *s
@@ -57,8 +57,8 @@ func (o *orders) to(id gate.ShimID) sent {
 	return sent{}
 }
 
-// note updates the orders by a shim's report r. The argument last is the previous report of the
-// same shim.
+// The method "note" updates the stored orders by a shim's report r. The argument last is the
+// previous report of the same shim.
 func (o *orders) note(last, r gate.Report) {
 	switch s := o.sent[r.Shim]; {
 	case r.Dead:

@@ -186,7 +186,7 @@ func TestPodWithoutAWaitingShimDoesNotCompete(t *testing.T) {
 		a.gates.end("s1")
 		w.pass(100 * time.Millisecond)
 		assert.True(t, b.running("s2"))
-		// A frozen shim could not use a grant, so the pod does not compete, either.
+		// The fresh shim is frozen, and could not use a grant. So the pod still does not compete.
 		a.gates.report("s1", func(r *gate.Report) { r.Connected, r.Dead = false, true })
 		a.gates.connect(gate.Report{Shim: "s3", Container: "app", Silent: true})
 		b.gates.end("s2")

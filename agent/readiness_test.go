@@ -32,8 +32,8 @@ type ports struct {
 	unreachable error
 	asked       int
 	unanswered  chan string
-	// left is closed when the last connection has ended after Linger. The connections last until
-	// the end of the delay, or until Close if the field "lasts" is set.
+	// After a call of Linger, left is closed at the end of the last connection: after the delay, or
+	// at the call of Close if the field lasts is set.
 	left  chan struct{}
 	lasts bool
 }

@@ -56,10 +56,10 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 	q.acquire(ctx, a)
 }
 
-// acquire sends an acquiring write. For a new hold, acquire also checks whether this pod is
-// being deleted. If the last release names this pod as successor, acquire sends the write and
-// the check at the same time. So the check does not delay the grant. If not, other standbys also
-// try to acquire, so acquire sends the check only after its own write is stored.
+// acquire sends an acquiring write. For a new hold, acquire also checks whether this pod is being
+// deleted. If the last release names this pod as successor, acquire sends the write and the check
+// at the same time. So the check does not delay the grant. If not, several standbys may send the
+// write, and only the pod whose write is stored sends the check.
 func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
 	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {
@@ -90,7 +90,8 @@ func (q *requests) checkDeletion(ctx context.Context, hold string) {
 	})
 }
 
-// answered reports the outcome of a request in the log, the metrics and an Event.
+// answered counts a write in the metrics, and reports a release, or the failure of any request, in
+// the log. A release also causes an Event.
 func (q *requests) answered(a claim.Action, err, refusal error) {
 	count(q.unit.metrics, a, err)
 	log := q.unit.config.Log

@@ -89,8 +89,7 @@ func (r *rollout) standing(now time.Duration, views []claim.View, begun []string
 	return r.pod.Standby(now, s, r.waiting)
 }
 
-// see stores which hold the standby sees, and whether a grant would start the whole
-// application.
+// see stores the hold that the standby sees, and whether a grant would start the whole application.
 func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 	hold := ""
 	if len(views) > 0 {

@@ -143,9 +143,9 @@ type link struct {
 	delay time.Duration
 	// If noStatus is set, the server refuses patches of the status.
 	noStatus bool
-	// If loseStatus is set, the server stores the next patch of the status, but the answer is
-	// lost. If lateStatus is set, the agent gives up the next patch of the status before it
-	// reaches the server. The test stores that patch, which the field late keeps, afterwards.
+	// If loseStatus is set, the server stores the next patch of the status, but the answer is lost.
+	// If lateStatus is set, the agent gives up the next patch of the status before it reaches the
+	// server. The field late keeps that patch, and the test stores the patch afterwards.
 	loseStatus, lateStatus bool
 	late                   []byte
 	// patches has the stored patches of the status, without the resourceVersion that each of
@@ -289,7 +289,7 @@ func (l *link) WatchLease(ctx context.Context, name, version string, fn func(kub
 	l.server.watchers[w] = true
 	switch found := l.server.leases[name]; {
 	case found == nil && version != "":
-		w.events <- l.server.removed[name] // the Lease was deleted after that version
+		w.events <- l.server.removed[name] // the Lease with that version has been deleted
 	case found != nil && found.ResourceVersion != version:
 		w.events <- kube.WatchEvent{Type: kube.Modified, Lease: found.Clone(), ResourceVersion: found.ResourceVersion}
 	}

@@ -109,7 +109,7 @@ func TestPodsWithOverlappingLocksDoNotDeadlock(t *testing.T) {
 			for _, p := range pods {
 				if p.running("s") {
 					p.gates.end("s")
-					break // another pod's child begins at once, so only the next round counts that pod
+					break // the next child begins at once, and belongs to the next round
 				}
 			}
 		}

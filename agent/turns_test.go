@@ -123,7 +123,7 @@ func TestPodAsksForTurnDespiteHoldersFlappingReadiness(t *testing.T) {
 	asked := false
 	for i := range 3600 {
 		now, yields := time.Duration(i)*time.Second, turn.Later
-		if i%50 >= 47 { // the holder is not ready for 3 s of each 50
+		if i%50 >= 47 { // in each 50 s, the holder is not ready for 3 s
 			yields = turn.Now
 		}
 		v := []claim.View{{Slot: theSlot, Known: true, FreeAt: now + 30*time.Second, Record: lease.Record{
@@ -149,7 +149,7 @@ func TestPodAcquiresFreeSlotDespiteFrequentLeaseWrites(t *testing.T) {
 		a.kill()
 		w.pods["a2"].kill()
 		b.connect("s4")
-		for range 40 { // without these writes b takes the slot after 30 s
+		for range 40 { // a write every 20 s; without these writes b takes the slot after 30 s
 			l := w.server.lease(theSlot)
 			if l.Holder == b.identity() {
 				break
@@ -167,7 +167,7 @@ func TestRevisionIsNotProvenDuringPostStartHook(t *testing.T) {
 		_, b := w.rolling()
 		b.connect("s3")
 		w.within(time.Second, "the new child runs", func() bool { return b.running("s3") })
-		b.gates.report("s3", func(r *gate.Report) { r.Starting = true }) // its postStart hook runs
+		b.gates.report("s3", func(r *gate.Report) { r.Starting = true }) // a postStart hook runs
 		w.pass(15 * time.Second)
 		assert.NotEqual(t, newRevision, w.rollout().Proven)
 	})
@@ -176,7 +176,7 @@ func TestRevisionIsNotProvenDuringPostStartHook(t *testing.T) {
 func TestDeletedHolderYieldsToANewerRevision(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, b := w.rolling()
-		a.agent.unit.deletion.known = true // as after any status write of a deleted pod
+		a.agent.unit.deletion.known = true // each status write of a deleted pod sets this field
 		b.connect("s3")
 		w.pass(30 * time.Minute)
 		assert.Equal(t, b.identity(), w.holder(), b.message())

@@ -146,13 +146,14 @@ func (u *unit) stop(now time.Duration) {
 	u.claim.Stop(now)
 }
 
-// stays reports whether the pod may begin a hold. A pod may not if its agent is stopping, or if
-// the pod is being deleted.
+// stays reports whether the pod may begin a hold. The result is false if the agent is stopping, or
+// if the pod is being deleted.
 func (u *unit) stays() bool { return !u.stopping && !u.deletion.known }
 
 // whole reports whether a grant would start the pod's whole application, because each gated
-// container waits for a grant. In a pod with gated init containers one waiting container is
-// enough, because the others start later.
+// container waits for a grant. In a pod with gated init containers one waiting container is enough,
+// because the others start later. If a child still lives, or the pod may not begin a hold, the
+// result is false.
 func (u *unit) whole() bool {
 	waiting := u.shims.Waiting()
 	heard := map[string]bool{}
@@ -178,8 +179,8 @@ func (u *unit) grantable(hold string) []gate.Report {
 	})
 }
 
-// wanting reports whether a shim waits for a hold. In a pod without slots, all holds share one
-// number, so a shim that was ordered to drain gets no further grant. Such a shim does not count.
+// wanting reports whether a shim waits for a hold. In a pod without slots, all holds have the same
+// number. So a shim that was ordered to drain gets no further grant, and does not count.
 func (u *unit) wanting() bool {
 	if u.config.slotless() {
 		return len(u.grantable(claim.Slotless)) > 0

@@ -132,8 +132,8 @@ func TestPreviousHoldersChildStartsFirstAfterLongOutage(t *testing.T) {
 	}
 }
 
-// Another program often writes the Lease, for example a label, and keeps its holder. In half of
-// the cases the API server refuses watches.
+// Another program often writes the Lease, for example a label, but never changes the holder. In
+// half of the cases the API server refuses watches.
 func TestHolderKeepsSlotWhileAnotherProgramWritesLease(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 12 * time.Second, 30 * time.Second} {
 		for _, refused := range []bool{false, true} {

@@ -54,7 +54,8 @@ func simulate(t *testing.T, f func(w *world)) {
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, server: newServer(), began: time.Now(), pods: map[string]*pod{}}
 		f(w)
-		// The watchdog of a fake shim runs on after its agent, until the deadline of its grant.
+		// After the agent's end, the watchdog of a fake shim goes on until the deadline of the
+		// shim's grant.
 		for _, p := range w.pods {
 			p.kill()
 		}

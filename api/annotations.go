@@ -24,7 +24,7 @@ type Annotation struct {
 	// Kind is the kind of the claims that the annotation makes; nil for a setting, which
 	// only modifies the claims of the pod.
 	Kind *Kind
-	// Alone reports that the setting has a meaning without a claim.
+	// Alone reports that the setting is also valid in a pod without a claim.
 	Alone bool
 
 	// parse reads the value of an annotation that makes claims of several kinds; nil for any other
@@ -202,17 +202,17 @@ var Annotations = table{
 	},
 }
 
-// planned are annotations that a later version may support. The error about such a key says
-// that this version does not support the annotation. The error about any other unknown key
-// says that the key is not known.
+// planned lists annotations that a later version may support. The error about such a key says that
+// this version does not support the annotation. The error about any other unknown key says that the
+// key is not known.
 var planned = []string{
 	Prefix + "ports",
 }
 
-// written are annotations that only our own programs write: the webhook writes the slots on
-// pods, and the agent writes the workload on Leases. The webhook may see a pod a second time,
-// and the pod then already has SlotsAnnotation. So neither annotation counts as a claim or as a
-// mistake on a pod. The policy on gates lists the same keys.
+// written lists the annotations that only our own programs write: the webhook writes the slots on
+// pods, and the agent writes the workload on Leases. The webhook may see a pod a second time, and
+// the pod then already has SlotsAnnotation. So neither annotation counts as a claim or as a mistake
+// on a pod. The policy on gates lists the same keys.
 var written = []string{SlotsAnnotation, WorkloadAnnotation}
 
 // Written reports whether our own programs write the annotation.
@@ -230,9 +230,9 @@ func (all table) known(key string) bool {
 // pods. So no pod of a misspelt claim runs without a gate.
 func Carried(key string) bool { return strings.HasPrefix(key, Prefix) && !Written(key) }
 
-// Effective returns the annotations of a workload's next pods: the template's own, and
-// those that the webhook carries from the workload. If the workload and the template have the same
-// key, the result has the template's value.
+// Effective returns the annotations of the pods that the workload creates from now on: the
+// template's own, and those that the webhook carries from the workload. If the workload and the
+// template have the same key, the result has the template's value.
 func Effective(workload, template map[string]string) map[string]string {
 	all := make(map[string]string, len(template))
 	for key, value := range workload {

@@ -21,8 +21,8 @@ type argument[T any] struct {
 	flag bool
 	// expands reports that the kubelet is to expand $(NAME) in the value.
 	expands bool
-	// where is a function that reports whether [arguments.words] writes the argument. If the
-	// function is nil, [arguments.words] always writes the argument.
+	// The function "where" reports whether [arguments.words] writes the argument. If the function
+	// is nil, [arguments.words] always writes the argument.
 	where func(T) bool
 	text  func(T) string
 	// read sets the value in a T, or returns an error and changes nothing.
@@ -30,7 +30,7 @@ type argument[T any] struct {
 }
 
 // written returns a copy of the row. For the copy, [arguments.words] writes the argument only if
-// the function where returns true.
+// the function "where" returns true.
 func (a argument[T]) written(where func(T) bool) argument[T] {
 	a.where = where
 	return a
@@ -64,8 +64,8 @@ func (all arguments[T]) words(of T) []string {
 	return words
 }
 
-// parse reads the arguments as a process gets them, and returns the words that follow the
-// last argument. An argument that is unknown or malformed is an error.
+// parse reads the arguments as a process gets them. The result has the words behind the arguments,
+// such as the command of the child. An argument that is unknown or malformed is an error.
 func (all arguments[T]) parse(role string, into *T, words []string) ([]string, error) {
 	var usage strings.Builder
 	flags := flag.NewFlagSet("agent "+role, flag.ContinueOnError)

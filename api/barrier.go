@@ -11,10 +11,11 @@ import (
 
 const barrierPrefix = "barrier."
 
-// maxBarrier bounds the pods of a barrier, because one pod reads the Leases of all others.
+// maxBarrier bounds the number of pods of a barrier, because one pod reads the Leases of all
+// others.
 const maxBarrier = maxListed
 
-// maxRun is the length of a UID.
+// maxRun bounds the text of a run, which is the UID of a Job: a UID has 36 characters.
 const maxRun = 36
 
 // maxBarrierName bounds the name of a barrier. A Lease's name also has the prefix, the run, and
@@ -22,8 +23,8 @@ const maxRun = 36
 const maxBarrierName = maxName - len(barrierPrefix) - len(".") - maxRun - len(".31")
 
 // Arrivals is the kind of a barrier. A pod arrives by a Lease, either in an init container or
-// through the local API. The name of that Lease has the UID of the pod's Job, which no
-// annotation has. So the claim itself names no slot.
+// through the local API. The name of that Lease contains the UID of the pod's Job. No annotation
+// contains that UID, so the claim itself names no slot.
 var Arrivals = &Kind{
 	Key: LocalAnnotation, Word: "barrier", Ask: LocalAnnotation, Scope: ScopeWorkload, Sized: true,
 	parse: func(value string) ([]Claim, string) {
@@ -45,7 +46,8 @@ func (b Barrier) Leases(run string) []string {
 	return leases
 }
 
-// RunOf returns the run of a barrier's Lease. The result is empty if no barrier can have the Lease.
+// RunOf returns the run in the name of a barrier's Lease. The result is empty if the text cannot be
+// the name of a barrier's Lease.
 func RunOf(lease string) string {
 	rest, ok := strings.CutPrefix(lease, barrierPrefix)
 	rest, number, numbered := cutLast(rest)
@@ -58,7 +60,7 @@ func RunOf(lease string) string {
 	return run
 }
 
-// isArrival reports whether a barrier can have the Lease.
+// isArrival reports whether the text can be the name of a barrier's Lease.
 func isArrival(lease string) bool { return RunOf(lease) != "" }
 
 // cutLast cuts a text at its last dot.

@@ -24,7 +24,7 @@ type BarrierArgs struct {
 	// Run is the UID of the pod's Job.
 	Run           string
 	LeaseDuration time.Duration
-	// WaitAtMost bounds the wait; zero for no bound.
+	// WaitAtMost bounds the wait at the barrier; zero for no bound.
 	WaitAtMost time.Duration
 	// Credentials is the directory of the service account token and the cluster's CA.
 	Credentials string

@@ -25,8 +25,8 @@ const (
 //	sent                drain       SIGKILL     deadline     others may acquire
 //
 // The sum is exactly the duration. A child is dead at the deadline. A standby counts the
-// whole duration from the moment at which the standby saw that renewal, so after the sending.
-// So a standby starts its child a Margin after the deadline at the earliest. The Margin
+// whole duration from the moment at which the standby saw that renewal, which is after the
+// sending. So a standby starts its child a Margin after the deadline at the earliest. The Margin
 // covers two clocks that run at different rates, and a watchdog that is scheduled late.
 type Budget struct {
 	// Duration is the lease duration, as written into the Lease.

@@ -9,10 +9,9 @@ import "strings"
 type Pause string
 
 const (
-	// PauseHold keeps every pod from acquiring the slot, while its holder goes on.
+	// PauseHold keeps every pod from acquiring the slot, while the holder of the slot goes on.
 	PauseHold Pause = "hold"
-	// PauseStop keeps every pod from acquiring the slot, and its holder drains and
-	// releases.
+	// PauseStop keeps every pod from acquiring the slot, and makes the holder drain and release.
 	PauseStop Pause = "stop"
 	// PauseRecover has the effect of [PauseHold], also for agents of earlier versions. The
 	// command "kubectl metaparticle recover" writes this value, and later removes it.
@@ -29,9 +28,9 @@ func PauseOf(annotations map[string]string) Pause {
 	return Pause(value)
 }
 
-// Known reports whether this version knows the value. An unknown value counts as [PauseHold]
-// and not as [PauseStop]. If that is a mistake, the application goes on, and a person can still
-// stop the application.
+// Known reports whether this version knows the value. An unknown value counts as [PauseHold] and
+// not as [PauseStop]. So an unknown value never stops an application, and a person can still stop
+// the application.
 func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop || p == PauseRecover }
 
 // Yield asks a hold to end. A hold with another number ignores the yield. So an agent

@@ -32,7 +32,7 @@ func (c Claim) Scope() Scope {
 	return c.Kind.Scope
 }
 
-// Slots returns the names of the claim's Leases, if a pod of the workload has the claim.
+// Slots returns the names of the claim's Leases, for a pod of the given workload.
 func (c Claim) Slots(of Workload) []string { return c.Kind.slots(c, of) }
 
 // Scope is a group of pods. Within the group, claims of one kind and one name mean the same slots.

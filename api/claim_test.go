@@ -123,7 +123,7 @@ func checkRow(t *testing.T, all table, a Annotation) {
 				assert.Subset(t, slots, []string{"rwlock.catalog.intent", "rwlock.catalog.15"})
 				continue
 			}
-			if c.Kind == Arrivals { // no annotation states the run, which the names need
+			if c.Kind == Arrivals { // the names of the Leases need the run, which no annotation states
 				assert.Empty(t, slots)
 				continue
 			}

@@ -32,13 +32,13 @@ func parseCondition(text string) (Condition, string) {
 	return c, ""
 }
 
-// workloadKinds are the kinds that can own pods, and belong to Kubernetes' own groups. Each kind
-// is spelt as in the name of a Lease.
+// workloadKinds lists the kinds of objects that can be a workload, and that belong to Kubernetes'
+// own API groups. Each kind is spelt as in the name of a Lease.
 var workloadKinds = []string{"deployment", "statefulset", "daemonset", "replicaset", "job", "cronjob", "replicationcontroller", "pod"}
 
-// hasKnownKind reports whether the Lease of a singleton names a kind that can own pods. The
-// function accepts each kind of a group outside of Kubernetes, because such a kind may own
-// pods.
+// hasKnownKind reports whether the name of a singleton's Lease contains a kind of objects that can
+// be a workload. The function accepts each kind of an API group outside of Kubernetes, because
+// objects of that kind may own pods.
 func hasKnownKind(lease string) bool {
 	_, rest, _ := strings.Cut(lease, ".")
 	kind, _, _ := strings.Cut(rest, ".")
@@ -59,10 +59,10 @@ func (c Condition) Job() string {
 	return job
 }
 
-// InRuns returns a copy of the conditions. In the copy, a condition on the shards of a Job has
-// the UID of that Job as its Key. So an earlier Job with the same name does not meet the
-// condition. The argument runs has the UIDs of Jobs by their names. A condition that has a Key
-// already stays as it is.
+// InRuns returns a copy of the conditions. In the copy, a condition on the shards of a Job has the
+// UID of that Job as its Key. So an earlier Job with the same name does not meet the condition. The
+// second argument maps the names of Jobs to their UIDs. A condition that has a Key already stays as
+// it is. A condition on a Job without a valid UID in the map also stays as it is.
 func InRuns(conditions []Condition, runs map[string]string) []Condition {
 	named := slices.Clone(conditions)
 	for i, c := range named {

@@ -15,8 +15,8 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestAnnotationsAreDocumented checks that docs/annotations.md describes the parser's
-// table. -update rewrites the file.
+// TestAnnotationsAreDocumented checks that docs/annotations.md describes the parser's table. With
+// -update the test rewrites the file.
 func TestAnnotationsAreDocumented(t *testing.T) {
 	const path = "../docs/annotations.md"
 	want := annotationsDoc(t)

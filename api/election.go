@@ -18,7 +18,7 @@ var Election = &Kind{
 // ElectionLease returns the name of the Lease of an election.
 func ElectionLease(name string) string { return electionPrefix + name }
 
-// isElectionSlot reports whether an election can have the Lease.
+// isElectionSlot reports whether the text can be the name of an election's Lease.
 func isElectionSlot(lease string) bool {
 	name, ok := strings.CutPrefix(lease, electionPrefix)
 	return ok && len(lease) <= maxName && isSubdomain(name)

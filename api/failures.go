@@ -11,11 +11,11 @@ import (
 )
 
 const (
-	// firstFailureDelay and longestFailureDelay are the bounds of the kubelet's own back-off
-	// for a container that fails.
+	// firstFailureDelay and longestFailureDelay bound the result of [Failures.Delay]. The kubelet's
+	// own back-off for a container that fails has the same bounds.
 	firstFailureDelay   = 10 * time.Second
 	longestFailureDelay = 5 * time.Minute
-	// mostFailures bounds the count, so that its text stays short.
+	// mostFailures bounds the count of failures, so that the text of the count stays short.
 	mostFailures = 1_000_000
 )
 
@@ -82,7 +82,8 @@ func (f Failures) Without(key string) Failures {
 }
 
 // Delay returns how long a pod with the key waits before the pod competes for the slot. The wait
-// begins when the pod has seen the failures. The delay doubles with each failure.
+// begins when the pod has seen the failures. The delay doubles with each failure, up to
+// [longestFailureDelay]. Without a failure, the delay is zero.
 func (f Failures) Delay(key string) time.Duration {
 	n := f.Count(key)
 	if n == 0 {

@@ -44,14 +44,15 @@ func TestReadmeHasEachAnnotationThatClaims(t *testing.T) {
 	}
 }
 
-// mentions are the files outside of package api that may name a kind with interchangeable slots.
+// mentions lists the files outside of package api that may name a kind with interchangeable slots.
 // Such a kind has the scope namespace, and a pod needs any one of its slots.
 var mentions = []string{
 	"sim/world/programs.go", // the simulated programs have a fixed list of claims
 }
 
-// All other files outside of package api derive such kinds from [Kinds], and name none of them. So
-// a new kind with interchangeable slots changes none of these files.
+// Outside of package api, the files that are not in the list [mentions] find the kinds with
+// interchangeable slots by [Kinds], and name no such kind. So a new kind of this sort changes none
+// of these files.
 func TestOnlyExemptFilesMentionKindsWithInterchangeableSlots(t *testing.T) {
 	var words []string
 	for _, kind := range Kinds() {

@@ -14,7 +14,7 @@ import (
 // LocalPort is the port of the local API, on the addresses 127.0.0.1 and ::1 of the pod.
 const LocalPort = 13131
 
-// maxLocal bounds the claims of one pod by the local API.
+// maxLocal bounds the number of claims that one pod can make by the local API.
 const maxLocal = 8
 
 // maxLocalText bounds the text of all claims by the local API. The policy on gates has the

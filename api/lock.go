@@ -41,7 +41,7 @@ func parseLocks(value string) ([]Claim, string) {
 	return locks, problem
 }
 
-// isLockSlot reports whether a lock can have the Lease.
+// isLockSlot reports whether the text can be the name of a lock's Lease.
 func isLockSlot(lease string) bool {
 	name, ok := strings.CutPrefix(lease, lockPrefix)
 	return ok && isLock(name)

@@ -177,9 +177,10 @@ const (
 	// removes the annotation.
 	SuccessorAnnotation = Prefix + "successor"
 	// LeavingAnnotation shows that the holder leaves its Services. The first word of the value
-	// identifies the occasion, like Leave in [Offers]. The second word is [LeavingSoon] while
-	// the holder asks for offers, or if the holder leaves without a successor. Otherwise, the
-	// second word is the identity of the successor, which leaves its Services, too.
+	// identifies the occasion, as the field Leave of [Offers] does. The second word is
+	// [LeavingSoon] while the holder asks for offers, or if the holder leaves without a successor.
+	// Otherwise, the second word is the identity of the successor. The successor leaves its own
+	// Services, too.
 	LeavingAnnotation = Prefix + "leaving"
 	LeavingSoon       = "soon"
 	// StampAnnotation is on the Lease of a shard. Enroll alone writes the annotation, whose

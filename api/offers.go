@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// MostOffers bounds the pods that offer to stay Ready while the holder leaves its Services.
-// Even if one of these pods becomes the successor, two others forward. More offers would only
-// cost writes.
+// MostOffers bounds the number of pods that offer to stay Ready while the holder leaves its
+// Services. Even if one of these pods becomes the successor, two others forward. More offers would
+// only cost writes.
 const MostOffers = 3
 
 // Offers has the standbys that offer to stay Ready, and to forward connections, while the
@@ -48,9 +48,10 @@ func (o Offers) String() string {
 	return strings.Join(words, " ")
 }
 
-// longestOffers bounds the text of offers, in bytes. The text of [MostOffers] offers fits:
-// an identity has at most 290 bytes, and Leave has at most 40 bytes. The holder copies
-// identities into other annotations of its Lease, which has room for 256 KiB.
+// longestOffers bounds the text of offers, in bytes. The text of [MostOffers] offers fits: an
+// identity has at most 290 bytes, and Leave has at most 40 bytes. The bound is necessary because
+// the holder copies identities from this text into annotations of its Lease, which has room for 256
+// KiB.
 const longestOffers = 2048
 
 // ParseOffers reads the text of [Offers.String]. ParseOffers returns no offers for a

@@ -13,8 +13,8 @@ const OnceAnnotation = Prefix + "once"
 
 const oncePrefix = "once."
 
-// revisionPrefix begins the Leases of once claims without a name. No claim with a name
-// has such a Lease.
+// revisionPrefix begins the names of the Leases of once claims without a name. No claim with a name
+// has a Lease with this prefix.
 const revisionPrefix = "once-revision."
 
 // maxOnce bounds the name of a once claim, and leaves room for the prefix of the Lease's
@@ -68,14 +68,14 @@ func onceSlots(c Claim, of Workload) []string {
 	return []string{OnceLease(c.Name)}
 }
 
-// IsOnceSlot reports whether a once claim can have the Lease.
+// IsOnceSlot reports whether the text can be the name of the Lease of a once claim.
 func IsOnceSlot(lease string) bool {
 	name, ok := strings.CutPrefix(lease, oncePrefix)
 	return ok && isOnce(name) || IsRevisionSlot(lease)
 }
 
-// IsRevisionSlot reports whether a once claim without a name can have the Lease. In a
-// shortened name, IsRevisionSlot can judge only the part before the hash.
+// IsRevisionSlot reports whether the text can be the name of the Lease of a once claim without a
+// name. In a shortened name, IsRevisionSlot can judge only the part before the hash.
 func IsRevisionSlot(lease string) bool {
 	return strings.HasPrefix(lease, revisionPrefix) && isUnshortened(lease, isRevisionLease)
 }

@@ -37,8 +37,9 @@ func (p Platforms) String() string { return mustJSON(p) }
 // run.
 var also = map[string]string{"arm64": "arm", "amd64": "386"}
 
-// For returns the image's command on the architecture with the name arch (GOARCH). If p has
-// no command for arch, the result is the command for the older architecture in the map "also".
+// For returns the image's command on the architecture with the name arch (GOARCH). If p has no
+// command for arch, the result is the command for the older architecture in the map "also". If p
+// has neither command, the second result is false.
 func (p Platforms) For(arch string) (PlatformCommand, bool) {
 	if c, ok := p[arch]; ok {
 		return c, true

@@ -37,7 +37,7 @@ type Request struct {
 	Barrier Barrier
 	// Gate is empty where the annotation is absent.
 	Gate Gate
-	// OptOut is set by inject: "false".
+	// OptOut reports that the annotation "inject" has the value "false".
 	OptOut bool
 }
 
@@ -91,8 +91,8 @@ type Condition struct {
 	// for the run that the stamps name.
 	Key string
 	// Opened is the number of pods that the record of an open barrier must state; zero for other
-	// conditions. Lease is then the first Lease of the barrier. Only the wait at a barrier sets
-	// Opened.
+	// conditions. If Opened is not zero, Lease is the first Lease of the barrier. Only the wait at
+	// a barrier sets Opened.
 	Opened int
 }
 

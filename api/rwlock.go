@@ -52,7 +52,7 @@ func parseRWLock(value string) (name string, size int, problem string) {
 }
 
 // rwLockSlots returns the intent, and then all slots, whatever the size of the claim is. A writer
-// acquires them in this order.
+// acquires these Leases in this order.
 func rwLockSlots(name string) []string {
 	slots := []string{IntentLease(name)}
 	for i := range RWLockSlots {
@@ -68,7 +68,8 @@ func RWLockLease(name string, slot int) string { return rwLockPrefix + name + ".
 // the slots. The name's ending is not a number, so the Lease is not one of the slots.
 func IntentLease(name string) string { return rwLockPrefix + name + intentEnding }
 
-// IsRWLockSlot reports whether a read-write lock can have the Lease, as a slot or as its intent.
+// IsRWLockSlot reports whether the text can be the name of the Lease of a slot, or of the intent,
+// of a read-write lock.
 func IsRWLockSlot(lease string) bool {
 	rest, ok := strings.CutPrefix(lease, rwLockPrefix)
 	if name, is := strings.CutSuffix(rest, intentEnding); is {

@@ -59,8 +59,8 @@ func semaphoreSlots(c Claim, _ Workload) []string {
 	return slots
 }
 
-// isSemaphoreSlot reports whether a semaphore can have the Lease. Only one spelling of a
-// slot's number is valid, because a slot with two Leases could have two holders.
+// isSemaphoreSlot reports whether the text can be the name of a semaphore's Lease. Only one
+// spelling of a slot's number is valid, because a slot with two Leases could have two holders.
 func isSemaphoreSlot(lease string) bool {
 	rest, ok := strings.CutPrefix(lease, semaphorePrefix)
 	name, number := cutNumber(rest)

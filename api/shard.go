@@ -30,9 +30,8 @@ var Shards = &Kind{
 // for the number of the shard.
 const maxShardBase = maxName - len(".31")
 
-// ShardGroup returns the part that the Leases of all shards of a workload have in common in
-// their names. The part follows the rules of [SingletonLease], and leaves room for the number
-// of the shard.
+// ShardGroup returns the part that the names of the Leases of a workload's shards have in common.
+// The part follows the rules of [SingletonLease], and leaves room for the number of the shard.
 func ShardGroup(of Workload) string {
 	return shorten(shardPrefix+of.kindPart()+"."+of.Name, maxShardBase)
 }
@@ -55,8 +54,8 @@ func ReadShard(lease string) (group string, shard int, ok bool) {
 	return lease[:dot], n, ok
 }
 
-// isShardSlot reports whether a shard can have the Lease. In a shortened name, isShardSlot
-// can judge only the part before the hash.
+// isShardSlot reports whether the text can be the name of a shard's Lease. In a shortened name,
+// isShardSlot can judge only the part before the hash.
 func isShardSlot(lease string) bool {
 	_, _, ok := ReadShard(lease)
 	return ok

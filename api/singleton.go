@@ -21,7 +21,7 @@ var Singleton = &Kind{
 	isSlot: isSingletonSlot,
 }
 
-// SingletonLease returns the name of the Lease of a workload's singleton; the argument name
+// SingletonLease returns the name of the Lease of a workload's singleton. The argument "name"
 // is empty for a singleton without a name.
 //
 // Two singletons have the same Lease only if they are the same:
@@ -70,8 +70,8 @@ func ambiguous(value string) bool {
 	return slices.Contains([]string{"0", "1", "f", "false", "n", "no", "off", "on", "t", "true", "y", "yes"}, strings.ToLower(value))
 }
 
-// isSingletonSlot reports whether a singleton can have the Lease. In a shortened name,
-// isSingletonSlot can judge only the part before the hash.
+// isSingletonSlot reports whether the text can be the name of a singleton's Lease. In a shortened
+// name, isSingletonSlot can judge only the part before the hash.
 func isSingletonSlot(lease string) bool {
 	if !strings.HasPrefix(lease, singletonPrefix) {
 		return false // the rest of the name need not be read

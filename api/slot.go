@@ -23,13 +23,13 @@ func cutNumber(name string) (before string, number int) {
 	return name[:dot], n
 }
 
-// isUnshortened reports whether the function "is" accepts the name that the Lease had before a
-// cut by [ShortName]. Only the first part of a cut name is known. So "is" must accept that part
-// with at least one of the texts in endings.
+// isUnshortened reports whether the function "is" accepts the name that the Lease had before a cut
+// by [ShortName]. Only the first part of a cut name is known. So "is" must accept that part with at
+// least one of the texts in the list [endings]. A name without a cut is judged as a whole.
 func isUnshortened(lease string, is func(string) bool) bool { return isShortenedTo(lease, maxName, is) }
 
-// isShortenedTo does the same as isUnshortened for a name that the function shorten has kept
-// within the limit.
+// isShortenedTo judges a name that [shorten] has kept within the given limit. The rules are those
+// of [isUnshortened].
 func isShortenedTo(name string, limit int, is func(string) bool) bool {
 	if len(name) != limit {
 		return len(name) < limit && is(name)
@@ -40,9 +40,9 @@ func isShortenedTo(name string, limit int, is func(string) bool) bool {
 		slices.ContainsFunc(endings, func(ending string) bool { return is(name[:cut] + ending) })
 }
 
-// endings are the texts that complete a workload's slot after the cut of [ShortName]. The
-// cut may be in or before the workload's name (x). The cut may also be in the kind's part
-// (x.x), right after that part (.x), or in a doubled dash (-x.x).
+// endings are the texts that complete a workload's slot after the cut of [ShortName]. The cut may
+// be inside the workload's name, or right in front of that name (x). The cut may also be in the
+// kind's part (x.x), right after that part (.x), or in a doubled dash (-x.x).
 var endings = []string{"x", "x.x", ".x", "-x.x"}
 
 // isWorkload reports whether the text is the kind's part of a Lease's name, a dot, and the
@@ -89,7 +89,7 @@ func readKind(part string) (Workload, bool) {
 func isKind(kind string) bool {
 	for _, c := range []byte(kind) {
 		if c >= 0x80 {
-			return false // ToLower turns some of these characters into ASCII letters
+			return false // ToLower turns some characters outside of ASCII into ASCII letters
 		}
 	}
 	lower := strings.ToLower(kind)

@@ -41,7 +41,7 @@ func parseStartLock(value string) ([]Claim, string) {
 	return []Claim{{Name: name, Size: 1}}, ""
 }
 
-// isStartLockSlot reports whether a start lock can have the Lease.
+// isStartLockSlot reports whether the text can be the name of the Lease of a start lock.
 func isStartLockSlot(lease string) bool {
 	name, ok := strings.CutPrefix(lease, startPrefix)
 	return ok && isStartLock(name)

@@ -16,7 +16,7 @@ const (
 	maxLabel = 63
 	// maxName bounds the name of a Lease. Kubernetes has the same bound for every object.
 	maxName = 253
-	// maxAfter bounds the conditions of a pod. For each condition, the pod's service
+	// maxAfter bounds the number of conditions of a pod. For each condition, the pod's service
 	// account gets a right on a Lease.
 	maxAfter = 8
 	// maxListed bounds the names in one annotation. A pod with hundreds of slots is a
@@ -117,9 +117,8 @@ func duration(value, examples string) (d time.Duration, problem string) {
 	return d, ""
 }
 
-// digits reports whether the value is a number of at most six digits, which probably lacks
-// only its unit. A longer number hardly means seconds, so its error message shows an
-// example.
+// digits reports whether the value is a number of at most six digits. Such a value probably lacks
+// only its unit, the letter s. For a longer number, the error message shows an example.
 func digits(s string) bool {
 	return s != "" && len(s) <= 6 && strings.Trim(s, "0123456789") == ""
 }
@@ -135,7 +134,8 @@ func setInject(r *Request, value string) string {
 	return ""
 }
 
-// oneOf returns a function that sets a field to one of the given words.
+// oneOf returns a function that sets a field to one of the given words, and refuses every other
+// value.
 func oneOf[S ~string](field func(*Request) *S, words ...S) func(*Request, string) string {
 	return func(r *Request, value string) string {
 		if slices.Contains(words, S(value)) {

@@ -47,8 +47,8 @@ const variablePrefix = "variable."
 // VariableMark returns the text that stands for a Variable in [SlotsAnnotation].
 func VariableMark(name string) string { return variablePrefix + name }
 
-// VariableOf returns the Variable that an entry of [SlotsAnnotation] stands for. The result ok
-// is false for any other entry.
+// VariableOf returns the name of the Variable that an entry of [SlotsAnnotation] stands for. The
+// second result is false for any other entry.
 func VariableOf(mark string) (name string, ok bool) {
 	name, ok = strings.CutPrefix(mark, variablePrefix)
 	return name, ok && len(mark) <= maxName && isSubdomain(name)

@@ -25,7 +25,8 @@ const (
 	// steady is how long a watch must last before the watch counts as open. Otherwise a server that
 	// ends each watch at once would seem to be well.
 	steady = 2 * time.Second
-	// bookmarked is the resource whose watch never stays silent, because each node renews a Lease.
+	// bookmarked is the resource whose watch is never silent for long. Each node renews a Lease, so
+	// the API server always has a change to report in a bookmark.
 	bookmarked = "leases"
 )
 

@@ -176,7 +176,7 @@ func TestClosedOrSilentWatchIsReported(t *testing.T) {
 }
 
 // TestWarningAboutWatchBeginsAndEndsInTime runs on a fake clock. No request or byte arrives at the
-// instants at which a trouble begins. So only its own timer can wake the method heed.
+// instants at which a trouble begins. So only the timer of the method heed can wake that method.
 func TestWarningAboutWatchBeginsAndEndsInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		warned := make(chan string, 8)

@@ -15,7 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// longest bounds the message of an Event, in characters. A policy lets no agent write a longer one.
+// longest is the largest number of characters in the message of an Event. A policy lets no agent
+// write a longer message.
 const longest = 1024
 
 // read lists the annotations from which the slots are computed.
@@ -41,7 +42,7 @@ func strip(object any) (any, error) {
 				p.Status.Conditions = append(p.Status.Conditions, kept)
 			case corev1.PodReady, corev1.PodInitialized:
 				p.Status.Conditions = append(p.Status.Conditions, kept)
-			default: // not shown
+			default: // the page shows no other condition
 			}
 		}
 		for _, c := range o.Status.ContainerStatuses {

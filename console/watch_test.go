@@ -116,8 +116,8 @@ func refuses(status int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "refused", status) }
 }
 
-// breaks begins an outage, in which the handler answers each request. The handler nil ends the
-// outage. All watches end.
+// breaks begins an outage, in which the handler answers each request. With the handler nil, breaks
+// ends the outage. In both cases, breaks also ends all watches.
 func (s *server) breaks(outage http.HandlerFunc) {
 	s.mu.Lock()
 	s.outage = outage

@@ -95,7 +95,7 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 	return b.String(), missing
 }
 
-// verdict returns the results of a row's tests, and their names.
+// verdict returns the results of a row's tests, and the names of these tests.
 func verdict(found []evidence) (how string, tests []string) {
 	var hows []string
 	for _, e := range found {

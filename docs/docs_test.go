@@ -102,8 +102,8 @@ func tests(t *testing.T) map[string]bool {
 		case entry.IsDir() && path != root && strings.HasPrefix(entry.Name(), "."):
 			return fs.SkipDir
 		case strings.HasPrefix(path, endToEnd) && strings.HasSuffix(path, ".go"):
-			// The tests of these folders are in files of other names. Later "make golden" copies
-			// the names of the tests to e2e_test.go.
+			// The end-to-end tests are in files whose names do not end in _test.go. The file
+			// e2e_test.go has the name of a new test only after "make golden".
 		case !strings.HasSuffix(path, "_test.go"):
 			return nil
 		}

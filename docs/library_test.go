@@ -16,7 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// recipe is a part of library.md: a heading of the third level, and what follows.
+// recipe is a part of library.md: a heading of the third level, and the text up to the next heading
+// of that level or of a higher one.
 type recipe struct {
 	title string
 	nodes []ast.Node

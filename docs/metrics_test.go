@@ -29,7 +29,7 @@ type metric struct {
 	labels           []string
 }
 
-// unit returns the unit at the end of the metric's name.
+// unit returns the unit at the end of the metric's name, or a dash for a name without a unit.
 func (m metric) unit() string {
 	for _, unit := range []string{"seconds", "bytes"} {
 		if strings.HasSuffix(strings.TrimSuffix(m.name, "_total"), "_"+unit) {
@@ -39,7 +39,7 @@ func (m metric) unit() string {
 	return "–"
 }
 
-// label is a label of a program's metrics. A label without values may have any
+// label is a label of a program's metrics. If the field "values" is empty, the label may have any
 // value.
 type label struct {
 	name    string
@@ -110,7 +110,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	require.Equal(t, b.String(), string(is), "run make golden")
 }
 
-// sources calls a function with each file of code below the folders.
+// sources calls the function "visit" with the path of each Go file below the folders, except tests.
 func sources(t *testing.T, folders []string, visit func(path string) error) {
 	t.Helper()
 	for _, folder := range folders {

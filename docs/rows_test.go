@@ -13,7 +13,7 @@ type section struct {
 // "lifecycle/exit-codes".
 type row struct{ id, text string }
 
-// notShown is the number of rows without a test. The number may only decrease.
+// notShown is the number of rows without a test. The number must not increase.
 const notShown = 0
 
 // sections lists all rows. A test may name no other row.

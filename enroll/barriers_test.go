@@ -23,7 +23,7 @@ const (
 )
 
 // gathered returns a pod that waits at the barrier of the given run, as the webhook injects the
-// pod. The argument job is the UID of the pod's Job.
+// pod. The argument "job" is the UID of the pod's Job.
 func gathered(name, run, job string) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: name, Labels: map[string]string{api.GatedLabel: api.GatedAfter},
@@ -57,8 +57,8 @@ func TestPodGetsTheBarrierLeasesOfItsJob(t *testing.T) {
 	assert.ElementsMatch(t, append(leasesOfRun(firstRun), leasesOfRun(secondRun)...), role.Rules[0].ResourceNames)
 }
 
-// programmed returns a pod like that of the function gathered. But here the pod's program waits at
-// the barrier, through the local API.
+// programmed returns a pod like [gathered]. But the program of this pod waits at the barrier,
+// through the local API.
 func programmed(name, run, job string) *corev1.Pod {
 	pod := gathered(name, run, job)
 	pod.Labels[api.GatedLabel] = api.Gated

@@ -32,8 +32,8 @@ func waiting(name, account string, leases ...string) *corev1.Pod {
 	return after(pod, leases...)
 }
 
-// after adds one container to the pod, and that container waits for conditions. Each condition on
-// a once claim has the key 7.
+// after adds an init container to the pod. The container waits for conditions. Each condition on a
+// once claim has the key 7.
 func after(pod *corev1.Pod, leases ...string) *corev1.Pod {
 	var args api.ConditionArgs
 	for _, lease := range leases {

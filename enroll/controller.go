@@ -19,7 +19,7 @@ import (
 )
 
 const (
-	// minRetry is about the time in which another process ends its competing write.
+	// minRetry is the approximate time in which another process ends its competing write.
 	minRetry = 10 * time.Millisecond
 	// maxRetry bounds how long a new pod waits because of an earlier failure.
 	maxRetry = 5 * time.Second

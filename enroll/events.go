@@ -43,8 +43,8 @@ func watched() []watch {
 }
 
 // changes returns a predicate that lets through every creation and deletion, and each update for
-// which the function same returns false. Each event costs a snapshot of the whole namespace. So the
-// predicate drops the frequent updates: status writes by kubelets and controllers, and agents'
+// which the function "same" returns false. Each event costs a snapshot of the whole namespace. So
+// the predicate drops the frequent updates: status writes by kubelets and controllers, and agents'
 // renewals.
 func changes(same func(before, after client.Object) bool) predicate.Predicate {
 	return predicate.Funcs{
@@ -52,9 +52,9 @@ func changes(same func(before, after client.Object) bool) predicate.Predicate {
 	}
 }
 
-// annotatedChanges returns a predicate that drops the events of workloads without our
-// annotations, because most workloads claim nothing. An update that removes the annotation is
-// passed on.
+// annotatedChanges returns a predicate that drops the events of workloads without our annotations,
+// because most workloads claim nothing. The predicate passes an update on if the workload had or
+// has such an annotation, and if [sameWorkload] returns false.
 func annotatedChanges() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(e event.CreateEvent) bool { return isAnnotated(e.Object) },
@@ -66,8 +66,9 @@ func annotatedChanges() predicate.Predicate {
 }
 
 // sameStamp returns false for an update of a stamp. An update of a closed Lease also makes the
-// function return false if the Lease gains or loses its holder. Enroll ignores all other updates, such as the agents' renewals. Creations and deletions
-// are other events, and the sweep follows the clock.
+// function return false if the Lease gains or loses its holder. Enroll ignores all other updates,
+// such as the agents' renewals. Creations and deletions are other events, and the sweep follows the
+// clock.
 func sameStamp(before, after client.Object) bool {
 	was, is := before.(*coordinationv1.Lease), after.(*coordinationv1.Lease)
 	return stampOf(was) == stampOf(is) && (!stampOf(is).Closed || (holder(was) == "") == (holder(is) == ""))

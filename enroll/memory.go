@@ -90,8 +90,8 @@ func (rs *agentRoles) markBound(bindings []rbacv1.RoleBinding) {
 	}
 }
 
-// boundTo returns the service account to which the RoleBinding binds the Role, if the binding
-// binds only that account.
+// boundTo returns the service account to which the RoleBinding binds the Role, if the RoleBinding
+// has no other subject. Otherwise the result is empty.
 func boundTo(b *rbacv1.RoleBinding, role *rbacv1.Role) string {
 	if b == nil || b.RoleRef != roleRef(role.Name) || len(b.Subjects) != 1 ||
 		b.Subjects[0] != subject(role.Namespace, b.Subjects[0].Name) {
@@ -130,8 +130,8 @@ func remembered(role *rbacv1.Role) map[string]memory {
 	if json.Unmarshal([]byte(role.Annotations[LeasesAnnotation]), &memories) != nil || memories == nil {
 		memories = map[string]memory{}
 	}
-	// Another program may have overwritten the annotation. A Lease that the rules
-	// name may have been held, so the Role remembers it all the same.
+	// Another program may have overwritten the annotation. A Lease that the rules name may have
+	// been held, so the function adds the Lease to the memory all the same.
 	for _, rule := range role.Rules {
 		if slices.Contains(rule.Resources, leaseResource) {
 			for _, name := range rule.ResourceNames {
@@ -170,8 +170,8 @@ func rules(memories map[string]memory) []rbacv1.PolicyRule {
 	return AgentRules(append(slots, nextLeases(slots)...)...)
 }
 
-// nextLeases returns the names of the slots' next Leases. They follow from the names of
-// the slots, so a Role's annotation does not record them.
+// nextLeases returns the names of the slots' next Leases. These names follow from the names of the
+// slots, so a Role's annotation does not record them.
 func nextLeases(slots []string) []string {
 	var names []string
 	for _, slot := range slots {

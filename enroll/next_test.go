@@ -101,8 +101,8 @@ func TestVanishedNextLeaseDoesNotAffectItsSlot(t *testing.T) {
 	}
 }
 
-// An earlier version of enroll takes each name in a Role's rules for a slot, also the name
-// of a next Lease. This version drops next Leases from the Role's memory.
+// An earlier version of enroll regards each name in a Role's rules as a slot, even the name of a
+// next Lease. This version drops next Leases from the Role's memory.
 func TestNextLeaseRememberedAsSlotIsNotDeleted(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	r := w.process()
@@ -137,7 +137,7 @@ func TestNextLeaseWhoseSlotIsGoneIsDeleted(t *testing.T) {
 		t.Run(fmt.Sprintf("write %d", crash), func(t *testing.T) {
 			w := crashedSweep(t, crash)
 			next := w.process()
-			for range 2 { // the Role and the Lease may each take a duration
+			for range 2 { // the sweeps of the Role and of the Lease may each wait for a duration
 				w.settle(next)
 				w.now = w.now.Add(time.Hour)
 			}

@@ -22,7 +22,7 @@ import (
 // have no gate.
 const NotGated = "NotGated"
 
-// Recorder writes Events. The reason is CamelCase, the note a sentence.
+// Recorder writes Events. The reason is in CamelCase, and the note is a sentence.
 type Recorder interface {
 	Eventf(regarding, related runtime.Object, kind, reason, action, note string, args ...any)
 }
@@ -35,7 +35,7 @@ type notified struct {
 }
 
 // in returns the notified objects of a namespace. The caller may read the map without a lock,
-// because the method set stores another map, and never changes a stored map.
+// because [notified.set] stores another map, and never changes a stored map.
 func (n *notified) in(namespace string) map[types.UID]bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()

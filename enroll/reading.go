@@ -24,7 +24,8 @@ import (
 type naming struct {
 	store
 	seen *snapshot
-	// prefix begins the names of the Roles, and rules are the rights on the named objects.
+	// prefix begins the names of the Roles, and the function "rules" returns the rights on the
+	// named objects.
 	prefix string
 	rules  func(names ...string) []rbacv1.PolicyRule
 	// awaited are the objects that the pods of each account name.
@@ -67,7 +68,8 @@ func (r *naming) grant(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// grantTo gives an account the rights on the objects that its pods name, and on no others.
+// grantTo gives an account the rights on the objects that its pods name, and on no others. If the
+// Role has no room for an object, the field "left" gets a message about that object.
 func (r *naming) grantTo(ctx context.Context, account string, awaited map[string]client.Object) error {
 	role := &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{
 		Namespace: r.seen.namespace,

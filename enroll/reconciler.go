@@ -37,8 +37,8 @@ type Reconciler struct {
 	// PullSecrets is the service account that may read the pull secrets of
 	// namespaces that opted in. If empty, enroll gives nobody that right.
 	PullSecrets types.NamespacedName
-	// Home is the namespace of the webhook itself. No webhook gates pods there or in
-	// kube-system, so enroll does nothing for them.
+	// Home is the namespace of the webhook itself. No webhook gates pods there or in kube-system,
+	// so enroll does nothing in these two namespaces.
 	Home string
 
 	observations observations

@@ -20,12 +20,12 @@ type removal struct {
 	store
 	seen    *snapshot
 	expired expired
-	// The field live has the claims of pods, and the field roles has the Roles. Both come
-	// from consistent lists.
+	// The field "live" has the claims of pods, and the field "roles" has the Roles. Both come from
+	// consistent lists.
 	live  claims
 	roles *agentRoles
-	// The map gone has the Leases that are deleted or were absent. The map kept has the
-	// Leases whose deletion failed.
+	// The map "gone" has the Leases that are deleted or were absent. The map "kept" has the Leases
+	// whose deletion failed.
 	gone, kept map[string]bool
 	done       []right
 	errs       []error
@@ -54,7 +54,8 @@ func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, 
 	for _, known := range roles.all {
 		r.reduceRole(ctx, known, longest)
 	}
-	// The remaining Leases are named by no Role.
+	// The function reduceRole has handled the expired Leases that a Role names. This loop deletes
+	// the Leases that no Role names.
 	for _, name := range slices.Sorted(maps.Keys(r.expired.leases)) {
 		if r.deleteLease(ctx, name) {
 			r.done = append(r.done, right{lease: name})
@@ -81,9 +82,9 @@ func (r *removal) keepClaimed() {
 
 // claimantsLongest returns the longest duration that the Roles of claimants remember for each
 // Lease. The function reduceRole compares the result with the duration in the Role of another
-// account. That Role may forget the Lease if its duration is not longer, or if the Lease has a
-// lasting record (function recorded). So a claimed Lease without such a record never loses its last
-// Role or its longest duration.
+// account. That Role may forget the Lease if the Role's duration is not longer than the result.
+// That Role may also forget a Lease with a lasting record, for which [recorded] returns true. So a
+// claimed Lease without such a record never loses its last Role or its longest duration.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {

@@ -12,10 +12,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// AgentRules returns an agent's rights on the given Leases. The policies in
-// manifests/policies restrict each agent to its own pod. They recognize an agent by
-// the last rule, which only enroll's Roles have. That rule allows a verb on a resource that
-// does not exist.
+// AgentRules returns an agent's rights on the given Leases. The policies in manifests/policies
+// restrict each agent to its own pod. The policies recognize an agent by the last rule, which only
+// enroll's Roles have. That rule allows a verb on a resource that does not exist.
 func AgentRules(leases ...string) []rbacv1.PolicyRule {
 	if len(leases) == 0 {
 		// A rule without resource names would apply to all Leases.

@@ -30,8 +30,8 @@ type shardedPod struct {
 	object  *corev1.Pod
 	count   int
 	created time.Time
-	// run is the UID of the pod's Job; empty for a pod that keeps running. The field stays reports
-	// that nobody has deleted the pod.
+	// run is the UID of the pod's Job; empty for a pod that keeps running. The field "stays"
+	// reports that nobody has deleted the pod.
 	run   string
 	stays bool
 	// orphaned reports that the pod has no controller: a person has deleted its Job, but not the
@@ -69,8 +69,8 @@ func (g shardedGroups) addWorkload(w workload, request api.Request) {
 	}
 }
 
-// number returns the number of shards, and the run, for which enroll opens the Leases from now
-// on. The argument current is the stamp of shard 0, which has the present number and run.
+// number returns the number of shards, and the run, for which enroll opens the Leases from now on.
+// The argument "current" is the stamp of shard 0, which has the present number and run.
 func (s *sharded) number(current api.Stamp) (count int, run string) {
 	if slices.ContainsFunc(s.pods, func(p shardedPod) bool { return p.run != "" }) {
 		return s.nextRun(current)

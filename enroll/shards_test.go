@@ -259,7 +259,7 @@ func TestEnrollIgnoresRenewalsAndReleasesOfOpenShards(t *testing.T) {
 	assert.False(t, sameStamp(lease("1/3", ""), lease("", "")), "somebody has removed the stamp")
 }
 
-// ofRun returns a pod like that of the function worker, but made by the Job with the given UID.
+// ofRun returns a pod like [worker]. The Job with the given UID has made this pod.
 func ofRun(name string, shards int, run types.UID) *corev1.Pod {
 	pod := worker(name, shards)
 	pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "map", UID: run, Controller: new(true)}}

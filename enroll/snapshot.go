@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// right is a Role's right on a Lease. If the field role is empty, the value stands for the
-// Lease itself, with every right on it.
+// right is a Role's right on a Lease. If the field "role" is empty, the value stands for the Lease
+// itself, with every right on the Lease.
 type right struct{ lease, role string }
 
 // snapshot is the state of a namespace as the caches know it.
@@ -105,10 +105,10 @@ func (s *snapshot) incomplete() []string {
 	return slots
 }
 
-// complete reports whether the slot has any next Lease that it needs, and whether each account
-// that claims the slot may write the Lease. The account's Role must be bound, and must name this
-// very Lease. The Role must also remember the longest lease duration that a claim of the slot
-// names, or that any Role remembers.
+// complete reports whether each account that claims the slot may write the slot's Lease. If the
+// slot needs a next Lease, that Lease must exist, too. The account's Role must be bound, and must
+// name this very Lease. The Role must also remember the longest lease duration that a claim of the
+// slot names, or that any Role remembers.
 func (s *snapshot) complete(lease *coordinationv1.Lease) bool {
 	if api.HasNextLease(lease.Name) && s.leases[api.NextLease(lease.Name)] == nil {
 		return false
@@ -182,7 +182,7 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 }
 
 // stays reports whether a Lease that no pod claims stays. A Lease stays if a person has paused its
-// slot, or if the function recorded returns true for the Lease.
+// slot, or if [recorded] returns true for the Lease.
 func stays(lease *coordinationv1.Lease) bool {
 	return lease != nil && api.PauseOf(lease.Annotations) != "" || recorded(lease)
 }

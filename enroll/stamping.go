@@ -107,7 +107,7 @@ func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shar
 	for name := range roles.longest {
 		of, n, ok := api.ReadShard(name)
 		if ok && of == group && !slices.ContainsFunc(shards, func(known stamp.Shard) bool { return known.Number == n }) {
-			return nil, nil // soon enroll creates the Lease again, or sweeps its name
+			return nil, nil // enroll soon creates this Lease again, or sweeps its name
 		}
 	}
 	return orders, nil

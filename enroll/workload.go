@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// workload is a Deployment, StatefulSet, DaemonSet or CronJob that claims. Enroll reads no
-// ReplicaSets and no Jobs, even those without a controller. Kubernetes creates their pods
+// workload is a Deployment, StatefulSet, DaemonSet or CronJob that claims. Enroll reads neither
+// ReplicaSets nor Jobs, whether or not they have a controller. Kubernetes creates their pods
 // immediately, so the claims of these pods are enough.
 type workload struct {
 	object   client.Object

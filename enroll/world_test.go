@@ -263,7 +263,8 @@ func (w *world) Eventf(regarding, _ runtime.Object, _, reason, _, note string, a
 	w.events = append(w.events, regarding.(client.Object).GetName()+" "+reason+": "+fmt.Sprintf(note, args...))
 }
 
-// settle runs a process until it makes no more writes.
+// settle runs a process until it makes no more writes, and returns the time after which the process
+// must run again.
 func (w *world) settle(r *Reconciler) time.Duration {
 	w.t.Helper()
 	var err error

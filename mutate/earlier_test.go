@@ -29,7 +29,7 @@ func TestWebhookLeavesPodsOfTheEarlierVersionUnchanged(t *testing.T) {
 	pods := 0
 	for name, text := range parts {
 		pair := path.Dir(name)
-		if !strings.HasSuffix(name, "/patched.yaml") || pair == "marks-kept" { // written by hand
+		if !strings.HasSuffix(name, "/patched.yaml") || pair == "marks-kept" { // a person wrote marks-kept
 			continue
 		}
 		var f mutatetest.Facts

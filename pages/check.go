@@ -14,8 +14,7 @@ import (
 // comment matches HTML that consists of comments alone.
 var comment = regexp.MustCompile(`(?s)^\s*(?:<!--.*?-->\s*)+$`)
 
-// check returns the mistakes of a page. The method read of the site must have read all pages
-// before.
+// check returns the mistakes of a page. Before the call, [site.read] must have read all pages.
 func (p *page) check(s *site) (all []error) {
 	r := &reader{text: p.text}
 	ast.WalkFunc(p.root, func(node ast.Node, entering bool) ast.WalkStatus {
@@ -63,7 +62,7 @@ func firstLine(text string) string {
 }
 
 // known reports whether a page may have a node of this type. Texts, code, links, images and HTML
-// are not listed here, because the method check inspects them.
+// are not listed here, because [page.check] inspects them.
 func known(node ast.Node) bool {
 	switch node.(type) {
 	case *ast.Document, *ast.Heading, *ast.Paragraph, *ast.List, *ast.ListItem, *ast.BlockQuote, *ast.HorizontalRule,

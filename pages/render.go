@@ -14,8 +14,8 @@ import (
 	rendering "github.com/gomarkdown/markdown/html"
 )
 
-// body returns the HTML of a page's document. The method check must have found no mistake in the
-// page.
+// body returns the HTML of a page's document. Before the call, [page.check] must have found no
+// mistake in the page.
 func (s *site) body(p *page) []byte {
 	hook := func(w io.Writer, node ast.Node, entering bool) (ast.WalkStatus, bool) {
 		return s.write(p, w, node, entering)
@@ -30,7 +30,7 @@ func (s *site) write(p *page, w io.Writer, node ast.Node, entering bool) (ast.Wa
 	case *ast.Text:
 		fmt.Fprint(w, html.EscapeString(plain(node)))
 	case *ast.HTMLBlock, *ast.HTMLSpan:
-		// The method check has refused all HTML except comments. Comments are left out.
+		// The rendered page leaves comments out. All other HTML is a mistake for [page.check].
 	case *ast.Heading:
 		if entering {
 			fmt.Fprintf(w, "\n<h%d id=\"%s\">", node.Level, html.EscapeString(p.names[node]))
@@ -73,7 +73,7 @@ func (s *site) link(p *page, w io.Writer, node *ast.Link, entering bool) {
 		return
 	}
 	to, err := s.resolve(p, string(node.Destination))
-	if err != nil { // the method check has refused the page
+	if err != nil { // never: page.check refuses a page with such a destination
 		panic(err)
 	}
 	fmt.Fprintf(w, "<a href=\"%s\">", html.EscapeString(to.href))
@@ -85,7 +85,7 @@ func (s *site) image(p *page, w io.Writer, node *ast.Image, entering bool) ast.W
 		return ast.GoToNext
 	}
 	to, err := s.resolve(p, string(node.Destination))
-	if err != nil { // the method check has refused the page
+	if err != nil { // never: page.check refuses a page with such a destination
 		panic(err)
 	}
 	text, href := html.EscapeString(textOf(node)), html.EscapeString(to.href)

@@ -45,9 +45,10 @@ func RefuseGated(ctx context.Context, c client.Client, out io.Writer) error {
 	return ErrGated
 }
 
-// Disarm empties the webhook configuration, so that the API server gates no more pods. From
-// then on a policy refuses pods that claim. If a gated pod exists, before or after that write,
-// Disarm leaves the configuration as it was and returns [ErrGated].
+// Disarm empties the webhook configuration, so that the API server gates no more pods. From then on
+// a policy refuses pods that claim. If a gated pod exists before that write, Disarm writes nothing.
+// If a gated pod exists after that write, Disarm restores the configuration. In both cases Disarm
+// returns [ErrGated].
 func Disarm(ctx context.Context, c client.Client, configuration string, out io.Writer) error {
 	if err := RefuseGated(ctx, c, out); err != nil {
 		return err

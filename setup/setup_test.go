@@ -133,7 +133,7 @@ func TestRefusedDeletionIsRepeatedUntilItSucceeds(t *testing.T) {
 	})
 }
 
-// answer returns a client whose API server passes each created pod to the function gate. The API
+// answer returns a client whose API server passes each created pod to the function "gate". The API
 // server answers with the error of that function.
 func answer(gate func(*corev1.Pod) error) client.Client {
 	return cluster(interceptor.Funcs{

@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// marksForged is the reason in the policy's refusal.
+// marksForged is the reason with which a policy refuses a pod with forged marks.
 const marksForged = "MarksForged"
 
 var (

@@ -64,7 +64,7 @@ func TestRandomSchedulesOfClaimsCatchPlantedBugs(t *testing.T) {
 func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "agent/claim") }
 
 // The files of these bugs name tests of agent/local. The simulation misses the bugs, because all
-// its faults end, so each wait ends, too.
+// faults of the simulation end, and so each wait ends, too.
 func TestPlantedBugsAreCaughtByLocalAPITests(t *testing.T) { play.PlantedIn(t, "agent/local") }
 
 // The files of these bugs name tests of agent/turn. The simulation seldom catches the bugs, because

@@ -23,7 +23,7 @@ var (
 	serves = api.Condition{Lease: database}
 )
 
-// schema returns the Lease of the once claim with the done keys.
+// schema returns the Lease of a once claim. The Lease has the given done keys.
 func schema(done string) kube.Lease {
 	return kube.Lease{Name: "once.schema", Holder: "unknown", Annotations: map[string]string{api.DoneAnnotation: done}}
 }
@@ -47,7 +47,8 @@ func TestDoneKeyEndsTheWaitAtOnce(t *testing.T) {
 func TestChangeBetweenReadAndWatchIsSeen(t *testing.T) {
 	for name, between := range map[string]func(s *server){
 		"done": func(s *server) { s.put(schema("7")) },
-		// A watch that began at a later version than that of the read would miss the key.
+		// A watch from a later version than that of the read would miss the state in which key 7 is
+		// done.
 		"done, and forgotten": func(s *server) {
 			s.put(schema("7"))
 			s.put(schema("8"))

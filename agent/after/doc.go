@@ -1,11 +1,11 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package after waits, in an init container, until each condition of the pod has been met once.
-// A condition names a Lease. Either a key of a once claim must be done, or the holder of a slot
-// must serve. A condition on shards names a Job: all its shards must be done in one run.
-// Package barrier uses the same wait for the record of an open barrier. A condition is no
-// claim, and the package writes no Lease.
+// Package after makes an init container wait until each condition of the pod has been met once. A
+// condition names a Lease. Either a key of a once claim must be done, or the holder of a slot must
+// serve. A condition on shards names a Job: all its shards must be done in one run. Package barrier
+// uses the same wait for the record of an open barrier. A condition is no claim, and the package
+// writes no Lease.
 //
 // # The guarantee
 //

@@ -11,8 +11,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// These texts are the end of a warning. They tell a person what to check while the condition is
-// not met.
+// These texts are the end of a warning, and tell a person what to check while the condition is not
+// met.
 const (
 	noLease  = "The Lease does not exist. Check its name, and that a pod claims it."
 	noHolder = "No pod holds the Lease. Check that a pod claims it."
@@ -26,7 +26,7 @@ type judge struct {
 	shards    shards
 }
 
-// sight is the first state of a hold that the wait saw. The zero value means no hold.
+// sight is the first state that the wait saw of one hold. The zero value means no hold.
 type sight struct {
 	uid, holder, hold string
 	acquired          time.Time
@@ -35,7 +35,7 @@ type sight struct {
 }
 
 // see judges the next state of the Lease; l is nil if the Lease does not exist. If the
-// condition is met, the result is empty; if not, it is a text for people.
+// condition is met, the result is empty; if not, the result is a text for people.
 func (j *judge) see(l *kube.Lease) string {
 	switch {
 	case j.condition.Sharded():
@@ -58,8 +58,8 @@ func (j *judge) see(l *kube.Lease) string {
 	return ""
 }
 
-// lives reports whether the state is a renewal of a hold that the wait has seen before. The first
-// state of each further hold is stored for the comparison with later states.
+// lives reports whether the state is a renewal of a hold that the wait has seen before. If the
+// state shows another hold, lives stores the state for the comparison with later states.
 func (j *judge) lives(l *kube.Lease) bool {
 	next := sight{
 		uid: l.UID, holder: l.Holder, hold: l.Annotations[api.HoldAnnotation], acquired: l.AcquireTime,

@@ -13,7 +13,7 @@ import (
 
 const (
 	// shortestPause is the pause after the first failure; each further failure doubles the
-	// pause. Most failures end within a second, when enroll has granted the right.
+	// pause. Most failures end within a second, as soon as enroll has granted the missing right.
 	shortestPause = 250 * time.Millisecond
 	// longestPause bounds the load: a pod whose requests are refused sends a read and a watch at
 	// most every 10 s. A watch counts as a success only if it lasts at least longestPause. So
@@ -29,8 +29,9 @@ type pace struct {
 	failures int
 }
 
-// pause counts the last look, and returns the time until the next look. The argument lasted is
-// the duration of the watch in the last look, and err is the error of that look.
+// pause returns the time until the next look. The pauses grow from call to call. After a watch of
+// at least [longestPause], the pauses are short again. The argument lasted is the duration of the
+// watch in the last look, and err is the error of that look.
 func (p *pace) pause(lasted time.Duration, err error) time.Duration {
 	if lasted >= longestPause {
 		p.failures = 0

@@ -46,7 +46,8 @@ type server struct {
 	log strings.Builder
 }
 
-// request is one request, and the version from which a watch began.
+// request records one read or one watch. For a watch, version is the version from which the watch
+// began.
 type request struct {
 	lease, version string
 	at             time.Time
@@ -186,7 +187,7 @@ func (s *server) requests() (reads, watches []request) {
 	return slices.Clone(s.reads), slices.Clone(s.watches)
 }
 
-// change changes the behaviour of the server.
+// change calls f, which changes the behaviour of the server, under the mutex.
 func (s *server) change(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

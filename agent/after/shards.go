@@ -58,7 +58,7 @@ func (s *shards) see(c api.Condition, l *kube.Lease) string {
 	return ""
 }
 
-// undone returns the text for people about a shard that is not done: what to check.
+// undone returns a text for people about a shard that is not done. The text says what to check.
 func undone(l *kube.Lease, shard int, stamp api.Stamp) string {
 	if api.IsIdentity(l.Holder) {
 		return fmt.Sprintf("Shard %d of %d is not done. Check the pod %s, which holds the Lease.", shard, stamp.Count, holder(l))

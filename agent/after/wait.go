@@ -52,7 +52,7 @@ func (w *wait) run(ctx context.Context) error {
 	var notices sync.WaitGroup
 	notices.Go(func() { w.notices.run(ctx) })
 	defer notices.Wait()
-	defer stop() // this ends the notices
+	defer stop() // stop ends the notices
 	for {
 		lasted, err := w.look(ctx)
 		switch {

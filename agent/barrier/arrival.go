@@ -40,8 +40,8 @@ func (a *arrival) step(ctx context.Context) time.Duration {
 	return 0
 }
 
-// acquire reads one Lease after the other, and takes the first one that is free. If all Leases
-// are held, the pod tries again later.
+// acquire reads one Lease after the other, and takes the first free Lease. If all Leases are held,
+// the pod tries again later.
 func (a *arrival) acquire(ctx context.Context) time.Duration {
 	for range a.Leases {
 		name := a.Leases[a.next]
@@ -95,8 +95,8 @@ func (a *arrival) take(ctx context.Context, l *kube.Lease) time.Duration {
 	return 0
 }
 
-// renew writes the Lease again, and reads whether the barrier is open. If the write fails,
-// renew reads which pod holds the Lease.
+// renew writes the Lease again. Unless that Lease is the first one, renew then reads in the first
+// Lease whether the barrier is open. If the write fails, renew reads which pod holds the Lease.
 func (a *arrival) renew(ctx context.Context) time.Duration {
 	if a.store(ctx, a.held.Clone()) == nil {
 		if a.held.Name != a.Leases[0] {

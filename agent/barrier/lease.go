@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// shortestPause is the first pause after a failure. Most failures end within a second, when
-// enroll has granted the right.
+// shortestPause is the first pause after a failure. Most failures end within a second, as soon as
+// enroll has granted the missing right.
 const shortestPause = 250 * time.Millisecond
 
 // arrival acquires one of the barrier's Leases, and renews it. An arrival with the first Lease
@@ -32,7 +32,7 @@ type arrival struct {
 	renewed time.Duration
 	// open reports that the first Lease had the record that the barrier is open.
 	open bool
-	// surveys is the instant of the next survey.
+	// surveys is the instant of the next call of [arrival.survey].
 	surveys time.Duration
 	// surveyed is the index of the last Lease that the survey under way has read; zero without
 	// a survey.

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// surveyPause is short compared with the start of a pod. Only one pod of each barrier
-	// surveys, and reads each other Lease less than fifty times a minute.
+	// surveyPause is the shortest pause between two surveys. The pause is short compared with the
+	// start of a pod. Only one pod of each barrier surveys, and reads each other Lease less than
+	// fifty times a minute.
 	surveyPause = 1250 * time.Millisecond
 	// readsPerSecond bounds how many Leases the surveying pod reads in one second.
 	readsPerSecond = 8
@@ -55,7 +56,8 @@ func (a *arrival) complete(now time.Duration) bool {
 	return true
 }
 
-// record writes that the barrier is open, and releases the Lease, by one write.
+// record writes that the barrier is open, and releases the pod's Lease by the same write. If the
+// write fails, the result is the pause until the next attempt.
 func (a *arrival) record(ctx context.Context) time.Duration {
 	opened := a.held.Clone()
 	if opened.Annotations == nil {

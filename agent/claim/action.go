@@ -144,7 +144,7 @@ func (p *plan) add(a Action) {
 	p.actions = append(p.actions, a)
 }
 
-// wakeAt makes the next decision come at that instant, or earlier.
+// wakeAt makes the next decision come at the given instant, or earlier.
 func (p *plan) wakeAt(at time.Duration) { p.wake = min(p.wake, at) }
 
 // Answer is the API server's answer to a request, or its error.

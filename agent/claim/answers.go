@@ -59,8 +59,8 @@ func (a Action) Gone(now time.Duration) {
 		a.slot.guarded(now, lease.Record{})
 	default:
 		a.slot.view.Gone()
-		// While the Lease is gone a standby writes nothing, so no conflict would reveal that
-		// the watch is broken. So the standby reads until the Lease is back.
+		// While the Lease is gone, a standby writes nothing. So no conflict would reveal that the
+		// watch is broken. Therefore the standby reads until the Lease is back.
 		a.slot.lookAgain(now, 0)
 	}
 }
@@ -102,8 +102,9 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	}
 }
 
-// Answered takes in the answer to a read or a write. The returned error explains why the answer
-// changes nothing. For an answer that comes too late to matter, the error is nil.
+// Answered takes in the answer to a read or a write. The result is the error of the answer, or the
+// reason why the answer does not count. For an answer that comes too late to matter, the result is
+// nil.
 func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 	s := a.slot
 	hold := a.Record.Hold
@@ -121,7 +122,7 @@ func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 		return err
 	case Read:
 		return s.readAgain(now, a, answer)
-	default: // the other kinds have no such answer
+	default: // Answered gets no answer for the other kinds
 		return nil
 	}
 }

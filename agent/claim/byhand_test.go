@@ -14,7 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// kinds lets the claim decide, and returns the kinds of its actions.
+// kinds lets the claim decide. The results are the kinds of the claim's actions, and the instant of
+// the next decision.
 func kinds(c *Claim, now time.Duration, f Facts) (all []Kind, wake time.Duration) {
 	actions, wake := c.Next(now, f)
 	for _, a := range actions {

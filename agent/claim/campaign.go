@@ -110,12 +110,11 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 	}, next.Hold)
 }
 
-// patientUntil returns the instant until which the campaign keeps its slots while it cannot
-// acquire the next one. That instant is a lease duration after the campaign began or last
-// acquired a slot. Another pod may hold the next slot only briefly, or the API server may refuse
-// the write for a while. A resumed hold keeps its slots until its child is dead. A writer keeps
-// its slots while it sees the Lease of the reader for which it waits, and for a lease duration
-// after that.
+// patientUntil returns the instant until which the campaign keeps its slots while it cannot acquire
+// the next slot. That instant is a lease duration after the campaign began or last acquired a slot.
+// Another pod may hold the next slot only briefly, or the API server may refuse the write for a
+// while. A resumed hold keeps its slots until its child is dead. A writer keeps its slots while it
+// sees the Lease of the reader for which it waits, and for a lease duration after that.
 func (c campaign) patientUntil(s *slot) time.Duration {
 	duration := s.Self.Budget.Duration
 	if c.resumed {

@@ -16,7 +16,7 @@ type Config struct {
 	// Readers is the size of a read-write lock: how many readers may hold it at once. Readers is
 	// zero for any other claim. The first slot is the intent. Each reader needs any one of the
 	// first Readers slots after the intent. A writer ([Facts.Writes]) needs the intent and all
-	// other slots, even if there are more than Readers.
+	// other slots, even if the number of these slots exceeds Readers.
 	Readers int
 	// Shards is the number of shards into which the work is divided; zero for slots without a
 	// stamp. The claim acquires and keeps only slots whose stamp admits this number.

@@ -96,7 +96,8 @@ func spendOnLook(s *slot, now time.Duration) {
 // may name this pod.
 func waitsForAnswer(s *slot) bool { return sharesLooks(s) && !s.looks.answered && s.look.from == "" }
 
-// missRead notes that a look's read has failed, so the looks of all slots pause.
+// missRead notes that a look's read has failed, so the looks of all slots pause. If [sharesLooks]
+// is false for the slot, missRead does nothing.
 func missRead(s *slot, now, retryAfter time.Duration) {
 	if s.look.read || !sharesLooks(s) {
 		return

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// readsOf gives the reads of the first n slots a link.
+// readsOf returns the link l for the reads of each of the first n slots, by slot.
 func readsOf(n int, l link) map[string]link {
 	reads := map[string]link{}
 	for i := range n {
@@ -24,7 +24,7 @@ func readsOf(n int, l link) map[string]link {
 	return reads
 }
 
-// spoil gives the reads of the first n slots a link, and ends the watches of these slots.
+// spoil sets the link of the reads of the first n slots, and ends the watches of these slots.
 func (p *modelPod) spoil(n int, l link) {
 	p.reads = readsOf(n, l)
 	for _, slot := range p.names[:n] {
@@ -45,15 +45,15 @@ func (p *modelPod) endWatch(slot string, err error) {
 	}
 }
 
-// free ends the hold of a slot, and names a successor.
+// The method "free" ends the hold of a slot, and names a successor.
 func (m *model) free(i int, successor string) {
 	r := m.leases[i].record
 	r.Holder, r.Hold, r.Successor = "", "", successor
 	m.store(m.leases[i], r)
 }
 
-// until waits for the pod's child, but no longer than the time in the argument most. The result is
-// the time that has passed.
+// The method "until" waits for the pod's child, but no longer than the time in the argument most.
+// The result is the time that has passed.
 func (p *modelPod) until(most time.Duration) time.Duration {
 	from := p.model.now
 	for p.model.now < from+most && p.child == nil {
@@ -63,7 +63,7 @@ func (p *modelPod) until(most time.Duration) time.Duration {
 	return p.model.now - from
 }
 
-// quiet lets the given number of seconds pass, and 370 ms more for each step of the seed.
+// quiet lets time pass: the given number of seconds, and 370 ms times the seed.
 func (p *modelPod) quiet(seconds int, seed int) {
 	p.model.advance(time.Duration(seconds)*time.Second + time.Duration(seed)*370*time.Millisecond)
 	p.model.settle()
@@ -73,7 +73,7 @@ func (p *modelPod) quiet(seconds int, seed int) {
 var failures = map[string]link{"refused reads": refused, "reads without answers": deaf}
 
 // If the agent cannot read a Lease, an earlier agent process of the pod may have held that slot. So
-// the first start takes a lease duration, whichever read fails.
+// the pod waits a lease duration before its first start, in whichever way the reads fail.
 func TestFailedReadsDelayTheFirstStartLittle(t *testing.T) {
 	for name, l := range failures {
 		t.Run(name, func(t *testing.T) {

@@ -118,7 +118,7 @@ func newModel(s *script, self func(name string) lease.Self) *model {
 		}
 		p.self = self(p.name)
 		if !any && slots > 1 && s.choose(4) == 0 {
-			p.names = names[s.choose(slots):] // the last slots only
+			p.names = names[s.choose(slots):] // this pod needs only the last slots
 		}
 		m.pods = append(m.pods, p)
 		p.start()

@@ -30,7 +30,7 @@ type modelPod struct {
 	names []string
 	any   bool
 	// readers is the size of a read-write lock, or zero. In such a lock the first slot is the
-	// intent, and writes reports that the pod competes as a writer.
+	// intent. The field writes reports that the pod competes as a writer.
 	readers int
 	writes  bool
 	self    lease.Self
@@ -47,7 +47,8 @@ type modelPod struct {
 	link link
 	// unwatched reports that the API server refuses the pod's watches.
 	unwatched bool
-	// reads has, by slot, the link of the reads of the slot's looks; up if there is none.
+	// reads has the link for the reads of each slot's looks, by slot. A slot without an entry has
+	// the link [up].
 	reads map[string]link
 	claim *Claim
 	// processes is the number of agent processes of the pod so far.
@@ -102,7 +103,7 @@ func (r *modelRandom) Uint64() uint64 {
 // local returns the time of the pod's clock.
 func (p *modelPod) local() time.Duration { return p.boot + p.model.now*p.rate/12 }
 
-// at returns the true instant at which the pod's clock shows the local instant.
+// The method "at" returns the true instant at which the pod's clock shows the local instant.
 func (p *modelPod) at(local time.Duration) time.Duration {
 	if local == instant.Never {
 		return instant.Never

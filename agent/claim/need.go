@@ -50,7 +50,8 @@ func (n need) candidates(p *plan, c campaign) slots {
 // anyOne returns the one slot that the campaign is to acquire. The first choice is a slot that
 // is held, or that has a write under way. The next choice is this pod's own slot whose children
 // are proven dead, or a slot whose release names this pod. Without such a slot the campaign
-// keeps its last choice while that slot is free, or chooses another free slot.
+// keeps its last choice while that slot is free, or chooses another free slot. If no slot is free,
+// the result is empty.
 func (n need) anyOne(p *plan, c campaign) slots {
 	if one := n.begun(c); len(one) > 0 {
 		return one
@@ -203,7 +204,7 @@ func (n need) soleAt(p *plan) time.Duration {
 		case !ok:
 			at = max(at, n.began+duration)
 		case n.known != nil && !n.known[r.Hold]:
-			// This hold needs no wait. If an earlier process wrote it into the Lease, the hold
+			// The hold in the Lease needs no wait. If an earlier process wrote that hold, the hold
 			// had expired before the last campaign began.
 		case n.Self.Mine(r) && !s.proven(p.facts, r) && s.shut(r) && !n.OwnProofs:
 			// The claim may not acquire a shut slot, so its Lease continues to name the
@@ -249,8 +250,8 @@ func (n need) slotsOf(child Child) slots {
 }
 
 // tokensOf returns the tokens of the child's hold. The result is false unless the claim sees
-// that every needed Lease names that hold. If the child lacks a token, tokensOf takes it from
-// the Lease.
+// that every needed Lease names that hold. If the child lacks a token, tokensOf takes the token
+// from the Lease. If the Lease has no token either, the result is false, too.
 func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 	var tokens []Token
 	for _, s := range needed {

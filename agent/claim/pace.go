@@ -24,7 +24,7 @@ type pace struct {
 	// paid is the instant by which all requests so far could have been sent at the rate
 	// [PerMinute]. A burst moves this instant into the future.
 	paid time.Duration
-	// more is the number of requests that may come at once beyond [Burst].
+	// The field "more" is the number of requests that may come at once beyond [Burst].
 	more time.Duration
 }
 

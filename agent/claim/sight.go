@@ -11,11 +11,11 @@ import "time"
 // out, and the repeated reads would keep the server overloaded.
 type sight struct {
 	pace
-	// answered reports that the API server has answered the last read of a look. While the API
-	// server does not answer, the claim reads one Lease at a time.
+	// answered reports that the last read of a look did not fail. An answer that the Lease does not
+	// exist is no failure. While reads fail, the claim reads one Lease at a time.
 	answered bool
-	// misses counts the reads without an answer since the last answer. The field at is the
-	// earliest instant of the next look after such a read.
+	// misses counts the failed reads since the last success. The field "at" is the earliest instant
+	// of the next look after a failed read.
 	misses int
 	at     time.Duration
 	// missedAt is the instant at which misses was last increased. If the look of a failed read

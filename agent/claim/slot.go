@@ -117,19 +117,19 @@ type slot struct {
 
 // look is a standby's read and watch of a slot.
 type look struct {
-	// on reports that a look is under way. The field ended reports that the look has ended, and
-	// that the caller does not know this yet.
+	// The field "on" reports that a look is under way. The field ended reports that the look has
+	// ended, and that the caller does not know this yet.
 	on, ended bool
 	// read reports that the look under way has read the Lease, and now watches.
 	read bool
 	// number is the number of the present look. By this number the slot ignores late answers of
 	// earlier looks.
 	number int
-	// from is the version from which the next look continues a watch that ended without an
-	// error.
+	// The field "from" is the version from which the next look continues a watch that ended without
+	// an error.
 	from string
-	// at is the earliest instant of the next look. The field began is the beginning of the last
-	// look.
+	// The field "at" is the earliest instant of the next look. The field began is the beginning of
+	// the last look.
 	at, began time.Duration
 	// misses counts the failures since the last success. The field failed reports that the last
 	// look ended with a failure, and that no look has begun since.
@@ -180,8 +180,8 @@ func (s *slot) obtain(now time.Duration, held *lease.Hold) {
 
 // backoff counts another miss of the slot, and returns the pause after it. Only a stored write,
 // or a look that lasted, makes the pauses short again. A pod that the Lease still names must
-// reach the API server within its head start, a sixth of the lease duration. A request that
-// times out takes half of that time. So each pause takes at most a quarter of that time.
+// reach the API server within its head start, a sixth of the lease duration. A request that times
+// out takes half of the head start. So each pause takes at most a quarter of the head start.
 func (s *slot) backoff(now, retryAfter time.Duration) time.Duration {
 	budget := s.Self.Budget
 	bound := min(slowest, budget.Renew)
@@ -268,8 +268,8 @@ func (all slots) drop(now time.Duration) {
 	}
 }
 
-// earliest calls the given function for each held slot, and returns the earliest result;
-// [instant.Never] without slots.
+// earliest calls the given function for the hold of each slot, and returns the earliest result;
+// [instant.Never] without slots. Each of the slots must be held.
 func (all slots) earliest(of func(*lease.Hold) time.Duration) time.Duration {
 	if len(all) == 0 {
 		return instant.Never

@@ -34,8 +34,8 @@ type State struct {
 	// another pod may hold a lost slot.
 	Lost  *Loss
 	Taken bool
-	// Paused names a paused slot of the hold, and its pause. If several are paused, Paused
-	// names the one whose pause stops the holder.
+	// Paused names a paused slot of the hold, and its pause. If several slots are paused, a slot
+	// whose pause stops the holder comes first.
 	Paused Pause
 	// Closed names a slot of the hold whose stamp does not admit the pod's number of shards, or
 	// its run; empty for none.

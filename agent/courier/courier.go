@@ -63,7 +63,8 @@ func New(c Config) *Courier {
 	return &Courier{Config: c, leases: map[string]*kube.Lease{}, looks: map[string]context.CancelFunc{}}
 }
 
-// Carry sends the request of an action.
+// Carry carries out an action: Carry sends the action's request, ends a look, or logs that a
+// campaign stands back.
 func (c *Courier) Carry(ctx context.Context, a claim.Action) {
 	switch a.Kind {
 	case claim.Look:
@@ -86,8 +87,8 @@ func (c *Courier) Write(ctx context.Context, a claim.Action, stored func()) {
 	c.send(ctx, a, func(ctx context.Context) (*kube.Lease, error) { return c.Leases.UpdateLease(ctx, l) }, stored)
 }
 
-// send sends a request, and passes its answer to the claim. Unless the answer is an error, the
-// loop then calls done, if done is not nil.
+// send sends a request, and passes its answer to the claim. After an answer without an error, the
+// loop calls done, if done is not nil.
 func (c *Courier) send(ctx context.Context, a claim.Action, request func(context.Context) (*kube.Lease, error), done func()) {
 	c.Group.Go(func() {
 		bounded, cancel := context.WithTimeout(ctx, c.Timeout)

@@ -137,7 +137,8 @@ func grantOf(hold string) gate.Grant {
 	return gate.Grant{Hold: hold, Deadline: host.Now() + time.Hour, Drain: time.Second, Kill: time.Second}
 }
 
-// ofSleeper starts a sleeping process, whose pidfd a test passes as that of a shim.
+// ofSleeper starts a sleeping process, and returns its pidfd. A test passes that pidfd as the pidfd
+// of a shim. The function kill kills the process.
 func ofSleeper(t *testing.T) (pidfd int, kill func()) {
 	t.Helper()
 	p, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})

@@ -90,8 +90,8 @@ func (noNotes) Read() (map[string][]byte, error) { return nil, nil }
 func (noNotes) Write(string, []byte) error       { return nil }
 func (noNotes) Remove(string) error              { return nil }
 
-// serving runs a server until the end of the test. The test sends the connections of shims to
-// pipes.
+// serving runs a server until the end of the test. The test sends the connections of shims to the
+// returned pipes.
 func serving(t *testing.T) (*Server, pipes) {
 	t.Helper()
 	l := make(pipes)

@@ -30,14 +30,14 @@ type pendingDrain struct {
 	end          bool
 }
 
-// over reports whether the shim has reported that the hold is over: no descendant lives under
-// the hold, and none will be started.
+// The method "over" reports whether the shim has said that the hold is over: no descendant lives
+// under the hold, and none will be started.
 func (p *peer) over(hold string) bool {
 	return p.report.Phase == gate.Ended || p.report.Phase == gate.Waiting && p.report.Hold == hold
 }
 
-// empty reports whether the shim certainly has no child. Its last message shows that it has
-// none, and no grant can have arrived since.
+// empty reports whether the shim certainly has no child: its last message shows no child, and no
+// grant can have arrived since.
 func (p *peer) empty() bool {
 	return p.over(p.granted) || p.report.Phase == gate.Waiting && p.granted == ""
 }
@@ -51,8 +51,8 @@ func (p *peer) holdToDrain() string {
 }
 
 // keep keeps a drain until the shim has carried it out. If the peer already keeps a drain of the
-// same hold, keep merges the two: the earlier of the two ends of the grace counts. If either
-// drain ends the container, so does the merged drain.
+// same hold, keep merges the two: the earlier of the two ends of the grace counts. If one of the
+// two drains ends the container, the merged drain ends the container, too.
 func (p *peer) keep(hold string, ask gate.Drain, now time.Duration) {
 	until := now + min(max(ask.Grace, 0), gate.Longest)
 	if p.drain == nil || p.drain.hold != hold {

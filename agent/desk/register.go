@@ -32,8 +32,8 @@ func (r *register) find(id gate.ShimID) *peer {
 	return nil
 }
 
-// meet processes a shim's first message on a connection, and reports whether the shim was
-// unknown before.
+// meet processes a shim's first message on a connection, and reports whether the shim was unknown
+// before. If a known shim names another container than before, meet returns an error.
 func (r *register) meet(c Conn, st gate.State, now time.Duration) (p *peer, unknown bool, err error) {
 	p = r.find(st.Shim)
 	switch {

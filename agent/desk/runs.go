@@ -11,7 +11,7 @@ type runs map[string]run
 // run is a command for whose answer RunAside waits.
 type run struct {
 	peer   *peer
-	answer chan gate.Outcome // has room for the one answer
+	answer chan gate.Outcome // the buffer has room for one answer
 }
 
 // answered passes the outcome of a command to RunAside.

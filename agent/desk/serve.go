@@ -24,7 +24,7 @@ func (s *Server) serve(ctx context.Context, tasks *sync.WaitGroup, c Conn) {
 	p, process, err := s.welcome(c)
 	if errors.Is(err, io.EOF) {
 		// After a hang-up a shim connects again at once, and may end before its first message.
-		// So this is no reason for a warning in the log.
+		// So the log gets no warning.
 		log.Debug("shim left before its first word")
 		return
 	}
@@ -76,7 +76,7 @@ func (s *Server) welcome(c Conn) (*peer, Process, error) {
 	}
 	p, unknown, err := s.meet(c, b)
 	if err != nil || !unknown {
-		process.Close() // the server already watches the shim's process, or need not
+		process.Close() // the server already watches the process, or has refused the shim
 		return p, nil, err
 	}
 	return p, process, nil

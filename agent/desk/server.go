@@ -44,7 +44,7 @@ type Config struct {
 	Silence time.Duration
 	Log     *slog.Logger
 
-	oldKernel bool // tests act as on a kernel before Linux 6.5
+	oldKernel bool // tests set oldKernel to act as on a kernel before Linux 6.5
 }
 
 // Server is the agent's end of the connections to shims. Every shim of the pod connects to the
@@ -146,7 +146,8 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// Close closes the socket and the flock of a Server whose Run was not called.
+// Close closes the socket, and gives up the flock. Run calls Close at its end. A caller that does
+// not call Run calls Close itself.
 func (s *Server) Close() error {
 	err := ignoreClosed(s.machine.Shims.Close())
 	if s.lock != nil {

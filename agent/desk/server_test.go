@@ -295,7 +295,7 @@ func TestDeskReportsAShimsDeathOnlyOnProof(t *testing.T) {
 			shim.is(test.phase, test.hold)
 			reported(t, s, func(r gate.Report) bool { return r.Phase == test.phase && r.Hold == test.hold })
 			kill()
-			shim.Close() // as the kernel does when a shim dies
+			shim.Close() // the kernel closes the connection of a dead shim, too
 			r := reported(t, s, func(r gate.Report) bool { return r.Shim == "one" && (r.Dead || !r.Connected) })
 			if test.dead {
 				if !r.Dead {

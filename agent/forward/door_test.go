@@ -24,7 +24,7 @@ func TestOnlyOneWaitingConnectionDialsTheHolder(t *testing.T) {
 		other, opened := d.scout()
 		assert.Nil(t, other)
 		assert.False(t, isClosed(opened))
-		other.leave() // a connection that does not dial for all
+		other.leave() // other does not dial for all, so leave does nothing
 		assert.False(t, isClosed(opened))
 	}
 	_, opened := d.scout()

@@ -21,8 +21,8 @@ import (
 var ErrNoTarget = errors.New("no target")
 
 const (
-	// defaultHold equals the default lease duration. A standby takes over from a vanished
-	// holder within about that time.
+	// defaultHold is the default of [Config.Hold], and equals the default lease duration. A standby
+	// takes over from a vanished holder within about that time.
 	defaultHold = 30 * time.Second
 	// defaultMaxHeld bounds the connections that wait during a handover.
 	// defaultMaxHeld is twice the usual backlog of an application (128).
@@ -197,8 +197,8 @@ func (f *Forwarder) target() (*route, <-chan struct{}) {
 
 // Reachable checks that the pod at ip answers on every port. A refused connection is an answer,
 // because the application may not serve a declared port. If a port does not answer within
-// dialTimeout, or before the end of ctx, Reachable returns an error that names the first such
-// port.
+// dialTimeout, or before the end of ctx, Reachable returns an error that names the first such port.
+// If ip is not the address of a pod, the error is [ErrNoTarget].
 func (f *Forwarder) Reachable(ctx context.Context, ip string) error {
 	addr, ok := podAddress(ip)
 	if !ok {

@@ -295,7 +295,7 @@ func TestThousandForwardedConnectionsLeakNoGoroutine(t *testing.T) {
 	clients.Wait()
 	assert.EqualValues(t, 1000, f.Stats().Forwarded)
 	// Three goroutines are left: the accept loops of the application and of the
-	// forwarder, and the goroutine that the function eventually starts for its check.
+	// forwarder, and the goroutine that the function "eventually" starts for its check.
 	eventually(t, func() bool { return f.Stats().Open == 0 && runtime.NumGoroutine() <= before+3 })
 	f.Close()
 	eventually(t, func() bool { return runtime.NumGoroutine() <= before+2 })

@@ -111,7 +111,7 @@ func startForwarder(tb testing.TB, port int) *process {
 	return startProcess(tb, "forward "+strconv.Itoa(port))
 }
 
-// figure returns a number from a file of the process in /proc.
+// figure returns the number that follows the name in a file of the process in /proc.
 func (p *process) figure(file, name string) int64 {
 	p.tb.Helper()
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.Process.Pid), file))
@@ -189,7 +189,7 @@ func TestIdleConnectionTakesLittleMemory(t *testing.T) {
 	const count = 500
 	port := app(t, holder+":0", echo)
 	p := startForwarder(t, port)
-	p.openIdle(100) // with these the process grows to its usual size
+	p.openIdle(100) // with 100 connections the process grows to its usual size
 	memory, descriptors := p.resident(), p.descriptors()
 	p.openIdle(count)
 	assert.LessOrEqual(t, p.descriptors()-descriptors, 2*count+2*maxIdlePipes, "two sockets each, and no pipes")

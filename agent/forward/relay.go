@@ -35,8 +35,8 @@ func newRoute(addr netip.Addr) *route {
 type relay struct {
 	client, backend end
 	route           *route
-	// running counts the directions that have not ended. When both have ended, the relay calls
-	// the function in the field over.
+	// running counts the directions that have not ended. When both have ended, the relay calls the
+	// function in the field "over".
 	running atomic.Int32
 	over    func(*relay)
 }
@@ -64,7 +64,7 @@ func (r *relay) carry(to, from *end) {
 	}
 }
 
-// cut ends both directions as a failure does.
+// cut resets both connections, so each peer reads an error.
 func (r *relay) cut() {
 	reset(r.client.TCPConn)
 	reset(r.backend.TCPConn)
@@ -127,7 +127,7 @@ func (all *relays) remove(r *relay) {
 	delete(all.all, r)
 }
 
-// cut cuts all relays, or those of one route.
+// cut cuts the relays of the given route; if the route is nil, all relays.
 func (all *relays) cut(only *route) {
 	all.mu.Lock()
 	defer all.mu.Unlock()

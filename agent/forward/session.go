@@ -151,7 +151,8 @@ func (s *session) pause(d time.Duration, wake, or <-chan struct{}) bool {
 	}
 }
 
-// serve lets a connection wait for a target, and then relays it.
+// serve lets a client's connection wait for a target, and then relays the connection. Without a
+// target within [Config.Hold], the client gets a reset.
 func (s *session) serve(client *net.TCPConn, port int) {
 	s.held.Add(1)
 	backend, route := s.connect(port)
@@ -185,9 +186,9 @@ func (s *session) over(r *relay) {
 }
 
 // After a refused connection, one of the waiting connections dials again after firstRetry. Each
-// further pause is twice as long, up to maxRetry. An application listens after milliseconds, or
-// only after many seconds. With these pauses no connection waits more than maxRetry longer than
-// necessary, and all connections together dial a port about 20 times a second.
+// further pause is twice as long, up to maxRetry. Some applications listen milliseconds after their
+// start, others only after many seconds. With these pauses no connection waits more than maxRetry
+// longer than necessary, and all connections together dial a port about 20 times a second.
 const (
 	firstRetry = 10 * time.Millisecond
 	maxRetry   = 50 * time.Millisecond
@@ -227,7 +228,8 @@ func (s *session) connect(port int) (*net.TCPConn, *route) {
 	}
 }
 
-// note stores that the target of the route did not answer.
+// note makes [Forwarder.Unanswered] deliver the address of the route's target. If an address
+// already waits there, note does nothing.
 func (s *session) note(r *route) {
 	select {
 	case s.unanswered <- r.addr.String():

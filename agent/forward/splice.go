@@ -135,7 +135,7 @@ func (p *pipe) close() {
 
 // pipePool keeps a few empty pipes.
 type pipePool struct {
-	// open makes a pipe. Tests replace it.
+	// open makes a pipe. Tests replace open.
 	open func() (*pipe, error)
 	mu   sync.Mutex
 	idle []*pipe
@@ -166,7 +166,7 @@ func openPipe() (*pipe, error) {
 	return &pipe{read: ends[0], write: ends[1]}, nil
 }
 
-// give takes an empty pipe back.
+// give puts an empty pipe into the pool; if the pool is full, give closes the pipe.
 func (all *pipePool) give(p *pipe) {
 	all.mu.Lock()
 	keep := len(all.idle) < maxIdlePipes

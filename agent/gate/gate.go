@@ -71,8 +71,8 @@ func (g *Grant) KillAt() time.Duration { return g.Deadline - g.Kill }
 // then left for the kernel, which kills the processes of the namespace together with PID 1.
 func (g *Grant) LastResort() time.Duration { return g.Deadline - g.Kill*2/5 }
 
-// Check refuses a grant without a hold, a grant without a boot id, and a grant whose instants
-// could overflow.
+// Check refuses a grant without a hold, a boot id or a deadline. Check also refuses a grant with a
+// negative duration, and a grant whose instants could overflow.
 func (g *Grant) Check() error {
 	switch {
 	case g.Hold == "" || g.BootID == "":

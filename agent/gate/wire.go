@@ -97,7 +97,7 @@ type Run struct {
 	Timeout time.Duration `json:"timeout"`
 }
 
-// Encode returns the bytes of a message or an order.
+// Encode returns the bytes of a message or an order. More than [MaxMessage] bytes are an error.
 func Encode(message any) ([]byte, error) {
 	b, err := json.Marshal(message)
 	if err != nil {
@@ -172,7 +172,8 @@ func DecodeOrder(b []byte) (Order, error) {
 	return o, nil
 }
 
-// Check refuses an order without an id, without a command, or without a timeout.
+// Check refuses an order without an id, a command or a timeout. Check also refuses an id of more
+// than 64 bytes, and a timeout above [Longest].
 func (r *Run) Check() error {
 	if r.ID == "" || len(r.ID) > 64 || len(r.Command) == 0 || r.Timeout <= 0 || r.Timeout > Longest {
 		return fmt.Errorf("%w: run %d words in %v", ErrMessage, len(r.Command), r.Timeout)

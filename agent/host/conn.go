@@ -35,8 +35,9 @@ func NewConn(c *net.UnixConn, most int) (*Conn, error) {
 	return &Conn{UnixConn: c, raw: raw, in: make([]byte, most+1)}, nil
 }
 
-// Send never blocks, because an end that is frozen, and reads nothing, must not delay the other
-// end. If the other end is gone, Send returns an error, and raises no SIGPIPE.
+// Send sends a message, and files with it. Send never blocks, because an end that is frozen, and
+// reads nothing, must not delay the other end. If the other end is gone, Send returns an error, and
+// raises no SIGPIPE.
 func (c *Conn) Send(message []byte, fds ...int) (err error) {
 	var oob []byte
 	if len(fds) > 0 {

@@ -24,8 +24,9 @@ func Fork(path string, argv []string, attr *syscall.ProcAttr) (pid int, err erro
 	return pid, err
 }
 
-// heapLimit is far above the heap of any shim, and below one gigabyte. From one
-// gigabyte on, the Go runtime gives its own tables huge pages.
+// heapLimit is the memory limit that [uncollected] sets. The limit is far above the heap of any
+// shim, and below one gigabyte. From one gigabyte on, the Go runtime gives its own tables huge
+// pages.
 const heapLimit = 256 << 20
 
 // uncollected calls f while no garbage collection runs or begins: the GC percentage is off

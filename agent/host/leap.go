@@ -32,7 +32,7 @@ type Leaps struct {
 	C         chan struct{}
 	now, wall func() time.Duration
 	base      window
-	file      *os.File // the timer that the kernel cancels; nil without one
+	file      *os.File // the timer that the kernel cancels; nil without such a timer
 }
 
 // window bounds the difference between the wall clock and CLOCK_BOOTTIME, because the two

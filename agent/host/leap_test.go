@@ -80,7 +80,7 @@ func TestUnchangedWallClockCausesNoLeap(t *testing.T) {
 	var ahead atomic.Int64
 	l := LeapsOf(Now, func() time.Duration { return Wall() + time.Duration(ahead.Load()) })
 	leapt := l.Watch(t.Context())
-	l.C <- struct{}{} // nobody has set the clock
+	l.C <- struct{}{} // C delivers a value, although nobody has set the clock
 	ahead.Store(int64(time.Minute))
 	l.C <- struct{}{}
 	<-leapt

@@ -86,7 +86,8 @@ func ReadProcesses() ([]Process, error) {
 	return all, nil
 }
 
-// ParseStat reads "pid (name) state parent …"; the name may contain anything.
+// ParseStat reads a text of the form "pid (name) state parent …". The name may contain anything. If
+// the text has another form, the result is false.
 func ParseStat(stat []byte) (Process, bool) {
 	open, end := bytes.IndexByte(stat, ' '), bytes.LastIndexByte(stat, ')')
 	if open < 0 || end < open {

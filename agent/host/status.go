@@ -34,7 +34,7 @@ func ReadStatus(pid int) (Status, error) {
 }
 
 // parseStatus reads lines of "Name:\tvalue". The kernel escapes a newline in the name of the
-// process.
+// process, so the name cannot add a line.
 func parseStatus(text string) (s Status, err error) {
 	s.UID = -1
 	masks := map[string]*uint64{"SigBlk": &s.blocked, "SigIgn": &s.ignored, "SigCgt": &s.caught}

@@ -27,7 +27,7 @@ func Trim(ctx context.Context) {
 			return
 		}
 		if forks.TryLock() {
-			// Each collection halves those stacks that have grown.
+			// Each collection halves the stacks that have grown, so Trim runs several collections.
 			for range 3 {
 				debug.FreeOSMemory()
 			}

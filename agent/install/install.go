@@ -72,8 +72,8 @@ func openDir(dir string) error {
 	return nil
 }
 
-// alone runs f while this process holds the flock on the directory, so that no other process
-// installs there meanwhile.
+// The function "alone" runs f while this process holds the flock on the directory, so that no other
+// process installs there meanwhile.
 func alone(dir string, f func() error) error {
 	lock, err := os.Open(dir)
 	if err != nil {
@@ -106,7 +106,7 @@ func copySelf(to string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(fresh.Name()) // after the rename, this does nothing
+	defer os.Remove(fresh.Name()) // after the rename, Remove finds no such file
 	_, err = io.Copy(fresh, self)
 	if err == nil {
 		err = fresh.Chmod(0o555)

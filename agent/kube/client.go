@@ -176,8 +176,8 @@ func (c *Client) send(ctx context.Context, r request) (*http.Response, error) {
 	return c.roundTrip(ctx, r, fresh)
 }
 
-// roundTrip uses the transport without an http.Client. So roundTrip follows no redirects, and
-// stores no cookies.
+// roundTrip sends one HTTP request, and returns a successful answer, or an error. The function uses
+// the transport without an http.Client, so roundTrip follows no redirects, and stores no cookies.
 func (c *Client) roundTrip(ctx context.Context, r request, bearer string) (*http.Response, error) {
 	target := c.base + r.path
 	if len(r.query) > 0 {
@@ -211,7 +211,8 @@ func (c *Client) roundTrip(ctx context.Context, r request, bearer string) (*http
 	return nil, newStatusError(response.StatusCode, response.Header.Get("Retry-After"), text)
 }
 
-// readBounded reads a body to its end, so that its connection can be used again.
+// readBounded reads a body to its end, so that its connection can be used again. If the body
+// exceeds [maxBody], the result is [ErrTooLarge].
 func readBounded(r io.Reader) ([]byte, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxBody+1))
 	if err != nil {

@@ -45,8 +45,8 @@ func (t *token) reread(now time.Time) (string, error) {
 	return t.read(now)
 }
 
-// read keeps the old token if the file cannot be read. The API server decides whether the old
-// token is still valid.
+// read reads the service account token from its file. If the file cannot be read, read returns the
+// old token. The API server decides whether the old token is still valid.
 func (t *token) read(now time.Time) (string, error) {
 	data, err := os.ReadFile(t.file)
 	value := string(bytes.TrimSpace(data))

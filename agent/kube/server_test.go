@@ -69,7 +69,7 @@ func (s *server) client(t *testing.T) *Client {
 	return client
 }
 
-// serve returns a client of a server that answers every request with one body.
+// serve returns a client of a server that answers every request with the given status and body.
 func serve(t *testing.T, status int, body string) *Client {
 	t.Helper()
 	return newServer(t, func(w http.ResponseWriter, _ *http.Request) {

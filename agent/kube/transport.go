@@ -63,8 +63,8 @@ func newTransport(ca *authority, host string) *http.Transport {
 	protocols.SetHTTP1(true)
 	return &http.Transport{
 		Protocols: protocols,
-		// A TLSClientConfig would fix the CA. With this function, each new connection trusts
-		// the present content of the CA file.
+		// With a TLSClientConfig the CA could not change. With this function, each new connection
+		// trusts the present content of the CA file.
 		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 			defer cancel()

@@ -63,8 +63,8 @@ func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, f
 	return nil
 }
 
-// leaseEvents returns a function that passes each frame of a watch to fn, as an event of the
-// Lease.
+// leaseEvents returns a function that passes each frame of a watch to fn, as an event of the Lease
+// with the given name. An event of another Lease is an error.
 func leaseEvents(name string, fn func(WatchEvent)) func(kind WatchType, object []byte) error {
 	return func(kind WatchType, object []byte) error {
 		event, err := decodeEvent(kind, object)
@@ -106,8 +106,9 @@ func (c *Client) watch(ctx context.Context, collection, name, resourceVersion st
 	return ctx.Err()
 }
 
-// readWatch decodes frames until the stream ends. An end within a frame is an error,
-// because the event of that frame is lost.
+// readWatch decodes frames, and passes each frame to the function take, until the stream ends or
+// take returns an error. An end within a frame is an error, because the event of that frame is
+// lost.
 func readWatch(body io.Reader, take func(kind WatchType, object []byte) error) error {
 	bounded := &boundedReader{from: body}
 	decoder := json.NewDecoder(bounded)

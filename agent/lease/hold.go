@@ -16,7 +16,7 @@ type Hold struct {
 	id     string
 	token  string
 	record Record
-	// from is the instant from which the deadline counts.
+	// The field "from" is the instant from which the deadline counts.
 	from time.Duration
 	// pending are the unanswered attempts, the earliest first. All of them replace the version
 	// in record, so the API server can store at most one of them.
@@ -40,7 +40,7 @@ type Attempt struct {
 // Begin starts a hold, from the answer to the write that acquired the slot. To resume the hold
 // of an earlier agent process, Begin takes the answer to this process's first renewal, and the
 // token of the hold. For a new hold the argument token is empty, and the version of the answer
-// becomes the token.
+// becomes the token. If nothing was stored, or the Lease has another hold, Begin returns an error.
 func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, error) {
 	switch {
 	case stored.UID == acquiring.Record.UID && stored.Version == acquiring.Record.Version:
@@ -56,7 +56,8 @@ func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, erro
 
 // Resume returns the write by which a new agent process continues a hold that shims of this pod
 // report. The write alone gives no deadline, because the new process does not know when the
-// last renewal was sent. [Self.Begin] computes a deadline from the answer.
+// last renewal was sent. [Self.Begin] computes a deadline from the answer. If the Lease no longer
+// has the hold, the error is a [*LostError].
 func (s Self) Resume(r Record, hold, token string, notes Notes, wall time.Time) (Record, error) {
 	switch {
 	case r.UID == "" || r.Version == "":
@@ -112,8 +113,9 @@ func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 func (h *Hold) Pending() int { return len(h.pending) }
 
 // Answered takes in the answer to an attempt. Answers may arrive in another order than the
-// attempts were sent. So Answered ignores the answer to an attempt that replaced an older
-// version than that of the hold's record.
+// attempts were sent. So Answered ignores the answer to an attempt that replaced an older version
+// than that of the hold's record. If the slot is lost, or nothing was stored, Answered returns an
+// error.
 func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	switch {
 	case attempt.Record.Version != h.record.Version:
@@ -145,9 +147,9 @@ func (h *Hold) Read(r Record) error {
 	return nil
 }
 
-// stored reports whether the record has the renew time of a pending attempt. That proves that
-// the attempt was stored, because each attempt has another renew time than the record that it
-// replaces.
+// stored reports whether the record has the renew time of a pending attempt. Such a renew time
+// proves that the attempt was stored, because each attempt has another renew time than the record
+// that it replaces.
 func (h *Hold) stored(r Record) bool {
 	return slices.ContainsFunc(h.pending, func(p pending) bool { return p.renew.Equal(r.RenewTime) })
 }

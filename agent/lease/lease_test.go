@@ -20,7 +20,7 @@ var (
 	notes = Notes{Address: "10.0.0.1", Workload: "Deployment/biller", Revision: api.Revision{Workload: "u", Number: 7, Hash: "5d4f"}}
 )
 
-// at returns the instant that is the given number of seconds after boot.
+// The function "at" returns the instant that is the given number of seconds after boot.
 func at(seconds float64) time.Duration { return time.Duration(seconds * float64(time.Second)) }
 
 func self(t *testing.T, d time.Duration) Self {

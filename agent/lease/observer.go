@@ -54,8 +54,8 @@ func (o *Observer) Read(now time.Duration, r Record) {
 // giveHeadStart delays a takeover after a gap without reads and events, because an outage may
 // have caused the gap. The head start only serves fairness, not safety. If the holder renewed
 // in the gap, the version of the Lease has changed, so this standby waits again, or its write
-// is refused. For one expired record the holder gets only one head start. With more, an API
-// server that breaks every watch would delay a takeover for ever.
+// is refused. For one expired record the holder gets only one head start. With more head starts, an
+// API server that breaks every watch would delay a takeover for ever.
 func (o *Observer) giveHeadStart(now time.Duration) {
 	start := min(o.record.Duration, api.MaxLeaseDuration) / headStart
 	if o.headStartGiven || now-o.heard < start {
@@ -89,7 +89,8 @@ func (o *Observer) see(now time.Duration, r Record) {
 // that, this standby must have seen the same hold before, and must now see a renewal. An
 // acquisition is not enough, because a pod that needs several slots may give back a slot that it
 // has just acquired. The first change after a broken watch is not enough either, because that
-// renewal may be old. The renewal must have a later renew time than the previous record.
+// renewal may be old. The renewal must have a later renew time than the previous record. After such
+// a renewal, each later state of the same hold shows life, too.
 func (o *Observer) showsLife(r Record) bool {
 	was := o.record
 	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {

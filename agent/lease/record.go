@@ -160,7 +160,8 @@ func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Recor
 }
 
 // Release returns the write that frees r at once. If successor is not empty, the write names
-// that pod. The caller must have proof that no child of the hold is alive.
+// that pod. The caller must have proof that no child of the hold is alive. If the Lease does not
+// name this pod, the error is a [*LostError].
 func (s Self) Release(r Record, wall time.Time, successor string) (Record, error) {
 	switch {
 	case r.UID == "" || r.Version == "":

@@ -19,9 +19,9 @@ const (
 	// first offer shows that the workload has standbys. The other standbys may be on busy
 	// nodes.
 	Another = 2 * time.Second
-	// slower is how many times longer an offer may take than the holder's own write. An offer
-	// takes a read, a write and two watch events. In any case the holder waits for offers no
-	// longer than [Stored] after its own write.
+	// slower is the factor by which an offer may take longer than the holder's own write. An offer
+	// takes a read, a write and two watch events. In any case the holder waits for offers no longer
+	// than [Stored] after its own write.
 	slower = 4
 	// Spread is the time over which the offers of many standbys are spread.
 	Spread = 100 * time.Millisecond
@@ -106,8 +106,8 @@ type Leave struct {
 	// entered is the instant at which the stage began. The field stored is the instant at which
 	// the agent learned that the stage's write was stored; zero before that.
 	entered, stored time.Duration
-	// signalled is the instant of the kubelet's stop signal; zero without one. The field hooked
-	// reports that a preStop hook runs. The application gets its stop signal only after the
+	// signalled is the instant of the kubelet's stop signal; zero without a signal. The field
+	// hooked reports that a preStop hook runs. The application gets its stop signal only after the
 	// hook, so signalled then becomes the instant at which the hook ended.
 	signalled time.Duration
 	hooked    bool

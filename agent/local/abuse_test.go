@@ -48,10 +48,10 @@ func TestWithdrawnBidReleasesNoHoldOfAnotherCall(t *testing.T) {
 		<-waits.done
 		s.edit("lock.a", func(l *kube.Lease) { l.Holder, l.DurationSeconds = "", 1 })
 		<-time.After(time.Second)
-		one := p.stream(http.MethodPut, "/locks/a") // its acquiring write is under way, for 1 ms
+		one := p.stream(http.MethodPut, "/locks/a") // the write that acquires the lock takes 1 ms
 		synctest.Wait()
 		resume := stall(a.keepers[0])
-		<-time.After(2 * time.Millisecond) // the answer waits for the loop
+		<-time.After(2 * time.Millisecond) // the answer to that write waits for the loop
 		synctest.Wait()
 		var code int
 		two := make(chan struct{})
@@ -219,7 +219,7 @@ func TestYieldByHandEndsDeadProgramsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
-		number := p.hold("?heartbeat=5m") // the container crashes, and its next start does not know the number
+		number := p.hold("?heartbeat=5m") // the program then crashes, and forgets the number
 		<-time.After(time.Minute)
 		s.edit("lock.a", func(l *kube.Lease) {
 			l.Annotations[api.YieldAnnotation] = number
@@ -280,7 +280,8 @@ func TestHolderOfASemaphoreWatchesNoOtherSlot(t *testing.T) {
 	})
 }
 
-// listening serves a pod over TCP, in real time.
+// listening serves the local API of a pod over TCP, in real time. The third result is the address
+// of the server.
 func listening(t *testing.T, s *server) (*pod, *API, string) {
 	t.Helper()
 	claims, err := api.ParseLocalArgs([]string{"-claims=lock/a"})

@@ -45,7 +45,7 @@ func newHolding(of api.Claim, h *hold, now time.Duration) holding {
 func reply(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(body) // the program is gone if this fails
+	_ = json.NewEncoder(w).Encode(body) // if the write fails, the program is gone
 }
 
 // lineTimeout bounds the time to write one line of a stream. The kernel buffers many lines, so

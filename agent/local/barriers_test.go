@@ -48,13 +48,13 @@ func (p *pod) wait(query string) *waiting {
 		w := httptest.NewRecorder()
 		p.handler.ServeHTTP(w, request(ctx, http.MethodPost, waitPath+query))
 		body := map[string]any{}
-		_ = json.Unmarshal(w.Body.Bytes(), &body) // a dropped call needs no body
+		_ = json.Unmarshal(w.Body.Bytes(), &body) // the answer to a dropped call has no body
 		c.code, c.reason, c.state = w.Code, body["reason"], body["state"]
 	}()
 	return c
 }
 
-// last demands that no call ends within d.
+// last fails the test if a call ends within the duration d.
 func last(t *testing.T, d time.Duration, calls ...*waiting) {
 	t.Helper()
 	<-time.After(d)
@@ -68,7 +68,7 @@ func last(t *testing.T, d time.Duration, calls ...*waiting) {
 	}
 }
 
-// opens demands that each call reports the open barrier within d.
+// opens fails the test unless each call reports within the duration d that the barrier is open.
 func opens(t *testing.T, d time.Duration, calls ...*waiting) {
 	t.Helper()
 	late := time.After(d)

@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// blockable starts the local API of a pod. From the call of block until the call of unblock,
-// its loops stand still, as they do while no processor runs them.
+// blockable starts the local API of a pod. From the call of block until the call of unblock, the
+// loops of that API stand still, as they do while no processor runs them.
 func blockable(t *testing.T, s *server) (p *pod, block func() (unblock func())) {
 	t.Helper()
 	open := make(chan struct{})

@@ -142,7 +142,7 @@ func (k calls) giveBack(ctx context.Context, number string) error {
 		if _, ours := k.numbers[number]; k.hold != nil && k.hold.number == number {
 			k.hold.returned = true
 		} else if ours {
-			k.numbers[number] = false // the hold has ended, and now its work has, too
+			k.numbers[number] = false // the hold ended earlier, and now its work has ended, too
 		}
 	})
 }

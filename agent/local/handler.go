@@ -56,9 +56,9 @@ const bodyTimeout = 2 * time.Second
 // mostBody bounds the size of a request's body. Only the value of a Variable comes in a body.
 const mostBody = api.MaxValue
 
-// readBody reads the body of a request, and keeps it for the handler. Before the end of the
-// body, package http does not notice that a connection has ended. So without readBody a dead
-// program could still bid.
+// readBody reads the body of a request, and keeps it for the handler. If the body does not arrive,
+// or is too large, the result is false. Before the end of the body, package http does not notice
+// that a connection has ended. So without readBody a dead program could still bid.
 func readBody(w http.ResponseWriter, r *http.Request) bool {
 	if r.ContentLength == 0 {
 		return true
@@ -69,7 +69,7 @@ func readBody(w http.ResponseWriter, r *http.Request) bool {
 	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, mostBody))
 	if err != nil {
-		return false // package http reads the rest of the body, too, within this deadline
+		return false // the deadline stays, because package http reads the rest of the body
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	_ = control.SetReadDeadline(time.Time{})

@@ -17,7 +17,8 @@ const defaultBeats = 30 * time.Second
 
 // bid is a program's wish to hold.
 type bid struct {
-	// now reports that the bid does not wait. If the slot is taken, the agent refuses such a bid.
+	// If the field now is true, the bid does not wait: the agent refuses the bid if the slot is
+	// taken.
 	now bool
 	// stream reports that the program shows by an open connection that it lives. If stream is
 	// false, the program sends heartbeats, and every is the longest time between two of them.

@@ -43,8 +43,8 @@ type keeper struct {
 	bids     []*bid
 	// hold is nil while the pod does not hold.
 	hold *hold
-	// numbers has the holds of this process that a Lease may still name. The value reports that
-	// a program may be working under that hold.
+	// numbers has the holds of this process that a Lease may still name. The value is true if a
+	// program may be working under that hold.
 	numbers map[string]bool
 	// interestedUntil is the instant until which the agent watches although no bid waits.
 	interestedUntil time.Duration

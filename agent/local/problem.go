@@ -102,5 +102,5 @@ func usageProblem(detail string) *problem {
 func (p *problem) write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(p.Status)
-	_ = json.NewEncoder(w).Encode(p) // the program is gone if this fails
+	_ = json.NewEncoder(w).Encode(p) // if the write fails, the program is gone
 }

@@ -40,7 +40,7 @@ func (s *server) heldOf(name string) (n int) {
 	return n
 }
 
-// after waits for the time d, and then until all goroutines are blocked.
+// The function "after" waits for the time d, and then until all goroutines are blocked.
 func after(d time.Duration) {
 	<-time.After(d)
 	synctest.Wait()

@@ -98,7 +98,7 @@ func TestLeasesOfOneDeadHolderExpireTogether(t *testing.T) {
 		require.Equal(t, http.StatusCreated, code, body)
 		waits := two.stream(http.MethodPost, both+"&wait=10m")
 		began := time.Now()
-		<-waits.done // no program sends a heartbeat for the first holds
+		<-waits.done // no program sends a heartbeat for the holds of the first pod
 		assert.Equal(t, http.StatusCreated, waits.code)
 		assert.Less(t, time.Since(began), 10*time.Second+api.DefaultLeaseDuration+5*time.Second, "not one lease after the other")
 	})
@@ -166,7 +166,7 @@ func TestCallsInOppositeOrderDoNotDeadlock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		_, one, two := startPair(t)
 		calls := []*lines{one.stream(http.MethodPost, both+"&wait=1h"), two.stream(http.MethodPost, "/v1/holds?claims=lock/a,lock/b&wait=1h")}
-		after(5 * time.Minute) // the first holds end without heartbeats
+		after(5 * time.Minute) // the holds of the first call end without heartbeats
 		for _, c := range calls {
 			<-c.done
 			assert.Equal(t, http.StatusCreated, c.code)

@@ -94,7 +94,8 @@ func (k calls) followState(w http.ResponseWriter, r *http.Request, g glance) {
 	}
 }
 
-// seen returns the state of the claim as soon as the agent sees every Lease.
+// seen returns the state of the claim as soon as the agent sees every Lease. The result ok is false
+// if ctx or the loop ends before that.
 func (k calls) seen(ctx context.Context) (g glance, ok bool) {
 	for ok = k.call(ctx, func(now time.Duration) { g = k.glance(now) }) == nil; ok && !g.seen; {
 		g, ok = k.next(ctx, g)
@@ -102,8 +103,9 @@ func (k calls) seen(ctx context.Context) (g glance, ok bool) {
 	return g, ok
 }
 
-// next returns the state after the next change. After the time [interest] without a call the
-// agent no longer watches, so next waits for at most half of that time.
+// next waits for the next change, but at most for half of the time [interest], and returns the
+// state after that wait. Each call makes the agent watch for another [interest]. So the watch does
+// not end while a program waits. The result ok is false if ctx or the loop ends first.
 func (k calls) next(ctx context.Context, g glance) (next glance, ok bool) {
 	timer := time.NewTimer(min(g.lasts, interest/2))
 	defer timer.Stop()

@@ -92,8 +92,9 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 	answerSync(w, http.StatusOK, k.of.Name, k.config.PodName, good)
 }
 
-// beatSync takes in a heartbeat for a hold that a client of metaparticle/sync acquired. These
-// clients send no name, so all of them in the pod count as one program.
+// beatSync takes in a heartbeat for a hold that a client of metaparticle/sync acquired, and returns
+// for how long that hold is good. These clients send no name, so all of them in the pod count as
+// one program.
 func (k calls) beatSync(ctx context.Context) (good time.Duration) {
 	_ = k.call(ctx, func(now time.Duration) {
 		if k.hold == nil || !k.hold.bid.anyProgram || k.hold.phase(now) == lost {
@@ -103,7 +104,7 @@ func (k calls) beatSync(ctx context.Context) (good time.Duration) {
 		good = k.hold.good(now)
 		k.hold.beat(now)
 		if good < syncGood {
-			k.hold.beatAt = now - k.hold.beats // after the answer 409 the program counts the hold as lost
+			k.hold.beatAt = now - k.hold.beats // overdue: after a 409 the program counts the hold as lost
 		}
 	})
 	return good

@@ -22,7 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// variables is a fake API server with the Variable hits. Each request takes a millisecond.
+// variables is a fake API server with one Variable, whose name is "hits". Each request takes a
+// millisecond.
 type variables struct {
 	mu      sync.Mutex
 	version int
@@ -94,7 +95,8 @@ func (v *variables) WatchVariable(ctx context.Context, _, from string, fn func(v
 	}
 }
 
-// send sends a request with a body. The arguments headers are pairs of a name and a value.
+// send sends a request with a body. The strings in headers are, in turn, the name and the value of
+// each header.
 func (p *pod) send(method, path, body string, headers ...string) (code int, answer map[string]any) {
 	p.t.Helper()
 	r := httptest.NewRequestWithContext(p.t.Context(), method, path, strings.NewReader(body))

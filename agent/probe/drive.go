@@ -84,8 +84,8 @@ func (m *Monitor) started(l *childState) bool {
 	return l.started
 }
 
-// every calls the function ask after the initial delay, and then once a period, until that
-// function returns false or ctx ends. If the probe has no initial delay, a first call comes at
+// The method "every" calls the function ask after the initial delay, and then once a period, until
+// that function returns false or ctx ends. If the probe has no initial delay, a first call comes at
 // once. A failure of that first call does not count, because the child may still be settling.
 func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period time.Duration, ask func(counts bool) bool) {
 	first := p.InitialDelay()

@@ -149,8 +149,9 @@ func TestTCPProbePassesIfTheConnectionOpens(t *testing.T) {
 	assert.Equal(t, Success, named.Outcome)
 }
 
-// healthServer runs a gRPC server on net/http. For a known service, the server answers with the
-// given status. For an unknown service, it answers only with trailers.
+// healthServer runs a gRPC server on net/http, and returns the server's port. For a known service,
+// the server answers with the given status. For an unknown service, the server answers only with
+// trailers.
 func healthServer(t *testing.T, secure bool, status byte) int {
 	t.Helper()
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -20,13 +20,12 @@ const (
 	// the failure.
 	StatusPass = http.StatusOK
 	StatusFail = http.StatusServiceUnavailable
-	// StatusRun means that "agent probe" must run the command of the probe itself. For a
-	// readiness probe, "agent probe" then posts the result together with the ChildHeader of
-	// this answer.
+	// StatusRun means that "agent probe" must run the command of the probe itself. After a
+	// readiness probe, "agent probe" posts the result, with the ChildHeader of this answer.
 	StatusRun   = http.StatusAccepted
 	ChildHeader = "Metaparticle-Child"
-	// PassedParameter is the query parameter of that post, with the command's result: "true" or
-	// "false".
+	// PassedParameter is the query parameter with which "agent probe" posts the command's result:
+	// "true" or "false".
 	PassedParameter = "passed"
 )
 

@@ -164,8 +164,8 @@ func (s *Shims) Grantable(hold string) []gate.Report {
 	})
 }
 
-// occupied reports whether another shim of the same container may have a child of the
-// hold.
+// occupied reports whether another shim of the same container may have a child of the hold. A shim
+// that has not reported counts as a shim of that container.
 func (s *Shims) occupied(hold string, r gate.Report) bool {
 	return slices.ContainsFunc(s.outstanding[hold], func(id gate.ShimID) bool {
 		other, known := s.list.last(id)

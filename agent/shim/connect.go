@@ -27,7 +27,7 @@ const (
 // socketConn implements [Conn] for the type kernel.
 type socketConn struct {
 	*host.Conn
-	pidfds []int // which the first message carries
+	pidfds []int // the first message carries these pidfds
 }
 
 func (c *socketConn) Send(message []byte) error {

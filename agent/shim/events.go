@@ -32,7 +32,8 @@ func (s *shim) next() event {
 	return e
 }
 
-// take does the part of an input's work that every state needs.
+// take does the part of an input's work that every state needs. The result is the rest of the
+// input, as an event for the present state.
 func (s *shim) take(in Input) event {
 	switch in := in.(type) {
 	case Tick:

@@ -22,8 +22,8 @@ type frost struct {
 	machine Machine
 	link    *link
 	child   *child
-	// never reports that the child holds no slot that another pod could have taken. The shim
-	// does not freeze such a child.
+	// If the field never is true, the child holds no slot that another pod could have taken. The
+	// shim does not freeze such a child.
 	never bool
 	leaps int   // the number of leaps so far
 	pids  []int // the ids of the frozen processes, parents first
@@ -31,7 +31,7 @@ type frost struct {
 	since time.Duration
 	// denied reports that the shim has logged that the kernel does not let it freeze a process.
 	denied bool
-	// later has the stop signals that wait for the thaw.
+	// The field later has the stop signals that wait for the thaw.
 	later []stopLater
 }
 
@@ -104,7 +104,7 @@ func (f *frost) freeze() {
 }
 
 // freezeDescendants stops each running descendant once, and returns how many of them were not
-// frozen before.
+// frozen before. An error means that the shim cannot stop, or cannot list, its descendants.
 func (f *frost) freezeDescendants() (fresh int, denied error) {
 	processes, err := f.machine.Descendants()
 	if err != nil {

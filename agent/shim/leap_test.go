@@ -48,7 +48,8 @@ func testLeaps(path string) *host.Leaps {
 	return l
 }
 
-// leapt moves the shim's wall clock, and waits until the shim reports the leap.
+// leapt moves the shim's wall clock, and waits until the shim reports the leap. The results are the
+// number of the leap, and how long the wait took.
 func (a *fakeAgent) leapt(by time.Duration) (leap int, took time.Duration) {
 	a.t.Helper()
 	began := host.Now()

@@ -30,8 +30,8 @@ type Config struct {
 	// such a shim waits until the agent has the shim's report, but no longer than the grant
 	// allows.
 	Records bool
-	// MaySkip permits the agent to end the waiting shim with exit code 0. MayEndWait permits it
-	// to end the shim with [api.ExitWaited].
+	// MaySkip permits the agent to end the waiting shim with exit code 0. MayEndWait permits the
+	// agent to end the shim with [api.ExitWaited].
 	MaySkip, MayEndWait bool
 	// Unbounded permits a grant without a deadline. If Unbounded is false, the shim refuses such
 	// a grant: an agent that sent it by mistake would let the child outlive its slot.

@@ -174,7 +174,7 @@ func (a *fakeAgent) next() gate.State {
 	}
 }
 
-// until waits for a state with the phase and the hold, and ignores all other states.
+// The method "until" waits for a state with the phase and the hold, and ignores all other states.
 func (a *fakeAgent) until(p gate.Phase, hold string) {
 	a.t.Helper()
 	late := host.Now() + patience

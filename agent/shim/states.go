@@ -209,7 +209,7 @@ func (s *shim) pass(sig syscall.Signal) {
 		// stop.
 		s.stopping = true
 		if s.hooks.drained && sig == s.hooks.asked {
-			s.hooks.drained = false // a child that is stopping already gets no second stop signal
+			s.hooks.drained = false // no second stop signal, because the child is stopping
 			return
 		}
 		if !s.frost.on() && s.link.state.Phase == gate.Running {
@@ -226,7 +226,8 @@ func (s *shim) pass(sig syscall.Signal) {
 // of an image that the webhook has not read.
 var silent = []syscall.Signal{unix.SIGCONT, unix.SIGCHLD, unix.SIGURG}
 
-// extend moves the deadline to a later instant. A grant of another hold has no effect.
+// extend takes in a further grant of the child's hold, and moves the deadline to a later instant. A
+// grant of another hold has no effect.
 func (s *shim) extend(g *gate.Grant) {
 	if g == nil || g.Hold != s.child.grant.Hold || g.BootID != s.link.state.BootID {
 		return

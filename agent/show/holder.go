@@ -37,8 +37,8 @@ type Holder struct {
 	Spared bool
 }
 
-// Holder decides the status of a holder. If the application serves, Holder stores that fact. If
-// the pod later becomes a standby, the method note then begins a handover.
+// Holder decides the status of a holder. If the pod is Ready because its application serves, Holder
+// stores that fact. If the pod later becomes a standby, the method note then begins a handover.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	r.follows, r.shard = false, shardOf(h.Slots)
 	shown := r.holder(now, h)

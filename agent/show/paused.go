@@ -25,7 +25,7 @@ func PauseOf(slot string, p api.Pause) string {
 	return "the slot " + slot + " is paused by hand"
 }
 
-// mostOfValue is the number of bytes of a value that a text repeats. Each known value is
+// mostOfValue bounds the bytes that a text repeats of an annotation's value. Each known value is
 // shorter.
 const mostOfValue = 32
 

@@ -24,10 +24,10 @@ const (
 	steady = time.Minute
 )
 
-// target is the pod to which a standby forwards. The agent checks once for each holder whether
-// its pod answers. The agent checks again only after the pod did not answer a forwarded
-// connection. Each check costs the application a connection, but an idle standby makes no
-// further checks.
+// target is the pod to which a standby forwards. The agent checks once for each holder whether its
+// pod answers. After a check or a forwarded connection without an answer, the agent checks again.
+// Each check costs the application a connection, but an idle standby of a holder that answers makes
+// no further checks.
 type target struct {
 	address string
 	// due reports that the agent must check the pod, from the instant askAt on. The field

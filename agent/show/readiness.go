@@ -32,8 +32,8 @@ type ReadinessConfig struct {
 	// Shards is the number of shards into which the work is divided; zero if the pod claims no
 	// shard.
 	Shards int
-	// Run is the run (a Job) in which the pods work through shards, each until its success;
-	// empty for other pods.
+	// Run is the run (a Job) whose pods work on each shard until the shard succeeds; empty for
+	// other pods.
 	Run    string
 	Budget api.Budget
 	// Ports are the ports that the gated containers declare.
@@ -118,7 +118,7 @@ type holders struct {
 	address string
 	// foreign reports that a pod of another workload holds one of the slots.
 	foreign bool
-	// stranger reports that the Lease of this foreign holder names no workload.
+	// stranger reports that foreign is true because a Lease names no workload.
 	stranger bool
 	// next is the identity of the successor of a holder that is leaving its Services.
 	next string
@@ -269,8 +269,8 @@ func (r *Readiness) unless(ready Look) Look {
 	return look(false, ReadyFollows, ready.Message+"; this pod is to follow")
 }
 
-// The method "by" returns the decision l, but moves the next decision forward to the given
-// instant if that is earlier.
+// The method "by" returns the decision l. If the given instant is earlier than the next decision,
+// the next decision comes at that instant.
 func (l Look) by(at time.Duration) Look {
 	l.Wake = min(l.Wake, at)
 	return l
@@ -313,9 +313,9 @@ func (h holders) and(text string) string {
 	return text + "; " + h.paused
 }
 
-// forward opens the ports, and makes the holder's address their target; an empty address means
-// no target. The result is the argument "ready", unless a port is in use, or the holder does not
-// answer.
+// forward opens the ports, and makes the holder's address their target; an empty address means no
+// target. The result is the argument "ready", unless a port is in use, or the holder does not
+// answer. If the pod is ending, closed ports stay closed, and the status then stays the same.
 func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready

@@ -71,7 +71,7 @@ const (
 	eventReleased    = api.ReasonReleased
 	eventNotReleased = "NotReleased"
 	eventShimSilent  = "ShimSilent"
-	eventKilling     = "Killing" // as the kubelet calls it
+	eventKilling     = "Killing" // the kubelet uses this reason, too
 	eventSkipped     = "Skipped"
 	eventWaited      = "WaitedTooLong"
 	eventSlowStart   = "StartsSlowly"

@@ -25,8 +25,8 @@ type Machine interface {
 	// Now returns the instant of CLOCK_BOOTTIME.
 	Now() time.Duration
 	BootID() (string, error)
-	// Lock waits until no other agent process acts for the pod. The flock ends with
-	// the process.
+	// Lock takes a flock, and waits while another agent process has that flock. The kernel releases
+	// the flock at the end of the process.
 	Lock(ctx context.Context, log *slog.Logger) (io.Closer, error)
 	Alarm() (Alarm, error)
 	// Listen opens the socket to which "agent wait" connects.

@@ -167,7 +167,8 @@ func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// Close closes the socket and the flock of a gate whose Run was not called.
+// Close closes the socket and the alarm, and releases the flock. The method Run calls Close at its
+// end.
 func (p *Pod) Close() error {
 	return errors.Join(ignoreClosed(p.listener.Close()), ignoreClosed(p.alarm.Close()), ignoreClosed(p.lock.Close()))
 }

@@ -18,7 +18,7 @@ func TestHoldEndsOnceUnreadyPodStatusIsStored(t *testing.T) {
 	r := NewReadiness(host.Now)
 	last := func() gate.Report { return r.box.last }
 	id := r.report.Shim
-	r.Shown(true) // an earlier process stored this
+	r.Shown(true) // an earlier agent process stored that the pod is Ready
 	assert.Empty(t, last(), "nothing is known")
 	r.Shown(false)
 	assert.Equal(t, gate.Waiting, last().Phase, "the application runs anyway")
@@ -27,7 +27,7 @@ func TestHoldEndsOnceUnreadyPodStatusIsStored(t *testing.T) {
 	require.NoError(t, r.Grant(id, granting("h1", time.Hour)))
 	assert.Equal(t, gate.Running, last().Phase)
 	assert.Equal(t, "h1", last().Hold)
-	r.Shown(false) // this was stored before the grant
+	r.Shown(false) // the API server stored this status before the grant
 	assert.Equal(t, gate.Running, last().Phase)
 	r.Shown(true)
 	require.NoError(t, r.Grant(id, granting("h1", 2*time.Hour)))
@@ -35,7 +35,7 @@ func TestHoldEndsOnceUnreadyPodStatusIsStored(t *testing.T) {
 
 	require.NoError(t, r.Drain(id, "Yielded", 0))
 	assert.Equal(t, gate.Draining, last().Phase)
-	r.Shown(true) // this write was sent before the drain
+	r.Shown(true) // the agent sent this status before the drain
 	assert.Equal(t, gate.Draining, last().Phase)
 	r.Shown(false)
 	assert.Equal(t, gate.Waiting, last().Phase)

@@ -125,7 +125,7 @@ func Parse(s string) Rollout {
 	return r
 }
 
-// of returns the turns of this revision; zero for a revision that is not counted.
+// The method "of" returns the turns of this revision; zero for a revision that is not counted.
 func (r Rollout) of(revision api.Revision) Turns {
 	for _, one := range r.Turns {
 		if one.Revision == revision {

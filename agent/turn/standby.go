@@ -102,10 +102,10 @@ func (p Pod) beforeFree(to Standby, s Slot) Standby {
 	return to.notReady(ReasonWaits, p.name()+" has not served yet, and nobody holds the slot")
 }
 
-// afterOwn decides for a pod whose hold has ended, but whose Lease is not released yet. If the
-// application ended before its revision was proven, the pod must not be Ready. If the agent
-// ended together with the application, the turn has failed. After an outage of the API server
-// the turn goes on.
+// afterOwn decides for a pod whose hold has ended, but whose Lease is not released yet. If the hold
+// ended before its revision was proven, the pod must not be Ready. A turn that an earlier agent
+// process began has failed. A turn that this process began goes on, for example after an outage of
+// the API server.
 func (p Pod) afterOwn(to Standby, s Slot) Standby {
 	switch {
 	case s.Rollout.inTurn(s.Hold):

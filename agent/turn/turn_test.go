@@ -182,7 +182,7 @@ func TestServingTimeDecidesWhetherAHolderYields(t *testing.T) {
 		pod     Pod
 		hold    Hold
 		now     time.Duration // the time since the hold began
-		serving time.Duration // the time from the beginning of the hold to that of serving; zero if the application does not serve
+		serving time.Duration // the time from the beginning of the hold until the application serves; zero if it never serves
 		ask     Ask
 		seen    time.Duration // the age of the ask
 		// The fields below are the expected result.

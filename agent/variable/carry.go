@@ -78,14 +78,14 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 		next := base.Clone()
 		carried, settled, rest := v.try(calls, next)
 		if !fresh && len(settled) > 0 {
-			v.known = nil // a refusal must come from a fresh read
+			v.known = nil // an answer without a write must come from a fresh read
 			continue
 		}
 		for c, answer := range settled {
 			c.answer <- answer
 		}
 		if len(carried) == 0 {
-			return // try leaves a rest only if it also carries a call
+			return // no call is left, because try has carried none
 		}
 		v.writes++
 		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)
@@ -169,7 +169,7 @@ func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Va
 		case isDoubtful:
 			refuse(calls, Unknown)
 			return nil, false
-		case isOpen: // the Variable is as before, so the same write cannot be stored twice
+		case isOpen: // the Variable is as before, so the loop sends the same write again
 		}
 		if calls = expire(calls, Unknown); len(calls) == 0 {
 			return nil, false

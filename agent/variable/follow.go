@@ -29,8 +29,8 @@ type follow struct {
 	mu        sync.Mutex
 	followers int
 	cancel    context.CancelFunc
-	// state is the last state; nil before the first state, and after a deletion. The channel
-	// changed is closed and replaced at each change.
+	// state is the last state of the Variable. The field gone reports that somebody has deleted the
+	// Variable. The channel changed is closed and replaced at each change.
 	state   *kube.Variable
 	gone    bool
 	changed chan struct{}
@@ -49,7 +49,8 @@ func later(state, before *kube.Variable) bool {
 	return of(state) > of(before)
 }
 
-// now returns the last state, and the channel that is closed at the next change.
+// The method "now" returns the last state, whether the Variable is gone, and the channel that is
+// closed at the next change.
 func (f *follow) now() (state *kube.Variable, gone bool, changed <-chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -69,7 +70,7 @@ func (f *follow) begin(first *kube.Variable) {
 	f.tasks.start(func(context.Context) { f.watch(ctx, first) })
 }
 
-// end ends the watch with the last follower.
+// end removes one follower, and ends the watch if no follower is left.
 func (f *follow) end() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -114,12 +115,12 @@ func (f *follow) watch(ctx context.Context, state *kube.Variable) {
 	}
 }
 
-// tell passes a state to all followers, unless another watch has begun.
+// tell passes a state to all followers, unless the watch with this ctx has ended.
 func (f *follow) tell(ctx context.Context, state *kube.Variable, gone bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if ctx.Err() != nil {
-		return // another watch has begun
+		return // another watch may have begun
 	}
 	f.state, f.gone = state, f.gone || gone
 	close(f.changed)

@@ -16,7 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// follows follows the Variable until ctx ends. The function seen returns the integers so far.
+// The function "follows" follows the Variable until ctx ends. The function seen returns the
+// integers so far. The channel done delivers the result of the method Follow.
 func follows(ctx context.Context, v *Variable, first *kube.Variable) (seen func() []int64, done <-chan Refusal) {
 	var mu sync.Mutex
 	var all []int64

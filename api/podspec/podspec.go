@@ -82,7 +82,8 @@ func BarrierOf(spec *corev1.PodSpec) api.BarrierArgs {
 	return api.RecallBarrier(spec.InitContainers[i].Args)
 }
 
-// isBarrier reports whether the container waits at a barrier, as isAfter does for conditions.
+// isBarrier reports whether the container waits at a barrier. An init container with a
+// restartPolicy would not hold back the containers behind it.
 func isBarrier(c corev1.Container) bool {
 	return c.Name == api.BarrierContainer && len(c.Command) == 0 && c.RestartPolicy == nil
 }

@@ -75,7 +75,7 @@ func TestGatesAndArgumentsOfGoldenPodsAreRecognized(t *testing.T) {
 		archive, err := txtar.ParseFile(file)
 		require.NoError(t, err)
 		i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == "patched.yaml" })
-		if i < 0 || strings.HasSuffix(file, "/marks-kept.txtar") { // a person wrote this file
+		if i < 0 || strings.HasSuffix(file, "/marks-kept.txtar") { // a person wrote marks-kept.txtar
 			continue
 		}
 		var pod corev1.Pod

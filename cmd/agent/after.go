@@ -29,7 +29,7 @@ func afterCommand(ctx context.Context, args []string) (int, error) {
 	}
 	defer client.Close()
 	log := newLines(os.Stderr)
-	// No log is left to report an error of the method flush.
+	// An error of the method flush is ignored, because no log is left that could report the error.
 	defer func() { _ = log.flush() }()
 	err = after.Run(ctx, after.Config{
 		API: client, Conditions: a.Conditions, Log: log, Random: newRandom(),

@@ -36,7 +36,7 @@ func barrierCommand(ctx context.Context, args []string) (int, error) {
 	}
 	defer client.Close()
 	log := newLines(os.Stderr)
-	// No log is left to report an error of the method flush.
+	// An error of the method flush is ignored, because no log is left that could report the error.
 	defer func() { _ = log.flush() }()
 	waiting := stopped
 	if a.WaitAtMost > 0 {

@@ -19,8 +19,8 @@ const mostConnections = 64
 // crowd bounds the connections of a server. If a connection exceeds the bound, the peer with
 // the most connections loses one. So no pod can keep the kubelet's probes out.
 type crowd struct {
-	// most is the bound. If refuses is set, the server closes a new connection beyond the
-	// bound, instead of an older one.
+	// most is the largest number of connections. If the field "refuses" is set, the server closes a
+	// new connection beyond that number, instead of an older connection.
 	most    int
 	refuses bool
 	mu      sync.Mutex
@@ -36,7 +36,8 @@ type guest struct {
 	served bool
 }
 
-// of is the type of a key. Under that key, the context of a request has the request's guest.
+// A value of the type "of" is a key for the context of a request. Under that key, the context has
+// the guest: the connection of the request.
 type of struct{}
 
 // attach makes each connection of the server a guest, and so bounds their number.
@@ -62,8 +63,8 @@ func (c *crowd) attach(server *http.Server) {
 	})
 }
 
-// enter adds a connection. If the bound is exceeded, enter closes the new connection, or the
-// one that [crowd.worst] returns.
+// enter adds a connection. If the bound is exceeded, enter closes a connection: the new one if the
+// field "refuses" is set, and otherwise the one that [crowd.worst] returns.
 func (c *crowd) enter(conn net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

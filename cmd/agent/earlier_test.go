@@ -26,7 +26,7 @@ func earlierPods(t *testing.T) map[string]*corev1.Pod {
 	require.NoError(t, err)
 	pods := map[string]*corev1.Pod{}
 	for _, f := range archive.Files {
-		if !strings.HasSuffix(f.Name, "/patched.yaml") || f.Name == "marks-kept/patched.yaml" { // written by hand
+		if !strings.HasSuffix(f.Name, "/patched.yaml") || f.Name == "marks-kept/patched.yaml" { // a person wrote marks-kept
 			continue
 		}
 		pod := new(corev1.Pod)
@@ -49,7 +49,8 @@ func expanded(words []string, env map[string]string) (out []string) {
 	return out
 }
 
-// roles has a function for each role whose arguments a webhook writes. The function parses them.
+// roles has a function for each role whose arguments a webhook writes. The function parses these
+// arguments.
 var roles = map[string]func(args []string, env map[string]string) error{
 	api.RunRole: func(args []string, env map[string]string) error {
 		s, err := parseRun(args, func(key string) string { return env[key] })

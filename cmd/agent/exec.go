@@ -120,7 +120,7 @@ func stopSignal(s string) (syscall.Signal, error) {
 // offset (SIGRTMIN+3, SIGRTMAX-3). Alternative names (SIGCLD, SIGIOT, SIGPOLL) are accepted,
 // too.
 func parseSignal(s string) (syscall.Signal, error) {
-	const rtmin, rtmax = 34, 64 // as container runtimes and glibc count them (musl has 35)
+	const rtmin, rtmax = 34, 64 // as container runtimes and glibc count them (for musl, rtmin is 35)
 	if n, err := strconv.ParseUint(s, 10, 8); err == nil && n > 0 && n <= rtmax {
 		return syscall.Signal(n), nil
 	}

@@ -23,7 +23,8 @@ import (
 )
 
 // handleCommand carries out one lifecycle hook that is not a command, as the kubelet would. The
-// hook runs in a separate process, so that the shim neither waits for it nor needs more memory.
+// hook runs in a separate process, so that the shim neither waits for the hook nor needs more
+// memory.
 func handleCommand(ctx context.Context, args []string) (int, error) {
 	var h api.Handler
 	if len(args) != 1 {

@@ -33,8 +33,8 @@ func answerCommand(ts *testscript.TestScript, _ bool, args []string) {
 }
 
 // stands implements the command that waits until every process of the container, except the shim,
-// is stopped. With !, the command waits until none of them is stopped. A signal takes a moment to
-// arrive.
+// is stopped. With !, the command waits until none of these processes is stopped. A signal takes a
+// moment to arrive.
 func stands(ts *testscript.TestScript, neg bool, args []string) {
 	w := worldOf(ts)
 	for late := time.Now().Add(patience); ; {

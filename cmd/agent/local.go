@@ -46,7 +46,7 @@ func localCommand(ctx context.Context, args []string) (int, error) {
 // serveLocal serves the local API until stop is closed, or until ctx ends.
 func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) error {
 	out := newLines(os.Stderr)
-	// No log is left to report an error of the method flush.
+	// An error of the method flush is ignored, because no log is left that could report the error.
 	defer func() { _ = out.flush() }()
 	client, err := newClient(os.Getenv(api.PodNamespaceEnv), a.Credentials)
 	if err != nil {
@@ -102,7 +102,7 @@ func listenLocal(ctx context.Context, a api.LocalArgs, handler http.Handler) err
 		case err == nil:
 			answer(ctx, l, handler, ofPort)
 		case address == "127.0.0.1" || errors.Is(err, syscall.EADDRINUSE):
-			return err // any other error means that the pod has no IPv6 address
+			return err // with any other error for ::1, the pod has no IPv6 address
 		}
 	}
 	return nil

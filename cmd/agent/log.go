@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// mostLines bounds the lines that wait. A busy minute has about as many lines. With half a
-	// kilobyte each, they take 128 KiB of memory.
+	// mostLines bounds the number of lines that wait. A busy minute has about this number of lines.
+	// With half a kilobyte each, the lines take 128 KiB of memory.
 	mostLines = 256
 	// parting bounds the time for which an ending agent waits until its last lines are written.
 	// If the container runtime reads the log, the lines are written within milliseconds.

@@ -20,9 +20,9 @@ func saveMemory() {
 	runtime.GOMAXPROCS(1)
 }
 
-// toldToStop returns a channel that is closed at the first SIGTERM. The kubelet sends SIGTERM
-// to a sidecar after the application's containers have ended, or when the pod's grace is over.
-// A second signal has no further effect.
+// toldToStop returns a channel that is closed at the first SIGTERM or SIGINT. The kubelet sends
+// SIGTERM to a sidecar after the application's containers have ended, or when the pod's grace is
+// over. A second signal has no further effect.
 func toldToStop() <-chan struct{} {
 	stop := make(chan struct{})
 	signals := make(chan os.Signal, 1)

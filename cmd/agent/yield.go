@@ -55,7 +55,7 @@ func neighbour(proc string) (pid int, err error) {
 	for _, dir := range found {
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 		if args := bytes.Split(line, []byte{0}); err != nil || len(args) < 2 || string(args[1]) != api.RunRole {
-			continue // this is another process, or a process that has ended
+			continue // the process is not the agent, or has ended
 		}
 		if there, err := os.Readlink(filepath.Join(dir, "ns", "mnt")); err == nil && there == here {
 			return strconv.Atoi(filepath.Base(dir))

@@ -65,8 +65,8 @@ func checkCommand(ctx context.Context, args []string, std stdio) (int, error) {
 	return tell(std.out, judge(ctx, c), output)
 }
 
-// checkTimeout bounds all checks together. A webhook that does not answer costs its own timeout
-// of ten seconds.
+// checkTimeout bounds the time of all checks together. If the webhook does not answer, a check
+// takes as long as the timeout of the webhook: ten seconds.
 const checkTimeout = time.Minute
 
 // greet returns the API server's version, and its time.

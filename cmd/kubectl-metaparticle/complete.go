@@ -33,8 +33,9 @@ const (
 	files = ":0"
 )
 
-// complete proposes words for the last argument. The first argument is one of the commands. If the
-// cluster does not answer, complete proposes no words.
+// complete proposes words for the last argument of the command line. If the last argument is also
+// the first one, complete proposes the commands. If the cluster does not answer, complete proposes
+// no names from the cluster.
 func complete(ctx context.Context, commands, args []string, out io.Writer) {
 	ctx, cancel := context.WithTimeout(ctx, completeTimeout)
 	defer cancel()
@@ -124,8 +125,8 @@ func (c cluster) targets(ctx context.Context, namespace string) (words []string)
 	return slices.Compact(words)
 }
 
-// targetOf returns the argument that names the slot: KIND/NAME of a workload, or of the claim.
-// The result is empty for a slot of a workload of another API group.
+// targetOf returns the argument that names the slot: KIND/NAME of a workload, or of the claim. The
+// result is empty if the workload is of a kind that is not in [kindsByName].
 func targetOf(slot string) string {
 	kind, rest, _ := strings.Cut(slot, ".")
 	switch run := api.RunOf(slot); {

@@ -107,7 +107,8 @@ func (f *forwarding) run(ctx context.Context, c cluster) error {
 	}
 }
 
-// once finds a pod, and forwards the port to that pod until the pod stops answering.
+// once makes one attempt: the method finds a Ready pod, and forwards the port to that pod until the
+// pod stops answering.
 func (f *forwarding) once(ctx context.Context, c cluster, port localPort) error {
 	pod, err := awaitConsole(ctx, c)
 	if err != nil {

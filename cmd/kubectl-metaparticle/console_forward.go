@@ -144,7 +144,7 @@ func carry(streams httpstream.Connection, number string, connection net.Conn) er
 		return err
 	}
 	defer streams.RemoveStreams(problems)
-	problems.Close() // the command writes no problems
+	problems.Close() // the command sends nothing on the stream for problems
 	headers.Set(corev1.StreamType, corev1.StreamTypeData)
 	data, err := streams.CreateStream(headers)
 	if err != nil {

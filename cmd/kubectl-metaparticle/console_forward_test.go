@@ -26,7 +26,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// kubelet is an API server that forwards by SPDY only. Its pod answers the line "a" with "pod: a", and ends the connection.
+// kubelet acts as an API server that forwards by SPDY only, and as the pod behind the API server.
+// The pod answers the line "a" with "pod: a", and ends the connection.
 type kubelet struct {
 	*httptest.Server
 

@@ -27,7 +27,8 @@ func consolePod(name string, ready corev1.ConditionStatus) *corev1.Pod {
 	return p
 }
 
-// opened is a port-forward of a test. The test ends it by an error.
+// opened is a port-forward of a test. The test ends the port-forward by an error in the channel
+// "end".
 type opened struct {
 	pod   string
 	port  string
@@ -35,8 +36,8 @@ type opened struct {
 	end   chan error
 }
 
-// forwards runs the command with port-forwards of the test. The result of the command comes on the second
-// channel.
+// forwards runs the command. The first channel gets each port-forward that the command opens. The
+// second channel gets the result of the command.
 func forwards(t *testing.T, ctx context.Context, b *byHand, port int) (chan opened, chan error) {
 	t.Helper()
 	all, ended := make(chan opened), make(chan error, 1)
@@ -90,7 +91,7 @@ func TestConsoleCommandWaitsForAReadyPod(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
-// listed tells when the pods have been listed once.
+// listed is a client that closes the channel "done" when the pods have been listed.
 type listed struct {
 	client.WithWatch
 

@@ -40,7 +40,8 @@ func explainCommand(ctx context.Context, args []string, std stdio) (int, error) 
 	return exitOK, explain(ctx, cluster, std.out, namespace, kind, name, time.Now())
 }
 
-// kindsByName has the kind for each name that kubectl accepts.
+// kindsByName maps each name that kubectl accepts for a kind of objects, such as deploy, to that
+// kind.
 var kindsByName = map[string]string{
 	"pod": "Pod", "po": "Pod", "deployment": "Deployment", "deploy": "Deployment",
 	"statefulset": "StatefulSet", "sts": "StatefulSet", "daemonset": "DaemonSet", "ds": "DaemonSet",

@@ -26,8 +26,8 @@ type source struct {
 	name    string
 	list    func() client.ObjectList
 	options []client.ListOption
-	// replace puts all listed objects into the state. The function note adds, changes or removes
-	// one object.
+	// replace puts all listed objects into the state. The function "note" adds, changes or removes
+	// one object of the state.
 	replace func(o *objects, list client.ObjectList)
 	note    func(o *objects, object client.Object, gone bool)
 	// optional reports that the command "status" works without these objects.

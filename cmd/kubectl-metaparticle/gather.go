@@ -52,10 +52,11 @@ type explainer struct {
 	pods   []corev1.Pod // the pods of the group
 	others map[string]string
 	slots  []string
-	// leases are the Leases of the slots. The value of a missing Lease is nil.
+	// leases has the Leases of the slots and of the conditions, by name. The value for a missing
+	// Lease is nil. A Lease that the command cannot read has no entry.
 	leases map[string]*coordinationv1.Lease
 	events []corev1.Event
-	// unread are the errors of reads for which the user has no right.
+	// unread are the errors of failed reads, such as a read for which the user has no right.
 	unread []string
 
 	verdict string
@@ -201,8 +202,8 @@ func (e *explainer) readPods(ctx context.Context) error {
 	return nil
 }
 
-// readLeases reads the Leases of the slots that the pods claim, and that the next pods will claim.
-// The function also reads the Leases of the conditions of all these pods.
+// readLeases reads the Leases of the slots that the existing pods claim, and that pods created from
+// now on will claim. The function also reads the Leases of the conditions of all these pods.
 func (e *explainer) readLeases(ctx context.Context) {
 	for _, pod := range e.pods {
 		e.slots = append(e.slots, view.Claimed(pod)...)
@@ -283,7 +284,8 @@ func (e *explainer) readEvents(ctx context.Context) {
 	slices.SortFunc(e.events, func(a, b corev1.Event) int { return view.Last(b).Compare(view.Last(a)) })
 }
 
-// effective returns the annotations that the next pods will have.
+// effective returns the annotations that pods created from now on will have. For a pod without a
+// workload of a known kind, the result has the annotations of that pod.
 func (e *explainer) effective() map[string]string {
 	if e.workload == nil {
 		if e.asked != nil {
@@ -292,7 +294,7 @@ func (e *explainer) effective() map[string]string {
 		return nil
 	}
 	if metav1.GetControllerOf(e.workload) != nil {
-		return e.template.Annotations // annotations of a controlled workload are not carried
+		return e.template.Annotations // the webhook carries no annotations of a controlled workload
 	}
 	return api.Effective(e.workload.GetAnnotations(), e.template.Annotations)
 }

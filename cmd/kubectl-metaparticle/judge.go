@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judge sets the verdict on the existing pods, and the reasons that concern future
-// pods.
+// judge sets the verdict on the existing pods, and the reasons. Most reasons concern pods created
+// from now on, and some concern existing pods without a gate.
 func (e *explainer) judge() {
 	e.reasons = e.obstacles()
 	request, err := api.Parse(e.effective())
@@ -62,7 +62,7 @@ func count(n int) string {
 	return fmt.Sprintf("%d pods", n)
 }
 
-// obstacles returns everything that keeps the next pods from being gated.
+// obstacles returns everything that keeps pods created from now on from being gated.
 func (e *explainer) obstacles() []string {
 	var reasons []string
 	annotations := e.effective()

@@ -120,7 +120,7 @@ func (p pausing) said(before *coordinationv1.Lease) string {
 	return "paused; " + api.PodOf(holder) + " holds, and goes on"
 }
 
-// await waits until every slot is released.
+// await waits until every slot is released, or until the timeout is over.
 func (p pausing) await(ctx context.Context, s *subject, began time.Time) (int, error) {
 	timeout := p.timeout
 	if timeout == 0 {

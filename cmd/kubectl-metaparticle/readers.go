@@ -73,8 +73,8 @@ func possessions(lock []view.Slot) (all []possession) {
 	for i := range all {
 		all[i].writes = len(all[i].slots) == 1+api.RWLockSlots
 		all[i].waits = all[i].waits && !all[i].writes
-		// The program has the greatest token of its slots, so the slot with that token comes first.
-		// Of two decimal numbers, the longer one is greater.
+		// The local API gives the program the greatest token of its slots, so the slot with that
+		// token comes first. Of two decimal numbers, the longer one is greater.
 		slices.SortStableFunc(all[i].slots, func(a, b view.Slot) int {
 			return cmp.Or(len(b.Holder.Token)-len(a.Holder.Token), strings.Compare(b.Holder.Token, a.Holder.Token))
 		})

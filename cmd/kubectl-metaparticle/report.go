@@ -62,7 +62,7 @@ func section(b *strings.Builder, title string, lines []string) {
 	for _, line := range lines {
 		cells := strings.Split(line, "\t")
 		for i, cell := range cells {
-			cells[i] = view.OneLine(cell) // pods and their owners write texts, too
+			cells[i] = view.OneLine(cell) // pods and their owners write some of the texts
 		}
 		fmt.Fprintf(table, "  %s\n", strings.Join(cells, "\t"))
 	}
@@ -101,7 +101,7 @@ func (e *explainer) slotLines() []string {
 			continue // the section "not readable" names this Lease
 		}
 		if api.IsRWLockSlot(slot) && !isIntent(slot) && (lease == nil || view.HolderOf(lease) == "" && api.PauseOf(lease.Annotations) == "") {
-			continue // the intent stands for the lock
+			continue // the line of the intent stands for the whole lock
 		}
 		if lease == nil {
 			lines = append(lines, slot+"\thas no Lease yet; enroll makes it where the namespace is opted in")

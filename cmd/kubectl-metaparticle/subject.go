@@ -33,7 +33,7 @@ type subject struct {
 }
 
 // findSlots finds the slots that the arguments name. The arguments are KIND/NAME of a workload or a
-// pod, a claim in the list of the function shared, or barrier/NAME.
+// pod, a claim in the list that [shared] returns, or barrier/NAME.
 func findSlots(ctx context.Context, c cluster, namespace string, args []string) (*subject, error) {
 	s := &subject{cluster: c, namespace: namespace, title: strings.Join(args, "/")}
 	var leases coordinationv1.LeaseList

@@ -35,8 +35,8 @@ const (
 	idleTime = 90 * time.Second
 	// maxHeader is far above the API server's header, which has about 1 KiB.
 	maxHeader = 16 << 10
-	// maxConnections is far above the connections of a few API servers. As many idle
-	// connections take about 40 MiB, less than a tenth of the webhook's memory limit.
+	// maxConnections is far above the number of connections of a few API servers. This number of
+	// idle connections takes about 40 MiB, less than a tenth of the webhook's memory limit.
 	maxConnections = 1000
 )
 

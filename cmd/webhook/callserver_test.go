@@ -77,7 +77,8 @@ func (a authority) client(t *testing.T) tls.Certificate {
 	return pair
 }
 
-// listening starts a server on loopback that answers "here", and returns its address.
+// listening starts a server on the loopback, and returns its address. The server answers each call
+// with "here".
 func listening(t *testing.T, s *callServer) string {
 	t.Helper()
 	s.certDir = t.TempDir()

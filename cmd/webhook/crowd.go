@@ -95,8 +95,8 @@ func (c *crowd) worst() *guest {
 }
 
 // rank orders guests whose peers have equal counts of connections. The guest with the highest rank
-// loses its connection. An older guest without a call in flight has a higher rank than the
-// newest guest. An older guest with a call in flight has a lower rank.
+// loses its connection. An older guest that is still greeting has the highest rank. Then follow an
+// older guest without a call in flight, the newest guest, and an older guest with a call in flight.
 func (c *crowd) rank(g *guest) int {
 	switch {
 	case g == c.guests[len(c.guests)-1]:
@@ -109,8 +109,9 @@ func (c *crowd) rank(g *guest) int {
 	return 0
 }
 
-// first compares guest a with guest b. The result is 1 if guest a must leave first, and -1 if guest
-// b must. The argument leaves reports that guest a must leave first.
+// first returns the result of a comparison of guest a with guest b. The result is 1 if the argument
+// "leaves" says that guest a must leave first. Otherwise, the result is -1, and guest b must leave
+// first.
 func first(leaves bool) int {
 	if leaves {
 		return 1

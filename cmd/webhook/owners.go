@@ -47,7 +47,7 @@ type owners struct {
 	cached client.Reader
 }
 
-// watched are the kinds in the cache, because their objects outlive many pods.
+// watched lists the kinds whose objects are in the cache, because these objects outlive many pods.
 var watched = []schema.GroupVersionKind{
 	{Group: "apps", Version: "v1", Kind: "Deployment"},
 	{Group: "apps", Version: "v1", Kind: "StatefulSet"},
@@ -55,8 +55,8 @@ var watched = []schema.GroupVersionKind{
 	{Group: "batch", Version: "v1", Kind: "CronJob"},
 }
 
-// known are the other kinds of Kubernetes that control pods. Pod is one of them, because
-// some driver pods create their own workers.
+// known lists the kinds of Kubernetes that control pods, and are not in the list [watched]. Pod is
+// one of these kinds, because some driver pods create their own workers.
 var known = []schema.GroupVersionKind{
 	{Group: "apps", Version: "v1", Kind: "ReplicaSet"},
 	{Group: "batch", Version: "v1", Kind: "Job"},
@@ -74,8 +74,8 @@ type counter struct {
 	hash string
 }
 
-// counters are the workloads whose ReplicaSets have both the annotation and the label. The
-// workloads' controllers write both when they create a ReplicaSet, so both exist before the
+// counters lists the kinds of workloads whose ReplicaSets have both the annotation and the label.
+// The workloads' controllers write both when they create a ReplicaSet, so both exist before the
 // ReplicaSet's first pod. After "kubectl rollout undo", the controller first raises the number of
 // the old ReplicaSet, and then scales that ReplicaSet up.
 var counters = map[schema.GroupKind]counter{

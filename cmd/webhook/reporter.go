@@ -52,7 +52,9 @@ func newReporter(reader client.Reader, events enroll.Recorder) *reporter {
 	return &reporter{reader: reader, events: events, refused: make(chan admit.Outcome, waiting)}
 }
 
-// observe counts an outcome for the handlers, and does not block.
+// observe counts an outcome for the handlers. After the refusal of a pod with an owner, outside of
+// a dry run, observe also passes the outcome to the method Start. If the queue of Start is full,
+// Start writes no Event about this outcome. The method observe never blocks.
 func (r *reporter) observe(o admit.Outcome) {
 	result := "unchanged"
 	switch {
@@ -94,7 +96,8 @@ func (r *reporter) Start(ctx context.Context) error {
 	}
 }
 
-// above returns the workload above the controller of a refused pod, or nil.
+// above returns the workload that controls the ReplicaSet or the Job of a refused pod. The result
+// is nil if no such workload exists, or if a read fails.
 func (r *reporter) above(ctx context.Context, o admit.Outcome) *metav1.PartialObjectMetadata {
 	var owner client.Object
 	switch o.Owner.Kind {

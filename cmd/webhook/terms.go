@@ -24,7 +24,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
-// leaderElectionID is the Lease, in the webhook's namespace, of the replica that enrolls.
+// leaderElectionID is the name of the Lease by which a replica is elected to enroll. The Lease is
+// in the webhook's namespace.
 const leaderElectionID = "metaparticle-enroll"
 
 // One replica is elected to enroll. While no replica enrolls, new pods wait. Two enrolling
@@ -76,7 +77,8 @@ var (
 
 func init() { metrics.Registry.MustRegister(enrolling, interruptions, lacking, unready) }
 
-// set returns a function that sets the gauge of a namespace. A gauge of zero vanishes.
+// set returns a function that sets the gauge of a namespace. If the count is zero, the function
+// deletes the gauge of the namespace.
 func set(gauge *prometheus.GaugeVec) func(namespace string, count int) {
 	return func(namespace string, count int) {
 		if count == 0 {

@@ -87,15 +87,15 @@ func encode(slot view.Slot) json.RawMessage {
 		Standbys: []view.Standby{}, Handovers: []view.Handover{},
 	}
 	if text, err = json.Marshal(shown{without, key, without.Group(), false}); err != nil {
-		return json.RawMessage("{}") // texts alone can always be encoded
+		return json.RawMessage("{}") // never happens, because texts alone can always be encoded
 	}
 	return text
 }
 
-// sizeOf returns a bound of the length of a slot's JSON.
+// sizeOf returns an upper bound of the length of a slot's JSON, in bytes.
 func sizeOf(s view.Slot) int {
 	// These constants bound the bytes of field names, numbers and instants in JSON. The constant
-	// object is for a slot or a holder, and item is for a standby or a handover.
+	// "object" is for a slot or a holder, and the constant "item" is for a standby or a handover.
 	const object, item = 512, 192
 	n := object + textsOf(s.Namespace, s.Namespace, s.Namespace, s.Slot, s.Slot, s.Slot, s.Kind, string(s.Paused), s.Yield, s.Stamp, s.Successor)
 	n += textsOf(s.Done...)
@@ -114,7 +114,8 @@ func sizeOf(s view.Slot) int {
 	return n
 }
 
-// textsOf returns a bound of the length of the texts' JSON. Some characters become escapes of six bytes.
+// textsOf returns an upper bound of the length of the texts' JSON, in bytes. Some characters become
+// escapes of six bytes.
 func textsOf(texts ...string) (n int) {
 	for _, text := range texts {
 		n += len(text) + len(`"",`)

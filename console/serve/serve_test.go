@@ -183,7 +183,7 @@ func TestBytesInAQueueAreBounded(t *testing.T) {
 func TestDroppedStreamEndsAtOnce(t *testing.T) {
 	s, server := serving(t)
 	large := slot("lock.a", "x")
-	large.Yield = strings.Repeat("y", 12<<20) // more than the buffers of sockets
+	large.Yield = strings.Repeat("y", 12<<20) // more bytes than the buffers of sockets hold
 	require.NoError(t, s.Publish([]view.Slot{large}, ""))
 	for range 4 {
 		connect(t, server, "")

@@ -96,8 +96,8 @@ func New() *Server {
 	return &Server{Now: time.Now, streams: map[*stream]bool{}}
 }
 
-// Publish replaces all slots that are shown. The argument trouble says why the slots may be old;
-// empty if they are not. Streams get only the differences.
+// Publish replaces all slots that are shown. The argument "trouble" says why the slots may be old,
+// and is empty if the slots are not old. Streams get only the differences.
 func (s *Server) Publish(slots []view.Slot, trouble string) error {
 	now, left := rowsOf(slots)
 	trouble = sentences(trouble, left)

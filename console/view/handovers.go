@@ -47,10 +47,10 @@ type report struct {
 	pod, reason, cause string
 }
 
-// told has the last Events about one slot since its last acquisition. The Event in the field ending
-// is about the end of the hold, and the Event in released is about the release. The field acquired
-// has the Event of that acquisition. The field unreleased has the end of the hold before that
-// acquisition, if no Event tells of its release.
+// told has the Events about one slot since its last acquisition. The field "acquired" has the Event
+// about that acquisition. The field "ending" has the Event about the end of the hold since then,
+// and "released" has the Event about the release of that hold. The field "unreleased" has the Event
+// about the end of the hold before that acquisition, if no Event tells of the release of the hold.
 type told struct{ ending, released, acquired, unreleased *report }
 
 // lateness bounds how late the Event of a release may follow the Event of the next acquisition. The
@@ -58,7 +58,8 @@ type told struct{ ending, released, acquired, unreleased *report }
 // seconds.
 const lateness = 5 * time.Second
 
-// isLate reports whether an Event is about the release before the last acquisition.
+// isLate reports whether the Event of a release is late: the Event is about the release before the
+// last acquisition.
 func (t told) isLate(released *report) bool {
 	return t.acquired != nil && t.acquired.InvolvedObject.UID != released.InvolvedObject.UID &&
 		released.at.Sub(t.acquired.at) <= lateness
@@ -152,8 +153,8 @@ func handoverOf(acquired, ending, released *report) Handover {
 	return h
 }
 
-// mostNamed bounds the slots that are read from one Event. An annotation lists at most as many
-// names.
+// mostNamed bounds the number of slots that are read from one Event. An annotation lists at most
+// this number of names.
 const mostNamed = 32
 
 // slotsIn returns the first slots that an Event's message names, each once.

@@ -46,8 +46,8 @@ type Slot struct {
 	Transitions int32 `json:"transitions"`
 	// Handovers are the last handovers that Events report, the latest first.
 	Handovers []Handover `json:"handovers"`
-	// Missing reports that a pod claims the slot, but that the slot has no Lease of
-	// enroll.
+	// Missing reports that a pod claims the slot, but that enroll has not made the Lease of the
+	// slot.
 	Missing bool `json:"missing,omitempty"`
 }
 
@@ -162,8 +162,8 @@ func (o State) Slots(only []string, most int) []Slot {
 }
 
 // Group returns the same key for all slots of a semaphore or a read-write lock, or for all shards
-// of a workload. A pod that holds one slot of a group is no standby for the others. Every other
-// slot has a key of its own.
+// of a workload. A slot that belongs to no such group has a key of its own. A pod that holds one
+// slot of a group is no standby for the other slots of the group.
 func (s Slot) Group() string {
 	name := s.Slot
 	if i := strings.LastIndexByte(name, '.'); (api.AnyOne(name) || s.Kind == RWLock) && i > 0 {
@@ -207,7 +207,8 @@ func (s *Slot) fill(l *coordinationv1.Lease) {
 	}
 }
 
-// join adds a pod that claims the slot: the holder, or a standby.
+// join adds a pod that claims the slot: the holder, or a standby. A pod that has ended is no
+// standby, and neither is a pod for which [Slot.finished] returns true.
 func (s *Slot) join(pod corev1.Pod) {
 	if s.Holder != nil && s.Holder.Identity == IdentityOf(pod) {
 		s.Holder.Gone, s.Holder.Deleted = false, pod.DeletionTimestamp != nil
@@ -239,7 +240,7 @@ func (s *Slot) join(pod corev1.Pod) {
 
 // Silent returns the instant at which the holder counts as silent if its Lease has not changed
 // since the instant "seen". A holder renews six times in a lease duration, so two or three renewals
-// are missing after half of it.
+// are missing after half of that duration.
 func Silent(l *coordinationv1.Lease, seen time.Time) time.Time {
 	return seen.Add(time.Duration(ptr.Deref(l.Spec.LeaseDurationSeconds, 0)) * time.Second / 2)
 }

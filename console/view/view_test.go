@@ -20,7 +20,7 @@ import (
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// lease returns a Lease of enroll. Without a holder the Lease is free.
+// lease returns a Lease that enroll made. Without a holder the Lease is free.
 func lease(slot, holder string, annotations map[string]string) *coordinationv1.Lease {
 	l := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{
 		Namespace: "shop", Name: slot, Labels: map[string]string{api.ManagedLabel: "true"}, Annotations: annotations,

@@ -45,7 +45,7 @@ func InOrder(shards []Shard, count int, run string) bool {
 }
 
 // Next returns the writes that the Leases need now, so that pods of the run that expect count
-// shards can hold in the end. The argument absent reports that an agent may hold a Lease that is
+// shards can hold in the end. The argument "absent" reports that an agent may hold a Lease that is
 // missing in shards.
 func Next(shards []Shard, count int, run string, absent bool) []Stamp {
 	decided := decision(shards)

@@ -113,12 +113,12 @@ func FuzzShardsOfTwoCountsAreNeverHeldTogether(f *testing.F) {
 		for range 400 {
 			w := writers[r.IntN(len(writers))]
 			switch i := r.IntN(4); r.IntN(6) {
-			case 0, 1: // a list
+			case 0, 1: // the process lists the Leases
 				for j := range shards {
 					shards[j].Held = held[j].Count > 0
 				}
 				w.orders, w.at = Next(shards, w.count, w.run, false), slices.Clone(versions)
-			case 2, 3: // one write of the list
+			case 2, 3: // the process stores one write for its list
 				if len(w.orders) == 0 {
 					continue
 				}

@@ -253,7 +253,7 @@ func (u unread) Read([]byte) (int, error) {
 func TestWebhookReadsNoBodyUnderFullLoad(t *testing.T) {
 	limit := new(load.Limit)
 	other := limit.Share()
-	_, err := io.Copy(io.Discard, other.Meter(io.LimitReader(zeros{}, 90<<20/4))) // the estimate has four bytes for each byte
+	_, err := io.Copy(io.Discard, other.Meter(io.LimitReader(zeros{}, 90<<20/4))) // the estimate counts four bytes for each byte of a body
 	require.NoError(t, err)
 	require.EqualValues(t, 90<<20, limit.Used())
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", unread{t})

@@ -71,8 +71,8 @@ func outcomeOf(r admission.Request, resource, name string) Outcome {
 	}
 }
 
-// Options configure both handlers. Pods need AgentImage, Images and Owners; workloads need
-// nothing.
+// Options configure the handler of pods and the handler of workloads. The handler of pods needs
+// AgentImage, Images and Owners. The handler of workloads needs no field.
 type Options struct {
 	AgentImage string
 	Images     image.Images

@@ -81,8 +81,8 @@ func (h podHandler) keep(r admission.Request) admission.Response {
 	return admission.Patched("", operations...).WithWarnings(warnings.Lines()...)
 }
 
-// subject gathers the facts about a pod. If the pod claims nothing, or if its annotations
-// are malformed, the function reads no owner. The function mutate.Inject reports malformed
+// subject gathers the facts about a pod. The function reads no owner if the pod has neither a claim
+// nor a barrier, or if its annotations are malformed. The function mutate.Inject reports malformed
 // annotations.
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (mutate.Subject, error) {
 	s := mutate.Subject{Raw: r.Object.Raw, Pod: pod, Namespace: r.Namespace, Kubernetes: h.kubernetes()}

@@ -45,7 +45,7 @@ func TestManyShimsInOneCommandCostLittleTime(t *testing.T) {
 
 func TestRemovalOfManyAnnotationsCostsLittleTime(t *testing.T) {
 	var all []string
-	for i := range 10000 { // as many as the API server accepts
+	for i := range 10000 { // about as many annotations as the API server accepts
 		all = append(all, fmt.Sprintf(`"metaparticle.io/%x":""`, i))
 	}
 	annotations := `"annotations":{` + strings.Join(all, ",") + `}`

@@ -57,7 +57,8 @@ func carryGRPC(action *corev1.GRPCAction) (*api.GRPCAction, string) {
 	return out, ""
 }
 
-// portNumber resolves the name of a port of the container, as the kubelet does.
+// portNumber returns the number of a port, or the problem with the port. The function looks a name
+// up among the container's ports, as the kubelet does.
 func portNumber(c *corev1.Container, port intstr.IntOrString) (int, string) {
 	if port.Type == intstr.Int {
 		return port.IntValue(), invalidPort(port.IntValue())

@@ -54,7 +54,7 @@ func lostOfProbe(probe map[string]any, all bool) string {
 			continue
 		}
 		if name == "exec" && !all {
-			continue // the kubelet still runs the command
+			continue // the patch keeps the exec action, with all its fields
 		}
 		if field := unknownField(probe[name], known); field != "" {
 			return name + "." + field

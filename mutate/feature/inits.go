@@ -32,8 +32,8 @@ func HasGatedInit(template *corev1.PodSpec, request api.Request) bool {
 }
 
 // judgeInits refuses gated native sidecars, because the containers after a native sidecar need that
-// sidecar. Without a once claim, the function also refuses gated init containers without a gated
-// main container, because nothing would keep the slot afterwards.
+// sidecar. The function also refuses gated init containers in a pod with neither a once claim nor a
+// gated main container. In such a pod nothing would keep the slot afterwards.
 func judgeInits(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if !p.Request.Shims() {

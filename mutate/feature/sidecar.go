@@ -16,9 +16,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 )
 
-// nobody is the user of the injected containers in a pod whose own setting would make them
-// root. In other pods the patch sets no user, because the agent's image names a user by
-// number, and some clusters assign user ids by namespace.
+// nobody is a user id. The patch sets this user id for the injected containers of a pod whose own
+// setting would make them root. In other pods the patch sets no user, because the agent's image
+// names a user by number, and some clusters assign user ids by namespace.
 const nobody int64 = 65532
 
 // foreign lists the fields that patchSidecar removes from the injected containers, because only

@@ -136,8 +136,8 @@ func (s *Share) Decode(body []byte) error {
 	return nil
 }
 
-// Fits reports whether a body of the announced length would have room now, and reserves
-// nothing. The caller need not read a body that does not fit.
+// Fits reports whether a body of the announced length would have room now, and reserves nothing.
+// For a small body the result is always true. The caller need not read a body that does not fit.
 func (s *Share) Fits(length int64) bool {
 	l := s.limit
 	if l == nil || length <= smallCall {

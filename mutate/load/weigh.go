@@ -36,7 +36,7 @@ func weigh(text []byte) weight {
 			key = text[begin:i]
 			w.nested += countNested(key)
 		case ',':
-			w.objects++ // the colons of members are subtracted below
+			w.objects++ // the code after the loop subtracts the members of JSON objects
 		case ':':
 			w.members++
 		case '{':

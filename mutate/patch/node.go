@@ -113,7 +113,7 @@ func (n *node) unfold() {
 			n.elements = append(n.elements, node{text: text})
 		}
 	case isObject(n.text):
-		n.members = make([]member, 0, 16) // as many as a container has
+		n.members = make([]member, 0, 16) // a container has about as many members
 		for key, text := range members(n.text) {
 			n.members = append(n.members, member{key, node{text: text}})
 		}

@@ -82,7 +82,8 @@ func (r *Refusals) Add(reason Reason, format string, args ...any) {
 	*r = append(*r, Refusal{Reason: reason, Detail: fmt.Sprintf(format, args...)})
 }
 
-// Of returns the reasons of an error that refuses an object. Each reason occurs once.
+// Of returns the reasons of an error that refuses an object. Each reason occurs once. An error
+// other than [Refusals] has the reason BadAnnotation.
 func Of(err error) []Reason {
 	refusals, ok := errors.AsType[Refusals](err)
 	if !ok {

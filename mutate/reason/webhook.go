@@ -8,7 +8,7 @@ var All = []Explanation{
 	{
 		Reason:  BadAnnotation,
 		Meaning: "An annotation is misspelt, malformed, not supported, or contradicts another one.",
-		// The text of each mistake tells what to do.
+		// The field "Do" is empty, because the text of each mistake tells what to do.
 	},
 	{
 		Reason:  HostNetwork,

@@ -37,8 +37,8 @@ var (
 type plant struct {
 	name   string
 	file   string
-	first  uint64 // zero for unknown
-	pkg    string // empty for the package of the simulation
+	first  uint64 // the seed to play first; zero if unknown
+	pkg    string // the package of the test; empty for the simulation's own
 	test   string
 	caught []string
 	edits  []edit
@@ -124,9 +124,9 @@ func PlantedIn(t *testing.T, pkg string) {
 	plantedIn(t, pkg, plants)
 }
 
-// plantedIn compiles the tests of the package, and runs the tests for each bug. The keys of the
-// argument tests are the names of the bugs, and its values are patterns of test names. An empty key
-// runs the tests without a bug.
+// plantedIn compiles the tests of the package, and runs the tests for each bug. In the argument
+// "tests", the keys are the names of the bugs, and the values are patterns of test names. An empty
+// key runs the tests without a bug.
 func plantedIn(t *testing.T, pkg string, tests map[string]string) {
 	if !*planting || *seed != 0 {
 		t.Skip("not asked for")
@@ -238,7 +238,7 @@ func write(t *testing.T, dir, path, text string) string {
 	return full
 }
 
-// rewrite replaces the line "first seed:" in the plant's file.
+// rewrite replaces the line "first seed:" in the plant's file, or adds that line.
 func (p plant) rewrite(t *testing.T, first string) {
 	archive, err := txtar.ParseFile(p.file)
 	require.NoError(t, err)
@@ -257,7 +257,8 @@ func simulate(t *testing.T, binary string, p plant, first, last uint64) (string,
 // simulation gets only the processor time that the end-to-end tests leave.
 const hangs = 600
 
-// run runs a binary of tests with one bug switched on.
+// run runs a binary of tests, and returns its output. The named bug is switched on. With an empty
+// name no bug is switched on.
 func run(t *testing.T, binary, bug string, args ...string) (string, error) {
 	limited := append([]string{"-c", fmt.Sprintf(`ulimit -t %d; exec "$0" "$@"`, hangs), binary}, args...)
 	run := exec.CommandContext(t.Context(), "sh", limited...)

@@ -31,8 +31,8 @@ const shown = 60
 // processors, 30 seeds of packages sim and enrolled took 24 s with this limit, and 39 s without.
 func UseOneProcessor() { runtime.GOMAXPROCS(1) }
 
-// Seeds plays the seeds that the flags ask for. For each simulated process of enroll, the
-// function enroll returns the Reconciler that this process runs.
+// Seeds plays the seeds that the flags ask for. For each simulated process of enroll, the argument
+// "enroll" returns the Reconciler that this process runs.
 func Seeds(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).Play)
 }

@@ -14,10 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// adder is the part of a program that uses the Variables of its pod. An add with an idempotency
-// key counts once, however often the program sends it. The adder keeps such an add in the field
-// note, as on a disk that outlives the process. The adder repeats that add until the agent
-// answers.
+// adder is the part of a program that uses the Variables of its pod. An add with an idempotency key
+// counts once, however often the program sends it. The adder keeps such an add in the field "note",
+// as on a disk that outlives the process. The adder repeats that add until the agent answers.
 type adder struct {
 	pod     *localPod
 	name    string
@@ -27,7 +26,7 @@ type adder struct {
 	note *note
 	adds int
 	// holds lists the agent's answers about the last locks that programs of the pod held. The
-	// method write takes its fence from these answers.
+	// method "write" takes its fence from these answers.
 	holds []told
 	// calls are the calls that the present program has begun.
 	calls []*call
@@ -76,8 +75,8 @@ func (a *adder) later(f func()) {
 	})
 }
 
-// ask sends a request. When the answer has ended, the function took gets the HTTP status and the
-// last line. After a broken connection the status is zero.
+// ask sends a request. When the answer has ended, ask calls the function "took" with the HTTP
+// status and the last line. After a broken connection the status is zero.
 func (a *adder) ask(method, path, key string, took func(code int, t told)) {
 	c := &call{program: a.program, rng: a.rng, key: key}
 	var last told
@@ -123,7 +122,7 @@ func (a *adder) hits() {
 		case http.StatusOK:
 			l.acks(a.name, by, t.Value)
 		case 0, http.StatusGatewayTimeout:
-		default: // the agent has written nothing
+		default: // any other status: the agent has written nothing
 			l.open -= by
 			l.check()
 		}

@@ -260,7 +260,8 @@ func (a *agentProcess) kill() {
 	p.tidy()
 }
 
-// restartAgent starts an agent process after a moment, if the pod has no agent process by then.
+// restartAgent starts an agent process after a moment. The function starts nothing if by then the
+// pod has an agent process, is being stopped, or restarts all containers.
 func (p *pod) restartAgent() {
 	p.w.after(between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
 		if !p.stopping && !p.order.restarting && len(p.agents) == 0 {

@@ -23,27 +23,28 @@ type bidder struct {
 	program *program
 	// round counts the bids, so that late events of an earlier bid change nothing.
 	round int
-	// bids reports that a bid waits for its answer. The field since is the instant at which the
+	// bids reports that a bid waits for its answer. The field "since" is the instant at which the
 	// program sent that bid.
 	bids  bool
 	since time.Duration
 	call  *call // the open call about the bid or the hold; nil for none
 	// streams reports that the call of the bid stays open, which shows the agent that the program
-	// lives. Otherwise the program sends heartbeats, and the field every is the promised longest
+	// lives. Otherwise the program sends heartbeats, and the field "every" is the promised longest
 	// time between two heartbeats.
 	streams bool
 	every   time.Duration
-	// hold is the agent's last answer about the hold; nil for none. The field until is the instant,
-	// on the node's clock, by which the program needs another answer.
+	// hold is the agent's last answer about the hold; nil for none. The field "until" is the
+	// instant, on the node's clock, by which the program needs another answer.
 	hold  *told
 	until time.Duration
 	work  *work
 	// writes reports that the bidder bids for a read-write lock as a writer, or holds the lock as
 	// one.
 	writes bool
-	// due reports that the bidder still has to hold once in the present time without faults.
+	// due reports that the bidder has not held yet in the present quiet times. Such a bidder must
+	// still hold once.
 	due bool
-	// idles reports that the bidder will bid after a pause. The field joint is the open call for
+	// idles reports that the bidder will bid after a pause. The field "joint" is the open call for
 	// several claims in which the bidder takes part; nil for none.
 	idles bool
 	joint *joint
@@ -88,7 +89,8 @@ func idle(b *bidder) time.Duration {
 	return between(b.rng, 10*time.Millisecond, 30*time.Second)
 }
 
-// bid sends a bid for the claim.
+// bid sends a bid for the claim, or joins a call for several claims. In quiet times, a bidder that
+// is not due bids only if [readsOn] returns true.
 func (b *bidder) bid() {
 	w := b.pod.w
 	if w.calm && !b.due && !readsOn(b) {
@@ -211,7 +213,7 @@ func (b *bidder) follow() {
 }
 
 // drawRole draws whether the bidder of a read-write lock reads or writes next, and returns the
-// query for that role.
+// query for that role. For any other claim the result is empty.
 func drawRole(b *bidder) string {
 	if b.claim.Kind != api.RWLock {
 		return ""

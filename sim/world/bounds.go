@@ -133,9 +133,9 @@ func (c *workloads) unseeing() time.Duration {
 	})
 }
 
-// handingOver bounds the time from the end of a holder to the start of the next child, in the
-// climate of the seed. In a fair climate a watch shows the release, and a refused pod tries again
-// after a second.
+// handingOver bounds the time from the end of a holder to the start of the next child. The bound
+// depends on the climate of the seed: the request faults that last for the whole story. In a fair
+// climate a watch shows the release, and a refused pod tries again after a second.
 func (c *workloads) handingOver() time.Duration {
 	switch {
 	case c.sharded > 0:

@@ -27,7 +27,7 @@ type changing struct {
 	// ordered reports that the controller waits until each pod is available, even if that
 	// pod is broken.
 	ordered bool
-	// most bounds the number of times that the rollout of a good version stops the old
+	// most is the largest number of times that the rollout of a good version may stop the old
 	// version.
 	most int
 	// fixed reports that the workload is a DaemonSet, which has no replicas to choose.
@@ -121,8 +121,8 @@ func (c *changing) begins() bool {
 	return c.finishes("the start", 0)
 }
 
-// finishes demands that the rollout of a good version ends, and returns false after a
-// violation. The argument more prolongs the bound after faults; 0 means that no faults came before.
+// finishes demands that the rollout of a good version ends, and returns false after a violation.
+// The argument "more" prolongs the bound after faults; 0 means that no faults came before.
 func (c *changing) finishes(after string, more time.Duration) bool {
 	bound := more
 	c.do(func() { bound += c.ending() })
@@ -204,7 +204,9 @@ func (c *changing) improves() bool {
 	return true
 }
 
-// breaks applies a broken version. Then a person undoes the change, or mends the version.
+// breaks applies a broken version. Then a person undoes the change, or mends the version. The
+// function applies a good version instead if old pods would not remain, or if the controller may
+// delete old pods during a handover. After a violation the function returns false.
 func (c *changing) breaks() bool {
 	before := c.newest
 	if !c.protects || c.replacesRestarting() {
@@ -246,7 +248,8 @@ func (c *changing) breaks() bool {
 }
 
 // abandons deletes all old pods while a broken version stalls the rollout. Then the function
-// demands that the broken version takes the slot, although its turns have failed.
+// demands that the broken version takes the slot, although its turns have failed. After a violation
+// the function returns false.
 func (c *changing) abandons() bool {
 	from, bound := c.now(), time.Duration(0)
 	c.do(func() {

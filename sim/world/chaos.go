@@ -30,9 +30,9 @@ func pools() (all [][]string) {
 	return all
 }
 
-// durations has the lease durations of most seeds. These leases are short, because then more
-// events happen. The list patience adds long durations. Long leases reveal a rule that waits for
-// a fixed time where a part of the lease duration is needed.
+// durations has the lease durations of most seeds. These leases are short, because then more events
+// happen. The list "patience" adds long durations. Long leases reveal a rule that waits for a fixed
+// time where a part of the lease duration is needed.
 var (
 	durations = []time.Duration{10 * time.Second, 12 * time.Second, 15 * time.Second, 20 * time.Second, 30 * time.Second}
 	patience  = append([]time.Duration{time.Minute, 5 * time.Minute, 10 * time.Minute, time.Hour}, durations...)
@@ -141,8 +141,8 @@ func (c *chaos) run() {
 	c.parade()
 }
 
-// disturb causes faults for the time in the argument last. After a violation the function
-// returns false.
+// disturb causes faults for the time in the argument "last". After a violation the function returns
+// false.
 func (c *chaos) disturb(last time.Duration) bool {
 	pace := c.scale() * between(c.rng, 500*time.Millisecond, 10*time.Second)
 	return disturbFor(c.World, last, 2*pace, c.trouble.one)

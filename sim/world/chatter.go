@@ -18,17 +18,17 @@ const (
 	// pod have the same bound, and are rarer.
 	mostOfLease = 130 + 20
 	// mostOfPod bounds the patches of the pod's own status. An attempt takes two patches. At most
-	// 19 attempts fail: 7 while the pauses grow, then 12 at one every five seconds. At most 30
-	// attempts write a new status: five between two holds, with six holds a minute.
+	// 19 attempts fail: 7 while the pauses grow, and then one every five seconds, which is 12. At
+	// most 30 attempts write a new status: five between two holds, with six holds a minute.
 	mostOfPod = 2 * (19 + 30)
 	// mostOfEvents bounds the Events. Each of the six holds in a minute may have four: its
 	// beginning, its end, a silent shim, and an unreleased slot.
 	mostOfEvents = 24
 	// mostOfWait bounds the requests about one Lease that a pod with conditions sends. A look takes
 	// two requests: a read and a watch. After a watch of 10 s the pauses between looks begin at 250
-	// ms again, and grow. Three failures after each such watch cause the most looks: four in
-	// 13.75 s. A minute is shorter than five such periods. The first look and the second
-	// condition add six quick looks.
+	// ms again, and grow. Three failures after each such watch cause the most looks: four looks in
+	// 13.75 s. A minute is shorter than five such periods. Six quick looks come on top: for the
+	// first look, and for a second condition.
 	mostOfWait = 2 * (5*4 + 6)
 )
 

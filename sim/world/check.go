@@ -36,7 +36,7 @@ const (
 	tokenChanged = "token-changed"
 	// lockOrder means that a pod acquires a slot while it holds a slot that sorts later.
 	lockOrder = "lock-order"
-	// nobody means that a slot has no holder for longer than the rules allow.
+	// nobody stands for the violation that a slot has no holder for longer than the rules allow.
 	nobody = "nobody"
 	// chatter means that an agent sends too many requests within a minute, or that it sends
 	// anything but renewals in quiet times.
@@ -200,9 +200,9 @@ func (l *checks) checkOutlived(c *child) {
 	}
 }
 
-// lingers checks a child whose machine has just woken. A child that has outlived its
-// slot must be dead or frozen within the time of the constant lingering. A frozen shim can
-// freeze no child, so its child is excused.
+// lingers checks a child whose machine has just woken. A child that has outlived its slot must be
+// dead or frozen within the time [lingering]. A frozen shim can freeze no child, so its child is
+// excused.
 func (l *checks) lingers(c *child) {
 	l.after(lingering+time.Millisecond, func() {
 		if c.alive {

@@ -35,7 +35,7 @@ type child struct {
 	// excused reports that exclusivity does not bind the child. For example, its shim was frozen
 	// at the deadline, or the child is in uninterruptible sleep.
 	excused bool
-	// still reports that the shim has frozen the child with SIGSTOP.
+	// still is true while the child is frozen, because the shim has sent SIGSTOP.
 	still bool
 	// later has the events that wait until the shim thaws the child.
 	later []func()
@@ -160,8 +160,8 @@ func (c *child) goesOn() {
 	}
 }
 
-// slowed returns the time that SIGKILL takes. A process in uninterruptible sleep gets
-// the signal late.
+// slowed returns the time that SIGKILL takes: the argument "took", and the rest of an
+// uninterruptible sleep. A process in uninterruptible sleep gets the signal late.
 func (c *child) slowed(took time.Duration) time.Duration {
 	return max(c.stuck-c.shim.w.now(), 0) + took
 }
@@ -245,8 +245,8 @@ func (c *child) unwatched() bool {
 	return c.shim.frozen
 }
 
-// live plans the end of the child. Its version crashes, its work is done, or the child ends by
-// itself (the field restless of the template).
+// live plans the end of the child: its version crashes, its work is done, or the child ends by
+// itself. The field "restless" of the template decides whether the child ends by itself.
 func (p *pod) live(c *child) {
 	if last := p.behaviour.lasts; last > 0 {
 		p.w.after(last, func() { c.exits("crashes, as its version does", 1) })

@@ -12,8 +12,8 @@ import (
 // The clock of a paused machine stands still.
 type clock struct {
 	w *World
-	// read is the clock's reading at the true time in the field at. Since then the clock has
-	// run at the rate.
+	// read is the time that the clock showed at a true time. The field "at" is that true time.
+	// Since then the clock has run at the rate.
 	read, at time.Duration
 	rate     float64
 	stands   bool

@@ -54,8 +54,8 @@ type comer struct {
 	// waits reports that a call of the program waits. The field waited is the end of the last call.
 	waits  bool
 	waited time.Duration
-	// since is the instant since which nothing keeps the pod from going on; zero while something
-	// does.
+	// since is the instant since which the pod could go on: its barrier is open, or enough pods of
+	// its run wait. Until then since is zero.
 	since time.Duration
 }
 
@@ -148,7 +148,8 @@ func (p *comer) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// exited cleans up after the process has ended by itself.
+// exited handles the end of a process that has ended by itself. After an error, the kubelet starts
+// the container again. After a success the pod goes on, so exited checks that the barrier was open.
 func (p *comer) exited(c *clientOf, err error) {
 	if c.dead {
 		return

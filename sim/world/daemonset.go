@@ -18,8 +18,8 @@ func (d daemonSet) on(n *node) *pod {
 	return nil
 }
 
-// sync makes the pods that are missing, and replaces old pods. An old pod that is not available
-// is replaced at once, however many pods are unavailable.
+// sync makes the pods that are missing, and replaces old pods. An old pod that is not available is
+// deleted at once. An old pod that is available is deleted only while no pod is unavailable.
 func (d daemonSet) sync() {
 	unavailable := 0
 	var old []*pod

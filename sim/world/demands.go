@@ -49,7 +49,8 @@ func (d *demands) stopStandbys() {
 	d.pass(d.grace + left)
 }
 
-// once applies a cause to the holder's child, and returns the child.
+// once applies a cause to the holder's child, and returns the child. The fields former and at
+// record the holder and the instant of the cause.
 func (d *demands) once(cause func(*child)) *child {
 	var c *child
 	d.do(func() {

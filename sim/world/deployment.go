@@ -39,7 +39,8 @@ func (d *deployment) sync() {
 	}
 }
 
-// settle makes or deletes pods until the revision's ReplicaSet has as many pods as replicas.
+// settle makes or deletes pods until the revision's ReplicaSet has as many pods as replicas. Then
+// settle counts the available pods.
 func (d *deployment) settle(r *revision) {
 	pods := d.of(r)
 	for range r.replicas - len(pods) {
@@ -55,7 +56,8 @@ func (d *deployment) settle(r *revision) {
 	r.available = len(slices.DeleteFunc(d.of(r), func(p *pod) bool { return !d.available(p) }))
 }
 
-// cheaper orders two pods for deletion. A ReplicaSet deletes the lesser pod first.
+// cheaper compares two pods for deletion. The result is negative if a ReplicaSet deletes the pod p
+// before the pod q.
 func (d *deployment) cheaper(p, q *pod) int {
 	return cmp.Or(
 		less(q.shown.isPending(), p.shown.isPending()),
@@ -67,7 +69,7 @@ func (d *deployment) cheaper(p, q *pod) int {
 	)
 }
 
-// less orders false before true.
+// less compares two truth values, and orders false before true.
 func less(p, q bool) int {
 	switch {
 	case p == q:

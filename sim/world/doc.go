@@ -60,8 +60,8 @@
 // agent's process runs the real agent/local, and a program calls the handler of that server without
 // a network. Some pods claim the same slots by annotation. Each line of an answer names the instant
 // until which the line is good, on the clock of the machine. At that instant the program stops its
-// work, unless a later line is good for longer. So a program that stood still may read its lines
-// late.
+// work, unless a later line is good for longer. So a line that a program reads late, because the
+// program stood still, prolongs no work by mistake.
 //
 // A program that stands still is excused from exclusivity until it reads its clock again. After a
 // pause of its machine, a program is also excused until the first answer that follows the

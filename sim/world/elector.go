@@ -74,8 +74,8 @@ func (e *elector) now() time.Duration {
 	return e.w.now()
 }
 
-// try renews, acquires or releases as client-go does. Client-go compares identity and
-// spec, and ignores annotations.
+// try renews, acquires or releases as client-go does. Client-go compares identity and spec, and
+// ignores annotations. The result is the instant at which the elector sent its last stored write.
 func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duration, paused bool, renewed time.Duration) (time.Duration, error) {
 	mine := lease.Holder == e.name
 	expired := lease.Holder == "" || e.now()-since > time.Duration(lease.DurationSeconds)*time.Second

@@ -86,8 +86,8 @@ func (e *Enroller) nudge() {
 	}
 }
 
-// run reconciles after each change, after the pause that the Reconciler asked for, and
-// after an error.
+// run reconciles after each change, after the pause that the Reconciler asked for, and after an
+// error. Without any of these causes, run reconciles every 30 s.
 func (e *Enroller) run(r Reconciler) {
 	for {
 		var from time.Duration

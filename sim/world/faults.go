@@ -46,7 +46,7 @@ func (n *node) freeze() {
 	n.stop()
 }
 
-// stop suspends every process of the node, until goOn.
+// stop suspends every process of the node, until the method goOn is called.
 func (n *node) stop() {
 	n.frozen, n.stoppedAt = true, n.w.now()
 	for _, p := range n.pods() {
@@ -113,8 +113,8 @@ func (n *node) goOn() {
 	}
 }
 
-// excuseChildren excuses the children of a paused machine. The children may have
-// outlived their slots, but none of them ran.
+// excuseChildren excuses the children of a paused machine. The children may have outlived their
+// slots, but none of them ran during the pause.
 func (n *node) excuseChildren() {
 	for _, c := range n.w.checks.alive {
 		if c.pod().node == n {
@@ -186,8 +186,8 @@ func (p *pod) healthy() bool {
 	return p.object && !p.stopping && !p.gone && p.node.up && !p.node.frozen && !p.node.cutIn && !p.node.cutOut
 }
 
-// recover ends the faults of the pod's processes. Then the kubelet starts the processes
-// that are missing.
+// recover ends the faults of the pod's processes. Then the kubelet starts the processes that are
+// missing. A pod whose object is gone is stopped instead.
 func (p *pod) recover() {
 	if !p.object {
 		p.stop()

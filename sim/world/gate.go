@@ -69,7 +69,7 @@ func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
 	}
 }
 
-// collect reads reports until the time is up.
+// collect adds the reports that arrive to the list found, and returns the list when the time is up.
 func (g *gateway) collect(found []gate.Report, reports <-chan gate.Report, up <-chan time.Time) []gate.Report {
 	for {
 		select {

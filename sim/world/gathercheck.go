@@ -22,8 +22,8 @@ const (
 	through = "through"
 	// closed means that the record of an open barrier is gone, or names fewer pods than before.
 	closed = "closed"
-	// heldUp means that a pod waits for longer than the rules allow, in quiet times. The wait is
-	// measured while its barrier is open, or while enough pods of its run wait.
+	// heldUp means that a pod waits for longer than the rules allow, in quiet times. The wait
+	// counts only while the barrier of its run is open, or while enough pods of its run wait.
 	heldUp = "held-up"
 )
 
@@ -51,7 +51,8 @@ func checkOpened(w *World, by, lease string, sent time.Duration, was, is *kube.L
 // checkArrived judges the write that opens a barrier. In the lease duration before the sending of
 // that write, enough pods for the barrier's size must have written to a Lease of the barrier.
 // Enough pods must also have lived in that time. A request that was under way may renew the Lease
-// of a dead pod. So for the lives the check prolongs that time by the longest delay of a request.
+// of a dead pod. So a pod also counts as alive if it died earlier, by at most the longest delay of
+// a request.
 func checkArrived(w *World, of *run, by string, sent time.Duration) {
 	alive, bound := 0, sent-slow(of.duration)
 	for _, p := range of.all {

@@ -99,8 +99,8 @@ func (j *jobs) lastHolder() {
 			j.assign(j.newPod(t, j.place()))
 		}
 	})
-	// A waiter first sees some state of the hold, at the latest by a renewal. The next renewal
-	// then meets the condition.
+	// A waiter first has to see some state of the hold, which takes one renewal at most. Only the
+	// next renewal meets the condition.
 	bound := j.settling() + j.waiters.looking() + slow(2*budgetOf(t.duration).Renew)
 	j.waiters.proceed(bound, func(p *waiter) bool { return !j.waiters.mute(p) })
 }

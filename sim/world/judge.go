@@ -38,7 +38,7 @@ type judge struct {
 // turns has the turns of one broken revision.
 type turns struct {
 	count int
-	hold  string        // of the last turn
+	hold  string        // the hold of the last turn
 	ended time.Duration // the end of the last turn
 }
 
@@ -107,8 +107,8 @@ func (j *judge) checkProtected() {
 	}
 }
 
-// checkStanding demands that the old pods stay Ready while a broken version has its turn. Some
-// controllers would delete an old pod that is not Ready.
+// checkStanding demands that the old pods that were Ready when a broken version's turn began stay
+// Ready during that turn. Some controllers would delete an old pod that is not Ready.
 func (j *judge) checkStanding() {
 	c := j.checks.holder(j.slot)
 	if c == nil || !c.pod().behaviour.broken() || j.served > j.now() {

@@ -118,7 +118,7 @@ func (p *pod) startAll() {
 		p.startAgent()
 	}
 	if p.gate == api.GateReadiness || p.behaviour.imageless {
-		return // the application runs in standbys, too, or never starts
+		return // the kubelet starts no shim: the application runs in standbys, too, or has no image
 	}
 	for _, c := range p.containers {
 		if c.done {
@@ -250,9 +250,9 @@ func (p *pod) allowed(verb, lease string) error {
 	return nil
 }
 
-// shimGone removes a dead shim from its container. If the shim was the current one, the
-// kubelet restarts the container, or starts the next container after the success of an
-// init container.
+// shimGone removes a dead shim from its container. If the shim was the current one, the kubelet
+// restarts the container. After the success of an init container, the kubelet starts the next
+// container instead. A pod that ends is stopped once all its containers have succeeded.
 func (c *container) shimGone(s *shimProcess) {
 	current := len(c.shims) > 0 && c.shims[len(c.shims)-1] == s
 	c.shims = slices.DeleteFunc(c.shims, func(other *shimProcess) bool { return other == s })

@@ -113,12 +113,12 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 }
 
 // checkOrder demands that a pod acquires its slots in sorted order. A pod breaks the order if it
-// renews a slot after it has acquired another slot that sorts earlier. Renewals that the agent sent
-// before that acquisition do not count. The slots of shards, semaphores and barriers have no order,
-// because a pod needs only one of them. A late write can give such a pod a second slot, which the
-// pod then gives back. Separate claims have no order, either. The start lock is excepted, too. A
-// pod that has lost its other slots does not renew the start lock, so other pods wait only for a
-// while.
+// acquires a slot, then acquires another slot that sorts earlier, and then still renews the first
+// slot. Renewals that the agent sent before the second acquisition do not count. The slots of
+// shards, semaphores and barriers have no order, because a pod needs only one of them. A late write
+// can give such a pod a second slot, which the pod then gives back. Separate claims have no order,
+// either. The start lock is excepted, too. A pod that has lost its other slots does not renew the
+// start lock, so other pods wait only for a while.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
 	if api.AnyOne(slot) || slot == startSlot || api.RunOf(slot) != "" || l.apart[is.Holder] {
 		return

@@ -69,8 +69,8 @@ func (r leaseRows) farewell() {
 	r.vanished(func(c *child) { c.pod().node.crash() })
 }
 
-// blocked lets a person block the slot for an hour, while no standby can read. Later the
-// standbys read the Lease, and the person shortens the block.
+// blocked lets a person give the slot to a holder that does not exist, for an hour, while no
+// standby can read. Later the standbys read the Lease, and the person shortens the lease duration.
 func (r leaseRows) blocked() {
 	hands := &person{workloads: r.workloads}
 	c := r.once(func(c *child) {

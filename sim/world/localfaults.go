@@ -82,7 +82,8 @@ func (f *localFaults) pauseAndCut(n *node, last time.Duration) {
 	})
 }
 
-// recover ends all faults of agents and programs.
+// recover ends all faults of agents and programs. Then the kubelet starts the processes that are
+// missing.
 func (f *localFaults) recover() {
 	for _, p := range f.locals {
 		if p.runs() {

@@ -11,8 +11,8 @@ import (
 )
 
 // unmetShards means that a pod goes on although some shard of the run in its condition is not done.
-// A condition without a run demands that all shards of some run are done. The stamps must have
-// named that run since the wait began.
+// A condition without a run demands that all shards of some run are done. The stamp of shard 0 must
+// have named that run at some instant of the wait.
 const unmetShards = "unmet-shards"
 
 // lastJob returns the last Job with shards, which may be deleted. In a world without such Jobs the
@@ -45,7 +45,8 @@ func undone(w *World, of shardedJob) []string {
 }
 
 // shardsDone reports whether the wait for the shards has to end. All stamps must name the run of
-// the last Job, and all shards of that run must be done.
+// the last Job, and all shards of that run must be done. If the condition names another run, the
+// result is false.
 func shardsDone(w *World, c api.Condition) bool {
 	first := w.api.object("Lease", api.ShardLease(c.Lease, 0)).last().lease
 	if first == nil {

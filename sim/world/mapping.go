@@ -129,9 +129,10 @@ func (m *mapping) plan() {
 	})
 }
 
-// control makes a pod of the last Job if a shard of that Job is not done. A real Job ends after a
-// number of successful pods. The world does not count successful pods, as if that number were
-// high enough.
+// control makes a pod of the last Job if a shard of that Job is not done, unless the Job has as
+// many pods as its parallelism allows. A deleted Job gets no new pod. A real Job ends after a
+// number of successful pods. The world does not count successful pods, as if that number were high
+// enough.
 func (m *mapping) control() {
 	of := lastJob(m.World)
 	undone := undone(m.World, of)
@@ -210,8 +211,8 @@ func (m *mapping) disturb() {
 	case n == 0 && len(m.mapped) < mostMappers:
 		m.next()
 	case n == 1 && len(m.enrolls) > 0 && m.written == 0:
-		// A stamp of another run, written by mistake, would replace the number of shards of the
-		// present run.
+		// Once a person has changed the template, no process of enroll is confused. A stamp of
+		// another run would replace the number of shards that the present run has to keep.
 		e, of := pick(m.rng, m.enrolls), pick(m.rng, m.mapped)
 		m.note(e.name, "believes in Job %s", of.uid)
 		e.believes, e.believesIn = of.shards, of.uid
@@ -245,7 +246,8 @@ func (m *mapping) run() {
 	m.waiters.afterTrouble(true)
 }
 
-// recover ends all faults, and stops the pods of earlier Jobs.
+// recover ends all faults, and stops the pods of earlier Jobs. A pod that waits for the shards of
+// an earlier Job is deleted.
 func (m *mapping) recover() {
 	for _, e := range m.enrolls {
 		e.believes, e.believesIn = 0, ""

@@ -166,9 +166,9 @@ func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Dur
 	return a.raw, a.err
 }
 
-// latest is the default bound of a request's delay. All stories but "table" raise the bound to
-// their longest lease duration. So even with a lease of 30 s, a renewal may arrive after the drain
-// has begun.
+// latest is the default bound of a request's delay. With a lease of 30 s, a renewal with such a
+// delay arrives after the drain has begun. All stories but "table" raise the bound to their longest
+// lease duration, if that duration is longer.
 const latest = 25 * time.Second
 
 // trip draws the time of a packet's way in one direction.

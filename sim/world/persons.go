@@ -58,7 +58,8 @@ func (c persons) anyVersion() {
 	}
 }
 
-// resizes lets a person scale the workload down, often to zero, and up again.
+// resizes lets a person scale the workload down, often to zero, and up again. If the workload's
+// number of pods is fixed, a person applies a good version instead.
 func (c persons) resizes() bool {
 	if c.fixed {
 		return c.improves()
@@ -76,7 +77,8 @@ func (c persons) resizes() bool {
 	return true
 }
 
-// vanishes deletes the workload, and makes it anew.
+// vanishes deletes the workload, and makes it anew with a good version. The rollout of this version
+// must end.
 func (c persons) vanishes() bool {
 	c.do(c.remove)
 	if chance(c.rng, .5) && !c.pass(between(c.rng, time.Millisecond, 30*time.Second)) {
@@ -109,7 +111,8 @@ func (c persons) pauses() bool {
 	return c.finishes("a pause", 0)
 }
 
-// suffers lets persons change the workload while faults happen.
+// suffers lets persons change the workload while faults happen. After the faults the rollout of a
+// good version must end.
 func (c persons) suffers() bool {
 	replicas := c.workload.replicas
 	fine := disturbFor(c.World, between(c.rng, time.Minute, 4*time.Minute), 20*time.Second, func() {

@@ -25,7 +25,7 @@ type inOrder struct {
 	turned, waited bool
 	// restarting reports that the kubelet is about to restart all containers.
 	restarting bool
-	waiter     *process // runs "agent wait"
+	waiter     *process // the process that runs "agent wait"
 	// unwatched is the hold whose application is excused from the deadline.
 	unwatched string
 }
@@ -188,7 +188,7 @@ func (o *inOrder) restartAll() {
 // about a second from these 5 s, so a kubelet that needs 1.5 s is always in time.
 const mostKubelet = 1500 * time.Millisecond
 
-// beginAnew kills all processes of the pod, and starts them anew.
+// beginAnew kills all processes of the pod, and starts them anew, unless the pod is being deleted.
 func (o *inOrder) beginAnew() {
 	p := o.pod
 	if p.stopping {

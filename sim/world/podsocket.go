@@ -66,7 +66,7 @@ func (l *waitSocket) Addr() net.Addr { return &net.UnixAddr{Name: "wait.sock", N
 // sockets has the connections between the processes of a pod.
 type sockets struct {
 	pod       *pod
-	listening *waitSocket // of the last agent process
+	listening *waitSocket // the socket of the last agent process
 	ends      []*end
 }
 

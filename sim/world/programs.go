@@ -98,8 +98,8 @@ func (s *programs) disturb(last time.Duration) bool {
 // mostGated bounds the pods that claim by annotation at one instant.
 const mostGated = 2
 
-// proceed demands that each bidder holds once more within the bound, and that each pod that
-// claims by annotation ends.
+// proceed demands that each bidder holds once more within the bound, and that each pod that claims
+// by annotation ends. Each add with a key must have got an answer by then, too.
 func (s *programs) proceed() bool {
 	all := s.bidders()
 	noted := func() bool {

@@ -78,7 +78,7 @@ func (s *shown) patch(patch []byte) ([]byte, error) {
 	}
 	if annotations, ok := metadata(body)["annotations"].(map[string]any); ok {
 		cost, _ := annotations[api.DeletionCostAnnotation].(string)
-		s.cost, _ = strconv.Atoi(cost) // no cost is 0
+		s.cost, _ = strconv.Atoi(cost) // a pod without a cost counts as 0
 	}
 	is := kube.Pod{ResourceVersion: text(s.version), Deleted: s.deleted}
 	if is.Deleted {

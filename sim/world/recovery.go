@@ -58,7 +58,9 @@ func (r *recovery) killStopped() {
 	}
 }
 
-// quiet demands that the slots are in use in time, and that no child ends from then on.
+// quiet demands that the slots are in use in time. If a child ends a while later, quiet waits
+// again, but only until the bound. Then the method steady must find nothing wrong for 20 s. After a
+// violation the result is false.
 func (r *recovery) quiet(after string) bool {
 	bound := r.settling()
 	// A fault may have a late effect: a child may drain because its last renewals have
@@ -170,7 +172,8 @@ func (r *recovery) checkRightful(child *child) {
 	}
 }
 
-// checkChatter demands that a standby sends no request, and a holder only renewals.
+// checkChatter demands that an agent has sent no more requests than the renewals of its slots. So a
+// standby must have sent none.
 func (r *recovery) checkChatter(a *agentProcess, sent int, last time.Duration) {
 	held := 0
 	for _, slot := range a.pod.slots {

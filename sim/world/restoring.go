@@ -44,8 +44,8 @@ func (r restoring) run() {
 	r.parade()
 }
 
-// checkStopped demands that each application under a deadline is dead after the wait. Applications
-// on a paused machine are excused.
+// checkStopped demands that each application under a deadline is dead after the person's wait.
+// Applications on a paused machine are excused.
 func (r restoring) checkStopped() {
 	for _, c := range r.checks.alive {
 		if c.shim != nil && c.current() && !c.pod().node.paused {

@@ -50,8 +50,8 @@ func (r *rolling) apply(t *template) {
 // mostSurge bounds the number of pods that a rollout makes in addition to the replicas.
 const mostSurge = 2
 
-// roll applies another template, or goes on with the rollout as a controller does, which makes a
-// pod or deletes one.
+// roll applies another template, or makes or stops one pod, as a controller does during a rollout.
+// Some calls change nothing.
 func (r *rolling) roll() {
 	t := r.templates[0]
 	switch surplus := r.count(t.workload) - r.replicas[t.workload]; {

@@ -23,7 +23,7 @@ type server struct {
 	rv      int64
 	names   []string // the keys of all objects, deleted ones too, in the order of creation
 	objects map[string]*object
-	changes []change // for watches
+	changes []change // the stored changes, which watches read
 	// compacted is the oldest version from which a watch can resume.
 	compacted int64
 	away      bool
@@ -31,7 +31,7 @@ type server struct {
 	lost    bool
 	watches []*watch
 	dirty   []func()          // called at each change that concerns enroll
-	rights  map[string]rights // by the name of the Role
+	rights  map[string]rights // the decoded Roles, by name
 	// sent is the instant at which a client sent the last write of a Lease.
 	sent time.Duration
 }

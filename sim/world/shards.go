@@ -13,8 +13,8 @@ import (
 
 // sharding is a story of one workload whose number of shards changes while faults happen. The
 // invariants of safety must hold all the time: never two pods under one shard, and never pods for
-// two numbers of shards at once. After the faults, and after each change, each shard that a pod can
-// take must run.
+// two numbers of shards at once. After the faults, and after each change, an application must run
+// under each shard that a pod can take.
 type sharding struct {
 	*chaos
 	// numbers are the numbers of shards that the template gets, one after the other.
@@ -149,9 +149,9 @@ func (s *sharding) recover() {
 	}
 }
 
-// rollsOut changes the number of shards in quiet times, by a rolling update. The shards of the
-// new number must run although old pods are left. In some rollouts a person undoes the change in
-// the middle.
+// rollsOut changes the number of shards in quiet times, by a rolling update. An application must
+// run under each shard of the new number although old pods are left. In some rollouts a person
+// undoes the change in the middle.
 func (s *sharding) rollsOut() bool {
 	undone := chance(s.rng, .3)
 	s.do(func() {

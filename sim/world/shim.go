@@ -26,14 +26,14 @@ type shimProcess struct {
 	name      string
 	boot      string
 
-	child *child // until it is reaped
+	child *child // nil after the shim has reaped the child
 	// hold is the hold of the last child. The field told is the last grant that the shim
 	// took.
 	hold string
 	told gate.Grant
 	link *link // the last connection
 
-	inputs  []shim.Input // the shim has yet to take them
+	inputs  []shim.Input // inputs that the shim has yet to take
 	changed signal
 	alarm   *alarm
 	rings   time.Duration // the alarm's instant
@@ -207,7 +207,8 @@ func (s *shimProcess) dial() {
 	})
 }
 
-// takes records an input that the shim takes from its queue.
+// takes tells the checks of each grant, and of each order to drain, that the shim takes from its
+// queue. If the connection is lost, takes makes the shim connect again.
 func (s *shimProcess) takes(in shim.Input) {
 	switch in := in.(type) {
 	case shim.Connection:

@@ -157,8 +157,9 @@ func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 	return stamp.Next(shards, count, run, absent)
 }
 
-// expired reports whether this process has seen a closed Lease unchanged for its duration,
-// and returns the time that is left.
+// expired reports whether this process has seen a closed Lease unchanged for its duration, and
+// returns the time that is left. If the Lease is not closed, or has no holder, the results are
+// false and 0.
 func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
 	if !stampOf(l).Closed || l.Holder == "" {
 		delete(s.seen, l.Name)

@@ -13,8 +13,9 @@ import (
 // startSlot is the Lease of the start lock.
 var startSlot = api.StartLockLease("db")
 
-// checkStart demands that the pod holds the start lock when a child begins. The check excuses a
-// machine that has just woken from a pause, because its clock stood still.
+// checkStart demands that the pod holds the start lock when a child begins. In quiet times no other
+// pod may be starting at that instant. The check excuses a machine that has just woken from a
+// pause, because its clock stood still.
 func checkStart(l *checks, c *child) {
 	p := c.pod()
 	if !slices.Contains(p.slots, startSlot) || c.excused || l.now() <= p.node.wokeAt+lingering && p.node.wokeAt > 0 {

@@ -31,7 +31,8 @@ func (s *statefulSet) name(ordinal int) string {
 	return fmt.Sprintf("%s-%d", s.template.workload, ordinal)
 }
 
-// sync carries out one step. With OrderedReady each step waits for the previous step.
+// sync makes missing pods, deletes surplus pods, and then updates. With OrderedReady, sync goes on
+// to the next pod only if all pods with lower ordinals are available.
 func (s *statefulSet) sync() {
 	s.ordinals = max(s.ordinals, s.replicas)
 	for i := range s.replicas {
@@ -48,8 +49,9 @@ func (s *statefulSet) sync() {
 	}
 }
 
-// condemn deletes the pods whose ordinals are not below the number of replicas, and
-// returns whether an update may follow.
+// condemn deletes the pods whose ordinals are not below the number of replicas, and returns whether
+// an update may follow. With OrderedReady, condemn looks only at the last such pod, and returns
+// false if there is one.
 func (s *statefulSet) condemn() bool {
 	for i := s.ordinals - 1; i >= s.replicas; i-- {
 		p := s.at(i)
@@ -76,8 +78,9 @@ func (s *statefulSet) unhealthy() *pod {
 	return nil
 }
 
-// update deletes old pods, the highest ordinal first. With Parallel, update first deletes all old
-// pods that are not available.
+// update deletes old pods, the highest ordinal first, until as many pods are unavailable as the
+// field unavailable allows. With Parallel, update first deletes all old pods that are not
+// available.
 func (s *statefulSet) update() {
 	left := s.unavailable
 	for i := range s.replicas {

@@ -206,7 +206,7 @@ func (c *trouble) processTrouble() {
 	case n == 0 && a != nil:
 		a.kill()
 		p.restartAgent()
-	case n == 1 && a != nil: // the container is in back-off
+	case n == 1 && a != nil: // the agent's container is in back-off
 		a.kill()
 		c.after(pause, p.restartAgent)
 	case n == 2 && s != nil:
@@ -221,7 +221,7 @@ func (c *trouble) processTrouble() {
 	case n == 5 && s != nil && !s.dead:
 		s.freeze()
 		c.after(pause, s.thaw)
-	case n == 6: // the kubelet has lost the running agent
+	case n == 6: // the kubelet has forgotten the running agent, and starts another
 		p.startAgent()
 	case n == 7 && s != nil && len(s.container.shims) == 1:
 		s.forgotten = forgotten
@@ -236,7 +236,7 @@ func (c *trouble) processTrouble() {
 		a.terminate()
 	case n == 11 && a != nil:
 		a.block(pause)
-	case n == 12 && s != nil && len(s.container.shims) == 1: // a new kubelet starts a new agent, too
+	case n == 12 && s != nil && len(s.container.shims) == 1: // a new shim and a new agent start
 		s.forgotten = true
 		s.container.startShim()
 		if a != nil {
@@ -247,7 +247,7 @@ func (c *trouble) processTrouble() {
 		crash(s.child)
 	case n < 4 && p.containers[0].app != nil:
 		crash(p.containers[0].app)
-	case n < 6 && p.order.waiter != nil: // the container fails, and starts again
+	case n < 6 && p.order.waiter != nil: // the container of "agent wait" fails, and starts again
 		c.note(p.name, "agent wait fails")
 		p.order.endWait()
 		p.order.soon()

@@ -84,8 +84,8 @@ func renews(before, after version) bool {
 	return same && !is.RenewTime.Equal(was.RenewTime)
 }
 
-// keysDone reports whether all the keys are done now. If a condition is about a holder, the
-// function returns false, because a holder may die at any time.
+// keysDone reports whether the keys of all conditions are done now. If a condition is about a
+// holder, the function returns false, because a holder may die at any time.
 func (w *World) keysDone(conditions []api.Condition) bool {
 	return !slices.ContainsFunc(conditions, func(c api.Condition) bool {
 		if c.Sharded() {

@@ -104,7 +104,9 @@ func (p *waiter) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// exited cleans up after the process has ended by itself.
+// exited handles the end of a process that has ended by itself. After an error, the kubelet starts
+// the container again. After a success the pod goes on, so exited checks that its conditions were
+// met.
 func (p *waiter) exited(c *clientOf, err error) {
 	if c.dead {
 		return

@@ -132,8 +132,8 @@ func (ws *waiters) looking() time.Duration {
 // watchMin and watchSpread.
 const longestWatch = 24 * time.Minute
 
-// proceed demands that no waiter is due for longer than the bound. The function due reports
-// whether nothing keeps a waiter from going on. The method returns once no waiter is due, or
+// proceed demands that no waiter is due for longer than the bound. The function due reports whether
+// nothing keeps a waiter from going on. The method returns true once no waiter is due, and false
 // after a violation.
 func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 	since := map[*waiter]time.Duration{}

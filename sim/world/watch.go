@@ -19,7 +19,7 @@ type watch struct {
 	c       *clientOf
 	rng     *rand.Rand
 	name    string
-	queue   []change // the client has yet to get them
+	queue   []change // changes that the client has yet to get
 	moving  bool
 	moves   int
 	sounds  int // counts the arrived events, so that only an idle stream is cut

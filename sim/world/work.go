@@ -21,8 +21,8 @@ type work struct {
 	excused bool
 }
 
-// told reacts to a line about the hold. The program compares its clock with the instant until
-// which the line is good. So the program may read the line late.
+// told reacts to a line about the hold. The program compares its clock with the instant until which
+// the line is good. So a line that the program reads late does no harm.
 func (b *bidder) told(code int, t told) {
 	if code >= http.StatusBadRequest || t.Hold == "" {
 		return

@@ -54,7 +54,7 @@ func workBeginsUnder(l *checks, k *work, slot string) {
 	}
 }
 
-// checkWorkCrowd demands that no more programs work under a claim than its size allows.
+// checkWorkCrowd demands that no more programs and children run under a claim than its size allows.
 func checkWorkCrowd(l *checks, b *bidder) {
 	n, slots := 0, b.claim.Slots(api.Workload{})
 	for _, other := range l.works {

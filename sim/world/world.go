@@ -20,14 +20,14 @@ type World struct {
 	// optedOut reports that the namespace has lost its label.
 	optedOut bool
 	nodes    []*node
-	pods     []*pod // each has a process or an object
+	pods     []*pod // the pods that have a process or an object
 	enrolls  []*Enroller
 	serial   int
 	// reconciler makes the Reconciler of an Enroller.
 	reconciler func(*Enroller) Reconciler
 	// real reports that the Reconciler is the real enroll.
 	real       bool
-	remembered remembered // by the model of enroll
+	remembered remembered // the slots that the model of enroll remembers
 	// read has the Leases that conditions of pods name.
 	read map[string]bool
 	// gathered has the runs whose pods wait at a barrier.

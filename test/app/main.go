@@ -163,7 +163,8 @@ func run(c config) (int, error) {
 	return stopAsAsked(c, life)
 }
 
-// stopAsAsked ends the application after a stop signal, as the flags of the command line tell.
+// stopAsAsked records the stop signal, ends the application as the flags of the command line tell,
+// and returns the exit code. With -ignore-term the function never returns.
 func stopAsAsked(c config, life life) (int, error) {
 	if err := life.signalled(); err != nil {
 		return 0, err

@@ -29,8 +29,9 @@ import (
 const (
 	namespace = "bench"
 	slot      = "singleton.deployment.app"
-	// fewestStandbys is more than one. For a second after its yield, a pod does not compete
-	// for the slot. If that pod is the only standby, a handover in that second waits.
+	// fewestStandbys is the least number of standbys. For a second after its yield, a pod does not
+	// compete for the slot. If that pod were the only standby, a handover in that second would
+	// wait.
 	fewestStandbys = 2
 )
 

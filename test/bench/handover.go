@@ -131,7 +131,7 @@ func (b *bench) yield(ctx context.Context, agents map[string]processes, holder s
 		return err
 	}
 	next := ""
-	for uid := range agents { // the order of a map is random
+	for uid := range agents { // the order of a map is random, and so is the last standby
 		if uid != holder {
 			next = api.Identity(agents[uid].pod, uid)
 		}

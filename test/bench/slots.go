@@ -254,7 +254,7 @@ func (b *bench) change(ctx context.Context, from claim, to int) error {
 		return err
 	}
 	defer run.stop()
-	shards := map[int]string{} // by process
+	shards := map[int]string{} // the shard of each process, by PID
 	for pid := range run.alive {
 		shards[pid] = variable(pid, api.ShardEnv)
 	}

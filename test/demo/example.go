@@ -242,7 +242,7 @@ func (e *example) migration(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The attempt writes its row before the migration.
+	// The pod that migrates adds its row to the table attempts before the migration.
 	if err := e.until(ctx, "1", append(e.in("exec deployment/database -- psql --user=postgres -qtAc"), "SELECT count(*) FROM attempts")); err != nil {
 		return err
 	}

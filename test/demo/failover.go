@@ -179,7 +179,8 @@ func (d *demo) observe(ctx context.Context, old corev1.Pod) (*scene, error) {
 	return s, nil
 }
 
-// startProbe starts a stream of clients on a node other than the holder's.
+// startProbe starts a stream of clients on another node than the given one, and waits for a first
+// answer. The result carries the later answers.
 func (d *demo) startProbe(ctx context.Context, except string) (<-chan answer, error) {
 	service, err := d.client.CoreV1().Services(namespace).Get(ctx, "redis", metav1.GetOptions{})
 	if err != nil {

@@ -108,8 +108,8 @@ func (d *demo) prepare(ctx context.Context) error {
 	return d.showPods(ctx)
 }
 
-// clear repairs what an interrupted demo may have left: the cut link of a node, or a
-// namespace.
+// clear heals the links of all nodes, and deletes the namespace. An interrupted demo may have left
+// a cut link or the namespace.
 func (d *demo) clear(ctx context.Context, namespace string) error {
 	for _, node := range d.cluster.Nodes() {
 		if err := d.cluster.Heal(ctx, node); err != nil {

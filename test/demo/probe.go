@@ -16,10 +16,11 @@ import (
 )
 
 const (
-	// every is the interval between clients.
+	// every is the interval between the starts of two clients.
 	every = 10 * time.Millisecond
-	// patience is the time that a client waits. During a handover a standby lets new
-	// connections wait, so a client must not give up early.
+	// patience is the longest time that a client waits for its connection, and then for the
+	// answer. During a handover a standby lets new connections wait, so a client must not give
+	// up early.
 	patience = 2 * time.Second
 )
 

@@ -21,7 +21,7 @@ type leaseWrites struct {
 	log *os.File
 }
 
-// followLeaseWrites starts at the end of the log, because earlier writes do not matter.
+// followLeaseWrites opens the audit log, and skips the earlier writes, because they do not matter.
 func followLeaseWrites(file string) (*leaseWrites, error) {
 	log, err := os.Open(file)
 	if err != nil {
@@ -51,8 +51,8 @@ func (e auditEvent) replaces(version string) bool {
 		e.ObjectRef.Namespace == namespace && e.ObjectRef.Name == slot && e.ObjectRef.ResourceVersion == version
 }
 
-// received returns the instant at which the API server got the write that replaced a
-// version of the Lease, on the kernel's clock.
+// received returns the instant, on the kernel's clock, at which the API server got the write that
+// replaced the given version of the Lease.
 func (w *leaseWrites) received(version string) (time.Duration, error) {
 	start, err := w.log.Seek(0, io.SeekCurrent)
 	if err != nil {

@@ -37,8 +37,8 @@ var options = []struct{ component, values string }{
 
 // TestChartEqualsTheKustomizationForAllOptions compares the objects without components, with each
 // component, with each pair of components, and with all. The chart lacks the namespace, because
-// Helm stores the release in the namespace before Helm applies an object. The definition of
-// Variables has one more annotation.
+// Helm stores the release in the namespace before Helm applies an object. In the chart, the
+// definition of Variables has one more annotation.
 func TestChartEqualsTheKustomizationForAllOptions(t *testing.T) {
 	components, err := filepath.Glob("../../manifests/components/*")
 	require.NoError(t, err)
@@ -207,7 +207,7 @@ func sameKeys(t *testing.T, path string, values, schema object) {
 	}
 }
 
-// cluster answers the lookups of objects by the chart's templates.
+// cluster is the source of the objects that the chart's templates look up.
 type cluster struct{ client dynamic.Interface }
 
 func (c cluster) GetClientFor(apiVersion, kind string) (dynamic.NamespaceableResourceInterface, bool, error) {

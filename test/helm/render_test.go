@@ -33,7 +33,8 @@ const (
 
 type object = map[string]any
 
-// program returns a function that compiles a program of the repository at its first call.
+// program returns a function, whose first call compiles a program of the repository. Each call
+// returns the path of the compiled program.
 func program(name string) func() (string, error) {
 	return sync.OnceValues(func() (string, error) {
 		directory, err := os.MkdirTemp("", "metaparticle-helm-")
@@ -218,7 +219,7 @@ func byName(t *testing.T, objects []object) map[string]object {
 	return index
 }
 
-// field returns a field by keys and, in lists, by numbers.
+// field returns the field at a path. A step of the path is a key of a map, or a number in a list.
 func field(t *testing.T, in any, path ...any) any {
 	t.Helper()
 	for _, step := range path {

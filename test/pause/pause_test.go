@@ -61,7 +61,7 @@ func boot(t *testing.T, dir, kernel string) (*exec.Cmd, *bufio.Scanner, io.Write
 	t.Helper()
 	program := filepath.Join(dir, "init")
 	build := exec.Command("go", "test", "-c", "-o", program, "./agent/shim")
-	build.Dir = "../.." // another module
+	build.Dir = "../.." // agent/shim is in another module
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	out, err := build.CombinedOutput()
 	require.NoError(t, err, "%s", out)

@@ -40,10 +40,10 @@ type Families struct {
 
 	mu       sync.Mutex
 	families []*Family
-	gates    map[int]*gate            // by process
-	threads  map[int]map[int]struct{} // the living threads of each process of a family
-	of       map[int]*Family          // by process
-	living   map[*Family]int          // the number of living processes
+	gates    map[int]*gate            // by the process id of the shim
+	threads  map[int]map[int]struct{} // the living threads of each process of a family, by process id
+	of       map[int]*Family          // by process id
+	living   map[*Family]int          // the number of living processes of each family
 	err      error
 }
 

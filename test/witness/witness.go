@@ -109,7 +109,7 @@ func (w *Witness) Run(ctx context.Context, hear func(Event)) error {
 
 func (w *Witness) take(n notice, hear func(Event)) {
 	if n.thread != n.pid {
-		return // a thread's end is not the process's
+		return // the notice is not about the process's main thread
 	}
 	switch n.what {
 	case whatExec:

@@ -129,8 +129,8 @@ func replaceOnce(text string, pairs ...string) (string, error) {
 
 var semver = regexp.MustCompile(`^v?((0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?)$`)
 
-// semantic returns a semantic version, which Helm requires. A checkout without a tag has only
-// the name of its commit.
+// semantic returns a semantic version, which Helm requires. The version of a checkout without a tag
+// is only the name of its commit, so semantic writes "0.0.0-g" in front.
 func semantic(version string) string {
 	if match := semver.FindStringSubmatch(version); match != nil {
 		return match[1]

@@ -33,8 +33,8 @@ func console(text string, path ...string) place {
 	return place{kind: "Deployment", name: "metaparticle-console", path: path, text: text}
 }
 
-// pod and container are the paths to the spec of the webhook's pods, and to the container in that
-// spec.
+// pod is the path from a Deployment to the spec of its pods. container is the path to the webhook's
+// container.
 var (
 	pod       = []string{"spec", "template", "spec"}
 	container = of(pod, "containers", "[name=webhook]")

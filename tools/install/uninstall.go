@@ -16,11 +16,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/setup"
 )
 
-// definition is the kind of the definition of Variables. Its deletion would delete all Variables.
+// definition is the kind of the object that defines Variables. The deletion of that object would
+// delete all Variables.
 const definition = "CustomResourceDefinition"
 
-// uninstall deletes all installed objects and all objects that enroll made. The
-// order makes sure that no gated pod loses its Lease.
+// uninstall deletes all installed objects except the definition of Variables. uninstall also
+// deletes, by [setup.RemoveMade], the objects that enroll made. The order of the deletions makes
+// sure that no gated pod loses its Lease.
 func uninstall(ctx context.Context, c client.Client, objects []*unstructured.Unstructured, out io.Writer) error {
 	if err := setup.RefuseGated(ctx, c, out); err != nil {
 		return err

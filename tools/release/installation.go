@@ -25,7 +25,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/tools/render"
 )
 
-// images builds and pushes the images, and lists their modules.
+// images builds the images, and writes the lists of their modules. If pushTo is not empty, images
+// also pushes the images.
 func (r *release) images(ctx context.Context) error {
 	args := []string{"./tools/images", "-out", r.directory, "-version", r.version, "-platforms", strings.Join(r.platforms, ",")}
 	if r.pushTo != "" {
@@ -90,7 +91,7 @@ func (r *release) listModules(image, folder string) error {
 	return nil
 }
 
-// only returns the file of an image, which must have exactly one file.
+// only requires that an image has one layer, and returns the content of the layer's first file.
 func only(image v1.Image) ([]byte, error) {
 	layers, err := image.Layers()
 	if err != nil || len(layers) != 1 {
@@ -125,7 +126,7 @@ func (r *release) manifests(context.Context) error {
 	return r.write("install.yaml", text.Bytes())
 }
 
-// chart packs the Helm chart, and pushes it.
+// chart packs the Helm chart. If pushTo is not empty, chart also pushes the chart.
 func (r *release) chart(ctx context.Context) error {
 	directory, err := os.MkdirTemp("", "release-")
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// plugin compiles the kubectl plugin for each platform, and writes its manifest for krew.
+// plugin compiles the kubectl plugin for each platform. If the release has an address, plugin also
+// writes the plugin's manifest for krew.
 func (r *release) plugin(ctx context.Context) error {
 	licence, err := os.ReadFile("LICENSE")
 	if err != nil {

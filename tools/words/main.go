@@ -98,7 +98,7 @@ func printCounts(w io.Writer, counts limit.Counts) {
 	fmt.Fprint(w, "\n\nThe sentences of a folder: make words PKG=agent/gate\n")
 }
 
-// printSentences prints the findings in the folders and in their subfolders.
+// printSentences prints the findings in the given files and folders, and in the subfolders.
 func printSentences(w io.Writer, findings []finding, folders []string) {
 	for _, f := range findings {
 		if slices.ContainsFunc(folders, func(folder string) bool {

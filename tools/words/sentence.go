@@ -88,8 +88,8 @@ func sentences(lines []line) []sentence {
 	return all
 }
 
-// split splits a block into sentences. A piece of code is one word, and so is the
-// address of a link.
+// split splits a block into sentences. A piece of code counts as one word. The address of
+// a link does not count.
 func split(block []line) []sentence {
 	type word struct {
 		line int

@@ -33,7 +33,8 @@ func measure(root string) ([]finding, error) {
 	return all, err
 }
 
-// walk calls f with each Go file and each document of the repository.
+// walk calls f with each Go file and each document of the repository. Hidden folders and the
+// folders testdata, out and node_modules are left out.
 func walk(root string, f func(file string, text []byte) error) error {
 	return filepath.WalkDir(root, func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {

@@ -59,7 +59,7 @@ func listedWords(architecture string) map[string]bool {
 	_, table, _ := strings.Cut(architecture, "\n## Words\n")
 	table, _, _ = strings.Cut(table, "\n## ")
 	words := map[string]bool{}
-	for _, match := range row.FindAllStringSubmatch(table, -1)[1:] { // below the head
+	for _, match := range row.FindAllStringSubmatch(table, -1)[1:] { // the first row is the table's head
 		for word := range strings.FieldsFuncSeq(match[1], func(r rune) bool { return strings.ContainsRune(",; ", r) }) {
 			words[singular(strings.ReplaceAll(word, "-", ""))] = true
 		}

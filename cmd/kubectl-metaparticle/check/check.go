@@ -15,7 +15,8 @@ type check struct {
 	judge func(Cluster, context.Context) (Finding, error)
 }
 
-// Before returns the findings about a cluster before an installation.
+// Before runs the checks that a person needs before an installation, and returns the findings about
+// the cluster.
 func Before(ctx context.Context, c Cluster) []Finding {
 	return run(ctx, c, []check{
 		{"API server", Cluster.apiServer}, {"nodes", Cluster.nodes}, {"clocks", Cluster.clocks},
@@ -23,8 +24,8 @@ func Before(ctx context.Context, c Cluster) []Finding {
 	})
 }
 
-// After returns the findings about an installation. The checks are in the order in which a
-// person repairs the faults.
+// After runs the checks of an existing installation, and returns the findings. The checks are in
+// the order in which a person repairs the faults.
 func After(ctx context.Context, c Cluster) []Finding {
 	return run(ctx, c, []check{
 		{"API server", Cluster.apiServer}, {"nodes", Cluster.nodes}, {"clocks", Cluster.clocks},

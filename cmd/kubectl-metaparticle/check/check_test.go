@@ -108,7 +108,7 @@ func leaseAt(namespace, name, holder string, renewed time.Time) coordinationv1.L
 	}
 }
 
-// authority returns the certificate of a CA that ends at the instant.
+// authority returns the certificate of a CA. The certificate ends at the given instant.
 func authority(t *testing.T, ends time.Time) []byte {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -297,7 +297,8 @@ func (s *scene) ends(at time.Time) {
 	s.certificate.Object["status"] = map[string]any{"notAfter": at.Format(time.RFC3339)}
 }
 
-// pod returns a pod that claims, with the label of a gate and the agent's image.
+// pod returns a pod that claims. If the argument "gated" is not empty, the pod also has this value
+// in the label of a gate, and an agent of the given image.
 func (s *scene) pod(gated, agent string) corev1.Pod {
 	p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "biller", Annotations: map[string]string{api.LockAnnotation: "a"}}}
 	if gated != "" {

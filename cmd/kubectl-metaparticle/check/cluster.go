@@ -96,7 +96,7 @@ func (c Cluster) clocks(ctx context.Context) (Finding, error) {
 	return ok("the clocks of %d nodes agree with the API server's", len(leases.Items))
 }
 
-// certManager sends a dry run, which cert-manager's own webhook has to answer.
+// certManager sends the dry run of an Issuer, which cert-manager's own webhook has to answer.
 func (c Cluster) certManager(ctx context.Context) (Finding, error) {
 	const do = "install cert-manager: https://cert-manager.io/docs/installation/"
 	issuer := object("cert-manager.io/v1", "Issuer", defaultNamespace, "metaparticle-check")
@@ -113,10 +113,10 @@ func (c Cluster) certManager(ctx context.Context) (Finding, error) {
 	return ok("cert-manager answers")
 }
 
-// defaultNamespace is the namespace of the dry run, which exists in each cluster.
+// defaultNamespace is the namespace of the dry run. This namespace exists in each cluster.
 const defaultNamespace = "default"
 
-// needed are the resources on which a person who installs must have rights.
+// needed lists the resources on which a person who installs must have rights.
 var needed = []schema.GroupResource{
 	{Resource: "namespaces"}, {Resource: "serviceaccounts"}, {Resource: "services"}, {Resource: "resourcequotas"},
 	// Helm keeps its releases in Secrets, and its hooks are Jobs and Pods with Roles.

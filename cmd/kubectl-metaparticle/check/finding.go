@@ -22,7 +22,7 @@ type Result string
 const (
 	// OK means that nothing is to be done.
 	OK Result = "ok"
-	// Warning means that the installation works, and may not work well for long.
+	// Warning means that the installation works now, but may soon have a problem.
 	Warning Result = "warning"
 	// Failed means that claims are not protected, or that their pods cannot start.
 	Failed Result = "failed"
@@ -70,10 +70,11 @@ func object(version, kind, namespace, name string) *unstructured.Unstructured {
 	return o
 }
 
-// most bounds the names in one sentence.
+// most is the largest number of names in one sentence.
 const most = 5
 
-// some returns a text with the first names in sorted order, and with the number of the other names.
+// some sorts the names, and returns a text with the names. If there are more than [most] names, the
+// text ends with the number of the names that the text leaves out.
 func some(names []string) string {
 	slices.Sort(names)
 	if len(names) <= most {

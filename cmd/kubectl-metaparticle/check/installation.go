@@ -37,7 +37,7 @@ const (
 	name = "metaparticle-webhook"
 	// configured is the name of the webhook's configuration.
 	configured = "metaparticle"
-	// elected is the Lease of the replica that enrolls.
+	// elected is the name of the Lease by which one replica is elected to enroll.
 	elected = "metaparticle-enroll"
 )
 

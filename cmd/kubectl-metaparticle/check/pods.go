@@ -34,7 +34,8 @@ func (c Cluster) optedIn(ctx context.Context) ([]string, error) {
 	return names, nil
 }
 
-// admission tries a pod with a command, so the webhook reads no image.
+// admission sends the dry run of a pod that claims and has a command. For such a pod, the webhook
+// reads no image.
 func (c Cluster) admission(ctx context.Context) (Finding, error) {
 	names, err := c.optedIn(ctx)
 	switch {
@@ -53,7 +54,8 @@ func (c Cluster) admission(ctx context.Context) (Finding, error) {
 	return ok("%d namespaces have opted in, and a pod that claims gets its gate (tried in %s)", len(names), names[0])
 }
 
-// registry tries a pod without a command, so the webhook reads the command of the image.
+// registry sends the dry run of a pod that claims and has no command. So the webhook must read the
+// command of the image.
 func (c Cluster) registry(ctx context.Context) (Finding, error) {
 	if c.Image == "" {
 		return Finding{}, nil

@@ -43,15 +43,15 @@ var (
 		"168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32", "fd00:ec2::/32", "fd20:ce::/32",
 		"2002::/16", // such an address contains an IPv4 address, which may be in one of these networks
 	)
-	// special are the networks outside of own that IANA does not count as public.
+	// special lists further networks that IANA does not count as public. The networks in the
+	// variable "own" are not repeated.
 	special = prefixes(
 		"10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24",
 		"192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "240.0.0.0/4",
 		"2001::/23", "2001:db8::/32", "3fff::/20",
 	)
-	// The network global has the public addresses of IPv6. The network local has the
-	// private addresses of IPv6. All other IPv6 addresses belong to the link, or contain an
-	// IPv4 address.
+	// The network "global" has the public addresses of IPv6. The network "local" has the private
+	// addresses of IPv6. All other IPv6 addresses belong to the link, or contain an IPv4 address.
 	global = netip.MustParsePrefix("2000::/3")
 	local  = netip.MustParsePrefix("fc00::/7")
 	// translated has the IPv6 addresses that stand for IPv4 addresses in a cluster without

@@ -58,8 +58,8 @@ const (
 	// an entry of a hundred bytes. An index may have attestations beside each platform.
 	maxEntries = 256
 
-	// maxSecrets bounds the pull secrets that are read for one pod, one after
-	// the other within the budget.
+	// maxSecrets bounds the pull secrets that are read for one pod, one after the other within
+	// defaultBudget.
 	maxSecrets = 32
 	// maxSecretBytes bounds one pull secret. The token of a registry has about 4 KB, and the
 	// pull secret of a whole cluster has about ten such tokens.
@@ -67,7 +67,7 @@ const (
 	// maxCredentials bounds the credentials of one pod.
 	maxCredentials = 64
 
-	// Each cache has a bound in bytes. The bound has room for some ten thousand entries: a
+	// Each cache has a bound in bytes, and room for some ten thousand entries. An entry is a
 	// reference, a digest, or a command of half a kilobyte.
 	referenceBytes = 8 << 20
 	digestBytes    = 8 << 20

@@ -20,7 +20,7 @@ type cache[V any] struct {
 	// cost returns the bytes that a value occupies.
 	cost    func(V) int
 	held    int
-	order   *list.List // of *entry, the last used first
+	order   *list.List // each value is an *entry; the last used entry comes first
 	entries map[string]*list.Element
 }
 

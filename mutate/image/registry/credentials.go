@@ -185,7 +185,8 @@ func fitsHost(pattern, host string) bool {
 	return true
 }
 
-// scope returns a hash that names a set of credentials without revealing them.
+// scope returns a hash that names a set of credentials without revealing them. Without credentials
+// the result is empty.
 func scope(credentials []authn.AuthConfig) string {
 	if len(credentials) == 0 {
 		return ""

@@ -32,7 +32,8 @@ var (
 	errPlainHTTP = errors.New("plain HTTP is not allowed for this registry (--plain-http-registry)")
 	errAddress   = errors.New("the registry, or where it leads to, is at an address that is not allowed (--registry-network)")
 	errBusy      = errors.New("no answer: too many images of this namespace are looked up")
-	// errTooMany is a hint beside the class of a failure.
+	// errTooMany is a hint that some pull secrets were not tried. A failure has such hints beside
+	// its class.
 	errTooMany = fmt.Errorf("only %d pull secrets, of up to %d bytes, and %d of their entries were tried", maxSecrets, maxSecretBytes, maxCredentials)
 )
 
@@ -87,7 +88,7 @@ func classify(err error) error {
 		return its
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return errAway // even if the error also has another class
+		return errAway // an invalid certificate, even if the error also has another class
 	}
 	for _, class := range classes {
 		if errors.Is(err, class) {

@@ -12,7 +12,7 @@ import (
 )
 
 // flights joins concurrent look-ups of the same image. One look-up serves all waiting callers. If
-// the last of these callers gives up, the method leave cancels the look-up.
+// the last of these callers gives up, [flights.leave] cancels the look-up.
 type flights struct {
 	mu    sync.Mutex
 	going map[string]*flight

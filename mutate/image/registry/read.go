@@ -86,7 +86,7 @@ func (r *repository) index(ctx context.Context, entries []descriptor) (image.Com
 			defer func() { <-turns }()
 			var err error
 			if commands[i], err = r.platform(ctx, d); err != nil {
-				cancel(err) // one failure is enough
+				cancel(err) // one failure ends the whole look-up
 			}
 		})
 	}

@@ -36,8 +36,8 @@ type fakeRegistry struct {
 	hang      chan struct{}
 	away      atomic.Bool
 	noHead    atomic.Bool
-	// now counts the concurrent requests. The field "most" is the largest number of them so
-	// far. The field "sent" counts the bytes of all answers.
+	// now is the present number of concurrent requests. The field "most" is the largest number of
+	// them so far. The field "sent" counts the bytes of all answers.
 	now, most atomic.Int32
 	sent      atomic.Int64
 	mu        sync.Mutex
@@ -110,7 +110,7 @@ func (f *fakeRegistry) allowed(r *http.Request) bool {
 	user, password, _ := r.BasicAuth()
 	team, _, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v2/"), "/")
 	if team == "" {
-		return user != "" // the answer to /v2/ tells clients how to log in
+		return user != "" // the refusal of a request to /v2/ tells clients how to log in
 	}
 	want, private := f.passwords[team]
 	return !private || (user == "reader" && password == want)

@@ -159,9 +159,9 @@ func (r *Resolver) Known(named string) (image.Command, bool) {
 	return image.Command{}, false
 }
 
-// known returns the remembered command of a digest, which never changes. An earlier look-up
-// has read the command with one of the credentials, or, if credentials is empty, without
-// credentials.
+// known returns the remembered command of a digest, which never changes. An earlier look-up has
+// read the command with one of the given credentials. If none are given, that look-up had no
+// credentials either.
 func (r *Resolver) known(ref name.Reference, credentials []authn.AuthConfig) (image.Command, bool) {
 	exact, ok := ref.(name.Digest)
 	if !ok {

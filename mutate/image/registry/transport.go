@@ -186,7 +186,7 @@ func (g *guarded) reach(host, registry string) reach {
 	}
 }
 
-// hostname returns a host without its port.
+// hostname returns a host in lower case, without its port.
 func hostname(host string) string {
 	host = strings.ToLower(host)
 	if name, _, err := net.SplitHostPort(host); err == nil {

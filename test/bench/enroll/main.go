@@ -66,7 +66,8 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// measure starts an API server with pods, and two replicas, one after the other.
+// measure starts an API server with pods. Then measure runs two replicas, one after the other, and
+// returns the figures of each. The second replica must find nothing left to write.
 func measure(ctx context.Context, slots string) (first, again figures, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -69,7 +69,7 @@ func dial(w way, purpose byte) (net.Conn, error) {
 }
 
 // requests sends requests at a fixed rate, without waiting for the answers. The result
-// has the time of each request, from its sending until its whole answer.
+// has the time of each request, from its sending until its whole answer has come.
 func (s settings) requests(w way) (samples.Times, error) {
 	var mu sync.Mutex
 	var all samples.Times
@@ -158,8 +158,8 @@ func processorTime(p *os.Process) time.Duration {
 	_, rest, _ := strings.Cut(string(text), ") ")
 	var skip string
 	var user, system int64
-	// The text rest begins with the third field. The times are the 14th and the 15th field,
-	// in ticks of 10 ms.
+	// The text rest begins with the third field of /proc/PID/stat. The times are the 14th and the
+	// 15th field, in ticks of 10 ms.
 	_, _ = fmt.Sscan(rest, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system)
 	return time.Duration(user+system) * 10 * time.Millisecond
 }

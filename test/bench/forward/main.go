@@ -61,7 +61,7 @@ func parse(args []string) settings {
 	flags.DurationVar(&s.latency, "latency", 8*time.Second, "how long requests are measured in a round")
 	flags.DurationVar(&s.throughput, "throughput", 4*time.Second, "how long throughput is measured in a round")
 	flags.StringVar(&s.haproxy, "haproxy", "/usr/sbin/haproxy", "HAProxy's program")
-	_ = flags.Parse(args) // ends the process
+	_ = flags.Parse(args) // a wrong flag ends the process
 	return s
 }
 

@@ -102,7 +102,7 @@ func (p *processes) connect(holder int) error {
 	return nil
 }
 
-// open starts the holder and all forwarders.
+// open starts the holder and all forwarders, and returns the ways to connect to the holder.
 func (p *processes) open(haproxy string) ([]way, error) {
 	holder, err := p.start(true, "unshare", "--net", p.self, "holder")
 	if err != nil {

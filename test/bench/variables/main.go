@@ -82,7 +82,7 @@ func run(ctx context.Context, lasts time.Duration) error {
 type bench struct {
 	objects client.Client
 	config  kube.Config
-	name    string // of the Variable of the present row
+	name    string // the name of the Variable of the present row
 	rows    int
 	dir     string
 }

@@ -24,8 +24,9 @@ import (
 // fails.
 const defaultWorkers = 3
 
-// Up starts the cluster, and builds its programs first if necessary. Up returns when
-// all parts of the cluster work. If the cluster is up already, Up only writes the file of
+// Up starts the cluster, and builds its programs first if necessary. Up returns when all parts of
+// the cluster work. If the cluster is up already with another version of Kubernetes, Up returns an
+// error. If the cluster is up already with the wanted version, Up only writes the file of
 // [control.MirrorOthers]. A cluster that an earlier version of Up started may lack that file.
 func (c *Cluster) Up(ctx context.Context) error {
 	unlock, err := c.lockState(ctx)
@@ -90,7 +91,8 @@ func (c *Cluster) bringUp(ctx context.Context) error {
 	return c.finish()
 }
 
-// lockState keeps two commands from changing the state directory at once.
+// lockState takes the lock of the state directory, so that no two commands change the directory at
+// once. The returned function frees the lock.
 func (c *Cluster) lockState(ctx context.Context) (func(), error) {
 	if err := os.MkdirAll(c.Root, 0o755); err != nil {
 		return nil, err

@@ -118,7 +118,7 @@ func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 		p := process.Main(pod)
 		return p != nil && p.Role == "cron"
 	}
-	noise := regexp.MustCompile("job done") // once a minute
+	noise := regexp.MustCompile("job done") // the job logs this line once a minute
 	software.Software{Name: "cron", Data: "/data", Serves: serves, Deaf: true, Noise: noise, Check: func(tr *software.Trial) {
 		var holder *corev1.Pod
 		tr.Await(2*time.Minute, "the holder does the job of a minute", func() bool {

@@ -131,8 +131,8 @@ func (e example) start(s *space.Space, references map[string]string, name string
 	require.NoError(s, err)
 }
 
-// end waits until the first program has ended, and returns that instant. The function stops a
-// program that never ends by itself.
+// end waits until the first program has ended, and returns the instant of its end. If the program
+// never ends by itself, end deletes its pod, and returns the instant before this deletion.
 func (e example) end(s *space.Space) time.Time {
 	s.Helper()
 	if e.stays {
@@ -199,7 +199,7 @@ func pushExamples(t *testing.T) map[string]string {
 		require.NoError(t, os.CopyFS(to, os.DirFS(filepath.Join(SyncTree, from))))
 	}
 	command(t, libraries, "npm", "install", "--omit=dev", "--ignore-scripts", "--no-bin-links", "--no-package-lock", "--no-audit", "--no-fund")
-	// The sources are older than Go modules.
+	// The sources are older than Go modules, and have no file go.mod.
 	require.NoError(t, os.WriteFile(filepath.Join(module, "go.mod"), []byte("module github.com/metaparticle-io/sync\n\ngo 1.21\n"), 0o600))
 	found := map[string]string{}
 	for _, name := range []string{"lock", "election"} {

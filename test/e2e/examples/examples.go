@@ -97,7 +97,8 @@ func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	start := func(job string) { kubectl.Must(e.Space, "", "create", "job", "--from=cronjob/nightly", job) }
 	start("first")
 	first := e.awaitOther(nil)
-	// Even on a busy machine the first Job must not end before the second Job has begun.
+	// Even on a busy machine the first Job must not end before the second Job has begun. So the
+	// test freezes the first Job's program.
 	thaw := process.Freeze(e.Space, first, "sh")
 	start("second")
 	e.complete("second")
@@ -125,8 +126,8 @@ func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 	e.NeverMoreThan(3)
 }
 
-// warmUp has two instants of one replica, in seconds: the beginning of the reading, and the end of
-// the warm-up. The field warm is zero until the second instant.
+// warmUp has two instants of one replica, in seconds. At the instant in the field reads, the
+// warm-up begins. At the instant in the field warm, the warm-up ends; until then warm is zero.
 type warmUp struct{ reads, warm float64 }
 
 // warmUps returns the times of all replicas whose pods are still there. The result is sorted by the
@@ -191,8 +192,8 @@ func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 		}
 		return strings.TrimSpace(out)
 	}
-	// The middle of a migration lasts ten seconds, so the loop is in the database's pod. On a busy
-	// machine each call of kubectl takes seconds.
+	// The middle of a migration lasts ten seconds, and on a busy machine each call of kubectl takes
+	// seconds. So a loop in the database's pod waits for the middle.
 	attempts := func(n int) {
 		t.Helper()
 		loop := `until [ "$(psql --user=postgres -qtAc 'SELECT count(*) FROM attempts')" = ` + strconv.Itoa(n) + ` ]; do sleep 0.2; done`

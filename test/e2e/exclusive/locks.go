@@ -95,8 +95,8 @@ func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 	}
 }
 
-// elector is a program with client-go's elector. As the guarantees require, the program
-// stops its work before its release.
+// elector is a program that competes for a slot by the leader election of client-go. As the
+// guarantees require, the program stops its work before its release.
 type elector struct {
 	s    *space.Space
 	slot string

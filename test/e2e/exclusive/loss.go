@@ -35,7 +35,8 @@ func TestLossOfTheSlotRestartsNoContainer(t *testing.T) {
 	for range 10 {
 		before := app.AwaitRunning(h.Space, h.App, space.Soon)
 		lease.Steal(h.Space, slot)
-		// The wait ends well before a standby counts the thief's slot as expired.
+		// lease.Steal has written the name of a thief as the holder. The wait ends well before the
+		// thief's lease expires.
 		h.Await(lease.Released, "the holder's child is dead", func() bool { return app.Vacant(h.Space, h.App.Name) })
 		lease.GiveBack(h.Space, slot)
 		h.Await(space.StartTimeout, "somebody takes the slot again", func() bool { return app.After(h.Space, h.App, before) != nil })

@@ -63,7 +63,8 @@ func (c catalog) await(as string, n int) (now record.Record) {
 	return now
 }
 
-// end reads the process from the record again, and so returns the newest time stamp, too.
+// end reads the record again, and returns the process with its newest time stamp. If the record
+// lacks the process, end returns the argument.
 func (c catalog) end(of record.Process) record.Process {
 	for _, p := range c.Record(of.Slot) {
 		if p.ID == of.ID {
@@ -101,8 +102,8 @@ func TestReadersAndWritersNeverRunTogetherDespiteKills(t *testing.T) {
 		return len(c.running("reader")) > 2 || len(c.running("writer")) > 0
 	})
 
-	// The writer waits until the Leases of two readers expire: of a killed program, and of a
-	// program on a disconnected node.
+	// The test kills the program of a second reader, and disconnects the node of a third. The
+	// writer waits until the Leases of both readers expire.
 	process.Signal(c.Space, c.Pod(read[1].Pod), process.Child, unix.SIGKILL)
 	killed := lease.Renewed(c.Space, read[1].Slot)
 	seen := lease.Renewed(c.Space, read[2].Slot)

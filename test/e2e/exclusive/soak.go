@@ -68,7 +68,7 @@ func endure(s *space.Space, a app.App, gauge *space.Gauge, b fault.Fault) time.D
 	killed := process.Find(victim, process.Agent)
 	began := time.Now()
 	b.Strike(s, victim)
-	struck := time.Now() // all renewals of the killed agent are earlier
+	struck := time.Now() // the last renewal of a killed agent is before this instant
 	what := fmt.Sprintf("one runs again after %s in %s", b.Name, victim.Name)
 	survived := false
 	s.Await(b.Vacancy+lease.Takeover, what, func() bool {

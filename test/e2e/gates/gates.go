@@ -133,7 +133,8 @@ func TestPodGateRunsImagesThatMustBePID1(t *testing.T) {
 
 	awaitInFront(&h)
 	lease.Steal(h.Space, slot)
-	// The wait ends before a standby counts the thief's slot as expired.
+	// lease.Steal has written the name of a thief as the holder. The wait ends before the thief's
+	// lease expires.
 	h.Await(lease.Fault, "the holder's application is dead", func() bool { return app.Vacant(h.Space, h.App.Name) })
 	lease.GiveBack(h.Space, slot)
 	h.Await(lease.Fault+rebuilt, "somebody runs again", func() bool { return app.After(h.Space, h.App, h.Before) != nil })

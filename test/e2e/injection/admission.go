@@ -102,7 +102,7 @@ func TestEventExplainsHowToGateRunningPods(t *testing.T) {
 	assert.Contains(t, event.Message, "kubectl -n "+s.Namespace+" rollout restart deployment/early")
 }
 
-// A pod without a claim is the same as without the webhook, byte for byte.
+// A pod without a claim stays as it is, byte for byte, although its namespace has opted in.
 func TestUnannotatedPodsStayUnchanged(t *testing.T) {
 	t.Parallel()
 	optedIn := space.New(t)

@@ -102,9 +102,9 @@ func anonymous(pod *corev1.Pod) *corev1.Pod {
 // noInits removes a pod's init containers.
 func noInits(pod *corev1.Pod) { pod.Spec.InitContainers = nil }
 
-// respelled removes the shims, and writes the agent's argument -slots=NAMES in another
-// way. The given words replace -slots=, and the names follow the last word in the same
-// argument.
+// respelled returns an edit that removes the shims, and writes the agent's argument
+// -slots=NAMES in another way. The given words replace -slots=, and the names follow the last
+// word in the same argument.
 func respelled(words ...string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		for i := range pod.Spec.Containers {

@@ -134,7 +134,7 @@ func initContainer(pod *corev1.Pod, name string) *corev1.Container {
 	return &pod.Spec.InitContainers[i]
 }
 
-// without removes an init container.
+// without returns an edit that removes an init container.
 func without(name string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		pod.Spec.InitContainers = slices.DeleteFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return c.Name == name })
@@ -147,7 +147,7 @@ func ordinary(pod *corev1.Pod) {
 	c.RestartPolicy, c.RestartPolicyRules, c.Lifecycle = nil, nil, nil
 }
 
-// sidecar makes an init container a sidecar.
+// sidecar returns an edit that makes an init container a sidecar.
 func sidecar(name string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		always := corev1.ContainerRestartPolicyAlways
@@ -155,12 +155,12 @@ func sidecar(name string) func(*corev1.Pod) {
 	}
 }
 
-// args replaces the arguments of an init container.
+// args returns an edit that replaces the arguments of an init container.
 func args(name string, args ...string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) { initContainer(pod, name).Args = args }
 }
 
-// shared replaces the gate's volume, or removes the volume if source is nil.
+// shared returns an edit that replaces the gate's volume, or removes the volume if source is nil.
 func shared(source *corev1.VolumeSource) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		i := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == api.Volume })
@@ -247,7 +247,8 @@ func admitted() map[api.Gate]map[string]func(*corev1.Pod) {
 	return gates
 }
 
-// namedWithoutShim adds an ungated container, and its name to the annotation.
+// namedWithoutShim adds an ungated container. The annotation of the gated containers names this
+// container, too.
 func namedWithoutShim(pod *corev1.Pod) {
 	third := *pod.Spec.Containers[1].DeepCopy()
 	third.Name, third.Command = "third", nil
@@ -255,7 +256,8 @@ func namedWithoutShim(pod *corev1.Pod) {
 	pod.Annotations[api.ContainersAnnotation] = "app, third"
 }
 
-// initWithoutShim adds an ungated init container, and its name to the agent's arguments.
+// initWithoutShim adds an ungated init container. The agent's arguments name this container as a
+// gated one.
 func initWithoutShim(pod *corev1.Pod) {
 	pod.Spec.InitContainers = append(pod.Spec.InitContainers, corev1.Container{Name: "migrate", Image: cluster.Image})
 	agent := initContainer(pod, api.AgentContainer)

@@ -38,7 +38,8 @@ const notLoggedIn = "denied: the registry lets none of the pod's pull secrets re
 // private is an image that the registry serves only after a login.
 type private struct{ tag, digest string }
 
-// publishPrivately pushes an image that no webhook and no node has seen before.
+// publishPrivately pushes a new image, which no webhook and no node has read before, and returns
+// its references in the registry that demands a login.
 func publishPrivately(s *space.Space) private {
 	s.Helper()
 	_, known, _ := strings.Cut(cluster.Image, "/")
@@ -176,7 +177,8 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	t.Run("unannotated it is admitted as ever, and the node may not pull either", func(t *testing.T) { nodeMayNotPull(s, t, img) })
 }
 
-// hearsOfUnreadable waits for the Event on a Deployment whose image the webhook cannot read.
+// hearsOfUnreadable creates a Deployment whose image the webhook cannot read, and waits for the
+// Event on this Deployment.
 func hearsOfUnreadable(s *space.Space, t *testing.T, img private) {
 	a := app.Singleton("of-nobody")
 	a.Edit = func(template *corev1.PodTemplateSpec) { pulling(img.digest)(&template.Spec) }
@@ -188,7 +190,7 @@ func hearsOfUnreadable(s *space.Space, t *testing.T, img private) {
 	assert.Empty(t, s.Pods(a.Name))
 }
 
-// nodeMayNotPull waits until the kubelet has failed to pull the image for an ungated pod.
+// nodeMayNotPull creates an ungated pod, and waits until the kubelet has failed to pull its image.
 func nodeMayNotPull(s *space.Space, t *testing.T, img private) {
 	_, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), wouldPull(s, nil, pulling(img.digest)), metav1.CreateOptions{})
 	require.NoError(t, err)

@@ -41,7 +41,8 @@ func job(s *space.Space, name, lock, key, value string, args ...string) app.App 
 	return a
 }
 
-// ended waits until the Job has ended, and returns its only pod.
+// ended waits until the Job's condition with the type in the argument how is true. Then ended
+// returns the Job's only pod.
 func ended(s *space.Space, name string, how batchv1.JobConditionType) *corev1.Pod {
 	s.Helper()
 	s.Await(space.StartTimeout, fmt.Sprintf("Job %s is %s", name, how), func() bool {

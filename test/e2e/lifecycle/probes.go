@@ -97,7 +97,7 @@ func TestStartupProbeBeginsAnewWithEachChild(t *testing.T) {
 	s := space.New(t)
 	a := app.Lasting("slow")
 	a.Replicas, a.Args = 2, []string{"-start-delay=6s"}
-	const allowed = 15 // seconds, more than twice the delay
+	const allowed = 15 // in seconds: more than twice the start delay
 	a.Edit = probed(
 		eagerly(byHTTP("start"), func(p *corev1.Probe) { p.FailureThreshold = allowed }),
 		// At a yield the agent may redirect the kubelet to a child that stops, so a liveness

@@ -43,7 +43,8 @@ func partJob(s *space.Space, edit func(*batchv1.JobSpec)) string {
 	return string(job.UID)
 }
 
-// reduceJob creates a Job whose pod waits until all shards of the Job "map" are done.
+// reduceJob creates a Job whose pod waits until all shards of the Job "map" are done. reduceJob
+// returns once this pod waits.
 func reduceJob(s *space.Space, name string) {
 	s.Helper()
 	a := later(name, "shards.job.map")

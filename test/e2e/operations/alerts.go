@@ -36,8 +36,8 @@ import (
 // shortest range 15 s.
 const faster = 20
 
-// alerted bounds the wait for an alert, and for its end: the longest range, and the start of a
-// pod.
+// alerted bounds the wait for an alert, and for its end. The bound is the sum of the longest range
+// and the time for the start of a pod.
 const alerted = 2*time.Minute + space.StartTimeout
 
 // Each alert of monitoring/rules.yaml about a workload fires after its fault, and ends after the
@@ -75,9 +75,10 @@ func TestClusterAlertsFireUntilFaultsAreRepaired(t *testing.T) {
 	restored()
 }
 
-// slowServer stops the API server for six of nine seconds, again and again. A pod with a lease of
-// 20 s survives that, but most of its renewals are late. The agent gives up a renewal after 1.7 s.
-// The returned function waits until the alerts have ended.
+// slowServer stops the API server for six of nine seconds, again and again, until two alerts have
+// fired. These alerts are about a slow API server, and about late renewals. A pod with a lease of
+// 20 s keeps its slot, but most of its renewals are late. The agent gives up a renewal after 1.7 s.
+// The returned function waits until both alerts have ended.
 func slowServer(t *testing.T, p *prometheus.Server) (restored func()) {
 	a := app.Singleton("renewing")
 	a.Replicas, a.Annotations[api.LeaseDurationAnnotation] = 1, "20s"

@@ -34,7 +34,8 @@ const releaseName = "metaparticle"
 // chart is the Helm chart with the images of the present installation.
 type chart struct {
 	t *testing.T
-	// helm is Helm's own program, dir the chart, and home the directory of Helm's caches.
+	// helm is Helm's own program. dir is the directory of the chart, and home is that of Helm's
+	// caches.
 	helm, dir, home string
 	// values are arguments that select the registries of the test cluster.
 	values []string
@@ -167,7 +168,8 @@ func (c chart) changesAPolicyAndRollsBack() {
 	assert.Equal(c.t, before, variables(c.t))
 }
 
-// upgradesToARelease makes a release in the cluster's registry, and upgrades to the chart there.
+// upgradesToARelease makes a release in the cluster's registry, upgrades to the chart there, and
+// rolls back.
 func (c chart) upgradesToARelease() {
 	c.t.Helper()
 	const folder, version = "/metaparticle", "v0.0.1-e2e"
@@ -198,8 +200,9 @@ func variables(t *testing.T) (names []string) {
 	return names
 }
 
-// refusesUninstallWhileGatedPodsExist also checks the remedy for the release's record, which Helm
-// leaves in the state "uninstalling".
+// refusesUninstallWhileGatedPodsExist checks that "helm uninstall" fails while gated pods exist.
+// Helm then leaves the release's record in the state "uninstalling". The function also checks the
+// remedy, a rollback.
 func (c chart) refusesUninstallWhileGatedPodsExist(h holder.Holder) {
 	c.t.Helper()
 	out, err := c.run("uninstall", releaseName)
@@ -229,7 +232,8 @@ func (c chart) refusesUninstallWhileGatedPodsExist(h holder.Holder) {
 	c.tests()
 }
 
-// uninstallsAllButRecords deletes the application's Deployment, and then uninstalls the release.
+// uninstallsAllButRecords deletes the application's Deployment, and then uninstalls the release. A
+// Lease with a done key, the Variables with their definition, and the namespace must stay.
 func (c chart) uninstallsAllButRecords(s *space.Space, a app.App) {
 	c.t.Helper()
 	record := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{

@@ -38,7 +38,7 @@ func etcdutl(t *testing.T) string {
 	return binary
 }
 
-// saved copies the database of etcd while etcd stands still.
+// saved stops etcd, copies its database, and starts etcd again. The result is the path of the copy.
 func saved(t *testing.T, l *lab.Cluster) string {
 	t.Helper()
 	snapshot := filepath.Join(t.TempDir(), "snapshot.db")
@@ -117,7 +117,8 @@ func restored(t *testing.T, name string, more ...string) restoration {
 // number of writes may be only in etcd's log, and not in its database.
 const batch = 10_000
 
-// lostRevision returns the revision of etcd's data, which docs/disaster.md names as a floor.
+// lostRevision returns the revision in etcd's database file before the restore. From this revision
+// docs/disaster.md computes a floor.
 func lostRevision(t *testing.T, tool string, l *lab.Cluster) int {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), tool, "snapshot", "status", l.Path("etcd", "member", "snap", "db"), "-w", "json").Output()

@@ -321,7 +321,7 @@ func TestUpgradeAndRollbackStopNoApplication(t *testing.T) {
 	u.ask = func() *client.Client {
 		return client.Start(s, l, l.Nodes()[0], client.Anew, service.Spec.ClusterIP)
 	}
-	// Until a node knows the endpoints of the new Service, it refuses connections.
+	// A node refuses connections to the new Service until the node knows the Service's endpoints.
 	u.clients("the first answer", -1, func() {})
 
 	u.changes("upgrade", now.install)

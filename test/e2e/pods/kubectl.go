@@ -58,7 +58,7 @@ func TestKubectlCommandsSucceedOnHolderAndStandby(t *testing.T) {
 				assert.Equal(t, want, out)
 			}
 			answers("", "command terminated with exit code 7\n", "-run-for=1ms", "-exit-code=7")
-			answers("through and back", "through and back", "-echo") // as kubectl cp does with tar
+			answers("through and back", "through and back", "-echo") // kubectl cp sends a tar archive in the same way
 		})
 		t.Run(name+" logs", func(t *testing.T) {
 			out := kubectl.Must(s, "", "logs", pod.Name)

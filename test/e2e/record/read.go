@@ -127,7 +127,7 @@ func (o Overlap) String() string {
 	return fmt.Sprintf("%v and %v at once for %v (both active for %v)", o.A, o.B, o.Len, o.Active)
 }
 
-// Overlaps returns all pairs of processes that lived at once, except descendants of one another.
+// Overlaps returns all pairs of processes that lived at once, except pairs that share one flock.
 // Time stamps show an overlap. A flock that was not free shows an overlap, too, because a frozen
 // process keeps its flock but writes no time stamps.
 func (r Record) Overlaps() []Overlap {
@@ -205,8 +205,8 @@ func (r Record) Running(recent time.Duration) Record {
 	})
 }
 
-// TokensGrow fails unless each pod that follows another pod has a greater fencing token,
-// and the tokens of one pod never shrink. Processes without a slot (of ungated pods) do
+// TokensGrow returns an error unless each pod that follows another pod has a greater fencing
+// token, and the tokens of one pod never shrink. Processes without a slot (of ungated pods) do
 // not count. For pods with several slots, TokensGrow compares the tokens of each slot.
 func (r Record) TokensGrow() error {
 	before := map[string]Process{}

@@ -212,7 +212,7 @@ func (th thief) work() map[string]func(context.Context) error {
 	}
 }
 
-// patchStatus returns a request that changes a pod's status.
+// patchStatus returns a request that changes a pod's status by dry run.
 func (th thief) patchStatus(namespace, pod string) func(context.Context) error {
 	return func(ctx context.Context) error {
 		_, err := th.client.CoreV1().Pods(namespace).Patch(ctx, pod, types.StrategicMergePatchType,
@@ -231,7 +231,8 @@ func (th thief) node(do func(name string) error) func(context.Context) error {
 	}
 }
 
-// updateLease takes a Lease over, and gives it our label.
+// updateLease takes a Lease over by dry run, and gives the Lease our label. The election Lease of
+// enroll keeps its labels.
 func (th thief) updateLease(namespace, name string) error {
 	return retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		lease, err := th.Space.Client.CoordinationV1().Leases(namespace).Get(th.Context(), name, metav1.GetOptions{})
@@ -250,25 +251,25 @@ func (th thief) updateLease(namespace, name string) error {
 	})
 }
 
-// deleteLease deletes a Lease.
+// deleteLease deletes a Lease by dry run.
 func (th thief) deleteLease(namespace, name string) error {
 	return th.client.CoordinationV1().Leases(namespace).Delete(th.Context(), name, metav1.DeleteOptions{DryRun: webhook.DryRun})
 }
 
-// createLease creates a Lease with our label or without.
+// createLease creates a Lease by dry run, with our label or without.
 func (th thief) createLease(ctx context.Context, namespace, name string, ours bool) error {
 	_, err := th.client.CoordinationV1().Leases(namespace).Create(ctx, &coordinationv1.Lease{ObjectMeta: labelled(name, ours)},
 		metav1.CreateOptions{DryRun: webhook.DryRun})
 	return err
 }
 
-// createRole creates a Role.
+// createRole creates a Role by dry run.
 func (th thief) createRole(ctx context.Context, namespace string, role *rbacv1.Role) error {
 	_, err := th.client.RbacV1().Roles(namespace).Create(ctx, role, metav1.CreateOptions{DryRun: webhook.DryRun})
 	return err
 }
 
-// bind creates a second binding of a bound Role.
+// bind creates, by dry run, a second binding of a bound Role.
 func (th thief) bind(ctx context.Context) error {
 	binding := th.binding(th.role, true)
 	binding.Name = "metaparticle-new"

@@ -51,7 +51,7 @@ var recipes = map[string]recipe{
 			"PATH=/usr/lib/postgresql/15/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 			"PGDATA=/var/lib/postgresql/data/pgdata", "PGHOST=/tmp",
 		},
-		// Most charts run PostgreSQL without root, too.
+		// Like most charts, this image runs PostgreSQL without root.
 		User: "postgres", Ports: []string{"5432/tcp"},
 		StopSignal: "SIGINT", // a fast shutdown, as in the official image
 	}},

@@ -98,7 +98,8 @@ func tarOf(files fs.FS) ([]byte, error) {
 	return out.Bytes(), w.Close()
 }
 
-// difference writes the layer with the changes from one root file system to a later one.
+// difference writes the layer with the changes from one root file system to a later one. A file
+// that is only in the earlier file system is an error.
 func difference(before, after io.Reader, layer io.Writer) error {
 	had := map[string][sha256.Size]byte{}
 	if err := entries(before, func(header *tar.Header, data []byte) error {

@@ -95,7 +95,7 @@ func (a *archive) readAll(name string) ([]byte, error) {
 
 func blob(h v1.Hash) string { return path.Join("blobs", h.Algorithm, h.Hex) }
 
-// open opens the layout's top-level entry.
+// open returns the layout's only entry, or the layout's index if the number of entries is not one.
 func (a *archive) open() (remote.Taggable, error) {
 	raw, err := a.readAll("index.json")
 	if err != nil {

@@ -81,7 +81,7 @@ func review(namespace, annotations, containers string) []byte {
 		},
 	})
 	if err != nil {
-		panic(err) // this program wrote the texts
+		panic(err) // this program wrote the texts, so they are valid JSON
 	}
 	return text
 }

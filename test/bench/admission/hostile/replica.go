@@ -124,7 +124,8 @@ func (p *process) end() {
 	}
 }
 
-// confine moves a process into a separate memory cgroup, of version 1 or 2.
+// confine moves a process into a separate memory cgroup, of version 1 or 2, and returns the
+// directory of the cgroup.
 func confine(name string, pid int, limit int64) (string, error) {
 	for _, of := range []struct{ root, limit string }{
 		{"/sys/fs/cgroup/memory", "memory.limit_in_bytes"}, {"/sys/fs/cgroup", "memory.max"},

@@ -32,7 +32,7 @@ type Program struct {
 	version string   // the version that the module must have; "" for any version
 	dir     string   // the directory of the sources; "" for the directory programs/NAME
 	target  string   // "." for the main package of the program's module, "tool" for the tool lines of its go.mod
-	flags   []string // of go build
+	flags   []string // arguments for go build
 	ldflags string
 	inputs  []string                                                          // other facts that change the result
 	after   func(ctx context.Context, l *state.Lab, source, dir string) error // makes files beside the programs

@@ -102,7 +102,7 @@ func inheritCPUs(parent, dir string) error {
 	for _, name := range []string{"cpuset.cpus", "cpuset.mems"} {
 		set, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil || strings.TrimSpace(string(set)) != "" {
-			continue // another controller, or filled already
+			continue // dir belongs to another controller, or its set is not empty
 		}
 		if set, err = os.ReadFile(filepath.Join(parent, name)); err != nil {
 			return err

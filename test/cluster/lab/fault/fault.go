@@ -72,8 +72,8 @@ func (i Injector) Boot(ctx context.Context, name string) error {
 	return worker.Serve(ctx, i.Lab, n)
 }
 
-// Kill ends a component with SIGKILL and returns when it is dead. Only Start starts the
-// component again.
+// Kill ends a component with SIGKILL, and returns when the component is dead. If the node is
+// frozen, Kill returns an error. Only Start starts the component again.
 func (i Injector) Kill(ctx context.Context, name, component string) error {
 	n, err := i.Component(name, component)
 	if err != nil {
@@ -121,7 +121,7 @@ func (i Injector) setFrozen(ctx context.Context, name string, frozen bool) error
 	return groups.Freeze(ctx, i.NodeCgroup(n.Name), frozen)
 }
 
-// worker finds a worker by name.
+// worker finds a worker by name. For the control plane, the result is an error.
 func (i Injector) worker(name string) (state.Node, error) {
 	if process.PID(i.Lab, state.ControlPlane, state.Holder) == 0 {
 		return state.Node{}, state.ErrDown

@@ -75,7 +75,7 @@ func CutLinks(ctx context.Context, l *state.Lab) (map[string]bool, error) {
 	return parseCutLinks(string(out)), nil
 }
 
-// parseCutLinks reads lines such as
+// parseCutLinks returns for each link whether the link is down. The argument out has lines such as
 //
 //	4: vn1@if2: <BROADCAST,MULTICAST> mtu 1500 …
 func parseCutLinks(out string) map[string]bool {

@@ -5,5 +5,6 @@
 // them.
 //
 // A process outlives the command that started it. A file in the state directory records
-// its PID and start time, so no later process with the same PID is mistaken for it.
+// its PID and start time, so no later process with the same PID is mistaken for the
+// recorded process.
 package process

@@ -18,7 +18,7 @@ func (l *Lab) Nodes() []string {
 	return names
 }
 
-// Node finds a node by name; number 0 is the control plane.
+// Node returns the node with the name. The control plane has the number 0.
 func (l *Lab) Node(name string) (Node, error) {
 	if name == ControlPlane {
 		return Node{Name: name}, nil

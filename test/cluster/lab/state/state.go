@@ -136,7 +136,7 @@ func Open(dir string) (*Lab, error) {
 	return l, nil
 }
 
-// Repository finds the checkout around the working directory.
+// Repository returns the directory of the checkout around the working directory.
 func Repository() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {

@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock takes the flock of a file. If another process has the flock, Lock calls the given
-// function once, and waits. The kernel frees the flock when its process ends.
+// Lock takes the flock of a file. If another process has the flock, Lock calls the given function
+// once, and waits. The returned function frees the flock. The kernel also frees the flock when this
+// process ends.
 func Lock(ctx context.Context, file string, waiting func()) (unlock func(), err error) {
 	f, err := os.OpenFile(file, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {

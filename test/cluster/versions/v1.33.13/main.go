@@ -1,9 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command kubernetes is programs/kubernetes for a version whose kubelet takes no context. The
-// command contains every Kubernetes program of the test cluster, and etcd, in one file. The name of the command selects the program. So there is one link step
-// instead of eight, and 180 MB instead of a gigabyte.
+// Command kubernetes is programs/kubernetes for a version in which NewKubeletCommand has no context
+// as its argument. The command contains every Kubernetes program of the test cluster, and etcd, in
+// one file. The name of the command selects the program. So there is one link step instead of
+// eight, and 180 MB instead of a gigabyte.
 package main
 
 import (

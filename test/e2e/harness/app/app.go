@@ -44,7 +44,7 @@ type App struct {
 	// Record is the name of the record in which no two processes may overlap; empty means
 	// Name.
 	Record string
-	// Replicas of zero means 3, one on each node.
+	// Replicas is the number of replicas; zero means 3, one on each node.
 	Replicas int32
 	// Annotations are the annotations of the workload.
 	Annotations map[string]string
@@ -216,14 +216,14 @@ func Deploy(s *space.Space, a App) *appsv1.Deployment {
 	return d
 }
 
-// Create creates the application's Deployment, and waits for no pod.
+// Create creates the application's Deployment, and does not wait for its pods.
 func Create(s *space.Space, a App) *appsv1.Deployment {
 	s.Helper()
 	var d *appsv1.Deployment
 	var err error
-	// A test that cut a node may have cut the API server's connection to the webhook,
-	// too. The API server notices that after half a minute. So Create tries again, and
-	// reports failed calls by remarks.
+	// A test that cut a node may have cut the API server's connection to the webhook, too.
+	// The API server notices the broken connection after half a minute. So Create tries
+	// again, and prints each new error by [space.Space.Remark].
 	tries, said := 0, ""
 	s.Within(space.StartTimeout, func() bool {
 		d, err = s.Client.AppsV1().Deployments(s.Namespace).Create(s.Context(), Deployment(s, a), metav1.CreateOptions{})

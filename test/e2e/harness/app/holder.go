@@ -49,7 +49,7 @@ func After(s *space.Space, a App, before *record.Process) *record.Process {
 }
 
 // VacancyAfter returns the time from the end of a process and all its descendants to the
-// next start of the application.
+// next start of the application. If the application has not started again, the result is zero.
 func VacancyAfter(s *space.Space, a App, before *record.Process) time.Duration {
 	r := s.Record(a.RecordName())
 	next := slices.IndexFunc(r, func(p record.Process) bool { return p.Parent == "" && p.Start > before.Start })

@@ -80,7 +80,8 @@ func same(a, b string) bool {
 	return errA == nil && errB == nil && a == b
 }
 
-// NeedLab skips a test on any cluster but the test cluster, and gives the reason.
+// NeedLab returns the test cluster. On a cluster of the user's own, NeedLab skips the test, and
+// prints the reason.
 func NeedLab(t *testing.T, reason string) *lab.Cluster {
 	t.Helper()
 	if Lab == nil {

@@ -98,7 +98,8 @@ func revive(ctx context.Context, node string) (ended bool) {
 	return ended
 }
 
-// AwaitNode waits until a node is Ready and has no taint.
+// AwaitNode waits until a node is Ready and has no taint. Meanwhile AwaitNode starts the dead
+// components of the node.
 func AwaitNode(t *testing.T, name string) {
 	t.Helper()
 	started := time.Now()

@@ -27,7 +27,8 @@ type Holder struct {
 	*space.Space
 	App app.App
 	Lab *lab.Cluster
-	// Before is the process of the application at the beginning, Victim its pod.
+	// Before is the process of the application at the beginning. Victim is the pod of this
+	// process.
 	Before *record.Process
 	Victim *corev1.Pod
 	// Seen is the instant of the last renewal that the test read before the fault. At is

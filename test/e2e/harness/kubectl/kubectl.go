@@ -36,7 +36,8 @@ func Run(s *space.Space, stdin string, args ...string) (output string, err error
 	return out.String(), err
 }
 
-// Command returns a command of the test cluster's own kubectl, or of the user's.
+// Command returns a command of the test cluster's kubectl. On a cluster of the user's own, the
+// command runs the user's kubectl.
 func Command(ctx context.Context, namespace string, args ...string) *exec.Cmd {
 	args = append([]string{"--kubeconfig", cluster.Kubeconfig, "--namespace", namespace}, args...)
 	if cluster.Lab != nil {

@@ -51,8 +51,8 @@ type Process struct {
 	Role    Role
 }
 
-// Of returns the lasting processes of a pod, and the containerd shims that are parents of
-// its agent and shims.
+// Of returns the processes of a pod, without those of the role passing. The result also has the
+// containerd shims that are parents of the pod's agent and shims.
 func Of(pod *corev1.Pod) []Process {
 	var found []Process
 	dirs, _ := filepath.Glob("/proc/[0-9]*")

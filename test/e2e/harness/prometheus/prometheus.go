@@ -38,8 +38,9 @@ type Server struct {
 
 const port = 9090
 
-// Start starts Prometheus, and waits until it scrapes the webhooks. The server scrapes and
-// evaluates each second. Start divides all durations of the rules by the argument faster.
+// Start starts Prometheus, and waits until Prometheus scrapes the webhooks. The server scrapes and
+// evaluates each second. The argument faster is the number by which Start divides all durations of
+// the rules.
 func Start(t *testing.T, faster int) *Server {
 	t.Helper()
 	cluster.NeedLab(t, "it makes an image of Debian's Prometheus")
@@ -77,14 +78,14 @@ func (s *Server) write(name, text string) {
 	require.NoError(s, os.Rename(file+".new", file))
 }
 
-// target is one target, with the labels that a discovery would give.
+// target is an entry in a file of targets: an address, with the labels that a discovery would give.
 type target struct {
 	Targets []string          `json:"targets"`
 	Labels  map[string]string `json:"labels"`
 }
 
 // discover writes the targets of both jobs, as the discovery of role "pod" finds them with the
-// selectors of the configuration.
+// selectors of the configuration. The method discover writes at most once a second.
 func (s *Server) discover() {
 	s.Helper()
 	if time.Since(s.written) < time.Second {

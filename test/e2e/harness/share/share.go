@@ -23,8 +23,8 @@ var long = map[string]int{
 	"TestStartLockStartsPodsOneByOne":               3,
 }
 
-// alone has the serial tests that bear no other load, such as the tests of another cluster. Their
-// place is before the parallel tests.
+// alone has the serial tests that fail under other load, such as the tests of another cluster.
+// These tests run on the cluster of the share "parallel", before its parallel tests.
 var alone = []string{"TestHandoversRefuseNoConnection"}
 
 // minutes returns about how long a serial test takes.

@@ -219,8 +219,8 @@ func (p *Specimen) readLog(previous bool) (string, error) {
 	return string(log), err
 }
 
-// FollowLog follows the log of a run to its end. The caller deletes the pod next, which
-// deletes the log, too.
+// FollowLog begins to follow the log of the present run, and returns at once. The caller
+// deletes the pod next, and with the pod its log.
 func (p *Specimen) FollowLog() {
 	p.Helper()
 	follow := func() (io.ReadCloser, error) {

@@ -25,7 +25,7 @@ import (
 type Journal struct {
 	// Client is a command that reads statements, one per line, and answers each with a line.
 	Client []string
-	// Prepare is a statement for the beginning; empty means none.
+	// Prepare is a statement that must succeed before the first number; empty means none.
 	Prepare string
 	// Keep returns the statement that stores a number, and Yes reports whether an answer
 	// acknowledges it.
@@ -66,7 +66,7 @@ const answerTimeout = 10 * time.Second
 // write starts a client that writes number after number, until the application ends or
 // the returned function is called. The function write returns after the first
 // acknowledgement, so that a fault comes during the writing. The result ok is false if no
-// acknowledgement comes in time. If j is nil, write only returns true.
+// acknowledgement comes in time. If j is nil, write starts no client, and returns true.
 func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) {
 	s.Helper()
 	if j == nil {

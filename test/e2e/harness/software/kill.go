@@ -86,7 +86,8 @@ func (t *Trial) lose(*space.Space, *corev1.Pod) {
 // random half of the faults, because most faults make the pod and the application start again.
 var Every bool
 
-// survives deploys two replicas and injects faults in a random order.
+// survives deploys two replicas and injects faults in a random order. At no instant may two
+// families of processes be alive.
 func (w Software) survives(t *testing.T) {
 	s := space.New(t)
 	var volume corev1.VolumeSource
@@ -140,7 +141,7 @@ func (t *Trial) endure(b fault.Fault) {
 	before, victim := t.busy()
 	killed := process.Find(victim, process.Agent)
 	b.Strike(t.Space, victim)
-	struck := time.Now() // all renewals of the killed agent are earlier
+	struck := time.Now() // the last renewal of a killed agent is before this instant
 	what := fmt.Sprintf("%s in %s", b.Name, victim.Name)
 	survived := false
 	t.Await(ServeTimeout, "one runs again after "+what, func() bool {

@@ -61,8 +61,9 @@ type Software struct {
 	// The pattern Noise matches log lines about the tests' own requests, and log lines that
 	// the application writes sometimes more and sometimes less often. Nil matches no line.
 	Noise *regexp.Regexp
-	// Deaf reports that the application does not handle SIGTERM. As PID 1 it survives the
-	// signal; behind a gate it ends. No other difference is allowed.
+	// Deaf reports that the application does not handle SIGTERM. As PID 1 the application
+	// survives the signal, but behind a gate the signal ends the application. No other
+	// difference is allowed.
 	Deaf bool
 }
 
@@ -246,7 +247,7 @@ func (f *Families) NeverMoreThan(permitted int) {
 func Contains(path, text string) func(*space.Space, *corev1.Pod) bool {
 	return func(s *space.Space, pod *corev1.Pod) bool {
 		port := fmt.Sprint(pod.Spec.Containers[0].Ports[0].ContainerPort)
-		ctx, cancel := context.WithTimeout(s.Context(), 5*time.Second) // a new server may accept and not answer yet
+		ctx, cancel := context.WithTimeout(s.Context(), 5*time.Second) // a new server may accept a connection and not answer yet
 		defer cancel()
 		body, err := s.Client.CoreV1().Pods(s.Namespace).ProxyGet("http", pod.Name, port, path, nil).DoRaw(ctx)
 		return err == nil && strings.Contains(string(body), text)

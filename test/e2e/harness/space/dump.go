@@ -20,8 +20,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// dump describes the namespace of a failed test. The description goes into a file among
-// the test's artifacts, so that the failure itself stays visible.
+// dump describes the namespace of a failed test. If go test keeps artifacts, the description
+// goes into a file among them, so that the failure itself stays visible. Otherwise the
+// description goes into the test's log.
 func dump(s *Space) {
 	text := describe(s)
 	if kept := flag.Lookup("test.artifacts"); kept == nil || kept.Value.String() != "true" {

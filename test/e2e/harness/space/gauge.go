@@ -72,7 +72,7 @@ func (g *Gauge) begin(now time.Time) {
 	g.began = now
 }
 
-// end notes the end of the write, if the write stalled.
+// end notes the end of a write. If the write stalled, end adds the write to the stalled writes.
 func (g *Gauge) end(now time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -82,8 +82,8 @@ func (g *Gauge) end(now time.Time) {
 	g.began = time.Time{}
 }
 
-// Stalled returns for how long the gauge's writes have stalled since an instant. A test process
-// that gets no processor stalls them, too.
+// Stalled returns for how long the gauge's writes have stalled since an instant. These writes also
+// stall if the machine gives the test's process no processor time.
 func (g *Gauge) Stalled(since time.Time) (total time.Duration) {
 	now := time.Now()
 	g.mu.Lock()

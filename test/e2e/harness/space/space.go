@@ -57,7 +57,7 @@ const (
 	// Turn is the interval between two checks of a condition while nothing changes in the
 	// namespace. The checks are necessary, because records are files and send no events.
 	Turn = 10 * time.Millisecond
-	rest = time.Second // the longest interval after a check that takes long, as kubectl does
+	rest = time.Second // the longest interval after a slow check, such as a call of kubectl
 	// Fresh is the greatest age of a running application's last time stamp in the record, even on a
 	// busy machine.
 	Fresh = 300 * time.Millisecond
@@ -113,7 +113,7 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	namespace, err := cluster.Client.CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{})
 	require.NoError(t, err)
 	s := open(t, namespace.Name)
-	// Without the service account no pod is admitted.
+	// The API server admits a pod only once the namespace's service account exists.
 	s.Await(StartTimeout, "the namespace's service account", func() bool {
 		_, err := s.Client.CoreV1().ServiceAccounts(s.Namespace).Get(t.Context(), "default", metav1.GetOptions{})
 		return err == nil
@@ -220,7 +220,7 @@ func (s *Space) Within(timeout time.Duration, condition func() bool) bool {
 		if condition() {
 			return true
 		}
-		// Slow checks in a row would take the processors from the pods that they wait for.
+		// Slow checks without a pause between them would slow down the pods under test.
 		change, pause := s.change, max(Turn, min(4*time.Since(begin), rest))
 		if pause > 10*Turn {
 			change = nil
@@ -294,8 +294,8 @@ func (s *Space) Named(lease *coordinationv1.Lease) *corev1.Pod {
 	return nil
 }
 
-// AwaitHolder waits for the pod that a slot's Lease names. The record may show the
-// application before the watch shows the Lease.
+// AwaitHolder waits for the pod that a slot's Lease names. Even if the record shows that the
+// application runs, the watch may not show the Lease yet.
 func (s *Space) AwaitHolder(slot string) (holder *corev1.Pod) {
 	s.Helper()
 	s.Await(Soon, "a holder of "+slot, func() bool {

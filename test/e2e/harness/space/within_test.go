@@ -28,7 +28,7 @@ func TestSlowChecksTakeAFifthOfTheTime(t *testing.T) {
 					checks++
 					<-time.After(c.check)
 					if c.check > 0 {
-						s.Changed() // pods change all the time, and end no pause
+						s.Changed() // a change ends no pause after a slow check
 					}
 					return false
 				}))

@@ -16,12 +16,12 @@ import (
 
 // Step is a manifest that the reader writes, or a command that the reader runs.
 type Step struct {
-	// File is the name of the manifest; empty for a command.
+	// File and Text are the name and the text of a manifest; both are empty for a command.
 	File, Text string
 	// Command is the command, and Output has the lines that the page shows below it.
 	Command string
 	Output  []string
-	// Fails reports that the command may fail. The page shows its exit code by the next command.
+	// Fails reports that the command may fail. The next command then prints the exit code.
 	Fails bool
 }
 

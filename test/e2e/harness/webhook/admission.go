@@ -21,7 +21,7 @@ import (
 // DryRun makes the API server admit an object as usual, but store nothing.
 var DryRun = []string{metav1.DryRunAll}
 
-// Try proposes a pod to the API server by dry run.
+// Try proposes a pod to the API server by dry run, and returns the pod that would be stored.
 func Try(s *space.Space, pod *corev1.Pod) (*corev1.Pod, error) {
 	return s.Client.CoreV1().Pods(s.Namespace).Create(s.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 }

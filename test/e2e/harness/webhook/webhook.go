@@ -57,7 +57,7 @@ func Scale(t *testing.T, replicas int32) {
 	require.Eventually(t, func() bool { return endpoints(ctx) == int(replicas) }, space.StartTimeout, 10*space.Turn)
 }
 
-// endpoints returns the number of ready endpoints of the webhook's Service.
+// endpoints returns the number of ready endpoints of the webhook's Service, or -1 after an error.
 func endpoints(ctx context.Context) (ready int) {
 	list, err := cluster.Client.DiscoveryV1().EndpointSlices(Namespace).
 		List(ctx, metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=" + Name})

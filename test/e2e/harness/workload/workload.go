@@ -74,7 +74,7 @@ func (w *Workload) Slot() string {
 	return api.SingletonLease(api.Workload{Group: "apps", Kind: w.Kind.Lease, Name: w.App.Name}, "")
 }
 
-// Apply applies a version to the workload, and waits for nothing.
+// Apply applies a version to the workload, and does not wait for the rollout.
 func (w *Workload) Apply(v Version) {
 	w.Helper()
 	container, err := json.Marshal(app.Template(w.Space, w.of(v)).Spec.Containers[0])
