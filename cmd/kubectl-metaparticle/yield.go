@@ -104,7 +104,8 @@ func findSoon(ctx context.Context, c cluster, namespace string, args []string) (
 	return findSlots(ctx, c, namespace, args)
 }
 
-// await waits until another hold of the slot has begun, and prints the new holder.
+// await waits until another hold of the slot has begun, and prints the new holder. For a read-write
+// lock, await waits only for the release.
 func (y yielding) await(ctx context.Context, s *subject, held hold, slot string, began time.Time) (int, error) {
 	var next string
 	var released time.Duration
@@ -114,7 +115,7 @@ func (y yielding) await(ctx context.Context, s *subject, held hold, slot string,
 		}
 		next = view.HolderOf(l)
 		if next == "" && api.IsRWLockSlot(slot) {
-			return true // the lock may stay free
+			return true // after the release, a read-write lock may stay free
 		}
 		return next != "" && (next != held.identity || l.Annotations[api.HoldAnnotation] != held.number)
 	})
@@ -197,7 +198,9 @@ func (s *subject) held() (hold, error) {
 		}
 		return hold{}, refusal(fmt.Sprintf("%d pods hold slots of %s: name one of %s", len(holds), s.title, strings.Join(names, ", ")))
 	}
-	return holds[0], s.holding(&holds[0])
+	// In one return statement, Go might copy holds[0] before the call completes it.
+	err := s.holding(&holds[0])
+	return holds[0], err
 }
 
 // yields returns a refusal if the holder of the slot cannot hand the slot over.
@@ -211,8 +214,8 @@ func (s *subject) yields(slot string, l *coordinationv1.Lease) error {
 	return nil
 }
 
-// holding stores the grace of the holder's pod. If the pod is gone or is being deleted,
-// the result is a refusal, because the hold ends without a yield.
+// holding stores the grace of the holder's pod, and whether the slots expire. If the pod is gone or
+// is being deleted, the result is a refusal, because the hold ends without a yield.
 func (s *subject) holding(h *hold) error {
 	i := slices.IndexFunc(s.pods, func(p corev1.Pod) bool { return view.IdentityOf(p) == h.identity })
 	switch {
@@ -227,7 +230,8 @@ func (s *subject) holding(h *hold) error {
 	return nil
 }
 
-// fit returns the identity of the named pod, if that pod stands by for a slot of the hold.
+// fit returns the identity of the named pod, if that pod stands by for a slot of the hold. For any
+// other pod, fit returns a refusal.
 func (s *subject) fit(ctx context.Context, h hold, name string) (string, error) {
 	var pod corev1.Pod
 	if err := s.cluster.Get(ctx, types.NamespacedName{Namespace: s.namespace, Name: name}, &pod); err != nil {
