@@ -37,15 +37,19 @@ const (
 	// metrics send no events.
 	asking = time.Second
 
-	// load is the CPU use of a working application in thousandths of a processor: three
-	// times the container's request.
-	load = 60
+	// request is the CPU request of the application's container. An application that only writes
+	// its record uses up to 40 thousandths of a processor, which is far below the request.
+	request = "100m"
 
-	// reached and beyondReach are autoscalers' targets, in percent of a resource request.
-	// If one of two pods works, their average use is well above the first target, even on
-	// a busy machine. If none works, the average is well below the first target. No average
+	// load is the CPU use of a working application in thousandths of a processor: twice the
+	// container's request.
+	load = 200
+
+	// reached and beyondReach are autoscalers' targets, in percent of a resource request. If one
+	// of two pods works, their average use is well above the first target. If none works, the
+	// average of three pods is below two thirds of that target, so two pods are enough. No average
 	// is as high as the second target.
-	reached, beyondReach = 60, 1000
+	reached, beyondReach = 80, 1000
 )
 
 // scaled is an application whose autoscaler chooses two or three replicas.
@@ -62,6 +66,9 @@ func scale(t *testing.T, a app.App, metrics ...autoscalingv2.MetricSpec) scaled 
 	cluster.NeedLab(t, "it needs the record, and metrics every 10 s")
 	s := space.New(t)
 	a.Replicas = 2
+	a.Edit = func(template *corev1.PodTemplateSpec) {
+		template.Spec.Containers[0].Resources.Requests = app.Quantities(request, "16Mi")
+	}
 	app.Deploy(s, a)
 
 	factory := informers.NewSharedInformerFactoryWithOptions(s.Client, 0, informers.WithNamespace(s.Namespace))
@@ -209,7 +216,7 @@ func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
 		ofPod(corev1.ResourceCPU, reached), ofContainer(corev1.ResourceCPU, beyondReach))
 	s.works(load)
 	s.awaitGrown("cpu resource utilization")
-	s.awaitShare(0.25, 0.42) // around a third: the holder is counted, too
+	s.awaitShare(0.25, 0.42) // around a third, because all three pods count
 	averages := s.averages()
 	require.Len(t, averages, 4)
 	for i, value := range averages {
@@ -218,7 +225,8 @@ func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
 	}
 
 	s.works(0)
-	s.Await(measured, "two replicas", func() bool { return s.scaler().Status.CurrentReplicas == 2 && len(s.Pods(s.a.Name)) == 2 })
+	shrunk := s.Within(measured, func() bool { return s.scaler().Status.CurrentReplicas == 2 && len(s.Pods(s.a.Name)) == 2 })
+	require.True(t, shrunk, "not two replicas: %+v", s.scaler().Status)
 	assert.Equal(t, s.before.ID, app.AwaitRunning(s.Space, s.a, space.Soon).ID, "a standby went")
 }
 
