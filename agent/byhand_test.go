@@ -224,7 +224,7 @@ func TestYieldRequestForAnEndedHoldIsIgnored(t *testing.T) {
 	})
 }
 
-func TestVanishedSuccessorDelaysOtherStandbysOnce(t *testing.T) {
+func TestVanishedSuccessorDelaysOtherStandbysByOneSecond(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.pair()

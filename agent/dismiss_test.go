@@ -160,7 +160,7 @@ func TestPodSkipsWhileAForeignIdentityHolds(t *testing.T) {
 	})
 }
 
-func TestPodDoesNotSkipForItsOwnJob(t *testing.T) {
+func TestHolderOfSameJobCausesNoSkip(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		of := func(job string) func(c *Config) { return func(c *Config) { c.Job = job } }
@@ -281,7 +281,7 @@ func TestDismissalIsRepeatedUntilTheShimEnds(t *testing.T) {
 }
 
 // The agent adds an Event only for the first dismissal of a wait.
-func TestOrdersReportTheFirstDismissalOfEachWait(t *testing.T) {
+func TestOnlyFirstDismissalOfEachWaitIsReported(t *testing.T) {
 	o := newOrders(Config{Dismiss: func(gate.ShimID, gate.Dismiss) error { return nil }}, nil)
 	r := gate.Report{Shim: "s1", Since: time.Second, Connected: true}
 	o.note(gate.Report{}, r)

@@ -15,7 +15,7 @@ import (
 
 // The agent calls Calm only once a handover is over. The work that Calm does, such as a garbage
 // collection, would delay the handover.
-func TestDeferredWorkDoesNotDelayAHandover(t *testing.T) {
+func TestAgentDefersHousekeepingUntilAHandoverIsOver(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var calmA, calmB atomic.Int32

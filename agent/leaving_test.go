@@ -438,7 +438,7 @@ func TestOnlyReadyStandbysOfTheWorkloadMakeOffers(t *testing.T) {
 	}
 }
 
-func TestHolderIgnoresAnOfferThatNamesItself(t *testing.T) {
+func TestHolderIgnoresOfferWithItsOwnIdentity(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2)
 		hold := w.server.lease(theSlot).Annotations[api.HoldAnnotation]

@@ -72,7 +72,7 @@ func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 // A pod has no revision if its agent or its webhook is of an earlier version, or if the webhook
 // was rolled back. With such pods a rollout still completes, and so does the next rollout. With
 // n old pods, the application starts at most n+1 times until the first rollout is complete.
-func TestRolloutsCompleteIfSomePodsHaveNoRevision(t *testing.T) {
+func TestRolloutsCompleteDespitePodsWithoutARevision(t *testing.T) {
 	for name, c := range map[string]struct{ olds, news []api.Revision }{
 		"no old pod has one":            {[]api.Revision{unordered, unordered, unordered}, []api.Revision{newRevision, newRevision, newRevision}},
 		"no new pod has one":            {[]api.Revision{oldRevision, oldRevision, oldRevision}, []api.Revision{unordered, unordered, unordered}},

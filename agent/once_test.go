@@ -236,7 +236,7 @@ func TestPodWatchesNoLeaseAfterItsWork(t *testing.T) {
 
 // The new agent process gets no report about the earlier shim's success. So it learns of the
 // success from the done keys in the Lease.
-func TestSucceededInitContainerEndsWithoutAnotherChild(t *testing.T) {
+func TestNewAgentDismissesContainerWhoseWorkIsDone(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.working()
 		a.gates.succeed("s1")

@@ -32,8 +32,8 @@ type ports struct {
 	unreachable error
 	asked       int
 	unanswered  chan string
-	// After a call of Linger, left is closed at the end of the last connection: after the delay, or
-	// at the call of Close if the field lasts is set.
+	// After a call of Linger, left is closed at the end of the last connection. Without the field
+	// "lasts" that end comes after the delay, and with that field at the call of Close.
 	left  chan struct{}
 	lasts bool
 }

@@ -147,7 +147,7 @@ func TestRolloutStallsUntilItsPausedSlotIsResumed(t *testing.T) {
 
 // The controller of a Deployment whose rollout a person has paused keeps pods of both
 // revisions.
-func TestPausedDeploymentsNewRevisionIsProven(t *testing.T) {
+func TestNewRevisionOfPausedRolloutBecomesProven(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
 		b := w.up("b", of(newRevision))

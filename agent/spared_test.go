@@ -37,7 +37,7 @@ func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 }
 
 // The application's stop and its start each take longer than show.Handover.
-func TestSlowStopOrStartKeepsOldPodsReady(t *testing.T) {
+func TestSlowStopOrStartLeavesOldPodsReady(t *testing.T) {
 	const stops, starts = 110 * time.Second, 45 * time.Second
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
@@ -70,7 +70,7 @@ func TestSlowStopOrStartKeepsOldPodsReady(t *testing.T) {
 
 // The application's start before the yield and its stop after the yield together take longer
 // than show.Handover.
-func TestYieldDuringStartKeepsOldPodReady(t *testing.T) {
+func TestOldPodYieldingDuringItsStartStaysReady(t *testing.T) {
 	const starts, stops, grace = 45 * time.Second, 115 * time.Second, 2 * time.Minute
 	for name, yields := range map[string]func(w *world, a *pod){
 		"to a newer revision": func(w *world, _ *pod) {

@@ -230,9 +230,9 @@ func (all table) known(key string) bool {
 // pods. So no pod of a misspelt claim runs without a gate.
 func Carried(key string) bool { return strings.HasPrefix(key, Prefix) && !Written(key) }
 
-// Effective returns the annotations of the pods that the workload creates from now on: the
-// template's own, and those that the webhook carries from the workload. If the workload and the
-// template have the same key, the result has the template's value.
+// Effective returns the annotations of the pods that the workload creates from now on. These
+// are the template's annotations, and those that the webhook carries from the workload. If the
+// workload and the template have the same key, the result has the template's value.
 func Effective(workload, template map[string]string) map[string]string {
 	all := make(map[string]string, len(template))
 	for key, value := range workload {

@@ -62,7 +62,7 @@ func TestHugeAnnotationsCauseShortMessagesInLittleMemory(t *testing.T) {
 	}
 }
 
-func TestMessageNamesOnlyTenUnknownAnnotations(t *testing.T) {
+func TestErrorListsOnlyTenUnknownAnnotations(t *testing.T) {
 	annotations := map[string]string{LockAnnotation: "a"}
 	for i := range 10 {
 		annotations[fmt.Sprintf("%sx%02d", Prefix, i)] = ""

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSemaphoreRequestNamesAllSlotsAndNeedsOne(t *testing.T) {
+func TestSemaphoreRequestContainsAllSlotsButNeedsOne(t *testing.T) {
 	r, err := Parse(map[string]string{SemaphoreAnnotation: "pool=3"})
 	require.NoError(t, err)
 	pool := Claim{Kind: Semaphore, Name: "pool", Size: 3}

@@ -34,7 +34,7 @@ func TestLeaseNamesBeginWithTheirKindsName(t *testing.T) {
 }
 
 // The table in the README is written by hand.
-func TestReadmeHasEachAnnotationThatClaims(t *testing.T) {
+func TestReadmeListsEachAnnotationThatMakesAClaim(t *testing.T) {
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
 	for _, a := range Annotations {
@@ -50,9 +50,9 @@ var mentions = []string{
 	"sim/world/programs.go", // the simulated programs have a fixed list of claims
 }
 
-// Outside of package api, the files that are not in the list [mentions] find the kinds with
-// interchangeable slots by [Kinds], and name no such kind. So a new kind of this sort changes none
-// of these files.
+// Only the files in the list [mentions] may name a kind with interchangeable slots. All other files
+// outside of package api find such kinds by [Kinds]. So a new kind of this sort changes none of
+// these files.
 func TestOnlyExemptFilesMentionKindsWithInterchangeableSlots(t *testing.T) {
 	var words []string
 	for _, kind := range Kinds() {

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestShardsRequestNamesOneSlotPerShard(t *testing.T) {
+func TestRequestForShardsHasOneSlotPerShard(t *testing.T) {
 	r, err := Parse(map[string]string{ShardsAnnotation: "3"})
 	require.NoError(t, err)
 	of := Workload{"apps", "Deployment", "web.1"}
@@ -55,7 +55,7 @@ func TestErrorExplainsEachInvalidShardsAnnotation(t *testing.T) {
 	}
 }
 
-func TestShardLeaseHasOnlyOneSpelling(t *testing.T) {
+func TestShardLeaseNameHasOnlyOneSpelling(t *testing.T) {
 	long := strings.Repeat("x", 253)
 	for _, of := range []Workload{
 		{"apps", "Deployment", "web"}, {"apps", "StatefulSet", "a.1"}, {"apps", "Deployment", long}, {"apps", "Deployment", long[:228]}, {"apps", "Deployment", long[:229]},

@@ -67,7 +67,7 @@ func TestManyConnectionsOfAPeerBlockNoProbe(t *testing.T) {
 	}
 }
 
-func TestProbeServerEndsEveryConnectionInTime(t *testing.T) {
+func TestProbeServerClosesSilentAndUnfinishedConnections(t *testing.T) {
 	for name, sends := range map[string]string{
 		"a probe":        "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
 		"silence":        "",

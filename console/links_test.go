@@ -21,9 +21,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// TestEachOutageMarksTheSlotsAsOld includes failures after which client-go repeats the request
+// TestConsoleWarnsOfEachOutageOfAPIServer includes failures after which client-go repeats the request
 // without a report.
-func TestEachOutageMarksTheSlotsAsOld(t *testing.T) {
+func TestConsoleWarnsOfEachOutageOfAPIServer(t *testing.T) {
 	for name, outage := range map[string]http.HandlerFunc{
 		"refused connections": nil,
 		"429":                 refuses(http.StatusTooManyRequests),
@@ -175,9 +175,9 @@ func TestClosedOrSilentWatchIsReported(t *testing.T) {
 	}
 }
 
-// TestWarningAboutWatchBeginsAndEndsInTime runs on a fake clock. No request or byte arrives at the
+// TestWatchWarningBeginsByTimerWithoutRequests runs on a fake clock. No request or byte arrives at the
 // instants at which a trouble begins. So only the timer of the method heed can wake that method.
-func TestWarningAboutWatchBeginsAndEndsInTime(t *testing.T) {
+func TestWatchWarningBeginsByTimerWithoutRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		warned := make(chan string, 8)
 		w := &watch{links: newLinks(), warn: func(trouble string) error { warned <- trouble; return nil }, changed: make(chan struct{}, 1)}

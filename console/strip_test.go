@@ -99,7 +99,7 @@ func stripped[T any](t *testing.T, object T) T {
 	return kept.(T)
 }
 
-func TestStrippedObjectsShowTheSameSlots(t *testing.T) {
+func TestStrippingUnreadFieldsChangesNoShownSlot(t *testing.T) {
 	s := whole()
 	want := s.Slots(nil, mostHandovers)
 	require.Len(t, want, 2)
@@ -131,8 +131,8 @@ func TestStripDropsOverlongEventMessages(t *testing.T) {
 	assert.Equal(t, gone, stripped(t, gone))
 }
 
-// TestCachesKeepStrippedObjects looks into the caches of a running watch.
-func TestCachesKeepStrippedObjects(t *testing.T) {
+// TestCachesDropFieldsThatTheConsoleIgnores looks into the caches of a running watch.
+func TestCachesDropFieldsThatTheConsoleIgnores(t *testing.T) {
 	l := leaseOf(1, "a", noon)
 	l.Annotations = map[string]string{"note": secret}
 	w, all := watching(t, newServer(t, l))

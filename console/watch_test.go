@@ -202,7 +202,7 @@ func TestWatchPublishesEachChangeOfASlot(t *testing.T) {
 	}, s.asked, "the console reads nothing else")
 }
 
-func TestHolderThatStopsRenewingIsShown(t *testing.T) {
+func TestHolderThatStopsRenewingIsShownAsSilent(t *testing.T) {
 	held := leaseOf(1, "a", time.Now())
 	held.Spec.LeaseDurationSeconds = new(int32(2))
 	s := newServer(t, held)
@@ -215,7 +215,7 @@ func TestHolderThatStopsRenewingIsShown(t *testing.T) {
 	assert.Nil(t, next(t, all).slots[0].Holder.SilentSince)
 }
 
-func TestRenewalAloneCountsAsNoChange(t *testing.T) {
+func TestConsoleIgnoresUpdatesThatOnlyRenewALease(t *testing.T) {
 	now := time.Now()
 	for name, c := range map[string]struct {
 		before, after any

@@ -34,9 +34,9 @@ func alerts(t *testing.T) (all []alert) {
 	return all
 }
 
-// TestEachAlertHasItsSection checks that alerts.md has one section for each alert, in the order of
+// TestAlertsPageHasASectionForEachAlert checks that alerts.md has one section for each alert, in the order of
 // rules.yaml. Each section must have its four parts.
-func TestEachAlertHasItsSection(t *testing.T) {
+func TestAlertsPageHasASectionForEachAlert(t *testing.T) {
 	var sections, names []string
 	parts := map[string][]string{}
 	for _, node := range parse(t, "alerts.md").GetChildren() {

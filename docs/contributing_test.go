@@ -38,7 +38,7 @@ var (
 	goal        = regexp.MustCompile(`(?m)^([a-z0-9-]+):`)
 )
 
-func TestContributingPageNamesExistingFilesAndTargets(t *testing.T) {
+func TestContributingPageCitesOnlyExistingFilesAndTargets(t *testing.T) {
 	makefile, err := os.ReadFile(filepath.Join(root, "Makefile"))
 	require.NoError(t, err)
 	goals := map[string]bool{}

@@ -59,9 +59,9 @@ func TestLinksInDocumentsHaveTargets(t *testing.T) {
 
 var testName = regexp.MustCompile(`^(Test|Fuzz)[A-Z]\w*$`)
 
-// TestGuaranteesPageNamesExistingTests checks that each guarantee names a test. Each item of a
+// TestGuaranteesPageCitesOnlyExistingTests checks that each guarantee names a test. Each item of a
 // numbered list is a guarantee.
-func TestGuaranteesPageNamesExistingTests(t *testing.T) {
+func TestGuaranteesPageCitesOnlyExistingTests(t *testing.T) {
 	exist := tests(t)
 	items := 0
 	ast.WalkFunc(parse(t, "guarantees.md"), func(node ast.Node, entering bool) ast.WalkStatus {

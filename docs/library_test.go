@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// recipe is a part of library.md: a heading of the third level, and the text up to the next heading
-// of that level or of a higher one.
+// recipe is a part of library.md. The part begins with a heading of the third level, and ends
+// before the next heading of that level or of a higher level.
 type recipe struct {
 	title string
 	nodes []ast.Node
@@ -70,7 +70,7 @@ func (r recipe) annotations(t *testing.T) []map[string]string {
 	return all
 }
 
-func TestLibraryPageNamesExistingTests(t *testing.T) {
+func TestLibraryPageCitesOnlyExistingTests(t *testing.T) {
 	exist := tests(t)
 	assert.NotZero(t, namedTests(t, "library.md", parse(t, "library.md"), exist))
 	for _, r := range recipes(t) {

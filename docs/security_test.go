@@ -40,9 +40,9 @@ func rowsOf(t *testing.T, file string) [][]string {
 
 var namedTest = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
 
-// TestSecurityPageNamesExistingTests checks that each row about an actor names a
+// TestSecurityPageCitesOnlyExistingTests checks that each row about an actor names a
 // test.
-func TestSecurityPageNamesExistingTests(t *testing.T) {
+func TestSecurityPageCitesOnlyExistingTests(t *testing.T) {
 	exist := tests(t)
 	threats := 0
 	for _, row := range rowsOf(t, securityPage) {

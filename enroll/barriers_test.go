@@ -69,7 +69,7 @@ func programmed(name, run, job string) *corev1.Pod {
 	return pod
 }
 
-func TestPodWithLocalBarrierGetsItsJobsLeases(t *testing.T) {
+func TestBarrierForProgramsGetsLeasesOfItsJob(t *testing.T) {
 	w := newWorld(t, programmed("a", firstRun, firstRun))
 	w.settle(w.process())
 	for _, name := range leasesOfRun(firstRun) {
@@ -93,7 +93,7 @@ func TestJobOwnsOnlyLeasesOfItsOwnPods(t *testing.T) {
 	assert.Empty(t, w.lease(leasesOfRun(firstRun)[0]).OwnerReferences)
 }
 
-func TestMalformedBarrierGivesNoRight(t *testing.T) {
+func TestMalformedBarrierGivesNoRightsOnLeases(t *testing.T) {
 	for name, change := range map[string]func(*corev1.Pod){
 		"a lock":               func(p *corev1.Pod) { p.Spec.InitContainers[0].Args[1] = "-barrier=/lock.a=1" },
 		"another command":      func(p *corev1.Pod) { p.Spec.InitContainers[0].Command = []string{"sh"} },

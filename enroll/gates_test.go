@@ -56,7 +56,7 @@ var gates = map[string]struct {
 }
 
 // The program may ask for each of its slots, so each slot has a Lease, which the Role names.
-func TestPodWithLocalClaimsGetsLeasesAndRole(t *testing.T) {
+func TestLocalAPIPodGetsItsLeasesAndRole(t *testing.T) {
 	pod := lasting(gated("a", "till", "election.main,lock.b,semaphore.pool.0,semaphore.pool.1"), "1m")
 	pod.Annotations[api.LocalAnnotation] = "lock/b,election/main,semaphore/pool=2"
 	pod.Spec.InitContainers, pod.Spec.Containers = gates[string(api.GateProgram)].spec.InitContainers, gates[string(api.GateProgram)].spec.Containers

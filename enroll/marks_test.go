@@ -35,7 +35,7 @@ func TestPodAnnotationsGrantRightsOnSlotsOnly(t *testing.T) {
 	})
 }
 
-func TestIsSlotAcceptsEveryClaimableName(t *testing.T) {
+func TestNameOfEachClaimableSlotIsRecognized(t *testing.T) {
 	of := api.Workload{Group: "example.com", Kind: "Rollout", Name: "biller"}
 	for _, a := range api.Annotations {
 		for _, value := range a.Examples {
@@ -110,7 +110,7 @@ func TestRoleAnnotationGrantsNoRightsOnForeignLeases(t *testing.T) {
 	assert.Equal(t, withNext("lock.x"), w.role("till").Rules[0].ResourceNames)
 }
 
-func TestRulesWithoutSlotsGrantNoRightOnLeases(t *testing.T) {
+func TestRoleWithoutSlotsGrantsNoRightOnLeases(t *testing.T) {
 	given := append(AgentRules(), rules(map[string]memory{"somebodys-elector": {}})...)
 	for _, rule := range given {
 		assert.NotContains(t, rule.Resources, "leases", "a rule without names applies to all Leases")

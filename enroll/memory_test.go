@@ -11,7 +11,7 @@ import (
 )
 
 // A Role whose rules name a Lease remembers the Lease, whatever the Role's annotation says.
-func TestOverwrittenRoleAnnotationFreesNoVanishedLease(t *testing.T) {
+func TestOverwrittenRoleAnnotationDoesNotFreeRecreatedLease(t *testing.T) {
 	for _, text := range []string{"null", "{}", `{"lock.y":{"seconds":30,"uid":""}}`} {
 		t.Run(text, func(t *testing.T) {
 			w := newWorld(t, gated("a", "till", "lock.x"))

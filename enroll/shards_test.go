@@ -99,7 +99,7 @@ func TestChangeOfShardCountWaitsForEachHolder(t *testing.T) {
 	assert.Empty(t, holder(w.lease(api.ShardLease(web, 1))))
 }
 
-func TestShardsStayClosedWhileALeaseIsAbsent(t *testing.T) {
+func TestNewShardCountWaitsForAVanishedLease(t *testing.T) {
 	w := newWorld(t, worker("a", 2))
 	r := w.process()
 	w.settle(r)
@@ -117,7 +117,7 @@ func TestShardsStayClosedWhileALeaseIsAbsent(t *testing.T) {
 
 // In each iteration, a second process stamps for another number of shards. The second process does
 // so just before write number crash+1 of the first process.
-func TestOpenStampsAgreeOnCountDespiteRacingProcesses(t *testing.T) {
+func TestRacingEnrollProcessesNeverOpenTwoShardCounts(t *testing.T) {
 	for crash := range 12 {
 		w := newWorld(t, worker("a", 2))
 		first, second := w.process(), w.process()
@@ -213,7 +213,7 @@ func TestNextJobGetsShardsAfterAllHoldersRelease(t *testing.T) {
 	assert.Empty(t, w.events, "the pods of a Job take the shards one after the other")
 }
 
-func TestRunStaysValidUntilItsPodsAreDeleted(t *testing.T) {
+func TestYoungerRunWaitsUntilEarlierPodsAreDeleted(t *testing.T) {
 	pod := func(run string, age int, stays bool) shardedPod {
 		return shardedPod{count: 3, run: run, stays: stays, created: time.Unix(int64(-age), 0)}
 	}
@@ -235,7 +235,7 @@ func TestRunStaysValidUntilItsPodsAreDeleted(t *testing.T) {
 	}
 }
 
-func TestPodWithGatedInitContainerCountsAsRunning(t *testing.T) {
+func TestPendingPodRunsShardInGatedInitContainer(t *testing.T) {
 	pod := worker("a", 3)
 	assert.True(t, runsShard(pod))
 	pod.Status.Phase = corev1.PodPending

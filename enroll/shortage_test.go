@@ -46,7 +46,7 @@ func TestLongShortageOfPodsCausesOneEvent(t *testing.T) {
 	assert.Len(t, w.events, 2, "a later shortage is another one")
 }
 
-func TestWorkloadWithoutPodsHasNoShortage(t *testing.T) {
+func TestWorkloadWithoutPodsGetsNoShortageEvent(t *testing.T) {
 	w := newWorld(t, deployment(nil, sharding(3)))
 	r := w.process()
 	r.Shortage = func(_ string, shards int) { assert.Zero(t, shards) }
@@ -56,7 +56,7 @@ func TestWorkloadWithoutPodsHasNoShortage(t *testing.T) {
 	assert.Empty(t, w.events)
 }
 
-func TestShortageOfUnknownWorkloadIsReportedOnPod(t *testing.T) {
+func TestPodGetsShortageEventIfWorkloadIsUnknown(t *testing.T) {
 	w := newWorld(t, worker("b", 3), worker("a", 3))
 	r := w.process()
 	w.settle(r)

@@ -215,7 +215,7 @@ func TestGatePolicyListsEachAnnotationThatClaimsNothing(t *testing.T) {
 	}
 }
 
-func TestStatusPolicyNamesTheFieldsTheAgentWrites(t *testing.T) {
+func TestStatusPolicyListsFieldsThatAgentsWrite(t *testing.T) {
 	status := texts(t)["policies/status.yaml"]
 	assert.Contains(t, status, "k == '"+api.RoleLabel+"' ?\n          variables.newLabels[k] == '"+api.RoleHolder+"'")
 	assert.Contains(t, status, "k == '"+api.ShardLabel+"' ?\n          variables.newLabels[k].matches('^[0-9]{1,2}$')")
@@ -231,7 +231,7 @@ func TestLeasePolicyBoundsDurationAndChecksIdentity(t *testing.T) {
 	assert.Contains(t, lease, "variables.pod + '_' + variables.uid")
 }
 
-func TestLeasePolicyNamesAnnotationsThatAgentsWrite(t *testing.T) {
+func TestLeasePolicyListsAnnotationsThatAgentsWrite(t *testing.T) {
 	written := regexp.MustCompile(`(?s)- name: written\n.*?\[(.*?)\]`).FindStringSubmatch(texts(t)["policies/lease.yaml"])
 	require.Len(t, written, 2)
 	var keys []string
@@ -296,7 +296,7 @@ var neverOurs = []metav1.LabelSelectorRequirement{{
 	Key: corev1.LabelMetadataName, Operator: metav1.LabelSelectorOpNotIn, Values: []string{"kube-system", namespace},
 }}
 
-func TestPoliciesFailClosedAndAreBound(t *testing.T) {
+func TestPoliciesFailClosedAndHaveBindings(t *testing.T) {
 	var bound []string
 	for _, b := range all[*admissionv1.ValidatingAdmissionPolicyBinding](t) {
 		assert.Equal(t, []admissionv1.ValidationAction{admissionv1.Deny}, b.Spec.ValidationActions, b.Name)

@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
-func TestLeftoverPolicyRecognizesInjectedParts(t *testing.T) {
+func TestPolicyOnLeftoversRecognizesInjectedParts(t *testing.T) {
 	leftover := texts(t)["policies/leftover.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
@@ -47,7 +47,7 @@ func TestLeftoverPolicyRecognizesInjectedParts(t *testing.T) {
 
 // A pod without a controller may compete for the slots of its namespace, and for its own
 // singleton, because the pod itself is its workload.
-func TestLeftoverPolicyRecognizesSlotsOfBarePods(t *testing.T) {
+func TestPolicyOnLeftoversRecognizesSlotsOfBarePods(t *testing.T) {
 	found := regexp.MustCompile(`(?s)- name: own\n\s+expression: >-\n\s+'(.*?)' \+ object\.metadata\.name\.replace\('\.', '\\\\\.'\) \+ '(.*?)'\n`).
 		FindStringSubmatch(texts(t)["policies/leftover.yaml"])
 	require.Len(t, found, 3)
@@ -195,7 +195,7 @@ func TestLeasePolicyAdmitsOnlyFailuresThatAgentsWrite(t *testing.T) {
 
 // The console parses the instant since which a holder serves, and encodes that instant as JSON. Go
 // cannot encode some instants that Go parses.
-func TestLeasePolicyAdmitsOnlyInstantsInUTC(t *testing.T) {
+func TestLeasePolicyAdmitsServingInstantsOnlyInUTC(t *testing.T) {
 	admitted := expression(t, texts(t)["policies/lease.yaml"], `newServing\.matches\('(.*?)'\)`)
 	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(1_790_000_000, 1), time.Unix(1_790_000_000, 120_000_000), time.Unix(253402300799, 999_999_999)} {
 		text := at.UTC().Format(time.RFC3339Nano) // as an agent writes the instant
@@ -272,7 +272,7 @@ func TestOnlyFirstLeaseMayRecordAnOpenBarrier(t *testing.T) {
 
 // In CEL, a comprehension over the arguments would have a quadratic cost, and only the size of the
 // pod bounds the number of arguments. So the policies join the arguments into one text.
-func TestPoliciesUseNoComprehensionOverArguments(t *testing.T) {
+func TestPoliciesNeverLoopOverArgumentsInCEL(t *testing.T) {
 	for file, text := range texts(t) {
 		if strings.HasPrefix(file, "policies/") {
 			assert.NotRegexp(t, `(args|command)(\.orValue\(\[\]\))?\.(exists|all|filter|map|exists_one)\(`, text, file)
@@ -280,7 +280,7 @@ func TestPoliciesUseNoComprehensionOverArguments(t *testing.T) {
 	}
 }
 
-func TestPolicyMessagesNameEveryKind(t *testing.T) {
+func TestPolicyMessagesListEveryKindOfClaim(t *testing.T) {
 	marks, enroll := texts(t)["policies/marks.yaml"], texts(t)["policies/enroll.yaml"]
 	proposed := regexp.MustCompile(`a slot is asked for with ([^'"]*)`).FindString(marks)
 	for _, a := range api.Annotations {

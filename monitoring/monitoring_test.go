@@ -126,7 +126,7 @@ func alerts(t *testing.T) (names []string) {
 	return names
 }
 
-func TestPrometheusRuleObjectHasTheSameRules(t *testing.T) {
+func TestPrometheusRuleObjectMatchesTheRulesFile(t *testing.T) {
 	const file = "prometheusrule.yaml"
 	if *update {
 		require.NoError(t, os.WriteFile(file, []byte(Object(Rules)), 0o600))

@@ -402,7 +402,7 @@ func FuzzInjectNeverPanics(f *testing.F) {
 }
 
 // Malformed workloads cause no panic, and a second pass changes nothing.
-func FuzzCarryNeverPanics(f *testing.F) {
+func FuzzMalformedWorkloadsCauseNoPanic(f *testing.F) {
 	f.Add("Deployment",
 		[]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"a"}},"spec":{"template":{"spec":{"containers":[{"name":"a"}]}}}}`),
 		[]byte(`{"metadata":{"annotations":{"metaparticle.io/lock":"b"}}}`))

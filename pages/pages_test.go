@@ -61,7 +61,7 @@ func TestPageBuiltFromSampleEqualsItsGoldenFile(t *testing.T) {
 	assert.Equal(t, string(golden), string(txtar.Format(sample)), "run make golden")
 }
 
-func TestMistakesAreReportedWithFileAndLine(t *testing.T) {
+func TestDocumentMistakesAreReportedWithFileAndLine(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"a block of HTML":          {"# A\n\ntext\n\n<div>x</div>\n", "docs/a.md:5: HTML is refused: \"<div>x</div>\""},
 		"HTML in a line":           {"# A\n\none\ntwo <b>x</b>\n", "docs/a.md:4: HTML is refused: \"<b>\""},
@@ -148,8 +148,8 @@ func TestEqualDocumentsMakeEqualPages(t *testing.T) {
 	assert.Equal(t, once, served)
 }
 
-// BenchmarkBuild measures the first request of a process.
-func BenchmarkBuild(b *testing.B) {
+// BenchmarkBuildOfAllPages measures the first request of a process.
+func BenchmarkBuildOfAllPages(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		_, err := Build(metaparticle.Documents, nil)

@@ -53,7 +53,7 @@ func webhooks(t *testing.T, c client.Client) int {
 	return len(there.Webhooks)
 }
 
-func TestDisarmingRemovesWebhooksIfNoGatedPodLives(t *testing.T) {
+func TestWebhooksAreRemovedIfNoGatedPodLives(t *testing.T) {
 	c := cluster(interceptor.Funcs{}, configuration(), gated("ended", corev1.PodSucceeded), gated("failed", corev1.PodFailed))
 	require.NoError(t, Disarm(t.Context(), c, "metaparticle", new(strings.Builder)))
 	assert.Zero(t, webhooks(t, c))
@@ -61,7 +61,7 @@ func TestDisarmingRemovesWebhooksIfNoGatedPodLives(t *testing.T) {
 	require.NoError(t, Disarm(t.Context(), cluster(interceptor.Funcs{}), "metaparticle", new(strings.Builder)), "without a configuration")
 }
 
-func TestLivingGatedPodsAreListedAndPreventDisarming(t *testing.T) {
+func TestLivingGatedPodsPreventRemovalOfWebhooks(t *testing.T) {
 	for _, phase := range []corev1.PodPhase{corev1.PodPending, corev1.PodRunning, corev1.PodUnknown, ""} {
 		c, out := cluster(interceptor.Funcs{}, configuration(), gated("alive", phase)), new(strings.Builder)
 		require.ErrorIs(t, Disarm(t.Context(), c, "metaparticle", out), ErrGated)
@@ -70,9 +70,9 @@ func TestLivingGatedPodsAreListedAndPreventDisarming(t *testing.T) {
 	}
 }
 
-// TestDisarmingRestoresWebhooksIfAGatedPodAppears creates a gated pod between the first check and
+// TestRemovedWebhooksReturnIfAGatedPodAppears creates a gated pod between the first check and
 // the write.
-func TestDisarmingRestoresWebhooksIfAGatedPodAppears(t *testing.T) {
+func TestRemovedWebhooksReturnIfAGatedPodAppears(t *testing.T) {
 	var emptied bool
 	c := cluster(interceptor.Funcs{
 		Update: func(ctx context.Context, c client.WithWatch, o client.Object, options ...client.UpdateOption) error {
@@ -88,7 +88,7 @@ func TestDisarmingRestoresWebhooksIfAGatedPodAppears(t *testing.T) {
 	assert.Equal(t, 1, webhooks(t, c))
 }
 
-func TestUninstallationKeepsDoneKeysAndJobsOpenBarriers(t *testing.T) {
+func TestUninstallationKeepsDoneKeysAndOpenJobBarriers(t *testing.T) {
 	made := map[string]string{api.ManagedLabel: "true"}
 	lease := func(name string, annotations map[string]string, owners ...metav1.OwnerReference) *coordinationv1.Lease {
 		return &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Labels: made, Annotations: annotations, OwnerReferences: owners},
@@ -143,7 +143,7 @@ func answer(gate func(*corev1.Pod) error) client.Client {
 	})
 }
 
-func TestExpiredWaitReportsWebhookOrPolicyFault(t *testing.T) {
+func TestTimedOutSetupReportsFaultyWebhookOrPolicy(t *testing.T) {
 	for name, c := range map[string]struct {
 		gate         func(*corev1.Pod) error
 		gating, deny string
@@ -215,7 +215,7 @@ func TestForeignFinalizerDelaysNoRemovalInOtherNamespaces(t *testing.T) {
 }
 
 // The owner of a living pod may write any text into its annotation metaparticle.io/after.
-func TestRefusalPrintsNoControlCharacters(t *testing.T) {
+func TestUninstallRefusalPrintsNoControlCharacters(t *testing.T) {
 	pod := gated("a", corev1.PodRunning)
 	pod.Labels[api.GatedLabel] = api.GatedAfter
 	pod.Annotations = map[string]string{api.AfterAnnotation: "\x1b[2J\x1b[Hall pods have ended\nrun: helm uninstall metaparticle --no-hooks"}

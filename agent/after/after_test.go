@@ -302,6 +302,6 @@ func TestStoppedWaitReturnsTheCause(t *testing.T) {
 	}
 }
 
-func TestConfigWithoutAnAPIIsRefused(t *testing.T) {
+func TestConfigWithoutAPIClientIsRefused(t *testing.T) {
 	assert.Error(t, Run(t.Context(), Config{Conditions: []api.Condition{key7}}))
 }

@@ -120,7 +120,7 @@ func TestHolderMeetsTheConditionByARenewal(t *testing.T) {
 	}
 }
 
-func TestConditionOnAKeyNeedsTheWholeKey(t *testing.T) {
+func TestOnlyTheExactDoneKeyMeetsTheCondition(t *testing.T) {
 	for name, test := range map[string]struct{ done, holder, want string }{
 		"done":                {"6,7,8", "", ""},
 		"done, and held":      {"7", "db-0_u", ""},

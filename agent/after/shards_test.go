@@ -92,7 +92,7 @@ func TestWaitBeginsAgainWithAnotherRun(t *testing.T) {
 	})
 }
 
-func TestWarningNamesAShardThatIsNotDone(t *testing.T) {
+func TestWarningMentionsAShardThatIsNotDone(t *testing.T) {
 	for holder, want := range map[string]string{
 		"":        "Shard 1 of 2 is not done, and no pod holds it. Check the pods of the Job with the UID a. If that Job is complete",
 		"map-1_2": `Shard 1 of 2 is not done. Check the pod "map-1", which holds the Lease.`,
@@ -114,7 +114,7 @@ func TestWarningNamesAShardThatIsNotDone(t *testing.T) {
 
 // If a person deletes the Leases of the shards, enroll creates them again, and their stamps have
 // a smaller epoch than before. After a restore of etcd, too, the epoch may be smaller.
-func TestWaitForShardsCompletesDespiteASmallerEpoch(t *testing.T) {
+func TestWaitEndsEvenIfStampsHaveSmallerEpoch(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(shard(0, "5/2/a", "a"))
 		s.put(shard(1, "5/2/a", ""))

@@ -98,7 +98,7 @@ func TestStoppedPodGivesItsLeaseBack(t *testing.T) {
 
 // In the local API, a pod waits only during a program's call. If the agent is frozen until that
 // call has ended, the agent must not write any more.
-func TestPodThatDoesNotWaitWritesNothing(t *testing.T) {
+func TestPodThatNoLongerWaitsRenewsNoArrival(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)
@@ -215,7 +215,7 @@ func TestOnlyTheHoldersOwnWritesProveItsLife(t *testing.T) {
 	assert.False(t, renewed.next(state("3", "", 3), 40, 41).lives)
 }
 
-func TestBarrierNeedsPodsOfDifferentNames(t *testing.T) {
+func TestBarrierCountsPodsOfEqualNameOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		holders [pods - 1]string
 		wrote   time.Duration

@@ -83,7 +83,7 @@ func TestClaimAcquiresNoShardDoneInItsRun(t *testing.T) {
 	}
 }
 
-func TestHolderLearnsThatItsShardIsClosed(t *testing.T) {
+func TestHolderLearnsThatEnrollClosedItsStamp(t *testing.T) {
 	c, now, actions := claimOf(t, 2, "1/2")
 	for _, a := range actions {
 		if a.Kind == Acquire {

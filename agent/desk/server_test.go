@@ -50,7 +50,7 @@ func TestServerNotesAGrantBeforeSendingIt(t *testing.T) {
 	assert.Equal(t, "h1", shim.order().Grant.Hold, "the refused one was not sent")
 }
 
-func TestDeskReportsTheUnprovenHoldInItsNotes(t *testing.T) {
+func TestDeskReportsUnprovenHoldsFoundInItsNotes(t *testing.T) {
 	t.Parallel()
 	boot, err := host.BootID()
 	require.NoError(t, err)

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestDescriptorCheckAcceptsOnlyAPidfd(t *testing.T) {
+func TestDescriptorCheckAcceptsOnlyPidfds(t *testing.T) {
 	t.Parallel()
 	p, err := os.StartProcess("/bin/sleep", []string{"sleep", "1000"}, &os.ProcAttr{})
 	require.NoError(t, err)

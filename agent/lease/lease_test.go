@@ -217,7 +217,7 @@ func TestReadOfUnchangedLeaseKeepsRenewalsPending(t *testing.T) {
 	assert.Equal(t, at(130), h.Deadline())
 }
 
-func TestSlotWhoseLeaseNamesAnotherHoldIsLost(t *testing.T) {
+func TestSlotWhoseLeaseShowsAnotherHoldIsLost(t *testing.T) {
 	for name, change := range map[string]func(r *Record){
 		"another holder":          func(r *Record) { r.Holder = "b_u" },
 		"released":                func(r *Record) { r.Holder = "" },

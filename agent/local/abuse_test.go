@@ -322,7 +322,7 @@ func TestBidWithABodyEndsWithItsConnection(t *testing.T) {
 	require.Eventually(t, func() bool { return bids() == 0 }, time.Minute, time.Millisecond)
 }
 
-func TestRequestWithoutItsBodyIsRefused(t *testing.T) {
+func TestRequestWithoutItsAnnouncedBodyIsRefused(t *testing.T) {
 	s := newServer("lock.a")
 	p, _, address := listening(t, s)
 	number := p.hold("?heartbeat=5m")

@@ -38,7 +38,7 @@ func TestMistakenCallIsRefusedWithTheReason(t *testing.T) {
 	})
 }
 
-func TestStateNamesTheHolderAndItsAddress(t *testing.T) {
+func TestStateShowsTheHolderAndItsAddress(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
@@ -89,7 +89,7 @@ func TestWatchOfALockShowsHolderAndRelease(t *testing.T) {
 	})
 }
 
-func TestClientsOfMetaparticleSyncGetExpectedStatusCodes(t *testing.T) {
+func TestMetaparticleSyncClientsHoldOneAfterAnother(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")

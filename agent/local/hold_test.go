@@ -143,7 +143,7 @@ func TestAnswersConfirmNoHoldBetweenLeapAndRenewal(t *testing.T) {
 	})
 }
 
-func TestNewProcessResumesNoEarlierHold(t *testing.T) {
+func TestNewAgentProcessResumesNoEarlierHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		earlier := start(t, s, "first", "lock/a")

@@ -304,7 +304,7 @@ func TestDocumentedStatesAndReasonsEqualTheAnswers(t *testing.T) {
 	}
 }
 
-func TestDocumentedStatusesEqualTheProblems(t *testing.T) {
+func TestDocumentedHTTPStatusesEqualThoseOfTheCode(t *testing.T) {
 	status := map[string]int{}
 	for _, p := range []*problem{
 		stoppingProblem, unavailableProblem, tooManyProblem, pausedProblem, upgradeProblem, closedProblem, lostProblem, hostProblem, wildProblem,

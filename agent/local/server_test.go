@@ -296,7 +296,7 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 	synctest.Test(t, f)
 }
 
-func TestDeletingHoldLetsWaitingPodHoldAtOnce(t *testing.T) {
+func TestDeletionOfHoldPassesSlotToWaitingPod(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")

@@ -111,7 +111,7 @@ func TestShimEndsItsContainerOnTheDesksOrder(t *testing.T) {
 	a.exits(5)
 }
 
-func TestShimExpandsVariablesAsTheKubeletDoes(t *testing.T) {
+func TestShimExpandsEnvironmentVariablesAsTheKubeletDoes(t *testing.T) {
 	t.Parallel()
 	values := map[string]string{"A": "a", "EMPTY": "", "B": "$(A)"}
 	for word, want := range map[string]string{

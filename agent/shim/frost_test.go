@@ -104,7 +104,7 @@ func TestShimRefreezesAChildThatReceivedSIGCONT(t *testing.T) {
 	stand(t, true, pid)
 }
 
-func TestChildDoesNotGrowOlderWhileFrozen(t *testing.T) {
+func TestChildsAgeExcludesItsFrozenTime(t *testing.T) {
 	s := newShim(Config{}, Identity{}, newKernel(io.Discard))
 	now := host.Now()
 	s.child.pid, s.child.began = os.Getpid(), now-11*time.Second

@@ -57,7 +57,7 @@ func TestStandbyOfShardsIsReadyOnlyWithoutPorts(t *testing.T) {
 	}
 }
 
-func TestPodStatusExplainsWhyItsShardIsClosed(t *testing.T) {
+func TestPodStatusExplainsWhyShardCannotBeAcquired(t *testing.T) {
 	for stamp, want := range map[string]string{
 		"2/3/a closed": " is closed until no pod of another run, or of another number than 3, holds a shard",
 		"1/3/b":        " is for the run of the Job b, and this pod is of another run",

@@ -213,7 +213,7 @@ func TestRestartOfAllContainersProvesNoProcessDead(t *testing.T) {
 	assert.Equal(t, "h2", serve(t, dir).next().Hold)
 }
 
-func TestInitContainerSucceedsWithoutNoteOrVolume(t *testing.T) {
+func TestTurnRoleSucceedsWithoutNoteOrVolume(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, Turn(Dir(dir)))
 	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))

@@ -47,7 +47,7 @@ func TestHoldEndsOnceUnreadyPodStatusIsStored(t *testing.T) {
 	assert.Equal(t, gate.Running, last().Phase)
 }
 
-func TestReadinessStandInRejectsOrdersForOtherShims(t *testing.T) {
+func TestReadinessStandInRejectsOrdersForUnknownShims(t *testing.T) {
 	r := NewReadiness(host.Now)
 	require.ErrorIs(t, r.Grant("another", granting("h1", time.Hour)), gate.ErrUnknown)
 	require.ErrorIs(t, r.Drain("another", "", 0), gate.ErrUnknown)

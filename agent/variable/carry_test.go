@@ -194,7 +194,7 @@ func TestDelayedWriteIsStoredAtMostOnce(t *testing.T) {
 	})
 }
 
-func TestOutageMakesAnActionUnknownOrUnavailable(t *testing.T) {
+func TestOutageMakesActionReturnUnknownOrUnavailable(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -297,7 +297,7 @@ func TestReadsThatWaitShareOneRequest(t *testing.T) {
 	})
 }
 
-func TestStoppedVariableRefusesCalls(t *testing.T) {
+func TestVariableRefusesCallsOnceTheAgentStops(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := New(Config{Name: "hits", Requests: s, PodUID: "p", Process: "p", Random: rand.NewPCG(1, 1)})

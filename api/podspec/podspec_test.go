@@ -144,7 +144,7 @@ func arrivalsOf(spec *corev1.PodSpec) map[string]time.Duration {
 	return all
 }
 
-func FuzzStrippedSpecGivesTheSameAnswers(f *testing.F) {
+func FuzzStripPreservesGatesBarriersAndConditions(f *testing.F) {
 	for seed := range uint64(500) {
 		f.Add(seed)
 	}

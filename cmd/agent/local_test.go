@@ -142,7 +142,7 @@ func askBy(ctx context.Context, t *testing.T, client *http.Client, method, url s
 	return answer.StatusCode, body
 }
 
-func TestLocalRoleHoldsAndReleasesForAProgram(t *testing.T) {
+func TestLocalRoleHoldsAndReleasesAProgramsSlot(t *testing.T) {
 	s, port := newLockServer(t), freePort(t)
 	var output bytes.Buffer
 	c := s.start(t, port, &output)
@@ -163,7 +163,7 @@ func TestLocalRoleHoldsAndReleasesForAProgram(t *testing.T) {
 	require.NoError(t, c.Wait(), output.String())
 }
 
-func TestAgentServesTheLocalAPIWithoutAPort(t *testing.T) {
+func TestSocketServesTheLocalAPIWithoutAPort(t *testing.T) {
 	s, socket := newLockServer(t), filepath.Join(t.TempDir(), "api.sock")
 	require.NoError(t, os.WriteFile(socket, nil, 0o600)) // an earlier agent left its socket
 	var output bytes.Buffer

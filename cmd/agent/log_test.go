@@ -55,7 +55,7 @@ func TestLoggerDoesNotWaitForAFullPipe(t *testing.T) {
 	assert.Contains(t, whole, "lines were dropped")
 }
 
-func TestUnreadLogDelaysProcessEndByASecond(t *testing.T) {
+func TestUnreadLogDelaysProcessEndOnlyOneSecond(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stuck := make(chan struct{})
 		out := newLines(writerFunc(func(p []byte) (int, error) { <-stuck; return len(p), nil }))

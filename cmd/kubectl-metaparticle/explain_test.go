@@ -121,7 +121,7 @@ func answer(t *testing.T, optedIn bool, target string, there ...client.Object) s
 	return out.String()
 }
 
-func TestExplainCommandNamesHolderAndStandbys(t *testing.T) {
+func TestExplainCommandShowsHolderAndStandbys(t *testing.T) {
 	there := together(deployment(claim, claim), leaseOf("a"),
 		gatedPod("a", corev1.ConditionTrue, "Holding", "this pod holds it"),
 		gatedPod("b", corev1.ConditionFalse, "HolderUnreachable", "nothing answers"))
@@ -351,7 +351,7 @@ func TestExplainCommandShowsWhyAPodIsUngated(t *testing.T) {
 	}
 }
 
-func TestExplainCommandNamesAVanishedHolder(t *testing.T) {
+func TestExplainCommandReportsAVanishedHolder(t *testing.T) {
 	standby := gatedPod("b", corev1.ConditionFalse, "NoHolder", "")
 	there := together(deployment(claim, claim), standby)
 	assert.Contains(t, answer(t, true, "Deployment/biller", append(there, leaseOf("a"))...),
@@ -364,7 +364,7 @@ func TestExplainCommandNamesAVanishedHolder(t *testing.T) {
 }
 
 // A user without the right to read Leases or Events gets all other facts.
-func TestExplainCommandNamesUnreadableObjects(t *testing.T) {
+func TestExplainCommandListsUnreadableObjects(t *testing.T) {
 	forbid := func(resource string) error {
 		return apierrors.NewForbidden(schema.GroupResource{Resource: resource}, "", nil)
 	}
@@ -396,7 +396,7 @@ func TestExplainCommandNamesUnreadableObjects(t *testing.T) {
 	assert.NotContains(t, out.String(), "not installed")
 }
 
-func TestExplainCommandNamesAMissingInstallation(t *testing.T) {
+func TestExplainCommandReportsAMissingInstallation(t *testing.T) {
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
 	reader := fake.NewClientBuilder().WithObjects(append(deployment(claim, nil), namespace)...).Build()
 	var out strings.Builder

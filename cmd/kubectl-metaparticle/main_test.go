@@ -34,7 +34,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kubectl-metaparticle": main})
 }
 
-// TestInjectCommandPrintsWhatTheScriptsExpect runs the scripts of testdata with the program itself. Each
+// TestInjectCommandChangesOrRefusesManifestsLikeWebhook runs the scripts of testdata with the program itself. Each
 // script contains the input, the arguments, both outputs and the exit code. With -update
 // the test rewrites the outputs.
 //
@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 //
 // The registry $REGISTRY contains the image app, whose command is "/app --all".
 // In asks.yaml and in all outputs the registry is called registry.example.
-func TestInjectCommandPrintsWhatTheScriptsExpect(t *testing.T) {
+func TestInjectCommandChangesOrRefusesManifestsLikeWebhook(t *testing.T) {
 	images := serve(t)
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",

@@ -160,7 +160,7 @@ func TestRecoverCommandRaisesEachTokenAboveTheFloor(t *testing.T) {
 	})
 }
 
-func TestRecoverCommandNamesHoldersThatDoNotYield(t *testing.T) {
+func TestRecoverCommandReportsHoldersThatDoNotYield(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newRestored(t, 5000, slotLease("lock.a", "a", nil), slotLease("lock.b", "b", map[string]string{api.PausedAnnotation: "hold"}),
 			slotLease("lock.dead", "dead", map[string]string{api.HoldAnnotation: ""}))

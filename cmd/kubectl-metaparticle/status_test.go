@@ -94,7 +94,7 @@ func TestStatusCommandShowsPodsThatWaitToStart(t *testing.T) {
 	assert.Contains(t, b.err.String(), "start-lock/db is a start lock, which ends when the application is ready")
 }
 
-func TestStatusCommandNamesEachProblem(t *testing.T) {
+func TestStatusCommandReportsEachProblemOfASlot(t *testing.T) {
 	changed := slotLease("lock.a", "", map[string]string{api.SuccessorAnnotation: "b_b-uid"})
 	changed.Spec.LeaseTransitions = new(int32(7))
 	gone := slotLease("lock.b", "x", map[string]string{api.ServingAnnotation: ""})

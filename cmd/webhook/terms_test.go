@@ -109,7 +109,7 @@ func TestWebhookReplicaSurvivesFailedCacheSync(t *testing.T) {
 	assert.Equal(t, 1, interrupted(t)-before, "the second end is the process's own")
 }
 
-func TestGaugeOfANamespaceVanishesAtZero(t *testing.T) {
+func TestGaugeDropsNamespacesWhoseValueIsZero(t *testing.T) {
 	count := func() int {
 		all := make(chan prometheus.Metric, 10)
 		unready.Collect(all)

@@ -171,7 +171,7 @@ func TestOnlyTheSlowStreamIsDropped(t *testing.T) {
 	assert.Empty(t, s.streams)
 }
 
-func TestBytesInAQueueAreBounded(t *testing.T) {
+func TestQueuedBytesOfAStreamAreBounded(t *testing.T) {
 	one := &stream{queue: make(chan message, maxQueue)}
 	half := message{make([]byte, maxWaiting/2)}
 	assert.True(t, one.add(half))
@@ -298,7 +298,7 @@ func TestPageHasNoInlineScriptOrStyle(t *testing.T) {
 	assert.NotRegexp(t, regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|https?://`), string(script))
 }
 
-func TestOnlyLoopbackNamesAreAnswered(t *testing.T) {
+func TestOnlyRequestsForLoopbackHostsAreAnswered(t *testing.T) {
 	s := New()
 	handler := s.Handler()
 	for host, status := range map[string]int{

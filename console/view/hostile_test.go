@@ -148,7 +148,7 @@ func TestShortenedTextsKeepWholeCharacters(t *testing.T) {
 	}
 }
 
-func TestEventsThatNoAgentWritesAreIgnored(t *testing.T) {
+func TestEventsWithOverlongMessagesAreIgnored(t *testing.T) {
 	var names strings.Builder
 	for i := range mostNamed + 1 {
 		fmt.Fprintf(&names, "lock.a%d lock.a%d ", i, i)

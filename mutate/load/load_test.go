@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestJSONWordsMembersAndObjectsAreCounted(t *testing.T) {
+func TestEstimateCountsJSONObjectsMembersAndWords(t *testing.T) {
 	for text, want := range map[string]weight{
 		``:                                {},
 		`0`:                               {},

@@ -129,10 +129,9 @@ func (m *mapping) plan() {
 	})
 }
 
-// control makes a pod of the last Job if a shard of that Job is not done, unless the Job has as
-// many pods as its parallelism allows. A deleted Job gets no new pod. A real Job ends after a
-// number of successful pods. The world does not count successful pods, as if that number were high
-// enough.
+// control makes a pod of the last Job if a shard of that Job is not done. The Job never has more
+// pods than its parallelism allows. A deleted Job gets no new pod. A real Job ends after a number of
+// successful pods. The world does not count successful pods, as if that number were high enough.
 func (m *mapping) control() {
 	of := lastJob(m.World)
 	undone := undone(m.World, of)

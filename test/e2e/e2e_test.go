@@ -64,17 +64,17 @@ var parallel = []string{
 	"TestGateKeepsCronExclusiveAndUnchanged",
 	"TestProgramsOfMetaparticleSyncHoldOneByOne",
 	"TestCounterExampleCountsExactlyDespiteKills",
-	"TestSumLiesBetweenAcknowledgedAndAttemptedAdds",
+	"TestVariablesSumLiesBetweenAcknowledgedAndAttemptedAdds",
 	"TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion",
 	"TestLicenceExampleRunsThreeTasksAtMost",
 	"TestWarmupExampleStartsOneReplicaAtATime",
 	"TestMigrationExampleMigratesOnceDespiteDeletionAndKill",
-	"TestLeaderExampleServesEverywhereAndWorksOnce",
+	"TestLeaderExampleRunsOneWorkerAndServesEverywhere",
 	"TestElectionExampleElectsOneLeaderAtATime",
 	"TestWordcountExampleCountsExactlyDespiteDeletionsAndKills",
 	"TestDeletedStandbyGivesBackTheSlotItTakes",
 	"TestProgramsWithTwoLocksRunOneByOne",
-	"TestLockExcludesWorkloadsOfDifferentKinds",
+	"TestLockIsExclusiveAcrossKindsOfWorkloads",
 	"TestTwoLocksInOppositeOrderDoNotDeadlock",
 	"TestPodAndClientGoElectorExcludeEachOther",
 	"TestLossOfTheSlotRestartsNoContainer",
@@ -98,16 +98,16 @@ var parallel = []string{
 	"TestPodGateStopsApplicationAfterAnUnreadableNote",
 	"TestReadinessGateLetsOnePodServe",
 	"TestClaimAddedByPolicyIsGatedOrRefused",
-	"TestClaimWithoutAnOptInIsRefused",
+	"TestClaimInNamespaceWithoutOptInIsRefused",
 	"TestEventExplainsHowToGateRunningPods",
 	"TestUnannotatedPodsStayUnchanged",
 	"TestPodWithAForgedBarrierIsRefused",
 	"TestAgentWithAForgedRunIsRefused",
 	"TestPodWithForgedConditionsIsRefused",
 	"TestCopyOfAGatedPodIsRefused",
-	"TestCopyWithoutLabelsIsRefusedInEveryNamespace",
+	"TestUnlabelledCopyOfGatedPodIsRefusedEverywhere",
 	"TestCopyOfGatedPodIsRefusedWithoutWebhook",
-	"TestPodWithManyArgumentsCostsPoliciesLittle",
+	"TestPoliciesAreFastForPodsWithManyArguments",
 	"TestClaimWithAnIncompleteGateIsRefused",
 	"TestMarksPolicyRefusesMarkedPodsWithoutAGate",
 	"TestDryRunHasNoSideEffect",
@@ -121,7 +121,7 @@ var parallel = []string{
 	"TestImageOfGatedContainerNeverChangesInPlace",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
 	"TestLocalAPIPodWithForgedAgentIsRefused",
-	"TestMetricAndMessagesNameTheSameRefusalReason",
+	"TestMetricAndMessagesHaveTheSameRefusalReason",
 	"TestInjectionKeepsFieldsUnknownToTheWebhook",
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
 	"TestPodStartsAfterTheAwaitedHolderServes",
@@ -157,7 +157,7 @@ var parallel = []string{
 	"TestConsoleShowsAHandoverWithItsCause",
 	"TestWebhookAdmitsPodsDespiteALostElection",
 	"TestSlotStaysExclusiveInNamespaceCreatedAgain",
-	"TestNativeSidecarStartsBeforeTheAgent",
+	"TestUsersNativeSidecarStartsBeforeTheAgent",
 	"TestKubectlCopiesFilesToHolderAndStandby",
 	"TestChildStartsExactlyLikeTheUngatedProcess",
 	"TestEachKindOfWorkloadRollsOutWithoutOverlap",
@@ -195,7 +195,7 @@ var parallel = []string{
 	"TestStandbyForwardsToTheHolderOnHostNetwork",
 	"TestRolloutRaisesTheRevisionNumber",
 	"TestChangedClaimRollsOutPodsOfItsDeployment",
-	"TestReadinessHolderMakesOnlyTheHolderReady",
+	"TestOnlyHolderIsReadyIfAnnotationSaysHolder",
 	"TestServiceAnswersDuringAHandover",
 	"TestWorkerTutorialPrintsTheOutputsItShows",
 	"TestNightlyJobTutorialPrintsTheOutputsItShows",
@@ -236,8 +236,8 @@ func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
 func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
 	examples.TestCounterExampleCountsExactlyDespiteKills(t)
 }
-func TestSumLiesBetweenAcknowledgedAndAttemptedAdds(t *testing.T) {
-	examples.TestSumLiesBetweenAcknowledgedAndAttemptedAdds(t)
+func TestVariablesSumLiesBetweenAcknowledgedAndAttemptedAdds(t *testing.T) {
+	examples.TestVariablesSumLiesBetweenAcknowledgedAndAttemptedAdds(t)
 }
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	examples.TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t)
@@ -251,8 +251,8 @@ func TestWarmupExampleStartsOneReplicaAtATime(t *testing.T) {
 func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 	examples.TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t)
 }
-func TestLeaderExampleServesEverywhereAndWorksOnce(t *testing.T) {
-	examples.TestLeaderExampleServesEverywhereAndWorksOnce(t)
+func TestLeaderExampleRunsOneWorkerAndServesEverywhere(t *testing.T) {
+	examples.TestLeaderExampleRunsOneWorkerAndServesEverywhere(t)
 }
 func TestElectionExampleElectsOneLeaderAtATime(t *testing.T) {
 	examples.TestElectionExampleElectsOneLeaderAtATime(t)
@@ -278,8 +278,8 @@ func TestDeletedStandbyGivesBackTheSlotItTakes(t *testing.T) {
 func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
 	exclusive.TestProgramsWithTwoLocksRunOneByOne(t)
 }
-func TestLockExcludesWorkloadsOfDifferentKinds(t *testing.T) {
-	exclusive.TestLockExcludesWorkloadsOfDifferentKinds(t)
+func TestLockIsExclusiveAcrossKindsOfWorkloads(t *testing.T) {
+	exclusive.TestLockIsExclusiveAcrossKindsOfWorkloads(t)
 }
 func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 	exclusive.TestTwoLocksInOppositeOrderDoNotDeadlock(t)
@@ -380,7 +380,9 @@ func TestReadinessGateLetsOnePodServe(t *testing.T) { gates.TestReadinessGateLet
 func TestClaimAddedByPolicyIsGatedOrRefused(t *testing.T) {
 	injection.TestClaimAddedByPolicyIsGatedOrRefused(t)
 }
-func TestClaimWithoutAnOptInIsRefused(t *testing.T) { injection.TestClaimWithoutAnOptInIsRefused(t) }
+func TestClaimInNamespaceWithoutOptInIsRefused(t *testing.T) {
+	injection.TestClaimInNamespaceWithoutOptInIsRefused(t)
+}
 func TestEventExplainsHowToGateRunningPods(t *testing.T) {
 	injection.TestEventExplainsHowToGateRunningPods(t)
 }
@@ -393,14 +395,14 @@ func TestPodWithForgedConditionsIsRefused(t *testing.T) {
 	injection.TestPodWithForgedConditionsIsRefused(t)
 }
 func TestCopyOfAGatedPodIsRefused(t *testing.T) { injection.TestCopyOfAGatedPodIsRefused(t) }
-func TestCopyWithoutLabelsIsRefusedInEveryNamespace(t *testing.T) {
-	injection.TestCopyWithoutLabelsIsRefusedInEveryNamespace(t)
+func TestUnlabelledCopyOfGatedPodIsRefusedEverywhere(t *testing.T) {
+	injection.TestUnlabelledCopyOfGatedPodIsRefusedEverywhere(t)
 }
 func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
 	injection.TestCopyOfGatedPodIsRefusedWithoutWebhook(t)
 }
-func TestPodWithManyArgumentsCostsPoliciesLittle(t *testing.T) {
-	injection.TestPodWithManyArgumentsCostsPoliciesLittle(t)
+func TestPoliciesAreFastForPodsWithManyArguments(t *testing.T) {
+	injection.TestPoliciesAreFastForPodsWithManyArguments(t)
 }
 func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
 	injection.TestClaimWithAnIncompleteGateIsRefused(t)
@@ -435,8 +437,8 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 func TestLocalAPIPodWithForgedAgentIsRefused(t *testing.T) {
 	injection.TestLocalAPIPodWithForgedAgentIsRefused(t)
 }
-func TestMetricAndMessagesNameTheSameRefusalReason(t *testing.T) {
-	injection.TestMetricAndMessagesNameTheSameRefusalReason(t)
+func TestMetricAndMessagesHaveTheSameRefusalReason(t *testing.T) {
+	injection.TestMetricAndMessagesHaveTheSameRefusalReason(t)
 }
 func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 	injection.TestInjectionKeepsFieldsUnknownToTheWebhook(t)
@@ -573,8 +575,8 @@ func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 
 // Tests of package pods.
 
-func TestNativeSidecarStartsBeforeTheAgent(t *testing.T) {
-	pods.TestNativeSidecarStartsBeforeTheAgent(t)
+func TestUsersNativeSidecarStartsBeforeTheAgent(t *testing.T) {
+	pods.TestUsersNativeSidecarStartsBeforeTheAgent(t)
 }
 func TestKubectlCopiesFilesToHolderAndStandby(t *testing.T) {
 	pods.TestKubectlCopiesFilesToHolderAndStandby(t)
@@ -685,8 +687,8 @@ func TestRolloutRaisesTheRevisionNumber(t *testing.T) { traffic.TestRolloutRaise
 func TestChangedClaimRollsOutPodsOfItsDeployment(t *testing.T) {
 	traffic.TestChangedClaimRollsOutPodsOfItsDeployment(t)
 }
-func TestReadinessHolderMakesOnlyTheHolderReady(t *testing.T) {
-	traffic.TestReadinessHolderMakesOnlyTheHolderReady(t)
+func TestOnlyHolderIsReadyIfAnnotationSaysHolder(t *testing.T) {
+	traffic.TestOnlyHolderIsReadyIfAnnotationSaysHolder(t)
 }
 func TestServiceAnswersDuringAHandover(t *testing.T) { traffic.TestServiceAnswersDuringAHandover(t) }
 

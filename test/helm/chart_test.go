@@ -280,7 +280,7 @@ func TestHelmHooksGrantNoRightToWriteLeases(t *testing.T) {
 	}
 }
 
-func TestInstallNotesNameTheNextStep(t *testing.T) {
+func TestInstallNotesShowTheNextCommand(t *testing.T) {
 	assert.Contains(t, render(t, "").notes, "kubectl label namespace NAMESPACE metaparticle.io/injection=enabled")
 }
 

@@ -45,7 +45,7 @@ func files(t *testing.T, archive string) map[string][]byte {
 
 // A desk and a shim of two versions meet only if an image's tag moves while a pod lives. So each
 // end must read each frame of the other end, with the same meaning.
-func TestFramesOfTheEarlierVersionKeepTheirMeaning(t *testing.T) {
+func TestOrdersAndMessagesOfEarlierVersionDecodeUnchanged(t *testing.T) {
 	for name, frame := range files(t, "frames.txtar") {
 		frame = bytes.TrimSpace(frame)
 		var read any

@@ -151,7 +151,7 @@ func TestImageHasAgentWhereInjectedHooksExpectIt(t *testing.T) {
 	assert.Equal(t, api.ImageBinary, "/"+products[agent].name)
 }
 
-func TestProgramsPrintTheirBuildVersion(t *testing.T) {
+func TestBuiltBinaryPrintsItsVersion(t *testing.T) {
 	directory, _ := build(t, "-version", "v1.2.3", "-platforms", "linux/"+runtime.GOARCH)
 	index := open(t, filepath.Join(directory, "hello"))
 	manifest, err := index.IndexManifest()

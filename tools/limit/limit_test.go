@@ -41,7 +41,7 @@ func TestFolderAboveItsLimitIsReported(t *testing.T) {
 	}
 }
 
-func TestRowMaximumAllowsALargerSumOfFolders(t *testing.T) {
+func TestMaximumLimitAppliesToEachFolderSeparately(t *testing.T) {
 	counts := Counts{"agent": {3, 0}, "agent/gate": {5, 2}}
 	assert.Empty(t, table(t, example).Exceeded(counts, Max))
 }

@@ -40,7 +40,7 @@ func TestPageShowsAHandoverAsItHappens(t *testing.T) {
 	assert.Equal(t, biller, tab.Value[string](p.Tab, "document.activeElement.textContent"), "the focus stays")
 }
 
-func TestPageTellsWhatNeedsAttention(t *testing.T) {
+func TestPageWarnsOfUnheldSlotsAndSilentHolders(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	assert.Contains(t, p.Text("#attention-list"), "nobody holds singleton.statefulset.ledger, and 1 pod waits")
 	assert.NotContains(t, p.Text("#attention-list"), "lock.report")
@@ -93,7 +93,7 @@ func TestPageLinksTheDocumentation(t *testing.T) {
 	assert.Contains(t, p.Text("main h1"), "uarantee")
 }
 
-func TestPageFiltersByNamespaceAndWords(t *testing.T) {
+func TestPageFiltersSlotsByNamespaceAndWords(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	rows := `[...document.querySelectorAll("#rows .name")].map((e) => e.textContent).join(" ")`
 	all := "singleton.statefulset.ledger semaphore.licence lock.report " + biller
@@ -110,7 +110,7 @@ func TestPageFiltersByNamespaceAndWords(t *testing.T) {
 	p.Await(rows + ` === "semaphore.licence"`)
 }
 
-func TestPageShowsForeignTextAsText(t *testing.T) {
+func TestPageShowsHTMLFromTheClusterAsText(t *testing.T) {
 	p := open(t, afternoon(), 1280, tab.Light)
 	p.Script(openAll)
 	p.Await(`document.querySelectorAll(".detail").length === 4`)

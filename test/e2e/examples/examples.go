@@ -230,7 +230,7 @@ func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 	e.NeverMoreThan(1)
 }
 
-func TestLeaderExampleServesEverywhereAndWorksOnce(t *testing.T) {
+func TestLeaderExampleRunsOneWorkerAndServesEverywhere(t *testing.T) {
 	e := apply(t, "leader", "shop")
 	kubectl.Must(e.Space, "", "rollout", "status", "deployment/shop", "--timeout=170s")
 	leader := e.awaitOther(nil)

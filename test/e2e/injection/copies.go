@@ -120,7 +120,7 @@ func respelled(words ...string) func(*corev1.Pod) {
 
 // The policies recognize a copy of a gated pod by its spec, without labels and annotations.
 // The policies refuse such a copy in every namespace, and refuse no other pod.
-func TestCopyWithoutLabelsIsRefusedInEveryNamespace(t *testing.T) {
+func TestUnlabelledCopyOfGatedPodIsRefusedEverywhere(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
@@ -225,7 +225,7 @@ func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
 
 // A pod with 50,000 arguments costs the policies little more than a pod with one long
 // argument.
-func TestPodWithManyArgumentsCostsPoliciesLittle(t *testing.T) {
+func TestPoliciesAreFastForPodsWithManyArguments(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
 	fastest := func(args ...string) time.Duration {

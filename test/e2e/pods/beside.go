@@ -22,7 +22,7 @@ import (
 )
 
 // docs/compatibility.md: pod/native-sidecars pod/ungated carried
-func TestNativeSidecarStartsBeforeTheAgent(t *testing.T) {
+func TestUsersNativeSidecarStartsBeforeTheAgent(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

@@ -81,7 +81,7 @@ func TestChangedClaimRollsOutPodsOfItsDeployment(t *testing.T) {
 	})
 }
 
-func TestReadinessHolderMakesOnlyTheHolderReady(t *testing.T) {
+func TestOnlyHolderIsReadyIfAnnotationSaysHolder(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("plainly")
 	a.Annotations[api.ReadinessAnnotation] = string(api.ReadinessHolder)

@@ -4,7 +4,6 @@
 // Package process starts the processes of the cluster, finds them again, and ends
 // them.
 //
-// A process outlives the command that started it. A file in the state directory records
-// its PID and start time, so no later process with the same PID is mistaken for the
-// recorded process.
+// A process outlives the command that started it. A file in the state directory records its PID
+// and start time. So no later process with the same PID is mistaken for the recorded process.
 package process

@@ -37,7 +37,7 @@ func TestLockWaitsUntilTheFlockIsFree(t *testing.T) {
 	assert.NoError(t, <-taken)
 }
 
-func TestPollErrorNamesTheAwaitedCondition(t *testing.T) {
+func TestPollErrorTellsWhatWasAwaited(t *testing.T) {
 	calls := 0
 	require.NoError(t, Poll(t.Context(), time.Minute, "it", func() error {
 		calls++

@@ -63,7 +63,7 @@ func TestSharesWithLongTestsHaveFewerTests(t *testing.T) {
 	assert.ElementsMatch(t, append([]string{"TestHandoversRefuseNoConnection", "a", "b", "c", "d"}, parallel...), outside)
 }
 
-func TestHalfOfApplicationsAndExamplesIsLeftOut(t *testing.T) {
+func TestHalfOfApplicationAndExampleTestsIsOmitted(t *testing.T) {
 	all := []string{"TestGateKeepsAExclusiveAndUnchanged", "TestGateKeepsBExclusiveAndUnchanged", "TestOther", "TestCExampleCounts", "TestDExampleRuns"}
 	last := func(n int) []int { return []int{1, 0}[2-n:] }
 	assert.Equal(t, []string{"TestGateKeepsBExclusiveAndUnchanged", "TestDExampleRuns"}, share.LeftOut(all, last))

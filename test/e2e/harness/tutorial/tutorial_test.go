@@ -85,7 +85,7 @@ func lines(text string) []string {
 	return strings.Split(text, "\n")
 }
 
-func TestShellKeepsItsVariables(t *testing.T) {
+func TestTutorialShellKeepsVariablesBetweenCommands(t *testing.T) {
 	shell, err := Start(t.Context(), t.TempDir(), os.Environ())
 	require.NoError(t, err)
 	for _, c := range []struct {
