@@ -18,8 +18,9 @@ import (
 // the hold. A later grant moves the deadline, or thaws the child.
 type grants struct{ *hold }
 
-// start lets the claim of the start lock decide, and sends that claim's requests. Then start ends
-// the waits that are over. The result is the instant of the next decision.
+// start lets the claim of the start lock decide, and sends that claim's requests. Then start
+// dismisses each container whose wait for the start lock has reached its bound. The result is the
+// instant of the next decision.
 func (h grants) start(ctx context.Context, s claim.State) time.Duration {
 	waits := h.mayGrant(s) && len(h.grantable()) > 0
 	return min(h.loop.starts.act(ctx, h.loop.now, startFacts{holds: true, waits: waits, serves: h.serves()}), h.dismiss())

@@ -162,8 +162,7 @@ type ending struct {
 	turn api.Revision
 }
 
-// cause returns package leave's name for the cause of a yield; [leave.None] for every other
-// end.
+// cause returns the [leave.Cause] of an end by a yield, and [leave.None] for every other end.
 func (e ending) cause() leave.Cause {
 	switch {
 	case e.reason != show.ReasonYield:

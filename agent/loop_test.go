@@ -160,8 +160,8 @@ func TestChildDiesByItsDeadlineDuringAnOutage(t *testing.T) {
 				w.pass(time.Minute)
 				a.link.set(func(l *link) { l.cut, l.refuse = false, nil })
 				b.link.set(func(l *link) { l.cut, l.refuse = false, nil })
-				// Only a standby's back-off delays the pod. The pod does not wait until the
-				// Lease expires.
+				// Pod a waits only for its back-off as a standby, and not until the Lease
+				// expires.
 				w.within(5*time.Second, "child runs again", func() bool { return a.running("s1") })
 				assert.NotEqual(t, first, a.gates.hold("s1"))
 				assert.Equal(t, gate.Waiting, b.gates.phase("s2"))

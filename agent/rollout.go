@@ -141,7 +141,7 @@ type asks struct {
 	offers  api.Offers
 }
 
-// see stores the ask and the offers in the next Lease. An ask in the first version that the
+// see remembers the ask and the offers that the next Lease contains. An ask in the first version that the
 // agent sees does not count, because the ask may be old. A pod that still asks writes its ask
 // again.
 func (a *asks) see(now time.Duration, l *kube.Lease) {

@@ -13,12 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// leap is the shortest change of the wall clock that counts as the trace of a pause. A shorter
-// pause is not noticed, and uses up to a quarter of the least margin (2 s). Two clocks, one a
-// thousandth fast and one a thousandth slow, use 20 ms more. The rest of the margin is for a
-// late watchdog. The margin does not cover an unnoticed pause on top of the largest drift. The
-// drift is largest if chronyd slews one clock up and the other clock down, each by a twelfth.
-// Even without a pause, two such clocks drift apart by 1.8 s in a lease of 12 s (api.Budget).
+// leap is the shortest change of the wall clock that counts as the trace of a paused machine. A
+// shorter pause of the machine is not noticed. Such a pause uses up to 0.5 s of the least margin,
+// which is 2 s. Two clocks, one a thousandth fast and one a thousandth slow, use 20 ms more. The
+// rest of the margin is for a late watchdog. The margin does not cover an unnoticed pause on top of
+// the largest drift. The drift is largest if chronyd slews one clock up and the other clock down,
+// each by a twelfth. Even without a pause, the drift of two such clocks uses 1.8 s of the margin of a
+// lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock has leapt, forward or back, compared with CLOCK_BOOTTIME.

@@ -315,7 +315,7 @@ func (h holders) and(text string) string {
 
 // forward opens the ports, and makes the holder's address their target; an empty address means no
 // target. The result is the argument "ready", unless a port is in use, or the holder does not
-// answer. If the pod is ending, closed ports stay closed, and the status then stays the same.
+// answer. If the pod is ending, forward opens no closed port, and keeps the pod's status.
 func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready

@@ -33,8 +33,9 @@ type Hold struct {
 	// since which it serves.
 	Serves  bool
 	Serving time.Duration
-	// Stopped is the instant at which the application last stopped serving, after it had served
-	// for [Proof]; zero if it never stopped.
+	// Stopped is the instant at which the application last stopped serving. Only an application
+	// that had served for the duration [Proof] counts. The value is zero if the application never
+	// stopped.
 	Stopped time.Duration
 	Paused  bool
 	Ask     Ask

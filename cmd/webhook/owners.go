@@ -38,9 +38,9 @@ var (
 // outdated cache would not show that a ReplicaSet was orphaned. An orphaned ReplicaSet is a
 // workload of its own.
 //
-// A pod's creator can write any owner reference. A reference to a kind of Kubernetes is
-// valid only if the object of that name has the UID in the reference. So a pod cannot join
-// another workload's singleton by a forged reference.
+// A pod's creator can write any owner reference. If a reference names a built-in kind of Kubernetes,
+// such as ReplicaSet, the object of that name must have the UID in the reference. So a pod cannot
+// join another workload's singleton by a forged reference.
 type owners struct {
 	reader client.Reader
 	// cached has the metadata of the kinds of [watched], and may be outdated.

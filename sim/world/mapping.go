@@ -210,8 +210,9 @@ func (m *mapping) disturb() {
 	case n == 0 && len(m.mapped) < mostMappers:
 		m.next()
 	case n == 1 && len(m.enrolls) > 0 && m.written == 0:
-		// Once a person has changed the template, no process of enroll is confused. A stamp of
-		// another run would replace the number of shards that the present run has to keep.
+		// A process of enroll mistakes another Job for the last one, but only until a person has
+		// changed the template. After that change, a stamp of another run would replace the
+		// number of shards that the present run has to keep.
 		e, of := pick(m.rng, m.enrolls), pick(m.rng, m.mapped)
 		m.note(e.name, "believes in Job %s", of.uid)
 		e.believes, e.believesIn = of.shards, of.uid

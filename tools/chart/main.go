@@ -2,9 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Command chart writes the Helm chart into a directory. The manifests are the only source of
-// the chart's objects. A component of the manifests becomes a condition of the chart, and the
-// table of places in places.go puts values into the text. The directory manifests/chart has the
-// files that no manifest contains: values, their schema, and hooks.
+// the chart's objects. Each Kustomize component of the manifests becomes an {{ if }} block of the
+// chart's templates. The table in places.go lists the places at which a template refers to a value.
+// The directory manifests/chart has the files that no manifest contains: values, their schema, and
+// hooks.
 //
 //	go run ./tools/chart -out out/chart [-version V] [-registry HOST/PREFIX -webhook-digest sha256:… -agent-digest sha256:…]
 package main
