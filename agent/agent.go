@@ -57,8 +57,8 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 	}
 }
 
-// hold grants and renews under h until something ends h, and then drains the children of h. On
-// every path the release of the slots comes last, and needs proof that every child is dead.
+// hold sends the grants and the renewals of h until something ends h. Then hold drains the children
+// of h. In each case the release of the slots comes last, and needs proof that every child is dead.
 func (a *Agent) hold(ctx context.Context, h *hold) error {
 	end := ending{}
 	defer func() { h.letGo(end) }()

@@ -72,8 +72,8 @@ func sleep(ctx context.Context, pause time.Duration) {
 	}
 }
 
-// asker writes the pod's ask, or its offer, into the next Lease of the pod's slot. When the ask
-// is over, the asker removes it.
+// asker writes the pod's ask, or its offer, into the next Lease of the pod's slot. Once the pod no
+// longer asks, the asker removes the ask.
 type asker struct {
 	requests *requests
 	// lease is the next Lease from the last answer of the API server; nil if the asker must
@@ -97,9 +97,9 @@ type asker struct {
 	paid time.Duration
 }
 
-// sees takes in the leave that the Lease of the slot shows; empty for none. If the pod's offer was
-// for another leave, sees gives up that offer. A late write of the offer could otherwise replace
-// the offers to a later leave.
+// sees gives up the pod's offer if that offer was for another leave than the one that the Lease of
+// the slot shows. The argument is empty if the Lease shows no leave. A late write of the offer
+// could otherwise replace the offers to a later leave.
 func (a *asker) sees(leave string) {
 	if a.giveUp != nil && leave != a.offered {
 		a.giveUp()

@@ -147,8 +147,9 @@ type Config struct {
 	KubeletStops bool
 	// BootID identifies the boot of the running kernel.
 	BootID string
-	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod,
-	// another boot id does not prove that the children of the earlier boot are dead.
+	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod, a
+	// Lease with the boot id of an earlier boot does not prove that the children of that boot
+	// are dead.
 	OwnKernel bool
 
 	API  API
@@ -230,7 +231,7 @@ func (c Config) check() (Config, error) {
 	}
 	if _, showing := c.Gate.(Showing); showing {
 		// A reboot ends all processes, but the API server still shows the pod as Ready.
-		// So with the gate "readiness" another boot id proves nothing.
+		// So with the gate "readiness", a Lease with the boot id of an earlier boot proves nothing.
 		c.OwnKernel = true
 	}
 	if c.Calm == nil {

@@ -44,8 +44,8 @@ type waits struct {
 func (w *waits) skips() bool { return w.course == CourseSkip }
 
 // decide notes whether the pod's key is done, and whether the key's work has failed. A pod that
-// may skip then skips, if a living holder has the slot for which a shim waits. If the decision
-// cannot be stored on disk, the pod does not skip.
+// may skip then skips, if a shim waits and living holders keep the pod from running. If the
+// decision cannot be stored on disk, the pod does not skip.
 func (w *waits) decide(now time.Duration) {
 	w.done = w.done || w.config.OnceKey != "" && !slices.ContainsFunc(w.claim.Views(), func(v claim.View) bool {
 		return !v.Known || !v.Record.Done.Has(w.config.OnceKey)

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// The agent calls Calm only once a handover is over. The work that Calm does, such as a garbage
-// collection, would delay the handover.
+// The agent does not call Calm before a handover is over. The work that Calm does, such as a
+// garbage collection, would delay the handover.
 func TestAgentDefersHousekeepingUntilAHandoverIsOver(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -105,8 +105,8 @@ func (h grants) extend(s claim.State) time.Duration {
 // grantable returns the shims that may have a grant of the hold now.
 func (h grants) grantable() []gate.Report { return h.unit.grantable(h.id) }
 
-// give sends a grant. If the gate refuses a first grant, the result is the instant of the next
-// attempt.
+// give sends a grant. If the gate refuses the grant, the result is the instant of the next
+// attempt; otherwise [instant.Never].
 func (h grants) give(s claim.State, r gate.Report) time.Duration {
 	b := h.unit.self.Budget
 	err := h.unit.orders.grant(r.Shim, gate.Grant{

@@ -21,7 +21,7 @@ func (w *world) watching() int {
 	return len(w.server.watchers)
 }
 
-// readings counts the reads of Leases. The function begun counts the watches that have begun.
+// readings returns the number of reads of Leases so far.
 func (w *world) readings() int {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()
@@ -104,7 +104,7 @@ func TestHolderBeginsNoWatchWhileItCannotRenew(t *testing.T) {
 		a := settled(w)
 		watches := w.begun()
 		a.link.set(func(l *link) { l.refuse = errors.New("refused") })
-		w.pass(7 * time.Second) // by now a renewal is due, and its retry overdue
+		w.pass(7 * time.Second) // by now a renewal has been due for longer than Budget.Retry
 		tried := 0
 		a.link.set(func(l *link) { tried = l.gets })
 		w.pass(4 * time.Second)

@@ -31,8 +31,8 @@ type hold struct {
 	slots []string
 	since time.Duration
 	// serving is the wall clock's time since which the children of the hold run and pass their
-	// probes. The field served reports that they did so already under an earlier agent process
-	// of the hold.
+	// probes. The field served reports that the children already ran and passed their probes
+	// under an earlier agent process.
 	serving time.Time
 	served  bool
 	// resumed reports that an earlier agent process began the hold.
@@ -238,7 +238,9 @@ func (h *hold) noteGap() {
 	}
 }
 
-// needed reports whether the hold needs renewals: for a child, or for a grant that waits.
+// needed reports whether the hold needs renewals. A connected shim that may have a child needs
+// them, and so does the container after an init container. A first grant that waits also needs
+// renewals.
 func (h *hold) needed(s claim.State) bool {
 	return h.unit.shims.Supported(h.id) || grants{h}.unanswered(s) || grants{h}.waitsToStart()
 }
@@ -288,8 +290,8 @@ func (h *hold) noteServing(s claim.State) {
 }
 
 // appear shows the pod as a holder in its status. Until the check for the pod's deletion has
-// ended, the status stays as it is. Most applications run milliseconds later, so a status
-// "Starting" would soon be out of date.
+// ended, the status stays as it is. Most applications run milliseconds after that check, so a
+// status "Starting" would soon be out of date.
 func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
 	if u.deletion.open() {

@@ -20,7 +20,8 @@ func (p *pod) leaps(id gate.ShimID, leap int) {
 	synctest.Wait()
 }
 
-// answer returns the agent's last grant, and whether that grant answers a leap.
+// answer returns the agent's last grant if that grant answers a leap. Otherwise the second result
+// is false.
 func (p *pod) answer() (gate.Grant, bool) {
 	given := p.gates.given()
 	if len(given) == 0 || given[len(given)-1].Leap == 0 {

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// behind makes a pod of the old revision forward one port, and gives it an endpoint delay.
+// behind returns changes of a pod: the old revision, those of lingering, and those in change.
 func behind(p *ports, change ...func(c *Config)) []func(c *Config) {
 	return append([]func(c *Config){of(oldRevision), lingering(p)}, change...)
 }

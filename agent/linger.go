@@ -28,7 +28,7 @@ const (
 	emptied = 3 * time.Second
 )
 
-// linger lets a stopping standby whose ports are open continue to forward. A lingering standby
+// linger makes a stopping standby continue to forward, if its ports are open. A lingering standby
 // competes for no slot, because its claim is stopped before the linger begins. While the standby
 // lingers, the result is the instant at which the linger ends; otherwise [instant.Never].
 func (l *loop) linger(ctx context.Context) time.Duration {

@@ -59,8 +59,9 @@ func (l *loop) act(ctx context.Context, f claim.Facts) (wake time.Duration) {
 	return wake
 }
 
-// appear writes the pod's status. If the status depends on whether the holder's pod answers
-// connections, appear also tests that pod. The result is the instant of the next decision.
+// appear writes the pod's status, unless look.Keep reports that the status stays as it is. If the
+// status depends on whether the holder's pod answers connections, appear also tests that pod. The
+// result is the instant of the next decision.
 func (l *loop) appear(ctx context.Context, look show.Look) (wake time.Duration) {
 	if !look.Keep {
 		l.unit.status.Show(look.Appearance)

@@ -55,8 +55,8 @@ func (w *world) starts() (count int) {
 	return count
 }
 
-// replace rolls out as a Deployment's controller does. The function starts one new pod at a
-// time, and deletes one old pod once that new pod is Ready.
+// replace rolls out as a Deployment's controller does, and returns the new pods. The function
+// starts one new pod at a time, and deletes one old pod once that new pod is Ready.
 func (w *world) replace(olds []*pod, news []api.Revision) (pods []*pod) {
 	w.t.Helper()
 	for i, revision := range news {

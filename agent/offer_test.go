@@ -56,7 +56,8 @@ func TestDelayedOfferErasesNoOffersToNextHolder(t *testing.T) {
 	})
 }
 
-// The holder's agent restarts during a leave. The offers to that leave stay in the next Lease.
+// The holder's agent restarts during a leave. The offers to that leave stay in the next Lease, but
+// must not count for a leave of the new agent process.
 func TestOffersDoNotOutliveTheHoldersAgentProcess(t *testing.T) {
 	for name, c := range map[string]struct {
 		gone   bool

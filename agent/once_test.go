@@ -199,7 +199,7 @@ func TestPodStatusShowsFailureUntilRetryDelayEnds(t *testing.T) {
 		w.annotate(onceSlot, api.PausedAnnotation, "hold")
 		a.gates.fail("s1")
 		a.migrate("s4")
-		w.pass(6 * time.Second) // the agent may delay a change of only a standby's status message by 5 s
+		w.pass(6 * time.Second) // if only a status message changes, a standby may write it 5 s late
 		for _, p := range []*pod{a, b} {
 			assert.Equal(t, "False WorkFailed", p.ready())
 			assert.Equal(t, "the work of once.schema has failed 1 time for the key 7, and the pod waits", p.message())
@@ -262,8 +262,8 @@ func TestSuccessIsRecordedBeforeTheContainerRunsAgain(t *testing.T) {
 		a.link.set(func(l *link) { l.unwritten = nil })
 		w.within(time.Minute, "the container is skipped", a.dismissed)
 		assert.Equal(t, api.Done("7"), w.done())
-		// The agent must have sent no grant to s2. A late report of s1 could otherwise make the
-		// agent send that grant a second time.
+		// The agent must have sent no grant to s2. With a grant, s2 would do the work of the
+		// key a second time.
 		assert.Zero(t, a.gates.shim("s2").grant)
 	})
 }

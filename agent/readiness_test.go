@@ -32,8 +32,8 @@ type ports struct {
 	unreachable error
 	asked       int
 	unanswered  chan string
-	// After a call of Linger, left is closed at the end of the last connection. Without the field
-	// "lasts" that end comes after the delay, and with that field at the call of Close.
+	// After a call of Linger, left is closed at the end of the last connection. If lasts is set,
+	// that end comes at the call of Close; otherwise after the delay that Linger gets.
 	left  chan struct{}
 	lasts bool
 }
@@ -343,7 +343,7 @@ func TestHandoverWritesNoStatusOfOtherStandbys(t *testing.T) {
 	})
 }
 
-// If only the message of the status changes, the agent writes it once, after the delay.
+// If only the status message changes, the agent writes just the last message, after a delay.
 func TestStandbyWritesChangedStatusMessageAfterADelay(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}

@@ -31,8 +31,8 @@ func (w *world) proven() (a, a2 *pod) {
 	return a, a2
 }
 
-// fails lets the turn fail by the end of the shim's child. After that, fails connects the shim of
-// the restarted container. The argument next is the id of that second shim.
+// fails ends the shim's child, so that the turn fails. After that, fails connects the shim of the
+// restarted container. The argument next is the id of that second shim.
 func (p *pod) fails(shim, next gate.ShimID) {
 	p.gates.end(shim)
 	p.world.within(time.Second, "the turn is over", func() bool { return p.world.holder() != p.identity() })

@@ -204,9 +204,9 @@ func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
 }
 
 // heard reports whether a shim of each container has reported to this agent process. No grant names
-// a hold of the start lock. So package proof counts such a hold as proven once all these reports
-// have arrived. A lease duration after the start of the agent, the result is always true, because
-// the kubelet may never start a container.
+// a hold of the start lock, so no report names such a hold, either. So package proof counts the
+// hold as proven once all these reports have arrived. A lease duration after the start of the
+// agent, the result is always true, because the kubelet may never start a container.
 func (s *starts) heard(now time.Duration, hold string) bool {
 	return s.unit.shims.Proven(hold) || now >= s.unit.began+s.unit.self.Budget.Duration
 }

@@ -179,8 +179,9 @@ func (u *unit) grantable(hold string) []gate.Report {
 	})
 }
 
-// wanting reports whether a shim waits for a hold. In a pod without slots, all holds have the same
-// number. So a shim that was ordered to drain gets no further grant, and does not count.
+// wanting reports whether a shim waits for a hold. In a pod without slots, all holds have the
+// number [claim.Slotless]. So a shim that was ordered to drain gets no further grant, and does not
+// count.
 func (u *unit) wanting() bool {
 	if u.config.slotless() {
 		return len(u.grantable(claim.Slotless)) > 0

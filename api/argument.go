@@ -46,7 +46,7 @@ func (a argument[T]) expanded() argument[T] {
 type arguments[T any] []argument[T]
 
 // words returns the arguments as a pod's spec has them. The kubelet replaces each $(NAME) in a
-// spec, and turns $$ into $. So the method words doubles the dollar signs of each value that the
+// spec, and turns $$ into $. So the method "words" doubles the dollar signs of each value that the
 // kubelet must not expand.
 func (all arguments[T]) words(of T) []string {
 	var words []string

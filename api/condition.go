@@ -73,9 +73,9 @@ func InRuns(conditions []Condition, runs map[string]string) []Condition {
 	return named
 }
 
-// Leases returns the names of the Leases that the condition may read. Only the stamps tell
-// how many shards a workload has. So the result for shards has the Leases of the largest
-// possible number of shards.
+// Leases returns the names of the Leases that a pod may have to read for the condition. Only the
+// stamps tell how many shards a workload has. So the result for shards has the Leases of the
+// largest possible number of shards.
 func (c Condition) Leases() []string {
 	if !c.Sharded() {
 		return []string{c.Lease}

@@ -15,7 +15,7 @@ const nextPrefix = "next."
 // Workload is the top-most controller of a pod. A pod without a controller is its own workload. A
 // singleton has one holder within a workload.
 type Workload struct {
-	// Group of the API, without its version; empty for the core group.
+	// Group is the API group, without its version; empty for the core group.
 	Group string
 	Kind  string
 	Name  string
@@ -62,9 +62,9 @@ func IsNextLease(lease string) bool { return strings.HasPrefix(lease, nextPrefix
 // name valid if the cut has left a dash or a dot at the end.
 const hashMark = "x-"
 
-// hashBytes is the number of bytes that ShortName takes of the SHA-256. By chance, two
-// names practically never have the same 128 bits. A person who finds two such names can
-// only make two workloads share a slot.
+// hashBytes is the number of bytes that ShortName takes from the SHA-256 hash of a name. By chance,
+// two names practically never have the same 128 bits. A person who finds two such names can only
+// make two workloads share a slot.
 const hashBytes = 16
 
 // endLength is the length of the mark and the hash that end a shortened name.

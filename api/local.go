@@ -78,7 +78,8 @@ func parseLocal(text string) (Claim, string) {
 	return claims[0], ""
 }
 
-// parseLocals reads the claims of the local API, which are separated by commas.
+// parseLocals reads the claims of the local API, which are separated by commas. The second result
+// is the problem with the value; empty for none.
 func parseLocals(value string) ([]Claim, string) {
 	if len(value) > maxLocalText {
 		return nil, fmt.Sprintf("write at most %d characters", maxLocalText)

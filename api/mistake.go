@@ -12,7 +12,7 @@ import (
 
 // Mistake is one problem of one annotation.
 type Mistake struct {
-	// Key of the annotation, with its prefix.
+	// Key is the key of the annotation, with its prefix.
 	Key   string
 	Value string
 	// Problem is the part of the message after the key: the problem, and its remedy.

@@ -202,8 +202,8 @@ const (
 	// ReasonWaitsForItsTurn means that a pod of a newer revision may not ask the
 	// holder yet.
 	ReasonWaitsForItsTurn = "WaitsForItsTurn"
-	// Draining is in the message of the Event about the end of a hold. The word begins the
-	// message, or follows a colon.
+	// Draining is in the message of each Event that reports the drain of an application. The word
+	// begins the message, or follows a colon.
 	Draining = "draining"
 	// AgentReporter is the program that the agent's Events name as their author.
 	AgentReporter = "metaparticle-agent"

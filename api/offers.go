@@ -35,7 +35,8 @@ type Offer struct {
 // No pod's name contains this character.
 const takes = "+"
 
-// String returns the value of [OffersAnnotation]: the text of Leave, and the identities.
+// String returns the value of [OffersAnnotation]: the text of Leave, and then the identities. The
+// character [takes] stands before the identity of each pod that can be the successor.
 func (o Offers) String() string {
 	words := []string{o.Leave}
 	for _, pod := range o.Pods {

@@ -37,8 +37,8 @@ type Probes struct {
 	Liveness  *Probe `json:"liveness,omitempty"`
 }
 
-// The kubelet itself still runs these two probes. The agent's paths and commands contain the
-// names of the probes.
+// These are the names of the two probes that the kubelet itself runs. The agent's paths and
+// commands contain these names.
 const (
 	LivenessProbe  = "liveness"
 	ReadinessProbe = "readiness"

@@ -16,8 +16,8 @@ type Request struct {
 	// Claimed are the claims, in the order of [Annotations]. The claims of one annotation are
 	// sorted by their text, without duplicates.
 	Claimed []Claim
-	// Containers are the gated containers by name; empty means the default. One
-	// annotation names them for all claims of the pod.
+	// Containers are the gated containers by name; empty means the default of
+	// [ContainersAnnotation]. This annotation names the containers for all claims of the pod.
 	Containers []string
 	// LeaseDuration is zero where the annotation is absent.
 	LeaseDuration time.Duration
@@ -41,7 +41,7 @@ type Request struct {
 	OptOut bool
 }
 
-// Claims reports whether the request asks for at least one slot.
+// Claims reports whether the request has at least one claim.
 func (r Request) Claims() bool { return len(r.Claimed) > 0 }
 
 // Injects reports whether the pod needs an injected container: the pod claims, or has
@@ -86,9 +86,9 @@ type Condition struct {
 	// Lease is the name of a slot's Lease, in the namespace of the pod. For all shards of a
 	// workload, Lease is the part that the names of their Leases share.
 	Lease string
-	// Key is the key of a once claim, which must be done. For another slot, Key is empty, and
-	// the holder of the slot must serve. For shards, Key is the run, and an empty Key stands
-	// for the run that the stamps name.
+	// Key is the key of a once claim, which must be done. For shards, Key is the run, and an empty
+	// Key stands for the run that the stamps name. For every other slot, Key is empty, and the
+	// holder of the slot must serve.
 	Key string
 	// Opened is the number of pods that the record of an open barrier must state; zero for other
 	// conditions. If Opened is not zero, Lease is the first Lease of the barrier. Only the wait at
@@ -158,7 +158,7 @@ const (
 	// ReadinessHolder makes the holder alone Ready.
 	ReadinessHolder Readiness = "holder"
 	// ReadinessAll makes each standby Ready. No annotation selects ReadinessAll: the webhook
-	// writes it for pods of shards that declare no ports.
+	// writes it for pods with shards, if these pods declare no ports.
 	ReadinessAll Readiness = "all"
 )
 
@@ -174,16 +174,17 @@ const (
 	// GateReadiness lets the application run in every pod; the holder alone is Ready.
 	GateReadiness Gate = "readiness"
 	// GateProgram leaves the containers as they are: the program itself asks for its slots
-	// by the local API. No annotation selects GateProgram, because [LocalAnnotation] does.
+	// by the local API. [LocalAnnotation] selects GateProgram, and [GateAnnotation] cannot.
 	GateProgram Gate = "program"
 )
 
 // Shims reports whether the gate consists of shims in the containers.
 func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
 
-// TakesTurns reports whether pods of different revisions take turns. An old pod can then
-// give its slot to a new pod, and get the slot back. With a gate outside of the containers,
-// pods take no turns.
+// TakesTurns reports whether pods of different revisions take turns. An old pod can then give its
+// slot to a new pod, and get the slot back. Pods take no turns if their gate is outside of the
+// containers, or if a start lock is their only claim. A claim whose kind has no turns has the same
+// effect.
 func (r Request) TakesTurns() bool {
 	return r.Shims() && !r.StartsOnly() && !slices.ContainsFunc(r.ForLife(), func(c Claim) bool { return !c.Kind.TakesTurns })
 }

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// DefaultGrace is Kubernetes' own terminationGracePeriodSeconds.
+// DefaultGrace is the default of Kubernetes for terminationGracePeriodSeconds.
 const DefaultGrace = 30 * time.Second
 
 // DefaultEndpointDelay covers the time until no node sends connections to a pod that has left
@@ -45,8 +45,8 @@ type RunArgs struct {
 	Grace time.Duration
 	// Containers are the gated containers.
 	Containers []string
-	// Workload is the pod's workload, as Kind/name. The kubelet expands $(NAME) in this text,
-	// because the webhook does not know the name of a pod with generateName.
+	// Workload is the pod's workload, as Kind/name. The webhook does not know the name of a pod
+	// with generateName. So the text may contain $(NAME) instead, which the kubelet expands.
 	Workload string
 	// Revision identifies the template of the pod. A pod with the zero value takes no turns.
 	Revision Revision
@@ -94,8 +94,8 @@ func DefaultRunArgs() RunArgs {
 var defaultListen = ":" + strconv.Itoa(AgentPort)
 
 // ReadinessGateArg is the argument that selects the gate "readiness". CEL can parse no
-// arguments, so the policies and podspec.HasGate compare this whole word. So they do
-// not recognize a spelling that the webhook never writes.
+// arguments, so the policies and podspec.HasGate compare each argument with this whole word.
+// No other spelling is recognized, and the webhook writes no other.
 const ReadinessGateArg = "-gate=" + string(GateReadiness)
 
 // Args returns the words of the agent's container, as a pod's spec has them.

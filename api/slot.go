@@ -28,8 +28,8 @@ func cutNumber(name string) (before string, number int) {
 // least one of the texts in the list [endings]. A name without a cut is judged as a whole.
 func isUnshortened(lease string, is func(string) bool) bool { return isShortenedTo(lease, maxName, is) }
 
-// isShortenedTo judges a name that [shorten] has kept within the given limit. The rules are those
-// of [isUnshortened].
+// isShortenedTo returns the result of [isUnshortened] for a name that [shorten] has kept within the
+// given limit.
 func isShortenedTo(name string, limit int, is func(string) bool) bool {
 	if len(name) != limit {
 		return len(name) < limit && is(name)
@@ -40,9 +40,10 @@ func isShortenedTo(name string, limit int, is func(string) bool) bool {
 		slices.ContainsFunc(endings, func(ending string) bool { return is(name[:cut] + ending) })
 }
 
-// endings are the texts that complete a workload's slot after the cut of [ShortName]. The cut may
-// be inside the workload's name, or right in front of that name (x). The cut may also be in the
-// kind's part (x.x), right after that part (.x), or in a doubled dash (-x.x).
+// endings are the texts that complete a slot's name after a cut by [ShortName]. The text "x" is for
+// a cut inside the workload's name, or right in front of that name. The text "x.x" is for a cut in
+// the kind's part, and ".x" for a cut right after that part. The text "-x.x" is for a cut in a
+// doubled dash.
 var endings = []string{"x", "x.x", ".x", "-x.x"}
 
 // isWorkload reports whether the text is the kind's part of a Lease's name, a dot, and the

@@ -29,8 +29,8 @@ const lastEpoch = 1 << 53
 // stampClosed is the last word of a closed stamp.
 const stampClosed = "closed"
 
-// Admits reports whether a pod may acquire and keep the Lease, if the pod belongs to the run and
-// expects count shards.
+// Admits reports whether a pod of the given run may acquire and keep the Lease, if the pod expects
+// the given number of shards.
 func (s Stamp) Admits(count int, run string) bool {
 	return count > 0 && s.Count == count && s.Run == run && !s.Closed
 }

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxLabel bounds names that are one DNS label: containers, and the name of a
-	// singleton.
+	// maxLabel bounds names that are one DNS label, such as the name of a container, and the name
+	// of a singleton.
 	maxLabel = 63
 	// maxName bounds the name of a Lease. Kubernetes has the same bound for every object.
 	maxName = 253
@@ -37,8 +37,8 @@ func setContainers(r *Request, value string) (problem string) {
 	return problem
 }
 
-// list splits a comma-separated list, sorts it and removes duplicates. If elements are wrong,
-// the second result says what is wrong with the first wrong element.
+// list splits a comma-separated list, sorts the elements and removes duplicates. If an element is
+// wrong, or if the list is too long, the second result says what is wrong.
 func list(value, noun string, problem func(string) string) ([]string, string) {
 	var names []string
 	for name := range strings.SplitSeq(value, ",") {

@@ -78,8 +78,8 @@ func (l *links) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-// note changes what is known about a watch, and sends to the channel links.changed. A watch counts
-// as closed from its first request on, until it is steady.
+// note calls the function "change" with the link of a watch, and then sends to the channel
+// links.changed. A watch counts as closed from its first request on, until the watch is steady.
 func (l *links) note(name string, change func(one *link, now time.Time)) {
 	l.mu.Lock()
 	now := time.Now()
@@ -94,8 +94,9 @@ func (l *links) note(name string, change func(one *link, now time.Time)) {
 	}
 }
 
-// end notes the end of a watch. A watch that was silent at its end counts as closed since its last
-// byte.
+// end notes the end of a watch. The field "closed" changes only if the watch was steady, and no
+// other watch of the resource is open. A watch that was silent at its end counts as closed since
+// its last byte.
 func (l *links) end(one *link, now time.Time) {
 	if one.open--; one.open > 0 || now.Sub(one.opened) < steady {
 		return

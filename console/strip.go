@@ -89,7 +89,7 @@ func some(all map[string]string, keys ...string) (kept map[string]string) {
 	return kept
 }
 
-// specOf returns the parts of the gate, and the key of the pod's once claim.
+// specOf returns a spec with only the parts of the gate, and the key of the pod's once claim.
 func specOf(spec *corev1.PodSpec) corev1.PodSpec {
 	kept := podspec.Strip(spec)
 	for i, c := range spec.InitContainers {

@@ -241,7 +241,7 @@ func (w *watch) heed(ctx context.Context) {
 		if text != told {
 			told = text
 			w.say(text)
-			w.touch() // the next publication judges whether holders are silent
+			w.touch() // holders count as silent only while no watch is in trouble
 		}
 		var due <-chan time.Time
 		if !next.IsZero() {

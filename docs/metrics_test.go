@@ -47,8 +47,8 @@ type label struct {
 	meaning string
 }
 
-// programs are the sections of docs/metrics.md, each with the folders that declare the
-// program's metrics. Each value of a label must be a string in the code of these folders.
+// programs lists the sections of docs/metrics.md. The code in the folders of a section declares the
+// metrics of that section. Each value of a label must be a string in this code.
 var programs = []struct {
 	title, serves string
 	folders       []string
@@ -160,7 +160,8 @@ func metricsOf(t *testing.T, folders []string) []metric {
 	return all
 }
 
-// ofTable returns the metrics of a []family{…}.
+// ofTable returns the metrics in a literal of the type []family. For a literal of another type, the
+// result is empty.
 func ofTable(table *ast.CompositeLit) []metric {
 	slice, ok := table.Type.(*ast.ArrayType)
 	if !ok {
@@ -189,8 +190,9 @@ func ofTable(table *ast.CompositeLit) []metric {
 	return all
 }
 
-// ofCall returns the metric of a prometheus.NewKind(prometheus.KindOpts{…}), or of
-// a prometheus.NewKindVec(prometheus.KindOpts{…}, []string{label, …}).
+// ofCall returns the metric that a call of package prometheus declares, such as
+// NewCounter(CounterOpts{…}) or NewCounterVec(CounterOpts{…}, []string{label, …}). For any other
+// call, the result is empty.
 func ofCall(call *ast.CallExpr) []metric {
 	function, ok := call.Fun.(*ast.SelectorExpr)
 	if !ok || len(call.Args) == 0 {

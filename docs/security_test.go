@@ -40,8 +40,8 @@ func rowsOf(t *testing.T, file string) [][]string {
 
 var namedTest = regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
 
-// TestSecurityPageCitesOnlyExistingTests checks that each row about an actor names a
-// test.
+// TestSecurityPageCitesOnlyExistingTests checks that each row about a threat names at least one
+// test, and that each named test exists.
 func TestSecurityPageCitesOnlyExistingTests(t *testing.T) {
 	exist := tests(t)
 	threats := 0

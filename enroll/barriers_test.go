@@ -57,8 +57,8 @@ func TestPodGetsTheBarrierLeasesOfItsJob(t *testing.T) {
 	assert.ElementsMatch(t, append(leasesOfRun(firstRun), leasesOfRun(secondRun)...), role.Rules[0].ResourceNames)
 }
 
-// programmed returns a pod like [gathered]. But the program of this pod waits at the barrier,
-// through the local API.
+// programmed returns a pod of the given run, as [gathered] does. No init container of this pod
+// waits at the barrier: the pod's program waits there, through the local API.
 func programmed(name, run, job string) *corev1.Pod {
 	pod := gathered(name, run, job)
 	pod.Labels[api.GatedLabel] = api.Gated
@@ -86,7 +86,8 @@ func TestBarrierForProgramsGetsLeasesOfItsJob(t *testing.T) {
 	assert.Nil(t, w.role("till"), "a barrier without a run has no Lease")
 }
 
-// A Job owns a Lease only if one of the Job's own pods arrives by the Lease.
+// A pod of the second Job waits at the barrier of the first Job. Neither Job may own the Leases of
+// this barrier.
 func TestJobOwnsOnlyLeasesOfItsOwnPods(t *testing.T) {
 	w := newWorld(t, gathered("a", firstRun, secondRun))
 	w.settle(w.process())

@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	// minRetry is the approximate time in which another process ends its competing write.
+	// minRetry is the time until a new attempt after a competing write of another process. The
+	// other process ends its write in about this time.
 	minRetry = 10 * time.Millisecond
 	// maxRetry bounds how long a new pod waits because of an earlier failure.
 	maxRetry = 5 * time.Second

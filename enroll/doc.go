@@ -16,8 +16,8 @@
 // Guarantee: enroll never frees a slot that an agent may hold. Enroll creates the Lease of each
 // slot with the holder [Unknown] and the longest duration ever claimed under its name. So all pods
 // wait that long. Enroll frees a new Lease at once only if no Role ever named the Lease: then no
-// agent can have held the Lease. A consistent list of the Roles, made after the Lease exists,
-// proves that no Role names it.
+// agent can have held the Lease. Enroll decides this by a consistent list of the Roles, made after
+// the Lease exists.
 //
 // Next Leases: a slot for which pods of several revisions may compete has a next Lease, too. No
 // pod gets a slot by a next Lease. So enroll creates the next Lease without a holder, and the
@@ -25,11 +25,11 @@
 // follows from the name of the slot, so a Role that remembers the slot names both Leases.
 //
 // Sweep: enroll deletes an unclaimed Lease once this process has seen the Lease unchanged for a
-// whole lease duration. A paused Lease stays, and so does a Lease with a lasting record: done keys
-// that are no revisions, or an open barrier. Enroll deletes the Lease, and the next Lease with it,
-// before enroll removes the names from the Roles. An account that no longer claims a Lease loses
-// its right after a lease duration, too. While other accounts claim the Lease, at least one Role
-// remembers the Lease and its longest duration.
+// whole lease duration. A paused Lease stays, and so does a Lease with a lasting record. Such a
+// record has done keys other than revisions, or shows that a barrier is open. Enroll deletes the
+// Lease, and the next Lease with it, before enroll removes the names from the Roles. An account
+// that no longer claims a Lease loses its right after a lease duration, too. While other accounts
+// claim the Lease, at least one Role remembers the Lease and its longest duration.
 //
 // Shards: the Leases of a workload's shards have stamps, and a closed stamp lets no pod acquire
 // its Lease. Package enroll/stamp decides which stamps enroll writes. So two pods that expect

@@ -60,7 +60,7 @@ func TestUpgradedEnrollKeepsLeasesOfTheEarlierVersion(t *testing.T) {
 func TestUpgradedEnrollServesPodsOfTheEarlierWebhook(t *testing.T) {
 	pods := 0
 	for name, text := range earlier(t, "pods.txtar") {
-		if !strings.HasSuffix(name, "/patched.yaml") || name == "marks-kept/patched.yaml" { // a person wrote marks-kept
+		if !strings.HasSuffix(name, "/patched.yaml") || name == "marks-kept/patched.yaml" { // a person, and not the webhook, gated this pod
 			continue
 		}
 		pod := new(corev1.Pod)

@@ -28,7 +28,7 @@ type watch struct {
 	changes predicate.Predicate
 }
 
-// watched returns the kinds of objects that a snapshot contains.
+// watched returns a [watch] for each kind of object that a snapshot contains.
 func watched() []watch {
 	return []watch{
 		{&corev1.Pod{}, changes(sameAsk)},

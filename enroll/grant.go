@@ -19,9 +19,9 @@ import (
 
 const (
 	// maxSlotsPerRole keeps a Role's annotation below the 256 KiB that Kubernetes
-	// allows for all annotations of an object. A Lease's name has at most 253
-	// bytes, and the rest of its record 66. So 500 slots take 160 KB, and the rest is left for
-	// annotations of other programs.
+	// allows for all annotations of an object. The record of a Lease has at most 253 bytes
+	// for the Lease's name, and 66 other bytes. So the records of 500 slots take 160 KB, and the
+	// remaining bytes are left for annotations of other programs.
 	maxSlotsPerRole = 500
 	// maxRolesPerAccount bounds the Roles that an API server reads for each request
 	// of an agent. These Roles have room for 16,000 slots, five times the number of
@@ -29,8 +29,8 @@ const (
 	maxRolesPerAccount = 32
 )
 
-// TooManySlots is the reason of the Event on a pod or workload whose service
-// account has no room for its slot, or for its condition.
+// TooManySlots is the reason of an Event on a pod or workload that needs a slot, a condition or a
+// Variable. The Roles of the object's service account have no room for that need.
 const TooManySlots = "TooManySlots"
 
 // grant gives each account rights on the given Leases, as far as the account claims them. The

@@ -137,7 +137,7 @@ func TestNextLeaseWhoseSlotIsGoneIsDeleted(t *testing.T) {
 		t.Run(fmt.Sprintf("write %d", crash), func(t *testing.T) {
 			w := crashedSweep(t, crash)
 			next := w.process()
-			for range 2 { // the sweeps of the Role and of the Lease may each wait for a duration
+			for range 2 { // the sweeps of the Role and of the Lease may each wait for a lease duration
 				w.settle(next)
 				w.now = w.now.Add(time.Hour)
 			}

@@ -108,8 +108,8 @@ func (n *notifier) notifyNotGated(ctx context.Context, events Recorder, s store,
 	return nil
 }
 
-// ungatedWorkloads returns the workloads that claim and have pods without a gate. Either
-// the template lacks the annotation, because the webhook has not carried it, or the pods
+// ungatedWorkloads returns the workloads that claim and have pods without a gate. There are two
+// causes. Either the webhook has not carried the workload's annotation to the template, or the pods
 // are older than the policy that refuses such pods.
 func (s store) ungatedWorkloads(ctx context.Context, namespace string, workloads []workload) ([]workload, error) {
 	var (
@@ -153,16 +153,16 @@ func (w workload) remedy() string {
 	return fmt.Sprintf("kubectl -n %s rollout restart %s", w.object.GetNamespace(), name)
 }
 
-// excess is a Lease for which the Roles of a service account have no room.
+// excess is a Lease or a Variable for which the Roles of a service account have no room.
 type excess struct {
-	// first is the first pod or workload that needs the Lease.
+	// first is the first pod or workload that needs the Lease or the Variable.
 	first   client.Object
 	problem string
 }
 
-// notifyTooMany writes an Event about Leases that find no room in the Roles of a service account. The
-// Event is on the first pod or workload that needs the Lease. Each process writes one Event for each
-// such object.
+// notifyTooMany writes an Event about a Lease or a Variable that finds no room in the Roles of a
+// service account. The Event is on the first pod or workload that needs the Lease or the Variable.
+// Each process writes one Event for each such pod or workload.
 func (n *notifier) notifyTooMany(events Recorder, namespace string, left []excess) {
 	if events == nil {
 		return

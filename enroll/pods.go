@@ -62,7 +62,8 @@ func gatedIn(namespace string) ([]client.ListOption, error) {
 	return []client.ListOption{client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: gated}}, err
 }
 
-// gatedPods selects the pods that claim, and the pods that only have conditions.
+// gatedPods returns a selector for the pods that claim, and for the pods that only have conditions
+// or a barrier.
 func gatedPods() (labels.Selector, error) {
 	gated, err := labels.NewRequirement(api.GatedLabel, selection.In, []string{api.Gated, api.GatedAfter})
 	if err != nil {

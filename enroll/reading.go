@@ -39,7 +39,7 @@ type naming struct {
 	left  []excess
 }
 
-// newReading lets accounts read the Leases of their pods' conditions.
+// newReading returns the [naming] that lets accounts read the Leases of their pods' conditions.
 func newReading(s store, seen *snapshot) *naming {
 	return &naming{
 		store: s, seen: seen, prefix: readerPrefix, rules: ReaderRules, awaited: seen.awaited,
@@ -101,7 +101,7 @@ func (r *naming) grantTo(ctx context.Context, account string, awaited map[string
 	return r.bindRole(ctx, role, account)
 }
 
-// prepareNew prepares each object that the Role does not name yet.
+// prepareNew calls prepare, if set, for each object that the Role does not name yet.
 func (r *naming) prepareNew(ctx context.Context, role *rbacv1.Role, names []string) error {
 	if r.prepare == nil {
 		return nil

@@ -134,15 +134,15 @@ func (r *Reconciler) forget(namespace string) {
 	r.notifier.forget(namespace)
 }
 
-// report passes to Shortage the number of shards of a namespace that have no running pod.
+// report calls Shortage, if set, with the number of shards of a namespace that have no running pod.
 func (r *Reconciler) report(namespace string, shards int) {
 	if r.Shortage != nil {
 		r.Shortage(namespace, shards)
 	}
 }
 
-// reportBehind passes to Behind the number of claimed slots of a namespace that lack their Leases
-// or rights.
+// reportBehind calls Behind, if set, with the number of claimed slots of a namespace that lack
+// their Leases or rights.
 func (r *Reconciler) reportBehind(namespace string, slots int) {
 	if r.Behind != nil {
 		r.Behind(namespace, slots)

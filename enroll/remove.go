@@ -81,10 +81,9 @@ func (r *removal) keepClaimed() {
 }
 
 // claimantsLongest returns the longest duration that the Roles of claimants remember for each
-// Lease. The function reduceRole compares the result with the duration in the Role of another
-// account. That Role may forget the Lease if the Role's duration is not longer than the result.
-// That Role may also forget a Lease with a lasting record, for which [recorded] returns true. So a
-// claimed Lease without such a record never loses its last Role or its longest duration.
+// Lease. The Role of an account without a claim may forget the Lease only if that Role remembers no
+// longer duration. So a claimed Lease never loses its last Role or its longest duration. But each
+// Role may forget an unclaimed Lease for which [recorded] returns true.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {

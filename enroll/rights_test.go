@@ -28,7 +28,7 @@ func TestAccountThatStopsClaimingLosesItsRight(t *testing.T) {
 	w.remove(before)
 	assert.Equal(t, 60*time.Second, w.settle(r))
 	w.now = w.now.Add(59 * time.Second)
-	// The other account's agent renews. That does not show that the first account's agent
+	// The other account's agent renews. Its renewal does not show that the first account's agent
 	// is alive.
 	w.holds("lock.x", "b_1")
 	assert.Equal(t, time.Second, w.settle(r))

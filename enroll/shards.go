@@ -25,7 +25,8 @@ type sharded struct {
 	pods     []shardedPod
 }
 
-// shardedPod is a pod that claims one of count shards.
+// shardedPod is a pod that claims a shard. The field "count" is the number of shards that the pod
+// expects.
 type shardedPod struct {
 	object  *corev1.Pod
 	count   int
@@ -158,7 +159,8 @@ func byGroup(leases map[string]*coordinationv1.Lease) map[string][]stamp.Shard {
 	return groups
 }
 
-// decided returns the stamp of shard 0; zero without a stamp.
+// decided returns the stamp of shard 0. If the Lease of shard 0 is missing or has no stamp, the
+// result is the zero value.
 func decided(shards []stamp.Shard) api.Stamp {
 	if len(shards) > 0 && shards[0].Number == 0 {
 		return shards[0].Stamp

@@ -36,9 +36,9 @@ type shortage struct {
 	notified bool
 }
 
-// shortage returns how many shards have no pod; zero for a workload without any pod, because a
-// person scaled that workload to 0. The result is also zero for a run, because the pods of a Job
-// take the shards one after the other.
+// shortage returns how many shards have no running pod. The result is zero for a workload without
+// any pod, because a person has scaled that workload to 0. The result is also zero for a run:
+// the pods of a Job take the shards one after the other.
 func (s *sharded) shortage(count int, run string) int {
 	running := 0
 	for _, p := range s.pods {
@@ -53,7 +53,7 @@ func (s *sharded) shortage(count int, run string) int {
 }
 
 // observe writes an Event for each group that has lacked pods for shortageNotice. The results are
-// the number of shards without a pod, and the time until the next Event; zero for none.
+// the number of shards without a running pod, and the time until the next Event; zero for none.
 func (n *shortages) observe(events Recorder, seen *snapshot, now time.Time) (lacking int, again time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

@@ -78,7 +78,8 @@ func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated 
 	return seen, nil
 }
 
-// addWorkloads adds the claims and the conditions of the pods that workloads are going to create.
+// addWorkloads adds the claims, the conditions and the Variables of the pods that workloads are
+// going to create.
 func (s *snapshot) addWorkloads() {
 	for _, w := range s.workloads {
 		request, err := api.Parse(w.effective())
@@ -153,9 +154,9 @@ func (s *snapshot) belonging() map[string]bool {
 // also has Leases that no longer exist, if a Role still names them. Of a Lease that is still
 // claimed, the function returns the rights of accounts that no longer claim it. A paused Lease
 // stays with its rights, so a workload that is scaled to 0 stays paused. A Lease with done keys
-// stays, too, because work that is done must not run again. Only the rights on such a Lease are
-// unclaimed. If the done keys are revisions, the Lease is unclaimed, because the revisions end
-// with the workload. The record of an open barrier stays for as long as the Job lives.
+// stays, too, because work that is done must not run again. Of a Lease with done keys, only the
+// rights are unclaimed. If the done keys are revisions, the Lease is unclaimed, because the
+// revisions end with the workload. The record of an open barrier stays while the Job lives.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()

@@ -104,7 +104,8 @@ func TestEnrollKeepsALeaseWithDoneKeys(t *testing.T) {
 	assert.Equal(t, "7", w.lease("once.schema").Annotations[api.DoneAnnotation], "a later workload finds the record")
 }
 
-// A workload that is created again has other revisions.
+// A workload that is created again has other revisions. So the done keys of the deleted workload
+// have no use.
 func TestEnrollSweepsRevisionRecordsOfDeletedWorkloads(t *testing.T) {
 	const slot = "once-revision.deployment.shop"
 	w, _ := leaveBehind(t, slot, "6d4b.5b7e0a11")

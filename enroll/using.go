@@ -5,10 +5,10 @@ package enroll
 
 import "context"
 
-// newUsing lets the accounts use the Variables of their pods. Enroll creates a Variable once,
-// before a Role first names it. So a Variable that a person deletes is not created again, and its
-// programs get errors. Agents have no right to create Variables, because RBAC cannot restrict a
-// creation to a name.
+// newUsing returns the [naming] that lets accounts use the Variables of their pods. Enroll creates
+// a Variable once, before a Role first names the Variable. So a Variable that a person deletes is
+// not created again, and the programs that use the Variable get errors. Agents have no right to
+// create Variables, because RBAC cannot restrict a creation to a name.
 func newUsing(s store, seen *snapshot) *naming {
 	return &naming{
 		store: s, seen: seen, prefix: userPrefix, rules: UserRules, awaited: seen.used,

@@ -38,9 +38,9 @@ const shop = "shop"
 
 var errCrash = errors.New("the process crashed")
 
-// world is an API server with one namespace, shop, that opted in. The world
-// checks every write of enroll against one rule. Enroll never frees a Lease that
-// a Role has named, unless a sweep deleted the Lease in between.
+// world is an API server with one opted-in namespace, shop. The world checks each write of enroll
+// by one rule. Enroll frees a Lease that a Role has named in two cases only. A sweep has deleted
+// the Lease in between, or the Lease has a closed stamp and has expired.
 type world struct {
 	t      *testing.T
 	server client.WithWatch

@@ -4,9 +4,9 @@
 // Package monitoring has the alerts of Metaparticle for Prometheus, a configuration of
 // Prometheus, and a dashboard for Grafana. The file rules.yaml is the source of the alerts.
 //
-// Guarantee: each alert fires and ends in rules_test.yaml, and has a section in docs/alerts.md.
-// All durations are those of Prometheus' clock. An alert of a pod that Prometheus does not
-// scrape never fires.
+// Guarantee: for each alert, rules_test.yaml has cases in which the alert fires, ends and stays
+// silent. Each alert has a section in docs/alerts.md. All durations are those of Prometheus' clock.
+// An alert of a pod that Prometheus does not scrape never fires.
 package monitoring
 
 import (

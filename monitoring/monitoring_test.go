@@ -85,7 +85,7 @@ func TestPromtoolNoticesRulesThatNeverFire(t *testing.T) {
 	assert.Equal(t, expects, strings.Count(out, "got:[]"), out)
 }
 
-// cases returns the cases of promtool.
+// cases returns the test cases in rules_test.yaml.
 func cases(t *testing.T) (cases caseFile) {
 	t.Helper()
 	text, err := os.ReadFile("rules_test.yaml")

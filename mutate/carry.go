@@ -51,7 +51,8 @@ func (w *workload) template(kind string) (*corev1.PodTemplateSpec, []any) {
 //
 // The warnings list the reasons to refuse the pods, as far as the template shows them. A
 // workload with a controller gets no operation. Its controller would restore the template,
-// and Carry would change the template again, for ever.
+// and Carry would change the template again, for ever. An existing Job gets no operation either,
+// because its template cannot change.
 //
 // The warnings depend on the cluster's minor version of Kubernetes 1, which is zero if the
 // version is not known.
@@ -126,7 +127,8 @@ func foresee(template feature.Facts) reason.Refusals {
 // validated may have a hundred thousand.
 const maxUnknown = 20
 
-// merge returns the annotations for the template, and warnings.
+// merge returns the annotations for the template, and warnings. If a person has given the template
+// another value than the workload has, that value stays, and merge warns.
 func merge(now, before, template map[string]string) (map[string]string, reason.Refusals) {
 	wanted := maps.Clone(template)
 	if wanted == nil {

@@ -13,7 +13,7 @@
 //
 // Not guaranteed: the gate of a pod that never passed the webhook. If the API server does
 // not call the webhook (namespace not opted in, configuration deleted), the admission
-// policies refuse the pod. Nor is the image's stop signal guaranteed in a container with an
+// policies refuse the pod. Also not guaranteed: the image's stop signal in a container with an
 // explicit command. The package reads such an image only if the container has a preStop hook
 // and sets no stop signal. Otherwise the shim takes the container's own stop signal, or SIGTERM.
 //

@@ -85,7 +85,7 @@ func TestClaimingPodIsGatedCompletelyOrRefused(t *testing.T) {
 			gated++
 		}
 	}
-	checkGate(t, 101607) // a shim with malformed platforms and no command
+	checkGate(t, 101607) // this seed makes a shim with malformed platforms and no command
 	assert.Greater(t, gated, 100)
 }
 

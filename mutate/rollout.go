@@ -23,10 +23,11 @@ type rollout struct {
 	UpdateStrategy appsv1.StatefulSetUpdateStrategy `json:"updateStrategy"`
 }
 
-// stalls warns of a rollout that waits for ever: it waits until each new pod is Ready, but a
-// standby among them never becomes Ready. Pods that need no slot to become Ready cause no
-// warning. With a once claim, all pods go on after one success. With a start lock alone, each
-// pod becomes Ready after its start. With the local API, the pods' readiness stays as it was.
+// stalls warns of a rollout that waits for ever. The controller waits until each new pod is Ready,
+// but a standby among these pods never becomes Ready. Pods that need no slot to become Ready cause
+// no warning. With a once claim, all pods go on after one success. With a start lock alone, each
+// pod becomes Ready after its start. With the local API, the agent does not change the pods'
+// readiness.
 func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSpec) reason.Refusals {
 	if feature.ShardsNeedNoPorts(template, request) && !feature.HasGatedInit(template, request) {
 		return nil
@@ -45,7 +46,7 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 	case kind == "DaemonSet" && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType && !r.allUnavailable():
 		warnings.Add(reason.RolloutStalls, "a DaemonSet replaces no more pods while maxUnavailable of the new ones are not Ready")
 	case kind == "Deployment" && replicas == 1 && takesTurn(request):
-		// The one new pod takes its turn, and becomes Ready during that turn.
+		// No warning: the one new pod takes its turn, and becomes Ready during that turn.
 	case kind == "Deployment" && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.unavailable(replicas) == 0:
 		warnings.Add(reason.RolloutStalls, "with maxUnavailable 0 a Deployment keeps its old pod until the new one is Ready")
 	}

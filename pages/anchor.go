@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// anchors are the anchors of one page, by their names.
+// anchors is the set of the anchors on one page.
 type anchors map[string]bool
 
 // add returns the anchor that GitHub gives to a heading with that text. A second heading with

@@ -82,7 +82,8 @@ func contents(p *page) string {
 		items.String() + "</ul>\n</details>\n</nav>\n"
 }
 
-// neighbours returns links to the pages before and after, in the order of the navigation.
+// neighbours returns links to the pages before and after the page p, in the order of the
+// navigation. The argument "line" has all pages in that order.
 func neighbours(p *page, line []*page) string {
 	var b strings.Builder
 	write := func(rel, word string, i int) {

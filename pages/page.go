@@ -98,7 +98,7 @@ func isBlock(node ast.Node) bool {
 // entity matches a text that the parser has found to be one character reference.
 var entity = regexp.MustCompile(`^&#?[0-9A-Za-z]+;$`)
 
-// plain returns the text of a leaf.
+// plain returns the text of a leaf, and an empty text for any other node.
 func plain(node ast.Node) string {
 	leaf := node.AsLeaf()
 	if leaf == nil {

@@ -30,7 +30,8 @@ func (s *site) write(p *page, w io.Writer, node ast.Node, entering bool) (ast.Wa
 	case *ast.Text:
 		fmt.Fprint(w, html.EscapeString(plain(node)))
 	case *ast.HTMLBlock, *ast.HTMLSpan:
-		// The rendered page leaves comments out. All other HTML is a mistake for [page.check].
+		// The page gets no text for HTML. If the HTML is a comment, the page leaves the comment
+		// out. All other HTML is a mistake for [page.check].
 	case *ast.Heading:
 		if entering {
 			fmt.Fprintf(w, "\n<h%d id=\"%s\">", node.Level, html.EscapeString(p.names[node]))

@@ -58,46 +58,46 @@ func TestRandomSchedulesOfClaimsCatchPlantedBugs(t *testing.T) {
 		"paused-taken", "polling", "read-makes-pauses-short", "stands-aside-for-ever")
 }
 
-// The files of these bugs name tests of agent/claim. The simulation seldom reaches the state that
-// shows the bugs. In that state a watch is silent while a writer with a short lease duration
-// waits for a reader with a long one.
+// The test plants the bugs whose files name tests of agent/claim. The simulation seldom reaches the
+// state that shows these bugs. In that state a watch is silent while a writer with a short lease
+// duration waits for a reader with a long one.
 func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "agent/claim") }
 
-// The files of these bugs name tests of agent/local. The simulation misses the bugs, because all
-// faults of the simulation end, and so each wait ends, too.
+// The test plants the bugs whose files name tests of agent/local. The simulation misses these bugs,
+// because all faults of the simulation end, and so each wait ends, too.
 func TestPlantedBugsAreCaughtByLocalAPITests(t *testing.T) { play.PlantedIn(t, "agent/local") }
 
-// The files of these bugs name tests of agent/turn. The simulation seldom catches the bugs, because
-// it seldom deletes a holder while another pod asks for a turn.
+// The test plants the bugs whose files name tests of agent/turn. The simulation seldom catches
+// these bugs, because it seldom deletes a holder while another pod asks for a turn.
 func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agent/turn") }
 
 func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
 
-// The files of these bugs name tests of enroll/stamp. The simulation seldom reaches the state that
-// shows the bugs. In that state the number of shards has become smaller. The holder of a surplus
-// shard is out of reach, and the shard's Lease is gone.
+// The test plants the bugs whose files name tests of enroll/stamp. The simulation seldom reaches
+// the state that shows these bugs. In that state the number of shards has become smaller. The
+// holder of a surplus shard is out of reach, and the shard's Lease is gone.
 func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enroll/stamp") }
 
-// The files of these bugs name tests of agent/after. The simulation misses the bugs. In its
-// stories with conditions no person writes a Lease, no key is forgotten, and each new Lease has
-// another UID.
+// The test plants the bugs whose files name tests of agent/after. The simulation misses these bugs.
+// In its stories with conditions no person writes a Lease, no key is forgotten, and each new Lease
+// has another UID.
 func TestPlantedBugsAreCaughtByConditionTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
 
-// The files of these bugs name tests of agent/barrier, because the simulation misses the bugs. For
-// example, no person of the simulation writes the Lease of a pod that waits at a barrier.
+// The test plants the bugs whose files name tests of agent/barrier. The simulation misses these
+// bugs. For example, no person of the simulation writes the Lease of a pod that waits at a barrier.
 func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
 
-// The files of these bugs name tests of agent/lease. The simulation misses the bugs. Each
-// simulated restore raises etcd's revision, so two different states of a Lease never have the
+// The test plants the bugs whose files name tests of agent/lease. The simulation misses these bugs.
+// Each simulated restore raises etcd's revision, so two different states of a Lease never have the
 // same resourceVersion.
 func TestPlantedBugsAreCaughtByLeaseTests(t *testing.T) { play.PlantedIn(t, "agent/lease") }
 
-// The files of these bugs name tests of agent/variable. The simulation misses the bugs, because
-// few of its calls wait at one instant, and its Variables have room for all keys.
+// The test plants the bugs whose files name tests of agent/variable. The simulation misses these
+// bugs, because few of its calls wait at one instant, and its Variables have room for all keys.
 func TestPlantedBugsAreCaughtByVariableTests(t *testing.T) { play.PlantedIn(t, "agent/variable") }
 
-// The package compiles in less than a minute without the libraries of Kubernetes, and
-// in four minutes with them.
+// Package sim compiles in less than a minute without the libraries of Kubernetes, and in four
+// minutes with them.
 func TestSimLinksNoKubernetesLibrary(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-test", ".").Output()
 	require.NoError(t, err)

@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package after makes an init container wait until each condition of the pod has been met once. A
-// condition names a Lease. Either a key of a once claim must be done, or the holder of a slot must
-// serve. A condition on shards names a Job: all its shards must be done in one run. Package barrier
-// uses the same wait for the record of an open barrier. A condition is no claim, and the package
-// writes no Lease.
+// condition on a once claim names a Lease and a key, and is met once that key is done. A condition
+// on a slot names a Lease, and is met once the Lease's holder serves. A condition on shards names a
+// Job, and is met once all shards of the Job are done in one run. Package barrier uses the same
+// wait for the record of an open barrier. A condition is no claim, and the package writes no Lease.
 //
 // # The guarantee
 //
@@ -16,13 +16,14 @@
 // addition, the wait must have seen a renewal of the same hold. A dead holder leaves its time of
 // serving in the Lease, and only a renewal shows that a holder lives.
 //
-// Shards are judged one after the other. A shard is done if its Lease has the same stamp as
-// shard 0, and if its done keys contain the run of that stamp. If the pod names a run, only
-// that run counts. If a Lease has a later epoch, the wait begins again at shard 0.
+// Shards are judged one after the other. A shard is done if its Lease has the same stamp as shard
+// 0, and if its done keys contain the run of that stamp. If the pod names a run, only that run
+// counts. If a Lease's stamp names another run, the wait begins again at shard 0. The same happens
+// if the stamp has a later epoch than that of shard 0.
 //
-// The wait misses no state between a read and a watch, because each watch begins at the version
-// of the read. A read is consistent. Each watch ends after at most 24 minutes, and then the
-// wait reads the Lease again. So a silent watch delays the pod, but does not block it for ever.
+// The wait misses no state between a read and a watch. Each watch begins at the version of the
+// read, and each read is consistent. Each watch ends after at most 24 minutes, and then the wait
+// reads the Lease again. So a silent watch delays the pod, but does not block it for ever.
 //
 // # Clocks
 //
@@ -34,7 +35,7 @@
 //
 // After a condition has been met, the wait no longer watches it: the holder may die before the
 // pod goes on. Another program that takes a Lease may leave annotations of an earlier hold
-// there. If its wall clock is behind, its renewals then count as those of the earlier hold.
-// After 50 further keys of a once claim are done, the Lease lacks the oldest key. Events are
-// written beside the wait, and an Event may appear twice after a lost answer.
+// there. If the wall clock of that program is behind, the program's renewals count as those of
+// the earlier hold. After 50 further keys of a once claim are done, the Lease lacks the oldest key.
+// Events are written beside the wait, and an Event may appear twice after a lost answer.
 package after

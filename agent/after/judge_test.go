@@ -30,14 +30,15 @@ func held(renewals int) kube.Lease {
 	}
 }
 
-// changed returns the Lease after the change.
+// changed returns a copy of the Lease to which the change has been applied.
 func changed(l kube.Lease, change func(*kube.Lease)) kube.Lease {
 	l = *l.Clone()
 	change(&l)
 	return l
 }
 
-// annotated returns the Lease with another value of one annotation; empty for none.
+// annotated returns a copy of the Lease with the given value of the annotation. If the value is
+// empty, the copy lacks the annotation.
 func annotated(l kube.Lease, key, value string) kube.Lease {
 	return changed(l, func(l *kube.Lease) {
 		l.Annotations[key] = value
@@ -47,8 +48,8 @@ func annotated(l kube.Lease, key, value string) kube.Lease {
 	})
 }
 
-// Each case lists the states in the order in which a wait sees them. Only the last state may
-// meet the condition.
+// Each case lists the states in the order in which a wait sees them. The test compares the result
+// of the last state.
 func TestHolderMeetsTheConditionByARenewal(t *testing.T) {
 	again := func(l kube.Lease) kube.Lease { return changed(l, func(l *kube.Lease) { l.ResourceVersion += "'" }) }
 	since := func(l kube.Lease, text string) kube.Lease { return annotated(l, api.ServingAnnotation, text) }

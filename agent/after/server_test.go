@@ -201,7 +201,7 @@ func (s *server) Write(line []byte) (int, error) {
 	return s.log.Write(line)
 }
 
-// running is a wait for conditions that is under way in a bubble.
+// running is a wait for conditions that a test has started with the function start.
 type running struct {
 	*server
 	began time.Time
@@ -255,7 +255,7 @@ func (r *running) ends(t *testing.T, within time.Duration) {
 	}
 }
 
-// ended stops the wait.
+// ended stops the wait, and returns once the wait has ended.
 func (r *running) ended() {
 	r.stop(nil)
 	<-r.done

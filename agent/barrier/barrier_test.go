@@ -14,9 +14,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// soon bounds the time from the last arrival until the barrier is open. In that time every other
-// pod renews once, within a sixth of the duration. The pod with the first Lease reads all other
-// Leases twice, within 5 s.
+// soon bounds the time from the last arrival until the barrier is open. In that time each pod that
+// arrived earlier renews once, within a sixth of the duration. The pod with the first Lease reads
+// all other Leases twice, within 5 s.
 const soon = duration/6 + 5*time.Second
 
 func TestBarrierOpensOnceAllPodsHaveArrived(t *testing.T) {

@@ -10,8 +10,8 @@
 //
 // [Run] returns nil only after the first Lease has shown that the barrier is open for the
 // number of pods. Only the holder of the first Lease opens the barrier, by a write that
-// replaces exactly the state that the holder knows. Before this write, each other Lease must
-// have a holder, and no two holders may have the same pod name. Each of these holders must have
+// replaces exactly the state that the holder knows. Before this write, all other Leases must
+// have holders, and no two holders may have the same pod name. Each of these holders must have
 // written its Lease within the last lease duration. The holder of the first Lease counts this
 // duration from the sending of a read that did not show the write yet. So the write is no older
 // than that read.
@@ -32,8 +32,7 @@
 // # What is not guaranteed
 //
 // A pod that has arrived may have been dead for up to a lease duration when the barrier opens.
-// The proof is valid until the opening write is sent. If the process is frozen at that moment,
-// or the request is delayed, the barrier opens later than that. A paused virtual machine counts
-// no time. Pods learn at different times that the barrier is open, and start then: a pod that
-// is cut off learns it later.
+// If the opening write is delayed, or its sender is frozen just before that write, the arrived
+// pod may have been dead for longer. A paused virtual machine counts no time. Each pod starts when
+// that pod learns that the barrier is open, and a pod that is cut off learns this late.
 package barrier

@@ -54,7 +54,8 @@ func newArrival(c Config, budget api.Budget, random *rand.Rand) *arrival {
 var errAway = errors.New("barrier: the pod does not wait")
 
 // store sends a write of the Lease. If the write is stored, the time until the next renewal
-// counts from the sending of this write.
+// counts from the sending of this write. If the pod does not wait, store sends nothing, and
+// returns errAway.
 func (a *arrival) store(ctx context.Context, l *kube.Lease) error {
 	l.RenewTime = time.Now()
 	ctx, cancel := context.WithTimeout(ctx, a.budget.Renew)

@@ -13,10 +13,11 @@ import (
 
 const (
 	// surveyPause is the shortest pause between two surveys. The pause is short compared with the
-	// start of a pod. Only one pod of each barrier surveys, and reads each other Lease less than
-	// fifty times a minute.
+	// start of a pod. Only the pod with the first Lease surveys, and reads each of the other
+	// Leases less than fifty times a minute.
 	surveyPause = 1250 * time.Millisecond
-	// readsPerSecond bounds how many Leases the surveying pod reads in one second.
+	// readsPerSecond bounds how many Leases the surveying pod reads in one second, on average
+	// over a survey and the pause after that survey.
 	readsPerSecond = 8
 )
 
@@ -41,9 +42,9 @@ func (a *arrival) survey(ctx context.Context) time.Duration {
 	return a.spread(max(surveyPause, time.Duration(len(a.Leases))*time.Second/readsPerSecond))
 }
 
-// complete reports whether each other Lease had a living holder within the last lease duration
-// before the instant now. All holders must have different pod names: a pod and its successor
-// may have the same name, and then count once.
+// complete reports whether all Leases except the first had living holders within the last lease
+// duration before the instant now. All holders must have different pod names, because a controller
+// may replace a pod by a pod with the same name. These two pods count as one.
 func (a *arrival) complete(now time.Duration) bool {
 	names := map[string]bool{a.PodName: true}
 	for _, name := range a.Leases[1:] {

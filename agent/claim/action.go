@@ -87,8 +87,8 @@ const (
 	StandBack
 )
 
-// Action is one step for the caller. The caller passes the action together with the API
-// server's answer to [Claim.Answered].
+// Action is one step for the caller. After the API server's answer to a read or a write, the
+// caller calls [Claim.Answered] with the action and that answer.
 type Action struct {
 	Kind Kind
 	Slot string

@@ -14,7 +14,7 @@ import (
 // current reports whether the action's look is the one that is under way for its slot.
 func (a Action) current() bool { return a.slot.look.on && a.look == a.slot.look.number }
 
-// Read takes in the Lease that a look has read. From here on the look watches.
+// Read processes the Lease that a look has read. From here on the look watches.
 func (a Action) Read(now time.Duration, r lease.Record) {
 	if !a.current() {
 		return
@@ -39,7 +39,7 @@ func (a Action) WatchSent(now time.Duration) {
 	}
 }
 
-// Watched takes in an event of a look's watch.
+// Watched processes an event of a look's watch.
 func (a Action) Watched(now time.Duration, r lease.Record) {
 	switch {
 	case !a.current():
@@ -50,7 +50,7 @@ func (a Action) Watched(now time.Duration, r lease.Record) {
 	}
 }
 
-// Gone takes in a look's event that the Lease is deleted. The event proves nothing about
+// Gone processes an event of a look's watch: the Lease is deleted. The event proves nothing about
 // the holder.
 func (a Action) Gone(now time.Duration) {
 	switch {
@@ -65,10 +65,10 @@ func (a Action) Gone(now time.Duration) {
 	}
 }
 
-// guarded takes in what the look of a held slot has seen. An event that shows another hold,
-// pause, yield or stamp may be old, so the claim only reads the Lease. If a renewal is due, the
-// claim sends the renewal instead of the read. If the claim read first, a series of events could
-// delay the renewal for ever.
+// guarded processes a state of the Lease that the look of a held slot has seen. A state with
+// another hold, pause, yield or stamp may be old, so the claim only reads the Lease. If a renewal
+// is due, the claim sends the renewal instead of the read. If the claim read first, a series of
+// events could delay the renewal for ever.
 func (s *slot) guarded(now time.Duration, r lease.Record) {
 	held := s.held.Record()
 	if !s.Self.Holds(r, s.held.ID()) || r.Paused != held.Paused || r.Yield != held.Yield || r.Stamp != held.Stamp {
@@ -76,7 +76,7 @@ func (s *slot) guarded(now time.Duration, r lease.Record) {
 	}
 }
 
-// LookEnded takes in the end of a look. After an end without an error, the next look continues
+// LookEnded processes the end of a look. After an end without an error, the next look continues
 // the watch from the given version. After an error the next look reads the Lease first, because
 // the standby may have missed changes.
 func (a Action) LookEnded(now time.Duration, version string, end Answer) {
@@ -102,7 +102,7 @@ func (a Action) LookEnded(now time.Duration, version string, end Answer) {
 	}
 }
 
-// Answered takes in the answer to a read or a write. The result is the error of the answer, or the
+// Answered processes the answer to a read or a write. The result is the error of the answer, or the
 // reason why the answer does not count. For an answer that comes too late to matter, the result is
 // nil.
 func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
@@ -127,7 +127,7 @@ func (c *Claim) Answered(now time.Duration, a Action, answer Answer) error {
 	}
 }
 
-// acquired takes in the answer to an acquiring write. If the answer is lost, the standby only
+// acquired processes the answer to an acquiring write. If the answer is lost, the standby only
 // reads again. That read may show that the write of a new hold was stored. No child of the hold
 // can be alive, because the pod has sent no grant for it.
 func (c *Claim) acquired(now time.Duration, a Action, answer Answer) error {
@@ -147,7 +147,7 @@ func (c *Claim) acquired(now time.Duration, a Action, answer Answer) error {
 	return s.missed(now, a, answer)
 }
 
-// released takes in the answer to a releasing write.
+// released processes the answer to a releasing write.
 func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 	if answer.Err != nil {
 		return s.missed(now, a, answer)
@@ -160,7 +160,7 @@ func (s *slot) released(now time.Duration, a Action, answer Answer) error {
 	return nil
 }
 
-// missed takes in the failure of a standby's write. A conflict means that another pod was
+// missed processes the failure of a standby's write. A conflict means that another pod was
 // faster, and the watch will show which one. After any other failure the standby knows neither
 // what is stored, nor how much its watch has missed.
 func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
@@ -178,7 +178,7 @@ func (s *slot) missed(now time.Duration, a Action, answer Answer) error {
 	return answer.Err
 }
 
-// renewed takes in the answer to a renewal.
+// renewed processes the answer to a renewal.
 func (s *slot) renewed(now time.Duration, a Action, answer Answer) error {
 	err := answer.Err
 	if s.held != a.held {
@@ -218,7 +218,7 @@ func (s *slot) confirm(now time.Duration, a Action, answer Answer) {
 	s.confirmed = max(s.confirmed, a.leaps)
 }
 
-// readAgain takes in the answer to a consistent read of a held slot. If the read shows a new
+// readAgain processes the answer to a consistent read of a held slot. If the read shows a new
 // version and the same hold, the next renewal is sent at once.
 func (s *slot) readAgain(now time.Duration, a Action, answer Answer) error {
 	version := a.attempt.Record.Version

@@ -52,8 +52,8 @@ type handback struct {
 }
 
 // take sends the acquiring write of one slot. In a campaign that resumes no hold, the result is
-// false if the slot is shut or not free. Otherwise take has sent the write, or will send the write
-// after an answer, or at the earliest instant of a request. Then the result is true.
+// false if the slot is shut or not free. In all other cases the result is true, also if take cannot
+// send the write yet. Then a later call sends the write.
 func (c campaign) take(p *plan, s *slot) bool {
 	r, ok := s.view.Record()
 	if !ok || s.view.IsBlind() || len(s.writing) > 0 {
@@ -112,9 +112,10 @@ func (c campaign) acquire(p *plan, s *slot, r lease.Record) {
 
 // patientUntil returns the instant until which the campaign keeps its slots while it cannot acquire
 // the next slot. That instant is a lease duration after the campaign began or last acquired a slot.
-// Another pod may hold the next slot only briefly, or the API server may refuse the write for a
-// while. A resumed hold keeps its slots until its child is dead. A writer keeps its slots while it
-// sees the Lease of the reader for which it waits, and for a lease duration after that.
+// The campaign does not give up earlier. Another pod may hold the next slot only briefly, or the
+// API server may refuse the write only for a while. A campaign that resumes a hold keeps its slots
+// until the child of that hold is dead. A writer keeps its slots while it sees the Lease of the
+// reader for which it waits, and for a lease duration after that.
 func (c campaign) patientUntil(s *slot) time.Duration {
 	duration := s.Self.Budget.Duration
 	if c.resumed {

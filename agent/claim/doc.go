@@ -23,19 +23,19 @@
 // campaigns has a number of its own. If the answer to an acquiring write is lost, a later read
 // may show the campaign's number in the Lease. Then the claim releases that slot. An earlier
 // agent process may have held a slot, without proof that its child is dead. The claim then waits
-// until that hold expires, and never releases its Lease.
+// until the Lease of that slot expires, and never releases that Lease.
 //
 // A claim without slots is held as soon as the pod competes, with the number [Slotless]. An
 // outage of the API server does not end that hold. The pod of such a claim has only a start
-// lock, which is another claim.
+// lock: another claim, whose slots the pod holds only during each start of a child.
 //
 // # Readers and a writer
 //
 // The first slot of a read-write lock is its intent. A reader needs one of the other slots. A
 // writer needs all slots, also the intent. Reader and writer exclude each other because both
-// need the reader's slot. The intent only lets writers make progress: no reader begins a
-// campaign while another pod has the intent. A writer acquires the intent, and then each slot as
-// soon as its reader has gone. So two writers never wait for each other. A writer keeps its
+// need the reader's slot. The intent keeps readers from delaying a writer for ever: no reader
+// begins a campaign while another pod has the intent. A writer acquires the intent, and then each
+// slot as soon as its reader has gone. So two writers never wait for each other. A writer keeps its
 // slots while the claim sees the Lease of the reader for which the writer waits. If the claim
 // does not see that reader's Lease for a lease duration, the writer gives all slots back. If the
 // caller requests the other kind of hold, the claim first gives back all slots.

@@ -27,8 +27,8 @@ func (s *slot) beginLook(p *plan) {
 
 // pausedLook is the longest time for which a standby trusts the silent watch of a shut slot. No
 // pod writes such a slot, so no conflict would reveal that the watch is broken. The API server
-// ends a broken watch only after hours. A new look costs two requests. A holder with the default
-// lease duration sends sixty renewals in five minutes.
+// ends a broken watch only after hours. A new look costs two requests, which is little: in five
+// minutes a holder with the default lease duration sends sixty renewals.
 const pausedLook = 5 * time.Minute
 
 // lookAgain ends a look that shows no further change, and sets the earliest instant of the next
@@ -92,12 +92,12 @@ func spendOnLook(s *slot, now time.Duration) {
 }
 
 // waitsForAnswer reports whether the look waits until the API server answers the read of another
-// look. A look that continues a watch sends no read. Such a look does not wait, because a release
-// may name this pod.
+// look. A look that continues a watch sends no read. Such a look does not wait, because its watch
+// may show a release that names this pod.
 func waitsForAnswer(s *slot) bool { return sharesLooks(s) && !s.looks.answered && s.look.from == "" }
 
-// missRead notes that a look's read has failed, so the looks of all slots pause. If [sharesLooks]
-// is false for the slot, missRead does nothing.
+// missRead notes that a look's read has failed, so the looks of all slots pause. If the look has
+// failed after its read, or if [sharesLooks] is false for the slot, missRead does nothing.
 func missRead(s *slot, now, retryAfter time.Duration) {
 	if s.look.read || !sharesLooks(s) {
 		return

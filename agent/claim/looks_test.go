@@ -52,8 +52,8 @@ func (m *model) free(i int, successor string) {
 	m.store(m.leases[i], r)
 }
 
-// The method "until" waits for the pod's child, but no longer than the time in the argument most.
-// The result is the time that has passed.
+// The method "until" lets time pass until the pod has a child, but no more time than the argument
+// most. The result is the time that has passed.
 func (p *modelPod) until(most time.Duration) time.Duration {
 	from := p.model.now
 	for p.model.now < from+most && p.child == nil {
@@ -133,7 +133,7 @@ func TestUnansweredAcquisitionIsFoundDespiteFailedReads(t *testing.T) {
 		p.spoil(8, refused)
 		p.quiet(90, seed)
 		m.free(31, "")
-		for _, l := range p.looks { // the event arrives
+		for _, l := range p.looks { // the event of the free slot arrives
 			if l.action.Slot == "slot-31" {
 				for p.see(l) {
 				}

@@ -173,8 +173,8 @@ func (m *model) remove(l *modelLease) {
 	m.store(l, lease.Record{UID: "uid-" + strconv.Itoa(m.version), Holder: "unknown", Duration: api.DefaultLeaseDuration})
 }
 
-// meddle writes as the leader election of another program. That program takes a free Lease and
-// vanishes, or changes a Lease that another pod holds.
+// meddle writes a Lease as the leader election of another program does. That program takes a free
+// Lease and vanishes, or changes a Lease that another pod holds.
 func (m *model) meddle(l *modelLease) {
 	r := l.record
 	if r.Holder == "" {

@@ -249,9 +249,9 @@ func (n need) slotsOf(child Child) slots {
 	return n.slots
 }
 
-// tokensOf returns the tokens of the child's hold. The result is false unless the claim sees
-// that every needed Lease names that hold. If the child lacks a token, tokensOf takes the token
-// from the Lease. If the Lease has no token either, the result is false, too.
+// tokensOf returns the tokens of the child's hold. If the child lacks a token, tokensOf takes the
+// token from the Lease. The second result is true if every needed Lease names that hold, as far as
+// the claim sees. The function tokensOf must also have found a token for each of these Leases.
 func (n need) tokensOf(child Child, needed slots) ([]Token, bool) {
 	var tokens []Token
 	for _, s := range needed {

@@ -44,7 +44,7 @@ const (
 	// pod's Role and Leases only moments after the pod has started.
 	quick = 100 * time.Millisecond
 	// slowest bounds the pauses of a standby. With this bound, a standby burdens an API server
-	// that comes back about as much as a holder does. A holder of a 30 s lease renews every 5 s.
+	// after an outage about as much as a holder does. A holder of a 30 s lease renews every 5 s.
 	// For leases shorter than 60 s the bound is the time between two renewals.
 	slowest = 10 * time.Second
 	// lasts is the shortest duration of a look that resets the count of failures. In that time

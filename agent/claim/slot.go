@@ -218,9 +218,11 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 	return at
 }
 
-// choosableAt returns the instant from which a campaign may choose the slot. The claim must see
-// that the slot is free. No request for the slot may be under way. If the API server has refused
-// to replace the present version, the choice waits for the pause before a retry.
+// choosableAt returns the instant from which a campaign may choose the slot. For a shut slot, or
+// for a Lease that the claim does not see, the result is [instant.Never]. The result is the same
+// while a request for the slot is under way. The pod may choose its own slot at once if its
+// children are proven dead. If the API server has refused to replace the present version, the
+// choice waits for the pause before a retry.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()
 	at, sees := s.freeAt(p.facts, &s.view)

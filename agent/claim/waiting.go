@@ -75,8 +75,8 @@ func (c *Claim) settleHandback(p *plan) {
 // may a pod with a child of an earlier hold.
 func (c *Claim) mayCompete(f Facts) bool { return f.Compete && !f.Alive && !c.stopping }
 
-// Slotless is the number of each hold without slots. So a child of an earlier agent process
-// belongs to the present hold, too.
+// Slotless is the number that all holds without slots share. So a child that an earlier agent
+// process started belongs to the present hold, too.
 const Slotless = "slotless"
 
 // nextCampaign returns the campaign to continue or to begin; false if this pod does not compete

@@ -52,7 +52,7 @@ func same(a, b lease.Notes) bool {
 // that another pod has taken its Lease, even if its renewals are ten minutes apart.
 //
 // While a renewal is overdue, the claim begins no watch. The answer to the renewal shows the
-// present Lease anyway, and a watch would only burden an API server that comes back.
+// present Lease anyway, and a watch would only burden an API server after an outage.
 func (s *slot) guard(p *plan) {
 	if overdue := s.held.RenewAt() + s.Self.Budget.Retry; !s.look.on && p.now < overdue {
 		s.beginLook(p)

@@ -14,9 +14,9 @@ import (
 )
 
 // answerSlack is how long after a command's timeout the desk still waits for the answer. At the
-// timeout the shim kills the command and reaps it within a few milliseconds. A starved shim
-// takes longer, but then its beats are late as well. So the slack equals the time after which a
-// shim without beats counts as silent.
+// timeout the shim kills the command and reaps it within a few milliseconds. A shim that gets no
+// processor time takes longer, but then its beats ([gate.BeatEvery]) are late as well. So the slack
+// equals the time after which a shim without beats counts as silent.
 const answerSlack = silence
 
 // RunAside runs a command beside the shim's child, in the same container and as the same

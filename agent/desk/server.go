@@ -35,9 +35,9 @@ type Config struct {
 	// OwnKernel reports that the pod may run in a virtual machine of its own. In such a pod, a
 	// note with another boot id does not prove that the noted shim is dead.
 	OwnKernel bool
-	// Unbounded reports that the children have no deadline, because the pod has only a start
-	// lock. A child of an earlier shim then harms no other pod, so the Server keeps no notes of
-	// grants.
+	// Unbounded reports that the children have no deadline. The pod then has only a start lock, and
+	// holds that lock only during each start of a child. A child of an earlier shim then harms no
+	// other pod, so the Server keeps no notes of grants.
 	Unbounded bool
 	// Silence is the time without a message after which a shim is reported Silent; zero means
 	// two and a half times [gate.BeatEvery].

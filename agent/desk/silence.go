@@ -14,8 +14,8 @@ import (
 // times the time between two beats.
 const silence = 5 * gate.BeatEvery / 2
 
-// listenForSilence reports the shims whose beats have stopped. If this process itself was
-// frozen, listenForSilence first leaves the shims time to send a beat.
+// listenForSilence reports the connected shims that have sent no message for the time in
+// [Config.Silence]. If this process itself was frozen, listenForSilence counts that time anew.
 func (s *Server) listenForSilence(ctx context.Context) {
 	every := s.cfg.Silence / 5
 	ticker := time.NewTicker(every)

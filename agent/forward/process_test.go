@@ -71,7 +71,7 @@ func runHolder() {
 			if err != nil {
 				return
 			}
-			go copyThrough(conn, conn) // splice would take two pipes
+			go copyThrough(conn, conn) // plain io.Copy would keep a pipe for each connection
 		}
 	}()
 	fmt.Println(listener.Addr().(*net.TCPAddr).Port)

@@ -45,8 +45,9 @@ type Grant struct {
 	Delay time.Duration `json:"delay,omitempty"`
 }
 
-// Unbounded is the deadline of a child whose pod has only a start lock. A shim refuses a grant
-// with this deadline, unless the shim's own arguments permit it.
+// Unbounded is the deadline of a child whose pod has only a start lock, which the pod holds only
+// during each start of a child. A shim refuses a grant with this deadline, unless the shim's own
+// arguments permit it.
 const Unbounded = time.Duration(1<<63 - 1)
 
 // farthest bounds the time until the deadline of any bounded grant, because no Lease lasts
@@ -57,7 +58,7 @@ const farthest = time.Hour
 func (g *Grant) Bounded(now time.Duration) bool { return g.Deadline-now <= farthest }
 
 // Heard bounds the time for which a shim waits for the agent's reaction to a report. An agent
-// that is not starved reacts within milliseconds, even if it first sends a request to the API
+// that gets processor time reacts within milliseconds, even if it first sends a request to the API
 // server.
 const Heard = 500 * time.Millisecond
 
@@ -119,7 +120,7 @@ type Report struct {
 	// Phase, Hold is the last hold that is over for this shim; empty before the first hold. No
 	// descendant lives under that hold, and the shim starts no child under it, even if a grant
 	// of that hold still arrives. A grant to a Waiting shim may still be on its way. So the hold
-	// of that grant is over only once this field names that hold. A Drain of that hold makes the
+	// of that grant is not over before this field names that hold. A Drain of that hold makes the
 	// shim send such a Report.
 	Hold string
 	// Slots are the slots of the grant under which the child runs. From these slots a new agent
@@ -158,8 +159,8 @@ type Report struct {
 	// shim, Dead also means that its last message reported that no descendant lives. Phase and
 	// Hold come from the shim's last message. This Report is the last one about the shim.
 	Dead bool
-	// Silent reports that the shim's beats have stopped although it is connected. The shim is
-	// frozen or starved.
+	// Silent reports that a connected shim no longer sends its beats, one each [BeatEvery]. The
+	// shim is frozen, or gets no processor time.
 	Silent bool
 	// Unproven is the hold that was granted to another shim of the container, if that shim is
 	// not proven dead; empty if there is none. If the note of that grant cannot be read,

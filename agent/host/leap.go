@@ -15,11 +15,11 @@ import (
 
 // leap is the shortest change of the wall clock that counts as the trace of a paused machine. A
 // shorter pause of the machine is not noticed. Such a pause uses up to 0.5 s of the least margin,
-// which is 2 s. Two clocks, one a thousandth fast and one a thousandth slow, use 20 ms more. The
-// rest of the margin is for a late watchdog. The margin does not cover an unnoticed pause on top of
-// the largest drift. The drift is largest if chronyd slews one clock up and the other clock down,
-// each by a twelfth. Even without a pause, the drift of two such clocks uses 1.8 s of the margin of a
-// lease of 12 s (api.Budget).
+// which is 2 s. In the shortest lease, a clock that is a thousandth fast and a clock that is a
+// thousandth slow use 20 ms more. The rest of the margin is for a late watchdog. The margin does
+// not cover an unnoticed pause together with the largest drift. The drift is largest if chronyd
+// slews one clock up and the other clock down, each by a twelfth. Even without a pause, the drift
+// of two such clocks uses 1.8 s of the margin of a lease of 12 s (api.Budget).
 const leap = 500 * time.Millisecond
 
 // Leaps notices that the wall clock has leapt, forward or back, compared with CLOCK_BOOTTIME.
@@ -60,8 +60,8 @@ func NewLeaps() *Leaps {
 	return l
 }
 
-// LeapsOf compares a wall clock with a clock that nobody sets. The caller writes to C each time
-// that somebody has set the wall clock.
+// LeapsOf returns Leaps that compare a wall clock with a clock that nobody sets. The caller writes
+// to C each time that somebody has set the wall clock.
 func LeapsOf(now, wall func() time.Duration) *Leaps {
 	l := &Leaps{C: make(chan struct{}, 1), now: now, wall: wall}
 	l.Settle()

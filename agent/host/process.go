@@ -24,7 +24,7 @@ type Process struct {
 }
 
 // Reap reaps one process that has ended. If none has ended, the process id is 0. The result
-// none reports that this process has no child process at all. No other function of the program
+// "none" reports that this process has no child process at all. No other function of the program
 // may wait for processes.
 func Reap() (pid int, status unix.WaitStatus, none bool) {
 	for {

@@ -46,7 +46,8 @@ func (t *token) reread(now time.Time) (string, error) {
 }
 
 // read reads the service account token from its file. If the file cannot be read, read returns the
-// old token. The API server decides whether the old token is still valid.
+// old token, or an error if the client has no token yet. The API server decides whether the old
+// token is still valid.
 func (t *token) read(now time.Time) (string, error) {
 	data, err := os.ReadFile(t.file)
 	value := string(bytes.TrimSpace(data))
@@ -75,7 +76,7 @@ type authority struct {
 }
 
 // pool returns the certificates in the file. If the file has no valid ones now, pool returns
-// the last valid ones.
+// the last valid ones, or an error if there were none.
 func (a *authority) pool() (*x509.CertPool, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -39,8 +39,8 @@ type Variable struct {
 	raw, metadata, spec object
 }
 
-// Fence names a hold by its lock and a token. Within an epoch, a later hold of the same lock has a
-// larger token.
+// Fence names a hold by its lock and a token. The epoch is a number for restores of the cluster.
+// Within an epoch, a later hold of the same lock has a larger token.
 type Fence struct {
 	Lock  string `json:"lock"`
 	Epoch int64  `json:"epoch"`

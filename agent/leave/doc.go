@@ -29,6 +29,6 @@
 // # What is not guaranteed
 //
 // A pod that has offered may vanish. If a node learns of the leave only after the endpoint
-// delay, it still sends connections. The package decides nothing about the slot. If the hold
-// must end at once, for example because the slot is lost, the leave ends, too.
+// delay, that node still sends connections to the pod. The package decides nothing about the
+// slot. If the hold must end at once, for example because the slot is lost, the leave ends, too.
 package leave

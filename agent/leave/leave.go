@@ -15,9 +15,9 @@ const (
 	// and two requests for its offer. If no standby exists, the holder waits for this time in
 	// vain, so the time is short.
 	Answers = 500 * time.Millisecond
-	// Another is the time that the standbys have for a second offer after the first one. The
-	// first offer shows that the workload has standbys. The other standbys may be on busy
-	// nodes.
+	// Another replaces [Answers] once a standby has offered. The first offer shows that the
+	// workload has standbys, so the holder gives the other standbys more time. Their nodes may
+	// be busy.
 	Another = 2 * time.Second
 	// slower is the factor by which an offer may take longer than the holder's own write. An offer
 	// takes a read, a write and two watch events. In any case the holder waits for offers no longer
@@ -193,9 +193,9 @@ func (l *Leave) decision(wake time.Duration) Decision {
 }
 
 // The method "by" returns the instant by which the stage ends. The argument wait counts from the
-// instant at which the stage's write is stored. If the API server does not store that write, wait
-// counts from [Stored] after the beginning. In a deleted pod the stage ends early enough to leave
-// the application half of the grace that remains after the preStop hook.
+// instant at which the stage's write is stored. Without a stored write, the argument counts from
+// the instant that is [Stored] after the stage's beginning. In a deleted pod the stage ends early
+// enough to leave the application half of the grace that remains after the preStop hook.
 func (l *Leave) by(wait time.Duration, f Facts) time.Duration {
 	at := l.entered + Stored + wait
 	if l.stored != 0 {
@@ -234,7 +234,10 @@ func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 	return true
 }
 
-// ask decides in the stage in which the holder waits for offers.
+// ask decides whether the stage "asking" ends now. In this stage the holder waits for offers. The
+// stage "leaving" follows if enough pods have offered. If the time for offers is over, the stage
+// "stays" follows. If the cause is [Deletion], the stage "leaving" also needs the API server's
+// answer. The result wake is the instant of the next decision.
 func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == api.LeavingSoon)
 	wait := Answers
@@ -256,9 +259,10 @@ func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration)
 }
 
 // follows returns the successor, and whether enough pods have offered. Enough means that one
-// Ready pod stays beside the successor. A deleted pod without [Facts.Successor] needs only one
-// offer in two cases: the pod is Replaced, or the time for offers is over (last). No node sends
-// connections to a deleted pod anyway.
+// Ready pod stays beside the successor. If [Facts.Successor] is empty, a deleted pod can do with
+// one offer and no successor, because no node sends connections to a deleted pod anyway. One offer
+// is then enough if the pod is Replaced, or if the argument last reports that the time for offers
+// is over.
 func (f Facts) follows(last bool) (successor string, enough bool) {
 	stay := 0
 	for _, o := range f.Offers {
@@ -282,9 +286,9 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 	return "", false
 }
 
-// The method "out" decides whether the stage leaving ends now. In this stage the pod is not Ready,
-// but its application serves. The stage ends when no node sends connections to the pod any more,
-// and the preStop hook has ended.
+// The method "out" decides whether the stage "leaving" ends now. In this stage the pod is not
+// Ready, but its application serves. The stage ends when no node sends connections to the pod any
+// more, and the preStop hook has ended.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
 	at := l.by(f.Delay, f)
@@ -300,7 +304,7 @@ func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	return true, 0
 }
 
-// close decides whether the stage closing ends now. In this stage the standbys begin to let new
+// close decides whether the stage "closing" ends now. In this stage the standbys begin to let new
 // connections wait. The result wake is the instant of the next decision.
 func (l *Leave) close(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, !f.Serving)

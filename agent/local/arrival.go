@@ -32,8 +32,8 @@ type arrival struct {
 	leases []string
 	budget api.Budget
 	posts  chan func()
-	// The channel opened is closed once the barrier is open. The channel ended is closed at the end
-	// of the method run.
+	// The channel "opened" is closed once the barrier is open. The channel "ended" is closed at the
+	// end of the method run.
 	opened, ended chan struct{}
 	// until is the instant until which the pod counts, by CLOCK_BOOTTIME. Package barrier reads
 	// this field before each write, because a timer may be late after a freeze.

@@ -60,7 +60,8 @@ func getBarrier(b *arrival, w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, state)
 }
 
-// postWait answers once the barrier is open, or at the end of the time that the program waits.
+// postWait makes the pod count at the barrier, and answers once the barrier is open, or at the end
+// of the time in ?wait. Without ?wait, postWait only reads whether the barrier is open.
 func postWait(b *arrival, w http.ResponseWriter, r *http.Request) {
 	wait, problem := seconds(r.URL.Query().Get("wait"), 0, "wait")
 	switch {

@@ -45,8 +45,9 @@ func (k calls) call(ctx context.Context, f func(now time.Duration)) error {
 	}
 }
 
-// bidFor bids for the slot, and waits for the outcome for at most the time wait. If wait is
-// zero, the bid waits for no other pod, but still for requests to the API server.
+// bidFor bids for the slot, and waits for the outcome for at most the given duration. A duration of
+// zero belongs to a bid with the field "now", which waits only for the API server. In this case
+// bidFor waits for at most [calls.patience].
 func (k calls) bidFor(ctx context.Context, b *bid, wait time.Duration) outcome {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(wait, k.patience()))
 	defer cancel()

@@ -17,11 +17,11 @@ const defaultBeats = 30 * time.Second
 
 // bid is a program's wish to hold.
 type bid struct {
-	// If the field now is true, the bid does not wait: the agent refuses the bid if the slot is
+	// If the field "now" is true, the bid does not wait: the agent refuses the bid if the slot is
 	// taken.
 	now bool
 	// stream reports that the program shows by an open connection that it lives. If stream is
-	// false, the program sends heartbeats, and every is the longest time between two of them.
+	// false, the program sends heartbeats. The field "every" is the longest time between two.
 	stream bool
 	every  time.Duration
 	// writes reports that the program bids to be the writer of a read-write lock.

@@ -32,7 +32,7 @@ type keeper struct {
 	of     api.Claim
 	self   lease.Self
 	posts  chan func(now time.Duration)
-	// ended is closed at the end of run, so that no call waits for the loop any more.
+	// ended is closed at the end of the method run, so that no call waits for the loop any more.
 	ended chan struct{}
 
 	claim    *claim.Claim

@@ -32,7 +32,7 @@ type openAPI struct {
 	Servers []struct {
 		URL string `json:"url"`
 	} `json:"servers"`
-	// Paths have a method, or the word "parameters", as keys.
+	// Paths has a map for each path. The keys of that map are methods, or the word "parameters".
 	Paths      map[string]map[string]json.RawMessage `json:"paths"`
 	Components struct {
 		Parameters map[string]parameter `json:"parameters"`
@@ -200,7 +200,7 @@ func TestEachServedOperationIsDocumented(t *testing.T) {
 		methods, path, ok := strings.Cut(pattern, " ")
 		if !ok {
 			if path = pattern; path == "/" {
-				continue // all other paths have the reason NoSuchPath
+				continue // this handler refuses unknown paths, with the reason NoSuchPath
 			}
 			_, header, _ := anyCall(t, http.MethodPatch, path)
 			methods = header.Get("Allow")

@@ -34,7 +34,7 @@ type member struct {
 // several is a call for several claims, which gets a hold of each claim or of none.
 type several struct {
 	members []member
-	// wait bounds the whole call. The field every is the longest time between two heartbeats of
+	// wait bounds the whole call. The field "every" is the longest time between two heartbeats of
 	// one hold.
 	wait, every time.Duration
 }

@@ -53,8 +53,8 @@ func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// getSync answers with 404 if the program has lost its hold, because the client in Rust learns
-// of a loss only by GET.
+// getSync answers with 404 if the program's hold is lost, or is good for less than [syncGood]. The
+// client in Rust learns of a loss only by GET.
 func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 	status, owner := http.StatusOK, ""
 	_ = k.call(r.Context(), func(now time.Duration) {
@@ -104,7 +104,7 @@ func (k calls) beatSync(ctx context.Context) (good time.Duration) {
 		good = k.hold.good(now)
 		k.hold.beat(now)
 		if good < syncGood {
-			k.hold.beatAt = now - k.hold.beats // overdue: after a 409 the program counts the hold as lost
+			k.hold.beatAt = now - k.hold.beats // overdue, because the program counts its hold as lost
 		}
 	})
 	return good

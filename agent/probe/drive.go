@@ -84,9 +84,10 @@ func (m *Monitor) started(l *childState) bool {
 	return l.started
 }
 
-// The method "every" calls the function ask after the initial delay, and then once a period, until
-// that function returns false or ctx ends. If the probe has no initial delay, a first call comes at
-// once. A failure of that first call does not count, because the child may still be settling.
+// The method "every" calls the function "ask" after the initial delay, and then once a period,
+// until that function returns false or ctx ends. If the probe of a new child has no initial delay,
+// a first call comes at once. The next call then comes at the end of the time [settling]. A failure
+// of the first call does not count, because the child may still be settling.
 func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period time.Duration, ask func(counts bool) bool) {
 	first := p.InitialDelay()
 	if first < settling {
@@ -98,7 +99,7 @@ func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period
 	repeat(ctx, l.began.Add(first), func() time.Duration { return period }, func() bool { return ask(true) })
 }
 
-// repeat calls the function ask at the given instant, and then once a period, until that
+// repeat calls the function "ask" at the given instant, and then once a period, until that
 // function returns false or ctx ends.
 func repeat(ctx context.Context, from time.Time, period func() time.Duration, ask func() bool) {
 	timer := time.NewTimer(time.Until(from))

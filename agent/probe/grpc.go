@@ -181,7 +181,7 @@ func (h health) String() string {
 
 var errAnswer = errors.New("the answer is no HealthCheckResponse")
 
-// decode reads the status from the bytes that have arrived so far. The result whole is false
+// decode reads the status from the bytes that have arrived so far. The result "whole" is false
 // while the message is incomplete.
 func decode(b []byte) (status health, whole bool, err error) {
 	const prefix = 5

@@ -24,7 +24,7 @@ type Config struct {
 	Grace time.Duration
 	// Run runs a command beside a child.
 	Run func(ctx context.Context, child Child, command []string, timeout time.Duration) Result
-	// Do carries out the other probes; if nil, the package's Do is used.
+	// Do carries out each probe that is not a command; if nil, the package's Do is used.
 	Do func(ctx context.Context, h api.Handler, address string, timeout time.Duration) Result
 }
 

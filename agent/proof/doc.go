@@ -15,9 +15,9 @@
 //
 // A hold is also proven to be over if this agent process began it, and granted it to no shim.
 //
-// This agent process does not know the grants of an earlier agent process. By a report without
-// Unproven, the fresh shim of a container shows that the container's earlier shims have no
-// child. Until every gated container has reported, nothing is proven. An init container that
+// This agent process does not know the grants of an earlier agent process. By a report whose field
+// Unproven is empty, the fresh shim of a container shows that the container's earlier shims have
+// no child. Until every gated container has reported, nothing is proven. An init container that
 // has succeeded gets no fresh shim. For such a container the notes of grants are the proof. If
 // no note names the hold, no shim of the container has a child of the hold.
 //

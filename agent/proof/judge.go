@@ -47,7 +47,8 @@ func (s *Shims) accounted(container, hold string) bool {
 
 // Doubted reports whether an earlier shim that is not connected may have a child of the hold. An
 // earlier shim that is connected sends its own reports, and the agent drains that shim when a
-// fresher shim connects.
+// fresher shim connects. If the children have no deadline ([Config.Unbounded]), the result is
+// false.
 func (s *Shims) Doubted(hold string) bool {
 	if s.unbounded {
 		return false
@@ -174,7 +175,8 @@ func (s *Shims) occupied(hold string, r gate.Report) bool {
 }
 
 // Drained reports whether a shim that had a child of the hold waits again. Such a shim has
-// drained without an order, so the whole hold must end.
+// drained without an order, so the whole hold must end. If the children have no deadline
+// ([Config.Unbounded]), the hold goes on, and the result is false.
 func (s *Shims) Drained(hold string) bool {
 	return !s.unbounded && slices.ContainsFunc(s.list, func(r gate.Report) bool {
 		return r.Connected && r.Phase == gate.Waiting && r.Hold == hold

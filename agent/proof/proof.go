@@ -56,8 +56,8 @@ type success struct {
 	// init is the hold under which an init container last succeeded. The next grant under that
 	// hold makes init empty.
 	init string
-	// The field any is the hold under which any container last succeeded. The field failed is the
-	// hold under which a container last failed.
+	// The field "any" is the hold under which a container last succeeded, init container or not.
+	// The field "failed" is the hold under which a container last failed.
 	any, failed string
 }
 

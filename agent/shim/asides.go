@@ -33,7 +33,7 @@ type outcome struct {
 	code   int
 	output []byte
 	late   bool
-	err    error // why the command did not run to its end; nil if it did
+	err    error // the reason for which the command did not run to its end; nil if it did
 }
 
 // problem returns the error of an aside that has failed; nil after a success.

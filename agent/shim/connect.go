@@ -36,7 +36,7 @@ func (c *socketConn) Send(message []byte) error {
 	return c.Conn.Send(message, fds...)
 }
 
-// connect keeps a connection to the desk for as long as the process lives. The channel inputs
+// connect keeps a connection to the desk for as long as the process lives. The channel "inputs"
 // receives each connection, its end, and the desk's orders.
 func connect(socket string, pidfd int, inputs chan<- Input) {
 	pause := redialFirst

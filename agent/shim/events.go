@@ -66,7 +66,7 @@ func (s *shim) tick(t Tick) {
 		}
 	case Beat:
 		s.link.tell()
-	case ClockSet: // after each input, the method next checks for a leap
+	case ClockSet: // the method "next" looks for a leap after each input
 	}
 }
 

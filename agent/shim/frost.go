@@ -22,7 +22,7 @@ type frost struct {
 	machine Machine
 	link    *link
 	child   *child
-	// If the field never is true, the child holds no slot that another pod could have taken. The
+	// If the field "never" is true, the child holds no slot that another pod could have taken. The
 	// shim does not freeze such a child.
 	never bool
 	leaps int   // the number of leaps so far
@@ -31,7 +31,7 @@ type frost struct {
 	since time.Duration
 	// denied reports that the shim has logged that the kernel does not let it freeze a process.
 	denied bool
-	// The field later has the stop signals that wait for the thaw.
+	// The field "later" has the stop signals that wait for the thaw.
 	later []stopLater
 }
 

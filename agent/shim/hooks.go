@@ -57,7 +57,7 @@ type stopState struct {
 	askedAt, began time.Duration
 	drained        bool
 	// held is the stop signal that waits; zero means none. The signal waits for the end of
-	// preStop, and for the instant in the field until. During this wait the pod leaves its
+	// preStop, and for the instant in the field "until". During this wait the pod leaves its
 	// Services.
 	held  syscall.Signal
 	until time.Duration

@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// kernel is the Machine of the product.
+// kernel implements [Machine] by the real Linux kernel. [Exec] uses this Machine.
 type kernel struct {
 	*host.Leaps
 	lines   chan string // the lines for the container's log
@@ -98,8 +98,8 @@ func (k *kernel) open(cfg Config) (id Identity, err error) {
 	return id, nil
 }
 
-// catch sends every signal that can be caught to the channel, except SIGCHLD and SIGURG. The
-// reaper needs SIGCHLD, and the Go runtime uses SIGURG to interrupt its own threads. So a child
+// catch makes the channel receive every signal that a process can catch, except SIGCHLD and SIGURG.
+// The reaper needs SIGCHLD, and the Go runtime uses SIGURG to interrupt its own threads. So a child
 // behind the shim never gets these two signals from outside.
 func catch(c chan os.Signal) {
 	for n := syscall.Signal(1); n <= 64; n++ {

@@ -23,8 +23,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/host"
 )
 
-// testLeaps returns the leaps of a fake wall clock. Each line of the file moves that clock, as
-// a correction after a pause of the machine does.
+// testLeaps returns the leaps of a fake wall clock; nil for an empty path. Each line of the file at
+// that path moves the clock, as a correction after a pause of the machine does.
 func testLeaps(path string) *host.Leaps {
 	if path == "" {
 		return nil
@@ -120,7 +120,7 @@ func TestLeapFreezesTheChildUntilTheAgentAnswers(t *testing.T) {
 	second, _ := a.leapt(-time.Minute)
 	assert.Greater(t, second, leap)
 	a.confirms("h1", leap)
-	for range 2 { // two beats
+	for range 2 { // the next two beats send the state again
 		assert.Equal(t, second, a.next().Leap, "no other answer counts")
 	}
 	stand(t, true, pids...)

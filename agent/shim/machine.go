@@ -18,7 +18,7 @@ import (
 type Machine interface {
 	// Now returns the time since boot.
 	Now() time.Duration
-	// Leapt reports whether the wall clock has leapt since the last Settle.
+	// Leapt reports whether the wall clock has leapt since the last call of Settle.
 	Leapt() bool
 	Settle()
 
@@ -42,7 +42,7 @@ type Machine interface {
 	Signal(pid int, sig syscall.Signal) error
 	// Descendants returns all descendants of the shim, parents first.
 	Descendants() ([]host.Process, error)
-	// Find returns the process with that process id; false if there is none.
+	// Find returns the process with the given process id; false if there is none.
 	Find(pid int) (host.Process, bool)
 	// Expects reports whether the process blocks, ignores or catches the signal. If the machine
 	// cannot find that out, the result is true.
@@ -65,8 +65,8 @@ type Command struct {
 
 // Output is the output of a command that is not the child.
 type Output interface {
-	// End reports to the machine that the shim has reaped the command's process. After that the
-	// machine returns a Result.
+	// End reports to the machine that the shim has reaped the command's process. After that,
+	// [Machine.Next] returns a [Result].
 	End()
 }
 
@@ -80,8 +80,8 @@ type Tick int
 const (
 	// Ended reports that a process has ended, and may be reaped.
 	Ended Tick = iota
-	// Rang reports that the instant of Wake has come. A Rang may be late, or may belong to an
-	// earlier Wake, but none is ever lost.
+	// Rang reports that the instant set by [Machine.Wake] has come. A Rang may be late, or may
+	// belong to an earlier setting, but no Rang is ever lost.
 	Rang
 	// Beat comes once in each period of [gate.BeatEvery].
 	Beat

@@ -53,8 +53,9 @@ func TestShimFreezesItsChildAfterAMachinePause(t *testing.T) {
 	}
 }
 
-// pause makes the host pause the virtual machine, and then sets its wall clock. If taken is
-// true, the agent answers the leap with a drain; if not, with a grant.
+// pause makes the host pause the virtual machine, and then sets the virtual machine's wall clock.
+// If taken is true, another pod holds the slot: the agent answers the leap with a drain. If taken
+// is false, the agent answers with a grant.
 func pause(t *testing.T, a *fakeAgent, from *bufio.Reader, taken bool) {
 	a.grants("h1", time.Hour)
 	a.until(gate.Running, "h1")

@@ -18,11 +18,11 @@ import (
 const notPermitted = "the application did not get a signal: it runs as another user, " +
 	"and its container may not signal other users' processes; add the capability KILL"
 
-// A child counts as young for youngFor after its start. The shim holds back a signal that would
-// end a young child only because the child has not set its handler yet. A Python program that
-// first loads large libraries set its handler after 1.3 s, on a machine with ten busy processes
-// for each processor. The constant is about four times as long. Without a shim the kernel drops
-// such a signal for PID 1, which then runs until its grace is over. So no child runs longer
+// A child counts as young for youngFor after its start. The shim holds back a signal that would end
+// a young child only because the child has not set its handler yet. A Python program that first
+// loads large libraries set its handler after 1.3 s, on a machine with ten busy processes for each
+// processor. The constant is about four times as long. Without a shim, the child is PID 1, and the
+// kernel drops such a signal. The child then runs until its grace is over. So no child runs longer
 // behind a shim than without one.
 const youngFor = 5 * time.Second
 
@@ -69,7 +69,8 @@ func (p *passing) give(sig syscall.Signal) {
 	}
 }
 
-// giveEarly checks whether the child has become ready for the signals that the shim holds back.
+// giveEarly sends the child those held-back signals for which it has become ready. Before the
+// instant lookAt, giveEarly does nothing.
 func (p *passing) giveEarly() {
 	if len(p.early) == 0 || p.machine.Now() < p.lookAt {
 		return
@@ -80,9 +81,9 @@ func (p *passing) giveEarly() {
 }
 
 // release sends the child those signals for which it has become ready, in the order of their
-// arrival. The child may set several handlers between two checks, so release checks the last
-// signal first. In the other order, an earlier signal could stay held back while a SIGTERM is
-// sent, and ends the child.
+// arrival. The child may set several handlers between two checks, so release checks the last signal
+// first. In the other order, release could hold back an earlier signal, but send a later SIGTERM,
+// which ends the child.
 func (p *passing) release() {
 	var held, ready []syscall.Signal
 	for _, sig := range slices.Backward(p.early) {

@@ -94,7 +94,7 @@ func (k *kernel) ignoreAsFound() (undo func()) {
 	}
 }
 
-// startAside starts a command without input, and keeps its output.
+// startAside starts a command without input. The result out reads the output of the command.
 func startAside(c *Command) (pid int, out *output, err error) {
 	file, err := host.LookPath(c.Argv[0], os.Getenv("PATH"))
 	if err != nil {
@@ -129,15 +129,15 @@ type output struct {
 	kept  []byte
 }
 
-// End implements Output. After End, the method read delivers the output that it has kept.
+// End implements Output. After End, the method "read" delivers the kept output.
 func (o *output) End() {
 	close(o.ended)
 	_ = o.pipe.SetReadDeadline(time.Unix(1, 0))
 }
 
-// read keeps the output until the process has ended. A descendant may keep the pipe open for
-// longer. Further output is read and dropped, because SIGPIPE would kill a process that writes
-// to a closed pipe.
+// read keeps the first [gate.MostOutput] bytes of the output. Once the process has ended, read
+// calls finished with these bytes. A descendant may keep the pipe open for longer, and SIGPIPE
+// would kill a process that writes to a closed pipe. So read goes on, and drops all further output.
 func (o *output) read(finished func(kept []byte)) {
 	defer o.pipe.Close()
 	buf := make([]byte, 4<<10)

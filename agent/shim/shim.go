@@ -65,10 +65,9 @@ func (c Config) permits(code int) bool {
 	return code == 0 && c.MaySkip || code == api.ExitWaited && c.MayEndWait
 }
 
-// shim supervises one child at a time. All work happens in one goroutine, which waits in the
-// method next; the machine only delivers inputs. The state of a shim is a step, the method that
-// is running. The parts of a shim (link, asides, hooks and so on) work in the same way in each
-// step.
+// shim supervises one child at a time. All work happens in one goroutine, which waits in the method
+// "next"; the machine only delivers inputs. The state of a shim is a step, the method that is
+// running. The parts of a shim (link, asides, hooks and so on) work in the same way in each step.
 type shim struct {
 	cfg     Config
 	machine Machine

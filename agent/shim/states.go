@@ -123,9 +123,9 @@ func (s *shim) admits(g *gate.Grant) bool {
 	return true
 }
 
-// start opens the gate. The exec of the child may hang, on an image or volume that does not
-// answer, but the watchdog must go on. Before the shim knows the child's process id, it reaps
-// no process: it could reap the child without noticing.
+// start opens the gate. The exec of the child may hang, on an image or volume that does not answer,
+// but the watchdog must go on. Before the shim knows the child's process id, the shim reaps no
+// process, because it could reap the child without noticing.
 func (s *shim) start() (step, int) {
 	grant, self := &s.child.grant, &s.link.state
 	s.machine.Start(&Command{Path: s.cfg.Path, Argv: s.cfg.Command, Env: s.child.env(), Child: true})
@@ -227,7 +227,7 @@ func (s *shim) pass(sig syscall.Signal) {
 var silent = []syscall.Signal{unix.SIGCONT, unix.SIGCHLD, unix.SIGURG}
 
 // extend takes in a further grant of the child's hold, and moves the deadline to a later instant. A
-// grant of another hold has no effect.
+// grant of another hold or boot has no effect. A deadline that is too far away has none, either.
 func (s *shim) extend(g *gate.Grant) {
 	if g == nil || g.Hold != s.child.grant.Hold || g.BootID != s.link.state.BootID {
 		return
@@ -294,7 +294,8 @@ func (s *shim) lost() (step, int) {
 	return s.wait, 0
 }
 
-// ended ends the container after the child has ended without an order.
+// ended ends the container with the child's exit code. The child has ended by itself, or after a
+// signal from outside, but not in a drain.
 func (s *shim) ended() (step, int) {
 	code := exitCode(s.child.status)
 	if !s.killAll() {
@@ -327,9 +328,10 @@ func (s *shim) end(code int) (step, int) {
 	return nil, code
 }
 
-// killAll kills the shim's descendants until none is left, and then returns true. If the kernel
-// does not let the shim kill a descendant, or the time is over, killAll returns false. After
-// that, the end of PID 1 kills the rest.
+// killAll kills the shim's descendants until none is left, and then returns true. The result is
+// false if the kernel does not let the shim kill a descendant. The result is also false if a
+// descendant is left after killPatience, or at the grant's [gate.Grant.LastResort]. Then the end
+// of PID 1 kills the rest.
 func (s *shim) killAll() bool {
 	patience := s.machine.Now() + killPatience
 	s.child.killing = true

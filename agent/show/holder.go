@@ -38,7 +38,8 @@ type Holder struct {
 }
 
 // Holder decides the status of a holder. If the pod is Ready because its application serves, Holder
-// stores that fact. If the pod later becomes a standby, the method note then begins a handover.
+// stores that fact in the field served. If the pod later becomes a standby, [Readiness.note] begins
+// a handover.
 func (r *Readiness) Holder(now time.Duration, h Holder) Look {
 	r.follows, r.shard = false, shardOf(h.Slots)
 	shown := r.holder(now, h)
@@ -98,7 +99,7 @@ func Starts(running, serves bool, start string) Look {
 // controller drains for a yield.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Look {
 	if spared {
-		r.served = true // the handover counts from the end of the drain
+		r.served = true // so the handover begins when the drain is over
 		return keep(instant.Never)
 	}
 	if soon := since + r.config.Budget.Retry; now < soon && !r.config.Gate {

@@ -87,8 +87,8 @@ func (m *Metrics) Vacant(vacant bool) {
 // Ends counts a hold that ends for the reason.
 func (m *Metrics) Ends(reason string) { m.change(func() { m.ended[reason]++ }) }
 
-// Renewed counts a renewal by its result, and adds its duration since the instant sent. The
-// caller sets the new deadline afterwards.
+// Renewed counts a renewal by its result, and adds its duration. The argument sent is the instant
+// at which the renewal was sent. The caller sets the new deadline afterwards.
 func (m *Metrics) Renewed(sent time.Duration, err error) {
 	m.change(func() {
 		now := m.clock()
@@ -116,9 +116,9 @@ func resultOf(err error) string {
 	return "unanswered"
 }
 
-// family describes one metric. A metric without a label has one value. A metric with a label
-// has a count for each value of the label. The file docs/metrics.md is generated from the
-// variable families.
+// family describes one metric. A metric without a label has one value. A metric with a label has a
+// count for each value of the label. The file docs/metrics.md is generated from the list
+// [families].
 type family struct {
 	name, kind, label, help string
 
@@ -213,8 +213,8 @@ func (m *Metrics) Text() string {
 	return b.String()
 }
 
-// Healthy reports whether the loop still reads the clock. If the last read is older than three
-// times the field longest, the loop is blocked, and not only late.
+// Healthy reports whether the loop still reads the clock. If the time since the last read is at
+// least three times the field "longest", the loop is blocked, and not only late.
 func (m *Metrics) Healthy() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

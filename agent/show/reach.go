@@ -11,8 +11,8 @@ import (
 
 const (
 	// shortestPause is the first pause between two checks of the holder's pod ([target]). Each
-	// check without an answer doubles the pause. Such a check usually waits 2 s for an answer,
-	// so a shorter pause would save little.
+	// check without an answer doubles the pause. Such a check usually waits 2 s for an answer, so a
+	// shorter pause would save little time.
 	shortestPause = time.Second
 	// longestPause bounds the pause between two checks. So within about 10 s a standby notices
 	// that a network path works again.
@@ -24,10 +24,10 @@ const (
 	steady = time.Minute
 )
 
-// target is the pod to which a standby forwards. The agent checks once for each holder whether its
-// pod answers. After a check or a forwarded connection without an answer, the agent checks again.
-// Each check costs the application a connection, but an idle standby of a holder that answers makes
-// no further checks.
+// target is the pod to which a standby forwards. For each holder, the agent checks once whether the
+// holder's pod answers. After a check or a forwarded connection without an answer, the agent checks
+// again. Each check costs the application a connection, but an idle standby of a holder that
+// answers makes no further checks.
 type target struct {
 	address string
 	// due reports that the agent must check the pod, from the instant askAt on. The field
@@ -43,8 +43,8 @@ type target struct {
 	// misses counts the checks without an answer. After a pod has answered for the duration in
 	// the constant steady, the count begins at zero again.
 	misses int
-	// expiry is the instant at which the holder's Lease would expire, as the standby first saw
-	// it after an error. Without an error, expiry is zero.
+	// expiry is the instant at which the holder's Lease expires, as [target.see] first gets it
+	// after an error. Without an error, expiry is zero.
 	expiry time.Duration
 	// renewed reports that the holder has renewed since the standby stored expiry. If a holder
 	// neither answers nor renews, it may be dead. The standby then stays Ready, and its
@@ -55,9 +55,10 @@ type target struct {
 	lost bool
 }
 
-// see stores that the holder serves at the address, and that its Lease expires at the instant
-// expiry. The argument kept reports that a newer revision is in its turn. Then see does not set
-// the field lost, because a strict controller would delete an old pod that is not Ready.
+// see stores that the holder serves at the address, and that its Lease expires at the instant in
+// the argument expiry. The argument kept reports that a newer revision is in its turn. Then see
+// does not set the field lost, because a strict controller would delete an old pod that is not
+// Ready.
 func (t *target) see(address string, expiry time.Duration, kept bool) {
 	if t.address != address {
 		*t = target{address: address, due: true, lost: t.lost}

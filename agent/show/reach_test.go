@@ -51,7 +51,7 @@ func newScene(t *testing.T) *scene {
 	return s
 }
 
-// held makes the pod the holder, and its application serves.
+// held makes the pod the holder. The application of that pod serves at the address.
 func (s *scene) held(pod, address string) {
 	s.slot = Slot{Name: "slot", Known: true, Record: lease.Record{Holder: pod + "_u", Hold: "hold of " + pod, Notes: lease.Notes{
 		Workload: "Deployment/biller", Address: address, Serving: time.Now(),

@@ -315,7 +315,8 @@ func (h holders) and(text string) string {
 
 // forward opens the ports, and makes the holder's address their target; an empty address means no
 // target. The result is the argument "ready", unless a port is in use, or the holder does not
-// answer. If the pod is ending, forward opens no closed port, and keeps the pod's status.
+// answer. If the pod is ending and its ports are closed, forward opens no port, and the pod's
+// status stays.
 func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 	if len(r.config.Ports) == 0 || r.config.Forwarder == nil {
 		return ready
@@ -331,7 +332,7 @@ func (r *Readiness) forward(now time.Duration, h holders, ready Look) Look {
 	return r.reach(now, h, ready)
 }
 
-// reach returns the argument "ready" if the holder's pod answers. If no pod holds, and the last
+// reach returns the argument "ready" if the holder's pod answers. If no holder serves, and the last
 // holder did not answer, the standby is not Ready. The result also has the next check of the
 // holder's pod.
 func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {

@@ -63,8 +63,8 @@ func (s *Status) wanted() Appearance {
 	return s.want
 }
 
-// Run writes the Appearance that Show set last. Run writes again after each change, until ctx
-// ends.
+// Run writes the Appearance that Show set last. Run writes again after each change, and after each
+// write that failed, until ctx ends.
 func (s *Status) Run(ctx context.Context) {
 	var written Appearance
 	var since time.Time // the time since which written.Ready has its value

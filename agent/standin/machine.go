@@ -73,7 +73,7 @@ func (d Dir) Rename(from, to string) error { return os.Rename(d.path(from), d.pa
 
 func (d Dir) path(name string) string { return filepath.Join(string(d), name) }
 
-// kernel is the Machine of the product.
+// kernel is the Machine of a real pod: the Linux kernel, and a directory for the notes.
 type kernel struct{ Dir }
 
 func (kernel) Now() time.Duration { return host.Now() }

@@ -88,7 +88,8 @@ func OpenPod(ctx context.Context, cfg PodConfig) (*Pod, error) {
 	return p, nil
 }
 
-// recall restores the state of an earlier agent process from the notes.
+// recall restores the state of an earlier agent process from the notes. If the note letStart is
+// unreadable, the error is [ErrRestart].
 func (p *Pod) recall() error {
 	p.report = gate.Report{Shim: gate.ShimID(rand.Text()), Container: Container, Phase: gate.Waiting, Since: p.machine.Now()}
 	last, err := readNote(p.machine, before)

@@ -222,8 +222,7 @@ func (h Hold) unserved(p Pod) bool {
 // startsBy returns the instant at which the time to start is over.
 func (h Hold) startsBy(p Pod) time.Duration { return h.Since + p.Lasts(h.Rollout.Start) }
 
-// fresh reports whether the holder saw the ask change during this hold, and within
-// [Fresh].
+// fresh reports whether the holder saw the ask change during this hold, and less than [Fresh] ago.
 func (a Ask) fresh(now, since time.Duration) bool {
 	return a.Identity != "" && a.Seen >= since && now < a.Seen+Fresh
 }

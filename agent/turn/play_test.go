@@ -136,7 +136,8 @@ func (p *play) standBy(a *actor) {
 	}
 }
 
-// take gives a free slot to one pod: the successor, or the first pod whose TakeFrom is over.
+// take gives a free slot to one pod: the successor, or the first pod whose instant TakeFrom has
+// come.
 func (p *play) take() {
 	if p.slot.Holder != "" {
 		return

@@ -104,8 +104,8 @@ func (p Pod) beforeFree(to Standby, s Slot) Standby {
 
 // afterOwn decides for a pod whose hold has ended, but whose Lease is not released yet. If the hold
 // ended before its revision was proven, the pod must not be Ready. A turn that an earlier agent
-// process began has failed. A turn that this process began goes on, for example after an outage of
-// the API server.
+// process began counts as failed. A turn that this process began goes on once the pod holds again,
+// for example after an outage of the API server.
 func (p Pod) afterOwn(to Standby, s Slot) Standby {
 	switch {
 	case s.Rollout.inTurn(s.Hold):

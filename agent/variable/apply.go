@@ -33,8 +33,8 @@ type Action struct {
 // adds reports whether the action adds to an integer.
 func (a *Action) adds() bool { return a.Text == nil && a.Integer == nil && a.Typed == nil }
 
-// Refusal is the reason why an action did not take effect; empty if the action did. After the
-// refusal [Unknown], and after no other refusal, the action may have taken effect nevertheless.
+// Refusal is the reason why an action did not take effect; empty for an action that took effect.
+// With the refusal [Unknown] alone, the action may have taken effect nevertheless.
 type Refusal string
 
 const (
@@ -48,7 +48,8 @@ const (
 	// Mismatch means that the Variable has another version than Match, or already has a value
 	// although Fresh is set.
 	Mismatch Refusal = "mismatch"
-	// WrongType means that the value of the Variable has the other type.
+	// WrongType means that the Variable has a text, but the action needs an integer, or the
+	// reverse.
 	WrongType Refusal = "type"
 	// Overflow means that the sum would need more than 64 bits.
 	Overflow Refusal = "overflow"
@@ -61,7 +62,7 @@ const (
 	// means that the last renewal of that hold is too long ago. After the next renewal the
 	// program can write again.
 	LostHold, UncertainHold Refusal = "lost", "uncertain"
-	// TooMany means that too many actions wait for the Variable.
+	// TooMany means that too many calls wait for the Variable: actions, reads and watches.
 	TooMany Refusal = "many"
 	// Stopping means that the agent stops.
 	Stopping Refusal = "stopping"

@@ -85,7 +85,7 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 			c.answer <- answer
 		}
 		if len(carried) == 0 {
-			return // no call is left, because try has carried none
+			return // no call is left, because try leaves a rest only behind a carried call
 		}
 		v.writes++
 		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)
@@ -135,13 +135,13 @@ func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, set
 	return carried, settled, rest
 }
 
-// write sends the write that replaces base by next, and answers the calls if the outcome is
-// certain. The result open has the calls that still need an answer. For these calls nothing is
-// stored, and nothing will be stored by this write. The result refused reports that the API
-// server refused the write for another reason than a conflict.
+// write sends the write that replaces base by next, and answers the calls. If the outcome cannot be
+// proven, the answer is the refusal [Unknown]. Only the calls in the result open get no answer. For
+// these calls nothing is stored, and nothing will be stored by this write. The result refused
+// reports that the API server refused the write for another reason than a conflict.
 func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Variable) (open []*call, refused bool) {
 	v.known = nil
-	doubt := false // true after an attempt without an answer: it may be stored, now or later
+	doubt := false // true after an attempt without an answer, which may be stored now or later
 	for attempt := 0; ; attempt++ {
 		stored, err := v.put(ctx, next)
 		switch {
@@ -184,8 +184,9 @@ func (v *Variable) put(ctx context.Context, next *kube.Variable) (*kube.Variable
 	return v.config.Requests.UpdateVariable(ctx, next)
 }
 
-// look reads the Variable after a write without an answer. If a read fails, look tries again
-// while any call still waits. The result is nil if no read has succeeded.
+// look reads the Variable after a write without an answer. If a read fails, look tries again while
+// any call still waits. The result is nil if no read has succeeded, or at once if the Variable is
+// gone.
 func (v *Variable) look(ctx context.Context, calls []*call) *kube.Variable {
 	for attempt := 0; ; attempt++ {
 		there, err := source{v.config}.read(ctx)
@@ -254,7 +255,8 @@ func refuse(calls []*call, refusal Refusal) {
 	}
 }
 
-// expire answers the calls that wait no longer, and returns the other calls.
+// expire answers the calls whose program no longer waits, with the refusal. The result has the
+// other calls.
 func expire(calls []*call, refusal Refusal) []*call {
 	return slices.DeleteFunc(calls, func(c *call) bool {
 		over := c.over() // called only once, because the result may change meanwhile

@@ -79,7 +79,7 @@ func (f *follow) end() {
 	}
 }
 
-// watch follows the Variable from the state on, until ctx ends.
+// watch follows the Variable from the given state on, until ctx ends or the Variable is gone.
 func (f *follow) watch(ctx context.Context, state *kube.Variable) {
 	for ctx.Err() == nil {
 		if state == nil {

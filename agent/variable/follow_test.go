@@ -16,8 +16,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// The function "follows" follows the Variable until ctx ends. The function seen returns the
-// integers so far. The channel done delivers the result of the method Follow.
+// The function "follows" follows the Variable until ctx ends. The result "seen" is a function that
+// returns the integers so far. The result "done" is a channel that delivers the result of the
+// method Follow.
 func follows(ctx context.Context, v *Variable, first *kube.Variable) (seen func() []int64, done <-chan Refusal) {
 	var mu sync.Mutex
 	var all []int64

@@ -61,9 +61,11 @@ func (v *Variable) readAll(ctx context.Context) {
 	}
 }
 
-// Follow calls f with the first state, and with later states from the watch. Of several states
-// in quick succession, f may get only the last one. Follow returns when f returns false, when
-// ctx ends, or when the agent stops. If somebody deletes the Variable, Follow returns [Absent].
+// Follow calls f with the first state, and with later states from the watch. Of several states in
+// quick succession, f may get only the last one. Follow returns an empty refusal when f returns
+// false, or when ctx ends. Follow returns [Stopping] when the agent stops, and [Absent] when
+// somebody deletes the Variable. If too many calls wait, Follow returns [TooMany] and
+// does not call f.
 func (v *Variable) Follow(ctx context.Context, first *kube.Variable, f func(*kube.Variable) bool) Refusal {
 	if !v.enter() {
 		return TooMany

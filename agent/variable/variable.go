@@ -58,7 +58,7 @@ type Answer struct {
 	Refusal Refusal
 	// Result is the integer after an add.
 	Result int64
-	// State is the Variable after the action. After an add State is nil, because the same write
+	// State is the Variable after the action. After an add, State is nil, because the same write
 	// may contain later adds.
 	State *kube.Variable
 }

@@ -9,7 +9,7 @@
 // because a person may write them. An answer does not prove that the parts work, or that
 // the webhook wrote them.
 //
-// [Run] reads the pod's owner references instead, which a person can change.
+// Only [Run] reads something else: the pod's owner references, which a person can change.
 //
 // The policy on marks gives the same answers as [HasGate], in the API server's own
 // process. testdata/pods.yaml tests both.
@@ -107,8 +107,8 @@ func toldReadiness(c corev1.Container) bool {
 
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }
 
-// Strip returns a spec with only the fields that [HasGate], [ConditionsOf] and [BarriersOf] read, and
-// the service account. The webhook's enroll keeps stripped specs in memory, because there may be
+// Strip returns a spec with only the fields that [HasGate], [ConditionsOf] and [BarriersOf] read,
+// and the service account. Package enroll keeps only stripped specs in memory, because there may be
 // ten thousand pods.
 func Strip(spec *corev1.PodSpec) corev1.PodSpec {
 	return corev1.PodSpec{

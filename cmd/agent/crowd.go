@@ -36,8 +36,8 @@ type guest struct {
 	served bool
 }
 
-// A value of the type "of" is a key for the context of a request. Under that key, the context has
-// the guest: the connection of the request.
+// of is the type of a key in the context of each request. The value for that key is the guest whose
+// connection the request uses.
 type of struct{}
 
 // attach makes each connection of the server a guest, and so bounds their number.

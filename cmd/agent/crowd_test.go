@@ -19,7 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// listening serves a handler with the settings of the agent's port.
+// listening serves a handler with the settings of the agent's port, and returns the address.
 func listening(t *testing.T, handler http.HandlerFunc) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -40,7 +40,8 @@ func dialled(t *testing.T, from, to, sends string) net.Conn {
 	return c
 }
 
-// asks sends one probe, as a kubelet with the first address does, to the second address.
+// asks acts as a kubelet at the address "from". The function sends one probe to the address "to",
+// and returns the status of the answer.
 func asks(t *testing.T, from, to string) (int, error) {
 	t.Helper()
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}

@@ -102,7 +102,7 @@ func listenLocal(ctx context.Context, a api.LocalArgs, handler http.Handler) err
 		case err == nil:
 			answer(ctx, l, handler, ofPort)
 		case address == "127.0.0.1" || errors.Is(err, syscall.EADDRINUSE):
-			return err // with any other error for ::1, the pod has no IPv6 address
+			return err // any other error for ::1 means that the pod has no IPv6 address
 		}
 	}
 	return nil

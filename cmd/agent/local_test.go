@@ -88,7 +88,7 @@ func (s *lockServer) holder() any {
 	return s.lease["spec"].(map[string]any)["holderIdentity"]
 }
 
-// freePort returns a port on which no process listens, neither by IPv4 nor by IPv6.
+// freePort returns a port on which no process listens at 127.0.0.1.
 func freePort(t *testing.T) string {
 	t.Helper()
 	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")

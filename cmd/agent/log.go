@@ -37,7 +37,8 @@ type line struct {
 	written chan<- struct{}
 }
 
-// newLines starts the goroutine, which lives as long as the process.
+// newLines returns a writer, and starts the goroutine of the writer. The goroutine lives as long as
+// the process.
 func newLines(to io.Writer) *lines {
 	l := &lines{to: to, queue: make(chan line, mostLines)}
 	go l.run()

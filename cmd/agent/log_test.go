@@ -34,8 +34,8 @@ func TestLoggerDoesNotWaitForAFullPipe(t *testing.T) {
 		require.FailNow(t, "whoever logs waits for the reader")
 	}
 
-	// A reader that reads again gets the lines that waited, the number of dropped lines, and
-	// the new lines.
+	// Now the test reads the log. The log has the lines that waited, a line with the number of
+	// dropped lines, and the new lines.
 	go func() {
 		for out.flush() != nil {
 		}

@@ -92,9 +92,9 @@ func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	return a.client.Do(request)
 }
 
-// unanswered decides a probe that the agent has not answered. Then nobody knows whether a child
-// runs. The liveness probe passes, because the shim's watchdog still guards the child.
-// The readiness probe fails, so that no Service sends requests to the pod.
+// unanswered returns the result of a probe that the agent has not answered. Without the answer,
+// nobody knows whether a child runs. The liveness probe passes, because the shim's watchdog still
+// guards the child. The readiness probe fails, so that no Service sends requests to the pod.
 func (a *asker) unanswered(err error) (int, error) {
 	if a.probe == api.LivenessProbe {
 		return 0, nil
@@ -108,7 +108,8 @@ func (a *asker) become() (int, error) {
 	if err == nil {
 		err = fmt.Errorf("start %s: %w", path, syscall.Exec(path, a.command, os.Environ()))
 	}
-	// The kubelet ignores a probe whose command cannot be run, so the probe passes.
+	// A kubelet that ran the command itself would ignore a command that cannot be run. So the
+	// probe passes here.
 	return 0, err
 }
 

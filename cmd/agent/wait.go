@@ -26,7 +26,7 @@ const waitNotice = 10 * time.Second
 const exitTerminated = 128 + int(syscall.SIGTERM)
 
 // waitCommand runs in the last init container of a pod with the gate "pod", and ends with code
-// 0 once the pod holds the slot.
+// 0 once the pod holds the slot. If the wait ends without the slot, the code is exitTerminated.
 func waitCommand(ctx context.Context, args []string) (int, error) {
 	flags := flag.NewFlagSet("agent wait", flag.ContinueOnError)
 	socket := flags.String("socket", api.WaitSocket, "the agent's socket")

@@ -263,7 +263,7 @@ func (w *world) pidOf(s *shimProcess) int {
 	return s.pid
 }
 
-// idOf returns the id of a shim, once the shim has reported that id.
+// idOf returns the id of a shim; empty before the first report of the shim.
 func (w *world) idOf(s *shimProcess) gate.ShimID {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -276,7 +276,8 @@ func (w *world) actingAgent() *agentEnd {
 	return w.acting
 }
 
-// alive returns the processes of a shim's container, except the shim.
+// alive returns the processes of a shim's container, except the shim and the process that the
+// script started.
 func (w *world) alive(name string) []int {
 	shim := w.pidOf(w.shims[name])
 	all, _ := filepath.Glob("/proc/[0-9]*/environ")

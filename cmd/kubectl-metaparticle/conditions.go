@@ -18,7 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-// conditionLines returns a line for each condition.
+// conditionLines returns a line for each condition. A condition gets no line if the command could
+// not read its first Lease.
 func conditionLines(e *explainer) []string {
 	var lines []string
 	for _, c := range conditionsOf(e) {

@@ -141,7 +141,8 @@ func (f *forwarding) connect(ctx context.Context, c cluster, pod *corev1.Pod, po
 	return fmt.Errorf("forward a port to %s: %w", pod.Name, err)
 }
 
-// awaitConsole returns a Ready pod of the console.
+// awaitConsole waits until a pod of the console is Ready, and returns that pod. The result is an
+// error if the console has no pod, or if no pod is Ready within [consoleWait].
 func awaitConsole(ctx context.Context, c cluster) (*corev1.Pod, error) {
 	ctx, cancel := context.WithTimeout(ctx, consoleWait)
 	defer cancel()

@@ -38,13 +38,13 @@ func openPort(ctx context.Context, port int) (localPort, error) {
 	return localPort{listener.(*net.TCPListener)}, nil
 }
 
-// serve passes each connection of the port to the function "carry", until ctx ends. The port stays open: later
-// connections wait for the next call.
+// serve passes each connection of the port to the function "carry", until ctx ends. The port itself
+// stays open, so later connections wait until serve is called again.
 func (l localPort) serve(ctx context.Context, carry func(net.Conn)) error {
 	if err := l.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
-	defer context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Now()) })() // ends Accept
+	defer context.AfterFunc(ctx, func() { _ = l.SetDeadline(time.Now()) })() // this deadline ends Accept
 	var carried sync.WaitGroup
 	defer carried.Wait()
 	for {
@@ -86,7 +86,7 @@ func forward(ctx context.Context, config *rest.Config, pod types.NamespacedName,
 		defer cancel()
 		select {
 		case <-ctx.Done():
-			streams.Close() // ends all copies
+			streams.Close() // ends the copying for all connections
 		case <-streams.CloseChan():
 		}
 	}()

@@ -69,7 +69,8 @@ func forget(ctx context.Context, c cluster, namespace string, args []string, std
 	return exitOK, nil
 }
 
-// forgetKey removes the key from the done keys of one Lease.
+// forgetKey removes the key from the done keys and from the failures of one Lease. If the key is
+// not done, forgetKey returns a refusal.
 func forgetKey(ctx context.Context, c cluster, namespace, slot, key string) error {
 	err := retry.RetryOnConflict(retry.DefaultBackoff, func() error {
 		l := new(coordinationv1.Lease)

@@ -157,7 +157,7 @@ func (e *explainer) readTemplate() error {
 	return json.Unmarshal(text, &e.template)
 }
 
-// readPods finds the group's pods in the namespace.
+// readPods finds the pods of the group that have not ended, and the pod that the user named.
 func (e *explainer) readPods(ctx context.Context) error {
 	e.owners = map[types.UID]bool{}
 	if e.workload != nil {
@@ -257,9 +257,10 @@ func conditionsOf(e *explainer) []api.Condition {
 	return all
 }
 
-// readEvents finds the Events about the workload, its controllers and its pods.
-// readEvents compares uids, because an Event may be about an earlier object of
-// the same name.
+// readEvents finds the Events that report a refused or ungated pod. Each such Event is about the
+// workload, one of its pods, or a controller between the two. If the user named a pod, readEvents
+// finds only the Events about that pod. The function compares uids, because an Event may be about
+// an earlier object of the same name.
 func (e *explainer) readEvents(ctx context.Context) {
 	about := map[types.UID]bool{}
 	for uid := range e.owners {

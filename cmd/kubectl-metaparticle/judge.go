@@ -150,7 +150,7 @@ func (e *explainer) ungated(claims bool) []string {
 		request, err := api.Parse(pod.Annotations)
 		switch {
 		case err != nil:
-			continue // the template has the same mistakes
+			continue // the obstacles already name these mistakes
 		case request.Injects() && e.optedIn():
 			reasons = append(reasons, policyReason("NotInjected"))
 		case request.Injects() || !claims:

@@ -95,13 +95,13 @@ type recovering struct {
 // state is the cluster at one revision of etcd.
 type state struct {
 	revision uint64
-	// slots are the Leases that an application holds, or may hold.
+	// slots are the Leases of all claims, without those of barriers.
 	slots []coordinationv1.Lease
 	// foreign is the greatest token above the revision. A Lease or Variable with such a token comes
 	// from another time, or from another cluster.
 	foreign uint64
-	// bearer names the Lease or Variable with the token "foreign". The command prints the name, because
-	// each pod can write any token into its own Lease.
+	// bearer names the Lease or Variable with the token "foreign". Each pod can write any token
+	// into its own Lease, so the command shows a person where the token is.
 	bearer string
 }
 
@@ -140,7 +140,8 @@ func (r recovering) run(ctx context.Context) (int, error) {
 	return r.renew(ctx, floor)
 }
 
-// source names the Lease or Variable whose token is the floor; empty if a person named the floor.
+// source returns a text with the name of the Lease or Variable whose token is the floor. The text
+// is empty if a person named a higher floor.
 func (s state) source(floor uint64) string {
 	if s.foreign < floor {
 		return ""
@@ -324,7 +325,8 @@ func (r recovering) renew(ctx context.Context, floor uint64) (int, error) {
 	return r.await(ctx, floor)
 }
 
-// await waits until each holder has a token above the floor.
+// await waits until each holder has a token above the floor. At the timeout, await prints the
+// holders without such a token.
 func (r recovering) await(ctx context.Context, floor uint64) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.timeout)
 	defer cancel()

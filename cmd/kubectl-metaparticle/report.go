@@ -101,7 +101,7 @@ func (e *explainer) slotLines() []string {
 			continue // the section "not readable" names this Lease
 		}
 		if api.IsRWLockSlot(slot) && !isIntent(slot) && (lease == nil || view.HolderOf(lease) == "" && api.PauseOf(lease.Annotations) == "") {
-			continue // the line of the intent stands for the whole lock
+			continue // the line of the intent stands for the lock's free slots
 		}
 		if lease == nil {
 			lines = append(lines, slot+"\thas no Lease yet; enroll makes it where the namespace is opted in")

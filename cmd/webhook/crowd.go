@@ -95,8 +95,9 @@ func (c *crowd) worst() *guest {
 }
 
 // rank orders guests whose peers have equal counts of connections. The guest with the highest rank
-// loses its connection. An older guest that is still greeting has the highest rank. Then follow an
-// older guest without a call in flight, the newest guest, and an older guest with a call in flight.
+// loses its connection. All guests except the newest one count as older. An older guest that is
+// still greeting has the highest rank. Then follow an older guest without a call in flight, the
+// newest guest, and an older guest with a call in flight.
 func (c *crowd) rank(g *guest) int {
 	switch {
 	case g == c.guests[len(c.guests)-1]:

@@ -12,7 +12,7 @@ import (
 	ctrl "sigs.k8s.io/controller-runtime"
 )
 
-// logTo returns one structured log for the webhook and its libraries.
+// logTo returns a structured log, and makes the webhook's libraries write to the same log.
 func logTo(output io.Writer, verbose bool) *slog.Logger {
 	level := slog.LevelInfo
 	if verbose {

@@ -13,9 +13,10 @@ import (
 const (
 	// limitVariable names the environment variable with the container's memory limit, in bytes.
 	limitVariable = "MEMORY_LIMIT"
-	// memoryShare is the part of the limit, in percent, from which on the garbage collector
-	// works harder. The rest is for memory that the collector does not count: the program's
-	// own 35 MB, stacks of threads, and the kernel's buffers.
+	// memoryShare is a part of the limit, in percent. If the program uses more memory than this
+	// part, the garbage collector works harder. The rest of the limit is for memory that the
+	// collector does not count. Such memory is the program's own 35 MB, stacks of threads, and the
+	// kernel's buffers.
 	memoryShare = 80
 )
 

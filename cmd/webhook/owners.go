@@ -169,7 +169,7 @@ func (o owners) job(ctx context.Context, namespace string, owner *metav1.OwnerRe
 	if err := o.get(ctx, namespace, owner, &job); err != nil {
 		return feature.Origin{}, err
 	}
-	// A Job's template is immutable.
+	// A Job's template is immutable, so this template is that of the pod.
 	origin := feature.Origin{
 		Workload: workload(owner), Template: &job.Spec.Template.Spec,
 		Run: feature.Run{UID: string(owner.UID), AtOnce: feature.PodsAtOnce(job.Spec.Parallelism, job.Spec.Completions), Completions: job.Spec.Completions},

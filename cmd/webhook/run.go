@@ -82,7 +82,7 @@ func managerOptions(s settings) ctrl.Options {
 	}
 }
 
-// serve registers the two handlers and the probes.
+// serve registers the two handlers, the probes, and all parts that the handlers need.
 func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	images, err := newImages(m.GetAPIReader(), s, log)
 	if err != nil {
@@ -92,7 +92,7 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	if err := m.Add(reporter); err != nil {
 		return fmt.Errorf("add reporter: %w", err)
 	}
-	// Every replica has read the LimitRanges before it answers.
+	// The cache has all LimitRanges before the replica is ready.
 	if _, err := m.GetCache().GetInformer(context.Background(), &corev1.LimitRange{}); err != nil {
 		return fmt.Errorf("watch limit ranges: %w", err)
 	}
@@ -134,8 +134,8 @@ func serve(m ctrl.Manager, s settings, log *slog.Logger) error {
 	return m.AddReadyzCheck("caches", synced(m.GetCache()))
 }
 
-// onlyIdentities drops the unused metadata of cached objects, because each replica
-// caches every workload of the cluster.
+// onlyIdentities returns a function that drops the unused metadata of cached workloads, because
+// each replica caches every workload of the cluster. The function passes other objects to "others".
 func onlyIdentities(others toolscache.TransformFunc) toolscache.TransformFunc {
 	return func(in any) (any, error) {
 		metadata, ok := in.(*metav1.PartialObjectMetadata)
@@ -148,8 +148,8 @@ func onlyIdentities(others toolscache.TransformFunc) toolscache.TransformFunc {
 	}
 }
 
-// synced reports whether the caches are full. The check waits only a moment, because the
-// kubelet probes again.
+// synced returns a check that fails until the caches are filled. The check waits only a moment,
+// because the kubelet probes again.
 func synced(c cache.Cache) healthz.Checker {
 	return func(r *http.Request) error {
 		ctx, cancel := context.WithTimeout(r.Context(), 100*time.Millisecond)

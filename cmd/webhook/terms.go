@@ -51,8 +51,8 @@ const (
 	// gated pods take some seconds (docs/benchmarks.md); an overloaded API server may take
 	// much longer.
 	enrollFill = 2 * time.Minute
-	// enrollLastRetry is the longest time between two terms: not much longer than
-	// new pods wait for an election anyway.
+	// enrollLastRetry is the longest time between two terms. The value is not much larger than
+	// enrollLease, for which new pods may wait anyway.
 	enrollLastRetry = 8 * time.Second
 )
 

@@ -14,5 +14,6 @@
 // server decides on each port-forward. The handler answers only requests for a loopback name. So no page
 // of another site reads the stream under a name of its own (DNS rebinding).
 //
-// Not guaranteed: the page shows what the caller published last, which may be old.
+// Not guaranteed: that the shown slots are current. The page shows the slots of the caller's last
+// publication.
 package serve

@@ -154,8 +154,8 @@ func (s *Server) whole() (message, error) {
 	return message{fmt.Appendf(nil, "id: %d\nevent: state\ndata: %s", s.number, bytes.TrimSuffix(begin, []byte("}"))), s.encoded}, nil
 }
 
-// send queues a message for each stream, and drops the streams whose queue is full. The caller
-// holds the mutex.
+// send queues a message for each stream, and drops the streams whose queue is full. If the argument
+// "err" is not nil, send only returns that error. The caller holds the mutex.
 func (s *Server) send(m message, err error) error {
 	if err != nil {
 		return err

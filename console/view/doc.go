@@ -11,6 +11,6 @@
 // Each text from the cluster is one line of bounded length, because tenants write such texts. An instant that JSON cannot
 // express is absent, and so is an Event with a longer message than agents write.
 //
-// Not guaranteed: Events get lost, and the API server deletes them after an hour by default. A
-// handover without its Events is absent here.
+// Not guaranteed: that each handover is shown. Events get lost, and the API server deletes Events
+// after an hour by default. A handover without its Events is absent here.
 package view

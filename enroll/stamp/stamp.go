@@ -18,7 +18,7 @@ type Shard struct {
 	Held, Expired bool
 }
 
-// Stamp is one write of a stamp to the Lease of a shard.
+// Stamp is one write to the Lease of a shard. The write replaces the stamp of that Lease.
 type Stamp struct {
 	Number int
 	Stamp  api.Stamp
@@ -26,9 +26,9 @@ type Stamp struct {
 	Free bool
 }
 
-// InOrder reports whether the Leases need no write for count shards and the run. The result is
-// true if shard 0 records both, and exactly the shards below count have an open stamp, equal to
-// that of shard 0.
+// InOrder reports whether the Leases already have the stamps for the given number of shards and the
+// given run. The stamp of shard 0 must have this number and this run. Exactly the shards below this
+// number must have an open stamp, equal to that of shard 0.
 func InOrder(shards []Shard, count int, run string) bool {
 	open := 0
 	decided := decision(shards)
@@ -50,7 +50,7 @@ func InOrder(shards []Shard, count int, run string) bool {
 func Next(shards []Shard, count int, run string, absent bool) []Stamp {
 	decided := decision(shards)
 	if !slices.ContainsFunc(shards, func(s Shard) bool { return s.Number == 0 }) {
-		return nil // no decision can be written yet
+		return nil // shard 0 has no Lease for the decision yet
 	}
 	last := int64(0)
 	for _, s := range shards {

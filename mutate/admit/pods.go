@@ -67,7 +67,7 @@ func (h podHandler) inject(ctx context.Context, r admission.Request) admission.R
 	return admission.Denied(outcome.Message)
 }
 
-// keep handles the update of a pod, which the webhook never refuses.
+// keep handles the update of a pod. The webhook refuses an update only if its text does not decode.
 func (h podHandler) keep(r admission.Request) admission.Response {
 	operations, warnings, err := mutate.Keep(r.Object.Raw, r.OldObject.Raw)
 	if err != nil {

@@ -19,7 +19,7 @@ import (
 // form: a type of package api. The last result is the problem with the action, or an empty
 // text. In a message, the problem follows the name of the probe or hook.
 
-// carryGet returns an HTTP request in the agent's form.
+// carryGet returns an HTTP request in the agent's form, or the problem with the request.
 func (f Facts) carryGet(c *corev1.Container, action *corev1.HTTPGetAction) (*api.HTTPGetAction, string) {
 	if action.Protocol != nil && *action.Protocol != corev1.HTTPProtocolHTTP1 {
 		return nil, fmt.Sprintf("whose httpGet.protocol is %s", *action.Protocol)
@@ -36,7 +36,7 @@ func (f Facts) carryGet(c *corev1.Container, action *corev1.HTTPGetAction) (*api
 	return out, cmp.Or(problem, f.loopback(action.Host))
 }
 
-// carryGRPC returns a gRPC health check in the agent's form.
+// carryGRPC returns a gRPC health check in the agent's form, or the problem with the check.
 func carryGRPC(action *corev1.GRPCAction) (*api.GRPCAction, string) {
 	out := &api.GRPCAction{Port: int(action.Port)}
 	if action.Service != nil {

@@ -120,7 +120,7 @@ func (p *Pod) Judge() reason.Refusals {
 	return refusals
 }
 
-// turnsOf counts features from the front of a list, up to the first that judges no containers.
+// turnsOf returns the number of features in front of the first feature that judges no containers.
 func turnsOf(list []feature) int {
 	for i, f := range list {
 		if f.judgeContainer == nil {

@@ -101,9 +101,9 @@ func (f Facts) carryHook(c *corev1.Container, from *corev1.LifecycleHandler) (to
 	return to, problem
 }
 
-// carryHooks gives the shim the hooks of its container, and the grace period. The argument
-// "before" has the hooks that an earlier pass has moved into the shim's arguments. A new hook
-// in the container replaces the earlier hook of its kind.
+// carryHooks gives the shim the hooks of its container. If there is a hook, the shim also gets the
+// grace period. The argument "before" has the hooks that an earlier pass has moved into the shim's
+// arguments. A new hook in the container replaces the earlier hook of its kind.
 func (p *Pod) carryHooks(exec *api.ExecArgs, c *corev1.Container, before api.ExecArgs) {
 	for _, h := range hooksOf(c) {
 		*h.arg(exec) = *h.arg(&before)

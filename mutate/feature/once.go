@@ -53,7 +53,8 @@ func (f Facts) indexed() bool {
 // onceKey returns the key of the pod's once claim; empty without such a claim. If the claim has no
 // name, the key of a Job's pod is the Job's UID. For any other pod, the key of an unnamed claim
 // comes from the pod's revision. This key consists of the revision's hash and the beginning of the
-// workload's UID. The result is empty if the revision is unknown.
+// workload's UID. The result is empty if the revision is unknown. For a preview, the key of an
+// unnamed claim is a placeholder.
 func (p *Pod) onceKey() string {
 	claim, once := p.Request.Once()
 	run := podspec.Run(p.Pod)

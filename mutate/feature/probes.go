@@ -65,9 +65,9 @@ func recordedProbes(pod *corev1.Pod) map[string]api.Probes {
 	return all
 }
 
-// carryProbe returns a declared probe in the agent's form, or its problem. If an earlier
-// pass redirected the probe to the agent, the action comes from the agent's arguments. The
-// timings always come from the declared probe.
+// carryProbe returns a declared probe in the agent's form, or the problem with the probe. If an
+// earlier pass redirected the probe to the agent, the action is the probe's own command, or comes
+// from the agent's arguments. The timings always come from the declared probe.
 func (f Facts) carryProbe(c *corev1.Container, kind probeKind, p *corev1.Probe, before *api.Probe) (*api.Probe, string) {
 	out := &api.Probe{
 		InitialDelaySeconds:           int(p.InitialDelaySeconds),

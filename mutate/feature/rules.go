@@ -35,9 +35,9 @@ func (p *Pod) restarts(c *corev1.Container) corev1.ContainerRestartPolicy {
 	return cmp.Or(corev1.ContainerRestartPolicy(p.Spec.RestartPolicy), corev1.ContainerRestartPolicyAlways)
 }
 
-// judgeRules refuses a restart rule that matches the shim's exit code after a lost slot: the
-// rule would mistake that exit for the application's. Only a NotIn rule that restarts the
-// container may match.
+// judgeRules refuses a restart rule that matches the shim's exit code after a lost slot. Such a
+// rule would take that exit for an exit of the application. The function accepts a matching rule
+// only if the rule has the operator NotIn and restarts the container.
 func judgeRules(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c := p.container(at)

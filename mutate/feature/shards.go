@@ -47,7 +47,8 @@ func (f Facts) run() string {
 }
 
 // judgeRun refuses a pod if its Job could end before all shards are done. A shard is done when
-// one container has succeeded, so the pod must have exactly one gated container.
+// one container has succeeded, so the pod must have exactly one gated container. The kubelet must
+// not start this container again after its success.
 func judgeRun(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	places := p.places()

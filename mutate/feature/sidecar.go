@@ -22,9 +22,9 @@ import (
 const nobody int64 = 65532
 
 // foreign lists the fields that patchSidecar removes from the injected containers, because only
-// another injector can have set these fields. The command is in the agent's image. If the agent
-// had a startup probe, crashed main containers would never start again after a restart of the
-// kubelet (kubernetes#137146).
+// another injector can have set these fields. An injected container runs the command of the agent's
+// image. If the agent had a startup probe, crashed main containers would never start again after a
+// restart of the kubelet (kubernetes#137146).
 var foreign = []string{"command", "livenessProbe", "readinessProbe", "startupProbe"}
 
 // sidecar makes the injected containers of a pod.
@@ -48,7 +48,7 @@ func patchSidecar(p *Pod, d *patch.Document) {
 		if c.Lifecycle == nil {
 			d.Remove("spec", "initContainers", i, "lifecycle")
 		} else {
-			d.Set(c.Lifecycle, "spec", "initContainers", i, "lifecycle") // also removes any other hook
+			d.Set(c.Lifecycle, "spec", "initContainers", i, "lifecycle") // Set also removes any other hook
 		}
 	}
 }
@@ -246,10 +246,13 @@ func (s sidecar) workloadName() string {
 	return w.String()
 }
 
-// put inserts an injected container behind the pod's own init containers, so that their
-// order stays. The kubelet stops sidecars in the reverse order of their start. So a mesh's proxy,
-// which started before the agent, still carries the agent's last write. If an init container is
-// gated, the injected container comes in front of the gated container.
+// put inserts an injected container behind the pod's own init containers, so that their order
+// stays. The kubelet stops sidecars in the reverse order of their start. So a mesh's proxy, which
+// started before the agent, still carries the agent's last write. If an init container is gated,
+// the injected container comes in front of the gated container. If a main container is the proxy of
+// a mesh, the containers that wait come before all other init containers. Such containers wait for
+// conditions, or at a barrier. The function also moves an injected container that comes too late in
+// the list.
 func (s sidecar) put(d *patch.Document, c corev1.Container) {
 	list := []any{"spec", "initContainers"}
 	before := -1

@@ -10,9 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeStartLock refuses a start lock of a container without a probe, because only a probe shows
-// the end of the start. The function also refuses gated init containers, because the pod would
-// hold the start lock while they run, and further until the application is ready.
+// judgeStartLock refuses a start lock of a container with neither a readiness nor a startup probe.
+// Only such a probe shows the end of the start. The function also refuses gated init containers:
+// the pod would hold the start lock while they run, and until the application is ready.
 func judgeStartLock(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if !p.Request.StartsInTurn() {

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// MaxName bounds a name in a message, in bytes. A name that Kubernetes allows has at
-	// most 253 bytes, and most names of images are shorter.
+	// MaxName bounds a name in a message, in bytes. Kubernetes allows at most 253 bytes for a name.
+	// Most names of images are shorter than the bound, too.
 	MaxName = 256
 	// MaxCause bounds the cause of a failure in a message, in bytes. A cause has a name or two, and
 	// the step that failed.
@@ -39,7 +39,8 @@ func (r Refusal) Error() string {
 	return text
 }
 
-// explain returns the explanation of a reason.
+// explain returns the explanation of a reason. If [All] does not list the reason, the result has
+// only the reason.
 func explain(r Reason) Explanation {
 	for _, e := range All {
 		if e.Reason == r {
@@ -67,8 +68,8 @@ func (r Refusals) Lines() []string {
 	return lines
 }
 
-// Add formats a refusal, and cuts names and causes, because an object that is not validated
-// yet may have names of any length.
+// Add appends a refusal with a formatted detail. Add cuts names and causes, because an object that
+// is not validated yet may have names of any length.
 func (r *Refusals) Add(reason Reason, format string, args ...any) {
 	for i, arg := range args {
 		switch arg := arg.(type) {

@@ -86,8 +86,8 @@ func (a *adder) ask(method, path, key string, took func(code int, t told)) {
 	c.begin(method, path)
 }
 
-// keyed sends an add with an idempotency key. The program repeats that add until the agent
-// answers.
+// keyed sends an add with an idempotency key. The program repeats that add until the agent answers.
+// In quiet times keyed begins no new add.
 func (a *adder) keyed() {
 	l := a.pod.w.variables.ledgers["keyed"]
 	if a.note == nil {
@@ -109,7 +109,8 @@ func (a *adder) keyed() {
 	})
 }
 
-// hits sends an add without an idempotency key, and never repeats that add.
+// hits sends an add without an idempotency key, and never repeats that add. In quiet times hits
+// sends nothing.
 func (a *adder) hits() {
 	if a.pod.w.calm {
 		a.later(a.hits)

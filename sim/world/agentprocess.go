@@ -204,8 +204,8 @@ func (a *agentProcess) wall() time.Time {
 	return time.Now().Add(a.pod.node.wallOff)
 }
 
-// block stops the agent's loop for a while, and no other goroutine: the loop's call of
-// clock returns only after unblock.
+// block stops the agent's loop for a while. The loop's call of [agentProcess.clock] returns only
+// after [agentProcess.unblock]. All other goroutines go on.
 func (a *agentProcess) block(last time.Duration) {
 	if a.blocked != nil {
 		return

@@ -18,9 +18,9 @@ type chaos struct {
 	trouble *trouble
 }
 
-// pools returns the slots of example claims. For each kind whose pods need any one slot, there is
-// one claim. Kinds with the scope of a workload are left out. In each tenth seed, five pods of the
-// story chaos have such a claim. From one of these seeds to the next, the kind changes.
+// pools returns the slots of one example claim for each kind whose pods need any one slot. Kinds
+// with the scope of a workload are left out. In each tenth seed of the story "chaos", five pods
+// have one of these claims. The kind changes from one of these seeds to the next.
 func pools() (all [][]string) {
 	for _, k := range api.Kinds() {
 		if k.AnyOne && k.Scope == api.ScopeNamespace {

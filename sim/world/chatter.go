@@ -27,8 +27,8 @@ const (
 	// mostOfWait bounds the requests about one Lease that a pod with conditions sends. A look takes
 	// two requests: a read and a watch. After a watch of 10 s the pauses between looks begin at 250
 	// ms again, and grow. Three failures after each such watch cause the most looks: four looks in
-	// 13.75 s. A minute is shorter than five such periods. Six quick looks come on top: for the
-	// first look, and for a second condition.
+	// 13.75 s. A minute is shorter than five such periods. Six looks come on top, because the
+	// pauses are also short when the wait for each condition begins.
 	mostOfWait = 2 * (5*4 + 6)
 )
 

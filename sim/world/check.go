@@ -113,7 +113,7 @@ func (l *checks) childBegins(c *child) {
 	l.checkCrowd(c)
 }
 
-// needed returns how many of the claimed slots a pod of the template needs.
+// needed returns how many slots a pod of the template needs while its application runs.
 func (t template) needed() int {
 	if t.any {
 		return 1
@@ -121,8 +121,9 @@ func (t template) needed() int {
 	return len(t.forLife())
 }
 
-// checkCrowd demands that a semaphore has no more holds with children than it has slots. The
-// check counts these holds, whatever slots they name.
+// checkCrowd judges a pod that needs any one of its slots, as with a semaphore or with shards. The
+// holds with children, and the works of programs, must be at most as many as the slots. The check
+// counts these holds, whatever slots they name.
 func (l *checks) checkCrowd(c *child) {
 	if !c.pod().any {
 		return

@@ -22,7 +22,7 @@ type run struct {
 	barrier  api.Barrier
 	duration time.Duration
 	leases   []string
-	// pods are the pods of the run that exist. The field all has the pods that are gone, too.
+	// pods are the pods of the run that exist. The field "all" has the pods that are gone, too.
 	pods, all []*comer
 	// want is the number of pods of the run that the Job keeps at the same time.
 	want int
@@ -39,19 +39,20 @@ type comer struct {
 	name string
 	node *node
 	rng  *rand.Rand
-	// client is the client of the last process; nil before the first start. The field began is the
-	// instant at which that process started. The field died is the instant at which that process
-	// ended.
+	// client is the client of the last process; nil before the first start. The field "began" is
+	// the instant at which that process started. The field "died" is the instant at which that
+	// process ended.
 	client      *clientOf
 	began, died time.Duration
 	starts      int
 	// stop sends SIGTERM to the process.
 	stop context.CancelFunc
-	// stopping reports that the pod is being deleted. The field gone reports that the pod no longer
-	// exists. The field passed reports that its container has succeeded.
+	// stopping reports that the pod is being deleted. The field "gone" reports that the pod no
+	// longer exists. The field "passed" reports that its container has succeeded.
 	stopping, gone, passed bool
 	frozen                 bool
-	// waits reports that a call of the program waits. The field waited is the end of the last call.
+	// waits reports that a call of the program waits. The field "waited" is the end of the last
+	// call.
 	waits  bool
 	waited time.Duration
 	// since is the instant since which the pod could go on: its barrier is open, or enough pods of

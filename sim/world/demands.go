@@ -49,7 +49,7 @@ func (d *demands) stopStandbys() {
 	d.pass(d.grace + left)
 }
 
-// once applies a cause to the holder's child, and returns the child. The fields former and at
+// once applies a cause to the holder's child, and returns the child. The fields "former" and "at"
 // record the holder and the instant of the cause.
 func (d *demands) once(cause func(*child)) *child {
 	var c *child
@@ -112,7 +112,7 @@ func (d *demands) notByFormer() {
 func (d *demands) expiry(cause func(*child)) { d.expiryWithin(0, cause) }
 
 // expiryWithin applies the cause to the holder, and demands that another child begins soon after
-// the slot has expired by the slowest clock. The argument more prolongs the bound.
+// the slot has expired by the slowest clock. The argument "more" prolongs the bound.
 func (d *demands) expiryWithin(more time.Duration, cause func(*child)) {
 	c := d.once(cause)
 	slack := late + more + quick*time.Duration(len(d.slots))
@@ -169,8 +169,8 @@ func (d *demands) free(before *child) func() bool {
 	return func() bool { return d.next(before) != nil }
 }
 
-// next returns a child that began under the slot after the fault; nil for none. The argument before
-// is the holder's child at the instant of the fault, and does not count.
+// next returns a child that began under the slot after the fault; nil for none. The argument
+// "before" is the holder's child at the instant of the fault, and does not count.
 func (d *demands) next(before *child) *child {
 	for _, c := range d.checks.alive {
 		if c.has(d.slot) && c != before && c.began > d.at && !c.asked {

@@ -10,7 +10,7 @@ import (
 )
 
 // deployment models the controllers of a Deployment and of its ReplicaSets, by their source in
-// Kubernetes 1.37. The field replicas of a revision is the size of the revision's ReplicaSet.
+// Kubernetes 1.37. The field "replicas" of a revision is the size of the revision's ReplicaSet.
 type deployment struct {
 	*workload
 	surge, unavailable int
@@ -115,8 +115,8 @@ func (d *deployment) roll() {
 	d.shrink(available-least, func(r *revision) int { return r.replicas })
 }
 
-// shrink removes replicas from the old revisions, and begins with the oldest. The argument down
-// bounds the sum of the removed replicas. The function most returns how many replicas a revision
+// shrink removes replicas from the old revisions, and begins with the oldest. The argument "down"
+// bounds the sum of the removed replicas. The function "most" returns how many replicas a revision
 // can lose.
 func (d *deployment) shrink(down int, most func(*revision) int) {
 	for _, r := range d.revisions {

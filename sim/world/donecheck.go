@@ -43,8 +43,8 @@ type doneCheck struct {
 	*engine
 	// earned has, for each hold, the key whose work has succeeded under that hold.
 	earned map[string]string
-	// failed has, for each hold, the key whose work has failed under that hold. The field asked has
-	// the holds whose child got a signal to stop.
+	// failed has, for each hold, the key whose work has failed under that hold. The field "asked"
+	// has the holds whose child got a signal to stop.
 	failed map[string]string
 	asked  map[string]bool
 	// reported has, as keys, the holds whose success or failure a shim has reported to an agent
@@ -62,7 +62,7 @@ func newDoneCheck(e *engine) doneCheck {
 }
 
 // begins demands that no child does work that is recorded as done, or whose delay after a failure
-// is not over. The argument speed is the rate of the fastest clock.
+// is not over. The argument "speed" is the rate of the fastest clock.
 func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 	if key != "" && d.has(l, key) {
 		d.violate(repeated, "%s begins the work %s, which is done", child, key)
@@ -129,9 +129,9 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 	d.counts(by, hold, over, api.Failures(was.Annotations[api.FailuresAnnotation]), api.Failures(is.Annotations[api.FailuresAnnotation]))
 }
 
-// counts judges the failures in the write of a Lease, for the method stored. The
-// argument over reports that the holder ends its own hold by the write. An agent process that has
-// died is excused, because it may have lost the report of the failure.
+// counts judges the failures in the write of a Lease, for [doneCheck.stored]. The argument "over"
+// reports that the holder ends its own hold by the write. An agent process that has died is
+// excused, because it may have lost the report of the failure.
 func (d doneCheck) counts(by, hold string, over bool, before, after api.Failures) {
 	key, died := d.failed[hold], d.reported[hold]
 	if over && died != nil && !died() && key != "" && after.Count(key) != before.Count(key)+1 {

@@ -57,7 +57,7 @@ type Enroller struct {
 }
 
 // cache models the informers' cache of an Enroller. The cache shows the state of the objects at an
-// earlier instant, which is in the field at. That instant never goes back.
+// earlier instant, which is in the field "at". That instant never goes back.
 type cache struct {
 	at time.Duration
 	// pinned reports that the cache does not change.
@@ -209,8 +209,8 @@ func (e *Enroller) Delete(ctx context.Context, kind, name, uid, rv string) error
 	return err
 }
 
-// list returns the objects of a kind as a list's JSON. For each object, the function at returns the
-// state that belongs in the list.
+// list returns the objects of a kind as a list's JSON. For each object, the function "at" returns
+// the state that belongs in the list.
 func (s *server) list(kind string, selects func(labels map[string]string) bool, at func(*object) version) []byte {
 	items := []json.RawMessage{}
 	for _, name := range s.names {

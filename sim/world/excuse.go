@@ -5,17 +5,17 @@ package world
 
 import "github.com/metaparticle-io/metaparticle/api"
 
-// lingering bounds the time for which a child runs on after a pause of its machine that outlasted
-// the deadline. In this time the wall clock is set right, the shim notices the leap, and the shim
+// lingering bounds the time for which a child runs on after its machine was paused past the
+// deadline. In this time the wall clock is set right, the shim notices the leap, and the shim
 // freezes the child.
 const lingering = setRight + quick
 
-// absent reports whether docs/guarantees.md excuses the child from exclusivity, for good (the field
-// excused) or for a time. A child is excused while its shim has frozen it, while its machine is
-// paused, and just after a pause if its slot has expired. If the machine is suspended just after
-// the pause, the excuse lasts until the machine goes on. Before that no shim can freeze its child.
-// With the gate "readiness" a child whose slot has expired is excused, too, while its pod cannot
-// store its status.
+// absent reports whether docs/guarantees.md excuses the child from exclusivity, for a time or for
+// good. The field "excused" reports an excuse for good. A child is excused while its shim has
+// frozen it, while its machine is paused, and just after a pause if its slot has expired. If the
+// machine is suspended just after the pause, the excuse lasts until the machine goes on, because a
+// suspended shim cannot freeze its child. With the gate "readiness" a child whose slot has expired
+// is excused, too, while its pod cannot store its status.
 func (l *checks) absent(c *child, slot string) bool {
 	n := c.pod().node
 	if c.excused || n.paused || c.still {

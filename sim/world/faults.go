@@ -46,7 +46,7 @@ func (n *node) freeze() {
 	n.stop()
 }
 
-// stop suspends every process of the node, until the method goOn is called.
+// stop suspends every process of the node, until [node.goOn] is called.
 func (n *node) stop() {
 	n.frozen, n.stoppedAt = true, n.w.now()
 	for _, p := range n.pods() {

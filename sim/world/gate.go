@@ -69,7 +69,8 @@ func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
 	}
 }
 
-// collect adds the reports that arrive to the list found, and returns the list when the time is up.
+// collect adds each report that arrives to the list "found". When the time is up, or the process is
+// dead, collect returns the list.
 func (g *gateway) collect(found []gate.Report, reports <-chan gate.Report, up <-chan time.Time) []gate.Report {
 	for {
 		select {
@@ -157,8 +158,8 @@ func (a *agentProcess) runs() bool {
 	return true
 }
 
-// now reads the node's clock for all goroutines of the process but the agent's loop. The
-// loop calls the method clock instead, because a fault can block the loop alone.
+// now reads the node's clock for all goroutines of the process but the agent's loop. The loop calls
+// [agentProcess.clock] instead, because a fault can block the loop alone.
 func (a *agentProcess) now() time.Duration {
 	if !a.enter() {
 		a.process.w.mu.Lock()

@@ -27,7 +27,8 @@ const (
 	heldUp = "held-up"
 )
 
-// checkOpened judges a stored write of a barrier's Lease. The state before is nil for a new Lease.
+// checkOpened judges a stored write of a barrier's Lease. The argument "was" is the state before
+// the write; nil for a new Lease.
 func checkOpened(w *World, by, lease string, sent time.Duration, was, is *kube.Lease) {
 	if was == nil {
 		was = new(kube.Lease)

@@ -79,7 +79,8 @@ func (g *gathering) plan() {
 	})
 }
 
-// act causes a fault of a pod, of a run, or of a Lease.
+// act begins another run, or causes a fault of a pod, of a run, or of a Lease. Some calls change
+// nothing.
 func (g *gathering) act() {
 	of := pick(g.random, g.gathered)
 	pause := between(g.random, 100*time.Millisecond, 3*g.longest)
@@ -154,8 +155,8 @@ func (g *gathering) proceed() bool {
 	return true
 }
 
-// judge demands that a pod of the run goes on within the bound, once nothing keeps the pod from
-// going on.
+// judge demands that no pod of the run waits for longer than the bound. The wait counts only while
+// the barrier is open, or while enough pods of the run wait.
 func (g *gathering) judge(of *run, bound time.Duration) {
 	waiting := slices.DeleteFunc(slices.Clone(of.pods), func(p *comer) bool { return p.passed || p.stopping || !p.runs() })
 	l, ok := g.api.lease(of.leases[0])

@@ -45,7 +45,7 @@ func newJobs(w *World) *jobs {
 }
 
 // newEnding returns a story that has no template yet, and a template of pods that end. The caller
-// may change that template, and adds the template to the story by the method begin.
+// may change that template, and adds the template to the story by [jobs.begin].
 func newEnding(w *World, name, slot string) (*jobs, template) {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	j := &jobs{recovery: &recovery{workloads: all}}
@@ -117,7 +117,7 @@ func (j *jobs) ending() time.Duration {
 // After the faults no work fails.
 const mostDelay = 6 * time.Minute
 
-// makePods makes pods for the time in the argument last, and causes faults meanwhile. After a
+// makePods makes pods for the time in the argument "last", and causes faults meanwhile. After a
 // violation the result is false.
 func (j *jobs) makePods(last time.Duration) bool {
 	return disturbFor(j.World, last, 20*time.Second, func() {

@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// joint is one call of a program for several claims. Each claim has a bidder. Only the field call
+// joint is one call of a program for several claims. Each claim has a bidder. Only the field "call"
 // of the first bidder refers to the HTTP request.
 type joint struct {
 	bidders []*bidder

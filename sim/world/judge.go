@@ -20,14 +20,14 @@ type judge struct {
 	// served last at this instant. During a disturbance, served is the expected end of the
 	// disturbance.
 	served time.Duration
-	// had is the number of old pods at the beginning of a rollout. The field excused is the
+	// had is the number of old pods at the beginning of a rollout. The field "excused" is the
 	// number of them that a fault or a person may have removed since.
 	had, excused int
 	// free is the instant since which the slot is free and an old pod could take it. Zero
 	// means that the slot is not free, or that no old pod could take it.
 	free time.Duration
-	// stood has the old pods that were Ready when the current turn of a broken version
-	// began. The field hold is the hold of that turn.
+	// stood has the old pods that were Ready when the current turn of a broken version began. The
+	// field "hold" is the hold of that turn.
 	stood []*pod
 	hold  string
 	// judged is the number of ended children that the judge has seen.
@@ -56,7 +56,7 @@ func (j *judge) begin() {
 // every is the period in which the judge checks the rollout.
 const every = 50 * time.Millisecond
 
-// sit checks the rollout in each period, if the judge is on. The period is the constant every.
+// sit checks the rollout again and again, if the judge is on. The period is [every].
 func (j *judge) sit() {
 	j.after(every, func() {
 		if j.on {
@@ -167,7 +167,7 @@ func (j *judge) taking() time.Duration {
 	})
 }
 
-// checkFree demands that an old pod takes a free slot soon.
+// checkFree demands that the slot does not stay free while an old pod could take the slot.
 func (j *judge) checkFree() {
 	lease, ok := j.api.lease(j.slot)
 	ready := slices.ContainsFunc(j.olds(), j.available)
@@ -185,9 +185,9 @@ func (j *judge) checkFree() {
 // wait is an hour, too.
 var pauses = []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}
 
-// checkTurns demands that a broken revision waits between its turns, for longer each time (the
-// list pauses). So a rollout stops the old version at most four times in its first hour, and at
-// most once in each later hour.
+// checkTurns demands that a broken revision waits between its turns, for longer each time
+// ([pauses]). So a rollout stops the old version at most four times in its first hour, and at most
+// once in each later hour.
 func (j *judge) checkTurns() {
 	for _, end := range j.checks.ends[j.judged:] {
 		c := end.child

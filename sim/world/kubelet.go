@@ -33,8 +33,8 @@ type pod struct {
 	lock       *agentProcess // the process that has the flock
 	notes      map[string][]byte
 	agentRuns  int
-	// course is the pod's decision to run or to skip. The field ran reports that a child has
-	// begun in the pod. The field skips reports that a shim has ended with success without a
+	// course is the pod's decision to run or to skip. The field "ran" reports that a child has
+	// begun in the pod. The field "skips" reports that a shim has ended with success without a
 	// child.
 	course     agent.Course
 	job        string // the Job of the pod, in the story of Jobs; empty otherwise
@@ -42,8 +42,8 @@ type pod struct {
 	ran, skips bool
 	// orphaned reports that a person has deleted the pod's Job, and not the pod.
 	orphaned bool
-	// stopping reports that the kubelet ends the pod. The field object reports that the API
-	// server has the pod. The field gone reports that the pod has no process left.
+	// stopping reports that the kubelet ends the pod. The field "object" reports that the API
+	// server has the pod. The field "gone" reports that the pod has no process left.
 	stopping, object, gone bool
 }
 
@@ -55,12 +55,12 @@ type container struct {
 	starts int
 	// app is the application's process in a pod of the gate "pod"; nil if no such process lives.
 	app *child
-	// failures counts the restarts since the last recovery, for the back-off. The field
-	// pending reports that a start is planned.
+	// failures counts the restarts since the last recovery, for the back-off. The field "pending"
+	// reports that a start is planned.
 	failures int
 	pending  bool
-	// init reports that the container is an init container. The field done reports that the
-	// init container, or the container of a pod that ends, has succeeded.
+	// init reports that the container is an init container. The field "done" reports that the init
+	// container, or the container of a pod that ends, has succeeded.
 	init, done bool
 	prepared   string        // the hold under which the init container succeeded
 	since      time.Duration // the instant at which the init container succeeded
@@ -149,7 +149,7 @@ func (c *container) ready() bool {
 }
 
 // complete notes the success of an init container. The next container starts once its image is
-// there. If the pod is one that ends, and all its containers are done, the pod ends.
+// there. If [finished] returns true for the pod, the pod is stopped instead.
 func (c *container) complete(s *shimProcess) {
 	c.done, c.prepared, c.since = true, s.hold, c.pod.w.now()
 	next := c.pod.startAll
@@ -159,8 +159,8 @@ func (c *container) complete(s *shimProcess) {
 	c.pod.w.after(between(c.pod.rng, 10*time.Millisecond, time.Second), next)
 }
 
-// finished reports whether the pod is one that ends (the field ends of its template), and each of
-// its containers has succeeded.
+// finished reports whether the pod is one that ends, and each of its containers has succeeded. In
+// the template of a pod that ends, the field "ends" is not zero.
 func finished(p *pod) bool {
 	return p.ends > 0 && !slices.ContainsFunc(p.containers, func(c *container) bool { return !c.done })
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leaseStored checks the invariants at each stored write of a Lease. The argument sent is
-// the instant at which an agent or an elector sent its write.
+// leaseStored checks the invariants at each stored write of a Lease. The argument "sent" is the
+// instant at which an agent or an elector sent its write.
 func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after version) {
 	var was, is kube.Lease
 	if before.raw != nil {
@@ -117,8 +117,8 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 // slot. Renewals that the agent sent before the second acquisition do not count. The slots of
 // shards, semaphores and barriers have no order, because a pod needs only one of them. A late write
 // can give such a pod a second slot, which the pod then gives back. Separate claims have no order,
-// either. The start lock is excepted, too. A pod that has lost its other slots does not renew the
-// start lock, so other pods wait only for a while.
+// either. The start lock is excepted, too, because other pods wait for the start lock only for a
+// while. A pod that has lost its other slots does not renew the start lock.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
 	if api.AnyOne(slot) || slot == startSlot || api.RunOf(slot) != "" || l.apart[is.Holder] {
 		return

@@ -26,11 +26,11 @@ const instant = 2 * time.Millisecond
 type link struct {
 	agent *agentProcess
 	shim  *shimProcess
-	// hungUp reports that one end has closed the connection. The field noticed reports that
-	// the shim has learned of the end of the connection.
+	// hungUp reports that one end has closed the connection. The field "noticed" reports that the
+	// shim has learned of the end of the connection.
 	hungUp, noticed bool
-	// closed reports that the agent's end has closed the connection. The field ended
-	// reports that all messages of the shim have arrived, and no more will.
+	// closed reports that the agent's end has closed the connection. The field "ended" reports that
+	// all messages of the shim have arrived, and no more will.
 	closed, ended bool
 	arrived       [][]byte // messages that the agent's end has not read yet
 	changed       signal

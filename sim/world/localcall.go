@@ -28,13 +28,13 @@ type call struct {
 	key string
 	// over reports that the program has closed the connection, or has seen the end of the answer.
 	over bool
-	// took is called with each line of the answer. At the end of the answer, ended is called with
-	// the HTTP status, or with zero if the connection broke.
+	// took is called with each line of the answer. At the end of the answer, the function "ended"
+	// is called with the HTTP status, or with zero if the connection broke.
 	took  func(code int, t told)
 	ended func(code int)
 }
 
-// told is one line of an answer. The field at is the true instant at which the agent wrote the
+// told is one line of an answer. The field "at" is the true instant at which the agent wrote the
 // line.
 type told struct {
 	Claim, Hold, Slot, FencingToken, State, Reason string
@@ -145,7 +145,7 @@ func (c *call) breaks() {
 	c.arrive(func() { c.program.whenThawed(func() { c.finish(0) }) })
 }
 
-// finish calls the function ended, at most once.
+// finish calls the function "ended", at most once.
 func (c *call) finish(code int) {
 	if !c.over {
 		c.over = true

@@ -20,8 +20,8 @@ type localPod struct {
 	rng       *rand.Rand
 	claims    []api.Claim
 	duration  time.Duration
-	// agent is the last process of the agent, and program the last process of the container. Each
-	// is nil before its first start.
+	// agent is the last process of the agent. The field "program" is the last process of the
+	// container. Each field is nil before the first start.
 	agent          *localAgent
 	program        *program
 	agents, starts int
@@ -78,7 +78,7 @@ func (p *localPod) serves() bool { return p.agent != nil && !p.agent.dead }
 func (p *localPod) runs() bool   { return p.program != nil && !p.program.dead }
 
 // killAgent ends the agent's process. The kubelet starts a new process after the pause in the
-// argument back.
+// argument "back".
 func (p *localPod) killAgent(back time.Duration) {
 	if p.serves() {
 		p.agent.kill()
@@ -87,7 +87,7 @@ func (p *localPod) killAgent(back time.Duration) {
 }
 
 // killProgram ends the program. The kubelet starts the program again after the pause in the
-// argument back.
+// argument "back".
 func (p *localPod) killProgram(back time.Duration) {
 	if p.runs() {
 		p.program.kill()

@@ -73,8 +73,8 @@ func (r machineRows) pausedAndCutOff() {
 	r.pass(slow(lingering) + time.Second)
 }
 
-// pauseUntilAnotherHolds pauses the machine of the holder, and returns the child on that
-// machine once another pod holds.
+// pauseUntilAnotherHolds pauses the machine of the holder, and returns the child on that machine
+// some time after another pod holds. After a violation the second result is false.
 func (r machineRows) pauseUntilAnotherHolds() (*child, bool) {
 	c := r.once(func(c *child) {
 		// The children ignore SIGTERM. Children that obey might stop before their agent has learned
@@ -90,8 +90,8 @@ func (r machineRows) pauseUntilAnotherHolds() (*child, bool) {
 	return c, r.pass(between(r.rng, 0, r.budget.Duration))
 }
 
-// noticing bounds the time for which a child runs on after a pause of its machine that outlasted
-// the deadline. The machine's clock measures the time. The bound is valid only while the API server
+// noticing bounds the time for which a child runs on after its machine was paused past the
+// deadline. The machine's clock measures the time. The bound is valid only while the API server
 // answers.
 func (r machineRows) noticing() time.Duration {
 	return sum([]part{

@@ -15,8 +15,8 @@ import (
 // have named that run at some instant of the wait.
 const unmetShards = "unmet-shards"
 
-// lastJob returns the last Job with shards, which may be deleted. In a world without such Jobs the
-// result is zero.
+// lastJob returns the last Job with shards, even if a person has deleted that Job. In a world
+// without such Jobs the result is zero.
 func lastJob(w *World) shardedJob {
 	if len(w.mapped) == 0 {
 		return shardedJob{}

@@ -55,7 +55,8 @@ const (
 	mostMappers = 10
 )
 
-// slotsOfJob returns the Leases of the shards of a Job that has count shards.
+// slotsOfJob returns the Leases of the shards of a Job. The argument "count" is the number of these
+// shards.
 func slotsOfJob(count int) []string {
 	slots := api.Claim{Kind: api.Shards, Size: count}.Slots(mapWorkload)
 	slices.Sort(slots)
@@ -130,8 +131,8 @@ func (m *mapping) plan() {
 }
 
 // control makes a pod of the last Job if a shard of that Job is not done. The Job never has more
-// pods than its parallelism allows. A deleted Job gets no new pod. A real Job ends after a number of
-// successful pods. The world does not count successful pods, as if that number were high enough.
+// pods than its parallelism allows. A deleted Job gets no new pod. A real Job also ends after a
+// given number of successful pods. In the world no Job ever reaches that number.
 func (m *mapping) control() {
 	of := lastJob(m.World)
 	undone := undone(m.World, of)

@@ -148,9 +148,9 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	return c.await(ctx, reply, tick)
 }
 
-// await waits for the reply, or for the end of ctx and then for the random time tick. Without the
-// tick, two requests of one instant would also time out in one instant. Their order would differ
-// between two replays of a seed.
+// await waits for the reply, or for the end of ctx and then for the random time in the argument
+// "tick". Without that time, two requests of one instant would also time out in one instant. Their
+// order would differ between two replays of a seed.
 func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Duration) ([]byte, error) {
 	var a answer
 	select {

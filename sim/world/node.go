@@ -25,9 +25,9 @@ type node struct {
 	set time.Duration
 	// deferred has the events that wait until the node's processes go on.
 	deferred []func()
-	// paused reports that the machine stands still with its clock. The field wokeAt is the
-	// true time at which the last pause ended. The field due has the kubelet's work that
-	// waits for the end of the pause.
+	// paused reports that the machine stands still with its clock. The field "wokeAt" is the true
+	// time at which the last pause ended. The field "due" has the kubelet's work that waits for the
+	// end of the pause.
 	paused bool
 	wokeAt time.Duration
 	due    []func()
@@ -44,7 +44,7 @@ type node struct {
 }
 
 // tenant is a pod whose application no agent starts: a [waiter], a [comer] or a [localPod]. The
-// faults of its node call these methods.
+// faults of the pod's node call the methods of tenant.
 type tenant interface {
 	freeze()
 	thaw()

@@ -12,8 +12,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// person changes Leases by hand. In three of ten seeds of the story chaos, a person writes
-// while faults happen. In other stories a person writes only when the story says so.
+// person changes Leases by hand. In three of ten seeds of the story "chaos", a person writes while
+// faults happen. In other stories a person writes only when the story says so.
 type person struct {
 	*workloads
 	rng *rand.Rand

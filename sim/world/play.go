@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// New returns the world of a seed. The caller must be in a synctest bubble. For each [Enroller]
-// the function enroll returns the Reconciler that this process runs.
+// New returns the world of a seed. The caller must be in a synctest bubble. For each [Enroller] the
+// function "enroll" returns the Reconciler that this process runs.
 func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *World {
 	w := &World{reconciler: enroll, remembered: remembered{}, read: map[string]bool{}}
 	w.seed, w.start, w.failed = seed, time.Now(), make(chan struct{})
@@ -22,7 +22,7 @@ func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *W
 }
 
 // Play plays the story of the seed until its end or the first violation, and ends the world. Odd
-// seeds play the story chaos, and even seeds the story table. So the seed alone replays a
+// seeds play the story "chaos", and even seeds the story "table". So the seed alone replays a
 // failure.
 func (w *World) Play() {
 	defer w.end()
@@ -167,7 +167,7 @@ func (w *World) end() {
 		w.cancel()
 	})
 	w.group.Wait()
-	// Some goroutines of the product outlive their Run. Such a goroutine may still wait for the
-	// random tick of its last request ([clientOf.await]).
+	// Some goroutines of the product outlive the call of Run that started them. Such a goroutine
+	// may still wait for the random tick of its last request ([clientOf.await]).
 	<-time.After(time.Millisecond)
 }

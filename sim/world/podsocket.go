@@ -168,8 +168,8 @@ func (e *end) close() {
 	e.later(func() { e.other.over = true })
 }
 
-// later calls f after the delay of a message on the socket, and wakes the other end. The functions
-// run in the order of the calls of later.
+// later calls f after the delay of a message on the socket, and wakes the other end. Several
+// functions run in the order in which the caller passed them to [end.later].
 func (e *end) later(f func()) {
 	w := e.process.w
 	e.last = max(e.last+1, w.now()+between(e.pod.rng, 50*time.Microsecond, instant))

@@ -79,8 +79,8 @@ func (p *process) enter() bool {
 	}
 }
 
-// await waits until the function ready returns true and the process is not frozen. For a dead
-// process the method returns false. The function ready runs with the mutex held.
+// await waits until the argument "ready" returns true and the process is not frozen. For a dead
+// process the method returns false. The argument "ready" is called with the mutex held.
 func (p *process) await(changed *signal, ready func() bool) bool {
 	for p.enter() {
 		ok, next := ready(), changed.next()

@@ -83,7 +83,7 @@ func (s *programs) run() {
 	s.fallSilent()
 }
 
-// disturb causes faults for the time in the argument last. After a violation the function returns
+// disturb causes faults for the time in the argument "last". After a violation the function returns
 // false.
 func (s *programs) disturb(last time.Duration) bool {
 	return disturbFor(s.World, last, 20*time.Second, func() {

@@ -28,8 +28,8 @@ type shown struct {
 	// ready is a child that the world makes up for a pod of the gate "readiness". The made-up
 	// child lives while the stored status is Ready.
 	ready *child
-	// condition reports that the agent's condition in the stored status is true. The field
-	// cost is the pod's deletion cost.
+	// condition reports that the agent's condition in the stored status is true. The field "cost"
+	// is the pod's deletion cost.
 	condition bool
 	cost      int
 	// deleted reports that the pod has been deleted at the instant deletedAt. Its object stays

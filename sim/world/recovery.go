@@ -47,8 +47,8 @@ func (r *recovery) heal() {
 	r.refill()
 }
 
-// killStopped kills the agents that got SIGTERM, as a kubelet does after the grace. An
-// agent that got SIGTERM yields to no pod, so the rollout could not end. The next agent
+// killStopped kills the agents that got SIGTERM, as a kubelet does after the grace. An agent that
+// got SIGTERM yields to no pod, so without the kill the rollout could not end. The next agent
 // process in its container yields.
 func (r *recovery) killStopped() {
 	for _, p := range r.pods {
@@ -59,7 +59,7 @@ func (r *recovery) killStopped() {
 }
 
 // quiet demands that the slots are in use in time. If a child ends a while later, quiet waits
-// again, but only until the bound. Then the method steady must find nothing wrong for 20 s. After a
+// again, but only until the bound. Then [recovery.steady] must find nothing wrong for 20 s. After a
 // violation the result is false.
 func (r *recovery) quiet(after string) bool {
 	bound := r.settling()
@@ -108,9 +108,9 @@ func (r *recovery) wanted(slot string) bool {
 	})
 }
 
-// barred reports whether the pod cannot take the slot, because another pod holds another
-// slot that this pod needs. A pod of a semaphore is barred if a child of the pod runs
-// under another slot already.
+// barred reports whether the pod cannot take the slot, because another pod holds another slot that
+// this pod needs. A pod that needs any one of its slots is barred if its child runs under another
+// slot already.
 func (r *recovery) barred(p *pod, slot string) bool {
 	if p.any {
 		return slices.ContainsFunc(r.checks.alive, func(c *child) bool { return c.pod() == p && !c.has(slot) && !c.asked && c.current() })
@@ -128,8 +128,8 @@ func (r *recovery) ends() int {
 	return len(r.checks.ends)
 }
 
-// steady lets the time in the argument last pass. In that time no child may stop, standbys may send
-// no requests, and holders may send only renewals.
+// steady waits for the time in the argument "last". In that time no child may stop, standbys may
+// send no requests, and holders may send only renewals. After a violation the result is false.
 func (r *recovery) steady(last time.Duration) bool {
 	before := map[*agentProcess]int{}
 	ends := r.ends()

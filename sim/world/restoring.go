@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// restoring causes the faults of the story chaos. At the end of each time of faults, a person
+// restoring causes the faults of the story "chaos". At the end of each time of faults, a person
 // restores the API server's objects, as docs/disaster.md describes. The snapshot is from a random
 // instant of that time. All leases are short, because the person waits for the longest one.
 type restoring struct{ *chaos }
@@ -44,7 +44,7 @@ func (r restoring) run() {
 	r.parade()
 }
 
-// checkStopped demands that each application under a deadline is dead after the person's wait.
+// checkStopped demands that no application with a shim outlives its slot during the person's wait.
 // Applications on a paused machine are excused.
 func (r restoring) checkStopped() {
 	for _, c := range r.checks.alive {
@@ -54,7 +54,7 @@ func (r restoring) checkStopped() {
 	}
 }
 
-// lose stops the API server until the method restore starts it again.
+// lose stops the API server until [server.restore] starts the server again.
 func (s *server) lose() {
 	s.lost = true
 	s.goDown()

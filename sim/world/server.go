@@ -202,8 +202,8 @@ func (s *server) tellEnroll() {
 // next advances the resourceVersion. Other objects of the cluster use some versions up.
 func (s *server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
 
-// changed reports a change to the watches and to the processes of enroll. An update of a Lease
-// goes to the watches alone, because the method store tells enroll of such an update if necessary.
+// changed reports a change to the watches and to the processes of enroll. An update of a Lease goes
+// to the watches alone, because [server.store] tells enroll of such an update if necessary.
 func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 	if o.kind != "Lease" || how != kube.Modified {
 		s.tellEnroll()

@@ -21,7 +21,7 @@ const (
 )
 
 // checkNumbers demands that no child of another number of shards, or of another Job, lives. The
-// argument event names the event that makes the pod p run or hold.
+// argument "event" names the event that makes the pod p run or hold.
 func checkNumbers(l *checks, event string, p *pod) {
 	if p.shards == 0 {
 		return

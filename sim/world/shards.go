@@ -25,7 +25,8 @@ type sharding struct {
 // shardedWorkload is the workload with shards.
 var shardedWorkload = api.Workload{Group: "apps", Kind: "Deployment", Name: "web"}
 
-// slotsOfShards returns the Leases of the shards of a workload that has count shards.
+// slotsOfShards returns the Leases of the shards of a workload. The argument "count" is the number
+// of these shards.
 func slotsOfShards(count int) []string {
 	slots := api.Claim{Kind: api.Shards, Size: count}.Slots(shardedWorkload)
 	slices.Sort(slots)

@@ -27,8 +27,7 @@ type shimProcess struct {
 	boot      string
 
 	child *child // nil after the shim has reaped the child
-	// hold is the hold of the last child. The field told is the last grant that the shim
-	// took.
+	// hold is the hold of the last child. The field "told" is the last grant that the shim took.
 	hold string
 	told gate.Grant
 	link *link // the last connection
@@ -207,8 +206,8 @@ func (s *shimProcess) dial() {
 	})
 }
 
-// takes tells the checks of each grant, and of each order to drain, that the shim takes from its
-// queue. If the connection is lost, takes makes the shim connect again.
+// takes handles an input that the shim takes from its queue. The checks learn of each grant, and of
+// each order to drain. If the connection is lost, the shim connects again.
 func (s *shimProcess) takes(in shim.Input) {
 	switch in := in.(type) {
 	case shim.Connection:

@@ -15,15 +15,15 @@ import (
 )
 
 // stamper is the part of the model of enroll that stamps the Leases of shards. The real package
-// stamp decides from a list of the Leases. The writes go over the network, so other processes may
-// write in between.
+// enroll/stamp decides, from a list of the Leases. The writes go over the network, so other
+// processes may write in between.
 type stamper struct {
 	*Enroller
 	// seen has the versions of the closed Leases with a holder, and the instants at which this
 	// process first saw them.
 	seen map[string]sighting
-	// gone has the shards that no pod claims and whose Lease is gone, and the instants since
-	// which this process has seen that.
+	// gone has, as keys, the shards that no pod claims and that have no Lease. Each value is the
+	// instant at which this process first saw that state.
 	gone map[string]time.Duration
 }
 
@@ -34,8 +34,8 @@ type sighting struct {
 }
 
 // forget removes shards from the slots that the model remembers, as enroll's sweep does. The model
-// forgets a shard if its Lease is gone and no pod claims the shard, both for the shard's longest
-// lease duration. The argument claimed has the slots that pods claim.
+// forgets a shard that has had no Lease, and that no pod has claimed, for the shard's longest lease
+// duration. The argument "claimed" has the slots that pods claim.
 func (s *stamper) forget(claimed []string) {
 	for slot, duration := range s.w.remembered {
 		_, exists := s.w.api.lease(slot)

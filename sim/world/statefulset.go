@@ -79,7 +79,7 @@ func (s *statefulSet) unhealthy() *pod {
 }
 
 // update deletes old pods, the highest ordinal first, until as many pods are unavailable as the
-// field unavailable allows. With Parallel, update first deletes all old pods that are not
+// field "unavailable" allows. With Parallel, update first deletes all old pods that are not
 // available.
 func (s *statefulSet) update() {
 	left := s.unavailable

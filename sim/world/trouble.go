@@ -42,8 +42,8 @@ func (c *trouble) troubles() []func() {
 // one causes one of the faults that can happen now.
 func (c *trouble) one() { pick(c.rng, c.troubles())() }
 
-// disturbFor calls the function disturb for the time in the argument d, with random pauses below
-// the argument pause. After a violation the result is false.
+// disturbFor calls the argument "disturb" again and again for the duration d. The random pauses
+// between the calls are shorter than the argument "pause". After a violation the result is false.
 func disturbFor(w *World, d, pause time.Duration, disturb func()) bool {
 	w.do(func() { w.calm = false; w.note("script", "trouble for %v", d) })
 	for end := w.now() + d; w.now() < end; {
@@ -55,7 +55,7 @@ func disturbFor(w *World, d, pause time.Duration, disturb func()) bool {
 	return true
 }
 
-// shift changes the [weather], the set of faults of requests. The weather in the field climate
+// shift changes the [weather], the set of faults of requests. The weather in the field "climate"
 // counts as fair. Fair weather mostly becomes foul, and any other weather becomes fair.
 func (c *trouble) shift() {
 	if c.weather == c.climate && chance(c.rng, .7) {

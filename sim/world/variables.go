@@ -24,7 +24,7 @@ type variables struct {
 	rv      int64
 	of      map[string]*kube.Variable
 	ledgers map[string]*ledger
-	// changed is closed and replaced at each change.
+	// changed is a channel. Each change of a Variable closes this channel and makes a new channel.
 	changed chan struct{}
 }
 
@@ -44,8 +44,8 @@ func newVariables(w *World) *variables {
 // idempotency key, and adds to "hits" have none. Programs write "fenced" under a hold.
 var shared = []api.Claim{{Kind: api.Variable, Name: "keyed"}, {Kind: api.Variable, Name: "hits"}, {Kind: api.Variable, Name: "fenced"}}
 
-// put stores the Variable as the API server does. By the schema's rules the fence must not go
-// back.
+// put stores the Variable as the API server does. By the schema's rules, put refuses a write that
+// removes the fence, names another lock, or has an older fence.
 func (v *variables) put(next *kube.Variable) (*kube.Variable, error) {
 	before := v.of[next.Name]
 	if next.UID != before.UID || next.ResourceVersion != before.ResourceVersion {
@@ -86,7 +86,7 @@ func (c *clientOf) UpdateVariable(ctx context.Context, next *kube.Variable) (*ku
 	var stored *kube.Variable
 	_, err := c.do(ctx, "put variable."+next.Name, func() (_ []byte, err error) {
 		if c.w.weather.unstored && next.ResourceVersion == c.w.variables.of[next.Name].ResourceVersion {
-			return nil, errDropped // only a write that the server would store is lost
+			return nil, errDropped // this fault loses only a write that the server would store
 		}
 		stored, err = c.w.variables.put(next)
 		return nil, err
@@ -129,15 +129,16 @@ func (c *clientOf) WatchVariable(ctx context.Context, name, from string, fn func
 	}
 }
 
-// counted means that an acknowledged add is missing in the sum of a Variable, or that an add
-// counts twice. The invariant fencedOff means that a write has a fence of a hold that no program
-// of its pod has named.
+// These are the names of the invariants of Variables, like the names in check.go. The violation
+// "counted" is an acknowledged add that the sum of a Variable lacks, or an add that counts twice.
+// The violation "fenced-off" is a write with the fence of a hold that no program of the writing pod
+// has named.
 const (
 	counted   = "counted"
 	fencedOff = "fenced-off"
 )
 
-// ledger has what programs know about one Variable.
+// ledger records the adds that programs have sent to one Variable, and the answers of the agents.
 type ledger struct {
 	w    *World
 	name string
@@ -146,7 +147,7 @@ type ledger struct {
 	acked, open int64
 	// sums has each acknowledged sum as a key, and the program that got this answer as its value.
 	sums map[string]string
-	// holds are the fences of the holds that the programs of each pod have named.
+	// holds has, for each pod, the fences of the holds that the programs of this pod have named.
 	holds map[string][]kube.Fence
 }
 

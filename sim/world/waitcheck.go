@@ -13,11 +13,11 @@ import (
 
 // These are the names of the invariants of pods with conditions, like the names in check.go. Each
 // comment describes the violation. The wait for the first condition begins at the start of the
-// process. Each further wait begins at the earliest instant at which the conditions before were
-// met.
+// process. Each further wait begins at the earliest instant at which the earlier conditions on keys
+// and holders were met.
 const (
-	// unmetKey means that a pod goes on although no state of the Lease has had the key since the
-	// wait began.
+	// unmetKey means that a pod goes on although no state of the Lease since the beginning of the
+	// wait records the key as done.
 	unmetKey = "unmet-key"
 	// unmetHolder means that a pod goes on although no holder has served and renewed since the wait
 	// began.
@@ -84,8 +84,8 @@ func renews(before, after version) bool {
 	return same && !is.RenewTime.Equal(was.RenewTime)
 }
 
-// keysDone reports whether the keys of all conditions are done now. If a condition is about a
-// holder, the function returns false, because a holder may die at any time.
+// keysDone reports whether the keys and shards of all conditions are done now. If a condition is
+// about a holder, the function returns false, because a holder may die at any time.
 func (w *World) keysDone(conditions []api.Condition) bool {
 	return !slices.ContainsFunc(conditions, func(c api.Condition) bool {
 		if c.Sharded() {

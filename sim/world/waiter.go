@@ -134,13 +134,13 @@ func (p *waiter) kill() {
 	p.again()
 }
 
-// delete deletes the pod.
+// delete ends the process for good. The method waiters.remove deletes the pod's object.
 func (p *waiter) delete() {
 	p.crash()
 	p.gone = true
 }
 
-// pauseAlone freezes the process, but not its node.
+// pauseAlone freezes the process for the given time, but not its node.
 func (p *waiter) pauseAlone(last time.Duration) {
 	p.frozen = true
 	p.freeze()
@@ -183,7 +183,7 @@ func (p *waiter) crash() {
 	}
 }
 
-// leapt implements tenant. Package after reads no clock.
+// leapt implements tenant. The method does nothing, because the code of agent/after reads no clock.
 func (p *waiter) leapt() {}
 
 // boot implements tenant.

@@ -65,7 +65,7 @@ func (ws *waiters) act() {
 	}
 }
 
-// add makes a waiter. Enroll grants the right to read a little later.
+// add makes a waiter. A little later, enroll grants the waiter the right to read its Leases.
 func (ws *waiters) add() {
 	ws.made++
 	p := newWaiter(ws.World, fmt.Sprintf("waiter-%d", ws.made), pick(ws.random, ws.nodes), ws.draw(ws.random), ws.remove)
@@ -116,8 +116,8 @@ func (ws *waiters) mute(p *waiter) bool {
 	return slices.ContainsFunc(ws.api.watches, func(s *watch) bool { return s.c == p.client && s.mute })
 }
 
-// looking bounds the time in which a waiter without a mute watch sees the Lease, after
-// the last fault.
+// looking returns the longest time from the last fault until a waiter without a mute watch sees its
+// Leases.
 func (ws *waiters) looking() time.Duration {
 	return sum([]part{
 		{"a node boots, and the kubelet starts the container again", 3*time.Second + mostAgain},
@@ -128,13 +128,13 @@ func (ws *waiters) looking() time.Duration {
 	})
 }
 
-// longestWatch is the longest time for which package after keeps a watch: the sum of its constants
-// watchMin and watchSpread.
+// longestWatch is the longest time for which the code of agent/after keeps a watch: the sum of the
+// constants watchMin and watchSpread there.
 const longestWatch = 24 * time.Minute
 
-// proceed demands that no waiter is due for longer than the bound. The function due reports whether
-// nothing keeps a waiter from going on. The method returns true once no waiter is due, and false
-// after a violation.
+// proceed demands that no waiter is due for longer than the bound. A waiter is due if the function
+// due returns true: the waiter then has no more reason to wait. The method returns true once no
+// waiter is due, and false after a violation.
 func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 	since := map[*waiter]time.Duration{}
 	for {
@@ -162,8 +162,9 @@ func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 
 // afterTrouble demands that each waiter whose keys are done goes on. A mute watch may delay a
 // waiter. If the argument patient is true, the story waits for the end of that watch. If patient is
-// false, waiters with mute watches do not count. Then the bound is right only for the model of
-// enroll, so a story with the real enroll demands nothing.
+// false, waiters with mute watches do not count. The bound without that wait is right only for the
+// model of enroll. So if patient is false, afterTrouble demands nothing of a story with the real
+// enroll, and returns true.
 func (ws *waiters) afterTrouble(patient bool) bool {
 	if ws.real && !patient {
 		return true

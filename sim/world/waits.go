@@ -41,8 +41,9 @@ func (s *waits) judge() {
 	}
 }
 
-// used reports whether the bid has to wait: another bid of its pod has a hold, or all slots are in
-// use. The only slot of a claim also counts as in use while some pod claims the slot by annotation.
+// used reports whether the bid has to wait. A bid waits while another bid of its pod for the same
+// claim has a hold, or all slots are in use. The only slot of a claim also counts as in use while
+// some pod claims the slot by annotation.
 func (s *waits) used(b *bidder) bool {
 	if b.claim.Kind == api.RWLock {
 		return s.readWriteUsed(b)

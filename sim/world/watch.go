@@ -102,7 +102,8 @@ func (c *clientOf) close(s *watch) {
 	c.w.api.watches = slices.DeleteFunc(c.w.api.watches, func(other *watch) bool { return other == s })
 }
 
-// offer sends a change to the client, if the stream is about the changed Lease.
+// offer sends a change to the client, if the stream is about the changed Lease, and neither ended
+// nor mute. In silent weather, each offered change makes the stream mute.
 func (s *watch) offer(c change) {
 	s.mute = s.mute || s.c.w.weather.silent
 	if c.name == s.name && !s.ended && !s.mute {
@@ -143,7 +144,8 @@ func (s *watch) hurry() {
 	}
 }
 
-// arrive hands the first event of the queue to the client.
+// arrive hands the first event of the queue to the client, unless the stream is mute. If closing is
+// true, the stream then ends: without an error if orderly is true, and otherwise with errBroken.
 func (s *watch) arrive(closing, orderly bool) {
 	if s.ended {
 		return

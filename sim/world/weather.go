@@ -23,20 +23,20 @@ type weather struct {
 	// by up to a minute, or by up to World.latest if that is longer. A close ends the watch
 	// after the event. A mute watch stays open, but silent.
 	stall, close, mute float64
-	// unanswered reports that the answers to all PUT requests are lost, and that no other
-	// request arrives. The field unstored reports that each write of a Lease is lost if the
-	// server would store it.
+	// unanswered reports that the answers to all PUT requests are lost, and that no other request
+	// arrives. The field unstored reports that each write of a Lease or Variable is lost if the
+	// server would store the write.
 	unanswered, unstored bool
-	// deaf names a Lease for which the server refuses all writes. The field sealed names a
-	// Lease for which the server refuses all requests of agents.
+	// deaf names a Lease for which the server refuses all writes. The field sealed names a Lease
+	// for which the server refuses all requests of agents and of pods that wait.
 	deaf, sealed string
 	// gets, puts, watches and patches are faults. Each fault applies to all such requests of agents
 	// and of pods that wait. Agents patch only the status of their pods.
 	gets, puts, watches, patches fault
 	// idle is the silence after which a load balancer cuts a watch; 0 means never.
 	idle time.Duration
-	// silent reports that no event of any watch arrives. The field farewell reports that a
-	// watch is mute after the deletion of its Lease.
+	// silent reports that the next change of any Lease makes all open watches mute. The field
+	// farewell reports that a watch becomes mute after the deletion of its Lease.
 	silent, farewell bool
 }
 
@@ -45,8 +45,8 @@ var (
 	foul = weather{lost: .05, replyLost: .08, late: .05, refused: .05, slow: .1, stall: .03, close: .05, mute: .02}
 )
 
-// fault is the way in which all requests of one kind fail. The zero value means that they
-// work.
+// fault is the way in which all requests of one kind fail. The zero value, sound, means that the
+// requests work.
 type fault int
 
 const (

@@ -108,7 +108,8 @@ func (b *bidder) ends(how string) {
 	}
 }
 
-// lose ends the hold, and bids anew.
+// lose makes the bidder drop its hold without giving the hold back. The bidder bids anew a while
+// later.
 func (b *bidder) lose(how string) {
 	b.pod.w.note(b.name, "%s", how)
 	b.ends("ends")
@@ -128,7 +129,7 @@ func (b *bidder) done() {
 	case !calm && chance(b.rng, .15): // the bidder drops the hold without giving it back
 		b.lose("goes")
 		return
-	case !calm && chance(b.rng, .1): // the program keeps the connection open
+	case !calm && chance(b.rng, .1): // the program keeps its hold and its connection for a while
 		b.in(between(b.rng, time.Second, time.Minute), b.done)
 		return
 	}

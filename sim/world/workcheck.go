@@ -89,8 +89,9 @@ func checkWorkOutlived(l *checks, k *work) {
 	}
 }
 
-// workAbsent reports whether the work is excused from exclusivity. Either the program stands
-// still, or its machine was paused, and no answer has followed the correction of the wall clock.
+// workAbsent reports whether the work may overlap with other work under its slots. Either the
+// program stands still, or its machine was paused, and no answer has followed the correction of the
+// wall clock.
 func workAbsent(k *work) bool {
 	return k.bidder.program.still() || misled(k.bidder.pod.node, k.toldAt)
 }
@@ -133,8 +134,8 @@ func checkTold(l *checks, a *localAgent, t told) {
 	}
 }
 
-// misled reports whether no process of the machine could know of a pause at the instant, because
-// the wall clock was set right only later.
+// misled reports whether the processes of the machine could not yet know of a pause at the instant.
+// Processes learn of a pause only when the wall clock is set right.
 func misled(n *node, at time.Duration) bool { return n.paused || n.amiss > 0 || at <= n.rightAt }
 
 // checkLeapSent judges a leap of a machine's wall clock. The agent must send a line at once to

@@ -120,12 +120,12 @@ func (l *workload) place() *node {
 	})
 }
 
-// all returns the pods that the API server has, also those that are being deleted.
+// all returns the pods of the workload that the API server has, also those that are being deleted.
 func (l *workload) all() []*pod {
 	return slices.DeleteFunc(slices.Clone(l.pods), func(p *pod) bool { return !p.object || p.revision.Workload != l.uid })
 }
 
-// of returns the revision's pods that are not deleted.
+// of returns the revision's pods, except those that are being deleted.
 func (l *workload) of(r *revision) []*pod {
 	return slices.DeleteFunc(l.all(), func(p *pod) bool { return !p.shown.stays() || p.revision.Hash != r.stamp.Hash })
 }

@@ -126,8 +126,8 @@ func obey(lines *json.Decoder, first line) {
 	}
 }
 
-// follow reads the state of the claim for as long as the program runs. Each call has a
-// connection of its own, because a stream never ends.
+// follow reads the state of the claim for as long as the program runs. Each call of follow needs a
+// separate connection, because the stream never ends.
 func follow(claim string) {
 	answer, err := send(context.Background(), http.MethodGet, claim+"?watch=true")
 	if err != nil {

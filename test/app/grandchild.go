@@ -16,8 +16,8 @@ import (
 )
 
 // fork starts a process that is hard to kill: an orphan that ignores SIGTERM, in a session of its
-// own. The orphan inherits the application's flocks, which are free only when both processes are
-// dead.
+// own. The orphan inherits the application's flocks. So the flocks are free only when both the
+// application and the orphan are dead.
 func (l life) fork(c config) error {
 	var parents []string
 	var locks []*os.File

@@ -121,7 +121,8 @@ func (b *bench) handover(ctx context.Context, rounds int) ([]handed, error) {
 	return taken, nil
 }
 
-// yield makes the holder give the slot to any pod, or to a named one.
+// yield makes the holder give up the slot. If the field named is true, yield also names a random
+// standby as the successor.
 func (b *bench) yield(ctx context.Context, agents map[string]processes, holder string) error {
 	if !b.named {
 		return syscall.Kill(agents[holder].agent, syscall.SIGUSR1)
@@ -131,7 +132,7 @@ func (b *bench) yield(ctx context.Context, agents map[string]processes, holder s
 		return err
 	}
 	next := ""
-	for uid := range agents { // the order of a map is random, and so is the last standby
+	for uid := range agents { // a map has a random order, so the successor is a random standby
 		if uid != holder {
 			next = api.Identity(agents[uid].pod, uid)
 		}
@@ -145,7 +146,8 @@ func (b *bench) yield(ctx context.Context, agents map[string]processes, holder s
 	return err
 }
 
-// round returns one handover, from the old application's exit to the new one's exec.
+// round returns one handover, from the old application's exit to the new one's exec. If the new
+// application starts before that exit, round returns an error.
 func round(ctx context.Context, agents map[string]processes, events <-chan witness.Event, failed <-chan error) (handed, error) {
 	var h handed
 	limit := time.After(time.Minute)

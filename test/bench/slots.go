@@ -94,7 +94,8 @@ func (b *bench) fill(ctx context.Context, c claim, standbys int) error {
 	return run.await(ctx, func() bool { return len(run.alive) == c.holders })
 }
 
-// runs are the applications that run in the pods of the benchmark.
+// runs follows the applications in the benchmark's pods. The field alive has those that run, by
+// PID.
 type runs struct {
 	alive  map[int]witness.Process
 	events chan witness.Event
@@ -243,8 +244,8 @@ func traffic(agents map[string]processes) map[string]volume {
 	return all
 }
 
-// change changes the number of shards in the template. For each shard of the old number, the method
-// measures how long no application ran under that shard.
+// change changes the number of shards in the template. For each shard that existed before the
+// change, the method measures how long no application ran under that shard.
 func (b *bench) change(ctx context.Context, from claim, to int) error {
 	if err := b.fill(ctx, from, to); err != nil {
 		return err

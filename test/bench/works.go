@@ -138,8 +138,8 @@ func (b *bench) job(ctx context.Context, name string, annotations map[string]str
 	return err
 }
 
-// gathered waits until one pod works, and all other pods of the crowd wait. The results are the
-// PIDs of the processes that wait, and the PID of the work.
+// gathered waits until exactly one pod of the Jobs works, and each other pod of the crowd waits.
+// The results are the PIDs of the processes that wait, and the PID of the work.
 func (b *bench) gathered(ctx context.Context, c crowd, jobs []string, pods int) (waiting []int, worker int, err error) {
 	want := pods
 	if c.role == api.ExecRole {
@@ -234,8 +234,8 @@ func (x *exits) listen(ctx context.Context, programs ...string) error {
 	return nil
 }
 
-// since returns the time from the exit of the work to the exit of each process that has ended
-// after the work.
+// since returns, for each of the processes that has ended, the time from the exit of the work to
+// the exit of the process. Before the exit of the work, the result is empty.
 func (x *exits) since(work int, processes []int) (samples.Times, error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -249,7 +249,8 @@ func (x *exits) since(work int, processes []int) (samples.Times, error) {
 	return taken, x.failed
 }
 
-// eventually calls the argument done each second, until a call returns true or an error.
+// eventually calls the argument done each second, until a call returns true or an error. After
+// startLimit the function returns an error.
 func eventually(ctx context.Context, what string, done func() (bool, error)) error {
 	limit := time.After(startLimit)
 	for {

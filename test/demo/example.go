@@ -73,7 +73,7 @@ func runExample(ctx context.Context, name string) error {
 	return nil
 }
 
-// steps runs commands that a person could run.
+// steps runs kubectl commands that a person could run, up to the first that fails.
 func (d *demo) steps(ctx context.Context, all ...[]string) error {
 	for _, step := range all {
 		if err := d.kubectl(ctx, nil, step...); err != nil {

@@ -26,7 +26,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/rollouts"
 )
 
-// TestMain connects to the cluster once for the tests of all folders.
+// TestMain connects to the cluster once for the tests of all folders. If the first argument is
+// [client.Role], TestMain runs only a client, and no test.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 4 && os.Args[1] == client.Role {
 		if err := client.Run(os.Args[2], os.Args[3], os.Stdin, os.Stdout); err != nil {

@@ -35,10 +35,10 @@ var options = []struct{ component, values string }{
 	{"console", "console: {enabled: true}\n"},
 }
 
-// TestChartEqualsTheKustomizationForAllOptions compares the objects without components, with each
-// component, with each pair of components, and with all. The chart lacks the namespace, because
-// Helm stores the release in the namespace before Helm applies an object. In the chart, the
-// definition of Variables has one more annotation.
+// TestChartEqualsTheKustomizationForAllOptions compares the objects of the chart with those of the
+// kustomization: without components, with each component, with each pair of components, and with
+// all. The chart lacks the namespace, because Helm stores the release in the namespace before Helm
+// applies an object. In the chart, the definition of Variables has one more annotation.
 func TestChartEqualsTheKustomizationForAllOptions(t *testing.T) {
 	components, err := filepath.Glob("../../manifests/components/*")
 	require.NoError(t, err)

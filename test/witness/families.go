@@ -42,7 +42,7 @@ type Families struct {
 	families []*Family
 	gates    map[int]*gate            // by the process id of the shim
 	threads  map[int]map[int]struct{} // the living threads of each process of a family, by process id
-	of       map[int]*Family          // by process id
+	of       map[int]*Family          // the family of each process, by process id
 	living   map[*Family]int          // the number of living processes of each family
 	err      error
 }

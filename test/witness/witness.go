@@ -172,7 +172,8 @@ type Running struct {
 	Args []string
 }
 
-// Processes returns the processes of a program that run in pods now.
+// Processes returns the processes of a program that run in pods now. If /proc cannot be read, the
+// result is nil.
 func Processes(program string) []Running {
 	w := &Witness{program: program, alive: map[int]Process{}}
 	if err := w.findAlive(); err != nil {

@@ -117,7 +117,8 @@ func (s settings) stamp(name, text string) (string, error) {
 	return text, nil
 }
 
-// replaceOnce replaces pairs of texts, each of which must occur exactly once.
+// replaceOnce replaces the first text of each pair by the second text. The first text must occur
+// exactly once.
 func replaceOnce(text string, pairs ...string) (string, error) {
 	for i := 0; i < len(pairs); i += 2 {
 		if n := strings.Count(text, pairs[i]); n != 1 {

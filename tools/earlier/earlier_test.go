@@ -43,8 +43,8 @@ func files(t *testing.T, archive string) map[string][]byte {
 	return parts
 }
 
-// A desk and a shim of two versions meet only if an image's tag moves while a pod lives. So each
-// end must read each frame of the other end, with the same meaning.
+// A desk of one version meets a shim of the other only if an image's tag moves while a pod lives.
+// Then each end must read each frame of the other end, with the same meaning.
 func TestOrdersAndMessagesOfEarlierVersionDecodeUnchanged(t *testing.T) {
 	for name, frame := range files(t, "frames.txtar") {
 		frame = bytes.TrimSpace(frame)
@@ -106,8 +106,8 @@ func TestLeasesOfTheEarlierVersionBlockTheirSlot(t *testing.T) {
 	}
 }
 
-// An agent of the earlier version leaves the annotations of the previous hold in the Lease. These
-// annotations name the previous hold, or tell nothing about the present one.
+// An agent of the earlier version leaves the annotations of the previous hold in the Lease. An
+// agent of this version must not take these annotations for facts about the present hold.
 func TestAnnotationsOfAFormerHoldAreIgnored(t *testing.T) {
 	r := recordOf(t, "over-held")
 	assert.Empty(t, r.Notes.Job, "the job of a holder that is gone")

@@ -107,7 +107,8 @@ func command(ctx context.Context, directory string, environment []string, words 
 
 // earlier is an earlier version.
 type earlier struct {
-	// tree has the files of the revision. The tests in the tree write into the directory "made".
+	// tree is the directory with the files of the revision. The tests in the tree write into the
+	// directory "made".
 	tree, made string
 	// into is the folder of the version.
 	into string

@@ -27,8 +27,9 @@ type product struct {
 	name   string // the name of the image, and of the program in it
 	source string // the package of the main function
 	tags   string // the build tags, separated by commas
-	// small saves memory, because the program runs in every gated container: no
-	// inlining, and densely packed functions. The program mostly waits, so it may be slow.
+	// small reports that the program must take little memory, because the program runs in every
+	// gated container. Such a program is compiled without inlining, and its functions are packed
+	// densely. The program mostly waits, so it may be slow.
 	small bool
 }
 

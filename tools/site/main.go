@@ -48,7 +48,8 @@ func run(root, out string) error {
 	return nil
 }
 
-// remove removes an earlier site. A folder without the index of a search is no site.
+// remove removes an earlier site. If the folder contains files, but no index of a site's search,
+// remove returns an error and removes nothing.
 func remove(out string) error {
 	entries, err := os.ReadDir(out)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(entries) == 0 {

@@ -13,7 +13,8 @@ import (
 	"strings"
 )
 
-// The limits of size. The linter also limits the length of a function, to a few lines more.
+// These limits bound the methods of a type, the lines of a function, and the lines of a file. The
+// linter also limits the length of a function, to a few lines more.
 const (
 	mostMethods = 20
 	mostLines   = 70
@@ -26,7 +27,7 @@ type figures struct {
 	files   int
 	calls   layers // the best order of the files, judged by the calls between their functions
 	uses    layers // the best order of the files, judged by the names that other files declare
-	methods int    // the methods of the type that has the most
+	methods int    // the number of methods of the type with the most methods
 	largest string
 	lines   int // the lines of the longest function
 	longest string

@@ -108,7 +108,8 @@ func (p *program) check(l listed, imports types.Importer) (*pkg, error) {
 	return loaded, err
 }
 
-// checkedPackages imports the packages of the product that were already type-checked.
+// checkedPackages imports the packages of the product that were already type-checked, and all other
+// packages by the importer others.
 type checkedPackages struct {
 	own    map[string]*types.Package
 	others types.Importer

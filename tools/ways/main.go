@@ -110,8 +110,8 @@ const (
 	wayLimits     = "ways.txt"
 )
 
-// counts returns the figures for each table of limits, by the table's file. A package
-// whose largest type has at most mostMethods methods has the figure 0.
+// counts returns the figures for each table of limits, by the table's file. If no type of a package
+// has more than mostMethods methods, the column of methods contains 0 for this package.
 func (m measured) counts() map[string]limit.Counts {
 	packages, walks := limit.Counts{}, limit.Counts{}
 	for _, f := range m.packages {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// way names an event, such as a renewal, and the function in which the event begins. The
-// function is in a package at the folder or below.
+// way names an event, such as a renewal, and the function in which the event begins. The package of
+// this function is in the given folder, or in a folder below.
 type way struct{ name, folder, from string }
 
 // walk has the functions that [graph.follow] visits on a way.

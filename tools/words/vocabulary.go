@@ -81,7 +81,8 @@ func plainWords(text string) map[string]bool {
 	return words
 }
 
-// readNames adds the words of the names that the code below a folder declares.
+// readNames adds the words of all names in the code below a folder, and the words of the exported
+// types. Test files are left out.
 func (v vocabulary) readNames(root, folder string) error {
 	return filepath.WalkDir(filepath.Join(root, folder), func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {

@@ -297,8 +297,8 @@ func (s *scene) ends(at time.Time) {
 	s.certificate.Object["status"] = map[string]any{"notAfter": at.Format(time.RFC3339)}
 }
 
-// pod returns a pod that claims. If the argument "gated" is not empty, the pod's label of a gate
-// has this value, and the pod has an agent of the given image.
+// pod returns a pod that claims. If the argument "gated" is not empty, the pod's label
+// [api.GatedLabel] has this value, and the pod has an agent of the given image.
 func (s *scene) pod(gated, agent string) corev1.Pod {
 	p := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "biller", Annotations: map[string]string{api.LockAnnotation: "a"}}}
 	if gated != "" {

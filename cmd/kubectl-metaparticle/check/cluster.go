@@ -70,8 +70,8 @@ const (
 	mostAhead  = 5 * time.Second
 )
 
-// clocks compares the times that kubelets wrote with the API server's. Slots need no equal clocks,
-// but certificates do.
+// clocks compares the times that kubelets wrote with the time of the API server. Slots need no
+// equal clocks, but certificates do.
 func (c Cluster) clocks(ctx context.Context) (Finding, error) {
 	var leases coordinationv1.LeaseList
 	if err := c.List(ctx, &leases, client.InNamespace(corev1.NamespaceNodeLease)); err != nil {

@@ -18,7 +18,8 @@ import (
 // optIn is the command by which a namespace opts in.
 const optIn = "kubectl label namespace NAMESPACE " + api.InjectionLabel + "=" + api.InjectionEnabled
 
-// optedIn returns the names of the namespaces that opted in.
+// optedIn returns the sorted names of the namespaces that opted in, without [home] and kube-system.
+// The function also leaves out each namespace that is being deleted.
 func (c Cluster) optedIn(ctx context.Context) ([]string, error) {
 	var namespaces corev1.NamespaceList
 	if err := c.List(ctx, &namespaces, client.MatchingLabels{api.InjectionLabel: api.InjectionEnabled}); err != nil {
@@ -55,7 +56,7 @@ func (c Cluster) admission(ctx context.Context) (Finding, error) {
 }
 
 // registry sends the dry run of a pod that claims and has no command. So the webhook must read the
-// command of the image.
+// command of the image. Without an image in [Cluster], the check does not apply.
 func (c Cluster) registry(ctx context.Context) (Finding, error) {
 	if c.Image == "" {
 		return Finding{}, nil

@@ -66,7 +66,7 @@ func (r *repository) image(ctx context.Context, its manifest) (image.Command, er
 	return command, nil
 }
 
-// index reads the commands of all platforms, a few at once.
+// index reads the commands of all runnable platforms, a few at once, and joins these commands.
 func (r *repository) index(ctx context.Context, entries []descriptor) (image.Command, error) {
 	platforms := slices.DeleteFunc(entries, func(d descriptor) bool { return !runnable(d) })
 	switch {

@@ -184,7 +184,7 @@ func commandKey(scope string, exact name.Digest) string { return scope + " " + e
 // places returns the references of an image, those at mirrors first.
 func (r *Resolver) places(named string) ([]name.Reference, error) {
 	if len(named) > maxName {
-		return nil, errNameSize // before any code parses the name
+		return nil, errNameSize // the bound holds before any code parses the name
 	}
 	origin, err := r.parse(named)
 	if err != nil {
@@ -225,7 +225,9 @@ func (r *Resolver) parse(named string) (name.Reference, error) {
 	return ref, nil
 }
 
-// lookUp tries one credential after the other, as the kubelet does.
+// lookUp reads the command of an image. Like the kubelet, the function tries one credential after
+// the other, for as long as the registry refuses the credentials. If no credential is given, the
+// function asks the registry anonymously.
 func (r *Resolver) lookUp(ctx context.Context, ref name.Reference, credentials []authn.AuthConfig) (image.Command, error) {
 	if len(credentials) == 0 {
 		return r.lookUpAs(ctx, ref, authn.Anonymous, "")

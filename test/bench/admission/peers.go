@@ -91,10 +91,10 @@ func daprPatch(pod *corev1.Pod, namespace string) (jsonpatch.Patch, error) {
 	return sidecar.GetPatch()
 }
 
-// typed returns a webhook that patches as most webhooks on controller-runtime do. The
-// webhook changes the typed pod and marshals the pod. The patch is the difference between the
-// old and the new text. The changes are of the same kinds as ours: an init container, a sidecar, a
-// volume, a mount and a command in each container.
+// typed returns a webhook that patches as most webhooks on controller-runtime do. The webhook
+// changes the typed pod and marshals the pod. The patch is the difference between the old and the
+// new text. The changes are of the same kinds as those of this project's webhook. Both add an init
+// container, a sidecar and a volume. Both add a mount and a command to each container.
 func typed() *admission.Webhook {
 	return &admission.Webhook{Handler: admission.HandlerFunc(func(_ context.Context, r admission.Request) admission.Response {
 		var pod corev1.Pod

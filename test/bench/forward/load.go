@@ -125,7 +125,7 @@ func (s settings) client(conn net.Conn, period time.Duration) (samples.Times, er
 	return times, <-failed
 }
 
-// stream receives as many bytes as possible, and returns their number.
+// stream receives as many bytes as possible in the time s.throughput, and returns their number.
 func (s settings) stream(w way) (received int64, err error) {
 	var sum atomic.Int64
 	var clients sync.WaitGroup

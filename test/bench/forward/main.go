@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// settings are the flags.
+// settings are the values of the flags.
 type settings struct {
 	rate, conns, size, streams, rounds int
 	latency, throughput                time.Duration

@@ -243,8 +243,8 @@ func (b *bench) keyed(ctx context.Context, pod int) func(int) error {
 	return b.agent(ctx, pod, func(n int) string { return fmt.Sprintf("%d-%d", pod, n) })
 }
 
-// agent returns a function that adds 1 to the Variable by package variable, as an agent does. The
-// function key returns the key of the n-th add.
+// agent returns a function that adds 1 to the Variable. The function runs the code of
+// agent/variable, as an agent does. The argument key returns the key of the n-th add.
 func (b *bench) agent(ctx context.Context, pod int, key func(n int) string) func(int) error {
 	requests, err := kube.New(b.config)
 	if err != nil {

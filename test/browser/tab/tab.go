@@ -119,7 +119,7 @@ func (p *Tab) ExpectCuts() {
 	p.cut = true
 }
 
-// note notes what the browser reports.
+// note records the host of each request, and each error that the browser reports.
 func (p *Tab) note(event any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

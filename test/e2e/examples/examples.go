@@ -306,8 +306,8 @@ func TestElectionExampleElectsOneLeaderAtATime(t *testing.T) {
 	out, err := following.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, following.Start())
-	// The pod is deleted below. kubectl must have found its container before, so the test waits for
-	// the first line.
+	// The test deletes the pod below. Before that deletion kubectl must have found the pod's
+	// container. So the test waits for the first line of the log.
 	text := bufio.NewReader(out)
 	begun, err := text.ReadString('\n')
 	require.NoError(t, err)

@@ -20,8 +20,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// A single outage of the API server hits two workloads. The outage is too long for the budget of the
-// first workload. The second workload has a longer lease, whose budget allows the outage.
+// A single outage of the API server hits two workloads. The outage is longer than the budget of the
+// workload "longer". The workload "shorter" has a longer lease, and the outage is shorter than the
+// budget of that lease.
 func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 	longer := holder.Deploy(t, app.Suffering("longer"), "it kills the API server")
 	shorter := longer

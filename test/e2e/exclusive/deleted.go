@@ -28,7 +28,7 @@ func atDesk(s *space.Space, name, reason string) *corev1.Pod {
 		api.LockAnnotation: "desk", api.GateAnnotation: string(api.GateReadiness),
 		api.LeaseDurationAnnotation: lease.Lasting.String(),
 	})
-	grace, shared := int64(150), true // "agent yield" finds an agent that is not PID 1, too
+	grace, shared := int64(150), true // "agent yield" must find the agent among all processes of the pod
 	pod.Spec.TerminationGracePeriodSeconds, pod.Spec.ShareProcessNamespace = &grace, &shared
 	pod.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{
 		PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 120}},

@@ -102,9 +102,9 @@ func anonymous(pod *corev1.Pod) *corev1.Pod {
 // noInits removes a pod's init containers.
 func noInits(pod *corev1.Pod) { pod.Spec.InitContainers = nil }
 
-// respelled returns an edit that removes the shims, and writes the agent's argument
-// -slots=NAMES in another way. The given words replace -slots=, and the names follow the last
-// word in the same argument.
+// respelled returns an edit that removes the shims, and writes the agent's argument -slots=NAMES in
+// another way. The given words replace the text -slots=. The names of the slots follow without a
+// blank after the last of these words.
 func respelled(words ...string) func(*corev1.Pod) {
 	return func(pod *corev1.Pod) {
 		for i := range pod.Spec.Containers {
@@ -223,8 +223,8 @@ func TestCopyOfGatedPodIsRefusedWithoutWebhook(t *testing.T) {
 	s.Never(time.Second, "anything came of it", func() bool { return s.Pod("copy") != nil })
 }
 
-// A pod with 50,000 arguments costs the policies little more than a pod with one long
-// argument.
+// The policies must not loop over the arguments of a pod. So the test compares the time for a pod
+// with 50,000 arguments with the time for a pod with one long argument.
 func TestPoliciesAreFastForPodsWithManyArguments(t *testing.T) {
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })
@@ -242,7 +242,7 @@ func TestPoliciesAreFastForPodsWithManyArguments(t *testing.T) {
 	}
 	const many = 50_000
 	one, all := fastest(strings.Repeat("a ", many)), fastest(slices.Repeat([]string{"a"}, many)...)
-	// The bound finds a policy whose CEL expression loops over the arguments. With many
-	// arguments, such a policy took a hundred times as long as with one argument.
+	// A policy whose CEL expression looped over the arguments took a hundred times as long with
+	// many arguments as with one. The bound finds such a policy.
 	assert.Less(t, all, 40*one)
 }

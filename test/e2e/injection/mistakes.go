@@ -88,7 +88,8 @@ func mistakes() []mistake {
 	}
 }
 
-// asked returns the advice to add one of the annotations that claim. The advice lists all of them.
+// asked returns the advice to add one of the annotations that make a claim. The advice lists all of
+// these annotations.
 func asked() string {
 	var ways []string
 	for _, a := range api.Annotations {

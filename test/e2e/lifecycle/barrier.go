@@ -81,8 +81,9 @@ func awaitTwoArrivals(s *space.Space, leases []string) {
 	})
 }
 
-// awaitStarts waits until the application runs in each of the pods. The argument named from has the
-// starts that the record showed before the last pod came. This argument must be empty.
+// awaitStarts waits until the application runs in each of the pods. The argument from has the
+// starts that the record showed before the last pod came. If there are such starts, awaitStarts
+// fails the test.
 func awaitStarts(s *space.Space, pods []*corev1.Pod, from record.Record) {
 	s.Helper()
 	for _, pod := range pods {

@@ -98,7 +98,8 @@ func (c chart) must(args ...string) string {
 	return out
 }
 
-// install installs the release, with the chart's values, and waits until the webhook is ready.
+// install installs the release with the chart's values, waits until the webhook is ready, and runs
+// the tests of the release.
 func (c chart) install(more ...string) {
 	c.t.Helper()
 	c.must(append(append([]string{"install", releaseName, c.dir, "--wait"}, c.values...), more...)...)
@@ -221,8 +222,8 @@ func (c chart) refusesUninstallWhileGatedPodsExist(h holder.Holder) {
 	out, err = c.run(upgrade...)
 	require.Error(c.t, err)
 	assert.Contains(c.t, out, "has no deployed releases")
-	// A hook's Job that dies between its two checks for gated pods leaves the configuration without
-	// webhooks.
+	// If a hook's Job dies between its two checks for gated pods, the configuration has no
+	// webhooks. The test makes this state without such a Job.
 	configuration.Webhooks = nil
 	_, err = h.Client.AdmissionregistrationV1().MutatingWebhookConfigurations().Update(c.t.Context(), configuration, metav1.UpdateOptions{})
 	require.NoError(c.t, err)

@@ -78,7 +78,8 @@ type restoration struct {
 	floor int
 }
 
-// restored deploys an application, and restores etcd with the arguments.
+// restored deploys an application, copies the data of etcd, and makes another pod the holder. Then
+// restored restores the copied data. The arguments more go to etcdutl.
 func restored(t *testing.T, name string, more ...string) restoration {
 	t.Helper()
 	tool := etcdutl(t)
@@ -117,8 +118,8 @@ func restored(t *testing.T, name string, more ...string) restoration {
 // number of writes may be only in etcd's log, and not in its database.
 const batch = 10_000
 
-// lostRevision returns the revision in etcd's database file before the restore. From this revision
-// docs/disaster.md computes a floor.
+// lostRevision returns the revision in etcd's database file before the restore. docs/disaster.md
+// tells a person to compute the floor for the command recover from this revision.
 func lostRevision(t *testing.T, tool string, l *lab.Cluster) int {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), tool, "snapshot", "status", l.Path("etcd", "member", "snap", "db"), "-w", "json").Output()
@@ -169,7 +170,7 @@ func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 // holds. After the command recover, tokens are greater again.
 func TestRecoverCommandRaisesTokensAfterARestore(t *testing.T) {
 	r := restored(t, "recovered")
-	r.TokensGoBack = true // between the restore and the command
+	r.TokensGoBack = true // the restore makes tokens smaller
 	low := revision(t)
 	assert.Less(t, low, r.floor, "the revision went back")
 	third := r.runs(r.second)

@@ -40,7 +40,7 @@ var Earlier string
 // version is a version of the product, which can be installed.
 type version struct {
 	t *testing.T
-	// tree has the files of the version.
+	// tree is the path of the directory with the files of the version.
 	tree string
 	// arguments name the images, and the registries of the test cluster.
 	arguments []string
@@ -111,8 +111,8 @@ type admissions struct {
 	refused []string
 }
 
-// propose proposes pods and a Deployment by dry run, again and again, until the returned function
-// is called.
+// propose proposes pods and a Deployment by dry run, again and again. The returned function ends
+// the proposals, and returns their number and the refusals.
 func propose(s *space.Space) (stop func() (count int, refused []string)) {
 	a := &admissions{}
 	ctx, cancel := context.WithCancel(s.Context())
@@ -150,7 +150,7 @@ func (a *admissions) note(ctx context.Context, name string, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if ctx.Err() != nil {
-		return // the end of the test cancelled the request
+		return // the function stop has cancelled the request
 	}
 	a.count++
 	if err != nil {
@@ -169,8 +169,8 @@ type upgrading struct {
 }
 
 // clients runs a client that sends requests all the time, until the function do has returned. At
-// most the given number of requests may fail; a negative number sets no bound. The tests of package
-// traffic bound how many requests a handover of this version loses.
+// most the given number of requests may fail; a negative number sets no bound. A handover has no
+// bound here: the tests of package traffic bound the requests that a handover loses.
 func (u *upgrading) clients(name string, most int, do func()) {
 	u.Helper()
 	asking := u.ask()
@@ -206,7 +206,8 @@ func (u *upgrading) changes(name string, install func()) {
 	assert.Equal(u, before.ID, now.ID, "%s stops nothing", name)
 }
 
-// grows adds a replica. Only the new pod must have the agent of the version.
+// grows adds a replica, and requires that the new pod is the only one with the agent of the
+// version.
 func (u *upgrading) grows(v version, replicas int32) {
 	u.Helper()
 	app.Scale(u.Space, u.singleton, replicas)

@@ -30,8 +30,9 @@ const (
 	// Beat is the time between two time stamps. Beat is short compared with a measured handover (20
 	// ms), and 200 wake-ups a second are cheap.
 	Beat = 5 * time.Millisecond
-	// GapLimit is far above the delay of a beat on a busy machine, and far below the seconds
-	// for which a fault freezes a process.
+	// GapLimit is the longest time between two time stamps that is not recorded as a gap. The limit
+	// is far above a beat's delay on a busy machine. The limit is far below the seconds for which a
+	// fault freezes a process.
 	GapLimit = 500 * time.Millisecond
 )
 

@@ -29,9 +29,9 @@ import (
 // minute later.
 const stalled = 100 * time.Second
 
-// mostlyAnswered asserts that the Service has lost at most one connection for twenty that it
-// answered. A pod's port refuses connections for a moment while the port passes between application
-// and agent, and for longer on a busy machine.
+// mostlyAnswered asserts that the Service has answered more than 1000 connections, and has lost at
+// most one connection for every twenty answers. A pod's port refuses connections for a moment while
+// the port passes between application and agent, and for longer on a busy machine.
 func mostlyAnswered(t *testing.T, seen client.Summary) {
 	t.Helper()
 	assert.Greater(t, seen.Answered, 1000)

@@ -98,9 +98,9 @@ func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
 func TestStalledRolloutReplacesNoFurtherOldPod(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
-	// The old version takes ten seconds to start, and the kubelet would make its pod not Ready
-	// after three failed probes, six seconds. The timeout is long, because on a busy machine an
-	// application that serves may answer late.
+	// The old version takes ten seconds to start. The kubelet would make its pod not Ready after
+	// three failed probes, which take six seconds. The timeout is long, because on a busy machine
+	// an application that serves may answer late.
 	patient := func(c *corev1.Container) {
 		probed("/health/ready")(c)
 		c.ReadinessProbe.PeriodSeconds, c.ReadinessProbe.TimeoutSeconds = 2, 15

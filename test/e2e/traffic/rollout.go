@@ -130,8 +130,8 @@ func (a *answers) heard() (pods, lost []string) {
 	return slices.Clone(a.pods), slices.Clone(a.lost)
 }
 
-// keepAsking sends one request after the other to a pod, until the returned function is
-// called.
+// keepAsking sends one request after the other to a pod, and collects the answers, until the
+// returned function is called.
 func keepAsking(s *space.Space, pod *corev1.Pod) (*answers, func()) {
 	ctx, cancel := context.WithCancel(s.Context())
 	heard, done := &answers{}, make(chan struct{})

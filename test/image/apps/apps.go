@@ -78,7 +78,7 @@ var recipes = map[string]recipe{
 // Names returns the names of all images.
 func Names() []string { return slices.Sorted(maps.Keys(recipes)) }
 
-// Image makes the image of a name.
+// Image makes the image with the given name, which must be one of [Names].
 func Image(ctx context.Context, name string, compressed oci.Compression) (v1.Image, error) {
 	r, ok := recipes[name]
 	if !ok {

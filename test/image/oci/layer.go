@@ -69,8 +69,8 @@ func (l fileLayer) MediaType() (types.MediaType, error)  { return types.OCIUncom
 func (l fileLayer) Compressed() (io.ReadCloser, error)   { return os.Open(l.name) }
 func (l fileLayer) Uncompressed() (io.ReadCloser, error) { return os.Open(l.name) }
 
-// tarOf makes a tarball of files without entries for their directories. A directory stays
-// as it is in a lower layer, or is created.
+// tarOf makes a tarball of files without entries for their directories. If a lower layer of the
+// image has such a directory, the directory stays as it is. Otherwise the directory is created.
 func tarOf(files fs.FS) ([]byte, error) {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)

@@ -15,7 +15,7 @@ type kind struct {
 	calls [][]byte
 }
 
-// kinds returns all kinds, each with the given number of calls.
+// kinds returns all attacks on the webhook, each with the given number of calls.
 func (r *registries) kinds(calls int) []kind {
 	each := func(of func(i int) []byte) [][]byte {
 		all := make([][]byte, calls)

@@ -101,7 +101,7 @@ func run(ctx context.Context, calls, good int, manifest string) error {
 	return nil
 }
 
-// quantile returns a quantile of sorted durations.
+// quantile returns the quantile q of sorted durations as a text, in milliseconds.
 func quantile(sorted []time.Duration, q float64) string {
 	if len(sorted) == 0 {
 		return "–"

@@ -158,8 +158,8 @@ func (p *process) peak() (int64, error) {
 	return kilobytes << 10, err
 }
 
-// charged returns the highest memory that the cgroup counted, including the kernel's
-// buffers.
+// charged returns a text with the highest memory that the replica's cgroup counted, including the
+// kernel's buffers. Without a cgroup the text says so.
 func (p *process) charged() string {
 	for _, file := range []string{"memory.max_usage_in_bytes", "memory.peak"} {
 		if text, err := os.ReadFile(filepath.Join(p.group, file)); p.group != "" && err == nil {

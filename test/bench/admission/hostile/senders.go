@@ -34,7 +34,7 @@ type senders struct {
 	good       int
 }
 
-// tally counts the answers.
+// tally counts the answers of one wave, and has the times of the admitted ordinary pods.
 type tally struct {
 	mu      sync.Mutex
 	answers map[string]int

@@ -117,7 +117,7 @@ func inheritCPUs(parent, dir string) error {
 	return nil
 }
 
-// Dirs returns the directories that a process joins for a cgroup.
+// Dirs returns the directories of a cgroup, one in each hierarchy of the field joined.
 func (g Groups) Dirs(name string) []string {
 	dirs := make([]string, len(g.joined))
 	for i, root := range g.joined {

@@ -132,7 +132,7 @@ func metricsCommand(l *state.Lab) []string {
 		"--tls-cert-file=" + l.Path("pki", "apiserver.crt"), "--tls-private-key-file=" + l.Path("pki", "apiserver.key"),
 		// The kubelets sign their certificates themselves.
 		"--kubelet-insecure-tls", "--kubelet-preferred-address-types=InternalIP", "--kubelet-use-node-status-port",
-		// 10 s is the shortest resolution. A request to a kubelet that is cut off ends in half
-		// of that time.
+		// 10 s is the shortest resolution. If a kubelet is cut off, a request to this kubelet ends
+		// after half of that time.
 		"--metric-resolution=10s", "--kubelet-request-timeout=5s"}
 }

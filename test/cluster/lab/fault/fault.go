@@ -134,7 +134,8 @@ func (i Injector) worker(name string) (state.Node, error) {
 	return n, err
 }
 
-// Component returns the node that has a component, or an error.
+// Component returns the node with the given name. If the cluster is down, or if the node lacks the
+// component, the result is an error.
 func (i Injector) Component(name, component string) (state.Node, error) {
 	if process.PID(i.Lab, state.ControlPlane, state.Holder) == 0 {
 		return state.Node{}, state.ErrDown

@@ -189,9 +189,9 @@ func PID(l *state.Lab, node, name string) int {
 	return r.pid
 }
 
-// Recall finds a running cluster whose state directory was deleted, for example by git
-// clean. The command line of the cluster's first process names a program and a socket
-// in that directory.
+// Recall finds a running cluster whose state directory was deleted, for example by git clean. The
+// command line of the cluster's first process names a program and a socket in that directory.
+// Recall writes the record of this process again.
 func Recall(l *state.Lab) error {
 	if PID(l, state.ControlPlane, state.Holder) != 0 {
 		return nil
@@ -244,8 +244,8 @@ func End(ctx context.Context, l *state.Lab, node, name string) error {
 		return fmt.Errorf("open process %d: %w", pid, err)
 	}
 	defer unix.Close(fd)
-	// The pidfd now names one process for good. The record shows whether it is the right
-	// process.
+	// The pidfd now names one process for good. The record shows whether that process is the
+	// recorded one.
 	if PID(l, node, name) != pid {
 		return nil
 	}
@@ -255,8 +255,8 @@ func End(ctx context.Context, l *state.Lab, node, name string) error {
 	return awaitDeath(ctx, fd, name+" on "+node)
 }
 
-// deathLimit is long, because the kernel frees a node's memory and mounts before the
-// node's first process counts as dead.
+// deathLimit bounds the wait for the death of a process. The bound is long, because the kernel
+// frees a node's memory and mounts before the node's first process counts as dead.
 const deathLimit = 30 * time.Second
 
 // awaitDeath waits until the process of a pidfd is dead.

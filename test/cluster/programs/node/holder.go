@@ -57,8 +57,9 @@ func prepare(hostname, binds, shared string) error {
 	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
 		return fmt.Errorf("mount /run: %w", err)
 	}
-	// Routing is off in a new network namespace. The second setting lets kube-proxy's rules see
-	// the traffic between pods of one node. Without its kernel module, this setting is absent.
+	// Routing is off in a new network namespace, so the first write switches routing on. The second
+	// write lets kube-proxy's rules see the traffic between pods of one node. The file of the
+	// second write is absent without its kernel module.
 	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0); err != nil {
 		return err
 	}

@@ -19,10 +19,10 @@ import (
 // launch starts a daemon and ends. So the first process of launch's PID namespace becomes the
 // parent of the daemon:
 //
-//	launch [-unshare] -report SOCKET -log FILE [-cgroups DIR,DIR] -- COMMAND…
+//	launch [-unshare] -report SOCKET -log FILE [-cgroups DIR,DIR] [-inherit N] -- COMMAND…
 //
 // The caller starts launch in the right namespaces (nsenter). With -unshare the daemon gets new
-// namespaces. The daemon inherits the files from number 3 on.
+// namespaces. With -inherit the daemon gets the first N open files, from number 3 on.
 func launch(args []string) error {
 	flags := flag.NewFlagSet("launch", flag.ContinueOnError)
 	unshare := flags.Bool("unshare", false, "start in new namespaces of every kind but user and cgroup")

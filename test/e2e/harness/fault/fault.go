@@ -64,8 +64,8 @@ func AwaitAPI(t *testing.T) {
 // the node loses its taints. The remaining time is for a busy machine.
 const NodeTimeout = 2 * time.Minute
 
-// Node injects a fault into a node. Node repairs the node when the returned function is
-// called, or when the test ends.
+// Node injects a fault into a node. When the returned function is called, or when the test ends,
+// Node repairs the node and waits until the node is Ready.
 func Node(t *testing.T, node string, do, undo func(context.Context, string) error) (undone func()) {
 	t.Helper()
 	require.NoError(t, do(t.Context(), node))

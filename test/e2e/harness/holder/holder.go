@@ -59,8 +59,9 @@ func (h *Holder) Suffers(do func()) {
 	h.At = record.Now()
 }
 
-// TakenOver waits until another pod runs the application. The old child must be dead by its
-// deadline. The next child must start after the lease has expired, but soon after that instant.
+// TakenOver waits until another pod runs the application, and returns the process of that pod. The
+// old child must be dead by its deadline. The next child must start after the lease has expired,
+// but soon after that instant.
 func (h *Holder) TakenOver() *record.Process {
 	h.Helper()
 	b := lease.Budget(h.T, lease.Fault)

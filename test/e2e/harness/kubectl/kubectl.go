@@ -61,7 +61,8 @@ func Manifest(s *space.Space, object any) string {
 	return string(data)
 }
 
-// Debug adds an ephemeral container to the application's pod, and waits for its end.
+// Debug adds an ephemeral container to the application's pod, and waits until this container has
+// ended with code 5.
 func Debug(s *space.Space, pod *corev1.Pod) {
 	s.Helper()
 	Must(s, "", "debug", pod.Name, "--image="+cluster.Image, "--target=app", "--container=look", "--profile=general", "--quiet",

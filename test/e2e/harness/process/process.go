@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// Waiter is the last init container of the gate "pod".
+// Waiter is the role of the process in the last init container of a pod with the gate "pod".
 const Waiter Role = "waiter"
 
 // Role is the part that a process plays in its pod. The role of a program that is not
@@ -231,7 +231,8 @@ func MustSignal(s *space.Space, pod *corev1.Pod, r Role, signal unix.Signal) {
 	require.True(s, Signal(s, pod, r, signal), "no %s in %s", r, pod.Name)
 }
 
-// Freeze stops a process until the returned function is called, or until the test ends.
+// Freeze suspends a pod's process in a role, until the returned function is called, or until the
+// test ends.
 func Freeze(s *space.Space, pod *corev1.Pod, r Role) (thaw func()) {
 	s.Helper()
 	p := Find(pod, r)

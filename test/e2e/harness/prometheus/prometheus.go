@@ -182,7 +182,7 @@ func (s *Server) Firing() (firing []Alert, answered bool) {
 	return slices.DeleteFunc(answer.Data.Alerts, func(a Alert) bool { return a.State != "firing" }), answered
 }
 
-// Fires returns an alert that fires with the labels, or nil. A label is written NAME=VALUE.
+// Fires returns a firing alert with the name and the labels, or nil. A label is written NAME=VALUE.
 func (s *Server) Fires(name string, labels ...string) *Alert {
 	firing, _ := s.Firing()
 	i := slices.IndexFunc(firing, func(a Alert) bool { return a.is(name, labels) })
@@ -199,7 +199,7 @@ func (a Alert) is(name string, labels []string) bool {
 	})
 }
 
-// AwaitFires waits until an alert with the labels fires.
+// AwaitFires waits until an alert with the name and the labels fires.
 func (s *Server) AwaitFires(timeout time.Duration, name string, labels ...string) {
 	s.Helper()
 	var found *Alert
@@ -210,7 +210,7 @@ func (s *Server) AwaitFires(timeout time.Duration, name string, labels ...string
 	s.Remark("fires: %s: %s", name, found.Annotations["summary"])
 }
 
-// AwaitEnds waits until no alert with the labels fires.
+// AwaitEnds waits until no alert with the name and the labels fires.
 func (s *Server) AwaitEnds(timeout time.Duration, name string, labels ...string) {
 	s.Helper()
 	s.Every(timeout, name+" ends", func() bool {

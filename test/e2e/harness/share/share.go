@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// long has the tests that take more than two minutes, each with its minutes. The minutes are
-// those of a test beside the tests of two other clusters. Without these figures one cluster would
-// still run the longest test while the others are idle.
+// long maps each test that takes more than two minutes to its duration in minutes. The durations
+// are those of a test while two other clusters run their tests. Without these figures one cluster
+// would still run the longest test while the others are idle.
 var long = map[string]int{
 	"TestHelmCommandsStopNoRunningApplication":      10,
 	"TestPodsForTwoShardCountsNeverRunTogether":     4,
@@ -34,7 +34,7 @@ func minutes(test string) int {
 
 // Outside returns the tests that are outside of a share. The share I/N has the serial tests of
 // cluster I among N clusters. The share named "parallel" has the parallel tests, and the serial
-// tests that run alone. The empty share has all tests.
+// tests in the variable alone. The empty share has all tests. Every other share is an error.
 func Outside(share string, serial, parallel []string) (tests []string, err error) {
 	shared := slices.DeleteFunc(slices.Clone(serial), func(name string) bool { return slices.Contains(alone, name) })
 	switch share {
@@ -68,10 +68,9 @@ func others(serial []string, own, all int) (tests []string) {
 	return tests
 }
 
-// LeftOut returns the tests that "make test" leaves out this time. These are a random half of the
-// tests with real applications, and a random half of the examples. Both groups take much processor
-// time.
-// The function shuffle returns a random order of n numbers.
+// LeftOut chooses the tests that one run of "make test" leaves out. The result has a random half of
+// the tests with real applications, and a random half of the examples. Both groups take much
+// processor time. The function shuffle returns a random order of n numbers.
 func LeftOut(parallel []string, shuffle func(n int) []int) (tests []string) {
 	for _, group := range []string{"ExclusiveAndUnchanged", "Example"} {
 		all := slices.DeleteFunc(slices.Clone(parallel), func(name string) bool { return !strings.Contains(name, group) })

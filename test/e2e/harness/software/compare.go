@@ -33,7 +33,7 @@ type logged struct {
 	err  error
 }
 
-// life has what a user sees of a container from one start to the next end.
+// life has what a user sees of one run of a container, from its start to its end.
 type life struct {
 	Log    string
 	Code   int32
@@ -50,9 +50,9 @@ type Specimen struct {
 	Lives []life
 }
 
-// pairs is the greatest number of pairs of pods that a test compares until the logs of
-// one pair are equal. Even two ungated runs of a real application may differ. For
-// example, gunicorn leaves a line out if SIGCHLD interrupts another line.
+// pairs is the greatest number of pairs of pods that a test compares until the logs of one pair are
+// equal. Even two ungated runs of a real application may differ. For example, gunicorn may omit a
+// line of its log if SIGCHLD comes while gunicorn writes another line.
 const pairs = 3
 
 // compare treats the two pods of a pair, gated and ungated, in the same way. In each
@@ -189,7 +189,8 @@ func (p *Specimen) follow() {
 	}
 }
 
-// Start waits until the container has started again and its application serves.
+// Start waits until the present run of the container serves, and each process of the application
+// has logged that it has started.
 func (p *Specimen) Start() {
 	p.Helper()
 	what := fmt.Sprintf("%s of %s serves in run %d", p.Name, p.w.Name, len(p.Lives)+1)
@@ -209,7 +210,8 @@ func (p *Specimen) Start() {
 // log also comes if the machine has no inotify instance left for the node.
 var notTheLog = regexp.MustCompile(`(?:^|\n)unable to retrieve container logs for \S+\s*$|fsnotify watcher: too many open files\s*$`)
 
-// readLog reads the log of the present run, or of the previous one.
+// readLog reads the log of the present run, or of the previous one. An answer that is no log is an
+// error.
 func (p *Specimen) readLog(previous bool) (string, error) {
 	log, err := p.Client.CoreV1().Pods(p.Space.Namespace).
 		GetLogs(p.Name, &corev1.PodLogOptions{Container: "app", Previous: previous}).DoRaw(p.Context())
@@ -248,8 +250,9 @@ func (p *Specimen) FollowLog() {
 	}()
 }
 
-// awaitLogged waits until the log of the present run contains the given text at least
-// runs*each times.
+// awaitLogged waits until the log contains the text in the argument what at least runs*each times.
+// The argument runs is the number of starts or reloads so far, and the argument each is the number
+// of lines for each of them.
 func (p *Specimen) awaitLogged(runs int, what string, each int) {
 	p.Helper()
 	p.Await(ServeTimeout, fmt.Sprintf("%s logs %q", p.Name, what), func() bool {
@@ -321,7 +324,8 @@ var (
 )
 
 // comparable returns the lines of a log, without the shim's own lines and the lines that match
-// Noise. Text that differs between any two runs, such as a time, is replaced.
+// Noise. Text that differs between any two runs, such as a time, is replaced. If Unordered is true,
+// the lines are sorted.
 func (w Software) comparable(log string) []string {
 	lines := []string{}
 	for line := range strings.Lines(log) {

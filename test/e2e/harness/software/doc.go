@@ -4,6 +4,6 @@
 // Package software deploys real applications, kills them in every way, and compares
 // a gated pod with an ungated twin.
 //
-// Real software keeps no record. The kernel reports the start and end of each process
-// instead (package witness), so no process is missed.
+// Real software does not write the record of the test application. Instead, the kernel reports the
+// start and end of each process (package witness), so no process is missed.
 package software

@@ -28,7 +28,7 @@ type Journal struct {
 	// Prepare is a statement that must succeed before the first number; empty means none.
 	Prepare string
 	// Keep returns the statement that stores a number, and Yes reports whether an answer
-	// acknowledges it.
+	// acknowledges the number.
 	Keep func(n int) string
 	Yes  func(answer string) bool
 	// Read is the statement whose answer has a line for each stored number.
@@ -63,10 +63,10 @@ func (j *Journal) begin(t *Trial) {
 // kubectl exec may lose its first line, and redis-cli once waited for ten minutes.
 const answerTimeout = 10 * time.Second
 
-// write starts a client that writes number after number, until the application ends or
-// the returned function is called. The function write returns after the first
-// acknowledgement, so that a fault comes during the writing. The result ok is false if no
-// acknowledgement comes in time. If j is nil, write starts no client, and returns true.
+// write starts a client that writes number after number, until the application ends or the returned
+// function is called. The function write returns after the first acknowledgement, so that the
+// caller can inject a fault while the client writes. The result ok is false if no acknowledgement
+// comes in time. If j is nil, write starts no client, and returns true.
 func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) {
 	s.Helper()
 	if j == nil {

@@ -134,8 +134,8 @@ func (t *Trial) awaitServing(what string, before *witness.Family) {
 	})
 }
 
-// endure injects a fault into the holder, and waits until the application runs again,
-// serves, and has lost no number of its journal.
+// endure injects a fault into the holder, waits until the application serves again, and checks its
+// journal. If the fault is survivable, the application may also have run on.
 func (t *Trial) endure(b fault.Fault) {
 	t.Helper()
 	before, victim := t.busy()

@@ -20,9 +20,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// dump describes the namespace of a failed test. If go test keeps artifacts, the description
-// goes into a file among them, so that the failure itself stays visible. Otherwise the
-// description goes into the test's log.
+// dump describes the namespace of a failed test. If go test keeps artifacts, dump writes the
+// description into a file among the artifacts. The test's log then stays short, so the failure is
+// easy to find. Otherwise the description goes into the test's log.
 func dump(s *Space) {
 	text := describe(s)
 	if kept := flag.Lookup("test.artifacts"); kept == nil || kept.Value.String() != "true" {

@@ -39,9 +39,9 @@ func (h *history) note(object any) {
 	h.versions = append(h.versions, version{time.Now(), lease})
 }
 
-// History returns the versions of a slot's Lease since an instant, one in each line. A line
-// begins with the time at which the watch showed the version. If the time after
-// "written at" is much earlier, the API server was slow.
+// History returns the versions of a slot's Lease since an instant, one in each line. A line begins
+// with the time at which the watch showed the version. If the time after "written at" is much
+// earlier than the time at the beginning of its line, the API server was slow.
 func (s *Space) History(slot string, since time.Time) string {
 	s.history.mu.Lock()
 	defer s.history.mu.Unlock()

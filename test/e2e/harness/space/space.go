@@ -33,8 +33,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Said returns the messages of a pod's Events with a reason. The word IP replaces the
-// pod's address in the messages.
+// Said returns the messages of the pod's Events that have the given reason, in alphabetical order.
+// The word IP replaces the pod's address in the messages.
 func (s *Space) Said(pod *corev1.Pod, reason string) []string {
 	var all []string
 	for _, e := range s.Events() {
@@ -98,8 +98,8 @@ var opened atomic.Bool
 // has a space. If Opened returns false, no test has run.
 func Opened() bool { return opened.Load() }
 
-// New makes a namespace that has opted in. The functions in the argument change may edit
-// the namespace first. The cleanup of the space fails the test if two applications of the
+// New makes a namespace that has opted in to the injection. The functions in the argument change
+// may edit the namespace first. The cleanup of the space fails the test if two applications of the
 // namespace ran at once.
 func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	t.Helper()
@@ -153,7 +153,7 @@ func open(t *testing.T, namespace string) *Space {
 	return s
 }
 
-// shortName returns a test's name as a part of a namespace's name.
+// shortName makes a part of a namespace's name from the name of a test.
 func shortName(test string) string {
 	test, _, _ = strings.Cut(strings.TrimPrefix(test, "Test"), "/")
 	var b strings.Builder
@@ -195,7 +195,7 @@ func (s *Space) Changed() {
 	}
 }
 
-// Await waits until the condition is true, or fails the test.
+// Await waits until the condition is true. After the timeout, Await fails the test.
 func (s *Space) Await(timeout time.Duration, what string, condition func() bool) {
 	s.Helper()
 	if !s.Within(timeout, condition) {
@@ -305,7 +305,7 @@ func (s *Space) AwaitHolder(slot string) (holder *corev1.Pod) {
 	return holder
 }
 
-// Record returns the record of a name, or skips the test on a cluster without records.
+// Record returns the record with this name. On a cluster without records, Record skips the test.
 func (s *Space) Record(name string) record.Record {
 	s.Helper()
 	if s.Dir == "" {
@@ -316,8 +316,8 @@ func (s *Space) Record(name string) record.Record {
 	return r
 }
 
-// Running returns the application's process that runs now, from the record of a name, or nil.
-// If several run, Running returns the latest.
+// Running returns the application's process that runs now, or nil. The argument is the name of the
+// record. If several processes run, Running returns the latest.
 func (s *Space) Running(name string) *record.Process {
 	running := s.Record(name).Mains().Running(Fresh)
 	if len(running) == 0 {
@@ -326,8 +326,8 @@ func (s *Space) Running(name string) *record.Process {
 	return &running[len(running)-1]
 }
 
-// judge fails the test if a record shows two applications at once, or a fencing token
-// that did not grow.
+// judge fails the test if a record shows an overlap that Tolerate does not accept, or a fencing
+// token that did not grow. If TokensGoBack is true, judge ignores the tokens.
 func judge(s *Space) {
 	if s.Dir == "" {
 		return
@@ -368,7 +368,7 @@ func remove(s *Space) {
 	}
 }
 
-// IgnoreNotFound returns no error for an object that is gone.
+// IgnoreNotFound returns nil if err says that an object is gone. Otherwise the result is err.
 func IgnoreNotFound(err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil

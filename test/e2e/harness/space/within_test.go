@@ -28,7 +28,7 @@ func TestPollingPausesAreLongerAfterSlowChecks(t *testing.T) {
 					checks++
 					<-time.After(c.check)
 					if c.check > 0 {
-						s.Changed() // a change ends no pause after a slow check
+						s.Changed() // the pause after a slow check goes on despite a change
 					}
 					return false
 				}))

@@ -116,7 +116,7 @@ func TestTutorialShellKeepsVariablesBetweenCommands(t *testing.T) {
 }
 
 // TestEachTutorialHasATestAndANamespace checks the rules that need no cluster. Each page has a
-// test, and lives in a namespace with the name of the page.
+// test. The commands of a page create, use and delete a namespace with the name of the page.
 func TestEachTutorialHasATestAndANamespace(t *testing.T) {
 	const docs, tests = "../../../../docs/tutorials", "../../tutorials/tutorials.go"
 	source, err := os.ReadFile(tests)
