@@ -94,7 +94,7 @@ func TestHolderOfAPausedSlotKeepsRunning(t *testing.T) {
 	}
 }
 
-func TestPauseWithStopDrainsTheHolder(t *testing.T) {
+func TestPauseSetToStopDrainsTheHolder(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		p := &ports{}

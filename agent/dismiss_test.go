@@ -149,7 +149,7 @@ func (w *world) elector() (stop func()) {
 	return func() { close(done) }
 }
 
-func TestPodSkipsWhileAForeignIdentityHolds(t *testing.T) {
+func TestPodSkipsWhileALeaderElectionClientHolds(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		stop := w.elector()

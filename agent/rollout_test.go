@@ -211,7 +211,7 @@ func TestTurnContinuesIfTheAgentAloneEnds(t *testing.T) {
 
 // The controller's minReadySeconds are a minute, and the agent restarts after 20 s of that
 // minute.
-func TestPodInTurnStaysReadyDespiteAgentRestart(t *testing.T) {
+func TestPodStaysReadyDespiteAgentRestartDuringTurn(t *testing.T) {
 	simulate(t, func(w *world) {
 		_, b := w.rolling(func(c *Config) { c.MinReady = time.Minute })
 		b.connect("s3")

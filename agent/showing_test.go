@@ -55,7 +55,7 @@ func TestReadinessGateKeepsAtMostOnePodReady(t *testing.T) {
 
 // The next holder becomes Ready as soon as it holds. So before a release, the API server must
 // have stored that the old holder is not Ready.
-func TestReadinessGateStoresNotReadyBeforeItYields(t *testing.T) {
+func TestYieldingPodKeepsSlotUntilUnreadinessIsStored(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := serving(w, "a")

@@ -28,7 +28,7 @@ func starter(app *patient) func(c *Config) {
 
 func (w *world) starting() string { return w.server.lease(startSlot).Holder }
 
-// startsUnderLock starts the pod a with a start lock, and its child under the shim s1.
+// startsUnderLock starts a pod with the name "a" and a start lock. Its shim s1 has a running child.
 func (w *world) startsUnderLock(app *patient, change ...func(c *Config)) *pod {
 	w.free(startSlot)
 	a := w.start("a", append([]func(c *Config){starter(app)}, change...)...)
@@ -249,7 +249,7 @@ func TestHolderStaysReadyIfTheStartLockVanishes(t *testing.T) {
 	})
 }
 
-func TestChildCountsAsStartingAfterStartLockLoss(t *testing.T) {
+func TestLivenessProbeAwaitsStartupProbeDespiteLostLock(t *testing.T) {
 	simulate(t, func(w *world) {
 		app := newPatient("startup", "liveness")
 		a := w.startsUnderLock(app, app.probed("startup", "liveness"))

@@ -213,7 +213,7 @@ func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 
 // After an outage longer than the lease duration, the previous holder starts first even
 // if watches fail.
-func TestPreviousHolderStartsFirstEvenIfWatchesFail(t *testing.T) {
+func TestPreviousHolderStartsFirstAfterOutageWithoutWatches(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"watches refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
 		"watches cut at once": func(l *link) { l.idle = 1 },
@@ -266,7 +266,7 @@ func TestPreviousHolderStartsFirstEvenIfWatchesFail(t *testing.T) {
 
 // Pod x needs two locks, and its watch wrongly reports again and again that the second lock is
 // free. Pod y needs only the first lock, and must be able to acquire it.
-func TestPodMisledByStaleEventsReleasesItsLock(t *testing.T) {
+func TestPodMisledAboutSecondLockReleasesTheFirst(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })

@@ -186,7 +186,7 @@ func (s source) local(t *testing.T) LocalArgs {
 	return a
 }
 
-func FuzzLocalArgsSurviveARoundTrip(f *testing.F) {
+func FuzzLocalAPIArgsSurviveARoundTrip(f *testing.F) {
 	for seed := range uint64(200) {
 		f.Add(seed)
 	}
@@ -266,7 +266,7 @@ func TestRunArgsStayTheSameAcrossVersions(t *testing.T) {
 }
 
 // The policy on gates also reads these arguments.
-func TestLocalArgsStayTheSameAcrossVersions(t *testing.T) {
+func TestLocalAPIArgsStayTheSameAcrossVersions(t *testing.T) {
 	a := DefaultLocalArgs()
 	a.Claims, _ = parseLocals("semaphore/pool=3, lock/a,election/main")
 	assert.Equal(t, []string{"api", "-claims=election/main,lock/a,semaphore/pool=3", "-lease-duration=30s"}, a.Args())

@@ -229,7 +229,7 @@ func TestParseReadsClaimsOfTheLocalAPI(t *testing.T) {
 	}
 }
 
-func TestMalformedClaimsInLocalAnnotationAreRefused(t *testing.T) {
+func TestMalformedClaimsOfTheLocalAPIAreRefused(t *testing.T) {
 	const form = ` is no claim of the local API: write lock/NAME, election/NAME, semaphore/NAME=SIZE, rwlock/NAME=SIZE, barrier/NAME=SIZE or variable/NAME`
 	tests := map[string]string{
 		"":                            `name at least one claim, and none empty, separated by commas`,
@@ -270,7 +270,7 @@ func TestMalformedClaimsInLocalAnnotationAreRefused(t *testing.T) {
 	}
 }
 
-func TestLocalAnnotationRefusesSettingsOfOtherGates(t *testing.T) {
+func TestLocalAPIAnnotationRefusesSettingsOfOtherGates(t *testing.T) {
 	const idle = " has no effect with metaparticle.io/api, because the containers stay as they are and their program asks for its slots: remove it"
 	tests := []struct{ key, value, want string }{
 		{SingletonAnnotation, "true", `metaparticle.io/api is in one pod with metaparticle.io/singleton, which comes with a later version: remove one of the two`},

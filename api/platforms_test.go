@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestPlatformCommandOfExactArchitectureIsPreferred(t *testing.T) {
+func TestImageCommandForExactArchitectureIsPreferred(t *testing.T) {
 	all := Platforms{"amd64": {Command: []string{"a"}}, "arm": {Command: []string{"b"}, StopSignal: "SIGQUIT"}}
 	again, err := ParsePlatforms(all.String())
 	require.NoError(t, err)
@@ -29,7 +29,7 @@ func TestPlatformCommandOfExactArchitectureIsPreferred(t *testing.T) {
 	assert.Error(t, err)
 }
 
-func FuzzPlatformsSurviveARoundTrip(f *testing.F) {
+func FuzzImageCommandsByPlatformSurviveARoundTrip(f *testing.F) {
 	f.Add(`{"amd64":{"command":["a","$(x)"],"stopSignal":"3"}}`)
 	f.Fuzz(func(t *testing.T, s string) {
 		p, err := ParsePlatforms(s)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestIsSlotAcceptsOnlyLeaseNamesFromClaims(t *testing.T) {
+func TestOnlyLeaseNamesMadeByClaimsAreSlots(t *testing.T) {
 	long := strings.Repeat("l", 253)
 	for lease, want := range map[string]bool{
 		"lock.a": true, "lock.a.b-c.0": true, "lock." + long[:248]: true, "singleton.deployment.biller": true,

@@ -71,7 +71,7 @@ func TestConsoleWarnsIfAPIServerRefusesItsRequests(t *testing.T) {
 	assert.False(t, w.synced())
 }
 
-func TestConsoleWarnsAfterAFailedPublication(t *testing.T) {
+func TestConsoleWarnsIfItCannotPublishSlots(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, leaseOf(1, "a", time.Now()))
 	warned := make(chan string, 8)
@@ -175,9 +175,9 @@ func TestClosedOrSilentWatchIsReported(t *testing.T) {
 	}
 }
 
-// TestWatchWarningBeginsByTimerWithoutRequests runs on a fake clock. No request or byte arrives at the
+// TestConsoleWarnsOfBrokenWatchWithoutAnyRequest runs on a fake clock. No request or byte arrives at the
 // instants at which a trouble begins. So only the timer of the method heed can wake that method.
-func TestWatchWarningBeginsByTimerWithoutRequests(t *testing.T) {
+func TestConsoleWarnsOfBrokenWatchWithoutAnyRequest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		warned := make(chan string, 8)
 		w := &watch{links: newLinks(), warn: func(trouble string) error { warned <- trouble; return nil }, changed: make(chan struct{}, 1)}

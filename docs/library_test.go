@@ -82,7 +82,7 @@ func TestLibraryPageCitesOnlyExistingTests(t *testing.T) {
 	}
 }
 
-func TestEachRecipeHasValidAnnotationsAndStatesLimits(t *testing.T) {
+func TestEachRecipeStatesLimitsAndHasValidAnnotations(t *testing.T) {
 	for _, r := range recipes(t) {
 		blocks := r.annotations(t)
 		assert.NotEmpty(t, blocks, "recipe without annotations: %s", r.title)
@@ -102,7 +102,7 @@ func TestEachRecipeHasValidAnnotationsAndStatesLimits(t *testing.T) {
 }
 
 // A new kind of claim, and a new example, need a recipe.
-func TestLibraryPageHasEachClaimAndEachExample(t *testing.T) {
+func TestEachClaimKindAndExampleHasLibraryRecipe(t *testing.T) {
 	claims, examples := map[string]bool{}, map[string]bool{}
 	for _, r := range recipes(t) {
 		for _, annotations := range r.annotations(t) {

@@ -32,7 +32,7 @@ func podsWithConditions(name string, n int) []client.Object {
 	return pods
 }
 
-func TestFullRoleForConditionsKeepsItsEarlierLeases(t *testing.T) {
+func TestConditionRoleAtItsLimitKeepsEarlierLeases(t *testing.T) {
 	w := newWorld(t, podsWithConditions("b", maxSlotsPerRole-5)...)
 	r := w.process()
 	w.settle(r)

@@ -99,7 +99,7 @@ func TestChangeOfShardCountWaitsForEachHolder(t *testing.T) {
 	assert.Empty(t, holder(w.lease(api.ShardLease(web, 1))))
 }
 
-func TestNewShardCountWaitsForAVanishedLease(t *testing.T) {
+func TestNewShardCountWaitsUntilDeletedLeaseExpires(t *testing.T) {
 	w := newWorld(t, worker("a", 2))
 	r := w.process()
 	w.settle(r)
@@ -117,7 +117,7 @@ func TestNewShardCountWaitsForAVanishedLease(t *testing.T) {
 
 // In each iteration, a second process stamps for another number of shards. The second process does
 // so just before write number crash+1 of the first process.
-func TestRacingEnrollProcessesNeverOpenTwoShardCounts(t *testing.T) {
+func TestRacingEnrollProcessesNeverAllowTwoShardCounts(t *testing.T) {
 	for crash := range 12 {
 		w := newWorld(t, worker("a", 2))
 		first, second := w.process(), w.process()
@@ -154,7 +154,7 @@ func TestRacingEnrollProcessesNeverOpenTwoShardCounts(t *testing.T) {
 	}
 }
 
-func TestShardCountFollowsTemplateOnceItsPodRuns(t *testing.T) {
+func TestShardCountFollowsTemplateWhenItsPodRuns(t *testing.T) {
 	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
 	for name, test := range map[string]struct {
 		template, current, want int
@@ -235,7 +235,7 @@ func TestYoungerRunWaitsUntilEarlierPodsAreDeleted(t *testing.T) {
 	}
 }
 
-func TestPendingPodRunsShardInGatedInitContainer(t *testing.T) {
+func TestPendingPodWithGatedInitContainerRunsShard(t *testing.T) {
 	pod := worker("a", 3)
 	assert.True(t, runsShard(pod))
 	pod.Status.Phase = corev1.PodPending
@@ -246,7 +246,7 @@ func TestPendingPodRunsShardInGatedInitContainer(t *testing.T) {
 	assert.False(t, runsShard(pod))
 }
 
-func TestEnrollIgnoresRenewalsAndReleasesOfOpenShards(t *testing.T) {
+func TestEnrollHandlesShardReleaseOnlyDuringStampChange(t *testing.T) {
 	lease := func(stamp, holder string) *coordinationv1.Lease {
 		l := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
 		l.Annotations = map[string]string{api.StampAnnotation: stamp}

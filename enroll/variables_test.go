@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// variable returns a Variable, or nil.
+// variable returns the Variable with the given name, or nil if the Variable does not exist.
 func (w *world) variable(name string) *unstructured.Unstructured {
 	w.t.Helper()
 	v := new(unstructured.Unstructured)
@@ -125,7 +125,7 @@ func TestWorkloadGetsItsVariablesBeforeItsPods(t *testing.T) {
 	assert.NotNil(t, w.variable("hits"))
 }
 
-func TestEndedPodsAndInvalidNamesGrantNoRights(t *testing.T) {
+func TestEndedPodOrInvalidVariableNameGrantsNothing(t *testing.T) {
 	ended := gated("ended", "till", "variable.ended")
 	ended.Status.Phase = corev1.PodSucceeded
 	w := newWorld(t, ended, gated("odd", "till", "variable.,variable.A,variable.a/b,variable.-"))

@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
-func TestPolicyOnLeftoversRecognizesInjectedParts(t *testing.T) {
+func TestCopiedPodPolicyRecognizesInjectedParts(t *testing.T) {
 	leftover := texts(t)["policies/leftover.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
@@ -47,7 +47,7 @@ func TestPolicyOnLeftoversRecognizesInjectedParts(t *testing.T) {
 
 // A pod without a controller may compete for the slots of its namespace, and for its own
 // singleton, because the pod itself is its workload.
-func TestPolicyOnLeftoversRecognizesSlotsOfBarePods(t *testing.T) {
+func TestCopiedPodPolicyRecognizesSlotsOfBarePods(t *testing.T) {
 	found := regexp.MustCompile(`(?s)- name: own\n\s+expression: >-\n\s+'(.*?)' \+ object\.metadata\.name\.replace\('\.', '\\\\\.'\) \+ '(.*?)'\n`).
 		FindStringSubmatch(texts(t)["policies/leftover.yaml"])
 	require.Len(t, found, 3)
@@ -143,8 +143,8 @@ func slots(t *testing.T) []claimed {
 	return all
 }
 
-// expression returns the regular expression that a pattern finds in a policy. The policies
-// use two of CEL's escapes: a zero byte, and the backslash.
+// expression returns the regular expression that the pattern "place" finds in a policy. The
+// function decodes the two escapes of CEL that the policies use: a zero byte, and the backslash.
 func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	t.Helper()
 	found := regexp.MustCompile(place).FindStringSubmatch(policy)
@@ -195,7 +195,7 @@ func TestLeasePolicyAdmitsOnlyFailuresThatAgentsWrite(t *testing.T) {
 
 // The console parses the instant since which a holder serves, and encodes that instant as JSON. Go
 // cannot encode some instants that Go parses.
-func TestLeasePolicyAdmitsServingInstantsOnlyInUTC(t *testing.T) {
+func TestLeasePolicyAdmitsServingAnnotationOnlyInUTC(t *testing.T) {
 	admitted := expression(t, texts(t)["policies/lease.yaml"], `newServing\.matches\('(.*?)'\)`)
 	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(1_790_000_000, 1), time.Unix(1_790_000_000, 120_000_000), time.Unix(253402300799, 999_999_999)} {
 		text := at.UTC().Format(time.RFC3339Nano) // as an agent writes the instant

@@ -66,7 +66,7 @@ func TestChangeBetweenReadAndWatchIsSeen(t *testing.T) {
 	}
 }
 
-func TestLeaseThatAppearsLaterMeetsTheCondition(t *testing.T) {
+func TestLeaseCreatedDuringWaitCanMeetTheCondition(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		r := start(t, s, key7)
 		r.lasts(t, 5*time.Minute)
@@ -223,7 +223,7 @@ func TestFailingWatchesCauseFewRequests(t *testing.T) {
 				r.lasts(t, time.Minute)
 				s.change(func() { s.reads, s.watches = nil, nil })
 				r.lasts(t, time.Hour)
-				// The pauses are 12.5 s on average, and each look is a read and a watch.
+				// By now each pause takes 10 s to 15 s. Each look is a read and a watch.
 				assert.LessOrEqual(t, s.busiest(), 12)
 				reads, watches := s.requests()
 				assert.LessOrEqual(t, len(reads)+len(watches), 10*60)
@@ -262,7 +262,7 @@ func TestSilentWatchIsFollowedByARead(t *testing.T) {
 	})
 }
 
-func TestWaitPausesForTheServersRetryAfter(t *testing.T) {
+func TestWaitObeysTheServersRetryAfterHeader(t *testing.T) {
 	for asked, want := range map[time.Duration]time.Duration{20 * time.Second: 20 * time.Second, time.Hour: time.Minute} {
 		bubble(t, func(t *testing.T, s *server) {
 			s.put(schema("7"))
@@ -279,7 +279,7 @@ func TestWaitPausesForTheServersRetryAfter(t *testing.T) {
 	}
 }
 
-func TestStoppedWaitReturnsTheCause(t *testing.T) {
+func TestStoppedWaitReturnsTheCauseOfItsStop(t *testing.T) {
 	stop := errors.New("stopped")
 	for name, prepare := range map[string]func(s *server){
 		"in a watch": func(*server) {},

@@ -115,7 +115,7 @@ func TestUnreachableServerIsNamedInTheWarning(t *testing.T) {
 	})
 }
 
-func TestEachConditionHasItsOwnNotices(t *testing.T) {
+func TestNoticeDelayBeginsAnewForEachCondition(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		r := start(t, s, key7, serves)

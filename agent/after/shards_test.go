@@ -114,7 +114,7 @@ func TestWarningMentionsAShardThatIsNotDone(t *testing.T) {
 
 // If a person deletes the Leases of the shards, enroll creates them again, and their stamps have
 // a smaller epoch than before. After a restore of etcd, too, the epoch may be smaller.
-func TestWaitEndsEvenIfStampsHaveSmallerEpoch(t *testing.T) {
+func TestDoneShardsEndWaitDespiteRecreatedLeases(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(shard(0, "5/2/a", "a"))
 		s.put(shard(1, "5/2/a", ""))

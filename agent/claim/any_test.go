@@ -219,7 +219,7 @@ func TestPodWithManySlotsBoundsRequestsDuringFaults(t *testing.T) {
 				m.settle()
 			}
 			sent := p.sentWithin(time.Minute)
-			most := 24 // a pod with one slot sends a read each 2.5 to 5 s
+			most := 24 // a pod with one slot sends a read each 2.5 s to 5 s, so at most 24 in a minute
 			if p.unwatched {
 				most = PerMinute + 1
 			}
@@ -238,7 +238,7 @@ func TestPodReadsOneLeaseUntilTheServerAnswers(t *testing.T) {
 	assert.Len(t, p.looks, 32)
 }
 
-func TestPodWithManySlotsAcquiresTheLastSlot(t *testing.T) {
+func TestPodAcquiresTheOnlyFreeSlotOfMany(t *testing.T) {
 	for name, fault := range faults {
 		for state, last := range map[string]lease.Record{
 			"free":    {},

@@ -105,7 +105,7 @@ func TestRefusedWatchReturnsErrorForItsHTTPStatus(t *testing.T) {
 }
 
 // The limit applies to a frame, not to a watch, because a watch lasts for hours.
-func TestWatchMayExceedSizeLimitOfOneFrame(t *testing.T) {
+func TestWatchMayExceedSizeLimitOfOneEvent(t *testing.T) {
 	one := frame(Modified, "43")
 	count := 2*maxBody/len(one) + 1
 	seen := 0

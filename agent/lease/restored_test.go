@@ -12,7 +12,7 @@ import (
 
 // After a restore of etcd (without etcdutl --bump-revision), etcd assigns the versions after the
 // backup a second time, to other states.
-func TestStandbySeesChangeDespiteEqualVersionAfterRestore(t *testing.T) {
+func TestStandbySeesChangesAfterEtcdRestoreReusesVersions(t *testing.T) {
 	held := func(hold string, renewed int) Record {
 		return Record{UID: "uid", Version: "7", Holder: "b_u", Hold: hold, RenewTime: time.Unix(int64(renewed), 0), Duration: 30 * time.Second}
 	}

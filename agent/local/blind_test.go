@@ -50,7 +50,7 @@ func startBlind(t *testing.T, s *server, name, claims string) *pod {
 }
 
 // The API server refuses watches, but answers all reads and writes.
-func TestRefusedWatchesDelayNoWaitingBid(t *testing.T) {
+func TestRefusedWatchesDelayAWaitingBidOnlyBriefly(t *testing.T) {
 	for _, claim := range []struct{ name, first, then string }{
 		{"lock/a", "/v1/lock/a/holds?heartbeat=5m", "/v1/lock/a/holds?heartbeat=5m"},
 		{"rwlock/c=1", writePath, readPath}, {"rwlock/c=16", writePath, readPath}, {"rwlock/c=2", readPath, writePath},

@@ -299,7 +299,7 @@ func TestIdleAPISendsNoRequest(t *testing.T) {
 	})
 }
 
-func TestSemaphoreLetsThreeOfFivePodsHold(t *testing.T) {
+func TestSemaphoreOfSizeThreeLetsThreePodsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("semaphore.pool.0", "semaphore.pool.1", "semaphore.pool.2")
 		var held []*lines

@@ -34,7 +34,7 @@ func (m *lateHandlers) Signal(_ int, sig syscall.Signal) error {
 }
 
 // A child may set its handlers at any instant, also between two checks of the shim.
-func TestHeldBackSignalsKeepTheirOrderOfArrival(t *testing.T) {
+func TestChildGetsDelayedSignalsInTheirOriginalOrder(t *testing.T) {
 	for checks := range 8 {
 		m := &lateHandlers{checks: checks}
 		p := passing{machine: m, child: &child{pid: 7}}

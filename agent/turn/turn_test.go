@@ -294,7 +294,7 @@ func TestProvenRevisionForgetsItsTurnsAfterTenMinutes(t *testing.T) {
 	assert.Empty(t, h.Rollout.Turns)
 }
 
-func TestHolderWritesTheTimeOfNextTurnOnce(t *testing.T) {
+func TestHolderWritesTheNextTurnsTimeOnlyOnce(t *testing.T) {
 	p := pod("a1", old)
 	h := Hold{ID: "h1", Rollout: Rollout{}.with(1)}
 	h.Rollout = p.Hold(0, wall, h).Rollout

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// under returns a function that returns the fence of a hold.
+// The function "under" returns a function that returns the fence of a hold.
 func under(lock string, epoch, token int64) func() (kube.Fence, Refusal) {
 	return func() (kube.Fence, Refusal) { return kube.Fence{Lock: lock, Epoch: epoch, Token: token}, "" }
 }
@@ -82,7 +82,7 @@ func TestRefusedActionLeavesTheVariableAsItWas(t *testing.T) {
 	}
 }
 
-func TestRepeatedAddWithKeptKeyReturnsFirstResult(t *testing.T) {
+func TestAddWithRepeatedIdempotencyKeyReturnsFirstResult(t *testing.T) {
 	v := state(t, `{}`)
 	first := Action{Add: 5, Key: "k"}
 	result, changed, refusal := first.apply(v, "pod", "")
@@ -103,7 +103,7 @@ func TestRepeatedAddWithKeptKeyReturnsFirstResult(t *testing.T) {
 
 // The Variable keeps the newest key of each pod until that key is old. A busy pod that adds many
 // keys must not change that.
-func FuzzNewestKeysOfEachPodAreKept(f *testing.F) {
+func FuzzNewestIdempotencyKeyOfEachPodIsKept(f *testing.F) {
 	f.Add(uint64(1), 5)
 	f.Add(uint64(2), 63)
 	f.Fuzz(func(t *testing.T, seed uint64, pods int) {
@@ -154,7 +154,7 @@ func TestFullVariableDropsOldIdempotencyKeysFirst(t *testing.T) {
 
 // The proof that a write was not stored must be right for every later state that other pods can
 // cause.
-func FuzzProofNeverCallsAStoredWriteLost(f *testing.F) {
+func FuzzStoredVariableWriteIsNeverDeclaredLost(f *testing.F) {
 	f.Add(uint64(1), 10, 70, 5)
 	f.Add(uint64(2), 64, 64, 80)
 	f.Add(uint64(3), 0, 1100, 70)

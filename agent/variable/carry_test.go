@@ -50,7 +50,7 @@ func TestConflictsWithOtherPodsLoseNoAdd(t *testing.T) {
 }
 
 // The cases cover each way to lose an answer, with and without writes of other pods.
-func TestLostAnswersNeverMakeTheSumWrong(t *testing.T) {
+func TestLostAnswersNeverCorruptTheSumOfAdds(t *testing.T) {
 	for name, test := range map[string]struct {
 		stored, others, keyed bool
 		want                  Refusal
@@ -248,7 +248,7 @@ func TestLostHoldStopsFurtherAttemptsOfAWrite(t *testing.T) {
 	})
 }
 
-func TestWriteOfAValueReportsItsOwnVersion(t *testing.T) {
+func TestVariableWriteReturnsTheVersionThatItStored(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -284,7 +284,7 @@ func TestVariableRefusesTooManyConcurrentCalls(t *testing.T) {
 	})
 }
 
-func TestReadsThatWaitShareOneRequest(t *testing.T) {
+func TestConcurrentReadsOfAVariableShareRequests(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")

@@ -37,7 +37,7 @@ func rows(t *testing.T) []row {
 	return all
 }
 
-func TestHasGateIsFalseForAnIncompleteGate(t *testing.T) {
+func TestOnlyACompleteGateIsRecognized(t *testing.T) {
 	for _, r := range rows(t) {
 		t.Run(r.Name, func(t *testing.T) {
 			assert.Equal(t, r.Gate, HasGate(&r.Spec))
@@ -47,7 +47,7 @@ func TestHasGateIsFalseForAnIncompleteGate(t *testing.T) {
 	}
 }
 
-func TestHasGateRecognizesTheArgumentsOfEveryGate(t *testing.T) {
+func TestGateIsRecognizedByItsContainersArguments(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	for gate, want := range map[api.Gate]bool{api.GateContainer: false, api.GatePod: false, api.GateReadiness: true} {
 		args := api.DefaultRunArgs()
@@ -75,7 +75,7 @@ func TestGatesAndArgumentsOfGoldenPodsAreRecognized(t *testing.T) {
 		archive, err := txtar.ParseFile(file)
 		require.NoError(t, err)
 		i := slices.IndexFunc(archive.Files, func(f txtar.File) bool { return f.Name == "patched.yaml" })
-		if i < 0 || strings.HasSuffix(file, "/marks-kept.txtar") { // a person wrote marks-kept.txtar
+		if i < 0 || strings.HasSuffix(file, "/marks-kept.txtar") { // a person wrote the gate in this file
 			continue
 		}
 		var pod corev1.Pod
@@ -144,7 +144,7 @@ func arrivalsOf(spec *corev1.PodSpec) map[string]time.Duration {
 	return all
 }
 
-func FuzzStripPreservesGatesBarriersAndConditions(f *testing.F) {
+func FuzzStrippedPodSpecKeepsConditionsBarriersAndGate(f *testing.F) {
 	for seed := range uint64(500) {
 		f.Add(seed)
 	}
@@ -165,7 +165,7 @@ func FuzzStripPreservesGatesBarriersAndConditions(f *testing.F) {
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
-func TestStripDropsHugeArgumentsOfALocalAgent(t *testing.T) {
+func TestStrippedPodSpecOmitsHugeArgumentsOfAgent(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
 		{Name: api.AgentContainer, RestartPolicy: &always, Args: []string{api.LocalRole, strings.Repeat("x", 1<<20)}},
@@ -176,7 +176,7 @@ func TestStripDropsHugeArgumentsOfALocalAgent(t *testing.T) {
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
-func TestStrippedLocalAgentKeepsOnlyItsBarriers(t *testing.T) {
+func TestStrippedLocalAPIAgentKeepsOnlyBarrierArguments(t *testing.T) {
 	always, huge := corev1.ContainerRestartPolicyAlways, strings.Repeat("x", 1<<20)
 	agent := func(args ...string) *corev1.PodSpec {
 		return &corev1.PodSpec{InitContainers: []corev1.Container{
@@ -196,7 +196,7 @@ func TestStrippedLocalAgentKeepsOnlyItsBarriers(t *testing.T) {
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
-func TestStripKeepsOnlyConditionsOfWaitingContainers(t *testing.T) {
+func TestStrippedConditionInitContainerKeepsOnlyConditions(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
 		{Name: api.AfterContainer, Args: []string{api.AfterRole, "-conditions=lock.a", huge}},
@@ -207,7 +207,7 @@ func TestStripKeepsOnlyConditionsOfWaitingContainers(t *testing.T) {
 }
 
 // The author of a pod may write a megabyte of arguments, and enroll keeps each pod in memory.
-func TestStripKeepsOnlyTheBarrierOfBarrierContainers(t *testing.T) {
+func TestStrippedBarrierInitContainerKeepsOnlyBarrierArguments(t *testing.T) {
 	huge := strings.Repeat("x", 1<<20)
 	words := []string{api.BarrierRole, "-barrier=warm=2", "-run=a", "-lease-duration=30s"}
 	stripped := Strip(&corev1.PodSpec{InitContainers: []corev1.Container{
@@ -229,7 +229,7 @@ func TestStripKeepsOnlyTheBarrierOfBarrierContainers(t *testing.T) {
 	}
 }
 
-func TestConditionsInForeignContainersAreIgnored(t *testing.T) {
+func TestConditionsOutsideTheirInjectedContainerAreIgnored(t *testing.T) {
 	always := corev1.ContainerRestartPolicyAlways
 	waits := corev1.Container{Name: api.AfterContainer, Args: []string{api.AfterRole, "-conditions=once.schema=7,lock.a"}}
 	edited := func(edit func(*corev1.Container)) []corev1.Container {
@@ -254,7 +254,7 @@ func TestConditionsInForeignContainersAreIgnored(t *testing.T) {
 
 // CEL cannot parse a command line as HasGate does. So the policies on marks and gates compare single words of
 // a container's command and arguments.
-func TestPoliciesRecognizeTheSameGatesAsHasGate(t *testing.T) {
+func TestPoliciesRecognizeTheSameGatesAsGoCode(t *testing.T) {
 	const shim = "c.?command[?0].orValue('') == '" + api.AgentBinary + "' && c.?command[?1].orValue('') == '" + api.ExecRole + "'"
 	marks := `[request.operation == 'CREATE' ? object : oldObject].all(o,
 		o.spec.?initContainers.orValue([]).exists(c, c.name == '` + api.AgentContainer + `' && c.?restartPolicy.orValue('') == '` + string(corev1.ContainerRestartPolicyAlways) + `') &&

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestRunSettingsComeFromArgumentsAndEnvironment(t *testing.T) {
+func TestRunRoleSettingsComeFromArgumentsAndEnvironment(t *testing.T) {
 	env := map[string]string{
 		api.PodNameEnv: "biller-1", api.PodUIDEnv: "u", api.PodIPEnv: "10.0.0.1", api.PodNamespaceEnv: "shop",
 	}
@@ -39,7 +39,7 @@ func TestRunSettingsComeFromArgumentsAndEnvironment(t *testing.T) {
 	assert.Equal(t, api.RunPath, s.RunDir)
 }
 
-func TestStandInReplacesGatedContainersWithoutShims(t *testing.T) {
+func TestGatesWithoutShimsUseTheStandInContainer(t *testing.T) {
 	for _, name := range []string{"pod", "readiness"} {
 		s, err := parseRun([]string{"-slots=a", "-containers=app,helper", "-gate=" + name}, func(string) string { return "" })
 		require.NoError(t, err)

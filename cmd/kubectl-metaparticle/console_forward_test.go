@@ -92,8 +92,8 @@ func answerOf(t *testing.T, address string) (string, error) {
 	return string(answer), err
 }
 
-// TestForwardCarriesConnectionsToThePod also checks that a connection waits while no pod is connected.
-func TestForwardCarriesConnectionsToThePod(t *testing.T) {
+// TestPortForwardCarriesConnectionsToThePod also checks that a connection waits while no pod is connected.
+func TestPortForwardCarriesConnectionsToThePod(t *testing.T) {
 	k := newKubelet(t)
 	port, err := openPort(t.Context(), 0)
 	require.NoError(t, err)
@@ -136,7 +136,7 @@ func TestForwardCarriesConnectionsToThePod(t *testing.T) {
 	assert.NoError(t, <-ended)
 }
 
-func TestForwardEndsWhenThePodRefusesAConnection(t *testing.T) {
+func TestPortForwardEndsWhenPodRefusesConnection(t *testing.T) {
 	k := newKubelet(t)
 	k.problem = "connection refused"
 	port, err := openPort(t.Context(), 0)

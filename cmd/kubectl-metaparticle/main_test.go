@@ -129,7 +129,7 @@ func TestHelpAndInvalidCommandsPrintAMessage(t *testing.T) {
 	}
 }
 
-func TestTargetAcceptsKindNamesAsKubectlDoes(t *testing.T) {
+func TestCommandsAcceptWorkloadKindNamesLikeKubectl(t *testing.T) {
 	for _, args := range [][]string{
 		{"deploy/x"}, {"deployment", "x"}, {"deployments/x"}, {"deployments.apps/x"}, {"Deployment/x"},
 	} {

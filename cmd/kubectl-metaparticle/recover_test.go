@@ -130,7 +130,7 @@ func (w *restored) recover(floor uint64, change ...func(r *recovering)) int {
 	})
 }
 
-func TestRecoverCommandRaisesEachTokenAboveTheFloor(t *testing.T) {
+func TestRecoverCommandRaisesTokensAboveTheGivenMinimum(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const barrier = "barrier.warm.0b1c2d3e-0000-4000-8000-0123456789ab.0"
 		w := newRestored(t, 5000,

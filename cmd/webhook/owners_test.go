@@ -156,7 +156,7 @@ func TestOriginTellsIfControllerReplacesUnreadyPods(t *testing.T) {
 	}
 }
 
-func TestOriginDescribesTheJobOfThePod(t *testing.T) {
+func TestOriginContainsParallelismAndCompletionsOfJob(t *testing.T) {
 	for name, c := range map[string]struct {
 		parallelism, completions *int32
 		want                     int
@@ -354,7 +354,7 @@ func TestUncachedOwnerIsReadFromTheAPIServer(t *testing.T) {
 	}
 }
 
-func TestCacheKeepsOnlyIdentitiesOfOwners(t *testing.T) {
+func TestCacheKeepsOnlyIdentifyingMetadataOfOwners(t *testing.T) {
 	metadata := &metav1.PartialObjectMetadata{ObjectMeta: named("biller")}
 	metadata.Annotations = map[string]string{"kubectl.kubernetes.io/last-applied-configuration": "much"}
 	kept, err := onlyIdentities(nil)(metadata)

@@ -346,7 +346,7 @@ func TestRequestsFromPagesOfOtherSitesAreRefused(t *testing.T) {
 	}
 }
 
-func TestConsoleAcceptsOnlyReads(t *testing.T) {
+func TestConsoleRefusesHTTPMethodsThatWrite(t *testing.T) {
 	handler := New().Handler()
 	for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		for _, path := range []string{"/", "/events"} {

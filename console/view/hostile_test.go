@@ -179,7 +179,7 @@ func TestNumberOfSlotsPerEventMessageIsBounded(t *testing.T) {
 	assert.Equal(t, []string{"lock.a", "lock.b"}, slotsIn("lock.a lock.b, lock.a"))
 }
 
-func TestExpiredHoldIsNotHealthy(t *testing.T) {
+func TestSlotIsUnhealthyIfItsHolderStopsRenewing(t *testing.T) {
 	serving := map[string]string{api.ServingAnnotation: noon.Format(time.RFC3339)}
 	for name, c := range map[string]struct {
 		seen   time.Duration

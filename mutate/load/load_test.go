@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestEstimateCountsJSONObjectsMembersAndWords(t *testing.T) {
+func TestMemoryEstimateCountsJSONObjectsMembersAndStrings(t *testing.T) {
 	for text, want := range map[string]weight{
 		``:                                {},
 		`0`:                               {},

@@ -25,7 +25,7 @@ func unfoldAll(n *node) {
 }
 
 // A node has the value that encoding/json decodes from its text, before and after unfolding.
-func FuzzNodeDecodesLikePackageEncodingJSON(f *testing.F) {
+func FuzzJSONNodeDecodesLikePackageEncodingJSON(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `[]`, `null`, ` { "a" : [ 1 , -2.5e3 , true , null , "x" ] , "b" : { } } `,
 		`{"a":{"b":"}]\"\\"},"c":[[],[{}]]}`, `{"a":1,"a":{"b":2}}`, `{"A":"\u00e9\n/"}`, `"\ud800"`, "\"\xff\"", "{\"\xc3\x28\":1}", `12`,

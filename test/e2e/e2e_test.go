@@ -64,7 +64,7 @@ var parallel = []string{
 	"TestGateKeepsCronExclusiveAndUnchanged",
 	"TestProgramsOfMetaparticleSyncHoldOneByOne",
 	"TestCounterExampleCountsExactlyDespiteKills",
-	"TestVariablesSumLiesBetweenAcknowledgedAndAttemptedAdds",
+	"TestVariableKeepsEachAcknowledgedAddDespiteKills",
 	"TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion",
 	"TestLicenceExampleRunsThreeTasksAtMost",
 	"TestWarmupExampleStartsOneReplicaAtATime",
@@ -95,7 +95,7 @@ var parallel = []string{
 	"TestPodGateRunsImagesThatMustBePID1",
 	"TestPodGateIsRefusedBeforeKubernetes136",
 	"TestPodGateRestartsAgentAndApplicationSeparately",
-	"TestPodGateStopsApplicationAfterAnUnreadableNote",
+	"TestPodGateStopsApplicationAfterUnreadableHoldFile",
 	"TestReadinessGateLetsOnePodServe",
 	"TestClaimAddedByPolicyIsGatedOrRefused",
 	"TestClaimInNamespaceWithoutOptInIsRefused",
@@ -176,7 +176,7 @@ var parallel = []string{
 	"TestVariableRefusesALateWritersSmallerToken",
 	"TestVariableRefusesOtherTypesAndExcessiveSizes",
 	"TestAgentWritesVariablesOnlyAsItsOwnPod",
-	"TestWebhooksAccountOnlyCreatesEmptyVariables",
+	"TestWebhooksAccountMayOnlyCreateEmptyVariables",
 	"TestWebhooksAccountHasOnlyTheRightsOfEnroll",
 	"TestUnreachableHolderMakesStandbysNotReady",
 	"TestCrashingHolderLosesTheLockToAnotherWorkload",
@@ -188,8 +188,8 @@ var parallel = []string{
 	"TestEachKindOfWorkloadRollsOutAsDocumented",
 	"TestRolloutStallsForEachKindOfBrokenVersion",
 	"TestStalledRolloutReplacesNoFurtherOldPod",
-	"TestAutoscalersAverageIncludesIdleStandbys",
-	"TestAutoscalersAverageExcludesUnreadyStandbys",
+	"TestAverageOfAutoscalerIncludesIdleStandbys",
+	"TestAverageOfAutoscalerExcludesUnreadyStandbys",
 	"TestServiceAnswersWhileAStandbyIsDeleted",
 	"TestDeletedStandbyWaitsForItsOpenConnections",
 	"TestStandbyForwardsToTheHolderOnHostNetwork",
@@ -236,8 +236,8 @@ func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
 func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
 	examples.TestCounterExampleCountsExactlyDespiteKills(t)
 }
-func TestVariablesSumLiesBetweenAcknowledgedAndAttemptedAdds(t *testing.T) {
-	examples.TestVariablesSumLiesBetweenAcknowledgedAndAttemptedAdds(t)
+func TestVariableKeepsEachAcknowledgedAddDespiteKills(t *testing.T) {
+	examples.TestVariableKeepsEachAcknowledgedAddDespiteKills(t)
 }
 func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
 	examples.TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t)
@@ -367,8 +367,8 @@ func TestPodGateIsRefusedBeforeKubernetes136(t *testing.T) {
 func TestPodGateRestartsAgentAndApplicationSeparately(t *testing.T) {
 	gates.TestPodGateRestartsAgentAndApplicationSeparately(t)
 }
-func TestPodGateStopsApplicationAfterAnUnreadableNote(t *testing.T) {
-	gates.TestPodGateStopsApplicationAfterAnUnreadableNote(t)
+func TestPodGateStopsApplicationAfterUnreadableHoldFile(t *testing.T) {
+	gates.TestPodGateStopsApplicationAfterUnreadableHoldFile(t)
 }
 func TestPodGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 	gates.TestPodGateStopsApplicationOnADisconnectedNode(t)
@@ -627,8 +627,8 @@ func TestVariableRefusesOtherTypesAndExcessiveSizes(t *testing.T) {
 func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
 	rights.TestAgentWritesVariablesOnlyAsItsOwnPod(t)
 }
-func TestWebhooksAccountOnlyCreatesEmptyVariables(t *testing.T) {
-	rights.TestWebhooksAccountOnlyCreatesEmptyVariables(t)
+func TestWebhooksAccountMayOnlyCreateEmptyVariables(t *testing.T) {
+	rights.TestWebhooksAccountMayOnlyCreateEmptyVariables(t)
 }
 func TestWebhooksAccountHasOnlyTheRightsOfEnroll(t *testing.T) {
 	rights.TestWebhooksAccountHasOnlyTheRightsOfEnroll(t)
@@ -667,11 +667,11 @@ func TestStalledRolloutReplacesNoFurtherOldPod(t *testing.T) {
 
 // Tests of package traffic.
 
-func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
-	traffic.TestAutoscalersAverageIncludesIdleStandbys(t)
+func TestAverageOfAutoscalerIncludesIdleStandbys(t *testing.T) {
+	traffic.TestAverageOfAutoscalerIncludesIdleStandbys(t)
 }
-func TestAutoscalersAverageExcludesUnreadyStandbys(t *testing.T) {
-	traffic.TestAutoscalersAverageExcludesUnreadyStandbys(t)
+func TestAverageOfAutoscalerExcludesUnreadyStandbys(t *testing.T) {
+	traffic.TestAverageOfAutoscalerExcludesUnreadyStandbys(t)
 }
 func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 	traffic.TestServiceAnswersWhileAStandbyIsDeleted(t)

@@ -208,7 +208,7 @@ func TestSecondBuildLeavesNoFilesOfTheFirst(t *testing.T) {
 	assert.Len(t, entries, 2, "the layout and its tarball")
 }
 
-func TestTarballContainsTheLayout(t *testing.T) {
+func TestTarballContainsTheImageLayout(t *testing.T) {
 	directory, _ := build(t, "-platforms", "linux/amd64")
 	f, err := os.Open(filepath.Join(directory, "hello.tar"))
 	require.NoError(t, err)

@@ -23,7 +23,7 @@ func table(t *testing.T, text string) *Table {
 
 const example = "# Why.\nfolder long short\nagent 5 2\nagent/kube 1 0\n"
 
-func TestFolderAboveItsLimitIsReported(t *testing.T) {
+func TestFolderThatExceedsItsLimitIsReported(t *testing.T) {
 	for name, c := range map[string]struct {
 		counts Counts
 		want   []string
@@ -41,7 +41,7 @@ func TestFolderAboveItsLimitIsReported(t *testing.T) {
 	}
 }
 
-func TestMaximumLimitAppliesToEachFolderSeparately(t *testing.T) {
+func TestMaximumOfFoldersIsComparedWithTheLimit(t *testing.T) {
 	counts := Counts{"agent": {3, 0}, "agent/gate": {5, 2}}
 	assert.Empty(t, table(t, example).Exceeded(counts, Max))
 }

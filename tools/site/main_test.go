@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSiteReplacesOnlyAnEarlierSite(t *testing.T) {
+func TestSiteCommandReplacesOnlyFoldersOfEarlierSites(t *testing.T) {
 	const root = "../.."
 	out := filepath.Join(t.TempDir(), "out", "site")
 	require.NoError(t, run(root, out))

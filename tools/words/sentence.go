@@ -33,13 +33,13 @@ func (s sentence) words() int {
 }
 
 var (
-	item    = regexp.MustCompile(`^\s*(?:[-*+]|\d+\.)\s+`)
+	item    = regexp.MustCompile(`^\s*(?:[-*+:]|\d+\.)\s+`)
 	link    = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
 	code    = regexp.MustCompile("`[^`]*`")
 	divider = regexp.MustCompile(`^[|:\- ]+$`)
 )
 
-// blocks groups lines into paragraphs, items of lists and cells of tables. No
+// blocks groups lines into paragraphs, items of lists, terms, definitions and cells of tables. No
 // sentence goes beyond its block. Headings and code are in no block.
 func blocks(lines []line) [][]line {
 	var all [][]line

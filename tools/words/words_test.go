@@ -45,6 +45,7 @@ func TestSentenceEndsAtPeriodOrEndOfBlock(t *testing.T) {
 		"an abbreviation":   {"Words, e.g. Lease, are few.", []sentence{{1, "Words, e.g. Lease, are few."}}},
 		"paragraphs":        {"First\n\nsecond", []sentence{{1, "First"}, {3, "second"}}},
 		"items":             {"- first\n  goes on\n- second\n2. third", []sentence{{1, "first goes on"}, {3, "second"}, {4, "third"}}},
+		"a definition":      {"Term\n: Text\n  goes on", []sentence{{1, "Term"}, {2, "Text goes on"}}},
 		"cells":             {"| a | b c |\n|---|---|", []sentence{{1, "a"}, {1, "b c"}}},
 		"code":              {"# Head\n\tcode. Code.\n```\nCode.\n```\nProse", []sentence{{6, "Prose"}}},
 		"a link":            {"See [the page](a b.md).", []sentence{{1, "See the page."}}},

@@ -67,8 +67,8 @@ func TestPageWarnsOfUnheldSlotsAndSilentHolders(t *testing.T) {
 	p.Await(`document.getElementById("connection").textContent === "live"`)
 }
 
-// TestPageWaitsForTheFirstState looks at the page before the console has read any slot.
-func TestPageWaitsForTheFirstState(t *testing.T) {
+// TestPageShowsWaitingUntilTheFirstSlotsArrive looks at the page before the console has read any slot.
+func TestPageShowsWaitingUntilTheFirstSlotsArrive(t *testing.T) {
 	console := serve.New()
 	server := httptest.NewServer(console.Handler())
 	t.Cleanup(server.Close)

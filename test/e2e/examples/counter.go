@@ -115,7 +115,7 @@ func (e example) adds() (stored, unknown int) {
 	return stored, unknown
 }
 
-func TestVariablesSumLiesBetweenAcknowledgedAndAttemptedAdds(t *testing.T) {
+func TestVariableKeepsEachAcknowledgedAddDespiteKills(t *testing.T) {
 	cluster.NeedLab(t, "its registry has the image, and its directory has the journals")
 	t.Parallel()
 	require.NoError(t, images())

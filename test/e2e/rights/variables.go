@@ -242,7 +242,7 @@ func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
 	assert.EqualValues(t, 1, left["spec"].(object)["integer"])
 }
 
-func TestWebhooksAccountOnlyCreatesEmptyVariables(t *testing.T) {
+func TestWebhooksAccountMayOnlyCreateEmptyVariables(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	admin := variables{s, s.Client}

@@ -29,8 +29,9 @@ import (
 const (
 	// measured bounds the time until an autoscaler acts on a change of CPU use. The kubelet
 	// measures every 15 s, metrics-server computes a rate from two measurements 10 s apart, and the
-	// autoscaler asks every 5 s. Altogether the reaction takes 40 s, and several times as long on a
-	// busy machine: while a measurement is missing, the autoscaler removes no pod.
+	// autoscaler asks every 5 s. On an idle machine the reaction takes 40 s. On a busy machine the
+	// reaction takes several times as long: while a measurement is missing, the autoscaler removes
+	// no pod.
 	measured = 4 * time.Minute
 
 	// asking is the time between two calls of kubectl top. The test has to poll, because
@@ -150,7 +151,8 @@ func (s scaled) averages() (all []autoscalingv2.MetricValueStatus) {
 	return all
 }
 
-// awaitGrown waits until the autoscaler has made three replicas because of a metric.
+// awaitGrown waits until the autoscaler has made three replicas, and requires that the autoscaler
+// names the metric as its reason.
 func (s scaled) awaitGrown(metric string) {
 	s.Helper()
 	s.Await(measured, "three replicas", func() bool {
@@ -209,7 +211,7 @@ func uses(top string) map[string]float64 {
 // the holder.
 //
 // docs/compatibility.md: identity/hpa identity/hpa-container carried
-func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
+func TestAverageOfAutoscalerIncludesIdleStandbys(t *testing.T) {
 	t.Parallel()
 	s := scale(t, app.Lasting("scaled"),
 		ofPod(corev1.ResourceMemory, beyondReach), ofContainer(corev1.ResourceMemory, beyondReach),
@@ -232,7 +234,7 @@ func TestAutoscalersAverageIncludesIdleStandbys(t *testing.T) {
 
 // An autoscaler omits pods that are not Ready from the average CPU use. So the average is
 // the use of the holder alone.
-func TestAutoscalersAverageExcludesUnreadyStandbys(t *testing.T) {
+func TestAverageOfAutoscalerExcludesUnreadyStandbys(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("unready")
 	a.Annotations[api.ReadinessAnnotation] = string(api.ReadinessHolder)

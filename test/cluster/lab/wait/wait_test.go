@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestLockWaitsUntilTheFlockIsFree(t *testing.T) {
+func TestFileLockWaitsUntilTheFileIsUnlocked(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "lock")
 	unlock, err := Lock(t.Context(), file, func() { t.Error("nobody else has it") })
 	require.NoError(t, err)
