@@ -8,19 +8,19 @@
 //
 // # The guarantee
 //
-// [Run] returns nil only after the first Lease has shown that the barrier is open for the
-// number of pods. Only the holder of the first Lease opens the barrier, by a write that
-// replaces exactly the state that the holder knows. Before this write, all other Leases must
-// have holders, and no two holders may have the same pod name. Each of these holders must have
-// written its Lease within the last lease duration. The holder of the first Lease counts this
-// duration from the sending of a read that did not show the write yet. So the write is no older
-// than that read.
+// [Run] returns nil only after the first Lease has shown that the barrier is open for the number of
+// pods. Only the holder of the first Lease opens the barrier, by a write that replaces exactly the
+// state that the holder knows. Before this write, all other Leases must have holders, and no two
+// holders may have the same pod name. Each of these holders must have written its Lease within the
+// last lease duration. The holder of the first Lease takes the sending of its last read without
+// that holder's write as the start of this duration. So that holder's write is no older than this
+// read.
 //
-// No agent closes a barrier: agents add the record, but never remove it. A Lease of a barrier
-// has the run in its name, so pods of two runs never use the same Lease. At an open barrier,
-// the first read lets each later pod of the run go on. A silent watch delays a pod by no more
-// than twice the time between two renewals. If enough pods live, the barrier opens: the Lease
-// of a dead pod expires, and a pod that has no Lease acquires it.
+// No agent closes a barrier: agents add the record that the barrier is open, but never remove this
+// record. A Lease of a barrier has the run in its name, so pods of two runs never use the same
+// Lease. At an open barrier, the first read lets each later pod of the run go on. A silent watch
+// delays a pod by no more than twice the time between two renewals. If enough pods live, the
+// barrier opens: the Lease of a dead pod expires, and a pod that has no Lease acquires it.
 //
 // # Clocks
 //

@@ -176,9 +176,10 @@ func (n need) turns(c campaign, f Facts) bool {
 }
 
 // begin stores the holds for which a proof of death counts from now on. These are the campaign's
-// hold, the holds of unanswered writes, and the holds that are proven to have ended. Any other
-// hold has only expired, without proof. The grant of the campaign's hold ends the doubts of the
-// shims. After that, [Facts.Proven] could wrongly be true for a hold that has only expired.
+// hold, the holds of unanswered writes, and the holds that are proven to have ended. Any other hold
+// has only expired, without proof. The set is fixed before the grant of the campaign's hold,
+// because the grant ends the doubts of the shims. Without doubts, [Facts.Proven] could wrongly be
+// true for a hold that has only expired.
 func (n need) begin(p *plan, hold string) {
 	known := map[string]bool{hold: true}
 	for _, s := range n.slots {

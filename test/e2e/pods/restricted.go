@@ -78,9 +78,9 @@ func TestGatedPodsRunInARestrictedNamespace(t *testing.T) {
 		return holder != nil && answers(s, holder)
 	})
 	first := s.AwaitHolder(slot)
-	// The application mounts no record, so the Lease alone shows the release. The handover
-	// may be over before Await first reads the Lease. So the test also reads the Lease before
-	// the deletion.
+	// A restricted namespace forbids the volume in which applications of other tests record their
+	// processes. So the Lease alone shows the release. The handover may be over before Await first
+	// reads the Lease. So the test also reads the Lease before the deletion.
 	renewed, acquired := s.Lease(slot).Spec.RenewTime.Time, time.Time{}
 	app.DeletePod(s, first)
 	s.Await(space.StartTimeout, "another holds", func() bool {
