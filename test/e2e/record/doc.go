@@ -10,7 +10,7 @@
 // without waiting. A failed flock is the kernel's proof that another process lives.
 // The process goes on all the same, so that the length of the overlap is recorded.
 //
-// A living process writes a time stamp into a mapped file every few milliseconds. So the record
+// A living process writes a time stamp into a mapped file every 20 ms ([Beat]). So the record
 // shows the end of a killed process, too. A time stamp that is late by more than [GapLimit] is
 // recorded as a gap, in which the process was frozen and did nothing.
 //
@@ -27,9 +27,10 @@ import (
 )
 
 const (
-	// Beat is the time between two time stamps. Beat is short compared with a measured handover (20
-	// ms), and 200 wake-ups a second are cheap.
-	Beat = 5 * time.Millisecond
+	// Beat is the time between two time stamps. Beat is short compared with the seconds of a
+	// takeover from a killed process. After a stop signal, [Writer.End] records the exact end of the
+	// process. On a virtual machine each wake-up is expensive, so the time stamps are rare.
+	Beat = 20 * time.Millisecond
 	// GapLimit is the longest time between two time stamps that is not recorded as a gap. The limit
 	// is far above a beat's delay on a busy machine. The limit is far below the seconds for which a
 	// fault freezes a process.

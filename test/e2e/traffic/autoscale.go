@@ -39,7 +39,7 @@ const (
 	asking = time.Second
 
 	// request is the CPU request of the application's container. An application that only writes
-	// its record uses up to 40 thousandths of a processor, which is far below the request.
+	// its record uses some hundredths of a processor at most, which is far below the request.
 	request = "100m"
 
 	// load is the CPU use of a working application in thousandths of a processor: twice the
