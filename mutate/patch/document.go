@@ -3,9 +3,9 @@
 
 // Package patch changes a JSON object by explicit operations.
 //
-// Guarantee: an operation names only the members that the caller changes. All other members
-// stay where they are and never appear in the operations, whether or not the Go types of this
-// build know them. A change to the value that the object already has adds no operation.
+// Guarantee: an operation names only the members that the caller changes. All other members stay
+// where they are and never appear in the operations, whether or not the Go types of this build know
+// them. Setting a member to the value that it already has adds no operation.
 //
 // Not guaranteed: that the text of an object is valid. The caller has decoded the text
 // before.

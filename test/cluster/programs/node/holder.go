@@ -98,7 +98,7 @@ func pause() {
 	reap(told)
 }
 
-// reap reaps dead orphans until the channel told delivers a signal. With a nil channel, reap never
+// reap reaps dead orphans until a signal arrives on the channel. With a nil channel, reap never
 // returns.
 func reap(told <-chan os.Signal) {
 	children := make(chan os.Signal, 1)

@@ -25,8 +25,9 @@ const (
 	// Lasting is for tests in which no pod should lose its slot. A holder survives 9 s in
 	// which its starved agent renews nothing.
 	Lasting = 30 * time.Second
-	// Released separates a release from an expiry under a lasting lease. When a holder
-	// dies, its last renewal is up to 5 s old, so an expiry takes at least 25 s more.
+	// Released bounds the time from the end of a holder to the next start, if the holder has
+	// released a lasting lease. After the death of a holder, the expiry takes at least 25 s,
+	// because the last renewal is at most 5 s old.
 	Released = Lasting / 2
 )
 
