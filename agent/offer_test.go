@@ -56,8 +56,8 @@ func TestDelayedOfferErasesNoOffersToNextHolder(t *testing.T) {
 	})
 }
 
-// The holder's agent restarts during a leave. The offers to that leave stay in the next Lease, but
-// must not count for a leave of the new agent process.
+// The holder's agent restarts during a leave. The next Lease keeps the offers for the old leave.
+// These offers must not count for a leave of the new agent process.
 func TestOffersDoNotOutliveTheHoldersAgentProcess(t *testing.T) {
 	for name, c := range map[string]struct {
 		gone   bool

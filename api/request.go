@@ -26,7 +26,8 @@ type Request struct {
 	// OnLoss and Readiness are empty where the annotation is absent.
 	OnLoss    OnLoss
 	Readiness Readiness
-	// OnBusy is empty, and WaitAtMost zero, where the annotation is absent.
+	// OnBusy is empty where its annotation is absent. WaitAtMost is zero where its own annotation
+	// is absent.
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
 	// After are the conditions that must be met before the pod competes for its slots, or

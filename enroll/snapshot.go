@@ -188,9 +188,9 @@ func stays(lease *coordinationv1.Lease) bool {
 	return lease != nil && api.PauseOf(lease.Annotations) != "" || recorded(lease)
 }
 
-// recorded reports whether the Lease has done keys or the record of an open barrier, and is
-// not paused. The record of a barrier counts only in a Lease that the API server deletes
-// together with the Job.
+// recorded reports whether a Lease that is not paused has done keys or the record of an open
+// barrier. The record of a barrier counts only in a Lease that the API server deletes together with
+// the Job.
 func recorded(lease *coordinationv1.Lease) bool {
 	if lease == nil || api.PauseOf(lease.Annotations) != "" {
 		return false

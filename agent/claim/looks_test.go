@@ -87,7 +87,7 @@ func TestFailedReadsDelayTheFirstStartLittle(t *testing.T) {
 	}
 }
 
-func TestNewWatchBeginsSoonDespiteOtherFailedReads(t *testing.T) {
+func TestNewWatchBeginsSoonWhileOtherReadsFail(t *testing.T) {
 	for name, l := range failures {
 		for end, most := range map[error]time.Duration{nil: 50 * time.Millisecond, errCut: 10 * time.Second} {
 			t.Run(fmt.Sprint(name, ", ", end), func(t *testing.T) {

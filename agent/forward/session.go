@@ -237,8 +237,8 @@ func (s *session) note(r *route) {
 	}
 }
 
-// reach dials the target of the route once, and returns nil if the dial fails. The dial also
-// fails after the time in the argument end, and when the route or the session ends.
+// reach dials the target of the route once, and returns nil if the dial fails. The dial also fails
+// at the instant end, and when the route or the session ends.
 func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 	ctx, cancel := context.WithDeadline(s.ctx, end)
 	defer cancel()

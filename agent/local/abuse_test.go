@@ -51,7 +51,7 @@ func TestWithdrawnBidReleasesNoHoldOfAnotherCall(t *testing.T) {
 		one := p.stream(http.MethodPut, "/locks/a") // the write that acquires the lock takes 1 ms
 		synctest.Wait()
 		resume := stall(a.keepers[0])
-		<-time.After(2 * time.Millisecond) // the answer to that write waits for the loop
+		<-time.After(2 * time.Millisecond) // the answer to the acquiring write waits for the loop
 		synctest.Wait()
 		var code int
 		two := make(chan struct{})
@@ -81,7 +81,7 @@ func TestAbortedStreamsDoNotKeepTheHoldAlive(t *testing.T) {
 			end()
 			p.handler.ServeHTTP(httptest.NewRecorder(), request(ctx, http.MethodGet, "/v1/lock/a/holds/"+number))
 		}
-		<-time.After(24 * time.Hour) // the program is dead
+		<-time.After(24 * time.Hour) // in this time the program sends nothing, as if it were dead
 		assert.Empty(t, func() string {
 			if time.Since(s.lease("lock.a").RenewTime) > time.Minute {
 				return ""

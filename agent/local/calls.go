@@ -161,8 +161,8 @@ func (k calls) attach(ctx context.Context, number string) (has *hold, err error)
 	return has, err
 }
 
-// detach takes in the end of a connection that attach has counted. That end does not prove that
-// the program has stopped, so only the renewals end.
+// detach reduces the number of the hold's connections, because a connection has ended. That end
+// does not prove that the program has stopped, so only the renewals end.
 func (k calls) detach(h *hold) {
 	_ = k.call(context.Background(), func(time.Duration) { h.streams-- })
 }

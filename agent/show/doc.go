@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package show shows people, Services and rollouts the state of an agent: by the pod's
-// condition, label and deletion cost, by Events, and by metrics.
+// Package show publishes the state of an agent for people, Services and rollouts. The package
+// writes the pod's condition, label and deletion cost, sends Events, and serves metrics.
 //
 // # The guarantee
 //

@@ -110,8 +110,8 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// letGo returns a gate that has let the application start under the hold, and that hold's
-// report.
+// letGo serves a gate, and lets the application start under the hold. The results are the gate and
+// its report about that start.
 func letGo(t *testing.T, dir, hold string, leave time.Duration) (*served, gate.Report) {
 	t.Helper()
 	s := serve(t, dir)

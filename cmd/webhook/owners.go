@@ -55,8 +55,8 @@ var watched = []schema.GroupVersionKind{
 	{Group: "batch", Version: "v1", Kind: "CronJob"},
 }
 
-// known lists the kinds of Kubernetes that control pods, and are not in the list [watched]. Pod is
-// one of these kinds, because some driver pods create their own workers.
+// known lists the built-in kinds that can control pods and that the list [watched] lacks. Pod is
+// such a kind, because some driver pods create their own workers.
 var known = []schema.GroupVersionKind{
 	{Group: "apps", Version: "v1", Kind: "ReplicaSet"},
 	{Group: "batch", Version: "v1", Kind: "Job"},

@@ -17,7 +17,7 @@ type Images interface {
 	For(rights PullRights) Reader
 }
 
-// Reader reads images with the rights of one pod, several at once.
+// Reader reads images with the rights of one pod. Its method may be called concurrently.
 type Reader interface {
 	// Command reads the command of an image within a bounded time. The error is
 	// ErrPlatforms if the command depends on more than the architecture. The pod's author

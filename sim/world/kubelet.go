@@ -118,7 +118,7 @@ func (p *pod) startAll() {
 		p.startAgent()
 	}
 	if p.gate == api.GateReadiness || p.behaviour.imageless {
-		return // the kubelet starts no shim: the application runs in standbys, too, or has no image
+		return // no shim: the application of the gate readiness runs at once, and an absent image cannot run
 	}
 	for _, c := range p.containers {
 		if c.done {

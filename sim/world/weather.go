@@ -24,8 +24,8 @@ type weather struct {
 	// after the event. A mute watch stays open, but silent.
 	stall, close, mute float64
 	// unanswered reports that the answers to all PUT requests are lost, and that no other request
-	// arrives. The field unstored reports that each write of a Lease or Variable is lost if the
-	// server would store the write.
+	// arrives. The field unstored reports that the server receives no write of a Lease or Variable
+	// that the server would store.
 	unanswered, unstored bool
 	// deaf names a Lease for which the server refuses all writes. The field sealed names a Lease
 	// for which the server refuses all requests of agents and of pods that wait.

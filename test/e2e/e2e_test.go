@@ -94,7 +94,7 @@ var parallel = []string{
 	"TestStartLockStartsSingletonsOneByOne",
 	"TestPodGateRunsImagesThatMustBePID1",
 	"TestPodGateIsRefusedBeforeKubernetes136",
-	"TestPodGateRestartsAgentAndApplicationSeparately",
+	"TestPodGateRestartsOnlyTheKilledContainer",
 	"TestPodGateStopsApplicationAfterUnreadableHoldFile",
 	"TestReadinessGateLetsOnePodServe",
 	"TestClaimAddedByPolicyIsGatedOrRefused",
@@ -364,8 +364,8 @@ func TestPodGateRunsImagesThatMustBePID1(t *testing.T) { gates.TestPodGateRunsIm
 func TestPodGateIsRefusedBeforeKubernetes136(t *testing.T) {
 	gates.TestPodGateIsRefusedBeforeKubernetes136(t)
 }
-func TestPodGateRestartsAgentAndApplicationSeparately(t *testing.T) {
-	gates.TestPodGateRestartsAgentAndApplicationSeparately(t)
+func TestPodGateRestartsOnlyTheKilledContainer(t *testing.T) {
+	gates.TestPodGateRestartsOnlyTheKilledContainer(t)
 }
 func TestPodGateStopsApplicationAfterUnreadableHoldFile(t *testing.T) {
 	gates.TestPodGateStopsApplicationAfterUnreadableHoldFile(t)

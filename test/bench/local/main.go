@@ -200,7 +200,8 @@ func follow(ctx context.Context) error {
 	return nil
 }
 
-// weight returns the row with the memory of a process.
+// weight returns a row of the benchmark's table: the resident and the anonymous memory of a
+// process, in kB.
 func weight(pid int, when string) string {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

@@ -164,7 +164,7 @@ func TestPodGateIsRefusedBeforeKubernetes136(t *testing.T) {
 // If the agent is killed, the kubelet restarts only the agent's container, and the hold
 // goes on. If the application crashes, the kubelet restarts only the application's
 // container, under the same hold.
-func TestPodGateRestartsAgentAndApplicationSeparately(t *testing.T) {
+func TestPodGateRestartsOnlyTheKilledContainer(t *testing.T) {
 	cluster.NeedFeature(t, cluster.RestartAllContainers)
 	t.Parallel()
 	a := insistent("alone", api.GatePod)

@@ -146,19 +146,19 @@ func TestCrashingHolderLosesTheLockToAnotherWorkload(t *testing.T) {
 	app.Create(s, broken)
 	ran := func(a app.App) func() bool {
 		return func() bool {
-			return slices.ContainsFunc(s.Record(lock), func(p record.Process) bool { return p.Parent == "" && of(a, p) })
+			return slices.ContainsFunc(s.Record(lock), func(p record.Process) bool { return p.Parent == "" && ranIn(a, p) })
 		}
 	}
 	s.Await(space.StartTimeout, "the broken application runs", ran(broken))
 	app.Create(s, sound)
 	s.Await(space.StartTimeout, "the other one runs", ran(sound))
 	now := app.AwaitRunning(s, sound, space.Soon)
-	require.True(t, of(sound, *now))
+	require.True(t, ranIn(sound, *now))
 	s.Never(lease.Takeover, "an end of it", func() bool { return app.After(s, sound, now) != nil })
 }
 
-// of reports whether a pod of the application's Deployment runs the process.
-func of(a app.App, p record.Process) bool {
+// ranIn reports whether the process ran in a pod of the application's Deployment.
+func ranIn(a app.App, p record.Process) bool {
 	return len(p.Pod) > len(a.Name) && p.Pod[:len(a.Name)+1] == a.Name+"-"
 }
 
