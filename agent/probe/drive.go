@@ -23,6 +23,10 @@ const settling = time.Second
 // serve many pods.
 const prompt = 100 * time.Millisecond
 
+// eager is the period of such a probe while no process listens at the application's port. A refused
+// connection costs the application nothing, and costs the agent about a tenth of a millisecond.
+const eager = 20 * time.Millisecond
+
 // patience is the time for which the readiness probe runs more often than declared. After that
 // the declared period counts, because an application may wait for its database for hours, and
 // query the database in each probe.
@@ -38,6 +42,8 @@ func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 		return p.Period()
 	case p.Exec != nil || asksElsewhere(p) || l.counter.last == Success:
 		return min(p.Period(), settling)
+	case l.refused:
+		return eager
 	}
 	return prompt
 }
@@ -69,6 +75,7 @@ func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 		r := m.run(ctx, l, p)
 		m.mu.Lock()
 		defer m.mu.Unlock()
+		l.refused = r.Refused
 		if ctx.Err() != nil || l.counter.note(r.Outcome, p) != Success {
 			return ctx.Err() == nil
 		}

@@ -49,7 +49,7 @@ func check(ctx context.Context, action *api.GRPCAction, address string, timeout 
 	host := join("", address, action.Port)
 	c, err := dialGRPC(ctx, action, host)
 	if err != nil {
-		return Result{Outcome: Failure, Output: fmt.Sprintf("timeout: failed to connect service %q within %v: %v", host, timeout, err)}
+		return Result{Outcome: Failure, Output: fmt.Sprintf("timeout: failed to connect service %q within %v: %v", host, timeout, err), Refused: refused(err)}
 	}
 	defer c.Close()
 	if deadline, ok := ctx.Deadline(); ok {

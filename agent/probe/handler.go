@@ -39,6 +39,9 @@ type Result struct {
 	// the Location header of that answer; empty for none.
 	Status   int
 	Location string
+	// Refused reports that the application's port refused the connection, because no process
+	// listens at that port.
+	Refused bool
 }
 
 // Do carries out any probe except a command, as the kubelet does. The argument address is the
@@ -102,7 +105,9 @@ func get(ctx context.Context, action *api.HTTPGetAction, address string, timeout
 	client := http.Client{Transport: transport, Timeout: timeout, CheckRedirect: local}
 	response, err := client.Do(request)
 	if err != nil {
-		return Result{Outcome: Failure, Output: err.Error()}
+		var last *url.Error // names the URL of the last request, which may follow a redirect
+		direct := errors.As(err, &last) && last.URL == request.URL.String()
+		return Result{Outcome: Failure, Output: err.Error(), Refused: direct && refused(err)}
 	}
 	defer response.Body.Close()
 	if _, err := io.Copy(io.Discard, io.LimitReader(response.Body, maxBody)); err != nil {
@@ -170,8 +175,10 @@ func connect(ctx context.Context, action *api.TCPSocketAction, address string, t
 	d.Timeout = timeout
 	c, err := d.DialContext(ctx, "tcp", join(action.Host, address, action.Port))
 	if err != nil {
-		return Result{Outcome: Failure, Output: err.Error()}
+		return Result{Outcome: Failure, Output: err.Error(), Refused: refused(err)}
 	}
 	_ = c.Close()
 	return Result{Outcome: Success}
 }
+
+func refused(err error) bool { return errors.Is(err, syscall.ECONNREFUSED) }

@@ -139,6 +139,29 @@ func TestHTTPProbeResultEqualsTheKubeletsResult(t *testing.T) {
 	})
 }
 
+func TestDirectProbeOfClosedPortIsRefused(t *testing.T) {
+	moved := httptest.NewServer(http.RedirectHandler("http://"+net.JoinHostPort(loopback, strconv.Itoa(closed(t)))+"/", http.StatusFound))
+	defer moved.Close()
+	for name, tt := range map[string]struct {
+		handler api.Handler
+		refused bool
+	}{
+		"HTTP":                          {api.Handler{HTTPGet: &api.HTTPGetAction{Path: "/ok?a=b", Port: closed(t)}}, true},
+		"HTTPS":                         {api.Handler{HTTPGet: &api.HTTPGetAction{Path: "/ok", Port: closed(t), Scheme: "HTTPS"}}, true},
+		"TCP":                           {api.Handler{TCPSocket: &api.TCPSocketAction{Port: closed(t)}}, true},
+		"gRPC":                          {api.Handler{GRPC: &api.GRPCAction{Port: closed(t)}}, true},
+		"no answer":                     {api.Handler{HTTPGet: &api.HTTPGetAction{Port: deaf(t)}}, false},
+		"no answer to a gRPC call":      {api.Handler{GRPC: &api.GRPCAction{Port: deaf(t)}}, false},
+		"a redirect to the closed port": {api.Handler{HTTPGet: &api.HTTPGetAction{Port: portOf(t, moved.Listener.Addr().String())}}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := Do(t.Context(), tt.handler, loopback, allowed(strings.HasPrefix(name, "no answer")))
+			assert.Equal(t, Failure, got.Outcome)
+			assert.Equal(t, tt.refused, got.Refused, got.Output)
+		})
+	}
+}
+
 // docs/compatibility.md: probes/readiness-tcp carried
 func TestTCPProbePassesIfTheConnectionOpens(t *testing.T) {
 	open := Do(t.Context(), api.Handler{TCPSocket: &api.TCPSocketAction{Port: deaf(t)}}, loopback, long)

@@ -94,6 +94,9 @@ type childState struct {
 	driven  bool
 	counted time.Time
 	counter counter
+	// refused reports that no process listened at the port of the last readiness probe that the
+	// agent ran.
+	refused bool
 	// pending has the probes that are running, by name.
 	pending map[string]*pendingProbe
 	// reported has the last message about each probe, by the probe's name.

@@ -121,6 +121,45 @@ func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
 	}
 }
 
+// A refused connection costs the application nothing, so the agent probes a closed port more often.
+func TestClosedPortIsProbedMoreOften(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(p *api.Probe)
+		probe  string
+		period time.Duration
+	}{
+		"a request":    {nil, "readiness", eager},
+		"a connection": {func(p *api.Probe) { p.HTTPGet, p.TCPSocket = nil, &api.TCPSocketAction{Port: 80} }, "tcp", eager},
+		"a call":       {func(p *api.Probe) { p.HTTPGet, p.GRPC = nil, &api.GRPCAction{Port: 80} }, "grpc", eager},
+		"another host": {func(p *api.Probe) { p.HTTPGet.Host = "203.0.113.7" }, "readiness", settling},
+	} {
+		t.Run(name, func(t *testing.T) {
+			readiness := declared("readiness", c.change)
+			bubble(t, api.Probes{Readiness: readiness}, func(a *app) {
+				closed := fails
+				closed.Refused = true
+				a.answer(c.probe, closed)
+				a.runs("h1")
+				a.pass(4*time.Second + c.period/2)
+				assert.Len(t, a.times(c.probe), int(4*time.Second/c.period)+1)
+				if c.period != eager {
+					return
+				}
+				a.answer(c.probe, fails) // the port is open, and the application is not ready
+				a.pass(c.period)
+				open := len(a.times(c.probe))
+				a.pass(10 * prompt)
+				assert.InDelta(t, 10, len(a.times(c.probe))-open, 1)
+				a.answer(c.probe, closed)
+				a.pass(patience)
+				late := len(a.times(c.probe))
+				a.pass(10 * readiness.Period())
+				assert.InDelta(t, 10, len(a.times(c.probe))-late, 1, "after the patience, in the declared period")
+			})
+		})
+	}
+}
+
 func TestReadinessProbesSlowDownWhileTheyFail(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *api.Probe)
