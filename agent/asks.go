@@ -49,9 +49,9 @@ func (q *requests) watchAsks(ctx context.Context, slot string) (end context.Canc
 	return end
 }
 
-// followAsks watches the next Lease from its present state until the watch ends. The watch
-// begins without a read of that Lease. A next Lease is seldom written, so the server may have
-// forgotten its version, and would end a watch from that version at once.
+// followAsks watches the next Lease from its present state until the watch ends. The watch begins
+// without a read of that Lease. A next Lease is seldom written, so the server may have forgotten
+// that Lease's version. A watch from a forgotten version ends at once.
 func (q *requests) followAsks(ctx context.Context, name string) error {
 	ctx, end := context.WithTimeout(ctx, watched)
 	defer end()
@@ -97,9 +97,9 @@ type asker struct {
 	paid time.Duration
 }
 
-// sees gives up the pod's offer if that offer was for another leave than the one that the Lease of
-// the slot shows. The argument is empty if the Lease shows no leave. A late write of the offer
-// could otherwise replace the offers to a later leave.
+// sees ends the attempts to write the pod's offer, unless the offer is for the given leave. The
+// argument leave is the leave that the Lease of the slot shows; empty if there is none. A late
+// write of an old offer could otherwise replace the offers to a later leave.
 func (a *asker) sees(leave string) {
 	if a.giveUp != nil && leave != a.offered {
 		a.giveUp()

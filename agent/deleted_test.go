@@ -27,7 +27,7 @@ func (p *pod) delete() {
 
 // A controller deletes all pods at the same time, and the holder's application is the first to
 // end.
-func TestDeletedStandbyStartsNoChildAfterSlotsRelease(t *testing.T) {
+func TestDeletedStandbyStartsNoChildAfterARelease(t *testing.T) {
 	for name, delay := range map[string]struct{ check, write time.Duration }{
 		"the check ends first": {write: 500 * time.Millisecond},
 		"the write ends first": {check: 500 * time.Millisecond},
@@ -145,7 +145,7 @@ func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 }
 
 // The agent learns of the deletion before the shim reports that the child has started.
-func TestChildFirstReportedAfterPodDeletionIsStopped(t *testing.T) {
+func TestAgentStopsChildFirstReportedAfterPodDeletion(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -164,7 +164,7 @@ func TestChildFirstReportedAfterPodDeletionIsStopped(t *testing.T) {
 
 // The agent does not stop a child that started before the deletion, because the kubelet stops that
 // child.
-func TestHoldBegunBeforePodDeletionContinues(t *testing.T) {
+func TestPodDeletionEndsNoEarlierHold(t *testing.T) {
 	again := map[string]func(w *world, a *pod) *pod{
 		"": func(_ *world, a *pod) *pod { return a },
 		"a new agent process, too": func(w *world, a *pod) *pod {

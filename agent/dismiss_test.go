@@ -197,7 +197,7 @@ func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
 
 // The kubelet needs minutes to pull the second pod's image. The shim of that pod therefore begins
 // to wait only after the holder has vanished.
-func TestHolderVanishedBeforeTheWaitCausesNoSkip(t *testing.T) {
+func TestHolderGoneBeforeTheWaitCausesNoSkip(t *testing.T) {
 	for name, gap := range map[string]bool{"seen": false, "in a gap": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

@@ -24,7 +24,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// words has words for commands and arguments: valid words of the gate, and slightly wrong words.
+// words has valid and slightly wrong words for the commands and arguments of a gate.
 var words = []any{
 	api.AgentBinary, api.AgentBinary, api.AgentBinary, "exec", "exec", "exec", "--", "--", "run", "exec ", "Exec", "", "$", "$$", "$$$", "$(X)",
 	"-container=c0", "-container=$$(X)", "-on-loss=end", "-on-loss=odd", "-on-loss", "--on-loss=restart", "-grace=-1s", "-grace=9999999h", "-grace=x",

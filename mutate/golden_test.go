@@ -25,11 +25,11 @@ import (
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
-// TestGoldenFilesMatchTheWebhooksAnswers passes each archive of testdata through the
-// webhook: object.yaml (a pod or a workload), old.yaml (the workload before an update) and
-// facts.yaml. The archive expects the patched object, and the warnings or the refusal. The
-// webhook answers twice, and the second answer changes nothing. -update rewrites the
-// expectations.
+// TestGoldenFilesMatchTheWebhooksAnswers reads each archive of testdata. An archive contains
+// object.yaml (a pod or a workload), facts.yaml, and for an update old.yaml (the workload before
+// the update). The archive also contains the expected answer: the patched object, and the warnings
+// or the refusal. The webhook also gets the patched object, and must not change that object. With
+// -update the test rewrites the expected answers.
 func TestGoldenFilesMatchTheWebhooksAnswers(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txtar")
 	require.NoError(t, err)

@@ -46,7 +46,8 @@ func (r rollout) stalls(kind string, request api.Request, template *corev1.PodSp
 	case kind == "DaemonSet" && r.UpdateStrategy.Type != appsv1.OnDeleteStatefulSetStrategyType && !r.allUnavailable():
 		warnings.Add(reason.RolloutStalls, "a DaemonSet replaces no more pods while maxUnavailable of the new ones are not Ready")
 	case kind == "Deployment" && replicas == 1 && takesTurn(request):
-		// No warning: the one new pod takes its turn, and becomes Ready during that turn.
+		// This case gets no warning: the one new pod takes its turn, and becomes Ready during that
+		// turn.
 	case kind == "Deployment" && r.Strategy.Type != appsv1.RecreateDeploymentStrategyType && r.unavailable(replicas) == 0:
 		warnings.Add(reason.RolloutStalls, "with maxUnavailable 0 a Deployment keeps its old pod until the new one is Ready")
 	}
@@ -77,15 +78,15 @@ func takesTurn(request api.Request) bool {
 	return request.Standbys() == api.ReadinessForward && request.TakesTurns() && len(life) == 1
 }
 
-// allUnavailable reports whether the rollout of a DaemonSet may stop all of its pods at
-// once. The webhook does not know the number of pods, so the result is true only for 100%.
+// allUnavailable reports whether the rollout of a DaemonSet may stop all of its pods at the same
+// time. The webhook does not know the number of pods, so the result is true only for 100%.
 func (r rollout) allUnavailable() bool {
 	u := r.UpdateStrategy.RollingUpdate
 	return u != nil && u.MaxUnavailable != nil && u.MaxUnavailable.String() == "100%"
 }
 
-// unavailable returns the number of pods that the rollout of a Deployment may stop at once.
-// If both maxSurge and maxUnavailable round to zero, the number is one.
+// unavailable returns the number of pods that the rollout of a Deployment may stop at the same
+// time. If both maxSurge and maxUnavailable round to zero, the number is one.
 func (r rollout) unavailable(replicas int) int {
 	u := r.Strategy.RollingUpdate
 	if u == nil {

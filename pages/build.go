@@ -27,8 +27,8 @@ var (
 var Files = sync.OnceValues(func() (map[string][]byte, error) { return Build(metaparticle.Documents, nil) })
 
 // Build renders all documents, and returns the files of the site by their paths. The paths of the
-// documents are those of the repository. Build checks links to other files of the repository, unless
-// the repository is nil.
+// documents are those of the repository. Build checks links to other files of the repository,
+// unless the repository is nil.
 func Build(documents, repository fs.FS) (map[string][]byte, error) {
 	s := &site{repository: repository, bySource: map[string]*page{}, pictures: map[string][]byte{}}
 	if err := s.read(documents); err != nil {

@@ -7,8 +7,8 @@
 // Guarantee: the text of a document becomes only elements and attributes that this package lists
 // (hostile_test.go has the list). HTML in a document is an error, except for comments, which
 // vanish. A link has the scheme https, http or mailto, or leads to a page, or to a file of the
-// repository. Each link to a page leads to a page that exists, and to a heading that exists. An error
-// names the file and the line. Equal documents make equal bytes.
+// repository. Each link to a page leads to a page that exists, and to a heading that exists. An
+// error names the file and the line. Equal documents make equal bytes.
 //
 // A browser that opens a page sends no request to another host. The policy in each page
 // ([Policy]) forbids all requests but those for the page's own style, script and images.

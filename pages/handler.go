@@ -20,8 +20,8 @@ var types = map[string]string{
 	".png": "image/png", ".svg": "image/svg+xml", ".jpg": "image/jpeg", ".webp": "image/webp",
 }
 
-// Handler serves the pages of the embedded documents. All links are relative, so the pages can
-// have any prefix: mux.Handle("/docs/", http.StripPrefix("/docs", pages.Handler())). The first request
+// Handler serves the pages of the embedded documents. All links are relative, so the pages can have
+// any prefix: mux.Handle("/docs/", http.StripPrefix("/docs", pages.Handler())). The first request
 // renders all pages.
 func Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

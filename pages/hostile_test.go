@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle"
 )
 
-// tag matches each tag that the text of a document may become. The attributes have a fixed order, and their
-// values have neither quotes nor angle brackets.
+// tag matches each tag that the text of a document may become. The attributes have a fixed order,
+// and their values have neither quotes nor angle brackets.
 var tag = regexp.MustCompile(`<(?:/(?:a|blockquote|code|dd|del|div|dl|dt|em|h[1-6]|li|ol|p|pre|strong|table|tbody|td|th|thead|tr|ul)|` +
 	`blockquote|br|dd|del|dl|dt|em|hr|li|ol(?: start="[0-9]+")?|p|strong|table|tbody|thead|tr|ul|` +
 	`div class="table" tabindex="0"|pre tabindex="0"|code(?: class="language-[a-z]+")?|` +
@@ -27,8 +27,8 @@ var tag = regexp.MustCompile(`<(?:/(?:a|blockquote|code|dd|del|div|dl|dt|em|h[1-
 
 var (
 	address = regexp.MustCompile(`(?:href|src)="([^"]*)"`)
-	// harmless matches an address of a page, of an anchor, or of another host. A relative address has
-	// no colon, so it has no scheme.
+	// harmless matches an address of a page, of an anchor, or of another host. A relative address
+	// has no colon, so it has no scheme.
 	harmless = regexp.MustCompile(`^(?:https?://[^/]+|mailto:|#|[^:/?#]+(?:/|#|$)|$)`)
 )
 

@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Repository is the address of the repository's files. A link to a file that is no page leads to
+// Repository is the address of the repository's files. A link to a file that is not a page leads to
 // this address.
 const Repository = "https://github.com/metaparticle-io/metaparticle/blob/main/"
 

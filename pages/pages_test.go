@@ -32,7 +32,7 @@ func archive(files []txtar.File) fstest.MapFS {
 	return documents
 }
 
-// bodyOf returns what the site shows in the element article.
+// bodyOf returns the HTML inside the element article of a page.
 func bodyOf(t *testing.T, page []byte) string {
 	t.Helper()
 	_, rest, found := strings.Cut(string(page), "<article>\n")

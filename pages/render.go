@@ -98,8 +98,8 @@ func (s *site) image(p *page, w io.Writer, node *ast.Image, entering bool) ast.W
 	return ast.SkipChildren
 }
 
-// cell writes a cell. A header without text is an ordinary cell, because assistive software would announce
-// an empty header.
+// cell writes a cell. A header without text is an ordinary cell, because assistive software would
+// announce an empty header.
 func (s *site) cell(w io.Writer, node *ast.TableCell, entering bool) {
 	name, class := "td", ""
 	if node.IsHeader && textOf(node) != "" {

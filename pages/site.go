@@ -23,7 +23,7 @@ type site struct {
 	pictures map[string][]byte
 }
 
-// read parses all documents, in the order of their paths.
+// read parses all documents, in the order of their paths, and keeps the images that pages can show.
 func (s *site) read(documents fs.FS) error {
 	return fs.WalkDir(documents, ".", func(name string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
@@ -49,8 +49,8 @@ func (s *site) read(documents fs.FS) error {
 	})
 }
 
-// exists reports whether the repository has a file or folder. Without a repository every file counts as
-// existing.
+// exists reports whether the repository has a file or folder. Without a repository every file
+// counts as existing.
 func (s *site) exists(name string) bool {
 	if s.repository == nil {
 		return true

@@ -21,7 +21,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// goneTimeout bounds the deletion of one object. A namespace takes the longest.
+// goneTimeout bounds the removal of one object, and of all objects that enroll made. The wait of
+// [AwaitNoPods] has the same bound. The removal of a namespace takes the longest.
 const goneTimeout = time.Minute
 
 // Remove deletes an object and waits until it is gone.
@@ -67,7 +68,7 @@ func AwaitNoPods(ctx context.Context, c client.Client, namespace string, labels 
 // RemoveMade deletes the objects that enroll made, in all namespaces, and returns their number. A
 // Lease with done keys stays, because after another installation its work must not run again. The
 // record of an open barrier stays until the API server deletes its Job. The policy on held Leases
-// may stay in effect for a moment after its deletion, so a refused deletion is tried again.
+// may stay in effect for a moment after its deletion, so RemoveMade repeats a refused deletion.
 func RemoveMade(ctx context.Context, c client.Client) (int, error) {
 	var made []client.Object
 	for _, list := range []client.ObjectList{&rbacv1.RoleBindingList{}, &rbacv1.RoleList{}, &coordinationv1.LeaseList{}} {
@@ -99,9 +100,9 @@ func RemoveMade(ctx context.Context, c client.Client) (int, error) {
 	return removeAll(ctx, c, made)
 }
 
-// removeAll deletes the objects, and then waits once for the end of all objects. A tenant may have
-// given its own object a finalizer. Such an object does not delay the deletion of the other
-// objects, and the error names that object.
+// removeAll deletes the objects, and waits until they are gone, with one timeout for all objects.
+// The first result is the number of deleted objects. A tenant may have given an object a finalizer.
+// Such an object does not delay the deletion of the other objects, and the error names that object.
 func removeAll(ctx context.Context, c client.Client, objects []client.Object) (int, error) {
 	for _, object := range objects {
 		// A failed deletion is repeated below.

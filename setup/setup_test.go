@@ -70,8 +70,8 @@ func TestLivingGatedPodsPreventRemovalOfWebhooks(t *testing.T) {
 	}
 }
 
-// TestRemovedWebhooksReturnIfAGatedPodAppears creates a gated pod between the first check and
-// the write.
+// TestRemovedWebhooksReturnIfAGatedPodAppears creates a gated pod after the first check of
+// [Disarm], and before the write of [Disarm].
 func TestRemovedWebhooksReturnIfAGatedPodAppears(t *testing.T) {
 	var emptied bool
 	c := cluster(interceptor.Funcs{

@@ -75,8 +75,8 @@ func Try(ctx context.Context, c client.Client, namespace string, container corev
 	return pod.Labels[api.GatedLabel] == api.Gated, err
 }
 
-// proposed returns a pod for a dry run. The API server generates its name, so the pod meets no
-// other pod of that name.
+// proposed returns a pod for a dry run. The API server generates the name of the pod, so no other
+// pod has that name.
 func proposed(namespace string, container corev1.Container) *corev1.Pod {
 	container.Name = "try"
 	return &corev1.Pod{

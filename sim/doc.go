@@ -12,8 +12,8 @@
 //
 // Two replays of a seed differ only in the order in which the Go scheduler runs an agent's
 // goroutines within one instant. So the desk sends a grant some microseconds later in one
-// replay than in the other, and later events differ, too. If a failure does not appear again
-// at once, repeat the command with -count=10.
+// replay than in the other, and later events differ, too. If the first replay shows no
+// failure, repeat the command with -count=10.
 //
 // # Planted bugs
 //

@@ -59,8 +59,8 @@ func TestRandomSchedulesOfClaimsCatchPlantedBugs(t *testing.T) {
 }
 
 // The test plants the bugs whose files name tests of agent/claim. The simulation seldom reaches the
-// state that shows these bugs. In that state a watch is silent while a writer with a short lease
-// duration waits for a reader with a long one.
+// state that shows these bugs. In that state a watch is silent, and a writer waits for a reader.
+// The lease duration of the writer is short, and that of the reader is long.
 func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "agent/claim") }
 
 // The test plants the bugs whose files name tests of agent/local. The simulation misses these bugs,

@@ -67,8 +67,8 @@ func (n *notices) met() {
 }
 
 // run writes the notice and the warning, each at its time, until ctx ends. If an Event is not
-// stored, run sends it again, with growing pauses. Once the warning is due, run no longer sends
-// the first notice.
+// stored, run sends it again, with growing pauses. When the warning is due, run stops its attempts
+// to send the first notice.
 func (n *notices) run(ctx context.Context) {
 	warning := time.After(warnAfter)
 	select {

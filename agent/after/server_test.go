@@ -36,7 +36,8 @@ type server struct {
 	afterRead func()
 	// refuseRead, refuseWatch and refuseEvent return the error of a request, or nil.
 	refuseRead, refuseWatch, refuseEvent func(ctx context.Context) error
-	// compacted is the last version from which a watch can no longer begin.
+	// compacted is the last version that the server has compacted. A watch from that version, or
+	// from an earlier one, fails.
 	compacted int
 	// If silent is set, watches deliver nothing. If endAfter is not zero, each watch ends by
 	// itself after that time.

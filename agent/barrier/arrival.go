@@ -108,7 +108,7 @@ func (a *arrival) renew(ctx context.Context) time.Duration {
 	return a.backOff()
 }
 
-// leave releases the Lease, so that a pod that has gone counts no longer.
+// leave releases the Lease, so that the barrier stops counting the pod.
 func (a *arrival) leave(ctx context.Context) {
 	for range 2 {
 		if a.held == nil || a.held.Holder != a.identity {

@@ -12,8 +12,8 @@
 // pods. Only the holder of the first Lease opens the barrier, by a write that replaces exactly the
 // state that the holder knows. Before this write, all other Leases must have holders, and no two
 // holders may have the same pod name. Each of these holders must have written its Lease within the
-// last lease duration. For each of these holders, this duration begins when the holder of the first
-// Lease sends its last read without that write. So the write is no older than that read.
+// last lease duration. The holder of the first Lease counts that duration from its last read that
+// did not show the write yet. Reads are consistent, so the write is no older than that read.
 //
 // No agent closes a barrier: agents add the record that the barrier is open, but never remove this
 // record. A Lease of a barrier has the run in its name, so pods of two runs never use the same

@@ -15,7 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// readsOf returns the link l for the reads of each of the first n slots, by slot.
+// readsOf returns a map that has the link l for each of the first n slots. The keys are the names
+// of these slots.
 func readsOf(n int, l link) map[string]link {
 	reads := map[string]link{}
 	for i := range n {
@@ -34,8 +35,8 @@ func (p *modelPod) spoil(n int, l link) {
 	p.model.settle()
 }
 
-// endWatch ends the look of a slot with the error. If err is nil, the watch ends as the API server
-// ends each watch after some minutes.
+// endWatch ends the look of a slot with the error. Without an error, the watch ends as an API
+// server ends each watch after some minutes.
 func (p *modelPod) endWatch(slot string, err error) {
 	for _, l := range p.looks {
 		if l.action.Slot == slot {
@@ -52,8 +53,8 @@ func (m *model) free(i int, successor string) {
 	m.store(m.leases[i], r)
 }
 
-// The method "until" lets time pass until the pod has a child, but no more time than the argument
-// most. The result is the time that has passed.
+// The method "until" lets time pass until the pod has a child, or until the duration "most" has
+// passed. The result is the time that has passed.
 func (p *modelPod) until(most time.Duration) time.Duration {
 	from := p.model.now
 	for p.model.now < from+most && p.child == nil {
@@ -169,8 +170,8 @@ func TestLookIsNotRepeatedBeforeItsReadEnds(t *testing.T) {
 	assert.LessOrEqual(t, p.until(2*time.Minute), 10*time.Second)
 }
 
-// Reads that begin before the first of them fails count as a single miss. So the pause after these
-// reads is short.
+// Several reads are under way when the fault makes all of them fail. Together these failed reads
+// count as a single miss, so the pause after them is short.
 func TestShortFaultOfAllWatchesDelaysAcquisitionLittle(t *testing.T) {
 	for seed := range 10 {
 		m, p := crowded(t, func(p *modelPod) { p.processes = 7 * uint64(seed) }, occupied)

@@ -327,8 +327,8 @@ func (p *modelPod) begin(s State) {
 	}
 }
 
-// judge checks that the claim's deadline is not too late. For each slot, the deadline may count
-// at most from the instant at which the last stored write was sent.
+// judge checks that the claim's deadline is not too late: at most [api.Budget]'s Deadline after the
+// last stored write of each slot was sent.
 func (p *modelPod) judge(s State) {
 	for _, t := range s.Tokens {
 		if most := p.stored[t.Slot] + p.self.Budget.Deadline(); s.Deadline > most {

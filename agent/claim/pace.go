@@ -53,5 +53,6 @@ const (
 	lasts = slowest
 )
 
-// Backoff returns the pause after a failed request, if this number of other requests failed before.
+// Backoff returns the pause after a failed request. The argument misses is the number of requests
+// that failed before this one.
 func Backoff(misses int) time.Duration { return min(quick<<min(misses, 10), slowest) }

@@ -95,9 +95,8 @@ type slot struct {
 	// writing has an entry for each request under way, except looks. For an acquiring write or a
 	// renewal, the entry is the number of the hold. For a release or a read, the entry is empty.
 	writing []string
-	// tryAt is the instant of the next write, at the earliest. The field refused is the version
-	// that the last refused write was to replace, if the API server refused that write as
-	// outdated.
+	// tryAt is the earliest instant of the next write. If the API server has refused a write as
+	// outdated, the field refused is the version that this write was to replace.
 	tryAt   time.Duration
 	refused string
 	// reread reports that the claim must read the Lease consistently before the next renewal or
@@ -219,9 +218,9 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 }
 
 // choosableAt returns the instant from which a campaign may choose the slot. For a shut slot, or
-// for a Lease that the claim does not see, the result is [instant.Never]. The result is the same
-// while a request for the slot is under way. The pod may choose its own slot at once if its
-// children are proven dead. If the API server has refused to replace the present version, the
+// for a Lease that the claim does not see, the result is [instant.Never]. While a request for the
+// slot is under way, the result is [instant.Never], too. The pod may choose its own slot at once if
+// its children are proven dead. If the API server has refused to replace the present version, the
 // choice waits for the pause before a retry.
 func (s *slot) choosableAt(p *plan) time.Duration {
 	r, ok := s.view.Record()

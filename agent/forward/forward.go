@@ -27,10 +27,10 @@ const (
 	// defaultMaxHeld bounds the connections that wait during a handover.
 	// defaultMaxHeld is twice the usual backlog of an application (128).
 	defaultMaxHeld = 256
-	// defaultMaxOpen bounds the memory of the agent's container. A connection costs 7.5 KB
-	// in this process (BenchmarkMemoryOfAConnection), and 7.5 KB in the kernel for two sockets. So all
-	// connections take half of the container's limit of 64 MiB. The kernel shrinks the
-	// buffers of slow connections as the limit comes near.
+	// defaultMaxOpen bounds the memory of the agent's container. A connection costs 7.5 KB in this
+	// process (BenchmarkMemoryOfAConnection), and 7.5 KB in the kernel for two sockets. So all
+	// connections take half of the container's limit of 64 MiB. The kernel shrinks the buffers of
+	// slow connections as the limit comes near.
 	defaultMaxOpen = 2048
 )
 
@@ -44,17 +44,18 @@ type Config struct {
 	Self []string
 	// Hold bounds how long a connection waits for a target that accepts it.
 	Hold time.Duration
-	// MaxHeld bounds the number of waiting connections, MaxOpen that of all connections.
+	// MaxHeld bounds the number of waiting connections. MaxOpen bounds the number of all
+	// connections, with and without a target.
 	MaxHeld, MaxOpen int
 }
 
 // Stats are the counts since the call of New.
 type Stats struct {
-	// Held is the number of connections that wait for a target, Open the number
-	// of those with a target.
+	// Held is the number of connections that wait for a target. Open is the number of connections
+	// that have a target.
 	Held, Open int64
-	// Forwarded counts the connections that got a target, Abandoned those that
-	// did not.
+	// Forwarded counts the connections that got a target. Abandoned counts the connections that
+	// ended without a target.
 	Forwarded, Abandoned int64
 }
 

@@ -21,7 +21,7 @@ import (
 // soon bounds the wait of a failing test.
 const soon = 10 * time.Second
 
-// Tests run the holders on 127.0.0.2 and 127.0.0.3, and the standby on .1.
+// Tests run the holders on 127.0.0.2 and 127.0.0.3, and the standby on 127.0.0.1.
 const (
 	holder      = "127.0.0.2"
 	otherHolder = "127.0.0.3"
@@ -150,7 +150,7 @@ func TestHolderFailureResetsTheClientsConnection(t *testing.T) {
 }
 
 // After Close, the child may bind the port even without SO_REUSEADDR.
-func TestForwarderClosedWhileCopyingFreesItsPort(t *testing.T) {
+func TestCloseDuringCopyFreesTheForwardersPort(t *testing.T) {
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		defer conn.Close()
 		for data := make([]byte, 1<<16); ; {

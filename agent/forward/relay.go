@@ -127,7 +127,7 @@ func (all *relays) remove(r *relay) {
 	delete(all.all, r)
 }
 
-// cut cuts the relays of the given route; if the route is nil, all relays.
+// cut cuts the relays of the given route. If the route is nil, cut cuts all relays.
 func (all *relays) cut(only *route) {
 	all.mu.Lock()
 	defer all.mu.Unlock()

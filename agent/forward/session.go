@@ -86,9 +86,9 @@ func (s *session) stopListening() {
 	}
 }
 
-// linger accepts for the delay, and then lets the last connections end. When a listener closes,
-// the kernel resets the connections in its queue. The accept loops run until then, so the queue
-// is empty unless all places are taken.
+// linger accepts for the delay, and then lets the last connections end. When a listener closes, the
+// kernel resets the connections in its queue. The accept loops run until their listeners close, so
+// the queue is empty unless all places are taken.
 func (s *session) linger(delay time.Duration) <-chan struct{} {
 	if s.left != nil {
 		return s.left
@@ -187,8 +187,9 @@ func (s *session) over(r *relay) {
 
 // After a refused connection, one of the waiting connections dials again after firstRetry. Each
 // further pause is twice as long, up to maxRetry. Some applications listen milliseconds after their
-// start, others only after many seconds. With these pauses no connection waits more than maxRetry
-// longer than necessary, and all connections together dial a port about 20 times a second.
+// start, others only after many seconds. So a connection reaches the application at most maxRetry
+// after the application has begun to listen. All connections together dial a port about 20 times a
+// second.
 const (
 	firstRetry = 10 * time.Millisecond
 	maxRetry   = 50 * time.Millisecond

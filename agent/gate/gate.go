@@ -193,7 +193,7 @@ const (
 
 // Result is the outcome of a command that was run beside the child.
 type Result struct {
-	// Code is the command's exit code, 128+n after a signal.
+	// Code is the command's exit code. If the signal n ended the command, Code is 128+n.
 	Code int
 	// Output is the beginning of the command's standard output and standard error.
 	Output []byte

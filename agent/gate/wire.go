@@ -109,8 +109,9 @@ func Encode(message any) ([]byte, error) {
 	return b, nil
 }
 
-// DecodeMessage checks a message of a shim. The result is the shim's state, or, for the answer
-// to a Run, only that answer.
+// DecodeMessage checks a message of a shim. If the message is the answer to a Run, the Outcome is
+// that answer, and the State has the zero value. For any other message, the State is the shim's
+// state, and the Outcome is nil.
 func DecodeMessage(b []byte) (State, *Outcome, error) {
 	m := Message{State: new(State)}
 	if err := json.Unmarshal(b, &m); err != nil {

@@ -28,7 +28,8 @@ type token struct {
 	readAt time.Time
 }
 
-// get returns the service account token, from memory while it is fresh.
+// get returns the service account token. If the client read the token less than [tokenAge] ago, get
+// does not read the file again.
 func (t *token) get(now time.Time) (string, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

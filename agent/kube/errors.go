@@ -26,8 +26,8 @@ var (
 	// ErrNoUID means that the client did not send a PUT, because the API server could not have
 	// compared the uid or the resourceVersion.
 	ErrNoUID = errors.New("lease has no uid or no resource version")
-	// ErrUnchanged means that the API server answered 200 but stored nothing, because every
-	// byte was equal.
+	// ErrUnchanged means that the API server answered 200 but stored nothing, because the write
+	// would have changed no byte of the Lease.
 	ErrUnchanged = errors.New("nothing was stored: the resource version is the one that was sent")
 	// ErrTooLarge means that a body or a watch frame exceeds maxBody.
 	ErrTooLarge = errors.New("answer is too large")

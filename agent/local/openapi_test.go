@@ -349,7 +349,7 @@ func TestNumbersInAPIDocumentationMatchTheCode(t *testing.T) {
 		fmt.Sprintf("from `1s` to `%.0fm`", mostBeats.Minutes()),
 		"until the Lease expires, " + short(b.Duration) + " by default",
 		fmt.Sprintf("The Variable keeps the last %d keys", api.MaxKeys),
-		fmt.Sprintf("with five pods, the last %d of each pod are certain", api.MaxKeys/5),
+		fmt.Sprintf("certainly keeps the last %d keys of each pod", api.MaxKeys/5),
 		fmt.Sprintf("a text of 1 to %d characters", api.MaxIdempotencyKey),
 		fmt.Sprintf("at most %d bytes", api.MaxValue),
 		fmt.Sprintf("All agents of this version write the epoch %d.", api.FirstEpoch),

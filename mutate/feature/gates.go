@@ -10,9 +10,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// judgeGate refuses the gate "pod" for a pod that cannot restart all of its containers at
-// once, as that gate does after a lost slot. The function also refuses the init container
-// of the gate "pod" in a pod with another gate.
+// judgeGate refuses the gate "pod" if the pod or its cluster cannot restart all containers of the
+// pod together. That gate needs such a restart after a lost slot. The function also refuses the
+// init container of the gate "pod" in a pod with another gate.
 func judgeGate(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Gate != api.GatePod {

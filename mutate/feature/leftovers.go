@@ -60,7 +60,7 @@ func (f Facts) copied() string {
 	if metav1.GetControllerOfNoCopy(f.Pod) != nil {
 		return ""
 	}
-	// The part after the first dot of a singleton's slot is its workload.
+	// The part after the first dot in the name of a singleton's slot names the workload.
 	_, own, _ := strings.Cut(api.SingletonLease(f.Workload, ""), ".")
 	for slot := range strings.SplitSeq(f.Annotations[api.SlotsAnnotation], ",") {
 		_, of, _ := strings.Cut(slot, ".")

@@ -23,7 +23,8 @@ type lookUp struct {
 	err     error
 }
 
-// readImages reads the images of the containers at the places, a few at once.
+// readImages reads the images of the containers at the given places, at most [maxLookUps] at the
+// same time. For a container that needs nothing from its image, the result is zero.
 func (p *Pod) readImages(ctx context.Context, places []place, images image.Images) []lookUp {
 	reader := images.For(p.pullRights())
 	answers := make([]lookUp, len(places))
@@ -83,9 +84,9 @@ func isKnown(images image.Images, named string) bool {
 	return ok
 }
 
-// signal returns the image's stop signal if all architectures have the same signal. After a
-// failed look-up, the result is empty, and no pod is refused for that. So the webhook admits a
-// pod with an explicit command even if nobody can read its image.
+// signal returns the image's stop signal if all architectures have the same signal, and an empty
+// text otherwise. After a failed look-up the result is empty, too, and the failure causes no
+// refusal. So the webhook admits a pod with an explicit command even if nobody can read its image.
 func (l lookUp) signal() string {
 	if l.err != nil {
 		return ""

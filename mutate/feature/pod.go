@@ -40,7 +40,7 @@ type Origin struct {
 // Run is a Job, whose pods may wait for each other.
 type Run struct {
 	UID string
-	// AtOnce is the number of pods that the Job runs at once.
+	// AtOnce is the number of pods that the Job runs at the same time.
 	AtOnce int
 	// Completions is the field of that name in the Job's spec; nil if the field is not set.
 	Completions *int32
@@ -108,7 +108,7 @@ type place struct {
 	index int
 }
 
-// The lists of a pod's containers.
+// These are the JSON names of the pod's lists of containers.
 const (
 	mainContainers = "containers"
 	initContainers = "initContainers"

@@ -41,8 +41,9 @@ func patchSidecar(p *Pod, d *patch.Document) {
 			d.Remove("spec", "initContainers", i, field)
 		}
 		if c.RestartPolicy == nil {
-			// Without a restartPolicy the container is no sidecar, so the kubelet starts the next
-			// container only after its end.
+			// With the restartPolicy of another injector, the container would be a sidecar. The
+			// kubelet waits only for the start of a sidecar, but for the end of any other init
+			// container.
 			d.Remove("spec", "initContainers", i, "restartPolicy")
 		}
 		if c.Lifecycle == nil {

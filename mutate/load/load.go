@@ -51,8 +51,8 @@ const (
 	// of a workload with 20 containers, 50 variables in each, and managed fields takes less than
 	// half of maxDecoded. So does a workload with 3 MB of arguments, of a dozen letters each.
 	maxDecoded = 64 << 20
-	// defaultLoad is a quarter of the webhook's memory limit of 512 MiB. The calls of about
-	// 200 ordinary pods fit into the load at once.
+	// defaultLoad is a quarter of the webhook's memory limit of 512 MiB. The calls of about 200
+	// ordinary pods together fit into the load.
 	defaultLoad = 128 << 20
 	// smallCall is the size up to which a body counts as small: several times the body of a call
 	// for an ordinary pod.
@@ -72,8 +72,8 @@ var (
 	errTooManyObjects = fmt.Errorf("a review of so many JSON objects, members and elements that they take more than %d MiB", maxDecoded>>20)
 )
 
-// Limit bounds the memory of all calls in flight. The zero value fits into the webhook's
-// memory limit; a nil Limit bounds nothing.
+// Limit bounds the memory of all calls in flight. The zero value fits into the webhook's memory
+// limit. A nil Limit bounds only the decoded body of each single call, to maxDecoded.
 type Limit struct {
 	// Max bounds the estimate of all calls together, in bytes; zero means 128 MiB.
 	Max int64

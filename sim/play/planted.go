@@ -253,8 +253,8 @@ func simulate(t *testing.T, binary string, p plant, first, last uint64) (string,
 }
 
 // hangs is the processor time, in seconds, after which the binary of tests counts as hung. The
-// tests play 100 seeds in 20 s of processor time. The limit is no wall-clock time, because the
-// simulation gets only the processor time that the end-to-end tests leave.
+// tests play 100 seeds in 20 s of processor time. A limit of wall-clock time would not fit, because
+// the simulation gets only the processor time that the end-to-end tests leave.
 const hangs = 600
 
 // run runs a binary of tests, and returns its output. The named bug is switched on. With an empty

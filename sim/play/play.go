@@ -87,7 +87,7 @@ func Readers(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayReaders)
 }
 
-// Joints plays, for each seed, the story of programs that call for several claims at once.
+// Joints plays, for each seed, the story of programs that bid for several claims in one call.
 func Joints(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, world.PlayJoints)
 }

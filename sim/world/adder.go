@@ -131,7 +131,8 @@ func (a *adder) hits() {
 	})
 }
 
-// write sets the Variable "fenced" with a hold as its fence. The hold may have ended long ago.
+// write sets the Variable "fenced" with a hold as its fence. The hold may have ended long ago. In
+// quiet times write sends nothing.
 func (a *adder) write() {
 	for _, b := range a.pod.bidders {
 		if b.claim.Kind == api.Lock && b.hold != nil && b.hold.Hold != "" {

@@ -239,7 +239,7 @@ func (a *agentProcess) exited(err error) {
 	}
 }
 
-// kill ends the process at once.
+// kill ends the process immediately.
 func (a *agentProcess) kill() {
 	if a.process.dead {
 		return

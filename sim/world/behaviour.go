@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// behaviour describes how a version of the application starts, serves and ends. The zero
-// value serves at once, and never ends.
+// behaviour describes how a version of the application starts, serves and ends. An application with
+// the zero value serves immediately, and never ends.
 type behaviour struct {
 	name string
 	// starts is the time until the application passes its readiness probe; negative for never.
@@ -61,7 +61,7 @@ func brokenVersion(r *rand.Rand) behaviour {
 	return behaviour{name: "crashes after it was Ready once", lasts: between(r, 3*time.Second, mostBroken), probed: chance(r, .5)}
 }
 
-// exitingVersion draws a version that exits at once.
+// exitingVersion draws a version that exits within a second.
 func exitingVersion(r *rand.Rand) behaviour {
 	return behaviour{name: "exits at once", lasts: between(r, time.Millisecond, time.Second), probed: chance(r, .5)}
 }

@@ -105,8 +105,8 @@ func (c *changing) controlled() controller {
 }
 
 // begins applies the first version, as a person does in the first step of the story. The method
-// returns false after a violation. In some seeds the first version hangs, and a second version that works
-// replaces it.
+// returns false after a violation. In some seeds the first version hangs, and a second version that
+// works replaces it.
 func (c *changing) begins() bool {
 	if chance(c.rng, .15) {
 		c.do(func() { c.apply(behaviour{name: "hangs", starts: -1, probed: true}) })
@@ -150,8 +150,8 @@ func (c *changing) checkOther() {
 	}
 }
 
-// finished reports whether the rollout has ended, and its revision is proven. A workload without
-// pods, or with a shared slot, needs no proven revision.
+// finished reports whether the rollout has ended, and whether its revision is proven. A workload
+// without pods, or with a shared slot, needs no proven revision.
 func (c *changing) finished() bool {
 	if !c.complete() || c.workload.replicas == 0 || c.shared {
 		return c.complete()
@@ -178,7 +178,8 @@ func (c *changing) ending() time.Duration {
 }
 
 // improves applies a good version, and demands that its rollout does not stop the old version too
-// often. After a violation the function returns false.
+// often. If another workload shares the slot, the function does not count the stops. After a
+// violation the function returns false.
 func (c *changing) improves() bool {
 	before, most := 0, c.most
 	c.do(func() {
@@ -248,8 +249,9 @@ func (c *changing) breaks() bool {
 }
 
 // abandons deletes all old pods while a broken version stalls the rollout. Then the function
-// demands that the broken version takes the slot, although its turns have failed. After a violation
-// the function returns false.
+// demands that the broken version takes the slot, although its turns have failed. A version without
+// an image cannot take the slot, so the function demands nothing of it. After a violation the
+// function returns false.
 func (c *changing) abandons() bool {
 	from, bound := c.now(), time.Duration(0)
 	c.do(func() {

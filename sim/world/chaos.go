@@ -148,7 +148,7 @@ func (c *chaos) disturb(last time.Duration) bool {
 	return disturbFor(c.World, last, 2*pace, c.trouble.one)
 }
 
-// parade deletes one holder after the other, so that each pod holds once.
+// parade deletes one holder after the other, and demands that each pod holds once.
 func (c *chaos) parade() {
 	for {
 		var holder *pod

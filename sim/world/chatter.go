@@ -8,14 +8,14 @@ import (
 	"time"
 )
 
-// The constants bound the requests that an agent process may send within any minute, in
-// any weather. A restarted agent counts anew, and the kubelet's back-off bounds the
+// These constants bound the requests that an agent process may send within any minute, whatever
+// request faults happen. A restarted agent counts anew, and the kubelet's back-off bounds the
 // restarts.
 const (
 	// mostOfLease bounds the requests for one slot in a minute. In the long run an agent sends at
 	// most two requests a second. So it sends 120 a minute, or 130 if its clock is a twelfth too
-	// fast. After a time with few requests an agent may send 20 more at once. The reads of the
-	// pod have the same bound, and are rarer.
+	// fast. After a time with few requests an agent may send 20 more in one burst. The same bound
+	// applies to the reads of the pod, which are rarer.
 	mostOfLease = 130 + 20
 	// mostOfPod bounds the patches of the pod's own status. An attempt takes two patches. At most
 	// 19 attempts fail: 7 while the pauses grow, and then one every five seconds, which is 12. At

@@ -239,9 +239,9 @@ func (l *checks) settled(slot string) bool {
 	return slices.ContainsFunc(l.electors, func(e *elector) bool { return e.slot == slot && e.working })
 }
 
-// checkRouted judges the drain of a holder that has left its Services. The pod must be stored as
-// not Ready by then. A pod whose status cannot be stored is excused, because a holder waits only
-// for a limited time until its status is stored.
+// checkRouted judges the drain for a yield. If the holder has left its Services, the API server
+// must have stored that the pod is not Ready. A pod whose status cannot be stored is excused,
+// because a holder waits only for a limited time until its status is stored.
 func (l *checks) checkRouted(c *child, d *gate.Drain) {
 	p := c.pod()
 	lease, ok := p.w.api.lease(p.slots[0])

@@ -149,8 +149,9 @@ func (p *comer) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// exited handles the end of a process that has ended by itself. After an error, the kubelet starts
-// the container again. After a success the pod goes on, so exited checks that the barrier was open.
+// exited handles the end of a process that has ended by itself. A pod that is being deleted is
+// removed. For any other pod, the kubelet starts the container again after an error. After a
+// success the pod goes on, so exited checks that the barrier was open.
 func (p *comer) exited(c *clientOf, err error) {
 	if c.dead {
 		return
@@ -182,8 +183,8 @@ func (p *comer) kill() {
 // graceOfComers is the termination grace period of a pod with a barrier.
 const graceOfComers = 10 * time.Second
 
-// delete deletes the pod. The kubelet kills the process after the grace. With force the process
-// dies at once.
+// delete deletes the pod. The kubelet kills the process after the grace, or immediately if the
+// argument "force" is true.
 func (p *comer) delete(force bool) {
 	if p.stopping || p.gone {
 		return

@@ -18,8 +18,9 @@ func (d daemonSet) on(n *node) *pod {
 	return nil
 }
 
-// sync makes the pods that are missing, and replaces old pods. An old pod that is not available is
-// deleted at once. An old pod that is available is deleted only while no pod is unavailable.
+// sync makes the pods that are missing, and deletes old pods. The method deletes each old pod that
+// is not available. While no pod is unavailable, the method also deletes one old pod that is
+// available.
 func (d daemonSet) sync() {
 	unavailable := 0
 	var old []*pod

@@ -70,13 +70,13 @@
 // # Shards
 //
 // In a separate story, the number of a workload's shards changes while faults happen (shards.go).
-// Pods for different numbers of shards must never hold or run at once (shardcheck.go). The model
+// Pods for different numbers of shards must never hold or run together (shardcheck.go). The model
 // of enroll decides by the real package enroll/stamp, and writes over the network (stamping.go).
 // A process of that model may believe in another number of shards for a while. Package
 // sim/enrolled plays the story with the real enroll.
 //
 // In another story, Jobs of one name follow each other (mapping.go). Each Job runs each of its
-// shards until that shard has succeeded once. Pods of two Jobs never hold or run at once. Other
+// shards until that shard has succeeded once. Pods of two Jobs never hold or run together. Other
 // pods wait until all shards of a Job are done (mapcheck.go). For a while, a process of the model
 // may treat an earlier Job as the current Job. In some seeds a person deletes a Job but not its
 // pods, or changes the number of shards in the template of a suspended Job.

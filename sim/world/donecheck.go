@@ -92,8 +92,8 @@ func (d doneCheck) ends(hold, key string, succeeded bool) {
 // asks notes that a signal asks the child of a hold to stop.
 func (d doneCheck) asks(hold string) { d.asked[hold] = true }
 
-// arrives notes the success or the failure in a shim's message. The caller calls the method when the
-// message reaches an agent process.
+// arrives notes the success or the failure in a shim's message. The caller calls the method when
+// the message reaches an agent process.
 func (d doneCheck) arrives(died func() bool, message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	must(err)

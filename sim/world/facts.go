@@ -53,8 +53,8 @@ type renewal struct {
 // slot.
 func (r renewal) free() time.Duration { return r.at + time.Duration(float64(r.duration)/(1+skew)) }
 
-// start records that the kubelet has started an application: the pod, the boot of its node, and
-// the hold.
+// start describes how the kubelet started an application: in which pod, in which boot of the pod's
+// node, and under which hold.
 type start struct {
 	pod        *pod
 	boot, hold string

@@ -123,7 +123,7 @@ func (n *node) excuseChildren() {
 	}
 }
 
-// crash ends every process of the node at once.
+// crash ends every process of the node immediately.
 func (n *node) crash() {
 	if !n.up {
 		return

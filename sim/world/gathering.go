@@ -109,8 +109,8 @@ func (g *gathering) act() {
 	}
 }
 
-// takeLease deletes a Lease of a barrier. The policy on deletions refuses to delete the record of
-// an open barrier.
+// takeLease sometimes deletes a Lease of a barrier. The record of an open barrier stays, because
+// the policy on deletions protects it.
 func (g *gathering) takeLease(name string) {
 	if l, ok := g.api.lease(name); ok && l.Annotations[api.OpenedAnnotation] == "" && chance(g.random, .3) {
 		must(g.api.remove("somebody", "Lease", name, "", ""))

@@ -89,8 +89,8 @@ func (j *jobs) run() {
 	j.last()
 }
 
-// lastHolder makes a pod that holds until all pods that wait for a holder have gone on. A
-// pod whose watch is mute may wait for longer.
+// lastHolder makes a pod that holds, and demands that all pods that wait for a holder go on. Pods
+// whose watch is mute do not count, because they may wait for longer.
 func (j *jobs) lastHolder() {
 	t := j.templates[0]
 	t.ends, t.onBusy, t.waitAtMost = 0, "", 0

@@ -20,8 +20,8 @@ type joint struct {
 	rounds []int
 }
 
-// jointClaims draws the claims of pods in which one call of a program bids for several claims at
-// once. The last claim is a read-write lock.
+// jointClaims draws the claims of pods in which one call of a program bids for several claims
+// together. The last claim is a read-write lock.
 func jointClaims(s *programs) func() []api.Claim {
 	s.joins = true
 	return func() []api.Claim {

@@ -108,7 +108,8 @@ func (j *judge) checkProtected() {
 }
 
 // checkStanding demands that the old pods that were Ready when a broken version's turn began stay
-// Ready during that turn. Some controllers would delete an old pod that is not Ready.
+// Ready during that turn. Some controllers would delete an old pod that is not Ready. During a
+// disturbance the check demands nothing.
 func (j *judge) checkStanding() {
 	c := j.checks.holder(j.slot)
 	if c == nil || !c.pod().behaviour.broken() || j.served > j.now() {
@@ -157,7 +158,7 @@ func (j *judge) turn() time.Duration {
 	})
 }
 
-// taking bounds the time for which a slot is free although a pod may take it at once.
+// taking bounds the time for which a slot is free although a pod may take it immediately.
 func (j *judge) taking() time.Duration {
 	return sum([]part{
 		{"a pod that a release names comes first", slow(time.Second)},

@@ -118,7 +118,7 @@ func (p *pod) startAll() {
 		p.startAgent()
 	}
 	if p.gate == api.GateReadiness || p.behaviour.imageless {
-		return // no shim: the application of the gate readiness runs at once, and an absent image cannot run
+		return // with the gate "readiness" no container has a shim, and without an image no shim starts
 	}
 	for _, c := range p.containers {
 		if c.done {

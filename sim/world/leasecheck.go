@@ -138,10 +138,10 @@ func (l *checks) checkSwept(slot string) {
 	}
 }
 
-// checkPassing demands, in quiet times with fair weather, that no reader takes a slot after
-// another pod has had the intent for a while. A reader with a mute watch is excused, because it
-// may not know of the intent. Writes soon after the faults are excused, because a request from
-// that time may hang until its timeout.
+// checkPassing demands, in quiet times without request faults, that no reader takes a slot more
+// than a second after another pod has acquired the intent. A reader with a mute watch is excused,
+// because it may not know of the intent. Writes soon after the faults are excused, because a
+// request from that time may hang until its timeout.
 func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 	if !api.IsRWLockSlot(slot) {
 		return

@@ -100,7 +100,7 @@ func (a *localAgent) exited(err error) {
 	a.pod.killAgent(between(a.pod.rng, 200*time.Millisecond, 2*time.Second))
 }
 
-// kill ends the process at once. The kernel ends its connections.
+// kill ends the process immediately. The kernel ends its connections.
 func (a *localAgent) kill() {
 	a.die()
 	a.process.w.note(a.where, "agent local is dead")

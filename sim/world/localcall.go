@@ -139,7 +139,7 @@ func (c *call) closes() {
 	c.arrive(func() { c.program.whenThawed(func() { c.finish(c.code) }) })
 }
 
-// breaks ends the connection, because the agent is dead.
+// breaks ends the connection, because the agent is dead or does not listen yet.
 func (c *call) breaks() {
 	c.drop()
 	c.arrive(func() { c.program.whenThawed(func() { c.finish(0) }) })

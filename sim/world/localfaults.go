@@ -32,7 +32,7 @@ func (f *localFaults) plan() {
 	})
 }
 
-// act causes a fault of one pod.
+// act causes a fault of one pod. Some calls change nothing.
 func (f *localFaults) act(p *localPod) {
 	r := f.random
 	short, long := between(r, 10*time.Millisecond, 2*time.Second), between(r, 100*time.Millisecond, 3*f.longest/2)

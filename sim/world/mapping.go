@@ -158,7 +158,7 @@ func (m *mapping) control() {
 	m.nudge()
 }
 
-// stays reports whether the API server has the pod, and nobody has deleted it.
+// stays reports whether the API server has the pod, and the pod is not being stopped.
 func (m *mapping) stays(p *pod) bool { return p.object && !p.stopping }
 
 // orphan deletes the last Job, but not its pods, which continue to work on their shards. A while
@@ -182,11 +182,12 @@ func (m *mapping) orphan() {
 
 // rewrite changes the number of shards in the template of the last Job, as a person may while the
 // Job is suspended. The run keeps its number of shards, so pods of the new template wait in vain.
+// The template of a deleted or an Indexed Job does not change.
 func (m *mapping) rewrite() {
 	of := lastJob(m.World)
 	first := m.api.object("Lease", slotsOfJob(1)[0]).last().lease
 	if m.absent || of.indexed || first == nil || stampOf(first).Run != of.uid || m.now() < m.sure {
-		return // no Lease has a stamp of this Job yet, or a confused process may replace the stamp
+		return // also if no Lease has a stamp of this Job yet, or a confused process may replace the stamp
 	}
 	m.written = 1 + m.random.IntN(mostMapped)
 	m.note("script", "the template of Job %s has %d shards", of.uid, m.written)

@@ -110,7 +110,7 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	}
 	broken := c.broken(op)
 	lost = lost || broken == unheard
-	// A request without an answer fails at once, or hangs until its deadline. A watch has no
+	// A request without an answer fails immediately, or hangs until its deadline. A watch has no
 	// deadline, but its client notices that the path is cut.
 	silence := func() {
 		if watching := strings.HasPrefix(op, "watch "); watching || abrupt {
@@ -148,9 +148,9 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	return c.await(ctx, reply, tick)
 }
 
-// await waits for the reply, or for the end of ctx and then for the random time in the argument
-// "tick". Without that time, two requests of one instant would also time out in one instant. Their
-// order would differ between two replays of a seed.
+// await waits for the reply. If ctx ends first, await waits for the short random time "tick" more,
+// and returns the error of ctx. Without that time, two requests of one instant would also time out
+// in one instant. Their order would differ between two replays of a seed.
 func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Duration) ([]byte, error) {
 	var a answer
 	select {

@@ -25,17 +25,17 @@ type node struct {
 	set time.Duration
 	// deferred has the events that wait until the node's processes go on.
 	deferred []func()
-	// paused reports that the machine stands still with its clock. The field "wokeAt" is the true
+	// paused reports that the machine and its clock stand still. The field "wokeAt" is the true
 	// time at which the last pause ended. The field "due" has the kubelet's work that waits for the
 	// end of the pause.
 	paused bool
 	wokeAt time.Duration
 	due    []func()
-	// lingersUntil is the instant by which the shims have frozen each child that outlived its
-	// slot in the last pause. The field stoppedAt is the instant at which the node last stopped.
+	// lingersUntil is the instant by which the shims have frozen each child that outlived its slot
+	// in the last pause. The field "stoppedAt" is the instant at which the node last stopped.
 	lingersUntil, stoppedAt time.Duration
 	// amiss counts the pauses after which the wall clock has not been set right yet. The field
-	// rightAt is the instant at which the wall clock was set right last.
+	// "rightAt" is the instant at which the wall clock was set right last.
 	amiss   int
 	rightAt time.Duration
 	// tenants has the pods of the node whose application no agent starts: a [waiter], a [comer]

@@ -9,7 +9,7 @@ import (
 )
 
 // New returns the world of a seed. The caller must be in a synctest bubble. For each [Enroller] the
-// function "enroll" returns the Reconciler that this process runs.
+// function "enroll" returns the Reconciler that the Enroller runs.
 func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *World {
 	w := &World{reconciler: enroll, remembered: remembered{}, read: map[string]bool{}}
 	w.seed, w.start, w.failed = seed, time.Now(), make(chan struct{})
@@ -52,7 +52,7 @@ func (w *World) PlayRollouts() {
 	story.run()
 }
 
-// PlayJobs plays the story of the seed in which pods that end compete for a lock.
+// PlayJobs plays the story of the seed in which the pods of Jobs compete for a lock.
 func (w *World) PlayJobs() {
 	defer w.end()
 	var story *jobs
@@ -100,7 +100,7 @@ func (w *World) PlayReaders() {
 	story.run()
 }
 
-// PlayJoints plays the story of the seed in which programs call for several claims at once.
+// PlayJoints plays the story of the seed in which one call of a program bids for several claims.
 func PlayJoints(w *World) {
 	defer w.end()
 	var story *programs

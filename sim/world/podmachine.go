@@ -74,8 +74,8 @@ func (m agentMachine) Rename(from, to string) error {
 	return m.inside(func() error { return m.a.pod.volume.Rename(from, to) })
 }
 
-// Now implements standin.Machine. The gate can read the clock while the agent's loop is blocked, if
-// the process is not frozen.
+// Now implements standin.Machine. The gate can read the clock while the agent's loop is blocked.
+// Now waits while the process is frozen. For a dead process Now also returns the node's time.
 func (m agentMachine) Now() (now time.Duration) {
 	if m.inside(func() error { now = m.a.pod.node.now(); return nil }) != nil {
 		m.a.process.w.do(func() { now = m.a.pod.node.now() })

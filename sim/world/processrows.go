@@ -32,8 +32,8 @@ func (r processRows) rows() map[string]func() {
 	}
 }
 
-// killBoth kills the agent and its shims at once, so that no agent process learns of the
-// shims' deaths.
+// killBoth kills the agent and its shims at the same instant, so that no agent process learns of
+// the shims' deaths.
 func (r processRows) killBoth(c *child) {
 	c.pod().agent().kill()
 	for _, other := range r.alive(c.hold) {
@@ -42,8 +42,8 @@ func (r processRows) killBoth(c *child) {
 	c.pod().restartAgent()
 }
 
-// replaceBoth freezes the granted shim, whose child runs on. A new agent meets a fresh
-// shim of the container.
+// replaceBoth freezes the granted shim, and kills the agent. The child of the frozen shim runs on.
+// A new agent process and a fresh shim of the container start.
 func (r processRows) replaceBoth(c *child) {
 	c.shim.freeze()
 	c.pod().agent().kill()

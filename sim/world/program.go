@@ -38,7 +38,7 @@ func (p *localPod) startProgram() {
 	p.adder.begin(p.program)
 }
 
-// kill ends the program with its work at once. The kernel closes its connections.
+// kill ends the program and all its work. The kernel closes the program's connections.
 func (g *program) kill() {
 	g.w.note(g.where, "program is dead")
 	for _, b := range g.pod.bidders {

@@ -95,11 +95,11 @@ func (s *programs) disturb(last time.Duration) bool {
 	})
 }
 
-// mostGated bounds the pods that claim by annotation at one instant.
+// mostGated bounds how many pods that claim by annotation exist at the same time.
 const mostGated = 2
 
 // proceed demands that each bidder holds once more within the bound, and that each pod that claims
-// by annotation ends. Each add with a key must have got an answer by then, too.
+// by annotation ends. Within the bound, each add with an idempotency key must also get an answer.
 func (s *programs) proceed() bool {
 	all := s.bidders()
 	noted := func() bool {

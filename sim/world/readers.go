@@ -20,7 +20,7 @@ func readersClaims(s *programs) func() []api.Claim {
 	return func() []api.Claim { return []api.Claim{{Kind: api.RWLock, Name: "c", Size: 1 + s.rng.IntN(3)}} }
 }
 
-// slots returns the slots of the hold in the line. A writer has all slots of the lock.
+// slots returns the slots of the hold that the line describes. A writer has all slots of the lock.
 func (t told) slots() []string {
 	if t.As != "writer" {
 		return []string{t.Slot}

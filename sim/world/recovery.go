@@ -101,7 +101,7 @@ func (r *recovery) stuckSlots(after string, bound time.Duration) {
 }
 
 // wanted reports whether a healthy pod claims the slot, and is able to acquire it. A pod for
-// another number of shards than the template's does not count, because it waits for ever.
+// another number of shards than the template's does not count, because such a pod waits for ever.
 func (r *recovery) wanted(slot string) bool {
 	return slices.ContainsFunc(r.pods, func(p *pod) bool {
 		return p.healthy() && p.shards == r.sharded && slices.Contains(p.slots, slot) && !r.barred(p, slot)

@@ -79,8 +79,8 @@ func (r requestRows) retaken() {
 	})
 }
 
-// loseReplies loses the answers of stored renewals, and all reads. After a while reads work
-// again, but no write is stored. The deadline counts from the last stored renewal.
+// loseReplies makes the network lose the answers of stored renewals, and all reads. After a while
+// reads work again, but no write is stored. The deadline counts from the last stored renewal.
 func (r requestRows) loseReplies(*child) {
 	r.weather.unanswered = true
 	r.note("script", "no write is answered")

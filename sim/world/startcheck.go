@@ -53,8 +53,8 @@ func startsNow(c *child) bool {
 	return c.current() && c.container == p.containers[0] && !p.behaviour.serves(p.w.now()-c.began)
 }
 
-// checkUnstopped demands that no agent stops an application that needs no slot. Deleted pods are
-// excepted, and so are containers that the kubelet has replaced.
+// checkUnstopped demands that no agent stops an application that needs no slot. The check ignores
+// deleted pods, and containers that the kubelet has replaced.
 func checkUnstopped(l *checks, c *child, d *gate.Drain) {
 	if p := c.pod(); p.startsOnly() && !p.stopping && !p.shown.deleted && c.current() {
 		l.violate(stopped, "%s is to stop, because %s", c.name, d.Reason)

@@ -5,7 +5,7 @@ package world
 
 import "fmt"
 
-// statefulSet models the controller of a StatefulSet, by its source in Kubernetes 1.37.
+// statefulSet models the controller of a StatefulSet, after the source code of Kubernetes 1.37.
 type statefulSet struct {
 	*workload
 	// parallel selects the pod management policy Parallel instead of OrderedReady.
@@ -31,8 +31,9 @@ func (s *statefulSet) name(ordinal int) string {
 	return fmt.Sprintf("%s-%d", s.template.workload, ordinal)
 }
 
-// sync makes missing pods, deletes surplus pods, and then updates. With OrderedReady, sync goes on
-// to the next pod only if all pods with lower ordinals are available.
+// sync makes missing pods, deletes surplus pods, and then deletes old pods ([statefulSet.update]).
+// With OrderedReady, sync continues with the next pod only if all pods with lower ordinals are
+// available.
 func (s *statefulSet) sync() {
 	s.ordinals = max(s.ordinals, s.replicas)
 	for i := range s.replicas {

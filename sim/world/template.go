@@ -51,8 +51,8 @@ type template struct {
 	// ends is the approximate time after which a child ends with success. The kubelet then
 	// does not restart its container, and the pod ends. Zero means never.
 	ends time.Duration
-	// onBusy selects what the pod does while another pod holds. The field waitAtMost bounds
-	// the wait of the pod; 0 means no bound.
+	// onBusy selects what the pod does while another pod holds. The field "waitAtMost" bounds the
+	// wait of the pod; 0 means no bound.
 	onBusy     api.OnBusy
 	waitAtMost time.Duration
 }

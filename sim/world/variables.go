@@ -142,7 +142,7 @@ const (
 type ledger struct {
 	w    *World
 	name string
-	// acked is the sum of the acknowledged adds. The field open is the sum of the adds that may
+	// acked is the sum of the acknowledged adds. The field "open" is the sum of the adds that may
 	// have taken effect: those that are under way, and those whose outcome is unknown.
 	acked, open int64
 	// sums has each acknowledged sum as a key, and the program that got this answer as its value.

@@ -27,8 +27,8 @@ const (
 	waitsOn = "waits-on"
 )
 
-// checkMet demands that each condition of a pod that goes on was met, one after the other. The
-// argument at is the instant at which the process of the pod began.
+// checkMet demands that each condition was met, one after the other, before the pod goes on. The
+// argument "at" is the instant at which the process of the pod began.
 func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duration) {
 	for _, c := range conditions {
 		if c.Sharded() {

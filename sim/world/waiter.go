@@ -23,12 +23,12 @@ type waiter struct {
 	conditions []api.Condition
 	// succeeded is called when the container has succeeded.
 	succeeded func(*waiter)
-	// client is the client of the last process; nil before the first start. The field began is the
-	// instant at which that process started.
+	// client is the client of the last process; nil before the first start. The field "began" is
+	// the instant at which that process started.
 	client *clientOf
 	began  time.Duration
 	starts int
-	// frozen reports that the process is frozen, but not its node. The field gone reports that
+	// frozen reports that the process is frozen, but not its node. The field "gone" reports that
 	// the container has succeeded, or that the pod is deleted.
 	frozen, gone bool
 }

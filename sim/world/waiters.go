@@ -133,7 +133,7 @@ func (ws *waiters) looking() time.Duration {
 const longestWatch = 24 * time.Minute
 
 // proceed demands that no waiter is due for longer than the bound. A waiter is due if the function
-// due returns true: the waiter then has no more reason to wait. The method returns true once no
+// "due" returns true: the waiter then has no more reason to wait. The method returns true once no
 // waiter is due, and false after a violation.
 func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 	since := map[*waiter]time.Duration{}
@@ -161,10 +161,10 @@ func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 }
 
 // afterTrouble demands that each waiter whose keys are done goes on. A mute watch may delay a
-// waiter. If the argument patient is true, the story waits for the end of that watch. If patient is
-// false, waiters with mute watches do not count. The bound without that wait is right only for the
-// model of enroll. So if patient is false, afterTrouble demands nothing of a story with the real
-// enroll, and returns true.
+// waiter. If the argument "patient" is true, the story waits for the end of that watch. If
+// "patient" is false, waiters with mute watches do not count. The bound without that wait is right
+// only for the model of enroll. So if "patient" is false, afterTrouble demands nothing of a story
+// with the real enroll, and returns true.
 func (ws *waiters) afterTrouble(patient bool) bool {
 	if ws.real && !patient {
 		return true

@@ -102,8 +102,8 @@ func (c *clientOf) close(s *watch) {
 	c.w.api.watches = slices.DeleteFunc(c.w.api.watches, func(other *watch) bool { return other == s })
 }
 
-// offer sends a change to the client, if the stream is about the changed Lease, and neither ended
-// nor mute. In silent weather, each offered change makes the stream mute.
+// offer adds a change to the queue of the stream, if the stream watches the changed Lease, and has
+// neither ended nor become mute. In silent weather, each offered change makes the stream mute.
 func (s *watch) offer(c change) {
 	s.mute = s.mute || s.c.w.weather.silent
 	if c.name == s.name && !s.ended && !s.mute {

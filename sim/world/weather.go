@@ -24,11 +24,12 @@ type weather struct {
 	// after the event. A mute watch stays open, but silent.
 	stall, close, mute float64
 	// unanswered reports that the answers to all PUT requests are lost, and that no other request
-	// arrives. The field unstored reports that the server receives no write of a Lease or Variable
-	// that the server would store.
+	// arrives. The field "unstored" reports that the server receives no write of a Lease or
+	// Variable that the server would store.
 	unanswered, unstored bool
-	// deaf names a Lease for which the server refuses all writes. The field sealed names a Lease
-	// for which the server refuses all requests of agents and of pods that wait.
+	// deaf is the name of a Lease for which the server refuses all writes. The field "sealed" is
+	// the name of a Lease for which the server refuses all requests of agents and of pods that
+	// wait.
 	deaf, sealed string
 	// gets, puts, watches and patches are faults. Each fault applies to all such requests of agents
 	// and of pods that wait. Agents patch only the status of their pods.
@@ -36,7 +37,7 @@ type weather struct {
 	// idle is the silence after which a load balancer cuts a watch; 0 means never.
 	idle time.Duration
 	// silent reports that the next change of any Lease makes all open watches mute. The field
-	// farewell reports that a watch becomes mute after the deletion of its Lease.
+	// "farewell" reports that a watch becomes mute after the deletion of its Lease.
 	silent, farewell bool
 }
 

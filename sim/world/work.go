@@ -12,8 +12,8 @@ import (
 type work struct {
 	bidder            *bidder
 	slot, hold, token string
-	// slots are all slots of the hold, of which a writer has several. The token belongs to the
-	// slot in the field slot.
+	// slots are all slots of the hold, of which a writer has several. The token belongs to the slot
+	// in the field "slot".
 	slots []string
 	// toldAt is the true instant at which the agent wrote the last answer.
 	toldAt time.Duration
@@ -139,7 +139,7 @@ func (b *bidder) done() {
 }
 
 // giveBack tells the agent that the hold is over. If the agent does not confirm that, giveBack
-// repeats the request after a second. The argument times is the greatest number of attempts.
+// repeats the request after a second. The argument "times" is the greatest number of attempts.
 func (b *bidder) giveBack(number string, times int) {
 	b.ask(http.MethodDelete, "/holds/"+number, func(int, told) {}, func(code int) {
 		if code != http.StatusNoContent && times > 1 {

@@ -23,8 +23,8 @@ type workload struct {
 	replicas int
 	// minReady is the time for which a pod has to be Ready before it is available.
 	minReady time.Duration
-	// revisions has all revisions, in the order of their creation. The field newest is
-	// the revision that a person applied last.
+	// revisions has all revisions, in the order of their creation. The field "newest" is the
+	// revision that a person applied last.
 	revisions []*revision
 	newest    *revision
 	// since has, for each Ready pod, the instant since which the pod is Ready.
@@ -35,8 +35,8 @@ type workload struct {
 type revision struct {
 	stamp     api.Revision
 	behaviour behaviour
-	// replicas is the size of the revision's ReplicaSet. The field available is the number
-	// of available pods in the status of the ReplicaSet.
+	// replicas is the size of the revision's ReplicaSet. The field "available" is the number of
+	// available pods in the status of the ReplicaSet.
 	replicas, available int
 	// applied is the instant at which a person applied the template last.
 	applied time.Duration

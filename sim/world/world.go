@@ -40,11 +40,11 @@ type World struct {
 	mapped []shardedJob
 	// locals has the pods whose programs use the local API.
 	locals []*localPod
-	// variables has the Variables of the pods in locals. The field silent reports that programs
+	// variables has the Variables of the pods in locals. The field "silent" reports that programs
 	// send no more requests about these Variables.
 	variables *variables
 	silent    bool
-	// joins reports that programs call for several claims at once.
+	// joins reports that one call of a program may bid for several claims.
 	joins bool
 	// restores reports that a person restores the objects of an earlier instant. No pod has the
 	// gate "readiness" then, because that gate cannot stop the application before the restore.

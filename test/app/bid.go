@@ -34,8 +34,9 @@ type line struct {
 	GoodUntil    float64 `json:"goodUntil"`
 }
 
-// bidAndFollow bids for the claim, and follows its state by further connections. If a stop signal
-// ends the wait, the error is nil.
+// bidAndFollow bids for the claim, or for all claims of a list. Further connections follow the
+// state of the claim. The returned function gives the holds back. If a stop signal ends the wait,
+// the error is nil.
 func bidAndFollow(ctx context.Context, c config) (giveBack func() error, err error) {
 	if c.socket != "" {
 		callBy(c.socket)
@@ -61,8 +62,8 @@ func callBy(socket string) {
 	}}
 }
 
-// bid waits until the local API gives the program a hold of the claim. From then on the end of the
-// hold ends the program at once. The returned function gives the hold back.
+// bid waits until the local API gives the program a hold of the claim. From then on, the end of the
+// hold ends the program immediately. The returned function gives the hold back.
 func bid(ctx context.Context, claim, as string) (giveBack func() error, err error) {
 	waiting, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(ctx, cancel) // a stop signal ends the wait for the answer

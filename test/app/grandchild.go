@@ -25,7 +25,7 @@ func (l life) fork(c config) error {
 		parents = append(parents, w.ID)
 		locks = append(locks, w.Lock)
 	}
-	// An intermediate process starts the orphan, and ends at once. So the orphan's parent is dead.
+	// An intermediate process starts the orphan and then ends, so the orphan's parent is dead.
 	return respawn(c, "fork:"+strings.Join(parents, ","), locks).Run()
 }
 

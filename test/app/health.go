@@ -27,7 +27,8 @@ import (
 type health struct {
 	mu    sync.Mutex
 	codes map[string]int
-	// ports has the address of each probe's port, which is open while the probe is healthy.
+	// ports has the address of each probe's port, which is open while the probe's code is below
+	// 400.
 	ports     map[string]string
 	listeners map[string]net.Listener
 }
@@ -41,7 +42,7 @@ func (h *health) code(probe string) int {
 	return http.StatusOK
 }
 
-// set sets the answer to a probe. The probe's port is open only if the answer is healthy.
+// set sets the answer to a probe. The probe's port is open only while the code is below 400.
 func (h *health) set(probe string, code int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

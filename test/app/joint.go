@@ -12,7 +12,8 @@ import (
 )
 
 // bidForAll bids for all claims by one call, and waits until the program holds each claim. From
-// then on the end of any hold ends the program at once. The returned function gives all holds back.
+// then on, the end of any hold ends the program immediately. The returned function gives all holds
+// back.
 func bidForAll(ctx context.Context, claims string) (giveBack func() error, err error) {
 	waiting, cancel := context.WithCancel(context.Background())
 	defer cancel()

@@ -196,8 +196,8 @@ func beginStart(c config) (serves func(), err error) {
 	}, err
 }
 
-// work starts everything that the flags ask for. Just before the application accepts requests,
-// work calls the function serves. If a request, or the end of the standard input, ends the
+// work starts everything that the flags ask for. Just before the application accepts requests, work
+// calls the function "serves". If a request, or the end of the standard input, ends the
 // application, the returned channel delivers the exit code.
 func work(c config, serves func()) <-chan int {
 	asked := make(chan int, 1)

@@ -14,7 +14,7 @@ import (
 // repeats its call.
 const patience = "5s"
 
-// meets waits at the barrier that the flags name. The result named over is true if the program must
+// meets waits at the barrier that the flags name. The result "over" is true if the program must
 // end: a call has failed, or a signal asks the program to stop.
 func meets(ctx context.Context, c config) (over bool, err error) {
 	if c.meet != "" {

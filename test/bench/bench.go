@@ -29,9 +29,9 @@ import (
 const (
 	namespace = "bench"
 	slot      = "singleton.deployment.app"
-	// fewestStandbys is the least number of standbys. For a second after its yield, a pod does not
-	// compete for the slot. If that pod were the only standby, a handover in that second would
-	// wait.
+	// fewestStandbys is the least number of standbys. For 1 s after its yield, a pod does not
+	// compete for the slot. If that pod were the only standby, the next handover might wait until
+	// this time is over.
 	fewestStandbys = 2
 )
 
@@ -43,7 +43,7 @@ type bench struct {
 	cluster *lab.Cluster
 	client  kubernetes.Interface
 	dir     string // has the programs and credentials for the nodes
-	// standbys is the number of pods that wait for the slot. The field named reports that each
+	// standbys is the number of pods that wait for the slot. If the field "named" is true, each
 	// yield names one of these pods as the successor.
 	standbys int
 	named    bool
@@ -103,7 +103,7 @@ func (b *bench) deploy(ctx context.Context) error {
 }
 
 // apply starts the application anew with a claim, in as many pods as can hold, plus the standbys.
-// Last, apply runs the kubectl command in the argument wait, such as "rollout status".
+// Last, apply runs the kubectl command in the argument "wait", such as "rollout status".
 func (b *bench) apply(ctx context.Context, c claim, standbys int, wait ...string) error {
 	yaml := []byte(strings.NewReplacer("IMAGE", lab.RegistryInCluster+"/bench/app:latest",
 		"CLAIM", c.annotation(), "REPLICAS", strconv.Itoa(c.holders+standbys)).Replace(manifest))

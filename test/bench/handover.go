@@ -121,7 +121,7 @@ func (b *bench) handover(ctx context.Context, rounds int) ([]handed, error) {
 	return taken, nil
 }
 
-// yield makes the holder give up the slot. If the field named is true, yield also names a random
+// yield makes the holder give up the slot. If the field "named" is true, yield also names a random
 // standby as the successor.
 func (b *bench) yield(ctx context.Context, agents map[string]processes, holder string) error {
 	if !b.named {

@@ -94,8 +94,8 @@ func (b *bench) fill(ctx context.Context, c claim, standbys int) error {
 	return run.await(ctx, func() bool { return len(run.alive) == c.holders })
 }
 
-// runs follows the applications in the benchmark's pods. The field alive has those that run, by
-// PID.
+// runs follows the applications in the benchmark's pods. The field "alive" has the applications
+// that run, by PID.
 type runs struct {
 	alive  map[int]witness.Process
 	events chan witness.Event
@@ -123,7 +123,8 @@ func (b *bench) listen(ctx context.Context) (*runs, error) {
 	return r, nil
 }
 
-// await takes events until a call of the argument reached returns true.
+// await handles events until the function "reached" returns true. After five minutes await returns
+// an error.
 func (r *runs) await(ctx context.Context, reached func() bool) error {
 	limit := time.After(5 * time.Minute)
 	for !reached() {

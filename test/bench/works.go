@@ -249,8 +249,8 @@ func (x *exits) since(work int, processes []int) (samples.Times, error) {
 	return taken, x.failed
 }
 
-// eventually calls the argument done each second, until a call returns true or an error. After
-// startLimit the function returns an error.
+// eventually calls the function "done" each second, until a call returns true or an error. After
+// startLimit eventually returns an error.
 func eventually(ctx context.Context, what string, done func() (bool, error)) error {
 	limit := time.After(startLimit)
 	for {

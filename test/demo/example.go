@@ -254,8 +254,8 @@ func (e *example) migration(ctx context.Context) error {
 		table("attempts"), table("migrations"))
 }
 
-// holders waits until the given number of pods hold a slot, and returns their names. The
-// argument except is the name of a pod that does not count.
+// holders waits until the given number of pods hold a slot, and returns their names. The argument
+// "except" is the name of a pod that does not count.
 func (e *example) holders(ctx context.Context, count int, except string) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, exampleTimeout)
 	defer cancel()
@@ -291,7 +291,7 @@ func (e *example) holders(ctx context.Context, count int, except string) ([]stri
 }
 
 // elected waits until a pod of the election works as the leader, and returns its name. The argument
-// except is the name of a pod that does not count.
+// "except" is the name of a pod that does not count.
 func (e *example) elected(ctx context.Context, except string) (leader string, err error) {
 	holder := e.in("get lease " + api.ElectionLease("main") + " -o jsonpath={.spec.holderIdentity}")
 	err = e.poll(ctx, holder, func(identity string) bool {

@@ -197,11 +197,11 @@ var parallel = []string{
 	"TestChangedClaimRollsOutPodsOfItsDeployment",
 	"TestOnlyHolderIsReadyIfAnnotationSaysHolder",
 	"TestServiceAnswersDuringAHandover",
-	"TestWorkerTutorialPrintsTheOutputsItShows",
-	"TestNightlyJobTutorialPrintsTheOutputsItShows",
-	"TestElectionLibraryTutorialPrintsTheOutputsItShows",
-	"TestClientGoLeasesTutorialPrintsShownOutputs",
-	"TestAwaitElectionTutorialPrintsTheOutputsItShows",
+	"TestWorkerTutorialShowsTheRealOutputs",
+	"TestNightlyJobTutorialShowsTheRealOutputs",
+	"TestElectionLibraryTutorialShowsTheRealOutputs",
+	"TestClientGoTutorialShowsTheRealOutputs",
+	"TestAwaitElectionTutorialShowsTheRealOutputs",
 }
 
 // Tests of package applications.
@@ -694,18 +694,18 @@ func TestServiceAnswersDuringAHandover(t *testing.T) { traffic.TestServiceAnswer
 
 // Tests of package tutorials.
 
-func TestWorkerTutorialPrintsTheOutputsItShows(t *testing.T) {
-	tutorials.TestWorkerTutorialPrintsTheOutputsItShows(t)
+func TestWorkerTutorialShowsTheRealOutputs(t *testing.T) {
+	tutorials.TestWorkerTutorialShowsTheRealOutputs(t)
 }
-func TestNightlyJobTutorialPrintsTheOutputsItShows(t *testing.T) {
-	tutorials.TestNightlyJobTutorialPrintsTheOutputsItShows(t)
+func TestNightlyJobTutorialShowsTheRealOutputs(t *testing.T) {
+	tutorials.TestNightlyJobTutorialShowsTheRealOutputs(t)
 }
-func TestElectionLibraryTutorialPrintsTheOutputsItShows(t *testing.T) {
-	tutorials.TestElectionLibraryTutorialPrintsTheOutputsItShows(t)
+func TestElectionLibraryTutorialShowsTheRealOutputs(t *testing.T) {
+	tutorials.TestElectionLibraryTutorialShowsTheRealOutputs(t)
 }
-func TestClientGoLeasesTutorialPrintsShownOutputs(t *testing.T) {
-	tutorials.TestClientGoLeasesTutorialPrintsShownOutputs(t)
+func TestClientGoTutorialShowsTheRealOutputs(t *testing.T) {
+	tutorials.TestClientGoTutorialShowsTheRealOutputs(t)
 }
-func TestAwaitElectionTutorialPrintsTheOutputsItShows(t *testing.T) {
-	tutorials.TestAwaitElectionTutorialPrintsTheOutputsItShows(t)
+func TestAwaitElectionTutorialShowsTheRealOutputs(t *testing.T) {
+	tutorials.TestAwaitElectionTutorialShowsTheRealOutputs(t)
 }

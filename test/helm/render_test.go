@@ -208,7 +208,7 @@ func name(o object) string {
 	return o["kind"].(string) + "/" + metadata["name"].(string)
 }
 
-// byName indexes objects, and fails if two have one name.
+// byName indexes objects by [name]. If two objects have the same name, byName fails the test.
 func byName(t *testing.T, objects []object) map[string]object {
 	t.Helper()
 	index := map[string]object{}

@@ -42,8 +42,8 @@ type connector struct{ socket int }
 type notice struct {
 	what uint32
 	at   time.Duration
-	// thread and pid identify the thread that the notice is about. After a fork that is the
-	// new thread.
+	// thread and pid identify the thread that the notice is about. If the notice is about a fork,
+	// this thread is the new one.
 	thread, pid int
 	// parent is the parent of a new process.
 	parent int

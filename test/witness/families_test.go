@@ -13,8 +13,8 @@ import (
 // These ids are larger than any id of the kernel, so /proc has no such process.
 const shim, main, worker, orphan, stranger = 1 << 30, 1<<30 + 1, 1<<30 + 2, 1<<30 + 3, 1<<30 + 4
 
-// heard returns the families after the given notices. Each process that the shim forks
-// executes a program at once.
+// heard returns the families after the given notices. In heard, each process executes a program
+// immediately after the shim has forked the process.
 func heard(notices ...notice) *Families {
 	f := &Families{gates: map[int]*gate{shim: {pod: "a"}}, threads: map[int]map[int]struct{}{},
 		of: map[int]*Family{}, living: map[*Family]int{}}

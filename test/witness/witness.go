@@ -91,8 +91,8 @@ func (w *Witness) findAlive() error {
 	return nil
 }
 
-// Alive returns the processes of the program that were alive at Listen. Do not call
-// Alive once Run runs.
+// Alive returns the processes of the program that were alive at Listen. Do not call Alive after the
+// call of Run.
 func (w *Witness) Alive() []Process {
 	var alive []Process
 	for _, p := range w.alive {
@@ -127,8 +127,8 @@ func (w *Witness) take(n notice, hear func(Event)) {
 // podOf finds a pod's UID in a cgroup's path, for both cgroup drivers.
 var podOf = regexp.MustCompile(`pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})`)
 
-// identify returns the process with a PID, and notes that it lives. The bool is false if the
-// process does not run the program, or runs it outside of pods.
+// identify returns the process with a PID, and adds the process to the living processes. The bool
+// is false if the process does not run the program, or runs it outside of pods.
 func (w *Witness) identify(pid int) (Process, bool) {
 	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	// The kernel keeps 15 characters of a name.

@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// change replaces the lines [from, to) of a text. Helm makes the change under the condition.
+// change replaces the lines [from, to) of a text. Helm makes the change if the condition is true.
 type change struct {
 	from, to  int
 	lines     []string

@@ -103,9 +103,8 @@ func monitored(kind, text string, path ...string) place {
 }
 
 // mark returns the placeholder of the place with this number. The function expand replaces the
-// placeholder. A placeholder that is a key of a map sorts behind all other keys of the map. The
-// first key of a map may be on the line of a list element's dash. A placeholder needs a line of its
-// own.
+// placeholder. A placeholder needs a line of its own, but the first key of a map may be on the line
+// of a list element's dash. So a placeholder that is a key sorts behind all other keys of its map.
 func mark(number int) string { return fmt.Sprintf("zPLACE%03d", number) }
 
 // sign writes the placeholders of all places into one object. The object may lack a place

@@ -31,7 +31,7 @@ var conditions = map[string]string{
 	"NetworkPolicy":  ".Values.networkPolicy.enabled",
 	"ServiceMonitor": ".Values.monitoring.serviceMonitor",
 	"PodMonitor":     ".Values.monitoring.podMonitor",
-	// These objects have a condition by their names.
+	// These conditions are by kind and name.
 	"ServiceAccount/metaparticle-console":     ".Values.console.enabled",
 	"ClusterRole/metaparticle-console":        ".Values.console.enabled",
 	"ClusterRoleBinding/metaparticle-console": ".Values.console.enabled",

@@ -43,8 +43,8 @@ func files(t *testing.T, archive string) map[string][]byte {
 	return parts
 }
 
-// A desk of one version meets a shim of the other only if an image's tag moves while a pod lives.
-// Then each end must read each frame of the other end, with the same meaning.
+// A desk of one version is connected to a shim of the other version only if an image's tag moves
+// while a pod lives. Then each end must read each frame of the other end, with the same meaning.
 func TestOrdersAndMessagesOfEarlierVersionDecodeUnchanged(t *testing.T) {
 	for name, frame := range files(t, "frames.txtar") {
 		frame = bytes.TrimSpace(frame)
@@ -159,8 +159,8 @@ var fixed = map[string][][]string{
 	"Service":            {{"spec", "clusterIP"}},
 }
 
-// An object that this version no longer has would stay after the upgrade. An old policy that stays
-// could refuse objects of the new webhook.
+// An object of the earlier version that this version lacks would stay after the upgrade. An old
+// policy that stays could refuse objects of the new webhook.
 func TestUpgradeReplacesEachObjectOfTheEarlierVersion(t *testing.T) {
 	now := map[string]*unstructured.Unstructured{}
 	objects, err := render.Objects(render.Settings{Manifests: "../../manifests"})

@@ -10,8 +10,9 @@ import (
 	"os"
 )
 
-// Command runs the main function of a command that measures the repository. The function
-// "run" prints the figures that the arguments choose, or lowers the limits.
+// Command runs the main function of a command that measures the repository. The function "run"
+// prints the figures that the arguments choose, or lowers the limits. If "run" returns an error,
+// Command prints the error and ends the process with exit code 1.
 func Command(name string, run func(w io.Writer, root string, lower bool, chosen []string) error) {
 	root := flag.String("root", ".", "the repository")
 	lower := flag.Bool("lower", false, "lower the limits to what is counted")

@@ -108,7 +108,8 @@ func (t *Table) Split(counts Counts) {
 	t.rows = rows
 }
 
-// Lower lowers each limit to the measured figure. No limit is ever raised.
+// Lower lowers each limit to the measured figure. If a row judges no measured folder, its limits
+// become zero. No limit is ever raised.
 func (t *Table) Lower(counts Counts, join func(a, b int) int) {
 	joined := t.joined(counts, join)
 	for folder, row := range t.rows {

@@ -46,7 +46,7 @@ func main() {
 // release has the settings of one release, and the directory that its files are written to.
 type release struct {
 	version, registry string
-	// pushTo is the name of the registry on this machine; empty if the command pushes nothing.
+	// pushTo is the HOST/PREFIX to which the command pushes; empty if the command pushes nothing.
 	pushTo    string
 	insecure  bool
 	platforms []string

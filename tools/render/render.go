@@ -126,7 +126,8 @@ func overlay(s Settings) (string, error) {
 	return directory, os.WriteFile(filepath.Join(directory, "kustomization.yaml"), text, 0o600)
 }
 
-// image splits a reference into kustomize's fields.
+// image splits a reference into kustomize's fields. A reference without a tag and without a digest
+// gets the tag "latest".
 func image(name, reference string) types.Image {
 	if repository, digest, ok := strings.Cut(reference, "@"); ok {
 		return types.Image{Name: name, NewName: repository, Digest: digest}

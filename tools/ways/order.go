@@ -99,8 +99,9 @@ func siftedOrder(circle []int, arrows []uint64) []int {
 	return order
 }
 
-// circles returns the groups of things that call each other in a circle. Groups of callers
-// come before those of callees (Tarjan's algorithm, in reverse order).
+// circles returns the groups of things that call each other in a circle. A thing that is in no
+// circle is a group of its own. Groups of callers come before groups of callees (Tarjan's
+// algorithm, in reverse order).
 func circles(arrows []uint64) [][]int {
 	var all [][]int
 	var stack []int

@@ -65,7 +65,7 @@ func draw(w io.Writer, root, seed string) error {
 }
 
 // texts returns the comments and the names of tests of a Go file, or the sentences of a document.
-// Very short sentences, and the sentences of the changelog, are left out.
+// Sentences of at most three words, and the sentences of the changelog, are left out.
 func texts(file string, text []byte) (map[string][]drawable, error) {
 	lines := strings.Split(string(text), "\n")
 	all := map[string][]drawable{}

@@ -3,8 +3,8 @@
 
 // Command words measures the language of comments, documents and test names.
 //
-// Without arguments the command prints how often each folder breaks each rule.
-// With folders as arguments the command prints the sentences:
+// Without arguments the command prints how often each folder breaks each rule. With folders as
+// arguments the command prints the sentences and names that break a rule:
 //
 //	go run ./tools/words agent/gate docs
 //
@@ -12,10 +12,9 @@
 //
 //	go run ./tools/words draw 20261123
 //
-// The rules (rules.go) are those of CONTRIBUTING.md that a program can check. The
-// command finds the bad sentence, not the good one: a text that breaks no rule may
-// still be hard to read. Generated documents are left out, because their sentences
-// come from the code.
+// The rules (rules.go) are those of CONTRIBUTING.md that a program can check. The command finds
+// only some of the bad texts: a text that breaks no rule may still be hard to read. Generated
+// documents are left out, because their sentences come from the code.
 //
 // The command also prints the words of exported types that are in neither of two lists.
 // The table of docs/architecture.md explains words. The file plain.txt has the words that

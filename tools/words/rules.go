@@ -17,8 +17,8 @@ const (
 	// subject marks a sentence that begins with who, what, one or it. The subject of such a
 	// sentence is not in the vocabulary.
 	subject = "subject"
-	// noun marks a function that its comment does not describe by a verb: "startsBy is …"
-	// instead of "startsBy returns …".
+	// noun marks a function whose comment says what the function is. Such a comment begins
+	// "startsBy is …" instead of "startsBy returns …".
 	noun = "noun"
 	// name marks a test name of more than eight words.
 	name = "name"
@@ -70,7 +70,7 @@ func (s sentence) hidesItsSubject() bool {
 	return false
 }
 
-// afterPronoun are words that follow "one" where "one" is a pronoun.
+// afterPronoun are words that follow the pronoun "one", but not the number "one".
 var afterPronoun = strings.Fields("of that who which whose is was has had can may must might will would does did and or " +
 	"for in on with without from at by to than as made put taken found")
 

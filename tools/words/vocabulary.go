@@ -54,7 +54,7 @@ func readVocabulary(root string) (vocabulary, error) {
 // row matches the first cell of a table's row.
 var row = regexp.MustCompile(`(?m)^\| ([^|]+?) \|`)
 
-// listedWords returns the words of the table under the heading "Words".
+// listedWords returns the words in the first column of the table under the heading "Words".
 func listedWords(architecture string) map[string]bool {
 	_, table, _ := strings.Cut(architecture, "\n## Words\n")
 	table, _, _ = strings.Cut(table, "\n## ")
@@ -67,8 +67,8 @@ func listedWords(architecture string) map[string]bool {
 	return words
 }
 
-// plainWords returns the words of plain.txt. Each line has a reason, a colon, and the words
-// that need no row for that reason.
+// plainWords returns the words of plain.txt. Each line has a reason, a colon, and words. For that
+// reason these words need no row in docs/architecture.md.
 func plainWords(text string) map[string]bool {
 	words := map[string]bool{}
 	for l := range strings.Lines(text) {
@@ -134,7 +134,7 @@ func (v vocabulary) unlisted() []string {
 	return found
 }
 
-// unused returns the listed words that no name of the product has.
+// unused returns the words of docs/architecture.md that no name of the product has.
 func (v vocabulary) unused() []string {
 	var found []string
 	for _, word := range slices.Sorted(maps.Keys(v.listed)) {

@@ -14,11 +14,12 @@ import (
 type reach int
 
 const (
-	// public permits only public addresses. Redirects and token services have this reach,
+	// public permits only public addresses. Redirects and token services usually have this reach,
 	// because a registry chooses their addresses.
 	public reach = iota
-	// private also permits addresses of private networks. The registry that the pod's author
-	// names has this reach, because many registries are on private networks.
+	// private also permits addresses of private networks. The registry that the pod's author names
+	// has this reach, because many registries are on private networks. If the webhook's flags name
+	// the registry, its redirects and token services have this reach, too.
 	private
 	// anywhere permits requests to every address. Only registries that the webhook's flags
 	// name have this reach.

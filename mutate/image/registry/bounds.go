@@ -5,8 +5,8 @@ package registry
 
 import "time"
 
-// The bounds of a look-up and of all look-ups of a process. docs/security.md derives the
-// cost of look-ups from these constants; a test compares the page with them.
+// These constants bound one look-up, and all look-ups of a process. The page docs/security.md
+// derives the cost of look-ups from these constants, and a test compares the page with them.
 const (
 	// defaultBudget bounds a look-up. The creation of the pod waits for the look-up, and the
 	// API server waits 10 s for the webhook. A healthy registry answers sooner.
@@ -28,11 +28,12 @@ const (
 	// maxAtOnce bounds the concurrent look-ups of a process. If each look-up takes 300 ms, a
 	// hundred look-ups end in a second.
 	maxAtOnce = 32
-	// maxOfNamespace bounds the concurrent look-ups of one namespace to a quarter of all. So
-	// only four hostile namespaces together can make another namespace wait.
+	// maxOfNamespace bounds the concurrent look-ups of one namespace to a quarter of all. So a
+	// further namespace waits only if four hostile namespaces together use up all look-ups.
 	maxOfNamespace = maxAtOnce / 4
-	// maxWaiting bounds the waiting look-ups of a namespace. If each look-up takes 40 ms for
-	// a pull secret and a tag's digest, and eight run at once, 500 look-ups end within defaultBudget.
+	// maxWaiting bounds the waiting look-ups of a namespace. Assume that each look-up takes 40 ms
+	// for a pull secret and a tag's digest, and that eight look-ups run at the same time. Then 500
+	// look-ups end within defaultBudget.
 	maxWaiting = 512
 	// maxRequests bounds the concurrent requests of one look-up. Popular images have about
 	// eight platforms. Each platform needs two requests: for a manifest and a configuration.

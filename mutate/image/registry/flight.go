@@ -79,8 +79,8 @@ func (f *flights) end(key string, one *flight) {
 	f.close(key, one)
 }
 
-// close lets no further caller join a look-up. The function that calls close has locked
-// f.mu.
+// close removes a look-up from the map, so that no further caller joins the look-up. The caller of
+// close must hold f.mu.
 func (f *flights) close(key string, one *flight) {
 	if f.going[key] == one {
 		delete(f.going, key)

@@ -15,8 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/image"
 )
 
-// Hanging registries occupy all look-ups that a hostile namespace may run at once. So a further
-// look-up of that namespace waits, but another namespace's look-up of the same image does not.
+// Hanging registries occupy all look-ups that a hostile namespace may run at the same time. So a
+// further look-up of that namespace waits, but another namespace's look-up of the same image does
+// not.
 func TestHostileNamespaceDelaysNoOtherNamespacesLookUp(t *testing.T) {
 	f := newRegistry(t, false)
 	popular := f.push(t, "library/nginx:latest", redis)

@@ -66,7 +66,8 @@ func (r *repository) image(ctx context.Context, its manifest) (image.Command, er
 	return command, nil
 }
 
-// index reads the commands of all runnable platforms, a few at once, and joins these commands.
+// index reads the commands of all runnable platforms, at most [maxRequests] platforms at the same
+// time. Then the function joins these commands.
 func (r *repository) index(ctx context.Context, entries []descriptor) (image.Command, error) {
 	platforms := slices.DeleteFunc(entries, func(d descriptor) bool { return !runnable(d) })
 	switch {
@@ -106,9 +107,9 @@ func (r *repository) platform(ctx context.Context, d descriptor) (image.Command,
 	return r.image(ctx, its)
 }
 
-// join joins the commands of all platforms into one command, by architecture if they
-// differ. The shim cannot tell variants of one architecture apart, so their commands must
-// be equal.
+// join joins the commands of all platforms into one [image.Command]. If the commands differ, the
+// result has one command for each architecture. The shim cannot tell variants of one architecture
+// apart, so their commands must be equal.
 func join(platforms []descriptor, commands []image.Command) (image.Command, error) {
 	if !slices.ContainsFunc(commands, func(c image.Command) bool { return !same(commands[0], c) }) {
 		return commands[0], nil
@@ -127,7 +128,7 @@ func join(platforms []descriptor, commands []image.Command) (image.Command, erro
 	return image.Command{Platforms: all}, nil
 }
 
-// runnable reports whether a descriptor is an image for Linux, or names no platform. An
+// runnable reports whether a descriptor is an image for Linux, or an image without a platform. An
 // attestation is not runnable, because it names the platform "unknown".
 func runnable(d descriptor) bool {
 	return d.MediaType.IsImage() && (d.Platform == nil || d.Platform.OS == "" || d.Platform.OS == "linux")

@@ -40,7 +40,7 @@ type repository struct {
 	who       authn.Authenticator
 	transport http.RoundTripper
 	large     chan struct{}
-	// client is nil before the first request. Several requests may use the client at once.
+	// client is nil before the first request. Several requests may use the client concurrently.
 	client *http.Client
 }
 

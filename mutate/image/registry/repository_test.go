@@ -187,7 +187,7 @@ func (f *fakeRegistry) resolver(o Options) *Resolver {
 	return New(o)
 }
 
-// counting listens on loopback, closes each connection at once, and counts the connections.
+// counting listens on loopback, closes each connection immediately, and counts the connections.
 func counting(t *testing.T) (port string, count *atomic.Int32) {
 	t.Helper()
 	var config net.ListenConfig

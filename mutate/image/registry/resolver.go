@@ -261,8 +261,9 @@ func (r *Resolver) lookUpAs(ctx context.Context, ref name.Reference, who authn.A
 	return command, nil
 }
 
-// resolve returns the digest of a reference. For a tag, the function sends a HEAD request,
-// which registries do not count as a pull.
+// resolve returns the digest of a reference. For a tag, the function sends a HEAD request, which
+// registries do not count as a pull. If the registry does not answer, the function returns the last
+// digest of the tag, unless that digest is older than [tagMemory].
 func (r *Resolver) resolve(ctx context.Context, repository *repository, ref name.Reference, scope string) (v1.Hash, error) {
 	if exact, ok := ref.(name.Digest); ok {
 		return v1.NewHash(exact.DigestStr())

@@ -173,8 +173,8 @@ func (g *guarded) inner(r *http.Request, its reach) (http.RoundTripper, error) {
 	return g.proxied, nil
 }
 
-// reach returns the reach of a request to a host, in a look-up at a registry. All ports of
-// a registry's host belong to the registry.
+// reach returns the reach of a request to the host. The request belongs to a look-up at the
+// registry. All ports of the registry's host belong to the registry.
 func (g *guarded) reach(host, registry string) reach {
 	switch {
 	case slices.Contains(g.named, host):

@@ -114,7 +114,8 @@ func ours(resolver *registry.Resolver) *handler {
 // For implements [image.Images].
 func (h *handler) For(rights image.PullRights) image.Reader { return h.images.For(rights) }
 
-// Known returns the command of an image that needs no look-up.
+// Known returns the command that the resolver remembers of an image named by digest. The second
+// result is false if the resolver remembers no command.
 func (h *handler) Known(image string) (image.Command, bool) { return h.images.Known(image) }
 
 // owner names the same Deployment for every pod. The template of the Deployment is the pod's spec.

@@ -220,8 +220,8 @@ func (s *server) write(w http.ResponseWriter, r *http.Request, collection, name 
 	}
 }
 
-// store adds, replaces or removes an object, as the argument kind says, under a new version. An
-// object without a uid gets a new uid. The caller has locked s.mu.
+// store adds, replaces or removes an object under a new version. The argument "kind" selects the
+// change. An object without a uid gets a new uid. The caller has locked s.mu.
 func (s *server) store(collection, kind string, raw []byte) *object {
 	var all map[string]any
 	var meta struct {

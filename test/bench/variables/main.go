@@ -151,9 +151,9 @@ func (b *bench) close(ctx context.Context) {
 // errUnknown means that nobody knows whether an add was stored, because its write got no answer.
 var errUnknown = errors.New("unknown")
 
-// row lets all pods add for the given time, with the given number of calls at once in each pod, and
-// prints a row. The final sum may differ from the acknowledged adds only by the adds with an
-// unknown outcome.
+// row lets all pods add for the given time, and prints a row. In each pod the given number of calls
+// run at the same time. The final sum may differ from the acknowledged adds only by the adds with
+// an unknown outcome.
 func (b *bench) row(ctx context.Context, begin string, pods, calls int, lasts time.Duration, of func(ctx context.Context, pod int) func(n int) error) error {
 	b.rows++
 	b.name = fmt.Sprintf("row-%d", b.rows)
@@ -244,7 +244,7 @@ func (b *bench) keyed(ctx context.Context, pod int) func(int) error {
 }
 
 // agent returns a function that adds 1 to the Variable. The function runs the code of
-// agent/variable, as an agent does. The argument key returns the key of the n-th add.
+// agent/variable, as an agent does. The argument "key" returns the key of the n-th add.
 func (b *bench) agent(ctx context.Context, pod int, key func(n int) string) func(int) error {
 	requests, err := kube.New(b.config)
 	if err != nil {

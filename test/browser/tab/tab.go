@@ -62,7 +62,7 @@ type Tab struct {
 
 	mu sync.Mutex
 	// asked are the hosts of all requests. For a page from the disk, the host is empty. The field
-	// complaints has the browser's errors.
+	// "complaints" has the browser's errors.
 	asked      map[string]bool
 	complaints []string
 	// cut reports that the test cuts connections.

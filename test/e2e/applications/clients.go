@@ -52,7 +52,7 @@ type example struct {
 const scripts, java = "scripts", "java"
 
 // inJava returns a command that compiles the sources in the pod, and then runs a class. The
-// argument class is the name of the class, followed by the arguments of the program.
+// argument "class" is the name of the class, followed by the arguments of the program.
 func inJava(class string) []string {
 	return []string{"sh", "-c", "javac -cp '/usr/share/java/*' -d /tmp/classes $(find /java -name '*.java') && exec java -Xmx64m -cp '/tmp/classes:/usr/share/java/*' " + class}
 }

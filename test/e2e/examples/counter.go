@@ -37,7 +37,7 @@ func (e example) hits() int {
 }
 
 // running returns those pods of an application in which all containers run. Pods that are being
-// deleted do not count. The argument app is the value of the pods' label "app".
+// deleted do not count. The argument "app" is the value of the pods' label "app".
 func (e example) running(app string) (found []*corev1.Pod) {
 	for _, pod := range e.Pods(app) {
 		if pod.DeletionTimestamp == nil && status.ContainersRun(pod) {

@@ -44,8 +44,8 @@ type example struct {
 	*software.Families
 }
 
-// apply applies the folder in a namespace of its own. The argument app is the value of the
-// label "app" of the example's pods.
+// apply applies the folder in a namespace of its own. The argument "app" is the value of the label
+// "app" of the example's pods.
 func apply(t *testing.T, name, app string) example {
 	t.Helper()
 	cluster.NeedLab(t, "its registry has the images, and its machine shows the processes")
@@ -126,12 +126,13 @@ func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 	e.NeverMoreThan(3)
 }
 
-// warmUp has two instants of one replica, in seconds. At the instant in the field reads, the
-// warm-up begins. At the instant in the field warm, the warm-up ends; until then warm is zero.
+// warmUp has two instants of one replica, in seconds. The warm-up begins at the instant in the
+// field "reads", and ends at the instant in the field "warm". Before the end, the field "warm" is
+// zero.
 type warmUp struct{ reads, warm float64 }
 
 // warmUps returns the times of all replicas whose pods are still there. The result is sorted by the
-// field reads.
+// field "reads".
 func (e example) warmUps() []warmUp {
 	e.Space.Helper()
 	var all []warmUp

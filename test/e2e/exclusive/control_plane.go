@@ -20,9 +20,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// A single outage of the API server hits two workloads. The outage is longer than the budget of the
-// workload "longer". The workload "shorter" has a longer lease, and the outage is shorter than the
-// budget of that lease.
+// One outage of the API server affects two applications. The application "longer" must stop,
+// because the outage is longer than the budget of its lease. The application "shorter" has a longer
+// lease, and must run on.
 func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 	longer := holder.Deploy(t, app.Suffering("longer"), "it kills the API server")
 	shorter := longer

@@ -24,8 +24,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// ran reports whether a pod of a workload has run under a lock. The argument app is the workload's
-// name.
+// ran reports whether a pod of a workload has run under a lock. The argument "app" is the
+// workload's name.
 func ran(s *space.Space, lock, app string) bool {
 	for _, p := range s.Record(lock) {
 		if pod := p.Pod; len(pod) > len(app) && pod[:len(app)+1] == app+"-" {
@@ -101,7 +101,7 @@ type elector struct {
 	s    *space.Space
 	slot string
 	name string
-	// The function stop ends the program. The channel done is closed after the release.
+	// stop is the function that ends the program. The channel "done" is closed after the release.
 	stop context.CancelFunc
 	done chan struct{}
 }

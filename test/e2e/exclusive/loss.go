@@ -73,8 +73,8 @@ func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 	h.Await(space.Soon, "somebody takes the slot", func() bool { next = app.After(h.Space, h.App, h.Before); return next != nil })
 	assert.Less(t, app.VacancyAfter(h.Space, h.App, h.Before), lease.Released)
 	if next.Pod == h.Before.Pod {
-		// When a container ends for the first time, the kubelet restarts the container at
-		// once, perhaps before any standby acts. Then the same pod holds again.
+		// When a container ends for the first time, the kubelet restarts the container immediately,
+		// perhaps before any standby acts. Then the same pod holds again.
 		h.Await(space.Soon, "the container is restarted", func() bool { return status.Restarted(h.Space, h.Victim) > 0 })
 	}
 	h.Await(space.StartTimeout, "the kubelet sees the application's own exit code", func() bool {
@@ -91,10 +91,10 @@ func TestContainerEndsWithItsChildsExitCode(t *testing.T) {
 func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("crashes"), "it needs the record")
-	// The test crashes each holder until one pod has crashed twice. After a first crash
-	// the kubelet restarts the container at once, perhaps before a standby has seen the
-	// release. After a second crash the container waits in a back-off of at least 10 s,
-	// so a standby must take the slot.
+	// The test crashes each holder until one pod has crashed twice. After a first crash the kubelet
+	// restarts the container immediately, perhaps before a standby has seen the release. After a
+	// second crash the container waits in a back-off of at least 10 s, so a standby must take the
+	// slot.
 	previous, crashed := h.Before, map[string]bool{}
 	for again := false; !again; {
 		before := previous

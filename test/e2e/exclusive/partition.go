@@ -46,10 +46,10 @@ func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 
 func TestChildDiesSoonWhenNodeThawsPastDeadline(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("frozen"), "it freezes a node")
-	// No program can prevent this overlap: a child that is frozen past its deadline runs
-	// on after the thaw until its shim kills it. The shim acts at once, but a busy kernel
-	// may run the child first, and the shim up to 3 s later. A shim that waits for a
-	// renewal would let the child live for longer than 3 s.
+	// No program can prevent this overlap: a child that is frozen past its deadline runs on after
+	// the thaw until its shim kills it. The shim acts immediately, but a busy kernel may run the
+	// child first, and the shim up to 3 s later. A shim that waits for a renewal would let the
+	// child live for longer than 3 s.
 	const stalled = 3 * time.Second
 	h.Tolerate = func(o record.Overlap) bool { return o.A.ID == h.Before.ID && o.Active < stalled }
 	var thaw func()

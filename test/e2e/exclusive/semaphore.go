@@ -53,7 +53,7 @@ func (p pool) running() record.Record {
 }
 
 // awaitThree waits until three processes run, one under each slot, and no process has the ID in the
-// argument former.
+// argument "former".
 func (p pool) awaitThree(bound time.Duration, former string) (now record.Record) {
 	p.Helper()
 	p.Await(bound, "three run", func() bool {

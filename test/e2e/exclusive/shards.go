@@ -66,7 +66,7 @@ func (p partitioned) now(shards int) (now record.Record) {
 }
 
 // awaitAll waits until each shard runs in one pod, and no process has the ID in the argument
-// former.
+// "former".
 func (p partitioned) awaitAll(bound time.Duration, shards int, former string) (now record.Record) {
 	p.Helper()
 	p.Await(bound, fmt.Sprintf("all of %d shards run", shards), func() bool {

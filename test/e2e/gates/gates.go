@@ -33,9 +33,9 @@ import (
 // stop signal takes the grace of 30 s. The kubelet checks its pods once a second.
 const rebuilt = 30*time.Second + space.Soon
 
-// insistent returns an application of two replicas behind a gate. The application ends at
-// once unless it is PID 1. With the shortest lease, the kubelet of a busy machine would
-// have only five seconds to stop the application. So the lease is longer.
+// insistent returns an application of two replicas behind a gate. The application ends immediately
+// unless its process is PID 1. With the shortest lease, the kubelet of a busy machine would have
+// only five seconds to stop the application. So the lease is longer.
 func insistent(name string, gate api.Gate) app.App {
 	a := app.Suffering(name)
 	a.Replicas = 2
@@ -262,8 +262,9 @@ func TestReadinessGateLetsOnePodServe(t *testing.T) {
 		}
 		return meta.Pod
 	}
-	// shown returns the pods whose condition lets them serve, and fails the test if these are
-	// several. Each wait evaluates its function, and so calls shown, at every change in the namespace.
+	// shown returns the pods whose condition lets them serve, and fails the test if several pods
+	// may serve. Each wait evaluates its function, and so calls shown, at every change in the
+	// namespace.
 	shown := func() (names []string) {
 		for _, pod := range s.Pods(a.Name) {
 			if status.Condition(pod, api.ReadyCondition) && pod.DeletionTimestamp == nil {

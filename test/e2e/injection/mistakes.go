@@ -21,8 +21,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// mistake is an edit of a workload, with the exact text of the answers. The answers are
-// warnings when a person applies the workload, and Events on its ReplicaSet.
+// mistake is an edit of a workload, with the texts of the answers. The answers are warnings when a
+// person applies the workload, and Events on its ReplicaSet. A text that ends with ": " is only the
+// beginning of an answer.
 type mistake struct {
 	name        string
 	annotations map[string]string

@@ -43,7 +43,7 @@ func TestPodWithAFalseOwnerReferenceIsRefused(t *testing.T) {
 		pod.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: kind, Name: name, UID: uid, Controller: new(true)}}
 		return pod
 	}
-	// The webhook answers at once, although its cache may not have the workload yet.
+	// The webhook answers immediately, although its cache may not have the workload yet.
 	pod, err := webhook.Try(s, owned("StatefulSet", "db", set.UID))
 	require.NoError(t, err)
 	assert.Equal(t, "singleton.statefulset.db", pod.Annotations[api.SlotsAnnotation])

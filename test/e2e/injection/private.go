@@ -87,7 +87,7 @@ func pulling(reference string, secrets ...string) func(*corev1.PodSpec) {
 	}
 }
 
-// wouldPull returns a pod with the annotations, after the edits.
+// wouldPull returns a pod that has the annotations, and whose spec the edits have changed.
 func wouldPull(s *space.Space, annotations map[string]string, edits ...func(*corev1.PodSpec)) *corev1.Pod {
 	pod := app.Bare(s, "pulls", annotations)
 	for _, edit := range edits {
@@ -96,8 +96,8 @@ func wouldPull(s *space.Space, annotations map[string]string, edits ...func(*cor
 	return pod
 }
 
-// refusesToRead proposes annotated pods with each kind of wrong pull secret, and
-// requires a refusal. If the registry does not answer in time, refusesToRead tries
+// refusesToRead proposes annotated pods without a pull secret, and with each kind of wrong pull
+// secret. Each pod must be refused. If the registry does not answer in time, refusesToRead tries
 // again.
 func refusesToRead(s *space.Space, t *testing.T, img private) {
 	for what, test := range map[string]struct {

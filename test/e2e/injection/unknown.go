@@ -22,8 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// newerPod is a pod with fields that only a newer Kubernetes knows. This cluster's API
-// server would drop those fields, so the test sends the pod directly to the webhook.
+// newerPod is a pod with fields that only a newer Kubernetes has. This cluster's API server would
+// drop those fields, so the test sends the pod directly to the webhook.
 const newerPod = `{
   "apiVersion": "v1", "kind": "Pod",
   "metadata": {"name": "newer", "annotations": {"metaparticle.io/singleton": "true"}, "newOfMetadata": 1},

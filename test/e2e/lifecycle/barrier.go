@@ -82,8 +82,8 @@ func awaitTwoArrivals(s *space.Space, leases []string) {
 }
 
 // awaitStarts waits until the application runs in each of the pods. The argument from has the
-// starts that the record showed before the last pod came. If there are such starts, awaitStarts
-// fails the test.
+// starts that the record showed while the last pod still had its scheduling gate. If there are such
+// starts, awaitStarts fails the test.
 func awaitStarts(s *space.Space, pods []*corev1.Pod, from record.Record) {
 	s.Helper()
 	for _, pod := range pods {
@@ -156,7 +156,7 @@ func TestProgramsOfAJobPassTheBarrierTogether(t *testing.T) {
 		assert.Nil(t, process.Find(s.Pod(pod.Name), process.Shim), "the containers stay unchanged")
 	}
 
-	// A deleted pod no longer counts, so the third pod does not open the barrier.
+	// A deleted pod does not count, so the third pod does not open the barrier.
 	app.DeletePod(s, pods[1])
 	s.Await(space.Soon, "the deleted pod releases its Lease", func() bool {
 		return !slices.ContainsFunc(leases, func(name string) bool { return strings.HasPrefix(s.Identity(name), pods[1].Name+"_") })

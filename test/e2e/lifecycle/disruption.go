@@ -56,9 +56,9 @@ func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, a, space.Soon).ID)
 }
 
-// A hard eviction is a deletion with a grace of one second. The kubelet kills the
-// application after two seconds, its minimum, and then stops the agent. The agent must
-// still release the slot, because the slot would otherwise have to expire.
+// A hard eviction is a deletion with a grace of one second. The kubelet kills the application after
+// two seconds, which is the kubelet's minimum, and then stops the agent. The agent must still
+// release the slot, because the slot would otherwise have to expire.
 func TestHardEvictedHolderReleasesItsSlot(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{"obeys": nil, "ignores": {"-ignore-term"}} {

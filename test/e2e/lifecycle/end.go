@@ -32,9 +32,10 @@ func last(s *space.Space, a app.App) (ended *corev1.ContainerStateTerminated) {
 	return ended
 }
 
-// unhealthy returns the messages of a pod's failed probes. The result omits the failures
-// of an application that does not listen yet. The result also omits exec probes that a stalled agent
-// did not answer within half a second. (If an agent never answers, its pod is never Ready, and the test fails.)
+// unhealthy returns the messages of a pod's failed probes. The result omits the failures of an
+// application that does not listen yet. The result also omits exec probes that a stalled agent did
+// not answer within half a second. (If an agent never answers, its pod is never Ready, and the test
+// fails.)
 func unhealthy(s *space.Space, pod *corev1.Pod) []string {
 	return slices.DeleteFunc(s.Said(pod, "Unhealthy"), func(message string) bool {
 		return strings.Contains(message, ":8080: connect: connection refused") ||

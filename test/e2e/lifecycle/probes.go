@@ -70,7 +70,8 @@ func set(s *space.Space, pod *corev1.Pod, probe string, code int) {
 	require.NoError(s, err)
 }
 
-// twins creates a pair, and returns its pods once both are Ready and answer.
+// twins creates two applications by [pair], plain and gated. Once the pods of both are Ready and
+// answer, twins returns these pods.
 func twins(s *space.Space, name string, edit func(*corev1.PodTemplateSpec), args ...string) (plain, gated *corev1.Pod) {
 	s.Helper()
 	asItIs, annotated := pair(s, name, edit, args...)

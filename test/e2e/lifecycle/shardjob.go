@@ -64,7 +64,7 @@ func awaitComplete(s *space.Space, name string) {
 	})
 }
 
-// partOf returns the Lease of a shard.
+// partOf returns the name of a shard's Lease.
 func partOf(shard int) string { return api.ShardLease("shards.job.map", shard) }
 
 // mapsOf returns the processes of a shard that ended with success.

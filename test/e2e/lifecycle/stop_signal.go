@@ -30,8 +30,8 @@ func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 	}
 }
 
-// The application gets its own stop signal, once, and no other signal. The kubelet
-// sends this signal as without the gate, and the shim sends it at a yield.
+// The application gets its own stop signal, once, and no other signal. At a deletion the kubelet
+// sends this signal, as without the gate. At a yield the shim sends this signal.
 //
 // docs/compatibility.md: lifecycle/stop-signal lifecycle/image-stop-signal carried
 func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
@@ -45,7 +45,7 @@ func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 	}{
 		"of-the-pod":   {cluster.Image, corev1.SIGUSR1, "SIGUSR1"},
 		"of-the-image": {cluster.QuitImage, "", "SIGQUIT"},
-		// The application notes a signal without a name by its number.
+		// If a signal has no name, the application notes the signal's number.
 		"of-both": {cluster.QuitImage, corev1.SIGRTMAXMINUS3, "61"},
 	} {
 		gated := app.Lasting(name)

@@ -32,8 +32,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// faster divides the durations of the rules: the range of 40 min becomes two minutes, and the
-// shortest range 15 s.
+// faster divides the durations of the rules. The range of 40 min becomes two minutes, and the
+// shortest range becomes 15 s.
 const faster = 20
 
 // alerted bounds the wait for an alert, and for its end. The bound is the sum of the longest range
@@ -112,9 +112,9 @@ func slowServer(t *testing.T, p *prometheus.Server) (restored func()) {
 	}
 }
 
-// workloadFaults causes all faults of single workloads at once, and later repairs all of them at
-// once. The alert about refused pods names only the reason, not the namespace. So in no other test
-// are pods refused for the reason PortTaken.
+// workloadFaults causes all faults of single workloads together, and later repairs all of them. The
+// alert about refused pods names only the reason, not the namespace. So in no other test are pods
+// refused for the reason PortTaken.
 func workloadFaults(p *prometheus.Server) {
 	p.Helper()
 	here := "namespace=" + p.Namespace
@@ -191,7 +191,7 @@ func forbidLeases(s *space.Space) (permit func()) {
 }
 
 // expire makes cert-manager issue a certificate that is valid for one day. The returned function
-// restores the earlier duration, and so does the end of the test.
+// restores the earlier durations. The end of the test restores them, too.
 func expire(t *testing.T) (renewed func()) {
 	t.Helper()
 	client, err := dynamic.NewForConfig(cluster.Config)

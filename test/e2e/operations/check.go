@@ -34,7 +34,7 @@ func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 
 	const binding = "validatingadmissionpolicybinding/metaparticle-variable"
 	action := func(what string) {
-		// The cleanup outlives the test's context.
+		// The cleanup runs after the end of the test's context, so kubectl gets another context.
 		out, err := kubectl.Command(context.Background(), p.Namespace, "patch", binding, "--type=merge", "-p",
 			`{"spec":{"validationActions":["`+what+`"]}}`).CombinedOutput()
 		assert.NoError(t, err, "%s", out)

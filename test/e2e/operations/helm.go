@@ -148,8 +148,8 @@ func TestHelmCommandsStopNoRunningApplication(t *testing.T) {
 }
 
 // changesAPolicyAndRollsBack upgrades to a chart that adds a CEL variable in front of a policy's
-// other CEL variables. The expression of a CEL variable may use only earlier CEL variables, and
-// Helm patches the list. So the order must stay.
+// other CEL variables. Helm patches the list of CEL variables, but must keep their order. The
+// expression of a CEL variable may use only earlier CEL variables.
 func (c chart) changesAPolicyAndRollsBack() {
 	c.t.Helper()
 	before := variables(c.t)

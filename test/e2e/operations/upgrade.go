@@ -164,7 +164,7 @@ type upgrading struct {
 	singleton app.App
 	// ask starts a client of the singleton.
 	ask func() *client.Client
-	// stops counts the stops of the singleton that the test has asked for.
+	// stops counts the stops of the singleton that the test's handovers and rollouts have caused.
 	stops int
 }
 
@@ -186,8 +186,8 @@ func (u *upgrading) clients(name string, most int, do func()) {
 	}
 }
 
-// changes installs a version while the applications run and objects are proposed. No application
-// stops, and no proposal is refused.
+// changes installs a version while the applications run and objects are proposed. changes requires
+// that no application stops, and that no proposal is refused.
 func (u *upgrading) changes(name string, install func()) {
 	u.Helper()
 	before := app.AwaitRunning(u.Space, u.singleton, space.StartTimeout)
@@ -195,7 +195,7 @@ func (u *upgrading) changes(name string, install func()) {
 	stop := propose(u.Space)
 	u.clients(name, 0, func() {
 		install()
-		// In this time the holder renews its Lease at least once.
+		// During this wait the holder renews its Lease at least once.
 		u.Never(lease.Handover+5*time.Second, "another application", func() bool { return app.After(u.Space, u.singleton, before) != nil })
 	})
 	count, refused := stop()
@@ -283,8 +283,8 @@ func (u *upgrading) competes(before, next app.App) {
 	u.Await(space.StartTimeout, next.Name+" holds the lock", func() bool { return app.After(u.Space, before, now) != nil })
 }
 
-// lockedBy returns an application of one lock. Its lease is so long that the holder keeps the lock
-// on a busy machine.
+// lockedBy returns an application that claims the lock "shared". The lease is so long that the
+// holder keeps the lock on a busy machine.
 func lockedBy(name string) app.App {
 	a := app.Locked(name, "shared")
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()

@@ -161,8 +161,8 @@ func TestAnnotatedWorkloadsAreEditableWithoutTheWebhook(t *testing.T) {
 		kubectl.Must(h.Space, "", "patch", "deployment/edited", "-p", patch)
 	})
 	webhook.Scale(t, 2)
-	// By now the ReplicaSet's controller tries again only after a minute or more. A change of
-	// the ReplicaSet makes its controller try at once.
+	// By now the ReplicaSet's controller tries again only after a minute or more. A change of the
+	// ReplicaSet makes its controller try immediately.
 	kubectl.Must(h.Space, "", "annotate", "replicaset", "--all", "example.com/note=hello")
 	settled("the webhook is back: the rollout goes through", func(d *appsv1.Deployment) bool {
 		return d.Status.UpdatedReplicas == 2 && d.Status.Replicas == 2 && d.Status.ReadyReplicas == 2

@@ -84,8 +84,8 @@ func TestKubectlCommandsSucceedOnHolderAndStandby(t *testing.T) {
 	assert.Zero(t, app.Restarts(s, a))
 }
 
-// begin starts kubectl, and returns its standard input, a scanner of its output, and a
-// function that ends it. Without a call of that function kubectl ends after a timeout.
+// begin starts kubectl, and returns its standard input, a scanner of its output, and a function
+// that ends kubectl. If that function is not called, kubectl ends after a timeout.
 func begin(s *space.Space, args ...string) (stdin io.Writer, lines *bufio.Scanner, end func()) {
 	s.Helper()
 	ctx, cancel := context.WithTimeout(s.Context(), space.StartTimeout)

@@ -15,8 +15,8 @@
 // recorded as a gap, in which the process was frozen and did nothing.
 //
 // Not guaranteed: the exact instant of an end. On an idle machine the last time stamp is up to one
-// [Beat] earlier than the end, on a busy one several beats. The proof of an overlap does not depend
-// on time stamps, because the flock gives it.
+// [Beat] earlier than the end. On a busy machine the last time stamp may be several beats earlier.
+// The proof of an overlap does not depend on time stamps, because the flock gives it.
 package record
 
 import (

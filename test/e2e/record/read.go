@@ -26,10 +26,10 @@ type Process struct {
 	Start time.Duration
 	// Last is the last instant at which the process is known to have run.
 	Last time.Duration
-	// Ended reports that the process wrote its own end, with Code.
+	// Ended reports that the process recorded its own end. Then Code is its exit code.
 	Ended bool
 	Code  int
-	// Signalled is the instant of the application's stop signal; zero if it got none.
+	// Signalled is the instant at which the process got its stop signal; zero means no stop signal.
 	Signalled time.Duration
 	// Contended reports that another process had the flock when this one began.
 	Contended bool
@@ -114,8 +114,9 @@ func (p *Process) add(l line) {
 	p.Last = max(p.Last, l.At, l.Until)
 }
 
-// Overlap is a pair of processes that lived at the same time. The field Len is the length
-// of that time; zero if only the flock shows the overlap.
+// Overlap is a pair of processes that lived at the same time. The field Len is the length of that
+// time. If only the flock shows the overlap, Len is zero, and A is the last process that started
+// before B.
 type Overlap struct {
 	A, B Process
 	Len  time.Duration
@@ -127,9 +128,9 @@ func (o Overlap) String() string {
 	return fmt.Sprintf("%v and %v at once for %v (both active for %v)", o.A, o.B, o.Len, o.Active)
 }
 
-// Overlaps returns all pairs of processes that lived at once, except pairs that share one flock.
-// Time stamps show an overlap. A flock that was not free shows an overlap, too, because a frozen
-// process keeps its flock but writes no time stamps.
+// Overlaps returns all pairs of processes that lived at the same time, except pairs that share one
+// flock. Time stamps show an overlap. A flock that was not free shows an overlap, too, because a
+// frozen process keeps its flock but writes no time stamps.
 func (r Record) Overlaps() []Overlap {
 	var overlaps []Overlap
 	for i, b := range r {
@@ -148,7 +149,8 @@ func (r Record) Overlaps() []Overlap {
 	return overlaps
 }
 
-// family returns the ID of the process whose flock this process shares.
+// family returns the ID of the recorded parent, with which the process shares a flock. If the
+// process has no recorded parent, family returns the process's own ID.
 func (p Process) family() string {
 	if p.Parent != "" {
 		return p.Parent
@@ -156,7 +158,8 @@ func (p Process) family() string {
 	return p.ID
 }
 
-// together returns for how long both processes ran at once, without the gaps of either.
+// together returns for how long both processes ran at the same time. The gaps of both processes do
+// not count.
 func together(a, b Process) time.Duration {
 	var sum time.Duration
 	for _, x := range a.Active() {

@@ -87,7 +87,8 @@ func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) {
 	t.Run("asks in its own next Lease", r.asks)
 	for name, test := range r.attempts() {
 		t.Run(name, func(t *testing.T) {
-			// The holder may renew between the reading and the writing.
+			// The holder may renew the Lease between the read and the write of an attempt. So the
+			// test repeats the attempt after a conflict.
 			err := retry.RetryOnConflict(retry.DefaultBackoff, func() error { return test.attempt(t.Context()) })
 			require.Error(t, err)
 			assert.True(t, apierrors.IsForbidden(err), "%v", err)
@@ -233,8 +234,8 @@ func (r rights) patchSelf(ctx context.Context) error {
 	return err
 }
 
-// word returns a request that writes an annotation into a Lease, and makes the standby
-// its holder.
+// word returns a request that writes an annotation into a Lease, and makes the standby the holder
+// of the Lease.
 func (r rights) word(slot, key, value string) func(context.Context) error {
 	return r.hold(slot, func(lease *coordinationv1.Lease) { metav1.SetMetaDataAnnotation(&lease.ObjectMeta, key, value) })
 }

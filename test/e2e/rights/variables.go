@@ -225,7 +225,8 @@ func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
 	} {
 		assert.True(t, apierrors.IsForbidden(err), "%s: %v", what, err)
 	}
-	// No part of Metaparticle deletes a Variable, even after its pods are gone.
+	// No part of Metaparticle deletes a Variable, even after the last pod that may write the
+	// Variable is gone.
 	require.NoError(t, s.Client.CoreV1().Pods(s.Namespace).Delete(t.Context(), pod.Name, metav1.DeleteOptions{GracePeriodSeconds: new(int64)}))
 	s.Await(space.StartTimeout, "the account has no right any more", func() bool {
 		roles, err := s.Client.RbacV1().Roles(s.Namespace).List(t.Context(), metav1.ListOptions{})

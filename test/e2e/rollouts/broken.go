@@ -82,13 +82,13 @@ func names(pods []*corev1.Pod) (names []string) {
 	return names
 }
 
-// TestRolloutOfABrokenRevisionStalls applies a version that exits at once, and then a good one.
+// TestRolloutOfABrokenRevisionStalls applies a version that exits immediately, and then a good one.
 func TestRolloutOfABrokenRevisionStalls(t *testing.T) {
 	t.Parallel()
 	stalls(t, "stalled", 3)
 }
 
-// TestBrokenRevisionStallsARolloutOfOneReplica applies a version that exits at once, and then a
+// TestBrokenRevisionStallsARolloutOfOneReplica applies a version that exits immediately, and then a
 // good one, to a Deployment of one replica.
 func TestBrokenRevisionStallsARolloutOfOneReplica(t *testing.T) {
 	t.Parallel()

@@ -188,7 +188,7 @@ func (p *play) yields() {
 	assert.Equal(p, 1, r.stops)
 }
 
-// breaks applies a version that ends at once, and never applies the old version again.
+// breaks applies [workload.Broken], and never applies the old version again.
 func (p *play) breaks() {
 	r := p.during("broken version", func(began time.Duration) string {
 		p.Apply(workload.Broken)

@@ -42,9 +42,9 @@ func probed(path string) func(*corev1.Container) {
 	}
 }
 
-// TestRolloutStallsForEachKindOfBrokenVersion applies versions that do not exit at once,
-// but are broken in other ways. The old version serves again after one turn of the new
-// version, or is never stopped.
+// TestRolloutStallsForEachKindOfBrokenVersion applies versions that do not exit immediately, but
+// are broken in other ways. The old version serves again after one turn of the new version, or is
+// never stopped.
 func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()

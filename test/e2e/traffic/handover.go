@@ -29,11 +29,10 @@ const (
 	busy = 3 * time.Second
 )
 
-// A planned handover among three pods refuses and resets no new connection. In each pod
-// the port passes between application and agent only when no node sends connections to
-// that pod. The test runs alone, because tests of other workloads would use up the
-// processors. Then the standbys might offer too late, or the nodes learn too late which
-// pods are Ready.
+// A planned handover among three pods refuses and resets no new connection. In each pod the port
+// passes between application and agent only when no node sends connections to that pod. The test
+// runs alone, because tests of other workloads would use up the processors. Then the standbys might
+// offer too late, or the nodes might learn too late which pods are Ready.
 func TestHandoversRefuseNoConnection(t *testing.T) {
 	a := app.Lasting("smooth")
 	a.Args = []string{"-start-delay=" + starts.String(), "-stop-delay=" + stops.String()}

@@ -1,9 +1,9 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package apps makes ordinary images of ordinary software. The software comes from
-// Debian packages. Users, configuration and entrypoints are those of distributions and
-// official images. Nothing in them knows of Metaparticle.
+// Package apps makes ordinary images of ordinary software. The software comes from Debian packages.
+// Users, configuration and entrypoints are those of distributions and official images. Nothing in
+// the images refers to Metaparticle.
 package apps
 
 import (

@@ -40,10 +40,11 @@ var settings = []string{
 // same packages would make another image each time.
 const epoch = "1735689600"
 
-// Debian makes an image of Debian packages with all their dependencies, installed as on
-// any Debian machine. The image has three layers: a base, which all these images share,
-// the packages, and the author's own files. The user's cache keeps the base and the layer
-// of each list of packages. Remove them from the cache to get newer packages.
+// Debian makes an image of Debian packages with all their dependencies, installed as on any Debian
+// machine. The image has up to three layers: a base, which all these images share, the packages,
+// and the author's own files. If an image has no packages or no own files, the image lacks the
+// layer for them. The user's cache keeps the base and the layer of each list of packages. To get
+// newer packages, remove both from the cache.
 func Debian(ctx context.Context, packages []string, config Config, compressed Compression) (v1.Image, error) {
 	base, err := cached(ctx, "debian", key(), bootstrap)
 	if err != nil {

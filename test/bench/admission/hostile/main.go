@@ -3,8 +3,9 @@
 
 // Command hostile prints the cost of hostile pods for the webhook, and the answers to
 // ordinary pods at the same time. Two webhook processes share a thousand hostile calls of one
-// kind, sent at once, and then those of the next kind. Each process has the real handler, image
-// resolver and bounds, and a memory cgroup with the limit of manifests/webhook.yaml.
+// kind, which arrive together. Then the processes share the calls of the next kind, and at the
+// end the calls of all kinds together. Each process has the real handler, image resolver and
+// bounds, and a memory cgroup with the limit of manifests/webhook.yaml.
 //
 // The figures do not include TLS between the API server and the webhook, nor the
 // handler's read of the owner. A sender repeats a call refused with 429 as the API

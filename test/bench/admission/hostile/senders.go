@@ -34,7 +34,8 @@ type senders struct {
 	good       int
 }
 
-// tally counts the answers of one wave, and has the times of the admitted ordinary pods.
+// tally counts the answers of one wave. The field "taken" has the duration of the call for each
+// admitted ordinary pod.
 type tally struct {
 	mu      sync.Mutex
 	answers map[string]int
@@ -58,9 +59,9 @@ func (t *tally) ordinary(answer string, took time.Duration) {
 	t.taken = append(t.taken, took)
 }
 
-// wave sends all hostile calls at once, and ordinary calls until the hostile ones are
-// answered. A wave without hostile calls lasts for the given time. At its end the function
-// prints a row of the table.
+// wave sends all hostile calls at the same time, and ordinary calls until the hostile calls are
+// answered. A wave lasts for the time "least" or longer, even without hostile calls. At its end the
+// function prints a row of the table.
 func (s *senders) wave(ctx context.Context, name string, calls [][]byte, least time.Duration) error {
 	t := &tally{answers: map[string]int{}, failed: map[string]int{}}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}

@@ -60,8 +60,8 @@ func Open() (Groups, error) {
 	return parse(string(mounts))
 }
 
-// Make makes the directories of a cgroup, such as "lab/n1/system", in every hierarchy of
-// the field joined. Processes can join the cgroup afterwards.
+// Make makes the directories of a cgroup, such as "lab/n1/system", in every hierarchy of the field
+// "joined". Processes can join the cgroup afterwards.
 func (g Groups) Make(name string) error {
 	for _, root := range g.joined {
 		parent := root
@@ -117,7 +117,7 @@ func inheritCPUs(parent, dir string) error {
 	return nil
 }
 
-// Dirs returns the directories of a cgroup, one in each hierarchy of the field joined.
+// Dirs returns the directories of a cgroup, one in each hierarchy of the field "joined".
 func (g Groups) Dirs(name string) []string {
 	dirs := make([]string, len(g.joined))
 	for i, root := range g.joined {

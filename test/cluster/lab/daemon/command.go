@@ -58,9 +58,9 @@ func Command(l *state.Lab, n state.Node, component string) []string {
 	case "kubelet":
 		return []string{"kubelet", state.FeatureGates, "--config", l.Path(n.Name, "kubelet.yaml"), "--kubeconfig", l.Path("conf", n.Name+".conf"),
 			"--node-ip", n.Address(), "--hostname-override", n.Name,
-			// The default is one dead container. A container that is created but not
-			// started also counts as dead. So the kubelet might remove the container that
-			// ran last, with its log.
+			// By default the kubelet keeps one dead container. A container that is created but not
+			// started also counts as dead. So the kubelet might remove the container that ran last,
+			// with its log.
 			"--maximum-dead-containers-per-container", "3"}
 	case "proxy":
 		return []string{"kube-proxy", "--config", l.Path(n.Name, "proxy.yaml")}

@@ -18,8 +18,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/wait"
 )
 
-// Start starts a component that does not run. Some components end at once if their
-// server does not answer yet, so Start waits for that server first.
+// Start starts a component that does not run. Some components end immediately if their server does
+// not answer yet, so Start waits for that server first.
 func Start(ctx context.Context, l *state.Lab, n state.Node, component string) error {
 	if process.PID(l, n.Name, component) != 0 {
 		return nil

@@ -39,7 +39,7 @@ func (i Injector) Heal(ctx context.Context, name string) error {
 	return network.IP(ctx, i.Lab, state.ControlPlane, "link set "+n.Link()+" up")
 }
 
-// Crash ends a worker at once, as a power failure does. The worker's files stay.
+// Crash ends a worker immediately, as a power failure does. The worker's files stay.
 func (i Injector) Crash(ctx context.Context, name string) error {
 	n, err := i.worker(name)
 	if err != nil {

@@ -75,7 +75,8 @@ func CutLinks(ctx context.Context, l *state.Lab) (map[string]bool, error) {
 	return parseCutLinks(string(out)), nil
 }
 
-// parseCutLinks returns for each link whether the link is down. The argument out has lines such as
+// parseCutLinks returns for each link whether the link is down. Each line of the argument "out"
+// has this form:
 //
 //	4: vn1@if2: <BROADCAST,MULTICAST> mtu 1500 …
 func parseCutLinks(out string) map[string]bool {

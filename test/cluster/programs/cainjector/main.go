@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command cainjector runs the reconcilers of cert-manager's cainjector, in the release that
-// users have. The cluster's other programs of cert-manager are of an older release, the last
-// one whose programs can be built from its module. The cainjector of that older release knows
-// no matchConditions, and so removes them from webhook configurations.
+// Command cainjector runs the reconcilers of cert-manager's cainjector, in the release that users
+// have. The cluster's other programs of cert-manager are of an older release, the last one whose
+// programs can be built from its module. The cainjector of that older release does not support
+// matchConditions, and so removes them from webhook configurations.
 package main
 
 import (

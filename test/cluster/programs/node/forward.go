@@ -56,7 +56,7 @@ func join(host *net.TCPConn, address string) {
 
 func pipe(to, from *net.TCPConn) {
 	if _, err := io.Copy(to, from); err != nil {
-		// If one direction fails, pipe ends both connections at once.
+		// If one direction fails, pipe closes both connections immediately.
 		_ = to.Close()
 		_ = from.Close()
 		return

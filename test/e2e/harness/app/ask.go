@@ -32,8 +32,8 @@ func Endpoints(s *space.Space, service *corev1.Service) (pods []string) {
 	return pods
 }
 
-// Ask sends a request to a pod and returns the name of the pod that answers; empty
-// means no answer.
+// Ask sends a request to a pod and returns the name of the pod that answers. If no pod answers, the
+// result is empty.
 func Ask(s *space.Space, pod *corev1.Pod) string {
 	name, err := AskOnce(s, s.Context(), pod)
 	if err != nil {

@@ -27,9 +27,9 @@ func Vacant(s *space.Space, name string) bool {
 	return vacant
 }
 
-// HandsOver deletes the holder of an application with a lasting lease, and requires a
-// handover by a release. The kubelet may learn of the deletion late, so HandsOver bounds
-// only the vacancy of the slot.
+// HandsOver deletes the holder of an application with a lasting lease, and requires a handover by a
+// release. The kubelet may learn of the deletion late. So HandsOver bounds the time between the two
+// applications, and not the time since the deletion.
 func HandsOver(s *space.Space, a App) {
 	s.Helper()
 	require.Equal(s, lease.Lasting.String(), a.Annotations[api.LeaseDurationAnnotation])
@@ -39,8 +39,8 @@ func HandsOver(s *space.Space, a App) {
 	assert.Less(s, VacancyAfter(s, a, before), lease.Released, "%s: by a release", a.Name)
 }
 
-// After returns the process that runs the application now, if that process is not the
-// given one; otherwise nil.
+// After returns the process that runs the application now, if that process is not the one in the
+// argument before. Otherwise the result is nil.
 func After(s *space.Space, a App, before *record.Process) *record.Process {
 	if now := s.Running(a.RecordName()); now != nil && now.ID != before.ID {
 		return now

@@ -40,7 +40,8 @@ const (
 // Summary has the results of a client.
 type Summary struct {
 	Answered int
-	// Failed has an error for each request without a whole answer, or with an error as the answer.
+	// Failed has an error for each failed request. A request fails if no whole answer arrives, or
+	// if the answer is an error.
 	Failed  []string
 	Slowest time.Duration
 }

@@ -32,9 +32,9 @@ var (
 	Minor int
 )
 
-// Connect finds the cluster (that of KUBECONFIG, or the checkout's own). Then Connect
-// pushes the test application's images to the given registry; empty means the test
-// cluster's own.
+// Connect finds the cluster: the cluster of KUBECONFIG, or the checkout's own. Then Connect pushes
+// the test application's images to the registry. An empty registry means the test cluster's own. On
+// a cluster of the user's own, an empty registry is an error.
 func Connect(ctx context.Context, registry string) error {
 	own, err := lab.Open("")
 	if err != nil {

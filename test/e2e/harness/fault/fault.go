@@ -58,10 +58,10 @@ func AwaitAPI(t *testing.T) {
 	}
 }
 
-// NodeTimeout bounds the return of a node or of the API server. While the API server does
-// not answer, a kubelet tries again ever more rarely, but at least once a minute. After
-// the first answer, the kubelet sends the node's next status 10 s later. After 5 s more
-// the node loses its taints. The remaining time is for a busy machine.
+// NodeTimeout bounds the return of a node or of the API server. While the API server does not
+// answer, a kubelet tries again at growing intervals of at most a minute. After the first answer,
+// the kubelet sends the node's next status 10 s later. After 5 s more the node loses its taints.
+// The remaining time is for a busy machine.
 const NodeTimeout = 2 * time.Minute
 
 // Node injects a fault into a node. When the returned function is called, or when the test ends,

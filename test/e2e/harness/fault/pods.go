@@ -42,8 +42,8 @@ func OfPods() []Fault {
 		// A new agent resumes the hold, unless its container waits in a back-off.
 		{"agent killed", lease.Takeover, kill(process.Agent), true},
 		{"agent and shim killed", lease.Takeover, kill(process.Agent, process.Shim), false},
-		// containerd's shim is the parent process of all containers of the pod. After its
-		// death the agent may end or run on, and so may the child.
+		// containerd's shim is the parent process of all containers of the pod. After its death the
+		// agent may end or run on. The child, too, may end or run on.
 		{"containerd's shim killed", lease.Takeover, kill(process.RuntimeShim), true},
 	}
 }

@@ -36,8 +36,8 @@ func OfDeployment(name string) string {
 	return api.SingletonLease(api.Workload{Group: "apps", Kind: "Deployment", Name: name}, "")
 }
 
-// Long is for tests that restart the API server: a holder survives 39 s without it. The
-// API server starts again within that time on any machine.
+// Long is for tests that restart the API server. A holder survives 39 s without the API server,
+// which starts again within that time on any machine.
 const Long = 2 * time.Minute
 
 // Hold returns the hold that a slot's Lease names. Hold reads the Lease from the API server,

@@ -25,12 +25,12 @@ import (
 // Waiter is the role of the process in the last init container of a pod with the gate "pod".
 const Waiter Role = "waiter"
 
-// Role is the part that a process plays in its pod. The role of a program that is not
-// ours is the program's name.
+// Role is the task of a process in its pod. The role of a program that is not ours is the program's
+// name.
 type Role string
 
 const (
-	// Child is the test application, by the name of its program.
+	// Child is the test application. The role has the name of the application's program.
 	Child Role = "app"
 	// Shim is the first process of the application's container.
 	Shim Role = "shim"
@@ -43,7 +43,7 @@ const (
 	RuntimeShim Role = "containerd-shim"
 )
 
-// Process describes a process of a pod at the time when the function Of found the process.
+// Process describes a process of a pod at the time when [Of] found the process.
 type Process struct {
 	PID, parent int
 	// started is the start time. A later process with the same PID has another start time.
@@ -254,8 +254,8 @@ func Freeze(s *space.Space, pod *corev1.Pod, r Role) (thaw func()) {
 	return thaw
 }
 
-// Main returns the application's first process, or nil. In a gated pod that is the
-// shim's child, otherwise the first process of the container.
+// Main returns the application's first process, or nil. In a gated pod, Main returns the shim's
+// child. In an ungated pod, Main returns the first process of the container.
 func Main(pod *corev1.Pod) *Process {
 	all := Of(pod)
 	for _, p := range all {

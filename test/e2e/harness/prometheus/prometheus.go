@@ -84,8 +84,9 @@ type target struct {
 	Labels  map[string]string `json:"labels"`
 }
 
-// discover writes the targets of both jobs, as the discovery of role "pod" finds them with the
-// selectors of the configuration. The method discover writes at most once a second.
+// discover writes the targets of both jobs. The targets are those that a discovery of role "pod"
+// would find with the selectors of the configuration. The method discover writes at most once a
+// second.
 func (s *Server) discover() {
 	s.Helper()
 	if time.Since(s.written) < time.Second {
@@ -173,7 +174,7 @@ type Alert struct {
 	Labels, Annotations map[string]string
 }
 
-// Firing returns the alerts that fire; false without an answer.
+// Firing returns the alerts that fire. The result answered is false if Prometheus does not answer.
 func (s *Server) Firing() (firing []Alert, answered bool) {
 	var answer struct {
 		Data struct{ Alerts []Alert }
@@ -220,7 +221,7 @@ func (s *Server) AwaitEnds(timeout time.Duration, name string, labels ...string)
 	s.Remark("ended: %s", name)
 }
 
-// Silent fails the test if an alert with the label fires within d.
+// Silent fails the test if an alert that has the label, with any value, fires within d.
 func (s *Server) Silent(d time.Duration, label string) {
 	s.Helper()
 	turn := time.NewTicker(200 * time.Millisecond)

@@ -39,7 +39,7 @@ func TestEachTestIsInExactlyOneShare(t *testing.T) {
 	assert.Empty(t, outside, "the empty share has all tests")
 }
 
-func TestLoadSensitiveTestRunsBesideNoOtherCluster(t *testing.T) {
+func TestLoadSensitiveTestIsInTheParallelShare(t *testing.T) {
 	names := []string{"TestHandoversRefuseNoConnection", "a"}
 	outside, err := share.Outside("parallel", names, parallel)
 	require.NoError(t, err)

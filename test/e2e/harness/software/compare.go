@@ -55,9 +55,9 @@ type Specimen struct {
 // line of its log if SIGCHLD comes while gunicorn writes another line.
 const pairs = 3
 
-// compare treats the two pods of a pair, gated and ungated, in the same way. In each
-// pair, both containers must end with the same exit codes and reasons. In at least one
-// pair the logs must be equal, too.
+// compare treats the two pods of a pair, gated and ungated, in the same way. In each pair, both
+// containers must end with the same exit codes and reasons. If the field Deaf is true, the exit
+// codes after the deletion may differ. In at least one pair the logs must be equal, too.
 func (w Software) compare(t *testing.T) {
 	for n := range pairs {
 		differ := w.pair(t)
@@ -97,8 +97,9 @@ func (w Software) pair(t *testing.T) (differ []string) {
 	return differ
 }
 
-// live takes both pods through the same life: it reloads, stops and kills each application. The
-// result has the cause of each end.
+// live does the same to both pods: live reloads, stops and kills each application, and deletes each
+// pod. If Reloaded is empty, live reloads nothing. If Deaf is true, live does not stop the
+// applications before it kills them. The result has the cause of each end.
 func (w Software) live(plain, gated *Specimen) (done []string) {
 	both := func(do func(*Specimen)) {
 		do(plain)
@@ -178,7 +179,7 @@ func (p *Specimen) follow() {
 		FieldSelector: "metadata.name=" + p.Name, ResourceVersion: "0",
 	})
 	if err != nil {
-		return // the test has ended, or fails without the status
+		return // the test has ended, or the test fails later, because Final gets no status
 	}
 	defer w.Stop()
 	for event := range w.ResultChan() {
@@ -221,8 +222,8 @@ func (p *Specimen) readLog(previous bool) (string, error) {
 	return string(log), err
 }
 
-// FollowLog begins to follow the log of the present run, and returns at once. The caller
-// deletes the pod next, and with the pod its log.
+// FollowLog begins to follow the log of the present run, and does not wait for the end of the log.
+// The caller deletes the pod next, which also deletes the log.
 func (p *Specimen) FollowLog() {
 	p.Helper()
 	follow := func() (io.ReadCloser, error) {
@@ -252,7 +253,8 @@ func (p *Specimen) FollowLog() {
 
 // awaitLogged waits until the log contains the text in the argument what at least runs*each times.
 // The argument runs is the number of starts or reloads so far, and the argument each is the number
-// of lines for each of them.
+// of lines for each of them. If the text is empty, awaitLogged only waits until the log can be
+// read.
 func (p *Specimen) awaitLogged(runs int, what string, each int) {
 	p.Helper()
 	p.Await(ServeTimeout, fmt.Sprintf("%s logs %q", p.Name, what), func() bool {
@@ -261,8 +263,8 @@ func (p *Specimen) awaitLogged(runs int, what string, each int) {
 	})
 }
 
-// awaitReloaded waits until the application has reloaded, has started its workers again,
-// and serves.
+// awaitReloaded waits until the application has reloaded and serves. If Boots is greater than 1,
+// the application must also have started its workers again.
 func (p *Specimen) awaitReloaded() {
 	p.Helper()
 	p.awaitLogged(1, p.w.Reloaded, 1)
@@ -310,8 +312,8 @@ func (p *Specimen) AwaitDeleted() {
 	}
 }
 
-// The patterns match text that differs between any two runs: hexadecimal addresses, numbers
-// (times, process ids, sizes and durations), weekdays, and the width of blanks.
+// The patterns match text that differs between any two runs: hexadecimal addresses, numbers,
+// weekdays and sequences of spaces. The numbers are times, process ids, sizes and durations.
 var (
 	hexadecimal = regexp.MustCompile(`\b[0-9A-F]+/[0-9A-F]+\b|\b0x[0-9a-f]+\b`)
 	// Without the gate the log names no sender of a signal, because the sender is outside

@@ -82,8 +82,9 @@ func (t *Trial) lose(*space.Space, *corev1.Pod) {
 	lease.GiveBack(t.Space, t.slot)
 }
 
-// Every reports whether each application meets every fault. Otherwise each application meets a
-// random half of the faults, because most faults make the pod and the application start again.
+// Every reports whether the tests inject every fault into each application. Otherwise the tests
+// inject a random half of the faults, because most faults make the pod and the application start
+// again.
 var Every bool
 
 // survives deploys two replicas and injects faults in a random order. At no instant may two
@@ -124,8 +125,8 @@ func (w Software) survives(t *testing.T) {
 	require.Greater(t, len(families), deadly, "a family before the faults, and another one after each deadly fault")
 }
 
-// awaitServing waits until the application serves with another family of processes than the given
-// one. If the argument before is nil, every family counts.
+// awaitServing waits until the application serves with a new family of processes. Each family
+// except the one in the argument before is new. If the argument before is nil, every family is new.
 func (t *Trial) awaitServing(what string, before *witness.Family) {
 	t.Helper()
 	t.Await(ServeTimeout, t.w.Name+" serves again after "+what, func() bool {
@@ -193,8 +194,8 @@ func (t *Trial) runsOn(before *witness.Family, victim *corev1.Pod, killed *proce
 	return fresh != nil && killed != nil && fresh.PID != killed.PID && t.Lease(t.slot).Spec.RenewTime.After(since)
 }
 
-// vacancyAfter returns the time from the end of a family to the start of the next one; zero
-// if no family follows.
+// vacancyAfter returns the time from the end of a family to the start of the next one. If no family
+// follows, the result is zero.
 func (t *Trial) vacancyAfter(before *witness.Family) time.Duration {
 	all := t.All()
 	i := slices.IndexFunc(all, func(f witness.Family) bool { return f.Start == before.Start })

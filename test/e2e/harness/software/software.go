@@ -86,7 +86,8 @@ func (w Software) Test(t *testing.T) {
 	})
 }
 
-// shelf has the references of the images that are in the cluster's registry.
+// shelf has a function for each software, by the software's name. The function pushes the
+// software's image once, and returns the image's reference.
 var shelf sync.Map
 
 // reference returns the reference of the software's image. The first call makes and
@@ -195,8 +196,8 @@ type Families struct {
 	pods  map[string]string // names by UID
 }
 
-// NewFamilies begins to follow the families of a workload's pods. Pods that are gone by now
-// do not count.
+// NewFamilies returns the families of a workload's pods. A pod counts only if the pod exists during
+// a call of [Families.All].
 func NewFamilies(s *space.Space, app string) *Families {
 	heard, err := kernel()
 	require.NoError(s, err)

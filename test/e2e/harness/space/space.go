@@ -121,7 +121,7 @@ func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {
 	return s
 }
 
-// open watches a namespace, which need not exist yet, until the test ends.
+// open watches a namespace until the test ends. The namespace need not exist yet.
 func open(t *testing.T, namespace string) *Space {
 	t.Helper()
 	opened.Store(true)
@@ -236,8 +236,8 @@ func (s *Space) Within(timeout time.Duration, condition func() bool) bool {
 	}
 }
 
-// Remark prints a message even if the test passes. Without -v, go test prints the log of
-// a failed test only.
+// Remark prints a message even if the test passes. Without -v, go test prints only the logs of
+// failed tests.
 func (s *Space) Remark(format string, args ...any) {
 	s.Helper()
 	s.Logf(format, args...)

@@ -28,7 +28,7 @@ type Step struct {
 // fileName matches the first line of a manifest.
 var fileName = regexp.MustCompile(`^# ([a-z0-9-]+\.yaml)\n`)
 
-// exitCode is the command that shows the exit code of the command before.
+// exitCode is the command that shows the exit code of the previous command.
 const exitCode = "echo $?"
 
 // Parse returns the steps of a page, in their order.

@@ -61,7 +61,7 @@ func Refused(s *space.Space, pod *corev1.Pod, message string) {
 // Claims are the annotations of a singleton.
 var Claims = map[string]string{api.SingletonAnnotation: "true"}
 
-// AwaitGating waits until the API server calls the webhook again.
+// AwaitGating proposes a pod by dry run again and again, until the webhook gates the pod.
 func AwaitGating(s *space.Space) {
 	require.Eventually(s, func() bool {
 		pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(context.Background(), app.Bare(s, "probe", Claims),

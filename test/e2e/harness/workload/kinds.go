@@ -21,8 +21,8 @@ import (
 type Kind struct {
 	// Name contains the kind, the replicas and the strategy, as in deployment-3-recreate.
 	Name string
-	// Resource is the kind's name for kubectl. Lease is the kind's name from which the name of
-	// a slot's Lease is made.
+	// Resource is the kind's name for kubectl. Lease is the kind's name for [api.SingletonLease],
+	// such as Deployment.
 	Resource, Lease string
 	Replicas        int32
 	// Stops is the greatest number of times that a good rollout stops the application.

@@ -26,11 +26,11 @@ const variable = "VERSION"
 type Version struct {
 	Name string
 	Args []string
-	// Edit changes the application's container; nil for no change.
+	// Edit changes the application's container; nil means no change.
 	Edit func(*corev1.Container)
 }
 
-// Broken is a version that ends at once.
+// Broken is a version whose process immediately ends with exit code 1.
 var Broken = Version{Name: "broken", Args: []string{"-exit-code=1", "-run-for=1ms"}}
 
 // Workload is a workload of some kind that runs the application as a singleton.
@@ -112,7 +112,8 @@ func VersionOf(pod *corev1.Pod) string {
 	return ""
 }
 
-// Runs returns the name of the version that runs now; empty for none.
+// Runs returns the name of the version that runs now. If no process runs, or if the process's pod
+// is gone, the result is empty.
 func (w *Workload) Runs() string {
 	now := w.Running(w.App.Name)
 	if now == nil {
