@@ -107,7 +107,7 @@ var Annotations = table{
 		Key: LocalAnnotation, Value: "`claim[,claim…]`", Default: "no claim", Kind: Election,
 		Meaning: "The program itself asks for these claims, over HTTP at `localhost:13131` (the local API): `lock/NAME`, " +
 			"`election/NAME`, `semaphore/NAME=SIZE`, `rwlock/NAME=SIZE`, `barrier/NAME=SIZE` or `variable/NAME`. All pods in the namespace that name a slot compete for it, whatever " +
-			"their workload. All of them use a Variable together. At a barrier the pods of one Job wait for each other, with the limits of `metaparticle.io/barrier`. A lock of `metaparticle.io/lock` with the same name is the same slot. The containers run at once, " +
+			"their workload. All of them use a Variable together. At a barrier the pods of one Job wait for each other, with the limits of `metaparticle.io/barrier`. A lock of `metaparticle.io/lock` with the same name is the same slot. The containers start without a wait, " +
 			"and stay as they are: no part of Metaparticle stops the program, and the pod's readiness stays as it was. The program " +
 			"must stop its work when it loses a claim. Beside the annotation only `metaparticle.io/lease-duration`, " +
 			"`metaparticle.io/after` and `metaparticle.io/barrier` have an effect. A pod with hostNetwork needs an emptyDir volume `metaparticle-api`, " +
@@ -116,27 +116,27 @@ var Annotations = table{
 	},
 	{
 		Key: AfterAnnotation, Value: "`condition[,condition…]`", Default: "no condition", Alone: true,
-		Meaning: "The pod waits until each condition was met once, in an init container (`metaparticle-after`) that ends then. " +
+		Meaning: "The pod waits in an init container (`metaparticle-after`) until each condition has been met once. " +
 			"The pod needs no claim. `once.NAME=KEY` is met when the key is done (`metaparticle.io/once`). The name of a singleton's or " +
 			"a lock's Lease (`singleton.deployment.db`, `lock.a`) is met when its holder serves: the holder's application passes its " +
 			"probes, and the holder has renewed since the wait began. The Leases are those of the pod's namespace. `shards.job.NAME` is met when all shards of that Job are done (`metaparticle.io/shards`). The Job that " +
 			"exists when the pod is created counts, and no earlier or later Job with its name. A Lease that does " +
-			"not exist yet means \"not yet\". What ends later stops nothing. A key counts until 50 newer keys are done. At most 8 conditions.",
+			"not exist yet means \"not yet\". A condition that is no longer met later stops no pod. A key counts until 50 newer keys are done. At most 8 conditions.",
 		Examples: []string{"once.schema=7", "shards.job.map", "lock.a,singleton.deployment.db", "singleton-writer.statefulset.a.b"}, set: setAfter,
 	},
 	{
 		Key: BarrierAnnotation, Value: "`name=size`", Default: "no barrier", Alone: true,
-		Meaning: "No pod of a Job starts its application before so many pods of the Job wait at the barrier: 1 to 32. Each Job has " +
+		Meaning: "No pod of a Job starts its application before as many pods of the Job as the size wait at the barrier. A size is 1 to 32. Each Job has " +
 			"a barrier of its own, also if another Job has the same name or the same annotation. The pod waits in an init container " +
 			"(`metaparticle-barrier`), after its conditions and before it competes for its slots. The pod needs no claim. A pod that " +
 			"is gone counts for one lease duration at most. Once open, the barrier stays open for its Job: a pod that replaces another " +
-			"one goes through at once. Only for pods of a Job whose `parallelism` and `completions` are not below the size. " +
+			"one passes it without a wait. Only for pods of a Job whose `parallelism` and `completions` are not below the size. " +
 			"`metaparticle.io/lease-duration` and `metaparticle.io/wait-at-most` count.",
 		Examples: []string{"warm=5", "a.b=1", "1.a-b=32"}, set: setBarrier,
 	},
 	{
 		Key: ContainersAnnotation, Value: "`name[,name…]`", Default: "the containers of the workload's own template; without a known template, all containers but well-known proxies",
-		Meaning:  "The containers that wait for the slot. Ordinary init containers wait, too, if they are named. All others run at once.",
+		Meaning:  "The containers that wait for the slot. Ordinary init containers wait, too, if they are named. All other containers start without a wait.",
 		Examples: []string{"app", "app,migrate"}, set: setContainers,
 	},
 	{
@@ -180,9 +180,10 @@ var Annotations = table{
 	{
 		Key: EndpointDelayAnnotation, Value: "`2s`, `500ms`, `0s`, …", Default: "`2s`",
 		Meaning: "How long the cluster's proxies and load balancers may need to stop routing to a pod, from `0s` to `5m`. " +
-			"A deleted standby that forwards accepts new connections for so long. Open connections are forwarded until " +
-			"they end. Both end 2 s before the pod's grace period is over. A holder that is to stop leaves its Services " +
-			"first, and serves on for so long (docs/rollouts.md); a deleted one for at most half of its grace.",
+			"A deleted standby that forwards accepts new connections for that time. The standby forwards open connections until " +
+			"they end. Two seconds before the end of the pod's grace period, the standby closes all connections. A holder that " +
+			"is to stop leaves its Services first, and then serves for the same time (docs/rollouts.md). A deleted holder " +
+			"serves for at most half of its grace period.",
 		Examples: []string{"2s", "500ms", "0s", "0"}, set: setEndpointDelay,
 	},
 	{

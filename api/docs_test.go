@@ -34,8 +34,8 @@ func annotationsDoc(t *testing.T) string {
 	b.WriteString("<!-- Generated from api/annotations.go by make golden. Do not edit. -->\n\n# Annotations\n\n")
 	b.WriteString("Metaparticle reads annotations of a workload (Deployment, StatefulSet, DaemonSet, ReplicaSet, CronJob, Job) and of its pod\n" +
 		"template, in namespaces with the label `" + InjectionLabel + "=" + InjectionEnabled + "`. The webhook carries an annotation\n" +
-		"of a workload to its template, and removes it there when it is removed from the workload. A Job's annotations\n" +
-		"count only at its creation.\n\n")
+		"of a workload to its template. If a person removes it from the workload, the webhook removes it from the template.\n" +
+		"A Job's annotations count only at its creation.\n\n")
 	for _, part := range []struct {
 		title string
 		claim bool
@@ -70,9 +70,9 @@ func annotationsDoc(t *testing.T) string {
 			budget.Renew, budget.RenewDeadline, budget.Drain, budget.Kill, budget.Margin, budget.Outage())
 	}
 	b.WriteString("\n## On the Lease of a slot\n\n" +
-		"A person, or a program with the right to patch Leases, writes these on the Lease itself. `kubectl metaparticle\n" +
-		"pause`, `resume`, `yield` and `forget` do. Standbys and the holder watch the Lease, so they act at once. A pod whose\n" +
-		"work is done watches no Lease.\n\n" +
+		"A person, or a program with the right to patch Leases, writes these on the Lease itself. The commands\n" +
+		"`kubectl metaparticle pause`, `resume`, `yield` and `forget` write them, too. Standbys and the holder watch the\n" +
+		"Lease, so they act without delay. A pod whose work is done watches no Lease.\n\n" +
 		"| annotation | value | what it does |\n|---|---|---|\n")
 	for _, a := range byHand {
 		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", a.Key, a.Value, a.Meaning)
@@ -87,8 +87,8 @@ var byHand = []Annotation{
 		Key: PausedAnnotation, Value: "`hold` or `stop`",
 		Meaning: "No pod acquires the slot. With `hold` the holder goes on, but an application that ends is not started again, by any pod. With `stop` the holder " +
 			"drains with its pod's grace, and releases. `kubectl metaparticle recover` writes `recover`, and ends that pause itself. Any other value counts as `hold`, and the pods' conditions and Events say so. " +
-			"A claim of several slots is paused if one of them is; of a semaphore each slot is paused by itself. " +
-			"Enroll keeps a paused Lease that no pod claims. Other programs' electors know nothing of it.",
+			"A claim of several slots is paused if one of them is paused. Each slot of a semaphore has a pause of its own. " +
+			"Enroll keeps a paused Lease that no pod claims. Electors of other programs ignore the pause.",
 	},
 	{
 		Key: YieldAnnotation, Value: "`HOLD` or `HOLD POD_UID`",
@@ -105,9 +105,9 @@ var byHand = []Annotation{
 	},
 	{
 		Key: FailuresAnnotation, Value: "`KEY COUNT[,…]`",
-		Meaning: "The work of a key has failed so many times in a row. The agent of the holder counts with the release after a " +
-			"failure. Each pod of the key then leaves the slot alone: 10 s, then twice as long each time, at most 5 min. " +
-			"A person who has mended the cause may remove the annotation: then the next attempt comes at once.",
+		Meaning: "`COUNT` is the number of failures in a row of the work of the key `KEY`. The agent of the holder raises the count with the release after a " +
+			"failure. Then no pod of the key acquires the slot for 10 s, and for twice as long after each further failure, at most 5 min. " +
+			"A person who has mended the cause may remove the annotation. Then the next attempt begins without delay.",
 	},
 	{
 		Key: ServingAnnotation, Value: "a time (RFC 3339)",

@@ -99,7 +99,7 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "NotYours",
-		Meaning: "A client with the rights of an agent, or of the webhook's service account, tried to write a foreign object or field. The message names the allowed ones.",
+		Meaning: "A client with the rights of an agent, or of the webhook's service account, tried to write an object or a field that is not its own. The message names the objects and fields that the client may write.",
 		Do:      "use an account of your own that has the right to write it",
 	},
 	{

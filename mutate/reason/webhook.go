@@ -22,7 +22,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  SharedProcesses,
-		Meaning: "The pod's containers share a process namespace (shareProcessNamespace or hostPID). There the end of a container does not prove that its processes are dead.",
+		Meaning: "The pod's containers share a process namespace (shareProcessNamespace or hostPID). In such a namespace the end of a container does not prove that its processes are dead.",
 		Do:      "use metaparticle.io/gate: pod, which needs no such proof, or remove the setting or the claim",
 	},
 	{
@@ -167,8 +167,8 @@ var All = []Explanation{
 	},
 	{
 		Reason:  WorkloadUnknown,
-		Meaning: "The workload that the pod belongs to could not be read, or is not the object that the pod's owner reference means.",
-		Do:      "wait, the pod's controller tries again; if it lasts, see the webhook's log",
+		Meaning: "The webhook could not read the workload of the pod, or the workload of that name has another UID than the pod's owner reference.",
+		Do:      "wait until the pod's controller tries again; if the refusal comes again, see the webhook's log",
 	},
 	{
 		Reason:  BadOwner,
@@ -177,7 +177,7 @@ var All = []Explanation{
 	},
 	{
 		Reason:  StaticPod,
-		Meaning: "The pod mirrors a static pod, which its kubelet starts from a file without asking the API server. The webhook cannot gate the static pod, which runs already and goes on.",
+		Meaning: "The pod mirrors a static pod, which its kubelet starts from a file without asking the API server. The kubelet runs the static pod already, so the webhook cannot gate it.",
 		Do:      "run the application as a Deployment or DaemonSet, or take the annotation out of the file",
 	},
 	{
@@ -203,7 +203,7 @@ var All = []Explanation{
 	{
 		Reason: RolloutStalls, WarnOnly: true,
 		Meaning: "A standby is not Ready with `metaparticle.io/readiness: holder`, with a gated init container (unless it runs once), under a semaphore, with shards if a gated container declares a port, and with the gates `pod` and `readiness`. The workload's rollout waits until each new pod is Ready, so the first new pod that stands by stops the rollout. A Deployment of one replica goes on with a gated init container, because its one new pod takes its turn.",
-		Do:      "let the rollout go on without it (a Deployment's maxUnavailable of at least 1 or its strategy Recreate, a DaemonSet's maxUnavailable of 100%, a StatefulSet's or DaemonSet's updateStrategy OnDelete), or leave the annotation out",
+		Do:      "let the rollout go on without a Ready standby (a Deployment's maxUnavailable of at least 1 or its strategy Recreate, a DaemonSet's maxUnavailable of 100%, a StatefulSet's or DaemonSet's updateStrategy OnDelete), or leave the annotation out",
 	},
 	{
 		Reason: OnceWritesPod, WarnOnly: true,
