@@ -20,7 +20,8 @@ import (
 var sample = map[string]int{"comment": 60, "test": 40, "sentence": 30}
 
 // following and preceding are the numbers of lines that the function draw prints beside a text. A
-// comment comes with the lines below, and a sentence comes with the lines above.
+// comment comes with the lines below, and a sentence comes with the lines above. If a sentence
+// begins within a line, its place includes that line.
 const following, preceding = 4, 3
 
 // drawable is a text of the repository and the lines beside the text.
@@ -73,6 +74,10 @@ func texts(file string, text []byte) (map[string][]drawable, error) {
 		for _, s := range prose(text) {
 			if s.words() > 3 && !strings.HasPrefix(file, "CHANGELOG") {
 				before := lines[max(s.line-1-preceding, 0) : s.line-1]
+				words := strings.Fields(lines[s.line-1])
+				if !strings.HasPrefix(s.text, strings.Join(words[:min(3, len(words))], " ")) {
+					before = append(before[:len(before):len(before)], lines[s.line-1])
+				}
 				all["sentence"] = append(all["sentence"], drawable{finding{line: s.line, text: s.text}, before})
 			}
 		}

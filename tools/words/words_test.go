@@ -149,3 +149,17 @@ func TestDrawWithEqualSeedsChoosesEqualTexts(t *testing.T) {
 	assert.NotContains(t, first, "SPDX")
 	assert.ErrorContains(t, draw(&strings.Builder{}, root, "x"), "seed of the draw")
 }
+
+func TestDrawnSentenceHasItsFirstLine(t *testing.T) {
+	all, err := texts("x.md", []byte("A pod starts first. A second pod waits\nfor its slot.\n\nThe third pod ends.\n"))
+	require.NoError(t, err)
+	var places [][]string
+	for _, s := range all["sentence"] {
+		places = append(places, s.place)
+	}
+	assert.Equal(t, [][]string{
+		{},
+		{"A pod starts first. A second pod waits"},
+		{"A pod starts first. A second pod waits", "for its slot.", ""},
+	}, places)
+}
