@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"go/token"
 	"go/types"
-	"math/bits"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -118,7 +117,7 @@ func layersOf(p *program, its *pkg, counts func(types.Object) bool) layers {
 	}
 	slices.Sort(names)
 	l := layers{names: map[[2]string]map[string]bool{}}
-	arrows := make([]uint64, len(names))
+	arrows := make([]set, len(names))
 	for name, object := range its.info.Uses {
 		if method, ok := object.(*types.Func); ok {
 			object = method.Origin()
@@ -127,7 +126,7 @@ func layersOf(p *program, its *pkg, counts func(types.Object) bool) layers {
 			continue
 		}
 		if from, to := file(name.Pos()), file(object.Pos()); from != to {
-			arrows[slices.Index(names, from)] |= 1 << slices.Index(names, to)
+			arrows[slices.Index(names, from)].add(slices.Index(names, to))
 			pair := [2]string{from, to}
 			if l.names[pair] == nil {
 				l.names[pair] = map[string]bool{}
@@ -138,7 +137,7 @@ func layersOf(p *program, its *pkg, counts func(types.Object) bool) layers {
 	order := bestOrder(arrows)
 	for _, i := range order {
 		l.order = append(l.order, names[i])
-		l.arrows += bits.OnesCount64(arrows[i])
+		l.arrows += len(arrows[i].all())
 	}
 	for _, pair := range upward(order, arrows) {
 		l.up = append(l.up, [2]string{names[pair[0]], names[pair[1]]})

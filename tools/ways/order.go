@@ -12,11 +12,32 @@ import (
 // length, exactOrder compares 2²² sets of files in a fifth of a second.
 const mostExact = 22
 
+// set has the files of a package, by number. A package of more than 256 files would be a run-time
+// error, and no arrow would be lost without a trace.
+type set [4]uint64
+
+func (s *set) add(i int) { s[i/64] |= 1 << (i % 64) }
+
+func (s *set) remove(i int) { s[i/64] &^= 1 << (i % 64) }
+
+func (s *set) has(i int) bool { return s[i/64]&(1<<(i%64)) != 0 }
+
+// all returns the numbers in the set, in rising order.
+func (s *set) all() []int {
+	var numbers []int
+	for word, rest := range s {
+		for ; rest != 0; rest &= rest - 1 {
+			numbers = append(numbers, 64*word+bits.TrailingZeros64(rest))
+		}
+	}
+	return numbers
+}
+
 // bestOrder returns an order of things in which the fewest arrows go up. With a circle
 // longer than mostExact, the order may be a little worse. An arrow goes up if it leads from
-// a later thing to an earlier thing. The bits of arrows[i] are the things that thing i
+// a later thing to an earlier thing. The set arrows[i] has the things that thing i
 // calls. Only things that call each other in a circle need a search.
-func bestOrder(arrows []uint64) []int {
+func bestOrder(arrows []set) []int {
 	var order []int
 	for _, circle := range circles(arrows) {
 		if len(circle) <= mostExact {
@@ -29,27 +50,37 @@ func bestOrder(arrows []uint64) []int {
 }
 
 // upward returns the arrows that go up in an order, as pairs.
-func upward(order []int, arrows []uint64) [][2]int {
+func upward(order []int, arrows []set) [][2]int {
 	var up [][2]int
-	above := uint64(0)
-	for _, i := range order {
-		for _, j := range order {
-			if arrows[i]&above&(1<<j) != 0 {
+	for at, i := range order {
+		for _, j := range order[:at] {
+			if arrows[i].has(j) {
 				up = append(up, [2]int{i, j})
 			}
 		}
-		above |= 1 << i
 	}
 	return up
 }
 
+// countUp returns the number of arrows that go up in an order.
+func countUp(order []int, arrows []set) (number int) {
+	var above set
+	for _, i := range order {
+		for word, files := range above {
+			number += bits.OnesCount64(arrows[i][word] & files)
+		}
+		above.add(i)
+	}
+	return number
+}
+
 // exactOrder returns an order of the circle with the fewest arrows up. For each subset s
 // of the circle, best[s] is the fewest arrows up within s, over all orders of s.
-func exactOrder(circle []int, arrows []uint64) []int {
+func exactOrder(circle []int, arrows []set) []int {
 	inner := make([]uint32, len(circle)) // arrows inside of the circle
 	for i, from := range circle {
 		for j, to := range circle {
-			if arrows[from]&(1<<to) != 0 {
+			if arrows[from].has(to) {
 				inner[i] |= 1 << j
 			}
 		}
@@ -81,16 +112,16 @@ func exactOrder(circle []int, arrows []uint64) []int {
 
 // siftedOrder moves one thing after the other to its best place, until no move
 // helps. Its order may be a little worse than the best one.
-func siftedOrder(circle []int, arrows []uint64) []int {
+func siftedOrder(circle []int, arrows []set) []int {
 	order := slices.Clone(circle)
-	fewest := len(upward(order, arrows))
+	fewest := countUp(order, arrows)
 	for moved := true; moved; {
 		moved = false
 		for _, thing := range circle {
 			rest := slices.DeleteFunc(slices.Clone(order), func(i int) bool { return i == thing })
 			for at := range len(order) {
 				tried := slices.Insert(slices.Clone(rest), at, thing)
-				if up := len(upward(tried, arrows)); up < fewest {
+				if up := countUp(tried, arrows); up < fewest {
 					order, fewest, moved = tried, up, true
 				}
 			}
@@ -102,24 +133,24 @@ func siftedOrder(circle []int, arrows []uint64) []int {
 // circles returns the groups of things that call each other in a circle. A thing that is in no
 // circle is a group of its own. Groups of callers come before groups of callees (Tarjan's
 // algorithm, in reverse order).
-func circles(arrows []uint64) [][]int {
+func circles(arrows []set) [][]int {
 	var all [][]int
 	var stack []int
 	number := make([]int, len(arrows)) // the number of each visited thing; zero for the others
 	low := make([]int, len(arrows))
-	onStack := uint64(0)
+	var onStack set
 	next := 1
 	var visit func(i int)
 	visit = func(i int) {
 		number[i], low[i] = next, next
 		next++
-		stack, onStack = append(stack, i), onStack|1<<i
-		for rest := arrows[i]; rest != 0; rest &= rest - 1 {
-			j := bits.TrailingZeros64(rest)
+		stack = append(stack, i)
+		onStack.add(i)
+		for _, j := range arrows[i].all() {
 			if number[j] == 0 {
 				visit(j)
 				low[i] = min(low[i], low[j])
-			} else if onStack&(1<<j) != 0 {
+			} else if onStack.has(j) {
 				low[i] = min(low[i], number[j])
 			}
 		}
@@ -130,7 +161,7 @@ func circles(arrows []uint64) [][]int {
 		circle := slices.Sorted(slices.Values(stack[at:]))
 		stack = stack[:at]
 		for _, j := range circle {
-			onStack &^= 1 << j
+			onStack.remove(j)
 		}
 		all = append(all, circle)
 	}
