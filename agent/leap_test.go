@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// leaps makes a shim report the leap with this number.
+// The method "leaps" makes a shim report the leap with the given number.
 func (p *pod) leaps(id gate.ShimID, leap int) {
 	p.gates.report(id, func(r *gate.Report) { r.Leap = leap })
 	synctest.Wait()
@@ -30,7 +30,7 @@ func (p *pod) answer() (gate.Grant, bool) {
 	return given[len(given)-1], true
 }
 
-// writes returns the number of writes so far.
+// The method "writes" returns the number of all writes to the fake API server so far.
 func (w *world) writes() int {
 	w.server.mu.Lock()
 	defer w.server.mu.Unlock()

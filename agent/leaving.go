@@ -33,8 +33,8 @@ type leaving struct {
 	// turn is the revision of the successor; zero if no turn begins with the successor.
 	turn api.Revision
 	// signalled is the instant of the agent's first read of the pod after a stop signal of the
-	// kubelet; zero without such a signal. The answer to that read is in the next three fields,
-	// as in [leave.Facts].
+	// kubelet; zero without such a signal. The answer to that read is in the fields ends, known and
+	// deleted, as in [leave.Facts].
 	signalled, ends time.Duration
 	known, deleted  bool
 	// asked is the instant of the last read of the pod. A shim may report stop signals again
@@ -76,8 +76,8 @@ func (l *leaving) delay() time.Duration {
 // the API server has answered that nobody has deleted the pod.
 func (l *leaving) restarts() bool { return l.known && !l.deleted }
 
-// due returns the argument wish if the wished end is due now; otherwise the zero value. A yield
-// is due once the pod has left its Services. Every other end is due at once.
+// due returns the argument wish if the wished end is due now; otherwise the zero value. A yield is
+// due once the pod has left its Services. Every other end is due immediately.
 func (l *leaving) due(wish ending) ending {
 	if wish.reason == show.ReasonYield && !l.Over {
 		return ending{}
@@ -140,9 +140,9 @@ func (l *leaving) offers() []api.Offer {
 	return slices.DeleteFunc(slices.Clone(l.unit.rollout.asks.offersTo(l.id)), own)
 }
 
-// askDeletion reads the pod until an answer comes: whether the pod is being deleted, and how
-// much of its grace is left. The stop signal alone does not prove a deletion, because the
-// kubelet also stops a container that fails its liveness probe.
+// askDeletion reads the pod until the API server answers. The answer states whether the pod is
+// being deleted, and how much of its grace is left. The stop signal alone does not prove a
+// deletion, because the kubelet also stops a container that fails its liveness probe.
 func (l *leaving) askDeletion(ctx context.Context) {
 	l.loop.group.Go(func() {
 		l.loop.askGrace(ctx, func(sent time.Duration, pod kube.Pod) {

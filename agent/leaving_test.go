@@ -20,16 +20,16 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// behind returns changes of a pod: the old revision, those of lingering, and those in change.
+// The function "behind" adds the old revision and the changes of [lingering] to the given changes.
 func behind(p *ports, change ...func(c *Config)) []func(c *Config) {
 	return append([]func(c *Config){of(oldRevision), lingering(p)}, change...)
 }
 
-// service is a holder with its standbys, which forward ports to it, as behind a Service.
+// service has a holder and the standbys of its Service, which forward their ports to the holder.
 type service struct {
 	*world
 	holder *pod
-	// others are the standbys, with their ports.
+	// The field "others" has the standbys. The field ports has the ports of every pod.
 	others []*pod
 	ports  map[*pod]*ports
 }

@@ -65,8 +65,8 @@ func emptiedAt(views []claim.View) time.Duration {
 	return at
 }
 
-// follow starts goroutines that ask for the end of the pod's grace, and wait for the end of the
-// last connection.
+// follow starts two goroutines. One reads the end of the pod's grace, and the other waits for the
+// end of the last connection.
 func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 	asking, cancel := context.WithCancel(ctx)
 	l.group.Go(func() { l.askGrace(asking, l.learn) })
@@ -80,10 +80,10 @@ func (l *loop) follow(ctx context.Context, left <-chan struct{}) {
 	})
 }
 
-// askGrace reads the pod until an answer tells how much of its grace is left. The loop then
-// calls learn with the answer. Without the answer the agent knows only the grace of the pod's
-// spec. A deletion may shorten that grace, and the other containers of the pod use a part of it
-// before the kubelet signals the agent.
+// askGrace reads the pod until the API server answers. The loop then calls learn with the answer,
+// which states how much of a deleted pod's grace is left. Without the answer the agent knows only
+// the grace of the pod's spec. A deletion may shorten that grace, and the other containers of the
+// pod use a part of it before the kubelet signals the agent.
 func (l *loop) askGrace(ctx context.Context, learn func(sent time.Duration, pod kube.Pod)) {
 	c, budget := l.unit.config, l.unit.self.Budget
 	for misses := 0; ctx.Err() == nil; misses++ {

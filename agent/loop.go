@@ -31,7 +31,7 @@ type loop struct {
 	stop     <-chan struct{}
 	// unanswered delivers the address of a pod that did not answer a forwarded connection.
 	unanswered <-chan string
-	// now is the instant of the last event.
+	// The field "now" is the instant of the last event.
 	now time.Duration
 }
 

@@ -104,7 +104,7 @@ func TestStandbyAcquiresAReleasedSlotAtOnce(t *testing.T) {
 	})
 }
 
-func TestStandbyWaitsOutAVanishedHoldersLease(t *testing.T) {
+func TestStandbyWaitsUntilVanishedHoldersLeaseExpires(t *testing.T) {
 	for name, duration := range map[string]time.Duration{"shorter than ours": 10 * time.Second, "ours": 30 * time.Second, "longer than ours": time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

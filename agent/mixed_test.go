@@ -18,8 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// unordered is the revision of a pod whose agent or webhook is of an earlier version, which
-// knows no turns.
+// unordered is the revision of a pod whose agent or webhook is of an earlier version without turns.
 var unordered = api.Revision{}
 
 // up starts a pod with one shim, whose id is the pod's name.

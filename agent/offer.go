@@ -18,8 +18,8 @@ import (
 // so a pod seldom needs more attempts.
 const mostTries = 5
 
-// offerPause is the least average time between two offers of a pod. offerBurst is how many
-// offers a pod may write at once. Without these bounds, a thief of the holder's rights could
+// offerPause is the least average time between two offers of a pod. offerBurst is how many offers a
+// pod may write in direct succession. Without these bounds, a thief of the holder's rights could
 // cause many writes by announcing a new leave many times a second.
 const (
 	offerPause = 10 * time.Second
@@ -36,7 +36,8 @@ func (a *asker) spendOffer(now time.Duration) (left bool) {
 	return true
 }
 
-// writeOffer adds the offer to the next Lease, unless enough pods have offered.
+// writeOffer adds the offer to the next Lease, unless this pod, or enough other pods, have already
+// offered.
 func (q *requests) writeOffer(ctx context.Context, leave string, offer api.Offer) error {
 	ctx, cancel := context.WithTimeout(ctx, q.timeout)
 	defer cancel()

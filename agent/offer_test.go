@@ -18,7 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// slowOffers holds back the writes of the next Lease.
+// slowOffers delays each write of the next Lease until the channel goOn is closed.
 type slowOffers struct {
 	*link
 	goOn chan struct{}

@@ -234,7 +234,7 @@ func TestPodWatchesNoLeaseAfterItsWork(t *testing.T) {
 	})
 }
 
-// The new agent process gets no report about the earlier shim's success. So it learns of the
+// The new agent process gets no report about the earlier shim's success. So that process reads the
 // success from the done keys in the Lease.
 func TestNewAgentDismissesContainerWhoseWorkIsDone(t *testing.T) {
 	simulate(t, func(w *world) {

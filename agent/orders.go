@@ -26,19 +26,19 @@ type orders struct {
 
 // sent has the orders that the agent has sent to one shim over its present connection.
 type sent struct {
-	// until is the deadline of the last grant. The field delay is the time for which that grant
-	// lets the shim hold back a stop signal.
+	// The field "until" is the deadline of the last grant. The field delay is the time for which
+	// that grant lets the shim hold back a stop signal.
 	until, delay time.Duration
 	// granted is the hold of the last grant.
 	granted string
 	// answered is the number of the shim's leap that the last grant answered.
 	answered int
-	// The field drained is the hold of the last order to drain. The field killed is the hold of
-	// the last order to kill the child at once. The field ended is the hold of the last order to
+	// The field drained is the hold of the last order to drain. The field killed is the hold of the
+	// last order to kill the child immediately. The field ended is the hold of the last order to
 	// end the container.
 	drained, killed, ended string
-	// leaps is the claim's count of leaps at the moment of this shim's last leap. The claim
-	// counts the leaps of all shims. The value stays when the shim connects again.
+	// The field "leaps" is the claim's count of leaps at the moment of this shim's last leap. The
+	// claim counts the leaps of all shims. The value stays when the shim connects again.
 	leaps int
 	// dismissed is the beginning of the wait that the last dismissal was to end. At the instant
 	// dismissAt the agent repeats the dismissal.
@@ -74,9 +74,9 @@ func (o *orders) note(last, r gate.Report) {
 // leapt stores the claim's count of leaps at the shim's last leap.
 func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 
-// grant sends a grant to the shim. From the call on, the shim may have a child of the granted
-// hold, even if the connection breaks. An error means that this was the first grant of the hold
-// to the shim, and that the gate has not sent it.
+// grant sends a grant to the shim. From the call on, the shim may have a child of the granted hold,
+// even if the connection breaks. The result is an error only after the hold's first grant to the
+// shim, if the gate is certain that no grant was sent. Every other error is only logged.
 func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
 	granted := o.proof.Granted(g.Hold, id)
 	o.proof.Grant(g.Hold, id)
@@ -125,7 +125,7 @@ func (o *orders) end(r gate.Report, hold, reason string, grace time.Duration) {
 	}
 }
 
-// kill orders a shim to kill its child at once, even during a drain whose grace is not over.
+// kill orders a shim to kill its child immediately, even during a drain whose grace is not over.
 func (o *orders) kill(r gate.Report, reason string) {
 	s := o.sent[r.Shim]
 	if !r.Connected || s.killed == r.Hold {

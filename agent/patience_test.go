@@ -34,7 +34,7 @@ func TestPodThatCannotAcquireBothLocksKeepsNeither(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {
 				w.free("lock.a", "lock.b")
-				x := w.start("x", both, func(*Config) { c.keep(w, w.pods["x"]) }) // c.keep comes before x's first request
+				x := w.start("x", both, func(*Config) { c.keep(w, w.pods["x"]) }) // c.keep runs before pod x sends its first request
 				x.gates.connect(gate.Report{Shim: "s1", Container: "app"})
 				w.pass(time.Second)
 				y := w.start("y", first)

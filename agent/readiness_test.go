@@ -32,8 +32,9 @@ type ports struct {
 	unreachable error
 	asked       int
 	unanswered  chan string
-	// After a call of Linger, left is closed at the end of the last connection. If lasts is set,
-	// that end comes at the call of Close; otherwise after the delay that Linger gets.
+	// left is the channel that Linger returns. The fake closes left when the last connection
+	// ends. If lasts is set, that connection ends when the agent calls Close. If lasts is not
+	// set, the connection ends after the delay that Linger gets.
 	left  chan struct{}
 	lasts bool
 }
@@ -111,7 +112,7 @@ type look struct {
 	}
 }
 
-// looks returns the pod as the last stored patch of its status left it.
+// looks returns the fields of the pod in the last stored patch of its status.
 func (p *pod) looks() look {
 	p.link.mu.Lock()
 	defer p.link.mu.Unlock()
@@ -323,7 +324,7 @@ func TestReadinessSetToHolderMakesStandbysNotReady(t *testing.T) {
 	})
 }
 
-func TestHandoverWritesNoStatusOfOtherStandbys(t *testing.T) {
+func TestOtherStandbysWriteNoStatusDuringAHandover(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports

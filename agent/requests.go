@@ -58,8 +58,8 @@ func (q *requests) carry(ctx context.Context, a claim.Action) {
 
 // acquire sends an acquiring write. For a new hold, acquire also checks whether this pod is being
 // deleted. If the last release names this pod as successor, acquire sends the write and the check
-// at the same time. So the check does not delay the grant. If not, several standbys may send the
-// write, and only the pod whose write is stored sends the check.
+// at the same time. So the check does not delay the grant. If the release does not name this pod,
+// several standbys may send the write, and only the pod whose write is stored sends the check.
 func (q *requests) acquire(ctx context.Context, a claim.Action) {
 	check := func() { q.checkDeletion(ctx, a.Record.Hold) }
 	switch named := q.unit.claim.Record(a.Slot).Successor == q.unit.self.Identity; {

@@ -90,6 +90,7 @@ func (r *rollout) standing(now time.Duration, views []claim.View, begun []string
 }
 
 // see stores the hold that the standby sees, and whether a grant would start the whole application.
+// For another hold than before, see also stores the instant, and clears waiting.Due.
 func (r *rollout) see(now time.Duration, views []claim.View, whole bool) {
 	hold := ""
 	if len(views) > 0 {
@@ -141,8 +142,8 @@ type asks struct {
 	offers  api.Offers
 }
 
-// see remembers the ask and the offers that the next Lease contains. An ask in the first version that the
-// agent sees does not count, because the ask may be old. A pod that still asks writes its ask
+// see stores the ask and the offers that the next Lease contains. An ask in the first version that
+// the agent sees does not count, because the ask may be old. A pod that still asks writes its ask
 // again.
 func (a *asks) see(now time.Duration, l *kube.Lease) {
 	if l.ResourceVersion == a.version {

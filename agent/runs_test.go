@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// mapShard returns the Lease of a shard of the Job "map".
+// mapShard returns the name of the Lease of a shard of the Job "map".
 func mapShard(n int) string { return "shards.job.map." + strconv.Itoa(n) }
 
 // ofRun gives the pod three shards, and each shard runs until its success in the run.

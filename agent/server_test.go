@@ -95,7 +95,7 @@ func (s *server) patched() int {
 	return s.patches
 }
 
-// requests returns the number of all requests so far, watches included.
+// requests returns the number of requests so far, including watches, but without Events.
 func (s *server) requests() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,8 +112,8 @@ type link struct {
 	cut    bool
 	refuse error
 	lose   bool
-	// withheld, if set, holds back the answer to the next write, which the server stores at
-	// once.
+	// withheld, if set, delays the answer to the next write, until a test closes the channel. The
+	// server stores that write immediately.
 	withheld chan struct{}
 	// broken names a Lease that cannot be written. If unread is set, no Lease can be read.
 	broken string
@@ -126,7 +126,8 @@ type link struct {
 	mute      bool
 	// If forgetful is set, the server refuses a watch from an earlier version as too old.
 	forgetful bool
-	// idle is the time after which each watch ends: with an error, unless orderly is set.
+	// idle is the time after which each watch ends. If orderly is set, the watch ends without an
+	// error.
 	idle    time.Duration
 	orderly bool
 	// unwritten is the error of all writes of Leases.
@@ -144,8 +145,8 @@ type link struct {
 	// If noStatus is set, the server refuses patches of the status.
 	noStatus bool
 	// If loseStatus is set, the server stores the next patch of the status, but the answer is lost.
-	// If lateStatus is set, the agent gives up the next patch of the status before it reaches the
-	// server. The field late keeps that patch, and the test stores the patch afterwards.
+	// If lateStatus is set, the agent gives up the next patch of the status before the patch
+	// reaches the server. The field late keeps that patch, and the test stores it afterwards.
 	loseStatus, lateStatus bool
 	late                   []byte
 	// patches has the stored patches of the status, without the resourceVersion that each of

@@ -109,7 +109,7 @@ func TestPodsWithOverlappingLocksDoNotDeadlock(t *testing.T) {
 			for _, p := range pods {
 				if p.running("s") {
 					p.gates.end("s")
-					break // the next child begins at once, and belongs to the next round
+					break // the next child starts immediately, and belongs to the next round
 				}
 			}
 		}

@@ -116,8 +116,8 @@ func TestRestartedAgentKeepsSlotUntilUnreadinessIsStored(t *testing.T) {
 	})
 }
 
-// A reboot ends all processes of the pod. But the API server still shows the pod as Ready, so
-// with the gate "readiness" the reboot is no proof.
+// A reboot ends all processes of the pod. But the API server still shows the pod as Ready, so with
+// the gate "readiness" the reboot does not prove that the hold is over.
 func TestReadyPodKeepsSlotAfterItsNodeReboots(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)

@@ -150,7 +150,8 @@ func TestUnprovenPodFailsReadinessProbesDuringItsStart(t *testing.T) {
 	})
 }
 
-// Only a proven pod that takes turns may be Ready without an application.
+// Under a strict controller, only a proven pod that takes turns may be Ready without an
+// application.
 func TestUnsparedPodIsUnreadyWhileItStops(t *testing.T) {
 	const stops = 5 * time.Minute
 	slow := func(c *Config) { c.Grace = 2 * stops }

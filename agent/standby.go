@@ -92,8 +92,9 @@ func (s standby) vacant(f claim.Facts, views []claim.View) bool {
 	return f.Compete && !f.Alive && now >= u.waits.retryAt && free > 0 && enough
 }
 
-// shown converts package turn's decision about a standby for the pod's status. If the write of
-// the pod's ask failed, the message contains the error.
+// shown converts the decision of package turn about a standby into a [show.Turn]. The argument
+// asked is the error of the last write of the pod's ask; nil for none. The message contains that
+// error.
 func shown(s turn.Standby, asked error) show.Turn {
 	t := show.Turn{Ready: s.Look == turn.Ready, NotReady: s.Look == turn.NotReady, Reason: s.Reason, Message: s.Message}
 	if s.Asks && asked != nil {

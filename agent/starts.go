@@ -43,8 +43,8 @@ type starts struct {
 	since time.Duration
 	// told reports that an Event has reported the slow start.
 	told bool
-	// leaps is the number of leaps of the wall clock that the claim knows. The field stopped
-	// reports that the claim has been ordered to end.
+	// leaps is the number of leaps of the wall clock that the method follow has reported to the
+	// claim. The field stopped reports that the claim has been ordered to end.
 	leaps   int
 	stopped bool
 	// fresh reports that the Lease names no hold that an earlier agent process of the pod
@@ -222,7 +222,8 @@ func (s *starts) begin(now time.Duration, state claim.State) {
 	s.unit.config.Log.Info("start lock acquired", "lease", state.Tokens[0].Slot, "hold", s.hold, "resumed", state.Resumed)
 }
 
-// adopt counts each child of the pod as starting under the resumed hold.
+// adopt counts each child of the pod as starting under the present hold, if that hold is a resumed
+// one.
 func (s *starts) adopt(state claim.State) {
 	for _, r := range s.unit.shims.Reports() {
 		if state.Stage == claim.Held && state.Resumed && proof.HasChild(r) {
@@ -231,7 +232,8 @@ func (s *starts) adopt(state claim.State) {
 	}
 }
 
-// ends reports whether the hold of the start lock ends now, and how the claim lets its slot go.
+// ends reports whether the hold of the start lock ends now. The result part is the way in which the
+// claim then gives up its slot.
 func (s *starts) ends(now time.Duration, state claim.State, f startFacts) (part claim.Parting, over bool) {
 	switch {
 	case state.Lost != nil, now >= state.Deadline:

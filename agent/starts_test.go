@@ -18,7 +18,7 @@ import (
 
 const startSlot = "start-lock.db"
 
-// starter gives a pod only a start lock, and an application with a readiness probe.
+// starter gives a pod a start lock as its only claim, and an application with a readiness probe.
 func starter(app *patient) func(c *Config) {
 	return func(c *Config) {
 		c.Slots, c.StartSlots = nil, []string{startSlot}
@@ -67,7 +67,7 @@ func TestStartLockLastsUntilApplicationIsReady(t *testing.T) {
 		assert.Contains(t, a.status(), `"reason":"`+show.ReadyStarted)
 		assert.Contains(t, a.status(), `"metaparticle.io/role":null`, "no pod holds a slot for life")
 
-		// From here on, the test counts requests: neither pod needs the API server.
+		// From here on, neither pod sends a request to the API server.
 		before := w.server.requests()
 		w.pass(time.Hour)
 		assert.Equal(t, before, w.server.requests())

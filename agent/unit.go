@@ -103,7 +103,8 @@ func readinessConfig(c Config, b api.Budget) show.ReadinessConfig {
 	return r
 }
 
-// reported updates the unit by a shim's report.
+// reported stores a shim's report in the unit, and adds an Event for each new problem in the
+// report. If the report contains a new leap, reported also notes the leap.
 func (u *unit) reported(now time.Duration, r gate.Report) {
 	last, known := u.shims.Last(r.Shim)
 	if r.Silent && !last.Silent {
@@ -150,8 +151,8 @@ func (u *unit) stop(now time.Duration) {
 // if the pod is being deleted.
 func (u *unit) stays() bool { return !u.stopping && !u.deletion.known }
 
-// whole reports whether a grant would start the pod's whole application, because each gated
-// container waits for a grant. In a pod with gated init containers one waiting container is enough,
+// whole reports whether each gated container waits for a grant, so that a grant would start the
+// pod's whole application. In a pod with gated init containers one waiting container is enough,
 // because the others start later. If a child still lives, or the pod may not begin a hold, the
 // result is false.
 func (u *unit) whole() bool {
@@ -225,8 +226,8 @@ func (u *unit) failedKey(hold string) string {
 	return ""
 }
 
-// records returns true if a Lease still names a hold whose success the release must record.
-// Until that release is stored, the pod must not take the slot back.
+// records reports whether a Lease still names a finished hold of this pod whose success the release
+// must record. Until that release is stored, the pod must not acquire the slot again.
 func (u *unit) records() bool {
 	return slices.ContainsFunc(u.claim.Views(), func(v claim.View) bool {
 		return v.Mine && u.doneKey(v.Record.Hold) != "" && u.shims.Proven(v.Record.Hold)

@@ -48,7 +48,7 @@ func TestMalformedBarrierIsRefused(t *testing.T) {
 	}
 }
 
-func TestBarrierRefusesOptOutAndClaimSettings(t *testing.T) {
+func TestParseRefusesOptOutBesideABarrier(t *testing.T) {
 	_, err := Parse(map[string]string{BarrierAnnotation: "a=2", InjectAnnotation: "false"})
 	assert.ErrorContains(t, err, `metaparticle.io/inject is "false", but metaparticle.io/barrier needs an injected container`)
 	for key, value := range map[string]string{OnLossAnnotation: "standby", OnBusyAnnotation: "skip", ContainersAnnotation: "app"} {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Bounds of a lease duration.
+// These constants are the default lease duration and its bounds.
 const (
 	DefaultLeaseDuration = 30 * time.Second
 	// MinLeaseDuration is the shortest duration whose budget survives an outage of two

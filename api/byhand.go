@@ -9,7 +9,8 @@ import "strings"
 type Pause string
 
 const (
-	// PauseHold keeps every pod from acquiring the slot, while the holder of the slot goes on.
+	// PauseHold keeps every pod from acquiring the slot, but the holder of the slot continues to
+	// hold.
 	PauseHold Pause = "hold"
 	// PauseStop keeps every pod from acquiring the slot, and makes the holder drain and release.
 	PauseStop Pause = "stop"
@@ -29,12 +30,12 @@ func PauseOf(annotations map[string]string) Pause {
 }
 
 // Known reports whether this version knows the value. An unknown value counts as [PauseHold] and
-// not as [PauseStop]. So an unknown value never stops an application, and a person can still stop
-// the application.
+// not as [PauseStop]. So an unknown value never stops an application. A person can still write
+// [PauseStop] to stop the application.
 func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop || p == PauseRecover }
 
-// Yield asks a hold to end. A hold with another number ignores the yield. So an agent
-// that reads a yield late does not end a later hold.
+// Yield is a request that the holder ends its hold. If the hold has another number, its agent
+// ignores the yield. So an agent that reads a yield late does not end a later hold.
 type Yield struct {
 	// Hold is the number in [HoldAnnotation].
 	Hold string

@@ -19,8 +19,8 @@ const (
 	mostFailures = 1_000_000
 )
 
-// MostFailing bounds the number of keys with failures in one Lease. The policy on Leases has
-// the same bound. Each further key removes the oldest one.
+// MostFailing bounds the number of keys with failures in one Lease. The policy on Leases has the
+// same bound. Each further key removes the oldest key.
 const MostFailing = 8
 
 // Failures is the value of [FailuresAnnotation]: how many times in a row the work of each key

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Handler is the action of a probe or a lifecycle hook: one of its fields is set. The JSON
-// has those fields of corev1.ProbeHandler and corev1.LifecycleHandler that the agent knows.
-// The webhook has replaced the name of each port by its number.
+// Handler is the action of a probe or a lifecycle hook: one of its fields is set. The names of the
+// JSON fields are those of corev1.ProbeHandler and corev1.LifecycleHandler. The webhook has
+// replaced the name of each port by its number.
 type Handler struct {
 	Exec      *ExecAction      `json:"exec,omitempty"`
 	HTTPGet   *HTTPGetAction   `json:"httpGet,omitempty"`

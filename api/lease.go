@@ -63,8 +63,8 @@ func IsNextLease(lease string) bool { return strings.HasPrefix(lease, nextPrefix
 const hashMark = "x-"
 
 // hashBytes is the number of bytes that ShortName takes from the SHA-256 hash of a name. By chance,
-// two names practically never have the same 128 bits. A person who finds two such names can only
-// make two workloads share a slot.
+// two names practically never have the same 128 bits. Even if a person finds two such names, the
+// only effect is that two workloads share a slot.
 const hashBytes = 16
 
 // endLength is the length of the mark and the hash that end a shortened name.

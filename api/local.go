@@ -182,9 +182,8 @@ func (a LocalArgs) Args() []string {
 	return append([]string{LocalRole}, localArguments.words(a)...)
 }
 
-// Barriers returns, for each barrier that the claims name, the arguments of an init container
-// that would wait there. Through the local API, the pod arrives by the same Leases as through such
-// a container.
+// Barriers returns, for each barrier that the claims name, the arguments of an init container for
+// that barrier. By the local API, the pod arrives with the same Leases as by such a container.
 func (a LocalArgs) Barriers() (all []BarrierArgs) {
 	for _, b := range BarriersOf(a.Claims) {
 		all = append(all, BarrierArgs{Barrier: b, Run: a.Run, LeaseDuration: a.LeaseDuration, Credentials: a.Credentials})

@@ -44,16 +44,15 @@ const (
 	// WaitContainer is the last init container of a pod with the gate "pod". The container
 	// ends once the slot is held, and then the kubelet starts the application.
 	WaitContainer = "metaparticle-wait"
-	// AfterContainer is the init container of a pod with conditions. The container ends once
-	// all conditions were met.
+	// AfterContainer is the init container of a pod with conditions. The container ends once each
+	// condition has been met.
 	AfterContainer = "metaparticle-after"
 	// BarrierContainer is the init container of a pod with a barrier. The container ends once
 	// the barrier is open.
 	BarrierContainer = "metaparticle-barrier"
 
-	// Volume is the emptyDir that the agent and the gated containers share. The gated
-	// containers mount the volume read-only, but a process can still connect to a socket
-	// there.
+	// Volume is the emptyDir that the agent and the gated containers share. The gated containers
+	// mount the volume read-only, but a process can connect to a socket in a read-only volume.
 	Volume    = "metaparticle"
 	MountPath = "/metaparticle"
 
@@ -63,7 +62,7 @@ const (
 	CredentialsPath   = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 	// LocalVolume is the emptyDir for the socket of the local API. In a pod that declares the
-	// volume, each container that mounts the volume finds the socket there.
+	// volume, each container that mounts the volume can use the socket.
 	LocalVolume    = "metaparticle-api"
 	LocalMountPath = MountPath + "/api"
 	// LocalSocket is the path of the local API's socket in the agent's container.
@@ -83,8 +82,8 @@ const (
 	// ProbeSocket is the path of the socket to which exec probes send HTTP requests.
 	ProbeSocket = RunPath + "/" + ProbeSocketName
 
-	// SocketName, WaitSocketName and ProbeSocketName are the file names of these sockets,
-	// without the directory [RunPath]. Tests use another directory.
+	// SocketName, WaitSocketName and ProbeSocketName are the file names of [Socket], [WaitSocket]
+	// and [ProbeSocket], without the directory [RunPath]. Tests use another directory.
 	SocketName      = "agent.sock"
 	WaitSocketName  = "wait.sock"
 	ProbeSocketName = "probe.sock"
@@ -122,9 +121,10 @@ const (
 	// barrier of the local API, as [Request.Marks] returns it. Enroll makes Leases and Roles
 	// from this annotation.
 	SlotsAnnotation = Prefix + "slots"
-	// GatedLabel marks the pods into which the webhook injected containers, so that enroll and
-	// the uninstaller watch and list no others. Gated is the value for a pod that claims.
-	// GatedAfter is the value for a pod that has conditions or a barrier, and claims nothing.
+	// GatedLabel marks the pods into which the webhook injected containers. Enroll and the
+	// uninstaller watch and list only pods with this label. Gated is the value for a pod that
+	// claims. GatedAfter is the value for a pod that has conditions or a barrier, and claims
+	// nothing.
 	GatedLabel = Prefix + "gated"
 	Gated      = "true"
 	GatedAfter = "after"
@@ -199,8 +199,8 @@ const (
 	// ReasonChildRunning means that a pod does not compete, because a child of an
 	// earlier hold may still run.
 	ReasonChildRunning = "ChildOfEarlierHold"
-	// ReasonWaitsForItsTurn means that a pod of a newer revision may not ask the
-	// holder yet.
+	// ReasonWaitsForItsTurn means that a pod of a newer revision may not yet ask the holder to
+	// yield.
 	ReasonWaitsForItsTurn = "WaitsForItsTurn"
 	// Draining is in the message of each Event that reports the drain of an application. The word
 	// begins the message, or follows a colon.
@@ -214,7 +214,7 @@ const (
 	// PausedAnnotation keeps every pod from acquiring the slot. Its value is a [Pause].
 	PausedAnnotation = Prefix + "paused"
 	// YieldAnnotation asks one hold to end. Its value is a [Yield]. The release removes the
-	// annotation. So does the next acquiring write.
+	// annotation, and so does the next acquiring write.
 	YieldAnnotation = Prefix + "yield"
 )
 

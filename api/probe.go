@@ -30,7 +30,7 @@ func (p *Probe) Period() time.Duration { return seconds(p.PeriodSeconds) }
 
 func seconds(n int) time.Duration { return time.Duration(n) * time.Second }
 
-// Probes are the probes of one gated container. A field is nil for no probe.
+// Probes are the probes of one gated container. A field is nil if the container lacks that probe.
 type Probes struct {
 	Startup   *Probe `json:"startup,omitempty"`
 	Readiness *Probe `json:"readiness,omitempty"`

@@ -19,24 +19,25 @@ type Request struct {
 	// Containers are the gated containers by name; empty means the default of
 	// [ContainersAnnotation]. This annotation names the containers for all claims of the pod.
 	Containers []string
-	// LeaseDuration is zero where the annotation is absent.
+	// LeaseDuration is zero if the pod lacks [LeaseDurationAnnotation].
 	LeaseDuration time.Duration
-	// EndpointDelay is nil where the annotation is absent.
+	// EndpointDelay is nil if the pod lacks [EndpointDelayAnnotation].
 	EndpointDelay *time.Duration
-	// OnLoss and Readiness are empty where the annotation is absent.
+	// OnLoss is empty if the pod lacks [OnLossAnnotation]. Readiness is empty if the pod lacks
+	// [ReadinessAnnotation].
 	OnLoss    OnLoss
 	Readiness Readiness
-	// OnBusy is empty where its annotation is absent. WaitAtMost is zero where its own annotation
-	// is absent.
+	// OnBusy is empty if the pod lacks [OnBusyAnnotation]. WaitAtMost is zero if the pod lacks
+	// [WaitAtMostAnnotation].
 	OnBusy     OnBusy
 	WaitAtMost time.Duration
 	// After are the conditions that must be met before the pod competes for its slots, or
 	// starts its application. The conditions are sorted by their text, without duplicates.
 	After []Condition
 	// Barrier is the barrier at which the pod waits, after its conditions and before it competes
-	// for its slots. The zero value is none.
+	// for its slots. The zero value means that the pod has no barrier.
 	Barrier Barrier
-	// Gate is empty where the annotation is absent.
+	// Gate is empty if the pod has neither [GateAnnotation] nor [LocalAnnotation].
 	Gate Gate
 	// OptOut reports that the annotation "inject" has the value "false".
 	OptOut bool

@@ -14,10 +14,10 @@ const rwLockPrefix = "rwlock."
 // intentEnding ends the name of each [IntentLease].
 const intentEnding = ".intent"
 
-// RWLockSlots is the number of slots of each read-write lock, whatever its size. A writer takes
-// all of these slots, and so excludes all readers, whatever size their claims state. A later
-// version with another number must give the Leases other names. Otherwise, a writer of this
-// version would overlook a reader of that version.
+// RWLockSlots is the number of slots of each read-write lock, whatever its size. A writer takes all
+// of these slots, and so excludes all readers, whatever size their claims state. A later version
+// with another number must give the Leases other names. Otherwise, a writer of this version would
+// overlook a reader of the later version.
 const RWLockSlots = 16
 
 // maxRWLock bounds the name of a read-write lock. An intent's name also has the prefix and the

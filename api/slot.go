@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// cutNumber divides a name at its last dot, and reads the number behind the dot. The number is
-// -1 if the text there is no number, or spells a number in another way (07 for 7).
+// cutNumber divides a name at its last dot, and reads the number behind the dot. If the text behind
+// the dot is not a number, the results are the whole name and -1. A name without a dot, or with
+// another spelling of a number (07 for 7), has the same results.
 func cutNumber(name string) (before string, number int) {
 	dot := strings.LastIndexByte(name, '.')
 	if dot < 0 {

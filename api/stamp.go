@@ -30,7 +30,7 @@ const lastEpoch = 1 << 53
 const stampClosed = "closed"
 
 // Admits reports whether a pod of the given run may acquire and keep the Lease, if the pod expects
-// the given number of shards.
+// the given number of shards. A closed stamp admits no pod.
 func (s Stamp) Admits(count int, run string) bool {
 	return count > 0 && s.Count == count && s.Run == run && !s.Closed
 }
@@ -51,8 +51,8 @@ func (s Stamp) String() string {
 	return text
 }
 
-// ParseStamp reads the text of [Stamp.String]. Any other text counts as no stamp, which
-// admits no pod.
+// ParseStamp reads the text of [Stamp.String]. For any other text, the result is the zero value,
+// which admits no pod.
 func ParseStamp(text string) Stamp {
 	numbers, word, closed := strings.Cut(text, " ")
 	first, rest, _ := strings.Cut(numbers, "/")

@@ -49,7 +49,8 @@ func (c *crowd) Accept() (net.Conn, error) {
 	return g, nil
 }
 
-// worst returns the guest to close; nil if there is room. The caller holds the mutex.
+// worst returns the guest whose connection must be closed. The result is nil if the number of
+// connections is within the bound. The caller holds the mutex.
 func (c *crowd) worst() *guest {
 	if len(c.guests) <= maxConnections {
 		return nil

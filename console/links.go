@@ -23,14 +23,14 @@ const (
 	// bookmark each minute. The watch of Events has no bookmarks, and that of pods may have none on an idle cluster.
 	silentFor = 2 * time.Minute
 	// steady is how long a watch must last before the watch counts as open. Otherwise a server that
-	// ends each watch at once would seem to be well.
+	// immediately ends each watch would not cause a warning.
 	steady = 2 * time.Second
 	// bookmarked is the resource whose watch is never silent for long. Each node renews a Lease, so
 	// the API server always has a change to report in a bookmark.
 	bookmarked = "leases"
 )
 
-// links is a transport that knows since when each watch is closed or silent. A watch is open from
+// links is a transport that records since when each watch is closed or silent. A watch is open from
 // the header of its answer until the end of its body. Client-go hides many failures: it repeats a
 // refused connection and a 429 without a report.
 type links struct {
@@ -162,7 +162,8 @@ func sooner(a, b time.Time) time.Time {
 	return a
 }
 
-// linked is the body of a watch, which tells the links about each byte, and about the end.
+// linked is the body of a watch. The body reports each byte, and the end of the watch, to the
+// links.
 type linked struct {
 	io.ReadCloser
 

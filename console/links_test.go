@@ -121,7 +121,7 @@ func TestClosedOrSilentWatchIsReported(t *testing.T) {
 	type step struct {
 		after time.Duration
 		does  string
-		// since is the age of the trouble after the step; zero without a trouble.
+		// since is the age of the trouble after the step. The value is zero if no trouble exists.
 		since time.Duration
 	}
 	for name, c := range map[string]struct {
@@ -175,9 +175,9 @@ func TestClosedOrSilentWatchIsReported(t *testing.T) {
 	}
 }
 
-// TestConsoleWarnsOfBrokenWatchWithoutAnyRequest runs on a fake clock. No request or byte arrives at the
+// TestConsoleWarnsOfBrokenWatchByTimerAlone runs on a fake clock. No request or byte arrives at the
 // instants at which a trouble begins. So only the timer of the method heed can wake that method.
-func TestConsoleWarnsOfBrokenWatchWithoutAnyRequest(t *testing.T) {
+func TestConsoleWarnsOfBrokenWatchByTimerAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		warned := make(chan string, 8)
 		w := &watch{links: newLinks(), warn: func(trouble string) error { warned <- trouble; return nil }, changed: make(chan struct{}, 1)}

@@ -27,7 +27,8 @@ const (
 	idleTimeout = time.Minute
 	// probeTimeout bounds each part of a probe: its header, its body, and the answer.
 	probeTimeout = 5 * time.Second
-	// shutdown bounds the time in which a server ends. Streams end at once.
+	// shutdown bounds the time in which a server ends. The page's streams end immediately when ctx
+	// ends.
 	shutdown = 2 * time.Second
 )
 

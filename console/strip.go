@@ -76,7 +76,7 @@ func metaOf(m metav1.ObjectMeta) metav1.ObjectMeta {
 	}
 }
 
-// some returns the entries with the given keys; nil if there is none.
+// some returns the entries with the given keys. The result is nil if no entry has such a key.
 func some(all map[string]string, keys ...string) (kept map[string]string) {
 	for _, key := range keys {
 		if value, ok := all[key]; ok {

@@ -48,7 +48,7 @@ type watch struct {
 	// warn publishes only the reason why the slots may be old, and no slots.
 	warn func(trouble string) error
 	log  *slog.Logger
-	// links know which watch is closed or silent.
+	// links records which watch is closed or silent.
 	links *links
 	// changed has a value if an object changed since the last publication.
 	changed chan struct{}
@@ -241,7 +241,7 @@ func (w *watch) heed(ctx context.Context) {
 		if text != told {
 			told = text
 			w.say(text)
-			w.touch() // holders count as silent only while no watch is in trouble
+			w.touch() // publishes again, because holders count as silent only while no watch is in trouble
 		}
 		var due <-chan time.Time
 		if !next.IsZero() {

@@ -95,7 +95,8 @@ func compatibility(t *testing.T, found []evidence) (text string, missing []strin
 	return b.String(), missing
 }
 
-// verdict returns the results of a row's tests, and the names of these tests.
+// verdict returns the text of a row, and the names of the row's tests. The text has the results of
+// these tests. The text of a row without a test is "not shown".
 func verdict(found []evidence) (how string, tests []string) {
 	var hows []string
 	for _, e := range found {

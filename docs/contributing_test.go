@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// forContributors returns the documents that name files and targets to contributors.
+// forContributors returns the documents for contributors, which name files and make targets.
 func forContributors(t *testing.T) []string {
 	t.Helper()
 	found := []string{filepath.Join(root, "CONTRIBUTING.md")}
@@ -29,8 +29,8 @@ func forContributors(t *testing.T) []string {
 }
 
 var (
-	// path matches a path in backquotes, such as `agent/lease` or `docs/rows_test.go`, but
-	// no command.
+	// path matches a path in backquotes, such as `agent/lease` or `docs/rows_test.go`. A command in
+	// backquotes does not match.
 	path = regexp.MustCompile("`(\\.?\\w[\\w.-]*(?:/[\\w.*-]+)+/?|\\w+\\.(?:md|go|txt))`")
 	// placeholder matches a placeholder for a name that the contributor chooses.
 	placeholder = regexp.MustCompile(`\b[A-Z]{3,}\b`)

@@ -102,8 +102,9 @@ func tests(t *testing.T) map[string]bool {
 		case entry.IsDir() && path != root && strings.HasPrefix(entry.Name(), "."):
 			return fs.SkipDir
 		case strings.HasPrefix(path, endToEnd) && strings.HasSuffix(path, ".go"):
-			// The names of these files do not end in _test.go, but the files have the end-to-end
-			// tests. The file e2e_test.go has the name of a new test only after "make golden".
+			// The files in test/e2e contain the end-to-end tests, although their names do not end
+			// in _test.go. The file e2e_test.go has the name of a new test only after "make
+			// golden".
 		case !strings.HasSuffix(path, "_test.go"):
 			return nil
 		}

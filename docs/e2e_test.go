@@ -86,9 +86,9 @@ func callsParallel(name string, texts map[string]string, seen map[string]bool) b
 	return false
 }
 
-// TestTestBinaryCallsEveryEndToEndTest compares test/e2e/e2e_test.go with the tests of the
+// TestEndToEndBinaryCallsEveryTest compares test/e2e/e2e_test.go with the tests of the
 // folders. With -update the test rewrites e2e_test.go.
-func TestTestBinaryCallsEveryEndToEndTest(t *testing.T) {
+func TestEndToEndBinaryCallsEveryTest(t *testing.T) {
 	var imports, starts, serial, parallel strings.Builder
 	for _, folder := range testFolders(t) {
 		fmt.Fprintf(&imports, "\t\"github.com/metaparticle-io/metaparticle/test/e2e/%s\"\n", folder)

@@ -44,7 +44,7 @@ func recipes(t *testing.T) []recipe {
 	return found
 }
 
-// text returns the words of a node, without their marks.
+// text returns the words of a node, without the marks of Markdown.
 func text(node ast.Node) string {
 	var b strings.Builder
 	ast.WalkFunc(node, func(node ast.Node, entering bool) ast.WalkStatus {

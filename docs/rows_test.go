@@ -54,7 +54,7 @@ var sections = map[string]section{
 		{"pre-stop-tcp", "… tcpSocket"},
 		{"pre-stop-sleep", "… sleep"},
 		{"hooks-of-a-standby", "hooks run with the child, not in a standby"},
-		{"term-of-a-standby", "SIGTERM to a standby ends it at once"},
+		{"term-of-a-standby", "A standby ends immediately after SIGTERM"},
 		{"daemonises", "an application that daemonises"},
 		{"double-forks", "… double-forks"},
 		{"ignores-term", "… ignores SIGTERM"},

@@ -95,8 +95,8 @@ func constants(t *testing.T) map[string]constant.Value {
 	return found
 }
 
-// clock is an importer whose package time has only the type Duration and its units. The
-// constants of the packages need no more.
+// clock is an importer. Its package "time" has only the type Duration and the units, because the
+// constants of the packages need nothing else.
 type clock struct{}
 
 // Import implements [types.Importer].

@@ -22,8 +22,8 @@ const (
 	secondRun = "1b1c2d3e-0000-4000-8000-0123456789ab"
 )
 
-// gathered returns a pod that waits at the barrier of the given run, as the webhook injects the
-// pod. The argument "job" is the UID of the pod's Job.
+// gathered returns an injected pod that waits at the barrier of the given run. The argument "job"
+// is the UID of the pod's Job.
 func gathered(name, run, job string) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: name, Labels: map[string]string{api.GatedLabel: api.GatedAfter},
@@ -109,7 +109,7 @@ func TestMalformedBarrierGivesNoRightsOnLeases(t *testing.T) {
 	}
 }
 
-func TestOpenBarrierOutlivesItsPodsNotItsJob(t *testing.T) {
+func TestOpenBarrierOutlivesPodsButNotItsJob(t *testing.T) {
 	for name, c := range map[string]struct {
 		opened string
 		owned  bool

@@ -75,8 +75,8 @@ func (s store) unbind(ctx context.Context, namespace, name string) error {
 }
 
 // unbindOrphans deletes the RoleBindings whose Role is gone. Such a RoleBinding is left over if the
-// cache did not know the RoleBinding when enroll deleted the Role. Another program may also have
-// deleted the Role.
+// cache did not yet contain the RoleBinding when enroll deleted the Role. Another program may also
+// have deleted the Role.
 func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []rbacv1.RoleBinding) error {
 	roles := make(map[string]bool, len(known.all)+len(known.readers))
 	for _, r := range known.all {
@@ -91,8 +91,8 @@ func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []
 		if b.Labels[api.ManagedLabel] != managed || b.RoleRef.Kind != roleKind || roles[b.RoleRef.Name] {
 			continue
 		}
-		// Enroll creates a Role before its RoleBinding, but the cache may know the
-		// RoleBinding first. So only the API server's answer shows that the Role is gone.
+		// Enroll creates a Role before its RoleBinding, but the cache may receive the RoleBinding
+		// first. So only the API server's answer shows that the Role is gone.
 		err := s.reader.Get(ctx, client.ObjectKey{Namespace: b.Namespace, Name: b.RoleRef.Name}, &rbacv1.Role{})
 		if apierrors.IsNotFound(err) {
 			err = client.IgnoreNotFound(s.client.Delete(ctx, b, unchanged(b)))
@@ -104,8 +104,8 @@ func (s store) unbindOrphans(ctx context.Context, known *agentRoles, bindings []
 	return errors.Join(errs...)
 }
 
-// deleteRole deletes a Role's RoleBinding, and then the Role. A crash in between leaves a Role
-// that gives no right.
+// deleteRole deletes a Role's RoleBinding, and then the Role. A crash between the two deletions
+// leaves a Role that gives no right.
 func (s store) deleteRole(ctx context.Context, role *rbacv1.Role) error {
 	if err := s.unbind(ctx, role.Namespace, role.Name); err != nil {
 		return err

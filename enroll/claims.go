@@ -43,8 +43,8 @@ func (c claims) add(by client.Object, account string, duration time.Duration, sl
 		if c[slot] == nil {
 			c[slot] = &claim{accounts: map[string]string{}, first: by}
 		}
-		// A user can change an annotation of a living pod to a value that the webhook would
-		// refuse. So add enforces the bounds of the webhook.
+		// A user can change an annotation of a living pod to a value that the webhook would refuse.
+		// So this function enforces the bounds of the webhook.
 		asked := min(max(cmp.Or(duration, api.DurationOf(slot)), api.MinLeaseDuration), api.MaxLeaseDuration)
 		c[slot].duration = max(c[slot].duration, asked)
 		c[slot].accounts[key] = account
@@ -60,8 +60,8 @@ func (c claims) addPod(pod *corev1.Pod, optedIn bool) {
 	if !a.counts(optedIn) {
 		return
 	}
-	// Without the annotation of the lease duration, the default of the slot's kind applies,
-	// as for the agent. A value that does not parse has no effect.
+	// Without the annotation of the lease duration, the default of the slot's kind applies. The
+	// agent uses the same default. A value that does not parse has no effect.
 	duration, _ := time.ParseDuration(a.duration)
 	c.add(pod, a.account, duration, slotsOf(pod)...)
 }
@@ -78,8 +78,8 @@ func (c claims) addBarriers(pod *corev1.Pod) {
 	}
 }
 
-// ask has those fields of a pod on which the pod's claims depend. This ask is not the request for a
-// yield.
+// ask contains the fields of a pod that determine the pod's claims. The type is not related to the
+// ask of a rollout, which is the request that a holder yields.
 type ask struct {
 	account, slots, duration string
 	// ended is set for a pod whose containers have all ended. A terminating pod still
@@ -90,8 +90,8 @@ type ask struct {
 	runsShard bool
 }
 
-// counts reports whether the pod's claims are valid. A pod that has ended claims nothing, and
-// neither does a pod without a gate in a namespace that is not opted in.
+// counts reports whether the pod's claims are valid. A pod that has ended has no valid claims. A
+// pod without a gate has valid claims only in a namespace that is opted in.
 func (a ask) counts(optedIn bool) bool { return !a.ended && (optedIn || a.gate) }
 
 func asks(pod *corev1.Pod) ask {

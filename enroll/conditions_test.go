@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// waiting returns a pod that only waits for conditions, as the webhook injects it.
+// waiting returns an injected pod that waits for conditions and claims nothing.
 func waiting(name, account string, leases ...string) *corev1.Pod {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: name, Labels: map[string]string{api.GatedLabel: api.GatedAfter},

@@ -11,13 +11,14 @@
 // a Lease may have been held.
 //
 // Variables: a further Role lets the account's agents use at most 500 Variables, by name. Enroll
-// creates a Variable without a value before a Role first names it, and never changes or deletes one.
+// creates a Variable without a value before a Role first names it, and never changes or deletes a
+// Variable.
 //
 // Guarantee: enroll never frees a slot that an agent may hold. Enroll creates the Lease of each
 // slot with the holder [Unknown] and the longest duration ever claimed under its name. So all pods
-// wait that long. Enroll frees a new Lease at once only if no Role ever named the Lease: then no
-// agent can have held the Lease. Enroll decides this by a consistent list of the Roles, made after
-// the Lease exists.
+// wait that long. Enroll immediately frees a new Lease, but only if no Role ever named the Lease:
+// then no agent can have held the Lease. Enroll decides this by a consistent list of the Roles,
+// made after the Lease exists.
 //
 // Next Leases: a slot for which pods of several revisions may compete has a next Lease, too. No
 // pod gets a slot by a next Lease. So enroll creates the next Lease without a holder, and the
@@ -31,11 +32,11 @@
 // that no longer claims a Lease loses its right after a lease duration, too. While other accounts
 // claim the Lease, at least one Role remembers the Lease and its longest duration.
 //
-// Shards: the Leases of a workload's shards have stamps, and a closed stamp lets no pod acquire
-// its Lease. Package enroll/stamp decides which stamps enroll writes. So two pods that expect
-// different numbers of shards never hold shards at once. Enroll removes the holder of a closed
-// Lease once this process has seen the Lease unchanged for its whole duration. A standby waits
-// for the same time before it takes a Lease.
+// Shards: the Leases of a workload's shards have stamps, and a closed stamp lets no pod acquire its
+// Lease. Package enroll/stamp decides which stamps enroll writes. So two pods that expect different
+// numbers of shards never hold shards at the same time. Enroll removes the holder of a closed Lease
+// once this process has seen the Lease unchanged for its whole duration. A standby waits for the
+// same time before it takes a Lease.
 //
 // Cost: a snapshot takes time and memory in proportion to the namespace's pods,
 // workloads and slots. If nothing is to be done, enroll sends the API server no
@@ -53,9 +54,9 @@
 // durations on the clock of the [Reconciler], from when this process first saw
 // the Lease's version.
 //
-// Safety needs no state in memory: the process may end after any step, and two processes may
-// run at once. Each write is a compare-and-swap or a creation. The comments in the code say
-// what a crash between two writes leaves behind.
+// Safety needs no state in memory: the process may end after any step, and two processes may run at
+// the same time. Each write is a compare-and-swap or a creation. The comments in the code say what
+// a crash between two writes leaves behind.
 //
 // Not guaranteed: that a slot has one holder after a user has deleted a held Lease and the Roles
 // that name it. Those objects are the only trace of the holder. A Lease that another program made

@@ -67,8 +67,8 @@ func annotatedChanges() predicate.Predicate {
 
 // sameStamp returns false for an update of a stamp. An update of a closed Lease also makes the
 // function return false if the Lease gains or loses its holder. Enroll ignores all other updates,
-// such as the agents' renewals. Creations and deletions are other events, and the sweep follows the
-// clock.
+// such as the agents' renewals. The function does not judge creations and deletions. The sweep
+// needs no events, because enroll repeats the sweep by the clock.
 func sameStamp(before, after client.Object) bool {
 	was, is := before.(*coordinationv1.Lease), after.(*coordinationv1.Lease)
 	return stampOf(was) == stampOf(is) && (!stampOf(is).Closed || (holder(was) == "") == (holder(is) == ""))
@@ -84,8 +84,8 @@ func sameNamespace(before, after client.Object) bool {
 }
 
 // sameAsk reports whether an update of a pod leaves its claims, conditions and barriers as they
-// were. Nobody can change the conditions and the barriers of a living pod. But a cache that was
-// behind may report a new pod with the same name as an update.
+// were. Nobody can change the conditions and the barriers of a living pod. But if a new pod of the
+// same name replaces a pod, a cache that was behind may report an update.
 func sameAsk(before, after client.Object) bool {
 	was, is := before.(*corev1.Pod), after.(*corev1.Pod)
 	return asks(was) == asks(is) && slices.Equal(podspec.ConditionsOf(&was.Spec), podspec.ConditionsOf(&is.Spec)) &&

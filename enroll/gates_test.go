@@ -88,8 +88,8 @@ func TestPodWithRWLockGetsAllItsLeases(t *testing.T) {
 	assert.ElementsMatch(t, slots, w.role("till").Rules[0].ResourceNames)
 }
 
-// A gated pod keeps its Lease and Role for as long as it lives, whichever its gate,
-// even after its namespace has opted out. The gate annotation alone is not a gate.
+// A pod with any gate keeps its Lease and Role as long as the pod exists, even after its namespace
+// has opted out. The gate annotation alone is not a gate.
 func TestGatedPodKeepsLeaseAfterNamespaceOptsOut(t *testing.T) {
 	for name, test := range gates {
 		t.Run(name, func(t *testing.T) {

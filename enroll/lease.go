@@ -134,8 +134,8 @@ func (a *admission) ensure(ctx context.Context, slots []string) ([]*coordination
 	return leases, errs
 }
 
-// find reads a Lease that may exist, and returns nil if it does not. For a Lease that
-// neither the cache nor a Role knows, the function sends no request.
+// find reads a Lease, and returns nil if the Lease does not exist. If the Lease is not in the cache
+// and no Role names the Lease, the function returns nil without a request.
 func (a *admission) find(ctx context.Context, slot string) (*coordinationv1.Lease, error) {
 	if a.seen.leases[slot] == nil && !a.seen.roles.named(slot) {
 		return nil, nil

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestNewLeaseIsFreedAtOnce(t *testing.T) {
+func TestEnrollImmediatelyFreesANewLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.settle(w.process())
 	assert.Empty(t, holder(w.lease("lock.x")))
@@ -88,7 +88,7 @@ func TestCrashAtAnyWriteFreesNoHeldLease(t *testing.T) {
 }
 
 // In each iteration, a second process does all its work just before a different write of the first
-// process. A fast agent then acquires the slot at once.
+// process. A fast agent then immediately acquires the slot.
 func TestTwoEnrollProcessesNeverFreeAHeldLease(t *testing.T) {
 	for at := 1; at <= 8; at++ {
 		t.Run(fmt.Sprintf("write %d", at), func(t *testing.T) {

@@ -52,8 +52,7 @@ func TestNameOfEachClaimableSlotIsRecognized(t *testing.T) {
 	}
 }
 
-// In a namespace that has opted out, the webhook gates no new pod, but earlier gated pods
-// live on.
+// In a namespace that has opted out, the webhook gates no new pod. The gated pods continue to run.
 func TestEnrollIgnoresMarksWithoutGateAfterOptOut(t *testing.T) {
 	for name, test := range map[string]struct {
 		pod      *corev1.Pod

@@ -33,8 +33,8 @@ type memory struct {
 // agentRole is a Role that enroll made, with its memory decoded.
 type agentRole struct {
 	role *rbacv1.Role
-	// key is the roleKey of the Role's account. The key is empty if the Role's name
-	// contains none.
+	// key is the roleKey of the Role's account. If the Role's name contains no roleKey, the field
+	// is empty.
 	key      string
 	memories map[string]memory
 	// sound reports that the Role's rules are exactly those that enroll would write for its
@@ -56,7 +56,7 @@ type readerRole struct {
 // agentRoles are the Roles that enroll made in a namespace.
 type agentRoles struct {
 	all []*agentRole
-	// byKey are the Roles of each account.
+	// byKey are the Roles of each account, by the account's roleKey.
 	byKey map[string][]*agentRole
 	// readers are the Roles for conditions and for Variables, by name. No agent can hold a Lease by
 	// such a Role. So enroll treats a Lease that only these Roles name as a Lease without a Role.

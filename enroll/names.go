@@ -31,7 +31,8 @@ const (
 // RoleBinding.
 func RoleName(account string) string { return roleName(account, 0) }
 
-// roleName returns the name of an account's n-th Role.
+// roleName returns the name of an account's Role with the number n. The first Role has the number
+// 0, and its name contains no number.
 func roleName(account string, n int) string {
 	name := rolePrefix + roleKey(account)
 	if n > 0 {

@@ -59,8 +59,8 @@ func TestNewNextLeaseHasNoHolder(t *testing.T) {
 	assert.Equal(t, map[string]string{api.ManagedLabel: managed}, next.Labels)
 }
 
-// No Role has named the slot before, so enroll frees its new Lease at once, although the
-// next Lease existed already.
+// No Role has named the slot before, so enroll immediately frees the slot's new Lease, although the
+// next Lease exists already.
 func TestEnrollRemovesUnknownHolderDespiteExistingNextLease(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "lock.x"))
 	w.create(&coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{

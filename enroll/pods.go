@@ -21,7 +21,7 @@ import (
 // podsPerPage bounds the memory of a list of pods. Each pod takes about 10 KB.
 const podsPerPage = 500
 
-// cachedPods visits the gated pods that the cache knows.
+// cachedPods calls the function "visit" with each gated pod in the cache.
 func (s store) cachedPods(ctx context.Context, namespace string, visit func(*corev1.Pod)) error {
 	var pods corev1.PodList
 	selected, err := gatedIn(namespace)

@@ -50,9 +50,9 @@ func newReading(s store, seen *snapshot) *naming {
 // grant writes each Role that differs from what the account's pods need, and deletes the Roles
 // of accounts whose pods need nothing.
 //
-// Unlike the right of an agent on a Lease, these rights protect no slot. So enroll withdraws them
-// at once, without a consistent list of the pods. A pod that the cache does not know yet may lose
-// its right. When the cache learns of the pod, enroll gives the pod's account the right again.
+// Unlike the right of an agent on a Lease, these rights protect no slot. So enroll immediately
+// withdraws them, without a consistent list of the pods. A pod that is not yet in the cache may
+// lose its right. When the cache receives the pod, enroll gives the pod's account the right again.
 func (r *naming) grant(ctx context.Context) error {
 	var errs []error
 	needed := make(map[string]bool, len(r.awaited))

@@ -112,7 +112,7 @@ func (r *Reconciler) enroll(ctx context.Context, s store, seen *snapshot) (time.
 	return again, errors.Join(errs...)
 }
 
-// sweep removes the Leases and rights that no pod has claimed for a whole duration, and
+// sweep removes the Leases and rights that no pod has claimed for a whole lease duration, and
 // returns the time until the next sweep.
 func (r *Reconciler) sweep(ctx context.Context, s store, seen *snapshot) (time.Duration, error) {
 	now := r.now()

@@ -32,8 +32,8 @@ type removal struct {
 }
 
 // remove deletes Leases, and then removes their names from the Roles. The result has the rights
-// that need no further sweep. A crash between the two steps leaves a name without a Lease. Then
-// new pods wait for a duration, and a later sweep removes the name.
+// that need no further sweep. A crash between the two steps leaves a name without a Lease. Then new
+// pods wait for a lease duration, and a later sweep removes the name.
 func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
 	// that Lease would be safe, but would make the pod wait.
@@ -82,8 +82,9 @@ func (r *removal) keepClaimed() {
 
 // claimantsLongest returns the longest duration that the Roles of claimants remember for each
 // Lease. The Role of an account without a claim may forget the Lease only if the duration in that
-// Role is not longer. So a claimed Lease never loses its last Role or its longest duration. But
-// each Role may forget an unclaimed Lease for which [recorded] returns true.
+// Role is not longer. So a claimed Lease never loses its last Role or its longest duration. A Lease
+// for which [recorded] returns true is an exception: the Role of an account without a claim may
+// always forget that Lease.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {

@@ -89,7 +89,7 @@ func (s *sharded) inOrder(shards []stamp.Shard) bool {
 }
 
 // nextRun returns the number of shards, and the run, for the pods of Jobs. A run stays valid until
-// all its pods are deleted, because two Jobs at once would otherwise stop each other's shards in
+// all its pods are deleted, because two concurrent Jobs would otherwise stop each other's shards in
 // turn. After that, the run of the youngest pod is valid.
 func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	stays := func(p shardedPod) bool { return p.run != "" && p.stays }
@@ -110,10 +110,10 @@ func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	return next.count, next.run
 }
 
-// lasting returns the number of shards of pods that keep running. The argument is the present
-// number. The template's number becomes valid once a pod with that number runs, because an
-// earlier change would only stop the shards. If enroll does not know the template, the number
-// of the youngest running pod is valid.
+// lasting returns the number of shards of pods that keep running. The argument "current" is the
+// present number. The template's number becomes valid once a pod with that number runs, because an
+// earlier change would only stop the shards. If enroll does not know the template, the number of
+// the youngest running pod is valid.
 func (s *sharded) lasting(current int) int {
 	runs := func(p shardedPod) bool { return p.runs }
 	if s.template > 0 {
@@ -127,9 +127,9 @@ func (s *sharded) lasting(current int) int {
 	return cmp.Or(s.youngest(runs).count, s.template, current, s.youngest(func(shardedPod) bool { return true }).count)
 }
 
-// youngest returns the youngest pod for which selects returns true; the zero value if no pod is
-// selected. Among pods of the same age, youngest prefers the largest number of shards, and then
-// the last run in sorted order.
+// youngest returns the youngest pod for which the function "selects" returns true. If no pod is
+// selected, the result is the zero value. Among pods of the same age, youngest prefers the largest
+// number of shards, and then the last run in sorted order.
 func (s *sharded) youngest(selects func(shardedPod) bool) (youngest shardedPod) {
 	for _, p := range s.pods {
 		order := cmp.Or(p.created.Compare(youngest.created), p.count-youngest.count, cmp.Compare(p.run, youngest.run))

@@ -235,7 +235,7 @@ func TestYoungerRunWaitsUntilEarlierPodsAreDeleted(t *testing.T) {
 	}
 }
 
-func TestPendingPodWithGatedInitContainerRunsShard(t *testing.T) {
+func TestPendingPodWithGatedInitContainerIsRunning(t *testing.T) {
 	pod := worker("a", 3)
 	assert.True(t, runsShard(pod))
 	pod.Status.Phase = corev1.PodPending

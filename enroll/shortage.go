@@ -30,7 +30,8 @@ type shortages struct {
 	all map[string]map[string]shortage
 }
 
-// shortage says since when one group lacks pods, and whether an Event has reported the lack.
+// shortage has the instant since which one group lacks pods, and whether an Event has reported the
+// lack.
 type shortage struct {
 	since    time.Time
 	notified bool
@@ -52,8 +53,9 @@ func (s *sharded) shortage(count int, run string) int {
 	return max(count-running, 0)
 }
 
-// observe writes an Event for each group that has lacked pods for shortageNotice. The results are
-// the number of shards without a running pod, and the time until the next Event; zero for none.
+// observe writes an Event for each group that has lacked pods for shortageNotice. The result
+// "lacking" is the number of shards without a running pod. The result "again" is the time until the
+// next Event, or zero if no Event is to come.
 func (n *shortages) observe(events Recorder, seen *snapshot, now time.Time) (lacking int, again time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

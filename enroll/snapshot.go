@@ -22,7 +22,7 @@ import (
 // itself, with every right on the Lease.
 type right struct{ lease, role string }
 
-// snapshot is the state of a namespace as the caches know it.
+// snapshot is the state of a namespace in the caches.
 type snapshot struct {
 	namespace string
 	optedIn   bool
@@ -37,8 +37,9 @@ type snapshot struct {
 	bindings []rbacv1.RoleBinding
 }
 
-// snapshot reads the state of a namespace from the caches. If ungated is true, the webhook
-// gates no pods in the namespace, so snapshot ignores the claims and conditions of its pods.
+// snapshot reads the state of a namespace from the caches. The argument "ungated" reports that the
+// webhook gates no pods in the namespace. Then the function ignores the claims and conditions of
+// all pods.
 func (s store) snapshot(ctx context.Context, namespace string, optedIn, ungated bool) (*snapshot, error) {
 	seen := &snapshot{
 		namespace: namespace, optedIn: optedIn, wanted: claims{}, awaited: named{}, used: named{}, shards: shardedGroups{},
@@ -188,9 +189,9 @@ func stays(lease *coordinationv1.Lease) bool {
 	return lease != nil && api.PauseOf(lease.Annotations) != "" || recorded(lease)
 }
 
-// recorded reports whether a Lease that is not paused has done keys or the record of an open
-// barrier. The record of a barrier counts only in a Lease that the API server deletes together with
-// the Job.
+// recorded reports whether a Lease that is not paused has done keys other than revisions, or the
+// record of an open barrier. The record of a barrier counts only in a Lease that the API server
+// deletes together with the Job.
 func recorded(lease *coordinationv1.Lease) bool {
 	if lease == nil || api.PauseOf(lease.Annotations) != "" {
 		return false

@@ -125,8 +125,8 @@ func (s *stamping) observe(leases map[string]*coordinationv1.Lease) map[right]ob
 	return s.shut.observe(s.seen.namespace, waiting, s.now())
 }
 
-// expired reports whether this process has seen a closed Lease unchanged for its whole
-// duration, as a standby measures it.
+// expired reports whether this process has seen a closed Lease unchanged for its whole duration. A
+// standby measures a Lease's age in the same way.
 func (s *stamping) expired(waiting map[right]observation, lease *coordinationv1.Lease) bool {
 	seen, ok := waiting[right{lease: lease.Name}]
 	if !ok {

@@ -137,7 +137,7 @@ func (s store) createLease(ctx context.Context, namespace, slot string, duration
 	return lease, nil
 }
 
-// requireAbsent fails if the API server has a Lease of enroll that the cache does not know. A Lease
+// requireAbsent fails if the API server has a Lease of enroll that is not in the cache. A Lease
 // that another program made counts as absent, and stays.
 func (s store) requireAbsent(ctx context.Context, namespace, slot string) error {
 	lease, err := s.lease(ctx, namespace, slot)

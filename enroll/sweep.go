@@ -81,13 +81,13 @@ type expired struct {
 	rights map[right]bool
 }
 
-// expire returns the observed rights that have not changed for a whole duration,
-// and the time until the next right expires.
+// expire returns the observed rights that have not changed for a whole lease duration, and the time
+// until the next right expires.
 //
-// A holder that does not renew for a whole duration has stopped the application,
-// so its Lease may be deleted. If other accounts claim the Lease, an account without
-// a claim loses only its right, after the same time. That account has had no
-// pod meanwhile, so none of its agents has renewed.
+// A holder that does not renew for a whole lease duration has stopped the application, so its Lease
+// may be deleted. If other accounts claim the Lease, an account without a claim loses only its
+// right, after the same time. That account has had no pod meanwhile, so none of its agents has
+// renewed.
 func expire(s *snapshot, seen map[right]observation, now time.Time) (expired, time.Duration) {
 	e := expired{leases: map[string]bool{}, rights: map[right]bool{}}
 	var again time.Duration

@@ -38,9 +38,9 @@ const shop = "shop"
 
 var errCrash = errors.New("the process crashed")
 
-// world is an API server with one opted-in namespace, shop. The world checks each write of enroll
-// by one rule. Enroll frees a Lease that a Role has named in two cases only. A sweep has deleted
-// the Lease in between, or the Lease has a closed stamp and has expired.
+// world is an API server with one opted-in namespace, shop. The world notes the Leases that Roles
+// have named, and drops the note if a sweep deletes the Lease. The test fails if enroll frees a
+// noted Lease, unless the Lease has a closed stamp and has expired.
 type world struct {
 	t      *testing.T
 	server client.WithWatch
@@ -363,7 +363,7 @@ func (w *world) optOut() {
 	require.NoError(w.t, w.server.Update(w.t.Context(), &namespace))
 }
 
-// gated returns a pod as the webhook injects it.
+// gated returns an injected pod.
 func gated(name, account, slots string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{

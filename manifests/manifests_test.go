@@ -282,9 +282,10 @@ func TestWebhooksFailClosedForAnnotatedPodsOnly(t *testing.T) {
 	}
 }
 
-// failures has the failure policy of each webhook, for the time in which the webhook does
-// not answer. Then the API server admits workloads, but the policy metaparticle-carried
-// refuses changes of annotations that the webhook must carry to the pod template.
+// failures has the failure policy of each webhook. The API server applies this policy while the
+// webhook does not answer. So the API server then admits each workload, but the policy
+// metaparticle-carried refuses changes of annotations that the webhook must carry to the pod
+// template.
 var failures = map[string]admissionv1.FailurePolicyType{
 	"pods.metaparticle.io":      admissionv1.Fail,
 	"workloads.metaparticle.io": admissionv1.Ignore,

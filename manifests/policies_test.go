@@ -198,7 +198,7 @@ func TestLeasePolicyAdmitsOnlyFailuresThatAgentsWrite(t *testing.T) {
 func TestLeasePolicyAdmitsServingAnnotationOnlyInUTC(t *testing.T) {
 	admitted := expression(t, texts(t)["policies/lease.yaml"], `newServing\.matches\('(.*?)'\)`)
 	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(1_790_000_000, 1), time.Unix(1_790_000_000, 120_000_000), time.Unix(253402300799, 999_999_999)} {
-		text := at.UTC().Format(time.RFC3339Nano) // as an agent writes the instant
+		text := at.UTC().Format(time.RFC3339Nano) // the format in which an agent writes the instant
 		assert.Regexp(t, admitted, text)
 		assert.True(t, api.ServesInHold(text, at))
 	}
@@ -445,7 +445,7 @@ func TestGatePolicyReadsGatedContainersFromAgentsArguments(t *testing.T) {
 }
 
 // A stamp says for which number of shards pods may acquire a Lease. An old stamp would let pods for
-// the old and for the new number of shards run at once.
+// the old and for the new number of shards run at the same time.
 func TestStampPolicyLetsOnlyEnrollWriteStamps(t *testing.T) {
 	policy := texts(t)["policies/stamp.yaml"]
 	assert.Equal(t, 2, strings.Count(policy, "annotations[?'"+api.StampAnnotation+"'].orValue('')"))

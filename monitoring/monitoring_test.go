@@ -62,7 +62,7 @@ func TestAlertsFireAndEndInPromtool(t *testing.T) {
 	require.NoError(t, err, out)
 }
 
-// threshold matches the end of a line that compares with a number.
+// threshold matches a comparison with a number at the end of a line.
 var threshold = regexp.MustCompile(`(?m)([<>]) [\d.]+( \* [\d* ]+)?$`)
 
 // With thresholds that no value reaches, no alert fires. Then each case that expects an alert must

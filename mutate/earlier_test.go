@@ -16,9 +16,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
 
-// During an upgrade the webhook has replicas of two versions, and the API server may ask either
-// about a pod. This version admits each pod that version 0.1.0 has gated, and patches neither
-// the new pod nor an update of the pod.
+// During an upgrade the webhook has replicas of two versions, and the API server may call a replica
+// of either version for a pod. This version admits each pod that version 0.1.0 has gated, and
+// patches neither the new pod nor an update of the pod.
 func TestWebhookLeavesPodsOfTheEarlierVersionUnchanged(t *testing.T) {
 	archive, err := txtar.ParseFile("../tools/earlier/testdata/v0.1.0/pods.txtar")
 	require.NoError(t, err)

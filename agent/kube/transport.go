@@ -32,9 +32,9 @@ const (
 	// connection, so that no request uses a closing connection.
 	idleTimeout = 80 * time.Second
 
-	// headerTimeout bounds the start of a watch, which has no deadline of its
-	// own. The API server answers a watch at once, or after the watch has waited in the API
-	// server's queue (up to 15 s by default).
+	// headerTimeout bounds the start of a watch, which has no deadline of its own. The API server
+	// answers a watch immediately, or after the watch has waited in the API server's queue (up to
+	// 15 s by default).
 	headerTimeout = 30 * time.Second
 
 	// bufferSize is large enough for a Lease, and small enough for an idle watch.

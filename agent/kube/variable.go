@@ -21,16 +21,16 @@ type Variable struct {
 	UID             string
 	ResourceVersion string
 
-	// Value is the text, and Integer the integer. At most one of the two is set; both are nil
-	// in a new Variable.
+	// Value is the Variable's text. Integer is the Variable's integer. At most one of the two is
+	// set; both are nil in a new Variable.
 	Value   *string
 	Integer *int64
 	// Fence names the hold under which an agent last wrote the Variable; nil for none.
 	Fence *Fence
 	// Write is the id of the last write of an agent.
 	Write string
-	// Keyed is the number of adds with an idempotency key so far, and Keys has the records of the
-	// latest such adds.
+	// Keyed is the number of all adds that had an idempotency key. Keys has the records of the
+	// latest of these adds.
 	Keyed int64
 	Keys  []Key
 
@@ -39,8 +39,8 @@ type Variable struct {
 	raw, metadata, spec object
 }
 
-// Fence names a hold by its lock and a token. The epoch is a number for restores of the cluster.
-// Within an epoch, a later hold of the same lock has a larger token.
+// Fence names a hold by its lock and a token. After a restore of the cluster, tokens may begin anew
+// under a higher epoch. Within an epoch, a later hold of the same lock has a larger token.
 type Fence struct {
 	Lock  string `json:"lock"`
 	Epoch int64  `json:"epoch"`
@@ -52,8 +52,8 @@ type Key struct {
 	Key    string `json:"key"`
 	Add    int64  `json:"add"`
 	Result int64  `json:"result"`
-	// Pod is the uid of the pod that made this add. At counts this add and all earlier adds to
-	// the Variable that had an Idempotency-Key.
+	// Pod is the uid of the pod that made this add. The field At counts this add and all earlier
+	// adds to the Variable that had an Idempotency-Key.
 	Pod string `json:"pod"`
 	At  int64  `json:"at"`
 }
@@ -196,9 +196,9 @@ func updateVariable(ctx context.Context, c *Client, v *Variable) (*Variable, err
 	return stored, nil
 }
 
-// WatchVariable calls fn with each event of the Variable after resourceVersion, oldest first,
-// until the watch ends. The argument gone reports that somebody has deleted the Variable. The
-// result is nil, or [ErrGone], in the same cases as that of [Client.WatchLease].
+// WatchVariable calls fn with each event of the Variable after resourceVersion, oldest first, until
+// the watch ends. The argument gone reports that somebody has deleted the Variable. WatchVariable
+// returns nil or [ErrGone] in the same cases as [Client.WatchLease].
 func (c *Client) WatchVariable(ctx context.Context, name, resourceVersion string, fn func(v *Variable, gone bool)) error {
 	err := c.watch(ctx, variablesPath(c.config.Namespace), name, resourceVersion, func(kind WatchType, object []byte) error {
 		if kind != Added && kind != Modified && kind != Deleted {

@@ -40,9 +40,9 @@ type WatchEvent struct {
 	ResourceVersion string
 }
 
-// A watch of the client lasts between watchMin and watchMin+watchSpread. By default the API
-// server ends a watch after 30 to 60 minutes. With long watches a standby sends almost nothing.
-// A watch must end, because the API server checks the right to watch only at its start. The
+// A watch of the client lasts between watchMin and watchMin+watchSpread. By default the API server
+// ends a watch after 30 to 60 minutes. With long watches a standby sends almost nothing. A watch
+// must end, because the API server checks the right to watch only at the start of a watch. The
 // spread keeps watches that began together from ending together.
 const (
 	watchMin    = 6 * time.Hour

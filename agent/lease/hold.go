@@ -18,8 +18,8 @@ type Hold struct {
 	record Record
 	// The field "from" is the instant from which the deadline counts.
 	from time.Duration
-	// pending are the unanswered attempts, the earliest first. All of them replace the version
-	// in record, so the API server can store at most one of them.
+	// pending are the unanswered attempts, the earliest first. All of them replace the version in
+	// the field record, so the API server can store at most one of them.
 	pending []pending
 }
 
@@ -112,10 +112,10 @@ func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 // Pending returns the number of unanswered attempts.
 func (h *Hold) Pending() int { return len(h.pending) }
 
-// Answered takes in the answer to an attempt. Answers may arrive in another order than the
-// attempts were sent. So Answered ignores the answer to an attempt that replaced an older version
-// than that of the hold's record. If the slot is lost, or nothing was stored, Answered returns an
-// error.
+// Answered updates the hold by the answer to an attempt. Answers may arrive in another order than
+// the attempts were sent. So Answered ignores the answer to an attempt that replaced an older
+// version than that of the hold's record. If the slot is lost, or nothing was stored, Answered
+// returns an error.
 func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	switch {
 	case attempt.Record.Version != h.record.Version:
@@ -129,9 +129,9 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	return nil
 }
 
-// Read takes in the result of a consistent read, which the caller must send after a refused or
-// unanswered attempt. If the slot is lost, Read returns an error. If the Lease contains the
-// renew time of a pending attempt, the API server has stored that attempt. The deadline then
+// Read updates the hold by the result of a consistent read, which the caller must send after a
+// refused or unanswered attempt. If the slot is lost, Read returns an error. If the Lease contains
+// the renew time of a pending attempt, the API server has stored that attempt. The deadline then
 // counts from the earliest pending attempt. Any other write changes no deadline.
 func (h *Hold) Read(r Record) error {
 	switch {

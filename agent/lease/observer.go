@@ -15,7 +15,7 @@ type Observer struct {
 	record Record
 	// alive reports that this standby has seen a renewal by the holder of the record.
 	alive bool
-	// since is the instant at which this standby last saw the record change.
+	// The field "since" is the instant at which this standby last saw the record change.
 	since time.Duration
 	// blind reports that the watch has broken, and that no read has followed.
 	blind bool
@@ -39,7 +39,7 @@ const headStart = 6
 // standby has seen none, or if the Lease is gone.
 func (o *Observer) Record() (Record, bool) { return o.record, o.record.UID != "" }
 
-// Read takes in the result of a consistent read, at the instant now.
+// Read stores the result r of a consistent read at the instant now.
 func (o *Observer) Read(now time.Duration, r Record) {
 	if !o.record.sameState(r) {
 		o.see(now, r)
@@ -65,9 +65,9 @@ func (o *Observer) giveHeadStart(now time.Duration) {
 	o.headStartGiven = now >= o.ExpiresAt(0)
 }
 
-// Watched takes in an event of the watch, which may be old. If an old event shows a free Lease,
-// the API server refuses the acquiring write. If an old event shows a change, this standby only
-// waits longer.
+// Watched stores the state of the Lease in an event of the watch. The event may be old. If an old
+// event shows a free Lease, the API server refuses the acquiring write. If an old event shows a
+// change, this standby only waits longer.
 func (o *Observer) Watched(now time.Duration, r Record) {
 	if !o.record.sameVersion(r) {
 		o.see(now, r)
@@ -85,12 +85,12 @@ func (o *Observer) see(now time.Duration, r Record) {
 	o.notBefore, o.headStartGiven = 0, false
 }
 
-// showsLife reports whether the change to the record r shows that the holder of r lives. For
-// that, this standby must have seen the same hold before, and must now see a renewal. An
-// acquisition is not enough, because a pod that needs several slots may give back a slot that it
-// has just acquired. The first change after a broken watch is not enough either, because that
-// renewal may be old. The renewal must have a later renew time than the previous record. After such
-// a renewal, each later state of the same hold shows life, too.
+// showsLife reports whether the change to the record r shows that the holder of r lives. The result
+// is true only if this standby has seen the same hold before, and r shows a renewal. An acquisition
+// is not enough, because a pod that needs several slots may give back a slot that it has just
+// acquired. The first change after a broken watch is not enough either, because that renewal may be
+// old. The renewal must have a later renew time than the previous record. After such a renewal,
+// each later state of the same hold shows life, too.
 func (o *Observer) showsLife(r Record) bool {
 	was := o.record
 	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {
@@ -103,12 +103,12 @@ func (o *Observer) showsLife(r Record) bool {
 // broken watch in between. While the Lease is gone, the result has no meaning.
 func (o *Observer) Alive() bool { return o.alive }
 
-// Gone takes in that the Lease does not exist. Absence does not prove that the holder has
-// stopped. Until a new Lease exists, the standby has nothing to acquire.
+// Gone notes that the Lease does not exist. Absence does not prove that the holder has stopped.
+// Until a new Lease exists, the standby has nothing to acquire.
 func (o *Observer) Gone() { o.record = Record{} }
 
-// Blind takes in that the watch has broken. Until the next read, the lack of events does not
-// show that the Lease is unchanged.
+// Blind notes that the watch has broken. Until the next read, the lack of events does not show that
+// the Lease is unchanged.
 func (o *Observer) Blind() { o.blind = true }
 
 // IsBlind reports whether the watch has broken, and no read has followed.

@@ -38,7 +38,7 @@ func (e *LostError) Error() string {
 	return "the slot is lost: held by " + e.Holder
 }
 
-// Is matches [ErrLost].
+// The method Is reports whether target is [ErrLost].
 func (e *LostError) Is(target error) bool { return target == ErrLost }
 
 // Record is the content of one Lease. The zero value means a Lease that was never read.
@@ -56,8 +56,8 @@ type Record struct {
 	Token       string
 	BootID      string
 	Notes       Notes
-	// Paused and Yield are annotations by which a person pauses the slot, or requests that its
-	// holder yields. No pod acquires a paused slot.
+	// Paused is the annotation by which a person pauses the slot. No pod acquires a paused slot.
+	// Yield is the annotation by which a person requests that the holder yields.
 	Paused api.Pause
 	Yield  api.Yield
 	// Stamp is the stamp of a shard's Lease. Each write keeps the stamp, because only enroll
@@ -76,13 +76,13 @@ type Record struct {
 	Failures api.Failures
 }
 
-// sameVersion reports whether both records have one version of one Lease.
+// sameVersion reports whether both records have the same version of the same Lease.
 func (r Record) sameVersion(other Record) bool {
 	return r.UID == other.UID && r.Version == other.Version
 }
 
-// sameState reports whether both records are the same state of one Lease. The version alone is
-// no proof: after a restore of etcd (without etcdutl --bump-revision), an old version may name a
+// sameState reports whether both records show the same state of the same Lease. The version alone
+// is no proof: after a restore of etcd (without etcdutl --bump-revision), an old version may name a
 // new state.
 func (r Record) sameState(other Record) bool {
 	return r.sameVersion(other) &&
@@ -159,7 +159,7 @@ func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Recor
 	return next, nil
 }
 
-// Release returns the write that frees r at once. If successor is not empty, the write names
+// Release returns the write that immediately frees r. If successor is not empty, the write names
 // that pod. The caller must have proof that no child of the hold is alive. If the Lease does not
 // name this pod, the error is a [*LostError].
 func (s Self) Release(r Record, wall time.Time, successor string) (Record, error) {
@@ -174,7 +174,7 @@ func (s Self) Release(r Record, wall time.Time, successor string) (Record, error
 	next.Notes = Notes{}
 	next.Yield, next.Successor = api.Yield{}, successor
 	next.Duration = released
-	// Like client-go, Release writes the instant of the release into both times.
+	// Like client-go, Release writes the instant of the release into RenewTime and AcquireTime.
 	next.RenewTime = distinctTime(r.RenewTime, wall)
 	next.AcquireTime = next.RenewTime
 	return next, nil

@@ -11,13 +11,13 @@ import (
 )
 
 const (
-	// Answers is the time that the standbys have for an offer. A standby needs the time [Spread]
-	// and two requests for its offer. If no standby exists, the holder waits for this time in
-	// vain, so the time is short.
+	// The constant Answers is the time that the standbys have for an offer. A standby needs the
+	// time [Spread] and two requests for its offer. If no standby exists, the holder waits for this
+	// time in vain, so the time is short.
 	Answers = 500 * time.Millisecond
-	// Another replaces [Answers] once a standby has offered. The first offer shows that the
-	// workload has standbys, so the holder gives the other standbys more time. Their nodes may
-	// be busy.
+	// The constant Another replaces [Answers] once a standby has offered. The first offer shows
+	// that the workload has standbys, so the holder gives the other standbys more time. Their nodes
+	// may be busy.
 	Another = 2 * time.Second
 	// slower is the factor by which an offer may take longer than the holder's own write. An offer
 	// takes a read, a write and two watch events. In any case the holder waits for offers no longer
@@ -75,10 +75,10 @@ type Facts struct {
 	// PreStop reports that a preStop hook runs: the application still serves, and has not got a
 	// stop signal yet.
 	PreStop bool
-	// Known reports that the API server has answered, since the kubelet's signal, whether the
-	// pod is being deleted. Deleted is that answer, and Ends is the instant at which the grace
-	// of the pod is over. If the pod is not being deleted, the kubelet only restarts a
-	// container, and the Cause Deletion does not count.
+	// Known reports that the API server has answered, since the kubelet's signal, whether the pod
+	// is being deleted. Deleted is that answer, and Ends is the instant at which the grace of the
+	// pod is over. If the pod is not being deleted, the kubelet only restarts a container, and an
+	// earlier Cause [Deletion] no longer counts.
 	Known, Deleted bool
 	Ends           time.Duration
 }
@@ -88,10 +88,10 @@ type Facts struct {
 type Decision struct {
 	// Says is the text about the leave that the Lease must show; empty without a leave.
 	Says string
-	// Out reports that the pod must be not Ready. Closed reports that the Lease must show that
-	// the application no longer serves.
+	// The field Out reports that the pod must be not Ready. The field Closed reports that the Lease
+	// must show that the application no longer serves.
 	Out, Closed bool
-	// Over reports that the application may stop, as far as this package is concerned.
+	// The field Over reports that the application may stop, as far as this package is concerned.
 	Over bool
 	// Successor is the pod that the release must name; empty for none.
 	Successor string
@@ -123,12 +123,12 @@ const (
 	leaving
 	closing
 	left
-	// stays means that the holder does not leave, or has given up its leave because the
+	// The stage "stays" means that the holder does not leave, or has given up its leave because the
 	// application goes on.
 	stays
 )
 
-// Next takes in the facts, and returns the decision for the instant now.
+// Next updates the leave by the facts, and returns the decision for the instant now.
 func (l *Leave) Next(now time.Duration, f Facts) Decision {
 	if f.Known && !f.Deleted {
 		l.signalled = 0
@@ -258,11 +258,11 @@ func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration)
 	return true, 0
 }
 
-// follows returns the successor, and whether enough pods have offered. Enough means that one
-// Ready pod stays beside the successor. If [Facts.Successor] is empty, a deleted pod can do with
-// one offer and no successor, because no node sends connections to a deleted pod anyway. One offer
-// is then enough if the pod is Replaced, or if the argument last reports that the time for offers
-// is over.
+// follows returns the successor, and whether enough pods have offered. Enough means that one Ready
+// pod stays beside the successor. If [Facts.Successor] is empty, one offer can be enough for a
+// deleted pod. Then the result successor is empty, because no node sends connections to a deleted
+// pod anyway. One offer is enough if the pod is Replaced, or if the argument last reports that the
+// time for offers is over.
 func (f Facts) follows(last bool) (successor string, enough bool) {
 	stay := 0
 	for _, o := range f.Offers {

@@ -17,7 +17,8 @@ import (
 const (
 	began = time.Hour
 	delay = 2 * time.Second
-	// written is the time from a decision until the API server has stored its write.
+	// written is the time from a decision until the API server has stored the write that follows
+	// from the decision.
 	written = 10 * time.Millisecond
 	tick    = 5 * time.Millisecond
 )
@@ -28,11 +29,12 @@ var (
 	none = []api.Offer(nil)
 )
 
-// play plays a Leave against an API server that stores each write after a while.
+// play has the inputs and the results of one simulated Leave. The simulated API server stores each
+// write after a while.
 type play struct {
 	facts Facts
-	// after is the time from the beginning of the play until the offers arrive. If mute is
-	// true, the API server stores no write.
+	// The field "after" is the time from the beginning of the simulation until the offers arrive.
+	// If mute is true, the API server stores no write.
 	offers  []api.Offer
 	after   time.Duration
 	mute    bool
@@ -41,14 +43,14 @@ type play struct {
 	slow time.Duration
 	// hook is the time that the preStop hook takes.
 	hook time.Duration
-	// out is the time from the beginning until the API server has stored that the pod is not
-	// Ready. The field held is the time until the Lease shows that the application no longer
+	// The field "out" is the time from the beginning until the API server has stored that the pod
+	// is not Ready. The field held is the time until the Lease shows that the application no longer
 	// serves.
 	out, held time.Duration
 	last      Decision
 }
 
-// run plays until the application may stop, and returns the elapsed time.
+// run simulates the Leave until the application may stop, and returns the elapsed time.
 func (p *play) run(t *testing.T) time.Duration {
 	t.Helper()
 	var l Leave

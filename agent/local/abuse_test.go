@@ -40,7 +40,7 @@ func TestWithdrawnBidReleasesNoHoldOfAnotherCall(t *testing.T) {
 		s := newServer("lock.a")
 		p, a := startFor(t, s, "first", api.DefaultLeaseDuration)
 		second := start(t, s, "second", "lock/a")
-		p.call(http.MethodGet, "/v1/lock/a") // the agent sees the Lease
+		p.call(http.MethodGet, "/v1/lock/a") // this call makes the agent read and watch the Lease
 		waits := second.stream(http.MethodPost, "/v1/lock/a/holds?stream=true&wait=1h")
 		s.edit("lock.a", func(l *kube.Lease) { l.Holder, l.DurationSeconds = "other", 30 })
 		<-time.After(time.Millisecond)
@@ -147,7 +147,7 @@ func TestRefusedMetaparticleSyncClientKeepsNoSlot(t *testing.T) {
 	})
 }
 
-func TestNewBidAfterCrashHoldsAnUnpausedSlot(t *testing.T) {
+func TestNewBidAfterCrashGetsAnUnpausedSlot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("semaphore.p.0", "semaphore.p.1")
 		p := start(t, s, "first", "semaphore/p=2")

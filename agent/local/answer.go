@@ -19,7 +19,7 @@ type holding struct {
 	// hold.
 	Slot         string `json:"slot"`
 	FencingToken string `json:"fencingToken"`
-	// As is the program's role in a read-write lock; empty for other claims.
+	// The field As is the program's role in a read-write lock; empty for other claims.
 	As    role  `json:"as,omitempty"`
 	State phase `json:"state"`
 	// GoodForSeconds is the time within which the program must get another good answer, or stop
@@ -66,7 +66,7 @@ func newStream(w http.ResponseWriter) stream {
 
 // line writes one line.
 func (s stream) line(of any) error {
-	// The error means that the connection has no deadlines, as in tests.
+	// SetWriteDeadline fails only if the connection supports no deadlines, as in tests.
 	_ = s.to.SetWriteDeadline(time.Now().Add(lineTimeout))
 	if err := s.encoder.Encode(of); err != nil {
 		return err

@@ -35,8 +35,8 @@ type arrival struct {
 	// The channel "opened" is closed once the barrier is open. The channel "ended" is closed at the
 	// end of the method run.
 	opened, ended chan struct{}
-	// until is the instant until which the pod counts, by CLOCK_BOOTTIME. Package barrier reads
-	// this field before each write, because a timer may be late after a freeze.
+	// The field "until" is the instant until which the pod counts, by CLOCK_BOOTTIME. Package
+	// barrier reads this field before each write, because a timer may be late after a freeze.
 	until atomic.Int64
 
 	random *rand.Rand
@@ -44,8 +44,8 @@ type arrival struct {
 	// the end of the time [lingers].
 	calls int
 	idle  <-chan time.Time
-	// leave ends the present wait of package barrier; nil without such a wait. The result of that
-	// wait then arrives on the channel named over.
+	// The function leave ends the present wait of package barrier; nil without such a wait. The
+	// channel "over" then delivers the result of that wait.
 	leave context.CancelFunc
 	over  chan error
 }
@@ -94,7 +94,7 @@ func (a *arrival) run(ctx context.Context, stop <-chan struct{}) {
 	}
 }
 
-// arrive begins a wait of package barrier, which makes the pod count.
+// arrive begins a wait of package barrier. During that wait the pod counts at the barrier.
 func (a *arrival) arrive(ctx context.Context) {
 	ctx, a.leave = context.WithCancel(ctx)
 	config := barrier.Config{
@@ -199,7 +199,7 @@ func (a *arrival) look(ctx context.Context) (open bool, p *problem) {
 	return true, nil
 }
 
-// notices writes the lines of package barrier into the log.
+// notices is a writer that logs each line of package barrier.
 type notices struct {
 	log     *slog.Logger
 	barrier string

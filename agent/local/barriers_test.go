@@ -26,10 +26,11 @@ const waitPath = "/v1/barrier/warm/wait"
 
 var meets = api.Barrier{Name: "warm", Size: 3}
 
-// soon bounds the time from the last arrival until the barrier is open, as in package barrier.
+// The constant "soon" bounds the time from the last arrival until the barrier is open, as in
+// package barrier.
 const soon = api.DefaultLeaseDuration/6 + 5*time.Second
 
-// waiting is an open call at the barrier.
+// waiting is a call that waits at the barrier, and its answer.
 type waiting struct {
 	code   int
 	reason any
@@ -54,7 +55,7 @@ func (p *pod) wait(query string) *waiting {
 	return c
 }
 
-// last fails the test if a call ends within the duration d.
+// The function "last" fails the test if a call ends within the duration d.
 func last(t *testing.T, d time.Duration, calls ...*waiting) {
 	t.Helper()
 	<-time.After(d)
@@ -68,7 +69,8 @@ func last(t *testing.T, d time.Duration, calls ...*waiting) {
 	}
 }
 
-// opens fails the test unless each call reports within the duration d that the barrier is open.
+// The function "opens" fails the test unless each call reports within the duration d that the
+// barrier is open.
 func opens(t *testing.T, d time.Duration, calls ...*waiting) {
 	t.Helper()
 	late := time.After(d)

@@ -122,8 +122,8 @@ func (k calls) giveUp(b *bid) outcome {
 	return o
 }
 
-// beat takes in a heartbeat of the program for the hold with the number. If the pod does not have
-// such a hold, the second result is false.
+// beat notes a heartbeat of the program for the hold with the given number. If the pod does not
+// have such a hold, the second result is false.
 func (k calls) beat(ctx context.Context, number string) (answer holding, has bool, err error) {
 	err = k.call(ctx, func(now time.Duration) {
 		if k.hold == nil || k.hold.number != number || k.hold.phase(now) == lost {
@@ -136,8 +136,8 @@ func (k calls) beat(ctx context.Context, number string) (answer holding, has boo
 	return answer, has, err
 }
 
-// giveBack ends the hold with the number, if the pod has it. If that hold has already ended,
-// the agent now releases the slot at once, because the work under the hold has ended, too.
+// giveBack ends the hold with the number, if the pod has it. If that hold has already ended, the
+// agent now releases the slot immediately, because the work under the hold has ended, too.
 func (k calls) giveBack(ctx context.Context, number string) error {
 	return k.call(ctx, func(time.Duration) {
 		if _, ours := k.numbers[number]; k.hold != nil && k.hold.number == number {

@@ -34,8 +34,8 @@ type Config struct {
 	// Variables sends the requests about Variables. Variables may be nil only if no claim names
 	// a Variable.
 	Variables variable.Requests
-	// Run is the UID of the pod's Job. Run may be empty, and Barriers nil, only if no claim names a
-	// barrier. Barriers sends the requests about the Leases of barriers.
+	// Run is the UID of the pod's Job. Barriers sends the requests about the Leases of barriers. If
+	// no claim names a barrier, Run may be empty, and Barriers may be nil.
 	Run      string
 	Barriers barrier.API
 	// Leaps delivers a value after each leap of the wall clock; nil delivers none.

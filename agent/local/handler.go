@@ -127,7 +127,7 @@ func postHold(k calls, w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// putHold takes in a heartbeat for the hold in the path.
+// putHold handles a heartbeat for the hold in the path.
 func putHold(k calls, w http.ResponseWriter, r *http.Request) {
 	answer, has, err := k.beat(r.Context(), r.PathValue("hold"))
 	switch {

@@ -89,7 +89,7 @@ func TestWatchOfALockShowsHolderAndRelease(t *testing.T) {
 	})
 }
 
-func TestMetaparticleSyncClientsHoldOneAfterAnother(t *testing.T) {
+func TestOnlyOneMetaparticleSyncClientHoldsTheLock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")

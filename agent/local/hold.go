@@ -21,7 +21,8 @@ type bid struct {
 	// taken.
 	now bool
 	// stream reports that the program shows by an open connection that it lives. If stream is
-	// false, the program sends heartbeats. The field "every" is the longest time between two.
+	// false, the program sends heartbeats. The field "every" is the longest time between two
+	// heartbeats.
 	stream bool
 	every  time.Duration
 	// writes reports that the program bids to be the writer of a read-write lock.
@@ -47,7 +48,7 @@ type hold struct {
 	bid                 *bid
 	// tokens are the slots of the hold with their tokens. A writer has several slots.
 	tokens []claim.Token
-	// since is the time of the grant, by the wall clock.
+	// The field "since" is the time of the grant, by the wall clock.
 	since time.Time
 	// deadline is the instant by which the program must have stopped. From the instant drainAt
 	// on, the agent does not expect to renew before the deadline.
@@ -121,7 +122,7 @@ func (h *hold) beatBy() time.Duration {
 	return h.beatAt + h.beats
 }
 
-// beat takes in a heartbeat. A program whose stream has ended may continue with heartbeats.
+// beat notes a heartbeat. A program whose stream has ended may continue with heartbeats.
 func (h *hold) beat(now time.Duration) {
 	h.beatAt, h.beats, h.told = now, cmp.Or(h.beats, defaultBeats), true
 }
@@ -142,8 +143,8 @@ func (h *hold) wake(now time.Duration) time.Duration {
 	return at
 }
 
-// good returns for how long an answer that is sent now is good. The result is zero if the hold
-// has ended, and from a leap of the wall clock until the next stored renewal.
+// good returns for how long an answer that is sent now is good. The result is zero if the hold has
+// ended. The result is also zero between a leap of the wall clock and the next stored renewal.
 func (h *hold) good(now time.Duration) time.Duration {
 	if h.over || h.returned || h.doubted {
 		return 0

@@ -182,7 +182,7 @@ func TestHoldOfAWithdrawnBidIsReleased(t *testing.T) {
 	})
 }
 
-func TestBidsOfOnePodHoldOneAfterAnother(t *testing.T) {
+func TestBidsOfOnePodHoldInArrivalOrder(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")

@@ -32,7 +32,8 @@ type keeper struct {
 	of     api.Claim
 	self   lease.Self
 	posts  chan func(now time.Duration)
-	// ended is closed at the end of the method run, so that no call waits for the loop any more.
+	// The channel "ended" is closed at the end of the method run, so that no call waits for the
+	// loop any more.
 	ended chan struct{}
 
 	claim    *claim.Claim
@@ -51,12 +52,12 @@ type keeper struct {
 	// watchers counts the waiting calls for several claims in which this claim is not the first.
 	// The agent watches this claim's Leases even while such a call bids for another claim.
 	watchers int
-	// leaps counts the leaps of the wall clock.
+	// The field "leaps" counts the leaps of the wall clock.
 	leaps int
 	// syncHeld reports that a client of metaparticle/sync has had a hold in this process.
 	syncHeld bool
-	// changed is closed, and replaced, when the state of a Lease or of the hold may have
-	// changed.
+	// The channel "changed" is closed, and replaced, when the state of a Lease or of the hold may
+	// have changed.
 	changed chan struct{}
 	// quiet reports that the posted function changes no answer, so the loop does not wake the
 	// calls that follow the state. A woken call posts a function that reads the state. If that
@@ -256,8 +257,9 @@ func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 	case s.Lost != nil || k.now >= s.Deadline:
 	case k.stopping && h.streams == 0:
 		// The kubelet stops the agent when the containers of the program have ended, or when the
-		// grace of the pod is over. The agent cannot tell which. Only the end of the containers
-		// would prove that the work has ended, so the agent does not release the slot.
+		// grace of the pod is over. The agent cannot distinguish these two cases. Only the end of
+		// the containers would prove that the work has ended, so the agent does not release the
+		// slot.
 	default:
 		return min(s.Deadline, h.wake(k.now)), false
 	}
@@ -311,7 +313,7 @@ func (k *keeper) obstacle(b *bid) *problem {
 	return cmp.Or(anyTaken(views[:1], free), allTaken(views[1:1+k.of.Size], free))
 }
 
-// leapt makes the claim renew at once. Until that renewal is stored, no answer is good.
+// leapt makes the claim renew immediately. Until that renewal is stored, no answer is good.
 func (k *keeper) leapt(now time.Duration) {
 	k.leaps = k.claim.Leapt(now)
 }

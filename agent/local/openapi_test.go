@@ -103,8 +103,8 @@ func source(t *testing.T) (files []*ast.File) {
 	return files
 }
 
-// words returns the literal strings that the package passes to the function, as the argument at
-// the index.
+// words returns the string literals that the package passes to the given function, as the argument
+// with the given index.
 func words(t *testing.T, function string, index int) (found []string) {
 	t.Helper()
 	for _, file := range source(t) {
@@ -123,7 +123,7 @@ func words(t *testing.T, function string, index int) (found []string) {
 	return slices.Compact(found)
 }
 
-// called returns the name of the function or method that is called.
+// The function "called" returns the name of the function or method that the expression calls.
 func called(call *ast.CallExpr) string {
 	switch f := call.Fun.(type) {
 	case *ast.Ident:
@@ -231,7 +231,7 @@ func TestDocumentedParametersEqualTheHandlersParameters(t *testing.T) {
 	assert.ElementsMatch(t, kinds, doc.Components.Parameters["kind"].Schema.Enum)
 }
 
-func TestDocumentedSchemasEqualTheAnswers(t *testing.T) {
+func TestDocumentedSchemasMatchTheAnswers(t *testing.T) {
 	schemas := readOpenAPI(t).Components.Schemas
 	for name, answer := range map[string]any{
 		"Holding": holding{}, "Holdings": holdings{}, "ClaimState": claimState{}, "SlotState": slotState{}, "Problem": problem{}, "SyncLock": syncLock{}, "VariableState": variableState{},
@@ -286,7 +286,7 @@ func assertSchema(t *testing.T, name string, s schema, answer reflect.Type) {
 	assert.ElementsMatch(t, required, s.Required, name)
 }
 
-func TestDocumentedStatesAndReasonsEqualTheAnswers(t *testing.T) {
+func TestDocumentedStatesAndReasonsMatchTheCode(t *testing.T) {
 	schemas := readOpenAPI(t).Components.Schemas
 	page, err := os.ReadFile("../../docs/api.md")
 	require.NoError(t, err)

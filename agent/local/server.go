@@ -44,8 +44,8 @@ func New(config Config) (*API, error) {
 	return a, nil
 }
 
-// newVariable returns the agent's end of a Variable. The ids of its writes differ from those of
-// an earlier process.
+// newVariable returns the object by which the agent reads and writes a Variable. The ids of its
+// writes differ from the ids of an earlier agent process.
 func newVariable(c Config, of api.Claim) *variable.Variable {
 	random := c.Random()
 	return variable.New(variable.Config{

@@ -174,7 +174,7 @@ type pod struct {
 	ended   chan error
 }
 
-// starts counts the processes, so that each process gets another random source.
+// The variable "starts" counts the processes, so that each process gets another random source.
 var starts atomic.Uint64
 
 // start starts the local API of a pod with the claims.
@@ -184,7 +184,7 @@ func start(t *testing.T, s *server, name, claims string) *pod {
 	return p
 }
 
-// startFor starts the local API of a pod with the claim lock/a and the lease duration.
+// startFor starts the local API of a pod with the claim lock/a and the given lease duration.
 func startFor(t *testing.T, s *server, name string, duration time.Duration) (*pod, *API) {
 	t.Helper()
 	return begin(t, s, name, "lock/a", duration)

@@ -15,8 +15,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// holdings is the answer about the holds of several claims, in the order of acquisition. The
-// answer is good until the first of the holds ends.
+// holdings is the answer about the holds of several claims, in the order of acquisition. The answer
+// is good until one of the holds ends.
 type holdings struct {
 	Holds          []holding `json:"holds"`
 	GoodForSeconds float64   `json:"goodForSeconds"`
@@ -102,8 +102,8 @@ func (a *API) several(query url.Values) (several, *problem) {
 // acquire gets a hold of each claim, one after the other. The open call shows that the program
 // lives. If a hold of the call ends before the last claim is held, the call ends. The call also
 // ends if a person requests that the program gives such a hold back. A Lease of a dead holder
-// expires only after the agent has seen the Lease unchanged for its duration. So the agent
-// watches the Leases of all claims from the beginning.
+// expires only after the agent has seen the Lease unchanged for its duration. So during a call with
+// a wait the agent watches the Leases of all claims from the beginning.
 func (s several) acquire(ctx context.Context) *problem {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -156,8 +156,8 @@ func (m member) guard(ctx context.Context, end func(error)) {
 	}
 }
 
-// tell returns the answer about all holds. From now on the program must send heartbeats for
-// each hold, or follow it.
+// tell returns the answer about all holds. From now on the program must send heartbeats for each
+// hold, or follow the hold by a stream.
 func (s several) tell() (answer holdings, problem *problem) {
 	for i, m := range s.members {
 		line, has := m.leave(s.every)

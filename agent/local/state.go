@@ -70,8 +70,8 @@ type glance struct {
 	state claimState
 	// seen reports that the agent sees every Lease, or that the pod holds.
 	seen bool
-	// changed is closed at the next event that may change the state. Without such an event, the
-	// state stays the same for the duration in the field "lasts".
+	// The channel "changed" is closed at the next event that may change the state. Without such an
+	// event, the state stays the same for the duration in the field "lasts".
 	changed <-chan struct{}
 	lasts   time.Duration
 }
@@ -149,7 +149,7 @@ func (k calls) glance(now time.Duration) glance {
 	return g
 }
 
-// shown returns the slots that the answers show. For a read-write lock these are the intent,
+// shown returns the slots that the answers show. For a read-write lock the result has the intent,
 // and as many slots as readers may hold at once.
 func shown(k calls) []claim.View {
 	views := k.claim.Views()

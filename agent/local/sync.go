@@ -68,7 +68,8 @@ func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 	answerSync(w, status, k.of.Name, owner, 0)
 }
 
-// putSync acquires the lock, or takes in a heartbeat.
+// putSync acquires the lock. If a client of metaparticle/sync in this pod already holds the lock,
+// putSync notes a heartbeat.
 func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 	good := k.beatSync(r.Context())
 	if good == 0 {
@@ -79,8 +80,8 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 		}
 		good = time.Duration(o.answer.GoodForSeconds * float64(time.Second))
 		if good < syncGood {
-			// The lease duration is too short for these clients. The program gets the answer
-			// that another pod holds.
+			// The lease duration is too short for these clients. The program gets the status 409,
+			// as if another pod held the lock.
 			k.config.Log.Warn("lease duration is too short for heartbeats of 10 s", "lease", o.hold.slot)
 			_ = k.giveBack(context.WithoutCancel(r.Context()), o.hold.number)
 		}
@@ -92,7 +93,7 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 	answerSync(w, http.StatusOK, k.of.Name, k.config.PodName, good)
 }
 
-// beatSync takes in a heartbeat for a hold that a client of metaparticle/sync acquired, and returns
+// beatSync notes a heartbeat for a hold that a client of metaparticle/sync acquired, and returns
 // for how long that hold is good. These clients send no name, so all of them in the pod count as
 // one program.
 func (k calls) beatSync(ctx context.Context) (good time.Duration) {

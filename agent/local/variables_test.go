@@ -29,8 +29,8 @@ type variables struct {
 	version int
 	of      kube.Variable
 	changed chan struct{}
-	// loses makes the server store a write without an answer. If others is set, another pod
-	// writes right after each stored write.
+	// The field "loses" makes the server store a write without an answer. If the field "others" is
+	// set, another pod writes right after each stored write.
 	loses, others bool
 }
 

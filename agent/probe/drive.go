@@ -23,8 +23,9 @@ const settling = time.Second
 // serve many pods.
 const prompt = 100 * time.Millisecond
 
-// eager is the period of such a probe while no process listens at the application's port. A refused
-// connection costs the application nothing, and costs the agent about a tenth of a millisecond.
+// eager is the period of the agent's readiness probe while no process listens at the application's
+// port. A refused connection costs the application nothing, and costs the agent about a tenth of a
+// millisecond.
 const eager = 20 * time.Millisecond
 
 // patience is the time for which the readiness probe runs more often than declared. After that
@@ -32,10 +33,10 @@ const eager = 20 * time.Millisecond
 // query the database in each probe.
 const patience = 30 * time.Second
 
-// pause returns the time until the next readiness probe of a child that is not ready. The
-// argument span is the time since its first readiness probe. If the last probe has succeeded, but
-// the success threshold is not reached, the pause is at most a second. At that rate a kubelet,
-// too, probes a container that is not ready.
+// pause returns the time until the next readiness probe of a child that is not ready. The argument
+// span is the time since its first readiness probe. If the last probe has succeeded, but the
+// success threshold is not reached, the pause is at most a second. Once a second the kubelet, too,
+// probes a container that is not ready.
 func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	switch {
 	case span >= patience:
@@ -92,9 +93,9 @@ func (m *Monitor) started(l *childState) bool {
 }
 
 // The method "every" calls the function "ask" after the initial delay, and then once a period,
-// until that function returns false or ctx ends. If the probe of a new child has no initial delay,
-// a first call comes at once. The next call then comes at the end of the time [settling]. A failure
-// of the first call does not count, because the child may still be settling.
+// until that function returns false or ctx ends. For a new child without an initial delay, the first
+// call comes immediately, and the second call at the end of the time [settling]. A failure of the
+// first call does not count, because the child may still be settling.
 func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period time.Duration, ask func(counts bool) bool) {
 	first := p.InitialDelay()
 	if first < settling {

@@ -35,7 +35,7 @@ type Result struct {
 	Outcome Outcome
 	// Output is the text that the kubelet would report for this result.
 	Output string
-	// Status is the HTTP status that the application answered; zero if it sent none. Location is
+	// Status is the HTTP status of the application's answer; zero without an answer. Location is
 	// the Location header of that answer; empty for none.
 	Status   int
 	Location string
@@ -44,7 +44,7 @@ type Result struct {
 	Refused bool
 }
 
-// Do carries out any probe except a command, as the kubelet does. The argument address is the
+// Do carries out any probe except an exec probe, as the kubelet does. The argument address is the
 // pod's address.
 func Do(ctx context.Context, h api.Handler, address string, timeout time.Duration) Result {
 	switch {
@@ -58,7 +58,7 @@ func Do(ctx context.Context, h api.Handler, address string, timeout time.Duratio
 	return Result{Output: "missing probe handler"}
 }
 
-// Ran returns the result of a command that was run with this timeout.
+// Ran returns the result of an exec probe whose command was run with the given timeout.
 func Ran(command []string, timeout time.Duration, code int, output string, timedOut bool, err error) Result {
 	switch {
 	case err != nil:
@@ -93,7 +93,7 @@ var transport = &http.Transport{
 // maxBody bounds the part of an answer's body that a probe reads, as in the kubelet.
 const maxBody = 10 << 10
 
-// maxRedirects is the limit of net/http.
+// maxRedirects is the largest number of redirects that a probe follows, as in net/http.
 const maxRedirects = 10
 
 func get(ctx context.Context, action *api.HTTPGetAction, address string, timeout time.Duration) Result {
@@ -158,8 +158,8 @@ func headers(request *http.Request, list []api.HTTPHeader) {
 	request.Host = request.Header.Get("Host")
 }
 
-// local follows a redirect only to the same host. A redirect to another host ends the probe,
-// and is its result.
+// The function "local" permits at most [maxRedirects] redirects, and only to the same host. A
+// redirect to another host ends the probe, and is its result.
 func local(request *http.Request, via []*http.Request) error {
 	if request.URL.Hostname() != via[0].URL.Hostname() {
 		return http.ErrUseLastResponse

@@ -24,7 +24,8 @@ type Config struct {
 	Grace time.Duration
 	// Run runs a command beside a child.
 	Run func(ctx context.Context, child Child, command []string, timeout time.Duration) Result
-	// Do carries out each probe that is not a command; if nil, the package's Do is used.
+	// Do carries out each probe that is not a command. If Do is nil, the Monitor uses the
+	// function [Do].
 	Do func(ctx context.Context, h api.Handler, address string, timeout time.Duration) Result
 }
 
@@ -47,8 +48,8 @@ type Child struct {
 	Spared bool
 }
 
-// Notice is an Event that the agent must write. If End is set, it is also an order to stop the
-// child.
+// Notice is an Event that the agent must write. If End is set, the Notice is also an order to stop
+// the child.
 type Notice struct {
 	Container       string
 	Warning         bool
@@ -89,7 +90,8 @@ type childState struct {
 	// started reports that the child has passed its startup probe, or has none.
 	started bool
 	// ready reports that the child passes its readiness probe. While driven is set, the agent
-	// runs that probe. The field counted is the instant of the last result that counted.
+	// runs that probe. The field counted is the instant of the last result that the field counter
+	// has counted.
 	ready   bool
 	driven  bool
 	counted time.Time
@@ -162,7 +164,8 @@ func (c *container) forget() {
 	}
 }
 
-// begin starts to probe a child. The caller holds the mutex.
+// begin stores a new child, and starts to probe the child unless the child is already ready. The
+// caller holds the mutex.
 func (m *Monitor) begin(c *container, child Child) {
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &childState{

@@ -220,7 +220,7 @@ func TestFailedStartupProbeEndsChildWithProbesGrace(t *testing.T) {
 	}
 }
 
-func TestUnknownStartupProbeOutcomeEndsNoChild(t *testing.T) {
+func TestStartupProbeWithUnknownOutcomeEndsNoChild(t *testing.T) {
 	bubble(t, api.Probes{Startup: declared("startup", nil)}, func(a *app) {
 		a.answer("startup", Result{Outcome: Unknown, Output: "no such file"})
 		a.runs("h1")
@@ -377,8 +377,8 @@ func TestLivenessProbePassesIfChildEndsDuringIt(t *testing.T) {
 	})
 }
 
-// Any client that can reach the pod may request a probe. A large number of requests at once must
-// put no more load on the application than one request.
+// Any client that can reach the pod may request a probe. Many simultaneous requests must put no
+// more load on the application than one request.
 func TestConcurrentRequestsProbeTheApplicationOnce(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("x", nil)}, func(a *app) {
 		a.answer("x", passes)

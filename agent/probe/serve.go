@@ -73,7 +73,8 @@ func (m *Monitor) Handler() http.Handler {
 }
 
 // ProbeHandler returns the HTTP handler for the agent's socket in the shared volume. The handler
-// answers exec probes.
+// answers "agent probe": StatusRun for an exec probe, or else the result of the probe. A POST
+// delivers the result of a command that ran as the readiness probe.
 func (m *Monitor) ProbeHandler() http.Handler {
 	return m.handler(func(w http.ResponseWriter, r *http.Request, a probeRequest) {
 		child := a.state.child.Shim + "/" + a.state.child.Hold
@@ -112,7 +113,7 @@ type probeRequest struct {
 // handler returns a handler for probes. The handler lets a probe pass while it is not due:
 // without a child, before the startup probe has passed, and during the initial delay. The
 // readiness probe of a spared child also passes until the child has passed it once. In any other
-// case the handler calls the function serve.
+// case the handler calls the function serve. A probe that is not declared gets the status 404.
 func (m *Monitor) handler(serve func(http.ResponseWriter, *http.Request, probeRequest)) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		name, probe, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/probe/"), "/")
@@ -211,8 +212,8 @@ func (m *Monitor) carryOut(a probeRequest, f *pendingProbe) {
 
 // redirect returns the URL at which the kubelet can reach the application itself. The result is
 // nil for gRPC. For a probe of another host the result is also nil, because the kubelet follows
-// no redirect to another host. The URL of an HTTP probe has no scheme, because the kubelet's
-// HTTP client then keeps the Host header.
+// no redirect to another host. The URL of a probe with the scheme HTTP is returned without a
+// scheme, because the kubelet's HTTP client then keeps the Host header.
 func (m *Monitor) redirect(p *api.Probe) *url.URL {
 	switch {
 	case p.HTTPGet != nil && p.HTTPGet.Host == "":

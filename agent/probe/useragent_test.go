@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Applications exclude the kubelet's requests from their logs by its exact
-// User-Agent.
+// Applications recognize the kubelet's requests by the kubelet's exact User-Agent, and exclude
+// these requests from their logs.
 func TestApplicationSeesTheKubeletsUserAgent(t *testing.T) {
 	for name, tt := range map[string]struct {
 		own         []api.HTTPHeader

@@ -103,7 +103,7 @@ func (s *Shims) Grant(hold string, id gate.ShimID) {
 // Clear notes that the shim has no child of the hold, and will start none.
 func (s *Shims) Clear(hold string, id gate.ShimID) { s.outstanding.clear(hold, id) }
 
-// Note takes in a report.
+// Note stores a shim's report, and derives from the report what is now proven.
 func (s *Shims) Note(r gate.Report) {
 	last, known := s.list.last(r.Shim)
 	if r.Dead {

@@ -12,7 +12,7 @@ import (
 // reports has the last report of each shim, in the order in which the shims started.
 type reports []gate.Report
 
-// index returns the index of the shim's report; -1 for a shim that is unknown or dead.
+// index returns the index of the shim's report, or -1 for an unknown or dead shim.
 func (all reports) index(id gate.ShimID) int {
 	return slices.IndexFunc(all, func(r gate.Report) bool { return r.Shim == id })
 }
@@ -26,8 +26,8 @@ func (all reports) last(id gate.ShimID) (gate.Report, bool) {
 	return gate.Report{}, false
 }
 
-// put returns the reports in which this report replaces the last report of the same shim. A new
-// shim comes after those that started before it.
+// put returns the reports in which this report replaces the last report of the same shim. The
+// report of a new shim is inserted after the reports of all shims that did not start later.
 func (all reports) put(r gate.Report) reports {
 	if at := all.index(r.Shim); at >= 0 {
 		all[at] = r

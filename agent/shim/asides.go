@@ -70,7 +70,7 @@ func (s *asides) launch(a *aside) {
 	s.machine.Start(&a.Command)
 }
 
-// started takes in the outcome of a start.
+// started handles the outcome of the start of an aside.
 func (s *asides) started(in Start) {
 	s.spawning--
 	if a := s.find(in.Command); in.Err != nil {
@@ -88,8 +88,8 @@ func (s *asides) started(in Start) {
 	}
 }
 
-// reaped takes in the end of a process: an aside or an orphan. While the process id of any
-// aside is unknown, reaped keeps an unknown process as a stray.
+// reaped handles the end of a process: an aside or an orphan. While the process id of any aside
+// is unknown, reaped keeps an unknown process as a stray.
 func (s *asides) reaped(pid int, status unix.WaitStatus) {
 	for _, a := range s.all {
 		if a.pid == pid {

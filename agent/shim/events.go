@@ -70,8 +70,9 @@ func (s *shim) tick(t Tick) {
 	}
 }
 
-// order returns the desk's order as an event. An order to run a command is obeyed at once, so its
-// event is empty. The event is also empty if the connection to the desk has ended.
+// order returns the desk's order as an event. The function itself carries out an order to run a
+// command, and returns an empty event. The event is also empty if the connection to the desk has
+// ended.
 func (s *shim) order(o gate.Order) event {
 	switch {
 	case s.link.conn == nil:

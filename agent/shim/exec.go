@@ -11,8 +11,8 @@ import (
 )
 
 // Exec runs the command under each grant, and returns the exit code of the container. The
-// caller must end the process with that code at once. The end of PID 1 kills the processes that
-// the shim could not kill.
+// caller must immediately end the process with that code. The end of PID 1 kills the processes
+// that the shim could not kill.
 func Exec(cfg Config) (code int) {
 	if cfg.Stderr == nil {
 		cfg.Stderr = os.Stderr

@@ -58,7 +58,7 @@ func (f *frost) keep(sig syscall.Signal, killAt time.Duration) {
 }
 
 // mindLeaps freezes the child if the wall clock has leapt. The shim calls mindLeaps after each
-// wait, before the state takes in the event.
+// wait for an input, before the present state handles the event.
 func (f *frost) mindLeaps() {
 	if f.machine.Leapt() {
 		f.machine.Settle()
@@ -116,7 +116,7 @@ func (f *frost) freezeDescendants() (fresh int, denied error) {
 func (f *frost) freezeAll(processes []host.Process) (fresh int, denied error) {
 	for _, p := range processes {
 		// A process whose first thread has ended never counts as Stopped, so it gets SIGSTOP in
-		// each round. So does a process that another process has continued.
+		// each round. A process that another process has continued gets SIGSTOP again.
 		if p.Stopped {
 			continue
 		}

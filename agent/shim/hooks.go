@@ -105,7 +105,7 @@ func (h *hooks) postStartEnds(a *aside, o outcome) {
 }
 
 // delay holds back the child's first stop signal for the given time, and reports the wait to the
-// desk. The preStop hook still begins at once.
+// desk. The preStop hook still begins immediately. A call for a later signal ends the wait.
 func (h *hooks) delay(time time.Duration) {
 	if time > 0 && h.asked == 0 && h.child.pid != 0 {
 		h.until = h.machine.Now() + time
@@ -116,9 +116,9 @@ func (h *hooks) delay(time time.Duration) {
 	h.until = 0 // a second signal ends the wait
 }
 
-// extend ends the delay at once if the new delay is zero. If not, extend may move the end of
-// the delay to a later instant, but never to an earlier one. The new delay counts from the
-// first stop signal.
+// extend ends the delay immediately if the new delay is zero. Any other new delay counts from the
+// first stop signal. Such a delay can move the end of a running delay to a later instant, but not
+// to an earlier one.
 func (h *hooks) extend(delay time.Duration) {
 	switch {
 	case delay == 0:
@@ -128,8 +128,8 @@ func (h *hooks) extend(delay time.Duration) {
 	}
 }
 
-// stop sends the child a stop signal, after the child's preStop hook. If the child does not
-// stop, the shim kills it at killAt.
+// stop sends the child a stop signal, after the child's preStop hook and the delay. If the child
+// does not stop, the shim kills it at killAt.
 func (h *hooks) stop(sig syscall.Signal, killAt time.Duration) {
 	if h.child.pid == 0 {
 		return

@@ -154,7 +154,7 @@ func (k *kernel) Say(line string) {
 }
 
 // lastWords bounds the time in which the shim's last lines are written when its process ends. A
-// pipe that is not full accepts them at once.
+// pipe that is not full accepts them immediately.
 const lastWords = 50 * time.Millisecond
 
 func (k *kernel) finishWriting() {

@@ -25,8 +25,8 @@ type Machine interface {
 	// Next waits for the next input. While a child is starting, Next returns only Start, Beat
 	// and Rang. All other inputs wait until the child has started.
 	Next(starting bool) Input
-	// Wake sets the alarm: Next returns Rang at the given instant, or at once if that instant
-	// has passed. An earlier setting no longer counts.
+	// Wake sets the alarm: Next returns Rang at the given instant, or immediately if that instant
+	// has passed. Each call replaces the instant of the call before.
 	Wake(at time.Duration)
 	// Say writes a line for people into the container's log. Say never waits for the log,
 	// because a container runtime that does not read the log must not stop the watchdog.
@@ -35,14 +35,15 @@ type Machine interface {
 	// Start starts a command. The exec may hang, so the outcome comes later, as the input
 	// [Start].
 	Start(c *Command)
-	// Reap reaps one process that has ended. If none has ended, the process id is 0. The result
-	// none reports that the shim has no descendant left.
+	// Reap reaps one process that has ended. If no process has ended, the process id is 0. The
+	// result "none" reports that the shim has no descendant left.
 	Reap() (pid int, status unix.WaitStatus, none bool)
 	// Signal sends a signal to a process, or to a process group if pid is negative.
 	Signal(pid int, sig syscall.Signal) error
 	// Descendants returns all descendants of the shim, parents first.
 	Descendants() ([]host.Process, error)
-	// Find returns the process with the given process id; false if there is none.
+	// Find returns the process with the given process id. If no such process exists, the second
+	// result is false.
 	Find(pid int) (host.Process, bool)
 	// Expects reports whether the process blocks, ignores or catches the signal. If the machine
 	// cannot find that out, the result is true.

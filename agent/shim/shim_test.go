@@ -63,7 +63,7 @@ type fakeAgent struct {
 // patience bounds every wait. Only a bug makes a test wait so long.
 const patience = 10 * time.Second
 
-// deaf is a child that ignores SIGTERM, and prints a line once it does.
+// deaf is a child that ignores SIGTERM, and then prints a line.
 var deaf = []string{"sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 1000; done"}
 
 func (a *fakeAgent) deaf() {

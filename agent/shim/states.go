@@ -226,8 +226,9 @@ func (s *shim) pass(sig syscall.Signal) {
 // of an image that the webhook has not read.
 var silent = []syscall.Signal{unix.SIGCONT, unix.SIGCHLD, unix.SIGURG}
 
-// extend takes in a further grant of the child's hold, and moves the deadline to a later instant. A
-// grant of another hold or boot has no effect. A deadline that is too far away has none, either.
+// extend applies a further grant of the child's hold. A later deadline and the grant's delay
+// replace the old ones, and the child thaws if the grant answers the last leap. A grant of another
+// hold or boot has no effect. A grant whose deadline is too far away has no effect, either.
 func (s *shim) extend(g *gate.Grant) {
 	if g == nil || g.Hold != s.child.grant.Hold || g.BootID != s.link.state.BootID {
 		return
@@ -243,9 +244,9 @@ func (s *shim) extend(g *gate.Grant) {
 	s.answer(g)
 }
 
-// drain stops the child. If the kubelet has just sent a stop signal, drain sends none: after a
-// second signal many programs end at once, and lose work. Grants still prolong the deadline,
-// but nothing cancels the drain.
+// drain stops the child. If the kubelet sent the stop signal less than [Config.Grace] ago, drain
+// sends no second signal. After a second signal many programs end immediately, and lose work.
+// Grants still prolong the deadline, but nothing cancels the drain.
 func (s *shim) drain(grace time.Duration) (step, int) {
 	now := s.machine.Now()
 	until := now + grace

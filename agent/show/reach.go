@@ -93,7 +93,7 @@ func (t *target) ask(now time.Duration) (address string, at time.Duration) {
 	return t.address, instant.Never
 }
 
-// note takes in the result of a check: nil, or an error instead of an answer.
+// note stores the result of a check. The argument err is nil if the pod has answered.
 func (t *target) note(now time.Duration, err error, jitter func(time.Duration) time.Duration) {
 	if t.answered && t.err == nil && now >= t.since+steady {
 		t.misses = 0

@@ -227,7 +227,7 @@ func (r *Readiness) withoutPorts(h holders, childless bool) Look {
 	return look(true, ReadyStandingBy, "this pod takes the first shard that becomes free")
 }
 
-// standby decides the status of a standby that may forward.
+// standby decides the status of a standby that may forward, and opens or closes the pod's ports.
 func (r *Readiness) standby(now time.Duration, h holders, turn Turn, childless bool) Look {
 	switch {
 	case !childless:
@@ -344,7 +344,7 @@ func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
 	}
 	switch well, known := r.target.reaches(); {
 	case !known:
-		ready = keep(instant.Never) // the first answer takes milliseconds
+		ready = keep(instant.Never) // the answer to the first check takes only milliseconds
 	case !well:
 		ready = look(false, ReadyUnreachable, h.message()+", and does not answer: "+r.target.err.Error())
 	}
@@ -353,7 +353,8 @@ func (r *Readiness) reach(now time.Duration, h holders, ready Look) Look {
 	return ready.by(at)
 }
 
-// Reached takes in the result of a check of the pod at the address: nil, or an error.
+// Reached stores the result of a check of the pod at the address. The argument err is nil if that
+// pod has answered.
 func (r *Readiness) Reached(now time.Duration, address string, err error) {
 	if r.target.address == address {
 		r.target.note(now, err, r.config.Jitter)

@@ -21,7 +21,7 @@ type Slot struct {
 	Known  bool
 	// Mine reports that the Lease names this pod.
 	Mine bool
-	// ExpiresAt is the instant from which the holder certainly holds no longer, unless it
+	// ExpiresAt is the instant at which the holder's lease has certainly expired, unless the holder
 	// renews.
 	ExpiresAt time.Duration
 }

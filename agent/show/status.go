@@ -67,7 +67,7 @@ func (s *Status) wanted() Appearance {
 // write that failed, until ctx ends.
 func (s *Status) Run(ctx context.Context) {
 	var written Appearance
-	var since time.Time // the time since which written.Ready has its value
+	var since time.Time // the time at which written.Ready got its present value
 	// unsure reports that the API server may have stored another status: by a write whose
 	// answer was lost, or by an earlier agent process.
 	unsure := true
@@ -88,9 +88,9 @@ func (s *Status) Run(ctx context.Context) {
 				retry.Reset(Calm)
 				continue
 			default:
-				// Only the reason or message of a standby has changed. A short handover
-				// restores them, so the write waits. Later changes do not delay the write any
-				// further.
+				// Only the reason or message of a standby has changed. During a short handover they
+				// change and soon change back, so the write waits. Later changes do not delay the
+				// write any further.
 				if !delayed {
 					delayed = true
 					retry.Reset(s.config.Delay())

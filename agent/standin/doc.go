@@ -17,7 +17,7 @@
 // [Readiness]: a hold is over once the API server has stored that the pod is not Ready. Before
 // that, a new agent process neither acquires a slot nor reports that an earlier hold is over.
 //
-// # What they do not guarantee
+// # What the gates do not guarantee
 //
 // No process in the pod enforces the deadline. With [Pod] the kubelet restarts the containers
 // in its own time, which takes seconds. The time from the beginning of the drain to the end of

@@ -126,9 +126,10 @@ func (p *Pod) over(n *note) bool { return n.BootID != p.bootID && !p.cfg.OwnKern
 // Reports implements the agent's gate.
 func (p *Pod) Reports() <-chan gate.Report { return p.box.reports }
 
-// Run serves until ctx ends, or until the kubelet must restart the pod's containers
-// ([ErrRestart]). If the channel stop is closed while the containers may run, Run also returns.
-// Only the kubelet knows when these containers end. So nothing releases the Lease, which expires.
+// Run serves until ctx ends, or until the kubelet must restart the pod's containers ([ErrRestart]).
+// An error of the socket also ends Run. If the channel stop is closed while the containers may run,
+// Run returns nil. Only the kubelet knows when these containers end. So nothing releases the Lease,
+// which expires.
 func (p *Pod) Run(ctx context.Context, stop <-chan struct{}) error {
 	defer p.Close()
 	ctx, cancel := context.WithCancel(ctx)
@@ -228,8 +229,8 @@ func (p *Pod) Grant(id gate.ShimID, g gate.Grant) error {
 	case err != nil && !extends:
 		return fmt.Errorf("%w: %w", gate.ErrNotNoted, err)
 	case err != nil:
-		// A later agent process would read the old note, and begin the drain too early, which
-		// is safe.
+		// The old note stays. A later agent process would read that note and begin the drain too
+		// early, which is safe.
 		p.cfg.Log.Warn("renewal was not noted", "err", err)
 	case !extends:
 		return p.letStart(n)
@@ -273,8 +274,9 @@ func (p *Pod) mayStart(n *note) error {
 	case p.report.Unproven == n.Hold:
 		return gate.ErrUnproven
 	case p.machine.Now() >= n.Leave:
-		// This process was frozen after it acquired, or the disk was slow. A grant now would
-		// start containers that must stop at once, maybe while the next holder already runs.
+		// This process was frozen after it had acquired the slot, or the disk was slow. A grant now
+		// would start containers that must stop immediately, maybe while the next holder already
+		// runs.
 		return fmt.Errorf("less is left of it than the kubelet has to stop in: %w", gate.ErrNotNoted)
 	}
 	return nil

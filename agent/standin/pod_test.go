@@ -376,8 +376,8 @@ func TestPodGateBlocksASecondAgentProcess(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 }
 
-// If an agent was frozen after it acquired, its grant may come when another pod already holds
-// the slot.
+// If an agent was frozen after it had acquired the slot, its grant may come when another pod
+// already holds the slot.
 func TestGrantIsRefusedOnceItsDrainIsDue(t *testing.T) {
 	s := serve(t, t.TempDir())
 	s.wait()

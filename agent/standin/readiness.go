@@ -75,7 +75,8 @@ func (r *Readiness) Drain(id gate.ShimID, _ string, _ time.Duration) error {
 	return nil
 }
 
-// Shown takes in the readiness that the API server has stored.
+// Shown receives the readiness that the API server has stored. If the pod is not Ready, a hold that
+// drains is over.
 func (r *Readiness) Shown(ready bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -29,8 +29,8 @@ type Hold struct {
 	Resumed bool
 	// Rollout is the rollout in the Lease.
 	Rollout Rollout
-	// Serves reports that the application runs and passes its probes. Serving is the instant
-	// since which it serves.
+	// Serves reports that the application runs and passes its probes. Serving is the instant at
+	// which the application last began to serve; zero if it has not served in this hold.
 	Serves  bool
 	Serving time.Duration
 	// Stopped is the instant at which the application last stopped serving. Only an application
@@ -55,8 +55,8 @@ type Holder struct {
 	Turn api.Revision
 	// Failed reports that the turn has failed, so the hold must end.
 	Failed bool
-	// Proven reports that the revision is proven. Starting reports that its application has not
-	// served yet in this hold, and still has time.
+	// Proven reports that the revision is proven. Starting reports that the application of a proven
+	// revision has not served yet in this hold, and still has time to begin.
 	Proven, Starting bool
 	// Wake is the instant of the next decision, unless the facts change before that.
 	Wake time.Duration
@@ -163,8 +163,8 @@ func yields(now time.Duration, h Hold) Yields {
 	return Now
 }
 
-// yieldsTo reports whether the revision is newer than the holder's, and whether the wait for its
-// next turn is over. The wait counts from the beginning of the hold.
+// yieldsTo reports whether the revision is newer than the holder's and its wait for the next turn
+// is over. The wait counts from the beginning of the hold.
 func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	count := h.Rollout.of(revision).Count
 	from := h.Since + wait(count)
@@ -177,8 +177,8 @@ func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	return revision.NewerThan(p.Revision) && now >= from
 }
 
-// timed returns the rollout with the times of the next turns, by the wall clock. A time that is
-// in the Lease stays there until that time has come.
+// timed returns the rollout with the times of the next turns, by the wall clock. If the Lease
+// already has a time for a turn, the rollout keeps that time until the turn may begin.
 func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout) Rollout {
 	r.Turns = slices.Clone(r.Turns)
 	for i, one := range r.Turns {
@@ -268,9 +268,10 @@ func (p Pod) Released(s Slot, to string, turn api.Revision) (r Rollout, successo
 	return r, to
 }
 
-// Deleted returns the successor that the release of a deleted pod names, and its revision. The
-// successor is the pod that asks. The result is empty if the slot is paused, if no pod asks, or
-// if the asking revision must wait for its next turn.
+// Deleted returns the successor that the release of a deleted pod names, and the successor's
+// revision. The successor is the pod that asks. Both results are empty if the deleted pod has no
+// revision, or if the slot is paused. Both are also empty if no pod asks, or if the asking revision
+// must wait for its next turn.
 func (p Pod) Deleted(now time.Duration, h Hold) (to string, turn api.Revision) {
 	if p.Revision.Valid() && !h.Paused && h.Ask.fresh(now, h.Since) && p.yieldsTo(now, h, h.Ask.Revision) {
 		return h.Ask.Identity, h.Ask.Revision

@@ -18,7 +18,7 @@ import (
 // tick is the time that passes in one step of a play.
 const tick = 500 * time.Millisecond
 
-// play plays pods of several revisions around one slot, in simulated time.
+// play simulates one slot and pods of several revisions that compete for the slot.
 type play struct {
 	t    *testing.T
 	now  time.Duration
@@ -28,7 +28,7 @@ type play struct {
 	holds    int
 	ask      Ask
 	pods     []*actor
-	// turns has, for each revision, the instants at which it got the slot.
+	// turns has, for each revision, the instants at which a pod of that revision acquired the slot.
 	turns map[api.Revision][]time.Duration
 }
 
@@ -70,7 +70,7 @@ func (p *play) holder() *actor {
 	return nil
 }
 
-// pass lets the play go on for the time d.
+// pass simulates the slot and the pods for the time d.
 func (p *play) pass(d time.Duration) {
 	for end := p.now + d; p.now < end; p.now += tick {
 		if a := p.holder(); a != nil {
@@ -85,7 +85,7 @@ func (p *play) pass(d time.Duration) {
 	}
 }
 
-// act plays one step of the holder.
+// act simulates one step of the holder.
 func (p *play) act(a *actor) {
 	age := p.now - a.hold.Since
 	a.hold.Serves = a.starts != 0 && age >= a.starts
@@ -117,7 +117,7 @@ func (p *play) release(a *actor, to string, turn api.Revision) {
 	}
 }
 
-// standBy plays one step of a standby.
+// standBy simulates one step of a standby.
 func (p *play) standBy(a *actor) {
 	a.waiting.Whole = p.now >= a.restarts
 	got := a.Standby(p.now, p.slot, a.waiting)
@@ -160,7 +160,8 @@ func (p *play) take() {
 	}
 }
 
-// between returns the number of instants within the span.
+// between returns the number of instants in the span that begins at the argument "from" and ends
+// before the argument "to".
 func between(all []time.Duration, from, to time.Duration) (count int) {
 	for _, at := range all {
 		if at >= from && at < to {

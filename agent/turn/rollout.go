@@ -27,13 +27,13 @@ const (
 // Rollout is what a Lease contains about turns, as text ([Rollout.String]). Each write of a
 // slot keeps the counts of turns, so the counts outlast a hold.
 type Rollout struct {
-	// Hold is the hold whose agent wrote the rollout; empty while the slot is released. An agent
-	// of an earlier version does not know the text, and leaves that of an earlier hold in the
+	// Hold is the hold whose agent wrote the rollout; empty while the slot is released. An agent of
+	// an earlier version does not write this text, and leaves the text of an earlier hold in the
 	// Lease. So the text counts only if its Hold is the present hold.
 	Hold string
 	// Yields states whether the holder yields to a newer revision.
 	Yields Yields
-	// Yielder is the pod that gets the slot back if the turn fails; empty if the hold is no
+	// Yielder is the pod that gets the slot back if the turn fails; empty if the hold is not a
 	// turn. The field From is the revision of that pod.
 	Yielder string
 	From    api.Revision
@@ -49,8 +49,8 @@ type Rollout struct {
 
 // Turns is the number of turns of one revision.
 type Turns struct {
-	// Revision is the counted revision. A template that is applied again has another number, so
-	// its count begins at zero.
+	// Revision is the counted revision. If a person applies an old template again, its revision has
+	// a new number, so its count begins at zero.
 	Revision api.Revision
 	Count    int
 	// Next is the time of the next turn, by the wall clock; zero if the revision need not wait.
@@ -98,8 +98,8 @@ func (r Rollout) String() string {
 	return string(out)
 }
 
-// Parse reads a text that [Rollout.String] has written. For any other text Parse returns the
-// zero rollout, by which the pods take no turns.
+// Parse reads a text that [Rollout.String] has written. For any other text Parse returns the zero
+// rollout. With the zero rollout, pods take no turns.
 func Parse(s string) Rollout {
 	var t text
 	if s == "" || json.Unmarshal([]byte(s), &t) != nil {

@@ -35,10 +35,11 @@ type Facts struct {
 	// Whole reports that a grant would start the whole application. Whole is false if, for
 	// example, a gated container lacks its image.
 	Whole bool
-	// Failed reports that the last hold of this agent process was a turn that failed.
+	// Failed reports that the last turn of this pod failed. An earlier agent process may have begun
+	// that turn.
 	Failed bool
-	// Due is the first instant at which the holder would yield to this pod; zero before that
-	// instant.
+	// Due is the first instant of the present hold at which the holder would yield to this pod;
+	// zero before that instant.
 	Due time.Duration
 }
 
@@ -129,8 +130,8 @@ func (p Pod) behind(now time.Duration, to Standby, s Slot, w Facts) Standby {
 		if p.Revision.NewerThan(s.Rollout.Proven) {
 			return to.notReady(ReasonWaits, p.name()+" has not served yet, and "+holder+" has its turn")
 		}
-		// The old pods stay Ready, because a strict controller would delete them. If the turn
-		// fails, the slot goes back to them.
+		// The old pods stay Ready, because a strict controller deletes old pods that are not Ready.
+		// If the turn fails, one of the old pods gets the slot back.
 		if until := s.Since + longestStartup + p.MinReady; now < until {
 			to.Look, to.Wake = Ready, until
 		}

@@ -17,7 +17,7 @@ type Action struct {
 	// Typed is a new value of the type that the Variable already has. If the Variable has no
 	// value, Typed is text.
 	Typed *string
-	// Add is the addend, and Key its idempotency key; empty for none.
+	// Add is the addend. Key is the idempotency key of the add; empty for none.
 	Add int64
 	Key string
 	// Match is the version that the Variable must have; empty if any version will do. Fresh
@@ -34,7 +34,7 @@ type Action struct {
 func (a *Action) adds() bool { return a.Text == nil && a.Integer == nil && a.Typed == nil }
 
 // Refusal is the reason why an action did not take effect; empty for an action that took effect.
-// With the refusal [Unknown] alone, the action may have taken effect nevertheless.
+// Only with the refusal [Unknown], the action may have taken effect nevertheless.
 type Refusal string
 
 const (
@@ -68,8 +68,9 @@ const (
 	Stopping Refusal = "stopping"
 )
 
-// apply lets the action take effect in v, a copy that nobody else uses. The result of an add is
-// the new integer. The result changed reports whether v must be written.
+// apply changes v as the action requests; v is a copy that nobody else uses. The result of an add
+// is the new integer, or that of the first add with the same key. The result changed reports
+// whether v must be written.
 func (a *Action) apply(v *kube.Variable, pod, version string) (result int64, changed bool, refusal Refusal) {
 	var fence kube.Fence
 	if a.Fence != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-// These constants are the pauses between attempts. After a conflict the pause keeps the pods
-// from colliding again, and after an error it spares the API server.
+// These constants are the pauses between attempts. The pause after a conflict keeps the pods from
+// colliding again. The pause after an error spares the API server.
 const (
 	shortestPause = 2 * time.Millisecond
 	longestPause  = 250 * time.Millisecond
@@ -38,8 +38,8 @@ func (v *Variable) Run(ctx context.Context, stop <-chan struct{}) {
 	}
 }
 
-// gather returns the calls that one write is to carry out: adds that already wait, and then at
-// most one other action.
+// gather returns the calls that one write is to carry out. The argument first is the first of them.
+// While the last call is an add, gather appends the next waiting call, up to mostAtOnce calls.
 func (v *Variable) gather(first *call) []*call {
 	all := []*call{first}
 	for all[len(all)-1].adds() && len(all) < mostAtOnce {
@@ -85,7 +85,7 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 			c.answer <- answer
 		}
 		if len(carried) == 0 {
-			return // no call is left, because try leaves a rest only behind a carried call
+			return // the calls are all answered: rest has only calls that come after a carried one
 		}
 		v.writes++
 		next.Write = v.config.PodUID + "." + v.config.Process + "." + strconv.Itoa(v.writes)
@@ -185,8 +185,8 @@ func (v *Variable) put(ctx context.Context, next *kube.Variable) (*kube.Variable
 }
 
 // look reads the Variable after a write without an answer. If a read fails, look tries again while
-// any call still waits. The result is nil if no read has succeeded, or at once if the Variable is
-// gone.
+// any call still waits. The result is nil if no read has succeeded until then. If the Variable is
+// gone, look immediately returns nil.
 func (v *Variable) look(ctx context.Context, calls []*call) *kube.Variable {
 	for attempt := 0; ; attempt++ {
 		there, err := source{v.config}.read(ctx)
@@ -255,8 +255,8 @@ func refuse(calls []*call, refusal Refusal) {
 	}
 }
 
-// expire answers the calls whose program no longer waits, with the refusal. The result has the
-// other calls.
+// expire returns the calls whose program still waits. Each other call gets the refusal as its
+// answer.
 func expire(calls []*call, refusal Refusal) []*call {
 	return slices.DeleteFunc(calls, func(c *call) bool {
 		over := c.over() // called only once, because the result may change meanwhile

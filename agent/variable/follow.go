@@ -15,7 +15,8 @@ import (
 )
 
 const (
-	// mostWatched bounds one watch of the API server, because a watch may fall silent.
+	// mostWatched bounds the duration of one watch, because a watch may stop delivering events
+	// without an error.
 	mostWatched = 5 * time.Minute
 	// watchPause is the shortest pause after a watch that failed.
 	watchPause = time.Second
@@ -43,7 +44,7 @@ func later(state, before *kube.Variable) bool {
 		return true
 	}
 	of := func(v *kube.Variable) uint64 {
-		n, _ := strconv.ParseUint(v.ResourceVersion, 10, 64) // versions that are no numbers count as equal
+		n, _ := strconv.ParseUint(v.ResourceVersion, 10, 64) // zero if not a number
 		return n
 	}
 	return of(state) > of(before)

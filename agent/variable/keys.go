@@ -23,7 +23,8 @@ func keptKey(v *kube.Variable, key string) (kube.Key, bool) {
 	return v.Keys[i], true
 }
 
-// keep adds a key to the kept keys. If the list is full, keep first drops another key.
+// keep adds a key to the kept keys. If the list then has more than [api.MaxKeys] keys, keep drops
+// an earlier key.
 func keep(v *kube.Variable, k kube.Key) {
 	v.Keyed++
 	k.At = v.Keyed
@@ -36,8 +37,8 @@ func keep(v *kube.Variable, k kube.Key) {
 
 // surplus returns the index of the key to drop. The keys are in the order of their adds. If the
 // first key is old, surplus chooses that key. Otherwise surplus chooses the first key of the pod
-// that has most keys. If several pods have equally many, surplus chooses the first key among
-// theirs.
+// that has most keys. If several pods have that number of keys, surplus chooses the first key of
+// all these pods.
 func surplus(v *kube.Variable) int {
 	if v.Keyed-v.Keys[0].At >= oldAfter {
 		return 0

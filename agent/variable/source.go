@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// patience bounds a call, and requestTimeout each of its requests to the API server.
+	// patience bounds the time of one call. requestTimeout bounds the time of each request to the
+	// API server.
 	patience       = 10 * time.Second
 	requestTimeout = 3 * time.Second
 	// mostCalls bounds the calls that wait for one Variable: actions, reads and watches.

@@ -33,7 +33,8 @@ type Variable struct {
 	follow  follow
 }
 
-// reads has the reads that wait. All reads that wait when a request begins get its answer.
+// reads has the reads that wait. All reads that wait when a request begins get the answer of that
+// request.
 type reads struct {
 	next    []chan Answer
 	running bool

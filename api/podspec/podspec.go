@@ -11,8 +11,8 @@
 //
 // Only [Run] reads something else: the pod's owner references, which a person can change.
 //
-// The policy on marks gives the same answers as [HasGate], in the API server's own
-// process. testdata/pods.yaml tests both.
+// The policy on marks gives the same answers as [HasGate], in the API server's own process. The
+// tests of the policy and of [HasGate] both use testdata/pods.yaml.
 package podspec
 
 import (

@@ -252,8 +252,8 @@ func TestConditionsOutsideTheirInjectedContainerAreIgnored(t *testing.T) {
 	assert.Empty(t, ConditionsOf(&corev1.PodSpec{Containers: []corev1.Container{waits}}))
 }
 
-// CEL cannot parse a command line as HasGate does. So the policies on marks and gates compare single words of
-// a container's command and arguments.
+// CEL cannot parse a command line as [HasGate] does. So the policies on marks and gates compare
+// single words of a container's command and arguments.
 func TestPoliciesRecognizeTheSameGatesAsGoCode(t *testing.T) {
 	const shim = "c.?command[?0].orValue('') == '" + api.AgentBinary + "' && c.?command[?1].orValue('') == '" + api.ExecRole + "'"
 	marks := `[request.operation == 'CREATE' ? object : oldObject].all(o,

@@ -22,8 +22,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// schemaLease is the Lease of a once claim, as a format. The two arguments of the format are the
-// resource version and the done keys.
+// schemaLease is the Lease of a once claim, as a format string. The two arguments of the format are
+// the resource version and the done keys.
 const schemaLease = `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"once.schema","namespace":"shop",` +
 	`"uid":"u","resourceVersion":"%s","annotations":{"metaparticle.io/done":"%s"}},"spec":{"holderIdentity":"unknown"}}`
 

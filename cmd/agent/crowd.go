@@ -16,8 +16,9 @@ import (
 // MiB. The kubelet and scrapers need one connection for each request under way.
 const mostConnections = 64
 
-// crowd bounds the connections of a server. If a connection exceeds the bound, the peer with
-// the most connections loses one. So no pod can keep the kubelet's probes out.
+// crowd bounds the connections of a server. If a new connection exceeds the bound, the server
+// closes a connection of the peer with the most connections. So no other pod can block the
+// kubelet's probes.
 type crowd struct {
 	// most is the largest number of connections. If the field "refuses" is set, the server closes a
 	// new connection beyond that number, instead of an older connection.

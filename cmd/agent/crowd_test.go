@@ -97,8 +97,8 @@ func TestThousandsOfConnectionsBlockNoProbe(t *testing.T) {
 			// The test keeps its ends of all connections open. The agent keeps only 64
 			// connections, each of which takes about 12 KiB.
 			assert.Less(t, inUse()-before, 16<<20)
-			// The agent closes a surplus connection before it serves the next one. The client
-			// may learn a moment later that the agent has closed a connection.
+			// The agent closes a surplus connection before it serves the next one. The client may
+			// see the close of a connection a moment later.
 			open := all
 			for by := time.Now().Add(headerTimeout / 2); len(open) > mostConnections && time.Now().Before(by); {
 				open = slices.DeleteFunc(open, func(c net.Conn) bool {

@@ -61,8 +61,9 @@ func handle(ctx context.Context, h api.Handler, podIP string) error {
 // hookBody bounds the bytes of an answer that the agent reads, as in the kubelet.
 const hookBody = 10 << 10
 
-// httpHook sends a request and waits for an answer. Any answer is a success.
-// httpHook checks no certificate, and follows no redirect to another host.
+// httpHook sends a request and waits for an answer. Any answer is a success. If the server of an
+// HTTPS hook speaks only HTTP, httpHook repeats the request by HTTP, without the Authorization
+// header. httpHook checks no certificate, and follows no redirect to another host.
 func httpHook(ctx context.Context, get api.HTTPGetAction, podIP string) error {
 	host := cmp.Or(get.Host, podIP)
 	if host == "" {

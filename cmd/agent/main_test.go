@@ -69,8 +69,8 @@ func leapsOf(path string) *host.Leaps {
 	return l
 }
 
-// TestAgentPassesTheScriptsInTestdata runs the scripts in testdata. The parts that need PID namespaces or other users
-// run only as root, by the condition [root].
+// TestAgentPassesTheScriptsInTestdata runs the scripts in testdata. The parts that need PID
+// namespaces or other users run only as root, by the condition [root] of the scripts.
 func TestAgentPassesTheScriptsInTestdata(t *testing.T) {
 	t.Parallel()
 	heedSignals(t)

@@ -22,7 +22,7 @@ import (
 )
 
 // probePatience bounds the wait for the agent's answer if the probe has a command. The agent
-// answers at once, and the answer tells whether the command must run. The shortest timeout of a
+// answers immediately, and the answer tells whether the command must run. The shortest timeout of a
 // probe is one second, so half of that second is left for the command.
 const probePatience = 500 * time.Millisecond
 
@@ -92,9 +92,9 @@ func (a *asker) ask(ctx context.Context) (*http.Response, error) {
 	return a.client.Do(request)
 }
 
-// unanswered returns the result of a probe that the agent has not answered. Without the answer,
-// nobody knows whether a child runs. The liveness probe passes, because the shim's watchdog still
-// guards the child. The readiness probe fails, so that no Service sends requests to the pod.
+// unanswered returns the result of a probe to which the agent gave no valid answer. Without an
+// answer, nobody knows whether a child runs. The liveness probe passes, because the shim's watchdog
+// still guards the child. The readiness probe fails, so that no Service sends requests to the pod.
 func (a *asker) unanswered(err error) (int, error) {
 	if a.probe == api.LivenessProbe {
 		return 0, nil

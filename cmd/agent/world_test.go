@@ -30,8 +30,8 @@ const patience = 20 * time.Second
 
 type worldKey struct{}
 
-// world is the pod of one script: the shared directory, desks that act there one after the
-// other, and shims with their children.
+// world is the pod of one script: a shared directory, desks, and shims with their children. The
+// desks use the directory one after another.
 type world struct {
 	env     *testscript.Env
 	run     string // the shared directory

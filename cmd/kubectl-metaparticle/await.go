@@ -15,8 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// betweenWatches is the time between two watches. Even if an API server ends each watch at once, a
-// command must not send more requests than an agent.
+// betweenWatches is the time between two watches. Even if an API server ends each watch
+// immediately, a command must not send more requests than an agent.
 const betweenWatches = time.Second
 
 // await watches the Lease until the function "wanted" returns true. If ctx ends before

@@ -104,8 +104,8 @@ func (b *byHand) lease(t *testing.T, name string) *coordinationv1.Lease {
 	return l
 }
 
-// after changes the Lease once the duration d is over: the pod becomes the holder. If the argument
-// "pod" is empty, the Lease is released instead.
+// The method after changes the Lease when the duration d is over: the pod becomes the holder. If
+// the argument "pod" is empty, the Lease is released instead.
 func (b *byHand) after(t *testing.T, d time.Duration, name, pod string) {
 	time.AfterFunc(d, func() {
 		l := b.lease(t, name)

@@ -69,7 +69,7 @@ func checkCommand(ctx context.Context, args []string, std stdio) (int, error) {
 // takes as long as the timeout of the webhook: ten seconds.
 const checkTimeout = time.Minute
 
-// greet returns the API server's version, and its time.
+// greet returns the version and the current time of the API server.
 func (c connection) greet(ctx context.Context) (version.Info, time.Time, error) {
 	config, err := c.config()
 	if err != nil {

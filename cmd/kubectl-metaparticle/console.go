@@ -44,7 +44,8 @@ const noConsole = refusal("no console is installed: add --set console.enabled=tr
 	" kustomization (docs/console.md)")
 
 const (
-	// consoleWait bounds the wait for a Ready pod: a node pulls the image and starts the pod.
+	// consoleWait bounds the wait for a Ready pod. In this time a node pulls the image and starts
+	// the pod.
 	consoleWait = time.Minute
 	// consoleRetry is the time before another port-forward.
 	consoleRetry = time.Second
@@ -199,7 +200,8 @@ func awaitEnd(ctx context.Context, c cluster, pod *corev1.Pod) {
 	}
 }
 
-// ends reports whether the pod stopped answering, or ctx ended, while the watch lasted.
+// ends returns true once the pod stops answering, or once ctx ends. If the watch ends first, the
+// result is false.
 func ends(ctx context.Context, c cluster, pod *corev1.Pod, watching watch.Interface) bool {
 	var now corev1.Pod
 	err := c.Get(ctx, types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name}, &now)

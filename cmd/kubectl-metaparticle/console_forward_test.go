@@ -33,7 +33,7 @@ type kubelet struct {
 
 	// connected receives each port-forward that the command opens.
 	connected chan httpstream.Connection
-	// asked are the verbs and paths of the requests, and the ports of the streams.
+	// asked receives the verb and path of each request, and the port of each data stream.
 	asked chan string
 	// problem, if not empty, is the text that the kubelet reports on each connection.
 	problem string

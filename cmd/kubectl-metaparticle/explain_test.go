@@ -105,8 +105,8 @@ func together(lists ...any) []client.Object {
 	return all
 }
 
-// answer returns the answer of the command "explain", in a namespace that opted in or did
-// not.
+// answer returns the answer of the command "explain". The argument "optedIn" tells whether the
+// namespace has opted in.
 func answer(t *testing.T, optedIn bool, target string, there ...client.Object) string {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{}}}

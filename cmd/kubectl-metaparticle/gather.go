@@ -300,8 +300,8 @@ func (e *explainer) effective() map[string]string {
 	return api.Effective(e.workload.GetAnnotations(), e.template.Annotations)
 }
 
-// injected reports whether the webhook has gated the pod, or has given it the container that
-// waits for its conditions, or at its barrier.
+// injected reports whether the webhook has given the pod a gate, or an init container that waits
+// for conditions or at a barrier.
 func injected(pod corev1.Pod) bool {
 	waits := len(podspec.ConditionsOf(&pod.Spec)) > 0 || len(podspec.BarrierOf(&pod.Spec).Leases()) > 0
 	return view.Gated(pod) || pod.Labels[api.GatedLabel] == api.GatedAfter && waits

@@ -105,8 +105,8 @@ func (p pausing) annotations() map[string]any {
 	return map[string]any{api.PausedAnnotation: string(p.pause), api.YieldAnnotation: nil}
 }
 
-// said returns the text about one slot. The command prints the text if it does not wait for the
-// release of the slot.
+// said returns the text about one slot. The command prints this text if the command does not wait
+// for the release of the slot.
 func (p pausing) said(before *coordinationv1.Lease) string {
 	holder, was := view.HolderOf(before), api.PauseOf(before.Annotations)
 	switch {

@@ -79,8 +79,8 @@ func (o owner) Origin(context.Context, string, *corev1.Pod) (feature.Origin, err
 // JobUID implements admit.Owners. The result is empty, because "inject" reads no Job of a cluster.
 func (o owner) JobUID(context.Context, string, string) (string, error) { return "", nil }
 
-// podOf returns a pod of the workload, as the API server would receive it, and
-// the pod's owner.
+// podOf returns a pod of the workload, as the API server would receive the pod. The second result
+// is the pod's owner.
 func podOf(d document, raw []byte) (document, owner, error) {
 	var w shape
 	if err := json.Unmarshal(raw, &w); err != nil {

@@ -54,7 +54,8 @@ type possession struct {
 	writes, waits bool
 }
 
-// possessions returns what each pod has of a read-write lock, writers first.
+// possessions returns one possession for each pod that has slots of the read-write lock. Writers
+// come first.
 func possessions(lock []view.Slot) (all []possession) {
 	for _, s := range lock {
 		if s.Holder == nil {

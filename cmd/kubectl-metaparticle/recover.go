@@ -98,7 +98,7 @@ type state struct {
 	// slots are the Leases of all claims, without those of barriers.
 	slots []coordinationv1.Lease
 	// foreign is the greatest token above the revision. A Lease or Variable with such a token comes
-	// from another time, or from another cluster.
+	// from another cluster, or from before a restore of etcd.
 	foreign uint64
 	// bearer names the Lease or Variable with the token "foreign". Each pod can write any token
 	// into its own Lease, so the command shows a person where the token is.
@@ -185,7 +185,7 @@ func (r recovering) read(ctx context.Context) (state, error) {
 	return now, nil
 }
 
-// tokenOf returns the token of the hold that the Lease names; zero for none.
+// tokenOf returns the token that the Lease records, or zero if the Lease has no valid token.
 func tokenOf(l *coordinationv1.Lease) uint64 {
 	token, err := strconv.ParseUint(l.Annotations[api.TokenAnnotation], 10, 64)
 	if err != nil {

@@ -31,7 +31,7 @@ type restored struct {
 	*byHand
 	t  *testing.T
 	mu sync.Mutex
-	// objects stores the objects, and has no common revision.
+	// objects stores the objects. This store has no revision that is common to all objects.
 	objects client.WithWatch
 	// revision is the number of the API server's last write. The field "tokens" has, by slot, the
 	// revision at which a pod acquired after the holder's yield.

@@ -165,7 +165,8 @@ type hold struct {
 	expires bool
 }
 
-// held returns the one hold that may yield, or a refusal if there is none, or more than one.
+// held returns the only hold of the slots. The error is a refusal if no pod holds, if several pods
+// hold, or if the holder cannot hand its slots over.
 func (s *subject) held() (hold, error) {
 	var holds []hold
 	for _, slot := range s.slots {
@@ -244,8 +245,8 @@ func (s *subject) fit(ctx context.Context, h hold, name string) (string, error) 
 	return view.IdentityOf(pod), nil
 }
 
-// unfit returns why the pod cannot hold next; empty for a pod that stands by for a slot of the
-// hold.
+// unfit returns the reason why the pod cannot hold next. The text is empty if the pod stands by for
+// a slot of the hold.
 func (s *subject) unfit(pod corev1.Pod, h hold) string {
 	var leases []*coordinationv1.Lease
 	for _, slot := range view.Claimed(pod) {

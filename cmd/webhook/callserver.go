@@ -40,7 +40,7 @@ const (
 	maxConnections = 1000
 )
 
-// expires is the end of the certificate that the server uses.
+// expires is a gauge of the Unix time, in seconds, at which the server's certificate expires.
 var expires = prometheus.NewGauge(prometheus.GaugeOpts{
 	Name: "metaparticle_certificate_expires_timestamp_seconds",
 	Help: "Unix time at which the certificate that this replica uses expires.",

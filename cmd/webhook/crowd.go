@@ -90,14 +90,14 @@ func (c *crowd) worst() *guest {
 		case !crowded && a.from.all != b.from.all:
 			return a.from.all - b.from.all
 		}
-		return c.rank(a) - c.rank(b) // among equal guests, the oldest goes
+		return c.rank(a) - c.rank(b) // among equal guests, the oldest one loses its connection
 	})
 }
 
 // rank orders guests whose peers have equal counts of connections. The guest with the highest rank
-// loses its connection. All guests except the newest one count as older. An older guest that is
-// still greeting has the highest rank. Then follow an older guest without a call in flight, the
-// newest guest, and an older guest with a call in flight.
+// loses its connection. All guests except the newest one count as older. The highest rank has an
+// older guest that is still greeting. Then come an older guest without a call in flight, the newest
+// guest, and an older guest with a call in flight.
 func (c *crowd) rank(g *guest) int {
 	switch {
 	case g == c.guests[len(c.guests)-1]:

@@ -43,7 +43,8 @@ var (
 // join another workload's singleton by a forged reference.
 type owners struct {
 	reader client.Reader
-	// cached has the metadata of the kinds of [watched], and may be outdated.
+	// cached has the metadata of the objects whose kinds are in [watched]. This metadata may be
+	// outdated.
 	cached client.Reader
 }
 
@@ -138,8 +139,8 @@ func (o owners) replicaSet(ctx context.Context, namespace string, owner *metav1.
 	}
 	above := metav1.GetControllerOf(&set)
 	if above == nil {
-		// A person may have edited the template after the controller had made the pod. So
-		// the template of the pod is unknown.
+		// This ReplicaSet has no controller. A person may have edited its template after the pod
+		// was made, so the template of the pod is unknown.
 		return feature.Origin{Workload: workload(owner)}, nil
 	}
 	origin := feature.Origin{Workload: workload(above), Template: &set.Spec.Template.Spec}
@@ -250,9 +251,9 @@ func (o owners) verify(ctx context.Context, namespace string, owner *metav1.Owne
 }
 
 // builtin returns the kind of Kubernetes whose slots would have the same names as those of the
-// owner's kind; empty if there is none. The name of a slot contains the owner's kind in lower
-// case, and omits the groups of Kubernetes. The second result reports whether the first result has
-// exactly the kind and the group of the owner.
+// owner's kind. The first result is empty if no such kind exists. The name of a slot contains the
+// owner's kind in lower case, and omits the groups of Kubernetes. The second result reports whether
+// the first result has exactly the kind and the group of the owner.
 func builtin(group, kind string) (schema.GroupVersionKind, bool) {
 	if !slices.Contains([]string{"", "apps", "batch"}, group) {
 		return schema.GroupVersionKind{}, false

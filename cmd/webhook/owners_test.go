@@ -110,8 +110,8 @@ func TestOriginFindsTheTopMostWorkload(t *testing.T) {
 	}
 }
 
-// replicaSet returns a ReplicaSet as a controller makes it: the number is an annotation, and
-// the hash a label of the selector.
+// replicaSet returns a ReplicaSet as a controller makes it: the number is an annotation, and the
+// hash is a label of the selector.
 func replicaSet(name string, controller metav1.OwnerReference, number, numbered, hash, hashed string) *appsv1.ReplicaSet {
 	set := &appsv1.ReplicaSet{ObjectMeta: named(name, controller)}
 	set.Annotations = map[string]string{number: numbered}

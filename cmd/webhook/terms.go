@@ -158,7 +158,8 @@ func (t *terms) enroll(ctx context.Context) error {
 		Reader: m.GetAPIReader(),
 		Events: m.GetEventRecorder("metaparticle-enroll"),
 		Home:   t.s.namespace,
-		// The next term may belong to another replica, which then publishes the gauges.
+		// The gauges are reset at the end of the term, because another replica may publish them in
+		// the next term.
 		Shortage: set(lacking), Behind: set(unready),
 	}
 	defer lacking.Reset()
@@ -190,13 +191,14 @@ func termOptions(s settings) (ctrl.Options, error) {
 	return ctrl.Options{
 		Scheme: clientgoscheme.Scheme,
 		Cache:  cache.Options{ByObject: objects, DefaultTransform: cache.TransformStripManagedFields()},
-		// The replica's own manager serves the metrics of all terms.
+		// The address "0" disables the server, because the replica's own manager serves the metrics
+		// of all terms.
 		Metrics:                 metricsserver.Options{BindAddress: "0"},
 		LeaderElection:          s.leaderElection,
 		LeaderElectionID:        leaderElectionID,
 		LeaderElectionNamespace: s.namespace,
-		// Two replicas may enroll at the same time without harm, so the next term may begin
-		// at once.
+		// Two replicas may enroll at the same time without harm, so a manager that ends may
+		// immediately release its election.
 		LeaderElectionReleaseOnCancel: true,
 		LeaseDuration:                 new(enrollLease),
 		RenewDeadline:                 new(enrollRenewed),

@@ -153,7 +153,7 @@ func (o writer) write(m message) bool {
 	for _, part := range m {
 		for chunk := range slices.Chunk(part, maxChunk) {
 			_ = o.with.SetWriteDeadline(time.Now().Add(writeTimeout))
-			if o.ctx.Err() != nil { // checked only now, because the line above may have undone an interruption
+			if o.ctx.Err() != nil { // checked after SetWriteDeadline, because that call may have undone an interruption
 				return false
 			}
 			if _, err := o.out.Write(chunk); err != nil || o.with.Flush() != nil {

@@ -33,7 +33,7 @@ func slot(name, holder string) view.Slot {
 	return s
 }
 
-// serving returns a server with a clock that stands still, and its address.
+// serving returns a server whose clock stands still, and the HTTP server that serves its page.
 func serving(t *testing.T) (*Server, *httptest.Server) {
 	t.Helper()
 	s := New()
@@ -180,7 +180,7 @@ func TestQueuedBytesOfAStreamAreBounded(t *testing.T) {
 }
 
 // A browser that reads nothing blocks its handler until the server drops the stream.
-func TestDroppedStreamEndsAtOnce(t *testing.T) {
+func TestDroppedStreamEndsImmediately(t *testing.T) {
 	s, server := serving(t)
 	large := slot("lock.a", "x")
 	large.Yield = strings.Repeat("y", 12<<20) // more bytes than the buffers of sockets hold
@@ -320,7 +320,7 @@ func TestRequestsFromPagesOfOtherSitesAreRefused(t *testing.T) {
 	s.Docs = http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})
 	handler := s.Handler()
 	ended, cancel := context.WithCancel(t.Context())
-	cancel() // a stream that begins by mistake ends at once
+	cancel() // a stream that begins by mistake ends immediately
 	for _, c := range []struct {
 		path, site, mode, dest, origin string
 		status                         int
@@ -362,7 +362,7 @@ func TestConsoleRefusesHTTPMethodsThatWrite(t *testing.T) {
 func TestHEADRequestDoesNotCountAsAStream(t *testing.T) {
 	s := New()
 	ended, cancel := context.WithCancel(t.Context())
-	cancel() // a stream that begins by mistake ends at once
+	cancel() // a stream that begins by mistake ends immediately
 	answer := httptest.NewRecorder()
 	request := httptest.NewRequestWithContext(ended, http.MethodHead, "/events", nil)
 	request.Host = "localhost"

@@ -26,8 +26,8 @@ type Handover struct {
 	Reason string `json:"reason,omitempty"`
 	// Cause is the message of the Event at the end of that pod's hold.
 	Cause string `json:"cause,omitempty"`
-	// Seconds is the time between release and acquisition, in whole seconds, because
-	// Events have no fractions.
+	// Seconds is the time between release and acquisition, in whole seconds, because Events have no
+	// fractions. The field is nil if no Event tells of the release.
 	Seconds *float64 `json:"seconds,omitempty"`
 }
 
@@ -153,11 +153,12 @@ func handoverOf(acquired, ending, released *report) Handover {
 	return h
 }
 
-// mostNamed bounds the number of slots that are read from one Event. An annotation lists at most
-// this number of names.
+// mostNamed bounds the number of slots that are read from one Event. An annotation that claims
+// slots lists at most this number of names.
 const mostNamed = 32
 
-// slotsIn returns the first slots that an Event's message names, each once.
+// slotsIn returns the slots that an Event's message names, each once, but not more than
+// [mostNamed].
 func slotsIn(message string) (slots []string) {
 	named := map[string]bool{}
 	for word := range strings.FieldsFuncSeq(message, func(r rune) bool { return strings.ContainsRune(" ,:;()", r) }) {

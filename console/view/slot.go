@@ -29,8 +29,8 @@ type Slot struct {
 	// Yield is a person's request that the hold ends. The release of the hold removes the
 	// request.
 	Yield string `json:"yield,omitempty"`
-	// Stamp is the stamp of a shard's Lease: the epoch, the number of shards, and whether the
-	// Lease is closed.
+	// Stamp is the stamp of a shard's Lease, as [api.Stamp] writes it: the epoch, the number of
+	// shards, the run, and whether the Lease is closed.
 	Stamp string `json:"stamp,omitempty"`
 	// Successor is the identity that the last release names, until a pod holds.
 	Successor string `json:"successor,omitempty"`
@@ -262,10 +262,11 @@ func (s *Slot) remember(h history) {
 	}
 }
 
-// finished reports whether a pod no longer waits for the slot of a once claim or a start lock. A
-// pod with a start lock is finished once the agent's pod condition is True, because the application
-// has started. A pod with a once claim is finished once its key is done. The pod is also finished
-// once its init containers have ended, if none of its main containers has a shim.
+// finished reports whether a pod has stopped waiting for the slot of a once claim or a start lock.
+// A pod with a start lock is finished once the agent's pod condition is True, because the
+// application has started. A pod with a once claim is finished once its key is done. If no main
+// container of this pod has a shim, the pod is also finished once its condition Initialized is
+// True.
 func (s *Slot) finished(pod corev1.Pod) bool {
 	if said, ok := Condition(pod); s.Kind == StartLock {
 		return ok && said.Status == corev1.ConditionTrue

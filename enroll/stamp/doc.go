@@ -6,10 +6,10 @@
 //
 // # The guarantee
 //
-// Two pods that expect different numbers of shards never hold shards at once. An agent acquires
-// a Lease only while the Lease's stamp is open, and has the number and the run that the agent's
-// pod expects. The caller reads all Leases of the group in one consistent list. Each write that
-// [Next] returns replaces exactly the version of the Lease in that list.
+// Two pods that expect different numbers of shards never hold shards at the same time. An agent
+// acquires a Lease only while the Lease's stamp is open, and has the number and the run that the
+// agent's pod expects. The caller reads all Leases of the group in one consistent list. Each write
+// that [Next] returns replaces exactly the version of the Lease in that list.
 //
 //   - The stamp of shard 0 is the decision of the group: a number of shards, a run, and an
 //     epoch. A change of the number or of the run begins with a closed stamp of the next epoch
@@ -24,10 +24,10 @@
 //     closed Lease has no holder. A closed Lease without a holder stays without a holder, so
 //     the list may be old.
 //
-// Two processes may want different numbers at once. Suppose that one process opens a Lease by
-// a delayed write. The write fails if the other process has already closed that Lease for its
-// own decision. Otherwise, the other process finds the Lease open, closes it, and waits until
-// the Lease has no holder. So two such processes delay each other, and break no rule.
+// Two processes may want different numbers at the same time. Suppose that one process opens a Lease
+// by a delayed write. The write fails if the other process has already closed that Lease for its
+// own decision. Otherwise, the other process finds the Lease open, closes it, and waits until the
+// Lease has no holder. So two such processes delay each other, and break no rule.
 //
 // # Clocks
 //
@@ -36,6 +36,7 @@
 //
 // # What is not guaranteed
 //
-// The package does not choose the number. A person who removes a stamp, or a Lease that is
-// not held, makes all shards stand still once.
+// The package does not choose the number. If a person removes the stamp of shard 0, all holders of
+// the group release once, and enroll then opens the Leases again. The same happens if a person
+// deletes the Lease of shard 0 while no pod holds that Lease.
 package stamp

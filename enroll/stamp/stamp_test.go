@@ -29,7 +29,7 @@ func leases(texts ...string) []Shard {
 	return all
 }
 
-func TestNewShardCountAppliesWhenAllAreFree(t *testing.T) {
+func TestNewCountAppliesOnceAllShardsAreFree(t *testing.T) {
 	closed, open := api.Stamp{Epoch: 2, Count: 3, Closed: true}, api.Stamp{Epoch: 2, Count: 3}
 	for name, test := range map[string]struct {
 		shards []Shard
@@ -56,7 +56,7 @@ func TestNewShardCountAppliesWhenAllAreFree(t *testing.T) {
 	}
 }
 
-func TestNewRunGetsShardsWhenAllAreFree(t *testing.T) {
+func TestNewRunStartsOnceAllShardsAreFree(t *testing.T) {
 	closed, open := api.Stamp{Epoch: 2, Count: 2, Run: "b", Closed: true}, api.Stamp{Epoch: 2, Count: 2, Run: "b"}
 	for name, test := range map[string]struct {
 		shards []Shard
@@ -92,7 +92,7 @@ func TestCorrectlyStampedLeasesNeedNoWrite(t *testing.T) {
 }
 
 // writer is a process of enroll that reads one list, and then stores the writes for that list one
-// by one. Other processes and agents may write in between.
+// by one. Other processes and agents may write between two of these writes.
 type writer struct {
 	count  int
 	run    string
@@ -100,8 +100,8 @@ type writer struct {
 	at     []int
 }
 
-// FuzzShardsOfTwoCountsAreNeverHeldTogether plays random schedules of three processes that want random
-// numbers of shards and random runs. Agents acquire what is open, and release what is closed.
+// FuzzShardsOfTwoCountsAreNeverHeldTogether runs random schedules of three processes that want
+// random numbers of shards and random runs. Agents acquire open Leases, and release closed Leases.
 func FuzzShardsOfTwoCountsAreNeverHeldTogether(f *testing.F) {
 	for seed := range uint64(300) {
 		f.Add(seed)

@@ -21,7 +21,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// slowImages answers each look-up after a second, and counts the concurrent look-ups.
+// slowImages answers each look-up of an image after one second. The field "now" counts the look-ups
+// in flight, "most" is their maximum, "all" counts all look-ups, and "pods" counts the calls of
+// For.
 type slowImages struct{ now, most, all, pods atomic.Int32 }
 
 func (s *slowImages) For(image.PullRights) image.Reader {

@@ -139,7 +139,8 @@ func (noLimits) LimitRanges(context.Context, string) ([]corev1.LimitRange, error
 	return nil, mutatetest.Error("away")
 }
 
-// slow answers a question about an owner only when the context of the call ends.
+// slow is an implementation of [Owners]. Its method Origin returns only when the context of the
+// call ends.
 type slow struct{ mutatetest.Facts }
 
 func (slow) JobUID(context.Context, string, string) (string, error) { return "", nil }

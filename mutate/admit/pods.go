@@ -82,8 +82,8 @@ func (h podHandler) keep(r admission.Request) admission.Response {
 }
 
 // subject gathers the facts about a pod. The function reads no owner if the pod has neither a claim
-// nor a barrier, or if its annotations are malformed. The function mutate.Inject reports malformed
-// annotations.
+// nor a barrier, or if its annotations or its controller's reference are malformed. The function
+// mutate.Inject reports malformed pods.
 func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev1.Pod) (mutate.Subject, error) {
 	s := mutate.Subject{Raw: r.Object.Raw, Pod: pod, Namespace: r.Namespace, Kubernetes: h.kubernetes()}
 	request, err := api.Parse(pod.Annotations)
@@ -106,7 +106,8 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 		return s, nil
 	}
 	if s.Workload = workloadOf(controller); len(mutate.JudgeOrigin(pod, s.Workload)) > 0 || !request.Claims() && request.Barrier.Size == 0 {
-		// Either mutate.Inject refuses the pod, or nothing depends on the owner.
+		// The function mutate.Inject refuses a pod with an invalid owner. A pod with neither a
+		// claim nor a barrier needs no facts about its owner.
 		return s, nil
 	}
 	s.Origin, err = h.Owners.Origin(ctx, r.Namespace, pod)
@@ -118,7 +119,8 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 	return s, nil
 }
 
-// runs returns the UIDs of the Jobs whose shards the conditions name.
+// runs returns the UIDs of the Jobs whose shards the conditions name, by the names of the Jobs. The
+// function skips a condition that already has a UID as its Key.
 func (h podHandler) runs(ctx context.Context, namespace string, conditions []api.Condition) (map[string]string, error) {
 	runs := map[string]string{}
 	for _, c := range conditions {

@@ -60,7 +60,7 @@ func TestMemoryEstimateCoversJSONInGateArguments(t *testing.T) {
 	}
 }
 
-func TestHugeJSONInGateArgumentsIsRefusedUndecoded(t *testing.T) {
+func TestHugeJSONInGateArgumentsIsNeverDecoded(t *testing.T) {
 	for name, object := range recalled(1536 << 10) {
 		if name == "probes of many" {
 			continue

@@ -36,8 +36,8 @@ var errNoReview = errors.New("not an AdmissionReview of " + admissionv1.SchemeGr
 // configuration names. The HTTP handler decodes the text only once, because each pod's
 // start waits for the answer.
 //
-// A call for which the load has no room gets status 429 at once. All handlers of a process
-// share one limit. With a nil limit, the load has no bound.
+// A call for which the load has no room immediately gets status 429, and a malformed call gets
+// status 400. All handlers of a process share one limit. With a nil limit, the load has no bound.
 func Serve(handler admission.Handler, limit *load.Limit) http.Handler {
 	// The library's Handle turns a panic into an answer.
 	hook := &admission.Webhook{Handler: written{handler}}

@@ -70,7 +70,7 @@ func (f Facts) atOnce() int {
 }
 
 // count returns the number in a field of the object at a path. The result is nil if the field is
-// absent or no number.
+// absent or is not a number.
 func (f Facts) count(of []any, field string) *int32 {
 	text, err := json.Marshal(f.Document.Get(append(slices.Clone(of), field)...))
 	var n *int32

@@ -15,8 +15,8 @@ import (
 )
 
 // maxContainers bounds the containers of a pod with a claim, because each container may cost a
-// look-up. If each look-up takes 300 ms, and eight run at once, a hundred look-ups end within
-// 4 s. That is less than the time that the webhook has for one pod.
+// look-up. If each look-up takes 300 ms, and eight look-ups run at the same time, a hundred
+// look-ups end within 4 s. That is less than the time that the webhook has for one pod.
 const maxContainers = 100
 
 // defaultContainer is the annotation with the container that kubectl logs and exec use by
@@ -95,7 +95,8 @@ func containerNames(spec *corev1.PodSpec) []string {
 	return names
 }
 
-// missing returns the names that none of the pod's own containers and init containers has.
+// missing returns those names that no container and no init container of the pod has. Injected init
+// containers do not count.
 func missing(pod *corev1.Pod, names []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool {
 		named := func(c corev1.Container) bool { return c.Name == name }

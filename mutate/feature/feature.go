@@ -8,8 +8,8 @@
 // no feature refuses the pod. A patch describes the state of a gated pod. A pod that is already in
 // that state gets no operation.
 //
-// Not guaranteed: any rule about several pods. A feature knows one pod, and the [Facts]
-// about its owners and the cluster.
+// Not guaranteed: any rule about several pods. A feature reads one pod, and the [Facts] about its
+// owners and the cluster.
 package feature
 
 import (
@@ -45,7 +45,7 @@ var features = []feature{
 	{name: "platform", unclaimed: true, judge: judgePlatform},
 	{name: "inits", judge: judgeInits},
 	{name: "names", unclaimed: true, judge: judgeNames},
-	// From here to the sidecar, patches name the pod's containers by their indices.
+	// The patches from here to the feature "sidecar" name the pod's containers by their indices.
 	{name: "probes", judgeContainer: judgeProbes, patch: patchProbes},
 	{name: "rules", judgeContainer: judgeRules},
 	{name: "waits", judgeContainer: judgeWaits},

@@ -15,7 +15,8 @@ import (
 )
 
 // tokens judges the tokens in the Leases. A token is the resourceVersion of an earlier write. So a
-// token above the current resourceVersion comes from another cluster, or from another time.
+// token above the current resourceVersion comes from another cluster, or from the time before etcd
+// was restored from a backup.
 func (c Cluster) tokens(ctx context.Context) (Finding, error) {
 	var list coordinationv1.LeaseList
 	if err := c.List(ctx, &list, client.HasLabels{api.ManagedLabel}); err != nil {
