@@ -29,8 +29,8 @@ type Slot struct {
 	// Yield is a person's request that the hold ends. The release of the hold removes the
 	// request.
 	Yield string `json:"yield,omitempty"`
-	// Stamp is the stamp of a shard's Lease, as [api.Stamp] writes it: the epoch, the number of
-	// shards, the run, and whether the Lease is closed.
+	// Stamp is the stamp of a shard's Lease: the epoch, the number of shards, the run, and whether
+	// the Lease is closed. [api.Stamp] has the form of the text.
 	Stamp string `json:"stamp,omitempty"`
 	// Successor is the identity that the last release names, until a pod holds.
 	Successor string `json:"successor,omitempty"`
