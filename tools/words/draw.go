@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -76,7 +77,7 @@ func texts(file string, text []byte) (map[string][]drawable, error) {
 				before := lines[max(s.line-1-preceding, 0) : s.line-1]
 				words := strings.Fields(lines[s.line-1])
 				if !strings.HasPrefix(s.text, strings.Join(words[:min(3, len(words))], " ")) {
-					before = append(before[:len(before):len(before)], lines[s.line-1])
+					before = append(slices.Clip(before), lines[s.line-1])
 				}
 				all["sentence"] = append(all["sentence"], drawable{finding{line: s.line, text: s.text}, before})
 			}
