@@ -82,9 +82,8 @@ func (r *removal) keepClaimed() {
 
 // claimantsLongest returns the longest duration that the Roles of claimants remember for each
 // Lease. The Role of an account without a claim may forget the Lease only if the duration in that
-// Role is not longer. So a claimed Lease never loses its last Role or its longest duration. A Lease
-// for which [recorded] returns true is an exception: the Role of an account without a claim may
-// always forget that Lease.
+// Role is not longer. So a claimed Lease never loses its last Role or its longest duration. Each Role may
+// forget an unclaimed Lease for which [recorded] returns true.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {
@@ -106,7 +105,7 @@ func (r *removal) reduceRole(ctx context.Context, known *agentRole, longest map[
 		switch {
 		case r.expired.leases[name] && r.deleteLease(ctx, name):
 			done = append(done, right{lease: name})
-		case r.expired.rights[own] && (claimed && seconds >= known.memories[name].Seconds || recorded(r.seen.leases[name])):
+		case r.expired.rights[own] && (claimed && seconds >= known.memories[name].Seconds || r.seen.wanted[name] == nil && recorded(r.seen.leases[name])):
 			done = append(done, own)
 		default:
 			continue

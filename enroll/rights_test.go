@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -273,4 +274,31 @@ func locks(n int) string {
 func longLock(i int) string {
 	name := strconv.Itoa(i)
 	return "lock." + strings.Repeat("x", 253-len("lock.")-len(name)) + name
+}
+
+// The Role of the account that still claims the Lease remembers no duration yet, because a write of
+// that Role failed.
+func TestRecordedLeaseKeepsItsLastRoleWhileClaimed(t *testing.T) {
+	const slot = "once.schema"
+	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: slot, Annotations: map[string]string{api.DoneAnnotation: "7"}}}
+	for name, test := range map[string]struct {
+		wanted claims
+		left   int
+	}{
+		"claimed by another account": {claims{slot: {accounts: map[string]string{"other": "biller"}}}, 1},
+		"unclaimed":                  {nil, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			known := &agentRole{role: &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "r"}}, key: "till", memories: map[string]memory{slot: {Seconds: 60}}}
+			r := &removal{
+				store:   store{client: w.server},
+				seen:    &snapshot{wanted: test.wanted, leases: map[string]*coordinationv1.Lease{slot: lease}},
+				expired: expired{rights: map[right]bool{{lease: slot, role: "r"}: true}},
+				roles:   &agentRoles{all: []*agentRole{known}},
+			}
+			r.reduceRole(t.Context(), known, r.claimantsLongest())
+			assert.Len(t, known.memories, test.left)
+		})
+	}
 }
