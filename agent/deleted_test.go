@@ -145,7 +145,7 @@ func TestAgentDrainsHoldAcquiredAfterThePodsDeletion(t *testing.T) {
 }
 
 // The agent learns of the deletion before the shim reports that the child has started.
-func TestAgentStopsChildFirstReportedAfterPodDeletion(t *testing.T) {
+func TestChildReportedAfterPodDeletionIsStopped(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -164,7 +164,7 @@ func TestAgentStopsChildFirstReportedAfterPodDeletion(t *testing.T) {
 
 // The agent does not stop a child that started before the deletion, because the kubelet stops that
 // child.
-func TestPodDeletionEndsNoEarlierHold(t *testing.T) {
+func TestAgentContinuesItsHoldAfterPodDeletion(t *testing.T) {
 	again := map[string]func(w *world, a *pod) *pod{
 		"": func(_ *world, a *pod) *pod { return a },
 		"a new agent process, too": func(w *world, a *pod) *pod {
@@ -204,7 +204,7 @@ func TestPodDeletionEndsNoEarlierHold(t *testing.T) {
 }
 
 // The agent learns of the deletion long after its hold began.
-func TestDeletionLearnedLongAfterAcquisitionEndsNoHold(t *testing.T) {
+func TestHoldContinuesWhenDeletionIsLearnedLate(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

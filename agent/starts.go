@@ -232,8 +232,8 @@ func (s *starts) adopt(state claim.State) {
 	}
 }
 
-// ends reports whether the hold of the start lock ends now. The result part is the way in which the
-// claim then gives up its slot.
+// ends reports whether the hold of the start lock ends now. The result named "part" tells
+// in which way the claim then gives up its slot.
 func (s *starts) ends(now time.Duration, state claim.State, f startFacts) (part claim.Parting, over bool) {
 	switch {
 	case state.Lost != nil, now >= state.Deadline:

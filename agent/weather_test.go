@@ -132,7 +132,7 @@ func TestPreviousHoldersChildStartsFirstAfterLongOutage(t *testing.T) {
 	}
 }
 
-// Another program often writes the Lease, for example a label, but never changes the holder. In
+// A program of another team often writes a label of the Lease, but never changes the holder. In
 // half of the cases the API server refuses watches.
 func TestHolderKeepsSlotWhileAnotherProgramWritesLease(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 12 * time.Second, 30 * time.Second} {
@@ -213,7 +213,7 @@ func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 
 // After an outage longer than the lease duration, the previous holder starts first even
 // if watches fail.
-func TestPreviousHolderStartsFirstAfterOutageWithoutWatches(t *testing.T) {
+func TestPreviousHolderStartsFirstEvenIfWatchesFail(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"watches refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
 		"watches cut at once": func(l *link) { l.idle = 1 },

@@ -84,7 +84,8 @@ func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enr
 func TestPlantedBugsAreCaughtByConditionTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
 
 // The test plants the bugs whose files name tests of agent/barrier. The simulation misses these
-// bugs. For example, no person of the simulation writes the Lease of a pod that waits at a barrier.
+// bugs, because in the simulation nothing triggers them. No simulated person writes the Lease of a
+// pod that waits at a barrier, for example.
 func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
 
 // The test plants the bugs whose files name tests of agent/lease. The simulation misses these bugs.

@@ -223,7 +223,7 @@ func TestFailingWatchesCauseFewRequests(t *testing.T) {
 				r.lasts(t, time.Minute)
 				s.change(func() { s.reads, s.watches = nil, nil })
 				r.lasts(t, time.Hour)
-				// By now each pause takes 10 s to 15 s. Each look is a read and a watch.
+				// By now the wait between two looks is 10 s to 15 s. Each look is a read and a watch.
 				assert.LessOrEqual(t, s.busiest(), 12)
 				reads, watches := s.requests()
 				assert.LessOrEqual(t, len(reads)+len(watches), 10*60)

@@ -24,8 +24,8 @@ const (
 	gap = 32
 )
 
-// SpreadNumbers starts the threads, and then uses up the ids of the gap. If a fork fails for
-// lack of a right or of memory, the gap stays smaller.
+// SpreadNumbers starts the threads, and then uses up the next ids, which become the
+// gap. If a fork fails for lack of a right or of memory, the gap has fewer ids.
 func SpreadNumbers() {
 	var ready, given sync.WaitGroup
 	ready.Add(threads)

@@ -21,7 +21,7 @@ type passage string
 const (
 	// isOpened means that the barrier lets each pod of the run go on, for ever.
 	isOpened passage = "open"
-	// isClosed means that the record of the open barrier does not exist yet.
+	// isClosed means that the Lease does not record yet that the barrier is open.
 	isClosed passage = "closed"
 )
 

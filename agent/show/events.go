@@ -32,7 +32,8 @@ type Events struct {
 // wait only while the API server accepts none.
 const queued = 16
 
-// NewEvents returns Events, which are written once Run is called.
+// NewEvents returns an [Events] without a message. [Events.Run] writes the messages to the API
+// server.
 func NewEvents(config Config) *Events {
 	return &Events{
 		config: config, queue: make(chan kube.Event, queued),

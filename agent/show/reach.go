@@ -46,9 +46,9 @@ type target struct {
 	// expiry is the instant at which the holder's Lease expires, as [target.see] first gets it
 	// after an error. Without an error, expiry is zero.
 	expiry time.Duration
-	// renewed reports that the holder has renewed since the standby stored expiry. If a holder
-	// neither answers nor renews, it may be dead. The standby then stays Ready, and its
-	// connections wait for the next holder.
+	// renewed reports that the holder has renewed since the standby stored the value of the field
+	// expiry. If a holder neither answers nor renews, it may be dead. The standby then stays Ready,
+	// and its connections wait for the next holder.
 	renewed bool
 	// lost reports that the standby is not Ready because a holder's pod did not answer. The
 	// next answer of a holder's pod clears the field.

@@ -213,7 +213,7 @@ func TestRestartOfAllContainersProvesNoProcessDead(t *testing.T) {
 	assert.Equal(t, "h2", serve(t, dir).next().Hold)
 }
 
-func TestTurnRoleSucceedsWithoutNoteOrVolume(t *testing.T) {
+func TestTurnCommandSucceedsWithoutNoteOrVolume(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, Turn(Dir(dir)))
 	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
@@ -413,7 +413,7 @@ func serveOn(t *testing.T, dir string, write func()) *served {
 
 // The write of the note may take longer than the Lease lasts. When the write ends, another pod
 // may already hold the slot.
-func TestSlowDiskStartsNoApplicationAfterTheDeadline(t *testing.T) {
+func TestApplicationNeverStartsAfterItsDeadline(t *testing.T) {
 	leave := 200 * time.Millisecond
 	s := serveOn(t, t.TempDir(), func() { <-time.After(2 * leave) })
 	in := s.wait()

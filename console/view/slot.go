@@ -30,7 +30,7 @@ type Slot struct {
 	// request.
 	Yield string `json:"yield,omitempty"`
 	// Stamp is the stamp of a shard's Lease: the epoch, the number of shards, the run, and whether
-	// the Lease is closed. [api.Stamp] has the form of the text.
+	// the Lease is closed. [api.Stamp] documents the format.
 	Stamp string `json:"stamp,omitempty"`
 	// Successor is the identity that the last release names, until a pod holds.
 	Successor string `json:"successor,omitempty"`

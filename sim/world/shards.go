@@ -150,9 +150,9 @@ func (s *sharding) recover() {
 	}
 }
 
-// rollsOut changes the number of shards in quiet times, by a rolling update. An application must
-// run under each shard of the new number although old pods are left. In some rollouts a person
-// undoes the change in the middle.
+// rollsOut changes the number of shards in quiet times, by a rolling update. Then an application
+// must run under each of the new shards, although pods with the old number of shards are left. In
+// some rollouts a person undoes the change in the middle.
 func (s *sharding) rollsOut() bool {
 	undone := chance(s.rng, .3)
 	s.do(func() {

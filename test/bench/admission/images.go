@@ -96,8 +96,8 @@ func (i *images) resolver() *registry.Resolver {
 	return registry.New(registry.Options{PlainHTTP: []string{i.host}})
 }
 
-// handler is the webhook's pod handler. A benchmark can replace the image resolver of the
-// handler, and every pod has the same owner.
+// handler is the webhook's pod handler. A benchmark can replace its image resolver. The lookup of
+// owners always returns the same owner.
 type handler struct {
 	webhook http.Handler
 	images  *registry.Resolver

@@ -313,10 +313,10 @@ func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
 	}
 }
 
-// sameWords waits until both pods have a message of a failed probe with equal text. The kubelet
-// probes a gated pod by HTTP even for a TCP probe. So the gated pod's message has a prefix before
-// the TCP error. For gRPC the agent writes an Event of its own beside the kubelet's, so one equal
-// message is enough.
+// sameWords waits until a message of a failed probe is the same in both pods. The kubelet probes a
+// gated pod by HTTP even for a TCP probe. So the gated pod's message about a TCP probe may have a
+// prefix. For gRPC the gated pod also has a message of the agent, which has no equal in the other
+// pod. So one pair of equal messages is enough.
 func sameWords(s *space.Space, name string, plain, gated *corev1.Pod, probe string) {
 	s.Helper()
 	words := func(pod *corev1.Pod) (all []string) {
