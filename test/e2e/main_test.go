@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 	}
 	flag.DurationVar(&exclusive.Soak, "soak", exclusive.Soak, "how long pods are deleted and killed in TestApplicationNeverRunsTwiceDespiteDeletionsAndKills")
 	flag.BoolVar(&software.Every, "every-fault", false, "each application of TestGateKeeps… meets every fault, instead of a random half; and the share parallel leaves no test out")
+	late := flag.Bool("late", false, "the share parallel runs one real application and one example, instead of a random half of both")
 	flag.StringVar(&rollouts.Rows, "rows", "", "which kinds of workloads are in the table of rollouts; empty: no table")
 	flag.StringVar(&applications.SyncTree, "sync", "", "directory with the sources of metaparticle/sync; empty: its example programs are not run")
 	flag.StringVar(&operations.Earlier, "from", "", "revision of an earlier version, to upgrade from; empty: no upgrade")
@@ -60,7 +61,7 @@ func TestMain(m *testing.M) {
 		os.Exit(2)
 	}
 	if *own == "parallel" && !software.Every {
-		out := share.LeftOut(parallel, rand.Perm)
+		out := share.LeftOut(parallel, *late, rand.Perm)
 		fmt.Println("this run leaves out:", strings.Join(out, " "))
 		skipped = append(slices.Clone(skipped), out...)
 	}

@@ -16,16 +16,16 @@ import (
 // are those of a test while two other clusters run their tests. Without these figures one cluster
 // would still run the longest test while the others are idle.
 var long = map[string]int{
-	"TestHelmCommandsStopNoRunningApplication":      10,
-	"TestPodsForTwoShardCountsNeverRunTogether":     4,
-	"TestClusterAlertsFireUntilFaultsAreRepaired":   3,
-	"TestShardCountChangesDespiteADisconnectedNode": 3,
-	"TestStartLockStartsPodsOneByOne":               3,
+	"TestHelmCommandsNeverStopARunningApplication":        10,
+	"TestPodsWithDifferentShardCountsNeverRunTogether":    4,
+	"TestClusterAlertsFireUntilFaultsAreRepaired":         3,
+	"TestNewShardCountTakesEffectDespiteDisconnectedNode": 3,
+	"TestStartLockLetsPodsStartOneByOne":                  3,
 }
 
 // alone has the serial tests that fail under other load, such as the tests of another cluster.
 // These tests run on the cluster of the share "parallel", before its parallel tests.
-var alone = []string{"TestHandoversRefuseNoConnection"}
+var alone = []string{"TestConnectionsAreNeverRefusedDuringAHandover"}
 
 // minutes returns about how long a serial test takes.
 func minutes(test string) int {
@@ -70,11 +70,16 @@ func others(serial []string, own, all int) (tests []string) {
 
 // LeftOut chooses the tests that one run of "make test" leaves out. The result has a random half of
 // the tests with real applications, and a random half of the examples. Both groups take much
-// processor time. The function shuffle returns a random order of n numbers.
-func LeftOut(parallel []string, shuffle func(n int) []int) (tests []string) {
+// processor time. A late run leaves out all tests of each group except one random test. The function
+// shuffle returns a random order of n numbers.
+func LeftOut(parallel []string, late bool, shuffle func(n int) []int) (tests []string) {
 	for _, group := range []string{"ExclusiveAndUnchanged", "Example"} {
 		all := slices.DeleteFunc(slices.Clone(parallel), func(name string) bool { return !strings.Contains(name, group) })
-		for _, i := range shuffle(len(all))[:(len(all)+1)/2] {
+		out := (len(all) + 1) / 2
+		if late {
+			out = max(out, len(all)-1)
+		}
+		for _, i := range shuffle(len(all))[:out] {
 			tests = append(tests, all[i])
 		}
 	}
