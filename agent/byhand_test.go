@@ -94,7 +94,7 @@ func TestHolderOfAPausedSlotKeepsRunning(t *testing.T) {
 	}
 }
 
-func TestPauseSetToStopDrainsTheHolder(t *testing.T) {
+func TestHolderDrainsIfThePauseSaysStop(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		p := &ports{}
@@ -235,7 +235,7 @@ func TestVanishedSuccessorDelaysOtherStandbysByOneSecond(t *testing.T) {
 	})
 }
 
-func TestHolderYieldsOnlyOnceThePauseHasEnded(t *testing.T) {
+func TestHolderYieldsOnlyAfterThePauseHasEnded(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a, b := w.pair()

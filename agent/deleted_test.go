@@ -27,7 +27,7 @@ func (p *pod) delete() {
 
 // A controller deletes all pods at the same time, and the holder's application is the first to
 // end.
-func TestDeletedStandbyStartsNoChildAfterARelease(t *testing.T) {
+func TestDeletedStandbyNeverStartsChildAfterARelease(t *testing.T) {
 	for name, delay := range map[string]struct{ check, write time.Duration }{
 		"the check ends first": {write: 500 * time.Millisecond},
 		"the write ends first": {check: 500 * time.Millisecond},
@@ -62,7 +62,7 @@ func TestDeletedStandbyStartsNoChildAfterARelease(t *testing.T) {
 // The agent checks for its pod's deletion by an empty patch of the pod. Such a patch costs the
 // API server more than a write of a Lease. If the release names no successor, all standbys write
 // at once, and only the pod that got the slot sends the patch.
-func TestOnlyNamedSuccessorChecksItsDeletionWhileAcquiring(t *testing.T) {
+func TestOnlyNamedSuccessorChecksPodDeletionWhileAcquiring(t *testing.T) {
 	for _, named := range []bool{false, true} {
 		t.Run(fmt.Sprintf("named=%v", named), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -90,7 +90,7 @@ func TestOnlyNamedSuccessorChecksItsDeletionWhileAcquiring(t *testing.T) {
 
 // The API server stores the acquiring write at once. Each case answers the check for the pod's
 // deletion in another way.
-func TestGrantBrieflyAwaitsTheCheckForPodDeletion(t *testing.T) {
+func TestAgentBrieflyDelaysGrantToCheckPodDeletion(t *testing.T) {
 	for name, test := range map[string]struct {
 		slow func(l *link)
 		want time.Duration
@@ -204,7 +204,7 @@ func TestAgentContinuesItsHoldAfterPodDeletion(t *testing.T) {
 }
 
 // The agent learns of the deletion long after its hold began.
-func TestHoldContinuesWhenDeletionIsLearnedLate(t *testing.T) {
+func TestHoldContinuesIfPodDeletionIsNoticedLate(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -222,7 +222,7 @@ func TestHoldContinuesWhenDeletionIsLearnedLate(t *testing.T) {
 // The agent gives a hold back only if the API server reports the deletion in its first answer
 // during that hold. A deletion that was reported during an earlier hold does not end a later
 // hold.
-func TestHoldIgnoresPodDeletionReportedDuringEarlierHold(t *testing.T) {
+func TestPodDeletionReportedDuringEarlierHoldIsIgnored(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -326,7 +326,7 @@ func (g *goneAPI) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
 	return g.link.ReadPod(ctx, pod)
 }
 
-func TestForceDeletedPodAcquiresNoSlot(t *testing.T) {
+func TestForceDeletedPodNeverAcquiresASlot(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer kube.StatusError
 		starts bool

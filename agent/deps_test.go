@@ -68,7 +68,7 @@ func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 // and do no I/O, so a simulation and a fuzz test can drive them. Of this project's packages, they
 // import at most package api, the contract with the webhook, and package instant. Package claim
 // also imports package lease, for its rules.
-func TestDecidingPackagesImportOnlyLeaseInstantAndAPI(t *testing.T) {
+func TestPackagesThatDecideNeverImportIOPackages(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
 		"agent/claim": {"api", "agent/instant", "agent/lease"},
@@ -205,7 +205,7 @@ func TestWebhookAndAgentDoNotImportEachOther(t *testing.T) {
 
 // Each package of mutate imports only packages of lower layers. So no feature waits for the
 // network while it judges a pod, and only package admit answers calls of the API server.
-func TestMutatePackagesImportOnlyPackagesOfLowerLayers(t *testing.T) {
+func TestPackagesOfMutateImportOnlyLowerLayers(t *testing.T) {
 	own := func(pkg string) (all []string) {
 		for _, d := range dependencies(t, module+pkg) {
 			if name, ok := strings.CutPrefix(d, module); ok {

@@ -74,7 +74,7 @@ func TestPodSkipsOnceALivingHolderIsSeen(t *testing.T) {
 	}
 }
 
-func TestSemaphoreWithAFreeSlotCausesNoSkip(t *testing.T) {
+func TestPodNeverSkipsWhileSemaphoreHasFreeSlot(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(api.SemaphoreLease("pool", 0), api.SemaphoreLease("pool", 1))
 		w.start("a", pool).connect("s1")
@@ -106,7 +106,7 @@ func TestPodDoesNotSkipForAVanishedHolder(t *testing.T) {
 	}
 }
 
-func TestPodWhoseApplicationStartedNeverSkips(t *testing.T) {
+func TestPodNeverSkipsOnceItsApplicationHasStarted(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		b := w.start("b", skips)
@@ -197,7 +197,7 @@ func TestHolderWithoutApplicationCausesNoSkip(t *testing.T) {
 
 // The kubelet needs minutes to pull the second pod's image. The shim of that pod therefore begins
 // to wait only after the holder has vanished.
-func TestHolderGoneBeforeTheWaitCausesNoSkip(t *testing.T) {
+func TestPodNeverSkipsIfHolderVanishedBeforeWait(t *testing.T) {
 	for name, gap := range map[string]bool{"seen": false, "in a gap": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

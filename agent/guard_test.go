@@ -53,7 +53,7 @@ func (w *world) breaks() {
 	}
 }
 
-func TestHolderLearnsOfLostSlotBeforeItsRenewal(t *testing.T) {
+func TestHolderNoticesALostSlotBeforeNextRenewal(t *testing.T) {
 	for name, c := range map[string]struct{ before func(w *world, a *pod) }{
 		"by the watch that it had": {func(*world, *pod) {}},
 		"by a watch that was begun anew": {func(w *world, _ *pod) {
@@ -99,7 +99,7 @@ func TestHolderReadsItsLeaseOnceAfterStaleEvent(t *testing.T) {
 	})
 }
 
-func TestHolderBeginsNoWatchWhileItCannotRenew(t *testing.T) {
+func TestHolderNeverBeginsWatchWhileItCannotRenew(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		watches := w.begun()

@@ -99,7 +99,7 @@ func TestAgentReleasesIfTheApplicationNeverStarts(t *testing.T) {
 
 // If the loop is slow, the success of an init container and the death of its shim come in one
 // report.
-func TestHoldSurvivesInitSuccessReportedWithShimDeath(t *testing.T) {
+func TestHoldContinuesAfterInitSuccessAndShimDeath(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", migrates)
@@ -116,7 +116,7 @@ func TestHoldSurvivesInitSuccessReportedWithShimDeath(t *testing.T) {
 	})
 }
 
-func TestStopOrYieldReleasesSlotAfterInitContainer(t *testing.T) {
+func TestAgentReleasesOnStopOrYieldBetweenContainers(t *testing.T) {
 	for name, end := range map[string]func(a *pod){
 		"pod deleted": func(a *pod) { close(a.stop) },
 		"yield":       func(a *pod) { a.agent.Yield() },

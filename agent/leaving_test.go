@@ -118,7 +118,7 @@ func (p *pod) shimOf() gate.ShimID {
 	return ""
 }
 
-func TestHolderWithoutTwoOffersYieldsWithoutALeave(t *testing.T) {
+func TestYieldingHolderLeavesOnlyAfterTwoOffers(t *testing.T) {
 	for standbys, wait := range []time.Duration{leave.Answers, leave.Another} {
 		t.Run(fmt.Sprint(standbys, " standbys"), func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -218,7 +218,7 @@ func TestStatefulSetHolderYieldsWithoutLeavingItsServices(t *testing.T) {
 	})
 }
 
-func TestDaemonSetsHolderYieldsWithoutLeavingItsServices(t *testing.T) {
+func TestDaemonSetHolderYieldsWithoutLeavingItsServices(t *testing.T) {
 	simulate(t, func(w *world) {
 		kind := func(c *Config) { c.Workload = "DaemonSet/biller" }
 		s := w.serve(2, kind)
@@ -387,7 +387,7 @@ func TestLostSlotStopsALeavingHolderAtOnce(t *testing.T) {
 	})
 }
 
-func TestLeaveExtendsNoDeadlineDuringAPIServerOutage(t *testing.T) {
+func TestLeavingHolderStopsByItsDeadlineDuringOutage(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(2, func(c *Config) { c.EndpointDelay = 5 * time.Minute })
 		s.holder.agent.Yield()

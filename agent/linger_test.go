@@ -131,7 +131,7 @@ func TestDeletedHolderDoesNotLingerAfterChildEnds(t *testing.T) {
 
 // The shim of a lingering pod may still wait for a grant, if the kubelet's signal came before the
 // shim could handle signals.
-func TestLingeringStandbyTakesNoSlot(t *testing.T) {
+func TestLingeringStandbyNeverTakesASlot(t *testing.T) {
 	for name, another := range map[string]bool{"while nobody else wants it": false, "while another does": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

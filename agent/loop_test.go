@@ -118,7 +118,7 @@ func TestStandbyWaitsUntilVanishedHoldersLeaseExpires(t *testing.T) {
 	}
 }
 
-func TestOutageWithinTheBudgetStopsNoChild(t *testing.T) {
+func TestOutageWithinTheBudgetNeverStopsTheChild(t *testing.T) {
 	budget, err := api.NewBudget(30 * time.Second)
 	require.NoError(t, err)
 	// The outage may begin at any point of a renewal's period.
@@ -172,7 +172,7 @@ func TestChildDiesByItsDeadlineDuringAnOutage(t *testing.T) {
 	}
 }
 
-func TestGrantsDeadlineCountsFromTheEarliestUnansweredRenewal(t *testing.T) {
+func TestDeadlineOfGrantCountsFromEarliestUnansweredRenewal(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -268,7 +268,7 @@ func TestRebootProvesThatNoChildIsAlive(t *testing.T) {
 	})
 }
 
-func TestRebootOfPodsVirtualMachineProvesNoDeath(t *testing.T) {
+func TestRebootOfAPodsKernelNeverProvesDeath(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})

@@ -31,7 +31,7 @@ func (o *slowOffers) UpdateLease(ctx context.Context, l *kube.Lease) (*kube.Leas
 	return o.link.UpdateLease(ctx, l)
 }
 
-func TestDelayedOfferErasesNoOffersToNextHolder(t *testing.T) {
+func TestDelayedOfferNeverErasesOffersToNextHolder(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(1)
 		slow := &slowOffers{goOn: make(chan struct{})}
@@ -58,7 +58,7 @@ func TestDelayedOfferErasesNoOffersToNextHolder(t *testing.T) {
 
 // The holder's agent restarts during a leave. The next Lease keeps the offers for the old leave.
 // These offers must not count for a leave of the new agent process.
-func TestOffersDoNotOutliveTheHoldersAgentProcess(t *testing.T) {
+func TestNewAgentProcessIgnoresOffersForEarlierLeave(t *testing.T) {
 	for name, c := range map[string]struct {
 		gone   bool
 		leaves bool

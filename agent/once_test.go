@@ -213,7 +213,7 @@ func TestPodStatusShowsFailureUntilRetryDelayEnds(t *testing.T) {
 }
 
 // A pod whose container ended long ago must not keep a watch open at the API server.
-func TestPodWatchesNoLeaseAfterItsWork(t *testing.T) {
+func TestPodEndsItsWatchOnceWorkIsDone(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(onceSlot)
 		a, b := w.start("a", once("7")), w.start("b", once("7"))

@@ -99,7 +99,7 @@ func TestAgentDrainsTheChildAfterAnotherShimsDoubt(t *testing.T) {
 	})
 }
 
-func TestFreshShimsDoubtDrainsTheEarlierShimsChild(t *testing.T) {
+func TestAgentDrainsEarlierChildAfterFreshShimsDoubt(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -136,7 +136,7 @@ func TestRestartedAgentDrainsChildIfSlotWasLost(t *testing.T) {
 	})
 }
 
-func TestRestartedAgentStopsNoChildDuringAnOutage(t *testing.T) {
+func TestRestartedAgentKeepsChildRunningDuringAnOutage(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")
@@ -154,7 +154,7 @@ func TestRestartedAgentStopsNoChildDuringAnOutage(t *testing.T) {
 	})
 }
 
-func TestAgentGrantsNothingBesideAnUnkillableChild(t *testing.T) {
+func TestAgentGrantsNothingWhileAnUnkillableChildLives(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })

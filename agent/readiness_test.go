@@ -310,7 +310,7 @@ func TestStandbyForwardsNothingToAnotherWorkload(t *testing.T) {
 	}
 }
 
-func TestReadinessSetToHolderMakesStandbysNotReady(t *testing.T) {
+func TestStandbyWithReadinessSetToHolderIsUnready(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports
@@ -324,7 +324,7 @@ func TestReadinessSetToHolderMakesStandbysNotReady(t *testing.T) {
 	})
 }
 
-func TestOtherStandbysWriteNoStatusDuringAHandover(t *testing.T) {
+func TestUninvolvedStandbyNeverWritesStatusDuringHandover(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		var of ports

@@ -110,7 +110,7 @@ func TestReapplyingATemplateResetsItsTurnCount(t *testing.T) {
 	})
 }
 
-func TestRecreatedWorkloadsFirstRevisionAsksForNoTurn(t *testing.T) {
+func TestFirstRevisionOfRecreatedWorkloadNeverAsks(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()
 		anew := func(number int64, hash string) api.Revision {

@@ -298,7 +298,7 @@ func TestTurnEndsIfTheApplicationNeverServes(t *testing.T) {
 	})
 }
 
-func TestHolderWithoutARevisionYieldsToNoAsker(t *testing.T) {
+func TestHolderWithoutRevisionIsNeverAskedToYield(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)
 		a := w.start("a")

@@ -136,7 +136,7 @@ func TestPodOfAnotherRunWaitsForItsStamp(t *testing.T) {
 	})
 }
 
-func TestIndexedJobsPodTakesOnlyItsOwnShard(t *testing.T) {
+func TestPodOfIndexedJobTakesOnlyOwnShard(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.stamp("1/3/1-a")
 		own := func(c *Config) {

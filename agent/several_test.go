@@ -16,7 +16,7 @@ import (
 
 var both = func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
 
-func TestHoldOfTwoSlotsHasTheEarlierDeadline(t *testing.T) {
+func TestHoldOfTwoSlotsHasTheirEarlierDeadline(t *testing.T) {
 	for _, broken := range []string{"lock.a", "lock.b"} {
 		t.Run(broken, func(t *testing.T) {
 			simulate(t, func(w *world) {
@@ -67,7 +67,7 @@ func TestAgentHoldsExactlyOneSlotOfASemaphore(t *testing.T) {
 	})
 }
 
-func TestLossOfTheFirstLockReleasesTheSecond(t *testing.T) {
+func TestPodThatLosesFirstLockReleasesTheSecond(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		a := w.start("a", both)

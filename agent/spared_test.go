@@ -37,7 +37,7 @@ func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 }
 
 // The application's stop and its start each take longer than show.Handover.
-func TestSlowStopOrStartLeavesOldPodsReady(t *testing.T) {
+func TestOldPodsStayReadyDespiteASlowApplication(t *testing.T) {
 	const stops, starts = 110 * time.Second, 45 * time.Second
 	simulate(t, func(w *world) {
 		w.free(theSlot, nextLease)

@@ -112,7 +112,7 @@ func TestStartLockIsReleasedIfStartingChildEnds(t *testing.T) {
 	})
 }
 
-func TestLostStartLockStopsNoChild(t *testing.T) {
+func TestChildSurvivesLossOfStartLock(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := w.startsUnderLock(newPatient("readiness"))
 		a.link.set(func(l *link) { l.cut = true })
@@ -190,7 +190,7 @@ func TestPodTakesTheStartLockAfterItsSingleton(t *testing.T) {
 	})
 }
 
-func TestPausedStartLockStartsNoChild(t *testing.T) {
+func TestChildNeverStartsWhileStartLockIsPaused(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: startSlot, DurationSeconds: 30, Annotations: map[string]string{"metaparticle.io/paused": "continue"}})
 		a := w.start("a", starter(newPatient()))
@@ -213,7 +213,7 @@ func TestStoppedAgentReleasesTheStartLock(t *testing.T) {
 	})
 }
 
-func TestStartupProbeEndsNoChildOfEarlierAgent(t *testing.T) {
+func TestRestartedAgentKeepsChildThatFailsStartupProbe(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(startSlot)
 		app := newPatient()
@@ -266,7 +266,7 @@ func TestLivenessProbeAwaitsStartupProbeDespiteLostLock(t *testing.T) {
 	})
 }
 
-func TestPodWithoutSlotsRestartsChildWithoutProof(t *testing.T) {
+func TestPodWithoutSlotsNeedsNoProofOfDeath(t *testing.T) {
 	for name, restart := range map[string]bool{"same agent": false, "restarted agent": true} {
 		t.Run(name, func(t *testing.T) {
 			simulate(t, func(w *world) {

@@ -68,7 +68,7 @@ func TestAgentDoesNotOverwriteAPersonsDeletionCost(t *testing.T) {
 
 // The second hold's status equals that of the first hold, so the API server stores nothing for
 // the second hold.
-func TestNewHoldWithUnchangedStatusStoresNothing(t *testing.T) {
+func TestUnchangedStatusOfNewHoldIsNotStored(t *testing.T) {
 	simulate(t, func(w *world) {
 		l := &link{server: w.server}
 		s := l.status(w)

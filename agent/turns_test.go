@@ -42,7 +42,7 @@ func TestRevisionWithOneBrokenContainerIsNotProven(t *testing.T) {
 	})
 }
 
-func TestTurnWaitsForTheReadinessProbesInitialDelay(t *testing.T) {
+func TestTurnOutlastsInitialDelayOfReadinessProbe(t *testing.T) {
 	simulate(t, func(w *world) {
 		_, b := w.rolling(func(c *Config) {
 			c.Probes = map[string]api.Probes{"app": {Readiness: &api.Probe{Handler: api.Handler{TCPSocket: &api.TCPSocketAction{Port: 80}}, InitialDelaySeconds: 75, PeriodSeconds: 10, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 3}}}

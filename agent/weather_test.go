@@ -81,7 +81,7 @@ func TestStaleWatchEventsDoNotDelayARenewal(t *testing.T) {
 }
 
 // After an outage longer than the lease duration, the previous holder starts first.
-func TestPreviousHoldersChildStartsFirstAfterLongOutage(t *testing.T) {
+func TestPreviousHolderReacquiresSlotAfterLongOutage(t *testing.T) {
 	for _, d := range []time.Duration{api.MinLeaseDuration, 30 * time.Second} {
 		for _, mode := range []string{"refused", "hangs"} {
 			t.Run(fmt.Sprint(d, mode), func(t *testing.T) {
@@ -213,7 +213,7 @@ func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 
 // After an outage longer than the lease duration, the previous holder starts first even
 // if watches fail.
-func TestPreviousHolderStartsFirstEvenIfWatchesFail(t *testing.T) {
+func TestPreviousHolderReacquiresSlotEvenIfWatchesFail(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"watches refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
 		"watches cut at once": func(l *link) { l.idle = 1 },
@@ -266,7 +266,7 @@ func TestPreviousHolderStartsFirstEvenIfWatchesFail(t *testing.T) {
 
 // Pod x needs two locks, and its watch wrongly reports again and again that the second lock is
 // free. Pod y needs only the first lock, and must be able to acquire it.
-func TestPodMisledAboutSecondLockReleasesTheFirst(t *testing.T) {
+func TestPodReleasesFirstLockDespiteFalseWatchEvents(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free("lock.a", "lock.b")
 		z := w.start("z", func(c *Config) { c.Slots = []string{"lock.b"} })
@@ -308,7 +308,7 @@ func TestPodMisledAboutSecondLockReleasesTheFirst(t *testing.T) {
 }
 
 // A pod without watches still takes a slot that is free.
-func TestPodTakesAFreeSlotWithoutWatches(t *testing.T) {
+func TestPodTakesFreeSlotEvenIfWatchesFail(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },
 		"cut at once": func(l *link) { l.idle = 1 },
@@ -361,7 +361,7 @@ func TestPodTakesAFreeSlotWithoutWatches(t *testing.T) {
 
 // The API server refuses all watches, and for five minutes also all writes. After that, both
 // Leases still name the pod, which takes both locks back.
-func TestPodReacquiresBothLocksAfterOutageWithoutWatches(t *testing.T) {
+func TestPodReacquiresBothLocksEvenIfWatchesFail(t *testing.T) {
 	for _, d := range []time.Duration{10 * time.Second, 15 * time.Second, 30 * time.Second, time.Minute} {
 		for _, stale := range []bool{false, true} {
 			t.Run(fmt.Sprint(d, stale), func(t *testing.T) {

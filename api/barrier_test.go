@@ -48,7 +48,7 @@ func TestMalformedBarrierIsRefused(t *testing.T) {
 	}
 }
 
-func TestParseRefusesOptOutBesideABarrier(t *testing.T) {
+func TestParseRefusesBarrierWithInjectSetToFalse(t *testing.T) {
 	_, err := Parse(map[string]string{BarrierAnnotation: "a=2", InjectAnnotation: "false"})
 	assert.ErrorContains(t, err, `metaparticle.io/inject is "false", but metaparticle.io/barrier needs an injected container`)
 	for key, value := range map[string]string{OnLossAnnotation: "standby", OnBusyAnnotation: "skip", ContainersAnnotation: "app"} {
@@ -82,7 +82,7 @@ func TestLeasesOfABarrierBelongToOneRun(t *testing.T) {
 	assert.False(t, IsSlot("barrier.warm."+someRun+".32"))
 }
 
-func TestBarrierWithMalformedOpenedAnnotationIsNotOpen(t *testing.T) {
+func TestBarrierIsNotOpenIfAnnotationIsMalformed(t *testing.T) {
 	assert.Equal(t, 32, Opened("32"))
 	for _, text := range []string{"", "0", "-1", "33", "03", "x", "1 "} {
 		assert.Zero(t, Opened(text), text)

@@ -52,7 +52,7 @@ func TestErrorExplainsEachInvalidCondition(t *testing.T) {
 	}
 }
 
-func TestParseRefusesOptOutBesideConditions(t *testing.T) {
+func TestParseRefusesConditionsWithInjectSetToFalse(t *testing.T) {
 	_, err := Parse(map[string]string{AfterAnnotation: "lock.a", InjectAnnotation: "false"})
 	assert.ErrorContains(t, err, `metaparticle.io/inject is "false", but metaparticle.io/after needs an injected container`)
 	_, err = Parse(map[string]string{AfterAnnotation: "lock.a", OnLossAnnotation: "standby"})

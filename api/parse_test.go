@@ -392,7 +392,7 @@ func FuzzParseReturnsValidRequestsOrMistakes(f *testing.F) {
 	})
 }
 
-func TestEffectiveAnnotationsPreferTemplateToWorkload(t *testing.T) {
+func TestAnnotationOfTemplateOverridesThatOfWorkload(t *testing.T) {
 	workload := map[string]string{
 		LockAnnotation: "theirs", OnLossAnnotation: "restart", Prefix + "unheard-of": "x",
 		SlotsAnnotation: "forged", "example.com/own": "stays there",

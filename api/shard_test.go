@@ -107,7 +107,7 @@ func TestStampHasOnlyOneSpelling(t *testing.T) {
 	}
 }
 
-func TestStampAdmitsNoOtherRunOrShardCount(t *testing.T) {
+func TestStampAdmitsOnlyItsRunAndShardCount(t *testing.T) {
 	assert.True(t, Stamp{Epoch: 1, Count: 3}.Admits(3, ""))
 	assert.False(t, Stamp{Epoch: 1, Count: 3}.Admits(5, ""))
 	assert.False(t, Stamp{Epoch: 1, Count: 3, Closed: true}.Admits(3, ""))
@@ -137,7 +137,7 @@ func TestConditionOnShardsReadsAllPossibleLeases(t *testing.T) {
 	}
 }
 
-func TestConditionOnJobsShardsGetsTheJobsUID(t *testing.T) {
+func TestConditionOnShardsGetsUIDOfTheirJob(t *testing.T) {
 	runs := map[string]string{"map": "1-a", "bad": "$(X)"}
 	all := []Condition{{Lease: "shards.job.map"}, {Lease: "shards.job.bad"}, {Lease: "shards.job.new"}, {Lease: "shards.job.map", Key: "2"}, {Lease: "lock.map"}}
 	named := InRuns(all, runs)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOnlyLeaseNamesMadeByClaimsAreSlots(t *testing.T) {
+func TestSlotIsRecognizedByNameOfItsLease(t *testing.T) {
 	long := strings.Repeat("l", 253)
 	for lease, want := range map[string]bool{
 		"lock.a": true, "lock.a.b-c.0": true, "lock." + long[:248]: true, "singleton.deployment.biller": true,
@@ -67,7 +67,7 @@ func TestWorkloadWithMalformedKindOrNameIsInvalid(t *testing.T) {
 }
 
 // A name that looks like the shortened form of another one is shortened, too.
-func TestShortenedLeaseNamesEqualNoOtherName(t *testing.T) {
+func TestShortenedLeaseNameDiffersFromAllOtherNames(t *testing.T) {
 	for length := 200; length <= 253; length++ {
 		for _, end := range []string{"", "-", "--------", "."} {
 			name := strings.Repeat("n", length-len(end)-1) + end + "m"

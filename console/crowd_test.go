@@ -45,7 +45,7 @@ func dials(t *testing.T, from, to, sends string) net.Conn {
 	return c
 }
 
-func TestManyConnectionsOfAPeerBlockNoProbe(t *testing.T) {
+func TestManyConnectionsOfOnePeerNeverBlockProbes(t *testing.T) {
 	t.Parallel()
 	for name, sends := range map[string]string{"silent peers": "", "peers with half a request": "GET /healthz HTTP/1.1\r\nHost: "} {
 		t.Run(name, func(t *testing.T) {

@@ -47,7 +47,7 @@ func TestConsoleWarnsOfEachOutageOfAPIServer(t *testing.T) {
 	}
 }
 
-func TestConsoleStopsWarningAfterTheOutage(t *testing.T) {
+func TestConsoleWarningDisappearsWhenTheOutageEnds(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, leaseOf(1, "a", time.Now()))
 	_, all := watching(t, s)
@@ -175,9 +175,10 @@ func TestClosedOrSilentWatchIsReported(t *testing.T) {
 	}
 }
 
-// TestConsoleWarnsOfBrokenWatchByTimerAlone runs on a fake clock. No request or byte arrives at the
-// instants at which a trouble begins. So only the timer of the method heed can wake that method.
-func TestConsoleWarnsOfBrokenWatchByTimerAlone(t *testing.T) {
+// TestTimerMakesTheConsoleWarnOfBrokenWatches runs on a fake clock. No request or byte arrives at
+// the instants at which a trouble begins. So only the timer of the method heed can wake that
+// method.
+func TestTimerMakesTheConsoleWarnOfBrokenWatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		warned := make(chan string, 8)
 		w := &watch{links: newLinks(), warn: func(trouble string) error { warned <- trouble; return nil }, changed: make(chan struct{}, 1)}

@@ -99,7 +99,7 @@ func stripped[T any](t *testing.T, object T) T {
 	return kept.(T)
 }
 
-func TestStrippingUnreadFieldsChangesNoShownSlot(t *testing.T) {
+func TestStrippingUnreadFieldsNeverChangesShownSlots(t *testing.T) {
 	s := whole()
 	want := s.Slots(nil, mostHandovers)
 	require.Len(t, want, 2)

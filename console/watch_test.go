@@ -248,7 +248,7 @@ func TestWatchForgetsLeasesThatAreGone(t *testing.T) {
 	}
 }
 
-func TestConsolePageListensOnTheLoopbackOnly(t *testing.T) {
+func TestConsoleServesItsPageOnLoopbackOnly(t *testing.T) {
 	for address, ok := range map[string]bool{"127.0.0.1:0": true, "localhost:0": true, "[::]:0": false, "0.0.0.0:0": false, ":0": false} {
 		listener, err := listen(t.Context(), address)
 		assert.Equal(t, ok, err == nil, "%s %v", address, err)

@@ -129,9 +129,9 @@ func written(t *testing.T, cell string) float64 {
 	return value * units[match[2]]
 }
 
-// TestBoundsOnSecurityPageEqualTheCodesConstants compares each bound, and each formula of bounds, with
+// TestSecurityPageStatesTheBoundsOfTheCode compares each bound, and each formula of bounds, with
 // the constants of the code.
-func TestBoundsOnSecurityPageEqualTheCodesConstants(t *testing.T) {
+func TestSecurityPageStatesTheBoundsOfTheCode(t *testing.T) {
 	all := constants(t)
 	named, derived := map[string]bool{}, 0
 	for _, row := range rowsOf(t, securityPage) {

@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSlotsWithoutLeasesAreReportedUntilEnrolled(t *testing.T) {
+func TestEnrollReportsHowManySlotsLackLeases(t *testing.T) {
 	w := newWorld(t, deployment(nil, sharding(3)), worker("a", 3))
 	r := w.process()
 	behind := map[string]int{}

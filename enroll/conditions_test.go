@@ -317,7 +317,7 @@ func TestAccountGetsRolesForSlotsAndForConditions(t *testing.T) {
 
 // A pod that only waits for conditions has the label api.GatedLabel. So enroll does not report
 // it as a pod without a gate.
-func TestPodWithOnlyConditionsIsNotReportedUngated(t *testing.T) {
+func TestPodWithOnlyConditionsNeverCountsAsUngated(t *testing.T) {
 	pod := waiting("a", "till", "lock.a")
 	pod.Labels["app"] = "biller"
 	w := newWorld(t, deployment(singleton, singleton), pod)

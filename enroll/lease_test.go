@@ -51,7 +51,7 @@ func TestEnrollDoesNotWriteAHeldLease(t *testing.T) {
 
 // In each iteration of a scenario, the process crashes at a different write. The world checks that
 // enroll never frees a Lease that a Role has named.
-func TestCrashAtAnyWriteFreesNoHeldLease(t *testing.T) {
+func TestCrashOfEnrollNeverFreesAHeldLease(t *testing.T) {
 	scenarios := map[string]struct {
 		prepare func(*world)
 		free    bool

@@ -59,7 +59,7 @@ func TestNoRoleNameCollidesWithPullSecretsRole(t *testing.T) {
 
 // A new Lease must block the slot for as long as a holder of the old Lease may run. So the claim
 // must have the same default duration as the agent.
-func TestPodWithoutDurationClaimsDefaultOfItsKind(t *testing.T) {
+func TestClaimWithoutDurationGetsDefaultOfItsKind(t *testing.T) {
 	for _, a := range api.Annotations {
 		if a.Kind == nil {
 			continue

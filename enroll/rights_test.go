@@ -21,7 +21,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestAccountThatStopsClaimingLosesItsRight(t *testing.T) {
+func TestAccountWithoutClaimsLosesItsRight(t *testing.T) {
 	before := gated("a", "till", "lock.x")
 	w := newWorld(t, lasting(before, "60s"), gated("b", "biller", "lock.x"))
 	r := w.process()
@@ -49,7 +49,7 @@ func TestAccountThatStopsClaimingLosesItsRight(t *testing.T) {
 	assert.EqualValues(t, 60, *w.lease("lock.x").Spec.LeaseDurationSeconds)
 }
 
-func TestRightMovesToTheWorkloadsNewAccount(t *testing.T) {
+func TestLeaseRightMovesToNewAccountOfWorkload(t *testing.T) {
 	d := deployment(singleton, singleton)
 	w := newWorld(t, d)
 	r := w.process()
@@ -108,7 +108,7 @@ func cronJobOf(account, lock string) client.Object {
 
 // In each iteration, the process crashes at a different write of the withdrawal. The world checks
 // that enroll never removes the holder from a Lease that a Role has named.
-func TestCrashWhileRevokingRightsFreesNoHeldLease(t *testing.T) {
+func TestCrashWhileRevokingRightsNeverFreesHeldLeases(t *testing.T) {
 	for crash := 1; crash <= 4; crash++ {
 		t.Run(strconv.Itoa(crash), func(t *testing.T) {
 			before := lasting(gated("a", "till", "lock.x"), "60s")
@@ -278,7 +278,7 @@ func longLock(i int) string {
 
 // The Role of the account that still claims the Lease remembers no duration yet, because a write of
 // that Role failed.
-func TestRecordedLeaseKeepsItsLastRoleWhileClaimed(t *testing.T) {
+func TestEnrollKeepsLastRoleOfAClaimedLease(t *testing.T) {
 	const slot = "once.schema"
 	lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: slot, Annotations: map[string]string{api.DoneAnnotation: "7"}}}
 	for name, test := range map[string]struct {

@@ -154,7 +154,7 @@ func TestRacingEnrollProcessesNeverAllowTwoShardCounts(t *testing.T) {
 	}
 }
 
-func TestShardCountFollowsTemplateWhenItsPodRuns(t *testing.T) {
+func TestTemplateDecidesShardCountWhenItsPodRuns(t *testing.T) {
 	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
 	for name, test := range map[string]struct {
 		template, current, want int
@@ -235,7 +235,7 @@ func TestYoungerRunWaitsUntilEarlierPodsAreDeleted(t *testing.T) {
 	}
 }
 
-func TestPendingPodWithGatedInitContainerIsRunning(t *testing.T) {
+func TestPendingPodRunsShardInGatedInitContainer(t *testing.T) {
 	pod := worker("a", 3)
 	assert.True(t, runsShard(pod))
 	pod.Status.Phase = corev1.PodPending
@@ -246,7 +246,7 @@ func TestPendingPodWithGatedInitContainerIsRunning(t *testing.T) {
 	assert.False(t, runsShard(pod))
 }
 
-func TestEnrollHandlesShardReleaseOnlyDuringStampChange(t *testing.T) {
+func TestEnrollIgnoresShardReleaseUnlessStampIsClosed(t *testing.T) {
 	lease := func(stamp, holder string) *coordinationv1.Lease {
 		l := &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder}}
 		l.Annotations = map[string]string{api.StampAnnotation: stamp}

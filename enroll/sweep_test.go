@@ -263,7 +263,7 @@ func TestEnrollResumesItsSweepAfterACrash(t *testing.T) {
 	}
 }
 
-func TestNamespaceOptOutKeepsLeasesOfGatedPods(t *testing.T) {
+func TestLeaseOfGatedPodSurvivesNamespaceOptOut(t *testing.T) {
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, pod)
 	r := w.process()

@@ -123,7 +123,7 @@ func TestUngatedPodsOlderThanInstallationAreReported(t *testing.T) {
 	assert.Len(t, w.events, 1)
 }
 
-func TestEnrollReportsNoUngatedPodDuringARollout(t *testing.T) {
+func TestUngatedPodsAreNotReportedDuringARollout(t *testing.T) {
 	before := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: "a", Labels: map[string]string{"app": "biller"},
 	}}
@@ -153,7 +153,7 @@ func TestPullSecretsAreReadableOnlyAfterOptIn(t *testing.T) {
 
 // The cache may drop only fields that enroll does not read: the claims of a stripped
 // pod and of the whole pod must be equal.
-func TestStrippingObjectsForTheCacheChangesNoClaim(t *testing.T) {
+func TestStrippedObjectsKeepAllTheirClaims(t *testing.T) {
 	before, after := claims{}, claims{}
 	for gate, test := range gates {
 		pod := lasting(gated("a", "till", "lock."+gate), "60s")

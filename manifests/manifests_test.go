@@ -161,7 +161,7 @@ func TestGatePolicyUsesTheNamesOfPackageAPI(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/image.yaml"], "'"+api.AgentBinary+"'")
 }
 
-func TestMarksPolicyCoversEveryWriteOfMarks(t *testing.T) {
+func TestPoliciesCoverEveryWriteOfMarks(t *testing.T) {
 	marks := texts(t)["policies/marks.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "c.name == '" + api.AgentContainer + "'",

@@ -23,7 +23,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/enroll"
 )
 
-func TestCopiedPodPolicyRecognizesInjectedParts(t *testing.T) {
+func TestPolicyForCopiedPodsRecognizesInjectedParts(t *testing.T) {
 	leftover := texts(t)["policies/leftover.yaml"]
 	for _, name := range []string{
 		"'" + api.AgentBinary + "'", "g.conditionType == '" + api.ReadyCondition + "'", "v.name == '" + api.Volume + "'", "m.name == '" + api.Volume + "'",
@@ -47,7 +47,7 @@ func TestCopiedPodPolicyRecognizesInjectedParts(t *testing.T) {
 
 // A pod without a controller may compete for the slots of its namespace, and for its own
 // singleton, because the pod itself is its workload.
-func TestCopiedPodPolicyRecognizesSlotsOfBarePods(t *testing.T) {
+func TestPolicyForCopiesRecognizesSlotsOfBarePods(t *testing.T) {
 	found := regexp.MustCompile(`(?s)- name: own\n\s+expression: >-\n\s+'(.*?)' \+ object\.metadata\.name\.replace\('\.', '\\\\\.'\) \+ '(.*?)'\n`).
 		FindStringSubmatch(texts(t)["policies/leftover.yaml"])
 	require.Len(t, found, 3)
@@ -195,7 +195,7 @@ func TestLeasePolicyAdmitsOnlyFailuresThatAgentsWrite(t *testing.T) {
 
 // The console parses the instant since which a holder serves, and encodes that instant as JSON. Go
 // cannot encode some instants that Go parses.
-func TestLeasePolicyAdmitsServingAnnotationOnlyInUTC(t *testing.T) {
+func TestLeasePolicyDemandsUTCTimeInServingAnnotation(t *testing.T) {
 	admitted := expression(t, texts(t)["policies/lease.yaml"], `newServing\.matches\('(.*?)'\)`)
 	for _, at := range []time.Time{time.Unix(0, 0), time.Unix(1_790_000_000, 1), time.Unix(1_790_000_000, 120_000_000), time.Unix(253402300799, 999_999_999)} {
 		text := at.UTC().Format(time.RFC3339Nano) // the format in which an agent writes the instant

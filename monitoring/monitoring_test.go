@@ -94,7 +94,7 @@ func cases(t *testing.T) (cases caseFile) {
 	return cases
 }
 
-func TestEachAlertHasFiringEndingAndSilentCases(t *testing.T) {
+func TestEachAlertHasFiringAndSilentTestCases(t *testing.T) {
 	type seen struct{ fires, ends, silent bool }
 	all := map[string]seen{}
 	for _, test := range cases(t).Tests {

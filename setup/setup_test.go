@@ -184,7 +184,7 @@ func check(t *testing.T, err error, message string) {
 	assert.ErrorContains(t, err, message)
 }
 
-func TestWaitEndsOnlyAfterAllPodsAreGone(t *testing.T) {
+func TestUninstallationWaitsUntilInstalledPodsAreGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pod := gated("webhook", corev1.PodRunning)
 		c := cluster(interceptor.Funcs{}, pod)
@@ -200,7 +200,7 @@ func TestWaitEndsOnlyAfterAllPodsAreGone(t *testing.T) {
 
 // A tenant who may create Leases in one namespace creates a Lease with enroll's label and a
 // finalizer.
-func TestForeignFinalizerDelaysNoRemovalInOtherNamespaces(t *testing.T) {
+func TestForeignFinalizerNeverBlocksRemovalInOtherNamespaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		made := map[string]string{api.ManagedLabel: "true"}
 		trap := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: "attacker", Name: "a", Labels: made, Finalizers: []string{"example.com/never"}}}

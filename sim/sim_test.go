@@ -99,7 +99,7 @@ func TestPlantedBugsAreCaughtByVariableTests(t *testing.T) { play.PlantedIn(t, "
 
 // Package sim compiles in less than a minute without the libraries of Kubernetes, and in four
 // minutes with them.
-func TestSimLinksNoKubernetesLibrary(t *testing.T) {
+func TestSimulationNeverImportsKubernetesLibraries(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), "go", "list", "-deps", "-test", ".").Output()
 	require.NoError(t, err)
 	for d := range strings.FieldsSeq(string(out)) {

@@ -66,7 +66,7 @@ func TestChangeBetweenReadAndWatchIsSeen(t *testing.T) {
 	}
 }
 
-func TestLeaseCreatedDuringWaitCanMeetTheCondition(t *testing.T) {
+func TestLeaseCreatedDuringWaitCanFulfillTheCondition(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		r := start(t, s, key7)
 		r.lasts(t, 5*time.Minute)
@@ -82,7 +82,7 @@ func TestLeaseCreatedDuringWaitCanMeetTheCondition(t *testing.T) {
 	})
 }
 
-func TestWaitJudgesOneConditionAfterTheOther(t *testing.T) {
+func TestPodWaitsForOneConditionAfterTheOther(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		s.put(held(1))
@@ -115,7 +115,7 @@ func TestRenewalByServingHolderEndsTheWait(t *testing.T) {
 	})
 }
 
-func TestDeadHolderMeetsNoCondition(t *testing.T) {
+func TestDeadHolderNeverFulfillsTheCondition(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(held(1))
 		r := start(t, s, serves)
@@ -130,7 +130,7 @@ func TestDeadHolderMeetsNoCondition(t *testing.T) {
 	})
 }
 
-func TestConditionIgnoresStateSeenBeforeTheLeasesDeletion(t *testing.T) {
+func TestConditionIgnoresLeaseStateSeenBeforeItsDeletion(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(held(1))
 		r := start(t, s, serves)

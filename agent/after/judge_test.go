@@ -50,7 +50,7 @@ func annotated(l kube.Lease, key, value string) kube.Lease {
 
 // Each case lists the states in the order in which a wait sees them. The test compares the result
 // of the last state.
-func TestHolderMeetsTheConditionByARenewal(t *testing.T) {
+func TestHolderFulfillsTheConditionByARenewal(t *testing.T) {
 	again := func(l kube.Lease) kube.Lease { return changed(l, func(l *kube.Lease) { l.ResourceVersion += "'" }) }
 	since := func(l kube.Lease, text string) kube.Lease { return annotated(l, api.ServingAnnotation, text) }
 	other := func(l kube.Lease) kube.Lease {
@@ -121,7 +121,7 @@ func TestHolderMeetsTheConditionByARenewal(t *testing.T) {
 	}
 }
 
-func TestOnlyTheExactDoneKeyMeetsTheCondition(t *testing.T) {
+func TestOnlyTheExactDoneKeyFulfillsTheCondition(t *testing.T) {
 	for name, test := range map[string]struct{ done, holder, want string }{
 		"done":                {"6,7,8", "", ""},
 		"done, and held":      {"7", "db-0_u", ""},

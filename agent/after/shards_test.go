@@ -46,7 +46,7 @@ func TestDoneShardsEndTheWaitAtOnce(t *testing.T) {
 	})
 }
 
-func TestShardsOfTwoRunsMeetNoCondition(t *testing.T) {
+func TestConditionRequiresAllShardsDoneInOneRun(t *testing.T) {
 	for name, test := range map[string]struct {
 		run    string
 		shards []kube.Lease

@@ -38,7 +38,7 @@ func TestOpenBarrierLetsLaterPodThrough(t *testing.T) {
 	})
 }
 
-func TestLargerBarrierIgnoresOpeningForFewerPods(t *testing.T) {
+func TestBarrierIgnoresThatASmallerBarrierHasOpened(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		first := s.lease(leases[0])
 		first.Annotations = map[string]string{api.OpenedAnnotation: "2"}
@@ -98,7 +98,7 @@ func TestStoppedPodGivesItsLeaseBack(t *testing.T) {
 
 // In the local API, a pod waits only during a program's call. If the agent is frozen until that
 // call has ended, the agent must not write any more.
-func TestPodThatNoLongerWaitsRenewsNoArrival(t *testing.T) {
+func TestArrivalIsNeverRenewedAfterTheWaitEnds(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)
@@ -170,7 +170,7 @@ func TestMissingLeasesAreAwaited(t *testing.T) {
 	})
 }
 
-func TestWaitAtABarrierSendsFewRequests(t *testing.T) {
+func TestPodAtABarrierSendsFewRequests(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)

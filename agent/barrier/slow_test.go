@@ -71,7 +71,7 @@ func TestSlowAnswersStillOpenTheBarrier(t *testing.T) {
 
 // A tool recreates the expired Lease of a dead pod with its old content (kubectl replace
 // --force).
-func TestRecreatedLeaseShowsNoLivingHolder(t *testing.T) {
+func TestRecreatedLeaseDoesNotProveALivingHolder(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		a, b := s.arrive(t, "a"), s.arrive(t, "b")
 		lasts(t, time.Minute, a, b)

@@ -67,7 +67,7 @@ func (p *modelPod) held() (n int) {
 	return n
 }
 
-func TestSemaphoreRunsAsManyPodsAsSlots(t *testing.T) {
+func TestSemaphoreLetsOnePodRunPerSlot(t *testing.T) {
 	m := semaphore(t, 5, 3)
 	for range 20 {
 		require.Len(t, m.running(), 3)
@@ -83,7 +83,7 @@ func TestSemaphoreRunsAsManyPodsAsSlots(t *testing.T) {
 	}
 }
 
-func TestStandbyReplacesACutOffSemaphoreHolder(t *testing.T) {
+func TestStandbyReplacesAnIsolatedSemaphoreHolder(t *testing.T) {
 	m := semaphore(t, 5, 3)
 	lost := m.pods[strings.IndexByte("abcde", m.running()[0])]
 	lost.link = cut
@@ -114,7 +114,7 @@ func TestSemaphorePodReleasesASlotItAcquiredUnknowingly(t *testing.T) {
 	assert.Equal(t, 1, p.held(), "the pod holds one slot, and has released the other")
 }
 
-func TestNewAgentResumesOnlyAReportedChildsHold(t *testing.T) {
+func TestNewAgentResumesOnlyHoldOfReportedChild(t *testing.T) {
 	for name, heard := range map[string]bool{"heard": true, "not heard": false} {
 		t.Run(name, func(t *testing.T) {
 			m := semaphore(t, 1, 3)
@@ -139,7 +139,7 @@ func TestNewAgentResumesOnlyAReportedChildsHold(t *testing.T) {
 // An earlier process's hold may have expired without proof that its child is dead. A grant of a
 // new hold ends the doubts of the pod's shims. After that, the claim could wrongly take the
 // expired hold for a proven one.
-func TestClaimReleasesNoUnprovenHoldOfEarlierProcess(t *testing.T) {
+func TestUnprovenHoldOfEarlierProcessIsNeverReleased(t *testing.T) {
 	waitedOut := 0
 	for seed := range uint64(10) {
 		m := semaphore(t, 1, 3)
@@ -210,7 +210,7 @@ var faults = map[string]func(p *modelPod){
 	"watches refused": func(p *modelPod) { p.unwatched = true },
 }
 
-func TestPodWithManySlotsBoundsRequestsDuringFaults(t *testing.T) {
+func TestManySlotsCauseFewRequestsDuringFaults(t *testing.T) {
 	for name, fault := range faults {
 		t.Run(name, func(t *testing.T) {
 			m, p := crowded(t, fault, occupied)
@@ -275,7 +275,7 @@ func TestRestartedAgentReadsItsChildsLeaseAtOnce(t *testing.T) {
 	assert.ElementsMatch(t, []string{"s.0", "s.3"}, looks)
 }
 
-func TestMissingLeaseDelaysNoOtherLook(t *testing.T) {
+func TestMissingLeaseNeverDelaysOtherLooks(t *testing.T) {
 	m := semaphore(t, 0, 32)
 	m.leases[0].exists = false
 	p := &modelPod{name: "a", self: identities(t)("a")}

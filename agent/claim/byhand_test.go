@@ -158,7 +158,7 @@ func TestYieldHandsTheSlotToTheSuccessor(t *testing.T) {
 
 // The paused slot's hold has ended without proof that its child is dead. If the pod took another
 // slot, a later agent process would wrongly take that hold for a proven one.
-func TestPodWithUnprovenHoldTakesNoOtherSlot(t *testing.T) {
+func TestPodWithUnprovenHoldNeverTakesAnotherSlot(t *testing.T) {
 	m := semaphore(t, 1, 2)
 	p := m.pods[0]
 	own := p.lease(p.child.tokens[0].Slot)

@@ -75,7 +75,7 @@ var failures = map[string]link{"refused reads": refused, "reads without answers"
 
 // If the agent cannot read a Lease, an earlier agent process of the pod may have held that slot. So
 // the pod waits a lease duration before its first start, in whichever way the reads fail.
-func TestFailedReadsDelayTheFirstStartLittle(t *testing.T) {
+func TestFailedReadsDelayStartByOneLeaseDuration(t *testing.T) {
 	for name, l := range failures {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(10) {
@@ -172,7 +172,7 @@ func TestLookIsNotRepeatedBeforeItsReadEnds(t *testing.T) {
 
 // Several reads are under way when the fault makes all of them fail. Together these failed reads
 // count as a single miss, so the pause after them is short.
-func TestShortFaultOfAllWatchesDelaysAcquisitionLittle(t *testing.T) {
+func TestShortFaultOfAllWatchesBarelyDelaysAcquisition(t *testing.T) {
 	for seed := range 10 {
 		m, p := crowded(t, func(p *modelPod) { p.processes = 7 * uint64(seed) }, occupied)
 		p.quiet(60, 0)
@@ -186,7 +186,7 @@ func TestShortFaultOfAllWatchesDelaysAcquisitionLittle(t *testing.T) {
 	}
 }
 
-func TestRefusedWatchesDelayTakeoversOfManySlotsLittle(t *testing.T) {
+func TestRefusedWatchesBarelyDelayTakeoversOfManySlots(t *testing.T) {
 	var free, expired time.Duration
 	for seed := range uint64(10) {
 		m, p := crowded(t, func(p *modelPod) { p.unwatched, p.processes = true, 7*seed }, occupied)

@@ -91,7 +91,7 @@ var (
 	ofAnother = lease.Record{UID: "uid", Version: "7", Holder: "b_u", Hold: "b", Duration: 30 * time.Second}
 )
 
-func TestSilentWatchMakesReaderReadIntentAgain(t *testing.T) {
+func TestReaderReadsIntentAgainIfWatchIsSilent(t *testing.T) {
 	c, looks := readWriteClaim(t, byReader)
 	looks["intent"].Read(0, ofAnother)
 	looks["0"].Read(0, lease.Record{UID: "uid", Version: "1"})
@@ -124,7 +124,7 @@ func TestSilentWatchMakesReaderReadIntentAgain(t *testing.T) {
 	assert.Equal(t, "0", acquired[0].Slot)
 }
 
-func TestSilentWatchMakesWriterReadSlotAgain(t *testing.T) {
+func TestWriterReadsSlotAgainIfWatchIsSilent(t *testing.T) {
 	c, looks := readWriteClaim(t, byWriter)
 	free := lease.Record{UID: "uid", Version: "1"}
 	looks["intent"].Read(0, free)

@@ -64,7 +64,7 @@ func TestClaimAcquiresShardOnlyWithAMatchingStamp(t *testing.T) {
 	assert.NotEmpty(t, actions, "a claim without shards needs no stamp")
 }
 
-func TestClaimAcquiresNoShardDoneInItsRun(t *testing.T) {
+func TestClaimNeverAcquiresShardDoneInItsRun(t *testing.T) {
 	for _, test := range []struct {
 		stamp string
 		done  api.Done
@@ -83,7 +83,7 @@ func TestClaimAcquiresNoShardDoneInItsRun(t *testing.T) {
 	}
 }
 
-func TestHolderLearnsThatEnrollClosedItsStamp(t *testing.T) {
+func TestHolderNoticesThatEnrollClosedItsStamp(t *testing.T) {
 	c, now, actions := claimOf(t, 2, "1/2")
 	for _, a := range actions {
 		if a.Kind == Acquire {

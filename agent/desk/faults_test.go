@@ -117,7 +117,7 @@ func runningWith(hold string) gate.State {
 
 // A shim may connect again and die before the server has noticed the end of the first
 // connection, or has accepted the second.
-func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
+func TestDeskReportsTheDeathOfAReconnectedShim(t *testing.T) {
 	t.Parallel()
 	s, l := serving(t)
 	shim, st := mortal{dead: make(chan struct{})}, runningWith("h1")
@@ -136,7 +136,7 @@ func TestServerReportsTheDeathOfAReconnectedShim(t *testing.T) {
 // While the agent is frozen, a shim's child may succeed, and the shim may end. When the agent
 // goes on, its drain to that shim fails. The shim's message about the success is then still in
 // the socket.
-func TestUndeliverableDrainLosesNoReportOfSuccess(t *testing.T) {
+func TestReportOfSuccessSurvivesAnUndeliverableDrain(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]error{"pipe": syscall.EPIPE, "reset": syscall.ECONNRESET} {
 		t.Run(name, func(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-func TestServerReturnsTheOutcomeOfAnAside(t *testing.T) {
+func TestDeskReturnsTheOutcomeOfAnAside(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	pidfd, _ := ofSleeper(t)

@@ -26,7 +26,7 @@ import (
 // patience bounds every wait of a test. Only a bug makes a test wait for so long.
 const patience = 10 * time.Second
 
-func TestServerNotesAGrantBeforeSendingIt(t *testing.T) {
+func TestDeskStoresANoteBeforeSendingAGrant(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir})
@@ -109,7 +109,7 @@ func TestShimDisconnectingBeforeFirstMessageCausesNoWarning(t *testing.T) {
 }
 
 // A note that cannot be read counts as a note of any hold.
-func TestServerReadsGrantedHoldsFromItsNotes(t *testing.T) {
+func TestDeskReadsGrantedHoldsFromItsNotes(t *testing.T) {
 	t.Parallel()
 	boot, err := host.BootID()
 	require.NoError(t, err)
@@ -199,7 +199,7 @@ func TestSilentShimIsNotReportedDead(t *testing.T) {
 	reported(t, s, func(r gate.Report) bool { return !r.Silent })
 }
 
-func TestServerDisconnectsAShimWithAnInvalidState(t *testing.T) {
+func TestDeskDisconnectsAShimWithAnInvalidState(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s, _ := served(t, Config{Dir: dir, RequirePID1: true})
@@ -344,7 +344,7 @@ func TestShimsDeathIsReportedAfterItsLastMessage(t *testing.T) {
 	assert.False(t, r.Connected)
 }
 
-func TestServerRefusesAShimWithoutPidfd(t *testing.T) {
+func TestDeskRefusesAShimWithoutPidfd(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	_, _ = served(t, Config{Dir: dir, oldKernel: true})

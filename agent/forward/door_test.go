@@ -34,7 +34,7 @@ func TestOnlyOneWaitingConnectionDialsTheHolder(t *testing.T) {
 	assert.Same(t, d, next)
 }
 
-func TestWaitingConnectionsReachHolderAfterDialingConnectionCloses(t *testing.T) {
+func TestWaitingConnectionsReachHolderIfFirstOneCloses(t *testing.T) {
 	f := standby(t, Config{Ports: []int{0}})
 	port := f.Ports()[0]
 	f.SetTarget(holder)

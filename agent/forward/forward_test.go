@@ -27,7 +27,7 @@ const (
 	otherHolder = "127.0.0.3"
 )
 
-func TestClientsHalfCloseReachesTheApplication(t *testing.T) {
+func TestHalfCloseByClientReachesTheApplication(t *testing.T) {
 	port := app(t, holder+":0", answer("holder"))
 	f := standby(t, Config{Ports: []int{port}})
 	f.SetTarget(holder)
@@ -121,7 +121,7 @@ func TestForwarderBoundsConnectionsThatAwaitAHolder(t *testing.T) {
 	}
 }
 
-func TestForwarderBoundsForwardedConnections(t *testing.T) {
+func TestForwarderLimitsTheNumberOfForwardedConnections(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}, MaxOpen: 2})
 	f.SetTarget(holder)
@@ -150,7 +150,7 @@ func TestHolderFailureResetsTheClientsConnection(t *testing.T) {
 }
 
 // After Close, the child may bind the port even without SO_REUSEADDR.
-func TestCloseDuringCopyFreesTheForwardersPort(t *testing.T) {
+func TestClosedForwarderFreesItsPortDespiteOpenConnections(t *testing.T) {
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		defer conn.Close()
 		for data := make([]byte, 1<<16); ; {
@@ -182,7 +182,7 @@ func TestCloseDuringCopyFreesTheForwardersPort(t *testing.T) {
 	assert.Zero(t, f.Stats().Open+f.Stats().Held)
 }
 
-func TestForwarderOpensNoPortIfOneIsTaken(t *testing.T) {
+func TestForwarderOpensAllItsPortsOrNone(t *testing.T) {
 	taken := app(t, "127.0.0.1:0", echo)
 	free := app(t, holder+":0", echo)
 	f := closed(Config{Ports: []int{free, taken}})

@@ -50,7 +50,7 @@ func TestForwarderAcceptsNewConnectionsDuringItsLingerDelay(t *testing.T) {
 	requireReset(t, conn)
 }
 
-func TestLingerRelaysConnectionsUntilTheyEnd(t *testing.T) {
+func TestLingeringForwarderRelaysConnectionsUntilTheyEnd(t *testing.T) {
 	for name, delay := range map[string]time.Duration{"at once": 0, "after a delay": 20 * time.Millisecond} {
 		t.Run(name, func(t *testing.T) {
 			port := app(t, holder+":0", echo)
@@ -86,7 +86,7 @@ func TestWaitingConnectionsReachNextHolderThroughLingeringForwarder(t *testing.T
 }
 
 // When the delay of Linger is over, the accept loop must end even if MaxOpen connections are open.
-func TestLingeringForwarderClosesPortDespiteReachedConnectionLimit(t *testing.T) {
+func TestLingeringForwarderClosesPortEvenAtConnectionLimit(t *testing.T) {
 	port := app(t, holder+":0", echo)
 	f := standby(t, Config{Ports: []int{port}, MaxOpen: 1})
 	f.SetTarget(holder)

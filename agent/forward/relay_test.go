@@ -18,7 +18,7 @@ import (
 )
 
 // The application ends its direction first, and the client may still send.
-func TestApplicationsHalfCloseReachesTheClient(t *testing.T) {
+func TestHalfCloseByApplicationReachesTheClient(t *testing.T) {
 	received := make(chan string, 1)
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		defer conn.Close()

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestWallClockStepsAboveTheBoundAreLeaps(t *testing.T) {
+func TestWallClockChangeAboveBoundIsALeap(t *testing.T) {
 	for name, c := range map[string]struct {
 		steps []time.Duration
 		leapt bool

@@ -296,7 +296,7 @@ func TestChangedCAIsTrustedWithoutARestart(t *testing.T) {
 	require.NoError(t, err)
 }
 
-func TestClientWithoutCredentialsFailsOnlyAtACall(t *testing.T) {
+func TestClientReportsMissingCredentialsAtItsFirstCall(t *testing.T) {
 	s := newServer(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, foreign) })
 	token, ca := s.token, s.ca
 	s.token, s.ca = token+".later", ca+".later"

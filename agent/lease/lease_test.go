@@ -173,7 +173,7 @@ func TestDeadlineCountsFromTheEarliestUnansweredRenewal(t *testing.T) {
 	}
 }
 
-func TestAnswerToASupersededRenewalMovesNoDeadline(t *testing.T) {
+func TestAnswerToSupersededRenewalNeverMovesTheDeadline(t *testing.T) {
 	h := held(t)
 	first := h.Renew(at(105), wall, notes)
 	second := h.Renew(at(106), wall.Add(time.Second), notes)
@@ -217,7 +217,7 @@ func TestReadOfUnchangedLeaseKeepsRenewalsPending(t *testing.T) {
 	assert.Equal(t, at(130), h.Deadline())
 }
 
-func TestSlotWhoseLeaseShowsAnotherHoldIsLost(t *testing.T) {
+func TestSlotIsLostIfLeaseShowsAnotherHold(t *testing.T) {
 	for name, change := range map[string]func(r *Record){
 		"another holder":          func(r *Record) { r.Holder = "b_u" },
 		"released":                func(r *Record) { r.Holder = "" },

@@ -35,7 +35,7 @@ func stall(k *keeper) (resume func()) {
 	return func() { close(c) }
 }
 
-func TestWithdrawnBidReleasesNoHoldOfAnotherCall(t *testing.T) {
+func TestWithdrawnBidNeverReleasesHoldOfAnotherCall(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, a := startFor(t, s, "first", api.DefaultLeaseDuration)
@@ -215,7 +215,7 @@ func TestHoldDeletedAfterDeadlineIsReleasedAtOnce(t *testing.T) {
 	}
 }
 
-func TestYieldByHandEndsDeadProgramsHold(t *testing.T) {
+func TestYieldAnnotationEndsHoldOfACrashedProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -264,7 +264,7 @@ func TestAgentStoppedDuringCampaignReleasesTheSlot(t *testing.T) {
 	})
 }
 
-func TestHolderOfASemaphoreWatchesNoOtherSlot(t *testing.T) {
+func TestSemaphoreHolderNeverWatchesOtherSlots(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("semaphore.p.0", "semaphore.p.1")
 		first, second := start(t, s, "first", "semaphore/p=2"), start(t, s, "second", "semaphore/p=2")
@@ -308,7 +308,7 @@ func send(t *testing.T, address, text string) net.Conn {
 	return c
 }
 
-func TestBidWithABodyEndsWithItsConnection(t *testing.T) {
+func TestClosedConnectionEndsABidWithABody(t *testing.T) {
 	s := newServer("lock.a")
 	p, a, address := listening(t, s)
 	p.hold("?heartbeat=5m")

@@ -97,7 +97,7 @@ func TestStreamReportsHoldAsLostAtItsDeadline(t *testing.T) {
 	})
 }
 
-func TestHoldEndedByOutageNeedsANewBid(t *testing.T) {
+func TestProgramMustBidAgainAfterOutageEndsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -118,7 +118,7 @@ func TestHoldEndedByOutageNeedsANewBid(t *testing.T) {
 	})
 }
 
-func TestAnswersConfirmNoHoldBetweenLeapAndRenewal(t *testing.T) {
+func TestHoldIsUncertainBetweenLeapAndRenewal(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -143,7 +143,7 @@ func TestAnswersConfirmNoHoldBetweenLeapAndRenewal(t *testing.T) {
 	})
 }
 
-func TestNewAgentProcessResumesNoEarlierHold(t *testing.T) {
+func TestNewAgentProcessNeverResumesAProgramsHold(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		earlier := start(t, s, "first", "lock/a")
@@ -182,7 +182,7 @@ func TestHoldOfAWithdrawnBidIsReleased(t *testing.T) {
 	})
 }
 
-func TestBidsOfOnePodHoldInArrivalOrder(t *testing.T) {
+func TestBidsOfOnePodAreServedInOrder(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")
@@ -281,7 +281,7 @@ func TestStoppedAgentReleasesOnlySlotsOfDeletedHolds(t *testing.T) {
 	})
 }
 
-func TestIdleAPISendsNoRequest(t *testing.T) {
+func TestIdleLocalAPINeverSendsRequests(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p := start(t, s, "first", "lock/a")

@@ -51,7 +51,7 @@ func tokenIn(body map[string]any) int {
 	return n
 }
 
-func TestReadersHoldTogetherAndAWriterAlone(t *testing.T) {
+func TestReadersShareTheLockButWritersDoNot(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newRWServer()
 		first, second := start(t, s, "first", "rwlock/c=2"), start(t, s, "second", "rwlock/c=2")
@@ -123,7 +123,7 @@ func TestWritersTokenIsGreaterThanEachEarlierToken(t *testing.T) {
 	})
 }
 
-func TestWriterThatStopsWaitingKeepsNoSlot(t *testing.T) {
+func TestWriterReleasesAllSlotsWhenItStopsWaiting(t *testing.T) {
 	ends := map[string]func(writer *pod, waits *lines){
 		"its wait ends": func(*pod, *lines) { after(4 * time.Minute) },
 		"it hangs up":   func(_ *pod, waits *lines) { waits.end() },

@@ -42,7 +42,7 @@ func holdsIn(body map[string]any) (holds []map[string]any) {
 	return holds
 }
 
-func TestCallForSeveralClaimsHoldsEachOfThem(t *testing.T) {
+func TestOneCallAcquiresSlotsOfSeveralClaims(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s, one, two := startPair(t)
 		code, body := one.call(http.MethodPost, both+"&heartbeat=10s")

@@ -115,7 +115,7 @@ func (p *pod) send(method, path, body string, headers ...string) (code int, answ
 
 const hits = "/v1/variable/hits"
 
-func TestProgramCanReadSetAndAddToVariables(t *testing.T) {
+func TestProgramCanGetSetAndIncrementVariables(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		p, other := start(t, s, "first", "variable/hits"), start(t, s, "second", "variable/hits")
@@ -185,7 +185,7 @@ func TestRefusedVariableCallReturnsStatusAndReason(t *testing.T) {
 	})
 }
 
-func TestAddReturnsUnknownIfUnansweredAndThenOverwritten(t *testing.T) {
+func TestAdditionReturnsUnknownIfUnansweredWriteIsOverwritten(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		p := start(t, s, "first", "variable/hits")

@@ -190,7 +190,7 @@ func TestStartupProbeStartsAnewForEachChild(t *testing.T) {
 }
 
 // docs/compatibility.md: lifecycle/grace-of-probe carried
-func TestFailedStartupProbeEndsChildWithProbesGrace(t *testing.T) {
+func TestChildGetsGraceOfItsFailedStartupProbe(t *testing.T) {
 	own := int64(7)
 	for name, tt := range map[string]struct {
 		own  *int64
@@ -220,7 +220,7 @@ func TestFailedStartupProbeEndsChildWithProbesGrace(t *testing.T) {
 	}
 }
 
-func TestStartupProbeWithUnknownOutcomeEndsNoChild(t *testing.T) {
+func TestStartupProbeWithUnknownOutcomeNeverEndsChild(t *testing.T) {
 	bubble(t, api.Probes{Startup: declared("startup", nil)}, func(a *app) {
 		a.answer("startup", Result{Outcome: Unknown, Output: "no such file"})
 		a.runs("h1")
@@ -243,7 +243,7 @@ func TestStartupProbeFailureInFirstSecondIsIgnored(t *testing.T) {
 	})
 }
 
-func TestOnlyTheKubeletProbesReadinessAfterFirstSuccess(t *testing.T) {
+func TestAgentStopsProbingReadinessAfterFirstSuccess(t *testing.T) {
 	bubble(t, api.Probes{Readiness: declared("readiness", func(p *api.Probe) { p.SuccessThreshold = 2 })}, func(a *app) {
 		a.runs("h1")
 		a.pass(2500 * time.Millisecond)

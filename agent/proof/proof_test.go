@@ -13,7 +13,7 @@ import (
 )
 
 // For each kind of report, the table states whether that report proves that the hold "h" is over.
-func TestShimReportsDecideWhetherAHoldIsProven(t *testing.T) {
+func TestReportsOfShimsDecideWhetherHoldIsProven(t *testing.T) {
 	up := func(shim gate.ShimID, phase gate.Phase, hold string) gate.Report {
 		return gate.Report{Shim: shim, Container: "app", Phase: phase, Hold: hold, Connected: true}
 	}
@@ -73,7 +73,7 @@ func TestShimReportsDecideWhetherAHoldIsProven(t *testing.T) {
 	}
 }
 
-func TestDoubtedHoldIsGrantedToNoShim(t *testing.T) {
+func TestDoubtedHoldIsNeverGrantedToAnyShim(t *testing.T) {
 	waits := func(shim gate.ShimID, container, unproven string) gate.Report {
 		return gate.Report{Shim: shim, Container: container, Phase: gate.Waiting, Connected: true, Unproven: unproven}
 	}
@@ -140,7 +140,7 @@ func TestShimThatStartedLaterSupersedesOneStartedEarlier(t *testing.T) {
 	}
 }
 
-func TestReportByReplacedShimClearsNoDoubt(t *testing.T) {
+func TestReportByReplacedShimNeverClearsADoubt(t *testing.T) {
 	s := New(Config{Containers: []string{"app"}})
 	s.Note(gate.Report{Shim: "current", Container: "app", Phase: gate.Waiting, Began: 2, Connected: true, Unproven: "h"})
 	s.Note(gate.Report{Shim: "left", Container: "app", Phase: gate.Waiting, Began: 1, Connected: true})

@@ -29,7 +29,7 @@ func (a *fakeAgent) ended() gate.State {
 }
 
 // If the webhook has not read an image, any signal may be the stop signal of that image.
-func TestExitAfterPossibleStopSignalIsNoSuccess(t *testing.T) {
+func TestExitAfterPossibleStopSignalNeverMeansSuccess(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		signal    unix.Signal
@@ -52,7 +52,7 @@ func TestExitAfterPossibleStopSignalIsNoSuccess(t *testing.T) {
 	}
 }
 
-func TestChildsEndAfterStopSignalIsNoFailure(t *testing.T) {
+func TestExitAfterStopSignalNeverMeansFailure(t *testing.T) {
 	t.Parallel()
 	broken := filepath.Join(t.TempDir(), "broken")
 	require.NoError(t, os.WriteFile(broken, []byte("\x7fELF"), 0o755)) //nolint:gosec // a program must be executable

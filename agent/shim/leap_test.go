@@ -193,7 +193,7 @@ func TestStopSignalWaitsForTheThaw(t *testing.T) {
 	a.exits(0)
 }
 
-func TestGrantWithoutAnswerToLeapStartsNoChild(t *testing.T) {
+func TestShimIgnoresGrantThatDoesNotAnswerLeap(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	leap, _ := a.leapt(time.Minute)

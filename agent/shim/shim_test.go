@@ -219,7 +219,7 @@ func (a *fakeAgent) starts() (holds []string) {
 	}
 }
 
-func TestGrantOfAnEndedHoldStartsNoChild(t *testing.T) {
+func TestShimIgnoresAGrantOfAnEndedHold(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", time.Hour)
@@ -275,7 +275,7 @@ func TestReconnectedShimSendsItsStateFirst(t *testing.T) {
 	a.until(gate.Waiting, "h1")
 }
 
-func TestGrantWithTooLittleTimeStartsNoChild(t *testing.T) {
+func TestShimIgnoresAGrantWithTooLittleTime(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("short", 250*time.Millisecond)
@@ -284,7 +284,7 @@ func TestGrantWithTooLittleTimeStartsNoChild(t *testing.T) {
 	assert.Equal(t, []string{"last"}, a.starts())
 }
 
-func TestGrantStartsNoChildAfterItsStartDeadline(t *testing.T) {
+func TestShimIgnoresAGrantAfterItsStartDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	for i, startBy := range []time.Duration{1, host.Now() - time.Second} {
@@ -322,7 +322,7 @@ func TestShimRefusesFarDeadlineUnlessConfiguredAsUnbounded(t *testing.T) {
 	})
 }
 
-func TestGrantOfAnotherHoldMovesNoDeadline(t *testing.T) {
+func TestGrantOfAnotherHoldNeverMovesTheDeadline(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	a.grants("h1", kill+time.Second)

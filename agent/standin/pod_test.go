@@ -191,7 +191,7 @@ func TestRestartedAgentResumesTheHold(t *testing.T) {
 
 // The kubelet restarts all containers, but the restart does not prove that the earlier
 // processes are dead.
-func TestRestartOfAllContainersProvesNoProcessDead(t *testing.T) {
+func TestHoldStaysUnprovenAfterRestartOfAllContainers(t *testing.T) {
 	dir := t.TempDir()
 	s, _ := letGo(t, dir, "h1", time.Hour)
 	s.kill()
@@ -247,7 +247,7 @@ func TestDrainRestartsAllContainersAndReportsNoProof(t *testing.T) {
 	assert.True(t, exists(filepath.Join(s.dir, letStart)))
 }
 
-func TestDrainBeforeAnyGrantRestartsNoContainer(t *testing.T) {
+func TestDrainBeforeAnyGrantNeverRestartsContainers(t *testing.T) {
 	s := serve(t, t.TempDir())
 	s.wait()
 	r := s.next()

@@ -256,7 +256,7 @@ func (r Rollout) startedIn(d time.Duration) Rollout {
 	return r
 }
 
-func TestProvenRevisionCountsAsStartingForLimitedTime(t *testing.T) {
+func TestProvenRevisionCountsAsStartingUntilTimeLimit(t *testing.T) {
 	for name, c := range map[string]struct {
 		revision api.Revision
 		hold     Hold
@@ -294,7 +294,7 @@ func TestProvenRevisionForgetsItsTurnsAfterTenMinutes(t *testing.T) {
 	assert.Empty(t, h.Rollout.Turns)
 }
 
-func TestHolderWritesTheNextTurnsTimeOnlyOnce(t *testing.T) {
+func TestHolderWritesTimeOfNextTurnOnlyOnce(t *testing.T) {
 	p := pod("a1", old)
 	h := Hold{ID: "h1", Rollout: Rollout{}.with(1)}
 	h.Rollout = p.Hold(0, wall, h).Rollout
@@ -326,7 +326,7 @@ func TestYieldToNewerRevisionIncreasesItsTurnCount(t *testing.T) {
 	assert.Equal(t, wall.Add(time.Minute), r.of(newer).Next)
 }
 
-func TestRolloutRemembersFirstYielderDespiteALaterYield(t *testing.T) {
+func TestRolloutRemembersPodThatYieldedFirst(t *testing.T) {
 	b1, c1 := pod("b1", newer), pod("c1", newest)
 	r, successor := b1.Released(inTurn(b1), c1.Identity, newest)
 	require := assert.New(t)

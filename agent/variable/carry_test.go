@@ -32,7 +32,7 @@ func TestConcurrentAddsShareAFewWrites(t *testing.T) {
 	})
 }
 
-func TestConflictsWithOtherPodsLoseNoAdd(t *testing.T) {
+func TestEachAddSurvivesConflictsWithOtherPods(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		var group sync.WaitGroup
@@ -194,7 +194,7 @@ func TestDelayedWriteIsStoredAtMostOnce(t *testing.T) {
 	})
 }
 
-func TestOutageMakesActionReturnUnknownOrUnavailable(t *testing.T) {
+func TestActionReturnsUnknownOrUnavailableDuringAnOutage(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")

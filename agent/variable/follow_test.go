@@ -75,7 +75,7 @@ func TestFollowersShareOneWatchWithoutPolling(t *testing.T) {
 	})
 }
 
-func TestFollowerLearnsOfChangesDuringABrokenWatch(t *testing.T) {
+func TestFollowerSeesChangesWhileItsWatchIsBroken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")

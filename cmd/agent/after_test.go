@@ -81,7 +81,7 @@ func (s *afterServer) start(t *testing.T, output *bytes.Buffer) *exec.Cmd {
 	return c
 }
 
-func TestWaitForConditionsSucceedsWhenKeyIsDone(t *testing.T) {
+func TestConditionContainerSucceedsWhenKeyIsDone(t *testing.T) {
 	s := newAfterServer(t)
 	var output bytes.Buffer
 	c := s.start(t, &output)
@@ -90,7 +90,7 @@ func TestWaitForConditionsSucceedsWhenKeyIsDone(t *testing.T) {
 	assert.Empty(t, output.String(), "a short wait says nothing")
 }
 
-func TestWaitForConditionsEndsBySignal(t *testing.T) {
+func TestConditionContainerEndsBySignal(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		s := newAfterServer(t)
 		var output bytes.Buffer
@@ -102,7 +102,7 @@ func TestWaitForConditionsEndsBySignal(t *testing.T) {
 	}
 }
 
-func TestWaitForConditionsRefusesMalformedArguments(t *testing.T) {
+func TestConditionContainerRefusesMalformedArguments(t *testing.T) {
 	for want, args := range map[string][]string{
 		"no -conditions":       {},
 		"lacks a key":          {"-conditions=once.schema"},
@@ -117,7 +117,7 @@ func TestWaitForConditionsRefusesMalformedArguments(t *testing.T) {
 	}
 }
 
-func TestWaitForConditionsNeedsAPIServersAddress(t *testing.T) {
+func TestConditionContainerNeedsAPIServersAddress(t *testing.T) {
 	c := exec.CommandContext(t.Context(), "agent", api.AfterRole, "-conditions=lock.a")
 	c.Env = append(os.Environ(), "KUBERNETES_SERVICE_HOST=", api.PodNamespaceEnv+"=shop")
 	out, err := c.CombinedOutput()

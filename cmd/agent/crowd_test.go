@@ -69,7 +69,7 @@ func inUse() int {
 	return int(m.HeapInuse + m.StackInuse)
 }
 
-func TestThousandsOfConnectionsBlockNoProbe(t *testing.T) {
+func TestProbesAreAnsweredDespiteThousandsOfConnections(t *testing.T) {
 	for name, sends := range map[string]string{
 		"silent":            "",
 		"half a request":    "GET /probe/app/liveness HTTP/1.1\r\nHost: ",

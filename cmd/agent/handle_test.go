@@ -95,7 +95,7 @@ func TestHTTPSHookIgnoresTheCertificate(t *testing.T) {
 	assert.NotContains(t, r.Header, "Authorization")
 }
 
-func TestHTTPHookFollowsNoRedirectToAnotherHost(t *testing.T) {
+func TestHTTPHookNeverFollowsRedirectsToAnotherHost(t *testing.T) {
 	port, requests := answering(t, false, nil)
 	first, seen := answering(t, false, func(w http.ResponseWriter, r *http.Request) {
 		host := loopback

@@ -14,7 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestRunRoleSettingsComeFromArgumentsAndEnvironment(t *testing.T) {
+func TestRunRoleReadsArgumentsAndEnvironment(t *testing.T) {
 	env := map[string]string{
 		api.PodNameEnv: "biller-1", api.PodUIDEnv: "u", api.PodIPEnv: "10.0.0.1", api.PodNamespaceEnv: "shop",
 	}

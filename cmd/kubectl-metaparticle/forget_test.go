@@ -74,7 +74,7 @@ func TestForgetCommandAcceptsTheNameOfAWorkload(t *testing.T) {
 
 const openLease = "barrier.warm.0b1c2d3e-0000-4000-8000-0123456789ab.0"
 
-func TestForgetCommandClosesABarrier(t *testing.T) {
+func TestForgetCommandMakesLaterPodsWaitAtBarrier(t *testing.T) {
 	for name, c := range map[string]struct {
 		slot   string
 		opened string

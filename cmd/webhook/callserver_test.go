@@ -209,7 +209,7 @@ func TestKustomizeComponentSetsTheClientCAFlag(t *testing.T) {
 }
 
 // The API server gives up a call after the timeout in the manifest.
-func TestWebhooksTimeLimitEqualsTheManifestsTimeout(t *testing.T) {
+func TestTimeLimitOfCallsEqualsTheManifestTimeout(t *testing.T) {
 	text, err := os.ReadFile("../../manifests/webhookconfiguration.yaml")
 	require.NoError(t, err)
 	var configuration admissionv1.MutatingWebhookConfiguration

@@ -258,7 +258,7 @@ func TestEventAndMetricOfRefusalHaveSameReason(t *testing.T) {
 	})
 }
 
-func TestRefusalFloodIsCountedAndBlocksNoCall(t *testing.T) {
+func TestFloodOfRefusalsIsCountedWithoutBlockingCalls(t *testing.T) {
 	admissions.Reset()
 	r := newReporter(nil, nil)
 	for range waiting + 50 {

@@ -279,7 +279,7 @@ func counting(c client.WithWatch, reads *int) client.Reader {
 }
 
 // The creator of a pod writes its owner references, so the webhook must check them.
-func TestPodWithMismatchedOwnerReferenceJoinsNoWorkload(t *testing.T) {
+func TestMismatchedOwnerReferenceIsAnError(t *testing.T) {
 	wrong := func(version, kind, name string) metav1.OwnerReference {
 		owner := controlledBy(version, kind, name)
 		owner.UID = "of-another"

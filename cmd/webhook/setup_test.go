@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestChartsHooksCallOnlyCommandsOfTheWebhook compares the templates with the steps.
-func TestChartsHooksCallOnlyCommandsOfTheWebhook(t *testing.T) {
+// TestHelmHooksUseOnlyCommandsOfTheWebhook compares the templates with the steps.
+func TestHelmHooksUseOnlyCommandsOfTheWebhook(t *testing.T) {
 	var named []string
 	for _, file := range []string{"test.yaml", "uninstall.yaml"} {
 		text, err := os.ReadFile("../../manifests/chart/templates/" + file)

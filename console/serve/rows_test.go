@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/console/view"
 )
 
-func TestUnencodableSlotHidesNoOtherSlot(t *testing.T) {
+func TestUnencodableSlotDoesNotHideOtherSlots(t *testing.T) {
 	s, server := serving(t)
 	r := connect(t, server, "")
 	require.NoError(t, s.Publish([]view.Slot{slot("lock.a", "x")}, ""))
@@ -37,7 +37,7 @@ func full(namespace string, n, length int) []view.Slot {
 	return all
 }
 
-func TestLargeNamespaceHidesNoOtherNamespacesSlots(t *testing.T) {
+func TestLargeNamespaceNeverHidesSlotsOfOtherNamespaces(t *testing.T) {
 	for name, c := range map[string]struct {
 		slots           []view.Slot
 		greedy, modest  int

@@ -22,7 +22,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestTimesThatJSONRefusesAreDropped(t *testing.T) {
+func TestConsoleDropsTimesThatJSONCannotEncode(t *testing.T) {
 	late, early := time.Unix(253402300800, 0), time.Date(0, 12, 31, 0, 0, 0, 0, time.UTC)
 	annotated := func(since string) State {
 		return State{Leases: []*coordinationv1.Lease{lease("lock.a", "a", map[string]string{api.ServingAnnotation: since})}}

@@ -162,7 +162,7 @@ func TestHandoversShowCauseAndDuration(t *testing.T) {
 	}
 }
 
-func TestStandbysWaitingTimeBeginsAtStartOrRelease(t *testing.T) {
+func TestStandbyCountsAsWaitingSinceStartOrRelease(t *testing.T) {
 	restarted := func(p *corev1.Pod) {
 		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.Time{Time: noon.Add(-time.Minute)}}}}}
 	}
@@ -213,7 +213,7 @@ func TestHolderWithoutRenewalsCountsAsSilent(t *testing.T) {
 	assert.Nil(t, State{Leases: []*coordinationv1.Lease{free}, Now: noon, Seen: map[types.UID]time.Time{"lock-b": {}}}.Slots(nil, 3)[0].Holder)
 }
 
-func TestLocalAPIStandbyShowsNoWaitingTime(t *testing.T) {
+func TestStandbyWithLocalAPIHasNoWaitingTime(t *testing.T) {
 	p := gated("b", "lock.a", func(p *corev1.Pod) { p.Status.Conditions = nil })
 	p.Spec.InitContainers[0].Args = []string{api.LocalRole, "-claims=lock/a"}
 	slots := State{Pods: []*corev1.Pod{p}}.Slots(nil, 3)

@@ -29,7 +29,7 @@ func leases(texts ...string) []Shard {
 	return all
 }
 
-func TestNewCountAppliesOnceAllShardsAreFree(t *testing.T) {
+func TestNewCountWaitsUntilAllShardsAreFree(t *testing.T) {
 	closed, open := api.Stamp{Epoch: 2, Count: 3, Closed: true}, api.Stamp{Epoch: 2, Count: 3}
 	for name, test := range map[string]struct {
 		shards []Shard
@@ -56,7 +56,7 @@ func TestNewCountAppliesOnceAllShardsAreFree(t *testing.T) {
 	}
 }
 
-func TestNewRunStartsOnceAllShardsAreFree(t *testing.T) {
+func TestNewRunWaitsUntilAllShardsAreFree(t *testing.T) {
 	closed, open := api.Stamp{Epoch: 2, Count: 2, Run: "b", Closed: true}, api.Stamp{Epoch: 2, Count: 2, Run: "b"}
 	for name, test := range map[string]struct {
 		shards []Shard
@@ -75,7 +75,7 @@ func TestNewRunStartsOnceAllShardsAreFree(t *testing.T) {
 	}
 }
 
-func TestCorrectlyStampedLeasesNeedNoWrite(t *testing.T) {
+func TestCorrectlyStampedLeasesAreNotWritten(t *testing.T) {
 	for _, test := range []struct {
 		shards []Shard
 		want   bool

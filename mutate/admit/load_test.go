@@ -168,7 +168,7 @@ func (s silent) Read([]byte) (int, error) {
 	return 0, io.ErrUnexpectedEOF
 }
 
-func TestAnnouncedBodyLengthReservesNoMemory(t *testing.T) {
+func TestContentLengthHeaderDoesNotReserveMemory(t *testing.T) {
 	limit := new(load.Limit)
 	webhook := Serve(admission.HandlerFunc(func(context.Context, admission.Request) admission.Response {
 		return admission.Allowed("")
@@ -203,7 +203,7 @@ func TestAnnouncedBodyLengthReservesNoMemory(t *testing.T) {
 
 // A caller that sends only a header, and then waits, occupies a connection, but no part of the
 // load.
-func TestCallsWhoseBodyNeverArrivesBlockNoOthers(t *testing.T) {
+func TestCallWaitingForItsBodyNeverBlocksOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		handler := newBusy()
 		close(handler.end)
@@ -250,7 +250,7 @@ func (u unread) Read([]byte) (int, error) {
 
 // If the webhook read bodies under full load, a flood of calls would keep the webhook busy with the
 // bodies of refused calls.
-func TestWebhookReadsNoBodyUnderFullLoad(t *testing.T) {
+func TestWebhookUnderFullLoadNeverReadsBodies(t *testing.T) {
 	limit := new(load.Limit)
 	other := limit.Share()
 	_, err := io.Copy(io.Discard, other.Meter(io.LimitReader(zeros{}, 90<<20/4))) // the estimate counts four bytes for each byte of a body

@@ -82,7 +82,7 @@ func TestBodyWithoutAdmissionReviewIsRefused(t *testing.T) {
 }
 
 // A panic must refuse one object, and must not end the process.
-func TestPanicDuringAdmissionRefusesOnlyThatObject(t *testing.T) {
+func TestObjectIsRefusedIfItsAdmissionHandlerPanics(t *testing.T) {
 	panics := admission.HandlerFunc(func(context.Context, admission.Request) admission.Response { panic("oh") })
 	var got admissionv1.AdmissionReview
 	require.NoError(t, json.Unmarshal(call(t, panics, "application/json", review(t, mutatetest.Request(`{}`))).Body.Bytes(), &got))

@@ -19,7 +19,7 @@ func TestEachFeatureHasItsOwnFile(t *testing.T) {
 	}
 }
 
-func TestSidecarIsPatchedAfterFeaturesThatIndexContainers(t *testing.T) {
+func TestFeaturesPatchContainersBeforeTheSidecarIsAdded(t *testing.T) {
 	at := map[string]int{}
 	for i, f := range features {
 		at[f.name] = i

@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestProcessNamespaceThatExposesAgentsCredentialsCausesWarning(t *testing.T) {
+func TestPodThatExposesAgentCredentialsGetsAWarning(t *testing.T) {
 	claim := func(gate api.Gate) api.Request {
 		return api.Request{Claimed: []api.Claim{{Kind: api.Singleton, Size: 1}}, Gate: gate}
 	}

@@ -25,8 +25,8 @@ import (
 // serial has the tests without t.Parallel.
 var serial = []string{
 	"TestHoldSurvivesOnlyShortAPIServerOutages",
-	"TestControlPlaneRestartStopsNoApplication",
-	"TestKubeletAndContainerdRestartsStopNoApplication",
+	"TestApplicationSurvivesAControlPlaneRestart",
+	"TestApplicationSurvivesKubeletAndContainerdRestarts",
 	"TestChildOnDisconnectedNodeDiesBeforeTakeover",
 	"TestForceDeletedPodKeepsItsSlotUntilExpiry",
 	"TestChildDiesSoonWhenNodeThawsPastDeadline",
@@ -35,22 +35,22 @@ var serial = []string{
 	"TestReadersAndWritersNeverRunTogetherDespiteKills",
 	"TestSemaphoreLetsThreeOfFivePodsRun",
 	"TestEachShardRunsInOneOfFivePods",
-	"TestPodsForTwoShardCountsNeverRunTogether",
-	"TestShardCountChangesDespiteADisconnectedNode",
-	"TestStartLockStartsPodsOneByOne",
+	"TestPodsWithDifferentShardCountsNeverRunTogether",
+	"TestNewShardCountTakesEffectDespiteDisconnectedNode",
+	"TestStartLockLetsPodsStartOneByOne",
 	"TestPodGateStopsApplicationOnADisconnectedNode",
 	"TestClusterAlertsFireUntilFaultsAreRepaired",
 	"TestCheckCommandReportsAPolicyThatDeniesNothing",
-	"TestHelmCommandsStopNoRunningApplication",
+	"TestHelmCommandsNeverStopARunningApplication",
 	"TestRestoredEtcdKeepsSlotsExclusive",
 	"TestRecoverCommandRaisesTokensAfterARestore",
 	"TestUninstallIsRefusedWhileGatedPodsExist",
 	"TestUninstallLeavesDoneKeysAndVariablesBehind",
-	"TestUpgradeAndRollbackStopNoApplication",
+	"TestUpgradeAndRollbackNeverStopTheApplication",
 	"TestLostWebhookBlocksAnnotatedPodsOnly",
 	"TestDeletedWebhookConfigurationBlocksAnnotatedPodsOnly",
 	"TestAnnotatedWorkloadsAreEditableWithoutTheWebhook",
-	"TestHandoversRefuseNoConnection",
+	"TestConnectionsAreNeverRefusedDuringAHandover",
 }
 
 // parallel has the tests that call t.Parallel.
@@ -62,10 +62,10 @@ var parallel = []string{
 	"TestGateKeepsTomcatExclusiveAndUnchanged",
 	"TestGateKeepsShellScriptExclusiveAndUnchanged",
 	"TestGateKeepsCronExclusiveAndUnchanged",
-	"TestProgramsOfMetaparticleSyncHoldOneByOne",
-	"TestCounterExampleCountsExactlyDespiteKills",
-	"TestVariableKeepsEachAcknowledgedAddDespiteKills",
-	"TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion",
+	"TestProgramsOfMetaparticleSyncNeverHoldTogether",
+	"TestExampleCounterCountsExactlyDespiteKills",
+	"TestVariableKeepsEachAcknowledgedAdditionDespiteKills",
+	"TestNightlyExampleFinishesDespiteDeletionAndNeverOverlaps",
 	"TestLicenceExampleRunsThreeTasksAtMost",
 	"TestWarmupExampleStartsOneReplicaAtATime",
 	"TestMigrationExampleMigratesOnceDespiteDeletionAndKill",
@@ -77,25 +77,25 @@ var parallel = []string{
 	"TestLockIsExclusiveAcrossKindsOfWorkloads",
 	"TestTwoLocksInOppositeOrderDoNotDeadlock",
 	"TestPodAndClientGoElectorExcludeEachOther",
-	"TestLossOfTheSlotRestartsNoContainer",
+	"TestContainerNeverRestartsAfterLossOfItsSlot",
 	"TestContainerRestartsAfterLossIfAnnotationSaysRestart",
 	"TestContainerEndsWithItsChildsExitCode",
 	"TestStandbyTakesOverFromACrashingHolder",
 	"TestRecreatedDeploymentWaitsForTheOldHolder",
-	"TestDeletedHolderGetsPodsGraceThenReleasesSlot",
+	"TestDeletedHolderUsesPodGraceThenReleasesSlot",
 	"TestDeletionOfAHeldLeaseIsRefused",
 	"TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration",
 	"TestShimDrainsByDeadlineWhileAgentIsFrozen",
 	"TestAgentNeverReleasesWhileTheShimIsFrozen",
-	"TestProgramsOfAnElectionLeadOneByOne",
-	"TestProgramsOnHostNetworkLeadThroughTheSocket",
+	"TestElectionLetsProgramsLeadOneByOne",
+	"TestProgramsOnHostNetworkReachAgentBySocket",
 	"TestHundredConnectionsToLocalAPICostFewMegabytes",
 	"TestApplicationNeverRunsTwiceDespiteDeletionsAndKills",
-	"TestStartLockStartsSingletonsOneByOne",
+	"TestStartLockLetsSingletonsStartOneByOne",
 	"TestPodGateRunsImagesThatMustBePID1",
 	"TestPodGateIsRefusedBeforeKubernetes136",
 	"TestPodGateRestartsOnlyTheKilledContainer",
-	"TestPodGateStopsApplicationAfterUnreadableHoldFile",
+	"TestPodGateStopsApplicationIfNoteIsUnreadable",
 	"TestReadinessGateLetsOnePodServe",
 	"TestClaimAddedByPolicyIsGatedOrRefused",
 	"TestClaimInNamespaceWithoutOptInIsRefused",
@@ -113,31 +113,31 @@ var parallel = []string{
 	"TestDryRunHasNoSideEffect",
 	"TestRepeatedApplyChangesNothing",
 	"TestPodIsGatedCompletelyBesideAnotherInjector",
-	"TestClaimAddedAfterThePodWebhookIsRefused",
+	"TestClaimAddedByALaterWebhookIsRefused",
 	"TestUserMistakesCauseWarningsAndEvents",
 	"TestPodWithAFalseOwnerReferenceIsRefused",
-	"TestStaticPodThatClaimsIsRefused",
+	"TestStaticPodWithAClaimIsRefused",
 	"TestMarksSurviveReplacementOfAllLabels",
 	"TestImageOfGatedContainerNeverChangesInPlace",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
-	"TestLocalAPIPodWithForgedAgentIsRefused",
+	"TestPodWithAForgedProgramGateIsRefused",
 	"TestMetricAndMessagesHaveTheSameRefusalReason",
 	"TestInjectionKeepsFieldsUnknownToTheWebhook",
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
 	"TestPodStartsAfterTheAwaitedHolderServes",
 	"TestPodsOfAJobStartTogether",
 	"TestProgramsOfAJobPassTheBarrierTogether",
-	"TestJobSkipsOnlyWhileALivingPodHolds",
+	"TestJobSkipsOnlyWhileTheHolderIsAlive",
 	"TestJobFailsAfterItsBoundedWait",
-	"TestPodDeletedAtStartReportsApplicationsExitCode",
+	"TestPodReportsApplicationsExitCodeDespiteEarlyDeletion",
 	"TestEvictionOfTheHolderCausesOneHandover",
 	"TestHardEvictedHolderReleasesItsSlot",
 	"TestApplicationThatChangesUserGetsTheStopSignal",
-	"TestTerminationReasonAndMessageAreAsWithoutGate",
+	"TestGateKeepsTheTerminationReasonAndMessage",
 	"TestGraceOfPodDeletionReplacesThePodsGrace",
 	"TestHooksRunInHoldersAndNeverInStandbys",
-	"TestHooksRunAsWithoutTheGate",
-	"TestHooksFailAsWithoutTheGate",
+	"TestGatedHooksRunLikeUngatedHooks",
+	"TestGatedHooksFailLikeUngatedHooks",
 	"TestGatedInitContainerRunsUnderTheApplicationsSlot",
 	"TestRestartRulesApplyToTheApplicationsExitCodes",
 	"TestOnceInitContainerSucceedsOncePerKey",
@@ -145,18 +145,18 @@ var parallel = []string{
 	"TestStartupProbeBeginsAnewWithEachChild",
 	"TestLivenessFailureRestartsContainerAsWithoutTheGate",
 	"TestFailedStartupProbeRestartsContainerAsWithoutGate",
-	"TestStandbysAreReadyOnlyWhileTheirHolderIs",
-	"TestEachKindOfProbeActsAsWithoutGate",
+	"TestStandbysAreReadyOnlyWhileHolderIsReady",
+	"TestEachGatedProbeActsLikeAnUngatedProbe",
 	"TestKubeletProbesTheApplicationOnTheHostNetwork",
 	"TestEachShardOfAJobSucceedsOnce",
-	"TestIndexOfAJobsPodSelectsItsShard",
+	"TestPodGetsTheShardOfItsCompletionIndex",
 	"TestApplicationGetsOnlyItsDeclaredStopSignal",
 	"TestWorkloadAlertsFireUntilFaultsAreRepaired",
 	"TestKubectlPluginMovesAndPausesASlot",
-	"TestCertificateRenewalInterruptsNoAdmission",
+	"TestPodsAreAdmittedDuringCertificateRenewal",
 	"TestConsoleShowsAHandoverWithItsCause",
 	"TestWebhookAdmitsPodsDespiteALostElection",
-	"TestSlotStaysExclusiveInNamespaceCreatedAgain",
+	"TestSlotStaysExclusiveInARecreatedNamespace",
 	"TestUsersNativeSidecarStartsBeforeTheAgent",
 	"TestKubectlCopiesFilesToHolderAndStandby",
 	"TestChildStartsExactlyLikeTheUngatedProcess",
@@ -184,15 +184,15 @@ var parallel = []string{
 	"TestRolloutOfABrokenRevisionStalls",
 	"TestBrokenRevisionStallsARolloutOfOneReplica",
 	"TestRolloutWithoutSurgeStopsApplicationAtMostTwice",
-	"TestScaledDownStandbyStartsNoApplication",
+	"TestScaledDownStandbyNeverStartsItsApplication",
 	"TestEachKindOfWorkloadRollsOutAsDocumented",
 	"TestRolloutStallsForEachKindOfBrokenVersion",
-	"TestStalledRolloutReplacesNoFurtherOldPod",
+	"TestStalledRolloutKeepsTheRemainingOldPods",
 	"TestAverageOfAutoscalerIncludesIdleStandbys",
 	"TestAverageOfAutoscalerExcludesUnreadyStandbys",
 	"TestServiceAnswersWhileAStandbyIsDeleted",
 	"TestDeletedStandbyWaitsForItsOpenConnections",
-	"TestStandbyForwardsToTheHolderOnHostNetwork",
+	"TestStandbyOnHostNetworkForwardsToTheHolder",
 	"TestRolloutRaisesTheRevisionNumber",
 	"TestChangedClaimRollsOutPodsOfItsDeployment",
 	"TestOnlyHolderIsReadyIfAnnotationSaysHolder",
@@ -201,7 +201,7 @@ var parallel = []string{
 	"TestNightlyJobTutorialShowsTheRealOutputs",
 	"TestElectionLibraryTutorialShowsTheRealOutputs",
 	"TestClientGoTutorialShowsTheRealOutputs",
-	"TestAwaitElectionTutorialShowsTheRealOutputs",
+	"TestTutorialForAwaitElectionShowsTheRealOutputs",
 }
 
 // Tests of package applications.
@@ -227,20 +227,20 @@ func TestGateKeepsShellScriptExclusiveAndUnchanged(t *testing.T) {
 func TestGateKeepsCronExclusiveAndUnchanged(t *testing.T) {
 	applications.TestGateKeepsCronExclusiveAndUnchanged(t)
 }
-func TestProgramsOfMetaparticleSyncHoldOneByOne(t *testing.T) {
-	applications.TestProgramsOfMetaparticleSyncHoldOneByOne(t)
+func TestProgramsOfMetaparticleSyncNeverHoldTogether(t *testing.T) {
+	applications.TestProgramsOfMetaparticleSyncNeverHoldTogether(t)
 }
 
 // Tests of package examples.
 
-func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
-	examples.TestCounterExampleCountsExactlyDespiteKills(t)
+func TestExampleCounterCountsExactlyDespiteKills(t *testing.T) {
+	examples.TestExampleCounterCountsExactlyDespiteKills(t)
 }
-func TestVariableKeepsEachAcknowledgedAddDespiteKills(t *testing.T) {
-	examples.TestVariableKeepsEachAcknowledgedAddDespiteKills(t)
+func TestVariableKeepsEachAcknowledgedAdditionDespiteKills(t *testing.T) {
+	examples.TestVariableKeepsEachAcknowledgedAdditionDespiteKills(t)
 }
-func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
-	examples.TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t)
+func TestNightlyExampleFinishesDespiteDeletionAndNeverOverlaps(t *testing.T) {
+	examples.TestNightlyExampleFinishesDespiteDeletionAndNeverOverlaps(t)
 }
 func TestLicenceExampleRunsThreeTasksAtMost(t *testing.T) {
 	examples.TestLicenceExampleRunsThreeTasksAtMost(t)
@@ -266,11 +266,11 @@ func TestWordcountExampleCountsExactlyDespiteDeletionsAndKills(t *testing.T) {
 func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 	exclusive.TestHoldSurvivesOnlyShortAPIServerOutages(t)
 }
-func TestControlPlaneRestartStopsNoApplication(t *testing.T) {
-	exclusive.TestControlPlaneRestartStopsNoApplication(t)
+func TestApplicationSurvivesAControlPlaneRestart(t *testing.T) {
+	exclusive.TestApplicationSurvivesAControlPlaneRestart(t)
 }
-func TestKubeletAndContainerdRestartsStopNoApplication(t *testing.T) {
-	exclusive.TestKubeletAndContainerdRestartsStopNoApplication(t)
+func TestApplicationSurvivesKubeletAndContainerdRestarts(t *testing.T) {
+	exclusive.TestApplicationSurvivesKubeletAndContainerdRestarts(t)
 }
 func TestDeletedStandbyGivesBackTheSlotItTakes(t *testing.T) {
 	exclusive.TestDeletedStandbyGivesBackTheSlotItTakes(t)
@@ -287,8 +287,8 @@ func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 	exclusive.TestPodAndClientGoElectorExcludeEachOther(t)
 }
-func TestLossOfTheSlotRestartsNoContainer(t *testing.T) {
-	exclusive.TestLossOfTheSlotRestartsNoContainer(t)
+func TestContainerNeverRestartsAfterLossOfItsSlot(t *testing.T) {
+	exclusive.TestContainerNeverRestartsAfterLossOfItsSlot(t)
 }
 func TestContainerRestartsAfterLossIfAnnotationSaysRestart(t *testing.T) {
 	exclusive.TestContainerRestartsAfterLossIfAnnotationSaysRestart(t)
@@ -302,8 +302,8 @@ func TestStandbyTakesOverFromACrashingHolder(t *testing.T) {
 func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 	exclusive.TestRecreatedDeploymentWaitsForTheOldHolder(t)
 }
-func TestDeletedHolderGetsPodsGraceThenReleasesSlot(t *testing.T) {
-	exclusive.TestDeletedHolderGetsPodsGraceThenReleasesSlot(t)
+func TestDeletedHolderUsesPodGraceThenReleasesSlot(t *testing.T) {
+	exclusive.TestDeletedHolderUsesPodGraceThenReleasesSlot(t)
 }
 func TestDeletionOfAHeldLeaseIsRefused(t *testing.T) { exclusive.TestDeletionOfAHeldLeaseIsRefused(t) }
 func TestRecreatedLeaseIsAcquiredOnlyAfterItsDuration(t *testing.T) {
@@ -325,14 +325,14 @@ func TestShimDrainsByDeadlineWhileAgentIsFrozen(t *testing.T) {
 func TestAgentNeverReleasesWhileTheShimIsFrozen(t *testing.T) {
 	exclusive.TestAgentNeverReleasesWhileTheShimIsFrozen(t)
 }
-func TestProgramsOfAnElectionLeadOneByOne(t *testing.T) {
-	exclusive.TestProgramsOfAnElectionLeadOneByOne(t)
+func TestElectionLetsProgramsLeadOneByOne(t *testing.T) {
+	exclusive.TestElectionLetsProgramsLeadOneByOne(t)
 }
 func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	exclusive.TestProgramOnDisconnectedNodeEndsBeforeTakeover(t)
 }
-func TestProgramsOnHostNetworkLeadThroughTheSocket(t *testing.T) {
-	exclusive.TestProgramsOnHostNetworkLeadThroughTheSocket(t)
+func TestProgramsOnHostNetworkReachAgentBySocket(t *testing.T) {
+	exclusive.TestProgramsOnHostNetworkReachAgentBySocket(t)
 }
 func TestHundredConnectionsToLocalAPICostFewMegabytes(t *testing.T) {
 	exclusive.TestHundredConnectionsToLocalAPICostFewMegabytes(t)
@@ -344,18 +344,20 @@ func TestSemaphoreLetsThreeOfFivePodsRun(t *testing.T) {
 	exclusive.TestSemaphoreLetsThreeOfFivePodsRun(t)
 }
 func TestEachShardRunsInOneOfFivePods(t *testing.T) { exclusive.TestEachShardRunsInOneOfFivePods(t) }
-func TestPodsForTwoShardCountsNeverRunTogether(t *testing.T) {
-	exclusive.TestPodsForTwoShardCountsNeverRunTogether(t)
+func TestPodsWithDifferentShardCountsNeverRunTogether(t *testing.T) {
+	exclusive.TestPodsWithDifferentShardCountsNeverRunTogether(t)
 }
-func TestShardCountChangesDespiteADisconnectedNode(t *testing.T) {
-	exclusive.TestShardCountChangesDespiteADisconnectedNode(t)
+func TestNewShardCountTakesEffectDespiteDisconnectedNode(t *testing.T) {
+	exclusive.TestNewShardCountTakesEffectDespiteDisconnectedNode(t)
 }
 func TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t *testing.T) {
 	exclusive.TestApplicationNeverRunsTwiceDespiteDeletionsAndKills(t)
 }
-func TestStartLockStartsPodsOneByOne(t *testing.T) { exclusive.TestStartLockStartsPodsOneByOne(t) }
-func TestStartLockStartsSingletonsOneByOne(t *testing.T) {
-	exclusive.TestStartLockStartsSingletonsOneByOne(t)
+func TestStartLockLetsPodsStartOneByOne(t *testing.T) {
+	exclusive.TestStartLockLetsPodsStartOneByOne(t)
+}
+func TestStartLockLetsSingletonsStartOneByOne(t *testing.T) {
+	exclusive.TestStartLockLetsSingletonsStartOneByOne(t)
 }
 
 // Tests of package gates.
@@ -367,8 +369,8 @@ func TestPodGateIsRefusedBeforeKubernetes136(t *testing.T) {
 func TestPodGateRestartsOnlyTheKilledContainer(t *testing.T) {
 	gates.TestPodGateRestartsOnlyTheKilledContainer(t)
 }
-func TestPodGateStopsApplicationAfterUnreadableHoldFile(t *testing.T) {
-	gates.TestPodGateStopsApplicationAfterUnreadableHoldFile(t)
+func TestPodGateStopsApplicationIfNoteIsUnreadable(t *testing.T) {
+	gates.TestPodGateStopsApplicationIfNoteIsUnreadable(t)
 }
 func TestPodGateStopsApplicationOnADisconnectedNode(t *testing.T) {
 	gates.TestPodGateStopsApplicationOnADisconnectedNode(t)
@@ -415,8 +417,8 @@ func TestRepeatedApplyChangesNothing(t *testing.T) { injection.TestRepeatedApply
 func TestPodIsGatedCompletelyBesideAnotherInjector(t *testing.T) {
 	injection.TestPodIsGatedCompletelyBesideAnotherInjector(t)
 }
-func TestClaimAddedAfterThePodWebhookIsRefused(t *testing.T) {
-	injection.TestClaimAddedAfterThePodWebhookIsRefused(t)
+func TestClaimAddedByALaterWebhookIsRefused(t *testing.T) {
+	injection.TestClaimAddedByALaterWebhookIsRefused(t)
 }
 func TestUserMistakesCauseWarningsAndEvents(t *testing.T) {
 	injection.TestUserMistakesCauseWarningsAndEvents(t)
@@ -424,7 +426,7 @@ func TestUserMistakesCauseWarningsAndEvents(t *testing.T) {
 func TestPodWithAFalseOwnerReferenceIsRefused(t *testing.T) {
 	injection.TestPodWithAFalseOwnerReferenceIsRefused(t)
 }
-func TestStaticPodThatClaimsIsRefused(t *testing.T) { injection.TestStaticPodThatClaimsIsRefused(t) }
+func TestStaticPodWithAClaimIsRefused(t *testing.T) { injection.TestStaticPodWithAClaimIsRefused(t) }
 func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
 	injection.TestMarksSurviveReplacementOfAllLabels(t)
 }
@@ -434,8 +436,8 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	injection.TestPrivateImageNeedsThePodsOwnCredentials(t)
 }
-func TestLocalAPIPodWithForgedAgentIsRefused(t *testing.T) {
-	injection.TestLocalAPIPodWithForgedAgentIsRefused(t)
+func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
+	injection.TestPodWithAForgedProgramGateIsRefused(t)
 }
 func TestMetricAndMessagesHaveTheSameRefusalReason(t *testing.T) {
 	injection.TestMetricAndMessagesHaveTheSameRefusalReason(t)
@@ -456,12 +458,12 @@ func TestPodsOfAJobStartTogether(t *testing.T) { lifecycle.TestPodsOfAJobStartTo
 func TestProgramsOfAJobPassTheBarrierTogether(t *testing.T) {
 	lifecycle.TestProgramsOfAJobPassTheBarrierTogether(t)
 }
-func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
-	lifecycle.TestJobSkipsOnlyWhileALivingPodHolds(t)
+func TestJobSkipsOnlyWhileTheHolderIsAlive(t *testing.T) {
+	lifecycle.TestJobSkipsOnlyWhileTheHolderIsAlive(t)
 }
 func TestJobFailsAfterItsBoundedWait(t *testing.T) { lifecycle.TestJobFailsAfterItsBoundedWait(t) }
-func TestPodDeletedAtStartReportsApplicationsExitCode(t *testing.T) {
-	lifecycle.TestPodDeletedAtStartReportsApplicationsExitCode(t)
+func TestPodReportsApplicationsExitCodeDespiteEarlyDeletion(t *testing.T) {
+	lifecycle.TestPodReportsApplicationsExitCodeDespiteEarlyDeletion(t)
 }
 func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 	lifecycle.TestEvictionOfTheHolderCausesOneHandover(t)
@@ -472,8 +474,8 @@ func TestHardEvictedHolderReleasesItsSlot(t *testing.T) {
 func TestApplicationThatChangesUserGetsTheStopSignal(t *testing.T) {
 	lifecycle.TestApplicationThatChangesUserGetsTheStopSignal(t)
 }
-func TestTerminationReasonAndMessageAreAsWithoutGate(t *testing.T) {
-	lifecycle.TestTerminationReasonAndMessageAreAsWithoutGate(t)
+func TestGateKeepsTheTerminationReasonAndMessage(t *testing.T) {
+	lifecycle.TestGateKeepsTheTerminationReasonAndMessage(t)
 }
 func TestGraceOfPodDeletionReplacesThePodsGrace(t *testing.T) {
 	lifecycle.TestGraceOfPodDeletionReplacesThePodsGrace(t)
@@ -481,8 +483,10 @@ func TestGraceOfPodDeletionReplacesThePodsGrace(t *testing.T) {
 func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 	lifecycle.TestHooksRunInHoldersAndNeverInStandbys(t)
 }
-func TestHooksRunAsWithoutTheGate(t *testing.T)  { lifecycle.TestHooksRunAsWithoutTheGate(t) }
-func TestHooksFailAsWithoutTheGate(t *testing.T) { lifecycle.TestHooksFailAsWithoutTheGate(t) }
+func TestGatedHooksRunLikeUngatedHooks(t *testing.T) { lifecycle.TestGatedHooksRunLikeUngatedHooks(t) }
+func TestGatedHooksFailLikeUngatedHooks(t *testing.T) {
+	lifecycle.TestGatedHooksFailLikeUngatedHooks(t)
+}
 func TestGatedInitContainerRunsUnderTheApplicationsSlot(t *testing.T) {
 	lifecycle.TestGatedInitContainerRunsUnderTheApplicationsSlot(t)
 }
@@ -502,18 +506,18 @@ func TestLivenessFailureRestartsContainerAsWithoutTheGate(t *testing.T) {
 func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 	lifecycle.TestFailedStartupProbeRestartsContainerAsWithoutGate(t)
 }
-func TestStandbysAreReadyOnlyWhileTheirHolderIs(t *testing.T) {
-	lifecycle.TestStandbysAreReadyOnlyWhileTheirHolderIs(t)
+func TestStandbysAreReadyOnlyWhileHolderIsReady(t *testing.T) {
+	lifecycle.TestStandbysAreReadyOnlyWhileHolderIsReady(t)
 }
-func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
-	lifecycle.TestEachKindOfProbeActsAsWithoutGate(t)
+func TestEachGatedProbeActsLikeAnUngatedProbe(t *testing.T) {
+	lifecycle.TestEachGatedProbeActsLikeAnUngatedProbe(t)
 }
 func TestKubeletProbesTheApplicationOnTheHostNetwork(t *testing.T) {
 	lifecycle.TestKubeletProbesTheApplicationOnTheHostNetwork(t)
 }
 func TestEachShardOfAJobSucceedsOnce(t *testing.T) { lifecycle.TestEachShardOfAJobSucceedsOnce(t) }
-func TestIndexOfAJobsPodSelectsItsShard(t *testing.T) {
-	lifecycle.TestIndexOfAJobsPodSelectsItsShard(t)
+func TestPodGetsTheShardOfItsCompletionIndex(t *testing.T) {
+	lifecycle.TestPodGetsTheShardOfItsCompletionIndex(t)
 }
 func TestApplicationGetsOnlyItsDeclaredStopSignal(t *testing.T) {
 	lifecycle.TestApplicationGetsOnlyItsDeclaredStopSignal(t)
@@ -530,8 +534,8 @@ func TestClusterAlertsFireUntilFaultsAreRepaired(t *testing.T) {
 func TestKubectlPluginMovesAndPausesASlot(t *testing.T) {
 	operations.TestKubectlPluginMovesAndPausesASlot(t)
 }
-func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
-	operations.TestCertificateRenewalInterruptsNoAdmission(t)
+func TestPodsAreAdmittedDuringCertificateRenewal(t *testing.T) {
+	operations.TestPodsAreAdmittedDuringCertificateRenewal(t)
 }
 func TestCheckCommandReportsAPolicyThatDeniesNothing(t *testing.T) {
 	operations.TestCheckCommandReportsAPolicyThatDeniesNothing(t)
@@ -542,11 +546,11 @@ func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
 func TestWebhookAdmitsPodsDespiteALostElection(t *testing.T) {
 	operations.TestWebhookAdmitsPodsDespiteALostElection(t)
 }
-func TestHelmCommandsStopNoRunningApplication(t *testing.T) {
-	operations.TestHelmCommandsStopNoRunningApplication(t)
+func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
+	operations.TestHelmCommandsNeverStopARunningApplication(t)
 }
-func TestSlotStaysExclusiveInNamespaceCreatedAgain(t *testing.T) {
-	operations.TestSlotStaysExclusiveInNamespaceCreatedAgain(t)
+func TestSlotStaysExclusiveInARecreatedNamespace(t *testing.T) {
+	operations.TestSlotStaysExclusiveInARecreatedNamespace(t)
 }
 func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 	operations.TestRestoredEtcdKeepsSlotsExclusive(t)
@@ -560,8 +564,8 @@ func TestUninstallIsRefusedWhileGatedPodsExist(t *testing.T) {
 func TestUninstallLeavesDoneKeysAndVariablesBehind(t *testing.T) {
 	operations.TestUninstallLeavesDoneKeysAndVariablesBehind(t)
 }
-func TestUpgradeAndRollbackStopNoApplication(t *testing.T) {
-	operations.TestUpgradeAndRollbackStopNoApplication(t)
+func TestUpgradeAndRollbackNeverStopTheApplication(t *testing.T) {
+	operations.TestUpgradeAndRollbackNeverStopTheApplication(t)
 }
 func TestLostWebhookBlocksAnnotatedPodsOnly(t *testing.T) {
 	operations.TestLostWebhookBlocksAnnotatedPodsOnly(t)
@@ -652,8 +656,8 @@ func TestBrokenRevisionStallsARolloutOfOneReplica(t *testing.T) {
 func TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t *testing.T) {
 	rollouts.TestRolloutWithoutSurgeStopsApplicationAtMostTwice(t)
 }
-func TestScaledDownStandbyStartsNoApplication(t *testing.T) {
-	rollouts.TestScaledDownStandbyStartsNoApplication(t)
+func TestScaledDownStandbyNeverStartsItsApplication(t *testing.T) {
+	rollouts.TestScaledDownStandbyNeverStartsItsApplication(t)
 }
 func TestEachKindOfWorkloadRollsOutAsDocumented(t *testing.T) {
 	rollouts.TestEachKindOfWorkloadRollsOutAsDocumented(t)
@@ -661,8 +665,8 @@ func TestEachKindOfWorkloadRollsOutAsDocumented(t *testing.T) {
 func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
 	rollouts.TestRolloutStallsForEachKindOfBrokenVersion(t)
 }
-func TestStalledRolloutReplacesNoFurtherOldPod(t *testing.T) {
-	rollouts.TestStalledRolloutReplacesNoFurtherOldPod(t)
+func TestStalledRolloutKeepsTheRemainingOldPods(t *testing.T) {
+	rollouts.TestStalledRolloutKeepsTheRemainingOldPods(t)
 }
 
 // Tests of package traffic.
@@ -679,9 +683,11 @@ func TestServiceAnswersWhileAStandbyIsDeleted(t *testing.T) {
 func TestDeletedStandbyWaitsForItsOpenConnections(t *testing.T) {
 	traffic.TestDeletedStandbyWaitsForItsOpenConnections(t)
 }
-func TestHandoversRefuseNoConnection(t *testing.T) { traffic.TestHandoversRefuseNoConnection(t) }
-func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
-	traffic.TestStandbyForwardsToTheHolderOnHostNetwork(t)
+func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
+	traffic.TestConnectionsAreNeverRefusedDuringAHandover(t)
+}
+func TestStandbyOnHostNetworkForwardsToTheHolder(t *testing.T) {
+	traffic.TestStandbyOnHostNetworkForwardsToTheHolder(t)
 }
 func TestRolloutRaisesTheRevisionNumber(t *testing.T) { traffic.TestRolloutRaisesTheRevisionNumber(t) }
 func TestChangedClaimRollsOutPodsOfItsDeployment(t *testing.T) {
@@ -706,6 +712,6 @@ func TestElectionLibraryTutorialShowsTheRealOutputs(t *testing.T) {
 func TestClientGoTutorialShowsTheRealOutputs(t *testing.T) {
 	tutorials.TestClientGoTutorialShowsTheRealOutputs(t)
 }
-func TestAwaitElectionTutorialShowsTheRealOutputs(t *testing.T) {
-	tutorials.TestAwaitElectionTutorialShowsTheRealOutputs(t)
+func TestTutorialForAwaitElectionShowsTheRealOutputs(t *testing.T) {
+	tutorials.TestTutorialForAwaitElectionShowsTheRealOutputs(t)
 }

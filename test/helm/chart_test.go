@@ -262,8 +262,8 @@ func TestHelmHooksLeaveNoObjectBehind(t *testing.T) {
 	assert.Equal(t, map[string]int{"Namespace": 1, "ServiceAccount": 3, "Role": 1, "RoleBinding": 1, "ClusterRole": 2, "ClusterRoleBinding": 2, "Pod": 1, "Job": 2}, kinds)
 }
 
-// TestHelmHooksGrantNoRightToWriteLeases checks that no hook can act as an agent.
-func TestHelmHooksGrantNoRightToWriteLeases(t *testing.T) {
+// TestHelmHooksLackTheRightToWriteLeases checks that no hook can act as an agent.
+func TestHelmHooksLackTheRightToWriteLeases(t *testing.T) {
 	for _, h := range render(t, "").hooks {
 		rules, _ := h["rules"].([]any)
 		for _, rule := range rules {

@@ -37,7 +37,7 @@ func resolve(t *testing.T, merged []string, set map[string]bool) string {
 	return out.String()
 }
 
-func TestTemplateConditionSelectsVariantOfMergedText(t *testing.T) {
+func TestMergedTemplateReproducesBothOriginalTexts(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	text := func() (lines []string) {
 		for range random.IntN(8) {
@@ -64,8 +64,8 @@ func TestMergeRefusesTwoChangesOfOneLine(t *testing.T) {
 	assert.Equal(t, "a\nb\nx\ny\nc\n", resolve(t, merged, map[string]bool{"x": true, "y": true}))
 }
 
-// TestEachPlaceForChartValueExistsInManifests requires an object for each place of the table.
-func TestEachPlaceForChartValueExistsInManifests(t *testing.T) {
+// TestManifestsContainEachPlaceOfAChartValue requires an object for each place of the table.
+func TestManifestsContainEachPlaceOfAChartValue(t *testing.T) {
 	found := map[string]bool{}
 	for _, selection := range [][]string{nil, {"host-network"}, {"client-ca"}, {"monitoring"}, {"console"}} {
 		all, err := sources("../../manifests", selection...)
@@ -84,7 +84,7 @@ func TestEachPlaceForChartValueExistsInManifests(t *testing.T) {
 	}
 }
 
-func TestExpandedValueBlocksKeepTheirIndentation(t *testing.T) {
+func TestExpandedTemplateKeepsTheManifestsIndentation(t *testing.T) {
 	object := yaml.MustParse("kind: Deployment\nmetadata:\n  name: metaparticle-webhook\nspec:\n  replicas: 2\n  template:\n    spec:\n      nodeSelector: {}\n")
 	require.NoError(t, sign(object))
 	text, err := expand(object.MustString())

@@ -76,7 +76,7 @@ func recordOf(t *testing.T, name string) lease.Record {
 	return courier.RecordOf(l)
 }
 
-func TestLeasesOfTheEarlierVersionBlockTheirSlot(t *testing.T) {
+func TestAgentsRespectLeasesOfTheEarlierVersion(t *testing.T) {
 	const seen = time.Hour
 	for name, want := range map[string]struct {
 		holder  string

@@ -41,7 +41,7 @@ func TestFolderThatExceedsItsLimitIsReported(t *testing.T) {
 	}
 }
 
-func TestMaximumOfFoldersIsComparedWithTheLimit(t *testing.T) {
+func TestLimitAppliesToTheMaximumAcrossFolders(t *testing.T) {
 	counts := Counts{"agent": {3, 0}, "agent/gate": {5, 2}}
 	assert.Empty(t, table(t, example).Exceeded(counts, Max))
 }

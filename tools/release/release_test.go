@@ -160,7 +160,7 @@ func namesItsParts(t *testing.T, files map[string][]byte) {
 	assert.NotContains(t, modules, "k8s.io/client-go", "the agent is small")
 }
 
-func TestReleaseRefusesInvalidOrMissingArguments(t *testing.T) {
+func TestReleaseCommandRefusesInvalidOrMissingArguments(t *testing.T) {
 	for said, args := range map[string][]string{
 		`-version is "1.2": write a semantic version, as v1.2.3`: {"-version", "1.2", "-registry", "r"},
 		`-registry is ""`:     {"-version", "v1.2.3"},

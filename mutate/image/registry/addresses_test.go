@@ -91,7 +91,7 @@ func TestAllowedAddressesDependOnTheRequestsHost(t *testing.T) {
 }
 
 // A look-up must not use an open connection to an address outside of its reach.
-func TestRedirectsReuseNoConnectionToAPrivateAddress(t *testing.T) {
+func TestRedirectsNeverReuseConnectionsToPrivateAddresses(t *testing.T) {
 	g := newTransport(Options{})
 	assert.NotSame(t, g.by[public], g.by[private])
 	assert.NotSame(t, g.by[private], g.by[anywhere])

@@ -205,7 +205,7 @@ func TestNumberOfPullSecretsIsBounded(t *testing.T) {
 	assert.LessOrEqual(t, int(store.asked.Load()), 32)
 }
 
-func TestExpiredLookUpReadsNoFurtherPullSecrets(t *testing.T) {
+func TestTimedOutLookUpStopsReadingPullSecrets(t *testing.T) {
 	f := newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	store := &secrets{late: make(chan struct{})}

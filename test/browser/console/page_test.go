@@ -67,8 +67,8 @@ func TestPageWarnsOfUnheldSlotsAndSilentHolders(t *testing.T) {
 	p.Await(`document.getElementById("connection").textContent === "live"`)
 }
 
-// TestPageShowsWaitingUntilTheFirstSlotsArrive looks at the page before the console has read any slot.
-func TestPageShowsWaitingUntilTheFirstSlotsArrive(t *testing.T) {
+// TestPageShowsThatItWaitsForSlots looks at the page before the console has read any slot.
+func TestPageShowsThatItWaitsForSlots(t *testing.T) {
 	console := serve.New()
 	server := httptest.NewServer(console.Handler())
 	t.Cleanup(server.Close)
@@ -133,7 +133,7 @@ func TestPageRecoversFromALostConnection(t *testing.T) {
 // openAll is a script that shows the details of all slots.
 const openAll = `[...document.querySelectorAll("#rows button")].forEach((b) => b.click())`
 
-func TestPageBreaksNoRuleOfAccessibility(t *testing.T) {
+func TestConsolePageObeysAccessibilityRules(t *testing.T) {
 	for name, s := range map[string]*story{"slots": afternoon(), "no slots": new(story)} {
 		for _, prefers := range []tab.Scheme{tab.Light, tab.Dark} {
 			for _, width := range []int64{1280, 320} {

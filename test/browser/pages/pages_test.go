@@ -32,7 +32,7 @@ func serve(t *testing.T) string {
 	return server.URL + "/docs/"
 }
 
-func TestPagesBreakNoRuleOfAccessibility(t *testing.T) {
+func TestDocumentPagesObeyAccessibilityRules(t *testing.T) {
 	address := serve(t)
 	for _, page := range []string{"", "tutorials/worker-runs-once.html", "guarantees.html", "annotations.html", "compatibility.html", "api.html", "decisions/20261123-pages.html"} {
 		for _, prefers := range []tab.Scheme{tab.Light, tab.Dark} {
@@ -56,7 +56,7 @@ func TestAccessibilityCheckerFindsAButtonWithoutName(t *testing.T) {
 	assert.Contains(t, found[0], "button-name")
 }
 
-func TestKeyboardSearchesAndReachesAResult(t *testing.T) {
+func TestKeyboardUserCanSearchAndReachResults(t *testing.T) {
 	p := tab.Open(t, serve(t)+"tutorials/nightly-job.html", 1280, tab.Light)
 	p.Press("/")
 	p.Await(`document.activeElement.id === "words"`)
@@ -74,7 +74,7 @@ func TestKeyboardSearchesAndReachesAResult(t *testing.T) {
 	assert.Regexp(t, `/docs/library\.html#a-nightly-job-never-overlaps$`, tab.Value[string](p, "document.activeElement.href"))
 }
 
-func TestSearchResultsBreakNoRuleOfAccessibility(t *testing.T) {
+func TestSearchResultsObeyAccessibilityRules(t *testing.T) {
 	for prefers, width := range map[tab.Scheme]int64{tab.Light: 1280, tab.Dark: 320} {
 		p := tab.Open(t, serve(t), width, prefers)
 		p.Press("/")

@@ -47,7 +47,7 @@ func (e example) running(app string) (found []*corev1.Pod) {
 	return found
 }
 
-func TestCounterExampleCountsExactlyDespiteKills(t *testing.T) {
+func TestExampleCounterCountsExactlyDespiteKills(t *testing.T) {
 	e := apply(t, "counter", "counter")
 	reach := func(n int) {
 		t.Helper()
@@ -115,7 +115,7 @@ func (e example) adds() (stored, unknown int) {
 	return stored, unknown
 }
 
-func TestVariableKeepsEachAcknowledgedAddDespiteKills(t *testing.T) {
+func TestVariableKeepsEachAcknowledgedAdditionDespiteKills(t *testing.T) {
 	cluster.NeedLab(t, "its registry has the image, and its directory has the journals")
 	t.Parallel()
 	require.NoError(t, images())

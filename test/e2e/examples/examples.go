@@ -90,7 +90,7 @@ func (e example) complete(name string) {
 	})
 }
 
-func TestNightlyExampleNeverOverlapsAndFinishesDespiteDeletion(t *testing.T) {
+func TestNightlyExampleFinishesDespiteDeletionAndNeverOverlaps(t *testing.T) {
 	e := apply(t, "nightly", "nightly")
 	// The test starts each Job itself, whatever the time of day.
 	kubectl.Must(e.Space, "", "patch", "cronjob", "nightly", "-p", `{"spec":{"suspend":true}}`)

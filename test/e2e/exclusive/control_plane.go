@@ -66,7 +66,7 @@ func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 	})
 }
 
-func TestControlPlaneRestartStopsNoApplication(t *testing.T) {
+func TestApplicationSurvivesAControlPlaneRestart(t *testing.T) {
 	a := app.Singleton("control")
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Long.String()
 	h := holder.Deploy(t, a, "it restarts etcd and the API server")
@@ -78,7 +78,7 @@ func TestControlPlaneRestartStopsNoApplication(t *testing.T) {
 	undisturbed(h)
 }
 
-func TestKubeletAndContainerdRestartsStopNoApplication(t *testing.T) {
+func TestApplicationSurvivesKubeletAndContainerdRestarts(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("node-daemons"), "it restarts kubelet and containerd")
 	node := h.Victim.Spec.NodeName
 	startKubelet := fault.Component(t, h.Lab, node, "kubelet")

@@ -28,7 +28,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-func TestLossOfTheSlotRestartsNoContainer(t *testing.T) {
+func TestContainerNeverRestartsAfterLossOfItsSlot(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("loser"), "it needs the record")
 	slot := lease.OfDeployment(h.App.Name)
@@ -132,7 +132,7 @@ func TestRecreatedDeploymentWaitsForTheOldHolder(t *testing.T) {
 }
 
 // docs/compatibility.md: lifecycle/grace carried
-func TestDeletedHolderGetsPodsGraceThenReleasesSlot(t *testing.T) {
+func TestDeletedHolderUsesPodGraceThenReleasesSlot(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("graceful")
 	// The delay is longer than the drain time after a loss (9 s), and shorter than the

@@ -43,7 +43,7 @@ func leads(s *space.Space, a app.App, before *record.Process) (next *record.Proc
 	return next
 }
 
-func TestProgramsOfAnElectionLeadOneByOne(t *testing.T) {
+func TestElectionLetsProgramsLeadOneByOne(t *testing.T) {
 	t.Parallel()
 	cluster.NeedLab(t, "it needs the record")
 	s, a := space.New(t), voters("voters")
@@ -119,7 +119,7 @@ func onNode(name, election, node string) app.App {
 // other application, that agent would refuse the undeclared claim, and the program would end.
 //
 // docs/compatibility.md: pod/local-api-socket carried
-func TestProgramsOnHostNetworkLeadThroughTheSocket(t *testing.T) {
+func TestProgramsOnHostNetworkReachAgentBySocket(t *testing.T) {
 	t.Parallel()
 	cluster.NeedLab(t, "it needs the record, and reads the ports of a node")
 	s := space.New(t)

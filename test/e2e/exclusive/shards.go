@@ -130,7 +130,7 @@ func TestEachShardRunsInOneOfFivePods(t *testing.T) {
 	}
 }
 
-func TestPodsForTwoShardCountsNeverRunTogether(t *testing.T) {
+func TestPodsWithDifferentShardCountsNeverRunTogether(t *testing.T) {
 	cluster.NeedLab(t, "its record shows the processes of all nodes")
 	p := partitioned{space.New(t)}
 	a := worker(3)
@@ -155,7 +155,7 @@ func TestPodsForTwoShardCountsNeverRunTogether(t *testing.T) {
 	p.neverMixed(2, 3, 5)
 }
 
-func TestShardCountChangesDespiteADisconnectedNode(t *testing.T) {
+func TestNewShardCountTakesEffectDespiteDisconnectedNode(t *testing.T) {
 	l := cluster.NeedLab(t, "it cuts a node off")
 	p := partitioned{space.New(t)}
 	a := worker(3)

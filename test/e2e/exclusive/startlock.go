@@ -66,7 +66,7 @@ func lives(s *space.Space, a app.App) map[string]*record.Process {
 	return all
 }
 
-func TestStartLockStartsPodsOneByOne(t *testing.T) {
+func TestStartLockLetsPodsStartOneByOne(t *testing.T) {
 	l := cluster.NeedLab(t, "it cuts a node off")
 	s, a := space.New(t), warming("caches", 5)
 	app.Create(s, a)
@@ -103,7 +103,7 @@ func TestStartLockStartsPodsOneByOne(t *testing.T) {
 	awaitReady(s, a, 5)
 }
 
-func TestStartLockStartsSingletonsOneByOne(t *testing.T) {
+func TestStartLockLetsSingletonsStartOneByOne(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	var all []app.App

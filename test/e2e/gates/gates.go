@@ -199,7 +199,7 @@ func TestPodGateRestartsOnlyTheKilledContainer(t *testing.T) {
 // The agent notes its hold in a file of the pod. A crash of the machine may leave half of
 // that note. Then a new agent process does not know the application's deadline. So that
 // process stops the application.
-func TestPodGateStopsApplicationAfterUnreadableHoldFile(t *testing.T) {
+func TestPodGateStopsApplicationIfNoteIsUnreadable(t *testing.T) {
 	cluster.NeedFeature(t, cluster.RestartAllContainers)
 	t.Parallel()
 	h := deployInFront(t, insistent("unreadable", api.GatePod))

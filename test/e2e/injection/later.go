@@ -31,7 +31,7 @@ import (
 
 // A later webhook adds the annotation to a pod that our webhook has passed as unannotated.
 // The API server does not call our webhook again, so the policy must refuse the pod.
-func TestClaimAddedAfterThePodWebhookIsRefused(t *testing.T) {
+func TestClaimAddedByALaterWebhookIsRefused(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")
 	t.Parallel()
 	s := space.New(t, func(n *corev1.Namespace) { n.Labels["e2e-later"] = "true" })

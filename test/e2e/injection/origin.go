@@ -54,7 +54,7 @@ func TestPodWithAFalseOwnerReferenceIsRefused(t *testing.T) {
 	webhook.Refused(s, owned("StatefulSet", "db,lock.nightly", set.UID), "BadOwner: ")
 }
 
-func TestStaticPodThatClaimsIsRefused(t *testing.T) {
+func TestStaticPodWithAClaimIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	mirror := app.Bare(s, "static-node", maps.Clone(webhook.Claims))

@@ -24,7 +24,7 @@ var asking = map[string]string{api.LocalAnnotation: "lock/a, semaphore/pool=3"}
 // agent serves other claims than the annotation names.
 //
 // docs/compatibility.md: impossible/local-api-by-hand refused NotInjected
-func TestLocalAPIPodWithForgedAgentIsRefused(t *testing.T) {
+func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	elsewhere := space.New(t, func(n *corev1.Namespace) { delete(n.Labels, api.InjectionLabel) })

@@ -81,7 +81,7 @@ func runs(s *space.Space, lock, name string) []string {
 }
 
 // docs/compatibility.md: lifecycle/bounded-wait carried
-func TestJobSkipsOnlyWhileALivingPodHolds(t *testing.T) {
+func TestJobSkipsOnlyWhileTheHolderIsAlive(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

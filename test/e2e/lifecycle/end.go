@@ -68,7 +68,7 @@ func endsWith(s *space.Space, pod *corev1.Pod, code int32, what string) {
 }
 
 // docs/compatibility.md: lifecycle/termination-messages lifecycle/out-of-memory carried
-func TestTerminationReasonAndMessageAreAsWithoutGate(t *testing.T) {
+func TestGateKeepsTheTerminationReasonAndMessage(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for name, tt := range map[string]struct {

@@ -143,7 +143,7 @@ func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 }
 
 // docs/compatibility.md: lifecycle/post-start-http lifecycle/pre-stop-http lifecycle/post-start-sleep lifecycle/pre-stop-sleep carried
-func TestHooksRunAsWithoutTheGate(t *testing.T) {
+func TestGatedHooksRunLikeUngatedHooks(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
 	s := space.New(t)
@@ -189,7 +189,7 @@ func TestHooksRunAsWithoutTheGate(t *testing.T) {
 // Kubernetes accepts hooks with tcpSocket, but each call of such a hook fails.
 //
 // docs/compatibility.md: lifecycle/post-start-tcp lifecycle/pre-stop-tcp carried
-func TestHooksFailAsWithoutTheGate(t *testing.T) {
+func TestGatedHooksFailLikeUngatedHooks(t *testing.T) {
 	cluster.NeedLab(t, "it reads the hooks' notes")
 	t.Parallel()
 	s := space.New(t)

@@ -216,7 +216,7 @@ func TestFailedStartupProbeRestartsContainerAsWithoutGate(t *testing.T) {
 // about the failed probe quotes the output of the probe's command unchanged.
 //
 // docs/compatibility.md: probes/readiness-exec probes/message probes/standby carried
-func TestStandbysAreReadyOnlyWhileTheirHolderIs(t *testing.T) {
+func TestStandbysAreReadyOnlyWhileHolderIsReady(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	a := app.Lasting("moody")
@@ -274,7 +274,7 @@ func byHTTPS(name string) corev1.ProbeHandler {
 // docs/compatibility.md: probes/readiness-exec probes/readiness-http probes/readiness-tcp probes/readiness-grpc carried
 // docs/compatibility.md: probes/startup-exec probes/startup-http probes/startup-tcp probes/startup-grpc carried
 // docs/compatibility.md: probes/named-port probes/headers probes/https probes/timings probes/message carried
-func TestEachKindOfProbeActsAsWithoutGate(t *testing.T) {
+func TestEachGatedProbeActsLikeAnUngatedProbe(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	for name, tt := range map[string]ofKind{

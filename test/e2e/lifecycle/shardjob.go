@@ -141,7 +141,7 @@ func TestEachShardOfAJobSucceedsOnce(t *testing.T) {
 	checkParts(s, "again", first, second)
 }
 
-func TestIndexOfAJobsPodSelectsItsShard(t *testing.T) {
+func TestPodGetsTheShardOfItsCompletionIndex(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	s := space.New(t)

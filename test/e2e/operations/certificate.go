@@ -30,7 +30,7 @@ import (
 // updates mounted Secrets about once a minute.
 const renewalTimeout = 3 * time.Minute
 
-func TestCertificateRenewalInterruptsNoAdmission(t *testing.T) {
+func TestPodsAreAdmittedDuringCertificateRenewal(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	before := secretCertificate(t)

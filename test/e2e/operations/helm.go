@@ -116,9 +116,9 @@ func (c chart) tests() {
 	}
 }
 
-// TestHelmCommandsStopNoRunningApplication takes over the objects of make install,
+// TestHelmCommandsNeverStopARunningApplication takes over the objects of make install,
 // and puts them back at its end.
-func TestHelmCommandsStopNoRunningApplication(t *testing.T) {
+func TestHelmCommandsNeverStopARunningApplication(t *testing.T) {
 	h := holder.Deploy(t, app.Lasting("charted"), "it uninstalls")
 	c, again := newChart(t), installArguments(t)
 	t.Cleanup(func() {

@@ -23,7 +23,7 @@ import (
 // namespace. The old application ignores SIGTERM, so the application still runs when the API server
 // has deleted its Lease. The cleanup of the space checks the overlaps and tokens of all processes,
 // before and after the deletion.
-func TestSlotStaysExclusiveInNamespaceCreatedAgain(t *testing.T) {
+func TestSlotStaysExclusiveInARecreatedNamespace(t *testing.T) {
 	t.Parallel()
 	a := app.Lasting("mirrored")
 	a.Args, a.Grace, a.Replicas = []string{"-ignore-term"}, 10, 2

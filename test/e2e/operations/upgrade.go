@@ -33,8 +33,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// Earlier is the Git revision of the version from which [TestUpgradeAndRollbackStopNoApplication]
-// upgrades; empty means that the test is skipped.
+// Earlier is the Git revision of the version from which
+// [TestUpgradeAndRollbackNeverStopTheApplication] upgrades; empty means that the test is skipped.
 var Earlier string
 
 // version is a version of the product, which can be installed.
@@ -294,7 +294,7 @@ func lockedBy(name string) app.App {
 // The test runs only for "make upgrade", because the test compiles another version. The
 // applications run from the first installation to the last one, and clients send requests all the
 // time. The cleanup of the space fails the test if two applications of one slot ever run at once.
-func TestUpgradeAndRollbackStopNoApplication(t *testing.T) {
+func TestUpgradeAndRollbackNeverStopTheApplication(t *testing.T) {
 	if Earlier == "" {
 		t.Skip("make upgrade FROM=revision")
 	}

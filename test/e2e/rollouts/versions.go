@@ -95,7 +95,7 @@ func TestRolloutStallsForEachKindOfBrokenVersion(t *testing.T) {
 // application stops for a turn. The old pod also stays Ready while its application starts after
 // that turn. If the old pod were not Ready, the stalled rollout of a broken version would replace
 // one old pod after the other.
-func TestStalledRolloutReplacesNoFurtherOldPod(t *testing.T) {
+func TestStalledRolloutKeepsTheRemainingOldPods(t *testing.T) {
 	cluster.NeedLab(t, "it needs the record")
 	t.Parallel()
 	// The old version takes ten seconds to start. The kubelet would make its pod not Ready after

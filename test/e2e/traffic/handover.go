@@ -33,7 +33,7 @@ const (
 // passes between application and agent only when no node sends connections to that pod. The test
 // runs alone, because tests of other workloads would use up the processors. Then the standbys might
 // offer too late, or the nodes might learn too late which pods are Ready.
-func TestHandoversRefuseNoConnection(t *testing.T) {
+func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 	a := app.Lasting("smooth")
 	a.Args = []string{"-start-delay=" + starts.String(), "-stop-delay=" + stops.String()}
 	a.Edit = func(template *corev1.PodTemplateSpec) {

@@ -22,7 +22,7 @@ import (
 // application may declare even the agent's usual port.
 //
 // docs/compatibility.md: pod/host-network carried
-func TestStandbyForwardsToTheHolderOnHostNetwork(t *testing.T) {
+func TestStandbyOnHostNetworkForwardsToTheHolder(t *testing.T) {
 	cluster.NeedLab(t, "it needs two nodes of its own")
 	t.Parallel()
 	s := space.New(t)

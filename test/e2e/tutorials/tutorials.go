@@ -102,8 +102,8 @@ func environment(s *space.Space) []string {
 	return append(os.Environ(), "KUBECONFIG="+own, "PATH="+bin+string(os.PathListSeparator)+os.Getenv("PATH"))
 }
 
-func TestWorkerTutorialShowsTheRealOutputs(t *testing.T)          { follow(t, "worker-runs-once") }
-func TestNightlyJobTutorialShowsTheRealOutputs(t *testing.T)      { follow(t, "nightly-job") }
-func TestElectionLibraryTutorialShowsTheRealOutputs(t *testing.T) { follow(t, "election-library") }
-func TestClientGoTutorialShowsTheRealOutputs(t *testing.T)        { follow(t, "client-go-leases") }
-func TestAwaitElectionTutorialShowsTheRealOutputs(t *testing.T)   { follow(t, "await-election") }
+func TestWorkerTutorialShowsTheRealOutputs(t *testing.T)           { follow(t, "worker-runs-once") }
+func TestNightlyJobTutorialShowsTheRealOutputs(t *testing.T)       { follow(t, "nightly-job") }
+func TestElectionLibraryTutorialShowsTheRealOutputs(t *testing.T)  { follow(t, "election-library") }
+func TestClientGoTutorialShowsTheRealOutputs(t *testing.T)         { follow(t, "client-go-leases") }
+func TestTutorialForAwaitElectionShowsTheRealOutputs(t *testing.T) { follow(t, "await-election") }

@@ -37,7 +37,7 @@ func runAgainst(t *testing.T, handler http.HandlerFunc) Summary {
 	return sum
 }
 
-func TestKeptConnectionServesAllRequestsOfAClient(t *testing.T) {
+func TestClientSendsAllRequestsOverOneKeptConnection(t *testing.T) {
 	from := map[string]bool{}
 	sum := runAgainst(t, func(_ http.ResponseWriter, r *http.Request) { from[r.RemoteAddr] = true })
 	assert.Empty(t, sum.Failed)
