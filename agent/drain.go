@@ -63,7 +63,7 @@ func (d *drain) stop(s claim.State) {
 }
 
 // stopChild orders a shim to drain. In a pod that is being deleted, the container then ends
-// with the child's own exit code. If the container went on, the shim would wait again, and would
+// with the child's own exit code. Otherwise the shim would wait for another grant, and would later
 // end as if the kubelet's signal had killed the application.
 func (d *drain) stopChild(r gate.Report) {
 	if d.reason == show.ReasonPodDeleted && proof.HasChild(r) && d.unit.config.Asides != nil {

@@ -58,42 +58,42 @@ func TestRandomSchedulesOfClaimsCatchPlantedBugs(t *testing.T) {
 		"paused-taken", "polling", "read-makes-pauses-short", "stands-aside-for-ever")
 }
 
-// The test plants the bugs whose files name tests of agent/claim. The simulation seldom reaches the
+// The test plants the bugs that belong to tests of agent/claim. The simulation seldom reaches the
 // state that shows these bugs. In that state a watch is silent, and a writer waits for a reader.
 // The lease duration of the writer is short, and that of the reader is long.
 func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "agent/claim") }
 
-// The test plants the bugs whose files name tests of agent/local. The simulation misses these bugs,
+// The test plants the bugs that belong to tests of agent/local. The simulation misses these bugs,
 // because all faults of the simulation end, and so each wait ends, too.
 func TestPlantedBugsAreCaughtByLocalAPITests(t *testing.T) { play.PlantedIn(t, "agent/local") }
 
-// The test plants the bugs whose files name tests of agent/turn. The simulation seldom catches
+// The test plants the bugs that belong to tests of agent/turn. The simulation seldom catches
 // these bugs, because it seldom deletes a holder while another pod asks for a turn.
 func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agent/turn") }
 
 func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
 
-// The test plants the bugs whose files name tests of enroll/stamp. The simulation seldom reaches
+// The test plants the bugs that belong to tests of enroll/stamp. The simulation seldom reaches
 // the state that shows these bugs. In that state the number of shards has become smaller. The
 // holder of a surplus shard is out of reach, and the shard's Lease is gone.
 func TestPlantedBugsAreCaughtByStampTests(t *testing.T) { play.PlantedIn(t, "enroll/stamp") }
 
-// The test plants the bugs whose files name tests of agent/after. The simulation misses these bugs.
+// The test plants the bugs that belong to tests of agent/after. The simulation misses these bugs.
 // In its stories with conditions no person writes a Lease, no key is forgotten, and each new Lease
 // has another UID.
 func TestPlantedBugsAreCaughtByConditionTests(t *testing.T) { play.PlantedIn(t, "agent/after") }
 
-// The test plants the bugs whose files name tests of agent/barrier. The simulation misses these
+// The test plants the bugs that belong to tests of agent/barrier. The simulation misses these
 // bugs, because in the simulation nothing triggers them. No simulated person writes the Lease of a
 // pod that waits at a barrier, for example.
 func TestPlantedBugsAreCaughtByBarrierTests(t *testing.T) { play.PlantedIn(t, "agent/barrier") }
 
-// The test plants the bugs whose files name tests of agent/lease. The simulation misses these bugs.
+// The test plants the bugs that belong to tests of agent/lease. The simulation misses these bugs.
 // Each simulated restore raises etcd's revision, so two different states of a Lease never have the
 // same resourceVersion.
 func TestPlantedBugsAreCaughtByLeaseTests(t *testing.T) { play.PlantedIn(t, "agent/lease") }
 
-// The test plants the bugs whose files name tests of agent/variable. The simulation misses these
+// The test plants the bugs that belong to tests of agent/variable. The simulation misses these
 // bugs, because few of its calls wait at one instant, and its Variables have room for all keys.
 func TestPlantedBugsAreCaughtByVariableTests(t *testing.T) { play.PlantedIn(t, "agent/variable") }
 

@@ -58,7 +58,7 @@ func (j *judge) see(l *kube.Lease) string {
 	return ""
 }
 
-// lives reports whether the state is a renewal of a hold that the wait has seen before. If the
+// lives reports whether the state shows a renewal since an earlier state of the same hold. If the
 // state shows another hold, lives stores the state for the comparison with later states.
 func (j *judge) lives(l *kube.Lease) bool {
 	next := sight{

@@ -98,7 +98,7 @@ func (n need) begun(c campaign) slots {
 
 // reading returns the one slot that a reader's campaign is to acquire. A reader chooses no slot
 // while another pod has the intent, so no reader overtakes a waiting writer. Safety does not
-// depend on the intent: a writer excludes a reader by the reader's own slot.
+// depend on the intent, because a writer needs the slots of all readers.
 func (n need) reading(p *plan, c campaign) slots {
 	of := need{terms: n.terms, slots: n.slots[1 : 1+n.Readers], began: n.began}
 	if one := of.begun(c); len(one) > 0 {

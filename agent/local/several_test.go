@@ -186,7 +186,7 @@ func TestCallForSeveralClaimsMayIncludeAWriter(t *testing.T) {
 	})
 }
 
-func TestMistakenCallForSeveralClaimsIsRefused(t *testing.T) {
+func TestMalformedCallForSeveralClaimsIsRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := start(t, newServer("lock.a"), "pod", "lock/a,rwlock/c=2")
 		for query, reason := range map[string]string{

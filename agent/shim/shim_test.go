@@ -284,7 +284,7 @@ func TestShimIgnoresAGrantWithTooLittleTime(t *testing.T) {
 	assert.Equal(t, []string{"last"}, a.starts())
 }
 
-func TestShimIgnoresAGrantAfterItsStartDeadline(t *testing.T) {
+func TestShimIgnoresGrantWhoseStartDeadlineHasPassed(t *testing.T) {
 	t.Parallel()
 	a := supervised(t, os.Stderr, "sleep", "1000")
 	for i, startBy := range []time.Duration{1, host.Now() - time.Second} {

@@ -128,8 +128,8 @@ type holders struct {
 	holder, slot string
 	// paused describes the pause of a slot for people; empty without a pause.
 	paused string
-	// closed explains that a Lease does not admit the pod's number of shards, or its run; empty
-	// if each Lease admits the pod.
+	// closed explains why a Lease does not admit the pod: the stamp of the Lease has another number
+	// of shards, or another run. If each Lease admits the pod, the field is empty.
 	closed string
 	// until is the instant until which these facts stay true, unless a Lease changes.
 	until time.Duration

@@ -258,7 +258,7 @@ func TestEventAndMetricOfRefusalHaveSameReason(t *testing.T) {
 	})
 }
 
-func TestFloodOfRefusalsIsCountedWithoutBlockingCalls(t *testing.T) {
+func TestFloodOfRefusalsNeverBlocksOtherCalls(t *testing.T) {
 	admissions.Reset()
 	r := newReporter(nil, nil)
 	for range waiting + 50 {

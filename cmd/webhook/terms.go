@@ -52,7 +52,7 @@ const (
 	// much longer.
 	enrollFill = 2 * time.Minute
 	// enrollLastRetry is the longest time between two terms. The value is not much larger than
-	// enrollLease, for which new pods may wait anyway.
+	// enrollLease. New pods may wait for enrollLease anyway, after the death of a replica.
 	enrollLastRetry = 8 * time.Second
 )
 

@@ -47,10 +47,9 @@ type report struct {
 	pod, reason, cause string
 }
 
-// told has the Events about one slot since its last acquisition. The field "acquired" has the Event
-// about that acquisition. The field "ending" has the Event about the end of the hold since then,
-// and "released" has the Event about the release of that hold. The field "unreleased" has the Event
-// about the end of the hold before that acquisition, if no Event tells of the release of the hold.
+// told has the Events about the last hold of a slot. The field "acquired" has the Event about the
+// acquisition, "ending" about the end, and "released" about the release. If no Event tells of the
+// release of the hold before, the field "unreleased" has the Event about the end of that hold.
 type told struct{ ending, released, acquired, unreleased *report }
 
 // lateness bounds how late the Event of a release may follow the Event of the next acquisition. The

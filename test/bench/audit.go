@@ -22,7 +22,8 @@ type audited struct {
 	ResponseStatus                           struct{ Code int }
 }
 
-// pod returns the name and the UID of the pod that sent the request; empty for another user.
+// pod returns the name and the UID of the pod that sent the request. Both are empty if the sender
+// is no pod.
 func (a audited) pod() (name, uid string) {
 	one := func(key string) string {
 		for _, value := range a.User.Extra["authentication.kubernetes.io/pod-"+key] {

@@ -20,9 +20,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// One outage of the API server affects two applications. The application "longer" must stop,
-// because the outage is longer than the budget of its lease. The application "shorter" has a longer
-// lease, and must run on.
+// One outage of the API server affects two applications. For the application named
+// "longer", the outage is longer than its lease allows, so this application must stop. For the
+// application named "shorter", the outage is shorter than its lease allows.
 func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
 	longer := holder.Deploy(t, app.Suffering("longer"), "it kills the API server")
 	shorter := longer
