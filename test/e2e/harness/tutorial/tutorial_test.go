@@ -71,6 +71,8 @@ func TestShownOutputMayDifferInSpacesAndEllipses(t *testing.T) {
 		"the last line is another":   {"…\nd", "a\nb", false},
 		"no output at all":           {"", "", true},
 		"output where none is shown": {"", "a", false},
+		"kubectl's cancelled watch":  {"a", `I1125 14:37:02.300710   13525 reflector.go:664] "Warning: watch ended with error" err="context canceled"` + "\na", true},
+		"another line of a log":      {"a", `E1125 14:37:02.300710   13525 reflector.go:664] "Failed to watch" err="forbidden"` + "\na", false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			assert.Equal(t, c.want, Matches(lines(c.shown), lines(c.output)))
