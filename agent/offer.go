@@ -18,9 +18,9 @@ import (
 // so a pod seldom needs more attempts.
 const mostTries = 5
 
-// offerPause is the least average time between two offers of a pod. offerBurst is how many offers a
-// pod may write in direct succession. Without these bounds, a thief of the holder's rights could
-// cause many writes by announcing a new leave many times a second.
+// offerPause is the least average time between two offers of a pod. offerBurst is the number of
+// offers that a pod may write in direct succession. Without these bounds, a thief of the holder's
+// rights could cause many writes by announcing a new leave many times a second.
 const (
 	offerPause = 10 * time.Second
 	offerBurst = 3

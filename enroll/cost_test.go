@@ -137,7 +137,7 @@ func TestRecreatedUngatedWorkloadGetsAnotherEvent(t *testing.T) {
 	assert.Empty(t, r.notifier.notGated.all, "enroll remembers a deleted workload")
 }
 
-// One answer with all pods could exceed the webhook's memory limit.
+// A single answer with all pods could exceed the webhook's memory limit.
 func TestPodsAreListedPageByPage(t *testing.T) {
 	bare := gated("pod-3", "till", "")
 	bare.Annotations = nil

@@ -82,8 +82,8 @@ func (r *removal) keepClaimed() {
 
 // claimantsLongest returns the longest duration that the Roles of claimants remember for each
 // Lease. The Role of an account without a claim may forget the Lease only if the duration in that
-// Role is not longer. So a claimed Lease never loses its last Role or its longest duration. Each Role may
-// forget an unclaimed Lease for which [recorded] returns true.
+// Role is not longer. So a claimed Lease never loses its last Role or its longest duration. Each
+// Role may forget an unclaimed Lease for which [recorded] returns true.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {

@@ -20,7 +20,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-// One outage of the API server affects two applications. For the application named
+// The same outage of the API server affects two applications. For the application named
 // "longer", the outage is longer than its lease allows, so this application must stop. For the
 // application named "shorter", the outage is shorter than its lease allows.
 func TestHoldSurvivesOnlyShortAPIServerOutages(t *testing.T) {
