@@ -26,6 +26,8 @@ type Annotation struct {
 	Kind *Kind
 	// Alone reports that the setting is also valid in a pod without a claim.
 	Alone bool
+	// Local reports that the setting is valid only in a pod with [LocalAnnotation].
+	Local bool
 
 	// parse reads the value of an annotation that makes claims of several kinds; nil for any other
 	// annotation.
@@ -109,7 +111,8 @@ var Annotations = table{
 			"`election/NAME`, `semaphore/NAME=SIZE`, `rwlock/NAME=SIZE`, `barrier/NAME=SIZE` or `variable/NAME`. All pods in the namespace that name a slot compete for it, whatever " +
 			"their workload. All of them use a Variable together. At a barrier the pods of one Job wait for each other, with the limits of `metaparticle.io/barrier`. A lock of `metaparticle.io/lock` with the same name is the same slot. The containers start without a wait, " +
 			"and stay as they are: no part of Metaparticle stops the program, and the pod's readiness stays as it was. The program " +
-			"must stop its work when it loses a claim. Beside the annotation only `metaparticle.io/lease-duration`, " +
+			"must stop its work when it loses a claim, or the pod has `metaparticle.io/on-api-loss: kill`. Beside the annotation only " +
+			"this one, `metaparticle.io/lease-duration`, " +
 			"`metaparticle.io/after` and `metaparticle.io/barrier` have an effect. A pod with hostNetwork needs an emptyDir volume `metaparticle-api`, " +
 			"in which its programs find the socket (docs/api.md). At most 8 claims.",
 		Examples: []string{"lock/a", "lock/a, election/main, semaphore/pool=3", "election/db.main", "rwlock/catalog=8", "barrier/warm=5", "variable/hits"}, parse: parseLocals,
@@ -150,6 +153,16 @@ var Annotations = table{
 		Meaning:  "After a lost slot the pod stands by in the same container (`standby`), or in a restarted one (`restart`).",
 		Examples: []string{"standby", "restart"},
 		set:      oneOf(func(r *Request) *OnLoss { return &r.OnLoss }, OnLossStandby, OnLossRestart),
+	},
+	{
+		Key: OnAPILossAnnotation, Value: "`tell` or `kill`", Default: "`tell`",
+		Meaning: "What happens when a program loses a hold of `metaparticle.io/api`, or does not give the hold back in time. With `tell` the local API " +
+			"tells the program, and the program must stop itself. With `kill` each main container starts through a shim, and the shim kills " +
+			"all processes of its container before another pod can acquire the slot. The container ends with the exit code 75. " +
+			"The loss of one hold kills the programs of all these containers, and so does the end of the agent's process (docs/api.md). " +
+			"Well-known proxies, init containers, and containers of other injectors have no shim.",
+		Examples: []string{"tell", "kill"}, Local: true,
+		set: oneOf(func(r *Request) *OnAPILoss { return &r.OnAPILoss }, OnAPILossTell, OnAPILossKill),
 	},
 	{
 		Key: OnBusyAnnotation, Value: "`wait` or `skip`", Default: "`wait`",

@@ -274,6 +274,10 @@ func TestLocalAPIArgsStayTheSameAcrossVersions(t *testing.T) {
 	assert.Equal(t, []string{
 		"api", "-claims=election/main,lock/a,semaphore/pool=3", "-lease-duration=1h0m0s", "-own-kernel", "-port=4711", "-credentials=/x",
 	}, a.Args())
+	a = DefaultLocalArgs()
+	a.Claims, _ = parseLocals("lock/a")
+	a.Containers = []string{"app", "helper"}
+	assert.Equal(t, []string{"api", "-claims=lock/a", "-lease-duration=30s", "-containers=app,helper"}, a.Args())
 }
 
 func TestMistakesInLocalAPIArgumentsAreReported(t *testing.T) {

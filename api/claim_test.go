@@ -109,6 +109,9 @@ func checkRow(t *testing.T, all table, a Annotation) {
 		if a.Kind == nil && !a.Alone {
 			annotations[SingletonAnnotation] = "true"
 		}
+		if a.Local {
+			annotations = map[string]string{a.Key: value, LocalAnnotation: "lock/a"}
+		}
 		r, err := all.parse(annotations)
 		require.NoError(t, err, value)
 		if a.Kind == nil {

@@ -108,7 +108,7 @@ func parseLocals(value string) ([]Claim, string) {
 }
 
 // LocalArgs are the arguments of the agent's sidecar in a pod whose program uses the local
-// API. The webhook writes all of them except Credentials, which only tests set.
+// API. The webhook writes all of them except the last three, which only tests set.
 type LocalArgs struct {
 	// Claims are the claims that the program may make.
 	Claims []Claim
@@ -118,18 +118,26 @@ type LocalArgs struct {
 	// OwnKernel reports that the pod may run in a virtual machine of its own. A changed boot id
 	// then does not prove that an earlier program is dead.
 	OwnKernel bool
+	// Containers are the containers whose shims kill the programs when a hold is lost; empty if
+	// no shim does so.
+	Containers []string
 	// Port is the port of the local API; zero for a pod on the node's network, which has no such
 	// port.
 	Port int
 	// Socket is the path of the local API's socket; empty for none.
 	Socket string
+	// RunDir is the directory of the shims' socket. Install is the path to which the agent copies
+	// its binary for the shims. Both have no meaning without Containers.
+	RunDir, Install string
 	// Credentials is the directory of the service account token and the cluster's CA.
 	Credentials string
 }
 
 // DefaultLocalArgs returns the arguments with the default value of each.
 func DefaultLocalArgs() LocalArgs {
-	return LocalArgs{LeaseDuration: DefaultLeaseDuration, Port: LocalPort, Credentials: CredentialsPath}
+	return LocalArgs{
+		LeaseDuration: DefaultLeaseDuration, Port: LocalPort, RunDir: RunPath, Install: AgentBinary, Credentials: CredentialsPath,
+	}
 }
 
 var localArguments = arguments[LocalArgs]{
@@ -151,6 +159,8 @@ var localArguments = arguments[LocalArgs]{
 		func(r *LocalArgs) *time.Duration { return &r.LeaseDuration }),
 	optionArg("own-kernel", "the pod may run in a virtual machine of its own: another boot id proves nothing",
 		func(r *LocalArgs) *bool { return &r.OwnKernel }),
+	namesArg("containers", "the containers whose shims kill the programs when a hold is lost, comma-separated",
+		func(r *LocalArgs) *[]string { return &r.Containers }).written(func(r LocalArgs) bool { return len(r.Containers) > 0 }),
 	{
 		name: "port", meaning: "the port of the local API, on the pod's own addresses for local traffic; 0 for none",
 		where: func(r LocalArgs) bool { return r.Port != LocalPort },
@@ -165,6 +175,10 @@ var localArguments = arguments[LocalArgs]{
 	},
 	textArg("socket", "the path of the local API's socket", func(r *LocalArgs) *string { return &r.Socket }).
 		written(func(r LocalArgs) bool { return r.Socket != "" }),
+	textArg("run-dir", "directory of the shims' socket", func(r *LocalArgs) *string { return &r.RunDir }).
+		written(func(r LocalArgs) bool { return r.RunDir != RunPath }),
+	textArg("install", "path to which the agent copies itself for the shims", func(r *LocalArgs) *string { return &r.Install }).
+		written(func(r LocalArgs) bool { return r.Install != AgentBinary }),
 	textArg("credentials", "directory of the service account token and the cluster's CA", func(r *LocalArgs) *string { return &r.Credentials }).
 		written(func(r LocalArgs) bool { return r.Credentials != CredentialsPath }),
 }

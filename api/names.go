@@ -23,6 +23,7 @@ const (
 	ContainersAnnotation    = Prefix + "containers"
 	LeaseDurationAnnotation = Prefix + "lease-duration"
 	OnLossAnnotation        = Prefix + "on-loss"
+	OnAPILossAnnotation     = Prefix + "on-api-loss"
 	OnBusyAnnotation        = Prefix + "on-busy"
 	WaitAtMostAnnotation    = Prefix + "wait-at-most"
 	ReadinessAnnotation     = Prefix + "readiness"

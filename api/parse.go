@@ -146,7 +146,7 @@ func (p *parser) program() {
 		}
 	}
 	for _, a := range p.table {
-		if a.Kind == nil && !a.Alone && a.Key != LeaseDurationAnnotation && p.has(a.Key) && !p.ofBarrier(a.Key) {
+		if a.Kind == nil && !a.Alone && a.Key != LeaseDurationAnnotation && !a.Local && p.has(a.Key) && !p.ofBarrier(a.Key) {
 			p.wrong(a.Key, "has no effect with %s, because the containers stay as they are and their program asks for its slots: remove it", LocalAnnotation)
 		}
 	}
@@ -160,6 +160,11 @@ func (p *parser) gated() {
 	p.sole()
 	if p.request.StartsInTurn() {
 		p.startsInTurn()
+	}
+	for _, a := range p.table {
+		if a.Local && p.has(a.Key) && p.request.Claims() {
+			p.wrong(a.Key, "has no effect without %s, by which a program asks for its slots: add it, or remove this one", LocalAnnotation)
+		}
 	}
 	if p.request.EndpointDelay != nil && p.request.Standbys() != ReadinessForward {
 		p.wrong(EndpointDelayAnnotation, "has no effect here, because standbys that are never Ready forward nothing: remove it")

@@ -288,6 +288,9 @@ func TestLocalAPIAnnotationRefusesSettingsOfOtherGates(t *testing.T) {
 		{EndpointDelayAnnotation, "1s", EndpointDelayAnnotation + idle},
 		{GateAnnotation, "container", GateAnnotation + idle},
 		{GateAnnotation, "readiness", GateAnnotation + idle},
+		{OnAPILossAnnotation, "kill", ""},
+		{OnAPILossAnnotation, "tell", ""},
+		{OnAPILossAnnotation, "stop", `metaparticle.io/on-api-loss is "stop": write "tell" or "kill"`},
 		{InjectAnnotation, "false", `metaparticle.io/inject is "false", but metaparticle.io/api claims a slot: remove one of the two`},
 	}
 	for _, test := range tests {
@@ -298,6 +301,19 @@ func TestLocalAPIAnnotationRefusesSettingsOfOtherGates(t *testing.T) {
 		}
 		assert.EqualError(t, err, test.want)
 	}
+}
+
+func TestSettingOfTheLocalAPINeedsTheLocalAPI(t *testing.T) {
+	_, err := Parse(map[string]string{LockAnnotation: "a", OnAPILossAnnotation: "kill"})
+	require.EqualError(t, err, "metaparticle.io/on-api-loss has no effect without metaparticle.io/api, by which a program asks for its slots: add it, or remove this one")
+	_, err = Parse(map[string]string{OnAPILossAnnotation: "kill"})
+	require.ErrorContains(t, err, "has no effect without a claim")
+	told, err := Parse(map[string]string{LocalAnnotation: "lock/a", OnAPILossAnnotation: "tell"})
+	require.NoError(t, err)
+	assert.False(t, told.HasShims())
+	killed, err := Parse(map[string]string{LocalAnnotation: "lock/a", OnAPILossAnnotation: "kill"})
+	require.NoError(t, err)
+	assert.True(t, killed.Leashed() && killed.HasShims() && !killed.Shims())
 }
 
 func TestStandbysWithoutShimsAreNotReady(t *testing.T) {

@@ -27,6 +27,8 @@ type Request struct {
 	// [ReadinessAnnotation].
 	OnLoss    OnLoss
 	Readiness Readiness
+	// OnAPILoss is empty if the pod lacks [OnAPILossAnnotation].
+	OnAPILoss OnAPILoss
 	// OnBusy is empty if the pod lacks [OnBusyAnnotation]. WaitAtMost is zero if the pod lacks
 	// [WaitAtMostAnnotation].
 	OnBusy     OnBusy
@@ -136,6 +138,18 @@ const (
 	OnLossEnd OnLoss = "end"
 )
 
+// OnAPILoss selects what happens to the programs of a pod when a hold of the local API ends and no
+// program has given it back.
+type OnAPILoss string
+
+const (
+	// OnAPILossTell tells the program of the loss, and stops nothing (the default).
+	OnAPILossTell OnAPILoss = "tell"
+	// OnAPILossKill kills all programs of the pod's gated containers, before another pod can
+	// acquire the slot.
+	OnAPILossKill OnAPILoss = "kill"
+)
+
 // OnBusy selects what a pod does while another pod holds its slot.
 type OnBusy string
 
@@ -182,6 +196,13 @@ const (
 
 // Shims reports whether the gate consists of shims in the containers.
 func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
+
+// Leashed reports whether shims kill the programs of the pod when a hold of the local API is lost.
+func (r Request) Leashed() bool { return r.Gate == GateProgram && r.OnAPILoss == OnAPILossKill }
+
+// HasShims reports whether containers of the pod start through shims. If not, the containers keep
+// their commands.
+func (r Request) HasShims() bool { return r.Shims() || r.Leashed() }
 
 // TakesTurns reports whether pods of different revisions take turns. An old pod can then give its
 // slot to a new pod, and get the slot back. Pods take no turns if their gate is outside of the
