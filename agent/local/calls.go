@@ -131,6 +131,7 @@ func (k calls) beat(ctx context.Context, number string) (answer holding, has boo
 		}
 		k.quiet = true // a heartbeat does not change the answers to other calls
 		k.hold.beat(now)
+		k.tie(true)
 		answer, has = newHolding(k.of, k.hold, now), true
 	})
 	return answer, has, err
@@ -156,6 +157,7 @@ func (k calls) attach(ctx context.Context, number string) (has *hold, err error)
 		if k.hold != nil && k.hold.number == number && k.hold.phase(now) != lost {
 			has = k.hold
 			has.streams++
+			k.tie(true)
 		}
 	})
 	return has, err

@@ -12,6 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/courier"
+	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/agent/variable"
 	"github.com/metaparticle-io/metaparticle/api"
 )
@@ -38,6 +39,8 @@ type Config struct {
 	// no claim names a barrier, Run may be empty, and Barriers may be nil.
 	Run      string
 	Barriers barrier.API
+	// Leash kills the programs of lost holds; nil lets the programs run on.
+	Leash *leash.Leash
 	// Leaps delivers a value after each leap of the wall clock; nil delivers none.
 	Leaps <-chan struct{}
 	// Clock returns the time since boot (CLOCK_BOOTTIME). Wall returns the time that the

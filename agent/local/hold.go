@@ -65,6 +65,9 @@ type hold struct {
 	doubted bool
 	// asked reports that a person requests that the program gives the hold back.
 	asked bool
+	// owed reports that the bid has not got the hold yet, because the grant of a shim may end after
+	// the hold's deadline.
+	owed bool
 	// returned reports that the program has given the hold back. The field over reports that
 	// the hold has ended.
 	returned, over bool

@@ -59,6 +59,9 @@ type keeper struct {
 	// The channel "changed" is closed, and replaced, when the state of a Lease or of the hold may
 	// have changed.
 	changed chan struct{}
+	// index names the claim to the leash. The field noted is the number of leaps that shims have
+	// reported, and that this claim has noted.
+	index, noted int
 	// quiet reports that the posted function changes no answer, so the loop does not wake the
 	// calls that follow the state. A woken call posts a function that reads the state. If that
 	// function were not quiet, the loop would wake all these calls again, for ever.
@@ -70,7 +73,7 @@ func newKeeper(c Config, budget api.Budget, of api.Claim) *keeper {
 		config: c, of: of,
 		self:  lease.Self{Identity: api.Identity(c.PodName, c.PodUID), BootID: c.BootID, Budget: budget},
 		posts: make(chan func(time.Duration)), ended: make(chan struct{}),
-		numbers: map[string]bool{}, changed: make(chan struct{}),
+		numbers: map[string]bool{}, changed: make(chan struct{}), index: c.Leash.Add(),
 	}
 	readers := 0
 	if of.Kind == api.RWLock {
@@ -233,10 +236,19 @@ func (k *keeper) begin(s claim.State) {
 	if first.stream {
 		h.streams = 1
 	}
-	k.hold, k.numbers[s.Hold] = h, true
-	k.syncHeld = k.syncHeld || first.anyProgram
+	k.hold, h.owed = h, true
 	k.config.Log.Info("acquired", "lease", h.slot, "hold", h.number, "token", h.token)
-	first.done <- outcome{hold: h, answer: newHolding(k.of, h, k.now)}
+	if k.tie(false) {
+		k.deliver()
+	}
+}
+
+// deliver gives the hold to the program whose bid got it.
+func (k *keeper) deliver() {
+	h := k.hold
+	h.owed, k.numbers[h.number] = false, true
+	k.syncHeld = k.syncHeld || h.bid.anyProgram
+	h.bid.done <- outcome{hold: h, answer: newHolding(k.of, h, k.now)}
 }
 
 // keep decides about the present hold. If the hold has ended, the second result is true, and the
@@ -261,11 +273,15 @@ func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 		// the containers would prove that the work has ended, so the agent does not release the
 		// slot.
 	default:
+		if k.tie(h.owed) && h.owed {
+			k.deliver()
+		}
 		return min(s.Deadline, h.wake(k.now)), false
 	}
 	k.config.Log.Info("hold ends", "lease", h.slot, "hold", h.number, "returned", h.returned)
 	h.over = true
 	k.hold = nil
+	k.untie(h)
 	k.tell()
 	k.claim.LetGo(k.now, part)
 	return 0, true

@@ -73,6 +73,11 @@ func (a *API) Run(ctx context.Context, stop <-chan struct{}) error {
 		defer end()
 		go a.passLeaps(watching)
 	}
+	if a.config.Leash != nil {
+		watching, end := context.WithCancel(ctx)
+		defer end()
+		go a.passShimLeaps(watching)
+	}
 	group.Wait()
 	for _, err := range errs {
 		if err != nil {

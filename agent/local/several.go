@@ -179,6 +179,7 @@ func (m member) leave(every time.Duration) (answer holding, has bool) {
 		if h := m.hold; h.phase(now) != lost {
 			h.streams--
 			h.expect(now, every)
+			m.tie(true)
 			answer, has = newHolding(m.of, h, now), true
 		}
 	})

@@ -102,6 +102,7 @@ func (k calls) beatSync(ctx context.Context) (good time.Duration) {
 			return
 		}
 		k.quiet = true // a heartbeat does not change the answers to other calls
+		k.tie(true)
 		good = k.hold.good(now)
 		k.hold.beat(now)
 		if good < syncGood {

@@ -59,22 +59,27 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	log := slog.New(slog.NewJSONHandler(out, nil))
+	shims, err := openLeash(ctx, a, boot, log)
+	if err != nil {
+		return err
+	}
 	leaps := host.NewLeaps()
 	defer leaps.Close()
 	serves, err := local.New(local.Config{
 		PodName: os.Getenv(api.PodNameEnv), PodUID: os.Getenv(api.PodUIDEnv), PodIP: os.Getenv(api.PodIPEnv),
 		Claims: a.Claims, LeaseDuration: a.LeaseDuration, BootID: boot, OwnKernel: a.OwnKernel,
-		Leases: client, Variables: client, Run: a.Run, Barriers: client, Leaps: leaps.Watch(ctx), Clock: host.Now, Random: newRandom,
-		Log: slog.New(slog.NewJSONHandler(out, nil)),
+		Leases: client, Variables: client, Run: a.Run, Barriers: client, Leash: shims.leash, Leaps: leaps.Watch(ctx), Clock: host.Now, Random: newRandom,
+		Log: log,
 	})
 	if err != nil {
-		return err
+		return errors.Join(err, shims.close())
 	}
 	if err := listenLocal(ctx, a, serves.Handler()); err != nil {
-		return fmt.Errorf("serve the local API: %w", err)
+		return errors.Join(fmt.Errorf("serve the local API: %w", err), shims.close())
 	}
 	go host.Trim(ctx)
-	return serves.Run(ctx, stop)
+	return shims.run(ctx, func(ctx context.Context) error { return serves.Run(ctx, stop) })
 }
 
 // anyUser lets programs of any user connect to the socket. Only containers that mount the

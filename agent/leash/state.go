@@ -1,0 +1,226 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package leash
+
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// Tie is the state of one claim.
+type Tie struct {
+	// Deadline is the instant by which the programs must be dead, unless the hold is renewed;
+	// [instant.Never] while no program has a hold.
+	Deadline time.Duration
+	// Doubted reports that the hold has not been renewed since the last leap of the wall clock.
+	Doubted bool
+	// Leaps is the number of leaps that the claim has noted ([Leash.Leaps]).
+	Leaps int
+}
+
+// tied is a claim. Only those shims are tied to the claim's hold whose serial is not above upTo.
+type tied struct {
+	Tie
+	upTo int
+}
+
+// leashed is a shim with its grant.
+type leashed struct {
+	report gate.Report
+	// number names the shim's present grant; empty without a grant. until is the deadline of
+	// that grant, and serial its place in the order of all first grants.
+	number string
+	until  time.Duration
+	serial int
+	// broken reports that the grant is never prolonged again. killed reports that the shim has
+	// been ordered to kill its program.
+	broken, killed bool
+	// answered is the last leap that a grant has answered.
+	answered int
+	// resend reports that the last order may not have arrived. retryAt is the earliest instant of
+	// the next order after a failed one.
+	resend  bool
+	retryAt time.Duration
+}
+
+// state decides about the grants. It takes the time as an argument, and sends nothing.
+type state struct {
+	budget  api.Budget
+	name    func() string
+	claims  []tied
+	shims   map[gate.ShimID]*leashed
+	serials int
+	// leaps counts the leaps that shims have reported.
+	leaps int
+}
+
+// order is a grant for a shim, or the order to kill its program.
+type order struct {
+	shim     gate.ShimID
+	kill     bool
+	number   string
+	deadline time.Duration
+	leap     int
+}
+
+func newState(b api.Budget, name func() string) state {
+	return state{budget: b, name: name, shims: map[gate.ShimID]*leashed{}}
+}
+
+// add adds a claim without a hold, and returns its index.
+func (s *state) add() (claim int) {
+	s.claims = append(s.claims, tied{Tie: Tie{Deadline: instant.Never}})
+	return len(s.claims) - 1
+}
+
+// tie notes the state of a claim. The result reports whether the grant of each tied shim ends by
+// the deadline of the claim's hold.
+func (s *state) tie(claim int, t Tie, join bool) (covered bool) {
+	of := &s.claims[claim]
+	if join || of.Deadline == instant.Never {
+		of.upTo = s.serials
+	}
+	of.Tie = t
+	for _, its := range s.shims {
+		if its.number != "" && its.serial <= of.upTo && its.until > t.Deadline {
+			return false
+		}
+	}
+	return true
+}
+
+// breaks ends the leash of each shim that is tied to the claim's hold.
+func (s *state) breaks(claim int) {
+	of := &s.claims[claim]
+	for _, its := range s.shims {
+		if of.Deadline != instant.Never && its.number != "" && its.serial <= of.upTo {
+			its.broken = true
+		}
+	}
+	of.Deadline, of.Doubted = instant.Never, false
+}
+
+// note notes the report of a shim, and reports whether the report contains a new leap.
+func (s *state) note(r gate.Report) (leapt bool) {
+	if r.Dead || r.Phase == gate.Ended {
+		delete(s.shims, r.Shim)
+		return false
+	}
+	its := s.shims[r.Shim]
+	if its == nil {
+		its = &leashed{}
+		s.shims[r.Shim] = its
+	}
+	leapt = r.Leap != 0 && (r.Leap != its.report.Leap || r.Connected && !its.report.Connected)
+	if leapt {
+		s.leaps++
+	}
+	its.resend = its.resend || r.Connected && !its.report.Connected
+	its.report = r
+	if r.Phase == gate.Waiting && r.Hold == its.number {
+		// No descendant lives under the grant, and the shim starts no child under it.
+		its.number, its.until, its.broken, its.killed = "", 0, false, false
+	}
+	return leapt
+}
+
+// next returns the orders that are due, and the instant of the next ones.
+func (s *state) next(now time.Duration) (orders []order, at time.Duration) {
+	at = instant.Never
+	for id, its := range s.shims {
+		switch {
+		case !its.report.Connected:
+		case now < its.retryAt:
+			at = min(at, its.retryAt)
+		case its.broken && !its.killed:
+			its.killed = true
+			orders = append(orders, order{shim: id, kill: true})
+		case its.broken, s.foreign(its), s.superseded(its):
+		default:
+			o, next := s.grant(now, its)
+			at = min(at, next)
+			if o.number != "" {
+				o.shim = id
+				orders = append(orders, o)
+			}
+		}
+	}
+	return orders, at
+}
+
+// foreign reports whether the shim's program runs under the grant of an earlier agent process.
+// What that process has told the program is not known, so the grant is never prolonged.
+func (s *state) foreign(its *leashed) bool {
+	return its.report.Phase != gate.Waiting && its.report.Hold != its.number
+}
+
+// superseded reports whether the container has a fresher shim.
+func (s *state) superseded(its *leashed) bool {
+	for _, other := range s.shims {
+		if other.report.Container == its.report.Container && other.report.Began > its.report.Began {
+			return true
+		}
+	}
+	return false
+}
+
+// grant returns the next grant of the shim, if that grant is due. If it is not due, the order has
+// no number. The second result is the instant at which the next grant is due.
+func (s *state) grant(now time.Duration, its *leashed) (o order, at time.Duration) {
+	first := its.number == ""
+	deadline, bounded, settled := s.bound(now, its)
+	thaws := settled && its.report.Leap != 0 && its.report.Leap != its.answered
+	step := s.budget.Deadline() / 4
+	switch {
+	case first && its.report.Leap != 0 && !settled:
+		return order{}, instant.Never // the end of the doubt wakes the loop
+	case first, thaws, its.resend:
+	case bounded && deadline <= its.until:
+		return order{}, instant.Never // a renewal of the hold wakes the loop
+	case !bounded && deadline < its.until+step:
+		return order{}, its.until + step - s.budget.Deadline()
+	}
+	if first {
+		s.serials++
+		its.number, its.serial = s.name(), s.serials
+	}
+	its.until, its.resend = max(its.until, deadline), false
+	o = order{number: its.number, deadline: its.until}
+	if settled {
+		o.leap, its.answered = its.report.Leap, its.report.Leap
+	}
+	if bounded {
+		return o, instant.Never
+	}
+	return o, its.until + step - s.budget.Deadline()
+}
+
+// bound returns the latest deadline that a grant of the shim may have now. bounded reports that a
+// hold bounds it. settled reports that a grant may let a frozen program continue.
+func (s *state) bound(now time.Duration, its *leashed) (deadline time.Duration, bounded, settled bool) {
+	deadline, settled = now+s.budget.Deadline(), true
+	for _, of := range s.claims {
+		settled = settled && of.Leaps >= s.leaps
+		if its.number == "" || its.serial > of.upTo || of.Deadline == instant.Never {
+			continue
+		}
+		settled = settled && !of.Doubted
+		if of.Deadline <= deadline {
+			deadline, bounded = of.Deadline, true
+		}
+	}
+	return deadline, bounded, settled
+}
+
+// missed notes that an order could not be sent. The grant may have arrived all the same, so its
+// deadline stays noted.
+func (s *state) missed(id gate.ShimID, now time.Duration) {
+	if its := s.shims[id]; its != nil {
+		its.killed, its.answered, its.resend = false, 0, true
+		its.retryAt = now + s.budget.Retry
+	}
+}

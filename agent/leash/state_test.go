@@ -1,0 +1,264 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package leash
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/api"
+)
+
+// bench is a state with its clock.
+type bench struct {
+	state
+	t   testing.TB
+	now time.Duration
+}
+
+func newBench(t testing.TB, claims int) *bench {
+	t.Helper()
+	budget, err := api.NewBudget(30 * time.Second)
+	require.NoError(t, err)
+	names := 0
+	b := &bench{t: t, now: time.Hour, state: newState(budget, func() string { names++; return fmt.Sprintf("leash-%d", names) })}
+	for range claims {
+		b.add()
+	}
+	return b
+}
+
+// act returns the orders that are due, by shim.
+func (b *bench) act() map[gate.ShimID]order {
+	orders, _ := b.next(b.now)
+	all := map[gate.ShimID]order{}
+	for _, o := range orders {
+		all[o.shim] = o
+	}
+	return all
+}
+
+func (b *bench) waits(id gate.ShimID) {
+	b.note(gate.Report{Shim: id, Container: "of-" + string(id), Phase: gate.Waiting, Connected: true})
+}
+
+// runs makes the shim report that its child runs under its present grant.
+func (b *bench) runs(id gate.ShimID) {
+	its := b.shims[id]
+	its.report.Phase, its.report.Hold = gate.Running, its.number
+}
+
+func (b *bench) start(id gate.ShimID) order {
+	b.waits(id)
+	o := b.act()[id]
+	require.NotEmpty(b.t, o.number)
+	b.runs(id)
+	return o
+}
+
+func TestProgramStartsWithoutAHold(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	o := b.start("a")
+	assert.Equal(t, b.now+b.budget.Deadline(), o.deadline)
+	assert.Empty(t, b.act(), "the grant is fresh")
+}
+
+func TestGrantIsProlongedAgainAndAgainWithoutAHold(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	last := b.start("a")
+	for range 20 {
+		_, at := b.next(b.now)
+		require.Less(t, at, last.deadline-b.budget.Kill, "the next grant comes before the kill")
+		b.now = at
+		o := b.act()["a"]
+		require.Equal(t, last.number, o.number)
+		require.Greater(t, o.deadline, last.deadline)
+		last = o
+	}
+}
+
+func TestNoGrantOutlastsTheHoldOfAProgram(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 2)
+	b.start("a")
+	sent := b.now
+	b.now += 10 * time.Millisecond
+	deadline := sent + b.budget.Deadline()
+	require.True(t, b.tie(1, Tie{Deadline: deadline}, false))
+	for range 100 {
+		b.now += time.Second
+		for _, o := range b.act() {
+			assert.LessOrEqual(t, o.deadline, deadline)
+		}
+	}
+	assert.Equal(t, deadline, b.shims["a"].until)
+}
+
+func TestGrantBetweenAcquisitionAndAnswerLeavesHoldUncovered(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	b.start("a")
+	sent := b.now + 10*time.Second
+	b.now = sent + time.Second
+	require.NotEmpty(t, b.act(), "the leash prolongs the grant while the write is under way")
+	require.False(t, b.tie(0, Tie{Deadline: sent + b.budget.Deadline()}, false))
+	assert.Empty(t, b.act())
+	assert.True(t, b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false), "a renewal covers the grant")
+}
+
+func TestRenewalMovesDeadlineOfEachGrant(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	b.start("a")
+	require.True(t, b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false))
+	b.now += b.budget.Renew
+	require.True(t, b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false))
+	assert.Equal(t, b.now+b.budget.Deadline(), b.act()["a"].deadline)
+}
+
+func TestEarliestOfSeveralHoldsBoundsTheGrant(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 2)
+	b.start("a")
+	first := b.now + b.budget.Deadline()
+	require.True(t, b.tie(0, Tie{Deadline: first}, false))
+	b.now += 5 * time.Second
+	require.True(t, b.tie(1, Tie{Deadline: b.now + b.budget.Deadline()}, false))
+	assert.Empty(t, b.act(), "the renewal of one hold moves no deadline of the other")
+}
+
+func TestLossOfAHoldKillsItsProgramsAlone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	b.start("a")
+	require.True(t, b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false))
+	b.now += time.Second
+	b.start("fresh")
+	b.breaks(0)
+	assert.Equal(t, map[gate.ShimID]order{"a": {shim: "a", kill: true}}, b.act())
+	b.now += 20 * time.Second
+	assert.Equal(t, []gate.ShimID{"fresh"}, keys(b.act()), "no grant of the killed program moves")
+}
+
+func TestShimThatJoinsAHoldIsTiedToIt(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	b.start("a")
+	deadline := b.now + b.budget.Deadline()
+	require.True(t, b.tie(0, Tie{Deadline: deadline}, false))
+	b.now += time.Second
+	b.start("fresh")
+	require.True(t, b.tie(0, Tie{Deadline: deadline}, false))
+	require.False(t, b.tie(0, Tie{Deadline: deadline}, true), "the grant of the fresh shim ends later")
+	b.breaks(0)
+	assert.Len(t, b.act(), 2)
+}
+
+func TestShimGetsFreshGrantAfterItsProgramIsDead(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	first := b.start("a")
+	b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false)
+	b.breaks(0)
+	b.act()
+	b.note(gate.Report{Shim: "a", Container: "of-a", Phase: gate.Waiting, Hold: first.number, Connected: true})
+	again := b.act()["a"]
+	assert.NotEmpty(t, again.number)
+	assert.NotEqual(t, first.number, again.number)
+}
+
+func TestGrantOfEarlierAgentProcessIsNeverProlonged(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	b.note(gate.Report{Shim: "a", Container: "app", Phase: gate.Running, Hold: "earlier", Connected: true})
+	for range 50 {
+		b.now += time.Second
+		require.Empty(t, b.act())
+	}
+}
+
+func TestSupersededShimGetsNoGrant(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	b.note(gate.Report{Shim: "old", Container: "app", Phase: gate.Waiting, Connected: true, Began: 1})
+	b.act()
+	b.runs("old")
+	b.note(gate.Report{Shim: "new", Container: "app", Phase: gate.Waiting, Connected: true, Began: 2})
+	b.now += 10 * time.Second
+	assert.Equal(t, []gate.ShimID{"new"}, keys(b.act()))
+}
+
+func TestFrozenProgramContinuesOnlyAfterEachClaimIsSure(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 2)
+	b.start("a")
+	deadline := b.now + b.budget.Deadline()
+	require.True(t, b.tie(0, Tie{Deadline: deadline}, false))
+	r := b.shims["a"].report
+	r.Leap = 1
+	require.True(t, b.note(r))
+	assert.False(t, b.note(r), "the same leap counts once")
+	assert.Empty(t, b.act())
+	b.tie(0, Tie{Deadline: deadline, Doubted: true, Leaps: 1}, false)
+	b.tie(1, Tie{Deadline: instant.Never, Leaps: 1}, false)
+	assert.Empty(t, b.act(), "the hold is not renewed yet")
+	b.now += time.Second
+	b.tie(0, Tie{Deadline: b.now + b.budget.Deadline(), Leaps: 1}, false)
+	assert.Equal(t, 1, b.act()["a"].leap)
+	assert.Empty(t, b.act())
+}
+
+func TestFailedOrderIsSentAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	o := b.start("a")
+	b.missed("a", b.now)
+	assert.Empty(t, b.act())
+	b.now += b.budget.Retry
+	assert.Equal(t, o.number, b.act()["a"].number)
+	b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false)
+	b.breaks(0)
+	require.True(t, b.act()["a"].kill)
+	b.missed("a", b.now)
+	b.now += b.budget.Retry
+	assert.True(t, b.act()["a"].kill)
+}
+
+func TestShimThatConnectsAgainGetsItsGrantAgain(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	o := b.start("a")
+	r := b.shims["a"].report
+	r.Connected = false
+	b.note(r)
+	b.now += 10 * time.Second
+	assert.Empty(t, b.act())
+	r.Connected = true
+	b.note(r)
+	assert.Equal(t, o.number, b.act()["a"].number)
+}
+
+func TestDeadShimIsForgotten(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	b.start("a")
+	b.note(gate.Report{Shim: "a", Container: "of-a", Phase: gate.Running, Dead: true})
+	assert.Empty(t, b.shims)
+	assert.True(t, b.tie(0, Tie{Deadline: b.now + time.Second}, false))
+}
+
+func keys(orders map[gate.ShimID]order) (ids []gate.ShimID) {
+	for id := range orders {
+		ids = append(ids, id)
+	}
+	return ids
+}

@@ -1,0 +1,72 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/instant"
+	"github.com/metaparticle-io/metaparticle/agent/leash"
+)
+
+// tie passes the state of the claim to the leash. If join is true, a program that started after
+// the acquisition may know the hold from now on. The result is false if the grant of a shim may
+// end after the hold's deadline. Then no answer is good before the renewal that tie requests.
+func (k *keeper) tie(join bool) (covered bool) {
+	t := leash.Tie{Deadline: instant.Never, Leaps: k.noted}
+	if k.hold != nil {
+		t.Deadline, t.Doubted = k.hold.deadline, k.hold.doubted
+	}
+	covered = k.config.Leash.Tie(k.index, t, join)
+	if covered || k.hold.doubted {
+		return covered
+	}
+	// The deadline counts from the sending of the renewal. From here on no grant moves beyond the
+	// present deadline, so a renewal that is sent later outlasts each grant.
+	k.now = k.config.Clock()
+	k.leapt(k.now)
+	k.hold.doubted = true
+	return false
+}
+
+// untie tells the leash that the hold has ended. If a program may still work under the hold, the
+// shims kill the programs.
+func (k *keeper) untie(h *hold) {
+	if !h.returned && !h.owed {
+		k.config.Log.Warn("a hold has ended that no program gave back", "lease", h.slot, "hold", h.number)
+		k.config.Leash.Break(k.index)
+		return
+	}
+	if h.owed && !h.returned {
+		k.bids = append([]*bid{h.bid}, k.bids...)
+	}
+	k.tie(false)
+}
+
+// noteLeap makes the claim renew its hold, because shims have reported a leap. The argument
+// "leaps" is the number of such leaps so far.
+func (k *keeper) noteLeap(now time.Duration, leaps int) {
+	k.leapt(now)
+	k.noted = leaps
+	if k.hold != nil {
+		k.hold.doubted = true
+	}
+	k.tie(false)
+}
+
+// passShimLeaps reports each leap that a shim has noticed to each keeper. A shim with a frozen
+// program waits for the answers of all keepers.
+func (a *API) passShimLeaps(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case leaps := <-a.config.Leash.Leaps():
+			for _, k := range a.keepers {
+				k.post(ctx, func(now time.Duration) { k.noteLeap(now, leaps) })
+			}
+		}
+	}
+}
