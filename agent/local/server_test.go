@@ -24,6 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -39,7 +40,9 @@ type server struct {
 	// away makes the server refuse all requests. If loses is set, the server stores each write,
 	// but the answer is lost.
 	away, loses bool
-	variables   variables
+	// slow is the time by which the server delays each write.
+	slow      time.Duration
+	variables variables
 }
 
 func newServer(leases ...string) *server {
@@ -82,6 +85,10 @@ func (s *server) GetLease(_ context.Context, name string) (*kube.Lease, error) {
 }
 
 func (s *server) UpdateLease(_ context.Context, l *kube.Lease) (*kube.Lease, error) {
+	s.mu.Lock()
+	slow := s.slow
+	s.mu.Unlock()
+	<-time.After(slow)
 	err := s.begin("put", l.Name)
 	defer s.mu.Unlock()
 	if err != nil {
@@ -192,6 +199,12 @@ func startFor(t *testing.T, s *server, name string, duration time.Duration) (*po
 
 func begin(t *testing.T, s *server, name, claims string, duration time.Duration) (*pod, *API) {
 	t.Helper()
+	return beginLeashed(t, s, name, claims, duration, nil)
+}
+
+// beginLeashed starts the local API of a pod, with a leash that kills the programs of lost holds.
+func beginLeashed(t *testing.T, s *server, name, claims string, duration time.Duration, l *leash.Leash) (*pod, *API) {
+	t.Helper()
 	args, err := api.ParseLocalArgs([]string{"-claims=" + claims, "-run=run-1"})
 	require.NoError(t, err)
 	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC) // the time at which each bubble of synctest begins
@@ -199,7 +212,7 @@ func begin(t *testing.T, s *server, name, claims string, duration time.Duration)
 	a, err := New(Config{
 		PodName: name, PodUID: "u", PodIP: "10.0.0.1", Claims: args.Claims, LeaseDuration: duration, BootID: "boot",
 		Leases: s, Variables: &s.variables, Run: args.Run, Barriers: s, Leaps: p.leaps, Clock: func() time.Duration { return time.Since(began) },
-		Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) },
+		Random: func() rand.Source { return rand.NewPCG(1, starts.Add(1)) }, Leash: l,
 	})
 	require.NoError(t, err)
 	p.handler = a.Handler()

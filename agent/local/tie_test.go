@@ -1,0 +1,175 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/agent/leash"
+)
+
+// shim is a Gate with one shim, which runs a program while its grant permits that.
+type shim struct {
+	reports chan gate.Report
+	clock   func() time.Duration
+	mu      sync.Mutex
+	grant   gate.Grant
+	// killed reports that the agent has ordered the shim to kill its program.
+	killed bool
+}
+
+func (s *shim) Reports() <-chan gate.Report { return s.reports }
+
+func (s *shim) Grant(_ gate.ShimID, g gate.Grant) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.grant = g
+	return nil
+}
+
+func (s *shim) Drain(gate.ShimID, string, time.Duration) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.killed = true
+	return nil
+}
+
+// runs reports whether the program is alive.
+func (s *shim) runs() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.grant.Hold != "" && !s.killed && s.clock() < s.grant.KillAt()
+}
+
+// startLeashed starts a pod with the claim, whose program runs through a shim.
+func startLeashed(t *testing.T, s *server, name, claims string) (*pod, *shim) {
+	t.Helper()
+	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	g := &shim{reports: make(chan gate.Report), clock: func() time.Duration { return time.Since(began) }}
+	l := leash.New(leash.Config{Gate: g, Budget: budget, BootID: "boot", Clock: g.clock, Random: rand.NewPCG(1, 2)})
+	p, _ := beginLeashed(t, s, name, claims, budget.Duration, l)
+	go l.Run(t.Context())
+	g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Waiting, Connected: true}
+	synctest.Wait()
+	require.True(t, g.runs())
+	g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.grant.Hold, Connected: true}
+	return p, g
+}
+
+func TestProgramWithoutHoldSurvivesAnOutage(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		_, g := startLeashed(t, s, "first", "lock/a")
+		s.change(func() { s.away = true })
+		<-time.After(10 * time.Minute)
+		assert.True(t, g.runs())
+		assert.Empty(t, s.requests)
+	})
+}
+
+func TestProgramWithRenewedHoldRunsOn(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		stream := p.stream(http.MethodPost, "/v1/lock/a/holds?stream=true")
+		<-time.After(10 * time.Minute)
+		assert.Equal(t, []string{"held"}, stream.states())
+		assert.True(t, g.runs())
+	})
+}
+
+func TestProgramIsDeadBeforeItsLostSlotIsTaken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		second := start(t, s, "second", "lock/a")
+		p.hold("?heartbeat=10s")
+		waits := second.stream(http.MethodPost, "/v1/lock/a/holds?stream=true&wait=1h")
+		for len(waits.states()) == 0 {
+			<-time.After(10 * time.Millisecond)
+			synctest.Wait()
+			if len(waits.states()) > 0 {
+				assert.False(t, g.runs(), "without heartbeats the hold was lost, and another pod has the slot")
+			}
+		}
+		<-time.After(budget.Duration)
+		assert.True(t, g.killed)
+	})
+}
+
+func TestHoldThatIsGivenBackKillsNoProgram(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		for range 3 {
+			number := p.hold("?heartbeat=10s")
+			<-time.After(9 * time.Second)
+			code, _ := p.call(http.MethodDelete, "/v1/lock/a/holds/"+number)
+			require.Equal(t, http.StatusNoContent, code)
+			<-time.After(time.Minute)
+			require.True(t, g.runs())
+		}
+	})
+}
+
+func TestStolenLeaseKillsProgramAtOnce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		p.hold("?heartbeat=5m")
+		<-time.After(time.Second)
+		s.edit("lock.a", func(l *kube.Lease) { l.Holder = "thief_u" })
+		<-time.After(time.Millisecond)
+		synctest.Wait()
+		assert.False(t, g.runs())
+	})
+}
+
+func TestProgramThawsOnlyAfterItsHoldIsRenewed(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a", "lock.b")
+		p, g := startLeashed(t, s, "first", "lock/a,lock/b")
+		p.hold("?heartbeat=5m")
+		<-time.After(7 * time.Second)
+		s.change(func() { s.away = true })
+		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.grant.Hold, Connected: true, Leap: 1}
+		<-time.After(3 * time.Second)
+		synctest.Wait()
+		assert.Zero(t, g.grant.Leap, "the hold is in doubt")
+		s.change(func() { s.away = false })
+		<-time.After(3 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, 1, g.grant.Leap)
+		assert.True(t, g.runs())
+	})
+}
+
+func TestAcquisitionIsAnsweredOnlyWhenGrantsEndInTime(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		for range 50 {
+			<-time.After(317 * time.Millisecond)
+			s.change(func() { s.slow = 2 * time.Second })
+			code, body := p.call(http.MethodPost, "/v1/lock/a/holds?wait=1m&heartbeat=30s")
+			require.Equal(t, http.StatusCreated, code, body)
+			s.change(func() { s.slow = 0 })
+			assert.Equal(t, "held", body["state"])
+			until, _ := body["goodUntil"].(float64)
+			assert.LessOrEqual(t, g.grant.Deadline.Seconds(), until+.001)
+			code, _ = p.call(http.MethodDelete, "/v1/lock/a/holds/"+body["hold"].(string))
+			require.Equal(t, http.StatusNoContent, code)
+		}
+	})
+}
