@@ -39,6 +39,8 @@ func TestReadWriteLocksBreakNoInvariant(t *testing.T) { play.Readers(t, world.Mo
 
 func TestCallsForSeveralClaimsBreakNoInvariant(t *testing.T) { play.Joints(t, world.ModelOfEnroll) }
 
+func TestDisobedientProgramsBreakNoInvariant(t *testing.T) { play.Leashed(t, world.ModelOfEnroll) }
+
 func TestStartLocksBreakNoInvariant(t *testing.T) { play.Starts(t, world.ModelOfEnroll) }
 
 func TestBarriersBreakNoInvariant(t *testing.T) { play.Barriers(t, world.ModelOfEnroll) }
@@ -66,6 +68,11 @@ func TestPlantedBugsAreCaughtByClaimTests(t *testing.T) { play.PlantedIn(t, "age
 // The test plants the bugs that belong to tests of agent/local. The simulation misses these bugs,
 // because all faults of the simulation end, and so each wait ends, too.
 func TestPlantedBugsAreCaughtByLocalAPITests(t *testing.T) { play.PlantedIn(t, "agent/local") }
+
+// The test plants the bugs that belong to tests of agent/leash. In the simulation no program joins
+// the hold of an earlier program, and several holds of a program seldom end one soon after the
+// other.
+func TestPlantedBugsAreCaughtByLeashTests(t *testing.T) { play.PlantedIn(t, "agent/leash") }
 
 // The test plants the bugs that belong to tests of agent/turn. The simulation seldom catches
 // these bugs, because it seldom deletes a holder while another pod asks for a turn.

@@ -92,6 +92,11 @@ func Joints(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, world.PlayJoints)
 }
 
+// Leashed plays, for each seed, the story of programs that their shims kill when a hold is lost.
+func Leashed(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
+	each(t, enroll, world.PlayLeashed)
+}
+
 // Starts plays, for each seed, the story of pods with a start lock.
 func Starts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 	each(t, enroll, (*world.World).PlayStarts)

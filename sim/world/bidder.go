@@ -159,7 +159,7 @@ func (b *bidder) endBid(int) {
 func (b *bidder) endFollowing(code int) {
 	b.call = nil
 	if code == http.StatusGone {
-		b.lose("is told that the hold is gone")
+		b.obey("is told that the hold is gone")
 	}
 }
 
@@ -175,7 +175,7 @@ func (b *bidder) beat() {
 		}
 		b.ask(http.MethodPut, "/holds/"+b.hold.Hold, b.told, func(code int) {
 			if code == http.StatusGone {
-				b.lose("is told that the hold is gone")
+				b.obey("is told that the hold is gone")
 			}
 		})
 		b.beat()

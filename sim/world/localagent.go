@@ -10,7 +10,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/agent/local"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // localAgent is a process of the agent that serves the local API.
@@ -28,6 +30,8 @@ type localAgent struct {
 	frozen bool
 	// thawedAt is the true time at which the process went on last.
 	thawedAt time.Duration
+	// gate connects the pod's shim to the leash; nil in a pod without a shim.
+	gate *leashGate
 }
 
 // startAgent starts an agent process, unless one lives.
@@ -55,6 +59,13 @@ func (p *localPod) startAgent() {
 		PodName: p.name, PodUID: p.uid, PodIP: "10.0.1." + p.uid[len("pod-uid-"):], Claims: slices.Concat(p.claims, shared), Variables: a.clientOf,
 		LeaseDuration: p.duration, BootID: p.node.boot, Leases: a.clientOf, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
 		Random: a.random(),
+	}
+	if p.leashed {
+		a.gate = newLeashGate(a)
+		budget, err := api.NewBudget(p.duration)
+		must(err)
+		config.Leash = leash.New(leash.Config{Gate: a.gate, Budget: budget, BootID: p.node.boot, Clock: a.clock, Random: config.Random()})
+		p.w.group.Go(func() { config.Leash.Run(a.ctx) })
 	}
 	p.w.group.Go(func() {
 		made, err := local.New(config)
@@ -104,6 +115,7 @@ func (a *localAgent) exited(err error) {
 func (a *localAgent) kill() {
 	a.die()
 	a.process.w.note(a.where, "agent local is dead")
+	a.pod.shim.hangUp()
 	for _, c := range slices.Clone(a.calls) {
 		c.breaks()
 	}

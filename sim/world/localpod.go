@@ -25,8 +25,12 @@ type localPod struct {
 	agent          *localAgent
 	program        *program
 	agents, starts int
-	bidders        []*bidder
-	adder          *adder
+	// leashed reports that a shim kills the program when a hold is lost. Such a program does not
+	// obey the answers of the local API. The field shim is the last shim.
+	leashed bool
+	shim    *leashShim
+	bidders []*bidder
+	adder   *adder
 }
 
 // newLocalPod adds the pod to the node, whose kubelet soon starts the containers. For each
@@ -89,6 +93,7 @@ func (p *localPod) killAgent(back time.Duration) {
 // killProgram ends the program. The kubelet starts the program again after the pause in the
 // argument "back".
 func (p *localPod) killProgram(back time.Duration) {
+	p.shim.end()
 	if p.runs() {
 		p.program.kill()
 	}
@@ -107,7 +112,7 @@ func (p *localPod) freeze() {
 
 // thaw implements tenant.
 func (p *localPod) thaw() {
-	if p.runs() && !p.program.frozen {
+	if p.runs() && !p.program.frozen && !p.program.iced {
 		p.program.goOn()
 	}
 	if p.serves() && !p.agent.frozen {
@@ -117,6 +122,7 @@ func (p *localPod) thaw() {
 
 // crash implements tenant.
 func (p *localPod) crash() {
+	p.shim.end()
 	if p.runs() {
 		p.program.kill()
 	}
@@ -134,6 +140,7 @@ func (p *localPod) boot() {
 
 // leapt implements tenant.
 func (p *localPod) leapt() {
+	p.shim.leapt()
 	if p.serves() {
 		p.agent.whenThawed(func() { wakeUp(p.agent.leaps) })
 	}

@@ -92,6 +92,15 @@ func (w *World) PlayPrograms() {
 	story.run()
 }
 
+// PlayLeashed plays the story of the seed in which shims kill the programs of lost holds. The
+// programs obey no answer of the local API.
+func PlayLeashed(w *World) {
+	defer w.end()
+	var story *programs
+	w.do(func() { story = newProgramsIn(w, (*programs).claims, true) })
+	story.run()
+}
+
 // PlayReaders plays the story of the seed in which programs read and write under one lock.
 func (w *World) PlayReaders() {
 	defer w.end()

@@ -13,20 +13,27 @@ type program struct {
 	*process
 	pod   *localPod
 	where string
-	// frozen reports that the process is frozen, but not its node.
-	frozen bool
+	// frozen reports that the process is frozen, but not its node. The field iced reports that its
+	// shim has frozen the process.
+	frozen, iced bool
 }
 
-// startProgram starts the program, unless it runs.
+// startProgram starts the program or its shim, unless it runs.
 func (p *localPod) startProgram() {
 	switch {
-	case p.program != nil && !p.program.dead || !p.node.up:
-		return
+	case p.runs() || !p.node.up || p.shim != nil && !p.shim.dead:
 	case p.node.paused:
 		p.node.whenUnpaused(p.startProgram)
-		return
+	case p.leashed:
+		p.startShim()
+	default:
+		p.starts++
+		p.runProgram()
 	}
-	p.starts++
+}
+
+// runProgram starts the process of the program.
+func (p *localPod) runProgram() {
 	p.program = &program{process: p.w.newProcess(), pod: p, where: fmt.Sprintf("%s/app#%d", p.name, p.starts)}
 	if p.node.frozen {
 		p.program.process.freeze()
@@ -63,7 +70,7 @@ func (g *program) thawAlone() {
 	if g.frozen && !g.dead {
 		g.frozen = false
 		g.w.note(g.where, "program thaws")
-		if !g.pod.node.frozen {
+		if !g.pod.node.frozen && !g.iced {
 			g.goOn()
 		}
 	}

@@ -27,6 +27,11 @@ var claims = []api.Claim{
 }
 
 func newPrograms(w *World, draw func(*programs) func() []api.Claim) *programs {
+	return newProgramsIn(w, draw, false)
+}
+
+// newProgramsIn makes the story. If leashed is true, shims kill the programs of lost holds.
+func newProgramsIn(w *World, draw func(*programs) func() []api.Claim, leashed bool) *programs {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	s := &programs{recovery: &recovery{workloads: all}}
 	s.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
@@ -37,6 +42,7 @@ func newPrograms(w *World, draw func(*programs) func() []api.Claim) *programs {
 	of := draw(s)
 	for i := range 3 + w.rng.IntN(2) {
 		p := newLocalPod(w, fmt.Sprintf("local-%d", i+1), w.nodes[i%3], pick(w.rng, durations), of())
+		p.leashed = leashed
 		s.slots, s.longest = p.slots(), max(s.longest, p.duration)
 	}
 	if c := pick(w.rng, of()); c.Kind != api.Election && c.Kind != api.RWLock && chance(w.rng, .5) {
@@ -111,6 +117,9 @@ func (s *programs) proceed() bool {
 		}
 	})
 	bound := s.settling() + time.Duration(len(all))*(mostWork+s.handingOver()+5*time.Second)
+	if s.locals[0].leashed {
+		bound += s.longest + 10*time.Second // a new agent process lets the programs die, and they start again
+	}
 	for _, t := range s.templates {
 		bound += mostGated * (2*t.ends + s.settling() + mostBackOff)
 	}

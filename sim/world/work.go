@@ -33,14 +33,16 @@ func (b *bidder) told(code int, t told) {
 	b.pod.w.note(b.name, "is told %s of %s for %v", t.State, t.Hold, t.good())
 	switch t.State {
 	case "lost":
-		b.lose("is told that the hold is lost")
+		b.obey("is told that the hold is lost")
 		return
 	case "ending", "asked":
 		if chance(b.rng, .7) {
 			b.in(between(b.rng, time.Millisecond, 2*time.Second), b.done)
 		}
 	case "uncertain":
-		b.ends("stops, for the hold is uncertain")
+		if !b.pod.leashed {
+			b.ends("stops, for the hold is uncertain")
+		}
 	}
 	b.look()
 	if first {
@@ -50,7 +52,9 @@ func (b *bidder) told(code int, t told) {
 		return
 	}
 	b.works(t)
-	b.watches(b.until)
+	if !b.pod.leashed {
+		b.watches(b.until)
+	}
 }
 
 // lasts draws the time that the work takes.
@@ -91,7 +95,7 @@ func (b *bidder) watches(until time.Duration) {
 // look ends the work if the last answer is no longer good. A bidder without an open call then
 // gives its hold up.
 func (b *bidder) look() {
-	if b.hold == nil || b.pod.node.now() < b.until {
+	if b.hold == nil || b.pod.node.now() < b.until || b.pod.leashed {
 		return
 	}
 	b.ends("ends, for its time has passed")
@@ -116,6 +120,14 @@ func (b *bidder) lose(how string) {
 	b.hold = nil
 	b.hangUp()
 	b.later(idle(b))
+}
+
+// obey drops the hold, because the agent has told that the hold is lost. A program of a pod with a
+// shim works on, until its shim kills it.
+func (b *bidder) obey(how string) {
+	if !b.pod.leashed || b.work == nil {
+		b.lose(how)
+	}
 }
 
 // done ends the work, because nothing is left to do. Mostly the program gives the hold back.
