@@ -107,6 +107,13 @@ func parseLocals(value string) ([]Claim, string) {
 	return claims, ""
 }
 
+// Leashed reports whether shims kill the programs of the pod when a hold of the local API is lost.
+func Leashed(r Request) bool { return r.Gate == GateProgram && r.OnAPILoss == OnAPILossKill }
+
+// HasShims reports whether containers of the pod start through shims. If not, the containers keep
+// their commands.
+func HasShims(r Request) bool { return r.Shims() || Leashed(r) }
+
 // LocalArgs are the arguments of the agent's sidecar in a pod whose program uses the local
 // API. The webhook writes all of them except the last three, which only tests set.
 type LocalArgs struct {

@@ -303,17 +303,17 @@ func TestLocalAPIAnnotationRefusesSettingsOfOtherGates(t *testing.T) {
 	}
 }
 
-func TestSettingOfTheLocalAPINeedsTheLocalAPI(t *testing.T) {
+func TestOnAPILossNeedsTheLocalAPI(t *testing.T) {
 	_, err := Parse(map[string]string{LockAnnotation: "a", OnAPILossAnnotation: "kill"})
 	require.EqualError(t, err, "metaparticle.io/on-api-loss has no effect without metaparticle.io/api, by which a program asks for its slots: add it, or remove this one")
 	_, err = Parse(map[string]string{OnAPILossAnnotation: "kill"})
 	require.ErrorContains(t, err, "has no effect without a claim")
 	told, err := Parse(map[string]string{LocalAnnotation: "lock/a", OnAPILossAnnotation: "tell"})
 	require.NoError(t, err)
-	assert.False(t, told.HasShims())
+	assert.False(t, HasShims(told))
 	killed, err := Parse(map[string]string{LocalAnnotation: "lock/a", OnAPILossAnnotation: "kill"})
 	require.NoError(t, err)
-	assert.True(t, killed.Leashed() && killed.HasShims() && !killed.Shims())
+	assert.True(t, Leashed(killed) && HasShims(killed) && !killed.Shims())
 }
 
 func TestStandbysWithoutShimsAreNotReady(t *testing.T) {

@@ -197,13 +197,6 @@ const (
 // Shims reports whether the gate consists of shims in the containers.
 func (r Request) Shims() bool { return r.Gate == "" || r.Gate == GateContainer }
 
-// Leashed reports whether shims kill the programs of the pod when a hold of the local API is lost.
-func (r Request) Leashed() bool { return r.Gate == GateProgram && r.OnAPILoss == OnAPILossKill }
-
-// HasShims reports whether containers of the pod start through shims. If not, the containers keep
-// their commands.
-func (r Request) HasShims() bool { return r.Shims() || r.Leashed() }
-
 // TakesTurns reports whether pods of different revisions take turns. An old pod can then give its
 // slot to a new pod, and get the slot back. Pods take no turns if their gate is outside of the
 // containers, or if a start lock is their only claim. A claim whose kind has no turns has the same

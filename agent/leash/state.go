@@ -31,13 +31,13 @@ type tied struct {
 // leashed is a shim with its grant.
 type leashed struct {
 	report gate.Report
-	// number names the shim's present grant; empty without a grant. until is the deadline of
-	// that grant, and serial its place in the order of all first grants.
+	// number names the shim's present grant; empty without a grant. The field until is the deadline
+	// of that grant. The field serial is the place of the grant among all first grants.
 	number string
 	until  time.Duration
 	serial int
-	// broken reports that the grant is never prolonged again. killed reports that the shim has
-	// been ordered to kill its program.
+	// broken reports that the leash never prolongs the grant again. killed reports that the leash
+	// has ordered the shim to kill its program.
 	broken, killed bool
 	// answered is the last leap that a grant has answered.
 	answered int
@@ -47,7 +47,7 @@ type leashed struct {
 	retryAt time.Duration
 }
 
-// state decides about the grants. It takes the time as an argument, and sends nothing.
+// state decides about the grants. Its methods take the time as an argument, and send nothing.
 type state struct {
 	budget  api.Budget
 	name    func() string
@@ -153,7 +153,7 @@ func (s *state) next(now time.Duration) (orders []order, at time.Duration) {
 }
 
 // foreign reports whether the shim's program runs under the grant of an earlier agent process.
-// What that process has told the program is not known, so the grant is never prolonged.
+// The program may know a hold of that process, so the leash never prolongs the grant.
 func (s *state) foreign(its *leashed) bool {
 	return its.report.Phase != gate.Waiting && its.report.Hold != its.number
 }
@@ -199,8 +199,9 @@ func (s *state) grant(now time.Duration, its *leashed) (o order, at time.Duratio
 	return o, its.until + step - s.budget.Deadline()
 }
 
-// bound returns the latest deadline that a grant of the shim may have now. bounded reports that a
-// hold bounds it. settled reports that a grant may let a frozen program continue.
+// bound returns the latest deadline that a grant of the shim may have now. The result bounded
+// reports that a hold limits that deadline. The result settled reports that the grant may let a
+// frozen program continue.
 func (s *state) bound(now time.Duration, its *leashed) (deadline time.Duration, bounded, settled bool) {
 	deadline, settled = now+s.budget.Deadline(), true
 	for _, of := range s.claims {

@@ -71,7 +71,7 @@ func TestProgramStartsWithoutAHold(t *testing.T) {
 	assert.Empty(t, b.act(), "the grant is fresh")
 }
 
-func TestGrantIsProlongedAgainAndAgainWithoutAHold(t *testing.T) {
+func TestGrantWithoutHoldIsProlongedAgainAndAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	last := b.start("a")
@@ -153,7 +153,7 @@ func TestLossOfAHoldKillsItsProgramsAlone(t *testing.T) {
 	assert.Equal(t, []gate.ShimID{"fresh"}, keys(b.act()), "no grant of the killed program moves")
 }
 
-func TestShimThatJoinsAHoldIsTiedToIt(t *testing.T) {
+func TestShimThatJoinsAHoldIsTied(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	b.start("a")
@@ -167,7 +167,7 @@ func TestShimThatJoinsAHoldIsTiedToIt(t *testing.T) {
 	assert.Len(t, b.act(), 2)
 }
 
-func TestShimGetsFreshGrantAfterItsProgramIsDead(t *testing.T) {
+func TestDeathOfProgramLeadsToAFreshGrant(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	first := b.start("a")
@@ -201,7 +201,7 @@ func TestSupersededShimGetsNoGrant(t *testing.T) {
 	assert.Equal(t, []gate.ShimID{"new"}, keys(b.act()))
 }
 
-func TestFrozenProgramContinuesOnlyAfterEachClaimIsSure(t *testing.T) {
+func TestFrozenProgramThawsAfterEachClaimIsSure(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 2)
 	b.start("a")

@@ -329,11 +329,6 @@ func (k *keeper) obstacle(b *bid) *problem {
 	return cmp.Or(anyTaken(views[:1], free), allTaken(views[1:1+k.of.Size], free))
 }
 
-// leapt makes the claim renew immediately. Until that renewal is stored, no answer is good.
-func (k *keeper) leapt(now time.Duration) {
-	k.leaps = k.claim.Leapt(now)
-}
-
 // tell wakes all calls that follow the state.
 func (k *keeper) tell() {
 	close(k.changed)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/variable"
 	"github.com/metaparticle-io/metaparticle/api"
@@ -96,6 +97,21 @@ func (a *API) passLeaps(ctx context.Context) {
 		case <-a.config.Leaps:
 			for _, k := range a.keepers {
 				k.post(ctx, k.leapt)
+			}
+		}
+	}
+}
+
+// passShimLeaps reports each leap that a shim has noticed to each keeper. A shim with a frozen
+// program waits for the answers of all keepers.
+func (a *API) passShimLeaps(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case leaps := <-a.config.Leash.Leaps():
+			for _, k := range a.keepers {
+				k.post(ctx, func(now time.Duration) { k.noteLeap(now, leaps) })
 			}
 		}
 	}

@@ -4,7 +4,6 @@
 package local
 
 import (
-	"context"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/instant"
@@ -45,6 +44,11 @@ func (k *keeper) untie(h *hold) {
 	k.tie(false)
 }
 
+// leapt makes the claim renew immediately. Until that renewal is stored, no answer is good.
+func (k *keeper) leapt(now time.Duration) {
+	k.leaps = k.claim.Leapt(now)
+}
+
 // noteLeap makes the claim renew its hold, because shims have reported a leap. The argument
 // "leaps" is the number of such leaps so far.
 func (k *keeper) noteLeap(now time.Duration, leaps int) {
@@ -54,19 +58,4 @@ func (k *keeper) noteLeap(now time.Duration, leaps int) {
 		k.hold.doubted = true
 	}
 	k.tie(false)
-}
-
-// passShimLeaps reports each leap that a shim has noticed to each keeper. A shim with a frozen
-// program waits for the answers of all keepers.
-func (a *API) passShimLeaps(ctx context.Context) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case leaps := <-a.config.Leash.Leaps():
-			for _, k := range a.keepers {
-				k.post(ctx, func(now time.Duration) { k.noteLeap(now, leaps) })
-			}
-		}
-	}
 }

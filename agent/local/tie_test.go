@@ -89,7 +89,7 @@ func TestProgramWithRenewedHoldRunsOn(t *testing.T) {
 	})
 }
 
-func TestProgramIsDeadBeforeItsLostSlotIsTaken(t *testing.T) {
+func TestProgramDiesBeforeItsLostSlotIsTaken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
@@ -155,7 +155,7 @@ func TestProgramThawsOnlyAfterItsHoldIsRenewed(t *testing.T) {
 	})
 }
 
-func TestAcquisitionIsAnsweredOnlyWhenGrantsEndInTime(t *testing.T) {
+func TestBidIsAnsweredOnceGrantsEndInTime(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")

@@ -9,12 +9,16 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/leash"
+	"github.com/metaparticle-io/metaparticle/agent/local"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leashShim is a shim of a pod whose program is killed when a hold is lost. The shim keeps the
-// contract of agent/gate: it starts the program under a grant, kills the program at the deadline,
-// and freezes the program after a leap. The other stories run the real shim and the real desk.
+// leashShim is a shim of a pod whose lost holds kill the program. The shim keeps the contract of
+// agent/gate. The shim starts the program under a grant, and kills the program before the deadline. After
+// a leap the shim freezes the program. The other stories run the real shim and the real desk.
 type leashShim struct {
+	of    *leashShims
 	pod   *localPod
 	id    gate.ShimID
 	name  string
@@ -25,24 +29,78 @@ type leashShim struct {
 	// leaps counts the leaps of the wall clock. The field answered is the last leap that a grant
 	// has answered.
 	leaps, answered int
-	// agent is the process to which the shim is connected; nil for none. toAgent and toShim are
-	// the instants at which the last message of each direction arrives.
-	agent           *localAgent
+	// gate is the agent's end of the connection; nil for none. toAgent and toShim are the instants
+	// at which the last message of each direction arrives.
+	gate            *leashGate
 	toAgent, toShim time.Duration
 	dead            bool
 }
 
-// startShim starts the shim of the pod's container. The shim waits for a grant.
-func (p *localPod) startShim() {
+// leashShims implements starter for a pod whose program is killed when a hold is lost.
+type leashShims struct {
+	pod *localPod
+	// The field "last" is the last shim; nil before the first start. The field gate belongs to the
+	// last process of the agent.
+	last *leashShim
+	gate *leashGate
+}
+
+// leash lets shims kill the program of the pod when a hold is lost. The program obeys no answer of
+// the local API.
+func (p *localPod) leash() { p.starter, p.leashed = &leashShims{pod: p}, true }
+
+// start implements starter. The shim waits for a grant.
+func (l *leashShims) start() {
+	p := l.pod
 	p.starts++
 	s := &leashShim{
-		pod: p, id: gate.ShimID(fmt.Sprintf("%s-shim-%d", p.name, p.starts)), name: fmt.Sprintf("%s/shim#%d", p.name, p.starts),
+		of: l, pod: p, id: gate.ShimID(fmt.Sprintf("%s-shim-%d", p.name, p.starts)), name: fmt.Sprintf("%s/shim#%d", p.name, p.starts),
 		began: p.node.now(),
 	}
 	s.rng = p.w.source(s.name)
-	p.shim = s
+	l.last = s
 	p.w.note(s.name, "shim starts")
 	s.dial()
+}
+
+// lives implements starter.
+func (l *leashShims) lives() bool { return l.last != nil && !l.last.dead }
+
+// attach implements starter. The method gives a new process of the agent a leash.
+func (l *leashShims) attach(a *localAgent, config *local.Config) {
+	l.gate = newLeashGate(a, l)
+	budget, err := api.NewBudget(config.LeaseDuration)
+	must(err)
+	of := leash.New(leash.Config{Gate: l.gate, Budget: budget, BootID: config.BootID, Clock: config.Clock, Random: config.Random()})
+	config.Leash = of
+	a.process.w.group.Go(func() { of.Run(a.ctx) })
+}
+
+// hangUp implements starter: the agent's process is dead.
+func (l *leashShims) hangUp() {
+	if s := l.last; l.lives() && s.gate != nil {
+		s.gate = nil
+		s.dial()
+	}
+}
+
+// end implements starter: the shim ends, and the agent learns of that by the pidfd.
+func (l *leashShims) end() {
+	if l.lives() {
+		l.last.end()
+	}
+}
+
+// leapt implements starter: the shim freezes the program after a leap of the wall clock.
+func (l *leashShims) leapt() {
+	if !l.lives() {
+		return
+	}
+	l.last.leaps++
+	if l.pod.runs() {
+		l.pod.program.ices()
+	}
+	l.last.report()
 }
 
 // dial connects to the agent, as soon as its desk listens.
@@ -50,7 +108,7 @@ func (s *leashShim) dial() {
 	s.pod.w.after(between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
 		s.whenAwake(func() {
 			if p := s.pod; p.serves() && p.agent.handler != nil {
-				s.agent, s.toAgent, s.toShim = p.agent, 0, 0
+				s.gate, s.toAgent, s.toShim = s.of.gate, 0, 0
 				s.report()
 				return
 			}
@@ -68,17 +126,9 @@ func (s *leashShim) whenAwake(f func()) {
 	})
 }
 
-// hangUp notes that the agent's process is dead.
-func (s *leashShim) hangUp() {
-	if s != nil && !s.dead && s.agent != nil {
-		s.agent = nil
-		s.dial()
-	}
-}
-
 // report sends the state of the shim to the agent.
 func (s *leashShim) report() {
-	if s.agent == nil {
+	if s.gate == nil {
 		return
 	}
 	r := gate.Report{Shim: s.id, Container: "app", Phase: gate.Waiting, Began: s.began, Connected: true, Dead: s.dead}
@@ -88,8 +138,8 @@ func (s *leashShim) report() {
 	if s.leaps != s.answered {
 		r.Leap = s.leaps
 	}
-	a := s.agent
-	s.later("up", &s.toAgent, func() { a.gate.add(r) })
+	g := s.gate
+	s.later("up", &s.toAgent, func() { g.add(r) })
 }
 
 // later runs f when a message arrives that is sent now. The messages of one direction arrive in
@@ -161,58 +211,21 @@ func (s *leashShim) kill(why string) {
 
 // end ends the shim. The agent learns of that by the pidfd.
 func (s *leashShim) end() {
-	if s != nil && !s.dead {
-		s.dead = true
-		s.report()
-	}
-}
-
-// leapt freezes the program after a leap of the wall clock.
-func (s *leashShim) leapt() {
-	if s == nil || s.dead {
-		return
-	}
-	s.leaps++
-	if s.pod.runs() {
-		s.pod.program.ices()
-	}
+	s.dead = true
 	s.report()
-}
-
-// ices freezes the program until the leash lets it go on.
-func (g *program) ices() {
-	g.iced = true
-	g.w.note(g.where, "program is frozen by its shim")
-	g.process.freeze()
-}
-
-// melts undoes ices. From now on the last answers count as answers after the leap.
-func (g *program) melts() {
-	if !g.iced || g.dead {
-		return
-	}
-	g.iced = false
-	g.w.note(g.where, "program goes on")
-	for _, b := range g.pod.bidders {
-		if b.work != nil {
-			b.work.toldAt = g.w.now()
-		}
-	}
-	if !g.frozen && !g.pod.node.frozen {
-		g.goOn()
-	}
 }
 
 // leashGate is the end of a shim's connection in a process of the agent.
 type leashGate struct {
 	agent   *localAgent
+	shims   *leashShims
 	reports chan gate.Report
 	found   []gate.Report
 	changed signal
 }
 
-func newLeashGate(a *localAgent) *leashGate {
-	g := &leashGate{agent: a, reports: make(chan gate.Report), changed: newSignal()}
+func newLeashGate(a *localAgent, of *leashShims) *leashGate {
+	g := &leashGate{agent: a, shims: of, reports: make(chan gate.Report), changed: newSignal()}
 	a.process.w.group.Go(g.pump)
 	return g
 }
@@ -265,8 +278,8 @@ func (g *leashGate) send(id gate.ShimID, f func(*leashShim)) error {
 		return errDead
 	}
 	defer g.agent.process.w.mu.Unlock()
-	s := g.agent.pod.shim
-	if s == nil || s.id != id || s.dead || s.agent != g.agent {
+	s := g.shims.last
+	if s == nil || s.id != id || s.dead || s.gate != g {
 		return gate.ErrNotConnected
 	}
 	s.later("down", &s.toShim, func() { s.whenAwake(func() { f(s) }) })

@@ -10,9 +10,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/agent/local"
-	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // localAgent is a process of the agent that serves the local API.
@@ -30,8 +28,6 @@ type localAgent struct {
 	frozen bool
 	// thawedAt is the true time at which the process went on last.
 	thawedAt time.Duration
-	// gate connects the pod's shim to the leash; nil in a pod without a shim.
-	gate *leashGate
 }
 
 // startAgent starts an agent process, unless one lives.
@@ -60,13 +56,7 @@ func (p *localPod) startAgent() {
 		LeaseDuration: p.duration, BootID: p.node.boot, Leases: a.clientOf, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
 		Random: a.random(),
 	}
-	if p.leashed {
-		a.gate = newLeashGate(a)
-		budget, err := api.NewBudget(p.duration)
-		must(err)
-		config.Leash = leash.New(leash.Config{Gate: a.gate, Budget: budget, BootID: p.node.boot, Clock: a.clock, Random: config.Random()})
-		p.w.group.Go(func() { config.Leash.Run(a.ctx) })
-	}
+	p.attach(a, &config)
 	p.w.group.Go(func() {
 		made, err := local.New(config)
 		must(err)
@@ -115,7 +105,7 @@ func (a *localAgent) exited(err error) {
 func (a *localAgent) kill() {
 	a.die()
 	a.process.w.note(a.where, "agent local is dead")
-	a.pod.shim.hangUp()
+	a.pod.hangUp()
 	for _, c := range slices.Clone(a.calls) {
 		c.breaks()
 	}

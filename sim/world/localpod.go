@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
@@ -25,13 +26,40 @@ type localPod struct {
 	agent          *localAgent
 	program        *program
 	agents, starts int
-	// leashed reports that a shim kills the program when a hold is lost. Such a program does not
-	// obey the answers of the local API. The field shim is the last shim.
+	// starter starts the program. The field leashed reports that shims kill the program when a hold
+	// is lost. Such a program obeys no answer of the local API.
+	starter
 	leashed bool
-	shim    *leashShim
 	bidders []*bidder
 	adder   *adder
 }
+
+// starter starts the program of a pod, directly or through a shim.
+type starter interface {
+	start()
+	// lives reports whether a shim lives, and end ends that shim.
+	lives() bool
+	end()
+	// attach connects a new process of the agent to the shims. hangUp is called when that process
+	// is dead.
+	attach(a *localAgent, config *local.Config)
+	hangUp()
+	// leapt is called when the wall clock was set.
+	leapt()
+}
+
+// direct is the starter of a pod without a shim.
+type direct struct{ *localPod }
+
+func (d direct) start() {
+	d.starts++
+	d.runProgram()
+}
+func (direct) lives() bool                       { return false }
+func (direct) end()                              {}
+func (direct) attach(*localAgent, *local.Config) {}
+func (direct) hangUp()                           {}
+func (direct) leapt()                            {}
 
 // newLocalPod adds the pod to the node, whose kubelet soon starts the containers. For each
 // claim the program has one or two bidders.
@@ -40,6 +68,7 @@ func newLocalPod(w *World, name string, n *node, duration time.Duration, claims 
 	p := &localPod{
 		w: w, name: name, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, rng: w.source(name), claims: claims, duration: duration,
 	}
+	p.starter = direct{p}
 	for _, c := range claims {
 		p.bidders = append(p.bidders, newBidder(p, c))
 		if chance(p.rng, .3) {
@@ -93,7 +122,7 @@ func (p *localPod) killAgent(back time.Duration) {
 // killProgram ends the program. The kubelet starts the program again after the pause in the
 // argument "back".
 func (p *localPod) killProgram(back time.Duration) {
-	p.shim.end()
+	p.starter.end()
 	if p.runs() {
 		p.program.kill()
 	}
@@ -122,7 +151,7 @@ func (p *localPod) thaw() {
 
 // crash implements tenant.
 func (p *localPod) crash() {
-	p.shim.end()
+	p.starter.end()
 	if p.runs() {
 		p.program.kill()
 	}
@@ -140,8 +169,19 @@ func (p *localPod) boot() {
 
 // leapt implements tenant.
 func (p *localPod) leapt() {
-	p.shim.leapt()
+	p.starter.leapt()
 	if p.serves() {
 		p.agent.whenThawed(func() { wakeUp(p.agent.leaps) })
+	}
+}
+
+// startProgram starts the program or its shim, unless it runs.
+func (p *localPod) startProgram() {
+	switch {
+	case p.runs() || !p.node.up || p.lives():
+	case p.node.paused:
+		p.node.whenUnpaused(p.startProgram)
+	default:
+		p.start()
 	}
 }

@@ -18,20 +18,6 @@ type program struct {
 	frozen, iced bool
 }
 
-// startProgram starts the program or its shim, unless it runs.
-func (p *localPod) startProgram() {
-	switch {
-	case p.runs() || !p.node.up || p.shim != nil && !p.shim.dead:
-	case p.node.paused:
-		p.node.whenUnpaused(p.startProgram)
-	case p.leashed:
-		p.startShim()
-	default:
-		p.starts++
-		p.runProgram()
-	}
-}
-
 // runProgram starts the process of the program.
 func (p *localPod) runProgram() {
 	p.program = &program{process: p.w.newProcess(), pod: p, where: fmt.Sprintf("%s/app#%d", p.name, p.starts)}
@@ -86,3 +72,27 @@ func (g *program) goOn() {
 
 // still reports whether the program stands still, alone or with its node.
 func (g *program) still() bool { return g.thawed != nil }
+
+// ices freezes the program until the leash lets it go on.
+func (g *program) ices() {
+	g.iced = true
+	g.w.note(g.where, "program is frozen by its shim")
+	g.process.freeze()
+}
+
+// melts undoes ices. From now on the last answers count as answers after the leap.
+func (g *program) melts() {
+	if !g.iced || g.dead {
+		return
+	}
+	g.iced = false
+	g.w.note(g.where, "program goes on")
+	for _, b := range g.pod.bidders {
+		if b.work != nil {
+			b.work.toldAt = g.w.now()
+		}
+	}
+	if !g.frozen && !g.pod.node.frozen {
+		g.goOn()
+	}
+}

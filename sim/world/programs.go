@@ -42,7 +42,9 @@ func newProgramsIn(w *World, draw func(*programs) func() []api.Claim, leashed bo
 	of := draw(s)
 	for i := range 3 + w.rng.IntN(2) {
 		p := newLocalPod(w, fmt.Sprintf("local-%d", i+1), w.nodes[i%3], pick(w.rng, durations), of())
-		p.leashed = leashed
+		if leashed {
+			p.leash()
+		}
 		s.slots, s.longest = p.slots(), max(s.longest, p.duration)
 	}
 	if c := pick(w.rng, of()); c.Kind != api.Election && c.Kind != api.RWLock && chance(w.rng, .5) {
