@@ -97,6 +97,7 @@ var sections = map[string]section{
 		{"barrier-other", "… in pods of other workloads, and in bare pods"},
 		{"local-api", "slots that the program itself asks for (`metaparticle.io/api`)"},
 		{"local-api-socket", "… by a Unix socket, on the node's network"},
+		{"local-api-kill", "… with shims that kill the programs of a lost hold"},
 		{"local-api-barrier", "barriers at which the programs of a Job's pods wait (`metaparticle.io/api`)"},
 		{"local-api-barrier-few", "… in a Job with fewer pods at once than a barrier"},
 		{"local-api-barrier-other", "… in pods of other workloads, and in bare pods"},

@@ -94,6 +94,9 @@ func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 		words := args.Args()
 		text := strings.Join(words, "\x00")
 		assert.Regexp(t, shown, text)
+		leashed := args
+		leashed.Containers = []string{"app", "side-car-2"}
+		assert.Regexp(t, shown, strings.Join(leashed.Args(), "\x00"))
 		assert.NotRegexp(t, shown, text+"\x00-claims=lock/other")
 		assert.NotRegexp(t, shown, strings.Replace(text, "=0", "=80", 1))
 		assert.NotRegexp(t, shown, strings.Replace(text, api.LocalSocket, "/node/api.sock", 1))
@@ -105,6 +108,7 @@ func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 	}
 	assert.Contains(t, gate, "'"+api.LocalAnnotation+"' in object.metadata.annotations ?")
 	assert.Contains(t, gate, "'-socket="+api.LocalSocket+"' in")
+	assert.Contains(t, gate, "object.metadata.annotations[?'"+api.OnAPILossAnnotation+"'].orValue('') == '"+string(api.OnAPILossKill)+"' ? variables.shims")
 	assert.Contains(t, gate, "v.name == '"+api.LocalVolume+"' && has(v.emptyDir)")
 }
 

@@ -123,6 +123,9 @@ func (r randomPod) pod() map[string]any {
 	}
 	if r.chance(10) {
 		annotations = map[string]any{api.LocalAnnotation: r.one("lock/a", "semaphore/p=2, lock/b,election/m", "lock/a,election/a", "rwlock/c=2,lock/a", "once/a")}
+		if r.chance(40) {
+			annotations[api.OnAPILossAnnotation] = r.one("tell", "kill")
+		}
 	} else if r.chance(20) {
 		annotations[api.GateAnnotation] = r.one("container", "pod", "readiness")
 	}
@@ -260,7 +263,14 @@ func checkRandomPod(t *testing.T, seed uint64) (gated bool) {
 // checkLocal requires that a pod with the local API gets the agent, and keeps its containers.
 func checkLocal(t *testing.T, before, after *corev1.Pod, said string) {
 	t.Helper()
-	require.Equal(t, before.Spec.Containers, after.Spec.Containers, said)
+	if before.Annotations[api.OnAPILossAnnotation] != string(api.OnAPILossKill) {
+		require.Equal(t, before.Spec.Containers, after.Spec.Containers, said)
+	}
+	for i, was := range before.Spec.Containers {
+		is := after.Spec.Containers[i]
+		require.Equal(t, was.Lifecycle, is.Lifecycle, said)
+		require.Equal(t, []*corev1.Probe{was.ReadinessProbe, was.LivenessProbe, was.StartupProbe}, []*corev1.Probe{is.ReadinessProbe, is.LivenessProbe, is.StartupProbe}, said)
+	}
 	require.Equal(t, before.Spec.ReadinessGates, after.Spec.ReadinessGates, said)
 	require.Equal(t, before.Spec.SecurityContext, after.Spec.SecurityContext, said)
 	require.True(t, podspec.ServesLocal(&after.Spec), said)
@@ -270,6 +280,14 @@ func checkLocal(t *testing.T, before, after *corev1.Pod, said string) {
 	args := api.RecallLocalArgs(after.Spec.InitContainers[i].Args)
 	require.Equal(t, request.Claimed, args.Claims, said)
 	require.Equal(t, before.Spec.HostNetwork, args.Port == 0, said)
+	var shims []string
+	for _, c := range after.Spec.Containers {
+		if api.IsShim(c.Command) {
+			shims = append(shims, c.Name)
+		}
+	}
+	require.Equal(t, api.Leashed(request), len(shims) > 0, said)
+	require.Equal(t, shims, args.Containers, said)
 	socket := slices.IndexFunc(after.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == api.LocalVolume && v.EmptyDir != nil })
 	require.Equal(t, socket >= 0, args.Socket != "", said)
 	require.True(t, args.Socket != "" || !before.Spec.HostNetwork, said)

@@ -83,6 +83,15 @@ func gatedContainers(f Facts) []int {
 	return indices(func(*corev1.Container) bool { return true })
 }
 
+// gatedNames returns the names of the gated main containers.
+func gatedNames(p *Pod) []string {
+	var names []string
+	for _, i := range p.gated {
+		names = append(names, p.Spec.Containers[i].Name)
+	}
+	return names
+}
+
 // containerNames returns the names of the main containers of a spec, which may be nil.
 func containerNames(spec *corev1.PodSpec) []string {
 	if spec == nil {
@@ -118,7 +127,7 @@ func judgeContainers(p *Pod) reason.Refusals {
 // patchContainers makes a gated container kubectl's default, unless the pod itself names a default
 // container. An init container never becomes the default.
 func patchContainers(p *Pod, d *patch.Document) {
-	if len(p.gated) == 0 {
+	if len(p.gated) == 0 || api.Leashed(p.Request) {
 		return
 	}
 	if _, ok := p.Annotations[defaultContainer]; !ok {

@@ -86,7 +86,7 @@ func NewPod(f Facts) (*Pod, reason.Refusals) {
 		return nil, refusals
 	}
 	p := &Pod{Facts: f}
-	if !f.Request.Claims() || f.Request.Gate == api.GateProgram {
+	if !f.Request.Claims() || f.Request.Gate == api.GateProgram && !api.Leashed(f.Request) {
 		return p, nil
 	}
 	p.gated, p.inits = gatedContainers(f), gatedInits(f)

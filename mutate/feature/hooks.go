@@ -126,7 +126,7 @@ func (p *Pod) carryHooks(exec *api.ExecArgs, c *corev1.Container, before api.Exe
 // hooks of an init container stay, so that the API server refuses them.
 func patchHooks(p *Pod, d *patch.Document) {
 	for _, s := range p.shims {
-		if s.list != mainContainers {
+		if s.list != mainContainers || api.Leashed(p.Request) {
 			continue
 		}
 		d.Remove(s.path("lifecycle", "postStart")...)

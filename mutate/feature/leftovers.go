@@ -18,7 +18,7 @@ import (
 // copy of a running pod.
 func judgeLeftovers(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
-	if p.Request.Shims() {
+	if api.HasShims(p.Request) {
 		return nil
 	}
 	for _, name := range shimmed(p.Pod) {

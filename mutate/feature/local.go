@@ -5,6 +5,7 @@ package feature
 
 import (
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -12,9 +13,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
+// maxLocalArgs bounds the arguments of the agent that serves the local API. The policy on gates has
+// the same bound.
+const maxLocalArgs = 4096
+
 // judgeLocal refuses the local API in a pod that uses its node's network and has no volume for the
 // socket. Through a port of the node, each process of the node could ask for the pod's slots. The
-// function also refuses a volume for the socket that is not an emptyDir. A third refusal concerns
+// function also refuses a volume for the socket that is not an emptyDir. Another refusal concerns
 // the readiness gate that other gates inject. The agent of the local API never sets the condition
 // of that readiness gate, so the pod would never become Ready.
 func judgeLocal(p *Pod) reason.Refusals {
@@ -27,6 +32,9 @@ func judgeLocal(p *Pod) reason.Refusals {
 		refusals.Add(reason.NameTaken, "the volume %q, which is for the socket of the local API, is no emptyDir", api.LocalVolume)
 	case at < 0 && p.Spec.HostNetwork:
 		refusals.Add(reason.LocalAPIOnNode, "%s is set, and the pod sets hostNetwork", api.LocalAnnotation)
+	}
+	if n := len(strings.Join(sidecar{p}.localArgs(), " ")); n > maxLocalArgs {
+		refusals.Add(reason.ContainerLimit, "the claims of %s and the names of the containers with shims have %d characters, which is more than %d", api.LocalAnnotation, n, maxLocalArgs)
 	}
 	if slices.ContainsFunc(p.Spec.ReadinessGates, isReady) {
 		refusals.Add(reason.Leftover, "the pod has the readiness gate %s, which %s does not need", api.ReadyCondition, api.LocalAnnotation)

@@ -121,7 +121,7 @@ func (at place) path(field ...any) []any {
 
 // places returns the places of the containers that get a shim, the init containers first.
 func (p *Pod) places() []place {
-	if !p.Request.Shims() {
+	if !api.HasShims(p.Request) {
 		return nil
 	}
 	places := make([]place, 0, len(p.inits)+len(p.gated))
@@ -140,7 +140,7 @@ func (p *Pod) getsShim(at place) bool {
 	if at.list == initContainers {
 		gated = p.inits
 	}
-	return p.Request.Shims() && slices.Contains(gated, at.index)
+	return api.HasShims(p.Request) && slices.Contains(gated, at.index)
 }
 
 // container returns the container at a place.
@@ -164,7 +164,7 @@ func (f Facts) own() []place {
 			inits = append(inits, place{initContainers, i})
 		}
 	}
-	if f.Request.Shims() {
+	if api.HasShims(f.Request) {
 		return append(mains, inits...)
 	}
 	return append(inits, mains...)

@@ -17,7 +17,7 @@ func (p *Pod) sharesProcesses() bool {
 // 1, so the end of the shim would not prove that its descendants are dead.
 func judgeProcesses(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
-	if !p.Request.Shims() {
+	if !api.HasShims(p.Request) {
 		return nil
 	}
 	if p.Spec.HostPID {

@@ -20,6 +20,8 @@ func (p *Pod) onLoss(c *corev1.Container) api.OnLoss {
 	switch asked := api.OnLoss(p.Annotations[api.OnLossAnnotation]); {
 	case p.restarts(c) == corev1.ContainerRestartPolicyNever:
 		return api.OnLossEnd
+	case api.Leashed(p.Request):
+		return api.OnLossRestart
 	case asked == "":
 		return api.OnLossStandby
 	default:

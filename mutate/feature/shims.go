@@ -77,6 +77,10 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 func (p *Pod) shimCommand(at place, its child) []string {
 	c, exec := p.container(at), api.DefaultExecArgs()
 	exec.Container, exec.OnLoss, exec.StopSignal, exec.Platforms = c.Name, p.onLoss(c), its.signal, its.platforms
+	if api.Leashed(p.Request) {
+		// The child starts without a wait, and the kubelet itself runs the hooks.
+		return append([]string{api.AgentBinary}, exec.Args()...)
+	}
 	exec.OnBusy, exec.WaitAtMost = p.Request.OnBusy, p.Request.WaitAtMost
 	_, exec.MayBeDone = p.Request.Once()
 	exec.MayBeDone = exec.MayBeDone || p.run() != ""

@@ -119,7 +119,7 @@ func (s sidecar) helper(name, role string, readOnly bool) corev1.Container {
 func (s sidecar) agent() corev1.Container {
 	always := corev1.ContainerRestartPolicyAlways
 	mounts := []corev1.VolumeMount{credentialsMount()}
-	if sharesVolume(s.Request.Gate) {
+	if sharesVolume(s.Pod) {
 		mounts = append([]corev1.VolumeMount{sharedMount(false)}, mounts...)
 	}
 	if s.Request.Gate == api.GateProgram && hasLocalVolume(s.Pod) {
@@ -165,6 +165,9 @@ func (s sidecar) localArgs() []string {
 	if len(api.BarriersOf(s.Request.Claimed)) > 0 {
 		args.Run = s.Run.UID
 	}
+	if api.Leashed(s.Request) {
+		args.Containers = gatedNames(s.Pod)
+	}
 	if hasLocalVolume(s.Pod) {
 		args.Socket = api.LocalSocket
 	}
@@ -192,9 +195,7 @@ func (s sidecar) agentArgs() []string {
 	}
 	args.OnBusy, args.WaitAtMost, args.Job = s.Request.OnBusy, s.Request.WaitAtMost, jobOf(s.Facts)
 	args.Readiness, args.Grace, args.Workload = s.standbys(), s.grace(), s.workloadName()
-	for _, i := range s.gated {
-		args.Containers = append(args.Containers, s.Spec.Containers[i].Name)
-	}
+	args.Containers = gatedNames(s.Pod)
 	args.InitContainers, args.Ports, args.Probes = s.initNames(), s.ports(), s.probesByContainer()
 	if delay := s.Request.EndpointDelay; delay != nil {
 		args.EndpointDelay = *delay

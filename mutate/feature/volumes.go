@@ -46,14 +46,14 @@ func patchVolumes(p *Pod, d *patch.Document) {
 	for _, at := range p.places() {
 		d.Ensure("name", sharedMount(true), at.path("volumeMounts")...)
 	}
-	if p.Request.Claims() && sharesVolume(p.Request.Gate) {
+	if p.Request.Claims() && sharesVolume(p) {
 		d.Ensure("name", sharedVolume(), "spec", "volumes")
 	}
 	d.Ensure("name", credentialsVolume(), "spec", "volumes")
 }
 
 // sharesVolume reports whether containers of the gate share a volume with the agent.
-func sharesVolume(gate api.Gate) bool { return gate != api.GateReadiness && gate != api.GateProgram }
+func sharesVolume(p *Pod) bool { return api.HasShims(p.Request) || p.Request.Gate == api.GatePod }
 
 func sharedVolume() corev1.Volume {
 	size := volumeSize.DeepCopy()

@@ -21,7 +21,7 @@ import (
 func judgeWaits(p *Pod, at place) reason.Refusals {
 	var refusals reason.Refusals
 	c, request := p.container(at), p.Request
-	if !p.getsShim(at) || !request.BoundsWaits() {
+	if !p.getsShim(at) || !request.BoundsWaits() || api.Leashed(request) {
 		return nil
 	}
 	key := api.WaitAtMostAnnotation

@@ -83,6 +83,7 @@ func main() {
 	flag.StringVar(&c.tcp, "tcp", "", "ports that are open while a probe is healthy, with -listen: NAME=ADDRESS, separated by commas")
 	flag.StringVar(&c.https, "https", "", "address to serve the same as -listen by HTTPS")
 	flag.StringVar(&c.bid, "bid", "", "run only while the local API gives a hold of this claim: KIND/NAME, or of several, separated by commas")
+	flag.BoolVar(&disobeys, "disobey", false, "with -bid: run on after the loss of the hold")
 	flag.StringVar(&c.as, "as", "", "with -bid: reader or writer, for a read-write lock")
 	flag.IntVar(&c.follow, "follow", 0, "with -bid: follow the state of the claim by so many connections")
 	flag.StringVar(&c.socket, "socket", "", "with -bid: the path of the local API's socket, instead of its port")

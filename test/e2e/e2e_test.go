@@ -32,6 +32,7 @@ var serial = []string{
 	"TestChildDiesSoonWhenNodeThawsPastDeadline",
 	"TestPodOnCrashedNodeLosesItsSlot",
 	"TestProgramOnDisconnectedNodeEndsBeforeTakeover",
+	"TestDisobedientProgramDiesBeforeTakeover",
 	"TestReadersAndWritersNeverRunTogetherDespiteKills",
 	"TestSemaphoreLetsThreeOfFivePodsRun",
 	"TestEachShardRunsInOneOfFivePods",
@@ -88,6 +89,7 @@ var parallel = []string{
 	"TestShimDrainsByDeadlineWhileAgentIsFrozen",
 	"TestAgentNeverReleasesWhileTheShimIsFrozen",
 	"TestElectionLetsProgramsLeadOneByOne",
+	"TestProgramWithoutALostHoldIsNotKilled",
 	"TestProgramsOnHostNetworkReachAgentBySocket",
 	"TestHundredConnectionsToLocalAPICostFewMegabytes",
 	"TestApplicationNeverRunsTwiceDespiteDeletionsAndKills",
@@ -121,6 +123,7 @@ var parallel = []string{
 	"TestImageOfGatedContainerNeverChangesInPlace",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
 	"TestPodWithAForgedProgramGateIsRefused",
+	"TestPodWithoutThePromisedShimsIsRefused",
 	"TestMetricAndMessagesHaveTheSameRefusalReason",
 	"TestInjectionKeepsFieldsUnknownToTheWebhook",
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
@@ -331,6 +334,12 @@ func TestElectionLetsProgramsLeadOneByOne(t *testing.T) {
 func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	exclusive.TestProgramOnDisconnectedNodeEndsBeforeTakeover(t)
 }
+func TestDisobedientProgramDiesBeforeTakeover(t *testing.T) {
+	exclusive.TestDisobedientProgramDiesBeforeTakeover(t)
+}
+func TestProgramWithoutALostHoldIsNotKilled(t *testing.T) {
+	exclusive.TestProgramWithoutALostHoldIsNotKilled(t)
+}
 func TestProgramsOnHostNetworkReachAgentBySocket(t *testing.T) {
 	exclusive.TestProgramsOnHostNetworkReachAgentBySocket(t)
 }
@@ -438,6 +447,9 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 }
 func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 	injection.TestPodWithAForgedProgramGateIsRefused(t)
+}
+func TestPodWithoutThePromisedShimsIsRefused(t *testing.T) {
+	injection.TestPodWithoutThePromisedShimsIsRefused(t)
 }
 func TestMetricAndMessagesHaveTheSameRefusalReason(t *testing.T) {
 	injection.TestMetricAndMessagesHaveTheSameRefusalReason(t)

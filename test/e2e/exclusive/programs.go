@@ -97,6 +97,73 @@ func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(s, a, space.Soon).ID, "the healed pod disturbs no program")
 }
 
+// leashedVoters returns an application of three programs that bid for an election, and that ignore
+// the end of a hold. Shims kill these programs.
+func leashedVoters(name string) app.App {
+	a := voters(name)
+	a.Args = append(a.Args, "-disobey")
+	a.Annotations[api.OnAPILossAnnotation] = string(api.OnAPILossKill)
+	return a
+}
+
+// The program ignores each answer of the local API, so only its shim ends the program.
+//
+// docs/compatibility.md: pod/local-api-kill carried
+func TestDisobedientProgramDiesBeforeTakeover(t *testing.T) {
+	l := cluster.NeedLab(t, "it cuts a node off")
+	s, a := space.New(t), leashedVoters("disobedient")
+	app.Deploy(s, a)
+	for _, pod := range s.Pods(a.Name) {
+		assert.True(t, status.Ready(pod), "the pod's readiness is its own: %s", pod.Name)
+		assert.NotNil(t, process.Find(pod, process.Shim))
+	}
+	before := app.AwaitRunning(s, a, space.Soon)
+	victim := s.Pod(before.Pod)
+	require.NotNil(t, victim)
+	seen := lease.Renewed(s, electionSlot)
+	heal := fault.Node(t, victim.Spec.NodeName, l.Cut, l.Heal)
+	at := record.Now()
+	next := leads(s, a, before)
+	budget := lease.Budget(t, lease.Fault)
+	assert.GreaterOrEqual(t, next.Start, seen+budget.Duration, "no program leads before the Lease has expired")
+	assert.NotEqual(t, before.Node, next.Node)
+	for _, p := range s.Record(a.RecordName()) {
+		if p.ID == before.ID {
+			assert.LessOrEqual(t, p.Last, at+budget.Deadline(), "the shim has killed the program by the deadline")
+		}
+	}
+	heal()
+	assert.Equal(t, next.ID, app.AwaitRunning(s, a, space.Soon).ID, "the healed pod disturbs no program")
+	s.Await(space.Soon, "the pod's container has restarted", func() bool {
+		pod := s.Pod(before.Pod)
+		if pod == nil || len(pod.Status.ContainerStatuses) == 0 {
+			return false
+		}
+		ended := pod.Status.ContainerStatuses[0].LastTerminationState.Terminated
+		return ended != nil && ended.ExitCode == api.ExitLost
+	})
+}
+
+func TestProgramWithoutALostHoldIsNotKilled(t *testing.T) {
+	t.Parallel()
+	cluster.NeedLab(t, "it needs the record")
+	s, a := space.New(t), leashedVoters("obedient")
+	a.Args = voters(a.Name).Args
+	app.Deploy(s, a)
+	first := app.AwaitRunning(s, a, space.Soon)
+	app.DeletePod(s, s.Pod(first.Pod))
+	second := leads(s, a, first)
+	assert.Less(t, app.VacancyAfter(s, a, first), lease.Fault/4, "the hold was given back")
+	renewed := lease.Renewed(s, electionSlot)
+	s.Await(3*lease.Fault, "two lease durations pass", func() bool { return lease.Renewed(s, electionSlot) > renewed+2*lease.Fault })
+	assert.Equal(t, second.ID, app.AwaitRunning(s, a, space.Soon).ID)
+	for _, pod := range s.Pods(a.Name) {
+		for _, c := range pod.Status.ContainerStatuses {
+			assert.Zero(t, c.RestartCount, "%s waits without a hold", pod.Name)
+		}
+	}
+}
+
 // onNode returns an application of two programs on one node, on that node's network. The programs
 // bid for the election by the socket.
 func onNode(name, election, node string) app.App {

@@ -5,6 +5,7 @@ package injection
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -73,4 +74,35 @@ func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 	}
 	_, err = webhook.Try(elsewhere, app.Bare(elsewhere, "asker", asking))
 	assert.ErrorContains(t, err, "NamespaceNotOptedIn: the pod has metaparticle.io/api")
+}
+
+// The annotation promises that shims kill the programs of a lost hold. The policies refuse a pod
+// that lacks a part of these shims.
+func TestPodWithoutThePromisedShimsIsRefused(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	whole := webhook.Gated(s, app.Bare(s, "killed", map[string]string{api.LocalAnnotation: "lock/a", api.OnAPILossAnnotation: "kill"}))
+	f := forge(s)
+	_, err := webhook.Try(f.Space, whole.DeepCopy())
+	require.NoError(t, err, "with all its parts")
+	const lasts = "-lease-duration=30s"
+	for what, take := range map[string]func(*corev1.Pod){
+		"no shim":               func(pod *corev1.Pod) { pod.Spec.Containers[0].Command = []string{"/app"} },
+		"an agent without them": args(api.AgentContainer, "api", "-claims=lock/a", lasts),
+		"another container":     args(api.AgentContainer, "api", "-claims=lock/a", lasts, "-containers="+whole.Spec.Containers[0].Name+",x", "-port=80"),
+		"shims without a promise": func(pod *corev1.Pod) {
+			delete(pod.Annotations, api.OnAPILossAnnotation)
+		},
+		"a volume of the node": func(pod *corev1.Pod) {
+			i := slices.IndexFunc(pod.Spec.Volumes, func(v corev1.Volume) bool { return v.Name == api.Volume })
+			pod.Spec.Volumes[i].VolumeSource = corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/run"}}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			pod := whole.DeepCopy()
+			take(pod)
+			_, err := webhook.Try(f.Space, pod)
+			assert.Regexp(t, "NotInjected: |MarksForged: |Leftover: ", fmt.Sprint(err))
+		})
+	}
 }
