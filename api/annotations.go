@@ -68,12 +68,12 @@ var Annotations = table{
 	{
 		Key: SemaphoreAnnotation, Value: "`name=size`", Default: "no claim", Kind: Semaphore,
 		Meaning: "Of all pods in the namespace that name the semaphore, whatever their workload, as many run as it has " +
-			"slots: 1 to 32. Only the holders are Ready. A pod of a semaphore has no other claim.",
-		Examples: []string{"pool=3", "db.pool=1", "a=32"},
+			"slots: 1 to 64. Only the holders are Ready. A pod of a semaphore has no other claim.",
+		Examples: []string{"pool=3", "db.pool=1", "a=64"},
 	},
 	{
 		Key: ShardsAnnotation, Value: "a number", Default: "no claim", Kind: Shards,
-		Meaning: "The work of this workload has so many shards: 1 to 32. Each shard runs in exactly one pod, and further " +
+		Meaning: "The work of this workload has so many shards: 1 to 64. Each shard runs in exactly one pod, and further " +
 			"pods stand by. The application finds the number of its shard, from 0, in `METAPARTICLE_SHARD`, and the number of all shards in " +
 			"`METAPARTICLE_SHARDS`. The label `metaparticle.io/shard` of a holder's pod has the same number. A standby forwards " +
 			"nothing: it is Ready if its gated containers declare no ports and `metaparticle.io/readiness` is not set. " +
@@ -82,7 +82,7 @@ var Annotations = table{
 			"not done, and a pod that finds all of them done skips. The completions of the Job must be the number of shards, or more " +
 			"without indexes. In an Indexed Job each pod takes the shard of its index. " +
 			"Only for pods of a Job, or of a workload that keeps its pods running, and with the gate `container`. A pod with shards has no other claim.",
-		Examples: []string{"1", "8", "32"},
+		Examples: []string{"1", "8", "64"},
 	},
 	{
 		Key: OnceAnnotation, Value: "`\"true\"` or `name=key`", Default: "no claim", Kind: Once,

@@ -244,7 +244,7 @@ func TestMalformedClaimsOfTheLocalAPIAreRefused(t *testing.T) {
 		"lock/ a":                     `"lock/ a": write lock/a`,
 		"semaphore/a":                 `"semaphore/a": write a name and how many pods may run, as in pool=3`,
 		"semaphore/ a=3":              `"semaphore/ a=3": write semaphore/a=3`,
-		"semaphore/a=33":              `"semaphore/a=33": after the = write how many pods may run: a number from 1 to 32`,
+		"semaphore/a=65":              `"semaphore/a=65": after the = write how many pods may run: a number from 1 to 64`,
 		"rwlock/a":                    `"rwlock/a": write a name and how many pods may read at once, as in rwlock/catalog=8`,
 		"rwlock/a=17":                 `"rwlock/a=17": after the = write how many pods may read at once: a number from 1 to 16`,
 		"rwlock/a=0":                  `"rwlock/a=0": after the = write how many pods may read at once: a number from 1 to 16`,

@@ -15,11 +15,11 @@ const SemaphoreAnnotation = Prefix + "semaphore"
 const semaphorePrefix = "semaphore."
 
 // maxSemaphore bounds the slots of a semaphore, because a standby watches all of them.
-const maxSemaphore = maxListed
+const maxSemaphore = maxAnyOne
 
 // maxSemaphoreName bounds the name of a semaphore. A Lease's name also has the prefix, and the
 // number of the slot.
-const maxSemaphoreName = maxName - len(semaphorePrefix) - len(".31")
+const maxSemaphoreName = maxName - len(semaphorePrefix) - len(".63")
 
 // Semaphore claims any one of several slots, for which pods of a namespace compete.
 var Semaphore = &Kind{

@@ -15,7 +15,7 @@ const ShardsAnnotation = Prefix + "shards"
 const shardPrefix = "shards."
 
 // maxShards bounds the shards of a workload, because a standby watches all of them.
-const maxShards = maxListed
+const maxShards = maxAnyOne
 
 // Shards claims any one of several slots, for which the pods of a workload compete. The
 // number of a slot selects the part of the work that its holder does.

@@ -34,10 +34,10 @@ func TestRequestForShardsHasOneSlotPerShard(t *testing.T) {
 }
 
 func TestErrorExplainsEachInvalidShardsAnnotation(t *testing.T) {
-	for _, value := range []string{"", "0", "33", "-1", "03", "3.0", "x", "true", "3,4", " 3"} {
+	for _, value := range []string{"", "0", "65", "-1", "03", "3.0", "x", "true", "3,4", " 3"} {
 		_, err := Parse(map[string]string{ShardsAnnotation: value})
 		require.Error(t, err, value)
-		assert.Contains(t, err.Error(), "write how many shards the work has: a number from 1 to 32")
+		assert.Contains(t, err.Error(), "write how many shards the work has: a number from 1 to 64")
 	}
 	for key, want := range map[string]string{
 		GateAnnotation + "=pod":                  `metaparticle.io/gate is "pod", but with metaparticle.io/shards a shim must tell the application its shard: remove one of the two`,
@@ -74,7 +74,7 @@ func TestShardLeaseNameHasOnlyOneSpelling(t *testing.T) {
 	}
 	assert.NotEqual(t, ShardGroup(Workload{"apps", "Deployment", long}), ShardGroup(Workload{"apps", "Deployment", long[:252]}))
 	for _, lease := range []string{
-		"shards", "shards.", "shards.0", "shards.deployment.0", "shards.deployment.web", "shards.deployment.web.32", "shards.deployment.web.01", "shards.deployment.web.-1",
+		"shards", "shards.", "shards.0", "shards.deployment.0", "shards.deployment.web", "shards.deployment.web.64", "shards.deployment.web.01", "shards.deployment.web.-1",
 		"shards.deployment.web.", "shards.Deployment.web.0", "shards.deployment..0", "lock.web.0", "shards.deployment." + long + ".0", "next.shards.deployment.web.0",
 	} {
 		_, _, ok := ReadShard(lease)
@@ -98,11 +98,11 @@ func TestIncompleteGroupOfShardSlotsIsNotRecognized(t *testing.T) {
 }
 
 func TestStampHasOnlyOneSpelling(t *testing.T) {
-	for text, s := range map[string]Stamp{"1/3": {Epoch: 1, Count: 3}, "12/32 closed": {Epoch: 12, Count: 32, Closed: true}, "": {}, "2/8/1-a": {Epoch: 2, Count: 8, Run: "1-a"}, "2/8/1-a closed": {Epoch: 2, Count: 8, Run: "1-a", Closed: true}} {
+	for text, s := range map[string]Stamp{"1/3": {Epoch: 1, Count: 3}, "12/64 closed": {Epoch: 12, Count: 64, Closed: true}, "": {}, "2/8/1-a": {Epoch: 2, Count: 8, Run: "1-a"}, "2/8/1-a closed": {Epoch: 2, Count: 8, Run: "1-a", Closed: true}} {
 		assert.Equal(t, text, s.String())
 		assert.Equal(t, s, ParseStamp(text))
 	}
-	for _, text := range []string{"1", "1/", "/3", "0/3", "1/0", "1/33", "01/3", "1/03", "1/3 ", "1/3 open", "1/3  closed", "1/3 closed closed", "-1/3", "x", "1/3/closed", "1/3/", "1/3/A", "1/3/1/2", "1/3/" + strings.Repeat("1", 37), "9007199254740993/3"} {
+	for _, text := range []string{"1", "1/", "/3", "0/3", "1/0", "1/65", "01/3", "1/03", "1/3 ", "1/3 open", "1/3  closed", "1/3 closed closed", "-1/3", "x", "1/3/closed", "1/3/", "1/3/A", "1/3/1/2", "1/3/" + strings.Repeat("1", 37), "9007199254740993/3"} {
 		assert.Equal(t, Stamp{}, ParseStamp(text), text)
 	}
 }
@@ -125,7 +125,7 @@ func TestConditionOnShardsReadsAllPossibleLeases(t *testing.T) {
 		require.Len(t, r.After, 1)
 		assert.True(t, r.After[0].Sharded(), text)
 		assert.Equal(t, job, r.After[0].Job(), text)
-		assert.Len(t, r.After[0].Leases(), 32)
+		assert.Len(t, r.After[0].Leases(), 64)
 		for i, lease := range r.After[0].Leases() {
 			group, n, ok := ReadShard(lease)
 			assert.True(t, ok && group == text && n == i, lease)

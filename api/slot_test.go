@@ -24,7 +24,7 @@ func TestSlotIsRecognizedByNameOfItsLease(t *testing.T) {
 		"rwlock.a": false, "rwlock.a.16": false, "rwlock.a.00": false, "rwlock.intent": false, "rwlock..intent": false,
 		"rwlock." + long[:240] + ".intent": false, "next.rwlock.a.0": false, "rwlock.a.intents": false,
 
-		"semaphore.a": false, "semaphore.a.": false, "semaphore..0": false, "semaphore.0": false, "semaphore.a.32": false,
+		"semaphore.a": false, "semaphore.a.": false, "semaphore..0": false, "semaphore.0": false, "semaphore.a.64": false,
 		"semaphore.a.01": false, "semaphore.a.-1": false, "semaphore.A.0": false, "semaphore." + long[:241] + ".9": false,
 		"": false, "lock": false, "lock.": false, "lock.CAPS_and spaces": false, "lock.a,b": false, "lock.a/b": false,
 		"lock." + long[:249]: false, "lock.-a": false, "lock.a..b": false,

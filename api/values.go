@@ -22,6 +22,9 @@ const (
 	// maxListed bounds the names in one annotation. A pod with hundreds of slots is a
 	// mistake, but the API server accepts annotations of 256 KiB.
 	maxListed = 32
+	// maxAnyOne bounds the slots of which a pod needs any one, because a standby watches all of
+	// them. The number has two digits at most, so that the names of Leases stay short.
+	maxAnyOne = 64
 )
 
 func setContainers(r *Request, value string) (problem string) {

@@ -34,12 +34,12 @@ var claims = []claim{
 	{"singleton", api.SingletonAnnotation, "true", 1},
 	{"semaphore of 3", api.SemaphoreAnnotation, "pool=3", 3},
 	{"8 shards", api.ShardsAnnotation, "8", 8},
-	{"32 shards", api.ShardsAnnotation, "32", 32},
+	{"64 shards", api.ShardsAnnotation, "64", 64},
 }
 
 // scale is the number of shards after the measured change. Before the change the pods have the
 // third claim, 8 shards.
-const scale = 32
+const scale = 64
 
 // slots measures for each claim the handover of one slot, and the requests and bytes of a holder
 // and of a standby. Each claim has as many standbys as holders, and two at least. Then slots
