@@ -41,6 +41,13 @@ func HasGate(spec *corev1.PodSpec) bool {
 // ServesLocal reports whether the pod has the agent that serves the local API.
 func ServesLocal(spec *corev1.PodSpec) bool { return slices.ContainsFunc(spec.InitContainers, isLocal) }
 
+// Leashed reports whether shims kill the programs of the pod when a hold of the local API is lost.
+func Leashed(spec *corev1.PodSpec) bool {
+	return slices.ContainsFunc(spec.InitContainers, func(c corev1.Container) bool {
+		return isLocal(c) && len(api.RecallLocalArgs(c.Args).Containers) > 0
+	})
+}
+
 // isLocal reports whether the container is the agent that serves the local API.
 func isLocal(c corev1.Container) bool { return isAgent(c) && api.IsLocal(c.Args) }
 

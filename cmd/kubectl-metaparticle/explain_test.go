@@ -206,6 +206,14 @@ pods:
 `, shown)
 }
 
+func TestExplainCommandShowsThatShimsKillPrograms(t *testing.T) {
+	asks := map[string]string{api.LocalAnnotation: "lock/a,election/main", api.OnAPILossAnnotation: "kill"}
+	pod := localPod("a", corev1.ConditionTrue, "election.main", "lock.a")
+	pod.Spec.InitContainers[0].Args = append(pod.Spec.InitContainers[0].Args, "-containers=app")
+	shown := answer(t, true, "Deployment/biller", together(deployment(asks, asks), pod)...)
+	assert.Contains(t, shown, "a  holds nothing  the program asks by the local API, and shims kill it after the loss of a hold")
+}
+
 // A pod that only uses a Variable holds nothing, because a Variable has no Lease.
 func TestExplainCommandShowsPodsThatUseVariables(t *testing.T) {
 	asks := map[string]string{api.LocalAnnotation: "variable/hits"}

@@ -185,6 +185,8 @@ func (e *explainer) podLine(pod corev1.Pod) string {
 	switch {
 	case !view.Gated(pod):
 		return text
+	case podspec.Leashed(&pod.Spec):
+		return text + "\t" + view.AsksItself + ", and shims kill it after the loss of a hold"
 	case podspec.ServesLocal(&pod.Spec):
 		return text + "\t" + view.AsksItself
 	}
