@@ -174,5 +174,7 @@ func stripLocal(args []string) []string {
 	if barriers := a.Barriers(); len(barriers) == 0 || len(barriers[0].Leases()) == 0 {
 		return localArgs
 	}
-	return api.LocalArgs{Claims: a.Claims, Run: a.Run, LeaseDuration: a.LeaseDuration, Port: api.LocalPort, Credentials: api.CredentialsPath}.Args()
+	kept := api.DefaultLocalArgs()
+	kept.Claims, kept.Run, kept.LeaseDuration = a.Claims, a.Run, a.LeaseDuration
+	return kept.Args()
 }
