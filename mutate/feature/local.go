@@ -42,11 +42,5 @@ func judgeLocal(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// hasLocalVolume reports whether the pod asks for the socket of the local API.
-func hasLocalVolume(p *Pod) bool { return slices.ContainsFunc(p.Spec.Volumes, isLocalVolume) }
-
-// isLocalVolume reports whether the volume is for the socket of the local API.
-func isLocalVolume(v corev1.Volume) bool { return v.Name == api.LocalVolume }
-
 // isReady reports whether the readiness gate is the injected one, whose condition the agent sets.
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }

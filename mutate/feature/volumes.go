@@ -5,6 +5,7 @@ package feature
 
 import (
 	"path"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -62,6 +63,12 @@ func sharedVolume() corev1.Volume {
 		VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &size}},
 	}
 }
+
+// hasLocalVolume reports whether the pod asks for the socket of the local API.
+func hasLocalVolume(p *Pod) bool { return slices.ContainsFunc(p.Spec.Volumes, isLocalVolume) }
+
+// isLocalVolume reports whether the volume is for the socket of the local API.
+func isLocalVolume(v corev1.Volume) bool { return v.Name == api.LocalVolume }
 
 // sharedMount returns the mount of the shared volume. A read-only mount is enough to
 // connect to a socket.
