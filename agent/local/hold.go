@@ -53,6 +53,9 @@ type hold struct {
 	// deadline is the instant by which the program must have stopped. From the instant drainAt
 	// on, the agent does not expect to renew before the deadline.
 	deadline, drainAt time.Duration
+	// kill is the time before the deadline at which a shim begins to kill the program; zero if no
+	// shim does so.
+	kill time.Duration
 	// streams counts the connections by which the program shows that it lives. Without a
 	// connection, the program must send heartbeats. The last heartbeat came at the instant
 	// beatAt, and the next heartbeat must come within the duration in the field beats.
@@ -152,7 +155,7 @@ func (h *hold) good(now time.Duration) time.Duration {
 	if h.over || h.returned || h.doubted {
 		return 0
 	}
-	return max(h.deadline-now, 0)
+	return max(h.deadline-h.kill-now, 0)
 }
 
 // phase returns the state of the hold, as the answers name it.

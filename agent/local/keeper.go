@@ -236,6 +236,9 @@ func (k *keeper) begin(s claim.State) {
 	if first.stream {
 		h.streams = 1
 	}
+	if k.config.Leash != nil {
+		h.kill = k.self.Budget.Kill
+	}
 	k.hold, h.owed = h, true
 	k.config.Log.Info("acquired", "lease", h.slot, "hold", h.number, "token", h.token)
 	if k.tie(false) {

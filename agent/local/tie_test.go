@@ -108,6 +108,23 @@ func TestProgramDiesBeforeItsLostSlotIsTaken(t *testing.T) {
 	})
 }
 
+func TestAnswersAreGoodUntilTheShimKills(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		number := p.hold("?heartbeat=5m")
+		<-time.After(7 * time.Second)
+		s.change(func() { s.away = true })
+		code, body := p.call(http.MethodPut, "/v1/lock/a/holds/"+number)
+		require.Equal(t, http.StatusOK, code)
+		good, _ := body["goodForSeconds"].(float64)
+		<-time.After(time.Duration((good - .01) * float64(time.Second)))
+		assert.True(t, g.runs())
+		<-time.After(20 * time.Millisecond)
+		assert.False(t, g.runs())
+	})
+}
+
 func TestHoldThatIsGivenBackKillsNoProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
@@ -167,7 +184,7 @@ func TestBidIsAnsweredOnceGrantsEndInTime(t *testing.T) {
 			s.change(func() { s.slow = 0 })
 			assert.Equal(t, "held", body["state"])
 			until, _ := body["goodUntil"].(float64)
-			assert.LessOrEqual(t, g.grant.Deadline.Seconds(), until+.001)
+			assert.LessOrEqual(t, g.grant.KillAt().Seconds(), until+.001)
 			code, _ = p.call(http.MethodDelete, "/v1/lock/a/holds/"+body["hold"].(string))
 			require.Equal(t, http.StatusNoContent, code)
 		}
