@@ -125,6 +125,8 @@ type Config struct {
 	Job        string
 	Course     Course
 	NoteCourse func(Course) error
+	// First reports that no earlier agent process of the pod has competed ([claim.Config.First]).
+	First bool
 	// OnceKey is the key of the pod's once claim. A once claim needs exactly one gated container.
 	// If the pod works through shards and then ends, OnceKey is the run: each shard runs until its
 	// success in that run. For all other claims OnceKey is empty.

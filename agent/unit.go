@@ -60,7 +60,7 @@ func newUnit(c Config, b api.Budget, p posts) *unit {
 		rollout: newRollout(c),
 	}
 	u.orders = newOrders(c, u.shims)
-	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, Shards: c.Shards, Run: c.run(), Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
+	u.claim = claim.New(claim.Config{Slots: c.Slots, Any: c.Any, First: c.First, Shards: c.Shards, Run: c.run(), Self: u.self, OwnKernel: c.OwnKernel, Random: u.random}, c.Clock())
 	shown := showConfig(c, b, rand.New(rand.NewPCG(u.random.Uint64(), 0)))
 	toGate := shown.Stored
 	shown.Stored = func(ctx context.Context, ready bool) {

@@ -278,7 +278,7 @@ func TestRestartedAgentReadsItsChildsLeaseAtOnce(t *testing.T) {
 func TestMissingLeaseNeverDelaysOtherLooks(t *testing.T) {
 	m := semaphore(t, 0, 32)
 	m.leases[0].exists = false
-	p := &modelPod{name: "a", self: identities(t)("a")}
+	p := &modelPod{name: "a", self: identities(t)("a"), processes: 1}
 	for i := range m.leases {
 		p.names = append(p.names, "slot-"+strconv.Itoa(i))
 	}

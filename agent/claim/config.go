@@ -13,6 +13,9 @@ type Config struct {
 	// Any reports that the claim needs only one of the slots. If Any is false, the claim needs
 	// all slots.
 	Any bool
+	// First reports that no earlier agent process of the pod has competed. So no Lease can name this
+	// pod, and a claim with Any need not read all Leases before it acquires the first.
+	First bool
 	// Readers is the size of a read-write lock: how many readers may hold it at once. Readers is
 	// zero for any other claim. The first slot is the intent. Each reader needs any one of the
 	// first Readers slots after the intent. A writer ([Facts.Writes]) needs the intent and all

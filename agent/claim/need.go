@@ -166,7 +166,21 @@ func (n need) inSight(f Facts) slots {
 	if n.Readers > 0 && !f.Writes {
 		return n.slots[:1+n.Readers]
 	}
-	return n.slots
+	if n.width == 0 || n.width >= len(n.slots) {
+		return n.slots
+	}
+	return slices.Concat(n.slots, n.slots)[n.from : n.from+n.width]
+}
+
+// widen doubles the number of slots in sight as long as none of them may be free. So pods that start
+// together find free slots with few looks, and a standby sees all slots.
+func (n need) widen(p *plan) {
+	perhaps := func(s *slot) bool {
+		return !s.look.failed && (!s.looked() || len(s.writing) > 0 || p.now >= s.choosableAt(p))
+	}
+	for n.width > 0 && n.width < len(n.slots) && !slices.ContainsFunc(n.inSight(p.facts), perhaps) {
+		n.width *= 2
+	}
 }
 
 // turns reports whether the campaign is for the wrong kind of hold. Either the campaign is a
@@ -202,6 +216,8 @@ func (n need) soleAt(p *plan) time.Duration {
 	duration, at := n.Self.Budget.Duration, time.Duration(0)
 	for _, s := range n.slots {
 		switch r, ok := s.view.Record(); {
+		case !ok && n.First:
+			// No earlier process of the pod has a child.
 		case !ok:
 			at = max(at, n.began+duration)
 		case n.known != nil && !n.known[r.Hold]:

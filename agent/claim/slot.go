@@ -21,6 +21,9 @@ type terms struct {
 	known map[string]bool
 	// looks bounds the looks of a claim that needs any one of its slots, for all slots together.
 	looks sight
+	// width is the number of slots in sight, from the slot with the index from on; zero for all
+	// slots.
+	from, width int
 }
 
 // jitter returns a random duration between half of d and d. So agents that failed together do
@@ -216,6 +219,10 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 	}
 	return at
 }
+
+// looked reports whether a look of the slot has read its Lease, or has found that the Lease does not
+// exist.
+func (s *slot) looked() bool { return s.look.number > 0 && (!s.look.on || s.look.read) }
 
 // choosableAt returns the instant from which a campaign may choose the slot. For a shut slot, or
 // for a Lease that the claim does not see, the result is [instant.Never]. While a request for the

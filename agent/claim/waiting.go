@@ -34,6 +34,7 @@ func (c *Claim) wait(p *plan) {
 	case p.facts.Settled:
 		c.need.slots.endLooks(p)
 	default:
+		c.need.widen(p)
 		sight := c.need.inSight(p.facts)
 		sight.lookAll(p)
 		c.need.slots.except(sight).endLooks(p)

@@ -72,7 +72,7 @@ func TestProgramOutlivesHoldsThatItGivesBack(t *testing.T) {
 		code, _ = ask(t.Context(), t, http.MethodDelete, at+"/"+body["hold"].(string))
 		require.Equal(t, http.StatusNoContent, code)
 	}
-	require.NoError(t, syscall.Kill(shim.Process.Pid, 0), output.String())
 	require.NoError(t, shim.Process.Kill())
 	require.Error(t, shim.Wait())
+	assert.Equal(t, -1, shim.ProcessState.ExitCode(), "the test's signal ended the shim: %s", output.String())
 }

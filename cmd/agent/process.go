@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"syscall"
@@ -32,6 +33,17 @@ func toldToStop() <-chan struct{} {
 		close(stop)
 	}()
 	return stop
+}
+
+// firstProcess reports whether no earlier agent process of the pod has called firstProcess. The
+// shared directory lives as long as the pod. The file is not synced to the disk: a crash of the
+// kernel can remove the file, but also ends all children of earlier processes.
+func firstProcess(dir string) bool {
+	f, err := os.OpenFile(filepath.Join(dir, "begun"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+	if err != nil {
+		return false
+	}
+	return f.Close() == nil
 }
 
 // newRandom returns a source of randomness with a random seed.

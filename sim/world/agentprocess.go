@@ -28,7 +28,9 @@ type agentProcess struct {
 	stopped bool
 	frozen  bool
 	began   time.Duration
-	leaps   chan struct{} // signals each leap of the wall clock
+	// first reports that the process is the first one of the pod.
+	first bool
+	leaps chan struct{} // signals each leap of the wall clock
 	// backlog has the connections that the desk has yet to accept.
 	backlog    []*link
 	connected  signal
@@ -46,7 +48,7 @@ func (p *pod) startAgent() {
 	p.agentRuns++
 	proc := p.w.newProcess()
 	a := &agentProcess{
-		pod: p, stop: make(chan struct{}), connected: newSignal(), began: p.w.now(), leaps: make(chan struct{}, 1),
+		first: p.agentRuns == 1, pod: p, stop: make(chan struct{}), connected: newSignal(), began: p.w.now(), leaps: make(chan struct{}, 1),
 	}
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
 	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
@@ -80,7 +82,7 @@ func (a *agentProcess) begin() {
 	p, w := a.pod, a.pod.w
 	life, start := api.SplitSlots(p.slots)
 	config := agent.Config{
-		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: life, StartSlots: start, Any: p.any, Shards: p.shards,
+		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: life, StartSlots: start, Any: p.any, First: a.first, Shards: p.shards,
 		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
 		InitContainers: p.inits,
 		LeaseDuration:  p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
