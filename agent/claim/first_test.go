@@ -59,13 +59,13 @@ func (f *first) settle(now time.Duration) (acquired []string) {
 	}
 }
 
-func TestFirstProcessFindsAFreeSlotWithFewLooks(t *testing.T) {
+func TestFirstProcessFindsFreeSlotWithFewLooks(t *testing.T) {
 	f := newFirst(t, true, func(string) bool { return true })
 	assert.Len(t, f.settle(time.Second), 1)
 	assert.Len(t, f.looked, fewLooks)
 }
 
-func TestFirstProcessSeesAllSlotsWhileEachIsHeld(t *testing.T) {
+func TestFirstProcessSeesAllSlotsIfEachIsHeld(t *testing.T) {
 	f := newFirst(t, true, func(string) bool { return false })
 	assert.Empty(t, f.settle(time.Second))
 	assert.Len(t, f.looked, 64)

@@ -91,6 +91,10 @@ func spendOnLook(s *slot, now time.Duration) {
 	}
 }
 
+// looked reports whether a look of the slot has read its Lease, or has found that the Lease does not
+// exist.
+func looked(s *slot) bool { return s.look.number > 0 && (!s.look.on || s.look.read) }
+
 // waitsForAnswer reports whether the look waits until the API server answers the read of another
 // look. A look that continues a watch sends no read. Such a look does not wait, because its watch
 // may show a release that names this pod.

@@ -176,7 +176,7 @@ func (n need) inSight(f Facts) slots {
 // together find free slots with few looks, and a standby sees all slots.
 func (n need) widen(p *plan) {
 	perhaps := func(s *slot) bool {
-		return !s.look.failed && (!s.looked() || len(s.writing) > 0 || p.now >= s.choosableAt(p))
+		return !s.look.failed && (!looked(s) || len(s.writing) > 0 || p.now >= s.choosableAt(p))
 	}
 	for n.width > 0 && n.width < len(n.slots) && !slices.ContainsFunc(n.inSight(p.facts), perhaps) {
 		n.width *= 2

@@ -220,10 +220,6 @@ func (s *slot) obtainableAt(p *plan) time.Duration {
 	return at
 }
 
-// looked reports whether a look of the slot has read its Lease, or has found that the Lease does not
-// exist.
-func (s *slot) looked() bool { return s.look.number > 0 && (!s.look.on || s.look.read) }
-
 // choosableAt returns the instant from which a campaign may choose the slot. For a shut slot, or
 // for a Lease that the claim does not see, the result is [instant.Never]. While a request for the
 // slot is under way, the result is [instant.Never], too. The pod may choose its own slot at once if

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestOnlyOneProcessOfAPodIsTheFirst(t *testing.T) {
+func TestOnlyOneProcessOfAPodIsFirst(t *testing.T) {
 	dir := t.TempDir()
 	assert.True(t, firstProcess(dir))
 	assert.False(t, firstProcess(dir))
