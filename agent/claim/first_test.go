@@ -65,7 +65,7 @@ func TestFirstProcessFindsFreeSlotWithFewLooks(t *testing.T) {
 	assert.Len(t, f.looked, fewLooks)
 }
 
-func TestFirstProcessSeesAllSlotsIfEachIsHeld(t *testing.T) {
+func TestFirstProcessWithoutFreeSlotSeesAllSlots(t *testing.T) {
 	f := newFirst(t, true, func(string) bool { return false })
 	assert.Empty(t, f.settle(time.Second))
 	assert.Len(t, f.looked, 64)
