@@ -27,8 +27,10 @@
 //
 // # What is not guaranteed
 //
-// No shim stops the program. If a program ignores the end of its hold, it works on while the
-// next holder works. Only the fencing token protects a resource from such a program.
+// Without a leash ([Config.Leash]) no shim stops the program. If a program ignores the end of its
+// hold, the program works on while the next holder works. Only the fencing token protects a
+// resource from such a program. With a leash, the shims kill each program that may know a lost
+// hold.
 //
 // # Variables
 //
