@@ -24,8 +24,8 @@
 // may show the campaign's number in the Lease. Then the claim releases that slot. An earlier
 // agent process may have held a slot, without proof that its child is dead. The claim then waits
 // until the Lease of that slot expires, and never releases that Lease. So such a claim sees all
-// slots before it acquires one. Only in the first agent process of a pod ([Config.First]) the
-// claim looks at a few slots first, and at more slots while none of these is free.
+// slots before it acquires one. The first agent process of a pod ([Config.First]) looks at a few
+// slots first. If none of these is free, the process looks at further slots.
 //
 // A claim without slots is held as soon as the pod competes, with the number [Slotless]. An
 // outage of the API server does not end that hold. The pod of such a claim has only a start
