@@ -96,6 +96,17 @@ func (l *Leash) Break(claim int) {
 	l.state.breaks(claim)
 }
 
+// Retire notes that the caller's loop for the claim has ended, and that the pod has no hold of it.
+func (l *Leash) Retire(claim int) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	defer l.changed()
+	l.state.retire(claim)
+}
+
 // Leaps delivers the number of leaps of the wall clock that shims have reported so far. The
 // caller makes each claim note the leap, and then passes that number in [Tie.Leaps].
 func (l *Leash) Leaps() <-chan int {

@@ -4,6 +4,7 @@
 package leash
 
 import (
+	"math"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
@@ -104,6 +105,11 @@ func (s *state) breaks(claim int) {
 	of.Deadline, of.Doubted = instant.Never, false
 }
 
+// retire forgets a claim whose loop has ended without a hold. No frozen program waits for the claim.
+func (s *state) retire(claim int) {
+	s.claims[claim].Tie = Tie{Deadline: instant.Never, Leaps: math.MaxInt}
+}
+
 // note notes the report of a shim, and reports whether the report contains a new leap.
 func (s *state) note(r gate.Report) (leapt bool) {
 	if r.Dead || r.Phase == gate.Ended {
@@ -118,6 +124,7 @@ func (s *state) note(r gate.Report) (leapt bool) {
 	leapt = r.Leap != 0 && (r.Leap != its.report.Leap || r.Connected && !its.report.Connected)
 	if leapt {
 		s.leaps++
+		its.answered = 0 // a grant that answered the leap may be lost with its connection
 	}
 	its.resend = its.resend || r.Connected && !its.report.Connected
 	its.report = r

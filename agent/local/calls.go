@@ -112,7 +112,7 @@ func (k calls) giveUp(b *bid) outcome {
 	o := outcome{problem: unavailableProblem}
 	_ = k.call(context.Background(), func(time.Duration) { //nolint:contextcheck // the call outlives the bid
 		k.bids = slices.DeleteFunc(k.bids, func(other *bid) bool { return other == b })
-		if k.hold != nil && k.hold.bid == b && !k.hold.told {
+		if k.hold != nil && k.hold.bid == b && (k.hold.owed || !k.hold.told) {
 			k.hold.returned = true
 		}
 		if problem := k.obstacle(b); problem != nil {

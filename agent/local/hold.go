@@ -115,8 +115,11 @@ const (
 	asWriter role = "writer"
 )
 
-// supported reports whether the program shows that it lives.
-func (h *hold) supported(now time.Duration) bool { return h.streams > 0 || now < h.beatBy() }
+// supported reports whether the program shows that it lives. A program that has not got its hold yet
+// cannot show that, nor can a program that its shim has frozen because of a doubt.
+func (h *hold) supported(now time.Duration) bool {
+	return h.streams > 0 || now < h.beatBy() || h.owed || h.doubted && h.kill > 0
+}
 
 // beatBy returns the instant by which the program must send its next heartbeat. After a person
 // has requested that the program gives the hold back, the time between two heartbeats is at most

@@ -62,6 +62,8 @@ type keeper struct {
 	// index names the claim to the leash. The field noted is the number of leaps that shims have
 	// reported, and that this claim has noted.
 	index, noted int
+	// renews reports that the loop must decide again at once, because a renewal is due.
+	renews bool
 	// quiet reports that the posted function changes no answer, so the loop does not wake the
 	// calls that follow the state. A woken call posts a function that reads the state. If that
 	// function were not quiet, the loop would wake all these calls again, for ever.
@@ -99,6 +101,7 @@ func (k *keeper) run(ctx context.Context, stop <-chan struct{}) error {
 	for {
 		wake := k.decide(ctx)
 		if k.claim.State().Stage == claim.Done {
+			k.config.Leash.Retire(k.index)
 			return nil
 		}
 		timer := time.NewTimer(k.pause(wake))
@@ -140,6 +143,7 @@ func (k *keeper) pause(wake time.Duration) time.Duration {
 // The result is the instant of the next decision.
 func (k *keeper) decide(ctx context.Context) time.Duration {
 	for {
+		k.renews = false
 		f := k.facts()
 		actions, wake := k.claim.Next(k.now, f)
 		for _, a := range actions {
@@ -159,6 +163,9 @@ func (k *keeper) decide(ctx context.Context) time.Duration {
 			k.begin(state)
 		case k.hold != nil:
 			at, over := k.keep(state)
+			if k.renews {
+				continue
+			}
 			if !over {
 				k.refuse()
 				return min(wake, at)
@@ -241,7 +248,7 @@ func (k *keeper) begin(s claim.State) {
 	}
 	k.hold, h.owed = h, true
 	k.config.Log.Info("acquired", "lease", h.slot, "hold", h.number, "token", h.token)
-	if k.tie(false) {
+	if k.tie(false) && (!h.doubted || h.kill == 0) {
 		k.deliver()
 	}
 }
@@ -250,6 +257,7 @@ func (k *keeper) begin(s claim.State) {
 func (k *keeper) deliver() {
 	h := k.hold
 	h.owed, k.numbers[h.number] = false, true
+	h.beatAt = k.now
 	k.syncHeld = k.syncHeld || h.bid.anyProgram
 	h.bid.done <- outcome{hold: h, answer: newHolding(k.of, h, k.now)}
 }
@@ -258,6 +266,9 @@ func (k *keeper) deliver() {
 // caller decides again. If not, the first result is the instant of the next decision.
 func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 	h := k.hold
+	if doubted := s.Confirmed < k.leaps; h.doubted && !doubted && h.kill > 0 {
+		h.beatAt = k.now // the frozen program could send no heartbeat
+	}
 	h.deadline, h.drainAt, h.doubted = s.Deadline, s.DrainAt, s.Confirmed < k.leaps
 	h.asked = s.Yield.Hold != "" || s.Paused.Pause == api.PauseStop
 	part := claim.Parting{}
@@ -276,7 +287,7 @@ func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 		// the containers would prove that the work has ended, so the agent does not release the
 		// slot.
 	default:
-		if k.tie(h.owed) && h.owed {
+		if k.tie(false) && h.owed && !h.doubted {
 			k.deliver()
 		}
 		return min(s.Deadline, h.wake(k.now)), false

@@ -58,6 +58,7 @@ func (a *API) syncLock(w http.ResponseWriter, r *http.Request) {
 func (k calls) getSync(w http.ResponseWriter, r *http.Request) {
 	status, owner := http.StatusOK, ""
 	_ = k.call(r.Context(), func(now time.Duration) {
+		k.tie(true)
 		if k.syncHeld && (k.hold == nil || k.hold.good(now) < syncGood) {
 			status = http.StatusNotFound
 		}
@@ -95,21 +96,39 @@ func (k calls) putSync(w http.ResponseWriter, r *http.Request) {
 
 // beatSync notes a heartbeat for a hold that a client of metaparticle/sync acquired, and returns
 // for how long that hold is good. These clients send no name, so all of them in the pod count as
-// one program.
+// one program. If shims kill the programs, beatSync waits for the renewal that ends a doubt.
 func (k calls) beatSync(ctx context.Context) (good time.Duration) {
-	_ = k.call(ctx, func(now time.Duration) {
-		if k.hold == nil || !k.hold.bid.anyProgram || k.hold.phase(now) == lost {
-			return
+	patience := time.NewTimer(k.patience())
+	defer patience.Stop()
+	for waits := k.config.Leash != nil; ; {
+		var changed <-chan struct{}
+		_ = k.call(ctx, func(now time.Duration) {
+			h := k.hold
+			if h == nil || h.owed || !h.bid.anyProgram || h.phase(now) == lost {
+				return
+			}
+			k.quiet = true // a heartbeat does not change the answers to other calls
+			h.beat(now)
+			k.tie(true)
+			if h.doubted && waits {
+				changed = k.changed
+				return
+			}
+			if good = h.good(now); good < syncGood {
+				h.beatAt = now - h.beats // overdue, because the program counts its hold as lost
+			}
+		})
+		if changed == nil {
+			return good
 		}
-		k.quiet = true // a heartbeat does not change the answers to other calls
-		k.tie(true)
-		good = k.hold.good(now)
-		k.hold.beat(now)
-		if good < syncGood {
-			k.hold.beatAt = now - k.hold.beats // overdue, because the program counts its hold as lost
+		select {
+		case <-changed:
+		case <-patience.C:
+			waits = false
+		case <-ctx.Done():
+			return 0
 		}
-	})
-	return good
+	}
 }
 
 func answerSync(w http.ResponseWriter, status int, name, owner string, good time.Duration) {

@@ -26,7 +26,7 @@ func (k *keeper) tie(join bool) (covered bool) {
 	// present deadline, so a renewal that is sent later outlasts each grant.
 	k.now = k.config.Clock()
 	k.leapt(k.now)
-	k.hold.doubted = true
+	k.hold.doubted, k.renews = true, true
 	return false
 }
 
@@ -38,7 +38,11 @@ func (k *keeper) untie(h *hold) {
 		k.config.Leash.Break(k.index)
 		return
 	}
-	if h.owed && !h.returned {
+	switch {
+	case !h.owed || h.returned:
+	case k.stopping:
+		h.bid.done <- outcome{problem: stoppingProblem}
+	default:
 		k.bids = append([]*bid{h.bid}, k.bids...)
 	}
 	k.tie(false)

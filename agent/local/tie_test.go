@@ -74,6 +74,92 @@ func startLeashed(t *testing.T, s *server, name, claims string) (*pod, *shim) {
 	return p, g
 }
 
+// restart replaces the shim, as a restart of the container does. The new program runs.
+func (s *shim) restart() {
+	s.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: s.last().Hold, Dead: true}
+	s.reports <- gate.Report{Shim: "again", Container: "app", Phase: gate.Waiting, Connected: true, Began: s.clock()}
+	synctest.Wait()
+	s.reports <- gate.Report{Shim: "again", Container: "app", Phase: gate.Running, Hold: s.last().Hold, Connected: true, Began: s.clock()}
+}
+
+func TestRestartedMetaparticleSyncClientKeepsItsLock(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		put := func() {
+			code, _ := p.call(http.MethodPut, "/locks/a")
+			require.Equal(t, http.StatusOK, code)
+		}
+		put()
+		<-time.After(9 * time.Second)
+		g.restart()
+		for range 20 {
+			put()
+			<-time.After(10 * time.Second)
+			require.True(t, g.runs())
+		}
+	})
+}
+
+func TestRepeatedBidOfSyncClientLeavesNoBid(t *testing.T) {
+	for offset := range 8 {
+		bubble(t, func(t *testing.T) {
+			s := newServer("lock.a")
+			p, g := startLeashed(t, s, "first", "lock/a")
+			<-time.After(time.Duration(offset) * 900 * time.Millisecond)
+			s.change(func() { s.slow = 2 * time.Second })
+			first := make(chan int)
+			go func() {
+				code, _ := p.call(http.MethodPut, "/locks/a")
+				first <- code
+			}()
+			<-time.After(3 * time.Second)
+			_, _ = p.call(http.MethodPut, "/locks/a")
+			assert.Equal(t, http.StatusOK, <-first)
+			s.change(func() { s.slow = 0 })
+			<-time.After(2 * time.Minute) // without heartbeats the hold is lost, and its program is killed
+			require.False(t, g.runs())
+			renewed := s.lease("lock.a").ResourceVersion
+			<-time.After(5 * time.Minute)
+			assert.Equal(t, renewed, s.lease("lock.a").ResourceVersion, "no bid is left that gets a hold")
+		})
+	}
+}
+
+func TestFailedRenewalDelaysABidWithShortHeartbeats(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		for range 30 {
+			<-time.After(317 * time.Millisecond)
+			s.change(func() { s.slow = 2300 * time.Millisecond })
+			began := time.Now()
+			code, body := p.call(http.MethodPost, "/v1/lock/a/holds?wait=1m&heartbeat=2s")
+			require.Equal(t, http.StatusCreated, code, body)
+			assert.Less(t, time.Since(began), 10*time.Second)
+			s.change(func() { s.slow = 0 })
+			code, _ = p.call(http.MethodDelete, "/v1/lock/a/holds/"+body["hold"].(string))
+			require.Equal(t, http.StatusNoContent, code)
+			require.True(t, g.runs())
+		}
+	})
+}
+
+func TestFrozenProgramNeedsNoHeartbeat(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		s := newServer("lock.a")
+		p, g := startLeashed(t, s, "first", "lock/a")
+		p.hold("?heartbeat=10s")
+		s.change(func() { s.away = true })
+		g.reports <- gate.Report{Shim: "shim", Container: "app", Phase: gate.Running, Hold: g.last().Hold, Connected: true, Leap: 1}
+		<-time.After(12 * time.Second)
+		s.change(func() { s.away = false })
+		<-time.After(3 * time.Second)
+		assert.Equal(t, 1, g.last().Leap, "the program goes on")
+		assert.True(t, g.runs())
+	})
+}
+
 func TestProgramWithoutHoldSurvivesAnOutage(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")

@@ -260,8 +260,12 @@ func (a *API) holding(ctx context.Context, number string) (found *keeper) {
 func (k calls) fence(ctx context.Context, number string) (fence kube.Fence, refusal variable.Refusal) {
 	err := k.call(ctx, func(now time.Duration) {
 		k.quiet = true
+		has := k.hold != nil && k.hold.number == number && k.hold.phase(now) != lost
+		if has {
+			k.tie(true)
+		}
 		switch {
-		case k.hold == nil || k.hold.number != number || k.hold.phase(now) == lost:
+		case !has:
 			refusal = variable.LostHold
 		case k.hold.good(now) <= 0:
 			refusal = variable.UncertainHold

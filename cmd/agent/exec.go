@@ -153,9 +153,13 @@ func parseSignal(s string) (syscall.Signal, error) {
 	return 0, fmt.Errorf("agent exec: -stop-signal %q", s)
 }
 
-// environment returns the environment variables that an application gets while its pod holds. The
+// environment returns the environment variables that an application gets while its pod holds. A
+// program that starts without a hold keeps the variables of its own that have these names. The
 // argument "shards" is the number of shards into which the work is divided; zero for other claims.
 func environment(slots []gate.SlotToken, shards int) []string {
+	if len(slots) == 0 {
+		return nil
+	}
 	var names, tokens []string
 	for _, s := range slots {
 		names, tokens = append(names, s.Slot), append(tokens, s.Token)
@@ -164,7 +168,7 @@ func environment(slots []gate.SlotToken, shards int) []string {
 		api.SlotEnv + "=" + strings.Join(names, ","),
 		api.FencingTokenEnv + "=" + strings.Join(tokens, ","),
 	}
-	if shards == 0 || len(names) == 0 {
+	if shards == 0 {
 		return all
 	}
 	_, shard, _ := api.ReadShard(names[0])

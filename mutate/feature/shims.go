@@ -59,6 +59,10 @@ func (p *Pod) newShim(at place, read lookUp) (shim, reason.Refusals) {
 	if len(refusals) > 0 {
 		return shim{}, refusals
 	}
+	if api.Leashed(p.Request) && (its.before.PostStart != nil || its.before.PreStop != nil) {
+		refusals.Add(reason.Leftover, "container %q has the hooks of the gate %q in its command", c.Name, api.GateContainer)
+		return shim{}, refusals
+	}
 	if len(its.args) == 0 && len(its.platforms) == 0 {
 		refusals.Add(reason.NoCommand, "container %q, image %q", c.Name, c.Image)
 		return shim{}, refusals

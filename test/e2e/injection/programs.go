@@ -90,6 +90,7 @@ func TestPodWithoutThePromisedShimsIsRefused(t *testing.T) {
 		"no shim":               func(pod *corev1.Pod) { pod.Spec.Containers[0].Command = []string{"/app"} },
 		"an agent without them": args(api.AgentContainer, "api", "-claims=lock/a", lasts),
 		"another container":     args(api.AgentContainer, "api", "-claims=lock/a", lasts, "-containers="+whole.Spec.Containers[0].Name+",x", "-port=80"),
+		"no container":          args(api.AgentContainer, "api", "-claims=lock/a", lasts, "-containers=x"),
 		"shims without a promise": func(pod *corev1.Pod) {
 			delete(pod.Annotations, api.OnAPILossAnnotation)
 		},
