@@ -51,6 +51,7 @@ func (f *first) settle(now time.Duration) (acquired []string) {
 				a.Read(now, r)
 			case Acquire:
 				acquired = append(acquired, a.Slot)
+			case EndLook, Read, Renew, Release, StandBack:
 			}
 		}
 		if looks == 0 {
