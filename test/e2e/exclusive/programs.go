@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/test/cluster/lab"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/cluster"
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/fault"
@@ -74,27 +75,35 @@ func TestElectionLetsProgramsLeadOneByOne(t *testing.T) {
 	assert.GreaterOrEqual(t, fourth.Start, seen+lease.Fault, "a new agent resumes nothing")
 }
 
+// endsBeforeTakeover cuts the node of the leading program off. The function demands that the program
+// ends by its deadline, and that the next program leads only after the Lease has expired.
+func endsBeforeTakeover(s *space.Space, l *lab.Cluster, a app.App) (before *record.Process) {
+	s.Helper()
+	before = app.AwaitRunning(s, a, space.Soon)
+	victim := s.Pod(before.Pod)
+	require.NotNil(s, victim)
+	seen := lease.Renewed(s, electionSlot)
+	heal := fault.Node(s.T, victim.Spec.NodeName, l.Cut, l.Heal)
+	at := record.Now()
+	next := leads(s, a, before)
+	budget := lease.Budget(s.T, lease.Fault)
+	assert.GreaterOrEqual(s, next.Start, seen+budget.Duration, "no program leads before the Lease has expired")
+	assert.NotEqual(s, before.Node, next.Node)
+	for _, p := range s.Record(a.RecordName()) {
+		if p.ID == before.ID {
+			assert.LessOrEqual(s, p.Last, at+budget.Deadline(), "the program has ended by the deadline")
+		}
+	}
+	heal()
+	assert.Equal(s, next.ID, app.AwaitRunning(s, a, space.Soon).ID, "the healed pod disturbs no program")
+	return before
+}
+
 func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 	l := cluster.NeedLab(t, "it cuts a node off")
 	s, a := space.New(t), voters("cut-voters")
 	app.Deploy(s, a)
-	before := app.AwaitRunning(s, a, space.Soon)
-	victim := s.Pod(before.Pod)
-	require.NotNil(t, victim)
-	seen := lease.Renewed(s, electionSlot)
-	heal := fault.Node(t, victim.Spec.NodeName, l.Cut, l.Heal)
-	at := record.Now()
-	next := leads(s, a, before)
-	budget := lease.Budget(t, lease.Fault)
-	assert.GreaterOrEqual(t, next.Start, seen+budget.Duration, "no program leads before the Lease has expired")
-	assert.NotEqual(t, before.Node, next.Node)
-	for _, p := range s.Record(a.RecordName()) {
-		if p.ID == before.ID {
-			assert.LessOrEqual(t, p.Last, at+budget.Deadline(), "the program has ended by the deadline")
-		}
-	}
-	heal()
-	assert.Equal(t, next.ID, app.AwaitRunning(s, a, space.Soon).ID, "the healed pod disturbs no program")
+	endsBeforeTakeover(s, l, a)
 }
 
 // leashedVoters returns an application of three programs that bid for an election, and that ignore
@@ -117,23 +126,7 @@ func TestDisobedientProgramDiesBeforeTakeover(t *testing.T) {
 		assert.True(t, status.Ready(pod), "the pod's readiness is its own: %s", pod.Name)
 		assert.NotNil(t, process.Find(pod, process.Shim))
 	}
-	before := app.AwaitRunning(s, a, space.Soon)
-	victim := s.Pod(before.Pod)
-	require.NotNil(t, victim)
-	seen := lease.Renewed(s, electionSlot)
-	heal := fault.Node(t, victim.Spec.NodeName, l.Cut, l.Heal)
-	at := record.Now()
-	next := leads(s, a, before)
-	budget := lease.Budget(t, lease.Fault)
-	assert.GreaterOrEqual(t, next.Start, seen+budget.Duration, "no program leads before the Lease has expired")
-	assert.NotEqual(t, before.Node, next.Node)
-	for _, p := range s.Record(a.RecordName()) {
-		if p.ID == before.ID {
-			assert.LessOrEqual(t, p.Last, at+budget.Deadline(), "the shim has killed the program by the deadline")
-		}
-	}
-	heal()
-	assert.Equal(t, next.ID, app.AwaitRunning(s, a, space.Soon).ID, "the healed pod disturbs no program")
+	before := endsBeforeTakeover(s, l, a)
 	s.Await(space.Soon, "the pod's container has restarted", func() bool {
 		pod := s.Pod(before.Pod)
 		if pod == nil || len(pod.Status.ContainerStatuses) == 0 {
