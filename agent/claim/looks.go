@@ -31,8 +31,7 @@ func (s *slot) beginLook(p *plan) {
 // minutes a holder with the default lease duration sends sixty renewals.
 const pausedLook = 5 * time.Minute
 
-// lookAgain ends a look that shows no further change, and sets the earliest instant of the next
-// look.
+// lookAgain ends the present look, and sets the earliest instant of the next look.
 func (s *slot) lookAgain(now, retryAfter time.Duration) {
 	unsee(s, now)
 	s.look.failed = true

@@ -247,9 +247,9 @@ func (p *Pod) note(id gate.ShimID, g gate.Grant) *note {
 	}
 }
 
-// admit checks whether the containers may run under the note's hold, and returns an error if not.
-// If the containers already run under that hold, the first result is true. In that case admit
-// moves the end of the agent's process to the note's Leave.
+// admit returns an error if the containers must not run under the note's hold. If the containers
+// already run under that hold, the result "extends" is true. In that case admit postpones the
+// instant at which the agent's process ends: from then on that instant is the note's Leave.
 func (p *Pod) admit(n *note) (extends bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestOnlyOneProcessOfAPodIsFirst(t *testing.T) {
+func TestRestartedAgentIsNotItsPodsFirstProcess(t *testing.T) {
 	dir := t.TempDir()
 	assert.True(t, firstProcess(dir))
 	assert.False(t, firstProcess(dir))

@@ -412,7 +412,8 @@ func TestExplainCommandReportsAMissingInstallation(t *testing.T) {
 	assert.Contains(t, out.String(), "Metaparticle is not installed")
 }
 
-// A new StatefulSet pod with the holder's name is not the holder.
+// A new pod can have the name of the holder, for example in a StatefulSet. That pod is not the
+// holder.
 func TestExplainCommandDistinguishesHolderFromSameNamedPod(t *testing.T) {
 	again := gatedPod("a", corev1.ConditionFalse, "NoHolder", "")
 	again.UID = "another"

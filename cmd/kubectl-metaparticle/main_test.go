@@ -55,8 +55,9 @@ func TestInjectCommandChangesOrRefusesManifestsLikeWebhook(t *testing.T) {
 	})
 }
 
-// exits implements the command that runs the program within the test. So the scripts' command
-// "cmp" can compare the output.
+// exits implements the scripts' command "exits CODE ARGUMENT…". This command runs the program in the
+// process of the test, and fails unless the program ends with the exit code. The scripts' command
+// "cmp" can then compare the output.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 1 {
 		ts.Fatalf("usage: exits CODE ARGUMENT…")

@@ -19,9 +19,9 @@ const maxLocalArgs = 4096
 
 // judgeLocal refuses the local API in a pod that uses its node's network and has no volume for the
 // socket. Through a port of the node, each process of the node could ask for the pod's slots. The
-// function also refuses a volume for the socket that is not an emptyDir. Another refusal concerns
-// the readiness gate that other gates inject. The agent of the local API never sets the condition
-// of that readiness gate, so the pod would never become Ready.
+// function also refuses a volume for the socket that is not an emptyDir. The function also refuses a
+// pod that has the readiness gate api.ReadyCondition. The agent of the local API never sets that
+// condition, so the pod would never become Ready.
 func judgeLocal(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Gate != api.GateProgram {

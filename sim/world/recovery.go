@@ -108,9 +108,9 @@ func (r *recovery) wanted(slot string) bool {
 	})
 }
 
-// barred reports whether the pod cannot take the slot, because another pod holds another slot that
-// this pod needs. A pod that needs any one of its slots is barred if its child runs under another
-// slot already.
+// barred reports whether the pod cannot take the slot. A pod that needs all of its slots is barred
+// if another pod holds another one of them. A pod that needs any one of its slots is barred if its
+// child already runs under another slot.
 func (r *recovery) barred(p *pod, slot string) bool {
 	if p.any {
 		return slices.ContainsFunc(r.checks.alive, func(c *child) bool { return c.pod() == p && !c.has(slot) && !c.asked && c.current() })

@@ -138,8 +138,8 @@ func checkTold(l *checks, a *localAgent, t told) {
 // Processes learn of a pause only when the wall clock is set right.
 func misled(n *node, at time.Duration) bool { return n.paused || n.amiss > 0 || at <= n.rightAt }
 
-// checkLeapSent judges a leap of a machine's wall clock. The agent must immediately send a line to
-// each program on the machine that works and has an open connection.
+// checkLeapSent checks what the agents of a machine do after a leap of its wall clock. Each working
+// program with an open connection must immediately get a line from its agent.
 func checkLeapSent(l *checks, n *node) {
 	for _, k := range l.works {
 		b, a := k.bidder, k.bidder.pod.agent
