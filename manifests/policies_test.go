@@ -246,9 +246,10 @@ func TestBarrierPolicyChecksTheJobInAgentArguments(t *testing.T) {
 	args := api.DefaultLocalArgs()
 	args.Claims, args.Run = []api.Claim{{Kind: api.Arrivals, Name: "a.b", Size: 32}, {Kind: api.Lock, Name: "a", Size: 1}}, run
 	assert.Regexp(t, shown, strings.Join(args.Args(), "\x00"))
-	args.OwnKernel, args.Port, args.Socket = true, 0, api.LocalSocket
+	args.OwnKernel, args.Containers, args.Port, args.Socket = true, []string{"app", "log-sender"}, 0, api.LocalSocket
 	text := strings.Join(args.Args(), "\x00")
 	assert.Regexp(t, shown, text)
+	assert.Regexp(t, expression(t, gate, `matches\('(\^api.*?)'\)`), text, "both policies admit the same arguments")
 	assert.Contains(t, text, "\x00-run="+run+"\x00")
 	for _, forged := range []string{
 		text + "\x00-run=other", strings.Replace(text, "-run=", "-run=other\x00-run=", 1), text + "\x00-credentials=/x\x00-run=other",

@@ -48,6 +48,11 @@ var Elsewhere = []Explanation{
 		Do:      "change the workload's template instead",
 	},
 	{
+		Reason:  "InjectedVolumeMounted",
+		Meaning: "An ephemeral container of a gated pod would mount a volume of the agent. With that volume, the container could act as the agent, or use its credentials.",
+		Do:      "mount other volumes only",
+	},
+	{
 		Reason:  "MarksForged",
 		Meaning: "A pod carries the label metaparticle.io/gated or the annotation metaparticle.io/slots, which give rights, but the webhook has not gated the pod.",
 		Do:      "remove both, from the template too; claim a slot instead",

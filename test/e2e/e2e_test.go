@@ -121,6 +121,7 @@ var parallel = []string{
 	"TestStaticPodWithAClaimIsRefused",
 	"TestMarksSurviveReplacementOfAllLabels",
 	"TestImageOfGatedContainerNeverChangesInPlace",
+	"TestEphemeralContainerMountsNoVolumeOfTheAgent",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
 	"TestPodWithAForgedProgramGateIsRefused",
 	"TestPodWithoutThePromisedShimsIsRefused",
@@ -441,6 +442,9 @@ func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
 }
 func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 	injection.TestImageOfGatedContainerNeverChangesInPlace(t)
+}
+func TestEphemeralContainerMountsNoVolumeOfTheAgent(t *testing.T) {
+	injection.TestEphemeralContainerMountsNoVolumeOfTheAgent(t)
 }
 func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 	injection.TestPrivateImageNeedsThePodsOwnCredentials(t)

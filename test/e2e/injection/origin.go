@@ -122,3 +122,30 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 		}
 	}
 }
+
+// With the agent's volumes a person who may add ephemeral containers could replace the agent's
+// socket or program, or take its token.
+func TestEphemeralContainerMountsNoVolumeOfTheAgent(t *testing.T) {
+	t.Parallel()
+	s := space.New(t)
+	pod, err := s.Client.CoreV1().Pods(s.Namespace).Create(t.Context(), app.Bare(s, "alone", webhook.Claims), metav1.CreateOptions{})
+	require.NoError(t, err)
+	debug := func(mounts ...corev1.VolumeMount) error {
+		patch, err := json.Marshal(map[string]any{"spec": map[string]any{"ephemeralContainers": []corev1.EphemeralContainer{{
+			EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: pod.Spec.Containers[0].Image, VolumeMounts: mounts},
+		}}}})
+		require.NoError(t, err)
+		_, err = s.Client.CoreV1().Pods(s.Namespace).Patch(t.Context(), pod.Name, types.StrategicMergePatchType, patch,
+			metav1.PatchOptions{DryRun: webhook.DryRun}, "ephemeralcontainers")
+		return err
+	}
+	require.NoError(t, debug())
+	mounted := 0
+	for _, volume := range pod.Spec.Volumes {
+		if volume.Name == api.Volume || volume.Name == api.CredentialsVolume {
+			mounted++
+			assert.ErrorContains(t, debug(corev1.VolumeMount{Name: volume.Name, MountPath: "/mnt"}), "InjectedVolumeMounted: ")
+		}
+	}
+	assert.Positive(t, mounted)
+}
