@@ -80,6 +80,8 @@ func TestPlantedBugsAreCaughtByTurnTests(t *testing.T) { play.PlantedIn(t, "agen
 
 func TestPlantedBugsAreCaughtByDeskTests(t *testing.T) { play.PlantedIn(t, "agent/desk") }
 
+func TestPlantedBugsAreCaughtByShimTests(t *testing.T) { play.PlantedIn(t, "agent/shim") }
+
 // The test plants the bugs that belong to tests of enroll/stamp. The simulation seldom reaches
 // the state that shows these bugs. In that state the number of shards has become smaller. The
 // holder of a surplus shard is out of reach, and the shard's Lease is gone.

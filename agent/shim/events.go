@@ -56,9 +56,10 @@ func (s *shim) take(in Input) event {
 }
 
 func (s *shim) tick(t Tick) {
-	switch t {
-	case Ended:
+	if t == Ended || s.unreaped {
 		s.reap()
+	}
+	switch t {
 	case Rang:
 		s.asides.killLate()
 		if !s.frost.on() {
@@ -66,7 +67,7 @@ func (s *shim) tick(t Tick) {
 		}
 	case Beat:
 		s.link.tell()
-	case ClockSet: // the method "next" looks for a leap after each input
+	case Ended, ClockSet: // the method "next" looks for a leap after each input
 	}
 }
 
@@ -111,9 +112,12 @@ func (s *shim) obey(r *gate.Run) {
 	}
 }
 
-// wakeAt sets the alarm to the given instant. If the shim must kill an aside, or check a signal
-// that it holds back, before that instant, the alarm rings earlier.
+// wakeAt sets the alarm to the given instant. If the shim must kill an aside, check a signal that it
+// holds back, or reap more processes before that instant, the alarm rings earlier.
 func (s *shim) wakeAt(at time.Duration) {
+	if s.unreaped {
+		at = min(at, s.machine.Now())
+	}
 	at = s.asides.due(at)
 	if !s.frost.on() {
 		at = s.signals.due(at)
@@ -121,11 +125,17 @@ func (s *shim) wakeAt(at time.Duration) {
 	s.machine.Wake(at)
 }
 
-// reap reaps every process that has ended, and reports whether the shim has no descendant left.
-// Orphans become the shim's children, so they count, too. No other function reaps. So a process
-// keeps its process id until this function has reaped it.
+// mostReaped bounds the processes that the shim reaps without a look at the clock. A program can
+// make orphans as fast as the shim reaps them.
+const mostReaped = 64
+
+// reap reaps processes that have ended, and reports whether the shim has no descendant left. After
+// mostReaped processes, reap leaves the rest to its next call. Orphans become the shim's children, so
+// they count, too. No other function reaps. So a process keeps its process id until this function has
+// reaped it.
 func (s *shim) reap() (none bool) {
-	for {
+	s.unreaped = false
+	for range mostReaped {
 		pid, status, none := s.machine.Reap()
 		switch pid {
 		case 0:
@@ -136,6 +146,8 @@ func (s *shim) reap() (none bool) {
 			s.asides.reaped(pid, status)
 		}
 	}
+	s.unreaped = true
+	return false
 }
 
 // killDescendants sends SIGKILL once to every descendant of the shim. An error means that the
