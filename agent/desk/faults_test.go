@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
@@ -81,6 +82,8 @@ func (m mortal) AwaitDeath(ctx context.Context) error {
 	}
 }
 
+func (m mortal) Same(other Process) bool { return other == Process(m) }
+
 func (mortal) Close() error { return nil }
 
 // noNotes stores no note, and reports no error.
@@ -131,6 +134,28 @@ func TestDeskReportsTheDeathOfAReconnectedShim(t *testing.T) {
 	reported(t, s, func(r gate.Report) bool { return r.Since == 1 })
 	second.Close()
 	reported(t, s, func(r gate.Report) bool { return r.Dead })
+}
+
+// A program that has learned the id of a shim could report that the shim's child is dead.
+func TestOnlyItsOwnProcessSpeaksForAShim(t *testing.T) {
+	t.Parallel()
+	s, l := serving(t)
+	shim, st := mortal{dead: make(chan struct{})}, runningWith("h1")
+	l <- newPipe(t, shim, st)
+	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	lie := st
+	lie.Phase, lie.Since = gate.Waiting, 1
+	other := newPipe(t, mortal{dead: make(chan struct{})}, lie)
+	l <- other
+	select {
+	case <-other.closed:
+	case <-time.After(10 * time.Second):
+		require.Fail(t, "the desk reads what another process says for the shim")
+	}
+	st.Since = 2
+	l <- newPipe(t, shim, st)
+	r := reported(t, s, func(r gate.Report) bool { return r.Since != 0 })
+	assert.Equal(t, gate.Running, r.Phase)
 }
 
 // While the agent is frozen, a shim's child may succeed, and the shim may end. When the agent

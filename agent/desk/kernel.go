@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
@@ -22,9 +23,17 @@ type socket struct {
 	oldKernel bool
 }
 
+// firstWithin bounds the time until the first message of a connection. A shim sends its first
+// message as soon as it has connected. A frozen shim that comes too late connects again.
+const firstWithin = 2 * time.Second
+
 func (s socket) Accept() (Conn, error) {
 	u, err := s.AcceptUnix()
 	if err != nil {
+		return nil, err
+	}
+	if err := u.SetReadDeadline(time.Now().Add(firstWithin)); err != nil {
+		u.Close()
 		return nil, err
 	}
 	c, err := host.NewConn(u, gate.MaxMessage)
@@ -54,7 +63,10 @@ func (c *socketConn) Receive() ([]byte, error) {
 	default:
 		c.passed = file
 	}
-	c.begun = true
+	if !c.begun {
+		c.begun = true
+		err = errors.Join(err, c.SetReadDeadline(time.Time{}))
+	}
 	return b, err
 }
 
@@ -85,6 +97,12 @@ func (c *socketConn) Process() (Process, error) {
 type pidfd struct{ *os.File }
 
 func (p pidfd) AwaitDeath(ctx context.Context) error { return host.AwaitDeath(ctx, p.File) }
+
+// Same implements [Process] by the inodes of the pidfds.
+func (p pidfd) Same(other Process) bool {
+	o, ok := other.(pidfd)
+	return !ok || host.SameProcess(p.File, o.File)
+}
 
 // directory is a directory that keeps each note in a file.
 type directory string

@@ -4,6 +4,8 @@
 package desk
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 
@@ -19,11 +21,22 @@ type ledger struct {
 	entries map[string]entry // the key is the container's name
 }
 
+// entry is a note. All containers of the pod can read the note, so it has only the digest of the
+// shim's id. With the id, a program could speak for the shim.
 type entry struct {
-	Shim   gate.ShimID `json:"shim"`
-	Hold   string      `json:"hold"`
-	BootID string      `json:"bootID"`
+	Shim   string `json:"shim"`
+	Hold   string `json:"hold"`
+	BootID string `json:"bootID"`
 }
+
+// digest returns the text by which a note names a shim.
+func digest(id gate.ShimID) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:])
+}
+
+// names reports whether the note is about the shim.
+func (e entry) names(id gate.ShimID) bool { return e.Shim == digest(id) }
 
 func openLedger(notes Notes, bootID string, ownKernel bool) (*ledger, error) {
 	all, err := notes.Read()
@@ -55,7 +68,7 @@ func parseEntry(note []byte) entry {
 
 // record writes the note of a grant that the desk is about to send.
 func (l *ledger) record(container string, shim gate.ShimID, hold string) error {
-	e := entry{Shim: shim, Hold: hold, BootID: l.bootID}
+	e := entry{Shim: digest(shim), Hold: hold, BootID: l.bootID}
 	if l.entries[container] == e {
 		return nil
 	}
@@ -84,7 +97,7 @@ func (l *ledger) clear(container string) error {
 // for none. The shim in the argument gets no grant of this hold.
 func (l *ledger) unproven(container string, shim gate.ShimID) string {
 	e := l.entries[container]
-	if e.Shim == shim {
+	if e.names(shim) {
 		return ""
 	}
 	return e.Hold

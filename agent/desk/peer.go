@@ -16,6 +16,7 @@ import (
 type peer struct {
 	report  gate.Report
 	pid1    bool
+	process Process
 	conn    Conn          // nil without a connection
 	hungUp  chan struct{} // closed when conn was read to its end, or another connection has replaced conn
 	heard   time.Duration

@@ -33,19 +33,22 @@ func (r *register) find(id gate.ShimID) *peer {
 }
 
 // meet processes a shim's first message on a connection, and reports whether the shim was unknown
-// before. If a known shim names another container than before, meet returns an error.
-func (r *register) meet(c Conn, st gate.State, now time.Duration) (p *peer, unknown bool, err error) {
+// before. If a known shim names another container than before, or if another process speaks for it,
+// meet returns an error.
+func (r *register) meet(c Conn, process Process, st gate.State, now time.Duration) (p *peer, unknown bool, err error) {
 	p = r.find(st.Shim)
 	switch {
 	case p == nil:
 		unknown = true
-		p = &peer{pid1: st.PID1}
-		if e := r.ledger.entries[st.Container]; e.Shim == st.Shim {
+		p = &peer{pid1: st.PID1, process: process}
+		if e := r.ledger.entries[st.Container]; e.names(st.Shim) {
 			p.granted = e.Hold
 		}
 		r.peers = append(r.peers, p)
 	case p.report.Container != st.Container:
 		return nil, false, fmt.Errorf("%w: shim of %q says %q", gate.ErrMessage, p.report.Container, st.Container)
+	case !p.process.Same(process):
+		return nil, false, fmt.Errorf("%w: another process says that it is the shim of %q", gate.ErrMessage, st.Container)
 	case p.conn != nil:
 		p.conn.Close()
 		close(p.hungUp)
@@ -108,7 +111,7 @@ func (r *register) bury(p *peer) {
 // is over.
 func (r *register) settle(p *peer) {
 	e := r.ledger.entries[p.report.Container]
-	if e.Shim != p.report.Shim || !p.report.Dead && !p.over(e.Hold) {
+	if !e.names(p.report.Shim) || !p.report.Dead && !p.over(e.Hold) {
 		return
 	}
 	if err := r.ledger.clear(p.report.Container); err != nil {

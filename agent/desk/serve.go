@@ -74,7 +74,7 @@ func (s *Server) welcome(c Conn) (*peer, Process, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	p, unknown, err := s.meet(c, b)
+	p, unknown, err := s.meet(c, process, b)
 	if err != nil || !unknown {
 		process.Close() // the server already watches the process, or has refused the shim
 		return p, nil, err
@@ -82,7 +82,7 @@ func (s *Server) welcome(c Conn) (*peer, Process, error) {
 	return p, process, nil
 }
 
-func (s *Server) meet(c Conn, b []byte) (p *peer, unknown bool, err error) {
+func (s *Server) meet(c Conn, process Process, b []byte) (p *peer, unknown bool, err error) {
 	st, _, err := gate.DecodeMessage(b)
 	switch {
 	case err != nil:
@@ -95,7 +95,7 @@ func (s *Server) meet(c Conn, b []byte) (p *peer, unknown bool, err error) {
 	now := s.machine.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.register.meet(c, st, now)
+	return s.register.meet(c, process, st, now)
 }
 
 // hear processes each message after the first one.

@@ -24,6 +24,11 @@ import (
 // names a granted hold that is not proven over.
 const GrantedDir = "granted"
 
+// mostConns bounds the connections of all containers together. A pod has one shim for each gated
+// container, and a shim has one connection. Each connection takes about 50 KiB of the agent's limit
+// of 64 MiB.
+const mostConns = 256
+
 // Config has the settings of a Server.
 type Config struct {
 	// Dir is the shared directory, which must exist. Only Listen uses Dir.
@@ -129,6 +134,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer cancel()
 	tasks.Go(func() { s.outbox.deliver(ctx, s.reports) })
 	tasks.Go(func() { s.listenForSilence(ctx) })
+	open := make(chan struct{}, mostConns)
 	for {
 		c, err := s.machine.Shims.Accept()
 		switch {
@@ -142,7 +148,16 @@ func (s *Server) Run(ctx context.Context) error {
 			// shims cannot use its hold. So Run ends, and a new agent process tries again.
 			return fmt.Errorf("accept a shim: %w", err)
 		}
-		tasks.Go(func() { s.serve(ctx, &tasks, c) })
+		select {
+		case open <- struct{}{}:
+			tasks.Go(func() {
+				defer func() { <-open }()
+				s.serve(ctx, &tasks, c)
+			})
+		default:
+			s.cfg.Log.Warn("shim refused: too many connections", "most", mostConns)
+			c.Close()
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // patience bounds every wait of a test. Only a bug makes a test wait for so long.
@@ -38,7 +40,8 @@ func TestDeskStoresANoteBeforeSendingAGrant(t *testing.T) {
 	b, err := os.ReadFile(filepath.Join(dir, "granted", "app"))
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(b, &e))
-	assert.Equal(t, entry{Shim: "one", Hold: "h1", BootID: s.machine.BootID}, e)
+	assert.Equal(t, entry{Shim: digest("one"), Hold: "h1", BootID: s.machine.BootID}, e)
+	assert.NotContains(t, string(b), `"one"`, "a program that reads the note could speak for the shim")
 
 	// Without a note the server sends no grant.
 	require.NoError(t, os.Remove(filepath.Join(dir, "granted", "app")))
@@ -59,7 +62,7 @@ func TestDeskReportsUnprovenHoldsFoundInItsNotes(t *testing.T) {
 		ownKernel      bool
 	}{
 		"another shim":        {note: `{"shim":"old","hold":"h1","bootID":"` + boot + `"}`, unproven: "h1"},
-		"the same shim":       {note: `{"shim":"one","hold":"h1","bootID":"` + boot + `"}`, unproven: ""},
+		"the same shim":       {note: `{"shim":"` + digest("one") + `","hold":"h1","bootID":"` + boot + `"}`, unproven: ""},
 		"of another boot":     {note: `{"shim":"old","hold":"h1","bootID":"other"}`, unproven: ""},
 		"cannot be read":      {note: `{"shim":"o`, unproven: gate.Unreadable},
 		"empty":               {note: ``, unproven: gate.Unreadable},
@@ -364,4 +367,31 @@ func TestReportContainsTheShimsStartTime(t *testing.T) {
 	joined(t, dir, st)
 	r := reported(t, s, func(r gate.Report) bool { return r.Connected })
 	assert.Equal(t, time.Minute, r.Began)
+}
+
+// A program of the pod may open connections without a message.
+func TestSilentConnectionsAreBoundedAndEnd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s, _ := served(t, Config{Dir: dir})
+	dial := func() net.Conn {
+		c, err := net.Dial("unixpacket", filepath.Join(dir, api.SocketName))
+		require.NoError(t, err)
+		t.Cleanup(func() { c.Close() })
+		return c
+	}
+	silent := make([]net.Conn, mostConns)
+	for i := range silent {
+		silent[i] = dial()
+	}
+	ends := func(c net.Conn) {
+		_, err := c.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+	}
+	ends(dial())
+	for _, c := range silent {
+		ends(c)
+	}
+	joined(t, dir, waiting("one"))
+	reported(t, s, func(r gate.Report) bool { return r.Connected })
 }

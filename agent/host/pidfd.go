@@ -37,6 +37,15 @@ func readable(fd uintptr) bool {
 	return err == nil && n == 1 && fds[0].Revents&unix.POLLIN != 0
 }
 
+// SameProcess reports whether both pidfds are of one process. Since Linux 6.9 the pidfds of a process
+// have an inode of their own. On an older kernel all pidfds have the same inode, so the result is
+// true. The result is also true if the inodes cannot be read.
+func SameProcess(a, b *os.File) bool {
+	of, errOf := a.Stat()
+	and, errAnd := b.Stat()
+	return errOf != nil || errAnd != nil || os.SameFile(of, and)
+}
+
 // IsPidfd reports whether the file is a pidfd.
 func IsPidfd(f *os.File) bool {
 	raw, err := f.SyscallConn()

@@ -4,6 +4,7 @@
 package host
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -39,4 +40,24 @@ func TestDescriptorCheckAcceptsOnlyPidfds(t *testing.T) {
 		assert.False(t, IsPidfd(f), path)
 		f.Close()
 	}
+}
+
+func TestPidfdsOfTwoProcessesAreNotTheSame(t *testing.T) {
+	t.Parallel()
+	open := func(pid int) *os.File {
+		fd, err := unix.PidfdOpen(pid, 0)
+		require.NoError(t, err)
+		f := os.NewFile(uintptr(fd), "pidfd")
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	self, again, parent := open(os.Getpid()), open(os.Getpid()), open(os.Getppid())
+	assert.True(t, SameProcess(self, again))
+	var name unix.Utsname
+	require.NoError(t, unix.Uname(&name))
+	var major, minor int
+	_, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor)
+	require.NoError(t, err)
+	tells := major > 6 || major == 6 && minor >= 9
+	assert.Equal(t, !tells, SameProcess(self, parent), "before Linux 6.9 all pidfds have one inode")
 }

@@ -190,5 +190,11 @@ func (p pidfd) AwaitDeath(ctx context.Context) error {
 	return nil
 }
 
+// Same implements desk.Process.
+func (p pidfd) Same(other desk.Process) bool {
+	o, ok := other.(pidfd)
+	return ok && o.shim == p.shim
+}
+
 // Close implements desk.Process.
 func (pidfd) Close() error { return nil }
