@@ -30,6 +30,7 @@ func FuzzGrantNeverOutlastsAKnownHold(f *testing.F) {
 		b := newBench(t, 2)
 		claims := [2]claimOf{{Tie: Tie{Deadline: instant.Never}}, {Tie: Tie{Deadline: instant.Never}}}
 		sent := map[gate.ShimID]order{}
+		firsts := map[gate.ShimID]order{} // the first grants that no later order has followed yet
 		for _, step := range steps {
 			id := gate.ShimID('a' + step%3)
 			c := &claims[step%2]
@@ -39,6 +40,7 @@ func FuzzGrantNeverOutlastsAKnownHold(f *testing.F) {
 				b.waits(id)
 			case what < 4 && b.shims[id] != nil && b.shims[id].number != "":
 				b.runs(id)
+				delete(firsts, id)
 			case what < 6:
 				c.sent = b.now
 			case what < 9 && c.sent != 0 && c.sent+b.budget.Deadline() > b.now && b.now < c.Deadline:
@@ -53,8 +55,12 @@ func FuzzGrantNeverOutlastsAKnownHold(f *testing.F) {
 			case what < 11:
 				c.Deadline, c.good, c.knows = instant.Never, false, nil
 				b.tie(of, c.Tie, false)
+			case what < 12 && firsts[id].number != "" && step%2 == 0:
+				b.missed(firsts[id], true, b.now)
+				delete(firsts, id)
+				delete(sent, id)
 			case what < 12 && b.shims[id] != nil:
-				b.missed(id, b.now)
+				b.misses(id)
 			case what < 13 && b.shims[id] != nil:
 				b.note(gate.Report{Shim: id, Container: "of-" + string(id), Phase: gate.Waiting, Hold: b.shims[id].number, Connected: true})
 				delete(sent, id)
@@ -64,6 +70,10 @@ func FuzzGrantNeverOutlastsAKnownHold(f *testing.F) {
 			for its, o := range b.act() {
 				if last, ok := sent[its]; ok && !o.kill && last.number == o.number && o.deadline < last.deadline {
 					t.Fatalf("the deadline of %s moved back by %v", its, last.deadline-o.deadline)
+				}
+				delete(firsts, its)
+				if o.first {
+					firsts[its] = o
 				}
 				if !o.kill {
 					sent[its] = o

@@ -61,8 +61,10 @@ type state struct {
 
 // order is a grant for a shim, or the order to kill its program.
 type order struct {
-	shim     gate.ShimID
-	kill     bool
+	shim gate.ShimID
+	kill bool
+	// first reports that the shim has had no grant with this number before.
+	first    bool
 	number   string
 	deadline time.Duration
 	leap     int
@@ -196,7 +198,7 @@ func (s *state) grant(now time.Duration, its *leashed) (o order, at time.Duratio
 		its.number, its.serial = s.name(), s.serials
 	}
 	its.until, its.resend = max(its.until, deadline), false
-	o = order{number: its.number, deadline: its.until}
+	o = order{first: first, number: its.number, deadline: its.until}
 	if settled {
 		o.leap, its.answered = its.report.Leap, its.report.Leap
 	}
@@ -224,11 +226,18 @@ func (s *state) bound(now time.Duration, its *leashed) (deadline time.Duration, 
 	return deadline, bounded, settled
 }
 
-// missed notes that an order could not be sent. The grant may have arrived all the same, so its
-// deadline stays noted.
-func (s *state) missed(id gate.ShimID, now time.Duration) {
-	if its := s.shims[id]; its != nil {
-		its.killed, its.answered, its.resend = false, 0, true
-		its.retryAt = now + s.budget.Retry
+// missed notes that an order could not be sent. The argument unsent reports that no part of the
+// order has left the agent. Otherwise the grant may have arrived all the same, so its deadline stays
+// noted. The shim never learns the number of a first grant that is unsent, so missed forgets that
+// number.
+func (s *state) missed(o order, unsent bool, now time.Duration) {
+	its := s.shims[o.shim]
+	if its == nil {
+		return
 	}
+	if o.first && unsent && its.number == o.number {
+		its.number, its.until, its.broken = "", 0, false
+	}
+	its.killed, its.answered, its.resend = false, 0, its.number != ""
+	its.retryAt = now + s.budget.Retry
 }

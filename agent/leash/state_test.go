@@ -4,7 +4,9 @@
 package leash
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"testing"
 	"time"
 
@@ -55,6 +57,11 @@ func (b *bench) runs(id gate.ShimID) {
 	its.report.Phase, its.report.Hold = gate.Running, its.number
 }
 
+// misses notes that the shim's last order may or may not have arrived.
+func (b *bench) misses(id gate.ShimID) {
+	b.missed(order{shim: id, number: b.shims[id].number}, false, b.now)
+}
+
 func (b *bench) start(id gate.ShimID) order {
 	b.waits(id)
 	o := b.act()[id]
@@ -103,13 +110,14 @@ func TestNoGrantOutlastsTheHoldOfAProgram(t *testing.T) {
 	assert.Equal(t, deadline, b.shims["a"].until)
 }
 
-func TestGrantBetweenAcquisitionAndAnswerLeavesHoldUncovered(t *testing.T) {
+// The leash prolongs a grant between the acquiring write and its answer.
+func TestHoldIsUncoveredWhileAGrantOutlastsIt(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	b.start("a")
 	sent := b.now + 10*time.Second
 	b.now = sent + time.Second
-	require.NotEmpty(t, b.act(), "the leash prolongs the grant while the write is under way")
+	require.NotEmpty(t, b.act(), "the leash prolongs the grant while the acquiring write is under way")
 	require.False(t, b.tie(0, Tie{Deadline: sent + b.budget.Deadline()}, false))
 	assert.Empty(t, b.act())
 	assert.True(t, b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false), "a renewal covers the grant")
@@ -225,16 +233,44 @@ func TestFailedOrderIsSentAgain(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	o := b.start("a")
-	b.missed("a", b.now)
+	b.misses("a")
 	assert.Empty(t, b.act())
 	b.now += b.budget.Retry
 	assert.Equal(t, o.number, b.act()["a"].number)
 	b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, false)
 	b.breaks(0)
 	require.True(t, b.act()["a"].kill)
-	b.missed("a", b.now)
+	b.misses("a")
 	b.now += b.budget.Retry
 	assert.True(t, b.act()["a"].kill)
+}
+
+// The desk sends no grant before its note is on the disk.
+func TestUnsentFirstGrantIsForgottenWithoutAKill(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, 1)
+	b.waits("a")
+	o := b.act()["a"]
+	require.True(t, o.first)
+	require.True(t, b.tie(0, Tie{Deadline: b.now + b.budget.Deadline()}, true))
+	b.missed(o, true, b.now)
+	b.breaks(0)
+	assert.Empty(t, b.act(), "no order follows before the next attempt")
+	b.now += b.budget.Retry
+	next := b.act()["a"]
+	assert.False(t, next.kill)
+	assert.True(t, next.first)
+	assert.NotEqual(t, o.number, next.number)
+}
+
+func TestFirstGrantIsForgottenOnlyIfUnsent(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]bool{
+		gate.ErrNotNoted: true, gate.ErrNotConnected: true, gate.ErrUnknown: true, gate.ErrUnproven: true,
+		io.ErrShortWrite: false, context.DeadlineExceeded: false,
+	} {
+		assert.Equal(t, want, unsent(fmt.Errorf("grant: %w", err)), err)
+	}
 }
 
 func TestShimThatConnectsAgainGetsItsGrantAgain(t *testing.T) {
