@@ -37,15 +37,8 @@ func (s runSettings) openGate(ctx context.Context, stop <-chan struct{}, log *sl
 		g := standin.NewReadiness(host.Now)
 		return opened{Gate: g, run: g.Run, close: func() error { return nil }}, nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := untilStopped(ctx, stop)
 	defer cancel()
-	go func() {
-		select {
-		case <-stop:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
 	open := s.openShims
 	if s.Gate == api.GatePod {
 		open = s.openPod

@@ -23,11 +23,13 @@ type leashed struct {
 
 // openLeash installs the binary for the shims, and opens their socket. In a pod without containers
 // that start through shims, openLeash does nothing. openLeash may wait until another agent process
-// of the pod has ended.
-func openLeash(ctx context.Context, a api.LocalArgs, boot string, log *slog.Logger) (leashed, error) {
+// of the pod has ended. If the agent is stopped during that wait, the error is [context.Canceled].
+func openLeash(ctx context.Context, a api.LocalArgs, stop <-chan struct{}, boot string, log *slog.Logger) (leashed, error) {
 	if len(a.Containers) == 0 {
 		return leashed{}, nil
 	}
+	ctx, cancel := untilStopped(ctx, stop)
+	defer cancel()
 	budget, err := api.NewBudget(a.LeaseDuration)
 	if err != nil {
 		return leashed{}, err

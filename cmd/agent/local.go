@@ -60,8 +60,11 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	log := slog.New(slog.NewJSONHandler(out, nil))
-	shims, err := openLeash(ctx, a, boot, log)
-	if err != nil {
+	shims, err := openLeash(ctx, a, stop, boot, log)
+	switch {
+	case errors.Is(err, context.Canceled):
+		return nil
+	case err != nil:
 		return err
 	}
 	leaps := host.NewLeaps()

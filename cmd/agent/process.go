@@ -4,7 +4,10 @@
 package main
 
 import (
+	"context"
 	crand "crypto/rand"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/signal"
@@ -35,15 +38,33 @@ func toldToStop() <-chan struct{} {
 	return stop
 }
 
+// untilStopped returns a context that also ends when the channel is closed.
+func untilStopped(ctx context.Context, stop <-chan struct{}) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	go func() {
+		select {
+		case <-stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, cancel
+}
+
 // firstProcess reports whether no earlier agent process of the pod has called firstProcess. The
 // shared directory lives as long as the pod. The file is not synced to the disk: a crash of the
-// kernel can remove the file, but also ends all children of earlier processes.
-func firstProcess(dir string) bool {
+// kernel can remove the file, but also ends all children of earlier processes. If the file can
+// neither be found nor made, firstProcess returns an error. A process must not go on after that
+// error, because the next process would count as the first.
+func firstProcess(dir string) (bool, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "begun"), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
-	if err != nil {
-		return false
+	switch {
+	case errors.Is(err, os.ErrExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("note the first process of the agent (is the node's disk full?): %w", err)
 	}
-	return f.Close() == nil
+	return true, f.Close()
 }
 
 // newRandom returns a source of randomness with a random seed.

@@ -4,14 +4,44 @@
 package main
 
 import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/agent/host"
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 func TestRestartedAgentIsNotItsPodsFirstProcess(t *testing.T) {
 	dir := t.TempDir()
-	assert.True(t, firstProcess(dir))
-	assert.False(t, firstProcess(dir))
-	assert.False(t, firstProcess(dir+"/missing"), "without the directory nothing is known")
+	for i := range 3 {
+		first, err := firstProcess(dir)
+		require.NoError(t, err)
+		assert.Equal(t, i == 0, first)
+	}
+}
+
+// Without the mark, a later process would count as the first.
+func TestFirstAgentProcessEndsWithoutItsMark(t *testing.T) {
+	_, err := firstProcess(t.TempDir() + "/missing")
+	assert.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestLeashedAgentStopsWhileWaitingForTheFlock(t *testing.T) {
+	dir := t.TempDir()
+	lock, err := host.Lock(t.Context(), filepath.Join(dir, gate.LockName), slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	defer lock.Close()
+	stop := make(chan struct{})
+	close(stop)
+	a := api.DefaultLocalArgs()
+	a.Containers, a.RunDir = []string{"app"}, dir
+	_, err = openLeash(t.Context(), a, stop, "boot", slog.New(slog.DiscardHandler))
+	assert.ErrorIs(t, err, context.Canceled)
 }

@@ -96,7 +96,11 @@ func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
 		return err
 	}
 	c.API, c.Gate, c.Asides, c.Granted, c.Dismiss = client, server.Gate, server.asides, server.granted, server.dismiss
-	c.First = s.Gate != api.GateReadiness && firstProcess(s.RunDir)
+	if s.Gate != api.GateReadiness {
+		if c.First, err = firstProcess(s.RunDir); err != nil {
+			return errors.Join(err, server.close())
+		}
+	}
 	if c.OnBusy == api.OnBusySkip {
 		note := courseNote(s.RunDir)
 		c.Course, c.NoteCourse = note.read(), note.write
