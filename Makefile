@@ -246,17 +246,19 @@ release: ## All files of a release in out/release, with VERSION=v1.2.3 and REGIS
 	@test -n "$(REGISTRY)" || { echo "name the registry that nodes pull from: make release VERSION=v1.2.3 REGISTRY=host/prefix" >&2; exit 2; }
 	@$(GO_RUN) ./tools/release -version $(VERSION) -registry $(REGISTRY) $(if $(PUSH),-push) $(if $(ADDRESS),-address $(ADDRESS))
 
+COMPONENT_FLAGS = $(foreach name,$(COMPONENTS),-component $(name))
+
 # The pods name the images by digest, because a node may have an older build under the
 # same tag.
 define INSTALL
 built=$$($(GO_RUN) ./tools/images -version $(VERSION) $(1)); echo "$$built"; \
 image() { awk -v name=$$1 '$$1 == name && $$2 == "all" {print name "@" $$3}' <<<"$$built"; }; \
-$(GO_RUN) ./tools/install -webhook-image $(2)/$$(image webhook) -agent-image $(2)/$$(image agent) $(3)
+$(GO_RUN) ./tools/install -webhook-image $(2)/$$(image webhook) -agent-image $(2)/$$(image agent) $(3) $(COMPONENT_FLAGS)
 endef
 
 .PHONY: install
 ifdef OWN_CLUSTER
-install: ## Install into the cluster; with KUBECONFIG=… REGISTRY=host/prefix into one of yours.
+install: ## Install into the cluster; with KUBECONFIG=… REGISTRY=host/prefix into one of yours; COMPONENTS="console".
 	@test -n "$(REGISTRY)" || { echo "name a registry that your nodes pull from: make install KUBECONFIG=$(KUBECONFIG) REGISTRY=host/prefix" >&2; exit 1; }
 	@$(call INSTALL,-out out/images -push $(REGISTRY),$(REGISTRY))
 else
@@ -267,7 +269,7 @@ endif
 
 .PHONY: uninstall
 uninstall: ## Uninstall Metaparticle; refuses, with a list, while gated pods exist.
-	$(GO_RUN) ./tools/install -uninstall
+	$(GO_RUN) ./tools/install -uninstall $(COMPONENT_FLAGS)
 
 .PHONY: packages
 packages:

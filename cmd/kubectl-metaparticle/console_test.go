@@ -109,7 +109,7 @@ func TestConsoleCommandSaysHowToInstallTheConsole(t *testing.T) {
 	_, ended := forwards(t, t.Context(), b, 0)
 	err := <-ended
 	assert.Equal(t, exitRefused, exitCode(exitOK, err, &b.err))
-	assert.Contains(t, b.err.String(), "refused: no console is installed: add --set console.enabled=true to helm upgrade, or the component console")
+	assert.Contains(t, b.err.String(), "refused: no console is installed: run helm upgrade with --reset-then-reuse-values --set console.enabled=true, or add the component console")
 }
 
 func TestConsoleCommandReportsARefusedPortForward(t *testing.T) {
