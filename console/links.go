@@ -51,7 +51,8 @@ type link struct {
 	// open counts the open watches of the resource. The next watch may open before the old watch
 	// has ended.
 	open int
-	// closed is the instant at which the last steady watch ended, or at which the first request began.
+	// closed is the instant at which the last steady watch ended. Before the end of the first steady
+	// watch, closed is the instant at which the first request began.
 	closed time.Time
 	// opened is the instant of the last header, and heard is the instant of the last byte.
 	opened, heard time.Time

@@ -112,8 +112,9 @@ func slotsOf(pod *corev1.Pod) []string {
 	return slices.DeleteFunc(strings.Split(pod.Annotations[api.SlotsAnnotation], ","), func(slot string) bool { return slot == "" })
 }
 
-// runsShard reports whether a sharded pod runs, and so waits for its shard or has one. A
-// pod with gated init containers does not reach the phase Running before it has a shard.
+// runsShard reports whether a sharded pod may wait for its shard or have one. The pod must be
+// Running. A pod with gated init containers counts before that, too, because it is not Running
+// before it has a shard.
 func runsShard(pod *corev1.Pod) bool {
 	gatesInit := slices.ContainsFunc(pod.Spec.InitContainers, func(c corev1.Container) bool { return api.IsShim(c.Command) })
 	return pod.DeletionTimestamp == nil && (pod.Status.Phase == corev1.PodRunning || gatesInit && !ended(pod))

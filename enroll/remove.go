@@ -32,7 +32,7 @@ type removal struct {
 }
 
 // remove deletes Leases, and then removes their names from the Roles. The result has the rights
-// that need no further sweep. A crash between the two steps leaves a name without a Lease. Then new
+// that remove has settled, so a later sweep need not settle these again. A crash between the two steps leaves a name without a Lease. Then new
 // pods wait for a lease duration, and a later sweep removes the name.
 func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
@@ -80,10 +80,10 @@ func (r *removal) keepClaimed() {
 	}
 }
 
-// claimantsLongest returns the longest duration that the Roles of claimants remember for each
-// Lease. The Role of an account without a claim may forget the Lease only if the duration in that
-// Role is not longer. So a claimed Lease never loses its last Role or its longest duration. Each
-// Role may forget an unclaimed Lease for which [recorded] returns true.
+// claimantsLongest returns, for each Lease, the longest duration in the Roles of its claimants. The
+// Role of another account may forget a claimed Lease only if that Role has no longer duration. So
+// the longest duration of a claimed Lease stays in some Role. Any Role may forget an unclaimed
+// Lease for which [recorded] returns true.
 func (r *removal) claimantsLongest() map[string]int32 {
 	longest := map[string]int32{}
 	for _, known := range r.roles.all {

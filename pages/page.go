@@ -138,8 +138,8 @@ type reader struct {
 	at   int
 }
 
-// pass looks for the next occurrence of a part, moves behind that occurrence, and returns its line.
-// If the part does not occur, pass returns the line of the last occurrence.
+// pass looks for a part behind the reader's position, moves behind the part, and returns its line. If
+// the part does not occur there, pass returns the line of the position, and does not move.
 func (r *reader) pass(part string) int {
 	part, _, _ = strings.Cut(strings.TrimSpace(part), "\n")
 	line := 1 + strings.Count(r.text[:r.at], "\n")

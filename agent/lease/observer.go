@@ -30,8 +30,8 @@ type Observer struct {
 
 // headStart divides the lease duration. The quotient, the time between two renewals, is the
 // head start of the holder after an outage of the API server. An outage that keeps a standby
-// from reading may also keep the holder from renewing. So before a takeover the standby leaves
-// the holder this time. The holder can then acquire the slot again, if it has proof of its
+// from reading may also keep the holder from renewing. So before a takeover the standby also
+// waits for the head start. Meanwhile the holder can acquire the slot again, if it has proof of its
 // child's death. An outage shorter than the head start ends no hold, and causes no head start.
 const headStart = 6
 

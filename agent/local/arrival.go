@@ -138,8 +138,8 @@ func (a *arrival) post(f func()) bool {
 	}
 }
 
-// wait makes the pod count until the barrier is open, or until ctx ends. The result is nil only
-// if the barrier is open.
+// wait keeps the pod counted at the barrier until the barrier is open, or until ctx ends. The result
+// is nil only if the barrier is open.
 func (a *arrival) wait(ctx context.Context) *problem {
 	var refusal *problem
 	come := func() {
