@@ -12,6 +12,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
+// mostConns bounds the connections of all containers together. A pod has one shim for each gated
+// container, and a shim has one connection. Each connection takes about 50 KiB of the agent's limit
+// of 64 MiB. The desk also knows at most so many living shims.
+const mostConns = 256
+
 // register has what the desk knows about all shims of the pod. The server holds its own mutex
 // during each call.
 type register struct {
@@ -38,6 +43,8 @@ func (r *register) find(id gate.ShimID) *peer {
 func (r *register) meet(c Conn, process Process, st gate.State, now time.Duration) (p *peer, unknown bool, err error) {
 	p = r.find(st.Shim)
 	switch {
+	case p == nil && len(r.peers) == mostConns:
+		return nil, false, fmt.Errorf("%w: one shim too many, of %q", gate.ErrMessage, st.Container)
 	case p == nil:
 		unknown = true
 		p = &peer{pid1: st.PID1, process: process}

@@ -24,11 +24,6 @@ import (
 // names a granted hold that is not proven over.
 const GrantedDir = "granted"
 
-// mostConns bounds the connections of all containers together. A pod has one shim for each gated
-// container, and a shim has one connection. Each connection takes about 50 KiB of the agent's limit
-// of 64 MiB.
-const mostConns = 256
-
 // Config has the settings of a Server.
 type Config struct {
 	// Dir is the shared directory, which must exist. Only Listen uses Dir.

@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -49,6 +50,7 @@ func TestDeskStoresANoteBeforeSendingAGrant(t *testing.T) {
 	err = s.Grant("one", grantOf("h2"))
 	assert.ErrorIs(t, err, gate.ErrNotNoted)
 	assert.ErrorIs(t, err, os.ErrNotExist)
+	assert.True(t, gate.Unsent(err))
 	require.NoError(t, s.Grant("one", grantOf("h1")))
 	assert.Equal(t, "h1", shim.order().Grant.Hold, "the refused one was not sent")
 }
@@ -369,29 +371,33 @@ func TestReportContainsTheShimsStartTime(t *testing.T) {
 	assert.Equal(t, time.Minute, r.Began)
 }
 
-// A program of the pod may open connections without a message.
-func TestSilentConnectionsAreBoundedAndEnd(t *testing.T) {
+// dialled connects to the desk without a message.
+func dialled(t *testing.T, dir string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("unixpacket", filepath.Join(dir, api.SocketName))
+	require.NoError(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+func TestDeskClosesConnectionsWithoutAMessage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s, _ := served(t, Config{Dir: dir})
-	dial := func() net.Conn {
-		c, err := net.Dial("unixpacket", filepath.Join(dir, api.SocketName))
-		require.NoError(t, err)
-		t.Cleanup(func() { c.Close() })
-		return c
+	served(t, Config{Dir: dir})
+	_, err := dialled(t, dir).Read(make([]byte, 1))
+	assert.ErrorIs(t, err, io.EOF)
+}
+
+// A program of the pod may open many connections in the names of shims.
+func TestDeskBoundsItsConnections(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	served(t, Config{Dir: dir})
+	for i := range mostConns {
+		joined(t, dir, waiting(fmt.Sprintf("shim-%d", i)))
 	}
-	silent := make([]net.Conn, mostConns)
-	for i := range silent {
-		silent[i] = dial()
-	}
-	ends := func(c net.Conn) {
-		_, err := c.Read(make([]byte, 1))
-		require.ErrorIs(t, err, io.EOF)
-	}
-	ends(dial())
-	for _, c := range silent {
-		ends(c)
-	}
-	joined(t, dir, waiting("one"))
-	reported(t, s, func(r gate.Report) bool { return r.Connected })
+	c := dialled(t, dir)
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(firstWithin/2)))
+	_, err := c.Read(make([]byte, 1))
+	assert.ErrorIs(t, err, io.EOF)
 }

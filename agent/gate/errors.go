@@ -5,6 +5,16 @@ package gate
 
 import "errors"
 
+// Unsent reports whether the gate has refused a grant before it sent any part of the grant.
+func Unsent(err error) bool {
+	for _, refusal := range []error{ErrUnknown, ErrNotConnected, ErrOver, ErrUnproven, ErrNotNoted} {
+		if errors.Is(err, refusal) {
+			return true
+		}
+	}
+	return false
+}
+
 // These are the errors of orders to a shim. After ErrNotRun or ErrNotConnected, the command in
 // the order may have run all the same. After any other of these errors, the order has had no
 // effect.

@@ -10,10 +10,10 @@
 //
 // # The guarantee
 //
-// A shim is tied to a hold if its program may know the hold. After [Leash.Tie] has returned true, the
-// grant of each tied shim ends by the deadline of the hold. The claim gives no good answer before
-// that. The leash moves no deadline to an
-// earlier instant, so no shim has to confirm anything:
+// A shim is tied to a hold if its program may know the hold. After [Leash.Tie] has returned true,
+// the grant of each tied shim ends by the deadline of the hold. The claim gives no good answer
+// before that. The leash moves no deadline to an earlier instant, so no shim has to confirm
+// anything:
 //
 //   - A grant ends at most [api.Budget.Deadline] after its sending. So a grant ends before each
 //     hold whose acquiring write is sent later.

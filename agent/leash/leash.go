@@ -5,7 +5,6 @@ package leash
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -169,7 +168,7 @@ func (l *Leash) act() time.Duration {
 		if err := l.send(o); err != nil {
 			l.config.Log.Warn("order to a shim was not sent", "shim", o.shim, "err", err)
 			l.mu.Lock()
-			l.state.missed(o, unsent(err), now)
+			l.state.missed(o, gate.Unsent(err), now)
 			l.mu.Unlock()
 			at = min(at, now+l.config.Budget.Retry)
 		}
@@ -178,16 +177,6 @@ func (l *Leash) act() time.Duration {
 		return longest
 	}
 	return min(max(at-l.config.Clock(), 0), longest)
-}
-
-// unsent reports whether the desk has refused an order before it sent any part of it.
-func unsent(err error) bool {
-	for _, refusal := range []error{gate.ErrNotNoted, gate.ErrNotConnected, gate.ErrUnknown, gate.ErrUnproven} {
-		if errors.Is(err, refusal) {
-			return true
-		}
-	}
-	return false
 }
 
 func (l *Leash) send(o order) error {

@@ -4,9 +4,7 @@
 package leash
 
 import (
-	"context"
 	"fmt"
-	"io"
 	"testing"
 	"time"
 
@@ -261,16 +259,6 @@ func TestUnsentFirstGrantIsForgottenWithoutAKill(t *testing.T) {
 	assert.False(t, next.kill)
 	assert.True(t, next.first)
 	assert.NotEqual(t, o.number, next.number)
-}
-
-func TestFirstGrantIsForgottenOnlyIfUnsent(t *testing.T) {
-	t.Parallel()
-	for err, want := range map[error]bool{
-		gate.ErrNotNoted: true, gate.ErrNotConnected: true, gate.ErrUnknown: true, gate.ErrUnproven: true,
-		io.ErrShortWrite: false, context.DeadlineExceeded: false,
-	} {
-		assert.Equal(t, want, unsent(fmt.Errorf("grant: %w", err)), err)
-	}
 }
 
 func TestShimThatConnectsAgainGetsItsGrantAgain(t *testing.T) {
