@@ -50,7 +50,7 @@ func (h grants) grant(s claim.State) time.Duration {
 	if h.mayGrant(s) && h.loop.starts.open() {
 		for _, r := range h.grantable() {
 			if err := h.unit.waits.run(); err != nil {
-				h.unit.config.Log.Warn("grant was not sent", "shim", r.Shim, "err", err)
+				h.unit.config.Log.Warn("grant waits: the decision to run is not on the disk (is the disk full?)", "shim", r.Shim, "err", err)
 				h.refused, wake = true, min(wake, h.loop.now+h.unit.self.Budget.Retry)
 				continue
 			}

@@ -121,7 +121,7 @@ func (o *orders) end(r gate.Report, hold, reason string, grace time.Duration) {
 		s.killed = hold
 	}
 	if err := o.asides.End(r.Shim, reason, grace); err != nil {
-		o.log.Warn("drain was not sent", "shim", r.Shim, "err", err)
+		o.log.Warn("end was not sent", "shim", r.Shim, "err", err)
 	}
 }
 

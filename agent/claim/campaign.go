@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// campaign is a hold whose slots the claim is still acquiring. No grant names the hold before
-// the pod has all of the slots.
+// campaign is a hold that the claim acquires or has. No grant names the hold before the pod has all
+// of its slots.
 type campaign struct {
 	hold string
 	// resumed reports that an earlier agent process began the hold, and that a child of

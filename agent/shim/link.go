@@ -26,7 +26,8 @@ func (l *link) tell() { l.send(gate.Message{State: &l.state}) }
 func (l *link) answer(r gate.Outcome) { l.send(gate.Message{Ran: &r}) }
 
 func (l *link) send(m gate.Message) {
-	if l.unsent = l.conn == nil; l.unsent {
+	l.unsent = true
+	if l.conn == nil {
 		return
 	}
 	if b, err := gate.Encode(m); err == nil {
