@@ -37,7 +37,9 @@
 //
 // The rules cannot stop a person with kubectl, or a program that ignores the rules. For example,
 // a leader election may release the Lease before its work has ended. If another program writes
-// the Lease, but leaves the holder unchanged, the standbys only wait longer. Package claim
+// the Lease, but leaves the holder and the duration unchanged, the standbys only wait longer. If
+// another program shortens the duration, a standby may acquire the slot before the deadline of a
+// living holder. Package claim
 // follows the annotations that a person writes: [Record.Paused] and [Record.Yield]. Package
 // lease does not know whether a child is dead. An agent needs proof of death before it releases,
 // or before it takes its own Lease back without waiting.

@@ -75,7 +75,7 @@ var Elsewhere = []Explanation{
 	{
 		Reason:  "SlotHeld",
 		Meaning: "A held Lease cannot be deleted, because the next pod would start beside the holder.",
-		Do:      "delete the pod that holds, or wait until the lease has run out; shorten leaseDurationSeconds in the Lease if that is too long",
+		Do:      "delete the pod that holds, or wait until the lease has run out; only if you know that the holder is dead, shorten leaseDurationSeconds in the Lease",
 	},
 	{
 		Reason:  "WorkDone",
