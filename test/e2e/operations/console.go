@@ -135,7 +135,7 @@ func TestConsoleShowsAHandoverWithItsCause(t *testing.T) {
 	s, a := space.New(t), app.Lasting("watched")
 	a.Replicas = 2
 	p, slot := newPlugin(s), lease.OfDeployment(a.Name)
-	assert.Contains(t, p.run(1, "console"), "no console is installed: add --set console.enabled=true")
+	assert.Contains(t, p.run(1, "console"), "no console is installed: run helm upgrade")
 	installConsole(s)
 	app.Deploy(s, a)
 	first := s.AwaitHolder(slot)
