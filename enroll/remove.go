@@ -32,8 +32,9 @@ type removal struct {
 }
 
 // remove deletes Leases, and then removes their names from the Roles. The result has the rights
-// that remove has settled, so a later sweep need not settle these again. A crash between the two steps leaves a name without a Lease. Then new
-// pods wait for a lease duration, and a later sweep removes the name.
+// that remove has settled, so a later sweep need not settle these again. A crash between the two
+// steps leaves a name without a Lease. Then new pods wait for a lease duration, and a later sweep
+// removes the name.
 func (s store) remove(ctx context.Context, seen *snapshot, e expired) ([]right, error) {
 	// A pod that the cache does not know yet may claim an expired Lease. Deleting
 	// that Lease would be safe, but would make the pod wait.

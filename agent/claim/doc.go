@@ -5,9 +5,9 @@
 // is pure: it sends nothing, starts no goroutine, and takes the time as an argument.
 //
 // The agent's loop calls [Claim.Next], and carries out the actions that Next returns. The loop
-// passes the answers of a look to methods of its action: [Action.Read],
-// [Action.WatchSent], [Action.Watched], [Action.Gone], [Action.LookEnded]. Any other answer goes to [Claim.Answered]. [Claim.State]
-// returns the state of the claim.
+// passes the answers of a look to methods of its action: [Action.Read], [Action.WatchSent],
+// [Action.Watched], [Action.Gone], [Action.LookEnded]. Any other answer goes to [Claim.Answered].
+// [Claim.State] returns the state of the claim.
 //
 // A standby looks at each slot (a read, and then a watch). A campaign acquires the slots one
 // after the other, in the order of the configuration. All acquiring writes of a campaign contain

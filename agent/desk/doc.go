@@ -28,8 +28,9 @@
 //     reported that no descendant lives.
 //   - The application can connect to the agent's socket, and can send false messages
 //     as a new shim of any container. Such a shim gets no grant while an earlier shim
-//     of the container may have a child, but the agent can drain the earlier shim. Only the process of a known shim can speak for
-//     that shim (Linux 6.9), and no file contains the id of a shim.
+//     of the container may have a child, but the agent can drain the earlier shim.
+//     Only the process of a known shim can speak for that shim (Linux 6.9), and no
+//     file contains the id of a shim.
 //   - A note is not synced to the disk. If the kernel crashes before it has written
 //     a note, the loss is harmless, because the noted shim is dead too.
 package desk

@@ -45,7 +45,7 @@ type Process interface {
 	// its PID namespace is dead by then. AwaitDeath returns an error if ctx ends first.
 	AwaitDeath(ctx context.Context) error
 	// Same reports whether both are the same process. The result is also true if the kernel
-	// cannot tell (before Linux 6.9).
+	// cannot tell, as before Linux 6.9.
 	Same(Process) bool
 	Close() error
 }

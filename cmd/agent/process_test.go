@@ -28,7 +28,7 @@ func TestRestartedAgentIsNotItsPodsFirstProcess(t *testing.T) {
 }
 
 // Without the mark, a later process would count as the first.
-func TestFirstAgentProcessEndsWithoutItsMark(t *testing.T) {
+func TestFailedMarkOfFirstProcessIsAnError(t *testing.T) {
 	_, err := firstProcess(t.TempDir() + "/missing")
 	assert.ErrorIs(t, err, os.ErrNotExist)
 }

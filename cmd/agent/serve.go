@@ -17,8 +17,8 @@ import (
 )
 
 // A scrape gets one small answer, for which a few seconds are enough. These timeouts also bound
-// how long a silent peer keeps its connection. The handler of a probe
-// extends the timeout for its own answer.
+// how long a silent peer keeps its connection. The handler of a probe extends the timeout for its
+// own answer.
 const (
 	scrapeTimeout = 10 * time.Second
 	// headerTimeout bounds the time until the header has arrived. A peer sends these few
