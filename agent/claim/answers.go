@@ -66,12 +66,13 @@ func (a Action) Gone(now time.Duration) {
 }
 
 // guarded processes a state of the Lease that the look of a held slot has seen. A state with
-// another hold, pause, yield or stamp may be old, so the claim only reads the Lease. If a renewal
-// is due, the claim sends the renewal instead of the read. If the claim read first, a series of
-// events could delay the renewal for ever.
+// another hold, duration, pause, yield or stamp may be old, so the claim only reads the Lease. If
+// a renewal is due, the claim sends the renewal instead of the read. If the claim read first, a
+// series of events could delay the renewal for ever.
 func (s *slot) guarded(now time.Duration, r lease.Record) {
 	held := s.held.Record()
-	if !s.Self.Holds(r, s.held.ID()) || r.Paused != held.Paused || r.Yield != held.Yield || r.Stamp != held.Stamp {
+	if !s.Self.Holds(r, s.held.ID()) || r.Duration != held.Duration || r.Paused != held.Paused ||
+		r.Yield != held.Yield || r.Stamp != held.Stamp {
 		s.reread, s.tryAt = s.reread || now < s.held.RenewAt(), now
 	}
 }

@@ -109,6 +109,18 @@ func TestHolderNoticesPauseAndYieldAnnotationsAtOnce(t *testing.T) {
 	}
 }
 
+func TestHolderRenewsAShortenedLeaseAtOnce(t *testing.T) {
+	m := semaphore(t, 2, 1)
+	held := m.leases[0].record
+	shorter := held
+	shorter.Duration = time.Second
+	m.store(m.leases[0], shorter)
+	m.settle()
+	assert.Equal(t, held.Duration, m.leases[0].record.Duration)
+	m.advance(2 * held.Duration)
+	assert.Equal(t, held.Hold, m.leases[0].record.Hold, "no standby has acquired the slot")
+}
+
 func TestStandbyGivesTheNamedSuccessorAHeadStart(t *testing.T) {
 	released := lease.Record{UID: "uid", Version: "1", Successor: "b_u"}
 	c, f, _ := claimOfOneSlot(t)
