@@ -66,8 +66,8 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 	r.read(lease.metadata, "annotations", &lease.Annotations)
 	r.read(lease.spec, "holderIdentity", &lease.Holder)
 	r.read(lease.spec, "leaseDurationSeconds", &lease.DurationSeconds)
-	r.read(lease.spec, "acquireTime", &lease.AcquireTime)
-	r.read(lease.spec, "renewTime", &lease.RenewTime)
+	r.readTime(lease.spec, "acquireTime", &lease.AcquireTime)
+	r.readTime(lease.spec, "renewTime", &lease.RenewTime)
 	r.read(lease.spec, "leaseTransitions", &lease.Transitions)
 	if r.err != nil {
 		return r.err
@@ -92,6 +92,19 @@ func (r *reader) read(from object, key string, target any) {
 	}
 	if err := json.Unmarshal(value, target); err != nil {
 		r.err = fmt.Errorf("%s: %s: %w", r.of, key, err)
+	}
+}
+
+// readTime decodes the time at key. The API server accepts 9999-12-31T23:59:59-01:00, stores this
+// instant in UTC, and then returns the year 10000, which RFC 3339 forbids. So readTime ignores a
+// text that is no time. With an error instead, no pod could ever acquire the slot of such a Lease.
+func (r *reader) readTime(from object, key string, target *time.Time) {
+	var text string
+	if r.read(from, key, &text); text == "" {
+		return
+	}
+	if t, err := time.Parse(time.RFC3339, text); err == nil {
+		*target = t
 	}
 }
 

@@ -5,12 +5,14 @@ package kube
 
 import (
 	"encoding/json"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // foreign is a Lease with many fields that this package does not know.
@@ -161,6 +163,22 @@ func TestJSONKeysOfALeaseAreCaseSensitive(t *testing.T) {
 	assert.Empty(t, lease.Holder)
 }
 
+func TestLeaseWithATimeBeyondYear9999IsReadable(t *testing.T) {
+	for _, written := range []string{"9999-12-31T23:59:59.000000-01:00", "0000-01-01T00:00:00.000000+01:00"} {
+		var instant metav1.MicroTime // the type by which the API server reads and writes the times of a Lease
+		require.NoError(t, json.Unmarshal([]byte(strconv.Quote(written)), &instant))
+		returned, err := json.Marshal(instant)
+		require.NoError(t, err)
+		lease := parse(t, `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},
+			"spec":{"holderIdentity":"h","acquireTime":`+string(returned)+`,"renewTime":`+string(returned)+`}}`)
+		assert.Equal(t, "h", lease.Holder)
+		assert.Zero(t, lease.RenewTime, "%s is no time of RFC 3339", returned)
+		sent, err := json.Marshal(lease)
+		require.NoError(t, err)
+		assert.NotContains(t, string(sent), "renewTime", "the next write repairs the Lease")
+	}
+}
+
 func TestMalformedLeaseIsRefused(t *testing.T) {
 	for name, text := range map[string]string{
 		"not JSON":             `<html>`,
@@ -172,7 +190,7 @@ func TestMalformedLeaseIsRefused(t *testing.T) {
 		"no name":              `{"metadata":{"uid":"u","resourceVersion":"1"}}`,
 		"holder is a number":   `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"holderIdentity":1}}`,
 		"duration is a string": `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"leaseDurationSeconds":"30"}}`,
-		"time is malformed":    `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"renewTime":"yesterday"}}`,
+		"time is a number":     `{"metadata":{"name":"n","uid":"u","resourceVersion":"1"},"spec":{"renewTime":7}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := decodeLease([]byte(text))
