@@ -108,7 +108,7 @@ func (s source) run() RunArgs {
 	}
 	r.Readiness = []Readiness{ReadinessForward, ReadinessHolder}[s.IntN(2)]
 	r.Gate = []Gate{GateContainer, GatePod, GateReadiness}[s.IntN(3)]
-	r.Any, r.OwnKernel, r.Verbose, r.ReplacesUnready = s.some(), s.some(), s.some(), s.some()
+	r.Any, r.OwnKernel, r.ReplacesUnready = s.some(), s.some(), s.some()
 	for _, field := range []*string{&r.Install, &r.Listen, &r.RunDir, &r.Credentials} {
 		if s.some() {
 			*field = s.text()

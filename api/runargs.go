@@ -80,7 +80,6 @@ type RunArgs struct {
 	RunDir string
 	// Credentials is the directory of the service account token and the cluster's CA.
 	Credentials string
-	Verbose     bool
 }
 
 // DefaultRunArgs returns the arguments with the default value of each.
@@ -206,8 +205,6 @@ var runArguments = arguments[RunArgs]{
 		func(r *RunArgs) *string { return &r.RunDir }).written(func(r RunArgs) bool { return r.RunDir != RunPath }),
 	textArg("credentials", "directory of the service account's token and the cluster's CA",
 		func(r *RunArgs) *string { return &r.Credentials }).written(func(r RunArgs) bool { return r.Credentials != CredentialsPath }),
-	optionArg("verbose", "log events without consequences, too",
-		func(r *RunArgs) *bool { return &r.Verbose }),
 }
 
 func joinPorts(ports []int) string {

@@ -102,7 +102,9 @@ func (f *follow) watch(ctx context.Context, state *kube.Variable) {
 				f.tell(ctx, now, gone)
 			})
 			cancel()
-			f.Log.Debug("watch ended", "variable", f.Name, "err", err)
+			if err != nil {
+				f.Log.Debug("variable is out of sight", "variable", f.Name, "err", err)
+			}
 			state = nil // events may be lost, so a read comes first
 		}
 		if time.Since(began) < watchPause {

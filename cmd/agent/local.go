@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -45,7 +44,7 @@ func localCommand(ctx context.Context, args []string) (int, error) {
 
 // serveLocal serves the local API until stop is closed, or until ctx ends.
 func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) error {
-	out := newLines(os.Stderr)
+	log, out := newLog(os.Stderr)
 	// An error of the method flush is ignored, because no log is left that could report the error.
 	defer func() { _ = out.flush() }()
 	client, err := newClient(os.Getenv(api.PodNamespaceEnv), a.Credentials)
@@ -59,7 +58,6 @@ func serveLocal(ctx context.Context, a api.LocalArgs, stop <-chan struct{}) erro
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	log := slog.New(slog.NewJSONHandler(out, nil))
 	shims, err := openLeash(ctx, a, stop, boot, log)
 	switch {
 	case errors.Is(err, context.Canceled):

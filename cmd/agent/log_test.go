@@ -20,7 +20,7 @@ func TestLoggerDoesNotWaitForAFullPipe(t *testing.T) {
 	reader, writer, err := os.Pipe()
 	require.NoError(t, err)
 	defer reader.Close()
-	log, out := runSettings{}.logger(writer)
+	log, out := newLog(writer)
 	logged := make(chan struct{})
 	go func() {
 		defer close(logged)

@@ -6,8 +6,6 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
 	"runtime"
@@ -75,7 +73,7 @@ func ownShard(slots []string, shard string) []string {
 
 // run runs all parts of the agent. When one part ends, all parts end.
 func (s runSettings) run(ctx context.Context, stop <-chan struct{}) error {
-	log, out := s.logger(os.Stderr)
+	log, out := newLog(os.Stderr)
 	// An error of the method flush is ignored, because no log is left that could report the error.
 	defer func() { _ = out.flush() }()
 	if s.Gate != api.GateReadiness {
@@ -152,14 +150,4 @@ func (s runSettings) passYields(ctx context.Context, a *agent.Agent, stop <-chan
 			return
 		}
 	}
-}
-
-// logger returns a log whose lines never block the caller, and the writer of that log.
-func (s runSettings) logger(to io.Writer) (*slog.Logger, *lines) {
-	level := slog.LevelInfo
-	if s.Verbose {
-		level = slog.LevelDebug
-	}
-	out := newLines(to)
-	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{Level: level})), out
 }

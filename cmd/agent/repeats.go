@@ -1,0 +1,104 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+const (
+	// repeatAfter is the time after which the log may have the same line of the level Debug again.
+	repeatAfter = 10 * time.Minute
+	// mostRepeats bounds the number of remembered lines. Each slot has a few lines, and a pod has at
+	// most some dozens of slots. If a line has no room, the handler drops the line.
+	mostRepeats = 256
+)
+
+// newLog returns a log whose lines never block the caller, and the writer of that log.
+func newLog(to io.Writer) (*slog.Logger, *lines) {
+	out := newLines(to)
+	json := slog.NewJSONHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug})
+	return slog.New(repeats{json, &passed{at: map[string]time.Time{}}}), out
+}
+
+// repeats is a log handler that drops repeated lines of the level Debug. The agent uses that level
+// for failures that can occur at each attempt, such as a Lease that the agent may not read.
+// Without the first such line a person would not learn why a pod waits.
+type repeats struct {
+	slog.Handler
+	passed *passed
+}
+
+// passed has the instants at which lines passed, by the text that [sameness] returns.
+type passed struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+// Handle passes the record to the log, unless the record repeats an earlier one.
+func (h repeats) Handle(ctx context.Context, r slog.Record) error {
+	if r.Level == slog.LevelDebug && !h.passed.first(sameness(r), r.Time) {
+		return nil
+	}
+	return h.Handler.Handle(ctx, r)
+}
+
+// WithAttrs returns a handler whose lines have further attributes.
+func (h repeats) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return repeats{h.Handler.WithAttrs(attrs), h.passed}
+}
+
+// WithGroup returns a handler whose attributes belong to a group.
+func (h repeats) WithGroup(name string) slog.Handler {
+	return repeats{h.Handler.WithGroup(name), h.passed}
+}
+
+// first notes that a line is logged, and reports whether the line did not pass in the time before
+// ([repeatAfter]).
+func (p *passed) first(line string, now time.Time) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.at) >= mostRepeats {
+		for other, at := range p.at {
+			if now.Sub(at) >= repeatAfter {
+				delete(p.at, other)
+			}
+		}
+	}
+	at, known := p.at[line]
+	if known && now.Sub(at) < repeatAfter || !known && len(p.at) >= mostRepeats {
+		return false
+	}
+	p.at[line] = now
+	return true
+}
+
+// sameness returns a text that equal records have in common: the message and the attributes. An
+// error counts by its status code alone, because the texts of network errors have changing ports.
+// The numbers of holds do not count.
+func sameness(r slog.Record) string {
+	var text strings.Builder
+	text.WriteString(r.Message)
+	r.Attrs(func(a slog.Attr) bool {
+		err, isError := a.Value.Any().(error)
+		var status *kube.StatusError
+		switch {
+		case a.Key == "hold", isError && !errors.As(err, &status):
+		case isError:
+			text.WriteString(" " + status.Reason)
+		default:
+			text.WriteString(" " + a.Value.String())
+		}
+		return true
+	})
+	return text.String()
+}
