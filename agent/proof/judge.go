@@ -105,13 +105,13 @@ func (s *Shims) Supported(hold string) bool {
 
 // Succeeded reports whether an init container has succeeded under the hold, and no grant of the
 // hold has followed.
-func (s *Shims) Succeeded(hold string) bool { return hold != "" && s.success.init == hold }
+func (s *Shims) Succeeded(hold string) bool { return hold != "" && s.endings.init == hold }
 
 // Outcome reports whether a container has succeeded, and whether a container has failed, under
 // the hold. Both results are false while a shim may have a child of that hold.
 func (s *Shims) Outcome(hold string) (completed, failed bool) {
 	over := hold != "" && !s.outstanding.of(hold)
-	return over && s.success.any == hold, over && s.success.failed == hold
+	return over && s.endings.any == hold, over && s.endings.failed == hold
 }
 
 // Running reports whether the application runs under the hold, and is not draining. Init

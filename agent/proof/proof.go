@@ -48,11 +48,11 @@ type Shims struct {
 	heard map[string]bool
 	// doubts has, for each container, the doubt of its fresh shim.
 	doubts  map[string]doubt
-	success success
+	endings endings
 }
 
-// success has the holds of the latest successes and failures.
-type success struct {
+// endings has the holds of the latest successes and failures.
+type endings struct {
 	// init is the hold under which an init container last succeeded. The next grant under that
 	// hold makes init empty.
 	init string
@@ -94,8 +94,8 @@ func (s *Shims) Forget(named func(hold string) bool) {
 // Grant notes that the agent sends a grant of the hold to the shim. From now on the shim may
 // have a child of the hold.
 func (s *Shims) Grant(hold string, id gate.ShimID) {
-	if s.success.init == hold {
-		s.success.init = ""
+	if s.endings.init == hold {
+		s.endings.init = ""
 	}
 	s.outstanding.add(hold, id)
 }
@@ -111,7 +111,7 @@ func (s *Shims) Note(r gate.Report) {
 		// shim reported stays.
 		s.outstanding.clearAll(r.Shim)
 		if !known || last.Phase != gate.Ended {
-			s.success.note(r, s)
+			s.endings.note(r, s)
 		}
 		s.list = slices.DeleteFunc(s.list, func(k gate.Report) bool { return k.Shim == r.Shim })
 		return
@@ -131,7 +131,7 @@ func (s *Shims) Note(r gate.Report) {
 	case gate.Ended:
 		// The container ends, so the shim starts no further child, even under a grant.
 		s.outstanding.clearAll(r.Shim)
-		s.success.note(r, s)
+		s.endings.note(r, s)
 	}
 }
 
@@ -139,7 +139,7 @@ func (s *Shims) Note(r gate.Report) {
 // still have a child of that hold. The first report of a success or a failure may also report
 // the shim's death. A death alone is no failure, because the kubelet may have killed the
 // container at the end of its grace.
-func (k *success) note(r gate.Report, s *Shims) {
+func (k *endings) note(r gate.Report, s *Shims) {
 	if r.Phase != gate.Ended || s.outstanding.of(r.Hold) {
 		return
 	}
