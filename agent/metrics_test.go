@@ -42,7 +42,7 @@ func (w *world) waiting(name string, change ...func(c *Config)) *pod {
 	return p
 }
 
-func TestVacantSecondsGrowOnlyWithoutALivingHolder(t *testing.T) {
+func TestMetricVacantSecondsGrowsOnlyWithoutLivingHolder(t *testing.T) {
 	const minute = 60
 	any := func(c *Config) { c.Any = true }
 	for name, c := range map[string]struct {
@@ -80,7 +80,7 @@ func (w *world) put(name string, seconds int) {
 	w.server.put(&kube.Lease{Name: name, Holder: "vanished", DurationSeconds: seconds})
 }
 
-func TestVacantSecondsAreZeroUnlessAShimWaits(t *testing.T) {
+func TestMetricVacantSecondsIsZeroUnlessShimWaits(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		p := w.waiting("a")

@@ -320,7 +320,7 @@ func TestParseAcceptsEverySpellingOfAFlag(t *testing.T) {
 	assert.Equal(t, []string{"serve", "-x"}, child)
 }
 
-func TestParseRefusesInvalidArguments(t *testing.T) {
+func TestInvalidArgumentsOfTheAgentAreRefused(t *testing.T) {
 	for _, word := range []string{
 		"-ports=0", "-ports=x", "-ports=70000", "-readiness=maybe", "-gate=garden", "-lease-duration=soon", "-probes={", "-own-kernel=x", "-revision=7", "-unheard-of", "more",
 	} {
@@ -337,7 +337,7 @@ func TestParseRefusesInvalidArguments(t *testing.T) {
 	}
 }
 
-func TestHelpFlagShowsEveryArgument(t *testing.T) {
+func TestHelpOfRunRoleShowsEveryArgument(t *testing.T) {
 	_, err := ParseRunArgs([]string{"-h"})
 	require.True(t, errors.Is(err, flag.ErrHelp))
 	for _, a := range runArguments {

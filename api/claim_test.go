@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestSemaphoreRequestContainsAllSlotsButNeedsOne(t *testing.T) {
+func TestSemaphoreClaimContainsAllSlotsButNeedsOne(t *testing.T) {
 	r, err := Parse(map[string]string{SemaphoreAnnotation: "pool=3"})
 	require.NoError(t, err)
 	pool := Claim{Kind: Semaphore, Name: "pool", Size: 3}
@@ -140,7 +140,7 @@ func checkRow(t *testing.T, all table, a Annotation) {
 	}
 }
 
-func TestRequestReturnsItsFirstClaimWithinAScope(t *testing.T) {
+func TestParsedAnnotationsReturnFirstClaimWithinAScope(t *testing.T) {
 	r := Request{Claimed: claimed(lock("a"), named("writer"), plain)}
 	c, ok := r.Within(ScopeWorkload)
 	assert.True(t, ok)

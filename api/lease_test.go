@@ -60,7 +60,7 @@ func TestDifferentSingletonsHaveDifferentLeases(t *testing.T) {
 	}
 }
 
-func TestRequestReturnsItsSlotsSorted(t *testing.T) {
+func TestParsedAnnotationsReturnTheirSlotsSorted(t *testing.T) {
 	r := Request{Claimed: claimed(named("a"), lock("b"), lock("z"))}
 	assert.Equal(t,
 		[]string{"lock.b", "lock.z", "singleton-a.deployment.x"},
@@ -68,7 +68,7 @@ func TestRequestReturnsItsSlotsSorted(t *testing.T) {
 	assert.Empty(t, Request{}.Slots(Workload{"apps", "Deployment", "x"}))
 }
 
-func TestWorkloadPrintsKindAndName(t *testing.T) {
+func TestTextOfAWorkloadHasKindAndName(t *testing.T) {
 	assert.Equal(t, "Deployment/x", Workload{"apps", "Deployment", "x"}.String())
 	assert.Equal(t, "Rollout.example.com/x", Workload{"example.com", "Rollout", "x"}.String())
 }

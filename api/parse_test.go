@@ -303,7 +303,7 @@ func TestLocalAPIAnnotationRefusesSettingsOfOtherGates(t *testing.T) {
 	}
 }
 
-func TestOnAPILossNeedsTheLocalAPI(t *testing.T) {
+func TestOnAPILossAnnotationNeedsTheLocalAPI(t *testing.T) {
 	_, err := Parse(map[string]string{LockAnnotation: "a", OnAPILossAnnotation: "kill"})
 	require.EqualError(t, err, "metaparticle.io/on-api-loss has no effect without metaparticle.io/api, by which a program asks for its slots: add it, or remove this one")
 	_, err = Parse(map[string]string{OnAPILossAnnotation: "kill"})

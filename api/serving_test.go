@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestServingBeforeAcquisitionBelongsToEarlierHold(t *testing.T) {
+func TestServingTimeBeforeAcquisitionBelongsToEarlierHold(t *testing.T) {
 	acquired := time.Date(2026, 3, 1, 12, 0, 7, 500_000_000, time.UTC)
 	for serving, in := range map[string]bool{
 		"2026-03-01T12:00:08Z": true, "2026-03-01T12:00:07.5Z": true, "2026-03-01T12:00:07Z": true,

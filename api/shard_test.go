@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestRequestForShardsHasOneSlotPerShard(t *testing.T) {
+func TestClaimOfShardsHasOneSlotPerShard(t *testing.T) {
 	r, err := Parse(map[string]string{ShardsAnnotation: "3"})
 	require.NoError(t, err)
 	of := Workload{"apps", "Deployment", "web.1"}

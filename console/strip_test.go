@@ -122,7 +122,7 @@ func TestStrippingUnreadFieldsNeverChangesShownSlots(t *testing.T) {
 	}
 }
 
-func TestStripDropsOverlongEventMessages(t *testing.T) {
+func TestConsoleDropsOverlongEventMessages(t *testing.T) {
 	for length, kept := range map[int]bool{longest: true, longest + 1: false} {
 		e := stripped(t, &corev1.Event{Message: strings.Repeat("é", length)})
 		assert.Equal(t, kept, e.Message != "", length)

@@ -177,7 +177,7 @@ func next(t *testing.T, all chan published) published {
 	}
 }
 
-func TestWatchPublishesEachChangeOfASlot(t *testing.T) {
+func TestConsolePublishesEachChangeOfASlot(t *testing.T) {
 	s := newServer(t, leaseOf(1, "a", time.Now()))
 	w, all := watching(t, s)
 	p := next(t, all)
@@ -232,7 +232,7 @@ func TestConsoleIgnoresUpdatesThatOnlyRenewALease(t *testing.T) {
 	}
 }
 
-func TestWatchForgetsLeasesThatAreGone(t *testing.T) {
+func TestConsoleForgetsLeasesThatAreGone(t *testing.T) {
 	one := &coordinationv1.Lease{}
 	one.UID, one.ResourceVersion = "uid", "7"
 	for name, gone := range map[string]any{
@@ -305,7 +305,7 @@ func (a addresses) Handle(_ context.Context, r slog.Record) error {
 	return nil
 }
 
-func TestReadinessProbeSucceedsOnlyWithSyncedCaches(t *testing.T) {
+func TestConsoleIsReadyOnlyWithSyncedCaches(t *testing.T) {
 	full := false
 	handler := probes(func() bool { return full })
 	status := func(path string) int {

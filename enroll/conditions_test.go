@@ -213,7 +213,7 @@ func TestConditionsOfAScaledDownWorkloadStayReadable(t *testing.T) {
 }
 
 // Users can change the labels and annotations of living pods, but not the containers.
-func TestConditionsWithoutTheirInitContainerGrantNothing(t *testing.T) {
+func TestConditionsWithoutTheirInitContainerGiveNoRights(t *testing.T) {
 	forged := waiting("a", "till", "lock.a")
 	forged.Spec.InitContainers = nil
 	sidecar := waiting("a", "till", "lock.a")
@@ -243,7 +243,7 @@ func TestConditionsWithoutTheirInitContainerGrantNothing(t *testing.T) {
 	}
 }
 
-func TestConditionsGrantNothingInSystemNamespaces(t *testing.T) {
+func TestConditionsGiveNoRightsInSystemNamespaces(t *testing.T) {
 	for _, name := range []string{metav1.NamespaceSystem, "metaparticle-system"} {
 		pod := waiting("a", "till", "lock.a")
 		pod.Namespace = name

@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-func TestLongShortageOfPodsCausesOneEvent(t *testing.T) {
+func TestShardsThatLongLackPodsCauseOneEvent(t *testing.T) {
 	w := newWorld(t, deployment(nil, sharding(3)), worker("a", 3))
 	r := w.process()
 	lacking := map[string]int{}

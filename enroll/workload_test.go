@@ -114,7 +114,7 @@ func TestTemplateAnnotationOverridesWorkloadAnnotation(t *testing.T) {
 	assert.Nil(t, w.lease("lock.on-the-workload"), "no pod claims this lock")
 }
 
-func TestUngatedPodsOlderThanInstallationAreReported(t *testing.T) {
+func TestAnnotatedPodsWithoutAGateAreReported(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
 		Namespace: shop, Name: "a", Labels: map[string]string{"app": "biller"}, Annotations: singleton,
 	}}

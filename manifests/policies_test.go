@@ -406,7 +406,7 @@ func TestEnrollPolicyRestrictsConditionRolesToReading(t *testing.T) {
 	}
 }
 
-func TestLeaseDurationAboveTheMaximumIsRefused(t *testing.T) {
+func TestLeasePolicyRefusesDurationAboveTheMaximum(t *testing.T) {
 	assert.Contains(t, texts(t)["policies/lease.yaml"], fmt.Sprintf("orValue(0) > %d\n", int(api.MaxLeaseDuration.Seconds())))
 }
 

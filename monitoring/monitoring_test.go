@@ -141,7 +141,7 @@ func TestPrometheusRuleObjectMatchesTheRulesFile(t *testing.T) {
 	assert.Equal(t, rules, object.Spec)
 }
 
-func TestAcceleratedRulesHaveShorterDurationsAndUnchangedThresholds(t *testing.T) {
+func TestAcceleratedAlertRulesKeepThresholdsAndShortenDurations(t *testing.T) {
 	faster := Faster(Rules, 20)
 	assert.Contains(t, faster, "metaparticle_transitions_total[90s]")
 	assert.Contains(t, faster, "        for: 3s\n")
@@ -152,7 +152,7 @@ func TestAcceleratedRulesHaveShorterDurationsAndUnchangedThresholds(t *testing.T
 }
 
 // Debian's Prometheus has no discovery by Kubernetes, so the test replaces the discovery by a file.
-func TestConfigurationIsValidForPrometheus(t *testing.T) {
+func TestPrometheusAcceptsTheScrapeConfiguration(t *testing.T) {
 	dir := t.TempDir()
 	written(t, dir, "rules.yaml", Rules)
 	configuration := ByFile(Configuration)

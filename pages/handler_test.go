@@ -31,7 +31,7 @@ func ask(method, path string, header ...string) *httptest.ResponseRecorder {
 	return w
 }
 
-func TestHandlerServesEachBuiltFileUnchanged(t *testing.T) {
+func TestEachBuiltPageIsServedUnchanged(t *testing.T) {
 	files, err := Files()
 	require.NoError(t, err)
 	for name, text := range files {
@@ -44,7 +44,7 @@ func TestHandlerServesEachBuiltFileUnchanged(t *testing.T) {
 	assert.Equal(t, string(files["index.html"]), ask("GET", "/docs/").Body.String())
 }
 
-func TestHandlerRefusesUnknownPathsAndAnswersConditionalRequests(t *testing.T) {
+func TestPagesAnswerConditionalRequestsAndRefuseUnknownPaths(t *testing.T) {
 	assert.Equal(t, http.StatusNotFound, ask("GET", "/docs/nothing.html").Code)
 	assert.Equal(t, http.StatusNotFound, ask("GET", "/docs/decisions/").Code)
 	assert.Equal(t, http.StatusMethodNotAllowed, ask("POST", "/docs/index.html").Code)
@@ -105,7 +105,7 @@ func luminance(t *testing.T, colour string) float64 {
 	return 0.2126*part(16) + 0.7152*part(8) + 0.0722*part(0)
 }
 
-func TestTextHasEnoughContrast(t *testing.T) {
+func TestTextOfPagesHasEnoughContrast(t *testing.T) {
 	schemes := regexp.MustCompile(`(?s):root \{(.*?)\}`).FindAllStringSubmatch(string(style), -1)
 	require.Len(t, schemes, 2, "one for light, one for dark")
 	for i, scheme := range schemes {

@@ -102,7 +102,7 @@ func TestHostileTextIsRefusedOrBecomesAllowedElements(t *testing.T) {
 	assert.Less(t, refused, len(hostile), "some of these texts are harmless")
 }
 
-func FuzzDocumentsBecomeAllowedElementsOnly(f *testing.F) {
+func FuzzMarkdownBecomesAllowedHTMLElementsOnly(f *testing.F) {
 	for _, text := range hostile {
 		f.Add(text)
 	}

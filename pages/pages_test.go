@@ -61,7 +61,7 @@ func TestPageBuiltFromSampleEqualsItsGoldenFile(t *testing.T) {
 	assert.Equal(t, string(golden), string(txtar.Format(sample)), "run make golden")
 }
 
-func TestDocumentMistakesAreReportedWithFileAndLine(t *testing.T) {
+func TestMarkdownMistakesAreReportedWithFileAndLine(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"a block of HTML":          {"# A\n\ntext\n\n<div>x</div>\n", "docs/a.md:5: HTML is refused: \"<div>x</div>\""},
 		"HTML in a line":           {"# A\n\none\ntwo <b>x</b>\n", "docs/a.md:4: HTML is refused: \"<b>\""},
@@ -91,7 +91,7 @@ func TestDocumentMistakesAreReportedWithFileAndLine(t *testing.T) {
 	}
 }
 
-func TestTwoDocumentsForTheSamePageAreRefused(t *testing.T) {
+func TestTwoMarkdownFilesForOnePageAreRefused(t *testing.T) {
 	_, err := Build(fstest.MapFS{"docs/a.md": {}, "a.md": {}}, nil)
 	assert.ErrorContains(t, err, "another document has the page a.html, too")
 }
@@ -137,7 +137,7 @@ func TestEachDocumentOfTheNavigationExists(t *testing.T) {
 	}
 }
 
-func TestEqualDocumentsMakeEqualPages(t *testing.T) {
+func TestEqualMarkdownFilesMakeEqualPages(t *testing.T) {
 	once, err := Build(metaparticle.Documents, nil)
 	require.NoError(t, err)
 	checked, err := Build(metaparticle.Documents, os.DirFS(".."))

@@ -44,7 +44,7 @@ func TestDoneKeyEndsTheWaitAtOnce(t *testing.T) {
 	})
 }
 
-func TestChangeBetweenReadAndWatchIsSeen(t *testing.T) {
+func TestConditionSeesChangesBetweenReadAndWatch(t *testing.T) {
 	for name, between := range map[string]func(s *server){
 		"done": func(s *server) { s.put(schema("7")) },
 		// A watch from a later version than that of the read would miss the state in which key 7 is
@@ -166,7 +166,7 @@ func TestRefusedReadIsRepeatedUntilItSucceeds(t *testing.T) {
 	}
 }
 
-func TestHangingReadIsRepeated(t *testing.T) {
+func TestWaitForAConditionRepeatsAHangingRead(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema("7"))
 		s.refuseRead = func(ctx context.Context) error {
@@ -250,7 +250,7 @@ func TestNextWatchFollowsALongWatchAtOnce(t *testing.T) {
 	})
 }
 
-func TestSilentWatchIsFollowedByARead(t *testing.T) {
+func TestConditionIsReadAgainAfterASilentWatch(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		s.silent = true
@@ -262,7 +262,7 @@ func TestSilentWatchIsFollowedByARead(t *testing.T) {
 	})
 }
 
-func TestWaitObeysTheServersRetryAfterHeader(t *testing.T) {
+func TestWaitForConditionsObeysTheRetryAfterHeader(t *testing.T) {
 	for asked, want := range map[time.Duration]time.Duration{20 * time.Second: 20 * time.Second, time.Hour: time.Minute} {
 		bubble(t, func(t *testing.T, s *server) {
 			s.put(schema("7"))
@@ -302,6 +302,6 @@ func TestStoppedWaitReturnsTheCauseOfItsStop(t *testing.T) {
 	}
 }
 
-func TestConfigWithoutAPIClientIsRefused(t *testing.T) {
+func TestWaitForConditionsNeedsAnAPIClient(t *testing.T) {
 	assert.Error(t, Run(t.Context(), Config{Conditions: []api.Condition{key7}}))
 }

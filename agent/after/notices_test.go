@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-func TestShortWaitWritesNoNotice(t *testing.T) {
+func TestShortWaitForAConditionWritesNoEvent(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		r := start(t, s, key7)
@@ -29,7 +29,7 @@ func TestShortWaitWritesNoNotice(t *testing.T) {
 	})
 }
 
-func TestEachNoticeAppearsOnceForACondition(t *testing.T) {
+func TestEachConditionCausesOneEventAndOneWarning(t *testing.T) {
 	for name, test := range map[string]struct {
 		condition   api.Condition
 		waits, warn string
@@ -105,7 +105,7 @@ func TestEachNoticeAppearsOnceForACondition(t *testing.T) {
 	}
 }
 
-func TestUnreachableServerIsNamedInTheWarning(t *testing.T) {
+func TestConditionWarningNamesTheUnreachableAPIServer(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.refuseRead = func(context.Context) error { return errors.New("connection refused") }
 		r := start(t, s, key7)
@@ -115,7 +115,7 @@ func TestUnreachableServerIsNamedInTheWarning(t *testing.T) {
 	})
 }
 
-func TestNoticeDelayBeginsAnewForEachCondition(t *testing.T) {
+func TestEventDelayBeginsAnewForEachCondition(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema(""))
 		r := start(t, s, key7, serves)

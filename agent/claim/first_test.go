@@ -60,19 +60,19 @@ func (f *first) settle(now time.Duration) (acquired []string) {
 	}
 }
 
-func TestFirstProcessFindsFreeSlotWithFewLooks(t *testing.T) {
+func TestNewPodFindsFreeSlotWithFewLooks(t *testing.T) {
 	f := newFirst(t, true, func(string) bool { return true })
 	assert.Len(t, f.settle(time.Second), 1)
 	assert.Len(t, f.looked, fewLooks)
 }
 
-func TestFirstProcessWithoutFreeSlotSeesAllSlots(t *testing.T) {
+func TestNewPodWithoutFreeSlotReadsAllSlots(t *testing.T) {
 	f := newFirst(t, true, func(string) bool { return false })
 	assert.Empty(t, f.settle(time.Second))
 	assert.Len(t, f.looked, 64)
 }
 
-func TestFirstProcessFindsTheOnlyFreeSlot(t *testing.T) {
+func TestNewPodFindsTheOnlyFreeSlot(t *testing.T) {
 	for i := range 64 {
 		only := fmt.Sprint("s.", i)
 		f := newFirst(t, true, func(slot string) bool { return slot == only })
@@ -81,7 +81,7 @@ func TestFirstProcessFindsTheOnlyFreeSlot(t *testing.T) {
 }
 
 // An earlier process may have left a child under any of the slots.
-func TestLaterProcessReadsAllSlotsFirst(t *testing.T) {
+func TestRestartedAgentReadsAllSlotsBeforeItAcquires(t *testing.T) {
 	f := newFirst(t, false, func(string) bool { return true })
 	assert.Len(t, f.settle(time.Second), 1)
 	assert.Len(t, f.looked, 64)

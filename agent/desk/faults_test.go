@@ -137,7 +137,7 @@ func TestDeskReportsTheDeathOfAReconnectedShim(t *testing.T) {
 }
 
 // A program that has learned the id of a shim could report that the shim's child is dead.
-func TestOnlyItsOwnProcessSpeaksForAShim(t *testing.T) {
+func TestDeskBelievesOnlyTheShimsOwnProcess(t *testing.T) {
 	t.Parallel()
 	s, l := serving(t)
 	shim, st := mortal{dead: make(chan struct{})}, runningWith("h1")

@@ -254,7 +254,7 @@ func TestSecondAgentProcessOpensDeskAfterFirstEnds(t *testing.T) {
 	}
 }
 
-func TestAnyUserMayConnectToTheSocket(t *testing.T) {
+func TestAnyUserMayConnectToTheDesksSocket(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "agent.sock"), nil, 0o600), "a stale one")

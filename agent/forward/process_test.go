@@ -185,7 +185,7 @@ type zeros struct{}
 
 func (zeros) Read(to []byte) (int, error) { return len(to), nil }
 
-func TestIdleConnectionTakesLittleMemory(t *testing.T) {
+func TestIdleForwardedConnectionTakesLittleMemory(t *testing.T) {
 	const count = 500
 	port := app(t, holder+":0", echo)
 	p := startForwarder(t, port)

@@ -54,7 +54,7 @@ func sendUntilBlocked(t *testing.T, conn *net.TCPConn) (sent int64) {
 	}
 }
 
-func TestSlowReceiverBlocksTheSender(t *testing.T) {
+func TestForwarderBlocksTheSenderOfASlowReceiver(t *testing.T) {
 	sent := make(chan int64, 1)
 	port := app(t, holder+":0", func(conn *net.TCPConn) {
 		defer conn.Close()

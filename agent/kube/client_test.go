@@ -207,7 +207,7 @@ func TestRequestedRetryDelayIsBounded(t *testing.T) {
 	}
 }
 
-func TestRedirectsAreNotFollowed(t *testing.T) {
+func TestAPIClientNeverFollowsRedirects(t *testing.T) {
 	var requests atomic.Int32
 	client := newServer(t, func(w http.ResponseWriter, r *http.Request) {
 		requests.Add(1)
@@ -218,7 +218,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	assert.EqualValues(t, 1, requests.Load(), "a redirect would leak the token")
 }
 
-func TestOversizedAnswerIsRefused(t *testing.T) {
+func TestAPIClientRefusesAnOversizedAnswer(t *testing.T) {
 	_, err := serve(t, http.StatusOK, `{"x":"`+strings.Repeat("x", maxBody)+`"}`).GetLease(t.Context(), "biller")
 	assert.ErrorIs(t, err, ErrTooLarge)
 }

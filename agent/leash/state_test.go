@@ -109,7 +109,7 @@ func TestNoGrantOutlastsTheHoldOfAProgram(t *testing.T) {
 }
 
 // The leash prolongs a grant between the acquiring write and its answer.
-func TestHoldIsUncoveredWhileAGrantOutlastsIt(t *testing.T) {
+func TestLeashReportsAGrantThatOutlastsTheHold(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	b.start("a")
@@ -207,7 +207,7 @@ func TestSupersededShimGetsNoGrant(t *testing.T) {
 	assert.Equal(t, []gate.ShimID{"new"}, keys(b.act()))
 }
 
-func TestFrozenProgramThawsAfterEachClaimIsSure(t *testing.T) {
+func TestFrozenProgramThawsOnceAllHoldsAreRenewed(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 2)
 	b.start("a")
@@ -244,7 +244,7 @@ func TestFailedOrderIsSentAgain(t *testing.T) {
 }
 
 // The desk sends no grant before its note is on the disk.
-func TestUnsentFirstGrantIsForgottenWithoutAKill(t *testing.T) {
+func TestUnsentFirstGrantCausesNoKill(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	b.waits("a")

@@ -249,7 +249,7 @@ func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
 	}
 }
 
-func TestContainerRestartNeverCancelsLeaveForATurn(t *testing.T) {
+func TestContainerRestartNeverCancelsATurnsLeave(t *testing.T) {
 	var l Leave
 	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	l.Next(began, f)

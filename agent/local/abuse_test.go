@@ -176,7 +176,7 @@ func TestBidForAPausedSlotReturnsReasonPaused(t *testing.T) {
 	})
 }
 
-func TestWatchShowsAFreeSlotSoonAfterExpiry(t *testing.T) {
+func TestLocalAPIWatchShowsFreeSlotAfterExpiry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestMistakenCallIsRefusedWithTheReason(t *testing.T) {
+func TestMistakenLocalAPICallIsRefusedWithReason(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := start(t, newServer("lock.a"), "first", "lock/a")
 		for call, reason := range map[[2]string]string{
@@ -38,7 +38,7 @@ func TestMistakenCallIsRefusedWithTheReason(t *testing.T) {
 	})
 }
 
-func TestStateShowsTheHolderAndItsAddress(t *testing.T) {
+func TestLocalAPIShowsTheHolderAndItsAddress(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")
@@ -71,7 +71,7 @@ func TestStateShowsTheHolderAndItsAddress(t *testing.T) {
 	})
 }
 
-func TestWatchOfALockShowsHolderAndRelease(t *testing.T) {
+func TestLocalAPIWatchShowsHolderAndRelease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		first, second := start(t, s, "first", "lock/a"), start(t, s, "second", "lock/a")

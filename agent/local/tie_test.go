@@ -203,7 +203,7 @@ func TestProgramDiesBeforeItsLostSlotIsTaken(t *testing.T) {
 	})
 }
 
-func TestAnswersAreGoodUntilTheShimKills(t *testing.T) {
+func TestAnswerStatesWhenTheShimKillsTheProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
@@ -267,7 +267,7 @@ func TestProgramThawsOnlyAfterItsHoldIsRenewed(t *testing.T) {
 	})
 }
 
-func TestBidIsAnsweredOnceGrantsEndInTime(t *testing.T) {
+func TestAnsweredBidOutlastsTheGrantOfItsProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")

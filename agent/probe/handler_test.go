@@ -139,7 +139,7 @@ func TestHTTPProbeResultEqualsTheKubeletsResult(t *testing.T) {
 	})
 }
 
-func TestDirectProbeOfClosedPortIsRefused(t *testing.T) {
+func TestProbeOfClosedPortReportsARefusedConnection(t *testing.T) {
 	moved := httptest.NewServer(http.RedirectHandler("http://"+net.JoinHostPort(loopback, strconv.Itoa(closed(t)))+"/", http.StatusFound))
 	defer moved.Close()
 	for name, tt := range map[string]struct {

@@ -31,7 +31,7 @@ func (m *storm) Reap() (pid int, status unix.WaitStatus, none bool) {
 }
 
 // The shim looks at the clock only between two calls of reap.
-func TestStormOfOrphansNeverHidesTheClock(t *testing.T) {
+func TestShimKeepsDeadlineDespiteAFloodOfOrphans(t *testing.T) {
 	m := &storm{left: 3 * mostReaped / 2}
 	s := newShim(Config{}, Identity{}, m)
 	assert.False(t, s.reap())

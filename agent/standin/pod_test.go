@@ -152,7 +152,7 @@ func TestApplicationStartsOnlyAfterTheGrant(t *testing.T) {
 	assert.Equal(t, "h1", r.Hold)
 }
 
-func TestWaitRoleSurvivesARestartOfTheAgent(t *testing.T) {
+func TestWaitContainerSurvivesARestartOfTheAgent(t *testing.T) {
 	dir := t.TempDir()
 	done := make(chan error, 1)
 	go func() { done <- Wait(t.Context(), Socket(filepath.Join(dir, "wait.sock"))) }()
@@ -213,7 +213,7 @@ func TestHoldStaysUnprovenAfterRestartOfAllContainers(t *testing.T) {
 	assert.Equal(t, "h2", serve(t, dir).next().Hold)
 }
 
-func TestTurnCommandSucceedsWithoutNoteOrVolume(t *testing.T) {
+func TestTurnContainerSucceedsWithoutNoteOrVolume(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, Turn(Dir(dir)))
 	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
@@ -237,7 +237,7 @@ func TestRebootProvesDeathUnlessPodHasOwnKernel(t *testing.T) {
 	}
 }
 
-func TestDrainRestartsAllContainersAndReportsNoProof(t *testing.T) {
+func TestPodGateRestartsAllContainersOnADrain(t *testing.T) {
 	s, r := letGo(t, t.TempDir(), "h1", time.Hour)
 	require.ErrorIs(t, s.Grant(r.Shim, granting("h2", time.Hour)), gate.ErrOver)
 	require.NoError(t, s.Drain(r.Shim, "Lost", time.Minute))
@@ -247,7 +247,7 @@ func TestDrainRestartsAllContainersAndReportsNoProof(t *testing.T) {
 	assert.True(t, exists(filepath.Join(s.dir, letStart)))
 }
 
-func TestDrainBeforeAnyGrantNeverRestartsContainers(t *testing.T) {
+func TestPodGateWithoutAnyGrantRestartsNoContainer(t *testing.T) {
 	s := serve(t, t.TempDir())
 	s.wait()
 	r := s.next()
@@ -256,7 +256,7 @@ func TestDrainBeforeAnyGrantNeverRestartsContainers(t *testing.T) {
 	assert.Empty(t, s.restart)
 }
 
-func TestMissingRenewalRestartsContainersBeforeTheDeadline(t *testing.T) {
+func TestPodGateRestartsContainersBeforeAnUnrenewedDeadline(t *testing.T) {
 	s, r := letGo(t, t.TempDir(), "h1", 50*time.Millisecond)
 	extended := granting("h1", 300*time.Millisecond)
 	require.NoError(t, s.Grant(r.Shim, extended))
@@ -285,7 +285,7 @@ func TestRenewedDeadlineIsNotedForNextAgentProcess(t *testing.T) {
 	assert.InDelta(t, time.Hour, n.Leave-host.Now(), float64(time.Minute/2))
 }
 
-func TestSecondRunOfWaitRoleRestartsAllContainers(t *testing.T) {
+func TestSecondStartOfWaitContainerRestartsAllContainers(t *testing.T) {
 	s, _ := letGo(t, t.TempDir(), "h1", time.Hour)
 	s.wait()
 	require.ErrorIs(t, s.ended(), ErrRestart)

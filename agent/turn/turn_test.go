@@ -256,7 +256,7 @@ func (r Rollout) startedIn(d time.Duration) Rollout {
 	return r
 }
 
-func TestProvenRevisionCountsAsStartingUntilTimeLimit(t *testing.T) {
+func TestStartingHolderIsSparedForALimitedTime(t *testing.T) {
 	for name, c := range map[string]struct {
 		revision api.Revision
 		hold     Hold

@@ -82,7 +82,7 @@ func TestRefusedActionLeavesTheVariableAsItWas(t *testing.T) {
 	}
 }
 
-func TestAddWithRepeatedIdempotencyKeyReturnsFirstResult(t *testing.T) {
+func TestAdditionWithRepeatedIdempotencyKeyReturnsFirstResult(t *testing.T) {
 	v := state(t, `{}`)
 	first := Action{Add: 5, Key: "k"}
 	result, changed, refusal := first.apply(v, "pod", "")

@@ -17,7 +17,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 )
 
-func TestConcurrentAddsShareAFewWrites(t *testing.T) {
+func TestConcurrentAdditionsShareAFewWrites(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -32,7 +32,7 @@ func TestConcurrentAddsShareAFewWrites(t *testing.T) {
 	})
 }
 
-func TestEachAddSurvivesConflictsWithOtherPods(t *testing.T) {
+func TestEachAdditionSurvivesConflictsWithOtherPods(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		var group sync.WaitGroup
@@ -50,7 +50,7 @@ func TestEachAddSurvivesConflictsWithOtherPods(t *testing.T) {
 }
 
 // The cases cover each way to lose an answer, with and without writes of other pods.
-func TestLostAnswersNeverCorruptTheSumOfAdds(t *testing.T) {
+func TestLostAnswersNeverCorruptTheSumOfAdditions(t *testing.T) {
 	for name, test := range map[string]struct {
 		stored, others, keyed bool
 		want                  Refusal
@@ -153,7 +153,7 @@ func TestCallSucceedsOnlyAfterItsWriteIsStored(t *testing.T) {
 }
 
 // The program of the second call disconnects while the outcome of the write is unknown.
-func TestDisconnectOfOneProgramLeavesOtherCallsUnharmed(t *testing.T) {
+func TestDisconnectedProgramNeverHarmsCallsOfOtherPrograms(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -194,7 +194,7 @@ func TestDelayedWriteIsStoredAtMostOnce(t *testing.T) {
 	})
 }
 
-func TestActionReturnsUnknownOrUnavailableDuringAnOutage(t *testing.T) {
+func TestVariableCallReturnsUnknownOrUnavailableDuringOutage(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")

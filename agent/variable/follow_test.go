@@ -44,7 +44,7 @@ func follows(ctx context.Context, v *Variable, first *kube.Variable) (seen func(
 
 func set(n int64) func(*kube.Variable) { return func(v *kube.Variable) { v.Integer = &n } }
 
-func TestFollowersShareOneWatchWithoutPolling(t *testing.T) {
+func TestProgramsShareOneVariableWatchWithoutPolling(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -75,7 +75,7 @@ func TestFollowersShareOneWatchWithoutPolling(t *testing.T) {
 	})
 }
 
-func TestFollowerSeesChangesWhileItsWatchIsBroken(t *testing.T) {
+func TestProgramSeesVariableChangesWhileWatchIsBroken(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")
@@ -93,7 +93,7 @@ func TestFollowerSeesChangesWhileItsWatchIsBroken(t *testing.T) {
 }
 
 // A follower that begins late may have read a newer state than the watch has delivered.
-func TestFollowerNeverSeesAnOlderState(t *testing.T) {
+func TestVariableWatchNeverDeliversAnOlderState(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer()
 		v := start(t, s, "pod")

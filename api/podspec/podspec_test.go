@@ -67,7 +67,7 @@ func TestGateIsRecognizedByItsContainersArguments(t *testing.T) {
 }
 
 // The golden files of package mutate contain pods that the webhook has gated.
-func TestGatesAndArgumentsOfGoldenPodsAreRecognized(t *testing.T) {
+func TestGatesInTheWebhooksGoldenFilesAreRecognized(t *testing.T) {
 	files, err := filepath.Glob("../../mutate/testdata/*.txtar")
 	require.NoError(t, err)
 	gates, shims := 0, 0

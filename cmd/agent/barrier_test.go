@@ -57,14 +57,14 @@ func atBarrier(t *testing.T, opened string, wait time.Duration) (c *exec.Cmd, re
 	return c, read
 }
 
-func TestBarrierRoleSucceedsAtAnOpenBarrier(t *testing.T) {
+func TestBarrierContainerSucceedsAtAnOpenBarrier(t *testing.T) {
 	c, _ := atBarrier(t, "1", 0)
 	out, err := c.CombinedOutput()
 	require.NoError(t, err, string(out))
 	assert.Empty(t, string(out))
 }
 
-func TestBarrierRoleFailsAfterItsBoundedWait(t *testing.T) {
+func TestBarrierContainerFailsAfterItsBoundedWait(t *testing.T) {
 	c, _ := atBarrier(t, "", time.Second)
 	out, err := c.CombinedOutput()
 	require.Error(t, err)
@@ -72,7 +72,7 @@ func TestBarrierRoleFailsAfterItsBoundedWait(t *testing.T) {
 	assert.Contains(t, string(out), "barrier warm=1: the pod has waited for as long as metaparticle.io/wait-at-most permits")
 }
 
-func TestBarrierRoleEndsBySignal(t *testing.T) {
+func TestBarrierContainerEndsBySignal(t *testing.T) {
 	c, reads := atBarrier(t, "", time.Hour)
 	require.NoError(t, c.Start())
 	<-reads
@@ -81,7 +81,7 @@ func TestBarrierRoleEndsBySignal(t *testing.T) {
 	assert.Equal(t, exitTerminated, c.ProcessState.ExitCode())
 }
 
-func TestBarrierRoleRefusesMalformedArguments(t *testing.T) {
+func TestBarrierContainerRefusesMalformedArguments(t *testing.T) {
 	for want, args := range map[string][]string{
 		"need -barrier and -run": {"-barrier=warm=1"},
 		"write a name":           {"-barrier=warm"},

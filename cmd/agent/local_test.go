@@ -142,7 +142,7 @@ func askBy(ctx context.Context, t *testing.T, client *http.Client, method, url s
 	return answer.StatusCode, body
 }
 
-func TestLocalRoleHoldsAndReleasesAProgramsSlot(t *testing.T) {
+func TestLocalAPIAgentHoldsAndReleasesASlot(t *testing.T) {
 	s, port := newLockServer(t), freePort(t)
 	var output bytes.Buffer
 	c := s.start(t, port, &output)
@@ -245,7 +245,7 @@ func TestConnectionLimitOfSocketLeavesThePortUsable(t *testing.T) {
 	assert.Equal(t, http.StatusNoContent, code)
 }
 
-func TestLocalRoleFailsIfItsPortIsTaken(t *testing.T) {
+func TestLocalAPIAgentFailsIfPortIsTaken(t *testing.T) {
 	s := newLockServer(t)
 	var output bytes.Buffer
 	_, port, err := net.SplitHostPort(s.address)
@@ -256,7 +256,7 @@ func TestLocalRoleFailsIfItsPortIsTaken(t *testing.T) {
 	assert.Contains(t, output.String(), "serve the local API: listen tcp 127.0.0.1:"+port)
 }
 
-func TestLocalRoleRefusesMalformedArguments(t *testing.T) {
+func TestLocalAPIAgentRefusesMalformedArguments(t *testing.T) {
 	for want, args := range map[string][]string{
 		"no -claims":           {api.LocalRole},
 		"is no claim of":       {api.LocalRole, "-claims=once/a"},

@@ -150,7 +150,7 @@ func TestPortForwardEndsWhenPodRefusesConnection(t *testing.T) {
 	assert.NoError(t, <-ended)
 }
 
-func TestConsoleRefusesATakenPort(t *testing.T) {
+func TestConsoleCommandRefusesATakenPort(t *testing.T) {
 	port, err := openPort(t.Context(), 0)
 	require.NoError(t, err)
 	defer port.Close()

@@ -190,7 +190,7 @@ func TestWebhookDisconnectsCallersThatSendTooSlowly(t *testing.T) {
 	}
 }
 
-func TestServerIsReadyWhenItListens(t *testing.T) {
+func TestWebhookServerIsReadyWhenItListens(t *testing.T) {
 	s := newCallServer(settings{})
 	require.ErrorIs(t, s.StartedChecker()(nil), errNotStarted)
 	require.NoError(t, answered(t, listening(t, s)))

@@ -45,7 +45,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-func TestInvalidFlagsAreRefused(t *testing.T) {
+func TestWebhookRefusesInvalidFlags(t *testing.T) {
 	t.Setenv("AGENT_IMAGE", "agent:1")
 	t.Setenv("POD_NAMESPACE", "system")
 	s, err := parse([]string{"--plain-http-registry=a:1", "--plain-http-registry", "b",
@@ -69,7 +69,7 @@ func TestInvalidFlagsAreRefused(t *testing.T) {
 	}
 }
 
-func TestHelpFlagCausesNoError(t *testing.T) {
+func TestHelpFlagOfWebhookCausesNoError(t *testing.T) {
 	require.NoError(t, run(t.Context(), []string{"--help"}, io.Discard))
 }
 

@@ -32,7 +32,7 @@ func interrupted(t *testing.T) int {
 }
 
 // The process must not end, because the replica still answers the API server's calls.
-func TestReplicaSeeksElectionAgainAfterEachTerm(t *testing.T) {
+func TestWebhookReplicaSeeksElectionAfterEachTerm(t *testing.T) {
 	for _, message := range []string{
 		"leader election lost",
 		"make the manager of a term: connection refused",
@@ -68,7 +68,7 @@ func TestReplicaSeeksElectionAgainAfterEachTerm(t *testing.T) {
 }
 
 // A replica that can never enroll must not appear healthy.
-func TestReplicaEndsIfItCanNeverEnroll(t *testing.T) {
+func TestWebhookReplicaEndsIfItCanNeverEnroll(t *testing.T) {
 	terms := newTerms(nil, settings{}, slog.New(slog.DiscardHandler))
 	broken := errors.New("no such label")
 	terms.options = func(settings) (ctrl.Options, error) { return ctrl.Options{}, broken }

@@ -118,7 +118,7 @@ func (e event) keys(t *testing.T) (keys []string) {
 	return keys
 }
 
-func TestStreamBeginsWithTheStateThenHasChanges(t *testing.T) {
+func TestConsoleStreamBeginsWithStateThenHasChanges(t *testing.T) {
 	s, server := serving(t)
 	early := connect(t, server, "")
 	require.NoError(t, s.Publish([]view.Slot{slot("lock.a", "x"), slot("lock.b", "")}, ""))
@@ -138,7 +138,7 @@ func TestStreamBeginsWithTheStateThenHasChanges(t *testing.T) {
 	assert.Contains(t, early.next().data, `"trouble":"old"`)
 }
 
-func TestReconnectedStreamBeginsWithTheWholeState(t *testing.T) {
+func TestReconnectedConsoleStreamBeginsWithTheWholeState(t *testing.T) {
 	s, server := serving(t)
 	require.NoError(t, s.Publish([]view.Slot{slot("lock.a", "x")}, ""))
 	before := connect(t, server, "")
@@ -151,7 +151,7 @@ func TestReconnectedStreamBeginsWithTheWholeState(t *testing.T) {
 	assert.Equal(t, []string{"shop/lock.a=y", "shop/lock.b="}, again.keys(t))
 }
 
-func TestOnlyTheSlowStreamIsDropped(t *testing.T) {
+func TestConsoleDropsOnlyTheSlowStream(t *testing.T) {
 	s := New()
 	dropped := map[string]bool{}
 	joined := func(name string) *stream {
@@ -171,7 +171,7 @@ func TestOnlyTheSlowStreamIsDropped(t *testing.T) {
 	assert.Empty(t, s.streams)
 }
 
-func TestQueuedBytesOfAStreamAreBounded(t *testing.T) {
+func TestConsoleBoundsTheQueuedBytesOfAStream(t *testing.T) {
 	one := &stream{queue: make(chan message, maxQueue)}
 	half := message{make([]byte, maxWaiting/2)}
 	assert.True(t, one.add(half))
@@ -180,7 +180,7 @@ func TestQueuedBytesOfAStreamAreBounded(t *testing.T) {
 }
 
 // A browser that reads nothing blocks its handler until the server drops the stream.
-func TestDroppedStreamEndsImmediately(t *testing.T) {
+func TestDroppedConsoleStreamEndsImmediately(t *testing.T) {
 	s, server := serving(t)
 	large := slot("lock.a", "x")
 	large.Yield = strings.Repeat("y", 12<<20) // more bytes than the buffers of sockets hold
@@ -217,7 +217,7 @@ func (c *chunks) Write(text []byte) (int, error) {
 
 func (c *chunks) FlushError() error { return nil }
 
-func TestEachChunkHasAWriteDeadline(t *testing.T) {
+func TestConsoleSetsAWriteDeadlineForEachChunk(t *testing.T) {
 	c := &chunks{}
 	out := writer{t.Context(), c, http.NewResponseController(c)}
 	require.True(t, out.write(message{[]byte("head"), make([]byte, 2*maxChunk+1)}))
@@ -229,7 +229,7 @@ func TestEachChunkHasAWriteDeadline(t *testing.T) {
 	assert.Len(t, c.sizes, 4)
 }
 
-func TestJoiningStreamsShareTheEncodedState(t *testing.T) {
+func TestConsoleStreamsShareTheEncodedState(t *testing.T) {
 	s := New()
 	body := func() *byte {
 		one, err := s.join(func() {})
@@ -245,7 +245,7 @@ func TestJoiningStreamsShareTheEncodedState(t *testing.T) {
 	assert.NotSame(t, first, body())
 }
 
-func TestNumberOfStreamsIsBounded(t *testing.T) {
+func TestConsoleBoundsTheNumberOfStreams(t *testing.T) {
 	s, server := serving(t)
 	require.NoError(t, s.Publish(nil, ""))
 	var first *reader
@@ -372,7 +372,7 @@ func TestHEADRequestDoesNotCountAsAStream(t *testing.T) {
 	assert.Empty(t, s.streams)
 }
 
-func TestClusterTextsCannotChangeDirectionOfOtherTexts(t *testing.T) {
+func TestConsoleIsolatesWritingDirectionOfClusterTexts(t *testing.T) {
 	text, err := os.ReadFile("page/console.css")
 	require.NoError(t, err)
 	assert.Regexp(t, regexp.MustCompile(`(?m)^\.pod, \.why, \.more, \.where, \.tag, th, td, dd, li, button \{ unicode-bidi: isolate; \}$`), string(text))

@@ -81,7 +81,7 @@ func shown(s Slot) string {
 	return text
 }
 
-func TestSlotsShowHoldersAndStandbys(t *testing.T) {
+func TestConsoleShowsHolderAndStandbysOfEachSlot(t *testing.T) {
 	serving := map[string]string{api.ServingAnnotation: noon.Format(time.RFC3339)}
 	ended := func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }
 	deleted := func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{Time: noon} }
@@ -121,7 +121,7 @@ func TestSlotsShowHoldersAndStandbys(t *testing.T) {
 	}
 }
 
-func TestHandoversShowCauseAndDuration(t *testing.T) {
+func TestListOfHandoversContainsCauseAndDuration(t *testing.T) {
 	const holds, drains, frees = "this pod holds lock.a (token 1), lock.b (token 2)", "draining to hand over lock.a: this pod is being deleted", "lock.a is free again"
 	for name, c := range map[string]struct {
 		events []*corev1.Event
@@ -213,7 +213,7 @@ func TestHolderWithoutRenewalsCountsAsSilent(t *testing.T) {
 	assert.Nil(t, State{Leases: []*coordinationv1.Lease{free}, Now: noon, Seen: map[types.UID]time.Time{"lock-b": {}}}.Slots(nil, 3)[0].Holder)
 }
 
-func TestStandbyWithLocalAPIHasNoWaitingTime(t *testing.T) {
+func TestConsoleShowsNoWaitingTimeOfAProgram(t *testing.T) {
 	p := gated("b", "lock.a", func(p *corev1.Pod) { p.Status.Conditions = nil })
 	p.Spec.InitContainers[0].Args = []string{api.LocalRole, "-claims=lock/a"}
 	slots := State{Pods: []*corev1.Pod{p}}.Slots(nil, 3)

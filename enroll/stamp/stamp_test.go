@@ -29,7 +29,7 @@ func leases(texts ...string) []Shard {
 	return all
 }
 
-func TestNewCountWaitsUntilAllShardsAreFree(t *testing.T) {
+func TestNewShardCountWaitsUntilShardsAreFree(t *testing.T) {
 	closed, open := api.Stamp{Epoch: 2, Count: 3, Closed: true}, api.Stamp{Epoch: 2, Count: 3}
 	for name, test := range map[string]struct {
 		shards []Shard

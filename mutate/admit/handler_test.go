@@ -150,7 +150,7 @@ func (slow) Origin(ctx context.Context, _ string, _ *corev1.Pod) (feature.Origin
 	return feature.Origin{}, ctx.Err()
 }
 
-func TestHandlerAnswersWithinItsTimeout(t *testing.T) {
+func TestWebhookRefusesPodWhenOwnerReadTimesOut(t *testing.T) {
 	o := Options{AgentImage: mutatetest.AgentImage, Images: mutatetest.Facts{}, Owners: slow{}, Timeout: time.Millisecond}
 	response := NewPodHandler(o).Handle(t.Context(), mutatetest.Request(ownedPod))
 	require.False(t, response.Allowed)

@@ -146,7 +146,7 @@ func TestFloodOfCallsStaysWithinTheMemoryLimit(t *testing.T) {
 	}
 }
 
-func TestReviewOfTooManyJSONObjectsIsRefused(t *testing.T) {
+func TestAdmissionReviewOfManyJSONObjectsIsRefused(t *testing.T) {
 	limit := new(load.Limit)
 	handler := NewPodHandler(Options{Images: asked{t}, Owners: asked{t}})
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", strings.NewReader(review(t,

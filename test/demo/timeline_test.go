@@ -18,7 +18,7 @@ import (
 
 // The timeline needs the audit log, because the watch may report a release after the
 // kernel has reported the next start.
-func TestTimelineTakesWriteTimesFromTheAuditLog(t *testing.T) {
+func TestDemoTimelineTakesTimesFromTheAuditLog(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "audit.log")
 	log, err := os.Create(file)
 	require.NoError(t, err)

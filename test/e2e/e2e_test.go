@@ -113,7 +113,7 @@ var parallel = []string{
 	"TestClaimWithAnIncompleteGateIsRefused",
 	"TestMarksPolicyRefusesMarkedPodsWithoutAGate",
 	"TestDryRunHasNoSideEffect",
-	"TestRepeatedApplyChangesNothing",
+	"TestRepeatedKubectlApplyChangesNothing",
 	"TestPodIsGatedCompletelyBesideAnotherInjector",
 	"TestClaimAddedByALaterWebhookIsRefused",
 	"TestUserMistakesCauseWarningsAndEvents",
@@ -124,7 +124,7 @@ var parallel = []string{
 	"TestEphemeralContainerMountsNoVolumeOfTheAgent",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
 	"TestPodWithAForgedProgramGateIsRefused",
-	"TestPodWithoutThePromisedShimsIsRefused",
+	"TestPodLackingShimsForAPILossIsRefused",
 	"TestMetricAndMessagesHaveTheSameRefusalReason",
 	"TestInjectionKeepsFieldsUnknownToTheWebhook",
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
@@ -422,8 +422,10 @@ func TestClaimWithAnIncompleteGateIsRefused(t *testing.T) {
 func TestMarksPolicyRefusesMarkedPodsWithoutAGate(t *testing.T) {
 	injection.TestMarksPolicyRefusesMarkedPodsWithoutAGate(t)
 }
-func TestDryRunHasNoSideEffect(t *testing.T)       { injection.TestDryRunHasNoSideEffect(t) }
-func TestRepeatedApplyChangesNothing(t *testing.T) { injection.TestRepeatedApplyChangesNothing(t) }
+func TestDryRunHasNoSideEffect(t *testing.T) { injection.TestDryRunHasNoSideEffect(t) }
+func TestRepeatedKubectlApplyChangesNothing(t *testing.T) {
+	injection.TestRepeatedKubectlApplyChangesNothing(t)
+}
 func TestPodIsGatedCompletelyBesideAnotherInjector(t *testing.T) {
 	injection.TestPodIsGatedCompletelyBesideAnotherInjector(t)
 }
@@ -452,8 +454,8 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 	injection.TestPodWithAForgedProgramGateIsRefused(t)
 }
-func TestPodWithoutThePromisedShimsIsRefused(t *testing.T) {
-	injection.TestPodWithoutThePromisedShimsIsRefused(t)
+func TestPodLackingShimsForAPILossIsRefused(t *testing.T) {
+	injection.TestPodLackingShimsForAPILossIsRefused(t)
 }
 func TestMetricAndMessagesHaveTheSameRefusalReason(t *testing.T) {
 	injection.TestMetricAndMessagesHaveTheSameRefusalReason(t)

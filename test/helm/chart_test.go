@@ -143,7 +143,7 @@ func TestNoChartValueDisablesAPolicy(t *testing.T) {
 	assert.ErrorContains(t, err, "additional properties 'enabled' not allowed")
 }
 
-func TestSchemaRefusesUnknownAndInvalidValues(t *testing.T) {
+func TestChartSchemaRefusesUnknownAndInvalidValues(t *testing.T) {
 	chart := complete(t)
 	for values, message := range map[string]string{
 		"replica: 3":                               "additional properties 'replica' not allowed",
@@ -170,8 +170,8 @@ func TestSchemaRefusesUnknownAndInvalidValues(t *testing.T) {
 	}
 }
 
-// TestSchemaDescribesEveryValue compares the keys of values.yaml with those of the schema.
-func TestSchemaDescribesEveryValue(t *testing.T) {
+// TestChartSchemaDescribesEveryChartValue compares the keys of values.yaml with those of the schema.
+func TestChartSchemaDescribesEveryChartValue(t *testing.T) {
 	chart := made(t)
 	var values, schema object
 	text, err := os.ReadFile(filepath.Join(chart, "values.yaml"))

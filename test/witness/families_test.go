@@ -31,7 +31,7 @@ func heard(notices ...notice) *Families {
 	return f
 }
 
-func TestProcessFamilyLivesUntilItsLastThreadEnds(t *testing.T) {
+func TestWitnessSeesApplicationUntilItsLastThreadEnds(t *testing.T) {
 	fork := func(parent, pid int) notice { return notice{what: whatFork, parent: parent, pid: pid} }
 	exit := func(pid int) notice { return notice{what: whatExit, pid: pid} }
 	thread := func(n notice, tid int) notice { n.thread = tid; return n }

@@ -37,7 +37,7 @@ func resolve(t *testing.T, merged []string, set map[string]bool) string {
 	return out.String()
 }
 
-func TestMergedTemplateReproducesBothOriginalTexts(t *testing.T) {
+func TestMergedChartTemplateReproducesBothOriginalTexts(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	text := func() (lines []string) {
 		for range random.IntN(8) {
@@ -54,7 +54,7 @@ func TestMergedTemplateReproducesBothOriginalTexts(t *testing.T) {
 	}
 }
 
-func TestMergeRefusesTwoChangesOfOneLine(t *testing.T) {
+func TestChartMergeRefusesTwoChangesOfOneLine(t *testing.T) {
 	base := []string{"a\n", "b\n", "c\n"}
 	changes := append(compare(base, []string{"a\n", "x\n", "c\n"}, "x"), compare(base, []string{"a\n", "y\n", "c\n"}, "y")...)
 	_, err := merge(base, changes)
@@ -84,7 +84,7 @@ func TestManifestsContainEachPlaceOfAChartValue(t *testing.T) {
 	}
 }
 
-func TestExpandedTemplateKeepsTheManifestsIndentation(t *testing.T) {
+func TestExpandedChartTemplateKeepsTheManifestsIndentation(t *testing.T) {
 	object := yaml.MustParse("kind: Deployment\nmetadata:\n  name: metaparticle-webhook\nspec:\n  replicas: 2\n  template:\n    spec:\n      nodeSelector: {}\n")
 	require.NoError(t, sign(object))
 	text, err := expand(object.MustString())

@@ -169,7 +169,7 @@ func TestBuiltBinaryPrintsItsVersion(t *testing.T) {
 
 // Neither the output directory nor the place of the sources nor the time may
 // change the digest.
-func TestEqualSourcesMakeEqualDigests(t *testing.T) {
+func TestEqualSourcesMakeEqualImageDigests(t *testing.T) {
 	first, _ := build(t)
 
 	sources := t.TempDir()
@@ -195,7 +195,7 @@ func TestEqualSourcesMakeEqualDigests(t *testing.T) {
 	}
 }
 
-func TestSecondBuildLeavesNoFilesOfTheFirst(t *testing.T) {
+func TestSecondImageBuildLeavesNoFilesOfFirst(t *testing.T) {
 	directory, _ := build(t, "-platforms", "linux/amd64", "-version", "one")
 	var out bytes.Buffer
 	require.NoError(t, run(t.Context(), []string{"-out", directory, "-platforms", "linux/amd64", "-version", "two"}, hello, &out))
@@ -233,7 +233,7 @@ func TestTarballContainsTheImageLayout(t *testing.T) {
 	assert.Equal(t, want, got)
 }
 
-func TestPushedIndexEqualsBuiltIndex(t *testing.T) {
+func TestPushedImageIndexEqualsBuiltIndex(t *testing.T) {
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	defer server.Close()
 	host := strings.TrimPrefix(server.URL, "http://")

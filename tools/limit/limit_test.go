@@ -23,7 +23,7 @@ func table(t *testing.T, text string) *Table {
 
 const example = "# Why.\nfolder long short\nagent 5 2\nagent/kube 1 0\n"
 
-func TestFolderThatExceedsItsLimitIsReported(t *testing.T) {
+func TestFolderAboveItsRecordedLimitIsReported(t *testing.T) {
 	for name, c := range map[string]struct {
 		counts Counts
 		want   []string
@@ -41,12 +41,12 @@ func TestFolderThatExceedsItsLimitIsReported(t *testing.T) {
 	}
 }
 
-func TestLimitAppliesToTheMaximumAcrossFolders(t *testing.T) {
+func TestLimitOfAMaximumIgnoresTheSum(t *testing.T) {
 	counts := Counts{"agent": {3, 0}, "agent/gate": {5, 2}}
 	assert.Empty(t, table(t, example).Exceeded(counts, Max))
 }
 
-func TestLimitsAreLoweredButNeverRaised(t *testing.T) {
+func TestRecordedLimitsAreLoweredButNeverRaised(t *testing.T) {
 	limits := table(t, example)
 	limits.Lower(Counts{"agent": {9, 1}}, Sum)
 	file := filepath.Join(t.TempDir(), "limits.txt")
@@ -57,7 +57,7 @@ func TestLimitsAreLoweredButNeverRaised(t *testing.T) {
 	assert.Equal(t, []string{"# Why.\n"}, again.comments)
 }
 
-func TestEachMeasuredFolderGetsItsOwnLimitRow(t *testing.T) {
+func TestSplitLimitTableHasRowPerMeasuredFolder(t *testing.T) {
 	limits := table(t, example)
 	limits.Split(Counts{"agent": {0, 0}, "agent/claim": {0, 0}, "api": {0, 0}})
 	assert.Equal(t, map[string][]int{"agent": {5, 2}, "agent/claim": {5, 2}, "api": {0, 0}}, limits.rows)

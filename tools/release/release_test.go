@@ -77,7 +77,7 @@ func copied(t *testing.T) string {
 	return directory
 }
 
-func TestReleasesOfEqualSourcesAreEqual(t *testing.T) {
+func TestBuiltReleasesOfEqualSourcesAreEqual(t *testing.T) {
 	t.Chdir("../..")
 	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
 	t.Cleanup(server.Close)
@@ -160,7 +160,7 @@ func namesItsParts(t *testing.T, files map[string][]byte) {
 	assert.NotContains(t, modules, "k8s.io/client-go", "the agent is small")
 }
 
-func TestReleaseCommandRefusesInvalidOrMissingArguments(t *testing.T) {
+func TestReleaseToolRefusesInvalidOrMissingArguments(t *testing.T) {
 	for said, args := range map[string][]string{
 		`-version is "1.2": write a semantic version, as v1.2.3`: {"-version", "1.2", "-registry", "r"},
 		`-registry is ""`:     {"-version", "v1.2.3"},
@@ -170,7 +170,7 @@ func TestReleaseCommandRefusesInvalidOrMissingArguments(t *testing.T) {
 	}
 }
 
-func TestReleaseOfUncommittedChangesIsNotPushed(t *testing.T) {
+func TestReleaseToolNeverPushesUncommittedChanges(t *testing.T) {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	require.NoError(t, exec.CommandContext(t.Context(), "git", "init", "-q").Run())

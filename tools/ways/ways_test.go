@@ -49,8 +49,8 @@ func sources(t *testing.T, files map[string]string) *program {
 	return p
 }
 
-// TestExampleInPackageCommentHasTheStatedFigures checks the example in the comment of the package.
-func TestExampleInPackageCommentHasTheStatedFigures(t *testing.T) {
+// TestWaysToolMeasuresTheExampleInItsComment checks the example in the comment of the package.
+func TestWaysToolMeasuresTheExampleInItsComment(t *testing.T) {
 	p := sources(t, map[string]string{
 		"loop.go":  "type Agent struct{ wake int }\nfunc (a *Agent) run() { a.renew() }\nfunc (a *Agent) wakeAt() {}",
 		"renew.go": "func (a *Agent) renew() { a.wakeAt() }",
@@ -64,7 +64,7 @@ func TestExampleInPackageCommentHasTheStatedFigures(t *testing.T) {
 	assert.Equal(t, "Agent", found.largest)
 }
 
-func TestWalkVisitsCalledFunctionsAndInterfaceImplementations(t *testing.T) {
+func TestWaysToolFollowsCallsAndInterfaceImplementations(t *testing.T) {
 	p := sources(t, map[string]string{"a.go": `
 type gate interface{ grant() }
 type shim struct{}
@@ -124,7 +124,7 @@ func TestBestFileOrderMinimizesCallsToEarlierFiles(t *testing.T) {
 	}
 }
 
-func TestBestOrderIsFoundForManyFiles(t *testing.T) {
+func TestBestFileOrderIsFoundForManyFiles(t *testing.T) {
 	arrows := make([]set, 92)
 	arrows[70].add(91)
 	arrows[91].add(70)
@@ -132,7 +132,7 @@ func TestBestOrderIsFoundForManyFiles(t *testing.T) {
 }
 
 // Long circles are ordered by sifting, which is close to the best order.
-func TestHeuristicOrderOfCallCycleIsNearlyOptimal(t *testing.T) {
+func TestHeuristicFileOrderIsCloseToBestOrder(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 20 {
 		circle, arrows := []int{}, make([]set, 10)
@@ -146,7 +146,7 @@ func TestHeuristicOrderOfCallCycleIsNearlyOptimal(t *testing.T) {
 	}
 }
 
-func TestOutputShowsFiguresOfPackagesAndCallPaths(t *testing.T) {
+func TestWaysToolPrintsFiguresOfPackagesAndPaths(t *testing.T) {
 	p := sources(t, map[string]string{"a.go": "func a() { b() }", "b.go": "func b() { a() }"})
 	g := newGraph(p)
 	away, err := g.follow(way{"away", "p", "a"})

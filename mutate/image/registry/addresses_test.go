@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestLookUpsConnectOnlyToAllowedAddresses(t *testing.T) {
+func TestImageLookUpsConnectOnlyToAllowedAddresses(t *testing.T) {
 	for address, far := range map[string]reach{
 		"8.8.8.8":            public,
 		"2606:4700::1111":    public,
@@ -57,7 +57,7 @@ func TestLookUpsConnectOnlyToAllowedAddresses(t *testing.T) {
 	}
 }
 
-func TestLookUpsMayConnectToConfiguredNetworks(t *testing.T) {
+func TestImageLookUpsMayConnectToConfiguredNetworks(t *testing.T) {
 	networks := prefixes("10.1.0.0/16", "127.0.0.1/32", "fd12::/16")
 	for address, allowed := range map[string]bool{
 		"10.1.2.3": true, "10.2.2.3": false, "127.0.0.1": true, "::ffff:127.0.0.1": true, "127.0.0.2": false, "fd12::1": true, "fd13::1": false,
@@ -66,7 +66,7 @@ func TestLookUpsMayConnectToConfiguredNetworks(t *testing.T) {
 	}
 }
 
-func TestAllowedAddressesDependOnTheRequestsHost(t *testing.T) {
+func TestHostOfARequestDecidesItsAllowedAddresses(t *testing.T) {
 	mirror, err := ParseMirror("docker.io=mirror.corp:5000/hub")
 	assert.NoError(t, err)
 	g := newTransport(Options{PlainHTTP: []string{"plain.corp:5000"}, Mirrors: []Mirror{mirror}})

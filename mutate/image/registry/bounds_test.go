@@ -106,7 +106,7 @@ func (b *busy) askMany(ctx context.Context, r *Resolver, namespaces, each int) *
 	return wait
 }
 
-func TestConcurrentLookUpsAreBounded(t *testing.T) {
+func TestConcurrentImageLookUpsAreBounded(t *testing.T) {
 	for what, c := range map[string]struct{ namespaces, most int }{
 		"of one namespace":   {1, 8},
 		"of many namespaces": {20, 32},
@@ -124,7 +124,7 @@ func TestConcurrentLookUpsAreBounded(t *testing.T) {
 	}
 }
 
-func TestHostileNamespaceCannotUseUpAllLookUps(t *testing.T) {
+func TestHostileNamespaceCannotTakeAllImageLookUps(t *testing.T) {
 	b, f := newBusy(t), newRegistry(t, false)
 	f.push(t, "app:1", redis)
 	r := f.resolver(Options{PlainHTTP: []string{b.host()}, Budget: time.Minute})
@@ -163,7 +163,7 @@ func TestResolverBoundsConcurrentReadsOfImagePlatforms(t *testing.T) {
 	assert.LessOrEqual(t, int(f.most.Load()), 8)
 }
 
-func TestBytesOfOneLookUpAreBounded(t *testing.T) {
+func TestBytesOfOneImageLookUpAreBounded(t *testing.T) {
 	f := newRegistry(t, false)
 	var images []v1.Image
 	for i := range 32 {
@@ -309,7 +309,7 @@ func TestImageNameCausesNoConnectionToLoopback(t *testing.T) {
 
 // A client of the standard library goes on dialling for a request that has ended. So the
 // resolver has to stop the dialling itself.
-func TestCancelledLookUpClosesItsConnection(t *testing.T) {
+func TestCancelledImageLookUpClosesItsConnection(t *testing.T) {
 	var config net.ListenConfig
 	listener, err := config.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)

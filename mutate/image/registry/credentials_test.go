@@ -227,7 +227,7 @@ func TestPullSecretsAreReadOncePerPod(t *testing.T) {
 	}
 }
 
-func TestCredentialsOfAPodAreBounded(t *testing.T) {
+func TestEntriesAndBytesOfPullSecretsAreBounded(t *testing.T) {
 	f := newRegistry(t, false)
 	f.passwords["private"] = "swordfish"
 	f.push(t, "private/app:1", redis)

@@ -38,7 +38,7 @@ func TestNamespaceWithFewestLookUpsIsServedFirst(t *testing.T) {
 	})
 }
 
-func TestWaitingLookUpsAreBoundedPerNamespace(t *testing.T) {
+func TestWaitingImageLookUpsAreBoundedPerNamespace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		turns := newTurns(1, 1, 3)
 		giveBack, err := turns.take(t.Context(), "evil")

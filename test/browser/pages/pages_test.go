@@ -32,7 +32,7 @@ func serve(t *testing.T) string {
 	return server.URL + "/docs/"
 }
 
-func TestDocumentPagesObeyAccessibilityRules(t *testing.T) {
+func TestPagesOfMarkdownFilesObeyAccessibilityRules(t *testing.T) {
 	address := serve(t)
 	for _, page := range []string{"", "tutorials/worker-runs-once.html", "guarantees.html", "annotations.html", "compatibility.html", "api.html", "decisions/20261123-pages.html"} {
 		for _, prefers := range []tab.Scheme{tab.Light, tab.Dark} {

@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-func TestFaultsAreRefusedWithoutARunningCluster(t *testing.T) {
+func TestStoppedClusterRefusesFaultsAndImagePushes(t *testing.T) {
 	c, err := Open(t.TempDir())
 	require.NoError(t, err)
 	assert.ErrorIs(t, c.Cut(t.Context(), "n1"), state.ErrDown)

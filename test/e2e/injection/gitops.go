@@ -37,7 +37,7 @@ func TestDryRunHasNoSideEffect(t *testing.T) {
 
 // GitOps tools apply the same file all day, and report each difference between file and
 // cluster.
-func TestRepeatedApplyChangesNothing(t *testing.T) {
+func TestRepeatedKubectlApplyChangesNothing(t *testing.T) {
 	t.Parallel()
 	for name, how := range map[string][]string{"server-side": {"--server-side"}, "client-side": nil} {
 		t.Run(name, func(t *testing.T) {

@@ -76,7 +76,7 @@ func TestFlockIsKeptUntilTheLastDescendantEnds(t *testing.T) {
 	assert.Len(t, r.Contended(), 1)
 }
 
-func TestTokensMustGrowFromPodToPod(t *testing.T) {
+func TestRecordCheckDemandsThatTokensGrowBetweenPods(t *testing.T) {
 	process := func(uid, slot, token string) Process {
 		return Process{ID: uid + token, Meta: Meta{UID: uid, Slot: slot, Token: token}}
 	}
@@ -103,7 +103,7 @@ func TestTokensMustGrowFromPodToPod(t *testing.T) {
 	}
 }
 
-func TestFrozenProcessIsAliveButNotActive(t *testing.T) {
+func TestRecordCountsAFrozenProcessAsNotActive(t *testing.T) {
 	const s = time.Second
 	frozen := Process{ID: "1", Start: 0, Last: 41 * s, Gaps: []Span{{10 * s, 40 * s}}}
 	next := Process{ID: "2", Start: 25 * s, Last: 60 * s, Contended: true}
@@ -113,7 +113,7 @@ func TestFrozenProcessIsAliveButNotActive(t *testing.T) {
 	assert.Equal(t, s, overlaps[0].Active, "what it ran after it woke")
 }
 
-func TestUnfinishedLineOfARecordIsIgnored(t *testing.T) {
+func TestUnfinishedLineOfAProcessRecordIsIgnored(t *testing.T) {
 	dir := t.TempDir()
 	w, err := Begin(dir, "x", Meta{Pod: "a", Token: "1"})
 	require.NoError(t, err)

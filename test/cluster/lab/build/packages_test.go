@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestMissingProgramsAreMappedToDebianPackages(t *testing.T) {
+func TestMissingToolsAreMappedToDebianPackages(t *testing.T) {
 	assert.Equal(t, []string{"nftables", "runc"}, missingPackages(func(name string) (string, error) {
 		if name == "nft" || name == "runc" {
 			return "", os.ErrNotExist

@@ -12,7 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/cluster/lab/state"
 )
 
-func TestTemplatesUseOnlyKnownVariables(t *testing.T) {
+func TestClusterTemplatesUseOnlyKnownValues(t *testing.T) {
 	l := &state.Lab{Root: "/lab", Saved: state.Saved{Workers: 1}}
 	n, err := l.Node("n1")
 	require.NoError(t, err)

@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 )
 
-func TestCutLinksAreRecognizedByMissingUpFlag(t *testing.T) {
+func TestNetworkLinkWithoutUpFlagCountsAsCut(t *testing.T) {
 	out := `4: vn1@if2: <BROADCAST,MULTICAST> mtu 1500 qdisc noqueue master br0 state DOWN
 5: vn2@if2: <BROADCAST,MULTICAST,UP,LOWER_UP> mtu 1500 qdisc noqueue master br0 state UP
 `

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestStateDirectoryUnderANodesMountIsRefused(t *testing.T) {
+func TestClusterDirectoryUnderANodesMountIsRefused(t *testing.T) {
 	for _, dir := range []string{"/run/lab", "/var/lib/lab", "/var/log", "/proc/lab"} {
 		_, err := Open(dir)
 		assert.ErrorContains(t, err, "must not be below", dir)
@@ -20,7 +20,7 @@ func TestStateDirectoryUnderANodesMountIsRefused(t *testing.T) {
 	assert.NoError(t, err)
 }
 
-func TestStateDirectoryComesFromTheEnvironment(t *testing.T) {
+func TestClusterDirectoryComesFromTheEnvironment(t *testing.T) {
 	dir := t.TempDir()
 	t.Setenv("METAPARTICLE_CLUSTER_DIR", dir)
 	l, err := Open("")
@@ -34,13 +34,13 @@ func TestStateDirectoryComesFromTheEnvironment(t *testing.T) {
 	assert.DirExists(t, filepath.Join(filepath.Dir(l.Dir()), "test", "cluster"))
 }
 
-func TestEachStateDirectoryHasItsOwnCgroup(t *testing.T) {
+func TestEachClusterDirectoryHasItsOwnCgroup(t *testing.T) {
 	one, other := &Lab{Root: "/a/.cluster"}, &Lab{Root: "/b/.cluster"}
 	assert.NotEqual(t, one.Cgroup(), other.Cgroup())
 	assert.Len(t, one.Cgroup(), len("metaparticle-")+8)
 }
 
-func TestReopenedStateDirectoryHasTheSavedState(t *testing.T) {
+func TestReopenedClusterDirectoryHasTheSavedState(t *testing.T) {
 	dir := t.TempDir()
 	l, err := Open(dir)
 	require.NoError(t, err)

@@ -37,7 +37,7 @@ func runAgainst(t *testing.T, handler http.HandlerFunc) Summary {
 	return sum
 }
 
-func TestClientSendsAllRequestsOverOneKeptConnection(t *testing.T) {
+func TestTrafficClientKeepsOneConnectionForAllRequests(t *testing.T) {
 	from := map[string]bool{}
 	sum := runAgainst(t, func(_ http.ResponseWriter, r *http.Request) { from[r.RemoteAddr] = true })
 	assert.Empty(t, sum.Failed)
@@ -45,7 +45,7 @@ func TestClientSendsAllRequestsOverOneKeptConnection(t *testing.T) {
 	assert.Len(t, from, 1)
 }
 
-func TestClientCountsABrokenConnectionAsOneFailure(t *testing.T) {
+func TestTrafficClientCountsABrokenConnectionOnce(t *testing.T) {
 	in, input := io.Pipe()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -67,7 +67,7 @@ func TestClientCountsABrokenConnectionAsOneFailure(t *testing.T) {
 	assert.Zero(t, sum.Answered)
 }
 
-func TestSummarySeparatesRefusedFromCutConnections(t *testing.T) {
+func TestTrafficClientCountsRefusedConnectionsSeparately(t *testing.T) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	require.NoError(t, listener.Close())

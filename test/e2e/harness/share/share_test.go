@@ -16,7 +16,7 @@ import (
 
 var serial, parallel = []string{"a", "b", "c", "d", "e"}, []string{"x", "y"}
 
-func TestEachTestIsInExactlyOneShare(t *testing.T) {
+func TestEachTestIsInOneShareOfTests(t *testing.T) {
 	for all := 1; all <= 6; all++ {
 		shares := []string{"parallel"}
 		for own := 1; own <= all; own++ {
@@ -49,7 +49,7 @@ func TestParallelShareIncludesTheLoadSensitiveTest(t *testing.T) {
 	assert.ElementsMatch(t, append([]string{"TestConnectionsAreNeverRefusedDuringAHandover"}, parallel...), outside)
 }
 
-func TestMalformedShareArgumentIsRefused(t *testing.T) {
+func TestMalformedArgumentForShareOfTestsIsRefused(t *testing.T) {
 	for _, text := range []string{"0/3", "4/3", "1", "1/", "1/3/5", "2/3x", "serial", "-1/3"} {
 		_, err := share.Outside(text, serial, parallel)
 		assert.ErrorContains(t, err, "two numbers such as 2/3", text)
@@ -63,7 +63,7 @@ func TestSharesWithLongTestsHaveFewerTests(t *testing.T) {
 	assert.ElementsMatch(t, append([]string{"TestConnectionsAreNeverRefusedDuringAHandover", "a", "b", "c", "d"}, parallel...), outside)
 }
 
-func TestHalfOfApplicationAndExampleTestsIsOmitted(t *testing.T) {
+func TestMakeTestOmitsHalfOfTheCostlyTests(t *testing.T) {
 	all := []string{"TestGateKeepsAExclusiveAndUnchanged", "TestGateKeepsBExclusiveAndUnchanged", "TestOther", "TestCExampleCounts", "TestDExampleRuns"}
 	last := func(n int) []int { return []int{1, 0}[2-n:] }
 	assert.Equal(t, []string{"TestGateKeepsBExclusiveAndUnchanged", "TestDExampleRuns"}, share.LeftOut(all, false, last))

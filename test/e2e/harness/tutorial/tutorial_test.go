@@ -45,12 +45,12 @@ $ echo $?
 	}, steps)
 }
 
-func TestSessionThatBeginsWithOutputIsRefused(t *testing.T) {
+func TestTutorialSessionThatBeginsWithOutputIsRefused(t *testing.T) {
 	_, err := Parse([]byte("```console\nno command\n```\n"))
 	assert.ErrorContains(t, err, "no command")
 }
 
-func TestShownOutputMayDifferInSpacesAndEllipses(t *testing.T) {
+func TestTutorialOutputMayDifferInSpacesAndEllipses(t *testing.T) {
 	for name, c := range map[string]struct {
 		shown, output string
 		want          bool

@@ -15,9 +15,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 )
 
-// TestEarlierLeases writes the Lease of a slot at each step of two holds, as the agents of
+// TestEarlierVersionWritesLeasesOfTwoHolds writes the Lease of a slot at each step of two holds, as the agents of
 // this version store it.
-func TestEarlierLeases(t *testing.T) {
+func TestEarlierVersionWritesLeasesOfTwoHolds(t *testing.T) {
 	simulate(t, func(w *world) {
 		step := func(name string) {
 			l := w.server.lease(theSlot)

@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestEarlierEnrolled writes a Lease whose holder is unknown, as enroll of this version creates it.
-func TestEarlierEnrolled(t *testing.T) {
+// TestEarlierVersionWritesLeaseWithUnknownHolder writes a Lease whose holder is unknown, as enroll of this version creates it.
+func TestEarlierVersionWritesLeaseWithUnknownHolder(t *testing.T) {
 	w := newWorld(t)
 	l, err := store{client: w.server}.createLease(t.Context(), shop, "singleton.deployment.biller", 30*time.Second, w.now)
 	require.NoError(t, err)
@@ -26,8 +26,8 @@ func TestEarlierEnrolled(t *testing.T) {
 	write(t, "lease-unknown", l)
 }
 
-// TestEarlierObjects writes the objects of enroll for a gated pod that holds its slot.
-func TestEarlierObjects(t *testing.T) {
+// TestEarlierVersionWritesObjectsOfEnroll writes the objects of enroll for a gated pod that holds its slot.
+func TestEarlierVersionWritesObjectsOfEnroll(t *testing.T) {
 	w := newWorld(t, gated("a", "till", "singleton.deployment.biller"))
 	r := w.process()
 	w.settle(r)

@@ -13,8 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestEarlierFrames writes one frame of each kind, as the two ends of this version send it.
-func TestEarlierFrames(t *testing.T) {
+// TestEarlierVersionWritesOneFrameOfEachKind writes one frame of each kind, as the two ends of this version send it.
+func TestEarlierVersionWritesOneFrameOfEachKind(t *testing.T) {
 	slots := []SlotToken{{Slot: "singleton.deployment.biller", Token: "4711"}}
 	shim := func(change func(s *state)) message {
 		s := state{Shim: "s1", Container: "app", BootID: "boot-1", PID1: true, Phase: Waiting, Began: time.Hour, Since: time.Hour}
