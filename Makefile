@@ -160,7 +160,7 @@ lab: packages ## Test the test cluster: a second cluster, broken in every way, l
 
 .PHONY: golden
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.
-	go test ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./tools/earlier ./pages ./docs -update
+	go test -p 1 ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./tools/earlier ./pages ./docs -update
 
 .PHONY: lint
 lint: $(CACHE)/golangci-lint ## gofmt, vet, golangci-lint over all modules.

@@ -4,7 +4,9 @@
 package docs
 
 import (
+	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -102,6 +104,19 @@ func TestEachRecipeStatesLimitsAndHasValidAnnotations(t *testing.T) {
 }
 
 // A new kind of claim, and a new example, need a recipe.
+// The first version knows only singletons and locks.
+func TestUpgradePageNamesClaimsMissingInFirstVersion(t *testing.T) {
+	page, err := os.ReadFile("upgrade.md")
+	require.NoError(t, err)
+	list := regexp.MustCompile(`(?s)annotations (`+"`"+`metaparticle\.io/once.*?)\.\s`).FindStringSubmatch(string(page))
+	require.NotEmpty(t, list)
+	for _, a := range api.Annotations {
+		if a.Kind != nil && a.Kind != api.Singleton && a.Kind != api.Lock {
+			assert.Regexp(t, "`(metaparticle\\.io/)?"+strings.TrimPrefix(a.Key, "metaparticle.io/")+"`", list[1])
+		}
+	}
+}
+
 func TestEachClaimKindAndExampleHasLibraryRecipe(t *testing.T) {
 	claims, examples := map[string]bool{}, map[string]bool{}
 	for _, r := range recipes(t) {

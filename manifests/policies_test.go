@@ -32,11 +32,15 @@ func TestPolicyForCopiedPodsRecognizesInjectedParts(t *testing.T) {
 		assert.Contains(t, leftover, name)
 	}
 	shown := expression(t, leftover, `matches\('(.x00--\?slots.*?)'\)`)
+	unknown := map[string]string{}
 	for _, slot := range slots(t) {
 		for _, flag := range []string{"-slots=", "--slots=", "-slots\x00", "--slots\x00"} {
-			assert.Regexp(t, shown, "\x00run\x00"+flag+slot.lease)
+			if text := "\x00run\x00" + flag + slot.lease; !shown.MatchString(text) {
+				unknown[slot.kind.Name()] = strconv.Quote(text)
+			}
 		}
 	}
+	assert.Empty(t, unknown, "leftover.yaml must match the argument -slots of each kind, here with an example")
 	for _, other := range []string{"-slots=4", "\n-slots=lock.x", "sh\x00# -slots=lock.x", "-slots=lockx", "-slots"} {
 		assert.NotRegexp(t, shown, "\x00"+other)
 	}
@@ -54,9 +58,12 @@ func TestPolicyForCopiesRecognizesSlotsOfBarePods(t *testing.T) {
 	own := func(pod string) *regexp.Regexp {
 		return regexp.MustCompile("^" + strings.ReplaceAll(found[1]+regexp.QuoteMeta(pod)+found[2], `\\`, `\`) + "$")
 	}
+	unknown := map[string]string{}
 	for _, slot := range slots(t) {
 		if api.ScopeOf(slot.lease) == api.ScopeNamespace {
-			assert.Regexp(t, own("solo.1"), slot.lease)
+			if !own("solo.1").MatchString(slot.lease) {
+				unknown[slot.kind.Name()] = slot.lease
+			}
 			continue
 		}
 		if slot.kind == api.Shards {
@@ -70,6 +77,7 @@ func TestPolicyForCopiesRecognizesSlotsOfBarePods(t *testing.T) {
 			assert.NotRegexp(t, own("other"), slot.lease)
 		}
 	}
+	assert.Empty(t, unknown, "leftover.yaml, variable own, must match the Leases of each kind, here with an example")
 }
 
 // The policy matches only arguments up to a bounded length. Even the arguments of the longest
@@ -147,13 +155,18 @@ func slots(t *testing.T) []claimed {
 	return all
 }
 
-// expression returns the regular expression that the pattern "place" finds in a policy. The
-// function decodes the two escapes of CEL that the policies use: a zero byte, and the backslash.
+// expression returns the regular expression that the pattern "place" finds in a policy. If the
+// policy has that expression several times, all of them must be equal. The function decodes the
+// two escapes of CEL that the policies use: a zero byte, and the backslash.
 func expression(t *testing.T, policy, place string) *regexp.Regexp {
 	t.Helper()
-	found := regexp.MustCompile(place).FindStringSubmatch(policy)
-	require.Len(t, found, 2)
-	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(found[1], `\\`, `\`), `\x00`, "\x00"))
+	all := regexp.MustCompile(place).FindAllStringSubmatch(policy, -1)
+	require.NotEmpty(t, all)
+	for _, found := range all {
+		require.Len(t, found, 2)
+		require.Equal(t, all[0][1], found[1], "the policy has this expression in %d places", len(all))
+	}
+	return regexp.MustCompile(strings.ReplaceAll(strings.ReplaceAll(all[0][1], `\\`, `\`), `\x00`, "\x00"))
 }
 
 func TestLeasePolicyAdmitsOnlyFailuresThatAgentsWrite(t *testing.T) {
@@ -304,12 +317,14 @@ func TestPolicyMessagesListEveryKindOfClaim(t *testing.T) {
 func TestEnrollPolicyRecognizesSlotNames(t *testing.T) {
 	policy := strings.ReplaceAll(texts(t)["policies/enroll.yaml"], `\\`, `\`)
 	slot := expression(t, policy, `"'(\^.*?)'"`)
+	unknown := map[string]string{}
 	for _, known := range slots(t) {
-		assert.Regexp(t, slot, known.lease)
-		if api.HasNextLease(known.lease) {
-			assert.Regexp(t, slot, api.NextLease(known.lease))
+		next := api.NextLease(known.lease)
+		if !slot.MatchString(known.lease) || api.HasNextLease(known.lease) && !slot.MatchString(next) {
+			unknown[known.kind.Name()] = known.lease
 		}
 	}
+	assert.Empty(t, unknown, "enroll.yaml must match the Leases of each kind, here with an example")
 	for _, lease := range []string{
 		"next", "next.x", "next.kube-scheduler", "next.semaphore.x.0", "next.next.lock.x", "next.election.x", "next.rwlock.x.0", "rwlock.x", "rwlock.x.100", "rwlock..intent", "election", "election.", "elections.x", "x.next.lock.x", "nextlock.x",
 		"cert-manager-controller", "kube-scheduler", "metaparticle-enroll", "lock", "locks.x", "lock.", "a.lock.x",

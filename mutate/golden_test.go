@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/txtar"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +20,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 	"sigs.k8s.io/yaml"
 
+	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/mutate/admit"
 	"github.com/metaparticle-io/metaparticle/mutate/mutatetest"
 )
@@ -50,6 +52,26 @@ func TestGoldenFilesMatchTheWebhooksAnswers(t *testing.T) {
 			require.Equal(t, string(parts["patched.yaml"]), patched)
 			require.Equal(t, string(parts["said.txt"]), said)
 		})
+	}
+}
+
+func TestEachClaimAnnotationIsInAGoldenFile(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	require.NoError(t, err)
+	var all strings.Builder
+	for _, file := range files {
+		archive, err := txtar.ParseFile(file)
+		require.NoError(t, err)
+		for _, f := range archive.Files {
+			if f.Name == "object.yaml" {
+				all.Write(f.Data)
+			}
+		}
+	}
+	for _, a := range api.Annotations {
+		if a.Kind != nil {
+			assert.Contains(t, all.String(), a.Key+":", "mutate/testdata needs a pod with this claim")
+		}
 	}
 }
 

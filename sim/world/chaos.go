@@ -24,7 +24,7 @@ type chaos struct {
 func pools() (all [][]string) {
 	for _, k := range api.Kinds() {
 		if k.AnyOne && k.Scope == api.ScopeNamespace {
-			all = append(all, api.Claim{Kind: k, Name: "pool", Size: 3}.Slots(api.Workload{}))
+			all = append(all, api.Claim{Kind: k, Name: "shared", Size: 3}.Slots(api.Workload{}))
 		}
 	}
 	return all
