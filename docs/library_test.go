@@ -108,7 +108,7 @@ func TestEachRecipeStatesLimitsAndHasValidAnnotations(t *testing.T) {
 func TestUpgradePageNamesClaimsMissingInFirstVersion(t *testing.T) {
 	page, err := os.ReadFile("upgrade.md")
 	require.NoError(t, err)
-	list := regexp.MustCompile(`(?s)annotations (`+"`"+`metaparticle\.io/once.*?)\.\s`).FindStringSubmatch(string(page))
+	list := regexp.MustCompile(`(?s)annotations (` + "`" + `metaparticle\.io/once.*?)\.\s`).FindStringSubmatch(string(page))
 	require.NotEmpty(t, list)
 	for _, a := range api.Annotations {
 		if a.Kind != nil && a.Kind != api.Singleton && a.Kind != api.Lock {
