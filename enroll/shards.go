@@ -20,7 +20,8 @@ import (
 // sharded describes one workload with shards. The template and each pod state a number of shards.
 // After a change of the template, these numbers may differ.
 type sharded struct {
-	// template is the number in the template; zero if enroll does not know the template.
+	// template is the number of shards that the pod template states; zero if enroll does not know
+	// the template.
 	template int
 	pods     []shardedPod
 }

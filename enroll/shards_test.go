@@ -154,7 +154,7 @@ func TestRacingEnrollProcessesNeverAllowTwoShardCounts(t *testing.T) {
 	}
 }
 
-func TestTemplateDecidesShardCountWhenItsPodRuns(t *testing.T) {
+func TestShardCountFollowsTemplateOnceItsPodsRun(t *testing.T) {
 	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
 	for name, test := range map[string]struct {
 		template, current, want int

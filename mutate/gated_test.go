@@ -159,7 +159,9 @@ func checkGate(t *testing.T, seed uint64) bool {
 	require.Equal(t, request.Slots(subject.Workload), run.Slots, said)
 	require.Equal(t, strings.Join(run.Slots, ","), pod.Annotations[api.SlotsAnnotation], said)
 	for _, probes := range run.Probes {
-		if p := probes.Startup; p != nil { // the API server does not validate the agent's arguments
+		// The webhook has moved this probe into the agent's arguments, which the API server does not
+		// validate. So the test validates the probe.
+		if p := probes.Startup; p != nil {
 			require.Positive(t, p.Period(), said)
 			require.Positive(t, p.Timeout(), said)
 			require.GreaterOrEqual(t, p.InitialDelay(), time.Duration(0), said)

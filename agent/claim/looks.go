@@ -41,7 +41,7 @@ func (s *slot) lookAgain(now, retryAfter time.Duration) {
 // lookAll begins a look of each slot that is not held. While another request for the slot is
 // under way, no look begins, because the claim first waits for the answer to that request.
 func (all slots) lookAll(p *plan) {
-	all.doubt(p)
+	all.endStaleLooks(p)
 	for _, s := range all {
 		s.child = p.facts.runs(s.name)
 	}
@@ -58,8 +58,9 @@ func (all slots) lookAll(p *plan) {
 	}
 }
 
-// doubt ends each look of a shut slot whose watch has been silent for [pausedLook].
-func (all slots) doubt(p *plan) {
+// endStaleLooks ends the look of each shut slot, if the look's watch has been silent for
+// [pausedLook].
+func (all slots) endStaleLooks(p *plan) {
 	for _, s := range all {
 		r, _ := s.view.Record()
 		at := s.view.Heard() + pausedLook

@@ -59,8 +59,8 @@ type keeper struct {
 	// The channel "changed" is closed, and replaced, when the state of a Lease or of the hold may
 	// have changed.
 	changed chan struct{}
-	// index names the claim to the leash. The field noted is the number of leaps that shims have
-	// reported, and that this claim has noted.
+	// index is the number by which the leash knows this claim. The field noted is the number of
+	// leaps that shims have reported, and that this claim has noted.
 	index, noted int
 	// renews reports that the loop must decide again at once, because a renewal is due.
 	renews bool

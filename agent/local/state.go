@@ -68,7 +68,7 @@ func getState(k calls, w http.ResponseWriter, r *http.Request) {
 // glance is what the agent sees of a claim at one instant.
 type glance struct {
 	state claimState
-	// seen reports that the agent sees every Lease, or that the pod holds.
+	// seen reports that the agent sees every Lease of the claim, or that the pod holds the claim.
 	seen bool
 	// The channel "changed" is closed at the next event that may change the state. Without such an
 	// event, the state stays the same for the duration in the field "lasts".
@@ -94,8 +94,8 @@ func (k calls) followState(w http.ResponseWriter, r *http.Request, g glance) {
 	}
 }
 
-// seen waits until the agent sees every Lease, or until the pod holds, and returns the state of the
-// claim. The result ok is false if ctx or the loop ends before that.
+// seen waits until the agent sees every Lease of the claim, or until the pod holds the claim, and
+// returns the claim's state. The result ok is false if ctx or the loop ends before that.
 func (k calls) seen(ctx context.Context) (g glance, ok bool) {
 	for ok = k.call(ctx, func(now time.Duration) { g = k.glance(now) }) == nil; ok && !g.seen; {
 		g, ok = k.next(ctx, g)

@@ -21,12 +21,12 @@
 // # Which side starts a probe
 //
 // The kubelet counts from the start of a container, but a container may stand by
-// for days before its child starts. So the agent runs the startup probe, and the
-// readiness probe until it has passed once. From then on the kubelet runs the
-// readiness probe. The kubelet always runs the liveness probe. The package learns the
-// results of the kubelet's probes from the kubelet's requests.
+// for days before its child starts. So the agent itself runs the startup probe. The agent also
+// runs the readiness probe until that probe has passed once. The kubelet sends its readiness and
+// liveness probes to the agent all the time. From these requests the package learns the results
+// of the kubelet's probes.
 //
-// A strict controller replaces each old pod that is not Ready. In a proven pod of such a
+// A strict controller replaces each old pod that is not Ready. In a spared pod of such a
 // controller, the kubelet's readiness probe passes until the application has passed the probe
 // for the first time ([Child.Spared]).
 //

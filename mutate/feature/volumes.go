@@ -76,8 +76,8 @@ func sharedMount(readOnly bool) corev1.VolumeMount {
 	return corev1.VolumeMount{Name: api.Volume, MountPath: api.MountPath, ReadOnly: readOnly}
 }
 
-// credentialsMount returns the mount of the service account token, which injected containers
-// alone have.
+// credentialsMount returns the mount of the volume with the agent's service account token. Only
+// injected containers have this mount.
 func credentialsMount() corev1.VolumeMount {
 	return corev1.VolumeMount{Name: api.CredentialsVolume, MountPath: api.CredentialsPath, ReadOnly: true}
 }

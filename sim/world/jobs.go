@@ -26,8 +26,8 @@ type jobs struct {
 	last func()
 }
 
-// mostJobs bounds the pods of the story at one instant.
-const mostJobs = 5
+// mostPods is the largest number of pods that the story [jobs] has at one instant.
+const mostPods = 5
 
 func newJobs(w *World) *jobs {
 	j, t := newEnding(w, "job", api.LockLease("a"))
@@ -109,7 +109,7 @@ func (j *jobs) lastHolder() {
 // container that has waited for too long fails, and starts again after its back-off.
 func (j *jobs) ending() time.Duration {
 	t := j.templates[0]
-	return j.settling() + mostDelay + mostJobs*(2*t.ends+j.settling()+t.waitAtMost+mostBackOff)
+	return j.settling() + mostDelay + mostPods*(2*t.ends+j.settling()+t.waitAtMost+mostBackOff)
 }
 
 // mostDelay bounds the time for which all pods of a key wait because their work failed during the
@@ -121,7 +121,7 @@ const mostDelay = 6 * time.Minute
 // violation the result is false.
 func (j *jobs) makePods(last time.Duration) bool {
 	return disturbFor(j.World, last, 20*time.Second, func() {
-		if len(j.pods) < mostJobs && chance(j.rng, .4) {
+		if len(j.pods) < mostPods && chance(j.rng, .4) {
 			j.assign(j.newPod(j.templates[0], j.place()))
 			return
 		}

@@ -37,9 +37,9 @@ type starter struct {
 }
 
 var phaseNames = [3]string{
-	"part of this time: from the creation to the agent's exec",
-	"part of this time: from then to the shim's exec",
-	"part of this time: from then to the application's exec",
+	"part of this time: from the creation to the start of the agent's process",
+	"part of this time: from then to the start of the shim's process",
+	"part of this time: from then to the start of the application's process",
 }
 
 // starts measures the time from a pod's creation to its application's exec, alternately

@@ -78,7 +78,7 @@ var parallel = []string{
 	"TestLockIsExclusiveAcrossKindsOfWorkloads",
 	"TestTwoLocksInOppositeOrderDoNotDeadlock",
 	"TestPodAndClientGoElectorExcludeEachOther",
-	"TestContainerNeverRestartsAfterLossOfItsSlot",
+	"TestContainerDoesNotRestartAfterLossByDefault",
 	"TestContainerRestartsAfterLossIfAnnotationSaysRestart",
 	"TestContainerEndsWithItsChildsExitCode",
 	"TestStandbyTakesOverFromACrashingHolder",
@@ -178,7 +178,7 @@ var parallel = []string{
 	"TestPodWithConditionsMayOnlyReadAwaitedLeases",
 	"TestPodHasOnlyTheRightsOfItsAgent",
 	"TestVariableRefusesALateWritersSmallerToken",
-	"TestVariableRefusesOtherTypesAndExcessiveSizes",
+	"TestVariableRefusesChangesOfTypeAndExcessiveSizes",
 	"TestAgentWritesVariablesOnlyAsItsOwnPod",
 	"TestWebhooksAccountMayOnlyCreateEmptyVariables",
 	"TestWebhooksAccountHasOnlyTheRightsOfEnroll",
@@ -291,8 +291,8 @@ func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 	exclusive.TestPodAndClientGoElectorExcludeEachOther(t)
 }
-func TestContainerNeverRestartsAfterLossOfItsSlot(t *testing.T) {
-	exclusive.TestContainerNeverRestartsAfterLossOfItsSlot(t)
+func TestContainerDoesNotRestartAfterLossByDefault(t *testing.T) {
+	exclusive.TestContainerDoesNotRestartAfterLossByDefault(t)
 }
 func TestContainerRestartsAfterLossIfAnnotationSaysRestart(t *testing.T) {
 	exclusive.TestContainerRestartsAfterLossIfAnnotationSaysRestart(t)
@@ -643,8 +643,8 @@ func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheR
 func TestVariableRefusesALateWritersSmallerToken(t *testing.T) {
 	rights.TestVariableRefusesALateWritersSmallerToken(t)
 }
-func TestVariableRefusesOtherTypesAndExcessiveSizes(t *testing.T) {
-	rights.TestVariableRefusesOtherTypesAndExcessiveSizes(t)
+func TestVariableRefusesChangesOfTypeAndExcessiveSizes(t *testing.T) {
+	rights.TestVariableRefusesChangesOfTypeAndExcessiveSizes(t)
 }
 func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
 	rights.TestAgentWritesVariablesOnlyAsItsOwnPod(t)

@@ -64,8 +64,8 @@ func TestChartMergeRefusesTwoChangesOfOneLine(t *testing.T) {
 	assert.Equal(t, "a\nb\nx\ny\nc\n", resolve(t, merged, map[string]bool{"x": true, "y": true}))
 }
 
-// TestManifestsContainEachPlaceOfAChartValue requires an object for each place of the table.
-func TestManifestsContainEachPlaceOfAChartValue(t *testing.T) {
+// TestManifestsHaveEachFieldThatTheChartFills requires an object for each place of the table.
+func TestManifestsHaveEachFieldThatTheChartFills(t *testing.T) {
 	found := map[string]bool{}
 	for _, selection := range [][]string{nil, {"host-network"}, {"client-ca"}, {"monitoring"}, {"console"}} {
 		all, err := sources("../../manifests", selection...)

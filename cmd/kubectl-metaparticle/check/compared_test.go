@@ -34,7 +34,7 @@ func TestCheckReportsPoliciesWithChangedMatchConstraints(t *testing.T) {
 	}
 }
 
-func TestCheckReportsWebhooksWithAnotherServiceOrScope(t *testing.T) {
+func TestCheckReportsWebhooksWithAnotherServerOrRules(t *testing.T) {
 	for name, change := range map[string]func(*admissionv1.MutatingWebhook){
 		"another server": func(w *admissionv1.MutatingWebhook) {
 			w.ClientConfig.Service, w.ClientConfig.URL = nil, new("https://evil.example/pods")

@@ -39,7 +39,8 @@ func OfPods() []Fault {
 		{"pod deleted", lease.Handover, app.DeletePod, false},
 		{"child killed", lease.Handover, kill(process.Child), false},
 		{"shim killed", lease.Handover, kill(process.Shim), false},
-		// A new agent resumes the hold, unless its container waits in a back-off.
+		// Usually a new agent resumes the hold, and the application runs on. If the agent's container
+		// waits in a back-off, the Lease expires, and a standby takes over.
 		{"agent killed", lease.Takeover, kill(process.Agent), true},
 		{"agent and shim killed", lease.Takeover, kill(process.Agent, process.Shim), false},
 		// containerd's shim is the parent process of all containers of the pod. After its death the
