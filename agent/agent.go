@@ -58,7 +58,7 @@ func (a *Agent) Run(ctx context.Context, stop <-chan struct{}) error {
 }
 
 // hold sends the grants and the renewals of h until something ends h. Then hold drains the children
-// of h. In each case the release of the slots comes last, and needs proof that every child is dead.
+// of h. The release of the slots comes last, and needs proof that every child is dead.
 func (a *Agent) hold(ctx context.Context, h *hold) error {
 	end := ending{}
 	defer func() { h.letGo(end) }()

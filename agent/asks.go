@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// refused is the pause after the API server has forbidden a watch of a next Lease. A Role that an
-// earlier version of enroll has made grants no right to next Leases.
+// refused is the pause after the API server has forbidden a watch of a next Lease. Roles from
+// earlier versions of enroll grant no right to next Leases.
 const refused = time.Minute
 
 // watched is the longest time of one watch of a next Lease. The server of a watch may vanish
@@ -138,8 +138,8 @@ func (a *asker) ask(ctx context.Context, now time.Duration, asks bool) (wake tim
 
 // pause returns the time from a failed write of the ask until the next attempt. The next
 // attempt must come while the last stored ask is fresh. A holder that has left its Services
-// yields only to a fresh ask. If the Role lacks the right, the pause is longer, because enroll
-// must grant that right first.
+// yields only to a fresh ask. If the pod has no right to the next Lease, the pause is longer,
+// because enroll must grant that right first.
 func (q *requests) pause(err error) time.Duration {
 	if errors.Is(err, kube.ErrForbidden) {
 		return turn.Again

@@ -159,8 +159,8 @@ type Config struct {
 	// Asides runs the commands of probes beside the child. Asides may be nil only in a pod
 	// without probes.
 	Asides Asides
-	// Dismiss orders a waiting shim to end without a child. Dismiss may be nil only for a pod
-	// that waits without a bound, and has no once claim.
+	// Dismiss orders a waiting shim to end without a child. Dismiss may be nil only for a pod that
+	// never skips, waits without a bound, and has no once claim.
 	Dismiss func(gate.ShimID, gate.Dismiss) error
 	// Probe carries out an HTTP, TCP or gRPC probe. The default is probe.Do.
 	Probe func(ctx context.Context, h api.Handler, address string, timeout time.Duration) probe.Result

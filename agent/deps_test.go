@@ -66,8 +66,7 @@ func TestPackageAPIImportsOnlyTheStandardLibrary(t *testing.T) {
 
 // Packages claim, lease, turn and leave only decide. These packages take the time as an argument
 // and do no I/O, so a simulation and a fuzz test can drive them. Of this project's packages, they
-// import at most package api, the contract with the webhook, and package instant. Package claim
-// also imports package lease, for its rules.
+// import at most packages api and instant. Package claim also imports package lease, for its rules.
 func TestPackagesThatDecideNeverImportIOPackages(t *testing.T) {
 	for core, allowed := range map[string][]string{
 		"agent/lease": {"api"},
@@ -116,8 +115,8 @@ func TestPackageProbeImportsOnlyPackageAPI(t *testing.T) {
 	}
 }
 
-// The wait of package after runs beside the agent's loop. The package knows neither grants nor
-// children. So a condition can never begin or end a hold.
+// Package "after" waits for conditions beside the agent's loop. The package knows neither grants
+// nor children. So a condition can never begin or end a hold.
 func TestPackageOfConditionsImportsOnlyAPIAndKube(t *testing.T) {
 	for _, d := range dependencies(t, module+"agent/after") {
 		assert.True(t, standard(d) || d == module+"api" || d == module+"agent/kube", "agent/after imports %s", d)

@@ -292,7 +292,7 @@ func TestOnlyFirstDismissalOfEachWaitIsReported(t *testing.T) {
 		{at: time.Minute, since: time.Second, first: true},
 		{at: time.Minute + dismissAgain/2, since: time.Second},
 		{at: time.Minute + dismissAgain, since: time.Second},
-		{at: time.Hour, since: 30 * time.Minute, first: true}, // a later Since is a new wait: a shim ignores the order while its child lives, and may wait afterwards
+		{at: time.Hour, since: 30 * time.Minute, first: true}, // a later Since means a new wait: the shim has had a child since the last dismissal
 	} {
 		r.Since = c.since
 		first, again := o.dismiss(c.at, r, gate.Dismiss{})

@@ -38,8 +38,8 @@ func (d *drain) run(ctx context.Context) error {
 		if u.shims.Proven(d.id) || now >= state.Deadline {
 			return nil
 		}
-		// The order to drain comes first. With the gate "readiness", only a status that is
-		// stored after the order ends the drain.
+		// The order to drain comes first. With the gate "readiness", the drain ends only by a
+		// status that is stored after that order.
 		d.stop(state)
 		wake := min(state.Deadline, d.loop.starts.act(ctx, now, startFacts{holds: true}), d.loop.appear(ctx, u.readiness.Draining(now, d.shown(), d.reason, d.began, d.spared())))
 		if d.renews() {

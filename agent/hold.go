@@ -290,8 +290,8 @@ func (h *hold) noteServing(s claim.State) {
 }
 
 // appear shows the pod as a holder in its status. Until the check for the pod's deletion has
-// ended, the status stays as it is. Most applications run milliseconds after that check, so a
-// status "Starting" would soon be out of date.
+// ended, the status stays as it is. Most applications start within milliseconds after that check,
+// so a status "Starting" would soon be out of date.
 func (h *hold) appear(ctx context.Context, s claim.State) time.Duration {
 	u := h.unit
 	if u.deletion.open() {

@@ -33,8 +33,8 @@ func (p *pod) metric(name string) float64 {
 	return 0
 }
 
-// waiting starts a pod whose shim waits for the slots. The API server stores no write of the
-// pod.
+// The method "waiting" starts a pod whose shim waits for the slots. The API server stores no write
+// of the pod.
 func (w *world) waiting(name string, change ...func(c *Config)) *pod {
 	p := w.start(name, change...)
 	p.link.set(func(l *link) { l.unwritten = &kube.StatusError{Code: 403} })
@@ -99,7 +99,7 @@ func TestMetricVacantSecondsIsZeroUnlessShimWaits(t *testing.T) {
 	})
 }
 
-// A lease of 30 s is renewed every 5 s, and its drain begins after 15 s.
+// A lease of 30 s is renewed every 5 s. Its drain begins 15 s after the last stored renewal.
 func TestLateRenewalsAreCounted(t *testing.T) {
 	for name, c := range map[string]struct {
 		outage time.Duration

@@ -30,7 +30,7 @@ func once(key string) func(c *Config) {
 // migrate connects the shim of the pod's init container.
 func (p *pod) migrate(id gate.ShimID) { p.gates.connect(gate.Report{Shim: id, Container: "migrate"}) }
 
-// working starts a pod whose shim s1 does the work of the key 7.
+// The method "working" starts a pod whose shim s1 does the work of the key 7.
 func (w *world) working(options ...func(*Config)) *pod {
 	w.t.Helper()
 	w.free(onceSlot)

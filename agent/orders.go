@@ -75,7 +75,7 @@ func (o *orders) note(last, r gate.Report) {
 func (o *orders) leapt(id gate.ShimID, leaps int) { o.sent[id].leaps = leaps }
 
 // grant sends a grant to the shim. From the call on, the shim may have a child of the granted hold,
-// even if the connection breaks. The result is an error only after the hold's first grant to the
+// even if the connection breaks. The result is an error only for the hold's first grant to the
 // shim, if the gate is certain that no grant was sent. Every other error is only logged.
 func (o *orders) grant(id gate.ShimID, g gate.Grant) error {
 	granted := o.proof.Granted(g.Hold, id)

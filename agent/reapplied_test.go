@@ -31,8 +31,8 @@ func (w *world) proven() (a, a2 *pod) {
 	return a, a2
 }
 
-// fails ends the shim's child, so that the turn fails. After that, fails connects the shim of the
-// restarted container. The argument next is the id of that second shim.
+// fails ends the shim's child, so that the turn fails. Then the shim of the restarted container
+// connects, with the id in the argument next.
 func (p *pod) fails(shim, next gate.ShimID) {
 	p.gates.end(shim)
 	p.world.within(time.Second, "the turn is over", func() bool { return p.world.holder() != p.identity() })
@@ -145,8 +145,7 @@ func TestRolloutStallsUntilItsPausedSlotIsResumed(t *testing.T) {
 	})
 }
 
-// The controller of a Deployment whose rollout a person has paused keeps pods of both
-// revisions.
+// While a person pauses a Deployment's rollout, the controller keeps pods of both revisions.
 func TestNewRevisionOfPausedRolloutBecomesProven(t *testing.T) {
 	simulate(t, func(w *world) {
 		a, a2 := w.proven()

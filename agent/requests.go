@@ -109,7 +109,7 @@ func (q *requests) answered(a claim.Action, err, refusal error) {
 	}
 }
 
-// count adds the answer to a write to the metrics.
+// count notes the answer to a write in the metrics.
 func count(m *show.Metrics, a claim.Action, err error) {
 	switch a.Kind {
 	case claim.Renew:

@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// serving starts a pod with the gate "readiness".
+// The function "serving" starts a pod with the gate "readiness".
 func serving(w *world, name string, change ...func(c *Config)) *pod {
 	r := standin.NewReadiness(w.clock)
 	ctx, cancel := context.WithCancel(w.t.Context())

@@ -19,9 +19,9 @@ import (
 // replacing gives the pod a strict controller.
 func replacing(c *Config) { c.ReplacesUnready = true }
 
-// returning starts an old holder and waits until its revision is proven. From then on the old
-// application fails its readiness probe, even after a restart. Then returning starts a new pod,
-// and waits until that pod's child runs in its turn. The caller ends the turn.
+// The method "returning" starts an old holder, and waits until its revision is proven. From then on
+// the old application fails its readiness probe, even after a restart. Then the method starts a new
+// pod, and waits until that pod's child runs in its turn. The caller ends the turn.
 func (w *world) returning(change ...func(c *Config)) (a, b *pod, app *patient) {
 	w.free(theSlot, nextLease)
 	app = newPatient()

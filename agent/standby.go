@@ -79,9 +79,8 @@ func (s standby) seen() []show.Slot {
 
 // vacant reports whether the pod competes for slots that, as far as the pod knows, no living pod
 // holds. A holder counts as living until its Lease expires. If the pod needs all of several slots,
-// all must be vacant; otherwise one vacant slot is enough. A slot that a pause or a stamp closes is
-// not vacant. While a child of this pod lives, or the pod waits after a failure, the result is
-// false.
+// all must be vacant; otherwise one vacant slot is enough. A shut slot is not vacant. While a child
+// of this pod lives, or the pod waits after a failure, the result is false.
 func (s standby) vacant(f claim.Facts, views []claim.View) bool {
 	u, now := s.unit, s.loop.now
 	taken := func(v claim.View) bool {

@@ -66,7 +66,7 @@ func newStarts(u *unit, q *requests) *starts {
 	return s
 }
 
-// answered counts the request in the metrics, and reports a failure in the log.
+// answered counts a write in the metrics, and reports a failure of any request in the log.
 func (s *starts) answered(a claim.Action, err, refusal error) {
 	count(s.unit.metrics, a, err)
 	if refusal != nil {
@@ -205,8 +205,8 @@ func (s *starts) proven(now time.Duration, hold string, serves bool) bool {
 
 // heard reports whether a shim of each container has reported to this agent process. No grant names
 // a hold of the start lock, so no report names such a hold, either. So package proof counts the
-// hold as proven once all these reports have arrived. A lease duration after the start of the
-// agent, the result is always true, because the kubelet may never start a container.
+// hold as proven once all these reports have arrived. Once the agent is older than a lease
+// duration, the result is always true, because the kubelet may never start a container.
 func (s *starts) heard(now time.Duration, hold string) bool {
 	return s.unit.shims.Proven(hold) || now >= s.unit.began+s.unit.self.Budget.Duration
 }

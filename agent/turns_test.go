@@ -101,7 +101,7 @@ func TestHolderSendsNoRequestForUnchangedNextLease(t *testing.T) {
 		w.free(theSlot, nextLease)
 		var c *nextCounter
 		a := w.start("a", of(oldRevision), func(cf *Config) { c = &nextCounter{link: cf.API.(*link)}; cf.API = c })
-		a.link.set(func(l *link) { l.forgetful = true }) // each watch is refused as too old
+		a.link.set(func(l *link) { l.forgetful = true }) // each watch that names a version is refused as too old
 		a.connect("s1")
 		w.pass(time.Second)
 		before := int(c.n.Load())

@@ -181,8 +181,8 @@ func (u *unit) grantable(hold string) []gate.Report {
 }
 
 // wanting reports whether a shim waits for a hold. In a pod without slots, all holds have the
-// number [claim.Slotless]. So a shim that was ordered to drain gets no further grant, and does not
-// count.
+// number [claim.Slotless]. So a shim that was ordered to drain one hold gets no grant of a later
+// hold, and does not count.
 func (u *unit) wanting() bool {
 	if u.config.slotless() {
 		return len(u.grantable(claim.Slotless)) > 0
@@ -261,8 +261,8 @@ func jitter(random *rand.Rand, d time.Duration) time.Duration {
 	return d/2 + time.Duration(random.Int64N(int64(d/2)+1))
 }
 
-// stored is the readiness of the pod that the API server has stored; known is false before the
-// first answer.
+// stored is the pod's readiness, as the API server has stored it; known is false before the first
+// answer.
 type stored struct{ known, ready bool }
 
 // linger is the state of a stopping standby that continues to forward. Nodes send connections

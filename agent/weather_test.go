@@ -80,7 +80,8 @@ func TestStaleWatchEventsDoNotDelayARenewal(t *testing.T) {
 	}
 }
 
-// After an outage longer than the lease duration, the previous holder starts first.
+// After an outage longer than the lease duration, the previous holder acquires the slot before a
+// standby does.
 func TestPreviousHolderReacquiresSlotAfterLongOutage(t *testing.T) {
 	for _, d := range []time.Duration{api.MinLeaseDuration, 30 * time.Second} {
 		for _, mode := range []string{"refused", "hangs"} {
@@ -211,8 +212,8 @@ func TestAgentExtendsGrantsSoonAfterEveryLeap(t *testing.T) {
 	}
 }
 
-// After an outage longer than the lease duration, the previous holder starts first even
-// if watches fail.
+// After an outage longer than the lease duration, the previous holder acquires the slot before a
+// standby does, even if watches fail.
 func TestPreviousHolderReacquiresSlotEvenIfWatchesFail(t *testing.T) {
 	for name, weather := range map[string]func(l *link){
 		"watches refused":     func(l *link) { l.unwatched = &kube.StatusError{Code: 403} },

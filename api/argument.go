@@ -107,8 +107,8 @@ func (all arguments[T]) recall(into *T, words []string) {
 	}
 }
 
-// textArg returns the row of an argument whose value is a text. If allowed is not empty,
-// the value must be one of the allowed texts.
+// textArg returns the row of an argument whose value is a text. If "allowed" is not empty, the
+// value must be one of the allowed texts.
 func textArg[T any, S ~string](name, meaning string, field func(*T) *S, allowed ...S) argument[T] {
 	return argument[T]{
 		name: name, meaning: meaning,

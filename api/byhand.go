@@ -34,8 +34,9 @@ func PauseOf(annotations map[string]string) Pause {
 // [PauseStop] to stop the application.
 func (p Pause) Known() bool { return p == "" || p == PauseHold || p == PauseStop || p == PauseRecover }
 
-// Yield is a request that the holder ends its hold. If the hold has another number, its agent
-// ignores the yield. So an agent that reads a yield late does not end a later hold.
+// Yield is a request that the holder ends the hold with a given number. If the present hold has
+// another number, the holder's agent ignores the yield. So an agent that reads a yield late does
+// not end a later hold.
 type Yield struct {
 	// Hold is the number in [HoldAnnotation].
 	Hold string
@@ -43,7 +44,7 @@ type Yield struct {
 	Successor string
 }
 
-// ParseYield returns the yield that a value of [YieldAnnotation] asks for.
+// ParseYield reads a value of [YieldAnnotation].
 func ParseYield(value string) Yield {
 	hold, successor, _ := strings.Cut(value, " ")
 	return Yield{Hold: hold, Successor: successor}

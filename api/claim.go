@@ -18,9 +18,9 @@ type Claim struct {
 	// pod needs one. A read-write lock always has [RWLockSlots] slots, and Size counts its
 	// readers.
 	Size int
-	// Key is the key of a once claim with a name; empty for other claims. The webhook
-	// computes the key of a once claim without a name from the revision of the pod, or from
-	// its Job.
+	// Key is the key of a once claim with a name; empty for other claims. For a once claim
+	// without a name, the webhook computes the key from the revision of the pod, or from the
+	// pod's Job.
 	Key string
 }
 

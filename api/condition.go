@@ -61,7 +61,7 @@ func (c Condition) Job() string {
 
 // InRuns returns a copy of the conditions. In the copy, a condition on the shards of a Job has the
 // UID of that Job as its Key. So an earlier Job with the same name does not meet the condition. The
-// second argument maps the names of Jobs to their UIDs. A condition that has a Key already stays as
+// second argument maps the names of Jobs to their UIDs. A condition that already has a Key stays as
 // it is. A condition on a Job without a valid UID in the map also stays as it is.
 func InRuns(conditions []Condition, runs map[string]string) []Condition {
 	named := slices.Clone(conditions)

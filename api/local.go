@@ -115,7 +115,7 @@ func Leashed(r Request) bool { return r.Gate == GateProgram && r.OnAPILoss == On
 func HasShims(r Request) bool { return r.Shims() || Leashed(r) }
 
 // LocalArgs are the arguments of the agent's sidecar in a pod whose program uses the local
-// API. The webhook writes all of them except the last three, which only tests set.
+// API. The webhook writes all of them except RunDir, Install and Credentials, which only tests set.
 type LocalArgs struct {
 	// Claims are the claims that the program may make.
 	Claims []Claim

@@ -192,7 +192,7 @@ const (
 	OffersAnnotation = Prefix + "offers"
 )
 
-// Other programs read these words in the agent's Events, and in [ReadyCondition] on the pod. An
+// Other tools read these words in the agent's Events, and in [ReadyCondition] on the pod. An
 // Event with the reason Acquired or Released names the slot.
 const (
 	ReasonAcquired = "Acquired"
@@ -206,7 +206,7 @@ const (
 	// Draining is in the message of each Event that reports the drain of an application. The word
 	// begins the message, or follows a colon.
 	Draining = "draining"
-	// AgentReporter is the program that the agent's Events name as their author.
+	// AgentReporter is the name that the agent's Events state as their author.
 	AgentReporter = "metaparticle-agent"
 )
 

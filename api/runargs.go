@@ -21,7 +21,7 @@ const DefaultGrace = 30 * time.Second
 const DefaultEndpointDelay = 2 * time.Second
 
 // RunArgs are the arguments of the agent's sidecar. The webhook writes all of them except
-// the last three, which only tests set. Code that composes arguments starts from
+// RunDir and Credentials, which only tests set. Code that composes arguments starts from
 // [DefaultRunArgs].
 type RunArgs struct {
 	// Slots are the Leases to hold, in the order in which they are acquired.

@@ -120,9 +120,9 @@ func (l *links) hear(name string) {
 	}
 }
 
-// trouble returns a text that names the closed and silent watches, and since when. The text is
-// empty if no watch is closed or silent. The result "next" is the next instant at which time alone
-// can change the text, or zero.
+// trouble returns a text that names the closed and silent watches, and the instant since which the
+// first of them is closed or silent. The text is empty if no watch is closed or silent. The result
+// "next" is the next instant at which time alone can change the text, or zero.
 func (l *links) trouble(now time.Time) (text string, next time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -37,9 +37,9 @@ func (s store) bind(ctx context.Context, wanted *rbacv1.RoleBinding) error {
 	case apierrors.IsNotFound(err):
 		err = s.client.Create(ctx, wanted)
 		if apierrors.IsAlreadyExists(err) {
-			// If enroll made the RoleBinding, the cache was behind, and a later attempt
-			// corrects the RoleBinding. A RoleBinding without the label was made by another
-			// program.
+			// The RoleBinding already exists. If enroll made the RoleBinding, the cache was behind,
+			// and a later attempt corrects the RoleBinding. A RoleBinding without the label was
+			// made by another program.
 			err = s.reader.Get(ctx, client.ObjectKeyFromObject(wanted), &there)
 			if err == nil && there.Labels[api.ManagedLabel] == "" {
 				err = ErrForeign

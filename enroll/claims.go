@@ -16,7 +16,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/api/podspec"
 )
 
-// claim combines the claims of all pods of a namespace on one Lease.
+// claim combines all claims on one Lease of a namespace.
 type claim struct {
 	// duration is the longest lease duration that a pod asks for.
 	duration time.Duration

@@ -22,8 +22,8 @@ func awaitedBy(pod *corev1.Pod) []string {
 }
 
 // leasesOf returns the Leases of the conditions, except each Lease that no claim can name. A person
-// may write the waiting container by hand, with the name of a foreign Lease. Enroll must give no
-// right on that Lease.
+// may write the init container of the conditions by hand, with the name of a foreign Lease. Enroll
+// must give no right on that Lease.
 func leasesOf(conditions []api.Condition) (leases []string) {
 	for _, c := range conditions {
 		for _, lease := range c.Leases() {

@@ -65,10 +65,10 @@ func annotatedChanges() predicate.Predicate {
 	}
 }
 
-// sameStamp returns false for an update of a stamp. An update of a closed Lease also makes the
-// function return false if the Lease gains or loses its holder. Enroll ignores all other updates,
-// such as the agents' renewals. The function does not judge creations and deletions. The sweep
-// needs no events, because enroll repeats the sweep by the clock.
+// sameStamp returns false for an update of a stamp. For a closed Lease, sameStamp also returns
+// false if the update adds or removes the holder. Enroll ignores all other updates, such as the
+// agents' renewals. The function does not judge creations and deletions. The sweep needs no events,
+// because enroll repeats the sweep by the clock.
 func sameStamp(before, after client.Object) bool {
 	was, is := before.(*coordinationv1.Lease), after.(*coordinationv1.Lease)
 	return stampOf(was) == stampOf(is) && (!stampOf(is).Closed || (holder(was) == "") == (holder(is) == ""))

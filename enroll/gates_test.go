@@ -55,7 +55,8 @@ var gates = map[string]struct {
 	}, false},
 }
 
-// The program may ask for each of its slots, so each slot has a Lease, which the Role names.
+// A program may bid for each slot that its pod names. So each of these slots has a Lease, and the
+// Role of the pod's account names that Lease.
 func TestLocalAPIPodGetsItsLeasesAndRole(t *testing.T) {
 	pod := lasting(gated("a", "till", "election.main,lock.b,semaphore.pool.0,semaphore.pool.1"), "1m")
 	pod.Annotations[api.LocalAnnotation] = "lock/b,election/main,semaphore/pool=2"

@@ -22,11 +22,11 @@ const LeasesAnnotation = api.Prefix + "leases"
 
 // memory is a Role's record of one Lease.
 type memory struct {
-	// Seconds is the longest duration ever claimed under the name.
+	// Seconds is the longest duration ever claimed under the Lease's name.
 	Seconds int32 `json:"seconds"`
-	// UID belongs to the Lease that last had the name. If the Lease is created again, enroll
-	// writes the new UID into the Role. That write changes the Role's version. So a sweep that
-	// judged the earlier Lease then fails to write the Role.
+	// UID belongs to the last Lease of that name. If the Lease is created again, enroll writes the
+	// new UID into the Role. That write changes the Role's version. So a sweep that judged the
+	// earlier Lease then fails to write the Role.
 	UID types.UID `json:"uid"`
 }
 
@@ -130,8 +130,8 @@ func remembered(role *rbacv1.Role) map[string]memory {
 	if json.Unmarshal([]byte(role.Annotations[LeasesAnnotation]), &memories) != nil || memories == nil {
 		memories = map[string]memory{}
 	}
-	// Another program may have overwritten the annotation. A Lease that the rules name may have
-	// been held, so the function adds the Lease to the memory all the same.
+	// Another program may have overwritten the Role's annotation. A Lease that the rules name may
+	// have been held, so the function adds the Lease to the memory all the same.
 	for _, rule := range role.Rules {
 		if slices.Contains(rule.Resources, leaseResource) {
 			for _, name := range rule.ResourceNames {

@@ -36,7 +36,7 @@ func TestConditionRoleAtItsLimitKeepsEarlierLeases(t *testing.T) {
 	w := newWorld(t, podsWithConditions("b", maxSlotsPerRole-5)...)
 	r := w.process()
 	w.settle(r)
-	late := podsWithConditions("a", 10) // their Leases come first in sorted order
+	late := podsWithConditions("a", 10) // the Leases of these pods come first in sorted order
 	for _, pod := range late {
 		w.create(pod)
 	}

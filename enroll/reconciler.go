@@ -42,7 +42,7 @@ type Reconciler struct {
 	Home string
 
 	observations observations
-	// shut has the Leases of shards that have both a closed stamp and a holder.
+	// shut observes the shards' Leases with both a closed stamp and a holder.
 	shut      observations
 	shortages shortages
 	notifier  notifier
@@ -59,7 +59,7 @@ func (r *Reconciler) Namespace(ctx context.Context, name string) (time.Duration,
 	var namespace corev1.Namespace
 	err := r.Client.Get(ctx, types.NamespacedName{Name: name}, &namespace)
 	if apierrors.IsNotFound(err) || err == nil && namespace.DeletionTimestamp != nil {
-		// The API server deletes all objects of the namespace along with it.
+		// The API server deletes all objects of the namespace together with the namespace.
 		r.forget(name)
 		return 0, nil
 	}

@@ -100,7 +100,7 @@ func (s *sharded) nextRun(current api.Stamp) (count int, run string) {
 	next := s.youngest(stays)
 	if next.run == current.Run && current.Run != "" {
 		// A recorded success belongs to one shard. With another number of shards, each shard would
-		// be another part of the work. So the number of a run never changes.
+		// be another part of the work. So a run's number of shards never changes.
 		return current.Count, current.Run
 	}
 	if next.run == "" && current.Run != "" {

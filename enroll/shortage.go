@@ -23,15 +23,15 @@ const ShardsLackPods = "ShardsLackPods"
 // evictions cause shorter shortages.
 const shortageNotice = 5 * time.Minute
 
-// shortages remembers, by namespace and group, the groups that have fewer running pods than
-// shards.
+// shortages remembers the workloads with fewer running pods than shards. The keys are the
+// namespace, and the group of the workload's Leases.
 type shortages struct {
 	mu  sync.Mutex
 	all map[string]map[string]shortage
 }
 
-// shortage has the instant since which one group lacks pods, and whether an Event has reported the
-// lack.
+// shortage has the instant since which one workload lacks pods, and whether an Event has reported
+// the lack.
 type shortage struct {
 	since    time.Time
 	notified bool

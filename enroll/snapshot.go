@@ -155,9 +155,9 @@ func (s *snapshot) belonging() map[string]bool {
 // also has Leases that no longer exist, if a Role still names them. Of a Lease that is still
 // claimed, the function returns the rights of accounts that no longer claim it. A paused Lease
 // stays with its rights, so a workload that is scaled to 0 stays paused. A Lease with done keys
-// stays, too, because work that is done must not run again. Of a Lease with done keys, only the
-// rights are unclaimed. If the done keys are revisions, the Lease is unclaimed, because the
-// revisions end with the workload. The record of an open barrier stays while the Job lives.
+// stays, because work that is done must not run again, but the rights on that Lease are unclaimed.
+// If the done keys are revisions, the Lease is unclaimed, because the revisions end with the
+// workload. The record of an open barrier stays while the Job lives.
 func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	unclaimed := map[right]*coordinationv1.Lease{}
 	belonging := s.belonging()
@@ -183,8 +183,8 @@ func (s *snapshot) unclaimed() map[right]*coordinationv1.Lease {
 	return unclaimed
 }
 
-// stays reports whether a Lease that no pod claims stays. A Lease stays if a person has paused its
-// slot, or if [recorded] returns true for the Lease.
+// stays reports whether enroll keeps an unclaimed Lease. Enroll keeps the Lease if a person has
+// paused the slot, or if [recorded] returns true.
 func stays(lease *coordinationv1.Lease) bool {
 	return lease != nil && api.PauseOf(lease.Annotations) != "" || recorded(lease)
 }

@@ -88,9 +88,9 @@ func (s *stamping) round(ctx context.Context, groups []string) (bool, error) {
 	return wrote, errors.Join(errs...)
 }
 
-// orders returns the writes to the Leases of a group. The result opens no Lease while a Role
-// names a Lease of the group that no longer exists. The last holder of that Lease may be alive.
-// A consistent list of the Roles shows these names.
+// orders returns the writes to the Leases of a group. The result opens no Lease while one of the
+// group's Leases is missing, but still named by a Role. The last holder of the missing Lease may be
+// alive. A consistent list of the Roles shows which Leases the Roles name.
 func (s *stamping) orders(ctx context.Context, group string, shards []stamp.Shard) ([]stamp.Stamp, error) {
 	count, run := s.seen.shards[group].number(decided(shards))
 	if orders := stamp.Next(shards, count, run, true); len(orders) > 0 {

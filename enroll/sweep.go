@@ -76,8 +76,9 @@ func (o *observations) forget(namespace string) {
 type expired struct {
 	// leases are to be deleted, with all rights on them.
 	leases map[string]bool
-	// rights are to be withdrawn, because the Role's account does not claim the Lease.
-	// Other accounts claim the Lease, so the Lease itself stays.
+	// rights are to be withdrawn, because the Role's account does not claim the Lease. The Lease
+	// itself stays, because other accounts claim the Lease, or because [recorded] returns true for
+	// the Lease.
 	rights map[right]bool
 }
 

@@ -155,8 +155,7 @@ func (w *world) process() *Reconciler {
 	return &Reconciler{Client: c, Reader: w.reader(), Now: func() time.Time { return w.now }, Events: w}
 }
 
-// cached lists objects as the manager's cache does: it applies the selectors and
-// transforms of [Cache].
+// cached lists objects as the manager's cache does, with the selectors and transforms of [Cache].
 func (w *world) cached(ctx context.Context, list client.ObjectList, options ...client.ListOption) error {
 	if err := w.server.List(ctx, list, options...); err != nil {
 		return err

@@ -283,9 +283,9 @@ func TestWebhooksFailClosedForAnnotatedPodsOnly(t *testing.T) {
 }
 
 // failures has the failure policy of each webhook. The API server applies this policy while the
-// webhook does not answer. So the API server then admits each workload, but the policy
-// metaparticle-carried refuses changes of annotations that the webhook must carry to the pod
-// template.
+// webhook does not answer. With the policy Ignore, the API server then admits each workload. But
+// the admission policy metaparticle-carried refuses changes of annotations that the webhook must
+// carry to the pod template.
 var failures = map[string]admissionv1.FailurePolicyType{
 	"pods.metaparticle.io":      admissionv1.Fail,
 	"workloads.metaparticle.io": admissionv1.Ignore,

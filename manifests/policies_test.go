@@ -80,8 +80,8 @@ func TestPolicyForCopiesRecognizesSlotsOfBarePods(t *testing.T) {
 	assert.Empty(t, unknown, "leftover.yaml, variable own, must match the Leases of each kind, here with an example")
 }
 
-// The policy matches only arguments up to a bounded length. Even the arguments of the longest
-// claims must stay below that bound.
+// The policies recognize only arguments of a bounded length. Even the arguments of the longest
+// claims must not exceed that bound.
 func TestPoliciesRecognizeArgumentsOfTheLocalAPI(t *testing.T) {
 	gate, leftover := texts(t)["policies/gate.yaml"], texts(t)["policies/leftover.yaml"]
 	shown := expression(t, gate, `matches\('(\^api.*?)'\)`)

@@ -6,7 +6,7 @@
 //
 // Guarantee: for each alert, rules_test.yaml has cases in which the alert fires, ends and stays
 // silent. Each alert has a section in docs/alerts.md. All durations are those of Prometheus' clock.
-// An alert of a pod that Prometheus does not scrape never fires.
+// If Prometheus does not scrape a pod, no alert about that pod fires.
 package monitoring
 
 import (

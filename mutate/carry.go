@@ -124,11 +124,11 @@ func foresee(template feature.Facts) reason.Refusals {
 
 // maxUnknown bounds the unknown annotations that Carry copies. One unknown annotation in
 // the template is enough to refuse its pods. But a workload that the API server has not
-// validated may have a hundred thousand.
+// validated may have a hundred thousand unknown annotations.
 const maxUnknown = 20
 
-// merge returns the annotations for the template, and warnings. If a person has given the template
-// another value than the workload has, that value stays, and merge warns.
+// merge returns the annotations for the template, and warnings. If a person has given an annotation
+// of the template another value than the workload's, the template's value stays, and merge warns.
 func merge(now, before, template map[string]string) (map[string]string, reason.Refusals) {
 	wanted := maps.Clone(template)
 	if wanted == nil {

@@ -83,8 +83,8 @@ func Inject(ctx context.Context, s Subject, agentImage string, images image.Imag
 	}, images)
 }
 
-// gate judges a pod that needs an injected container, looks its images up and patches the pod.
-// An image is read only for a pod that no feature refuses.
+// gate judges and patches a pod that needs an injected container. In between, gate looks up the
+// pod's images, but only if no feature refuses the pod.
 func gate(ctx context.Context, f feature.Facts, images image.Images) ([]jsonpatch.Operation, reason.Refusals, error) {
 	p, refusals := feature.NewPod(f)
 	if len(refusals) > 0 {

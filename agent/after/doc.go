@@ -34,8 +34,8 @@
 // # What is not guaranteed
 //
 // After a condition has been met, the wait no longer watches it: the holder may die before the
-// pod goes on. Another program that takes a Lease may leave annotations of an earlier hold
-// there. If the wall clock of that program is behind, the program's renewals count as those of
+// pod goes on. Another client that takes a Lease may leave annotations of an earlier hold
+// there. If the wall clock of that client is behind, the client's renewals count as those of
 // the earlier hold. After 50 further keys of a once claim are done, the Lease lacks the oldest key.
 // Events are written beside the wait, and an Event may appear twice after a lost answer.
 package after

@@ -202,7 +202,7 @@ func (s *server) Write(line []byte) (int, error) {
 	return s.log.Write(line)
 }
 
-// running is a wait for conditions that a test has started with the function start.
+// running is a wait that a test has started with the function start.
 type running struct {
 	*server
 	began time.Time

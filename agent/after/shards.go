@@ -11,7 +11,7 @@ import (
 )
 
 // shards judges the shards of a workload one after the other, until all are done in one run. The
-// field stamp is the stamp of shard 0. The field next is the number of the shard to judge next.
+// field "stamp" is the stamp of shard 0. The field "next" is the number of the shard to judge next.
 // Each shard with a smaller number is done in the run of that stamp.
 type shards struct {
 	next  int

@@ -70,8 +70,8 @@ func (a *arrival) isFree(l *kube.Lease) bool {
 	case l.Holder == "" || l.Holder == a.identity:
 		return true
 	}
-	// An agent never holds for longer than the maximum duration, so a longer duration comes
-	// from another program.
+	// An agent never writes a lease duration above the maximum, so a longer duration comes from
+	// another client.
 	duration := min(cmp.Or(time.Duration(l.DurationSeconds)*time.Second, a.Duration), api.MaxLeaseDuration)
 	return a.Clock()-a.seen[l.Name].since >= duration
 }

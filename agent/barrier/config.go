@@ -33,7 +33,7 @@ type Config struct {
 	PodName, PodUID string
 	// Clock returns the instant of CLOCK_BOOTTIME.
 	Clock func() time.Duration
-	// Counts reports whether the pod waits at the instant now. A pod that does not wait sends no
+	// Counts reports whether the pod waits at the instant "now". A pod that does not wait sends no
 	// write but its release. Nil means that the pod waits for as long as [Run] does.
 	Counts func(now time.Duration) bool
 	// Log receives a line for each notice. Its Write may be called concurrently, and must not

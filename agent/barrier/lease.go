@@ -27,7 +27,7 @@ type arrival struct {
 	// failures counts the failures since the last stored write.
 	failures int
 	// held is the last stored version of the Lease by which the pod has arrived; nil before the
-	// arrival. The field renewed is the instant at which that write was sent.
+	// arrival. The field "renewed" is the instant at which that write was sent.
 	held    *kube.Lease
 	renewed time.Duration
 	// open reports that the first Lease had the record that the barrier is open.
@@ -73,8 +73,8 @@ func (a *arrival) store(ctx context.Context, l *kube.Lease) error {
 	return nil
 }
 
-// read reads a Lease, and keeps what the read proves about its holder. If the Lease does not
-// exist, the result has neither a UID nor a holder.
+// read reads a Lease, and keeps what the read proves about the Lease's holder. If the Lease does
+// not exist, the result has neither a UID nor a holder.
 func (a *arrival) read(ctx context.Context, name string) (*kube.Lease, error) {
 	ctx, cancel := context.WithTimeout(ctx, a.budget.Renew)
 	defer cancel()

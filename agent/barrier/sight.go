@@ -18,10 +18,10 @@ type sight struct {
 	uid, holder string
 	version     string
 	renewed     time.Time
-	// asked is the instant at which the last read was sent. The field since is the instant of the
+	// asked is the instant at which the last read was sent. The field "since" is the instant of the
 	// first answer with the present version.
 	asked, since time.Duration
-	// lives reports that the holder certainly wrote the Lease. The field wrote is the earliest
+	// lives reports that the holder certainly wrote the Lease. The field "wrote" is the earliest
 	// possible instant of that write.
 	lives bool
 	wrote time.Duration

@@ -87,7 +87,7 @@ func TestRecreatedLeaseDoesNotProveALivingHolder(t *testing.T) {
 	})
 }
 
-// Another program has written a duration of 68 years.
+// Another client has written a duration of 68 years.
 func TestHugeLeaseDurationOfDeadArrivalIsCapped(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		l := s.lease(leases[1])

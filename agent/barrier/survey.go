@@ -43,8 +43,8 @@ func (a *arrival) survey(ctx context.Context) time.Duration {
 }
 
 // complete reports whether all Leases except the first had living holders within the last lease
-// duration before the instant now. All holders must have different pod names, because a controller
-// may replace a pod by a pod with the same name. These two pods count as one.
+// duration before the instant "now". All holders must have different pod names, because a
+// controller may replace a pod by a pod with the same name. These two pods count as one.
 func (a *arrival) complete(now time.Duration) bool {
 	names := map[string]bool{a.PodName: true}
 	for _, name := range a.Leases[1:] {

@@ -71,18 +71,18 @@ type Token struct{ Slot, Token string }
 type Kind int
 
 const (
-	// Look reads the Lease, and then watches it. If From is set, Look only watches,
+	// Look reads the Lease, and then watches it. If the action's From is set, Look only watches,
 	// from that version.
 	Look Kind = iota + 1
 	// EndLook ends the slot's look.
 	EndLook
 	// Read reads the Lease consistently.
 	Read
-	// Acquire, Renew and Release write Record.
+	// Acquire, Renew and Release write the action's Record.
 	Acquire
 	Renew
 	Release
-	// StandBack reports that the campaign gives its slots back, because Slot cannot be
+	// StandBack reports that the campaign gives its slots back, because the action's Slot cannot be
 	// acquired. The caller sends no request.
 	StandBack
 )

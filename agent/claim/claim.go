@@ -33,7 +33,7 @@ type Claim struct {
 	leaveBy  time.Duration
 }
 
-// fewLooks is the number of slots at which the first agent process of a pod looks at first.
+// fewLooks is the number of slots to which the first agent process of a pod limits its first looks.
 const fewLooks = 4
 
 // New returns a claim for an agent process that begins now, and has seen no Lease yet.

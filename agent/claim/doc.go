@@ -23,9 +23,9 @@
 // campaigns has a number of its own. If the answer to an acquiring write is lost, a later read
 // may show the campaign's number in the Lease. Then the claim releases that slot. An earlier
 // agent process may have held a slot, without proof that its child is dead. The claim then waits
-// until the Lease of that slot expires, and never releases that Lease. So such a claim sees all
-// slots before it acquires one. The first agent process of a pod ([Config.First]) looks at a few
-// slots first. If none of these is free, the process looks at further slots.
+// until the Lease of that slot expires, and never releases that Lease. So a claim that needs any
+// one slot sees all slots before it acquires one. The first agent process of a pod ([Config.First])
+// looks at a few slots first. If none of these is free, the process looks at further slots.
 //
 // A claim without slots is held as soon as the pod competes, with the number [Slotless]. An
 // outage of the API server does not end that hold. The pod of such a claim has only a start
@@ -40,15 +40,15 @@
 // slot as soon as its reader has gone. So two writers never wait for each other. A writer keeps its
 // slots while the claim sees the Lease of the reader for which the writer waits. If the claim
 // does not see that reader's Lease for a lease duration, the writer gives all slots back. If the
-// caller requests the other kind of hold, the claim first gives back all slots.
+// pod changes between reading and writing, the claim first gives back all slots.
 //
 // # By hand
 //
-// A person may pause a slot on its Lease. No claim acquires a paused slot, even after its Lease
-// has expired. A campaign that needs a paused slot gives back the slots that it has acquired. A
-// pause alone ends no hold: only if [State.Paused] is "stop", the caller ends the hold. A person
-// may also name a hold by its number, and request that this hold yields. The releases of a hold
-// may name a successor ([Parting]). The claims of all other pods leave the successor a head start, which
+// A person may pause a slot on its Lease. No claim acquires a paused slot, even after its Lease has
+// expired. A campaign that needs a paused slot gives back the slots that it has acquired. A pause
+// alone ends no hold: only if [State.Paused] is "stop", the caller ends the hold. A person may also
+// name a hold by its number, and request that this hold yields. The releases of a hold may name a
+// successor ([Parting]). The claims of all other pods leave the successor a head start, which
 // counts from the instant at which they see the release.
 //
 // # Shards

@@ -15,7 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/lease"
 )
 
-// first is a claim of the pod's first agent process, which needs any one of 64 slots.
+// first is a claim that needs any one of 64 slots, in most tests for a pod's first agent process.
 type first struct {
 	*Claim
 	t *testing.T

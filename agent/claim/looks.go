@@ -91,8 +91,7 @@ func spendOnLook(s *slot, now time.Duration) {
 	}
 }
 
-// looked reports whether a look of the slot has read its Lease, or has found that the Lease does not
-// exist.
+// looked reports whether a look of the slot has read the Lease, or has ended.
 func looked(s *slot) bool { return s.look.number > 0 && (!s.look.on || s.look.read) }
 
 // waitsForAnswer reports whether the look waits until the API server answers the read of another

@@ -172,8 +172,8 @@ func (n need) inSight(f Facts) slots {
 	return slices.Concat(n.slots, n.slots)[n.from : n.from+n.width]
 }
 
-// widen doubles the number of slots in sight as long as none of them may be free. So pods that start
-// together find free slots with few looks, and a standby sees all slots.
+// widen doubles the number of slots in sight as long as none of them may be free. So pods that
+// start together find free slots with few looks, and a standby sees all slots.
 func (n need) widen(p *plan) {
 	perhaps := func(s *slot) bool {
 		return !s.look.failed && (!looked(s) || len(s.writing) > 0 || p.now >= s.choosableAt(p))
@@ -183,8 +183,9 @@ func (n need) widen(p *plan) {
 	}
 }
 
-// turns reports whether the campaign is for the wrong kind of hold. Either the campaign is a
-// reader's although the pod now wants to write, or a writer's although the pod wants to read.
+// turns reports whether the campaign is not for the hold that the pod wants now. Either the
+// campaign is a reader's although the pod now wants to write, or a writer's although the pod wants
+// to read.
 func (n need) turns(c campaign, f Facts) bool {
 	return n.Readers > 0 && c.hold != "" && c.writes != f.Writes
 }

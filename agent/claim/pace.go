@@ -6,11 +6,10 @@ package claim
 import "time"
 
 const (
-	// PerMinute bounds the requests for one slot's Lease in the long run, whatever the API
-	// server answers: two a second. A holder does not retry more often than that. After an
-	// outage, this rate lets the previous holder read again within its head start. The shortest
-	// head start is a sixth of 10 s, so 1.7 s. A request that hangs may take half of that time,
-	// so 0.8 s are left.
+	// PerMinute bounds the requests for one slot's Lease to two a second in the long run, whatever
+	// the API server answers. A holder does not retry more often than that. After an outage, this
+	// rate lets the previous holder read again within its head start. The shortest head start is a
+	// sixth of 10 s, so 1.7 s. A request that hangs may take half of that time, so 0.8 s are left.
 	PerMinute = 120
 	// Burst bounds the requests for one slot's Lease that may come at once. A takeover takes
 	// three requests: a read, a watch and a write. A handover takes three, too. The rest is left

@@ -21,8 +21,8 @@ type terms struct {
 	known map[string]bool
 	// looks bounds the looks of a claim that needs any one of its slots, for all slots together.
 	looks sight
-	// width is the number of slots in sight, from the slot with the index from on; zero for all
-	// slots.
+	// width is the number of slots in sight; zero for all slots. The field "from" is the index of
+	// the first of these slots.
 	from, width int
 }
 

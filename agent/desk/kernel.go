@@ -71,7 +71,7 @@ func (c *socketConn) Receive() ([]byte, error) {
 }
 
 // Process returns a pidfd of the shim's process. From Linux 6.5 on, the kernel itself returns a
-// pidfd of the process that connected. From an older kernel, Process returns the pidfd that the
+// pidfd of the process that connected. On an older kernel, Process returns the pidfd that the
 // shim sent. The agent cannot check whose pidfd the shim sent, because the shim's process has no
 // process id in the agent's PID namespace.
 func (c *socketConn) Process() (Process, error) {

@@ -12,8 +12,8 @@ import (
 type door struct {
 	mu      sync.Mutex
 	scouted bool
-	// opened is the channel for which the waiting connections wait. The method leave closes
-	// that channel, and creates a new one. Then each of these connections dials once.
+	// opened is the channel for which the waiting connections wait. The method "leave" closes that
+	// channel, and creates a new one. Then each of these connections dials once.
 	opened chan struct{}
 }
 

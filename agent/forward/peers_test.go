@@ -16,8 +16,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// app runs an application at one address. The function handle gets each connection, and
-// closes it.
+// app runs an application at one address. The function "handle" gets each connection, and closes
+// it.
 func app(t *testing.T, address string, handle func(*net.TCPConn)) (port int) {
 	t.Helper()
 	listener, err := net.Listen("tcp", address)

@@ -153,8 +153,8 @@ func (p *process) openIdle(count int) {
 	}
 }
 
-// The kernel counts each byte that a process reads or writes, but not those that it moves
-// by splice. The figures of the test's own process show that the kernel also counts the
+// The kernel counts each byte that a process reads or writes, but not the bytes that the process
+// moves by splice. The figures of the test's own process show that the kernel also counts the
 // bytes of sockets.
 func TestForwardedDataBypassTheAgentProcess(t *testing.T) {
 	const size = 64 << 20

@@ -239,7 +239,7 @@ func (s *session) note(r *route) {
 }
 
 // reach dials the target of the route once, and returns nil if the dial fails. The dial also fails
-// at the instant end, and when the route or the session ends.
+// at the instant "end", and when the route or the session ends.
 func (s *session) reach(r *route, port int, end time.Time) *net.TCPConn {
 	ctx, cancel := context.WithDeadline(s.ctx, end)
 	defer cancel()

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// move copies data from one connection to another, until the first connection ends. The kernel
+// move copies data from the connection "from" to the connection "to", until "from" ends. The kernel
 // moves the data through a pipe, so the data bypasses this process. An idle connection has no
 // pipe: once data has arrived, move takes a pipe from the pool, and returns it afterwards. The
 // function io.Copy would keep a pipe for each direction as long as the connection lasts. Each

@@ -41,8 +41,8 @@ type Leaps struct {
 type window struct{ low, high time.Duration }
 
 // NewLeaps begins to compare the two clocks. In a kernel that does not report when the wall
-// clock is set (gVisor), C stays empty. A shim then compares the clocks only after its other
-// inputs, at the latest at each beat.
+// clock is set (gVisor), C stays empty. A shim then compares the clocks only after each of its
+// other inputs, and so at least once in the time gate.BeatEvery.
 func NewLeaps() *Leaps {
 	l := LeapsOf(Now, Wall)
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
@@ -56,7 +56,7 @@ func NewLeaps() *Leaps {
 		return l
 	}
 	l.file = os.NewFile(uintptr(fd), "wall clock")
-	l.Settle() // Settle comes after the timer, so that no leap between the two is missed
+	l.Settle() // after the timer is set, so that the timer notices each leap since this call
 	return l
 }
 

@@ -61,8 +61,8 @@ func signalAs(uid, pid int, sig syscall.Signal) error {
 	return <-done
 }
 
-// setThreadUser sets the effective user of this thread alone. The function of
-// package syscall would set the user of every thread.
+// setThreadUser sets the effective user of this thread alone. The function syscall.Setresuid
+// would set the user of every thread.
 func setThreadUser(uid int) error {
 	const unchanged = ^uintptr(0)
 	_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(uid), unchanged)

@@ -52,8 +52,8 @@ type Key struct {
 	Key    string `json:"key"`
 	Add    int64  `json:"add"`
 	Result int64  `json:"result"`
-	// Pod is the uid of the pod that made this add. The field At counts this add and all earlier
-	// adds to the Variable that had an Idempotency-Key.
+	// Pod is the uid of the pod that made this add. The field At is the value that [Variable.Keyed]
+	// got by this add.
 	Pod string `json:"pod"`
 	At  int64  `json:"at"`
 }
@@ -132,9 +132,9 @@ func (v *Variable) MarshalJSON() ([]byte, error) {
 	return json.Marshal(whole)
 }
 
-// decodeVariable decodes the Variable with the name from the API server. A Variable of another
-// name is an error. So is a Variable without a uid or a resourceVersion, because the agent could
-// not write it.
+// decodeVariable decodes a Variable from the API server. A Variable with a name other than the
+// argument is an error. A Variable without a uid or a resourceVersion is also an error, because the
+// agent could not write that Variable.
 func decodeVariable(data []byte, name string) (*Variable, error) {
 	v := new(Variable)
 	if err := json.Unmarshal(data, v); err != nil {

@@ -18,9 +18,9 @@
 //     answers a PUT of equal bytes with 200 and does not store it. So the renew time of each
 //     write differs from the renew time that was read. The difference is at least a microsecond,
 //     the finest unit that a Lease can store.
-//   - A hold's deadline counts from the instant before its last write was sent. A
-//     read may show that one of several unanswered writes was stored, but not
-//     which one. Then the deadline counts from the earliest of them.
+//   - A hold's deadline counts from the instant just before its last stored write was sent. A read
+//     may show that one of several unanswered writes was stored. Two of these writes may have the
+//     same renew time, so the deadline then counts from the earliest of them.
 //   - A standby waits from the instant at which it saw the last change. The holder's deadline
 //     counts from an earlier instant, before it sent that change. The standby waits for the
 //     duration in the Lease, not for its own duration.
@@ -35,12 +35,11 @@
 //
 // # What is not guaranteed
 //
-// The rules cannot stop a person with kubectl, or a program that ignores the rules. For example,
-// a leader election may release the Lease before its work has ended. If another program writes
-// the Lease, but leaves the holder and the duration unchanged, the standbys only wait longer. If
+// The rules cannot stop a person with kubectl, or a program that ignores the rules. For example, a
+// leader election may release the Lease before its work has ended. If another program writes the
+// Lease, but leaves the holder and the duration unchanged, the standbys only wait longer. If
 // another program shortens the duration, a standby may acquire the slot before the deadline of a
-// living holder. Package claim
-// follows the annotations that a person writes: [Record.Paused] and [Record.Yield]. Package
-// lease does not know whether a child is dead. An agent needs proof of death before it releases,
-// or before it takes its own Lease back without waiting.
+// living holder. Package claim follows the annotations that a person writes: [Record.Paused] and
+// [Record.Yield]. Package lease does not know whether a child is dead. An agent needs proof of
+// death before it releases, or before it takes its own Lease back without waiting.
 package lease

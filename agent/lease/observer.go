@@ -88,9 +88,9 @@ func (o *Observer) see(now time.Duration, r Record) {
 // showsLife reports whether the change to the record r shows that the holder of r lives. The result
 // is true only if this standby has seen the same hold before, and r shows a renewal. An acquisition
 // is not enough, because a pod that needs several slots may give back a slot that it has just
-// acquired. The first change after a broken watch is not enough either, because that renewal may be
-// old. The renewal must have a later renew time than the previous record. After such a renewal,
-// each later state of the same hold shows life, too.
+// acquired. The first change after a broken watch is not enough either, because that change may
+// show an old renewal. The renewal must have a later renew time than the previous record. After
+// such a renewal, each later state of the same hold shows life, too.
 func (o *Observer) showsLife(r Record) bool {
 	was := o.record
 	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {

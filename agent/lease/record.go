@@ -145,8 +145,7 @@ func (s Self) Acquire(r Record, hold string, notes Notes, wall time.Time) (Recor
 	next.RenewTime = distinctTime(r.RenewTime, wall)
 	next.AcquireTime = next.RenewTime
 	// A thief of a service account token may have written the largest possible number of
-	// transitions. The API server refuses a larger number, so with that number no pod could
-	// acquire the slot.
+	// transitions. The API server refuses a larger number, so the write keeps that number.
 	if r.Holder != s.Identity && r.Transitions < math.MaxInt32 {
 		next.Transitions++
 	}

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package leash lets shims kill the programs of a pod whose holds of the local API are lost.
+// Package leash lets shims kill the programs that may know a lost hold of the local API.
 //
 // Each gated container starts its program through a shim. The leash gives each shim a grant at
 // once, and moves the deadline of that grant to a later instant, again and again. The leash needs

@@ -23,7 +23,7 @@ type Tie struct {
 	Leaps int
 }
 
-// tied is a claim. Only those shims are tied to the claim's hold whose serial is not above upTo.
+// tied is a claim. A shim is tied to the claim's hold if the shim's serial is not above upTo.
 type tied struct {
 	Tie
 	upTo int
@@ -186,7 +186,7 @@ func (s *state) grant(now time.Duration, its *leashed) (o order, at time.Duratio
 	step := s.budget.Deadline() / 4
 	switch {
 	case first && its.report.Leap != 0 && !settled:
-		return order{}, instant.Never // the end of the doubt wakes the loop
+		return order{}, instant.Never // the loop wakes when a claim has noted the leap
 	case first, thaws, its.resend:
 	case bounded && deadline <= its.until:
 		return order{}, instant.Never // a renewal of the hold wakes the loop

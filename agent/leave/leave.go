@@ -237,7 +237,7 @@ func (l *Leave) begin(now time.Duration, f Facts) (ended bool) {
 // ask decides whether the stage "asking" ends now. In this stage the holder waits for offers. The
 // stage "leaving" follows if enough pods have offered. If the time for offers is over, the stage
 // "stays" follows. If the cause is [Deletion], the stage "leaving" also needs the API server's
-// answer. The result wake is the instant of the next decision.
+// answer in [Facts.Known]. The result wake is the instant of the next decision.
 func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == api.LeavingSoon)
 	wait := Answers
@@ -260,9 +260,9 @@ func (l *Leave) ask(now time.Duration, f Facts) (ended bool, wake time.Duration)
 
 // follows returns the successor, and whether enough pods have offered. Enough means that one Ready
 // pod stays beside the successor. If [Facts.Successor] is empty, one offer can be enough for a
-// deleted pod. Then the result successor is empty, because no node sends connections to a deleted
-// pod anyway. One offer is enough if the pod is Replaced, or if the argument last reports that the
-// time for offers is over.
+// deleted pod. Then the pod must be Replaced, or the argument last must report that the time for
+// offers is over. In this case the result successor is empty, because no node sends connections to
+// a deleted pod anyway.
 func (f Facts) follows(last bool) (successor string, enough bool) {
 	stay := 0
 	for _, o := range f.Offers {
@@ -288,7 +288,8 @@ func (f Facts) follows(last bool) (successor string, enough bool) {
 
 // The method "out" decides whether the stage "leaving" ends now. In this stage the pod is not
 // Ready, but its application serves. The stage ends when no node sends connections to the pod any
-// more, and the preStop hook has ended.
+// more. If a preStop hook runs, the stage also lasts until the hook ends, or until the grace of the
+// pod is over.
 func (l *Leave) out(now time.Duration, f Facts) (ended bool, wake time.Duration) {
 	l.note(now, f.Says == l.says() && (f.Unready || f.Cause == Deletion))
 	at := l.by(f.Delay, f)

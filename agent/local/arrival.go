@@ -23,9 +23,9 @@ import (
 // pause the pod still counts, so it need not arrive anew at each call.
 const lingers = 2 * time.Second
 
-// arrival waits at one barrier on behalf of all programs of the pod. The pod counts as one,
-// however many calls wait. Only the goroutine of the method run uses the fields random, calls,
-// idle and leave.
+// arrival waits at one barrier on behalf of all programs of the pod. The pod makes one
+// arrival, however many calls wait. Only the goroutine of the method run uses the fields random,
+// calls, idle and leave.
 type arrival struct {
 	config Config
 	of     api.Barrier

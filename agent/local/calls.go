@@ -46,8 +46,8 @@ func (k calls) call(ctx context.Context, f func(now time.Duration)) error {
 }
 
 // bidFor bids for the slot, and waits for the outcome for at most the given duration. A duration of
-// zero belongs to a bid with the field "now", which waits only for the API server. In this case
-// bidFor waits for at most [calls.patience].
+// zero belongs to a bid whose field "now" is true. Such a bid waits only for the API server, and
+// for at most [calls.patience].
 func (k calls) bidFor(ctx context.Context, b *bid, wait time.Duration) outcome {
 	ctx, cancel := context.WithTimeout(ctx, cmp.Or(wait, k.patience()))
 	defer cancel()
@@ -106,8 +106,8 @@ func (k calls) acquire(ctx context.Context, b *bid) outcome {
 }
 
 // giveUp withdraws a bid. If the bid has got a hold meanwhile, no program knows that hold, so
-// the agent releases the slot. The function giveUp waits for the loop without a time limit. If
-// the bid stayed in the list, it could get a hold that nobody ends.
+// the agent releases the slot. The function giveUp waits for the loop without a limit, because a
+// bid that stayed in the list could get a hold that nobody ends.
 func (k calls) giveUp(b *bid) outcome {
 	o := outcome{problem: unavailableProblem}
 	_ = k.call(context.Background(), func(time.Duration) { //nolint:contextcheck // the call outlives the bid

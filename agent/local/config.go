@@ -87,7 +87,7 @@ func (c Config) check() (Config, error) {
 	return c, nil
 }
 
-// barrier returns the barrier of a claim, with its run.
+// barrier returns the arguments of the barrier that a claim names, with the run in the settings.
 func (c Config) barrier(of api.Claim) api.BarrierArgs {
 	return api.BarrierArgs{Barrier: api.Barrier{Name: of.Name, Size: of.Size}, Run: c.Run}
 }

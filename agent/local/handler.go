@@ -17,8 +17,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// Handler returns the handler of the local API. The agent serves it on the pod's addresses for
-// local traffic.
+// Handler returns the handler of the local API. The agent serves this handler on the loopback
+// addresses of the pod.
 func (a *API) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/{kind}/{name}", a.with(getState))
@@ -35,9 +35,9 @@ func (a *API) Handler() http.Handler {
 	mux.HandleFunc("POST /v1/barrier/{name}/wait", a.withBarrier(postWait))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { wildProblem.write(w) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A web page in a browser can send requests to localhost, and can even make a host name
-		// of its own stand for localhost. The browser adds the header Origin to requests of a
-		// page. Programs send no Origin.
+		// A web page in a browser can send requests to localhost. The owner of the page can even
+		// point the page's own host name to a loopback address. The browser adds the header Origin
+		// to requests of a page. Programs send no Origin.
 		if !isLocal(r.Host) || len(r.Header["Origin"]) > 0 {
 			hostProblem.write(w)
 			return

@@ -41,28 +41,27 @@ type outcome struct {
 	problem *problem
 }
 
-// hold is one possession of a slot by a program. Only the loop of the claim uses its fields,
-// except number, token and slot, which never change.
+// hold is one possession of a slot by a program. Only the loop of the claim uses the fields below,
+// except number, token and slot, because those three never change.
 type hold struct {
 	number, token, slot string
 	bid                 *bid
 	// tokens are the slots of the hold with their tokens. A writer has several slots.
 	tokens []claim.Token
-	// The field "since" is the time of the grant, by the wall clock.
+	// The field "since" is the time at which the hold began, by the wall clock.
 	since time.Time
 	// deadline is the instant by which the program must have stopped. From the instant drainAt
 	// on, the agent does not expect to renew before the deadline.
 	deadline, drainAt time.Duration
-	// kill is the time before the deadline at which a shim begins to kill the program; zero if no
-	// shim does so.
+	// kill is how long before the deadline a shim begins to kill the program; zero if no shim kills
+	// the program.
 	kill time.Duration
 	// streams counts the connections by which the program shows that it lives. Without a
 	// connection, the program must send heartbeats. The last heartbeat came at the instant
 	// beatAt, and the next heartbeat must come within the duration in the field beats.
 	streams       int
 	beats, beatAt time.Duration
-	// told reports that the program has got an answer about the hold by another call than its
-	// bid.
+	// told reports that the program has got an answer about the hold by a call other than the bid.
 	told bool
 	// doubted reports that no renewal has been stored since the last leap of the wall clock.
 	doubted bool
@@ -116,7 +115,7 @@ const (
 )
 
 // supported reports whether the program shows that it lives. A program that has not got its hold yet
-// cannot show that, nor can a program that its shim has frozen because of a doubt.
+// cannot show that, nor can a program that its shim has frozen after a leap.
 func (h *hold) supported(now time.Duration) bool {
 	return h.streams > 0 || now < h.beatBy() || h.owed || h.doubted && h.kill > 0
 }

@@ -77,7 +77,7 @@ func TestStreamReportsHoldAsLostAtItsDeadline(t *testing.T) {
 		<-time.After(time.Second)
 		synctest.Wait()
 		s.change(func() { s.away = true })
-		renewed := s.lease("lock.a").RenewTime // the instant of that write, by the test's clock
+		renewed := s.lease("lock.a").RenewTime // the instant of the last stored write
 		last := ""
 		for last != "lost" {
 			<-time.After(100 * time.Millisecond)

@@ -46,7 +46,7 @@ func writesAs(of api.Claim, text string) (bool, *problem) {
 
 // leastBeats and mostBeats bound the time between two heartbeats. A heartbeat causes no request
 // to the API server, so heartbeats may be frequent. But a dead program keeps its slot until its
-// heartbeat is overdue, so heartbeats may not be rare.
+// heartbeat is overdue, so heartbeats must not be rare.
 const (
 	leastBeats = time.Second
 	mostBeats  = 5 * time.Minute

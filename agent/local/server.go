@@ -45,8 +45,8 @@ func New(config Config) (*API, error) {
 	return a, nil
 }
 
-// newVariable returns the object by which the agent reads and writes a Variable. The ids of its
-// writes differ from the ids of an earlier agent process.
+// newVariable returns the object by which the agent reads and writes a Variable. Each write has an
+// id, which differs from the ids of all writes of an earlier agent process.
 func newVariable(c Config, of api.Claim) *variable.Variable {
 	random := c.Random()
 	return variable.New(variable.Config{
@@ -102,8 +102,8 @@ func (a *API) passLeaps(ctx context.Context) {
 	}
 }
 
-// passShimLeaps reports each leap that a shim has noticed to each keeper. A shim with a frozen
-// program waits for the answers of all keepers.
+// passShimLeaps tells each keeper of each leap that a shim has noticed. A frozen program stays
+// frozen until each keeper has noted the leap, and has renewed its hold, if any.
 func (a *API) passShimLeaps(ctx context.Context) {
 	for {
 		select {

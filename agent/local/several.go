@@ -102,8 +102,8 @@ func (a *API) several(query url.Values) (several, *problem) {
 // acquire gets a hold of each claim, one after the other. The open call shows that the program
 // lives. If a hold of the call ends before the last claim is held, the call ends. The call also
 // ends if a person requests that the program gives such a hold back. A Lease of a dead holder
-// expires only after the agent has seen the Lease unchanged for its duration. So during a call with
-// a wait the agent watches the Leases of all claims from the beginning.
+// expires only after the agent has seen the Lease unchanged for the lease duration. So during a
+// call with a wait the agent watches the Leases of all claims from the beginning.
 func (s several) acquire(ctx context.Context) *problem {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -133,9 +133,8 @@ func (s several) acquire(ctx context.Context) *problem {
 	return nil
 }
 
-// guard ends a call for several claims that still waits for another claim, if the call's hold of
-// this claim has ended. The call also ends if a person requests that the program gives that hold
-// back.
+// guard ends the call, which still waits for another claim, if the call's hold of this claim has
+// ended. The call also ends if a person requests that the program gives that hold back.
 func (m member) guard(ctx context.Context, end func(error)) {
 	for {
 		line, changed, ok := m.lineOf(ctx, m.hold)

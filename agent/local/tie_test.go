@@ -19,7 +19,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/leash"
 )
 
-// shim is a Gate with one shim, which runs a program while its grant permits that.
+// shim is a Gate with one shim. The shim runs a program while the shim's grant permits that.
 type shim struct {
 	reports chan gate.Report
 	clock   func() time.Duration
@@ -59,7 +59,7 @@ func (s *shim) runs() bool {
 	return s.grant.Hold != "" && !s.killed && s.clock() < s.grant.KillAt()
 }
 
-// startLeashed starts a pod with the claim, whose program runs through a shim.
+// startLeashed starts a pod with the claim. The program of the pod runs through a shim.
 func startLeashed(t *testing.T, s *server, name, claims string) (*pod, *shim) {
 	t.Helper()
 	began := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)

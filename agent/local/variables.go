@@ -116,9 +116,9 @@ func (a *API) putVariable(v *variable.Variable, w http.ResponseWriter, r *http.R
 	}
 }
 
-// writeVariable carries out the action of a call. The function set reads the fields that are
-// special to the path. If the result done is false, writeVariable has already answered with a
-// problem.
+// writeVariable carries out the action of a call. The function set reads those parts of the request
+// that only calls of this path have. If the result done is false, writeVariable has already
+// answered with a problem.
 func (a *API) writeVariable(
 	v *variable.Variable, w http.ResponseWriter, r *http.Request, set func(*variable.Action, *http.Request) *problem,
 ) (answer variable.Answer, done bool) {
@@ -203,7 +203,8 @@ func unquoted(header string) (text string, ok bool) {
 	return text, text != "" && strings.IndexFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == '"' || r == '\\' }) < 0
 }
 
-// actionOf reads the fields that all writes have in common: the version, and the hold.
+// actionOf reads those parts of a request that all writes can have: the version, and the hold that
+// fences the write.
 func (a *API) actionOf(r *http.Request) (*variable.Action, *problem) {
 	action := new(variable.Action)
 	match, none := r.Header.Values("If-Match"), r.Header.Values("If-None-Match")

@@ -34,9 +34,9 @@ const eager = 20 * time.Millisecond
 const patience = 30 * time.Second
 
 // pause returns the time until the next readiness probe of a child that is not ready. The argument
-// span is the time since its first readiness probe. If the last probe has succeeded, but the
-// success threshold is not reached, the pause is at most a second. Once a second the kubelet, too,
-// probes a container that is not ready.
+// "span" is the time since the child's first readiness probe. If the last probe has succeeded, but
+// the success threshold is not reached, the pause is at most a second. Once a second the kubelet,
+// too, probes a container that is not ready.
 func (l *childState) pause(p *api.Probe, span time.Duration) time.Duration {
 	switch {
 	case span >= patience:
@@ -55,8 +55,8 @@ func asksElsewhere(p *api.Probe) bool {
 	return p.HTTPGet != nil && p.HTTPGet.Host != "" || p.TCPSocket != nil && p.TCPSocket.Host != ""
 }
 
-// drive runs the startup probe of a child, and then its readiness probe until the child has
-// passed it. From then on the kubelet runs the readiness probe.
+// drive runs the startup probe of a child, and then the readiness probe until the child has
+// passed the readiness probe. From then on the kubelet runs the readiness probe.
 func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 	if p := c.probes.Startup; p != nil && !l.child.Serving {
 		var count counter
@@ -66,8 +66,8 @@ func (m *Monitor) drive(ctx context.Context, c *container, l *childState) {
 	if p == nil || !m.started(l) {
 		return
 	}
-	// Like the kubelet, the agent probes a container that is not ready more often than
-	// declared, so that the container becomes ready sooner.
+	// While a container is not ready, the agent probes more often than declared, as the kubelet
+	// does. So the container becomes ready sooner.
 	from := l.began.Add(p.InitialDelay())
 	if now := time.Now(); from.Before(now) {
 		from = now
@@ -93,9 +93,9 @@ func (m *Monitor) started(l *childState) bool {
 }
 
 // The method "every" calls the function "ask" after the initial delay, and then once a period,
-// until that function returns false or ctx ends. For a new child without an initial delay, the first
-// call comes immediately, and the second call at the end of the time [settling]. A failure of the
-// first call does not count, because the child may still be settling.
+// until that function returns false or ctx ends. For a new child without an initial delay, the
+// first call comes immediately, and the second call at the end of the time [settling]. A failure of
+// the first call does not count, because the child may still be settling.
 func (m *Monitor) every(ctx context.Context, l *childState, p *api.Probe, period time.Duration, ask func(counts bool) bool) {
 	first := p.InitialDelay()
 	if first < settling {
@@ -157,7 +157,7 @@ func (m *Monitor) startup(ctx context.Context, c *container, l *childState, coun
 		*count = counter{}
 		m.say(c, l, startup, r)
 	case state == Failure:
-		delete(l.reported, startup) // the next Event repeats this failure, and adds that the container ends
+		delete(l.reported, startup) // so that the next call of say repeats this failure
 		m.say(c, l, startup, r)
 		m.tell(Notice{
 			Container: c.name, Reason: "Killing", Message: fmt.Sprintf("Container %s failed startup probe, will be restarted", c.name),

@@ -44,7 +44,7 @@ type Result struct {
 	Refused bool
 }
 
-// Do carries out any probe except an exec probe, as the kubelet does. The argument address is the
+// Do carries out any probe except an exec probe, as the kubelet does. The argument "address" is the
 // pod's address.
 func Do(ctx context.Context, h api.Handler, address string, timeout time.Duration) Result {
 	switch {

@@ -89,9 +89,9 @@ type childState struct {
 	cancel context.CancelFunc
 	// started reports that the child has passed its startup probe, or has none.
 	started bool
-	// ready reports that the child passes its readiness probe. While driven is set, the agent
-	// runs that probe. The field counted is the instant of the last result that the field counter
-	// has counted.
+	// ready reports that the child passes its readiness probe. While "driven" is set, the agent
+	// runs that probe. The field "counted" is the instant of the last result that the field
+	// "counter" has counted.
 	ready   bool
 	driven  bool
 	counted time.Time

@@ -80,9 +80,9 @@ func TestReadinessIsProbedPromptlyUntilItPasses(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(p *api.Probe)
 		probe  string
-		// The application serves from 4.05 s on. The field fails lists the times, in seconds,
-		// of the probes before 4.05 s, which all fail; nil means 41 probes, one every 100 ms.
-		// The field ready is the time at which the child is ready.
+		// The application serves from 4.05 s on. The field "fails" lists the times, in seconds, of
+		// the probes before 4.05 s, which all fail; nil means 41 probes, one every 100 ms. The
+		// field "ready" is the time at which the child is ready.
 		fails []float64
 		ready time.Duration
 	}{

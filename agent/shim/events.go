@@ -131,8 +131,8 @@ const mostReaped = 64
 
 // reap reaps processes that have ended, and reports whether the shim has no descendant left. After
 // mostReaped processes, reap leaves the rest to its next call. Orphans become the shim's children, so
-// they count, too. No other function reaps. So a process keeps its process id until this function has
-// reaped it.
+// reap also reaps orphans. No other function reaps. So a process keeps its process id until this
+// function has reaped it.
 func (s *shim) reap() (none bool) {
 	s.unreaped = false
 	for range mostReaped {

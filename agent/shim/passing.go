@@ -26,8 +26,8 @@ const notPermitted = "the application did not get a signal: it runs as another u
 // behind a shim than without one.
 const youngFor = 5 * time.Second
 
-// The shim cannot wait for a child's handler, because the kernel reports a handler only to a
-// tracer, which would change the child. So the shim polls, but only while it holds a signal
+// The shim cannot wait until a child sets its handler. The kernel notifies only a tracer of a new
+// handler, and a tracer would change the child. So the shim polls, but only while it holds a signal
 // back. A small program sets its handlers within the first pause. The longest pause is a
 // fiftieth of youngFor.
 const (

@@ -78,7 +78,8 @@ type shim struct {
 	hooks   hooks
 	frost   frost
 
-	// unreaped reports that the last call of reap may have left processes that have ended.
+	// unreaped reports that the last call of reap may not have reaped every process that has
+	// ended.
 	unreaped bool
 	ordered  int // the number of the agent's commands that the shim has not answered yet
 	// stopping reports that the container ends once the child has ended, with the child's exit

@@ -32,8 +32,8 @@ type Events struct {
 // wait only while the API server accepts none.
 const queued = 16
 
-// NewEvents returns an [Events] without a message. [Events.Run] writes the messages to the API
-// server.
+// NewEvents returns an [Events] with an empty queue. [Events.Run] writes the queued Events to the
+// API server.
 func NewEvents(config Config) *Events {
 	return &Events{
 		config: config, queue: make(chan kube.Event, queued),

@@ -33,7 +33,7 @@ type Holder struct {
 	// Leaves reports that the pod is leaving its Services before its application stops.
 	Leaves bool
 	// Spared reports that the pod stays Ready although its application has not served yet in
-	// this hold: a proven pod of a strict controller.
+	// this hold. Such a pod has a proven revision and a strict controller.
 	Spared bool
 }
 
@@ -95,8 +95,9 @@ func Starts(running, serves bool, start string) Look {
 }
 
 // Draining decides the status of a pod while its child drains. The argument since is the instant
-// at which the drain began. The argument spared reports that a proven, Ready pod of a strict
-// controller drains for a yield.
+// at which the drain began. The argument spared reports that the pod stays Ready during this
+// drain. Only a Ready pod of a proven revision and a strict controller is spared, and only for a
+// yield.
 func (r *Readiness) Draining(now time.Duration, hold, reason string, since time.Duration, spared bool) Look {
 	if spared {
 		r.served = true // so the handover begins when the drain is over

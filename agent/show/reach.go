@@ -19,7 +19,7 @@ const (
 	longestPause = 10 * time.Second
 	// steady is the time for which the holder's pod must answer before the pauses between checks
 	// begin at shortestPause again. On a path that fails repeatedly, each pause stays at
-	// longestPause, of which the jitter removes at most half. So the readiness of the pod
+	// longestPause, of which the jitter removes at most half. So the readiness of the standby
 	// changes at most once in 5 s.
 	steady = time.Minute
 )

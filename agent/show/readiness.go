@@ -206,8 +206,8 @@ func (r *Readiness) Standby(now time.Duration, slots []Slot, turn Turn, childles
 	// again.
 	r.note(now, (h.serving || turn.Ready) && !turn.NotReady, turn.Beyond)
 	// A successor stays out of its Services from the holder's release until its own hold. The
-	// watch may show this pod's acquiring write before the answer to that write begins the
-	// hold.
+	// watch may show this pod's acquiring write (the field mine) before the answer to that write
+	// begins the hold.
 	r.follows = h.next != "" && h.next == r.config.Identity || r.follows && (h.holder == "" || h.mine)
 	if h.serving {
 		r.target.see(h.address, h.until, turn.Ready)

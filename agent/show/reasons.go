@@ -26,8 +26,8 @@ const (
 	ReasonNotGranted = "NotGranted"
 	// ReasonNotStarted ends a hold in which no container has started after an init container.
 	ReasonNotStarted = "NotStarted"
-	// ReasonTurnFailed ends the hold of a newer revision whose application has not served in
-	// time in its turn.
+	// ReasonTurnFailed ends the hold of a newer revision, because in the revision's turn the
+	// application has not served in time.
 	ReasonTurnFailed = "TurnFailed"
 )
 

@@ -22,7 +22,7 @@ type mailbox struct {
 
 	mu   sync.Mutex
 	last gate.Report
-	// puts is the number of the last report. The field taken is the number of the last report
+	// puts is the number of the last report. The field "taken" is the number of the last report
 	// that the reader has received.
 	puts, taken int
 }

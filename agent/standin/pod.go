@@ -191,8 +191,8 @@ func (p *Pod) stop() bool {
 }
 
 // ring acts as the watchdog. If the agent has not renewed in time, ring makes the kubelet
-// restart the containers. A new agent process that cannot read the Lease does not renew, so its
-// containers restart, too.
+// restart the containers. A new agent process that cannot read the Lease does not renew. So
+// the containers then restart, too.
 func (p *Pod) ring() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -296,8 +296,7 @@ func (p *Pod) letStart(n *note) error {
 	p.report.Since, p.report.Unproven, p.report.Connected = p.machine.Now(), "", true
 	p.box.put(p.report)
 	if _, err := io.WriteString(p.waiter, goOn); err != nil {
-		// The init container connects again, and the method welcome then restarts all
-		// containers.
+		// The init container connects again, and the method "welcome" then restarts all containers.
 		p.cfg.Log.Warn("not told to go on", "err", err)
 	}
 	return nil

@@ -27,9 +27,9 @@
 // # What is not guaranteed
 //
 // The package decides whether an agent tries to acquire a slot. Packages claim and lease decide
-// whether the agent may have that slot. The package also decides whether a pod may be Ready. By
-// that readiness the controller continues the rollout. Once no old pod is left, nothing protects a
-// rollout. Pods of two workloads take no turns with each other, and neither do pods of an unknown
-// revision. A standby takes no turn if the holder's agent writes no [Rollout]. Without turns each
-// standby is Ready while the holder serves.
+// whether the agent may have that slot. The package also decides whether a pod may be Ready. The
+// controller continues the rollout only if the new pods are Ready. Once no old pod is left, nothing
+// protects a rollout. Pods of two workloads take no turns with each other, and neither do pods of
+// an unknown revision. A standby takes no turn if the holder's agent writes no [Rollout]. Without
+// turns each standby is Ready while the holder serves.
 package turn

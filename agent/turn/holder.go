@@ -163,8 +163,8 @@ func yields(now time.Duration, h Hold) Yields {
 	return Now
 }
 
-// yieldsTo reports whether the revision is newer than the holder's and its wait for the next turn
-// is over. The wait counts from the beginning of the hold.
+// yieldsTo reports whether the given revision is newer than the holder's, and has waited long
+// enough for its next turn. The wait counts from the beginning of the hold.
 func (p Pod) yieldsTo(now time.Duration, h Hold, revision api.Revision) bool {
 	count := h.Rollout.of(revision).Count
 	from := h.Since + wait(count)
@@ -194,8 +194,9 @@ func (p Pod) timed(now time.Duration, wall time.Time, h Hold, r Rollout) Rollout
 }
 
 // failed reports whether the turn has failed, because the application did not begin to serve in
-// time. If it began in time, the turn may go on until the revision is proven. If the pod was
-// Ready and then stops serving, the time begins again, as the controller's minReadySeconds do.
+// time. If the application began in time, the turn may go on until the revision is proven. If the
+// pod was Ready and then stops serving, the time begins again, as the controller's minReadySeconds
+// do.
 func (p Pod) failed(now time.Duration, h Hold) bool {
 	at := h.failsAt(p)
 	return now >= at && !h.servedBy(at)

@@ -35,7 +35,7 @@ type play struct {
 // actor is one pod of a play.
 type actor struct {
 	Pod
-	// starts is the time until the application serves; zero if it never serves. The field lasts
+	// starts is the time until the application serves; zero if it never serves. The field "lasts"
 	// is the time after which the application exits; zero if it never exits.
 	starts, lasts time.Duration
 	// restarts is the instant until which the container of the actor is down.

@@ -27,8 +27,8 @@ type Pod struct {
 // instant.
 func (p Pod) provenAfter() time.Duration { return Proof + p.MinReady }
 
-// Lasts returns the time within which the application must begin to serve. The time applies to
-// a turn, and to a hold of the proven revision. The argument start is the time that the proven
+// Lasts returns the time within which the application must begin to serve. The time applies to a
+// turn, and to a hold of the proven revision. The argument "start" is the time that the proven
 // revision needed until it served; zero if that is unknown.
 func (p Pod) Lasts(start time.Duration) time.Duration {
 	return max(shortestTurn, min(p.Startup, longestStartup), min(slower*start, longestTurn))

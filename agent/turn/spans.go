@@ -26,8 +26,9 @@ const (
 	// oldFirst is how long a slot must be free before a revision that is not proven may take
 	// it. The pods of the proven revision act within milliseconds, so they go first.
 	oldFirst = time.Second
-	// elsewhere is the time that a pod waits after its failed turn, before the pod asks again. The
-	// other pods of the same revision ask first, as soon as they see that the holder yields.
+	// elsewhere is the time for which a pod whose turn has failed lets other pods ask first. The
+	// time begins when the pod sees that the holder yields. The other pods of the same revision ask
+	// immediately.
 	elsewhere = 5 * time.Second
 
 	// shortestTurn is the least time that an application has in its turn to begin to serve,

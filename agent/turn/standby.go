@@ -83,7 +83,7 @@ func (p Pod) Standby(now time.Duration, s Slot, w Facts) Standby {
 func (p Pod) takeFrom(s Slot) time.Duration {
 	named, from := s.Holder == "" && s.Successor == p.Identity, s.FreeAt
 	if s.Holder == "" && s.Since > 0 {
-		from = min(from, s.Since) // a later write by another program must not delay the pod
+		from = min(from, s.Since) // a later write by another client must not delay the pod
 	}
 	switch {
 	case named || s.FreeAt == instant.Never || !p.Revision.NewerThan(s.Rollout.Proven):

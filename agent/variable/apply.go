@@ -69,7 +69,7 @@ const (
 )
 
 // apply changes v as the action requests; v is a copy that nobody else uses. The result of an add
-// is the new integer, or that of the first add with the same key. The result changed reports
+// is the new integer, or that of the first add with the same key. The result "changed" reports
 // whether v must be written.
 func (a *Action) apply(v *kube.Variable, pod, version string) (result int64, changed bool, refusal Refusal) {
 	var fence kube.Fence
@@ -105,8 +105,8 @@ func (a *Action) apply(v *kube.Variable, pod, version string) (result int64, cha
 	return result, true, ""
 }
 
-// admits reports whether a write may follow an earlier write. The argument before is the fence of
-// the earlier write; nil for none. The argument next is the fence of the new write. The schema of
+// admits reports whether a write may follow an earlier write. The argument "before" is the fence of
+// the earlier write; nil for none. The argument "next" is the fence of the new write. The schema of
 // Variables has the same rule.
 func admits(before *kube.Fence, next kube.Fence) bool {
 	return before == nil || before.Lock == next.Lock &&

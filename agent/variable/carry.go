@@ -38,8 +38,9 @@ func (v *Variable) Run(ctx context.Context, stop <-chan struct{}) {
 	}
 }
 
-// gather returns the calls that one write is to carry out. The argument first is the first of them.
-// While the last call is an add, gather appends the next waiting call, up to mostAtOnce calls.
+// gather returns the calls that one write is to carry out. The argument "first" is the first of
+// them. While the last call is an add, gather appends the next waiting call, up to mostAtOnce
+// calls.
 func (v *Variable) gather(first *call) []*call {
 	all := []*call{first}
 	for all[len(all)-1].adds() && len(all) < mostAtOnce {
@@ -110,10 +111,10 @@ func (v *Variable) base(ctx context.Context) (*kube.Variable, error) {
 	return source{v.config}.read(ctx)
 }
 
-// try applies the actions of the calls, one after the other, to the argument next. The result
-// carried has the calls that change this state. The result settled has answers to calls that change
-// nothing. Such an answer must not depend on a write that is not stored yet. So a call that
-// changes nothing, but comes after a carried one, is in the result rest instead.
+// try applies the actions of the calls, one after the other, to the argument "next". The result
+// "carried" has the calls that change this state. The result "settled" has answers to calls that
+// change nothing. Such an answer must not depend on a write that is not stored yet. So a call that
+// changes nothing, but comes after a call in "carried", is in the result "rest" instead.
 func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, settled map[*call]Answer, rest []*call) {
 	settled = map[*call]Answer{}
 	for _, c := range calls {
@@ -136,12 +137,12 @@ func (v *Variable) try(calls []*call, next *kube.Variable) (carried []*call, set
 }
 
 // write sends the write that replaces base by next, and answers the calls. If the outcome cannot be
-// proven, the answer is the refusal [Unknown]. Only the calls in the result open get no answer. For
-// these calls nothing is stored, and nothing will be stored by this write. The result refused
+// proven, the answer is the refusal [Unknown]. Only the calls in the result "open" get no answer.
+// For these calls nothing is stored, and nothing will be stored by this write. The result "refused"
 // reports that the API server refused the write for another reason than a conflict.
 func (v *Variable) write(ctx context.Context, calls []*call, base, next *kube.Variable) (open []*call, refused bool) {
 	v.known = nil
-	doubt := false // true after an attempt without an answer, which may be stored now or later
+	doubt := false // true after an attempt without an answer: its write may be stored now or later
 	for attempt := 0; ; attempt++ {
 		stored, err := v.put(ctx, next)
 		switch {

@@ -30,8 +30,8 @@ type follow struct {
 	mu        sync.Mutex
 	followers int
 	cancel    context.CancelFunc
-	// state is the last state of the Variable. The field gone reports that somebody has deleted the
-	// Variable. The channel changed is closed and replaced at each change.
+	// state is the last state of the Variable. The field "gone" reports that somebody has deleted
+	// the Variable. The channel "changed" is closed and replaced at each change.
 	state   *kube.Variable
 	gone    bool
 	changed chan struct{}
@@ -105,7 +105,7 @@ func (f *follow) watch(ctx context.Context, state *kube.Variable) {
 			if err != nil {
 				f.Log.Debug("variable is out of sight", "variable", f.Name, "err", err)
 			}
-			state = nil // events may be lost, so a read comes first
+			state = nil // events may be lost, so a read comes before the next watch
 		}
 		if time.Since(began) < watchPause {
 			timer := time.NewTimer(watchPause + rand.N(watchPause)) //nolint:gosec // only jitter

@@ -21,7 +21,8 @@ const (
 	// mostCalls bounds the calls that wait for one Variable: actions, reads and watches.
 	mostCalls = 256
 	// mostAtOnce bounds the calls of add that one write carries out. A Variable keeps more
-	// idempotency keys ([api.MaxKeys]), so no write drops a key that the same write has stored.
+	// idempotency keys than that ([api.MaxKeys]), so no write drops a key that the same write has
+	// stored.
 	mostAtOnce = 32
 )
 

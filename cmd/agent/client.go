@@ -13,8 +13,8 @@ import (
 // version is the version of the binary, which tools/images sets at the build.
 var version = "dev"
 
-// newClient returns a client of the API server. The client reads its credentials from the
-// directory.
+// newClient returns a client of the API server. The client reads its token and the CA from the
+// directory "credentials".
 func newClient(namespace, credentials string) (*kube.Client, error) {
 	return kube.New(kube.Config{
 		Namespace: namespace,

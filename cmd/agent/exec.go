@@ -153,9 +153,10 @@ func parseSignal(s string) (syscall.Signal, error) {
 	return 0, fmt.Errorf("agent exec: -stop-signal %q", s)
 }
 
-// environment returns the environment variables that an application gets while its pod holds. A
-// program that starts without a hold keeps the variables of its own that have these names. The
-// argument "shards" is the number of shards into which the work is divided; zero for other claims.
+// environment returns the environment variables that an application gets while its pod holds.
+// Without slots, the result is empty, so an application keeps its own variables of the same names.
+// The argument "shards" is the number of shards into which the work is divided; zero for other
+// claims.
 func environment(slots []gate.SlotToken, shards int) []string {
 	if len(slots) == 0 {
 		return nil

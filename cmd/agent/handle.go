@@ -122,7 +122,7 @@ func headersOf(list []api.HTTPHeader) http.Header {
 	return headers
 }
 
-// mostRedirects is the limit of the kubelet and of net/http.
+// mostRedirects is the largest number of redirects that the kubelet and net/http follow.
 const mostRedirects = 10
 
 func sameHost(next *http.Request, via []*http.Request) error {

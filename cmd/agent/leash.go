@@ -14,8 +14,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leashed is the leash of a pod, and the desk of its shims. Both are nil in a pod whose programs no
-// shim kills.
+// leashed is the leash of a pod, and the desk of its shims. In a pod without shims both fields are
+// nil.
 type leashed struct {
 	leash *leash.Leash
 	desk  *desk.Server

@@ -19,9 +19,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// leashed starts an agent whose shims kill the programs of lost holds, and a shim with a program
-// that ignores SIGTERM. The shim is PID 1 of a PID namespace. The result started is closed when
-// the program runs.
+// leashed starts an agent whose shims kill programs after a lost hold. The function also starts a
+// shim, as PID 1 of a PID namespace. The shim's program ignores SIGTERM, and runs when leashed
+// returns.
 func (s *lockServer) leashed(t *testing.T) (port string, shim *exec.Cmd, output *bytes.Buffer) {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -58,7 +58,7 @@ func TestShimKillsTheProgramOfALostHold(t *testing.T) {
 	err := shim.Wait() // the program sends no heartbeat
 	require.Error(t, err)
 	assert.Equal(t, api.ExitLost, shim.ProcessState.ExitCode(), output.String())
-	renewals := 2 * time.Second // within the first heartbeat the agent may renew once
+	renewals := 2 * time.Second // a renewal before the missed heartbeat prolongs the hold
 	assert.LessOrEqual(t, time.Since(answered).Seconds(), good+renewals.Seconds())
 }
 

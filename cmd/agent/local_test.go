@@ -28,8 +28,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// lockServer serves the Lease of one lock. Only the agent changes this Lease, so a watch
-// delivers no event.
+// lockServer serves the Lease of one lock. A watch delivers no event, because only the agent
+// changes this Lease.
 type lockServer struct {
 	mu      sync.Mutex
 	lease   map[string]any

@@ -62,8 +62,8 @@ func (h repeats) WithGroup(name string) slog.Handler {
 	return repeats{h.Handler.WithGroup(name), h.passed}
 }
 
-// first notes that a line is logged, and reports whether the line did not pass in the time before
-// ([repeatAfter]).
+// first reports whether a line may pass, and stores the instant of a line that may pass. The line
+// may not pass if the same line has passed within [repeatAfter], or if the map has no room.
 func (p *passed) first(line string, now time.Time) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -82,9 +82,9 @@ func (p *passed) first(line string, now time.Time) bool {
 	return true
 }
 
-// sameness returns a text that equal records have in common: the message and the attributes. An
-// error counts by its status code alone, because the texts of network errors have changing ports.
-// The numbers of holds do not count.
+// sameness returns a text that equal records have in common: the message and the attributes. Of an
+// error of the API server, only the reason counts. Other errors do not count, because the texts of
+// network errors have changing ports. The numbers of holds do not count, either.
 func sameness(r slog.Record) string {
 	var text strings.Builder
 	text.WriteString(r.Message)

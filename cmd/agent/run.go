@@ -63,7 +63,7 @@ func parseRun(args []string, env func(string) string) (runSettings, error) {
 	return runSettings{RunArgs: r, namespace: env(api.PodNamespaceEnv), config: c}, err
 }
 
-// ownShard returns the slots without those of other shards: the one Lease that the pod takes.
+// ownShard returns only the slot of the given shard, because the pod takes no other slot.
 func ownShard(slots []string, shard string) []string {
 	return slices.DeleteFunc(slots, func(slot string) bool {
 		_, n, _ := api.ReadShard(slot)

@@ -131,8 +131,8 @@ func (w *world) startAgent(name string) {
 	}()
 }
 
-// hear stores the report of a shim. If no shim has this id, the report belongs to the first
-// shim of the container that has not reported yet.
+// hear stores the report of a shim. If no shim has this id, the report belongs to the container's
+// first shim without a report.
 func (w *world) hear(agent string, r gate.Report) {
 	for _, name := range w.order {
 		s := w.shims[name]

@@ -103,12 +103,12 @@ func holderState(e *explainer, lease *coordinationv1.Lease) string {
 	return "met with the next renewal: " + name + " serves"
 }
 
-// waitsForConditions reports whether the pod has conditions that were not met yet.
+// waitsForConditions reports whether the pod still waits for conditions.
 func waitsForConditions(pod corev1.Pod) bool {
 	return len(podspec.ConditionsOf(&pod.Spec)) > 0 && !succeeded(pod, api.AfterContainer)
 }
 
-// waitsAtBarrier reports whether the pod has a barrier that was not open yet.
+// waitsAtBarrier reports whether the pod still waits at a barrier.
 func waitsAtBarrier(pod corev1.Pod) bool {
 	return len(podspec.BarrierOf(&pod.Spec).Leases()) > 0 && !succeeded(pod, api.BarrierContainer)
 }

@@ -47,7 +47,8 @@ const (
 	// consoleWait bounds the wait for a Ready pod. In this time a node pulls the image and starts
 	// the pod.
 	consoleWait = time.Minute
-	// consoleRetry is the time before another port-forward.
+	// consoleRetry is the time between the end of a port-forward, or of a watch, and the next
+	// attempt.
 	consoleRetry = time.Second
 )
 

@@ -36,8 +36,8 @@ type opened struct {
 	end   chan error
 }
 
-// forwards runs the command. The first channel gets each port-forward that the command opens. The
-// second channel gets the result of the command.
+// forwards runs the command "console". The first channel gets each port-forward that the command
+// opens. The second channel gets the result of the command.
 func forwards(t *testing.T, ctx context.Context, b *byHand, port int) (chan opened, chan error) {
 	t.Helper()
 	all, ended := make(chan opened), make(chan error, 1)

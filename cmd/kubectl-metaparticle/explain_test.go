@@ -174,7 +174,7 @@ func TestExplainCommandShowsPodsAtABarrier(t *testing.T) {
 	assert.NotContains(t, shown, "not gated")
 }
 
-// localPod returns a pod of biller whose program asks by the local API.
+// localPod returns a pod of biller whose program bids by the local API.
 func localPod(name string, ready corev1.ConditionStatus, slots ...string) *corev1.Pod {
 	p := plainPod(name, map[string]string{api.LocalAnnotation: "lock/a,election/main", api.SlotsAnnotation: strings.Join(slots, ",")})
 	p.Labels = map[string]string{api.GatedLabel: api.Gated}
@@ -247,7 +247,7 @@ func TestExplainCommandShowsWhichConditionsAreMet(t *testing.T) {
 		corev1.Container{Name: api.AgentContainer, RestartPolicy: new(corev1.ContainerRestartPolicyAlways)})
 	claims.Spec.Containers = []corev1.Container{{Name: "app", Command: []string{api.AgentBinary, api.ExecRole}}}
 	shown := answer(t, true, "Deployment/biller", together(deployment(after, after), work, full,
-		lock("a", "a", func(l *coordinationv1.Lease) { // serving-since may lack fractions of a second
+		lock("a", "a", func(l *coordinationv1.Lease) { // serving-since lacks the fraction of the acquire time
 			l.Spec.AcquireTime = &metav1.MicroTime{Time: noon.Add(-9*time.Minute + 500*time.Millisecond)}
 		}),
 		lock("b", "a", func(l *coordinationv1.Lease) {

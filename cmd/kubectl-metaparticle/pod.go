@@ -45,7 +45,8 @@ type shape struct {
 	} `json:"spec"`
 }
 
-// jobShape has the pod template, and the fields of a Job's spec that bound its pods.
+// jobShape has the pod template, and the fields of a Job's spec that bound the number of the Job's
+// pods.
 type jobShape struct {
 	Template    template `json:"template"`
 	Parallelism *int32   `json:"parallelism"`

@@ -48,10 +48,10 @@ Exit codes: 0 all holders have tokens above the floor; 1 refused, nothing is wri
   kubectl metaparticle recover [--floor N] [--dry-run] [--timeout D]
 `
 
-// mostWrites bounds the number of writes that raise etcd's revision above the floor. At 400 writes
-// per second, the writes take 21 minutes, in which no slot can be acquired. Each write costs etcd
-// about half a kilobyte until the next compaction. Together the writes cost 250 MB, of the two
-// gigabytes at which etcd refuses all writes.
+// mostWrites bounds the writes that raise etcd's revision above the floor (--floor, or a greater
+// token). At 400 writes per second, the writes take 21 minutes, in which no slot can be acquired.
+// Each write costs etcd about half a kilobyte until the next compaction. Together the writes cost
+// 250 MB, of the two gigabytes at which etcd refuses all writes.
 const mostWrites = 500_000
 
 // progressEvery is the time between two lines about etcd's revision.

@@ -11,8 +11,8 @@ import (
 	"sync"
 )
 
-// crowd is a listener with a bounded number of connections. Beyond the bound
-// [crowd.worst] selects the connection to close, so that no peer keeps the API server out.
+// crowd is a listener with a bounded number of connections. If a new connection exceeds the bound,
+// [crowd.worst] selects the connection to close. So no peer keeps the API server out.
 type crowd struct {
 	net.Listener
 	max int
@@ -95,9 +95,9 @@ func (c *crowd) worst() *guest {
 }
 
 // rank orders guests whose peers have equal counts of connections. The guest with the highest rank
-// loses its connection. All guests except the newest one count as older. The highest rank has an
-// older guest that is still greeting. Then come an older guest without a call in flight, the newest
-// guest, and an older guest with a call in flight.
+// loses its connection. All guests except the newest one count as older. An older guest that is
+// still greeting has the highest rank. Next is an older guest without a call in flight, then the
+// newest guest. An older guest with a call in flight has the lowest rank.
 func (c *crowd) rank(g *guest) int {
 	switch {
 	case g == c.guests[len(c.guests)-1]:

@@ -26,9 +26,9 @@ var (
 	errNoCertificates = errors.New("no certificate in it")
 	errMayNotRead     = registry.MayNotRead("the webhook may not read the namespace's pull secrets; the namespace's owner allows that by binding" +
 		" ClusterRole " + enroll.PullSecretsRole + " to the webhook's service account")
-	// errNone is the same for every problem with a pull secret or a service account. The
-	// author of a pod, or a caller of the webhook, reads the answer. Different answers would
-	// tell them which Secrets exist, without a right to know that.
+	// errNone is the same for every problem with a pull secret or a service account. The answer
+	// goes to the author of a pod, or to another caller of the webhook. From different answers such
+	// a person could learn which Secrets exist, even without a right to read Secrets.
 	errNone = errors.New("no pull secret that can be read")
 )
 
@@ -91,8 +91,8 @@ func (s secrets) Secret(ctx context.Context, namespace, name string) (*corev1.Se
 	err := s.reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, &secret)
 	switch {
 	case apierrors.IsForbidden(err):
-		// The right depends on the namespace, and not on the Secret. So this answer does not
-		// reveal whether the Secret exists.
+		// The right to read Secrets depends on the namespace, and not on the Secret. So this answer
+		// does not reveal whether the Secret exists.
 		return nil, errMayNotRead
 	case err == nil && secret.Type != corev1.SecretTypeDockerConfigJson && secret.Type != corev1.SecretTypeDockercfg:
 		err = fmt.Errorf("type %q is none of a pull secret", secret.Type)

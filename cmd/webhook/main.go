@@ -5,8 +5,8 @@
 // annotations to their templates. The command also enrolls namespaces: enroll makes the
 // Leases and Roles that the agents need.
 //
-// Every replica answers the API server. Only the elected replica enrolls, which saves the
-// API server the work of a second one. Two enrolling replicas would do no harm.
+// Every replica answers the API server. Only the elected replica enrolls. Two enrolling replicas
+// would do no harm, but would send the API server more requests.
 //
 // If the first argument is "try", "begin-uninstall" or "end-uninstall", the command takes that one
 // step of an installation and ends. The hooks of the Helm chart start the command in this way.

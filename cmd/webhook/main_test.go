@@ -73,8 +73,8 @@ func TestHelpFlagOfWebhookCausesNoError(t *testing.T) {
 	require.NoError(t, run(t.Context(), []string{"--help"}, io.Discard))
 }
 
-// The webhook must answer before the timeout in the manifest, because only its own answer names
-// a reason. The manifests must also name the webhook's port and paths.
+// The webhook must answer before the timeout in the manifest, because only the webhook's own answer
+// names a reason. The manifests must also name the webhook's port and paths.
 func TestFlagDefaultsMatchTheManifests(t *testing.T) {
 	t.Setenv("AGENT_IMAGE", "agent:1")
 	t.Setenv("POD_NAMESPACE", "system")
@@ -289,7 +289,7 @@ func TestLeaderElectionReplacesALostLeaderWithinSeconds(t *testing.T) {
 	assert.True(t, o.LeaderElectionReleaseOnCancel)
 }
 
-// A process makes one controller for each term, and all these controllers have one name.
+// A process makes one controller for each term, and all these controllers have the same name.
 func TestProcessCanCreateControllersForSeveralLeaderTerms(t *testing.T) {
 	for range 2 {
 		o, err := termOptions(settings{})

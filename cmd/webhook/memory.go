@@ -15,8 +15,8 @@ const (
 	limitVariable = "MEMORY_LIMIT"
 	// memoryShare is a part of the limit, in percent. If the program uses more memory than this
 	// part, the garbage collector works harder. The rest of the limit is for memory that the
-	// collector does not count. Such memory is the program's own 35 MB, stacks of threads, and the
-	// kernel's buffers.
+	// collector does not count. Such memory is the program itself (35 MB), the stacks of threads,
+	// and the kernel's buffers.
 	memoryShare = 80
 )
 

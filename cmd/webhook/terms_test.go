@@ -47,7 +47,7 @@ func TestWebhookReplicaSeeksElectionAfterEachTerm(t *testing.T) {
 				terms.term = func(ctx context.Context) error {
 					at = append(at, time.Since(began))
 					switch len(at) {
-					case 6: // A term that lasts makes the next wait short again.
+					case 6: // After a long term, the next wait is short again.
 						<-time.After(time.Minute)
 					case 7:
 						cancel()

@@ -34,7 +34,7 @@ type Slot struct {
 	Stamp string `json:"stamp,omitempty"`
 	// Successor is the identity that the last release names, until a pod holds.
 	Successor string `json:"successor,omitempty"`
-	// Done are the done keys of a once claim, the oldest first.
+	// Done are the done keys of a once claim or of a shard, the oldest first.
 	Done []string `json:"done,omitempty"`
 	// Opened is the number of pods for which a barrier was opened. Only the first Lease of a
 	// barrier has this number.
@@ -105,7 +105,7 @@ type State struct {
 	Now  time.Time
 }
 
-// mostClaimed bounds the slots of one pod that people see.
+// mostClaimed bounds how many slots of one pod people see.
 const mostClaimed = 2048
 
 // Slots returns all slots, or only those of the given names, sorted by namespace and

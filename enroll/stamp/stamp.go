@@ -82,7 +82,7 @@ func Next(shards []Shard, count int, run string, absent bool) []Stamp {
 	return opens
 }
 
-// decision returns the stamp of shard 0.
+// decision returns the stamp of shard 0 as an open stamp, even if that stamp is closed.
 func decision(shards []Shard) api.Stamp {
 	for _, s := range shards {
 		if s.Number == 0 {

@@ -43,7 +43,7 @@ func (b busy) Handle(context.Context, admission.Request) admission.Response {
 	return admission.Allowed("")
 }
 
-// apiServer posts a review with the API server's own client for webhooks, which obeys
+// apiServer posts a review with the API server's own client for webhooks. That client obeys
 // Retry-After.
 func apiServer(t *testing.T, webhook http.Handler, timeout time.Duration, body string) (string, error) {
 	t.Helper()
@@ -90,7 +90,7 @@ func TestAPIServerRetriesAnOverloadedWebhook(t *testing.T) {
 // maxObjects is the number of JSON objects for which the estimate reaches the bound of one call.
 const maxObjects = 64 << 20 / (2 << 10)
 
-// enough is a number of calls that need more memory than a webhook has.
+// enough is a number of calls that together need more memory than a webhook has.
 const enough = 1000
 
 // flood sends calls until the webhook refuses one, and counts the handled calls.

@@ -67,7 +67,8 @@ func (h podHandler) inject(ctx context.Context, r admission.Request) admission.R
 	return admission.Denied(outcome.Message)
 }
 
-// keep handles the update of a pod. The webhook refuses an update only if its text does not decode.
+// keep handles the update of a pod. The webhook refuses an update only if the text of the old or
+// the new pod does not decode.
 func (h podHandler) keep(r admission.Request) admission.Response {
 	operations, warnings, err := mutate.Keep(r.Object.Raw, r.OldObject.Raw)
 	if err != nil {
@@ -119,8 +120,8 @@ func (h podHandler) subject(ctx context.Context, r admission.Request, pod *corev
 	return s, nil
 }
 
-// runs returns the UIDs of the Jobs whose shards the conditions name, by the names of the Jobs. The
-// function skips a condition that already has a UID as its Key.
+// runs returns a map with the UID of each Job whose shards a condition names. The keys of the map
+// are the names of the Jobs. The function skips a condition that already has a UID as its Key.
 func (h podHandler) runs(ctx context.Context, namespace string, conditions []api.Condition) (map[string]string, error) {
 	runs := map[string]string{}
 	for _, c := range conditions {

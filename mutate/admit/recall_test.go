@@ -15,7 +15,7 @@ import (
 )
 
 // recalled returns pods that seem to have passed the webhook before. Each pod has an
-// argument of the gate whose value needs far more memory than its text.
+// argument of the gate. The decoded argument needs far more memory than the argument's text.
 func recalled(bytes int) map[string]string {
 	var keys strings.Builder
 	for i := 0; keys.Len() < bytes; i++ {

@@ -32,14 +32,14 @@ const maxBytes = 7 << 20
 var errNoReview = errors.New("not an AdmissionReview of " + admissionv1.SchemeGroupVersion.String())
 
 // Serve returns an HTTP handler, which passes the API server's calls to an admission
-// handler. The format is that of [admission.Webhook], in the only version that the webhook's
-// configuration names. The HTTP handler decodes the text only once, because each pod's
-// start waits for the answer.
+// handler. Calls and answers have the format of [admission.Webhook], in the only version that
+// the webhook's configuration names. The HTTP handler decodes the text of a call only once,
+// because each pod's start waits for the answer.
 //
 // A call for which the load has no room immediately gets status 429, and a malformed call gets
 // status 400. All handlers of a process share one limit. With a nil limit, the load has no bound.
 func Serve(handler admission.Handler, limit *load.Limit) http.Handler {
-	// The library's Handle turns a panic into an answer.
+	// The method Handle of [admission.Webhook] turns a panic into an answer.
 	hook := &admission.Webhook{Handler: written{handler}}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		share := limit.Share()

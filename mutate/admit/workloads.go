@@ -42,7 +42,7 @@ func (h workloadHandler) Handle(_ context.Context, r admission.Request) admissio
 // workloadResources are the resources of the webhook's configuration.
 var workloadResources = []string{"cronjobs", "daemonsets", "deployments", "jobs", "replicasets", "statefulsets"}
 
-// otherResource stands for every resource outside of the configuration.
+// otherResource stands for every resource outside of the webhook's configuration.
 const otherResource = "other"
 
 // resourceOf returns the resource of a request, or otherResource. The result becomes a

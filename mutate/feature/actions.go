@@ -16,8 +16,8 @@ import (
 )
 
 // The functions of this file translate an action of a probe or a hook into the agent's
-// form: a type of package api. The last result is the problem with the action, or an empty
-// text. In a message, the problem follows the name of the probe or hook.
+// form: a type of package api. The last result of each function is the problem with the action,
+// or an empty text. In a message, the problem follows the name of the probe or hook.
 
 // carryGet returns an HTTP request in the agent's form, or the problem with the request.
 func (f Facts) carryGet(c *corev1.Container, action *corev1.HTTPGetAction) (*api.HTTPGetAction, string) {

@@ -17,7 +17,8 @@ import (
 // maxGrace bounds a grace period, in seconds, so that the period fits into a [time.Duration].
 const maxGrace = 1 << 30
 
-// hook is one hook of a container, with the name of its field and the shim's argument.
+// hook is one hook of a container, with the name of the hook's field, and with the argument of the
+// shim for this hook.
 type hook struct {
 	field   string
 	handler *corev1.LifecycleHandler

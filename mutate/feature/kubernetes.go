@@ -11,9 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 )
 
-// RestartsAll is the first minor version of Kubernetes 1 in which a container can restart
-// all containers of its pod (KEP-5532, on by default). From this version on, the scheduler
-// also keeps pods with such a restart rule away from older nodes.
+// RestartsAll is the first minor version of Kubernetes 1 with restart rules that restart all
+// containers of a pod (KEP-5532, on by default). From this version on, the scheduler also keeps
+// pods with such a restart rule away from older nodes.
 const RestartsAll = 36
 
 // MinorVersion returns the cluster's minor version of Kubernetes 1.

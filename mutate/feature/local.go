@@ -18,10 +18,10 @@ import (
 const maxLocalArgs = 4096
 
 // judgeLocal refuses the local API in a pod that uses its node's network and has no volume for the
-// socket. Through a port of the node, each process of the node could ask for the pod's slots. The
-// function also refuses a volume for the socket that is not an emptyDir. The function also refuses a
-// pod that has the readiness gate api.ReadyCondition. The agent of the local API never sets that
-// condition, so the pod would never become Ready.
+// socket. Through a port of the node, each process of the node could ask for the pod's slots. If
+// the volume for the socket is not an emptyDir, the function also refuses the pod. The function
+// also refuses a pod that has the readiness gate api.ReadyCondition. The agent of the local API
+// never sets the pod condition of that gate, so the pod would never become Ready.
 func judgeLocal(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if p.Request.Gate != api.GateProgram {
@@ -42,5 +42,5 @@ func judgeLocal(p *Pod) reason.Refusals {
 	return refusals
 }
 
-// isReady reports whether the readiness gate is the injected one, whose condition the agent sets.
+// isReady reports whether the readiness gate names the pod condition that the agent sets.
 func isReady(g corev1.PodReadinessGate) bool { return g.ConditionType == api.ReadyCondition }

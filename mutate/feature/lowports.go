@@ -21,7 +21,7 @@ import (
 var unprivilegedPorts = corev1.Sysctl{Name: "net.ipv4.ip_unprivileged_port_start", Value: "0"}
 
 // judgeLowPorts refuses a low port on the node's network, where a pod may not set the
-// sysctl.
+// sysctl [unprivilegedPorts].
 func judgeLowPorts(p *Pod) reason.Refusals {
 	var refusals reason.Refusals
 	if port := p.lowPort(); port != 0 && p.Spec.HostNetwork {

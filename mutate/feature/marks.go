@@ -33,7 +33,7 @@ func judgeMarks(p *Pod) reason.Refusals {
 
 // patchMarks writes the marks by which enroll and the policies recognize a gated pod. The
 // function also removes the labels and the deletion cost that only a holder's pod gets. A new
-// pod with them is a copy of the holder's pod, and holds no slot.
+// pod with these labels or this cost is a copy of the holder's pod, and holds no slot.
 func patchMarks(p *Pod, d *patch.Document) {
 	if p.Request.Claims() {
 		d.Set(strings.Join(p.Request.Marks(p.Workload), ","), "metadata", "annotations", api.SlotsAnnotation)

@@ -16,7 +16,7 @@ type probeKind struct {
 	// name is the agent's name of the kind; empty for a probe that the patch removes from
 	// the container.
 	name string
-	// field is the name of the container's field.
+	// field is the name of the container's field with this probe.
 	field string
 	// The function "in" returns the container's probe. The function "of" returns the
 	// probe's field in the agent's arguments.

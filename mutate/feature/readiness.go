@@ -10,8 +10,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/patch"
 )
 
-// patchReadiness makes the pod's readiness depend on the agent's condition. After the
-// success of a once claim, and with the local API, the application runs in every pod. So
+// patchReadiness makes the pod's readiness depend on the pod condition that the agent sets. After
+// the success of a once claim, and with the local API, the application runs in every pod. So
 // the function changes no pod with a once claim or the local API.
 func patchReadiness(p *Pod, d *patch.Document) {
 	if _, once := p.Request.Once(); once || p.Request.Gate == api.GateProgram {

@@ -28,9 +28,9 @@ var (
 
 // resourcesOf returns the resources of an injected container, with which the pod keeps its
 // QoS class. In a BestEffort pod the container states no CPU and no memory. In a Guaranteed
-// pod its limits equal its requests. In a Burstable pod the container has small requests and
-// a memory limit. A quota may demand a resource of every container, so the container states
-// each resource that all others state.
+// pod the container's limits equal its requests. In a Burstable pod the container has small
+// requests and a memory limit. A quota may demand a resource of every container, so the
+// container states each resource that all others state.
 func resourcesOf(p *Pod) corev1.ResourceRequirements {
 	var containers []*corev1.Container
 	for _, at := range p.own() {
@@ -112,9 +112,9 @@ func qos(containers []*corev1.Container) corev1.PodQOSClass {
 }
 
 // fit moves the values into the bounds that the namespace's LimitRanges set for a container: min,
-// max, and the ratio of limit to request. A resource that is not stated gets the range's default
-// later. If the argument "equal" is true, the requests become equal to the limits. Otherwise a
-// limit below its request becomes equal to the request.
+// max, and the ratio of limit to request. A resource that is not stated gets the LimitRange's
+// default later. If the argument "equal" is true, the requests become equal to the limits.
+// Otherwise a limit below its request becomes equal to the request.
 func fit(ranges []corev1.LimitRange, requests, limits corev1.ResourceList, equal bool) {
 	for _, r := range ranges {
 		for _, item := range r.Spec.Limits {

@@ -58,8 +58,8 @@ const (
 	// for an ordinary pod.
 	smallCall = 64 << 10
 	// smallDecoded is the estimate up to which a decoded body counts as small. An ordinary pod has
-	// a few containers, each with about twenty JSON objects and fifty members. Its estimate is
-	// several times smaller.
+	// a few containers, each with about twenty JSON objects and fifty members. The estimate of such
+	// a pod is several times smaller than smallDecoded.
 	smallDecoded = 2 << 20
 	// forSmall divides the load: large calls leave a quarter of the load to small calls.
 	// That quarter has room for about 100 small calls.
@@ -72,8 +72,9 @@ var (
 	errTooManyObjects = fmt.Errorf("a review of so many JSON objects, members and elements that they take more than %d MiB", maxDecoded>>20)
 )
 
-// Limit bounds the memory of all calls in flight. The zero value fits into the webhook's memory
-// limit. A nil Limit bounds only the decoded body of each single call, to maxDecoded.
+// Limit bounds the memory of all calls in flight. With the zero value, these calls fit into the
+// webhook's memory limit. A nil Limit bounds only the decoded body of each single call, to
+// maxDecoded.
 type Limit struct {
 	// Max bounds the estimate of all calls together, in bytes; zero means 128 MiB.
 	Max int64

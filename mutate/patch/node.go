@@ -83,7 +83,8 @@ func (n *node) remove(key string) (found bool) {
 	return found
 }
 
-// removeAll removes the members with the keys, and tells for each key whether the object had it.
+// removeAll removes the members with the keys. The result tells for each key whether the object
+// had a member with this key.
 func (n *node) removeAll(keys []string) (found map[string]bool) {
 	found = make(map[string]bool, len(keys))
 	for _, key := range keys {
@@ -113,7 +114,7 @@ func (n *node) unfold() {
 			n.elements = append(n.elements, node{text: text})
 		}
 	case isObject(n.text):
-		n.members = make([]member, 0, 16) // a container has about as many members
+		n.members = make([]member, 0, 16) // a container has about 16 members
 		for key, text := range members(n.text) {
 			n.members = append(n.members, member{key, node{text: text}})
 		}

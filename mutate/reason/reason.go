@@ -12,7 +12,7 @@ package reason
 // use the same name for one cause. [All] lists all reasons of the webhook.
 type Reason string
 
-// The reasons.
+// These are the reasons of the webhook.
 const (
 	BadAnnotation     Reason = "BadAnnotation"
 	HostNetwork       Reason = "HostNetwork"

@@ -65,8 +65,8 @@ const (
 	injectedVariable  = "INJECTED"
 )
 
-// inject returns the operations that add the missing parts to a pod. The API server may call a
-// webhook twice for one pod, so a second call adds nothing.
+// inject returns the operations that add the container and the variables to a pod. The API server
+// may call a webhook twice for one pod, so a second call adds nothing.
 func inject(raw json.RawMessage) ([]operation, error) {
 	type container struct {
 		Name  string `json:"name"`

@@ -3,8 +3,8 @@
 
 // Command app is the application in the end-to-end tests. With the flag -bid or -meet the
 // application calls the local API. Without these flags the application needs nothing of
-// Metaparticle. The application records its life (package record) and serves HTTP. Its flags decide
-// when and how it stops:
+// Metaparticle. The application records its life (package record) and serves HTTP. The flags decide
+// when and how the application stops:
 //
 //	app [flags]
 package main

@@ -13,7 +13,7 @@ import (
 )
 
 // audited is an answered request, as a line of the API server's audit log has it. A watch
-// has two lines, and only the line about its beginning counts.
+// has two lines: for its beginning and for its end.
 type audited struct {
 	Verb, Stage                              string
 	RequestReceivedTimestamp, StageTimestamp time.Time

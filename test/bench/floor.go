@@ -107,8 +107,8 @@ func clientGo(dir string) (kubernetes.Interface, error) {
 }
 
 // elector measures client-go's elector with its usual settings. The measured time begins when the
-// leader is told to stop, and ends when the other of two candidates leads. A real program would also
-// need time to stop and to start its work.
+// leader is told to stop, and ends when the other of two candidates leads. A real program would
+// also need time to stop and to start its work.
 func elector(ctx context.Context, dir, namespace, count string) error {
 	klog.SetLogger(logr.Discard())
 	rounds, err := strconv.Atoi(count)

@@ -30,8 +30,8 @@ const settle = 500 * time.Millisecond
 // wait the benchmark would measure the bound on the requests.
 const apart = 2 * time.Second
 
-// handovers measures handovers of the product, the floor (the API server's part) and
-// client-go's elector.
+// handovers measures the handovers of this project and of client-go's elector. The function also
+// measures the floor: the API server's part of a handover.
 func (b *bench) handovers(ctx context.Context, rounds, peers int) error {
 	if err := b.credentials(ctx); err != nil {
 		return err

@@ -47,8 +47,8 @@ const scale = 64
 // slots measures for each claim the handover of one slot, and the requests and bytes of a holder
 // and of a standby. Each claim has as many standbys as holders, but two at least and 16 at most.
 // Sixty-four standbys of 64 shards are too many for two processors: each standby sees each renewal.
-// Then slots measures a change of the number of shards. The figures of a claim are printed at once, because a
-// small machine may not carry the next claim.
+// Last, slots measures a change of the number of shards. The figures of a claim are printed before
+// the next claim is measured, because a small machine may not carry the next claim.
 func (b *bench) slots(ctx context.Context, rounds int) error {
 	fmt.Println("Handover of one slot, in milliseconds: from the old application's exit to the new one's exec, both stamped by the kernel.")
 	fmt.Println("Requests of one pod in a minute without an event, its open watches, and the kilobytes in its network namespace.")

@@ -25,8 +25,8 @@ import (
 type starter struct {
 	name        string
 	annotations map[string]string
-	// beside are init containers before the application, with the same program, and
-	// without a gate.
+	// beside are init containers in front of the application's container. These containers run
+	// the application's program, and have no gate.
 	beside []corev1.Container
 	// fresh gives each pod a new name, and so a new slot.
 	fresh bool

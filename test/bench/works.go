@@ -24,8 +24,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/witness"
 )
 
-// startLimit bounds two times: until all pods of a crowd wait, and until all their waits have
-// ended.
+// startLimit bounds each of two periods: until all pods of a crowd wait, and then until all their
+// waits have ended.
 const startLimit = 15 * time.Minute
 
 // afterwards is the time after the end of the last wait. Requests of this time also count, because

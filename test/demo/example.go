@@ -34,7 +34,7 @@ type example struct {
 }
 
 // runExample applies a folder of the examples, as a person does. Then runExample calls the
-// example's function in plays.
+// example's function in the map [plays].
 func runExample(ctx context.Context, name string) error {
 	play, known := plays[name]
 	if !known {
@@ -242,7 +242,7 @@ func (e *example) migration(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// The pod that migrates adds its row to the table attempts before the migration.
+	// The pod that migrates adds its row to the table "attempts" before the migration.
 	if err := e.until(ctx, "1", append(e.in("exec deployment/database -- psql --user=postgres -qtAc"), "SELECT count(*) FROM attempts")); err != nil {
 		return err
 	}
@@ -309,8 +309,9 @@ func (e *example) until(ctx context.Context, want string, query []string) error 
 	return e.poll(ctx, query, func(out string) bool { return out == want })
 }
 
-// poll repeats a query each second, until accepts returns true for the output of the query. Neither
-// a new row of PostgreSQL nor a new line of a log is an event for which poll could wait.
+// poll repeats a query each second, until the function "accepts" returns true for the output of the
+// query. Neither a new row of PostgreSQL nor a new line of a log is an event for which poll could
+// wait.
 func (e *example) poll(ctx context.Context, query []string, accepts func(out string) bool) error {
 	ctx, cancel := context.WithTimeout(ctx, exampleTimeout)
 	defer cancel()

@@ -48,8 +48,8 @@ func TestMain(m *testing.M) {
 	own := flag.String("share", "", "which tests run: I/N for the serial tests of cluster I among N clusters, parallel for the parallel tests; empty: all tests")
 	flag.Parse()
 	// The tests wait for the cluster most of the time, so more tests run at once than there are
-	// CPUs. With two tests for each CPU, a machine of two CPUs made agents miss the deadlines under
-	// test.
+	// CPUs. With two tests for each CPU, a machine of two CPUs was so slow that agents missed the
+	// deadlines that the tests check.
 	if !set("test.parallel") {
 		if err := flag.Set("test.parallel", strconv.Itoa(min(5, runtime.NumCPU()+1))); err != nil {
 			panic(err)

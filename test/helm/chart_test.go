@@ -170,7 +170,8 @@ func TestChartSchemaRefusesUnknownAndInvalidValues(t *testing.T) {
 	}
 }
 
-// TestChartSchemaDescribesEveryChartValue compares the keys of values.yaml with those of the schema.
+// TestChartSchemaDescribesEveryChartValue compares the keys of values.yaml with those of the
+// schema.
 func TestChartSchemaDescribesEveryChartValue(t *testing.T) {
 	chart := made(t)
 	var values, schema object
@@ -251,7 +252,8 @@ func TestChartRefusesWrongNamespaceOrSecondRelease(t *testing.T) {
 	}
 }
 
-// TestHelmHooksLeaveNoObjectBehind checks the policy by which Helm deletes an object after the hook.
+// TestHelmHooksLeaveNoObjectBehind checks the policy by which Helm deletes an object after the
+// hook.
 func TestHelmHooksLeaveNoObjectBehind(t *testing.T) {
 	hooks := render(t, "").hooks
 	kinds := map[string]int{}

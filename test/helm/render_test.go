@@ -24,7 +24,7 @@ import (
 // namespace is the only namespace in which the chart permits a release.
 const namespace = "metaparticle-system"
 
-// These images are the chart's defaults in the tests.
+// These are the defaults of the chart that [complete] makes.
 const (
 	registry     = "registry.example/metaparticle"
 	webhookImage = registry + "/webhook:1.2.3"
@@ -166,7 +166,7 @@ func (a attempt) render() (r rendered, err error) {
 	return r, nil
 }
 
-// render renders the chart of the tests with values.
+// render renders the chart of the function [complete] with values.
 func render(t *testing.T, values string) rendered {
 	t.Helper()
 	r, err := attempt{chart: complete(t), release: "metaparticle", namespace: namespace, values: values}.render()

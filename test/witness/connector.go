@@ -82,7 +82,7 @@ func (c connector) subscribe() error {
 	message = append(message, make([]byte, 8)...)                      // seq, ack
 	message = binary.NativeEndian.AppendUint16(message, 4)             // length of what follows
 	message = binary.NativeEndian.AppendUint16(message, 0)             // flags
-	message = binary.NativeEndian.AppendUint32(message, listen)        //
+	message = binary.NativeEndian.AppendUint32(message, listen)        // enum proc_cn_mcast_op
 	return unix.Sendto(c.socket, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 

@@ -127,8 +127,8 @@ func (w *Witness) take(n notice, hear func(Event)) {
 // podOf finds a pod's UID in a cgroup's path, for both cgroup drivers.
 var podOf = regexp.MustCompile(`pod([0-9a-f]{8}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{4}[-_][0-9a-f]{12})`)
 
-// identify returns the process with a PID, and adds the process to the living processes. The bool
-// is false if the process does not run the program, or runs it outside of pods.
+// identify returns the process with a PID, and adds the process to the living processes. The second
+// result is false if the process does not run the program, or runs the program outside of pods.
 func (w *Witness) identify(pid int) (Process, bool) {
 	command, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	// The kernel keeps 15 characters of a name.

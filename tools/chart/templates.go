@@ -141,8 +141,9 @@ func sources(manifests string, components ...string) ([]source, error) {
 	return all, nil
 }
 
-// printed returns the text of an object. A component's patch loses the order, the comments and
-// the style of an object. So a kind that a component patches is printed without all three.
+// printed returns the text of an object. A component's patch loses the order, the comments and the
+// style of an object. So a kind that a component patches is printed without the original order,
+// comments and style.
 func printed(object *resource.Resource) (string, error) {
 	if kind := object.GetKind(); kind == "Deployment" || kind == "ClusterRole" {
 		text, err := object.AsYAML()

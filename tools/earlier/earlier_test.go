@@ -119,7 +119,8 @@ func TestAnnotationsOfAFormerHoldAreIgnored(t *testing.T) {
 	assert.Equal(t, api.PauseHold, r.Paused, "a person's pause counts, although the earlier agent took the slot")
 }
 
-// A pod of the earlier webhook keeps its gate, and enroll reads the arguments back.
+// A pod of the earlier webhook still counts as gated, and the arguments of its agent and its shims
+// keep their meaning.
 func TestGatesOfTheEarlierWebhookAreStillRecognized(t *testing.T) {
 	gates, shims := 0, 0
 	for name, text := range files(t, "pods.txtar") {

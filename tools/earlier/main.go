@@ -110,7 +110,7 @@ type earlier struct {
 	// tree is the directory with the files of the revision. The tests in the tree write into the
 	// directory "made".
 	tree, made string
-	// into is the folder of the version.
+	// into is the folder for the earlier version's files.
 	into string
 }
 

@@ -18,8 +18,8 @@ const (
 	helmChart  = types.MediaType("application/vnd.cncf.helm.chart.content.v1.tar+gzip")
 )
 
-// artefact is content of a registry that is not a container image. An artefact consists of a
-// manifest, a configuration and one layer.
+// artefact is content of a registry, but not a container image. An artefact consists of a manifest,
+// a configuration and one layer.
 type artefact struct {
 	config []byte
 	layer  v1.Layer

@@ -12,8 +12,8 @@ import (
 // length, exactOrder compares 2²² sets of files in a fifth of a second.
 const mostExact = 22
 
-// set has the files of a package, by number. A package of more than 256 files would be a run-time
-// error, and no arrow would be lost without a trace.
+// set has the files of a package, by number. A package of more than 256 files causes a run-time
+// error, so no arrow is lost without notice.
 type set [4]uint64
 
 func (s *set) add(i int) { s[i/64] |= 1 << (i % 64) }
@@ -74,8 +74,8 @@ func countUp(order []int, arrows []set) (number int) {
 	return number
 }
 
-// exactOrder returns an order of the circle with the fewest arrows up. For each subset s
-// of the circle, best[s] is the fewest arrows up within s, over all orders of s.
+// exactOrder returns an order of the circle with the fewest arrows up. For each subset s of the
+// circle, best[s] is the smallest number of arrows that go up within s, over all orders of s.
 func exactOrder(circle []int, arrows []set) []int {
 	inner := make([]uint32, len(circle)) // arrows inside of the circle
 	for i, from := range circle {

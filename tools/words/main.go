@@ -16,9 +16,9 @@
 // only some of the bad texts: a text that breaks no rule may still be hard to read. Generated
 // documents are left out, because their sentences come from the code.
 //
-// The command also prints the words of exported types that are in neither of two lists.
-// The table of docs/architecture.md explains words. The file plain.txt has the words that
-// need no explanation.
+// The command also prints each word in the name of an exported type, if neither of two lists has
+// the word. The first list, the table of docs/architecture.md, explains words. The second list, the
+// file plain.txt, has the words that need no explanation.
 //
 // The table limits.txt has an upper limit for each folder.
 // With -lower the command lowers the limits to the measured figures.

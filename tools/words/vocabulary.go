@@ -123,7 +123,7 @@ func singular(word string) string {
 	return strings.TrimSuffix(word, "s")
 }
 
-// unlisted returns the words of exported types that are in neither list.
+// unlisted returns the words in the names of exported types, without the words of either list.
 func (v vocabulary) unlisted() []string {
 	var found []string
 	for _, word := range slices.Sorted(maps.Keys(v.exported)) {

@@ -91,8 +91,8 @@ func newBusy(t *testing.T) *busy {
 
 func (b *busy) host() string { return strings.TrimPrefix(b.URL, "http://") }
 
-// askMany starts many look-ups at the same time. The end of the context cancels the look-ups, and
-// the result waits for their end.
+// askMany starts many look-ups at the same time. The end of the context cancels the look-ups. The
+// caller can wait for their end by the returned group.
 func (b *busy) askMany(ctx context.Context, r *Resolver, namespaces, each int) *sync.WaitGroup {
 	wait := new(sync.WaitGroup)
 	for n := range namespaces {

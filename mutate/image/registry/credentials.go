@@ -158,7 +158,7 @@ func splitKey(key string) (host, prefix string) {
 	if prefix == "v1" || prefix == "v2" {
 		prefix = ""
 	}
-	// Docker Hub has several names, which the library replaces by one name.
+	// Docker Hub has several names, which go-containerregistry replaces by one name.
 	if registry, err := name.NewRegistry(host); err == nil && host != "" {
 		host = registry.RegistryStr()
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 // descriptor is a part of a manifest or an index, and names other content by its digest. Only the
-// needed fields are decoded: the other fields may be as long as the answer.
+// needed fields are decoded: the other fields may be as long as the registry's whole answer.
 type descriptor struct {
 	MediaType types.MediaType `json:"mediaType"`
 	Digest    string          `json:"digest"`
@@ -52,8 +52,8 @@ type words []string
 
 // UnmarshalJSON implements [json.Unmarshaler].
 func (w *words) UnmarshalJSON(text []byte) error {
-	// If a JSON object has a key twice, the last value counts. So this call drops the words
-	// of an earlier call.
+	// If a JSON object has a key twice, the decoder calls this method twice, and the last value
+	// counts. So this call drops the words of an earlier call.
 	*w = nil
 	cost := 0
 	return each(text, func(decoder *json.Decoder) error {

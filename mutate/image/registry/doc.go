@@ -8,8 +8,8 @@
 // look-up. The registry has given that answer to the pod's own credentials. Each look-up
 // resolves a tag anew. The command of a digest never changes, so the package caches the
 // command, separately for each credential. No pod gets an answer that a registry gave
-// only to another pod's secret. The package asks a mirror before its registry, as nodes do,
-// with the pod's credentials for the mirror.
+// only to another pod's secret. The package asks the mirrors of a registry before the registry
+// itself, as nodes do. A mirror gets the pod's credentials for that mirror.
 //
 // Guarantee: the memory, the connections and the time of look-ups are bounded (bounds.go), whatever
 // images, secrets and registries contain. No namespace blocks the look-ups of other namespaces. The

@@ -88,7 +88,7 @@ func classify(err error) error {
 		return its
 	}
 	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-		return errAway // an invalid certificate, even if the error also has another class
+		return errAway // for an invalid certificate, even if the error also has another class
 	}
 	for _, class := range classes {
 		if errors.Is(err, class) {

@@ -33,8 +33,8 @@ var accepted = strings.Join([]string{
 	string(types.DockerManifestList), string(types.OCIImageIndex),
 }, ",")
 
-// repository asks a registry about one of its repositories. The library logs in, and this
-// package reads the answers within their bounds.
+// repository asks a registry about one of its repositories. The library go-containerregistry logs
+// in, and this package reads the answers within their bounds.
 type repository struct {
 	name      name.Repository
 	who       authn.Authenticator
@@ -85,7 +85,7 @@ func (r *repository) ask(ctx context.Context, method, kind, identifier string) (
 			return nil, err
 		}
 	}
-	// The library has parsed the name, so the URL needs no escapes.
+	// go-containerregistry has parsed the name, so the URL needs no escapes.
 	url := fmt.Sprintf("%s://%s/v2/%s/%s/%s", r.name.Scheme(), r.name.RegistryStr(), r.name.RepositoryStr(), kind, identifier)
 	request, err := http.NewRequestWithContext(ctx, method, url, nil)
 	if err != nil {

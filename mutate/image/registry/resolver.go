@@ -25,7 +25,7 @@ type Resolver struct {
 	transport http.RoundTripper
 	flights   flights
 	turns     *turns
-	// large bounds the large answers in memory: each such answer occupies a place.
+	// large bounds the large answers in memory: each such answer occupies a place in this channel.
 	large chan struct{}
 	// references are the parsed names of images, by their text.
 	references *cache[name.Reference]
@@ -159,9 +159,9 @@ func (r *Resolver) Known(named string) (image.Command, bool) {
 	return image.Command{}, false
 }
 
-// known returns the remembered command of a digest, which never changes. An earlier look-up has
-// read the command with one of the given credentials. If none are given, that look-up had no
-// credentials either.
+// known returns the remembered command of a digest. The command of a digest never changes. An
+// earlier look-up has read the command with one of the given credentials. If none are given, that
+// look-up had no credentials either.
 func (r *Resolver) known(ref name.Reference, credentials []authn.AuthConfig) (image.Command, bool) {
 	exact, ok := ref.(name.Digest)
 	if !ok {

@@ -43,7 +43,7 @@ func questionOf(ctx context.Context) *question {
 }
 
 // guarded is a transport with three limits. Requests by plain HTTP go only to listed registries,
-// although the library tries plain HTTP at every private address. Requests go only to the
+// although go-containerregistry tries plain HTTP at every private address. Requests go only to the
 // addresses that their look-up allows. Answers have a bounded size.
 type guarded struct {
 	// by has a transport for each reach. So a connection to a private address never serves a

@@ -112,7 +112,7 @@ func measure(subjects []*subject) error {
 	return nil
 }
 
-// allocationRounds is the number of calls after which the mean is stable.
+// allocationRounds is the number of calls after which the mean of their allocations is stable.
 const allocationRounds = 100
 
 // allocations returns the number and the bytes of one request's allocations.

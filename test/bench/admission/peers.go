@@ -68,7 +68,7 @@ func review(r io.Reader) ([]byte, error) {
 }
 
 // daprPatch returns the patch of dapr's patcher. The patcher has the settings that dapr's
-// injector uses with the values of its chart.
+// injector uses with the values of dapr's chart.
 func daprPatch(pod *corev1.Pod, namespace string) (jsonpatch.Patch, error) {
 	const control, domain = "dapr-system", "cluster.local"
 	sidecar := patcher.NewSidecarConfig(pod)
@@ -93,8 +93,8 @@ func daprPatch(pod *corev1.Pod, namespace string) (jsonpatch.Patch, error) {
 
 // typed returns a webhook that patches as most webhooks on controller-runtime do. The webhook
 // changes the typed pod and marshals the pod. The patch is the difference between the old and the
-// new text. The changes are of the same kinds as those of this project's webhook. Both add an init
-// container, a sidecar and a volume. Both add a mount and a command to each container.
+// new text. The changes are of the same kinds as those of this project's webhook. Both webhooks add
+// an init container, a sidecar and a volume, and to each container a mount and a command.
 func typed() *admission.Webhook {
 	return &admission.Webhook{Handler: admission.HandlerFunc(func(_ context.Context, r admission.Request) admission.Response {
 		var pod corev1.Pod

@@ -16,7 +16,7 @@ import (
 
 const namespace = "shop"
 
-// kinds are the kinds of objects that a replica reads and writes.
+// kinds has, for each collection that a replica reads or writes, the kind of its objects.
 var kinds = map[string]string{
 	"v1 pods":                                   "Pod",
 	"v1 namespaces":                             "Namespace",

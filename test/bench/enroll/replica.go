@@ -110,7 +110,7 @@ func replica(ctx context.Context, address, slots string) error {
 	return json.NewEncoder(os.Stdout).Encode(f)
 }
 
-// start fills the same caches as a replica of the webhook.
+// start fills the same caches as a replica of the webhook does.
 func (b *bench) start(ctx context.Context, address string) error {
 	objects, err := enroll.Cache()
 	if err != nil {

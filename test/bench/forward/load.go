@@ -158,8 +158,8 @@ func processorTime(p *os.Process) time.Duration {
 	_, rest, _ := strings.Cut(string(text), ") ")
 	var skip string
 	var user, system int64
-	// The text rest begins with the third field of /proc/PID/stat. The times are the 14th and the
-	// 15th field, in ticks of 10 ms.
+	// The variable "rest" begins with the third field of /proc/PID/stat. The times are the 14th and
+	// the 15th field, in ticks of 10 ms.
 	_, _ = fmt.Sscan(rest, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &skip, &user, &system)
 	return time.Duration(user+system) * 10 * time.Millisecond
 }

@@ -1,10 +1,10 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command variables prints how many adds to one Variable the API server of a cluster stores, and how
-// long the adds take. The command runs the code of one agent for each pod, without the programs'
-// calls over loopback. For comparison, the command also measures bare loops of GET and PUT that
-// add without an agent.
+// Command variables prints how many adds to one Variable the API server of a cluster stores, and
+// how long the adds take. The command runs the code of one agent for each pod, without the
+// programs' calls over loopback. For comparison, the command also measures bare loops of GET and
+// PUT that add without an agent.
 package main
 
 import (

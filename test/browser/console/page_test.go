@@ -173,7 +173,8 @@ func TestKeyboardReachesEachControl(t *testing.T) {
 	p.Await(`document.activeElement.id === "slots"`)
 }
 
-// TestPictureOfTheConsoleIsWrittenOnRequest writes a picture of the page, if the environment names a file.
+// TestPictureOfTheConsoleIsWrittenOnRequest writes a picture of the page, if the environment names
+// a file.
 func TestPictureOfTheConsoleIsWrittenOnRequest(t *testing.T) {
 	file := os.Getenv("PICTURE")
 	if file == "" {

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package tab opens pages in Debian's Chromium. At the end of each test, the package demands that the
-// page has sent no request to another host. The browser must have reported no error. The checker
-// axe-core of npm looks for mistakes of accessibility.
+// Package tab opens pages in Debian's Chromium. At the end of each test, the package demands that
+// the page has sent no request to another host. The package also demands that the browser has
+// reported no error. The checker axe-core of npm looks for mistakes of accessibility.
 package tab

@@ -34,7 +34,7 @@ var browser context.Context
 // Main runs the tests of a package with a browser. Each package calls Main from its TestMain.
 func Main(m *testing.M) {
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
-		chromedp.NoSandbox, // the tests run as root
+		chromedp.NoSandbox, // the tests run as root, which the sandbox refuses
 		chromedp.DisableGPU,
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),

@@ -71,10 +71,10 @@ func TestExampleCounterCountsExactlyDespiteKills(t *testing.T) {
 	assert.Equal(t, "1000", kubectl.Must(e.Space, "", "get", "variable", "hits", "-o", "jsonpath={.spec.keyed}"))
 }
 
-// unkeyed is a program that adds without a key until 200 of its adds are stored. The program
-// repeats no add. Its journal gets "a" before each add, "k" for a stored add, and "n" for a refused
-// one. An add without "k" or "n" has an unknown outcome. While no agent listens, the kernel refuses
-// the connection, and the add counts as refused.
+// unkeyed is a program that adds to a Variable without an Idempotency-Key, until 200 of its adds
+// are stored. The program repeats no add. Its journal gets "a" before each add, "k" for a stored
+// add, and "n" for a refused one. An add without "k" or "n" has an unknown outcome. While no agent
+// listens, the kernel refuses the connection, and the add counts as refused.
 const unkeyed = `
 import http.client, json, os, signal, time, uuid
 

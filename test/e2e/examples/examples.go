@@ -193,8 +193,9 @@ func TestMigrationExampleMigratesOnceDespiteDeletionAndKill(t *testing.T) {
 		}
 		return strings.TrimSpace(out)
 	}
-	// The middle of a migration lasts ten seconds, and on a busy machine each call of kubectl takes
-	// seconds. So a loop in the database's pod waits for the middle.
+	// A migration adds a row to the table "attempts", and then sleeps for ten seconds. On a busy
+	// machine each call of kubectl takes seconds. So a loop in the database's pod waits for the
+	// row.
 	attempts := func(n int) {
 		t.Helper()
 		loop := `until [ "$(psql --user=postgres -qtAc 'SELECT count(*) FROM attempts')" = ` + strconv.Itoa(n) + ` ]; do sleep 0.2; done`
@@ -258,8 +259,8 @@ func TestLeaderExampleRunsOneWorkerAndServesEverywhere(t *testing.T) {
 	e.NeverMoreThan(1)
 }
 
-// ledLine matches what a program of the election prints when it begins to lead, and for each step
-// of its work.
+// ledLine matches a line of a program of the election. The program prints "leads" when the program
+// begins to lead, and "works" for each step of work.
 var ledLine = regexp.MustCompile(`(?m)^(leads|works) with token (\d+)$`)
 
 // terms reads the log of a program, and returns the tokens under which the program led. All work of

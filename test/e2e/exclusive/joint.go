@@ -60,7 +60,8 @@ func TestProgramsWithTwoLocksRunOneByOne(t *testing.T) {
 	now = next(now)
 	assert.GreaterOrEqual(t, now.Start, seen+lease.Fault, "the Lease has expired")
 
-	// A program that a signal stops gives back all its holds. So each application holds in turn.
+	// If a signal stops a program, the program gives back all its holds. So each application holds
+	// in turn.
 	for turns := map[string]bool{}; ; {
 		pod := s.Pod(now.Pod)
 		require.NotNil(t, pod)

@@ -78,7 +78,7 @@ func TestStartLockLetsPodsStartOneByOne(t *testing.T) {
 		assert.NotContains(t, pod.Labels, api.RoleLabel, "no pod holds a slot for life")
 	}
 
-	// A restart of a child needs the start lock, too. The other applications run on.
+	// A restart of a child needs the start lock, too. The applications of the other pods run on.
 	victim := s.Pods(a.Name)[0]
 	process.MustSignal(s, victim, process.Child, unix.SIGKILL)
 	s.Await(space.StartTimeout, "the application has started again", func() bool { return len(s.Record(starts).Mains()) == 6 })

@@ -246,9 +246,8 @@ func TestReadinessGateLetsOnePodServe(t *testing.T) {
 	s := space.New(t)
 	a := insistent("serving", api.GateReadiness)
 	a.Record = "$(POD_NAME)" // each pod has a record of its own
-	// A pod that loses its slot cannot always write its condition before the next holder
-	// does. Then two pods would be allowed to serve, so the lasting lease prevents
-	// losses.
+	// A pod that loses its slot cannot always write its condition before the next holder writes its
+	// own. Then two pods would be allowed to serve, so the lasting lease prevents losses.
 	a.Annotations[api.LeaseDurationAnnotation] = lease.Lasting.String()
 	app.Create(s, a)
 	service := app.Service(s, a)
@@ -263,8 +262,8 @@ func TestReadinessGateLetsOnePodServe(t *testing.T) {
 		return meta.Pod
 	}
 	// shown returns the pods whose condition lets them serve, and fails the test if several pods
-	// may serve. Each wait evaluates its function, and so calls shown, at every change in the
-	// namespace.
+	// may serve. Await and Never below evaluate their functions again and again, and each
+	// evaluation calls shown.
 	shown := func() (names []string) {
 		for _, pod := range s.Pods(a.Name) {
 			if status.Condition(pod, api.ReadyCondition) && pod.DeletionTimestamp == nil {

@@ -24,8 +24,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// A policy in the API server adds the annotation after our webhook, as a later webhook
-// would.
+// A policy in the API server adds a claim's annotation after our webhook has passed the pod, as a
+// later webhook would.
 func TestClaimAddedByPolicyIsGatedOrRefused(t *testing.T) {
 	cluster.NeedFeature(t, cluster.MutatingAdmissionPolicy)
 	t.Parallel()

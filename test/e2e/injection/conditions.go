@@ -21,7 +21,8 @@ import (
 var conditioned = map[string]string{api.AfterAnnotation: "once.schema=7, lock.a"}
 
 // A person wrote or copied the pod, and no webhook has seen it. The policies refuse the pod,
-// because the pod would start immediately, or would wait without the right to read its Leases.
+// because the pod would start immediately, or would wait without the right to read the Leases of
+// its conditions.
 //
 // docs/compatibility.md: impossible/conditions-by-hand refused NotInjected
 func TestPodWithForgedConditionsIsRefused(t *testing.T) {

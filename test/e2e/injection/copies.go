@@ -94,7 +94,7 @@ func endedWith(status corev1.ContainerStatus, code int32) bool {
 	return false
 }
 
-// anonymous returns a pod with the same spec and no labels or annotations.
+// anonymous returns a pod with the spec of the given pod, but without labels and annotations.
 func anonymous(pod *corev1.Pod) *corev1.Pod {
 	return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "copy"}, Spec: *pod.Spec.DeepCopy()}
 }

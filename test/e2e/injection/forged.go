@@ -117,8 +117,8 @@ func keepWebhookOut(s *space.Space) {
 	require.NoError(s, change(func(all []metav1.LabelSelectorRequirement) []metav1.LabelSelectorRequirement { return append(all, out) }))
 }
 
-// complete returns a pod of two containers with all parts of its gate, as the webhook
-// makes it, ready to be created by hand.
+// complete returns a pod of two containers with all parts of its gate, as the webhook adds these
+// parts. A test can create the pod by hand.
 func complete(s *space.Space, gate api.Gate) *corev1.Pod {
 	s.Helper()
 	pod := app.Bare(s, "forged", map[string]string{api.LockAnnotation: "forged", api.GateAnnotation: string(gate)})
@@ -179,7 +179,8 @@ func shared(source *corev1.VolumeSource) func(*corev1.Pod) {
 
 var nodesOwn = &corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: "/tmp"}}
 
-// The map named missing has edits of a pod. Each of them breaks a gate of any kind.
+// The map named missing has edits of a pod. Each edit breaks the pod's gate, whichever gate the pod
+// has.
 var missing = map[string]func(*corev1.Pod){
 	"no agent":             without(api.AgentContainer),
 	"an agent that ends":   ordinary,
@@ -192,15 +193,14 @@ var missing = map[string]func(*corev1.Pod){
 	},
 }
 
-// The map named another has, for each kind of gate, one of the other kinds.
+// The map named another has, for each gate, a different gate.
 var another = map[string]string{
 	string(api.GateContainer): string(api.GatePod),
 	string(api.GatePod):       string(api.GateReadiness),
 	string(api.GateReadiness): string(api.GateContainer),
 }
 
-// The map missingOf has, for each kind of gate, further edits that break a gate of that
-// kind.
+// The map missingOf has, for each gate, further edits that break this gate.
 var missingOf = map[api.Gate]map[string]func(*corev1.Pod){
 	api.GateContainer: {
 		"no volume":                 shared(nil),

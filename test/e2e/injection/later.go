@@ -29,7 +29,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// A later webhook adds the annotation to a pod that our webhook has passed as unannotated.
+// A later webhook adds a claim's annotation to a pod that our webhook has passed as unannotated.
 // The API server does not call our webhook again, so the policy must refuse the pod.
 func TestClaimAddedByALaterWebhookIsRefused(t *testing.T) {
 	cluster.NeedLab(t, "its webhook is an image of the tests")

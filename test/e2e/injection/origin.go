@@ -90,7 +90,7 @@ func TestMarksSurviveReplacementOfAllLabels(t *testing.T) {
 	assert.ErrorContains(t, err, "MarksChanged: ")
 }
 
-// The shim has the command of the old image, and no request can change a running
+// The gated container's command contains the image's command, and no request can change a running
 // container's command. So a policy refuses a change of the image.
 //
 // docs/compatibility.md: impossible/image-in-place refused ImageChangedInPlace
@@ -123,8 +123,8 @@ func TestImageOfGatedContainerNeverChangesInPlace(t *testing.T) {
 	}
 }
 
-// With the agent's volumes a person who may add ephemeral containers could replace the agent's
-// socket or program, or take its token.
+// A person who may add ephemeral containers must not mount the agent's volumes. With these volumes
+// the person could replace the agent's socket or binary, or take the agent's token.
 func TestEphemeralContainerMountsNoVolumeOfTheAgent(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

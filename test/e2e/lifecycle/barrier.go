@@ -81,7 +81,7 @@ func awaitTwoArrivals(s *space.Space, leases []string) {
 	})
 }
 
-// awaitStarts waits until the application runs in each of the pods. The argument from has the
+// awaitStarts waits until the application runs in each of the pods. The argument "from" has the
 // starts that the record showed while the last pod still had its scheduling gate. If there are such
 // starts, awaitStarts fails the test.
 func awaitStarts(s *space.Space, pods []*corev1.Pod, from record.Record) {

@@ -22,12 +22,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// duration is the lease duration of the Jobs. The duration is long, so that a holder keeps its
-// slot on a busy machine. A pod that lost the slot would end, because it never restarts.
+// duration is the lease duration of the Jobs. The duration is long, so that a holder keeps its slot
+// on a busy machine. A pod that lost the slot would fail, because its containers never restart.
 const duration = 30 * time.Second
 
-// job creates a Job that claims a lock. The Job also has the annotation that the arguments key and
-// value give. The Job's pod never restarts.
+// job creates a Job that claims a lock. The Job also has an annotation, with the key and the value
+// in the arguments "key" and "value". The Job's pod never restarts.
 func job(s *space.Space, name, lock, key, value string, args ...string) app.App {
 	s.Helper()
 	a := app.Locked(name, lock)
@@ -41,8 +41,8 @@ func job(s *space.Space, name, lock, key, value string, args ...string) app.App 
 	return a
 }
 
-// ended waits until the Job's condition with the type in the argument how is true. Then ended
-// returns the Job's only pod.
+// ended waits until the Job's condition of the type "how" is true. Then ended returns the Job's
+// only pod.
 func ended(s *space.Space, name string, how batchv1.JobConditionType) *corev1.Pod {
 	s.Helper()
 	s.Await(space.StartTimeout, fmt.Sprintf("Job %s is %s", name, how), func() bool {

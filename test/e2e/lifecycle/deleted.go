@@ -43,8 +43,8 @@ func TestPodReportsApplicationsExitCodeDespiteEarlyDeletion(t *testing.T) {
 	for _, p := range all {
 		p.Start()
 		pod := p.Pod(p.Name)
-		// The application begins its record once it handles SIGTERM. A program in Go that gets
-		// the signal earlier ends by the signal, with or without a gate.
+		// The application begins its record once it handles SIGTERM. If a program in Go gets the
+		// signal earlier, the signal ends the program, with or without a gate.
 		begins := func(after string) (id string) {
 			p.Await(space.StartTimeout, p.Name+" runs", func() bool {
 				now := p.Running(p.Name)

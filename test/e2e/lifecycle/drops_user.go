@@ -28,8 +28,8 @@ func droppable() *corev1.SecurityContext {
 	}}
 }
 
-// The map dropping has applications that start as root and change their user, each with
-// its log line at the stop signal.
+// The map named dropping has applications that start as root and change their user, each with its
+// log line at the stop signal.
 var dropping = map[string]struct {
 	software.Software
 	stopped string

@@ -32,7 +32,8 @@ func hooked(postStart, preStop *corev1.LifecycleHandler) func(*corev1.PodTemplat
 	}
 }
 
-// noting returns a hook that writes a note: the name of its pod, and the text in the argument what.
+// noting returns a hook that writes a note: the name of its pod, and the text in the argument
+// "what".
 func noting(what string, more ...string) *corev1.LifecycleHandler {
 	command := append([]string{"/app", "-record=/record", "-note=" + what}, more...)
 	return &corev1.LifecycleHandler{Exec: &corev1.ExecAction{Command: command}}
@@ -118,7 +119,8 @@ func TestHooksRunInHoldersAndNeverInStandbys(t *testing.T) {
 		s.Within(space.Soon, func() bool { return len(notes(s, pod)) >= len(want) })
 		assert.Equal(s, want, notes(s, pod))
 	}
-	// lives returns the notes of n whole lives of the child, followed by the notes in more.
+	// lives returns the notes of n whole lives of the child, followed by the notes in the argument
+	// "more".
 	lives := func(n int, more ...string) []string {
 		return append(slices.Repeat([]string{"post", "pre", "stops"}, n), more...)
 	}

@@ -88,7 +88,7 @@ func TestOnceInitContainerSucceedsOncePerKey(t *testing.T) {
 		assert.False(t, status.Ready(pod), "no application starts before the work is done")
 	}
 
-	// After SIGTERM this program ends with exit code 0, although its work is unfinished.
+	// After SIGTERM the application ends with exit code 0, although its work is unfinished.
 	app.DeletePod(s, s.Pod(first.Pod))
 	s.Await(space.StartTimeout, "another pod repeats the work", func() bool {
 		now := s.Running(work)

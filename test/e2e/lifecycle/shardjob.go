@@ -88,8 +88,8 @@ func anyPart(s *space.Space) (found record.Process) {
 }
 
 // checkParts demands that each shard has succeeded once in each of the runs, and that no two
-// processes of a shard lived at once. The Job that the argument reduce names must have started
-// after the last success of each shard.
+// processes of a shard lived at once. The Job with the name in the argument "reduce" must have
+// started after the last success of each shard.
 func checkParts(s *space.Space, reduce string, runs ...string) {
 	s.Helper()
 	awaitComplete(s, "map")

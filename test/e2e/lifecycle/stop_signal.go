@@ -16,8 +16,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// stoppedBy returns an edit that sets the image. If the argument own is not empty, the
-// edit also sets that stop signal in the pod's spec.
+// stoppedBy returns an edit that sets the image. If the argument "own" is not empty, the edit also
+// sets that stop signal in the pod's spec.
 func stoppedBy(image string, own corev1.Signal) func(*corev1.PodTemplateSpec) {
 	return func(t *corev1.PodTemplateSpec) {
 		// A pod that names a stop signal must also name its OS.

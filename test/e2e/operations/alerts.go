@@ -32,8 +32,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/webhook"
 )
 
-// faster divides the durations of the rules. The range of 40 min becomes two minutes, and the
-// shortest range becomes 15 s.
+// faster divides the durations of the rules. The longest range, 40 min, becomes two minutes. The
+// shortest range, five minutes, becomes 15 s.
 const faster = 20
 
 // alerted bounds the wait for an alert, and for its end. The bound is the sum of the longest range

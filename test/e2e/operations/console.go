@@ -104,7 +104,7 @@ func (c *tab) get(path, host string) (int, io.Reader) {
 }
 
 // watch returns a function that reads the console's stream. The function reads until the given slot
-// of the test's namespace satisfies the argument wanted.
+// of the test's namespace satisfies the function "wanted".
 func (c *tab) watch() func(slot string, wanted func(row) bool) row {
 	c.Helper()
 	status, body := c.get("events", "")

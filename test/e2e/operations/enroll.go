@@ -45,8 +45,8 @@ func TestWebhookAdmitsPodsDespiteALostElection(t *testing.T) {
 		_, err = leases.Update(t.Context(), lease, metav1.UpdateOptions{})
 		return err
 	}))
-	// The replica that lost the election may end before the next election or after it, so
-	// the test goes on for a while.
+	// A replica that wrongly ends may do so before the next election or after it, so the test goes
+	// on for a while.
 	admitted := 0
 	admit := time.NewTicker(200 * time.Millisecond)
 	defer admit.Stop()

@@ -74,17 +74,18 @@ type restoration struct {
 	holder.Holder
 	// second is the process that started after the snapshot was taken.
 	second *record.Process
-	// floor is the last revision before the restore.
+	// floor is the revision shortly before the restore.
 	floor int
 }
 
 // restored deploys an application, copies the data of etcd, and makes another pod the holder. Then
-// restored restores the copied data. The arguments more go to etcdutl.
+// restored restores the copied data. The argument "more" has further arguments for etcdutl.
 func restored(t *testing.T, name string, more ...string) restoration {
 	t.Helper()
 	tool := etcdutl(t)
 	r := restoration{Holder: holder.Deploy(t, app.Suffering(name), "it restores etcd")}
-	// The restore would bring back the Leases of an earlier test, without the pods.
+	// The restore would bring back the Leases of an earlier test, although the pods of that test
+	// are gone.
 	r.Await(space.StartTimeout, "no namespace of an earlier test is left, because the command recover looks at all", func() bool {
 		spaces, err := r.Client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{LabelSelector: space.Label})
 		require.NoError(t, err)
@@ -119,7 +120,7 @@ func restored(t *testing.T, name string, more ...string) restoration {
 const batch = 10_000
 
 // lostRevision returns the revision in etcd's database file before the restore. docs/disaster.md
-// tells a person to compute the floor for the command recover from this revision.
+// tells a person to compute the floor for the command "recover" from this revision.
 func lostRevision(t *testing.T, tool string, l *lab.Cluster) int {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), tool, "snapshot", "status", l.Path("etcd", "member", "snap", "db"), "-w", "json").Output()
@@ -167,7 +168,7 @@ func TestRestoredEtcdKeepsSlotsExclusive(t *testing.T) {
 }
 
 // A restore without --bump-revision makes the tokens of new holds smaller than those of earlier
-// holds. After the command recover, tokens are greater again.
+// holds. After the command "recover", tokens are greater again.
 func TestRecoverCommandRaisesTokensAfterARestore(t *testing.T) {
 	r := restored(t, "recovered")
 	r.TokensGoBack = true // the restore makes tokens smaller

@@ -48,8 +48,8 @@ type version struct {
 	agent string
 }
 
-// install applies the manifests of the version by its own command, and waits until its webhook
-// gates a pod.
+// install runs the version's own install command. The command applies the version's manifests, and
+// waits until the version's webhook gates a pod.
 func (v version) install() {
 	v.t.Helper()
 	out, err := v.run("go", append([]string{"run", "./tools/install"}, v.arguments...)...)
@@ -104,7 +104,7 @@ func earlier(t *testing.T, now version, revision string) version {
 	return v
 }
 
-// admissions counts the proposals that the function propose has made, and lists the refusals.
+// admissions counts the proposals of [propose], and lists the refusals.
 type admissions struct {
 	mu      sync.Mutex
 	count   int
@@ -168,7 +168,7 @@ type upgrading struct {
 	stops int
 }
 
-// clients runs a client that sends requests all the time, until the function do has returned. At
+// clients runs a client that sends requests all the time, until the function "do" has returned. At
 // most the given number of requests may fail; a negative number sets no bound. A handover has no
 // bound here: the tests of package traffic bound the requests that a handover loses.
 func (u *upgrading) clients(name string, most int, do func()) {
@@ -271,8 +271,8 @@ func (u *upgrading) starts() (all []record.Process) {
 	return all
 }
 
-// competes deploys the application in the argument next. Its pod must wait while the application in
-// the argument before holds the lock. Then competes deletes the holder's Deployment.
+// competes deploys the application "next". The pod of this application must wait while the
+// application "before" holds the lock. Then competes deletes the holder's Deployment.
 func (u *upgrading) competes(before, next app.App) {
 	u.Helper()
 	app.Create(u.Space, next)

@@ -87,8 +87,8 @@ func mapStamp(path string) (*atomic.Int64, error) {
 // Signal records that the process got its stop signal.
 func (w *Writer) Signal() error { return w.write(line{Event: signal, At: Now()}) }
 
-// Unlock frees the flock, unless a descendant shares it. A program that gives its slot back unlocks
-// before that, because the next program may begin before this process has exited.
+// Unlock frees the flock, unless a descendant shares it. A program unlocks before the program gives
+// its slot back, because the next program may begin before this process has exited.
 func (w *Writer) Unlock() error { return w.Lock.Close() }
 
 // End records that the process is about to exit with an exit code.

@@ -29,8 +29,8 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/space"
 )
 
-// as returns a client with the rights of a pod. The client uses a service account token
-// that is bound to the pod, as its agent and its application do.
+// as returns a client with the rights of a pod. The client uses a service account token that is
+// bound to the pod, as the pod's agent and application do.
 func as(s *space.Space, pod *corev1.Pod) kubernetes.Interface {
 	s.Helper()
 	return asAccount(s, pod.Namespace, pod.Spec.ServiceAccountName,
@@ -246,8 +246,8 @@ func (r rights) lastTransition(ctx context.Context) error {
 	return r.hold(r.slot, func(lease *coordinationv1.Lease) { lease.Spec.LeaseTransitions = new(int32(math.MaxInt32)) })(ctx)
 }
 
-// hold returns a request that makes the standby the holder of a Lease. The same request
-// contains the other changes that the argument change makes.
+// hold returns a request that makes the standby the holder of a Lease. The same request contains
+// the other changes, which the function "change" makes.
 func (r rights) hold(slot string, change func(lease *coordinationv1.Lease)) func(context.Context) error {
 	return func(ctx context.Context) error {
 		lease, err := cluster.Client.CoordinationV1().Leases(r.Namespace).Get(ctx, slot, metav1.GetOptions{})

@@ -92,7 +92,7 @@ func fenced(lock string, epoch, token int) object {
 }
 
 // The first writer stood still for a while, and writes after the second writer. The API server
-// refuses each kind of write request.
+// refuses the late write as a PUT, as a patch and as an apply.
 func TestVariableRefusesALateWritersSmallerToken(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)

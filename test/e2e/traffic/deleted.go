@@ -22,11 +22,11 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/status"
 )
 
-// The constant late is the time for which the test still connects to a deleted standby,
-// as a slow node does. The constant lateDelay is the endpoint delay of that standby. With
-// the default delay, the standby's agent would end within two or three seconds. The
-// longer delay begins with the kubelet's signal, and ends after the last of these
-// connections. So the agent must accept all of them.
+// The constant named late is the time for which the test still connects to a deleted standby, as a
+// slow node does. The constant named lateDelay is the endpoint delay of that standby. With the
+// default delay, the standby's agent would end within two or three seconds. The longer delay begins
+// with the kubelet's signal, and ends after the last of these connections. So the agent must accept
+// all of them.
 const late, lateDelay = 7 * time.Second, 8 * time.Second
 
 // A node sends connections to a deleted standby until the node knows of the deletion. The

@@ -25,7 +25,7 @@ const (
 	// constant named stops is the time that the application takes to stop. A new connection
 	// may wait for both.
 	starts, stops = time.Second, 500 * time.Millisecond
-	// The constant busy is the time that a busy machine may add to a connection.
+	// The constant named busy is the time that a busy machine may add to a connection.
 	busy = 3 * time.Second
 )
 

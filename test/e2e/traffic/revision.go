@@ -30,9 +30,9 @@ func toldRevision(pod *corev1.Pod) api.Revision {
 }
 
 // awaitRevision waits until the holder's revision is newer than the revision in the argument
-// before, and the Lease shows the holder's revision. If the argument before is zero, every valid
-// revision counts as newer. awaitRevision returns the holder's revision, which the webhook wrote
-// into the arguments of the holder's agent.
+// "before", and the Lease shows the holder's revision. If the argument "before" is zero, every
+// valid revision counts as newer. awaitRevision returns the holder's revision, which the webhook
+// wrote into the arguments of the holder's agent.
 func awaitRevision(s *space.Space, slot string, before api.Revision) api.Revision {
 	s.Helper()
 	var told api.Revision

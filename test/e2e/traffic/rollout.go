@@ -105,9 +105,9 @@ func TestOnlyHolderIsReadyIfAnnotationSaysHolder(t *testing.T) {
 // answers collects the answers to one client.
 type answers struct {
 	mu sync.Mutex
-	// The field pods has the names of the pods that answered. If one pod answers several
-	// times in a row, its name is in the field pods once. The field named lost has the
-	// errors of failed requests.
+	// The field named pods has the names of the pods that answered. If one pod answers several
+	// times in a row, the field has its name once. The field named lost has the errors of failed
+	// requests.
 	pods, lost []string
 }
 

@@ -89,15 +89,15 @@ func Debian(ctx context.Context, packages []string, config Config, compressed Co
 	return image(users, config, layers...)
 }
 
-// key returns a name for a layer, which changes with everything that the layer is made
+// key returns a name for a layer. The name changes with everything that the layer is made
 // from.
 func key(packages ...string) string {
 	sum := sha256.Sum256(fmt.Append(nil, suite, settings, epoch, packages, runtime.GOARCH))
 	return fmt.Sprintf("%.6x", sum)
 }
 
-// making is the mutex with which the function cached makes one file at a time. Without the mutex,
-// several images at once would each make the same base.
+// making is the mutex by which the function "cached" makes only one file at a time. Without the
+// mutex, several images at once would each make the same base.
 var making sync.Mutex
 
 // cached returns a file of the cache, and makes the file if it is missing.

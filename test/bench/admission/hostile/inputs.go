@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// kind has the calls of one attack on the webhook, and the attack's name in the table.
+// kind has the calls of one attack on the webhook, and the attack's name in the printed table.
 type kind struct {
 	name  string
 	calls [][]byte

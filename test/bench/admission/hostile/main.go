@@ -1,15 +1,16 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Command hostile prints the cost of hostile pods for the webhook, and the answers to
-// ordinary pods at the same time. Two webhook processes share a thousand hostile calls of one
-// kind, which arrive together. Then the processes share the calls of the next kind, and at the
-// end the calls of all kinds together. Each process has the real handler, image resolver and
-// bounds, and a memory cgroup with the limit of manifests/webhook.yaml.
+// Command hostile prints the cost of hostile pods for the webhook. The command also prints how
+// the webhook answers calls for ordinary pods while the hostile calls are in flight. Two webhook
+// processes share a thousand hostile calls of one kind, which arrive together. Then the processes
+// share the calls of the next kind, and at the end the calls of all kinds together. Each process
+// has the real handler, image resolver and bounds, and a memory cgroup with the limit of
+// manifests/webhook.yaml.
 //
 // The figures do not include TLS between the API server and the webhook, nor the
-// handler's read of the owner. A sender repeats a call refused with 429 as the API
-// server does: after a second, for ten seconds.
+// handler's read of the owner. If the answer is status 429, the sender repeats its call as the
+// API server does: after a second, for ten seconds.
 //
 // The senders, the registries and the replicas share the machine.
 package main

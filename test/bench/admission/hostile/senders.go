@@ -21,7 +21,7 @@ import (
 const (
 	// patience is the timeoutSeconds of the webhook's configuration.
 	patience = 10 * time.Second
-	// again is the Retry-After of a 429.
+	// again is the Retry-After of an answer with status 429.
 	again = time.Second
 	// between is the time between two ordinary pods of a sender.
 	between = 20 * time.Millisecond
@@ -60,8 +60,8 @@ func (t *tally) ordinary(answer string, took time.Duration) {
 }
 
 // wave sends all hostile calls at the same time, and ordinary calls until the hostile calls are
-// answered. A wave lasts for the time "least" or longer, even without hostile calls. At its end the
-// function prints a row of the table.
+// answered. A wave lasts for the time "least" or longer, even without hostile calls. At the end of
+// the wave the function prints a row of the table.
 func (s *senders) wave(ctx context.Context, name string, calls [][]byte, least time.Duration) error {
 	t := &tally{answers: map[string]int{}, failed: map[string]int{}}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 16}}

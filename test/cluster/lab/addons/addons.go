@@ -89,8 +89,8 @@ func AwaitInstalled(ctx context.Context, l *state.Lab) error {
 	)
 }
 
-// probeCertManager lets cert-manager issue a certificate, which needs all three
-// programs.
+// probeCertManager lets cert-manager issue a certificate, which needs all three programs of
+// cert-manager.
 func probeCertManager(ctx context.Context, l *state.Lab, limit string) error {
 	probe, err := config.Render("certmanager-probe.yaml", config.Values(l, state.Node{}))
 	if err != nil {

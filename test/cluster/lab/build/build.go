@@ -38,8 +38,8 @@ type Program struct {
 	after   func(ctx context.Context, l *state.Lab, source, dir string) error // makes files beside the programs
 }
 
-// Programs returns the programs in the order of their builds. The long build is last, so
-// that a mistake in a short one shows early. All modules but cert-manager's require the
+// Programs returns the programs in the order of their builds. The long build of Kubernetes is
+// last, so that a mistake in a short build shows early. All modules but cert-manager's require the
 // same versions of shared packages, so that each package is compiled once.
 func Programs(l *state.Lab) []Program {
 	older := ""
@@ -216,8 +216,8 @@ func (p Program) key(source string) (string, error) {
 	return fmt.Sprintf("%s-%s-%.6x", p.name, version, sum.Sum(nil)), nil
 }
 
-// goCommand returns a command of the go tool in a program's module. The caller's
-// settings do not change its outcome.
+// goCommand returns a command of the go tool in a program's module. The caller's settings of
+// the go tool do not change the outcome of the command.
 func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
@@ -304,7 +304,7 @@ func renderCertManager(ctx context.Context, l *state.Lab, source, dir string) er
 		return err
 	}
 	defer os.RemoveAll(chart)
-	// A published chart has this file under its new name.
+	// In a published chart this file has the name Chart.yaml.
 	if err := os.Rename(filepath.Join(chart, "Chart.template.yaml"), filepath.Join(chart, "Chart.yaml")); err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func newProgress(l *state.Lab, title string) *progress {
 	return p
 }
 
-// show prints the line every second on a terminal. In a file a line every 15 s is
+// show prints the line of progress every second on a terminal. In a file a line every 15 s is
 // enough.
 func (p *progress) show() {
 	every := 15 * time.Second

@@ -108,7 +108,7 @@ func inheritCPUs(parent, dir string) error {
 			return err
 		}
 		if strings.TrimSpace(string(set)) == "" {
-			continue // version 2 inherits by itself
+			continue // version 2, in which a cgroup inherits the sets by itself
 		}
 		if err := os.WriteFile(filepath.Join(dir, name), set, 0); err != nil {
 			return err

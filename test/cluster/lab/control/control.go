@@ -133,8 +133,8 @@ func StartControllers(ctx context.Context, l *state.Lab) error {
 			if err != nil {
 				return err
 			}
-			// The administrator has no rights without these bindings, so the account super-admin
-			// creates the bindings.
+			// The administrator has no rights without the bindings in rbac.yaml, so the account
+			// super-admin creates these bindings.
 			return kubectl.Run(ctx, l, manifest, "--kubeconfig", l.Path("conf", "super-admin.conf"),
 				"--server", fmt.Sprintf("https://127.0.0.1:%d", l.Saved.APIPort), "create", "--validate=false", "-f", "-")
 		},

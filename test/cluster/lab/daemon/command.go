@@ -15,7 +15,8 @@ var (
 	workerComponents  = []string{"containerd", "kubelet", "proxy"}
 )
 
-// Metrics is the component that only AddMetrics starts.
+// Metrics is the component metrics-server. A cluster has this component only after AddMetrics of
+// package lab.
 const Metrics = "metrics"
 
 // Components returns the names of all components that a node can have.
@@ -127,8 +128,8 @@ func metricsCommand(l *state.Lab) []string {
 	return []string{"metrics-server",
 		"--kubeconfig=" + conf, "--authentication-kubeconfig=" + conf, "--authorization-kubeconfig=" + conf,
 		"--bind-address=" + state.ControlAddress, "--secure-port=" + state.MetricsPort,
-		// The API server's certificate is valid for this address, too, so no other key is
-		// needed.
+		// The API server's certificate is valid for the bind address of metrics-server, too, so no
+		// other key is needed.
 		"--tls-cert-file=" + l.Path("pki", "apiserver.crt"), "--tls-private-key-file=" + l.Path("pki", "apiserver.key"),
 		// The kubelets sign their certificates themselves.
 		"--kubelet-insecure-tls", "--kubelet-preferred-address-types=InternalIP", "--kubelet-use-node-status-port",

@@ -39,7 +39,8 @@ func Bridge(ctx context.Context, l *state.Lab) error {
 		"link set br0 up")
 }
 
-// Connect links a worker to the bridge, and sets the routes to pods on both ends.
+// Connect links a worker to the bridge. Connect also sets the routes to the pods, both on the
+// control plane and on the worker.
 func Connect(ctx context.Context, l *state.Lab, n state.Node) error {
 	// The kernel may not have removed a crashed node's link yet.
 	_ = IP(ctx, l, state.ControlPlane, "link del "+n.Link())

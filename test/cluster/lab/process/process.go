@@ -173,7 +173,7 @@ func parseStartTime(stat string) (string, error) {
 	return fields[19], nil
 }
 
-// PID returns the PID of the process, or 0 if it does not run.
+// PID returns the PID of a node's process, or 0 if that process does not run.
 func PID(l *state.Lab, node, name string) int {
 	data, err := os.ReadFile(l.RecordFile(node, name))
 	if err != nil {

@@ -5,6 +5,6 @@
 // that a later process must know of a running cluster. Names and addresses of the
 // cluster are here, too.
 //
-// The package starts nothing and waits for nothing. All other packages of the lab
-// build on it.
+// The package starts nothing and waits for nothing. The other packages of the lab build on
+// this package, except for cgroup and wait.
 package state

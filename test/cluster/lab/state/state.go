@@ -46,8 +46,8 @@ const (
 	// RegistryInCluster is the image registry's name in image references of pods.
 	RegistryInCluster = ControlAddress + ":5000"
 
-	// PrivateRegistry is the same registry at an address that requires a login and allows
-	// only pulls.
+	// PrivateRegistry is the registry of RegistryInCluster, at an address that requires a login and
+	// allows only pulls.
 	PrivateRegistry = ControlAddress + ":5001"
 	PrivateUser     = "puller"
 	PrivatePassword = "open-sesame"
@@ -223,7 +223,7 @@ func (l *Lab) Registry() string {
 	return net.JoinHostPort("127.0.0.1", fmt.Sprint(l.Saved.RegistryPort))
 }
 
-// AuditLog returns the API server's record of the requests that pods made. Each line is
+// AuditLog returns the file in which the API server records the requests of pods. Each line is
 // a JSON object (audit.k8s.io/v1 Event).
 func (l *Lab) AuditLog() string { return l.Path("log", "audit.log") }
 

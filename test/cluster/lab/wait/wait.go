@@ -40,8 +40,8 @@ func Lock(ctx context.Context, file string, waiting func()) (unlock func(), err 
 	}
 }
 
-// pollInterval is short compared with the usual wait (tens of milliseconds and more),
-// and long compared with the cost of one call.
+// pollInterval is short compared with the usual wait (tens of milliseconds and more). The interval
+// is long compared with the cost of one call of the polled function.
 const pollInterval = 20 * time.Millisecond
 
 // Poll calls a function until the function returns no error. The error after the limit

@@ -40,7 +40,7 @@ func HandsOver(s *space.Space, a App) {
 }
 
 // After returns the process that runs the application now, if that process is not the one in the
-// argument before. Otherwise the result is nil.
+// argument "before". Otherwise the result is nil.
 func After(s *space.Space, a App, before *record.Process) *record.Process {
 	if now := s.Running(a.RecordName()); now != nil && now.ID != before.ID {
 		return now

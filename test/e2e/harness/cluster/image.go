@@ -16,7 +16,7 @@ import (
 // and QuitImage has a stop signal of its own.
 var Image, UserImage, QuitImage string
 
-// pushApp builds test/app and pushes its images to a registry. The argument pull is the name that
+// pushApp builds test/app and pushes its images to a registry. The argument "pull" is the name that
 // nodes use for this registry. The pods name no command, so the webhook has to read the entrypoint
 // from the image. References name digests, because nodes may have older images under the same tag.
 func pushApp(ctx context.Context, push, pull string) error {

@@ -51,7 +51,7 @@ type Process struct {
 	Role    Role
 }
 
-// Of returns the processes of a pod, without those of the role passing. The result also has the
+// Of returns the processes of a pod, without those of the role "passing". The result also has the
 // containerd shims that are parents of the pod's agent and shims.
 func Of(pod *corev1.Pod) []Process {
 	var found []Process

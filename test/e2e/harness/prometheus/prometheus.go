@@ -39,8 +39,8 @@ type Server struct {
 const port = 9090
 
 // Start starts Prometheus, and waits until Prometheus scrapes the webhooks. The server scrapes and
-// evaluates each second. The argument faster is the number by which Start divides all durations of
-// the rules.
+// evaluates each second. The argument "faster" is the number by which Start divides all durations
+// of the rules.
 func Start(t *testing.T, faster int) *Server {
 	t.Helper()
 	cluster.NeedLab(t, "it makes an image of Debian's Prometheus")

@@ -34,7 +34,7 @@ func minutes(test string) int {
 
 // Outside returns the tests that are outside of a share. The share I/N has the serial tests of
 // cluster I among N clusters. The share named "parallel" has the parallel tests, and the serial
-// tests in the variable alone. The empty share has all tests. Every other share is an error.
+// tests in the variable "alone". The empty share has all tests. Every other share is an error.
 func Outside(share string, serial, parallel []string) (tests []string, err error) {
 	shared := slices.DeleteFunc(slices.Clone(serial), func(name string) bool { return slices.Contains(alone, name) })
 	switch share {
@@ -54,7 +54,7 @@ func Outside(share string, serial, parallel []string) (tests []string, err error
 
 // others divides the serial tests between the clusters, the longest test first. Each test goes to
 // the cluster with the fewest minutes so far. The result has the tests of all clusters except the
-// cluster with the number in the argument own.
+// cluster with the number "own".
 func others(serial []string, own, all int) (tests []string) {
 	sum := make([]int, all)
 	falling := slices.SortedStableFunc(slices.Values(serial), func(a, b string) int { return minutes(b) - minutes(a) })
@@ -70,8 +70,8 @@ func others(serial []string, own, all int) (tests []string) {
 
 // LeftOut chooses the tests that one run of "make test" leaves out. The result has a random half of
 // the tests with real applications, and a random half of the examples. Both groups take much
-// processor time. A late run leaves out all tests of each group except one random test. The function
-// shuffle returns a random order of n numbers.
+// processor time. A late run leaves out all tests of each group except one random test. The
+// function "shuffle" returns a random order of n numbers.
 func LeftOut(parallel []string, late bool, shuffle func(n int) []int) (tests []string) {
 	for _, group := range []string{"ExclusiveAndUnchanged", "Example"} {
 		all := slices.DeleteFunc(slices.Clone(parallel), func(name string) bool { return !strings.Contains(name, group) })

@@ -114,7 +114,7 @@ func (w Software) live(plain, gated *Specimen) (done []string) {
 	}
 	if !w.Deaf {
 		done = append(done, "kubectl exec kill 1")
-		// The shell may die with the container, so its error does not count. The next
+		// The shell may die with the container, so an error of kubectl does not count. The next
 		// wait shows that the container ends.
 		both(func(p *Specimen) {
 			if out, err := kubectl.Run(p.Space, "", "exec", p.Name, "-c", "app", "--", "sh", "-c", "kill 1"); err != nil {
@@ -251,10 +251,10 @@ func (p *Specimen) FollowLog() {
 	}()
 }
 
-// awaitLogged waits until the log contains the text in the argument what at least runs*each times.
-// The argument runs is the number of starts or reloads so far, and the argument each is the number
-// of lines for each of them. If the text is empty, awaitLogged only waits until the log can be
-// read.
+// awaitLogged waits until the log contains the text in the argument "what" at least runs*each
+// times. The argument "runs" is the number of starts or reloads so far. The argument "each" is the
+// number of lines for each start or reload. If the text is empty, awaitLogged only waits until the
+// log can be read.
 func (p *Specimen) awaitLogged(runs int, what string, each int) {
 	p.Helper()
 	p.Await(ServeTimeout, fmt.Sprintf("%s logs %q", p.Name, what), func() bool {

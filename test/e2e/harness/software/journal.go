@@ -66,8 +66,8 @@ const answerTimeout = 10 * time.Second
 // write starts a client that writes number after number, until the application ends or the returned
 // function is called. The function write returns after the first acknowledgement, so that the
 // caller can inject a fault while the client writes. If no acknowledgement comes in time, the
-// result stop is nil, and the result ok is false. If j is nil, write starts no client, and returns
-// true.
+// result "stop" is nil, and the result "ok" is false. If j is nil, write starts no client, and
+// returns true.
 func (j *Journal) write(s *space.Space, pod *corev1.Pod) (stop func(), ok bool) {
 	s.Helper()
 	if j == nil {

@@ -49,8 +49,8 @@ func (t *Trial) ends() []fault.Fault {
 	main := func(signal unix.Signal) func(*space.Space, *corev1.Pod) {
 		return func(s *space.Space, pod *corev1.Pod) { process.SignalMain(s, pod, signal) }
 	}
-	// The fault "child killed" works only with the test application, because it finds the
-	// child by its program's name.
+	// The fault "child killed" works only with the test application, because this fault finds the
+	// child by the name of the test application's program.
 	others := slices.DeleteFunc(fault.OfPods(), func(f fault.Fault) bool { return f.Name == "child killed" })
 	add := func(name string, vacancy time.Duration, strike func(*space.Space, *corev1.Pod)) {
 		others = append(others, fault.Fault{Name: name, Vacancy: vacancy, Strike: strike})
@@ -126,7 +126,7 @@ func (w Software) survives(t *testing.T) {
 }
 
 // awaitServing waits until the application serves with a new family of processes. Each family
-// except the one in the argument before is new. If the argument before is nil, every family is new.
+// except the family "before" is new. If the argument "before" is nil, every family is new.
 func (t *Trial) awaitServing(what string, before *witness.Family) {
 	t.Helper()
 	t.Await(ServeTimeout, t.w.Name+" serves again after "+what, func() bool {

@@ -53,7 +53,8 @@ func NewGauge(s *Space) *Gauge {
 		for ctx.Err() == nil {
 			g.begin(time.Now())
 			patch := `{"data":{"now":"` + time.Now().Format(time.RFC3339Nano) + `"}}`
-			// The gauge measures only how long a request takes, so its error does not matter.
+			// The gauge measures only how long a request takes, so the request's error does not
+			// matter.
 			_, _ = maps.Patch(ctx, gauge.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 			g.end(time.Now())
 			select {

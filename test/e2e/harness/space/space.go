@@ -98,7 +98,7 @@ var opened atomic.Bool
 // has a space. If Opened returns false, no test has run.
 func Opened() bool { return opened.Load() }
 
-// New makes a namespace that has opted in to the injection. The functions in the argument change
+// New makes a namespace that has opted in to the injection. The functions in the argument "change"
 // may edit the namespace first. The cleanup of the space fails the test if two applications of the
 // namespace ran at once.
 func New(t *testing.T, change ...func(*corev1.Namespace)) *Space {

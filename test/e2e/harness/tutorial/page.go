@@ -14,7 +14,7 @@ import (
 	"github.com/gomarkdown/markdown/parser"
 )
 
-// Step is a manifest that the reader writes, or a command that the reader runs.
+// Step is a manifest that a person who follows the page writes, or a command that the person runs.
 type Step struct {
 	// File and Text are the name and the text of a manifest; both are empty for a command.
 	File, Text string

@@ -40,8 +40,8 @@ func Start(ctx context.Context, dir string, environment []string) (*Shell, error
 // line. No command of a page prints such a line.
 const end = "-- end of the command with exit code "
 
-// Run runs a command, and returns the lines of its output and its exit code. The argument before is
-// the exit code of the previous command.
+// Run runs a command, and returns the lines of its output and its exit code. The argument "before"
+// is the exit code of the previous command.
 func (s *Shell) Run(command string, before int) (output []string, code int, err error) {
 	// The subshell sets $? to the exit code of the previous command.
 	script := fmt.Sprintf("(exit %d)\n{ %s\n} </dev/null 2>&1; printf '\n%s%%d\\n' $?\n", before, command, end)

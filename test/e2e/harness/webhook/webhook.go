@@ -77,8 +77,8 @@ func endpoints(ctx context.Context) (ready int) {
 // Dialer opens a TLS connection to one pod of the webhook.
 type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
-// Dial starts kubectl port-forward to one pod of the webhook. The returned dialer works
-// until the returned function end is called.
+// Dial starts kubectl port-forward to one pod of the webhook. The returned dialer works until the
+// returned function "end" is called.
 func Dial(t *testing.T, pod string) (dial Dialer, end func(), err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), kubectl.Timeout)
