@@ -160,7 +160,7 @@ func TestPodSkipsWhileALeaderElectionClientHolds(t *testing.T) {
 	})
 }
 
-func TestHolderOfSameJobCausesNoSkip(t *testing.T) {
+func TestPodNeverSkipsForHolderOfItsJob(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		of := func(job string) func(c *Config) { return func(c *Config) { c.Job = job } }

@@ -81,7 +81,7 @@ func TestHolderNoticesALostSlotBeforeNextRenewal(t *testing.T) {
 	}
 }
 
-func TestHolderReadsItsLeaseOnceAfterStaleEvent(t *testing.T) {
+func TestStaleEventMakesHolderReadItsLeaseOnce(t *testing.T) {
 	simulate(t, func(w *world) {
 		a := settled(w)
 		old := w.server.lease(theSlot)

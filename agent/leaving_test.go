@@ -452,7 +452,7 @@ func TestHolderIgnoresOfferWithItsOwnIdentity(t *testing.T) {
 	})
 }
 
-func TestAskSurvivesAStandbysOfferInNextLease(t *testing.T) {
+func TestOfferInNextLeaseNeverErasesAnAsk(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5"}
 	seen.see(time.Second, l)

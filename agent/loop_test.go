@@ -268,7 +268,7 @@ func TestRebootProvesThatNoChildIsAlive(t *testing.T) {
 	})
 }
 
-func TestRebootOfAPodsKernelNeverProvesDeath(t *testing.T) {
+func TestRebootProvesNothingIfPodHasOwnKernel(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "a_u", DurationSeconds: 30, Annotations: map[string]string{
 			api.HoldAnnotation: "h", api.BootAnnotation: "boot-0"}})

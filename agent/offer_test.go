@@ -96,7 +96,7 @@ func TestNewAgentProcessIgnoresOffersForEarlierLeave(t *testing.T) {
 }
 
 // A thief of the holder's rights announces a new leave ten times a second.
-func TestStandbyBoundsItsOffersDuringManyLeaves(t *testing.T) {
+func TestStandbyBoundsItsOffersDespiteFrequentLeaveAnnouncements(t *testing.T) {
 	simulate(t, func(w *world) {
 		s := w.serve(0)
 		b := w.start("b", behind(&ports{})...)

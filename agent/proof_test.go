@@ -75,7 +75,7 @@ func TestShimThatConnectsDuringAHoldJoinsIt(t *testing.T) {
 	})
 }
 
-func TestAgentDrainsTheChildAfterAnotherShimsDoubt(t *testing.T) {
+func TestDoubtInOneContainerDrainsChildOfAnother(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a", func(c *Config) { c.Containers = []string{"app", "helper"} })
@@ -99,7 +99,7 @@ func TestAgentDrainsTheChildAfterAnotherShimsDoubt(t *testing.T) {
 	})
 }
 
-func TestAgentDrainsEarlierChildAfterFreshShimsDoubt(t *testing.T) {
+func TestDoubtOfFreshShimDrainsTheEarlierChild(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.free(theSlot)
 		a := w.start("a")

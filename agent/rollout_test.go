@@ -351,7 +351,7 @@ func TestPodStatusExplainsWhyThePodCannotAsk(t *testing.T) {
 	})
 }
 
-func TestHolderIgnoresAskUntilTheNextLeaseChanges(t *testing.T) {
+func TestHolderIgnoresAskInAnUnchangedNextLease(t *testing.T) {
 	var seen asks
 	l := &kube.Lease{ResourceVersion: "5", Holder: "b_u", Annotations: map[string]string{api.RevisionAnnotation: newRevision.String()}}
 	seen.see(time.Second, l)

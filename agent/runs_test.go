@@ -52,7 +52,7 @@ func (w *world) mapped(run string) (n int) {
 // maps connects the shim of the container that works on a shard.
 func (p *pod) maps(id gate.ShimID) { p.gates.connect(gate.Report{Shim: id, Container: "app"}) }
 
-func TestEachShardRunsUntilItsSuccess(t *testing.T) {
+func TestPodsHoldEachShardUntilItsWorkSucceeds(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.stamp("1/3/1-a")
 		var pods []*pod
@@ -93,7 +93,7 @@ func TestEachShardRunsUntilItsSuccess(t *testing.T) {
 	})
 }
 
-func TestFailedShardRunsInAnotherPod(t *testing.T) {
+func TestFailedShardIsRepeatedByAnotherPod(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.stamp("1/3/1-a")
 		for n := 1; n < 3; n++ {

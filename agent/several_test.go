@@ -16,7 +16,7 @@ import (
 
 var both = func(c *Config) { c.Slots = []string{"lock.a", "lock.b"} }
 
-func TestHoldOfTwoSlotsHasTheirEarlierDeadline(t *testing.T) {
+func TestHoldOfTwoSlotsEndsAtEarlierDeadline(t *testing.T) {
 	for _, broken := range []string{"lock.a", "lock.b"} {
 		t.Run(broken, func(t *testing.T) {
 			simulate(t, func(w *world) {

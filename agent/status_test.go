@@ -39,7 +39,7 @@ func TestAgentWritesItsFirstStatusAtOnce(t *testing.T) {
 	})
 }
 
-func TestAgentDoesNotOverwriteAPersonsDeletionCost(t *testing.T) {
+func TestAgentKeepsDeletionCostThatAPersonSet(t *testing.T) {
 	for cost, want := range map[string][]string{
 		"":                     {api.HolderDeletionCost, "null"},
 		api.HolderDeletionCost: {api.HolderDeletionCost, "null"},

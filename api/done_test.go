@@ -60,7 +60,7 @@ func TestEachOnceClaimHasOneSlotAndKey(t *testing.T) {
 	assert.Equal(t, DefaultLeaseDuration, r.Duration())
 }
 
-func TestOnceClaimWithoutNameUsesWorkloadsOwnLease(t *testing.T) {
+func TestUnnamedClaimOfKindOnceUsesWorkloadsLease(t *testing.T) {
 	r, err := Parse(map[string]string{OnceAnnotation: "true"})
 	require.NoError(t, err)
 	c, once := r.Once()

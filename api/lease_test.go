@@ -60,7 +60,7 @@ func TestDifferentSingletonsHaveDifferentLeases(t *testing.T) {
 	}
 }
 
-func TestParsedAnnotationsReturnTheirSlotsSorted(t *testing.T) {
+func TestSlotsOfParsedAnnotationsAreSorted(t *testing.T) {
 	r := Request{Claimed: claimed(named("a"), lock("b"), lock("z"))}
 	assert.Equal(t,
 		[]string{"lock.b", "lock.z", "singleton-a.deployment.x"},

@@ -124,7 +124,7 @@ func TestRoleRemembersTheLongestLeaseDuration(t *testing.T) {
 	assert.EqualValues(t, 180, remembered(w.role("till"))["lock.x"].Seconds)
 }
 
-func TestEnrollNeverChangesAnotherProgramsLease(t *testing.T) {
+func TestEnrollNeverChangesForeignLeases(t *testing.T) {
 	theirs := &coordinationv1.Lease{
 		ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "lock.x"},
 		Spec:       coordinationv1.LeaseSpec{HolderIdentity: new(Unknown), LeaseDurationSeconds: new(int32(15))},

@@ -167,7 +167,7 @@ func TestAccountGetsLeaseRightsDespiteMissingNextLease(t *testing.T) {
 	assert.NotNil(t, w.lease("next.lock.x"))
 }
 
-func TestEnrollNeverChangesAnotherProgramsNextLease(t *testing.T) {
+func TestEnrollNeverChangesForeignNextLeases(t *testing.T) {
 	theirs := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: shop, Name: "next.lock.x"}}
 	pod := gated("a", "till", "lock.x")
 	w := newWorld(t, theirs, pod)

@@ -154,7 +154,7 @@ func TestRacingEnrollProcessesNeverAllowTwoShardCounts(t *testing.T) {
 	}
 }
 
-func TestShardCountFollowsTemplateOnceItsPodsRun(t *testing.T) {
+func TestShardCountFollowsTheTemplateOfRunningPods(t *testing.T) {
 	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
 	for name, test := range map[string]struct {
 		template, current, want int
@@ -213,7 +213,7 @@ func TestNextJobGetsShardsAfterAllHoldersRelease(t *testing.T) {
 	assert.Empty(t, w.events, "the pods of a Job take the shards one after the other")
 }
 
-func TestYoungerRunWaitsUntilEarlierPodsAreDeleted(t *testing.T) {
+func TestNewRunWaitsForDeletionOfCurrentPods(t *testing.T) {
 	pod := func(run string, age int, stays bool) shardedPod {
 		return shardedPod{count: 3, run: run, stays: stays, created: time.Unix(int64(-age), 0)}
 	}
@@ -283,7 +283,7 @@ func TestOrphanedPodDoesNotChangeTheStampedRun(t *testing.T) {
 }
 
 // A person may change the template of a suspended Job. Shard 0 of 3 is other work than shard 0 of 2.
-func TestRunKeepsItsNumberOfShards(t *testing.T) {
+func TestStampedRunKeepsItsNumberOfShards(t *testing.T) {
 	w := newWorld(t, ofRun("a", 2, "1-a"))
 	r := w.process()
 	w.settle(r)

@@ -12,7 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-func TestShardsThatLongLackPodsCauseOneEvent(t *testing.T) {
+func TestEachLongShortageOfPodsCausesOneEvent(t *testing.T) {
 	w := newWorld(t, deployment(nil, sharding(3)), worker("a", 3))
 	r := w.process()
 	lacking := map[string]int{}
@@ -46,7 +46,7 @@ func TestShardsThatLongLackPodsCauseOneEvent(t *testing.T) {
 	assert.Len(t, w.events, 2, "a later shortage is another one")
 }
 
-func TestWorkloadWithoutPodsGetsNoShortageEvent(t *testing.T) {
+func TestShardsOfWorkloadWithoutPodsCauseNoEvent(t *testing.T) {
 	w := newWorld(t, deployment(nil, sharding(3)))
 	r := w.process()
 	r.Shortage = func(_ string, shards int) { assert.Zero(t, shards) }
@@ -56,7 +56,7 @@ func TestWorkloadWithoutPodsGetsNoShortageEvent(t *testing.T) {
 	assert.Empty(t, w.events)
 }
 
-func TestPodGetsShortageEventIfWorkloadIsUnknown(t *testing.T) {
+func TestShortageOfPodsIsReportedWithoutKnownWorkload(t *testing.T) {
 	w := newWorld(t, worker("b", 3), worker("a", 3))
 	r := w.process()
 	w.settle(r)

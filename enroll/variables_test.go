@@ -125,7 +125,7 @@ func TestWorkloadGetsItsVariablesBeforeItsPods(t *testing.T) {
 	assert.NotNil(t, w.variable("hits"))
 }
 
-func TestEndedPodOrInvalidVariableGetsNoRights(t *testing.T) {
+func TestEndedPodsAndInvalidVariablesGiveNoRights(t *testing.T) {
 	ended := gated("ended", "till", "variable.ended")
 	ended.Status.Phase = corev1.PodSucceeded
 	w := newWorld(t, ended, gated("odd", "till", "variable.,variable.A,variable.a/b,variable.-"))

@@ -184,7 +184,7 @@ func check(t *testing.T, err error, message string) {
 	assert.ErrorContains(t, err, message)
 }
 
-func TestUninstallationWaitsUntilInstalledPodsAreGone(t *testing.T) {
+func TestUninstallationWaitsUntilWebhookPodsAreGone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		pod := gated("webhook", corev1.PodRunning)
 		c := cluster(interceptor.Funcs{}, pod)

@@ -37,7 +37,7 @@ func TestProgramsBreakNoInvariant(t *testing.T) { play.Programs(t, world.ModelOf
 
 func TestReadWriteLocksBreakNoInvariant(t *testing.T) { play.Readers(t, world.ModelOfEnroll) }
 
-func TestCallsForSeveralClaimsBreakNoInvariant(t *testing.T) { play.Joints(t, world.ModelOfEnroll) }
+func TestBidsForSeveralClaimsBreakNoInvariant(t *testing.T) { play.Joints(t, world.ModelOfEnroll) }
 
 func TestDisobedientProgramsBreakNoInvariant(t *testing.T) { play.Leashed(t, world.ModelOfEnroll) }
 

@@ -130,7 +130,7 @@ func TestDeadHolderNeverFulfillsTheCondition(t *testing.T) {
 	})
 }
 
-func TestConditionIgnoresLeaseStateSeenBeforeItsDeletion(t *testing.T) {
+func TestRecreatedLeaseFulfillsConditionOnlyByARenewal(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(held(1))
 		r := start(t, s, serves)
@@ -166,7 +166,7 @@ func TestRefusedReadIsRepeatedUntilItSucceeds(t *testing.T) {
 	}
 }
 
-func TestWaitForAConditionRepeatsAHangingRead(t *testing.T) {
+func TestHangingReadOfAConditionsLeaseIsRepeated(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(schema("7"))
 		s.refuseRead = func(ctx context.Context) error {
@@ -262,7 +262,7 @@ func TestConditionIsReadAgainAfterASilentWatch(t *testing.T) {
 	})
 }
 
-func TestWaitForConditionsObeysTheRetryAfterHeader(t *testing.T) {
+func TestPodObeysRetryAfterHeaderWhileAwaitingConditions(t *testing.T) {
 	for asked, want := range map[time.Duration]time.Duration{20 * time.Second: 20 * time.Second, time.Hour: time.Minute} {
 		bubble(t, func(t *testing.T, s *server) {
 			s.put(schema("7"))
@@ -302,6 +302,6 @@ func TestStoppedWaitReturnsTheCauseOfItsStop(t *testing.T) {
 	}
 }
 
-func TestWaitForConditionsNeedsAnAPIClient(t *testing.T) {
+func TestPodNeedsAnAPIClientToAwaitConditions(t *testing.T) {
 	assert.Error(t, Run(t.Context(), Config{Conditions: []api.Condition{key7}}))
 }

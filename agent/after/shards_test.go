@@ -78,7 +78,7 @@ func TestConditionRequiresAllShardsDoneInOneRun(t *testing.T) {
 	}
 }
 
-func TestConditionOnShardsWaitsAnewForAnotherRun(t *testing.T) {
+func TestNewRunMakesPodAwaitAllShardsAgain(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(shard(0, "1/2/a", "a"))
 		s.put(shard(1, "1/2/a", ""))

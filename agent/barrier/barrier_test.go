@@ -38,7 +38,7 @@ func TestOpenBarrierLetsLaterPodThrough(t *testing.T) {
 	})
 }
 
-func TestBarrierIgnoresThatASmallerBarrierHasOpened(t *testing.T) {
+func TestThreePodsWaitDespiteOpenBarrierOfTwo(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		first := s.lease(leases[0])
 		first.Annotations = map[string]string{api.OpenedAnnotation: "2"}

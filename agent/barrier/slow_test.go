@@ -88,7 +88,7 @@ func TestRecreatedLeaseDoesNotProveALivingHolder(t *testing.T) {
 }
 
 // Another client has written a duration of 68 years.
-func TestHugeLeaseDurationOfDeadArrivalIsCapped(t *testing.T) {
+func TestBarrierCapsHugeLeaseDurationOfDeadPod(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		l := s.lease(leases[1])
 		l.Holder, l.DurationSeconds = "dead_uid", 1<<31-1

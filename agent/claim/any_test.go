@@ -139,7 +139,7 @@ func TestNewAgentResumesOnlyHoldOfReportedChild(t *testing.T) {
 // An earlier process's hold may have expired without proof that its child is dead. A grant of a
 // new hold ends the doubts of the pod's shims. After that, the claim could wrongly take the
 // expired hold for a proven one.
-func TestUnprovenHoldOfEarlierProcessIsNeverReleased(t *testing.T) {
+func TestNewAgentProcessNeverReleasesAnUnprovenHold(t *testing.T) {
 	waitedOut := 0
 	for seed := range uint64(10) {
 		m := semaphore(t, 1, 3)
@@ -275,7 +275,7 @@ func TestRestartedAgentReadsItsChildsLeaseAtOnce(t *testing.T) {
 	assert.ElementsMatch(t, []string{"s.0", "s.3"}, looks)
 }
 
-func TestMissingLeaseNeverDelaysOtherLooks(t *testing.T) {
+func TestMissingLeaseNeverDelaysLooksAtOtherSlots(t *testing.T) {
 	m := semaphore(t, 0, 32)
 	m.leases[0].exists = false
 	p := &modelPod{name: "a", self: identities(t)("a"), processes: 1}

@@ -75,7 +75,7 @@ var failures = map[string]link{"refused reads": refused, "reads without answers"
 
 // If the agent cannot read a Lease, an earlier agent process of the pod may have held that slot. So
 // the pod waits a lease duration before its first start, in whichever way the reads fail.
-func TestFailedReadsDelayStartByOneLeaseDuration(t *testing.T) {
+func TestUnreadableLeasesDelayChildByOneLeaseDuration(t *testing.T) {
 	for name, l := range failures {
 		t.Run(name, func(t *testing.T) {
 			for seed := range uint64(10) {
@@ -88,7 +88,7 @@ func TestFailedReadsDelayStartByOneLeaseDuration(t *testing.T) {
 	}
 }
 
-func TestNewWatchBeginsSoonWhileOtherReadsFail(t *testing.T) {
+func TestEndedWatchRestartsSoonDespiteUnreadableOtherLeases(t *testing.T) {
 	for name, l := range failures {
 		for end, most := range map[error]time.Duration{nil: 50 * time.Millisecond, errCut: 10 * time.Second} {
 			t.Run(fmt.Sprint(name, ", ", end), func(t *testing.T) {
@@ -151,7 +151,7 @@ func TestUnansweredAcquisitionIsFoundDespiteFailedReads(t *testing.T) {
 	}
 }
 
-func TestLookIsNotRepeatedBeforeItsReadEnds(t *testing.T) {
+func TestStandbyNeverRepeatsAPendingRead(t *testing.T) {
 	m, p := crowded(t, func(p *modelPod) {}, occupied)
 	for _, l := range m.leases[:31] {
 		r := l.record

@@ -137,7 +137,7 @@ func TestDeskReportsTheDeathOfAReconnectedShim(t *testing.T) {
 }
 
 // A program that has learned the id of a shim could report that the shim's child is dead.
-func TestDeskBelievesOnlyTheShimsOwnProcess(t *testing.T) {
+func TestDeskRejectsAProcessThatImpersonatesAShim(t *testing.T) {
 	t.Parallel()
 	s, l := serving(t)
 	shim, st := mortal{dead: make(chan struct{})}, runningWith("h1")
@@ -161,7 +161,7 @@ func TestDeskBelievesOnlyTheShimsOwnProcess(t *testing.T) {
 // While the agent is frozen, a shim's child may succeed, and the shim may end. When the agent
 // goes on, its drain to that shim fails. The shim's message about the success is then still in
 // the socket.
-func TestReportOfSuccessSurvivesAnUndeliverableDrain(t *testing.T) {
+func TestSuccessIsReportedDespiteAnUndeliverableDrainOrder(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]error{"pipe": syscall.EPIPE, "reset": syscall.ECONNRESET} {
 		t.Run(name, func(t *testing.T) {

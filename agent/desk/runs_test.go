@@ -70,7 +70,7 @@ func TestDeskReturnsTheOutcomeOfAnAside(t *testing.T) {
 	assert.Empty(t, s.register.runs)
 }
 
-func TestDrainPreservesAnOrderToEndTheContainer(t *testing.T) {
+func TestLaterDrainOrderStillEndsTheContainer(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	pidfd, _ := ofSleeper(t)

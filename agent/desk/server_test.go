@@ -380,7 +380,7 @@ func dialled(t *testing.T, dir string) net.Conn {
 	return c
 }
 
-func TestDeskClosesConnectionsWithoutAMessage(t *testing.T) {
+func TestDeskClosesConnectionsThatSendNoMessage(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	served(t, Config{Dir: dir})

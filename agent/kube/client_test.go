@@ -38,7 +38,7 @@ func TestReadsOfLeasesAreConsistentAndAuthenticated(t *testing.T) {
 	assert.Equal(t, "HTTP/1.1", seen.Proto)
 }
 
-func TestGetRefusesALeaseOfAnotherName(t *testing.T) {
+func TestClientRefusesALeaseItDidNotRequest(t *testing.T) {
 	_, err := serve(t, http.StatusOK, foreign).GetLease(t.Context(), "other")
 	assert.ErrorIs(t, err, ErrMalformed)
 }

@@ -186,7 +186,7 @@ func TestAnswerToSupersededRenewalNeverMovesTheDeadline(t *testing.T) {
 	assert.Equal(t, "3", h.Record().Version)
 }
 
-func TestAnotherProgramsWriteDoesNotExtendTheHold(t *testing.T) {
+func TestWriteByAnotherClientNeverExtendsTheHold(t *testing.T) {
 	h := held(t)
 	annotated := stored(h.Record(), "7")
 	require.NoError(t, h.Read(annotated))

@@ -146,7 +146,7 @@ func TestEarliestOfSeveralHoldsBoundsTheGrant(t *testing.T) {
 	}
 }
 
-func TestLossOfAHoldKillsItsProgramsAlone(t *testing.T) {
+func TestLostHoldKillsOnlyItsOwnPrograms(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, 1)
 	b.start("a")

@@ -216,7 +216,7 @@ func TestHolderBecomesReadyIfNewerRevisionStopsAsking(t *testing.T) {
 	assert.Empty(t, got.Successor)
 }
 
-func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
+func TestHolderAbandonsLeaveAfterAMereContainerRestart(t *testing.T) {
 	turn := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	unoffered := turn
 	unoffered.Offers = none
@@ -249,7 +249,7 @@ func TestHolderAbandonsLeaveIfOnlyAContainerRestarts(t *testing.T) {
 	}
 }
 
-func TestContainerRestartNeverCancelsATurnsLeave(t *testing.T) {
+func TestLeaveForATurnContinuesDespiteContainerRestart(t *testing.T) {
 	var l Leave
 	f := Facts{Cause: Turn, Successor: "n", Delay: delay, Ready: true, Serving: true, Offers: two}
 	l.Next(began, f)

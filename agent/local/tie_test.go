@@ -101,7 +101,7 @@ func TestRestartedMetaparticleSyncClientKeepsItsLock(t *testing.T) {
 	})
 }
 
-func TestRepeatedBidOfSyncClientLeavesNoBid(t *testing.T) {
+func TestRepeatedSyncClientCallLeavesNoPendingBid(t *testing.T) {
 	for offset := range 8 {
 		bubble(t, func(t *testing.T) {
 			s := newServer("lock.a")
@@ -126,7 +126,7 @@ func TestRepeatedBidOfSyncClientLeavesNoBid(t *testing.T) {
 	}
 }
 
-func TestFailedRenewalDelaysABidWithShortHeartbeats(t *testing.T) {
+func TestBidWithShortHeartbeatsSucceedsDespiteSlowServer(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
@@ -203,7 +203,7 @@ func TestProgramDiesBeforeItsLostSlotIsTaken(t *testing.T) {
 	})
 }
 
-func TestAnswerStatesWhenTheShimKillsTheProgram(t *testing.T) {
+func TestAnswerContainsTheInstantOfTheProgramsDeath(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")
@@ -267,7 +267,7 @@ func TestProgramThawsOnlyAfterItsHoldIsRenewed(t *testing.T) {
 	})
 }
 
-func TestAnsweredBidOutlastsTheGrantOfItsProgram(t *testing.T) {
+func TestNewHoldOutlastsTheGrantOfItsProgram(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		s := newServer("lock.a")
 		p, g := startLeashed(t, s, "first", "lock/a")

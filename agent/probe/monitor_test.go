@@ -456,7 +456,7 @@ func TestExecProbeResultComesFromItsOwnContainer(t *testing.T) {
 	})
 }
 
-func TestHostNetworkPodAnswersProbesThroughExec(t *testing.T) {
+func TestProbeRoleGetsTheResultOfAProbe(t *testing.T) {
 	bubble(t, api.Probes{Liveness: declared("liveness", nil)}, func(a *app) {
 		a.runs("h1")
 		w := a.exec("liveness")

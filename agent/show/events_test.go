@@ -35,7 +35,7 @@ func (s *slowly) CreateEvent(ctx context.Context, e kube.Event) error {
 }
 
 // The last Events about an application often come when the agent gets its stop signal.
-func TestFlushWaitsForTheEventInFlight(t *testing.T) {
+func TestStoppingAgentWaitsBrieflyForEventInFlight(t *testing.T) {
 	for name, tt := range map[string]struct {
 		takes time.Duration
 		want  []string

@@ -200,7 +200,7 @@ func TestOldRevisionStaysReadyDuringUnreachableHoldersTurn(t *testing.T) {
 	assert.Equal(t, ReadyUnreachable, s.look().Reason)
 }
 
-func TestUnstableNetworkPathChangesReadinessRarely(t *testing.T) {
+func TestFlappingNetworkPathRarelyChangesReadiness(t *testing.T) {
 	const play, step = 10 * time.Minute, 100 * time.Millisecond
 	s := reached(t)
 	began, asked := s.now, ""

@@ -213,7 +213,7 @@ func TestHoldStaysUnprovenAfterRestartOfAllContainers(t *testing.T) {
 	assert.Equal(t, "h2", serve(t, dir).next().Hold)
 }
 
-func TestTurnContainerSucceedsWithoutNoteOrVolume(t *testing.T) {
+func TestTurnRoleSucceedsWithoutNoteOrVolume(t *testing.T) {
 	dir := t.TempDir()
 	require.NoError(t, Turn(Dir(dir)))
 	require.NoError(t, Turn(Dir(filepath.Join(dir, "not there yet"))))
@@ -256,7 +256,7 @@ func TestPodGateWithoutAnyGrantRestartsNoContainer(t *testing.T) {
 	assert.Empty(t, s.restart)
 }
 
-func TestPodGateRestartsContainersBeforeAnUnrenewedDeadline(t *testing.T) {
+func TestPodGateRestartsContainersBeforeTheRenewedDeadline(t *testing.T) {
 	s, r := letGo(t, t.TempDir(), "h1", 50*time.Millisecond)
 	extended := granting("h1", 300*time.Millisecond)
 	require.NoError(t, s.Grant(r.Shim, extended))

@@ -70,7 +70,7 @@ var roles = map[string]func(args []string, env map[string]string) error{
 	},
 }
 
-func TestAgentAcceptsArgumentsOfTheEarlierWebhook(t *testing.T) {
+func TestAgentAcceptsArgumentsOfAnEarlierWebhookVersion(t *testing.T) {
 	seen := map[string]int{}
 	for name, pod := range earlierPods(t) {
 		for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {

@@ -28,12 +28,12 @@ func TestRestartedAgentIsNotItsPodsFirstProcess(t *testing.T) {
 }
 
 // Without the mark, a later process would count as the first.
-func TestFirstAgentProcessFailsIfMarkIsUnwritable(t *testing.T) {
+func TestFirstAgentProcessFailsWithoutItsDirectory(t *testing.T) {
 	_, err := firstProcess(t.TempDir() + "/missing")
 	assert.ErrorIs(t, err, os.ErrNotExist)
 }
 
-func TestStopSignalEndsALeashedAgentsFlockWait(t *testing.T) {
+func TestStopSignalEndsWaitForAnotherAgentProcess(t *testing.T) {
 	dir := t.TempDir()
 	lock, err := host.Lock(t.Context(), filepath.Join(dir, gate.LockName), slog.New(slog.DiscardHandler))
 	require.NoError(t, err)

@@ -39,7 +39,7 @@ func TestRunRoleReadsArgumentsAndEnvironment(t *testing.T) {
 	assert.Equal(t, api.RunPath, s.RunDir)
 }
 
-func TestStandInReplacesContainersOfGatesWithoutShims(t *testing.T) {
+func TestGatesWithoutShimsHaveOnlyOneStandIn(t *testing.T) {
 	for _, name := range []string{"pod", "readiness"} {
 		s, err := parseRun([]string{"-slots=a", "-containers=app,helper", "-gate=" + name}, func(string) string { return "" })
 		require.NoError(t, err)

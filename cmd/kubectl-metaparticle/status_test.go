@@ -257,7 +257,7 @@ func TestStatusCommandWithWatchPrintsOnlyChangedSlots(t *testing.T) {
 	})
 }
 
-func TestStatusCommandReadsHandoversOnlyFromEvents(t *testing.T) {
+func TestStatusCommandDerivesHandoversFromEvents(t *testing.T) {
 	holds := "this pod holds lock.a (token 1), lock.b (token 2)"
 	for name, c := range map[string]struct {
 		events []*corev1.Event

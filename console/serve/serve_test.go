@@ -372,7 +372,7 @@ func TestHEADRequestDoesNotCountAsAStream(t *testing.T) {
 	assert.Empty(t, s.streams)
 }
 
-func TestConsoleIsolatesWritingDirectionOfClusterTexts(t *testing.T) {
+func TestPageIsolatesBidirectionalTextFromTheCluster(t *testing.T) {
 	text, err := os.ReadFile("page/console.css")
 	require.NoError(t, err)
 	assert.Regexp(t, regexp.MustCompile(`(?m)^\.pod, \.why, \.more, \.where, \.tag, th, td, dd, li, button \{ unicode-bidi: isolate; \}$`), string(text))

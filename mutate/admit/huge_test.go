@@ -70,7 +70,7 @@ func TestWebhookAnswersHugeObjectsWithShortMessages(t *testing.T) {
 
 // The resource becomes a label of a metric, and a process keeps each label for ever. So an
 // unknown resource counts as "other".
-func TestUnknownResourceGetsTheMetricLabelOther(t *testing.T) {
+func TestMetricLabelOfUnknownResourcesIsConstant(t *testing.T) {
 	for resource, want := range map[string]string{
 		"deployments": "deployments", "statefulsets": "statefulsets", "daemonsets": "daemonsets", "replicasets": "replicasets",
 		"jobs": "jobs", "cronjobs": "cronjobs", "": "other", "pods": "other", "Deployments": "other", "x": "other",

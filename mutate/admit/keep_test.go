@@ -80,7 +80,7 @@ func TestGatedPodKeepsItsMarksAfterUpdates(t *testing.T) {
 	}
 }
 
-func TestUpdateRestoresOnlyRemovedMarksOfGatedPods(t *testing.T) {
+func TestWebhookRestoresOnlyRemovedMarksOfGatedPods(t *testing.T) {
 	gated := living(t, "deployment-pod")
 	marks := func(label, slots string) *corev1.Pod {
 		p := &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app"}}}}

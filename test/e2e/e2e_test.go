@@ -29,7 +29,7 @@ var serial = []string{
 	"TestApplicationSurvivesKubeletAndContainerdRestarts",
 	"TestChildOnDisconnectedNodeDiesBeforeTakeover",
 	"TestForceDeletedPodKeepsItsSlotUntilExpiry",
-	"TestChildDiesSoonWhenNodeThawsPastDeadline",
+	"TestChildDiesSoonAfterASuspendedNodeResumes",
 	"TestPodOnCrashedNodeLosesItsSlot",
 	"TestProgramOnDisconnectedNodeEndsBeforeTakeover",
 	"TestDisobedientProgramDiesBeforeTakeover",
@@ -78,7 +78,7 @@ var parallel = []string{
 	"TestLockIsExclusiveAcrossKindsOfWorkloads",
 	"TestTwoLocksInOppositeOrderDoNotDeadlock",
 	"TestPodAndClientGoElectorExcludeEachOther",
-	"TestContainerDoesNotRestartAfterLossByDefault",
+	"TestByDefaultALostHoldRestartsNoContainer",
 	"TestContainerRestartsAfterLossIfAnnotationSaysRestart",
 	"TestContainerEndsWithItsChildsExitCode",
 	"TestStandbyTakesOverFromACrashingHolder",
@@ -89,7 +89,7 @@ var parallel = []string{
 	"TestShimDrainsByDeadlineWhileAgentIsFrozen",
 	"TestAgentNeverReleasesWhileTheShimIsFrozen",
 	"TestElectionLetsProgramsLeadOneByOne",
-	"TestProgramWithoutALostHoldIsNotKilled",
+	"TestProgramsThatLoseNoHoldAreNotKilled",
 	"TestProgramsOnHostNetworkReachAgentBySocket",
 	"TestHundredConnectionsToLocalAPICostFewMegabytes",
 	"TestApplicationNeverRunsTwiceDespiteDeletionsAndKills",
@@ -104,7 +104,7 @@ var parallel = []string{
 	"TestEventExplainsHowToGateRunningPods",
 	"TestUnannotatedPodsStayUnchanged",
 	"TestPodWithAForgedBarrierIsRefused",
-	"TestAgentWithAForgedRunIsRefused",
+	"TestPodWithForgedBarrierForProgramsIsRefused",
 	"TestPodWithForgedConditionsIsRefused",
 	"TestCopyOfAGatedPodIsRefused",
 	"TestUnlabelledCopyOfGatedPodIsRefusedEverywhere",
@@ -124,8 +124,8 @@ var parallel = []string{
 	"TestEphemeralContainerMountsNoVolumeOfTheAgent",
 	"TestPrivateImageNeedsThePodsOwnCredentials",
 	"TestPodWithAForgedProgramGateIsRefused",
-	"TestPodLackingShimsForAPILossIsRefused",
-	"TestMetricAndMessagesHaveTheSameRefusalReason",
+	"TestPodWithIncompleteShimsForProgramsIsRefused",
+	"TestRefusalWarningEventAndMetricNameOneReason",
 	"TestInjectionKeepsFieldsUnknownToTheWebhook",
 	"TestPodStartsAfterTheAwaitedKeyIsDone",
 	"TestPodStartsAfterTheAwaitedHolderServes",
@@ -178,7 +178,7 @@ var parallel = []string{
 	"TestPodWithConditionsMayOnlyReadAwaitedLeases",
 	"TestPodHasOnlyTheRightsOfItsAgent",
 	"TestVariableRefusesALateWritersSmallerToken",
-	"TestVariableRefusesChangesOfTypeAndExcessiveSizes",
+	"TestVariableRefusesExcessiveSizesAndChangesOfType",
 	"TestAgentWritesVariablesOnlyAsItsOwnPod",
 	"TestWebhooksAccountMayOnlyCreateEmptyVariables",
 	"TestWebhooksAccountHasOnlyTheRightsOfEnroll",
@@ -205,7 +205,7 @@ var parallel = []string{
 	"TestNightlyJobTutorialShowsTheRealOutputs",
 	"TestElectionLibraryTutorialShowsTheRealOutputs",
 	"TestClientGoTutorialShowsTheRealOutputs",
-	"TestTutorialForAwaitElectionShowsTheRealOutputs",
+	"TestK8sAwaitElectionTutorialShowsTheRealOutputs",
 }
 
 // Tests of package applications.
@@ -291,8 +291,8 @@ func TestTwoLocksInOppositeOrderDoNotDeadlock(t *testing.T) {
 func TestPodAndClientGoElectorExcludeEachOther(t *testing.T) {
 	exclusive.TestPodAndClientGoElectorExcludeEachOther(t)
 }
-func TestContainerDoesNotRestartAfterLossByDefault(t *testing.T) {
-	exclusive.TestContainerDoesNotRestartAfterLossByDefault(t)
+func TestByDefaultALostHoldRestartsNoContainer(t *testing.T) {
+	exclusive.TestByDefaultALostHoldRestartsNoContainer(t)
 }
 func TestContainerRestartsAfterLossIfAnnotationSaysRestart(t *testing.T) {
 	exclusive.TestContainerRestartsAfterLossIfAnnotationSaysRestart(t)
@@ -319,8 +319,8 @@ func TestChildOnDisconnectedNodeDiesBeforeTakeover(t *testing.T) {
 func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 	exclusive.TestForceDeletedPodKeepsItsSlotUntilExpiry(t)
 }
-func TestChildDiesSoonWhenNodeThawsPastDeadline(t *testing.T) {
-	exclusive.TestChildDiesSoonWhenNodeThawsPastDeadline(t)
+func TestChildDiesSoonAfterASuspendedNodeResumes(t *testing.T) {
+	exclusive.TestChildDiesSoonAfterASuspendedNodeResumes(t)
 }
 func TestPodOnCrashedNodeLosesItsSlot(t *testing.T) { exclusive.TestPodOnCrashedNodeLosesItsSlot(t) }
 func TestShimDrainsByDeadlineWhileAgentIsFrozen(t *testing.T) {
@@ -338,8 +338,8 @@ func TestProgramOnDisconnectedNodeEndsBeforeTakeover(t *testing.T) {
 func TestDisobedientProgramDiesBeforeTakeover(t *testing.T) {
 	exclusive.TestDisobedientProgramDiesBeforeTakeover(t)
 }
-func TestProgramWithoutALostHoldIsNotKilled(t *testing.T) {
-	exclusive.TestProgramWithoutALostHoldIsNotKilled(t)
+func TestProgramsThatLoseNoHoldAreNotKilled(t *testing.T) {
+	exclusive.TestProgramsThatLoseNoHoldAreNotKilled(t)
 }
 func TestProgramsOnHostNetworkReachAgentBySocket(t *testing.T) {
 	exclusive.TestProgramsOnHostNetworkReachAgentBySocket(t)
@@ -402,7 +402,9 @@ func TestUnannotatedPodsStayUnchanged(t *testing.T) { injection.TestUnannotatedP
 func TestPodWithAForgedBarrierIsRefused(t *testing.T) {
 	injection.TestPodWithAForgedBarrierIsRefused(t)
 }
-func TestAgentWithAForgedRunIsRefused(t *testing.T) { injection.TestAgentWithAForgedRunIsRefused(t) }
+func TestPodWithForgedBarrierForProgramsIsRefused(t *testing.T) {
+	injection.TestPodWithForgedBarrierForProgramsIsRefused(t)
+}
 func TestPodWithForgedConditionsIsRefused(t *testing.T) {
 	injection.TestPodWithForgedConditionsIsRefused(t)
 }
@@ -454,11 +456,11 @@ func TestPrivateImageNeedsThePodsOwnCredentials(t *testing.T) {
 func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 	injection.TestPodWithAForgedProgramGateIsRefused(t)
 }
-func TestPodLackingShimsForAPILossIsRefused(t *testing.T) {
-	injection.TestPodLackingShimsForAPILossIsRefused(t)
+func TestPodWithIncompleteShimsForProgramsIsRefused(t *testing.T) {
+	injection.TestPodWithIncompleteShimsForProgramsIsRefused(t)
 }
-func TestMetricAndMessagesHaveTheSameRefusalReason(t *testing.T) {
-	injection.TestMetricAndMessagesHaveTheSameRefusalReason(t)
+func TestRefusalWarningEventAndMetricNameOneReason(t *testing.T) {
+	injection.TestRefusalWarningEventAndMetricNameOneReason(t)
 }
 func TestInjectionKeepsFieldsUnknownToTheWebhook(t *testing.T) {
 	injection.TestInjectionKeepsFieldsUnknownToTheWebhook(t)
@@ -643,8 +645,8 @@ func TestPodHasOnlyTheRightsOfItsAgent(t *testing.T) { rights.TestPodHasOnlyTheR
 func TestVariableRefusesALateWritersSmallerToken(t *testing.T) {
 	rights.TestVariableRefusesALateWritersSmallerToken(t)
 }
-func TestVariableRefusesChangesOfTypeAndExcessiveSizes(t *testing.T) {
-	rights.TestVariableRefusesChangesOfTypeAndExcessiveSizes(t)
+func TestVariableRefusesExcessiveSizesAndChangesOfType(t *testing.T) {
+	rights.TestVariableRefusesExcessiveSizesAndChangesOfType(t)
 }
 func TestAgentWritesVariablesOnlyAsItsOwnPod(t *testing.T) {
 	rights.TestAgentWritesVariablesOnlyAsItsOwnPod(t)
@@ -730,6 +732,6 @@ func TestElectionLibraryTutorialShowsTheRealOutputs(t *testing.T) {
 func TestClientGoTutorialShowsTheRealOutputs(t *testing.T) {
 	tutorials.TestClientGoTutorialShowsTheRealOutputs(t)
 }
-func TestTutorialForAwaitElectionShowsTheRealOutputs(t *testing.T) {
-	tutorials.TestTutorialForAwaitElectionShowsTheRealOutputs(t)
+func TestK8sAwaitElectionTutorialShowsTheRealOutputs(t *testing.T) {
+	tutorials.TestK8sAwaitElectionTutorialShowsTheRealOutputs(t)
 }

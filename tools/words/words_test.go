@@ -133,7 +133,7 @@ func TestGoIdentifiersAreSplitIntoWords(t *testing.T) {
 	}
 }
 
-func TestLanguageSampleWithEqualSeedsContainsEqualTexts(t *testing.T) {
+func TestEqualSeedsDrawEqualLanguageSamples(t *testing.T) {
 	drawn := func(seed string) string {
 		var b strings.Builder
 		require.NoError(t, draw(&b, root, seed))
@@ -150,7 +150,7 @@ func TestLanguageSampleWithEqualSeedsContainsEqualTexts(t *testing.T) {
 	assert.ErrorContains(t, draw(&strings.Builder{}, root, "x"), "seed of the draw")
 }
 
-func TestSampledSentenceShowsTheLineItBeginsWithin(t *testing.T) {
+func TestSampledSentenceShowsTheTextBeforeIt(t *testing.T) {
 	all, err := texts("x.md", []byte("A pod starts first. A second pod waits\nfor its slot.\n\nThe third pod ends.\n"))
 	require.NoError(t, err)
 	var places [][]string

@@ -186,7 +186,7 @@ func TestHealthyInstallationPassesEachCheck(t *testing.T) {
 	assert.Equal(t, Finding{Check: "API server", Result: OK, Says: "Kubernetes v1.37.1"}, findings[0])
 }
 
-func TestCheckReportsEachFaultOfAnInstallation(t *testing.T) {
+func TestCheckCommandReportsEachFaultOfAnInstallation(t *testing.T) {
 	for name, test := range map[string]struct {
 		fault  func(s *scene)
 		check  string
@@ -244,7 +244,7 @@ func TestCheckReportsEachFaultOfAnInstallation(t *testing.T) {
 	}
 }
 
-func TestCheckReportsNoFaultForOlderAgents(t *testing.T) {
+func TestCheckCommandReportsNoFaultForOlderAgents(t *testing.T) {
 	s := healthy(t)
 	s.pods = []corev1.Pod{s.pod(api.Gated, "agent@sha256:0")}
 	f, err := s.cluster().pods(t.Context())
@@ -252,7 +252,7 @@ func TestCheckReportsNoFaultForOlderAgents(t *testing.T) {
 	assert.Equal(t, Finding{Result: OK, Says: "1 pods are gated, and 1 of them have the agent of another version until they are replaced"}, f)
 }
 
-func TestCheckReportsEachObstacleToAnInstallation(t *testing.T) {
+func TestCheckCommandReportsEachObstacleToAnInstallation(t *testing.T) {
 	bare := func(t *testing.T) *scene {
 		s := healthy(t)
 		s.deployment = appsv1.Deployment{}

@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-func TestCheckReportsPoliciesWithChangedMatchConstraints(t *testing.T) {
+func TestCheckCommandReportsPoliciesWithChangedMatchConstraints(t *testing.T) {
 	for name, change := range map[string]func(*admissionv1.ValidatingAdmissionPolicy){
 		"namespaces": func(p *admissionv1.ValidatingAdmissionPolicy) {
 			p.Spec.MatchConstraints.NamespaceSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"no": "where"}}
@@ -34,7 +34,7 @@ func TestCheckReportsPoliciesWithChangedMatchConstraints(t *testing.T) {
 	}
 }
 
-func TestCheckReportsWebhooksWithAnotherServerOrRules(t *testing.T) {
+func TestCheckCommandReportsChangedWebhookServerOrRules(t *testing.T) {
 	for name, change := range map[string]func(*admissionv1.MutatingWebhook){
 		"another server": func(w *admissionv1.MutatingWebhook) {
 			w.ClientConfig.Service, w.ClientConfig.URL = nil, new("https://evil.example/pods")

@@ -28,7 +28,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/test/e2e/record"
 )
 
-func TestContainerDoesNotRestartAfterLossByDefault(t *testing.T) {
+func TestByDefaultALostHoldRestartsNoContainer(t *testing.T) {
 	t.Parallel()
 	h := holder.Deploy(t, app.Lasting("loser"), "it needs the record")
 	slot := lease.OfDeployment(h.App.Name)

@@ -44,7 +44,7 @@ func TestForceDeletedPodKeepsItsSlotUntilExpiry(t *testing.T) {
 	heal()
 }
 
-func TestChildDiesSoonWhenNodeThawsPastDeadline(t *testing.T) {
+func TestChildDiesSoonAfterASuspendedNodeResumes(t *testing.T) {
 	h := holder.Deploy(t, app.Suffering("frozen"), "it freezes a node")
 	// No program can prevent this overlap: a child that is frozen past its deadline runs on after
 	// the thaw until its shim kills it. The shim acts immediately, but a busy kernel may run the

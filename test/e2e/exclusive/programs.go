@@ -137,7 +137,7 @@ func TestDisobedientProgramDiesBeforeTakeover(t *testing.T) {
 	})
 }
 
-func TestProgramWithoutALostHoldIsNotKilled(t *testing.T) {
+func TestProgramsThatLoseNoHoldAreNotKilled(t *testing.T) {
 	t.Parallel()
 	cluster.NeedLab(t, "it needs the record")
 	s, a := space.New(t), leashedVoters("obedient")

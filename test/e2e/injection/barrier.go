@@ -80,7 +80,7 @@ func TestPodWithAForgedBarrierIsRefused(t *testing.T) {
 }
 
 // An agent that arrives at the barrier of another Job would open that barrier too early.
-func TestAgentWithAForgedRunIsRefused(t *testing.T) {
+func TestPodWithForgedBarrierForProgramsIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	own, other := suspended(s, "own"), suspended(s, "other")

@@ -78,7 +78,7 @@ func TestPodWithAForgedProgramGateIsRefused(t *testing.T) {
 
 // The annotation promises that shims kill the programs of a lost hold. The policies refuse a pod
 // that lacks a part of these shims.
-func TestPodLackingShimsForAPILossIsRefused(t *testing.T) {
+func TestPodWithIncompleteShimsForProgramsIsRefused(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	whole := webhook.Gated(s, app.Bare(s, "killed", map[string]string{api.LocalAnnotation: "lock/a", api.OnAPILossAnnotation: "kill"}))

@@ -140,7 +140,7 @@ func TestVariableRefusesALateWritersSmallerToken(t *testing.T) {
 	assert.ErrorContains(t, v.merge("ledger", object{"fence": fenced("lock.a", 1, 99)}), "FencedOff: ")
 }
 
-func TestVariableRefusesChangesOfTypeAndExcessiveSizes(t *testing.T) {
+func TestVariableRefusesExcessiveSizesAndChangesOfType(t *testing.T) {
 	t.Parallel()
 	s := space.New(t)
 	v := variables{s, s.Client}

@@ -106,4 +106,4 @@ func TestWorkerTutorialShowsTheRealOutputs(t *testing.T)           { follow(t, "
 func TestNightlyJobTutorialShowsTheRealOutputs(t *testing.T)       { follow(t, "nightly-job") }
 func TestElectionLibraryTutorialShowsTheRealOutputs(t *testing.T)  { follow(t, "election-library") }
 func TestClientGoTutorialShowsTheRealOutputs(t *testing.T)         { follow(t, "client-go-leases") }
-func TestTutorialForAwaitElectionShowsTheRealOutputs(t *testing.T) { follow(t, "await-election") }
+func TestK8sAwaitElectionTutorialShowsTheRealOutputs(t *testing.T) { follow(t, "await-election") }

@@ -39,7 +39,7 @@ func TestEachTestIsInOneShareOfTests(t *testing.T) {
 	assert.Empty(t, outside, "the empty share has all tests")
 }
 
-func TestParallelShareIncludesTheLoadSensitiveTest(t *testing.T) {
+func TestParallelShareOfTestsHasTheHandoverTest(t *testing.T) {
 	names := []string{"TestConnectionsAreNeverRefusedDuringAHandover", "a"}
 	outside, err := share.Outside("parallel", names, parallel)
 	require.NoError(t, err)
@@ -56,14 +56,14 @@ func TestMalformedArgumentForShareOfTestsIsRefused(t *testing.T) {
 	}
 }
 
-func TestSharesWithLongTestsHaveFewerTests(t *testing.T) {
+func TestClusterWithALongTestGetsFewerTests(t *testing.T) {
 	names := []string{"a", "b", "TestHelmCommandsNeverStopARunningApplication", "c", "d"}
 	outside, err := share.Outside("1/2", names, parallel)
 	require.NoError(t, err)
 	assert.ElementsMatch(t, append([]string{"TestConnectionsAreNeverRefusedDuringAHandover", "a", "b", "c", "d"}, parallel...), outside)
 }
 
-func TestMakeTestOmitsHalfOfTheCostlyTests(t *testing.T) {
+func TestHalfOfTheCostlyTestsAreLeftOut(t *testing.T) {
 	all := []string{"TestGateKeepsAExclusiveAndUnchanged", "TestGateKeepsBExclusiveAndUnchanged", "TestOther", "TestCExampleCounts", "TestDExampleRuns"}
 	last := func(n int) []int { return []int{1, 0}[2-n:] }
 	assert.Equal(t, []string{"TestGateKeepsBExclusiveAndUnchanged", "TestDExampleRuns"}, share.LeftOut(all, false, last))
