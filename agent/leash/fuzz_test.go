@@ -44,7 +44,7 @@ func FuzzGrantNeverOutlastsAKnownHold(f *testing.F) {
 			case what < 6:
 				c.sent = b.now
 			case what < 9 && c.sent != 0 && c.sent+b.budget.Deadline() > b.now && b.now < c.Deadline:
-				c.Deadline, c.Doubted, c.sent = c.sent+b.budget.Deadline(), false, 0
+				c.Deadline, c.Unrenewed, c.sent = c.sent+b.budget.Deadline(), false, 0
 				join := step%5 == 0 || !c.good // before the first good answer each tie joins
 				if b.tie(of, c.Tie, join) && join {
 					c.remember(b)

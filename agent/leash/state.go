@@ -17,8 +17,8 @@ type Tie struct {
 	// Deadline is the instant by which the programs must be dead, unless the hold is renewed;
 	// [instant.Never] while no program has a hold.
 	Deadline time.Duration
-	// Doubted reports that the hold has not been renewed since the last leap of the wall clock.
-	Doubted bool
+	// Unrenewed reports that the hold has not been renewed since the last leap of the wall clock.
+	Unrenewed bool
 	// Leaps is the number of leaps that the claim has noted ([Leash.Leaps]).
 	Leaps int
 }
@@ -104,7 +104,7 @@ func (s *state) breaks(claim int) {
 			its.broken = true
 		}
 	}
-	of.Deadline, of.Doubted = instant.Never, false
+	of.Deadline, of.Unrenewed = instant.Never, false
 }
 
 // retire forgets a claim whose loop has ended without a hold. No frozen program waits for the claim.
@@ -218,7 +218,7 @@ func (s *state) bound(now time.Duration, its *leashed) (deadline time.Duration, 
 		if its.number == "" || its.serial > of.upTo || of.Deadline == instant.Never {
 			continue
 		}
-		settled = settled && !of.Doubted
+		settled = settled && !of.Unrenewed
 		if of.Deadline <= deadline {
 			deadline, bounded = of.Deadline, true
 		}

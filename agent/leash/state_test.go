@@ -218,7 +218,7 @@ func TestFrozenProgramThawsOnceAllHoldsAreRenewed(t *testing.T) {
 	require.True(t, b.note(r))
 	assert.False(t, b.note(r), "the same leap counts once")
 	assert.Empty(t, b.act())
-	b.tie(0, Tie{Deadline: deadline, Doubted: true, Leaps: 1}, false)
+	b.tie(0, Tie{Deadline: deadline, Unrenewed: true, Leaps: 1}, false)
 	b.tie(1, Tie{Deadline: instant.Never, Leaps: 1}, false)
 	assert.Empty(t, b.act(), "the hold is not renewed yet")
 	b.now += time.Second

@@ -63,8 +63,8 @@ type hold struct {
 	beats, beatAt time.Duration
 	// told reports that the program has got an answer about the hold by a call other than the bid.
 	told bool
-	// doubted reports that no renewal has been stored since the last leap of the wall clock.
-	doubted bool
+	// unrenewed reports that no renewal has been stored since the last leap of the wall clock.
+	unrenewed bool
 	// asked reports that a person requests that the program gives the hold back.
 	asked bool
 	// owed reports that the bid has not got the hold yet, because the grant of a shim may end after
@@ -117,7 +117,7 @@ const (
 // supported reports whether the program shows that it lives. A program that has not got its hold yet
 // cannot show that, nor can a program that its shim has frozen after a leap.
 func (h *hold) supported(now time.Duration) bool {
-	return h.streams > 0 || now < h.beatBy() || h.owed || h.doubted && h.kill > 0
+	return h.streams > 0 || now < h.beatBy() || h.owed || h.unrenewed && h.kill > 0
 }
 
 // beatBy returns the instant by which the program must send its next heartbeat. After a person
@@ -154,7 +154,7 @@ func (h *hold) wake(now time.Duration) time.Duration {
 // good returns for how long an answer that is sent now is good. The result is zero if the hold has
 // ended. The result is also zero between a leap of the wall clock and the next stored renewal.
 func (h *hold) good(now time.Duration) time.Duration {
-	if h.over || h.returned || h.doubted {
+	if h.over || h.returned || h.unrenewed {
 		return 0
 	}
 	return max(h.deadline-h.kill-now, 0)
@@ -165,7 +165,7 @@ func (h *hold) phase(now time.Duration) phase {
 	switch {
 	case h.over || h.returned || now >= h.deadline:
 		return lost
-	case h.doubted:
+	case h.unrenewed:
 		return uncertain
 	case now >= h.drainAt:
 		return ending

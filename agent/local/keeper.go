@@ -237,7 +237,7 @@ func (k *keeper) begin(s claim.State) {
 	}
 	h := &hold{
 		number: s.Hold, tokens: s.Tokens, bid: first, since: since,
-		deadline: s.Deadline, drainAt: s.DrainAt, doubted: s.Confirmed < k.leaps, beats: first.every, beatAt: k.now,
+		deadline: s.Deadline, drainAt: s.DrainAt, unrenewed: s.Confirmed < k.leaps, beats: first.every, beatAt: k.now,
 	}
 	h.slot, h.token = latest(s.Tokens)
 	if first.stream {
@@ -248,7 +248,7 @@ func (k *keeper) begin(s claim.State) {
 	}
 	k.hold, h.owed = h, true
 	k.config.Log.Info("acquired", "lease", h.slot, "hold", h.number, "token", h.token)
-	if k.tie(false) && (!h.doubted || h.kill == 0) {
+	if k.tie(false) && (!h.unrenewed || h.kill == 0) {
 		k.deliver()
 	}
 }
@@ -266,10 +266,10 @@ func (k *keeper) deliver() {
 // caller decides again. If not, the first result is the instant of the next decision.
 func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 	h := k.hold
-	if doubted := s.Confirmed < k.leaps; h.doubted && !doubted && h.kill > 0 {
+	if unrenewed := s.Confirmed < k.leaps; h.unrenewed && !unrenewed && h.kill > 0 {
 		h.beatAt = k.now // the frozen program could send no heartbeat
 	}
-	h.deadline, h.drainAt, h.doubted = s.Deadline, s.DrainAt, s.Confirmed < k.leaps
+	h.deadline, h.drainAt, h.unrenewed = s.Deadline, s.DrainAt, s.Confirmed < k.leaps
 	h.asked = s.Yield.Hold != "" || s.Paused.Pause == api.PauseStop
 	part := claim.Parting{}
 	switch {
@@ -287,7 +287,7 @@ func (k *keeper) keep(s claim.State) (at time.Duration, over bool) {
 		// the containers would prove that the work has ended, so the agent does not release the
 		// slot.
 	default:
-		if k.tie(false) && h.owed && !h.doubted {
+		if k.tie(false) && h.owed && !h.unrenewed {
 			k.deliver()
 		}
 		return min(s.Deadline, h.wake(k.now)), false

@@ -111,7 +111,7 @@ func (k calls) beatSync(ctx context.Context) (good time.Duration) {
 			k.quiet = true // a heartbeat does not change the answers to other calls
 			h.beat(now)
 			k.tie(true)
-			if h.doubted && waits {
+			if h.unrenewed && waits {
 				changed = k.changed
 				return
 			}

@@ -16,17 +16,17 @@ import (
 func (k *keeper) tie(join bool) (covered bool) {
 	t := leash.Tie{Deadline: instant.Never, Leaps: k.noted}
 	if k.hold != nil {
-		t.Deadline, t.Doubted = k.hold.deadline, k.hold.doubted
+		t.Deadline, t.Unrenewed = k.hold.deadline, k.hold.unrenewed
 	}
 	covered = k.config.Leash.Tie(k.index, t, join)
-	if covered || k.hold.doubted {
+	if covered || k.hold.unrenewed {
 		return covered
 	}
 	// The deadline counts from the sending of the renewal. From here on no grant moves beyond the
 	// present deadline, so a renewal that is sent later outlasts each grant.
 	k.now = k.config.Clock()
 	k.leapt(k.now)
-	k.hold.doubted, k.renews = true, true
+	k.hold.unrenewed, k.renews = true, true
 	return false
 }
 
@@ -59,7 +59,7 @@ func (k *keeper) noteLeap(now time.Duration, leaps int) {
 	k.leapt(now)
 	k.noted = leaps
 	if k.hold != nil {
-		k.hold.doubted = true
+		k.hold.unrenewed = true
 	}
 	k.tie(false)
 }
