@@ -126,10 +126,10 @@ func (a *agentProcess) runShims(config agent.Config) error {
 	config.Gate, config.Granted, config.Asides, config.Dismiss = g, g.granted, g, g.dismiss
 	config.OnBusy, config.WaitAtMost, config.NoteCourse = a.pod.onBusy, a.pod.waitAtMost, a.noteCourse
 	config.Job, config.OnceKey = a.pod.job, a.pod.key
-	a.process.w.do(func() { config.Course = a.pod.course })
+	a.pod.w.do(func() { config.Course = a.pod.course })
 	made, err := agent.New(config)
 	must(err)
-	a.process.w.do(func() { a.gateway, a.agent = g, made })
+	a.pod.w.do(func() { a.gateway, a.agent = g, made })
 	return made.Run(a.process.ctx, a.stop)
 }
 
@@ -138,7 +138,7 @@ func (a *agentProcess) noteCourse(c agent.Course) error {
 	if !a.enter() {
 		return errDead
 	}
-	defer a.process.w.mu.Unlock()
+	defer a.leave()
 	a.pod.course = c
 	return nil
 }
@@ -148,7 +148,7 @@ func (a *agentProcess) probe(context.Context, api.Handler, string, time.Duration
 	if !a.enter() {
 		return r
 	}
-	defer a.process.w.mu.Unlock()
+	defer a.leave()
 	r.Outcome = probe.Failure
 	if a.pod.containers[0].ready() {
 		r.Outcome = probe.Success
@@ -159,12 +159,12 @@ func (a *agentProcess) probe(context.Context, api.Handler, string, time.Duration
 // yieldWhenStopped makes the agent yield when the process gets SIGTERM, as cmd/agent does
 // for gates without shims.
 func (a *agentProcess) yieldWhenStopped() {
-	a.process.w.group.Go(func() {
+	a.pod.w.group.Go(func() {
 		select {
 		case <-a.stop:
 			if a.enter() {
 				made := a.agent
-				a.process.w.mu.Unlock()
+				a.leave()
 				if made != nil {
 					made.Yield()
 				}
@@ -185,7 +185,7 @@ func (a *agentProcess) leapt() {
 func (a *agentProcess) clock() time.Duration {
 	for a.enter() {
 		blocked, now := a.blocked, a.pod.node.now()
-		a.process.w.mu.Unlock()
+		a.leave()
 		if blocked == nil {
 			return now
 		}
@@ -194,15 +194,15 @@ func (a *agentProcess) clock() time.Duration {
 		case <-a.process.ctx.Done():
 		}
 	}
-	a.process.w.mu.Lock()
-	defer a.process.w.mu.Unlock()
+	a.pod.w.lock()
+	defer a.pod.w.unlock()
 	return a.pod.node.now()
 }
 
 // wall returns the node's wall clock.
 func (a *agentProcess) wall() time.Time {
-	a.process.w.mu.Lock()
-	defer a.process.w.mu.Unlock()
+	a.pod.w.lock()
+	defer a.pod.w.unlock()
 	return time.Now().Add(a.pod.node.wallOff)
 }
 
@@ -212,9 +212,9 @@ func (a *agentProcess) block(last time.Duration) {
 	if a.blocked != nil {
 		return
 	}
-	a.process.w.note(a.name, "the loop is blocked for %v", last)
+	a.pod.w.note(a.name, "the loop is blocked for %v", last)
 	a.blocked = make(chan struct{})
-	a.process.w.after(last, a.unblock)
+	a.pod.w.after(last, a.unblock)
 }
 
 // unblock lets the loop go on.
@@ -276,7 +276,7 @@ func (p *pod) restartAgent() {
 func (a *agentProcess) terminate() {
 	if !a.stopped {
 		a.stopped = true
-		a.process.w.note(a.name, "agent is told to stop")
+		a.pod.w.note(a.name, "agent is told to stop")
 		close(a.stop)
 	}
 }
@@ -284,7 +284,7 @@ func (a *agentProcess) terminate() {
 // freezeAlone freezes the process, but not its node.
 func (a *agentProcess) freezeAlone() {
 	a.frozen = true
-	a.process.w.note(a.name, "agent is frozen")
+	a.pod.w.note(a.name, "agent is frozen")
 	a.freeze()
 }
 
@@ -292,7 +292,7 @@ func (a *agentProcess) freezeAlone() {
 func (a *agentProcess) thawAlone() {
 	if a.frozen {
 		a.frozen = false
-		a.process.w.note(a.name, "agent thaws")
+		a.pod.w.note(a.name, "agent thaws")
 		if !a.pod.node.frozen {
 			a.thaw()
 		}

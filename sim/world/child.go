@@ -70,12 +70,13 @@ func (p *containerProcess) seen() host.Process {
 // bear makes a child of the shim, under the grant that the shim accepted last.
 func (s *shimProcess) bear(slots []gate.SlotToken) *child {
 	p := s.container.pod
-	s.w.serial += 2
+	s.w.number()
+	pid := s.w.number()
 	s.hold = s.told.Hold
 	c := &child{
-		container: s.container, where: s.name, shim: s, name: fmt.Sprintf("child-%d", s.w.serial),
+		container: s.container, where: s.name, shim: s, name: fmt.Sprintf("child-%d", pid),
 		hold: s.hold, slots: slots, alive: true, began: s.w.now(), stops: p.stops(s.rng),
-		processes: []*containerProcess{{pid: s.w.serial, alive: true}, {pid: s.w.serial + 1, alive: true}},
+		processes: []*containerProcess{{pid: pid, alive: true}, {pid: pid + 1, alive: true}},
 	}
 	s.child = c
 	s.watches(c, s.told)

@@ -11,7 +11,7 @@ import (
 // clock is the CLOCK_BOOTTIME of a node. Its rate changes when a time daemon slews it.
 // The clock of a paused machine stands still.
 type clock struct {
-	w *World
+	engine *engine
 	// read is the time that the clock showed at a true time. The field "at" is that true time.
 	// Since then the clock has run at the rate.
 	read, at time.Duration
@@ -30,19 +30,33 @@ type alarm struct {
 
 // start sets the clock, as a boot does, and drops all alarms.
 func (c *clock) start(read time.Duration) {
-	c.read, c.at, c.stands, c.alarms = read, c.w.now(), false, nil
+	c.read, c.at, c.stands, c.alarms = read, c.engine.now(), false, nil
 }
 
+// now returns the time that the clock shows.
 func (c *clock) now() time.Duration {
 	if c.stands {
 		return c.read
 	}
-	return c.read + time.Duration(c.rate*float64(c.w.now()-c.at))
+	return c.read + time.Duration(c.rate*float64(c.engine.now()-c.at))
 }
+
+// newClock returns a clock with the rate. The method start sets the clock.
+func newClock(e *engine, rate float64) clock { return clock{engine: e, rate: rate} }
+
+// setRate gives the clock another rate.
+func (c *clock) setRate(rate float64) { c.change(rate, c.stands) }
+
+// stand lets the clock stand still, and run lets it run again.
+func (c *clock) stand() { c.change(c.rate, true) }
+func (c *clock) run()   { c.change(c.rate, false) }
+
+// stood returns the true time for which the clock has stood still.
+func (c *clock) stood() time.Duration { return c.engine.now() - c.at }
 
 // change gives the clock another rate, or lets it stand still.
 func (c *clock) change(rate float64, stands bool) {
-	c.read, c.at = c.now(), c.w.now()
+	c.read, c.at = c.now(), c.engine.now()
 	c.rate, c.stands = rate, stands
 	for _, a := range c.alarms {
 		c.arm(a)
@@ -69,7 +83,7 @@ func (c *clock) arm(a *alarm) {
 		return
 	}
 	set := a.set
-	c.w.after(time.Duration(float64(a.instant-c.now())/c.rate)+1, func() {
+	c.engine.after(time.Duration(float64(a.instant-c.now())/c.rate)+1, func() {
 		// If a.set has changed, a change of the clock's rate has replaced this call.
 		if i := slices.Index(c.alarms, a); i >= 0 && a.set == set {
 			c.alarms = slices.Delete(c.alarms, i, i+1)
@@ -77,7 +91,3 @@ func (c *clock) arm(a *alarm) {
 		}
 	})
 }
-
-// setRight bounds the time from the end of a pause until the hypervisor or a time
-// daemon corrects the wall clock.
-const setRight = 5 * time.Second

@@ -129,9 +129,9 @@ func (p *comer) start() {
 // clock reads the clock of the node. The read waits while the process is frozen.
 func (p *comer) clock(c *clientOf) time.Duration {
 	if !c.enter() {
-		p.w.mu.Lock()
+		p.w.lock()
 	}
-	defer p.w.mu.Unlock()
+	defer p.w.unlock()
 	return p.node.now()
 }
 

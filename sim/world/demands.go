@@ -182,8 +182,8 @@ func (d *demands) next(before *child) *child {
 
 // lastEnd returns the instant at which the last child ended.
 func (d *demands) lastEnd() time.Duration {
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.lock()
+	defer d.unlock()
 	return d.checks.ends[len(d.checks.ends)-1].at
 }
 

@@ -14,6 +14,7 @@ import (
 // a slot. The program releases the Lease only after its work has ended.
 type elector struct {
 	*clientOf
+	w       *World
 	name    string
 	slot    string
 	working bool
@@ -29,7 +30,7 @@ const (
 
 func (w *World) newElector(name, slot string) *elector {
 	proc := w.newProcess()
-	e := &elector{clientOf: w.newClient(proc, name, nil), name: name, slot: slot}
+	e := &elector{w: w, clientOf: w.newClient(proc, name, nil), name: name, slot: slot}
 	w.checks.electors = append(w.checks.electors, e)
 	w.group.Go(e.run)
 	return e
@@ -47,13 +48,13 @@ func (e *elector) run() {
 		case <-e.ctx.Done():
 			return
 		}
-		e.w.mu.Lock()
+		e.w.lock()
 		paused, now := e.paused, e.w.now()
 		if e.working && (paused || now-renewed > electorRenew) {
 			e.w.note(e.name, "stops working")
 			e.working = false
 		}
-		e.w.mu.Unlock()
+		e.w.unlock()
 		ctx, cancel := context.WithTimeout(e.ctx, electorRetry)
 		lease, err := e.GetLease(ctx, e.slot)
 		if err == nil {
@@ -69,8 +70,8 @@ func (e *elector) run() {
 }
 
 func (e *elector) now() time.Duration {
-	e.w.mu.Lock()
-	defer e.w.mu.Unlock()
+	e.w.lock()
+	defer e.w.unlock()
 	return e.w.now()
 }
 

@@ -19,9 +19,30 @@ type engine struct {
 	seed  uint64
 	rng   *rand.Rand // only the goroutine that plays the story draws from it
 	group sync.WaitGroup
+	// serial is the last number that the method number returned.
+	serial int
 	// ctx is the ancestor of every context of the world.
 	ctx    context.Context
 	cancel context.CancelFunc
+}
+
+// newEngine returns the engine of a seed. The caller must be in a synctest bubble.
+func newEngine(ctx context.Context, seed uint64) *engine {
+	e := &engine{history: newHistory(), seed: seed}
+	e.rng = e.source("script")
+	e.ctx, e.cancel = context.WithCancel(ctx)
+	return e
+}
+
+// lock locks the mutex, and unlock unlocks it.
+func (e *engine) lock()   { e.mu.Lock() }
+func (e *engine) unlock() { e.mu.Unlock() }
+
+// number returns a number that the method has not returned before. The names of pods, children and
+// objects contain such numbers.
+func (e *engine) number() int {
+	e.serial++
+	return e.serial
 }
 
 // source returns the random source of one actor.
@@ -34,8 +55,8 @@ func (e *engine) source(actor string) *rand.Rand {
 // after schedules f to run when the duration has passed, with the mutex held.
 func (e *engine) after(d time.Duration, f func()) {
 	time.AfterFunc(max(d, 1), func() {
-		e.mu.Lock()
-		defer e.mu.Unlock()
+		e.lock()
+		defer e.unlock()
 		if e.ctx.Err() == nil {
 			f()
 		}
@@ -58,9 +79,9 @@ func (e *engine) pass(d time.Duration) bool {
 // violation, the result is false. The pauses between two calls of f grow with the bound.
 func (e *engine) until(bound time.Duration, f func() bool) bool {
 	for end := e.now() + bound; ; {
-		e.mu.Lock()
+		e.lock()
 		ok := f()
-		e.mu.Unlock()
+		e.unlock()
 		if ok {
 			return true
 		}
@@ -72,8 +93,8 @@ func (e *engine) until(bound time.Duration, f func() bool) bool {
 
 // do runs f with the mutex held, for a caller that does not hold the mutex.
 func (e *engine) do(f func()) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.lock()
+	defer e.unlock()
 	f()
 }
 

@@ -40,6 +40,7 @@ type Reconciler interface {
 // client of the API server and a cache.
 type Enroller struct {
 	*process
+	w      *World
 	client *clientOf
 	name   string
 	rng    *rand.Rand
@@ -66,7 +67,7 @@ type cache struct {
 
 func (w *World) newEnroller(name string) *Enroller {
 	p := w.newProcess()
-	e := &Enroller{process: p, client: w.newClient(p, name, nil), name: name, rng: w.source(name), wake: make(chan struct{}, 1)}
+	e := &Enroller{w: w, process: p, client: w.newClient(p, name, nil), name: name, rng: w.source(name), wake: make(chan struct{}, 1)}
 	r := w.reconciler(e)
 	_, isModel := r.(model)
 	w.real = !isModel
@@ -133,8 +134,8 @@ func (e *Enroller) retire() {
 
 // OptedOut reports whether the namespace has lost its label.
 func (e *Enroller) OptedOut() bool {
-	e.w.mu.Lock()
-	defer e.w.mu.Unlock()
+	e.w.lock()
+	defer e.w.unlock()
 	return e.w.optedOut
 }
 
@@ -148,7 +149,7 @@ func (e *Enroller) Cached(kind, name string) ([]byte, error) {
 	if !e.enter() {
 		return nil, errDead
 	}
-	defer e.w.mu.Unlock()
+	defer e.leave()
 	if v := e.w.api.object(kind, name).asOf(e.lag()); v.body != nil {
 		return v.raw, nil
 	}
@@ -167,7 +168,7 @@ func (e *Enroller) ListCached(kind string, selects func(labels map[string]string
 	if !e.enter() {
 		return nil, errDead
 	}
-	defer e.w.mu.Unlock()
+	defer e.leave()
 	at := e.lag()
 	return e.w.api.list(kind, selects, func(o *object) version { return o.asOf(at) }), nil
 }

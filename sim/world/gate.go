@@ -38,17 +38,17 @@ func openGateway(a *agentProcess) (*gateway, error) {
 	g := &gateway{agent: a, server: server, reports: server.Reports()}
 	if a.pod.lateReader > 0 {
 		late := make(chan gate.Report)
-		a.process.w.group.Go(func() { g.delay(server.Reports(), late) })
+		a.pod.w.group.Go(func() { g.delay(server.Reports(), late) })
 		g.reports = late
 	}
-	a.process.w.group.Go(func() { must(server.Run(a.process.ctx)) })
+	a.pod.w.group.Go(func() { must(server.Run(a.process.ctx)) })
 	return g, nil
 }
 
 // delay passes each report to the reader after a random delay. If several reports on one shim fall
 // into the delay, the reader gets only the last one.
 func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
-	r := g.agent.process.w.source(g.agent.name + g.agent.pod.uid + " reader")
+	r := g.agent.pod.w.source(g.agent.name + g.agent.pod.uid + " reader")
 	done := g.agent.process.ctx.Done()
 	var found []gate.Report
 	for {
@@ -97,8 +97,8 @@ func last(found []gate.Report, report gate.Report) []gate.Report {
 
 // lateness draws the delay with which the agent's loop reads a report.
 func (g *gateway) lateness(r *rand.Rand) time.Duration {
-	g.agent.process.w.mu.Lock()
-	defer g.agent.process.w.mu.Unlock()
+	g.agent.pod.w.lock()
+	defer g.agent.pod.w.unlock()
 	return between(r, 0, g.agent.pod.lateReader+1)
 }
 
@@ -154,7 +154,7 @@ func (a *agentProcess) runs() bool {
 	if !a.enter() {
 		return false
 	}
-	a.process.w.mu.Unlock()
+	a.leave()
 	return true
 }
 
@@ -162,9 +162,9 @@ func (a *agentProcess) runs() bool {
 // [agentProcess.clock] instead, because a fault can block the loop alone.
 func (a *agentProcess) now() time.Duration {
 	if !a.enter() {
-		a.process.w.mu.Lock()
+		a.pod.w.lock()
 	}
-	defer a.process.w.mu.Unlock()
+	defer a.pod.w.unlock()
 	return a.pod.node.now()
 }
 
@@ -191,8 +191,8 @@ func (l listener) Accept() (desk.Conn, error) {
 
 // Close implements desk.Listener.
 func (l listener) Close() error {
-	l.process.w.mu.Lock()
-	defer l.process.w.mu.Unlock()
+	l.pod.w.lock()
+	defer l.pod.w.unlock()
 	l.unlistened = true
 	l.connected.give()
 	return nil
@@ -221,8 +221,8 @@ func (n notes) Remove(name string) error {
 // process is frozen, because the desk calls touch with the desk's mutex locked. Goroutines that
 // wait for a mutex stop the time of the synctest bubble.
 func (n notes) touch(do func(*pod)) error {
-	n.process.w.mu.Lock()
-	defer n.process.w.mu.Unlock()
+	n.pod.w.lock()
+	defer n.pod.w.unlock()
 	if n.process.dead {
 		return context.Canceled
 	}

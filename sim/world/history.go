@@ -26,6 +26,18 @@ type moment struct {
 	args []any
 }
 
+func newHistory() history { return history{start: time.Now(), failed: make(chan struct{})} }
+
+// blame puts the culprit in front of the verdict, if there is a verdict. The result reports whether
+// there is one.
+func (h *history) blame(culprit string) bool {
+	if h.verdict == "" {
+		return false
+	}
+	h.verdict = culprit + ": " + h.verdict
+	return true
+}
+
 // now returns the true time since the beginning.
 func (h *history) now() time.Duration { return time.Since(h.start) }
 

@@ -67,10 +67,10 @@ type container struct {
 }
 
 func (w *World) newPod(t template, n *node) *pod {
-	w.serial++
-	p := &pod{template: t, w: w, name: t.stable, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, key: t.run, notes: map[string][]byte{}}
+	serial := w.number()
+	p := &pod{template: t, w: w, name: t.stable, uid: fmt.Sprintf("pod-uid-%d", serial), node: n, key: t.run, notes: map[string][]byte{}}
 	if t.stable == "" {
-		p.name = fmt.Sprintf("%s-%d", t.workload, w.serial)
+		p.name = fmt.Sprintf("%s-%d", t.workload, serial)
 	}
 	p.rng = w.source(p.name + p.uid)
 	p.order.pod, p.sockets.pod, p.shown.pod, p.volume = p, p, p, volume{}

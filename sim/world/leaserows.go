@@ -53,8 +53,7 @@ func (r leaseRows) forgetful() {
 		for _, e := range slices.Clone(r.enrolls) {
 			e.retire()
 		}
-		r.serial++
-		e := r.newEnroller(fmt.Sprintf("enroll-%d", r.serial))
+		e := r.newEnroller(fmt.Sprintf("enroll-%d", r.number()))
 		e.cache = cache{at: 1, pinned: true}
 		r.after(r.budget.Duration, func() { e.cache.pinned = false; e.nudge() })
 	})

@@ -73,7 +73,7 @@ func (l *leashShims) attach(a *localAgent, config *local.Config) {
 	must(err)
 	of := leash.New(leash.Config{Gate: l.gate, Budget: budget, BootID: config.BootID, Clock: config.Clock, Random: config.Random()})
 	config.Leash = of
-	a.process.w.group.Go(func() { of.Run(a.ctx) })
+	a.pod.w.group.Go(func() { of.Run(a.ctx) })
 }
 
 // hangUp implements starter: the agent's process is dead.
@@ -226,7 +226,7 @@ type leashGate struct {
 
 func newLeashGate(a *localAgent, of *leashShims) *leashGate {
 	g := &leashGate{agent: a, shims: of, reports: make(chan gate.Report), changed: newSignal()}
-	a.process.w.group.Go(g.pump)
+	a.pod.w.group.Go(g.pump)
 	return g
 }
 
@@ -277,7 +277,7 @@ func (g *leashGate) send(id gate.ShimID, f func(*leashShim)) error {
 	if !g.agent.enter() {
 		return errDead
 	}
-	defer g.agent.process.w.mu.Unlock()
+	defer g.agent.leave()
 	s := g.shims.last
 	if s == nil || s.id != id || s.dead || s.gate != g {
 		return gate.ErrNotConnected

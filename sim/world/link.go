@@ -90,8 +90,8 @@ type shimEnd struct{ *link }
 // Send implements shim.Conn.
 func (l shimEnd) Send(message []byte) error {
 	w := l.shim.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.lock()
+	defer w.unlock()
 	if l.hungUp || l.shim.dead {
 		return errBroken
 	}
@@ -110,8 +110,8 @@ type agentEnd struct{ *link }
 // Send implements desk.Conn.
 func (l agentEnd) Send(message []byte) error {
 	w := l.shim.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.lock()
+	defer w.unlock()
 	switch {
 	case l.agent.process.dead:
 		return errDead
@@ -157,8 +157,8 @@ func (l agentEnd) Process() (desk.Process, error) { return pidfd{l.agent, l.shim
 // Close implements desk.Conn.
 func (l agentEnd) Close() error {
 	w := l.shim.w
-	w.mu.Lock()
-	defer w.mu.Unlock()
+	w.lock()
+	defer w.unlock()
 	l.close()
 	return nil
 }
@@ -186,7 +186,7 @@ func (p pidfd) AwaitDeath(ctx context.Context) error {
 	if !p.agent.enter() {
 		return errDead
 	}
-	p.agent.process.w.mu.Unlock()
+	p.agent.leave()
 	return nil
 }
 

@@ -79,16 +79,16 @@ func (a *localAgent) random() func() rand.Source {
 // clock reads the node's clock. The read waits while the process is frozen.
 func (a *localAgent) clock() time.Duration {
 	if !a.enter() {
-		a.process.w.mu.Lock()
+		a.pod.w.lock()
 	}
-	defer a.process.w.mu.Unlock()
+	defer a.pod.w.unlock()
 	return a.pod.node.now()
 }
 
 // wall returns the node's wall clock.
 func (a *localAgent) wall() time.Time {
-	a.process.w.mu.Lock()
-	defer a.process.w.mu.Unlock()
+	a.pod.w.lock()
+	defer a.pod.w.unlock()
 	return time.Now().Add(a.pod.node.wallOff)
 }
 
@@ -97,14 +97,14 @@ func (a *localAgent) exited(err error) {
 	if a.dead {
 		return
 	}
-	a.process.w.note(a.where, "agent local exits: %v", err)
+	a.pod.w.note(a.where, "agent local exits: %v", err)
 	a.pod.killAgent(between(a.pod.rng, 200*time.Millisecond, 2*time.Second))
 }
 
 // kill ends the process immediately. The kernel ends its connections.
 func (a *localAgent) kill() {
 	a.die()
-	a.process.w.note(a.where, "agent local is dead")
+	a.pod.w.note(a.where, "agent local is dead")
 	a.pod.hangUp()
 	for _, c := range slices.Clone(a.calls) {
 		c.breaks()
@@ -115,7 +115,7 @@ func (a *localAgent) kill() {
 func (a *localAgent) terminate() {
 	if !a.stopped {
 		a.stopped = true
-		a.process.w.note(a.where, "agent local is told to stop")
+		a.pod.w.note(a.where, "agent local is told to stop")
 		close(a.stop)
 	}
 }
@@ -123,7 +123,7 @@ func (a *localAgent) terminate() {
 // freezeAlone freezes the process, but not its node.
 func (a *localAgent) freezeAlone() {
 	a.frozen = true
-	a.process.w.note(a.where, "agent local is frozen")
+	a.pod.w.note(a.where, "agent local is frozen")
 	a.process.freeze()
 }
 
@@ -131,7 +131,7 @@ func (a *localAgent) freezeAlone() {
 func (a *localAgent) thawAlone() {
 	if a.frozen {
 		a.frozen = false
-		a.process.w.note(a.where, "agent local thaws")
+		a.pod.w.note(a.where, "agent local thaws")
 		if !a.pod.node.frozen {
 			a.goOn()
 		}
@@ -140,6 +140,6 @@ func (a *localAgent) thawAlone() {
 
 // goOn lets the process continue after a freeze.
 func (a *localAgent) goOn() {
-	a.thawedAt = a.process.w.now()
+	a.thawedAt = a.pod.w.now()
 	a.process.thaw()
 }

@@ -55,7 +55,7 @@ func (t told) until() time.Duration { return time.Duration(t.GoodUntil * float64
 
 // begin sends the request.
 func (c *call) begin(method, path string) {
-	w := c.program.w
+	w := c.program.pod.w
 	c.ctx, c.cancel = context.WithCancel(w.ctx)
 	c.header, c.code = http.Header{}, http.StatusOK
 	if a := c.program.pod.agent; a != nil && !a.dead && a.handler != nil {
@@ -94,8 +94,8 @@ func (c *call) Write(line []byte) (int, error) {
 	if !c.agent.enter() {
 		return 0, errDead
 	}
-	w := c.program.w
-	defer w.mu.Unlock()
+	w := c.program.pod.w
+	defer c.agent.leave()
 	if c.over {
 		return 0, errBroken
 	}
@@ -125,9 +125,9 @@ func (c *call) hands(f func()) {
 
 // arrive calls f when the next part of the answer arrives.
 func (c *call) arrive(f func()) {
-	now := c.program.w.now()
+	now := c.program.pod.w.now()
 	c.arrives = max(c.arrives+1, now+c.trip())
-	c.program.w.after(c.arrives-now, f)
+	c.program.pod.w.after(c.arrives-now, f)
 }
 
 // closes ends the answer after its last line.
@@ -161,7 +161,7 @@ func (c *call) hangUp() {
 		return
 	}
 	c.over = true
-	c.program.w.after(c.trip(), c.cancel)
+	c.program.pod.w.after(c.trip(), c.cancel)
 	c.drop()
 }
 

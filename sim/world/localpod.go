@@ -64,9 +64,8 @@ func (direct) leapt()                            {}
 // newLocalPod adds the pod to the node, whose kubelet soon starts the containers. For each
 // claim the program has one or two bidders.
 func newLocalPod(w *World, name string, n *node, duration time.Duration, claims []api.Claim) *localPod {
-	w.serial++
 	p := &localPod{
-		w: w, name: name, uid: fmt.Sprintf("pod-uid-%d", w.serial), node: n, rng: w.source(name), claims: claims, duration: duration,
+		w: w, name: name, uid: fmt.Sprintf("pod-uid-%d", w.number()), node: n, rng: w.source(name), claims: claims, duration: duration,
 	}
 	p.starter = direct{p}
 	for _, c := range claims {

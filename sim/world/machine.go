@@ -30,8 +30,8 @@ func newMachine(s *shimProcess) machine {
 	n := s.container.pod.node
 	locked := func(read func() time.Duration) func() time.Duration {
 		return func() time.Duration {
-			s.w.mu.Lock()
-			defer s.w.mu.Unlock()
+			s.w.lock()
+			defer s.w.unlock()
 			return read()
 		}
 	}
@@ -40,8 +40,8 @@ func newMachine(s *shimProcess) machine {
 
 // Now implements shim.Machine.
 func (m machine) Now() time.Duration {
-	m.w.mu.Lock()
-	defer m.w.mu.Unlock()
+	m.w.lock()
+	defer m.w.unlock()
 	return m.container.pod.node.now()
 }
 
@@ -49,14 +49,14 @@ func (m machine) Now() time.Duration {
 // of a dead shim ends.
 func (m machine) Next(starting bool) shim.Input {
 	for {
-		m.w.mu.Lock()
+		m.w.lock()
 		if m.dead {
-			m.w.mu.Unlock()
+			m.w.unlock()
 			runtime.Goexit()
 		}
 		in, ok := m.take(starting)
 		next := m.changed.next()
-		m.w.mu.Unlock()
+		m.w.unlock()
 		if ok {
 			return in
 		}
@@ -86,8 +86,8 @@ const farAway = 1000 * time.Hour
 
 // Wake implements shim.Machine.
 func (m machine) Wake(at time.Duration) {
-	m.w.mu.Lock()
-	defer m.w.mu.Unlock()
+	m.w.lock()
+	defer m.w.unlock()
 	s, n := m.shimProcess, m.container.pod.node
 	if s.dead || s.alarm != nil && s.rings == at {
 		return
@@ -105,15 +105,15 @@ func (m machine) Wake(at time.Duration) {
 
 // Say implements shim.Machine.
 func (m machine) Say(line string) {
-	m.w.mu.Lock()
-	defer m.w.mu.Unlock()
+	m.w.lock()
+	defer m.w.unlock()
 	m.w.note(m.name, "%s", strings.TrimSpace(line))
 }
 
 // Start implements shim.Machine. The shims of the world start only children.
 func (m machine) Start(c *shim.Command) {
-	m.w.mu.Lock()
-	defer m.w.mu.Unlock()
+	m.w.lock()
+	defer m.w.unlock()
 	s := m.shimProcess
 	if s.dead {
 		return
@@ -126,8 +126,8 @@ func (m machine) Start(c *shim.Command) {
 
 // Reap implements shim.Machine.
 func (m machine) Reap() (pid int, status unix.WaitStatus, none bool) {
-	m.w.mu.Lock()
-	defer m.w.mu.Unlock()
+	m.w.lock()
+	defer m.w.unlock()
 	if m.child == nil {
 		return 0, 0, true
 	}
@@ -145,8 +145,8 @@ func (m machine) Reap() (pid int, status unix.WaitStatus, none bool) {
 
 // Signal implements shim.Machine.
 func (m machine) Signal(pid int, sig syscall.Signal) error {
-	m.w.mu.Lock()
-	defer m.w.mu.Unlock()
+	m.w.lock()
+	defer m.w.unlock()
 	p := m.process(pid)
 	switch {
 	case p == nil || m.dead:
@@ -159,8 +159,8 @@ func (m machine) Signal(pid int, sig syscall.Signal) error {
 
 // Descendants implements shim.Machine.
 func (m machine) Descendants() (all []host.Process, err error) {
-	m.w.mu.Lock()
-	defer m.w.mu.Unlock()
+	m.w.lock()
+	defer m.w.unlock()
 	if m.child != nil {
 		for _, p := range m.child.processes {
 			all = append(all, p.seen())
@@ -171,8 +171,8 @@ func (m machine) Descendants() (all []host.Process, err error) {
 
 // Find implements shim.Machine.
 func (m machine) Find(pid int) (host.Process, bool) {
-	m.w.mu.Lock()
-	defer m.w.mu.Unlock()
+	m.w.lock()
+	defer m.w.unlock()
 	if p := m.process(pid); p != nil {
 		return p.seen(), true
 	}

@@ -39,7 +39,7 @@ func (m model) provide() (time.Duration, error) {
 	if !m.enter() {
 		return 0, errDead
 	}
-	defer m.w.mu.Unlock()
+	defer m.leave()
 	if m.w.api.away {
 		return 0, errUnreachable
 	}

@@ -28,6 +28,7 @@ var (
 // clientOf is the client of the API server in one process.
 type clientOf struct {
 	*process
+	w       *World
 	name    string
 	node    *node // nil for a process on the API server's own machine
 	pod     *pod  // the agent's pod; nil for other processes
@@ -44,7 +45,7 @@ type clientOf struct {
 }
 
 func (w *World) newClient(p *process, name string, n *node) *clientOf {
-	return &clientOf{process: p, name: name, node: n, sources: map[string]*rand.Rand{}, sent: map[string]int{}, recent: map[string]*minute{}}
+	return &clientOf{process: p, w: w, name: name, node: n, sources: map[string]*rand.Rand{}, sent: map[string]int{}, recent: map[string]*minute{}}
 }
 
 // source returns the random source of one kind of request. The requests of one process
@@ -144,7 +145,7 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 		}
 	})
 	tick := between(r, 1, time.Microsecond)
-	c.w.mu.Unlock()
+	c.leave()
 	return c.await(ctx, reply, tick)
 }
 
@@ -162,7 +163,7 @@ func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Dur
 	if !c.enter() {
 		return nil, errDead
 	}
-	c.w.mu.Unlock()
+	c.leave()
 	return a.raw, a.err
 }
 

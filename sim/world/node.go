@@ -59,8 +59,8 @@ type tenant interface {
 const skew = 1. / 12
 
 func (w *World) newNode(name string) {
-	n := &node{w: w, name: name, rng: w.source(name), clock: clock{w: w}}
-	n.rate = n.anyRate()
+	n := &node{w: w, name: name, rng: w.source(name)}
+	n.clock = newClock(w.engine, n.anyRate())
 	n.wallOff = between(n.rng, -time.Minute, time.Minute)
 	n.bootUp()
 	w.nodes = append(w.nodes, n)

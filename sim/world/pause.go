@@ -12,8 +12,9 @@ import (
 
 // slew changes the rate of the node's clock, as a time daemon does to correct it.
 func (n *node) slew() {
-	n.change(n.anyRate(), n.stands)
-	n.w.note(n.name, "its clock goes at %.3f", n.rate)
+	rate := n.anyRate()
+	n.setRate(rate)
+	n.w.note(n.name, "its clock goes at %.3f", rate)
 }
 
 // step sets the node's wall clock forwards or back. CLOCK_BOOTTIME does not change, but
@@ -47,9 +48,13 @@ func (n *node) pause() {
 	}
 	n.w.note(n.name, "is paused, and its clock stands still")
 	n.paused = true
-	n.change(n.rate, true)
+	n.stand()
 	n.stop()
 }
+
+// setRight bounds the time from the end of a pause until the hypervisor or a time
+// daemon corrects the wall clock.
+const setRight = 5 * time.Second
 
 // unpause lets the machine go on. The wall clock is behind until the hypervisor or a time
 // daemon corrects it.
@@ -57,7 +62,7 @@ func (n *node) unpause() {
 	if !n.paused {
 		return
 	}
-	lost := n.w.now() - n.at
+	lost := n.stood()
 	n.w.note(n.name, "goes on after a pause of %v", lost)
 	n.paused = false
 	n.wallOff -= lost
@@ -70,7 +75,7 @@ func (n *node) unpause() {
 		n.rightAt = n.w.now()
 		checkLeapSent(n.w.checks, n)
 	})
-	n.change(n.rate, false)
+	n.clock.run()
 	for _, c := range slices.Clone(n.w.checks.alive) {
 		if c.pod().node == n {
 			c.excused = c.excused || c.unwatched() // no process could stop the child

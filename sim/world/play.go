@@ -11,12 +11,9 @@ import (
 // New returns the world of a seed. The caller must be in a synctest bubble. For each [Enroller] the
 // function "enroll" returns the Reconciler that the Enroller runs.
 func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *World {
-	w := &World{reconciler: enroll, remembered: remembered{}, read: map[string]bool{}}
-	w.seed, w.start, w.failed = seed, time.Now(), make(chan struct{})
-	w.rng = w.source("script")
-	w.ctx, w.cancel = context.WithCancel(ctx)
+	w := &World{engine: newEngine(ctx, seed), reconciler: enroll, remembered: remembered{}, read: map[string]bool{}}
 	w.api = newServer(w)
-	w.checks = newChecks(&w.engine)
+	w.checks = newChecks(w.engine)
 	w.weather, w.calm, w.latest = fair, true, latest
 	return w
 }

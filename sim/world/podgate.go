@@ -40,7 +40,7 @@ type podGate struct {
 func (g podGate) Grant(id gate.ShimID, grant gate.Grant) error {
 	err := g.Pod.Grant(id, grant)
 	if err == nil {
-		g.a.process.w.do(func() { g.a.pod.granted(grant) })
+		g.a.pod.w.do(func() { g.a.pod.granted(grant) })
 	}
 	return err
 }
@@ -223,10 +223,9 @@ func (o *inOrder) killAll() {
 // startApp starts the application's process in its container.
 func (c *container) startApp() {
 	p := c.pod
-	p.w.serial++
 	c.starts++
 	app := &child{
-		container: c, where: fmt.Sprintf("%s/%s#%d", p.name, c.name, c.starts), name: fmt.Sprintf("child-%d", p.w.serial),
+		container: c, where: fmt.Sprintf("%s/%s#%d", p.name, c.name, c.starts), name: fmt.Sprintf("child-%d", p.w.number()),
 		hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.now(), stops: p.stops(p.rng),
 	}
 	app.excused = app.hold != "" && app.hold == p.order.unwatched

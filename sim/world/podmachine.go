@@ -54,7 +54,7 @@ func (m agentMachine) inside(f func() error) error {
 	if !m.a.enter() {
 		return errDead
 	}
-	defer m.a.process.w.mu.Unlock()
+	defer m.a.leave()
 	return f()
 }
 
@@ -78,7 +78,7 @@ func (m agentMachine) Rename(from, to string) error {
 // Now waits while the process is frozen. For a dead process Now also returns the node's time.
 func (m agentMachine) Now() (now time.Duration) {
 	if m.inside(func() error { now = m.a.pod.node.now(); return nil }) != nil {
-		m.a.process.w.do(func() { now = m.a.pod.node.now() })
+		m.a.pod.w.do(func() { now = m.a.pod.node.now() })
 	}
 	return now
 }
@@ -99,7 +99,7 @@ func (m agentMachine) Alarm() (standin.Alarm, error) {
 // Listen implements standin.Machine.
 func (m agentMachine) Listen() (l net.Listener, err error) {
 	err = m.inside(func() error {
-		m.a.pod.sockets.listening = newWaitSocket(m.a.process)
+		m.a.pod.sockets.listening = newWaitSocket(m.a.process, m.a.pod)
 		l = m.a.pod.sockets.listening
 		return nil
 	})

@@ -14,13 +14,14 @@ import (
 // waitSocket is the socket on which an agent process listens for "agent wait".
 type waitSocket struct {
 	process *process
+	pod     *pod
 	queue   []*end
 	closed  bool
 	wake    chan struct{}
 }
 
-func newWaitSocket(p *process) *waitSocket {
-	return &waitSocket{process: p, wake: make(chan struct{}, 1)}
+func newWaitSocket(p *process, of *pod) *waitSocket {
+	return &waitSocket{process: p, pod: of, wake: make(chan struct{}, 1)}
 }
 
 // Accept implements net.Listener.
@@ -34,7 +35,7 @@ func (l *waitSocket) Accept() (net.Conn, error) {
 			next, l.queue = l.queue[0], l.queue[1:]
 		}
 		closed := l.closed
-		l.process.w.mu.Unlock()
+		l.process.leave()
 		switch {
 		case closed:
 			return nil, net.ErrClosed
@@ -50,7 +51,7 @@ func (l *waitSocket) Accept() (net.Conn, error) {
 
 // Close implements net.Listener.
 func (l *waitSocket) Close() error {
-	l.process.w.do(func() {
+	l.pod.w.do(func() {
 		l.closed = true
 		for _, e := range l.queue {
 			e.close()
@@ -76,7 +77,7 @@ func (s *sockets) dial(from *process) func(context.Context) (net.Conn, error) {
 		if !from.enter() {
 			return nil, errDead
 		}
-		defer from.w.mu.Unlock()
+		defer from.leave()
 		l := s.listening
 		if l == nil || l.closed || l.process.dead {
 			return nil, errUnreachable
@@ -121,7 +122,7 @@ func (e *end) Read(into []byte) (int, error) {
 		n := copy(into, e.arrived)
 		e.arrived = e.arrived[n:]
 		closed, over := e.closed, e.over
-		e.process.w.mu.Unlock()
+		e.process.leave()
 		switch {
 		case closed:
 			return 0, net.ErrClosed
@@ -142,7 +143,7 @@ func (e *end) Write(text []byte) (int, error) {
 	if !e.process.enter() {
 		return 0, errDead
 	}
-	defer e.process.w.mu.Unlock()
+	defer e.process.leave()
 	if e.closed || e.other.closed {
 		return 0, errBroken
 	}
@@ -153,7 +154,7 @@ func (e *end) Write(text []byte) (int, error) {
 
 // Close implements net.Conn.
 func (e *end) Close() error {
-	e.process.w.do(e.close)
+	e.pod.w.do(e.close)
 	return nil
 }
 
@@ -171,7 +172,7 @@ func (e *end) close() {
 // later calls f after the delay of a message on the socket, and wakes the other end. Several
 // functions run in the order in which the caller passed them to [end.later].
 func (e *end) later(f func()) {
-	w := e.process.w
+	w := e.pod.w
 	e.last = max(e.last+1, w.now()+between(e.pod.rng, 50*time.Microsecond, instant))
 	w.after(e.last-w.now(), func() { f(); wakeUp(e.other.wake) })
 }

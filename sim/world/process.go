@@ -8,7 +8,7 @@ import "context"
 // process is an operating system's process that uses the API server. A fault can freeze
 // or kill the process at any of its requests.
 type process struct {
-	w      *World
+	engine *engine
 	ctx    context.Context
 	cancel context.CancelFunc
 	dead   bool
@@ -17,9 +17,10 @@ type process struct {
 	deferred []func()
 }
 
-func (w *World) newProcess() *process {
-	p := &process{w: w}
-	p.ctx, p.cancel = context.WithCancel(w.ctx)
+// newProcess starts a process, which ends with the world at the latest.
+func (e *engine) newProcess() *process {
+	p := &process{engine: e}
+	p.ctx, p.cancel = context.WithCancel(e.ctx)
 	return p
 }
 
@@ -61,30 +62,33 @@ func (p *process) whenThawed(f func()) {
 	}
 }
 
-// enter waits while the process is frozen, and locks the mutex. For a dead process the
-// method returns false, and the mutex is not locked.
+// enter waits while the process is frozen, and locks the mutex. The caller unlocks the mutex by
+// [process.leave]. For a dead process the method returns false, and the mutex is not locked.
 func (p *process) enter() bool {
 	for {
-		p.w.mu.Lock()
+		p.engine.lock()
 		thawed := p.thawed
 		switch {
 		case p.dead:
-			p.w.mu.Unlock()
+			p.engine.unlock()
 			return false
 		case thawed == nil:
 			return true
 		}
-		p.w.mu.Unlock()
+		p.engine.unlock()
 		<-thawed
 	}
 }
+
+// leave unlocks the mutex after [process.enter].
+func (p *process) leave() { p.engine.unlock() }
 
 // await waits until the argument "ready" returns true and the process is not frozen. For a dead
 // process the method returns false. The argument "ready" is called with the mutex held.
 func (p *process) await(changed *signal, ready func() bool) bool {
 	for p.enter() {
 		ok, next := ready(), changed.next()
-		p.w.mu.Unlock()
+		p.leave()
 		if ok {
 			return true
 		}

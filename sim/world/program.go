@@ -33,7 +33,7 @@ func (p *localPod) runProgram() {
 
 // kill ends the program and all its work. The kernel closes the program's connections.
 func (g *program) kill() {
-	g.w.note(g.where, "program is dead")
+	g.pod.w.note(g.where, "program is dead")
 	for _, b := range g.pod.bidders {
 		b.ends("dies with its program")
 		b.hangUp()
@@ -47,15 +47,15 @@ func (g *program) kill() {
 func (g *program) freezeAlone(last time.Duration) {
 	g.frozen = true
 	g.process.freeze()
-	g.w.note(g.where, "program is frozen for %v", last)
-	g.w.after(last, g.thawAlone)
+	g.pod.w.note(g.where, "program is frozen for %v", last)
+	g.pod.w.after(last, g.thawAlone)
 }
 
 // thawAlone undoes freezeAlone.
 func (g *program) thawAlone() {
 	if g.frozen && !g.dead {
 		g.frozen = false
-		g.w.note(g.where, "program thaws")
+		g.pod.w.note(g.where, "program thaws")
 		if !g.pod.node.frozen && !g.iced {
 			g.goOn()
 		}
@@ -76,7 +76,7 @@ func (g *program) still() bool { return g.thawed != nil }
 // ices freezes the program until the leash lets it go on.
 func (g *program) ices() {
 	g.iced = true
-	g.w.note(g.where, "program is frozen by its shim")
+	g.pod.w.note(g.where, "program is frozen by its shim")
 	g.process.freeze()
 }
 
@@ -86,10 +86,10 @@ func (g *program) melts() {
 		return
 	}
 	g.iced = false
-	g.w.note(g.where, "program goes on")
+	g.pod.w.note(g.where, "program goes on")
 	for _, b := range g.pod.bidders {
 		if b.work != nil {
-			b.work.toldAt = g.w.now()
+			b.work.toldAt = g.pod.w.now()
 		}
 	}
 	if !g.frozen && !g.pod.node.frozen {

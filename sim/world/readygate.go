@@ -48,7 +48,7 @@ type readyGate struct {
 func (g readyGate) Grant(id gate.ShimID, grant gate.Grant) error {
 	err := g.Readiness.Grant(id, grant)
 	if err == nil {
-		g.a.process.w.do(func() { g.a.pod.granted(grant) })
+		g.a.pod.w.do(func() { g.a.pod.granted(grant) })
 	}
 	return err
 }
@@ -111,9 +111,8 @@ func (s *shown) setReady(ready bool) {
 	p := s.pod
 	switch {
 	case ready && s.ready == nil:
-		p.w.serial++
 		s.ready = &child{
-			container: p.containers[0], where: p.name, name: fmt.Sprintf("endpoint-%d", p.w.serial),
+			container: p.containers[0], where: p.name, name: fmt.Sprintf("endpoint-%d", p.w.number()),
 			hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.now(),
 		}
 		p.w.checks.childBegins(s.ready)
@@ -216,6 +215,6 @@ func (a *agentProcess) serve(config agent.Config, gate func(context.Context) err
 	config.Containers, config.InitContainers, config.Granted = []string{standin.Container}, nil, nil
 	made, err := agent.New(config)
 	must(err)
-	a.process.w.do(func() { a.agent = made })
+	a.pod.w.do(func() { a.agent = made })
 	return agent.Serve(a.process.ctx, gate, func(ctx context.Context) error { return made.Run(ctx, a.stop) })
 }

@@ -41,8 +41,7 @@ func (r *recovery) heal() {
 		p.recover()
 	}
 	if len(r.enrolls) == 0 {
-		r.serial++
-		r.newEnroller(fmt.Sprintf("enroll-%d", r.serial))
+		r.newEnroller(fmt.Sprintf("enroll-%d", r.number()))
 	}
 	r.refill()
 }
@@ -123,8 +122,8 @@ func (r *recovery) barred(p *pod, slot string) bool {
 
 // ends returns the number of children that have ended.
 func (r *recovery) ends() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.lock()
+	defer r.unlock()
 	return len(r.checks.ends)
 }
 
@@ -159,7 +158,8 @@ func (r *recovery) steady(last time.Duration) bool {
 			}
 		}
 	})
-	return r.verdict == ""
+	verdict, _ := r.Verdict()
+	return verdict == ""
 }
 
 // checkRightful demands that the pod of an application without a shim holds the

@@ -116,8 +116,7 @@ func (s *server) create(by, kind, name string, raw []byte) ([]byte, error) {
 	if o.last().body != nil {
 		return nil, status(409, "AlreadyExists", kind+" "+name)
 	}
-	s.w.serial++
-	return s.store(by, o, decode(raw), fmt.Sprintf("uid-%d", s.w.serial)), nil
+	return s.store(by, o, decode(raw), fmt.Sprintf("uid-%d", s.w.number())), nil
 }
 
 // put replaces an object as the real server does. The server compares the uid and the
@@ -129,8 +128,7 @@ func (s *server) put(by, kind, name string, raw []byte) ([]byte, error) {
 	uid, rv := meta(body, "uid"), meta(body, "resourceVersion")
 	switch {
 	case before.body == nil && kind == "Lease" && uid == "":
-		s.w.serial++
-		return s.store(by, o, body, fmt.Sprintf("uid-%d", s.w.serial)), nil
+		return s.store(by, o, body, fmt.Sprintf("uid-%d", s.w.number())), nil
 	case before.body == nil && uid != "":
 		return nil, status(409, "Conflict", "uid of an object that is gone")
 	case before.body == nil:

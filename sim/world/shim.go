@@ -57,9 +57,8 @@ type shimProcess struct {
 // startShim starts a shim in the container.
 func (c *container) startShim() {
 	w, p := c.pod.w, c.pod
-	w.serial++
 	s := &shimProcess{
-		w: w, container: c, id: gate.ShimID(fmt.Sprintf("shim-%d", w.serial)), boot: p.node.boot,
+		w: w, container: c, id: gate.ShimID(fmt.Sprintf("shim-%d", w.number())), boot: p.node.boot,
 		changed: newSignal(), empty: make(chan struct{}), began: w.now(),
 	}
 	c.starts++

@@ -140,7 +140,7 @@ func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 	if !s.enter() {
 		return nil
 	}
-	defer s.w.mu.Unlock()
+	defer s.leave()
 	var current api.Stamp
 	if len(shards) > 0 && shards[0].Number == 0 {
 		current = shards[0].Stamp
@@ -165,8 +165,8 @@ func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
 		delete(s.seen, l.Name)
 		return false, 0
 	}
-	s.w.mu.Lock()
-	defer s.w.mu.Unlock()
+	s.w.lock()
+	defer s.w.unlock()
 	now := s.w.now()
 	if s.seen[l.Name].version != l.ResourceVersion {
 		s.seen[l.Name] = sighting{l.ResourceVersion, now}

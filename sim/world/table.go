@@ -67,8 +67,7 @@ func (t *table) run() {
 		}
 		t.do(func() { t.note("script", "ROW: %s (lease %v)", name, t.budget.Duration) })
 		rows[name]()
-		if t.verdict != "" {
-			t.verdict = name + ": " + t.verdict
+		if t.blame(name) {
 			return
 		}
 		t.do(func() {

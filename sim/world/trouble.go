@@ -113,8 +113,7 @@ func (c *trouble) enrollTrouble() {
 		pick(c.rng, c.enrolls).retire()
 		return
 	}
-	c.serial++
-	c.newEnroller(fmt.Sprintf("enroll-%d", c.serial))
+	c.newEnroller(fmt.Sprintf("enroll-%d", c.number()))
 }
 
 // takeLease deletes a Lease.

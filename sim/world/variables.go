@@ -107,14 +107,14 @@ func (c *clientOf) WatchVariable(ctx context.Context, name, from string, fn func
 		return errDead
 	}
 	timer := time.NewTimer(between(c.source("watches"), time.Millisecond, time.Minute))
-	c.w.mu.Unlock()
+	c.leave()
 	defer timer.Stop()
 	for {
 		if !c.enter() {
 			return errDead
 		}
 		now, changed := c.w.variables.of[name], c.w.variables.changed
-		c.w.mu.Unlock()
+		c.leave()
 		if now.ResourceVersion != from {
 			from = now.ResourceVersion
 			fn(now.Clone(), false)

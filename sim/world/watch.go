@@ -50,7 +50,7 @@ func (c *clientOf) WatchLease(ctx context.Context, name, resourceVersion string,
 		}
 		arrived, ended, err := s.arrived, s.ended, s.err
 		s.arrived = nil
-		c.w.mu.Unlock()
+		c.leave()
 		for _, e := range arrived {
 			fn(eventOf(e))
 		}
@@ -96,8 +96,8 @@ func (s *server) open(w *watch, resourceVersion string) error {
 }
 
 func (c *clientOf) close(s *watch) {
-	c.w.mu.Lock()
-	defer c.w.mu.Unlock()
+	c.w.lock()
+	defer c.w.unlock()
 	s.ended = true
 	c.w.api.watches = slices.DeleteFunc(c.w.api.watches, func(other *watch) bool { return other == s })
 }

@@ -58,14 +58,12 @@ func newWorkload(w *World, t template, replicas int) *workload {
 // create gives the workload another uid, as if a person had deleted the workload and made
 // it anew.
 func (l *workload) create() {
-	l.serial++
-	l.uid, l.revisions, l.newest = fmt.Sprintf("uid-%d", l.serial), nil, nil
+	l.uid, l.revisions, l.newest = fmt.Sprintf("uid-%d", l.number()), nil, nil
 }
 
 // apply applies a template that was never applied before.
 func (l *workload) apply(b behaviour) {
-	l.serial++
-	r := &revision{behaviour: b, stamp: api.Revision{Workload: l.uid, Hash: fmt.Sprintf("hash-%d", l.serial)}}
+	r := &revision{behaviour: b, stamp: api.Revision{Workload: l.uid, Hash: fmt.Sprintf("hash-%d", l.number())}}
 	l.revisions = append(l.revisions, r)
 	l.again(r)
 }

@@ -8,7 +8,7 @@ import "time"
 // World has all that surrounds the programs under test: the API server, the nodes and
 // their pods.
 type World struct {
-	engine
+	*engine
 	checks *checks
 
 	api     *server
@@ -22,7 +22,6 @@ type World struct {
 	nodes    []*node
 	pods     []*pod // the pods that have a process or an object
 	enrolls  []*Enroller
-	serial   int
 	// reconciler makes the Reconciler of an Enroller.
 	reconciler func(*Enroller) Reconciler
 	// real reports that the Reconciler is the real enroll.
