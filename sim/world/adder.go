@@ -12,6 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // adder is the part of a program that uses the Variables of its pod. An add with an idempotency key
@@ -40,7 +41,7 @@ type note struct {
 
 func newAdder(p *localPod) *adder {
 	name := p.name + "/adder"
-	return &adder{pod: p, name: name, rng: p.w.source(name)}
+	return &adder{pod: p, name: name, rng: p.w.Source(name)}
 }
 
 // begin makes the adder a part of a new program.
@@ -49,7 +50,7 @@ func (a *adder) begin(g *program) {
 	a.later(a.keyed)
 	a.later(a.hits)
 	a.later(a.write)
-	if chance(a.rng, .3) {
+	if engine.Chance(a.rng, .3) {
 		a.later(a.watch)
 	}
 }
@@ -66,8 +67,8 @@ func (a *adder) die() {
 // any more.
 func (a *adder) later(f func()) {
 	g := a.program
-	a.pod.w.after(between(a.rng, 50*time.Millisecond, 20*time.Second), func() {
-		g.whenThawed(func() {
+	a.pod.w.After(engine.Between(a.rng, 50*time.Millisecond, 20*time.Second), func() {
+		g.WhenThawed(func() {
 			if a.program == g && !a.pod.w.silent {
 				f()
 			}
@@ -144,8 +145,8 @@ func (a *adder) write() {
 		return
 	}
 	a.holds = a.holds[max(0, len(a.holds)-5):]
-	of := pick(a.rng, a.holds)
-	if chance(a.rng, .7) {
+	of := engine.Pick(a.rng, a.holds)
+	if engine.Chance(a.rng, .7) {
 		of = a.holds[len(a.holds)-1]
 	}
 	l := a.pod.w.variables.ledgers["fenced"]
@@ -162,7 +163,7 @@ func (a *adder) watch() {
 	c.took = func(_ int, t told) {
 		n, err := strconv.ParseInt(t.Value, 10, 64)
 		if err == nil && n < sum {
-			a.pod.w.violate(counted, "%s sees %d after %d", a.name, n, sum)
+			a.pod.w.Violate(counted, "%s sees %d after %d", a.name, n, sum)
 		}
 		sum = max(sum, n)
 	}
@@ -170,7 +171,7 @@ func (a *adder) watch() {
 	a.calls = append(a.calls, c)
 	c.begin(http.MethodGet, "/v1/variable/keyed?watch=true")
 	g := a.program
-	a.pod.w.after(between(a.rng, time.Second, time.Minute), func() {
+	a.pod.w.After(engine.Between(a.rng, time.Second, time.Minute), func() {
 		if a.program == g && !c.over {
 			c.hangUp()
 			a.later(a.watch)

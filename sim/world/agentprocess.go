@@ -15,6 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // agentProcess is one process of the agent's container.
@@ -33,7 +34,7 @@ type agentProcess struct {
 	leaps chan struct{} // signals each leap of the wall clock
 	// backlog has the connections that the desk has yet to accept.
 	backlog    []*link
-	connected  signal
+	connected  engine.Signal
 	unlistened bool
 	// blocked is not nil while the agent's loop stands still. The other goroutines of the
 	// agent go on.
@@ -46,18 +47,18 @@ func (p *pod) startAgent() {
 		return
 	}
 	p.agentRuns++
-	proc := p.w.newProcess()
+	proc := p.w.NewProcess()
 	a := &agentProcess{
-		first: p.agentRuns == 1, pod: p, stop: make(chan struct{}), connected: newSignal(), began: p.w.now(), leaps: make(chan struct{}, 1),
+		first: p.agentRuns == 1, pod: p, stop: make(chan struct{}), connected: engine.NewSignal(), began: p.w.Now(), leaps: make(chan struct{}, 1),
 	}
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
 	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
 	a.clientOf.name = p.identity()
 	a.clientOf.allowed, a.clientOf.pod = p.allowed, p
 	p.agents = append(p.agents, a)
-	p.w.note(a.name, "agent starts")
+	p.w.Note(a.name, "agent starts")
 	if p.node.frozen {
-		a.freeze()
+		a.Freeze()
 	}
 	p.relock()
 }
@@ -65,11 +66,11 @@ func (p *pod) startAgent() {
 // relock gives the flock of the pod to the first living agent process, unless a living process
 // has the flock already.
 func (p *pod) relock() {
-	if p.lock != nil && !p.lock.process.dead {
+	if p.lock != nil && !p.lock.Process.Dead {
 		return
 	}
 	for _, a := range p.agents {
-		if !a.process.dead {
+		if !a.Process.Dead {
 			p.lock = a
 			a.begin()
 			return
@@ -88,7 +89,7 @@ func (a *agentProcess) begin() {
 		LeaseDuration:  p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
 		API: a.clientOf, Clock: a.clock, Leaps: a.leaps,
 		Wall:   a.wall,
-		Random: rand.NewPCG(w.seed, w.source(a.name+p.uid).Uint64()),
+		Random: rand.NewPCG(w.Seed, w.Source(a.name+p.uid).Uint64()),
 	}
 	if p.revision.Valid() {
 		config.Revision, config.Readiness, config.ReplacesUnready = p.revision, api.ReadinessForward, p.strict
@@ -111,9 +112,9 @@ func (a *agentProcess) begin() {
 		a.yieldWhenStopped()
 	default:
 	}
-	w.group.Go(func() {
+	w.Group.Go(func() {
 		err := run(config)
-		w.do(func() { a.exited(err) })
+		w.Do(func() { a.exited(err) })
 	})
 }
 
@@ -126,29 +127,29 @@ func (a *agentProcess) runShims(config agent.Config) error {
 	config.Gate, config.Granted, config.Asides, config.Dismiss = g, g.granted, g, g.dismiss
 	config.OnBusy, config.WaitAtMost, config.NoteCourse = a.pod.onBusy, a.pod.waitAtMost, a.noteCourse
 	config.Job, config.OnceKey = a.pod.job, a.pod.key
-	a.pod.w.do(func() { config.Course = a.pod.course })
+	a.pod.w.Do(func() { config.Course = a.pod.course })
 	made, err := agent.New(config)
-	must(err)
-	a.pod.w.do(func() { a.gateway, a.agent = g, made })
-	return made.Run(a.process.ctx, a.stop)
+	engine.Must(err)
+	a.pod.w.Do(func() { a.gateway, a.agent = g, made })
+	return made.Run(a.Process.Ctx, a.stop)
 }
 
 // noteCourse stores the course of the pod, which outlives the agent's process.
 func (a *agentProcess) noteCourse(c agent.Course) error {
-	if !a.enter() {
-		return errDead
+	if !a.Enter() {
+		return engine.ErrDead
 	}
-	defer a.leave()
+	defer a.Leave()
 	a.pod.course = c
 	return nil
 }
 
 // probe carries out the readiness probe of the pod's first container.
 func (a *agentProcess) probe(context.Context, api.Handler, string, time.Duration) (r probe.Result) {
-	if !a.enter() {
+	if !a.Enter() {
 		return r
 	}
-	defer a.leave()
+	defer a.Leave()
 	r.Outcome = probe.Failure
 	if a.pod.containers[0].ready() {
 		r.Outcome = probe.Success
@@ -159,17 +160,17 @@ func (a *agentProcess) probe(context.Context, api.Handler, string, time.Duration
 // yieldWhenStopped makes the agent yield when the process gets SIGTERM, as cmd/agent does
 // for gates without shims.
 func (a *agentProcess) yieldWhenStopped() {
-	a.pod.w.group.Go(func() {
+	a.pod.w.Group.Go(func() {
 		select {
 		case <-a.stop:
-			if a.enter() {
+			if a.Enter() {
 				made := a.agent
-				a.leave()
+				a.Leave()
 				if made != nil {
 					made.Yield()
 				}
 			}
-		case <-a.process.ctx.Done():
+		case <-a.Process.Ctx.Done():
 		}
 	})
 }
@@ -177,32 +178,32 @@ func (a *agentProcess) yieldWhenStopped() {
 // leapt signals to an agent that the wall clock was set. Shims notice a leap by themselves, but
 // between the end of a container and the start of the next one no shim lives.
 func (a *agentProcess) leapt() {
-	a.whenThawed(func() { wakeUp(a.leaps) })
+	a.WhenThawed(func() { wakeUp(a.leaps) })
 }
 
 // clock reads the node's clock for the agent's loop. The read waits while the process
 // is frozen, or its loop is blocked.
 func (a *agentProcess) clock() time.Duration {
-	for a.enter() {
-		blocked, now := a.blocked, a.pod.node.now()
-		a.leave()
+	for a.Enter() {
+		blocked, now := a.blocked, a.pod.node.Now()
+		a.Leave()
 		if blocked == nil {
 			return now
 		}
 		select {
 		case <-blocked:
-		case <-a.process.ctx.Done():
+		case <-a.Process.Ctx.Done():
 		}
 	}
-	a.pod.w.lock()
-	defer a.pod.w.unlock()
-	return a.pod.node.now()
+	a.pod.w.Lock()
+	defer a.pod.w.Unlock()
+	return a.pod.node.Now()
 }
 
 // wall returns the node's wall clock.
 func (a *agentProcess) wall() time.Time {
-	a.pod.w.lock()
-	defer a.pod.w.unlock()
+	a.pod.w.Lock()
+	defer a.pod.w.Unlock()
 	return time.Now().Add(a.pod.node.wallOff)
 }
 
@@ -212,9 +213,9 @@ func (a *agentProcess) block(last time.Duration) {
 	if a.blocked != nil {
 		return
 	}
-	a.pod.w.note(a.name, "the loop is blocked for %v", last)
+	a.pod.w.Note(a.name, "the loop is blocked for %v", last)
 	a.blocked = make(chan struct{})
-	a.pod.w.after(last, a.unblock)
+	a.pod.w.After(last, a.unblock)
 }
 
 // unblock lets the loop go on.
@@ -229,8 +230,8 @@ func (a *agentProcess) unblock() {
 // being stopped, the kubelet then restarts the agent, or all containers of the pod.
 func (a *agentProcess) exited(err error) {
 	p := a.pod
-	if !a.process.dead {
-		p.w.note(a.name, "agent exits: %v", err)
+	if !a.Process.Dead {
+		p.w.Note(a.name, "agent exits: %v", err)
 		a.kill()
 		switch {
 		case errors.Is(err, standin.ErrRestart):
@@ -243,12 +244,12 @@ func (a *agentProcess) exited(err error) {
 
 // kill ends the process immediately.
 func (a *agentProcess) kill() {
-	if a.process.dead {
+	if a.Process.Dead {
 		return
 	}
 	p := a.pod
-	a.die()
-	p.w.note(a.name, "agent is dead")
+	a.Die()
+	p.w.Note(a.name, "agent is dead")
 	for _, c := range p.containers {
 		for _, s := range c.shims {
 			if s.link != nil && s.link.agent == a {
@@ -257,7 +258,7 @@ func (a *agentProcess) kill() {
 		}
 	}
 	p.agents = slices.DeleteFunc(p.agents, func(other *agentProcess) bool { return other == a })
-	p.sockets.hangUp(a.process)
+	p.sockets.hangUp(a.Process)
 	p.relock()
 	p.tidy()
 }
@@ -265,7 +266,7 @@ func (a *agentProcess) kill() {
 // restartAgent starts an agent process after a moment. The function starts nothing if by then the
 // pod has an agent process, is being stopped, or restarts all containers.
 func (p *pod) restartAgent() {
-	p.w.after(between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
+	p.w.After(engine.Between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
 		if !p.stopping && !p.order.restarting && len(p.agents) == 0 {
 			p.startAgent()
 		}
@@ -276,7 +277,7 @@ func (p *pod) restartAgent() {
 func (a *agentProcess) terminate() {
 	if !a.stopped {
 		a.stopped = true
-		a.pod.w.note(a.name, "agent is told to stop")
+		a.pod.w.Note(a.name, "agent is told to stop")
 		close(a.stop)
 	}
 }
@@ -284,17 +285,17 @@ func (a *agentProcess) terminate() {
 // freezeAlone freezes the process, but not its node.
 func (a *agentProcess) freezeAlone() {
 	a.frozen = true
-	a.pod.w.note(a.name, "agent is frozen")
-	a.freeze()
+	a.pod.w.Note(a.name, "agent is frozen")
+	a.Freeze()
 }
 
 // thawAlone undoes freezeAlone.
 func (a *agentProcess) thawAlone() {
 	if a.frozen {
 		a.frozen = false
-		a.pod.w.note(a.name, "agent thaws")
+		a.pod.w.Note(a.name, "agent thaws")
 		if !a.pod.node.frozen {
-			a.thaw()
+			a.Thaw()
 		}
 	}
 }

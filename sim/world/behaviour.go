@@ -6,6 +6,8 @@ package world
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // behaviour describes how a version of the application starts, serves and ends. An application with
@@ -43,7 +45,7 @@ const mostStart = 4 * time.Second
 
 // goodVersion draws a version that serves, and does not end.
 func goodVersion(r *rand.Rand) behaviour {
-	return behaviour{name: "good", starts: between(r, 100*time.Millisecond, mostStart), probed: chance(r, .7)}
+	return behaviour{name: "good", starts: engine.Between(r, 100*time.Millisecond, mostStart), probed: engine.Chance(r, .7)}
 }
 
 // brokenVersion draws a broken version, whose rollout must never complete.
@@ -58,16 +60,16 @@ func brokenVersion(r *rand.Rand) behaviour {
 	case 3:
 		return behaviour{name: "has no image", imageless: true}
 	}
-	return behaviour{name: "crashes after it was Ready once", lasts: between(r, 3*time.Second, mostBroken), probed: chance(r, .5)}
+	return behaviour{name: "crashes after it was Ready once", lasts: engine.Between(r, 3*time.Second, mostBroken), probed: engine.Chance(r, .5)}
 }
 
 // exitingVersion draws a version that exits within a second.
 func exitingVersion(r *rand.Rand) behaviour {
-	return behaviour{name: "exits at once", lasts: between(r, time.Millisecond, time.Second), probed: chance(r, .5)}
+	return behaviour{name: "exits at once", lasts: engine.Between(r, time.Millisecond, time.Second), probed: engine.Chance(r, .5)}
 }
 
 // lateVersion draws a version that crashes after it was proven. No rule promises that its
 // rollout ends.
 func lateVersion(r *rand.Rand) behaviour {
-	return behaviour{name: "crashes later", lasts: between(r, 20*time.Second, 2*time.Minute), probed: chance(r, .5)}
+	return behaviour{name: "crashes later", lasts: engine.Between(r, 20*time.Second, 2*time.Minute), probed: engine.Chance(r, .5)}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // bidder is the part of a program that bids for one claim. A bidder bids, works under its hold
@@ -52,13 +53,13 @@ type bidder struct {
 
 func newBidder(p *localPod, c api.Claim) *bidder {
 	name := fmt.Sprintf("%s/%s-%d", p.name, c.Kind.Word, len(p.bidders))
-	return &bidder{pod: p, claim: c, name: name, rng: p.w.source(name)}
+	return &bidder{pod: p, claim: c, name: name, rng: p.w.Source(name)}
 }
 
 // begin makes the bidder a part of a new program, which bids a little later.
 func (b *bidder) begin(g *program) {
 	b.program, b.bids, b.hold, b.call, b.work, b.joint = g, false, nil, nil, nil, nil
-	b.later(between(b.rng, time.Millisecond, 2*time.Second))
+	b.later(engine.Between(b.rng, time.Millisecond, 2*time.Second))
 }
 
 // later makes the bidder bid after the pause.
@@ -72,8 +73,8 @@ func (b *bidder) later(pause time.Duration) {
 // has begun another round by then, or if its program is dead.
 func (b *bidder) in(d time.Duration, f func()) {
 	round, g := b.round, b.program
-	b.pod.w.after(d, func() {
-		g.whenThawed(func() {
+	b.pod.w.After(d, func() {
+		g.WhenThawed(func() {
 			if b.round == round && b.program == g {
 				f()
 			}
@@ -84,9 +85,9 @@ func (b *bidder) in(d time.Duration, f func()) {
 // idle draws the pause between two bids.
 func idle(b *bidder) time.Duration {
 	if b.pod.w.calm {
-		return between(b.rng, 10*time.Millisecond, 2*time.Second)
+		return engine.Between(b.rng, 10*time.Millisecond, 2*time.Second)
 	}
-	return between(b.rng, 10*time.Millisecond, 30*time.Second)
+	return engine.Between(b.rng, 10*time.Millisecond, 30*time.Second)
 }
 
 // bid sends a bid for the claim, or joins a call for several claims. In quiet times, a bidder that
@@ -94,7 +95,7 @@ func idle(b *bidder) time.Duration {
 func (b *bidder) bid() {
 	w := b.pod.w
 	if w.calm && !b.due && !readsOn(b) {
-		b.later(between(b.rng, time.Second, 5*time.Second))
+		b.later(engine.Between(b.rng, time.Second, 5*time.Second))
 		return
 	}
 	if partners := partnersOf(b); len(partners) > 0 {
@@ -102,19 +103,19 @@ func (b *bidder) bid() {
 		return
 	}
 	b.idles = false
-	b.streams, b.every = chance(b.rng, .6), between(b.rng, 2*time.Second, 15*time.Second).Round(time.Millisecond)
+	b.streams, b.every = engine.Chance(b.rng, .6), engine.Between(b.rng, 2*time.Second, 15*time.Second).Round(time.Millisecond)
 	query := "?heartbeat=" + b.every.String()
 	if b.streams {
 		query = "?stream=true"
 	}
-	if w.calm || chance(b.rng, .8) {
-		query += "&wait=" + between(b.rng, time.Second, 10*time.Minute).String()
+	if w.calm || engine.Chance(b.rng, .8) {
+		query += "&wait=" + engine.Between(b.rng, time.Second, 10*time.Minute).String()
 	}
 	query += drawRole(b)
-	b.bids, b.since = true, w.now()
+	b.bids, b.since = true, w.Now()
 	b.call = b.ask(http.MethodPost, "/holds"+query, b.told, b.endBid)
-	if !w.calm && chance(b.rng, .1) { // the program gives up
-		b.in(between(b.rng, time.Millisecond, 20*time.Second), func() {
+	if !w.calm && engine.Chance(b.rng, .1) { // the program gives up
+		b.in(engine.Between(b.rng, time.Millisecond, 20*time.Second), func() {
 			if b.bids {
 				b.hangUp()
 				b.later(idle(b))
@@ -148,8 +149,8 @@ func (b *bidder) endBid(int) {
 	switch {
 	case b.hold == nil:
 		b.later(idle(b))
-	case b.streams && chance(b.rng, .5):
-		b.in(between(b.rng, time.Millisecond, time.Second), b.follow)
+	case b.streams && engine.Chance(b.rng, .5):
+		b.in(engine.Between(b.rng, time.Millisecond, time.Second), b.follow)
 	case !b.streams:
 		b.beat()
 	}
@@ -166,7 +167,7 @@ func (b *bidder) endFollowing(code int) {
 // beat sends heartbeats until the hold is over.
 func (b *bidder) beat() {
 	pause := time.Duration(float64(b.every) * (.2 + .7*b.rng.Float64()))
-	if !b.pod.w.calm && chance(b.rng, .03) {
+	if !b.pod.w.calm && engine.Chance(b.rng, .03) {
 		pause = 3 * b.every // the program is late
 	}
 	b.in(pause, func() {
@@ -195,12 +196,12 @@ func (b *bidder) hangUp() {
 // its work, and may open another call about the hold after the pause.
 func (b *bidder) disconnect(pause time.Duration) {
 	b.hangUp()
-	b.pod.w.note(b.name, "closes its connection")
+	b.pod.w.Note(b.name, "closes its connection")
 	if b.hold == nil {
 		b.later(idle(b))
 		return
 	}
-	if chance(b.rng, .5) {
+	if engine.Chance(b.rng, .5) {
 		b.in(pause, b.follow)
 	}
 }
@@ -218,7 +219,7 @@ func drawRole(b *bidder) string {
 	if b.claim.Kind != api.RWLock {
 		return ""
 	}
-	if b.writes = !readsOn(b) && chance(b.rng, .4); b.writes {
+	if b.writes = !readsOn(b) && engine.Chance(b.rng, .4); b.writes {
 		return "&as=writer"
 	}
 	return "&as=reader"

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // slow returns the true time that passes while the slowest clock counts the duration.
@@ -15,7 +16,7 @@ func slow(d time.Duration) time.Duration { return time.Duration(float64(d) / (1 
 // budgetOf returns the budget of a lease duration.
 func budgetOf(d time.Duration) api.Budget {
 	budget, err := api.NewBudget(d)
-	must(err)
+	engine.Must(err)
 	return budget
 }
 

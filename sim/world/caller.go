@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // lingers is the time for which a pod still counts at its barrier after the end of its last call
@@ -35,11 +36,11 @@ func (p caller) run(ctx context.Context, with barrier.Config) error {
 		LeaseDuration: with.Duration, BootID: "boot", Leases: p.c, Run: p.of.name, Barriers: p.c, Clock: with.Clock,
 		Random: func() rand.Source { return rand.NewPCG(random.Uint64(), 0) },
 	})
-	must(err)
+	engine.Must(err)
 	stop, served := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(served)
-		must(made.Run(context.WithoutCancel(ctx), stop))
+		engine.Must(made.Run(context.WithoutCancel(ctx), stop))
 	}()
 	defer func() {
 		close(stop)
@@ -60,15 +61,15 @@ func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) i
 	if p.calm() {
 		longest = 10 * time.Minute
 	}
-	path := fmt.Sprintf("http://localhost/v1/barrier/%s/wait?wait=%v", p.of.barrier.Name, between(random, time.Second, longest))
+	path := fmt.Sprintf("http://localhost/v1/barrier/%s/wait?wait=%v", p.of.barrier.Name, engine.Between(random, time.Second, longest))
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, path, http.NoBody)
-	must(err)
-	p.w.do(func() { p.waits = true })
+	engine.Must(err)
+	p.w.Do(func() { p.waits = true })
 	answer := httptest.NewRecorder()
 	to.ServeHTTP(answer, r)
-	p.w.do(func() {
-		if !p.c.dead {
-			p.waits, p.waited = false, p.w.now()
+	p.w.Do(func() {
+		if !p.c.Dead {
+			p.waits, p.waited = false, p.w.Now()
 		}
 	})
 	return answer.Code
@@ -77,9 +78,9 @@ func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) i
 // idles waits between two calls. If the pause is longer than [lingers], the barrier no longer
 // counts the pod.
 func (p caller) idles(ctx context.Context, random *rand.Rand) {
-	pause := between(random, time.Millisecond, lingers*3/4)
-	if chance(random, .2) {
-		pause = between(random, time.Second, 6*p.of.duration)
+	pause := engine.Between(random, time.Millisecond, lingers*3/4)
+	if engine.Chance(random, .2) {
+		pause = engine.Between(random, time.Second, 6*p.of.duration)
 	}
 	for ; pause > 0 && ctx.Err() == nil; pause -= time.Second {
 		if p.calm() {
@@ -94,6 +95,6 @@ func (p caller) idles(ctx context.Context, random *rand.Rand) {
 
 // calm reports whether the world is in quiet times.
 func (p caller) calm() (calm bool) {
-	p.w.do(func() { calm = p.w.calm })
+	p.w.Do(func() { calm = p.w.calm })
 	return calm
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // changing is a story in which persons change a workload, and its controller rolls the
@@ -51,21 +52,21 @@ func newChanging(w *World) *changing {
 	t.gate, t.inits, t.restless = api.GateContainer, nil, 0
 	all.add(t, 0)
 	c := &changing{
-		recovery: &recovery{workloads: all}, workload: newWorkload(w, t, pick(w.rng, []int{1, 1, 2, 3, 3, 5})),
-		trouble: &trouble{workloads: all, takesLeases: chance(w.rng, .2)},
-		hands:   &person{workloads: all, rng: w.source("person")},
+		recovery: &recovery{workloads: all}, workload: newWorkload(w, t, engine.Pick(w.Rng, []int{1, 1, 2, 3, 3, 5})),
+		trouble: &trouble{workloads: all, takesLeases: engine.Chance(w.Rng, .2)},
+		hands:   &person{workloads: all, rng: w.Source("person")},
 	}
 	all.byHand = true
-	c.minReady = pick(w.rng, []time.Duration{0, 0, 5 * time.Second})
+	c.minReady = engine.Pick(w.Rng, []time.Duration{0, 0, 5 * time.Second})
 	c.judge = newJudge(c.workload, rolled)
 	c.steer(c.controlled())
 	c.judge.sit()
-	if c.shared = chance(w.rng, .2); c.shared {
+	if c.shared = engine.Chance(w.Rng, .2); c.shared {
 		t.workload = "job"
 		all.add(t, 0)
 		c.protects = false // pods of two workloads take no turns
 		other := newWorkload(w, t, 2)
-		other.apply(pick(w.rng, []behaviour{goodVersion(w.rng), exitingVersion(w.rng)}))
+		other.apply(engine.Pick(w.Rng, []behaviour{goodVersion(w.Rng), exitingVersion(w.Rng)}))
 		other.steer(&deployment{workload: other, surge: 1})
 	}
 	w.newEnroller("enroll-1")
@@ -76,31 +77,31 @@ func newChanging(w *World) *changing {
 // controlled draws the controller of the workload.
 func (c *changing) controlled() controller {
 	l, n := c.workload, c.workload.replicas
-	switch c.rng.IntN(6) {
+	switch c.Rng.IntN(6) {
 	case 0:
 		l.replicas, c.protects, c.most, c.fixed, l.template.strict = len(l.nodes), true, 2, true, true
-		c.note("script", "a DaemonSet")
+		c.Note("script", "a DaemonSet")
 		return daemonSet{l}
 	case 1:
 		c.protects, c.ordered, c.most = n > 1, true, 2
-		c.note("script", "a StatefulSet with OrderedReady, %d replicas", n)
+		c.Note("script", "a StatefulSet with OrderedReady, %d replicas", n)
 		return &statefulSet{workload: l, unavailable: 1}
 	case 2:
 		c.protects, c.most, l.template.strict = n > 1, 2, true
-		c.note("script", "a StatefulSet with Parallel, %d replicas", n)
+		c.Note("script", "a StatefulSet with Parallel, %d replicas", n)
 		return &statefulSet{workload: l, unavailable: 1, parallel: true}
 	case 3:
-		d := &deployment{workload: l, unavailable: 1, recreate: chance(c.rng, .5)}
+		d := &deployment{workload: l, unavailable: 1, recreate: engine.Chance(c.Rng, .5)}
 		c.protects, c.most = n > 1 && !d.recreate, 1
 		if d.recreate {
 			c.most = 2 // a deleted standby may start before its agent learns of the deletion
 		}
-		c.note("script", "a Deployment without a surge, %d replicas, recreate %v", n, d.recreate)
+		c.Note("script", "a Deployment without a surge, %d replicas, recreate %v", n, d.recreate)
 		return d
 	}
-	d := &deployment{workload: l, surge: 1 + c.rng.IntN(2), unavailable: c.rng.IntN(min(2, n))}
+	d := &deployment{workload: l, surge: 1 + c.Rng.IntN(2), unavailable: c.Rng.IntN(min(2, n))}
 	c.protects, c.most = true, 1
-	c.note("script", "a Deployment with a surge of %d, %d unavailable, %d replicas", d.surge, d.unavailable, n)
+	c.Note("script", "a Deployment with a surge of %d, %d unavailable, %d replicas", d.surge, d.unavailable, n)
 	return d
 }
 
@@ -108,14 +109,14 @@ func (c *changing) controlled() controller {
 // returns false after a violation. In some seeds the first version hangs, and a second version that
 // works replaces it.
 func (c *changing) begins() bool {
-	if chance(c.rng, .15) {
-		c.do(func() { c.apply(behaviour{name: "hangs", starts: -1, probed: true}) })
-		if !c.pass(between(c.rng, 20*time.Second, 2*time.Minute)) {
+	if engine.Chance(c.Rng, .15) {
+		c.Do(func() { c.apply(behaviour{name: "hangs", starts: -1, probed: true}) })
+		if !c.Pass(engine.Between(c.Rng, 20*time.Second, 2*time.Minute)) {
 			return false
 		}
 	}
-	c.do(func() {
-		c.apply(goodVersion(c.rng))
+	c.Do(func() {
+		c.apply(goodVersion(c.Rng))
 		c.unblock()
 	})
 	return c.finishes("the start", 0)
@@ -125,17 +126,17 @@ func (c *changing) begins() bool {
 // The argument "more" prolongs the bound after faults; 0 means that no faults came before.
 func (c *changing) finishes(after string, more time.Duration) bool {
 	bound := more
-	c.do(func() { bound += c.ending() })
-	if c.until(bound, c.finished) {
-		c.do(func() {
+	c.Do(func() { bound += c.ending() })
+	if c.Until(bound, c.finished) {
+		c.Do(func() {
 			if more == 0 {
 				c.checkOther()
 			}
 			c.seen = len(c.checks.ends)
 		})
-		return c.pass(between(c.rng, time.Second, 90*time.Second))
+		return c.Pass(engine.Between(c.Rng, time.Second, 90*time.Second))
 	}
-	c.do(func() { c.violate(unfinished, "%v after %s the rollout has not ended", bound, after) })
+	c.Do(func() { c.Violate(unfinished, "%v after %s the rollout has not ended", bound, after) })
 	return false
 }
 
@@ -145,7 +146,7 @@ func (c *changing) checkOther() {
 	for _, end := range c.checks.ends[c.seen:] {
 		p := end.child.pod()
 		if p.workload != c.template.workload && p.shown.stays() && p.behaviour.lasts == 0 {
-			c.violate(stopped, "%s of %s ended, and nothing happened to its workload", end.child.name, p.name)
+			c.Violate(stopped, "%s of %s ended, and nothing happened to its workload", end.child.name, p.name)
 		}
 	}
 }
@@ -182,16 +183,16 @@ func (c *changing) ending() time.Duration {
 // violation the function returns false.
 func (c *changing) improves() bool {
 	before, most := 0, c.most
-	c.do(func() {
+	c.Do(func() {
 		if before = len(c.checks.ends); c.replacesRestarting() {
 			most = c.workload.replicas
 		}
-		c.apply(goodVersion(c.rng))
+		c.apply(goodVersion(c.Rng))
 	})
 	if !c.finishes("a good version", 0) {
 		return false
 	}
-	c.do(func() {
+	c.Do(func() {
 		holds := map[string]bool{}
 		for _, end := range c.checks.ends[before:] {
 			if r := end.child.pod().revision; r.Workload == c.uid && !r.Same(c.newest.stamp) {
@@ -199,7 +200,7 @@ func (c *changing) improves() bool {
 			}
 		}
 		if len(holds) > most && !c.shared {
-			c.violate(stopsOften, "a good rollout has stopped the old version %d times, not %d", len(holds), most)
+			c.Violate(stopsOften, "a good rollout has stopped the old version %d times, not %d", len(holds), most)
 		}
 	})
 	return true
@@ -213,35 +214,35 @@ func (c *changing) breaks() bool {
 	if !c.protects || c.replacesRestarting() {
 		return c.improves()
 	}
-	c.do(func() {
-		c.apply(brokenVersion(c.rng))
+	c.Do(func() {
+		c.apply(brokenVersion(c.Rng))
 		c.judge.begin()
 	})
-	last := between(c.rng, time.Minute, 6*time.Minute)
-	if c.seed%16 == 3 {
+	last := engine.Between(c.Rng, time.Minute, 6*time.Minute)
+	if c.Seed%16 == 3 {
 		last = 150 * time.Minute
 	}
-	if chance(c.rng, .5) {
-		if !c.pass(between(c.rng, time.Second, 5*time.Second)) {
+	if engine.Chance(c.Rng, .5) {
+		if !c.Pass(engine.Between(c.Rng, time.Second, 5*time.Second)) {
 			return false
 		}
-		c.do(c.evicts)
+		c.Do(c.evicts)
 	}
-	for end := c.now() + last; c.now() < end; {
-		if !c.pass(between(c.rng, time.Second, last/3)) {
+	for end := c.Now() + last; c.Now() < end; {
+		if !c.Pass(engine.Between(c.Rng, time.Second, last/3)) {
 			return false
 		}
-		c.do(c.meddles)
+		c.Do(c.meddles)
 	}
-	c.do(func() { c.judge.on = false })
-	if chance(c.rng, .2) && !c.abandons() {
+	c.Do(func() { c.judge.on = false })
+	if engine.Chance(c.Rng, .2) && !c.abandons() {
 		return false
 	}
-	c.do(func() {
-		if chance(c.rng, .5) {
+	c.Do(func() {
+		if engine.Chance(c.Rng, .5) {
 			c.again(before)
 		} else {
-			c.apply(goodVersion(c.rng))
+			c.apply(goodVersion(c.Rng))
 		}
 		c.unblock()
 	})
@@ -253,8 +254,8 @@ func (c *changing) breaks() bool {
 // an image cannot take the slot, so the function demands nothing of it. After a violation the
 // function returns false.
 func (c *changing) abandons() bool {
-	from, bound := c.now(), time.Duration(0)
-	c.do(func() {
+	from, bound := c.Now(), time.Duration(0)
+	c.Do(func() {
 		for _, r := range c.revisions {
 			if !r.behaviour.broken() {
 				r.replicas = 0
@@ -270,10 +271,10 @@ func (c *changing) abandons() bool {
 		ended := func(e ending) bool { return began(e.child) }
 		return slices.ContainsFunc(c.checks.alive, began) || slices.ContainsFunc(c.checks.ends, ended)
 	}
-	if c.newest.behaviour.imageless || c.until(bound, taken) {
+	if c.newest.behaviour.imageless || c.Until(bound, taken) {
 		return true
 	}
-	c.do(func() { c.violate(nobody, "%v after the last old pod is gone nobody holds %s", bound, rolled) })
+	c.Do(func() { c.Violate(nobody, "%v after the last old pod is gone nobody holds %s", bound, rolled) })
 	return false
 }
 
@@ -300,7 +301,7 @@ func (c *changing) unblock() {
 // evicts deletes the holder, if another old pod can take the slot.
 func (c *changing) evicts() {
 	if holder, _ := c.judge.replaceable(); holder != nil {
-		c.note("script", "%s is evicted", holder.name)
+		c.Note("script", "%s is evicted", holder.name)
 		c.judge.excused++
 		holder.shown.delete()
 	}
@@ -311,13 +312,13 @@ func (c *changing) evicts() {
 // Deployment might delete the last old pod, because a new template makes it delete old pods
 // that are not Ready. An old pod may be not Ready because it stops or starts.
 func (c *changing) meddles() {
-	switch n := c.rng.IntN(6); {
+	switch n := c.Rng.IntN(6); {
 	case n < 2:
 		c.evicts()
 	case n == 2:
 		c.cuts()
 	case n == 3 && len(c.judge.olds()) > 1:
-		c.apply(brokenVersion(c.rng))
+		c.apply(brokenVersion(c.Rng))
 	case n == 4:
 		c.again(c.newest)
 	}
@@ -327,7 +328,7 @@ func (c *changing) meddles() {
 // slot. Before the first turn of the broken version the function does nothing, because that version
 // could then take the slot before the old pod.
 func (c *changing) cuts() {
-	last := between(c.rng, time.Second, time.Minute)
+	last := engine.Between(c.Rng, time.Second, time.Minute)
 	holder, others := c.judge.replaceable()
 	elsewhere := func(p *pod) bool { return p.node != holder.node && c.available(p) }
 	if holder == nil || c.judge.turns[c.newest.stamp].count == 0 || !slices.ContainsFunc(others, elsewhere) {
@@ -336,5 +337,5 @@ func (c *changing) cuts() {
 	holder.node.cut(true, true)
 	c.judge.excused++
 	c.judge.disturbed(last + c.settling())
-	c.after(last, holder.node.heal)
+	c.After(last, holder.node.heal)
 }

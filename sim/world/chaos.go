@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // chaos plays three rounds of faults and recovery. During faults the world checks only the
@@ -42,10 +43,10 @@ var (
 func newChaos(w *World) *chaos {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	c := &chaos{recovery: &recovery{workloads: all}}
-	takesLeases := chance(w.rng, .4)
-	takesRoles := !takesLeases && chance(w.rng, .4)
+	takesLeases := engine.Chance(w.Rng, .4)
+	takesRoles := !takesLeases && engine.Chance(w.Rng, .4)
 	choice := durations
-	if chance(w.rng, .2) && !w.restores {
+	if engine.Chance(w.Rng, .2) && !w.restores {
 		choice = patience
 	}
 	for i := range 3 {
@@ -55,10 +56,10 @@ func newChaos(w *World) *chaos {
 		all.add(anyTemplate(w, choice, workload, replicas, slots), replicas)
 	}
 	a, b := api.LockLease("a"), api.LockLease("b")
-	switch kind := w.rng.IntN(5); {
-	case w.seed%10 == 5:
+	switch kind := w.Rng.IntN(5); {
+	case w.Seed%10 == 5:
 		all := pools()
-		pool := all[w.seed/10%uint64(len(all))]
+		pool := all[w.Seed/10%uint64(len(all))]
 		add("web", 3, pool...)
 		add("job", 2, pool...)
 	case kind == 4:
@@ -76,20 +77,20 @@ func newChaos(w *World) *chaos {
 		add("job", 2, a, b)
 	}
 	w.newEnroller("enroll-1")
-	if chance(w.rng, .3) {
+	if engine.Chance(w.Rng, .3) {
 		w.newEnroller("enroll-2")
 	}
-	if chance(w.rng, .2) {
+	if engine.Chance(w.Rng, .2) {
 		c.elector = w.newElector("elector", c.slots[0])
 		c.elector.paused = true
 		c.longest = max(c.longest, electorLease)
 	}
 	c.person = newPerson(all)
 	w.latest = max(w.latest, c.longest)
-	if chance(w.rng, .5) {
-		c.climate = pick(w.rng, climates(c.longest))
+	if engine.Chance(w.Rng, .5) {
+		c.climate = engine.Pick(w.Rng, climates(c.longest))
 		w.weather = c.climate
-		w.note("script", "climate %+v", c.climate)
+		w.Note("script", "climate %+v", c.climate)
 	}
 	c.trouble = &trouble{workloads: all, elector: c.elector, takesLeases: takesLeases, takesRoles: takesRoles}
 	return c
@@ -97,11 +98,11 @@ func newChaos(w *World) *chaos {
 
 // anyTemplate draws the template of a workload.
 func anyTemplate(w *World, choice []time.Duration, workload string, replicas int, slots []string) template {
-	r := w.rng
+	r := w.Rng
 	t := template{
-		workload: workload, slots: slots, any: api.AnyOne(slots[0]), duration: pick(r, choice), gate: pick(r, gates), grace: between(r, 3*time.Second, 20*time.Second),
-		containers: []string{"app"}, standBy: chance(r, .8),
-		obedient: chance(r, .3),
+		workload: workload, slots: slots, any: api.AnyOne(slots[0]), duration: engine.Pick(r, choice), gate: engine.Pick(r, gates), grace: engine.Between(r, 3*time.Second, 20*time.Second),
+		containers: []string{"app"}, standBy: engine.Chance(r, .8),
+		obedient: engine.Chance(r, .3),
 	}
 	if w.restores && t.gate == api.GateReadiness {
 		t.gate = api.GateContainer
@@ -109,17 +110,17 @@ func anyTemplate(w *World, choice []time.Duration, workload string, replicas int
 	if replicas == 1 {
 		t.stable = workload
 	}
-	if chance(r, .25) {
+	if engine.Chance(r, .25) {
 		t.containers = append(t.containers, "side")
 	}
-	if chance(r, .25) {
+	if engine.Chance(r, .25) {
 		t.inits = []string{"migrate"}
 	}
-	if chance(r, .3) {
-		t.restless = between(r, 5*time.Second, time.Minute) * max(1, t.duration/(30*time.Second))
+	if engine.Chance(r, .3) {
+		t.restless = engine.Between(r, 5*time.Second, time.Minute) * max(1, t.duration/(30*time.Second))
 	}
-	if chance(r, .2) {
-		t.lateReader = between(r, time.Millisecond, 500*time.Millisecond)
+	if engine.Chance(r, .2) {
+		t.lateReader = engine.Between(r, time.Millisecond, 500*time.Millisecond)
 	}
 	return t
 }
@@ -130,10 +131,10 @@ func (c *chaos) run() {
 		return
 	}
 	for range 3 {
-		if !c.disturb(c.scale() * between(c.rng, 60*time.Second, 120*time.Second)) {
+		if !c.disturb(c.scale() * engine.Between(c.Rng, 60*time.Second, 120*time.Second)) {
 			return
 		}
-		c.do(c.heal)
+		c.Do(c.heal)
 		if !c.quiet("the trouble") {
 			return
 		}
@@ -144,7 +145,7 @@ func (c *chaos) run() {
 // disturb causes faults for the time in the argument "last". After a violation the function returns
 // false.
 func (c *chaos) disturb(last time.Duration) bool {
-	pace := c.scale() * between(c.rng, 500*time.Millisecond, 10*time.Second)
+	pace := c.scale() * engine.Between(c.Rng, 500*time.Millisecond, 10*time.Second)
 	return disturbFor(c.World, last, 2*pace, c.trouble.one)
 }
 
@@ -152,29 +153,29 @@ func (c *chaos) disturb(last time.Duration) bool {
 func (c *chaos) parade() {
 	for {
 		var holder *pod
-		c.do(func() {
+		c.Do(func() {
 			for _, child := range c.checks.alive {
 				if child.pod().healthy() {
 					holder = child.pod()
 				}
 			}
 			if holder != nil {
-				c.note("script", "%s had its turn", holder.name)
+				c.Note("script", "%s had its turn", holder.name)
 				holder.stop()
 			}
 		})
-		if holder == nil || !c.until(holder.grace+5*time.Second, func() bool { return holder.gone }) {
+		if holder == nil || !c.Until(holder.grace+5*time.Second, func() bool { return holder.gone }) {
 			break
 		}
-		if bound := c.handingOver(); !c.until(bound, c.inUse) {
-			c.do(func() { c.stuckSlots("a handover", bound) })
+		if bound := c.handingOver(); !c.Until(bound, c.inUse) {
+			c.Do(func() { c.stuckSlots("a handover", bound) })
 			return
 		}
 	}
-	c.do(func() {
+	c.Do(func() {
 		for _, p := range c.pods {
 			if p.healthy() {
-				c.violate(nobody, "%s never had a turn", p.name)
+				c.Violate(nobody, "%s never had a turn", p.name)
 			}
 		}
 	})

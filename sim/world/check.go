@@ -79,24 +79,24 @@ const (
 
 // childBegins checks the invariants at the start of a child.
 func (l *checks) childBegins(c *child) {
-	l.note(c.where, "%s BEGINS under %s %v", c.name, c.hold, c.slots)
+	l.Note(c.where, "%s BEGINS under %s %v", c.name, c.hold, c.slots)
 	l.checkDeleted(c)
 	checkStart(l, c)
 	l.done.begins(c.name, c.pod().key, leaseUnder(c), 1+skew)
 	c.pod().ran = true
 	if c.pod().skips {
-		l.violate(skipped, "%s begins in a pod that skips", c.name)
+		l.Violate(skipped, "%s begins in a pod that skips", c.name)
 	}
 	for _, t := range c.slots {
 		for _, other := range l.alive {
 			together := other.pod() == c.pod() && other.hold == c.hold && other.container != c.container
 			if other.has(t.Slot) && !l.absent(other, t.Slot) && !l.absent(c, t.Slot) && !together {
-				l.violate(twoAtOnce, "%s of %s begins while %s of %s lives, both under %s",
+				l.Violate(twoAtOnce, "%s of %s begins while %s of %s lives, both under %s",
 					c.name, c.where, other.name, other.where, t.Slot)
 			}
 		}
 		if l.released[key(t.Slot, c.pod().identity(), c.hold)] {
-			l.violate(withoutProof, "%s begins under hold %s of %s, which is released", c.name, c.hold, t.Slot)
+			l.Violate(withoutProof, "%s begins under hold %s of %s, which is released", c.name, c.hold, t.Slot)
 		}
 		if !l.absent(c, t.Slot) {
 			takenFromWork(l, t.Slot, c.pod().identity(), c.hold)
@@ -104,7 +104,7 @@ func (l *checks) childBegins(c *child) {
 		}
 	}
 	if needed := c.pod().needed(); len(c.slots) != needed {
-		l.violate(twoAtOnce, "%s begins under %v, not under %d of %v", c.name, c.slots, needed, c.pod().slots)
+		l.Violate(twoAtOnce, "%s begins under %v, not under %d of %v", c.name, c.slots, needed, c.pod().slots)
 	}
 	if len(c.slots) > 0 && !l.absent(c, c.slots[0].Slot) {
 		checkNumbers(l, c.name+" begins", c.pod())
@@ -142,7 +142,7 @@ func (l *checks) checkCrowd(c *child) {
 		}
 	}
 	if most := len(c.pod().slots); n > most {
-		l.violate(tooMany, "%s begins under one of %d holds, not of %d", c.name, n, most)
+		l.Violate(tooMany, "%s begins under one of %d holds, not of %d", c.name, n, most)
 	}
 }
 
@@ -151,15 +151,15 @@ func (l *checks) checkCrowd(c *child) {
 func (l *checks) checkToken(t gate.SlotToken, hold string) {
 	value, err := strconv.ParseInt(t.Token, 10, 64)
 	if err != nil {
-		l.violate(tokenOrder, "token %q of %s is no number", t.Token, t.Slot)
+		l.Violate(tokenOrder, "token %q of %s is no number", t.Token, t.Slot)
 		return
 	}
 	last := l.tokens[t.Slot]
 	switch {
 	case last.hold == hold && last.value != value:
-		l.violate(tokenChanged, "hold %s of %s had token %d, now %d", hold, t.Slot, last.value, value)
+		l.Violate(tokenChanged, "hold %s of %s had token %d, now %d", hold, t.Slot, last.value, value)
 	case last.hold != hold && value <= last.value:
-		l.violate(tokenOrder, "hold %s of %s has token %d, the one before %d", hold, t.Slot, value, last.value)
+		l.Violate(tokenOrder, "hold %s of %s has token %d, the one before %d", hold, t.Slot, value, last.value)
 	}
 	l.tokens[t.Slot] = token{hold, value}
 }
@@ -168,21 +168,21 @@ func (l *checks) checkToken(t gate.SlotToken, hold string) {
 // grant.
 func (l *checks) checkExtended(c *child, g *gate.Grant) {
 	if c != nil && !slices.Equal(c.slots, g.Slots) {
-		l.violate(tokenChanged, "%s has %v, its grant goes on with %v", c.name, c.slots, g.Slots)
+		l.Violate(tokenChanged, "%s has %v, its grant goes on with %v", c.name, c.slots, g.Slots)
 	}
 }
 
 // childEnds checks the invariants when a child and all its descendants are dead.
 func (l *checks) childEnds(c *child) {
-	l.note(c.where, "%s is DEAD", c.name)
+	l.Note(c.where, "%s is DEAD", c.name)
 	l.alive = slices.DeleteFunc(l.alive, func(other *child) bool { return other == c })
-	l.ends = append(l.ends, ending{at: l.now(), child: c})
+	l.ends = append(l.ends, ending{at: l.Now(), child: c})
 	l.checkOutlived(c)
 	// The shim may take a second to kill and to reap, for which the fastest clock shows
 	// less than 1.2 s.
-	late := c.pod().node.now() - c.drainBy - time.Second*12/10
+	late := c.pod().node.Now() - c.drainBy - time.Second*12/10
 	if c.drainBy > 0 && !c.excused && late > 0 {
-		l.violate(undrained, "%s was to be dead %v ago", c.name, late)
+		l.Violate(undrained, "%s was to be dead %v ago", c.name, late)
 	}
 }
 
@@ -195,8 +195,8 @@ func (l *checks) checkOutlived(c *child) {
 	}
 	for _, t := range c.slots {
 		r, ok := l.renewals[key(t.Slot, c.pod().identity(), c.hold)]
-		if ok && l.now() > r.free() && !l.absent(c, t.Slot) {
-			l.violate(outlived, "%s lived until %v, %s was free from %v on", c.name, l.now(), t.Slot, r.free())
+		if ok && l.Now() > r.free() && !l.absent(c, t.Slot) {
+			l.Violate(outlived, "%s lived until %v, %s was free from %v on", c.name, l.Now(), t.Slot, r.free())
 		}
 	}
 }
@@ -205,7 +205,7 @@ func (l *checks) checkOutlived(c *child) {
 // dead or frozen within the time [lingering]. A frozen shim can freeze no child, so its child is
 // excused.
 func (l *checks) lingers(c *child) {
-	l.after(lingering+time.Millisecond, func() {
+	l.After(lingering+time.Millisecond, func() {
 		if c.alive {
 			c.excused = c.excused || c.shim != nil && c.shim.frozen
 			l.checkOutlived(c)
@@ -223,7 +223,7 @@ func (l *checks) goesOn(c *child) {
 		for _, other := range l.alive {
 			together := other.pod() == c.pod() && other.hold == c.hold
 			if other.has(t.Slot) && !together && !l.absent(other, t.Slot) && !c.excused {
-				l.violate(twoAtOnce, "%s of %s goes on while %s of %s lives, both under %s",
+				l.Violate(twoAtOnce, "%s of %s goes on while %s of %s lives, both under %s",
 					c.name, c.where, other.name, other.where, t.Slot)
 			}
 		}
@@ -250,7 +250,7 @@ func (l *checks) checkRouted(c *child, d *gate.Drain) {
 	}
 	left := lease.Annotations[api.LeavingAnnotation] != "" && lease.Annotations[api.ServingAnnotation] == ""
 	if left && p.shown.condition && !p.shown.unstorable() {
-		l.violate(routed, "%s is to stop, and %s is still Ready", c.name, p.name)
+		l.Violate(routed, "%s is to stop, and %s is still Ready", c.name, p.name)
 	}
 }
 
@@ -264,7 +264,7 @@ const mostDeleted = mostUntold + quick
 func (l *checks) checkDeleted(c *child) {
 	p := c.pod()
 	fairly := p.w.calm && p.shown.deletedAt > p.w.healed && c.shim != nil
-	if age := l.now() - p.shown.deletedAt; fairly && p.shown.deleted && age > mostDeleted {
-		l.violate(deletedBegins, "%s begins %v after the deletion of %s", c.name, age, p.name)
+	if age := l.Now() - p.shown.deletedAt; fairly && p.shown.deleted && age > mostDeleted {
+		l.Violate(deletedBegins, "%s begins %v after the deletion of %s", c.name, age, p.name)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // child is an application with all its descendants.
@@ -70,12 +71,12 @@ func (p *containerProcess) seen() host.Process {
 // bear makes a child of the shim, under the grant that the shim accepted last.
 func (s *shimProcess) bear(slots []gate.SlotToken) *child {
 	p := s.container.pod
-	s.w.number()
-	pid := s.w.number()
+	s.w.Number()
+	pid := s.w.Number()
 	s.hold = s.told.Hold
 	c := &child{
 		container: s.container, where: s.name, shim: s, name: fmt.Sprintf("child-%d", pid),
-		hold: s.hold, slots: slots, alive: true, began: s.w.now(), stops: p.stops(s.rng),
+		hold: s.hold, slots: slots, alive: true, began: s.w.Now(), stops: p.stops(s.rng),
 		processes: []*containerProcess{{pid: pid, alive: true}, {pid: pid + 1, alive: true}},
 	}
 	s.child = c
@@ -96,10 +97,10 @@ func (c *child) main() *containerProcess { return c.processes[0] }
 func (c *child) prepares() {
 	s := c.shim
 	code := 0
-	if !s.w.calm && chance(s.rng, .2) {
+	if !s.w.calm && engine.Chance(s.rng, .2) {
 		code = 1
 	}
-	s.w.after(between(s.rng, 100*time.Millisecond, 3*time.Second), func() {
+	s.w.After(engine.Between(s.rng, 100*time.Millisecond, 3*time.Second), func() {
 		if !c.asked && c.drainBy == 0 {
 			c.exits("has prepared", code)
 		}
@@ -114,7 +115,7 @@ func (c *child) gets(p *containerProcess, sig syscall.Signal) {
 		p.stopped = true
 		if !c.still && c.stands() {
 			c.still = true
-			w.note(c.where, "%s stands still: the clock was set", c.name)
+			w.Note(c.where, "%s stands still: the clock was set", c.name)
 		}
 	case unix.SIGCONT:
 		p.stopped = false
@@ -124,7 +125,7 @@ func (c *child) gets(p *containerProcess, sig syscall.Signal) {
 	case unix.SIGKILL:
 		if !p.dying {
 			p.dying = true
-			w.after(c.slowed(killTime(c.shim.rng)), func() {
+			w.After(c.slowed(killTime(c.shim.rng)), func() {
 				c.pod().node.whenAwake(func() { c.loses(p, unix.WaitStatus(unix.SIGKILL)) })
 			})
 		}
@@ -134,7 +135,7 @@ func (c *child) gets(p *containerProcess, sig syscall.Signal) {
 		}
 		if p == c.main() && !c.asked && c.stops >= 0 {
 			c.asked = true
-			w.after(c.stops, func() { c.ends("stops", unix.WaitStatus(sig)) })
+			w.After(c.stops, func() { c.ends("stops", unix.WaitStatus(sig)) })
 		}
 	}
 }
@@ -151,7 +152,7 @@ func (c *child) stands() bool {
 
 // goesOn lets the child continue after SIGCONT.
 func (c *child) goesOn() {
-	c.shim.w.note(c.where, "%s goes on", c.name)
+	c.shim.w.Note(c.where, "%s goes on", c.name)
 	c.still = false
 	c.shim.w.checks.goesOn(c)
 	later := c.later
@@ -164,7 +165,7 @@ func (c *child) goesOn() {
 // slowed returns the time that SIGKILL takes: the argument "took", and the rest of an
 // uninterruptible sleep. A process in uninterruptible sleep gets the signal late.
 func (c *child) slowed(took time.Duration) time.Duration {
-	return max(c.stuck-c.shim.w.now(), 0) + took
+	return max(c.stuck-c.shim.w.Now(), 0) + took
 }
 
 // exits lets the child's main process end with an exit code.
@@ -185,10 +186,10 @@ func (c *child) ends(how string, status unix.WaitStatus) {
 		case !c.alive || len(c.processes) < 2 || !c.main().alive:
 		case c.still:
 			c.later = append(c.later, again)
-		case c.stuck > w.now():
-			w.after(c.stuck-w.now(), again)
+		case c.stuck > w.Now():
+			w.After(c.stuck-w.Now(), again)
 		default:
-			w.note(c.where, "%s %s", c.name, how)
+			w.Note(c.where, "%s %s", c.name, how)
 			// A Job counts the failures of its shards, so no Lease has to count them.
 			if key := c.pod().key; key != "" && !c.signalled && (status == 0 || c.pod().shards == 0) {
 				w.checks.done.ends(c.hold, key, status == 0)
@@ -224,10 +225,10 @@ func (c *child) dies() {
 
 // drainWithin notes the instant by which the child has to be dead.
 func (c *child) drainWithin(grace time.Duration) {
-	until := c.pod().node.now() + grace
+	until := c.pod().node.Now() + grace
 	if c.drainBy == 0 {
 		c.drainBy, c.drainGrace = until, grace
-		c.shim.w.note(c.where, "drains %s of %s within %v", c.name, c.hold, grace)
+		c.shim.w.Note(c.where, "drains %s of %s within %v", c.name, c.hold, grace)
 	}
 	c.drainBy = min(c.drainBy, until)
 }
@@ -250,13 +251,13 @@ func (c *child) unwatched() bool {
 // itself. The field "restless" of the template decides whether the child ends by itself.
 func (p *pod) live(c *child) {
 	if last := p.behaviour.lasts; last > 0 {
-		p.w.after(last, func() { c.exits("crashes, as its version does", 1) })
+		p.w.After(last, func() { c.exits("crashes, as its version does", 1) })
 	}
 	if p.ends > 0 {
-		p.w.after(between(p.rng, p.ends/10, 2*p.ends), func() { c.exits("has done its work", 0) })
+		p.w.After(engine.Between(p.rng, p.ends/10, 2*p.ends), func() { c.exits("has done its work", 0) })
 	}
 	if p.restless > 0 {
-		p.w.after(between(p.rng, p.restless/10, 2*p.restless), func() {
+		p.w.After(engine.Between(p.rng, p.restless/10, 2*p.restless), func() {
 			if !p.w.calm {
 				c.exits("ends by itself", 1)
 			}

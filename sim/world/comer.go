@@ -13,6 +13,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // run is a Job whose pods wait at a barrier. The name of the Job is a part of the names of the
@@ -62,11 +63,11 @@ type comer struct {
 
 // newComer adds a pod of the run to the node, whose kubelet soon starts the container.
 func newComer(w *World, of *run, name string, n *node) *comer {
-	p := &comer{w: w, of: of, name: name, node: n, rng: w.source(name)}
+	p := &comer{w: w, of: of, name: name, node: n, rng: w.Source(name)}
 	of.pods, of.all = append(of.pods, p), append(of.all, p)
 	n.tenants = append(n.tenants, p)
-	w.note(name, "pod on %s waits at %v of %s", n.name, of.barrier, of.name)
-	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.start)
+	w.Note(name, "pod on %s waits at %v of %s", n.name, of.barrier, of.name)
+	w.After(engine.Between(p.rng, 10*time.Millisecond, time.Second), p.start)
 	return p
 }
 
@@ -74,7 +75,7 @@ func newComer(w *World, of *run, name string, n *node) *comer {
 func (p *comer) identity() string { return api.Identity(p.name, "uid-of-"+p.name) }
 
 // runs reports whether a process of the container lives.
-func (p *comer) runs() bool { return p.client != nil && !p.client.dead }
+func (p *comer) runs() bool { return p.client != nil && !p.client.Dead }
 
 // lived returns the last instant, now at the latest, at which the pod counted at its barrier. A
 // pod counts while a process of its container lives. If its program waits by the local API, the pod
@@ -82,7 +83,7 @@ func (p *comer) runs() bool { return p.client != nil && !p.client.dead }
 func (p *comer) lived() time.Duration {
 	last := p.died
 	if p.runs() {
-		last = p.w.now()
+		last = p.w.Now()
 	}
 	if p.of.programs && !p.waits {
 		last = min(last, p.waited+slow(lingers))
@@ -102,37 +103,37 @@ func (p *comer) start() {
 	if p.starts++; p.waits {
 		p.waits, p.waited = false, p.died
 	}
-	c := p.w.newClient(p.w.newProcess(), fmt.Sprintf("%s#%d", p.name, p.starts), p.node)
-	random := rand.NewPCG(p.w.seed, p.w.source(c.name).Uint64())
+	c := p.w.newClient(p.w.NewProcess(), fmt.Sprintf("%s#%d", p.name, p.starts), p.node)
+	random := rand.NewPCG(p.w.Seed, p.w.Source(c.name).Uint64())
 	c.name, c.allowed = p.identity(), p.allowed
-	ctx, stop := context.WithCancel(c.ctx)
-	p.client, p.began, p.frozen, p.stop = c, p.w.now(), false, stop
+	ctx, stop := context.WithCancel(c.Ctx)
+	p.client, p.began, p.frozen, p.stop = c, p.w.Now(), false, stop
 	if p.node.frozen {
-		c.process.freeze()
+		c.Process.Freeze()
 	}
-	p.w.note(p.name, "agent barrier starts")
+	p.w.Note(p.name, "agent barrier starts")
 	config := barrier.Config{
 		API: c, Leases: p.of.leases, Duration: p.of.duration, PodName: p.name, PodUID: "uid-of-" + p.name, Log: p, Random: random,
 		Clock: func() time.Duration { return p.clock(c) },
 	}
-	p.w.group.Go(func() {
+	p.w.Group.Go(func() {
 		defer stop()
 		wait := barrier.Run
 		if p.of.programs {
 			wait = caller{p, c}.run
 		}
 		err := wait(ctx, config)
-		p.w.do(func() { p.exited(c, err) })
+		p.w.Do(func() { p.exited(c, err) })
 	})
 }
 
 // clock reads the clock of the node. The read waits while the process is frozen.
 func (p *comer) clock(c *clientOf) time.Duration {
-	if !c.enter() {
-		p.w.lock()
+	if !c.Enter() {
+		p.w.Lock()
 	}
-	defer p.w.unlock()
-	return p.node.now()
+	defer p.w.Unlock()
+	return p.node.Now()
 }
 
 // allowed returns nil, or the error with which the API server refuses a request for a Lease.
@@ -145,7 +146,7 @@ func (p *comer) allowed(verb, lease string) error {
 
 // Write adds a line of the process to the history.
 func (p *comer) Write(line []byte) (int, error) {
-	p.w.do(func() { p.w.note(p.name, "%s", strings.TrimSpace(string(line))) })
+	p.w.Do(func() { p.w.Note(p.name, "%s", strings.TrimSpace(string(line))) })
 	return len(line), nil
 }
 
@@ -153,12 +154,12 @@ func (p *comer) Write(line []byte) (int, error) {
 // removed. For any other pod, the kubelet starts the container again after an error. After a
 // success the pod goes on, so exited checks that the barrier was open.
 func (p *comer) exited(c *clientOf, err error) {
-	if c.dead {
+	if c.Dead {
 		return
 	}
-	p.w.note(p.name, "agent barrier exits: %v", err)
-	p.died = p.w.now()
-	c.die()
+	p.w.Note(p.name, "agent barrier exits: %v", err)
+	p.died = p.w.Now()
+	c.Die()
 	switch {
 	case p.stopping:
 		p.remove()
@@ -167,12 +168,12 @@ func (p *comer) exited(c *clientOf, err error) {
 	default:
 		checkThrough(p)
 		p.passed = true
-		p.w.after(between(p.rng, 100*time.Millisecond, time.Minute), p.remove)
+		p.w.After(engine.Between(p.rng, 100*time.Millisecond, time.Minute), p.remove)
 	}
 }
 
 // again starts the container after its back-off.
-func (p *comer) again() { p.w.after(between(p.rng, 200*time.Millisecond, mostAgain), p.start) }
+func (p *comer) again() { p.w.After(engine.Between(p.rng, 200*time.Millisecond, mostAgain), p.start) }
 
 // kill ends the process, and the kubelet starts the container again.
 func (p *comer) kill() {
@@ -190,14 +191,14 @@ func (p *comer) delete(force bool) {
 		return
 	}
 	p.stopping = true
-	p.w.note(p.name, "pod is deleted (force %v)", force)
+	p.w.Note(p.name, "pod is deleted (force %v)", force)
 	if force || !p.runs() {
 		p.crash()
 		p.remove()
 		return
 	}
 	p.stop()
-	p.w.after(graceOfComers, func() {
+	p.w.After(graceOfComers, func() {
 		p.crash()
 		p.remove()
 	})
@@ -216,14 +217,14 @@ func (p *comer) remove() {
 // freeze implements tenant.
 func (p *comer) freeze() {
 	if p.runs() {
-		p.client.process.freeze()
+		p.client.Process.Freeze()
 	}
 }
 
 // thaw implements tenant.
 func (p *comer) thaw() {
 	if p.runs() && !p.frozen {
-		p.client.process.thaw()
+		p.client.Process.Thaw()
 	}
 }
 
@@ -231,9 +232,9 @@ func (p *comer) thaw() {
 func (p *comer) pauseAlone(last time.Duration) {
 	p.frozen = true
 	p.freeze()
-	p.w.note(p.name, "agent barrier is frozen for %v", last)
+	p.w.Note(p.name, "agent barrier is frozen for %v", last)
 	c := p.client
-	p.w.after(last, func() {
+	p.w.After(last, func() {
 		if p.client == c {
 			p.resume()
 		}
@@ -251,9 +252,9 @@ func (p *comer) resume() {
 // crash implements tenant.
 func (p *comer) crash() {
 	if p.runs() {
-		p.died = p.w.now()
-		p.client.die()
-		p.w.note(p.name, "agent barrier is dead")
+		p.died = p.w.Now()
+		p.client.Die()
+		p.w.Note(p.name, "agent barrier is dead")
 	}
 }
 
@@ -261,4 +262,6 @@ func (p *comer) crash() {
 func (p *comer) leapt() {}
 
 // boot implements tenant.
-func (p *comer) boot() { p.w.after(between(p.rng, 500*time.Millisecond, 3*time.Second), p.start) }
+func (p *comer) boot() {
+	p.w.After(engine.Between(p.rng, 500*time.Millisecond, 3*time.Second), p.start)
+}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // demands causes the fault of one case of the story [table], and checks the consequences that the
@@ -26,19 +27,19 @@ func (d *demands) ready() bool {
 	if !d.quiet("the row before") {
 		return false
 	}
-	d.do(func() {
+	d.Do(func() {
 		for _, p := range d.pods {
 			for _, c := range p.containers {
 				c.failures = 0
 			}
 		}
 	})
-	return d.pass(between(d.rng, time.Second, time.Second+d.budget.Renew))
+	return d.Pass(engine.Between(d.Rng, time.Second, time.Second+d.budget.Renew))
 }
 
 // stopStandbys stops all pods but the holder.
 func (d *demands) stopStandbys() {
-	d.do(func() {
+	d.Do(func() {
 		holder := d.checks.holder(d.slot).pod()
 		for _, p := range slices.Clone(d.pods) {
 			if p != holder {
@@ -46,17 +47,17 @@ func (d *demands) stopStandbys() {
 			}
 		}
 	})
-	d.pass(d.grace + left)
+	d.Pass(d.grace + left)
 }
 
 // once applies a cause to the holder's child, and returns the child. The fields "former" and "at"
 // record the holder and the instant of the cause.
 func (d *demands) once(cause func(*child)) *child {
 	var c *child
-	d.do(func() {
+	d.Do(func() {
 		c = d.checks.holder(d.slot)
 		cause(c)
-		d.former, d.at = c.pod(), d.now()
+		d.former, d.at = c.pod(), d.Now()
 	})
 	return c
 }
@@ -81,18 +82,18 @@ func (d *demands) handover(cause func(*child)) {
 	var all []*child
 	c := d.once(func(c *child) { all = d.alive(c.hold); cause(c) })
 	dead := func() bool { return !slices.ContainsFunc(all, func(c *child) bool { return c.alive }) }
-	if !d.until(d.grace+left+time.Second, dead) {
+	if !d.Until(d.grace+left+time.Second, dead) {
 		d.fail(stopped, "%s lives on", c.name)
 		return
 	}
 	end := d.lastEnd()
-	if !d.until(time.Minute, d.free(c)) {
+	if !d.Until(time.Minute, d.free(c)) {
 		d.fail(nobody, "nobody holds a minute after %s is dead", c.name)
 		return
 	}
-	d.do(func() {
+	d.Do(func() {
 		if next := d.next(c); next.began-end > quick*time.Duration(len(d.slots)) {
-			d.violate(nobody, "%s began %v after %s was dead", next.name, next.began-end, c.name)
+			d.Violate(nobody, "%s began %v after %s was dead", next.name, next.began-end, c.name)
 		}
 	})
 }
@@ -100,9 +101,9 @@ func (d *demands) handover(cause func(*child)) {
 // notByFormer demands that another pod holds next. A pod that yields lets the other
 // pods go first.
 func (d *demands) notByFormer() {
-	d.do(func() {
+	d.Do(func() {
 		if c := d.checks.holder(d.slot); c != nil && c.pod() == d.former {
-			d.violate(nobody, "%s yielded to itself", d.former.name)
+			d.Violate(nobody, "%s yielded to itself", d.former.name)
 		}
 	})
 }
@@ -118,18 +119,18 @@ func (d *demands) expiryWithin(more time.Duration, cause func(*child)) {
 	slack := late + more + quick*time.Duration(len(d.slots))
 	bound := time.Duration(float64(d.budget.Duration)/(1-skew)) + slack
 	// An agent that gets no replies may still store one more renewal.
-	if most := bound + d.budget.Renew + 2*time.Second; !d.until(most, d.free(c)) {
+	if most := bound + d.budget.Renew + 2*time.Second; !d.Until(most, d.free(c)) {
 		d.fail(nobody, "nobody holds after %v", most)
 		return
 	}
-	d.do(func() {
+	d.Do(func() {
 		next := d.next(c)
 		var last time.Duration
 		for _, slot := range d.slots {
 			last = max(last, d.checks.renewals[key(slot, c.pod().identity(), c.hold)].at)
 		}
 		if next.began-last > bound {
-			d.violate(nobody, "%s began %v after the last renewal", next.name, next.began-last)
+			d.Violate(nobody, "%s began %v after the last renewal", next.name, next.began-last)
 		}
 	})
 }
@@ -138,15 +139,15 @@ func (d *demands) expiryWithin(more time.Duration, cause func(*child)) {
 // twice the lease duration.
 func (d *demands) undisturbed(cause func(*child)) {
 	c := d.once(cause)
-	d.pass(2 * d.budget.Duration)
+	d.Pass(2 * d.budget.Duration)
 	d.stillRuns(c)
 }
 
 // stillRuns demands that the child has not been stopped.
 func (d *demands) stillRuns(c *child) {
-	d.do(func() {
+	d.Do(func() {
 		if !c.alive || c.asked {
-			d.violate(stopped, "%s was stopped", c.name)
+			d.Violate(stopped, "%s was stopped", c.name)
 		}
 	})
 }
@@ -159,8 +160,8 @@ func (d *demands) safely(cause func(*child)) {
 		d.each(ignoreStop)(c)
 		cause(c)
 	})
-	d.pass(d.budget.Duration * 13 / 10)
-	d.do(func() { d.weather = fair })
+	d.Pass(d.budget.Duration * 13 / 10)
+	d.Do(func() { d.weather = fair })
 }
 
 // free returns a function. At each call this function reports whether another child runs under the
@@ -182,12 +183,12 @@ func (d *demands) next(before *child) *child {
 
 // lastEnd returns the instant at which the last child ended.
 func (d *demands) lastEnd() time.Duration {
-	d.lock()
-	defer d.unlock()
+	d.Lock()
+	defer d.Unlock()
 	return d.checks.ends[len(d.checks.ends)-1].at
 }
 
 // fail reports a violation of the invariant, for a caller that does not hold the mutex.
 func (d *demands) fail(invariant, what string, args ...any) {
-	d.do(func() { d.violate(invariant, what, args...) })
+	d.Do(func() { d.Violate(invariant, what, args...) })
 }

@@ -7,6 +7,8 @@ import (
 	"cmp"
 	"math"
 	"slices"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // deployment models the controllers of a Deployment and of its ReplicaSets, by their source in
@@ -25,7 +27,7 @@ type deployment struct {
 // controller. So each controller acts on a state that the other controller wrote a while ago.
 func (d *deployment) sync() {
 	switch {
-	case chance(d.random, .5):
+	case engine.Chance(d.random, .5):
 		for _, r := range d.revisions {
 			d.settle(r)
 		}

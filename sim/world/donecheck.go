@@ -10,6 +10,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // These are the names of the invariants of once claims, like the names in check.go. Each comment
@@ -40,7 +41,7 @@ func doneOf(l *kube.Lease) api.Done {
 
 // doneCheck judges the done keys of once claims.
 type doneCheck struct {
-	*engine
+	*engine.Engine
 	// earned has, for each hold, the key whose work has succeeded under that hold.
 	earned map[string]string
 	// failed has, for each hold, the key whose work has failed under that hold. The field "asked"
@@ -54,9 +55,9 @@ type doneCheck struct {
 	counted map[string]time.Duration
 }
 
-func newDoneCheck(e *engine) doneCheck {
+func newDoneCheck(e *engine.Engine) doneCheck {
 	return doneCheck{
-		engine: e, earned: map[string]string{}, failed: map[string]string{}, asked: map[string]bool{},
+		Engine: e, earned: map[string]string{}, failed: map[string]string{}, asked: map[string]bool{},
 		reported: map[string]func() bool{}, counted: map[string]time.Duration{},
 	}
 }
@@ -65,14 +66,14 @@ func newDoneCheck(e *engine) doneCheck {
 // is not over. The argument "speed" is the rate of the fastest clock.
 func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 	if key != "" && d.has(l, key) {
-		d.violate(repeated, "%s begins the work %s, which is done", child, key)
+		d.Violate(repeated, "%s begins the work %s, which is done", child, key)
 	}
 	if l == nil {
 		return
 	}
 	f := api.Failures(l.Annotations[api.FailuresAnnotation])
-	if since := d.now() - d.counted[key]; f.Count(key) > 0 && since < time.Duration(float64(f.Delay(key))/speed) {
-		d.violate(hasty, "%s begins the work %s %v after its failure %d", child, key, since, f.Count(key))
+	if since := d.Now() - d.counted[key]; f.Count(key) > 0 && since < time.Duration(float64(f.Delay(key))/speed) {
+		d.Violate(hasty, "%s begins the work %s %v after its failure %d", child, key, since, f.Count(key))
 	}
 }
 
@@ -96,7 +97,7 @@ func (d doneCheck) asks(hold string) { d.asked[hold] = true }
 // the message reaches an agent process.
 func (d doneCheck) arrives(died func() bool, message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
-	must(err)
+	engine.Must(err)
 	if answer == nil && (st.Completed && d.earned[st.Hold] != "" || st.Failed && d.failed[st.Hold] != "") {
 		d.reported[st.Hold] = died
 	}
@@ -111,18 +112,18 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 	hold := was.Annotations[api.HoldAnnotation]
 	for _, key := range before {
 		if !slices.Contains(after, key) {
-			d.violate(unrecorded, "%s drops the done key %s of %s", by, key, slot)
+			d.Violate(unrecorded, "%s drops the done key %s of %s", by, key, slot)
 		}
 	}
 	// A closed Lease that enroll frees does not count as released, because its holder is out of
 	// reach.
 	released := is.Holder == "" && was.Holder != "" && (by == was.Holder || !stampOf(was).Closed)
 	if earned := d.earned[hold]; d.reported[hold] != nil && earned != "" && released && !slices.Contains(after, earned) {
-		d.violate(unrecorded, "%s releases hold %s of %s without the key %s", by, hold, slot, earned)
+		d.Violate(unrecorded, "%s releases hold %s of %s without the key %s", by, hold, slot, earned)
 	}
 	for _, key := range after {
 		if !slices.Contains(before, key) && (d.earned[hold] != key || is.Holder != "") {
-			d.violate(unearned, "%s records %s in %s, and the work has not succeeded under hold %s", by, key, slot, hold)
+			d.Violate(unearned, "%s records %s in %s, and the work has not succeeded under hold %s", by, key, slot, hold)
 		}
 	}
 	over := released || is.Holder == was.Holder && is.Annotations[api.HoldAnnotation] != hold
@@ -135,20 +136,20 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 func (d doneCheck) counts(by, hold string, over bool, before, after api.Failures) {
 	key, died := d.failed[hold], d.reported[hold]
 	if over && died != nil && !died() && key != "" && after.Count(key) != before.Count(key)+1 {
-		d.violate(uncounted, "%s ends hold %s without its failure of %s", by, hold, key)
+		d.Violate(uncounted, "%s ends hold %s without its failure of %s", by, hold, key)
 	}
 	for _, counted := range after.Keys() {
 		if after.Count(counted) <= before.Count(counted) {
 			continue
 		}
 		if d.asked[hold] && key == "" {
-			d.violate(miscounted, "%s counts a failure of %s under hold %s, whose child was asked to stop", by, counted, hold)
+			d.Violate(miscounted, "%s counts a failure of %s under hold %s, whose child was asked to stop", by, counted, hold)
 		}
-		d.counted[counted] = d.now()
+		d.counted[counted] = d.Now()
 	}
 	for _, counted := range before.Keys() {
 		if after.Count(counted) == 0 && d.earned[hold] != counted && len(after.Keys()) < 8 {
-			d.violate(uncounted, "%s drops the failures of %s", by, counted)
+			d.Violate(uncounted, "%s drops the failures of %s", by, counted)
 		}
 	}
 }

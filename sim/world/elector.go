@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // elector is a program with client-go's leader election (0.30 or later) on the Lease of
@@ -29,33 +30,33 @@ const (
 )
 
 func (w *World) newElector(name, slot string) *elector {
-	proc := w.newProcess()
+	proc := w.NewProcess()
 	e := &elector{w: w, clientOf: w.newClient(proc, name, nil), name: name, slot: slot}
 	w.checks.electors = append(w.checks.electors, e)
-	w.group.Go(e.run)
+	w.Group.Go(e.run)
 	return e
 }
 
 // run reads the Lease now and then, and tries to hold it.
 func (e *elector) run() {
-	r := e.w.source(e.name)
+	r := e.w.Source(e.name)
 	var seen *kube.Lease
 	var since, renewed time.Duration
 	for {
-		pause := electorRetry + between(r, 0, electorRetry/5)
+		pause := electorRetry + engine.Between(r, 0, electorRetry/5)
 		select {
 		case <-time.After(pause):
-		case <-e.ctx.Done():
+		case <-e.Ctx.Done():
 			return
 		}
-		e.w.lock()
-		paused, now := e.paused, e.w.now()
+		e.w.Lock()
+		paused, now := e.paused, e.w.Now()
 		if e.working && (paused || now-renewed > electorRenew) {
-			e.w.note(e.name, "stops working")
+			e.w.Note(e.name, "stops working")
 			e.working = false
 		}
-		e.w.unlock()
-		ctx, cancel := context.WithTimeout(e.ctx, electorRetry)
+		e.w.Unlock()
+		ctx, cancel := context.WithTimeout(e.Ctx, electorRetry)
 		lease, err := e.GetLease(ctx, e.slot)
 		if err == nil {
 			if seen == nil || seen.ResourceVersion != lease.ResourceVersion {
@@ -70,9 +71,9 @@ func (e *elector) run() {
 }
 
 func (e *elector) now() time.Duration {
-	e.w.lock()
-	defer e.w.unlock()
-	return e.w.now()
+	e.w.Lock()
+	defer e.w.Unlock()
+	return e.w.Now()
 }
 
 // try renews, acquires or releases as client-go does. Client-go compares identity and spec, and
@@ -98,7 +99,7 @@ func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duratio
 	if _, err := e.UpdateLease(ctx, next); err != nil {
 		return renewed, err
 	}
-	e.w.do(func() {
+	e.w.Do(func() {
 		if !paused && !e.working {
 			e.begins()
 		}
@@ -108,9 +109,9 @@ func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duratio
 
 // begins notes that the elector works, and checks that no child runs under the slot.
 func (e *elector) begins() {
-	e.w.note(e.name, "works under %s", e.slot)
+	e.w.Note(e.name, "works under %s", e.slot)
 	e.working = true
 	if c := e.w.checks.holder(e.slot); c != nil && !e.w.checks.absent(c, e.slot) {
-		e.w.violate(twoAtOnce, "%s works while %s of %s lives", e.name, c.name, c.where)
+		e.w.Violate(twoAtOnce, "%s works while %s of %s lives", e.name, c.name, c.where)
 	}
 }

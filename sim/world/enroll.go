@@ -9,6 +9,8 @@ import (
 	"math/rand/v2"
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // Namespace is the only namespace of the world.
@@ -39,7 +41,7 @@ type Reconciler interface {
 // Enroller is one process of the webhook that runs a Reconciler. The process has a
 // client of the API server and a cache.
 type Enroller struct {
-	*process
+	*engine.Process
 	w      *World
 	client *clientOf
 	name   string
@@ -66,21 +68,21 @@ type cache struct {
 }
 
 func (w *World) newEnroller(name string) *Enroller {
-	p := w.newProcess()
-	e := &Enroller{w: w, process: p, client: w.newClient(p, name, nil), name: name, rng: w.source(name), wake: make(chan struct{}, 1)}
+	p := w.NewProcess()
+	e := &Enroller{w: w, Process: p, client: w.newClient(p, name, nil), name: name, rng: w.Source(name), wake: make(chan struct{}, 1)}
 	r := w.reconciler(e)
 	_, isModel := r.(model)
 	w.real = !isModel
 	w.enrolls = append(w.enrolls, e)
 	w.api.dirty = append(w.api.dirty, e.nudge)
-	w.note(name, "starts")
-	w.group.Go(func() { e.run(r) })
+	w.Note(name, "starts")
+	w.Group.Go(func() { e.run(r) })
 	return e
 }
 
 // nudge reports a change to the Enroller.
 func (e *Enroller) nudge() {
-	e.nudged = e.w.now()
+	e.nudged = e.w.Now()
 	select {
 	case e.wake <- struct{}{}:
 	default:
@@ -92,8 +94,8 @@ func (e *Enroller) nudge() {
 func (e *Enroller) run(r Reconciler) {
 	for {
 		var from time.Duration
-		e.w.do(func() { from = e.cache.at })
-		ctx, cancel := context.WithTimeout(e.ctx, 30*time.Second)
+		e.w.Do(func() { from = e.cache.at })
+		ctx, cancel := context.WithTimeout(e.Ctx, 30*time.Second)
 		again, err := r.Namespace(ctx, Namespace)
 		cancel()
 		pause := 30 * time.Second
@@ -101,11 +103,11 @@ func (e *Enroller) run(r Reconciler) {
 			pause = min(pause, again)
 		}
 		if err != nil {
-			pause = between(e.rng, 50*time.Millisecond, time.Second)
+			pause = engine.Between(e.rng, 50*time.Millisecond, time.Second)
 		}
-		e.w.do(func() {
+		e.w.Do(func() {
 			if from < e.nudged && !e.cache.pinned {
-				pause = min(pause, between(e.rng, 50*time.Millisecond, time.Second))
+				pause = min(pause, engine.Between(e.rng, 50*time.Millisecond, time.Second))
 			}
 		})
 		timer := time.NewTimer(pause)
@@ -114,10 +116,10 @@ func (e *Enroller) run(r Reconciler) {
 		case <-e.wake:
 			// The informers and the queue take a moment.
 			select {
-			case <-time.After(between(e.rng, time.Millisecond, 300*time.Millisecond)):
-			case <-e.ctx.Done():
+			case <-time.After(engine.Between(e.rng, time.Millisecond, 300*time.Millisecond)):
+			case <-e.Ctx.Done():
 			}
-		case <-e.ctx.Done():
+		case <-e.Ctx.Done():
 			timer.Stop()
 			return
 		}
@@ -127,15 +129,15 @@ func (e *Enroller) run(r Reconciler) {
 
 // retire ends the process for good.
 func (e *Enroller) retire() {
-	e.w.note(e.name, "is dead")
-	e.die()
+	e.w.Note(e.name, "is dead")
+	e.Die()
 	e.w.enrolls = slices.DeleteFunc(e.w.enrolls, func(other *Enroller) bool { return other == e })
 }
 
 // OptedOut reports whether the namespace has lost its label.
 func (e *Enroller) OptedOut() bool {
-	e.w.lock()
-	defer e.w.unlock()
+	e.w.Lock()
+	defer e.w.Unlock()
 	return e.w.optedOut
 }
 
@@ -146,10 +148,10 @@ func (e *Enroller) Get(ctx context.Context, kind, name string) ([]byte, error) {
 
 // Cached reads an object from the cache.
 func (e *Enroller) Cached(kind, name string) ([]byte, error) {
-	if !e.enter() {
-		return nil, errDead
+	if !e.Enter() {
+		return nil, engine.ErrDead
 	}
-	defer e.leave()
+	defer e.Leave()
 	if v := e.w.api.object(kind, name).asOf(e.lag()); v.body != nil {
 		return v.raw, nil
 	}
@@ -165,10 +167,10 @@ func (e *Enroller) List(ctx context.Context, kind string, selects func(labels ma
 // ListCached reads from the cache the objects that [Enroller.List] reads from the
 // server.
 func (e *Enroller) ListCached(kind string, selects func(labels map[string]string) bool) ([]byte, error) {
-	if !e.enter() {
-		return nil, errDead
+	if !e.Enter() {
+		return nil, engine.ErrDead
 	}
-	defer e.leave()
+	defer e.Leave()
 	at := e.lag()
 	return e.w.api.list(kind, selects, func(o *object) version { return o.asOf(at) }), nil
 }
@@ -179,11 +181,11 @@ func (e *Enroller) lag() time.Duration {
 	if e.cache.pinned {
 		return e.cache.at
 	}
-	behind := between(e.rng, 0, 50*time.Millisecond)
-	if chance(e.rng, e.w.weather.slow) {
-		behind = between(e.rng, 0, 30*time.Second)
+	behind := engine.Between(e.rng, 0, 50*time.Millisecond)
+	if engine.Chance(e.rng, e.w.weather.slow) {
+		behind = engine.Between(e.rng, 0, 30*time.Second)
 	}
-	e.cache.at = max(e.cache.at, e.w.now()-behind)
+	e.cache.at = max(e.cache.at, e.w.Now()-behind)
 	return e.cache.at
 }
 

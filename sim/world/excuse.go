@@ -25,12 +25,12 @@ func (l *checks) absent(c *child, slot string) bool {
 		return false
 	}
 	r := l.renewals[key(slot, c.pod().identity(), c.hold)]
-	return n.wokeAt > r.at && (l.now() <= n.lingersUntil || n.frozen && n.stoppedAt <= n.lingersUntil) ||
+	return n.wokeAt > r.at && (l.Now() <= n.lingersUntil || n.frozen && n.stoppedAt <= n.lingersUntil) ||
 		c.pod().gate == api.GateReadiness && c.pod().shown.unstorable()
 }
 
 // expired reports whether the fastest clock lets a standby take the child's slot.
 func (l *checks) expired(c *child, slot string) bool {
 	r, ok := l.renewals[key(slot, c.pod().identity(), c.hold)]
-	return ok && l.now() > r.free()
+	return ok && l.Now() > r.free()
 }

@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // checks judges the events of the world by the invariants. The struct keeps the facts of
 // earlier events, and its methods compare later events with these facts.
 type checks struct {
-	*engine
+	*engine.Engine
 	alive    []*child
 	works    []*work // the present activities of programs
 	electors []*elector
@@ -73,9 +74,9 @@ type ending struct {
 	child *child
 }
 
-func newChecks(e *engine) *checks {
+func newChecks(e *engine.Engine) *checks {
 	return &checks{
-		engine: e, tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{}, done: newDoneCheck(e), started: map[string]start{},
+		Engine: e, tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{}, done: newDoneCheck(e), started: map[string]start{},
 		acquired: map[string]acquisition{}, apart: map[string]bool{}, rivals: map[string]*localPod{}, sharded: map[string]*pod{},
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // The functions below cause and end the faults of nodes and pods. The caller holds the
@@ -16,14 +17,14 @@ import (
 // cut cuts the network of the node, one way or both.
 func (n *node) cut(out, in bool) {
 	n.cutOut, n.cutIn = out, in
-	n.w.note(n.name, "is cut off (out %v, in %v)", out, in)
+	n.w.Note(n.name, "is cut off (out %v, in %v)", out, in)
 	n.w.api.severed()
 }
 
 // heal ends all faults of the node.
 func (n *node) heal() {
 	if n.cutOut || n.cutIn {
-		n.w.note(n.name, "is healed")
+		n.w.Note(n.name, "is healed")
 	}
 	n.cutOut, n.cutIn = false, false
 	n.unpause()
@@ -42,13 +43,13 @@ func (n *node) freeze() {
 	if n.frozen || !n.up {
 		return
 	}
-	n.w.note(n.name, "is suspended")
+	n.w.Note(n.name, "is suspended")
 	n.stop()
 }
 
 // stop suspends every process of the node, until [node.goOn] is called.
 func (n *node) stop() {
-	n.frozen, n.stoppedAt = true, n.w.now()
+	n.frozen, n.stoppedAt = true, n.w.Now()
 	for _, p := range n.pods() {
 		for _, c := range n.w.checks.alive {
 			if c.pod() == p {
@@ -56,10 +57,10 @@ func (n *node) stop() {
 			}
 		}
 		for _, a := range p.agents {
-			a.freeze()
+			a.Freeze()
 		}
 		if p.order.waiter != nil {
-			p.order.waiter.freeze()
+			p.order.waiter.Freeze()
 		}
 	}
 	for _, t := range n.tenants {
@@ -72,10 +73,10 @@ func (n *node) thaw() {
 	if !n.frozen || n.paused {
 		return
 	}
-	n.w.note(n.name, "wakes")
+	n.w.Note(n.name, "wakes")
 	if n.stoppedAt <= n.lingersUntil {
 		// The node stopped just after a pause, before its shims had frozen their children.
-		n.lingersUntil = max(n.lingersUntil, n.w.now()+quick)
+		n.lingersUntil = max(n.lingersUntil, n.w.Now()+quick)
 		for _, c := range slices.Clone(n.w.checks.alive) {
 			if c.pod().node == n {
 				n.w.checks.lingers(c)
@@ -101,11 +102,11 @@ func (n *node) goOn() {
 		}
 		for _, a := range slices.Clone(p.agents) {
 			if !a.frozen {
-				a.thaw()
+				a.Thaw()
 			}
 		}
 		if p.order.waiter != nil {
-			p.order.waiter.thaw()
+			p.order.waiter.Thaw()
 		}
 	}
 	for _, t := range n.tenants {
@@ -128,7 +129,7 @@ func (n *node) crash() {
 	if !n.up {
 		return
 	}
-	n.w.note(n.name, "crashes")
+	n.w.Note(n.name, "crashes")
 	if n.paused {
 		n.excuseChildren() // the children stood still until now
 	}
@@ -146,7 +147,7 @@ func (n *node) crash() {
 		agents := p.agents
 		p.agents = nil
 		for _, a := range agents {
-			a.die()
+			a.Die()
 		}
 		if p.stopping {
 			p.tidy()
@@ -160,10 +161,10 @@ func (n *node) crash() {
 
 // reboot boots the node, and the kubelet starts its pods.
 func (n *node) reboot() {
-	n.w.note(n.name, "boots")
+	n.w.Note(n.name, "boots")
 	n.bootUp()
 	for _, p := range n.pods() {
-		n.w.after(between(n.rng, 500*time.Millisecond, 3*time.Second), p.startAll)
+		n.w.After(engine.Between(n.rng, 500*time.Millisecond, 3*time.Second), p.startAll)
 	}
 	for _, t := range n.tenants {
 		t.boot()
@@ -177,7 +178,7 @@ func (p *pod) forget() {
 	if !p.object {
 		return
 	}
-	p.w.note(p.name, "pod object is deleted by force")
+	p.w.Note(p.name, "pod object is deleted by force")
 	p.unregister()
 }
 
@@ -211,5 +212,5 @@ func (p *pod) recover() {
 		c.failures = 0
 		c.pending = false
 	}
-	p.w.after(between(p.rng, 500*time.Millisecond, 2*time.Second), p.startAll)
+	p.w.After(engine.Between(p.rng, 500*time.Millisecond, 2*time.Second), p.startAll)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // gateway is the real desk of an agent process, on a modelled machine. A frozen or dead
@@ -38,18 +39,18 @@ func openGateway(a *agentProcess) (*gateway, error) {
 	g := &gateway{agent: a, server: server, reports: server.Reports()}
 	if a.pod.lateReader > 0 {
 		late := make(chan gate.Report)
-		a.pod.w.group.Go(func() { g.delay(server.Reports(), late) })
+		a.pod.w.Group.Go(func() { g.delay(server.Reports(), late) })
 		g.reports = late
 	}
-	a.pod.w.group.Go(func() { must(server.Run(a.process.ctx)) })
+	a.pod.w.Group.Go(func() { engine.Must(server.Run(a.Process.Ctx)) })
 	return g, nil
 }
 
 // delay passes each report to the reader after a random delay. If several reports on one shim fall
 // into the delay, the reader gets only the last one.
 func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
-	r := g.agent.pod.w.source(g.agent.name + g.agent.pod.uid + " reader")
-	done := g.agent.process.ctx.Done()
+	r := g.agent.pod.w.Source(g.agent.name + g.agent.pod.uid + " reader")
+	done := g.agent.Process.Ctx.Done()
 	var found []gate.Report
 	for {
 		var out chan<- gate.Report
@@ -78,7 +79,7 @@ func (g *gateway) collect(found []gate.Report, reports <-chan gate.Report, up <-
 			found = last(found, report)
 		case <-up:
 			return found
-		case <-g.agent.process.ctx.Done():
+		case <-g.agent.Process.Ctx.Done():
 			return found
 		}
 	}
@@ -97,9 +98,9 @@ func last(found []gate.Report, report gate.Report) []gate.Report {
 
 // lateness draws the delay with which the agent's loop reads a report.
 func (g *gateway) lateness(r *rand.Rand) time.Duration {
-	g.agent.pod.w.lock()
-	defer g.agent.pod.w.unlock()
-	return between(r, 0, g.agent.pod.lateReader+1)
+	g.agent.pod.w.Lock()
+	defer g.agent.pod.w.Unlock()
+	return engine.Between(r, 0, g.agent.pod.lateReader+1)
 }
 
 // Reports implements agent.Gate.
@@ -108,7 +109,7 @@ func (g *gateway) Reports() <-chan gate.Report { return g.reports }
 // dismiss ends a waiting shim.
 func (g *gateway) dismiss(id gate.ShimID, d gate.Dismiss) error {
 	if !g.agent.runs() {
-		return errDead
+		return engine.ErrDead
 	}
 	return g.server.Dismiss(id, d)
 }
@@ -116,7 +117,7 @@ func (g *gateway) dismiss(id gate.ShimID, d gate.Dismiss) error {
 // Grant implements agent.Gate.
 func (g *gateway) Grant(id gate.ShimID, grant gate.Grant) error {
 	if !g.agent.runs() {
-		return errDead
+		return engine.ErrDead
 	}
 	return g.server.Grant(id, grant)
 }
@@ -124,7 +125,7 @@ func (g *gateway) Grant(id gate.ShimID, grant gate.Grant) error {
 // Drain implements agent.Gate.
 func (g *gateway) Drain(id gate.ShimID, reason string, grace time.Duration) error {
 	if !g.agent.runs() {
-		return errDead
+		return engine.ErrDead
 	}
 	return g.server.Drain(id, reason, grace)
 }
@@ -132,7 +133,7 @@ func (g *gateway) Drain(id gate.ShimID, reason string, grace time.Duration) erro
 // End implements agent.Asides.
 func (g *gateway) End(id gate.ShimID, reason string, grace time.Duration) error {
 	if !g.agent.runs() {
-		return errDead
+		return engine.ErrDead
 	}
 	return g.server.End(id, reason, grace)
 }
@@ -151,21 +152,21 @@ func (g *gateway) granted(container, hold string) bool {
 
 // runs waits while the process is frozen, and returns false if the process is dead.
 func (a *agentProcess) runs() bool {
-	if !a.enter() {
+	if !a.Enter() {
 		return false
 	}
-	a.leave()
+	a.Leave()
 	return true
 }
 
 // now reads the node's clock for all goroutines of the process but the agent's loop. The loop calls
 // [agentProcess.clock] instead, because a fault can block the loop alone.
 func (a *agentProcess) now() time.Duration {
-	if !a.enter() {
-		a.pod.w.lock()
+	if !a.Enter() {
+		a.pod.w.Lock()
 	}
-	defer a.pod.w.unlock()
-	return a.pod.node.now()
+	defer a.pod.w.Unlock()
+	return a.pod.node.Now()
 }
 
 // listener is the agent's socket.
@@ -183,7 +184,7 @@ func (l listener) Accept() (desk.Conn, error) {
 		}
 		return next != nil
 	}
-	if !l.process.await(&l.connected, ready) || next == nil {
+	if !l.Process.Await(&l.connected, ready) || next == nil {
 		return nil, net.ErrClosed
 	}
 	return agentEnd{next}, nil
@@ -191,10 +192,10 @@ func (l listener) Accept() (desk.Conn, error) {
 
 // Close implements desk.Listener.
 func (l listener) Close() error {
-	l.pod.w.lock()
-	defer l.pod.w.unlock()
+	l.pod.w.Lock()
+	defer l.pod.w.Unlock()
 	l.unlistened = true
-	l.connected.give()
+	l.connected.Give()
 	return nil
 }
 
@@ -221,9 +222,9 @@ func (n notes) Remove(name string) error {
 // process is frozen, because the desk calls touch with the desk's mutex locked. Goroutines that
 // wait for a mutex stop the time of the synctest bubble.
 func (n notes) touch(do func(*pod)) error {
-	n.pod.w.lock()
-	defer n.pod.w.unlock()
-	if n.process.dead {
+	n.pod.w.Lock()
+	defer n.pod.w.Unlock()
+	if n.Process.Dead {
 		return context.Canceled
 	}
 	do(n.agentProcess.pod)

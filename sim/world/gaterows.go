@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // gateRows returns the cases of the story "table" for pods without shims, by their names. The gate
@@ -53,7 +54,7 @@ func (r withoutShims) rows() map[string]func() {
 		"watches end":                       func() { r.undisturbed(requests.breakWatches) },
 		"loop blocked for a moment":         func() { r.undisturbed(processes.blockBriefly) },
 		"API away for less than the budget": requests.outage,
-		"writes fail":                       func() { r.safely(func(*child) { r.weather.puts = pick(r.rng, faults) }) },
+		"writes fail":                       func() { r.safely(func(*child) { r.weather.puts = engine.Pick(r.Rng, faults) }) },
 		"replies lost, then writes":         func() { r.safely(requests.loseReplies) },
 	}
 }
@@ -82,7 +83,7 @@ func (r podRows) rows() map[string]func() {
 func (r podRows) replaceYielding(c *child) {
 	p := c.pod()
 	yield(c)
-	r.after(between(r.rng, time.Millisecond, 3*time.Second), func() {
+	r.After(engine.Between(r.Rng, time.Millisecond, 3*time.Second), func() {
 		if a := p.agent(); a != nil {
 			a.kill()
 			p.restartAgent()
@@ -111,13 +112,13 @@ func (r readinessRows) rows() map[string]func() {
 // live on.
 func (r readinessRows) unstored() {
 	c := r.once(func(c *child) {
-		r.weather.patches = pick(r.rng, faults)
+		r.weather.patches = engine.Pick(r.Rng, faults)
 		yield(c)
 	})
-	r.pass(between(r.rng, time.Second, 2*r.budget.Duration))
-	r.do(func() {
+	r.Pass(engine.Between(r.Rng, time.Second, 2*r.budget.Duration))
+	r.Do(func() {
 		if !c.alive {
-			r.violate(stopped, "%s is no endpoint any more, though no status can be stored", c.name)
+			r.Violate(stopped, "%s is no endpoint any more, though no status can be stored", c.name)
 		}
 		r.weather = fair
 	})

@@ -39,12 +39,12 @@ func checkOpened(w *World, by, lease string, sent time.Duration, was, is *kube.L
 		return
 	}
 	of := w.gathered[i]
-	w.note(by, "OPENS %s for %d pods", lease, after)
+	w.Note(by, "OPENS %s for %d pods", lease, after)
 	switch {
 	case after < before:
-		w.violate(closed, "%s makes the record of %s %d instead of %d", by, lease, after, before)
+		w.Violate(closed, "%s makes the record of %s %d instead of %d", by, lease, after, before)
 	case lease != of.leases[0] || after != of.barrier.Size || is.Holder != "" || was.Holder != by:
-		w.violate(early, "%s opens %s for %d pods, which %q held", by, lease, after, was.Holder)
+		w.Violate(early, "%s opens %s for %d pods, which %q held", by, lease, after, was.Holder)
 	}
 	checkArrived(w, of, by, sent)
 }
@@ -65,7 +65,7 @@ func checkArrived(w *World, of *run, by string, sent time.Duration) {
 		}
 	}
 	if alive < of.barrier.Size {
-		w.violate(early, "%s opens the barrier of %s, and only %d pods were alive since %v", by, of.name, alive, bound-w.latest)
+		w.Violate(early, "%s opens the barrier of %s, and only %d pods were alive since %v", by, of.name, alive, bound-w.latest)
 	}
 	holders := map[string]bool{by: true}
 	for _, lease := range of.leases[1:] {
@@ -74,7 +74,7 @@ func checkArrived(w *World, of *run, by string, sent time.Duration) {
 		}
 	}
 	if len(holders) < of.barrier.Size {
-		w.violate(early, "%s opens the barrier of %s, and only %d pods had arrived since %v", by, of.name, len(holders), bound)
+		w.Violate(early, "%s opens the barrier of %s, and only %d pods had arrived since %v", by, of.name, len(holders), bound)
 	}
 }
 
@@ -96,6 +96,6 @@ func checkThrough(p *comer) {
 		return v.lease != nil && api.Opened(v.lease.Annotations[api.OpenedAnnotation]) >= p.of.barrier.Size
 	}
 	if !slices.ContainsFunc(statesSince(p.w.api.object("Lease", p.of.leases[0]), p.began), opened) {
-		p.w.violate(through, "%s goes on, and the barrier of %s is not open", p.name, p.of.name)
+		p.w.Violate(through, "%s goes on, and the barrier of %s is not open", p.name, p.of.name)
 	}
 }

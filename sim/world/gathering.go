@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // gathering is a story of Jobs whose pods start together. Several Jobs follow each other, and some
@@ -30,7 +31,7 @@ const mostRuns = 5
 
 func newGathering(w *World, programs bool) *gathering {
 	all := &workloads{World: w, replicas: map[string]int{}}
-	g := &gathering{recovery: &recovery{workloads: all}, random: w.source("gathering"), programs: programs}
+	g := &gathering{recovery: &recovery{workloads: all}, random: w.Source("gathering"), programs: programs}
 	g.trouble = &trouble{workloads: all}
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
@@ -50,7 +51,7 @@ func (g *gathering) begin() {
 	of := &run{name: name, barrier: api.Barrier{Name: "warm", Size: 1 + g.random.IntN(4)}, duration: g.longest, programs: g.programs}
 	of.leases, of.want = of.barrier.Leases(name), of.barrier.Size+g.random.IntN(2)
 	g.gathered = append(g.gathered, of)
-	g.note("script", "%s begins, with %d pods", name, of.want)
+	g.Note("script", "%s begins, with %d pods", name, of.want)
 	g.nudge()
 }
 
@@ -64,11 +65,11 @@ func (g *gathering) nudge() {
 // plan repeats the same step after each random pause: the Jobs make pods that they lack, and a
 // fault happens. In quiet times no fault happens.
 func (g *gathering) plan() {
-	g.after(between(g.random, time.Millisecond, 10*time.Second), func() {
+	g.After(engine.Between(g.random, time.Millisecond, 10*time.Second), func() {
 		for _, of := range g.gathered {
-			if len(of.pods) < of.want && (g.calm || chance(g.random, .5)) {
+			if len(of.pods) < of.want && (g.calm || engine.Chance(g.random, .5)) {
 				g.made++
-				newComer(g.World, of, fmt.Sprintf("%s-pod-%d", of.name, g.made), pick(g.random, g.nodes))
+				newComer(g.World, of, fmt.Sprintf("%s-pod-%d", of.name, g.made), engine.Pick(g.random, g.nodes))
 				g.nudge()
 			}
 		}
@@ -82,28 +83,28 @@ func (g *gathering) plan() {
 // act begins another run, or causes a fault of a pod, of a run, or of a Lease. Some calls change
 // nothing.
 func (g *gathering) act() {
-	of := pick(g.random, g.gathered)
-	pause := between(g.random, 100*time.Millisecond, 3*g.longest)
+	of := engine.Pick(g.random, g.gathered)
+	pause := engine.Between(g.random, 100*time.Millisecond, 3*g.longest)
 	n := g.random.IntN(9)
 	switch {
 	case n == 0 && len(g.gathered) < mostRuns:
 		g.begin()
 	case n == 1:
-		g.takeLease(pick(g.random, of.leases))
+		g.takeLease(engine.Pick(g.random, of.leases))
 	case n == 2 && len(g.gathered) > 1: // the Job is deleted, and its pods follow
 		of.want = 0
 		for _, p := range slices.Clone(of.pods) {
-			p.delete(chance(g.random, .3))
+			p.delete(engine.Chance(g.random, .3))
 		}
 	case len(of.pods) == 0:
 	case n < 5:
-		pick(g.random, of.pods).delete(chance(g.random, .5))
+		engine.Pick(g.random, of.pods).delete(engine.Chance(g.random, .5))
 	case n < 7:
-		if p := pick(g.random, of.pods); p.runs() && p.node.up && !p.node.paused {
+		if p := engine.Pick(g.random, of.pods); p.runs() && p.node.up && !p.node.paused {
 			p.kill()
 		}
 	default:
-		if p := pick(g.random, of.pods); p.runs() && !p.frozen {
+		if p := engine.Pick(g.random, of.pods); p.runs() && !p.frozen {
 			p.pauseAlone(pause)
 		}
 	}
@@ -112,18 +113,18 @@ func (g *gathering) act() {
 // takeLease sometimes deletes a Lease of a barrier. The record of an open barrier stays, because
 // the policy on deletions protects it.
 func (g *gathering) takeLease(name string) {
-	if l, ok := g.api.lease(name); ok && l.Annotations[api.OpenedAnnotation] == "" && chance(g.random, .3) {
-		must(g.api.remove("somebody", "Lease", name, "", ""))
+	if l, ok := g.api.lease(name); ok && l.Annotations[api.OpenedAnnotation] == "" && engine.Chance(g.random, .3) {
+		engine.Must(g.api.remove("somebody", "Lease", name, "", ""))
 	}
 }
 
 // run plays the story of one seed.
 func (g *gathering) run() {
 	for range 3 {
-		if !disturbFor(g.World, between(g.rng, 2*time.Minute, 6*time.Minute), 20*time.Second, g.trouble.one) {
+		if !disturbFor(g.World, engine.Between(g.Rng, 2*time.Minute, 6*time.Minute), 20*time.Second, g.trouble.one) {
 			return
 		}
-		g.do(func() {
+		g.Do(func() {
 			g.heal()
 			for _, of := range g.gathered {
 				for _, p := range of.pods {
@@ -142,13 +143,13 @@ func (g *gathering) run() {
 // that they lack.
 func (g *gathering) proceed() bool {
 	bound := g.opening()
-	for end := g.now() + 2*bound; g.now() < end; {
-		g.do(func() {
+	for end := g.Now() + 2*bound; g.Now() < end; {
+		g.Do(func() {
 			for _, of := range g.gathered {
 				g.judge(of, bound)
 			}
 		})
-		if !g.pass(bound / 200) {
+		if !g.Pass(bound / 200) {
 			return false
 		}
 	}
@@ -166,9 +167,9 @@ func (g *gathering) judge(of *run, bound time.Duration) {
 		case !slices.Contains(waiting, p), !open && len(waiting) < of.barrier.Size:
 			p.since = 0
 		case p.since == 0:
-			p.since = g.now()
-		case g.now()-p.since > bound:
-			g.violate(heldUp, "%s of %s has waited for %v (open: %v, %d pods wait)", p.name, of.name, bound, open, len(waiting))
+			p.since = g.Now()
+		case g.Now()-p.since > bound:
+			g.Violate(heldUp, "%s of %s has waited for %v (open: %v, %d pods wait)", p.name, of.name, bound, open, len(waiting))
 		}
 	}
 }

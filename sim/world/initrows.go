@@ -23,7 +23,7 @@ func (r initRows) replaceStandbys() bool {
 		return false
 	}
 	r.stopStandbys()
-	r.do(r.heal)
+	r.Do(r.heal)
 	return r.ready()
 }
 
@@ -34,7 +34,7 @@ func (r initRows) prepared() {
 	}
 	r.handover(stopPod)
 	var main *child
-	r.until(time.Minute, func() bool {
+	r.Until(time.Minute, func() bool {
 		for _, c := range r.checks.alive {
 			if !c.container.init && c.began > r.at && c.pod() != r.former {
 				main = c
@@ -46,10 +46,10 @@ func (r initRows) prepared() {
 		r.fail(nobody, "no application a minute after its init containers")
 		return
 	}
-	r.do(func() {
+	r.Do(func() {
 		for _, c := range main.pod().containers {
 			if c.init && c.since > r.at && c.prepared != main.hold {
-				r.violate(kept, "%s runs under hold %s, and was prepared under %s", main.name, main.hold, c.prepared)
+				r.Violate(kept, "%s runs under hold %s, and was prepared under %s", main.name, main.hold, c.prepared)
 			}
 		}
 	})
@@ -74,7 +74,7 @@ func (r initRows) readLate() {
 	r.templates[0].lateReader = 200 * time.Millisecond
 	r.prepared()
 	r.templates[0].lateReader = 0
-	r.do(func() {
+	r.Do(func() {
 		for _, p := range r.pods {
 			p.lateReader = 0
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // jobs is a story of pods that end. The pods come one after the other, while faults happen, and
@@ -31,11 +32,11 @@ const mostPods = 5
 
 func newJobs(w *World) *jobs {
 	j, t := newEnding(w, "job", api.LockLease("a"))
-	if chance(w.rng, .7) {
+	if engine.Chance(w.Rng, .7) {
 		t.onBusy = api.OnBusySkip
 	}
-	if t.onBusy == "" || chance(w.rng, .3) {
-		t.waitAtMost = between(w.rng, 5*time.Second, 2*time.Minute)
+	if t.onBusy == "" || engine.Chance(w.Rng, .3) {
+		t.waitAtMost = engine.Between(w.Rng, 5*time.Second, 2*time.Minute)
 	}
 	j.assign = func(p *pod) { p.job = j.nextJob() }
 	j.begin(t)
@@ -49,13 +50,13 @@ func newJobs(w *World) *jobs {
 func newEnding(w *World, name, slot string) (*jobs, template) {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	j := &jobs{recovery: &recovery{workloads: all}}
-	j.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
+	j.trouble = &trouble{workloads: all, takesLeases: engine.Chance(w.Rng, .2)}
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
 	t := anyTemplate(w, durations, name, 0, []string{slot})
 	t.gate, t.inits, t.restless = api.GateContainer, nil, 0
-	t.ends = between(w.rng, time.Second, time.Minute)
+	t.ends = engine.Between(w.Rng, time.Second, time.Minute)
 	return j, t
 }
 
@@ -69,17 +70,17 @@ func (j *jobs) begin(t template) {
 // run plays the whole story of one seed.
 func (j *jobs) run() {
 	for range 3 {
-		if !j.makePods(between(j.rng, 2*time.Minute, 6*time.Minute)) {
+		if !j.makePods(engine.Between(j.Rng, 2*time.Minute, 6*time.Minute)) {
 			return
 		}
-		j.do(func() {
+		j.Do(func() {
 			j.heal()
 			j.waiters.recover()
 			j.killStopped()
 		})
 		bound := j.ending()
-		if !j.until(bound, func() bool { return len(j.pods) == 0 }) {
-			j.do(func() { j.violate(nobody, "%v after the trouble %s has not ended", bound, j.pods[0].name) })
+		if !j.Until(bound, func() bool { return len(j.pods) == 0 }) {
+			j.Do(func() { j.Violate(nobody, "%v after the trouble %s has not ended", bound, j.pods[0].name) })
 			return
 		}
 		if !j.waiters.afterTrouble(false) {
@@ -94,7 +95,7 @@ func (j *jobs) run() {
 func (j *jobs) lastHolder() {
 	t := j.templates[0]
 	t.ends, t.onBusy, t.waitAtMost = 0, "", 0
-	j.do(func() {
+	j.Do(func() {
 		if len(j.waiters.all) > 0 {
 			j.assign(j.newPod(t, j.place()))
 		}
@@ -121,7 +122,7 @@ const mostDelay = 6 * time.Minute
 // violation the result is false.
 func (j *jobs) makePods(last time.Duration) bool {
 	return disturbFor(j.World, last, 20*time.Second, func() {
-		if len(j.pods) < mostPods && chance(j.rng, .4) {
+		if len(j.pods) < mostPods && engine.Chance(j.Rng, .4) {
 			j.assign(j.newPod(j.templates[0], j.place()))
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // joint is one call of a program for several claims. Each claim has a bidder. Only the field "call"
@@ -25,19 +26,19 @@ type joint struct {
 func jointClaims(s *programs) func() []api.Claim {
 	s.joins = true
 	return func() []api.Claim {
-		return []api.Claim{{Kind: api.Lock, Name: "a", Size: 1}, {Kind: api.Lock, Name: "b", Size: 1}, {Kind: api.RWLock, Name: "c", Size: 1 + s.rng.IntN(3)}}
+		return []api.Claim{{Kind: api.Lock, Name: "a", Size: 1}, {Kind: api.Lock, Name: "b", Size: 1}, {Kind: api.RWLock, Name: "c", Size: 1 + s.Rng.IntN(3)}}
 	}
 }
 
 // partnersOf draws idle bidders of other claims in the pod, as partners for a joint call. If the
 // bidder has to call alone, the result is empty.
 func partnersOf(b *bidder) (all []*bidder) {
-	if !b.pod.w.joins || !chance(b.rng, .6) {
+	if !b.pod.w.joins || !engine.Chance(b.rng, .6) {
 		return nil
 	}
 	for _, o := range b.pod.bidders {
 		other := func(p *bidder) bool { return p.claim == o.claim }
-		if o.claim != b.claim && o.idles && (!b.pod.w.calm || o.due) && !slices.ContainsFunc(all, other) && chance(b.rng, .7) {
+		if o.claim != b.claim && o.idles && (!b.pod.w.calm || o.due) && !slices.ContainsFunc(all, other) && engine.Chance(b.rng, .7) {
 			all = append(all, o)
 		}
 	}
@@ -49,23 +50,23 @@ func partnersOf(b *bidder) (all []*bidder) {
 func join(b *bidder, partners []*bidder) {
 	w := b.pod.w
 	j := &joint{bidders: append([]*bidder{b}, partners...)}
-	every := between(b.rng, 2*time.Second, 15*time.Second).Round(time.Millisecond)
+	every := engine.Between(b.rng, 2*time.Second, 15*time.Second).Round(time.Millisecond)
 	var claims []string
 	query := []string{"&heartbeat=" + every.String()}
-	if w.calm || chance(b.rng, .8) {
-		query = append(query, "&wait="+between(b.rng, time.Second, 5*time.Minute).String())
+	if w.calm || engine.Chance(b.rng, .8) {
+		query = append(query, "&wait="+engine.Between(b.rng, time.Second, 5*time.Minute).String())
 	}
 	for _, m := range j.bidders {
 		m.round++
-		m.joint, m.idles, m.bids, m.since, m.streams, m.every = j, false, true, w.now(), false, every
+		m.joint, m.idles, m.bids, m.since, m.streams, m.every = j, false, true, w.Now(), false, every
 		j.rounds = append(j.rounds, m.round)
 		claims = append(claims, m.claim.Kind.Word+"/"+m.claim.Name)
 		query = append(query, drawRole(m))
 	}
 	b.call = &call{program: b.program, rng: b.rng, took: j.took, ended: j.ended}
 	b.call.begin(http.MethodPost, "/v1/holds?claims="+strings.Join(claims, ",")+strings.Join(query, ""))
-	if !w.calm && chance(b.rng, .1) { // the program gives up
-		b.in(between(b.rng, time.Millisecond, 20*time.Second), func() {
+	if !w.calm && engine.Chance(b.rng, .1) { // the program gives up
+		b.in(engine.Between(b.rng, time.Millisecond, 20*time.Second), func() {
 			if b.joint == j {
 				b.disconnect(0)
 			}
@@ -143,7 +144,7 @@ func checkJoint(l *checks, a *localAgent, t told) {
 	for _, line := range t.Holds {
 		checkTold(l, a, line)
 		if t.GoodUntil > line.GoodUntil {
-			l.violate(tooLong, "%s tells several holds until %v, and %s until %v", a.where, t.until(), line.Claim, line.until())
+			l.Violate(tooLong, "%s tells several holds until %v, and %s until %v", a.where, t.until(), line.Claim, line.until())
 		}
 	}
 }

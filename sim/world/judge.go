@@ -48,7 +48,7 @@ func newJudge(l *workload, slot string) *judge {
 
 // begin switches the judge on, after a person has applied a broken version.
 func (j *judge) begin() {
-	j.on, j.served, j.free = true, j.now(), 0
+	j.on, j.served, j.free = true, j.Now(), 0
 	j.judged = len(j.checks.ends)
 	j.had, j.excused = len(j.olds()), 0
 }
@@ -58,7 +58,7 @@ const every = 50 * time.Millisecond
 
 // sit checks the rollout again and again, if the judge is on. The period is [every].
 func (j *judge) sit() {
-	j.after(every, func() {
+	j.After(every, func() {
 		if j.on {
 			j.checkProtected()
 			j.checkStanding()
@@ -98,11 +98,11 @@ func (j *judge) checkProtected() {
 		least = max(least, j.had-1-j.excused)
 	}
 	if left := len(j.olds()); left < least {
-		j.violate(unprotected, "%d old pods of %s are left, not %d", left, j.template.workload, least)
+		j.Violate(unprotected, "%d old pods of %s are left, not %d", left, j.template.workload, least)
 	}
 	for _, p := range j.all() {
 		if p.behaviour.broken() && p.shown.isReady() {
-			j.violate(unprotected, "%s is Ready, and its version %s", p.name, p.behaviour.name)
+			j.Violate(unprotected, "%s is Ready, and its version %s", p.name, p.behaviour.name)
 		}
 	}
 }
@@ -112,7 +112,7 @@ func (j *judge) checkProtected() {
 // disturbance the check demands nothing.
 func (j *judge) checkStanding() {
 	c := j.checks.holder(j.slot)
-	if c == nil || !c.pod().behaviour.broken() || j.served > j.now() {
+	if c == nil || !c.pod().behaviour.broken() || j.served > j.Now() {
 		j.hold, j.stood = "", nil
 		return
 	}
@@ -122,7 +122,7 @@ func (j *judge) checkStanding() {
 	}
 	for _, p := range j.stood {
 		if p.shown.stays() && !p.shown.isReady() {
-			j.violate(unprotected, "%s is not Ready any more, in the turn of %s", p.name, c.pod().name)
+			j.Violate(unprotected, "%s is not Ready any more, in the turn of %s", p.name, c.pod().name)
 		}
 	}
 }
@@ -131,12 +131,12 @@ func (j *judge) checkStanding() {
 // last.
 func (j *judge) checkServed() {
 	for _, c := range j.checks.alive {
-		if v := c.pod().behaviour; c.has(j.slot) && !v.broken() && !c.asked && v.serves(j.now()-c.began) {
-			j.served = max(j.served, j.now())
+		if v := c.pod().behaviour; c.has(j.slot) && !v.broken() && !c.asked && v.serves(j.Now()-c.began) {
+			j.served = max(j.served, j.Now())
 		}
 	}
-	if away := j.now() - j.served; away > j.turn() {
-		j.violate(withheld, "the old version of %s does not serve for %v", j.template.workload, away)
+	if away := j.Now() - j.served; away > j.turn() {
+		j.Violate(withheld, "the old version of %s does not serve for %v", j.template.workload, away)
 	}
 }
 
@@ -176,9 +176,9 @@ func (j *judge) checkFree() {
 	case !ok || lease.Holder != "" || !ready:
 		j.free = 0
 	case j.free == 0:
-		j.free = j.now()
-	case j.now()-j.free > j.taking():
-		j.violate(nobody, "%s is free for %v, and an old pod is Ready", j.slot, j.now()-j.free)
+		j.free = j.Now()
+	case j.Now()-j.free > j.taking():
+		j.Violate(nobody, "%s is free for %v, and an old pod is Ready", j.slot, j.Now()-j.free)
 	}
 }
 
@@ -200,7 +200,7 @@ func (j *judge) checkTurns() {
 		if t.count > 0 && t.hold != c.hold {
 			wait := pauses[min(t.count, len(pauses))-1]
 			if rest := c.began - t.ended; rest < time.Duration(float64(wait)/(1+skew)) {
-				j.violate(stopsOften, "turn %d of revision %d begins %v after the last one, not %v", t.count+1, r.Number, rest, wait)
+				j.Violate(stopsOften, "turn %d of revision %d begins %v after the last one, not %v", t.count+1, r.Number, rest, wait)
 			}
 		}
 		if t.hold != c.hold {
@@ -211,10 +211,10 @@ func (j *judge) checkTurns() {
 	}
 	j.judged = len(j.checks.ends)
 	n := j.newest
-	if most := 4 + int((j.now()-n.applied)/time.Hour); j.turns[n.stamp].count > most {
-		j.violate(stopsOften, "revision %d had %d turns in %v", n.stamp.Number, j.turns[n.stamp].count, j.now()-n.applied)
+	if most := 4 + int((j.Now()-n.applied)/time.Hour); j.turns[n.stamp].count > most {
+		j.Violate(stopsOften, "revision %d had %d turns in %v", n.stamp.Number, j.turns[n.stamp].count, j.Now()-n.applied)
 	}
 }
 
 // disturbed excuses the old version from serving for a while.
-func (j *judge) disturbed(last time.Duration) { j.served = max(j.served, j.now()+last) }
+func (j *judge) disturbed(last time.Duration) { j.served = max(j.served, j.Now()+last) }

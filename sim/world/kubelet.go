@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // pod is one pod on its node.
@@ -67,12 +68,12 @@ type container struct {
 }
 
 func (w *World) newPod(t template, n *node) *pod {
-	serial := w.number()
+	serial := w.Number()
 	p := &pod{template: t, w: w, name: t.stable, uid: fmt.Sprintf("pod-uid-%d", serial), node: n, key: t.run, notes: map[string][]byte{}}
 	if t.stable == "" {
 		p.name = fmt.Sprintf("%s-%d", t.workload, serial)
 	}
-	p.rng = w.source(p.name + p.uid)
+	p.rng = w.Source(p.name + p.uid)
 	p.order.pod, p.sockets.pod, p.shown.pod, p.volume = p, p, p, volume{}
 	if p.gate != api.GateContainer {
 		p.inits = nil // only shims gate init containers
@@ -88,8 +89,8 @@ func (w *World) newPod(t template, n *node) *pod {
 	}
 	p.register()
 	w.pods = append(w.pods, p)
-	w.note(p.name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.name, n.rate, p.duration, p.slots)
-	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.startAll)
+	w.Note(p.name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.name, n.Rate, p.duration, p.slots)
+	w.After(engine.Between(p.rng, 10*time.Millisecond, time.Second), p.startAll)
 	return p
 }
 
@@ -145,18 +146,18 @@ func (c *container) ready() bool {
 		return false
 	}
 	s := c.shims[len(c.shims)-1]
-	return !s.dead && (s.child == nil || c.pod.behaviour.serves(c.pod.w.now()-s.child.began))
+	return !s.dead && (s.child == nil || c.pod.behaviour.serves(c.pod.w.Now()-s.child.began))
 }
 
 // complete notes the success of an init container. The next container starts once its image is
 // there. If [finished] returns true for the pod, the pod is stopped instead.
 func (c *container) complete(s *shimProcess) {
-	c.done, c.prepared, c.since = true, s.hold, c.pod.w.now()
+	c.done, c.prepared, c.since = true, s.hold, c.pod.w.Now()
 	next := c.pod.startAll
 	if finished(c.pod) {
 		next = c.pod.stop
 	}
-	c.pod.w.after(between(c.pod.rng, 10*time.Millisecond, time.Second), next)
+	c.pod.w.After(engine.Between(c.pod.rng, 10*time.Millisecond, time.Second), next)
 }
 
 // finished reports whether the pod is one that ends, and each of its containers has succeeded. In
@@ -188,7 +189,7 @@ func (p *pod) register() {
 	if err != nil {
 		_, err = p.w.api.create("kubelet", "Pod", p.name, encode(body))
 	}
-	must(err)
+	engine.Must(err)
 }
 
 // spec returns the pod spec that the webhook makes for the gate, reduced to the fields
@@ -217,14 +218,14 @@ func (p *pod) unregister() {
 	}
 	p.object = false
 	if !slices.ContainsFunc(p.w.pods, func(other *pod) bool { return other != p && other.object && other.name == p.name }) {
-		must(p.w.api.remove("kubelet", "Pod", p.name, "", ""))
+		engine.Must(p.w.api.remove("kubelet", "Pod", p.name, "", ""))
 	}
 	p.shown.setReady(false)
 }
 
 // agent returns the agent process that has the flock; nil if no process has the flock.
 func (p *pod) agent() *agentProcess {
-	if p.lock != nil && !p.lock.process.dead {
+	if p.lock != nil && !p.lock.Process.Dead {
 		return p.lock
 	}
 	return nil
@@ -283,7 +284,7 @@ const mostBackOff = 40 * time.Second
 func (c *container) restart() {
 	c.pending = true
 	p := c.pod
-	pause := between(p.rng, 300*time.Millisecond, time.Second)
+	pause := engine.Between(p.rng, 300*time.Millisecond, time.Second)
 	if c.failures > 0 {
 		pause += min(mostBackOff, 10*time.Second<<min(c.failures-1, 5))
 	}
@@ -299,7 +300,7 @@ func (c *container) restart() {
 			c.startShim()
 		}
 	}
-	p.w.after(pause, func() { p.node.whenUnpaused(again) })
+	p.w.After(pause, func() { p.node.whenUnpaused(again) })
 }
 
 // stop ends a pod as the kubelet does: SIGTERM, the grace, SIGKILL. The kubelet stops
@@ -314,7 +315,7 @@ func (p *pod) stop() {
 	}
 	p.stopping = true
 	p.shown.end()
-	p.w.note(p.name, "pod is being stopped, grace %v", p.grace)
+	p.w.Note(p.name, "pod is being stopped, grace %v", p.grace)
 	for _, c := range p.containers {
 		for _, s := range c.shims {
 			s.terminate()
@@ -324,7 +325,7 @@ func (p *pod) stop() {
 		}
 	}
 	p.order.endWait()
-	p.w.after(p.grace, func() {
+	p.w.After(p.grace, func() {
 		p.node.whenUnpaused(func() {
 			for _, c := range p.containers {
 				for _, s := range slices.Clone(c.shims) {
@@ -349,7 +350,7 @@ func (p *pod) stopAgents() {
 	for _, a := range p.agents {
 		a.terminate()
 	}
-	p.w.after(left, func() {
+	p.w.After(left, func() {
 		p.node.whenUnpaused(func() {
 			for _, a := range slices.Clone(p.agents) {
 				a.kill()
@@ -377,7 +378,7 @@ func (p *pod) tidy() {
 		return
 	}
 	p.gone = true
-	p.w.note(p.name, "pod is gone")
+	p.w.Note(p.name, "pod is gone")
 	p.unregister()
 	p.w.pods = slices.DeleteFunc(p.w.pods, func(other *pod) bool { return other == p })
 }

@@ -20,7 +20,7 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 	}
 	is = *after.lease
 	if api.IsNextLease(slot) {
-		l.note(by, "writes %s of %q (version %d)", slot, is.Holder, after.rv)
+		l.Note(by, "writes %s of %q (version %d)", slot, is.Holder, after.rv)
 		return // a next Lease gives no pod the slot
 	}
 	l.done.stored(by, slot, &was, &is)
@@ -28,21 +28,21 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 	acquires := is.Holder != "" && is.Holder != Unknown && (is.Holder != was.Holder || hold != held)
 	switch {
 	case acquires:
-		l.note(by, "ACQUIRES %s as %s (hold %s, version %d)", slot, is.Holder, hold, after.rv)
+		l.Note(by, "ACQUIRES %s as %s (hold %s, version %d)", slot, is.Holder, hold, after.rv)
 		l.checkAcquired(slot, &is, hold)
 		l.checkPaused(slot, &was, &is)
 		checkStamp(l, slot, &was, &is)
 		checkPassing(l, slot, &is, sent)
 	case is.Holder == "" && was.Holder != "":
-		l.note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.rv)
+		l.Note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.rv)
 		l.checkReleased(by, slot, &was, held)
 		checkStartReleased(l, slot, was.Holder)
 	case is.Holder == Unknown && was.Holder == "":
-		l.note(by, "creates %s held by %s for %ds", slot, is.Holder, is.DurationSeconds)
+		l.Note(by, "creates %s held by %s for %ds", slot, is.Holder, is.DurationSeconds)
 	case before.raw == nil:
-		l.note(by, "creates %s free", slot)
+		l.Note(by, "creates %s free", slot)
 	default:
-		l.note(by, "renews %s (version %d)", slot, after.rv)
+		l.Note(by, "renews %s (version %d)", slot, after.rv)
 	}
 	if is.Holder != "" {
 		for _, c := range l.alive {
@@ -50,9 +50,9 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 				l.checkOutlived(c) // a renewal after the deadline does not excuse the child
 			}
 		}
-		l.renewals[key(slot, is.Holder, hold)] = renewal{at: l.now(), duration: time.Duration(is.DurationSeconds) * time.Second}
+		l.renewals[key(slot, is.Holder, hold)] = renewal{at: l.Now(), duration: time.Duration(is.DurationSeconds) * time.Second}
 		if acquires {
-			l.acquired[slot] = acquisition{at: l.now(), holder: is.Holder, hold: hold, sent: sent}
+			l.acquired[slot] = acquisition{at: l.Now(), holder: is.Holder, hold: hold, sent: sent}
 		} else {
 			l.checkOrder(slot, &is, sent)
 		}
@@ -65,14 +65,14 @@ func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
 	delete(l.released, key(slot, is.Holder, hold))
 	for _, c := range l.alive {
 		if c.has(slot) && !l.absent(c, slot) && (c.pod().identity() != is.Holder || c.hold != hold) {
-			l.violate(twoAtOnce, "%s takes %s (hold %s) while %s of %s lives under hold %s",
+			l.Violate(twoAtOnce, "%s takes %s (hold %s) while %s of %s lives under hold %s",
 				is.Holder, slot, hold, c.name, c.where, c.hold)
 		}
 	}
 	takenFromWork(l, slot, is.Holder, hold)
 	for _, e := range l.electors {
 		if e.slot == slot && e.working && e.name != is.Holder {
-			l.violate(twoAtOnce, "%s takes %s while %s works", is.Holder, slot, e.name)
+			l.Violate(twoAtOnce, "%s takes %s while %s works", is.Holder, slot, e.name)
 		}
 	}
 }
@@ -82,7 +82,7 @@ func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
 func (l *checks) checkPaused(slot string, was, is *kube.Lease) {
 	hold := is.Annotations[api.HoldAnnotation]
 	if _, paused := was.Annotations[api.PausedAnnotation]; paused && hold != was.Annotations[api.HoldAnnotation] {
-		l.violate(pausedTaken, "%s takes %s (hold %s), which is paused", is.Holder, slot, hold)
+		l.Violate(pausedTaken, "%s takes %s (hold %s), which is paused", is.Holder, slot, hold)
 	}
 }
 
@@ -95,19 +95,19 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 	releasedFromWork(l, by, slot, hold)
 	if was.Holder == Unknown {
 		if c := l.holder(slot); c != nil && !l.absent(c, slot) {
-			l.violate(freed, "%s frees %s while %s of %s lives", by, slot, c.name, c.where)
+			l.Violate(freed, "%s frees %s while %s of %s lives", by, slot, c.name, c.where)
 		}
 		return
 	}
 	if s, ok := l.started[key(slot, was.Holder, hold)]; ok && !s.pod.gone && s.boot == s.pod.node.boot {
-		l.violate(withoutProof, "%s releases %s of hold %s, and nothing proves its application dead", by, slot, hold)
+		l.Violate(withoutProof, "%s releases %s of hold %s, and nothing proves its application dead", by, slot, hold)
 	}
 	if by != was.Holder {
-		l.violate(freed, "%s frees %s of %s", by, slot, was.Holder)
+		l.Violate(freed, "%s frees %s of %s", by, slot, was.Holder)
 	}
 	for _, c := range l.alive {
 		if c.has(slot) && c.pod().identity() == was.Holder {
-			l.violate(withoutProof, "%s releases %s while %s of %s lives", by, slot, c.name, c.where)
+			l.Violate(withoutProof, "%s releases %s while %s of %s lives", by, slot, c.name, c.where)
 		}
 	}
 }
@@ -126,7 +126,7 @@ func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
 	mine := l.acquired[slot]
 	for other, a := range l.acquired {
 		if other < slot && a.holder == is.Holder && mine.holder == is.Holder && a.at > mine.at && sent > a.sent {
-			l.violate(lockOrder, "%s acquired %s at %v and goes on holding %s of %v", is.Holder, other, a.at, slot, mine.at)
+			l.Violate(lockOrder, "%s acquired %s at %v and goes on holding %s of %v", is.Holder, other, a.at, slot, mine.at)
 		}
 	}
 }
@@ -134,7 +134,7 @@ func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
 // checkSwept demands that enroll deletes no Lease under which a child lives.
 func (l *checks) checkSwept(slot string) {
 	if c := l.holder(slot); c != nil && !l.absent(c, slot) {
-		l.violate(freed, "%s is swept while %s of %s lives", slot, c.name, c.where)
+		l.Violate(freed, "%s is swept while %s of %s lives", slot, c.name, c.where)
 	}
 }
 
@@ -153,9 +153,9 @@ func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 	intent := api.IntentLease(p.claims[0].Name)
 	has, ok := l.acquired[intent]
 	lease, _ := p.w.api.lease(intent)
-	live := ok && lease.Holder == has.holder && l.renewals[key(intent, has.holder, has.hold)].free() > l.now()
+	live := ok && lease.Holder == has.holder && l.renewals[key(intent, has.holder, has.hold)].free() > l.Now()
 	if slot != intent && live && has.holder != is.Holder && sent > max(has.at, p.w.healed+slow(budgetOf(p.duration).RequestTimeout))+time.Second {
-		l.violate(passing, "%s takes %s, and %s has had %s since %v", p.name, slot, has.holder, intent, has.at)
+		l.Violate(passing, "%s takes %s, and %s has had %s since %v", p.name, slot, has.holder, intent, has.at)
 	}
 }
 

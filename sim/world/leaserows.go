@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // leaseRows has the cases of the story "table" about lost Leases and Roles, and about enroll.
@@ -30,18 +31,18 @@ func (r leaseRows) rows() map[string]func() {
 // duration, and one of them must hold soon after.
 func (r leaseRows) vanished(more func(*child)) {
 	c := r.once(func(c *child) {
-		must(r.api.remove("somebody", "Lease", r.slot, "", ""))
+		engine.Must(r.api.remove("somebody", "Lease", r.slot, "", ""))
 		more(c)
 	})
-	gone := r.now()
+	gone := r.Now()
 	bound := time.Duration(float64(r.budget.Duration)/(1-skew)) + slowest + time.Second
-	if !r.until(bound, r.free(c)) {
+	if !r.Until(bound, r.free(c)) {
 		r.fail(nobody, "nobody holds %v after the Lease vanished", bound)
 		return
 	}
-	r.do(func() {
+	r.Do(func() {
 		if early := time.Duration(float64(r.budget.Duration) / (1 + skew)); r.next(c).began-gone < early {
-			r.violate(freed, "%s began %v after the Lease vanished", r.checks.holder(r.slot).name, r.next(c).began-gone)
+			r.Violate(freed, "%s began %v after the Lease vanished", r.checks.holder(r.slot).name, r.next(c).began-gone)
 		}
 	})
 }
@@ -49,13 +50,13 @@ func (r leaseRows) vanished(more func(*child)) {
 // forgetful replaces the processes of enroll by a new one, and deletes the Lease. The cache
 // of the new process shows no Role yet.
 func (r leaseRows) forgetful() {
-	r.do(func() {
+	r.Do(func() {
 		for _, e := range slices.Clone(r.enrolls) {
 			e.retire()
 		}
-		e := r.newEnroller(fmt.Sprintf("enroll-%d", r.number()))
+		e := r.newEnroller(fmt.Sprintf("enroll-%d", r.Number()))
 		e.cache = cache{at: 1, pinned: true}
-		r.after(r.budget.Duration, func() { e.cache.pinned = false; e.nudge() })
+		r.After(r.budget.Duration, func() { e.cache.pinned = false; e.nudge() })
 	})
 	r.vanished(func(*child) {})
 }
@@ -64,7 +65,7 @@ func (r leaseRows) forgetful() {
 // learns of the new Lease by a watch. The holder's node crashes, too, so that the holder does not
 // acquire the new Lease.
 func (r leaseRows) farewell() {
-	r.do(func() { r.weather.farewell = true })
+	r.Do(func() { r.weather.farewell = true })
 	r.vanished(func(c *child) { c.pod().node.crash() })
 }
 
@@ -82,18 +83,18 @@ func (r leaseRows) blocked() {
 			l.Holder, l.DurationSeconds = "ghost_1", int(api.MaxLeaseDuration/time.Second)
 		})
 	})
-	if !r.pass(slow(api.MaxLeaseDuration / 6)) {
+	if !r.Pass(slow(api.MaxLeaseDuration / 6)) {
 		return
 	}
-	r.do(func() { r.weather = fair })
-	if !r.pass(slow(slowest) + time.Second) {
+	r.Do(func() { r.weather = fair })
+	if !r.Pass(slow(slowest) + time.Second) {
 		return
 	}
-	r.do(func() {
+	r.Do(func() {
 		hands.edit(r.slot, func(l *kube.Lease) { l.DurationSeconds = int(r.budget.Duration / time.Second) })
 	})
 	bound := slow(r.budget.Duration) + late + quick*time.Duration(len(r.slots))
-	if !r.until(bound, r.free(c)) {
+	if !r.Until(bound, r.free(c)) {
 		r.fail(nobody, "nobody holds %v after a person has shortened the Lease", bound)
 	}
 }
@@ -102,21 +103,21 @@ func (r leaseRows) blocked() {
 // enroll has made the Role again.
 func (r leaseRows) loseRole(*child) {
 	r.optOut()
-	must(r.api.remove("somebody", "Role", RoleName, "", ""))
+	engine.Must(r.api.remove("somebody", "Role", RoleName, "", ""))
 }
 
 // unleased removes the namespace's label, and deletes the Lease. No pod can acquire the slot
 // until enroll has made the Lease again. Enroll must make the Lease even without the label,
 // because the pods still have their gates.
 func (r leaseRows) unleased() {
-	r.do(r.optOut)
+	r.Do(r.optOut)
 	r.vanished(func(*child) {})
 }
 
 // optOut removes the namespace's label.
 func (r leaseRows) optOut() {
 	r.optedOut = true
-	r.note("script", "namespace is opted out, gate %s", r.templates[0].gate)
+	r.Note("script", "namespace is opted out, gate %s", r.templates[0].gate)
 	for _, e := range r.enrolls {
 		e.nudge()
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/leash"
 	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // leashShim is a shim of a pod whose lost holds kill the program. The shim keeps the contract of
@@ -55,11 +56,11 @@ func (l *leashShims) start() {
 	p.starts++
 	s := &leashShim{
 		of: l, pod: p, id: gate.ShimID(fmt.Sprintf("%s-shim-%d", p.name, p.starts)), name: fmt.Sprintf("%s/shim#%d", p.name, p.starts),
-		began: p.node.now(),
+		began: p.node.Now(),
 	}
-	s.rng = p.w.source(s.name)
+	s.rng = p.w.Source(s.name)
 	l.last = s
-	p.w.note(s.name, "shim starts")
+	p.w.Note(s.name, "shim starts")
 	s.dial()
 }
 
@@ -70,10 +71,10 @@ func (l *leashShims) lives() bool { return l.last != nil && !l.last.dead }
 func (l *leashShims) attach(a *localAgent, config *local.Config) {
 	l.gate = newLeashGate(a, l)
 	budget, err := api.NewBudget(config.LeaseDuration)
-	must(err)
+	engine.Must(err)
 	of := leash.New(leash.Config{Gate: l.gate, Budget: budget, BootID: config.BootID, Clock: config.Clock, Random: config.Random()})
 	config.Leash = of
-	a.pod.w.group.Go(func() { of.Run(a.ctx) })
+	a.pod.w.Group.Go(func() { of.Run(a.Ctx) })
 }
 
 // hangUp implements starter: the agent's process is dead.
@@ -105,7 +106,7 @@ func (l *leashShims) leapt() {
 
 // dial connects to the agent, as soon as its desk listens.
 func (s *leashShim) dial() {
-	s.pod.w.after(between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
+	s.pod.w.After(engine.Between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
 		s.whenAwake(func() {
 			if p := s.pod; p.serves() && p.agent.handler != nil {
 				s.gate, s.toAgent, s.toShim = s.of.gate, 0, 0
@@ -147,13 +148,13 @@ func (s *leashShim) report() {
 // instant run in any order.
 func (s *leashShim) later(way string, last *time.Duration, f func()) {
 	w := s.pod.w
-	*last = max(*last+1, w.now()+between(w.source(fmt.Sprint(s.name, way, w.now())), 50*time.Microsecond, instant))
-	w.after(*last-w.now(), f)
+	*last = max(*last+1, w.Now()+engine.Between(w.Source(fmt.Sprint(s.name, way, w.Now())), 50*time.Microsecond, instant))
+	w.After(*last-w.Now(), f)
 }
 
 // takes handles a grant.
 func (s *leashShim) takes(g gate.Grant) {
-	leapt, now := s.leaps != s.answered, s.pod.node.now()
+	leapt, now := s.leaps != s.answered, s.pod.node.Now()
 	switch {
 	case leapt && g.Leap != s.leaps && s.grant.Hold == "", s.grant.Hold != "" && g.Hold != s.grant.Hold:
 		return
@@ -178,7 +179,7 @@ func (s *leashShim) takes(g gate.Grant) {
 // machine is suspended at that instant, its work is excused: shim and program wake together.
 func (s *leashShim) watch() {
 	deadline := s.grant.Deadline
-	s.pod.node.ring(s.grant.KillAt(), func() {
+	s.pod.node.Ring(s.grant.KillAt(), func() {
 		for _, b := range s.pod.bidders {
 			if b.work != nil && s.pod.node.frozen && s.grant.Deadline == deadline {
 				b.work.excused = true
@@ -198,14 +199,14 @@ func (s *leashShim) kill(why string) {
 		return
 	}
 	p := s.pod
-	p.w.note(s.name, "%s", why)
+	p.w.Note(s.name, "%s", why)
 	took := killTime(s.rng)
-	if p.node.now() > s.grant.KillAt()+time.Second {
+	if p.node.Now() > s.grant.KillAt()+time.Second {
 		took = 0 // the machine stood still: shim and program go on at the same instant
 	}
 	s.end()
-	p.w.after(took, func() {
-		p.node.whenAwake(func() { p.killProgram(between(p.rng, 200*time.Millisecond, 3*time.Second)) })
+	p.w.After(took, func() {
+		p.node.whenAwake(func() { p.killProgram(engine.Between(p.rng, 200*time.Millisecond, 3*time.Second)) })
 	})
 }
 
@@ -221,19 +222,19 @@ type leashGate struct {
 	shims   *leashShims
 	reports chan gate.Report
 	found   []gate.Report
-	changed signal
+	changed engine.Signal
 }
 
 func newLeashGate(a *localAgent, of *leashShims) *leashGate {
-	g := &leashGate{agent: a, shims: of, reports: make(chan gate.Report), changed: newSignal()}
-	a.pod.w.group.Go(g.pump)
+	g := &leashGate{agent: a, shims: of, reports: make(chan gate.Report), changed: engine.NewSignal()}
+	a.pod.w.Group.Go(g.pump)
 	return g
 }
 
 // add adds a report. The report replaces an earlier one of the same shim.
 func (g *leashGate) add(r gate.Report) {
 	g.found = last(g.found, r)
-	g.changed.give()
+	g.changed.Give()
 }
 
 // pump passes the reports on to the reader, until the process is dead.
@@ -248,12 +249,12 @@ func (g *leashGate) pump() {
 			g.found = g.found[1:]
 			return true
 		}
-		if !g.agent.process.await(&g.changed, ready) {
+		if !g.agent.Process.Await(&g.changed, ready) {
 			return
 		}
 		select {
 		case g.reports <- r:
-		case <-g.agent.process.ctx.Done():
+		case <-g.agent.Process.Ctx.Done():
 			return
 		}
 	}
@@ -274,10 +275,10 @@ func (g *leashGate) Drain(id gate.ShimID, reason string, _ time.Duration) error 
 
 // send sends an order to the shim, which then calls f.
 func (g *leashGate) send(id gate.ShimID, f func(*leashShim)) error {
-	if !g.agent.enter() {
-		return errDead
+	if !g.agent.Enter() {
+		return engine.ErrDead
 	}
-	defer g.agent.leave()
+	defer g.agent.Leave()
 	s := g.shims.last
 	if s == nil || s.id != id || s.dead || s.gate != g {
 		return gate.ErrNotConnected

@@ -15,6 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // instant bounds the time that a message takes between two processes of a machine.
@@ -33,7 +34,7 @@ type link struct {
 	// all messages of the shim have arrived, and no more will.
 	closed, ended bool
 	arrived       [][]byte // messages that the agent's end has not read yet
-	changed       signal
+	changed       engine.Signal
 	// toAgent and toShim are the instants at which the last message of each direction
 	// arrives.
 	toAgent, toShim time.Duration
@@ -41,9 +42,9 @@ type link struct {
 
 // connect makes a connection that the desk has yet to accept.
 func (s *shimProcess) connect(a *agentProcess) {
-	s.link = &link{agent: a, shim: s, changed: newSignal()}
+	s.link = &link{agent: a, shim: s, changed: engine.NewSignal()}
 	a.backlog = append(a.backlog, s.link)
-	a.connected.give()
+	a.connected.Give()
 	s.push(shim.Connection{Conn: shimEnd{s.link}})
 }
 
@@ -51,20 +52,20 @@ func (s *shimProcess) connect(a *agentProcess) {
 // goroutines of one instant run in any order, so draws from a shared source would differ
 // between two replays of a seed.
 func (l *link) trip(way string) time.Duration {
-	return between(l.dice(way), 50*time.Microsecond, instant)
+	return engine.Between(l.dice(way), 50*time.Microsecond, instant)
 }
 
 // dice returns the random source of one direction at one instant.
 func (l *link) dice(way string) *rand.Rand {
-	return l.shim.w.source(fmt.Sprint(l.shim.name, way, l.shim.w.now()))
+	return l.shim.w.Source(fmt.Sprint(l.shim.name, way, l.shim.w.Now()))
 }
 
 // later runs f after the delay of a message. All earlier messages of that direction arrive before
 // that call of f.
 func (l *link) later(way string, last *time.Duration, f func()) {
 	w := l.shim.w
-	*last = max(*last+1, w.now()+l.trip(way))
-	w.after(*last-w.now(), f)
+	*last = max(*last+1, w.Now()+l.trip(way))
+	w.After(*last-w.Now(), f)
 }
 
 // hangUp ends the connection. A little later the shim and the agent notice the end, each at a
@@ -80,7 +81,7 @@ func (l *link) hangUp() {
 	})
 	l.later("up", &l.toAgent, func() {
 		l.ended = true
-		l.changed.give()
+		l.changed.Give()
 	})
 }
 
@@ -90,16 +91,16 @@ type shimEnd struct{ *link }
 // Send implements shim.Conn.
 func (l shimEnd) Send(message []byte) error {
 	w := l.shim.w
-	w.lock()
-	defer w.unlock()
+	w.Lock()
+	defer w.Unlock()
 	if l.hungUp || l.shim.dead {
 		return errBroken
 	}
 	l.shim.tells(message)
 	l.later("up", &l.toAgent, func() {
 		l.arrived = append(l.arrived, message)
-		w.checks.done.arrives(func() bool { return l.agent.dead }, message)
-		l.changed.give()
+		w.checks.done.arrives(func() bool { return l.agent.Dead }, message)
+		l.changed.Give()
 	})
 	return nil
 }
@@ -110,11 +111,11 @@ type agentEnd struct{ *link }
 // Send implements desk.Conn.
 func (l agentEnd) Send(message []byte) error {
 	w := l.shim.w
-	w.lock()
-	defer w.unlock()
+	w.Lock()
+	defer w.Unlock()
 	switch {
-	case l.agent.process.dead:
-		return errDead
+	case l.agent.Process.Dead:
+		return engine.ErrDead
 	case l.hungUp:
 		return errBroken
 	}
@@ -124,7 +125,7 @@ func (l agentEnd) Send(message []byte) error {
 			return
 		}
 		o, err := gate.DecodeOrder(message)
-		must(err)
+		engine.Must(err)
 		l.shim.push(o)
 	})
 	return nil
@@ -145,8 +146,8 @@ func (l agentEnd) Receive() (message []byte, err error) {
 		}
 		return true
 	}
-	if !l.agent.process.await(&l.changed, ready) {
-		return nil, errDead
+	if !l.agent.Process.Await(&l.changed, ready) {
+		return nil, engine.ErrDead
 	}
 	return message, err
 }
@@ -157,8 +158,8 @@ func (l agentEnd) Process() (desk.Process, error) { return pidfd{l.agent, l.shim
 // Close implements desk.Conn.
 func (l agentEnd) Close() error {
 	w := l.shim.w
-	w.lock()
-	defer w.unlock()
+	w.Lock()
+	defer w.Unlock()
 	l.close()
 	return nil
 }
@@ -167,7 +168,7 @@ func (l agentEnd) Close() error {
 func (l *link) close() {
 	l.hangUp()
 	l.closed = true
-	l.changed.give()
+	l.changed.Give()
 }
 
 // pidfd is an agent process's pidfd of a shim's process.
@@ -183,10 +184,10 @@ func (p pidfd) AwaitDeath(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	if !p.agent.enter() {
-		return errDead
+	if !p.agent.Enter() {
+		return engine.ErrDead
 	}
-	p.agent.leave()
+	p.agent.Leave()
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/local"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // localAgent is a process of the agent that serves the local API.
@@ -44,32 +45,32 @@ func (p *localPod) startAgent() {
 		pod: p, where: fmt.Sprintf("%s/agent#%d", p.name, p.agents),
 		leaps: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
-	a.clientOf = p.w.newClient(p.w.newProcess(), p.identity(), p.node)
+	a.clientOf = p.w.newClient(p.w.NewProcess(), p.identity(), p.node)
 	a.allowed = p.allowed
 	if p.node.frozen {
-		a.process.freeze()
+		a.Process.Freeze()
 	}
 	p.agent = a
-	p.w.note(a.where, "agent local starts")
+	p.w.Note(a.where, "agent local starts")
 	config := local.Config{
 		PodName: p.name, PodUID: p.uid, PodIP: "10.0.1." + p.uid[len("pod-uid-"):], Claims: slices.Concat(p.claims, shared), Variables: a.clientOf,
 		LeaseDuration: p.duration, BootID: p.node.boot, Leases: a.clientOf, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
 		Random: a.random(),
 	}
 	p.attach(a, &config)
-	p.w.group.Go(func() {
+	p.w.Group.Go(func() {
 		made, err := local.New(config)
-		must(err)
-		p.w.do(func() { a.handler = made.Handler() })
-		err = made.Run(a.ctx, a.stop)
-		p.w.do(func() { a.exited(err) })
+		engine.Must(err)
+		p.w.Do(func() { a.handler = made.Handler() })
+		err = made.Run(a.Ctx, a.stop)
+		p.w.Do(func() { a.exited(err) })
 	})
 }
 
 // random returns a function that makes another random source at each call. Each claim of the
 // agent gets a separate source.
 func (a *localAgent) random() func() rand.Source {
-	n, of := uint64(0), a.pod.w.source(a.where).Uint64()
+	n, of := uint64(0), a.pod.w.Source(a.where).Uint64()
 	return func() rand.Source {
 		n++
 		return rand.NewPCG(of, n)
@@ -78,33 +79,33 @@ func (a *localAgent) random() func() rand.Source {
 
 // clock reads the node's clock. The read waits while the process is frozen.
 func (a *localAgent) clock() time.Duration {
-	if !a.enter() {
-		a.pod.w.lock()
+	if !a.Enter() {
+		a.pod.w.Lock()
 	}
-	defer a.pod.w.unlock()
-	return a.pod.node.now()
+	defer a.pod.w.Unlock()
+	return a.pod.node.Now()
 }
 
 // wall returns the node's wall clock.
 func (a *localAgent) wall() time.Time {
-	a.pod.w.lock()
-	defer a.pod.w.unlock()
+	a.pod.w.Lock()
+	defer a.pod.w.Unlock()
 	return time.Now().Add(a.pod.node.wallOff)
 }
 
 // exited cleans up after the process has ended by itself. The kubelet then starts a new process.
 func (a *localAgent) exited(err error) {
-	if a.dead {
+	if a.Dead {
 		return
 	}
-	a.pod.w.note(a.where, "agent local exits: %v", err)
-	a.pod.killAgent(between(a.pod.rng, 200*time.Millisecond, 2*time.Second))
+	a.pod.w.Note(a.where, "agent local exits: %v", err)
+	a.pod.killAgent(engine.Between(a.pod.rng, 200*time.Millisecond, 2*time.Second))
 }
 
 // kill ends the process immediately. The kernel ends its connections.
 func (a *localAgent) kill() {
-	a.die()
-	a.pod.w.note(a.where, "agent local is dead")
+	a.Die()
+	a.pod.w.Note(a.where, "agent local is dead")
 	a.pod.hangUp()
 	for _, c := range slices.Clone(a.calls) {
 		c.breaks()
@@ -115,7 +116,7 @@ func (a *localAgent) kill() {
 func (a *localAgent) terminate() {
 	if !a.stopped {
 		a.stopped = true
-		a.pod.w.note(a.where, "agent local is told to stop")
+		a.pod.w.Note(a.where, "agent local is told to stop")
 		close(a.stop)
 	}
 }
@@ -123,15 +124,15 @@ func (a *localAgent) terminate() {
 // freezeAlone freezes the process, but not its node.
 func (a *localAgent) freezeAlone() {
 	a.frozen = true
-	a.pod.w.note(a.where, "agent local is frozen")
-	a.process.freeze()
+	a.pod.w.Note(a.where, "agent local is frozen")
+	a.Process.Freeze()
 }
 
 // thawAlone undoes freezeAlone.
 func (a *localAgent) thawAlone() {
 	if a.frozen {
 		a.frozen = false
-		a.pod.w.note(a.where, "agent local thaws")
+		a.pod.w.Note(a.where, "agent local thaws")
 		if !a.pod.node.frozen {
 			a.goOn()
 		}
@@ -140,6 +141,6 @@ func (a *localAgent) thawAlone() {
 
 // goOn lets the process continue after a freeze.
 func (a *localAgent) goOn() {
-	a.thawedAt = a.pod.w.now()
-	a.process.thaw()
+	a.thawedAt = a.pod.w.Now()
+	a.Process.Thaw()
 }

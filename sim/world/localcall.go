@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // call is one HTTP request of a program to the agent of its pod. The call implements
@@ -56,33 +58,33 @@ func (t told) until() time.Duration { return time.Duration(t.GoodUntil * float64
 // begin sends the request.
 func (c *call) begin(method, path string) {
 	w := c.program.pod.w
-	c.ctx, c.cancel = context.WithCancel(w.ctx)
+	c.ctx, c.cancel = context.WithCancel(w.Ctx)
 	c.header, c.code = http.Header{}, http.StatusOK
-	if a := c.program.pod.agent; a != nil && !a.dead && a.handler != nil {
+	if a := c.program.pod.agent; a != nil && !a.Dead && a.handler != nil {
 		c.agent = a
 		a.calls = append(a.calls, c)
 	}
 	r, err := http.NewRequestWithContext(c.ctx, method, "http://localhost"+path, http.NoBody)
-	must(err)
+	engine.Must(err)
 	if c.key != "" {
 		r.Header.Set("Idempotency-Key", c.key)
 	}
-	w.after(c.trip(), func() {
+	w.After(c.trip(), func() {
 		switch {
 		case c.over:
-		case c.agent == nil || c.agent.dead:
+		case c.agent == nil || c.agent.Dead:
 			c.breaks()
 		default:
-			w.group.Go(func() {
+			w.Group.Go(func() {
 				c.agent.handler.ServeHTTP(c, r)
-				w.do(c.closes)
+				w.Do(c.closes)
 			})
 		}
 	})
 }
 
 // trip draws the time for which the request, or a part of the answer, is under way.
-func (c *call) trip() time.Duration { return between(c.rng, 50*time.Microsecond, instant) }
+func (c *call) trip() time.Duration { return engine.Between(c.rng, 50*time.Microsecond, instant) }
 
 // Header, WriteHeader, Write and Flush implement http.ResponseWriter and http.Flusher.
 func (c *call) Header() http.Header  { return c.header }
@@ -91,17 +93,17 @@ func (c *call) Flush()               {}
 
 // Write sends one line. The write waits while the agent's process is frozen.
 func (c *call) Write(line []byte) (int, error) {
-	if !c.agent.enter() {
-		return 0, errDead
+	if !c.agent.Enter() {
+		return 0, engine.ErrDead
 	}
 	w := c.program.pod.w
-	defer c.agent.leave()
+	defer c.agent.Leave()
 	if c.over {
 		return 0, errBroken
 	}
 	var t told
-	must(json.Unmarshal(line, &t))
-	t.at = w.now()
+	engine.Must(json.Unmarshal(line, &t))
+	t.at = w.Now()
 	for i := range t.Holds {
 		t.Holds[i].at = t.at
 	}
@@ -110,7 +112,7 @@ func (c *call) Write(line []byte) (int, error) {
 	}
 	code := c.code
 	c.arrive(func() {
-		c.program.whenThawed(func() { c.hands(func() { c.took(code, t) }) })
+		c.program.WhenThawed(func() { c.hands(func() { c.took(code, t) }) })
 	})
 	return len(line), nil
 }
@@ -125,24 +127,24 @@ func (c *call) hands(f func()) {
 
 // arrive calls f when the next part of the answer arrives.
 func (c *call) arrive(f func()) {
-	now := c.program.pod.w.now()
+	now := c.program.pod.w.Now()
 	c.arrives = max(c.arrives+1, now+c.trip())
-	c.program.pod.w.after(c.arrives-now, f)
+	c.program.pod.w.After(c.arrives-now, f)
 }
 
 // closes ends the answer after its last line.
 func (c *call) closes() {
-	if c.agent.dead {
+	if c.agent.Dead {
 		return
 	}
 	c.drop()
-	c.arrive(func() { c.program.whenThawed(func() { c.finish(c.code) }) })
+	c.arrive(func() { c.program.WhenThawed(func() { c.finish(c.code) }) })
 }
 
 // breaks ends the connection, because the agent is dead or does not listen yet.
 func (c *call) breaks() {
 	c.drop()
-	c.arrive(func() { c.program.whenThawed(func() { c.finish(0) }) })
+	c.arrive(func() { c.program.WhenThawed(func() { c.finish(0) }) })
 }
 
 // finish calls the function "ended", at most once.
@@ -161,7 +163,7 @@ func (c *call) hangUp() {
 		return
 	}
 	c.over = true
-	c.program.pod.w.after(c.trip(), c.cancel)
+	c.program.pod.w.After(c.trip(), c.cancel)
 	c.drop()
 }
 

@@ -6,6 +6,8 @@ package world
 import (
 	"math/rand/v2"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // localFaults causes faults of programs, and of the agents that serve them. The faults draw from a
@@ -17,15 +19,15 @@ type localFaults struct {
 }
 
 func newLocalFaults(w *World, longest time.Duration) *localFaults {
-	f := &localFaults{World: w, random: w.source("local faults"), longest: longest}
+	f := &localFaults{World: w, random: w.Source("local faults"), longest: longest}
 	f.plan()
 	return f
 }
 
 // plan causes a fault of a random pod after each random pause, except in quiet times.
 func (f *localFaults) plan() {
-	f.after(between(f.random, time.Millisecond, 10*time.Second), func() {
-		if p := pick(f.random, f.locals); !f.calm && p.node.up && !p.node.paused {
+	f.After(engine.Between(f.random, time.Millisecond, 10*time.Second), func() {
+		if p := engine.Pick(f.random, f.locals); !f.calm && p.node.up && !p.node.paused {
 			f.act(p)
 		}
 		f.plan()
@@ -35,9 +37,9 @@ func (f *localFaults) plan() {
 // act causes a fault of one pod. Some calls change nothing.
 func (f *localFaults) act(p *localPod) {
 	r := f.random
-	short, long := between(r, 10*time.Millisecond, 2*time.Second), between(r, 100*time.Millisecond, 3*f.longest/2)
-	back := pick(r, []time.Duration{short, long})
-	b := pick(r, p.bidders)
+	short, long := engine.Between(r, 10*time.Millisecond, 2*time.Second), engine.Between(r, 100*time.Millisecond, 3*f.longest/2)
+	back := engine.Pick(r, []time.Duration{short, long})
+	b := engine.Pick(r, p.bidders)
 	switch n := r.IntN(10); {
 	case n == 0:
 		p.killAgent(back)
@@ -47,7 +49,7 @@ func (f *localFaults) act(p *localPod) {
 		p.program.freezeAlone(long)
 	case n == 3 && p.serves() && !p.agent.frozen:
 		p.agent.freezeAlone()
-		f.after(long, p.agent.thawAlone)
+		f.After(long, p.agent.thawAlone)
 	case n <= 5 && b.call != nil && b.program == p.program && !b.program.still():
 		b.disconnect(short)
 	case n == 6:
@@ -66,7 +68,7 @@ func (f *localFaults) act(p *localPod) {
 func (f *localFaults) silence(p *localPod) {
 	for _, s := range f.api.watches {
 		if s.c == p.agent.clientOf {
-			f.note(p.name, "its watch falls silent")
+			f.Note(p.name, "its watch falls silent")
 			s.mute = true
 		}
 	}
@@ -75,10 +77,10 @@ func (f *localFaults) silence(p *localPod) {
 // pauseAndCut pauses a machine, which has no network when it goes on.
 func (f *localFaults) pauseAndCut(n *node, last time.Duration) {
 	n.pause()
-	f.after(last, func() {
+	f.After(last, func() {
 		n.unpause()
 		n.cut(true, true)
-		f.after(last, func() { n.cutOut, n.cutIn = false, false; f.note(n.name, "is connected again") })
+		f.After(last, func() { n.cutOut, n.cutIn = false, false; f.Note(n.name, "is connected again") })
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // localPod is a pod whose program uses the local API. The pod has one container besides the
@@ -65,12 +66,12 @@ func (direct) leapt()                            {}
 // claim the program has one or two bidders.
 func newLocalPod(w *World, name string, n *node, duration time.Duration, claims []api.Claim) *localPod {
 	p := &localPod{
-		w: w, name: name, uid: fmt.Sprintf("pod-uid-%d", w.number()), node: n, rng: w.source(name), claims: claims, duration: duration,
+		w: w, name: name, uid: fmt.Sprintf("pod-uid-%d", w.Number()), node: n, rng: w.Source(name), claims: claims, duration: duration,
 	}
 	p.starter = direct{p}
 	for _, c := range claims {
 		p.bidders = append(p.bidders, newBidder(p, c))
-		if chance(p.rng, .3) {
+		if engine.Chance(p.rng, .3) {
 			p.bidders = append(p.bidders, newBidder(p, c))
 		}
 	}
@@ -81,8 +82,8 @@ func newLocalPod(w *World, name string, n *node, duration time.Duration, claims 
 	if claims[0].Kind == api.RWLock {
 		w.checks.rivals[p.identity()] = p
 	}
-	w.note(name, "pod on %s, lease duration %v, claims %s", n.name, duration, claims[0].LocalText())
-	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.boot)
+	w.Note(name, "pod on %s, lease duration %v, claims %s", n.name, duration, claims[0].LocalText())
+	w.After(engine.Between(p.rng, 10*time.Millisecond, time.Second), p.boot)
 	return p
 }
 
@@ -106,8 +107,8 @@ func (p *localPod) allowed(verb, lease string) error {
 
 // serves reports whether an agent process of the pod lives. The method runs reports whether the
 // program lives.
-func (p *localPod) serves() bool { return p.agent != nil && !p.agent.dead }
-func (p *localPod) runs() bool   { return p.program != nil && !p.program.dead }
+func (p *localPod) serves() bool { return p.agent != nil && !p.agent.Dead }
+func (p *localPod) runs() bool   { return p.program != nil && !p.program.Dead }
 
 // killAgent ends the agent's process. The kubelet starts a new process after the pause in the
 // argument "back".
@@ -115,7 +116,7 @@ func (p *localPod) killAgent(back time.Duration) {
 	if p.serves() {
 		p.agent.kill()
 	}
-	p.w.after(back, p.startAgent)
+	p.w.After(back, p.startAgent)
 }
 
 // killProgram ends the program. The kubelet starts the program again after the pause in the
@@ -125,16 +126,16 @@ func (p *localPod) killProgram(back time.Duration) {
 	if p.runs() {
 		p.program.kill()
 	}
-	p.w.after(back, p.startProgram)
+	p.w.After(back, p.startProgram)
 }
 
 // freeze implements tenant.
 func (p *localPod) freeze() {
 	if p.serves() {
-		p.agent.process.freeze()
+		p.agent.Process.Freeze()
 	}
 	if p.runs() {
-		p.program.process.freeze()
+		p.program.Process.Freeze()
 	}
 }
 
@@ -161,16 +162,16 @@ func (p *localPod) crash() {
 
 // boot implements tenant. The kubelet starts the agent, which is a sidecar, before the program.
 func (p *localPod) boot() {
-	pause := between(p.rng, 500*time.Millisecond, 2*time.Second)
-	p.w.after(pause, p.startAgent)
-	p.w.after(pause+between(p.rng, 10*time.Millisecond, time.Second), p.startProgram)
+	pause := engine.Between(p.rng, 500*time.Millisecond, 2*time.Second)
+	p.w.After(pause, p.startAgent)
+	p.w.After(pause+engine.Between(p.rng, 10*time.Millisecond, time.Second), p.startProgram)
 }
 
 // leapt implements tenant.
 func (p *localPod) leapt() {
 	p.starter.leapt()
 	if p.serves() {
-		p.agent.whenThawed(func() { wakeUp(p.agent.leaps) })
+		p.agent.WhenThawed(func() { wakeUp(p.agent.leaps) })
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/host"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // machine is the modelled kernel of a shim, with the clocks of its node and the processes of its
@@ -30,33 +31,33 @@ func newMachine(s *shimProcess) machine {
 	n := s.container.pod.node
 	locked := func(read func() time.Duration) func() time.Duration {
 		return func() time.Duration {
-			s.w.lock()
-			defer s.w.unlock()
+			s.w.Lock()
+			defer s.w.Unlock()
 			return read()
 		}
 	}
-	return machine{host.LeapsOf(locked(n.now), locked(func() time.Duration { return n.now() + n.set })), s}
+	return machine{host.LeapsOf(locked(n.Now), locked(func() time.Duration { return n.Now() + n.set })), s}
 }
 
 // Now implements shim.Machine.
 func (m machine) Now() time.Duration {
-	m.w.lock()
-	defer m.w.unlock()
-	return m.container.pod.node.now()
+	m.w.Lock()
+	defer m.w.Unlock()
+	return m.container.pod.node.Now()
 }
 
 // Next implements shim.Machine. A frozen shim waits in this method, and the goroutine
 // of a dead shim ends.
 func (m machine) Next(starting bool) shim.Input {
 	for {
-		m.w.lock()
+		m.w.Lock()
 		if m.dead {
-			m.w.unlock()
+			m.w.Unlock()
 			runtime.Goexit()
 		}
 		in, ok := m.take(starting)
-		next := m.changed.next()
-		m.w.unlock()
+		next := m.changed.Next()
+		m.w.Unlock()
 		if ok {
 			return in
 		}
@@ -86,18 +87,18 @@ const farAway = 1000 * time.Hour
 
 // Wake implements shim.Machine.
 func (m machine) Wake(at time.Duration) {
-	m.w.lock()
-	defer m.w.unlock()
+	m.w.Lock()
+	defer m.w.Unlock()
 	s, n := m.shimProcess, m.container.pod.node
 	if s.dead || s.alarm != nil && s.rings == at {
 		return
 	}
-	n.cancel(s.alarm)
+	n.Cancel(s.alarm)
 	s.rings, s.alarm = at, nil
-	if at > s.w.now()+farAway {
+	if at > s.w.Now()+farAway {
 		return
 	}
-	s.alarm = n.ring(at+s.late, func() {
+	s.alarm = n.Ring(at+s.late, func() {
 		s.alarm = nil
 		s.push(shim.Rang)
 	})
@@ -105,29 +106,29 @@ func (m machine) Wake(at time.Duration) {
 
 // Say implements shim.Machine.
 func (m machine) Say(line string) {
-	m.w.lock()
-	defer m.w.unlock()
-	m.w.note(m.name, "%s", strings.TrimSpace(line))
+	m.w.Lock()
+	defer m.w.Unlock()
+	m.w.Note(m.name, "%s", strings.TrimSpace(line))
 }
 
 // Start implements shim.Machine. The shims of the world start only children.
 func (m machine) Start(c *shim.Command) {
-	m.w.lock()
-	defer m.w.unlock()
+	m.w.Lock()
+	defer m.w.Unlock()
 	s := m.shimProcess
 	if s.dead {
 		return
 	}
 	born := s.bear(slotsOf(c.Env))
-	s.w.after(between(s.rng, 50*time.Microsecond, instant), func() {
+	s.w.After(engine.Between(s.rng, 50*time.Microsecond, instant), func() {
 		s.push(shim.Start{Command: c, PID: born.main().pid})
 	})
 }
 
 // Reap implements shim.Machine.
 func (m machine) Reap() (pid int, status unix.WaitStatus, none bool) {
-	m.w.lock()
-	defer m.w.unlock()
+	m.w.Lock()
+	defer m.w.Unlock()
 	if m.child == nil {
 		return 0, 0, true
 	}
@@ -145,8 +146,8 @@ func (m machine) Reap() (pid int, status unix.WaitStatus, none bool) {
 
 // Signal implements shim.Machine.
 func (m machine) Signal(pid int, sig syscall.Signal) error {
-	m.w.lock()
-	defer m.w.unlock()
+	m.w.Lock()
+	defer m.w.Unlock()
 	p := m.process(pid)
 	switch {
 	case p == nil || m.dead:
@@ -159,8 +160,8 @@ func (m machine) Signal(pid int, sig syscall.Signal) error {
 
 // Descendants implements shim.Machine.
 func (m machine) Descendants() (all []host.Process, err error) {
-	m.w.lock()
-	defer m.w.unlock()
+	m.w.Lock()
+	defer m.w.Unlock()
 	if m.child != nil {
 		for _, p := range m.child.processes {
 			all = append(all, p.seen())
@@ -171,8 +172,8 @@ func (m machine) Descendants() (all []host.Process, err error) {
 
 // Find implements shim.Machine.
 func (m machine) Find(pid int) (host.Process, bool) {
-	m.w.lock()
-	defer m.w.unlock()
+	m.w.Lock()
+	defer m.w.Unlock()
 	if p := m.process(pid); p != nil {
 		return p.seen(), true
 	}

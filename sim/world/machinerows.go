@@ -3,7 +3,11 @@
 
 package world
 
-import "time"
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
+)
 
 // machineRows has the cases of the story "table" about nodes and their clocks.
 type machineRows struct{ *demands }
@@ -26,21 +30,21 @@ func (r machineRows) rows() map[string]func() {
 func (r machineRows) reboot() {
 	c := r.once(func(c *child) { c.pod().node.crash() })
 	n := c.pod().node
-	r.pass(between(r.rng, 10*time.Millisecond, time.Second))
-	slow := chance(r.rng, .5)
-	r.do(func() {
+	r.Pass(engine.Between(r.Rng, 10*time.Millisecond, time.Second))
+	slow := engine.Chance(r.Rng, .5)
+	r.Do(func() {
 		for _, container := range c.pod().containers {
 			// If the kubelet first pulls the image, no new shim reports for a while.
 			container.pending = slow
 		}
 		n.reboot()
 	})
-	up := r.now()
-	r.until(time.Minute, r.free(c))
-	r.do(func() {
+	up := r.Now()
+	r.Until(time.Minute, r.free(c))
+	r.Do(func() {
 		next := r.next(c)
 		if next == nil || next.began-up > 3*time.Second+2*quick {
-			r.violate(nobody, "nobody holds %v after the reboot", r.now()-up)
+			r.Violate(nobody, "nobody holds %v after the reboot", r.Now()-up)
 		}
 	})
 }
@@ -52,9 +56,9 @@ func (r machineRows) pausedPastLease() {
 	if !ok {
 		return
 	}
-	r.do(c.pod().node.unpause)
+	r.Do(c.pod().node.unpause)
 	woke := slow(r.noticing())
-	if !r.until(woke, func() bool { return !c.alive }) {
+	if !r.Until(woke, func() bool { return !c.alive }) {
 		r.fail(outlived, "%s lives %v after its machine woke, and another holds its slot", c.name, woke)
 	}
 }
@@ -66,11 +70,11 @@ func (r machineRows) pausedAndCutOff() {
 	if !ok {
 		return
 	}
-	r.do(func() {
+	r.Do(func() {
 		c.pod().node.cut(true, true)
 		c.pod().node.unpause()
 	})
-	r.pass(slow(lingering) + time.Second)
+	r.Pass(slow(lingering) + time.Second)
 }
 
 // pauseUntilAnotherHolds pauses the machine of the holder, and returns the child on that machine
@@ -83,11 +87,11 @@ func (r machineRows) pauseUntilAnotherHolds() (*child, bool) {
 		c.pod().node.pause()
 	})
 	bound := slow(r.budget.Duration) + late + quick*time.Duration(len(r.slots))
-	if !r.until(bound, r.free(c)) {
+	if !r.Until(bound, r.free(c)) {
 		r.fail(nobody, "nobody holds %v after the machine was paused", bound)
 		return nil, false
 	}
-	return c, r.pass(between(r.rng, 0, r.budget.Duration))
+	return c, r.Pass(engine.Between(r.Rng, 0, r.budget.Duration))
 }
 
 // noticing bounds the time for which a child runs on after its machine was paused past the
@@ -105,7 +109,7 @@ func (r machineRows) noticing() time.Duration {
 func (r machineRows) pauseBriefly(c *child) {
 	n := c.pod().node
 	n.pause()
-	r.after(between(r.rng, 10*time.Millisecond, r.budget.Outage()/2), n.unpause)
+	r.After(engine.Between(r.Rng, 10*time.Millisecond, r.budget.Outage()/2), n.unpause)
 }
 
 // changeClocks gives each clock another rate, and sets each wall clock.

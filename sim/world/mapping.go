@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // mapping is a story of Jobs with shards. Jobs of one name follow each other while faults happen,
@@ -66,15 +67,15 @@ func slotsOfJob(count int) []string {
 func newMapping(w *World) *mapping {
 	j, t := newEnding(w, "map", "")
 	t.containers, t.any = []string{"app"}, false
-	if chance(w.rng, .3) {
+	if engine.Chance(w.Rng, .3) {
 		t.restless = t.ends
 	}
 	t.slots = slotsOfJob(mostMapped)
 	j.begin(t)
-	if chance(w.rng, .5) {
+	if engine.Chance(w.Rng, .5) {
 		w.newEnroller("enroll-2")
 	}
-	m := &mapping{recovery: j.recovery, trouble: j.trouble, random: w.source("mapping")}
+	m := &mapping{recovery: j.recovery, trouble: j.trouble, random: w.Source("mapping")}
 	m.next()
 	m.plan()
 	m.waiters = newWaiters(w, m.conditions)
@@ -89,7 +90,7 @@ func (m *mapping) conditions(r *rand.Rand) []api.Condition {
 	case n < 6:
 		c.Key = lastJob(m.World).uid
 	case n == 6:
-		c.Key = pick(r, m.mapped).uid
+		c.Key = engine.Pick(r, m.mapped).uid
 	}
 	return []api.Condition{c}
 }
@@ -97,17 +98,17 @@ func (m *mapping) conditions(r *rand.Rand) []api.Condition {
 // next deletes the Job, and makes the Job anew with another uid. The pods of the deleted Job end a
 // little later, and some of them go on although their objects are gone.
 func (m *mapping) next() {
-	of := shardedJob{uid: fmt.Sprintf("%d-a", len(m.mapped)+1), shards: 1 + m.random.IntN(mostMapped), indexed: chance(m.random, .4)}
+	of := shardedJob{uid: fmt.Sprintf("%d-a", len(m.mapped)+1), shards: 1 + m.random.IntN(mostMapped), indexed: engine.Chance(m.random, .4)}
 	of.atOnce = 1 + m.random.IntN(of.shards+1)
 	m.written, m.absent = 0, false
 	m.mapped, m.sharded = append(m.mapped, of), of.shards
-	m.note("script", "Job %s begins, with %d shards (indexed %v)", of.uid, of.shards, of.indexed)
+	m.Note("script", "Job %s begins, with %d shards (indexed %v)", of.uid, of.shards, of.indexed)
 	for _, p := range slices.Clone(m.pods) {
 		if p.object && !p.stopping && !p.orphaned {
-			if chance(m.random, .3) {
+			if engine.Chance(m.random, .3) {
 				p.forget()
 			}
-			m.after(between(m.random, time.Millisecond, 20*time.Second), p.stop)
+			m.After(engine.Between(m.random, time.Millisecond, 20*time.Second), p.stop)
 		}
 	}
 	m.nudge()
@@ -122,7 +123,7 @@ func (m *mapping) nudge() {
 
 // plan calls control after each random pause, if the API server can be reached.
 func (m *mapping) plan() {
-	m.after(between(m.random, 10*time.Millisecond, 3*time.Second), func() {
+	m.After(engine.Between(m.random, 10*time.Millisecond, 3*time.Second), func() {
 		if !m.api.away {
 			m.control()
 		}
@@ -152,7 +153,7 @@ func (m *mapping) control() {
 	t.run, t.shards, t.claims = of.uid, shards, slotsOfJob(shards)
 	t.slots, t.any = t.claims, shards > 1
 	if of.indexed {
-		t.slots, t.any = []string{pick(m.random, undone)}, false
+		t.slots, t.any = []string{engine.Pick(m.random, undone)}, false
 	}
 	m.newPod(t, m.place())
 	m.nudge()
@@ -164,7 +165,7 @@ func (m *mapping) stays(p *pod) bool { return p.object && !p.stopping }
 // orphan deletes the last Job, but not its pods, which continue to work on their shards. A while
 // later a person makes the Job anew.
 func (m *mapping) orphan() {
-	m.note("script", "Job %s is deleted without its pods", lastJob(m.World).uid)
+	m.Note("script", "Job %s is deleted without its pods", lastJob(m.World).uid)
 	m.absent = true
 	for _, p := range m.pods {
 		if p.object && p.run != "" {
@@ -173,7 +174,7 @@ func (m *mapping) orphan() {
 		}
 	}
 	m.nudge()
-	m.after(between(m.random, time.Second, 40*time.Second), func() {
+	m.After(engine.Between(m.random, time.Second, 40*time.Second), func() {
 		if m.absent {
 			m.next()
 		}
@@ -186,11 +187,11 @@ func (m *mapping) orphan() {
 func (m *mapping) rewrite() {
 	of := lastJob(m.World)
 	first := m.api.object("Lease", slotsOfJob(1)[0]).last().lease
-	if m.absent || of.indexed || first == nil || stampOf(first).Run != of.uid || m.now() < m.sure {
+	if m.absent || of.indexed || first == nil || stampOf(first).Run != of.uid || m.Now() < m.sure {
 		return // also if no Lease has a stamp of this Job yet, or a confused process may replace the stamp
 	}
 	m.written = 1 + m.random.IntN(mostMapped)
-	m.note("script", "the template of Job %s has %d shards", of.uid, m.written)
+	m.Note("script", "the template of Job %s has %d shards", of.uid, m.written)
 	for _, p := range slices.Clone(m.pods) {
 		if m.stays(p) && p.run == of.uid {
 			p.stop()
@@ -208,19 +209,19 @@ func (m *mapping) disturb() {
 		m.rewrite()
 		return
 	}
-	switch n := m.rng.IntN(12); {
+	switch n := m.Rng.IntN(12); {
 	case n == 0 && len(m.mapped) < mostMappers:
 		m.next()
 	case n == 1 && len(m.enrolls) > 0 && m.written == 0:
 		// A process of enroll mistakes another Job for the last one, but only until a person has
 		// changed the template. After that change, a stamp of another run would replace the
 		// number of shards that the present run has to keep.
-		e, of := pick(m.rng, m.enrolls), pick(m.rng, m.mapped)
-		m.note(e.name, "believes in Job %s", of.uid)
+		e, of := engine.Pick(m.Rng, m.enrolls), engine.Pick(m.Rng, m.mapped)
+		m.Note(e.name, "believes in Job %s", of.uid)
 		e.believes, e.believesIn = of.shards, of.uid
 		e.nudge()
-		m.after(between(m.rng, 100*time.Millisecond, 800*time.Millisecond), func() { e.believes, e.believesIn = 0, ""; e.nudge() })
-		m.sure = m.now() + time.Minute
+		m.After(engine.Between(m.Rng, 100*time.Millisecond, 800*time.Millisecond), func() { e.believes, e.believesIn = 0, ""; e.nudge() })
+		m.sure = m.Now() + time.Minute
 	default:
 		m.trouble.one()
 	}
@@ -229,18 +230,18 @@ func (m *mapping) disturb() {
 // run plays the story of one seed.
 func (m *mapping) run() {
 	for range 3 {
-		if !disturbFor(m.World, between(m.rng, 2*time.Minute, 5*time.Minute), 12*time.Second, m.disturb) {
+		if !disturbFor(m.World, engine.Between(m.Rng, 2*time.Minute, 5*time.Minute), 12*time.Second, m.disturb) {
 			return
 		}
-		m.do(m.recover)
+		m.Do(m.recover)
 		if !m.ended("the trouble") {
 			return
 		}
-		m.do(m.next)
-		if !m.pass(between(m.rng, time.Second, 40*time.Second)) {
+		m.Do(m.next)
+		if !m.Pass(engine.Between(m.Rng, time.Second, 40*time.Second)) {
 			return
 		}
-		m.do(m.next)
+		m.Do(m.next)
 		if !m.ended("a new Job") {
 			return
 		}
@@ -280,9 +281,9 @@ func (m *mapping) recover() {
 func (m *mapping) ended(after string) bool {
 	bound := m.ending()
 	over := func() bool { return len(undone(m.World, lastJob(m.World))) == 0 && len(m.pods) == 0 }
-	if !m.until(bound, over) {
-		m.do(func() {
-			m.violate(nobody, "%v after %s %v of Job %s are not done, and %d pods are left", bound, after, undone(m.World, lastJob(m.World)), lastJob(m.World).uid, len(m.pods))
+	if !m.Until(bound, over) {
+		m.Do(func() {
+			m.Violate(nobody, "%v after %s %v of Job %s are not done, and %d pods are left", bound, after, undone(m.World, lastJob(m.World)), lastJob(m.World).uid, len(m.pods))
 		})
 		return false
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // model provides the guarantees of package enroll, in one step and without a cache.
@@ -36,10 +37,10 @@ func (m model) Namespace(ctx context.Context, _ string) (time.Duration, error) {
 
 // provide gives the pods their Leases and rights.
 func (m model) provide() (time.Duration, error) {
-	if !m.enter() {
-		return 0, errDead
+	if !m.Enter() {
+		return 0, engine.ErrDead
 	}
-	defer m.leave()
+	defer m.Leave()
 	if m.w.api.away {
 		return 0, errUnreachable
 	}
@@ -157,5 +158,5 @@ func (m model) create(kind, name string, body map[string]any) {
 	if err != nil {
 		_, err = m.w.api.put(m.name, kind, name, raw)
 	}
-	must(err)
+	engine.Must(err)
 }

@@ -16,10 +16,10 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 var (
-	errDead        = errors.New("this process is dead")
 	errUnreachable = errors.New("connection refused")
 	errBroken      = fmt.Errorf("connection: %w", syscall.ECONNRESET)
 	errDropped     = errors.New("lost on the way")
@@ -27,7 +27,7 @@ var (
 
 // clientOf is the client of the API server in one process.
 type clientOf struct {
-	*process
+	*engine.Process
 	w       *World
 	name    string
 	node    *node // nil for a process on the API server's own machine
@@ -44,8 +44,8 @@ type clientOf struct {
 	recent map[string]*minute
 }
 
-func (w *World) newClient(p *process, name string, n *node) *clientOf {
-	return &clientOf{process: p, w: w, name: name, node: n, sources: map[string]*rand.Rand{}, sent: map[string]int{}, recent: map[string]*minute{}}
+func (w *World) newClient(p *engine.Process, name string, n *node) *clientOf {
+	return &clientOf{Process: p, w: w, name: name, node: n, sources: map[string]*rand.Rand{}, sent: map[string]int{}, recent: map[string]*minute{}}
 }
 
 // source returns the random source of one kind of request. The requests of one process
@@ -53,7 +53,7 @@ func (w *World) newClient(p *process, name string, n *node) *clientOf {
 func (c *clientOf) source(op string) *rand.Rand {
 	r := c.sources[op]
 	if r == nil {
-		r = c.w.source(c.name + " " + op)
+		r = c.w.Source(c.name + " " + op)
 		c.sources[op] = r
 	}
 	return r
@@ -82,32 +82,32 @@ type answer struct {
 // do sends one request. The effect happens when the request arrives at the server. A
 // fault may lose the request or its answer.
 func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, error)) ([]byte, error) {
-	if !c.enter() {
-		return nil, errDead
+	if !c.Enter() {
+		return nil, engine.ErrDead
 	}
 	r, f := c.source(op), c.w.weather
 	c.sent[op]++
 	c.count(op)
 	reply := make(chan answer, 1)
 	tell := func(a answer, after time.Duration) {
-		c.w.after(after, func() {
+		c.w.After(after, func() {
 			if c.in() {
 				reply <- a
 			} else {
-				c.w.after(between(r, 0, noticed), func() { reply <- answer{err: errBroken} })
+				c.w.After(engine.Between(r, 0, noticed), func() { reply <- answer{err: errBroken} })
 			}
 		})
 	}
-	lost, late, refused, replyLost := chance(r, f.lost), chance(r, f.late), chance(r, f.refused), chance(r, f.replyLost)
+	lost, late, refused, replyLost := engine.Chance(r, f.lost), engine.Chance(r, f.late), engine.Chance(r, f.refused), engine.Chance(r, f.replyLost)
 	there, back := trip(r, f), trip(r, f)
 	if strings.HasPrefix(op, "put ") {
 		replyLost = replyLost || f.unanswered
 	} else if f.unanswered {
 		lost = true
 	}
-	abrupt, code, before := chance(r, .5), r.IntN(len(refusals)), chance(r, .5)
+	abrupt, code, before := engine.Chance(r, .5), r.IntN(len(refusals)), engine.Chance(r, .5)
 	if late {
-		there += between(r, time.Second, c.w.latest)
+		there += engine.Between(r, time.Second, c.w.latest)
 	}
 	broken := c.broken(op)
 	lost = lost || broken == unheard
@@ -117,12 +117,12 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 		if watching := strings.HasPrefix(op, "watch "); watching || abrupt {
 			pause := back
 			if watching {
-				pause += between(r, 0, noticed)
+				pause += engine.Between(r, 0, noticed)
 			}
-			c.w.after(pause, func() { reply <- answer{err: errUnreachable} })
+			c.w.After(pause, func() { reply <- answer{err: errUnreachable} })
 		}
 	}
-	c.w.after(there, func() {
+	c.w.After(there, func() {
 		switch {
 		case lost || !c.out():
 			silence()
@@ -144,8 +144,8 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 			tell(answer{raw, err}, back)
 		}
 	})
-	tick := between(r, 1, time.Microsecond)
-	c.leave()
+	tick := engine.Between(r, 1, time.Microsecond)
+	c.Leave()
 	return c.await(ctx, reply, tick)
 }
 
@@ -160,10 +160,10 @@ func (c *clientOf) await(ctx context.Context, reply <-chan answer, tick time.Dur
 		<-time.After(tick)
 		a.err = ctx.Err()
 	}
-	if !c.enter() {
-		return nil, errDead
+	if !c.Enter() {
+		return nil, engine.ErrDead
 	}
-	c.leave()
+	c.Leave()
 	return a.raw, a.err
 }
 
@@ -174,9 +174,9 @@ const latest = 25 * time.Second
 
 // trip draws the time of a packet's way in one direction.
 func trip(r *rand.Rand, f weather) time.Duration {
-	d := between(r, 200*time.Microsecond, 4*time.Millisecond)
-	if chance(r, f.slow) {
-		d += between(r, 0, time.Second)
+	d := engine.Between(r, 200*time.Microsecond, 4*time.Millisecond)
+	if engine.Chance(r, f.slow) {
+		d += engine.Between(r, 0, time.Second)
 	}
 	return d
 }
@@ -203,8 +203,8 @@ func (c *clientOf) GetLease(ctx context.Context, name string) (*kube.Lease, erro
 // answer has the old resourceVersion.
 func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error) {
 	body, err := lease.MarshalJSON()
-	must(err)
-	sent := c.w.now()
+	engine.Must(err)
+	sent := c.w.Now()
 	raw, err := c.do(ctx, "put "+lease.Name, func() ([]byte, error) {
 		if err := c.may("update", lease.Name); err != nil {
 			return nil, err
@@ -251,7 +251,7 @@ func (c *clientOf) patch(ctx context.Context, op string, patch []byte) (is kube.
 		err = fmt.Errorf("%w: %w", kube.ErrConflict, err)
 	}
 	if err == nil {
-		must(json.Unmarshal(raw, &is))
+		engine.Must(json.Unmarshal(raw, &is))
 	}
 	return is, err
 }
@@ -275,6 +275,6 @@ func text(version int64) string { return strconv.FormatInt(version, 10) }
 
 func number(version string) int64 {
 	n, err := strconv.ParseInt(version, 10, 64)
-	must(err)
+	engine.Must(err)
 	return n
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // node is a machine with a clock, a network and pods.
@@ -15,7 +17,7 @@ type node struct {
 	name string
 	rng  *rand.Rand
 	boot string
-	clock
+	engine.Clock
 	up      bool
 	frozen  bool
 	cutOut  bool
@@ -59,9 +61,9 @@ type tenant interface {
 const skew = 1. / 12
 
 func (w *World) newNode(name string) {
-	n := &node{w: w, name: name, rng: w.source(name)}
-	n.clock = newClock(w.engine, n.anyRate())
-	n.wallOff = between(n.rng, -time.Minute, time.Minute)
+	n := &node{w: w, name: name, rng: w.Source(name)}
+	n.Clock = engine.NewClock(w.Engine, n.anyRate())
+	n.wallOff = engine.Between(n.rng, -time.Minute, time.Minute)
 	n.bootUp()
 	w.nodes = append(w.nodes, n)
 }
@@ -73,7 +75,7 @@ func (n *node) anyRate() float64 { return 1 - skew + 2*skew*n.rng.Float64() }
 func (n *node) bootUp() {
 	n.boot = fmt.Sprintf("boot-%08x", n.rng.Uint32())
 	n.up = true
-	n.start(between(n.rng, time.Minute, 100*time.Hour))
+	n.Start(engine.Between(n.rng, time.Minute, 100*time.Hour))
 }
 
 // whenAwake runs f now, or as soon as the node goes on.

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // slew changes the rate of the node's clock, as a time daemon does to correct it.
 func (n *node) slew() {
 	rate := n.anyRate()
-	n.setRate(rate)
-	n.w.note(n.name, "its clock goes at %.3f", rate)
+	n.SetRate(rate)
+	n.w.Note(n.name, "its clock goes at %.3f", rate)
 }
 
 // step sets the node's wall clock forwards or back. CLOCK_BOOTTIME does not change, but
@@ -22,7 +23,7 @@ func (n *node) slew() {
 func (n *node) step(by time.Duration) {
 	n.wallOff += by
 	n.set += by
-	n.w.note(n.name, "its wall clock is off by %v", n.wallOff)
+	n.w.Note(n.name, "its wall clock is off by %v", n.wallOff)
 	for _, p := range n.pods() {
 		for _, c := range p.containers {
 			for _, s := range slices.Clone(c.shims) {
@@ -39,16 +40,16 @@ func (n *node) step(by time.Duration) {
 }
 
 // anyStep draws a step of the wall clock, as a time daemon or a person may set it.
-func (n *node) anyStep() time.Duration { return between(n.rng, -2*time.Hour, 2*time.Hour) }
+func (n *node) anyStep() time.Duration { return engine.Between(n.rng, -2*time.Hour, 2*time.Hour) }
 
 // pause stops the machine and its clock from outside, as a hypervisor does.
 func (n *node) pause() {
 	if n.paused || n.frozen || !n.up {
 		return
 	}
-	n.w.note(n.name, "is paused, and its clock stands still")
+	n.w.Note(n.name, "is paused, and its clock stands still")
 	n.paused = true
-	n.stand()
+	n.Stand()
 	n.stop()
 }
 
@@ -62,20 +63,20 @@ func (n *node) unpause() {
 	if !n.paused {
 		return
 	}
-	lost := n.stood()
-	n.w.note(n.name, "goes on after a pause of %v", lost)
+	lost := n.Stood()
+	n.w.Note(n.name, "goes on after a pause of %v", lost)
 	n.paused = false
 	n.wallOff -= lost
-	n.wokeAt = n.w.now()
+	n.wokeAt = n.w.Now()
 	n.lingersUntil = n.wokeAt + lingering
 	n.amiss++
-	n.w.after(between(n.rng, 0, setRight), func() {
+	n.w.After(engine.Between(n.rng, 0, setRight), func() {
 		n.step(lost)
 		n.amiss--
-		n.rightAt = n.w.now()
+		n.rightAt = n.w.Now()
 		checkLeapSent(n.w.checks, n)
 	})
-	n.clock.run()
+	n.Clock.Run()
 	for _, c := range slices.Clone(n.w.checks.alive) {
 		if c.pod().node == n {
 			c.excused = c.excused || c.unwatched() // no process could stop the child

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // person changes Leases by hand. In three of ten seeds of the story "chaos", a person writes while
@@ -21,8 +22,8 @@ type person struct {
 
 // newPerson returns the person of the seed; nil if the seed has none.
 func newPerson(c *workloads) *person {
-	p := &person{workloads: c, rng: c.source("person")}
-	if c.byHand = chance(p.rng, .3); !c.byHand {
+	p := &person{workloads: c, rng: c.Source("person")}
+	if c.byHand = engine.Chance(p.rng, .3); !c.byHand {
 		return nil
 	}
 	p.later()
@@ -31,7 +32,7 @@ func newPerson(c *workloads) *person {
 
 // later plans the person's next write, and calls itself after that write.
 func (p *person) later() {
-	p.after(p.scale()*between(p.rng, 0, 20*time.Second), func() {
+	p.After(p.scale()*engine.Between(p.rng, 0, 20*time.Second), func() {
 		if !p.calm {
 			p.write()
 		}
@@ -41,12 +42,12 @@ func (p *person) later() {
 
 // write pauses a slot, ends the pause, or asks the slot's holder to yield.
 func (p *person) write() {
-	slot, what := pick(p.rng, p.slots), p.rng.IntN(6)
+	slot, what := engine.Pick(p.rng, p.slots), p.rng.IntN(6)
 	successors := []string{"", "gone_uid"}
 	for _, other := range p.pods {
 		successors = append(successors, other.identity())
 	}
-	successor := pick(p.rng, successors)
+	successor := engine.Pick(p.rng, successors)
 	p.annotate(slot, func(annotations map[string]string) {
 		switch what {
 		case 0:
@@ -86,10 +87,10 @@ func (p *person) edit(slot string, change func(*kube.Lease)) {
 	}
 	next := lease.Clone()
 	change(next)
-	p.note("a person", "writes on %s: paused %q, yield %q, %d s", slot, next.Annotations[api.PausedAnnotation],
+	p.Note("a person", "writes on %s: paused %q, yield %q, %d s", slot, next.Annotations[api.PausedAnnotation],
 		next.Annotations[api.YieldAnnotation], next.DurationSeconds)
 	raw, err := json.Marshal(next)
-	must(err)
+	engine.Must(err)
 	_, err = p.api.put("a person", "Lease", slot, raw)
-	must(err)
+	engine.Must(err)
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // persons plays the story of [changing]: after the start of the workload, persons make
@@ -19,7 +20,7 @@ func (c persons) run() {
 		return
 	}
 	for range 3 {
-		change := pick(c.rng, []func() bool{
+		change := engine.Pick(c.Rng, []func() bool{
 			c.improves, c.breaks, c.breaks, c.breaks, c.hurries, c.resizes, c.vanishes, c.pauses, c.suffers, c.suffers,
 		})
 		if !change() {
@@ -31,14 +32,14 @@ func (c persons) run() {
 // hurries applies several versions in quick succession. The rollout of the last version, a good
 // one, must end.
 func (c persons) hurries() bool {
-	for range 1 + c.rng.IntN(4) {
-		c.do(c.anyVersion)
-		if !c.pass(between(c.rng, time.Millisecond, 40*time.Second)) {
+	for range 1 + c.Rng.IntN(4) {
+		c.Do(c.anyVersion)
+		if !c.Pass(engine.Between(c.Rng, time.Millisecond, 40*time.Second)) {
 			return false
 		}
 	}
-	c.do(func() {
-		c.apply(goodVersion(c.rng))
+	c.Do(func() {
+		c.apply(goodVersion(c.Rng))
 		c.unblock()
 	})
 	return c.finishes("quick changes", 0)
@@ -46,15 +47,15 @@ func (c persons) hurries() bool {
 
 // anyVersion applies a new version of any behaviour, or again a version that was applied before.
 func (c persons) anyVersion() {
-	switch c.rng.IntN(6) {
+	switch c.Rng.IntN(6) {
 	case 0, 1:
-		c.apply(goodVersion(c.rng))
+		c.apply(goodVersion(c.Rng))
 	case 2:
-		c.apply(lateVersion(c.rng))
+		c.apply(lateVersion(c.Rng))
 	case 3:
-		c.again(pick(c.rng, c.revisions))
+		c.again(engine.Pick(c.Rng, c.revisions))
 	default:
-		c.apply(brokenVersion(c.rng))
+		c.apply(brokenVersion(c.Rng))
 	}
 }
 
@@ -65,9 +66,9 @@ func (c persons) resizes() bool {
 		return c.improves()
 	}
 	before := c.workload.replicas
-	for _, n := range []int{pick(c.rng, []int{0, 0, 1}), before} {
-		c.do(func() { c.scale(n) })
-		if chance(c.rng, .3) && !c.pass(between(c.rng, time.Millisecond, 10*time.Second)) {
+	for _, n := range []int{engine.Pick(c.Rng, []int{0, 0, 1}), before} {
+		c.Do(func() { c.scale(n) })
+		if engine.Chance(c.Rng, .3) && !c.Pass(engine.Between(c.Rng, time.Millisecond, 10*time.Second)) {
 			return false
 		}
 		if !c.finishes("a change of the replicas", 0) {
@@ -80,11 +81,11 @@ func (c persons) resizes() bool {
 // vanishes deletes the workload, and makes it anew with a good version. The rollout of this version
 // must end.
 func (c persons) vanishes() bool {
-	c.do(c.remove)
-	if chance(c.rng, .5) && !c.pass(between(c.rng, time.Millisecond, 30*time.Second)) {
+	c.Do(c.remove)
+	if engine.Chance(c.Rng, .5) && !c.Pass(engine.Between(c.Rng, time.Millisecond, 30*time.Second)) {
 		return false
 	}
-	c.do(func() { c.apply(goodVersion(c.rng)) })
+	c.Do(func() { c.apply(goodVersion(c.Rng)) })
 	return c.finishes("a deletion", 0)
 }
 
@@ -92,18 +93,18 @@ func (c persons) vanishes() bool {
 // not yield.
 func (c persons) pauses() bool {
 	before := 0
-	c.do(func() {
+	c.Do(func() {
 		c.hands.annotate(rolled, func(a map[string]string) { a[api.PausedAnnotation] = string(api.PauseHold) })
-		c.apply(goodVersion(c.rng))
+		c.apply(goodVersion(c.Rng))
 		before = len(c.checks.ends)
 	})
-	if !c.pass(between(c.rng, time.Second, 2*time.Minute)) {
+	if !c.Pass(engine.Between(c.Rng, time.Second, 2*time.Minute)) {
 		return false
 	}
-	c.do(func() {
+	c.Do(func() {
 		for _, end := range c.checks.ends[before:] {
 			if p := end.child.pod(); p.shown.stays() && !p.behaviour.broken() && p.revision.Workload == c.uid {
-				c.violate(stopped, "%s of %s ended while its slot was paused", end.child.name, p.name)
+				c.Violate(stopped, "%s of %s ended while its slot was paused", end.child.name, p.name)
 			}
 		}
 		c.hands.resume()
@@ -115,12 +116,12 @@ func (c persons) pauses() bool {
 // good version must end.
 func (c persons) suffers() bool {
 	replicas := c.workload.replicas
-	fine := disturbFor(c.World, between(c.rng, time.Minute, 4*time.Minute), 20*time.Second, func() {
+	fine := disturbFor(c.World, engine.Between(c.Rng, time.Minute, 4*time.Minute), 20*time.Second, func() {
 		switch {
-		case chance(c.rng, .1):
+		case engine.Chance(c.Rng, .1):
 			c.remove()
-			c.apply(goodVersion(c.rng))
-		case chance(c.rng, .3):
+			c.apply(goodVersion(c.Rng))
+		case engine.Chance(c.Rng, .3):
 			c.anyVersion()
 		default:
 			c.trouble.one()
@@ -129,11 +130,11 @@ func (c persons) suffers() bool {
 	if !fine {
 		return false
 	}
-	c.do(func() {
+	c.Do(func() {
 		c.heal()
 		c.killStopped()
 		c.scale(replicas)
-		c.apply(goodVersion(c.rng))
+		c.apply(goodVersion(c.Rng))
 		c.unblock()
 	})
 	// The holder's watch of the next Lease may be mute, so the holder may see an ask five minutes

@@ -6,14 +6,16 @@ package world
 import (
 	"context"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // New returns the world of a seed. The caller must be in a synctest bubble. For each [Enroller] the
 // function "enroll" returns the Reconciler that the Enroller runs.
 func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *World {
-	w := &World{engine: newEngine(ctx, seed), reconciler: enroll, remembered: remembered{}, read: map[string]bool{}}
+	w := &World{Engine: engine.New(ctx, seed), reconciler: enroll, remembered: remembered{}, read: map[string]bool{}}
 	w.api = newServer(w)
-	w.checks = newChecks(w.engine)
+	w.checks = newChecks(w.Engine)
 	w.weather, w.calm, w.latest = fair, true, latest
 	return w
 }
@@ -24,8 +26,8 @@ func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *W
 func (w *World) Play() {
 	defer w.end()
 	var story interface{ run() }
-	w.do(func() {
-		if w.seed%2 == 0 {
+	w.Do(func() {
+		if w.Seed%2 == 0 {
 			story = newTable(w)
 		} else {
 			story = newChaos(w)
@@ -39,8 +41,8 @@ func (w *World) Play() {
 func (w *World) PlayRollouts() {
 	defer w.end()
 	var story interface{ run() }
-	w.do(func() {
-		if w.seed%3 == 0 {
+	w.Do(func() {
+		if w.Seed%3 == 0 {
 			story = newRolling(w)
 		} else {
 			story = persons{newChanging(w)}
@@ -53,7 +55,7 @@ func (w *World) PlayRollouts() {
 func (w *World) PlayJobs() {
 	defer w.end()
 	var story *jobs
-	w.do(func() { story = newJobs(w) })
+	w.Do(func() { story = newJobs(w) })
 	story.run()
 }
 
@@ -61,7 +63,7 @@ func (w *World) PlayJobs() {
 func (w *World) PlayWorks() {
 	defer w.end()
 	var story *jobs
-	w.do(func() { story = newWorks(w) })
+	w.Do(func() { story = newWorks(w) })
 	story.run()
 }
 
@@ -69,7 +71,7 @@ func (w *World) PlayWorks() {
 func (w *World) PlayShards() {
 	defer w.end()
 	var story *sharding
-	w.do(func() { story = newSharding(w) })
+	w.Do(func() { story = newSharding(w) })
 	story.run()
 }
 
@@ -77,7 +79,7 @@ func (w *World) PlayShards() {
 func (w *World) PlayMaps() {
 	defer w.end()
 	var story *mapping
-	w.do(func() { story = newMapping(w) })
+	w.Do(func() { story = newMapping(w) })
 	story.run()
 }
 
@@ -85,7 +87,7 @@ func (w *World) PlayMaps() {
 func (w *World) PlayPrograms() {
 	defer w.end()
 	var story *programs
-	w.do(func() { story = newPrograms(w, (*programs).claims) })
+	w.Do(func() { story = newPrograms(w, (*programs).claims) })
 	story.run()
 }
 
@@ -94,7 +96,7 @@ func (w *World) PlayPrograms() {
 func PlayLeashed(w *World) {
 	defer w.end()
 	var story *programs
-	w.do(func() { story = newProgramsIn(w, (*programs).claims, true) })
+	w.Do(func() { story = newProgramsIn(w, (*programs).claims, true) })
 	story.run()
 }
 
@@ -102,7 +104,7 @@ func PlayLeashed(w *World) {
 func (w *World) PlayReaders() {
 	defer w.end()
 	var story *programs
-	w.do(func() { story = newPrograms(w, readersClaims) })
+	w.Do(func() { story = newPrograms(w, readersClaims) })
 	story.run()
 }
 
@@ -110,7 +112,7 @@ func (w *World) PlayReaders() {
 func PlayJoints(w *World) {
 	defer w.end()
 	var story *programs
-	w.do(func() { story = newPrograms(w, jointClaims) })
+	w.Do(func() { story = newPrograms(w, jointClaims) })
 	story.run()
 }
 
@@ -118,7 +120,7 @@ func PlayJoints(w *World) {
 func (w *World) PlayStarts() {
 	defer w.end()
 	var story *starting
-	w.do(func() { story = newStarting(w) })
+	w.Do(func() { story = newStarting(w) })
 	story.run()
 }
 
@@ -133,7 +135,7 @@ func PlayMeetings(w *World) { gather(w, true) }
 func gather(w *World, programs bool) {
 	defer w.end()
 	var story *gathering
-	w.do(func() { story = newGathering(w, programs) })
+	w.Do(func() { story = newGathering(w, programs) })
 	story.run()
 }
 
@@ -141,7 +143,7 @@ func gather(w *World, programs bool) {
 func (w *World) PlayRestores() {
 	defer w.end()
 	var story restoring
-	w.do(func() {
+	w.Do(func() {
 		w.restores = true
 		story = restoring{newChaos(w)}
 	})
@@ -150,10 +152,10 @@ func (w *World) PlayRestores() {
 
 // end stops all processes, and waits for their goroutines.
 func (w *World) end() {
-	w.do(func() {
+	w.Do(func() {
 		for _, p := range w.pods {
 			for _, a := range p.agents {
-				a.die()
+				a.Die()
 			}
 			p.order.endWait()
 			for _, c := range p.containers {
@@ -168,11 +170,11 @@ func (w *World) end() {
 			}
 		}
 		for _, e := range w.enrolls {
-			e.die()
+			e.Die()
 		}
-		w.cancel()
+		w.Stop()
 	})
-	w.group.Wait()
+	w.Group.Wait()
 	// Some goroutines of the product outlive the call of Run that started them. Such a goroutine
 	// may still wait for the random tick of its last request ([clientOf.await]).
 	<-time.After(time.Millisecond)

@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // inOrder starts a pod of the gate "pod" as the kubelet does: "agent turn", the agent,
@@ -25,7 +26,7 @@ type inOrder struct {
 	turned, waited bool
 	// restarting reports that the kubelet is about to restart all containers.
 	restarting bool
-	waiter     *process // the process that runs "agent wait"
+	waiter     *engine.Process // the process that runs "agent wait"
 	// unwatched is the hold whose application is excused from the deadline.
 	unwatched string
 }
@@ -40,14 +41,14 @@ type podGate struct {
 func (g podGate) Grant(id gate.ShimID, grant gate.Grant) error {
 	err := g.Pod.Grant(id, grant)
 	if err == nil {
-		g.a.pod.w.do(func() { g.a.pod.granted(grant) })
+		g.a.pod.w.Do(func() { g.a.pod.granted(grant) })
 	}
 	return err
 }
 
 // runPod runs the agent's process in a pod of the gate "pod".
 func (a *agentProcess) runPod(config agent.Config) error {
-	g, err := standin.OpenPod(a.process.ctx, standin.PodConfig{Machine: agentMachine{a}})
+	g, err := standin.OpenPod(a.Process.Ctx, standin.PodConfig{Machine: agentMachine{a}})
 	if err != nil {
 		return err
 	}
@@ -71,12 +72,12 @@ func (p *pod) granted(g gate.Grant) {
 func (o *inOrder) enforce(g gate.Grant) {
 	p := o.pod
 	latest := func() bool { return p.grant.Hold == g.Hold && p.grant.Deadline == g.Deadline }
-	p.node.ring(g.Deadline-g.Kill-g.Drain, func() {
+	p.node.Ring(g.Deadline-g.Kill-g.Drain, func() {
 		if latest() && !o.restarting && !p.watched() {
 			o.excuse("no agent watches the deadline")
 		}
 	})
-	p.node.ring(g.Deadline-g.Kill, func() {
+	p.node.Ring(g.Deadline-g.Kill, func() {
 		if latest() && (p.node.frozen || p.stopping) {
 			o.excuse("the kubelet restarts nothing")
 		}
@@ -86,7 +87,7 @@ func (o *inOrder) enforce(g gate.Grant) {
 // watched reports whether the agent process is able to end itself at the deadline.
 func (p *pod) watched() bool {
 	a := p.agent()
-	return a != nil && a.process.thawed == nil && !p.node.frozen && !p.stopping
+	return a != nil && !a.Process.Frozen() && !p.node.frozen && !p.stopping
 }
 
 // excuse exempts the application from the deadline. In a pod of the gate "pod" only the
@@ -96,7 +97,7 @@ func (o *inOrder) excuse(why string) {
 	o.unwatched = p.grant.Hold
 	for _, c := range p.containers {
 		if c.app != nil && !c.app.excused {
-			p.w.note(p.name, "%s is excused: %s", c.app.name, why)
+			p.w.Note(p.name, "%s is excused: %s", c.app.name, why)
 			c.app.excused = true
 		}
 	}
@@ -109,8 +110,8 @@ func (o *inOrder) next() {
 	case o.restarting:
 	case !o.turned:
 		o.turned = true
-		must(standin.Turn(p.volume))
-		p.w.note(p.name, "agent turn ends")
+		engine.Must(standin.Turn(p.volume))
+		p.w.Note(p.name, "agent turn ends")
 		o.soon()
 	case len(p.agents) == 0:
 		p.startAgent()
@@ -129,26 +130,26 @@ func (o *inOrder) next() {
 // soon plans the next step of the pod's start.
 func (o *inOrder) soon() {
 	p := o.pod
-	p.w.after(between(p.rng, time.Millisecond, 300*time.Millisecond), p.startAll)
+	p.w.After(engine.Between(p.rng, time.Millisecond, 300*time.Millisecond), p.startAll)
 }
 
 // startWait starts the process of "agent wait".
 func (o *inOrder) startWait() {
 	p := o.pod
 	w := p.w
-	proc := w.newProcess()
+	proc := w.NewProcess()
 	o.waiter = proc
 	if p.node.frozen {
-		proc.freeze()
+		proc.Freeze()
 	}
-	w.note(p.name, "agent wait starts")
-	w.group.Go(func() {
-		err := standin.Wait(proc.ctx, p.sockets.dial(proc))
-		w.do(func() {
-			if proc.dead {
+	w.Note(p.name, "agent wait starts")
+	w.Group.Go(func() {
+		err := standin.Wait(proc.Ctx, p.sockets.dial(proc))
+		w.Do(func() {
+			if proc.Dead {
 				return
 			}
-			w.note(p.name, "agent wait ends: %v", err)
+			w.Note(p.name, "agent wait ends: %v", err)
 			o.endWait()
 			o.waited = true
 			o.soon()
@@ -160,7 +161,7 @@ func (o *inOrder) startWait() {
 func (o *inOrder) endWait() {
 	p := o.pod
 	if o.waiter != nil {
-		o.waiter.die()
+		o.waiter.Die()
 		p.sockets.hangUp(o.waiter)
 		o.waiter = nil
 	}
@@ -179,8 +180,8 @@ func (o *inOrder) restartAll() {
 		return
 	}
 	o.restarting = true
-	p.w.note(p.name, "all containers are to be restarted")
-	p.w.after(between(p.rng, 50*time.Millisecond, mostKubelet), func() { p.node.whenAwake(o.beginAnew) })
+	p.w.Note(p.name, "all containers are to be restarted")
+	p.w.After(engine.Between(p.rng, 50*time.Millisecond, mostKubelet), func() { p.node.whenAwake(o.beginAnew) })
 }
 
 // mostKubelet is the longest time in which the simulated kubelet kills all containers. With the
@@ -225,8 +226,8 @@ func (c *container) startApp() {
 	p := c.pod
 	c.starts++
 	app := &child{
-		container: c, where: fmt.Sprintf("%s/%s#%d", p.name, c.name, c.starts), name: fmt.Sprintf("child-%d", p.w.number()),
-		hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.now(), stops: p.stops(p.rng),
+		container: c, where: fmt.Sprintf("%s/%s#%d", p.name, c.name, c.starts), name: fmt.Sprintf("child-%d", p.w.Number()),
+		hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.Now(), stops: p.stops(p.rng),
 	}
 	app.excused = app.hold != "" && app.hold == p.order.unwatched
 	c.app = app
@@ -255,7 +256,7 @@ func (c *child) endsAlone(how string) {
 		if !c.alive || c.container.app != c {
 			return
 		}
-		p.w.note(c.where, "%s %s", c.name, how)
+		p.w.Note(c.where, "%s %s", c.name, how)
 		c.killed()
 		switch {
 		case p.stopping || p.gone:
@@ -269,6 +270,6 @@ func (c *child) endsAlone(how string) {
 // terminate sends the kubelet's SIGTERM to an application that has no shim.
 func (c *child) terminate() {
 	if c.asked = true; c.stops >= 0 {
-		c.pod().w.after(c.stops, func() { c.endsAlone("stops") })
+		c.pod().w.After(c.stops, func() { c.endsAlone("stops") })
 	}
 }

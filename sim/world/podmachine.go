@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/standin"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // volume has the notes of a pod, which survive its containers and a boot of the node.
@@ -49,12 +50,12 @@ func (v volume) Rename(from, to string) error {
 // waits in each method, and a dead process changes nothing.
 type agentMachine struct{ a *agentProcess }
 
-// inside runs f with the mutex held. For a dead process the method returns errDead.
+// inside runs f with the mutex held. For a dead process the method returns engine.ErrDead.
 func (m agentMachine) inside(f func() error) error {
-	if !m.a.enter() {
-		return errDead
+	if !m.a.Enter() {
+		return engine.ErrDead
 	}
-	defer m.a.leave()
+	defer m.a.Leave()
 	return f()
 }
 
@@ -77,8 +78,8 @@ func (m agentMachine) Rename(from, to string) error {
 // Now implements standin.Machine. The gate can read the clock while the agent's loop is blocked.
 // Now waits while the process is frozen. For a dead process Now also returns the node's time.
 func (m agentMachine) Now() (now time.Duration) {
-	if m.inside(func() error { now = m.a.pod.node.now(); return nil }) != nil {
-		m.a.pod.w.do(func() { now = m.a.pod.node.now() })
+	if m.inside(func() error { now = m.a.pod.node.Now(); return nil }) != nil {
+		m.a.pod.w.Do(func() { now = m.a.pod.node.Now() })
 	}
 	return now
 }
@@ -99,7 +100,7 @@ func (m agentMachine) Alarm() (standin.Alarm, error) {
 // Listen implements standin.Machine.
 func (m agentMachine) Listen() (l net.Listener, err error) {
 	err = m.inside(func() error {
-		m.a.pod.sockets.listening = newWaitSocket(m.a.process, m.a.pod)
+		m.a.pod.sockets.listening = newWaitSocket(m.a.Process, m.a.pod)
 		l = m.a.pod.sockets.listening
 		return nil
 	})
@@ -125,8 +126,8 @@ func (r *ringing) Set(at time.Duration) {
 	_ = r.machine.inside(func() error {
 		r.set++
 		set := r.set
-		a.pod.node.ring(at, func() {
-			a.process.whenThawed(func() {
+		a.pod.node.Ring(at, func() {
+			a.Process.WhenThawed(func() {
 				if r.set != set {
 					return
 				}

@@ -9,25 +9,27 @@ import (
 	"net"
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // waitSocket is the socket on which an agent process listens for "agent wait".
 type waitSocket struct {
-	process *process
+	process *engine.Process
 	pod     *pod
 	queue   []*end
 	closed  bool
 	wake    chan struct{}
 }
 
-func newWaitSocket(p *process, of *pod) *waitSocket {
+func newWaitSocket(p *engine.Process, of *pod) *waitSocket {
 	return &waitSocket{process: p, pod: of, wake: make(chan struct{}, 1)}
 }
 
 // Accept implements net.Listener.
 func (l *waitSocket) Accept() (net.Conn, error) {
 	for {
-		if !l.process.enter() {
+		if !l.process.Enter() {
 			return nil, net.ErrClosed
 		}
 		var next *end
@@ -35,7 +37,7 @@ func (l *waitSocket) Accept() (net.Conn, error) {
 			next, l.queue = l.queue[0], l.queue[1:]
 		}
 		closed := l.closed
-		l.process.leave()
+		l.process.Leave()
 		switch {
 		case closed:
 			return nil, net.ErrClosed
@@ -44,14 +46,14 @@ func (l *waitSocket) Accept() (net.Conn, error) {
 		}
 		select {
 		case <-l.wake:
-		case <-l.process.ctx.Done():
+		case <-l.process.Ctx.Done():
 		}
 	}
 }
 
 // Close implements net.Listener.
 func (l *waitSocket) Close() error {
-	l.pod.w.do(func() {
+	l.pod.w.Do(func() {
 		l.closed = true
 		for _, e := range l.queue {
 			e.close()
@@ -72,14 +74,14 @@ type sockets struct {
 }
 
 // dial returns a function that connects a process of the pod to the agent's socket.
-func (s *sockets) dial(from *process) func(context.Context) (net.Conn, error) {
+func (s *sockets) dial(from *engine.Process) func(context.Context) (net.Conn, error) {
 	return func(context.Context) (net.Conn, error) {
-		if !from.enter() {
-			return nil, errDead
+		if !from.Enter() {
+			return nil, engine.ErrDead
 		}
-		defer from.leave()
+		defer from.Leave()
 		l := s.listening
-		if l == nil || l.closed || l.process.dead {
+		if l == nil || l.closed || l.process.Dead {
 			return nil, errUnreachable
 		}
 		here, there := &end{process: from, pod: s.pod, wake: make(chan struct{}, 1)}, &end{process: l.process, pod: s.pod, wake: make(chan struct{}, 1)}
@@ -92,7 +94,7 @@ func (s *sockets) dial(from *process) func(context.Context) (net.Conn, error) {
 }
 
 // hangUp closes the connections of a dead process, as the kernel does.
-func (s *sockets) hangUp(dead *process) {
+func (s *sockets) hangUp(dead *engine.Process) {
 	for _, e := range slices.Clone(s.ends) {
 		if e.process == dead {
 			e.close()
@@ -103,7 +105,7 @@ func (s *sockets) hangUp(dead *process) {
 // end is one end of a connection between two processes of a pod. The written bytes arrive a little
 // later, in the order of their writing.
 type end struct {
-	process *process
+	process *engine.Process
 	pod     *pod
 	other   *end
 	arrived []byte
@@ -116,13 +118,13 @@ type end struct {
 // Read implements net.Conn.
 func (e *end) Read(into []byte) (int, error) {
 	for {
-		if !e.process.enter() {
-			return 0, errDead
+		if !e.process.Enter() {
+			return 0, engine.ErrDead
 		}
 		n := copy(into, e.arrived)
 		e.arrived = e.arrived[n:]
 		closed, over := e.closed, e.over
-		e.process.leave()
+		e.process.Leave()
 		switch {
 		case closed:
 			return 0, net.ErrClosed
@@ -133,17 +135,17 @@ func (e *end) Read(into []byte) (int, error) {
 		}
 		select {
 		case <-e.wake:
-		case <-e.process.ctx.Done():
+		case <-e.process.Ctx.Done():
 		}
 	}
 }
 
 // Write implements net.Conn.
 func (e *end) Write(text []byte) (int, error) {
-	if !e.process.enter() {
-		return 0, errDead
+	if !e.process.Enter() {
+		return 0, engine.ErrDead
 	}
-	defer e.process.leave()
+	defer e.process.Leave()
 	if e.closed || e.other.closed {
 		return 0, errBroken
 	}
@@ -154,7 +156,7 @@ func (e *end) Write(text []byte) (int, error) {
 
 // Close implements net.Conn.
 func (e *end) Close() error {
-	e.pod.w.do(e.close)
+	e.pod.w.Do(e.close)
 	return nil
 }
 
@@ -173,8 +175,8 @@ func (e *end) close() {
 // functions run in the order in which the caller passed them to [end.later].
 func (e *end) later(f func()) {
 	w := e.pod.w
-	e.last = max(e.last+1, w.now()+between(e.pod.rng, 50*time.Microsecond, instant))
-	w.after(e.last-w.now(), func() { f(); wakeUp(e.other.wake) })
+	e.last = max(e.last+1, w.Now()+engine.Between(e.pod.rng, 50*time.Microsecond, instant))
+	w.After(e.last-w.Now(), func() { f(); wakeUp(e.other.wake) })
 }
 
 // LocalAddr implements net.Conn.

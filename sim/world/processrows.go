@@ -6,6 +6,8 @@ package world
 import (
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // processRows has the cases of the story "table" about children, shims and agents.
@@ -57,7 +59,7 @@ func (r processRows) replaceUnwritable(c *child) {
 	p := c.pod()
 	p.agent().kill()
 	r.weather.unstored = true
-	r.after(between(r.rng, r.budget.Renew, r.budget.RenewDeadline), func() {
+	r.After(engine.Between(r.Rng, r.budget.Renew, r.budget.RenewDeadline), func() {
 		if !p.stopping && len(p.agents) == 0 {
 			p.startAgent()
 		}
@@ -67,7 +69,7 @@ func (r processRows) replaceUnwritable(c *child) {
 // blockBriefly blocks the agent's loop for less than the longest outage of the API server that
 // a child survives. So the block stops no child.
 func (r processRows) blockBriefly(c *child) {
-	c.pod().agent().block(between(r.rng, 10*time.Millisecond, r.budget.Outage()*9/10))
+	c.pod().agent().block(engine.Between(r.Rng, 10*time.Millisecond, r.budget.Outage()*9/10))
 }
 
 // forgotten makes the kubelet forget a container, and start a second container beside that one,
@@ -83,18 +85,18 @@ func (r processRows) forgotten() {
 		c.pod().restartAgent()
 	})
 	bound := slow(r.budget.Drain) + r.budget.Kill + 5*time.Second
-	r.until(bound, func() bool { return r.checks.settled(r.slot) })
-	r.do(func() {
+	r.Until(bound, func() bool { return r.checks.settled(r.slot) })
+	r.Do(func() {
 		for _, c := range r.checks.alive {
 			if !c.current() {
-				r.violate(nobody, "%s lives in a container that the kubelet has forgotten", c.name)
+				r.Violate(nobody, "%s lives in a container that the kubelet has forgotten", c.name)
 			}
 		}
 		if !r.checks.settled(r.slot) {
-			r.violate(nobody, "nobody holds %v after %s was started beside a forgotten container", bound, fresh.name)
+			r.Violate(nobody, "nobody holds %v after %s was started beside a forgotten container", bound, fresh.name)
 		}
 	})
-	r.do(func() {
+	r.Do(func() {
 		for _, p := range r.pods {
 			for _, c := range p.containers {
 				for _, s := range slices.Clone(c.shims) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // programs is a story of pods whose programs use the local API. Programs bid for one lock, one
@@ -34,31 +35,31 @@ func newPrograms(w *World, draw func(*programs) func() []api.Claim) *programs {
 func newProgramsIn(w *World, draw func(*programs) func() []api.Claim, leashed bool) *programs {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	s := &programs{recovery: &recovery{workloads: all}}
-	s.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
+	s.trouble = &trouble{workloads: all, takesLeases: engine.Chance(w.Rng, .2)}
 	w.variables = newVariables(w)
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
 	of := draw(s)
-	for i := range 3 + w.rng.IntN(2) {
-		p := newLocalPod(w, fmt.Sprintf("local-%d", i+1), w.nodes[i%3], pick(w.rng, durations), of())
+	for i := range 3 + w.Rng.IntN(2) {
+		p := newLocalPod(w, fmt.Sprintf("local-%d", i+1), w.nodes[i%3], engine.Pick(w.Rng, durations), of())
 		if leashed {
 			p.leash()
 		}
 		s.slots, s.longest = p.slots(), max(s.longest, p.duration)
 	}
-	if c := pick(w.rng, of()); c.Kind != api.Election && c.Kind != api.RWLock && chance(w.rng, .5) {
+	if c := engine.Pick(w.Rng, of()); c.Kind != api.Election && c.Kind != api.RWLock && engine.Chance(w.Rng, .5) {
 		t := anyTemplate(w, durations, "gated", 0, c.Slots(api.Workload{}))
 		t.gate, t.inits, t.restless = api.GateContainer, nil, 0
-		t.containers, t.ends = []string{"app"}, between(w.rng, time.Second, time.Minute)
+		t.containers, t.ends = []string{"app"}, engine.Between(w.Rng, time.Second, time.Minute)
 		s.workloads.add(t, 0)
 	}
 	w.newEnroller("enroll-1")
 	w.latest = max(w.latest, s.longest)
-	if chance(w.rng, .3) {
-		s.climate = pick(w.rng, climates(s.longest))
+	if engine.Chance(w.Rng, .3) {
+		s.climate = engine.Pick(w.Rng, climates(s.longest))
 		w.weather = s.climate
-		w.note("script", "climate %+v", s.climate)
+		w.Note("script", "climate %+v", s.climate)
 	}
 	s.faults = newLocalFaults(w, s.longest)
 	return s
@@ -67,8 +68,8 @@ func newProgramsIn(w *World, draw func(*programs) func() []api.Claim, leashed bo
 // claims draws the claims that every pod of the story declares.
 func (s *programs) claims() func() []api.Claim {
 	of := claims
-	if !chance(s.rng, .3) {
-		of = []api.Claim{pick(s.rng, claims)}
+	if !engine.Chance(s.Rng, .3) {
+		of = []api.Claim{engine.Pick(s.Rng, claims)}
 	}
 	return func() []api.Claim { return of }
 }
@@ -76,10 +77,10 @@ func (s *programs) claims() func() []api.Claim {
 // run plays the whole story of one seed.
 func (s *programs) run() {
 	for range 2 {
-		if !s.disturb(between(s.rng, time.Minute, 3*time.Minute)) {
+		if !s.disturb(engine.Between(s.Rng, time.Minute, 3*time.Minute)) {
 			return
 		}
-		s.do(func() {
+		s.Do(func() {
 			s.heal()
 			s.killStopped()
 			s.faults.recover()
@@ -95,11 +96,11 @@ func (s *programs) run() {
 // false.
 func (s *programs) disturb(last time.Duration) bool {
 	return disturbFor(s.World, last, 20*time.Second, func() {
-		if len(s.templates) > 0 && len(s.pods) < mostGated && chance(s.rng, .2) {
+		if len(s.templates) > 0 && len(s.pods) < mostGated && engine.Chance(s.Rng, .2) {
 			s.newPod(s.templates[0], s.place())
 			return
 		}
-		pick(s.rng, s.trouble.troubles())()
+		engine.Pick(s.Rng, s.trouble.troubles())()
 	})
 }
 
@@ -113,7 +114,7 @@ func (s *programs) proceed() bool {
 	noted := func() bool {
 		return slices.ContainsFunc(s.locals, func(p *localPod) bool { return p.adder.note != nil })
 	}
-	s.do(func() {
+	s.Do(func() {
 		for _, b := range all {
 			b.due = true
 		}
@@ -131,16 +132,16 @@ func (s *programs) proceed() bool {
 		waits.judge()
 		return len(due()) == 0 && len(s.pods) == 0 && !noted()
 	}
-	if !s.until(bound, over) {
-		s.do(func() {
+	if !s.Until(bound, over) {
+		s.Do(func() {
 			for _, b := range due() {
-				s.violate(nobody, "%s has not held within %v", b.name, bound)
+				s.Violate(nobody, "%s has not held within %v", b.name, bound)
 			}
 			if noted() {
-				s.violate(counted, "an add with a key has no answer within %v", bound)
+				s.Violate(counted, "an add with a key has no answer within %v", bound)
 			}
 			for _, p := range s.pods {
-				s.violate(nobody, "%s has not ended within %v", p.name, bound)
+				s.Violate(nobody, "%s has not ended within %v", p.name, bound)
 			}
 		})
 		return false
@@ -159,24 +160,24 @@ func (s *programs) bidders() (all []*bidder) {
 // fallSilent lets programs make no more bids, and send no more requests about Variables. All holds
 // end a little later. Then fallSilent demands that no agent sends a request.
 func (s *programs) fallSilent() {
-	s.do(func() { s.silent = true })
+	s.Do(func() { s.silent = true })
 	sent := map[*localAgent]int{}
 	// After the last call an agent watches the Leases for a minute more, by a clock that may be
 	// slow. A last release may take several attempts.
-	s.pass(slow(time.Minute) + s.settling())
-	s.do(func() {
+	s.Pass(slow(time.Minute) + s.settling())
+	s.Do(func() {
 		for _, p := range s.locals {
 			sent[p.agent] = p.agent.total()
 		}
 	})
-	s.pass(3 * time.Minute)
-	s.do(func() {
+	s.Pass(3 * time.Minute)
+	s.Do(func() {
 		for _, p := range s.locals {
 			if n := p.agent.total() - sent[p.agent]; n > 0 {
-				s.violate(chatter, "%s sent %d requests without a bid: in all %v", p.agent.where, n, p.agent.sent)
+				s.Violate(chatter, "%s sent %d requests without a bid: in all %v", p.agent.where, n, p.agent.sent)
 			}
 			if slices.ContainsFunc(s.api.watches, func(o *watch) bool { return o.c == p.agent.clientOf && !o.ended }) {
-				s.violate(chatter, "%s watches without a bid", p.agent.where)
+				s.Violate(chatter, "%s watches without a bid", p.agent.where)
 			}
 		}
 	})

@@ -17,7 +17,7 @@ const passing = "passing"
 // readersClaims draws the claims of the story of readers. All pods name one read-write lock, but
 // some with another size.
 func readersClaims(s *programs) func() []api.Claim {
-	return func() []api.Claim { return []api.Claim{{Kind: api.RWLock, Name: "c", Size: 1 + s.rng.IntN(3)}} }
+	return func() []api.Claim { return []api.Claim{{Kind: api.RWLock, Name: "c", Size: 1 + s.Rng.IntN(3)}} }
 }
 
 // slots returns the slots of the hold that the line describes. A writer has all slots of the lock.
@@ -38,18 +38,18 @@ func checkReadWrite(l *checks, k *work) {
 	}
 	writes := len(k.slots) > 1
 	if writes != b.writes || !writes && !slices.Contains(b.claim.Slots(api.Workload{})[1:1+b.claim.Size], k.slot) {
-		l.violate(twoAtOnce, "%s works under %v", b.name, k.slots)
+		l.Violate(twoAtOnce, "%s works under %v", b.name, k.slots)
 	}
 	for _, other := range l.works {
 		if other.bidder.claim.Name == b.claim.Name && (writes || len(other.slots) > 1) && !workAbsent(other) {
-			l.violate(twoAtOnce, "%s works while %s works, and one of them writes", b.name, other.bidder.name)
+			l.Violate(twoAtOnce, "%s works while %s works, and one of them writes", b.name, other.bidder.name)
 		}
 	}
 	value, _ := strconv.ParseInt(k.token, 10, 64)
 	for _, of := range []string{"any", "writer"} {
 		last := l.tokens[of+" of "+b.claim.Name]
 		if (writes || of == "writer") && last.hold != k.hold && value <= last.value {
-			l.violate(tokenOrder, "%s has token %d, and an earlier hold had %d", b.name, value, last.value)
+			l.Violate(tokenOrder, "%s has token %d, and an earlier hold had %d", b.name, value, last.value)
 		}
 		if (writes || of == "any") && value >= last.value {
 			l.tokens[of+" of "+b.claim.Name] = token{k.hold, value}

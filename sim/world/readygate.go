@@ -18,6 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // shown is the pod as the API server has stored it.
@@ -48,7 +49,7 @@ type readyGate struct {
 func (g readyGate) Grant(id gate.ShimID, grant gate.Grant) error {
 	err := g.Readiness.Grant(id, grant)
 	if err == nil {
-		g.a.pod.w.do(func() { g.a.pod.granted(grant) })
+		g.a.pod.w.Do(func() { g.a.pod.granted(grant) })
 	}
 	return err
 }
@@ -82,7 +83,7 @@ func (s *shown) patch(patch []byte) ([]byte, error) {
 	}
 	is := kube.Pod{ResourceVersion: text(s.version), Deleted: s.deleted}
 	if is.Deleted {
-		is.GraceLeft = max(0, s.deletedAt+s.pod.grace-s.pod.w.now())
+		is.GraceLeft = max(0, s.deletedAt+s.pod.grace-s.pod.w.Now())
 	}
 	return json.Marshal(is)
 }
@@ -93,7 +94,7 @@ func (s *shown) show(raw []byte) {
 	var stored struct {
 		Conditions []struct{ Type, Status string }
 	}
-	must(json.Unmarshal(raw, &stored))
+	engine.Must(json.Unmarshal(raw, &stored))
 	for _, c := range stored.Conditions {
 		if c.Type != api.ReadyCondition {
 			continue
@@ -112,8 +113,8 @@ func (s *shown) setReady(ready bool) {
 	switch {
 	case ready && s.ready == nil:
 		s.ready = &child{
-			container: p.containers[0], where: p.name, name: fmt.Sprintf("endpoint-%d", p.w.number()),
-			hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.now(),
+			container: p.containers[0], where: p.name, name: fmt.Sprintf("endpoint-%d", p.w.Number()),
+			hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.Now(),
 		}
 		p.w.checks.childBegins(s.ready)
 	case !ready && s.ready != nil:
@@ -139,8 +140,8 @@ func (s *shown) mostUnready() time.Duration {
 func (s *shown) unstorable() bool {
 	p := s.pod
 	w, a := p.w, p.agent()
-	return !w.calm || w.api.away || w.weather != fair || a == nil || a.process.thawed != nil || a.blocked != nil ||
-		!p.healthy() || w.now() < max(w.healed, p.node.wokeAt, a.began)+s.mostUnready()
+	return !w.calm || w.api.away || w.weather != fair || a == nil || a.Process.Frozen() || a.blocked != nil ||
+		!p.healthy() || w.Now() < max(w.healed, p.node.wokeAt, a.began)+s.mostUnready()
 }
 
 // mostUntold bounds the time after which a kubelet learns of a deletion.
@@ -153,21 +154,21 @@ func (s *shown) delete() {
 		return
 	}
 	s.end()
-	s.pod.w.note(s.pod.name, "pod is deleted")
-	s.pod.w.after(between(s.pod.rng, time.Millisecond, mostUntold), s.learned)
+	s.pod.w.Note(s.pod.name, "pod is deleted")
+	s.pod.w.After(engine.Between(s.pod.rng, time.Millisecond, mostUntold), s.learned)
 }
 
 // end notes the deletion.
 func (s *shown) end() {
 	if !s.deleted {
-		s.deleted, s.deletedAt = true, s.pod.w.now()
+		s.deleted, s.deletedAt = true, s.pod.w.Now()
 	}
 }
 
 // learned stops the pod, as soon as its kubelet has a path to the API server.
 func (s *shown) learned() {
 	if n := s.pod.node; n.cutIn || n.cutOut || s.pod.w.api.away {
-		s.pod.w.after(time.Second, s.learned)
+		s.pod.w.After(time.Second, s.learned)
 		return
 	}
 	s.pod.stop()
@@ -214,7 +215,7 @@ func (s *shown) restarts() int {
 func (a *agentProcess) serve(config agent.Config, gate func(context.Context) error) error {
 	config.Containers, config.InitContainers, config.Granted = []string{standin.Container}, nil, nil
 	made, err := agent.New(config)
-	must(err)
-	a.pod.w.do(func() { a.agent = made })
-	return agent.Serve(a.process.ctx, gate, func(ctx context.Context) error { return made.Run(ctx, a.stop) })
+	engine.Must(err)
+	a.pod.w.Do(func() { a.agent = made })
+	return agent.Serve(a.Process.Ctx, gate, func(ctx context.Context) error { return made.Run(ctx, a.stop) })
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // recovery ends faults, and demands that the slots are in use again.
@@ -20,8 +21,8 @@ type recovery struct {
 
 // heal ends all faults.
 func (r *recovery) heal() {
-	r.calm, r.healed = true, r.now()
-	r.note("script", "heals everything")
+	r.calm, r.healed = true, r.Now()
+	r.Note("script", "heals everything")
 	r.weather = r.climate
 	r.optedOut = false
 	r.api.comeUp()
@@ -41,7 +42,7 @@ func (r *recovery) heal() {
 		p.recover()
 	}
 	if len(r.enrolls) == 0 {
-		r.newEnroller(fmt.Sprintf("enroll-%d", r.number()))
+		r.newEnroller(fmt.Sprintf("enroll-%d", r.Number()))
 	}
 	r.refill()
 }
@@ -64,20 +65,20 @@ func (r *recovery) quiet(after string) bool {
 	bound := r.settling()
 	// A fault may have a late effect: a child may drain because its last renewals have
 	// failed.
-	for end := r.now() + bound; ; {
-		if !r.until(end-r.now(), r.inUse) {
-			r.do(func() { r.stuckSlots(after, bound) })
+	for end := r.Now() + bound; ; {
+		if !r.Until(end-r.Now(), r.inUse) {
+			r.Do(func() { r.stuckSlots(after, bound) })
 			return false
 		}
 		ends := r.ends()
-		r.do(func() { r.note("script", "settled after %s", after) })
+		r.Do(func() { r.Note("script", "settled after %s", after) })
 		// In this time a standby with a mute watch learns that a person has ended the pause of the
 		// slot. If that standby learned of the end later, the next handover might wait for that
 		// standby, and exceed the bound.
-		if !r.pass(max(slow(r.longest), r.latest) + 5*time.Second + r.heeding()) {
+		if !r.Pass(max(slow(r.longest), r.latest) + 5*time.Second + r.heeding()) {
 			return false
 		}
-		if r.ends() == ends || r.now() > end {
+		if r.ends() == ends || r.Now() > end {
 			return r.steady(20 * time.Second)
 		}
 	}
@@ -94,7 +95,7 @@ func (r *recovery) stuck(slot string) bool { return r.wanted(slot) && !r.checks.
 func (r *recovery) stuckSlots(after string, bound time.Duration) {
 	for _, s := range r.slots {
 		if r.stuck(s) {
-			r.violate(nobody, "%s after %s nobody holds %s", bound, after, s)
+			r.Violate(nobody, "%s after %s nobody holds %s", bound, after, s)
 		}
 	}
 }
@@ -122,8 +123,8 @@ func (r *recovery) barred(p *pod, slot string) bool {
 
 // ends returns the number of children that have ended.
 func (r *recovery) ends() int {
-	r.lock()
-	defer r.unlock()
+	r.Lock()
+	defer r.Unlock()
 	return len(r.checks.ends)
 }
 
@@ -132,24 +133,24 @@ func (r *recovery) ends() int {
 func (r *recovery) steady(last time.Duration) bool {
 	before := map[*agentProcess]int{}
 	ends := r.ends()
-	r.do(func() {
+	r.Do(func() {
 		for _, p := range r.pods {
 			if a := p.agent(); a != nil {
 				before[a] = a.total()
 			}
 		}
 	})
-	if !r.pass(last) {
+	if !r.Pass(last) {
 		return false
 	}
-	r.do(func() {
+	r.Do(func() {
 		for _, child := range r.checks.alive {
 			if child.shim == nil {
 				r.checkRightful(child)
 			}
 		}
 		if len(r.checks.ends) > ends {
-			r.violate(stopped, "%s ended in quiet times", r.checks.ends[ends].child.name)
+			r.Violate(stopped, "%s ended in quiet times", r.checks.ends[ends].child.name)
 		}
 		for _, p := range r.pods {
 			a := p.agent()
@@ -167,7 +168,7 @@ func (r *recovery) steady(last time.Duration) bool {
 func (r *recovery) checkRightful(child *child) {
 	for _, t := range child.slots {
 		if lease, ok := r.api.lease(t.Slot); !ok || lease.Holder != child.pod().identity() {
-			r.violate(outlived, "%s lives in quiet times, and %s is not its pod's", child.name, t.Slot)
+			r.Violate(outlived, "%s lives in quiet times, and %s is not its pod's", child.name, t.Slot)
 		}
 	}
 }
@@ -182,9 +183,9 @@ func (r *recovery) checkChatter(a *agentProcess, sent int, last time.Duration) {
 		}
 	}
 	budget, err := api.NewBudget(a.pod.duration)
-	must(err)
+	engine.Must(err)
 	most := held * (int(float64(last)*(1+skew)/float64(budget.Renew)) + 1)
 	if sent > most {
-		r.violate(chatter, "%s holds %d slots and sent %d requests in %v, not %d: in all %v", a.name, held, sent, last, most, a.sent)
+		r.Violate(chatter, "%s holds %d slots and sent %d requests in %v, not %d: in all %v", a.name, held, sent, last, most, a.sent)
 	}
 }

@@ -6,6 +6,8 @@ package world
 import (
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // requestRows has the cases of the story "table" about the network, the API server and its answers.
@@ -21,21 +23,21 @@ func (r requestRows) rows() map[string]func() {
 		"replies lost, then writes":         func() { r.safely(r.loseReplies) },
 		"one lock of two is refused":        func() { r.safely(r.refuseLast) },
 		"second lock is sealed":             r.starving,
-		"reads fail, writes do not":         func() { r.undisturbed(func(*child) { r.weather.gets = pick(r.rng, faults) }) },
+		"reads fail, writes do not":         func() { r.undisturbed(func(*child) { r.weather.gets = engine.Pick(r.Rng, faults) }) },
 		"writes fail, reads do not":         func() { r.unwritable(fair) },
 		"writes fail, watches do too":       func() { r.unwritable(weather{watches: forbidden}) },
 		"one pod, writes and watches fail":  r.solitary,
 		"watches end":                       func() { r.undisturbed(r.breakWatches) },
-		"watches fail, holder stays":        func() { r.undisturbed(func(*child) { r.weather.watches = pick(r.rng, faults) }) },
+		"watches fail, holder stays":        func() { r.undisturbed(func(*child) { r.weather.watches = engine.Pick(r.Rng, faults) }) },
 		"watches are refused (429)":         func() { r.unseen(weather{watches: busy}) },
 		"watches are refused (403)":         func() { r.unseen(weather{watches: forbidden}) },
 		"watches are never answered":        func() { r.unseen(weather{watches: unheard}) },
-		"idle watches are cut":              func() { r.unseen(weather{idle: between(r.rng, d/20, d/6)}) },
+		"idle watches are cut":              func() { r.unseen(weather{idle: engine.Between(r.Rng, d/20, d/6)}) },
 		"watches fall silent":               func() { r.unseen(weather{silent: true}) },
 	}
 }
 
-func (r requestRows) breakWatches(*child) { r.api.breakWatches(r.rng) }
+func (r requestRows) breakWatches(*child) { r.api.breakWatches(r.Rng) }
 
 // outage makes the API server unreachable for a little less than the budget allows, and demands
 // that no child stops.
@@ -45,10 +47,10 @@ func (r requestRows) outage() {
 	// clock is skewed, and measures the outage. The agent's timers run by true time. So by the
 	// holder's clock, the renewal and the retry are late by up to a twelfth of their periods.
 	missed := time.Duration(skew * float64(r.budget.Renew+r.budget.Retry))
-	last := time.Duration(float64(r.budget.Outage())/c.pod().node.rate) - missed - 20*time.Millisecond
-	r.pass(last)
-	r.do(r.api.comeUp)
-	r.pass(r.budget.Duration)
+	last := time.Duration(float64(r.budget.Outage())/c.pod().node.Rate) - missed - 20*time.Millisecond
+	r.Pass(last)
+	r.Do(r.api.comeUp)
+	r.Pass(r.budget.Duration)
 	r.stillRuns(c)
 }
 
@@ -57,24 +59,24 @@ func (r requestRows) outage() {
 // and a pause of at most a second passes.
 func (r requestRows) retaken() {
 	c := r.once(func(*child) { r.api.goDown() })
-	r.pass(between(r.rng, r.budget.Duration*11/10, 2*r.budget.Duration))
+	r.Pass(engine.Between(r.Rng, r.budget.Duration*11/10, 2*r.budget.Duration))
 	if c.alive {
 		r.fail(outlived, "%s lives %v into the outage", c.name, r.budget.Duration)
 		return
 	}
-	up := r.now()
-	r.do(r.api.comeUp)
-	r.until(time.Minute, r.free(c))
+	up := r.Now()
+	r.Do(r.api.comeUp)
+	r.Until(time.Minute, r.free(c))
 	bound := time.Duration(float64(r.budget.RequestTimeout+r.budget.Retry)/(1-skew)) + quick
-	r.do(func() {
+	r.Do(func() {
 		next := r.next(c)
 		switch {
 		case next == nil:
-			r.violate(nobody, "nobody holds a minute after the API is back")
+			r.Violate(nobody, "nobody holds a minute after the API is back")
 		case next.pod() != c.pod():
-			r.violate(nobody, "%s holds, not %s that held", next.pod().name, c.pod().name)
+			r.Violate(nobody, "%s holds, not %s that held", next.pod().name, c.pod().name)
 		case next.began-up > bound:
-			r.violate(nobody, "%s began %v after the API was back, not %v", next.name, next.began-up, bound)
+			r.Violate(nobody, "%s began %v after the API was back, not %v", next.name, next.began-up, bound)
 		}
 	})
 }
@@ -83,11 +85,11 @@ func (r requestRows) retaken() {
 // reads work again, but no write is stored. The deadline counts from the last stored renewal.
 func (r requestRows) loseReplies(*child) {
 	r.weather.unanswered = true
-	r.note("script", "no write is answered")
-	r.after(r.budget.Renew+between(r.rng, 0, r.budget.Outage()*9/10), func() {
+	r.Note("script", "no write is answered")
+	r.After(r.budget.Renew+engine.Between(r.Rng, 0, r.budget.Outage()*9/10), func() {
 		if r.weather.unanswered {
 			r.weather = weather{unstored: true}
-			r.note("script", "no write is stored")
+			r.Note("script", "no write is stored")
 		}
 	})
 }
@@ -99,12 +101,12 @@ func (r requestRows) refuseLast(*child) { r.weather.deaf = r.slots[len(r.slots)-
 // unseen crashes the holder's node while watches are of no use, and demands that a standby takes
 // over in time.
 func (r requestRows) unseen(w weather) {
-	r.do(func() {
+	r.Do(func() {
 		r.weather = w
-		r.note("script", "weather %+v", w)
+		r.Note("script", "weather %+v", w)
 		r.cutWatches()
 	})
-	r.pass(between(r.rng, 0, r.budget.Duration))
+	r.Pass(engine.Between(r.Rng, 0, r.budget.Duration))
 	more := r.unseeing()
 	if w.silent {
 		more += r.unmuting()
@@ -122,34 +124,34 @@ func (r requestRows) cutWatches() {
 // unwritable makes all writes fail, so the holder's child must stop, and no pod can take
 // over. Once writes work again, a pod must hold soon, even without useful watches.
 func (r requestRows) unwritable(after weather) {
-	what := pick(r.rng, faults)
+	what := engine.Pick(r.Rng, faults)
 	c := r.once(func(*child) {
 		r.weather = after
 		r.weather.puts = what
-		r.note("script", "weather %+v", r.weather)
+		r.Note("script", "weather %+v", r.weather)
 		if after.watches != 0 {
 			r.cutWatches()
 		}
 	})
-	r.pass(between(r.rng, r.budget.Duration*11/10, 3*r.budget.Duration))
+	r.Pass(engine.Between(r.Rng, r.budget.Duration*11/10, 3*r.budget.Duration))
 	if c.alive {
 		r.fail(outlived, "%s lives though its slot cannot be renewed", c.name)
 		return
 	}
-	r.do(func() { r.weather = after })
+	r.Do(func() { r.weather = after })
 	// The last write may hang until its timeout.
 	bound := slow(r.budget.RequestTimeout) + r.unseeing()
-	if !r.until(bound, r.free(c)) {
+	if !r.Until(bound, r.free(c)) {
 		r.fail(nobody, "nobody holds %v after writes work again", bound)
 	}
-	r.do(func() { r.weather = fair })
+	r.Do(func() { r.weather = fair })
 }
 
 // solitary stops all standbys, so that only the former holder can acquire the slot
 // again. Then writes and watches fail.
 func (r requestRows) solitary() {
 	r.stopStandbys()
-	r.unwritable(weather{watches: pick(r.rng, []fault{busy, forbidden, failing})})
+	r.unwritable(weather{watches: engine.Pick(r.Rng, []fault{busy, forbidden, failing})})
 }
 
 // starving demands that a pod that needs only the first lock acquires that lock. The server refuses
@@ -165,7 +167,7 @@ func (r requestRows) starving() {
 		modest = r.newPod(template{
 			workload: "job", slots: r.slots[:1], duration: r.budget.Duration, grace: r.grace, containers: []string{"app"},
 			standBy: true, obedient: true, gate: r.templates[0].gate,
-		}, pick(r.rng, r.nodes))
+		}, engine.Pick(r.Rng, r.nodes))
 	})
 	bound := sum([]part{
 		{"the holder renews in vain, and then its children are stopped", slow(r.budget.Duration)},
@@ -173,19 +175,19 @@ func (r requestRows) starving() {
 		{"all of them saw nothing of the Lease meanwhile", r.unseeing()},
 	})
 	runs := func() bool { c := r.checks.holder(r.slot); return c != nil && c.pod() == modest }
-	if !r.until(bound, runs) {
+	if !r.Until(bound, runs) {
 		r.fail(nobody, "%s, which needs %s alone, has not run within %v", modest.name, r.slot, bound)
 		return
 	}
-	r.pass(2 * r.budget.Duration)
-	r.do(func() {
+	r.Pass(2 * r.budget.Duration)
+	r.Do(func() {
 		if !runs() {
-			r.violate(stopped, "%s was stopped", modest.name)
+			r.Violate(stopped, "%s was stopped", modest.name)
 		}
 		r.weather = fair
 		modest.stop()
 	})
-	r.until(modest.grace+left, func() bool { return modest.gone })
+	r.Until(modest.grace+left, func() bool { return modest.gone })
 }
 
 // driftApart gives the holder's node the slowest clock that is allowed, and all other nodes the
@@ -198,7 +200,7 @@ func (r requestRows) driftApart(c *child) {
 		if n == c.pod().node {
 			rate = 1 - skew
 		}
-		n.change(rate, n.stands)
+		n.SetRate(rate)
 	}
 	c.pod().node.cut(true, true)
 }

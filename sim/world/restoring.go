@@ -6,6 +6,8 @@ package world
 import (
 	"fmt"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // restoring causes the faults of the story "chaos". At the end of each time of faults, a person
@@ -19,20 +21,20 @@ func (r restoring) run() {
 		return
 	}
 	for range 3 {
-		began := r.now()
-		if !r.disturb(r.scale() * between(r.rng, 20*time.Second, 60*time.Second)) {
+		began := r.Now()
+		if !r.disturb(r.scale() * engine.Between(r.Rng, 20*time.Second, 60*time.Second)) {
 			return
 		}
 		var snapshot time.Duration
-		r.do(func() {
-			snapshot = between(r.rng, began, r.now())
+		r.Do(func() {
+			snapshot = engine.Between(r.Rng, began, r.Now())
 			r.api.lose()
 		})
 		// The person waits for the longest lease duration on the slowest clock.
-		if !r.pass(slow(r.longest)) {
+		if !r.Pass(slow(r.longest)) {
 			return
 		}
-		r.do(func() {
+		r.Do(func() {
 			r.checkStopped()
 			r.api.restore(snapshot)
 			r.heal()
@@ -67,17 +69,17 @@ const bumped = 1_000_000
 // its version of that instant. The pods stay, because the story is about Leases. New
 // resourceVersions are higher than all that a client has seen, and all watches end.
 func (s *server) restore(at time.Duration) {
-	s.w.note("script", "restores the snapshot of %v", at)
+	s.w.Note("script", "restores the snapshot of %v", at)
 	for _, key := range s.names {
 		o := s.objects[key]
 		was, now := o.asOf(at), o.last()
 		if was.rv == now.rv || o.kind == "Pod" {
 			continue
 		}
-		was.at = s.w.now()
+		was.at = s.w.Now()
 		o.versions = append(o.versions, was)
 		if l := was.lease; l != nil {
-			s.w.note("script", "%s is of %q again (hold %s, version %d)", o.name, l.Holder, l.Annotations["metaparticle.io/hold"], was.rv)
+			s.w.Note("script", "%s is of %q again (hold %s, version %d)", o.name, l.Holder, l.Annotations["metaparticle.io/hold"], was.rv)
 		}
 	}
 	s.rv += bumped

@@ -6,6 +6,8 @@ package world
 import (
 	"encoding/json"
 	"slices"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // rights has the decoded rules of one version of a Role.
@@ -31,7 +33,7 @@ func (s *server) granted(name, verb, lease string) bool {
 	}
 	if s.rights[name].version != role.rv {
 		var r struct{ Rules []rule }
-		must(json.Unmarshal(role.raw, &r))
+		engine.Must(json.Unmarshal(role.raw, &r))
 		s.rights[name] = rights{version: role.rv, rules: r.Rules}
 	}
 	return slices.ContainsFunc(s.rights[name].rules, func(r rule) bool {

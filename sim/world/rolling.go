@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // rolling is a story in which a person applies one revision after the other, while faults happen.
@@ -24,14 +25,14 @@ type rolling struct {
 func newRolling(w *World) *rolling {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	r := &rolling{recovery: &recovery{workloads: all}}
-	r.trouble = &trouble{workloads: all, takesLeases: chance(w.rng, .2)}
+	r.trouble = &trouble{workloads: all, takesLeases: engine.Chance(w.Rng, .2)}
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
 	t := anyTemplate(w, durations, "web", 3, []string{api.LockLease("a")})
 	t.gate, t.inits = api.GateContainer, nil
-	if chance(w.rng, .8) {
-		t.endpointDelay = between(w.rng, 100*time.Millisecond, 3*time.Second)
+	if engine.Chance(w.Rng, .8) {
+		t.endpointDelay = engine.Between(w.Rng, 100*time.Millisecond, 3*time.Second)
 	}
 	r.apply(&t)
 	all.add(t, 3)
@@ -44,7 +45,7 @@ func newRolling(w *World) *rolling {
 func (r *rolling) apply(t *template) {
 	r.number++
 	t.revision = api.Revision{Workload: "uid-web", Number: r.number, Hash: "h" + strconv.FormatInt(r.number, 10)}
-	r.note("script", "applies revision %d", r.number)
+	r.Note("script", "applies revision %d", r.number)
 }
 
 // mostSurge bounds the number of pods that a rollout makes in addition to the replicas.
@@ -55,12 +56,12 @@ const mostSurge = 2
 func (r *rolling) roll() {
 	t := r.templates[0]
 	switch surplus := r.count(t.workload) - r.replicas[t.workload]; {
-	case chance(r.rng, .2):
+	case engine.Chance(r.Rng, .2):
 		r.apply(&r.templates[0])
-	case surplus < mostSurge && chance(r.rng, .5):
+	case surplus < mostSurge && engine.Chance(r.Rng, .5):
 		r.newPod(t, r.place())
 	case surplus > 0:
-		pick(r.rng, r.pods).stop()
+		engine.Pick(r.Rng, r.pods).stop()
 	}
 }
 
@@ -68,16 +69,16 @@ func (r *rolling) roll() {
 func (r *rolling) run() {
 	bound := r.settling() + slow(turn.LastResort) + time.Minute
 	for range 3 {
-		if !r.rolls(between(r.rng, 2*time.Minute, 6*time.Minute)) {
+		if !r.rolls(engine.Between(r.Rng, 2*time.Minute, 6*time.Minute)) {
 			return
 		}
-		r.do(r.heal)
-		if !r.until(bound, r.inUse) {
-			r.do(func() { r.stuckSlots("a rollout", bound) })
+		r.Do(r.heal)
+		if !r.Until(bound, r.inUse) {
+			r.Do(func() { r.stuckSlots("a rollout", bound) })
 			return
 		}
 	}
-	r.do(func() {
+	r.Do(func() {
 		r.killStopped()
 		r.apply(&r.templates[0])
 		r.newPod(r.templates[0], r.place())
@@ -86,8 +87,8 @@ func (r *rolling) run() {
 	// it has served for the time turn.Rest, and may still be in its own turn. If the holder's
 	// watch of the next Lease is mute, the holder sees the ask five minutes late.
 	last := r.settling() + slow(turn.Rest+turn.Proof+5*time.Minute) + 2*time.Minute
-	if !r.until(last, r.proven) {
-		r.do(func() { r.violate(nobody, "%v after the last rollout revision %d is not proven", last, r.number) })
+	if !r.Until(last, r.proven) {
+		r.Do(func() { r.Violate(nobody, "%v after the last rollout revision %d is not proven", last, r.number) })
 	}
 }
 
@@ -95,7 +96,7 @@ func (r *rolling) run() {
 // a violation the result is false.
 func (r *rolling) rolls(last time.Duration) bool {
 	return disturbFor(r.World, last, 20*time.Second, func() {
-		if chance(r.rng, .4) {
+		if engine.Chance(r.Rng, .4) {
 			r.roll()
 		} else {
 			r.trouble.one()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // server is the API server, with the objects of one namespace. Its semantics are those
@@ -68,7 +69,7 @@ type change struct {
 func newServer(w *World) *server {
 	// Fencing tokens are numbers. The first versions are below 1000, so a program that
 	// compares tokens as text fails when the versions reach 1000.
-	return &server{w: w, rng: w.source("server"), rv: 990, objects: map[string]*object{}, rights: map[string]rights{}}
+	return &server{w: w, rng: w.Source("server"), rv: 990, objects: map[string]*object{}, rights: map[string]rights{}}
 }
 
 // object returns the object of a key, without a state if the key is new.
@@ -116,7 +117,7 @@ func (s *server) create(by, kind, name string, raw []byte) ([]byte, error) {
 	if o.last().body != nil {
 		return nil, status(409, "AlreadyExists", kind+" "+name)
 	}
-	return s.store(by, o, decode(raw), fmt.Sprintf("uid-%d", s.w.number())), nil
+	return s.store(by, o, decode(raw), fmt.Sprintf("uid-%d", s.w.Number())), nil
 }
 
 // put replaces an object as the real server does. The server compares the uid and the
@@ -128,7 +129,7 @@ func (s *server) put(by, kind, name string, raw []byte) ([]byte, error) {
 	uid, rv := meta(body, "uid"), meta(body, "resourceVersion")
 	switch {
 	case before.body == nil && kind == "Lease" && uid == "":
-		return s.store(by, o, body, fmt.Sprintf("uid-%d", s.w.number())), nil
+		return s.store(by, o, body, fmt.Sprintf("uid-%d", s.w.Number())), nil
 	case before.body == nil && uid != "":
 		return nil, status(409, "Conflict", "uid of an object that is gone")
 	case before.body == nil:
@@ -159,8 +160,8 @@ func (s *server) remove(by, kind, name, uid, rv string) error {
 	s.next()
 	last := decode(before.raw)
 	metadata(last)["resourceVersion"] = strconv.FormatInt(s.rv, 10)
-	o.versions = append(o.versions, version{at: s.w.now(), rv: s.rv})
-	s.w.note(by, "deletes %s %s", kind, name)
+	o.versions = append(o.versions, version{at: s.w.Now(), rv: s.rv})
+	s.w.Note(by, "deletes %s %s", kind, name)
 	s.changed(kube.Deleted, o, encode(last))
 	return nil
 }
@@ -174,7 +175,7 @@ func (s *server) store(by string, o *object, body map[string]any, uid string) []
 	if before.body == nil {
 		how = kube.Added
 	}
-	v := version{at: s.w.now(), uid: uid, rv: s.rv, body: body, canon: canonical(body), raw: encode(body)}
+	v := version{at: s.w.Now(), uid: uid, rv: s.rv, body: body, canon: canonical(body), raw: encode(body)}
 	if o.kind == "Lease" {
 		v.lease = leaseFrom(v.raw)
 	}
@@ -218,7 +219,7 @@ func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 
 // goDown makes the API server unreachable.
 func (s *server) goDown() {
-	s.w.note("API", "goes away")
+	s.w.Note("API", "goes away")
 	s.away = true
 	s.severed()
 }
@@ -226,7 +227,7 @@ func (s *server) goDown() {
 // comeUp makes the API server reachable again.
 func (s *server) comeUp() {
 	if s.away && !s.lost {
-		s.w.note("API", "is back")
+		s.w.Note("API", "is back")
 		s.away = false
 	}
 }
@@ -242,7 +243,7 @@ func (s *server) lease(name string) (*kube.Lease, bool) {
 
 func leaseFrom(raw []byte) *kube.Lease {
 	l := new(kube.Lease)
-	must(l.UnmarshalJSON(raw))
+	engine.Must(l.UnmarshalJSON(raw))
 	return l
 }
 
@@ -252,13 +253,13 @@ func status(code int, reason, message string) error {
 
 func decode(raw []byte) map[string]any {
 	var body map[string]any
-	must(json.Unmarshal(raw, &body))
+	engine.Must(json.Unmarshal(raw, &body))
 	return body
 }
 
 func encode(body any) []byte {
 	raw, err := json.Marshal(body)
-	must(err)
+	engine.Must(err)
 	return raw
 }
 
@@ -286,11 +287,4 @@ func canonical(body map[string]any) []byte {
 		m["resourceVersion"] = rv
 	}
 	return raw
-}
-
-// must panics at an error that only a mistake in the simulation can cause.
-func must(err error) {
-	if err != nil {
-		panic(err)
-	}
 }

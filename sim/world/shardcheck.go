@@ -31,9 +31,9 @@ func checkNumbers(l *checks, event string, p *pod) {
 		switch {
 		case of.shards == 0 || of.shards == p.shards && of.key == p.key || l.absent(other, other.slots[0].Slot):
 		case of.key != p.key:
-			l.violate(twoRuns, "%s in the run %s while %s of %s lives in the run %s", event, p.key, other.name, other.where, of.key)
+			l.Violate(twoRuns, "%s in the run %s while %s of %s lives in the run %s", event, p.key, other.name, other.where, of.key)
 		default:
-			l.violate(twoNumbers, "%s for %d shards while %s of %s lives for %d shards", event, p.shards, other.name, other.where, of.shards)
+			l.Violate(twoNumbers, "%s for %d shards while %s of %s lives for %d shards", event, p.shards, other.name, other.where, of.shards)
 		}
 	}
 }
@@ -45,7 +45,7 @@ func checkStamp(l *checks, slot string, was, is *kube.Lease) {
 		return
 	}
 	if s := stampOf(was); s.Closed || s.Count != p.shards || s.Run != p.key {
-		l.violate(unstamped, "%s of %d shards in the run %q takes %s with the stamp %q", is.Holder, p.shards, p.key, slot, s)
+		l.Violate(unstamped, "%s of %d shards in the run %q takes %s with the stamp %q", is.Holder, p.shards, p.key, slot, s)
 	}
 	checkNumbers(l, is.Holder+" takes "+slot, p)
 }
@@ -54,12 +54,12 @@ func checkStamp(l *checks, slot string, was, is *kube.Lease) {
 // death of the holder's child.
 func checkFreed(l *checks, by, slot string, was *kube.Lease, hold string) {
 	r, ok := l.renewals[key(slot, was.Holder, hold)]
-	if ok && l.now() < r.at+r.duration {
-		l.violate(freed, "%s frees %s of %s, which has not expired", by, slot, was.Holder)
+	if ok && l.Now() < r.at+r.duration {
+		l.Violate(freed, "%s frees %s of %s, which has not expired", by, slot, was.Holder)
 	}
 	for _, c := range l.alive {
 		if c.has(slot) && c.pod().identity() == was.Holder && !l.absent(c, slot) {
-			l.violate(freed, "%s frees %s while %s of %s lives", by, slot, c.name, c.where)
+			l.Violate(freed, "%s frees %s while %s of %s lives", by, slot, c.name, c.where)
 		}
 	}
 }

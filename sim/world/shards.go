@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // sharding is a story of one workload whose number of shards changes while faults happen. The
@@ -36,30 +37,30 @@ func slotsOfShards(count int) []string {
 func newSharding(w *World) *sharding {
 	all := &workloads{World: w, replicas: map[string]int{}}
 	s := &sharding{chaos: &chaos{recovery: &recovery{workloads: all}}}
-	takesLeases := chance(w.rng, .2)
-	takesRoles := !takesLeases && chance(w.rng, .2)
+	takesLeases := engine.Chance(w.Rng, .2)
+	takesRoles := !takesLeases && engine.Chance(w.Rng, .2)
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
 	for len(s.numbers) < 3 {
-		if n := 1 + w.rng.IntN(4); !slices.Contains(s.numbers, n) {
+		if n := 1 + w.Rng.IntN(4); !slices.Contains(s.numbers, n) {
 			s.numbers = append(s.numbers, n)
 		}
 	}
 	t := anyTemplate(w, durations, "web", 2, slotsOfShards(s.numbers[0]))
 	t.gate, t.shards, t.any = api.GateContainer, s.numbers[0], s.numbers[0] > 1
 	w.sharded = t.shards
-	all.add(t, 2+w.rng.IntN(4))
+	all.add(t, 2+w.Rng.IntN(4))
 	all.slots = slotsOfShards(slices.Max(s.numbers))
 	w.newEnroller("enroll-1")
-	if chance(w.rng, .5) {
+	if engine.Chance(w.Rng, .5) {
 		w.newEnroller("enroll-2")
 	}
 	w.latest = max(w.latest, all.longest)
-	if chance(w.rng, .3) {
-		s.climate = pick(w.rng, climates(all.longest))
+	if engine.Chance(w.Rng, .3) {
+		s.climate = engine.Pick(w.Rng, climates(all.longest))
 		w.weather = s.climate
-		w.note("script", "climate %+v", s.climate)
+		w.Note("script", "climate %+v", s.climate)
 	}
 	s.trouble = &trouble{workloads: all, takesLeases: takesLeases, takesRoles: takesRoles}
 	return s
@@ -71,10 +72,10 @@ func (s *sharding) run() {
 		return
 	}
 	for range 2 {
-		if !disturbFor(s.World, between(s.rng, 60*time.Second, 150*time.Second), 8*time.Second, s.disturbChange) {
+		if !disturbFor(s.World, engine.Between(s.Rng, 60*time.Second, 150*time.Second), 8*time.Second, s.disturbChange) {
 			return
 		}
-		s.do(s.recover)
+		s.Do(s.recover)
 		if !s.quiet("the trouble") || !s.rollsOut() {
 			return
 		}
@@ -84,7 +85,7 @@ func (s *sharding) run() {
 
 // disturbChange causes a fault, or a step of a change of the number of shards.
 func (s *sharding) disturbChange() {
-	switch n := s.rng.IntN(10); {
+	switch n := s.Rng.IntN(10); {
 	case n == 0:
 		s.change()
 	case n < 3:
@@ -107,26 +108,26 @@ func (s *sharding) strand() {
 		return
 	}
 	stranded := s.checks.alive[i]
-	n, last := stranded.pod().node, between(s.rng, s.longest/4, 2*s.longest)
+	n, last := stranded.pod().node, engine.Between(s.Rng, s.longest/4, 2*s.longest)
 	_, shard, _ := api.ReadShard(stranded.slots[0].Slot)
 	fewer := slices.IndexFunc(s.numbers, func(number int) bool { return number <= shard })
 	if fewer < 0 || !s.trouble.takesLeases {
-		s.note("script", "%s is paused during a change", n.name)
+		s.Note("script", "%s is paused during a change", n.name)
 		n.pause()
-		s.after(last, n.unpause)
+		s.After(last, n.unpause)
 		s.change()
 		return
 	}
-	s.note("script", "%s is lost with its Lease", stranded.name)
+	s.Note("script", "%s is lost with its Lease", stranded.name)
 	n.cut(true, true)
-	s.after(last, func() { n.cutOut, n.cutIn = false, false; s.note(n.name, "is connected again") })
+	s.After(last, func() { n.cutOut, n.cutIn = false, false; s.Note(n.name, "is connected again") })
 	for _, p := range slices.Clone(s.pods) {
 		if p.object && !p.stopping {
 			p.forget()
-			s.after(last, p.stop)
+			s.After(last, p.stop)
 		}
 	}
-	must(s.api.remove("somebody", "Lease", stranded.slots[0].Slot, "", ""))
+	engine.Must(s.api.remove("somebody", "Lease", stranded.slots[0].Slot, "", ""))
 	t := s.templates[0]
 	t.shards = s.numbers[fewer]
 	t.slots, t.any = slotsOfShards(t.shards), t.shards > 1
@@ -154,24 +155,24 @@ func (s *sharding) recover() {
 // must run under each of the new shards, although pods with the old number of shards are left. In
 // some rollouts a person undoes the change in the middle.
 func (s *sharding) rollsOut() bool {
-	undone := chance(s.rng, .3)
-	s.do(func() {
+	undone := engine.Chance(s.Rng, .3)
+	s.Do(func() {
 		before := s.templates[0]
 		s.change()
 		if undone {
-			s.after(between(s.rng, time.Millisecond, 10*time.Second), func() { s.become(before) })
+			s.After(engine.Between(s.Rng, time.Millisecond, 10*time.Second), func() { s.become(before) })
 		}
 	})
-	if !s.pass(10 * time.Second) {
+	if !s.Pass(10 * time.Second) {
 		return false
 	}
 	for s.old() != nil {
-		s.do(s.replace)
+		s.Do(s.replace)
 		if !s.quietly("a part of a rollout") {
 			return false
 		}
 	}
-	s.do(s.refill)
+	s.Do(s.refill)
 	return s.quiet("a rollout")
 }
 
@@ -179,8 +180,8 @@ func (s *sharding) rollsOut() bool {
 // number of shards can take.
 func (s *sharding) quietly(after string) bool {
 	bound := s.settling()
-	if !s.until(bound, s.inUse) {
-		s.do(func() { s.stuckSlots(after, bound) })
+	if !s.Until(bound, s.inUse) {
+		s.Do(func() { s.stuckSlots(after, bound) })
 		return false
 	}
 	return true
@@ -198,7 +199,7 @@ func (s *sharding) change() {
 // become gives the workload another template. If the workload has fewer than eight pods, the method
 // starts one pod of that template.
 func (s *sharding) become(t template) {
-	s.note("script", "%d shards instead of %d", t.shards, s.sharded)
+	s.Note("script", "%d shards instead of %d", t.shards, s.sharded)
 	s.templates[0], s.sharded = t, t.shards
 	if s.count(t.workload) < 8 {
 		s.newPod(t, s.place())
@@ -233,9 +234,9 @@ func (s *sharding) confuse() {
 	if len(s.enrolls) == 0 {
 		return
 	}
-	e, n := pick(s.rng, s.enrolls), pick(s.rng, s.numbers)
-	s.note(e.name, "believes in %d shards", n)
+	e, n := engine.Pick(s.Rng, s.enrolls), engine.Pick(s.Rng, s.numbers)
+	s.Note(e.name, "believes in %d shards", n)
 	e.believes = n
 	e.nudge()
-	s.after(between(s.rng, 100*time.Millisecond, 800*time.Millisecond), func() { e.believes = 0; e.nudge() })
+	s.After(engine.Between(s.Rng, 100*time.Millisecond, 800*time.Millisecond), func() { e.believes = 0; e.nudge() })
 }

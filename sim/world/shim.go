@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // shimProcess is the real shim on a modelled machine. The shim is PID 1 of its
@@ -33,8 +34,8 @@ type shimProcess struct {
 	link *link // the last connection
 
 	inputs  []shim.Input // inputs that the shim has yet to take
-	changed signal
-	alarm   *alarm
+	changed engine.Signal
+	alarm   *engine.Alarm
 	rings   time.Duration // the alarm's instant
 	// late is the delay of the shim's alarms. Without this delay, the alarms of two
 	// containers with the same deadline would ring at the same instant.
@@ -58,22 +59,22 @@ type shimProcess struct {
 func (c *container) startShim() {
 	w, p := c.pod.w, c.pod
 	s := &shimProcess{
-		w: w, container: c, id: gate.ShimID(fmt.Sprintf("shim-%d", w.number())), boot: p.node.boot,
-		changed: newSignal(), empty: make(chan struct{}), began: w.now(),
+		w: w, container: c, id: gate.ShimID(fmt.Sprintf("shim-%d", w.Number())), boot: p.node.boot,
+		changed: engine.NewSignal(), empty: make(chan struct{}), began: w.Now(),
 	}
 	c.starts++
 	s.name = fmt.Sprintf("%s/%s#%d", p.name, c.name, c.starts)
-	s.rng = w.source(s.name + p.uid)
-	s.late = between(s.rng, 0, time.Microsecond)
+	s.rng = w.Source(s.name + p.uid)
+	s.late = engine.Between(s.rng, 0, time.Microsecond)
 	c.shims = append(c.shims, s)
-	w.note(s.name, "shim starts")
+	w.Note(s.name, "shim starts")
 	cfg := shim.Config{
 		Container: c.name, Command: []string{"app"}, Path: "app", StandBy: p.standBy, Grace: p.grace, Env: environment,
 		MaySkip: p.onBusy == api.OnBusySkip || p.key != "", MayEndWait: p.waitAtMost > 0, Records: p.key != "", Unbounded: p.startsOnly(),
 	}
-	w.group.Go(func() {
+	w.Group.Go(func() {
 		code := shim.Run(cfg, shim.Identity{Shim: s.id, BootID: s.boot, PID1: true}, newMachine(s))
-		w.do(func() {
+		w.Do(func() {
 			if !s.dead {
 				s.code, s.ended = code, true
 				if s.hold == "" {
@@ -83,7 +84,7 @@ func (c *container) startShim() {
 			}
 		})
 	})
-	s.beat(between(s.rng, 0, p.beat()))
+	s.beat(engine.Between(s.rng, 0, p.beat()))
 	s.dial()
 }
 
@@ -91,17 +92,17 @@ func (c *container) startShim() {
 func checkCode(s *shimProcess) {
 	p, l := s.container.pod, s.w.checks
 	switch {
-	case s.code == api.ExitWaited && l.now()-s.began < time.Duration(float64(p.waitAtMost)/(1+skew)):
-		l.violate(skipped, "%s waited for %v, not for %v", s.name, l.now()-s.began, p.waitAtMost)
+	case s.code == api.ExitWaited && l.Now()-s.began < time.Duration(float64(p.waitAtMost)/(1+skew)):
+		l.Violate(skipped, "%s waited for %v, not for %v", s.name, l.Now()-s.began, p.waitAtMost)
 	case s.code != 0:
 	case p.key != "":
 		for _, slot := range p.slots {
 			if lease, _ := s.w.api.lease(slot); !l.done.has(lease, p.key) {
-				l.violate(skipped, "%s skips the work %s, which is not done in %s", s.name, p.key, slot)
+				l.Violate(skipped, "%s skips the work %s, which is not done in %s", s.name, p.key, slot)
 			}
 		}
 	case p.ran:
-		l.violate(skipped, "%s skips, and a child of its pod has begun before", s.name)
+		l.Violate(skipped, "%s skips, and a child of its pod has begun before", s.name)
 	default:
 		p.skips = true
 		checkSkipped(s)
@@ -113,12 +114,12 @@ func checkCode(s *shimProcess) {
 // its release or its expiry.
 func checkSkipped(s *shimProcess) {
 	p, l := s.container.pod, s.w.checks
-	since := l.now() - time.Duration(float64(p.duration)/(1-skew)) - time.Second
+	since := l.Now() - time.Duration(float64(p.duration)/(1-skew)) - time.Second
 	other := func(c *child) bool { return c.pod().job != p.job && c.has(p.slots[0]) }
 	lives := slices.ContainsFunc(l.alive, other)
 	lived := slices.ContainsFunc(l.ends, func(e ending) bool { return e.at >= since && other(e.child) })
 	if !lives && !lived {
-		l.violate(skipped, "%s skips, and no child of another Job lived under %s since %v", s.name, p.slots[0], since)
+		l.Violate(skipped, "%s skips, and no child of another Job lived under %s since %v", s.name, p.slots[0], since)
 	}
 }
 
@@ -147,7 +148,7 @@ func (t template) beat() time.Duration {
 
 // beat pushes a tick after the pause, and then in each period.
 func (s *shimProcess) beat(pause time.Duration) {
-	s.w.after(pause, func() {
+	s.w.After(pause, func() {
 		if !s.dead {
 			s.push(shim.Beat)
 			s.beat(s.container.pod.beat())
@@ -168,7 +169,7 @@ func (s *shimProcess) push(in shim.Input) {
 		}
 	}
 	s.inputs = append(s.inputs, in)
-	s.changed.give()
+	s.changed.Give()
 }
 
 // whenThawed runs f now, or as soon as the shim is no longer frozen.
@@ -194,7 +195,7 @@ func (s *shimProcess) isFrozen() bool { return s.frozen || s.container.pod.node.
 
 // dial connects to an agent process, as soon as one listens.
 func (s *shimProcess) dial() {
-	s.w.after(between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
+	s.w.After(engine.Between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
 		s.whenThawed(func() {
 			if a := s.container.pod.listening(); a != nil {
 				s.connect(a)
@@ -244,7 +245,7 @@ func (s *shimProcess) watches(c *child, g gate.Grant) {
 		return
 	}
 	n := s.container.pod.node
-	n.ring(g.KillAt(), func() {
+	n.Ring(g.KillAt(), func() {
 		if c.alive && c.grant.Deadline == g.Deadline && s.isFrozen() {
 			c.excused = true
 		}
@@ -255,7 +256,7 @@ func (s *shimProcess) watches(c *child, g gate.Grant) {
 // the shim begins without an order.
 func (s *shimProcess) tells(message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
-	must(err)
+	engine.Must(err)
 	if c := s.child; answer == nil && st.Phase == gate.Draining && c != nil && c.hold == st.Hold && c.drainBy == 0 && !s.frozen {
 		// After a freeze the shim goes on with an earlier drain, whose grace may be
 		// longer.
@@ -265,10 +266,10 @@ func (s *shimProcess) tells(message []byte) {
 
 // killTime draws the time that SIGKILL takes.
 func killTime(r *rand.Rand) time.Duration {
-	if chance(r, .1) {
-		return between(r, time.Millisecond, 550*time.Millisecond)
+	if engine.Chance(r, .1) {
+		return engine.Between(r, time.Millisecond, 550*time.Millisecond)
 	}
-	return between(r, 100*time.Microsecond, 20*time.Millisecond)
+	return engine.Between(r, 100*time.Microsecond, 20*time.Millisecond)
 }
 
 // terminate sends SIGTERM from outside of the container.
@@ -281,22 +282,22 @@ func (s *shimProcess) exit() {
 		return
 	}
 	s.die()
-	s.w.note(s.name, "shim exits")
+	s.w.Note(s.name, "shim exits")
 	if s.link != nil {
 		s.link.hangUp()
 	}
-	took := between(s.rng, 100*time.Microsecond, 20*time.Millisecond)
+	took := engine.Between(s.rng, 100*time.Microsecond, 20*time.Millisecond)
 	if c := s.child; c != nil && c.alive {
 		took = c.slowed(killTime(s.rng))
 	}
-	s.w.after(took, func() { s.container.pod.node.whenAwake(s.emptied) })
+	s.w.After(took, func() { s.container.pod.node.whenAwake(s.emptied) })
 }
 
 // die ends the goroutine of the shim.
 func (s *shimProcess) die() {
 	s.dead = true
-	s.container.pod.node.cancel(s.alarm)
-	s.changed.give()
+	s.container.pod.node.Cancel(s.alarm)
+	s.changed.Give()
 }
 
 // emptied ends the remaining processes of the namespace.
@@ -305,8 +306,8 @@ func (s *shimProcess) emptied() {
 		s.child.dies()
 		s.child = nil
 	}
-	s.w.note(s.name, "container is empty")
-	s.w.after(between(s.rng, 50*time.Microsecond, instant), func() { close(s.empty) })
+	s.w.Note(s.name, "container is empty")
+	s.w.After(engine.Between(s.rng, 50*time.Microsecond, instant), func() { close(s.empty) })
 	s.container.shimGone(s)
 }
 
@@ -330,7 +331,7 @@ func (s *shimProcess) freeze() {
 	if s.child != nil {
 		s.child.drainBy = 0 // a frozen shim cannot drain
 	}
-	s.w.note(s.name, "shim is frozen")
+	s.w.Note(s.name, "shim is frozen")
 }
 
 // thaw lets the frozen shim go on.
@@ -339,7 +340,7 @@ func (s *shimProcess) thaw() {
 		return
 	}
 	s.frozen = false
-	s.w.note(s.name, "shim thaws")
+	s.w.Note(s.name, "shim thaws")
 	s.resume()
 }
 
@@ -353,5 +354,5 @@ func (s *shimProcess) resume() {
 	for _, f := range due {
 		s.whenThawed(f)
 	}
-	s.changed.give()
+	s.changed.Give()
 }

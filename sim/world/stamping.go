@@ -12,6 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/enroll/stamp"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // stamper is the part of the model of enroll that stamps the Leases of shards. The real package
@@ -44,8 +45,8 @@ func (s *stamper) forget(claimed []string) {
 			continue
 		}
 		if since, known := s.gone[slot]; !known {
-			s.gone[slot] = s.w.now()
-		} else if s.w.now() >= since+duration {
+			s.gone[slot] = s.w.Now()
+		} else if s.w.Now() >= since+duration {
 			delete(s.w.remembered, slot)
 		}
 	}
@@ -100,7 +101,7 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 		var all struct{ Items []json.RawMessage }
-		must(json.Unmarshal(listed, &all))
+		engine.Must(json.Unmarshal(listed, &all))
 		leases := map[string]json.RawMessage{}
 		group := ""
 		var shards []stamp.Shard
@@ -137,10 +138,10 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 // orders returns the writes that the Leases need. The function tells stamp.Next whether any Lease
 // that enroll remembers is gone, because a deleted Lease may still have a living holder.
 func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
-	if !s.enter() {
+	if !s.Enter() {
 		return nil
 	}
-	defer s.leave()
+	defer s.Leave()
 	var current api.Stamp
 	if len(shards) > 0 && shards[0].Number == 0 {
 		current = shards[0].Stamp
@@ -165,9 +166,9 @@ func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
 		delete(s.seen, l.Name)
 		return false, 0
 	}
-	s.w.lock()
-	defer s.w.unlock()
-	now := s.w.now()
+	s.w.Lock()
+	defer s.w.Unlock()
+	now := s.w.Now()
 	if s.seen[l.Name].version != l.ResourceVersion {
 		s.seen[l.Name] = sighting{l.ResourceVersion, now}
 	}

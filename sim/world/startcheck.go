@@ -18,17 +18,17 @@ var startSlot = api.StartLockLease("db")
 // pause, because its clock stood still.
 func checkStart(l *checks, c *child) {
 	p := c.pod()
-	if !slices.Contains(p.slots, startSlot) || c.excused || l.now() <= p.node.wokeAt+lingering && p.node.wokeAt > 0 {
+	if !slices.Contains(p.slots, startSlot) || c.excused || l.Now() <= p.node.wokeAt+lingering && p.node.wokeAt > 0 {
 		return
 	}
 	if lease, ok := p.w.api.lease(startSlot); !ok || lease.Holder != p.identity() {
-		l.violate(startsBeside, "%s begins, and %s is not its pod's", c.name, startSlot)
+		l.Violate(startsBeside, "%s begins, and %s is not its pod's", c.name, startSlot)
 	}
 	// A start that began before the end of the faults may have lost the lock, so it does not
 	// count.
 	for _, other := range l.alive {
 		if p.w.calm && other.began > p.w.healed && other.pod() != p && startsNow(other) {
-			l.violate(startsBeside, "%s begins while %s starts", c.name, other.name)
+			l.Violate(startsBeside, "%s begins while %s starts", c.name, other.name)
 		}
 	}
 }
@@ -41,7 +41,7 @@ func checkStartReleased(l *checks, slot, holder string) {
 	}
 	for _, c := range l.alive {
 		if c.pod().identity() == holder && startsNow(c) {
-			l.violate(startsBeside, "%s releases %s while %s starts", holder, slot, c.name)
+			l.Violate(startsBeside, "%s releases %s while %s starts", holder, slot, c.name)
 		}
 	}
 }
@@ -50,13 +50,13 @@ func checkStartReleased(l *checks, slot, holder string) {
 // probe yet. A container that the kubelet has replaced does not count.
 func startsNow(c *child) bool {
 	p := c.pod()
-	return c.current() && c.container == p.containers[0] && !p.behaviour.serves(p.w.now()-c.began)
+	return c.current() && c.container == p.containers[0] && !p.behaviour.serves(p.w.Now()-c.began)
 }
 
 // checkUnstopped demands that no agent stops an application that needs no slot. The check ignores
 // deleted pods, and containers that the kubelet has replaced.
 func checkUnstopped(l *checks, c *child, d *gate.Drain) {
 	if p := c.pod(); p.startsOnly() && !p.stopping && !p.shown.deleted && c.current() {
-		l.violate(stopped, "%s is to stop, because %s", c.name, d.Reason)
+		l.Violate(stopped, "%s is to stop, because %s", c.name, d.Reason)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // starting is a story of pods with a start lock. In some worlds the pods also claim a lock,
@@ -26,13 +27,13 @@ func newStarting(w *World) *starting {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
 	slots := []string{startSlot}
-	if chance(w.rng, .4) {
+	if engine.Chance(w.Rng, .4) {
 		slots = []string{api.LockLease("a"), startSlot}
 	}
 	t := anyTemplate(w, durations, "web", 0, slots)
 	t.gate, t.inits = api.GateContainer, nil
-	t.behaviour = behaviour{name: "starts", starts: between(w.rng, 100*time.Millisecond, 20*time.Second), probed: true}
-	all.add(t, 2+w.rng.IntN(4))
+	t.behaviour = behaviour{name: "starts", starts: engine.Between(w.Rng, 100*time.Millisecond, 20*time.Second), probed: true}
+	all.add(t, 2+w.Rng.IntN(4))
 	w.newEnroller("enroll-1")
 	w.latest = max(w.latest, s.longest)
 	s.trouble = &trouble{workloads: all}
@@ -45,10 +46,10 @@ func (s *starting) run() {
 		return
 	}
 	for range 3 {
-		if !disturbFor(s.World, between(s.rng, 30*time.Second, 2*time.Minute), 10*time.Second, s.trouble.one) {
+		if !disturbFor(s.World, engine.Between(s.Rng, 30*time.Second, 2*time.Minute), 10*time.Second, s.trouble.one) {
 			return
 		}
-		s.do(func() {
+		s.Do(func() {
 			s.heal()
 			s.killStopped()
 		})
@@ -62,16 +63,16 @@ func (s *starting) run() {
 // for a slot that it holds for life.
 func (s *starting) started(after string) bool {
 	bound := s.lasting()
-	for end := s.now() + bound; ; {
-		if !s.until(end-s.now(), s.over) {
-			s.do(func() { s.violate(nobody, "%v after %s a pod has not started", bound, after) })
+	for end := s.Now() + bound; ; {
+		if !s.Until(end-s.Now(), s.over) {
+			s.Do(func() { s.Violate(nobody, "%v after %s a pod has not started", bound, after) })
 			return false
 		}
 		ends := s.ends()
-		if !s.pass(slow(s.longest) + s.grace + left + 5*time.Second) {
+		if !s.Pass(slow(s.longest) + s.grace + left + 5*time.Second) {
 			return false
 		}
-		if s.ends() == ends || s.now() > end {
+		if s.ends() == ends || s.Now() > end {
 			return s.steady(20 * time.Second)
 		}
 	}
@@ -95,7 +96,7 @@ func (s *starting) over() bool {
 func (s *starting) serves(p *pod) bool {
 	n := 0
 	for _, c := range s.checks.alive {
-		if c.pod() == p && !c.asked && c.current() && p.behaviour.serves(s.now()-c.began) {
+		if c.pod() == p && !c.asked && c.current() && p.behaviour.serves(s.Now()-c.began) {
 			n++
 		}
 	}

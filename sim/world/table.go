@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // table is the story of separate cases, the rows. Each row causes one fault in a healthy world, and
@@ -21,23 +22,23 @@ func newTable(w *World) *table {
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
-	d := pick(w.rng, append(durations, time.Minute))
+	d := engine.Pick(w.Rng, append(durations, time.Minute))
 	budget, err := api.NewBudget(d)
-	must(err)
+	engine.Must(err)
 	all := &workloads{World: w, replicas: map[string]int{"web": 3}, longest: d}
 	t := &table{&demands{recovery: &recovery{workloads: all}, slot: api.LockLease("a"), budget: budget}}
-	t.grace = between(w.rng, 3*time.Second, 8*time.Second)
+	t.grace = engine.Between(w.Rng, 3*time.Second, 8*time.Second)
 	t.templates = []template{{
 		workload: "web", slots: []string{t.slot}, duration: d, grace: t.grace, containers: []string{"app"},
-		standBy: true, obedient: true, gate: pick(w.rng, gates),
+		standBy: true, obedient: true, gate: engine.Pick(w.Rng, gates),
 	}}
-	if chance(w.rng, .3) {
+	if engine.Chance(w.Rng, .3) {
 		t.templates[0].containers = append(t.templates[0].containers, "side")
 	}
-	if chance(w.rng, .4) {
+	if engine.Chance(w.Rng, .4) {
 		t.templates[0].inits = []string{"migrate", "seed"}
 	}
-	if chance(w.rng, .4) {
+	if engine.Chance(w.Rng, .4) {
 		t.templates[0].slots = []string{t.slot, api.LockLease("b")}
 	}
 	t.slots = t.templates[0].slots
@@ -60,17 +61,17 @@ func (t *table) run() {
 		most = len(rows)
 	}
 	names := slices.Sorted(maps.Keys(rows))
-	t.rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	t.Rng.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 	for _, name := range names[:most] {
 		if !t.ready() {
 			return
 		}
-		t.do(func() { t.note("script", "ROW: %s (lease %v)", name, t.budget.Duration) })
+		t.Do(func() { t.Note("script", "ROW: %s (lease %v)", name, t.budget.Duration) })
 		rows[name]()
-		if t.blame(name) {
+		if t.Blame(name) {
 			return
 		}
-		t.do(func() {
+		t.Do(func() {
 			t.heal()
 			for _, s := range slices.Clone(t.api.watches) {
 				if s.mute {

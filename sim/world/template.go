@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // template describes the pods of a workload.
@@ -67,11 +68,11 @@ func (t template) stops(r *rand.Rand) time.Duration {
 	case t.behaviour.stubborn:
 		return -1
 	case t.obedient, n < 5:
-		return between(r, time.Millisecond, 300*time.Millisecond)
+		return engine.Between(r, time.Millisecond, 300*time.Millisecond)
 	case n < 7:
-		return between(r, time.Second, 5*time.Second)
+		return engine.Between(r, time.Second, 5*time.Second)
 	case n < 9:
-		return between(r, 5*time.Second, t.grace+5*time.Second)
+		return engine.Between(r, 5*time.Second, t.grace+5*time.Second)
 	}
 	return -1
 }

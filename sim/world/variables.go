@@ -14,6 +14,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // variables are the Variables in the API server. Variables have a separate random source and
@@ -30,7 +31,7 @@ type variables struct {
 
 func newVariables(w *World) *variables {
 	v := &variables{
-		w: w, rng: w.source("variables"), rv: 990, of: map[string]*kube.Variable{}, ledgers: map[string]*ledger{}, changed: make(chan struct{}),
+		w: w, rng: w.Source("variables"), rv: 990, of: map[string]*kube.Variable{}, ledgers: map[string]*ledger{}, changed: make(chan struct{}),
 	}
 	for i, c := range shared {
 		v.rv++
@@ -103,18 +104,18 @@ func (c *clientOf) WatchVariable(ctx context.Context, name, from string, fn func
 	if err != nil {
 		return err
 	}
-	if !c.enter() {
-		return errDead
+	if !c.Enter() {
+		return engine.ErrDead
 	}
-	timer := time.NewTimer(between(c.source("watches"), time.Millisecond, time.Minute))
-	c.leave()
+	timer := time.NewTimer(engine.Between(c.source("watches"), time.Millisecond, time.Minute))
+	c.Leave()
 	defer timer.Stop()
 	for {
-		if !c.enter() {
-			return errDead
+		if !c.Enter() {
+			return engine.ErrDead
 		}
 		now, changed := c.w.variables.of[name], c.w.variables.changed
-		c.leave()
+		c.Leave()
 		if now.ResourceVersion != from {
 			from = now.ResourceVersion
 			fn(now.Clone(), false)
@@ -161,11 +162,11 @@ func (l *ledger) value() int64 {
 
 // stored checks the invariants when a write is stored.
 func (l *ledger) stored(v *kube.Variable) {
-	l.w.note("API", "stores %s = %d of write %s", l.name, l.value(), v.Write)
+	l.w.Note("API", "stores %s = %d of write %s", l.name, l.value(), v.Write)
 	l.check()
 	pod, _, _ := strings.Cut(v.Write, ".")
 	if v.Fence != nil && !slices.Contains(l.holds[pod], *v.Fence) {
-		l.w.violate(fencedOff, "%s writes %s with the fence %v, and its programs named no such hold", pod, l.name, *v.Fence)
+		l.w.Violate(fencedOff, "%s writes %s with the fence %v, and its programs named no such hold", pod, l.name, *v.Fence)
 	}
 }
 
@@ -174,9 +175,9 @@ func (l *ledger) stored(v *kube.Variable) {
 func (l *ledger) check() {
 	switch n := l.value(); {
 	case n < l.acked:
-		l.w.violate(counted, "%s is %d, and %d are acknowledged", l.name, n, l.acked)
+		l.w.Violate(counted, "%s is %d, and %d are acknowledged", l.name, n, l.acked)
 	case n > l.acked+l.open:
-		l.w.violate(counted, "%s is %d, and only %d are acknowledged or unknown", l.name, n, l.acked+l.open)
+		l.w.Violate(counted, "%s is %d, and only %d are acknowledged or unknown", l.name, n, l.acked+l.open)
 	}
 }
 
@@ -184,7 +185,7 @@ func (l *ledger) check() {
 func (l *ledger) acks(by string, n int64, sum string) {
 	l.acked, l.open = l.acked+n, l.open-n
 	if other, known := l.sums[sum]; known {
-		l.w.violate(counted, "%s and %s both brought %s to %s", other, by, l.name, sum)
+		l.w.Violate(counted, "%s and %s both brought %s to %s", other, by, l.name, sum)
 	}
 	l.sums[sum] = by
 	l.check()

@@ -33,7 +33,7 @@ func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duratio
 	for _, c := range conditions {
 		if c.Sharded() {
 			if !shardsMet(w, c, statesSince(w.api.object("Lease", api.ShardLease(c.Lease, 0)), at)) {
-				w.violate(unmetShards, "%s goes on, and the shards of %v were not done", pod, c)
+				w.Violate(unmetShards, "%s goes on, and the shards of %v were not done", pod, c)
 			}
 			continue
 		}
@@ -43,7 +43,7 @@ func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duratio
 			met, how = holderMet(states), unmetHolder
 		}
 		if met < 0 {
-			w.violate(how, "%s goes on, and %v was never met since %v", pod, c, at)
+			w.Violate(how, "%s goes on, and %v was never met since %v", pod, c, at)
 			return
 		}
 		at = max(at, states[met].at)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/after"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // waiter is a pod with conditions. The pod's init container runs the code of agent/after. The
@@ -35,11 +36,11 @@ type waiter struct {
 
 // newWaiter adds the pod to the node, whose kubelet soon starts the container.
 func newWaiter(w *World, name string, n *node, conditions []api.Condition, succeeded func(*waiter)) *waiter {
-	p := &waiter{w: w, name: name, node: n, rng: w.source(name), conditions: conditions, succeeded: succeeded}
+	p := &waiter{w: w, name: name, node: n, rng: w.Source(name), conditions: conditions, succeeded: succeeded}
 	n.tenants = append(n.tenants, p)
 	p.register()
-	w.note(name, "pod on %s waits until %v", n.name, conditions)
-	w.after(between(p.rng, 10*time.Millisecond, time.Second), p.start)
+	w.Note(name, "pod on %s waits until %v", n.name, conditions)
+	w.After(engine.Between(p.rng, 10*time.Millisecond, time.Second), p.start)
 	return p
 }
 
@@ -55,11 +56,11 @@ func (p *waiter) register() {
 		},
 		"status": map[string]any{"phase": "Pending"},
 	}))
-	must(err)
+	engine.Must(err)
 }
 
 // runs reports whether a process of the container lives.
-func (p *waiter) runs() bool { return p.client != nil && !p.client.dead }
+func (p *waiter) runs() bool { return p.client != nil && !p.client.Dead }
 
 // start starts the container, unless it runs or has succeeded.
 func (p *waiter) start() {
@@ -72,20 +73,20 @@ func (p *waiter) start() {
 	}
 	p.starts++
 	name := fmt.Sprintf("%s#%d", p.name, p.starts)
-	c := p.w.newClient(p.w.newProcess(), name, p.node)
+	c := p.w.newClient(p.w.NewProcess(), name, p.node)
 	c.allowed, c.waits = p.allowed, true
-	p.client, p.began, p.frozen = c, p.w.now(), false
+	p.client, p.began, p.frozen = c, p.w.Now(), false
 	if p.node.frozen {
-		c.process.freeze()
+		c.Process.Freeze()
 	}
-	p.w.note(name, "agent after starts")
+	p.w.Note(name, "agent after starts")
 	config := after.Config{
 		API: c, Conditions: p.conditions, PodName: p.name, PodUID: "uid-of-" + p.name, Log: p,
-		Random: rand.NewPCG(p.w.seed, p.w.source(name).Uint64()),
+		Random: rand.NewPCG(p.w.Seed, p.w.Source(name).Uint64()),
 	}
-	p.w.group.Go(func() {
-		err := after.Run(c.ctx, config)
-		p.w.do(func() { p.exited(c, err) })
+	p.w.Group.Go(func() {
+		err := after.Run(c.Ctx, config)
+		p.w.Do(func() { p.exited(c, err) })
 	})
 }
 
@@ -100,7 +101,7 @@ func (p *waiter) allowed(verb, lease string) error {
 
 // Write adds a line of the process to the history.
 func (p *waiter) Write(line []byte) (int, error) {
-	p.w.do(func() { p.w.note(p.name, "%s", strings.TrimSpace(string(line))) })
+	p.w.Do(func() { p.w.Note(p.name, "%s", strings.TrimSpace(string(line))) })
 	return len(line), nil
 }
 
@@ -108,11 +109,11 @@ func (p *waiter) Write(line []byte) (int, error) {
 // the container again. After a success the pod goes on, so exited checks that its conditions were
 // met.
 func (p *waiter) exited(c *clientOf, err error) {
-	if c.dead {
+	if c.Dead {
 		return
 	}
-	p.w.note(p.name, "agent after exits: %v", err)
-	c.die()
+	p.w.Note(p.name, "agent after exits: %v", err)
+	c.Die()
 	if err != nil {
 		p.again()
 		return
@@ -126,7 +127,7 @@ func (p *waiter) exited(c *clientOf, err error) {
 const mostAgain = 10 * time.Second
 
 // again starts the container after its back-off.
-func (p *waiter) again() { p.w.after(between(p.rng, 200*time.Millisecond, mostAgain), p.start) }
+func (p *waiter) again() { p.w.After(engine.Between(p.rng, 200*time.Millisecond, mostAgain), p.start) }
 
 // kill ends the process, and the kubelet starts the container again.
 func (p *waiter) kill() {
@@ -144,9 +145,9 @@ func (p *waiter) delete() {
 func (p *waiter) pauseAlone(last time.Duration) {
 	p.frozen = true
 	p.freeze()
-	p.w.note(p.name, "agent after is frozen for %v", last)
+	p.w.Note(p.name, "agent after is frozen for %v", last)
 	c := p.client
-	p.w.after(last, func() {
+	p.w.After(last, func() {
 		if p.client == c {
 			p.resume()
 		}
@@ -164,22 +165,22 @@ func (p *waiter) resume() {
 // freeze implements tenant.
 func (p *waiter) freeze() {
 	if p.runs() {
-		p.client.process.freeze()
+		p.client.Process.Freeze()
 	}
 }
 
 // thaw implements tenant.
 func (p *waiter) thaw() {
 	if p.runs() && !p.frozen {
-		p.client.process.thaw()
+		p.client.Process.Thaw()
 	}
 }
 
 // crash implements tenant.
 func (p *waiter) crash() {
 	if p.runs() {
-		p.client.die()
-		p.w.note(p.name, "agent after is dead")
+		p.client.Die()
+		p.w.Note(p.name, "agent after is dead")
 	}
 }
 
@@ -187,4 +188,6 @@ func (p *waiter) crash() {
 func (p *waiter) leapt() {}
 
 // boot implements tenant.
-func (p *waiter) boot() { p.w.after(between(p.rng, 500*time.Millisecond, 3*time.Second), p.start) }
+func (p *waiter) boot() {
+	p.w.After(engine.Between(p.rng, 500*time.Millisecond, 3*time.Second), p.start)
+}

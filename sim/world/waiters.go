@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // waiters adds pods with conditions to a story of jobs, and causes faults of these pods. The
@@ -29,7 +30,7 @@ type waiters struct {
 const mostWaiters = 3
 
 func newWaiters(w *World, draw func(*rand.Rand) []api.Condition) *waiters {
-	ws := &waiters{World: w, random: w.source("waiters"), draw: draw}
+	ws := &waiters{World: w, random: w.Source("waiters"), draw: draw}
 	ws.plan()
 	return ws
 }
@@ -37,7 +38,7 @@ func newWaiters(w *World, draw func(*rand.Rand) []api.Condition) *waiters {
 // plan adds a waiter, or causes a fault of a waiter, after each random pause. In quiet times
 // nothing happens.
 func (ws *waiters) plan() {
-	ws.after(between(ws.random, time.Millisecond, 20*time.Second), func() {
+	ws.After(engine.Between(ws.random, time.Millisecond, 20*time.Second), func() {
 		if !ws.calm {
 			ws.act()
 		}
@@ -47,12 +48,12 @@ func (ws *waiters) plan() {
 
 // act adds a waiter, or causes a fault of a waiter.
 func (ws *waiters) act() {
-	if len(ws.all) == 0 || len(ws.all) < mostWaiters && chance(ws.random, .5) {
+	if len(ws.all) == 0 || len(ws.all) < mostWaiters && engine.Chance(ws.random, .5) {
 		ws.add()
 		return
 	}
-	p := pick(ws.random, ws.all)
-	pause := between(ws.random, 100*time.Millisecond, time.Minute)
+	p := engine.Pick(ws.random, ws.all)
+	pause := engine.Between(ws.random, 100*time.Millisecond, time.Minute)
 	switch n := ws.random.IntN(6); {
 	case n == 0 && p.node.up && !p.node.paused:
 		p.kill()
@@ -68,7 +69,7 @@ func (ws *waiters) act() {
 // add makes a waiter. A little later, enroll grants the waiter the right to read its Leases.
 func (ws *waiters) add() {
 	ws.made++
-	p := newWaiter(ws.World, fmt.Sprintf("waiter-%d", ws.made), pick(ws.random, ws.nodes), ws.draw(ws.random), ws.remove)
+	p := newWaiter(ws.World, fmt.Sprintf("waiter-%d", ws.made), engine.Pick(ws.random, ws.nodes), ws.draw(ws.random), ws.remove)
 	ws.all = append(ws.all, p)
 	for _, c := range p.conditions {
 		for _, lease := range c.Leases() {
@@ -84,13 +85,13 @@ func (ws *waiters) add() {
 func (ws *waiters) remove(p *waiter) {
 	ws.all = slices.DeleteFunc(ws.all, func(other *waiter) bool { return other == p })
 	p.node.tenants = slices.DeleteFunc(p.node.tenants, func(other tenant) bool { return other == p })
-	must(ws.api.remove("kubelet", "Pod", p.name, "", ""))
+	engine.Must(ws.api.remove("kubelet", "Pod", p.name, "", ""))
 }
 
 // takeRole deletes the Role by which waiters read. A watch that is open goes on.
 func (ws *waiters) takeRole() {
 	if ws.api.object("Role", ReaderRoleName).last().raw != nil {
-		must(ws.api.remove("somebody", "Role", ReaderRoleName, "", ""))
+		engine.Must(ws.api.remove("somebody", "Role", ReaderRoleName, "", ""))
 	}
 }
 
@@ -98,7 +99,7 @@ func (ws *waiters) takeRole() {
 func (ws *waiters) silence(p *waiter) {
 	for _, s := range ws.api.watches {
 		if s.c == p.client {
-			ws.note(p.name, "its watch falls silent")
+			ws.Note(p.name, "its watch falls silent")
 			s.mute = true
 		}
 	}
@@ -139,7 +140,7 @@ func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 	since := map[*waiter]time.Duration{}
 	for {
 		none := true
-		ws.do(func() {
+		ws.Do(func() {
 			for _, p := range ws.all {
 				if !due(p) {
 					delete(since, p)
@@ -147,14 +148,14 @@ func (ws *waiters) proceed(bound time.Duration, due func(*waiter) bool) bool {
 				}
 				none = false
 				if _, ok := since[p]; !ok {
-					since[p] = ws.now()
+					since[p] = ws.Now()
 				}
-				if ws.now()-since[p] > bound {
-					ws.violate(waitsOn, "%s has waited on for %v, until %v", p.name, bound, p.conditions)
+				if ws.Now()-since[p] > bound {
+					ws.Violate(waitsOn, "%s has waited on for %v, until %v", p.name, bound, p.conditions)
 				}
 			}
 		})
-		if none || !ws.pass(bound/200) {
+		if none || !ws.Pass(bound/200) {
 			return none
 		}
 	}

@@ -23,20 +23,20 @@ type waits struct {
 
 // judge demands that no bid waits for longer than the bound for a slot that nobody uses.
 func (s *waits) judge() {
-	if s.now() < s.next {
+	if s.Now() < s.next {
 		return
 	}
-	s.next = s.now() + time.Second
+	s.next = s.Now() + time.Second
 	for _, b := range s.bidders() {
 		if !b.bids || s.jointUsed(b) {
 			delete(s.since, b)
 			continue
 		}
 		if _, ok := s.since[b]; !ok {
-			s.since[b] = s.now()
+			s.since[b] = s.Now()
 		}
-		if s.now()-s.since[b] > s.bound {
-			s.violate(nobody, "%s has waited for %v, and nobody uses its slot", b.name, s.bound)
+		if s.Now()-s.since[b] > s.bound {
+			s.Violate(nobody, "%s has waited for %v, and nobody uses its slot", b.name, s.bound)
 		}
 	}
 }

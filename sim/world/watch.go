@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // watch is the stream of one watch. Its events arrive in the order of the changes, some of them
@@ -45,12 +46,12 @@ func (c *clientOf) WatchLease(ctx context.Context, name, resourceVersion string,
 		return err
 	}
 	for {
-		if !c.enter() {
-			return errDead
+		if !c.Enter() {
+			return engine.ErrDead
 		}
 		arrived, ended, err := s.arrived, s.ended, s.err
 		s.arrived = nil
-		c.leave()
+		c.Leave()
 		for _, e := range arrived {
 			fn(eventOf(e))
 		}
@@ -96,8 +97,8 @@ func (s *server) open(w *watch, resourceVersion string) error {
 }
 
 func (c *clientOf) close(s *watch) {
-	c.w.lock()
-	defer c.w.unlock()
+	c.w.Lock()
+	defer c.w.Unlock()
 	s.ended = true
 	c.w.api.watches = slices.DeleteFunc(c.w.api.watches, func(other *watch) bool { return other == s })
 }
@@ -120,13 +121,13 @@ func (s *watch) move() {
 	s.moving = true
 	f := s.c.w.weather
 	delay := trip(s.rng, f)
-	if chance(s.rng, f.stall) {
-		delay += between(s.rng, 0, max(time.Minute, s.c.w.latest))
+	if engine.Chance(s.rng, f.stall) {
+		delay += engine.Between(s.rng, 0, max(time.Minute, s.c.w.latest))
 	}
-	closing, orderly := chance(s.rng, f.close), chance(s.rng, .5)
-	mute := chance(s.rng, f.mute) || f.farewell && s.queue[0].kind == kube.Deleted
+	closing, orderly := engine.Chance(s.rng, f.close), engine.Chance(s.rng, .5)
+	mute := engine.Chance(s.rng, f.mute) || f.farewell && s.queue[0].kind == kube.Deleted
 	moves := s.moves
-	s.c.w.after(delay, func() {
+	s.c.w.After(delay, func() {
 		if s.moves == moves {
 			s.arrive(closing, orderly)
 			s.mute = s.mute || mute
@@ -153,7 +154,7 @@ func (s *watch) arrive(closing, orderly bool) {
 	if !s.c.in() {
 		// The server sends packets again until the path is back, or the client gives up.
 		moves := s.moves
-		s.c.w.after(between(s.rng, 50*time.Millisecond, 200*time.Millisecond), func() {
+		s.c.w.After(engine.Between(s.rng, 50*time.Millisecond, 200*time.Millisecond), func() {
 			if s.moves == moves {
 				s.arrive(closing, orderly)
 			}
@@ -183,7 +184,7 @@ func (s *watch) idles() {
 	if idle == 0 {
 		return
 	}
-	s.c.w.after(idle, func() {
+	s.c.w.After(idle, func() {
 		if s.sounds == sounds && s.c.w.weather.idle != 0 {
 			s.finish(errBroken)
 		}
@@ -208,12 +209,12 @@ func (s *watch) signal() {
 // breakWatches ends all watches. This function may also compact the history, so that no watch can
 // resume from an earlier version.
 func (s *server) breakWatches(r *rand.Rand) {
-	orderly := chance(r, .5)
-	if chance(r, .5) {
-		s.w.note("script", "history is compacted")
+	orderly := engine.Chance(r, .5)
+	if engine.Chance(r, .5) {
+		s.w.Note("script", "history is compacted")
 		s.compacted = s.rv
 	}
-	s.w.note("script", "all watches end (orderly %v)", orderly)
+	s.w.Note("script", "all watches end (orderly %v)", orderly)
 	for _, stream := range slices.Clone(s.watches) {
 		if orderly {
 			stream.finish(nil)
@@ -228,7 +229,7 @@ func (s *server) breakWatches(r *rand.Rand) {
 func (s *server) severed() {
 	for _, stream := range s.watches {
 		if !stream.c.in() {
-			s.w.after(between(stream.rng, 0, noticed), func() {
+			s.w.After(engine.Between(stream.rng, 0, noticed), func() {
 				if !stream.c.in() {
 					stream.finish(errBroken)
 				}

@@ -6,6 +6,8 @@ package world
 import (
 	"net/http"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // work is the uninterrupted activity of a bidder under one hold.
@@ -30,14 +32,14 @@ func (b *bidder) told(code int, t told) {
 	b.bids = false
 	first := b.hold == nil || b.hold.Hold != t.Hold
 	b.hold, b.until = &t, t.until()
-	b.pod.w.note(b.name, "is told %s of %s for %v", t.State, t.Hold, t.good())
+	b.pod.w.Note(b.name, "is told %s of %s for %v", t.State, t.Hold, t.good())
 	switch t.State {
 	case "lost":
 		b.obey("is told that the hold is lost")
 		return
 	case "ending", "asked":
-		if chance(b.rng, .7) {
-			b.in(between(b.rng, time.Millisecond, 2*time.Second), b.done)
+		if engine.Chance(b.rng, .7) {
+			b.in(engine.Between(b.rng, time.Millisecond, 2*time.Second), b.done)
 		}
 	case "uncertain":
 		if !b.pod.leashed {
@@ -48,7 +50,7 @@ func (b *bidder) told(code int, t told) {
 	if first {
 		b.in(lasts(b), b.done)
 	}
-	if b.until <= b.pod.node.now() || t.State == "uncertain" {
+	if b.until <= b.pod.node.Now() || t.State == "uncertain" {
 		return
 	}
 	b.works(t)
@@ -60,9 +62,9 @@ func (b *bidder) told(code int, t told) {
 // lasts draws the time that the work takes.
 func lasts(b *bidder) time.Duration {
 	if b.pod.w.calm {
-		return between(b.rng, 10*time.Millisecond, mostWork)
+		return engine.Between(b.rng, 10*time.Millisecond, mostWork)
 	}
-	return between(b.rng, 10*time.Millisecond, 90*time.Second)
+	return engine.Between(b.rng, 10*time.Millisecond, 90*time.Second)
 }
 
 // mostWork bounds the work under one hold in quiet times.
@@ -83,19 +85,19 @@ func (b *bidder) works(t told) {
 // prolongs the work.
 func (b *bidder) watches(until time.Duration) {
 	work, g := b.work, b.program
-	b.pod.node.ring(until, func() {
+	b.pod.node.Ring(until, func() {
 		if b.work != work || b.until != until {
 			return
 		}
 		work.excused = g.still()
-		g.whenThawed(b.look)
+		g.WhenThawed(b.look)
 	})
 }
 
 // look ends the work if the last answer is no longer good. A bidder without an open call then
 // gives its hold up.
 func (b *bidder) look() {
-	if b.hold == nil || b.pod.node.now() < b.until || b.pod.leashed {
+	if b.hold == nil || b.pod.node.Now() < b.until || b.pod.leashed {
 		return
 	}
 	b.ends("ends, for its time has passed")
@@ -115,7 +117,7 @@ func (b *bidder) ends(how string) {
 // lose makes the bidder drop its hold without giving the hold back. The bidder bids anew a while
 // later.
 func (b *bidder) lose(how string) {
-	b.pod.w.note(b.name, "%s", how)
+	b.pod.w.Note(b.name, "%s", how)
 	b.ends("ends")
 	b.hold = nil
 	b.hangUp()
@@ -138,11 +140,11 @@ func (b *bidder) done() {
 	number, calm := b.hold.Hold, b.pod.w.calm
 	b.ends("is done")
 	switch {
-	case !calm && chance(b.rng, .15): // the bidder drops the hold without giving it back
+	case !calm && engine.Chance(b.rng, .15): // the bidder drops the hold without giving it back
 		b.lose("goes")
 		return
-	case !calm && chance(b.rng, .1): // the program keeps its hold and its connection for a while
-		b.in(between(b.rng, time.Second, time.Minute), b.done)
+	case !calm && engine.Chance(b.rng, .1): // the program keeps its hold and its connection for a while
+		b.in(engine.Between(b.rng, time.Second, time.Minute), b.done)
 		return
 	}
 	b.round++

@@ -23,7 +23,7 @@ func (k *work) has(slot string) bool { return slices.Contains(k.slots, slot) }
 
 // workBegins checks the invariants when a program begins to work.
 func workBegins(l *checks, k *work) {
-	l.note(k.bidder.name, "WORKS under %s of %s, token %s", k.hold, k.slot, k.token)
+	l.Note(k.bidder.name, "WORKS under %s of %s, token %s", k.hold, k.slot, k.token)
 	for _, slot := range k.slots {
 		workBeginsUnder(l, k, slot)
 	}
@@ -39,18 +39,18 @@ func workBegins(l *checks, k *work) {
 // program may work, and no child may live.
 func workBeginsUnder(l *checks, k *work, slot string) {
 	if l.released[k.key(slot)] {
-		l.violate(withoutProof, "%s works under hold %s of %s, which is released", k.bidder.name, k.hold, slot)
+		l.Violate(withoutProof, "%s works under hold %s of %s, which is released", k.bidder.name, k.hold, slot)
 	}
 	if workAbsent(k) {
 		return
 	}
 	for _, other := range l.works {
 		if other.has(slot) && !workAbsent(other) {
-			l.violate(twoAtOnce, "%s works while %s works, both under %s", k.bidder.name, other.bidder.name, slot)
+			l.Violate(twoAtOnce, "%s works while %s works, both under %s", k.bidder.name, other.bidder.name, slot)
 		}
 	}
 	if c := l.holder(slot); c != nil && !l.absent(c, slot) {
-		l.violate(twoAtOnce, "%s works while %s lives, both under %s", k.bidder.name, c.name, slot)
+		l.Violate(twoAtOnce, "%s works while %s lives, both under %s", k.bidder.name, c.name, slot)
 	}
 }
 
@@ -68,14 +68,14 @@ func checkWorkCrowd(l *checks, b *bidder) {
 		}
 	}
 	if n > len(slots) {
-		l.violate(tooMany, "%d programs work under %s", n, b.claim.LocalText())
+		l.Violate(tooMany, "%d programs work under %s", n, b.claim.LocalText())
 	}
 }
 
 // workEnds checks the invariants when a program has stopped its work.
 func workEnds(l *checks, k *work, how string) {
 	l.works = slices.DeleteFunc(l.works, func(other *work) bool { return other == k })
-	l.note(k.bidder.name, "%s", how)
+	l.Note(k.bidder.name, "%s", how)
 	checkWorkOutlived(l, k)
 }
 
@@ -83,8 +83,8 @@ func workEnds(l *checks, k *work, how string) {
 func checkWorkOutlived(l *checks, k *work) {
 	for _, slot := range k.slots {
 		r, ok := l.renewals[k.key(slot)]
-		if free := r.free(); !k.excused && !workAbsent(k) && (!ok || l.now() > free) {
-			l.violate(outlived, "%s worked until %v, %s was free from %v on", k.bidder.name, l.now(), slot, free)
+		if free := r.free(); !k.excused && !workAbsent(k) && (!ok || l.Now() > free) {
+			l.Violate(outlived, "%s worked until %v, %s was free from %v on", k.bidder.name, l.Now(), slot, free)
 		}
 	}
 }
@@ -100,7 +100,7 @@ func workAbsent(k *work) bool {
 func takenFromWork(l *checks, slot, holder, hold string) {
 	for _, k := range l.works {
 		if k.has(slot) && !workAbsent(k) && (k.bidder.pod.identity() != holder || k.hold != hold) {
-			l.violate(twoAtOnce, "%s takes %s (hold %s) while %s works under hold %s", holder, slot, hold, k.bidder.name, k.hold)
+			l.Violate(twoAtOnce, "%s takes %s (hold %s) while %s works under hold %s", holder, slot, hold, k.bidder.name, k.hold)
 		}
 	}
 }
@@ -109,7 +109,7 @@ func takenFromWork(l *checks, slot, holder, hold string) {
 func releasedFromWork(l *checks, by, slot, hold string) {
 	for _, k := range l.works {
 		if k.has(slot) && (k.hold == hold || !workAbsent(k)) {
-			l.violate(withoutProof, "%s releases %s (hold %s) while %s works under hold %s", by, slot, hold, k.bidder.name, k.hold)
+			l.Violate(withoutProof, "%s releases %s (hold %s) while %s works under hold %s", by, slot, hold, k.bidder.name, k.hold)
 		}
 	}
 }
@@ -127,9 +127,9 @@ func checkTold(l *checks, a *localAgent, t told) {
 		r, ok := l.renewals[of]
 		switch until := t.at + time.Duration(float64(good)/(1-skew)); {
 		case !ok || l.released[of]:
-			l.violate(tooLong, "%s tells %s of %s for %v, and has no such hold of %s", a.where, t.State, t.Hold, good, slot)
+			l.Violate(tooLong, "%s tells %s of %s for %v, and has no such hold of %s", a.where, t.State, t.Hold, good, slot)
 		case until > r.free():
-			l.violate(tooLong, "%s tells %s of %s for %v, until %v, and %s is free from %v on", a.where, t.State, t.Hold, good, until, slot, r.free())
+			l.Violate(tooLong, "%s tells %s of %s for %v, until %v, and %s is free from %v on", a.where, t.State, t.Hold, good, until, slot, r.free())
 		}
 	}
 }
@@ -147,10 +147,10 @@ func checkLeapSent(l *checks, n *node) {
 			continue
 		}
 		before := k.toldAt
-		l.after(quick, func() {
-			stands := b.program.still() || b.call == nil || b.call.agent.dead || a.process.thawed != nil
+		l.After(quick, func() {
+			stands := b.program.still() || b.call == nil || b.call.agent.Dead || a.Process.Frozen()
 			if b.work == k && k.toldAt == before && !stands && a.thawedAt < n.rightAt {
-				l.violate(outlived, "%s works on, and has heard nothing since the leap at %v", b.name, n.rightAt)
+				l.Violate(outlived, "%s works on, and has heard nothing since the leap at %v", b.name, n.rightAt)
 			}
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // workload is a workload with a controller, which makes its pods from revisions.
@@ -50,7 +51,7 @@ type controller interface {
 
 // newWorkload makes a workload without a revision.
 func newWorkload(w *World, t template, replicas int) *workload {
-	l := &workload{World: w, random: w.source("workload " + t.workload), template: t, replicas: replicas, since: map[*pod]time.Duration{}}
+	l := &workload{World: w, random: w.Source("workload " + t.workload), template: t, replicas: replicas, since: map[*pod]time.Duration{}}
 	l.create()
 	return l
 }
@@ -58,12 +59,12 @@ func newWorkload(w *World, t template, replicas int) *workload {
 // create gives the workload another uid, as if a person had deleted the workload and made
 // it anew.
 func (l *workload) create() {
-	l.uid, l.revisions, l.newest = fmt.Sprintf("uid-%d", l.number()), nil, nil
+	l.uid, l.revisions, l.newest = fmt.Sprintf("uid-%d", l.Number()), nil, nil
 }
 
 // apply applies a template that was never applied before.
 func (l *workload) apply(b behaviour) {
-	r := &revision{behaviour: b, stamp: api.Revision{Workload: l.uid, Hash: fmt.Sprintf("hash-%d", l.number())}}
+	r := &revision{behaviour: b, stamp: api.Revision{Workload: l.uid, Hash: fmt.Sprintf("hash-%d", l.Number())}}
 	l.revisions = append(l.revisions, r)
 	l.again(r)
 }
@@ -76,24 +77,24 @@ func (l *workload) again(r *revision) {
 		for _, other := range l.revisions {
 			highest = max(highest, other.stamp.Number)
 		}
-		r.stamp.Number, r.applied = highest+1, l.now()
+		r.stamp.Number, r.applied = highest+1, l.Now()
 	}
 	l.newest = r
-	l.note("a person", "applies revision %d of %s (%s): %s", r.stamp.Number, l.template.workload, r.stamp.Hash, r.behaviour.name)
+	l.Note("a person", "applies revision %d of %s (%s): %s", r.stamp.Number, l.template.workload, r.stamp.Hash, r.behaviour.name)
 }
 
 // scale changes the number of replicas.
 func (l *workload) scale(replicas int) {
 	l.replicas = replicas
-	l.note("a person", "scales %s to %d", l.template.workload, replicas)
+	l.Note("a person", "scales %s to %d", l.template.workload, replicas)
 }
 
 // remove deletes the workload, and makes it anew with another uid. The garbage collector
 // deletes the old pods a little later.
 func (l *workload) remove() {
-	l.note("a person", "deletes %s", l.template.workload)
+	l.Note("a person", "deletes %s", l.template.workload)
 	for _, p := range l.all() {
-		l.after(between(l.random, time.Millisecond, 2*time.Second), p.shown.delete)
+		l.After(engine.Between(l.random, time.Millisecond, 2*time.Second), p.shown.delete)
 	}
 	l.create()
 }
@@ -136,7 +137,7 @@ const mostIdle = 300 * time.Millisecond
 
 // steer lets the controller work until the world ends.
 func (l *workload) steer(by controller) {
-	l.after(between(l.random, 10*time.Millisecond, mostIdle), func() {
+	l.After(engine.Between(l.random, 10*time.Millisecond, mostIdle), func() {
 		if l.newest != nil && !l.api.away {
 			l.observe()
 			by.sync()
@@ -150,7 +151,7 @@ func (l *workload) observe() {
 	for _, p := range l.all() {
 		since, known := l.since[p]
 		if !known {
-			since = l.now()
+			since = l.Now()
 		}
 		delete(l.since, p)
 		if p.shown.isReady() {
@@ -162,7 +163,7 @@ func (l *workload) observe() {
 // available reports whether the pod was Ready for long enough.
 func (l *workload) available(p *pod) bool {
 	since, ready := l.since[p]
-	return ready && p.shown.stays() && l.now()-since >= l.minReady
+	return ready && p.shown.stays() && l.Now()-since >= l.minReady
 }
 
 // complete reports whether the rollout has ended: all pods are of the newest revision, and

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // workloads has the workloads of a seed, with their world and climate.
@@ -34,7 +35,7 @@ func (c *workloads) add(t template, replicas int) {
 	}
 	c.replicas[t.workload] = replicas
 	for range replicas {
-		c.newPod(t, pick(c.rng, c.nodes))
+		c.newPod(t, engine.Pick(c.Rng, c.nodes))
 	}
 }
 

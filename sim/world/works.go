@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // newWorks returns the story of [jobs] with a once claim instead of a lock. The pods of one
@@ -16,7 +17,7 @@ import (
 func newWorks(w *World) *jobs {
 	j, t := newEnding(w, "work", api.OnceLease("a"))
 	t.containers = []string{"app"}
-	if chance(w.rng, .4) {
+	if engine.Chance(w.Rng, .4) {
 		t.inits, t.containers = []string{"migrate"}, nil
 	}
 	j.assign = func(p *pod) { p.key = j.nextKey() }
@@ -33,7 +34,7 @@ func (j *jobs) conditions(r *rand.Rand) []api.Condition {
 	all := make([]api.Condition, 1+r.IntN(2))
 	for i := range all {
 		all[i].Lease = j.slots[0]
-		if chance(r, .8) {
+		if engine.Chance(r, .8) {
 			all[i].Key = fmt.Sprintf("v%d", 1+r.IntN(j.made/3+3))
 		}
 	}
@@ -44,8 +45,8 @@ func (j *jobs) conditions(r *rand.Rand) []api.Condition {
 func (j *jobs) nextKey() string {
 	j.made++
 	n := (j.made + 2) / 3
-	if chance(j.rng, .3) {
-		n = 1 + j.rng.IntN(n)
+	if engine.Chance(j.Rng, .3) {
+		n = 1 + j.Rng.IntN(n)
 	}
 	return fmt.Sprintf("v%d", n)
 }

@@ -3,12 +3,16 @@
 
 package world
 
-import "time"
+import (
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/engine"
+)
 
 // World has all that surrounds the programs under test: the API server, the nodes and
 // their pods.
 type World struct {
-	*engine
+	*engine.Engine
 	checks *checks
 
 	api     *server

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package world
+package engine
 
 import (
 	"fmt"
@@ -28,32 +28,22 @@ type moment struct {
 
 func newHistory() history { return history{start: time.Now(), failed: make(chan struct{})} }
 
-// blame puts the culprit in front of the verdict, if there is a verdict. The result reports whether
-// there is one.
-func (h *history) blame(culprit string) bool {
-	if h.verdict == "" {
-		return false
-	}
-	h.verdict = culprit + ": " + h.verdict
-	return true
+// Now returns the true time since the beginning.
+func (h *history) Now() time.Duration { return time.Since(h.start) }
+
+// Note adds a line to the history. The caller holds the mutex.
+func (h *history) Note(who, what string, args ...any) {
+	h.lines = append(h.lines, moment{at: h.Now(), who: who, what: what, args: args})
 }
 
-// now returns the true time since the beginning.
-func (h *history) now() time.Duration { return time.Since(h.start) }
-
-// note adds a line to the history. The caller holds the mutex.
-func (h *history) note(who, what string, args ...any) {
-	h.lines = append(h.lines, moment{at: h.now(), who: who, what: what, args: args})
-}
-
-// violate records a violation of an invariant, and ends the story. The caller holds the
+// Violate records a violation of an invariant, and ends the story. The caller holds the
 // mutex.
-func (h *history) violate(invariant, what string, args ...any) {
-	h.note("INVARIANT", invariant+": "+what, args...)
+func (h *history) Violate(invariant, what string, args ...any) {
+	h.Note("INVARIANT", invariant+": "+what, args...)
 	if h.verdict != "" {
 		return
 	}
-	h.failedAt, h.failedLine = h.now(), len(h.lines)
+	h.failedAt, h.failedLine = h.Now(), len(h.lines)
 	h.verdict = "invariant " + invariant + ": " + fmt.Sprintf(what, args...)
 	close(h.failed)
 }
@@ -61,6 +51,16 @@ func (h *history) violate(invariant, what string, args ...any) {
 // Verdict returns the invariant that was violated first, with its instant. An empty
 // verdict means that no invariant was violated.
 func (h *history) Verdict() (string, time.Duration) { return h.verdict, h.failedAt }
+
+// Blame puts the culprit in front of the verdict, if there is a verdict. The result reports whether
+// there is one.
+func (h *history) Blame(culprit string) bool {
+	if h.verdict == "" {
+		return false
+	}
+	h.verdict = culprit + ": " + h.verdict
+	return true
+}
 
 // History returns the whole history as text.
 func (h *history) History() string { return format(h.lines) }

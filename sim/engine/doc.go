@@ -1,0 +1,26 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package engine runs the events of a simulated world in one process and one synctest bubble. The
+// package knows nothing about Kubernetes or agents. Packages apiserver and world build on it.
+//
+// # Guarantee
+//
+// Each event is a function. Only one event runs at a time, because each event holds the mutex. The
+// history records the events in this order. The first violation of an invariant ends the story.
+//
+// # Clocks
+//
+// True time is the bubble's. A [Clock] is the clock of one machine, whose rate may differ from the
+// rate of true time, and which may stand still.
+//
+// # Random sources
+//
+// Each actor has a separate random source, made from the seed and the actor's name. All delays are
+// random to the nanosecond, so that no two events happen at one instant by chance.
+//
+// # Not guaranteed
+//
+// The Go scheduler chooses the order of the goroutines of one instant. So two replays of a seed may
+// differ.
+package engine
