@@ -90,7 +90,7 @@ func (a *adder) ask(method, path, key string, took func(code int, t told)) {
 // keyed sends an add with an idempotency key. The program repeats that add until the agent answers.
 // In quiet times keyed begins no new add.
 func (a *adder) keyed() {
-	l := a.pod.w.variables.ledgers["keyed"]
+	l := a.pod.w.ledgers["keyed"]
 	if a.note == nil {
 		if a.pod.w.calm {
 			a.later(a.keyed)
@@ -117,7 +117,7 @@ func (a *adder) hits() {
 		a.later(a.hits)
 		return
 	}
-	l, by := a.pod.w.variables.ledgers["hits"], 1+int64(a.rng.IntN(9))
+	l, by := a.pod.w.ledgers["hits"], 1+int64(a.rng.IntN(9))
 	l.open += by
 	a.ask(http.MethodPost, fmt.Sprintf("/v1/variable/hits/add?by=%d", by), "", func(code int, t told) {
 		switch code {
@@ -149,7 +149,7 @@ func (a *adder) write() {
 	if engine.Chance(a.rng, .7) {
 		of = a.holds[len(a.holds)-1]
 	}
-	l := a.pod.w.variables.ledgers["fenced"]
+	l := a.pod.w.ledgers["fenced"]
 	token, _ := strconv.ParseInt(of.FencingToken, 10, 64)
 	l.holds[a.pod.uid] = append(l.holds[a.pod.uid], kube.Fence{Lock: of.Slot, Epoch: api.FirstEpoch, Token: token})
 	a.ask(http.MethodPut, "/v1/variable/fenced?type=text&fence="+of.Hold, "", func(int, told) { a.later(a.write) })

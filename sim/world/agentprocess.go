@@ -54,7 +54,7 @@ func (p *pod) startAgent() {
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
 	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
 	a.clientOf.name = p.identity()
-	a.clientOf.allowed, a.clientOf.pod = p.allowed, p
+	a.clientOf.allowed, a.clientOf.patched = p.allowed, p.patched
 	p.agents = append(p.agents, a)
 	p.w.Note(a.name, "agent starts")
 	if p.node.frozen {

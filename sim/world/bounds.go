@@ -55,7 +55,7 @@ func (c *workloads) settling() time.Duration {
 	d := c.longest
 	return sum([]part{
 		{"a pod that is being stopped has its grace, and then its agent ends", c.grace + left},
-		{"a request on its way is stored, and may be a renewal", c.latest},
+		{"a request on its way is stored, and may be a renewal", c.api.latest},
 		{"the Lease of a pod that is gone expires", slow(d)},
 		{"a standby whose watch is mute tries, is refused, and waits anew", c.unmuting()},
 		{"a standby without a watch finds out", c.unseeing()},

@@ -70,7 +70,7 @@ func newChanging(w *World) *changing {
 		other.steer(&deployment{workload: other, surge: 1})
 	}
 	w.newEnroller("enroll-1")
-	w.latest = max(w.latest, all.longest)
+	w.api.latest = max(w.api.latest, all.longest)
 	return c
 }
 

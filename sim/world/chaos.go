@@ -86,10 +86,10 @@ func newChaos(w *World) *chaos {
 		c.longest = max(c.longest, electorLease)
 	}
 	c.person = newPerson(all)
-	w.latest = max(w.latest, c.longest)
+	w.api.latest = max(w.api.latest, c.longest)
 	if engine.Chance(w.Rng, .5) {
 		c.climate = engine.Pick(w.Rng, climates(c.longest))
-		w.weather = c.climate
+		w.api.weather = c.climate
 		w.Note("script", "climate %+v", c.climate)
 	}
 	c.trouble = &trouble{workloads: all, elector: c.elector, takesLeases: takesLeases, takesRoles: takesRoles}

@@ -64,8 +64,8 @@ func (c *clientOf) count(op string) {
 		m = new(minute)
 		c.recent[about] = m
 	}
-	if n := m.add(c.w.Now()); n > most {
-		c.w.Violate(chatter, "%s sent %d requests about %s within a minute, not %d: in all %v",
+	if n := m.add(c.server.engine.Now()); n > most {
+		c.server.engine.Violate(chatter, "%s sent %d requests about %s within a minute, not %d: in all %v",
 			c.name, n, about, most, c.sent)
 	}
 }

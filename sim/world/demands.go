@@ -161,7 +161,7 @@ func (d *demands) safely(cause func(*child)) {
 		cause(c)
 	})
 	d.Pass(d.budget.Duration * 13 / 10)
-	d.Do(func() { d.weather = fair })
+	d.Do(func() { d.api.weather = fair })
 }
 
 // free returns a function. At each call this function reports whether another child runs under the

@@ -5,7 +5,6 @@ package world
 
 import (
 	"context"
-	"encoding/json"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -74,7 +73,7 @@ func (w *World) newEnroller(name string) *Enroller {
 	_, isModel := r.(model)
 	w.real = !isModel
 	w.enrolls = append(w.enrolls, e)
-	w.api.dirty = append(w.api.dirty, e.nudge)
+	w.api.subscribe(e.nudge)
 	w.Note(name, "starts")
 	w.Group.Go(func() { e.run(r) })
 	return e
@@ -182,7 +181,7 @@ func (e *Enroller) lag() time.Duration {
 		return e.cache.at
 	}
 	behind := engine.Between(e.rng, 0, 50*time.Millisecond)
-	if engine.Chance(e.rng, e.w.weather.slow) {
+	if engine.Chance(e.rng, e.w.api.weather.slow) {
 		behind = engine.Between(e.rng, 0, 30*time.Second)
 	}
 	e.cache.at = max(e.cache.at, e.w.Now()-behind)
@@ -210,27 +209,4 @@ func (e *Enroller) Delete(ctx context.Context, kind, name, uid, rv string) error
 		return nil, err
 	})
 	return err
-}
-
-// list returns the objects of a kind as a list's JSON. For each object, the function "at" returns
-// the state that belongs in the list.
-func (s *server) list(kind string, selects func(labels map[string]string) bool, at func(*object) version) []byte {
-	items := []json.RawMessage{}
-	for _, name := range s.names {
-		o := s.objects[name]
-		if v := at(o); o.kind == kind && v.body != nil && selects(labelsOf(v.body)) {
-			items = append(items, v.raw)
-		}
-	}
-	return encode(map[string]any{"items": items})
-}
-
-func labelsOf(body map[string]any) map[string]string {
-	set := map[string]string{}
-	if all, ok := metadata(body)["labels"].(map[string]any); ok {
-		for key, value := range all {
-			set[key], _ = value.(string)
-		}
-	}
-	return set
 }

@@ -54,7 +54,7 @@ func (r withoutShims) rows() map[string]func() {
 		"watches end":                       func() { r.undisturbed(requests.breakWatches) },
 		"loop blocked for a moment":         func() { r.undisturbed(processes.blockBriefly) },
 		"API away for less than the budget": requests.outage,
-		"writes fail":                       func() { r.safely(func(*child) { r.weather.puts = engine.Pick(r.Rng, faults) }) },
+		"writes fail":                       func() { r.safely(func(*child) { r.api.weather.puts = engine.Pick(r.Rng, faults) }) },
 		"replies lost, then writes":         func() { r.safely(requests.loseReplies) },
 	}
 }
@@ -112,7 +112,7 @@ func (r readinessRows) rows() map[string]func() {
 // live on.
 func (r readinessRows) unstored() {
 	c := r.once(func(c *child) {
-		r.weather.patches = engine.Pick(r.Rng, faults)
+		r.api.weather.patches = engine.Pick(r.Rng, faults)
 		yield(c)
 	})
 	r.Pass(engine.Between(r.Rng, time.Second, 2*r.budget.Duration))
@@ -120,6 +120,6 @@ func (r readinessRows) unstored() {
 		if !c.alive {
 			r.Violate(stopped, "%s is no endpoint any more, though no status can be stored", c.name)
 		}
-		r.weather = fair
+		r.api.weather = fair
 	})
 }

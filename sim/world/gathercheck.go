@@ -60,12 +60,12 @@ func checkArrived(w *World, of *run, by string, sent time.Duration) {
 		switch {
 		case p.identity() == by && p.node.wokeAt > bound:
 			return // the clock of this machine stood still
-		case p.client != nil && p.lived() >= bound-w.latest:
+		case p.client != nil && p.lived() >= bound-w.api.latest:
 			alive++
 		}
 	}
 	if alive < of.barrier.Size {
-		w.Violate(early, "%s opens the barrier of %s, and only %d pods were alive since %v", by, of.name, alive, bound-w.latest)
+		w.Violate(early, "%s opens the barrier of %s, and only %d pods were alive since %v", by, of.name, alive, bound-w.api.latest)
 	}
 	holders := map[string]bool{by: true}
 	for _, lease := range of.leases[1:] {
@@ -81,7 +81,7 @@ func checkArrived(w *World, of *run, by string, sent time.Duration) {
 // renewedSince returns the identity of the last pod that has written the Lease as its holder
 // since the instant; empty for none.
 func renewedSince(o *object, at time.Duration) (holder string) {
-	for _, v := range statesSince(o, at) {
+	for _, v := range o.since(at) {
 		if v.at >= at && v.lease != nil && strings.Contains(v.lease.Holder, "_") {
 			holder = v.lease.Holder
 		}
@@ -95,7 +95,7 @@ func checkThrough(p *comer) {
 	opened := func(v version) bool {
 		return v.lease != nil && api.Opened(v.lease.Annotations[api.OpenedAnnotation]) >= p.of.barrier.Size
 	}
-	if !slices.ContainsFunc(statesSince(p.w.api.object("Lease", p.of.leases[0]), p.began), opened) {
+	if !slices.ContainsFunc(p.w.api.object("Lease", p.of.leases[0]).since(p.began), opened) {
 		p.w.Violate(through, "%s goes on, and the barrier of %s is not open", p.name, p.of.name)
 	}
 }

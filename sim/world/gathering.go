@@ -39,7 +39,7 @@ func newGathering(w *World, programs bool) *gathering {
 	// No pod is made from this template. Its lease duration paces the faults.
 	all.add(anyTemplate(w, durations, "web", 0, []string{api.LockLease("a")}), 0)
 	w.newEnroller("enroll-1")
-	w.latest = max(w.latest, g.longest)
+	w.api.latest = max(w.api.latest, g.longest)
 	g.begin()
 	g.plan()
 	return g
@@ -178,7 +178,7 @@ func (g *gathering) judge(of *run, bound time.Duration) {
 func (g *gathering) opening() time.Duration {
 	renew := budgetOf(g.longest).Renew
 	return sum([]part{
-		{"a late request arrives, or a request without an answer ends", max(g.latest, 20*time.Second)},
+		{"a late request arrives, or a request without an answer ends", max(g.api.latest, 20*time.Second)},
 		{"enroll begins anew, makes the Leases and grants the right", 10 * time.Second},
 		{"each pod looks at the Leases again", slow(2 * renew)},
 		{"an unknown holder's time is over", slow(g.longest)},

@@ -4,7 +4,6 @@
 package world
 
 import (
-	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -147,7 +146,7 @@ func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 		return
 	}
 	p := l.rivals[is.Holder]
-	if p == nil || !p.w.calm || p.w.weather != fair || p.agent == nil || mute(p.agent.clientOf) {
+	if p == nil || !p.w.calm || p.w.api.weather != fair || p.agent == nil || p.agent.mute() {
 		return
 	}
 	intent := api.IntentLease(p.claims[0].Name)
@@ -157,9 +156,4 @@ func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 	if slot != intent && live && has.holder != is.Holder && sent > max(has.at, p.w.healed+slow(budgetOf(p.duration).RequestTimeout))+time.Second {
 		l.Violate(passing, "%s takes %s, and %s has had %s since %v", p.name, slot, has.holder, intent, has.at)
 	}
-}
-
-// mute reports whether the client has a watch that carries no event any more.
-func mute(c *clientOf) bool {
-	return slices.ContainsFunc(c.w.api.watches, func(s *watch) bool { return s.c == c && s.mute })
 }

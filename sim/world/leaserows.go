@@ -65,7 +65,7 @@ func (r leaseRows) forgetful() {
 // learns of the new Lease by a watch. The holder's node crashes, too, so that the holder does not
 // acquire the new Lease.
 func (r leaseRows) farewell() {
-	r.Do(func() { r.weather.farewell = true })
+	r.Do(func() { r.api.weather.farewell = true })
 	r.vanished(func(c *child) { c.pod().node.crash() })
 }
 
@@ -75,10 +75,8 @@ func (r leaseRows) blocked() {
 	hands := &person{workloads: r.workloads}
 	c := r.once(func(c *child) {
 		c.pod().node.crash()
-		r.weather.gets, r.weather.watches = forbidden, forbidden
-		for _, s := range slices.Clone(r.api.watches) {
-			s.finish(errBroken)
-		}
+		r.api.weather.gets, r.api.weather.watches = forbidden, forbidden
+		r.api.cutWatches()
 		hands.edit(r.slot, func(l *kube.Lease) {
 			l.Holder, l.DurationSeconds = "ghost_1", int(api.MaxLeaseDuration/time.Second)
 		})
@@ -86,7 +84,7 @@ func (r leaseRows) blocked() {
 	if !r.Pass(slow(api.MaxLeaseDuration / 6)) {
 		return
 	}
-	r.Do(func() { r.weather = fair })
+	r.Do(func() { r.api.weather = fair })
 	if !r.Pass(slow(slowest) + time.Second) {
 		return
 	}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -28,10 +27,12 @@ var (
 // clientOf is the client of the API server in one process.
 type clientOf struct {
 	*engine.Process
-	w       *World
-	name    string
-	node    *node // nil for a process on the API server's own machine
-	pod     *pod  // the agent's pod; nil for other processes
+	server *server
+	name   string
+	path   path // nil for a process on the API server's own machine
+	// patched stores a patch of the status of the client's own pod. The function returns the pod as
+	// JSON. The function is nil for a process other than the agent.
+	patched func(patch []byte) ([]byte, error)
 	sources map[string]*rand.Rand
 	// allowed authorizes a request for a Lease: get, watch or update. The function is nil for
 	// a process that is in no pod.
@@ -44,8 +45,18 @@ type clientOf struct {
 	recent map[string]*minute
 }
 
-func (w *World) newClient(p *engine.Process, name string, n *node) *clientOf {
-	return &clientOf{Process: p, w: w, name: name, node: n, sources: map[string]*rand.Rand{}, sent: map[string]int{}, recent: map[string]*minute{}}
+// path is the way between a client and the server.
+type path interface {
+	// Out reports whether the client's packets leave its machine. The method In reports whether the
+	// server's packets reach the client.
+	Out() bool
+	In() bool
+}
+
+// newClient returns the client of a process. The argument "by" is nil for a process on the API
+// server's own machine.
+func (s *server) newClient(p *engine.Process, name string, by path) *clientOf {
+	return &clientOf{Process: p, server: s, name: name, path: by, sources: map[string]*rand.Rand{}, sent: map[string]int{}, recent: map[string]*minute{}}
 }
 
 // source returns the random source of one kind of request. The requests of one process
@@ -53,7 +64,7 @@ func (w *World) newClient(p *engine.Process, name string, n *node) *clientOf {
 func (c *clientOf) source(op string) *rand.Rand {
 	r := c.sources[op]
 	if r == nil {
-		r = c.w.Source(c.name + " " + op)
+		r = c.server.engine.Source(c.name + " " + op)
 		c.sources[op] = r
 	}
 	return r
@@ -61,8 +72,8 @@ func (c *clientOf) source(op string) *rand.Rand {
 
 // out reports whether the client's packets reach the server. The method "in" reports
 // whether the server's packets reach the client.
-func (c *clientOf) out() bool { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutOut) }
-func (c *clientOf) in() bool  { return !c.w.api.away && (c.node == nil || c.node.up && !c.node.cutIn) }
+func (c *clientOf) out() bool { return !c.server.away && (c.path == nil || c.path.Out()) }
+func (c *clientOf) in() bool  { return !c.server.away && (c.path == nil || c.path.In()) }
 
 // total returns the number of requests that the client has sent.
 func (c *clientOf) total() int {
@@ -85,16 +96,16 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	if !c.Enter() {
 		return nil, engine.ErrDead
 	}
-	r, f := c.source(op), c.w.weather
+	r, f := c.source(op), c.server.weather
 	c.sent[op]++
 	c.count(op)
 	reply := make(chan answer, 1)
 	tell := func(a answer, after time.Duration) {
-		c.w.After(after, func() {
+		c.server.engine.After(after, func() {
 			if c.in() {
 				reply <- a
 			} else {
-				c.w.After(engine.Between(r, 0, noticed), func() { reply <- answer{err: errBroken} })
+				c.server.engine.After(engine.Between(r, 0, noticed), func() { reply <- answer{err: errBroken} })
 			}
 		})
 	}
@@ -107,7 +118,7 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 	}
 	abrupt, code, before := engine.Chance(r, .5), r.IntN(len(refusals)), engine.Chance(r, .5)
 	if late {
-		there += engine.Between(r, time.Second, c.w.latest)
+		there += engine.Between(r, time.Second, c.server.latest)
 	}
 	broken := c.broken(op)
 	lost = lost || broken == unheard
@@ -119,10 +130,10 @@ func (c *clientOf) do(ctx context.Context, op string, effect func() ([]byte, err
 			if watching {
 				pause += engine.Between(r, 0, noticed)
 			}
-			c.w.After(pause, func() { reply <- answer{err: errUnreachable} })
+			c.server.engine.After(pause, func() { reply <- answer{err: errUnreachable} })
 		}
 	}
-	c.w.After(there, func() {
+	c.server.engine.After(there, func() {
 		switch {
 		case lost || !c.out():
 			silence()
@@ -191,7 +202,7 @@ func (c *clientOf) GetLease(ctx context.Context, name string) (*kube.Lease, erro
 		if err := c.may("get", name); err != nil {
 			return nil, err
 		}
-		return c.w.api.get("Lease", name)
+		return c.server.get("Lease", name)
 	})
 	if err != nil {
 		return nil, err
@@ -204,19 +215,19 @@ func (c *clientOf) GetLease(ctx context.Context, name string) (*kube.Lease, erro
 func (c *clientOf) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error) {
 	body, err := lease.MarshalJSON()
 	engine.Must(err)
-	sent := c.w.Now()
+	sent := c.server.engine.Now()
 	raw, err := c.do(ctx, "put "+lease.Name, func() ([]byte, error) {
 		if err := c.may("update", lease.Name); err != nil {
 			return nil, err
 		}
-		switch f := c.w.weather; {
+		switch f := c.server.weather; {
 		case f.deaf == lease.Name:
 			return nil, status(403, "Forbidden", lease.Name)
-		case f.unstored && lease.ResourceVersion == text(c.w.api.object("Lease", lease.Name).last().rv):
+		case f.unstored && lease.ResourceVersion == text(c.server.object("Lease", lease.Name).last().rv):
 			return nil, errDropped // only a write that the server would store is lost
 		}
-		c.w.api.sent = sent
-		return c.w.api.put(c.name, "Lease", lease.Name, body)
+		c.server.sent = sent
+		return c.server.put(c.name, "Lease", lease.Name, body)
 	})
 	if err != nil {
 		return nil, err
@@ -241,12 +252,7 @@ func (c *clientOf) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
 }
 
 func (c *clientOf) patch(ctx context.Context, op string, patch []byte) (is kube.Pod, err error) {
-	raw, err := c.do(ctx, op, func() ([]byte, error) {
-		if !c.pod.object && c.pod.gate == api.GateReadiness {
-			return nil, status(404, "NotFound", "Pod "+c.pod.name)
-		}
-		return c.pod.shown.patch(patch)
-	})
+	raw, err := c.do(ctx, op, func() ([]byte, error) { return c.patched(patch) })
 	if code := (*kube.StatusError)(nil); errors.As(err, &code) && code.Code == 409 {
 		err = fmt.Errorf("%w: %w", kube.ErrConflict, err)
 	}

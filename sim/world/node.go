@@ -68,6 +68,20 @@ func (w *World) newNode(name string) {
 	w.nodes = append(w.nodes, n)
 }
 
+// newClient returns the client of a process on the node. The node nil is the API server's own
+// machine.
+func (w *World) newClient(p *engine.Process, name string, n *node) *clientOf {
+	if n == nil {
+		return w.api.newClient(p, name, nil)
+	}
+	return w.api.newClient(p, name, n)
+}
+
+// Out reports whether packets leave the node. The method In reports whether packets reach the
+// node.
+func (n *node) Out() bool { return n.up && !n.cutOut }
+func (n *node) In() bool  { return n.up && !n.cutIn }
+
 // anyRate draws the rate of a clock within the skew.
 func (n *node) anyRate() float64 { return 1 - skew + 2*skew*n.rng.Float64() }
 

@@ -14,10 +14,19 @@ import (
 // function "enroll" returns the Reconciler that the Enroller runs.
 func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *World {
 	w := &World{Engine: engine.New(ctx, seed), reconciler: enroll, remembered: remembered{}, read: map[string]bool{}}
-	w.api = newServer(w)
+	w.api = newServer(w.Engine, w.stored)
 	w.checks = newChecks(w.Engine)
-	w.weather, w.calm, w.latest = fair, true, latest
+	w.calm = true
 	return w
+}
+
+// stored judges a stored write of a Lease. An update of a Lease that matters to enroll wakes enroll.
+func (w *World) stored(by, lease string, sent time.Duration, before, after version) {
+	w.checks.leaseStored(by, lease, sent, before, after)
+	checkOpened(w, by, lease, sent, before.lease, after.lease)
+	if before.body != nil && restamped(before.lease, after.lease) {
+		w.api.inform()
+	}
 }
 
 // Play plays the story of the seed until its end or the first violation, and ends the world. Odd

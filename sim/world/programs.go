@@ -36,7 +36,7 @@ func newProgramsIn(w *World, draw func(*programs) func() []api.Claim, leashed bo
 	all := &workloads{World: w, replicas: map[string]int{}}
 	s := &programs{recovery: &recovery{workloads: all}}
 	s.trouble = &trouble{workloads: all, takesLeases: engine.Chance(w.Rng, .2)}
-	w.variables = newVariables(w)
+	keepLedgers(w)
 	for i := range 3 {
 		w.newNode(fmt.Sprintf("node-%d", i+1))
 	}
@@ -55,10 +55,10 @@ func newProgramsIn(w *World, draw func(*programs) func() []api.Claim, leashed bo
 		s.workloads.add(t, 0)
 	}
 	w.newEnroller("enroll-1")
-	w.latest = max(w.latest, s.longest)
+	w.api.latest = max(w.api.latest, s.longest)
 	if engine.Chance(w.Rng, .3) {
 		s.climate = engine.Pick(w.Rng, climates(s.longest))
-		w.weather = s.climate
+		w.api.weather = s.climate
 		w.Note("script", "climate %+v", s.climate)
 	}
 	s.faults = newLocalFaults(w, s.longest)
@@ -176,7 +176,7 @@ func (s *programs) fallSilent() {
 			if n := p.agent.total() - sent[p.agent]; n > 0 {
 				s.Violate(chatter, "%s sent %d requests without a bid: in all %v", p.agent.where, n, p.agent.sent)
 			}
-			if slices.ContainsFunc(s.api.watches, func(o *watch) bool { return o.c == p.agent.clientOf && !o.ended }) {
+			if slices.ContainsFunc(s.api.watchesOf(p.agent.clientOf), func(o *watch) bool { return !o.ended }) {
 				s.Violate(chatter, "%s watches without a bid", p.agent.where)
 			}
 		}

@@ -61,13 +61,22 @@ func (a *agentProcess) runReadiness(config agent.Config) error {
 	return a.serve(config, g.Run)
 }
 
+// patched stores a patch of the pod's status. A pod of the gate "readiness" needs an object for
+// that.
+func (p *pod) patched(patch []byte) ([]byte, error) {
+	if !p.object && p.gate == api.GateReadiness {
+		return nil, status(404, "NotFound", "Pod "+p.name)
+	}
+	return p.shown.patch(patch)
+}
+
 // patch stores a patch of the pod's status. If the patch names a resourceVersion other than
 // the stored one, the result is a conflict.
 func (s *shown) patch(patch []byte) ([]byte, error) {
 	body := decode(patch)
 	version := meta(body, "resourceVersion")
 	delete(metadata(body), "resourceVersion")
-	if version != "" && version != text(s.version) {
+	if version != "" && version != strconv.FormatInt(s.version, 10) {
 		return nil, status(409, "Conflict", "another resourceVersion")
 	}
 	if stored, ok := body["status"]; ok {
@@ -81,7 +90,7 @@ func (s *shown) patch(patch []byte) ([]byte, error) {
 		cost, _ := annotations[api.DeletionCostAnnotation].(string)
 		s.cost, _ = strconv.Atoi(cost) // a pod without a cost counts as 0
 	}
-	is := kube.Pod{ResourceVersion: text(s.version), Deleted: s.deleted}
+	is := kube.Pod{ResourceVersion: strconv.FormatInt(s.version, 10), Deleted: s.deleted}
 	if is.Deleted {
 		is.GraceLeft = max(0, s.deletedAt+s.pod.grace-s.pod.w.Now())
 	}
@@ -140,7 +149,7 @@ func (s *shown) mostUnready() time.Duration {
 func (s *shown) unstorable() bool {
 	p := s.pod
 	w, a := p.w, p.agent()
-	return !w.calm || w.api.away || w.weather != fair || a == nil || a.Process.Frozen() || a.blocked != nil ||
+	return !w.calm || w.api.away || w.api.weather != fair || a == nil || a.Process.Frozen() || a.blocked != nil ||
 		!p.healthy() || w.Now() < max(w.healed, p.node.wokeAt, a.began)+s.mostUnready()
 }
 

@@ -23,12 +23,10 @@ type recovery struct {
 func (r *recovery) heal() {
 	r.calm, r.healed = true, r.Now()
 	r.Note("script", "heals everything")
-	r.weather = r.climate
+	r.api.weather = r.climate
 	r.optedOut = false
 	r.api.comeUp()
-	for _, s := range r.api.watches {
-		s.hurry()
-	}
+	r.api.hurry()
 	if r.elector != nil {
 		r.elector.paused = true
 	}
@@ -75,7 +73,7 @@ func (r *recovery) quiet(after string) bool {
 		// In this time a standby with a mute watch learns that a person has ended the pause of the
 		// slot. If that standby learned of the end later, the next handover might wait for that
 		// standby, and exceed the bound.
-		if !r.Pass(max(slow(r.longest), r.latest) + 5*time.Second + r.heeding()) {
+		if !r.Pass(max(slow(r.longest), r.api.latest) + 5*time.Second + r.heeding()) {
 			return false
 		}
 		if r.ends() == ends || r.Now() > end {
@@ -154,7 +152,7 @@ func (r *recovery) steady(last time.Duration) bool {
 		}
 		for _, p := range r.pods {
 			a := p.agent()
-			if n, ok := before[a]; a != nil && ok && r.weather == fair {
+			if n, ok := before[a]; a != nil && ok && r.api.weather == fair {
 				r.checkChatter(a, a.total()-n, last)
 			}
 		}

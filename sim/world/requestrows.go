@@ -4,7 +4,6 @@
 package world
 
 import (
-	"slices"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/sim/engine"
@@ -23,12 +22,12 @@ func (r requestRows) rows() map[string]func() {
 		"replies lost, then writes":         func() { r.safely(r.loseReplies) },
 		"one lock of two is refused":        func() { r.safely(r.refuseLast) },
 		"second lock is sealed":             r.starving,
-		"reads fail, writes do not":         func() { r.undisturbed(func(*child) { r.weather.gets = engine.Pick(r.Rng, faults) }) },
+		"reads fail, writes do not":         func() { r.undisturbed(func(*child) { r.api.weather.gets = engine.Pick(r.Rng, faults) }) },
 		"writes fail, reads do not":         func() { r.unwritable(fair) },
 		"writes fail, watches do too":       func() { r.unwritable(weather{watches: forbidden}) },
 		"one pod, writes and watches fail":  r.solitary,
 		"watches end":                       func() { r.undisturbed(r.breakWatches) },
-		"watches fail, holder stays":        func() { r.undisturbed(func(*child) { r.weather.watches = engine.Pick(r.Rng, faults) }) },
+		"watches fail, holder stays":        func() { r.undisturbed(func(*child) { r.api.weather.watches = engine.Pick(r.Rng, faults) }) },
 		"watches are refused (429)":         func() { r.unseen(weather{watches: busy}) },
 		"watches are refused (403)":         func() { r.unseen(weather{watches: forbidden}) },
 		"watches are never answered":        func() { r.unseen(weather{watches: unheard}) },
@@ -84,11 +83,11 @@ func (r requestRows) retaken() {
 // loseReplies makes the network lose the answers of stored renewals, and all reads. After a while
 // reads work again, but no write is stored. The deadline counts from the last stored renewal.
 func (r requestRows) loseReplies(*child) {
-	r.weather.unanswered = true
+	r.api.weather.unanswered = true
 	r.Note("script", "no write is answered")
 	r.After(r.budget.Renew+engine.Between(r.Rng, 0, r.budget.Outage()*9/10), func() {
-		if r.weather.unanswered {
-			r.weather = weather{unstored: true}
+		if r.api.weather.unanswered {
+			r.api.weather = weather{unstored: true}
 			r.Note("script", "no write is stored")
 		}
 	})
@@ -96,15 +95,15 @@ func (r requestRows) loseReplies(*child) {
 
 // refuseLast makes the server refuse the renewals of the last slot, and store the
 // renewals of the other slots.
-func (r requestRows) refuseLast(*child) { r.weather.deaf = r.slots[len(r.slots)-1] }
+func (r requestRows) refuseLast(*child) { r.api.weather.deaf = r.slots[len(r.slots)-1] }
 
 // unseen crashes the holder's node while watches are of no use, and demands that a standby takes
 // over in time.
 func (r requestRows) unseen(w weather) {
 	r.Do(func() {
-		r.weather = w
+		r.api.weather = w
 		r.Note("script", "weather %+v", w)
-		r.cutWatches()
+		r.api.cutWatches()
 	})
 	r.Pass(engine.Between(r.Rng, 0, r.budget.Duration))
 	more := r.unseeing()
@@ -114,23 +113,16 @@ func (r requestRows) unseen(w weather) {
 	r.expiryWithin(more, func(c *child) { c.pod().node.crash() })
 }
 
-// cutWatches cuts the connections of all watches.
-func (r requestRows) cutWatches() {
-	for _, s := range slices.Clone(r.api.watches) {
-		s.finish(errBroken)
-	}
-}
-
 // unwritable makes all writes fail, so the holder's child must stop, and no pod can take
 // over. Once writes work again, a pod must hold soon, even without useful watches.
 func (r requestRows) unwritable(after weather) {
 	what := engine.Pick(r.Rng, faults)
 	c := r.once(func(*child) {
-		r.weather = after
-		r.weather.puts = what
-		r.Note("script", "weather %+v", r.weather)
+		r.api.weather = after
+		r.api.weather.puts = what
+		r.Note("script", "weather %+v", r.api.weather)
 		if after.watches != 0 {
-			r.cutWatches()
+			r.api.cutWatches()
 		}
 	})
 	r.Pass(engine.Between(r.Rng, r.budget.Duration*11/10, 3*r.budget.Duration))
@@ -138,13 +130,13 @@ func (r requestRows) unwritable(after weather) {
 		r.fail(outlived, "%s lives though its slot cannot be renewed", c.name)
 		return
 	}
-	r.Do(func() { r.weather = after })
+	r.Do(func() { r.api.weather = after })
 	// The last write may hang until its timeout.
 	bound := slow(r.budget.RequestTimeout) + r.unseeing()
 	if !r.Until(bound, r.free(c)) {
 		r.fail(nobody, "nobody holds %v after writes work again", bound)
 	}
-	r.Do(func() { r.weather = fair })
+	r.Do(func() { r.api.weather = fair })
 }
 
 // solitary stops all standbys, so that only the former holder can acquire the slot
@@ -163,7 +155,7 @@ func (r requestRows) starving() {
 	}
 	var modest *pod
 	r.once(func(*child) {
-		r.weather.sealed = r.slots[1]
+		r.api.weather.sealed = r.slots[1]
 		modest = r.newPod(template{
 			workload: "job", slots: r.slots[:1], duration: r.budget.Duration, grace: r.grace, containers: []string{"app"},
 			standBy: true, obedient: true, gate: r.templates[0].gate,
@@ -184,7 +176,7 @@ func (r requestRows) starving() {
 		if !runs() {
 			r.Violate(stopped, "%s was stopped", modest.name)
 		}
-		r.weather = fair
+		r.api.weather = fair
 		modest.stop()
 	})
 	r.Until(modest.grace+left, func() bool { return modest.gone })

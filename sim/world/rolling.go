@@ -37,7 +37,7 @@ func newRolling(w *World) *rolling {
 	r.apply(&t)
 	all.add(t, 3)
 	w.newEnroller("enroll-1")
-	w.latest = max(w.latest, r.longest)
+	w.api.latest = max(w.api.latest, r.longest)
 	return r
 }
 

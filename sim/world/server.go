@@ -5,6 +5,7 @@ package world
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -19,8 +20,14 @@ import (
 // server is the API server, with the objects of one namespace. Its semantics are those
 // of a real server, as far as the agent depends on them.
 type server struct {
-	w       *World
-	rng     *rand.Rand
+	engine *engine.Engine
+	rng    *rand.Rand
+	// weather has the faults of requests.
+	weather weather
+	// latest bounds the time from the sending of a request to its arrival.
+	latest time.Duration
+	// stored is called at each stored write of a Lease, before any watch shows the write.
+	stored  func(by, lease string, sent time.Duration, before, after version)
 	rv      int64
 	names   []string // the keys of all objects, deleted ones too, in the order of creation
 	objects map[string]*object
@@ -31,8 +38,11 @@ type server struct {
 	// lost reports that a person keeps the server stopped.
 	lost    bool
 	watches []*watch
-	dirty   []func()          // called at each change that concerns enroll
-	rights  map[string]rights // the decoded Roles, by name
+	// informed has the functions that [server.inform] calls.
+	informed []func()
+	rights   map[string]rights // the decoded Roles, by name
+	// variables has the Variables; nil in a world without Variables.
+	variables *variables
 	// sent is the instant at which a client sent the last write of a Lease.
 	sent time.Duration
 }
@@ -66,10 +76,16 @@ type change struct {
 	raw  []byte
 }
 
-func newServer(w *World) *server {
+// newServer returns a server without objects, in fair weather. At each stored write of a Lease the
+// server calls the function "stored". The argument "sent" of that function is the instant at which
+// a client sent the last write of a Lease.
+func newServer(e *engine.Engine, stored func(by, lease string, sent time.Duration, before, after version)) *server {
 	// Fencing tokens are numbers. The first versions are below 1000, so a program that
 	// compares tokens as text fails when the versions reach 1000.
-	return &server{w: w, rng: w.Source("server"), rv: 990, objects: map[string]*object{}, rights: map[string]rights{}}
+	return &server{
+		engine: e, rng: e.Source("server"), weather: fair, latest: latest, stored: stored,
+		rv: 990, objects: map[string]*object{}, rights: map[string]rights{},
+	}
 }
 
 // object returns the object of a key, without a state if the key is new.
@@ -102,6 +118,12 @@ func (o *object) asOf(at time.Duration) version {
 	return version{}
 }
 
+// since returns the state of the object at the instant, and all later states.
+func (o *object) since(at time.Duration) []version {
+	later, _ := slices.BinarySearchFunc(o.versions, at+1, func(v version, at time.Duration) int { return cmp.Compare(v.at, at) })
+	return o.versions[max(0, later-1):]
+}
+
 // get returns the current state of an object.
 func (s *server) get(kind, name string) ([]byte, error) {
 	v := s.object(kind, name).last()
@@ -111,13 +133,16 @@ func (s *server) get(kind, name string) ([]byte, error) {
 	return v.raw, nil
 }
 
+// exists reports whether the object exists.
+func (s *server) exists(kind, name string) bool { return s.object(kind, name).last().body != nil }
+
 // create stores a new object, and fails if the object exists.
 func (s *server) create(by, kind, name string, raw []byte) ([]byte, error) {
 	o := s.object(kind, name)
 	if o.last().body != nil {
 		return nil, status(409, "AlreadyExists", kind+" "+name)
 	}
-	return s.store(by, o, decode(raw), fmt.Sprintf("uid-%d", s.w.Number())), nil
+	return s.store(by, o, decode(raw), fmt.Sprintf("uid-%d", s.engine.Number())), nil
 }
 
 // put replaces an object as the real server does. The server compares the uid and the
@@ -129,7 +154,7 @@ func (s *server) put(by, kind, name string, raw []byte) ([]byte, error) {
 	uid, rv := meta(body, "uid"), meta(body, "resourceVersion")
 	switch {
 	case before.body == nil && kind == "Lease" && uid == "":
-		return s.store(by, o, body, fmt.Sprintf("uid-%d", s.w.Number())), nil
+		return s.store(by, o, body, fmt.Sprintf("uid-%d", s.engine.Number())), nil
 	case before.body == nil && uid != "":
 		return nil, status(409, "Conflict", "uid of an object that is gone")
 	case before.body == nil:
@@ -160,8 +185,8 @@ func (s *server) remove(by, kind, name, uid, rv string) error {
 	s.next()
 	last := decode(before.raw)
 	metadata(last)["resourceVersion"] = strconv.FormatInt(s.rv, 10)
-	o.versions = append(o.versions, version{at: s.w.Now(), rv: s.rv})
-	s.w.Note(by, "deletes %s %s", kind, name)
+	o.versions = append(o.versions, version{at: s.engine.Now(), rv: s.rv})
+	s.engine.Note(by, "deletes %s %s", kind, name)
 	s.changed(kube.Deleted, o, encode(last))
 	return nil
 }
@@ -175,25 +200,24 @@ func (s *server) store(by string, o *object, body map[string]any, uid string) []
 	if before.body == nil {
 		how = kube.Added
 	}
-	v := version{at: s.w.Now(), uid: uid, rv: s.rv, body: body, canon: canonical(body), raw: encode(body)}
+	v := version{at: s.engine.Now(), uid: uid, rv: s.rv, body: body, canon: canonical(body), raw: encode(body)}
 	if o.kind == "Lease" {
 		v.lease = leaseFrom(v.raw)
 	}
 	o.versions = append(o.versions, v)
 	if o.kind == "Lease" {
-		s.w.checks.leaseStored(by, o.name, s.sent, before, v)
-		checkOpened(s.w, by, o.name, s.sent, before.lease, v.lease)
-	}
-	if o.kind == "Lease" && how == kube.Modified && restamped(before.lease, v.lease) {
-		s.tellEnroll()
+		s.stored(by, o.name, s.sent, before, v)
 	}
 	s.changed(how, o, v.raw)
 	return v.raw
 }
 
-// tellEnroll reports a change to each process of enroll.
-func (s *server) tellEnroll() {
-	for _, f := range s.dirty {
+// subscribe lets [server.inform] call f.
+func (s *server) subscribe(f func()) { s.informed = append(s.informed, f) }
+
+// inform reports a change to all subscribers.
+func (s *server) inform() {
+	for _, f := range s.informed {
 		f()
 	}
 }
@@ -201,11 +225,11 @@ func (s *server) tellEnroll() {
 // next advances the resourceVersion. Other objects of the cluster use some versions up.
 func (s *server) next() { s.rv += 1 + int64(s.rng.IntN(3)) }
 
-// changed reports a change to the watches and to the processes of enroll. An update of a Lease goes
-// to the watches alone, because [server.store] tells enroll of such an update if necessary.
+// changed reports a change to the watches and to the subscribers. An update of a Lease goes to the
+// watches alone. The caller of [newServer] decides which of these updates the subscribers learn.
 func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 	if o.kind != "Lease" || how != kube.Modified {
-		s.tellEnroll()
+		s.inform()
 	}
 	if o.kind != "Lease" {
 		return
@@ -219,7 +243,7 @@ func (s *server) changed(how kube.WatchType, o *object, raw []byte) {
 
 // goDown makes the API server unreachable.
 func (s *server) goDown() {
-	s.w.Note("API", "goes away")
+	s.engine.Note("API", "goes away")
 	s.away = true
 	s.severed()
 }
@@ -227,7 +251,7 @@ func (s *server) goDown() {
 // comeUp makes the API server reachable again.
 func (s *server) comeUp() {
 	if s.away && !s.lost {
-		s.w.Note("API", "is back")
+		s.engine.Note("API", "is back")
 		s.away = false
 	}
 }

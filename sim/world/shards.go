@@ -56,10 +56,10 @@ func newSharding(w *World) *sharding {
 	if engine.Chance(w.Rng, .5) {
 		w.newEnroller("enroll-2")
 	}
-	w.latest = max(w.latest, all.longest)
+	w.api.latest = max(w.api.latest, all.longest)
 	if engine.Chance(w.Rng, .3) {
 		s.climate = engine.Pick(w.Rng, climates(all.longest))
-		w.weather = s.climate
+		w.api.weather = s.climate
 		w.Note("script", "climate %+v", s.climate)
 	}
 	s.trouble = &trouble{workloads: all, takesLeases: takesLeases, takesRoles: takesRoles}

@@ -35,7 +35,7 @@ func newStarting(w *World) *starting {
 	t.behaviour = behaviour{name: "starts", starts: engine.Between(w.Rng, 100*time.Millisecond, 20*time.Second), probed: true}
 	all.add(t, 2+w.Rng.IntN(4))
 	w.newEnroller("enroll-1")
-	w.latest = max(w.latest, s.longest)
+	w.api.latest = max(w.api.latest, s.longest)
 	s.trouble = &trouble{workloads: all}
 	return s
 }

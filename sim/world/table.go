@@ -73,11 +73,7 @@ func (t *table) run() {
 		}
 		t.Do(func() {
 			t.heal()
-			for _, s := range slices.Clone(t.api.watches) {
-				if s.mute {
-					s.finish(errBroken) // the next row needs healthy watches
-				}
-			}
+			t.api.cutMute() // the next row needs healthy watches
 		})
 	}
 }

@@ -60,13 +60,13 @@ func disturbFor(w *World, d, pause time.Duration, disturb func()) bool {
 // shift changes the [weather], the set of faults of requests. The weather in the field "climate"
 // counts as fair. Fair weather mostly becomes foul, and any other weather becomes fair.
 func (c *trouble) shift() {
-	if c.weather == c.climate && engine.Chance(c.Rng, .7) {
-		c.weather = foul
-		c.weather.watches, c.weather.idle, c.weather.silent = c.climate.watches, c.climate.idle, c.climate.silent
+	if c.api.weather == c.climate && engine.Chance(c.Rng, .7) {
+		c.api.weather = foul
+		c.api.weather.watches, c.api.weather.idle, c.api.weather.silent = c.climate.watches, c.climate.idle, c.climate.silent
 		c.Note("script", "foul weather")
 		return
 	}
-	c.weather = c.climate
+	c.api.weather = c.climate
 	c.Note("script", "fair weather")
 }
 
@@ -74,10 +74,10 @@ func (c *trouble) shift() {
 func (c *trouble) verbTrouble() {
 	which, what := c.Rng.IntN(3), engine.Pick(c.Rng, faults)
 	of := func(w *weather) *fault { return []*fault{&w.gets, &w.puts, &w.watches}[which] }
-	*of(&c.weather) = what
+	*of(&c.api.weather) = what
 	c.Note("script", "%s fail (%v)", []string{"gets", "puts", "watches"}[which], what)
 	c.After(engine.Between(c.Rng, 100*time.Millisecond, 2*c.longest), func() {
-		*of(&c.weather) = *of(&c.climate)
+		*of(&c.api.weather) = *of(&c.climate)
 	})
 }
 
@@ -131,7 +131,7 @@ func (c *trouble) takeLease() {
 func (c *trouble) takeRole() {
 	kind := engine.Pick(c.Rng, []string{"Role", "RoleBinding"})
 	name := RoleName
-	if c.api.object(kind, name).last().raw != nil {
+	if c.api.exists(kind, name) {
 		engine.Must(c.api.remove("somebody", kind, name, "", ""))
 	}
 }

@@ -7,43 +7,45 @@ import (
 	"cmp"
 	"context"
 	"math/rand/v2"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
-	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // variables are the Variables in the API server. Variables have a separate random source and
 // separate versions. So they change nothing in a story without Variables.
 type variables struct {
-	w       *World
-	rng     *rand.Rand
-	rv      int64
-	of      map[string]*kube.Variable
-	ledgers map[string]*ledger
+	rng *rand.Rand
+	rv  int64
+	of  map[string]*kube.Variable
+	// stored is called at each stored write of a Variable.
+	stored func(*kube.Variable)
 	// changed is a channel. Each change of a Variable closes this channel and makes a new channel.
 	changed chan struct{}
 }
 
-func newVariables(w *World) *variables {
+// keepVariables gives the server Variables of the names. At each stored write of a Variable the
+// server calls the function "stored".
+func (s *server) keepVariables(names []string, stored func(*kube.Variable)) {
 	v := &variables{
-		w: w, rng: w.Source("variables"), rv: 990, of: map[string]*kube.Variable{}, ledgers: map[string]*ledger{}, changed: make(chan struct{}),
+		rng: s.engine.Source("variables"), rv: 990, of: map[string]*kube.Variable{}, stored: stored, changed: make(chan struct{}),
 	}
-	for i, c := range shared {
+	for i, name := range names {
 		v.rv++
-		v.of[c.Name] = &kube.Variable{Name: c.Name, UID: "variable-" + strconv.Itoa(i), ResourceVersion: text(v.rv)}
-		v.ledgers[c.Name] = &ledger{w: w, name: c.Name, sums: map[string]string{}, holds: map[string][]kube.Fence{}}
+		v.of[name] = &kube.Variable{Name: name, UID: "variable-" + strconv.Itoa(i), ResourceVersion: text(v.rv)}
 	}
-	return v
+	s.variables = v
 }
 
-// shared are the Variables that each pod of the story declares. Adds to "keyed" have an
-// idempotency key, and adds to "hits" have none. Programs write "fenced" under a hold.
-var shared = []api.Claim{{Kind: api.Variable, Name: "keyed"}, {Kind: api.Variable, Name: "hits"}, {Kind: api.Variable, Name: "fenced"}}
+// integer returns the integer of the named Variable.
+func (s *server) integer(name string) int64 {
+	if n := s.variables.of[name].Integer; n != nil {
+		return *n
+	}
+	return 0
+}
 
 // put stores the Variable as the API server does. By the schema's rules, put refuses a write that
 // removes the fence, names another lock, or has an older fence.
@@ -62,7 +64,7 @@ func (v *variables) put(next *kube.Variable) (*kube.Variable, error) {
 	stored := next.Clone()
 	stored.ResourceVersion = text(v.rv)
 	v.of[next.Name] = stored
-	v.ledgers[next.Name].stored(stored)
+	v.stored(stored)
 	close(v.changed)
 	v.changed = make(chan struct{})
 	return stored.Clone(), nil
@@ -72,7 +74,7 @@ func (v *variables) put(next *kube.Variable) (*kube.Variable, error) {
 func (c *clientOf) GetVariable(ctx context.Context, name string) (*kube.Variable, error) {
 	var read *kube.Variable
 	_, err := c.do(ctx, "get variable."+name, func() ([]byte, error) {
-		read = c.w.variables.of[name].Clone()
+		read = c.server.variables.of[name].Clone()
 		return nil, nil
 	})
 	if err != nil {
@@ -86,10 +88,10 @@ func (c *clientOf) UpdateVariable(ctx context.Context, next *kube.Variable) (*ku
 	next = next.Clone()
 	var stored *kube.Variable
 	_, err := c.do(ctx, "put variable."+next.Name, func() (_ []byte, err error) {
-		if c.w.weather.unstored && next.ResourceVersion == c.w.variables.of[next.Name].ResourceVersion {
+		if c.server.weather.unstored && next.ResourceVersion == c.server.variables.of[next.Name].ResourceVersion {
 			return nil, errDropped // this fault loses only a write that the server would store
 		}
-		stored, err = c.w.variables.put(next)
+		stored, err = c.server.variables.put(next)
 		return nil, err
 	})
 	if err != nil {
@@ -114,7 +116,7 @@ func (c *clientOf) WatchVariable(ctx context.Context, name, from string, fn func
 		if !c.Enter() {
 			return engine.ErrDead
 		}
-		now, changed := c.w.variables.of[name], c.w.variables.changed
+		now, changed := c.server.variables.of[name], c.server.variables.changed
 		c.Leave()
 		if now.ResourceVersion != from {
 			from = now.ResourceVersion
@@ -128,65 +130,4 @@ func (c *clientOf) WatchVariable(ctx context.Context, name, from string, fn func
 			return ctx.Err()
 		}
 	}
-}
-
-// These are the names of the invariants of Variables, like the names in check.go. The violation
-// "counted" is an acknowledged add that the sum of a Variable lacks, or an add that counts twice.
-// The violation "fenced-off" is a write with the fence of a hold that no program of the writing pod
-// has named.
-const (
-	counted   = "counted"
-	fencedOff = "fenced-off"
-)
-
-// ledger records the adds that programs have sent to one Variable, and the answers of the agents.
-type ledger struct {
-	w    *World
-	name string
-	// acked is the sum of the acknowledged adds. The field "open" is the sum of the adds that may
-	// have taken effect: those that are under way, and those whose outcome is unknown.
-	acked, open int64
-	// sums has each acknowledged sum as a key, and the program that got this answer as its value.
-	sums map[string]string
-	// holds has, for each pod, the fences of the holds that the programs of this pod have named.
-	holds map[string][]kube.Fence
-}
-
-// value returns the integer of the Variable.
-func (l *ledger) value() int64 {
-	if n := l.w.variables.of[l.name].Integer; n != nil {
-		return *n
-	}
-	return 0
-}
-
-// stored checks the invariants when a write is stored.
-func (l *ledger) stored(v *kube.Variable) {
-	l.w.Note("API", "stores %s = %d of write %s", l.name, l.value(), v.Write)
-	l.check()
-	pod, _, _ := strings.Cut(v.Write, ".")
-	if v.Fence != nil && !slices.Contains(l.holds[pod], *v.Fence) {
-		l.w.Violate(fencedOff, "%s writes %s with the fence %v, and its programs named no such hold", pod, l.name, *v.Fence)
-	}
-}
-
-// check demands that the sum contains each acknowledged add, and nothing but adds that programs
-// have sent.
-func (l *ledger) check() {
-	switch n := l.value(); {
-	case n < l.acked:
-		l.w.Violate(counted, "%s is %d, and %d are acknowledged", l.name, n, l.acked)
-	case n > l.acked+l.open:
-		l.w.Violate(counted, "%s is %d, and only %d are acknowledged or unknown", l.name, n, l.acked+l.open)
-	}
-}
-
-// acks records that the agent has acknowledged an add of n, with the sum as the answer.
-func (l *ledger) acks(by string, n int64, sum string) {
-	l.acked, l.open = l.acked+n, l.open-n
-	if other, known := l.sums[sum]; known {
-		l.w.Violate(counted, "%s and %s both brought %s to %s", other, by, l.name, sum)
-	}
-	l.sums[sum] = by
-	l.check()
 }

@@ -4,7 +4,6 @@
 package world
 
 import (
-	"cmp"
 	"slices"
 	"time"
 
@@ -32,12 +31,12 @@ const (
 func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duration) {
 	for _, c := range conditions {
 		if c.Sharded() {
-			if !shardsMet(w, c, statesSince(w.api.object("Lease", api.ShardLease(c.Lease, 0)), at)) {
+			if !shardsMet(w, c, w.api.object("Lease", api.ShardLease(c.Lease, 0)).since(at)) {
 				w.Violate(unmetShards, "%s goes on, and the shards of %v were not done", pod, c)
 			}
 			continue
 		}
-		states := statesSince(w.api.object("Lease", c.Lease), at)
+		states := w.api.object("Lease", c.Lease).since(at)
 		met, how := keyMet(states, c.Key), unmetKey
 		if c.Key == "" {
 			met, how = holderMet(states), unmetHolder
@@ -48,12 +47,6 @@ func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duratio
 		}
 		at = max(at, states[met].at)
 	}
-}
-
-// statesSince returns the state of the object at the instant, and all later states.
-func statesSince(o *object, at time.Duration) []version {
-	later, _ := slices.BinarySearchFunc(o.versions, at+1, func(v version, at time.Duration) int { return cmp.Compare(v.at, at) })
-	return o.versions[max(0, later-1):]
 }
 
 // keyMet returns the index of the first state in which the key is done; negative if there is no

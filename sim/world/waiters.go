@@ -90,18 +90,16 @@ func (ws *waiters) remove(p *waiter) {
 
 // takeRole deletes the Role by which waiters read. A watch that is open goes on.
 func (ws *waiters) takeRole() {
-	if ws.api.object("Role", ReaderRoleName).last().raw != nil {
+	if ws.api.exists("Role", ReaderRoleName) {
 		engine.Must(ws.api.remove("somebody", "Role", ReaderRoleName, "", ""))
 	}
 }
 
 // silence makes the open watches of a waiter carry no event any more.
 func (ws *waiters) silence(p *waiter) {
-	for _, s := range ws.api.watches {
-		if s.c == p.client {
-			ws.Note(p.name, "its watch falls silent")
-			s.mute = true
-		}
+	for _, s := range ws.api.watchesOf(p.client) {
+		ws.Note(p.name, "its watch falls silent")
+		s.mute = true
 	}
 }
 
@@ -122,7 +120,7 @@ func (ws *waiters) mute(p *waiter) bool {
 func (ws *waiters) looking() time.Duration {
 	return sum([]part{
 		{"a node boots, and the kubelet starts the container again", 3*time.Second + mostAgain},
-		{"a late request arrives, or a read without an answer ends", max(ws.latest, 20*time.Second)},
+		{"a late request arrives, or a read without an answer ends", max(ws.api.latest, 20*time.Second)},
 		{"enroll begins anew, and grants the right", 5 * time.Second},
 		{"the longest pause after a failure, twice", 2 * 15 * time.Second},
 		{"a read, and the first event of its watch, for each shard", mostMapped * time.Second},

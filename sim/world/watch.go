@@ -40,7 +40,7 @@ func (c *clientOf) WatchLease(ctx context.Context, name, resourceVersion string,
 		if err := c.may("watch", name); err != nil {
 			return nil, err
 		}
-		return nil, c.w.api.open(s, resourceVersion)
+		return nil, c.server.open(s, resourceVersion)
 	})
 	if err != nil {
 		return err
@@ -97,16 +97,26 @@ func (s *server) open(w *watch, resourceVersion string) error {
 }
 
 func (c *clientOf) close(s *watch) {
-	c.w.Lock()
-	defer c.w.Unlock()
+	c.server.engine.Lock()
+	defer c.server.engine.Unlock()
 	s.ended = true
-	c.w.api.watches = slices.DeleteFunc(c.w.api.watches, func(other *watch) bool { return other == s })
+	c.server.watches = slices.DeleteFunc(c.server.watches, func(other *watch) bool { return other == s })
+}
+
+// watchesOf returns the watches of the client.
+func (s *server) watchesOf(c *clientOf) []*watch {
+	return slices.DeleteFunc(slices.Clone(s.watches), func(other *watch) bool { return other.c != c })
+}
+
+// mute reports whether the client has a watch that carries no event any more.
+func (c *clientOf) mute() bool {
+	return slices.ContainsFunc(c.server.watchesOf(c), func(s *watch) bool { return s.mute })
 }
 
 // offer adds a change to the queue of the stream, if the stream watches the changed Lease, and has
 // neither ended nor become mute. In silent weather, each offered change makes the stream mute.
 func (s *watch) offer(c change) {
-	s.mute = s.mute || s.c.w.weather.silent
+	s.mute = s.mute || s.c.server.weather.silent
 	if c.name == s.name && !s.ended && !s.mute {
 		s.queue = append(s.queue, c)
 		s.move()
@@ -119,15 +129,15 @@ func (s *watch) move() {
 		return
 	}
 	s.moving = true
-	f := s.c.w.weather
+	f := s.c.server.weather
 	delay := trip(s.rng, f)
 	if engine.Chance(s.rng, f.stall) {
-		delay += engine.Between(s.rng, 0, max(time.Minute, s.c.w.latest))
+		delay += engine.Between(s.rng, 0, max(time.Minute, s.c.server.latest))
 	}
 	closing, orderly := engine.Chance(s.rng, f.close), engine.Chance(s.rng, .5)
 	mute := engine.Chance(s.rng, f.mute) || f.farewell && s.queue[0].kind == kube.Deleted
 	moves := s.moves
-	s.c.w.After(delay, func() {
+	s.c.server.engine.After(delay, func() {
 		if s.moves == moves {
 			s.arrive(closing, orderly)
 			s.mute = s.mute || mute
@@ -154,7 +164,7 @@ func (s *watch) arrive(closing, orderly bool) {
 	if !s.c.in() {
 		// The server sends packets again until the path is back, or the client gives up.
 		moves := s.moves
-		s.c.w.After(engine.Between(s.rng, 50*time.Millisecond, 200*time.Millisecond), func() {
+		s.c.server.engine.After(engine.Between(s.rng, 50*time.Millisecond, 200*time.Millisecond), func() {
 			if s.moves == moves {
 				s.arrive(closing, orderly)
 			}
@@ -180,12 +190,12 @@ func (s *watch) arrive(closing, orderly bool) {
 // idles lets a load balancer cut the stream, unless an event arrives in time.
 func (s *watch) idles() {
 	s.sounds++
-	idle, sounds := s.c.w.weather.idle, s.sounds
+	idle, sounds := s.c.server.weather.idle, s.sounds
 	if idle == 0 {
 		return
 	}
-	s.c.w.After(idle, func() {
-		if s.sounds == sounds && s.c.w.weather.idle != 0 {
+	s.c.server.engine.After(idle, func() {
+		if s.sounds == sounds && s.c.server.weather.idle != 0 {
 			s.finish(errBroken)
 		}
 	})
@@ -211,10 +221,10 @@ func (s *watch) signal() {
 func (s *server) breakWatches(r *rand.Rand) {
 	orderly := engine.Chance(r, .5)
 	if engine.Chance(r, .5) {
-		s.w.Note("script", "history is compacted")
+		s.engine.Note("script", "history is compacted")
 		s.compacted = s.rv
 	}
-	s.w.Note("script", "all watches end (orderly %v)", orderly)
+	s.engine.Note("script", "all watches end (orderly %v)", orderly)
 	for _, stream := range slices.Clone(s.watches) {
 		if orderly {
 			stream.finish(nil)
@@ -224,12 +234,35 @@ func (s *server) breakWatches(r *rand.Rand) {
 	}
 }
 
+// cutWatches cuts the connections of all watches.
+func (s *server) cutWatches() {
+	for _, stream := range slices.Clone(s.watches) {
+		stream.finish(errBroken)
+	}
+}
+
+// cutMute cuts the connections of the watches that carry no event any more.
+func (s *server) cutMute() {
+	for _, stream := range slices.Clone(s.watches) {
+		if stream.mute {
+			stream.finish(errBroken)
+		}
+	}
+}
+
+// hurry delivers delayed events soon, because the weather has become fair.
+func (s *server) hurry() {
+	for _, stream := range s.watches {
+		stream.hurry()
+	}
+}
+
 // severed lets clients notice that their streams are cut. The caller has just cut a
 // path.
 func (s *server) severed() {
 	for _, stream := range s.watches {
 		if !stream.c.in() {
-			s.w.After(engine.Between(stream.rng, 0, noticed), func() {
+			s.engine.After(engine.Between(stream.rng, 0, noticed), func() {
 				if !stream.c.in() {
 					stream.finish(errBroken)
 				}

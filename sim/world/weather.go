@@ -20,7 +20,7 @@ type weather struct {
 	// slow is the chance that a packet takes up to a second, not milliseconds.
 	slow float64
 	// stall, close and mute are chances at each event of a watch. A stall delays the event
-	// by up to a minute, or by up to World.latest if that is longer. A close ends the watch
+	// by up to a minute, or by up to [server.latest] if that is longer. A close ends the watch
 	// after the event. A mute watch stays open, but silent.
 	stall, close, mute float64
 	// unanswered reports that the answers to all PUT requests are lost, and that no other request
@@ -74,7 +74,7 @@ func (f fault) err() error {
 // current weather.
 func (c *clientOf) broken(op string) fault {
 	verb, lease, _ := strings.Cut(op, " ")
-	switch f := c.w.weather; {
+	switch f := c.server.weather; {
 	case c.allowed == nil:
 		return sound
 	case lease != "" && lease == f.sealed:

@@ -15,12 +15,9 @@ type World struct {
 	*engine.Engine
 	checks *checks
 
-	api     *server
-	weather weather
-	calm    bool          // quiet times: no fault begins, and no child fails
-	healed  time.Duration // the instant at which heal ended all faults
-	// latest bounds the time from the sending of a request to its arrival.
-	latest time.Duration
+	api    *server
+	calm   bool          // quiet times: no fault begins, and no child fails
+	healed time.Duration // the instant at which heal ended all faults
 	// optedOut reports that the namespace has lost its label.
 	optedOut bool
 	nodes    []*node
@@ -43,10 +40,10 @@ type World struct {
 	mapped []shardedJob
 	// locals has the pods whose programs use the local API.
 	locals []*localPod
-	// variables has the Variables of the pods in locals. The field "silent" reports that programs
-	// send no more requests about these Variables.
-	variables *variables
-	silent    bool
+	// ledgers has what the world knows about each Variable of the pods in locals. The field "silent"
+	// reports that programs send no more requests about these Variables.
+	ledgers map[string]*ledger
+	silent  bool
 	// joins reports that one call of a program may bid for several claims.
 	joins bool
 	// restores reports that a person restores the objects of an earlier instant. No pod has the
