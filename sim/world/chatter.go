@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// chatter is the name of an invariant. The violation means that an agent sends too many requests
+// within a minute, or that it sends anything but renewals in quiet times.
+const chatter = "chatter"
+
 // These constants bound the requests that an agent process may send within any minute, whatever
 // request faults happen. A restarted agent counts anew, and the kubelet's back-off bounds the
 // restarts.

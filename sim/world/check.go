@@ -38,9 +38,6 @@ const (
 	lockOrder = "lock-order"
 	// nobody stands for the violation that a slot has no holder for longer than the rules allow.
 	nobody = "nobody"
-	// chatter means that an agent sends too many requests within a minute, or that it sends
-	// anything but renewals in quiet times.
-	chatter = "chatter"
 	// stopped means that a child is stopped although no rule allows the stop.
 	stopped = "stopped"
 	// undrained means that a child lives on after the end of its drain.

@@ -146,7 +146,7 @@ func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 		return
 	}
 	p := l.rivals[is.Holder]
-	if p == nil || !p.w.calm || p.w.api.weather != fair || p.agent == nil || p.agent.mute() {
+	if p == nil || !p.w.calm || p.w.api.weather != fair || p.agent == nil || p.w.api.muted(p.agent.clientOf) {
 		return
 	}
 	intent := api.IntentLease(p.claims[0].Name)

@@ -102,7 +102,7 @@ func (r requestRows) refuseLast(*child) { r.api.weather.deaf = r.slots[len(r.slo
 func (r requestRows) unseen(w weather) {
 	r.Do(func() {
 		r.api.weather = w
-		r.Note("script", "weather %+v", w)
+		r.Note("script", "weather %v", w)
 		r.api.cutWatches()
 	})
 	r.Pass(engine.Between(r.Rng, 0, r.budget.Duration))
@@ -120,7 +120,7 @@ func (r requestRows) unwritable(after weather) {
 	c := r.once(func(*child) {
 		r.api.weather = after
 		r.api.weather.puts = what
-		r.Note("script", "weather %+v", r.api.weather)
+		r.Note("script", "weather %v", r.api.weather)
 		if after.watches != 0 {
 			r.api.cutWatches()
 		}

@@ -112,7 +112,7 @@ func (ws *waiters) recover() {
 
 // mute reports whether the waiter has a watch that carries no event any more.
 func (ws *waiters) mute(p *waiter) bool {
-	return slices.ContainsFunc(ws.api.watches, func(s *watch) bool { return s.c == p.client && s.mute })
+	return ws.api.muted(p.client)
 }
 
 // looking returns the longest time from the last fault until a waiter without a mute watch sees its

@@ -108,9 +108,9 @@ func (s *server) watchesOf(c *clientOf) []*watch {
 	return slices.DeleteFunc(slices.Clone(s.watches), func(other *watch) bool { return other.c != c })
 }
 
-// mute reports whether the client has a watch that carries no event any more.
-func (c *clientOf) mute() bool {
-	return slices.ContainsFunc(c.server.watchesOf(c), func(s *watch) bool { return s.mute })
+// muted reports whether the client has a watch that carries no event any more.
+func (s *server) muted(c *clientOf) bool {
+	return slices.ContainsFunc(s.watchesOf(c), func(w *watch) bool { return w.mute })
 }
 
 // offer adds a change to the queue of the stream, if the stream watches the changed Lease, and has

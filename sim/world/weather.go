@@ -4,6 +4,7 @@
 package world
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -39,6 +40,14 @@ type weather struct {
 	// silent reports that the next change of any Lease makes all open watches mute. The field
 	// "farewell" reports that a watch becomes mute after the deletion of its Lease.
 	silent, farewell bool
+}
+
+// String returns all fields as text, for the history.
+func (f weather) String() string {
+	return fmt.Sprintf("{lost:%v replyLost:%v late:%v refused:%v slow:%v stall:%v close:%v mute:%v"+
+		" unanswered:%v unstored:%v deaf:%v sealed:%v gets:%v puts:%v watches:%v patches:%v idle:%v silent:%v farewell:%v}",
+		f.lost, f.replyLost, f.late, f.refused, f.slow, f.stall, f.close, f.mute,
+		f.unanswered, f.unstored, f.deaf, f.sealed, f.gets, f.puts, f.watches, f.patches, f.idle, f.silent, f.farewell)
 }
 
 var (
