@@ -15,12 +15,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/probe"
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // agentProcess is one process of the agent's container.
 type agentProcess struct {
-	*clientOf
+	*apiserver.Client
 	pod     *pod
 	name    string
 	gateway *gateway // nil until the process listens
@@ -52,9 +53,9 @@ func (p *pod) startAgent() {
 		first: p.agentRuns == 1, pod: p, stop: make(chan struct{}), connected: engine.NewSignal(), began: p.w.Now(), leaps: make(chan struct{}, 1),
 	}
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
-	a.clientOf = p.w.newClient(proc, a.name+p.uid, p.node)
-	a.clientOf.name = p.identity()
-	a.clientOf.allowed, a.clientOf.patched = p.allowed, p.patched
+	a.Client = p.w.newClient(proc, a.name+p.uid, p.node)
+	a.Client.Name = p.identity()
+	a.Client.Allowed, a.Client.Patched = p.allowed, p.patched
 	p.agents = append(p.agents, a)
 	p.w.Note(a.name, "agent starts")
 	if p.node.frozen {
@@ -87,7 +88,7 @@ func (a *agentProcess) begin() {
 		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
 		InitContainers: p.inits,
 		LeaseDuration:  p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
-		API: a.clientOf, Clock: a.clock, Leaps: a.leaps,
+		API: a.Client, Clock: a.clock, Leaps: a.leaps,
 		Wall:   a.wall,
 		Random: rand.NewPCG(w.Seed, w.Source(a.name+p.uid).Uint64()),
 	}

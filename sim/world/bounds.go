@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -55,7 +56,7 @@ func (c *workloads) settling() time.Duration {
 	d := c.longest
 	return sum([]part{
 		{"a pod that is being stopped has its grace, and then its agent ends", c.grace + left},
-		{"a request on its way is stored, and may be a renewal", c.api.latest},
+		{"a request on its way is stored, and may be a renewal", c.api.Latest},
 		{"the Lease of a pod that is gone expires", slow(d)},
 		{"a standby whose watch is mute tries, is refused, and waits anew", c.unmuting()},
 		{"a standby without a watch finds out", c.unseeing()},
@@ -141,13 +142,13 @@ func (c *workloads) handingOver() time.Duration {
 	switch {
 	case c.sharded > 0:
 		return 3*time.Second + slow(c.longest) + c.unmuting() + c.unseeing() + c.reopening()
-	case c.climate.silent:
+	case c.climate.Silent:
 		return sum([]part{
 			{"a standby waits until the state that it saw last expires", slow(c.longest)},
 			{"a refused standby waits until the state that it then reads expires", c.unmuting() + c.unseeing()},
 			{"the kubelet restarts the containers of the last holder", c.restarting()},
 		})
-	case c.climate != fair:
+	case c.climate != apiserver.Fair:
 		return 3*time.Second + c.unseeing() + c.restarting()
 	}
 	return 3*time.Second + c.restarting()
@@ -155,12 +156,12 @@ func (c *workloads) handingOver() time.Duration {
 
 // climates returns the sets of request faults that may last for the whole story of a seed. In each
 // set, watches are of little use, while reads and writes work.
-func climates(d time.Duration) []weather {
-	return []weather{
-		{watches: busy}, {watches: forbidden}, {watches: failing}, {watches: unheard},
+func climates(d time.Duration) []apiserver.Weather {
+	return []apiserver.Weather{
+		{Watches: apiserver.Busy}, {Watches: apiserver.Forbidden}, {Watches: apiserver.Failing}, {Watches: apiserver.Unheard},
 		// A holder renews after a sixth of the duration. A watch that is cut sooner never shows
 		// a renewal.
-		{idle: d / 20}, {idle: d / 7},
-		{silent: true},
+		{Idle: d / 20}, {Idle: d / 7},
+		{Silent: true},
 	}
 }

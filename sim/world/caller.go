@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -25,7 +26,7 @@ const lingers = 2 * time.Second
 // agent are one process, so they freeze and die together.
 type caller struct {
 	*comer
-	c *clientOf
+	c *apiserver.Client
 }
 
 // run serves the local API, and calls it until the barrier is open, or until ctx ends.

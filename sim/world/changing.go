@@ -70,7 +70,7 @@ func newChanging(w *World) *changing {
 		other.steer(&deployment{workload: other, surge: 1})
 	}
 	w.newEnroller("enroll-1")
-	w.api.latest = max(w.api.latest, all.longest)
+	w.api.Latest = max(w.api.Latest, all.longest)
 	return c
 }
 
@@ -157,7 +157,7 @@ func (c *changing) finished() bool {
 	if !c.complete() || c.workload.replicas == 0 || c.shared {
 		return c.complete()
 	}
-	lease, ok := c.api.lease(rolled)
+	lease, ok := c.api.Lease(rolled)
 	return ok && turn.Parse(lease.Annotations[api.RolloutAnnotation]).Proven.Same(c.newest.stamp)
 }
 

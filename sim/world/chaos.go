@@ -86,11 +86,11 @@ func newChaos(w *World) *chaos {
 		c.longest = max(c.longest, electorLease)
 	}
 	c.person = newPerson(all)
-	w.api.latest = max(w.api.latest, c.longest)
+	w.api.Latest = max(w.api.Latest, c.longest)
 	if engine.Chance(w.Rng, .5) {
 		c.climate = engine.Pick(w.Rng, climates(c.longest))
-		w.api.weather = c.climate
-		w.Note("script", "climate %+v", c.climate)
+		w.api.Weather = c.climate
+		w.Note("script", "climate %v", c.climate)
 	}
 	c.trouble = &trouble{workloads: all, elector: c.elector, takesLeases: takesLeases, takesRoles: takesRoles}
 	return c

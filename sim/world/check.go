@@ -241,7 +241,7 @@ func (l *checks) settled(slot string) bool {
 // because a holder waits only for a limited time until its status is stored.
 func (l *checks) checkRouted(c *child, d *gate.Drain) {
 	p := c.pod()
-	lease, ok := p.w.api.lease(p.slots[0])
+	lease, ok := p.w.api.Lease(p.slots[0])
 	if !ok || d.Reason != show.ReasonYield || lease.Annotations[api.HoldAnnotation] != c.hold {
 		return
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/barrier"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -43,7 +44,7 @@ type comer struct {
 	// client is the client of the last process; nil before the first start. The field "began" is
 	// the instant at which that process started. The field "died" is the instant at which that
 	// process ended.
-	client      *clientOf
+	client      *apiserver.Client
 	began, died time.Duration
 	starts      int
 	// stop sends SIGTERM to the process.
@@ -104,8 +105,8 @@ func (p *comer) start() {
 		p.waits, p.waited = false, p.died
 	}
 	c := p.w.newClient(p.w.NewProcess(), fmt.Sprintf("%s#%d", p.name, p.starts), p.node)
-	random := rand.NewPCG(p.w.Seed, p.w.Source(c.name).Uint64())
-	c.name, c.allowed = p.identity(), p.allowed
+	random := rand.NewPCG(p.w.Seed, p.w.Source(c.Name).Uint64())
+	c.Name, c.Allowed = p.identity(), p.allowed
 	ctx, stop := context.WithCancel(c.Ctx)
 	p.client, p.began, p.frozen, p.stop = c, p.w.Now(), false, stop
 	if p.node.frozen {
@@ -128,7 +129,7 @@ func (p *comer) start() {
 }
 
 // clock reads the clock of the node. The read waits while the process is frozen.
-func (p *comer) clock(c *clientOf) time.Duration {
+func (p *comer) clock(c *apiserver.Client) time.Duration {
 	if !c.Enter() {
 		p.w.Lock()
 	}
@@ -138,8 +139,8 @@ func (p *comer) clock(c *clientOf) time.Duration {
 
 // allowed returns nil, or the error with which the API server refuses a request for a Lease.
 func (p *comer) allowed(verb, lease string) error {
-	if !p.w.api.granted(RoleName, verb, lease) {
-		return status(403, "Forbidden", verb+" "+lease)
+	if !p.w.api.Granted(RoleName, verb, lease) {
+		return apiserver.Status(403, "Forbidden", verb+" "+lease)
 	}
 	return nil
 }
@@ -153,7 +154,7 @@ func (p *comer) Write(line []byte) (int, error) {
 // exited handles the end of a process that has ended by itself. A pod that is being deleted is
 // removed. For any other pod, the kubelet starts the container again after an error. After a
 // success the pod goes on, so exited checks that the barrier was open.
-func (p *comer) exited(c *clientOf, err error) {
+func (p *comer) exited(c *apiserver.Client, err error) {
 	if c.Dead {
 		return
 	}

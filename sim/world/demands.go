@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -161,7 +162,7 @@ func (d *demands) safely(cause func(*child)) {
 		cause(c)
 	})
 	d.Pass(d.budget.Duration * 13 / 10)
-	d.Do(func() { d.api.weather = fair })
+	d.Do(func() { d.api.Weather = apiserver.Fair })
 }
 
 // free returns a function. At each call this function reports whether another child runs under the

@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // elector is a program with client-go's leader election (0.30 or later) on the Lease of
 // a slot. The program releases the Lease only after its work has ended.
 type elector struct {
-	*clientOf
+	*apiserver.Client
 	w       *World
 	name    string
 	slot    string
@@ -31,7 +32,7 @@ const (
 
 func (w *World) newElector(name, slot string) *elector {
 	proc := w.NewProcess()
-	e := &elector{w: w, clientOf: w.newClient(proc, name, nil), name: name, slot: slot}
+	e := &elector{w: w, Client: w.newClient(proc, name, nil), name: name, slot: slot}
 	w.checks.electors = append(w.checks.electors, e)
 	w.Group.Go(e.run)
 	return e

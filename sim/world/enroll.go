@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -42,7 +43,7 @@ type Reconciler interface {
 type Enroller struct {
 	*engine.Process
 	w      *World
-	client *clientOf
+	client *apiserver.Client
 	name   string
 	rng    *rand.Rand
 	wake   chan struct{}
@@ -73,7 +74,7 @@ func (w *World) newEnroller(name string) *Enroller {
 	_, isModel := r.(model)
 	w.real = !isModel
 	w.enrolls = append(w.enrolls, e)
-	w.api.subscribe(e.nudge)
+	w.api.Subscribe(e.nudge)
 	w.Note(name, "starts")
 	w.Group.Go(func() { e.run(r) })
 	return e
@@ -142,7 +143,7 @@ func (e *Enroller) OptedOut() bool {
 
 // Get reads an object from the API server, not from the cache.
 func (e *Enroller) Get(ctx context.Context, kind, name string) ([]byte, error) {
-	return e.client.do(ctx, "get "+kind+name, func() ([]byte, error) { return e.w.api.get(kind, name) })
+	return e.client.Do(ctx, "get "+kind+name, func() ([]byte, error) { return e.w.api.Get(kind, name) })
 }
 
 // Cached reads an object from the cache.
@@ -151,16 +152,16 @@ func (e *Enroller) Cached(kind, name string) ([]byte, error) {
 		return nil, engine.ErrDead
 	}
 	defer e.Leave()
-	if v := e.w.api.object(kind, name).asOf(e.lag()); v.body != nil {
-		return v.raw, nil
+	if v := e.w.api.Object(kind, name).AsOf(e.lag()); v.Body != nil {
+		return v.Raw, nil
 	}
-	return nil, status(404, "NotFound", name)
+	return nil, apiserver.Status(404, "NotFound", name)
 }
 
 // List reads all objects of a kind with selected labels from the API server, and
 // returns them as a list's JSON.
 func (e *Enroller) List(ctx context.Context, kind string, selects func(labels map[string]string) bool) ([]byte, error) {
-	return e.client.do(ctx, "list "+kind, func() ([]byte, error) { return e.w.api.list(kind, selects, (*object).last), nil })
+	return e.client.Do(ctx, "list "+kind, func() ([]byte, error) { return e.w.api.List(kind, selects, (*apiserver.Object).Last), nil })
 }
 
 // ListCached reads from the cache the objects that [Enroller.List] reads from the
@@ -171,7 +172,7 @@ func (e *Enroller) ListCached(kind string, selects func(labels map[string]string
 	}
 	defer e.Leave()
 	at := e.lag()
-	return e.w.api.list(kind, selects, func(o *object) version { return o.asOf(at) }), nil
+	return e.w.api.List(kind, selects, func(o *apiserver.Object) apiserver.Version { return o.AsOf(at) }), nil
 }
 
 // lag moves the cache forward, unless it is pinned, and returns the instant whose state the
@@ -181,7 +182,7 @@ func (e *Enroller) lag() time.Duration {
 		return e.cache.at
 	}
 	behind := engine.Between(e.rng, 0, 50*time.Millisecond)
-	if engine.Chance(e.rng, e.w.api.weather.slow) {
+	if engine.Chance(e.rng, e.w.api.Weather.Slow) {
 		behind = engine.Between(e.rng, 0, 30*time.Second)
 	}
 	e.cache.at = max(e.cache.at, e.w.Now()-behind)
@@ -190,19 +191,19 @@ func (e *Enroller) lag() time.Duration {
 
 // Create writes a new object.
 func (e *Enroller) Create(ctx context.Context, kind, name string, body []byte) ([]byte, error) {
-	return e.client.do(ctx, "create "+kind+name, func() ([]byte, error) { return e.w.api.create(e.name, kind, name, body) })
+	return e.client.Do(ctx, "create "+kind+name, func() ([]byte, error) { return e.w.api.Create(e.name, kind, name, body) })
 }
 
 // Update replaces an object.
 func (e *Enroller) Update(ctx context.Context, kind, name string, body []byte) ([]byte, error) {
-	return e.client.do(ctx, "put "+kind+name, func() ([]byte, error) { return e.w.api.put(e.name, kind, name, body) })
+	return e.client.Do(ctx, "put "+kind+name, func() ([]byte, error) { return e.w.api.Put(e.name, kind, name, body) })
 }
 
 // Delete deletes an object if uid and resourceVersion match. An empty text matches any
 // object.
 func (e *Enroller) Delete(ctx context.Context, kind, name, uid, rv string) error {
-	_, err := e.client.do(ctx, "delete "+kind+name, func() ([]byte, error) {
-		err := e.w.api.remove(e.name, kind, name, uid, rv)
+	_, err := e.client.Do(ctx, "delete "+kind+name, func() ([]byte, error) {
+		err := e.w.api.Remove(e.name, kind, name, uid, rv)
 		if err == nil && kind == "Lease" {
 			e.w.checks.checkSwept(name)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -141,7 +142,7 @@ func (g *gateway) End(id gate.ShimID, reason string, grace time.Duration) error 
 // RunAside implements agent.Asides. The world has no exec probes, so RunAside always
 // fails.
 func (g *gateway) RunAside(context.Context, gate.ShimID, []string, time.Duration) (gate.Result, error) {
-	return gate.Result{}, errUnreachable
+	return gate.Result{}, apiserver.ErrUnreachable
 }
 
 // granted reports whether a shim of the container may have been granted the hold. If the

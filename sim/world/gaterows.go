@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -54,7 +55,7 @@ func (r withoutShims) rows() map[string]func() {
 		"watches end":                       func() { r.undisturbed(requests.breakWatches) },
 		"loop blocked for a moment":         func() { r.undisturbed(processes.blockBriefly) },
 		"API away for less than the budget": requests.outage,
-		"writes fail":                       func() { r.safely(func(*child) { r.api.weather.puts = engine.Pick(r.Rng, faults) }) },
+		"writes fail":                       func() { r.safely(func(*child) { r.api.Weather.Puts = engine.Pick(r.Rng, apiserver.Faults) }) },
 		"replies lost, then writes":         func() { r.safely(requests.loseReplies) },
 	}
 }
@@ -112,7 +113,7 @@ func (r readinessRows) rows() map[string]func() {
 // live on.
 func (r readinessRows) unstored() {
 	c := r.once(func(c *child) {
-		r.api.weather.patches = engine.Pick(r.Rng, faults)
+		r.api.Weather.Patches = engine.Pick(r.Rng, apiserver.Faults)
 		yield(c)
 	})
 	r.Pass(engine.Between(r.Rng, time.Second, 2*r.budget.Duration))
@@ -120,6 +121,6 @@ func (r readinessRows) unstored() {
 		if !c.alive {
 			r.Violate(stopped, "%s is no endpoint any more, though no status can be stored", c.name)
 		}
-		r.api.weather = fair
+		r.api.Weather = apiserver.Fair
 	})
 }

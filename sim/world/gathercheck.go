@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
 // These are the names of the invariants of pods with a barrier, like the names in check.go. Each
@@ -60,16 +61,16 @@ func checkArrived(w *World, of *run, by string, sent time.Duration) {
 		switch {
 		case p.identity() == by && p.node.wokeAt > bound:
 			return // the clock of this machine stood still
-		case p.client != nil && p.lived() >= bound-w.api.latest:
+		case p.client != nil && p.lived() >= bound-w.api.Latest:
 			alive++
 		}
 	}
 	if alive < of.barrier.Size {
-		w.Violate(early, "%s opens the barrier of %s, and only %d pods were alive since %v", by, of.name, alive, bound-w.api.latest)
+		w.Violate(early, "%s opens the barrier of %s, and only %d pods were alive since %v", by, of.name, alive, bound-w.api.Latest)
 	}
 	holders := map[string]bool{by: true}
 	for _, lease := range of.leases[1:] {
-		if holder := renewedSince(w.api.object("Lease", lease), bound); holder != "" {
+		if holder := renewedSince(w.api.Object("Lease", lease), bound); holder != "" {
 			holders[holder] = true
 		}
 	}
@@ -80,10 +81,10 @@ func checkArrived(w *World, of *run, by string, sent time.Duration) {
 
 // renewedSince returns the identity of the last pod that has written the Lease as its holder
 // since the instant; empty for none.
-func renewedSince(o *object, at time.Duration) (holder string) {
-	for _, v := range o.since(at) {
-		if v.at >= at && v.lease != nil && strings.Contains(v.lease.Holder, "_") {
-			holder = v.lease.Holder
+func renewedSince(o *apiserver.Object, at time.Duration) (holder string) {
+	for _, v := range o.Since(at) {
+		if v.At >= at && v.Lease != nil && strings.Contains(v.Lease.Holder, "_") {
+			holder = v.Lease.Holder
 		}
 	}
 	return holder
@@ -92,10 +93,10 @@ func renewedSince(o *object, at time.Duration) (holder string) {
 // checkThrough judges a pod that goes on. The barrier of its run must have been open at the start
 // of the pod's process, or later.
 func checkThrough(p *comer) {
-	opened := func(v version) bool {
-		return v.lease != nil && api.Opened(v.lease.Annotations[api.OpenedAnnotation]) >= p.of.barrier.Size
+	opened := func(v apiserver.Version) bool {
+		return v.Lease != nil && api.Opened(v.Lease.Annotations[api.OpenedAnnotation]) >= p.of.barrier.Size
 	}
-	if !slices.ContainsFunc(p.w.api.object("Lease", p.of.leases[0]).since(p.began), opened) {
+	if !slices.ContainsFunc(p.w.api.Object("Lease", p.of.leases[0]).Since(p.began), opened) {
 		p.w.Violate(through, "%s goes on, and the barrier of %s is not open", p.name, p.of.name)
 	}
 }

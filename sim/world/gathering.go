@@ -39,7 +39,7 @@ func newGathering(w *World, programs bool) *gathering {
 	// No pod is made from this template. Its lease duration paces the faults.
 	all.add(anyTemplate(w, durations, "web", 0, []string{api.LockLease("a")}), 0)
 	w.newEnroller("enroll-1")
-	w.api.latest = max(w.api.latest, g.longest)
+	w.api.Latest = max(w.api.Latest, g.longest)
 	g.begin()
 	g.plan()
 	return g
@@ -113,8 +113,8 @@ func (g *gathering) act() {
 // takeLease sometimes deletes a Lease of a barrier. The record of an open barrier stays, because
 // the policy on deletions protects it.
 func (g *gathering) takeLease(name string) {
-	if l, ok := g.api.lease(name); ok && l.Annotations[api.OpenedAnnotation] == "" && engine.Chance(g.random, .3) {
-		engine.Must(g.api.remove("somebody", "Lease", name, "", ""))
+	if l, ok := g.api.Lease(name); ok && l.Annotations[api.OpenedAnnotation] == "" && engine.Chance(g.random, .3) {
+		engine.Must(g.api.Remove("somebody", "Lease", name, "", ""))
 	}
 }
 
@@ -160,7 +160,7 @@ func (g *gathering) proceed() bool {
 // the barrier is open, or while enough pods of the run wait.
 func (g *gathering) judge(of *run, bound time.Duration) {
 	waiting := slices.DeleteFunc(slices.Clone(of.pods), func(p *comer) bool { return p.passed || p.stopping || !p.runs() })
-	l, ok := g.api.lease(of.leases[0])
+	l, ok := g.api.Lease(of.leases[0])
 	open := ok && api.Opened(l.Annotations[api.OpenedAnnotation]) > 0
 	for _, p := range of.pods {
 		switch {
@@ -178,7 +178,7 @@ func (g *gathering) judge(of *run, bound time.Duration) {
 func (g *gathering) opening() time.Duration {
 	renew := budgetOf(g.longest).Renew
 	return sum([]part{
-		{"a late request arrives, or a request without an answer ends", max(g.api.latest, 20*time.Second)},
+		{"a late request arrives, or a request without an answer ends", max(g.api.Latest, 20*time.Second)},
 		{"enroll begins anew, makes the Leases and grants the right", 10 * time.Second},
 		{"each pod looks at the Leases again", slow(2 * renew)},
 		{"an unknown holder's time is over", slow(g.longest)},

@@ -64,7 +64,7 @@ func newEnding(w *World, name, slot string) (*jobs, template) {
 func (j *jobs) begin(t template) {
 	j.workloads.add(t, 0)
 	j.newEnroller("enroll-1")
-	j.api.latest = max(j.api.latest, j.longest)
+	j.api.Latest = max(j.api.Latest, j.longest)
 }
 
 // run plays the whole story of one seed.

@@ -170,7 +170,7 @@ func (j *judge) taking() time.Duration {
 
 // checkFree demands that the slot does not stay free while an old pod could take the slot.
 func (j *judge) checkFree() {
-	lease, ok := j.api.lease(j.slot)
+	lease, ok := j.api.Lease(j.slot)
 	ready := slices.ContainsFunc(j.olds(), j.available)
 	switch {
 	case !ok || lease.Holder != "" || !ready:

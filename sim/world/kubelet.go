@@ -14,6 +14,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -98,7 +99,7 @@ func (p *pod) identity() string { return api.Identity(p.name, p.uid) }
 
 // leaseOf returns the Lease of the pod's first slot; nil if there is none.
 func leaseOf(p *pod) *kube.Lease {
-	l, _ := p.w.api.lease(p.slots[0])
+	l, _ := p.w.api.Lease(p.slots[0])
 	return l
 }
 
@@ -169,7 +170,7 @@ func finished(p *pod) bool {
 // register stores the pod's object in the API server, for enroll.
 func (p *pod) register() {
 	p.object = true
-	p.w.api.object("Pod", p.name)
+	p.w.api.Object("Pod", p.name)
 	body := map[string]any{
 		"apiVersion": "v1", "kind": "Pod",
 		"metadata": map[string]any{
@@ -181,13 +182,13 @@ func (p *pod) register() {
 		"spec": p.spec(), "status": map[string]any{"phase": "Running"},
 	}
 	if p.run != "" && !p.orphaned {
-		metadata(body)["ownerReferences"] = []any{map[string]any{
+		apiserver.Metadata(body)["ownerReferences"] = []any{map[string]any{
 			"apiVersion": "batch/v1", "kind": "Job", "name": p.workload, "uid": p.run, "controller": true,
 		}}
 	}
-	_, err := p.w.api.put("kubelet", "Pod", p.name, encode(body))
+	_, err := p.w.api.Put("kubelet", "Pod", p.name, apiserver.Encode(body))
 	if err != nil {
-		_, err = p.w.api.create("kubelet", "Pod", p.name, encode(body))
+		_, err = p.w.api.Create("kubelet", "Pod", p.name, apiserver.Encode(body))
 	}
 	engine.Must(err)
 }
@@ -218,7 +219,7 @@ func (p *pod) unregister() {
 	}
 	p.object = false
 	if !slices.ContainsFunc(p.w.pods, func(other *pod) bool { return other != p && other.object && other.name == p.name }) {
-		engine.Must(p.w.api.remove("kubelet", "Pod", p.name, "", ""))
+		engine.Must(p.w.api.Remove("kubelet", "Pod", p.name, "", ""))
 	}
 	p.shown.setReady(false)
 }
@@ -243,10 +244,10 @@ func (p *pod) listening() *agentProcess {
 // for a Lease.
 func (p *pod) allowed(verb, lease string) error {
 	if !p.object {
-		return status(401, "Unauthorized", "the token's pod is gone")
+		return apiserver.Status(401, "Unauthorized", "the token's pod is gone")
 	}
-	if !p.w.api.granted(RoleName, verb, lease) {
-		return status(403, "Forbidden", verb+" "+lease)
+	if !p.w.api.Granted(RoleName, verb, lease) {
+		return apiserver.Status(403, "Forbidden", verb+" "+lease)
 	}
 	return nil
 }

@@ -8,18 +8,19 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
 // leaseStored checks the invariants at each stored write of a Lease. The argument "sent" is the
 // instant at which an agent or an elector sent its write.
-func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after version) {
+func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after apiserver.Version) {
 	var was, is kube.Lease
-	if before.raw != nil {
-		was = *before.lease
+	if before.Raw != nil {
+		was = *before.Lease
 	}
-	is = *after.lease
+	is = *after.Lease
 	if api.IsNextLease(slot) {
-		l.Note(by, "writes %s of %q (version %d)", slot, is.Holder, after.rv)
+		l.Note(by, "writes %s of %q (version %d)", slot, is.Holder, after.RV)
 		return // a next Lease gives no pod the slot
 	}
 	l.done.stored(by, slot, &was, &is)
@@ -27,21 +28,21 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 	acquires := is.Holder != "" && is.Holder != Unknown && (is.Holder != was.Holder || hold != held)
 	switch {
 	case acquires:
-		l.Note(by, "ACQUIRES %s as %s (hold %s, version %d)", slot, is.Holder, hold, after.rv)
+		l.Note(by, "ACQUIRES %s as %s (hold %s, version %d)", slot, is.Holder, hold, after.RV)
 		l.checkAcquired(slot, &is, hold)
 		l.checkPaused(slot, &was, &is)
 		checkStamp(l, slot, &was, &is)
 		checkPassing(l, slot, &is, sent)
 	case is.Holder == "" && was.Holder != "":
-		l.Note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.rv)
+		l.Note(by, "RELEASES %s of %s (hold %s, version %d)", slot, was.Holder, held, after.RV)
 		l.checkReleased(by, slot, &was, held)
 		checkStartReleased(l, slot, was.Holder)
 	case is.Holder == Unknown && was.Holder == "":
 		l.Note(by, "creates %s held by %s for %ds", slot, is.Holder, is.DurationSeconds)
-	case before.raw == nil:
+	case before.Raw == nil:
 		l.Note(by, "creates %s free", slot)
 	default:
-		l.Note(by, "renews %s (version %d)", slot, after.rv)
+		l.Note(by, "renews %s (version %d)", slot, after.RV)
 	}
 	if is.Holder != "" {
 		for _, c := range l.alive {
@@ -146,12 +147,12 @@ func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 		return
 	}
 	p := l.rivals[is.Holder]
-	if p == nil || !p.w.calm || p.w.api.weather != fair || p.agent == nil || p.w.api.muted(p.agent.clientOf) {
+	if p == nil || !p.w.calm || p.w.api.Weather != apiserver.Fair || p.agent == nil || p.w.api.Muted(p.agent.Client) {
 		return
 	}
 	intent := api.IntentLease(p.claims[0].Name)
 	has, ok := l.acquired[intent]
-	lease, _ := p.w.api.lease(intent)
+	lease, _ := p.w.api.Lease(intent)
 	live := ok && lease.Holder == has.holder && l.renewals[key(intent, has.holder, has.hold)].free() > l.Now()
 	if slot != intent && live && has.holder != is.Holder && sent > max(has.at, p.w.healed+slow(budgetOf(p.duration).RequestTimeout))+time.Second {
 		l.Violate(passing, "%s takes %s, and %s has had %s since %v", p.name, slot, has.holder, intent, has.at)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -31,7 +32,7 @@ func (r leaseRows) rows() map[string]func() {
 // duration, and one of them must hold soon after.
 func (r leaseRows) vanished(more func(*child)) {
 	c := r.once(func(c *child) {
-		engine.Must(r.api.remove("somebody", "Lease", r.slot, "", ""))
+		engine.Must(r.api.Remove("somebody", "Lease", r.slot, "", ""))
 		more(c)
 	})
 	gone := r.Now()
@@ -65,7 +66,7 @@ func (r leaseRows) forgetful() {
 // learns of the new Lease by a watch. The holder's node crashes, too, so that the holder does not
 // acquire the new Lease.
 func (r leaseRows) farewell() {
-	r.Do(func() { r.api.weather.farewell = true })
+	r.Do(func() { r.api.Weather.Farewell = true })
 	r.vanished(func(c *child) { c.pod().node.crash() })
 }
 
@@ -75,8 +76,8 @@ func (r leaseRows) blocked() {
 	hands := &person{workloads: r.workloads}
 	c := r.once(func(c *child) {
 		c.pod().node.crash()
-		r.api.weather.gets, r.api.weather.watches = forbidden, forbidden
-		r.api.cutWatches()
+		r.api.Weather.Gets, r.api.Weather.Watches = apiserver.Forbidden, apiserver.Forbidden
+		r.api.CutWatches()
 		hands.edit(r.slot, func(l *kube.Lease) {
 			l.Holder, l.DurationSeconds = "ghost_1", int(api.MaxLeaseDuration/time.Second)
 		})
@@ -84,7 +85,7 @@ func (r leaseRows) blocked() {
 	if !r.Pass(slow(api.MaxLeaseDuration / 6)) {
 		return
 	}
-	r.Do(func() { r.api.weather = fair })
+	r.Do(func() { r.api.Weather = apiserver.Fair })
 	if !r.Pass(slow(slowest) + time.Second) {
 		return
 	}
@@ -101,7 +102,7 @@ func (r leaseRows) blocked() {
 // enroll has made the Role again.
 func (r leaseRows) loseRole(*child) {
 	r.optOut()
-	engine.Must(r.api.remove("somebody", "Role", RoleName, "", ""))
+	engine.Must(r.api.Remove("somebody", "Role", RoleName, "", ""))
 }
 
 // unleased removes the namespace's label, and deletes the Lease. No pod can acquire the slot

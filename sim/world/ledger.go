@@ -45,11 +45,11 @@ func keepLedgers(w *World) {
 		names = append(names, c.Name)
 		w.ledgers[c.Name] = &ledger{w: w, name: c.Name, sums: map[string]string{}, holds: map[string][]kube.Fence{}}
 	}
-	w.api.keepVariables(names, func(v *kube.Variable) { w.ledgers[v.Name].stored(v) })
+	w.api.KeepVariables(names, func(v *kube.Variable) { w.ledgers[v.Name].stored(v) })
 }
 
 // value returns the integer of the Variable.
-func (l *ledger) value() int64 { return l.w.api.integer(l.name) }
+func (l *ledger) value() int64 { return l.w.api.Integer(l.name) }
 
 // stored checks the invariants when a write is stored.
 func (l *ledger) stored(v *kube.Variable) {

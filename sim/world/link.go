@@ -15,6 +15,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/desk"
 	"github.com/metaparticle-io/metaparticle/agent/gate"
 	"github.com/metaparticle-io/metaparticle/agent/shim"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -94,7 +95,7 @@ func (l shimEnd) Send(message []byte) error {
 	w.Lock()
 	defer w.Unlock()
 	if l.hungUp || l.shim.dead {
-		return errBroken
+		return apiserver.ErrBroken
 	}
 	l.shim.tells(message)
 	l.later("up", &l.toAgent, func() {
@@ -117,7 +118,7 @@ func (l agentEnd) Send(message []byte) error {
 	case l.agent.Process.Dead:
 		return engine.ErrDead
 	case l.hungUp:
-		return errBroken
+		return apiserver.ErrBroken
 	}
 	message = bytes.Clone(message)
 	l.later("down", &l.toShim, func() {

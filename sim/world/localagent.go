@@ -11,12 +11,13 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/local"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // localAgent is a process of the agent that serves the local API.
 type localAgent struct {
-	*clientOf
+	*apiserver.Client
 	pod   *localPod
 	where string
 	// handler is nil until the process listens.
@@ -45,16 +46,16 @@ func (p *localPod) startAgent() {
 		pod: p, where: fmt.Sprintf("%s/agent#%d", p.name, p.agents),
 		leaps: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
-	a.clientOf = p.w.newClient(p.w.NewProcess(), p.identity(), p.node)
-	a.allowed = p.allowed
+	a.Client = p.w.newClient(p.w.NewProcess(), p.identity(), p.node)
+	a.Allowed = p.allowed
 	if p.node.frozen {
 		a.Process.Freeze()
 	}
 	p.agent = a
 	p.w.Note(a.where, "agent local starts")
 	config := local.Config{
-		PodName: p.name, PodUID: p.uid, PodIP: "10.0.1." + p.uid[len("pod-uid-"):], Claims: slices.Concat(p.claims, shared), Variables: a.clientOf,
-		LeaseDuration: p.duration, BootID: p.node.boot, Leases: a.clientOf, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
+		PodName: p.name, PodUID: p.uid, PodIP: "10.0.1." + p.uid[len("pod-uid-"):], Claims: slices.Concat(p.claims, shared), Variables: a.Client,
+		LeaseDuration: p.duration, BootID: p.node.boot, Leases: a.Client, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
 		Random: a.random(),
 	}
 	p.attach(a, &config)

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -99,7 +100,7 @@ func (c *call) Write(line []byte) (int, error) {
 	w := c.program.pod.w
 	defer c.agent.Leave()
 	if c.over {
-		return 0, errBroken
+		return 0, apiserver.ErrBroken
 	}
 	var t told
 	engine.Must(json.Unmarshal(line, &t))

@@ -66,9 +66,9 @@ func (f *localFaults) act(p *localPod) {
 
 // silence makes the open watches of the agent carry no event any more.
 func (f *localFaults) silence(p *localPod) {
-	for _, s := range f.api.watchesOf(p.agent.clientOf) {
+	for _, s := range f.api.WatchesOf(p.agent.Client) {
 		f.Note(p.name, "its watch falls silent")
-		s.mute = true
+		s.Mute = true
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/local"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -99,8 +100,8 @@ func (p *localPod) slots() (slots []string) {
 
 // allowed returns nil, or the error with which the API server refuses a request for a Lease.
 func (p *localPod) allowed(verb, lease string) error {
-	if !p.w.api.granted(RoleName, verb, lease) {
-		return status(403, "Forbidden", verb+" "+lease)
+	if !p.w.api.Granted(RoleName, verb, lease) {
+		return apiserver.Status(403, "Forbidden", verb+" "+lease)
 	}
 	return nil
 }

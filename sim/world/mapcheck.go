@@ -8,6 +8,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
 // unmetShards means that a pod goes on although some shard of the run in its condition is not done.
@@ -27,9 +28,9 @@ func lastJob(w *World) shardedJob {
 // shardsMet reports whether all shards of the run in the condition are done now. If the condition
 // names no run, the stamps in the states of shard 0 name the possible runs. All shards of one of
 // these runs must then be done.
-func shardsMet(w *World, c api.Condition, states []version) bool {
+func shardsMet(w *World, c api.Condition, states []apiserver.Version) bool {
 	return slices.ContainsFunc(w.mapped, func(of shardedJob) bool {
-		named := func(v version) bool { return v.lease != nil && stampOf(v.lease).Run == of.uid }
+		named := func(v apiserver.Version) bool { return v.Lease != nil && stampOf(v.Lease).Run == of.uid }
 		return (c.Key == of.uid || c.Key == "" && slices.ContainsFunc(states, named)) && allDone(w, of)
 	})
 }
@@ -40,7 +41,7 @@ func allDone(w *World, of shardedJob) bool { return len(undone(w, of)) == 0 }
 // undone returns the shards of the Job that are not done.
 func undone(w *World, of shardedJob) []string {
 	return slices.DeleteFunc(slotsOfJob(of.shards), func(slot string) bool {
-		return slices.Contains(doneOf(w.api.object("Lease", slot).last().lease).Keys(), of.uid)
+		return slices.Contains(doneOf(w.api.Object("Lease", slot).Last().Lease).Keys(), of.uid)
 	})
 }
 
@@ -48,7 +49,7 @@ func undone(w *World, of shardedJob) []string {
 // the last Job, and all shards of that run must be done. If the condition names another run, the
 // result is false.
 func shardsDone(w *World, c api.Condition) bool {
-	first := w.api.object("Lease", api.ShardLease(c.Lease, 0)).last().lease
+	first := w.api.Object("Lease", api.ShardLease(c.Lease, 0)).Last().Lease
 	if first == nil {
 		return false
 	}
@@ -58,7 +59,7 @@ func shardsDone(w *World, c api.Condition) bool {
 		return false
 	}
 	for _, slot := range slotsOfJob(of.shards) {
-		l := w.api.object("Lease", slot).last().lease
+		l := w.api.Object("Lease", slot).Last().Lease
 		if l == nil || stampOf(l).Epoch != decided.Epoch || stampOf(l).Run != of.uid {
 			return false
 		}
@@ -71,6 +72,6 @@ func leaseUnder(c *child) *kube.Lease {
 	if len(c.slots) == 0 {
 		return leaseOf(c.pod())
 	}
-	l, _ := c.pod().w.api.lease(c.slots[0].Slot)
+	l, _ := c.pod().w.api.Lease(c.slots[0].Slot)
 	return l
 }

@@ -124,7 +124,7 @@ func (m *mapping) nudge() {
 // plan calls control after each random pause, if the API server can be reached.
 func (m *mapping) plan() {
 	m.After(engine.Between(m.random, 10*time.Millisecond, 3*time.Second), func() {
-		if !m.api.away {
+		if !m.api.Away {
 			m.control()
 		}
 		m.plan()
@@ -186,7 +186,7 @@ func (m *mapping) orphan() {
 // The template of a deleted or an Indexed Job does not change.
 func (m *mapping) rewrite() {
 	of := lastJob(m.World)
-	first := m.api.object("Lease", slotsOfJob(1)[0]).last().lease
+	first := m.api.Object("Lease", slotsOfJob(1)[0]).Last().Lease
 	if m.absent || of.indexed || first == nil || stampOf(first).Run != of.uid || m.Now() < m.sure {
 		return // also if no Lease has a stamp of this Job yet, or a confused process may replace the stamp
 	}

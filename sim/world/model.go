@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -41,8 +42,8 @@ func (m model) provide() (time.Duration, error) {
 		return 0, engine.ErrDead
 	}
 	defer m.Leave()
-	if m.w.api.away {
-		return 0, errUnreachable
+	if m.w.api.Away {
+		return 0, apiserver.ErrUnreachable
 	}
 	var slots []string
 	for _, p := range m.w.pods {
@@ -92,7 +93,7 @@ func (m model) present(slot string) {
 		}
 	}
 	m.w.remembered[slot] = longest
-	if _, ok := m.w.api.lease(slot); ok {
+	if _, ok := m.w.api.Lease(slot); ok {
 		return
 	}
 	holder := ""
@@ -108,7 +109,7 @@ func (m model) present(slot string) {
 // because no pod asks yet.
 func (m model) presentNext(slot string) {
 	next := api.NextLease(slot)
-	if _, ok := m.w.api.lease(next); !ok && api.HasNextLease(slot) {
+	if _, ok := m.w.api.Lease(next); !ok && api.HasNextLease(slot) {
 		m.create("Lease", next, map[string]any{"spec": map[string]any{}})
 	}
 }
@@ -117,7 +118,7 @@ func (m model) presentNext(slot string) {
 // their next Leases.
 func (m model) grant(slots []string) {
 	missing := func(slot string) bool {
-		return !m.w.api.granted(RoleName, "get", slot)
+		return !m.w.api.Granted(RoleName, "get", slot)
 	}
 	if !slices.ContainsFunc(slots, missing) {
 		return
@@ -136,14 +137,14 @@ func (m model) grant(slots []string) {
 // grantReads writes and binds a Role that names the Leases of all conditions.
 func (m model) grantReads() {
 	names := slices.Sorted(maps.Keys(m.w.read))
-	if slices.ContainsFunc(names, func(lease string) bool { return !m.w.api.granted(ReaderRoleName, "get", lease) }) {
+	if slices.ContainsFunc(names, func(lease string) bool { return !m.w.api.Granted(ReaderRoleName, "get", lease) }) {
 		m.bind(ReaderRoleName, names, "get", "watch")
 	}
 }
 
 // bind writes the Role, and its RoleBinding.
 func (m model) bind(name string, leases []string, verbs ...string) {
-	m.create("Role", name, map[string]any{"rules": []rule{{
+	m.create("Role", name, map[string]any{"rules": []apiserver.Rule{{
 		APIGroups: []string{"coordination.k8s.io"}, Resources: []string{"leases"}, ResourceNames: leases, Verbs: verbs,
 	}}})
 	m.create("RoleBinding", name, map[string]any{})
@@ -152,11 +153,11 @@ func (m model) bind(name string, leases []string, verbs ...string) {
 // create stores an object, and replaces an earlier object of that name.
 func (m model) create(kind, name string, body map[string]any) {
 	body["kind"] = kind
-	metadata(body)["labels"] = map[string]any{api.ManagedLabel: "true"}
-	raw := encode(body)
-	_, err := m.w.api.create(m.name, kind, name, raw)
+	apiserver.Metadata(body)["labels"] = map[string]any{api.ManagedLabel: "true"}
+	raw := apiserver.Encode(body)
+	_, err := m.w.api.Create(m.name, kind, name, raw)
 	if err != nil {
-		_, err = m.w.api.put(m.name, kind, name, raw)
+		_, err = m.w.api.Put(m.name, kind, name, raw)
 	}
 	engine.Must(err)
 }

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -70,11 +71,11 @@ func (w *World) newNode(name string) {
 
 // newClient returns the client of a process on the node. The node nil is the API server's own
 // machine.
-func (w *World) newClient(p *engine.Process, name string, n *node) *clientOf {
+func (w *World) newClient(p *engine.Process, name string, n *node) *apiserver.Client {
 	if n == nil {
-		return w.api.newClient(p, name, nil)
+		return w.api.NewClient(p, name, nil)
 	}
-	return w.api.newClient(p, name, n)
+	return w.api.NewClient(p, name, n)
 }
 
 // Out reports whether packets leave the node. The method In reports whether packets reach the

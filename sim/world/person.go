@@ -81,7 +81,7 @@ func (p *person) annotate(slot string, change func(annotations map[string]string
 
 // edit changes a slot's Lease.
 func (p *person) edit(slot string, change func(*kube.Lease)) {
-	lease, ok := p.api.lease(slot)
+	lease, ok := p.api.Lease(slot)
 	if !ok {
 		return
 	}
@@ -91,6 +91,6 @@ func (p *person) edit(slot string, change func(*kube.Lease)) {
 		next.Annotations[api.YieldAnnotation], next.DurationSeconds)
 	raw, err := json.Marshal(next)
 	engine.Must(err)
-	_, err = p.api.put("a person", "Lease", slot, raw)
+	_, err = p.api.Put("a person", "Lease", slot, raw)
 	engine.Must(err)
 }

@@ -7,6 +7,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -14,18 +15,18 @@ import (
 // function "enroll" returns the Reconciler that the Enroller runs.
 func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *World {
 	w := &World{Engine: engine.New(ctx, seed), reconciler: enroll, remembered: remembered{}, read: map[string]bool{}}
-	w.api = newServer(w.Engine, w.stored)
+	w.api = apiserver.New(w.Engine, w.stored)
 	w.checks = newChecks(w.Engine)
 	w.calm = true
 	return w
 }
 
 // stored judges a stored write of a Lease. An update of a Lease that matters to enroll wakes enroll.
-func (w *World) stored(by, lease string, sent time.Duration, before, after version) {
+func (w *World) stored(by, lease string, sent time.Duration, before, after apiserver.Version) {
 	w.checks.leaseStored(by, lease, sent, before, after)
-	checkOpened(w, by, lease, sent, before.lease, after.lease)
-	if before.body != nil && restamped(before.lease, after.lease) {
-		w.api.inform()
+	checkOpened(w, by, lease, sent, before.Lease, after.Lease)
+	if before.Body != nil && restamped(before.Lease, after.Lease) {
+		w.api.Inform()
 	}
 }
 
@@ -185,6 +186,6 @@ func (w *World) end() {
 	})
 	w.Group.Wait()
 	// Some goroutines of the product outlive the call of Run that started them. Such a goroutine
-	// may still wait for the random tick of its last request ([clientOf.await]).
+	// may still wait for the random tick of its last request (package apiserver).
 	<-time.After(time.Millisecond)
 }

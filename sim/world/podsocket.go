@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -82,7 +83,7 @@ func (s *sockets) dial(from *engine.Process) func(context.Context) (net.Conn, er
 		defer from.Leave()
 		l := s.listening
 		if l == nil || l.closed || l.process.Dead {
-			return nil, errUnreachable
+			return nil, apiserver.ErrUnreachable
 		}
 		here, there := &end{process: from, pod: s.pod, wake: make(chan struct{}, 1)}, &end{process: l.process, pod: s.pod, wake: make(chan struct{}, 1)}
 		here.other, there.other = there, here
@@ -147,7 +148,7 @@ func (e *end) Write(text []byte) (int, error) {
 	}
 	defer e.process.Leave()
 	if e.closed || e.other.closed {
-		return 0, errBroken
+		return 0, apiserver.ErrBroken
 	}
 	sent := slices.Clone(text)
 	e.later(func() { e.other.arrived = append(e.other.arrived, sent...) })

@@ -58,7 +58,7 @@ func (r processRows) replaceBoth(c *child) {
 func (r processRows) replaceUnwritable(c *child) {
 	p := c.pod()
 	p.agent().kill()
-	r.api.weather.unstored = true
+	r.api.Weather.Unstored = true
 	r.After(engine.Between(r.Rng, r.budget.Renew, r.budget.RenewDeadline), func() {
 		if !p.stopping && len(p.agents) == 0 {
 			p.startAgent()

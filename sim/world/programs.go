@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -55,11 +56,11 @@ func newProgramsIn(w *World, draw func(*programs) func() []api.Claim, leashed bo
 		s.workloads.add(t, 0)
 	}
 	w.newEnroller("enroll-1")
-	w.api.latest = max(w.api.latest, s.longest)
+	w.api.Latest = max(w.api.Latest, s.longest)
 	if engine.Chance(w.Rng, .3) {
 		s.climate = engine.Pick(w.Rng, climates(s.longest))
-		w.api.weather = s.climate
-		w.Note("script", "climate %+v", s.climate)
+		w.api.Weather = s.climate
+		w.Note("script", "climate %v", s.climate)
 	}
 	s.faults = newLocalFaults(w, s.longest)
 	return s
@@ -167,17 +168,17 @@ func (s *programs) fallSilent() {
 	s.Pass(slow(time.Minute) + s.settling())
 	s.Do(func() {
 		for _, p := range s.locals {
-			sent[p.agent] = p.agent.total()
+			sent[p.agent] = p.agent.Total()
 		}
 	})
 	s.Pass(3 * time.Minute)
 	s.Do(func() {
 		for _, p := range s.locals {
-			if n := p.agent.total() - sent[p.agent]; n > 0 {
-				s.Violate(chatter, "%s sent %d requests without a bid: in all %v", p.agent.where, n, p.agent.sent)
+			if n := p.agent.Total() - sent[p.agent]; n > 0 {
+				s.Violate(apiserver.Chatter, "%s sent %d requests without a bid: in all %v", p.agent.where, n, p.agent.Sent)
 			}
-			if slices.ContainsFunc(s.api.watchesOf(p.agent.clientOf), func(o *watch) bool { return !o.ended }) {
-				s.Violate(chatter, "%s watches without a bid", p.agent.where)
+			if slices.ContainsFunc(s.api.WatchesOf(p.agent.Client), func(o *apiserver.Watch) bool { return !o.Ended }) {
+				s.Violate(apiserver.Chatter, "%s watches without a bid", p.agent.where)
 			}
 		}
 	})

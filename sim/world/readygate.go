@@ -18,6 +18,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/standin"
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -65,7 +66,7 @@ func (a *agentProcess) runReadiness(config agent.Config) error {
 // that.
 func (p *pod) patched(patch []byte) ([]byte, error) {
 	if !p.object && p.gate == api.GateReadiness {
-		return nil, status(404, "NotFound", "Pod "+p.name)
+		return nil, apiserver.Status(404, "NotFound", "Pod "+p.name)
 	}
 	return p.shown.patch(patch)
 }
@@ -73,20 +74,20 @@ func (p *pod) patched(patch []byte) ([]byte, error) {
 // patch stores a patch of the pod's status. If the patch names a resourceVersion other than
 // the stored one, the result is a conflict.
 func (s *shown) patch(patch []byte) ([]byte, error) {
-	body := decode(patch)
-	version := meta(body, "resourceVersion")
-	delete(metadata(body), "resourceVersion")
+	body := apiserver.Decode(patch)
+	version := apiserver.Meta(body, "resourceVersion")
+	delete(apiserver.Metadata(body), "resourceVersion")
 	if version != "" && version != strconv.FormatInt(s.version, 10) {
-		return nil, status(409, "Conflict", "another resourceVersion")
+		return nil, apiserver.Status(409, "Conflict", "another resourceVersion")
 	}
 	if stored, ok := body["status"]; ok {
-		if raw := encode(body); !bytes.Equal(raw, s.text) {
+		if raw := apiserver.Encode(body); !bytes.Equal(raw, s.text) {
 			s.version++
 			s.text = raw
-			s.show(encode(stored))
+			s.show(apiserver.Encode(stored))
 		}
 	}
-	if annotations, ok := metadata(body)["annotations"].(map[string]any); ok {
+	if annotations, ok := apiserver.Metadata(body)["annotations"].(map[string]any); ok {
 		cost, _ := annotations[api.DeletionCostAnnotation].(string)
 		s.cost, _ = strconv.Atoi(cost) // a pod without a cost counts as 0
 	}
@@ -149,7 +150,7 @@ func (s *shown) mostUnready() time.Duration {
 func (s *shown) unstorable() bool {
 	p := s.pod
 	w, a := p.w, p.agent()
-	return !w.calm || w.api.away || w.api.weather != fair || a == nil || a.Process.Frozen() || a.blocked != nil ||
+	return !w.calm || w.api.Away || w.api.Weather != apiserver.Fair || a == nil || a.Process.Frozen() || a.blocked != nil ||
 		!p.healthy() || w.Now() < max(w.healed, p.node.wokeAt, a.began)+s.mostUnready()
 }
 
@@ -176,7 +177,7 @@ func (s *shown) end() {
 
 // learned stops the pod, as soon as its kubelet has a path to the API server.
 func (s *shown) learned() {
-	if n := s.pod.node; n.cutIn || n.cutOut || s.pod.w.api.away {
+	if n := s.pod.node; n.cutIn || n.cutOut || s.pod.w.api.Away {
 		s.pod.w.After(time.Second, s.learned)
 		return
 	}
@@ -202,7 +203,7 @@ func (c *container) seemsReady() bool {
 
 // proven reports whether the Lease of the pod's slot names the pod's revision as proven.
 func (c *container) proven() bool {
-	l, ok := c.pod.w.api.lease(c.pod.slots[0])
+	l, ok := c.pod.w.api.Lease(c.pod.slots[0])
 	return ok && c.pod.revision.Same(turn.Parse(l.Annotations[api.RolloutAnnotation]).Proven)
 }
 

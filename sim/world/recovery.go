@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -23,10 +24,10 @@ type recovery struct {
 func (r *recovery) heal() {
 	r.calm, r.healed = true, r.Now()
 	r.Note("script", "heals everything")
-	r.api.weather = r.climate
+	r.api.Weather = r.climate
 	r.optedOut = false
-	r.api.comeUp()
-	r.api.hurry()
+	r.api.ComeUp()
+	r.api.Hurry()
 	if r.elector != nil {
 		r.elector.paused = true
 	}
@@ -73,7 +74,7 @@ func (r *recovery) quiet(after string) bool {
 		// In this time a standby with a mute watch learns that a person has ended the pause of the
 		// slot. If that standby learned of the end later, the next handover might wait for that
 		// standby, and exceed the bound.
-		if !r.Pass(max(slow(r.longest), r.api.latest) + 5*time.Second + r.heeding()) {
+		if !r.Pass(max(slow(r.longest), r.api.Latest) + 5*time.Second + r.heeding()) {
 			return false
 		}
 		if r.ends() == ends || r.Now() > end {
@@ -114,7 +115,7 @@ func (r *recovery) barred(p *pod, slot string) bool {
 		return slices.ContainsFunc(r.checks.alive, func(c *child) bool { return c.pod() == p && !c.has(slot) && !c.asked && c.current() })
 	}
 	return slices.ContainsFunc(p.slots, func(other string) bool {
-		lease, ok := r.api.lease(other)
+		lease, ok := r.api.Lease(other)
 		return other != slot && ok && lease.Holder != p.identity() && r.checks.settled(other)
 	})
 }
@@ -134,7 +135,7 @@ func (r *recovery) steady(last time.Duration) bool {
 	r.Do(func() {
 		for _, p := range r.pods {
 			if a := p.agent(); a != nil {
-				before[a] = a.total()
+				before[a] = a.Total()
 			}
 		}
 	})
@@ -152,8 +153,8 @@ func (r *recovery) steady(last time.Duration) bool {
 		}
 		for _, p := range r.pods {
 			a := p.agent()
-			if n, ok := before[a]; a != nil && ok && r.api.weather == fair {
-				r.checkChatter(a, a.total()-n, last)
+			if n, ok := before[a]; a != nil && ok && r.api.Weather == apiserver.Fair {
+				r.checkChatter(a, a.Total()-n, last)
 			}
 		}
 	})
@@ -165,7 +166,7 @@ func (r *recovery) steady(last time.Duration) bool {
 // application's slots.
 func (r *recovery) checkRightful(child *child) {
 	for _, t := range child.slots {
-		if lease, ok := r.api.lease(t.Slot); !ok || lease.Holder != child.pod().identity() {
+		if lease, ok := r.api.Lease(t.Slot); !ok || lease.Holder != child.pod().identity() {
 			r.Violate(outlived, "%s lives in quiet times, and %s is not its pod's", child.name, t.Slot)
 		}
 	}
@@ -176,7 +177,7 @@ func (r *recovery) checkRightful(child *child) {
 func (r *recovery) checkChatter(a *agentProcess, sent int, last time.Duration) {
 	held := 0
 	for _, slot := range a.pod.slots {
-		if lease, ok := r.api.lease(slot); ok && lease.Holder == a.pod.identity() {
+		if lease, ok := r.api.Lease(slot); ok && lease.Holder == a.pod.identity() {
 			held++
 		}
 	}
@@ -184,6 +185,6 @@ func (r *recovery) checkChatter(a *agentProcess, sent int, last time.Duration) {
 	engine.Must(err)
 	most := held * (int(float64(last)*(1+skew)/float64(budget.Renew)) + 1)
 	if sent > most {
-		r.Violate(chatter, "%s holds %d slots and sent %d requests in %v, not %d: in all %v", a.name, held, sent, last, most, a.sent)
+		r.Violate(apiserver.Chatter, "%s holds %d slots and sent %d requests in %v, not %d: in all %v", a.name, held, sent, last, most, a.Sent)
 	}
 }

@@ -6,6 +6,7 @@ package world
 import (
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -22,33 +23,33 @@ func (r requestRows) rows() map[string]func() {
 		"replies lost, then writes":         func() { r.safely(r.loseReplies) },
 		"one lock of two is refused":        func() { r.safely(r.refuseLast) },
 		"second lock is sealed":             r.starving,
-		"reads fail, writes do not":         func() { r.undisturbed(func(*child) { r.api.weather.gets = engine.Pick(r.Rng, faults) }) },
-		"writes fail, reads do not":         func() { r.unwritable(fair) },
-		"writes fail, watches do too":       func() { r.unwritable(weather{watches: forbidden}) },
+		"reads fail, writes do not":         func() { r.undisturbed(func(*child) { r.api.Weather.Gets = engine.Pick(r.Rng, apiserver.Faults) }) },
+		"writes fail, reads do not":         func() { r.unwritable(apiserver.Fair) },
+		"writes fail, watches do too":       func() { r.unwritable(apiserver.Weather{Watches: apiserver.Forbidden}) },
 		"one pod, writes and watches fail":  r.solitary,
 		"watches end":                       func() { r.undisturbed(r.breakWatches) },
-		"watches fail, holder stays":        func() { r.undisturbed(func(*child) { r.api.weather.watches = engine.Pick(r.Rng, faults) }) },
-		"watches are refused (429)":         func() { r.unseen(weather{watches: busy}) },
-		"watches are refused (403)":         func() { r.unseen(weather{watches: forbidden}) },
-		"watches are never answered":        func() { r.unseen(weather{watches: unheard}) },
-		"idle watches are cut":              func() { r.unseen(weather{idle: engine.Between(r.Rng, d/20, d/6)}) },
-		"watches fall silent":               func() { r.unseen(weather{silent: true}) },
+		"watches fail, holder stays":        func() { r.undisturbed(func(*child) { r.api.Weather.Watches = engine.Pick(r.Rng, apiserver.Faults) }) },
+		"watches are refused (429)":         func() { r.unseen(apiserver.Weather{Watches: apiserver.Busy}) },
+		"watches are refused (403)":         func() { r.unseen(apiserver.Weather{Watches: apiserver.Forbidden}) },
+		"watches are never answered":        func() { r.unseen(apiserver.Weather{Watches: apiserver.Unheard}) },
+		"idle watches are cut":              func() { r.unseen(apiserver.Weather{Idle: engine.Between(r.Rng, d/20, d/6)}) },
+		"watches fall silent":               func() { r.unseen(apiserver.Weather{Silent: true}) },
 	}
 }
 
-func (r requestRows) breakWatches(*child) { r.api.breakWatches(r.Rng) }
+func (r requestRows) breakWatches(*child) { r.api.BreakWatches(r.Rng) }
 
 // outage makes the API server unreachable for a little less than the budget allows, and demands
 // that no child stops.
 func (r requestRows) outage() {
-	c := r.once(func(*child) { r.api.goDown() })
+	c := r.once(func(*child) { r.api.GoDown() })
 	// The outage may begin at any instant, also while requests are on their way. The holder's
 	// clock is skewed, and measures the outage. The agent's timers run by true time. So by the
 	// holder's clock, the renewal and the retry are late by up to a twelfth of their periods.
 	missed := time.Duration(skew * float64(r.budget.Renew+r.budget.Retry))
 	last := time.Duration(float64(r.budget.Outage())/c.pod().node.Rate) - missed - 20*time.Millisecond
 	r.Pass(last)
-	r.Do(r.api.comeUp)
+	r.Do(r.api.ComeUp)
 	r.Pass(r.budget.Duration)
 	r.stillRuns(c)
 }
@@ -57,14 +58,14 @@ func (r requestRows) outage() {
 // hold after the outage. Before that pod acquires the slot again, its hanging request times out,
 // and a pause of at most a second passes.
 func (r requestRows) retaken() {
-	c := r.once(func(*child) { r.api.goDown() })
+	c := r.once(func(*child) { r.api.GoDown() })
 	r.Pass(engine.Between(r.Rng, r.budget.Duration*11/10, 2*r.budget.Duration))
 	if c.alive {
 		r.fail(outlived, "%s lives %v into the outage", c.name, r.budget.Duration)
 		return
 	}
 	up := r.Now()
-	r.Do(r.api.comeUp)
+	r.Do(r.api.ComeUp)
 	r.Until(time.Minute, r.free(c))
 	bound := time.Duration(float64(r.budget.RequestTimeout+r.budget.Retry)/(1-skew)) + quick
 	r.Do(func() {
@@ -83,11 +84,11 @@ func (r requestRows) retaken() {
 // loseReplies makes the network lose the answers of stored renewals, and all reads. After a while
 // reads work again, but no write is stored. The deadline counts from the last stored renewal.
 func (r requestRows) loseReplies(*child) {
-	r.api.weather.unanswered = true
+	r.api.Weather.Unanswered = true
 	r.Note("script", "no write is answered")
 	r.After(r.budget.Renew+engine.Between(r.Rng, 0, r.budget.Outage()*9/10), func() {
-		if r.api.weather.unanswered {
-			r.api.weather = weather{unstored: true}
+		if r.api.Weather.Unanswered {
+			r.api.Weather = apiserver.Weather{Unstored: true}
 			r.Note("script", "no write is stored")
 		}
 	})
@@ -95,19 +96,19 @@ func (r requestRows) loseReplies(*child) {
 
 // refuseLast makes the server refuse the renewals of the last slot, and store the
 // renewals of the other slots.
-func (r requestRows) refuseLast(*child) { r.api.weather.deaf = r.slots[len(r.slots)-1] }
+func (r requestRows) refuseLast(*child) { r.api.Weather.Deaf = r.slots[len(r.slots)-1] }
 
 // unseen crashes the holder's node while watches are of no use, and demands that a standby takes
 // over in time.
-func (r requestRows) unseen(w weather) {
+func (r requestRows) unseen(w apiserver.Weather) {
 	r.Do(func() {
-		r.api.weather = w
+		r.api.Weather = w
 		r.Note("script", "weather %v", w)
-		r.api.cutWatches()
+		r.api.CutWatches()
 	})
 	r.Pass(engine.Between(r.Rng, 0, r.budget.Duration))
 	more := r.unseeing()
-	if w.silent {
+	if w.Silent {
 		more += r.unmuting()
 	}
 	r.expiryWithin(more, func(c *child) { c.pod().node.crash() })
@@ -115,14 +116,14 @@ func (r requestRows) unseen(w weather) {
 
 // unwritable makes all writes fail, so the holder's child must stop, and no pod can take
 // over. Once writes work again, a pod must hold soon, even without useful watches.
-func (r requestRows) unwritable(after weather) {
-	what := engine.Pick(r.Rng, faults)
+func (r requestRows) unwritable(after apiserver.Weather) {
+	what := engine.Pick(r.Rng, apiserver.Faults)
 	c := r.once(func(*child) {
-		r.api.weather = after
-		r.api.weather.puts = what
-		r.Note("script", "weather %v", r.api.weather)
-		if after.watches != 0 {
-			r.api.cutWatches()
+		r.api.Weather = after
+		r.api.Weather.Puts = what
+		r.Note("script", "weather %v", r.api.Weather)
+		if after.Watches != 0 {
+			r.api.CutWatches()
 		}
 	})
 	r.Pass(engine.Between(r.Rng, r.budget.Duration*11/10, 3*r.budget.Duration))
@@ -130,20 +131,20 @@ func (r requestRows) unwritable(after weather) {
 		r.fail(outlived, "%s lives though its slot cannot be renewed", c.name)
 		return
 	}
-	r.Do(func() { r.api.weather = after })
+	r.Do(func() { r.api.Weather = after })
 	// The last write may hang until its timeout.
 	bound := slow(r.budget.RequestTimeout) + r.unseeing()
 	if !r.Until(bound, r.free(c)) {
 		r.fail(nobody, "nobody holds %v after writes work again", bound)
 	}
-	r.Do(func() { r.api.weather = fair })
+	r.Do(func() { r.api.Weather = apiserver.Fair })
 }
 
 // solitary stops all standbys, so that only the former holder can acquire the slot
 // again. Then writes and watches fail.
 func (r requestRows) solitary() {
 	r.stopStandbys()
-	r.unwritable(weather{watches: engine.Pick(r.Rng, []fault{busy, forbidden, failing})})
+	r.unwritable(apiserver.Weather{Watches: engine.Pick(r.Rng, []apiserver.Fault{apiserver.Busy, apiserver.Forbidden, apiserver.Failing})})
 }
 
 // starving demands that a pod that needs only the first lock acquires that lock. The server refuses
@@ -155,7 +156,7 @@ func (r requestRows) starving() {
 	}
 	var modest *pod
 	r.once(func(*child) {
-		r.api.weather.sealed = r.slots[1]
+		r.api.Weather.Sealed = r.slots[1]
 		modest = r.newPod(template{
 			workload: "job", slots: r.slots[:1], duration: r.budget.Duration, grace: r.grace, containers: []string{"app"},
 			standBy: true, obedient: true, gate: r.templates[0].gate,
@@ -176,7 +177,7 @@ func (r requestRows) starving() {
 		if !runs() {
 			r.Violate(stopped, "%s was stopped", modest.name)
 		}
-		r.api.weather = fair
+		r.api.Weather = apiserver.Fair
 		modest.stop()
 	})
 	r.Until(modest.grace+left, func() bool { return modest.gone })

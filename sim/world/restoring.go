@@ -27,7 +27,7 @@ func (r restoring) run() {
 		var snapshot time.Duration
 		r.Do(func() {
 			snapshot = engine.Between(r.Rng, began, r.Now())
-			r.api.lose()
+			r.api.Lose()
 		})
 		// The person waits for the longest lease duration on the slowest clock.
 		if !r.Pass(slow(r.longest)) {
@@ -35,7 +35,7 @@ func (r restoring) run() {
 		}
 		r.Do(func() {
 			r.checkStopped()
-			r.api.restore(snapshot)
+			r.api.Restore(snapshot)
 			r.heal()
 		})
 		if !r.quiet("the restore") {

@@ -37,7 +37,7 @@ func newRolling(w *World) *rolling {
 	r.apply(&t)
 	all.add(t, 3)
 	w.newEnroller("enroll-1")
-	w.api.latest = max(w.api.latest, r.longest)
+	w.api.Latest = max(w.api.Latest, r.longest)
 	return r
 }
 
@@ -106,6 +106,6 @@ func (r *rolling) rolls(last time.Duration) bool {
 
 // proven reports whether the Lease names the newest revision as proven.
 func (r *rolling) proven() bool {
-	lease, ok := r.api.lease(r.slots[0])
+	lease, ok := r.api.Lease(r.slots[0])
 	return ok && turn.Parse(lease.Annotations[api.RolloutAnnotation]).Proven == r.templates[0].revision
 }

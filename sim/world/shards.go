@@ -56,11 +56,11 @@ func newSharding(w *World) *sharding {
 	if engine.Chance(w.Rng, .5) {
 		w.newEnroller("enroll-2")
 	}
-	w.api.latest = max(w.api.latest, all.longest)
+	w.api.Latest = max(w.api.Latest, all.longest)
 	if engine.Chance(w.Rng, .3) {
 		s.climate = engine.Pick(w.Rng, climates(all.longest))
-		w.api.weather = s.climate
-		w.Note("script", "climate %+v", s.climate)
+		w.api.Weather = s.climate
+		w.Note("script", "climate %v", s.climate)
 	}
 	s.trouble = &trouble{workloads: all, takesLeases: takesLeases, takesRoles: takesRoles}
 	return s
@@ -127,7 +127,7 @@ func (s *sharding) strand() {
 			s.After(last, p.stop)
 		}
 	}
-	engine.Must(s.api.remove("somebody", "Lease", stranded.slots[0].Slot, "", ""))
+	engine.Must(s.api.Remove("somebody", "Lease", stranded.slots[0].Slot, "", ""))
 	t := s.templates[0]
 	t.shards = s.numbers[fewer]
 	t.slots, t.any = slotsOfShards(t.shards), t.shards > 1

@@ -97,7 +97,7 @@ func checkCode(s *shimProcess) {
 	case s.code != 0:
 	case p.key != "":
 		for _, slot := range p.slots {
-			if lease, _ := s.w.api.lease(slot); !l.done.has(lease, p.key) {
+			if lease, _ := s.w.api.Lease(slot); !l.done.has(lease, p.key) {
 				l.Violate(skipped, "%s skips the work %s, which is not done in %s", s.name, p.key, slot)
 			}
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/enroll/stamp"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -39,7 +40,7 @@ type sighting struct {
 // duration. The argument "claimed" has the slots that pods claim.
 func (s *stamper) forget(claimed []string) {
 	for slot, duration := range s.w.remembered {
-		_, exists := s.w.api.lease(slot)
+		_, exists := s.w.api.Lease(slot)
 		if _, _, ok := api.ReadShard(slot); !ok || exists || slices.Contains(claimed, slot) {
 			delete(s.gone, slot)
 			continue
@@ -107,7 +108,7 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 		var shards []stamp.Shard
 		var again time.Duration
 		for _, raw := range all.Items {
-			l := leaseFrom(raw)
+			l := apiserver.LeaseFrom(raw)
 			of, n, ok := api.ReadShard(l.Name)
 			if !ok {
 				continue
@@ -179,17 +180,17 @@ func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
 // write updates a Lease as the order demands. The update fails if the Lease has changed since the
 // list.
 func (s *stamper) write(ctx context.Context, name string, raw json.RawMessage, order stamp.Stamp) error {
-	body := decode(raw)
-	annotations, _ := metadata(body)["annotations"].(map[string]any)
+	body := apiserver.Decode(raw)
+	annotations, _ := apiserver.Metadata(body)["annotations"].(map[string]any)
 	if annotations == nil {
 		annotations = map[string]any{}
-		metadata(body)["annotations"] = annotations
+		apiserver.Metadata(body)["annotations"] = annotations
 	}
 	annotations[api.StampAnnotation] = order.Stamp.String()
 	if order.Free {
 		body["spec"].(map[string]any)["holderIdentity"] = ""
 		delete(annotations, api.HoldAnnotation)
 	}
-	_, err := s.Update(ctx, "Lease", name, encode(body))
+	_, err := s.Update(ctx, "Lease", name, apiserver.Encode(body))
 	return err
 }

@@ -21,7 +21,7 @@ func checkStart(l *checks, c *child) {
 	if !slices.Contains(p.slots, startSlot) || c.excused || l.Now() <= p.node.wokeAt+lingering && p.node.wokeAt > 0 {
 		return
 	}
-	if lease, ok := p.w.api.lease(startSlot); !ok || lease.Holder != p.identity() {
+	if lease, ok := p.w.api.Lease(startSlot); !ok || lease.Holder != p.identity() {
 		l.Violate(startsBeside, "%s begins, and %s is not its pod's", c.name, startSlot)
 	}
 	// A start that began before the end of the faults may have lost the lock, so it does not

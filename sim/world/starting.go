@@ -35,7 +35,7 @@ func newStarting(w *World) *starting {
 	t.behaviour = behaviour{name: "starts", starts: engine.Between(w.Rng, 100*time.Millisecond, 20*time.Second), probed: true}
 	all.add(t, 2+w.Rng.IntN(4))
 	w.newEnroller("enroll-1")
-	w.api.latest = max(w.api.latest, s.longest)
+	w.api.Latest = max(w.api.Latest, s.longest)
 	s.trouble = &trouble{workloads: all}
 	return s
 }
@@ -87,7 +87,7 @@ func (s *starting) lasting() time.Duration {
 
 // over reports whether all starts are over.
 func (s *starting) over() bool {
-	l, ok := s.api.lease(startSlot)
+	l, ok := s.api.Lease(startSlot)
 	return ok && l.Holder == "" && !slices.ContainsFunc(s.slots, func(slot string) bool { return slot != startSlot && s.stuck(slot) }) &&
 		!slices.ContainsFunc(s.pods, func(p *pod) bool { return p.startsOnly() && p.healthy() && !s.serves(p) })
 }

@@ -73,7 +73,7 @@ func (t *table) run() {
 		}
 		t.Do(func() {
 			t.heal()
-			t.api.cutMute() // the next row needs healthy watches
+			t.api.CutMute() // the next row needs healthy watches
 		})
 	}
 }

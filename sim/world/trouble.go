@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -23,7 +24,7 @@ type trouble struct {
 // troubles returns the faults that can happen now. The story picks one of them.
 func (c *trouble) troubles() []func() {
 	all := []func(){
-		c.shift, c.shift, c.apiTrouble, c.verbTrouble, func() { c.api.breakWatches(c.Rng) }, c.enrollTrouble, c.optingOut,
+		c.shift, c.shift, c.apiTrouble, c.verbTrouble, func() { c.api.BreakWatches(c.Rng) }, c.enrollTrouble, c.optingOut,
 		c.nodeTrouble, c.nodeTrouble, c.clockTrouble,
 	}
 	if c.takesLeases {
@@ -57,27 +58,29 @@ func disturbFor(w *World, d, pause time.Duration, disturb func()) bool {
 	return true
 }
 
-// shift changes the [weather], the set of faults of requests. The weather in the field "climate"
+// shift changes the [apiserver.Weather], the set of faults of requests. The weather in the field "climate"
 // counts as fair. Fair weather mostly becomes foul, and any other weather becomes fair.
 func (c *trouble) shift() {
-	if c.api.weather == c.climate && engine.Chance(c.Rng, .7) {
-		c.api.weather = foul
-		c.api.weather.watches, c.api.weather.idle, c.api.weather.silent = c.climate.watches, c.climate.idle, c.climate.silent
+	if c.api.Weather == c.climate && engine.Chance(c.Rng, .7) {
+		c.api.Weather = apiserver.Foul
+		c.api.Weather.Watches, c.api.Weather.Idle, c.api.Weather.Silent = c.climate.Watches, c.climate.Idle, c.climate.Silent
 		c.Note("script", "foul weather")
 		return
 	}
-	c.api.weather = c.climate
+	c.api.Weather = c.climate
 	c.Note("script", "fair weather")
 }
 
 // verbTrouble makes all requests of one kind fail, while those of other kinds work.
 func (c *trouble) verbTrouble() {
-	which, what := c.Rng.IntN(3), engine.Pick(c.Rng, faults)
-	of := func(w *weather) *fault { return []*fault{&w.gets, &w.puts, &w.watches}[which] }
-	*of(&c.api.weather) = what
+	which, what := c.Rng.IntN(3), engine.Pick(c.Rng, apiserver.Faults)
+	of := func(w *apiserver.Weather) *apiserver.Fault {
+		return []*apiserver.Fault{&w.Gets, &w.Puts, &w.Watches}[which]
+	}
+	*of(&c.api.Weather) = what
 	c.Note("script", "%s fail (%v)", []string{"gets", "puts", "watches"}[which], what)
 	c.After(engine.Between(c.Rng, 100*time.Millisecond, 2*c.longest), func() {
-		*of(&c.api.weather) = *of(&c.climate)
+		*of(&c.api.Weather) = *of(&c.climate)
 	})
 }
 
@@ -102,11 +105,11 @@ func (c *trouble) clockTrouble() {
 
 // apiTrouble makes the API server unreachable for a while.
 func (c *trouble) apiTrouble() {
-	if c.api.away {
+	if c.api.Away {
 		return
 	}
-	c.api.goDown()
-	c.After(engine.Between(c.Rng, 100*time.Millisecond, 2*c.longest), c.api.comeUp)
+	c.api.GoDown()
+	c.After(engine.Between(c.Rng, 100*time.Millisecond, 2*c.longest), c.api.ComeUp)
 }
 
 // enrollTrouble ends a process of enroll, or starts another one.
@@ -122,8 +125,8 @@ func (c *trouble) enrollTrouble() {
 func (c *trouble) takeLease() {
 	slot := engine.Pick(c.Rng, c.slots)
 	// The policy on deletions refuses to delete a Lease with done keys.
-	if l, ok := c.api.lease(slot); ok && doneOf(l) == "" {
-		engine.Must(c.api.remove("somebody", "Lease", slot, "", ""))
+	if l, ok := c.api.Lease(slot); ok && doneOf(l) == "" {
+		engine.Must(c.api.Remove("somebody", "Lease", slot, "", ""))
 	}
 }
 
@@ -131,8 +134,8 @@ func (c *trouble) takeLease() {
 func (c *trouble) takeRole() {
 	kind := engine.Pick(c.Rng, []string{"Role", "RoleBinding"})
 	name := RoleName
-	if c.api.exists(kind, name) {
-		engine.Must(c.api.remove("somebody", kind, name, "", ""))
+	if c.api.Exists(kind, name) {
+		engine.Must(c.api.Remove("somebody", kind, name, "", ""))
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
 // These are the names of the invariants of pods with conditions, like the names in check.go. Each
@@ -31,12 +32,12 @@ const (
 func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duration) {
 	for _, c := range conditions {
 		if c.Sharded() {
-			if !shardsMet(w, c, w.api.object("Lease", api.ShardLease(c.Lease, 0)).since(at)) {
+			if !shardsMet(w, c, w.api.Object("Lease", api.ShardLease(c.Lease, 0)).Since(at)) {
 				w.Violate(unmetShards, "%s goes on, and the shards of %v were not done", pod, c)
 			}
 			continue
 		}
-		states := w.api.object("Lease", c.Lease).since(at)
+		states := w.api.Object("Lease", c.Lease).Since(at)
 		met, how := keyMet(states, c.Key), unmetKey
 		if c.Key == "" {
 			met, how = holderMet(states), unmetHolder
@@ -45,21 +46,21 @@ func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duratio
 			w.Violate(how, "%s goes on, and %v was never met since %v", pod, c, at)
 			return
 		}
-		at = max(at, states[met].at)
+		at = max(at, states[met].At)
 	}
 }
 
 // keyMet returns the index of the first state in which the key is done; negative if there is no
 // such state.
-func keyMet(states []version, key string) int {
-	return slices.IndexFunc(states, func(v version) bool { return slices.Contains(doneOf(v.lease).Keys(), key) })
+func keyMet(states []apiserver.Version, key string) int {
+	return slices.IndexFunc(states, func(v apiserver.Version) bool { return slices.Contains(doneOf(v.Lease).Keys(), key) })
 }
 
 // holderMet returns the index of the first state that a renewal has made, and in which the holder
 // serves. The index is negative if there is no such state.
-func holderMet(states []version) int {
+func holderMet(states []apiserver.Version) int {
 	for i := 1; i < len(states); i++ {
-		if renews(states[i-1], states[i]) && states[i].lease.Annotations[api.ServingAnnotation] != "" {
+		if renews(states[i-1], states[i]) && states[i].Lease.Annotations[api.ServingAnnotation] != "" {
 			return i
 		}
 	}
@@ -68,9 +69,9 @@ func holderMet(states []version) int {
 
 // renews reports whether the write that made the second state renews the hold of the first
 // state.
-func renews(before, after version) bool {
-	was, is := before.lease, after.lease
-	if was == nil || is == nil || before.uid != after.uid || is.Holder == "" || is.Holder == Unknown {
+func renews(before, after apiserver.Version) bool {
+	was, is := before.Lease, after.Lease
+	if was == nil || is == nil || before.UID != after.UID || is.Holder == "" || is.Holder == Unknown {
 		return false
 	}
 	same := was.Holder == is.Holder && was.Annotations[api.HoldAnnotation] == is.Annotations[api.HoldAnnotation]
@@ -84,6 +85,6 @@ func (w *World) keysDone(conditions []api.Condition) bool {
 		if c.Sharded() {
 			return !shardsDone(w, c)
 		}
-		return c.Key == "" || !slices.Contains(doneOf(w.api.object("Lease", c.Lease).last().lease).Keys(), c.Key)
+		return c.Key == "" || !slices.Contains(doneOf(w.api.Object("Lease", c.Lease).Last().Lease).Keys(), c.Key)
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/after"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -26,7 +27,7 @@ type waiter struct {
 	succeeded func(*waiter)
 	// client is the client of the last process; nil before the first start. The field "began" is
 	// the instant at which that process started.
-	client *clientOf
+	client *apiserver.Client
 	began  time.Duration
 	starts int
 	// frozen reports that the process is frozen, but not its node. The field "gone" reports that
@@ -46,8 +47,8 @@ func newWaiter(w *World, name string, n *node, conditions []api.Condition, succe
 
 // register stores the pod's object in the API server, for enroll.
 func (p *waiter) register() {
-	p.w.api.object("Pod", p.name)
-	_, err := p.w.api.create("kubelet", "Pod", p.name, encode(map[string]any{
+	p.w.api.Object("Pod", p.name)
+	_, err := p.w.api.Create("kubelet", "Pod", p.name, apiserver.Encode(map[string]any{
 		"apiVersion": "v1", "kind": "Pod",
 		"metadata": map[string]any{"name": p.name, "namespace": Namespace, "labels": map[string]any{api.GatedLabel: api.GatedAfter}},
 		"spec": map[string]any{
@@ -74,7 +75,7 @@ func (p *waiter) start() {
 	p.starts++
 	name := fmt.Sprintf("%s#%d", p.name, p.starts)
 	c := p.w.newClient(p.w.NewProcess(), name, p.node)
-	c.allowed, c.waits = p.allowed, true
+	c.Allowed, c.Waits = p.allowed, true
 	p.client, p.began, p.frozen = c, p.w.Now(), false
 	if p.node.frozen {
 		c.Process.Freeze()
@@ -93,8 +94,8 @@ func (p *waiter) start() {
 // allowed returns nil, or the error with which the API server refuses a request for a
 // Lease.
 func (p *waiter) allowed(verb, lease string) error {
-	if !p.w.api.granted(ReaderRoleName, verb, lease) {
-		return status(403, "Forbidden", verb+" "+lease)
+	if !p.w.api.Granted(ReaderRoleName, verb, lease) {
+		return apiserver.Status(403, "Forbidden", verb+" "+lease)
 	}
 	return nil
 }
@@ -108,7 +109,7 @@ func (p *waiter) Write(line []byte) (int, error) {
 // exited handles the end of a process that has ended by itself. After an error, the kubelet starts
 // the container again. After a success the pod goes on, so exited checks that its conditions were
 // met.
-func (p *waiter) exited(c *clientOf, err error) {
+func (p *waiter) exited(c *apiserver.Client, err error) {
 	if c.Dead {
 		return
 	}

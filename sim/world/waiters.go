@@ -85,21 +85,21 @@ func (ws *waiters) add() {
 func (ws *waiters) remove(p *waiter) {
 	ws.all = slices.DeleteFunc(ws.all, func(other *waiter) bool { return other == p })
 	p.node.tenants = slices.DeleteFunc(p.node.tenants, func(other tenant) bool { return other == p })
-	engine.Must(ws.api.remove("kubelet", "Pod", p.name, "", ""))
+	engine.Must(ws.api.Remove("kubelet", "Pod", p.name, "", ""))
 }
 
 // takeRole deletes the Role by which waiters read. A watch that is open goes on.
 func (ws *waiters) takeRole() {
-	if ws.api.exists("Role", ReaderRoleName) {
-		engine.Must(ws.api.remove("somebody", "Role", ReaderRoleName, "", ""))
+	if ws.api.Exists("Role", ReaderRoleName) {
+		engine.Must(ws.api.Remove("somebody", "Role", ReaderRoleName, "", ""))
 	}
 }
 
 // silence makes the open watches of a waiter carry no event any more.
 func (ws *waiters) silence(p *waiter) {
-	for _, s := range ws.api.watchesOf(p.client) {
+	for _, s := range ws.api.WatchesOf(p.client) {
 		ws.Note(p.name, "its watch falls silent")
-		s.mute = true
+		s.Mute = true
 	}
 }
 
@@ -112,7 +112,7 @@ func (ws *waiters) recover() {
 
 // mute reports whether the waiter has a watch that carries no event any more.
 func (ws *waiters) mute(p *waiter) bool {
-	return ws.api.muted(p.client)
+	return ws.api.Muted(p.client)
 }
 
 // looking returns the longest time from the last fault until a waiter without a mute watch sees its
@@ -120,7 +120,7 @@ func (ws *waiters) mute(p *waiter) bool {
 func (ws *waiters) looking() time.Duration {
 	return sum([]part{
 		{"a node boots, and the kubelet starts the container again", 3*time.Second + mostAgain},
-		{"a late request arrives, or a read without an answer ends", max(ws.api.latest, 20*time.Second)},
+		{"a late request arrives, or a read without an answer ends", max(ws.api.Latest, 20*time.Second)},
 		{"enroll begins anew, and grants the right", 5 * time.Second},
 		{"the longest pause after a failure, twice", 2 * 15 * time.Second},
 		{"a read, and the first event of its watch, for each shard", mostMapped * time.Second},

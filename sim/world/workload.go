@@ -138,7 +138,7 @@ const mostIdle = 300 * time.Millisecond
 // steer lets the controller work until the world ends.
 func (l *workload) steer(by controller) {
 	l.After(engine.Between(l.random, 10*time.Millisecond, mostIdle), func() {
-		if l.newest != nil && !l.api.away {
+		if l.newest != nil && !l.api.Away {
 			l.observe()
 			by.sync()
 		}

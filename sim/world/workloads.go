@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -20,7 +21,7 @@ type workloads struct {
 	longest   time.Duration // the longest lease duration
 	grace     time.Duration // the longest grace of the pods
 	// climate is the weather that lasts for the whole seed.
-	climate weather
+	climate apiserver.Weather
 	byHand  bool // a person writes on the Leases
 }
 

@@ -6,6 +6,7 @@ package world
 import (
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -15,7 +16,7 @@ type World struct {
 	*engine.Engine
 	checks *checks
 
-	api    *server
+	api    *apiserver.Server
 	calm   bool          // quiet times: no fault begins, and no child fails
 	healed time.Duration // the instant at which heal ended all faults
 	// optedOut reports that the namespace has lost its label.

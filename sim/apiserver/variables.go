@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package world
+package apiserver
 
 import (
 	"cmp"
@@ -26,9 +26,9 @@ type variables struct {
 	changed chan struct{}
 }
 
-// keepVariables gives the server Variables of the names. At each stored write of a Variable the
+// KeepVariables gives the server Variables of the names. At each stored write of a Variable the
 // server calls the function "stored".
-func (s *server) keepVariables(names []string, stored func(*kube.Variable)) {
+func (s *Server) KeepVariables(names []string, stored func(*kube.Variable)) {
 	v := &variables{
 		rng: s.engine.Source("variables"), rv: 990, of: map[string]*kube.Variable{}, stored: stored, changed: make(chan struct{}),
 	}
@@ -39,8 +39,8 @@ func (s *server) keepVariables(names []string, stored func(*kube.Variable)) {
 	s.variables = v
 }
 
-// integer returns the integer of the named Variable.
-func (s *server) integer(name string) int64 {
+// Integer returns the integer of the named Variable.
+func (s *Server) Integer(name string) int64 {
 	if n := s.variables.of[name].Integer; n != nil {
 		return *n
 	}
@@ -52,12 +52,12 @@ func (s *server) integer(name string) int64 {
 func (v *variables) put(next *kube.Variable) (*kube.Variable, error) {
 	before := v.of[next.Name]
 	if next.UID != before.UID || next.ResourceVersion != before.ResourceVersion {
-		return nil, status(409, "Conflict", "another resourceVersion")
+		return nil, Status(409, "Conflict", "another resourceVersion")
 	}
 	if f := before.Fence; f != nil {
 		switch n := next.Fence; {
 		case n == nil || n.Lock != f.Lock, cmp.Or(cmp.Compare(n.Epoch, f.Epoch), cmp.Compare(n.Token, f.Token)) < 0:
-			return nil, status(422, "Invalid", "FencedOff")
+			return nil, Status(422, "Invalid", "FencedOff")
 		}
 	}
 	v.rv += 1 + int64(v.rng.IntN(3))
@@ -71,9 +71,9 @@ func (v *variables) put(next *kube.Variable) (*kube.Variable, error) {
 }
 
 // GetVariable implements variable.Requests.
-func (c *clientOf) GetVariable(ctx context.Context, name string) (*kube.Variable, error) {
+func (c *Client) GetVariable(ctx context.Context, name string) (*kube.Variable, error) {
 	var read *kube.Variable
-	_, err := c.do(ctx, "get variable."+name, func() ([]byte, error) {
+	_, err := c.Do(ctx, "get variable."+name, func() ([]byte, error) {
 		read = c.server.variables.of[name].Clone()
 		return nil, nil
 	})
@@ -84,11 +84,11 @@ func (c *clientOf) GetVariable(ctx context.Context, name string) (*kube.Variable
 }
 
 // UpdateVariable implements variable.Requests.
-func (c *clientOf) UpdateVariable(ctx context.Context, next *kube.Variable) (*kube.Variable, error) {
+func (c *Client) UpdateVariable(ctx context.Context, next *kube.Variable) (*kube.Variable, error) {
 	next = next.Clone()
 	var stored *kube.Variable
-	_, err := c.do(ctx, "put variable."+next.Name, func() (_ []byte, err error) {
-		if c.server.weather.unstored && next.ResourceVersion == c.server.variables.of[next.Name].ResourceVersion {
+	_, err := c.Do(ctx, "put variable."+next.Name, func() (_ []byte, err error) {
+		if c.server.Weather.Unstored && next.ResourceVersion == c.server.variables.of[next.Name].ResourceVersion {
 			return nil, errDropped // this fault loses only a write that the server would store
 		}
 		stored, err = c.server.variables.put(next)
@@ -101,8 +101,8 @@ func (c *clientOf) UpdateVariable(ctx context.Context, next *kube.Variable) (*ku
 }
 
 // WatchVariable implements variable.Requests. Each watch ends after a while.
-func (c *clientOf) WatchVariable(ctx context.Context, name, from string, fn func(v *kube.Variable, gone bool)) error {
-	_, err := c.do(ctx, "watch variable."+name, func() ([]byte, error) { return nil, nil })
+func (c *Client) WatchVariable(ctx context.Context, name, from string, fn func(v *kube.Variable, gone bool)) error {
+	_, err := c.Do(ctx, "watch variable."+name, func() ([]byte, error) { return nil, nil })
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package world
+package apiserver
 
 import (
 	"cmp"
@@ -14,10 +14,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// watch is the stream of one watch. Its events arrive in the order of the changes, some of them
+// Watch is the stream of one watch. Its events arrive in the order of the changes, some of them
 // late.
-type watch struct {
-	c       *clientOf
+type Watch struct {
+	c       *Client
 	rng     *rand.Rand
 	name    string
 	queue   []change // changes that the client has yet to get
@@ -25,18 +25,19 @@ type watch struct {
 	moves   int
 	sounds  int // counts the arrived events, so that only an idle stream is cut
 	arrived []change
-	// mute reports that the stream is open, but carries no event any more.
-	mute  bool
-	ended bool
+	// Mute reports that the stream is open, but carries no event any more.
+	Mute bool
+	// Ended reports that the stream is over. The client may still have to read arrived events.
+	Ended bool
 	err   error
 	wake  chan struct{}
 }
 
 // WatchLease implements agent.API.
-func (c *clientOf) WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error {
-	s := &watch{c: c, name: name, wake: make(chan struct{}, 1)}
+func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error {
+	s := &Watch{c: c, name: name, wake: make(chan struct{}, 1)}
 	defer c.close(s)
-	_, err := c.do(ctx, "watch "+name, func() ([]byte, error) {
+	_, err := c.Do(ctx, "watch "+name, func() ([]byte, error) {
 		if err := c.may("watch", name); err != nil {
 			return nil, err
 		}
@@ -49,7 +50,7 @@ func (c *clientOf) WatchLease(ctx context.Context, name, resourceVersion string,
 		if !c.Enter() {
 			return engine.ErrDead
 		}
-		arrived, ended, err := s.arrived, s.ended, s.err
+		arrived, ended, err := s.arrived, s.Ended, s.err
 		s.arrived = nil
 		c.Leave()
 		for _, e := range arrived {
@@ -67,17 +68,17 @@ func (c *clientOf) WatchLease(ctx context.Context, name, resourceVersion string,
 }
 
 func eventOf(c change) kube.WatchEvent {
-	lease := leaseFrom(c.raw)
+	lease := LeaseFrom(c.raw)
 	return kube.WatchEvent{Type: c.kind, Lease: lease, ResourceVersion: lease.ResourceVersion}
 }
 
 // open starts a stream of the events after the version.
-func (s *server) open(w *watch, resourceVersion string) error {
+func (s *Server) open(w *Watch, resourceVersion string) error {
 	w.rng = w.c.source("stream " + w.name)
 	if resourceVersion == "" {
 		// Without a version the stream begins with the current state.
-		if v := s.object("Lease", w.name).last(); v.body != nil {
-			w.offer(change{rv: s.rv, kind: kube.Added, name: w.name, raw: v.raw})
+		if v := s.Object("Lease", w.name).Last(); v.Body != nil {
+			w.offer(change{rv: s.rv, kind: kube.Added, name: w.name, raw: v.Raw})
 		}
 		s.watches = append(s.watches, w)
 		w.idles()
@@ -85,7 +86,7 @@ func (s *server) open(w *watch, resourceVersion string) error {
 	}
 	from := number(resourceVersion)
 	if from < s.compacted {
-		return status(410, "Expired", "too old resource version")
+		return Status(410, "Expired", "too old resource version")
 	}
 	since, _ := slices.BinarySearchFunc(s.changes, from+1, func(c change, rv int64) int { return cmp.Compare(c.rv, rv) })
 	for _, change := range s.changes[since:] {
@@ -96,58 +97,58 @@ func (s *server) open(w *watch, resourceVersion string) error {
 	return nil
 }
 
-func (c *clientOf) close(s *watch) {
+func (c *Client) close(s *Watch) {
 	c.server.engine.Lock()
 	defer c.server.engine.Unlock()
-	s.ended = true
-	c.server.watches = slices.DeleteFunc(c.server.watches, func(other *watch) bool { return other == s })
+	s.Ended = true
+	c.server.watches = slices.DeleteFunc(c.server.watches, func(other *Watch) bool { return other == s })
 }
 
-// watchesOf returns the watches of the client.
-func (s *server) watchesOf(c *clientOf) []*watch {
-	return slices.DeleteFunc(slices.Clone(s.watches), func(other *watch) bool { return other.c != c })
+// WatchesOf returns the watches of the client.
+func (s *Server) WatchesOf(c *Client) []*Watch {
+	return slices.DeleteFunc(slices.Clone(s.watches), func(other *Watch) bool { return other.c != c })
 }
 
-// muted reports whether the client has a watch that carries no event any more.
-func (s *server) muted(c *clientOf) bool {
-	return slices.ContainsFunc(s.watchesOf(c), func(w *watch) bool { return w.mute })
+// Muted reports whether the client has a watch that carries no event any more.
+func (s *Server) Muted(c *Client) bool {
+	return slices.ContainsFunc(s.WatchesOf(c), func(w *Watch) bool { return w.Mute })
 }
 
 // offer adds a change to the queue of the stream, if the stream watches the changed Lease, and has
 // neither ended nor become mute. In silent weather, each offered change makes the stream mute.
-func (s *watch) offer(c change) {
-	s.mute = s.mute || s.c.server.weather.silent
-	if c.name == s.name && !s.ended && !s.mute {
+func (s *Watch) offer(c change) {
+	s.Mute = s.Mute || s.c.server.Weather.Silent
+	if c.name == s.name && !s.Ended && !s.Mute {
 		s.queue = append(s.queue, c)
 		s.move()
 	}
 }
 
 // move delivers the events of the queue, one after the other.
-func (s *watch) move() {
-	if s.moving || s.ended || len(s.queue) == 0 {
+func (s *Watch) move() {
+	if s.moving || s.Ended || len(s.queue) == 0 {
 		return
 	}
 	s.moving = true
-	f := s.c.server.weather
+	f := s.c.server.Weather
 	delay := trip(s.rng, f)
 	if engine.Chance(s.rng, f.stall) {
-		delay += engine.Between(s.rng, 0, max(time.Minute, s.c.server.latest))
+		delay += engine.Between(s.rng, 0, max(time.Minute, s.c.server.Latest))
 	}
 	closing, orderly := engine.Chance(s.rng, f.close), engine.Chance(s.rng, .5)
-	mute := engine.Chance(s.rng, f.mute) || f.farewell && s.queue[0].kind == kube.Deleted
+	mute := engine.Chance(s.rng, f.mute) || f.Farewell && s.queue[0].kind == kube.Deleted
 	moves := s.moves
 	s.c.server.engine.After(delay, func() {
 		if s.moves == moves {
 			s.arrive(closing, orderly)
-			s.mute = s.mute || mute
+			s.Mute = s.Mute || mute
 		}
 	})
 }
 
 // hurry delivers a delayed event with a new delay, which is short because the weather has become
 // fair.
-func (s *watch) hurry() {
+func (s *Watch) hurry() {
 	if s.moving {
 		s.moving = false
 		s.moves++
@@ -156,9 +157,9 @@ func (s *watch) hurry() {
 }
 
 // arrive hands the first event of the queue to the client, unless the stream is mute. If closing is
-// true, the stream then ends: without an error if orderly is true, and otherwise with errBroken.
-func (s *watch) arrive(closing, orderly bool) {
-	if s.ended {
+// true, the stream then ends: without an error if orderly is true, and otherwise with ErrBroken.
+func (s *Watch) arrive(closing, orderly bool) {
+	if s.Ended {
 		return
 	}
 	if !s.c.in() {
@@ -171,7 +172,7 @@ func (s *watch) arrive(closing, orderly bool) {
 		})
 		return
 	}
-	if s.mute {
+	if s.Mute {
 		return
 	}
 	s.idles()
@@ -181,44 +182,44 @@ func (s *watch) arrive(closing, orderly bool) {
 	case closing && orderly:
 		s.finish(nil)
 	case closing:
-		s.finish(errBroken)
+		s.finish(ErrBroken)
 	}
 	s.signal()
 	s.move()
 }
 
 // idles lets a load balancer cut the stream, unless an event arrives in time.
-func (s *watch) idles() {
+func (s *Watch) idles() {
 	s.sounds++
-	idle, sounds := s.c.server.weather.idle, s.sounds
+	idle, sounds := s.c.server.Weather.Idle, s.sounds
 	if idle == 0 {
 		return
 	}
 	s.c.server.engine.After(idle, func() {
-		if s.sounds == sounds && s.c.server.weather.idle != 0 {
-			s.finish(errBroken)
+		if s.sounds == sounds && s.c.server.Weather.Idle != 0 {
+			s.finish(ErrBroken)
 		}
 	})
 }
 
 // finish ends the stream. The client still reads the events that have arrived.
-func (s *watch) finish(err error) {
-	if !s.ended {
-		s.ended, s.err = true, err
+func (s *Watch) finish(err error) {
+	if !s.Ended {
+		s.Ended, s.err = true, err
 		s.signal()
 	}
 }
 
-func (s *watch) signal() {
+func (s *Watch) signal() {
 	select {
 	case s.wake <- struct{}{}:
 	default:
 	}
 }
 
-// breakWatches ends all watches. This function may also compact the history, so that no watch can
+// BreakWatches ends all watches. This function may also compact the history, so that no watch can
 // resume from an earlier version.
-func (s *server) breakWatches(r *rand.Rand) {
+func (s *Server) BreakWatches(r *rand.Rand) {
 	orderly := engine.Chance(r, .5)
 	if engine.Chance(r, .5) {
 		s.engine.Note("script", "history is compacted")
@@ -229,42 +230,42 @@ func (s *server) breakWatches(r *rand.Rand) {
 		if orderly {
 			stream.finish(nil)
 		} else {
-			stream.finish(errBroken)
+			stream.finish(ErrBroken)
 		}
 	}
 }
 
-// cutWatches cuts the connections of all watches.
-func (s *server) cutWatches() {
+// CutWatches cuts the connections of all watches.
+func (s *Server) CutWatches() {
 	for _, stream := range slices.Clone(s.watches) {
-		stream.finish(errBroken)
+		stream.finish(ErrBroken)
 	}
 }
 
-// cutMute cuts the connections of the watches that carry no event any more.
-func (s *server) cutMute() {
+// CutMute cuts the connections of the watches that carry no event any more.
+func (s *Server) CutMute() {
 	for _, stream := range slices.Clone(s.watches) {
-		if stream.mute {
-			stream.finish(errBroken)
+		if stream.Mute {
+			stream.finish(ErrBroken)
 		}
 	}
 }
 
-// hurry delivers delayed events soon, because the weather has become fair.
-func (s *server) hurry() {
+// Hurry delivers delayed events soon, because the weather has become fair.
+func (s *Server) Hurry() {
 	for _, stream := range s.watches {
 		stream.hurry()
 	}
 }
 
-// severed lets clients notice that their streams are cut. The caller has just cut a
+// Severed lets clients notice that their streams are cut. The caller has just cut a
 // path.
-func (s *server) severed() {
+func (s *Server) Severed() {
 	for _, stream := range s.watches {
 		if !stream.c.in() {
 			s.engine.After(engine.Between(stream.rng, 0, noticed), func() {
 				if !stream.c.in() {
-					stream.finish(errBroken)
+					stream.finish(ErrBroken)
 				}
 			})
 		}

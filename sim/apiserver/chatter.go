@@ -1,16 +1,16 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package world
+package apiserver
 
 import (
 	"strings"
 	"time"
 )
 
-// chatter is the name of an invariant. The violation means that an agent sends too many requests
+// Chatter is the name of an invariant. The violation means that an agent sends too many requests
 // within a minute, or that it sends anything but renewals in quiet times.
-const chatter = "chatter"
+const Chatter = "chatter"
 
 // These constants bound the requests that an agent process may send within any minute, whatever
 // request faults happen. A restarted agent counts anew, and the kubelet's back-off bounds the
@@ -52,14 +52,14 @@ func (m *minute) add(now time.Duration) int {
 
 // count notes a request of an agent or of a pod that waits, and judges the number of requests of
 // the last minute.
-func (c *clientOf) count(op string) {
-	if c.allowed == nil {
+func (c *Client) count(op string) {
+	if c.Allowed == nil {
 		return
 	}
 	about, most := op, map[string]int{"patch": mostOfPod, "event": mostOfEvents}[op]
 	if _, slot, ok := strings.Cut(op, " "); ok {
 		about, most = slot, mostOfLease
-		if c.waits {
+		if c.Waits {
 			most = mostOfWait
 		}
 	}
@@ -69,7 +69,7 @@ func (c *clientOf) count(op string) {
 		c.recent[about] = m
 	}
 	if n := m.add(c.server.engine.Now()); n > most {
-		c.server.engine.Violate(chatter, "%s sent %d requests about %s within a minute, not %d: in all %v",
-			c.name, n, about, most, c.sent)
+		c.server.engine.Violate(Chatter, "%s sent %d requests about %s within a minute, not %d: in all %v",
+			c.Name, n, about, most, c.Sent)
 	}
 }

@@ -1,0 +1,116 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+)
+
+// Weather is the set of faults to which requests are subject at an instant.
+type Weather struct {
+	// lost, replyLost, late and refused are chances of faults. A lost request never
+	// arrives, and a late request may arrive after its sender gave up. The server refuses a
+	// refused request. With replyLost the request arrives, but its answer never does.
+	lost, replyLost, late, refused float64
+	// Slow is the chance that a packet takes up to a second, not milliseconds.
+	Slow float64
+	// stall, close and mute are chances at each event of a watch. A stall delays the event
+	// by up to a minute, or by up to [Server.Latest] if that is longer. A close ends the watch
+	// after the event. A mute watch stays open, but silent.
+	stall, close, mute float64
+	// Unanswered reports that the answers to all PUT requests are lost, and that no other request
+	// arrives. The field Unstored reports that the server receives no write of a Lease or
+	// Variable that the server would store.
+	Unanswered, Unstored bool
+	// Deaf is the name of a Lease for which the server refuses all writes. The field Sealed is
+	// the name of a Lease for which the server refuses all requests of agents and of pods that
+	// wait.
+	Deaf, Sealed string
+	// Gets, Puts, Watches and Patches are faults. Each fault applies to all such requests of agents
+	// and of pods that wait. Agents patch only the status of their pods.
+	Gets, Puts, Watches, Patches Fault
+	// Idle is the silence after which a load balancer cuts a watch; 0 means never.
+	Idle time.Duration
+	// Silent reports that the next change of any Lease makes all open watches mute. The field
+	// Farewell reports that a watch becomes mute after the deletion of its Lease.
+	Silent, Farewell bool
+}
+
+// String returns all fields as text, for the history.
+func (f Weather) String() string {
+	return fmt.Sprintf("{lost:%v replyLost:%v late:%v refused:%v slow:%v stall:%v close:%v mute:%v"+
+		" unanswered:%v unstored:%v deaf:%v sealed:%v gets:%v puts:%v watches:%v patches:%v idle:%d silent:%v farewell:%v}",
+		f.lost, f.replyLost, f.late, f.refused, f.Slow, f.stall, f.close, f.mute,
+		f.Unanswered, f.Unstored, f.Deaf, f.Sealed, f.Gets, f.Puts, f.Watches, f.Patches, f.Idle, f.Silent, f.Farewell)
+}
+
+var (
+	// Fair is the weather without faults.
+	Fair = Weather{}
+	// Foul is the weather in which some requests of each kind fail.
+	Foul = Weather{lost: .05, replyLost: .08, late: .05, refused: .05, Slow: .1, stall: .03, close: .05, mute: .02}
+)
+
+// Fault is the way in which all requests of one kind fail. The zero value, sound, means that the
+// requests work.
+type Fault int
+
+const (
+	sound Fault = iota
+	// Busy means that the server answers 429 with a Retry-After.
+	Busy
+	// Forbidden means that the server answers 403.
+	Forbidden
+	// Failing means that the server answers 500.
+	Failing
+	// Unheard means that the request never arrives.
+	Unheard
+)
+
+// Faults lists the ways to fail, from which the stories draw.
+var Faults = []Fault{Busy, Forbidden, Failing, Unheard}
+
+func (f Fault) err() error {
+	code := map[Fault]int{Busy: 429, Forbidden: 403, Failing: 500}[f]
+	return refusals[slices.IndexFunc(refusals, func(r refusal) bool { return r.code == code })].err()
+}
+
+// broken returns the fault that the request of an agent, or of a pod that waits, has in the
+// current weather.
+func (c *Client) broken(op string) Fault {
+	verb, lease, _ := strings.Cut(op, " ")
+	switch f := c.server.Weather; {
+	case c.Allowed == nil:
+		return sound
+	case lease != "" && lease == f.Sealed:
+		return Forbidden
+	case verb == "get":
+		return f.Gets
+	case verb == "put":
+		return f.Puts
+	case verb == "watch":
+		return f.Watches
+	case verb == "patch":
+		return f.Patches
+	}
+	return sound
+}
+
+// refusal is an HTTP status, with its Retry-After.
+type refusal struct {
+	code  int
+	after time.Duration
+}
+
+// refusals has the errors that the server may answer to any request. After a write, an
+// answer of 500 or above does not mean that the write is lost. The server may have given
+// up waiting for etcd.
+var refusals = []refusal{{429, 3 * time.Second}, {403, 0}, {500, 0}, {503, time.Second}, {504, 0}}
+
+func (r refusal) err() error { return &kube.StatusError{Code: r.code, RetryAfter: r.after} }
