@@ -3,10 +3,7 @@
 
 package apiserver
 
-import (
-	"strings"
-	"time"
-)
+import "time"
 
 // Chatter is the name of an invariant. The violation means that an agent sends too many requests
 // within a minute, or that it sends anything but renewals in quiet times.
@@ -48,28 +45,4 @@ func (m *minute) add(now time.Duration) int {
 	}
 	m.sent = append(m.sent[old:], now)
 	return len(m.sent)
-}
-
-// count notes a request of an agent or of a pod that waits, and judges the number of requests of
-// the last minute.
-func (c *Client) count(op string) {
-	if c.Allowed == nil {
-		return
-	}
-	about, most := op, map[string]int{"patch": mostOfPod, "event": mostOfEvents}[op]
-	if _, slot, ok := strings.Cut(op, " "); ok {
-		about, most = slot, mostOfLease
-		if c.Waits {
-			most = mostOfWait
-		}
-	}
-	m := c.recent[about]
-	if m == nil {
-		m = new(minute)
-		c.recent[about] = m
-	}
-	if n := m.add(c.server.engine.Now()); n > most {
-		c.server.engine.Violate(Chatter, "%s sent %d requests about %s within a minute, not %d: in all %v",
-			c.Name, n, about, most, c.Sent)
-	}
 }

@@ -6,7 +6,6 @@ package apiserver
 import (
 	"bytes"
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -20,64 +19,26 @@ import (
 // Server is the API server, with the objects of one namespace. Its semantics are those
 // of a real server, as far as the agent depends on them.
 type Server struct {
-	engine *engine.Engine
-	rng    *rand.Rand
-	// Weather has the faults of requests.
-	Weather Weather
-	// Latest bounds the time from the sending of a request to its arrival.
-	Latest time.Duration
+	Network
+	Objects
+	// Watches has the streams of all watches.
+	Watches Watches
+	// Variables has the Variables; nil in a world without Variables.
+	Variables *Variables
 	// stored is called at each stored write of a Lease, before any watch shows the write.
-	stored  func(by, lease string, sent time.Duration, before, after Version)
-	rv      int64
-	names   []string // the keys of all objects, deleted ones too, in the order of creation
-	objects map[string]*Object
-	changes []change // the stored changes, which watches read
-	// compacted is the oldest version from which a watch can resume.
-	compacted int64
-	// Away reports that no packet reaches the server. [Server.GoDown] and [Server.ComeUp] set it.
-	Away bool
-	// lost reports that a person keeps the server stopped.
-	lost    bool
-	watches []*Watch
+	stored func(by, lease string, sent time.Duration, before, after Version)
 	// informed has the functions that [Server.Inform] calls.
 	informed []func()
-	rights   map[string]rights // the decoded Roles, by name
-	// variables has the Variables; nil in a world without Variables.
-	variables *variables
 	// sent is the instant at which a client sent the last write of a Lease.
 	sent time.Duration
-}
-
-// Object has all states that the object of one kind and name ever had. The last state is the
-// current one.
-type Object struct {
-	kind, name string
-	versions   []Version
-}
-
-// Version is one state of an object. A version without a body records that the object
-// does not exist.
-type Version struct {
-	// At is the instant at which the server stored the state.
-	At time.Duration
-	// UID and RV are the uid and the resourceVersion of the object.
-	UID string
-	RV  int64
-	// Body is the decoded JSON of the object, and Raw the encoded one.
-	Body map[string]any
-	Raw  []byte
-	// canon is the body without the resourceVersion, for comparison.
-	canon []byte
-	// Lease is the decoded body, if the object is a Lease.
-	Lease *kube.Lease
-}
-
-// change is one stored change, which the server sends to all watches of the object.
-type change struct {
+	rng  *rand.Rand
 	rv   int64
-	kind kube.WatchType
-	name string
-	raw  []byte
+	// changes has the stored changes, which watches read. The field "compacted" is the oldest
+	// version from which a watch can resume.
+	changes   []change
+	compacted int64
+	// lost reports that a person keeps the server stopped.
+	lost bool
 }
 
 // New returns a server without objects, in fair weather. At each stored write of a Lease the
@@ -86,59 +47,8 @@ type change struct {
 func New(e *engine.Engine, stored func(by, lease string, sent time.Duration, before, after Version)) *Server {
 	// Fencing tokens are numbers. The first versions are below 1000, so a program that
 	// compares tokens as text fails when the versions reach 1000.
-	return &Server{
-		engine: e, rng: e.Source("server"), Weather: Fair, Latest: latest, stored: stored,
-		rv: 990, objects: map[string]*Object{}, rights: map[string]rights{},
-	}
+	return &Server{Network: newNetwork(e), Objects: newObjects(), rng: e.Source("server"), rv: 990, stored: stored}
 }
-
-// Object returns the object of a key, without a state if the key is new.
-func (s *Server) Object(kind, name string) *Object {
-	key := kind + "/" + name
-	o := s.objects[key]
-	if o == nil {
-		o = &Object{kind: kind, name: name}
-		s.objects[key] = o
-		s.names = append(s.names, key)
-	}
-	return o
-}
-
-// Last returns the current state.
-func (o *Object) Last() Version {
-	if len(o.versions) == 0 {
-		return Version{}
-	}
-	return o.versions[len(o.versions)-1]
-}
-
-// AsOf returns the state at the instant; without a body if the object did not exist.
-func (o *Object) AsOf(at time.Duration) Version {
-	for _, v := range slices.Backward(o.versions) {
-		if v.At <= at {
-			return v
-		}
-	}
-	return Version{}
-}
-
-// Since returns the state of the object at the instant, and all later states.
-func (o *Object) Since(at time.Duration) []Version {
-	later, _ := slices.BinarySearchFunc(o.versions, at+1, func(v Version, at time.Duration) int { return cmp.Compare(v.At, at) })
-	return o.versions[max(0, later-1):]
-}
-
-// Get returns the current state of an object.
-func (s *Server) Get(kind, name string) ([]byte, error) {
-	v := s.Object(kind, name).Last()
-	if v.Body == nil {
-		return nil, Status(404, "NotFound", kind+" "+name)
-	}
-	return v.Raw, nil
-}
-
-// Exists reports whether the object exists.
-func (s *Server) Exists(kind, name string) bool { return s.Object(kind, name).Last().Body != nil }
 
 // Create stores a new object, and fails if the object exists.
 func (s *Server) Create(by, kind, name string, raw []byte) ([]byte, error) {
@@ -240,16 +150,14 @@ func (s *Server) changed(how kube.WatchType, o *Object, raw []byte) {
 	}
 	c := change{rv: s.rv, kind: how, name: o.name, raw: raw}
 	s.changes = append(s.changes, c)
-	for _, watch := range s.watches {
-		watch.offer(c)
-	}
+	s.Watches.offer(c)
 }
 
 // GoDown makes the API server unreachable.
 func (s *Server) GoDown() {
 	s.engine.Note("API", "goes away")
 	s.Away = true
-	s.Severed()
+	s.Watches.Severed()
 }
 
 // ComeUp makes the API server reachable again.
@@ -260,65 +168,49 @@ func (s *Server) ComeUp() {
 	}
 }
 
-// Lease returns the current state of a Lease; false if there is none.
-func (s *Server) Lease(name string) (*kube.Lease, bool) {
-	v := s.Object("Lease", name).Last()
-	if v.Body == nil {
-		return nil, false
+// NewClient returns the client of a process. The argument "by" is nil for a process on the API
+// server's own machine.
+func (s *Server) NewClient(p *engine.Process, name string, by path) *Client {
+	return &Client{Process: p, net: &s.Network, server: s, Name: name, path: by, sources: map[string]*rand.Rand{}, Sent: map[string]int{}, recent: map[string]*minute{}}
+}
+
+// open starts a stream of the events after the version.
+func (s *Server) open(w *Watch, resourceVersion string) error {
+	w.rng = w.c.source("stream " + w.name)
+	if resourceVersion == "" {
+		// Without a version the stream begins with the current state.
+		if v := s.Object("Lease", w.name).Last(); v.Body != nil {
+			w.offer(change{rv: s.rv, kind: kube.Added, name: w.name, raw: v.Raw})
+		}
+		s.Watches.add(w)
+		return nil
 	}
-	return v.Lease, true
-}
-
-// LeaseFrom decodes the JSON of a Lease.
-func LeaseFrom(raw []byte) *kube.Lease {
-	l := new(kube.Lease)
-	engine.Must(l.UnmarshalJSON(raw))
-	return l
-}
-
-// Status returns the error of a client whose request the server answers with an HTTP status.
-func Status(code int, reason, message string) error {
-	return &kube.StatusError{Code: code, Reason: reason, Message: message}
-}
-
-// Decode returns the fields of an object's JSON.
-func Decode(raw []byte) map[string]any {
-	var body map[string]any
-	engine.Must(json.Unmarshal(raw, &body))
-	return body
-}
-
-// Encode returns the JSON of an object.
-func Encode(body any) []byte {
-	raw, err := json.Marshal(body)
-	engine.Must(err)
-	return raw
-}
-
-// Metadata returns the metadata of an object. An object without metadata gets empty metadata.
-func Metadata(body map[string]any) map[string]any {
-	m, ok := body["metadata"].(map[string]any)
-	if !ok {
-		m = map[string]any{}
-		body["metadata"] = m
+	from := number(resourceVersion)
+	if from < s.compacted {
+		return Status(410, "Expired", "too old resource version")
 	}
-	return m
-}
-
-// Meta returns a field of the metadata as text; empty without the field.
-func Meta(body map[string]any, key string) string {
-	value, _ := Metadata(body)[key].(string)
-	return value
-}
-
-// canonical returns the body without the resourceVersion.
-func canonical(body map[string]any) []byte {
-	m := Metadata(body)
-	rv, ok := m["resourceVersion"]
-	delete(m, "resourceVersion")
-	raw := Encode(body)
-	if ok {
-		m["resourceVersion"] = rv
+	since, _ := slices.BinarySearchFunc(s.changes, from+1, func(c change, rv int64) int { return cmp.Compare(c.rv, rv) })
+	for _, change := range s.changes[since:] {
+		w.offer(change)
 	}
-	return raw
+	s.Watches.add(w)
+	return nil
+}
+
+// BreakWatches ends all watches. This function may also compact the history, so that no watch can
+// resume from an earlier version.
+func (s *Server) BreakWatches(r *rand.Rand) {
+	orderly := engine.Chance(r, .5)
+	if engine.Chance(r, .5) {
+		s.engine.Note("script", "history is compacted")
+		s.compacted = s.rv
+	}
+	s.engine.Note("script", "all watches end (orderly %v)", orderly)
+	for _, stream := range slices.Clone(s.Watches.all) {
+		if orderly {
+			stream.finish(nil)
+		} else {
+			stream.finish(ErrBroken)
+		}
+	}
 }

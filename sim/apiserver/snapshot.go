@@ -22,8 +22,8 @@ const bumped = 1_000_000
 // resourceVersions are higher than all that a client has seen, and all watches end.
 func (s *Server) Restore(at time.Duration) {
 	s.engine.Note("script", "restores the snapshot of %v", at)
-	for _, key := range s.names {
-		o := s.objects[key]
+	for _, key := range s.keys {
+		o := s.of[key]
 		was, now := o.AsOf(at), o.Last()
 		if was.RV == now.RV || o.kind == "Pod" {
 			continue
@@ -36,7 +36,7 @@ func (s *Server) Restore(at time.Duration) {
 	}
 	s.rv += bumped
 	s.compacted, s.changes = s.rv, nil
-	for _, w := range s.watches {
+	for _, w := range s.Watches.all {
 		w.finish(fmt.Errorf("restored: %w", ErrBroken))
 	}
 	s.lost = false

@@ -6,7 +6,6 @@ package apiserver
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
@@ -21,7 +20,7 @@ type Weather struct {
 	// Slow is the chance that a packet takes up to a second, not milliseconds.
 	Slow float64
 	// stall, close and mute are chances at each event of a watch. A stall delays the event
-	// by up to a minute, or by up to [Server.Latest] if that is longer. A close ends the watch
+	// by up to a minute, or by up to [Network.Latest] if that is longer. A close ends the watch
 	// after the event. A mute watch stays open, but silent.
 	stall, close, mute float64
 	// Unanswered reports that the answers to all PUT requests are lost, and that no other request
@@ -79,27 +78,6 @@ var Faults = []Fault{Busy, Forbidden, Failing, Unheard}
 func (f Fault) err() error {
 	code := map[Fault]int{Busy: 429, Forbidden: 403, Failing: 500}[f]
 	return refusals[slices.IndexFunc(refusals, func(r refusal) bool { return r.code == code })].err()
-}
-
-// broken returns the fault that the request of an agent, or of a pod that waits, has in the
-// current weather.
-func (c *Client) broken(op string) Fault {
-	verb, lease, _ := strings.Cut(op, " ")
-	switch f := c.server.Weather; {
-	case c.Allowed == nil:
-		return sound
-	case lease != "" && lease == f.Sealed:
-		return Forbidden
-	case verb == "get":
-		return f.Gets
-	case verb == "put":
-		return f.Puts
-	case verb == "watch":
-		return f.Watches
-	case verb == "patch":
-		return f.Patches
-	}
-	return sound
 }
 
 // refusal is an HTTP status, with its Retry-After.

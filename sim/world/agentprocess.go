@@ -55,7 +55,7 @@ func (p *pod) startAgent() {
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
 	a.Client = p.w.newClient(proc, a.name+p.uid, p.node)
 	a.Client.Name = p.identity()
-	a.Client.Allowed, a.Client.Patched = p.allowed, p.patched
+	a.Client.Allowed, a.Client.Patched = p.allowed, p.shown.patch
 	p.agents = append(p.agents, a)
 	p.w.Note(a.name, "agent starts")
 	if p.node.frozen {

@@ -18,7 +18,7 @@ import (
 func (n *node) cut(out, in bool) {
 	n.cutOut, n.cutIn = out, in
 	n.w.Note(n.name, "is cut off (out %v, in %v)", out, in)
-	n.w.api.Severed()
+	n.w.api.Watches.Severed()
 }
 
 // heal ends all faults of the node.
@@ -156,7 +156,7 @@ func (n *node) crash() {
 	for _, t := range n.tenants {
 		t.crash()
 	}
-	n.w.api.Severed()
+	n.w.api.Watches.Severed()
 }
 
 // reboot boots the node, and the kubelet starts its pods.

@@ -77,7 +77,7 @@ func (r leaseRows) blocked() {
 	c := r.once(func(c *child) {
 		c.pod().node.crash()
 		r.api.Weather.Gets, r.api.Weather.Watches = apiserver.Forbidden, apiserver.Forbidden
-		r.api.CutWatches()
+		r.api.Watches.Cut()
 		hands.edit(r.slot, func(l *kube.Lease) {
 			l.Holder, l.DurationSeconds = "ghost_1", int(api.MaxLeaseDuration/time.Second)
 		})

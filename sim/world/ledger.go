@@ -9,6 +9,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
 // shared are the Variables that each pod of the story declares. Adds to "keyed" have an
@@ -45,11 +46,11 @@ func keepLedgers(w *World) {
 		names = append(names, c.Name)
 		w.ledgers[c.Name] = &ledger{w: w, name: c.Name, sums: map[string]string{}, holds: map[string][]kube.Fence{}}
 	}
-	w.api.KeepVariables(names, func(v *kube.Variable) { w.ledgers[v.Name].stored(v) })
+	w.api.Variables = apiserver.NewVariables(w.Engine, names, func(v *kube.Variable) { w.ledgers[v.Name].stored(v) })
 }
 
 // value returns the integer of the Variable.
-func (l *ledger) value() int64 { return l.w.api.Integer(l.name) }
+func (l *ledger) value() int64 { return l.w.api.Variables.Integer(l.name) }
 
 // stored checks the invariants when a write is stored.
 func (l *ledger) stored(v *kube.Variable) {

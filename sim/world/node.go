@@ -75,13 +75,17 @@ func (w *World) newClient(p *engine.Process, name string, n *node) *apiserver.Cl
 	if n == nil {
 		return w.api.NewClient(p, name, nil)
 	}
-	return w.api.NewClient(p, name, n)
+	return w.api.NewClient(p, name, cable{n})
 }
 
-// Out reports whether packets leave the node. The method In reports whether packets reach the
-// node.
-func (n *node) Out() bool { return n.up && !n.cutOut }
-func (n *node) In() bool  { return n.up && !n.cutIn }
+// cable connects a node with the API server.
+type cable struct{ *node }
+
+// Out reports whether packets leave the node.
+func (c cable) Out() bool { return c.up && !c.cutOut }
+
+// In reports whether packets reach the node.
+func (c cable) In() bool { return c.up && !c.cutIn }
 
 // anyRate draws the rate of a clock within the skew.
 func (n *node) anyRate() float64 { return 1 - skew + 2*skew*n.rng.Float64() }

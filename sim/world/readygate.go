@@ -62,18 +62,13 @@ func (a *agentProcess) runReadiness(config agent.Config) error {
 	return a.serve(config, g.Run)
 }
 
-// patched stores a patch of the pod's status. A pod of the gate "readiness" needs an object for
-// that.
-func (p *pod) patched(patch []byte) ([]byte, error) {
-	if !p.object && p.gate == api.GateReadiness {
+// patch stores a patch of the pod's status, and returns the pod. If the patch names a
+// resourceVersion other than the stored one, the result is a conflict. A pod of the gate
+// "readiness" needs an object.
+func (s *shown) patch(patch []byte) ([]byte, error) {
+	if p := s.pod; !p.object && p.gate == api.GateReadiness {
 		return nil, apiserver.Status(404, "NotFound", "Pod "+p.name)
 	}
-	return p.shown.patch(patch)
-}
-
-// patch stores a patch of the pod's status. If the patch names a resourceVersion other than
-// the stored one, the result is a conflict.
-func (s *shown) patch(patch []byte) ([]byte, error) {
 	body := apiserver.Decode(patch)
 	version := apiserver.Meta(body, "resourceVersion")
 	delete(apiserver.Metadata(body), "resourceVersion")

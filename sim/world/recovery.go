@@ -27,7 +27,7 @@ func (r *recovery) heal() {
 	r.api.Weather = r.climate
 	r.optedOut = false
 	r.api.ComeUp()
-	r.api.Hurry()
+	r.api.Watches.Hurry()
 	if r.elector != nil {
 		r.elector.paused = true
 	}

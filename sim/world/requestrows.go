@@ -104,7 +104,7 @@ func (r requestRows) unseen(w apiserver.Weather) {
 	r.Do(func() {
 		r.api.Weather = w
 		r.Note("script", "weather %v", w)
-		r.api.CutWatches()
+		r.api.Watches.Cut()
 	})
 	r.Pass(engine.Between(r.Rng, 0, r.budget.Duration))
 	more := r.unseeing()
@@ -123,7 +123,7 @@ func (r requestRows) unwritable(after apiserver.Weather) {
 		r.api.Weather.Puts = what
 		r.Note("script", "weather %v", r.api.Weather)
 		if after.Watches != 0 {
-			r.api.CutWatches()
+			r.api.Watches.Cut()
 		}
 	})
 	r.Pass(engine.Between(r.Rng, r.budget.Duration*11/10, 3*r.budget.Duration))

@@ -73,7 +73,7 @@ func (t *table) run() {
 		}
 		t.Do(func() {
 			t.heal()
-			t.api.CutMute() // the next row needs healthy watches
+			t.api.Watches.CutMute() // the next row needs healthy watches
 		})
 	}
 }

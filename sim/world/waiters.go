@@ -97,7 +97,7 @@ func (ws *waiters) takeRole() {
 
 // silence makes the open watches of a waiter carry no event any more.
 func (ws *waiters) silence(p *waiter) {
-	for _, s := range ws.api.WatchesOf(p.client) {
+	for _, s := range ws.api.Watches.Of(p.client) {
 		ws.Note(p.name, "its watch falls silent")
 		s.Mute = true
 	}
@@ -112,7 +112,7 @@ func (ws *waiters) recover() {
 
 // mute reports whether the waiter has a watch that carries no event any more.
 func (ws *waiters) mute(p *waiter) bool {
-	return ws.api.Muted(p.client)
+	return ws.api.Watches.Muted(p.client)
 }
 
 // looking returns the longest time from the last fault until a waiter without a mute watch sees its

@@ -1,0 +1,200 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package apiserver
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/agent/kube"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
+)
+
+// GetLease implements agent.API.
+func (c *Client) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
+	raw, err := c.Do(ctx, "get "+name, func() ([]byte, error) {
+		if err := c.may("get", name); err != nil {
+			return nil, err
+		}
+		return c.server.Get("Lease", name)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return LeaseFrom(raw), nil
+}
+
+// UpdateLease implements agent.API. Like agent/kube, the method returns kube.ErrUnchanged if the
+// answer has the old resourceVersion.
+func (c *Client) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error) {
+	body, err := lease.MarshalJSON()
+	engine.Must(err)
+	sent := c.net.engine.Now()
+	raw, err := c.Do(ctx, "put "+lease.Name, func() ([]byte, error) {
+		if err := c.may("update", lease.Name); err != nil {
+			return nil, err
+		}
+		switch f := c.net.Weather; {
+		case f.Deaf == lease.Name:
+			return nil, Status(403, "Forbidden", lease.Name)
+		case f.Unstored && lease.ResourceVersion == text(c.server.Object("Lease", lease.Name).Last().RV):
+			return nil, errDropped // only a write that the server would store is lost
+		}
+		c.server.sent = sent
+		return c.server.Put(c.Name, "Lease", lease.Name, body)
+	})
+	if err != nil {
+		return nil, err
+	}
+	stored := LeaseFrom(raw)
+	if stored.ResourceVersion == lease.ResourceVersion {
+		return nil, kube.ErrUnchanged
+	}
+	return stored, nil
+}
+
+// PatchPodStatus implements agent.API.
+func (c *Client) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube.Pod, error) {
+	return c.patch(ctx, "patch", patch)
+}
+
+// ReadPod implements agent.API. The agent may patch and read its pod at the same time. So
+// ReadPod and PatchPodStatus send different kinds of requests, which have separate random
+// sources.
+func (c *Client) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
+	return c.patch(ctx, "patch "+pod, []byte("{}"))
+}
+
+func (c *Client) patch(ctx context.Context, op string, patch []byte) (is kube.Pod, err error) {
+	raw, err := c.Do(ctx, op, func() ([]byte, error) { return c.Patched(patch) })
+	if code := (*kube.StatusError)(nil); errors.As(err, &code) && code.Code == 409 {
+		err = fmt.Errorf("%w: %w", kube.ErrConflict, err)
+	}
+	if err == nil {
+		engine.Must(json.Unmarshal(raw, &is))
+	}
+	return is, err
+}
+
+// CreateEvent implements agent.API. Only people read Events, so the world only counts them.
+func (c *Client) CreateEvent(ctx context.Context, _ kube.Event) error {
+	_, err := c.Do(ctx, "event", func() ([]byte, error) { return nil, nil })
+	return err
+}
+
+// may returns nil if the client has the right to send a request for the Lease. Otherwise the method
+// returns the error with which the API server refuses the request.
+func (c *Client) may(verb, lease string) error {
+	if c.Allowed == nil {
+		return nil
+	}
+	return c.Allowed(verb, lease)
+}
+
+// WatchLease implements agent.API.
+func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error {
+	s := &Watch{c: c, name: name, wake: make(chan struct{}, 1)}
+	defer c.close(s)
+	_, err := c.Do(ctx, "watch "+name, func() ([]byte, error) {
+		if err := c.may("watch", name); err != nil {
+			return nil, err
+		}
+		return nil, c.server.open(s, resourceVersion)
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		if !c.Enter() {
+			return engine.ErrDead
+		}
+		arrived, ended, err := s.arrived, s.Ended, s.err
+		s.arrived = nil
+		c.Leave()
+		for _, e := range arrived {
+			fn(e.event())
+		}
+		if ended {
+			return err
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// close removes the stream of a watch whose client stops to read.
+func (c *Client) close(s *Watch) {
+	c.net.engine.Lock()
+	defer c.net.engine.Unlock()
+	s.Ended = true
+	c.server.Watches.remove(s)
+}
+
+// GetVariable implements variable.Requests.
+func (c *Client) GetVariable(ctx context.Context, name string) (*kube.Variable, error) {
+	var read *kube.Variable
+	_, err := c.Do(ctx, "get variable."+name, func() ([]byte, error) {
+		read = c.server.Variables.of[name].Clone()
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return read, nil
+}
+
+// UpdateVariable implements variable.Requests.
+func (c *Client) UpdateVariable(ctx context.Context, next *kube.Variable) (*kube.Variable, error) {
+	next = next.Clone()
+	var stored *kube.Variable
+	_, err := c.Do(ctx, "put variable."+next.Name, func() (_ []byte, err error) {
+		if c.net.Weather.Unstored && next.ResourceVersion == c.server.Variables.of[next.Name].ResourceVersion {
+			return nil, errDropped // this fault loses only a write that the server would store
+		}
+		stored, err = c.server.Variables.put(next)
+		return nil, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return stored, nil
+}
+
+// WatchVariable implements variable.Requests. Each watch ends after a while.
+func (c *Client) WatchVariable(ctx context.Context, name, from string, fn func(v *kube.Variable, gone bool)) error {
+	_, err := c.Do(ctx, "watch variable."+name, func() ([]byte, error) { return nil, nil })
+	if err != nil {
+		return err
+	}
+	if !c.Enter() {
+		return engine.ErrDead
+	}
+	timer := time.NewTimer(engine.Between(c.source("watches"), time.Millisecond, time.Minute))
+	c.Leave()
+	defer timer.Stop()
+	for {
+		if !c.Enter() {
+			return engine.ErrDead
+		}
+		now, changed := c.server.Variables.of[name], c.server.Variables.changed
+		c.Leave()
+		if now.ResourceVersion != from {
+			from = now.ResourceVersion
+			fn(now.Clone(), false)
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
