@@ -5,206 +5,221 @@ package apiserver
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"math/rand/v2"
-	"strings"
+	"slices"
 	"time"
 
+	"github.com/metaparticle-io/metaparticle/agent/kube"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
 // Client is the client of the API server in one process.
 type Client struct {
-	*engine.Process
-	net    *Network
+	sender
 	server *Server
-	// Name selects the random sources of the client, and is the author of its writes. An agent
-	// changes the name before its first request, but after [Server.NewClient].
-	Name string
-	path path // nil for a process on the API server's own machine
 	// Patched stores a patch of the status of the client's own pod. The function returns the pod as
 	// JSON. The function is nil for a process other than the agent.
 	Patched func(patch []byte) ([]byte, error)
-	sources map[string]*rand.Rand
-	// Allowed authorizes a request for a Lease: get, watch or update. The function is nil for
-	// a process that is in no pod.
-	Allowed func(verb, lease string) error
-	// Waits reports that the process waits until conditions are met.
-	Waits bool
-	// Sent counts the requests by kind, including watches and Events.
-	Sent map[string]int
-	// recent has the requests of the last minute, by slot or kind.
-	recent map[string]*minute
 }
 
-// path is the way between a client and the server.
-type path interface {
-	// Out reports whether the client's packets leave its machine. The method In reports whether the
-	// server's packets reach the client.
-	Out() bool
-	In() bool
+// NewClient returns the client of a process. The name selects the random sources of the client, and
+// is the author of its writes. The argument "by" is nil for a process on the API server's own
+// machine.
+func (s *Server) NewClient(p *engine.Process, name string, by path) *Client {
+	return &Client{server: s, sender: sender{
+		Process: p, net: &s.Network, name: name, path: by,
+		sources: map[string]*rand.Rand{}, Sent: map[string]int{}, recent: map[string]*minute{},
+	}}
 }
 
-// source returns the random source of one kind of request. The requests of one process
-// race, so each kind has a separate source.
-func (c *Client) source(op string) *rand.Rand {
-	r := c.sources[op]
-	if r == nil {
-		r = c.net.engine.Source(c.Name + " " + op)
-		c.sources[op] = r
-	}
-	return r
-}
-
-// out reports whether the client's packets reach the server. The method "in" reports
-// whether the server's packets reach the client.
-func (c *Client) out() bool { return !c.net.Away && (c.path == nil || c.path.Out()) }
-func (c *Client) in() bool  { return !c.net.Away && (c.path == nil || c.path.In()) }
-
-// Total returns the number of requests that the client has sent.
-func (c *Client) Total() int {
-	n := 0
-	for _, sent := range c.Sent {
-		n += sent
-	}
-	return n
-}
-
-// count notes a request of an agent or of a pod that waits, and judges the number of requests of
-// the last minute.
-func (c *Client) count(op string) {
-	if c.Allowed == nil {
-		return
-	}
-	about, most := op, map[string]int{"patch": mostOfPod, "event": mostOfEvents}[op]
-	if _, slot, ok := strings.Cut(op, " "); ok {
-		about, most = slot, mostOfLease
-		if c.Waits {
-			most = mostOfWait
+// GetLease implements agent.API.
+func (c *Client) GetLease(ctx context.Context, name string) (*kube.Lease, error) {
+	raw, err := c.Do(ctx, "get "+name, func() ([]byte, error) {
+		if err := c.may("get", name); err != nil {
+			return nil, err
 		}
-	}
-	m := c.recent[about]
-	if m == nil {
-		m = new(minute)
-		c.recent[about] = m
-	}
-	if n := m.add(c.net.engine.Now()); n > most {
-		c.net.engine.Violate(Chatter, "%s sent %d requests about %s within a minute, not %d: in all %v",
-			c.Name, n, about, most, c.Sent)
-	}
-}
-
-// answer is the server's answer to a request.
-type answer struct {
-	raw []byte
-	err error
-}
-
-// Do sends one request. The effect happens when the request arrives at the server. A
-// fault may lose the request or its answer.
-func (c *Client) Do(ctx context.Context, op string, effect func() ([]byte, error)) ([]byte, error) {
-	if !c.Enter() {
-		return nil, engine.ErrDead
-	}
-	r, f := c.source(op), c.net.Weather
-	c.Sent[op]++
-	c.count(op)
-	reply := make(chan answer, 1)
-	tell := func(a answer, after time.Duration) {
-		c.net.engine.After(after, func() {
-			if c.in() {
-				reply <- a
-			} else {
-				c.net.engine.After(engine.Between(r, 0, noticed), func() { reply <- answer{err: ErrBroken} })
-			}
-		})
-	}
-	lost, late, refused, replyLost := engine.Chance(r, f.lost), engine.Chance(r, f.late), engine.Chance(r, f.refused), engine.Chance(r, f.replyLost)
-	there, back := trip(r, f), trip(r, f)
-	if strings.HasPrefix(op, "put ") {
-		replyLost = replyLost || f.Unanswered
-	} else if f.Unanswered {
-		lost = true
-	}
-	abrupt, code, before := engine.Chance(r, .5), r.IntN(len(refusals)), engine.Chance(r, .5)
-	if late {
-		there += engine.Between(r, time.Second, c.net.Latest)
-	}
-	broken := c.broken(op)
-	lost = lost || broken == Unheard
-	// A request without an answer fails immediately, or hangs until its deadline. A watch has no
-	// deadline, but its client notices that the path is cut.
-	silence := func() {
-		if watching := strings.HasPrefix(op, "watch "); watching || abrupt {
-			pause := back
-			if watching {
-				pause += engine.Between(r, 0, noticed)
-			}
-			c.net.engine.After(pause, func() { reply <- answer{err: ErrUnreachable} })
-		}
-	}
-	c.net.engine.After(there, func() {
-		switch {
-		case lost || !c.out():
-			silence()
-			return
-		case refused && (before || refusals[code].code < 500):
-			tell(answer{err: refusals[code].err()}, back)
-			return
-		case broken != sound:
-			tell(answer{err: broken.err()}, back)
-			return
-		}
-		raw, err := effect()
-		switch {
-		case replyLost || !c.in() || errors.Is(err, errDropped):
-			silence()
-		case refused:
-			tell(answer{err: refusals[code].err()}, back)
-		default:
-			tell(answer{raw, err}, back)
-		}
+		return c.server.Get("Lease", name)
 	})
-	tick := engine.Between(r, 1, time.Microsecond)
-	c.Leave()
-	return c.await(ctx, reply, tick)
+	if err != nil {
+		return nil, err
+	}
+	return LeaseFrom(raw), nil
 }
 
-// await waits for the reply. If ctx ends first, await waits for the short random time "tick" more,
-// and returns the error of ctx. Without that time, two requests of one instant would also time out
-// in one instant. Their order would differ between two replays of a seed.
-func (c *Client) await(ctx context.Context, reply <-chan answer, tick time.Duration) ([]byte, error) {
-	var a answer
-	select {
-	case a = <-reply:
-	case <-ctx.Done():
-		<-time.After(tick)
-		a.err = ctx.Err()
+// UpdateLease implements agent.API. Like agent/kube, the method returns kube.ErrUnchanged if the
+// answer has the old resourceVersion.
+func (c *Client) UpdateLease(ctx context.Context, lease *kube.Lease) (*kube.Lease, error) {
+	body, err := lease.MarshalJSON()
+	engine.Must(err)
+	sent := c.net.engine.Now()
+	raw, err := c.Do(ctx, "put "+lease.Name, func() ([]byte, error) {
+		if err := c.may("update", lease.Name); err != nil {
+			return nil, err
+		}
+		switch f := c.net.Weather; {
+		case f.Deaf == lease.Name:
+			return nil, Status(403, "Forbidden", lease.Name)
+		case f.Unstored && lease.ResourceVersion == text(c.server.Object("Lease", lease.Name).Last().RV):
+			return nil, errDropped // only a write that the server would store is lost
+		}
+		c.server.sent = sent
+		return c.server.Put(c.name, "Lease", lease.Name, body)
+	})
+	if err != nil {
+		return nil, err
+	}
+	stored := LeaseFrom(raw)
+	if stored.ResourceVersion == lease.ResourceVersion {
+		return nil, kube.ErrUnchanged
+	}
+	return stored, nil
+}
+
+// PatchPodStatus implements agent.API.
+func (c *Client) PatchPodStatus(ctx context.Context, _ string, patch []byte) (kube.Pod, error) {
+	return c.patch(ctx, "patch", patch)
+}
+
+// ReadPod implements agent.API. The agent may patch and read its pod at the same time. So
+// ReadPod and PatchPodStatus send different kinds of requests, which have separate random
+// sources.
+func (c *Client) ReadPod(ctx context.Context, pod string) (kube.Pod, error) {
+	return c.patch(ctx, "patch "+pod, []byte("{}"))
+}
+
+func (c *Client) patch(ctx context.Context, op string, patch []byte) (is kube.Pod, err error) {
+	raw, err := c.Do(ctx, op, func() ([]byte, error) { return c.Patched(patch) })
+	if code := (*kube.StatusError)(nil); errors.As(err, &code) && code.Code == 409 {
+		err = fmt.Errorf("%w: %w", kube.ErrConflict, err)
+	}
+	if err == nil {
+		engine.Must(json.Unmarshal(raw, &is))
+	}
+	return is, err
+}
+
+// CreateEvent implements agent.API. Only people read Events, so the world only counts them.
+func (c *Client) CreateEvent(ctx context.Context, _ kube.Event) error {
+	_, err := c.Do(ctx, "event", func() ([]byte, error) { return nil, nil })
+	return err
+}
+
+// WatchLease implements agent.API.
+func (c *Client) WatchLease(ctx context.Context, name, resourceVersion string, fn func(kube.WatchEvent)) error {
+	s := &Watch{c: &c.sender, name: name, wake: make(chan struct{}, 1)}
+	defer c.close(s)
+	_, err := c.Do(ctx, "watch "+name, func() ([]byte, error) {
+		if err := c.may("watch", name); err != nil {
+			return nil, err
+		}
+		return nil, c.server.open(s, resourceVersion)
+	})
+	if err != nil {
+		return err
+	}
+	for {
+		if !c.Enter() {
+			return engine.ErrDead
+		}
+		arrived, ended, err := s.arrived, s.Ended, s.err
+		s.arrived = nil
+		c.Leave()
+		for _, e := range arrived {
+			fn(e.event())
+		}
+		if ended {
+			return err
+		}
+		select {
+		case <-s.wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// close removes the stream of a watch whose client stops to read.
+func (c *Client) close(s *Watch) {
+	c.net.engine.Lock()
+	defer c.net.engine.Unlock()
+	s.Ended = true
+	c.server.Watches.remove(s)
+}
+
+// Watches returns the client's watches that the server has. A nil client has none.
+func (c *Client) Watches() []*Watch {
+	if c == nil {
+		return nil
+	}
+	return c.server.Watches.of(&c.sender)
+}
+
+// Muted reports whether the client has a watch that carries no event any more.
+func (c *Client) Muted() bool {
+	return slices.ContainsFunc(c.Watches(), func(w *Watch) bool { return w.Mute })
+}
+
+// GetVariable implements variable.Requests.
+func (c *Client) GetVariable(ctx context.Context, name string) (*kube.Variable, error) {
+	var read *kube.Variable
+	_, err := c.Do(ctx, "get variable."+name, func() ([]byte, error) {
+		read = c.server.Variables.of[name].Clone()
+		return nil, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return read, nil
+}
+
+// UpdateVariable implements variable.Requests.
+func (c *Client) UpdateVariable(ctx context.Context, next *kube.Variable) (*kube.Variable, error) {
+	next = next.Clone()
+	var stored *kube.Variable
+	_, err := c.Do(ctx, "put variable."+next.Name, func() (_ []byte, err error) {
+		if c.net.Weather.Unstored && next.ResourceVersion == c.server.Variables.of[next.Name].ResourceVersion {
+			return nil, errDropped // this fault loses only a write that the server would store
+		}
+		stored, err = c.server.Variables.put(next)
+		return nil, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return stored, nil
+}
+
+// WatchVariable implements variable.Requests. Each watch ends after a while.
+func (c *Client) WatchVariable(ctx context.Context, name, from string, fn func(v *kube.Variable, gone bool)) error {
+	_, err := c.Do(ctx, "watch variable."+name, func() ([]byte, error) { return nil, nil })
+	if err != nil {
+		return err
 	}
 	if !c.Enter() {
-		return nil, engine.ErrDead
+		return engine.ErrDead
 	}
+	timer := time.NewTimer(engine.Between(c.source("watches"), time.Millisecond, time.Minute))
 	c.Leave()
-	return a.raw, a.err
-}
-
-// broken returns the fault that the request of an agent, or of a pod that waits, has in the
-// current weather.
-func (c *Client) broken(op string) Fault {
-	verb, lease, _ := strings.Cut(op, " ")
-	switch f := c.net.Weather; {
-	case c.Allowed == nil:
-		return sound
-	case lease != "" && lease == f.Sealed:
-		return Forbidden
-	case verb == "get":
-		return f.Gets
-	case verb == "put":
-		return f.Puts
-	case verb == "watch":
-		return f.Watches
-	case verb == "patch":
-		return f.Patches
+	defer timer.Stop()
+	for {
+		if !c.Enter() {
+			return engine.ErrDead
+		}
+		now, changed := c.server.Variables.of[name], c.server.Variables.changed
+		c.Leave()
+		if now.ResourceVersion != from {
+			from = now.ResourceVersion
+			fn(now.Clone(), false)
+		}
+		select {
+		case <-changed:
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	return sound
 }

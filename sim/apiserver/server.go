@@ -168,12 +168,6 @@ func (s *Server) ComeUp() {
 	}
 }
 
-// NewClient returns the client of a process. The argument "by" is nil for a process on the API
-// server's own machine.
-func (s *Server) NewClient(p *engine.Process, name string, by path) *Client {
-	return &Client{Process: p, net: &s.Network, server: s, Name: name, path: by, sources: map[string]*rand.Rand{}, Sent: map[string]int{}, recent: map[string]*minute{}}
-}
-
 // open starts a stream of the events after the version.
 func (s *Server) open(w *Watch, resourceVersion string) error {
 	w.rng = w.c.source("stream " + w.name)

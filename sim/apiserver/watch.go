@@ -28,7 +28,7 @@ func (c change) event() kube.WatchEvent {
 // Watch is the stream of one watch. Its events arrive in the order of the changes, some of them
 // late.
 type Watch struct {
-	c       *Client
+	c       *sender
 	rng     *rand.Rand
 	name    string
 	queue   []change // changes that the client has yet to get

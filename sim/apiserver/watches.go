@@ -30,14 +30,9 @@ func (s *Watches) offer(c change) {
 	}
 }
 
-// Of returns the watches of the client.
-func (s *Watches) Of(c *Client) []*Watch {
+// of returns the watches of the sender.
+func (s *Watches) of(c *sender) []*Watch {
 	return slices.DeleteFunc(slices.Clone(s.all), func(other *Watch) bool { return other.c != c })
-}
-
-// Muted reports whether the client has a watch that carries no event any more.
-func (s *Watches) Muted(c *Client) bool {
-	return slices.ContainsFunc(s.Of(c), func(w *Watch) bool { return w.Mute })
 }
 
 // Cut cuts the connections of all watches.

@@ -53,8 +53,7 @@ func (p *pod) startAgent() {
 		first: p.agentRuns == 1, pod: p, stop: make(chan struct{}), connected: engine.NewSignal(), began: p.w.Now(), leaps: make(chan struct{}, 1),
 	}
 	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
-	a.Client = p.w.newClient(proc, a.name+p.uid, p.node)
-	a.Client.Name = p.identity()
+	a.Client = p.w.newClient(proc, p.identity(), p.node)
 	a.Client.Allowed, a.Client.Patched = p.allowed, p.shown.patch
 	p.agents = append(p.agents, a)
 	p.w.Note(a.name, "agent starts")

@@ -104,9 +104,9 @@ func (p *comer) start() {
 	if p.starts++; p.waits {
 		p.waits, p.waited = false, p.died
 	}
-	c := p.w.newClient(p.w.NewProcess(), fmt.Sprintf("%s#%d", p.name, p.starts), p.node)
-	random := rand.NewPCG(p.w.Seed, p.w.Source(c.Name).Uint64())
-	c.Name, c.Allowed = p.identity(), p.allowed
+	c := p.w.newClient(p.w.NewProcess(), p.identity(), p.node)
+	random := rand.NewPCG(p.w.Seed, p.w.Source(fmt.Sprintf("%s#%d", p.name, p.starts)).Uint64())
+	c.Allowed = p.allowed
 	ctx, stop := context.WithCancel(c.Ctx)
 	p.client, p.began, p.frozen, p.stop = c, p.w.Now(), false, stop
 	if p.node.frozen {

@@ -147,7 +147,7 @@ func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 		return
 	}
 	p := l.rivals[is.Holder]
-	if p == nil || !p.w.calm || p.w.api.Weather != apiserver.Fair || p.agent == nil || p.w.api.Watches.Muted(p.agent.Client) {
+	if p == nil || !p.w.calm || p.w.api.Weather != apiserver.Fair || p.agent == nil || p.agent.Muted() {
 		return
 	}
 	intent := api.IntentLease(p.claims[0].Name)

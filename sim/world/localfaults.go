@@ -66,7 +66,7 @@ func (f *localFaults) act(p *localPod) {
 
 // silence makes the open watches of the agent carry no event any more.
 func (f *localFaults) silence(p *localPod) {
-	for _, s := range f.api.Watches.Of(p.agent.Client) {
+	for _, s := range p.agent.Watches() {
 		f.Note(p.name, "its watch falls silent")
 		s.Mute = true
 	}

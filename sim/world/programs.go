@@ -177,7 +177,7 @@ func (s *programs) fallSilent() {
 			if n := p.agent.Total() - sent[p.agent]; n > 0 {
 				s.Violate(apiserver.Chatter, "%s sent %d requests without a bid: in all %v", p.agent.where, n, p.agent.Sent)
 			}
-			if slices.ContainsFunc(s.api.Watches.Of(p.agent.Client), func(o *apiserver.Watch) bool { return !o.Ended }) {
+			if slices.ContainsFunc(p.agent.Watches(), func(o *apiserver.Watch) bool { return !o.Ended }) {
 				s.Violate(apiserver.Chatter, "%s watches without a bid", p.agent.where)
 			}
 		}

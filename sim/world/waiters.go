@@ -97,7 +97,7 @@ func (ws *waiters) takeRole() {
 
 // silence makes the open watches of a waiter carry no event any more.
 func (ws *waiters) silence(p *waiter) {
-	for _, s := range ws.api.Watches.Of(p.client) {
+	for _, s := range p.client.Watches() {
 		ws.Note(p.name, "its watch falls silent")
 		s.Mute = true
 	}
@@ -112,7 +112,7 @@ func (ws *waiters) recover() {
 
 // mute reports whether the waiter has a watch that carries no event any more.
 func (ws *waiters) mute(p *waiter) bool {
-	return ws.api.Watches.Muted(p.client)
+	return p.client.Muted()
 }
 
 // looking returns the longest time from the last fault until a waiter without a mute watch sees its
