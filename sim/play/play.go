@@ -34,7 +34,7 @@ func UseOneProcessor() { runtime.GOMAXPROCS(1) }
 // Seeds plays the seeds that the flags ask for. For each simulated process of enroll, the argument
 // "enroll" returns the Reconciler that this process runs.
 func Seeds(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).Play)
+	each(t, enroll, world.Play)
 }
 
 func each(t *testing.T, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
@@ -50,41 +50,41 @@ func each(t *testing.T, enroll func(*world.Enroller) world.Reconciler, story fun
 // Rollouts plays, for each seed, the story in which several revisions compete. Like [Seeds],
 // Rollouts plays the seeds that the flags ask for.
 func Rollouts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).PlayRollouts)
+	each(t, enroll, world.PlayRollouts)
 }
 
 // Jobs plays, for each seed, the story of pods that end. Like [Seeds], Jobs plays the seeds
 // that the flags ask for.
 func Jobs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).PlayJobs)
+	each(t, enroll, world.PlayJobs)
 }
 
 // Works plays, for each seed, the story of once claims. Like [Seeds], Works plays the seeds that
 // the flags ask for.
 func Works(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).PlayWorks)
+	each(t, enroll, world.PlayWorks)
 }
 
 // Shards plays, for each seed, the story in which the number of a workload's shards changes.
 // Like [Seeds], Shards plays the seeds that the flags ask for.
 func Shards(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).PlayShards)
+	each(t, enroll, world.PlayShards)
 }
 
 // Maps plays, for each seed, the story of Jobs with shards.
 func Maps(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).PlayMaps)
+	each(t, enroll, world.PlayMaps)
 }
 
 // Programs plays, for each seed, the story of programs that use the local API. Like [Seeds],
 // Programs plays the seeds that the flags ask for.
 func Programs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).PlayPrograms)
+	each(t, enroll, world.PlayPrograms)
 }
 
 // Readers plays, for each seed, the story of programs that read and write under one lock.
 func Readers(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).PlayReaders)
+	each(t, enroll, world.PlayReaders)
 }
 
 // Joints plays, for each seed, the story of programs that bid for several claims in one call.
@@ -99,7 +99,7 @@ func Leashed(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 
 // Starts plays, for each seed, the story of pods with a start lock.
 func Starts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).PlayStarts)
+	each(t, enroll, world.PlayStarts)
 }
 
 // Meetings plays, for each seed, the story of Jobs whose programs wait for each other.
@@ -109,12 +109,12 @@ func Meetings(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
 
 // Barriers plays, for each seed, the story of Jobs whose pods start together.
 func Barriers(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).PlayBarriers)
+	each(t, enroll, world.PlayBarriers)
 }
 
 // Restores plays, for each seed, the story in which a person restores the API server's objects.
 func Restores(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, (*world.World).PlayRestores)
+	each(t, enroll, world.PlayRestores)
 }
 
 // play plays a story of one seed in a synctest bubble, and reports the first violation, if any.

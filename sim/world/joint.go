@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/metaparticle-io/metaparticle/api"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
@@ -19,15 +18,6 @@ type joint struct {
 	bidders []*bidder
 	// rounds has the round of each bidder, so that a late answer changes nothing.
 	rounds []int
-}
-
-// jointClaims draws the claims of pods in which one call of a program bids for several claims
-// together. The last claim is a read-write lock.
-func jointClaims(s *programs) func() []api.Claim {
-	s.joins = true
-	return func() []api.Claim {
-		return []api.Claim{{Kind: api.Lock, Name: "a", Size: 1}, {Kind: api.Lock, Name: "b", Size: 1}, {Kind: api.RWLock, Name: "c", Size: 1 + s.Rng.IntN(3)}}
-	}
 }
 
 // partnersOf draws idle bidders of other claims in the pod, as partners for a joint call. If the
@@ -119,23 +109,6 @@ func (j *joint) part(by *bidder) {
 			b.later(idle(b))
 		}
 	}
-}
-
-// joined reports whether another bidder than b waits in a joint call for the claim of b.
-func (s *waits) joined(b *bidder) bool {
-	return slices.ContainsFunc(s.bidders(), func(o *bidder) bool {
-		return o != b && o.joint != nil && o.claim.Kind == b.claim.Kind && o.claim.Name == b.claim.Name
-	})
-}
-
-// jointUsed reports whether a bid has to wait. A joint call has to wait while any of its claims
-// is in use. While another joint call waits, its claims count as in use, because it may have
-// acquired some of them already.
-func (s *waits) jointUsed(b *bidder) bool {
-	if b.joint == nil {
-		return s.joined(b) || s.used(b)
-	}
-	return slices.ContainsFunc(b.joint.bidders, func(m *bidder) bool { return s.joined(m) || s.used(m) })
 }
 
 // checkJoint demands that an answer about several claims is good for no longer than its line about

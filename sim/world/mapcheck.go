@@ -11,6 +11,27 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
 )
 
+// shardedJob is a Job with shards. Its uid is the run of its pods.
+type shardedJob struct {
+	uid    string
+	shards int
+	// indexed reports that each pod takes only the shard of its completion index. The field
+	// atOnce is the Job's parallelism.
+	indexed bool
+	atOnce  int
+}
+
+// mapWorkload is the workload of all Jobs with shards.
+var mapWorkload = api.Workload{Group: "batch", Kind: "Job", Name: "map"}
+
+// slotsOfJob returns the Leases of the shards of a Job. The argument "count" is the number of these
+// shards.
+func slotsOfJob(count int) []string {
+	slots := api.Claim{Kind: api.Shards, Size: count}.Slots(mapWorkload)
+	slices.Sort(slots)
+	return slots
+}
+
 // unmetShards means that a pod goes on although some shard of the run in its condition is not done.
 // A condition without a run demands that all shards of some run are done. The stamp of shard 0 must
 // have named that run at some instant of the wait.

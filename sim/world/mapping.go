@@ -35,34 +35,14 @@ type mapping struct {
 	sure time.Duration
 }
 
-// shardedJob is a Job with shards. Its uid is the run of its pods.
-type shardedJob struct {
-	uid    string
-	shards int
-	// indexed reports that each pod takes only the shard of its completion index. The field
-	// atOnce is the Job's parallelism.
-	indexed bool
-	atOnce  int
-}
-
 // mapGroup is the group to which the Leases of all Jobs of the story belong.
 var mapGroup = api.ShardGroup(mapWorkload)
-
-var mapWorkload = api.Workload{Group: "batch", Kind: "Job", Name: "map"}
 
 // mostMapped bounds the shards of a Job. The constant mostMappers bounds the Jobs of the story.
 const (
 	mostMapped  = 4
 	mostMappers = 10
 )
-
-// slotsOfJob returns the Leases of the shards of a Job. The argument "count" is the number of these
-// shards.
-func slotsOfJob(count int) []string {
-	slots := api.Claim{Kind: api.Shards, Size: count}.Slots(mapWorkload)
-	slices.Sort(slots)
-	return slots
-}
 
 func newMapping(w *World) *mapping {
 	j, t := newEnding(w, "map", "")

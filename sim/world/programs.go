@@ -183,3 +183,18 @@ func (s *programs) fallSilent() {
 		}
 	})
 }
+
+// readersClaims draws the claims of the story of readers. All pods name one read-write lock, but
+// some with another size.
+func readersClaims(s *programs) func() []api.Claim {
+	return func() []api.Claim { return []api.Claim{{Kind: api.RWLock, Name: "c", Size: 1 + s.Rng.IntN(3)}} }
+}
+
+// jointClaims draws the claims of pods in which one call of a program bids for several claims
+// together. The last claim is a read-write lock.
+func jointClaims(s *programs) func() []api.Claim {
+	s.joins = true
+	return func() []api.Claim {
+		return []api.Claim{{Kind: api.Lock, Name: "a", Size: 1}, {Kind: api.Lock, Name: "b", Size: 1}, {Kind: api.RWLock, Name: "c", Size: 1 + s.Rng.IntN(3)}}
+	}
+}

@@ -14,12 +14,6 @@ import (
 // passing means that a reader takes a slot although another pod has had the intent for a while.
 const passing = "passing"
 
-// readersClaims draws the claims of the story of readers. All pods name one read-write lock, but
-// some with another size.
-func readersClaims(s *programs) func() []api.Claim {
-	return func() []api.Claim { return []api.Claim{{Kind: api.RWLock, Name: "c", Size: 1 + s.Rng.IntN(3)}} }
-}
-
 // slots returns the slots of the hold that the line describes. A writer has all slots of the lock.
 func (t told) slots() []string {
 	if t.As != "writer" {

@@ -83,3 +83,20 @@ func (s *waits) readWriteUsed(b *bidder) bool {
 	}
 	return !b.writes && readers >= b.claim.Size
 }
+
+// joined reports whether another bidder than b waits in a joint call for the claim of b.
+func (s *waits) joined(b *bidder) bool {
+	return slices.ContainsFunc(s.bidders(), func(o *bidder) bool {
+		return o != b && o.joint != nil && o.claim.Kind == b.claim.Kind && o.claim.Name == b.claim.Name
+	})
+}
+
+// jointUsed reports whether a bid has to wait. A joint call has to wait while any of its claims
+// is in use. While another joint call waits, its claims count as in use, because it may have
+// acquired some of them already.
+func (s *waits) jointUsed(b *bidder) bool {
+	if b.joint == nil {
+		return s.joined(b) || s.used(b)
+	}
+	return slices.ContainsFunc(b.joint.bidders, func(m *bidder) bool { return s.joined(m) || s.used(m) })
+}

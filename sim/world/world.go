@@ -4,6 +4,7 @@
 package world
 
 import (
+	"context"
 	"time"
 
 	"github.com/metaparticle-io/metaparticle/sim/apiserver"
@@ -55,3 +56,52 @@ type World struct {
 // remembered has the slots that had a Lease, each with the longest lease duration that a pod
 // ever claimed. The method stamper.forget removes shards.
 type remembered map[string]time.Duration
+
+// New returns the world of a seed. The caller must be in a synctest bubble. For each [Enroller] the
+// function "enroll" returns the Reconciler that the Enroller runs.
+func New(ctx context.Context, seed uint64, enroll func(*Enroller) Reconciler) *World {
+	w := &World{Engine: engine.New(ctx, seed), reconciler: enroll, remembered: remembered{}, read: map[string]bool{}}
+	w.api = apiserver.New(w.Engine, w.stored)
+	w.checks = newChecks(w.Engine)
+	w.calm = true
+	return w
+}
+
+// stored judges a stored write of a Lease. An update of a Lease that matters to enroll wakes enroll.
+func (w *World) stored(by, lease string, sent time.Duration, before, after apiserver.Version) {
+	w.checks.leaseStored(by, lease, sent, before, after)
+	checkOpened(w, by, lease, sent, before.Lease, after.Lease)
+	if before.Body != nil && restamped(before.Lease, after.Lease) {
+		w.api.Inform()
+	}
+}
+
+// end stops all processes, and waits for their goroutines.
+func (w *World) end() {
+	w.Do(func() {
+		for _, p := range w.pods {
+			for _, a := range p.agents {
+				a.Die()
+			}
+			p.order.endWait()
+			for _, c := range p.containers {
+				for _, s := range c.shims {
+					s.die()
+				}
+			}
+		}
+		for _, n := range w.nodes {
+			for _, t := range n.tenants {
+				t.crash()
+			}
+		}
+		for _, e := range w.enrolls {
+			e.Die()
+		}
+		w.Stop()
+	})
+	w.Group.Wait()
+	// Some goroutines of the product outlive the call of Run that started them. Such a goroutine
+	// may still wait for the random tick of its last request (package apiserver).
+	<-time.After(time.Millisecond)
+}
