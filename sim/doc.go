@@ -4,6 +4,16 @@
 // Package sim runs real agents against the faults of package world. The package has no
 // code but tests. Package enrolled adds the real enroll.
 //
+// # Layers
+//
+// Each package below imports only packages above it in this list:
+//
+//	engine     the true time, the mutex, the history, clocks and processes
+//	apiserver  the API server, the network to it, and its clients
+//	world      nodes, kubelets, pods and programs, and the invariants of all events
+//	story      the workloads, the faults, and what must hold after the faults
+//	play       one test for each seed, and the planted bugs
+//
 // # Replay
 //
 // A seed replays its story:

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/metaparticle-io/metaparticle/sim/story"
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
@@ -34,7 +35,7 @@ func UseOneProcessor() { runtime.GOMAXPROCS(1) }
 // Seeds plays the seeds that the flags ask for. For each simulated process of enroll, the argument
 // "enroll" returns the Reconciler that this process runs.
 func Seeds(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.Play)
+	each(t, enroll, story.Play)
 }
 
 func each(t *testing.T, enroll func(*world.Enroller) world.Reconciler, story func(*world.World)) {
@@ -50,71 +51,71 @@ func each(t *testing.T, enroll func(*world.Enroller) world.Reconciler, story fun
 // Rollouts plays, for each seed, the story in which several revisions compete. Like [Seeds],
 // Rollouts plays the seeds that the flags ask for.
 func Rollouts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayRollouts)
+	each(t, enroll, story.PlayRollouts)
 }
 
 // Jobs plays, for each seed, the story of pods that end. Like [Seeds], Jobs plays the seeds
 // that the flags ask for.
 func Jobs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayJobs)
+	each(t, enroll, story.PlayJobs)
 }
 
 // Works plays, for each seed, the story of once claims. Like [Seeds], Works plays the seeds that
 // the flags ask for.
 func Works(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayWorks)
+	each(t, enroll, story.PlayWorks)
 }
 
 // Shards plays, for each seed, the story in which the number of a workload's shards changes.
 // Like [Seeds], Shards plays the seeds that the flags ask for.
 func Shards(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayShards)
+	each(t, enroll, story.PlayShards)
 }
 
 // Maps plays, for each seed, the story of Jobs with shards.
 func Maps(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayMaps)
+	each(t, enroll, story.PlayMaps)
 }
 
 // Programs plays, for each seed, the story of programs that use the local API. Like [Seeds],
 // Programs plays the seeds that the flags ask for.
 func Programs(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayPrograms)
+	each(t, enroll, story.PlayPrograms)
 }
 
 // Readers plays, for each seed, the story of programs that read and write under one lock.
 func Readers(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayReaders)
+	each(t, enroll, story.PlayReaders)
 }
 
 // Joints plays, for each seed, the story of programs that bid for several claims in one call.
 func Joints(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayJoints)
+	each(t, enroll, story.PlayJoints)
 }
 
 // Leashed plays, for each seed, the story of programs that their shims kill when a hold is lost.
 func Leashed(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayLeashed)
+	each(t, enroll, story.PlayLeashed)
 }
 
 // Starts plays, for each seed, the story of pods with a start lock.
 func Starts(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayStarts)
+	each(t, enroll, story.PlayStarts)
 }
 
 // Meetings plays, for each seed, the story of Jobs whose programs wait for each other.
 func Meetings(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayMeetings)
+	each(t, enroll, story.PlayMeetings)
 }
 
 // Barriers plays, for each seed, the story of Jobs whose pods start together.
 func Barriers(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayBarriers)
+	each(t, enroll, story.PlayBarriers)
 }
 
 // Restores plays, for each seed, the story in which a person restores the API server's objects.
 func Restores(t *testing.T, enroll func(*world.Enroller) world.Reconciler) {
-	each(t, enroll, world.PlayRestores)
+	each(t, enroll, story.PlayRestores)
 }
 
 // play plays a story of one seed in a synctest bubble, and reports the first violation, if any.

@@ -19,12 +19,12 @@ import (
 // counts once, however often the program sends it. The adder keeps such an add in the field "note",
 // as on a disk that outlives the process. The adder repeats that add until the agent answers.
 type adder struct {
-	pod     *localPod
+	pod     *LocalPod
 	name    string
 	rng     *rand.Rand
 	program *program
-	// note is the add with an idempotency key that has no answer yet; nil for none.
-	note *note
+	// Note is the add with an idempotency key that has no answer yet; nil for none.
+	Note *note
 	adds int
 	// holds lists the agent's answers about the last locks that programs of the pod held. The
 	// method "write" takes its fence from these answers.
@@ -39,8 +39,8 @@ type note struct {
 	by  int64
 }
 
-func newAdder(p *localPod) *adder {
-	name := p.name + "/adder"
+func newAdder(p *LocalPod) *adder {
+	name := p.Name + "/adder"
 	return &adder{pod: p, name: name, rng: p.w.Source(name)}
 }
 
@@ -69,7 +69,7 @@ func (a *adder) later(f func()) {
 	g := a.program
 	a.pod.w.After(engine.Between(a.rng, 50*time.Millisecond, 20*time.Second), func() {
 		g.WhenThawed(func() {
-			if a.program == g && !a.pod.w.silent {
+			if a.program == g && !a.pod.w.Silent {
 				f()
 			}
 		})
@@ -91,20 +91,20 @@ func (a *adder) ask(method, path, key string, took func(code int, t told)) {
 // In quiet times keyed begins no new add.
 func (a *adder) keyed() {
 	l := a.pod.w.ledgers["keyed"]
-	if a.note == nil {
-		if a.pod.w.calm {
+	if a.Note == nil {
+		if a.pod.w.Calm {
 			a.later(a.keyed)
 			return
 		}
 		a.adds++
-		a.note = &note{key: fmt.Sprintf("%s-%d", a.name, a.adds), by: 1 + int64(a.rng.IntN(9))}
-		l.open += a.note.by
+		a.Note = &note{key: fmt.Sprintf("%s-%d", a.name, a.adds), by: 1 + int64(a.rng.IntN(9))}
+		l.open += a.Note.by
 	}
-	n := a.note
+	n := a.Note
 	a.ask(http.MethodPost, fmt.Sprintf("/v1/variable/keyed/add?by=%d", n.by), n.key, func(code int, t told) {
-		if code == http.StatusOK && a.note == n {
+		if code == http.StatusOK && a.Note == n {
 			l.acks(a.name, n.by, t.Value)
-			a.note = nil
+			a.Note = nil
 		}
 		a.later(a.keyed)
 	})
@@ -113,7 +113,7 @@ func (a *adder) keyed() {
 // hits sends an add without an idempotency key, and never repeats that add. In quiet times hits
 // sends nothing.
 func (a *adder) hits() {
-	if a.pod.w.calm {
+	if a.pod.w.Calm {
 		a.later(a.hits)
 		return
 	}
@@ -135,12 +135,12 @@ func (a *adder) hits() {
 // write sets the Variable "fenced" with a hold as its fence. The hold may have ended long ago. In
 // quiet times write sends nothing.
 func (a *adder) write() {
-	for _, b := range a.pod.bidders {
-		if b.claim.Kind == api.Lock && b.hold != nil && b.hold.Hold != "" {
-			a.holds = append(a.holds, *b.hold)
+	for _, b := range a.pod.Bidders {
+		if b.Claim.Kind == api.Lock && b.Hold != nil && b.Hold.Hold != "" {
+			a.holds = append(a.holds, *b.Hold)
 		}
 	}
-	if len(a.holds) == 0 || a.pod.w.calm {
+	if len(a.holds) == 0 || a.pod.w.Calm {
 		a.later(a.write)
 		return
 	}
@@ -163,7 +163,7 @@ func (a *adder) watch() {
 	c.took = func(_ int, t told) {
 		n, err := strconv.ParseInt(t.Value, 10, 64)
 		if err == nil && n < sum {
-			a.pod.w.Violate(counted, "%s sees %d after %d", a.name, n, sum)
+			a.pod.w.Violate(Counted, "%s sees %d after %d", a.name, n, sum)
 		}
 		sum = max(sum, n)
 	}

@@ -19,17 +19,22 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// agentProcess is one process of the agent's container.
-type agentProcess struct {
+// AgentProcess is one process of the agent's container.
+type AgentProcess struct {
 	*apiserver.Client
-	pod     *pod
-	name    string
+	// Pod is the pod of the agent.
+	Pod *Pod
+	// Name is the name of the process in the history.
+	Name    string
 	gateway *gateway // nil until the process listens
-	agent   *agent.Agent
-	stop    chan struct{}
-	stopped bool
-	frozen  bool
-	began   time.Duration
+	// Agent is the code of the agent; nil until the code runs.
+	Agent *agent.Agent
+	stop  chan struct{}
+	// Stopped reports that the process got SIGTERM.
+	Stopped bool
+	// FrozenAlone reports that the process is frozen, but not its node.
+	FrozenAlone bool
+	began       time.Duration
 	// first reports that the process is the first one of the pod.
 	first bool
 	leaps chan struct{} // signals each leap of the wall clock
@@ -42,22 +47,22 @@ type agentProcess struct {
 	blocked chan struct{}
 }
 
-// startAgent starts an agent process, which begins once it has the flock.
-func (p *pod) startAgent() {
-	if p.gone || !p.node.up {
+// StartAgent starts an agent process, which begins once it has the flock.
+func (p *Pod) StartAgent() {
+	if p.Gone || !p.Node.Up {
 		return
 	}
 	p.agentRuns++
 	proc := p.w.NewProcess()
-	a := &agentProcess{
-		first: p.agentRuns == 1, pod: p, stop: make(chan struct{}), connected: engine.NewSignal(), began: p.w.Now(), leaps: make(chan struct{}, 1),
+	a := &AgentProcess{
+		first: p.agentRuns == 1, Pod: p, stop: make(chan struct{}), connected: engine.NewSignal(), began: p.w.Now(), leaps: make(chan struct{}, 1),
 	}
-	a.name = fmt.Sprintf("%s/agent#%d", p.name, p.agentRuns)
-	a.Client = p.w.newClient(proc, p.identity(), p.node)
-	a.Client.Allowed, a.Client.Patched = p.allowed, p.shown.patch
-	p.agents = append(p.agents, a)
-	p.w.Note(a.name, "agent starts")
-	if p.node.frozen {
+	a.Name = fmt.Sprintf("%s/agent#%d", p.Name, p.agentRuns)
+	a.Client = p.w.newClient(proc, p.Identity(), p.Node)
+	a.Client.Allowed, a.Client.Patched = p.allowed, p.Shown.patch
+	p.Agents = append(p.Agents, a)
+	p.w.Note(a.Name, "agent starts")
+	if p.Node.frozen {
 		a.Freeze()
 	}
 	p.relock()
@@ -65,11 +70,11 @@ func (p *pod) startAgent() {
 
 // relock gives the flock of the pod to the first living agent process, unless a living process
 // has the flock already.
-func (p *pod) relock() {
+func (p *Pod) relock() {
 	if p.lock != nil && !p.lock.Process.Dead {
 		return
 	}
-	for _, a := range p.agents {
+	for _, a := range p.Agents {
 		if !a.Process.Dead {
 			p.lock = a
 			a.begin()
@@ -79,32 +84,32 @@ func (p *pod) relock() {
 }
 
 // begin runs the agent in the process, as cmd/agent does for the pod's gate.
-func (a *agentProcess) begin() {
-	p, w := a.pod, a.pod.w
-	life, start := api.SplitSlots(p.slots)
+func (a *AgentProcess) begin() {
+	p, w := a.Pod, a.Pod.w
+	life, start := api.SplitSlots(p.Slots)
 	config := agent.Config{
-		PodName: p.name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: life, StartSlots: start, Any: p.any, First: a.first, Shards: p.shards,
-		Containers: p.template.containers, Workload: "Deployment/" + p.workload,
-		InitContainers: p.inits,
-		LeaseDuration:  p.duration, Grace: p.grace, Readiness: api.ReadinessHolder, BootID: p.node.boot,
+		PodName: p.Name, PodUID: p.uid, PodIP: "10.0.0." + p.uid[len("pod-uid-"):], Slots: life, StartSlots: start, Any: p.Any, First: a.first, Shards: p.Shards,
+		Containers: p.Template.Containers, Workload: "Deployment/" + p.Workload,
+		InitContainers: p.Inits,
+		LeaseDuration:  p.Duration, Grace: p.Grace, Readiness: api.ReadinessHolder, BootID: p.Node.boot,
 		API: a.Client, Clock: a.clock, Leaps: a.leaps,
 		Wall:   a.wall,
-		Random: rand.NewPCG(w.Seed, w.Source(a.name+p.uid).Uint64()),
+		Random: rand.NewPCG(w.Seed, w.Source(a.Name+p.uid).Uint64()),
 	}
-	if p.revision.Valid() {
-		config.Revision, config.Readiness, config.ReplacesUnready = p.revision, api.ReadinessForward, p.strict
+	if p.Revision.Valid() {
+		config.Revision, config.Readiness, config.ReplacesUnready = p.Revision, api.ReadinessForward, p.Strict
 	}
-	if p.endpointDelay > 0 {
-		config.Ports, config.EndpointDelay = []int{80}, p.endpointDelay
+	if p.EndpointDelay > 0 {
+		config.Ports, config.EndpointDelay = []int{80}, p.EndpointDelay
 	}
-	if p.behaviour.probed {
-		config.Probes = map[string]api.Probes{p.template.containers[0]: {Readiness: &api.Probe{
+	if p.Behaviour.Probed {
+		config.Probes = map[string]api.Probes{p.Template.Containers[0]: {Readiness: &api.Probe{
 			PeriodSeconds: 1, TimeoutSeconds: 1, SuccessThreshold: 1, FailureThreshold: 3,
 		}}}
 		config.Probe = a.probe
 	}
 	run := a.runShims
-	switch p.gate {
+	switch p.Gate {
 	case api.GatePod:
 		run = a.runPod
 	case api.GateReadiness:
@@ -119,39 +124,39 @@ func (a *agentProcess) begin() {
 }
 
 // runShims runs the agent's process in a pod with shims.
-func (a *agentProcess) runShims(config agent.Config) error {
+func (a *AgentProcess) runShims(config agent.Config) error {
 	g, err := openGateway(a)
 	if err != nil {
 		return err // the process is dead already
 	}
 	config.Gate, config.Granted, config.Asides, config.Dismiss = g, g.granted, g, g.dismiss
-	config.OnBusy, config.WaitAtMost, config.NoteCourse = a.pod.onBusy, a.pod.waitAtMost, a.noteCourse
-	config.Job, config.OnceKey = a.pod.job, a.pod.key
-	a.pod.w.Do(func() { config.Course = a.pod.course })
+	config.OnBusy, config.WaitAtMost, config.NoteCourse = a.Pod.OnBusy, a.Pod.WaitAtMost, a.noteCourse
+	config.Job, config.OnceKey = a.Pod.Job, a.Pod.Key
+	a.Pod.w.Do(func() { config.Course = a.Pod.course })
 	made, err := agent.New(config)
 	engine.Must(err)
-	a.pod.w.Do(func() { a.gateway, a.agent = g, made })
+	a.Pod.w.Do(func() { a.gateway, a.Agent = g, made })
 	return made.Run(a.Process.Ctx, a.stop)
 }
 
 // noteCourse stores the course of the pod, which outlives the agent's process.
-func (a *agentProcess) noteCourse(c agent.Course) error {
+func (a *AgentProcess) noteCourse(c agent.Course) error {
 	if !a.Enter() {
 		return engine.ErrDead
 	}
 	defer a.Leave()
-	a.pod.course = c
+	a.Pod.course = c
 	return nil
 }
 
 // probe carries out the readiness probe of the pod's first container.
-func (a *agentProcess) probe(context.Context, api.Handler, string, time.Duration) (r probe.Result) {
+func (a *AgentProcess) probe(context.Context, api.Handler, string, time.Duration) (r probe.Result) {
 	if !a.Enter() {
 		return r
 	}
 	defer a.Leave()
 	r.Outcome = probe.Failure
-	if a.pod.containers[0].ready() {
+	if a.Pod.Containers[0].ready() {
 		r.Outcome = probe.Success
 	}
 	return r
@@ -159,12 +164,12 @@ func (a *agentProcess) probe(context.Context, api.Handler, string, time.Duration
 
 // yieldWhenStopped makes the agent yield when the process gets SIGTERM, as cmd/agent does
 // for gates without shims.
-func (a *agentProcess) yieldWhenStopped() {
-	a.pod.w.Group.Go(func() {
+func (a *AgentProcess) yieldWhenStopped() {
+	a.Pod.w.Group.Go(func() {
 		select {
 		case <-a.stop:
 			if a.Enter() {
-				made := a.agent
+				made := a.Agent
 				a.Leave()
 				if made != nil {
 					made.Yield()
@@ -177,15 +182,15 @@ func (a *agentProcess) yieldWhenStopped() {
 
 // leapt signals to an agent that the wall clock was set. Shims notice a leap by themselves, but
 // between the end of a container and the start of the next one no shim lives.
-func (a *agentProcess) leapt() {
+func (a *AgentProcess) leapt() {
 	a.WhenThawed(func() { wakeUp(a.leaps) })
 }
 
 // clock reads the node's clock for the agent's loop. The read waits while the process
 // is frozen, or its loop is blocked.
-func (a *agentProcess) clock() time.Duration {
+func (a *AgentProcess) clock() time.Duration {
 	for a.Enter() {
-		blocked, now := a.blocked, a.pod.node.Now()
+		blocked, now := a.blocked, a.Pod.Node.Now()
 		a.Leave()
 		if blocked == nil {
 			return now
@@ -195,31 +200,31 @@ func (a *agentProcess) clock() time.Duration {
 		case <-a.Process.Ctx.Done():
 		}
 	}
-	a.pod.w.Lock()
-	defer a.pod.w.Unlock()
-	return a.pod.node.Now()
+	a.Pod.w.Lock()
+	defer a.Pod.w.Unlock()
+	return a.Pod.Node.Now()
 }
 
 // wall returns the node's wall clock.
-func (a *agentProcess) wall() time.Time {
-	a.pod.w.Lock()
-	defer a.pod.w.Unlock()
-	return time.Now().Add(a.pod.node.wallOff)
+func (a *AgentProcess) wall() time.Time {
+	a.Pod.w.Lock()
+	defer a.Pod.w.Unlock()
+	return time.Now().Add(a.Pod.Node.wallOff)
 }
 
-// block stops the agent's loop for a while. The loop's call of [agentProcess.clock] returns only
-// after [agentProcess.unblock]. All other goroutines go on.
-func (a *agentProcess) block(last time.Duration) {
+// Block stops the agent's loop for a while. The loop's call of [AgentProcess.clock] returns only
+// after [AgentProcess.unblock]. All other goroutines go on.
+func (a *AgentProcess) Block(last time.Duration) {
 	if a.blocked != nil {
 		return
 	}
-	a.pod.w.Note(a.name, "the loop is blocked for %v", last)
+	a.Pod.w.Note(a.Name, "the loop is blocked for %v", last)
 	a.blocked = make(chan struct{})
-	a.pod.w.After(last, a.unblock)
+	a.Pod.w.After(last, a.unblock)
 }
 
 // unblock lets the loop go on.
-func (a *agentProcess) unblock() {
+func (a *AgentProcess) unblock() {
 	if a.blocked != nil {
 		close(a.blocked)
 		a.blocked = nil
@@ -228,73 +233,73 @@ func (a *agentProcess) unblock() {
 
 // exited cleans up after the agent has returned, with or without an error. Unless the pod is
 // being stopped, the kubelet then restarts the agent, or all containers of the pod.
-func (a *agentProcess) exited(err error) {
-	p := a.pod
+func (a *AgentProcess) exited(err error) {
+	p := a.Pod
 	if !a.Process.Dead {
-		p.w.Note(a.name, "agent exits: %v", err)
-		a.kill()
+		p.w.Note(a.Name, "agent exits: %v", err)
+		a.Kill()
 		switch {
 		case errors.Is(err, standin.ErrRestart):
-			p.order.restartAll()
-		case !p.stopping:
-			p.restartAgent()
+			p.Order.restartAll()
+		case !p.Stopping:
+			p.RestartAgent()
 		}
 	}
 }
 
-// kill ends the process immediately.
-func (a *agentProcess) kill() {
+// Kill ends the process immediately.
+func (a *AgentProcess) Kill() {
 	if a.Process.Dead {
 		return
 	}
-	p := a.pod
+	p := a.Pod
 	a.Die()
-	p.w.Note(a.name, "agent is dead")
-	for _, c := range p.containers {
-		for _, s := range c.shims {
+	p.w.Note(a.Name, "agent is dead")
+	for _, c := range p.Containers {
+		for _, s := range c.Shims {
 			if s.link != nil && s.link.agent == a {
 				s.link.close()
 			}
 		}
 	}
-	p.agents = slices.DeleteFunc(p.agents, func(other *agentProcess) bool { return other == a })
+	p.Agents = slices.DeleteFunc(p.Agents, func(other *AgentProcess) bool { return other == a })
 	p.sockets.hangUp(a.Process)
 	p.relock()
 	p.tidy()
 }
 
-// restartAgent starts an agent process after a moment. The function starts nothing if by then the
+// RestartAgent starts an agent process after a moment. The function starts nothing if by then the
 // pod has an agent process, is being stopped, or restarts all containers.
-func (p *pod) restartAgent() {
+func (p *Pod) RestartAgent() {
 	p.w.After(engine.Between(p.rng, 200*time.Millisecond, 2*time.Second), func() {
-		if !p.stopping && !p.order.restarting && len(p.agents) == 0 {
-			p.startAgent()
+		if !p.Stopping && !p.Order.restarting && len(p.Agents) == 0 {
+			p.StartAgent()
 		}
 	})
 }
 
-// terminate sends SIGTERM to the agent.
-func (a *agentProcess) terminate() {
-	if !a.stopped {
-		a.stopped = true
-		a.pod.w.Note(a.name, "agent is told to stop")
+// Terminate sends SIGTERM to the agent.
+func (a *AgentProcess) Terminate() {
+	if !a.Stopped {
+		a.Stopped = true
+		a.Pod.w.Note(a.Name, "agent is told to stop")
 		close(a.stop)
 	}
 }
 
-// freezeAlone freezes the process, but not its node.
-func (a *agentProcess) freezeAlone() {
-	a.frozen = true
-	a.pod.w.Note(a.name, "agent is frozen")
+// FreezeAlone freezes the process, but not its node.
+func (a *AgentProcess) FreezeAlone() {
+	a.FrozenAlone = true
+	a.Pod.w.Note(a.Name, "agent is frozen")
 	a.Freeze()
 }
 
-// thawAlone undoes freezeAlone.
-func (a *agentProcess) thawAlone() {
-	if a.frozen {
-		a.frozen = false
-		a.pod.w.Note(a.name, "agent thaws")
-		if !a.pod.node.frozen {
+// ThawAlone undoes freezeAlone.
+func (a *AgentProcess) ThawAlone() {
+	if a.FrozenAlone {
+		a.FrozenAlone = false
+		a.Pod.w.Note(a.Name, "agent thaws")
+		if !a.Pod.Node.frozen {
 			a.Thaw()
 		}
 	}

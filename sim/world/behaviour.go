@@ -10,66 +10,67 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// behaviour describes how a version of the application starts, serves and ends. An application with
+// Behaviour describes how a version of the application starts, serves and ends. An application with
 // the zero value serves immediately, and never ends.
-type behaviour struct {
-	name string
-	// starts is the time until the application passes its readiness probe; negative for never.
-	starts time.Duration
-	// lasts is the time after which the application exits; 0 means never.
-	lasts time.Duration
-	// probed reports that the template has a readiness probe.
-	probed bool
+type Behaviour struct {
+	// Name is the name of the version in the history.
+	Name string
+	// Starts is the time until the application passes its readiness probe; negative for never.
+	Starts time.Duration
+	// Lasts is the time after which the application exits; 0 means never.
+	Lasts time.Duration
+	// Probed reports that the template has a readiness probe.
+	Probed bool
 	// stubborn reports that the application ignores SIGTERM.
 	stubborn bool
-	// imageless reports that no container starts, because its image is missing.
-	imageless bool
+	// Imageless reports that no container starts, because its image is missing.
+	Imageless bool
 }
 
 // mostBroken is the longest life of the application of a broken version. In that time
 // even the fastest clock counts less than turn.Proof, so the version is never proven.
 const mostBroken = 9 * time.Second
 
-// broken reports whether docs/rollouts.md calls the version broken.
-func (v behaviour) broken() bool {
-	return v.imageless || v.starts < 0 || v.lasts > 0 && v.lasts <= mostBroken
+// Broken reports whether docs/rollouts.md calls the version broken.
+func (v Behaviour) Broken() bool {
+	return v.Imageless || v.Starts < 0 || v.Lasts > 0 && v.Lasts <= mostBroken
 }
 
-// serves reports whether an application of the given age passes its readiness probe.
-func (v behaviour) serves(age time.Duration) bool {
-	return !v.probed || v.starts >= 0 && age >= v.starts
+// Serves reports whether an application of the given age passes its readiness probe.
+func (v Behaviour) Serves(age time.Duration) bool {
+	return !v.Probed || v.Starts >= 0 && age >= v.Starts
 }
 
-// mostStart bounds the time that a good version takes to start.
-const mostStart = 4 * time.Second
+// MostStart bounds the time that a good version takes to start.
+const MostStart = 4 * time.Second
 
-// goodVersion draws a version that serves, and does not end.
-func goodVersion(r *rand.Rand) behaviour {
-	return behaviour{name: "good", starts: engine.Between(r, 100*time.Millisecond, mostStart), probed: engine.Chance(r, .7)}
+// GoodVersion draws a version that serves, and does not end.
+func GoodVersion(r *rand.Rand) Behaviour {
+	return Behaviour{Name: "good", Starts: engine.Between(r, 100*time.Millisecond, MostStart), Probed: engine.Chance(r, .7)}
 }
 
-// brokenVersion draws a broken version, whose rollout must never complete.
-func brokenVersion(r *rand.Rand) behaviour {
+// BrokenVersion draws a broken version, whose rollout must never complete.
+func BrokenVersion(r *rand.Rand) Behaviour {
 	switch r.IntN(6) {
 	case 0:
-		return exitingVersion(r)
+		return ExitingVersion(r)
 	case 1:
-		return behaviour{name: "never Ready", starts: -1, probed: true}
+		return Behaviour{Name: "never Ready", Starts: -1, Probed: true}
 	case 2:
-		return behaviour{name: "hangs", starts: -1, probed: true, stubborn: true}
+		return Behaviour{Name: "hangs", Starts: -1, Probed: true, stubborn: true}
 	case 3:
-		return behaviour{name: "has no image", imageless: true}
+		return Behaviour{Name: "has no image", Imageless: true}
 	}
-	return behaviour{name: "crashes after it was Ready once", lasts: engine.Between(r, 3*time.Second, mostBroken), probed: engine.Chance(r, .5)}
+	return Behaviour{Name: "crashes after it was Ready once", Lasts: engine.Between(r, 3*time.Second, mostBroken), Probed: engine.Chance(r, .5)}
 }
 
-// exitingVersion draws a version that exits within a second.
-func exitingVersion(r *rand.Rand) behaviour {
-	return behaviour{name: "exits at once", lasts: engine.Between(r, time.Millisecond, time.Second), probed: engine.Chance(r, .5)}
+// ExitingVersion draws a version that exits within a second.
+func ExitingVersion(r *rand.Rand) Behaviour {
+	return Behaviour{Name: "exits at once", Lasts: engine.Between(r, time.Millisecond, time.Second), Probed: engine.Chance(r, .5)}
 }
 
-// lateVersion draws a version that crashes after it was proven. No rule promises that its
+// LateVersion draws a version that crashes after it was proven. No rule promises that its
 // rollout ends.
-func lateVersion(r *rand.Rand) behaviour {
-	return behaviour{name: "crashes later", lasts: engine.Between(r, 20*time.Second, 2*time.Minute), probed: engine.Chance(r, .5)}
+func LateVersion(r *rand.Rand) Behaviour {
+	return Behaviour{Name: "crashes later", Lasts: engine.Between(r, 20*time.Second, 2*time.Minute), Probed: engine.Chance(r, .5)}
 }

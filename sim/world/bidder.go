@@ -14,56 +14,60 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// bidder is the part of a program that bids for one claim. A bidder bids, works under its hold
+// Bidder is the part of a program that bids for one claim. A bidder bids, works under its hold
 // until the instant that the last answer names, gives the hold back, and begins anew.
-type bidder struct {
-	pod     *localPod
-	claim   api.Claim
-	name    string
-	rng     *rand.Rand
-	program *program
+type Bidder struct {
+	// Pod is the pod of the program.
+	Pod *LocalPod
+	// Claim is what the bidder bids for.
+	Claim api.Claim
+	// Name is the name of the bidder in the history.
+	Name string
+	rng  *rand.Rand
+	// Program is the last process of the program.
+	Program *program
 	// round counts the bids, so that late events of an earlier bid change nothing.
 	round int
-	// bids reports that a bid waits for its answer. The field "since" is the instant at which the
+	// Bids reports that a bid waits for its answer. The field Since is the instant at which the
 	// program sent that bid.
-	bids  bool
-	since time.Duration
-	call  *call // the open call about the bid or the hold; nil for none
+	Bids  bool
+	Since time.Duration
+	Call  *call // the open call about the bid or the hold; nil for none
 	// streams reports that the call of the bid stays open, which shows the agent that the program
 	// lives. Otherwise the program sends heartbeats, and the field "every" is the promised longest
 	// time between two heartbeats.
 	streams bool
 	every   time.Duration
-	// hold is the agent's last answer about the hold; nil for none. The field "until" is the
+	// Hold is the agent's last answer about the hold; nil for none. The field "until" is the
 	// instant, on the node's clock, by which the program needs another answer.
-	hold  *told
+	Hold  *told
 	until time.Duration
 	work  *work
-	// writes reports that the bidder bids for a read-write lock as a writer, or holds the lock as
+	// Writes reports that the bidder bids for a read-write lock as a writer, or holds the lock as
 	// one.
-	writes bool
-	// due reports that the bidder has not held yet in the present quiet times. Such a bidder must
+	Writes bool
+	// Due reports that the bidder has not held yet in the present quiet times. Such a bidder must
 	// still hold once.
-	due bool
-	// idles reports that the bidder will bid after a pause. The field "joint" is the open call for
+	Due bool
+	// idles reports that the bidder will bid after a pause. The field Joint is the open call for
 	// several claims in which the bidder takes part; nil for none.
 	idles bool
-	joint *joint
+	Joint *joint
 }
 
-func newBidder(p *localPod, c api.Claim) *bidder {
-	name := fmt.Sprintf("%s/%s-%d", p.name, c.Kind.Word, len(p.bidders))
-	return &bidder{pod: p, claim: c, name: name, rng: p.w.Source(name)}
+func newBidder(p *LocalPod, c api.Claim) *Bidder {
+	name := fmt.Sprintf("%s/%s-%d", p.Name, c.Kind.Word, len(p.Bidders))
+	return &Bidder{Pod: p, Claim: c, Name: name, rng: p.w.Source(name)}
 }
 
 // begin makes the bidder a part of a new program, which bids a little later.
-func (b *bidder) begin(g *program) {
-	b.program, b.bids, b.hold, b.call, b.work, b.joint = g, false, nil, nil, nil, nil
+func (b *Bidder) begin(g *program) {
+	b.Program, b.Bids, b.Hold, b.Call, b.work, b.Joint = g, false, nil, nil, nil, nil
 	b.later(engine.Between(b.rng, time.Millisecond, 2*time.Second))
 }
 
 // later makes the bidder bid after the pause.
-func (b *bidder) later(pause time.Duration) {
+func (b *Bidder) later(pause time.Duration) {
 	b.round++
 	b.idles = true
 	b.in(pause, b.bid)
@@ -71,11 +75,11 @@ func (b *bidder) later(pause time.Duration) {
 
 // in schedules the function f to run after the duration. The function does not run if the bidder
 // has begun another round by then, or if its program is dead.
-func (b *bidder) in(d time.Duration, f func()) {
-	round, g := b.round, b.program
-	b.pod.w.After(d, func() {
+func (b *Bidder) in(d time.Duration, f func()) {
+	round, g := b.round, b.Program
+	b.Pod.w.After(d, func() {
 		g.WhenThawed(func() {
-			if b.round == round && b.program == g {
+			if b.round == round && b.Program == g {
 				f()
 			}
 		})
@@ -83,8 +87,8 @@ func (b *bidder) in(d time.Duration, f func()) {
 }
 
 // idle draws the pause between two bids.
-func idle(b *bidder) time.Duration {
-	if b.pod.w.calm {
+func idle(b *Bidder) time.Duration {
+	if b.Pod.w.Calm {
 		return engine.Between(b.rng, 10*time.Millisecond, 2*time.Second)
 	}
 	return engine.Between(b.rng, 10*time.Millisecond, 30*time.Second)
@@ -92,9 +96,9 @@ func idle(b *bidder) time.Duration {
 
 // bid sends a bid for the claim, or joins a call for several claims. In quiet times, a bidder that
 // is not due bids only if [readsOn] returns true.
-func (b *bidder) bid() {
-	w := b.pod.w
-	if w.calm && !b.due && !readsOn(b) {
+func (b *Bidder) bid() {
+	w := b.Pod.w
+	if w.Calm && !b.Due && !readsOn(b) {
 		b.later(engine.Between(b.rng, time.Second, 5*time.Second))
 		return
 	}
@@ -108,15 +112,15 @@ func (b *bidder) bid() {
 	if b.streams {
 		query = "?stream=true"
 	}
-	if w.calm || engine.Chance(b.rng, .8) {
+	if w.Calm || engine.Chance(b.rng, .8) {
 		query += "&wait=" + engine.Between(b.rng, time.Second, 10*time.Minute).String()
 	}
 	query += drawRole(b)
-	b.bids, b.since = true, w.Now()
-	b.call = b.ask(http.MethodPost, "/holds"+query, b.told, b.endBid)
-	if !w.calm && engine.Chance(b.rng, .1) { // the program gives up
+	b.Bids, b.Since = true, w.Now()
+	b.Call = b.ask(http.MethodPost, "/holds"+query, b.told, b.endBid)
+	if !w.Calm && engine.Chance(b.rng, .1) { // the program gives up
 		b.in(engine.Between(b.rng, time.Millisecond, 20*time.Second), func() {
-			if b.bids {
+			if b.Bids {
 				b.hangUp()
 				b.later(idle(b))
 			}
@@ -125,8 +129,8 @@ func (b *bidder) bid() {
 }
 
 // ask sends a request about the claim.
-func (b *bidder) ask(method, path string, took func(int, told), ended func(int)) *call {
-	c := &call{program: b.program, rng: b.rng}
+func (b *Bidder) ask(method, path string, took func(int, told), ended func(int)) *call {
+	c := &call{program: b.Program, rng: b.rng}
 	round := b.round
 	c.took = func(code int, t told) {
 		if b.round == round {
@@ -138,16 +142,16 @@ func (b *bidder) ask(method, path string, took func(int, told), ended func(int))
 			ended(code)
 		}
 	}
-	c.begin(method, "/v1/"+b.claim.Kind.Word+"/"+b.claim.Name+path)
+	c.begin(method, "/v1/"+b.Claim.Kind.Word+"/"+b.Claim.Name+path)
 	return c
 }
 
 // endBid reacts to the end of the answer to a bid. The answer was a stream, a refusal, or a hold
 // with heartbeats.
-func (b *bidder) endBid(int) {
-	b.bids, b.call = false, nil
+func (b *Bidder) endBid(int) {
+	b.Bids, b.Call = false, nil
 	switch {
-	case b.hold == nil:
+	case b.Hold == nil:
 		b.later(idle(b))
 	case b.streams && engine.Chance(b.rng, .5):
 		b.in(engine.Between(b.rng, time.Millisecond, time.Second), b.follow)
@@ -156,25 +160,25 @@ func (b *bidder) endBid(int) {
 	}
 }
 
-// endFollowing reacts to the end of the stream that [bidder.follow] opened.
-func (b *bidder) endFollowing(code int) {
-	b.call = nil
+// endFollowing reacts to the end of the stream that [Bidder.follow] opened.
+func (b *Bidder) endFollowing(code int) {
+	b.Call = nil
 	if code == http.StatusGone {
 		b.obey("is told that the hold is gone")
 	}
 }
 
 // beat sends heartbeats until the hold is over.
-func (b *bidder) beat() {
+func (b *Bidder) beat() {
 	pause := time.Duration(float64(b.every) * (.2 + .7*b.rng.Float64()))
-	if !b.pod.w.calm && engine.Chance(b.rng, .03) {
+	if !b.Pod.w.Calm && engine.Chance(b.rng, .03) {
 		pause = 3 * b.every // the program is late
 	}
 	b.in(pause, func() {
-		if b.hold == nil {
+		if b.Hold == nil {
 			return
 		}
-		b.ask(http.MethodPut, "/holds/"+b.hold.Hold, b.told, func(code int) {
+		b.ask(http.MethodPut, "/holds/"+b.Hold.Hold, b.told, func(code int) {
 			if code == http.StatusGone {
 				b.obey("is told that the hold is gone")
 			}
@@ -184,20 +188,20 @@ func (b *bidder) beat() {
 }
 
 // hangUp closes the connection of the bid.
-func (b *bidder) hangUp() {
-	b.call.hangUp()
-	b.call, b.bids = nil, false
-	if b.joint != nil {
-		b.joint.part(b)
+func (b *Bidder) hangUp() {
+	b.Call.hangUp()
+	b.Call, b.Bids = nil, false
+	if b.Joint != nil {
+		b.Joint.part(b)
 	}
 }
 
-// disconnect closes the connection of the bid, or of the hold. A program with a hold continues
+// Disconnect closes the connection of the bid, or of the hold. A program with a hold continues
 // its work, and may open another call about the hold after the pause.
-func (b *bidder) disconnect(pause time.Duration) {
+func (b *Bidder) Disconnect(pause time.Duration) {
 	b.hangUp()
-	b.pod.w.Note(b.name, "closes its connection")
-	if b.hold == nil {
+	b.Pod.w.Note(b.Name, "closes its connection")
+	if b.Hold == nil {
 		b.later(idle(b))
 		return
 	}
@@ -207,19 +211,19 @@ func (b *bidder) disconnect(pause time.Duration) {
 }
 
 // follow opens a connection about the hold that the program has.
-func (b *bidder) follow() {
-	if b.hold != nil && b.call == nil {
-		b.call = b.ask(http.MethodGet, "/holds/"+b.hold.Hold, b.told, b.endFollowing)
+func (b *Bidder) follow() {
+	if b.Hold != nil && b.Call == nil {
+		b.Call = b.ask(http.MethodGet, "/holds/"+b.Hold.Hold, b.told, b.endFollowing)
 	}
 }
 
 // drawRole draws whether the bidder of a read-write lock reads or writes next, and returns the
 // query for that role. For any other claim the result is empty.
-func drawRole(b *bidder) string {
-	if b.claim.Kind != api.RWLock {
+func drawRole(b *Bidder) string {
+	if b.Claim.Kind != api.RWLock {
 		return ""
 	}
-	if b.writes = !readsOn(b) && engine.Chance(b.rng, .4); b.writes {
+	if b.Writes = !readsOn(b) && engine.Chance(b.rng, .4); b.Writes {
 		return "&as=writer"
 	}
 	return "&as=reader"
@@ -228,9 +232,9 @@ func drawRole(b *bidder) string {
 // readsOn reports whether the bidder bids again as a reader, after its first hold of the quiet
 // times. The bidder does so while any writer waits for its own first hold. So the story shows that
 // readers starve no writer.
-func readsOn(b *bidder) bool {
-	w := b.pod.w
-	return b.claim.Kind == api.RWLock && w.calm && !w.silent && !b.due && slices.ContainsFunc(w.locals, func(p *localPod) bool {
-		return slices.ContainsFunc(p.bidders, func(o *bidder) bool { return o.due && o.bids && o.writes })
+func readsOn(b *Bidder) bool {
+	w := b.Pod.w
+	return b.Claim.Kind == api.RWLock && w.Calm && !w.Silent && !b.Due && slices.ContainsFunc(w.Locals, func(p *LocalPod) bool {
+		return slices.ContainsFunc(p.Bidders, func(o *Bidder) bool { return o.Due && o.Bids && o.Writes })
 	})
 }

@@ -25,7 +25,7 @@ const lingers = 2 * time.Second
 // caller is a program that waits at the barrier of its pod by the local API. The program and its
 // agent are one process, so they freeze and die together.
 type caller struct {
-	*comer
+	*Comer
 	c *apiserver.Client
 }
 
@@ -33,8 +33,8 @@ type caller struct {
 func (p caller) run(ctx context.Context, with barrier.Config) error {
 	random := rand.New(with.Random)
 	made, err := local.New(local.Config{
-		PodName: with.PodName, PodUID: with.PodUID, Claims: []api.Claim{{Kind: api.Arrivals, Name: p.of.barrier.Name, Size: p.of.barrier.Size}},
-		LeaseDuration: with.Duration, BootID: "boot", Leases: p.c, Run: p.of.name, Barriers: p.c, Clock: with.Clock,
+		PodName: with.PodName, PodUID: with.PodUID, Claims: []api.Claim{{Kind: api.Arrivals, Name: p.of.Barrier.Name, Size: p.of.Barrier.Size}},
+		LeaseDuration: with.Duration, BootID: "boot", Leases: p.c, Run: p.of.Name, Barriers: p.c, Clock: with.Clock,
 		Random: func() rand.Source { return rand.NewPCG(random.Uint64(), 0) },
 	})
 	engine.Must(err)
@@ -58,11 +58,11 @@ func (p caller) run(ctx context.Context, with barrier.Config) error {
 
 // calls sends one request, which waits at the barrier, and returns the HTTP status of the answer.
 func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) int {
-	longest := 2 * p.of.duration
+	longest := 2 * p.of.Duration
 	if p.calm() {
 		longest = 10 * time.Minute
 	}
-	path := fmt.Sprintf("http://localhost/v1/barrier/%s/wait?wait=%v", p.of.barrier.Name, engine.Between(random, time.Second, longest))
+	path := fmt.Sprintf("http://localhost/v1/barrier/%s/wait?wait=%v", p.of.Barrier.Name, engine.Between(random, time.Second, longest))
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, path, http.NoBody)
 	engine.Must(err)
 	p.w.Do(func() { p.waits = true })
@@ -81,7 +81,7 @@ func (p caller) calls(ctx context.Context, to http.Handler, random *rand.Rand) i
 func (p caller) idles(ctx context.Context, random *rand.Rand) {
 	pause := engine.Between(random, time.Millisecond, lingers*3/4)
 	if engine.Chance(random, .2) {
-		pause = engine.Between(random, time.Second, 6*p.of.duration)
+		pause = engine.Between(random, time.Second, 6*p.of.Duration)
 	}
 	for ; pause > 0 && ctx.Err() == nil; pause -= time.Second {
 		if p.calm() {
@@ -96,6 +96,6 @@ func (p caller) idles(ctx context.Context, random *rand.Rand) {
 
 // calm reports whether the world is in quiet times.
 func (p caller) calm() (calm bool) {
-	p.w.Do(func() { calm = p.w.calm })
+	p.w.Do(func() { calm = p.w.Calm })
 	return calm
 }

@@ -22,9 +22,9 @@ const (
 	// tooMany means that more holds of a semaphore have children than the semaphore has
 	// slots.
 	tooMany = "too-many"
-	// outlived means that a child lives past the instant at which the fastest clock allows
+	// Outlived means that a child lives past the instant at which the fastest clock allows
 	// a standby to take the slot.
-	outlived = "outlived"
+	Outlived = "outlived"
 	// withoutProof means that the server stores a release while a child of the hold lives,
 	// or that a child begins under a released hold.
 	withoutProof = "release-without-proof"
@@ -36,15 +36,15 @@ const (
 	tokenChanged = "token-changed"
 	// lockOrder means that a pod acquires a slot while it holds a slot that sorts later.
 	lockOrder = "lock-order"
-	// nobody stands for the violation that a slot has no holder for longer than the rules allow.
-	nobody = "nobody"
-	// stopped means that a child is stopped although no rule allows the stop.
-	stopped = "stopped"
+	// Nobody stands for the violation that a slot has no holder for longer than the rules allow.
+	Nobody = "nobody"
+	// Stopped means that a child is stopped although no rule allows the stop.
+	Stopped = "stopped"
 	// undrained means that a child lives on after the end of its drain.
 	undrained = "undrained"
-	// kept means that the hold of an init container ends before the application runs, so the
+	// Kept means that the hold of an init container ends before the application runs, so the
 	// application runs under another hold.
-	kept = "kept"
+	Kept = "kept"
 	// pausedTaken means that a pod acquires a slot that a person has paused.
 	pausedTaken = "paused-taken"
 	// routed means that an application stops by a yield in a pod that is still Ready.
@@ -56,63 +56,63 @@ const (
 	// other pod held. A child that begins in a pod that skips, and a shim that ends its wait too
 	// early, break the same invariant.
 	skipped = "skipped"
-	// unfinished means that the rollout of a good version does not end in time.
-	unfinished = "unfinished"
-	// unprotected means that a rollout counts a pod of a broken version as available, or
+	// Unfinished means that the rollout of a good version does not end in time.
+	Unfinished = "unfinished"
+	// Unprotected means that a rollout counts a pod of a broken version as available, or
 	// that no old pod is left beside a broken version.
-	unprotected = "unprotected"
-	// withheld means that a broken version interrupts the service of the old version, and
+	Unprotected = "unprotected"
+	// Withheld means that a broken version interrupts the service of the old version, and
 	// that this outage lasts longer than the rules allow.
-	withheld = "withheld"
-	// stopsOften means that a rollout stops the old version more often than its rule allows.
-	stopsOften = "stops-often"
+	Withheld = "withheld"
+	// StopsOften means that a rollout stops the old version more often than its rule allows.
+	StopsOften = "stops-often"
 	// startsBeside means that a child begins although its pod does not hold the start lock. A pod
 	// that releases the lock while a child starts breaks the same invariant.
 	startsBeside = "starts-beside"
-	// freed means that a Lease becomes free although its holder has not released the
+	// Freed means that a Lease becomes free although its holder has not released the
 	// Lease.
-	freed = "freed"
+	Freed = "freed"
 )
 
 // childBegins checks the invariants at the start of a child.
-func (l *checks) childBegins(c *child) {
-	l.Note(c.where, "%s BEGINS under %s %v", c.name, c.hold, c.slots)
+func (l *checks) childBegins(c *Child) {
+	l.Note(c.where, "%s BEGINS under %s %v", c.Name, c.Hold, c.Slots)
 	l.checkDeleted(c)
 	checkStart(l, c)
-	l.done.begins(c.name, c.pod().key, leaseUnder(c), 1+skew)
-	c.pod().ran = true
-	if c.pod().skips {
-		l.Violate(skipped, "%s begins in a pod that skips", c.name)
+	l.done.begins(c.Name, c.Pod().Key, leaseUnder(c), 1+Skew)
+	c.Pod().ran = true
+	if c.Pod().skips {
+		l.Violate(skipped, "%s begins in a pod that skips", c.Name)
 	}
-	for _, t := range c.slots {
-		for _, other := range l.alive {
-			together := other.pod() == c.pod() && other.hold == c.hold && other.container != c.container
-			if other.has(t.Slot) && !l.absent(other, t.Slot) && !l.absent(c, t.Slot) && !together {
+	for _, t := range c.Slots {
+		for _, other := range l.Alive {
+			together := other.Pod() == c.Pod() && other.Hold == c.Hold && other.Container != c.Container
+			if other.Has(t.Slot) && !l.absent(other, t.Slot) && !l.absent(c, t.Slot) && !together {
 				l.Violate(twoAtOnce, "%s of %s begins while %s of %s lives, both under %s",
-					c.name, c.where, other.name, other.where, t.Slot)
+					c.Name, c.where, other.Name, other.where, t.Slot)
 			}
 		}
-		if l.released[key(t.Slot, c.pod().identity(), c.hold)] {
-			l.Violate(withoutProof, "%s begins under hold %s of %s, which is released", c.name, c.hold, t.Slot)
+		if l.released[Key(t.Slot, c.Pod().Identity(), c.Hold)] {
+			l.Violate(withoutProof, "%s begins under hold %s of %s, which is released", c.Name, c.Hold, t.Slot)
 		}
 		if !l.absent(c, t.Slot) {
-			takenFromWork(l, t.Slot, c.pod().identity(), c.hold)
-			l.checkToken(t, c.hold)
+			takenFromWork(l, t.Slot, c.Pod().Identity(), c.Hold)
+			l.checkToken(t, c.Hold)
 		}
 	}
-	if needed := c.pod().needed(); len(c.slots) != needed {
-		l.Violate(twoAtOnce, "%s begins under %v, not under %d of %v", c.name, c.slots, needed, c.pod().slots)
+	if needed := c.Pod().needed(); len(c.Slots) != needed {
+		l.Violate(twoAtOnce, "%s begins under %v, not under %d of %v", c.Name, c.Slots, needed, c.Pod().Slots)
 	}
-	if len(c.slots) > 0 && !l.absent(c, c.slots[0].Slot) {
-		checkNumbers(l, c.name+" begins", c.pod())
+	if len(c.Slots) > 0 && !l.absent(c, c.Slots[0].Slot) {
+		checkNumbers(l, c.Name+" begins", c.Pod())
 	}
-	l.alive = append(l.alive, c)
+	l.Alive = append(l.Alive, c)
 	l.checkCrowd(c)
 }
 
 // needed returns how many slots a pod of the template needs while its application runs.
-func (t template) needed() int {
-	if t.any {
+func (t Template) needed() int {
+	if t.Any {
 		return 1
 	}
 	return len(t.forLife())
@@ -121,25 +121,25 @@ func (t template) needed() int {
 // checkCrowd judges a pod that needs any one of its slots, as with a semaphore or with shards. The
 // holds with children, and the works of programs, must be at most as many as the slots. The check
 // counts these holds, whatever slots they name.
-func (l *checks) checkCrowd(c *child) {
-	if !c.pod().any {
+func (l *checks) checkCrowd(c *Child) {
+	if !c.Pod().Any {
 		return
 	}
 	holds := map[string]bool{}
-	for _, other := range l.alive {
-		absent := slices.ContainsFunc(other.slots, func(t gate.SlotToken) bool { return l.absent(other, t.Slot) })
-		if other.pod().any && other.pod().shards == c.pod().shards && !absent {
-			holds[other.hold] = true
+	for _, other := range l.Alive {
+		absent := slices.ContainsFunc(other.Slots, func(t gate.SlotToken) bool { return l.absent(other, t.Slot) })
+		if other.Pod().Any && other.Pod().Shards == c.Pod().Shards && !absent {
+			holds[other.Hold] = true
 		}
 	}
 	n := len(holds)
 	for _, k := range l.works {
-		if slices.ContainsFunc(c.pod().slots, k.has) && !workAbsent(k) {
+		if slices.ContainsFunc(c.Pod().Slots, k.has) && !workAbsent(k) {
 			n++
 		}
 	}
-	if most := len(c.pod().slots); n > most {
-		l.Violate(tooMany, "%s begins under one of %d holds, not of %d", c.name, n, most)
+	if most := len(c.Pod().Slots); n > most {
+		l.Violate(tooMany, "%s begins under one of %d holds, not of %d", c.Name, n, most)
 	}
 }
 
@@ -163,105 +163,105 @@ func (l *checks) checkToken(t gate.SlotToken, hold string) {
 
 // checkExtended demands that a later grant of a hold repeats the tokens of the first
 // grant.
-func (l *checks) checkExtended(c *child, g *gate.Grant) {
-	if c != nil && !slices.Equal(c.slots, g.Slots) {
-		l.Violate(tokenChanged, "%s has %v, its grant goes on with %v", c.name, c.slots, g.Slots)
+func (l *checks) checkExtended(c *Child, g *gate.Grant) {
+	if c != nil && !slices.Equal(c.Slots, g.Slots) {
+		l.Violate(tokenChanged, "%s has %v, its grant goes on with %v", c.Name, c.Slots, g.Slots)
 	}
 }
 
 // childEnds checks the invariants when a child and all its descendants are dead.
-func (l *checks) childEnds(c *child) {
-	l.Note(c.where, "%s is DEAD", c.name)
-	l.alive = slices.DeleteFunc(l.alive, func(other *child) bool { return other == c })
-	l.ends = append(l.ends, ending{at: l.Now(), child: c})
-	l.checkOutlived(c)
+func (l *checks) childEnds(c *Child) {
+	l.Note(c.where, "%s is DEAD", c.Name)
+	l.Alive = slices.DeleteFunc(l.Alive, func(other *Child) bool { return other == c })
+	l.Ends = append(l.Ends, Ending{At: l.Now(), Child: c})
+	l.CheckOutlived(c)
 	// The shim may take a second to kill and to reap, for which the fastest clock shows
 	// less than 1.2 s.
-	late := c.pod().node.Now() - c.drainBy - time.Second*12/10
-	if c.drainBy > 0 && !c.excused && late > 0 {
-		l.Violate(undrained, "%s was to be dead %v ago", c.name, late)
+	late := c.Pod().Node.Now() - c.drainBy - time.Second*12/10
+	if c.drainBy > 0 && !c.Excused && late > 0 {
+		l.Violate(undrained, "%s was to be dead %v ago", c.Name, late)
 	}
 }
 
-// checkOutlived demands that the child is dead before any standby may take its slot.
+// CheckOutlived demands that the child is dead before any standby may take its slot.
 // The earliest standby has the fastest clock, and saw the last renewal at the instant
 // at which the server stored it.
-func (l *checks) checkOutlived(c *child) {
-	if c.excused {
+func (l *checks) CheckOutlived(c *Child) {
+	if c.Excused {
 		return
 	}
-	for _, t := range c.slots {
-		r, ok := l.renewals[key(t.Slot, c.pod().identity(), c.hold)]
+	for _, t := range c.Slots {
+		r, ok := l.Renewals[Key(t.Slot, c.Pod().Identity(), c.Hold)]
 		if ok && l.Now() > r.free() && !l.absent(c, t.Slot) {
-			l.Violate(outlived, "%s lived until %v, %s was free from %v on", c.name, l.Now(), t.Slot, r.free())
+			l.Violate(Outlived, "%s lived until %v, %s was free from %v on", c.Name, l.Now(), t.Slot, r.free())
 		}
 	}
 }
 
 // lingers checks a child whose machine has just woken. A child that has outlived its slot must be
-// dead or frozen within the time [lingering]. A frozen shim can freeze no child, so its child is
+// dead or frozen within the time [Lingering]. A frozen shim can freeze no child, so its child is
 // excused.
-func (l *checks) lingers(c *child) {
-	l.After(lingering+time.Millisecond, func() {
-		if c.alive {
-			c.excused = c.excused || c.shim != nil && c.shim.frozen
-			l.checkOutlived(c)
+func (l *checks) lingers(c *Child) {
+	l.After(Lingering+time.Millisecond, func() {
+		if c.Alive {
+			c.Excused = c.Excused || c.Shim != nil && c.Shim.frozen
+			l.CheckOutlived(c)
 		}
 	})
 }
 
 // goesOn checks the invariants when the shim thaws its child.
-func (l *checks) goesOn(c *child) {
-	l.checkOutlived(c)
-	if !c.excused {
-		checkNumbers(l, c.name+" goes on", c.pod())
+func (l *checks) goesOn(c *Child) {
+	l.CheckOutlived(c)
+	if !c.Excused {
+		checkNumbers(l, c.Name+" goes on", c.Pod())
 	}
-	for _, t := range c.slots {
-		for _, other := range l.alive {
-			together := other.pod() == c.pod() && other.hold == c.hold
-			if other.has(t.Slot) && !together && !l.absent(other, t.Slot) && !c.excused {
+	for _, t := range c.Slots {
+		for _, other := range l.Alive {
+			together := other.Pod() == c.Pod() && other.Hold == c.Hold
+			if other.Has(t.Slot) && !together && !l.absent(other, t.Slot) && !c.Excused {
 				l.Violate(twoAtOnce, "%s of %s goes on while %s of %s lives, both under %s",
-					c.name, c.where, other.name, other.where, t.Slot)
+					c.Name, c.where, other.Name, other.where, t.Slot)
 			}
 		}
 	}
 }
 
-// settled reports whether the slot is in use: an elector works under it, or a child of a
+// Settled reports whether the slot is in use: an elector works under it, or a child of a
 // container's current shim runs under it. A child that was asked to stop does not count.
-func (l *checks) settled(slot string) bool {
-	if c := l.holder(slot); c != nil && !c.asked && c.current() {
+func (l *checks) Settled(slot string) bool {
+	if c := l.Holder(slot); c != nil && !c.Asked && c.Current() {
 		return true
 	}
-	return slices.ContainsFunc(l.electors, func(e *elector) bool { return e.slot == slot && e.working })
+	return slices.ContainsFunc(l.electors, func(e *Elector) bool { return e.slot == slot && e.working })
 }
 
 // checkRouted judges the drain for a yield. If the holder has left its Services, the API server
 // must have stored that the pod is not Ready. A pod whose status cannot be stored is excused,
 // because a holder waits only for a limited time until its status is stored.
-func (l *checks) checkRouted(c *child, d *gate.Drain) {
-	p := c.pod()
-	lease, ok := p.w.api.Lease(p.slots[0])
-	if !ok || d.Reason != show.ReasonYield || lease.Annotations[api.HoldAnnotation] != c.hold {
+func (l *checks) checkRouted(c *Child, d *gate.Drain) {
+	p := c.Pod()
+	lease, ok := p.w.API.Lease(p.Slots[0])
+	if !ok || d.Reason != show.ReasonYield || lease.Annotations[api.HoldAnnotation] != c.Hold {
 		return
 	}
 	left := lease.Annotations[api.LeavingAnnotation] != "" && lease.Annotations[api.ServingAnnotation] == ""
-	if left && p.shown.condition && !p.shown.unstorable() {
-		l.Violate(routed, "%s is to stop, and %s is still Ready", c.name, p.name)
+	if left && p.Shown.condition && !p.Shown.unstorable() {
+		l.Violate(routed, "%s is to stop, and %s is still Ready", c.Name, p.Name)
 	}
 }
 
 // mostDeleted bounds the time from the deletion of a pod to the last start of a child in
-// that pod. The kubelet stops the shims within mostUntold.
-const mostDeleted = mostUntold + quick
+// that pod. The kubelet stops the shims within MostUntold.
+const mostDeleted = MostUntold + Quick
 
 // checkDeleted demands in times without faults that no child begins in a pod that was deleted a
 // while ago. Without this rule a scale to zero, which deletes all pods together, would start the
 // application in one pod after the other.
-func (l *checks) checkDeleted(c *child) {
-	p := c.pod()
-	fairly := p.w.calm && p.shown.deletedAt > p.w.healed && c.shim != nil
-	if age := l.Now() - p.shown.deletedAt; fairly && p.shown.deleted && age > mostDeleted {
-		l.Violate(deletedBegins, "%s begins %v after the deletion of %s", c.name, age, p.name)
+func (l *checks) checkDeleted(c *Child) {
+	p := c.Pod()
+	fairly := p.w.Calm && p.Shown.deletedAt > p.w.Healed && c.Shim != nil
+	if age := l.Now() - p.Shown.deletedAt; fairly && p.Shown.deleted && age > mostDeleted {
+		l.Violate(deletedBegins, "%s begins %v after the deletion of %s", c.Name, age, p.Name)
 	}
 }

@@ -17,36 +17,41 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// child is an application with all its descendants.
-type child struct {
-	container *container
+// Child is an application with all its descendants.
+type Child struct {
+	// Container is the container in which the child runs.
+	Container *container
 	// where is the name of the container's process in the history.
 	where string
-	// shim is the parent process of the child; nil where a pod has no shims.
-	shim  *shimProcess
-	name  string
-	hold  string
-	slots []gate.SlotToken
+	// Shim is the parent process of the child; nil where a pod has no shims.
+	Shim *ShimProcess
+	// Name is the name of the child in the history.
+	Name string
+	// Hold and Slots are those of the grant under which the child began.
+	Hold  string
+	Slots []gate.SlotToken
 	// grant is the last grant that the shim accepted for the child.
 	grant gate.Grant
-	alive bool
+	// Alive reports that the child, or one of its descendants, is not dead.
+	Alive bool
 	// processes are the main process and one descendant, until each is reaped. The
 	// descendant lives until it is killed.
 	processes []*containerProcess
-	// excused reports that exclusivity does not bind the child. For example, its shim was frozen
+	// Excused reports that exclusivity does not bind the child. For example, its shim was frozen
 	// at the deadline, or the child is in uninterruptible sleep.
-	excused bool
+	Excused bool
 	// still is true while the child is frozen, because the shim has sent SIGSTOP.
 	still bool
 	// later has the events that wait until the shim thaws the child.
 	later []func()
-	// stuck is the instant until which not even SIGKILL ends the child.
-	stuck time.Duration
-	// stops is the time that the child takes to stop after SIGTERM; negative if it ignores
+	// Stuck is the instant until which not even SIGKILL ends the child.
+	Stuck time.Duration
+	// Stops is the time that the child takes to stop after SIGTERM; negative if it ignores
 	// the signal.
-	stops time.Duration
-	began time.Duration
-	asked bool // a signal has asked the child to stop, and the child does not ignore it
+	Stops time.Duration
+	// Began is the instant at which the child began.
+	Began time.Duration
+	Asked bool // a signal has asked the child to stop, and the child does not ignore it
 	// signalled reports that a signal has asked the child to stop, even if the child
 	// ignores that signal.
 	signalled bool
@@ -69,20 +74,20 @@ func (p *containerProcess) seen() host.Process {
 }
 
 // bear makes a child of the shim, under the grant that the shim accepted last.
-func (s *shimProcess) bear(slots []gate.SlotToken) *child {
-	p := s.container.pod
+func (s *ShimProcess) bear(slots []gate.SlotToken) *Child {
+	p := s.Container.pod
 	s.w.Number()
 	pid := s.w.Number()
 	s.hold = s.told.Hold
-	c := &child{
-		container: s.container, where: s.name, shim: s, name: fmt.Sprintf("child-%d", pid),
-		hold: s.hold, slots: slots, alive: true, began: s.w.Now(), stops: p.stops(s.rng),
+	c := &Child{
+		Container: s.Container, where: s.Name, Shim: s, Name: fmt.Sprintf("child-%d", pid),
+		Hold: s.hold, Slots: slots, Alive: true, Began: s.w.Now(), Stops: p.stops(s.rng),
 		processes: []*containerProcess{{pid: pid, alive: true}, {pid: pid + 1, alive: true}},
 	}
-	s.child = c
+	s.Child = c
 	s.watches(c, s.told)
-	s.w.checks.childBegins(c)
-	if s.container.init {
+	s.w.Checks.childBegins(c)
+	if s.Container.Init {
 		c.prepares()
 	} else {
 		p.live(c)
@@ -91,31 +96,31 @@ func (s *shimProcess) bear(slots []gate.SlotToken) *child {
 }
 
 // main returns the main process of the child, the only process that reacts to a stop signal.
-func (c *child) main() *containerProcess { return c.processes[0] }
+func (c *Child) main() *containerProcess { return c.processes[0] }
 
 // prepares ends an init container after a few seconds, mostly with success.
-func (c *child) prepares() {
-	s := c.shim
+func (c *Child) prepares() {
+	s := c.Shim
 	code := 0
-	if !s.w.calm && engine.Chance(s.rng, .2) {
+	if !s.w.Calm && engine.Chance(s.rng, .2) {
 		code = 1
 	}
 	s.w.After(engine.Between(s.rng, 100*time.Millisecond, 3*time.Second), func() {
-		if !c.asked && c.drainBy == 0 {
-			c.exits("has prepared", code)
+		if !c.Asked && c.drainBy == 0 {
+			c.Exits("has prepared", code)
 		}
 	})
 }
 
 // gets applies a signal to a process of the child.
-func (c *child) gets(p *containerProcess, sig syscall.Signal) {
-	w := c.shim.w
+func (c *Child) gets(p *containerProcess, sig syscall.Signal) {
+	w := c.Shim.w
 	switch sig {
 	case unix.SIGSTOP:
 		p.stopped = true
 		if !c.still && c.stands() {
 			c.still = true
-			w.Note(c.where, "%s stands still: the clock was set", c.name)
+			w.Note(c.where, "%s stands still: the clock was set", c.Name)
 		}
 	case unix.SIGCONT:
 		p.stopped = false
@@ -125,36 +130,36 @@ func (c *child) gets(p *containerProcess, sig syscall.Signal) {
 	case unix.SIGKILL:
 		if !p.dying {
 			p.dying = true
-			w.After(c.slowed(killTime(c.shim.rng)), func() {
-				c.pod().node.whenAwake(func() { c.loses(p, unix.WaitStatus(unix.SIGKILL)) })
+			w.After(c.slowed(killTime(c.Shim.rng)), func() {
+				c.Pod().Node.whenAwake(func() { c.loses(p, unix.WaitStatus(unix.SIGKILL)) })
 			})
 		}
 	default:
 		if c.signalled = true; p.alive {
-			w.checks.done.asks(c.hold)
+			w.Checks.done.asks(c.Hold)
 		}
-		if p == c.main() && !c.asked && c.stops >= 0 {
-			c.asked = true
-			w.After(c.stops, func() { c.ends("stops", unix.WaitStatus(sig)) })
+		if p == c.main() && !c.Asked && c.Stops >= 0 {
+			c.Asked = true
+			w.After(c.Stops, func() { c.ends("stops", unix.WaitStatus(sig)) })
 		}
 	}
 }
 
 // stands reports whether all living processes of the child are frozen.
-func (c *child) stands() bool {
+func (c *Child) stands() bool {
 	for _, p := range c.processes {
 		if p.alive && !p.stopped {
 			return false
 		}
 	}
-	return c.alive
+	return c.Alive
 }
 
 // goesOn lets the child continue after SIGCONT.
-func (c *child) goesOn() {
-	c.shim.w.Note(c.where, "%s goes on", c.name)
+func (c *Child) goesOn() {
+	c.Shim.w.Note(c.where, "%s goes on", c.Name)
 	c.still = false
-	c.shim.w.checks.goesOn(c)
+	c.Shim.w.Checks.goesOn(c)
 	later := c.later
 	c.later = nil
 	for _, do := range later {
@@ -164,35 +169,35 @@ func (c *child) goesOn() {
 
 // slowed returns the time that SIGKILL takes: the argument "took", and the rest of an
 // uninterruptible sleep. A process in uninterruptible sleep gets the signal late.
-func (c *child) slowed(took time.Duration) time.Duration {
-	return max(c.stuck-c.shim.w.Now(), 0) + took
+func (c *Child) slowed(took time.Duration) time.Duration {
+	return max(c.Stuck-c.Shim.w.Now(), 0) + took
 }
 
-// exits lets the child's main process end with an exit code.
-func (c *child) exits(how string, code int) { c.ends(how, unix.WaitStatus(code<<8)) }
+// Exits lets the child's main process end with an exit code.
+func (c *Child) Exits(how string, code int) { c.ends(how, unix.WaitStatus(code<<8)) }
 
 // ends lets the child's main process end, if the process still lives. A frozen or stuck process
 // ends later.
-func (c *child) ends(how string, status unix.WaitStatus) {
-	if c.shim == nil {
+func (c *Child) ends(how string, status unix.WaitStatus) {
+	if c.Shim == nil {
 		c.endsAlone(how)
 		return
 	}
-	n := c.pod().node
+	n := c.Pod().Node
 	n.whenAwake(func() {
-		w := c.shim.w
+		w := c.Shim.w
 		again := func() { c.ends(how, status) }
 		switch {
-		case !c.alive || len(c.processes) < 2 || !c.main().alive:
+		case !c.Alive || len(c.processes) < 2 || !c.main().alive:
 		case c.still:
 			c.later = append(c.later, again)
-		case c.stuck > w.Now():
-			w.After(c.stuck-w.Now(), again)
+		case c.Stuck > w.Now():
+			w.After(c.Stuck-w.Now(), again)
 		default:
-			w.Note(c.where, "%s %s", c.name, how)
+			w.Note(c.where, "%s %s", c.Name, how)
 			// A Job counts the failures of its shards, so no Lease has to count them.
-			if key := c.pod().key; key != "" && !c.signalled && (status == 0 || c.pod().shards == 0) {
-				w.checks.done.ends(c.hold, key, status == 0)
+			if key := c.Pod().Key; key != "" && !c.signalled && (status == 0 || c.Pod().Shards == 0) {
+				w.Checks.done.ends(c.Hold, key, status == 0)
 			}
 			c.loses(c.main(), status)
 		}
@@ -200,12 +205,12 @@ func (c *child) ends(how string, status unix.WaitStatus) {
 }
 
 // loses ends one process of the child.
-func (c *child) loses(p *containerProcess, status unix.WaitStatus) {
-	if !p.alive || !c.alive {
+func (c *Child) loses(p *containerProcess, status unix.WaitStatus) {
+	if !p.alive || !c.Alive {
 		return
 	}
 	p.alive, p.status = false, status
-	c.shim.push(shim.Ended)
+	c.Shim.push(shim.Ended)
 	for _, other := range c.processes {
 		if other.alive {
 			return
@@ -215,51 +220,51 @@ func (c *child) loses(p *containerProcess, status unix.WaitStatus) {
 }
 
 // dies marks the child as dead, after the end of its last process.
-func (c *child) dies() {
-	if !c.alive {
+func (c *Child) dies() {
+	if !c.Alive {
 		return
 	}
-	c.alive = false
-	c.pod().w.checks.childEnds(c)
+	c.Alive = false
+	c.Pod().w.Checks.childEnds(c)
 }
 
 // drainWithin notes the instant by which the child has to be dead.
-func (c *child) drainWithin(grace time.Duration) {
-	until := c.pod().node.Now() + grace
+func (c *Child) drainWithin(grace time.Duration) {
+	until := c.Pod().Node.Now() + grace
 	if c.drainBy == 0 {
 		c.drainBy, c.drainGrace = until, grace
-		c.shim.w.Note(c.where, "drains %s of %s within %v", c.name, c.hold, grace)
+		c.Shim.w.Note(c.where, "drains %s of %s within %v", c.Name, c.Hold, grace)
 	}
 	c.drainBy = min(c.drainBy, until)
 }
 
-// current reports whether the child's shim is the newest one of its container, and the
+// Current reports whether the child's shim is the newest one of its container, and the
 // kubelet knows the shim. Without a shim every child is current.
-func (c *child) current() bool { return c.shim == nil || c.shim.current() }
+func (c *Child) Current() bool { return c.Shim == nil || c.Shim.current() }
 
 // unwatched reports whether no process could stop the child in time. Either the child's shim is
 // frozen, or the agent of a pod without shims noticed the leap too late.
-func (c *child) unwatched() bool {
-	if c.shim == nil {
+func (c *Child) unwatched() bool {
+	if c.Shim == nil {
 		// The agent of a pod without shims must notice the leap before the slot expires.
-		return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return c.pod().w.checks.expired(c, t.Slot) })
+		return slices.ContainsFunc(c.Slots, func(t gate.SlotToken) bool { return c.Pod().w.Checks.expired(c, t.Slot) })
 	}
-	return c.shim.frozen
+	return c.Shim.frozen
 }
 
 // live plans the end of the child: its version crashes, its work is done, or the child ends by
 // itself. The field "restless" of the template decides whether the child ends by itself.
-func (p *pod) live(c *child) {
-	if last := p.behaviour.lasts; last > 0 {
-		p.w.After(last, func() { c.exits("crashes, as its version does", 1) })
+func (p *Pod) live(c *Child) {
+	if last := p.Behaviour.Lasts; last > 0 {
+		p.w.After(last, func() { c.Exits("crashes, as its version does", 1) })
 	}
-	if p.ends > 0 {
-		p.w.After(engine.Between(p.rng, p.ends/10, 2*p.ends), func() { c.exits("has done its work", 0) })
+	if p.Ends > 0 {
+		p.w.After(engine.Between(p.rng, p.Ends/10, 2*p.Ends), func() { c.Exits("has done its work", 0) })
 	}
-	if p.restless > 0 {
-		p.w.After(engine.Between(p.rng, p.restless/10, 2*p.restless), func() {
-			if !p.w.calm {
-				c.exits("ends by itself", 1)
+	if p.Restless > 0 {
+		p.w.After(engine.Between(p.rng, p.Restless/10, 2*p.Restless), func() {
+			if !p.w.Calm {
+				c.Exits("ends by itself", 1)
 			}
 		})
 	}

@@ -17,29 +17,33 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// run is a Job whose pods wait at a barrier. The name of the Job is a part of the names of the
+// Run is a Job whose pods wait at a barrier. The name of the Job is a part of the names of the
 // barrier's Leases.
-type run struct {
-	name     string
-	barrier  api.Barrier
-	duration time.Duration
-	leases   []string
-	// pods are the pods of the run that exist. The field "all" has the pods that are gone, too.
-	pods, all []*comer
-	// want is the number of pods of the run that the Job keeps at the same time.
-	want int
-	// programs reports that the pods wait by the local API.
-	programs bool
+type Run struct {
+	// Name is the name of the Job.
+	Name string
+	// Barrier is the barrier of the pods, and Duration the lease duration.
+	Barrier  api.Barrier
+	Duration time.Duration
+	// Leases are the Leases of the barrier. The first one has the record that the barrier is open.
+	Leases []string
+	// Pods are the pods of the run that exist. The field "all" has the pods that are gone, too.
+	Pods, all []*Comer
+	// Want is the number of pods of the run that the Job keeps at the same time.
+	Want int
+	// Programs reports that the pods wait by the local API.
+	Programs bool
 }
 
-// comer is a pod with a barrier. Either its init container runs package barrier, or its program
+// Comer is a pod with a barrier. Either its init container runs package barrier, or its program
 // waits by the local API. The world judges only the container that waits, and removes the pod a
 // while after that container has succeeded.
-type comer struct {
-	w    *World
-	of   *run
-	name string
-	node *node
+type Comer struct {
+	w  *World
+	of *Run
+	// Name is the name of the pod, and Node its machine.
+	Name string
+	Node *Node
 	rng  *rand.Rand
 	// client is the client of the last process; nil before the first start. The field "began" is
 	// the instant at which that process started. The field "died" is the instant at which that
@@ -49,78 +53,79 @@ type comer struct {
 	starts      int
 	// stop sends SIGTERM to the process.
 	stop context.CancelFunc
-	// stopping reports that the pod is being deleted. The field "gone" reports that the pod no
-	// longer exists. The field "passed" reports that its container has succeeded.
-	stopping, gone, passed bool
-	frozen                 bool
+	// Stopping reports that the pod is being deleted. The field "gone" reports that the pod no
+	// longer exists. The field Passed reports that its container has succeeded.
+	Stopping, gone, Passed bool
+	// FrozenAlone reports that the process is frozen, but not its node.
+	FrozenAlone bool
 	// waits reports that a call of the program waits. The field "waited" is the end of the last
 	// call.
 	waits  bool
 	waited time.Duration
-	// since is the instant since which the pod could go on: its barrier is open, or enough pods of
+	// Since is the instant since which the pod could go on: its barrier is open, or enough pods of
 	// its run wait. Until then since is zero.
-	since time.Duration
+	Since time.Duration
 }
 
-// newComer adds a pod of the run to the node, whose kubelet soon starts the container.
-func newComer(w *World, of *run, name string, n *node) *comer {
-	p := &comer{w: w, of: of, name: name, node: n, rng: w.Source(name)}
-	of.pods, of.all = append(of.pods, p), append(of.all, p)
-	n.tenants = append(n.tenants, p)
-	w.Note(name, "pod on %s waits at %v of %s", n.name, of.barrier, of.name)
+// NewComer adds a pod of the run to the node, whose kubelet soon starts the container.
+func NewComer(w *World, of *Run, name string, n *Node) *Comer {
+	p := &Comer{w: w, of: of, Name: name, Node: n, rng: w.Source(name)}
+	of.Pods, of.all = append(of.Pods, p), append(of.all, p)
+	n.Tenants = append(n.Tenants, p)
+	w.Note(name, "pod on %s waits at %v of %s", n.Name, of.Barrier, of.Name)
 	w.After(engine.Between(p.rng, 10*time.Millisecond, time.Second), p.start)
 	return p
 }
 
 // identity returns the identity of the pod.
-func (p *comer) identity() string { return api.Identity(p.name, "uid-of-"+p.name) }
+func (p *Comer) identity() string { return api.Identity(p.Name, "uid-of-"+p.Name) }
 
-// runs reports whether a process of the container lives.
-func (p *comer) runs() bool { return p.client != nil && !p.client.Dead }
+// Runs reports whether a process of the container lives.
+func (p *Comer) Runs() bool { return p.client != nil && !p.client.Dead }
 
 // lived returns the last instant, now at the latest, at which the pod counted at its barrier. A
 // pod counts while a process of its container lives. If its program waits by the local API, the pod
 // counts only while a call waits. After that call the pod still counts for two seconds ([lingers]).
-func (p *comer) lived() time.Duration {
+func (p *Comer) lived() time.Duration {
 	last := p.died
-	if p.runs() {
+	if p.Runs() {
 		last = p.w.Now()
 	}
-	if p.of.programs && !p.waits {
-		last = min(last, p.waited+slow(lingers))
+	if p.of.Programs && !p.waits {
+		last = min(last, p.waited+Slow(lingers))
 	}
 	return last
 }
 
 // start starts the container, unless it runs or has succeeded.
-func (p *comer) start() {
+func (p *Comer) start() {
 	switch {
-	case p.gone || p.passed || p.stopping || p.runs() || !p.node.up:
+	case p.gone || p.Passed || p.Stopping || p.Runs() || !p.Node.Up:
 		return
-	case p.node.paused:
-		p.node.whenUnpaused(p.start)
+	case p.Node.Paused:
+		p.Node.whenUnpaused(p.start)
 		return
 	}
 	if p.starts++; p.waits {
 		p.waits, p.waited = false, p.died
 	}
-	c := p.w.newClient(p.w.NewProcess(), p.identity(), p.node)
-	random := rand.NewPCG(p.w.Seed, p.w.Source(fmt.Sprintf("%s#%d", p.name, p.starts)).Uint64())
+	c := p.w.newClient(p.w.NewProcess(), p.identity(), p.Node)
+	random := rand.NewPCG(p.w.Seed, p.w.Source(fmt.Sprintf("%s#%d", p.Name, p.starts)).Uint64())
 	c.Allowed = p.allowed
 	ctx, stop := context.WithCancel(c.Ctx)
-	p.client, p.began, p.frozen, p.stop = c, p.w.Now(), false, stop
-	if p.node.frozen {
+	p.client, p.began, p.FrozenAlone, p.stop = c, p.w.Now(), false, stop
+	if p.Node.frozen {
 		c.Process.Freeze()
 	}
-	p.w.Note(p.name, "agent barrier starts")
+	p.w.Note(p.Name, "agent barrier starts")
 	config := barrier.Config{
-		API: c, Leases: p.of.leases, Duration: p.of.duration, PodName: p.name, PodUID: "uid-of-" + p.name, Log: p, Random: random,
+		API: c, Leases: p.of.Leases, Duration: p.of.Duration, PodName: p.Name, PodUID: "uid-of-" + p.Name, Log: p, Random: random,
 		Clock: func() time.Duration { return p.clock(c) },
 	}
 	p.w.Group.Go(func() {
 		defer stop()
 		wait := barrier.Run
-		if p.of.programs {
+		if p.of.Programs {
 			wait = caller{p, c}.run
 		}
 		err := wait(ctx, config)
@@ -129,55 +134,55 @@ func (p *comer) start() {
 }
 
 // clock reads the clock of the node. The read waits while the process is frozen.
-func (p *comer) clock(c *apiserver.Client) time.Duration {
+func (p *Comer) clock(c *apiserver.Client) time.Duration {
 	if !c.Enter() {
 		p.w.Lock()
 	}
 	defer p.w.Unlock()
-	return p.node.Now()
+	return p.Node.Now()
 }
 
 // allowed returns nil, or the error with which the API server refuses a request for a Lease.
-func (p *comer) allowed(verb, lease string) error {
-	if !p.w.api.Granted(RoleName, verb, lease) {
+func (p *Comer) allowed(verb, lease string) error {
+	if !p.w.API.Granted(RoleName, verb, lease) {
 		return apiserver.Status(403, "Forbidden", verb+" "+lease)
 	}
 	return nil
 }
 
 // Write adds a line of the process to the history.
-func (p *comer) Write(line []byte) (int, error) {
-	p.w.Do(func() { p.w.Note(p.name, "%s", strings.TrimSpace(string(line))) })
+func (p *Comer) Write(line []byte) (int, error) {
+	p.w.Do(func() { p.w.Note(p.Name, "%s", strings.TrimSpace(string(line))) })
 	return len(line), nil
 }
 
 // exited handles the end of a process that has ended by itself. A pod that is being deleted is
 // removed. For any other pod, the kubelet starts the container again after an error. After a
 // success the pod goes on, so exited checks that the barrier was open.
-func (p *comer) exited(c *apiserver.Client, err error) {
+func (p *Comer) exited(c *apiserver.Client, err error) {
 	if c.Dead {
 		return
 	}
-	p.w.Note(p.name, "agent barrier exits: %v", err)
+	p.w.Note(p.Name, "agent barrier exits: %v", err)
 	p.died = p.w.Now()
 	c.Die()
 	switch {
-	case p.stopping:
+	case p.Stopping:
 		p.remove()
 	case err != nil:
 		p.again()
 	default:
 		checkThrough(p)
-		p.passed = true
+		p.Passed = true
 		p.w.After(engine.Between(p.rng, 100*time.Millisecond, time.Minute), p.remove)
 	}
 }
 
 // again starts the container after its back-off.
-func (p *comer) again() { p.w.After(engine.Between(p.rng, 200*time.Millisecond, mostAgain), p.start) }
+func (p *Comer) again() { p.w.After(engine.Between(p.rng, 200*time.Millisecond, MostAgain), p.start) }
 
-// kill ends the process, and the kubelet starts the container again.
-func (p *comer) kill() {
+// Kill ends the process, and the kubelet starts the container again.
+func (p *Comer) Kill() {
 	p.crash()
 	p.again()
 }
@@ -185,15 +190,15 @@ func (p *comer) kill() {
 // graceOfComers is the termination grace period of a pod with a barrier.
 const graceOfComers = 10 * time.Second
 
-// delete deletes the pod. The kubelet kills the process after the grace, or immediately if the
+// Delete deletes the pod. The kubelet kills the process after the grace, or immediately if the
 // argument "force" is true.
-func (p *comer) delete(force bool) {
-	if p.stopping || p.gone {
+func (p *Comer) Delete(force bool) {
+	if p.Stopping || p.gone {
 		return
 	}
-	p.stopping = true
-	p.w.Note(p.name, "pod is deleted (force %v)", force)
-	if force || !p.runs() {
+	p.Stopping = true
+	p.w.Note(p.Name, "pod is deleted (force %v)", force)
+	if force || !p.Runs() {
 		p.crash()
 		p.remove()
 		return
@@ -206,63 +211,63 @@ func (p *comer) delete(force bool) {
 }
 
 // remove forgets the pod.
-func (p *comer) remove() {
+func (p *Comer) remove() {
 	if p.gone {
 		return
 	}
 	p.gone = true
-	p.of.pods = slices.DeleteFunc(p.of.pods, func(other *comer) bool { return other == p })
-	p.node.tenants = slices.DeleteFunc(p.node.tenants, func(other tenant) bool { return other == p })
+	p.of.Pods = slices.DeleteFunc(p.of.Pods, func(other *Comer) bool { return other == p })
+	p.Node.Tenants = slices.DeleteFunc(p.Node.Tenants, func(other Tenant) bool { return other == p })
 }
 
 // freeze implements tenant.
-func (p *comer) freeze() {
-	if p.runs() {
+func (p *Comer) freeze() {
+	if p.Runs() {
 		p.client.Process.Freeze()
 	}
 }
 
 // thaw implements tenant.
-func (p *comer) thaw() {
-	if p.runs() && !p.frozen {
+func (p *Comer) thaw() {
+	if p.Runs() && !p.FrozenAlone {
 		p.client.Process.Thaw()
 	}
 }
 
-// pauseAlone freezes the process, but not its node.
-func (p *comer) pauseAlone(last time.Duration) {
-	p.frozen = true
+// PauseAlone freezes the process, but not its node.
+func (p *Comer) PauseAlone(last time.Duration) {
+	p.FrozenAlone = true
 	p.freeze()
-	p.w.Note(p.name, "agent barrier is frozen for %v", last)
+	p.w.Note(p.Name, "agent barrier is frozen for %v", last)
 	c := p.client
 	p.w.After(last, func() {
 		if p.client == c {
-			p.resume()
+			p.Resume()
 		}
 	})
 }
 
-// resume undoes pauseAlone.
-func (p *comer) resume() {
-	p.frozen = false
-	if !p.node.frozen {
+// Resume undoes pauseAlone.
+func (p *Comer) Resume() {
+	p.FrozenAlone = false
+	if !p.Node.frozen {
 		p.thaw()
 	}
 }
 
 // crash implements tenant.
-func (p *comer) crash() {
-	if p.runs() {
+func (p *Comer) crash() {
+	if p.Runs() {
 		p.died = p.w.Now()
 		p.client.Die()
-		p.w.Note(p.name, "agent barrier is dead")
+		p.w.Note(p.Name, "agent barrier is dead")
 	}
 }
 
 // leapt implements tenant. Package barrier reads no wall clock.
-func (p *comer) leapt() {}
+func (p *Comer) leapt() {}
 
 // boot implements tenant.
-func (p *comer) boot() {
+func (p *Comer) Boot() {
 	p.w.After(engine.Between(p.rng, 500*time.Millisecond, 3*time.Second), p.start)
 }

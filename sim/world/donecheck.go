@@ -31,8 +31,8 @@ const (
 	hasty = "hasty"
 )
 
-// doneOf returns the done keys in a Lease, which may be nil.
-func doneOf(l *kube.Lease) api.Done {
+// DoneOf returns the done keys in a Lease, which may be nil.
+func DoneOf(l *kube.Lease) api.Done {
 	if l == nil {
 		return ""
 	}
@@ -79,7 +79,7 @@ func (d doneCheck) begins(child, key string, l *kube.Lease, speed float64) {
 
 // has reports whether the key is done. The check does not call api.Done.Has, because a bug in
 // that method must not deceive the check.
-func (doneCheck) has(l *kube.Lease, key string) bool { return slices.Contains(doneOf(l).Keys(), key) }
+func (doneCheck) has(l *kube.Lease, key string) bool { return slices.Contains(DoneOf(l).Keys(), key) }
 
 // ends notes that the work of a hold has ended without a stop signal.
 func (d doneCheck) ends(hold, key string, succeeded bool) {
@@ -108,7 +108,7 @@ func (d doneCheck) arrives(died func() bool, message []byte) {
 // agent has a report of the success, that release must add the key. Without such a report
 // the work runs again.
 func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
-	before, after := doneOf(was).Keys(), doneOf(is).Keys()
+	before, after := DoneOf(was).Keys(), DoneOf(is).Keys()
 	hold := was.Annotations[api.HoldAnnotation]
 	for _, key := range before {
 		if !slices.Contains(after, key) {
@@ -117,7 +117,7 @@ func (d doneCheck) stored(by, slot string, was, is *kube.Lease) {
 	}
 	// A closed Lease that enroll frees does not count as released, because its holder is out of
 	// reach.
-	released := is.Holder == "" && was.Holder != "" && (by == was.Holder || !stampOf(was).Closed)
+	released := is.Holder == "" && was.Holder != "" && (by == was.Holder || !StampOf(was).Closed)
 	if earned := d.earned[hold]; d.reported[hold] != nil && earned != "" && released && !slices.Contains(after, earned) {
 		d.Violate(unrecorded, "%s releases hold %s of %s without the key %s", by, hold, slot, earned)
 	}

@@ -12,34 +12,36 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// elector is a program with client-go's leader election (0.30 or later) on the Lease of
+// Elector is a program with client-go's leader election (0.30 or later) on the Lease of
 // a slot. The program releases the Lease only after its work has ended.
-type elector struct {
+type Elector struct {
 	*apiserver.Client
 	w       *World
 	name    string
 	slot    string
 	working bool
-	paused  bool // the elector does not compete
+	Paused  bool // the elector does not compete
 }
 
 // The durations are those that client-go's documentation recommends.
 const (
-	electorLease = 15 * time.Second
+	// ElectorLease is the lease duration of an [Elector].
+	ElectorLease = 15 * time.Second
 	electorRenew = 10 * time.Second
 	electorRetry = 2 * time.Second
 )
 
-func (w *World) newElector(name, slot string) *elector {
+// NewElector starts an elector, which competes for the slot.
+func (w *World) NewElector(name, slot string) *Elector {
 	proc := w.NewProcess()
-	e := &elector{w: w, Client: w.newClient(proc, name, nil), name: name, slot: slot}
-	w.checks.electors = append(w.checks.electors, e)
+	e := &Elector{w: w, Client: w.newClient(proc, name, nil), name: name, slot: slot}
+	w.Checks.electors = append(w.Checks.electors, e)
 	w.Group.Go(e.run)
 	return e
 }
 
 // run reads the Lease now and then, and tries to hold it.
-func (e *elector) run() {
+func (e *Elector) run() {
 	r := e.w.Source(e.name)
 	var seen *kube.Lease
 	var since, renewed time.Duration
@@ -51,7 +53,7 @@ func (e *elector) run() {
 			return
 		}
 		e.w.Lock()
-		paused, now := e.paused, e.w.Now()
+		paused, now := e.Paused, e.w.Now()
 		if e.working && (paused || now-renewed > electorRenew) {
 			e.w.Note(e.name, "stops working")
 			e.working = false
@@ -71,7 +73,7 @@ func (e *elector) run() {
 	}
 }
 
-func (e *elector) now() time.Duration {
+func (e *Elector) now() time.Duration {
 	e.w.Lock()
 	defer e.w.Unlock()
 	return e.w.Now()
@@ -79,7 +81,7 @@ func (e *elector) now() time.Duration {
 
 // try renews, acquires or releases as client-go does. Client-go compares identity and spec, and
 // ignores annotations. The result is the instant at which the elector sent its last stored write.
-func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duration, paused bool, renewed time.Duration) (time.Duration, error) {
+func (e *Elector) try(ctx context.Context, lease *kube.Lease, since time.Duration, paused bool, renewed time.Duration) (time.Duration, error) {
 	mine := lease.Holder == e.name
 	expired := lease.Holder == "" || e.now()-since > time.Duration(lease.DurationSeconds)*time.Second
 	if paused && !mine || !mine && !expired {
@@ -92,10 +94,10 @@ func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duratio
 	case paused:
 		next.Holder, next.DurationSeconds = "", 1
 	case !mine:
-		next.Holder, next.AcquireTime, next.DurationSeconds = e.name, time.Now(), int(electorLease/time.Second)
+		next.Holder, next.AcquireTime, next.DurationSeconds = e.name, time.Now(), int(ElectorLease/time.Second)
 		next.Transitions++
 	default:
-		next.DurationSeconds = int(electorLease / time.Second)
+		next.DurationSeconds = int(ElectorLease / time.Second)
 	}
 	if _, err := e.UpdateLease(ctx, next); err != nil {
 		return renewed, err
@@ -109,10 +111,10 @@ func (e *elector) try(ctx context.Context, lease *kube.Lease, since time.Duratio
 }
 
 // begins notes that the elector works, and checks that no child runs under the slot.
-func (e *elector) begins() {
+func (e *Elector) begins() {
 	e.w.Note(e.name, "works under %s", e.slot)
 	e.working = true
-	if c := e.w.checks.holder(e.slot); c != nil && !e.w.checks.absent(c, e.slot) {
-		e.w.Violate(twoAtOnce, "%s works while %s of %s lives", e.name, c.name, c.where)
+	if c := e.w.Checks.Holder(e.slot); c != nil && !e.w.Checks.absent(c, e.slot) {
+		e.w.Violate(twoAtOnce, "%s works while %s of %s lives", e.name, c.Name, c.where)
 	}
 }

@@ -44,44 +44,48 @@ type Enroller struct {
 	*engine.Process
 	w      *World
 	client *apiserver.Client
-	name   string
-	rng    *rand.Rand
-	wake   chan struct{}
-	cache  cache
-	// believes is the number of shards that a confused process takes for the current one. Zero
+	// Name is the name of the process in the history.
+	Name string
+	rng  *rand.Rand
+	wake chan struct{}
+	// Cache is what the process knows without a request.
+	Cache Cache
+	// Believes is the number of shards that a confused process takes for the current one. Zero
 	// means that the process is not confused, and reads the template and the pods. Only the model
 	// of enroll is ever confused.
-	believes int
-	// believesIn is the run that a confused process takes for the current one.
-	believesIn string
+	Believes int
+	// BelievesIn is the run that a confused process takes for the current one.
+	BelievesIn string
 	// nudged is the instant of the last change. The Reconciler runs after the informers have
 	// seen the change.
 	nudged time.Duration
 }
 
-// cache models the informers' cache of an Enroller. The cache shows the state of the objects at an
-// earlier instant, which is in the field "at". That instant never goes back.
-type cache struct {
-	at time.Duration
-	// pinned reports that the cache does not change.
-	pinned bool
+// Cache models the informers' cache of an Enroller. The cache shows the state of the objects at an
+// earlier instant. That instant never goes back.
+type Cache struct {
+	// At is the instant whose state the cache shows.
+	At time.Duration
+	// Pinned reports that the cache does not change.
+	Pinned bool
 }
 
-func (w *World) newEnroller(name string) *Enroller {
+// NewEnroller starts a process of enroll.
+func (w *World) NewEnroller(name string) *Enroller {
 	p := w.NewProcess()
-	e := &Enroller{w: w, Process: p, client: w.newClient(p, name, nil), name: name, rng: w.Source(name), wake: make(chan struct{}, 1)}
+	e := &Enroller{w: w, Process: p, client: w.newClient(p, name, nil), Name: name, rng: w.Source(name), wake: make(chan struct{}, 1)}
 	r := w.reconciler(e)
 	_, isModel := r.(model)
-	w.real = !isModel
-	w.enrolls = append(w.enrolls, e)
-	w.api.Subscribe(e.nudge)
+	w.Real = !isModel
+	w.Enrolls = append(w.Enrolls, e)
+	w.API.Subscribe(e.Nudge)
 	w.Note(name, "starts")
 	w.Group.Go(func() { e.run(r) })
 	return e
 }
 
-// nudge reports a change to the Enroller.
-func (e *Enroller) nudge() {
+// Nudge reports a change to the Enroller.
+func (e *Enroller) Nudge() {
 	e.nudged = e.w.Now()
 	select {
 	case e.wake <- struct{}{}:
@@ -94,7 +98,7 @@ func (e *Enroller) nudge() {
 func (e *Enroller) run(r Reconciler) {
 	for {
 		var from time.Duration
-		e.w.Do(func() { from = e.cache.at })
+		e.w.Do(func() { from = e.Cache.At })
 		ctx, cancel := context.WithTimeout(e.Ctx, 30*time.Second)
 		again, err := r.Namespace(ctx, Namespace)
 		cancel()
@@ -106,7 +110,7 @@ func (e *Enroller) run(r Reconciler) {
 			pause = engine.Between(e.rng, 50*time.Millisecond, time.Second)
 		}
 		e.w.Do(func() {
-			if from < e.nudged && !e.cache.pinned {
+			if from < e.nudged && !e.Cache.Pinned {
 				pause = min(pause, engine.Between(e.rng, 50*time.Millisecond, time.Second))
 			}
 		})
@@ -127,23 +131,23 @@ func (e *Enroller) run(r Reconciler) {
 	}
 }
 
-// retire ends the process for good.
-func (e *Enroller) retire() {
-	e.w.Note(e.name, "is dead")
+// Retire ends the process for good.
+func (e *Enroller) Retire() {
+	e.w.Note(e.Name, "is dead")
 	e.Die()
-	e.w.enrolls = slices.DeleteFunc(e.w.enrolls, func(other *Enroller) bool { return other == e })
+	e.w.Enrolls = slices.DeleteFunc(e.w.Enrolls, func(other *Enroller) bool { return other == e })
 }
 
 // OptedOut reports whether the namespace has lost its label.
 func (e *Enroller) OptedOut() bool {
 	e.w.Lock()
 	defer e.w.Unlock()
-	return e.w.optedOut
+	return e.w.OptedOut
 }
 
 // Get reads an object from the API server, not from the cache.
 func (e *Enroller) Get(ctx context.Context, kind, name string) ([]byte, error) {
-	return e.client.Do(ctx, "get "+kind+name, func() ([]byte, error) { return e.w.api.Get(kind, name) })
+	return e.client.Do(ctx, "get "+kind+name, func() ([]byte, error) { return e.w.API.Get(kind, name) })
 }
 
 // Cached reads an object from the cache.
@@ -152,7 +156,7 @@ func (e *Enroller) Cached(kind, name string) ([]byte, error) {
 		return nil, engine.ErrDead
 	}
 	defer e.Leave()
-	if v := e.w.api.Object(kind, name).AsOf(e.lag()); v.Body != nil {
+	if v := e.w.API.Object(kind, name).AsOf(e.lag()); v.Body != nil {
 		return v.Raw, nil
 	}
 	return nil, apiserver.Status(404, "NotFound", name)
@@ -161,7 +165,7 @@ func (e *Enroller) Cached(kind, name string) ([]byte, error) {
 // List reads all objects of a kind with selected labels from the API server, and
 // returns them as a list's JSON.
 func (e *Enroller) List(ctx context.Context, kind string, selects func(labels map[string]string) bool) ([]byte, error) {
-	return e.client.Do(ctx, "list "+kind, func() ([]byte, error) { return e.w.api.List(kind, selects, (*apiserver.Object).Last), nil })
+	return e.client.Do(ctx, "list "+kind, func() ([]byte, error) { return e.w.API.List(kind, selects, (*apiserver.Object).Last), nil })
 }
 
 // ListCached reads from the cache the objects that [Enroller.List] reads from the
@@ -172,40 +176,40 @@ func (e *Enroller) ListCached(kind string, selects func(labels map[string]string
 	}
 	defer e.Leave()
 	at := e.lag()
-	return e.w.api.List(kind, selects, func(o *apiserver.Object) apiserver.Version { return o.AsOf(at) }), nil
+	return e.w.API.List(kind, selects, func(o *apiserver.Object) apiserver.Version { return o.AsOf(at) }), nil
 }
 
 // lag moves the cache forward, unless it is pinned, and returns the instant whose state the
 // cache shows.
 func (e *Enroller) lag() time.Duration {
-	if e.cache.pinned {
-		return e.cache.at
+	if e.Cache.Pinned {
+		return e.Cache.At
 	}
 	behind := engine.Between(e.rng, 0, 50*time.Millisecond)
-	if engine.Chance(e.rng, e.w.api.Weather.Slow) {
+	if engine.Chance(e.rng, e.w.API.Weather.Slow) {
 		behind = engine.Between(e.rng, 0, 30*time.Second)
 	}
-	e.cache.at = max(e.cache.at, e.w.Now()-behind)
-	return e.cache.at
+	e.Cache.At = max(e.Cache.At, e.w.Now()-behind)
+	return e.Cache.At
 }
 
 // Create writes a new object.
 func (e *Enroller) Create(ctx context.Context, kind, name string, body []byte) ([]byte, error) {
-	return e.client.Do(ctx, "create "+kind+name, func() ([]byte, error) { return e.w.api.Create(e.name, kind, name, body) })
+	return e.client.Do(ctx, "create "+kind+name, func() ([]byte, error) { return e.w.API.Create(e.Name, kind, name, body) })
 }
 
 // Update replaces an object.
 func (e *Enroller) Update(ctx context.Context, kind, name string, body []byte) ([]byte, error) {
-	return e.client.Do(ctx, "put "+kind+name, func() ([]byte, error) { return e.w.api.Put(e.name, kind, name, body) })
+	return e.client.Do(ctx, "put "+kind+name, func() ([]byte, error) { return e.w.API.Put(e.Name, kind, name, body) })
 }
 
 // Delete deletes an object if uid and resourceVersion match. An empty text matches any
 // object.
 func (e *Enroller) Delete(ctx context.Context, kind, name, uid, rv string) error {
 	_, err := e.client.Do(ctx, "delete "+kind+name, func() ([]byte, error) {
-		err := e.w.api.Remove(e.name, kind, name, uid, rv)
+		err := e.w.API.Remove(e.Name, kind, name, uid, rv)
 		if err == nil && kind == "Lease" {
-			e.w.checks.checkSwept(name)
+			e.w.Checks.checkSwept(name)
 		}
 		return nil, err
 	})

@@ -5,10 +5,10 @@ package world
 
 import "github.com/metaparticle-io/metaparticle/api"
 
-// lingering bounds the time for which a child runs on after its machine was paused past the
+// Lingering bounds the time for which a child runs on after its machine was paused past the
 // deadline. In this time the wall clock is set right, the shim notices the leap, and the shim
 // freezes the child.
-const lingering = setRight + quick
+const Lingering = setRight + Quick
 
 // absent reports whether docs/guarantees.md excuses the child from exclusivity, for a time or for
 // good. The field "excused" reports an excuse for good. A child is excused while its shim has
@@ -16,21 +16,21 @@ const lingering = setRight + quick
 // machine is suspended just after the pause, the excuse lasts until the machine goes on, because a
 // suspended shim cannot freeze its child. With the gate "readiness" a child whose slot has expired
 // is excused, too, while its pod cannot store its status.
-func (l *checks) absent(c *child, slot string) bool {
-	n := c.pod().node
-	if c.excused || n.paused || c.still {
+func (l *checks) absent(c *Child, slot string) bool {
+	n := c.Pod().Node
+	if c.Excused || n.Paused || c.still {
 		return true
 	}
 	if !l.expired(c, slot) {
 		return false
 	}
-	r := l.renewals[key(slot, c.pod().identity(), c.hold)]
-	return n.wokeAt > r.at && (l.Now() <= n.lingersUntil || n.frozen && n.stoppedAt <= n.lingersUntil) ||
-		c.pod().gate == api.GateReadiness && c.pod().shown.unstorable()
+	r := l.Renewals[Key(slot, c.Pod().Identity(), c.Hold)]
+	return n.wokeAt > r.At && (l.Now() <= n.lingersUntil || n.frozen && n.stoppedAt <= n.lingersUntil) ||
+		c.Pod().Gate == api.GateReadiness && c.Pod().Shown.unstorable()
 }
 
 // expired reports whether the fastest clock lets a standby take the child's slot.
-func (l *checks) expired(c *child, slot string) bool {
-	r, ok := l.renewals[key(slot, c.pod().identity(), c.hold)]
+func (l *checks) expired(c *Child, slot string) bool {
+	r, ok := l.Renewals[Key(slot, c.Pod().Identity(), c.Hold)]
 	return ok && l.Now() > r.free()
 }

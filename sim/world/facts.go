@@ -15,13 +15,14 @@ import (
 // earlier events, and its methods compare later events with these facts.
 type checks struct {
 	*engine.Engine
-	alive    []*child
+	// Alive has the children that live, in the order of their beginning.
+	Alive    []*Child
 	works    []*work // the present activities of programs
-	electors []*elector
+	electors []*Elector
 	// tokens has the last token of each slot.
 	tokens map[string]token
-	// renewals has the last stored write of each hold, by slot and hold.
-	renewals map[string]renewal
+	// Renewals has the last stored write of each hold, by slot and hold.
+	Renewals map[string]renewal
 	// released has the released holds, by slot and hold.
 	released map[string]bool
 	done     doneCheck
@@ -30,14 +31,15 @@ type checks struct {
 	started map[string]start
 	// acquired has the last acquisition of each slot.
 	acquired map[string]acquisition
-	ends     []ending
+	// Ends has the ends of all children so far.
+	Ends []Ending
 	// apart has the identities of the pods whose slots belong to separate claims, so that the
 	// slots have no order.
 	apart map[string]bool
 	// rivals has, by identity, the pods whose first claim is a read-write lock.
-	rivals map[string]*localPod
+	rivals map[string]*LocalPod
 	// sharded has, by identity, the pods of the workload whose claim has shards.
-	sharded map[string]*pod
+	sharded map[string]*Pod
 }
 
 type token struct {
@@ -45,19 +47,21 @@ type token struct {
 	value int64
 }
 
+// renewal is a stored write that prolongs a hold.
 type renewal struct {
-	at       time.Duration
+	// At is the instant at which the server stored the write.
+	At       time.Duration
 	duration time.Duration
 }
 
 // free returns the instant from which a standby with the fastest clock may acquire the
 // slot.
-func (r renewal) free() time.Duration { return r.at + time.Duration(float64(r.duration)/(1+skew)) }
+func (r renewal) free() time.Duration { return r.At + time.Duration(float64(r.duration)/(1+Skew)) }
 
 // start describes how the kubelet started an application: in which pod, in which boot of the pod's
 // node, and under which hold.
 type start struct {
-	pod        *pod
+	pod        *Pod
 	boot, hold string
 }
 
@@ -69,32 +73,36 @@ type acquisition struct {
 	hold   string
 }
 
-type ending struct {
-	at    time.Duration
-	child *child
+// Ending is the end of a child.
+type Ending struct {
+	// At is the instant of the end.
+	At time.Duration
+	// Child is the child that has ended.
+	Child *Child
 }
 
 func newChecks(e *engine.Engine) *checks {
 	return &checks{
-		Engine: e, tokens: map[string]token{}, renewals: map[string]renewal{}, released: map[string]bool{}, done: newDoneCheck(e), started: map[string]start{},
-		acquired: map[string]acquisition{}, apart: map[string]bool{}, rivals: map[string]*localPod{}, sharded: map[string]*pod{},
+		Engine: e, tokens: map[string]token{}, Renewals: map[string]renewal{}, released: map[string]bool{}, done: newDoneCheck(e), started: map[string]start{},
+		acquired: map[string]acquisition{}, apart: map[string]bool{}, rivals: map[string]*LocalPod{}, sharded: map[string]*Pod{},
 	}
 }
 
-// key returns the name of one hold of one slot.
-func key(slot, holder, hold string) string { return slot + " " + holder + " " + hold }
+// Key returns the name of one hold of one slot.
+func Key(slot, holder, hold string) string { return slot + " " + holder + " " + hold }
 
-func (c *child) pod() *pod { return c.container.pod }
+// Pod returns the pod of the child.
+func (c *Child) Pod() *Pod { return c.Container.pod }
 
-// has reports whether the child runs under the slot.
-func (c *child) has(slot string) bool {
-	return slices.ContainsFunc(c.slots, func(t gate.SlotToken) bool { return t.Slot == slot })
+// Has reports whether the child runs under the slot.
+func (c *Child) Has(slot string) bool {
+	return slices.ContainsFunc(c.Slots, func(t gate.SlotToken) bool { return t.Slot == slot })
 }
 
-// holder returns the child that runs under the slot; nil if no child does.
-func (l *checks) holder(slot string) *child {
-	for _, c := range l.alive {
-		if c.has(slot) {
+// Holder returns the child that runs under the slot; nil if no child does.
+func (l *checks) Holder(slot string) *Child {
+	for _, c := range l.Alive {
+		if c.Has(slot) {
 			return c
 		}
 	}

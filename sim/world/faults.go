@@ -14,72 +14,73 @@ import (
 // The functions below cause and end the faults of nodes and pods. The caller holds the
 // mutex.
 
-// cut cuts the network of the node, one way or both.
-func (n *node) cut(out, in bool) {
-	n.cutOut, n.cutIn = out, in
-	n.w.Note(n.name, "is cut off (out %v, in %v)", out, in)
-	n.w.api.Watches.Severed()
+// Cut cuts the network of the node, one way or both.
+func (n *Node) Cut(out, in bool) {
+	n.CutOut, n.CutIn = out, in
+	n.w.Note(n.Name, "is cut off (out %v, in %v)", out, in)
+	n.w.API.Watches.Severed()
 }
 
-// heal ends all faults of the node.
-func (n *node) heal() {
-	if n.cutOut || n.cutIn {
-		n.w.Note(n.name, "is healed")
+// Heal ends all faults of the node.
+func (n *Node) Heal() {
+	if n.CutOut || n.CutIn {
+		n.w.Note(n.Name, "is healed")
 	}
-	n.cutOut, n.cutIn = false, false
-	n.unpause()
-	n.thaw()
-	if !n.up {
-		n.reboot()
+	n.CutOut, n.CutIn = false, false
+	n.Unpause()
+	n.Thaw()
+	if !n.Up {
+		n.Reboot()
 	}
 }
 
-func (n *node) pods() []*pod {
-	return slices.DeleteFunc(slices.Clone(n.w.pods), func(p *pod) bool { return p.node != n })
+// Pods returns the pods on the node.
+func (n *Node) Pods() []*Pod {
+	return slices.DeleteFunc(slices.Clone(n.w.Pods), func(p *Pod) bool { return p.Node != n })
 }
 
-// freeze suspends the node, whose clock goes on.
-func (n *node) freeze() {
-	if n.frozen || !n.up {
+// Freeze suspends the node, whose clock goes on.
+func (n *Node) Freeze() {
+	if n.frozen || !n.Up {
 		return
 	}
-	n.w.Note(n.name, "is suspended")
+	n.w.Note(n.Name, "is suspended")
 	n.stop()
 }
 
-// stop suspends every process of the node, until [node.goOn] is called.
-func (n *node) stop() {
+// stop suspends every process of the node, until [Node.goOn] is called.
+func (n *Node) stop() {
 	n.frozen, n.stoppedAt = true, n.w.Now()
-	for _, p := range n.pods() {
-		for _, c := range n.w.checks.alive {
-			if c.pod() == p {
+	for _, p := range n.Pods() {
+		for _, c := range n.w.Checks.Alive {
+			if c.Pod() == p {
 				c.drainBy = 0 // a suspended shim cannot drain
 			}
 		}
-		for _, a := range p.agents {
+		for _, a := range p.Agents {
 			a.Freeze()
 		}
-		if p.order.waiter != nil {
-			p.order.waiter.Freeze()
+		if p.Order.Waiter != nil {
+			p.Order.Waiter.Freeze()
 		}
 	}
-	for _, t := range n.tenants {
+	for _, t := range n.Tenants {
 		t.freeze()
 	}
 }
 
-// thaw ends the suspension of the node.
-func (n *node) thaw() {
-	if !n.frozen || n.paused {
+// Thaw ends the suspension of the node.
+func (n *Node) Thaw() {
+	if !n.frozen || n.Paused {
 		return
 	}
-	n.w.Note(n.name, "wakes")
+	n.w.Note(n.Name, "wakes")
 	if n.stoppedAt <= n.lingersUntil {
 		// The node stopped just after a pause, before its shims had frozen their children.
-		n.lingersUntil = max(n.lingersUntil, n.w.Now()+quick)
-		for _, c := range slices.Clone(n.w.checks.alive) {
-			if c.pod().node == n {
-				n.w.checks.lingers(c)
+		n.lingersUntil = max(n.lingersUntil, n.w.Now()+Quick)
+		for _, c := range slices.Clone(n.w.Checks.Alive) {
+			if c.Pod().Node == n {
+				n.w.Checks.lingers(c)
 			}
 		}
 	}
@@ -87,130 +88,130 @@ func (n *node) thaw() {
 }
 
 // goOn lets the stopped processes of the node continue.
-func (n *node) goOn() {
+func (n *Node) goOn() {
 	n.frozen = false
 	deferred := n.deferred
 	n.deferred = nil
 	for _, f := range deferred {
 		f()
 	}
-	for _, p := range n.pods() {
-		for _, c := range p.containers {
-			for _, s := range slices.Clone(c.shims) {
+	for _, p := range n.Pods() {
+		for _, c := range p.Containers {
+			for _, s := range slices.Clone(c.Shims) {
 				s.resume()
 			}
 		}
-		for _, a := range slices.Clone(p.agents) {
-			if !a.frozen {
+		for _, a := range slices.Clone(p.Agents) {
+			if !a.FrozenAlone {
 				a.Thaw()
 			}
 		}
-		if p.order.waiter != nil {
-			p.order.waiter.Thaw()
+		if p.Order.Waiter != nil {
+			p.Order.Waiter.Thaw()
 		}
 	}
-	for _, t := range n.tenants {
+	for _, t := range n.Tenants {
 		t.thaw()
 	}
 }
 
 // excuseChildren excuses the children of a paused machine. The children may have outlived their
 // slots, but none of them ran during the pause.
-func (n *node) excuseChildren() {
-	for _, c := range n.w.checks.alive {
-		if c.pod().node == n {
-			c.excused = true
+func (n *Node) excuseChildren() {
+	for _, c := range n.w.Checks.Alive {
+		if c.Pod().Node == n {
+			c.Excused = true
 		}
 	}
 }
 
-// crash ends every process of the node immediately.
-func (n *node) crash() {
-	if !n.up {
+// Crash ends every process of the node immediately.
+func (n *Node) Crash() {
+	if !n.Up {
 		return
 	}
-	n.w.Note(n.name, "crashes")
-	if n.paused {
+	n.w.Note(n.Name, "crashes")
+	if n.Paused {
 		n.excuseChildren() // the children stood still until now
 	}
-	n.up, n.frozen, n.paused, n.deferred = false, false, false, nil
-	for _, p := range n.pods() {
-		for _, c := range p.containers {
-			for _, s := range c.shims {
+	n.Up, n.frozen, n.Paused, n.deferred = false, false, false, nil
+	for _, p := range n.Pods() {
+		for _, c := range p.Containers {
+			for _, s := range c.Shims {
 				s.crashes()
 			}
-			c.shims, c.pending, c.done = nil, false, false
+			c.Shims, c.Pending, c.done = nil, false, false
 		}
-		if p.gate == api.GatePod {
-			p.order.killAll()
+		if p.Gate == api.GatePod {
+			p.Order.killAll()
 		}
-		agents := p.agents
-		p.agents = nil
+		agents := p.Agents
+		p.Agents = nil
 		for _, a := range agents {
 			a.Die()
 		}
-		if p.stopping {
+		if p.Stopping {
 			p.tidy()
 		}
 	}
-	for _, t := range n.tenants {
+	for _, t := range n.Tenants {
 		t.crash()
 	}
-	n.w.api.Watches.Severed()
+	n.w.API.Watches.Severed()
 }
 
-// reboot boots the node, and the kubelet starts its pods.
-func (n *node) reboot() {
-	n.w.Note(n.name, "boots")
+// Reboot boots the node, and the kubelet starts its pods.
+func (n *Node) Reboot() {
+	n.w.Note(n.Name, "boots")
 	n.bootUp()
-	for _, p := range n.pods() {
+	for _, p := range n.Pods() {
 		n.w.After(engine.Between(n.rng, 500*time.Millisecond, 3*time.Second), p.startAll)
 	}
-	for _, t := range n.tenants {
-		t.boot()
+	for _, t := range n.Tenants {
+		t.Boot()
 	}
 	n.catchUp()
 }
 
-// forget deletes a pod by force. The API server removes the pod's object, but the pod's
+// Forget deletes a pod by force. The API server removes the pod's object, but the pod's
 // processes stay.
-func (p *pod) forget() {
-	if !p.object {
+func (p *Pod) Forget() {
+	if !p.Object {
 		return
 	}
-	p.w.Note(p.name, "pod object is deleted by force")
+	p.w.Note(p.Name, "pod object is deleted by force")
 	p.unregister()
 }
 
-// healthy reports whether the pod is able to compete for its slots.
-func (p *pod) healthy() bool {
-	return p.object && !p.stopping && !p.gone && p.node.up && !p.node.frozen && !p.node.cutIn && !p.node.cutOut
+// Healthy reports whether the pod is able to compete for its slots.
+func (p *Pod) Healthy() bool {
+	return p.Object && !p.Stopping && !p.Gone && p.Node.Up && !p.Node.frozen && !p.Node.CutIn && !p.Node.CutOut
 }
 
-// recover ends the faults of the pod's processes. Then the kubelet starts the processes that are
+// Recover ends the faults of the pod's processes. Then the kubelet starts the processes that are
 // missing. A pod whose object is gone is stopped instead.
-func (p *pod) recover() {
-	if !p.object {
-		p.stop()
+func (p *Pod) Recover() {
+	if !p.Object {
+		p.Stop()
 		return
 	}
-	for len(p.agents) > 1 {
-		p.agents[0].kill()
+	for len(p.Agents) > 1 {
+		p.Agents[0].Kill()
 	}
-	for _, a := range p.agents {
-		a.thawAlone()
+	for _, a := range p.Agents {
+		a.ThawAlone()
 		a.unblock()
 	}
-	for _, c := range p.containers {
-		for _, s := range c.shims {
-			s.thaw()
+	for _, c := range p.Containers {
+		for _, s := range c.Shims {
+			s.Thaw()
 		}
 		// The older one of two shims ends, unless the kubelet has forgotten its container.
-		if len(c.shims) > 1 && !c.shims[0].dead && !c.shims[0].forgotten {
-			c.shims[0].exit()
+		if len(c.Shims) > 1 && !c.Shims[0].Dead && !c.Shims[0].Forgotten {
+			c.Shims[0].Exit()
 		}
-		c.failures = 0
-		c.pending = false
+		c.Failures = 0
+		c.Pending = false
 	}
 	p.w.After(engine.Between(p.rng, 500*time.Millisecond, 2*time.Second), p.startAll)
 }

@@ -19,7 +19,7 @@ import (
 // gateway is the real desk of an agent process, on a modelled machine. A frozen or dead
 // process sends no orders through its gateway.
 type gateway struct {
-	agent  *agentProcess
+	agent  *AgentProcess
 	server *desk.Server
 	// reports is the channel from the desk to the agent's loop. In some worlds the reports are
 	// delayed.
@@ -28,29 +28,29 @@ type gateway struct {
 
 // openGateway makes the desk of a process that has the flock. The caller does not hold
 // the mutex.
-func openGateway(a *agentProcess) (*gateway, error) {
-	beat := a.pod.beat()
+func openGateway(a *AgentProcess) (*gateway, error) {
+	beat := a.Pod.beat()
 	server, err := desk.New(
-		desk.Config{RequirePID1: true, Silence: beat * 5 / 2, Unbounded: a.pod.startsOnly()},
-		desk.Machine{BootID: a.pod.node.boot, Now: a.now, Shims: listener{a}, Notes: notes{a}},
+		desk.Config{RequirePID1: true, Silence: beat * 5 / 2, Unbounded: a.Pod.StartsOnly()},
+		desk.Machine{BootID: a.Pod.Node.boot, Now: a.now, Shims: listener{a}, Notes: notes{a}},
 	)
 	if err != nil {
 		return nil, err
 	}
 	g := &gateway{agent: a, server: server, reports: server.Reports()}
-	if a.pod.lateReader > 0 {
+	if a.Pod.LateReader > 0 {
 		late := make(chan gate.Report)
-		a.pod.w.Group.Go(func() { g.delay(server.Reports(), late) })
+		a.Pod.w.Group.Go(func() { g.delay(server.Reports(), late) })
 		g.reports = late
 	}
-	a.pod.w.Group.Go(func() { engine.Must(server.Run(a.Process.Ctx)) })
+	a.Pod.w.Group.Go(func() { engine.Must(server.Run(a.Process.Ctx)) })
 	return g, nil
 }
 
 // delay passes each report to the reader after a random delay. If several reports on one shim fall
 // into the delay, the reader gets only the last one.
 func (g *gateway) delay(reports <-chan gate.Report, late chan<- gate.Report) {
-	r := g.agent.pod.w.Source(g.agent.name + g.agent.pod.uid + " reader")
+	r := g.agent.Pod.w.Source(g.agent.Name + g.agent.Pod.uid + " reader")
 	done := g.agent.Process.Ctx.Done()
 	var found []gate.Report
 	for {
@@ -99,9 +99,9 @@ func last(found []gate.Report, report gate.Report) []gate.Report {
 
 // lateness draws the delay with which the agent's loop reads a report.
 func (g *gateway) lateness(r *rand.Rand) time.Duration {
-	g.agent.pod.w.Lock()
-	defer g.agent.pod.w.Unlock()
-	return engine.Between(r, 0, g.agent.pod.lateReader+1)
+	g.agent.Pod.w.Lock()
+	defer g.agent.Pod.w.Unlock()
+	return engine.Between(r, 0, g.agent.Pod.LateReader+1)
 }
 
 // Reports implements agent.Gate.
@@ -152,7 +152,7 @@ func (g *gateway) granted(container, hold string) bool {
 }
 
 // runs waits while the process is frozen, and returns false if the process is dead.
-func (a *agentProcess) runs() bool {
+func (a *AgentProcess) runs() bool {
 	if !a.Enter() {
 		return false
 	}
@@ -161,17 +161,17 @@ func (a *agentProcess) runs() bool {
 }
 
 // now reads the node's clock for all goroutines of the process but the agent's loop. The loop calls
-// [agentProcess.clock] instead, because a fault can block the loop alone.
-func (a *agentProcess) now() time.Duration {
+// [AgentProcess.clock] instead, because a fault can block the loop alone.
+func (a *AgentProcess) now() time.Duration {
 	if !a.Enter() {
-		a.pod.w.Lock()
+		a.Pod.w.Lock()
 	}
-	defer a.pod.w.Unlock()
-	return a.pod.node.Now()
+	defer a.Pod.w.Unlock()
+	return a.Pod.Node.Now()
 }
 
 // listener is the agent's socket.
-type listener struct{ *agentProcess }
+type listener struct{ *AgentProcess }
 
 // Accept implements desk.Listener.
 func (l listener) Accept() (desk.Conn, error) {
@@ -193,41 +193,41 @@ func (l listener) Accept() (desk.Conn, error) {
 
 // Close implements desk.Listener.
 func (l listener) Close() error {
-	l.pod.w.Lock()
-	defer l.pod.w.Unlock()
+	l.Pod.w.Lock()
+	defer l.Pod.w.Unlock()
 	l.unlistened = true
 	l.connected.Give()
 	return nil
 }
 
 // notes are the files in the pod's volume, which survive the agent.
-type notes struct{ *agentProcess }
+type notes struct{ *AgentProcess }
 
 // Read implements desk.Notes.
 func (n notes) Read() (all map[string][]byte, err error) {
-	err = n.touch(func(pod *pod) { all = maps.Clone(pod.notes) })
+	err = n.touch(func(pod *Pod) { all = maps.Clone(pod.notes) })
 	return all, err
 }
 
 // Write implements desk.Notes.
 func (n notes) Write(name string, note []byte) error {
-	return n.touch(func(pod *pod) { pod.notes[name] = note })
+	return n.touch(func(pod *Pod) { pod.notes[name] = note })
 }
 
 // Remove implements desk.Notes.
 func (n notes) Remove(name string) error {
-	return n.touch(func(pod *pod) { delete(pod.notes, name) })
+	return n.touch(func(pod *Pod) { delete(pod.notes, name) })
 }
 
 // touch applies the function to the pod. Unlike other methods, touch does not wait while the
 // process is frozen, because the desk calls touch with the desk's mutex locked. Goroutines that
 // wait for a mutex stop the time of the synctest bubble.
-func (n notes) touch(do func(*pod)) error {
-	n.pod.w.Lock()
-	defer n.pod.w.Unlock()
+func (n notes) touch(do func(*Pod)) error {
+	n.Pod.w.Lock()
+	defer n.Pod.w.Unlock()
 	if n.Process.Dead {
 		return context.Canceled
 	}
-	do(n.agentProcess.pod)
+	do(n.AgentProcess.Pod)
 	return nil
 }

@@ -23,9 +23,9 @@ const (
 	through = "through"
 	// closed means that the record of an open barrier is gone, or names fewer pods than before.
 	closed = "closed"
-	// heldUp means that a pod waits for longer than the rules allow, in quiet times. The wait
+	// HeldUp means that a pod waits for longer than the rules allow, in quiet times. The wait
 	// counts only while the barrier of its run is open, or while enough pods of its run wait.
-	heldUp = "held-up"
+	HeldUp = "held-up"
 )
 
 // checkOpened judges a stored write of a barrier's Lease. The argument "was" is the state before
@@ -35,16 +35,16 @@ func checkOpened(w *World, by, lease string, sent time.Duration, was, is *kube.L
 		was = new(kube.Lease)
 	}
 	before, after := api.Opened(was.Annotations[api.OpenedAnnotation]), api.Opened(is.Annotations[api.OpenedAnnotation])
-	i := slices.IndexFunc(w.gathered, func(r *run) bool { return slices.Contains(r.leases, lease) })
+	i := slices.IndexFunc(w.Gathered, func(r *Run) bool { return slices.Contains(r.Leases, lease) })
 	if i < 0 || before == after {
 		return
 	}
-	of := w.gathered[i]
+	of := w.Gathered[i]
 	w.Note(by, "OPENS %s for %d pods", lease, after)
 	switch {
 	case after < before:
 		w.Violate(closed, "%s makes the record of %s %d instead of %d", by, lease, after, before)
-	case lease != of.leases[0] || after != of.barrier.Size || is.Holder != "" || was.Holder != by:
+	case lease != of.Leases[0] || after != of.Barrier.Size || is.Holder != "" || was.Holder != by:
 		w.Violate(early, "%s opens %s for %d pods, which %q held", by, lease, after, was.Holder)
 	}
 	checkArrived(w, of, by, sent)
@@ -55,27 +55,27 @@ func checkOpened(w *World, by, lease string, sent time.Duration, was, is *kube.L
 // Enough pods must also have lived in that time. A request that was under way may renew the Lease
 // of a dead pod. So a pod also counts as alive if it died earlier, by at most the longest delay of
 // a request.
-func checkArrived(w *World, of *run, by string, sent time.Duration) {
-	alive, bound := 0, sent-slow(of.duration)
+func checkArrived(w *World, of *Run, by string, sent time.Duration) {
+	alive, bound := 0, sent-Slow(of.Duration)
 	for _, p := range of.all {
 		switch {
-		case p.identity() == by && p.node.wokeAt > bound:
+		case p.identity() == by && p.Node.wokeAt > bound:
 			return // the clock of this machine stood still
-		case p.client != nil && p.lived() >= bound-w.api.Latest:
+		case p.client != nil && p.lived() >= bound-w.API.Latest:
 			alive++
 		}
 	}
-	if alive < of.barrier.Size {
-		w.Violate(early, "%s opens the barrier of %s, and only %d pods were alive since %v", by, of.name, alive, bound-w.api.Latest)
+	if alive < of.Barrier.Size {
+		w.Violate(early, "%s opens the barrier of %s, and only %d pods were alive since %v", by, of.Name, alive, bound-w.API.Latest)
 	}
 	holders := map[string]bool{by: true}
-	for _, lease := range of.leases[1:] {
-		if holder := renewedSince(w.api.Object("Lease", lease), bound); holder != "" {
+	for _, lease := range of.Leases[1:] {
+		if holder := renewedSince(w.API.Object("Lease", lease), bound); holder != "" {
 			holders[holder] = true
 		}
 	}
-	if len(holders) < of.barrier.Size {
-		w.Violate(early, "%s opens the barrier of %s, and only %d pods had arrived since %v", by, of.name, len(holders), bound)
+	if len(holders) < of.Barrier.Size {
+		w.Violate(early, "%s opens the barrier of %s, and only %d pods had arrived since %v", by, of.Name, len(holders), bound)
 	}
 }
 
@@ -92,11 +92,11 @@ func renewedSince(o *apiserver.Object, at time.Duration) (holder string) {
 
 // checkThrough judges a pod that goes on. The barrier of its run must have been open at the start
 // of the pod's process, or later.
-func checkThrough(p *comer) {
+func checkThrough(p *Comer) {
 	opened := func(v apiserver.Version) bool {
-		return v.Lease != nil && api.Opened(v.Lease.Annotations[api.OpenedAnnotation]) >= p.of.barrier.Size
+		return v.Lease != nil && api.Opened(v.Lease.Annotations[api.OpenedAnnotation]) >= p.of.Barrier.Size
 	}
-	if !slices.ContainsFunc(p.w.api.Object("Lease", p.of.leases[0]).Since(p.began), opened) {
-		p.w.Violate(through, "%s goes on, and the barrier of %s is not open", p.name, p.of.name)
+	if !slices.ContainsFunc(p.w.API.Object("Lease", p.of.Leases[0]).Since(p.began), opened) {
+		p.w.Violate(through, "%s goes on, and the barrier of %s is not open", p.Name, p.of.Name)
 	}
 }

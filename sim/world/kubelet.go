@@ -18,118 +18,124 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// pod is one pod on its node.
-type pod struct {
-	template
-	order      inOrder
-	sockets    sockets
-	shown      shown
-	volume     volume
-	grant      gate.Grant // the last grant that a gate without shims took
-	w          *World
-	name, uid  string
-	node       *node
-	rng        *rand.Rand
-	containers []*container
-	agents     []*agentProcess
-	lock       *agentProcess // the process that has the flock
+// Pod is one pod on its node.
+type Pod struct {
+	Template
+	// Order starts the containers of a pod of the gate "pod" one after the other.
+	Order   inOrder
+	sockets sockets
+	// Shown is the pod as the API server has stored it.
+	Shown  shown
+	volume volume
+	grant  gate.Grant // the last grant that a gate without shims took
+	w      *World
+	// Name is the name of the pod, and Node its machine.
+	Name, uid string
+	Node      *Node
+	rng       *rand.Rand
+	// Containers are the gated containers. The field Agents has the processes of the agent.
+	Containers []*container
+	Agents     []*AgentProcess
+	lock       *AgentProcess // the process that has the flock
 	notes      map[string][]byte
 	agentRuns  int
 	// course is the pod's decision to run or to skip. The field "ran" reports that a child has
 	// begun in the pod. The field "skips" reports that a shim has ended with success without a
 	// child.
 	course     agent.Course
-	job        string // the Job of the pod, in the story of Jobs; empty otherwise
-	key        string // the key of the pod's once claim, or the run of a pod with shards
+	Job        string // the Job of the pod, in the story of Jobs; empty otherwise
+	Key        string // the key of the pod's once claim, or the run of a pod with shards
 	ran, skips bool
-	// orphaned reports that a person has deleted the pod's Job, and not the pod.
-	orphaned bool
-	// stopping reports that the kubelet ends the pod. The field "object" reports that the API
-	// server has the pod. The field "gone" reports that the pod has no process left.
-	stopping, object, gone bool
+	// Orphaned reports that a person has deleted the pod's Job, and not the pod.
+	Orphaned bool
+	// Stopping reports that the kubelet ends the pod. The field Object reports that the API
+	// server has the pod. The field Gone reports that the pod has no process left.
+	Stopping, Object, Gone bool
 }
 
 // container is a gated container, with its shims or its application.
 type container struct {
-	pod    *pod
+	pod    *Pod
 	name   string
-	shims  []*shimProcess // the last shim is the current one
+	Shims  []*ShimProcess // the last shim is the current one
 	starts int
-	// app is the application's process in a pod of the gate "pod"; nil if no such process lives.
-	app *child
-	// failures counts the restarts since the last recovery, for the back-off. The field "pending"
+	// App is the application's process in a pod of the gate "pod"; nil if no such process lives.
+	App *Child
+	// Failures counts the restarts since the last recovery, for the back-off. The field Pending
 	// reports that a start is planned.
-	failures int
-	pending  bool
-	// init reports that the container is an init container. The field "done" reports that the init
+	Failures int
+	Pending  bool
+	// Init reports that the container is an init container. The field "done" reports that the init
 	// container, or the container of a pod that ends, has succeeded.
-	init, done bool
-	prepared   string        // the hold under which the init container succeeded
-	since      time.Duration // the instant at which the init container succeeded
+	Init, done bool
+	Prepared   string        // the hold under which the init container succeeded
+	Since      time.Duration // the instant at which the init container succeeded
 }
 
-func (w *World) newPod(t template, n *node) *pod {
+// NewPod makes a pod on the node, whose kubelet soon starts the containers.
+func (w *World) NewPod(t Template, n *Node) *Pod {
 	serial := w.Number()
-	p := &pod{template: t, w: w, name: t.stable, uid: fmt.Sprintf("pod-uid-%d", serial), node: n, key: t.run, notes: map[string][]byte{}}
-	if t.stable == "" {
-		p.name = fmt.Sprintf("%s-%d", t.workload, serial)
+	p := &Pod{Template: t, w: w, Name: t.Stable, uid: fmt.Sprintf("pod-uid-%d", serial), Node: n, Key: t.Run, notes: map[string][]byte{}}
+	if t.Stable == "" {
+		p.Name = fmt.Sprintf("%s-%d", t.Workload, serial)
 	}
-	p.rng = w.Source(p.name + p.uid)
-	p.order.pod, p.sockets.pod, p.shown.pod, p.volume = p, p, p, volume{}
-	if p.gate != api.GateContainer {
-		p.inits = nil // only shims gate init containers
+	p.rng = w.Source(p.Name + p.uid)
+	p.Order.pod, p.sockets.pod, p.Shown.pod, p.volume = p, p, p, volume{}
+	if p.Gate != api.GateContainer {
+		p.Inits = nil // only shims gate init containers
 	}
-	for _, name := range p.inits {
-		p.containers = append(p.containers, &container{pod: p, name: name, init: true})
+	for _, name := range p.Inits {
+		p.Containers = append(p.Containers, &container{pod: p, name: name, Init: true})
 	}
-	for _, name := range t.containers {
-		p.containers = append(p.containers, &container{pod: p, name: name})
+	for _, name := range t.Containers {
+		p.Containers = append(p.Containers, &container{pod: p, name: name})
 	}
-	if p.shards > 0 {
-		w.checks.sharded[p.identity()] = p
+	if p.Shards > 0 {
+		w.Checks.sharded[p.Identity()] = p
 	}
-	p.register()
-	w.pods = append(w.pods, p)
-	w.Note(p.name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.name, n.Rate, p.duration, p.slots)
+	p.Register()
+	w.Pods = append(w.Pods, p)
+	w.Note(p.Name, "pod %s on %s (clock %.3f, lease %v), slots %v", p.uid, n.Name, n.Rate, p.Duration, p.Slots)
 	w.After(engine.Between(p.rng, 10*time.Millisecond, time.Second), p.startAll)
 	return p
 }
 
-func (p *pod) identity() string { return api.Identity(p.name, p.uid) }
+// Identity returns the identity of the pod.
+func (p *Pod) Identity() string { return api.Identity(p.Name, p.uid) }
 
 // leaseOf returns the Lease of the pod's first slot; nil if there is none.
-func leaseOf(p *pod) *kube.Lease {
-	l, _ := p.w.api.Lease(p.slots[0])
+func leaseOf(p *Pod) *kube.Lease {
+	l, _ := p.w.API.Lease(p.Slots[0])
 	return l
 }
 
 // startAll starts the processes that the pod lacks, in the order of the kubelet.
-func (p *pod) startAll() {
-	if p.gone || p.stopping || !p.node.up {
+func (p *Pod) startAll() {
+	if p.Gone || p.Stopping || !p.Node.Up {
 		return
 	}
-	if p.node.paused {
-		p.node.whenUnpaused(p.startAll)
+	if p.Node.Paused {
+		p.Node.whenUnpaused(p.startAll)
 		return
 	}
-	if p.gate == api.GatePod {
-		p.order.next()
+	if p.Gate == api.GatePod {
+		p.Order.next()
 		return
 	}
-	if p.agent() == nil {
-		p.startAgent()
+	if p.Agent() == nil {
+		p.StartAgent()
 	}
-	if p.gate == api.GateReadiness || p.behaviour.imageless {
+	if p.Gate == api.GateReadiness || p.Behaviour.Imageless {
 		return // with the gate "readiness" no container has a shim, and without an image no shim starts
 	}
-	for _, c := range p.containers {
+	for _, c := range p.Containers {
 		if c.done {
 			continue
 		}
-		if !c.known() && !c.pending {
-			c.startShim()
+		if !c.known() && !c.Pending {
+			c.StartShim()
 		}
-		if c.init {
+		if c.Init {
 			return // later containers wait
 		}
 	}
@@ -137,70 +143,70 @@ func (p *pod) startAll() {
 
 // known reports whether the kubelet knows of a shim of the container.
 func (c *container) known() bool {
-	return slices.ContainsFunc(c.shims, func(s *shimProcess) bool { return !s.forgotten })
+	return slices.ContainsFunc(c.Shims, func(s *ShimProcess) bool { return !s.Forgotten })
 }
 
 // ready reports whether the container runs, and passes its readiness probe. Without a
 // child every probe passes.
 func (c *container) ready() bool {
-	if len(c.shims) == 0 {
+	if len(c.Shims) == 0 {
 		return false
 	}
-	s := c.shims[len(c.shims)-1]
-	return !s.dead && (s.child == nil || c.pod.behaviour.serves(c.pod.w.Now()-s.child.began))
+	s := c.Shims[len(c.Shims)-1]
+	return !s.Dead && (s.Child == nil || c.pod.Behaviour.Serves(c.pod.w.Now()-s.Child.Began))
 }
 
 // complete notes the success of an init container. The next container starts once its image is
 // there. If [finished] returns true for the pod, the pod is stopped instead.
-func (c *container) complete(s *shimProcess) {
-	c.done, c.prepared, c.since = true, s.hold, c.pod.w.Now()
+func (c *container) complete(s *ShimProcess) {
+	c.done, c.Prepared, c.Since = true, s.hold, c.pod.w.Now()
 	next := c.pod.startAll
 	if finished(c.pod) {
-		next = c.pod.stop
+		next = c.pod.Stop
 	}
 	c.pod.w.After(engine.Between(c.pod.rng, 10*time.Millisecond, time.Second), next)
 }
 
 // finished reports whether the pod is one that ends, and each of its containers has succeeded. In
 // the template of a pod that ends, the field "ends" is not zero.
-func finished(p *pod) bool {
-	return p.ends > 0 && !slices.ContainsFunc(p.containers, func(c *container) bool { return !c.done })
+func finished(p *Pod) bool {
+	return p.Ends > 0 && !slices.ContainsFunc(p.Containers, func(c *container) bool { return !c.done })
 }
 
-// register stores the pod's object in the API server, for enroll.
-func (p *pod) register() {
-	p.object = true
-	p.w.api.Object("Pod", p.name)
+// Register stores the pod's object in the API server, for enroll.
+func (p *Pod) Register() {
+	p.Object = true
+	p.w.API.Object("Pod", p.Name)
 	body := map[string]any{
 		"apiVersion": "v1", "kind": "Pod",
 		"metadata": map[string]any{
-			"name": p.name, "namespace": Namespace, "creationTimestamp": time.Now().UTC().Format(time.RFC3339), "labels": map[string]any{api.GatedLabel: api.Gated},
+			"name": p.Name, "namespace": Namespace, "creationTimestamp": time.Now().UTC().Format(time.RFC3339), "labels": map[string]any{api.GatedLabel: api.Gated},
 			"annotations": map[string]any{
-				api.SlotsAnnotation: strings.Join(p.claimed(), ","), api.LeaseDurationAnnotation: p.duration.String(),
+				api.SlotsAnnotation: strings.Join(p.claimed(), ","), api.LeaseDurationAnnotation: p.Duration.String(),
 			},
 		},
 		"spec": p.spec(), "status": map[string]any{"phase": "Running"},
 	}
-	if p.run != "" && !p.orphaned {
+	if p.Run != "" && !p.Orphaned {
 		apiserver.Metadata(body)["ownerReferences"] = []any{map[string]any{
-			"apiVersion": "batch/v1", "kind": "Job", "name": p.workload, "uid": p.run, "controller": true,
+			"apiVersion": "batch/v1", "kind": "Job", "name": p.Workload, "uid": p.Run, "controller": true,
 		}}
 	}
-	_, err := p.w.api.Put("kubelet", "Pod", p.name, apiserver.Encode(body))
+	_, err := p.w.API.Put("kubelet", "Pod", p.Name, apiserver.Encode(body))
 	if err != nil {
-		_, err = p.w.api.Create("kubelet", "Pod", p.name, apiserver.Encode(body))
+		_, err = p.w.API.Create("kubelet", "Pod", p.Name, apiserver.Encode(body))
 	}
 	engine.Must(err)
 }
 
 // spec returns the pod spec that the webhook makes for the gate, reduced to the fields
 // that enroll reads.
-func (p *pod) spec() map[string]any {
-	agent := map[string]any{"name": api.AgentContainer, "restartPolicy": "Always", "args": []string{api.RunRole, "-gate=" + string(p.gate)}}
+func (p *Pod) spec() map[string]any {
+	agent := map[string]any{"name": api.AgentContainer, "restartPolicy": "Always", "args": []string{api.RunRole, "-gate=" + string(p.Gate)}}
 	inits := []any{agent}
 	app := map[string]any{"name": "app", "command": []string{"serve"}}
-	spec := map[string]any{"serviceAccountName": account, "nodeName": p.node.name}
-	switch p.gate {
+	spec := map[string]any{"serviceAccountName": account, "nodeName": p.Node.Name}
+	switch p.Gate {
 	case api.GatePod:
 		inits = append(inits, map[string]any{"name": api.WaitContainer, "command": []string{api.AgentBinary, "wait"}})
 	case api.GateReadiness:
@@ -213,19 +219,19 @@ func (p *pod) spec() map[string]any {
 }
 
 // unregister removes the pod's object, unless a later pod already has the same name.
-func (p *pod) unregister() {
-	if !p.object {
+func (p *Pod) unregister() {
+	if !p.Object {
 		return
 	}
-	p.object = false
-	if !slices.ContainsFunc(p.w.pods, func(other *pod) bool { return other != p && other.object && other.name == p.name }) {
-		engine.Must(p.w.api.Remove("kubelet", "Pod", p.name, "", ""))
+	p.Object = false
+	if !slices.ContainsFunc(p.w.Pods, func(other *Pod) bool { return other != p && other.Object && other.Name == p.Name }) {
+		engine.Must(p.w.API.Remove("kubelet", "Pod", p.Name, "", ""))
 	}
-	p.shown.setReady(false)
+	p.Shown.setReady(false)
 }
 
-// agent returns the agent process that has the flock; nil if no process has the flock.
-func (p *pod) agent() *agentProcess {
+// Agent returns the agent process that has the flock; nil if no process has the flock.
+func (p *Pod) Agent() *AgentProcess {
 	if p.lock != nil && !p.lock.Process.Dead {
 		return p.lock
 	}
@@ -233,8 +239,8 @@ func (p *pod) agent() *agentProcess {
 }
 
 // listening returns the agent process to which shims can connect.
-func (p *pod) listening() *agentProcess {
-	if a := p.agent(); a != nil && a.gateway != nil {
+func (p *Pod) listening() *AgentProcess {
+	if a := p.Agent(); a != nil && a.gateway != nil {
 		return a
 	}
 	return nil
@@ -242,11 +248,11 @@ func (p *pod) listening() *agentProcess {
 
 // allowed returns nil, or the error with which the API server refuses the pod's request
 // for a Lease.
-func (p *pod) allowed(verb, lease string) error {
-	if !p.object {
+func (p *Pod) allowed(verb, lease string) error {
+	if !p.Object {
 		return apiserver.Status(401, "Unauthorized", "the token's pod is gone")
 	}
-	if !p.w.api.Granted(RoleName, verb, lease) {
+	if !p.w.API.Granted(RoleName, verb, lease) {
 		return apiserver.Status(403, "Forbidden", verb+" "+lease)
 	}
 	return nil
@@ -255,85 +261,85 @@ func (p *pod) allowed(verb, lease string) error {
 // shimGone removes a dead shim from its container. If the shim was the current one, the kubelet
 // restarts the container. After the success of an init container, the kubelet starts the next
 // container instead. A pod that ends is stopped once all its containers have succeeded.
-func (c *container) shimGone(s *shimProcess) {
-	current := len(c.shims) > 0 && c.shims[len(c.shims)-1] == s
-	c.shims = slices.DeleteFunc(c.shims, func(other *shimProcess) bool { return other == s })
+func (c *container) shimGone(s *ShimProcess) {
+	current := len(c.Shims) > 0 && c.Shims[len(c.Shims)-1] == s
+	c.Shims = slices.DeleteFunc(c.Shims, func(other *ShimProcess) bool { return other == s })
 	p := c.pod
-	if p.stopping || p.gone {
+	if p.Stopping || p.Gone {
 		p.tidy()
 		return
 	}
 	switch {
-	case !current || !p.node.up || c.done:
-	case c.init && s.ended && s.code == 0:
+	case !current || !p.Node.Up || c.done:
+	case c.Init && s.ended && s.code == 0:
 		c.complete(s)
-	case p.ends > 0 && s.ended && s.code == 0:
+	case p.Ends > 0 && s.ended && s.code == 0:
 		c.done = true
 		if finished(p) {
-			p.stop()
+			p.Stop()
 		}
 	default:
 		c.restart()
 	}
 }
 
-// mostBackOff is the longest back-off in the world. A real kubelet waits up to five
+// MostBackOff is the longest back-off in the world. A real kubelet waits up to five
 // minutes.
-const mostBackOff = 40 * time.Second
+const MostBackOff = 40 * time.Second
 
 // restart starts the container anew after its back-off.
 func (c *container) restart() {
-	c.pending = true
+	c.Pending = true
 	p := c.pod
 	pause := engine.Between(p.rng, 300*time.Millisecond, time.Second)
-	if c.failures > 0 {
-		pause += min(mostBackOff, 10*time.Second<<min(c.failures-1, 5))
+	if c.Failures > 0 {
+		pause += min(MostBackOff, 10*time.Second<<min(c.Failures-1, 5))
 	}
-	c.failures++
+	c.Failures++
 	n := c.starts
 	again := func() {
-		c.pending = false
+		c.Pending = false
 		switch {
-		case c.starts != n || p.stopping || p.gone || !p.node.up:
-		case p.gate == api.GatePod:
+		case c.starts != n || p.Stopping || p.Gone || !p.Node.Up:
+		case p.Gate == api.GatePod:
 			p.startAll()
 		case !c.known():
-			c.startShim()
+			c.StartShim()
 		}
 	}
-	p.w.After(pause, func() { p.node.whenUnpaused(again) })
+	p.w.After(pause, func() { p.Node.whenUnpaused(again) })
 }
 
-// stop ends a pod as the kubelet does: SIGTERM, the grace, SIGKILL. The kubelet stops
+// Stop ends a pod as the kubelet does: SIGTERM, the grace, SIGKILL. The kubelet stops
 // the agent, a sidecar, after the other containers have ended or the grace is over.
-func (p *pod) stop() {
-	if p.node.paused {
-		p.node.whenUnpaused(p.stop)
+func (p *Pod) Stop() {
+	if p.Node.Paused {
+		p.Node.whenUnpaused(p.Stop)
 		return
 	}
-	if p.stopping {
+	if p.Stopping {
 		return
 	}
-	p.stopping = true
-	p.shown.end()
-	p.w.Note(p.name, "pod is being stopped, grace %v", p.grace)
-	for _, c := range p.containers {
-		for _, s := range c.shims {
+	p.Stopping = true
+	p.Shown.end()
+	p.w.Note(p.Name, "pod is being stopped, grace %v", p.Grace)
+	for _, c := range p.Containers {
+		for _, s := range c.Shims {
 			s.terminate()
 		}
-		if c.app != nil {
-			c.app.terminate()
+		if c.App != nil {
+			c.App.terminate()
 		}
 	}
-	p.order.endWait()
-	p.w.After(p.grace, func() {
-		p.node.whenUnpaused(func() {
-			for _, c := range p.containers {
-				for _, s := range slices.Clone(c.shims) {
-					s.exit()
+	p.Order.EndWait()
+	p.w.After(p.Grace, func() {
+		p.Node.whenUnpaused(func() {
+			for _, c := range p.Containers {
+				for _, s := range slices.Clone(c.Shims) {
+					s.Exit()
 				}
-				if c.app != nil {
-					c.app.killed()
+				if c.App != nil {
+					c.App.killed()
 				}
 			}
 			p.stopAgents()
@@ -342,44 +348,44 @@ func (p *pod) stop() {
 	p.tidy()
 }
 
-// left is the time that the kubelet gives a sidecar after the end of the grace.
-const left = 2 * time.Second
+// Left is the time that the kubelet gives a sidecar after the end of the grace.
+const Left = 2 * time.Second
 
-// stopAgents sends SIGTERM to the agents. After two seconds ([left]) stopAgents kills the
+// stopAgents sends SIGTERM to the agents. After two seconds ([Left]) stopAgents kills the
 // agents that still run.
-func (p *pod) stopAgents() {
-	for _, a := range p.agents {
-		a.terminate()
+func (p *Pod) stopAgents() {
+	for _, a := range p.Agents {
+		a.Terminate()
 	}
-	p.w.After(left, func() {
-		p.node.whenUnpaused(func() {
-			for _, a := range slices.Clone(p.agents) {
-				a.kill()
+	p.w.After(Left, func() {
+		p.Node.whenUnpaused(func() {
+			for _, a := range slices.Clone(p.Agents) {
+				a.Kill()
 			}
 		})
 	})
 }
 
 // tidy goes on with the stop of a pod after one of the pod's processes has ended.
-func (p *pod) tidy() {
-	if !p.stopping || p.gone {
+func (p *Pod) tidy() {
+	if !p.Stopping || p.Gone {
 		return
 	}
-	for _, c := range p.containers {
-		if len(c.shims) > 0 || c.app != nil {
+	for _, c := range p.Containers {
+		if len(c.Shims) > 0 || c.App != nil {
 			return
 		}
 	}
-	if len(p.agents) > 0 {
-		for _, a := range p.agents {
-			if !a.stopped {
-				a.terminate()
+	if len(p.Agents) > 0 {
+		for _, a := range p.Agents {
+			if !a.Stopped {
+				a.Terminate()
 			}
 		}
 		return
 	}
-	p.gone = true
-	p.w.Note(p.name, "pod is gone")
+	p.Gone = true
+	p.w.Note(p.Name, "pod is gone")
 	p.unregister()
-	p.w.pods = slices.DeleteFunc(p.w.pods, func(other *pod) bool { return other == p })
+	p.w.Pods = slices.DeleteFunc(p.w.Pods, func(other *Pod) bool { return other == p })
 }

@@ -45,12 +45,12 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 		l.Note(by, "renews %s (version %d)", slot, after.RV)
 	}
 	if is.Holder != "" {
-		for _, c := range l.alive {
-			if !acquires && c.has(slot) && c.pod().identity() == is.Holder && c.hold == hold {
-				l.checkOutlived(c) // a renewal after the deadline does not excuse the child
+		for _, c := range l.Alive {
+			if !acquires && c.Has(slot) && c.Pod().Identity() == is.Holder && c.Hold == hold {
+				l.CheckOutlived(c) // a renewal after the deadline does not excuse the child
 			}
 		}
-		l.renewals[key(slot, is.Holder, hold)] = renewal{at: l.Now(), duration: time.Duration(is.DurationSeconds) * time.Second}
+		l.Renewals[Key(slot, is.Holder, hold)] = renewal{At: l.Now(), duration: time.Duration(is.DurationSeconds) * time.Second}
 		if acquires {
 			l.acquired[slot] = acquisition{at: l.Now(), holder: is.Holder, hold: hold, sent: sent}
 		} else {
@@ -62,11 +62,11 @@ func (l *checks) leaseStored(by, slot string, sent time.Duration, before, after 
 func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
 	// If a hold ended before its first grant, a later hold may have the same number. So the
 	// release of the earlier hold must not count for the later one.
-	delete(l.released, key(slot, is.Holder, hold))
-	for _, c := range l.alive {
-		if c.has(slot) && !l.absent(c, slot) && (c.pod().identity() != is.Holder || c.hold != hold) {
+	delete(l.released, Key(slot, is.Holder, hold))
+	for _, c := range l.Alive {
+		if c.Has(slot) && !l.absent(c, slot) && (c.Pod().Identity() != is.Holder || c.Hold != hold) {
 			l.Violate(twoAtOnce, "%s takes %s (hold %s) while %s of %s lives under hold %s",
-				is.Holder, slot, hold, c.name, c.where, c.hold)
+				is.Holder, slot, hold, c.Name, c.where, c.Hold)
 		}
 	}
 	takenFromWork(l, slot, is.Holder, hold)
@@ -77,7 +77,7 @@ func (l *checks) checkAcquired(slot string, is *kube.Lease, hold string) {
 	}
 }
 
-// checkPaused demands that no pod acquires a paused slot. The check ignores an [elector], because
+// checkPaused demands that no pod acquires a paused slot. The check ignores an [Elector], because
 // client-go's leader election knows no pauses and writes no hold.
 func (l *checks) checkPaused(slot string, was, is *kube.Lease) {
 	hold := is.Annotations[api.HoldAnnotation]
@@ -87,27 +87,27 @@ func (l *checks) checkPaused(slot string, was, is *kube.Lease) {
 }
 
 func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
-	if was.Holder != Unknown && by != was.Holder && stampOf(was).Closed {
+	if was.Holder != Unknown && by != was.Holder && StampOf(was).Closed {
 		checkFreed(l, by, slot, was, hold)
 		return
 	}
-	l.released[key(slot, was.Holder, hold)] = true
+	l.released[Key(slot, was.Holder, hold)] = true
 	releasedFromWork(l, by, slot, hold)
 	if was.Holder == Unknown {
-		if c := l.holder(slot); c != nil && !l.absent(c, slot) {
-			l.Violate(freed, "%s frees %s while %s of %s lives", by, slot, c.name, c.where)
+		if c := l.Holder(slot); c != nil && !l.absent(c, slot) {
+			l.Violate(Freed, "%s frees %s while %s of %s lives", by, slot, c.Name, c.where)
 		}
 		return
 	}
-	if s, ok := l.started[key(slot, was.Holder, hold)]; ok && !s.pod.gone && s.boot == s.pod.node.boot {
+	if s, ok := l.started[Key(slot, was.Holder, hold)]; ok && !s.pod.Gone && s.boot == s.pod.Node.boot {
 		l.Violate(withoutProof, "%s releases %s of hold %s, and nothing proves its application dead", by, slot, hold)
 	}
 	if by != was.Holder {
-		l.Violate(freed, "%s frees %s of %s", by, slot, was.Holder)
+		l.Violate(Freed, "%s frees %s of %s", by, slot, was.Holder)
 	}
-	for _, c := range l.alive {
-		if c.has(slot) && c.pod().identity() == was.Holder {
-			l.Violate(withoutProof, "%s releases %s while %s of %s lives", by, slot, c.name, c.where)
+	for _, c := range l.Alive {
+		if c.Has(slot) && c.Pod().Identity() == was.Holder {
+			l.Violate(withoutProof, "%s releases %s while %s of %s lives", by, slot, c.Name, c.where)
 		}
 	}
 }
@@ -120,7 +120,7 @@ func (l *checks) checkReleased(by, slot string, was *kube.Lease, hold string) {
 // either. The start lock is excepted, too, because other pods wait for the start lock only for a
 // while. A pod that has lost its other slots does not renew the start lock.
 func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
-	if api.AnyOne(slot) || slot == startSlot || api.RunOf(slot) != "" || l.apart[is.Holder] {
+	if api.AnyOne(slot) || slot == StartSlot || api.RunOf(slot) != "" || l.apart[is.Holder] {
 		return
 	}
 	mine := l.acquired[slot]
@@ -133,8 +133,8 @@ func (l *checks) checkOrder(slot string, is *kube.Lease, sent time.Duration) {
 
 // checkSwept demands that enroll deletes no Lease under which a child lives.
 func (l *checks) checkSwept(slot string) {
-	if c := l.holder(slot); c != nil && !l.absent(c, slot) {
-		l.Violate(freed, "%s is swept while %s of %s lives", slot, c.name, c.where)
+	if c := l.Holder(slot); c != nil && !l.absent(c, slot) {
+		l.Violate(Freed, "%s is swept while %s of %s lives", slot, c.Name, c.where)
 	}
 }
 
@@ -147,14 +147,14 @@ func checkPassing(l *checks, slot string, is *kube.Lease, sent time.Duration) {
 		return
 	}
 	p := l.rivals[is.Holder]
-	if p == nil || !p.w.calm || p.w.api.Weather != apiserver.Fair || p.agent == nil || p.agent.Muted() {
+	if p == nil || !p.w.Calm || p.w.API.Weather != apiserver.Fair || p.Agent == nil || p.Agent.Muted() {
 		return
 	}
 	intent := api.IntentLease(p.claims[0].Name)
 	has, ok := l.acquired[intent]
-	lease, _ := p.w.api.Lease(intent)
-	live := ok && lease.Holder == has.holder && l.renewals[key(intent, has.holder, has.hold)].free() > l.Now()
-	if slot != intent && live && has.holder != is.Holder && sent > max(has.at, p.w.healed+slow(budgetOf(p.duration).RequestTimeout))+time.Second {
-		l.Violate(passing, "%s takes %s, and %s has had %s since %v", p.name, slot, has.holder, intent, has.at)
+	lease, _ := p.w.API.Lease(intent)
+	live := ok && lease.Holder == has.holder && l.Renewals[Key(intent, has.holder, has.hold)].free() > l.Now()
+	if slot != intent && live && has.holder != is.Holder && sent > max(has.at, p.w.Healed+Slow(BudgetOf(p.Duration).RequestTimeout))+time.Second {
+		l.Violate(passing, "%s takes %s, and %s has had %s since %v", p.Name, slot, has.holder, intent, has.at)
 	}
 }

@@ -20,7 +20,7 @@ import (
 // a leap the shim freezes the program. The other stories run the real shim and the real desk.
 type leashShim struct {
 	of    *leashShims
-	pod   *localPod
+	pod   *LocalPod
 	id    gate.ShimID
 	name  string
 	rng   *rand.Rand
@@ -39,24 +39,24 @@ type leashShim struct {
 
 // leashShims implements starter for a pod whose program is killed when a hold is lost.
 type leashShims struct {
-	pod *localPod
+	pod *LocalPod
 	// The field "last" is the last shim; nil before the first start. The field gate belongs to the
 	// last process of the agent.
 	last *leashShim
 	gate *leashGate
 }
 
-// leash lets shims kill the program of the pod when a hold is lost. The program obeys no answer of
+// Leash lets shims kill the program of the pod when a hold is lost. The program obeys no answer of
 // the local API.
-func (p *localPod) leash() { p.starter, p.leashed = &leashShims{pod: p}, true }
+func (p *LocalPod) Leash() { p.starter, p.Leashed = &leashShims{pod: p}, true }
 
 // start implements starter. The shim waits for a grant.
 func (l *leashShims) start() {
 	p := l.pod
 	p.starts++
 	s := &leashShim{
-		of: l, pod: p, id: gate.ShimID(fmt.Sprintf("%s-shim-%d", p.name, p.starts)), name: fmt.Sprintf("%s/shim#%d", p.name, p.starts),
-		began: p.node.Now(),
+		of: l, pod: p, id: gate.ShimID(fmt.Sprintf("%s-shim-%d", p.Name, p.starts)), name: fmt.Sprintf("%s/shim#%d", p.Name, p.starts),
+		began: p.Node.Now(),
 	}
 	s.rng = p.w.Source(s.name)
 	l.last = s
@@ -68,7 +68,7 @@ func (l *leashShims) start() {
 func (l *leashShims) lives() bool { return l.last != nil && !l.last.dead }
 
 // attach implements starter. The method gives a new process of the agent a leash.
-func (l *leashShims) attach(a *localAgent, config *local.Config) {
+func (l *leashShims) attach(a *LocalAgent, config *local.Config) {
 	l.gate = newLeashGate(a, l)
 	budget, err := api.NewBudget(config.LeaseDuration)
 	engine.Must(err)
@@ -98,8 +98,8 @@ func (l *leashShims) leapt() {
 		return
 	}
 	l.last.leaps++
-	if l.pod.runs() {
-		l.pod.program.ices()
+	if l.pod.Runs() {
+		l.pod.Program.ices()
 	}
 	l.last.report()
 }
@@ -108,7 +108,7 @@ func (l *leashShims) leapt() {
 func (s *leashShim) dial() {
 	s.pod.w.After(engine.Between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
 		s.whenAwake(func() {
-			if p := s.pod; p.serves() && p.agent.handler != nil {
+			if p := s.pod; p.Serves() && p.Agent.handler != nil {
 				s.gate, s.toAgent, s.toShim = s.of.gate, 0, 0
 				s.report()
 				return
@@ -120,7 +120,7 @@ func (s *leashShim) dial() {
 
 // whenAwake runs f unless the shim is dead: now, or when its machine goes on.
 func (s *leashShim) whenAwake(f func()) {
-	s.pod.node.whenAwake(func() {
+	s.pod.Node.whenAwake(func() {
 		if !s.dead {
 			f()
 		}
@@ -154,7 +154,7 @@ func (s *leashShim) later(way string, last *time.Duration, f func()) {
 
 // takes handles a grant.
 func (s *leashShim) takes(g gate.Grant) {
-	leapt, now := s.leaps != s.answered, s.pod.node.Now()
+	leapt, now := s.leaps != s.answered, s.pod.Node.Now()
 	switch {
 	case leapt && g.Leap != s.leaps && s.grant.Hold == "", s.grant.Hold != "" && g.Hold != s.grant.Hold:
 		return
@@ -169,7 +169,7 @@ func (s *leashShim) takes(g gate.Grant) {
 	}
 	if leapt && g.Leap == s.leaps {
 		s.answered = s.leaps
-		s.pod.program.melts()
+		s.pod.Program.melts()
 	}
 	s.watch()
 	s.report()
@@ -179,9 +179,9 @@ func (s *leashShim) takes(g gate.Grant) {
 // machine is suspended at that instant, its work is excused: shim and program wake together.
 func (s *leashShim) watch() {
 	deadline := s.grant.Deadline
-	s.pod.node.Ring(s.grant.KillAt(), func() {
-		for _, b := range s.pod.bidders {
-			if b.work != nil && s.pod.node.frozen && s.grant.Deadline == deadline {
+	s.pod.Node.Ring(s.grant.KillAt(), func() {
+		for _, b := range s.pod.Bidders {
+			if b.work != nil && s.pod.Node.frozen && s.grant.Deadline == deadline {
 				b.work.excused = true
 			}
 		}
@@ -201,12 +201,12 @@ func (s *leashShim) kill(why string) {
 	p := s.pod
 	p.w.Note(s.name, "%s", why)
 	took := killTime(s.rng)
-	if p.node.Now() > s.grant.KillAt()+time.Second {
+	if p.Node.Now() > s.grant.KillAt()+time.Second {
 		took = 0 // the machine stood still: shim and program go on at the same instant
 	}
 	s.end()
 	p.w.After(took, func() {
-		p.node.whenAwake(func() { p.killProgram(engine.Between(p.rng, 200*time.Millisecond, 3*time.Second)) })
+		p.Node.whenAwake(func() { p.KillProgram(engine.Between(p.rng, 200*time.Millisecond, 3*time.Second)) })
 	})
 }
 
@@ -218,14 +218,14 @@ func (s *leashShim) end() {
 
 // leashGate is the end of a shim's connection in a process of the agent.
 type leashGate struct {
-	agent   *localAgent
+	agent   *LocalAgent
 	shims   *leashShims
 	reports chan gate.Report
 	found   []gate.Report
 	changed engine.Signal
 }
 
-func newLeashGate(a *localAgent, of *leashShims) *leashGate {
+func newLeashGate(a *LocalAgent, of *leashShims) *leashGate {
 	g := &leashGate{agent: a, shims: of, reports: make(chan gate.Report), changed: engine.NewSignal()}
 	a.pod.w.Group.Go(g.pump)
 	return g

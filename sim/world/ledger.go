@@ -21,7 +21,7 @@ var shared = []api.Claim{{Kind: api.Variable, Name: "keyed"}, {Kind: api.Variabl
 // The violation "fenced-off" is a write with the fence of a hold that no program of the writing pod
 // has named.
 const (
-	counted   = "counted"
+	Counted   = "counted"
 	fencedOff = "fenced-off"
 )
 
@@ -38,19 +38,19 @@ type ledger struct {
 	holds map[string][]kube.Fence
 }
 
-// keepLedgers gives the API server the Variables, and the world a ledger of each Variable.
-func keepLedgers(w *World) {
+// KeepLedgers gives the API server the Variables, and the world a ledger of each Variable.
+func KeepLedgers(w *World) {
 	var names []string
 	w.ledgers = map[string]*ledger{}
 	for _, c := range shared {
 		names = append(names, c.Name)
 		w.ledgers[c.Name] = &ledger{w: w, name: c.Name, sums: map[string]string{}, holds: map[string][]kube.Fence{}}
 	}
-	w.api.Variables = apiserver.NewVariables(w.Engine, names, func(v *kube.Variable) { w.ledgers[v.Name].stored(v) })
+	w.API.Variables = apiserver.NewVariables(w.Engine, names, func(v *kube.Variable) { w.ledgers[v.Name].stored(v) })
 }
 
 // value returns the integer of the Variable.
-func (l *ledger) value() int64 { return l.w.api.Variables.Integer(l.name) }
+func (l *ledger) value() int64 { return l.w.API.Variables.Integer(l.name) }
 
 // stored checks the invariants when a write is stored.
 func (l *ledger) stored(v *kube.Variable) {
@@ -67,9 +67,9 @@ func (l *ledger) stored(v *kube.Variable) {
 func (l *ledger) check() {
 	switch n := l.value(); {
 	case n < l.acked:
-		l.w.Violate(counted, "%s is %d, and %d are acknowledged", l.name, n, l.acked)
+		l.w.Violate(Counted, "%s is %d, and %d are acknowledged", l.name, n, l.acked)
 	case n > l.acked+l.open:
-		l.w.Violate(counted, "%s is %d, and only %d are acknowledged or unknown", l.name, n, l.acked+l.open)
+		l.w.Violate(Counted, "%s is %d, and only %d are acknowledged or unknown", l.name, n, l.acked+l.open)
 	}
 }
 
@@ -77,7 +77,7 @@ func (l *ledger) check() {
 func (l *ledger) acks(by string, n int64, sum string) {
 	l.acked, l.open = l.acked+n, l.open-n
 	if other, known := l.sums[sum]; known {
-		l.w.Violate(counted, "%s and %s both brought %s to %s", other, by, l.name, sum)
+		l.w.Violate(Counted, "%s and %s both brought %s to %s", other, by, l.name, sum)
 	}
 	l.sums[sum] = by
 	l.check()

@@ -26,8 +26,8 @@ const instant = 2 * time.Millisecond
 // the order of their sending. A message is lost if its receiver closes the connection before the
 // message arrives.
 type link struct {
-	agent *agentProcess
-	shim  *shimProcess
+	agent *AgentProcess
+	shim  *ShimProcess
 	// hungUp reports that one end has closed the connection. The field "noticed" reports that the
 	// shim has learned of the end of the connection.
 	hungUp, noticed bool
@@ -42,7 +42,7 @@ type link struct {
 }
 
 // connect makes a connection that the desk has yet to accept.
-func (s *shimProcess) connect(a *agentProcess) {
+func (s *ShimProcess) connect(a *AgentProcess) {
 	s.link = &link{agent: a, shim: s, changed: engine.NewSignal()}
 	a.backlog = append(a.backlog, s.link)
 	a.connected.Give()
@@ -58,7 +58,7 @@ func (l *link) trip(way string) time.Duration {
 
 // dice returns the random source of one direction at one instant.
 func (l *link) dice(way string) *rand.Rand {
-	return l.shim.w.Source(fmt.Sprint(l.shim.name, way, l.shim.w.Now()))
+	return l.shim.w.Source(fmt.Sprint(l.shim.Name, way, l.shim.w.Now()))
 }
 
 // later runs f after the delay of a message. All earlier messages of that direction arrive before
@@ -94,13 +94,13 @@ func (l shimEnd) Send(message []byte) error {
 	w := l.shim.w
 	w.Lock()
 	defer w.Unlock()
-	if l.hungUp || l.shim.dead {
+	if l.hungUp || l.shim.Dead {
 		return apiserver.ErrBroken
 	}
 	l.shim.tells(message)
 	l.later("up", &l.toAgent, func() {
 		l.arrived = append(l.arrived, message)
-		w.checks.done.arrives(func() bool { return l.agent.Dead }, message)
+		w.Checks.done.arrives(func() bool { return l.agent.Dead }, message)
 		l.changed.Give()
 	})
 	return nil
@@ -174,8 +174,8 @@ func (l *link) close() {
 
 // pidfd is an agent process's pidfd of a shim's process.
 type pidfd struct {
-	agent *agentProcess
-	shim  *shimProcess
+	agent *AgentProcess
+	shim  *ShimProcess
 }
 
 // AwaitDeath implements desk.Process.

@@ -15,47 +15,49 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// localAgent is a process of the agent that serves the local API.
-type localAgent struct {
+// LocalAgent is a process of the agent that serves the local API.
+type LocalAgent struct {
 	*apiserver.Client
-	pod   *localPod
-	where string
+	pod *LocalPod
+	// Where is the name of the process in the history.
+	Where string
 	// handler is nil until the process listens.
 	handler http.Handler
 	calls   []*call // the open calls
 	leaps   chan struct{}
 	stop    chan struct{}
-	stopped bool
-	// frozen reports that the process is frozen, but not its node.
-	frozen bool
+	// Stopped reports that the process got SIGTERM.
+	Stopped bool
+	// FrozenAlone reports that the process is frozen, but not its node.
+	FrozenAlone bool
 	// thawedAt is the true time at which the process went on last.
 	thawedAt time.Duration
 }
 
 // startAgent starts an agent process, unless one lives.
-func (p *localPod) startAgent() {
+func (p *LocalPod) startAgent() {
 	switch {
-	case p.serves() || !p.node.up:
+	case p.Serves() || !p.Node.Up:
 		return
-	case p.node.paused:
-		p.node.whenUnpaused(p.startAgent)
+	case p.Node.Paused:
+		p.Node.whenUnpaused(p.startAgent)
 		return
 	}
 	p.agents++
-	a := &localAgent{
-		pod: p, where: fmt.Sprintf("%s/agent#%d", p.name, p.agents),
+	a := &LocalAgent{
+		pod: p, Where: fmt.Sprintf("%s/agent#%d", p.Name, p.agents),
 		leaps: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
-	a.Client = p.w.newClient(p.w.NewProcess(), p.identity(), p.node)
+	a.Client = p.w.newClient(p.w.NewProcess(), p.identity(), p.Node)
 	a.Allowed = p.allowed
-	if p.node.frozen {
+	if p.Node.frozen {
 		a.Process.Freeze()
 	}
-	p.agent = a
-	p.w.Note(a.where, "agent local starts")
+	p.Agent = a
+	p.w.Note(a.Where, "agent local starts")
 	config := local.Config{
-		PodName: p.name, PodUID: p.uid, PodIP: "10.0.1." + p.uid[len("pod-uid-"):], Claims: slices.Concat(p.claims, shared), Variables: a.Client,
-		LeaseDuration: p.duration, BootID: p.node.boot, Leases: a.Client, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
+		PodName: p.Name, PodUID: p.uid, PodIP: "10.0.1." + p.uid[len("pod-uid-"):], Claims: slices.Concat(p.claims, shared), Variables: a.Client,
+		LeaseDuration: p.Duration, BootID: p.Node.boot, Leases: a.Client, Leaps: a.leaps, Clock: a.clock, Wall: a.wall,
 		Random: a.random(),
 	}
 	p.attach(a, &config)
@@ -70,8 +72,8 @@ func (p *localPod) startAgent() {
 
 // random returns a function that makes another random source at each call. Each claim of the
 // agent gets a separate source.
-func (a *localAgent) random() func() rand.Source {
-	n, of := uint64(0), a.pod.w.Source(a.where).Uint64()
+func (a *LocalAgent) random() func() rand.Source {
+	n, of := uint64(0), a.pod.w.Source(a.Where).Uint64()
 	return func() rand.Source {
 		n++
 		return rand.NewPCG(of, n)
@@ -79,69 +81,69 @@ func (a *localAgent) random() func() rand.Source {
 }
 
 // clock reads the node's clock. The read waits while the process is frozen.
-func (a *localAgent) clock() time.Duration {
+func (a *LocalAgent) clock() time.Duration {
 	if !a.Enter() {
 		a.pod.w.Lock()
 	}
 	defer a.pod.w.Unlock()
-	return a.pod.node.Now()
+	return a.pod.Node.Now()
 }
 
 // wall returns the node's wall clock.
-func (a *localAgent) wall() time.Time {
+func (a *LocalAgent) wall() time.Time {
 	a.pod.w.Lock()
 	defer a.pod.w.Unlock()
-	return time.Now().Add(a.pod.node.wallOff)
+	return time.Now().Add(a.pod.Node.wallOff)
 }
 
 // exited cleans up after the process has ended by itself. The kubelet then starts a new process.
-func (a *localAgent) exited(err error) {
+func (a *LocalAgent) exited(err error) {
 	if a.Dead {
 		return
 	}
-	a.pod.w.Note(a.where, "agent local exits: %v", err)
-	a.pod.killAgent(engine.Between(a.pod.rng, 200*time.Millisecond, 2*time.Second))
+	a.pod.w.Note(a.Where, "agent local exits: %v", err)
+	a.pod.KillAgent(engine.Between(a.pod.rng, 200*time.Millisecond, 2*time.Second))
 }
 
-// kill ends the process immediately. The kernel ends its connections.
-func (a *localAgent) kill() {
+// Kill ends the process immediately. The kernel ends its connections.
+func (a *LocalAgent) Kill() {
 	a.Die()
-	a.pod.w.Note(a.where, "agent local is dead")
+	a.pod.w.Note(a.Where, "agent local is dead")
 	a.pod.hangUp()
 	for _, c := range slices.Clone(a.calls) {
 		c.breaks()
 	}
 }
 
-// terminate sends SIGTERM to the agent.
-func (a *localAgent) terminate() {
-	if !a.stopped {
-		a.stopped = true
-		a.pod.w.Note(a.where, "agent local is told to stop")
+// Terminate sends SIGTERM to the agent.
+func (a *LocalAgent) Terminate() {
+	if !a.Stopped {
+		a.Stopped = true
+		a.pod.w.Note(a.Where, "agent local is told to stop")
 		close(a.stop)
 	}
 }
 
-// freezeAlone freezes the process, but not its node.
-func (a *localAgent) freezeAlone() {
-	a.frozen = true
-	a.pod.w.Note(a.where, "agent local is frozen")
+// FreezeAlone freezes the process, but not its node.
+func (a *LocalAgent) FreezeAlone() {
+	a.FrozenAlone = true
+	a.pod.w.Note(a.Where, "agent local is frozen")
 	a.Process.Freeze()
 }
 
-// thawAlone undoes freezeAlone.
-func (a *localAgent) thawAlone() {
-	if a.frozen {
-		a.frozen = false
-		a.pod.w.Note(a.where, "agent local thaws")
-		if !a.pod.node.frozen {
+// ThawAlone undoes freezeAlone.
+func (a *LocalAgent) ThawAlone() {
+	if a.FrozenAlone {
+		a.FrozenAlone = false
+		a.pod.w.Note(a.Where, "agent local thaws")
+		if !a.pod.Node.frozen {
 			a.goOn()
 		}
 	}
 }
 
 // goOn lets the process continue after a freeze.
-func (a *localAgent) goOn() {
+func (a *LocalAgent) goOn() {
 	a.thawedAt = a.pod.w.Now()
 	a.Process.Thaw()
 }

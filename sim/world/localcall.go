@@ -19,7 +19,7 @@ import (
 // http.ResponseWriter in the agent's process.
 type call struct {
 	program *program
-	agent   *localAgent
+	agent   *LocalAgent
 	rng     *rand.Rand
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -61,7 +61,7 @@ func (c *call) begin(method, path string) {
 	w := c.program.pod.w
 	c.ctx, c.cancel = context.WithCancel(w.Ctx)
 	c.header, c.code = http.Header{}, http.StatusOK
-	if a := c.program.pod.agent; a != nil && !a.Dead && a.handler != nil {
+	if a := c.program.pod.Agent; a != nil && !a.Dead && a.handler != nil {
 		c.agent = a
 		a.calls = append(a.calls, c)
 	}
@@ -108,8 +108,8 @@ func (c *call) Write(line []byte) (int, error) {
 	for i := range t.Holds {
 		t.Holds[i].at = t.at
 	}
-	if checkJoint(w.checks, c.agent, t); len(t.Holds) == 0 {
-		checkTold(w.checks, c.agent, t)
+	if checkJoint(w.Checks, c.agent, t); len(t.Holds) == 0 {
+		checkTold(w.Checks, c.agent, t)
 	}
 	code := c.code
 	c.arrive(func() {

@@ -14,26 +14,31 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// localPod is a pod whose program uses the local API. The pod has one container besides the
+// LocalPod is a pod whose program uses the local API. The pod has one container besides the
 // agent.
-type localPod struct {
-	w         *World
-	name, uid string
-	node      *node
-	rng       *rand.Rand
-	claims    []api.Claim
-	duration  time.Duration
-	// agent is the last process of the agent. The field "program" is the last process of the
+type LocalPod struct {
+	w *World
+	// Name is the name of the pod.
+	Name, uid string
+	// Node is the machine of the pod.
+	Node   *Node
+	rng    *rand.Rand
+	claims []api.Claim
+	// Duration is the lease duration of all claims.
+	Duration time.Duration
+	// Agent is the last process of the agent. The field Program is the last process of the
 	// container. Each field is nil before the first start.
-	agent          *localAgent
-	program        *program
+	Agent          *LocalAgent
+	Program        *program
 	agents, starts int
-	// starter starts the program. The field leashed reports that shims kill the program when a hold
+	// starter starts the program. The field Leashed reports that shims kill the program when a hold
 	// is lost. Such a program obeys no answer of the local API.
 	starter
-	leashed bool
-	bidders []*bidder
-	adder   *adder
+	Leashed bool
+	// Bidders are the parts of the program that bid. The field Adder is the part that adds to
+	// Variables.
+	Bidders []*Bidder
+	Adder   *adder
 }
 
 // starter starts the program of a pod, directly or through a shim.
@@ -44,14 +49,14 @@ type starter interface {
 	end()
 	// attach connects a new process of the agent to the shims. hangUp is called when that process
 	// is dead.
-	attach(a *localAgent, config *local.Config)
+	attach(a *LocalAgent, config *local.Config)
 	hangUp()
 	// leapt is called when the wall clock was set.
 	leapt()
 }
 
 // direct is the starter of a pod without a shim.
-type direct struct{ *localPod }
+type direct struct{ *LocalPod }
 
 func (d direct) start() {
 	d.starts++
@@ -59,39 +64,39 @@ func (d direct) start() {
 }
 func (direct) lives() bool                       { return false }
 func (direct) end()                              {}
-func (direct) attach(*localAgent, *local.Config) {}
+func (direct) attach(*LocalAgent, *local.Config) {}
 func (direct) hangUp()                           {}
 func (direct) leapt()                            {}
 
-// newLocalPod adds the pod to the node, whose kubelet soon starts the containers. For each
+// NewLocalPod adds the pod to the node, whose kubelet soon starts the containers. For each
 // claim the program has one or two bidders.
-func newLocalPod(w *World, name string, n *node, duration time.Duration, claims []api.Claim) *localPod {
-	p := &localPod{
-		w: w, name: name, uid: fmt.Sprintf("pod-uid-%d", w.Number()), node: n, rng: w.Source(name), claims: claims, duration: duration,
+func NewLocalPod(w *World, name string, n *Node, duration time.Duration, claims []api.Claim) *LocalPod {
+	p := &LocalPod{
+		w: w, Name: name, uid: fmt.Sprintf("pod-uid-%d", w.Number()), Node: n, rng: w.Source(name), claims: claims, Duration: duration,
 	}
 	p.starter = direct{p}
 	for _, c := range claims {
-		p.bidders = append(p.bidders, newBidder(p, c))
+		p.Bidders = append(p.Bidders, newBidder(p, c))
 		if engine.Chance(p.rng, .3) {
-			p.bidders = append(p.bidders, newBidder(p, c))
+			p.Bidders = append(p.Bidders, newBidder(p, c))
 		}
 	}
-	p.adder = newAdder(p)
-	n.tenants = append(n.tenants, p)
-	w.locals = append(w.locals, p)
-	w.checks.apart[p.identity()] = true
+	p.Adder = newAdder(p)
+	n.Tenants = append(n.Tenants, p)
+	w.Locals = append(w.Locals, p)
+	w.Checks.apart[p.identity()] = true
 	if claims[0].Kind == api.RWLock {
-		w.checks.rivals[p.identity()] = p
+		w.Checks.rivals[p.identity()] = p
 	}
-	w.Note(name, "pod on %s, lease duration %v, claims %s", n.name, duration, claims[0].LocalText())
-	w.After(engine.Between(p.rng, 10*time.Millisecond, time.Second), p.boot)
+	w.Note(name, "pod on %s, lease duration %v, claims %s", n.Name, duration, claims[0].LocalText())
+	w.After(engine.Between(p.rng, 10*time.Millisecond, time.Second), p.Boot)
 	return p
 }
 
-func (p *localPod) identity() string { return api.Identity(p.name, p.uid) }
+func (p *LocalPod) identity() string { return api.Identity(p.Name, p.uid) }
 
-// slots returns the slots of all claims.
-func (p *localPod) slots() (slots []string) {
+// Slots returns the slots of all claims.
+func (p *LocalPod) Slots() (slots []string) {
 	for _, c := range p.claims {
 		slots = append(slots, c.Slots(api.Workload{})...)
 	}
@@ -99,89 +104,90 @@ func (p *localPod) slots() (slots []string) {
 }
 
 // allowed returns nil, or the error with which the API server refuses a request for a Lease.
-func (p *localPod) allowed(verb, lease string) error {
-	if !p.w.api.Granted(RoleName, verb, lease) {
+func (p *LocalPod) allowed(verb, lease string) error {
+	if !p.w.API.Granted(RoleName, verb, lease) {
 		return apiserver.Status(403, "Forbidden", verb+" "+lease)
 	}
 	return nil
 }
 
-// serves reports whether an agent process of the pod lives. The method runs reports whether the
-// program lives.
-func (p *localPod) serves() bool { return p.agent != nil && !p.agent.Dead }
-func (p *localPod) runs() bool   { return p.program != nil && !p.program.Dead }
+// Serves reports whether an agent process of the pod lives.
+func (p *LocalPod) Serves() bool { return p.Agent != nil && !p.Agent.Dead }
 
-// killAgent ends the agent's process. The kubelet starts a new process after the pause in the
+// Runs reports whether the program lives.
+func (p *LocalPod) Runs() bool { return p.Program != nil && !p.Program.Dead }
+
+// KillAgent ends the agent's process. The kubelet starts a new process after the pause in the
 // argument "back".
-func (p *localPod) killAgent(back time.Duration) {
-	if p.serves() {
-		p.agent.kill()
+func (p *LocalPod) KillAgent(back time.Duration) {
+	if p.Serves() {
+		p.Agent.Kill()
 	}
 	p.w.After(back, p.startAgent)
 }
 
-// killProgram ends the program. The kubelet starts the program again after the pause in the
+// KillProgram ends the program. The kubelet starts the program again after the pause in the
 // argument "back".
-func (p *localPod) killProgram(back time.Duration) {
+func (p *LocalPod) KillProgram(back time.Duration) {
 	p.starter.end()
-	if p.runs() {
-		p.program.kill()
+	if p.Runs() {
+		p.Program.kill()
 	}
 	p.w.After(back, p.startProgram)
 }
 
 // freeze implements tenant.
-func (p *localPod) freeze() {
-	if p.serves() {
-		p.agent.Process.Freeze()
+func (p *LocalPod) freeze() {
+	if p.Serves() {
+		p.Agent.Process.Freeze()
 	}
-	if p.runs() {
-		p.program.Process.Freeze()
+	if p.Runs() {
+		p.Program.Process.Freeze()
 	}
 }
 
 // thaw implements tenant.
-func (p *localPod) thaw() {
-	if p.runs() && !p.program.frozen && !p.program.iced {
-		p.program.goOn()
+func (p *LocalPod) thaw() {
+	if p.Runs() && !p.Program.FrozenAlone && !p.Program.iced {
+		p.Program.goOn()
 	}
-	if p.serves() && !p.agent.frozen {
-		p.agent.goOn()
+	if p.Serves() && !p.Agent.FrozenAlone {
+		p.Agent.goOn()
 	}
 }
 
 // crash implements tenant.
-func (p *localPod) crash() {
+func (p *LocalPod) crash() {
 	p.starter.end()
-	if p.runs() {
-		p.program.kill()
+	if p.Runs() {
+		p.Program.kill()
 	}
-	if p.serves() {
-		p.agent.kill()
+	if p.Serves() {
+		p.Agent.Kill()
 	}
 }
 
-// boot implements tenant. The kubelet starts the agent, which is a sidecar, before the program.
-func (p *localPod) boot() {
+// Boot implements tenant. The kubelet starts the agent, which is a sidecar, before the program.
+func (p *LocalPod) Boot() {
 	pause := engine.Between(p.rng, 500*time.Millisecond, 2*time.Second)
 	p.w.After(pause, p.startAgent)
 	p.w.After(pause+engine.Between(p.rng, 10*time.Millisecond, time.Second), p.startProgram)
 }
 
 // leapt implements tenant.
-func (p *localPod) leapt() {
+func (p *LocalPod) leapt() {
 	p.starter.leapt()
-	if p.serves() {
-		p.agent.WhenThawed(func() { wakeUp(p.agent.leaps) })
+	if p.Serves() {
+		p.Agent.WhenThawed(func() { wakeUp(p.Agent.leaps) })
 	}
 }
 
 // startProgram starts the program or its shim, unless it runs.
-func (p *localPod) startProgram() {
+func (p *LocalPod) startProgram() {
 	switch {
-	case p.runs() || !p.node.up || p.lives():
-	case p.node.paused:
-		p.node.whenUnpaused(p.startProgram)
+	case p.Runs() || !p.Node.Up || p.lives():
+	case p.Node.Paused:
+		p.Node.whenUnpaused(p.startProgram)
 	default:
 		p.start()
 	}

@@ -21,14 +21,14 @@ import (
 // container. Only the shim's goroutine calls the methods of machine, and does not hold the mutex.
 type machine struct {
 	*host.Leaps
-	*shimProcess
+	*ShimProcess
 }
 
 // newMachine makes a machine that detects leaps of the wall clock by the product's own
 // rule, host.Leaps. If a time daemon slews CLOCK_BOOTTIME, the wall clock runs at the
 // same rate.
-func newMachine(s *shimProcess) machine {
-	n := s.container.pod.node
+func newMachine(s *ShimProcess) machine {
+	n := s.Container.pod.Node
 	locked := func(read func() time.Duration) func() time.Duration {
 		return func() time.Duration {
 			s.w.Lock()
@@ -43,7 +43,7 @@ func newMachine(s *shimProcess) machine {
 func (m machine) Now() time.Duration {
 	m.w.Lock()
 	defer m.w.Unlock()
-	return m.container.pod.node.Now()
+	return m.Container.pod.Node.Now()
 }
 
 // Next implements shim.Machine. A frozen shim waits in this method, and the goroutine
@@ -51,7 +51,7 @@ func (m machine) Now() time.Duration {
 func (m machine) Next(starting bool) shim.Input {
 	for {
 		m.w.Lock()
-		if m.dead {
+		if m.Dead {
 			m.w.Unlock()
 			runtime.Goexit()
 		}
@@ -89,8 +89,8 @@ const farAway = 1000 * time.Hour
 func (m machine) Wake(at time.Duration) {
 	m.w.Lock()
 	defer m.w.Unlock()
-	s, n := m.shimProcess, m.container.pod.node
-	if s.dead || s.alarm != nil && s.rings == at {
+	s, n := m.ShimProcess, m.Container.pod.Node
+	if s.Dead || s.alarm != nil && s.rings == at {
 		return
 	}
 	n.Cancel(s.alarm)
@@ -108,15 +108,15 @@ func (m machine) Wake(at time.Duration) {
 func (m machine) Say(line string) {
 	m.w.Lock()
 	defer m.w.Unlock()
-	m.w.Note(m.name, "%s", strings.TrimSpace(line))
+	m.w.Note(m.Name, "%s", strings.TrimSpace(line))
 }
 
 // Start implements shim.Machine. The shims of the world start only children.
 func (m machine) Start(c *shim.Command) {
 	m.w.Lock()
 	defer m.w.Unlock()
-	s := m.shimProcess
-	if s.dead {
+	s := m.ShimProcess
+	if s.Dead {
 		return
 	}
 	born := s.bear(slotsOf(c.Env))
@@ -129,14 +129,14 @@ func (m machine) Start(c *shim.Command) {
 func (m machine) Reap() (pid int, status unix.WaitStatus, none bool) {
 	m.w.Lock()
 	defer m.w.Unlock()
-	if m.child == nil {
+	if m.Child == nil {
 		return 0, 0, true
 	}
-	for i, p := range m.child.processes {
+	for i, p := range m.Child.processes {
 		if !p.alive {
-			m.child.processes = slices.Delete(m.child.processes, i, i+1)
-			if len(m.child.processes) == 0 {
-				m.child = nil
+			m.Child.processes = slices.Delete(m.Child.processes, i, i+1)
+			if len(m.Child.processes) == 0 {
+				m.Child = nil
 			}
 			return p.pid, p.status, false
 		}
@@ -150,10 +150,10 @@ func (m machine) Signal(pid int, sig syscall.Signal) error {
 	defer m.w.Unlock()
 	p := m.process(pid)
 	switch {
-	case p == nil || m.dead:
+	case p == nil || m.Dead:
 		return unix.ESRCH
 	case p.alive:
-		m.child.gets(p, sig)
+		m.Child.gets(p, sig)
 	}
 	return nil
 }
@@ -162,8 +162,8 @@ func (m machine) Signal(pid int, sig syscall.Signal) error {
 func (m machine) Descendants() (all []host.Process, err error) {
 	m.w.Lock()
 	defer m.w.Unlock()
-	if m.child != nil {
-		for _, p := range m.child.processes {
+	if m.Child != nil {
+		for _, p := range m.Child.processes {
 			all = append(all, p.seen())
 		}
 	}
@@ -181,10 +181,10 @@ func (m machine) Find(pid int) (host.Process, bool) {
 }
 
 func (m machine) process(pid int) *containerProcess {
-	if m.child == nil {
+	if m.Child == nil {
 		return nil
 	}
-	for _, p := range m.child.processes {
+	for _, p := range m.Child.processes {
 		if p.pid == pid {
 			return p
 		}

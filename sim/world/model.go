@@ -30,7 +30,7 @@ func ModelOfEnroll(e *Enroller) Reconciler {
 // Namespace implements Reconciler.
 func (m model) Namespace(ctx context.Context, _ string) (time.Duration, error) {
 	again, err := m.provide()
-	if err != nil || m.w.sharded == 0 {
+	if err != nil || m.w.Sharded == 0 {
 		return again, err
 	}
 	return m.stamper.stamp(ctx)
@@ -42,21 +42,21 @@ func (m model) provide() (time.Duration, error) {
 		return 0, engine.ErrDead
 	}
 	defer m.Leave()
-	if m.w.api.Away {
+	if m.w.API.Away {
 		return 0, apiserver.ErrUnreachable
 	}
 	var slots []string
-	for _, p := range m.w.pods {
-		if p.object {
+	for _, p := range m.w.Pods {
+		if p.Object {
 			slots = append(slots, p.claimed()...)
 		}
 	}
-	for _, p := range m.w.locals {
-		slots = append(slots, p.slots()...)
+	for _, p := range m.w.Locals {
+		slots = append(slots, p.Slots()...)
 	}
-	for _, of := range m.w.gathered {
-		if len(of.pods) > 0 {
-			slots = append(slots, of.leases...)
+	for _, of := range m.w.Gathered {
+		if len(of.Pods) > 0 {
+			slots = append(slots, of.Leases...)
 		}
 	}
 	slices.Sort(slots)
@@ -77,23 +77,23 @@ func (m model) provide() (time.Duration, error) {
 func (m model) present(slot string) {
 	before, known := m.w.remembered[slot]
 	longest := before
-	for _, p := range m.w.pods {
-		if p.object && slices.Contains(p.claimed(), slot) {
-			longest = max(longest, p.duration)
+	for _, p := range m.w.Pods {
+		if p.Object && slices.Contains(p.claimed(), slot) {
+			longest = max(longest, p.Duration)
 		}
 	}
-	for _, p := range m.w.locals {
-		if slices.Contains(p.slots(), slot) {
-			longest = max(longest, p.duration)
+	for _, p := range m.w.Locals {
+		if slices.Contains(p.Slots(), slot) {
+			longest = max(longest, p.Duration)
 		}
 	}
-	for _, of := range m.w.gathered {
-		if slices.Contains(of.leases, slot) {
-			longest = max(longest, of.duration)
+	for _, of := range m.w.Gathered {
+		if slices.Contains(of.Leases, slot) {
+			longest = max(longest, of.Duration)
 		}
 	}
 	m.w.remembered[slot] = longest
-	if _, ok := m.w.api.Lease(slot); ok {
+	if _, ok := m.w.API.Lease(slot); ok {
 		return
 	}
 	holder := ""
@@ -109,7 +109,7 @@ func (m model) present(slot string) {
 // because no pod asks yet.
 func (m model) presentNext(slot string) {
 	next := api.NextLease(slot)
-	if _, ok := m.w.api.Lease(next); !ok && api.HasNextLease(slot) {
+	if _, ok := m.w.API.Lease(next); !ok && api.HasNextLease(slot) {
 		m.create("Lease", next, map[string]any{"spec": map[string]any{}})
 	}
 }
@@ -118,7 +118,7 @@ func (m model) presentNext(slot string) {
 // their next Leases.
 func (m model) grant(slots []string) {
 	missing := func(slot string) bool {
-		return !m.w.api.Granted(RoleName, "get", slot)
+		return !m.w.API.Granted(RoleName, "get", slot)
 	}
 	if !slices.ContainsFunc(slots, missing) {
 		return
@@ -136,8 +136,8 @@ func (m model) grant(slots []string) {
 
 // grantReads writes and binds a Role that names the Leases of all conditions.
 func (m model) grantReads() {
-	names := slices.Sorted(maps.Keys(m.w.read))
-	if slices.ContainsFunc(names, func(lease string) bool { return !m.w.api.Granted(ReaderRoleName, "get", lease) }) {
+	names := slices.Sorted(maps.Keys(m.w.Read))
+	if slices.ContainsFunc(names, func(lease string) bool { return !m.w.API.Granted(ReaderRoleName, "get", lease) }) {
 		m.bind(ReaderRoleName, names, "get", "watch")
 	}
 }
@@ -155,9 +155,9 @@ func (m model) create(kind, name string, body map[string]any) {
 	body["kind"] = kind
 	apiserver.Metadata(body)["labels"] = map[string]any{api.ManagedLabel: "true"}
 	raw := apiserver.Encode(body)
-	_, err := m.w.api.Create(m.name, kind, name, raw)
+	_, err := m.w.API.Create(m.Name, kind, name, raw)
 	if err != nil {
-		_, err = m.w.api.Put(m.name, kind, name, raw)
+		_, err = m.w.API.Put(m.Name, kind, name, raw)
 	}
 	engine.Must(err)
 }

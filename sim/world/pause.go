@@ -11,44 +11,44 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// slew changes the rate of the node's clock, as a time daemon does to correct it.
-func (n *node) slew() {
+// Slew changes the rate of the node's clock, as a time daemon does to correct it.
+func (n *Node) Slew() {
 	rate := n.anyRate()
 	n.SetRate(rate)
-	n.w.Note(n.name, "its clock goes at %.3f", rate)
+	n.w.Note(n.Name, "its clock goes at %.3f", rate)
 }
 
-// step sets the node's wall clock forwards or back. CLOCK_BOOTTIME does not change, but
+// Step sets the node's wall clock forwards or back. CLOCK_BOOTTIME does not change, but
 // shims notice the step.
-func (n *node) step(by time.Duration) {
+func (n *Node) Step(by time.Duration) {
 	n.wallOff += by
 	n.set += by
-	n.w.Note(n.name, "its wall clock is off by %v", n.wallOff)
-	for _, p := range n.pods() {
-		for _, c := range p.containers {
-			for _, s := range slices.Clone(c.shims) {
+	n.w.Note(n.Name, "its wall clock is off by %v", n.wallOff)
+	for _, p := range n.Pods() {
+		for _, c := range p.Containers {
+			for _, s := range slices.Clone(c.Shims) {
 				s.push(shim.ClockSet)
 			}
 		}
-		for _, a := range p.agents {
+		for _, a := range p.Agents {
 			a.leapt()
 		}
 	}
-	for _, t := range n.tenants {
+	for _, t := range n.Tenants {
 		t.leapt()
 	}
 }
 
-// anyStep draws a step of the wall clock, as a time daemon or a person may set it.
-func (n *node) anyStep() time.Duration { return engine.Between(n.rng, -2*time.Hour, 2*time.Hour) }
+// AnyStep draws a step of the wall clock, as a time daemon or a person may set it.
+func (n *Node) AnyStep() time.Duration { return engine.Between(n.rng, -2*time.Hour, 2*time.Hour) }
 
-// pause stops the machine and its clock from outside, as a hypervisor does.
-func (n *node) pause() {
-	if n.paused || n.frozen || !n.up {
+// Pause stops the machine and its clock from outside, as a hypervisor does.
+func (n *Node) Pause() {
+	if n.Paused || n.frozen || !n.Up {
 		return
 	}
-	n.w.Note(n.name, "is paused, and its clock stands still")
-	n.paused = true
+	n.w.Note(n.Name, "is paused, and its clock stands still")
+	n.Paused = true
 	n.Stand()
 	n.stop()
 }
@@ -57,30 +57,30 @@ func (n *node) pause() {
 // daemon corrects the wall clock.
 const setRight = 5 * time.Second
 
-// unpause lets the machine go on. The wall clock is behind until the hypervisor or a time
+// Unpause lets the machine go on. The wall clock is behind until the hypervisor or a time
 // daemon corrects it.
-func (n *node) unpause() {
-	if !n.paused {
+func (n *Node) Unpause() {
+	if !n.Paused {
 		return
 	}
 	lost := n.Stood()
-	n.w.Note(n.name, "goes on after a pause of %v", lost)
-	n.paused = false
+	n.w.Note(n.Name, "goes on after a pause of %v", lost)
+	n.Paused = false
 	n.wallOff -= lost
 	n.wokeAt = n.w.Now()
-	n.lingersUntil = n.wokeAt + lingering
+	n.lingersUntil = n.wokeAt + Lingering
 	n.amiss++
 	n.w.After(engine.Between(n.rng, 0, setRight), func() {
-		n.step(lost)
+		n.Step(lost)
 		n.amiss--
 		n.rightAt = n.w.Now()
-		checkLeapSent(n.w.checks, n)
+		checkLeapSent(n.w.Checks, n)
 	})
 	n.Clock.Run()
-	for _, c := range slices.Clone(n.w.checks.alive) {
-		if c.pod().node == n {
-			c.excused = c.excused || c.unwatched() // no process could stop the child
-			n.w.checks.lingers(c)
+	for _, c := range slices.Clone(n.w.Checks.Alive) {
+		if c.Pod().Node == n {
+			c.Excused = c.Excused || c.unwatched() // no process could stop the child
+			n.w.Checks.lingers(c)
 		}
 	}
 	n.goOn()
@@ -88,7 +88,7 @@ func (n *node) unpause() {
 }
 
 // catchUp does the kubelet's work that waited for the end of the pause.
-func (n *node) catchUp() {
+func (n *Node) catchUp() {
 	due := n.due
 	n.due = nil
 	for _, f := range due {
@@ -98,8 +98,8 @@ func (n *node) catchUp() {
 
 // whenUnpaused runs f now, or as soon as the machine goes on. The kubelet's work waits
 // because the kubelet is on the machine.
-func (n *node) whenUnpaused(f func()) {
-	if n.paused {
+func (n *Node) whenUnpaused(f func()) {
+	if n.Paused {
 		n.due = append(n.due, f)
 		return
 	}

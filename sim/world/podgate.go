@@ -20,13 +20,13 @@ import (
 // inOrder starts a pod of the gate "pod" as the kubelet does: "agent turn", the agent,
 // "agent wait", and then the application.
 type inOrder struct {
-	pod *pod
+	pod *Pod
 	// turned and waited report that "agent turn" and "agent wait" have succeeded since the
 	// containers were last restarted.
 	turned, waited bool
 	// restarting reports that the kubelet is about to restart all containers.
 	restarting bool
-	waiter     *engine.Process // the process that runs "agent wait"
+	Waiter     *engine.Process // the process that runs "agent wait"
 	// unwatched is the hold whose application is excused from the deadline.
 	unwatched string
 }
@@ -34,20 +34,20 @@ type inOrder struct {
 // podGate is the real gate [standin.Pod], and also notes each grant in the world's pod.
 type podGate struct {
 	*standin.Pod
-	a *agentProcess
+	a *AgentProcess
 }
 
 // Grant implements agent.Gate.
 func (g podGate) Grant(id gate.ShimID, grant gate.Grant) error {
 	err := g.Pod.Grant(id, grant)
 	if err == nil {
-		g.a.pod.w.Do(func() { g.a.pod.granted(grant) })
+		g.a.Pod.w.Do(func() { g.a.Pod.granted(grant) })
 	}
 	return err
 }
 
 // runPod runs the agent's process in a pod of the gate "pod".
-func (a *agentProcess) runPod(config agent.Config) error {
+func (a *AgentProcess) runPod(config agent.Config) error {
 	g, err := standin.OpenPod(a.Process.Ctx, standin.PodConfig{Machine: agentMachine{a}})
 	if err != nil {
 		return err
@@ -57,13 +57,13 @@ func (a *agentProcess) runPod(config agent.Config) error {
 }
 
 // granted notes the hold under which the application may start, and its deadline.
-func (p *pod) granted(g gate.Grant) {
-	for _, c := range p.containers {
-		p.w.checks.checkExtended(c.app, &g)
+func (p *Pod) granted(g gate.Grant) {
+	for _, c := range p.Containers {
+		p.w.Checks.checkExtended(c.App, &g)
 	}
 	p.grant = g
-	if p.gate == api.GatePod {
-		p.order.enforce(g)
+	if p.Gate == api.GatePod {
+		p.Order.enforce(g)
 	}
 }
 
@@ -72,22 +72,22 @@ func (p *pod) granted(g gate.Grant) {
 func (o *inOrder) enforce(g gate.Grant) {
 	p := o.pod
 	latest := func() bool { return p.grant.Hold == g.Hold && p.grant.Deadline == g.Deadline }
-	p.node.Ring(g.Deadline-g.Kill-g.Drain, func() {
+	p.Node.Ring(g.Deadline-g.Kill-g.Drain, func() {
 		if latest() && !o.restarting && !p.watched() {
 			o.excuse("no agent watches the deadline")
 		}
 	})
-	p.node.Ring(g.Deadline-g.Kill, func() {
-		if latest() && (p.node.frozen || p.stopping) {
+	p.Node.Ring(g.Deadline-g.Kill, func() {
+		if latest() && (p.Node.frozen || p.Stopping) {
 			o.excuse("the kubelet restarts nothing")
 		}
 	})
 }
 
 // watched reports whether the agent process is able to end itself at the deadline.
-func (p *pod) watched() bool {
-	a := p.agent()
-	return a != nil && !a.Process.Frozen() && !p.node.frozen && !p.stopping
+func (p *Pod) watched() bool {
+	a := p.Agent()
+	return a != nil && !a.Process.Frozen() && !p.Node.frozen && !p.Stopping
 }
 
 // excuse exempts the application from the deadline. In a pod of the gate "pod" only the
@@ -95,10 +95,10 @@ func (p *pod) watched() bool {
 func (o *inOrder) excuse(why string) {
 	p := o.pod
 	o.unwatched = p.grant.Hold
-	for _, c := range p.containers {
-		if c.app != nil && !c.app.excused {
-			p.w.Note(p.name, "%s is excused: %s", c.app.name, why)
-			c.app.excused = true
+	for _, c := range p.Containers {
+		if c.App != nil && !c.App.Excused {
+			p.w.Note(p.Name, "%s is excused: %s", c.App.Name, why)
+			c.App.Excused = true
 		}
 	}
 }
@@ -111,24 +111,24 @@ func (o *inOrder) next() {
 	case !o.turned:
 		o.turned = true
 		engine.Must(standin.Turn(p.volume))
-		p.w.Note(p.name, "agent turn ends")
-		o.soon()
-	case len(p.agents) == 0:
-		p.startAgent()
-		o.soon()
-	case !o.waited && o.waiter == nil:
+		p.w.Note(p.Name, "agent turn ends")
+		o.Soon()
+	case len(p.Agents) == 0:
+		p.StartAgent()
+		o.Soon()
+	case !o.waited && o.Waiter == nil:
 		o.startWait()
 	case o.waited:
-		for _, c := range p.containers {
-			if c.app == nil && !c.pending {
+		for _, c := range p.Containers {
+			if c.App == nil && !c.Pending {
 				c.startApp()
 			}
 		}
 	}
 }
 
-// soon plans the next step of the pod's start.
-func (o *inOrder) soon() {
+// Soon plans the next step of the pod's start.
+func (o *inOrder) Soon() {
 	p := o.pod
 	p.w.After(engine.Between(p.rng, time.Millisecond, 300*time.Millisecond), p.startAll)
 }
@@ -138,32 +138,32 @@ func (o *inOrder) startWait() {
 	p := o.pod
 	w := p.w
 	proc := w.NewProcess()
-	o.waiter = proc
-	if p.node.frozen {
+	o.Waiter = proc
+	if p.Node.frozen {
 		proc.Freeze()
 	}
-	w.Note(p.name, "agent wait starts")
+	w.Note(p.Name, "agent wait starts")
 	w.Group.Go(func() {
 		err := standin.Wait(proc.Ctx, p.sockets.dial(proc))
 		w.Do(func() {
 			if proc.Dead {
 				return
 			}
-			w.Note(p.name, "agent wait ends: %v", err)
-			o.endWait()
+			w.Note(p.Name, "agent wait ends: %v", err)
+			o.EndWait()
 			o.waited = true
-			o.soon()
+			o.Soon()
 		})
 	})
 }
 
-// endWait ends the process of "agent wait".
-func (o *inOrder) endWait() {
+// EndWait ends the process of "agent wait".
+func (o *inOrder) EndWait() {
 	p := o.pod
-	if o.waiter != nil {
-		o.waiter.Die()
-		p.sockets.hangUp(o.waiter)
-		o.waiter = nil
+	if o.Waiter != nil {
+		o.Waiter.Die()
+		p.sockets.hangUp(o.Waiter)
+		o.Waiter = nil
 	}
 }
 
@@ -172,7 +172,7 @@ func (o *inOrder) endWait() {
 // that is being deleted.
 func (o *inOrder) restartAll() {
 	p := o.pod
-	if p.stopping {
+	if p.Stopping {
 		o.excuse("the kubelet restarts nothing in a pod that is being deleted")
 		return
 	}
@@ -180,44 +180,44 @@ func (o *inOrder) restartAll() {
 		return
 	}
 	o.restarting = true
-	p.w.Note(p.name, "all containers are to be restarted")
-	p.w.After(engine.Between(p.rng, 50*time.Millisecond, mostKubelet), func() { p.node.whenAwake(o.beginAnew) })
+	p.w.Note(p.Name, "all containers are to be restarted")
+	p.w.After(engine.Between(p.rng, 50*time.Millisecond, MostKubelet), func() { p.Node.whenAwake(o.beginAnew) })
 }
 
-// mostKubelet is the longest time in which the simulated kubelet kills all containers. With the
+// MostKubelet is the longest time in which the simulated kubelet kills all containers. With the
 // shortest lease duration, docs/guarantees.md gives a real kubelet 5 s. Skewed clocks may take
 // about a second from these 5 s, so a kubelet that needs 1.5 s is always in time.
-const mostKubelet = 1500 * time.Millisecond
+const MostKubelet = 1500 * time.Millisecond
 
 // beginAnew kills all processes of the pod, and starts them anew, unless the pod is being deleted.
 func (o *inOrder) beginAnew() {
 	p := o.pod
-	if p.stopping {
+	if p.Stopping {
 		o.excuse("the kubelet restarts nothing in a pod that is being deleted")
 	}
-	if !o.restarting || p.stopping || !p.node.up {
+	if !o.restarting || p.Stopping || !p.Node.Up {
 		o.restarting = false
 		return
 	}
 	o.killAll()
-	for _, a := range slices.Clone(p.agents) {
-		a.kill()
+	for _, a := range slices.Clone(p.Agents) {
+		a.Kill()
 	}
-	o.soon()
+	o.Soon()
 }
 
 // killAll kills all processes but the agent. Then the pod starts again from its first process,
 // "agent turn".
 func (o *inOrder) killAll() {
 	p := o.pod
-	for _, c := range p.containers {
-		if c.app != nil {
-			c.app.killed()
+	for _, c := range p.Containers {
+		if c.App != nil {
+			c.App.killed()
 		}
 		c.starts++ // cancels a planned start
-		c.pending = false
+		c.Pending = false
 	}
-	o.endWait()
+	o.EndWait()
 	o.turned, o.waited, o.restarting = false, false, false
 }
 
@@ -225,51 +225,51 @@ func (o *inOrder) killAll() {
 func (c *container) startApp() {
 	p := c.pod
 	c.starts++
-	app := &child{
-		container: c, where: fmt.Sprintf("%s/%s#%d", p.name, c.name, c.starts), name: fmt.Sprintf("child-%d", p.w.Number()),
-		hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.Now(), stops: p.stops(p.rng),
+	app := &Child{
+		Container: c, where: fmt.Sprintf("%s/%s#%d", p.Name, c.name, c.starts), Name: fmt.Sprintf("child-%d", p.w.Number()),
+		Hold: p.grant.Hold, Slots: p.grant.Slots, Alive: true, Began: p.w.Now(), Stops: p.stops(p.rng),
 	}
-	app.excused = app.hold != "" && app.hold == p.order.unwatched
-	c.app = app
+	app.Excused = app.Hold != "" && app.Hold == p.Order.unwatched
+	c.App = app
 	// The kubelet has ended the application of each earlier hold.
-	maps.DeleteFunc(p.w.checks.started, func(_ string, s start) bool { return s.pod == p && s.hold != app.hold })
-	for _, t := range app.slots {
-		p.w.checks.started[key(t.Slot, p.identity(), app.hold)] = start{pod: p, boot: p.node.boot, hold: app.hold}
+	maps.DeleteFunc(p.w.Checks.started, func(_ string, s start) bool { return s.pod == p && s.hold != app.Hold })
+	for _, t := range app.Slots {
+		p.w.Checks.started[Key(t.Slot, p.Identity(), app.Hold)] = start{pod: p, boot: p.Node.boot, hold: app.Hold}
 	}
-	p.w.checks.childBegins(app)
+	p.w.Checks.childBegins(app)
 	p.live(app)
 }
 
 // killed ends the application as the kubelet's SIGKILL does.
-func (c *child) killed() {
-	if c.container.app == c {
-		c.container.app = nil
+func (c *Child) killed() {
+	if c.Container.App == c {
+		c.Container.App = nil
 	}
 	c.dies()
 }
 
 // endsAlone ends an application that has no shim. The kubelet may restart its
 // container.
-func (c *child) endsAlone(how string) {
-	p := c.pod()
-	p.node.whenAwake(func() {
-		if !c.alive || c.container.app != c {
+func (c *Child) endsAlone(how string) {
+	p := c.Pod()
+	p.Node.whenAwake(func() {
+		if !c.Alive || c.Container.App != c {
 			return
 		}
-		p.w.Note(c.where, "%s %s", c.name, how)
+		p.w.Note(c.where, "%s %s", c.Name, how)
 		c.killed()
 		switch {
-		case p.stopping || p.gone:
+		case p.Stopping || p.Gone:
 			p.tidy()
-		case p.order.waited && !p.order.restarting && p.node.up:
-			c.container.restart()
+		case p.Order.waited && !p.Order.restarting && p.Node.Up:
+			c.Container.restart()
 		}
 	})
 }
 
 // terminate sends the kubelet's SIGTERM to an application that has no shim.
-func (c *child) terminate() {
-	if c.asked = true; c.stops >= 0 {
-		c.pod().w.After(c.stops, func() { c.endsAlone("stops") })
+func (c *Child) terminate() {
+	if c.Asked = true; c.Stops >= 0 {
+		c.Pod().w.After(c.Stops, func() { c.endsAlone("stops") })
 	}
 }

@@ -48,7 +48,7 @@ func (v volume) Rename(from, to string) error {
 
 // agentMachine is the modelled kernel of an agent process in a pod without shims. A frozen process
 // waits in each method, and a dead process changes nothing.
-type agentMachine struct{ a *agentProcess }
+type agentMachine struct{ a *AgentProcess }
 
 // inside runs f with the mutex held. For a dead process the method returns engine.ErrDead.
 func (m agentMachine) inside(f func() error) error {
@@ -61,31 +61,31 @@ func (m agentMachine) inside(f func() error) error {
 
 // Read implements standin.Volume.
 func (m agentMachine) Read(name string) (text []byte, err error) {
-	err = m.inside(func() error { text, err = m.a.pod.volume.Read(name); return err })
+	err = m.inside(func() error { text, err = m.a.Pod.volume.Read(name); return err })
 	return text, err
 }
 
 // Write implements standin.Volume.
 func (m agentMachine) Write(name string, text []byte) error {
-	return m.inside(func() error { return m.a.pod.volume.Write(name, text) })
+	return m.inside(func() error { return m.a.Pod.volume.Write(name, text) })
 }
 
 // Rename implements standin.Volume.
 func (m agentMachine) Rename(from, to string) error {
-	return m.inside(func() error { return m.a.pod.volume.Rename(from, to) })
+	return m.inside(func() error { return m.a.Pod.volume.Rename(from, to) })
 }
 
 // Now implements standin.Machine. The gate can read the clock while the agent's loop is blocked.
 // Now waits while the process is frozen. For a dead process Now also returns the node's time.
 func (m agentMachine) Now() (now time.Duration) {
-	if m.inside(func() error { now = m.a.pod.node.Now(); return nil }) != nil {
-		m.a.pod.w.Do(func() { now = m.a.pod.node.Now() })
+	if m.inside(func() error { now = m.a.Pod.Node.Now(); return nil }) != nil {
+		m.a.Pod.w.Do(func() { now = m.a.Pod.Node.Now() })
 	}
 	return now
 }
 
 // BootID implements standin.Machine.
-func (m agentMachine) BootID() (string, error) { return m.a.pod.node.boot, nil }
+func (m agentMachine) BootID() (string, error) { return m.a.Pod.Node.boot, nil }
 
 // Lock implements standin.Machine. The process got the pod's flock before it began.
 func (m agentMachine) Lock(context.Context, *slog.Logger) (io.Closer, error) {
@@ -100,8 +100,8 @@ func (m agentMachine) Alarm() (standin.Alarm, error) {
 // Listen implements standin.Machine.
 func (m agentMachine) Listen() (l net.Listener, err error) {
 	err = m.inside(func() error {
-		m.a.pod.sockets.listening = newWaitSocket(m.a.Process, m.a.pod)
-		l = m.a.pod.sockets.listening
+		m.a.Pod.sockets.listening = newWaitSocket(m.a.Process, m.a.Pod)
+		l = m.a.Pod.sockets.listening
 		return nil
 	})
 	return l, err
@@ -126,7 +126,7 @@ func (r *ringing) Set(at time.Duration) {
 	_ = r.machine.inside(func() error {
 		r.set++
 		set := r.set
-		a.pod.node.Ring(at, func() {
+		a.Pod.Node.Ring(at, func() {
 			a.Process.WhenThawed(func() {
 				if r.set != set {
 					return

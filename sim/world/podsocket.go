@@ -17,13 +17,13 @@ import (
 // waitSocket is the socket on which an agent process listens for "agent wait".
 type waitSocket struct {
 	process *engine.Process
-	pod     *pod
+	pod     *Pod
 	queue   []*end
 	closed  bool
 	wake    chan struct{}
 }
 
-func newWaitSocket(p *engine.Process, of *pod) *waitSocket {
+func newWaitSocket(p *engine.Process, of *Pod) *waitSocket {
 	return &waitSocket{process: p, pod: of, wake: make(chan struct{}, 1)}
 }
 
@@ -69,7 +69,7 @@ func (l *waitSocket) Addr() net.Addr { return &net.UnixAddr{Name: "wait.sock", N
 
 // sockets has the connections between the processes of a pod.
 type sockets struct {
-	pod       *pod
+	pod       *Pod
 	listening *waitSocket // the socket of the last agent process
 	ends      []*end
 }
@@ -107,7 +107,7 @@ func (s *sockets) hangUp(dead *engine.Process) {
 // later, in the order of their writing.
 type end struct {
 	process *engine.Process
-	pod     *pod
+	pod     *Pod
 	other   *end
 	arrived []byte
 	last    time.Duration // the instant at which the last bytes arrive

@@ -13,52 +13,52 @@ import (
 // program is a process that uses the local API of its pod, by several bidders.
 type program struct {
 	*engine.Process
-	pod   *localPod
+	pod   *LocalPod
 	where string
-	// frozen reports that the process is frozen, but not its node. The field iced reports that its
+	// FrozenAlone reports that the process is frozen, but not its node. The field iced reports that its
 	// shim has frozen the process.
-	frozen, iced bool
+	FrozenAlone, iced bool
 }
 
 // runProgram starts the process of the program.
-func (p *localPod) runProgram() {
-	p.program = &program{Process: p.w.NewProcess(), pod: p, where: fmt.Sprintf("%s/app#%d", p.name, p.starts)}
-	if p.node.frozen {
-		p.program.Process.Freeze()
+func (p *LocalPod) runProgram() {
+	p.Program = &program{Process: p.w.NewProcess(), pod: p, where: fmt.Sprintf("%s/app#%d", p.Name, p.starts)}
+	if p.Node.frozen {
+		p.Program.Process.Freeze()
 	}
-	p.w.Note(p.program.where, "program starts")
-	for _, b := range p.bidders {
-		b.begin(p.program)
+	p.w.Note(p.Program.where, "program starts")
+	for _, b := range p.Bidders {
+		b.begin(p.Program)
 	}
-	p.adder.begin(p.program)
+	p.Adder.begin(p.Program)
 }
 
 // kill ends the program and all its work. The kernel closes the program's connections.
 func (g *program) kill() {
 	g.pod.w.Note(g.where, "program is dead")
-	for _, b := range g.pod.bidders {
+	for _, b := range g.pod.Bidders {
 		b.ends("dies with its program")
 		b.hangUp()
-		b.hold = nil
+		b.Hold = nil
 	}
-	g.pod.adder.die()
+	g.pod.Adder.die()
 	g.Die()
 }
 
-// freezeAlone freezes the program, but not its node.
-func (g *program) freezeAlone(last time.Duration) {
-	g.frozen = true
+// FreezeAlone freezes the program, but not its node.
+func (g *program) FreezeAlone(last time.Duration) {
+	g.FrozenAlone = true
 	g.Process.Freeze()
 	g.pod.w.Note(g.where, "program is frozen for %v", last)
-	g.pod.w.After(last, g.thawAlone)
+	g.pod.w.After(last, g.ThawAlone)
 }
 
-// thawAlone undoes freezeAlone.
-func (g *program) thawAlone() {
-	if g.frozen && !g.Dead {
-		g.frozen = false
+// ThawAlone undoes freezeAlone.
+func (g *program) ThawAlone() {
+	if g.FrozenAlone && !g.Dead {
+		g.FrozenAlone = false
 		g.pod.w.Note(g.where, "program thaws")
-		if !g.pod.node.frozen && !g.iced {
+		if !g.pod.Node.frozen && !g.iced {
 			g.goOn()
 		}
 	}
@@ -66,14 +66,14 @@ func (g *program) thawAlone() {
 
 // goOn lets the program go on after a freeze. The program first looks at its clock.
 func (g *program) goOn() {
-	for _, b := range g.pod.bidders {
+	for _, b := range g.pod.Bidders {
 		b.look()
 	}
 	g.Process.Thaw()
 }
 
-// still reports whether the program stands still, alone or with its node.
-func (g *program) still() bool { return g.Frozen() }
+// Still reports whether the program stands still, alone or with its node.
+func (g *program) Still() bool { return g.Frozen() }
 
 // ices freezes the program until the leash lets it go on.
 func (g *program) ices() {
@@ -89,12 +89,12 @@ func (g *program) melts() {
 	}
 	g.iced = false
 	g.pod.w.Note(g.where, "program goes on")
-	for _, b := range g.pod.bidders {
+	for _, b := range g.pod.Bidders {
 		if b.work != nil {
 			b.work.toldAt = g.pod.w.Now()
 		}
 	}
-	if !g.frozen && !g.pod.node.frozen {
+	if !g.FrozenAlone && !g.pod.Node.frozen {
 		g.goOn()
 	}
 }

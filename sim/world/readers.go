@@ -27,26 +27,26 @@ func (t told) slots() []string {
 // earlier token. A reader's token must be greater than each earlier writer's token.
 func checkReadWrite(l *checks, k *work) {
 	b := k.bidder
-	if b.claim.Kind != api.RWLock {
+	if b.Claim.Kind != api.RWLock {
 		return
 	}
 	writes := len(k.slots) > 1
-	if writes != b.writes || !writes && !slices.Contains(b.claim.Slots(api.Workload{})[1:1+b.claim.Size], k.slot) {
-		l.Violate(twoAtOnce, "%s works under %v", b.name, k.slots)
+	if writes != b.Writes || !writes && !slices.Contains(b.Claim.Slots(api.Workload{})[1:1+b.Claim.Size], k.slot) {
+		l.Violate(twoAtOnce, "%s works under %v", b.Name, k.slots)
 	}
 	for _, other := range l.works {
-		if other.bidder.claim.Name == b.claim.Name && (writes || len(other.slots) > 1) && !workAbsent(other) {
-			l.Violate(twoAtOnce, "%s works while %s works, and one of them writes", b.name, other.bidder.name)
+		if other.bidder.Claim.Name == b.Claim.Name && (writes || len(other.slots) > 1) && !workAbsent(other) {
+			l.Violate(twoAtOnce, "%s works while %s works, and one of them writes", b.Name, other.bidder.Name)
 		}
 	}
 	value, _ := strconv.ParseInt(k.token, 10, 64)
 	for _, of := range []string{"any", "writer"} {
-		last := l.tokens[of+" of "+b.claim.Name]
+		last := l.tokens[of+" of "+b.Claim.Name]
 		if (writes || of == "writer") && last.hold != k.hold && value <= last.value {
-			l.Violate(tokenOrder, "%s has token %d, and an earlier hold had %d", b.name, value, last.value)
+			l.Violate(tokenOrder, "%s has token %d, and an earlier hold had %d", b.Name, value, last.value)
 		}
 		if (writes || of == "any") && value >= last.value {
-			l.tokens[of+" of "+b.claim.Name] = token{k.hold, value}
+			l.tokens[of+" of "+b.Claim.Name] = token{k.hold, value}
 		}
 	}
 }

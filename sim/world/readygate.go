@@ -24,16 +24,16 @@ import (
 
 // shown is the pod as the API server has stored it.
 type shown struct {
-	pod     *pod
+	pod     *Pod
 	version int64
 	text    []byte
 	// ready is a child that the world makes up for a pod of the gate "readiness". The made-up
 	// child lives while the stored status is Ready.
-	ready *child
-	// condition reports that the agent's condition in the stored status is true. The field "cost"
+	ready *Child
+	// condition reports that the agent's condition in the stored status is true. The field Cost
 	// is the pod's deletion cost.
 	condition bool
-	cost      int
+	Cost      int
 	// deleted reports that the pod has been deleted at the instant deletedAt. Its object stays
 	// until the kubelet has stopped the pod.
 	deleted   bool
@@ -43,20 +43,20 @@ type shown struct {
 // readyGate is the real gate [standin.Readiness], and also notes each grant in the world's pod.
 type readyGate struct {
 	*standin.Readiness
-	a *agentProcess
+	a *AgentProcess
 }
 
 // Grant implements agent.Gate.
 func (g readyGate) Grant(id gate.ShimID, grant gate.Grant) error {
 	err := g.Readiness.Grant(id, grant)
 	if err == nil {
-		g.a.pod.w.Do(func() { g.a.pod.granted(grant) })
+		g.a.Pod.w.Do(func() { g.a.Pod.granted(grant) })
 	}
 	return err
 }
 
 // runReadiness runs the agent's process in a pod of the gate "readiness".
-func (a *agentProcess) runReadiness(config agent.Config) error {
+func (a *AgentProcess) runReadiness(config agent.Config) error {
 	g := standin.NewReadiness(agentMachine{a}.Now)
 	config.Gate = readyGate{g, a}
 	return a.serve(config, g.Run)
@@ -66,8 +66,8 @@ func (a *agentProcess) runReadiness(config agent.Config) error {
 // resourceVersion other than the stored one, the result is a conflict. A pod of the gate
 // "readiness" needs an object.
 func (s *shown) patch(patch []byte) ([]byte, error) {
-	if p := s.pod; !p.object && p.gate == api.GateReadiness {
-		return nil, apiserver.Status(404, "NotFound", "Pod "+p.name)
+	if p := s.pod; !p.Object && p.Gate == api.GateReadiness {
+		return nil, apiserver.Status(404, "NotFound", "Pod "+p.Name)
 	}
 	body := apiserver.Decode(patch)
 	version := apiserver.Meta(body, "resourceVersion")
@@ -84,11 +84,11 @@ func (s *shown) patch(patch []byte) ([]byte, error) {
 	}
 	if annotations, ok := apiserver.Metadata(body)["annotations"].(map[string]any); ok {
 		cost, _ := annotations[api.DeletionCostAnnotation].(string)
-		s.cost, _ = strconv.Atoi(cost) // a pod without a cost counts as 0
+		s.Cost, _ = strconv.Atoi(cost) // a pod without a cost counts as 0
 	}
 	is := kube.Pod{ResourceVersion: strconv.FormatInt(s.version, 10), Deleted: s.deleted}
 	if is.Deleted {
-		is.GraceLeft = max(0, s.deletedAt+s.pod.grace-s.pod.w.Now())
+		is.GraceLeft = max(0, s.deletedAt+s.pod.Grace-s.pod.w.Now())
 	}
 	return json.Marshal(is)
 }
@@ -105,7 +105,7 @@ func (s *shown) show(raw []byte) {
 			continue
 		}
 		s.condition = c.Status == "True"
-		if s.pod.gate == api.GateReadiness {
+		if s.pod.Gate == api.GateReadiness {
 			s.setReady(s.condition)
 		}
 	}
@@ -117,11 +117,11 @@ func (s *shown) setReady(ready bool) {
 	p := s.pod
 	switch {
 	case ready && s.ready == nil:
-		s.ready = &child{
-			container: p.containers[0], where: p.name, name: fmt.Sprintf("endpoint-%d", p.w.Number()),
-			hold: p.grant.Hold, slots: p.grant.Slots, alive: true, began: p.w.Now(),
+		s.ready = &Child{
+			Container: p.Containers[0], where: p.Name, Name: fmt.Sprintf("endpoint-%d", p.w.Number()),
+			Hold: p.grant.Hold, Slots: p.grant.Slots, Alive: true, Began: p.w.Now(),
 		}
-		p.w.checks.childBegins(s.ready)
+		p.w.Checks.childBegins(s.ready)
 	case !ready && s.ready != nil:
 		c := s.ready
 		s.ready = nil
@@ -132,11 +132,9 @@ func (s *shown) setReady(ready bool) {
 // mostUnready bounds the time in which a pod stores that it is not Ready, once its
 // agent's requests arrive at the API server again.
 func (s *shown) mostUnready() time.Duration {
-	return sum([]part{
-		{"two requests hang", 2 * slow(budgetOf(s.pod.duration).RequestTimeout)},
-		{"the agent pauses between two attempts", slow(slowest)},
-		{"an agent begins anew", 5 * time.Second},
-	})
+	requests := 2 * Slow(BudgetOf(s.pod.Duration).RequestTimeout) // two requests hang
+	pause := Slow(Slowest)                                        // the agent pauses between two attempts
+	return requests + pause + 5*time.Second                       // an agent begins anew
 }
 
 // unstorable reports whether the pod cannot store its status, or could not store its
@@ -144,23 +142,23 @@ func (s *shown) mostUnready() time.Duration {
 // slot has expired.
 func (s *shown) unstorable() bool {
 	p := s.pod
-	w, a := p.w, p.agent()
-	return !w.calm || w.api.Away || w.api.Weather != apiserver.Fair || a == nil || a.Process.Frozen() || a.blocked != nil ||
-		!p.healthy() || w.Now() < max(w.healed, p.node.wokeAt, a.began)+s.mostUnready()
+	w, a := p.w, p.Agent()
+	return !w.Calm || w.API.Away || w.API.Weather != apiserver.Fair || a == nil || a.Process.Frozen() || a.blocked != nil ||
+		!p.Healthy() || w.Now() < max(w.Healed, p.Node.wokeAt, a.began)+s.mostUnready()
 }
 
-// mostUntold bounds the time after which a kubelet learns of a deletion.
-const mostUntold = 1500 * time.Millisecond
+// MostUntold bounds the time after which a kubelet learns of a deletion.
+const MostUntold = 1500 * time.Millisecond
 
-// delete deletes the pod as a controller or a person does. The kubelet stops the pod once
+// Delete deletes the pod as a controller or a person does. The kubelet stops the pod once
 // the kubelet has learned of the deletion.
-func (s *shown) delete() {
+func (s *shown) Delete() {
 	if s.deleted {
 		return
 	}
 	s.end()
-	s.pod.w.Note(s.pod.name, "pod is deleted")
-	s.pod.w.After(engine.Between(s.pod.rng, time.Millisecond, mostUntold), s.learned)
+	s.pod.w.Note(s.pod.Name, "pod is deleted")
+	s.pod.w.After(engine.Between(s.pod.rng, time.Millisecond, MostUntold), s.learned)
 }
 
 // end notes the deletion.
@@ -172,55 +170,55 @@ func (s *shown) end() {
 
 // learned stops the pod, as soon as its kubelet has a path to the API server.
 func (s *shown) learned() {
-	if n := s.pod.node; n.cutIn || n.cutOut || s.pod.w.api.Away {
+	if n := s.pod.Node; n.CutIn || n.CutOut || s.pod.w.API.Away {
 		s.pod.w.After(time.Second, s.learned)
 		return
 	}
-	s.pod.stop()
+	s.pod.Stop()
 }
 
-// stays reports whether a controller counts the pod.
-func (s *shown) stays() bool { return s.pod.object && !s.deleted }
+// Stays reports whether a controller counts the pod.
+func (s *shown) Stays() bool { return s.pod.Object && !s.deleted }
 
-// isReady reports whether the pod is Ready: its agent's condition is true, and all its
+// IsReady reports whether the pod is Ready: its agent's condition is true, and all its
 // containers are ready.
-func (s *shown) isReady() bool {
+func (s *shown) IsReady() bool {
 	unready := func(c *container) bool { return !c.seemsReady() }
-	return s.stays() && s.condition && s.pod.node.up && !slices.ContainsFunc(s.pod.containers, unready)
+	return s.Stays() && s.condition && s.pod.Node.Up && !slices.ContainsFunc(s.pod.Containers, unready)
 }
 
 // seemsReady reports whether the kubelet counts the container as ready. In a proven pod of a
 // strict workload the kubelet's probe passes while the child starts.
 func (c *container) seemsReady() bool {
-	runs := len(c.shims) > 0 && !c.shims[len(c.shims)-1].dead
-	return c.ready() || runs && c.pod.strict && c.proven()
+	runs := len(c.Shims) > 0 && !c.Shims[len(c.Shims)-1].Dead
+	return c.ready() || runs && c.pod.Strict && c.proven()
 }
 
 // proven reports whether the Lease of the pod's slot names the pod's revision as proven.
 func (c *container) proven() bool {
-	l, ok := c.pod.w.api.Lease(c.pod.slots[0])
-	return ok && c.pod.revision.Same(turn.Parse(l.Annotations[api.RolloutAnnotation]).Proven)
+	l, ok := c.pod.w.API.Lease(c.pod.Slots[0])
+	return ok && c.pod.Revision.Same(turn.Parse(l.Annotations[api.RolloutAnnotation]).Proven)
 }
 
-// isPending reports whether no container has started yet.
-func (s *shown) isPending() bool {
-	return !slices.ContainsFunc(s.pod.containers, func(c *container) bool { return c.starts > 0 })
+// IsPending reports whether no container has started yet.
+func (s *shown) IsPending() bool {
+	return !slices.ContainsFunc(s.pod.Containers, func(c *container) bool { return c.starts > 0 })
 }
 
-// restarts returns the restarts of the container that has restarted most often.
-func (s *shown) restarts() int {
+// Restarts returns the restarts of the container that has restarted most often.
+func (s *shown) Restarts() int {
 	most := 0
-	for _, c := range s.pod.containers {
+	for _, c := range s.pod.Containers {
 		most = max(most, c.starts-1)
 	}
 	return most
 }
 
 // serve runs a gate without shims, and the agent, as cmd/agent does.
-func (a *agentProcess) serve(config agent.Config, gate func(context.Context) error) error {
+func (a *AgentProcess) serve(config agent.Config, gate func(context.Context) error) error {
 	config.Containers, config.InitContainers, config.Granted = []string{standin.Container}, nil, nil
 	made, err := agent.New(config)
 	engine.Must(err)
-	a.pod.w.Do(func() { a.agent = made })
+	a.Pod.w.Do(func() { a.Agent = made })
 	return agent.Serve(a.Process.Ctx, gate, func(ctx context.Context) error { return made.Run(ctx, a.stop) })
 }

@@ -22,18 +22,18 @@ const (
 
 // checkNumbers demands that no child of another number of shards, or of another Job, lives. The
 // argument "event" names the event that makes the pod p run or hold.
-func checkNumbers(l *checks, event string, p *pod) {
-	if p.shards == 0 {
+func checkNumbers(l *checks, event string, p *Pod) {
+	if p.Shards == 0 {
 		return
 	}
-	for _, other := range l.alive {
-		of := other.pod()
+	for _, other := range l.Alive {
+		of := other.Pod()
 		switch {
-		case of.shards == 0 || of.shards == p.shards && of.key == p.key || l.absent(other, other.slots[0].Slot):
-		case of.key != p.key:
-			l.Violate(twoRuns, "%s in the run %s while %s of %s lives in the run %s", event, p.key, other.name, other.where, of.key)
+		case of.Shards == 0 || of.Shards == p.Shards && of.Key == p.Key || l.absent(other, other.Slots[0].Slot):
+		case of.Key != p.Key:
+			l.Violate(twoRuns, "%s in the run %s while %s of %s lives in the run %s", event, p.Key, other.Name, other.where, of.Key)
 		default:
-			l.Violate(twoNumbers, "%s for %d shards while %s of %s lives for %d shards", event, p.shards, other.name, other.where, of.shards)
+			l.Violate(twoNumbers, "%s for %d shards while %s of %s lives for %d shards", event, p.Shards, other.Name, other.where, of.Shards)
 		}
 	}
 }
@@ -44,8 +44,8 @@ func checkStamp(l *checks, slot string, was, is *kube.Lease) {
 	if p == nil || is.Annotations[api.HoldAnnotation] == was.Annotations[api.HoldAnnotation] {
 		return
 	}
-	if s := stampOf(was); s.Closed || s.Count != p.shards || s.Run != p.key {
-		l.Violate(unstamped, "%s of %d shards in the run %q takes %s with the stamp %q", is.Holder, p.shards, p.key, slot, s)
+	if s := StampOf(was); s.Closed || s.Count != p.Shards || s.Run != p.Key {
+		l.Violate(unstamped, "%s of %d shards in the run %q takes %s with the stamp %q", is.Holder, p.Shards, p.Key, slot, s)
 	}
 	checkNumbers(l, is.Holder+" takes "+slot, p)
 }
@@ -53,13 +53,13 @@ func checkStamp(l *checks, slot string, was, is *kube.Lease) {
 // checkFreed demands that enroll frees a closed Lease only after its expiry, and after the
 // death of the holder's child.
 func checkFreed(l *checks, by, slot string, was *kube.Lease, hold string) {
-	r, ok := l.renewals[key(slot, was.Holder, hold)]
-	if ok && l.Now() < r.at+r.duration {
-		l.Violate(freed, "%s frees %s of %s, which has not expired", by, slot, was.Holder)
+	r, ok := l.Renewals[Key(slot, was.Holder, hold)]
+	if ok && l.Now() < r.At+r.duration {
+		l.Violate(Freed, "%s frees %s of %s, which has not expired", by, slot, was.Holder)
 	}
-	for _, c := range l.alive {
-		if c.has(slot) && c.pod().identity() == was.Holder && !l.absent(c, slot) {
-			l.Violate(freed, "%s frees %s while %s of %s lives", by, slot, c.name, c.where)
+	for _, c := range l.Alive {
+		if c.Has(slot) && c.Pod().Identity() == was.Holder && !l.absent(c, slot) {
+			l.Violate(Freed, "%s frees %s while %s of %s lives", by, slot, c.Name, c.where)
 		}
 	}
 }

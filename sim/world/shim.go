@@ -17,17 +17,19 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// shimProcess is the real shim on a modelled machine. The shim is PID 1 of its
+// ShimProcess is the real shim on a modelled machine. The shim is PID 1 of its
 // container, the parent of the child, and the watchdog of its grant.
-type shimProcess struct {
-	w         *World
-	id        gate.ShimID
-	container *container
+type ShimProcess struct {
+	w  *World
+	id gate.ShimID
+	// Container is the container of the shim.
+	Container *container
 	rng       *rand.Rand
-	name      string
-	boot      string
+	// Name is the name of the shim in the history.
+	Name string
+	boot string
 
-	child *child // nil after the shim has reaped the child
+	Child *Child // nil after the shim has reaped the child
 	// hold is the hold of the last child. The field "told" is the last grant that the shim took.
 	hold string
 	told gate.Grant
@@ -45,42 +47,43 @@ type shimProcess struct {
 	// code is the exit code of a shim that has ended by itself.
 	code  int
 	ended bool
-	dead  bool
+	// Dead reports that the shim has ended.
+	Dead bool
 	// empty is closed once no process of the PID namespace lives.
 	empty chan struct{}
-	// forgotten reports that the kubelet does not know the shim any more, and will not end
+	// Forgotten reports that the kubelet does not know the shim any more, and will not end
 	// it.
-	forgotten bool
+	Forgotten bool
 	frozen    bool
 	deferred  []func()
 }
 
-// startShim starts a shim in the container.
-func (c *container) startShim() {
+// StartShim starts a shim in the container.
+func (c *container) StartShim() {
 	w, p := c.pod.w, c.pod
-	s := &shimProcess{
-		w: w, container: c, id: gate.ShimID(fmt.Sprintf("shim-%d", w.Number())), boot: p.node.boot,
+	s := &ShimProcess{
+		w: w, Container: c, id: gate.ShimID(fmt.Sprintf("shim-%d", w.Number())), boot: p.Node.boot,
 		changed: engine.NewSignal(), empty: make(chan struct{}), began: w.Now(),
 	}
 	c.starts++
-	s.name = fmt.Sprintf("%s/%s#%d", p.name, c.name, c.starts)
-	s.rng = w.Source(s.name + p.uid)
+	s.Name = fmt.Sprintf("%s/%s#%d", p.Name, c.name, c.starts)
+	s.rng = w.Source(s.Name + p.uid)
 	s.late = engine.Between(s.rng, 0, time.Microsecond)
-	c.shims = append(c.shims, s)
-	w.Note(s.name, "shim starts")
+	c.Shims = append(c.Shims, s)
+	w.Note(s.Name, "shim starts")
 	cfg := shim.Config{
-		Container: c.name, Command: []string{"app"}, Path: "app", StandBy: p.standBy, Grace: p.grace, Env: environment,
-		MaySkip: p.onBusy == api.OnBusySkip || p.key != "", MayEndWait: p.waitAtMost > 0, Records: p.key != "", Unbounded: p.startsOnly(),
+		Container: c.name, Command: []string{"app"}, Path: "app", StandBy: p.StandBy, Grace: p.Grace, Env: environment,
+		MaySkip: p.OnBusy == api.OnBusySkip || p.Key != "", MayEndWait: p.WaitAtMost > 0, Records: p.Key != "", Unbounded: p.StartsOnly(),
 	}
 	w.Group.Go(func() {
 		code := shim.Run(cfg, shim.Identity{Shim: s.id, BootID: s.boot, PID1: true}, newMachine(s))
 		w.Do(func() {
-			if !s.dead {
+			if !s.Dead {
 				s.code, s.ended = code, true
 				if s.hold == "" {
 					checkCode(s)
 				}
-				s.exit()
+				s.Exit()
 			}
 		})
 	})
@@ -89,20 +92,20 @@ func (c *container) startShim() {
 }
 
 // checkCode judges the exit code of a shim that has ended without a child.
-func checkCode(s *shimProcess) {
-	p, l := s.container.pod, s.w.checks
+func checkCode(s *ShimProcess) {
+	p, l := s.Container.pod, s.w.Checks
 	switch {
-	case s.code == api.ExitWaited && l.Now()-s.began < time.Duration(float64(p.waitAtMost)/(1+skew)):
-		l.Violate(skipped, "%s waited for %v, not for %v", s.name, l.Now()-s.began, p.waitAtMost)
+	case s.code == api.ExitWaited && l.Now()-s.began < time.Duration(float64(p.WaitAtMost)/(1+Skew)):
+		l.Violate(skipped, "%s waited for %v, not for %v", s.Name, l.Now()-s.began, p.WaitAtMost)
 	case s.code != 0:
-	case p.key != "":
-		for _, slot := range p.slots {
-			if lease, _ := s.w.api.Lease(slot); !l.done.has(lease, p.key) {
-				l.Violate(skipped, "%s skips the work %s, which is not done in %s", s.name, p.key, slot)
+	case p.Key != "":
+		for _, slot := range p.Slots {
+			if lease, _ := s.w.API.Lease(slot); !l.done.has(lease, p.Key) {
+				l.Violate(skipped, "%s skips the work %s, which is not done in %s", s.Name, p.Key, slot)
 			}
 		}
 	case p.ran:
-		l.Violate(skipped, "%s skips, and a child of its pod has begun before", s.name)
+		l.Violate(skipped, "%s skips, and a child of its pod has begun before", s.Name)
 	default:
 		p.skips = true
 		checkSkipped(s)
@@ -112,14 +115,14 @@ func checkCode(s *shimProcess) {
 // checkSkipped demands that a child of another Job's pod lived under the slot within the last lease
 // duration. The child may have died before the skip. The Lease of a dead child may look busy until
 // its release or its expiry.
-func checkSkipped(s *shimProcess) {
-	p, l := s.container.pod, s.w.checks
-	since := l.Now() - time.Duration(float64(p.duration)/(1-skew)) - time.Second
-	other := func(c *child) bool { return c.pod().job != p.job && c.has(p.slots[0]) }
-	lives := slices.ContainsFunc(l.alive, other)
-	lived := slices.ContainsFunc(l.ends, func(e ending) bool { return e.at >= since && other(e.child) })
+func checkSkipped(s *ShimProcess) {
+	p, l := s.Container.pod, s.w.Checks
+	since := l.Now() - time.Duration(float64(p.Duration)/(1-Skew)) - time.Second
+	other := func(c *Child) bool { return c.Pod().Job != p.Job && c.Has(p.Slots[0]) }
+	lives := slices.ContainsFunc(l.Alive, other)
+	lived := slices.ContainsFunc(l.Ends, func(e Ending) bool { return e.At >= since && other(e.Child) })
 	if !lives && !lived {
-		l.Violate(skipped, "%s skips, and no child of another Job lived under %s since %v", s.name, p.slots[0], since)
+		l.Violate(skipped, "%s skips, and no child of another Job lived under %s since %v", s.Name, p.Slots[0], since)
 	}
 }
 
@@ -142,24 +145,24 @@ func slotsOf(env []string) (slots []gate.SlotToken) {
 
 // beat returns the period in which a shim repeats its state. The period grows with the
 // lease duration, because each repetition makes the simulation slower.
-func (t template) beat() time.Duration {
-	return gate.BeatEvery * max(1, t.duration/(30*time.Second))
+func (t Template) beat() time.Duration {
+	return gate.BeatEvery * max(1, t.Duration/(30*time.Second))
 }
 
 // beat pushes a tick after the pause, and then in each period.
-func (s *shimProcess) beat(pause time.Duration) {
+func (s *ShimProcess) beat(pause time.Duration) {
 	s.w.After(pause, func() {
-		if !s.dead {
+		if !s.Dead {
 			s.push(shim.Beat)
-			s.beat(s.container.pod.beat())
+			s.beat(s.Container.pod.beat())
 		}
 	})
 }
 
 // push adds an input to the queue. As in the kernel, a tick or a signal that is pending
 // already is not added.
-func (s *shimProcess) push(in shim.Input) {
-	if s.dead {
+func (s *ShimProcess) push(in shim.Input) {
+	if s.Dead {
 		return
 	}
 	switch in.(type) {
@@ -173,9 +176,9 @@ func (s *shimProcess) push(in shim.Input) {
 }
 
 // whenThawed runs f now, or as soon as the shim is no longer frozen.
-func (s *shimProcess) whenThawed(f func()) {
+func (s *ShimProcess) whenThawed(f func()) {
 	switch {
-	case s.dead:
+	case s.Dead:
 	case s.isFrozen():
 		s.deferred = append(s.deferred, f)
 	default:
@@ -185,19 +188,19 @@ func (s *shimProcess) whenThawed(f func()) {
 
 // current reports whether the shim is its container's newest, and the kubelet knows the
 // shim.
-func (s *shimProcess) current() bool {
-	all := s.container.shims
-	return len(all) > 0 && all[len(all)-1] == s && !s.forgotten
+func (s *ShimProcess) current() bool {
+	all := s.Container.Shims
+	return len(all) > 0 && all[len(all)-1] == s && !s.Forgotten
 }
 
 // isFrozen reports whether the shim is frozen, alone or with its node.
-func (s *shimProcess) isFrozen() bool { return s.frozen || s.container.pod.node.frozen }
+func (s *ShimProcess) isFrozen() bool { return s.frozen || s.Container.pod.Node.frozen }
 
 // dial connects to an agent process, as soon as one listens.
-func (s *shimProcess) dial() {
+func (s *ShimProcess) dial() {
 	s.w.After(engine.Between(s.rng, time.Millisecond, 100*time.Millisecond), func() {
 		s.whenThawed(func() {
-			if a := s.container.pod.listening(); a != nil {
+			if a := s.Container.pod.listening(); a != nil {
 				s.connect(a)
 				return
 			}
@@ -208,7 +211,7 @@ func (s *shimProcess) dial() {
 
 // takes handles an input that the shim takes from its queue. The checks learn of each grant, and of
 // each order to drain. If the connection is lost, the shim connects again.
-func (s *shimProcess) takes(in shim.Input) {
+func (s *ShimProcess) takes(in shim.Input) {
 	switch in := in.(type) {
 	case shim.Connection:
 		if in.Conn == nil {
@@ -217,47 +220,47 @@ func (s *shimProcess) takes(in shim.Input) {
 	case gate.Order:
 		if in.Grant != nil {
 			s.told = *in.Grant
-			s.extends(s.child, in.Grant)
+			s.extends(s.Child, in.Grant)
 		}
-		if d := in.Drain; d != nil && s.child != nil && s.child.hold == d.Hold {
-			s.w.checks.checkRouted(s.child, d)
-			checkUnstopped(s.w.checks, s.child, d)
-			s.child.drainWithin(d.Grace)
+		if d := in.Drain; d != nil && s.Child != nil && s.Child.Hold == d.Hold {
+			s.w.Checks.checkRouted(s.Child, d)
+			checkUnstopped(s.w.Checks, s.Child, d)
+			s.Child.drainWithin(d.Grace)
 		}
 	}
 }
 
 // extends notes that a grant prolongs the deadline of the child.
-func (s *shimProcess) extends(c *child, g *gate.Grant) {
-	if c == nil || c.hold != g.Hold || g.Deadline <= c.grant.Deadline {
+func (s *ShimProcess) extends(c *Child, g *gate.Grant) {
+	if c == nil || c.Hold != g.Hold || g.Deadline <= c.grant.Deadline {
 		return
 	}
-	s.w.checks.checkExtended(c, g)
+	s.w.Checks.checkExtended(c, g)
 	s.watches(c, *g)
 }
 
 // watches follows the deadline of a grant. If the shim is frozen at the instant of the
 // kill, the child is excused, because docs/guarantees.md promises nothing about a frozen
 // shim.
-func (s *shimProcess) watches(c *child, g gate.Grant) {
+func (s *ShimProcess) watches(c *Child, g gate.Grant) {
 	c.grant = g
 	if g.Deadline == gate.Unbounded {
 		return
 	}
-	n := s.container.pod.node
+	n := s.Container.pod.Node
 	n.Ring(g.KillAt(), func() {
-		if c.alive && c.grant.Deadline == g.Deadline && s.isFrozen() {
-			c.excused = true
+		if c.Alive && c.grant.Deadline == g.Deadline && s.isFrozen() {
+			c.Excused = true
 		}
 	})
 }
 
 // tells passes a message of the shim on to the checks. So the invariants also judge a drain that
 // the shim begins without an order.
-func (s *shimProcess) tells(message []byte) {
+func (s *ShimProcess) tells(message []byte) {
 	st, answer, err := gate.DecodeMessage(message)
 	engine.Must(err)
-	if c := s.child; answer == nil && st.Phase == gate.Draining && c != nil && c.hold == st.Hold && c.drainBy == 0 && !s.frozen {
+	if c := s.Child; answer == nil && st.Phase == gate.Draining && c != nil && c.Hold == st.Hold && c.drainBy == 0 && !s.frozen {
 		// After a freeze the shim goes on with an earlier drain, whose grace may be
 		// longer.
 		c.drainWithin(max(c.grant.Drain, c.drainGrace))
@@ -273,79 +276,79 @@ func killTime(r *rand.Rand) time.Duration {
 }
 
 // terminate sends SIGTERM from outside of the container.
-func (s *shimProcess) terminate() { s.push(syscall.SIGTERM) }
+func (s *ShimProcess) terminate() { s.push(syscall.SIGTERM) }
 
-// exit ends PID 1, by itself or by SIGKILL. The kernel kills all processes in the
+// Exit ends PID 1, by itself or by SIGKILL. The kernel kills all processes in the
 // namespace. Then PID 1's pidfd becomes readable.
-func (s *shimProcess) exit() {
-	if s.dead {
+func (s *ShimProcess) Exit() {
+	if s.Dead {
 		return
 	}
 	s.die()
-	s.w.Note(s.name, "shim exits")
+	s.w.Note(s.Name, "shim exits")
 	if s.link != nil {
 		s.link.hangUp()
 	}
 	took := engine.Between(s.rng, 100*time.Microsecond, 20*time.Millisecond)
-	if c := s.child; c != nil && c.alive {
+	if c := s.Child; c != nil && c.Alive {
 		took = c.slowed(killTime(s.rng))
 	}
-	s.w.After(took, func() { s.container.pod.node.whenAwake(s.emptied) })
+	s.w.After(took, func() { s.Container.pod.Node.whenAwake(s.emptied) })
 }
 
 // die ends the goroutine of the shim.
-func (s *shimProcess) die() {
-	s.dead = true
-	s.container.pod.node.Cancel(s.alarm)
+func (s *ShimProcess) die() {
+	s.Dead = true
+	s.Container.pod.Node.Cancel(s.alarm)
 	s.changed.Give()
 }
 
 // emptied ends the remaining processes of the namespace.
-func (s *shimProcess) emptied() {
-	if s.child != nil {
-		s.child.dies()
-		s.child = nil
+func (s *ShimProcess) emptied() {
+	if s.Child != nil {
+		s.Child.dies()
+		s.Child = nil
 	}
-	s.w.Note(s.name, "container is empty")
+	s.w.Note(s.Name, "container is empty")
 	s.w.After(engine.Between(s.rng, 50*time.Microsecond, instant), func() { close(s.empty) })
-	s.container.shimGone(s)
+	s.Container.shimGone(s)
 }
 
 // crashes ends the shim and its child, as a crash of their machine does.
-func (s *shimProcess) crashes() {
+func (s *ShimProcess) crashes() {
 	s.die()
 	if s.link != nil {
 		s.link.hangUp()
 	}
-	if s.child != nil {
-		s.child.dies()
+	if s.Child != nil {
+		s.Child.dies()
 	}
 }
 
-// freeze freezes the shim alone, and its child runs on.
-func (s *shimProcess) freeze() {
-	if s.dead {
+// Freeze freezes the shim alone, and its child runs on.
+func (s *ShimProcess) Freeze() {
+	if s.Dead {
 		return
 	}
 	s.frozen = true
-	if s.child != nil {
-		s.child.drainBy = 0 // a frozen shim cannot drain
+	if s.Child != nil {
+		s.Child.drainBy = 0 // a frozen shim cannot drain
 	}
-	s.w.Note(s.name, "shim is frozen")
+	s.w.Note(s.Name, "shim is frozen")
 }
 
-// thaw lets the frozen shim go on.
-func (s *shimProcess) thaw() {
+// Thaw lets the frozen shim go on.
+func (s *ShimProcess) Thaw() {
 	if !s.frozen {
 		return
 	}
 	s.frozen = false
-	s.w.Note(s.name, "shim thaws")
+	s.w.Note(s.Name, "shim thaws")
 	s.resume()
 }
 
 // resume handles the events that waited while the shim was frozen.
-func (s *shimProcess) resume() {
+func (s *ShimProcess) resume() {
 	if s.isFrozen() {
 		return
 	}

@@ -40,7 +40,7 @@ type sighting struct {
 // duration. The argument "claimed" has the slots that pods claim.
 func (s *stamper) forget(claimed []string) {
 	for slot, duration := range s.w.remembered {
-		_, exists := s.w.api.Lease(slot)
+		_, exists := s.w.API.Lease(slot)
 		if _, _, ok := api.ReadShard(slot); !ok || exists || slices.Contains(claimed, slot) {
 			delete(s.gone, slot)
 			continue
@@ -56,10 +56,10 @@ func (s *stamper) forget(claimed []string) {
 // number returns the number of shards and the run that this process takes for the current ones. A
 // confused process takes some other number, or the run and the number of another Job.
 func (s *stamper) number(current api.Stamp) (int, string) {
-	if s.believes > 0 {
-		return s.believes, s.believesIn
+	if s.Believes > 0 {
+		return s.Believes, s.BelievesIn
 	}
-	if len(s.w.mapped) > 0 {
+	if len(s.w.Mapped) > 0 {
 		return s.run(current)
 	}
 	return s.lasting(current.Count), ""
@@ -69,13 +69,13 @@ func (s *stamper) number(current api.Stamp) (int, string) {
 // long as one of its pods stays. After that the run of the youngest pod is current.
 func (s *stamper) run(current api.Stamp) (int, string) {
 	count, run := current.Count, current.Run
-	for _, p := range s.w.pods {
+	for _, p := range s.w.Pods {
 		switch {
-		case !p.object || p.stopping || p.orphaned:
-		case p.key == current.Run:
+		case !p.Object || p.Stopping || p.Orphaned:
+		case p.Key == current.Run:
 			return current.Count, current.Run
 		default:
-			count, run = p.shards, p.key
+			count, run = p.Shards, p.Key
 		}
 	}
 	return count, run
@@ -85,10 +85,10 @@ func (s *stamper) run(current api.Stamp) (int, string) {
 // the template is current once a pod has that number, or once no pod has the earlier number.
 func (s *stamper) lasting(current int) int {
 	has := func(count int) bool {
-		return slices.ContainsFunc(s.w.pods, func(p *pod) bool { return p.object && p.shards == count })
+		return slices.ContainsFunc(s.w.Pods, func(p *Pod) bool { return p.Object && p.Shards == count })
 	}
-	if has(s.w.sharded) || !has(current) {
-		return s.w.sharded
+	if has(s.w.Sharded) || !has(current) {
+		return s.w.Sharded
 	}
 	return current
 }
@@ -119,7 +119,7 @@ func (s *stamper) stamp(ctx context.Context) (time.Duration, error) {
 				again = left
 			}
 			leases[l.Name] = raw
-			shards = append(shards, stamp.Shard{Number: n, Stamp: stampOf(l), Held: l.Holder != "", Expired: expired})
+			shards = append(shards, stamp.Shard{Number: n, Stamp: StampOf(l), Held: l.Holder != "", Expired: expired})
 		}
 		slices.SortFunc(shards, func(a, b stamp.Shard) int { return a.Number - b.Number })
 		orders := s.orders(shards)
@@ -163,7 +163,7 @@ func (s *stamper) orders(shards []stamp.Shard) []stamp.Stamp {
 // returns the time that is left. If the Lease is not closed, or has no holder, the results are
 // false and 0.
 func (s *stamper) expired(l *kube.Lease) (bool, time.Duration) {
-	if !stampOf(l).Closed || l.Holder == "" {
+	if !StampOf(l).Closed || l.Holder == "" {
 		delete(s.seen, l.Name)
 		return false, 0
 	}

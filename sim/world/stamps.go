@@ -8,12 +8,12 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// stampOf returns the stamp of a Lease.
-func stampOf(l *kube.Lease) api.Stamp { return api.ParseStamp(l.Annotations[api.StampAnnotation]) }
+// StampOf returns the stamp of a Lease.
+func StampOf(l *kube.Lease) api.Stamp { return api.ParseStamp(l.Annotations[api.StampAnnotation]) }
 
 // restamped reports whether the update of a Lease matters to enroll. Either the stamp of a shard
 // has changed, or the holder of a closed Lease.
 func restamped(was, is *kube.Lease) bool {
-	before, after := stampOf(was), stampOf(is)
+	before, after := StampOf(was), StampOf(is)
 	return before != after || after.Closed && was.Holder != is.Holder
 }

@@ -10,25 +10,25 @@ import (
 	"github.com/metaparticle-io/metaparticle/api"
 )
 
-// startSlot is the Lease of the start lock.
-var startSlot = api.StartLockLease("db")
+// StartSlot is the Lease of the start lock.
+var StartSlot = api.StartLockLease("db")
 
 // checkStart demands that the pod holds the start lock when a child begins. In quiet times no other
 // pod may be starting at that instant. The check excuses a machine that has just woken from a
 // pause, because its clock stood still.
-func checkStart(l *checks, c *child) {
-	p := c.pod()
-	if !slices.Contains(p.slots, startSlot) || c.excused || l.Now() <= p.node.wokeAt+lingering && p.node.wokeAt > 0 {
+func checkStart(l *checks, c *Child) {
+	p := c.Pod()
+	if !slices.Contains(p.Slots, StartSlot) || c.Excused || l.Now() <= p.Node.wokeAt+Lingering && p.Node.wokeAt > 0 {
 		return
 	}
-	if lease, ok := p.w.api.Lease(startSlot); !ok || lease.Holder != p.identity() {
-		l.Violate(startsBeside, "%s begins, and %s is not its pod's", c.name, startSlot)
+	if lease, ok := p.w.API.Lease(StartSlot); !ok || lease.Holder != p.Identity() {
+		l.Violate(startsBeside, "%s begins, and %s is not its pod's", c.Name, StartSlot)
 	}
 	// A start that began before the end of the faults may have lost the lock, so it does not
 	// count.
-	for _, other := range l.alive {
-		if p.w.calm && other.began > p.w.healed && other.pod() != p && startsNow(other) {
-			l.Violate(startsBeside, "%s begins while %s starts", c.name, other.name)
+	for _, other := range l.Alive {
+		if p.w.Calm && other.Began > p.w.Healed && other.Pod() != p && startsNow(other) {
+			l.Violate(startsBeside, "%s begins while %s starts", c.Name, other.Name)
 		}
 	}
 }
@@ -36,27 +36,27 @@ func checkStart(l *checks, c *child) {
 // checkStartReleased demands that a pod releases the start lock only after its application is
 // ready, or dead.
 func checkStartReleased(l *checks, slot, holder string) {
-	if slot != startSlot {
+	if slot != StartSlot {
 		return
 	}
-	for _, c := range l.alive {
-		if c.pod().identity() == holder && startsNow(c) {
-			l.Violate(startsBeside, "%s releases %s while %s starts", holder, slot, c.name)
+	for _, c := range l.Alive {
+		if c.Pod().Identity() == holder && startsNow(c) {
+			l.Violate(startsBeside, "%s releases %s while %s starts", holder, slot, c.Name)
 		}
 	}
 }
 
 // startsNow reports whether the child runs in its pod's first container, and does not pass its
 // probe yet. A container that the kubelet has replaced does not count.
-func startsNow(c *child) bool {
-	p := c.pod()
-	return c.current() && c.container == p.containers[0] && !p.behaviour.serves(p.w.Now()-c.began)
+func startsNow(c *Child) bool {
+	p := c.Pod()
+	return c.Current() && c.Container == p.Containers[0] && !p.Behaviour.Serves(p.w.Now()-c.Began)
 }
 
 // checkUnstopped demands that no agent stops an application that needs no slot. The check ignores
 // deleted pods, and containers that the kubelet has replaced.
-func checkUnstopped(l *checks, c *child, d *gate.Drain) {
-	if p := c.pod(); p.startsOnly() && !p.stopping && !p.shown.deleted && c.current() {
-		l.Violate(stopped, "%s is to stop, because %s", c.name, d.Reason)
+func checkUnstopped(l *checks, c *Child, d *gate.Drain) {
+	if p := c.Pod(); p.StartsOnly() && !p.Stopping && !p.Shown.deleted && c.Current() {
+		l.Violate(Stopped, "%s is to stop, because %s", c.Name, d.Reason)
 	}
 }

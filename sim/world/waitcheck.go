@@ -22,9 +22,9 @@ const (
 	// unmetHolder means that a pod goes on although no holder has served and renewed since the wait
 	// began.
 	unmetHolder = "unmet-holder"
-	// waitsOn means that a pod waits for longer than the rules allow, in quiet times, after
+	// WaitsOn means that a pod waits for longer than the rules allow, in quiet times, after
 	// its conditions were met.
-	waitsOn = "waits-on"
+	WaitsOn = "waits-on"
 )
 
 // checkMet demands that each condition was met, one after the other, before the pod goes on. The
@@ -32,12 +32,12 @@ const (
 func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duration) {
 	for _, c := range conditions {
 		if c.Sharded() {
-			if !shardsMet(w, c, w.api.Object("Lease", api.ShardLease(c.Lease, 0)).Since(at)) {
+			if !shardsMet(w, c, w.API.Object("Lease", api.ShardLease(c.Lease, 0)).Since(at)) {
 				w.Violate(unmetShards, "%s goes on, and the shards of %v were not done", pod, c)
 			}
 			continue
 		}
-		states := w.api.Object("Lease", c.Lease).Since(at)
+		states := w.API.Object("Lease", c.Lease).Since(at)
 		met, how := keyMet(states, c.Key), unmetKey
 		if c.Key == "" {
 			met, how = holderMet(states), unmetHolder
@@ -53,7 +53,7 @@ func (w *World) checkMet(pod string, conditions []api.Condition, at time.Duratio
 // keyMet returns the index of the first state in which the key is done; negative if there is no
 // such state.
 func keyMet(states []apiserver.Version, key string) int {
-	return slices.IndexFunc(states, func(v apiserver.Version) bool { return slices.Contains(doneOf(v.Lease).Keys(), key) })
+	return slices.IndexFunc(states, func(v apiserver.Version) bool { return slices.Contains(DoneOf(v.Lease).Keys(), key) })
 }
 
 // holderMet returns the index of the first state that a renewal has made, and in which the holder
@@ -78,13 +78,13 @@ func renews(before, after apiserver.Version) bool {
 	return same && !is.RenewTime.Equal(was.RenewTime)
 }
 
-// keysDone reports whether the keys and shards of all conditions are done now. If a condition is
+// KeysDone reports whether the keys and shards of all conditions are done now. If a condition is
 // about a holder, the function returns false, because a holder may die at any time.
-func (w *World) keysDone(conditions []api.Condition) bool {
+func (w *World) KeysDone(conditions []api.Condition) bool {
 	return !slices.ContainsFunc(conditions, func(c api.Condition) bool {
 		if c.Sharded() {
 			return !shardsDone(w, c)
 		}
-		return c.Key == "" || !slices.Contains(doneOf(w.api.Object("Lease", c.Lease).Last().Lease).Keys(), c.Key)
+		return c.Key == "" || !slices.Contains(DoneOf(w.API.Object("Lease", c.Lease).Last().Lease).Keys(), c.Key)
 	})
 }

@@ -10,41 +10,27 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 )
 
-// slow returns the true time that passes while the slowest clock counts the duration.
-func slow(d time.Duration) time.Duration { return time.Duration(float64(d) / (1 - skew)) }
+// Slow returns the true time that passes while the slowest clock counts the duration.
+func Slow(d time.Duration) time.Duration { return time.Duration(float64(d) / (1 - Skew)) }
 
-// budgetOf returns the budget of a lease duration.
-func budgetOf(d time.Duration) api.Budget {
+// BudgetOf returns the budget of a lease duration.
+func BudgetOf(d time.Duration) api.Budget {
 	budget, err := api.NewBudget(d)
 	engine.Must(err)
 	return budget
 }
 
-// quick bounds the time from the death of the holder's last child to the start of the next child,
+// Quick bounds the time from the death of the holder's last child to the start of the next child,
 // in fair weather. The agent learns of the death within 10 ms, by a message or the pidfd. The
 // release and the acquisition take 16 ms, a watch event 4 ms, and a grant 2 ms. The sum of 32 ms
 // doubles if two standbys collide.
-const quick = 100 * time.Millisecond
+const Quick = 100 * time.Millisecond
 
-// late bounds the delay with which an agent notices that an instant has come. The timers of the
+// Late bounds the delay with which an agent notices that an instant has come. The timers of the
 // agent's loop run by true time. The loop sleeps for 10 s at most, and the agent's clock may gain
 // a twelfth in that time, which is 834 ms.
-const late = 900 * time.Millisecond
+const Late = 900 * time.Millisecond
 
-// slowest is the longest pause between two reads of a standby that found no Lease. Enroll, too,
+// Slowest is the longest pause between two reads of a standby that found no Lease. Enroll, too,
 // pauses for at most that long between two attempts.
-const slowest = 10 * time.Second
-
-// part is a wait that may be needed before a slot is in use. A bound is the sum of its
-// parts.
-type part struct {
-	what  string
-	lasts time.Duration
-}
-
-func sum(parts []part) (all time.Duration) {
-	for _, p := range parts {
-		all += p.lasts
-	}
-	return all
-}
+const Slowest = 10 * time.Second

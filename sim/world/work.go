@@ -12,7 +12,7 @@ import (
 
 // work is the uninterrupted activity of a bidder under one hold.
 type work struct {
-	bidder            *bidder
+	bidder            *Bidder
 	slot, hold, token string
 	// slots are all slots of the hold, of which a writer has several. The token belongs to the slot
 	// in the field "slot".
@@ -25,14 +25,14 @@ type work struct {
 
 // told reacts to a line about the hold. The program compares its clock with the instant until which
 // the line is good. So a line that the program reads late does no harm.
-func (b *bidder) told(code int, t told) {
+func (b *Bidder) told(code int, t told) {
 	if code >= http.StatusBadRequest || t.Hold == "" {
 		return
 	}
-	b.bids = false
-	first := b.hold == nil || b.hold.Hold != t.Hold
-	b.hold, b.until = &t, t.until()
-	b.pod.w.Note(b.name, "is told %s of %s for %v", t.State, t.Hold, t.good())
+	b.Bids = false
+	first := b.Hold == nil || b.Hold.Hold != t.Hold
+	b.Hold, b.until = &t, t.until()
+	b.Pod.w.Note(b.Name, "is told %s of %s for %v", t.State, t.Hold, t.good())
 	switch t.State {
 	case "lost":
 		b.obey("is told that the hold is lost")
@@ -42,7 +42,7 @@ func (b *bidder) told(code int, t told) {
 			b.in(engine.Between(b.rng, time.Millisecond, 2*time.Second), b.done)
 		}
 	case "uncertain":
-		if !b.pod.leashed {
+		if !b.Pod.Leashed {
 			b.ends("stops, for the hold is uncertain")
 		}
 	}
@@ -50,94 +50,94 @@ func (b *bidder) told(code int, t told) {
 	if first {
 		b.in(lasts(b), b.done)
 	}
-	if b.until <= b.pod.node.Now() || t.State == "uncertain" {
+	if b.until <= b.Pod.Node.Now() || t.State == "uncertain" {
 		return
 	}
 	b.works(t)
-	if !b.pod.leashed {
+	if !b.Pod.Leashed {
 		b.watches(b.until)
 	}
 }
 
 // lasts draws the time that the work takes.
-func lasts(b *bidder) time.Duration {
-	if b.pod.w.calm {
-		return engine.Between(b.rng, 10*time.Millisecond, mostWork)
+func lasts(b *Bidder) time.Duration {
+	if b.Pod.w.Calm {
+		return engine.Between(b.rng, 10*time.Millisecond, MostWork)
 	}
 	return engine.Between(b.rng, 10*time.Millisecond, 90*time.Second)
 }
 
-// mostWork bounds the work under one hold in quiet times.
-const mostWork = 3 * time.Second
+// MostWork bounds the work under one hold in quiet times.
+const MostWork = 3 * time.Second
 
 // works lets the bidder begin its work, or go on with its work.
-func (b *bidder) works(t told) {
+func (b *Bidder) works(t told) {
 	if b.work != nil && b.work.hold == t.Hold {
 		b.work.toldAt = t.at
 		return
 	}
 	b.ends("has another hold")
 	b.work = &work{bidder: b, slot: t.Slot, slots: t.slots(), hold: t.Hold, token: t.FencingToken, toldAt: t.at}
-	workBegins(b.pod.w.checks, b.work)
+	workBegins(b.Pod.w.Checks, b.work)
 }
 
 // watches ends the work when the node's clock shows the instant, unless a later answer
 // prolongs the work.
-func (b *bidder) watches(until time.Duration) {
-	work, g := b.work, b.program
-	b.pod.node.Ring(until, func() {
+func (b *Bidder) watches(until time.Duration) {
+	work, g := b.work, b.Program
+	b.Pod.Node.Ring(until, func() {
 		if b.work != work || b.until != until {
 			return
 		}
-		work.excused = g.still()
+		work.excused = g.Still()
 		g.WhenThawed(b.look)
 	})
 }
 
 // look ends the work if the last answer is no longer good. A bidder without an open call then
 // gives its hold up.
-func (b *bidder) look() {
-	if b.hold == nil || b.pod.node.Now() < b.until || b.pod.leashed {
+func (b *Bidder) look() {
+	if b.Hold == nil || b.Pod.Node.Now() < b.until || b.Pod.Leashed {
 		return
 	}
 	b.ends("ends, for its time has passed")
-	if b.call == nil {
+	if b.Call == nil {
 		b.lose("gives its hold up")
 	}
 }
 
 // ends stops the work of the bidder, if any.
-func (b *bidder) ends(how string) {
+func (b *Bidder) ends(how string) {
 	if work := b.work; work != nil {
 		b.work = nil
-		workEnds(b.pod.w.checks, work, how)
+		workEnds(b.Pod.w.Checks, work, how)
 	}
 }
 
 // lose makes the bidder drop its hold without giving the hold back. The bidder bids anew a while
 // later.
-func (b *bidder) lose(how string) {
-	b.pod.w.Note(b.name, "%s", how)
+func (b *Bidder) lose(how string) {
+	b.Pod.w.Note(b.Name, "%s", how)
 	b.ends("ends")
-	b.hold = nil
+	b.Hold = nil
 	b.hangUp()
 	b.later(idle(b))
 }
 
 // obey drops the hold, because the agent has told that the hold is lost. A program of a pod with a
 // shim works on, until its shim kills it.
-func (b *bidder) obey(how string) {
-	if !b.pod.leashed || b.work == nil {
+func (b *Bidder) obey(how string) {
+	if !b.Pod.Leashed || b.work == nil {
 		b.lose(how)
 	}
 }
 
 // done ends the work, because nothing is left to do. Mostly the program gives the hold back.
-func (b *bidder) done() {
-	if b.hold == nil {
+func (b *Bidder) done() {
+	if b.Hold == nil {
 		return
 	}
-	number, calm := b.hold.Hold, b.pod.w.calm
+	number, calm := b.Hold.Hold, b.Pod.w.Calm
 	b.ends("is done")
 	switch {
 	case !calm && engine.Chance(b.rng, .15): // the bidder drops the hold without giving it back
@@ -148,19 +148,19 @@ func (b *bidder) done() {
 		return
 	}
 	b.round++
-	b.hold = nil
+	b.Hold = nil
 	b.giveBack(number, 3)
 }
 
 // giveBack tells the agent that the hold is over. If the agent does not confirm that, giveBack
 // repeats the request after a second. The argument "times" is the greatest number of attempts.
-func (b *bidder) giveBack(number string, times int) {
+func (b *Bidder) giveBack(number string, times int) {
 	b.ask(http.MethodDelete, "/holds/"+number, func(int, told) {}, func(code int) {
 		if code != http.StatusNoContent && times > 1 {
 			b.in(time.Second, func() { b.giveBack(number, times-1) })
 			return
 		}
-		b.due = b.due && !b.pod.w.calm
+		b.Due = b.Due && !b.Pod.w.Calm
 		b.hangUp()
 		b.later(idle(b))
 	})

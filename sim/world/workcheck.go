@@ -16,14 +16,14 @@ import (
 const tooLong = "too-long"
 
 // key returns the name of the hold of the work, for one of its slots.
-func (k *work) key(slot string) string { return key(slot, k.bidder.pod.identity(), k.hold) }
+func (k *work) key(slot string) string { return Key(slot, k.bidder.Pod.identity(), k.hold) }
 
 // has reports whether the hold of the work has the slot.
 func (k *work) has(slot string) bool { return slices.Contains(k.slots, slot) }
 
 // workBegins checks the invariants when a program begins to work.
 func workBegins(l *checks, k *work) {
-	l.Note(k.bidder.name, "WORKS under %s of %s, token %s", k.hold, k.slot, k.token)
+	l.Note(k.bidder.Name, "WORKS under %s of %s, token %s", k.hold, k.slot, k.token)
 	for _, slot := range k.slots {
 		workBeginsUnder(l, k, slot)
 	}
@@ -39,52 +39,52 @@ func workBegins(l *checks, k *work) {
 // program may work, and no child may live.
 func workBeginsUnder(l *checks, k *work, slot string) {
 	if l.released[k.key(slot)] {
-		l.Violate(withoutProof, "%s works under hold %s of %s, which is released", k.bidder.name, k.hold, slot)
+		l.Violate(withoutProof, "%s works under hold %s of %s, which is released", k.bidder.Name, k.hold, slot)
 	}
 	if workAbsent(k) {
 		return
 	}
 	for _, other := range l.works {
 		if other.has(slot) && !workAbsent(other) {
-			l.Violate(twoAtOnce, "%s works while %s works, both under %s", k.bidder.name, other.bidder.name, slot)
+			l.Violate(twoAtOnce, "%s works while %s works, both under %s", k.bidder.Name, other.bidder.Name, slot)
 		}
 	}
-	if c := l.holder(slot); c != nil && !l.absent(c, slot) {
-		l.Violate(twoAtOnce, "%s works while %s lives, both under %s", k.bidder.name, c.name, slot)
+	if c := l.Holder(slot); c != nil && !l.absent(c, slot) {
+		l.Violate(twoAtOnce, "%s works while %s lives, both under %s", k.bidder.Name, c.Name, slot)
 	}
 }
 
 // checkWorkCrowd demands that no more programs and children run under a claim than its size allows.
-func checkWorkCrowd(l *checks, b *bidder) {
-	n, slots := 0, b.claim.Slots(api.Workload{})
+func checkWorkCrowd(l *checks, b *Bidder) {
+	n, slots := 0, b.Claim.Slots(api.Workload{})
 	for _, other := range l.works {
-		if other.bidder.claim == b.claim && !workAbsent(other) {
+		if other.bidder.Claim == b.Claim && !workAbsent(other) {
 			n++
 		}
 	}
-	for _, c := range l.alive {
-		if slices.ContainsFunc(slots, func(slot string) bool { return c.has(slot) && !l.absent(c, slot) }) {
+	for _, c := range l.Alive {
+		if slices.ContainsFunc(slots, func(slot string) bool { return c.Has(slot) && !l.absent(c, slot) }) {
 			n++
 		}
 	}
 	if n > len(slots) {
-		l.Violate(tooMany, "%d programs work under %s", n, b.claim.LocalText())
+		l.Violate(tooMany, "%d programs work under %s", n, b.Claim.LocalText())
 	}
 }
 
 // workEnds checks the invariants when a program has stopped its work.
 func workEnds(l *checks, k *work, how string) {
 	l.works = slices.DeleteFunc(l.works, func(other *work) bool { return other == k })
-	l.Note(k.bidder.name, "%s", how)
+	l.Note(k.bidder.Name, "%s", how)
 	checkWorkOutlived(l, k)
 }
 
 // checkWorkOutlived demands that the work ends before any standby may take its slot.
 func checkWorkOutlived(l *checks, k *work) {
 	for _, slot := range k.slots {
-		r, ok := l.renewals[k.key(slot)]
+		r, ok := l.Renewals[k.key(slot)]
 		if free := r.free(); !k.excused && !workAbsent(k) && (!ok || l.Now() > free) {
-			l.Violate(outlived, "%s worked until %v, %s was free from %v on", k.bidder.name, l.Now(), slot, free)
+			l.Violate(Outlived, "%s worked until %v, %s was free from %v on", k.bidder.Name, l.Now(), slot, free)
 		}
 	}
 }
@@ -93,14 +93,14 @@ func checkWorkOutlived(l *checks, k *work) {
 // program stands still, or its machine was paused, and no answer has followed the correction of the
 // wall clock.
 func workAbsent(k *work) bool {
-	return k.bidder.program.still() || misled(k.bidder.pod.node, k.toldAt)
+	return k.bidder.Program.Still() || misled(k.bidder.Pod.Node, k.toldAt)
 }
 
 // takenFromWork demands that no program works under a slot that another hold takes.
 func takenFromWork(l *checks, slot, holder, hold string) {
 	for _, k := range l.works {
-		if k.has(slot) && !workAbsent(k) && (k.bidder.pod.identity() != holder || k.hold != hold) {
-			l.Violate(twoAtOnce, "%s takes %s (hold %s) while %s works under hold %s", holder, slot, hold, k.bidder.name, k.hold)
+		if k.has(slot) && !workAbsent(k) && (k.bidder.Pod.identity() != holder || k.hold != hold) {
+			l.Violate(twoAtOnce, "%s takes %s (hold %s) while %s works under hold %s", holder, slot, hold, k.bidder.Name, k.hold)
 		}
 	}
 }
@@ -109,7 +109,7 @@ func takenFromWork(l *checks, slot, holder, hold string) {
 func releasedFromWork(l *checks, by, slot, hold string) {
 	for _, k := range l.works {
 		if k.has(slot) && (k.hold == hold || !workAbsent(k)) {
-			l.Violate(withoutProof, "%s releases %s (hold %s) while %s works under hold %s", by, slot, hold, k.bidder.name, k.hold)
+			l.Violate(withoutProof, "%s releases %s (hold %s) while %s works under hold %s", by, slot, hold, k.bidder.Name, k.hold)
 		}
 	}
 }
@@ -117,40 +117,40 @@ func releasedFromWork(l *checks, by, slot, hold string) {
 // checkTold demands that an answer lets a program work only until another pod may acquire the
 // slot, whatever the clocks show. Answers just after a pause are excused, because an agent cannot
 // know of the pause before the wall clock is set right.
-func checkTold(l *checks, a *localAgent, t told) {
+func checkTold(l *checks, a *LocalAgent, t told) {
 	good := t.good()
-	if good == 0 || misled(a.pod.node, t.at) || a.thawedAt == t.at {
+	if good == 0 || misled(a.pod.Node, t.at) || a.thawedAt == t.at {
 		return
 	}
 	for _, slot := range t.slots() {
-		of := key(slot, a.pod.identity(), t.Hold)
-		r, ok := l.renewals[of]
-		switch until := t.at + time.Duration(float64(good)/(1-skew)); {
+		of := Key(slot, a.pod.identity(), t.Hold)
+		r, ok := l.Renewals[of]
+		switch until := t.at + time.Duration(float64(good)/(1-Skew)); {
 		case !ok || l.released[of]:
-			l.Violate(tooLong, "%s tells %s of %s for %v, and has no such hold of %s", a.where, t.State, t.Hold, good, slot)
+			l.Violate(tooLong, "%s tells %s of %s for %v, and has no such hold of %s", a.Where, t.State, t.Hold, good, slot)
 		case until > r.free():
-			l.Violate(tooLong, "%s tells %s of %s for %v, until %v, and %s is free from %v on", a.where, t.State, t.Hold, good, until, slot, r.free())
+			l.Violate(tooLong, "%s tells %s of %s for %v, until %v, and %s is free from %v on", a.Where, t.State, t.Hold, good, until, slot, r.free())
 		}
 	}
 }
 
 // misled reports whether the processes of the machine could not yet know of a pause at the instant.
 // Processes learn of a pause only when the wall clock is set right.
-func misled(n *node, at time.Duration) bool { return n.paused || n.amiss > 0 || at <= n.rightAt }
+func misled(n *Node, at time.Duration) bool { return n.Paused || n.amiss > 0 || at <= n.rightAt }
 
 // checkLeapSent checks what the agents of a machine do after a leap of its wall clock. Each working
 // program with an open connection must immediately get a line from its agent.
-func checkLeapSent(l *checks, n *node) {
+func checkLeapSent(l *checks, n *Node) {
 	for _, k := range l.works {
-		b, a := k.bidder, k.bidder.pod.agent
-		if b.pod.node != n || !b.streams || b.call == nil || b.call.agent != a || a.handler == nil {
+		b, a := k.bidder, k.bidder.Pod.Agent
+		if b.Pod.Node != n || !b.streams || b.Call == nil || b.Call.agent != a || a.handler == nil {
 			continue
 		}
 		before := k.toldAt
-		l.After(quick, func() {
-			stands := b.program.still() || b.call == nil || b.call.agent.Dead || a.Process.Frozen()
+		l.After(Quick, func() {
+			stands := b.Program.Still() || b.Call == nil || b.Call.agent.Dead || a.Process.Frozen()
 			if b.work == k && k.toldAt == before && !stands && a.thawedAt < n.rightAt {
-				l.Violate(outlived, "%s works on, and has heard nothing since the leap at %v", b.name, n.rightAt)
+				l.Violate(Outlived, "%s works on, and has heard nothing since the leap at %v", b.Name, n.rightAt)
 			}
 		})
 	}

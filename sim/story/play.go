@@ -1,0 +1,136 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package story
+
+import "github.com/metaparticle-io/metaparticle/sim/world"
+
+// Play plays the story of the seed until its end or the first violation, and ends the world. Odd
+// seeds play the story "chaos", and even seeds the story "table". So the seed alone replays a
+// failure.
+func Play(w *world.World) {
+	defer w.End()
+	var story interface{ run() }
+	w.Do(func() {
+		if w.Seed%2 == 0 {
+			story = newTable(w)
+		} else {
+			story = newChaos(w)
+		}
+	})
+	story.run()
+}
+
+// PlayRollouts plays the story of the seed in which pods of several revisions compete. In
+// every third seed the pods have no controller, and come and go at random.
+func PlayRollouts(w *world.World) {
+	defer w.End()
+	var story interface{ run() }
+	w.Do(func() {
+		if w.Seed%3 == 0 {
+			story = newRolling(w)
+		} else {
+			story = persons{newChanging(w)}
+		}
+	})
+	story.run()
+}
+
+// PlayJobs plays the story of the seed in which the pods of Jobs compete for a lock.
+func PlayJobs(w *world.World) {
+	defer w.End()
+	var story *jobs
+	w.Do(func() { story = newJobs(w) })
+	story.run()
+}
+
+// PlayWorks plays the story of the seed in which pods do work that is to run once.
+func PlayWorks(w *world.World) {
+	defer w.End()
+	var story *jobs
+	w.Do(func() { story = newWorks(w) })
+	story.run()
+}
+
+// PlayShards plays the story of the seed in which the number of a workload's shards changes.
+func PlayShards(w *world.World) {
+	defer w.End()
+	var story *sharding
+	w.Do(func() { story = newSharding(w) })
+	story.run()
+}
+
+// PlayMaps plays the story of the seed in which the pods of Jobs do each shard once.
+func PlayMaps(w *world.World) {
+	defer w.End()
+	var story *mapping
+	w.Do(func() { story = newMapping(w) })
+	story.run()
+}
+
+// PlayPrograms plays the story of the seed in which programs use the local API.
+func PlayPrograms(w *world.World) {
+	defer w.End()
+	var story *programs
+	w.Do(func() { story = newPrograms(w, (*programs).claims) })
+	story.run()
+}
+
+// PlayLeashed plays the story of the seed in which shims kill the programs of lost holds. The
+// programs obey no answer of the local API.
+func PlayLeashed(w *world.World) {
+	defer w.End()
+	var story *programs
+	w.Do(func() { story = newProgramsIn(w, (*programs).claims, true) })
+	story.run()
+}
+
+// PlayReaders plays the story of the seed in which programs read and write under one lock.
+func PlayReaders(w *world.World) {
+	defer w.End()
+	var story *programs
+	w.Do(func() { story = newPrograms(w, readersClaims) })
+	story.run()
+}
+
+// PlayJoints plays the story of the seed in which one call of a program bids for several claims.
+func PlayJoints(w *world.World) {
+	defer w.End()
+	var story *programs
+	w.Do(func() { story = newPrograms(w, jointClaims) })
+	story.run()
+}
+
+// PlayStarts plays the story of the seed in which pods have a start lock.
+func PlayStarts(w *world.World) {
+	defer w.End()
+	var story *starting
+	w.Do(func() { story = newStarting(w) })
+	story.run()
+}
+
+// PlayBarriers plays the story of the seed in which pods of Jobs start together.
+func PlayBarriers(w *world.World) { gather(w, false) }
+
+// PlayMeetings plays the story of the seed in which programs of Jobs wait for each other by the
+// local API.
+func PlayMeetings(w *world.World) { gather(w, true) }
+
+// gather plays the story of the seed in which the pods of Jobs wait for each other.
+func gather(w *world.World, programs bool) {
+	defer w.End()
+	var story *gathering
+	w.Do(func() { story = newGathering(w, programs) })
+	story.run()
+}
+
+// PlayRestores plays the story of the seed in which a person restores the API server's objects.
+func PlayRestores(w *world.World) {
+	defer w.End()
+	var story restoring
+	w.Do(func() {
+		w.Restores = true
+		story = restoring{newChaos(w)}
+	})
+	story.run()
+}

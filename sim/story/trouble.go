@@ -1,0 +1,260 @@
+// SPDX-FileCopyrightText: The Metaparticle Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package story
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/metaparticle-io/metaparticle/sim/apiserver"
+	"github.com/metaparticle-io/metaparticle/sim/engine"
+	"github.com/metaparticle-io/metaparticle/sim/world"
+)
+
+// trouble causes the faults of all stories but "table".
+type trouble struct {
+	*workloads
+	elector *world.Elector // nil in most worlds
+	// takesLeases and takesRoles report that a user deletes Leases, or Roles. No seed has both.
+	// If the Lease were gone together with the Role that names it, enroll would make a free
+	// Lease, although a pod may hold the slot.
+	takesLeases, takesRoles bool
+}
+
+// troubles returns the faults that can happen now. The story picks one of them.
+func (c *trouble) troubles() []func() {
+	all := []func(){
+		c.shift, c.shift, c.apiTrouble, c.verbTrouble, func() { c.API.BreakWatches(c.Rng) }, c.enrollTrouble, c.optingOut,
+		c.nodeTrouble, c.nodeTrouble, c.clockTrouble,
+	}
+	if c.takesLeases {
+		all = append(all, c.takeLease)
+	}
+	if c.takesRoles {
+		all = append(all, c.takeRole)
+	}
+	if c.elector != nil {
+		all = append(all, func() { c.elector.Paused = !c.elector.Paused })
+	}
+	if len(c.Pods) > 0 {
+		all = append(all, c.podTrouble, c.podTrouble, c.processTrouble, c.processTrouble, c.processTrouble, c.processTrouble)
+	}
+	return all
+}
+
+// one causes one of the faults that can happen now.
+func (c *trouble) one() { engine.Pick(c.Rng, c.troubles())() }
+
+// disturbFor calls the argument "disturb" again and again for the duration d. The random pauses
+// between the calls are shorter than the argument "pause". After a violation the result is false.
+func disturbFor(w *world.World, d, pause time.Duration, disturb func()) bool {
+	w.Do(func() { w.Calm = false; w.Note("script", "trouble for %v", d) })
+	for end := w.Now() + d; w.Now() < end; {
+		w.Do(disturb)
+		if !w.Pass(engine.Between(w.Rng, time.Millisecond, pause)) {
+			return false
+		}
+	}
+	return true
+}
+
+// shift changes the [apiserver.Weather], the set of faults of requests. The weather in the field
+// "climate" counts as fair. Fair weather mostly becomes foul, and any other weather becomes fair.
+func (c *trouble) shift() {
+	if c.API.Weather == c.climate && engine.Chance(c.Rng, .7) {
+		c.API.Weather = apiserver.Foul
+		c.API.Weather.Watches, c.API.Weather.Idle, c.API.Weather.Silent = c.climate.Watches, c.climate.Idle, c.climate.Silent
+		c.Note("script", "foul weather")
+		return
+	}
+	c.API.Weather = c.climate
+	c.Note("script", "fair weather")
+}
+
+// verbTrouble makes all requests of one kind fail, while those of other kinds work.
+func (c *trouble) verbTrouble() {
+	which, what := c.Rng.IntN(3), engine.Pick(c.Rng, apiserver.Faults)
+	of := func(w *apiserver.Weather) *apiserver.Fault {
+		return []*apiserver.Fault{&w.Gets, &w.Puts, &w.Watches}[which]
+	}
+	*of(&c.API.Weather) = what
+	c.Note("script", "%s fail (%v)", []string{"gets", "puts", "watches"}[which], what)
+	c.After(engine.Between(c.Rng, 100*time.Millisecond, 2*c.longest), func() {
+		*of(&c.API.Weather) = *of(&c.climate)
+	})
+}
+
+// optingOut removes the namespace's label, or restores it.
+func (c *trouble) optingOut() {
+	c.OptedOut = !c.OptedOut
+	c.Note("script", "namespace is opted out: %v", c.OptedOut)
+	for _, e := range c.Enrolls {
+		e.Nudge()
+	}
+}
+
+// clockTrouble changes the clock of a running machine.
+func (c *trouble) clockTrouble() {
+	n := engine.Pick(c.Rng, c.Nodes)
+	if engine.Chance(c.Rng, .5) {
+		n.Step(n.AnyStep())
+		return
+	}
+	n.Slew()
+}
+
+// apiTrouble makes the API server unreachable for a while.
+func (c *trouble) apiTrouble() {
+	if c.API.Away {
+		return
+	}
+	c.API.GoDown()
+	c.After(engine.Between(c.Rng, 100*time.Millisecond, 2*c.longest), c.API.ComeUp)
+}
+
+// enrollTrouble ends a process of enroll, or starts another one.
+func (c *trouble) enrollTrouble() {
+	if len(c.Enrolls) > 0 && engine.Chance(c.Rng, .6) {
+		engine.Pick(c.Rng, c.Enrolls).Retire()
+		return
+	}
+	c.NewEnroller(fmt.Sprintf("enroll-%d", c.Number()))
+}
+
+// takeLease deletes a Lease.
+func (c *trouble) takeLease() {
+	slot := engine.Pick(c.Rng, c.slots)
+	// The policy on deletions refuses to delete a Lease with done keys.
+	if l, ok := c.API.Lease(slot); ok && world.DoneOf(l) == "" {
+		engine.Must(c.API.Remove("somebody", "Lease", slot, "", ""))
+	}
+}
+
+// takeRole deletes the Role or the RoleBinding.
+func (c *trouble) takeRole() {
+	kind := engine.Pick(c.Rng, []string{"Role", "RoleBinding"})
+	name := world.RoleName
+	if c.API.Exists(kind, name) {
+		engine.Must(c.API.Remove("somebody", kind, name, "", ""))
+	}
+}
+
+// nodeTrouble pauses, crashes, suspends or cuts off a node for a while.
+func (c *trouble) nodeTrouble() {
+	n := engine.Pick(c.Rng, c.Nodes)
+	last := engine.Between(c.Rng, 100*time.Millisecond, 2*c.longest)
+	switch c.Rng.IntN(9) {
+	case 8:
+		n.Pause()
+		c.After(last, n.Unpause)
+	case 0:
+		n.Crash()
+		c.After(last, func() {
+			if !n.Up {
+				n.Reboot()
+			}
+		})
+	case 1:
+		n.Freeze()
+		c.After(last, n.Thaw)
+	default:
+		way := c.Rng.IntN(3)
+		n.Cut(way != 0, way != 1)
+		c.After(last, func() { n.CutOut, n.CutIn = false, false; c.Note(n.Name, "is connected again") })
+	}
+}
+
+// podTrouble deletes a pod, sometimes by force, and starts another pod in its place.
+func (c *trouble) podTrouble() {
+	p := engine.Pick(c.Rng, c.Pods)
+	if !p.Object || p.Stopping {
+		return
+	}
+	// The draws come first. A draw during a later event would change the other draws of the
+	// story, which share the random source.
+	t, n := p.Template, engine.Pick(c.Rng, c.Nodes)
+	respawn := func() {
+		if c.count(t.Workload) < c.replicas[t.Workload] {
+			c.NewPod(t, n)
+		}
+	}
+	switch c.Rng.IntN(3) {
+	case 0:
+		p.Forget()
+		c.After(engine.Between(c.Rng, 0, 30*time.Second)+time.Millisecond, p.Stop)
+	default:
+		p.Stop()
+	}
+	pause := engine.Between(c.Rng, 10*time.Millisecond, 2*time.Second)
+	if engine.Chance(c.Rng, .2) {
+		pause += c.longest // the workload is scaled down, and up again
+	}
+	c.After(pause, respawn)
+}
+
+// processTrouble kills, freezes or blocks a process of a pod, or starts a second one.
+func (c *trouble) processTrouble() {
+	p := engine.Pick(c.Rng, c.Pods)
+	if !p.Node.Up || p.Node.Paused {
+		return
+	}
+	r := c.Rng
+	pause := engine.Between(r, 100*time.Millisecond, c.longest)
+	a := p.Agent()
+	var s *world.ShimProcess
+	if k := engine.Pick(r, p.Containers); len(k.Shims) > 0 {
+		s = engine.Pick(r, k.Shims)
+	}
+	forgotten := engine.Chance(r, .5)
+	switch n := r.IntN(15); {
+	case n == 0 && a != nil:
+		a.Kill()
+		p.RestartAgent()
+	case n == 1 && a != nil: // the agent's container is in back-off
+		a.Kill()
+		c.After(pause, p.RestartAgent)
+	case n == 2 && s != nil:
+		s.Exit()
+	case n == 3 && a != nil && s != nil:
+		s.Exit()
+		a.Kill()
+		p.RestartAgent()
+	case n == 4 && a != nil && !a.FrozenAlone:
+		a.FreezeAlone()
+		c.After(pause, a.ThawAlone)
+	case n == 5 && s != nil && !s.Dead:
+		s.Freeze()
+		c.After(pause, s.Thaw)
+	case n == 6: // the kubelet has forgotten the running agent, and starts another
+		p.StartAgent()
+	case n == 7 && s != nil && len(s.Container.Shims) == 1:
+		s.Forgotten = forgotten
+		s.Container.StartShim()
+	case n == 8 && a != nil && a.Agent != nil:
+		c.Note(p.Name, "yield")
+		a.Agent.Yield()
+	case n == 9 && s != nil && s.Child != nil && s.Child.Alive:
+		s.Child.Stuck, s.Child.Excused = c.Now()+pause, true
+		c.Note(s.Name, "%s is in uninterruptible sleep for %v", s.Child.Name, pause)
+	case n == 10 && a != nil: // a person runs kill 1 in the container
+		a.Terminate()
+	case n == 11 && a != nil:
+		a.Block(pause)
+	case n == 12 && s != nil && len(s.Container.Shims) == 1: // a new shim and a new agent start
+		s.Forgotten = true
+		s.Container.StartShim()
+		if a != nil {
+			a.Kill()
+			p.RestartAgent()
+		}
+	case s != nil && s.Child != nil:
+		crash(s.Child)
+	case n < 4 && p.Containers[0].App != nil:
+		crash(p.Containers[0].App)
+	case n < 6 && p.Order.Waiter != nil: // the container of "agent wait" fails, and starts again
+		c.Note(p.Name, "agent wait fails")
+		p.Order.EndWait()
+		p.Order.Soon()
+	}
+}
