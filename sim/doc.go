@@ -11,6 +11,7 @@
 //	engine     the true time, the mutex, the history, clocks and processes
 //	apiserver  the API server, the network to it, and its clients
 //	world      nodes, kubelets, pods and programs, and the invariants of all events
+//	controller the controllers of Deployments, StatefulSets and DaemonSets
 //	story      the workloads, the faults, and what must hold after the faults
 //	play       one test for each seed, and the planted bugs
 //

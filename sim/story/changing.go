@@ -10,6 +10,7 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/controller"
 	"github.com/metaparticle-io/metaparticle/sim/engine"
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
@@ -19,7 +20,7 @@ import (
 // broken version is rolled out.
 type changing struct {
 	*recovery
-	*workload
+	*controller.Workload
 	trouble *trouble
 	hands   *person
 	judge   *judge
@@ -53,22 +54,22 @@ func newChanging(w *world.World) *changing {
 	t.Gate, t.Inits, t.Restless = api.GateContainer, nil, 0
 	all.add(t, 0)
 	c := &changing{
-		recovery: &recovery{workloads: all}, workload: newWorkload(w, t, engine.Pick(w.Rng, []int{1, 1, 2, 3, 3, 5})),
+		recovery: &recovery{workloads: all}, Workload: controller.New(w, t, engine.Pick(w.Rng, []int{1, 1, 2, 3, 3, 5})),
 		trouble: &trouble{workloads: all, takesLeases: engine.Chance(w.Rng, .2)},
 		hands:   &person{workloads: all, rng: w.Source("person")},
 	}
 	all.byHand = true
-	c.minReady = engine.Pick(w.Rng, []time.Duration{0, 0, 5 * time.Second})
-	c.judge = newJudge(c.workload, rolled)
-	c.steer(c.controlled())
+	c.MinReady = engine.Pick(w.Rng, []time.Duration{0, 0, 5 * time.Second})
+	c.judge = newJudge(c.Workload, rolled)
+	c.Steer(c.controlled())
 	c.judge.sit()
 	if c.shared = engine.Chance(w.Rng, .2); c.shared {
 		t.Workload = "job"
 		all.add(t, 0)
 		c.protects = false // pods of two workloads take no turns
-		other := newWorkload(w, t, 2)
-		other.apply(engine.Pick(w.Rng, []world.Behaviour{world.GoodVersion(w.Rng), world.ExitingVersion(w.Rng)}))
-		other.steer(&deployment{workload: other, surge: 1})
+		other := controller.New(w, t, 2)
+		other.Apply(engine.Pick(w.Rng, []world.Behaviour{world.GoodVersion(w.Rng), world.ExitingVersion(w.Rng)}))
+		other.Steer(&controller.Deployment{Workload: other, Surge: 1})
 	}
 	w.NewEnroller("enroll-1")
 	w.API.Latest = max(w.API.Latest, all.longest)
@@ -76,33 +77,33 @@ func newChanging(w *world.World) *changing {
 }
 
 // controlled draws the controller of the workload.
-func (c *changing) controlled() controller {
-	l, n := c.workload, c.workload.replicas
+func (c *changing) controlled() controller.Controller {
+	l, n := c.Workload, c.Workload.Replicas
 	switch c.Rng.IntN(6) {
 	case 0:
-		l.replicas, c.protects, c.most, c.fixed, l.template.Strict = len(l.Nodes), true, 2, true, true
+		l.Replicas, c.protects, c.most, c.fixed, l.Template.Strict = len(l.Nodes), true, 2, true, true
 		c.Note("script", "a DaemonSet")
-		return daemonSet{l}
+		return controller.DaemonSet{Workload: l}
 	case 1:
 		c.protects, c.ordered, c.most = n > 1, true, 2
 		c.Note("script", "a StatefulSet with OrderedReady, %d replicas", n)
-		return &statefulSet{workload: l, unavailable: 1}
+		return &controller.StatefulSet{Workload: l, Unavailable: 1}
 	case 2:
-		c.protects, c.most, l.template.Strict = n > 1, 2, true
+		c.protects, c.most, l.Template.Strict = n > 1, 2, true
 		c.Note("script", "a StatefulSet with Parallel, %d replicas", n)
-		return &statefulSet{workload: l, unavailable: 1, parallel: true}
+		return &controller.StatefulSet{Workload: l, Unavailable: 1, Parallel: true}
 	case 3:
-		d := &deployment{workload: l, unavailable: 1, recreate: engine.Chance(c.Rng, .5)}
-		c.protects, c.most = n > 1 && !d.recreate, 1
-		if d.recreate {
+		d := &controller.Deployment{Workload: l, Unavailable: 1, Recreate: engine.Chance(c.Rng, .5)}
+		c.protects, c.most = n > 1 && !d.Recreate, 1
+		if d.Recreate {
 			c.most = 2 // a deleted standby may start before its agent learns of the deletion
 		}
-		c.Note("script", "a Deployment without a surge, %d replicas, recreate %v", n, d.recreate)
+		c.Note("script", "a Deployment without a surge, %d replicas, recreate %v", n, d.Recreate)
 		return d
 	}
-	d := &deployment{workload: l, surge: 1 + c.Rng.IntN(2), unavailable: c.Rng.IntN(min(2, n))}
+	d := &controller.Deployment{Workload: l, Surge: 1 + c.Rng.IntN(2), Unavailable: c.Rng.IntN(min(2, n))}
 	c.protects, c.most = true, 1
-	c.Note("script", "a Deployment with a surge of %d, %d unavailable, %d replicas", d.surge, d.unavailable, n)
+	c.Note("script", "a Deployment with a surge of %d, %d unavailable, %d replicas", d.Surge, d.Unavailable, n)
 	return d
 }
 
@@ -111,13 +112,13 @@ func (c *changing) controlled() controller {
 // works replaces it.
 func (c *changing) begins() bool {
 	if engine.Chance(c.Rng, .15) {
-		c.Do(func() { c.apply(world.Behaviour{Name: "hangs", Starts: -1, Probed: true}) })
+		c.Do(func() { c.Apply(world.Behaviour{Name: "hangs", Starts: -1, Probed: true}) })
 		if !c.Pass(engine.Between(c.Rng, 20*time.Second, 2*time.Minute)) {
 			return false
 		}
 	}
 	c.Do(func() {
-		c.apply(world.GoodVersion(c.Rng))
+		c.Apply(world.GoodVersion(c.Rng))
 		c.unblock()
 	})
 	return c.finishes("the start", 0)
@@ -146,7 +147,7 @@ func (c *changing) finishes(after string, more time.Duration) bool {
 func (c *changing) checkOther() {
 	for _, end := range c.Checks.Ends[c.seen:] {
 		p := end.Child.Pod()
-		if p.Workload != c.template.Workload && p.Shown.Stays() && p.Behaviour.Lasts == 0 {
+		if p.Workload != c.Template.Workload && p.Shown.Stays() && p.Behaviour.Lasts == 0 {
 			c.Violate(world.Stopped, "%s of %s ended, and nothing happened to its workload", end.Child.Name, p.Name)
 		}
 	}
@@ -155,11 +156,11 @@ func (c *changing) checkOther() {
 // finished reports whether the rollout has ended, and whether its revision is proven. A workload
 // without pods, or with a shared slot, needs no proven revision.
 func (c *changing) finished() bool {
-	if !c.complete() || c.workload.replicas == 0 || c.shared {
-		return c.complete()
+	if !c.Complete() || c.Workload.Replicas == 0 || c.shared {
+		return c.Complete()
 	}
 	lease, ok := c.API.Lease(rolled)
-	return ok && turn.Parse(lease.Annotations[api.RolloutAnnotation]).Proven.Same(c.newest.stamp)
+	return ok && turn.Parse(lease.Annotations[api.RolloutAnnotation]).Proven.Same(c.Newest.Stamp)
 }
 
 // ending bounds the time in which the rollout of a good version ends.
@@ -167,10 +168,10 @@ func (c *changing) ending() time.Duration {
 	step := sum([]part{
 		{"an old pod ends", c.grace + world.Left + world.MostUntold},
 		{"a pod starts, and may be in its back-off", 5*time.Second + world.MostBackOff},
-		{"a pod is available", c.minReady + world.MostStart + time.Second},
-		{"the controllers see that", 10 * mostIdle},
+		{"a pod is available", c.MinReady + world.MostStart + time.Second},
+		{"the controllers see that", 10 * controller.MostIdle},
 	})
-	rounds := 1 + max(c.workload.replicas, len(c.all()))
+	rounds := 1 + max(c.Workload.Replicas, len(c.All()))
 	return sum([]part{
 		{"a pod holds again", c.settling()},
 		{"the turn of an earlier revision ends", c.judge.turn()},
@@ -186,9 +187,9 @@ func (c *changing) improves() bool {
 	before, most := 0, c.most
 	c.Do(func() {
 		if before = len(c.Checks.Ends); c.replacesRestarting() {
-			most = c.workload.replicas
+			most = c.Workload.Replicas
 		}
-		c.apply(world.GoodVersion(c.Rng))
+		c.Apply(world.GoodVersion(c.Rng))
 	})
 	if !c.finishes("a good version", 0) {
 		return false
@@ -196,7 +197,7 @@ func (c *changing) improves() bool {
 	c.Do(func() {
 		holds := map[string]bool{}
 		for _, end := range c.Checks.Ends[before:] {
-			if r := end.Child.Pod().Revision; r.Workload == c.uid && !r.Same(c.newest.stamp) {
+			if r := end.Child.Pod().Revision; r.Workload == c.UID && !r.Same(c.Newest.Stamp) {
 				holds[end.Child.Hold] = true
 			}
 		}
@@ -211,12 +212,12 @@ func (c *changing) improves() bool {
 // function applies a good version instead if old pods would not remain, or if the controller may
 // delete old pods during a handover. After a violation the function returns false.
 func (c *changing) breaks() bool {
-	before := c.newest
+	before := c.Newest
 	if !c.protects || c.replacesRestarting() {
 		return c.improves()
 	}
 	c.Do(func() {
-		c.apply(world.BrokenVersion(c.Rng))
+		c.Apply(world.BrokenVersion(c.Rng))
 		c.judge.begin()
 	})
 	last := engine.Between(c.Rng, time.Minute, 6*time.Minute)
@@ -241,9 +242,9 @@ func (c *changing) breaks() bool {
 	}
 	c.Do(func() {
 		if engine.Chance(c.Rng, .5) {
-			c.again(before)
+			c.Again(before)
 		} else {
-			c.apply(world.GoodVersion(c.Rng))
+			c.Apply(world.GoodVersion(c.Rng))
 		}
 		c.unblock()
 	})
@@ -257,9 +258,9 @@ func (c *changing) breaks() bool {
 func (c *changing) abandons() bool {
 	from, bound := c.Now(), time.Duration(0)
 	c.Do(func() {
-		for _, r := range c.revisions {
-			if !r.behaviour.Broken() {
-				r.replicas = 0
+		for _, r := range c.Revisions {
+			if !r.Behaviour.Broken() {
+				r.Replicas = 0
 			}
 		}
 		for _, p := range c.judge.olds() {
@@ -272,7 +273,7 @@ func (c *changing) abandons() bool {
 		ended := func(e world.Ending) bool { return began(e.Child) }
 		return slices.ContainsFunc(c.Checks.Alive, began) || slices.ContainsFunc(c.Checks.Ends, ended)
 	}
-	if c.newest.behaviour.Imageless || c.Until(bound, taken) {
+	if c.Newest.Behaviour.Imageless || c.Until(bound, taken) {
 		return true
 	}
 	c.Do(func() { c.Violate(world.Nobody, "%v after the last old pod is gone nobody holds %s", bound, rolled) })
@@ -283,7 +284,7 @@ func (c *changing) abandons() bool {
 // A strict controller deletes each old pod that is not Ready. If a shim ends with its
 // child, the kubelet restarts the container, and meanwhile the pod is not Ready.
 func (c *changing) replacesRestarting() bool {
-	return c.workload.template.Strict && !c.workload.template.StandBy
+	return c.Workload.Template.Strict && !c.Workload.Template.StandBy
 }
 
 // unblock deletes the pods for which a StatefulSet with OrderedReady waits in vain. In a
@@ -292,8 +293,8 @@ func (c *changing) unblock() {
 	if !c.ordered {
 		return
 	}
-	for _, p := range c.all() {
-		if !c.updated(p) && !p.Shown.IsReady() {
+	for _, p := range c.All() {
+		if !c.Updated(p) && !p.Shown.IsReady() {
 			p.Shown.Delete()
 		}
 	}
@@ -319,9 +320,9 @@ func (c *changing) meddles() {
 	case n == 2:
 		c.cuts()
 	case n == 3 && len(c.judge.olds()) > 1:
-		c.apply(world.BrokenVersion(c.Rng))
+		c.Apply(world.BrokenVersion(c.Rng))
 	case n == 4:
-		c.again(c.newest)
+		c.Again(c.Newest)
 	}
 }
 
@@ -331,8 +332,8 @@ func (c *changing) meddles() {
 func (c *changing) cuts() {
 	last := engine.Between(c.Rng, time.Second, time.Minute)
 	holder, others := c.judge.replaceable()
-	elsewhere := func(p *world.Pod) bool { return p.Node != holder.Node && c.available(p) }
-	if holder == nil || c.judge.turns[c.newest.stamp].count == 0 || !slices.ContainsFunc(others, elsewhere) {
+	elsewhere := func(p *world.Pod) bool { return p.Node != holder.Node && c.Available(p) }
+	if holder == nil || c.judge.turns[c.Newest.Stamp].count == 0 || !slices.ContainsFunc(others, elsewhere) {
 		return
 	}
 	holder.Node.Cut(true, true)

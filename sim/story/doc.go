@@ -37,15 +37,12 @@
 // treat an earlier Job as the current Job. In some seeds a person deletes a Job but not its pods,
 // or changes the number of shards in the template of a suspended Job.
 //
-// # Controllers
+// # Rollouts
 //
-// The controllers of Deployments, ReplicaSets, StatefulSets and DaemonSets are models of their
-// source in Kubernetes 1.37 (deployment.go, statefulset.go, daemonset.go). Persons apply versions
-// that work, and versions that do not, scale, undo and delete (changing.go, persons.go). The story
-// judges rollouts in times without faults (judge.go). During faults the world checks only the
-// invariants of safety. After the faults, the rollout of a good version must end. A pod on a node
-// that is cut off keeps its last readiness. No controller acts on the progress deadline of a
-// Deployment, so Deployments of the world have no such deadline.
+// The controllers of workloads are in package controller. Persons apply versions that work, and
+// versions that do not, scale, undo and delete (changing.go, persons.go). The story judges rollouts
+// in times without faults (judge.go). During faults the world checks only the invariants of safety.
+// After the faults, the rollout of a good version must end.
 //
 // # Clocks
 //

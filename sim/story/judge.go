@@ -9,12 +9,13 @@ import (
 
 	"github.com/metaparticle-io/metaparticle/agent/turn"
 	"github.com/metaparticle-io/metaparticle/api"
+	"github.com/metaparticle-io/metaparticle/sim/controller"
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
 // judge judges the rollout of a broken version, in times without faults.
 type judge struct {
-	*workload
+	*controller.Workload
 	slot string
 	on   bool
 	// served is the instant from which an outage of the old version counts. Usually that version
@@ -43,8 +44,8 @@ type turns struct {
 	ended time.Duration // the end of the last turn
 }
 
-func newJudge(l *workload, slot string) *judge {
-	return &judge{workload: l, slot: slot, turns: map[api.Revision]turns{}}
+func newJudge(l *controller.Workload, slot string) *judge {
+	return &judge{Workload: l, slot: slot, turns: map[api.Revision]turns{}}
 }
 
 // begin switches the judge on, after a person has applied a broken version.
@@ -73,7 +74,7 @@ func (j *judge) sit() {
 
 // olds returns the pods of good versions that are not deleted.
 func (j *judge) olds() []*world.Pod {
-	return slices.DeleteFunc(j.all(), func(p *world.Pod) bool { return p.Behaviour.Broken() || !p.Shown.Stays() })
+	return slices.DeleteFunc(j.All(), func(p *world.Pod) bool { return p.Behaviour.Broken() || !p.Shown.Stays() })
 }
 
 // replaceable returns the old pod that holds the slot, and the other old pods. Both results are
@@ -84,7 +85,7 @@ func (j *judge) replaceable() (holder *world.Pod, others []*world.Pod) {
 		return nil, nil
 	}
 	others = slices.DeleteFunc(j.olds(), func(p *world.Pod) bool { return p == child.Pod() })
-	if !slices.ContainsFunc(others, j.available) {
+	if !slices.ContainsFunc(others, j.Available) {
 		return nil, nil
 	}
 	return child.Pod(), others
@@ -95,13 +96,13 @@ func (j *judge) replaceable() (holder *world.Pod, others []*world.Pod) {
 // person removed.
 func (j *judge) checkProtected() {
 	least := 1
-	if j.template.Strict {
+	if j.Template.Strict {
 		least = max(least, j.had-1-j.excused)
 	}
 	if left := len(j.olds()); left < least {
-		j.Violate(world.Unprotected, "%d old pods of %s are left, not %d", left, j.template.Workload, least)
+		j.Violate(world.Unprotected, "%d old pods of %s are left, not %d", left, j.Template.Workload, least)
 	}
-	for _, p := range j.all() {
+	for _, p := range j.All() {
 		if p.Behaviour.Broken() && p.Shown.IsReady() {
 			j.Violate(world.Unprotected, "%s is Ready, and its version %s", p.Name, p.Behaviour.Name)
 		}
@@ -137,7 +138,7 @@ func (j *judge) checkServed() {
 		}
 	}
 	if away := j.Now() - j.served; away > j.turn() {
-		j.Violate(world.Withheld, "the old version of %s does not serve for %v", j.template.Workload, away)
+		j.Violate(world.Withheld, "the old version of %s does not serve for %v", j.Template.Workload, away)
 	}
 }
 
@@ -149,10 +150,10 @@ const shortestTurn = time.Minute
 // turn bounds the time for which a turn of a broken version keeps the old version from serving.
 func (j *judge) turn() time.Duration {
 	return sum([]part{
-		{"the old application stops", j.template.Grace + world.Left},
+		{"the old application stops", j.Template.Grace + world.Left},
 		{"the turn ends without serving", world.Slow(shortestTurn)},
 		{"the new application begins to serve at the end, and then fails", world.Slow(turn.Proof)},
-		{"the new application stops", j.template.Grace + world.Left},
+		{"the new application stops", j.Template.Grace + world.Left},
 		{"the old pod's container is in its back-off", world.MostBackOff + time.Second},
 		{"the old application starts", world.MostStart + time.Second},
 		{"the agents write and read", j.taking()},
@@ -163,7 +164,7 @@ func (j *judge) turn() time.Duration {
 func (j *judge) taking() time.Duration {
 	return sum([]part{
 		{"a pod that a release names comes first", world.Slow(time.Second)},
-		{"a pod that has yielded lets the others go first", world.Slow(world.BudgetOf(j.template.Duration).Retry)},
+		{"a pod that has yielded lets the others go first", world.Slow(world.BudgetOf(j.Template.Duration).Retry)},
 		{"a refused pod tries again", world.Slow(time.Second)},
 		{"the requests take a while", time.Second},
 	})
@@ -172,7 +173,7 @@ func (j *judge) taking() time.Duration {
 // checkFree demands that the slot does not stay free while an old pod could take the slot.
 func (j *judge) checkFree() {
 	lease, ok := j.API.Lease(j.slot)
-	ready := slices.ContainsFunc(j.olds(), j.available)
+	ready := slices.ContainsFunc(j.olds(), j.Available)
 	switch {
 	case !ok || lease.Holder != "" || !ready:
 		j.free = 0
@@ -194,7 +195,7 @@ func (j *judge) checkTurns() {
 	for _, end := range j.Checks.Ends[j.judged:] {
 		c := end.Child
 		r := c.Pod().Revision
-		if r.Workload != j.uid || !c.Pod().Behaviour.Broken() {
+		if r.Workload != j.UID || !c.Pod().Behaviour.Broken() {
 			continue
 		}
 		t := j.turns[r]
@@ -211,9 +212,9 @@ func (j *judge) checkTurns() {
 		j.turns[r] = t
 	}
 	j.judged = len(j.Checks.Ends)
-	n := j.newest
-	if most := 4 + int((j.Now()-n.applied)/time.Hour); j.turns[n.stamp].count > most {
-		j.Violate(world.StopsOften, "revision %d had %d turns in %v", n.stamp.Number, j.turns[n.stamp].count, j.Now()-n.applied)
+	n := j.Newest
+	if most := 4 + int((j.Now()-n.Applied)/time.Hour); j.turns[n.Stamp].count > most {
+		j.Violate(world.StopsOften, "revision %d had %d turns in %v", n.Stamp.Number, j.turns[n.Stamp].count, j.Now()-n.Applied)
 	}
 }
 

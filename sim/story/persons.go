@@ -40,7 +40,7 @@ func (c persons) hurries() bool {
 		}
 	}
 	c.Do(func() {
-		c.apply(world.GoodVersion(c.Rng))
+		c.Apply(world.GoodVersion(c.Rng))
 		c.unblock()
 	})
 	return c.finishes("quick changes", 0)
@@ -50,13 +50,13 @@ func (c persons) hurries() bool {
 func (c persons) anyVersion() {
 	switch c.Rng.IntN(6) {
 	case 0, 1:
-		c.apply(world.GoodVersion(c.Rng))
+		c.Apply(world.GoodVersion(c.Rng))
 	case 2:
-		c.apply(world.LateVersion(c.Rng))
+		c.Apply(world.LateVersion(c.Rng))
 	case 3:
-		c.again(engine.Pick(c.Rng, c.revisions))
+		c.Again(engine.Pick(c.Rng, c.Revisions))
 	default:
-		c.apply(world.BrokenVersion(c.Rng))
+		c.Apply(world.BrokenVersion(c.Rng))
 	}
 }
 
@@ -66,9 +66,9 @@ func (c persons) resizes() bool {
 	if c.fixed {
 		return c.improves()
 	}
-	before := c.workload.replicas
+	before := c.Workload.Replicas
 	for _, n := range []int{engine.Pick(c.Rng, []int{0, 0, 1}), before} {
-		c.Do(func() { c.scale(n) })
+		c.Do(func() { c.Scale(n) })
 		if engine.Chance(c.Rng, .3) && !c.Pass(engine.Between(c.Rng, time.Millisecond, 10*time.Second)) {
 			return false
 		}
@@ -82,11 +82,11 @@ func (c persons) resizes() bool {
 // vanishes deletes the workload, and makes it anew with a good version. The rollout of this version
 // must end.
 func (c persons) vanishes() bool {
-	c.Do(c.remove)
+	c.Do(c.Remove)
 	if engine.Chance(c.Rng, .5) && !c.Pass(engine.Between(c.Rng, time.Millisecond, 30*time.Second)) {
 		return false
 	}
-	c.Do(func() { c.apply(world.GoodVersion(c.Rng)) })
+	c.Do(func() { c.Apply(world.GoodVersion(c.Rng)) })
 	return c.finishes("a deletion", 0)
 }
 
@@ -96,7 +96,7 @@ func (c persons) pauses() bool {
 	before := 0
 	c.Do(func() {
 		c.hands.annotate(rolled, func(a map[string]string) { a[api.PausedAnnotation] = string(api.PauseHold) })
-		c.apply(world.GoodVersion(c.Rng))
+		c.Apply(world.GoodVersion(c.Rng))
 		before = len(c.Checks.Ends)
 	})
 	if !c.Pass(engine.Between(c.Rng, time.Second, 2*time.Minute)) {
@@ -104,7 +104,7 @@ func (c persons) pauses() bool {
 	}
 	c.Do(func() {
 		for _, end := range c.Checks.Ends[before:] {
-			if p := end.Child.Pod(); p.Shown.Stays() && !p.Behaviour.Broken() && p.Revision.Workload == c.uid {
+			if p := end.Child.Pod(); p.Shown.Stays() && !p.Behaviour.Broken() && p.Revision.Workload == c.UID {
 				c.Violate(world.Stopped, "%s of %s ended while its slot was paused", end.Child.Name, p.Name)
 			}
 		}
@@ -116,12 +116,12 @@ func (c persons) pauses() bool {
 // suffers lets persons change the workload while faults happen. After the faults the rollout of a
 // good version must end.
 func (c persons) suffers() bool {
-	replicas := c.workload.replicas
+	replicas := c.Workload.Replicas
 	fine := disturbFor(c.World, engine.Between(c.Rng, time.Minute, 4*time.Minute), 20*time.Second, func() {
 		switch {
 		case engine.Chance(c.Rng, .1):
-			c.remove()
-			c.apply(world.GoodVersion(c.Rng))
+			c.Remove()
+			c.Apply(world.GoodVersion(c.Rng))
 		case engine.Chance(c.Rng, .3):
 			c.anyVersion()
 		default:
@@ -134,8 +134,8 @@ func (c persons) suffers() bool {
 	c.Do(func() {
 		c.heal()
 		c.killStopped()
-		c.scale(replicas)
-		c.apply(world.GoodVersion(c.Rng))
+		c.Scale(replicas)
+		c.Apply(world.GoodVersion(c.Rng))
 		c.unblock()
 	})
 	// The holder's watch of the next Lease may be mute, so the holder may see an ask five minutes

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package story
+package controller
 
 import (
 	"slices"
@@ -9,13 +9,13 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-// daemonSet models the controller of a DaemonSet with maxUnavailable 1, by its source in
+// DaemonSet models the controller of a DaemonSet with maxUnavailable 1, by its source in
 // Kubernetes 1.37. Each node has one pod.
-type daemonSet struct{ *workload }
+type DaemonSet struct{ *Workload }
 
 // on returns the workload's pod on the node; nil for none.
-func (d daemonSet) on(n *world.Node) *world.Pod {
-	all := d.all()
+func (d DaemonSet) on(n *world.Node) *world.Pod {
+	all := d.All()
 	if i := slices.IndexFunc(all, func(p *world.Pod) bool { return p.Node == n }); i >= 0 {
 		return all[i]
 	}
@@ -25,7 +25,7 @@ func (d daemonSet) on(n *world.Node) *world.Pod {
 // sync makes the pods that are missing, and deletes old pods. The method deletes each old pod that
 // is not available. While no pod is unavailable, the method also deletes one old pod that is
 // available.
-func (d daemonSet) sync() {
+func (d DaemonSet) sync() {
 	unavailable := 0
 	var old []*world.Pod
 	for _, i := range d.random.Perm(len(d.Nodes)) {
@@ -33,13 +33,13 @@ func (d daemonSet) sync() {
 		p := d.on(n)
 		switch {
 		case p == nil:
-			d.start(d.newest, n, "")
+			d.start(d.Newest, n, "")
 			unavailable++
-		case d.available(p) && !d.updated(p):
+		case d.Available(p) && !d.Updated(p):
 			old = append(old, p)
-		case !d.available(p):
+		case !d.Available(p):
 			unavailable++
-			if !d.updated(p) {
+			if !d.Updated(p) {
 				p.Shown.Delete()
 			}
 		}

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package story
+package controller
 
 import (
 	"cmp"
@@ -12,13 +12,15 @@ import (
 	"github.com/metaparticle-io/metaparticle/sim/world"
 )
 
-// deployment models the controllers of a Deployment and of its ReplicaSets, by their source in
-// Kubernetes 1.37. The field "replicas" of a revision is the size of the revision's ReplicaSet.
-type deployment struct {
-	*workload
-	surge, unavailable int
-	// recreate selects the strategy Recreate.
-	recreate bool
+// Deployment models the controllers of a Deployment and of its ReplicaSets, by their source in
+// Kubernetes 1.37. The field Replicas of a revision is the size of the revision's ReplicaSet.
+type Deployment struct {
+	*Workload
+	// Surge is the number of pods above the replicas, and Unavailable the number of pods below them,
+	// that a rolling update allows.
+	Surge, Unavailable int
+	// Recreate selects the strategy Recreate.
+	Recreate bool
 	// scaled is the number of replicas for which the Deployment's controller resized its
 	// ReplicaSets last.
 	scaled int
@@ -26,16 +28,16 @@ type deployment struct {
 
 // sync carries out one step, either of the Deployment's controller or of the ReplicaSets'
 // controller. So each controller acts on a state that the other controller wrote a while ago.
-func (d *deployment) sync() {
+func (d *Deployment) sync() {
 	switch {
 	case engine.Chance(d.random, .5):
-		for _, r := range d.revisions {
+		for _, r := range d.Revisions {
 			d.settle(r)
 		}
-	case d.scaled != d.replicas:
+	case d.scaled != d.Replicas:
 		d.resize()
-		d.scaled = d.replicas
-	case d.recreate:
+		d.scaled = d.Replicas
+	case d.Recreate:
 		d.replace()
 	default:
 		d.roll()
@@ -44,24 +46,24 @@ func (d *deployment) sync() {
 
 // settle makes or deletes pods until the revision's ReplicaSet has as many pods as replicas. Then
 // settle counts the available pods.
-func (d *deployment) settle(r *revision) {
+func (d *Deployment) settle(r *revision) {
 	pods := d.of(r)
-	for range r.replicas - len(pods) {
+	for range r.Replicas - len(pods) {
 		d.start(r, d.place(), "")
 	}
-	if surplus := len(pods) - r.replicas; surplus > 0 {
+	if surplus := len(pods) - r.Replicas; surplus > 0 {
 		slices.Reverse(pods) // the newest pod first
 		slices.SortStableFunc(pods, d.cheaper)
 		for _, p := range pods[:surplus] {
 			p.Shown.Delete()
 		}
 	}
-	r.available = len(slices.DeleteFunc(d.of(r), func(p *world.Pod) bool { return !d.available(p) }))
+	r.available = len(slices.DeleteFunc(d.of(r), func(p *world.Pod) bool { return !d.Available(p) }))
 }
 
 // cheaper compares two pods for deletion. The result is negative if a ReplicaSet deletes the pod p
 // before the pod q.
-func (d *deployment) cheaper(p, q *world.Pod) int {
+func (d *Deployment) cheaper(p, q *world.Pod) int {
 	return cmp.Or(
 		less(q.Shown.IsPending(), p.Shown.IsPending()),
 		less(p.Shown.IsReady(), q.Shown.IsReady()),
@@ -84,96 +86,96 @@ func less(p, q bool) int {
 }
 
 // beside returns how many Ready pods of the workload run on the pod's node.
-func (d *deployment) beside(p *world.Pod) int {
-	return len(slices.DeleteFunc(d.all(), func(other *world.Pod) bool { return other.Node != p.Node || !other.Shown.IsReady() }))
+func (d *Deployment) beside(p *world.Pod) int {
+	return len(slices.DeleteFunc(d.All(), func(other *world.Pod) bool { return other.Node != p.Node || !other.Shown.IsReady() }))
 }
 
 // total returns the sum of the replicas of all ReplicaSets, and the number of available pods.
-func (d *deployment) total() (all, available int) {
-	for _, r := range d.revisions {
-		all += r.replicas
+func (d *Deployment) total() (all, available int) {
+	for _, r := range d.Revisions {
+		all += r.Replicas
 		available += r.available
 	}
 	return all, available
 }
 
 // roll carries out one step of a rolling update.
-func (d *deployment) roll() {
+func (d *Deployment) roll() {
 	all, available := d.total()
-	n, most := d.newest, d.replicas+d.surge
+	n, most := d.Newest, d.Replicas+d.Surge
 	switch {
-	case n.replicas > d.replicas:
-		n.replicas = d.replicas
+	case n.Replicas > d.Replicas:
+		n.Replicas = d.Replicas
 		return
-	case n.replicas < d.replicas && all < most:
-		n.replicas += min(most-all, d.replicas-n.replicas)
+	case n.Replicas < d.Replicas && all < most:
+		n.Replicas += min(most-all, d.Replicas-n.Replicas)
 		return
 	}
-	least := d.replicas - d.unavailable
-	down := all - least - (n.replicas - n.available)
+	least := d.Replicas - d.Unavailable
+	down := all - least - (n.Replicas - n.available)
 	if down <= 0 {
 		return
 	}
-	d.shrink(down, func(r *revision) int { return r.replicas - r.available })
-	d.shrink(available-least, func(r *revision) int { return r.replicas })
+	d.shrink(down, func(r *revision) int { return r.Replicas - r.available })
+	d.shrink(available-least, func(r *revision) int { return r.Replicas })
 }
 
 // shrink removes replicas from the old revisions, and begins with the oldest. The argument "down"
 // bounds the sum of the removed replicas. The function "most" returns how many replicas a revision
 // can lose.
-func (d *deployment) shrink(down int, most func(*revision) int) {
-	for _, r := range d.revisions {
-		if r != d.newest {
+func (d *Deployment) shrink(down int, most func(*revision) int) {
+	for _, r := range d.Revisions {
+		if r != d.Newest {
 			taken := max(0, min(down, most(r)))
-			r.replicas -= taken
+			r.Replicas -= taken
 			down -= taken
 		}
 	}
 }
 
 // replace carries out one step of a rollout with the strategy Recreate.
-func (d *deployment) replace() {
-	for _, r := range d.revisions {
-		if r != d.newest && r.replicas > 0 {
-			r.replicas = 0
+func (d *Deployment) replace() {
+	for _, r := range d.Revisions {
+		if r != d.Newest && r.Replicas > 0 {
+			r.Replicas = 0
 			return
 		}
 	}
-	if !slices.ContainsFunc(d.all(), func(p *world.Pod) bool { return !d.updated(p) }) {
-		d.newest.replicas = d.replicas
+	if !slices.ContainsFunc(d.All(), func(p *world.Pod) bool { return !d.Updated(p) }) {
+		d.Newest.Replicas = d.Replicas
 	}
 }
 
 // resize distributes a changed number of replicas over the ReplicaSets that are not empty,
 // in proportion to their sizes.
-func (d *deployment) resize() {
-	active := slices.DeleteFunc(slices.Clone(d.revisions), func(r *revision) bool { return r.replicas == 0 })
+func (d *Deployment) resize() {
+	active := slices.DeleteFunc(slices.Clone(d.Revisions), func(r *revision) bool { return r.Replicas == 0 })
 	switch {
 	case len(active) == 0:
-		active = append(active, d.newest)
+		active = append(active, d.Newest)
 		fallthrough
 	case len(active) == 1:
-		active[0].replicas = d.replicas
+		active[0].Replicas = d.Replicas
 		return
-	case d.recreate:
+	case d.Recreate:
 		return
 	}
 	all, _ := d.total()
-	most, before := d.replicas+d.surge, d.scaled+d.surge
-	if d.replicas == 0 {
+	most, before := d.Replicas+d.Surge, d.scaled+d.Surge
+	if d.Replicas == 0 {
 		most = 0
 	}
-	slices.SortStableFunc(active, func(a, b *revision) int { return b.replicas - a.replicas })
+	slices.SortStableFunc(active, func(a, b *revision) int { return b.Replicas - a.Replicas })
 	left := most - all
 	for _, r := range active {
-		share := int(math.Round(float64(r.replicas*most)/float64(max(1, before)))) - r.replicas
+		share := int(math.Round(float64(r.Replicas*most)/float64(max(1, before)))) - r.Replicas
 		if left > 0 {
 			share = max(0, min(share, left))
 		} else {
 			share = min(0, max(share, left))
 		}
-		r.replicas += share
+		r.Replicas += share
 		left -= share
 	}
-	active[0].replicas = max(0, active[0].replicas+left)
+	active[0].Replicas = max(0, active[0].Replicas+left)
 }
