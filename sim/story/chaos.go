@@ -101,7 +101,8 @@ func newChaos(w *world.World) *chaos {
 func anyTemplate(w *world.World, choice []time.Duration, workload string, replicas int, slots []string) world.Template {
 	r := w.Rng
 	t := world.Template{
-		Workload: workload, Slots: slots, Any: api.AnyOne(slots[0]), Duration: engine.Pick(r, choice), Gate: engine.Pick(r, world.Gates), Grace: engine.Between(r, 3*time.Second, 20*time.Second),
+		Workload: workload, Slots: slots, Any: api.AnyOne(slots[0]), Duration: engine.Pick(r, choice),
+		Gate: engine.Pick(r, world.Gates), Grace: engine.Between(r, 3*time.Second, 20*time.Second),
 		Containers: []string{"app"}, StandBy: engine.Chance(r, .8),
 		Obedient: engine.Chance(r, .3),
 	}

@@ -261,7 +261,9 @@ func (m *mapping) ended(after string) bool {
 	over := func() bool { return len(world.Undone(m.World, world.LastJob(m.World))) == 0 && len(m.Pods) == 0 }
 	if !m.Until(bound, over) {
 		m.Do(func() {
-			m.Violate(world.Nobody, "%v after %s %v of Job %s are not done, and %d pods are left", bound, after, world.Undone(m.World, world.LastJob(m.World)), world.LastJob(m.World).UID, len(m.Pods))
+			last := world.LastJob(m.World)
+			m.Violate(world.Nobody, "%v after %s %v of Job %s are not done, and %d pods are left",
+				bound, after, world.Undone(m.World, last), last.UID, len(m.Pods))
 		})
 		return false
 	}
