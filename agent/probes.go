@@ -34,8 +34,8 @@ func newProbes(c Config) *probe.Monitor {
 	})
 }
 
-// follow tells the monitor of probes which children to probe. A child of the hold is probed from
-// the end of its postStart hook until its drain begins.
+// follow tells the probe monitor which children to probe. A child of the hold is probed from the
+// end of its postStart hook until its drain begins.
 func (h *hold) follow() {
 	u := h.unit
 	// The decision in h.turn may be older than the rollout that the agent last read from the

@@ -47,8 +47,9 @@ var archives = map[string]string{
 	"../cmd/agent/testdata/*.txtar": "TestAgentPassesTheScriptsInTestdata/",
 }
 
-// TestCompatibilityPageIsGeneratedFromTests checks that docs/compatibility.md lists every row
-// with its tests. With -update the test rewrites the document.
+// TestCompatibilityPageIsGeneratedFromTests checks that docs/compatibility.md lists every row that
+// a test's comment names, with the names of these tests. With -update the test rewrites the
+// document.
 func TestCompatibilityPageIsGeneratedFromTests(t *testing.T) {
 	const file = "compatibility.md"
 	found := append(ofFunctions(t), ofArchives(t)...)

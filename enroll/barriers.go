@@ -12,8 +12,9 @@ import (
 )
 
 // ownersOf returns the owners of the Lease of a slot. The Lease of a barrier belongs to the
-// claimant's Job, so the API server deletes the record of an open barrier together with the
-// Job. Any other Lease has no owner, because the Lease outlives the workload.
+// claimant's Job. So the garbage collector deletes that Lease after the Job, and with the Lease the
+// record that the barrier is open. Any other Lease has no owner, because such a Lease outlives
+// the workload.
 func ownersOf(slot string, claimant client.Object) []metav1.OwnerReference {
 	run := podspec.Run(claimant)
 	if run == "" || api.RunOf(slot) != run {

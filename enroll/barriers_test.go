@@ -48,7 +48,7 @@ func TestPodGetsTheBarrierLeasesOfItsJob(t *testing.T) {
 			require.NotNil(t, lease, name)
 			assert.Empty(t, *lease.Spec.HolderIdentity)
 			assert.EqualValues(t, 20, *lease.Spec.LeaseDurationSeconds)
-			require.Len(t, lease.OwnerReferences, 1, "the API server deletes the Lease with the Job")
+			require.Len(t, lease.OwnerReferences, 1, "the garbage collector deletes the Lease after the Job")
 			assert.Equal(t, metav1.OwnerReference{APIVersion: "batch/v1", Kind: "Job", Name: "train", UID: types.UID(run)}, lease.OwnerReferences[0])
 		}
 	}
@@ -76,7 +76,7 @@ func TestBarrierForProgramsGetsLeasesOfItsJob(t *testing.T) {
 		lease := w.lease(name)
 		require.NotNil(t, lease, name)
 		assert.EqualValues(t, 20, *lease.Spec.LeaseDurationSeconds, "the spec decides, which no user can change")
-		require.Len(t, lease.OwnerReferences, 1, "the API server deletes the Lease with the Job")
+		require.Len(t, lease.OwnerReferences, 1, "the garbage collector deletes the Lease after the Job")
 	}
 	role := w.role("till")
 	require.NotNil(t, role)

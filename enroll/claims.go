@@ -20,7 +20,7 @@ import (
 type claim struct {
 	// duration is the longest lease duration that a pod asks for.
 	duration time.Duration
-	// accounts are the service accounts of the claimants, by their roleKey.
+	// accounts are the service accounts of the claimants. Each key is the account's roleKey.
 	accounts map[string]string
 	// first is the first claimant. If no Role has room for the slot, enroll writes an Event
 	// on this object.

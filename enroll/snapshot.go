@@ -190,8 +190,8 @@ func stays(lease *coordinationv1.Lease) bool {
 }
 
 // recorded reports whether a Lease that is not paused has done keys other than revisions, or the
-// record of an open barrier. The record of a barrier counts only in a Lease that the API server
-// deletes together with the Job.
+// record of an open barrier. The record of a barrier counts only in a Lease that the garbage
+// collector deletes after the Job.
 func recorded(lease *coordinationv1.Lease) bool {
 	if lease == nil || api.PauseOf(lease.Annotations) != "" {
 		return false

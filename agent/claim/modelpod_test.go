@@ -38,8 +38,8 @@ type modelPod struct {
 	// skew is the error of the wall clock. The field boot is the time of the pod's clock at the
 	// beginning.
 	rate, skew, boot time.Duration
-	// fresh reports that a fresh shim waits for a grant, before the restarted agent has a
-	// report of the child's shim.
+	// fresh reports that a fresh shim waits for a grant. The restarted agent has not yet heard of the
+	// other shim, which has the child.
 	fresh bool
 	// frozen reports that the agent process is suspended, while the shim goes on.
 	frozen bool

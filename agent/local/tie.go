@@ -10,9 +10,10 @@ import (
 	"github.com/metaparticle-io/metaparticle/agent/leash"
 )
 
-// tie passes the state of the claim to the leash. If join is true, a program that started after
-// the acquisition may know the hold from now on. The result is false if the grant of a shim may
-// end after the hold's deadline. Then no answer is good before the renewal that tie requests.
+// tie passes the state of the claim to the leash. If join is true, a program that started after the
+// acquisition may know the hold from now on. The result is false if the grant of a shim may end
+// after the hold's deadline. In this case tie requests a renewal. Until the renewal is stored, the
+// agent tells no program that the program has the hold.
 func (k *keeper) tie(join bool) (covered bool) {
 	t := leash.Tie{Deadline: instant.Never, Leaps: k.noted}
 	if k.hold != nil {

@@ -94,7 +94,8 @@ func (k *kernel) ignoreAsFound() (undo func()) {
 	}
 }
 
-// startAside starts a command without input. The result out reads the output of the command.
+// startAside starts a command without input. The results are the command's PID, and a reader of the
+// command's output.
 func startAside(c *Command) (pid int, out *output, err error) {
 	file, err := host.LookPath(c.Argv[0], os.Getenv("PATH"))
 	if err != nil {

@@ -25,8 +25,8 @@ func PauseOf(slot string, p api.Pause) string {
 	return "the slot " + slot + " is paused by hand"
 }
 
-// mostOfValue bounds the bytes that a text repeats of an annotation's value. Each known value is
-// shorter.
+// mostOfValue is the number of bytes of an annotation's unknown value that a message repeats at
+// most. Each known value is shorter.
 const mostOfValue = 32
 
 func cut(value string) string { return value[:min(len(value), mostOfValue)] }

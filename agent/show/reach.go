@@ -17,10 +17,10 @@ const (
 	// longestPause bounds the pause between two checks. So within about 10 s a standby notices
 	// that a network path works again.
 	longestPause = 10 * time.Second
-	// steady is the time for which the holder's pod must answer before the pauses between checks
-	// begin at shortestPause again. On a path that fails repeatedly, each pause stays at
-	// longestPause, of which the jitter removes at most half. So the readiness of the standby
-	// changes at most once in 5 s.
+	// steady is the time for which the holder's pod must answer without a failure before the next
+	// pause is shortestPause again. On a path that fails more often, the pauses grow to longestPause.
+	// The jitter shortens a pause by at most half, so the standby's readiness then changes at most
+	// once in 5 s.
 	steady = time.Minute
 )
 

@@ -27,8 +27,9 @@ import (
 const leaseAtBarrier = `{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"barrier.warm.run-1.0","namespace":"shop",` +
 	`"uid":"u","resourceVersion":"5","annotations":{"metaparticle.io/opened":"%s"}},"spec":{"holderIdentity":"other_1","leaseDurationSeconds":30}}`
 
-// atBarrier returns a command that runs the program against a server. The argument "opened" is the
-// record in the server's Lease. Each read of the Lease sends a value to the channel "reads".
+// atBarrier returns a command that runs the agent's role "barrier" against a fake API server. The
+// argument "opened" is the value of the annotation metaparticle.io/opened on the server's Lease.
+// Each read of the Lease sends a value to the channel "reads".
 func atBarrier(t *testing.T, opened string, wait time.Duration) (c *exec.Cmd, reads <-chan struct{}) {
 	t.Helper()
 	read := make(chan struct{}, 1000)

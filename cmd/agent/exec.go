@@ -106,8 +106,8 @@ func hook(name string, h *api.Handler) (*shim.Hook, error) {
 }
 
 // stopSignal reads an image's STOPSIGNAL or a lifecycle.stopSignal. Some signals are refused,
-// because the shim cannot receive them, and so could not pass them on. The Go runtime uses some
-// signals itself, and SIGCHLD reports the child's end.
+// because the shim cannot pass them on. The Go runtime uses some signals itself, and SIGCHLD
+// reports a child's end to the shim.
 func stopSignal(s string) (syscall.Signal, error) {
 	sig, err := parseSignal(s)
 	if slices.Contains([]syscall.Signal{unix.SIGCHLD, unix.SIGURG, unix.SIGPROF, 32, 33, 34}, sig) {

@@ -154,8 +154,8 @@ func unfinished(err error, floor uint64) error {
 	return fmt.Errorf("%w; slots may stay paused: repeat the command with --floor %d", err, floor)
 }
 
-// read returns the state of the cluster. The request for the list names no version, so the API
-// server answers with a consistent list, whose revision is the newest one.
+// read returns the state of the cluster. The list request names no resourceVersion, so the API
+// server answers with a consistent list of etcd's newest state.
 func (r recovering) read(ctx context.Context) (state, error) {
 	var list coordinationv1.LeaseList
 	if err := r.cluster.List(ctx, &list, client.HasLabels{api.ManagedLabel}); err != nil {

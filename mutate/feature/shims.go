@@ -17,9 +17,9 @@ import (
 	"github.com/metaparticle-io/metaparticle/mutate/reason"
 )
 
-// keptSignals are the signals that the Go runtime keeps for itself, by their names or numbers. The
-// names here lack the prefix "SIG". The shim never receives these signals, so the shim cannot pass
-// them on.
+// keptSignals are the signals that the shim cannot pass on, by their names or numbers. The names here
+// lack the prefix "SIG". The shim needs SIGCHLD to reap children. The Go runtime or the C library
+// uses the others.
 var keptSignals = []string{"CHLD", "CLD", "17", "URG", "23", "PROF", "27", "32", "33", "RTMIN", "RTMIN+0", "34"}
 
 // child is the command that the shim of a container starts, from the container or its

@@ -84,7 +84,7 @@ var Elsewhere = []Explanation{
 	},
 	{
 		Reason:  "BarrierOpen",
-		Meaning: "A Lease with the record of an open barrier cannot be deleted, because later pods of the Job would wait at a closed barrier. The API server deletes the Lease together with the Job.",
+		Meaning: "A Lease with the record of an open barrier cannot be deleted, because later pods of the Job would wait at a closed barrier. Kubernetes' garbage collector deletes the Lease after the Job.",
 		Do:      "nothing, or delete the Job; to close the barrier for later pods, forget its record: kubectl metaparticle forget -n NAMESPACE barrier/NAME.UID.0",
 	},
 	{

@@ -133,7 +133,7 @@ var parallel = []string{
 	"TestProgramsOfAJobPassTheBarrierTogether",
 	"TestJobSkipsOnlyWhileTheHolderIsAlive",
 	"TestJobFailsAfterItsBoundedWait",
-	"TestPodReportsApplicationsExitCodeDespiteEarlyDeletion",
+	"TestPodDeletedAtApplicationStartReportsExitCode",
 	"TestEvictionOfTheHolderCausesOneHandover",
 	"TestHardEvictedHolderReleasesItsSlot",
 	"TestApplicationThatChangesUserGetsTheStopSignal",
@@ -482,8 +482,8 @@ func TestJobSkipsOnlyWhileTheHolderIsAlive(t *testing.T) {
 	lifecycle.TestJobSkipsOnlyWhileTheHolderIsAlive(t)
 }
 func TestJobFailsAfterItsBoundedWait(t *testing.T) { lifecycle.TestJobFailsAfterItsBoundedWait(t) }
-func TestPodReportsApplicationsExitCodeDespiteEarlyDeletion(t *testing.T) {
-	lifecycle.TestPodReportsApplicationsExitCodeDespiteEarlyDeletion(t)
+func TestPodDeletedAtApplicationStartReportsExitCode(t *testing.T) {
+	lifecycle.TestPodDeletedAtApplicationStartReportsExitCode(t)
 }
 func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 	lifecycle.TestEvictionOfTheHolderCausesOneHandover(t)

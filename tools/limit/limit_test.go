@@ -57,7 +57,7 @@ func TestRecordedLimitsAreLoweredButNeverRaised(t *testing.T) {
 	assert.Equal(t, []string{"# Why.\n"}, again.comments)
 }
 
-func TestSplittingLimitTableMakesOneRowPerFolder(t *testing.T) {
+func TestSplitLimitTableHasOneRowPerFolder(t *testing.T) {
 	limits := table(t, example)
 	limits.Split(Counts{"agent": {0, 0}, "agent/claim": {0, 0}, "api": {0, 0}})
 	assert.Equal(t, map[string][]int{"agent": {5, 2}, "agent/claim": {5, 2}, "api": {0, 0}}, limits.rows)

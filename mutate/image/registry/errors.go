@@ -60,7 +60,7 @@ type statusError int
 
 func (e statusError) Error() string { return http.StatusText(int(e)) }
 
-// failure is an error whose text has no word of a registry.
+// failure is an error whose text contains nothing that a registry has sent.
 type failure struct {
 	class error
 	// hints are further texts for the pod's author: about pull secrets, and the classes of

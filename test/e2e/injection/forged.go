@@ -193,7 +193,7 @@ var missing = map[string]func(*corev1.Pod){
 	},
 }
 
-// The map named another has, for each gate, a different gate.
+// another maps each gate to a different gate.
 var another = map[string]string{
 	string(api.GateContainer): string(api.GatePod),
 	string(api.GatePod):       string(api.GateReadiness),

@@ -38,7 +38,7 @@ func TestPollingPausesAreLongerAfterSlowChecks(t *testing.T) {
 	}
 }
 
-func TestPollingContinuesImmediatelyAfterANamespaceChange(t *testing.T) {
+func TestChangeInNamespaceEndsThePauseBetweenChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &Space{T: t, change: make(chan struct{}, 1)}
 		begin := time.Now()
