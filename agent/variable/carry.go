@@ -82,8 +82,10 @@ func (v *Variable) carry(ctx context.Context, calls []*call) {
 			v.known = nil // an answer without a write must come from a fresh read
 			continue
 		}
-		for c, answer := range settled {
-			c.answer <- answer
+		for _, c := range calls { // in the order of the calls, so that a replay of the simulation is equal
+			if answer, ok := settled[c]; ok {
+				c.answer <- answer
+			}
 		}
 		if len(carried) == 0 {
 			return // the calls are all answered: rest has only calls that come after a carried one
