@@ -83,6 +83,29 @@ func TestHolderBoundsItsRequestsDespiteConflictingWrites(t *testing.T) {
 	})
 }
 
+// Another client damages the time of the acquisition in a held Lease. The time since which the
+// application serves then seems to belong to an earlier hold, but the holder writes no series of
+// renewals.
+func TestHolderBoundsItsRequestsDespiteDamagedAcquireTime(t *testing.T) {
+	for name, damaged := range map[string]time.Time{"none": {}, "late": time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		t.Run(name, func(t *testing.T) {
+			simulate(t, func(w *world) {
+				w.free(theSlot)
+				a := w.start("a")
+				a.gates.connect(gate.Report{Shim: "s1", Container: "app"})
+				serves := func() bool { l := w.server.lease(theSlot); return l.Annotations[api.ServingAnnotation] != "" }
+				w.within(5*time.Second, "the holder serves", func() bool { return a.running("s1") && serves() })
+				l := w.server.lease(theSlot)
+				acquired := l.AcquireTime
+				l.AcquireTime = damaged
+				w.server.put(&l)
+				assert.LessOrEqual(t, a.requested(time.Minute), 2*6+2, "a read and a renewal in each sixth of 30 s")
+				assert.True(t, acquired.Equal(w.server.lease(theSlot).AcquireTime), "the next renewal repairs the time")
+			})
+		})
+	}
+}
+
 func TestStandbyReadsALeaseRecreatedWithoutAnEvent(t *testing.T) {
 	simulate(t, func(w *world) {
 		w.server.put(&kube.Lease{Name: theSlot, Holder: "vanished", DurationSeconds: 30})

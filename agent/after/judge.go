@@ -66,13 +66,14 @@ func (j *judge) lives(l *kube.Lease) bool {
 		version: l.ResourceVersion, renewed: l.RenewTime,
 	}
 	first := j.first
-	if first.uid != next.uid || first.holder != next.holder || first.hold != next.hold || !first.acquired.Equal(next.acquired) {
+	if first.uid != next.uid || first.holder != next.holder || first.hold != next.hold || !first.acquired.Equal(next.acquired) ||
+		first.renewed.IsZero() {
 		j.first = next
 		return false
 	}
 	// A person who writes the Lease of a dead holder changes the version, but not the time of
 	// renewal.
-	return first.version != next.version && !first.renewed.Equal(next.renewed)
+	return first.version != next.version && !next.renewed.IsZero() && !first.renewed.Equal(next.renewed)
 }
 
 // notDone returns why the key is not done; empty if the key is done.

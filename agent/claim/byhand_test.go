@@ -121,6 +121,56 @@ func TestHolderRenewsAShortenedLeaseAtOnce(t *testing.T) {
 	assert.Equal(t, held.Hold, m.leases[0].record.Hold, "no standby has acquired the slot")
 }
 
+// A client may damage any field of a held Lease. The damage must neither end the hold nor cause a
+// series of requests, and the next renewal repairs the field.
+func TestHolderRepairsADamagedLeaseWithFewRequests(t *testing.T) {
+	later := time.Date(9000, 1, 1, 0, 0, 0, 0, time.UTC)
+	for name, damage := range map[string]func(*lease.Record){
+		"no acquire time":   func(r *lease.Record) { r.AcquireTime = time.Time{} },
+		"late acquire time": func(r *lease.Record) { r.AcquireTime = later },
+		"no renew time":     func(r *lease.Record) { r.RenewTime = time.Time{} },
+		"no serving time":   func(r *lease.Record) { r.Notes.Serving = time.Time{} },
+		"another address":   func(r *lease.Record) { r.Notes.Address = "192.0.2.1" },
+		"no duration":       func(r *lease.Record) { r.Duration = 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := semaphore(t, 2, 1)
+			held := m.leases[0].record
+			r := held
+			damage(&r)
+			m.store(m.leases[0], r)
+			m.settle()
+			before := m.version
+			m.advance(2 * held.Duration)
+			assert.LessOrEqual(t, m.version-before, 2*6+1, "a renewal in each sixth of the duration")
+			is := m.leases[0].record
+			assert.Equal(t, held.Hold, is.Hold)
+			assert.Equal(t, held.AcquireTime, is.AcquireTime)
+			assert.Equal(t, held.Notes, is.Notes)
+			assert.Equal(t, held.Duration, is.Duration)
+			assert.True(t, is.RenewTime.After(held.RenewTime))
+		})
+	}
+}
+
+// A tool that shortens the Lease after each renewal costs a holder some renewals more.
+func TestRepeatedShorteningOfALeaseCausesFewRenewals(t *testing.T) {
+	m := semaphore(t, 2, 1)
+	held := m.leases[0].record
+	renewals := 0
+	for range 600 { // a minute
+		if r := m.leases[0].record; r.Duration == held.Duration {
+			renewals++
+			r.Duration /= 2
+			m.store(m.leases[0], r)
+			m.settle()
+		}
+		m.advance(100 * time.Millisecond)
+	}
+	assert.Equal(t, held.Hold, m.leases[0].record.Hold)
+	assert.LessOrEqual(t, renewals, 60*6/15+1, "a renewal in each sixth of the shorter duration")
+}
+
 func TestStandbyGivesTheNamedSuccessorAHeadStart(t *testing.T) {
 	released := lease.Record{UID: "uid", Version: "1", Successor: "b_u"}
 	c, f, _ := claimOfOneSlot(t)

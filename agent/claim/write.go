@@ -3,11 +3,7 @@
 
 package claim
 
-import (
-	"time"
-
-	"github.com/metaparticle-io/metaparticle/agent/lease"
-)
+import "github.com/metaparticle-io/metaparticle/agent/lease"
 
 // crowd bounds the attempts for one slot that are under way at once, because a new attempt does
 // not wait for the earlier ones. The pause between two attempts is at least half of Budget.Retry,
@@ -17,17 +13,16 @@ import (
 const crowd = 8
 
 // renew sends the renewal of the slot if it is due. The next renewal is due a sixth of the lease
-// duration after the last one. A renewal is due at once after a leap of the wall clock, or if the
-// notes or the rollout have changed. If another client has shortened the lease duration, a renewal
-// is due at once, too. If the Lease must first be read, renew sends that read instead.
+// duration after the last one. A renewal is due at once after a leap of the wall clock, or if
+// the notes or the rollout have changed. If the Lease must first be read, renew sends that read
+// instead.
 func (s *slot) renew(p *plan, notes lease.Notes) {
 	if s.lost != nil {
 		return
 	}
 	due, last := s.held.RenewAt(), s.held.Record()
 	rollout := p.facts.rollout(Renew, last, s.held.ID())
-	shortened := last.Duration < s.Self.Budget.Duration.Truncate(time.Second) // a Lease has whole seconds
-	if s.reread || s.confirmed < s.leaps || shortened || !same(last.Notes, notes) || last.Rollout != rollout {
+	if s.reread || s.confirmed < s.leaps || !same(s.held.Notes(), notes) || last.Rollout != rollout {
 		due = p.now
 	}
 	if due = max(due, s.tryAt, s.pace.nextAt()); p.now < due {

@@ -100,6 +100,9 @@ type statusBody struct {
 // and any proxy on the way may have written them.
 const maxMessage = 512
 
+// maxReason bounds the length of a reason. Kubernetes' own reasons are single words.
+const maxReason = 64
+
 // newStatusError makes the error for an answer. A body that is not a Status, such
 // as a proxy's page, leaves the reason and the message empty.
 func newStatusError(code int, retryAfter string, body []byte) *StatusError {
@@ -112,7 +115,7 @@ func newStatusError(code int, retryAfter string, body []byte) *StatusError {
 	if n, err := strconv.Atoi(retryAfter); err == nil {
 		e.RetryAfter = seconds(n)
 	}
-	e.Message = cut(e.Message, maxMessage)
+	e.Reason, e.Message = cut(e.Reason, maxReason), cut(e.Message, maxMessage)
 	return e
 }
 

@@ -16,6 +16,10 @@ type Hold struct {
 	id     string
 	token  string
 	record Record
+	// notes are the notes of the hold's last stored write.
+	notes Notes
+	// acquired is the acquire time that each write of the hold has.
+	acquired time.Time
 	// The field "from" is the instant from which the deadline counts.
 	from time.Duration
 	// pending are the unanswered attempts, the earliest first. All of them replace the version in
@@ -27,6 +31,7 @@ type Hold struct {
 type pending struct {
 	sent  time.Duration
 	renew time.Time
+	notes Notes
 }
 
 // Attempt is one write of a hold.
@@ -51,7 +56,10 @@ func (s Self) Begin(acquiring Attempt, stored Record, token string) (*Hold, erro
 	if token == "" {
 		token = stored.Version
 	}
-	return &Hold{self: s, id: stored.Hold, token: token, record: stored, from: acquiring.Sent}, nil
+	return &Hold{
+		self: s, id: stored.Hold, token: token, record: stored, from: acquiring.Sent,
+		notes: acquiring.Record.Notes, acquired: acquiring.Record.AcquireTime,
+	}, nil
 }
 
 // Resume returns the write by which a new agent process continues a hold that shims of this pod
@@ -67,6 +75,9 @@ func (s Self) Resume(r Record, hold, token string, notes Notes, wall time.Time) 
 	}
 	next := r
 	next.RenewTime = distinctTime(r.RenewTime, wall)
+	if next.AcquireTime.IsZero() {
+		next.AcquireTime = next.RenewTime // another client has removed or damaged the acquire time
+	}
 	next.Duration = s.Budget.Duration
 	next.Token = token
 	next.Notes = notes
@@ -82,6 +93,10 @@ func (h *Hold) Token() string { return h.token }
 // Record returns the last state of the Lease that the API server certainly stored.
 func (h *Hold) Record() Record { return h.record }
 
+// Notes returns the notes of the hold's last stored write. Another client may have changed them in
+// the Lease.
+func (h *Hold) Notes() Notes { return h.notes }
+
 // Deadline returns the instant by which every child must be dead.
 func (h *Hold) Deadline() time.Duration { return h.from + h.self.Budget.Deadline() }
 
@@ -89,8 +104,15 @@ func (h *Hold) Deadline() time.Duration { return h.from + h.self.Budget.Deadline
 // instant.
 func (h *Hold) DrainAt() time.Duration { return h.from + h.self.Budget.RenewDeadline }
 
-// RenewAt returns the instant at which the next renewal is due.
-func (h *Hold) RenewAt() time.Duration { return h.from + h.self.Budget.Renew }
+// RenewAt returns the instant at which the next renewal is due. Standbys wait for the duration in
+// the Lease. If another client has shortened that duration, the renewal is due after a sixth of the
+// shorter duration.
+func (h *Hold) RenewAt() time.Duration {
+	if d := h.record.Duration; d > 0 {
+		return h.from + min(h.self.Budget.Renew, d/6)
+	}
+	return h.from + h.self.Budget.Renew
+}
 
 // ExpiresAt returns the earliest instant at which another pod may acquire the slot, unless a
 // renewal succeeds before that instant.
@@ -101,11 +123,12 @@ func (h *Hold) ExpiresAt() time.Duration { return h.from + h.self.Budget.Duratio
 func (h *Hold) Renew(now time.Duration, wall time.Time, notes Notes) Attempt {
 	next := h.record
 	next.RenewTime = distinctTime(h.record.RenewTime, wall)
+	next.AcquireTime = h.acquired
 	next.Duration = h.self.Budget.Duration
 	next.Token = h.token
 	next.Notes = notes
 	attempt := Attempt{Sent: now, Record: next}
-	h.pending = append(h.pending, pending{sent: now, renew: next.RenewTime})
+	h.pending = append(h.pending, pending{sent: now, renew: next.RenewTime, notes: notes})
 	return attempt
 }
 
@@ -125,7 +148,7 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 	case stored.Version == h.record.Version:
 		return fmt.Errorf("renew: %w", ErrNotStored)
 	}
-	h.accept(attempt.Sent, stored)
+	h.accept(attempt.Sent, stored, attempt.Record.Notes)
 	return nil
 }
 
@@ -134,28 +157,29 @@ func (h *Hold) Answered(attempt Attempt, stored Record) error {
 // the renew time of a pending attempt, the API server has stored that attempt. The deadline then
 // counts from the earliest pending attempt. Any other write changes no deadline.
 func (h *Hold) Read(r Record) error {
+	i := h.stored(r)
 	switch {
 	case r.UID != h.record.UID || !h.self.Holds(r, h.id):
 		return fmt.Errorf("read: %w", &LostError{Holder: r.Holder})
 	case r.Version == h.record.Version:
 		return nil
-	case h.stored(r):
-		h.accept(h.pending[0].sent, r)
+	case i >= 0:
+		h.accept(h.pending[0].sent, r, h.pending[i].notes)
 	default:
-		h.accept(h.from, r)
+		h.accept(h.from, r, h.notes)
 	}
 	return nil
 }
 
-// stored reports whether the record has the renew time of a pending attempt. Such a renew time
-// proves that the attempt was stored, because each attempt has another renew time than the record
-// that it replaces.
-func (h *Hold) stored(r Record) bool {
-	return slices.ContainsFunc(h.pending, func(p pending) bool { return p.renew.Equal(r.RenewTime) })
+// stored returns the index of the pending attempt whose renew time the record has; negative for
+// none. Such a renew time proves that the attempt was stored, because each attempt has another
+// renew time than the record that it replaces.
+func (h *Hold) stored(r Record) int {
+	return slices.IndexFunc(h.pending, func(p pending) bool { return p.renew.Equal(r.RenewTime) })
 }
 
 // accept makes the record the state of the hold. All pending attempts end, because the API
 // server refuses any write that replaces an older version.
-func (h *Hold) accept(from time.Duration, stored Record) {
-	h.from, h.record, h.pending = from, stored, nil
+func (h *Hold) accept(from time.Duration, stored Record, notes Notes) {
+	h.from, h.record, h.notes, h.pending = from, stored, notes, nil
 }

@@ -96,7 +96,7 @@ func (o *Observer) showsLife(r Record) bool {
 	if was.UID != r.UID || r.Holder == "" || was.Holder != r.Holder || was.Hold != r.Hold || o.blind {
 		return false
 	}
-	return o.alive || r.RenewTime.After(was.RenewTime)
+	return o.alive || !was.RenewTime.IsZero() && r.RenewTime.After(was.RenewTime)
 }
 
 // Alive reports whether this standby saw the present hold, and then a renewal of it, with no

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -83,8 +84,9 @@ func (p *passed) first(line string, now time.Time) bool {
 }
 
 // sameness returns a text that equal records have in common: the message and the attributes. Of an
-// error of the API server, only the reason counts. Other errors do not count, because the texts of
-// network errors have changing ports. The numbers of holds do not count, either.
+// error of the API server, only the status counts. Other errors do not count, because the texts of
+// network errors have changing ports. The numbers of holds and the
+// attributes of [slog.Logger.With] do not count, either.
 func sameness(r slog.Record) string {
 	var text strings.Builder
 	text.WriteString(r.Message)
@@ -94,7 +96,7 @@ func sameness(r slog.Record) string {
 		switch {
 		case a.Key == "hold", isError && !errors.As(err, &status):
 		case isError:
-			text.WriteString(" " + status.Reason)
+			text.WriteString(" " + strconv.Itoa(status.Code) + status.Reason)
 		default:
 			text.WriteString(" " + a.Value.String())
 		}
