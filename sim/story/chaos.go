@@ -148,7 +148,7 @@ func (c *chaos) run() {
 // false.
 func (c *chaos) disturb(last time.Duration) bool {
 	pace := c.scale() * engine.Between(c.Rng, 500*time.Millisecond, 10*time.Second)
-	return disturbFor(c.World, last, 2*pace, c.trouble.one)
+	return disturbFor(c.World, last, 2*pace, c.trouble.strike)
 }
 
 // parade deletes one holder after the other, and demands that each pod holds once.

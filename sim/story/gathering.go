@@ -122,7 +122,7 @@ func (g *gathering) takeLease(name string) {
 // run plays the story of one seed.
 func (g *gathering) run() {
 	for range 3 {
-		if !disturbFor(g.World, engine.Between(g.Rng, 2*time.Minute, 6*time.Minute), 20*time.Second, g.trouble.one) {
+		if !disturbFor(g.World, engine.Between(g.Rng, 2*time.Minute, 6*time.Minute), 20*time.Second, g.trouble.strike) {
 			return
 		}
 		g.Do(func() {

@@ -127,7 +127,7 @@ func (j *jobs) makePods(last time.Duration) bool {
 			j.assign(j.NewPod(j.templates[0], j.place()))
 			return
 		}
-		j.trouble.one()
+		j.trouble.strike()
 	})
 }
 

@@ -201,7 +201,7 @@ func (m *mapping) disturb() {
 		m.After(engine.Between(m.Rng, 100*time.Millisecond, 800*time.Millisecond), func() { e.Believes, e.BelievesIn = 0, ""; e.Nudge() })
 		m.sure = m.Now() + time.Minute
 	default:
-		m.trouble.one()
+		m.trouble.strike()
 	}
 }
 

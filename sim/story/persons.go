@@ -125,7 +125,7 @@ func (c persons) suffers() bool {
 		case engine.Chance(c.Rng, .3):
 			c.anyVersion()
 		default:
-			c.trouble.one()
+			c.trouble.strike()
 		}
 	})
 	if !fine {

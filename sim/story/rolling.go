@@ -100,7 +100,7 @@ func (r *rolling) rolls(last time.Duration) bool {
 		if engine.Chance(r.Rng, .4) {
 			r.roll()
 		} else {
-			r.trouble.one()
+			r.trouble.strike()
 		}
 	})
 }

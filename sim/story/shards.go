@@ -96,7 +96,7 @@ func (s *sharding) disturbChange() {
 	case n == 4:
 		s.strand()
 	default:
-		s.trouble.one()
+		s.trouble.strike()
 	}
 }
 

@@ -47,7 +47,7 @@ func (s *starting) run() {
 		return
 	}
 	for range 3 {
-		if !disturbFor(s.World, engine.Between(s.Rng, 30*time.Second, 2*time.Minute), 10*time.Second, s.trouble.one) {
+		if !disturbFor(s.World, engine.Between(s.Rng, 30*time.Second, 2*time.Minute), 10*time.Second, s.trouble.strike) {
 			return
 		}
 		s.Do(func() {

@@ -43,8 +43,8 @@ func (c *trouble) troubles() []func() {
 	return all
 }
 
-// one causes one of the faults that can happen now.
-func (c *trouble) one() { engine.Pick(c.Rng, c.troubles())() }
+// strike causes a random fault of those that can happen now.
+func (c *trouble) strike() { engine.Pick(c.Rng, c.troubles())() }
 
 // disturbFor calls the argument "disturb" again and again for the duration d. The random pauses
 // between the calls are shorter than the argument "pause". After a violation the result is false.

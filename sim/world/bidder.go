@@ -19,7 +19,7 @@ import (
 type Bidder struct {
 	// Pod is the pod of the program.
 	Pod *LocalPod
-	// Claim is what the bidder bids for.
+	// Claim is the claim for which the bidder bids.
 	Claim api.Claim
 	// Name is the name of the bidder in the history.
 	Name string

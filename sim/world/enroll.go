@@ -48,7 +48,7 @@ type Enroller struct {
 	Name string
 	rng  *rand.Rand
 	wake chan struct{}
-	// Cache is what the process knows without a request.
+	// Cache has the state that the process knows without a request.
 	Cache Cache
 	// Believes is the number of shards that a confused process takes for the current one. Zero
 	// means that the process is not confused, and reads the template and the pods. Only the model
