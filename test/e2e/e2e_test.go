@@ -136,6 +136,7 @@ var parallel = []string{
 	"TestPodDeletedAtApplicationStartReportsExitCode",
 	"TestEvictionOfTheHolderCausesOneHandover",
 	"TestHardEvictedHolderReleasesItsSlot",
+	"TestPodEvictedByTheKubeletReleasesItsSlot",
 	"TestApplicationThatChangesUserGetsTheStopSignal",
 	"TestGateKeepsTheTerminationReasonAndMessage",
 	"TestGraceOfPodDeletionReplacesThePodsGrace",
@@ -490,6 +491,9 @@ func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 }
 func TestHardEvictedHolderReleasesItsSlot(t *testing.T) {
 	lifecycle.TestHardEvictedHolderReleasesItsSlot(t)
+}
+func TestPodEvictedByTheKubeletReleasesItsSlot(t *testing.T) {
+	lifecycle.TestPodEvictedByTheKubeletReleasesItsSlot(t)
 }
 func TestApplicationThatChangesUserGetsTheStopSignal(t *testing.T) {
 	lifecycle.TestApplicationThatChangesUserGetsTheStopSignal(t)

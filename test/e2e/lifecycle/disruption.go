@@ -9,7 +9,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/metaparticle-io/metaparticle/test/e2e/harness/app"
@@ -56,6 +58,10 @@ func TestEvictionOfTheHolderCausesOneHandover(t *testing.T) {
 	assert.Equal(t, next.ID, app.AwaitRunning(h.Space, a, space.Soon).ID)
 }
 
+// evictionTimeout bounds the time in which the kubelet measures a volume and evicts its pod. The
+// kubelet measures each volume once a minute, and compares every ten seconds.
+const evictionTimeout = 3 * time.Minute
+
 // A hard eviction is a deletion with a grace of one second. The kubelet kills the application after
 // two seconds, which is the kubelet's minimum, and then stops the agent. The agent must still
 // release the slot, because the slot would otherwise have to expire.
@@ -77,4 +83,30 @@ func TestHardEvictedHolderReleasesItsSlot(t *testing.T) {
 			assert.GreaterOrEqual(t, vacancy, time.Duration(0))
 		})
 	}
+}
+
+// The kubelet evicts a pod whose volume outgrows its limit: the kubelet stops the pod with a grace
+// of one second, and deletes no object. The kubelet measures volumes once a minute. An empty
+// directory takes 4 KiB, and a directory with a file 8 KiB.
+func TestPodEvictedByTheKubeletReleasesItsSlot(t *testing.T) {
+	t.Parallel()
+	a := app.Lasting("outgrown")
+	a.Replicas, a.Grace = 2, patient
+	a.Edit = func(p *corev1.PodTemplateSpec) {
+		limit := resource.MustParse("6Ki")
+		p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: "scratch", VolumeSource: corev1.VolumeSource{
+			EmptyDir: &corev1.EmptyDirVolumeSource{SizeLimit: &limit},
+		}})
+		c := &p.Spec.Containers[0]
+		c.VolumeMounts = append(c.VolumeMounts, corev1.VolumeMount{Name: "scratch", MountPath: "/scratch"})
+	}
+	h := holder.Deploy(t, a, "it needs the record")
+	kubectl.Must(h.Space, "", "exec", h.Victim.Name, "-c", "app", "--", "/app", "-record=/scratch", "-note=outgrown")
+	h.Await(evictionTimeout, "another pod runs the application", func() bool { return app.After(h.Space, a, h.Before) != nil })
+	assert.Less(t, app.VacancyAfter(h.Space, a, h.Before), lease.Released, "by a release")
+	h.Await(space.StartTimeout, "the pod is evicted", func() bool {
+		pod := h.Pod(h.Victim.Name)
+		return pod != nil && pod.Status.Phase == corev1.PodFailed && pod.Status.Reason == "Evicted"
+	})
+	assert.Nil(t, h.Pod(h.Victim.Name).DeletionTimestamp, "nobody has deleted the pod")
 }
