@@ -70,8 +70,9 @@ func TestConnectionsAreNeverRefusedDuringAHandover(t *testing.T) {
 		})
 		sum := requests.Stop()
 		old := h.Process(before.ID)
-		t.Logf("%s, W of %v: %d connections answered, lost %q. The slowest took %v. The application itself took %v of that to stop and to start.",
-			handover.name, api.DefaultEndpointDelay, sum.Answered, sum.Failed, sum.Slowest, old.Last-old.Signalled+starts)
+		t.Logf("%s, W of %v: %d connections answered, lost %q. The slowest took %v. The application itself took %v of that to stop and to start. "+
+			"Between the two processes %v passed.",
+			handover.name, api.DefaultEndpointDelay, sum.Answered, sum.Failed, sum.Slowest, old.Last-old.Signalled+starts, app.VacancyAfter(h.Space, a, before))
 		assert.Empty(t, sum.Failed, handover.name)
 		assert.Greater(t, sum.Answered, 100, handover.name)
 		assert.Less(t, sum.Slowest, starts+stops+busy, handover.name)
