@@ -159,6 +159,7 @@ lab: packages ## Test the test cluster: a second cluster, broken in every way, l
 	cd test && METAPARTICLE_CLUSTER_TEST=1 go test -count=1 -timeout 20m -run LeavesNothing ./cluster/lab
 
 .PHONY: golden
+# The tests of mutate/reason read the golden files that the tests of mutate rewrite, so -p 1.
 golden: ## Rewrite golden files and generated documents; read the diff before you commit.
 	go test -p 1 ./api ./mutate ./mutate/reason ./cmd/kubectl-metaparticle ./monitoring ./tools/earlier ./pages ./docs -update
 

@@ -265,8 +265,8 @@ func TestPodWithOneSecondGraceReleasesItsSlot(t *testing.T) {
 		stops bool
 		// evicted reports that the kubelet ends a pod that nobody has deleted.
 		evicted bool
-		// away is how long the API server refuses each request. The outage begins just before the
-		// child's end.
+		// away is the time for which the API server refuses each request. The outage begins just
+		// before the child's end.
 		away time.Duration
 	}{
 		"the child stops":                    {stops: true},

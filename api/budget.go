@@ -75,7 +75,7 @@ func NewBudget(d time.Duration) (Budget, error) {
 	}
 	b := Budget{
 		Duration:       d,
-		Renew:          d / 6,
+		Renew:          RenewPeriod(d),
 		RequestTimeout: d / 12,
 		Retry:          time.Second,
 		Drain:          d/3 - kill,
@@ -85,6 +85,9 @@ func NewBudget(d time.Duration) (Budget, error) {
 	b.RenewDeadline = d - b.Margin - b.Kill - b.Drain
 	return b, nil
 }
+
+// RenewPeriod returns the time between two renewals of a Lease with the duration d: a sixth of d.
+func RenewPeriod(d time.Duration) time.Duration { return d / 6 }
 
 // Deadline returns the time from the sending of the last successful renewal to the
 // deadline.

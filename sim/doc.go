@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Metaparticle Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Package sim runs real agents against the faults of package world. The package has no
+// Package sim runs real agents against simulated faults. The package has no
 // code but tests. Package enrolled adds the real enroll.
 //
 // # Layers
@@ -21,10 +21,10 @@
 //
 //	go test ./sim -run Simulation -seed=K -v
 //
-// Two replays of a seed differ only in the order in which the Go scheduler runs an agent's
+// Two replays of a seed differ in the order in which the Go scheduler runs an agent's
 // goroutines within one instant. So the desk sends a grant some microseconds later in one
-// replay than in the other, and later events differ, too. If the first replay shows no
-// failure, repeat the command with -count=10.
+// replay than in the other, and later events differ, too. The pauses between two watches of a
+// Variable also differ. If the first replay shows no failure, repeat the command with -count=10.
 //
 // # Planted bugs
 //

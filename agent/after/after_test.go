@@ -130,6 +130,30 @@ func TestDeadHolderNeverFulfillsTheCondition(t *testing.T) {
 	})
 }
 
+// A client damages the renew time of a Lease, and then writes the old renew time back. Neither write
+// is a renewal.
+func TestDamagedRenewTimeNeverFulfillsTheCondition(t *testing.T) {
+	damaged := func() kube.Lease {
+		return changed(held(1), func(l *kube.Lease) { l.ResourceVersion, l.RenewTime = "damaged", time.Time{} })
+	}
+	restored := changed(held(1), func(l *kube.Lease) { l.ResourceVersion = "restored" })
+	for name, first := range map[string]kube.Lease{"damaged during the wait": held(1), "damaged before the wait": damaged()} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, s *server) {
+				s.put(first)
+				r := start(t, s, serves)
+				r.lasts(t, time.Minute)
+				s.put(damaged())
+				r.lasts(t, time.Minute)
+				s.put(restored)
+				r.lasts(t, time.Minute)
+				s.put(held(2))
+				r.ends(t, atOnce)
+			})
+		})
+	}
+}
+
 func TestRecreatedLeaseFulfillsConditionOnlyByARenewal(t *testing.T) {
 	bubble(t, func(t *testing.T, s *server) {
 		s.put(held(1))

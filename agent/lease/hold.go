@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/metaparticle-io/metaparticle/api"
 )
 
 // Hold is one uninterrupted possession of one slot. A Hold begins with the answer to an
@@ -109,7 +111,7 @@ func (h *Hold) DrainAt() time.Duration { return h.from + h.self.Budget.RenewDead
 // shorter duration.
 func (h *Hold) RenewAt() time.Duration {
 	if d := h.record.Duration; d > 0 {
-		return h.from + min(h.self.Budget.Renew, d/6)
+		return h.from + min(h.self.Budget.Renew, api.RenewPeriod(d))
 	}
 	return h.from + h.self.Budget.Renew
 }

@@ -351,6 +351,10 @@ func TestOnlyAnObservedRenewalProvesALivingHolder(t *testing.T) {
 	noted.Version, noted.Paused = "paused", api.PauseHold
 	again := held("h1", 2)
 	again.UID = "uid 2"
+	damaged := held("h1", 1)
+	damaged.Version, damaged.RenewTime = "damaged", time.Time{}
+	restored := held("h1", 1)
+	restored.Version = "restored"
 	for name, c := range map[string]struct {
 		seen  []Record
 		alive bool
@@ -366,6 +370,8 @@ func TestOnlyAnObservedRenewalProvesALivingHolder(t *testing.T) {
 		"acquired, then renewed":   {seen: []Record{free(), held("h1", 1), held("h1", 2)}, alive: true},
 		"old event":                {seen: []Record{held("h1", 2), held("h1", 1)}},
 		"released":                 {seen: []Record{held("h1", 1), held("h1", 2), stored(free(), "3")}},
+		"damaged, then restored":   {seen: []Record{held("h1", 1), damaged, restored}},
+		"damaged, then renewed":    {seen: []Record{held("h1", 1), damaged, held("h1", 2), held("h1", 3)}, alive: true},
 		"recreated":                {seen: []Record{held("h1", 0), held("h1", 1), again}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -64,7 +64,7 @@ func (p *Process) Thaw() {
 	}
 }
 
-// WhenThawed runs f now, or as soon as the process is no longer frozen.
+// WhenThawed runs f when the process thaws, or now if the process is not frozen.
 func (p *Process) WhenThawed(f func()) {
 	switch {
 	case p.Dead:
