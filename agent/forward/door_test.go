@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -47,5 +48,22 @@ func TestWaitingConnectionsReachHolderIfFirstOneCloses(t *testing.T) {
 	app(t, holder+":"+strconv.Itoa(port), answer("holder"))
 	for _, conn := range waiting[1:] {
 		assert.Equal(t, "holder read x", ask(t, conn, "x"))
+	}
+}
+
+func TestDialsSlowDownWhileThePortRefuses(t *testing.T) {
+	dials := func(from, to time.Duration) (count int) {
+		for refused := time.Duration(0); refused < to; refused += retryAfter(refused) {
+			if refused >= from {
+				count++
+			}
+		}
+		return count
+	}
+	assert.InDelta(t, 85, dials(0, time.Second), 5)
+	assert.InDelta(t, 20, dials(3*time.Second, 4*time.Second), 1)
+	// A connection waits at most a fiftieth longer than the application needs to start.
+	for started := 500 * time.Millisecond; started <= 2*time.Second; started += 10 * time.Millisecond {
+		assert.LessOrEqual(t, retryAfter(started), started/50)
 	}
 }
